@@ -1,0 +1,235 @@
+"""The lake: canonical tables as Parquet, committed together by one manifest, read through DuckDB.
+
+A commit writes new files beside the old ones and then replaces ``lake/manifest.json`` in one rename, so a reader sees
+all tables of a commit or none. Files no manifest of the last two commits names are removed.
+"""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import json
+import os
+import shutil
+import uuid
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+from typing import Any, cast
+
+import duckdb
+import ibis
+from ibis.backends.duckdb import Backend
+
+from qianmian.errors import ArtifactError, DataError
+from qianmian.schema import TABLES, Column, Table
+from qianmian.workspace import Workspace, explain_os_errors, write_json
+
+SQL_TYPES = {
+    "string": "VARCHAR", "int64": "BIGINT", "float64": "DOUBLE", "bool": "BOOLEAN",
+    "timestamp": "TIMESTAMP", "date": "DATE", "json": "VARCHAR",
+}  # fmt: skip
+PARTITION_ROWS = 20_000_000  # a table with a `ts` and more rows than this is Hive-partitioned by day
+CUSTOMERS = Table("customers", ("source", "source_user_id"), (
+    Column("one_id", "string", "the customer", required=True),
+    Column("source", "string", "the system"),
+    Column("source_user_id", "string", "the customer's id in that system", required=True),
+    Column("valid_from", "timestamp", "first seen; null when nothing dated is known", unit="UTC"),
+    Column("ledger_id", "string", "the merge decision that made the row"),
+))  # fmt: skip
+
+
+@dataclass(frozen=True)
+class TableState:
+    """What the manifest says of one table: where it is, how long it is, which columns hold anything."""
+
+    name: str
+    path: str
+    rows: int
+    columns: tuple[str, ...]
+    filled: tuple[str, ...]
+    first: datetime | None
+    last: datetime | None
+    digest: str
+
+    def as_dict(self) -> dict[str, Any]:
+        value = dict(self.__dict__)
+        value["first"], value["last"] = (when.isoformat() if when else None for when in (self.first, self.last))
+        return value
+
+    @classmethod
+    def of(cls, value: Mapping[str, Any]) -> TableState:
+        first, last = (datetime.fromisoformat(value[k]) if value[k] else None for k in ("first", "last"))
+        return cls(value["name"], value["path"], value["rows"], tuple(value["columns"]), tuple(value["filled"]), first, last, value["digest"])
+
+
+def quote(name: str) -> str:
+    """A SQL identifier."""
+    return '"' + name.replace('"', '""') + '"'
+
+
+def literal(text: str | Path) -> str:
+    """A SQL string."""
+    return "'" + str(text).replace("'", "''") + "'"
+
+
+class Lake:
+    """The canonical tables of one workspace.
+
+    Parameters
+    ----------
+    workspace : Workspace
+
+    Notes
+    -----
+    Reading never writes. `commit` is the only writer and is all or nothing.
+    """
+
+    def __init__(self, workspace: Workspace) -> None:
+        self.workspace = workspace
+        self._manifest_file = workspace.lake / "manifest.json"
+
+    # ---- reading -------------------------------------------------------------------------------------------------
+
+    def states(self) -> dict[str, TableState]:
+        """The committed tables by name; empty before the first commit."""
+        if not self._manifest_file.exists():
+            return {}
+        try:
+            entries = json.loads(self._manifest_file.read_text(encoding="utf-8"))["tables"]
+            return {entry["name"]: TableState.of(entry) for entry in entries}
+        except (ValueError, KeyError, TypeError) as error:
+            raise ArtifactError(
+                "the lake's manifest cannot be read", where=str(self._manifest_file), got=str(error),
+                hint="delete the lake folder and ingest again",
+            ) from error  # fmt: skip
+
+    def state(self, name: str) -> TableState:
+        """The state of a table that must be there."""
+        states = self.states()
+        if name not in states:
+            raise DataError(
+                f"the lake has no {name}", where=str(self.workspace.lake), got=", ".join(states) or "an empty lake",
+                hint="run `qianmian ingest completejourney`, or `qianmian ingest files --config sources.yaml` with that table",
+            )  # fmt: skip
+        return states[name]
+
+    @property
+    def digest(self) -> str:
+        """One digest over the contents of all tables; equal data, equal digest."""
+        joined = "\n".join(f"{name}={state.digest}" for name, state in sorted(self.states().items()))
+        return hashlib.sha256(joined.encode()).hexdigest()[:16]
+
+    @property
+    def last(self) -> datetime | None:
+        """The last timestamp of any transaction or event."""
+        times = [state.last for name, state in self.states().items() if name in ("transactions", "events") and state.last]
+        return max(times, default=None)
+
+    def source_path(self, state: TableState) -> str:
+        """What DuckDB's ``read_parquet`` takes for a table."""
+        return str(self.workspace.lake / state.path)
+
+    def connect(self) -> Backend:
+        """An in-memory DuckDB behind Ibis with a view a canonical table; a table that was never ingested is empty but typed."""
+        backend = ibis.duckdb.connect()
+        raw = cast(duckdb.DuckDBPyConnection, backend.con)
+        raw.execute("SET TimeZone='UTC'; SET preserve_insertion_order=true")
+        states = self.states()
+        for table in (*TABLES.values(), CUSTOMERS):
+            state = states.get(table.name)
+            if state is None:
+                columns = ", ".join(f"NULL::{SQL_TYPES[column.dtype]} AS {quote(column.name)}" for column in table.columns)
+                raw.execute(f"CREATE VIEW {table.name} AS SELECT {columns} WHERE false")
+                continue
+            missing = [column for column in table.columns if column.name not in state.columns]
+            extra = "".join(f", NULL::{SQL_TYPES[column.dtype]} AS {quote(column.name)}" for column in missing)
+            path = self.source_path(state)
+            try:
+                raw.execute(f"CREATE VIEW {table.name} AS SELECT *{extra} FROM read_parquet({literal(path)})")
+            except duckdb.Error as error:
+                raise ArtifactError(
+                    f"the lake's {table.name} cannot be read", where=path, got=str(error).splitlines()[0],
+                    hint="delete the lake folder and ingest again",
+                ) from error  # fmt: skip
+        return backend
+
+    # ---- writing -------------------------------------------------------------------------------------------------
+
+    def commit(self, connection: duckdb.DuckDBPyConnection, queries: Mapping[str, str]) -> dict[str, TableState]:
+        """Write the result of each query as the new content of its table; all tables change together or none does.
+
+        Parameters
+        ----------
+        connection : DuckDBPyConnection
+            Where the queries run.
+        queries : mapping of str to str
+            Table name → SELECT with the table's columns, in the order the rows are to be kept.
+
+        Returns
+        -------
+        dict of str to TableState
+            All tables after the commit.
+        """
+        states = self.states()
+        written: list[Path] = []
+        try:
+            with explain_os_errors(self.workspace.lake):
+                for name, query in queries.items():
+                    table = CUSTOMERS if name == CUSTOMERS.name else TABLES[name]
+                    states[name], path = self._write(connection, table, query)
+                    written.append(path)
+                before = {state.path for state in self.states().values()}
+                write_json(self._manifest_file, {"format": 1, "tables": [state.as_dict() for state in states.values()]})
+        except BaseException:
+            for path in written:
+                shutil.rmtree(path, ignore_errors=True)
+            raise
+        self._sweep(before | {state.path for state in states.values()})
+        return states
+
+    def _write(self, connection: duckdb.DuckDBPyConnection, table: Table, query: str) -> tuple[TableState, Path]:
+        folder = self.workspace.lake / table.name / uuid.uuid4().hex[:12]
+        folder.mkdir(parents=True)
+        try:
+            view = f"_commit_{table.name}"
+            connection.execute(f"CREATE OR REPLACE TEMP VIEW {view} AS {query}")
+            names = [row[0] for row in connection.execute(f"DESCRIBE {view}").fetchall()]
+            rows = int(_one(connection, f"SELECT count(*) FROM {view}"))
+            if "ts" in names and rows > PARTITION_ROWS:
+                connection.execute(
+                    f"COPY (SELECT *, ts::DATE AS day FROM {view}) TO {literal(folder)} "
+                    "(FORMAT parquet, COMPRESSION zstd, PARTITION_BY (day), OVERWRITE_OR_IGNORE)"
+                )
+                pattern = "**/*.parquet"
+            else:
+                connection.execute(f"COPY (SELECT * FROM {view}) TO {literal(folder / 'data.parquet')} (FORMAT parquet, COMPRESSION zstd)")
+                pattern = "data.parquet"
+            source = f"read_parquet({literal(folder / pattern)}, hive_partitioning=false)"
+            counts = ", ".join(f"count({quote(name)})" for name in names)
+            present = connection.execute(f"SELECT {counts} FROM {source}").fetchone() or ()
+            filled = tuple(name for name, count in zip(names, present, strict=True) if count)
+            first = last = None
+            if "ts" in names:
+                first, last = connection.execute(f"SELECT min(ts), max(ts) FROM {source}").fetchone() or (None, None)
+            content = ", ".join(f"{quote(name)}::VARCHAR" for name in names)
+            digest = f"{rows}-{int(_one(connection, f'SELECT coalesce(bit_xor(hash({content})), 0) FROM {source}')):016x}"
+            relative = str((folder / pattern).relative_to(self.workspace.lake))
+            return TableState(table.name, relative, rows, tuple(names), filled, first, last, digest), folder
+        except BaseException as error:
+            shutil.rmtree(folder, ignore_errors=True)
+            if isinstance(error, duckdb.IOException) and "No space left" in str(error):
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC)) from error
+            raise
+
+    def _sweep(self, keep: set[str]) -> None:
+        kept = {tuple(Path(path).parts[:2]) for path in keep}
+        for folder in self.workspace.lake.glob("*/*"):
+            if folder.is_dir() and tuple(folder.relative_to(self.workspace.lake).parts) not in kept:
+                shutil.rmtree(folder, ignore_errors=True)
+
+
+def _one(connection: duckdb.DuckDBPyConnection, query: str) -> Any:
+    row = connection.execute(query).fetchone()
+    return row[0] if row else None

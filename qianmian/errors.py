@@ -1,0 +1,133 @@
+"""The error tree. Every error a user can cause is a `QianmianError` that says what, where and how to mend it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, ClassVar
+
+
+class QianmianError(Exception):
+    """Root of every error this project raises on purpose.
+
+    Parameters
+    ----------
+    message : str
+        What is wrong, in one sentence.
+    where : str, optional
+        The file, table, column, route or verb it was found in.
+    got, allowed : object, optional
+        The value found and what would have been accepted.
+    hint : str, optional
+        How to mend it: a command or an edit, not a shrug.
+    field : str, optional
+        The field of an HTTP request the error is about.
+
+    Examples
+    --------
+    >>> str(DataError("column is missing", where="orders.csv", got=["id"], allowed=["ts"], hint="name it in `columns`"))
+    "column is missing (in orders.csv; got ['id']; allowed: ['ts']). To mend: name it in `columns`"
+    """
+
+    code: ClassVar[str] = "internal"
+    http_status: ClassVar[int] = 500
+    exit_code: ClassVar[int] = 1
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        where: str | None = None,
+        got: Any = None,
+        allowed: Any = None,
+        hint: str | None = None,
+        field: str | None = None,
+    ) -> None:
+        self.message, self.where, self.got, self.allowed, self.hint, self.field = message, where, got, allowed, hint, field
+        super().__init__(message)
+
+    def __str__(self) -> str:
+        facts = []
+        if self.where is not None:
+            facts.append(f"in {self.where}")
+        if self.got is not None:
+            facts.append(f"got {self.got!r}" if not isinstance(self.got, str) else f"got '{self.got}'")
+        if self.allowed is not None:
+            facts.append(f"allowed: {self.allowed}")
+        text = self.message + (f" ({'; '.join(facts)})" if facts else "")
+        return f"{text}. To mend: {self.hint}" if self.hint else text
+
+    def as_dict(self) -> dict[str, Any]:
+        """The one error object of the HTTP and `--json` faces: code, message, field, hint."""
+        text = QianmianError(self.message, where=self.where, got=self.got, allowed=self.allowed)
+        return {"code": self.code, "message": str(text), "field": self.field, "hint": self.hint}
+
+
+class UsageError(QianmianError):
+    """A command was called in a way it cannot be meant."""
+
+    code, http_status, exit_code = "usage", 400, 2
+
+
+class ConfigError(QianmianError):
+    """A configuration file is wrong. All mistakes of the file are reported together.
+
+    Parameters
+    ----------
+    problems : sequence of str
+        One line a mistake.
+    """
+
+    code, http_status, exit_code = "config", 500, 2
+
+    def __init__(self, problems: Sequence[str], *, where: str, hint: str | None = None) -> None:
+        self.problems = list(problems)
+        listing = "".join(f"\n  - {problem}" for problem in self.problems)
+        super().__init__(f"{where}: {len(self.problems)} mistake(s):{listing}\n", hint=hint or f"correct {where} and run the command again")
+
+
+class WorkspaceError(QianmianError):
+    """The workspace is missing, unwritable or full."""
+
+    code, http_status, exit_code = "workspace", 503, 2
+
+
+class DataError(QianmianError):
+    """The data cannot be used for what was asked."""
+
+    code, http_status, exit_code = "data", 422, 3
+
+
+class ArtifactError(QianmianError):
+    """A saved model or snapshot is corrupt, incomplete or of another format."""
+
+    code, http_status, exit_code = "artifact", 503, 3
+
+
+class GateRefused(QianmianError):
+    """A trained model did not beat its baseline and was not registered."""
+
+    code, http_status, exit_code = "gate_refused", 409, 4
+
+
+class MalformedRequest(QianmianError):
+    """The body of an HTTP request is not JSON."""
+
+    code, http_status, exit_code = "malformed_json", 400, 2
+
+
+class InvalidRequest(QianmianError):
+    """A field of an HTTP request is wrong, missing or unknown."""
+
+    code, http_status, exit_code = "invalid_request", 422, 2
+
+
+class NotFound(QianmianError):
+    """The one thing asked about does not exist."""
+
+    code, http_status, exit_code = "not_found", 404, 2
+
+
+class NotReady(QianmianError):
+    """The server has no model for this yet."""
+
+    code, http_status, exit_code = "not_ready", 503, 2

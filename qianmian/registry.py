@@ -1,0 +1,43 @@
+"""A registry: the one line that adds a source, feature, tag, model, endpoint or verb."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Generic, TypeVar
+
+from qianmian.errors import UsageError
+
+T = TypeVar("T")
+
+
+class Registry(Mapping[str, T], Generic[T]):
+    """An ordered, read-only name → thing mapping whose lookup error lists what there is.
+
+    Examples
+    --------
+    >>> colours = Registry("colour", {"red": 1, "blue": 2})
+    >>> colours["red"]
+    1
+    >>> colours["green"]
+    Traceback (most recent call last):
+    ...
+    qianmian.errors.UsageError: unknown colour (got 'green'; allowed: red, blue)
+    """
+
+    def __init__(self, kind: str, entries: Mapping[str, T]) -> None:
+        self.kind = kind
+        self._entries = dict(entries)
+
+    def __getitem__(self, name: str) -> T:
+        if name not in self._entries:
+            raise UsageError(f"unknown {self.kind}", got=name, allowed=", ".join(self._entries))
+        return self._entries[name]
+
+    def __contains__(self, name: object) -> bool:
+        return name in self._entries
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._entries)
+
+    def __len__(self) -> int:
+        return len(self._entries)

@@ -1,0 +1,169 @@
+"""The canonical tables: their columns, dtypes, units and vocabularies. Every name used elsewhere is spelt here first."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+DType = Literal["string", "int64", "float64", "bool", "timestamp", "date", "json"]
+
+EVENT_TYPES = (
+    "view", "cart", "favourite", "search", "share", "register", "login", "lead", "service",
+    "message_open", "message_click", "coupon_redeem", "purchase",
+)  # fmt: skip
+ORDER_STATUSES = ("paid", "refunded", "cancelled")
+LIFECYCLE_STAGES = ("prospect", "new", "active", "loyal", "at_risk", "asleep", "lost")
+TAG_CATEGORIES = ("basic", "behaviour", "transaction", "interest", "lifecycle")
+RISK_BANDS = ("low", "medium", "high")
+NO_CUSTOMER = ""  # one_id of a row without a customer: it counts for items only
+
+
+@dataclass(frozen=True)
+class Column:
+    """One column of a canonical table.
+
+    Attributes
+    ----------
+    dtype : DType
+        Logical type; timestamps are UTC without zone.
+    required : bool
+        The column must be present in the source and non-null in every kept row.
+    allowed : tuple of str
+        Closed vocabulary; empty means open.
+    maximum : float or None
+        Absolute values above it are flagged (`flag_absurd`), never dropped.
+    """
+
+    name: str
+    dtype: DType
+    description: str
+    required: bool = False
+    unit: str = ""
+    allowed: tuple[str, ...] = ()
+    maximum: float | None = None
+
+
+@dataclass(frozen=True)
+class Table:
+    """One canonical table: its columns and the key that identifies a row."""
+
+    name: str
+    key: tuple[str, ...]
+    columns: tuple[Column, ...]
+    open_ended: bool = False  # unknown columns are kept as attributes
+
+    def column(self, name: str) -> Column | None:
+        """The column of that name, or None."""
+        return next((column for column in self.columns if column.name == name), None)
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        return tuple(column.name for column in self.columns)
+
+
+def _c(name: str, dtype: DType, description: str, **more: object) -> Column:
+    return Column(name, dtype, description, **more)  # type: ignore[arg-type]
+
+
+_SOURCE = _c("source", "string", "the system the row came from")
+_USER = _c("source_user_id", "string", "the customer's id in that system")
+
+TABLES: dict[str, Table] = {
+    table.name: table
+    for table in (
+        Table("profiles", ("source", "source_user_id"), (
+            _SOURCE,
+            _c("source_user_id", "string", "the customer's id in that system", required=True),
+            _c("gender", "string", "as the source writes it"),
+            _c("birth_date", "date", "date of birth"),
+            _c("age_band", "string", "age as a band, e.g. 25-34"),
+            _c("region", "string", "state or province"),
+            _c("city", "string", "city"),
+            _c("income_band", "string", "income as a band"),
+            _c("registered_at", "timestamp", "when the customer registered", unit="UTC"),
+            _c("member_tier", "string", "loyalty tier"),
+            _c("points_balance", "float64", "loyalty points held", unit="points"),
+            _c("points_expire_at", "timestamp", "when those points lapse", unit="UTC"),
+            _c("consent_email", "bool", "may be contacted by e-mail"),
+            _c("consent_sms", "bool", "may be contacted by text message"),
+            _c("consent_push", "bool", "may be contacted by push message"),
+        ), open_ended=True),
+        Table("identities", ("source", "source_user_id", "id_type", "id_value"), (
+            _SOURCE,
+            _c("source_user_id", "string", "the customer's id in that system", required=True),
+            _c("id_type", "string", "phone, email, device, cookie, openid, unionid, card …", required=True),
+            _c("id_value", "string", "the identifier; salted hash for personal ones", required=True),
+            _c("observed_at", "timestamp", "when it was seen", unit="UTC"),
+        )),
+        Table("events", ("source", "event_id"), (
+            _c("event_id", "string", "unique within the source; made from the content when absent"),
+            _SOURCE, _USER,
+            _c("session_id", "string", "the visit it belongs to"),
+            _c("event_type", "string", "what happened", required=True, allowed=EVENT_TYPES),
+            _c("ts", "timestamp", "when", unit="UTC", required=True),
+            _c("item_id", "string", "the item concerned"),
+            _c("category", "string", "category of the item, when the source says it with the event"),
+            _c("content_id", "string", "the content concerned"),
+            _c("page", "string", "page or screen"),
+            _c("referrer", "string", "where the visit came from"),
+            _c("campaign_id", "string", "the campaign concerned"),
+            _c("duration_seconds", "float64", "time spent", unit="s", maximum=86_400.0),
+            _c("channel", "string", "app, web, store …"),
+            _c("device", "string", "device kind"),
+            _c("value", "float64", "money value of the event", unit="currency"),
+            _c("properties", "json", "anything else"),
+        )),
+        Table("transactions", ("source", "order_id", "line_no"), (
+            _c("order_id", "string", "the basket", required=True),
+            _c("line_no", "int64", "line within the order; numbered in file order when absent"),
+            _SOURCE, _USER,
+            _c("ts", "timestamp", "when it was bought", unit="UTC"),
+            _c("item_id", "string", "the item bought"),
+            _c("quantity", "float64", "units bought; positive also in a refund", unit="units", maximum=10_000.0),
+            _c("amount", "float64", "what the customer paid for the line", unit="currency", maximum=1_000_000.0),
+            _c("discount", "float64", "reduction the retailer gave on the line", unit="currency"),
+            _c("coupon_discount", "float64", "reduction from coupons on the line", unit="currency"),
+            _c("store_id", "string", "where"),
+            _c("channel", "string", "app, web, store …"),
+            _c("status", "string", "paid, refunded or cancelled", allowed=ORDER_STATUSES),
+        )),
+        Table("items", ("item_id",), (
+            _c("item_id", "string", "the item", required=True),
+            _c("category", "string", "levels joined by /, broadest first"),
+            _c("brand", "string", "brand or maker"),
+            _c("price", "float64", "list price", unit="currency", maximum=1_000_000.0),
+            _c("available", "bool", "can be sold now"),
+            _c("tags", "string", "free tags joined by |"),
+        ), open_ended=True),
+        Table("contents", ("content_id",), (
+            _c("content_id", "string", "the content", required=True),
+            _c("type", "string", "article, banner, message …"),
+            _c("topics", "string", "topics joined by |"),
+            _c("item_ids", "string", "items shown, joined by |"),
+            _c("channel", "string", "where it can be shown"),
+            _c("language", "string", "language tag"),
+        )),
+        Table("campaigns", ("campaign_id",), (
+            _c("campaign_id", "string", "the campaign", required=True),
+            _c("kind", "string", "what sort"),
+            _c("start", "timestamp", "first moment", unit="UTC"),
+            _c("end", "timestamp", "last moment", unit="UTC"),
+            _c("channel", "string", "how it was sent"),
+        )),
+        Table("touches", ("source", "touch_id"), (
+            _c("touch_id", "string", "one contact with one customer", required=True),
+            _c("campaign_id", "string", "the campaign", required=True),
+            _SOURCE,
+            _c("source_user_id", "string", "the customer's id in that system", required=True),
+            _c("ts", "timestamp", "when", unit="UTC", required=True),
+            _c("variant", "string", "arm of a test"),
+            _c("propensity", "float64", "probability with which this variant was chosen", unit="0..1"),
+            _c("delivered", "bool", "it arrived"),
+            _c("opened", "bool", "it was opened"),
+            _c("clicked", "bool", "it was clicked"),
+        )),
+    )
+}  # fmt: skip
+
+REGISTERED_PREFIX = "qianmian-"  # a registered MLflow model is called qianmian-<job>
+CHAMPION, PREVIOUS = "champion", "previous"
