@@ -61,7 +61,9 @@ class TableState:
     @classmethod
     def of(cls, value: Mapping[str, Any]) -> TableState:
         first, last = (datetime.fromisoformat(value[k]) if value[k] else None for k in ("first", "last"))
-        return cls(value["name"], value["path"], value["rows"], tuple(value["columns"]), tuple(value["filled"]), first, last, value["digest"])
+        return cls(
+            value["name"], value["path"], value["rows"], tuple(value["columns"]), tuple(value["filled"]), first, last, value["digest"]
+        )
 
 
 def quote(name: str) -> str:
@@ -136,24 +138,29 @@ class Lake:
         backend = ibis.duckdb.connect()
         raw = cast(duckdb.DuckDBPyConnection, backend.con)
         raw.execute("SET TimeZone='UTC'; SET preserve_insertion_order=true")
+        self.attach(raw)
+        return backend
+
+    def attach(self, connection: duckdb.DuckDBPyConnection, prefix: str = "") -> None:
+        """Make the views of `connect` in another DuckDB connection, their names after `prefix`."""
         states = self.states()
         for table in (*TABLES.values(), CUSTOMERS):
             state = states.get(table.name)
             if state is None:
                 columns = ", ".join(f"NULL::{SQL_TYPES[column.dtype]} AS {quote(column.name)}" for column in table.columns)
-                raw.execute(f"CREATE VIEW {table.name} AS SELECT {columns} WHERE false")
+                connection.execute(f"CREATE OR REPLACE VIEW {prefix}{table.name} AS SELECT {columns} WHERE false")
                 continue
             missing = [column for column in table.columns if column.name not in state.columns]
             extra = "".join(f", NULL::{SQL_TYPES[column.dtype]} AS {quote(column.name)}" for column in missing)
             path = self.source_path(state)
             try:
-                raw.execute(f"CREATE VIEW {table.name} AS SELECT *{extra} FROM read_parquet({literal(path)})")
+                rows = f"read_parquet({literal(path)}, hive_partitioning=false)"
+                connection.execute(f"CREATE OR REPLACE VIEW {prefix}{table.name} AS SELECT *{extra} FROM {rows}")
             except duckdb.Error as error:
                 raise ArtifactError(
                     f"the lake's {table.name} cannot be read", where=path, got=str(error).splitlines()[0],
                     hint="delete the lake folder and ingest again",
                 ) from error  # fmt: skip
-        return backend
 
     # ---- writing -------------------------------------------------------------------------------------------------
 

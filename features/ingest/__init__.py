@@ -1,0 +1,183 @@
+"""Ingest: raw rows of any source → canonical tables of the lake; what breaks the contract → quarantine, with its reason."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import shutil
+import time
+import uuid
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import duckdb
+
+from features.identity import resolve
+from features.ingest.contract import Staged, stage
+from features.ingest.merge import CONFLICT, DIMENSIONS, Merged, flag_queries, merge
+from features.ingest.report import IngestReport, TableReport
+from features.lake import Lake, literal, quote
+from features.sources.base import RawTable, Source
+from qianmian.errors import DataError
+from qianmian.workspace import Workspace, atomic_path, explain_os_errors
+
+__all__ = ["IngestReport", "TableReport", "ingest"]
+
+
+def ingest(workspace: Workspace, source: Source, progress: Callable[[str], None] | None = None) -> IngestReport:
+    """Read `source` into the lake of `workspace`; all tables change together or none does.
+
+    Parameters
+    ----------
+    workspace : Workspace
+        Made if it is not there yet.
+    source : Source
+        From `features.sources.SOURCES`.
+    progress : callable, optional
+        Called with one line a step.
+
+    Returns
+    -------
+    IngestReport
+        Where every row that was read went: read = kept + duplicates + quarantined, table by table.
+
+    Raises
+    ------
+    ConfigError
+        The source's configuration is wrong; nothing was read.
+    DataError
+        The input is missing or of a table nothing could be kept. The lake is as it was.
+    WorkspaceError
+        Nothing could be written. The lake is as it was.
+
+    Notes
+    -----
+    Ingesting the same input twice changes nothing: known rows are counted as duplicates.
+    """
+    begun = time.perf_counter()
+    say = progress or (lambda line: None)
+    workspace.create()
+    lake = Lake(workspace)
+    scratch = workspace.root / f".ingest-{uuid.uuid4().hex[:8]}"
+    connection = duckdb.connect()
+    try:
+        with _explain(workspace.root, source):
+            connection.execute(f"SET TimeZone='UTC'; SET preserve_insertion_order=true; SET temp_directory={literal(scratch)}")
+            lake.attach(connection, "lake_")
+            outcomes = [_one_table(connection, workspace, source, raw, say) for raw in source.tables(connection)]
+            _refuse_lost_tables(outcomes)
+            queries = {staged.table.name: merged.query for staged, merged, report in outcomes if report.kept}
+            if queries:
+                say("writing the lake")
+                lake.commit(connection, queries)
+            if queries or "customers" not in lake.states():
+                resolve(lake)
+    finally:
+        connection.close()
+        shutil.rmtree(scratch, ignore_errors=True)
+    tables = {staged.table.name: report for staged, _, report in outcomes}
+    return IngestReport(source.name, tables, time.perf_counter() - begun, lake.digest)
+
+
+def _one_table(
+    connection: duckdb.DuckDBPyConnection, workspace: Workspace, source: Source, raw: RawTable, say: Callable[[str], None]
+) -> tuple[Staged, Merged, TableReport]:
+    say(f"{raw.table}: reading {_named(raw.files)}")
+    staged = stage(connection, raw, source.name, source.timezone)
+    described = connection.execute(f"DESCRIBE lake_{raw.table}").fetchall()
+    merged = merge(connection, staged, {row[0]: str(row[1]) for row in described})
+    refused = _refused(connection, raw, staged, merged)
+    reasons = {
+        str(reason): int(count)
+        for reason, count in connection.execute(f"SELECT reason, count(*) FROM {refused} GROUP BY 1 ORDER BY 2 DESC, 1").fetchall()
+    }
+    quarantined = sum(reasons.values())
+    file = _quarantine(connection, workspace, source, raw.table, refused) if quarantined else None
+    flags = {name: _count(connection, query) for name, query in flag_queries(staged, merged).items()} if merged.kept else {}
+    flags["superseded"] = merged.superseded
+    unreadable = _count(connection, f"SELECT count(*) FROM {refused} WHERE position IS NULL")
+    report = TableReport(
+        read=staged.read + unreadable, kept=merged.kept, duplicates=merged.duplicates + merged.superseded, quarantined=quarantined,
+        updated=merged.updated, flags={name: count for name, count in flags.items() if count}, reasons=reasons,
+        quarantine_file=str(file) if file else None,
+    )  # fmt: skip
+    say(f"{raw.table}: read {report.read:,} = kept {report.kept:,} + duplicates {report.duplicates:,} + quarantined {report.quarantined:,}")
+    return staged, merged, report
+
+
+def _refused(connection: duckdb.DuckDBPyConnection, raw: RawTable, staged: Staged, merged: Merged) -> str:
+    """Temp table of the refused rows of one table, as they were read: file, position (1 = first row read), reason, row (JSON)."""
+    name = f"refused_{raw.table}"
+    file = f"r.{quote(raw.file_column)}" if raw.file_column else literal(raw.files[0])
+    dropped = f" EXCLUDE ({quote(raw.file_column)})" if raw.file_column else ""
+    conflicts = "" if raw.table in DIMENSIONS else (
+        f" UNION ALL SELECT _row, {literal(CONFLICT)} FROM {merged.verdicts} WHERE verdict = 'conflict'"
+    )  # fmt: skip
+    unreadable = f" UNION ALL SELECT file, NULL, reason, row FROM ({raw.rejects})" if raw.rejects else ""
+    connection.execute(
+        f"CREATE OR REPLACE TEMP TABLE {name} AS "
+        f"WITH bad AS (SELECT _row, _reason FROM {staged.typed} WHERE _reason IS NOT NULL{conflicts}), "
+        f"rows AS (SELECT rowid AS _row, * FROM {staged.raw}) "
+        f"SELECT {file}::VARCHAR AS file, b._row + 1 AS position, b._reason AS reason, "
+        f"to_json(s)::VARCHAR AS row FROM bad AS b JOIN rows AS r USING (_row) "
+        f"JOIN (SELECT rowid AS _row, *{dropped} FROM {staged.raw}) AS s USING (_row){unreadable}"
+    )
+    return name
+
+
+def _quarantine(connection: duckdb.DuckDBPyConnection, workspace: Workspace, source: Source, table: str, refused: str) -> Path:
+    """Write refused rows to a file named by their content, so that refusing the same rows again changes nothing."""
+    digest = _count(connection, f"SELECT bit_xor(hash(file, position, reason, row)) FROM {refused}")
+    target = workspace.quarantine / source.name / f"{table}-{digest:016x}.parquet"
+    with atomic_path(target) as temporary:
+        connection.execute(
+            f'COPY (SELECT {literal(source.name)} AS source, {literal(table)} AS "table", reason, file, position, row FROM {refused} '
+            f"ORDER BY file, position, row) TO {literal(temporary)} (FORMAT parquet, COMPRESSION zstd)"
+        )
+    return target
+
+
+def _refuse_lost_tables(outcomes: list[tuple[Staged, Merged, TableReport]]) -> None:
+    """A table of which nothing is left is a wrong mapping or a wrong file; keeping the other tables would hide it."""
+    lost = [(staged, report) for staged, _, report in outcomes if not report.kept + report.duplicates]
+    if not lost and outcomes:
+        return
+    parts = []
+    for staged, report in lost:
+        files = _named(staged.files)
+        reasons = "; ".join(f"{count:,} × {reason}" for reason, count in list(report.reasons.items())[:3])
+        parts.append(
+            f"{staged.table.name} from {files}: " + (f"{report.read:,} rows read, all refused: {reasons}" if report.read else "no rows")
+        )
+    refused = [report.quarantine_file for _, report in lost if report.quarantine_file]
+    look = (
+        f"look at the refused rows in {refused[0]}, correct the mapping or the file"
+        if refused
+        else "check the file, or leave the table out"
+    )
+    raise DataError(
+        "nothing could be kept", where=" · ".join(parts) or "the source", hint=f"{look}, and ingest again; the lake is as it was"
+    )
+
+
+def _count(connection: duckdb.DuckDBPyConnection, query: str) -> int:
+    row = connection.execute(query).fetchone()
+    return int(row[0]) if row and row[0] is not None else 0
+
+
+def _named(files: tuple[str, ...]) -> str:
+    return Path(files[0]).name + (f" and {len(files) - 1} more" if len(files) > 1 else "")
+
+
+@contextlib.contextmanager
+def _explain(root: Path, source: Source) -> Iterator[None]:
+    """DuckDB's errors about disks and files, in this project's words."""
+    with explain_os_errors(root):
+        try:
+            yield
+        except duckdb.Error as error:
+            text = " ".join(str(error).split())
+            if "No space left" in text:
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC)) from error
+            raise

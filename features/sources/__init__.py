@@ -1,0 +1,15 @@
+"""Sources: each turns raw input into canonical columns. One file and one line here adds another."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from features.sources.base import RawTable, Source
+from features.sources.completejourney import CompleteJourney
+from qianmian.registry import Registry
+
+SOURCES: Registry[Callable[..., Source]] = Registry("source", {
+    "completejourney": CompleteJourney,
+})  # fmt: skip
+
+__all__ = ["SOURCES", "RawTable", "Source"]
