@@ -15,7 +15,7 @@ import duckdb
 
 from features.identity import resolve
 from features.ingest.contract import Staged, stage
-from features.ingest.merge import CONFLICT, DIMENSIONS, Merged, flag_queries, merge
+from features.ingest.merge import CONFLICT, Merged, flag_queries, merge
 from features.ingest.report import IngestReport, TableReport
 from features.lake import Lake, literal, quote
 from features.sources.base import RawTable, Source
@@ -107,21 +107,19 @@ def _one_table(
 
 
 def _refused(connection: duckdb.DuckDBPyConnection, raw: RawTable, staged: Staged, merged: Merged) -> str:
-    """Temp table of the refused rows of one table, as they were read: file, position (1 = first row read), reason, row (JSON)."""
+    """Temp table of the refused rows of one table, as they were read: file, position (1 = the file's first row), reason, row (JSON)."""
     name = f"refused_{raw.table}"
-    file = f"r.{quote(raw.file_column)}" if raw.file_column else literal(raw.files[0])
-    dropped = f" EXCLUDE ({quote(raw.file_column)})" if raw.file_column else ""
-    conflicts = "" if raw.table in DIMENSIONS else (
-        f" UNION ALL SELECT _row, {literal(CONFLICT)} FROM {merged.verdicts} WHERE verdict = 'conflict'"
-    )  # fmt: skip
+    described = connection.execute(f"DESCRIBE {staged.raw}").fetchall()
+    fields = ", ".join(f"{literal(row[0])}: {quote(row[0])}" for row in described if row[0] != raw.file_column)
+    file = f"{quote(raw.file_column)}::VARCHAR" if raw.file_column else literal(raw.files[0])
+    conflicts = f" UNION ALL SELECT _row, {literal(CONFLICT)} FROM {merged.verdicts} WHERE verdict = 'conflict'"
     unreadable = f" UNION ALL SELECT file, NULL, reason, row FROM ({raw.rejects})" if raw.rejects else ""
     connection.execute(
         f"CREATE OR REPLACE TEMP TABLE {name} AS "
         f"WITH bad AS (SELECT _row, _reason FROM {staged.typed} WHERE _reason IS NOT NULL{conflicts}), "
-        f"rows AS (SELECT rowid AS _row, * FROM {staged.raw}) "
-        f"SELECT {file}::VARCHAR AS file, b._row + 1 AS position, b._reason AS reason, "
-        f"to_json(s)::VARCHAR AS row FROM bad AS b JOIN rows AS r USING (_row) "
-        f"JOIN (SELECT rowid AS _row, *{dropped} FROM {staged.raw}) AS s USING (_row){unreadable}"
+        f"rows AS (SELECT rowid AS _row, {file} AS file, to_json({{{fields}}})::VARCHAR AS row FROM {staged.raw}), "
+        f"starts AS (SELECT {file} AS file, min(rowid) AS start FROM {staged.raw} GROUP BY 1) "
+        f"SELECT file, _row - start + 1 AS position, _reason AS reason, row FROM bad JOIN rows USING (_row) JOIN starts USING (file){unreadable}"
     )
     return name
 

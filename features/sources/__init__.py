@@ -6,10 +6,12 @@ from collections.abc import Callable
 
 from features.sources.base import RawTable, Source
 from features.sources.completejourney import CompleteJourney
+from features.sources.files import Files
 from qianmian.registry import Registry
 
 SOURCES: Registry[Callable[..., Source]] = Registry("source", {
     "completejourney": CompleteJourney,
+    "files": Files,
 })  # fmt: skip
 
 __all__ = ["SOURCES", "RawTable", "Source"]
