@@ -1,0 +1,118 @@
+"""The builder: the profile of every customer known before `as_of`, as a table (for people) or a matrix (for models)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+import pyarrow as pa
+
+from features.algebra import Feature
+from features.compile_ibis import compile_features
+from features.definitions import FEATURES
+from features.lake import Lake
+from features.spec import FeatureSpec, UserFeatures
+from features.views import Views, is_supported
+from qianmian.errors import DataError
+from qianmian.schema import TABLES
+
+NOT_ATTRIBUTES = ("source", "source_user_id")
+
+
+@dataclass(frozen=True)
+class Built:
+    """What one build gave.
+
+    Attributes
+    ----------
+    table : pyarrow.Table
+        `one_id`, `user_id` and `user_source` (the first source record of the customer), then a column a feature: float64, or text for a category.
+    features : tuple of Feature
+        The declarations behind the columns.
+    off : tuple of str
+        Features left out because the lake holds nothing to make them of.
+    """
+
+    table: pa.Table
+    features: tuple[Feature, ...]
+    off: tuple[str, ...]
+    as_of: datetime
+
+    def matrix(self, spec: FeatureSpec | None = None) -> UserFeatures:
+        """Encoded for a model; `spec` is what that model was trained on."""
+        return UserFeatures.from_table(self.table, self.features, self.as_of, spec)
+
+
+class Builder:
+    """Builds profiles from one lake; keep it for several moments, the connection is opened once."""
+
+    def __init__(self, lake: Lake) -> None:
+        self.lake = lake
+        self.states = lake.states()
+        if not self.states.get("customers") or not self.states["customers"].rows:
+            lake.state("customers")
+            raise DataError(
+                "the lake knows no customer",
+                where=str(lake.workspace.lake),
+                hint="ingest transactions, events or profiles with a source_user_id",
+            )
+        self.backend: Any = lake.connect()
+
+    def attributes(self) -> tuple[Feature, ...]:
+        """A feature for every filled column of `profiles` that is text or a number, open attributes included."""
+        if "profiles" not in self.states:
+            return ()
+        schema = self.backend.table("profiles").schema()
+        found = []
+        for name in self.states["profiles"].filled:
+            column = TABLES["profiles"].column(name)
+            if name in NOT_ATTRIBUTES or not (schema[name].is_string() or schema[name].is_numeric()):
+                continue
+            text = schema[name].is_string()
+            found.append(Feature(f"profile_{name}", "profiles", "attribute", name, default="" if text else 0.0,
+                                 unit=column.unit if column else "", description=column.description if column else f"the source's own attribute '{name}'"))  # fmt: skip
+        return tuple(found)
+
+    def supported(self, features: Sequence[Feature] | None = None) -> tuple[tuple[Feature, ...], tuple[str, ...]]:
+        """The features this lake can give, and the names of those it cannot."""
+        asked = (*FEATURES, *self.attributes()) if features is None else tuple(features)
+        kept: list[Feature] = []
+        for feature in asked:
+            names = {other.name for other in kept}
+            if is_supported(feature, self.states) and (feature.aggregate != "quotient" or {feature.column, feature.over} <= names):
+                kept.append(feature)
+        return tuple(kept), tuple(feature.name for feature in asked if feature not in kept)
+
+    def build(self, as_of: datetime, features: Sequence[Feature] | None = None) -> Built:
+        """The profiles at `as_of` (naive UTC): rows with ``ts < as_of`` only.
+
+        Parameters
+        ----------
+        features : sequence of Feature, optional
+            Default: every declared feature and every profile attribute the lake supports.
+
+        Raises
+        ------
+        DataError
+            When no customer is known before `as_of`.
+        """
+        kept, off = self.supported(features)
+        views = Views(self.backend, as_of, self.states)
+        table = compile_features(kept, views).to_pyarrow()
+        if not table.num_rows:
+            raise DataError(
+                "no customer is known yet at that time",
+                where=f"--as-of {as_of.date()}",
+                hint=f"the data begins later; it ends at {self.lake.last}",
+            )
+        people = views.customers
+        first = (
+            people.group_by("one_id").aggregate(key=(people.source + "\x1f" + people.source_user_id).min()).order_by("one_id").to_pyarrow()
+        )
+        pairs = [key.split("\x1f", 1) for key in first["key"].to_pylist()]
+        table = table.add_column(1, "user_id", pa.array([user for _, user in pairs])).add_column(
+            2, "user_source", pa.array([source for source, _ in pairs])
+        )
+        return Built(table, kept, off, as_of)

@@ -1,0 +1,19 @@
+"""The declared features, one file a theme and one line here each. Importing it checks every declaration."""
+
+from __future__ import annotations
+
+from features.algebra import Feature, check
+from features.definitions import basket, behaviour, discount, frequency, interest, money, recency, rhythm
+
+FEATURES: tuple[Feature, ...] = check(
+    (
+        *recency.FEATURES,
+        *frequency.FEATURES,
+        *money.FEATURES,
+        *discount.FEATURES,
+        *basket.FEATURES,
+        *interest.FEATURES,
+        *rhythm.FEATURES,
+        *behaviour.FEATURES,
+    )
+)

@@ -1,0 +1,18 @@
+"""Which categories and brands the customer buys."""
+
+from __future__ import annotations
+
+from features.algebra import Feature
+
+FEATURES = (
+    Feature("top_category", "lines", "top", "category_top", default="", description="broadest category bought most, ever"),
+    Feature("top_category_91d", "lines", "top", "category_top", window_days=91, default="", description="broadest category bought most, last 91 days"),
+    Feature("top_category_share", "lines", "top_share", "category_top", unit="0..1", description="share of lines in that category"),
+    Feature("category_entropy", "lines", "entropy", "category_top", unit="nats", description="spread over the broadest categories"),
+    Feature("categories_distinct_91d", "lines", "distinct", "category_top", window_days=91, unit="categories", description="broadest categories bought in the last 91 days"),
+    Feature("subcategories_distinct_91d", "lines", "distinct", "category", window_days=91, unit="categories", description="finest categories bought in the last 91 days"),
+    Feature("top_brand", "lines", "top", "brand", default="", description="brand bought most"),
+    Feature("top_brand_share", "lines", "top_share", "brand", unit="0..1", description="share of lines of that brand"),
+    Feature("top_viewed_category_28d", "events", "top", "category_top", window_days=28, default="", description="broadest category of the last 28 days' events"),
+    Feature("viewed_categories_28d", "events", "distinct", "category_top", window_days=28, unit="categories", description="broadest categories in the last 28 days' events"),
+)  # fmt: skip

@@ -1,0 +1,23 @@
+"""When the customer buys: gaps between orders, hours, weekdays (UTC)."""
+
+from __future__ import annotations
+
+from features.algebra import Condition, Feature
+
+PARTS_OF_DAY = {"night": (0, 6), "morning": (6, 12), "afternoon": (12, 18), "evening": (18, 24)}
+
+FEATURES = (
+    Feature("gap_days_mean", "orders", "mean", "gap_days", default=365.0, unit="days", description="mean gap between orders"),
+    Feature("gap_days_std", "orders", "std", "gap_days", unit="days", description="spread of the gaps between orders"),
+    Feature("gap_days_max", "orders", "max", "gap_days", default=365.0, unit="days", description="longest gap between orders"),
+    Feature("gap_days_mean_91d", "orders", "mean", "gap_days", window_days=91, default=365.0, unit="days", description="mean gap before the orders of the last 91 days"),
+    Feature("gaps_silent", "", "quotient", "days_since_last_order", over="gap_days_mean", unit="gaps", description="time since the last order in the customer's own mean gaps"),
+    Feature("gaps_silent_max", "", "quotient", "days_since_last_order", over="gap_days_max", unit="gaps", description="time since the last order in the customer's own longest gap"),
+    *(
+        Feature(f"{part}_order_share", "orders", "share", where=(Condition("hour", ">=", low), Condition("hour", "<", high)), unit="0..1",
+                description=f"share of orders between {low} and {high} o'clock")
+        for part, (low, high) in PARTS_OF_DAY.items()
+    ),
+    Feature("weekend_order_share", "orders", "share", where=(Condition("weekday", ">=", 5),), unit="0..1", description="share of orders on Saturday or Sunday"),
+    Feature("weekday_entropy", "orders", "entropy", "weekday", unit="nats", description="spread of the orders over the weekdays"),
+)  # fmt: skip

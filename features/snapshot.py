@@ -1,0 +1,195 @@
+"""The profile snapshot: what serving and batch scoring read about customers, one folder written whole.
+
+A snapshot holds the built table, the tags and the map from the ids callers know to `one_id`. ``online/current.json`` names
+the newest; a reader that holds an older one keeps it. A Bento carries the same folder.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from functools import cached_property
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from features.builder import Builder, Built
+from features.lake import Lake
+from features.spec import FeatureSpec, UserFeatures
+from features.tags import TAGS, tag_values
+from features.tags.declare import TagValue
+from features.views import Views
+from qianmian.errors import ArtifactError, InvalidRequest, WorkspaceError
+from qianmian.workspace import Workspace, atomic_path, write_json
+
+REBUILD = "run `qianmian features` to build it again"
+
+
+@dataclass(frozen=True)
+class Snapshot:
+    """Profiles of all customers at `as_of`.
+
+    Attributes
+    ----------
+    table : pyarrow.Table
+        As `Built.table`: one_id, user_id, user_source, then features; rows sorted by one_id.
+    tags : dict of str to list
+        Tag name → one value a row.
+    customers : pyarrow.Table
+        one_id, source, source_user_id: every id a caller may use.
+    """
+
+    table: pa.Table
+    tags: dict[str, list[TagValue]]
+    customers: pa.Table
+    as_of: datetime
+    spec: FeatureSpec
+    data_digest: str
+    off: tuple[str, ...] = field(default=())
+
+    @cached_property
+    def features(self) -> UserFeatures:
+        """The snapshot's own encoding, (n, f)."""
+        return UserFeatures.from_table(self.table, self.spec.features, self.as_of, self.spec)
+
+    def encoded(self, spec: FeatureSpec) -> UserFeatures:
+        """The encoding a trained model expects."""
+        return UserFeatures.from_table(self.table, self.spec.features, self.as_of, spec)
+
+    @cached_property
+    def one_ids(self) -> list[str]:
+        """one_id of each row."""
+        return list(self.table["one_id"].to_pylist())
+
+    @cached_property
+    def row_of(self) -> dict[str, int]:
+        """one_id → row."""
+        return {one_id: row for row, one_id in enumerate(self.one_ids)}
+
+    @cached_property
+    def _by_user(self) -> dict[str, list[tuple[str, str]]]:
+        found: dict[str, list[tuple[str, str]]] = {}
+        columns = (self.customers[name].to_pylist() for name in ("source_user_id", "source", "one_id"))
+        for user, source, one_id in zip(*columns, strict=True):
+            found.setdefault(user, []).append((source, one_id))
+        return found
+
+    def resolve(self, user_id: str, user_source: str | None = None) -> str | None:
+        """The one_id behind an id the caller knows, None for an unknown one.
+
+        Raises
+        ------
+        InvalidRequest
+            The id stands for different customers in several sources and `user_source` does not say which.
+        """
+        matches = [(source, one_id) for source, one_id in self._by_user.get(user_id, []) if user_source in (None, source)]
+        if len({one_id for _, one_id in matches}) > 1:
+            raise InvalidRequest(
+                "the id is used by more than one source", got=user_id, allowed=", ".join(sorted(source for source, _ in matches)),
+                field="user_source", hint="say which with user_source",
+            )  # fmt: skip
+        return matches[0][1] if matches else None
+
+    def save(self, folder: Path) -> None:
+        """Write the snapshot into `folder`, which must not exist."""
+        folder.mkdir(parents=True)
+        pq.write_table(self.table, folder / "profiles.parquet", compression="zstd")
+        pq.write_table(
+            pa.table({"one_id": self.one_ids, **{name: pa.array(values) for name, values in self.tags.items()}}),
+            folder / "tags.parquet",
+            compression="zstd",
+        )
+        pq.write_table(self.customers, folder / "customers.parquet", compression="zstd")
+        facts = {
+            "format": 1,
+            "as_of": self.as_of.isoformat(),
+            "spec": self.spec.as_dict(),
+            "data_digest": self.data_digest,
+            "off": list(self.off),
+        }
+        write_json(folder / "snapshot.json", facts)
+
+    @classmethod
+    def load(cls, folder: Path) -> Snapshot:
+        """The inverse of `save`."""
+        try:
+            facts = json.loads((folder / "snapshot.json").read_text(encoding="utf-8"))
+            tables = {name: pq.read_table(folder / f"{name}.parquet") for name in ("profiles", "tags", "customers")}
+            tags = {name: tables["tags"][name].to_pylist() for name in tables["tags"].column_names if name != "one_id"}
+            return cls(tables["profiles"], tags, tables["customers"], datetime.fromisoformat(facts["as_of"]), FeatureSpec.of(facts["spec"]),
+                       facts["data_digest"], tuple(facts["off"]))  # fmt: skip
+        except (OSError, ValueError, KeyError, pa.ArrowException) as error:
+            raise ArtifactError(
+                "the profile snapshot cannot be read", where=str(folder), got=str(error).splitlines()[0], hint=REBUILD
+            ) from error
+
+
+def make_snapshot(builder: Builder, as_of: datetime) -> Snapshot:
+    """Build profiles and tags at `as_of` in memory."""
+    built: Built = builder.build(as_of)
+    customers = Views(builder.backend, as_of, builder.states).customers.order_by(["source", "source_user_id"]).to_pyarrow()
+    tags = tag_values(built.table, list(TAGS.values()))
+    return Snapshot(built.table, tags, customers, as_of, built.matrix().spec, builder.lake.digest, built.off)
+
+
+def publish(workspace: Workspace, snapshot: Snapshot) -> Path:
+    """Write the snapshot under ``online/`` and make it the current one; the one before is kept, older ones removed."""
+    name = f"{snapshot.as_of:%Y%m%dT%H%M%S}-{snapshot.data_digest}-{snapshot.spec.hash}"
+    folder = workspace.online / name
+    if not folder.exists():
+        with atomic_path(folder) as temporary:
+            snapshot.save(temporary)
+    before = current_name(workspace)
+    write_json(workspace.online / "current.json", {"snapshot": name})
+    for other in workspace.online.iterdir():
+        if other.is_dir() and other.name not in (name, before):
+            shutil.rmtree(other, ignore_errors=True)
+    return folder
+
+
+def current_name(workspace: Workspace) -> str | None:
+    """Folder name of the current snapshot."""
+    pointer = workspace.online / "current.json"
+    if not pointer.exists():
+        return None
+    try:
+        return str(json.loads(pointer.read_text(encoding="utf-8"))["snapshot"])
+    except (ValueError, KeyError, TypeError) as error:
+        raise ArtifactError("the pointer to the profile snapshot cannot be read", where=str(pointer), hint=REBUILD) from error
+
+
+def current(workspace: Workspace) -> Snapshot:
+    """The current snapshot.
+
+    Raises
+    ------
+    WorkspaceError
+        When none was built yet.
+    """
+    name = current_name(workspace)
+    if name is None:
+        raise WorkspaceError("no profiles were built yet", where=str(workspace.online), hint="run `qianmian features`")
+    return Snapshot.load(workspace.online / name)
+
+
+def ensure(workspace: Workspace, as_of: datetime) -> Snapshot:
+    """The current snapshot when it is of that moment and these data, else a new one, published."""
+    lake = Lake(workspace)
+    if current_name(workspace) is not None:
+        snapshot = current(workspace)
+        if snapshot.as_of == as_of and snapshot.data_digest == lake.digest:
+            return snapshot
+    made = make_snapshot(Builder(lake), as_of)
+    publish(workspace, made)
+    return made
+
+
+def user_ids_of(snapshot: Snapshot, one_ids: Sequence[str]) -> list[tuple[str, str]]:
+    """(user_id, user_source) of each one_id, ('', '') where it is not in the snapshot."""
+    users, sources = snapshot.table["user_id"].to_pylist(), snapshot.table["user_source"].to_pylist()
+    rows = [snapshot.row_of.get(one_id, -1) for one_id in one_ids]
+    return [(users[row], sources[row]) if row >= 0 else ("", "") for row in rows]

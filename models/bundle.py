@@ -1,0 +1,142 @@
+"""`ModelBundle`: everything one registered model needs to answer, as a folder of checksummed files."""
+
+from __future__ import annotations
+
+import importlib.metadata
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+from pathlib import Path
+from typing import Any, Protocol, Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+from features.spec import FeatureSpec
+from models.persist import RETRAIN, checksum, load_arrays, load_json, save_arrays
+from qianmian.errors import ArtifactError
+from qianmian.workspace import write_json
+
+FORMAT_VERSION = 1
+LIBRARIES = (
+    "numpy",
+    "scipy",
+    "scikit-learn",
+    "xgboost-cpu",
+    "xgboost",
+    "implicit",
+    "rectools-lightfm",
+    "pandas",
+    "duckdb",
+    "ibis-framework",
+    "mlflow",
+    "bentoml",
+)
+
+
+class Savable(Protocol):
+    """What a model owes the bundle."""
+
+    def save(self, folder: Path) -> None: ...
+
+    @classmethod
+    def load(cls, folder: Path) -> Self: ...
+
+
+@dataclass(frozen=True)
+class ModelBundle:
+    """A fitted model and what its indices, columns and numbers mean.
+
+    Attributes
+    ----------
+    kind : str
+        The entry in `models.registry.MODELS` that loads it.
+    user_ids, item_ids : ndarray of str
+        Id maps; empty where the model has no such axis.
+    item_attributes : dict of str to ndarray of str
+        `category`, `brand`, per item.
+    spec : FeatureSpec or None
+        The feature columns the model expects.
+    as_of : datetime
+        Naive UTC; nothing at or after it was read in fitting.
+    config : dict
+        Settings and parameters of the fit.
+    facts : dict
+        data digest, seed, horizon and whatever else describes the fit; written into the manifest.
+    """
+
+    kind: str
+    model: Any
+    as_of: datetime
+    spec: FeatureSpec | None = None
+    user_ids: NDArray[np.str_] = field(default_factory=lambda: np.empty(0, dtype=np.str_))
+    item_ids: NDArray[np.str_] = field(default_factory=lambda: np.empty(0, dtype=np.str_))
+    item_attributes: dict[str, NDArray[np.str_]] = field(default_factory=dict)
+    config: dict[str, Any] = field(default_factory=dict)
+    facts: dict[str, Any] = field(default_factory=dict)
+
+    def save(self, folder: Path) -> None:
+        """Write the bundle; `manifest.json` comes last and lists the checksum of every other file."""
+        folder.mkdir(parents=True, exist_ok=True)
+        self.model.save(folder / "model")
+        save_arrays(
+            folder / "ids.npz",
+            {"user_ids": self.user_ids, "item_ids": self.item_ids, **{f"item_{k}": v for k, v in self.item_attributes.items()}},
+        )
+        if self.spec is not None:
+            write_json(folder / "spec.json", self.spec.as_dict())
+        files = {str(path.relative_to(folder)): checksum(path) for path in sorted(folder.rglob("*")) if path.is_file()}
+        write_json(folder / "manifest.json", {
+            "format": FORMAT_VERSION, "kind": self.kind, "as_of": self.as_of.isoformat(), "config": self.config, "facts": self.facts,
+            "spec_hash": self.spec.hash if self.spec is not None else None, "libraries": library_versions(), "files": files,
+        })  # fmt: skip
+
+    @classmethod
+    def load(cls, folder: Path) -> ModelBundle:
+        """Verify every checksum, then load.
+
+        Raises
+        ------
+        ArtifactError
+            A file is missing, changed or of another format; nothing of it has been used then.
+        """
+        from models.registry import MODELS
+
+        manifest = verify(folder)
+        arrays = load_arrays(folder / "ids.npz")
+        spec = FeatureSpec.of(load_json(folder / "spec.json")) if manifest["spec_hash"] else None
+        attributes = {name.removeprefix("item_"): array for name, array in arrays.items() if name not in ("user_ids", "item_ids")}
+        return cls(manifest["kind"], MODELS[manifest["kind"]].load(folder / "model"), datetime.fromisoformat(manifest["as_of"]), spec,
+                   arrays["user_ids"], arrays["item_ids"], attributes, manifest["config"], manifest["facts"])  # fmt: skip
+
+
+def verify(folder: Path) -> dict[str, Any]:
+    """The manifest of a bundle whose files are all as they were written."""
+    manifest = load_json(folder / "manifest.json")
+    if manifest.get("format") != FORMAT_VERSION:
+        raise ArtifactError(
+            "the model has another format",
+            where=str(folder),
+            got=manifest.get("format"),
+            allowed=FORMAT_VERSION,
+            hint="train again with this version",
+        )
+    files: Mapping[str, str] = manifest.get("files", {})
+    for name, expected in files.items():
+        path = folder / name
+        if not path.is_file():
+            raise ArtifactError("a file of a model is missing", where=str(path), hint=RETRAIN)
+        if checksum(path) != expected:
+            raise ArtifactError("a file of a model is not what was written (its checksum differs)", where=str(path), hint=RETRAIN)
+    return manifest
+
+
+def library_versions() -> dict[str, str]:
+    """Installed versions of the libraries a model depends on."""
+    found = {}
+    for name in LIBRARIES:
+        try:
+            found[name] = importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:
+            continue
+    return found

@@ -1,0 +1,1 @@
+"""Classifiers over profile features, after scikit-learn's API."""

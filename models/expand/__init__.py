@@ -1,0 +1,1 @@
+"""Lookalike expansion: more customers like a seed."""

@@ -1,0 +1,19 @@
+"""Recommenders behind one contract (`base.Recommender`); `RECOMMENDERS` is the registry the contract tests run over."""
+
+from __future__ import annotations
+
+from models.recommend.base import Recommender
+from models.recommend.chain import FallbackChain
+from models.recommend.hybrid import HybridRecommender
+from models.recommend.ials import ImplicitALSRecommender
+from models.recommend.popular import PopularRecommender
+from models.recommend.repeat import RepeatPurchaseRecommender
+from qianmian.registry import Registry
+
+RECOMMENDERS: Registry[type[Recommender]] = Registry("recommender", {
+    "popular": PopularRecommender,
+    "repeat": RepeatPurchaseRecommender,
+    "ials": ImplicitALSRecommender,
+    "hybrid": HybridRecommender,
+    "chain": FallbackChain,
+})  # fmt: skip

@@ -1,0 +1,123 @@
+"""The explicit fallback chain: each place of a list is filled by the first model that has an item for it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, ClassVar, Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+from features.dataset import TrainingSet
+from models.persist import Arrays
+from models.ranked import NOT_A_CANDIDATE, Ranked, top_k
+from models.recommend.base import Attributes, Recommender
+from models.recommend.hybrid import HybridRecommender
+from models.recommend.ials import ImplicitALSRecommender
+from models.recommend.popular import PopularRecommender
+from models.recommend.repeat import RepeatPurchaseRecommender
+
+DEFAULT_STAGES: tuple[tuple[str, Mapping[str, Any]], ...] = (("repeat", {}), ("ials", {}), ("hybrid", {}), ("popular", {}))
+STAGES: dict[str, type[Recommender]] = {
+    stage.name: stage for stage in (RepeatPurchaseRecommender, ImplicitALSRecommender, HybridRecommender, PopularRecommender)
+}
+
+
+class FallbackChain(Recommender):
+    """Fills a list from its stages in order, and says which stage each item came from.
+
+    An item takes the place its first stage gives it; a later stage only fills what is left, so nothing appears twice. The
+    score is ``stages left + (1 + s / (1 + |s|)) / 2`` of the stage's own score s: it falls along the list and shows the stage.
+
+    Parameters
+    ----------
+    stages : sequence of (str, dict)
+        Stage name and its parameters, in order. The last should support cold users.
+    """
+
+    name: ClassVar[str] = "chain"
+    supports_cold: ClassVar[bool] = True
+    supports_similar: ClassVar[bool] = True
+
+    def __init__(self, stages: Sequence[tuple[str, Mapping[str, Any]]] = DEFAULT_STAGES) -> None:
+        self.stages = stages
+
+    @property
+    def models(self) -> tuple[Recommender, ...]:
+        """The fitted stages."""
+        return self.models_
+
+    def _fit(self, train: TrainingSet) -> None:
+        self.models_ = tuple(STAGES[name](**params).fit(train) for name, params in self.stages)
+
+    def _scores(self, users: NDArray[np.int64], attributes: Sequence[Attributes | None] | None) -> NDArray[np.float32]:
+        best = np.full((len(users), self.n_items_), NOT_A_CANDIDATE, dtype=np.float32)
+        for level, model in enumerate(self.models_):
+            scores = _squashed(model._scores(users, attributes), len(self.models_) - 1 - level)
+            best = np.where(np.isfinite(best), best, scores)
+        return best
+
+    def _rank_block(
+        self, users: NDArray[np.int64], k: int, allowed: NDArray[np.bool_] | None, exclude: Sequence[NDArray[np.integer[Any]]] | None,
+        exclude_purchased: bool, attributes: Sequence[Attributes | None] | None,
+    ) -> tuple[NDArray[np.int32], NDArray[np.float32], NDArray[np.int8]]:  # fmt: skip
+        ids = np.full((len(users), k), -1, dtype=np.int32)
+        scores = np.full((len(users), k), NOT_A_CANDIDATE, dtype=np.float32)
+        source = np.full((len(users), k), -1, dtype=np.int8)
+        filled = np.zeros(len(users), dtype=np.int64)
+        for level, model in enumerate(self.models_):
+            open_rows = np.flatnonzero(filled < k)
+            if not len(open_rows):
+                break
+            given = [attributes[row] for row in open_rows.tolist()] if attributes is not None else None
+            left_out = [exclude[row] for row in open_rows.tolist()] if exclude is not None else None
+            stage = model._masked(users[open_rows], allowed, left_out, exclude_purchased, given)
+            taken_row, taken_place = np.nonzero(ids[open_rows] >= 0)
+            stage[taken_row, ids[open_rows[taken_row], taken_place]] = NOT_A_CANDIDATE
+            found, values = top_k(stage, k)
+            real = np.isfinite(values)
+            place = filled[open_rows, None] + np.cumsum(real, axis=1) - 1
+            real &= place < k
+            row, column = np.nonzero(real)
+            target = (open_rows[row], place[row, column])
+            ids[target] = found[row, column]
+            scores[target] = _squashed(values[row, column], len(self.models_) - 1 - level)
+            source[target] = level
+            filled[open_rows] += real.sum(axis=1)
+        return ids, scores, source
+
+    def _name_sources(self, ranked: Ranked, source: NDArray[np.int8]) -> Ranked:
+        padded = np.full(ranked.ids.shape, -1, dtype=np.int8)
+        padded[:, : source.shape[1]] = source
+        return replace(ranked, source=padded, sources=tuple(model.name for model in self.models_))
+
+    def _item_vectors(self) -> NDArray[np.float32]:
+        return next(model for model in self.models_ if model.supports_similar)._item_vectors()
+
+    def save(self, folder: Path) -> None:
+        super().save(folder)
+        for model in self.models_:
+            model.save(folder / model.name)
+
+    @classmethod
+    def load(cls, folder: Path) -> Self:
+        chain = super().load(folder)
+        chain.models_ = tuple(STAGES[name].load(folder / name) for name, _ in chain.stages)
+        return chain
+
+    def get_params(self) -> dict[str, Any]:
+        return {"stages": [[name, dict(params)] for name, params in self.stages]}
+
+    def _state(self) -> Arrays:
+        return {}
+
+    def _restore(self, state: Arrays) -> None:
+        """The stages are restored by `load`."""
+
+
+def _squashed(scores: NDArray[np.float32], level: int) -> NDArray[np.float32]:
+    finite = np.where(np.isfinite(scores), scores, 0.0)
+    squashed = level + (1.0 + finite / (1.0 + np.abs(finite))) / 2.0
+    return np.where(np.isfinite(scores), squashed, NOT_A_CANDIDATE).astype(np.float32)

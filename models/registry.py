@@ -1,0 +1,17 @@
+"""`MODELS`: every kind of model a bundle can hold, by name. One line adds one."""
+
+from __future__ import annotations
+
+from models.bundle import Savable
+from models.classify.churn import ChurnClassifier
+from models.classify.lifecycle import NextStageClassifier
+from models.expand.lookalike import LookalikeExpander
+from models.recommend import RECOMMENDERS
+from qianmian.registry import Registry
+
+MODELS: Registry[type[Savable]] = Registry("model", {
+    **RECOMMENDERS,
+    "churn": ChurnClassifier,
+    "lifecycle": NextStageClassifier,
+    "lookalike": LookalikeExpander,
+})  # fmt: skip
