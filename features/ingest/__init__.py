@@ -19,7 +19,7 @@ from features.ingest.merge import CONFLICT, Merged, flag_queries, merge
 from features.ingest.report import IngestReport, TableReport
 from features.lake import Lake, literal, quote
 from features.sources.base import RawTable, Source
-from qianmian.errors import DataError
+from qianmian.errors import DataError, WorkspaceError
 from qianmian.workspace import Workspace, atomic_path, explain_os_errors
 
 __all__ = ["IngestReport", "TableReport", "ingest"]
@@ -170,12 +170,19 @@ def _named(files: tuple[str, ...]) -> str:
 
 @contextlib.contextmanager
 def _explain(root: Path, source: Source) -> Iterator[None]:
-    """DuckDB's errors about disks and files, in this project's words."""
+    """DuckDB's errors about disks, memory and unreadable files, in this project's words; the lake is untouched by all of them."""
     with explain_os_errors(root):
         try:
             yield
-        except duckdb.Error as error:
-            text = " ".join(str(error).split())
-            if "No space left" in text:
+        except (duckdb.IOException, duckdb.OutOfMemoryException, duckdb.InvalidInputException, duckdb.ConversionException) as error:
+            text = " ".join(str(error).split())[:400]
+            if "No space left" in text or "max_temp_directory_size" in text:
                 raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC)) from error
-            raise
+            if isinstance(error, duckdb.OutOfMemoryException):
+                raise WorkspaceError(
+                    "not enough memory for this input", got=text, hint="free some memory, or ingest the files in several parts"
+                ) from error
+            raise DataError(
+                "the input cannot be read", where=f"source {source.name}", got=text,
+                hint="check that the file is whole and readable, export it again if it is not; the lake is as it was",
+            ) from error  # fmt: skip

@@ -7,11 +7,13 @@ from collections.abc import Callable
 from features.sources.base import RawTable, Source
 from features.sources.completejourney import CompleteJourney
 from features.sources.files import Files
+from features.sources.synthetic import Synthetic
 from qianmian.registry import Registry
 
 SOURCES: Registry[Callable[..., Source]] = Registry("source", {
     "completejourney": CompleteJourney,
     "files": Files,
+    "synthetic": Synthetic,
 })  # fmt: skip
 
 __all__ = ["SOURCES", "RawTable", "Source"]
