@@ -8,19 +8,25 @@ import os
 import shutil
 import time
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
 import duckdb
 
-from features.identity import resolve
+from features.identity import SingleSourceResolver
 from features.ingest.contract import Staged, stage
 from features.ingest.merge import CONFLICT, Merged, flag_queries, merge
 from features.ingest.report import IngestReport, TableReport
 from features.lake import Lake, literal, quote
 from features.sources.base import RawTable, Source
 from qianmian.errors import DataError, WorkspaceError
+from qianmian.schema import TABLES
 from qianmian.workspace import Workspace, atomic_path, explain_os_errors
+
+try:
+    import fcntl
+except ImportError:  # Windows
+    fcntl = None  # type: ignore[assignment]
 
 __all__ = ["IngestReport", "TableReport", "ingest"]
 
@@ -64,20 +70,26 @@ def ingest(workspace: Workspace, source: Source, progress: Callable[[str], None]
     try:
         with _explain(workspace.root, source):
             connection.execute(f"SET TimeZone='UTC'; SET preserve_insertion_order=true; SET temp_directory={literal(scratch)}")
-            lake.attach(connection, "lake_")
-            outcomes = [_one_table(connection, workspace, source, raw, say) for raw in source.tables(connection)]
-            _refuse_lost_tables(outcomes)
-            queries = {staged.table.name: merged.query for staged, merged, report in outcomes if report.kept}
-            if queries:
-                say("writing the lake")
-                lake.commit(connection, queries)
-            if queries or "customers" not in lake.states():
-                resolve(lake)
+            with _only_writer(workspace):
+                lake.attach(connection, "lake_")
+                outcomes = [_one_table(connection, workspace, source, raw, say) for raw in source.tables(connection)]
+                _refuse_lost_tables(outcomes)
+                queries = {staged.table.name: merged.query for staged, merged, report in outcomes if report.kept}
+                if queries or "customers" not in lake.states():
+                    say("writing the lake")
+                    lake.commit(connection, {**queries, "customers": _customers(connection, lake, queries)})
     finally:
         connection.close()
         shutil.rmtree(scratch, ignore_errors=True)
     tables = {staged.table.name: report for staged, _, report in outcomes}
     return IngestReport(source.name, tables, time.perf_counter() - begun, lake.digest)
+
+
+def _customers(connection: duckdb.DuckDBPyConnection, lake: Lake, queries: Mapping[str, str]) -> str:
+    """The query of the `customers` table over what the lake is about to be: rows and customers change in one commit."""
+    for name in TABLES:
+        connection.execute(f"CREATE OR REPLACE VIEW {name} AS {queries.get(name, f'SELECT * FROM lake_{name}')}")
+    return SingleSourceResolver().query(lake)
 
 
 def _one_table(
@@ -115,12 +127,18 @@ def _refused(connection: duckdb.DuckDBPyConnection, raw: RawTable, staged: Stage
     conflicts = f" UNION ALL SELECT _row, {literal(CONFLICT)} FROM {merged.verdicts} WHERE verdict = 'conflict'"
     unreadable = f" UNION ALL SELECT file, NULL, reason, row FROM ({raw.rejects})" if raw.rejects else ""
     connection.execute(
-        f"CREATE OR REPLACE TEMP TABLE {name} AS "
-        f"WITH bad AS (SELECT _row, _reason FROM {staged.typed} WHERE _reason IS NOT NULL{conflicts}), "
-        f"rows AS (SELECT rowid AS _row, {file} AS file, to_json({{{fields}}})::VARCHAR AS row FROM {staged.raw}), "
-        f"starts AS (SELECT {file} AS file, min(rowid) AS start FROM {staged.raw} GROUP BY 1) "
-        f"SELECT file, _row - start + 1 AS position, _reason AS reason, row FROM bad JOIN rows USING (_row) JOIN starts USING (file){unreadable}"
+        f"CREATE OR REPLACE TEMP TABLE bad_{raw.table} AS SELECT _row, _reason FROM {staged.typed} WHERE _reason IS NOT NULL{conflicts}"
     )
+    connection.execute(
+        f"CREATE OR REPLACE TEMP TABLE {name} AS "
+        # only bad rows are worth turning into JSON
+        f"WITH rows AS (SELECT rowid AS _row, {file} AS file, to_json({{{fields}}})::VARCHAR AS row FROM {staged.raw} "
+        f"WHERE rowid IN (SELECT _row FROM bad_{raw.table})), "
+        f"starts AS (SELECT {file} AS file, min(rowid) AS start FROM {staged.raw} GROUP BY 1) "
+        f"SELECT file, _row - start + 1 AS position, _reason AS reason, row "
+        f"FROM bad_{raw.table} JOIN rows USING (_row) JOIN starts USING (file){unreadable}"
+    )
+    connection.execute(f"DROP TABLE {staged.raw}")
     return name
 
 
@@ -166,6 +184,22 @@ def _count(connection: duckdb.DuckDBPyConnection, query: str) -> int:
 
 def _named(files: tuple[str, ...]) -> str:
     return Path(files[0]).name + (f" and {len(files) - 1} more" if len(files) > 1 else "")
+
+
+@contextlib.contextmanager
+def _only_writer(workspace: Workspace) -> Iterator[None]:
+    """One ingest at a time: two would each merge with the lake as it was, and the second would undo the first."""
+    with (workspace.lake / ".lock").open("a") as handle:
+        if fcntl is not None:  # not on Windows
+            try:
+                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError as error:
+                raise WorkspaceError(
+                    "another ingest is writing this lake",
+                    where=str(workspace.lake),
+                    hint="wait until it has ended and run the command again",
+                ) from error
+        yield
 
 
 @contextlib.contextmanager
