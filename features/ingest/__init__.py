@@ -167,14 +167,13 @@ def _refuse_lost_tables(outcomes: list[tuple[Staged, Merged, TableReport]]) -> N
             f"{staged.table.name} from {files}: " + (f"{report.read:,} rows read, all refused: {reasons}" if report.read else "no rows")
         )
     refused = [report.quarantine_file for _, report in lost if report.quarantine_file]
-    look = (
-        f"look at the refused rows in {refused[0]}, correct the mapping or the file"
-        if refused
-        else "check the file, or leave the table out"
-    )
-    raise DataError(
-        "nothing could be kept", where=" · ".join(parts) or "the source", hint=f"{look}, and ingest again; the lake is as it was"
-    )
+    look = "check the file, or leave the table out"
+    if refused:
+        look = f"look at the refused rows in {refused[0]}, correct the mapping or the file"
+    if any("not a time" in reason for _, report in lost for reason in report.reasons):
+        look += " (times are read as ISO 8601; for others write e.g. strptime(column, '%d/%m/%Y %H:%M'))"
+    where = " · ".join(parts) or "the source"
+    raise DataError("nothing could be kept", where=where, hint=f"{look}, and ingest again; the lake is as it was")
 
 
 def _count(connection: duckdb.DuckDBPyConnection, query: str) -> int:
@@ -199,6 +198,8 @@ def _only_writer(workspace: Workspace) -> Iterator[None]:
                     where=str(workspace.lake),
                     hint="wait until it has ended and run the command again",
                 ) from error
+        for left_behind in workspace.root.glob(".ingest-*"):  # by an ingest that was killed
+            shutil.rmtree(left_behind, ignore_errors=True)
         yield
 
 

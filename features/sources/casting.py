@@ -130,7 +130,9 @@ def _time(dtype: DType, family: str, text: str, raw: str, timezone: str) -> Cast
     if dtype == "date":
         value = f"TRY_CAST({text} AS DATE)" if family == "text" else f"{raw}::DATE"
     elif family == "text":
-        zoned = f"TRY_CAST({text} AS TIMESTAMPTZ) AT TIME ZONE 'UTC'"
+        # DuckDB wants seconds before a zone ("10:00Z"), ISO 8601 does not
+        full = rf"regexp_replace({text}, '([ T]\d{{1,2}}:\d{{2}}) ?(Z|z|UTC|GMT|[+-])', '\1:00\2')"
+        zoned = f"TRY_CAST({full} AS TIMESTAMPTZ) AT TIME ZONE 'UTC'"
         value = f"CASE WHEN regexp_matches({text}, {literal(_ZONED)}) THEN {zoned} ELSE {to_utc(f'TRY_CAST({text} AS TIMESTAMP)')} END"
     elif family == "zoned":
         value = f"{raw} AT TIME ZONE 'UTC'"
