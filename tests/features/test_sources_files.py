@@ -267,3 +267,21 @@ def test_a_missing_yaml_is_a_config_error(tmp_path: Path) -> None:
 def test_headers_that_cannot_be_told_apart_are_refused(shop: Shop, header: str, problem: str) -> None:
     shop.write("orders.csv", f"{header}\n1,2\n")
     assert any(problem in found for found in shop.mistakes("source: x\ntables: {items: {path: orders.csv, columns: {item_id: b}}}"))
+
+
+def test_the_examples_of_the_guide_work(shop: Shop) -> None:
+    guide = (Path(__file__).parents[2] / "docs" / "data.md").read_text(encoding="utf-8")
+    examples = [part.split("```", 1)[0] for part in guide.split("```yaml\n")[1:]]
+    shop.write("data/online_retail_1.csv", HEAD + "A1,1,u1,2017-01-01,2,1\n")
+    rows = {
+        "userbehavior_sample": "SELECT 1 AS user_id, 2 AS item_id, 3 AS category_id, 'pv' AS behaviour, 1511544070 AS timestamp",
+        "cdnow_master": "SELECT '00001' AS customer_id, TIMESTAMP '1997-01-01' AS date, 1 AS number_of_cds, 11.77 AS amount_usd",
+    }
+    for name, query in rows.items():
+        duckdb.sql(f"COPY ({query}) TO {literal(shop.root / (name + '.parquet'))} (FORMAT parquet)")
+    assert [shop.ingest(example).kept for example in examples] == [1, 1, 1]
+    assert shop.query("SELECT source, order_id, ts::VARCHAR FROM transactions ORDER BY 1") == [
+        ("cdnow", "00001-19970101", "1997-01-01 05:00:00"),
+        ("shop", "A1", "2017-01-01 00:00:00"),
+    ]
+    assert shop.query("SELECT event_type, category FROM events") == [("view", "3")]
