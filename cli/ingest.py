@@ -1,0 +1,91 @@
+"""`qianmian ingest`: raw rows of a source into the lake; where every row went is printed."""
+
+from __future__ import annotations
+
+import inspect
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from cli.console import Output
+from cli.options import JsonOption, WorkspaceOption
+from qianmian.errors import UsageError
+from qianmian.workspace import Workspace
+
+if TYPE_CHECKING:
+    from features.ingest import IngestReport
+    from features.sources import Source
+
+OPTION_OF = {"config_path": "--config"}  # a source's parameter → our option, where the two differ
+
+
+def ingest(
+    source: Annotated[str, typer.Argument(metavar="completejourney|synthetic|files", help="Where the rows come from.")],
+    config: Annotated[Path | None, typer.Option("--config", metavar="FILE", help="files: the sources.yaml to read.")] = None,
+    customers: Annotated[
+        int | None, typer.Option("--customers", metavar="N", help="synthetic: persons. [default: 1000]", show_default=False)
+    ] = None,
+    days: Annotated[
+        int | None, typer.Option("--days", metavar="N", help="synthetic: length of the history. [default: 365]", show_default=False)
+    ] = None,
+    seed: Annotated[
+        int | None, typer.Option("--seed", metavar="N", help="synthetic: same seed, same rows. [default: 0]", show_default=False)
+    ] = None,
+    workspace: WorkspaceOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Read a source into the lake. Ingesting the same rows twice changes nothing; refused rows go to quarantine with a reason."""
+    from features.ingest import ingest as run_ingest
+
+    output = Output(as_json)
+    made = make_source(source, {"config_path": config, "customers": customers, "days": days, "seed": seed})
+    place = Workspace.locate(workspace)
+    with output.working():
+        report = run_ingest(place, made, output.step)
+    output.result({"workspace": place.root, **report.as_dict()})
+    show_report(output, report)
+    output.say(f"{place.root}: lake {report.digest}, {report.seconds:.1f} s. Next: qianmian features, or qianmian train all")
+
+
+def make_source(name: str, given: dict[str, Any]) -> Source:
+    """The source of that name with the options given for it.
+
+    Raises
+    ------
+    UsageError
+        For an unknown source, an option it does not take, or one it needs.
+    """
+    from features.sources import SOURCES
+
+    factory = SOURCES[name]
+    takes = inspect.signature(factory).parameters
+    options = {key: value for key, value in given.items() if value is not None}
+    wrong = [OPTION_OF.get(key, f"--{key}") for key in options if key not in takes]
+    if wrong:
+        raise UsageError(
+            f"the source '{name}' does not take {', '.join(wrong)}", where="qianmian ingest",
+            allowed=", ".join(OPTION_OF.get(key, f"--{key}") for key in takes) or "no options", hint="leave it out",
+        )  # fmt: skip
+    missing = [
+        OPTION_OF.get(key, f"--{key}") for key, parameter in takes.items() if parameter.default is parameter.empty and key not in options
+    ]
+    if missing:
+        raise UsageError(
+            f"the source '{name}' needs {', '.join(missing)}", where="qianmian ingest", hint=f"qianmian ingest {name} {missing[0]} FILE"
+        )
+    return factory(**options)
+
+
+def show_report(output: Output, report: IngestReport) -> None:
+    """The account of an ingest, then why rows were refused or flagged."""
+    numbers = ("read", "kept", "duplicates", "quarantined", "updated")
+    rows: list[list[object]] = [[name, *(getattr(table, number) for number in numbers)] for name, table in report.tables.items()]
+    output.table(f"{report.source}: read = kept + duplicates + quarantined", ["table", *numbers], rows, right=numbers)
+    for name, table in report.tables.items():
+        for reason, count in table.reasons.items():
+            output.say(f"  {name}: {count:,} quarantined: {reason}")
+        if table.quarantine_file:
+            output.say(f"  {name}: the refused rows are in {table.quarantine_file}")
+        for flag, count in table.flags.items():
+            output.say(f"  {name}: {count:,} kept but odd: {flag.replace('_', ' ')}")

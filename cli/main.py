@@ -1,0 +1,171 @@
+"""`qianmian`: the registry of verbs, and the one place where an error becomes a sentence and an exit code."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import sys
+import traceback
+import warnings
+from collections.abc import Callable, Sequence
+from typing import Annotated, Any
+
+import typer
+from typer.core import TyperGroup
+
+from cli.demo import demo
+from cli.doctor import doctor
+from cli.features import features
+from cli.ingest import ingest
+from cli.models import models
+from cli.score import score
+from cli.serve import serve
+from cli.train import train
+from qianmian import __version__
+from qianmian.errors import QianmianError, WorkspaceError
+from qianmian.registry import Registry
+
+VERBS: Registry[Callable[..., Any] | typer.Typer] = Registry("verb", {
+    "demo": demo,
+    "ingest": ingest,
+    "features": features,
+    "train": train,
+    "models": models,
+    "score": score,
+    "serve": serve,
+    "doctor": doctor,
+})  # fmt: skip
+
+UNEXPECTED_EXIT = 1
+INTERRUPTED_EXIT = 130
+# typer keeps its own copy of click in some versions and imports it in others: its public exception leads to the right base
+ClickException: Any = typer.BadParameter.__mro__[2]
+DISK_FULL = ("No space left on device", "database or disk is full", "Disk quota exceeded")
+REPORT = "this is a fault of Qianmian, not of your data: run the command again with --debug and report what it prints"
+
+
+class InOrder(TyperGroup):
+    """Lists the verbs in the order they are used in, as `VERBS` has them."""
+
+    def list_commands(self, ctx: Any) -> list[str]:
+        return list(VERBS)
+
+
+app = typer.Typer(
+    cls=InOrder,
+    name="qianmian",
+    help="Know every customer and decide what each one sees: profiles, recommenders, churn, lookalikes, served over HTTP.",
+    epilog="Exit codes: 0 done · 2 usage or configuration · 3 data refused · 4 gate refused · 1 a fault of ours.",
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode="rich",
+    pretty_exceptions_enable=False,
+)
+
+
+def _version(asked: bool) -> None:
+    if asked:
+        typer.echo(__version__)
+        raise typer.Exit
+
+
+@app.callback()
+def root(
+    debug: Annotated[bool, typer.Option("--debug", help="Show the traceback of an error (anywhere on the line).")] = False,
+    version: Annotated[bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version.")] = False,
+) -> None:
+    """Read before any verb; `--debug` itself is taken off the line by `run`."""
+
+
+for _name, _verb in VERBS.items():
+    if isinstance(_verb, typer.Typer):
+        app.add_typer(_verb, name=_name)
+    else:
+        app.command(_name)(_verb)
+
+
+def run(arguments: Sequence[str]) -> int:
+    """Run one command line and return its exit code; never raises, never exits.
+
+    Examples
+    --------
+    >>> run(["--version"])
+    0.1.0
+    0
+    """
+    debug = "--debug" in arguments
+    quieten(debug)
+    as_json = "--json" in arguments
+    kept = [argument for argument in arguments if argument != "--debug"]
+    try:
+        code = app(kept, standalone_mode=False, prog_name="qianmian")
+        return code if isinstance(code, int) else 0
+    except QianmianError as error:
+        return _refuse(error.as_dict(), str(error), error.exit_code, as_json, debug)
+    except ClickException as error:
+        return _usage(error, as_json)
+    except (KeyboardInterrupt, typer.Abort):
+        print("stopped; what was there before is still there", file=sys.stderr)
+        return INTERRUPTED_EXIT
+    except BrokenPipeError:
+        # the reader of our output went away (`| head`): nothing to say, and nobody to say it to
+        sys.stdout = open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115
+        return 0
+    except Exception as error:  # noqa: BLE001 the edge: whatever is left becomes a sentence instead of a traceback
+        if any(text in str(error) for text in DISK_FULL):
+            full = WorkspaceError(
+                "the disk is full", hint="free some space or name a --workspace on another disk; what was there before is still there"
+            )
+            return _refuse(full.as_dict(), str(full), full.exit_code, as_json, debug)
+        message = f"{type(error).__name__}: {' '.join(str(error).split())[:500]}"
+        found = {"code": "internal", "message": message, "field": None, "hint": REPORT}
+        return _refuse(found, f"{message}. {REPORT}", UNEXPECTED_EXIT, as_json, debug)
+
+
+def quieten(debug: bool) -> None:
+    """Keep libraries' warnings, log lines and progress bars out of the answer, and their usage reports at home."""
+    for name in ("MLFLOW_DISABLE_TELEMETRY", "BENTOML_DO_NOT_TRACK", "DO_NOT_TRACK"):
+        os.environ.setdefault(name, "true")
+    os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
+    if debug:
+        logging.basicConfig(level=logging.INFO, stream=sys.stderr, format="%(asctime)s %(levelname)s %(name)s %(message)s")
+        return
+    warnings.simplefilter("ignore")
+    logging.basicConfig(level=logging.ERROR, stream=sys.stderr, format="%(levelname)s %(name)s %(message)s")
+    for name in ("mlflow", "alembic"):
+        logging.getLogger(name).setLevel(logging.ERROR)
+
+
+def _refuse(found: dict[str, Any], text: str, code: int, as_json: bool, debug: bool) -> int:
+    if debug:
+        traceback.print_exc()
+    if as_json:
+        print(json.dumps({"error": found}, ensure_ascii=False))
+    else:
+        print(f"qianmian: {text}", file=sys.stderr)
+    return code
+
+
+def _usage(error: Any, as_json: bool) -> int:
+    context = getattr(error, "ctx", None)
+    path = context.command_path if context is not None else "qianmian"
+    # typer's "no arguments: show help" is an exception too, whose message is the help it has printed already
+    if type(error).__name__ == "NoArgsIsHelpError":
+        message, hint = "nothing to do", f"{path} --help"
+        if not as_json:
+            print(error.format_message(), file=sys.stderr)
+            return int(error.exit_code)
+    else:
+        message, hint = error.format_message().rstrip("."), f"see `{path} --help`"
+    found = {"code": "usage", "message": message, "field": None, "hint": hint}
+    return _refuse(found, f"{message}. To mend: {hint}", 2, as_json, debug=False)
+
+
+def main() -> None:
+    """The console script."""
+    sys.exit(run(sys.argv[1:]))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,122 @@
+"""`qianmian models`: what is registered, what serves, and changing that."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from cli.console import Output
+from cli.options import JsonOption, WorkspaceOption
+from cli.times import utc_now
+from qianmian.errors import NotFound
+from qianmian.workspace import Workspace
+
+models = typer.Typer(help="List, show, promote, roll back and export the registered models.", no_args_is_help=True)
+NameArgument = Annotated[str, typer.Argument(metavar="NAME", help="A registered model, or its job: churn.")]
+
+
+@models.command("list")
+def list_(workspace: WorkspaceOption = None, as_json: JsonOption = False) -> None:
+    """Every registered model and the version that serves."""
+    from serving.registry import list_models
+
+    output, place = Output(as_json), Workspace.locate(workspace).require()
+    found = list_models(place)
+    output.result({"workspace": place.root, "models": found})
+    if not found:
+        output.say("no model is registered yet; run `qianmian train all`")
+        return
+    columns = list(found[0])
+    output.table("", columns, [[model.get(column) for column in columns] for model in found])
+
+
+@models.command("show")
+def show(name: NameArgument, workspace: WorkspaceOption = None, as_json: JsonOption = False) -> None:
+    """One model: its versions, newest first, with the metrics of their runs."""
+    from serving.registry import show as show_model
+
+    output, place = Output(as_json), Workspace.locate(workspace).require()
+    found = show_model(place, name)
+    output.result(found)
+    for version in found["versions"]:
+        aliases = f" ({', '.join(version['aliases'])})" if version["aliases"] else ""
+        metrics: dict[str, float] = version["metrics"]
+        rows: list[list[object]] = [[metric, float(value)] for metric, value in sorted(metrics.items())]
+        output.table(f"{found['name']} version {version['version']}{aliases}", ["metric", "value"], rows, right=["value"])
+        output.say(f"  registered {version['created_at']}, run {version['run_id']}")
+
+
+@models.command("promote")
+def promote(
+    name: NameArgument,
+    version: Annotated[int, typer.Argument(min=1, metavar="VERSION", help="The version to serve from now on.")],
+    workspace: WorkspaceOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Make a version the champion; the champion before becomes `previous`."""
+    from training.registry import promote as promote_model
+
+    output, place = Output(as_json), Workspace.locate(workspace).require()
+    _said(output, promote_model(place, name, version, utc_now()))
+
+
+@models.command("rollback")
+def rollback(name: NameArgument, workspace: WorkspaceOption = None, as_json: JsonOption = False) -> None:
+    """Make the previous champion the champion again."""
+    from training.registry import rollback as roll_back
+
+    output, place = Output(as_json), Workspace.locate(workspace).require()
+    _said(output, roll_back(place, name, utc_now()))
+
+
+@models.command("history")
+def history(
+    name: Annotated[
+        str | None, typer.Argument(metavar="[NAME]", help="A registered model, or its job. [default: all of them]", show_default=False)
+    ] = None,
+    workspace: WorkspaceOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """What was in production when."""
+    from serving.registry import history as model_history
+    from serving.registry import list_models
+
+    output, place = Output(as_json), Workspace.locate(workspace).require()
+    names = [name] if name else [str(model["name"]) for model in list_models(place)]
+    events = [{"name": each, **event.as_dict()} for each in names for event in model_history(place, each)]
+    output.result({"workspace": place.root, "events": events})
+    columns = ["at", "name", "action", "version", "previous"]
+    output.table("", columns, [[event[column] for column in columns] for event in sorted(events, key=lambda event: str(event["at"]))])
+
+
+@models.command("export")
+def export(
+    out: Annotated[Path | None, typer.Option("--out", metavar="DIR", help="Write the champions into this folder instead.")] = None,
+    workspace: WorkspaceOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Put the champions and the profiles into BentoML's model store, where `bentoml build` finds them."""
+    output, place = Output(as_json), Workspace.locate(workspace).require()
+    if out is not None:
+        from serving.champions import export as export_champions
+
+        output.step(f"writing the champions to {out}")
+        export_champions(place, out)
+        output.result({"workspace": place.root, "out": out})
+        output.say(f"written: {out}")
+        return
+    from serving.package import store_champions
+
+    output.step("putting the champions into BentoML's model store")
+    tag = store_champions(place)
+    output.result({"workspace": place.root, "tag": str(tag)})
+    output.say(f"stored: {tag}. Next: bentoml build")
+
+
+def _said(output: Output, changed: dict[str, Any]) -> None:
+    if not changed:
+        raise NotFound("nothing changed", hint="qianmian models list")
+    output.result(changed)
+    output.say(", ".join(f"{key} {value}" for key, value in changed.items() if value is not None))

@@ -1,0 +1,42 @@
+"""`qianmian serve`: answer HTTP requests until stopped."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from cli.console import Output
+from cli.options import JsonOption, WorkspaceOption
+from qianmian.errors import NotReady
+from qianmian.workspace import Workspace
+
+
+def serve(
+    host: Annotated[str, typer.Option("--host", help="Address to listen on; 0.0.0.0 for every one of this machine.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option("--port", min=1, max=65535, help="Port to listen on.")] = 3000,
+    workers: Annotated[int, typer.Option("--workers", min=1, max=256, help="Processes that answer.")] = 1,
+    workspace: WorkspaceOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Serve the champions over HTTP (BentoML); Ctrl-C stops."""
+    from serving.registry import list_models
+    from serving.run import check_port
+    from serving.run import serve as run_server
+
+    output = Output(as_json)
+    place = Workspace.locate(workspace).require()
+    check_port(host, port)
+    champions = {str(model["name"]): str(model["champion"]) for model in list_models(place) if model["champion"] is not None}
+    if not champions:
+        raise NotReady("there is no champion to serve", where=str(place.root), hint="run `qianmian train all`")
+    url = f"http://{host}:{port}"
+    output.result({"workspace": place.root, "url": url, "workers": workers, "champions": champions})
+    output.say(f"serving {', '.join(f'{name} v{version}' for name, version in champions.items())}")
+    output.say(f"{url}  ready when {url}/readyz answers 200; routes: {url}/docs.json; Ctrl-C stops")
+    code = run_server(place, host, port, workers)
+    if code:
+        raise NotReady(
+            f"the server ended with exit code {code}", where=url, hint="its last lines above say why; `qianmian doctor` checks the rest"
+        )
+    output.step("stopped")

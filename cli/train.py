@@ -1,0 +1,132 @@
+"""`qianmian train`: one job or all of them; the report beside its baselines, and what the gate said."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from cli.console import Output
+from cli.options import AsOfOption, JsonOption, WorkspaceOption
+from cli.times import as_of_or_default, note_empty_days, utc_now
+from qianmian.config import load_settings
+from qianmian.errors import DataError, GateRefused
+from qianmian.workspace import Workspace
+
+if TYPE_CHECKING:
+    from training import JobResult
+    from training.report import EvalReport
+
+EVERYTHING = "all"
+STATUSES = ("registered", "refused", "skipped")
+
+
+def train(
+    job: Annotated[str, typer.Argument(metavar="recommend|churn|lifecycle|lookalike|all", help="What to train.")],
+    as_of: AsOfOption = None,
+    horizon_days: Annotated[
+        int | None,
+        typer.Option(
+            "--horizon-days", min=1, max=365, metavar="N", help="How far ahead is asked. [default: settings, 28]", show_default=False
+        ),
+    ] = None,
+    active_days: Annotated[
+        int | None,
+        typer.Option(
+            "--active-days",
+            min=1,
+            metavar="N",
+            help="churn: who bought this lately is asked about. [default: twice the horizon]",
+            show_default=False,
+        ),
+    ] = None,
+    workspace: WorkspaceOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Train, evaluate against baselines, pass the gate, register in MLflow as champion. `all` does what the data allows."""
+    from features.lake import Lake
+    from training import JOBS
+    from training import train as run_jobs
+
+    names = [EVERYTHING] if job == EVERYTHING else [JOBS[job].name]
+    output = Output(as_json)
+    place = Workspace.locate(workspace).require()
+    settings = load_settings(place.config_file)
+    lake = Lake(place)
+    moment = as_of_or_default(lake, as_of)
+    note_empty_days(output, lake, moment)
+    with output.working(total=len(JOBS) if job == EVERYTHING else 1):
+        results = run_jobs(
+            place, names, now=utc_now(), as_of=moment, horizon_days=horizon_days, active_days=active_days, settings=settings,
+            progress=lambda line: follow(output, line, list(JOBS)),
+        )  # fmt: skip
+    for result in results:
+        show_result(output, result)
+    answer: dict[str, Any] = {"workspace": place.root, "as_of": moment, "results": [result.as_dict() for result in results]}
+    if all(result.status == "skipped" for result in results):
+        raise DataError(
+            "the data can support none of the jobs", got="; ".join(f"{result.job}: {result.reason}" for result in results),
+            hint="docs/data.md says what each job needs",
+        )  # fmt: skip
+    refused = [result for result in results if result.status == "refused"]
+    if refused:
+        error = GateRefused(
+            f"the gate refused {', '.join(result.job for result in refused)}", got="; ".join(str(result.reason) for result in refused),
+            hint="bring more data, ask for another horizon, or look at the run in MLflow; the champion before, if any, still serves",
+        )  # fmt: skip
+        output.result({"error": error.as_dict(), **answer})
+        if as_json:
+            raise typer.Exit(error.exit_code)
+        raise error
+    if job != EVERYTHING and results[0].status == "skipped":
+        raise DataError(
+            f"the data cannot support {job}", got=str(results[0].reason), hint="bring the data it needs; docs/data.md says which"
+        )
+    output.result(answer)
+    output.say("next: qianmian serve, qianmian score, or qianmian models list")
+
+
+def follow(output: Output, line: str, jobs: list[str]) -> None:
+    """Pass a step on; one that closes a job moves the bar."""
+    output.step(line)
+    if line.startswith(tuple(f"{job}: {status} in" for job in jobs for status in STATUSES)):
+        output.advance()
+
+
+def show_result(output: Output, result: JobResult) -> None:
+    """One job's outcome, and its report where it got that far."""
+    words = {"registered": f"registered as version {result.version}", "refused": "refused by the gate", "skipped": "skipped"}
+    reason = f": {result.reason}" if result.reason else ""
+    if result.report is not None:
+        show_report(output, result.job, result.report)
+    output.say(f"{result.job}: {words.get(result.status, result.status)}{reason} ({result.seconds:.1f} s)")
+
+
+def show_report(output: Output, title: str, report: EvalReport) -> None:
+    """Metric, value, its 95 % interval, and each baseline's value of the same metric."""
+    baselines = list(report.baselines)
+    rows: list[list[object]] = []
+    for name, metric in report.metrics.items():
+        beside = [report.baselines[baseline].get(name) for baseline in baselines]
+        rows.append(
+            [
+                name,
+                number(metric.value),
+                f"{number(metric.low)} – {number(metric.high)}",
+                metric.n,
+                *(number(other.value) if other else "" for other in beside),
+            ]
+        )
+    columns = ["metric", "value", "95 % interval", "n", *baselines]
+    output.table(title, columns, rows, right=columns[1:])
+
+
+def number(value: float) -> str:
+    """Three digits that mean something.
+
+    Examples
+    --------
+    >>> number(0.41234), number(123.4)
+    ('0.412', '123')
+    """
+    return f"{value:.3f}" if abs(value) < 10 else f"{value:,.0f}"
