@@ -61,6 +61,11 @@ def shop(tmp_path: Path) -> Shop:
     return Shop(tmp_path)
 
 
+@pytest.fixture(scope="module")
+def checker() -> ExpressionChecker:
+    return ExpressionChecker(dict.fromkeys(("Quantity", "UnitPrice", "StockCode", "Day"), "VARCHAR") | {"Code": "BIGINT"})
+
+
 def test_the_example_of_the_design(shop: Shop) -> None:
     shop.write("orders_1.csv", HEAD + "A1,007,00004,2017-07-01 12:00,2,1.50\nCA2,007,00004,2017-12-02 12:00,-1,1.50\n")
     shop.ingest()
@@ -192,8 +197,7 @@ tables:
         "read_text('/etc/passwd')", "Quantity ORDER BY 1", "Quantity WHERE true", "$1", "?", "", "no_such_function(Quantity)",
     ],
 )  # fmt: skip
-def test_an_expression_can_only_compute_a_value_of_its_row(text: str) -> None:
-    checker = ExpressionChecker({"Quantity": "VARCHAR", "UnitPrice": "VARCHAR", "StockCode": "VARCHAR"})
+def test_an_expression_can_only_compute_a_value_of_its_row(checker: ExpressionChecker, text: str) -> None:
     with pytest.raises(ValueError, match="."):
         checker.check(text)
 
@@ -207,8 +211,7 @@ def test_an_expression_can_only_compute_a_value_of_its_row(text: str) -> None:
         ("'constant'", "VARCHAR"), ("list_sum([Quantity, 1])", "DOUBLE"), ("to_timestamp(Code)", "TIMESTAMP WITH TIME ZONE"), ("Quantity * 2 -- twice", "DOUBLE"),
     ],
 )  # fmt: skip
-def test_text_columns_are_read_as_what_the_expression_needs(text: str, sql_type: str) -> None:
-    checker = ExpressionChecker(dict.fromkeys(("Quantity", "UnitPrice", "StockCode", "Day"), "VARCHAR") | {"Code": "BIGINT"})
+def test_text_columns_are_read_as_what_the_expression_needs(checker: ExpressionChecker, text: str, sql_type: str) -> None:
     assert checker.check(text).sql_type == sql_type
 
 
