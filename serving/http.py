@@ -1,0 +1,226 @@
+"""The HTTP edge: routes over `ENDPOINTS`, bodies with a limit, and one error shape for everything, BentoML's own errors included."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Awaitable, Callable, MutableMapping
+from datetime import UTC, datetime
+from http import HTTPStatus
+from typing import Any, Protocol
+
+import anyio
+import orjson
+from fastapi import FastAPI
+from pydantic import BaseModel
+from starlette.requests import Request
+from starlette.responses import Response
+
+from qianmian.errors import NotReady, QianmianError
+from serving.answers import ENDPOINTS
+from serving.answers.base import Endpoint, ErrorResponse, parse
+from serving.champions import Champions
+
+logger = logging.getLogger(__name__)
+
+Message = MutableMapping[str, Any]
+Scope = MutableMapping[str, Any]
+Receive = Callable[[], Awaitable[Message]]
+Send = Callable[[Message], Awaitable[None]]
+Application = Callable[[Scope, Receive, Send], Awaitable[None]]
+
+JSON = "application/json"
+ERROR_FIELDS = frozenset({"code", "message", "field", "hint"})
+WORKER_THREADS = 2  # more would only fight over the interpreter lock with the event loop
+
+
+class Models(Protocol):
+    """Where the champions come from once they are loaded."""
+
+    def get(self) -> Champions:
+        """The champions, or the error that says why there are none."""
+        ...
+
+    def why_not_ready(self) -> QianmianError | None:
+        """The same error, None when ready."""
+        ...
+
+
+class BodyTooLarge(QianmianError):
+    """The body of a request is longer than the server takes."""
+
+    code, http_status, exit_code = "body_too_large", 413, 2
+
+
+def make_app(models: Models) -> FastAPI:
+    """A FastAPI app with a POST route for every entry of `ENDPOINTS`."""
+    app = FastAPI(title="Qianmian", docs_url=None, redoc_url=None, openapi_url=None)
+    limiter = anyio.CapacityLimiter(WORKER_THREADS)
+    described = {code: {"model": ErrorResponse, "description": text} for code, text in {
+        400: "the body is not JSON", 413: "the body is too large", 422: "a field is wrong, missing or unknown",
+        500: "a mistake of the server", 503: "no model for this is loaded",
+    }.items()}  # fmt: skip
+    for endpoint in ENDPOINTS.values():
+        app.add_api_route(
+            endpoint.route, _handler(models, endpoint, limiter), methods=["POST"], summary=endpoint.summary, name=endpoint.route.strip("/"),
+            description=endpoint.request.__doc__ or "", tags=["Qianmian"], response_model=None,
+            responses={200: {"model": endpoint.response}, **described},  # type: ignore[dict-item]
+            openapi_extra={"requestBody": {"required": True, "content": {JSON: {"schema": inline_schema(endpoint.request)}}}},
+        )  # fmt: skip
+    return app
+
+
+def _handler(models: Models, endpoint: Endpoint[Any], limiter: anyio.CapacityLimiter) -> Callable[[Request], Awaitable[Response]]:
+    async def handle(request: Request) -> Response:
+        try:
+            champions = models.get()
+            body = await read_body(request, champions.settings.serving.max_body_bytes)
+            asked = parse(endpoint.request, body)
+            now = datetime.now(UTC).replace(tzinfo=None)
+            if endpoint.heavy(asked):
+                answer = await anyio.to_thread.run_sync(endpoint.answer, champions, asked, now, limiter=limiter)
+            else:
+                answer = endpoint.answer(champions, asked, now)
+            return Response(orjson.dumps(answer, option=orjson.OPT_SERIALIZE_NUMPY), media_type=JSON)
+        except QianmianError as error:
+            if error.http_status >= 500 and not isinstance(error, NotReady):
+                logger.warning("route=%s status=%d error=%s", endpoint.route, error.http_status, error)
+            return error_response(error.as_dict(), error.http_status)
+        except Exception:
+            logger.exception("route=%s status=500", endpoint.route)
+            return error_response(internal_error(), 500)
+
+    return handle
+
+
+async def read_body(request: Request, limit: int) -> bytes:
+    """The body, refused as soon as it is longer than `limit` bytes.
+
+    Raises
+    ------
+    BodyTooLarge
+        Declared or found to be longer.
+    """
+    declared = request.headers.get("content-length", "")
+    total = int(declared) if declared.isdigit() else 0
+    parts = []
+    if total <= limit:
+        total = 0
+        async for part in request.stream():
+            total += len(part)
+            if total > limit:
+                break
+            parts.append(part)
+    if total > limit:
+        raise BodyTooLarge("the body is too large", got=f"{total} bytes or more", allowed=f"{limit} bytes",
+                           hint="send fewer ids at a time, or raise serving.max_body_bytes in qianmian.yaml")  # fmt: skip
+    return b"".join(parts)
+
+
+def inline_schema(model: type[BaseModel]) -> dict[str, Any]:
+    """The JSON schema of a request with its parts in place of references: OpenAPI has nowhere to put them for a raw body."""
+    schema = model.model_json_schema()
+    parts = schema.pop("$defs", {})
+
+    def resolved(node: Any) -> Any:
+        if isinstance(node, dict):
+            if "$ref" in node:
+                return {**resolved(parts[node["$ref"].rsplit("/", 1)[-1]]), **{key: value for key, value in node.items() if key != "$ref"}}
+            return {key: resolved(value) for key, value in node.items()}
+        return [resolved(one) for one in node] if isinstance(node, list) else node
+
+    result: dict[str, Any] = resolved(schema)
+    return result
+
+
+def error_response(error: dict[str, Any], status: int) -> Response:
+    """An error in the one shape there is."""
+    return Response(orjson.dumps({"error": error}), status_code=status, media_type=JSON)
+
+
+def internal_error() -> dict[str, Any]:
+    """The error that says nothing about the inside."""
+    return {"code": "internal", "message": "the server made a mistake", "field": None, "hint": "it is in the server's log"}
+
+
+# ---- the shape of everybody else's errors ----------------------------------------------------------------------------
+
+CODES: dict[int, tuple[str, str, str | None]] = {
+    404: ("not_found", "there is no such path", "the paths are in /docs.json"),
+    405: ("method_not_allowed", "the path does not take this method", "all /v1 paths take POST"),
+    408: ("timeout", "the request took too long to arrive", "send it again"),
+    413: ("body_too_large", "the body is too large", "send fewer ids at a time"),
+    429: ("too_many_requests", "the server has more requests than it may take", "wait and try again"),
+    500: ("internal", "the server made a mistake", "it is in the server's log"),
+    503: ("not_ready", "the server is not ready", "try again in a moment; /readyz says when"),
+    504: ("timeout", "the answer took too long", "ask for less at a time"),
+}
+
+
+class OneErrorShape:
+    """ASGI wrapper around everything: an error whose body is not ours already gets the one shape; other answers pass untouched."""
+
+    def __init__(self, app: Application, models: Models) -> None:
+        self.app = app
+        self.models = models
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self.app(scope, receive, send)
+            return
+        held: Message | None = None
+        body: list[bytes] = []
+        started = False
+
+        async def watch(message: Message) -> None:
+            nonlocal held, started
+            if message["type"] == "http.response.start":
+                started = True
+                if message["status"] >= 400:
+                    held = message
+                    return
+            elif held is not None and message["type"] == "http.response.body":
+                body.append(message.get("body", b""))
+                if not message.get("more_body", False):
+                    await self._send_error(held, b"".join(body), send)
+                return
+            await send(message)
+
+        try:
+            await self.app(scope, receive, watch)
+        except Exception:
+            # Starlette has sent its own 500 by now unless the answer had begun; uvicorn must still see the exception to log it
+            if not started:
+                await self._send_error({"status": 500, "headers": []}, b"", send)
+            raise
+
+    async def _send_error(self, start: Message, body: bytes, send: Send) -> None:
+        status = int(start["status"])
+        headers = [(name, value) for name, value in start.get("headers", []) if name.lower() not in (b"content-length", b"content-type")]
+        if not is_ours(body):
+            body = orjson.dumps({"error": self._translated(status)})
+        headers += [(b"content-type", JSON.encode()), (b"content-length", str(len(body)).encode())]
+        await send({"type": "http.response.start", "status": status, "headers": headers})
+        await send({"type": "http.response.body", "body": body})
+
+    def _translated(self, status: int) -> dict[str, Any]:
+        reason = self.models.why_not_ready() if status == 503 else None
+        if reason is not None:
+            return reason.as_dict()
+        phrase = HTTPStatus(status).phrase if status in set(HTTPStatus) else "error"
+        code, message, hint = CODES.get(status, ("internal" if status >= 500 else "bad_request", phrase.lower(), None))
+        return {"code": code, "message": message, "field": None, "hint": hint}
+
+
+def is_ours(body: bytes) -> bool:
+    """The body already is ``{"error": {code, message, field, hint}}``.
+
+    Examples
+    --------
+    >>> is_ours(b'{"error": "no"}'), is_ours(b'{"error": {"code": "c", "message": "m", "field": null, "hint": null}}')
+    (False, True)
+    """
+    try:
+        value = orjson.loads(body)
+    except orjson.JSONDecodeError:
+        return False
+    return isinstance(value, dict) and isinstance(value.get("error"), dict) and value["error"].keys() == ERROR_FIELDS

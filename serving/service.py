@@ -1,0 +1,52 @@
+"""The BentoML service. The one module that does something when imported: BentoML finds the service as a module's attribute.
+
+The champions come from the model a Bento carries when this file lies in one, else from the workspace
+(``QIANMIAN_WORKSPACE`` or ``./workspace``).
+"""
+
+from pathlib import Path
+from typing import Any
+
+import bentoml
+
+from qianmian.workspace import Workspace
+from serving.champions import Champions, load_from_folder, load_from_workspace
+from serving.http import OneErrorShape, make_app
+from serving.loading import Loading
+
+BENTO_FILE = Path(__file__).resolve().parents[2] / "bento.yaml"  # a Bento keeps the sources in src/ beside its bento.yaml
+
+
+def load() -> Champions:
+    """The champions this process serves."""
+    if BENTO_FILE.exists():
+        from serving.package import carried_champions
+
+        return load_from_folder(carried_champions(BENTO_FILE))
+    return load_from_workspace(Workspace.locate())
+
+
+LOADING = Loading(load)
+
+
+class UniformService(bentoml.Service):  # type: ignore[misc]
+    """A BentoML service whose every error, BentoML's own included, has one shape."""
+
+    def to_asgi(self, is_main: bool = True) -> Any:
+        """BentoML's application inside the wrapper; a middleware would sit inside its time and concurrency limits and miss theirs."""
+        return OneErrorShape(super().to_asgi(is_main=is_main), LOADING)
+
+
+@bentoml.service(
+    name="qianmian", service_class=UniformService, workers=1, traffic={"timeout": 60},
+    logging={"access": {"enabled": False}}, http={"host": "127.0.0.1"},
+)  # fmt: skip
+@bentoml.asgi_app(make_app(LOADING), path="/v1", name="v1")
+class Qianmian:
+    """Recommendations, churn risks, profiles and lookalikes from the models in production."""
+
+    def __init__(self) -> None:
+        LOADING.start()
+
+    async def __is_ready__(self) -> bool:
+        return LOADING.why_not_ready() is None

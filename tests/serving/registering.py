@@ -1,0 +1,98 @@
+"""Fitting small models and registering them in a real MLflow store, in the layout `training` uses (tests may not lean on its gate)."""
+
+from __future__ import annotations
+
+import json
+import logging
+import tempfile
+from datetime import datetime, timedelta
+from pathlib import Path
+
+import numpy as np
+
+from features.builder import Builder
+from features.dataset import training_set
+from features.lake import Lake
+from features.lifecycle import stages_of
+from features.snapshot import make_snapshot, publish
+from models.bundle import ModelBundle
+from models.classify.churn import ChurnClassifier
+from models.classify.lifecycle import NextStageClassifier
+from models.expand.lookalike import LookalikeExpander
+from models.recommend.chain import FallbackChain
+from qianmian.schema import CHAMPION, LIFECYCLE_STAGES, PREVIOUS, REGISTERED_PREFIX
+from qianmian.workspace import Workspace
+
+STAGES = [
+    ("repeat", {"half_life_days": 120.0}),
+    ("ials", {"factors": 16, "iterations": 4}),
+    ("hybrid", {"factors": 16, "epochs": 3}),
+    ("popular", {}),
+]
+
+
+def fit_bundles(workspace: Workspace, as_of: datetime, *, min_item_customers: int = 2, horizon: int = 28) -> dict[str, ModelBundle]:
+    """A bundle a job, fitted small; outcomes are those of the last horizon."""
+    builder = Builder(Lake(workspace))
+    facts = {"data_digest": builder.lake.digest, "seed": 0, "horizon_days": horizon}
+    train = training_set(builder, as_of, min_item_customers=min_item_customers)
+    chain = FallbackChain(STAGES).fit(train)
+    start = as_of - timedelta(days=horizon)
+    before, now = builder.build(start).matrix(), builder.build(as_of).matrix()
+    rows = now.rows_of(before.one_ids)
+    active = np.flatnonzero((before.column("orders_total") > 0) & (before.column("days_since_last_order") <= 2 * horizon))
+    gone = (now.column("days_since_last_order")[rows[active]] > horizon).astype(int)
+    churn = ChurnClassifier(n_estimators=30, folds=3, min_child_weight=1.0).fit(before.values[active], gone)
+    today, then = stages_of(before), stages_of(now)[rows]
+    codes = np.array([LIFECYCLE_STAGES.index(stage) for stage in today], dtype=np.float32)
+    lifecycle = NextStageClassifier(n_estimators=10).fit(np.column_stack([before.values, codes]), then)
+    expander = LookalikeExpander(factors=8, bags=3).fit(now.values, train.interactions.matrix()[train.user_rows(now.one_ids)])
+    return {
+        "recommend": ModelBundle("chain", chain, as_of, user_ids=train.user_ids, item_ids=train.item_ids,
+                                 item_attributes=train.item_attributes, facts={**facts, "job": "recommend", "interactions": train.source}),
+        "churn": ModelBundle("churn", churn, as_of, before.spec, facts={**facts, "job": "churn", "active_days": 2 * horizon}),
+        "lifecycle": ModelBundle("lifecycle", lifecycle, as_of, before.spec, facts={**facts, "job": "lifecycle"}),
+        "lookalike": ModelBundle("lookalike", expander, as_of, now.spec, user_ids=now.one_ids, facts={**facts, "job": "lookalike"}),
+    }  # fmt: skip
+
+
+def register(workspace: Workspace, job: str, bundle: ModelBundle) -> str:
+    """Log and register a version and make it champion, the one before `previous`; leaves the event `training` would leave."""
+    import mlflow
+    from mlflow.tracking import MlflowClient
+
+    for chatty in ("alembic", "mlflow"):
+        logging.getLogger(chatty).setLevel(logging.ERROR)
+    uri = workspace.tracking_uri
+    mlflow.set_tracking_uri(uri)
+    mlflow.set_registry_uri(uri)
+    if mlflow.get_experiment_by_name("qianmian") is None:
+        mlflow.create_experiment("qianmian", artifact_location=workspace.artifact_root.as_uri())
+    mlflow.set_experiment("qianmian")
+    name, client = REGISTERED_PREFIX + job, MlflowClient(uri, uri)
+    with mlflow.start_run(), tempfile.TemporaryDirectory() as scratch:
+        folder = Path(scratch) / "bundle"
+        bundle.save(folder)
+        mlflow.log_metric("auc", 0.9)
+        info = mlflow.pyfunc.log_model(
+            name="model", python_model=str(Path(__file__).with_name("pyfunc_model.py")), artifacts={"bundle": str(folder)},
+            registered_model_name=name, pip_requirements=["numpy"],
+        )  # fmt: skip
+    version = str(info.registered_model_version)
+    before = client.get_registered_model(name).aliases.get(CHAMPION)
+    if before is not None:
+        client.set_registered_model_alias(name, PREVIOUS, before)
+    client.set_registered_model_alias(name, CHAMPION, version)
+    at = datetime.now().strftime("%Y-%m-%dT%H:%M:%S.%fZ")
+    event = {"action": "register", "version": int(version), "previous": None if before is None else int(before)}
+    client.set_registered_model_tag(name, f"qianmian.event.{at}", json.dumps(event))
+    return version
+
+
+def fill(workspace: Workspace, as_of: datetime, **options: int) -> dict[str, ModelBundle]:
+    """Profiles published and one version of every model registered."""
+    bundles = fit_bundles(workspace, as_of, **options)
+    publish(workspace, make_snapshot(Builder(Lake(workspace)), as_of))
+    for job, bundle in bundles.items():
+        register(workspace, job, bundle)
+    return bundles
