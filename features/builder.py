@@ -14,7 +14,7 @@ from features.compile_ibis import compile_features
 from features.definitions import FEATURES
 from features.lake import Lake
 from features.spec import FeatureSpec, UserFeatures
-from features.views import Views, is_supported
+from features.views import Rows, Views, is_supported
 from qianmian.errors import DataError
 from qianmian.schema import TABLES
 
@@ -59,6 +59,11 @@ class Builder:
                 hint="ingest transactions, events or profiles with a source_user_id",
             )
         self.backend: Any = lake.connect()
+        self.rows = Rows(self.backend, self.states)
+
+    def views(self, as_of: datetime) -> Views:
+        """The rows before `as_of`, by view name."""
+        return Views(self.rows, as_of)
 
     def attributes(self) -> tuple[Feature, ...]:
         """A feature for every filled column of `profiles` that is text or a number, open attributes included."""
@@ -99,7 +104,7 @@ class Builder:
             When no customer is known before `as_of`.
         """
         kept, off = self.supported(features)
-        views = Views(self.backend, as_of, self.states)
+        views = self.views(as_of)
         table = compile_features(kept, views).to_pyarrow()
         if not table.num_rows:
             raise DataError(

@@ -15,7 +15,6 @@ from scipy import sparse
 
 from features.builder import Builder
 from features.spec import UserFeatures
-from features.views import Views
 from qianmian.errors import DataError
 
 EVENT_WEIGHTS = {"view": 1.0, "search": 1.0, "message_click": 1.0, "share": 2.0, "favourite": 3.0, "cart": 3.0, "purchase": 5.0}
@@ -120,9 +119,9 @@ def interaction_rows(builder: Builder, as_of: datetime, start: datetime | None =
         When neither names items.
     """
     states = builder.states
-    views = Views(builder.backend, as_of, states)
+    views = builder.views(as_of)
     if "transactions" in states and "item_id" in states["transactions"].filled:
-        rows, source = views["paid"], "transactions"
+        rows, source = views["lines"], "transactions"
         weight = ibis.literal(1.0)
     elif "events" in states and "item_id" in states["events"].filled:
         rows, source = views["events"], "events"
@@ -166,7 +165,7 @@ def training_set(builder: Builder, as_of: datetime, *, min_item_customers: int =
             f"no item was had by at least {min_item_customers} customers before {as_of.date()}", where=source,
             hint="set recommend.min_item_customers lower in qianmian.yaml, or bring more data",
         )  # fmt: skip
-    people = Views(builder.backend, as_of, builder.states).customers.select("one_id").distinct().order_by("one_id").to_pyarrow()
+    people = builder.views(as_of).customers.select("one_id").distinct().order_by("one_id").to_pyarrow()
     user_ids = np.asarray(people["one_id"].to_pylist(), dtype=np.str_)
     users = pc.index_in(rows["one_id"], value_set=pa.array(user_ids)).combine_chunks()
     items = pc.index_in(rows["item_id"], value_set=pa.array(item_ids)).combine_chunks()

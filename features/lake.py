@@ -14,7 +14,7 @@ import shutil
 import uuid
 from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any, cast
 
@@ -128,6 +128,20 @@ class Lake:
         """The last timestamp of any transaction or event."""
         times = [state.last for name, state in self.states().items() if name in ("transactions", "events") and state.last]
         return max(times, default=None)
+
+    @property
+    def default_as_of(self) -> datetime:
+        """The midnight after the last row: everything known is history.
+
+        Raises
+        ------
+        DataError
+            When nothing in the lake is dated.
+        """
+        last = self.last
+        if last is None:
+            raise DataError("nothing in the lake is dated", where=str(self.workspace.lake), hint="ingest data with `ts`, or say --as-of")
+        return datetime(last.year, last.month, last.day) + timedelta(days=1)
 
     def source_path(self, state: TableState) -> str:
         """What DuckDB's ``read_parquet`` takes for a table."""

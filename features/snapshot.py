@@ -22,7 +22,6 @@ from features.lake import Lake
 from features.spec import FeatureSpec, UserFeatures
 from features.tags import TAGS, tag_values
 from features.tags.declare import TagValue
-from features.views import Views
 from qianmian.errors import ArtifactError, InvalidRequest, WorkspaceError
 from qianmian.workspace import Workspace, atomic_path, write_json
 
@@ -131,7 +130,7 @@ class Snapshot:
 def make_snapshot(builder: Builder, as_of: datetime) -> Snapshot:
     """Build profiles and tags at `as_of` in memory."""
     built: Built = builder.build(as_of)
-    customers = Views(builder.backend, as_of, builder.states).customers.order_by(["source", "source_user_id"]).to_pyarrow()
+    customers = builder.views(as_of).customers.order_by(["source", "source_user_id"]).to_pyarrow()
     tags = tag_values(built.table, list(TAGS.values()))
     return Snapshot(built.table, tags, customers, as_of, built.matrix().spec, builder.lake.digest, built.off)
 

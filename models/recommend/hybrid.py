@@ -39,7 +39,7 @@ class HybridRecommender(Recommender):
         epochs: int = 10,
         learning_rate: float = 0.05,
         item_alpha: float = 1e-6,
-        user_alpha: float = 1e-6,
+        user_alpha: float = 1e-5,
         seed: int = 0,
     ) -> None:
         self.factors, self.epochs, self.learning_rate = factors, epochs, learning_rate

@@ -15,7 +15,7 @@ from models.recommend.base import Attributes, Recommender
 
 
 class ImplicitALSRecommender(Recommender):
-    """Scores by the product of learnt user and item factors; confidence is ``1 + alpha · log(1 + weight)``.
+    """Scores by the product of learnt user and item factors; an interaction's confidence decays with `half_life_days`.
 
     A user without history has no factors and is left to other models.
     """
@@ -23,8 +23,11 @@ class ImplicitALSRecommender(Recommender):
     name: ClassVar[str] = "ials"
     supports_similar: ClassVar[bool] = True
 
-    def __init__(self, factors: int = 64, iterations: int = 15, regularization: float = 0.05, alpha: float = 10.0, seed: int = 0) -> None:
-        self.factors, self.iterations, self.regularization, self.alpha, self.seed = factors, iterations, regularization, alpha, seed
+    def __init__(
+        self, factors: int = 64, iterations: int = 15, regularization: float = 0.05, half_life_days: float | None = 120.0, seed: int = 0
+    ) -> None:
+        self.factors, self.iterations, self.regularization = factors, iterations, regularization
+        self.half_life_days, self.seed = half_life_days, seed
 
     def _fit(self, train: TrainingSet) -> None:
         from implicit.cpu.als import AlternatingLeastSquares
@@ -33,10 +36,8 @@ class ImplicitALSRecommender(Recommender):
         model = AlternatingLeastSquares(
             factors=self.factors, iterations=self.iterations, regularization=self.regularization, random_state=self.seed, num_threads=1
         )  # one thread: the same seed gives the same factors
-        confidence = train.interactions.matrix()
-        confidence.data = (1.0 + self.alpha * np.log1p(confidence.data)).astype(np.float32)
         with threadpool_limits(1, "blas"):
-            model.fit(confidence, show_progress=False)
+            model.fit(train.interactions.matrix(self.half_life_days), show_progress=False)
         self.user_factors_, self.item_factors_ = np.array(model.user_factors), np.array(model.item_factors)
 
     def _scores(self, users: NDArray[np.int64], attributes: Sequence[Attributes | None] | None) -> NDArray[np.float32]:

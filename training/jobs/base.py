@@ -1,0 +1,161 @@
+"""What a job is given and what it gives back."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from features.builder import Builder, Built
+from features.dataset import TrainingSet, training_set
+from features.lake import Lake
+from features.spec import FeatureSpec, UserFeatures
+from models.bundle import ModelBundle
+from qianmian.config import Settings
+from qianmian.errors import DataError
+from qianmian.workspace import Workspace
+from training.gate import Rule
+from training.report import EvalReport
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+Progress = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """A fitted, evaluated, not yet judged model.
+
+    Attributes
+    ----------
+    rules : sequence of Rule
+        What the gate will ask of `report`.
+    parameters : dict
+        For the run.
+    figures : dict of str to Figure
+        File name → matplotlib figure.
+    example : pyarrow.Table
+        A few input rows of the registered model.
+    """
+
+    bundle: ModelBundle
+    report: EvalReport
+    rules: Sequence[Rule]
+    parameters: dict[str, Any]
+    figures: Mapping[str, Figure]
+    example: pa.Table
+
+
+@dataclass
+class Context:
+    """One training at one moment; what jobs share is built once.
+
+    Attributes
+    ----------
+    shuffle_labels : bool
+        Permute the outcomes that are learnt from, never those that are evaluated: shows that the gate refuses. Tests only.
+    """
+
+    workspace: Workspace
+    as_of: datetime
+    settings: Settings
+    progress: Progress
+    horizon_days: int | None = None
+    active_days: int | None = None
+    shuffle_labels: bool = False
+    _profiles: dict[datetime, Built] = field(default_factory=dict)
+    _builder: Builder | None = None
+
+    @property
+    def lake(self) -> Lake:
+        return self.builder.lake
+
+    @property
+    def builder(self) -> Builder:
+        if self._builder is None:
+            self._builder = Builder(Lake(self.workspace))
+        return self._builder
+
+    def built(self, as_of: datetime) -> Built:
+        """Profiles at a moment, built once."""
+        if as_of not in self._profiles:
+            self.progress(f"features at {as_of:%Y-%m-%d}")
+            self._profiles[as_of] = self.builder.build(as_of)
+        return self._profiles[as_of]
+
+    def profile(self, as_of: datetime, spec: FeatureSpec | None = None) -> UserFeatures:
+        """Profiles at a moment as a matrix."""
+        return self.built(as_of).matrix(spec)
+
+    def training_set(self, as_of: datetime, *, min_item_customers: int, with_features: bool = True) -> TrainingSet:
+        """Interactions at a moment; features come from the shared build."""
+        data = training_set(self.builder, as_of, min_item_customers=min_item_customers, with_features=False)
+        if not with_features:
+            return data
+        features = self.profile(as_of)
+        return TrainingSet(
+            data.user_ids,
+            data.item_ids,
+            data.interactions,
+            data.item_attributes,
+            features.take(features.rows_of(data.user_ids)),
+            as_of,
+            data.source,
+        )
+
+    def first(self, *tables: str) -> datetime:
+        """The first timestamp of the named tables.
+
+        Raises
+        ------
+        DataError
+            When none of them is dated.
+        """
+        states = self.builder.states
+        times = [states[name].first for name in tables if name in states and states[name].first is not None]
+        if not times:
+            raise DataError(
+                f"{' and '.join(tables)} carry no time, so no period can be held out", where="the lake", hint="map `ts` in sources.yaml"
+            )
+        return min(time for time in times if time is not None)
+
+    def facts(self, job: str, **more: Any) -> dict[str, Any]:
+        """What every manifest says."""
+        return {"job": job, "data_digest": self.lake.digest, "seed": self.settings.seed, **more}
+
+    def shuffled(self, labels: NDArray[Any]) -> NDArray[Any]:
+        """The labels themselves, or permuted when `shuffle_labels`."""
+        return np.random.default_rng(self.settings.seed).permutation(labels) if self.shuffle_labels else labels
+
+
+@dataclass(frozen=True)
+class Job:
+    """A registered way to train one model.
+
+    Attributes
+    ----------
+    run : callable
+        Raises `DataError` where the data cannot support the job: `train all` skips it then, with that reason.
+    """
+
+    name: str
+    description: str
+    run: Callable[[Context], Outcome]
+
+
+def snapshots(first: datetime, last: datetime, step_days: int, most: int) -> list[datetime]:
+    """Moments from `last` backwards every `step_days`, none before `first`, at most `most`; oldest first.
+
+    Examples
+    --------
+    >>> [f"{moment:%m-%d}" for moment in snapshots(datetime(2017, 1, 1), datetime(2017, 3, 1), 28, 9)]
+    ['01-04', '02-01', '03-01']
+    """
+    found = [last - timedelta(days=step_days * back) for back in range(most)]
+    return [moment for moment in reversed(found) if moment >= first]

@@ -1,0 +1,127 @@
+"""`train lifecycle`: in which stage each customer will be one horizon from now."""
+
+from __future__ import annotations
+
+from datetime import datetime, timedelta
+
+import numpy as np
+from numpy.typing import NDArray
+
+from features.lifecycle import NEEDS, stages_of
+from features.spec import FeatureSpec
+from models.bundle import ModelBundle
+from models.classify.lifecycle import NextStageClassifier
+from qianmian.errors import DataError
+from qianmian.schema import LIFECYCLE_STAGES
+from training import plots
+from training.gate import Rule
+from training.jobs.base import Context, Job, Outcome, snapshots
+from training.jobs.churn import DRIFTING
+from training.metrics import mean_metric
+from training.report import EvalReport
+
+MOST_SNAPSHOTS = 8
+MIN_CUSTOMERS = 100
+TINY = 1e-6
+
+
+def labelled(
+    context: Context, moment: datetime, horizon: int, spec: FeatureSpec
+) -> tuple[NDArray[np.float32], NDArray[np.str_], NDArray[np.str_]]:
+    """Buyers known at `moment`: features and today's stage code, today's stage, the stage `horizon` days later."""
+    now, later = context.profile(moment), context.profile(moment + timedelta(days=horizon))
+    today = stages_of(now, context.settings.lifecycle)
+    buyers = np.flatnonzero(today != "prospect")
+    then = stages_of(later, context.settings.lifecycle)[later.rows_of(now.one_ids[buyers])]
+    return with_stage(context.profile(moment, spec).values, today)[buyers], today[buyers], then
+
+
+def with_stage(values: NDArray[np.float32], stages: NDArray[np.str_]) -> NDArray[np.float32]:
+    """Features with today's stage as an ordered code in the last column, (n, f + 1)."""
+    codes = np.array([LIFECYCLE_STAGES.index(stage) for stage in stages.tolist()], dtype=np.float32)
+    return np.column_stack([values, codes]).astype(np.float32)
+
+
+def transition(before: NDArray[np.str_], after: NDArray[np.str_], classes: NDArray[np.str_]) -> dict[str, NDArray[np.float64]]:
+    """P(next | today) by counting, one row a stage, with one pseudo-count spread over the overall shares."""
+    overall = np.array([(after == c).mean() for c in classes])
+    return {
+        stage: (np.array([((before == stage) & (after == c)).sum() for c in classes]) + overall) / ((before == stage).sum() + 1.0)
+        for stage in LIFECYCLE_STAGES
+    }
+
+
+def run(context: Context) -> Outcome:
+    """Train on earlier transitions, measure on the last one before `as_of`, ship a refit that includes it."""
+    horizon = context.horizon_days or context.settings.lifecycle.horizon_days
+    kept, _ = context.builder.supported()
+    missing = [name for name in NEEDS if name not in {feature.name for feature in kept}]
+    if missing:
+        raise DataError(
+            "lifecycle stages need dated orders",
+            got=f"no {', '.join(missing)}",
+            where="the lake",
+            hint="map `order_id` and `ts` of transactions in sources.yaml",
+        )
+    test = context.as_of - timedelta(days=horizon)
+    moments = snapshots(context.first("transactions") + timedelta(days=2 * horizon), test, horizon, MOST_SNAPSHOTS)
+    if len(moments) < 2:
+        raise DataError("the history is too short to see customers change stage", where="transactions", got=f"{(context.as_of - context.first('transactions')).days} days",
+                        allowed=f"at least {4 * horizon} days for a horizon of {horizon}", hint="choose a shorter --horizon-days or bring a longer history")  # fmt: skip
+    names = [name for name in context.profile(moments[-2]).spec.names if name not in DRIFTING]
+    spec = context.profile(moments[-2]).spec.select(names)
+    context.progress(f"lifecycle: {len(moments)} transitions of {horizon} days, measured on the last")
+    parts = [labelled(context, moment, horizon, spec) for moment in moments]
+    X, before, after = (np.concatenate([part[i] for part in parts[:-1]]) for i in range(3))
+    test_X, test_before, test_after = parts[-1]
+    if len(test_after) < MIN_CUSTOMERS:
+        raise DataError("too few buyers to measure lifecycle stages on", got=len(test_after), allowed=f"at least {MIN_CUSTOMERS}")
+    measured = NextStageClassifier(seed=context.settings.seed).fit(X, context.shuffled(after))
+    counted = transition(before, after, measured.classes_)
+    truth = [np.flatnonzero(measured.classes_ == stage) for stage in test_after.tolist()]
+    at = np.array([found[0] if len(found) else -1 for found in truth])
+    p = measured.predict_proba(test_X)
+    q = np.array([counted[stage] for stage in test_before.tolist()])
+    rows = np.arange(len(at))
+    loss, counted_loss = (-np.log(np.where(at >= 0, values[rows, at], TINY).clip(TINY)) for values in (p, q))
+    right = measured.classes_[p.argmax(axis=1)] == test_after
+    stays, majority = test_before == test_after, test_after == _majority(after)
+    report = EvalReport(
+        {"log_loss": mean_metric(loss), "accuracy": mean_metric(right.astype(float))},
+        {
+            "stage transitions": {"log_loss": mean_metric(counted_loss), "accuracy": mean_metric((measured.classes_[q.argmax(axis=1)] == test_after).astype(float))},
+            "stays in its stage": {"accuracy": mean_metric(stays.astype(float))},
+            "majority": {"accuracy": mean_metric(majority.astype(float))},
+        },
+        {
+            "log_loss:stage transitions": mean_metric(loss - counted_loss),
+            "accuracy:stays in its stage": mean_metric(right.astype(float) - stays),
+        },
+        {stage: {"accuracy": mean_metric(right[test_before == stage].astype(float))} for stage in LIFECYCLE_STAGES if (test_before == stage).any()},
+    )  # fmt: skip
+    context.progress("lifecycle: fitting on every transition")
+    every_X, every_after = (np.concatenate([part[i] for part in parts]) for i in (0, 2))
+    model = NextStageClassifier(seed=context.settings.seed).fit(every_X, context.shuffled(every_after))
+    bundle = ModelBundle(
+        "lifecycle",
+        model,
+        context.as_of,
+        spec,
+        config={"model": model.get_params()},
+        facts=context.facts("lifecycle", horizon_days=horizon),
+    )
+    figures = {
+        "transitions.png": plots.matrix(test_before, test_after, LIFECYCLE_STAGES, f"Stages, {test:%Y-%m-%d} to {context.as_of:%Y-%m-%d}")
+    }
+    rules = [Rule("log_loss:stage transitions", higher_is_better=False)]
+    parameters = {"horizon_days": horizon, "transitions": len(moments), "rows": len(every_after), **model.get_params()}
+    example = context.built(context.as_of).table.select(["one_id", *spec.names]).slice(0, 5)
+    return Outcome(bundle, report, rules, parameters, figures, example)
+
+
+def _majority(stages: NDArray[np.str_]) -> str:
+    values, counts = np.unique(stages, return_counts=True)
+    return str(values[counts.argmax()])
+
+
+JOB = Job("lifecycle", "in which lifecycle stage each customer will be next", run)

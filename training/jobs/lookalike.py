@@ -1,0 +1,208 @@
+"""`train lookalike`: find more customers like a seed, measured by hiding half of customers known to belong together.
+
+The measured segments are buyers of a category (or redeemers of a coupon) in the horizon before `as_of`, seen from the profiles
+at its start: the profile cannot contain what defines the segment.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from datetime import datetime, timedelta
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+from scipy import sparse
+from sklearn.linear_model import LogisticRegression
+from sklearn.metrics import average_precision_score, roc_auc_score
+
+from features.dataset import index_of, interaction_rows, training_set
+from features.spec import FeatureSpec
+from models.bundle import ModelBundle
+from models.expand.lookalike import LookalikeExpander
+from qianmian.errors import DataError
+from training import plots
+from training.gate import Rule
+from training.jobs.base import Context, Job, Outcome
+from training.metrics import mean_metric
+from training.report import EvalReport, Metric
+
+MOST_SEGMENTS = 6
+SHARES = (0.03, 0.25)  # a segment is neither nearly nobody nor nearly everybody
+MIN_SEGMENT = 50
+DRAWS = 3
+RFM = ("days_since_last_order", "orders_91d", "amount_91d")
+
+Scorer = Callable[[NDArray[np.int64]], NDArray[np.float64]]
+
+
+def run(context: Context) -> Outcome:
+    """Measure on segments of the last horizon, ship a fit on everything before `as_of`."""
+    horizon = context.horizon_days or 28
+    start = context.as_of - timedelta(days=horizon)
+    profile = context.profile(start)
+    numeric = [feature.name for feature in profile.spec.features if not feature.categorical]
+    spec = profile.spec.select(numeric)
+    if len(profile.one_ids) < 10 * MIN_SEGMENT:
+        raise DataError("too few customers to look for lookalikes among", got=len(profile.one_ids), allowed=f"at least {10 * MIN_SEGMENT}")
+    segments = _segments(context, start, profile.one_ids)
+    if not segments:
+        raise DataError(
+            "no segment to measure lookalikes on", where=f"{start:%Y-%m-%d}..{context.as_of:%Y-%m-%d}", allowed=f"{MIN_SEGMENT} or more customers, {SHARES[0]:.0%} to {SHARES[1]:.0%} of all, who bought a category or redeemed a coupon, or whose orders are the largest",
+            hint="bring items with categories, or more customers",
+        )  # fmt: skip
+    context.progress(f"lookalike: measuring on {len(segments)} segments: {', '.join(segments)}")
+    model = _fit(context, start, spec)
+    report, curves = _evaluate(context, model, context.profile(start, spec).values, _rfm(context, start), segments)
+    context.progress("lookalike: fitting on everything before as_of")
+    final = _fit(context, context.as_of, spec)
+    facts = context.facts("lookalike", horizon_days=horizon, segments=list(segments))
+    now = context.profile(context.as_of, spec)
+    bundle = ModelBundle("lookalike", final, context.as_of, spec, user_ids=now.one_ids, config={"model": final.get_params()}, facts=facts)
+    figures = {
+        "reach.png": plots.curves(
+            [share for share, _ in curves["lookalike"]],
+            {name: [found for _, found in curve] for name, curve in curves.items()},
+            "share of customers contacted",
+            "share of hidden seeds reached",
+            "Reach",
+        )
+    }
+    rules = [Rule(f"average_precision:{name}") for name in ("random", "rfm")] + [Rule("average_precision:seed centroid", clearly=False)]
+    parameters = {"horizon_days": horizon, "segments": len(segments), **final.get_params()}
+    return Outcome(bundle, report, rules, parameters, figures, pa.table({"user_id": now.one_ids[:25].tolist()}))
+
+
+def _fit(context: Context, moment: datetime, spec: FeatureSpec) -> LookalikeExpander:
+    profile = context.profile(moment, spec)
+    matrix: sparse.csr_matrix | None = None
+    try:
+        data = training_set(context.builder, moment, min_item_customers=context.settings.recommend.min_item_customers, with_features=False)
+        matrix = data.interactions.matrix()[data.user_rows(profile.one_ids)]
+    except DataError as error:
+        context.progress(f"lookalike: no taste embedding, profile only ({error.message})")
+    return LookalikeExpander(factors=context.settings.lookalike.factors, seed=context.settings.seed).fit(profile.values, matrix)
+
+
+def _rfm(context: Context, moment: datetime) -> NDArray[np.float64] | None:
+    profile = context.profile(moment)
+    if not set(RFM) <= set(profile.spec.names):
+        return None
+    columns = np.column_stack([np.log1p(profile.column(name)) for name in RFM])
+    return np.asarray((columns - columns.mean(axis=0)) / np.maximum(columns.std(axis=0), 1e-6), dtype=np.float64)
+
+
+def _segments(context: Context, start: datetime, one_ids: NDArray[np.str_]) -> dict[str, NDArray[np.int64]]:
+    """Name → rows of the customers who turned out to belong to it in ``[start, as_of)``."""
+    states = context.builder.states
+    found: dict[str, NDArray[np.int64]] = {}
+
+    def add(name: str, members: list[str]) -> None:
+        rows = index_of(one_ids, np.asarray(members, dtype=np.str_))
+        rows = np.unique(rows[rows >= 0])
+        if len(rows) >= MIN_SEGMENT and SHARES[0] <= len(rows) / len(one_ids) <= SHARES[1]:
+            found[name] = rows
+
+    views = context.builder.views(context.as_of)
+    if "events" in states and states["events"].rows:
+        events = views["events"].filter(views["events"].event_type == "coupon_redeem")
+        recent = events.filter(events.ts >= start).select("one_id").distinct().to_pyarrow()
+        add("coupon redeemers", recent["one_id"].to_pylist())
+    if (
+        "items" in states
+        and "category" in states["items"].filled
+        and "transactions" in states
+        and "item_id" in states["transactions"].filled
+    ):
+        rows, _ = interaction_rows(context.builder, context.as_of, start)
+        items = context.builder.backend.table("items").select("item_id", "category").to_pyarrow()
+        level = dict(
+            zip(
+                items["item_id"].to_pylist(), ("/".join((path or "").split("/")[:2]) for path in items["category"].to_pylist()), strict=True
+            )
+        )
+        members: dict[str, set[str]] = {}
+        for one_id, item in zip(rows["one_id"].to_pylist(), rows["item_id"].to_pylist(), strict=True):
+            if level.get(item):
+                members.setdefault(level[item], set()).add(one_id)
+        eligible = sorted(
+            (name for name, who in members.items() if SHARES[0] <= len(who) / len(one_ids) <= SHARES[1]),
+            key=lambda name: (-len(members[name]), name),
+        )
+        # spread over the sizes, not only the largest
+        for name in [eligible[i] for i in np.unique(np.linspace(0, len(eligible) - 1, MOST_SEGMENTS).astype(int))] if eligible else []:
+            add(name, sorted(members[name]))
+    if not found and "transactions" in states and "amount" in states["transactions"].filled:
+        paid = views["lines"].filter(views["lines"].ts >= start)
+        spent = (
+            paid.group_by("one_id")
+            .aggregate(amount=paid.amount.sum())
+            .to_pyarrow()
+            .sort_by([("amount", "descending"), ("one_id", "ascending")])
+        )
+        add("top spenders", spent["one_id"].to_pylist()[: max(MIN_SEGMENT, len(one_ids) // 20)])
+    return found
+
+
+def _evaluate(
+    context: Context,
+    model: LookalikeExpander,
+    values: NDArray[np.float32],
+    rfm: NDArray[np.float64] | None,
+    segments: dict[str, NDArray[np.int64]],
+) -> tuple[EvalReport, dict[str, list[tuple[float, float]]]]:
+    rng = np.random.default_rng(context.settings.seed)
+    n = len(values)
+
+    def random_negatives(seeds: NDArray[np.int64]) -> NDArray[np.float64]:
+        others = np.setdiff1d(np.arange(n), seeds)
+        rows = np.concatenate([seeds, rng.choice(others, min(len(others), 4 * len(seeds)), replace=False)])
+        classifier = LogisticRegression(C=1.0, max_iter=300).fit(model.space_[rows], np.isin(rows, seeds))
+        return np.asarray(classifier.decision_function(model.space_))
+
+    def centroid(space: NDArray[Any]) -> Scorer:
+        return lambda seeds: -np.linalg.norm(space - space[seeds].mean(axis=0), axis=1)
+
+    scorers: dict[str, Scorer] = {
+        "lookalike": model.score,
+        "random": lambda seeds: rng.random(n),
+        "seed centroid": centroid(model.space_),
+        "logistic regression, random negatives": random_negatives,
+    }
+    if rfm is not None:
+        scorers["rfm"] = centroid(rfm)
+    results: dict[str, dict[str, list[float]]] = {
+        name: {"auc": [], "average_precision": [], "lift@5%": [], "recall@10%": []} for name in scorers
+    }
+    by_segment: dict[str, list[float]] = {}
+    shares = np.array([0.01, 0.02, 0.05, 0.1, 0.2, 0.3, 0.5])
+    reached: dict[str, list[NDArray[np.float64]]] = {name: [] for name in scorers}
+    for segment, members in segments.items():
+        for _ in range(DRAWS):
+            shuffled = rng.permutation(members)
+            given, hidden = shuffled[: len(members) // 2], shuffled[len(members) // 2 :]
+            learnt = rng.choice(n, len(given), replace=False) if context.shuffle_labels else given
+            rest = np.setdiff1d(np.arange(n), np.union1d(given, learnt))
+            truth = np.isin(rest, hidden)
+            for name, scorer in scorers.items():
+                scores = scorer(learnt if name == "lookalike" else given)[rest]
+                order = np.argsort(-scores, kind="stable")
+                found = truth[order].cumsum() / truth.sum()
+                at = {share: found[max(1, int(share * len(rest))) - 1] for share in (0.05, 0.1)}
+                values_now = (roc_auc_score(truth, scores), average_precision_score(truth, scores), at[0.05] / 0.05, at[0.1])
+                for metric, value in zip(results[name], values_now, strict=True):
+                    results[name][metric].append(float(value))
+                reached[name].append(found[np.maximum(1, (shares * len(rest)).astype(int)) - 1])
+            by_segment.setdefault(segment, []).append(results["lookalike"]["auc"][-1])
+    metrics = {name: {metric: mean_metric(np.array(values)) for metric, values in found.items()} for name, found in results.items()}
+    differences = {f"average_precision:{name}": mean_metric(np.array(results["lookalike"]["average_precision"]) - np.array(found["average_precision"]))
+                   for name, found in results.items() if name != "lookalike"}  # fmt: skip
+    if rfm is None:  # a lake without amounts has no RFM to beat
+        differences["average_precision:rfm"] = differences["average_precision:random"]
+    slices: dict[str, dict[str, Metric]] = {segment: {"auc": mean_metric(np.array(values))} for segment, values in by_segment.items()}
+    report = EvalReport(metrics["lookalike"], {name: found for name, found in metrics.items() if name != "lookalike"}, differences, slices)
+    return report, {name: list(zip(shares.tolist(), np.mean(curve, axis=0).tolist(), strict=True)) for name, curve in reached.items()}
+
+
+JOB = Job("lookalike", "more customers like a seed: positive-unlabelled bagging over profile and taste", run)

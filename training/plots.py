@@ -1,0 +1,65 @@
+"""The pictures of a run, drawn without a screen and without pyplot's global state."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from matplotlib.figure import Figure
+from numpy.typing import NDArray
+
+
+def curves(x: Sequence[float], lines: Mapping[str, Sequence[float]], x_label: str, y_label: str, title: str) -> Figure:
+    """One line a name over shared x values."""
+    figure = Figure(figsize=(6, 4), layout="constrained")
+    axes = figure.subplots()
+    for name, values in lines.items():
+        axes.plot(x, values, marker="o", markersize=3, label=name)
+    axes.set(xlabel=x_label, ylabel=y_label, title=title, ylim=(0, None))
+    axes.grid(alpha=0.3)
+    axes.legend(frameon=False)
+    return figure
+
+
+def calibration(y: NDArray[np.int64], p: NDArray[np.float64], title: str, bins: int = 10) -> Figure:
+    """Observed share against mean prediction in equally filled bins, with binomial 95 % bars."""
+    figure = Figure(figsize=(5, 5), layout="constrained")
+    axes = figure.subplots()
+    groups = [group for group in np.array_split(np.argsort(p, kind="stable"), bins) if len(group)]
+    predicted, observed = (np.array([values[group].mean() for group in groups]) for values in (p, y))
+    spread = 1.96 * np.sqrt(observed * (1 - observed) / np.array([len(group) for group in groups]))
+    axes.plot([0, 1], [0, 1], color="grey", linewidth=1, label="perfect")
+    axes.errorbar(predicted, observed, yerr=spread, marker="o", capsize=2, label="model")
+    top = float(max(predicted.max(), (observed + spread).max()) * 1.1)
+    axes.set(xlabel="predicted probability", ylabel="observed share", title=title, xlim=(0, top), ylim=(0, top))
+    axes.grid(alpha=0.3)
+    axes.legend(frameon=False)
+    return figure
+
+
+def bars(values: Mapping[str, float], x_label: str, title: str, most: int = 20) -> Figure:
+    """The largest values, largest on top."""
+    top = sorted(values.items(), key=lambda item: item[1])[-most:]
+    figure = Figure(figsize=(7, 0.28 * len(top) + 1.2), layout="constrained")
+    axes = figure.subplots()
+    axes.barh([name for name, _ in top], [value for _, value in top])
+    axes.set(xlabel=x_label, title=title)
+    axes.grid(alpha=0.3, axis="x")
+    return figure
+
+
+def matrix(rows: NDArray[Any], columns: NDArray[Any], names: Sequence[str], title: str) -> Figure:
+    """Share of each row's members in each column."""
+    counts = np.array([[((rows == a) & (columns == b)).sum() for b in names] for a in names], dtype=float)
+    shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
+    figure = Figure(figsize=(6, 5), layout="constrained")
+    axes = figure.subplots()
+    axes.imshow(shares, cmap="Blues", vmin=0, vmax=1)
+    for i, j in np.ndindex(*shares.shape):
+        if counts[i, j]:
+            axes.text(j, i, f"{shares[i, j]:.2f}", ha="center", va="center", color="white" if shares[i, j] > 0.5 else "black", fontsize=8)
+    axes.set(xticks=range(len(names)), yticks=range(len(names)), xlabel="one horizon later", ylabel="today", title=title)
+    axes.set_xticklabels(names, rotation=45, ha="right")
+    axes.set_yticklabels(names)
+    return figure

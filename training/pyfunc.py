@@ -1,0 +1,91 @@
+"""The MLflow face of a bundle: loaded from this code, never unpickled.
+
+MLflow logs this file with the model ("models from code") and runs it to load the model again; `predict` takes and gives tables.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+from mlflow.models import set_model
+from mlflow.pyfunc.model import PythonModel, PythonModelContext
+
+from features.dataset import index_of
+from features.lifecycle import stages_of
+from features.spec import UserFeatures
+from models.bundle import ModelBundle
+from qianmian.errors import DataError
+from training.jobs.lifecycle import with_stage
+
+
+def _recommend(bundle: ModelBundle, frame: pd.DataFrame, params: Mapping[str, Any]) -> pd.DataFrame:
+    users = index_of(bundle.user_ids, frame["user_id"].to_numpy(dtype=np.str_))
+    ranked = bundle.model.recommend(
+        users, int(params.get("num_results", 10)), exclude_purchased=bool(params.get("exclude_purchased", False))
+    )
+    rows, places = np.nonzero(ranked.ids >= 0)
+    return pd.DataFrame({
+        "user_id": frame["user_id"].to_numpy()[rows], "rank": places + 1, "item_id": bundle.item_ids[ranked.ids[rows, places]],
+        "score": ranked.scores[rows, places], "source": np.asarray(ranked.sources)[ranked.source[rows, places]],
+    })  # fmt: skip
+
+
+def _encoded(bundle: ModelBundle, frame: pd.DataFrame) -> UserFeatures:
+    if bundle.spec is None:
+        raise DataError("the model carries no feature spec")
+    if "one_id" not in frame:
+        frame = frame.assign(one_id=[str(i) for i in range(len(frame))])
+    return UserFeatures.from_table(pa.Table.from_pandas(frame, preserve_index=False), bundle.spec.features, bundle.as_of, bundle.spec)
+
+
+def _churn(bundle: ModelBundle, frame: pd.DataFrame, params: Mapping[str, Any]) -> pd.DataFrame:
+    return pd.DataFrame({"churn_probability": bundle.model.predict_proba(_encoded(bundle, frame).values)[:, 1]})
+
+
+def _lifecycle(bundle: ModelBundle, frame: pd.DataFrame, params: Mapping[str, Any]) -> pd.DataFrame:
+    wanted = _encoded(bundle, frame)
+    stages = np.asarray(frame["lifecycle_stage"].to_numpy(), dtype=np.str_) if "lifecycle_stage" in frame else stages_of(wanted)
+    return pd.DataFrame(bundle.model.predict_proba(with_stage(wanted.values, stages)), columns=bundle.model.classes_.tolist())
+
+
+def _lookalike(bundle: ModelBundle, frame: pd.DataFrame, params: Mapping[str, Any]) -> pd.DataFrame:
+    seeds = index_of(bundle.user_ids, frame["user_id"].to_numpy(dtype=np.str_))
+    rows, scores = bundle.model.expand(seeds[seeds >= 0], int(params.get("size", 100)))
+    return pd.DataFrame({"user_id": bundle.user_ids[rows], "score": scores})
+
+
+ANSWERS: dict[str, Callable[[ModelBundle, pd.DataFrame, Mapping[str, Any]], pd.DataFrame]] = {
+    "chain": _recommend, "churn": _churn, "lifecycle": _lifecycle, "lookalike": _lookalike,
+}  # fmt: skip
+PARAMETERS: dict[str, dict[str, Any]] = {"chain": {"num_results": 10, "exclude_purchased": False}, "lookalike": {"size": 100}}
+
+
+def answer(bundle: ModelBundle, frame: pd.DataFrame, params: Mapping[str, Any] | None = None) -> pd.DataFrame:
+    """What the registered model answers to a table.
+
+    Parameters
+    ----------
+    frame : DataFrame
+        `user_id` (one_id) for recommend and lookalike (there: the seed); one column a feature, categories as text, for churn and lifecycle.
+    """
+    return ANSWERS[bundle.kind](bundle, frame, params or {})
+
+
+class BundleModel(PythonModel):
+    """Loads ``artifacts/bundle`` and answers tables."""
+
+    def load_context(self, context: PythonModelContext) -> None:
+        """Verify checksums and load."""
+        self.bundle = ModelBundle.load(Path(context.artifacts["bundle"]))
+
+    def predict(self, context: PythonModelContext, model_input: pd.DataFrame, params: dict[str, Any] | None = None) -> pd.DataFrame:
+        """See `answer`."""
+        return answer(self.bundle, model_input, params)
+
+
+set_model(BundleModel())

@@ -1,0 +1,95 @@
+"""Changes to the MLflow registry: register, promote, roll back. Each leaves an event, so what was in production when can be told."""
+
+from __future__ import annotations
+
+import json
+from datetime import datetime
+from typing import Any
+
+from qianmian.errors import UsageError
+from qianmian.schema import CHAMPION, PREVIOUS, REGISTERED_PREFIX
+from qianmian.workspace import Workspace
+
+EVENT = "qianmian.event."
+
+
+def _client(workspace: Workspace) -> Any:
+    from mlflow.tracking import MlflowClient
+
+    return MlflowClient(tracking_uri=workspace.tracking_uri, registry_uri=workspace.tracking_uri)
+
+
+def full_name(job: str) -> str:
+    """The registered model's name; accepts `churn` and `qianmian-churn`."""
+    return job if job.startswith(REGISTERED_PREFIX) else REGISTERED_PREFIX + job
+
+
+def _alias(client: Any, name: str, alias: str) -> int | None:
+    model = client.get_registered_model(name)
+    version = model.aliases.get(alias)
+    return int(version) if version is not None else None
+
+
+def _move(client: Any, name: str, version: int, action: str, now: datetime) -> dict[str, Any]:
+    before = _alias(client, name, CHAMPION)
+    if before is not None and before != version:
+        client.set_registered_model_alias(name, PREVIOUS, str(before))
+    client.set_registered_model_alias(name, CHAMPION, str(version))
+    event = {"action": action, "version": version, "previous": before if before != version else _alias(client, name, PREVIOUS)}
+    client.set_registered_model_tag(name, f"{EVENT}{now:%Y-%m-%dT%H:%M:%S.%fZ}", json.dumps(event))
+    return {"name": name, **event}
+
+
+def register(workspace: Workspace, job: str, run_id: str, model_uri: str, now: datetime, tags: dict[str, str]) -> dict[str, Any]:
+    """A new version, made champion; the champion before becomes `previous`."""
+    from mlflow.exceptions import MlflowException
+
+    client, name = _client(workspace), full_name(job)
+    try:
+        client.get_registered_model(name)
+    except MlflowException as error:
+        if error.error_code != "RESOURCE_DOES_NOT_EXIST":
+            raise
+        client.create_registered_model(name)
+    version = client.create_model_version(name, source=model_uri, run_id=run_id, tags=tags)
+    return _move(client, name, int(version.version), "register", now)
+
+
+def promote(workspace: Workspace, job: str, version: int, now: datetime) -> dict[str, Any]:
+    """Make a version the champion.
+
+    Raises
+    ------
+    UsageError
+        No such model or version.
+    """
+    client, name = _client(workspace), _known(workspace, job)
+    versions = sorted(int(found.version) for found in client.search_model_versions(f"name = '{name}'"))
+    if version not in versions:
+        raise UsageError(f"{name} has no version {version}", allowed=versions, hint=f"see `qianmian models show {job}`")
+    return _move(client, name, version, "promote", now)
+
+
+def rollback(workspace: Workspace, job: str, now: datetime) -> dict[str, Any]:
+    """Make `previous` the champion again; the two change places.
+
+    Raises
+    ------
+    UsageError
+        There is no previous version.
+    """
+    client, name = _client(workspace), _known(workspace, job)
+    before = _alias(client, name, PREVIOUS)
+    if before is None:
+        raise UsageError(
+            f"{name} has no previous version to go back to", hint=f"see `qianmian models history {job}`, then `qianmian models promote`"
+        )
+    return _move(client, name, before, "rollback", now)
+
+
+def _known(workspace: Workspace, job: str) -> str:
+    name = full_name(job)
+    names = sorted(model.name for model in _client(workspace).search_registered_models(filter_string=f"name LIKE '{REGISTERED_PREFIX}%'"))
+    if name not in names:
+        raise UsageError(f"no model is registered as {name}", allowed=", ".join(names) or "none yet", hint=f"run `qianmian train {job}`")
+    return name

@@ -1,0 +1,68 @@
+"""`EvalReport`: what a model was measured at, beside its baselines, and whether that is good enough to ship."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+
+@dataclass(frozen=True)
+class Metric:
+    """A value with its 95 % interval over n units (users or customers)."""
+
+    value: float
+    low: float
+    high: float
+    n: int
+
+    def __str__(self) -> str:
+        return f"{self.value:.4f} [{self.low:.4f}, {self.high:.4f}]"
+
+
+Metrics = Mapping[str, Metric]
+
+
+@dataclass(frozen=True)
+class EvalReport:
+    """The evaluation of one fit on a period the fit and its tuning never saw.
+
+    Attributes
+    ----------
+    metrics : mapping of str to Metric
+        Of the model.
+    baselines : mapping of str to metrics
+        The same metrics of simpler answers on the same users.
+    differences : mapping of str to Metric
+        Paired model − baseline, named ``metric:baseline``.
+    slices : mapping of str to metrics
+        Of parts of the users, and of the model's parts.
+    passed, reasons
+        Filled by the gate.
+    """
+
+    metrics: Metrics
+    baselines: Mapping[str, Metrics]
+    differences: Metrics = field(default_factory=dict)
+    slices: Mapping[str, Metrics] = field(default_factory=dict)
+    passed: bool = False
+    reasons: tuple[str, ...] = ()
+
+    def judged(self, passed: bool, reasons: tuple[str, ...]) -> EvalReport:
+        """The same report with the gate's verdict."""
+        return replace(self, passed=passed, reasons=reasons)
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain values for JSON."""
+
+        def plain(metrics: Metrics) -> dict[str, Any]:
+            return {name: dict(metric.__dict__) for name, metric in metrics.items()}
+
+        return {
+            "metrics": plain(self.metrics),
+            "baselines": {name: plain(metrics) for name, metrics in self.baselines.items()},
+            "differences": plain(self.differences),
+            "slices": {name: plain(metrics) for name, metrics in self.slices.items()},
+            "passed": self.passed,
+            "reasons": list(self.reasons),
+        }

@@ -1,0 +1,139 @@
+"""`train`: run jobs one after the other, each through the gate and into the registry."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+from features import snapshot
+from features.builder import Builder
+from features.lake import Lake
+from qianmian.config import Settings
+from qianmian.errors import DataError, UsageError
+from qianmian.schema import CHAMPION
+from qianmian.workspace import Workspace
+from training.gate import judge
+from training.jobs import JOBS
+from training.jobs.base import Context, Progress
+from training.report import EvalReport
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class JobResult:
+    """How one job ended.
+
+    Attributes
+    ----------
+    status : str
+        `registered`; `refused` by the gate; `skipped` because the data cannot support the job.
+    reason : str
+        Why, in one line; the gate's findings.
+    version : int or None
+        In the MLflow registry.
+    """
+
+    job: str
+    status: str
+    reason: str
+    version: int | None = None
+    run_id: str | None = None
+    report: EvalReport | None = None
+    seconds: float = 0.0
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain values for JSON."""
+        return {**self.__dict__, "report": self.report.as_dict() if self.report else None}
+
+
+def train(
+    workspace: Workspace, jobs: Sequence[str], *, now: datetime, as_of: datetime | None = None, horizon_days: int | None = None,
+    active_days: int | None = None, settings: Settings | None = None, progress: Progress = lambda line: None, shuffle_labels: bool = False,
+) -> list[JobResult]:  # fmt: skip
+    """Train the named jobs on everything before `as_of`.
+
+    Parameters
+    ----------
+    jobs : sequence of str
+        Names in `JOBS`, or `all`. A job of `all` that the data cannot support is skipped; named alone it raises.
+    now : datetime
+        The clock, for the registry's history.
+    as_of : datetime, optional
+        Naive UTC; default the midnight after the last row.
+    shuffle_labels : bool
+        Learn from permuted outcomes: shows that the gate refuses.
+
+    Raises
+    ------
+    DataError
+        A job named alone cannot be trained on these data, or `as_of` is outside them.
+    """
+    workspace.require()
+    lake = Lake(workspace)
+    moment = _moment(lake, as_of)
+    every = "all" in jobs
+    names = list(JOBS) if every else list(dict.fromkeys(jobs))
+    chosen = [JOBS[name] for name in names]
+    if not chosen:
+        raise UsageError("name a job to train", allowed=", ".join([*JOBS, "all"]))
+    context = Context(
+        workspace, moment, settings or Settings(), progress, horizon_days, active_days, shuffle_labels, _builder=Builder(lake)
+    )
+    results = []
+    for job in chosen:
+        started = time.perf_counter()
+        try:
+            result = _one(context, job.name, now)
+        except DataError as error:
+            if not every:
+                raise
+            result = JobResult(job.name, "skipped", str(error))
+        results.append(JobResult(**{**result.__dict__, "seconds": round(time.perf_counter() - started, 2)}))
+        progress(f"{job.name}: {result.status} in {results[-1].seconds:.1f} s")
+    # serving reads the profiles the models were trained beside
+    snapshot.ensure(workspace, moment)
+    return results
+
+
+def _moment(lake: Lake, as_of: datetime | None) -> datetime:
+    if as_of is None:
+        return lake.default_as_of
+    last = lake.last
+    if last is not None and as_of > last + timedelta(days=366):
+        raise DataError(
+            "as_of lies more than a year after the last row",
+            got=f"{as_of:%Y-%m-%d}",
+            allowed=f"up to {last + timedelta(days=366):%Y-%m-%d}",
+            hint="check the date",
+        )
+    return as_of
+
+
+def _one(context: Context, name: str, now: datetime) -> JobResult:
+    outcome = JOBS[name].run(context)
+    report = judge(outcome.report, outcome.rules)
+    # imported here: MLflow is only needed once there is something to log
+    from training import registry, tracking
+
+    context.progress(f"{name}: writing to MLflow")
+    with tracking.run(context.workspace, name) as active:
+        logged = tracking.log(outcome, report)
+        import mlflow
+
+        mlflow.set_tag("qianmian.gate", "passed" if report.passed else "refused")
+        mlflow.set_tag("qianmian.gate_reasons", " | ".join(report.reasons)[:4900])
+        run_id = active.info.run_id
+    reason = "; ".join(report.reasons)
+    if not report.passed:
+        logger.warning("gate_refused job=%s", name)
+        return JobResult(name, "refused", reason, None, run_id, report)
+    stamp = now.astimezone(UTC) if now.tzinfo else now
+    tags = {"as_of": f"{context.as_of:%Y-%m-%d}", "data_digest": context.lake.digest}
+    event = registry.register(context.workspace, name, run_id, logged.model_uri, stamp, tags)
+    logger.info("registered job=%s version=%s alias=%s", name, event["version"], CHAMPION)
+    return JobResult(name, "registered", reason, event["version"], run_id, report)

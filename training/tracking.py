@@ -1,0 +1,107 @@
+"""MLflow runs: what every job writes about itself."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import tempfile
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from qianmian.workspace import Workspace, explain_os_errors
+from training.jobs.base import Outcome
+from training.report import EvalReport, Metric
+
+EXPERIMENT = "qianmian"
+BUNDLE = "bundle"
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Logged:
+    """Where MLflow put a model."""
+
+    run_id: str
+    model_uri: str
+
+
+@contextlib.contextmanager
+def run(workspace: Workspace, name: str) -> Iterator[Any]:
+    """An MLflow run in the workspace's store. It joins ``MLFLOW_RUN_ID`` when `mlflow run` started us.
+
+    The artifacts of a database store lie in the workspace; an MLflow server keeps its own.
+    """
+    import mlflow
+
+    uri = workspace.tracking_uri
+    mlflow.set_tracking_uri(uri)
+    mlflow.set_registry_uri(uri)
+    for chatty in ("alembic", "mlflow.store.db.utils", "mlflow.utils.requirements_utils"):
+        logging.getLogger(chatty).setLevel(logging.WARNING)
+    joined = os.environ.get("MLFLOW_RUN_ID")
+    with explain_os_errors(workspace.root):
+        if joined is None:
+            if mlflow.get_experiment_by_name(EXPERIMENT) is None:
+                local = not uri.startswith(("http://", "https://", "databricks"))
+                mlflow.create_experiment(EXPERIMENT, artifact_location=workspace.artifact_root.as_uri() if local else None)
+            mlflow.set_experiment(EXPERIMENT)
+        nested = mlflow.active_run() is not None
+        with mlflow.start_run(run_name=None if joined and not nested else name, nested=nested) as active:
+            mlflow.set_tag("qianmian.job", name)
+            yield active
+
+
+def log(outcome: Outcome, report: EvalReport) -> Logged:
+    """Write parameters, data digest, spec hash, seed, metrics with intervals, baselines, plots and the model with its signature."""
+    import mlflow
+    from mlflow.models import infer_signature
+
+    from training import pyfunc
+
+    bundle = outcome.bundle
+    facts = {"as_of": bundle.as_of.isoformat(), "spec_hash": bundle.spec.hash if bundle.spec else "", **bundle.facts}
+    mlflow.log_params({**outcome.parameters, **{key: value for key, value in facts.items() if key not in outcome.parameters}})
+    mlflow.set_tags({f"qianmian.{key}": str(facts.get(key, "")) for key in ("data_digest", "spec_hash", "as_of")})
+    mlflow.log_metrics(flattened(report))
+    mlflow.log_dict(report.as_dict(), "report.json")
+    for name, figure in outcome.figures.items():
+        mlflow.log_figure(figure, f"plots/{name}")
+    example = outcome.example.to_pandas()
+    parameters = pyfunc.PARAMETERS.get(bundle.kind)
+    signature = infer_signature(example, pyfunc.answer(bundle, example, parameters), parameters)
+    with tempfile.TemporaryDirectory() as scratch:
+        folder = Path(scratch) / BUNDLE
+        bundle.save(folder)
+        info = mlflow.pyfunc.log_model(
+            name="model", python_model=str(Path(pyfunc.__file__)), artifacts={BUNDLE: str(folder)}, signature=signature,
+            pip_requirements=[f"qianmian=={_version()}"],
+        )  # fmt: skip
+    return Logged(info.run_id or "", info.model_uri)
+
+
+def flattened(report: EvalReport) -> dict[str, float]:
+    """Metric names MLflow accepts: the model's own, ``baseline/…``, ``difference/…``, ``slice/…``, each with ``.low`` and ``.high``."""
+    flat: dict[str, float] = {}
+
+    def add(prefix: str, metrics: Any) -> None:
+        for name, metric in metrics.items():
+            assert isinstance(metric, Metric)
+            key = "".join(c if c.isalnum() or c in "_-. /" else "_" for c in f"{prefix}{name}".replace("@", "_at_").replace("%", "pct"))
+            flat[key], flat[f"{key}.low"], flat[f"{key}.high"] = metric.value, metric.low, metric.high
+
+    add("", report.metrics)
+    for name, metrics in report.baselines.items():
+        add(f"baseline/{name}/", metrics)
+    add("difference/", report.differences)
+    for name, metrics in report.slices.items():
+        add(f"slice/{name}/", metrics)
+    return {key: value for key, value in flat.items() if value == value}  # MLflow's SQL stores refuse NaN in part
+
+
+def _version() -> str:
+    from qianmian import __version__
+
+    return __version__
