@@ -37,9 +37,13 @@ class UniformService(bentoml.Service):  # type: ignore[misc]
         return OneErrorShape(super().to_asgi(is_main=is_main), LOADING)
 
 
+# one request is one thread's work: numeric libraries that each wake a pool for it made a lookalike answer 20 times slower
+SINGLE_THREADED = [{"name": name, "value": "1"} for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")]
+
+
 @bentoml.service(
     name="qianmian", service_class=UniformService, workers=1, traffic={"timeout": 60},
-    logging={"access": {"enabled": False}}, http={"host": "127.0.0.1"},
+    logging={"access": {"enabled": False}}, http={"host": "127.0.0.1"}, envs=SINGLE_THREADED,
 )  # fmt: skip
 @bentoml.asgi_app(make_app(LOADING), path="/v1", name="v1")
 class Qianmian:

@@ -5,10 +5,15 @@ from __future__ import annotations
 from typing import Any
 
 from qianmian.registry import Registry
-from serving.answers import churn, recommendations
+from serving.answers import churn, lookalike, predictions, profile, rank, recommendations, similar_items
 from serving.answers.base import Endpoint
 
 ENDPOINTS: Registry[Endpoint[Any]] = Registry("endpoint", {endpoint.route: endpoint for endpoint in (
     recommendations.ENDPOINT,
+    rank.ENDPOINT,
+    similar_items.ENDPOINT,
     churn.ENDPOINT,
+    predictions.ENDPOINT,
+    profile.ENDPOINT,
+    lookalike.ENDPOINT,
 )})  # fmt: skip
