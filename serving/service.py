@@ -43,7 +43,7 @@ SINGLE_THREADED = [{"name": name, "value": "1"} for name in ("OMP_NUM_THREADS", 
 
 @bentoml.service(
     name="qianmian", service_class=UniformService, workers=1, traffic={"timeout": 60},
-    logging={"access": {"enabled": False}}, http={"host": "127.0.0.1"}, envs=SINGLE_THREADED,
+    logging={"access": {"enabled": False}}, envs=SINGLE_THREADED,
 )  # fmt: skip
 @bentoml.asgi_app(make_app(LOADING), path="/v1", name="v1")
 class Qianmian:
