@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import sys
 import time
 from collections.abc import Iterator, Sequence
@@ -84,7 +83,9 @@ class Output:
     def result(self, value: Any) -> None:
         """The machine's answer; printed only with `--json`."""
         if self.as_json:
-            sys.stdout.write(json.dumps(value, default=plain, ensure_ascii=False, allow_nan=False) + "\n")
+            import orjson  # writes NaN as null, which JSON has no word for
+
+            sys.stdout.write(orjson.dumps(value, default=plain, option=orjson.OPT_NON_STR_KEYS).decode() + "\n")
             sys.stdout.flush()
 
     def say(self, line: str = "", markup: bool = False) -> None:

@@ -2,12 +2,128 @@
 
 from __future__ import annotations
 
+import contextlib
+import tempfile
+import time
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any
+
+import typer
+
 from cli.console import Output
+from cli.demo_calls import Call, ask_everything, choose, show_calls
+from cli.ingest import make_source, show_report
 from cli.options import JsonOption, WorkspaceOption
+from cli.times import utc_now
+from cli.train import number
+from qianmian.errors import GateRefused, NotReady
 from qianmian.workspace import Workspace
+
+if TYPE_CHECKING:
+    from training import JobResult
+
+SOURCE = "completejourney"
+LOG_LINES = 15  # of the server's own output, shown when it does not come up
+
+
+class Stages:
+    """Times each stage of the way."""
+
+    def __init__(self, output: Output) -> None:
+        self.output = output
+        self.seconds: dict[str, float] = {}
+
+    @contextlib.contextmanager
+    def stage(self, name: str) -> Iterator[None]:
+        """One stage; its time is kept, the bar moves on."""
+        begun = time.perf_counter()
+        self.output.step(name)
+        yield
+        self.seconds[name] = round(time.perf_counter() - begun, 2)
+        self.output.advance()
 
 
 def demo(workspace: WorkspaceOption = None, as_json: JsonOption = False) -> None:
-    """Complete Journey from raw files to HTTP answers: ingest, features, train all, serve, ask, stop."""
+    """Complete Journey from raw files to HTTP answers: ingest, features, train all, serve, ask, stop. Running it again changes nothing."""
+    from features.ingest import ingest
+    from features.lake import Lake
+    from features.snapshot import ensure
+    from qianmian.config import load_settings
+    from training import train
+
+    output = Output(as_json)
     place = Workspace.locate(workspace)
-    Output(as_json).step(f"workspace {place.root}")
+    settings = load_settings(place.config_file)
+    stages = Stages(output)
+    with output.working(total=5, what="demo"):
+        with stages.stage("ingest"):
+            report = ingest(place, make_source(SOURCE, {}), output.step)
+        lake = Lake(place)
+        with stages.stage("features"):
+            snapshot = ensure(place, lake.default_as_of)
+        with stages.stage("train, evaluate, gate, register"):
+            results = train(place, ["all"], now=utc_now(), as_of=snapshot.as_of, settings=settings, progress=output.step)
+        with _server(stages, place, output) as url, stages.stage("HTTP calls"):
+            cast = choose(snapshot, lake)
+            calls = ask_everything(url, cast)
+    show_report(output, report)
+    output.say(
+        f"{snapshot.table.num_rows:,} customers, {len(snapshot.spec.names)} features, {len(snapshot.tags)} tags as of {snapshot.as_of}\n"
+    )
+    show_results(output, results)
+    show_calls(output, calls, cast, lake)
+    output.table(
+        "time of each stage", ["stage", "seconds"], [[name, f"{seconds:.1f}"] for name, seconds in stages.seconds.items()], ["seconds"]
+    )
+    steps = ["serve", "train churn --horizon-days 14", "score churn --out churn.csv", "models list", "doctor"]
+    known = f' --workspace "{workspace}"' if workspace else ""
+    following = [f"qianmian {step}{known}" for step in steps] + [f"mlflow ui --backend-store-uri '{place.tracking_uri}'"]
+    output.say(f"all in all {sum(stages.seconds.values()):.0f} s. Next (in the virtual environment: . .venv/bin/activate):")
+    for line in following:
+        output.say(f"  {line}")
+    refused = [result.job for result in results if result.status == "refused"]
+    output.result({
+        "workspace": place.root, "stages": stages.seconds, "ingest": report, "results": results,
+        "calls": [call.as_dict() for call in calls], "next": following, "refused": refused,
+    })  # fmt: skip
+    if refused:
+        raise typer.Exit(GateRefused.exit_code)
+
+
+@contextlib.contextmanager
+def _server(stages: Stages, place: Workspace, output: Output) -> Iterator[str]:
+    """The real server on a free port; what it printed is shown when it does not come up."""
+    from serving.server import running
+
+    with tempfile.TemporaryFile() as log, contextlib.ExitStack() as open_servers:
+        with stages.stage("start the server"):
+            try:
+                url = open_servers.enter_context(running(place, log=log))
+            except NotReady as error:
+                log.seek(0)
+                for line in log.read().decode(errors="replace").splitlines()[-LOG_LINES:]:
+                    output.step(f"server: {line}")
+                raise NotReady(error.message, where=error.where, got=error.got, hint="qianmian doctor says what is wrong") from error
+        yield url
+
+
+def show_results(output: Output, results: list[JobResult]) -> None:
+    """Every metric of every job with its interval, and the baselines it had to beat."""
+    rows: list[list[Any]] = []
+    for result in results:
+        if result.report is None:
+            rows.append([result.job, result.status, "", "", result.reason])
+            continue
+        verdict = f"{result.job} v{result.version}" if result.version is not None else f"{result.job} ({result.status})"
+        for name, metric in result.report.metrics.items():
+            others = {baseline: metrics[name] for baseline, metrics in result.report.baselines.items() if name in metrics}
+            beside = " · ".join(f"{baseline} {number(other.value)}" for baseline, other in others.items())
+            rows.append([verdict, name, number(metric.value), f"{number(metric.low)} – {number(metric.high)}", beside])
+            verdict = ""
+    columns = ["model", "metric", "value", "95 % interval", "the same metric of its baselines"]
+    output.table(
+        "measured on a period no fit or tuning has seen; registered in MLflow as champion", columns, rows, ["value", "95 % interval"]
+    )
+
+
+__all__ = ["Call", "demo"]

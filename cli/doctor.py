@@ -16,8 +16,7 @@ import typer
 from cli.console import Output
 from cli.options import JsonOption, WorkspaceOption
 from cli.times import utc_now
-from qianmian.config import load_settings
-from qianmian.errors import NotReady, QianmianError, UsageError
+from qianmian.errors import ConfigError, NotReady, QianmianError, UsageError
 from qianmian.workspace import Workspace, atomic_path
 
 OK, WARN, FAIL = "ok", "warn", "fail"
@@ -137,6 +136,8 @@ def _numbers(version: str) -> tuple[int, ...]:
 
 
 def _settings(place: Workspace, port: int) -> Iterator[Finding]:
+    from qianmian.config import load_settings
+
     try:
         load_settings(place.config_file)
     except QianmianError as error:
@@ -165,9 +166,11 @@ def _workspace(place: Workspace, port: int) -> Iterator[Finding]:
         yield Finding("workspace", FAIL, f"{place.root}: {error.message}", error.hint or "")
         return
     yield Finding("workspace", OK, str(place.root))
-    yield from _lake(place)
-    yield from _profiles(place)
-    yield from _champions(place)
+    for name, check in (("lake", _lake), ("profiles", _profiles), ("champions", _champions)):
+        try:
+            yield from check(place)
+        except QianmianError as error:
+            yield Finding(name, FAIL, str(error), error.hint or "")
 
 
 def _lake(place: Workspace) -> Iterator[Finding]:
@@ -195,6 +198,7 @@ def _lake(place: Workspace) -> Iterator[Finding]:
 def _profiles(place: Workspace) -> Iterator[Finding]:
     from features.lake import Lake
     from features.snapshot import current
+    from qianmian.config import load_settings
 
     try:
         snapshot = current(place)
@@ -222,6 +226,9 @@ def _champions(place: Workspace) -> Iterator[Finding]:
     except NotReady as error:
         yield Finding("champions", WARN, error.message, error.hint or "")
         return
+    except ConfigError:
+        yield Finding("champions", WARN, "not looked at: the settings are wrong", "see settings")
+        return
     for problem in champions.problems:
         yield Finding(
             "champion", WARN, f"{problem}; the one before it serves", "train it again, or qianmian models promote another version"
@@ -237,7 +244,7 @@ def _champions(place: Workspace) -> Iterator[Finding]:
 
 
 def _port(place: Workspace, port: int) -> Iterator[Finding]:
-    from serving.run import check_port
+    from serving.server import check_port
 
     try:
         check_port("127.0.0.1", port)

@@ -76,13 +76,19 @@ def check_engine(engine: str) -> None:
 
 def check_ending(out: Path | None, endings: tuple[str, ...]) -> None:
     """Refuse a file name that does not say a format, before the work and not after it."""
-    if out is not None and out.suffix.lower() not in endings:
+    if out is not None and out.is_dir():
+        raise UsageError(
+            "that is a folder",
+            where="--out",
+            got=str(out),
+            allowed=", ".join(endings),
+            hint=f"name a file in it, such as {out / 'table'}{endings[0]}",
+        )
+    if out is not None and out.suffix not in endings:
         raise UsageError(
             "the file's name does not say a format", where="--out", got=str(out), allowed=", ".join(endings),
             hint=f"name it {out.with_suffix(endings[0])}",
         )  # fmt: skip
-    if out is not None and out.is_dir():
-        raise UsageError("that is a folder", where="--out", got=str(out), hint=f"name a file in it, such as {out / 'profiles.parquet'}")
 
 
 def write_table(table: pa.Table, out: Path) -> None:
@@ -91,7 +97,7 @@ def write_table(table: pa.Table, out: Path) -> None:
     import pyarrow.parquet
 
     with atomic_path(out) as temporary:
-        if out.suffix.lower() == ".csv":
+        if out.suffix == ".csv":
             pyarrow.csv.write_csv(table, temporary)
         else:
             pyarrow.parquet.write_table(table, temporary, compression="zstd")

@@ -42,7 +42,7 @@ INTERRUPTED_EXIT = 130
 # typer keeps its own copy of click in some versions and imports it in others: its public exception leads to the right base
 ClickException: Any = typer.BadParameter.__mro__[2]
 DISK_FULL = ("No space left on device", "database or disk is full", "Disk quota exceeded")
-REPORT = "this is a fault of Qianmian, not of your data: run the command again with --debug and report what it prints"
+REPORT = "run the command again with --debug and report what it prints"
 
 
 class InOrder(TyperGroup):
@@ -120,7 +120,9 @@ def run(arguments: Sequence[str]) -> int:
             return _refuse(full.as_dict(), str(full), full.exit_code, as_json, debug)
         message = f"{type(error).__name__}: {' '.join(str(error).split())[:500]}"
         found = {"code": "internal", "message": message, "field": None, "hint": REPORT}
-        return _refuse(found, f"{message}. {REPORT}", UNEXPECTED_EXIT, as_json, debug)
+        return _refuse(
+            found, f"{message}. This is a fault of Qianmian, not of your data. To mend: {REPORT}", UNEXPECTED_EXIT, as_json, debug
+        )
 
 
 def quieten(debug: bool) -> None:

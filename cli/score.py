@@ -1,20 +1,179 @@
-"""`qianmian score`: answers for every customer in one file."""
+"""`qianmian score`: answers for every customer in one file; what is missing for that is built first, and said to be."""
 
 from __future__ import annotations
 
+import time
+from datetime import datetime
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from cli.console import Output
+from cli.features import check_ending
 from cli.options import AsOfOption, JsonOption, WorkspaceOption
+from cli.times import parse_as_of, utc_now
+from cli.train import show_result
+from qianmian.errors import DataError, GateRefused, UsageError
+from qianmian.workspace import Workspace
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+    from serving.champions import Champions
+
+JOB_OF = {"recommend": "recommend", "churn": "churn", "predictions": "lifecycle"}  # what is scored → whose champion scores it
+ENDINGS = (".parquet", ".csv")
+LIST_OPTIONS = ("--num-results", "--scene", "--exclude-purchased", "--candidates")
 
 
 def score(
     what: Annotated[str, typer.Argument(metavar="recommend|churn|predictions", help="What to score.")],
     out: Annotated[Path, typer.Option("--out", metavar="FILE", help="Where to write: .parquet or .csv.")],
     as_of: AsOfOption = None,
+    num_results: Annotated[
+        int | None,
+        typer.Option("--num-results", metavar="K", help="recommend: items a customer, 1 to 500. [default: 10]", show_default=False),
+    ] = None,
+    scene: Annotated[
+        str | None,
+        typer.Option(
+            "--scene", metavar="home|discover", help="recommend: discover hides what was bought before. [default: home]", show_default=False
+        ),
+    ] = None,
+    exclude_purchased: Annotated[
+        bool, typer.Option("--exclude-purchased", help="recommend: hide what was bought before, in any scene.")
+    ] = False,
+    candidates: Annotated[
+        Path | None,
+        typer.Option("--candidates", metavar="FILE", help="recommend: only these items; an id a line, or .csv/.parquet with item_id."),
+    ] = None,
     workspace: WorkspaceOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Score every customer with the champions."""
+    """Score every customer with the champion; without one, it is trained first."""
+    moment = parse_as_of(as_of)
+    _check_options(what, [num_results is not None, scene is not None, exclude_purchased, candidates is not None])
+    check_ending(out, ENDINGS)
+    wanted = read_candidates(candidates) if candidates is not None else None
+
+    from serving.batch import write
+    from serving.champions import load_from_workspace
+
+    output = Output(as_json)
+    place = Workspace.locate(workspace).require()
+    begun = time.perf_counter()
+    with output.working():
+        trained = ensure_champion(output, place, JOB_OF[what], moment)
+        ensure_profiles(output, place)
+        output.step(f"scoring {what}")
+        champions = load_from_workspace(place)
+        options = {"num_results": num_results, "scene": scene, "exclude_purchased": exclude_purchased or None, "candidates": wanted}
+        table = score_table(champions, place, what, moment, {key: value for key, value in options.items() if value is not None})
+        output.step(f"writing {out}")
+        write(table, out)
+    version = champions.need(JOB_OF[what]).version
+    seconds = time.perf_counter() - begun
+    customers = len(set(table["one_id"].to_pylist()))
+    output.result({
+        "workspace": place.root, "out": out, "rows": table.num_rows, "customers": customers, "columns": table.column_names,
+        "as_of": table["as_of"][0].as_py() if table.num_rows else None, "model": JOB_OF[what], "model_version": version,
+        "trained_first": trained, "seconds": round(seconds, 3),
+    })  # fmt: skip
+    output.say(f"{out}: {table.num_rows:,} rows of {customers:,} customers, {JOB_OF[what]} version {version}, {seconds:.1f} s")
+
+
+def _check_options(what: str, given: list[bool]) -> None:
+    if what not in JOB_OF:
+        raise UsageError("there is nothing of that name to score", got=what, allowed=", ".join(JOB_OF), hint="qianmian score --help")
+    wrong = [name for name, is_given in zip(LIST_OPTIONS, given, strict=True) if is_given]
+    if what != "recommend" and wrong:
+        raise UsageError(
+            f"`score {what}` does not take {', '.join(wrong)}", where="qianmian score", hint="leave it out, or score recommend"
+        )
+
+
+def read_candidates(path: Path) -> list[str]:
+    """The item ids of a file: one a line, or the column `item_id` of a CSV or Parquet file.
+
+    Raises
+    ------
+    UsageError
+        The file is not there, has no `item_id`, or is empty.
+    """
+    import pyarrow as pa
+    import pyarrow.csv
+    import pyarrow.parquet
+
+    if not path.is_file():
+        raise UsageError("there is no such file", where="--candidates", got=str(path), hint="name a file with an item id a line")
+    try:
+        if path.suffix in ENDINGS:
+            as_text = pyarrow.csv.ConvertOptions(column_types={"item_id": pa.string()})
+            table = pyarrow.parquet.read_table(path) if path.suffix == ".parquet" else pyarrow.csv.read_csv(path, convert_options=as_text)
+            if "item_id" not in table.column_names:
+                raise UsageError(
+                    "the candidates have no column item_id", where=str(path), got=", ".join(table.column_names), hint="name it item_id"
+                )
+            found = [str(value) for value in table["item_id"].to_pylist() if value is not None]
+        else:
+            found = [line.strip() for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
+    except (pa.ArrowException, UnicodeDecodeError) as error:
+        raise UsageError(
+            "the candidates cannot be read", where=str(path), got=str(error).splitlines()[0], hint="a text file with an id a line"
+        ) from error
+    if not found:
+        raise UsageError("the file of candidates is empty", where=str(path), hint="an item id a line")
+    return found
+
+
+def ensure_champion(output: Output, place: Workspace, job: str, moment: datetime | None) -> bool:
+    """Train the champion of a job where there is none; True when it was.
+
+    Raises
+    ------
+    GateRefused
+        The gate refused what was trained.
+    """
+    from qianmian.config import load_settings
+    from serving.registry import version_of
+
+    if version_of(place, job) is not None:
+        return False
+    from training import train
+
+    output.step(f"there is no {job} champion yet: training it first")
+    settings = load_settings(place.config_file)
+    for result in train(place, [job], now=utc_now(), as_of=moment, settings=settings, progress=output.step):
+        show_result(output, result)
+        if result.status == "refused":
+            raise GateRefused(f"the gate refused {job}, so there is nothing to score with", got=result.reason, hint="see its run in MLflow")
+    return True
+
+
+def ensure_profiles(output: Output, place: Workspace) -> None:
+    """Build the profiles where there are none, or where the lake holds other data than they were made of."""
+    from features.lake import Lake
+    from features.snapshot import current, current_name, ensure
+
+    lake = Lake(place)
+    if current_name(place) is None or current(place).data_digest != lake.digest:
+        output.step(f"the profiles are missing or of other data: building them as of {lake.default_as_of:%Y-%m-%d}")
+        ensure(place, lake.default_as_of)
+
+
+def score_table(champions: Champions, place: Workspace, what: str, moment: datetime | None, options: dict[str, Any]) -> pa.Table:
+    """The scores of everybody as a table."""
+    from features.builder import Builder
+    from features.lake import Lake
+    from serving.batch import score_churn, score_predictions, score_recommend
+
+    if what == "recommend":
+        return score_recommend(champions, as_of=moment, **options)
+    # profiles of another moment than the current ones are built for this file only; what is served stays
+    other = moment is not None and moment != champions.customers.as_of
+    builder = Builder(Lake(place)) if other else None
+    scored = (score_churn if what == "churn" else score_predictions)(champions, as_of=moment, builder=builder)
+    if not scored.num_rows:
+        raise DataError("no customer is known at that time", got=str(moment), hint="a later --as-of")
+    return scored

@@ -21,8 +21,8 @@ def serve(
 ) -> None:
     """Serve the champions over HTTP (BentoML); Ctrl-C stops."""
     from serving.registry import list_models
-    from serving.run import check_port
     from serving.run import serve as run_server
+    from serving.server import check_port
 
     output = Output(as_json)
     place = Workspace.locate(workspace).require()

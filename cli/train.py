@@ -9,7 +9,6 @@ import typer
 from cli.console import Output
 from cli.options import AsOfOption, JsonOption, WorkspaceOption
 from cli.times import as_of_or_default, note_empty_days, utc_now
-from qianmian.config import load_settings
 from qianmian.errors import DataError, GateRefused
 from qianmian.workspace import Workspace
 
@@ -45,6 +44,7 @@ def train(
 ) -> None:
     """Train, evaluate against baselines, pass the gate, register in MLflow as champion. `all` does what the data allows."""
     from features.lake import Lake
+    from qianmian.config import load_settings
     from training import JOBS
     from training import train as run_jobs
 

@@ -1,0 +1,216 @@
+"""The demo's HTTP calls: who is asked about, real requests to the real server, and the answers as people read them."""
+
+from __future__ import annotations
+
+import json
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any
+
+from cli.console import Output
+from cli.train import number
+from qianmian.errors import NotReady
+
+if TYPE_CHECKING:
+    from features.lake import Lake
+    from features.snapshot import Snapshot
+
+SEED_CATEGORY = "GROCERY/CAT FOOD"
+SEED_SIZE = 40
+FOUND_SIZE = 50
+NEWCOMER = "walked-in-today"
+NOBODY = "nobody-we-know"
+
+
+@dataclass(frozen=True)
+class Cast:
+    """Who the demo asks about.
+
+    Attributes
+    ----------
+    regular : str
+        A customer with a long history.
+    attributes : dict of str to str
+        All that is known of a newcomer.
+    churners : list of str
+        Customers from just back to long silent.
+    seed, buyers : list of str
+        The customers who bought most often in `SEED_CATEGORY`, and all who ever did.
+    """
+
+    regular: str
+    attributes: dict[str, str]
+    churners: list[str]
+    seed: list[str]
+    buyers: list[str]
+    customers: int
+
+
+@dataclass(frozen=True)
+class Call:
+    """One request and its answer."""
+
+    what: str
+    route: str
+    request: dict[str, Any]
+    answer: dict[str, Any]
+    milliseconds: float
+
+    def as_dict(self) -> dict[str, Any]:
+        return asdict(self)
+
+
+def choose(snapshot: Snapshot, lake: Lake) -> Cast:
+    """The same people every time for the same data."""
+    table = snapshot.table.select(["user_id", "orders_total", "days_since_last_order"]).to_pylist()
+    by_orders = sorted(table, key=lambda row: (row["orders_total"], row["user_id"]))
+    regular = by_orders[int(len(by_orders) * 0.8)]["user_id"]
+    recent = sorted((row for row in table if row["orders_total"] >= 5), key=lambda row: (row["days_since_last_order"], row["user_id"]))
+    churners = [recent[int((len(recent) - 1) * share)]["user_id"] for share in (0.1, 0.5, 0.75, 0.85, 0.9)]
+    connection = lake.connect()
+    lines = connection.table("transactions")
+    items = connection.table("items")
+    wanted = items.filter(items.category.startswith(SEED_CATEGORY)).select("item_id")
+    bought = lines.filter(lines.source_user_id.notnull()).semi_join(wanted, "item_id")
+    counts = bought.group_by("source_user_id").aggregate(n=bought.count()).to_pyarrow().to_pylist()
+    buyers = [row["source_user_id"] for row in sorted(counts, key=lambda row: (-row["n"], row["source_user_id"]))]
+    return Cast(regular, _attributes(snapshot), churners, buyers[:SEED_SIZE], buyers, snapshot.table.num_rows)
+
+
+def _attributes(snapshot: Snapshot) -> dict[str, str]:
+    """The attributes of the first customer who has told all of them."""
+    names = [name for name in snapshot.table.column_names if name.startswith("profile_")]
+    for row in snapshot.table.select(names).to_pylist():
+        if all(isinstance(value, str) and value for value in row.values()):
+            return {name.removeprefix("profile_"): value for name, value in row.items()}
+    return {}
+
+
+def ask_everything(url: str, cast: Cast) -> list[Call]:
+    """One call of each kind, the first of them twice: the second shows the time of a warm server."""
+    asked: list[tuple[str, str, dict[str, Any]]] = [
+        ("a regular customer", "/v1/recommendations", {"user_id": cast.regular, "num_results": 5, "explain": True}),
+        ("the same, only what is new to them", "/v1/recommendations", {"user_id": cast.regular, "num_results": 5, "scene": "discover"}),
+        (
+            "a newcomer: no history, only attributes", "/v1/recommendations",
+            {"user_id": NEWCOMER, "num_results": 5, "context": {"attributes": cast.attributes}},
+        ),
+        ("somebody nothing is known of", "/v1/recommendations", {"user_id": NOBODY, "num_results": 5}),
+        ("who is about to leave", "/v1/churn", {"user_ids": [*cast.churners, NOBODY], "explain": True}),
+        ("what comes next for them", "/v1/predictions", {"user_ids": cast.churners}),
+        (f"who is like the {len(cast.seed)} best {SEED_CATEGORY} customers", "/v1/lookalike", {"seed_user_ids": cast.seed, "size": FOUND_SIZE}),
+        ("who the regular customer is", "/v1/profile", {"user_id": cast.regular}),
+    ]  # fmt: skip
+    return [ask(url, what, route, body) for what, route, body in asked]
+
+
+def ask(url: str, what: str, route: str, body: dict[str, Any]) -> Call:
+    """POST one JSON body.
+
+    Raises
+    ------
+    NotReady
+        The server refused it or went away.
+    """
+    request = urllib.request.Request(url + route, json.dumps(body).encode(), {"Content-Type": "application/json"}, method="POST")
+    begun = time.perf_counter()
+    try:
+        with urllib.request.urlopen(request, timeout=60) as answer:
+            text = answer.read()
+    except urllib.error.HTTPError as error:
+        said = error.read().decode(errors="replace")[:500]
+        raise NotReady(
+            f"the server answered {error.code}", where=f"POST {route}", got=said, hint="qianmian doctor says what is missing"
+        ) from error
+    except OSError as error:
+        raise NotReady("the server does not answer", where=url + route, got=str(error), hint="run the demo again") from error
+    return Call(what, route, body, json.loads(text), round((time.perf_counter() - begun) * 1000, 2))
+
+
+# ---- printing --------------------------------------------------------------------------------------------------------
+
+
+def show_calls(output: Output, calls: Sequence[Call], cast: Cast, lake: Lake) -> None:
+    """Every call with its answer."""
+    if output.as_json:
+        return
+    names = item_names(lake, {item["item_id"] for call in calls for item in call.answer.get("items", [])})
+    for call in calls:
+        output.say(f"{call.what}", markup=False)
+        output.say(f"POST {call.route} {_short(call.request)}  → 200 in {call.milliseconds:.1f} ms")
+        if "items" in call.answer:
+            _show_items(output, call.answer, names)
+        elif call.route == "/v1/churn":
+            _show_churn(output, call.answer)
+        elif call.route == "/v1/predictions":
+            _show_predictions(output, call.answer)
+        elif call.route == "/v1/lookalike":
+            _show_lookalike(output, call.answer, cast)
+        else:
+            _show_profile(output, call.answer)
+        output.say()
+
+
+def item_names(lake: Lake, item_ids: set[str]) -> dict[str, tuple[str, str]]:
+    """Category and brand of each item."""
+    items = lake.connect().table("items")
+    rows = items.filter(items.item_id.isin(sorted(item_ids))).select("item_id", "category", "brand").to_pyarrow().to_pylist()
+    return {row["item_id"]: (row["category"] or "", row["brand"] or "") for row in rows}
+
+
+def _short(body: dict[str, Any], most: int = 120) -> str:
+    text = json.dumps(body, ensure_ascii=False)
+    return text if len(text) <= most else text[: most - 1] + "…"
+
+
+def _show_items(output: Output, answer: dict[str, Any], names: dict[str, tuple[str, str]]) -> None:
+    rows = []
+    for item in answer["items"]:
+        category, brand = names.get(item["item_id"], ("", ""))
+        rows.append([str(item["rank"]), item["item_id"], category, brand, item["source"], "; ".join(item.get("reasons") or [])])
+    output.table("", ["rank", "item_id", "category", "brand", "source", "reason"], rows, ["rank"])
+    output.say(
+        f"  fallback: {answer['fallback'] or 'none, all from this customer’s own history'}; model version {answer['model']['version']}"
+    )
+
+
+def _show_churn(output: Output, answer: dict[str, Any]) -> None:
+    rows = []
+    for score in answer["scores"]:
+        probability = score["churn_probability"]
+        why = "; ".join(f"{reason['description']} {reason['value']} {reason['effect']}" for reason in (score.get("reasons") or [])[:2])
+        rows.append(
+            [score["user_id"], "" if probability is None else number(probability), score["risk_band"], score["no_score_reason"] or why]
+        )
+    output.table("", ["user_id", "churn_probability", "risk_band", "why"], rows, ["churn_probability"])
+
+
+def _show_predictions(output: Output, answer: dict[str, Any]) -> None:
+    rows = []
+    for score in answer["scores"]:
+        following = sorted((score.get("next_stage") or {}).items(), key=lambda pair: -pair[1])[:3]
+        rows.append([score["user_id"], score["lifecycle_stage"], ", ".join(f"{stage} {share:.0%}" for stage, share in following)])
+    output.table("", ["user_id", "lifecycle_stage", "most likely next"], rows)
+
+
+def _show_lookalike(output: Output, answer: dict[str, Any], cast: Cast) -> None:
+    found = [user["user_id"] for user in answer["users"]]
+    also, share = len(set(found) & set(cast.buyers)), len(set(cast.buyers) - set(cast.seed)) / max(cast.customers - len(cast.seed), 1)
+    shown = ", ".join(f"{user['user_id']} ({number(user['score'])})" for user in answer["users"][:6])
+    output.say(f"  {len(found)} customers: {shown}, …")
+    output.say(f"  {also} of them have bought {SEED_CATEGORY} too; of all customers outside the seed {share:.0%} have")
+    evidence = answer["evidence"] or {}
+    measured = {name: value for name, value in evidence.items() if isinstance(value, dict) and "low" in value}
+    told = ", ".join(
+        f"{name.replace('_', ' ')} {number(one['value'])} [{number(one['low'])}, {number(one['high'])}]" for name, one in measured.items()
+    )
+    output.say(f"  evidence, half of the seed hidden and searched for: {told}")
+
+
+def _show_profile(output: Output, answer: dict[str, Any]) -> None:
+    for category, tags in answer["tags"].items():
+        values = {name: tag["value"] for name, tag in tags.items() if tag["value"] is not None}
+        output.say(f"  {category}: " + ", ".join(f"{name} {value}" for name, value in values.items()))

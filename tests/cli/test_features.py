@@ -1,0 +1,66 @@
+"""`qianmian features`: the file of the design, dates, and refusals before any work."""
+
+from __future__ import annotations
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+
+def test_the_file_has_a_row_a_customer_and_a_column_a_feature(qianmian, fresh_shop, tmp_path):
+    out = tmp_path / "profiles.parquet"
+    done = qianmian("features", "--out", out, "--workspace", fresh_shop, "--json")
+    assert done.code == 0
+    table = pq.read_table(out)
+    ids = table["one_id"].to_pylist()
+    assert len(set(ids)) == len(ids) == done.json["customers"]
+    assert table.column_names[:3] == ["one_id", "user_id", "user_source"]
+    assert table.column_names[3:] == done.json["features"]
+    assert {str(field.type) for field in table.schema} == {"string", "double"}
+    assert pa.types.is_string(table.schema.field("top_category").type)
+    assert "features" in done.json
+    assert done.json["as_of"] == "2024-03-31T00:00:00"
+
+
+def test_a_csv_too(qianmian, fresh_shop, tmp_path):
+    assert qianmian("features", "--out", tmp_path / "profiles.csv", "--workspace", fresh_shop).code == 0
+    assert (tmp_path / "profiles.csv").read_text().startswith('"one_id","user_id"')
+
+
+def test_as_of_reads_nothing_later(qianmian, fresh_shop, tmp_path):
+    out = tmp_path / "profiles.parquet"
+    assert qianmian("features", "--as-of", "2024-02-01", "--out", out, "--workspace", fresh_shop).code == 0
+    assert max(pq.read_table(out)["days_since_first_order"].to_pylist()) <= 31.0
+
+
+def test_an_as_of_long_after_the_data_is_said_to_look_silent(qianmian, fresh_shop):
+    done = qianmian("features", "--as-of", "2024-06-01", "--workspace", fresh_shop)
+    assert done.code == 0
+    assert "the data ends 2024-03-30" in done.err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "said"),
+    [
+        (["--as-of", "someday"], 2, "YYYY-MM-DD"),
+        (["--as-of", "2024-02-30"], 2, "--as-of"),
+        (["--as-of", "1999-01-01"], 3, "no customer is known"),
+        (["--engine", "spark"], 2, "leave --engine out"),
+        (["--engine", "abacus"], 2, "duckdb"),
+        (["--out", "profiles.xlsx"], 2, ".parquet"),
+        (["--out", "."], 2, ".parquet"),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, list) else "",
+)
+def test_what_cannot_be_done_is_refused(qianmian, fresh_shop, arguments, code, said):
+    done = qianmian("features", *arguments, "--workspace", fresh_shop)
+    assert done.code == code
+    assert said in done.err
+    assert "To mend" in done.err
+
+
+def test_a_folder_that_cannot_be_written_to_is_exit_2(qianmian, fresh_shop, tmp_path):
+    (tmp_path / "file").write_text("")
+    done = qianmian("features", "--out", tmp_path / "file" / "profiles.parquet", "--workspace", fresh_shop)
+    assert done.code == 2
+    assert "a file stands where a folder is needed" in done.err
