@@ -16,11 +16,10 @@ from mlflow.models import set_model
 from mlflow.pyfunc.model import PythonModel, PythonModelContext
 
 from features.dataset import index_of
-from features.lifecycle import stages_of
+from features.lifecycle import NEEDS, lifecycle_stage
 from features.spec import UserFeatures
 from models.bundle import ModelBundle
 from qianmian.errors import DataError
-from training.jobs.lifecycle import with_stage
 
 
 def _recommend(bundle: ModelBundle, frame: pd.DataFrame, params: Mapping[str, Any]) -> pd.DataFrame:
@@ -48,9 +47,9 @@ def _churn(bundle: ModelBundle, frame: pd.DataFrame, params: Mapping[str, Any]) 
 
 
 def _lifecycle(bundle: ModelBundle, frame: pd.DataFrame, params: Mapping[str, Any]) -> pd.DataFrame:
-    wanted = _encoded(bundle, frame)
-    stages = np.asarray(frame["lifecycle_stage"].to_numpy(), dtype=np.str_) if "lifecycle_stage" in frame else stages_of(wanted)
-    return pd.DataFrame(bundle.model.predict_proba(with_stage(wanted.values, stages)), columns=bundle.model.classes_.tolist())
+    today = frame["lifecycle_stage"] if "lifecycle_stage" in frame else lifecycle_stage({name: frame[name].to_numpy() for name in NEEDS})
+    probabilities = bundle.model.predict_proba(_encoded(bundle, frame).values, np.asarray(today, dtype=np.str_))
+    return pd.DataFrame(probabilities, columns=bundle.model.classes_.tolist())
 
 
 def _lookalike(bundle: ModelBundle, frame: pd.DataFrame, params: Mapping[str, Any]) -> pd.DataFrame:
@@ -71,7 +70,8 @@ def answer(bundle: ModelBundle, frame: pd.DataFrame, params: Mapping[str, Any] |
     Parameters
     ----------
     frame : DataFrame
-        `user_id` (one_id) for recommend and lookalike (there: the seed); one column a feature, categories as text, for churn and lifecycle.
+        `user_id` (one_id) for recommend and lookalike (there: the seed); one column a feature, categories as text, for churn and lifecycle
+        (there with `lifecycle_stage`, or the features it is made of).
     """
     return ANSWERS[bundle.kind](bundle, frame, params or {})
 

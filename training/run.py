@@ -18,7 +18,7 @@ from qianmian.schema import CHAMPION
 from qianmian.workspace import Workspace
 from training.gate import judge
 from training.jobs import JOBS
-from training.jobs.base import Context, Progress
+from training.jobs.base import Context, Outcome, Progress
 from training.report import EvalReport
 
 logger = logging.getLogger(__name__)
@@ -88,11 +88,13 @@ def train(
     for job in chosen:
         started = time.perf_counter()
         try:
-            result = _one(context, job.name, now)
+            outcome = job.run(context)
         except DataError as error:
             if not every:
                 raise
             result = JobResult(job.name, "skipped", str(error))
+        else:
+            result = _finish(context, job.name, outcome, now)
         results.append(JobResult(**{**result.__dict__, "seconds": round(time.perf_counter() - started, 2)}))
         progress(f"{job.name}: {result.status} in {results[-1].seconds:.1f} s")
     # serving reads the profiles the models were trained beside
@@ -114,8 +116,8 @@ def _moment(lake: Lake, as_of: datetime | None) -> datetime:
     return as_of
 
 
-def _one(context: Context, name: str, now: datetime) -> JobResult:
-    outcome = JOBS[name].run(context)
+def _finish(context: Context, name: str, outcome: Outcome, now: datetime) -> JobResult:
+    """Gate, log, register."""
     report = judge(outcome.report, outcome.rules)
     # imported here: MLflow is only needed once there is something to log
     from training import registry, tracking

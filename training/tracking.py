@@ -6,6 +6,7 @@ import contextlib
 import logging
 import os
 import tempfile
+import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -41,6 +42,7 @@ def run(workspace: Workspace, name: str) -> Iterator[Any]:
     mlflow.set_registry_uri(uri)
     for chatty in ("alembic", "mlflow.store.db.utils", "mlflow.utils.requirements_utils"):
         logging.getLogger(chatty).setLevel(logging.WARNING)
+    os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
     joined = os.environ.get("MLFLOW_RUN_ID")
     with explain_os_errors(workspace.root):
         if joined is None:
@@ -75,6 +77,8 @@ def log(outcome: Outcome, report: EvalReport) -> Logged:
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch) / BUNDLE
         bundle.save(folder)
+        # the table example is the signature; MLflow would also want one to replay
+        warnings.filterwarnings("ignore", message=".*input example was not provided.*", category=UserWarning)
         info = mlflow.pyfunc.log_model(
             name="model", python_model=str(Path(pyfunc.__file__)), artifacts={BUNDLE: str(folder)}, signature=signature,
             pip_requirements=[f"qianmian=={_version()}"],

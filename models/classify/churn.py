@@ -37,7 +37,7 @@ class ChurnClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
     """
 
     def __init__(
-        self, n_estimators: int = 300, max_depth: int = 3, learning_rate: float = 0.03, min_child_weight: float = 20.0, subsample: float = 0.7,
+        self, n_estimators: int = 150, max_depth: int = 3, learning_rate: float = 0.05, min_child_weight: float = 20.0, subsample: float = 0.7,
         colsample_bytree: float = 0.4, reg_lambda: float = 5.0, folds: int = 5, seed: int = 0,
     ) -> None:  # fmt: skip
         self.n_estimators, self.max_depth, self.learning_rate = n_estimators, max_depth, learning_rate

@@ -13,6 +13,7 @@ from sklearn.base import BaseEstimator, ClassifierMixin
 from models.classify.boosting import load_booster, matrix, save_booster
 from models.persist import load_json
 from qianmian.errors import DataError
+from qianmian.schema import LIFECYCLE_STAGES
 from qianmian.workspace import write_json
 
 
@@ -30,8 +31,8 @@ class NextStageClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         self.n_estimators, self.max_depth, self.learning_rate = n_estimators, max_depth, learning_rate
         self.min_child_weight, self.subsample, self.colsample_bytree, self.seed = min_child_weight, subsample, colsample_bytree, seed
 
-    def fit(self, X: NDArray[np.float32], y: NDArray[np.str_]) -> Self:
-        """Learn from (n, f) features and the stage (n,) each customer was in one horizon later.
+    def fit(self, X: NDArray[np.float32], today: NDArray[np.str_], y: NDArray[np.str_]) -> Self:
+        """Learn from (n, f) features, today's stage (n,) and the stage (n,) each customer was in one horizon later.
 
         Raises
         ------
@@ -50,17 +51,17 @@ class NextStageClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
             "objective": "multi:softprob", "num_class": len(self.classes_), "max_depth": self.max_depth, "eta": self.learning_rate, "seed": self.seed,
             "min_child_weight": self.min_child_weight, "subsample": self.subsample, "colsample_bytree": self.colsample_bytree, "tree_method": "hist",
         }  # fmt: skip
-        self.booster_ = xgb.train(parameters, matrix(X, codes), num_boost_round=self.n_estimators)
+        self.booster_ = xgb.train(parameters, matrix(_with_stage(X, today), codes), num_boost_round=self.n_estimators)
         return self
 
-    def predict_proba(self, X: NDArray[np.float32]) -> NDArray[np.float64]:
-        """(n, number of stages), rows sum to 1."""
-        p = np.asarray(self.booster_.predict(matrix(X)), dtype=np.float64).reshape(len(X), len(self.classes_))
+    def predict_proba(self, X: NDArray[np.float32], today: NDArray[np.str_]) -> NDArray[np.float64]:
+        """The probability of each of `classes_` for customers in the stages `today`, (n, number of classes), rows sum to 1."""
+        p = np.asarray(self.booster_.predict(matrix(_with_stage(X, today))), dtype=np.float64).reshape(len(X), len(self.classes_))
         return np.asarray(p / p.sum(axis=1, keepdims=True))
 
-    def predict(self, X: NDArray[np.float32]) -> NDArray[np.str_]:
+    def predict(self, X: NDArray[np.float32], today: NDArray[np.str_]) -> NDArray[np.str_]:
         """The likeliest next stage, (n,)."""
-        return np.asarray(self.classes_[self.predict_proba(X).argmax(axis=1)])
+        return np.asarray(self.classes_[self.predict_proba(X, today).argmax(axis=1)])
 
     def save(self, folder: Path) -> None:
         """Write the booster as XGBoost JSON and the rest as JSON."""
@@ -78,3 +79,9 @@ class NextStageClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         model.classes_, model.n_features_in_ = np.asarray(described["classes"], dtype=np.str_), described["n_features"]
         model.booster_ = load_booster(folder / "booster.json")
         return model
+
+
+def _with_stage(X: NDArray[np.float32], today: NDArray[np.str_]) -> NDArray[np.float32]:
+    """Features with today's stage as an ordered code in the last column, (n, f + 1)."""
+    codes = np.array([LIFECYCLE_STAGES.index(stage) for stage in today.tolist()], dtype=np.float32)
+    return np.column_stack([X, codes]).astype(np.float32)

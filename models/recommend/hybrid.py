@@ -13,6 +13,7 @@ from features.dataset import TrainingSet
 from models.persist import Arrays
 from models.ranked import NOT_A_CANDIDATE
 from models.recommend.base import Attributes, Recommender
+from models.recommend.popular import recent_customers
 
 PREFIX = "profile_"
 MAX_VALUES = 200  # an attribute with more values than this is an id, not a trait
@@ -22,6 +23,14 @@ class HybridRecommender(Recommender):
     """WARP-trained hybrid with user features (identity + profile attributes) and item features (identity + category levels + brand).
 
     A user without history is represented by the attributes alone; without attributes either, the model has no answer.
+
+    Parameters
+    ----------
+    prior_days : float
+        An item's prior is log(1 + customers of the last `prior_days`); WARP's own item bias is too noisy for strangers.
+    personal_weight : float
+        Weight of what sets the user apart from the average customer, (user − average) · item, beside the prior. Validated on
+        Complete Journey (October 2017, histories hidden): NDCG@10 .257 at 0.5, .252 for the prior alone, .243 for LightFM's own score.
 
     Attributes
     ----------
@@ -36,13 +45,16 @@ class HybridRecommender(Recommender):
     def __init__(
         self,
         factors: int = 32,
-        epochs: int = 10,
+        epochs: int = 5,
+        prior_days: float = 28.0,
+        personal_weight: float = 0.5,
         learning_rate: float = 0.05,
         item_alpha: float = 1e-6,
         user_alpha: float = 1e-5,
         seed: int = 0,
     ) -> None:
         self.factors, self.epochs, self.learning_rate = factors, epochs, learning_rate
+        self.prior_days, self.personal_weight = prior_days, personal_weight
         self.item_alpha, self.user_alpha, self.seed = item_alpha, user_alpha, seed
 
     def _fit(self, train: TrainingSet) -> None:
@@ -57,23 +69,26 @@ class HybridRecommender(Recommender):
         )
         model = LightFM(no_components=self.factors, loss="warp", learning_rate=self.learning_rate, item_alpha=self.item_alpha, user_alpha=self.user_alpha,
                         random_state=np.random.RandomState(self.seed))  # fmt: skip
-        model.fit(
-            train.interactions.matrix().tocoo(), user_features=user_features, item_features=item_features, epochs=self.epochs, num_threads=1
-        )
+        counts = train.interactions.matrix()
+        model.fit(counts.tocoo(), user_features=user_features, item_features=item_features, epochs=self.epochs, num_threads=1)
         _, user_vectors = model.get_user_representations()
-        item_bias, item_vectors = model.get_item_representations(item_features)
-        # what the model uses of a user: the embedding of each feature; the user bias shifts all items alike and is dropped
+        _, item_vectors = model.get_item_representations(item_features)
+        # what the model uses of a user is the embedding of each feature: a user bias shifts all items alike
         self.user_vectors_ = np.asarray(user_features @ user_vectors, dtype=np.float32)
         self.attribute_names_ = names
         self.attribute_vectors_ = np.asarray(user_vectors[train.n_users :], dtype=np.float32)
         self.user_attributes_ = attributes.astype(np.float32)
         self.item_vectors_ = np.asarray(item_vectors, dtype=np.float32)
-        self.item_biases_ = np.asarray(item_bias, dtype=np.float32)
+        self.item_prior_ = np.log1p(recent_customers(train, self.prior_days))
+        strangers, described = self._strangers(self.user_attributes_)
+        average = strangers[described] if described.any() else self.user_vectors_
+        self.center_ = average.mean(axis=0, dtype=np.float32)
 
     def _scores(self, users: NDArray[np.int64], attributes: Sequence[Attributes | None] | None) -> NDArray[np.float32]:
         vectors, answerable = self.represent(users, attributes)
         scores = np.full((len(users), self.n_items_), NOT_A_CANDIDATE, dtype=np.float32)
-        scores[answerable] = vectors[answerable] @ self.item_vectors_.T + self.item_biases_
+        personal = (vectors[answerable] - self.center_) @ self.item_vectors_.T
+        scores[answerable] = self.item_prior_ + np.float32(self.personal_weight) * personal
         return scores
 
     def represent(
@@ -83,23 +98,21 @@ class HybridRecommender(Recommender):
 
         With history: identity and attributes. Without: the mean of the attribute embeddings, those given in the call first.
         """
+        inside = np.maximum(users, 0)
+        vectors, answerable = self._strangers(self.user_attributes_[inside]) if self.n_users_ else self._nobody(len(users))
+        answerable &= users >= 0
         warm = self._has_history(users)
-        vectors = np.zeros((len(users), self.item_vectors_.shape[1]), dtype=np.float32)
-        vectors[warm] = self.user_vectors_[users[warm]]
-        answerable = warm.copy()
-        for row in np.flatnonzero(~warm):  # cold users only, and serving asks for one
-            given = attributes[int(row)] if attributes is not None else None
-            known = (
-                self._codes(given)
-                if given
-                else self.user_attributes_[users[row]].indices
-                if users[row] >= 0
-                else np.empty(0, dtype=np.int64)
-            )
-            if len(known):
-                vectors[row] = self.attribute_vectors_[known].mean(axis=0)
-                answerable[row] = True
+        vectors[warm], answerable[warm] = self.user_vectors_[users[warm]], True
+        for row, given in enumerate(attributes or ()):  # attributes come with a request, a handful at a time
+            if given and not warm[row] and len(codes := self._codes(given)):
+                vectors[row], answerable[row] = self.attribute_vectors_[codes].mean(axis=0), True
         return vectors, answerable
+
+    def _strangers(self, attributes: sparse.csr_matrix) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
+        return np.asarray(_normalised(attributes) @ self.attribute_vectors_, dtype=np.float32), np.diff(attributes.indptr) > 0
+
+    def _nobody(self, n: int) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
+        return np.zeros((n, self.item_vectors_.shape[1]), dtype=np.float32), np.zeros(n, dtype=bool)
 
     def _codes(self, given: Attributes) -> NDArray[np.int64]:
         wanted = [f"{name}={value}" for name, value in given.items()]
@@ -111,8 +124,10 @@ class HybridRecommender(Recommender):
     def _state(self) -> Arrays:
         traits = self.user_attributes_
         return {
-            "user_vectors": self.user_vectors_, "attribute_names": self.attribute_names_, "attribute_vectors": self.attribute_vectors_,
-            "item_vectors": self.item_vectors_, "item_biases": self.item_biases_,
+            "user_vectors": self.user_vectors_,
+            "attribute_names": self.attribute_names_, "attribute_vectors": self.attribute_vectors_,
+            "item_vectors": self.item_vectors_, "item_prior": self.item_prior_,
+            "center": self.center_,
             "traits_data": traits.data, "traits_indices": traits.indices, "traits_indptr": traits.indptr, "traits_shape": np.asarray(traits.shape),
         }  # fmt: skip
 
@@ -121,7 +136,7 @@ class HybridRecommender(Recommender):
 
         self.user_vectors_, self.attribute_names_ = state["user_vectors"], state["attribute_names"]
         self.attribute_vectors_, self.user_attributes_ = state["attribute_vectors"], unpack_csr("traits", state)
-        self.item_vectors_, self.item_biases_ = state["item_vectors"], state["item_biases"]
+        self.item_vectors_, self.item_prior_, self.center_ = state["item_vectors"], state["item_prior"], state["center"]
 
 
 def user_attributes(train: TrainingSet) -> tuple[NDArray[np.str_], sparse.csr_matrix]:

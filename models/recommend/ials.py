@@ -33,10 +33,10 @@ class ImplicitALSRecommender(Recommender):
         from implicit.cpu.als import AlternatingLeastSquares
         from threadpoolctl import threadpool_limits
 
-        model = AlternatingLeastSquares(
-            factors=self.factors, iterations=self.iterations, regularization=self.regularization, random_state=self.seed, num_threads=1
-        )  # one thread: the same seed gives the same factors
         with threadpool_limits(1, "blas"):
+            model = AlternatingLeastSquares(
+                factors=self.factors, iterations=self.iterations, regularization=self.regularization, random_state=self.seed, num_threads=1
+            )  # one thread: the same seed gives the same factors
             model.fit(train.interactions.matrix(self.half_life_days), show_progress=False)
         self.user_factors_, self.item_factors_ = np.array(model.user_factors), np.array(model.item_factors)
 

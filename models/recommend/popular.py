@@ -14,7 +14,7 @@ from models.recommend.base import Attributes, Recommender
 
 
 class PopularRecommender(Recommender):
-    """Ranks items by how many customers had them in the last `window_days` (all time where the window is None or empty)."""
+    """Ranks items by how many customers had them in the last `window_days` (of all time where the window is None or empty)."""
 
     name: ClassVar[str] = "popular"
     supports_cold: ClassVar[bool] = True
@@ -23,12 +23,7 @@ class PopularRecommender(Recommender):
         self.window_days = window_days
 
     def _fit(self, train: TrainingSet) -> None:
-        data = train.interactions
-        recent = np.ones(len(data.users), dtype=bool) if self.window_days is None else data.age_days <= self.window_days
-        if not recent.any():
-            recent[:] = True
-        pairs = np.unique(data.users[recent].astype(np.int64) * train.n_items + data.items[recent])
-        self.customers_ = np.bincount(pairs % train.n_items, minlength=train.n_items).astype(np.float32)
+        self.customers_ = recent_customers(train, self.window_days)
 
     def _scores(self, users: NDArray[np.int64], attributes: Sequence[Attributes | None] | None) -> NDArray[np.float32]:
         return np.repeat(self.customers_[None, :], len(users), axis=0)
@@ -38,3 +33,13 @@ class PopularRecommender(Recommender):
 
     def _restore(self, state: Arrays) -> None:
         self.customers_ = state["customers"]
+
+
+def recent_customers(train: TrainingSet, window_days: float | None) -> NDArray[np.float32]:
+    """Distinct customers of each item in the last `window_days` before `as_of` (of all time where nobody had anything then), (n_items,)."""
+    data = train.interactions
+    recent = np.ones(len(data.users), dtype=bool) if window_days is None else data.age_days <= window_days
+    if not recent.any():
+        recent[:] = True
+    pairs = np.unique(data.users[recent].astype(np.int64) * train.n_items + data.items[recent])
+    return np.bincount(pairs % train.n_items, minlength=train.n_items).astype(np.float32)

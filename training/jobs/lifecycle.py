@@ -5,6 +5,7 @@ from __future__ import annotations
 from datetime import datetime, timedelta
 
 import numpy as np
+import pyarrow as pa
 from numpy.typing import NDArray
 
 from features.lifecycle import NEEDS, stages_of
@@ -28,18 +29,12 @@ TINY = 1e-6
 def labelled(
     context: Context, moment: datetime, horizon: int, spec: FeatureSpec
 ) -> tuple[NDArray[np.float32], NDArray[np.str_], NDArray[np.str_]]:
-    """Buyers known at `moment`: features and today's stage code, today's stage, the stage `horizon` days later."""
+    """Buyers known at `moment`: features, today's stage, the stage `horizon` days later."""
     now, later = context.profile(moment), context.profile(moment + timedelta(days=horizon))
     today = stages_of(now, context.settings.lifecycle)
     buyers = np.flatnonzero(today != "prospect")
     then = stages_of(later, context.settings.lifecycle)[later.rows_of(now.one_ids[buyers])]
-    return with_stage(context.profile(moment, spec).values, today)[buyers], today[buyers], then
-
-
-def with_stage(values: NDArray[np.float32], stages: NDArray[np.str_]) -> NDArray[np.float32]:
-    """Features with today's stage as an ordered code in the last column, (n, f + 1)."""
-    codes = np.array([LIFECYCLE_STAGES.index(stage) for stage in stages.tolist()], dtype=np.float32)
-    return np.column_stack([values, codes]).astype(np.float32)
+    return context.profile(moment, spec).values[buyers], today[buyers], then
 
 
 def transition(before: NDArray[np.str_], after: NDArray[np.str_], classes: NDArray[np.str_]) -> dict[str, NDArray[np.float64]]:
@@ -76,11 +71,11 @@ def run(context: Context) -> Outcome:
     test_X, test_before, test_after = parts[-1]
     if len(test_after) < MIN_CUSTOMERS:
         raise DataError("too few buyers to measure lifecycle stages on", got=len(test_after), allowed=f"at least {MIN_CUSTOMERS}")
-    measured = NextStageClassifier(seed=context.settings.seed).fit(X, context.shuffled(after))
+    measured = NextStageClassifier(seed=context.settings.seed).fit(X, before, context.shuffled(after))
     counted = transition(before, after, measured.classes_)
     truth = [np.flatnonzero(measured.classes_ == stage) for stage in test_after.tolist()]
     at = np.array([found[0] if len(found) else -1 for found in truth])
-    p = measured.predict_proba(test_X)
+    p = measured.predict_proba(test_X, test_before)
     q = np.array([counted[stage] for stage in test_before.tolist()])
     rows = np.arange(len(at))
     loss, counted_loss = (-np.log(np.where(at >= 0, values[rows, at], TINY).clip(TINY)) for values in (p, q))
@@ -100,8 +95,8 @@ def run(context: Context) -> Outcome:
         {stage: {"accuracy": mean_metric(right[test_before == stage].astype(float))} for stage in LIFECYCLE_STAGES if (test_before == stage).any()},
     )  # fmt: skip
     context.progress("lifecycle: fitting on every transition")
-    every_X, every_after = (np.concatenate([part[i] for part in parts]) for i in (0, 2))
-    model = NextStageClassifier(seed=context.settings.seed).fit(every_X, context.shuffled(every_after))
+    every_X, every_before, every_after = (np.concatenate([part[i] for part in parts]) for i in range(3))
+    model = NextStageClassifier(seed=context.settings.seed).fit(every_X, every_before, context.shuffled(every_after))
     bundle = ModelBundle(
         "lifecycle",
         model,
@@ -115,7 +110,13 @@ def run(context: Context) -> Outcome:
     }
     rules = [Rule("log_loss:stage transitions", higher_is_better=False)]
     parameters = {"horizon_days": horizon, "transitions": len(moments), "rows": len(every_after), **model.get_params()}
-    example = context.built(context.as_of).table.select(["one_id", *spec.names]).slice(0, 5)
+    today = stages_of(context.profile(context.as_of), context.settings.lifecycle)
+    example = (
+        context.built(context.as_of)
+        .table.select(["one_id", *spec.names])
+        .append_column("lifecycle_stage", pa.array(today.tolist()))
+        .slice(0, 5)
+    )
     return Outcome(bundle, report, rules, parameters, figures, example)
 
 
