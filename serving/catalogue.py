@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from models.bundle import ModelBundle
 from models.recommend.hybrid import HybridRecommender
 
+FROM_HISTORY = ("repeat", "ials", "hybrid")  # stages that answer a customer with a history from it
 Matcher = Callable[[str, str], bool]
 
 
@@ -54,10 +55,11 @@ class Catalogue:
     @cached_property
     def known_attributes(self) -> frozenset[str]:
         """``attribute=value`` of every customer trait a cold answer can be made of."""
-        stages = getattr(self._bundle.model, "models", ())
-        return frozenset(
-            name for stage in stages if isinstance(stage, HybridRecommender) for name in np.asarray(stage.attribute_names_).tolist()
-        )
+        return frozenset(self._hybrid.attribute_names_.tolist()) if self._hybrid is not None else frozenset()
+
+    @cached_property
+    def _hybrid(self) -> HybridRecommender | None:
+        return next((stage for stage in self._bundle.model.models if isinstance(stage, HybridRecommender)), None)
 
     @cached_property
     def _history_lengths(self) -> NDArray[np.int64]:
@@ -85,6 +87,10 @@ class Catalogue:
     def has_history(self, row: int) -> bool:
         """The model knows something the customer did."""
         return row >= 0 and bool(self._history_lengths[row])
+
+    def from_history(self, row: int, source: str) -> bool:
+        """That stage of the chain answers this customer from what they did, not from what they are."""
+        return source in FROM_HISTORY and self.has_history(row)
 
     def columns_of(self, item_ids: Iterable[str]) -> tuple[NDArray[np.int64], list[str]]:
         """Columns of the items the model knows, in order and once each, and the ids it does not know."""

@@ -77,17 +77,11 @@ def predict_rows(champions: Champions, encoded: UserFeatures, rows: NDArray[np.i
     buyers = np.flatnonzero(stages != PROSPECT)  # the model learnt from buyers only
     if len(buyers):
         model = champions.need(JOB).bundle.model
-        p = model.predict_proba(with_stage(encoded.values[rows[known[buyers]]], stages[buyers]))
+        p = model.predict_proba(encoded.values[rows[known[buyers]]], stages[buyers])
         names = model.classes_.tolist()
         for position, row in zip(known[buyers].tolist(), p.tolist(), strict=True):
             found[position]["next_stage"] = {name: rounded(value) for name, value in zip(names, row, strict=True)}
     return found
-
-
-def with_stage(values: NDArray[np.float32], stages: NDArray[np.str_]) -> NDArray[np.float32]:
-    """Features with today's stage as an ordered code in the last column, as the model was trained, (n, f + 1)."""
-    codes = np.array([LIFECYCLE_STAGES.index(stage) for stage in stages.tolist()], dtype=np.float32)
-    return np.column_stack([values, codes]).astype(np.float32)
 
 
 def _column(profiles: UserFeatures, name: str) -> NDArray[np.float32] | None:

@@ -23,7 +23,7 @@ def item_reasons(champion: Champion, row: int, column: int, source: str) -> list
     """Why this item is in the list."""
     if source == "repeat":
         return [_repeat_reason(champion, row, column)]
-    if source == "hybrid" and champion.catalogue.has_history(row):
+    if source == "hybrid" and champion.catalogue.from_history(row, source):
         return ["matches what you had before and customers like you"]
     return [WORDS.get(source, f"chosen by {source}")]
 

@@ -30,7 +30,6 @@ from serving.champions import Champion, Champions
 from serving.scenes import SCENES
 
 JOB = "recommend"
-FROM_HISTORY = ("repeat", "ials", "hybrid")  # with a history, these answer from it
 Values = Identifier | list[Identifier]
 
 
@@ -140,8 +139,7 @@ def list_answer(champion: Champion, ranked: Ranked, row: int, explain: bool) -> 
         if explain:
             item["reasons"] = item_reasons(champion, row, column, sources[source])
         items.append(item)
-    has_history = champion.catalogue.has_history(row)
-    stood_in = (item["source"] for item in items if not (has_history and item["source"] in FROM_HISTORY))
+    stood_in = (item["source"] for item in items if not champion.catalogue.from_history(row, item["source"]))
     return {"items": items, "fallback": next(stood_in, None)}
 
 

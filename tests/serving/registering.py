@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 import tempfile
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -20,7 +21,7 @@ from models.classify.churn import ChurnClassifier
 from models.classify.lifecycle import NextStageClassifier
 from models.expand.lookalike import LookalikeExpander
 from models.recommend.chain import FallbackChain
-from qianmian.schema import CHAMPION, LIFECYCLE_STAGES, PREVIOUS, REGISTERED_PREFIX
+from qianmian.schema import CHAMPION, PREVIOUS, REGISTERED_PREFIX
 from qianmian.workspace import Workspace
 
 STAGES = [
@@ -44,8 +45,7 @@ def fit_bundles(workspace: Workspace, as_of: datetime, *, min_item_customers: in
     gone = (now.column("days_since_last_order")[rows[active]] > horizon).astype(int)
     churn = ChurnClassifier(n_estimators=30, folds=3, min_child_weight=1.0).fit(before.values[active], gone)
     today, then = stages_of(before), stages_of(now)[rows]
-    codes = np.array([LIFECYCLE_STAGES.index(stage) for stage in today], dtype=np.float32)
-    lifecycle = NextStageClassifier(n_estimators=10).fit(np.column_stack([before.values, codes]), then)
+    lifecycle = NextStageClassifier(n_estimators=10).fit(before.values, today, then)
     expander = LookalikeExpander(factors=8, bags=3).fit(now.values, train.interactions.matrix()[train.user_rows(now.one_ids)])
     return {
         "recommend": ModelBundle("chain", chain, as_of, user_ids=train.user_ids, item_ids=train.item_ids,
@@ -78,6 +78,7 @@ def register(workspace: Workspace, job: str, bundle: ModelBundle) -> str:
             name="model", python_model=str(Path(__file__).with_name("pyfunc_model.py")), artifacts={"bundle": str(folder)},
             registered_model_name=name, pip_requirements=["numpy"],
         )  # fmt: skip
+    os.environ.pop("MLFLOW_TRACKING_URI", None)  # `set_tracking_uri` leaves it behind, and every other workspace would follow it
     version = str(info.registered_model_version)
     before = client.get_registered_model(name).aliases.get(CHAMPION)
     if before is not None:

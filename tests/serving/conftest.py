@@ -1,0 +1,127 @@
+"""One small real shop, its models in a real MLflow store, and one real BentoML server over it, for all tests of serving."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import orjson
+import pytest
+
+from features.ingest import ingest
+from features.sources.synthetic import Synthetic
+from qianmian.workspace import Workspace
+from serving.champions import Champions, load_from_workspace
+from serving.server import environment, running
+
+_spec = importlib.util.spec_from_file_location("serving_registering", Path(__file__).with_name("registering.py"))
+_registering = importlib.util.module_from_spec(_spec)
+_spec.loader.exec_module(_registering)
+
+AS_OF = datetime(2024, 8, 1)
+Call = Callable[..., tuple[int, Any]]
+
+
+def request(url: str, body: Any = None, method: str | None = None, headers: dict[str, str] | None = None) -> tuple[int, Any]:
+    """Status and decoded body; bytes are sent as they are, anything else as JSON, None as GET."""
+    data = body if body is None or isinstance(body, bytes) else orjson.dumps(body)
+    asked = urllib.request.Request(url, data=data, method=method, headers=headers or {})
+    try:
+        with urllib.request.urlopen(asked, timeout=30) as answer:
+            status, text = answer.status, answer.read()
+    except urllib.error.HTTPError as error:
+        status, text = error.code, error.read()
+    try:
+        return status, orjson.loads(text)
+    except orjson.JSONDecodeError:
+        return status, text
+
+
+@dataclass
+class Running:
+    """A server and what it said while it started."""
+
+    url: str
+    while_loading: dict[str, tuple[int, Any]] = field(default_factory=dict)
+
+    def __call__(self, path: str, body: Any = None, **options: Any) -> tuple[int, Any]:
+        return request(self.url + path, body, **options)
+
+
+@pytest.fixture(scope="session", name="registering")
+def registering_() -> Any:
+    """The helper module: with `--import-mode=importlib` a test cannot import its neighbour."""
+    return _registering
+
+
+@pytest.fixture(scope="session")
+def request_() -> Call:
+    return request
+
+
+@pytest.fixture(scope="session")
+def bentoml_home(tmp_path_factory) -> Path:
+    return tmp_path_factory.mktemp("bentoml")
+
+
+@pytest.fixture(scope="session")
+def server_environment(bentoml_home) -> Callable[[Workspace | None], dict[str, str]]:
+    def make(workspace: Workspace | None) -> dict[str, str]:
+        found = {**environment(workspace), "BENTOML_HOME": str(bentoml_home)}
+        for name in ("MLFLOW_TRACKING_URI", "PYTHONPATH", *(() if workspace else ("QIANMIAN_WORKSPACE",))):
+            found.pop(name, None)
+        return found
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def workspace(tmp_path_factory) -> Iterator[Workspace]:
+    before = os.environ.pop("MLFLOW_TRACKING_URI", None)
+    made = Workspace(tmp_path_factory.mktemp("a shop") / "work space")
+    ingest(made, Synthetic(customers=400, days=240, seed=3))
+    _registering.fill(made, AS_OF)
+    yield made
+    if before is not None:
+        os.environ["MLFLOW_TRACKING_URI"] = before
+
+
+@pytest.fixture(scope="session")
+def champions(workspace) -> Champions:
+    return load_from_workspace(workspace)
+
+
+@pytest.fixture(scope="session")
+def serve(workspace, server_environment, tmp_path_factory) -> Iterator[Running]:
+    log = tmp_path_factory.mktemp("log") / "server.log"
+    with log.open("wb") as handle, running(workspace, env=server_environment(workspace), wait=False, log=handle) as url:
+        found = Running(url)
+        deadline = time.monotonic() + 60
+        while "/livez" not in found.while_loading:
+            try:
+                found.while_loading["/livez"] = found("/livez")
+            except OSError:
+                assert time.monotonic() < deadline, log.read_text()
+                time.sleep(0.02)
+        found.while_loading["/readyz"] = found("/readyz")
+        found.while_loading["/v1/churn"] = found("/v1/churn", {"user_ids": ["x"]})
+        while found("/readyz")[0] != 200:
+            assert time.monotonic() < deadline, log.read_text()
+            time.sleep(0.1)
+        yield found
+
+
+@pytest.fixture(scope="session")
+def buyers(champions) -> list[str]:
+    """user_ids of customers with a history, most first."""
+    orders = champions.customers.features.column("orders_total")
+    users = champions.customers.table["user_id"].to_pylist()
+    return [users[row] for row in (-orders).argsort(kind="stable").tolist() if orders[row] > 0]

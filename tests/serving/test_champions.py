@@ -1,0 +1,312 @@
+"""The registry read back, and what serves when something in the workspace is broken."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import pytest
+
+from features.lake import Lake
+from features.snapshot import Snapshot
+from qianmian.errors import ArtifactError, InvalidRequest, NotFound, NotReady, WorkspaceError
+from qianmian.workspace import Workspace
+from serving import registry
+from serving.answers import ENDPOINTS
+from serving.answers.base import parse, resolve, resolve_list
+from serving.champions import Champions, export, load_from_folder, load_from_workspace
+from serving.loading import Loading
+from serving.server import check_port, free_port, running
+
+NOW = datetime(2024, 8, 3)
+
+
+def answer(champions: Champions, route: str, **fields):
+    endpoint = ENDPOINTS[route]
+    return endpoint.answer(champions, endpoint.request.model_validate(fields), NOW)
+
+
+def bundle_of(workspace: Workspace, job: str, version: str) -> Path:
+    with registry.bundle_folder(workspace, job, version) as folder:
+        return folder
+
+
+@pytest.fixture
+def damaged(tmp_path):
+    """Spoil a file for the length of a test."""
+    saved = []
+
+    def spoil(path: Path) -> None:
+        keep = tmp_path / f"{len(saved)}"
+        shutil.copy(path, keep)
+        saved.append((keep, path))
+        content = bytearray(path.read_bytes())
+        content[len(content) // 2] ^= 0xFF
+        path.write_bytes(bytes(content))
+
+    yield spoil
+    for keep, path in reversed(saved):
+        shutil.copy(keep, path)
+
+
+# ---- registry --------------------------------------------------------------------------------------------------------
+
+
+def test_list_show_history(workspace):
+    listed = {model["name"]: model for model in registry.list_models(workspace)}
+    assert list(listed) == ["qianmian-churn", "qianmian-lifecycle", "qianmian-lookalike", "qianmian-recommend"]
+    assert listed["qianmian-churn"]["champion"] == "1"
+    shown = registry.show(workspace, "churn")
+    assert shown["aliases"] == {"champion": "1"}
+    assert shown["versions"][0]["metrics"] == {"auc": 0.9}
+    events = registry.history(workspace, "qianmian-churn")
+    assert [(event.action, event.version, event.previous) for event in events] == [("register", "1", None)]
+    assert registry.in_production(workspace, "churn", datetime.now(UTC) + timedelta(days=1)) == "1"
+    assert registry.in_production(workspace, "churn", datetime(2020, 1, 1)) is None
+    with pytest.raises(NotFound, match="qianmian-nonsense"):
+        registry.show(workspace, "nonsense")
+
+
+def test_history_reads_events_in_order_and_skips_what_it_cannot_read(workspace):
+    from mlflow.tracking import MlflowClient
+
+    client = MlflowClient(workspace.tracking_uri, workspace.tracking_uri)
+    name = "qianmian-lookalike"
+    tags = {
+        "qianmian.event.2030-01-02T00:00:00.000000Z": {"action": "rollback", "version": 1, "previous": 2},
+        "qianmian.event.2030-01-01T00:00:00.000000Z": {"action": "promote", "version": 2, "previous": 1},
+    }
+    for key, value in tags.items():
+        client.set_registered_model_tag(name, key, json.dumps(value))
+    client.set_registered_model_tag(name, "qianmian.event.2030-01-03T00:00:00.000000Z", "not json")
+    try:
+        assert [event.action for event in registry.history(workspace, name)] == ["register", "promote", "rollback"]
+        assert registry.in_production(workspace, name, datetime(2030, 1, 1, 12)) == "2"
+        assert registry.in_production(workspace, name, datetime(2030, 1, 2)) == "1"
+    finally:
+        for key in (*tags, "qianmian.event.2030-01-03T00:00:00.000000Z"):
+            client.delete_registered_model_tag(name, key)
+
+
+def test_reading_an_empty_workspace_makes_no_store(tmp_path):
+    empty = Workspace(tmp_path).create()
+    assert registry.list_models(empty) == []
+    assert registry.version_of(empty, "churn") is None
+    assert not (tmp_path / "mlflow.db").exists()
+    with pytest.raises(NotReady, match="no champion"):
+        load_from_workspace(empty)
+    with pytest.raises(WorkspaceError, match="no workspace"):
+        load_from_workspace(Workspace(tmp_path / "nowhere"))
+
+
+# ---- a broken champion -----------------------------------------------------------------------------------------------
+
+
+def test_the_version_before_serves_when_the_champion_is_corrupt_over_http(
+    workspace, champions, damaged, server_environment, buyers, registering, request_
+):
+    from mlflow.tracking import MlflowClient
+
+    client = MlflowClient(workspace.tracking_uri, workspace.tracking_uri)
+    version = registering.register(workspace, "churn", champions.models["churn"].bundle)
+    try:
+        assert version == "2"
+        assert load_from_workspace(workspace).models["churn"].version == "2"
+        damaged(bundle_of(workspace, "churn", "2") / "model" / "booster.json")
+        damaged(bundle_of(workspace, "lookalike", "1") / "model" / "state.npz")  # no version before it
+        loaded = load_from_workspace(workspace)
+        assert loaded.models["churn"].version == "1"
+        assert "booster.json" in str(loaded.problems[0])
+        with running(workspace, env=server_environment(workspace)) as url:
+            status, body = request_(f"{url}/v1/churn", {"user_ids": buyers[:1]})
+            assert status == 200
+            assert body["model"] == {"name": "qianmian-churn", "version": "1"}
+            assert body["scores"][0]["churn_probability"] is not None
+            status, body = request_(f"{url}/v1/lookalike", {"seed_user_ids": buyers[:30], "size": 5})
+            assert status == 503
+            assert body["error"]["code"] == "artifact"
+            assert "state.npz" in body["error"]["message"]
+            assert "rollback" in body["error"]["hint"]
+            assert request_(f"{url}/v1/recommendations", {"user_id": buyers[0]})[0] == 200
+        damaged(bundle_of(workspace, "churn", "1") / "manifest.json")
+        with pytest.raises(ArtifactError):
+            load_from_workspace(workspace).need("churn")
+    finally:
+        client.set_registered_model_alias("qianmian-churn", "champion", "1")
+        client.delete_registered_model_alias("qianmian-churn", "previous")
+
+
+@pytest.mark.parametrize("text", ["{}", "[]", "", '{"format": 1}', '{"format": 99, "files": {}}'])
+def test_a_manifest_that_is_not_ours_is_an_artifact_error(text, workspace, damaged):
+    path = bundle_of(workspace, "lifecycle", "1") / "manifest.json"
+    damaged(path)
+    path.write_text(text)
+    loaded = load_from_workspace(workspace)
+    assert isinstance(loaded.failures["lifecycle"], ArtifactError)
+    with pytest.raises(ArtifactError):
+        answer(loaded, "/predictions", user_ids=["x"])
+
+
+def test_missing_artifacts_are_an_artifact_error(workspace):
+    folder = bundle_of(workspace, "lifecycle", "1")
+    away = folder.with_name("away")
+    folder.rename(away)
+    (away / "manifest.json").rename(away / "elsewhere.json")
+    try:
+        assert isinstance(load_from_workspace(workspace).failures["lifecycle"], ArtifactError)
+    finally:
+        (away / "elsewhere.json").rename(away / "manifest.json")
+        away.rename(folder)
+
+
+def test_corrupt_profiles_leave_the_ones_before(workspace, champions, damaged):
+    from features.builder import Builder
+    from features.snapshot import current_name, make_snapshot, publish
+
+    before = current_name(workspace)
+    newer = publish(workspace, make_snapshot(Builder(Lake(workspace)), champions.customers.as_of + timedelta(days=3)))
+    try:
+        damaged(newer / "profiles.parquet")
+        (newer / "profiles.parquet").write_bytes(b"nothing")
+        loaded = load_from_workspace(workspace)
+        assert loaded.customers.as_of == champions.customers.as_of
+        assert "profile snapshot" in str(loaded.problems[0])
+        for other in workspace.online.iterdir():
+            if other.is_dir() and other != newer:
+                damaged(other / "snapshot.json")
+                (other / "snapshot.json").write_text("{")
+        alone = load_from_workspace(workspace)
+        with pytest.raises(ArtifactError):
+            answer(alone, "/profile", user_id="x")
+        item = champions.models["recommend"].catalogue.item_ids[0]
+        assert answer(alone, "/similar-items", item_id=item)["items"], "what needs no profiles still answers"
+    finally:
+        (workspace.online / "current.json").write_text(json.dumps({"snapshot": before}))
+
+
+def test_an_endpoint_without_a_model_says_what_to_run(champions):
+    without = Champions({"recommend": champions.models["recommend"]}, champions.snapshot, champions.settings)
+    with pytest.raises(NotReady) as found:
+        answer(without, "/churn", user_ids=["x"])
+    assert "qianmian train churn" in (found.value.hint or "")
+
+
+# ---- export ----------------------------------------------------------------------------------------------------------
+
+
+def test_an_export_answers_the_same_without_the_workspace(workspace, champions, buyers, tmp_path):
+    loaded = load_from_folder(export(workspace, tmp_path / "exported"))
+    for route, fields in {
+        "/recommendations": {"user_id": buyers[0]}, "/churn": {"user_ids": buyers[:5], "explain": True}, "/profile": {"user_id": buyers[0]},
+        "/predictions": {"user_ids": buyers[:5]}, "/lookalike": {"seed_user_ids": buyers[:30], "size": 5},
+    }.items():  # fmt: skip
+        one, two = answer(champions, route, **fields), answer(loaded, route, **fields)
+        assert {**one, "recommendation_id": ""} == {**two, "recommendation_id": ""}
+    (tmp_path / "exported" / "models" / "churn" / "manifest.json").write_text("{}")
+    assert isinstance(load_from_folder(tmp_path / "exported").failures["churn"], ArtifactError)
+    (tmp_path / "exported" / "index.json").write_text("{}")
+    with pytest.raises(ArtifactError):
+        load_from_folder(tmp_path / "exported")
+
+
+# ---- who is meant ----------------------------------------------------------------------------------------------------
+
+
+def test_an_id_of_two_sources_must_say_which(champions):
+    import pyarrow as pa
+
+    first, second = champions.customers.one_ids[:2]
+    people = pa.table({"one_id": [first, second], "source": ["app", "shop"], "source_user_id": ["7", "7"]})
+    own = champions.customers
+    double = champions.with_snapshot(Snapshot(own.table, own.tags, people, own.as_of, own.spec, own.data_digest))
+    with pytest.raises(InvalidRequest) as found:
+        resolve(double, "7", None)
+    assert found.value.field == "user_source"
+    assert resolve(double, "7", "shop").one_id == second
+    rows = answer(double, "/churn", user_ids=["7", "8"])["scores"]
+    assert "user_source" in rows[0]["no_score_reason"]
+    assert rows[1]["no_score_reason"] == "unknown customer"
+    assert resolve_list(double, ["7"], "app")[0].one_id == first
+
+
+# ---- the server as a process -----------------------------------------------------------------------------------------
+
+
+def test_without_a_workspace_every_route_says_why(tmp_path):
+    from starlette.testclient import TestClient
+
+    from serving.http import OneErrorShape, make_app
+
+    loading = Loading(lambda: load_from_workspace(Workspace(tmp_path / "no")))
+    loading._run()
+    client = TestClient(OneErrorShape(make_app(loading), loading))
+    for route in ENDPOINTS:
+        found = client.post(route, json={})
+        assert found.status_code == 503
+        assert found.json()["error"]["code"] == "workspace"
+        assert "qianmian ingest" in found.json()["error"]["hint"]
+
+
+def test_a_mistake_of_ours_is_a_500_that_tells_nothing(champions, buyers, monkeypatch):
+    from starlette.testclient import TestClient
+
+    from serving.http import make_app
+
+    class Loaded:
+        def get(self):
+            return champions
+
+        def why_not_ready(self):
+            return None
+
+    def fail(*_arguments, **_options):
+        raise ZeroDivisionError("secret value")
+
+    monkeypatch.setattr(type(champions.models["recommend"].bundle.model), "recommend", fail)
+    found = TestClient(make_app(Loaded())).post("/recommendations", json={"user_id": buyers[0]})
+    assert found.status_code == 500
+    assert found.json()["error"]["code"] == "internal"
+    assert "secret" not in found.text
+
+
+@pytest.mark.slow
+def test_a_server_that_can_never_be_ready_says_why(tmp_path, server_environment):
+    with (
+        pytest.raises(NotReady, match="no workspace"),
+        running(None, env={**server_environment(None), "QIANMIAN_WORKSPACE": str(tmp_path / "no")}),
+    ):
+        pass
+
+
+def test_a_port_in_use_is_refused():
+    import socket
+
+    from qianmian.errors import UsageError
+
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        with pytest.raises(UsageError, match="cannot listen"):
+            check_port("127.0.0.1", taken.getsockname()[1])
+    check_port("127.0.0.1", free_port())
+
+
+def test_loading_tells_an_unexpected_mistake_from_waiting():
+    def fail() -> Champions:
+        raise ZeroDivisionError("secret")
+
+    loading = Loading(fail)
+    assert "being loaded" in str(loading.why_not_ready())
+    loading._run()
+    assert "could not be loaded" in str(loading.why_not_ready())
+    assert "secret" not in str(loading.why_not_ready())
+
+
+def test_parse_names_every_mistake_and_the_first_field():
+    with pytest.raises(InvalidRequest) as found:
+        parse(ENDPOINTS["/recommendations"].request, b'{"num_results": 0, "colour": 1}')
+    assert found.value.field == "user_id"
+    for part in ("user_id: is required", "num_results", "colour: unknown field"):
+        assert part in found.value.message
