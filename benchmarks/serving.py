@@ -1,0 +1,194 @@
+"""The HTTP face under load: single `/v1/recommendations` through the shipped BentoML server, beside a bare uvicorn + FastAPI no-op.
+
+Both run one worker in the same minutes on the same machine. Must: p50 of one request at a time under 10 ms. Goal (not a must): 3,000
+requests a second at 16 connections. Uses `wrk` for the load where it is installed, else an asyncio client, which itself costs a core.
+
+    python benchmarks/serving.py [--workspace DIR] [--quick] [--json FILE]
+
+Without --workspace, Complete Journey is ingested and its recommender trained in a temporary folder first (minutes).
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import contextlib
+import http.client
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+import numpy as np
+from common import finish, machine, parser, value
+
+sys.path[0] = str(Path(__file__).resolve().parents[1])  # else `serving` would be this file
+
+from features import snapshot  # noqa: E402
+from qianmian.workspace import Workspace  # noqa: E402
+from serving.server import environment, free_port, running, stop  # noqa: E402
+
+CONNECTIONS = 16
+MUST_P50_MS = 10.0
+GOAL_RPS = 3_000
+NO_OP = """
+from fastapi import FastAPI, Request, Response
+app = FastAPI()
+@app.post("/v1/recommendations")
+async def nothing(request: Request):
+    await request.body()
+    return Response(b'{"items":[]}', media_type="application/json")
+"""
+
+
+def one_at_a_time(url: str, bodies: list[bytes], count: int) -> np.ndarray:
+    """Seconds of each request over one kept connection, (count,)."""
+    connection = http.client.HTTPConnection(urlsplit(url).netloc)
+    seconds = np.empty(count)
+    for i in range(-50, count):  # the first fifty are not counted
+        started = time.perf_counter()
+        connection.request("POST", "/v1/recommendations", bodies[i % len(bodies)])
+        answer = connection.getresponse()
+        answer.read()
+        if answer.status != 200:
+            sys.exit(f"{url} answered {answer.status}")
+        if i >= 0:
+            seconds[i] = time.perf_counter() - started
+    connection.close()
+    return seconds
+
+
+def under_load(url: str, bodies: list[bytes], duration: int) -> dict[str, float]:
+    """Requests a second and latency quantiles in ms at `CONNECTIONS` connections."""
+    return with_wrk(url, bodies, duration) if shutil.which("wrk") else asyncio.run(with_asyncio(url, bodies, duration))
+
+
+def with_wrk(url: str, bodies: list[bytes], duration: int) -> dict[str, float]:
+    """By wrk, another user each time."""
+    script = "bodies = {" + ",".join(f"[==[{body.decode()}]==]" for body in bodies) + "}\n" + (
+        "local i = 0\nrequest = function() i = i % #bodies + 1; return wrk.format('POST', '/v1/recommendations', nil, bodies[i]) end\n"
+        "done = function(summary, latency, requests)\n"
+        "  io.write(string.format('RESULT %f %f %f %d\\n', summary.requests / summary.duration * 1e6, latency:percentile(50) / 1e3, "
+        "latency:percentile(99) / 1e3, summary.errors.status + summary.errors.read + summary.errors.timeout))\nend\n"
+    )  # fmt: skip
+    with tempfile.NamedTemporaryFile("w", suffix=".lua") as handle:
+        handle.write(script)
+        handle.flush()
+        said = subprocess.run(
+            ["wrk", "-t1", f"-c{CONNECTIONS}", f"-d{duration}s", "-s", handle.name, url], check=True, capture_output=True, text=True
+        ).stdout
+    found = re.search(r"RESULT (\S+) (\S+) (\S+) (\d+)", said)
+    if not found or int(found[4]):
+        sys.exit(f"wrk met errors:\n{said}")
+    return {"rps": float(found[1]), "p50_ms": float(found[2]), "p99_ms": float(found[3])}
+
+
+async def with_asyncio(url: str, bodies: list[bytes], duration: int) -> dict[str, float]:
+    """By a small asyncio client."""
+    host, port = urlsplit(url).hostname, urlsplit(url).port
+    taken: list[float] = []
+    deadline = time.perf_counter() + duration
+
+    async def client(number: int) -> None:
+        reader, writer = await asyncio.open_connection(host, port)
+        i = number
+        while time.perf_counter() < deadline:
+            body = bodies[i % len(bodies)]
+            i += CONNECTIONS
+            started = time.perf_counter()
+            writer.write(b"POST /v1/recommendations HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n\r\n" % len(body) + body)
+            head = await reader.readuntil(b"\r\n\r\n")
+            if b" 200 " not in head.split(b"\r\n", 1)[0]:
+                sys.exit(f"{url} answered {head!r}")
+            length = re.search(rb"content-length: (\d+)", head, re.IGNORECASE)
+            await reader.readexactly(int(length[1]) if length else 0)
+            taken.append(time.perf_counter() - started)
+        writer.close()
+
+    await asyncio.gather(*(client(number) for number in range(CONNECTIONS)))
+    milliseconds = np.asarray(taken) * 1e3
+    return {"rps": len(taken) / duration, "p50_ms": float(np.median(milliseconds)), "p99_ms": float(np.quantile(milliseconds, 0.99))}
+
+
+@contextlib.contextmanager
+def bare() -> Iterator[str]:
+    """uvicorn + FastAPI doing nothing, one worker, no access log: what HTTP itself costs here."""
+    with tempfile.TemporaryDirectory() as folder:
+        Path(folder, "no_op.py").write_text(NO_OP)
+        port = free_port()
+        process = subprocess.Popen(
+            [sys.executable, "-m", "uvicorn", "no_op:app", "--port", str(port), "--log-level", "error", "--no-access-log"], cwd=folder,
+            start_new_session=True,
+        )  # fmt: skip
+        try:
+            for _ in range(200):
+                with contextlib.suppress(OSError):
+                    http.client.HTTPConnection("127.0.0.1", port, timeout=1).connect()
+                    break
+                time.sleep(0.1)
+            yield f"http://127.0.0.1:{port}"
+        finally:
+            stop(process)
+
+
+def measure(url: str, bodies: list[bytes], quick: bool) -> dict[str, Any]:
+    """The metrics of one server."""
+    single = one_at_a_time(url, bodies, 500 if quick else 3_000) * 1e3
+    under_load(url, bodies, 1)
+    load = under_load(url, bodies, 3 if quick else 15)
+    return {
+        "p50_ms": value(float(np.median(single)), float(np.quantile(single, 0.25)), float(np.quantile(single, 0.75)), len(single)),
+        "p99_ms": value(float(np.quantile(single, 0.99)), n=len(single)),
+        f"rps@{CONNECTIONS}": value(load["rps"]),
+        f"p50_ms@{CONNECTIONS}": value(load["p50_ms"]),
+        f"p99_ms@{CONNECTIONS}": value(load["p99_ms"]),
+    }
+
+
+@contextlib.contextmanager
+def the_workspace(given: Path | None) -> Iterator[Workspace]:
+    """The workspace given, or Complete Journey in a temporary one."""
+    if given is not None:
+        yield Workspace(given.absolute()).require()
+        return
+    with tempfile.TemporaryDirectory() as folder:
+        for words in (["ingest", "completejourney"], ["train", "recommend", "--as-of", "2017-12-01"]):
+            subprocess.run([sys.executable, "-m", "cli.main", *words, "--workspace", folder], check=True, cwd=Path(__file__).parents[1])
+        yield Workspace(Path(folder))
+
+
+def main() -> None:
+    """Measure and print."""
+    arguments = parser(__doc__ or "")
+    arguments.add_argument("--workspace", type=Path, default=None, help="a workspace with a recommender in production")
+    options: argparse.Namespace = arguments.parse_args()
+    print(machine())
+    with the_workspace(options.workspace) as workspace, tempfile.TemporaryDirectory() as home:
+        users = snapshot.current(workspace).table["user_id"].to_pylist()
+        chosen = np.random.default_rng(0).permutation(len(users))[:1_000]
+        bodies = [json.dumps({"user_id": users[row]}).encode() for row in chosen.tolist()]
+        with bare() as url:
+            peer = measure(url, bodies, options.quick)
+        env = {**environment(workspace), "BENTOML_HOME": os.environ.get("BENTOML_HOME", home)}
+        with running(workspace, env=env) as url:
+            own = measure(url, bodies, options.quick)
+    print(f"{'':>12}  {'qianmian':>10}  {'no-op':>10}  {'ratio':>7}")
+    for name in own:
+        print(f"{name:>12}  {own[name]['value']:>10.2f}  {peer[name]['value']:>10.2f}  {own[name]['value'] / peer[name]['value']:>7.2f}")
+    own["ratio_rps"] = value(own[f"rps@{CONNECTIONS}"]["value"] / peer[f"rps@{CONNECTIONS}"]["value"])
+    failed = [f"p50 of one request under {MUST_P50_MS:g} ms"] if own["p50_ms"]["value"] >= MUST_P50_MS else []
+    if own[f"rps@{CONNECTIONS}"]["value"] < GOAL_RPS:
+        print(f"goal of {GOAL_RPS:,} requests a second not reached")
+    finish({f"{len(users)} customers": {"qianmian": own, "uvicorn + FastAPI no-op": peer}}, failed, options.json)
+
+
+if __name__ == "__main__":
+    main()
