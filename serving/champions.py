@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -139,8 +139,13 @@ class Champions:
 # ---- loading ---------------------------------------------------------------------------------------------------------
 
 
-def load_from_workspace(workspace: Workspace) -> Champions:
-    """Load every champion; where one is broken, the version before it, and say so.
+def load_from_workspace(workspace: Workspace, jobs: Collection[str] = tuple(KINDS)) -> Champions:
+    """Load the champions; where one is broken, the version before it, and say so.
+
+    Parameters
+    ----------
+    jobs : collection of str
+        Only these; batch scoring needs one.
 
     Raises
     ------
@@ -152,7 +157,7 @@ def load_from_workspace(workspace: Workspace) -> Champions:
     models: dict[str, Champion] = {}
     failures: dict[str, QianmianError] = {}
     problems: list[QianmianError] = []
-    for job in KINDS:
+    for job in jobs:
         for version, folder in _candidates(workspace, job):
             try:
                 with folder as path:

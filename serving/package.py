@@ -61,5 +61,5 @@ def carried_champions(bento_file: Path) -> Path:
     except (BentoMLException, IndexError) as error:
         raise ArtifactError(
             "the Bento carries no champions", where=str(bento_file), got=str(error).splitlines()[0],
-            hint="build it again: `python -c \"…store_champions…\"` and `bentoml build`, see docs/http.md",
+            hint="build it again: `qianmian models export`, then `bentoml build`",
         ) from error  # fmt: skip

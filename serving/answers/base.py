@@ -84,8 +84,10 @@ class Endpoint(Generic[R]):
     ----------
     handle : callable
         (champions, request, now) → the answer, JSON-ready; pure, so batch scoring and tests call it too.
-    checked : callable
-        (champions, request): what `validate_only` runs: raises what `handle` would raise about the request itself.
+    describe : callable
+        (champions, now) → the `model`, `as_of` and `stale` of its answers.
+    check : callable
+        (champions, request): all that `validate_only` runs; raises what `handle` would raise about the request itself.
     heavy : callable
         Whether this request takes more than about 5 ms and must not run on the event loop.
     """
@@ -96,11 +98,13 @@ class Endpoint(Generic[R]):
     response: type[Response]
     handle: Callable[[Champions, R, datetime], Answer]
     describe: Callable[[Champions, datetime], Answer]
+    check: Callable[[Champions, R], object] = lambda _champions, _request: None
     heavy: Callable[[R], bool] = lambda _: False
 
     def answer(self, champions: Champions, request: R, now: datetime) -> Answer:
         """Handle the request, or only check it where it says `validate_only`."""
         if request.validate_only:
+            self.check(champions, request)
             return {"valid": True, **self.describe(champions, now)}
         return self.handle(champions, request, now)
 
@@ -210,6 +214,11 @@ def resolve(champions: Champions, user_id: str, user_source: str | None) -> Aske
         The id is used by several sources and none is named.
     """
     return Asked(user_id, user_source, champions.customers.resolve(user_id, user_source))
+
+
+def resolve_user(champions: Champions, request: UserRequest) -> Asked:
+    """Who a request is about; see `resolve`."""
+    return resolve(champions, request.user_id, request.user_source)
 
 
 def resolve_list(champions: Champions, user_ids: list[str], user_source: str | None) -> list[Asked]:

@@ -101,14 +101,8 @@ def handle(champions: Champions, request: LookalikeRequest, now: datetime) -> An
     """
     champion = champions.need(JOB)
     user_ids = champion.bundle.user_ids
-    seeds = _rows(champions, request.seed_user_ids, request.user_source)
+    seeds = known_seeds(champions, request)
     left_out = _rows(champions, request.exclude, request.user_source)
-    minimum = champions.settings.lookalike.minimum_seed
-    if len(seeds.rows) < minimum:
-        raise InvalidRequest(
-            "too few known seeds to say what they have in common", got=f"{len(seeds.rows)} known of {len(request.seed_user_ids)} given",
-            allowed=f"at least {minimum}", field="seed_user_ids", hint="give more customers, or ids of another source with user_source",
-        )  # fmt: skip
     size = request.size if request.size is not None else max(1, round((request.ratio or 0.0) * len(user_ids)))
     # a customer the profiles do not know has no id a caller could use
     nameless = np.flatnonzero([one_id not in champions.customers.row_of for one_id in user_ids.tolist()])
@@ -124,6 +118,24 @@ def handle(champions: Champions, request: LookalikeRequest, now: datetime) -> An
         "users": users, "known_seeds": len(seeds.rows), "evidence": evidence_answer(evidence) if evidence is not None else None,
         "unknown": list(dict.fromkeys([*seeds.unknown, *left_out.unknown])), "short_reason": short, **about_model(JOB)(champions, now),
     }  # fmt: skip
+
+
+def known_seeds(champions: Champions, request: LookalikeRequest) -> _Rows:
+    """The seed.
+
+    Raises
+    ------
+    InvalidRequest
+        Fewer of it are known than `lookalike.minimum_seed`.
+    """
+    seeds = _rows(champions, request.seed_user_ids, request.user_source)
+    minimum = champions.settings.lookalike.minimum_seed
+    if len(seeds.rows) < minimum:
+        raise InvalidRequest(
+            "too few known seeds to say what they have in common", got=f"{len(seeds.rows)} known of {len(request.seed_user_ids)} given",
+            allowed=f"at least {minimum}", field="seed_user_ids", hint="give more customers, or ids of another source with user_source",
+        )  # fmt: skip
+    return seeds
 
 
 def evidence_answer(evidence: Evidence) -> Answer:
@@ -145,5 +157,5 @@ def _rows(champions: Champions, user_ids: list[str], user_source: str | None) ->
 
 
 ENDPOINT = Endpoint(
-    "/lookalike", "More customers like these", LookalikeRequest, LookalikeResponse, handle, about_model(JOB), heavy=lambda _: True
+    "/lookalike", "More customers like these", LookalikeRequest, LookalikeResponse, handle, about_model(JOB), check=known_seeds, heavy=lambda _: True
 )  # fmt: skip

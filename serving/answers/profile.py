@@ -10,7 +10,7 @@ from features.algebra import Feature
 from features.snapshot import Snapshot
 from features.tags import TAGS, Tag
 from qianmian.schema import TAG_CATEGORIES
-from serving.answers.base import Answer, Endpoint, Response, UserRequest, is_stale, resolve, utc_text
+from serving.answers.base import Answer, Endpoint, Response, UserRequest, is_stale, resolve_user, utc_text
 from serving.champions import Champions
 
 NAME = "profiles"
@@ -42,7 +42,7 @@ class ProfileResponse(Response):
 def handle(champions: Champions, request: ProfileRequest, now: datetime) -> Answer:
     """The tags of one customer."""
     customers = champions.customers
-    asked = resolve(champions, request.user_id, request.user_source)
+    asked = resolve_user(champions, request)
     row = customers.row_of.get(asked.one_id or "", -1)
     tags: dict[str, Answer] = {category: {} for category in TAG_CATEGORIES}
     for name, values in customers.tags.items() if row >= 0 else ():
@@ -75,4 +75,6 @@ def about_snapshot(champions: Champions, now: datetime) -> Answer:
     }  # fmt: skip
 
 
-ENDPOINT = Endpoint("/profile", "What is known of one customer", ProfileRequest, ProfileResponse, handle, about_snapshot)
+ENDPOINT = Endpoint(
+    "/profile", "What is known of one customer", ProfileRequest, ProfileResponse, handle, about_snapshot, check=resolve_user
+)

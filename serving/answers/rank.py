@@ -7,7 +7,7 @@ from datetime import datetime
 
 from pydantic import Field
 
-from serving.answers.base import Answer, Endpoint, Identifier, UserRequest, about_model, resolve
+from serving.answers.base import Answer, Endpoint, Identifier, UserRequest, about_model, resolve_user
 from serving.answers.recommendations import JOB, Context, RankedResponse, list_answer, unknown_attributes
 from serving.champions import Champions
 
@@ -30,7 +30,7 @@ class RankResponse(RankedResponse):
 def handle(champions: Champions, request: RankRequest, now: datetime) -> Answer:
     """The same items, ranked."""
     champion = champions.need(JOB)
-    asked = resolve(champions, request.user_id, request.user_source)
+    asked = resolve_user(champions, request)
     row = champion.catalogue.user_row(asked.one_id)
     columns, unknown = champion.catalogue.columns_of(request.item_ids)
     listed: Answer = {"items": [], "fallback": None}
@@ -45,5 +45,5 @@ def handle(champions: Champions, request: RankRequest, now: datetime) -> Answer:
 
 ENDPOINT = Endpoint(
     "/rank", "The caller's own items, ranked for one customer", RankRequest, RankResponse, handle, about_model(JOB),
-    heavy=lambda request: len(request.item_ids) > INLINE,
+    check=resolve_user, heavy=lambda request: len(request.item_ids) > INLINE,
 )  # fmt: skip

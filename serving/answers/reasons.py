@@ -35,7 +35,7 @@ def _repeat_reason(champion: Champion, row: int, column: int) -> str:
     if stage.half_life_days is None:
         return f"you {had} it {weight:g} times" if weight != 1 else f"you {had} it once"
     # the model keeps the decayed sum, not the dates: say that, and invent no count
-    return f"you {had} it before: as much as {weight:.2g} times today (each time counts half after {stage.half_life_days:g} days)"
+    return f"you {had} it before; by recency that counts as {weight:.2g} times (each counts half after {stage.half_life_days:g} days)"
 
 
 def score_reasons(

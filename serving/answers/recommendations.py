@@ -21,7 +21,7 @@ from serving.answers.base import (
     Response,
     UserRequest,
     about_model,
-    resolve,
+    resolve_user,
     rounded,
 )  # fmt: skip
 from serving.answers.reasons import item_reasons
@@ -108,7 +108,7 @@ def handle(champions: Champions, request: RecommendationsRequest, now: datetime)
     """The best items of one customer."""
     champion = champions.need(JOB)
     catalogue = champion.catalogue
-    asked = resolve(champions, request.user_id, request.user_source)
+    asked = resolve_user(champions, request)
     row = catalogue.user_row(asked.one_id)
     filters = request.filters.as_lists()
     allowed = catalogue.allowed(filters) if filters else None
@@ -169,5 +169,5 @@ def short_reason(
 
 ENDPOINT = Endpoint(
     "/recommendations", "What to show one customer", RecommendationsRequest, RecommendationsResponse, handle, about_model(JOB),
-    heavy=lambda request: request.num_results > MAX_RESULTS // 2,
+    check=resolve_user, heavy=lambda request: request.num_results > MAX_RESULTS // 2,
 )  # fmt: skip

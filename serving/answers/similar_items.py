@@ -39,12 +39,7 @@ def handle(champions: Champions, request: SimilarItemsRequest, now: datetime) ->
         The model does not know the item.
     """
     champion = champions.need(JOB)
-    column = champion.catalogue.item_index.get(request.item_id)
-    if column is None:
-        raise NotFound(
-            "the model does not know the item", field="item_id",
-            hint="an item that too few customers had (recommend.min_item_customers) is not in the model",
-        )  # fmt: skip
+    column = column_of(champions, request)
     source = _source(champion)
     ranked = champion.bundle.model.similar_items(column, request.num_results)
     count = int(ranked.valid[0])
@@ -63,6 +58,23 @@ def handle(champions: Champions, request: SimilarItemsRequest, now: datetime) ->
     }  # fmt: skip
 
 
+def column_of(champions: Champions, request: SimilarItemsRequest) -> int:
+    """Where the item stands in the model.
+
+    Raises
+    ------
+    NotFound
+        Nowhere.
+    """
+    column = champions.need(JOB).catalogue.item_index.get(request.item_id)
+    if column is None:
+        raise NotFound(
+            "the model does not know the item", field="item_id",
+            hint="an item that too few customers had (recommend.min_item_customers) is not in the model",
+        )  # fmt: skip
+    return column
+
+
 def _source(champion: Champion) -> str:
     stage = next((model.name for model in champion.bundle.model.models if model.supports_similar), None)
     if stage is None:
@@ -70,4 +82,6 @@ def _source(champion: Champion) -> str:
     return str(stage)
 
 
-ENDPOINT = Endpoint("/similar-items", "What goes with an item", SimilarItemsRequest, SimilarItemsResponse, handle, about_model(JOB))
+ENDPOINT = Endpoint(
+    "/similar-items", "What goes with an item", SimilarItemsRequest, SimilarItemsResponse, handle, about_model(JOB), check=column_of
+)

@@ -152,7 +152,7 @@ def test_a_list_is_ranked_explained_and_free_of_doubles(serve, buyers):
     assert len({item["item_id"] for item in items}) == len(items)
     assert sorted((item["score"] for item in items), reverse=True) == [item["score"] for item in items]
     assert all(item["reasons"] for item in items)
-    assert items[0]["reasons"][0].startswith("you bought it before: as much as ")
+    assert items[0]["reasons"][0].startswith("you bought it before; by recency that counts as ")
     assert len(body["recommendation_id"]) == 32
     assert body["short_reason"].startswith("the model knows "), "the shop has fewer than 500 items"
 
@@ -285,6 +285,9 @@ def test_lookalike(serve, buyers):
     )
     assert "19 known of 39" in error["message"]
     assert "at least 20" in error["message"]
+    few = {"seed_user_ids": buyers[:19], "size": 5, "validate_only": True}
+    refused(serve("/v1/lookalike", few), 422, "invalid_request", "seed_user_ids")
+    refused(serve("/v1/similar-items", {"item_id": "ghost", "validate_only": True}), 404, "not_found", "item_id")
     for lengths in ({}, {"size": 5, "ratio": 0.1}):
         assert "exactly one" in refused(serve("/v1/lookalike", {"seed_user_ids": seeds, **lengths}), 422, "invalid_request")["message"]
     rest = good("/lookalike", serve("/v1/lookalike", {"seed_user_ids": seeds, "ratio": 1.0, "with_evidence": False}))
