@@ -83,7 +83,8 @@ for name in {[name for name in NAMES if name not in DOES_SOMETHING]!r}:
     importlib.import_module(name)
 print(json.dumps({{"loaded": sorted(set(sys.modules) & {{"mlflow", "bentoml", "pyspark"}}), "handlers": len(logging.getLogger().handlers)}}))
 """
-    environment = {**os.environ, "HOME": str(tmp_path), "PYTHONDONTWRITEBYTECODE": "1", "PYTHONPATH": str(ROOT), "MPLCONFIGDIR": str(ROOT)}
+    cache = str(tmp_path / ".cache")  # matplotlib makes its own when imported; nothing else may appear
+    environment = {**os.environ, "HOME": str(tmp_path), "PYTHONDONTWRITEBYTECODE": "1", "PYTHONPATH": str(ROOT), "MPLCONFIGDIR": cache}
     environment.pop("QIANMIAN_WORKSPACE", None)
     done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, env=environment, capture_output=True, text=True, check=True)
     found = json.loads(done.stdout.splitlines()[-1])
