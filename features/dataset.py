@@ -108,30 +108,34 @@ def index_of(haystack: NDArray[np.str_], needles: NDArray[np.str_]) -> NDArray[n
     return np.asarray(found.fill_null(-1).to_numpy(zero_copy_only=False), dtype=np.int64)
 
 
-def interaction_rows(builder: Builder, as_of: datetime, start: datetime | None = None) -> tuple[pa.Table, str]:
-    """Who did what with which item in ``[start, as_of)``: one_id, item_id, age_days, weight, and the table it came from.
-
-    Paid order lines when any of them names an item, else events.
+def interaction_source(builder: Builder) -> str:
+    """The table that says who had which item: `transactions` when any line names one, else `events`.
 
     Raises
     ------
     DataError
         When neither names items.
     """
-    states = builder.states
+    for table in ("transactions", "events"):
+        if table in builder.states and "item_id" in builder.states[table].filled:
+            return table
+    raise DataError(
+        "neither transactions nor events name items",
+        where=str(builder.lake.workspace.lake),
+        hint="map `item_id` in sources.yaml; without items there is nothing to recommend",
+    )
+
+
+def interaction_rows(builder: Builder, as_of: datetime, start: datetime | None = None) -> tuple[pa.Table, str]:
+    """Who did what with which item in ``[start, as_of)``: one_id, item_id, age_days, weight, and the table it came from.
+
+    Paid order lines when any of them names an item, else events (`interaction_source`).
+    """
+    source = interaction_source(builder)
     views = builder.views(as_of)
-    if "transactions" in states and "item_id" in states["transactions"].filled:
-        rows, source = views["lines"], "transactions"
-        weight = ibis.literal(1.0)
-    elif "events" in states and "item_id" in states["events"].filled:
-        rows, source = views["events"], "events"
-        weight = rows.event_type.cases(*EVENT_WEIGHTS.items(), else_=0.0)
-    else:
-        raise DataError(
-            "neither transactions nor events name items", where=str(builder.lake.workspace.lake),
-            hint="map `item_id` in sources.yaml; without items there is nothing to recommend",
-        )  # fmt: skip
-    timed = "ts" in states[source].filled
+    rows = views["lines" if source == "transactions" else source]
+    weight = ibis.literal(1.0) if source == "transactions" else rows.event_type.cases(*EVENT_WEIGHTS.items(), else_=0.0)
+    timed = "ts" in builder.states[source].filled
     age = (views.cut.epoch_seconds().cast("float64") - rows.ts.epoch_seconds().cast("float64")) / 86_400.0 if timed else ibis.literal(0.0)
     rows = rows.mutate(weight=weight.cast("float64"), age_days=age)
     rows = rows.filter(rows.item_id.notnull() & (rows.weight > 0))

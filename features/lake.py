@@ -12,9 +12,9 @@ import json
 import os
 import shutil
 import uuid
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import date, datetime, timedelta
 from pathlib import Path
 from typing import Any, cast
 
@@ -30,6 +30,9 @@ SQL_TYPES = {
     "string": "VARCHAR", "int64": "BIGINT", "float64": "DOUBLE", "bool": "BOOLEAN",
     "timestamp": "TIMESTAMP", "date": "DATE", "json": "VARCHAR",
 }  # fmt: skip
+MOMENTS = ("first", "last", "begin", "end")
+STRAY_SHARE = 0.001
+STRAY_GAP_DAYS = 30
 PARTITION_ROWS = 20_000_000  # a table with a `ts` and more rows than this is Hive-partitioned by day
 CUSTOMERS = Table("customers", ("source", "source_user_id"), (
     Column("one_id", "string", "the customer", required=True),
@@ -51,18 +54,21 @@ class TableState:
     filled: tuple[str, ...]
     first: datetime | None
     last: datetime | None
+    begin: datetime | None
+    end: datetime | None
     digest: str
 
     def as_dict(self) -> dict[str, Any]:
         value = dict(self.__dict__)
-        value["first"], value["last"] = (when.isoformat() if when else None for when in (self.first, self.last))
+        for name in MOMENTS:
+            value[name] = value[name].isoformat() if value[name] else None
         return value
 
     @classmethod
     def of(cls, value: Mapping[str, Any]) -> TableState:
-        first, last = (datetime.fromisoformat(value[k]) if value[k] else None for k in ("first", "last"))
+        moments = {name: datetime.fromisoformat(value[name]) if value[name] else None for name in MOMENTS}
         return cls(
-            value["name"], value["path"], value["rows"], tuple(value["columns"]), tuple(value["filled"]), first, last, value["digest"]
+            value["name"], value["path"], value["rows"], tuple(value["columns"]), tuple(value["filled"]), **moments, digest=value["digest"]
         )
 
 
@@ -74,6 +80,41 @@ def quote(name: str) -> str:
 def literal(text: str | Path) -> str:
     """A SQL string."""
     return "'" + str(text).replace("'", "''") + "'"
+
+
+def typical_span(days: Sequence[tuple[date, int]]) -> tuple[datetime | None, datetime | None]:
+    """Midnights between which the rows lie, but for a few stray ones: a source's wrong clocks must not stretch its history.
+
+    At either end days are left out that together hold at most `STRAY_SHARE` of the rows; at the far end only when at least
+    `STRAY_GAP_DAYS` without a row lie between them and the rest, so that a thin last day is never lost.
+
+    Parameters
+    ----------
+    days : sequence of (date, int)
+        Rows of each day, in order.
+
+    Examples
+    --------
+    >>> begin, end = typical_span([(date(2001, 1, 1), 1), (date(2017, 1, 1), 5000), (date(2017, 1, 3), 1), (date(2037, 1, 1), 1)])
+    >>> f"{begin:%Y-%m-%d} {end:%Y-%m-%d}"
+    '2017-01-01 2017-01-04'
+    """
+    if not days:
+        return None, None
+    allowance = STRAY_SHARE * sum(count for _, count in days)
+    low, stray = 0, days[0][1]
+    while stray <= allowance and low < len(days) - 1:
+        low += 1
+        stray += days[low][1]
+    high, stray = len(days), 0
+    for at in range(len(days) - 1, low, -1):
+        stray += days[at][1]
+        if stray > allowance:
+            break
+        if (days[at][0] - days[at - 1][0]).days > STRAY_GAP_DAYS:
+            high = at
+    begin, end = days[low][0], days[high - 1][0] + timedelta(days=1)
+    return datetime(begin.year, begin.month, begin.day), datetime(end.year, end.month, end.day)
 
 
 class Lake:
@@ -131,17 +172,18 @@ class Lake:
 
     @property
     def default_as_of(self) -> datetime:
-        """The midnight after the last row: everything known is history.
+        """The midnight after the last row that is not a stray one: everything known is history.
 
         Raises
         ------
         DataError
             When nothing in the lake is dated.
         """
-        last = self.last
+        ends = [state.end for name, state in self.states().items() if name in ("transactions", "events") and state.end]
+        last = max(ends, default=None)
         if last is None:
             raise DataError("nothing in the lake is dated", where=str(self.workspace.lake), hint="ingest data with `ts`, or say --as-of")
-        return datetime(last.year, last.month, last.day) + timedelta(days=1)
+        return last
 
     def source_path(self, state: TableState) -> str:
         """What DuckDB's ``read_parquet`` takes for a table."""
@@ -231,13 +273,16 @@ class Lake:
             counts = ", ".join(f"count({quote(name)})" for name in names)
             present = connection.execute(f"SELECT {counts} FROM {source}").fetchone() or ()
             filled = tuple(name for name, count in zip(names, present, strict=True) if count)
-            first = last = None
+            moments: dict[str, datetime | None] = dict.fromkeys(MOMENTS)
             if "ts" in names:
                 first, last = connection.execute(f"SELECT min(ts), max(ts) FROM {source}").fetchone() or (None, None)
+                days = connection.execute(f"SELECT ts::DATE, count(*) FROM {source} WHERE ts IS NOT NULL GROUP BY 1 ORDER BY 1").fetchall()
+                begin, end = typical_span(days)
+                moments = {"first": first, "last": last, "begin": begin, "end": end}
             content = ", ".join(f"{quote(name)}::VARCHAR" for name in names)
             digest = f"{rows}-{int(_one(connection, f'SELECT coalesce(bit_xor(hash({content})), 0) FROM {source}')):016x}"
             relative = str((folder / pattern).relative_to(self.workspace.lake))
-            return TableState(table.name, relative, rows, tuple(names), filled, first, last, digest), folder
+            return TableState(table.name, relative, rows, tuple(names), filled, **moments, digest=digest), folder
         except BaseException as error:
             shutil.rmtree(folder, ignore_errors=True)
             if isinstance(error, duckdb.IOException) and "No space left" in str(error):

@@ -110,7 +110,7 @@ class Context:
         )
 
     def first(self, *tables: str) -> datetime:
-        """The first timestamp of the named tables.
+        """Where the history of the named tables begins, stray rows left out.
 
         Raises
         ------
@@ -118,7 +118,7 @@ class Context:
             When none of them is dated.
         """
         states = self.builder.states
-        times = [states[name].first for name in tables if name in states and states[name].first is not None]
+        times = [states[name].begin for name in tables if name in states and states[name].begin is not None]
         if not times:
             raise DataError(
                 f"{' and '.join(tables)} carry no time, so no period can be held out", where="the lake", hint="map `ts` in sources.yaml"

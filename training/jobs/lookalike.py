@@ -28,6 +28,7 @@ from training.jobs.base import Context, Job, Outcome
 from training.metrics import mean_metric
 from training.report import EvalReport, Metric
 
+HORIZON_DAYS = 28  # or a quarter of a shorter history
 MOST_SEGMENTS = 6
 SHARES = (0.03, 0.25)  # a segment is neither nearly nobody nor nearly everybody
 MIN_SEGMENT = 50
@@ -39,7 +40,8 @@ Scorer = Callable[[NDArray[np.int64]], NDArray[np.float64]]
 
 def run(context: Context) -> Outcome:
     """Measure on segments of the last horizon, ship a fit on everything before `as_of`."""
-    horizon = context.horizon_days or 28
+    span = (context.as_of - context.first("transactions", "events")).days
+    horizon = min(context.horizon_days or HORIZON_DAYS, max(1, span // 4))
     start = context.as_of - timedelta(days=horizon)
     profile = context.profile(start)
     numeric = [feature.name for feature in profile.spec.features if not feature.categorical]

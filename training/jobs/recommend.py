@@ -10,7 +10,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 from scipy import sparse
 
-from features.dataset import Interactions, TrainingSet, index_of, interaction_rows
+from features.dataset import Interactions, TrainingSet, index_of, interaction_rows, interaction_source
 from models.bundle import ModelBundle
 from models.ranked import Ranked
 from models.recommend.base import Recommender
@@ -78,8 +78,7 @@ def run(context: Context) -> Outcome:
 
 def _horizon(context: Context) -> int:
     wanted = context.horizon_days or context.settings.recommend.horizon_days
-    states = context.builder.states
-    table = "transactions" if "transactions" in states and "item_id" in states["transactions"].filled else "events"
+    table = interaction_source(context.builder)
     span = (context.as_of - context.first(table)).days
     # a short history gets shorter windows: at least half of it stays for learning
     horizon = min(wanted, span // 4)
