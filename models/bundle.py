@@ -18,6 +18,7 @@ from qianmian.errors import ArtifactError
 from qianmian.workspace import write_json
 
 FORMAT_VERSION = 1
+MANIFEST_KEYS = ("kind", "as_of", "config", "facts", "spec_hash", "libraries", "files")
 LIBRARIES = (
     "numpy",
     "scipy",
@@ -103,8 +104,13 @@ class ModelBundle:
         from models.registry import MODELS
 
         manifest = verify(folder)
+        if manifest["kind"] not in MODELS:
+            raise ArtifactError("the model is of a kind this version does not know", where=str(folder), got=manifest["kind"],
+                                allowed=", ".join(MODELS), hint="train again with this version")  # fmt: skip
         arrays = load_arrays(folder / "ids.npz")
         spec = FeatureSpec.of(load_json(folder / "spec.json")) if manifest["spec_hash"] else None
+        if spec is not None and spec.hash != manifest["spec_hash"]:
+            raise ArtifactError("the feature spec is not the one the model was trained on", where=str(folder / "spec.json"), hint=RETRAIN)
         attributes = {name.removeprefix("item_"): array for name, array in arrays.items() if name not in ("user_ids", "item_ids")}
         return cls(manifest["kind"], MODELS[manifest["kind"]].load(folder / "model"), datetime.fromisoformat(manifest["as_of"]), spec,
                    arrays["user_ids"], arrays["item_ids"], attributes, manifest["config"], manifest["facts"])  # fmt: skip
@@ -121,7 +127,16 @@ def verify(folder: Path) -> dict[str, Any]:
             allowed=FORMAT_VERSION,
             hint="train again with this version",
         )
-    files: Mapping[str, str] = manifest.get("files", {})
+    if missing := [key for key in MANIFEST_KEYS if key not in manifest]:
+        raise ArtifactError("the model's manifest is incomplete", where=str(folder), got=f"no {', '.join(missing)}", hint=RETRAIN)
+    try:
+        datetime.fromisoformat(manifest["as_of"])
+    except (TypeError, ValueError) as error:
+        raise ArtifactError("the model's as_of is not a time", where=str(folder), got=manifest["as_of"], hint=RETRAIN) from error
+    files: Mapping[str, str] = manifest["files"]
+    state = (path.relative_to(folder) for path in folder.rglob("*") if path.suffix in (".npz", ".json"))
+    if unlisted := sorted({str(path) for path in state} - set(files) - {"manifest.json"}):
+        raise ArtifactError("the model holds a file its manifest does not vouch for", where=str(folder), got=unlisted[0], hint=RETRAIN)
     for name, expected in files.items():
         path = folder / name
         if not path.is_file():

@@ -65,7 +65,7 @@ class ChurnClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         Raises
         ------
         DataError
-            When there are fewer than 20 of either outcome.
+            When there are fewer than 20 of either outcome, or all rows are of one customer.
         """
         labels = np.asarray(y, dtype=np.int64)
         least = int(min((labels == 0).sum(), (labels == 1).sum()))
@@ -80,7 +80,10 @@ class ChurnClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         self.n_features_in_ = X.shape[1]
         margins = np.empty(len(labels), dtype=np.float64)
         owners = np.arange(len(labels)) if groups is None else np.asarray(groups)
-        for train, held in GroupKFold(self.folds).split(X, labels, owners):
+        folds = min(self.folds, len(np.unique(owners)))
+        if folds < 2:
+            raise DataError("one customer alone is too few to learn churn from", hint="bring more customers")
+        for train, held in GroupKFold(folds).split(X, labels, owners):
             margins[held] = self._boost(X[train], labels[train]).predict(matrix(X[held]), output_margin=True)
         scaler = LogisticRegression(C=1e6).fit(margins[:, None], labels)
         self.calibration_ = np.array([scaler.coef_[0, 0], scaler.intercept_[0]], dtype=np.float64)

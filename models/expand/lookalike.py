@@ -129,12 +129,15 @@ class LookalikeExpander:
         Raises
         ------
         InvalidRequest
-            An empty seed or a size below 1.
+            An empty seed, a size below 1, or a row outside the customers the model was fitted on.
         """
         if not len(seeds):
             raise InvalidRequest("the seed is empty", field="seed_user_ids")
         if size < 1:
             raise InvalidRequest("size must be at least 1", got=size, field="size")
+        for name, rows in (("seed_user_ids", seeds), ("exclude", exclude)):
+            if rows is not None and len(rows) and (rows.min() < 0 or rows.max() >= len(self.space_)):
+                raise InvalidRequest("a row is outside the customers of the model", allowed=f"0..{len(self.space_) - 1}", field=name)
         scores = self.score(seeds)
         ranked = scores.copy()
         ranked[seeds] = -np.inf

@@ -120,7 +120,7 @@ class Recommender(ABC):
         Raises
         ------
         InvalidRequest
-            k < 1, a user outside the training set, or a filter of the wrong length.
+            k < 1, a user or an item outside the training set, or a filter of the wrong length.
         """
         wanted = self._check_users(users)
         if k < 1:
@@ -130,6 +130,8 @@ class Recommender(ABC):
         for name, given in (("exclude", exclude), ("attributes", attributes)):
             if given is not None and len(given) != len(wanted):
                 raise InvalidRequest(f"`{name}` needs one entry a user", got=len(given), allowed=len(wanted))
+        if exclude:
+            self._check_items(np.concatenate(exclude))
         block = max(1, BLOCK_CELLS // max(1, self.n_items_))
         parts = []
         for start in range(0, len(wanted), block) or (0,):
@@ -144,12 +146,16 @@ class Recommender(ABC):
 
     def rank(self, user: int, items: NDArray[np.integer[Any]], *, attributes: Attributes | None = None) -> Ranked:
         """The given items, best first for that user; (1, len(items))."""
+        self._check_items(items)
         allowed = np.zeros(self.n_items_, dtype=bool)
         allowed[items] = True
         return self.recommend([user], max(1, len(items)), allowed=allowed, attributes=[attributes])
 
     def similar_items(self, item: int, k: int) -> Ranked:
         """The k items most like `item` by cosine, itself left out; (1, k)."""
+        self._check_items([item])
+        if k < 1:
+            raise InvalidRequest("k must be at least 1", got=k, field="num_results")
         vectors = self._item_vectors()
         norms = np.linalg.norm(vectors, axis=1)
         scores = (vectors @ vectors[item]) / np.maximum(norms * norms[item], np.float32(1e-12))
@@ -187,6 +193,14 @@ class Recommender(ABC):
                 "a user index is outside the training set", got=[int(wanted.min()), int(wanted.max())], allowed=f"-1..{self.n_users_ - 1}"
             )
         return wanted
+
+    def _check_items(self, items: NDArray[np.integer[Any]] | Sequence[int]) -> None:
+        # an index of −1 would otherwise mean the last item
+        given = np.asarray(items)
+        if len(given) and (given.min() < 0 or given.max() >= self.n_items_):
+            raise InvalidRequest(
+                "an item index is outside the training set", got=[int(given.min()), int(given.max())], allowed=f"0..{self.n_items_ - 1}"
+            )
 
     def _masked(
         self, users: NDArray[np.int64], allowed: NDArray[np.bool_] | None, exclude: Sequence[NDArray[np.integer[Any]]] | None,

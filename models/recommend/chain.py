@@ -94,7 +94,8 @@ class FallbackChain(Recommender):
         return replace(ranked, source=padded, sources=tuple(model.name for model in self.models_))
 
     def _item_vectors(self) -> NDArray[np.float32]:
-        return next(model for model in self.models_ if model.supports_similar)._item_vectors()
+        able = next((model for model in self.models_ if model.supports_similar), None)
+        return able._item_vectors() if able is not None else super()._item_vectors()
 
     def save(self, folder: Path) -> None:
         super().save(folder)
