@@ -67,6 +67,10 @@ def top_k(scores: NDArray[np.float32], k: int) -> tuple[NDArray[np.int32], NDArr
     k = min(k, m)
     if k == 0 or n == 0:
         return np.empty((n, k), dtype=np.int32), np.empty((n, k), dtype=np.float32)
+    if n == 1:
+        candidates = np.flatnonzero(scores[0] > NOT_A_CANDIDATE)
+        if len(candidates) < m // 2:  # one customer's own purchases are a few hundred of tens of thousands of items
+            return _one_row(scores[0, candidates], candidates, k, m)
     clean = np.ascontiguousarray(np.where(np.isnan(scores), NOT_A_CANDIDATE, scores) + np.float32(0.0), dtype=np.float32)
     # one int64 key orders by (score falling, index rising): the bits of a float sort like an integer once negatives are flipped
     bits = clean.view(np.int32)
@@ -79,3 +83,14 @@ def top_k(scores: NDArray[np.float32], k: int) -> tuple[NDArray[np.int32], NDArr
     else:
         ids = np.argsort(-keys, axis=1)
     return ids.astype(np.int32), np.take_along_axis(clean, ids, axis=1)
+
+
+def _one_row(values: NDArray[np.float32], columns: NDArray[np.int64], k: int, m: int) -> tuple[NDArray[np.int32], NDArray[np.float32]]:
+    """The k best of one row of which only `columns` are candidates, padded with the first columns that are none."""
+    order = np.lexsort((columns, -values))[:k]
+    ids, scores = columns[order], values[order]
+    if len(ids) < k:
+        fill = np.setdiff1d(np.arange(min(m, k + len(columns))), columns)[: k - len(ids)]
+        ids = np.concatenate([ids, fill])
+        scores = np.concatenate([scores, np.full(len(fill), NOT_A_CANDIDATE)])
+    return ids.astype(np.int32)[None, :], (scores + np.float32(0.0)).astype(np.float32)[None, :]

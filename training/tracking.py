@@ -33,18 +33,18 @@ class Logged:
 def run(workspace: Workspace, name: str) -> Iterator[Any]:
     """An MLflow run in the workspace's store. It joins ``MLFLOW_RUN_ID`` when `mlflow run` started us.
 
-    The artifacts of a database store lie in the workspace; an MLflow server keeps its own.
+    The artifacts of a database store lie in the workspace; an MLflow server keeps its own, and a joined run those of its experiment.
     """
     import mlflow
 
     uri = workspace.tracking_uri
-    mlflow.set_tracking_uri(uri)
-    mlflow.set_registry_uri(uri)
     for chatty in ("alembic", "mlflow.store.db.utils", "mlflow.utils.requirements_utils"):
         logging.getLogger(chatty).setLevel(logging.WARNING)
     os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
     joined = os.environ.get("MLFLOW_RUN_ID")
-    with explain_os_errors(workspace.root):
+    with explain_os_errors(workspace.root), _tracking_uri_kept():
+        mlflow.set_tracking_uri(uri)
+        mlflow.set_registry_uri(uri)
         if joined is None:
             if mlflow.get_experiment_by_name(EXPERIMENT) is None:
                 local = not uri.startswith(("http://", "https://", "databricks"))
@@ -56,6 +56,19 @@ def run(workspace: Workspace, name: str) -> Iterator[Any]:
             yield active
 
 
+@contextlib.contextmanager
+def _tracking_uri_kept() -> Iterator[None]:
+    """`mlflow.set_tracking_uri` writes the environment, and every later workspace of this process would follow it."""
+    before = os.environ.get("MLFLOW_TRACKING_URI")
+    try:
+        yield
+    finally:
+        if before is None:
+            os.environ.pop("MLFLOW_TRACKING_URI", None)
+        else:
+            os.environ["MLFLOW_TRACKING_URI"] = before
+
+
 def log(outcome: Outcome, report: EvalReport) -> Logged:
     """Write parameters, data digest, spec hash, seed, metrics with intervals, baselines, plots and the model with its signature."""
     import mlflow
@@ -65,7 +78,7 @@ def log(outcome: Outcome, report: EvalReport) -> Logged:
 
     bundle = outcome.bundle
     facts = {"as_of": bundle.as_of.isoformat(), "spec_hash": bundle.spec.hash if bundle.spec else "", **bundle.facts}
-    mlflow.log_params({**outcome.parameters, **{key: value for key, value in facts.items() if key not in outcome.parameters}})
+    _log_parameters({**facts, **outcome.parameters})
     mlflow.set_tags({f"qianmian.{key}": str(facts.get(key, "")) for key in ("data_digest", "spec_hash", "as_of")})
     mlflow.log_metrics(flattened(report))
     mlflow.log_dict(report.as_dict(), "report.json")
@@ -84,6 +97,15 @@ def log(outcome: Outcome, report: EvalReport) -> Logged:
             pip_requirements=[f"qianmian=={_version()}"],
         )  # fmt: skip
     return Logged(info.run_id or "", info.model_uri)
+
+
+def _log_parameters(parameters: dict[str, Any]) -> None:
+    """`mlflow run` has logged what it was asked for, and a run's parameters cannot change: what was used stands beside it."""
+    import mlflow
+
+    active = mlflow.active_run()
+    asked = mlflow.get_run(active.info.run_id).data.params if active is not None else {}
+    mlflow.log_params({f"used.{key}" if asked.get(key, str(value)) != str(value) else key: value for key, value in parameters.items()})
 
 
 def flattened(report: EvalReport) -> dict[str, float]:
