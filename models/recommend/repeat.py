@@ -19,6 +19,8 @@ class RepeatPurchaseRecommender(Recommender):
 
     Only what the customer had before is a candidate. Ties go to the more popular item (the order of `TrainingSet.item_ids`).
 
+    `evidence` tells what a score is made of, for reasons in words.
+
     Parameters
     ----------
     half_life_days : float or None
@@ -32,6 +34,21 @@ class RepeatPurchaseRecommender(Recommender):
 
     def _fit(self, train: TrainingSet) -> None:
         self.counts_ = train.interactions.matrix(self.half_life_days)
+        data = train.interactions
+        keys = data.users.astype(np.int64) * train.n_items + data.items
+        order = np.lexsort((data.age_days, keys))
+        # one entry a pair, in the order of the sorted CSR matrix above
+        _, first, times = np.unique(keys[order], return_index=True, return_counts=True)
+        self.times_ = times.astype(np.int32)
+        self.last_days_ = data.age_days[order][first].astype(np.float32)
+
+    def evidence(self, user: int, item: int) -> tuple[int, float] | None:
+        """How many times the user had the item, and how many days before `as_of` the last time was; None for never."""
+        start, stop = self.counts_.indptr[user : user + 2]
+        place = start + int(np.searchsorted(self.counts_.indices[start:stop], item))
+        if place == stop or self.counts_.indices[place] != item:
+            return None
+        return int(self.times_[place]), float(self.last_days_[place])
 
     def _scores(self, users: NDArray[np.int64], attributes: Sequence[Attributes | None] | None) -> NDArray[np.float32]:
         scores = np.full((len(users), self.n_items_), NOT_A_CANDIDATE, dtype=np.float32)
@@ -41,7 +58,8 @@ class RepeatPurchaseRecommender(Recommender):
         return scores
 
     def _state(self) -> Arrays:
-        return pack_csr("counts", self.counts_)
+        return {**pack_csr("counts", self.counts_), "times": self.times_, "last_days": self.last_days_}
 
     def _restore(self, state: Arrays) -> None:
         self.counts_ = unpack_csr("counts", state)
+        self.times_, self.last_days_ = state["times"], state["last_days"]

@@ -30,12 +30,13 @@ def item_reasons(champion: Champion, row: int, column: int, source: str) -> list
 
 def _repeat_reason(champion: Champion, row: int, column: int) -> str:
     stage = next(model for model in champion.bundle.model.models if isinstance(model, RepeatPurchaseRecommender))
-    weight = float(stage.counts_[row, column])
+    found = stage.evidence(row, column)
+    if found is None:
+        return "you had it before"
+    times, days = found
     had = "dealt with" if champion.bundle.facts.get("interactions") == "events" else "bought"
-    if stage.half_life_days is None:
-        return f"you {had} it {weight:g} times" if weight != 1 else f"you {had} it once"
-    # the model keeps the decayed sum, not the dates: say that, and invent no count
-    return f"you {had} it before; by recency that counts as {weight:.2g} times (each counts half after {stage.half_life_days:g} days)"
+    often = "once" if times == 1 else f"{times} times, last"
+    return f"you {had} it {often} {days_text(int(days))} ago" if days >= 1 else f"you {had} it {often} less than a day ago"
 
 
 def score_reasons(
