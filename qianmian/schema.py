@@ -165,5 +165,18 @@ TABLES: dict[str, Table] = {
     )
 }  # fmt: skip
 
-REGISTERED_PREFIX = "qianmian-"  # a registered MLflow model is called qianmian-<job>
+# What passes between training (which writes it) and serving (which reads it) in the MLflow registry.
+REGISTERED_PREFIX = "qianmian-"
 CHAMPION, PREVIOUS = "champion", "previous"
+EVENT_TAG = "qianmian.event."  # + ISO time: a registered model's tag for each change of what is in production
+
+
+def registered_name(job: str) -> str:
+    """The registered MLflow model of a job; the full name stays as it is.
+
+    Examples
+    --------
+    >>> registered_name("churn"), registered_name("qianmian-churn")
+    ('qianmian-churn', 'qianmian-churn')
+    """
+    return job if job.startswith(REGISTERED_PREFIX) else REGISTERED_PREFIX + job

@@ -17,12 +17,11 @@ from typing import Any
 from urllib.parse import unquote, urlparse
 
 from qianmian.errors import ArtifactError, NotFound, WorkspaceError
-from qianmian.schema import CHAMPION, PREVIOUS, REGISTERED_PREFIX
+from qianmian.schema import CHAMPION, EVENT_TAG, PREVIOUS, REGISTERED_PREFIX, registered_name
 from qianmian.workspace import Workspace
 
 logger = logging.getLogger(__name__)
 
-EVENT_TAG = "qianmian.event."
 SQLITE = "sqlite:///"
 
 
@@ -49,17 +48,6 @@ class ModelEvent:
 
     def as_dict(self) -> dict[str, Any]:
         return asdict(self)
-
-
-def registered_name(name: str) -> str:
-    """The registered model's full name; the job's name alone will do.
-
-    Examples
-    --------
-    >>> registered_name("churn"), registered_name("qianmian-churn")
-    ('qianmian-churn', 'qianmian-churn')
-    """
-    return name if name.startswith(REGISTERED_PREFIX) else REGISTERED_PREFIX + name
 
 
 def list_models(workspace: Workspace) -> list[dict[str, Any]]:

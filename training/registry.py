@@ -7,21 +7,14 @@ from datetime import datetime
 from typing import Any
 
 from qianmian.errors import UsageError
-from qianmian.schema import CHAMPION, PREVIOUS, REGISTERED_PREFIX
+from qianmian.schema import CHAMPION, EVENT_TAG, PREVIOUS, REGISTERED_PREFIX, registered_name
 from qianmian.workspace import Workspace
-
-EVENT = "qianmian.event."
 
 
 def _client(workspace: Workspace) -> Any:
     from mlflow.tracking import MlflowClient
 
     return MlflowClient(tracking_uri=workspace.tracking_uri, registry_uri=workspace.tracking_uri)
-
-
-def full_name(job: str) -> str:
-    """The registered model's name; accepts `churn` and `qianmian-churn`."""
-    return job if job.startswith(REGISTERED_PREFIX) else REGISTERED_PREFIX + job
 
 
 def _alias(client: Any, name: str, alias: str) -> int | None:
@@ -36,7 +29,7 @@ def _move(client: Any, name: str, version: int, action: str, now: datetime) -> d
         client.set_registered_model_alias(name, PREVIOUS, str(before))
     client.set_registered_model_alias(name, CHAMPION, str(version))
     event = {"action": action, "version": version, "previous": before if before != version else _alias(client, name, PREVIOUS)}
-    client.set_registered_model_tag(name, f"{EVENT}{now:%Y-%m-%dT%H:%M:%S.%fZ}", json.dumps(event))
+    client.set_registered_model_tag(name, f"{EVENT_TAG}{now:%Y-%m-%dT%H:%M:%S.%fZ}", json.dumps(event))
     return {"name": name, **event}
 
 
@@ -44,7 +37,7 @@ def register(workspace: Workspace, job: str, run_id: str, model_uri: str, now: d
     """A new version, made champion; the champion before becomes `previous`."""
     from mlflow.exceptions import MlflowException
 
-    client, name = _client(workspace), full_name(job)
+    client, name = _client(workspace), registered_name(job)
     try:
         client.get_registered_model(name)
     except MlflowException as error:
@@ -88,7 +81,7 @@ def rollback(workspace: Workspace, job: str, now: datetime) -> dict[str, Any]:
 
 
 def _known(workspace: Workspace, job: str) -> str:
-    name = full_name(job)
+    name = registered_name(job)
     names = sorted(model.name for model in _client(workspace).search_registered_models(filter_string=f"name LIKE '{REGISTERED_PREFIX}%'"))
     if name not in names:
         raise UsageError(f"no model is registered as {name}", allowed=", ".join(names) or "none yet", hint=f"run `qianmian train {job}`")
