@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any
 
@@ -12,13 +12,14 @@ import pyarrow as pa
 from features.algebra import Feature
 from features.compile_ibis import compile_features
 from features.definitions import FEATURES
-from features.lake import Lake
+from features.lake import Lake, TableState, quote
 from features.spec import FeatureSpec, UserFeatures
 from features.views import Rows, Views, is_supported
 from qianmian.errors import DataError
 from qianmian.schema import TABLES
 
 NOT_ATTRIBUTES = ("source", "source_user_id")
+DATED = ("transactions", "events", "touches")
 
 
 @dataclass(frozen=True)
@@ -65,13 +66,28 @@ class Builder:
         """The rows before `as_of`, by view name."""
         return Views(self.rows, as_of)
 
-    def attributes(self) -> tuple[Feature, ...]:
+    def states_at(self, as_of: datetime) -> dict[str, TableState]:
+        """The tables as they were known at `as_of`: what only later rows (or later customers) fill is not filled yet."""
+        states, moment = dict(self.states), f"TIMESTAMP '{as_of.isoformat(sep=' ')}'"
+        known = {name: f"ts < {moment}" for name in DATED if (last := states[name].last if name in states else None) and last >= as_of}
+        if "profiles" in states:
+            people = f"SELECT source, source_user_id FROM customers WHERE valid_from IS NULL OR valid_from < {moment}"
+            known["profiles"] = f"(source, source_user_id) IN ({people})"
+        for name, condition in known.items():
+            counts = ", ".join(["count(*)", *(f"count({quote(column)})" for column in states[name].filled)])
+            rows, *filled = self.backend.con.execute(f"SELECT {counts} FROM {name} WHERE {condition}").fetchone()
+            columns = tuple(column for column, count in zip(states[name].filled, filled, strict=True) if count)
+            states[name] = replace(states[name], rows=rows, filled=columns)
+        return states
+
+    def attributes(self, states: Mapping[str, TableState] | None = None) -> tuple[Feature, ...]:
         """A feature for every filled column of `profiles` that is text or a number, open attributes included."""
-        if "profiles" not in self.states:
+        filled = (states or self.states).get("profiles")
+        if filled is None:
             return ()
         schema = self.backend.table("profiles").schema()
         found = []
-        for name in self.states["profiles"].filled:
+        for name in filled.filled:
             column = TABLES["profiles"].column(name)
             if name in NOT_ATTRIBUTES or not (schema[name].is_string() or schema[name].is_numeric()):
                 continue
@@ -80,13 +96,16 @@ class Builder:
                                  unit=column.unit if column else "", description=column.description if column else f"the source's own attribute '{name}'"))  # fmt: skip
         return tuple(found)
 
-    def supported(self, features: Sequence[Feature] | None = None) -> tuple[tuple[Feature, ...], tuple[str, ...]]:
-        """The features this lake can give, and the names of those it cannot."""
-        asked = (*FEATURES, *self.attributes()) if features is None else tuple(features)
+    def supported(
+        self, features: Sequence[Feature] | None = None, as_of: datetime | None = None
+    ) -> tuple[tuple[Feature, ...], tuple[str, ...]]:
+        """The features this lake can give (from what was known at `as_of`), and the names of those it cannot."""
+        states = self.states if as_of is None else self.states_at(as_of)
+        asked = (*FEATURES, *self.attributes(states)) if features is None else tuple(features)
         kept: list[Feature] = []
         for feature in asked:
             names = {other.name for other in kept}
-            if is_supported(feature, self.states) and (feature.aggregate != "quotient" or {feature.column, feature.over} <= names):
+            if is_supported(feature, states) and (feature.aggregate != "quotient" or {feature.column, feature.over} <= names):
                 kept.append(feature)
         return tuple(kept), tuple(feature.name for feature in asked if feature not in kept)
 
@@ -103,7 +122,7 @@ class Builder:
         DataError
             When no customer is known before `as_of`.
         """
-        kept, off = self.supported(features)
+        kept, off = self.supported(features, as_of)
         views = self.views(as_of)
         table = compile_features(kept, views).to_pyarrow()
         if not table.num_rows:

@@ -10,6 +10,7 @@ import ibis
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
+from ibis import _
 from numpy.typing import NDArray
 from scipy import sparse
 
@@ -183,10 +184,10 @@ def training_set(builder: Builder, as_of: datetime, *, min_item_customers: int =
     if with_features:
         built = builder.build(as_of).matrix()
         features = built.take(built.rows_of(user_ids))
-    return TrainingSet(user_ids, item_ids, interactions, _item_attributes(builder, item_ids, source), features, as_of, source)
+    return TrainingSet(user_ids, item_ids, interactions, _item_attributes(builder, item_ids, source, as_of), features, as_of, source)
 
 
-def _item_attributes(builder: Builder, item_ids: NDArray[np.str_], source: str) -> dict[str, NDArray[np.str_]]:
+def _item_attributes(builder: Builder, item_ids: NDArray[np.str_], source: str, as_of: datetime) -> dict[str, NDArray[np.str_]]:
     items = builder.backend.table("items").select("item_id", "category", "brand").to_pyarrow()
     at = index_of(np.asarray(items["item_id"].to_pylist(), dtype=np.str_), item_ids)
     attributes = {}
@@ -194,7 +195,7 @@ def _item_attributes(builder: Builder, item_ids: NDArray[np.str_], source: str) 
         values = np.asarray([value or "" for value in items[name].to_pylist()] + [""], dtype=np.str_)
         attributes[name] = values[at]
     if source == "events" and not attributes["category"].astype(bool).any() and "category" in builder.states["events"].filled:
-        t = builder.backend.table("events")
+        t = builder.backend.table("events").filter(_.ts < ibis.timestamp(as_of.isoformat(sep=" ")))
         pairs = t.filter(t.category.notnull() & t.item_id.notnull()).group_by("item_id").aggregate(category=t.category.min()).to_pyarrow()
         at = index_of(np.asarray(pairs["item_id"].to_pylist(), dtype=np.str_), item_ids)
         attributes["category"] = np.asarray([*pairs["category"].to_pylist(), ""], dtype=np.str_)[at]

@@ -38,7 +38,7 @@ CUSTOMERS = Table("customers", ("source", "source_user_id"), (
     Column("one_id", "string", "the customer", required=True),
     Column("source", "string", "the system"),
     Column("source_user_id", "string", "the customer's id in that system", required=True),
-    Column("valid_from", "timestamp", "first seen; null when nothing dated is known", unit="UTC"),
+    Column("valid_from", "timestamp", "first seen; null when anything undated is known: there always", unit="UTC"),
     Column("ledger_id", "string", "the merge decision that made the row"),
 ))  # fmt: skip
 

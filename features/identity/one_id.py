@@ -23,7 +23,7 @@ class SingleSourceResolver:
     """One customer per (source, source_user_id); `one_id` is a digest of the two, so it never changes between builds."""
 
     def query(self, lake: Lake) -> str:
-        # a record exists from the first dated thing known of it; undated profiles exist always
+        # a record exists from the first thing known of it; one of which anything undated is known exists always, whatever comes later
         return f"""
             WITH seen AS (
                 SELECT source, source_user_id, ts FROM transactions
@@ -31,7 +31,8 @@ class SingleSourceResolver:
                 UNION ALL SELECT source, source_user_id, ts FROM touches
                 UNION ALL SELECT source, source_user_id, registered_at FROM profiles
                 UNION ALL SELECT source, source_user_id, observed_at FROM identities)
-            SELECT {ONE_ID_SQL} AS one_id, source, source_user_id, min(ts) AS valid_from, NULL::VARCHAR AS ledger_id
+            SELECT {ONE_ID_SQL} AS one_id, source, source_user_id, CASE WHEN count(ts) = count(*) THEN min(ts) END AS valid_from,
+                   NULL::VARCHAR AS ledger_id
             FROM seen WHERE source_user_id IS NOT NULL GROUP BY source, source_user_id ORDER BY source, source_user_id"""
 
 

@@ -1,0 +1,515 @@
+"""The builder against a plain computation over rows, on made-up histories at made-up moments."""
+
+from __future__ import annotations
+
+import math
+import statistics
+from collections import Counter
+from datetime import datetime, timedelta
+from itertools import pairwise, product
+from typing import get_args
+
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from features.algebra import Aggregate, Condition, Feature
+from features.builder import Builder
+from features.dataset import training_set
+from features.definitions import FEATURES
+from features.snapshot import make_snapshot
+from qianmian.errors import DataError
+
+QUICK = settings(deadline=None, max_examples=10, suppress_health_check=[HealthCheck.too_slow, HealthCheck.function_scoped_fixture])
+BEGIN = datetime(2024, 1, 1)
+WINDOWS = (None, 7, 28)
+
+# ---- made-up histories ---------------------------------------------------------------------------------------------------
+
+SOURCES, USERS, ITEMS = ("app", "shop 2"), ("1", "2", "张三"), ("i1", "i2", "i3", "i9")
+CATEGORIES = {"i1": "food/milk", "i2": "food/bread", "i3": "home"}  # i9 is in no list
+BRANDS = {"i1": "b", "i2": "a"}
+# few distinct moments, so that many rows share one; midnights, window edges and seconds beside them
+TIMES = st.builds(
+    lambda day, second: BEGIN + timedelta(days=day, seconds=second), st.integers(0, 50), st.sampled_from([0, 0, 1, 43_200, 86_399])
+)
+MOMENTS = st.builds(
+    lambda day, second: BEGIN + timedelta(days=day, seconds=second), st.integers(1, 55), st.sampled_from([0, 0, 0, 1, 43_200])
+)
+AMOUNTS = st.sampled_from([None, 0.0, 1.0, 2.5, 10.0, 99.5])
+STATUSES = st.sampled_from(["paid", "paid", "paid", "paid", "refunded", "cancelled"])
+
+LINE = st.fixed_dictionaries({
+    "source": st.sampled_from(SOURCES), "source_user_id": st.sampled_from([*USERS, *USERS, None]), "order_id": st.sampled_from(["o1", "o2", "o3", "o4"]),
+    "ts": TIMES, "item_id": st.sampled_from([*ITEMS, None]), "quantity": st.sampled_from([None, 0.0, 1.0, 3.0]), "amount": AMOUNTS, "discount": AMOUNTS,
+    "coupon_discount": st.sampled_from([None, 0.0, 1.0]), "store_id": st.sampled_from(["s1", "s2", None]), "channel": st.sampled_from(["web", "app", None]),
+    "status": STATUSES,
+})  # fmt: skip
+EVENT = st.fixed_dictionaries({
+    "source": st.sampled_from(SOURCES), "source_user_id": st.sampled_from([*USERS, "4", None]), "event_type": st.sampled_from(["view", "cart", "search"]),
+    "ts": TIMES, "item_id": st.sampled_from([*ITEMS, None]), "category": st.sampled_from([None, None, "own/category"]),
+    "session_id": st.sampled_from(["x", "y", None]), "duration_seconds": AMOUNTS,
+})  # fmt: skip
+PROFILE = st.fixed_dictionaries({
+    "source": st.sampled_from(SOURCES), "source_user_id": st.sampled_from([*USERS, "5"]), "age_band": st.sampled_from(["18-24", "65+", None]),
+    "points_balance": AMOUNTS, "registered_at": st.one_of(st.none(), TIMES),
+})  # fmt: skip
+
+
+def numbered(lines):
+    """Line numbers within (source, order)."""
+    seen = Counter()
+    for line in lines:
+        seen[line["source"], line["order_id"]] += 1
+        line["line_no"] = seen[line["source"], line["order_id"]]
+    return lines
+
+
+def unique(rows):
+    return list({(row["source"], row["source_user_id"]): row for row in rows}.values())
+
+
+@st.composite
+def histories(draw):
+    """A past with something in every column."""
+    events = draw(st.lists(EVENT, max_size=15))
+    # something to be known by, and something in every column
+    first = {"source": "app", "source_user_id": "1", "order_id": "o0", "ts": BEGIN, "item_id": "i1", "quantity": 1.0, "amount": 3.0, "discount": 1.0,
+             "coupon_discount": 1.0, "store_id": "s1", "channel": "web", "status": "paid"}  # fmt: skip
+    seen = {"source": "app", "source_user_id": "1", "event_type": "view", "ts": BEGIN, "item_id": "i1", "category": "own/category",
+            "session_id": "x", "duration_seconds": 1.0}  # fmt: skip
+    person = {"source": "app", "source_user_id": "1", "age_band": "65+", "points_balance": 1.0, "registered_at": BEGIN}
+    return {
+        "transactions": numbered([first, *draw(st.lists(LINE, max_size=30))]),
+        "events": [{**event, "event_id": f"e{number}"} for number, event in enumerate([seen, *events])],
+        "profiles": unique([*draw(st.lists(PROFILE, max_size=5)), person]),
+        "items": [{"item_id": item, "category": category, "brand": BRANDS.get(item)} for item, category in CATEGORIES.items()],
+    }  # fmt: skip
+
+
+# ---- the same, computed plainly ------------------------------------------------------------------------------------------
+
+
+def day_of(ts):
+    return ts.date()
+
+
+def with_calendar(row):
+    ts = row["ts"]
+    return {**row, "hour": ts.hour, "weekday": ts.weekday(), "day": ts.date(), "week": ts.date() - timedelta(days=ts.weekday())}
+
+
+def rows_of(tables, view, key, as_of):
+    """Rows of one customer before `as_of`, as the view says."""
+    table = {"orders": "transactions", "lines": "transactions", "refunds": "transactions"}.get(view, view)
+    rows = [row for row in tables.get(table, ()) if (row["source"], row["source_user_id"]) == key]
+    if view == "profiles":
+        return rows
+    rows = [with_calendar(row) for row in rows if row["ts"] < as_of]
+    for row in rows:
+        category = (row.get("category") if table == "events" else None) or CATEGORIES.get(row.get("item_id"))
+        row.update(category=category, category_top=category.split("/")[0] if category else None, brand=BRANDS.get(row.get("item_id")))
+    if view in ("lines", "orders", "refunds"):
+        rows = [row for row in rows if row["status"] == ("refunded" if view == "refunds" else "paid")]
+    return orders_of(rows) if view == "orders" else rows
+
+
+def total(values):
+    present = [value for value in values if value is not None]
+    return sum(present) if present else None
+
+
+def orders_of(lines):
+    groups = {}
+    for line in lines:
+        groups.setdefault((line["source"], line["order_id"]), []).append(line)
+    orders = []
+    for key, group in groups.items():
+        amount, discount, coupon = (total(line[name] for line in group) for name in ("amount", "discount", "coupon_discount"))
+        orders.append({
+            "key": key, "ts": min(line["ts"] for line in group), "lines": len(group), "units": total(line["quantity"] for line in group),
+            "amount": amount, "discount": discount or 0.0, "coupon_discount": coupon or 0.0,
+            "full_amount": None if amount is None else amount + (discount or 0.0) + (coupon or 0.0),
+            "store_id": min((line["store_id"] for line in group if line["store_id"]), default=None),
+            "channel": min((line["channel"] for line in group if line["channel"]), default=None), "gap_days": None,
+        })  # fmt: skip
+    orders.sort(key=lambda order: (order["ts"], order["key"]))
+    for before, after in pairwise(orders):
+        after["gap_days"] = (after["ts"] - before["ts"]).total_seconds() / 86_400
+    return [with_calendar(order) for order in orders]
+
+
+COMPARE = {"==": lambda a, b: a == b, "!=": lambda a, b: a != b, "<": lambda a, b: a < b, "<=": lambda a, b: a <= b, ">": lambda a, b: a > b,
+           ">=": lambda a, b: a >= b, "in": lambda a, b: a in b}  # fmt: skip
+
+
+def passing(rows, feature):
+    return [row for row in rows
+            if all(row[c.column] is not None and COMPARE[c.operator](row[c.column], c.value) for c in feature.where)]  # fmt: skip
+
+
+def within(rows, days, as_of, back=0):
+    if days is None:
+        return rows
+    low, high = as_of - timedelta(days=days * (back + 1)), as_of - timedelta(days=days * back)
+    return [row for row in rows if low <= row["ts"] < high]
+
+
+def amount_of(rows, column):
+    return (total(row[column] for row in rows) or 0) if column else len(rows)
+
+
+def divided(a, b):
+    return None if not b else a / b
+
+
+def plainly(feature, tables, key, as_of, others):
+    """The value of one feature of one customer; None where there is nothing to make it of."""
+    if feature.aggregate == "quotient":
+        return divided(others[feature.column], others[feature.over])
+    everything = rows_of(tables, feature.view, key, as_of)
+    window = within(everything, feature.window_days, as_of)
+    rows = passing(window, feature)
+    values = [row[feature.column] for row in rows if row[feature.column] is not None] if feature.column else []
+    days = [(as_of - row["ts"]).total_seconds() / 86_400 for row in rows] if feature.view != "profiles" else []
+    counts = sorted(Counter(str(value) for value in values).items(), key=lambda pair: (-pair[1], pair[0]))
+    match feature.aggregate:
+        case "count":
+            return len(rows)
+        case "sum":
+            return total(values)
+        case "mean":
+            return statistics.fmean(values) if values else None
+        case "min" | "attribute":
+            return min(values, default=None)
+        case "max":
+            return max(values, default=None)
+        case "std":
+            return statistics.stdev(values) if len(values) > 1 else None
+        case "distinct":
+            return len(set(values))
+        case "share":
+            return divided(amount_of(rows, feature.column), amount_of(window, feature.column))
+        case "ratio":
+            return divided(amount_of(rows, feature.column), amount_of(rows, feature.over))
+        case "recency":
+            return min(days, default=None)
+        case "age":
+            return max(days, default=None)
+        case "trend":
+            now = amount_of(rows, feature.column)
+            then = amount_of(passing(within(everything, feature.window_days, as_of, back=1), feature), feature.column)
+            return divided(now - then, now + then)
+        case "top":
+            return counts[0][0] if counts else None
+        case "top_share":
+            return counts[0][1] / len(values) if counts else None
+        case "entropy":
+            return -sum(n / len(values) * math.log(n / len(values)) for _, n in counts) if counts else None
+
+
+def known(tables, as_of):
+    """Customers with anything undated, or anything before `as_of`."""
+    times = {}
+    for table, column in (("transactions", "ts"), ("events", "ts"), ("profiles", "registered_at")):
+        for row in tables.get(table, ()):
+            if row["source_user_id"] is not None:
+                times.setdefault((row["source"], row["source_user_id"]), []).append(row[column])
+    return {key for key, found in times.items() if None in found or min(found) < as_of}
+
+
+# ---- which features ------------------------------------------------------------------------------------------------------
+
+CART = (Condition("event_type", "in", ("cart", "search")),)
+DISCOUNTED = (Condition("discount", ">", 0.5), Condition("channel", "!=", "app"))
+EARLY = (Condition("hour", "<", 12),)
+
+
+def declared():
+    """Every aggregate on several views, columns, conditions and windows."""
+    for days in WINDOWS:
+        yield from (
+            ("lines", "count", "", DISCOUNTED, "", 0.0, days), ("orders", "count", "", EARLY, "", 0.0, days), ("refunds", "count", "", (), "", 0.0, days),
+            ("events", "count", "", CART, "", 0.0, days),
+            ("lines", "sum", "quantity", (), "", 0.0, days), ("refunds", "sum", "amount", (), "", -5.0, days), ("orders", "sum", "full_amount", (), "", 0.0, days),
+            ("orders", "mean", "amount", (), "", -1.0, days), ("orders", "mean", "gap_days", (), "", 365.0, days), ("events", "mean", "duration_seconds", CART, "", 0.0, days),
+            ("lines", "min", "amount", (), "", -1.0, days), ("orders", "max", "lines", (), "", 0.0, days), ("orders", "max", "gap_days", (), "", 365.0, days),
+            ("lines", "std", "amount", (), "", -1.0, days), ("orders", "std", "gap_days", (), "", -1.0, days),
+            ("lines", "distinct", "item_id", (), "", 0.0, days), ("orders", "distinct", "day", (), "", 0.0, days), ("orders", "distinct", "week", EARLY, "", 0.0, days),
+            ("events", "distinct", "session_id", CART, "", 0.0, days), ("lines", "distinct", "category", (), "", 0.0, days),
+            ("lines", "share", "", DISCOUNTED, "", -1.0, days), ("lines", "share", "amount", DISCOUNTED, "", -1.0, days), ("orders", "share", "", EARLY, "", -1.0, days),
+            ("lines", "ratio", "amount", (), "quantity", -1.0, days), ("orders", "ratio", "discount", EARLY, "full_amount", -1.0, days),
+            ("orders", "recency", "", (), "", 9999.0, days), ("refunds", "recency", "", (), "", 9999.0, days), ("events", "recency", "", CART, "", 9999.0, days),
+            ("orders", "age", "", (), "", 0.0, days), ("lines", "age", "", DISCOUNTED, "", -1.0, days),
+            ("lines", "top", "category_top", (), "", "", days), ("lines", "top", "brand", DISCOUNTED, "", "none", days), ("orders", "top", "weekday", (), "", "", days),
+            ("events", "top", "category_top", (), "", "", days),
+            ("lines", "top_share", "item_id", (), "", 0.0, days), ("orders", "top_share", "store_id", EARLY, "", 0.0, days),
+            ("lines", "entropy", "category_top", (), "", -1.0, days), ("orders", "entropy", "hour", (), "", -1.0, days),
+        )  # fmt: skip
+        if days is not None:
+            yield from (
+                ("orders", "trend", "", (), "", 0.0, days), ("orders", "trend", "amount", (), "", 0.0, days), ("events", "trend", "", CART, "", 0.0, days)
+            )  # fmt: skip
+    yield from (("profiles", "attribute", "age_band", (), "", "", None), ("profiles", "attribute", "points_balance", (), "", -1.0, None))
+
+
+POOL = tuple(
+    Feature(f"f{number:03d}_{aggregate}", view, aggregate, column, where, days, over, default, description="d")
+    for number, (view, aggregate, column, where, over, default, days) in enumerate(declared())
+)
+SOME = st.lists(st.sampled_from(POOL), min_size=8, max_size=12, unique=True)
+
+
+def with_quotient(features):
+    numbers = [feature for feature in features if not feature.categorical]
+    made = Feature("quotient", "", "quotient", numbers[0].name, over=numbers[-1].name, default=-2.0, description="d")
+    return (*features, made)
+
+
+def test_the_pool_has_every_aggregate_and_window():
+    declared_kinds = set(get_args(Aggregate)) - {"quotient"}  # made of two others, see with_quotient
+    windowless = {"attribute": {None}, "trend": {7, 28}}
+    for kind in declared_kinds:
+        assert {feature.window_days for feature in POOL if feature.aggregate == kind} == windowless.get(kind, set(WINDOWS)), kind
+
+
+@QUICK
+@given(tables=histories(), as_of=MOMENTS, features=SOME)
+def test_features_are_what_they_say(lake_of, tables, as_of, features):
+    check_all(lake_of, tables, as_of, features)
+
+
+@pytest.mark.parametrize("part", range(4))
+def test_every_feature_of_the_pool_on_one_long_history(lake_of, part):
+    rng = np.random.default_rng(part)
+
+    def pick(values):
+        return values[rng.integers(len(values))]
+
+    def moment():
+        return BEGIN + timedelta(days=int(rng.integers(0, 50)), seconds=int(pick([0, 1, 43_200, 86_399])))
+
+    lines = numbered([
+        {"source": pick(SOURCES), "source_user_id": pick([*USERS, None]), "order_id": f"o{rng.integers(40)}", "ts": moment(), "item_id": pick([*ITEMS, None]),
+         "quantity": pick([None, 0.0, 1.0, 3.0]), "amount": pick([None, 0.0, 1.0, 99.5]), "discount": pick([None, 0.0, 1.0]), "coupon_discount": pick([None, 1.0]),
+         "store_id": pick(["s1", "s2", None]), "channel": pick(["web", "app", None]), "status": pick(["paid"] * 4 + ["refunded", "cancelled"])}
+        for _ in range(250)
+    ])  # fmt: skip
+    events = [
+        {"source": pick(SOURCES), "source_user_id": pick([*USERS, "4"]), "event_id": f"e{n}", "event_type": pick(["view", "cart", "search"]), "ts": moment(),
+         "item_id": pick([*ITEMS, None]), "category": pick([None, "own/category"]), "session_id": pick(["x", "y", None]), "duration_seconds": pick([None, 1.0, 5.0])}
+        for n in range(120)
+    ]  # fmt: skip
+    profiles = [{"source": source, "source_user_id": user, "age_band": pick(["18-24", "65+"]), "points_balance": pick([None, 3.0]), "registered_at": moment()}
+                for source, user in product(SOURCES, USERS)]  # fmt: skip
+    items = [{"item_id": item, "category": category, "brand": BRANDS.get(item)} for item, category in CATEGORIES.items()]
+    tables = {"transactions": lines, "events": events, "profiles": profiles, "items": items}
+    check_all(lake_of, tables, BEGIN + timedelta(days=42), POOL[part::4])
+
+
+def check_all(lake_of, tables, as_of, features):
+    builder = Builder(lake_of(tables))
+    features = with_quotient(features)
+    built = builder.build(as_of, features)
+    assert built.features == tuple(features)
+    assert built.off == ()
+    rows = built.table.to_pylist()
+    assert {(row["user_source"], row["user_id"]) for row in rows} == known(tables, as_of)
+    assert [row["one_id"] for row in rows] == sorted(row["one_id"] for row in rows)
+    for row in rows:
+        key = (row["user_source"], row["user_id"])
+        for feature in features:
+            expected = plainly(feature, tables, key, as_of, row)
+            expected = feature.default if expected is None else expected
+            if feature.categorical:
+                assert row[feature.name] == expected, (feature, key)
+            else:
+                assert row[feature.name] == pytest.approx(expected, rel=1e-9, abs=1e-9), (feature, key)
+    matrix = built.matrix()
+    assert matrix.values.shape == (len(rows), len(features))
+    for feature in features:
+        if feature.categorical:
+            assert [text or feature.default for text in matrix.text(feature.name)] == [row[feature.name] for row in rows]
+
+
+# ---- the future changes nothing ------------------------------------------------------------------------------------------
+
+
+@st.composite
+def pasts_and_futures(draw):
+    """Rows before a moment, and more rows at or after it: of the same orders, of new ones, of new customers, items, columns."""
+    as_of = draw(MOMENTS)
+    seconds = st.sampled_from([0, 0, 1, 3_600, 86_400, 20 * 86_400])
+
+    def cut(rows):
+        return [row for row in rows if row["ts"] < as_of]
+
+    def later(strategy):
+        moved = st.builds(lambda row, after: {**row, "ts": as_of + timedelta(seconds=after)}, strategy, seconds)
+        return draw(st.lists(moved, max_size=12))
+
+    first = {
+        "source": "app",
+        "source_user_id": "1",
+        "order_id": "o0",
+        "ts": BEGIN,
+        "item_id": "i1",
+        "quantity": 1.0,
+        "amount": 3.0,
+        "status": "paid",
+    }
+    sparse = draw(st.sets(st.sampled_from(["discount", "coupon_discount", "store_id", "channel", "quantity"])))
+    past_lines = [{**line, **dict.fromkeys(sparse)} for line in cut(draw(st.lists(LINE, max_size=20)))]
+    newcomer = {"source_user_id": st.sampled_from([*USERS, "new", "undated"]), "item_id": st.sampled_from([*ITEMS, "new item"])}
+    new_lines = later(st.builds(lambda line, **new: {**line, **new}, LINE, **newcomer))
+    new_events = later(st.builds(lambda event, **new: {**event, **new}, EVENT, **newcomer))
+    profiles = [row for row in draw(st.lists(PROFILE, max_size=4)) if row["registered_at"] is None or row["registered_at"] < as_of]
+    profiles = unique([*profiles, {"source": "app", "source_user_id": "undated", "age_band": "65+", "registered_at": None}])
+    new_people = draw(st.lists(st.sampled_from(["new", "newer"]), max_size=2, unique=True))
+    items = [{"item_id": item, "category": category, "brand": BRANDS.get(item)} for item, category in CATEGORIES.items()]
+    past = {
+        "transactions": [first, *past_lines], "profiles": profiles, "items": items,
+        "events": [{**row, "event_id": f"p{n}"} for n, row in enumerate(cut(draw(st.lists(EVENT, max_size=8))))],
+    }  # fmt: skip
+    joined = {
+        "transactions": numbered([dict(row) for row in [*past["transactions"], *new_lines]]),
+        "events": [*past["events"], *({**row, "event_id": f"f{n}"} for n, row in enumerate(new_events))],
+        "profiles": [*profiles, *({"source": "app", "source_user_id": user, "age_band": "new band", "registered_at": as_of} for user in new_people)],
+        "items": [*items, {"item_id": "new item", "category": "new/category", "brand": "new brand"}],
+    }  # fmt: skip
+    past["transactions"] = numbered([dict(row) for row in past["transactions"]])
+    return as_of, past, joined
+
+
+def same_tables(one, other):
+    assert one.column_names == other.column_names
+    assert one.to_pylist() == other.to_pylist()
+
+
+@QUICK
+@given(pasts_and_futures(), SOME)
+def test_future_rows_change_no_feature(lake_of, case, features):
+    as_of, past, joined = case
+    features = with_quotient(features)
+    before, after = (Builder(lake_of(tables)).build(as_of, features) for tables in (past, joined))
+    assert before.features == after.features
+    assert before.off == after.off
+    same_tables(before.table, after.table)
+    assert before.matrix().spec.hash == after.matrix().spec.hash
+    np.testing.assert_array_equal(before.matrix().values, after.matrix().values)
+
+
+@settings(QUICK, max_examples=3)
+@given(pasts_and_futures())
+def test_future_rows_change_no_training_set_and_no_snapshot(lake_of, case):
+    as_of, past, joined = case
+    one, other = (Builder(lake_of(tables)) for tables in (past, joined))
+    first, second = (training_set(builder, as_of, min_item_customers=1) for builder in (one, other))
+    np.testing.assert_array_equal(first.user_ids, second.user_ids)
+    np.testing.assert_array_equal(first.item_ids, second.item_ids)
+    assert first.interactions.shape == second.interactions.shape
+    for name in ("users", "items", "age_days", "weights"):
+        np.testing.assert_array_equal(getattr(first.interactions, name), getattr(second.interactions, name))
+    for name, values in first.item_attributes.items():
+        np.testing.assert_array_equal(values, second.item_attributes[name])
+    assert first.source == second.source
+    assert first.user_features.spec == second.user_features.spec
+    np.testing.assert_array_equal(first.user_features.values, second.user_features.values)
+    np.testing.assert_array_equal(first.user_features.one_ids, second.user_features.one_ids)
+    snapshots = make_snapshot(one, as_of), make_snapshot(other, as_of)
+    same_tables(snapshots[0].table, snapshots[1].table)
+    same_tables(snapshots[0].customers, snapshots[1].customers)
+    assert snapshots[0].tags == snapshots[1].tags
+    assert snapshots[0].spec == snapshots[1].spec
+    assert snapshots[0].off == snapshots[1].off
+
+
+# ---- what the data does not hold ------------------------------------------------------------------------------------------
+
+
+def lines(**columns):
+    rows = [{"source": "s", "source_user_id": user, "order_id": f"o{n}", "line_no": 1, "ts": BEGIN + timedelta(days=n), "item_id": f"i{n % 2}",
+             "quantity": 1.0, "amount": 2.0, "status": "paid"} for n, user in enumerate("abab")]  # fmt: skip
+    return [{**row, **columns} for row in rows]
+
+
+def names(built):
+    return {feature.name for feature in built.features}
+
+
+def test_a_column_never_filled_is_off_and_not_zero(lake_of):
+    built = Builder(lake_of({"transactions": lines(discount=1.0)})).build(BEGIN + timedelta(days=9))
+    assert {"discount_91d", "orders_total", "amount_total"} <= names(built)
+    off = set(built.off)
+    assert {
+        "coupon_discount_91d",
+        "coupon_orders_182d",
+        "top_channel",
+        "stores_distinct",
+        "top_category",
+        "events_28d",
+        "touches_total",
+    } <= off
+    assert off | names(built) == {feature.name for feature in FEATURES}
+    assert not off & set(built.table.column_names)
+
+
+def test_an_empty_table_is_off(lake_of):
+    built = Builder(lake_of({"transactions": lines(), "events": []})).build(BEGIN + timedelta(days=9))
+    assert "events_28d" in built.off
+
+
+def test_without_times_only_what_needs_none(lake_of):
+    built = Builder(lake_of({"transactions": lines(ts=None)})).build(BEGIN)
+    assert {"orders_total", "lines_total", "amount_total", "basket_lines_mean", "order_value_max", "items_distinct"} <= names(built)
+    assert not [feature for feature in built.features if feature.window_days or feature.aggregate in ("recency", "age", "trend")]
+    assert {"gap_days_mean", "gaps_silent", "night_order_share", "weekday_entropy"} <= set(built.off)
+    assert built.table["orders_total"].to_pylist() == [2.0, 2.0]
+
+
+def test_without_amounts_no_money(lake_of):
+    built = Builder(lake_of({"transactions": lines(amount=None)})).build(BEGIN + timedelta(days=9))
+    assert {"orders_28d", "lines_per_item", "basket_units_mean"} <= names(built)
+    assert {"amount_total", "amount_28d", "order_value_mean", "unit_price_mean_91d", "discount_rate"} <= set(built.off)
+
+
+def test_a_quotient_of_a_part_that_is_off_is_off(lake_of):
+    part, off = (Feature(name, "orders", "sum", name, description="d") for name in ("amount", "units"))
+    both = Feature("both", "", "quotient", "amount", over="units", description="d")
+    builder = Builder(lake_of({"transactions": lines(quantity=None)}))
+    assert builder.build(BEGIN + timedelta(days=9), (part, off, both)).off == ("units", "both")
+
+
+def test_windows_hold_their_first_moment_and_not_their_last(lake_of):
+    as_of = BEGIN + timedelta(days=10)
+    at = [as_of - timedelta(days=7, seconds=1), as_of - timedelta(days=7), as_of - timedelta(seconds=1), as_of]
+    rows = [{**lines()[0], "order_id": f"o{n}", "ts": ts} for n, ts in enumerate(at)]
+    table = Builder(lake_of({"transactions": rows})).build(as_of).table
+    assert table["orders_7d"].to_pylist() == [2.0]
+    assert table["orders_total"].to_pylist() == [3.0]
+
+
+def test_attributes_are_features_of_their_own(lake_of):
+    profiles = [{"source": "s", "source_user_id": "a", "age_band": "18-24", "points_balance": 5.0, "shoe size": 43.5, "consent_email": True, "city": None},
+                {"source": "s", "source_user_id": "b", "age_band": None, "points_balance": None, "shoe size": None, "consent_email": None}]  # fmt: skip
+    built = Builder(lake_of({"transactions": lines(), "profiles": profiles})).build(BEGIN + timedelta(days=9))
+    found = {row["user_id"]: row for row in built.table.to_pylist()}
+    assert (found["a"]["profile_age_band"], found["b"]["profile_age_band"]) == ("18-24", "")
+    assert (found["a"]["profile_points_balance"], found["b"]["profile_points_balance"]) == (5.0, 0.0)
+    assert found["a"]["profile_shoe size"] == 43.5
+    assert "profile_consent_email" not in found["a"]
+    assert "profile_city" not in found["a"]
+    matrix = built.matrix()
+    assert matrix.spec.vocabularies[matrix.spec.names.index("profile_age_band")] == ("18-24",)
+
+
+def test_nobody_known_yet(lake_of):
+    with pytest.raises(DataError, match="no customer is known") as caught:
+        Builder(lake_of({"transactions": lines()})).build(BEGIN)
+    assert "ends at" in caught.value.hint
+
+
+def test_a_lake_without_customers_is_refused(lake_of):
+    with pytest.raises(DataError, match="knows no customer"):
+        Builder(lake_of({"transactions": lines(source_user_id=None)}))
