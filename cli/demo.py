@@ -62,7 +62,7 @@ def demo(workspace: WorkspaceOption = None, as_json: JsonOption = False) -> None
         with stages.stage("features"):
             snapshot = ensure(place, lake.default_as_of)
         with stages.stage("train, evaluate, gate, register"):
-            results = train(place, ["all"], now=utc_now(), as_of=snapshot.as_of, settings=settings, progress=output.step)
+            results = train(place, ["all"], clock=utc_now, as_of=snapshot.as_of, settings=settings, progress=output.step)
         with _server(stages, place, output) as url, stages.stage("HTTP calls"):
             cast = choose(snapshot, lake)
             calls = ask_everything(url, cast)

@@ -171,7 +171,10 @@ def _show_items(output: Output, answer: dict[str, Any], names: dict[str, tuple[s
     for item in answer["items"]:
         category, brand = names.get(item["item_id"], ("", ""))
         rows.append([str(item["rank"]), item["item_id"], category, brand, item["source"], "; ".join(item.get("reasons") or [])])
-    output.table("", ["rank", "item_id", "category", "brand", "source", "reason"], rows, ["rank"])
+    columns = ["rank", "item_id", "category", "brand", "source", "reason"]
+    if not any(row[-1] for row in rows):
+        columns, rows = columns[:-1], [row[:-1] for row in rows]
+    output.table("", columns, rows, ["rank"])
     output.say(
         f"  fallback: {answer['fallback'] or 'none, all from this customer’s own history'}; model version {answer['model']['version']}"
     )
@@ -207,6 +210,7 @@ def _show_lookalike(output: Output, answer: dict[str, Any], cast: Cast) -> None:
     shown = ", ".join(f"{user['user_id']} ({number(user['score'])})" for user in answer["users"][:6])
     output.say(f"  {len(found)} customers: {shown}, …")
     output.say(f"  {also} of them have bought {SEED_CATEGORY} too; of all customers outside the seed {share:.0%} have")
+    output.say("  an easy one: the profiles know who bought it. The registered model was measured on what people bought afterwards")
     evidence = answer["evidence"] or {}
     measured = {name: value for name, value in evidence.items() if isinstance(value, dict) and "low" in value}
     told = ", ".join(

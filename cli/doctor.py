@@ -218,7 +218,9 @@ def _profiles(place: Workspace) -> Iterator[Finding]:
         return
     age = (utc_now() - snapshot.as_of).total_seconds() / 86_400
     if age > stale_after:
-        yield Finding("profiles", WARN, f"{text}, {age:,.0f} days ago: answers say stale", "ingest newer data, then qianmian features")
+        newer = Lake(place).default_as_of > snapshot.as_of
+        mend = "qianmian features: the lake holds newer rows" if newer else "ingest newer data, then qianmian features"
+        yield Finding("profiles", WARN, f"{text}, {age:,.0f} days ago: answers say stale", mend)
     else:
         yield Finding("profiles", OK, text)
 

@@ -17,6 +17,7 @@ from qianmian.workspace import Workspace, atomic_path
 if TYPE_CHECKING:
     import pyarrow as pa
 
+SHOWN_OFF = 8
 ENGINES = ("duckdb", "spark")
 ENDINGS = (".parquet", ".csv")
 
@@ -58,7 +59,10 @@ def features(
         f"{snapshot.table.num_rows:,} customers, {len(names)} features and {len(snapshot.tags)} tags as of {moment}, {seconds:.1f} s"
     )
     if snapshot.off:
-        output.say(f"off, because the data holds nothing to make them of: {', '.join(snapshot.off)}")
+        shown = ", ".join(snapshot.off[:SHOWN_OFF]) + (
+            f", … ({len(snapshot.off)} in all; --json lists them)" if len(snapshot.off) > SHOWN_OFF else ""
+        )
+        output.say(f"off, because the data holds nothing to make them of: {shown}")
     if out is not None:
         output.say(f"written: {out}")
 

@@ -12,6 +12,7 @@ from cli.options import JsonOption, WorkspaceOption
 from cli.times import utc_now
 from cli.train import number
 from qianmian.errors import NotFound
+from qianmian.schema import registered_name
 from qianmian.workspace import Workspace
 
 models = typer.Typer(help="List, show, promote, roll back and export the registered models.", no_args_is_help=True)
@@ -84,7 +85,7 @@ def history(
     from serving.registry import list_models
 
     output, place = Output(as_json), Workspace.locate(workspace).require()
-    names = [name] if name else [str(model["name"]) for model in list_models(place)]
+    names = [registered_name(name)] if name else [str(model["name"]) for model in list_models(place)]
     events = [{"name": each, **event.as_dict()} for each in names for event in model_history(place, each)]
     output.result({"workspace": place.root, "events": events})
     columns = ["at", "name", "action", "version", "previous"]
@@ -138,4 +139,5 @@ def _said(output: Output, changed: dict[str, Any]) -> None:
     if not changed:
         raise NotFound("nothing changed", hint="qianmian models list")
     output.result(changed)
-    output.say(", ".join(f"{key} {value}" for key, value in changed.items() if value is not None))
+    before = f"; version {changed['previous']} is kept as previous" if changed.get("previous") is not None else ""
+    output.say(f"{changed['name']}: version {changed['version']} is the champion now{before}")

@@ -144,7 +144,7 @@ def ensure_champion(output: Output, place: Workspace, job: str, moment: datetime
 
     output.step(f"there is no {job} champion yet: training it first")
     settings = load_settings(place.config_file)
-    for result in train(place, [job], now=utc_now(), as_of=moment, settings=settings, progress=output.step):
+    for result in train(place, [job], clock=utc_now, as_of=moment, settings=settings, progress=output.step):
         show_result(output, result)
         if result.status == "refused":
             raise GateRefused(f"the gate refused {job}, so there is nothing to score with", got=result.reason, hint="see its run in MLflow")

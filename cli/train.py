@@ -57,7 +57,7 @@ def train(
     note_empty_days(output, lake, moment)
     with output.working(total=len(JOBS) if job == EVERYTHING else 1):
         results = run_jobs(
-            place, names, now=utc_now(), as_of=moment, horizon_days=horizon_days, active_days=active_days, settings=settings,
+            place, names, clock=utc_now, as_of=moment, horizon_days=horizon_days, active_days=active_days, settings=settings,
             progress=lambda line: follow(output, line, list(JOBS)),
         )  # fmt: skip
     for result in results:
@@ -65,8 +65,7 @@ def train(
     answer: dict[str, Any] = {"workspace": place.root, "as_of": moment, "results": [result.as_dict() for result in results]}
     if all(result.status == "skipped" for result in results):
         raise DataError(
-            "the data can support none of the jobs", got="; ".join(f"{result.job}: {result.reason}" for result in results),
-            hint="docs/data.md says what each job needs",
+            "the data can support none of the jobs; each says above why", where=str(place.root), hint="docs/mlflow.md says what each job needs",
         )  # fmt: skip
     refused = [result for result in results if result.status == "refused"]
     if refused:
@@ -80,7 +79,7 @@ def train(
         raise error
     if job != EVERYTHING and results[0].status == "skipped":
         raise DataError(
-            f"the data cannot support {job}", got=str(results[0].reason), hint="bring the data it needs; docs/data.md says which"
+            f"the data cannot support {job}", got=str(results[0].reason), hint="bring the data it needs; docs/mlflow.md says which"
         )
     output.result(answer)
     output.say("next: qianmian serve, qianmian score, or qianmian models list")

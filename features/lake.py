@@ -30,6 +30,7 @@ SQL_TYPES = {
     "string": "VARCHAR", "int64": "BIGINT", "float64": "DOUBLE", "bool": "BOOLEAN",
     "timestamp": "TIMESTAMP", "date": "DATE", "json": "VARCHAR",
 }  # fmt: skip
+FORMAT = 2  # of the manifest
 MOMENTS = ("first", "last", "begin", "end")
 STRAY_SHARE = 0.001
 STRAY_GAP_DAYS = 30
@@ -140,7 +141,13 @@ class Lake:
         if not self._manifest_file.exists():
             return {}
         try:
-            entries = json.loads(self._manifest_file.read_text(encoding="utf-8"))["tables"]
+            manifest = json.loads(self._manifest_file.read_text(encoding="utf-8"))
+            if manifest["format"] != FORMAT:
+                raise ArtifactError(
+                    "the lake was written by another version", where=str(self._manifest_file), got=manifest["format"], allowed=FORMAT,
+                    hint="delete the lake folder and ingest again",
+                )  # fmt: skip
+            entries = manifest["tables"]
             return {entry["name"]: TableState.of(entry) for entry in entries}
         except (ValueError, KeyError, TypeError) as error:
             raise ArtifactError(
@@ -244,7 +251,7 @@ class Lake:
                     states[name], path = self._write(connection, table, query)
                     written.append(path)
                 before = {state.path for state in self.states().values()}
-                write_json(self._manifest_file, {"format": 1, "tables": [state.as_dict() for state in states.values()]})
+                write_json(self._manifest_file, {"format": FORMAT, "tables": [state.as_dict() for state in states.values()]})
         except BaseException:
             for path in written:
                 shutil.rmtree(path, ignore_errors=True)

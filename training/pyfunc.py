@@ -16,20 +16,19 @@ from mlflow.models import set_model
 from mlflow.pyfunc.model import PythonModel, PythonModelContext
 
 from features.dataset import index_of
-from features.lifecycle import NEEDS, lifecycle_stage
 from features.spec import UserFeatures
 from models.bundle import ModelBundle
 from qianmian.errors import DataError
 
 
 def _recommend(bundle: ModelBundle, frame: pd.DataFrame, params: Mapping[str, Any]) -> pd.DataFrame:
-    users = index_of(bundle.user_ids, frame["user_id"].to_numpy(dtype=np.str_))
+    users = index_of(bundle.user_ids, frame["one_id"].to_numpy(dtype=np.str_))
     ranked = bundle.model.recommend(
         users, int(params.get("num_results", 10)), exclude_purchased=bool(params.get("exclude_purchased", False))
     )
     rows, places = np.nonzero(ranked.ids >= 0)
     return pd.DataFrame({
-        "user_id": frame["user_id"].to_numpy()[rows], "rank": places + 1, "item_id": bundle.item_ids[ranked.ids[rows, places]],
+        "one_id": frame["one_id"].to_numpy()[rows], "rank": places + 1, "item_id": bundle.item_ids[ranked.ids[rows, places]],
         "score": ranked.scores[rows, places], "source": np.asarray(ranked.sources)[ranked.source[rows, places]],
     })  # fmt: skip
 
@@ -47,15 +46,15 @@ def _churn(bundle: ModelBundle, frame: pd.DataFrame, params: Mapping[str, Any]) 
 
 
 def _lifecycle(bundle: ModelBundle, frame: pd.DataFrame, params: Mapping[str, Any]) -> pd.DataFrame:
-    today = frame["lifecycle_stage"] if "lifecycle_stage" in frame else lifecycle_stage({name: frame[name].to_numpy() for name in NEEDS})
-    probabilities = bundle.model.predict_proba(_encoded(bundle, frame).values, np.asarray(today, dtype=np.str_))
+    today = frame["lifecycle_stage"].to_numpy(dtype=np.str_)
+    probabilities = bundle.model.predict_proba(_encoded(bundle, frame).values, today)
     return pd.DataFrame(probabilities, columns=bundle.model.classes_.tolist())
 
 
 def _lookalike(bundle: ModelBundle, frame: pd.DataFrame, params: Mapping[str, Any]) -> pd.DataFrame:
-    seeds = index_of(bundle.user_ids, frame["user_id"].to_numpy(dtype=np.str_))
+    seeds = index_of(bundle.user_ids, frame["one_id"].to_numpy(dtype=np.str_))
     rows, scores = bundle.model.expand(seeds[seeds >= 0], int(params.get("size", 100)))
-    return pd.DataFrame({"user_id": bundle.user_ids[rows], "score": scores})
+    return pd.DataFrame({"one_id": bundle.user_ids[rows], "score": scores})
 
 
 ANSWERS: dict[str, Callable[[ModelBundle, pd.DataFrame, Mapping[str, Any]], pd.DataFrame]] = {
@@ -70,8 +69,8 @@ def answer(bundle: ModelBundle, frame: pd.DataFrame, params: Mapping[str, Any] |
     Parameters
     ----------
     frame : DataFrame
-        `user_id` (one_id) for recommend and lookalike (there: the seed); one column a feature, categories as text, for churn and lifecycle
-        (there with `lifecycle_stage`, or the features it is made of).
+        `one_id` for recommend and lookalike (there: the seed); one column a feature, categories as text, for churn and lifecycle
+        (there with today's `lifecycle_stage`, by `features.lifecycle`).
     """
     return ANSWERS[bundle.kind](bundle, frame, params or {})
 

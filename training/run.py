@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -22,6 +22,8 @@ from training.jobs.base import Context, Outcome, Progress
 from training.report import EvalReport
 
 logger = logging.getLogger(__name__)
+
+Clock = Callable[[], datetime]
 
 
 @dataclass(frozen=True)
@@ -52,7 +54,7 @@ class JobResult:
 
 
 def train(
-    workspace: Workspace, jobs: Sequence[str], *, now: datetime, as_of: datetime | None = None, horizon_days: int | None = None,
+    workspace: Workspace, jobs: Sequence[str], *, clock: Clock, as_of: datetime | None = None, horizon_days: int | None = None,
     active_days: int | None = None, settings: Settings | None = None, progress: Progress = lambda line: None, shuffle_labels: bool = False,
 ) -> list[JobResult]:  # fmt: skip
     """Train the named jobs on everything before `as_of`.
@@ -61,8 +63,8 @@ def train(
     ----------
     jobs : sequence of str
         Names in `JOBS`, or `all`. A job of `all` that the data cannot support is skipped; named alone it raises.
-    now : datetime
-        The clock, for the registry's history.
+    clock : callable
+        Gives the time, for the registry's history: when a model went into production.
     as_of : datetime, optional
         Naive UTC; default the midnight after the last row.
     shuffle_labels : bool
@@ -94,7 +96,7 @@ def train(
                 raise
             result = JobResult(job.name, "skipped", str(error))
         else:
-            result = _finish(context, job.name, outcome, now)
+            result = _finish(context, job.name, outcome, clock)
         results.append(JobResult(**{**result.__dict__, "seconds": round(time.perf_counter() - started, 2)}))
         progress(f"{job.name}: {result.status} in {results[-1].seconds:.1f} s")
     # serving reads the profiles the models were trained beside
@@ -116,7 +118,7 @@ def _moment(lake: Lake, as_of: datetime | None) -> datetime:
     return as_of
 
 
-def _finish(context: Context, name: str, outcome: Outcome, now: datetime) -> JobResult:
+def _finish(context: Context, name: str, outcome: Outcome, clock: Clock) -> JobResult:
     """Gate, log, register."""
     report = judge(outcome.report, outcome.rules)
     # imported here: MLflow is only needed once there is something to log
@@ -134,6 +136,7 @@ def _finish(context: Context, name: str, outcome: Outcome, now: datetime) -> Job
     if not report.passed:
         logger.warning("gate_refused job=%s", name)
         return JobResult(name, "refused", reason, None, run_id, report)
+    now = clock()
     stamp = now.astimezone(UTC) if now.tzinfo else now
     tags = {"as_of": f"{context.as_of:%Y-%m-%d}", "data_digest": context.lake.digest}
     event = registry.register(context.workspace, name, run_id, logged.model_uri, stamp, tags)

@@ -69,9 +69,10 @@ def ingest(workspace: Workspace, source: Source, progress: Callable[[str], None]
     connection = duckdb.connect()
     try:
         with _explain(workspace.root, source):
-            connection.execute(
-                f"SET TimeZone='UTC'; SET preserve_insertion_order=true; SET enable_progress_bar=false; SET temp_directory={literal(scratch)}"
-            )
+            connection.execute(f"SET TimeZone='UTC'; SET preserve_insertion_order=true; SET temp_directory={literal(scratch)}")
+            # in a notebook without ipywidgets DuckDB has switched its bar off itself and refuses to be told anything about it
+            if connection.execute("SELECT current_setting('enable_progress_bar')").fetchone() == (True,):
+                connection.execute("SET enable_progress_bar=false")
             with _only_writer(workspace):
                 lake.attach(connection, "lake_")
                 outcomes = [_one_table(connection, workspace, source, raw, say) for raw in source.tables(connection)]

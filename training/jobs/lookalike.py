@@ -73,7 +73,7 @@ def run(context: Context) -> Outcome:
     }
     rules = [Rule(f"average_precision:{name}") for name in ("random", "rfm")] + [Rule("average_precision:seed centroid", clearly=False)]
     parameters = {"horizon_days": horizon, "segments": len(segments), **final.get_params()}
-    return Outcome(bundle, report, rules, parameters, figures, pa.table({"user_id": now.one_ids[:25].tolist()}))
+    return Outcome(bundle, report, rules, parameters, figures, pa.table({"one_id": now.one_ids[:25].tolist()}))
 
 
 def _fit(context: Context, moment: datetime, spec: FeatureSpec) -> LookalikeExpander:

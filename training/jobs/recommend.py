@@ -73,7 +73,7 @@ def run(context: Context) -> Outcome:
     )  # fmt: skip
     rules = [Rule(f"ndcg@{K}:popular"), Rule(f"ndcg@{K}:own purchase counts", clearly=False)]
     flat = {f"{stage}.{name}": value for stage, given in parameters.items() for name, value in given.items()}
-    return Outcome(bundle, report, rules, {"horizon_days": horizon, **flat}, figures, pa.table({"user_id": full.user_ids[:5].tolist()}))
+    return Outcome(bundle, report, rules, {"horizon_days": horizon, **flat}, figures, pa.table({"one_id": full.user_ids[:5].tolist()}))
 
 
 def _horizon(context: Context) -> int:
