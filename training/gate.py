@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -37,8 +38,9 @@ def judge(report: EvalReport, rules: Sequence[Rule]) -> EvalReport:
         worst, best = sorted((sign * found.low, sign * found.high))
         metric, baseline = rule.difference.split(":", 1)
         text = f"{metric} minus that of {baseline}: {found}"
-        # comparisons with NaN are false, so a difference that could not be measured does not pass
-        good = worst > 0 if rule.clearly else best >= 0
+        # a difference that could not be measured, or whose interval has an open end, does not pass
+        measured = all(map(math.isfinite, (found.value, found.low, found.high)))
+        good = measured and (worst > 0 if rule.clearly else best >= 0)
         (held if good else failed).append(
             f"{text} {'beats it' if rule.clearly else 'is not behind it'}" if good else f"{text} does not beat it"
         )
