@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 import numpy as np
 from numpy.typing import NDArray
 from scipy import sparse
-from scipy.stats import rankdata
+from sklearn.metrics import average_precision_score, brier_score_loss, log_loss, roc_auc_score
 
 from training.report import Metric
 
@@ -71,46 +71,16 @@ def expected_calibration_error(y: NDArray[np.int64], p: NDArray[np.float64], bin
     return float(sum(len(group) * abs(y[group].mean() - p[group].mean()) for group in groups) / len(p))
 
 
-def area_under_curve(y: NDArray[np.int64], p: NDArray[np.float64]) -> float:
-    """Area under the ROC curve by ranks (Hanley & McNeil 1982); NaN where only one outcome occurs.
-
-    scikit-learn's checks its arguments for a millisecond, and a report of bootstraps asks thousands of times.
-
-    Examples
-    --------
-    >>> area_under_curve(np.array([0, 1, 0, 1]), np.array([0.1, 0.4, 0.4, 0.9]))
-    0.875
-    """
-    positive = int(y.sum())
-    pairs = positive * (len(y) - positive)
-    return float((rankdata(p)[y == 1].sum() - positive * (positive + 1) / 2) / pairs) if pairs else float("nan")
-
-
-def average_precision(y: NDArray[np.int64], p: NDArray[np.float64]) -> float:
-    """Mean of the precision at each recall step, equal predictions as one step; NaN where nothing is positive.
-
-    Examples
-    --------
-    >>> round(average_precision(np.array([1, 0, 1]), np.array([0.9, 0.8, 0.7])), 4)
-    0.8333
-    """
-    order = np.argsort(-p, kind="stable")
-    found, ranked = np.cumsum(y[order]), p[order]
-    last = np.flatnonzero(np.append(ranked[1:] != ranked[:-1], True))  # of each group of equal predictions
-    total = float(found[-1])
-    return float((np.diff(found[last], prepend=0) * found[last] / (last + 1)).sum() / total) if total else float("nan")
-
-
-def _log_loss(y: NDArray[np.int64], p: NDArray[np.float64]) -> float:
-    clipped = np.clip(p, 1e-6, 1 - 1e-6)
-    return float(-np.log(np.where(y == 1, clipped, 1 - clipped)).mean())
+def _of_both_outcomes(metric: Callable[[NDArray[np.int64], NDArray[np.float64]], float]) -> Statistic:
+    """A ranking metric of scikit-learn's; NaN where only one outcome occurs, which ranks nothing."""
+    return lambda y, p: float(metric(y, p)) if 0 < int(y.sum()) < len(y) else float("nan")
 
 
 CLASSIFICATION: Mapping[str, Statistic] = {
-    "auc": area_under_curve,
-    "average_precision": average_precision,
-    "brier": lambda y, p: float(np.square(p - y).mean()),
-    "log_loss": _log_loss,
+    "auc": _of_both_outcomes(roc_auc_score),
+    "average_precision": _of_both_outcomes(average_precision_score),
+    "brier": lambda y, p: float(brier_score_loss(y, p, pos_label=1)),
+    "log_loss": lambda y, p: float(log_loss(y, np.clip(p, 1e-6, 1 - 1e-6), labels=[0, 1])),
     "ece": expected_calibration_error,
 }
 
