@@ -1,0 +1,105 @@
+"""Small synthetic shops, and one whose four models are trained once for all tests."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable, Iterator, Mapping
+from datetime import datetime, timedelta
+from functools import partial
+from pathlib import Path
+from types import SimpleNamespace
+
+import duckdb
+import pytest
+
+from features.identity import resolve
+from features.ingest import ingest
+from features.lake import Lake
+from features.sources import SOURCES
+from qianmian.config import Settings
+from qianmian.workspace import Workspace
+from training import train
+
+CLOCK = partial(datetime, 2025, 1, 1, 12, 0)
+SETTINGS = Settings.model_validate({
+    "recommend": {"factors": 8, "iterations": 2, "hybrid_factors": 8, "hybrid_epochs": 1, "half_life_days": [30, 120], "min_item_customers": 2},
+    "lookalike": {"factors": 8},
+})  # fmt: skip
+
+
+@pytest.fixture(autouse=True, scope="session")
+def no_tracking_uri() -> Iterator[None]:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.delenv("MLFLOW_TRACKING_URI", raising=False)
+        patch.delenv("MLFLOW_RUN_ID", raising=False)
+        yield
+
+
+@pytest.fixture(scope="session")
+def shop(tmp_path_factory) -> Workspace:
+    """560 people and 150 days, never trained on: with 28 days to look ahead, four moments to build profiles at."""
+    workspace = Workspace(tmp_path_factory.mktemp("a shop") / "work space")
+    ingest(workspace, SOURCES["synthetic"](customers=560, days=150, seed=3))
+    return workspace
+
+
+@pytest.fixture(scope="session")
+def small_shop(tmp_path_factory) -> Workspace:
+    """60 people and 90 days: enough for `recommend` and for nothing else."""
+    workspace = Workspace(tmp_path_factory.mktemp("a small shop") / "work space")
+    ingest(workspace, SOURCES["synthetic"](customers=60, days=90, seed=3))
+    return workspace
+
+
+@pytest.fixture(scope="session")
+def copy_of(tmp_path_factory) -> Callable[..., Workspace]:
+    """Another workspace with the same lake, some of its tables replaced by queries over the old ones."""
+
+    def copy(workspace: Workspace, queries: Mapping[str, str] | None = None) -> Workspace:
+        other = Workspace(tmp_path_factory.mktemp("another shop") / "work space").create()
+        shutil.copytree(workspace.lake, other.lake, dirs_exist_ok=True)
+        if queries:
+            lake = Lake(other)
+            with duckdb.connect() as connection:
+                lake.attach(connection)
+                lake.commit(connection, queries)
+            resolve(lake)
+        return other
+
+    return copy
+
+
+@pytest.fixture(scope="session")
+def settings() -> Settings:
+    return SETTINGS
+
+
+@pytest.fixture(scope="session")
+def trained(shop, copy_of) -> SimpleNamespace:
+    """A workspace whose four jobs ran once and `recommend` once more, and how they ended."""
+    workspace, lines = copy_of(shop), []
+    results = train(workspace, ["all"], clock=CLOCK, settings=SETTINGS, progress=lines.append)
+    again = train(workspace, ["recommend"], clock=lambda: CLOCK() + timedelta(hours=1), settings=SETTINGS)
+    return SimpleNamespace(workspace=workspace, results={result.job: result for result in results}, again=again[0], lines=lines)
+
+
+@pytest.fixture
+def client(trained):
+    from mlflow.tracking import MlflowClient
+
+    return MlflowClient(trained.workspace.tracking_uri, trained.workspace.tracking_uri)
+
+
+@pytest.fixture(scope="session")
+def bundle_folder() -> Callable[[Workspace, str], Path]:
+    """Where the champion's bundle lies."""
+
+    def find(workspace: Workspace, name: str) -> Path:
+        import mlflow
+
+        uri = workspace.tracking_uri
+        client = mlflow.tracking.MlflowClient(uri, uri)
+        source = client.get_model_version_by_alias(name, "champion").source
+        return Path(mlflow.artifacts.download_artifacts(source, tracking_uri=uri)) / "artifacts" / "bundle"
+
+    return find

@@ -1,0 +1,318 @@
+"""All four jobs on a made-up shop, into a real MLflow store (SQLite) in a folder whose name has a space."""
+
+from __future__ import annotations
+
+import json
+import os
+import tempfile
+from datetime import datetime, timedelta
+from functools import partial
+from pathlib import Path
+
+import mlflow
+import numpy as np
+import pandas as pd
+import pytest
+
+from features import snapshot
+from features.builder import Builder
+from features.lake import Lake
+from features.lifecycle import stages_of
+from models.bundle import ModelBundle
+from models.persist import load_arrays
+from qianmian.errors import DataError, QianmianError, UsageError, WorkspaceError
+from qianmian.workspace import Workspace
+from training import JOBS, registry, train
+from training.gate import judge
+from training.jobs.base import Context
+
+NOW = datetime(2025, 1, 1, 12, 0)
+CLOCK = partial(datetime, 2025, 1, 1, 12, 0)
+ALL = list(JOBS)
+END = datetime(2024, 5, 30)  # 150 days from 2024-01-01
+PLOTS = {
+    "recommend": {"recall_by_k.png"}, "churn": {"calibration.png", "importance.png"}, "lifecycle": {"transitions.png"}, "lookalike": {"reach.png"},
+}  # fmt: skip
+HEADLINE = {"recommend": "ndcg_at_10", "churn": "auc", "lifecycle": "log_loss", "lookalike": "average_precision"}
+
+
+@pytest.fixture
+def store(trained, monkeypatch):
+    """MLflow looks at the trained workspace; afterwards it looks where it did."""
+    before = mlflow.get_tracking_uri()
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", trained.workspace.tracking_uri)
+    mlflow.set_tracking_uri(trained.workspace.tracking_uri)
+    mlflow.set_registry_uri(trained.workspace.tracking_uri)
+    yield trained.workspace
+    mlflow.set_tracking_uri(before)
+    mlflow.set_registry_uri(before)
+
+
+@pytest.mark.parametrize("job", ALL)
+def test_registered_with_a_report(trained, job):
+    result = trained.results[job]
+    assert (result.status, result.version) == ("registered", 1), result.reason
+    assert result.report.passed
+    assert "beats it" in result.reason or "is not behind it" in result.reason
+    assert result.seconds > 0
+    for metric in result.report.metrics.values():
+        assert metric.low <= metric.value <= metric.high
+        assert metric.n > 0
+    assert result.report.baselines
+    json.dumps(result.as_dict())
+    assert any(line.startswith(f"{job}: registered in") for line in trained.lines)
+
+
+@pytest.mark.parametrize("job", ALL)
+def test_the_run_tells_everything(trained, client, job):
+    run = client.get_run(trained.results[job].run_id)
+    assert run.info.status == "FINISHED"
+    parameters, metrics, tags = run.data.params, run.data.metrics, run.data.tags
+    digest = Lake(trained.workspace).digest
+    assert parameters["horizon_days"] == "28"
+    assert parameters["seed"] == "0"
+    assert parameters["data_digest"] == tags["qianmian.data_digest"] == digest
+    assert parameters["as_of"] == END.isoformat()
+    assert len(parameters["spec_hash"]) == 16
+    assert tags["qianmian.job"] == job
+    assert tags["qianmian.gate"] == "passed"
+    headline = HEADLINE[job]
+    assert metrics[f"{headline}.low"] <= metrics[headline] <= metrics[f"{headline}.high"]
+    assert any(name.startswith("baseline/") for name in metrics)
+    assert any(name.startswith("difference/") and name.endswith(".low") for name in metrics)
+    assert all(np.isfinite(value) for value in metrics.values())
+    assert {file.path for file in client.list_artifacts(run.info.run_id, "plots")} == {f"plots/{name}" for name in PLOTS[job]}
+    report = mlflow.artifacts.load_dict(f"{run.info.artifact_uri}/report.json")
+    assert report == json.loads(json.dumps(trained.results[job].report.as_dict()))
+    assert str(trained.workspace.artifact_root.as_uri()) in run.info.artifact_uri
+
+
+@pytest.mark.parametrize("job", ALL)
+def test_the_registry_has_a_champion(trained, client, job):
+    name = f"qianmian-{job}"
+    model = client.get_registered_model(name)
+    twice = job == "recommend"
+    assert model.aliases == ({"champion": 2, "previous": 1} if twice else {"champion": 1})
+    version = client.get_model_version(name, "1")
+    assert version.run_id == trained.results[job].run_id
+    assert version.tags["data_digest"] == Lake(trained.workspace).digest
+    events = [json.loads(value) for tag, value in sorted(model.tags.items()) if tag.startswith("qianmian.event.")]
+    assert events[0] == {"action": "register", "version": 1, "previous": None}
+    assert events[1:] == ([{"action": "register", "version": 2, "previous": 1}] if twice else [])
+
+
+def test_the_same_data_and_seed_give_the_same_model(trained, client, store):
+    first, second = trained.results["recommend"], trained.again
+    assert (first.version, second.version) == (1, 2)
+    assert first.report.as_dict() == second.report.as_dict()
+    folders = [Path(mlflow.artifacts.download_artifacts(f"models:/qianmian-recommend/{n}")) / "artifacts" / "bundle" for n in (1, 2)]
+    bundles = [ModelBundle.load(folder) for folder in folders]
+    same(*bundles)
+
+
+def example(trained, bundle, job):
+    """A table as a caller of the pyfunc would send it."""
+    if bundle.kind in ("chain", "lookalike"):
+        return pd.DataFrame({"one_id": bundle.user_ids[:30]})
+    builder = Builder(Lake(trained.workspace))
+    return builder.build(END).table.slice(0, 40).to_pandas()
+
+
+@pytest.mark.parametrize("job", ALL)
+def test_pyfunc_answers_as_the_bundle_does(trained, store, bundle_folder, job):
+    bundle = ModelBundle.load(bundle_folder(store, f"qianmian-{job}"))
+    assert bundle.as_of == END
+    assert bundle.facts["job"] == job
+    assert bundle.facts["data_digest"] == Lake(store).digest
+    model = mlflow.pyfunc.load_model(f"models:/qianmian-{job}@champion")
+    signature = model.metadata.signature
+    assert signature.inputs.input_names()
+    assert signature.outputs.input_names()
+    frame = example(trained, bundle, job)
+    if job == "recommend":
+        got = model.predict(frame[["one_id"]], params={"num_results": 4, "exclude_purchased": True})
+        ranked = bundle.model.recommend(np.arange(30), 4, exclude_purchased=True)
+        assert got["item_id"].tolist() == bundle.item_ids[ranked.ids.ravel()].tolist()
+        assert got["rank"].tolist() == [1, 2, 3, 4] * 30
+        stranger = model.predict(pd.DataFrame({"one_id": ["nobody"]}))
+        assert stranger["source"].tolist() == ["popular"] * 10
+        return
+    if job == "lookalike":
+        got = model.predict(frame, params={"size": 15})
+        rows, scores = bundle.model.expand(np.arange(30), 15)
+        assert got["one_id"].tolist() == bundle.user_ids[rows].tolist()
+        np.testing.assert_array_equal(got["score"], scores)
+        return
+    features = Builder(Lake(store)).build(END).matrix(bundle.spec)
+    X = features.values[:40]
+    if job == "churn":
+        got = model.predict(frame[["one_id", *bundle.spec.names]])
+        np.testing.assert_array_equal(got["churn_probability"], bundle.model.predict_proba(X)[:, 1])
+    else:
+        today = stages_of(Builder(Lake(store)).build(END).matrix())[:40]
+        got = model.predict(frame[["one_id", *bundle.spec.names]].assign(lifecycle_stage=today))
+        np.testing.assert_array_equal(got[bundle.model.classes_.tolist()].to_numpy(), bundle.model.predict_proba(X, today))
+
+
+def test_what_serving_reads_is_published_beside_the_models(trained):
+    current = snapshot.current(trained.workspace)
+    assert current.as_of == END
+    assert current.data_digest == Lake(trained.workspace).digest
+
+
+def test_the_process_follows_no_workspace_afterwards(trained):
+    """`mlflow.set_tracking_uri` writes the environment; the next workspace must not inherit it."""
+    assert "MLFLOW_TRACKING_URI" not in os.environ
+    assert Workspace(trained.workspace.root.parent / "elsewhere").tracking_uri.endswith("elsewhere/mlflow.db")
+
+
+def test_shuffled_labels_are_refused_by_every_gate(trained, client, settings):
+    results = train(trained.workspace, ["all"], clock=CLOCK, settings=settings, shuffle_labels=True)
+    for result in results:
+        assert (result.status, result.version) == ("refused", None), result.job
+        assert "does not beat it" in result.reason
+        assert not result.report.passed
+        name = f"qianmian-{result.job}"
+        versions = 2 if result.job == "recommend" else 1
+        assert client.get_registered_model(name).aliases["champion"] == versions
+        assert len(client.search_model_versions(f"name = '{name}'")) == versions
+        assert client.get_run(result.run_id).data.tags["qianmian.gate"] == "refused"
+        assert result.report.metrics.keys() == trained.results[result.job].report.metrics.keys()
+
+
+def test_promotion_and_rollback(trained, client):
+    """On a model of another name, so that the champions of the other tests stay where they are."""
+    workspace, run_id = trained.workspace, trained.results["churn"].run_id
+    source = client.get_model_version("qianmian-churn", "1").source
+    times = [NOW + timedelta(minutes=minute) for minute in range(9)]
+
+    def state():
+        model = client.get_registered_model("qianmian-made-up")
+        return {alias: int(version) for alias, version in model.aliases.items()}
+
+    with pytest.raises(UsageError, match="no model is registered") as caught:
+        registry.promote(workspace, "made-up", 1, NOW)
+    assert "qianmian-churn" in str(caught.value)
+    registry.register(workspace, "made-up", run_id, source, times[0], {"a": "tag"})
+    with pytest.raises(UsageError, match="no previous version") as caught:
+        registry.rollback(workspace, "made-up", times[1])
+    assert caught.value.hint
+    assert state() == {"champion": 1}
+    registry.register(workspace, "made-up", run_id, source, times[1], {})
+    assert state() == {"champion": 2, "previous": 1}
+    with pytest.raises(UsageError, match="has no version 3") as caught:
+        registry.promote(workspace, "made-up", 3, times[2])
+    assert "[1, 2]" in str(caught.value)
+    assert state() == {"champion": 2, "previous": 1}
+    registry.rollback(workspace, "made-up", times[2])
+    assert state() == {"champion": 1, "previous": 2}
+    registry.promote(workspace, "made-up", 2, times[3])
+    assert state() == {"champion": 2, "previous": 1}
+    registry.promote(workspace, "made-up", 2, times[4])  # already there
+    assert state() == {"champion": 2, "previous": 1}
+    tags = client.get_registered_model("qianmian-made-up").tags
+    events = [json.loads(value) for _, value in sorted(tags.items())]
+    assert [(event["action"], event["version"], event["previous"]) for event in events] == [
+        ("register", 1, None), ("register", 2, 1), ("rollback", 1, 2), ("promote", 2, 1), ("promote", 2, 1),
+    ]  # fmt: skip
+
+
+def test_a_store_of_ones_own(small_shop, copy_of, settings, tmp_path, monkeypatch):
+    """MLFLOW_TRACKING_URI is honoured: the workspace's own store is not even made."""
+    workspace, uri = copy_of(small_shop), f"sqlite:///{tmp_path / 'the store.db'}"
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
+    result = train(workspace, ["recommend"], clock=CLOCK, settings=settings)[0]
+    assert os.environ["MLFLOW_TRACKING_URI"] == uri
+    assert not (workspace.root / "mlflow.db").exists()
+    client = mlflow.tracking.MlflowClient(uri, uri)
+    assert client.get_registered_model("qianmian-recommend").aliases == {"champion": 1}
+    assert client.get_run(result.run_id).info.status == "FINISHED"
+
+
+def test_without_items_recommend_is_skipped_and_says_why(small_shop, copy_of, settings):
+    workspace = copy_of(small_shop, {
+        "transactions": "SELECT * REPLACE (NULL::VARCHAR AS item_id) FROM transactions", "events": "SELECT * FROM events WHERE false",
+    })  # fmt: skip
+    results = {result.job: result for result in train(workspace, ["all"], clock=CLOCK, settings=settings)}
+    assert list(results) == ALL
+    assert {result.status for result in results.values()} == {"skipped"}
+    assert "name items" in results["recommend"].reason
+    assert "item_id" in results["recommend"].reason
+    assert "too few customers" in results["lookalike"].reason
+    assert results["recommend"].version is results["recommend"].run_id is None
+    assert snapshot.current(workspace).as_of == datetime(2024, 3, 31)  # profiles are there all the same
+    assert not (workspace.root / "mlflow.db").exists()
+    with pytest.raises(DataError, match="name items"):
+        train(workspace, ["recommend"], clock=CLOCK, settings=settings)
+
+
+def same(one, other):
+    """Two bundles hold the same model of the same things."""
+    assert one.spec == other.spec
+    assert one.config == other.config
+    for name in ("user_ids", "item_ids"):
+        np.testing.assert_array_equal(getattr(one, name), getattr(other, name))
+    for name, values in one.item_attributes.items():
+        np.testing.assert_array_equal(values, other.item_attributes[name])
+    with tempfile.TemporaryDirectory() as first, tempfile.TemporaryDirectory() as second:
+        one.model.save(Path(first) / "model")
+        other.model.save(Path(second) / "model")
+        files = sorted(path.relative_to(first) for path in Path(first).rglob("*") if path.is_file())
+        assert files == sorted(path.relative_to(second) for path in Path(second).rglob("*") if path.is_file())
+        for file in files:
+            if file.suffix == ".npz":
+                arrays, others = load_arrays(Path(first) / file), load_arrays(Path(second) / file)
+                assert arrays.keys() == others.keys()
+                for name, array in arrays.items():
+                    np.testing.assert_array_equal(array, others[name], err_msg=f"{file} {name}")
+            else:
+                assert (Path(first) / file).read_bytes() == (Path(second) / file).read_bytes(), file
+
+
+FUTURE = {  # the last weeks once more, beginning at the moment trained at, some of it by new people and of new items
+    "transactions": """SELECT * REPLACE (ts + INTERVAL 40 DAY AS ts, 'again' || order_id AS order_id,
+                                         CASE WHEN hash(order_id) % 3 = 0 THEN 'new' || source_user_id ELSE source_user_id END AS source_user_id,
+                                         CASE WHEN hash(item_id) % 5 = 0 THEN 'new' ELSE item_id END AS item_id, 'kiosk' AS channel)
+                       FROM transactions WHERE ts >= TIMESTAMP '{start}'""",
+    "events": """SELECT * REPLACE (ts + INTERVAL 40 DAY AS ts, 'again' || event_id AS event_id, 'coupon_redeem' AS event_type)
+                 FROM events WHERE ts >= TIMESTAMP '{start}'""",
+    "touches": """SELECT * REPLACE (ts + INTERVAL 60 DAY AS ts, 'again' || touch_id AS touch_id)
+                  FROM touches WHERE ts >= TIMESTAMP '{start}' - INTERVAL 20 DAY""",
+}  # fmt: skip
+
+
+def test_no_row_at_or_after_as_of_is_read(trained, store, copy_of, settings, bundle_folder):
+    """What was trained on everything, trained again as of the same moment on a lake that has gone on for forty days."""
+    start = END - timedelta(days=40)
+    workspace = copy_of(
+        trained.workspace, {name: f"SELECT * FROM {name} UNION ALL {query.format(start=start)}" for name, query in FUTURE.items()}
+    )
+    assert Lake(workspace).default_as_of > END + timedelta(days=35)
+    context = Context(workspace, END, settings, lambda line: None)
+    for job in ALL:
+        outcome = JOBS[job].run(context)
+        before = trained.results[job].report
+        assert judge(outcome.report, outcome.rules).as_dict() == before.as_dict(), job
+        same(ModelBundle.load(bundle_folder(trained.workspace, f"qianmian-{job}")), outcome.bundle)
+
+
+@pytest.mark.parametrize(("jobs", "options", "error", "match"), [
+    (["nonsense"], {}, UsageError, "unknown job"),
+    ([], {}, UsageError, "name a job"),
+    (["churn"], {"as_of": datetime(2026, 1, 1)}, DataError, "more than a year after"),
+    (["churn"], {"as_of": datetime(2023, 1, 1)}, DataError, ""),
+    (["churn"], {"as_of": datetime(2024, 1, 20)}, DataError, "too short"),
+    (["lifecycle"], {"as_of": datetime(2024, 1, 20)}, DataError, "too short"),
+    (["recommend"], {"as_of": datetime(2024, 1, 3)}, DataError, ""),
+])  # fmt: skip
+def test_what_cannot_be_trained(shop, settings, jobs, options, error, match):
+    with pytest.raises(error, match=match) as caught:
+        train(shop, jobs, clock=CLOCK, settings=settings, **options)
+    assert isinstance(caught.value, QianmianError)
+    assert not (shop.root / "mlflow.db").exists()
+
+
+def test_a_workspace_that_is_not_there(tmp_path):
+    with pytest.raises(WorkspaceError, match="no workspace here"):
+        train(Workspace(tmp_path / "nothing"), ["all"], clock=CLOCK)
+    assert not (tmp_path / "nothing").exists()
