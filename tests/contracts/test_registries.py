@@ -1,0 +1,250 @@
+"""What every registered thing owes: one line in a registry is enough to be tested here."""
+
+from __future__ import annotations
+
+import inspect
+import re
+
+import pytest
+import typer
+from pydantic import BaseModel, ValidationError
+
+from cli.main import VERBS
+from features.algebra import VIEWS
+from features.definitions import FEATURES
+from features.sources import SOURCES, Source
+from features.spec import FeatureSpec
+from features.tags import TAGS
+from models.recommend import RECOMMENDERS
+from models.recommend.base import Recommender
+from models.registry import MODELS
+from qianmian.errors import UsageError
+from qianmian.schema import REGISTERED_PREFIX, TABLES, TAG_CATEGORIES, registered_name
+from serving.answers import ENDPOINTS
+from serving.answers.base import Request, Response
+from training.jobs import JOBS
+
+SNAKE = re.compile(r"[a-z][a-z0-9]*(_[a-z0-9]+)*")
+LOWER = re.compile(r"[a-z][a-z0-9]*(-[a-z0-9]+)*")
+REGISTRIES = {
+    "tag": TAGS,
+    "model": MODELS,
+    "recommender": RECOMMENDERS,
+    "job": JOBS,
+    "source": SOURCES,
+    "endpoint": ENDPOINTS,
+    "verb": VERBS,
+}
+HOOKS = ("_fit", "_scores", "_state", "_restore")
+
+
+def by_name(things):
+    return pytest.mark.parametrize("name", list(things))
+
+
+def own_docstring(thing):
+    """The docstring, if it has one of its own and says something."""
+    return (vars(thing).get("__doc__") if isinstance(thing, type) else thing.__doc__) or ""
+
+
+@pytest.mark.parametrize("kind", REGISTRIES)
+def test_a_registry_is_not_empty_and_says_what_there_is(kind):
+    registry = REGISTRIES[kind]
+    assert registry.kind == kind
+    assert len(registry) == len(set(registry)) > 0
+    assert "no such thing" not in registry
+    with pytest.raises(UsageError, match=f"unknown {kind}") as caught:
+        registry["no such thing"]
+    assert caught.value.allowed == ", ".join(registry)
+
+
+# ---- features --------------------------------------------------------------------------------------------------------
+
+FEATURE = pytest.mark.parametrize("feature", FEATURES, ids=lambda feature: feature.name)
+
+
+def test_there_are_at_least_forty_features():
+    names = [feature.name for feature in FEATURES]
+    assert len(names) == len(set(names)) >= 40
+
+
+@FEATURE
+def test_a_feature_says_what_it_is_and_who_answers_for_it(feature):
+    assert feature.unit or feature.categorical
+    assert feature.description
+    assert feature.description == feature.description.strip()
+    assert feature.owner
+    assert isinstance(feature.ttl_days, int)
+    assert feature.ttl_days > 0
+    assert feature.view in (VIEWS if feature.aggregate != "quotient" else ("",))
+
+
+@FEATURE
+def test_the_name_of_a_feature_is_snake_case_and_carries_its_window(feature):
+    assert SNAKE.fullmatch(feature.name)
+    said = re.search(r"_(\d+)d$", feature.name)
+    assert (int(said[1]) if said else None) == feature.window_days
+    assert not feature.name.startswith("profile_")  # kept for the attributes of a source
+    if feature.window_days is not None:
+        assert feature.window_days > 0
+        assert str(feature.window_days) in feature.description or feature.aggregate == "trend"
+
+
+@FEATURE
+def test_a_feature_survives_its_spec(feature):
+    spec = FeatureSpec((feature,), (("a", "b") if feature.categorical else (),))
+    assert FeatureSpec.of(spec.as_dict()) == spec
+    assert FeatureSpec.of(spec.as_dict()).hash == spec.hash
+
+
+# ---- tags ------------------------------------------------------------------------------------------------------------
+
+
+@by_name(TAGS)
+def test_a_tag(name):
+    tag = TAGS[name]
+    assert tag.name == name
+    assert SNAKE.fullmatch(name)
+    assert tag.category in TAG_CATEGORIES
+    assert tag.description
+    assert tag.owner
+    assert tag.ttl_days > 0
+    declared = {feature.name for feature in FEATURES} | {f"profile_{column}" for column in TABLES["profiles"].names}
+    assert tag.needs
+    assert set(tag.needs) <= declared
+    assert callable(tag.rule)
+
+
+def test_tags_are_of_every_category():
+    assert {tag.category for tag in TAGS.values()} == set(TAG_CATEGORIES)
+
+
+# ---- models ----------------------------------------------------------------------------------------------------------
+
+
+@by_name(MODELS)
+def test_a_model_can_be_saved_and_loaded(name):
+    model = MODELS[name]
+    assert LOWER.fullmatch(name)
+    assert own_docstring(model)
+    assert list(inspect.signature(model.save).parameters) == ["self", "folder"]
+    assert inspect.ismethod(model.load)  # of the class
+    assert list(inspect.signature(model.load).parameters) == ["folder"]
+
+
+@by_name(MODELS)
+def test_a_model_can_be_made_without_arguments_and_only_stores_them(name):
+    signature = inspect.signature(MODELS[name])
+    assert all(parameter.default is not parameter.empty for parameter in signature.parameters.values())
+    made = MODELS[name]()
+    assert {attribute for attribute in vars(made) if not attribute.startswith("_")} == set(signature.parameters)
+
+
+@by_name(RECOMMENDERS)
+def test_a_recommender(name):
+    recommender = RECOMMENDERS[name]
+    assert issubclass(recommender, Recommender)
+    assert not inspect.isabstract(recommender)
+    assert recommender.name == name
+    assert MODELS[name] is recommender
+    assert isinstance(recommender.supports_cold, bool)
+    assert isinstance(recommender.supports_similar, bool)
+    assert recommender.supports_similar == (recommender._item_vectors is not Recommender._item_vectors)
+    assert all(getattr(recommender, hook) is not getattr(Recommender, hook) for hook in HOOKS)
+
+
+# ---- jobs and sources ------------------------------------------------------------------------------------------------
+
+
+@by_name(JOBS)
+def test_a_job(name):
+    job = JOBS[name]
+    assert job.name == name
+    assert LOWER.fullmatch(name)
+    assert job.description
+    assert list(inspect.signature(job.run).parameters) == ["context"]
+    assert registered_name(name) == REGISTERED_PREFIX + name
+
+
+@by_name(SOURCES)
+def test_a_source(name):
+    source = SOURCES[name]
+    assert isinstance(source, type)
+    assert issubclass(source, Source)
+    assert not inspect.isabstract(source)
+    assert LOWER.fullmatch(name)
+    assert own_docstring(source)
+    assert getattr(source, "name", name) == name  # `files` takes the name its configuration gives
+
+
+# ---- endpoints -------------------------------------------------------------------------------------------------------
+
+
+def models_in(model, seen=()):
+    """The model and every model its fields are made of."""
+    found = [model]
+    for field in model.model_fields.values():
+        kinds = [field.annotation, *getattr(field.annotation, "__args__", ())]
+        for kind in kinds:
+            if isinstance(kind, type) and issubclass(kind, BaseModel) and kind not in (*seen, *found):
+                found += models_in(kind, (*seen, *found))
+    return found
+
+
+@by_name(ENDPOINTS)
+def test_an_endpoint(name):
+    endpoint = ENDPOINTS[name]
+    assert endpoint.route == name
+    assert re.fullmatch(r"/[a-z]+(-[a-z]+)*", name)
+    assert endpoint.summary
+    assert issubclass(endpoint.request, Request)
+    assert issubclass(endpoint.response, Response)
+    assert {"model", "as_of", "stale"} <= set(endpoint.response.model_fields)
+    assert own_docstring(endpoint.request)
+    for part in (endpoint.handle, endpoint.describe, endpoint.check, endpoint.heavy):
+        assert callable(part)
+
+
+@by_name(ENDPOINTS)
+def test_a_request_forbids_unknown_fields_everywhere_and_coerces_nothing(name):
+    for model in models_in(ENDPOINTS[name].request):
+        assert (model.model_config.get("extra"), model.model_config.get("strict")) == ("forbid", True), model
+    with pytest.raises(ValidationError) as caught:
+        ENDPOINTS[name].request.model_validate({"no_such_field": 1})
+    assert ("no_such_field",) in [error["loc"] for error in caught.value.errors() if error["type"] == "extra_forbidden"]
+    with pytest.raises(ValidationError) as caught:
+        ENDPOINTS[name].request.model_validate({"validate_only": "yes"})
+    assert ("validate_only",) in [error["loc"] for error in caught.value.errors()]
+
+
+@by_name(ENDPOINTS)
+def test_every_field_of_a_request_can_be_described_in_the_schema(name):
+    schema = ENDPOINTS[name].request.model_json_schema()
+    assert schema["additionalProperties"] is False
+    assert set(schema["properties"]) == set(ENDPOINTS[name].request.model_fields)
+
+
+# ---- verbs -----------------------------------------------------------------------------------------------------------
+
+
+@by_name(VERBS)
+def test_a_verb_says_what_it_does(name):
+    verb = VERBS[name]
+    assert LOWER.fullmatch(name)
+    if isinstance(verb, typer.Typer):
+        assert verb.info.help
+        assert verb.registered_commands
+        assert all(own_docstring(command.callback) for command in verb.registered_commands)
+    else:
+        assert verb.__name__.rstrip("_") == name
+        assert own_docstring(verb)
+
+
+@by_name(VERBS)
+def test_every_verb_takes_a_workspace_and_speaks_json_but_where_it_serves(name):
+    verb = VERBS[name]
+    commands = [command.callback for command in verb.registered_commands] if isinstance(verb, typer.Typer) else [verb]
+    for command in commands:
+        parameters = inspect.signature(command).parameters
+        assert "workspace" in parameters
+        assert "as_json" in parameters or name == "serve"
