@@ -286,8 +286,10 @@ class Lake:
                 days = connection.execute(f"SELECT ts::DATE, count(*) FROM {source} WHERE ts IS NOT NULL GROUP BY 1 ORDER BY 1").fetchall()
                 begin, end = typical_span(days)
                 moments = {"first": first, "last": last, "begin": begin, "end": end}
-            content = ", ".join(f"{quote(name)}::VARCHAR" for name in names)
-            digest = f"{rows}-{int(_one(connection, f'SELECT coalesce(bit_xor(hash({content})), 0) FROM {source}')):016x}"
+            # of names and values; a sum, because a row that stands there twice would cancel itself out of an exclusive or
+            content = ", ".join([literal("|".join(names)), *(f"{quote(name)}::VARCHAR" for name in names)])
+            total = int(_one(connection, f"SELECT coalesce(sum(hash({content})::HUGEINT), 0) FROM {source}"))
+            digest = f"{rows}-{total % 2**64:016x}"
             relative = str((folder / pattern).relative_to(self.workspace.lake))
             return TableState(table.name, relative, rows, tuple(names), filled, **moments, digest=digest), folder
         except BaseException as error:

@@ -6,10 +6,13 @@ the newest; a reader that holds an older one keeps it. A Bento carries the same 
 
 from __future__ import annotations
 
+import hashlib
 import json
+import logging
 import shutil
+import uuid
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import datetime
 from functools import cached_property
 from pathlib import Path
@@ -22,9 +25,12 @@ from features.lake import Lake
 from features.spec import FeatureSpec, UserFeatures
 from features.tags import TAGS, tag_values
 from features.tags.declare import TagValue
+from qianmian.config import Settings, load_settings
 from qianmian.errors import ArtifactError, InvalidRequest, WorkspaceError
 from qianmian.workspace import Workspace, atomic_path, write_json
 
+FORMAT = 2
+logger = logging.getLogger(__name__)
 REBUILD = "run `qianmian features` to build it again"
 
 
@@ -48,7 +54,8 @@ class Snapshot:
     as_of: datetime
     spec: FeatureSpec
     data_digest: str
-    off: tuple[str, ...] = field(default=())
+    off: tuple[str, ...] = ()
+    tags_digest: str = ""
 
     @cached_property
     def features(self) -> UserFeatures:
@@ -104,11 +111,12 @@ class Snapshot:
         )
         pq.write_table(self.customers, folder / "customers.parquet", compression="zstd")
         facts = {
-            "format": 1,
+            "format": FORMAT,
             "as_of": self.as_of.isoformat(),
             "spec": self.spec.as_dict(),
             "data_digest": self.data_digest,
             "off": list(self.off),
+            "tags_digest": self.tags_digest,
         }
         write_json(folder / "snapshot.json", facts)
 
@@ -117,11 +125,14 @@ class Snapshot:
         """The inverse of `save`."""
         try:
             facts = json.loads((folder / "snapshot.json").read_text(encoding="utf-8"))
+            if facts["format"] != FORMAT:
+                raise ArtifactError("the profile snapshot is of another format", where=str(folder), got=facts["format"], allowed=FORMAT,
+                                    hint=REBUILD)  # fmt: skip
             tables = {name: pq.read_table(folder / f"{name}.parquet") for name in ("profiles", "tags", "customers")}
             tags = {name: tables["tags"][name].to_pylist() for name in tables["tags"].column_names if name != "one_id"}
             return cls(tables["profiles"], tags, tables["customers"], datetime.fromisoformat(facts["as_of"]), FeatureSpec.of(facts["spec"]),
-                       facts["data_digest"], tuple(facts["off"]))  # fmt: skip
-        except (OSError, ValueError, KeyError, pa.ArrowException) as error:
+                       facts["data_digest"], tuple(facts["off"]), facts["tags_digest"])  # fmt: skip
+        except (OSError, ValueError, KeyError, TypeError, pa.ArrowException) as error:
             raise ArtifactError(
                 "the profile snapshot cannot be read", where=str(folder), got=str(error).splitlines()[0], hint=REBUILD
             ) from error
@@ -131,18 +142,28 @@ def make_snapshot(builder: Builder, as_of: datetime) -> Snapshot:
     """Build profiles and tags at `as_of` in memory."""
     built: Built = builder.build(as_of)
     customers = builder.views(as_of).customers.order_by(["source", "source_user_id"]).to_pyarrow()
-    tags = tag_values(built.table, list(TAGS.values()))
-    return Snapshot(built.table, tags, customers, as_of, built.matrix().spec, builder.lake.digest, built.off)
+    settings = load_settings(builder.lake.workspace.config_file)
+    tags = tag_values(built.table, list(TAGS.values()), settings)
+    return Snapshot(built.table, tags, customers, as_of, built.matrix().spec, builder.lake.digest, built.off, tags_digest(settings))
+
+
+def tags_digest(settings: Settings) -> str:
+    """Digest of what tags are made by: their declarations and the settings they read."""
+    declared = [[tag.name, tag.category, tag.description, *tag.needs] for tag in TAGS.values()]
+    return hashlib.sha256(json.dumps([declared, settings.lifecycle.model_dump()], sort_keys=True).encode()).hexdigest()[:16]
 
 
 def publish(workspace: Workspace, snapshot: Snapshot) -> Path:
     """Write the snapshot under ``online/`` and make it the current one; the one before is kept, older ones removed."""
-    name = f"{snapshot.as_of:%Y%m%dT%H%M%S}-{snapshot.data_digest}-{snapshot.spec.hash}"
+    # a new name each time: publishing the same profiles again also mends a damaged copy of them
+    name = f"{snapshot.as_of:%Y%m%dT%H%M%S}-{snapshot.data_digest}-{uuid.uuid4().hex[:8]}"
     folder = workspace.online / name
-    if not folder.exists():
-        with atomic_path(folder) as temporary:
-            snapshot.save(temporary)
-    before = current_name(workspace)
+    with atomic_path(folder) as temporary:
+        snapshot.save(temporary)
+    try:
+        before = current_name(workspace)
+    except ArtifactError:
+        before = None
     write_json(workspace.online / "current.json", {"snapshot": name})
     for other in workspace.online.iterdir():
         if other.is_dir() and other.name not in (name, before):
@@ -176,13 +197,17 @@ def current(workspace: Workspace) -> Snapshot:
 
 
 def ensure(workspace: Workspace, as_of: datetime) -> Snapshot:
-    """The current snapshot when it is of that moment and these data, else a new one, published."""
-    lake = Lake(workspace)
-    if current_name(workspace) is not None:
+    """The current snapshot when it is of that moment, these data, and the features, tags and settings of now; else a new one, published."""
+    builder = Builder(Lake(workspace))
+    try:
         snapshot = current(workspace)
-        if snapshot.as_of == as_of and snapshot.data_digest == lake.digest:
+        same = snapshot.as_of == as_of and snapshot.data_digest == builder.lake.digest
+        declared = tags_digest(load_settings(workspace.config_file))
+        if same and snapshot.tags_digest == declared and snapshot.spec.features == builder.supported(as_of=as_of)[0]:
             return snapshot
-    made = make_snapshot(Builder(lake), as_of)
+    except (WorkspaceError, ArtifactError) as error:
+        logger.info("profiles=rebuilt reason=%s", error.message)
+    made = make_snapshot(builder, as_of)
     publish(workspace, made)
     return made
 
