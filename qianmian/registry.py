@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from typing import Generic, TypeVar
+from typing import Any, Generic, TypeVar
 
 from qianmian.errors import UsageError
 
@@ -32,6 +32,10 @@ class Registry(Mapping[str, T], Generic[T]):
         if name not in self._entries:
             raise UsageError(f"unknown {self.kind}", got=name, allowed=", ".join(self._entries))
         return self._entries[name]
+
+    def get(self, name: str, default: Any = None) -> Any:
+        """The thing, or `default`: the one look-up that does not raise."""
+        return self._entries.get(name, default)
 
     def __contains__(self, name: object) -> bool:
         return name in self._entries
