@@ -109,16 +109,17 @@ def index_of(haystack: NDArray[np.str_], needles: NDArray[np.str_]) -> NDArray[n
     return np.asarray(found.fill_null(-1).to_numpy(zero_copy_only=False), dtype=np.int64)
 
 
-def interaction_source(builder: Builder) -> str:
-    """The table that says who had which item: `transactions` when any line names one, else `events`.
+def interaction_source(builder: Builder, as_of: datetime) -> str:
+    """The table that says who had which item: `transactions` when any line before `as_of` names one, else `events`.
 
     Raises
     ------
     DataError
         When neither names items.
     """
+    states = builder.states_at(as_of)
     for table in ("transactions", "events"):
-        if table in builder.states and "item_id" in builder.states[table].filled:
+        if table in states and "item_id" in states[table].filled:
             return table
     raise DataError(
         "neither transactions nor events name items",
@@ -132,7 +133,7 @@ def interaction_rows(builder: Builder, as_of: datetime, start: datetime | None =
 
     Paid order lines when any of them names an item, else events (`interaction_source`).
     """
-    source = interaction_source(builder)
+    source = interaction_source(builder, as_of)
     views = builder.views(as_of)
     rows = views["lines" if source == "transactions" else source]
     weight = ibis.literal(1.0) if source == "transactions" else rows.event_type.cases(*EVENT_WEIGHTS.items(), else_=0.0)

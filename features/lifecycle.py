@@ -42,7 +42,7 @@ def lifecycle_stage(columns: Mapping[str, NDArray[Any]], settings: LifecycleSett
             silent >= rules.lost_gaps,
             silent >= rules.asleep_gaps,
             silent >= rules.at_risk_gaps,
-            columns["days_since_first_order"] < rules.new_days,
+            columns["days_since_first_order"] <= rules.new_days,
             columns["orders_365d"] >= rules.loyal_orders,
         ],
         ["prospect", "lost", "asleep", "at_risk", "new", "loyal"],

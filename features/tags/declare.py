@@ -10,6 +10,8 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
+from qianmian.config import Settings
+
 Columns = Mapping[str, NDArray[Any]]
 TagValue = str | float | bool | None
 
@@ -25,26 +27,27 @@ class Tag:
     needs : tuple of str
         Profile features it is made of; a tag whose features are off is absent.
     rule : callable
-        Columns of those features, each (n,) → values (n,), None or '' where the tag does not apply.
+        Columns of those features, each (n,), and the settings → values (n,), None or '' where the tag does not apply.
     """
 
     name: str
     category: str
     description: str
     needs: tuple[str, ...]
-    rule: Callable[[Columns], NDArray[Any]]
+    rule: Callable[[Columns, Settings], NDArray[Any]]
     owner: str = "profile"
     ttl_days: int = 35
 
 
-def tag_values(table: pa.Table, tags: Sequence[Tag]) -> dict[str, list[TagValue]]:
+def tag_values(table: pa.Table, tags: Sequence[Tag], settings: Settings | None = None) -> dict[str, list[TagValue]]:
     """Values of each tag for every row of a built profile table; tags the table cannot support are left out."""
+    chosen = settings or Settings()
     present = set(table.column_names)
     values: dict[str, list[TagValue]] = {}
     for tag in tags:
         if present.issuperset(tag.needs):
             columns = {name: np.asarray(table[name].to_pylist()) for name in tag.needs}
-            values[tag.name] = [_plain(value) for value in tag.rule(columns)]
+            values[tag.name] = [_plain(value) for value in tag.rule(columns, chosen)]
     return values
 
 

@@ -140,7 +140,7 @@ def test_item_attributes_are_empty_where_unknown(train):
 
 
 def test_lines_count_where_any_names_an_item(train, shop):
-    assert interaction_source(shop) == train.source == "transactions"
+    assert interaction_source(shop, AS_OF) == train.source == "transactions"
     assert set(train.interactions.weights.tolist()) == {1.0}
     assert not {"viewed", "refunded", "cancelled", "future"} & set(
         training_set(shop, AS_OF, min_item_customers=1, with_features=False).item_ids.tolist()
@@ -164,7 +164,7 @@ def test_ages_are_exact_and_above_zero(lake_of):
 
 def test_nothing_at_or_after_as_of_is_known(shop, lake_of):
     moment = AS_OF - 10 * DAY
-    with pytest.raises(DataError, match="no item was had"):
+    with pytest.raises(DataError, match="name items"):
         training_set(shop, moment, min_item_customers=1)  # every line is of that very moment
     lines = Orders().add("i", "1", "2", ts=AS_OF - DAY)
     past = Builder(lake_of({"transactions": list(lines.rows)}))
@@ -211,7 +211,7 @@ def browsing(lake_of):
 
 def test_events_count_by_their_kind_where_no_line_names_an_item(browsing):
     found = training_set(browsing, AS_OF, min_item_customers=1, with_features=False)
-    assert found.source == interaction_source(browsing) == "events"
+    assert found.source == interaction_source(browsing, AS_OF) == "events"
     of_first = {item: weight for user, item, _, weight in pairs(found, browsing) if user == "1"}
     assert of_first == {f"i {kind}": weight for kind, weight in EVENT_WEIGHTS.items()}
     assert [row[2:] for row in pairs(found, browsing) if row[0] == "2"] == [(1.0, 1.0), (3.0, 3.0)]
@@ -256,3 +256,13 @@ def test_without_items_there_is_nothing_to_recommend(lake_of):
     ):
         with pytest.raises(DataError, match="neither transactions nor events name items.*map `item_id`"):
             training_set(Builder(lake_of(tables)), AS_OF)
+
+
+def test_a_later_line_with_an_item_does_not_change_what_was_learnt_from_events(browsing, lake_of):
+    before = training_set(browsing, AS_OF, min_item_customers=1, with_features=False)
+    rows = {name: browsing.backend.table(name).to_pyarrow().to_pylist() for name in ("transactions", "events")}
+    later = lake_of({"transactions": [*rows["transactions"], *Orders().add("i later", "1", ts=AS_OF + DAY).rows], "events": rows["events"]})
+    after = training_set(Builder(later), AS_OF, min_item_customers=1, with_features=False)
+    assert after.source == before.source == "events"
+    assert after.item_ids.tolist() == before.item_ids.tolist()
+    assert after.interactions.matrix().toarray().tolist() == before.interactions.matrix().toarray().tolist()

@@ -265,3 +265,29 @@ def test_a_pointer_to_nothing_is_an_artifact_error(workspace):
     (workspace.online / "current.json").write_text('{"snapshot": "gone"}')
     with pytest.raises(ArtifactError, match="gone.*qianmian features"):
         current(workspace)
+
+
+@pytest.mark.parametrize("damage", ["pointer", "tags.parquet", "snapshot.json"])
+def test_what_is_damaged_is_mended_by_building_again(lake_of, damage):
+    lake = lake_of(ROWS)
+    ensure(lake.workspace, AS_OF)
+    folder = lake.workspace.online / str(current_name(lake.workspace))
+    (lake.workspace.online / "current.json" if damage == "pointer" else folder / damage).write_text("{")
+    with pytest.raises(ArtifactError):
+        current(lake.workspace)
+    made = ensure(lake.workspace, AS_OF)
+    same(current(lake.workspace), made)
+
+
+def test_values_changed_between_rows_change_the_profiles(lake_of):
+    first, second = line("1", "app", "o1", datetime(2024, 1, 10)), line("2", "app", "o2", datetime(2024, 1, 10))
+    one = lake_of({"transactions": [first, {**second, "status": "refunded"}]})
+    other = lake_of({"transactions": [{**first, "status": "refunded"}, second]})
+    assert one.digest != other.digest, "the last column's values change places"
+
+
+def test_a_changed_setting_of_the_lifecycle_reaches_the_tags(lake_of):
+    lake = lake_of({"transactions": [line("1", "app", "o1", datetime(2024, 1, 10))]})
+    assert ensure(lake.workspace, datetime(2024, 1, 30)).tags["lifecycle_stage"] == ["new"]
+    lake.workspace.config_file.write_text("lifecycle: {new_days: 10}\n")
+    assert ensure(lake.workspace, datetime(2024, 1, 30)).tags["lifecycle_stage"] == ["active"]

@@ -78,7 +78,7 @@ def run(context: Context) -> Outcome:
 
 def _horizon(context: Context) -> int:
     wanted = context.horizon_days or context.settings.recommend.horizon_days
-    table = interaction_source(context.builder)
+    table = interaction_source(context.builder, context.as_of)
     span = (context.as_of - context.first(table)).days
     # a short history gets shorter windows: at least half of it stays for learning
     horizon = min(wanted, span // 4)
