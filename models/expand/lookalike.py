@@ -13,6 +13,7 @@ from scipy.stats import rankdata
 from sklearn.decomposition import TruncatedSVD
 from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import roc_auc_score
+from threadpoolctl import threadpool_limits
 
 from models.persist import load_arrays, load_json, save_arrays
 from qianmian.errors import InvalidRequest
@@ -112,11 +113,13 @@ class LookalikeExpander:
         total = np.zeros(n)
         if len(unlabelled):
             size = min(len(unlabelled), max(4 * len(positive), 200))
-            for _ in range(self.bags):
-                negative = rng.choice(unlabelled, size=size, replace=False)
-                rows = np.concatenate([positive, negative])
-                model = LogisticRegression(C=self.regularization, class_weight="balanced", max_iter=200, tol=1e-3)
-                total += model.fit(self.space_[rows], is_seed[rows]).decision_function(self.space_)
+            # matrices this small are six times slower on two BLAS threads than on one (measured: 280 and 45 ms a score)
+            with threadpool_limits(1, "blas"):
+                for _ in range(self.bags):
+                    negative = rng.choice(unlabelled, size=size, replace=False)
+                    rows = np.concatenate([positive, negative])
+                    model = LogisticRegression(C=self.regularization, class_weight="balanced", max_iter=200, tol=1e-3)
+                    total += model.fit(self.space_[rows], is_seed[rows]).decision_function(self.space_)
         similarity = self.embedding_ @ _unit(self.embedding_[positive].mean(axis=0, keepdims=True))[0]
         mixed = (1 - self.embedding_weight) * rankdata(total) + self.embedding_weight * rankdata(similarity)
         return np.asarray(mixed / n)

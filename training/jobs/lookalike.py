@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from scipy import sparse
 from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import average_precision_score, roc_auc_score
+from threadpoolctl import threadpool_limits
 
 from features.dataset import index_of, interaction_rows, training_set
 from features.spec import FeatureSpec
@@ -160,7 +161,8 @@ def _evaluate(
     def random_negatives(seeds: NDArray[np.int64]) -> NDArray[np.float64]:
         others = np.setdiff1d(np.arange(n), seeds)
         rows = np.concatenate([seeds, rng.choice(others, min(len(others), 4 * len(seeds)), replace=False)])
-        classifier = LogisticRegression(C=1.0, max_iter=300).fit(model.space_[rows], np.isin(rows, seeds))
+        with threadpool_limits(1, "blas"):  # as in `LookalikeExpander.score`
+            classifier = LogisticRegression(C=1.0, max_iter=300).fit(model.space_[rows], np.isin(rows, seeds))
         return np.asarray(classifier.decision_function(model.space_))
 
     def centroid(space: NDArray[Any]) -> Scorer:
