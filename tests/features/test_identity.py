@@ -7,10 +7,12 @@ from datetime import datetime, timedelta
 
 import pytest
 
+from features.algebra import Feature
 from features.builder import Builder
 from features.identity import SingleSourceResolver, resolve
 from features.lake import CUSTOMERS, Lake
 
+ORDERS = (Feature("orders_total", "orders", "count", description="orders"),)
 DAY = [datetime(2024, 1, day) for day in range(1, 30)]
 
 
@@ -76,13 +78,13 @@ def test_somebody_with_an_undated_profile_who_buys_later_was_there_before(lake_o
     buying = Builder(lake_of({"transactions": [line("2", DAY[0]), line("1", DAY[9])], "profiles": profiles}))
     for builder in (alone, buying):
         for as_of, known in ((DAY[5], ["1", "2"]), (DAY[9], ["1", "2"]), (DAY[9] + timedelta(seconds=1), ["1", "2"])):
-            assert sorted(builder.build(as_of).table["user_id"].to_pylist()) == known
+            assert sorted(builder.build(as_of, ORDERS).table["user_id"].to_pylist()) == known
 
 
 def test_known_from_the_moment_after_the_first_row(lake_of):
     builder = Builder(lake_of({"transactions": [line("1", DAY[0]), line("2", DAY[5])]}))
-    assert builder.build(DAY[5]).table["user_id"].to_pylist() == ["1"]
-    assert sorted(builder.build(DAY[5] + timedelta(seconds=1)).table["user_id"].to_pylist()) == ["1", "2"]
+    assert builder.build(DAY[5], ORDERS).table["user_id"].to_pylist() == ["1"]
+    assert sorted(builder.build(DAY[5] + timedelta(seconds=1), ORDERS).table["user_id"].to_pylist()) == ["1", "2"]
 
 
 def test_resolving_again_changes_nothing(lake_of):

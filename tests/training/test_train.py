@@ -110,16 +110,13 @@ def test_the_same_data_and_seed_give_the_same_model(trained, client, store):
     same(*bundles)
 
 
-def example(trained, bundle, job):
-    """A table as a caller of the pyfunc would send it."""
-    if bundle.kind in ("chain", "lookalike"):
-        return pd.DataFrame({"one_id": bundle.user_ids[:30]})
-    builder = Builder(Lake(trained.workspace))
-    return builder.build(END).table.slice(0, 40).to_pandas()
+@pytest.fixture(scope="module")
+def profiles(trained):
+    return Builder(Lake(trained.workspace)).build(END)
 
 
 @pytest.mark.parametrize("job", ALL)
-def test_pyfunc_answers_as_the_bundle_does(trained, store, bundle_folder, job):
+def test_pyfunc_answers_as_the_bundle_does(store, profiles, bundle_folder, job):
     bundle = ModelBundle.load(bundle_folder(store, f"qianmian-{job}"))
     assert bundle.as_of == END
     assert bundle.facts["job"] == job
@@ -128,7 +125,7 @@ def test_pyfunc_answers_as_the_bundle_does(trained, store, bundle_folder, job):
     signature = model.metadata.signature
     assert signature.inputs.input_names()
     assert signature.outputs.input_names()
-    frame = example(trained, bundle, job)
+    frame = pd.DataFrame({"one_id": bundle.user_ids[:30]}) if job in ("recommend", "lookalike") else profiles.table.slice(0, 40).to_pandas()
     if job == "recommend":
         got = model.predict(frame[["one_id"]], params={"num_results": 4, "exclude_purchased": True})
         ranked = bundle.model.recommend(np.arange(30), 4, exclude_purchased=True)
@@ -143,13 +140,12 @@ def test_pyfunc_answers_as_the_bundle_does(trained, store, bundle_folder, job):
         assert got["one_id"].tolist() == bundle.user_ids[rows].tolist()
         np.testing.assert_array_equal(got["score"], scores)
         return
-    features = Builder(Lake(store)).build(END).matrix(bundle.spec)
-    X = features.values[:40]
+    X = profiles.matrix(bundle.spec).values[:40]
     if job == "churn":
         got = model.predict(frame[["one_id", *bundle.spec.names]])
         np.testing.assert_array_equal(got["churn_probability"], bundle.model.predict_proba(X)[:, 1])
     else:
-        today = stages_of(Builder(Lake(store)).build(END).matrix())[:40]
+        today = stages_of(profiles.matrix())[:40]
         got = model.predict(frame[["one_id", *bundle.spec.names]].assign(lifecycle_stage=today))
         np.testing.assert_array_equal(got[bundle.model.classes_.tolist()].to_numpy(), bundle.model.predict_proba(X, today))
 
@@ -281,7 +277,8 @@ FUTURE = {  # the last weeks once more, beginning at the moment trained at, some
 }  # fmt: skip
 
 
-def test_no_row_at_or_after_as_of_is_read(trained, store, copy_of, settings, bundle_folder):
+@pytest.mark.parametrize("jobs", [("recommend", "lifecycle"), pytest.param(("churn", "lookalike"), marks=pytest.mark.slow)], ids="-".join)
+def test_no_row_at_or_after_as_of_is_read(trained, store, copy_of, settings, bundle_folder, jobs):
     """What was trained on everything, trained again as of the same moment on a lake that has gone on for forty days."""
     start = END - timedelta(days=40)
     workspace = copy_of(
@@ -289,7 +286,7 @@ def test_no_row_at_or_after_as_of_is_read(trained, store, copy_of, settings, bun
     )
     assert Lake(workspace).default_as_of > END + timedelta(days=35)
     context = Context(workspace, END, settings, lambda line: None)
-    for job in ALL:
+    for job in jobs:
         outcome = JOBS[job].run(context)
         before = trained.results[job].report
         assert judge(outcome.report, outcome.rules).as_dict() == before.as_dict(), job
