@@ -32,7 +32,7 @@ class Interactions:
     age_days : ndarray of float32, (m,)
         Days between the interaction and `as_of`, > 0; 0 where the source has no time.
     weights : ndarray of float32, (m,)
-        1 a line; `EVENT_WEIGHTS` for events.
+        1 a line; `EVENT_WEIGHTS` for events. A `training_set` is sorted by user, item, age, weight.
     shape : tuple of int
         (n_users, n_items).
     """
@@ -176,11 +176,17 @@ def training_set(builder: Builder, as_of: datetime, *, min_item_customers: int =
     users = pc.index_in(rows["one_id"], value_set=pa.array(user_ids)).combine_chunks()
     items = pc.index_in(rows["item_id"], value_set=pa.array(item_ids)).combine_chunks()
     kept = pc.and_(pc.is_valid(users), pc.is_valid(items))
+    columns = [pc.filter(column, kept).to_numpy() for column in (users, items, rows["age_days"], rows["weight"])]
+    # an engine gives rows in whatever order its threads end in; sums of floats, and so ties, must not depend on it
+    order = np.lexsort((columns[3], columns[2], columns[1], columns[0]))
+    user, item, age_days, weights = (column[order] for column in columns)
     interactions = Interactions(
-        pc.filter(users, kept).to_numpy().astype(np.int32), pc.filter(items, kept).to_numpy().astype(np.int32),
-        pc.filter(rows["age_days"], kept).to_numpy().astype(np.float32), pc.filter(rows["weight"], kept).to_numpy().astype(np.float32),
+        user.astype(np.int32),
+        item.astype(np.int32),
+        age_days.astype(np.float32),
+        weights.astype(np.float32),
         (len(user_ids), len(item_ids)),
-    )  # fmt: skip
+    )
     features = None
     if with_features:
         built = builder.build(as_of).matrix()
