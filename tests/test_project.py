@@ -184,8 +184,6 @@ def test_one_version():
 
 @pytest.mark.parametrize("name", ["README.md", "README.zh.md", "docs/data.md", "docs/http.md"])
 def test_documents_name_only_commands_that_exist(name):
-    if not (ROOT / name).exists():
-        pytest.skip(f"{name} is not written yet")
     code = "\n".join(re.findall(r"```.*?```|`[^`\n]+`", text(name), re.DOTALL))
     verbs = set(re.findall(r"(?<![\w/.-])qianmian ([a-z]+)\b", code))
     assert verbs <= set(VERBS)

@@ -26,6 +26,17 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 Progress = Callable[[str], None]
+# totals since the start of the data grow with the snapshot date, not with the customer
+DRIFTING = (
+    "amount_total",
+    "orders_total",
+    "lines_total",
+    "days_since_first_order",
+    "orders_365d",
+    "amount_365d",
+    "touches_total",
+    "items_distinct",
+)
 
 
 @dataclass(frozen=True)
@@ -92,6 +103,25 @@ class Context:
     def profile(self, as_of: datetime, spec: FeatureSpec | None = None) -> UserFeatures:
         """Profiles at a moment as a matrix."""
         return self.built(as_of).matrix(spec)
+
+    def steady_spec(self, as_of: datetime) -> FeatureSpec:
+        """The profile's columns at a moment without those in `DRIFTING`: what a model over several moments may learn from."""
+        spec = self.profile(as_of).spec
+        return spec.select([name for name in spec.names if name not in DRIFTING])
+
+    def need_orders(self, features: Sequence[str], what: str) -> None:
+        """Refuse a job whose features of dated orders the lake cannot give.
+
+        Raises
+        ------
+        DataError
+            With `what` as its message.
+        """
+        kept, _ = self.builder.supported()
+        missing = [name for name in features if name not in {feature.name for feature in kept}]
+        if missing:
+            hint = "map `order_id` and `ts` of transactions in sources.yaml"
+            raise DataError(what, got=f"no {', '.join(missing)}", where="the lake", hint=hint)
 
     def training_set(self, as_of: datetime, *, min_item_customers: int, with_features: bool = True) -> TrainingSet:
         """Interactions at a moment; features come from the shared build."""

@@ -22,17 +22,6 @@ from training.report import EvalReport
 
 MOST_SNAPSHOTS = 9  # half-horizon steps double the rows and gain nothing (validated at 2017-10-04: AUC .867 either way)
 MIN_CUSTOMERS = 100
-# totals since the start of the data grow with the snapshot date, not with the customer
-DRIFTING = (
-    "amount_total",
-    "orders_total",
-    "lines_total",
-    "days_since_first_order",
-    "orders_365d",
-    "amount_365d",
-    "touches_total",
-    "items_distinct",
-)
 NEEDS = "orders_total", "days_since_last_order"
 
 
@@ -64,15 +53,7 @@ def run(context: Context) -> Outcome:
     """Train on earlier snapshots, measure on the last one whose outcome is known, ship a refit that includes it."""
     horizon = context.horizon_days or context.settings.churn.horizon_days
     active_days = context.active_days or context.settings.churn.active_days or 2 * horizon
-    kept, _ = context.builder.supported()
-    missing = [name for name in NEEDS if name not in {feature.name for feature in kept}]
-    if missing:
-        raise DataError(
-            "churn needs dated orders",
-            got=f"no {', '.join(missing)}",
-            where="the lake",
-            hint="map `order_id` and `ts` of transactions in sources.yaml",
-        )
+    context.need_orders(NEEDS, "churn needs dated orders")
     test = context.as_of - timedelta(days=horizon)
     moments = snapshots(context.first("transactions") + timedelta(days=active_days), test, horizon, MOST_SNAPSHOTS)
     # a snapshot may be learnt from when its outcome was known at the test moment
@@ -82,8 +63,7 @@ def run(context: Context) -> Outcome:
             "the history is too short to learn churn from", where="transactions", got=f"{(context.as_of - context.first('transactions')).days} days",
             allowed=f"at least {active_days + 2 * horizon} days for a horizon of {horizon}", hint="choose a shorter --horizon-days or bring a longer history",
         )  # fmt: skip
-    names = [name for name in context.profile(learnt[-1]).spec.names if name not in DRIFTING]
-    spec = context.profile(learnt[-1]).spec.select(names)
+    spec = context.steady_spec(learnt[-1])
 
     def stacked(chosen: list[datetime]) -> tuple[NDArray[np.str_], NDArray[np.float32], NDArray[np.int64]]:
         ids, X, y = zip(*(labelled(context, moment, horizon, active_days, spec) for moment in chosen), strict=True)

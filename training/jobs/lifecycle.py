@@ -17,7 +17,6 @@ from qianmian.schema import LIFECYCLE_STAGES
 from training import plots
 from training.gate import Rule
 from training.jobs.base import Context, Job, Outcome, snapshots
-from training.jobs.churn import DRIFTING
 from training.metrics import mean_metric
 from training.report import EvalReport
 
@@ -49,22 +48,13 @@ def transition(before: NDArray[np.str_], after: NDArray[np.str_], classes: NDArr
 def run(context: Context) -> Outcome:
     """Train on earlier transitions, measure on the last one before `as_of`, ship a refit that includes it."""
     horizon = context.horizon_days or context.settings.lifecycle.horizon_days
-    kept, _ = context.builder.supported()
-    missing = [name for name in NEEDS if name not in {feature.name for feature in kept}]
-    if missing:
-        raise DataError(
-            "lifecycle stages need dated orders",
-            got=f"no {', '.join(missing)}",
-            where="the lake",
-            hint="map `order_id` and `ts` of transactions in sources.yaml",
-        )
+    context.need_orders(NEEDS, "lifecycle stages need dated orders")
     test = context.as_of - timedelta(days=horizon)
     moments = snapshots(context.first("transactions") + timedelta(days=2 * horizon), test, horizon, MOST_SNAPSHOTS)
     if len(moments) < 2:
         raise DataError("the history is too short to see customers change stage", where="transactions", got=f"{(context.as_of - context.first('transactions')).days} days",
                         allowed=f"at least {4 * horizon} days for a horizon of {horizon}", hint="choose a shorter --horizon-days or bring a longer history")  # fmt: skip
-    names = [name for name in context.profile(moments[-2]).spec.names if name not in DRIFTING]
-    spec = context.profile(moments[-2]).spec.select(names)
+    spec = context.steady_spec(moments[-2])
     context.progress(f"lifecycle: {len(moments)} transitions of {horizon} days, measured on the last")
     parts = [labelled(context, moment, horizon, spec) for moment in moments]
     X, before, after = (np.concatenate([part[i] for part in parts[:-1]]) for i in range(3))

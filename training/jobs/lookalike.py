@@ -18,7 +18,7 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import average_precision_score, roc_auc_score
 from threadpoolctl import threadpool_limits
 
-from features.dataset import index_of, interaction_rows, training_set
+from features.dataset import index_of, interaction_rows
 from features.spec import FeatureSpec
 from models.bundle import ModelBundle
 from models.expand.lookalike import LookalikeExpander
@@ -81,7 +81,7 @@ def _fit(context: Context, moment: datetime, spec: FeatureSpec) -> LookalikeExpa
     profile = context.profile(moment, spec)
     matrix: sparse.csr_matrix | None = None
     try:
-        data = training_set(context.builder, moment, min_item_customers=context.settings.recommend.min_item_customers, with_features=False)
+        data = context.training_set(moment, min_item_customers=context.settings.recommend.min_item_customers, with_features=False)
         matrix = data.interactions.matrix()[data.user_rows(profile.one_ids)]
     except DataError as error:
         context.progress(f"lookalike: no taste embedding, profile only ({error.message})")
