@@ -6,19 +6,25 @@ so the same declaration can become a query, a segment predicate or an online val
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, get_args
 
 from qianmian.errors import ConfigError
 
 Scalar = str | int | float | bool
 Operator = Literal["==", "!=", "<", "<=", ">", ">=", "in"]
 Aggregate = Literal[
-    "count", "sum", "mean", "min", "max", "std", "distinct", "share", "ratio", "recency", "age", "trend",
-    "top", "top_share", "entropy", "quotient", "attribute",
+    "count", "sum", "mean", "min", "max", "std", "first", "last", "share", "ratio", "recency", "age", "gap_mean", "gap_std",
+    "trend", "slope", "distinct", "top", "top_share", "entropy", "quotient", "attribute", "days_since",
 ]  # fmt: skip
-CATEGORICAL_AGGREGATES = ("top",)
-NEEDS_COLUMN = ("sum", "mean", "min", "max", "std", "distinct", "ratio", "top", "top_share", "entropy", "attribute")
+BY_VALUE = ("distinct", "top", "top_share", "entropy")  # of how often (or how heavily) each value of a column occurs
+EITHER_KIND = ("attribute", "first", "last")  # text or a number, as the default says
+PAIRED = ("trend", "slope")  # this window against the one before it
+NEEDS_TIME = ("recency", "age", "gap_mean", "gap_std", "first", "last")
+NEEDS_COLUMN = ("sum", "mean", "min", "max", "std", "first", "last", "ratio", "attribute", "days_since", *BY_VALUE)
+NO_WINDOW = ("attribute", "days_since", "quotient")
+STARTS_AT_ZERO = ("count", "distinct")
 VIEWS = ("lines", "orders", "refunds", "events", "touches", "profiles")
 
 
@@ -49,11 +55,19 @@ class Feature:
         Which rows: `lines` (paid order lines), `orders` (paid orders, with the gap to the order before), `refunds`,
         `events`, `touches`, `profiles`; empty for `quotient`.
     aggregate : Aggregate
-        ``count sum mean min max std distinct`` as usual · ``share``: rows passing `where` ÷ all rows of the window ·
-        ``ratio``: sum(`column`) ÷ sum(`over`) · ``recency``/``age``: days since the last/first row · ``trend``: (a − b) ÷ (a + b)
-        of this window's count (or sum of `column`) and the equally long one before · ``top``: most frequent value (count
-        descending, value ascending), ``top_share`` its share, ``entropy`` the Shannon entropy in nats of the values ·
-        ``quotient``: feature `column` ÷ feature `over` · ``attribute``: a column of the profile.
+        Of the rows of the window that pass `where`:
+
+        - ``count sum mean min max std`` as usual (``std`` of the sample); ``share``: their count ÷ that of all rows of the
+          window (of totals of `column`, if given); ``ratio``: sum(`column`) ÷ sum(`over`)
+        - ``first``/``last``: `column` in the earliest/latest row that has one, text or a number
+        - ``recency``/``age``: days since the last/first row; ``gap_mean``/``gap_std``: mean and sample standard deviation of
+          the days between successive rows
+        - ``trend``: (a − b) ÷ (a + b), ``slope``: (a − b) ÷ `window_days`; a the count (or total of `column`) of this window, b
+          of the equally long one before
+        - ``distinct``: number of values of `column`; ``top``: the most frequent (count descending, value ascending),
+          ``top_share``: its share, ``entropy``: Shannon's entropy in nats. With `over`, rows weigh as much as that column says
+        - ``quotient``: feature `column` ÷ feature `over`; ``attribute``: a column of the profile; ``days_since``: days from such
+          a column to `as_of`, negative when it lies ahead
     window_days : int or None
         Rows of ``[as_of - window_days, as_of)``; None means everything before `as_of`.
     default : float or str
@@ -87,29 +101,42 @@ def check(features: tuple[Feature, ...]) -> tuple[Feature, ...]:
     Raises
     ------
     ConfigError
-        All mistakes together: doubled names, unknown views, missing columns, quotients of features that do not exist.
+        All mistakes together: doubled names, unknown views and aggregates, missing columns, quotients of features that do not exist.
     """
     problems, seen = [], set[str]()
     for feature in features:
-        if feature.name in seen:
-            problems.append(f"{feature.name}: declared twice")
-        if feature.aggregate == "quotient":
-            problems += [
-                f"{feature.name}: no feature called '{part}' before it" for part in (feature.column, feature.over) if part not in seen
-            ]
-        elif feature.view not in VIEWS:
-            problems.append(f"{feature.name}: unknown view '{feature.view}'; allowed: {', '.join(VIEWS)}")
-        if feature.aggregate in NEEDS_COLUMN and not feature.column:
-            problems.append(f"{feature.name}: aggregate '{feature.aggregate}' needs a column")
-        if feature.aggregate == "ratio" and not feature.over:
-            problems.append(f"{feature.name}: aggregate 'ratio' needs `over`")
-        if feature.aggregate == "trend" and feature.window_days is None:
-            problems.append(f"{feature.name}: aggregate 'trend' needs a window")
-        if (feature.aggregate in CATEGORICAL_AGGREGATES) != feature.categorical and feature.aggregate != "attribute":
-            problems.append(f"{feature.name}: the default must be {'text' if feature.aggregate in CATEGORICAL_AGGREGATES else 'a number'}")
-        if not feature.description or not feature.owner:
-            problems.append(f"{feature.name}: needs a description and an owner")
+        problems += [f"{feature.name}: {problem}" for problem in _mistakes(feature, seen)]
         seen.add(feature.name)
     if problems:
         raise ConfigError(problems, where="the feature declarations")
     return features
+
+
+def _mistakes(feature: Feature, seen: set[str]) -> Iterator[str]:
+    aggregate = feature.aggregate
+    if feature.name in seen:
+        yield "declared twice"
+    if aggregate not in get_args(Aggregate):
+        yield f"unknown aggregate '{aggregate}'; allowed: {', '.join(get_args(Aggregate))}"
+    if aggregate == "quotient":
+        yield from (f"no feature called '{part}' before it" for part in (feature.column, feature.over) if part not in seen)
+    elif feature.view not in VIEWS:
+        yield f"unknown view '{feature.view}'; allowed: {', '.join(VIEWS)}"
+    elif (feature.view == "profiles") != (aggregate in NO_WINDOW):
+        yield f"aggregate '{aggregate}' is not for the view '{feature.view}'"
+    if aggregate in NEEDS_COLUMN and not feature.column:
+        yield f"aggregate '{aggregate}' needs a column"
+    if aggregate == "ratio" and not feature.over:
+        yield "aggregate 'ratio' needs `over`"
+    if feature.over and aggregate not in ("ratio", "quotient", "top", "top_share", "entropy"):
+        yield f"aggregate '{aggregate}' takes no `over`"
+    if aggregate in PAIRED and feature.window_days is None:
+        yield f"aggregate '{aggregate}' needs a window"
+    if feature.window_days is not None and (aggregate in NO_WINDOW or feature.window_days < 1):
+        yield f"a window of {feature.window_days} days makes no sense here"
+    if aggregate not in EITHER_KIND and (aggregate == "top") != feature.categorical:
+        yield f"the default must be {'text' if aggregate == 'top' else 'a number'}"
+    if aggregate in STARTS_AT_ZERO and feature.default != 0:
+        yield f"the default of '{aggregate}' is 0"
+    if not feature.description or not feature.owner:
+        yield "needs a description and an owner"

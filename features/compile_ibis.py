@@ -1,10 +1,15 @@
-"""First execution of a declaration: features → one Ibis expression (DuckDB today; nothing here is DuckDB's own)."""
+"""First execution of a declaration: features → one Ibis expression, for DuckDB and for Spark.
+
+Three kinds of passes over a view, each shared by all features that can share it: plain aggregates (one pass a view), how
+often each value occurs (one pass a column, all windows and filters side by side), and rows in their order in time (one pass
+a window and filter).
+"""
 
 from __future__ import annotations
 
 import operator
 from collections import defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from datetime import timedelta
 from functools import reduce
 from typing import Any
@@ -12,21 +17,28 @@ from typing import Any
 import ibis
 import ibis.expr.types as ir
 
-from features.algebra import Condition, Feature
-from features.views import Views
+from features.algebra import BY_VALUE, Condition, Feature
+from features.views import ORDER, Views
 
 SECONDS_PER_DAY = 86_400.0
 COMPARE: dict[str, Callable[[Any, Any], Any]] = {
     "==": operator.eq, "!=": operator.ne, "<": operator.lt, "<=": operator.le, ">": operator.gt, ">=": operator.ge,
     "in": lambda column, values: column.isin(list(values)),
 }  # fmt: skip
-BY_VALUE = ("top", "top_share", "entropy")
+IN_ORDER = ("first", "last", "gap_std")
+WEIGHT_DIGITS = 6  # weights are compared rounded: equal sums of floats added in another order must stay equal
+Part = tuple[int | None, tuple[Condition, ...], str]  # window, filter, weight
 
 
 def passes(t: ir.Table, conditions: Sequence[Condition]) -> ir.BooleanValue | None:
     """All conditions together; a null column passes none."""
-    tests = [COMPARE[condition.operator](t[condition.column], condition.value).fill_null(False) for condition in conditions]
-    return reduce(operator.and_, tests) if tests else None
+    return both(*(COMPARE[condition.operator](t[condition.column], condition.value).fill_null(False) for condition in conditions))
+
+
+def both(*tests: ir.BooleanValue | None) -> ir.BooleanValue | None:
+    """The conjunction of those that are there."""
+    present = [test for test in tests if test is not None]
+    return reduce(operator.and_, present) if present else None
 
 
 def _window(t: ir.Table, views: Views, days: int | None, back: int = 0) -> ir.BooleanValue | None:
@@ -37,14 +49,13 @@ def _window(t: ir.Table, views: Views, days: int | None, back: int = 0) -> ir.Bo
     return inside & (t.ts < ibis.timestamp((views.as_of - timedelta(days=days * back)).isoformat(sep=" "))) if back else inside
 
 
-def _both(*tests: ir.BooleanValue | None) -> ir.BooleanValue | None:
-    present = [test for test in tests if test is not None]
-    return reduce(operator.and_, present) if present else None
+def _seconds(ts: ir.TimestampValue) -> ir.FloatingValue:
+    # whole seconds divided turn decimal on some engines: cast first
+    return ts.epoch_seconds().cast("float64")
 
 
 def _days_before(views: Views, ts: ir.TimestampValue) -> ir.FloatingValue:
-    # integer seconds divided turn decimal on some engines: cast first
-    return (views.cut.epoch_seconds().cast("float64") - ts.epoch_seconds().cast("float64")) / SECONDS_PER_DAY
+    return (_seconds(views.cut) - _seconds(ts)) / SECONDS_PER_DAY
 
 
 def _divide(a: ir.NumericValue, b: ir.NumericValue) -> ir.FloatingValue:
@@ -55,10 +66,10 @@ def _total(t: ir.Table, column: str, where: ir.BooleanValue | None) -> ir.Numeri
     return t[column].sum(where=where).fill_null(0) if column else t.count(where=where)
 
 
-def _simple(t: ir.Table, feature: Feature, views: Views) -> ir.Scalar:
-    """One aggregate of one pass over the view."""
+def _plain(t: ir.Table, feature: Feature, views: Views) -> ir.Scalar:
+    """One aggregate of the one pass over the view."""
     window, condition = _window(t, views, feature.window_days), passes(t, feature.where)
-    where = _both(window, condition)
+    where = both(window, condition)
     name = feature.aggregate
     if name == "count":
         return t.count(where=where)
@@ -66,8 +77,6 @@ def _simple(t: ir.Table, feature: Feature, views: Views) -> ir.Scalar:
         return getattr(t[feature.column], name)(where=where)
     if name == "std":
         return t[feature.column].std(where=where, how="sample")
-    if name == "distinct":
-        return t[feature.column].nunique(where=where)
     if name == "share":
         return _divide(_total(t, feature.column, where), _total(t, feature.column, window))
     if name == "ratio":
@@ -76,29 +85,73 @@ def _simple(t: ir.Table, feature: Feature, views: Views) -> ir.Scalar:
         return _days_before(views, t.ts.max(where=where))
     if name == "age":
         return _days_before(views, t.ts.min(where=where))
-    if name == "trend":
-        before = _both(_window(t, views, feature.window_days, back=1), condition)
+    if name == "gap_mean":
+        span = _seconds(t.ts.max(where=where)) - _seconds(t.ts.min(where=where))
+        return _divide(span / SECONDS_PER_DAY, t.count(where=where) - 1)
+    if name in ("trend", "slope"):
+        before = both(_window(t, views, feature.window_days, back=1), condition)
         now, then = _total(t, feature.column, where), _total(t, feature.column, before)
-        return _divide(now - then, now + then)
+        return _divide(now - then, now + then) if name == "trend" else (now - then).cast("float64") / float(feature.window_days or 1)
     if name == "attribute":
         return t[feature.column].min(where=where)
+    if name == "days_since":
+        return _days_before(views, t[feature.column].min(where=where))
     raise AssertionError(name)
 
 
-def _by_value(t: ir.Table, column: str, where: ir.BooleanValue | None, features: Sequence[Feature]) -> ir.Table:
-    """`top`, `top_share` and `entropy` of one column share one count by value."""
-    kept = t.filter(_both(where, t[column].notnull()))
-    counts = kept.group_by(["one_id", kept[column].cast("string").name("value")]).aggregate(n=kept.count())
-    best = ibis.row_number().over(ibis.window(group_by="one_id", order_by=[ibis.desc("n"), ibis.asc("value")]))
-    counts = counts.mutate(place=best, total=counts.n.sum().over(ibis.window(group_by="one_id")))
-    p = _divide(counts.n, counts.total)
-    counts = counts.mutate(p=p, plogp=p * p.ln())
-    made = {
-        "top": counts.value.max(where=counts.place == 0),
-        "top_share": counts.p.max(where=counts.place == 0),
-        "entropy": ibis.greatest(-counts.plogp.sum(), 0.0),
-    }
-    return counts.group_by("one_id").aggregate(**{feature.name: made[feature.aggregate] for feature in features})
+def _by_value(t: ir.Table, column: str, views: Views, features: Sequence[Feature]) -> ir.Table:
+    """Everything about how often the values of one column occur: counts a value first, then over the values of a customer."""
+    kinds: dict[Part, str] = {}
+    for feature in features:
+        kinds.setdefault((feature.window_days, feature.where, feature.over), f"n{len(kinds)}")
+    t = t.filter(t[column].notnull())
+    # rows outside the widest window are not worth counting
+    widest = [feature.window_days for feature in features]
+    if None not in widest:
+        t = t.filter(_window(t, views, max(days for days in widest if days is not None)))
+    made = {}
+    for (days, conditions, over), name in kinds.items():
+        where = both(_window(t, views, days), passes(t, conditions))
+        made[name] = t[over].sum(where=where).fill_null(0.0).round(WEIGHT_DIGITS) if over else t.count(where=where)
+    counts = t.group_by(one_id=t.one_id, value=t[column]).aggregate(**made)
+    of = {feature.name: kinds[feature.window_days, feature.where, feature.over] for feature in features}
+    most = {of[f.name]: counts[of[f.name]].max().over(group_by="one_id") for f in features if f.aggregate == "top"}
+    counts = counts.mutate(**{f"most_{name}": expression for name, expression in most.items()})
+    result = {}
+    for feature in features:
+        n = counts[of[feature.name]]
+        if feature.aggregate == "distinct":
+            result[feature.name] = counts.count(where=n > 0)
+        elif feature.aggregate == "top":
+            result[feature.name] = counts.value.cast("string").min(where=(n > 0) & (n == counts[f"most_{of[feature.name]}"]))
+        elif feature.aggregate == "top_share":
+            result[feature.name] = _divide(n.max(), n.sum())
+        else:  # −Σ p ln p with p = n ÷ N is ln N − Σ n ln n ÷ N
+            x = n.cast("float64")
+            total = x.sum(where=x > 0)
+            entropy = total.ln() - (x * x.nullif(0.0).ln()).sum() / total
+            result[feature.name] = ibis.ifelse(entropy < 0.0, 0.0, entropy)  # `greatest` would turn null into 0 on some engines
+    return counts.group_by("one_id").aggregate(**result)
+
+
+def _in_order(t: ir.Table, feature: Feature, views: Views) -> ir.Table:
+    """`first`, `last` and `gap_std`: what needs the rows in their order in time."""
+    kept = both(_window(t, views, feature.window_days), passes(t, feature.where))
+    if feature.aggregate == "gap_std":
+        t = t.filter(kept) if kept is not None else t
+        gap = (_seconds(t.ts) - _seconds(t.ts).lag().over(group_by="one_id", order_by=t.ts)) / SECONDS_PER_DAY
+        gaps = t.select("one_id", gap=gap)
+        return gaps.group_by("one_id").aggregate(**{feature.name: gaps.gap.std(how="sample")})
+    last = feature.aggregate == "last"
+    t = t.filter(both(kept, t[feature.column].notnull()))
+    # the few rows of the outermost moment are found by hashing; only they are sorted
+    edges = t.group_by("one_id").aggregate(edge=t.ts.max() if last else t.ts.min())
+    t = t.inner_join(edges, ["one_id", t.ts == edges.edge])
+    # ties: later in the order means a higher order_id, line_no …; texts of null sort as ''
+    keys = [t[name].fill_null("") if t[name].type().is_string() else t[name] for name in ORDER[feature.view]]
+    order = [ibis.desc(key) if last else ibis.asc(key) for key in keys]
+    t = t.mutate(place=ibis.row_number().over(group_by="one_id", order_by=order))
+    return t.filter(t.place == 0).select("one_id", **{feature.name: t[feature.column]})
 
 
 def compile_features(features: Sequence[Feature], views: Views) -> ir.Table:
@@ -111,22 +164,8 @@ def compile_features(features: Sequence[Feature], views: Views) -> ir.Table:
     views : Views
         Where the rows come from and the moment they are cut at.
     """
-    passes_over: dict[str, list[Feature]] = defaultdict(list)
-    counted: dict[tuple[str, str, int | None, tuple[Condition, ...]], list[Feature]] = defaultdict(list)
-    for feature in features:
-        if feature.aggregate in BY_VALUE:
-            counted[feature.view, feature.column, feature.window_days, feature.where].append(feature)
-        elif feature.aggregate != "quotient":
-            passes_over[feature.view].append(feature)
-    parts = []
-    for view, group in passes_over.items():
-        t = views[view]
-        parts.append(t.group_by("one_id").aggregate(**{feature.name: _simple(t, feature, views) for feature in group}))
-    for (view, column, days, where), group in counted.items():
-        t = views[view]
-        parts.append(_by_value(t, column, _both(_window(t, views, days), passes(t, where)), group))
     result = views.customers.select("one_id").distinct()
-    for part in parts:
+    for part in _parts(features, views):
         result = result.left_join(part, "one_id").drop("one_id_right")
     result = result.mutate(**{
         feature.name: result[feature.name].cast("string" if feature.categorical else "float64").fill_null(feature.default)
@@ -135,3 +174,20 @@ def compile_features(features: Sequence[Feature], views: Views) -> ir.Table:
     })  # fmt: skip
     quotients = {f.name: _divide(result[f.column], result[f.over]).fill_null(f.default) for f in features if f.aggregate == "quotient"}
     return result.mutate(**quotients).select("one_id", *(feature.name for feature in features)).order_by("one_id")
+
+
+def _parts(features: Sequence[Feature], views: Views) -> Iterable[ir.Table]:
+    plain: dict[str, list[Feature]] = defaultdict(list)
+    by_value: dict[tuple[str, str], list[Feature]] = defaultdict(list)
+    for feature in features:
+        if feature.aggregate in BY_VALUE:
+            by_value[feature.view, feature.column].append(feature)
+        elif feature.aggregate in IN_ORDER:
+            yield _in_order(views[feature.view], feature, views)
+        elif feature.aggregate != "quotient":
+            plain[feature.view].append(feature)
+    for view, group in plain.items():
+        t = views[view]
+        yield t.group_by("one_id").aggregate(**{feature.name: _plain(t, feature, views) for feature in group})
+    for (view, column), group in by_value.items():
+        yield _by_value(views[view], column, views, group)

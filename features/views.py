@@ -8,13 +8,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from datetime import datetime
+from functools import cached_property
 from typing import Any
 
 import ibis
 import ibis.expr.types as ir
 from ibis import _
 
-from features.algebra import Feature
+from features.algebra import NEEDS_TIME, PAIRED, Feature
 from features.lake import TableState
 
 TABLE_OF = {
@@ -34,8 +35,19 @@ MADE_OF: dict[str, tuple[tuple[str, str], ...]] = {
     "orders.units": (("transactions", "quantity"),),
     "orders.full_amount": (("transactions", "amount"),),
     "events.category_top": (("events", "category"), ("items", "category")),
+    "events.session_id": (("events", "ts"),),
+    "events.topic": (("contents", "topics"),),
 }  # any of the pairs is enough; a column not listed is the canonical column of the same name
 TIME_COLUMNS = ("hour", "weekday", "day", "week")
+SESSION_GAP_SECONDS = 1_800  # a visit ends after half an hour without an event
+# rows of a view in time: what happened later comes later; the last columns only break ties
+ORDER = {
+    "lines": ("ts", "order_id", "line_no", "item_id", "source"),
+    "refunds": ("ts", "order_id", "line_no", "item_id", "source"),
+    "orders": ("ts", "order_id", "source"),
+    "events": ("ts", "event_id", "source"),
+    "touches": ("ts", "touch_id", "source"),
+}
 
 
 def is_supported(feature: Feature, states: Mapping[str, TableState]) -> bool:
@@ -45,7 +57,7 @@ def is_supported(feature: Feature, states: Mapping[str, TableState]) -> bool:
     table = TABLE_OF[feature.view]
     if table not in states or not states[table].rows:
         return False
-    timed = feature.window_days is not None or feature.aggregate in ("recency", "age", "trend")
+    timed = feature.window_days is not None or feature.aggregate in (*NEEDS_TIME, *PAIRED)
     columns = {c for c in (feature.column, feature.over, *(condition.column for condition in feature.where)) if c}
     if timed or columns.intersection(TIME_COLUMNS):
         columns = columns.difference(TIME_COLUMNS) | {"ts"}
@@ -56,7 +68,7 @@ def is_supported(feature: Feature, states: Mapping[str, TableState]) -> bool:
 
 
 class Rows:
-    """The rows of one lake connection with everything that does not depend on `as_of`: one_id, item traits, calendar.
+    """The rows of one lake connection with everything that does not depend on `as_of`: one_id, item traits, sessions, calendar.
 
     Made once and shared by the views of every moment. A table of up to `KEPT_ROWS` rows is kept in memory as a temporary
     table (measured on 1.4 million lines: 0.6 s once instead of 1.1 s a moment); a larger one stays a query.
@@ -76,22 +88,33 @@ class Rows:
             self._made[name] = rows
         return self._made[name]
 
+    @cached_property
+    def settled(self) -> bool:
+        """No record ever changed its customer, so that `one_id` does not depend on the moment."""
+        records = self.backend.table("customers").group_by(["source", "source_user_id"]).aggregate(periods=_.count())
+        return not records.filter(records.periods > 1).limit(1).count().execute()
+
     def _owned(self, table: str) -> ir.Table:
+        rows = self.backend.table(table)
+        if not self.settled:
+            return rows.filter(rows.source_user_id.notnull())
         customers = self.backend.table("customers").select("one_id", "source", "source_user_id")
-        return self.backend.table(table).inner_join(customers, ["source", "source_user_id"])
+        return rows.inner_join(customers, ["source", "source_user_id"])
 
     def _with_items(self, t: ir.Table, own_category: bool = False) -> ir.Table:
         items = self.backend.table("items").select("item_id", item_category=_.category, brand=_.brand)
         joined = t.left_join(items, "item_id").drop("item_id_right")
         category = ibis.coalesce(joined.category, joined.item_category) if own_category else joined.item_category
-        return joined.mutate(category=category, category_top=category.split("/")[0])
+        return joined.mutate(category=category, category_top=first_part(category, "/"))
 
     def _transactions(self) -> ir.Table:
-        t = self._owned("transactions").mutate(order_key=_.source + "\x1f" + _.order_id)
-        return with_calendar(self._with_items(t))
+        return with_calendar(self._with_items(self._owned("transactions")))
 
     def _events(self) -> ir.Table:
-        return with_calendar(self._with_items(self._owned("events"), own_category=True))
+        contents = self.backend.table("contents").select("content_id", topic=first_part(_.topics, "|"))
+        t = self._with_items(self._owned("events"), own_category=True)
+        t = t.left_join(contents, "content_id").drop("content_id_right")
+        return with_calendar(with_sessions(t))
 
     def _touches(self) -> ir.Table:
         return with_calendar(self._owned("touches"))
@@ -117,16 +140,24 @@ class Views:
             self._made[name] = getattr(self, f"_{name}")()
         return self._made[name]
 
-    @property
+    @cached_property
     def customers(self) -> ir.Table:
-        """Every customer known before `as_of`: one_id, source, source_user_id."""
+        """Every record known before `as_of` and whose it was then: one_id, source, source_user_id."""
         t = self.rows.backend.table("customers")
-        return t.filter(t.valid_from.isnull() | (t.valid_from < self.cut)).select("one_id", "source", "source_user_id")
+        t = t.filter(t.valid_from.isnull() | (t.valid_from < self.cut))
+        if not self.rows.settled:
+            always = ibis.timestamp("0001-01-01")
+            latest = ibis.row_number().over(group_by=["source", "source_user_id"], order_by=ibis.desc(t.valid_from.fill_null(always)))
+            t = t.mutate(place=latest)
+            t = t.filter(t.place == 0)
+        return t.select("one_id", "source", "source_user_id")
 
     def _before(self, table: str) -> ir.Table:
         t = self.rows[table]
         states = self.rows.states
-        return t.filter(t.ts < self.cut) if table in states and "ts" in states[table].filled else t
+        if table in states and "ts" in states[table].filled:
+            t = t.filter(t.ts < self.cut)
+        return t if self.rows.settled else t.inner_join(self.customers, ["source", "source_user_id"])
 
     def _lines(self) -> ir.Table:
         t = self._before("transactions")
@@ -138,13 +169,13 @@ class Views:
 
     def _orders(self) -> ir.Table:
         t = self["lines"]
-        orders = t.group_by(["one_id", "order_key"]).aggregate(
+        orders = t.group_by(["one_id", "source", "order_id"]).aggregate(
             ts=t.ts.min(), lines=t.count(), units=t.quantity.sum(), amount=t.amount.sum(),
             discount=t.discount.sum().fill_null(0.0), coupon_discount=t.coupon_discount.sum().fill_null(0.0),
             store_id=t.store_id.min(), channel=t.channel.min(),
         )  # fmt: skip
         seconds = orders.ts.epoch_seconds().cast("float64")
-        window = ibis.window(group_by="one_id", order_by=["ts", "order_key"])
+        window = ibis.window(group_by="one_id", order_by=list(ORDER["orders"]))
         orders = orders.mutate(
             full_amount=orders.amount + orders.discount + orders.coupon_discount, gap_days=(seconds - seconds.lag().over(window)) / 86_400.0
         )
@@ -157,9 +188,28 @@ class Views:
         return self._before("touches")
 
     def _profiles(self) -> ir.Table:
-        t = self.rows.backend.table("profiles")
-        customers = self.rows.backend.table("customers").select("one_id", "source", "source_user_id")
-        return t.inner_join(customers, ["source", "source_user_id"])
+        return self.rows.backend.table("profiles").inner_join(self.customers, ["source", "source_user_id"])
+
+
+def first_part(text: ir.StringValue, separator: str) -> ir.StringValue:
+    """The text before the first separator (a split would read the separator as a pattern on some engines)."""
+    at = text.find(separator)
+    return ibis.ifelse(at > 0, text.substr(0, at), text)
+
+
+def with_sessions(t: ir.Table) -> ir.Table:
+    """`session_id` for events whose source gives none: a record's events with at most half an hour between them.
+
+    It looks back only, so an event's session does not change when later rows come.
+    """
+    own = t.session_id.notnull()
+    record = {"group_by": ["source", "source_user_id", own], "order_by": [t.ts, t.event_id]}
+    pause = t.ts.epoch_seconds() - t.ts.epoch_seconds().lag().over(**record)
+    t = t.mutate(starts=ibis.ifelse(pause.isnull() | (pause > SESSION_GAP_SECONDS), 1, 0))
+    record["group_by"] = ["source", "source_user_id", t.session_id.notnull()]
+    number = t.starts.sum().over(rows=(None, 0), **{**record, "order_by": [t.ts, t.event_id]})
+    made = t.source_user_id + "\x1f" + number.cast("string")
+    return t.mutate(session_id=t.source + "\x1f" + ibis.coalesce(t.session_id, made)).drop("starts")
 
 
 def with_calendar(t: ir.Table) -> ir.Table:

@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import math
-import statistics
-from collections import Counter
-from datetime import datetime, timedelta
-from itertools import pairwise, product
+from datetime import timedelta
+from itertools import product
 from typing import get_args
 
 import numpy as np
@@ -14,250 +11,33 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from features.algebra import Aggregate, Condition, Feature
+from features.algebra import PAIRED, Aggregate, Feature
 from features.builder import Builder
 from features.dataset import training_set
 from features.definitions import FEATURES
 from features.snapshot import make_snapshot
 from qianmian.errors import DataError
+from tests.features.plain import (
+    BEGIN,
+    EVENT,
+    ITEMS,
+    LINE,
+    MOMENTS,
+    POOL,
+    PROFILE,
+    SOURCES,
+    TOUCH,
+    USERS,
+    WINDOWS,
+    catalogue,
+    histories,
+    known,
+    numbered,
+    plainly,
+    unique,
+)  # fmt: skip
 
 QUICK = settings(deadline=None, max_examples=10, suppress_health_check=[HealthCheck.too_slow, HealthCheck.function_scoped_fixture])
-BEGIN = datetime(2024, 1, 1)
-WINDOWS = (None, 7, 28)
-
-# ---- made-up histories ---------------------------------------------------------------------------------------------------
-
-SOURCES, USERS, ITEMS = ("app", "shop 2"), ("1", "2", "张三"), ("i1", "i2", "i3", "i9")
-CATEGORIES = {"i1": "food/milk", "i2": "food/bread", "i3": "home"}  # i9 is in no list
-BRANDS = {"i1": "b", "i2": "a"}
-# few distinct moments, so that many rows share one; midnights, window edges and seconds beside them
-TIMES = st.builds(
-    lambda day, second: BEGIN + timedelta(days=day, seconds=second), st.integers(0, 50), st.sampled_from([0, 0, 1, 43_200, 86_399])
-)
-MOMENTS = st.builds(
-    lambda day, second: BEGIN + timedelta(days=day, seconds=second), st.integers(1, 55), st.sampled_from([0, 0, 0, 1, 43_200])
-)
-AMOUNTS = st.sampled_from([None, 0.0, 1.0, 2.5, 10.0, 99.5])
-STATUSES = st.sampled_from(["paid", "paid", "paid", "paid", "refunded", "cancelled"])
-
-LINE = st.fixed_dictionaries({
-    "source": st.sampled_from(SOURCES), "source_user_id": st.sampled_from([*USERS, *USERS, None]), "order_id": st.sampled_from(["o1", "o2", "o3", "o4"]),
-    "ts": TIMES, "item_id": st.sampled_from([*ITEMS, None]), "quantity": st.sampled_from([None, 0.0, 1.0, 3.0]), "amount": AMOUNTS, "discount": AMOUNTS,
-    "coupon_discount": st.sampled_from([None, 0.0, 1.0]), "store_id": st.sampled_from(["s1", "s2", None]), "channel": st.sampled_from(["web", "app", None]),
-    "status": STATUSES,
-})  # fmt: skip
-EVENT = st.fixed_dictionaries({
-    "source": st.sampled_from(SOURCES), "source_user_id": st.sampled_from([*USERS, "4", None]), "event_type": st.sampled_from(["view", "cart", "search"]),
-    "ts": TIMES, "item_id": st.sampled_from([*ITEMS, None]), "category": st.sampled_from([None, None, "own/category"]),
-    "session_id": st.sampled_from(["x", "y", None]), "duration_seconds": AMOUNTS,
-})  # fmt: skip
-PROFILE = st.fixed_dictionaries({
-    "source": st.sampled_from(SOURCES), "source_user_id": st.sampled_from([*USERS, "5"]), "age_band": st.sampled_from(["18-24", "65+", None]),
-    "points_balance": AMOUNTS, "registered_at": st.one_of(st.none(), TIMES),
-})  # fmt: skip
-
-
-def numbered(lines):
-    """Line numbers within (source, order)."""
-    seen = Counter()
-    for line in lines:
-        seen[line["source"], line["order_id"]] += 1
-        line["line_no"] = seen[line["source"], line["order_id"]]
-    return lines
-
-
-def unique(rows):
-    return list({(row["source"], row["source_user_id"]): row for row in rows}.values())
-
-
-@st.composite
-def histories(draw):
-    """A past with something in every column."""
-    events = draw(st.lists(EVENT, max_size=15))
-    # something to be known by, and something in every column
-    first = {"source": "app", "source_user_id": "1", "order_id": "o0", "ts": BEGIN, "item_id": "i1", "quantity": 1.0, "amount": 3.0, "discount": 1.0,
-             "coupon_discount": 1.0, "store_id": "s1", "channel": "web", "status": "paid"}  # fmt: skip
-    seen = {"source": "app", "source_user_id": "1", "event_type": "view", "ts": BEGIN, "item_id": "i1", "category": "own/category",
-            "session_id": "x", "duration_seconds": 1.0}  # fmt: skip
-    person = {"source": "app", "source_user_id": "1", "age_band": "65+", "points_balance": 1.0, "registered_at": BEGIN}
-    return {
-        "transactions": numbered([first, *draw(st.lists(LINE, max_size=30))]),
-        "events": [{**event, "event_id": f"e{number}"} for number, event in enumerate([seen, *events])],
-        "profiles": unique([*draw(st.lists(PROFILE, max_size=5)), person]),
-        "items": [{"item_id": item, "category": category, "brand": BRANDS.get(item)} for item, category in CATEGORIES.items()],
-    }  # fmt: skip
-
-
-# ---- the same, computed plainly ------------------------------------------------------------------------------------------
-
-
-def day_of(ts):
-    return ts.date()
-
-
-def with_calendar(row):
-    ts = row["ts"]
-    return {**row, "hour": ts.hour, "weekday": ts.weekday(), "day": ts.date(), "week": ts.date() - timedelta(days=ts.weekday())}
-
-
-def rows_of(tables, view, key, as_of):
-    """Rows of one customer before `as_of`, as the view says."""
-    table = {"orders": "transactions", "lines": "transactions", "refunds": "transactions"}.get(view, view)
-    rows = [row for row in tables.get(table, ()) if (row["source"], row["source_user_id"]) == key]
-    if view == "profiles":
-        return rows
-    rows = [with_calendar(row) for row in rows if row["ts"] < as_of]
-    for row in rows:
-        category = (row.get("category") if table == "events" else None) or CATEGORIES.get(row.get("item_id"))
-        row.update(category=category, category_top=category.split("/")[0] if category else None, brand=BRANDS.get(row.get("item_id")))
-    if view in ("lines", "orders", "refunds"):
-        rows = [row for row in rows if row["status"] == ("refunded" if view == "refunds" else "paid")]
-    return orders_of(rows) if view == "orders" else rows
-
-
-def total(values):
-    present = [value for value in values if value is not None]
-    return sum(present) if present else None
-
-
-def orders_of(lines):
-    groups = {}
-    for line in lines:
-        groups.setdefault((line["source"], line["order_id"]), []).append(line)
-    orders = []
-    for key, group in groups.items():
-        amount, discount, coupon = (total(line[name] for line in group) for name in ("amount", "discount", "coupon_discount"))
-        orders.append({
-            "key": key, "ts": min(line["ts"] for line in group), "lines": len(group), "units": total(line["quantity"] for line in group),
-            "amount": amount, "discount": discount or 0.0, "coupon_discount": coupon or 0.0,
-            "full_amount": None if amount is None else amount + (discount or 0.0) + (coupon or 0.0),
-            "store_id": min((line["store_id"] for line in group if line["store_id"]), default=None),
-            "channel": min((line["channel"] for line in group if line["channel"]), default=None), "gap_days": None,
-        })  # fmt: skip
-    orders.sort(key=lambda order: (order["ts"], order["key"]))
-    for before, after in pairwise(orders):
-        after["gap_days"] = (after["ts"] - before["ts"]).total_seconds() / 86_400
-    return [with_calendar(order) for order in orders]
-
-
-COMPARE = {"==": lambda a, b: a == b, "!=": lambda a, b: a != b, "<": lambda a, b: a < b, "<=": lambda a, b: a <= b, ">": lambda a, b: a > b,
-           ">=": lambda a, b: a >= b, "in": lambda a, b: a in b}  # fmt: skip
-
-
-def passing(rows, feature):
-    return [row for row in rows
-            if all(row[c.column] is not None and COMPARE[c.operator](row[c.column], c.value) for c in feature.where)]  # fmt: skip
-
-
-def within(rows, days, as_of, back=0):
-    if days is None:
-        return rows
-    low, high = as_of - timedelta(days=days * (back + 1)), as_of - timedelta(days=days * back)
-    return [row for row in rows if low <= row["ts"] < high]
-
-
-def amount_of(rows, column):
-    return (total(row[column] for row in rows) or 0) if column else len(rows)
-
-
-def divided(a, b):
-    return None if not b else a / b
-
-
-def plainly(feature, tables, key, as_of, others):
-    """The value of one feature of one customer; None where there is nothing to make it of."""
-    if feature.aggregate == "quotient":
-        return divided(others[feature.column], others[feature.over])
-    everything = rows_of(tables, feature.view, key, as_of)
-    window = within(everything, feature.window_days, as_of)
-    rows = passing(window, feature)
-    values = [row[feature.column] for row in rows if row[feature.column] is not None] if feature.column else []
-    days = [(as_of - row["ts"]).total_seconds() / 86_400 for row in rows] if feature.view != "profiles" else []
-    counts = sorted(Counter(str(value) for value in values).items(), key=lambda pair: (-pair[1], pair[0]))
-    match feature.aggregate:
-        case "count":
-            return len(rows)
-        case "sum":
-            return total(values)
-        case "mean":
-            return statistics.fmean(values) if values else None
-        case "min" | "attribute":
-            return min(values, default=None)
-        case "max":
-            return max(values, default=None)
-        case "std":
-            return statistics.stdev(values) if len(values) > 1 else None
-        case "distinct":
-            return len(set(values))
-        case "share":
-            return divided(amount_of(rows, feature.column), amount_of(window, feature.column))
-        case "ratio":
-            return divided(amount_of(rows, feature.column), amount_of(rows, feature.over))
-        case "recency":
-            return min(days, default=None)
-        case "age":
-            return max(days, default=None)
-        case "trend":
-            now = amount_of(rows, feature.column)
-            then = amount_of(passing(within(everything, feature.window_days, as_of, back=1), feature), feature.column)
-            return divided(now - then, now + then)
-        case "top":
-            return counts[0][0] if counts else None
-        case "top_share":
-            return counts[0][1] / len(values) if counts else None
-        case "entropy":
-            return -sum(n / len(values) * math.log(n / len(values)) for _, n in counts) if counts else None
-
-
-def known(tables, as_of):
-    """Customers with anything undated, or anything before `as_of`."""
-    times = {}
-    for table, column in (("transactions", "ts"), ("events", "ts"), ("profiles", "registered_at")):
-        for row in tables.get(table, ()):
-            if row["source_user_id"] is not None:
-                times.setdefault((row["source"], row["source_user_id"]), []).append(row[column])
-    return {key for key, found in times.items() if None in found or min(found) < as_of}
-
-
-# ---- which features ------------------------------------------------------------------------------------------------------
-
-CART = (Condition("event_type", "in", ("cart", "search")),)
-DISCOUNTED = (Condition("discount", ">", 0.5), Condition("channel", "!=", "app"))
-EARLY = (Condition("hour", "<", 12),)
-
-
-def declared():
-    """Every aggregate on several views, columns, conditions and windows."""
-    for days in WINDOWS:
-        yield from (
-            ("lines", "count", "", DISCOUNTED, "", 0.0, days), ("orders", "count", "", EARLY, "", 0.0, days), ("refunds", "count", "", (), "", 0.0, days),
-            ("events", "count", "", CART, "", 0.0, days),
-            ("lines", "sum", "quantity", (), "", 0.0, days), ("refunds", "sum", "amount", (), "", -5.0, days), ("orders", "sum", "full_amount", (), "", 0.0, days),
-            ("orders", "mean", "amount", (), "", -1.0, days), ("orders", "mean", "gap_days", (), "", 365.0, days), ("events", "mean", "duration_seconds", CART, "", 0.0, days),
-            ("lines", "min", "amount", (), "", -1.0, days), ("orders", "max", "lines", (), "", 0.0, days), ("orders", "max", "gap_days", (), "", 365.0, days),
-            ("lines", "std", "amount", (), "", -1.0, days), ("orders", "std", "gap_days", (), "", -1.0, days),
-            ("lines", "distinct", "item_id", (), "", 0.0, days), ("orders", "distinct", "day", (), "", 0.0, days), ("orders", "distinct", "week", EARLY, "", 0.0, days),
-            ("events", "distinct", "session_id", CART, "", 0.0, days), ("lines", "distinct", "category", (), "", 0.0, days),
-            ("lines", "share", "", DISCOUNTED, "", -1.0, days), ("lines", "share", "amount", DISCOUNTED, "", -1.0, days), ("orders", "share", "", EARLY, "", -1.0, days),
-            ("lines", "ratio", "amount", (), "quantity", -1.0, days), ("orders", "ratio", "discount", EARLY, "full_amount", -1.0, days),
-            ("orders", "recency", "", (), "", 9999.0, days), ("refunds", "recency", "", (), "", 9999.0, days), ("events", "recency", "", CART, "", 9999.0, days),
-            ("orders", "age", "", (), "", 0.0, days), ("lines", "age", "", DISCOUNTED, "", -1.0, days),
-            ("lines", "top", "category_top", (), "", "", days), ("lines", "top", "brand", DISCOUNTED, "", "none", days), ("orders", "top", "weekday", (), "", "", days),
-            ("events", "top", "category_top", (), "", "", days),
-            ("lines", "top_share", "item_id", (), "", 0.0, days), ("orders", "top_share", "store_id", EARLY, "", 0.0, days),
-            ("lines", "entropy", "category_top", (), "", -1.0, days), ("orders", "entropy", "hour", (), "", -1.0, days),
-        )  # fmt: skip
-        if days is not None:
-            yield from (
-                ("orders", "trend", "", (), "", 0.0, days), ("orders", "trend", "amount", (), "", 0.0, days), ("events", "trend", "", CART, "", 0.0, days)
-            )  # fmt: skip
-    yield from (("profiles", "attribute", "age_band", (), "", "", None), ("profiles", "attribute", "points_balance", (), "", -1.0, None))
-
-
-POOL = tuple(
-    Feature(f"f{number:03d}_{aggregate}", view, aggregate, column, where, days, over, default, description="d")
-    for number, (view, aggregate, column, where, over, default, days) in enumerate(declared())
-)
 SOME = st.lists(st.sampled_from(POOL), min_size=8, max_size=12, unique=True)
 
 
@@ -269,7 +49,7 @@ def with_quotient(features):
 
 def test_the_pool_has_every_aggregate_and_window():
     declared_kinds = set(get_args(Aggregate)) - {"quotient"}  # made of two others, see with_quotient
-    windowless = {"attribute": {None}, "trend": {7, 28}}
+    windowless = {"attribute": {None}, "days_since": {None}, **dict.fromkeys(PAIRED, {7, 28})}
     for kind in declared_kinds:
         assert {feature.window_days for feature in POOL if feature.aggregate == kind} == windowless.get(kind, set(WINDOWS)), kind
 
@@ -298,13 +78,15 @@ def test_every_feature_of_the_pool_on_one_long_history(lake_of, part):
     ])  # fmt: skip
     events = [
         {"source": pick(SOURCES), "source_user_id": pick([*USERS, "4"]), "event_id": f"e{n}", "event_type": pick(["view", "cart", "search"]), "ts": moment(),
-         "item_id": pick([*ITEMS, None]), "category": pick([None, "own/category"]), "session_id": pick(["x", "y", None]), "duration_seconds": pick([None, 1.0, 5.0])}
+         "item_id": pick([*ITEMS, None]), "category": pick([None, "own/category"]), "session_id": pick(["x", None]), "duration_seconds": pick([None, 1.0, 5.0]),
+         "content_id": pick(["c1", "c2", "c3", None]), "channel": pick(["web", "app", None])}
         for n in range(120)
     ]  # fmt: skip
     profiles = [{"source": source, "source_user_id": user, "age_band": pick(["18-24", "65+"]), "points_balance": pick([None, 3.0]), "registered_at": moment()}
                 for source, user in product(SOURCES, USERS)]  # fmt: skip
-    items = [{"item_id": item, "category": category, "brand": BRANDS.get(item)} for item, category in CATEGORIES.items()]
-    tables = {"transactions": lines, "events": events, "profiles": profiles, "items": items}
+    touches = [{"source": pick(SOURCES), "source_user_id": pick(USERS), "touch_id": f"t{n}", "campaign_id": pick(["m1", "m2"]), "ts": moment(),
+                "opened": pick([True, False, None])} for n in range(60)]  # fmt: skip
+    tables = {"transactions": lines, "events": events, "profiles": profiles, "touches": touches, **catalogue()}
     check_all(lake_of, tables, BEGIN + timedelta(days=42), POOL[part::4])
 
 
@@ -367,16 +149,19 @@ def pasts_and_futures(draw):
     profiles = [row for row in draw(st.lists(PROFILE, max_size=4)) if row["registered_at"] is None or row["registered_at"] < as_of]
     profiles = unique([*profiles, {"source": "app", "source_user_id": "undated", "age_band": "65+", "registered_at": None}])
     new_people = draw(st.lists(st.sampled_from(["new", "newer"]), max_size=2, unique=True))
-    items = [{"item_id": item, "category": category, "brand": BRANDS.get(item)} for item, category in CATEGORIES.items()]
+    told = catalogue()
+    touches = [{"source": "app", "source_user_id": "1", "campaign_id": "m1", "ts": BEGIN, "opened": True, "touch_id": "t"}]
     past = {
-        "transactions": [first, *past_lines], "profiles": profiles, "items": items,
+        "transactions": [first, *past_lines], "profiles": profiles, "touches": touches, **told,
         "events": [{**row, "event_id": f"p{n}"} for n, row in enumerate(cut(draw(st.lists(EVENT, max_size=8))))],
     }  # fmt: skip
     joined = {
         "transactions": numbered([dict(row) for row in [*past["transactions"], *new_lines]]),
         "events": [*past["events"], *({**row, "event_id": f"f{n}"} for n, row in enumerate(new_events))],
         "profiles": [*profiles, *({"source": "app", "source_user_id": user, "age_band": "new band", "registered_at": as_of} for user in new_people)],
-        "items": [*items, {"item_id": "new item", "category": "new/category", "brand": "new brand"}],
+        "touches": [*touches, *({**row, "touch_id": f"f{n}"} for n, row in enumerate(later(TOUCH)))],
+        "items": [*told["items"], {"item_id": "new item", "category": "new/category", "brand": "new brand"}],
+        "contents": [*told["contents"], {"content_id": "new content", "topics": "new topic"}],
     }  # fmt: skip
     past["transactions"] = numbered([dict(row) for row in past["transactions"]])
     return as_of, past, joined
