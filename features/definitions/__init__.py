@@ -3,7 +3,22 @@
 from __future__ import annotations
 
 from features.algebra import Feature, check
-from features.definitions import basket, behaviour, discount, frequency, interest, money, recency, rhythm
+from features.definitions import (
+    basket,
+    behaviour,
+    content,
+    discount,
+    frequency,
+    funnel,
+    interest,
+    membership,
+    messages,
+    money,
+    recency,
+    repeat,
+    rhythm,
+    visits,
+)
 
 FEATURES: tuple[Feature, ...] = check(
     (
@@ -15,5 +30,11 @@ FEATURES: tuple[Feature, ...] = check(
         *interest.FEATURES,
         *rhythm.FEATURES,
         *behaviour.FEATURES,
+        *repeat.FEATURES,
+        *visits.FEATURES,
+        *funnel.FEATURES,
+        *content.FEATURES,
+        *messages.FEATURES,
+        *membership.FEATURES,
     )
 )

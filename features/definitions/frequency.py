@@ -39,4 +39,12 @@ FEATURES = (
     Feature("lines_28d", "lines", "count", window_days=28, unit="lines", description="order lines in the last 28 days"),
     Feature("units_91d", "lines", "sum", "quantity", window_days=91, unit="units", description="units bought in the last 91 days"),
     Feature("refunded_lines_91d", "refunds", "count", window_days=91, unit="lines", description="lines refunded in the last 91 days"),
+    Feature(
+        "orders_slope_28d",
+        "orders",
+        "slope",
+        window_days=28,
+        unit="orders/day",
+        description="change of the orders from the 28 days before to the last 28, a day",
+    ),
 )

@@ -20,4 +20,10 @@ FEATURES = (
     ),
     Feature("weekend_order_share", "orders", "share", where=(Condition("weekday", ">=", 5),), unit="0..1", description="share of orders on Saturday or Sunday"),
     Feature("weekday_entropy", "orders", "entropy", "weekday", unit="nats", description="spread of the orders over the weekdays"),
+    Feature("gap_variation", "", "quotient", "gap_days_std", over="gap_days_mean", unit="ratio", description="spread of the gaps ÷ their mean: 0 is a clock, 1 is chance"),
+    Feature("last_gap_days", "orders", "last", "gap_days", default=0.0, unit="days", description="gap before the last order"),
+    Feature("order_gap_days_mean_182d", "orders", "gap_mean", window_days=182, default=182.0, unit="days", description="mean time between the orders of the last 182 days"),
+    Feature("order_gap_days_std_182d", "orders", "gap_std", window_days=182, unit="days", description="spread of the time between the orders of the last 182 days"),
+    Feature("order_hour_entropy", "orders", "entropy", "hour", unit="nats", description="spread of the orders over the hours of the day"),
+    Feature("top_weekday", "orders", "top", "weekday", default="", description="weekday of most orders, 0 is Monday"),
 )  # fmt: skip

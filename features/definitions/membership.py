@@ -1,0 +1,11 @@
+"""Dates of the membership."""
+
+from __future__ import annotations
+
+from features.algebra import Feature
+from features.definitions.recency import NEVER
+
+FEATURES = (
+    Feature("days_since_registered", "profiles", "days_since", "registered_at", default=NEVER, unit="days", description="time since the registration"),
+    Feature("days_since_points_expired", "profiles", "days_since", "points_expire_at", default=NEVER, unit="days", description="time since the points lapsed; negative: they lapse in so many days"),
+)  # fmt: skip
