@@ -66,6 +66,66 @@ class LookalikeSettings(Section):
     factors: int = Field(32, ge=2, le=512, description="dimensions of the taste embedding")
 
 
+class IdType(Section):
+    """What one sort of identifier says of who somebody is.
+
+    Examples
+    --------
+    >>> IdType(type="table_number", priority=95, max_customers=2).strong
+    False
+    """
+
+    type: str = Field(pattern=r"^[a-z][a-z0-9_]{0,31}$", description="as `identities.id_type` has it")
+    priority: int = Field(100, ge=1, description="smaller counts first, where two identifiers contradict each other")
+    max_customers: int | None = Field(3, ge=2, description="held by more customers than this it is shared and links nobody; null: never")
+    expires_days: float | None = Field(None, gt=0, description="two sightings of one value further apart do not link; null: never")
+    strong: bool = Field(False, description="a person has one: customers with different values are never merged")
+    pii: bool = Field(False, description="stored only as a salted keyed hash")
+    counts_as: str | None = Field(None, description="its values are values of that other type too")
+
+
+ID_TYPES: tuple[IdType, ...] = (
+    IdType(type="login", priority=10, max_customers=None, strong=True, pii=True),
+    IdType(type="unionid", priority=20, max_customers=None, strong=True),
+    IdType(type="phone_verified", priority=30, max_customers=None, strong=True, pii=True, counts_as="phone"),
+    IdType(type="card", priority=40, max_customers=3, pii=True),
+    IdType(type="openid", priority=50, max_customers=3),
+    IdType(type="email", priority=60, max_customers=3, expires_days=1095, pii=True),
+    IdType(type="phone", priority=70, max_customers=3, expires_days=730, pii=True),
+    IdType(type="device", priority=80, max_customers=3, expires_days=180),
+    IdType(type="cookie", priority=90, max_customers=3, expires_days=90),
+)
+
+
+class IdentitySettings(Section):
+    """`qianmian identity`: which identifiers there are, and what each may link."""
+
+    id_types: tuple[IdType, ...] = Field(ID_TYPES, description="one entry a type; an entry of yours changes or adds one, the others stay")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _over_the_defaults(cls, given: Any) -> Any:
+        """An entry need only say what it changes."""
+        entries = given.get("id_types") if isinstance(given, dict) else None
+        if not isinstance(entries, list | tuple) or not all(isinstance(entry, dict) for entry in entries):
+            return given
+        merged: dict[Any, dict[str, Any]] = {kind.type: kind.model_dump() for kind in ID_TYPES}
+        for entry in entries:
+            merged[entry.get("type")] = {**merged.get(entry.get("type"), {}), **entry}
+        return {**given, "id_types": list(merged.values())}
+
+    @model_validator(mode="after")
+    def _counted_types_exist(self) -> Self:
+        known = {kind.type: kind for kind in self.id_types}
+        for kind in self.id_types:
+            if kind.counts_as is None:
+                continue
+            other = known.get(kind.counts_as)
+            if other is None or other.type == kind.type or other.counts_as or other.pii != kind.pii:
+                raise ValueError(f"{kind.type}: counts_as must name another declared type with the same pii, not {kind.counts_as!r}")
+        return self
+
+
 class ServingSettings(Section):
     """`qianmian serve`."""
 
@@ -81,6 +141,7 @@ class Settings(Section):
     churn: ChurnSettings = Field(default_factory=ChurnSettings)
     lifecycle: LifecycleSettings = Field(default_factory=LifecycleSettings)
     lookalike: LookalikeSettings = Field(default_factory=LookalikeSettings)
+    identity: IdentitySettings = Field(default_factory=IdentitySettings)
     serving: ServingSettings = Field(default_factory=ServingSettings)
 
 
