@@ -1,0 +1,97 @@
+"""Shares with their intervals, where what is counted comes in bunches: a customer's visits resemble each other."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import ibis.expr.types as ir
+
+Z = 1.959964  # 95 %
+NONE = float("nan")
+
+
+@dataclass(frozen=True)
+class Rate:
+    """A share with its 95 % interval.
+
+    Attributes
+    ----------
+    value, low, high : float
+        0..1; not a number where nothing was counted.
+    n : int
+        What the share is of.
+    """
+
+    value: float
+    low: float
+    high: float
+    n: int
+
+    def as_dict(self) -> dict[str, Any]:
+        """For JSON."""
+        return asdict(self)
+
+    def index(self, base: Rate) -> Rate:
+        """This share ÷ the share of everybody × 100 (a target group index: 100 is neutral); the base is taken as known.
+
+        Examples
+        --------
+        >>> round(rate(30, 100).index(rate(200, 1000)).value)
+        150
+        """
+        if not base.value > 0:
+            return Rate(NONE, NONE, NONE, self.n)
+        return Rate(*(100.0 * part / base.value for part in (self.value, self.low, self.high)), self.n)
+
+    @property
+    def complement(self) -> Rate:
+        """The share of the others."""
+        return Rate(1.0 - self.value, 1.0 - self.high, 1.0 - self.low, self.n)
+
+
+def rate(successes: float, trials: float, independent: float | None = None) -> Rate:
+    """Wilson's score interval (Wilson 1927).
+
+    Parameters
+    ----------
+    independent : float, optional
+        How many independent trials the trials are worth; default: all of them.
+
+    Examples
+    --------
+    >>> found = rate(1, 10)
+    >>> round(found.low, 3), found.value, round(found.high, 3)
+    (0.018, 0.1, 0.404)
+    """
+    if not trials:
+        return Rate(NONE, NONE, NONE, 0)
+    p, n = successes / trials, trials if independent is None else independent
+    centre, spread = p + Z * Z / (2 * n), Z * math.sqrt(p * (1 - p) / n + Z * Z / (4 * n * n))
+    scale = 1 + Z * Z / n
+    return Rate(p, max(0.0, (centre - spread) / scale), min(1.0, (centre + spread) / scale), round(trials))
+
+
+def moments(name: str, y: ir.NumericValue, n: ir.NumericValue) -> dict[str, ir.Scalar]:
+    """What `rate_of` needs to know about one share: y of n in each row, a row a customer."""
+    y, n = y.cast("float64"), n.cast("float64")
+    parts = {"y": y, "n": n, "yy": y * y, "yn": y * n, "nn": n * n}
+    return {f"{name}_{part}": value.sum().fill_null(0.0) for part, value in parts.items()} | {f"{name}_m": (n > 0).sum().fill_null(0)}
+
+
+def rate_of(name: str, row: Mapping[str, Any]) -> Rate:
+    """The share of `moments`, with an interval that knows that rows of one customer belong together.
+
+    The variance of the ratio estimator over customers says how many independent trials the trials are worth (Kish 1965), and
+    Wilson's interval is taken with that number. With one trial a customer it is Wilson's interval itself.
+    """
+    y, n, yy, yn, nn, customers = (float(row[f"{name}_{part}"]) for part in ("y", "n", "yy", "yn", "nn", "m"))
+    if not n:
+        return rate(0, 0)
+    p = y / n
+    variance = (yy - 2 * p * yn + p * p * nn) / (n * n)
+    # all or none: nothing is known about how alike a customer's rows are, so a customer counts once
+    independent = p * (1 - p) / variance if 0 < p < 1 and variance > 1e-15 else customers
+    return rate(y, n, min(n, max(independent, 1.0)))

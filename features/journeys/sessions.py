@@ -1,0 +1,129 @@
+"""Visits: a customer's events with at most half an hour between them, or what the source itself calls a session."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import ibis
+import ibis.expr.types as ir
+import pyarrow as pa
+
+from features.journeys.rates import Rate, moments, rate_of
+from features.journeys.steps import BUY, EVENT, IN_TIME, PURCHASE, in_window, kept, require_events, rows_of, seconds_between, steps
+from features.journeys.tagged import UNTAGGED
+from features.views import Views
+
+ENDS = ("step", "page", "referrer", "channel")  # said of a visit's first event
+
+
+def sessions(views: Views, window_days: int | None = None) -> ir.Table:
+    """A row a visit that began in ``[as_of - window_days, as_of)``, as far as it went before `as_of`.
+
+    Returns
+    -------
+    ibis Table
+        ``one_id``, ``session_id``; ``start`` and ``end`` (UTC, first and last row), ``duration_seconds``; ``events``, ``views``, ``carts`` (numbers of events),
+        ``purchases`` (orders, or purchase events where they are more: the same purchase may be in both); ``entry_step``, ``entry_page``,
+        ``entry_referrer``, ``entry_channel`` of the first event, ``exit_step``, ``exit_page`` of the last one; ``bounce`` (one event, nothing bought).
+        Its order is the engine's.
+    """
+    t = steps(views)
+    t = t.filter(t.session_id.notnull())
+    visit = {"group_by": ["one_id", "session_id", "kind"]}
+    t = t.mutate(
+        first=ibis.row_number().over(**visit, order_by=list(IN_TIME)) == 0,
+        last=ibis.row_number().over(**visit, order_by=[ibis.desc(name) for name in IN_TIME]) == 0,
+    )
+    event = t.kind == EVENT
+    made = t.group_by(["one_id", "session_id"]).aggregate(
+        start=t.ts.min(), end=t.ts.max(), events=t.count(where=event), views=t.count(where=event & (t.step == "view")),
+        carts=t.count(where=event & (t.step == "cart")), orders=t.count(where=t.kind == PURCHASE), told=t.count(where=event & (t.step == BUY)),
+        **{f"entry_{name}": t[name].max(where=event & t["first"]) for name in ENDS},
+        **{f"exit_{name}": t[name].max(where=event & t["last"]) for name in ENDS[:2]},
+    )  # fmt: skip
+    made = made.mutate(purchases=ibis.greatest(made.orders, made.told), duration_seconds=seconds_between(made.end, made.start))
+    made = made.mutate(bounce=(made.events == 1) & (made.purchases == 0))
+    return in_window(made, "start", views, window_days).select(
+        "one_id", "session_id", "start", "end", "duration_seconds", "events", "views", "carts", "purchases",
+        *(f"entry_{name}" for name in ENDS), "exit_step", "exit_page", "bounce",
+    )  # fmt: skip
+
+
+@dataclass(frozen=True)
+class SessionSummary:
+    """Visits in numbers.
+
+    Attributes
+    ----------
+    tag : str or None
+        The group of customers; None is everybody.
+    conversion, bounce : Rate
+        Shares of the visits, with intervals that know that a customer's visits belong together.
+    index : Rate or None
+        Conversion ÷ that of everybody × 100.
+    """
+
+    tag: str | None
+    sessions: int
+    customers: int
+    sessions_per_customer: float
+    events_per_session: float
+    duration_seconds_median: float | None
+    duration_seconds_p90: float | None
+    conversion: Rate
+    bounce: Rate
+    index: Rate | None = None
+
+    def as_dict(self) -> dict[str, Any]:
+        """For JSON."""
+        return asdict(self)
+
+
+def summary(views: Views, window_days: int | None = None, tags: pa.Table | None = None) -> list[SessionSummary]:
+    """Everybody's visits, then those of each value of a tag (most visits first).
+
+    Parameters
+    ----------
+    tags : pyarrow.Table, optional
+        ``one_id`` and ``tag``, from `tag_column`.
+
+    Raises
+    ------
+    DataError
+        There are no events.
+    """
+    require_events(views, window_days)
+    with kept(views, sessions(views, window_days).mutate(everybody=ibis.literal(""))) as visits:
+        base = _summaries(visits, "everybody", None)
+        if tags is None:
+            return base
+        tagged = visits.left_join(ibis.memtable(tags), "one_id").drop("one_id_right")
+        return base + _summaries(tagged.mutate(tag=tagged.tag.fill_null(UNTAGGED)), "tag", base[0] if base else None)
+
+
+def _summaries(visits: ir.Table, group: str, base: SessionSummary | None) -> list[SessionSummary]:
+    each = visits.group_by([group, "one_id"]).aggregate(
+        n=visits.count(), bought=visits.count(where=visits.purchases > 0), bounced=visits.count(where=visits.bounce)
+    )
+    rates = each.group_by(group).aggregate(
+        customers=each.count(), **moments("conversion", each.bought, each.n), **moments("bounce", each.bounced, each.n)
+    )
+    sizes = visits.group_by(group).aggregate(
+        sessions=visits.count(),
+        events=visits.events.sum(),
+        median=visits.duration_seconds.quantile(0.5),
+        p90=visits.duration_seconds.quantile(0.9),
+    )
+    rows = rows_of(rates.inner_join(sizes, group).order_by([ibis.desc("sessions"), group]))
+    found = []
+    for row in rows:
+        conversion = rate_of("conversion", row)
+        found.append(
+            SessionSummary(
+                row[group] if base else None, row["sessions"], row["customers"], row["sessions"] / row["customers"],
+                row["events"] / row["sessions"], row["median"], row["p90"], conversion, rate_of("bounce", row),
+                conversion.index(base.conversion) if base else None,
+            )
+        )  # fmt: skip
+    return found
