@@ -13,7 +13,7 @@ from typing import Literal, get_args
 from qianmian.errors import ConfigError
 
 Scalar = str | int | float | bool
-Operator = Literal["==", "!=", "<", "<=", ">", ">=", "in"]
+Operator = Literal["==", "!=", "<", "<=", ">", ">=", "in", "known"]
 Aggregate = Literal[
     "count", "sum", "mean", "min", "max", "std", "first", "last", "share", "ratio", "recency", "age", "gap_mean", "gap_std",
     "trend", "slope", "distinct", "top", "top_share", "entropy", "quotient", "attribute", "days_since",
@@ -30,12 +30,14 @@ VIEWS = ("lines", "orders", "refunds", "events", "touches", "profiles")
 
 @dataclass(frozen=True)
 class Condition:
-    """One comparison a row must pass; a row whose column is null never passes.
+    """One comparison a row must pass; a row whose column is null passes none but ``known`` False.
 
     Examples
     --------
     >>> Condition("event_type", "in", ("view", "cart"))
     Condition(column='event_type', operator='in', value=('view', 'cart'))
+    >>> Condition("campaign_id", "known", True)  # the column holds something
+    Condition(column='campaign_id', operator='known', value=True)
     """
 
     column: str

@@ -18,12 +18,12 @@ import ibis
 import ibis.expr.types as ir
 
 from features.algebra import BY_VALUE, Condition, Feature
-from features.views import ORDER, Views
+from features.views import ORDER, Views, timestamp
 
 SECONDS_PER_DAY = 86_400.0
 COMPARE: dict[str, Callable[[Any, Any], Any]] = {
     "==": operator.eq, "!=": operator.ne, "<": operator.lt, "<=": operator.le, ">": operator.gt, ">=": operator.ge,
-    "in": lambda column, values: column.isin(list(values)),
+    "in": lambda column, values: column.isin(list(values)), "known": lambda column, known: column.notnull() == bool(known),
 }  # fmt: skip
 IN_ORDER = ("first", "last", "gap_std")
 WEIGHT_DIGITS = 6  # weights are compared rounded: equal sums of floats added in another order must stay equal
@@ -44,9 +44,8 @@ def both(*tests: ir.BooleanValue | None) -> ir.BooleanValue | None:
 def _window(t: ir.Table, views: Views, days: int | None, back: int = 0) -> ir.BooleanValue | None:
     if days is None:
         return None
-    low = ibis.timestamp((views.as_of - timedelta(days=days * (back + 1))).isoformat(sep=" "))
-    inside = t.ts >= low
-    return inside & (t.ts < ibis.timestamp((views.as_of - timedelta(days=days * back)).isoformat(sep=" "))) if back else inside
+    inside = t.ts >= timestamp(views.as_of - timedelta(days=days * (back + 1)))
+    return inside & (t.ts < timestamp(views.as_of - timedelta(days=days * back))) if back else inside
 
 
 def _seconds(ts: ir.TimestampValue) -> ir.FloatingValue:
@@ -165,9 +164,9 @@ def compile_features(features: Sequence[Feature], views: Views) -> ir.Table:
         Where the rows come from and the moment they are cut at.
     """
     result = views.customers.select("one_id").distinct()
-    for part in _parts(features, views):
-        result = result.left_join(part, "one_id").drop("one_id_right")
-    result = result.mutate(**{
+    for number, part in enumerate(_parts(features, views)):  # one flat chain of joins: nested ones overflow the compiler's stack
+        result = result.left_join(part, "one_id", rname=f"{{name}}_right_{number}")
+    result = result.select("one_id", **{
         feature.name: result[feature.name].cast("string" if feature.categorical else "float64").fill_null(feature.default)
         for feature in features
         if feature.aggregate != "quotient"

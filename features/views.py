@@ -132,7 +132,7 @@ class Views:
 
     def __init__(self, rows: Rows, as_of: datetime) -> None:
         self.rows, self.as_of = rows, as_of
-        self.cut = ibis.timestamp(as_of.isoformat(sep=" "))
+        self.cut = timestamp(as_of)
         self._made: dict[str, ir.Table] = {}
 
     def __getitem__(self, name: str) -> ir.Table:
@@ -146,7 +146,7 @@ class Views:
         t = self.rows.backend.table("customers")
         t = t.filter(t.valid_from.isnull() | (t.valid_from < self.cut))
         if not self.rows.settled:
-            always = ibis.timestamp("0001-01-01")
+            always = timestamp(datetime(1, 1, 1))
             latest = ibis.row_number().over(group_by=["source", "source_user_id"], order_by=ibis.desc(t.valid_from.fill_null(always)))
             t = t.mutate(place=latest)
             t = t.filter(t.place == 0)
@@ -189,6 +189,11 @@ class Views:
 
     def _profiles(self) -> ir.Table:
         return self.rows.backend.table("profiles").inner_join(self.customers, ["source", "source_user_id"])
+
+
+def timestamp(moment: datetime) -> ir.TimestampScalar:
+    """A naive UTC moment in a query."""
+    return ibis.timestamp(moment.isoformat(sep=" "))
 
 
 def first_part(text: ir.StringValue, separator: str) -> ir.StringValue:
