@@ -19,7 +19,7 @@ from features.online.build import build_state
 from qianmian.errors import ArtifactError
 from tests.features.plain import BEGIN, POOL, histories
 
-QUICK = settings(deadline=None, max_examples=25, suppress_health_check=[HealthCheck.too_slow, HealthCheck.function_scoped_fixture])
+QUICK = settings(deadline=None, max_examples=15, suppress_health_check=[HealthCheck.too_slow, HealthCheck.function_scoped_fixture])
 DATED = ("transactions", "events", "touches")
 # with a longest window of 7 days (14 for a trend) most of a history of 50 days lies before the tail
 SHORT = tuple(feature for feature in POOL if feature.window_days in (None, 7))
