@@ -1,7 +1,8 @@
 """Lifecycle stage by rule, from each customer's own rhythm.
 
 A customer who has been silent for n of their own mean gaps between orders (bounded by `min_gap_days` and `max_gap_days`) is
-active, at risk, asleep or lost; who never bought is a prospect; who first bought lately is new.
+active, at risk, asleep or lost; who never bought is a prospect; who first bought lately is new. Beside the stage, which says how
+things stand, stand the buyer's stage (how far they have come) and, for sleepers, why they fell asleep.
 """
 
 from __future__ import annotations
@@ -17,6 +18,13 @@ from qianmian.config import LifecycleSettings
 from qianmian.errors import DataError
 
 NEEDS = ("orders_total", "days_since_last_order", "days_since_first_order", "gap_days_mean", "orders_365d")
+BUYER_NEEDS = ("orders_total", "orders_365d")
+SLEEPING = ("asleep", "lost")
+
+
+def own_gap(gap_days: NDArray[Any], rules: LifecycleSettings) -> NDArray[np.float64]:
+    """The mean gap between orders, bounded by `min_gap_days` and `max_gap_days`, (n,)."""
+    return np.clip(gap_days, rules.min_gap_days, rules.max_gap_days)
 
 
 def lifecycle_stage(columns: Mapping[str, NDArray[Any]], settings: LifecycleSettings | None = None) -> NDArray[np.str_]:
@@ -35,7 +43,7 @@ def lifecycle_stage(columns: Mapping[str, NDArray[Any]], settings: LifecycleSett
     ('at_risk', 'prospect')
     """
     rules = settings or LifecycleSettings()
-    silent = columns["days_since_last_order"] / np.clip(columns["gap_days_mean"], rules.min_gap_days, rules.max_gap_days)
+    silent = columns["days_since_last_order"] / own_gap(columns["gap_days_mean"], rules)
     stages = np.select(
         [
             columns["orders_total"] <= 0,
@@ -49,6 +57,44 @@ def lifecycle_stage(columns: Mapping[str, NDArray[Any]], settings: LifecycleSett
         default="active",
     )
     return stages.astype(np.str_)
+
+
+def buyer_stage(columns: Mapping[str, NDArray[Any]], settings: LifecycleSettings | None = None) -> NDArray[np.str_]:
+    """How far each customer has come, whenever that was, (n,) of `qianmian.schema.BUYER_STAGES`.
+
+    Parameters
+    ----------
+    columns : mapping of str to ndarray, each (n,)
+        The features named in `BUYER_NEEDS`.
+
+    Examples
+    --------
+    >>> buyer_stage({"orders_total": np.array([0.0, 1.0, 9.0, 40.0]), "orders_365d": np.array([0.0, 1.0, 9.0, 30.0])}).tolist()
+    ['prospect', 'first_time', 'repeat', 'loyal']
+    """
+    orders, least = columns["orders_total"], (settings or LifecycleSettings()).loyal_orders
+    stages = np.select([orders <= 0, columns["orders_365d"] >= least, orders >= 2], ["prospect", "loyal", "repeat"], default="first_time")
+    return stages.astype(np.str_)
+
+
+def falling_asleep_reason(columns: Mapping[str, NDArray[Any]], settings: LifecycleSettings | None = None) -> NDArray[np.str_]:
+    """Why each sleeper fell asleep, (n,) of `qianmian.schema.SLEEP_REASONS`; '' for who is awake and where the data cannot tell.
+
+    What counts happened between the last order and the moment the customer was at risk (`features.tags.silence`): nothing of ours
+    arrived: *no offer*. Nothing that arrived was opened, though they came by themselves: *irrelevant pushes*. Opened without
+    buying, or neither opened nor came: *no interest*. Where opens or visits are not recorded, only what they do not decide is said.
+
+    Parameters
+    ----------
+    columns : mapping of str to ndarray, each (n,)
+        `NEEDS` and ``silence_contacts``; ``silence_responses`` and ``silence_visits`` where they are known.
+    """
+    asleep = np.isin(lifecycle_stage(columns, settings), SLEEPING)
+    unknown = np.full(len(asleep), np.nan)
+    contacts, responses, visits = (columns.get(f"silence_{name}", unknown) for name in ("contacts", "responses", "visits"))
+    conditions = [~asleep, contacts == 0, responses > 0, (responses == 0) & (visits > 0), (responses == 0) & (visits == 0)]
+    reasons = np.select(conditions, ["", "no_offer", "no_interest", "irrelevant_pushes", "no_interest"], default="")
+    return reasons.astype(np.str_)
 
 
 def stages_of(features: UserFeatures, settings: LifecycleSettings | None = None) -> NDArray[np.str_]:

@@ -6,13 +6,12 @@ the newest; a reader that holds an older one keeps it. A Bento carries the same 
 
 from __future__ import annotations
 
-import hashlib
 import json
 import logging
 import shutil
 import uuid
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from functools import cached_property
 from pathlib import Path
@@ -23,13 +22,13 @@ import pyarrow.parquet as pq
 from features.builder import Builder, Built
 from features.lake import Lake
 from features.spec import FeatureSpec, UserFeatures
-from features.tags import TAGS, tag_values
-from features.tags.declare import TagValue
-from qianmian.config import Settings, load_settings
+from features.tags.declare import TagFacts, TagValue
+from features.tags.tagging import make_tags, tags_digest
+from qianmian.config import load_settings
 from qianmian.errors import ArtifactError, InvalidRequest, WorkspaceError
 from qianmian.workspace import Workspace, atomic_path, write_json
 
-FORMAT = 2
+FORMAT = 3
 logger = logging.getLogger(__name__)
 REBUILD = "run `qianmian features` to build it again"
 
@@ -46,6 +45,8 @@ class Snapshot:
         Tag name → one value a row.
     customers : pyarrow.Table
         one_id, source, source_user_id: every id a caller may use.
+    tag_facts : dict of str to TagFacts
+        Tag name → category, as_of, time to live, source, and what a statistic learnt.
     """
 
     table: pa.Table
@@ -56,6 +57,7 @@ class Snapshot:
     data_digest: str
     off: tuple[str, ...] = ()
     tags_digest: str = ""
+    tag_facts: dict[str, TagFacts] = field(default_factory=dict)
 
     @cached_property
     def features(self) -> UserFeatures:
@@ -117,6 +119,7 @@ class Snapshot:
             "data_digest": self.data_digest,
             "off": list(self.off),
             "tags_digest": self.tags_digest,
+            "tag_facts": {name: facts.as_dict() for name, facts in self.tag_facts.items()},
         }
         write_json(folder / "snapshot.json", facts)
 
@@ -131,7 +134,8 @@ class Snapshot:
             tables = {name: pq.read_table(folder / f"{name}.parquet") for name in ("profiles", "tags", "customers")}
             tags = {name: tables["tags"][name].to_pylist() for name in tables["tags"].column_names if name != "one_id"}
             return cls(tables["profiles"], tags, tables["customers"], datetime.fromisoformat(facts["as_of"]), FeatureSpec.of(facts["spec"]),
-                       facts["data_digest"], tuple(facts["off"]), facts["tags_digest"])  # fmt: skip
+                       facts["data_digest"], tuple(facts["off"]), facts["tags_digest"],
+                       {name: TagFacts.of(value) for name, value in facts["tag_facts"].items()})  # fmt: skip
         except (OSError, ValueError, KeyError, TypeError, pa.ArrowException) as error:
             raise ArtifactError(
                 "the profile snapshot cannot be read", where=str(folder), got=str(error).splitlines()[0], hint=REBUILD
@@ -143,14 +147,9 @@ def make_snapshot(builder: Builder, as_of: datetime) -> Snapshot:
     built: Built = builder.build(as_of)
     customers = builder.views(as_of).customers.order_by(["source", "source_user_id"]).to_pyarrow()
     settings = load_settings(builder.lake.workspace.config_file)
-    tags = tag_values(built.table, list(TAGS.values()), settings)
-    return Snapshot(built.table, tags, customers, as_of, built.matrix().spec, builder.lake.digest, built.off, tags_digest(settings))
-
-
-def tags_digest(settings: Settings) -> str:
-    """Digest of what tags are made by: their declarations and the settings they read."""
-    declared = [[tag.name, tag.category, tag.description, *tag.needs] for tag in TAGS.values()]
-    return hashlib.sha256(json.dumps([declared, settings.lifecycle.model_dump()], sort_keys=True).encode()).hexdigest()[:16]
+    tags, facts = make_tags(builder, built, settings)
+    digest = tags_digest(settings, builder.lake.workspace)
+    return Snapshot(built.table, tags, customers, as_of, built.matrix().spec, builder.lake.digest, built.off, digest, facts)
 
 
 def publish(workspace: Workspace, snapshot: Snapshot) -> Path:
@@ -166,7 +165,7 @@ def publish(workspace: Workspace, snapshot: Snapshot) -> Path:
         before = None
     write_json(workspace.online / "current.json", {"snapshot": name})
     for other in workspace.online.iterdir():
-        if other.is_dir() and other.name not in (name, before):
+        if (other / "snapshot.json").exists() and other.name not in (name, before):
             shutil.rmtree(other, ignore_errors=True)
     return folder
 
@@ -199,17 +198,29 @@ def current(workspace: Workspace) -> Snapshot:
 def ensure(workspace: Workspace, as_of: datetime) -> Snapshot:
     """The current snapshot when it is of that moment, these data, and the features, tags and settings of now; else a new one, published."""
     builder = Builder(Lake(workspace))
+    snapshot = _current_of(builder, as_of)
+    if snapshot is None:
+        snapshot = make_snapshot(builder, as_of)
+        publish(workspace, snapshot)
+    return snapshot
+
+
+def profiles_at(builder: Builder, as_of: datetime) -> Snapshot:
+    """As `ensure`, but what has to be made is not published: looking at an earlier moment does not change what is served."""
+    return _current_of(builder, as_of) or make_snapshot(builder, as_of)
+
+
+def _current_of(builder: Builder, as_of: datetime) -> Snapshot | None:
+    workspace = builder.lake.workspace
     try:
         snapshot = current(workspace)
         same = snapshot.as_of == as_of and snapshot.data_digest == builder.lake.digest
-        declared = tags_digest(load_settings(workspace.config_file))
+        declared = tags_digest(load_settings(workspace.config_file), workspace)
         if same and snapshot.tags_digest == declared and snapshot.spec.features == builder.supported(as_of=as_of)[0]:
             return snapshot
     except (WorkspaceError, ArtifactError) as error:
         logger.info("profiles=rebuilt reason=%s", error.message)
-    made = make_snapshot(builder, as_of)
-    publish(workspace, made)
-    return made
+    return None
 
 
 def user_ids_of(snapshot: Snapshot, one_ids: Sequence[str]) -> list[tuple[str, str]]:

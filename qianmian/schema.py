@@ -13,6 +13,9 @@ EVENT_TYPES = (
 )  # fmt: skip
 ORDER_STATUSES = ("paid", "refunded", "cancelled")
 LIFECYCLE_STAGES = ("prospect", "new", "active", "loyal", "at_risk", "asleep", "lost")
+BUYER_STAGES = ("prospect", "first_time", "repeat", "loyal")
+SLEEP_REASONS = ("no_offer", "irrelevant_pushes", "no_interest")
+DEMAND_TYPES = ("price_driven", "quality_driven", "content_driven", "balanced")
 TAG_CATEGORIES = ("basic", "behaviour", "transaction", "interest", "lifecycle")
 RISK_BANDS = ("low", "medium", "high")
 NO_CUSTOMER = ""  # one_id of a row without a customer: it counts for items only
@@ -88,11 +91,11 @@ TABLES: dict[str, Table] = {
             _c("consent_sms", "bool", "may be contacted by text message"),
             _c("consent_push", "bool", "may be contacted by push message"),
         ), open_ended=True),
-        Table("identities", ("source", "source_user_id", "id_type", "id_value"), (
+        Table("identities", ("source", "source_user_id", "id_type", "id_value", "observed_at"), (
             _SOURCE,
             _c("source_user_id", "string", "the customer's id in that system", required=True),
-            _c("id_type", "string", "phone, email, device, cookie, openid, unionid, card …", required=True),
-            _c("id_value", "string", "the identifier; salted hash for personal ones", required=True),
+            _c("id_type", "string", "a declared type: phone, email, device, cookie, openid, unionid, card …", required=True),
+            _c("id_value", "string", "the identifier; a salted keyed hash for personal ones", required=True),
             _c("observed_at", "timestamp", "when it was seen", unit="UTC"),
         )),
         Table("events", ("source", "event_id"), (

@@ -6,9 +6,7 @@ from datetime import datetime
 
 from pydantic import BaseModel, Field
 
-from features.algebra import Feature
-from features.snapshot import Snapshot
-from features.tags import TAGS, Tag
+from features.tags.tagging import tag_facts
 from qianmian.schema import TAG_CATEGORIES
 from serving.answers.base import Answer, Endpoint, Response, UserRequest, is_stale, resolve_user, utc_text
 from serving.champions import Champions
@@ -23,14 +21,14 @@ class ProfileRequest(UserRequest):
 class TagEntry(BaseModel):
     """One tag."""
 
-    value: str | float | bool
-    as_of: str
+    value: str | float | bool | None = Field(description="null where nobody knows")
+    as_of: str = Field(description="UTC; nothing that happened at or after it is in the value")
     stale: bool = Field(description="as_of is longer ago than this tag keeps")
-    source: str = Field(description="the tables it was made of, joined by +")
+    source: str = Field(description="the tables it was made of, joined by +, or model:NAME")
 
 
 class ProfileResponse(Response):
-    """Tags by category; a tag that does not apply is absent. The `model` is the profile snapshot that answered."""
+    """Tags by category; a tag whose features the data cannot give is absent. The `model` is the profile snapshot that answered."""
 
     user_id: str
     user_source: str | None
@@ -44,26 +42,12 @@ def handle(champions: Champions, request: ProfileRequest, now: datetime) -> Answ
     customers = champions.customers
     asked = resolve_user(champions, request)
     row = customers.row_of.get(asked.one_id or "", -1)
-    tags: dict[str, Answer] = {category: {} for category in TAG_CATEGORIES}
-    for name, values in customers.tags.items() if row >= 0 else ():
-        value, tag = values[row], TAGS.get(name)
-        if value is not None and tag is not None:
-            tags[tag.category][name] = {
-                "value": value, "as_of": utc_text(customers.as_of), "stale": is_stale(customers.as_of, now, tag.ttl_days),
-                "source": source_of(tag, customers),
-            }  # fmt: skip
+    found = tag_facts(customers, row, now) if row >= 0 else {}
+    tags = {
+        category: {name: {**entry, "as_of": utc_text(entry["as_of"])} for name, entry in found.get(category, {}).items()}
+        for category in TAG_CATEGORIES
+    }
     return {**asked.identity, "known": row >= 0, "tags": tags, **about_snapshot(champions, now)}
-
-
-def source_of(tag: Tag, customers: Snapshot) -> str:
-    """The tables behind a tag: those of its features, and of the features those are quotients of."""
-    features = dict(zip(customers.spec.names, customers.spec.features, strict=True))
-
-    def views(name: str) -> set[str]:
-        feature: Feature = features[name]
-        return views(feature.column) | views(feature.over) if feature.aggregate == "quotient" else {feature.view}
-
-    return "+".join(sorted(set().union(*(views(name) for name in tag.needs))))
 
 
 def about_snapshot(champions: Champions, now: datetime) -> Answer:

@@ -14,7 +14,7 @@ from features.algebra import VIEWS
 from features.definitions import FEATURES
 from features.sources import SOURCES, Source
 from features.spec import FeatureSpec
-from features.tags import TAGS
+from features.tags import INPUTS, TAGS
 from models.recommend import RECOMMENDERS
 from models.recommend.base import Recommender
 from models.registry import MODELS
@@ -63,9 +63,9 @@ def test_a_registry_is_not_empty_and_says_what_there_is(kind):
 FEATURE = pytest.mark.parametrize("feature", FEATURES, ids=lambda feature: feature.name)
 
 
-def test_there_are_at_least_forty_features():
+def test_there_are_at_least_a_hundred_and_twenty_features():
     names = [feature.name for feature in FEATURES]
-    assert len(names) == len(set(names)) >= 40
+    assert len(names) == len(set(names)) >= 120
 
 
 @FEATURE
@@ -109,14 +109,19 @@ def test_a_tag(name):
     assert tag.description
     assert tag.owner
     assert tag.ttl_days > 0
-    declared = {feature.name for feature in FEATURES} | {f"profile_{column}" for column in TABLES["profiles"].names}
-    assert tag.needs
-    assert set(tag.needs) <= declared
-    assert callable(tag.rule)
+    declared = {*INPUTS, *(f"profile_{column}" for column in TABLES["profiles"].names)}
+    assert set(tag.inputs) <= declared
+    assert len(set(tag.inputs)) == len(tag.inputs)
+    assert (tag.how == "model") == (tag.rule is None) == (not tag.inputs)
+    assert (tag.how == "statistic") == (tag.fit is not None)
+    assert len(set(tag.values)) == len(tag.values)
+    assert all(SNAKE.fullmatch(value) for value in tag.values)
 
 
-def test_tags_are_of_every_category():
+def test_tags_are_of_every_category_kind_and_making():
     assert {tag.category for tag in TAGS.values()} == set(TAG_CATEGORIES)
+    assert {tag.kind for tag in TAGS.values()} == {"static", "dynamic"}
+    assert {tag.how for tag in TAGS.values()} == {"rule", "statistic", "model"}
 
 
 # ---- models ----------------------------------------------------------------------------------------------------------
