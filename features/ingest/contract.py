@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import duckdb
 
+from features.identity.pii import EMAIL, OURS, PHONE, THEIRS, Personal, cleaned, personal_kind
 from features.lake import SQL_TYPES, literal, quote
 from features.sources.base import RawTable
 from features.sources.casting import NOUNS, Cast, attribute_dtype, cast, missing_columns
@@ -18,6 +19,9 @@ NOT_NEGATIVE = {
 }  # fmt: skip
 FIRST_TIME, LAST_TIME = "1900-01-01", "2262-01-01"  # beyond these a time is a placeholder, and does not fit nanoseconds either
 DEFAULTS = {("transactions", "status"): "paid"}
+
+OPTIONAL_KEYS = {("identities", "observed_at")}  # a sighting nobody dated held always
+CONTACT = "source_user_id is an e-mail address or a telephone number: map the customer's number in your system, or a hash of it"
 
 _PAID = "coalesce(lower(trim(status)), 'paid') = 'paid'"
 
@@ -33,10 +37,11 @@ class Staged:
     mapped: frozenset[str]
     read: int
     files: tuple[str, ...]
+    personal: tuple[str, ...] = ()  # columns that are kept as hashes
 
 
-def stage(connection: duckdb.DuckDBPyConnection, raw_table: RawTable, source: str, timezone: str) -> Staged:
-    """Read one raw table and type it. Makes the temp tables ``raw_<table>`` and ``typed_<table>``.
+def stage(connection: duckdb.DuckDBPyConnection, raw_table: RawTable, source: str, timezone: str, personal: Personal) -> Staged:
+    """Read one raw table and type it; personal data becomes hashes. Makes the temp tables ``raw_<table>`` and ``typed_<table>``.
 
     Raises
     ------
@@ -62,10 +67,30 @@ def stage(connection: duckdb.DuckDBPyConnection, raw_table: RawTable, source: st
     values = ", ".join(f"{casts[name].value if name in casts else f'NULL::{kind}'} AS {quote(name)}" for name, kind in columns.items())
     failed = "".join(f", ({made.failed}) AND ({made.value}) IS NULL AS {quote('!' + name)}" for name, made in casts.items() if made.failed)
     cast_rows = f"SELECT _row, _fault, {values}{failed} FROM ({loose})"
-    checked = f"SELECT *, {_reason(table, casts)} AS _reason FROM ({cast_rows})"
-    connection.execute(f"CREATE OR REPLACE TEMP TABLE {typed} AS {_finish(table, columns, casts, checked, source)}")
+    reason = _reason(table, casts, personal, raw_table.hashed)
+    checked = f"SELECT *, {reason} AS _reason FROM ({cast_rows})"
+    secret = _secret_columns(table, casts, types)
+    query = _finish(table, columns, casts, checked, source, {name: _hashed(name, personal, raw_table.hashed) for name in secret})
+    connection.execute(f"CREATE OR REPLACE TEMP TABLE {typed} AS {query}")
     read = int((connection.execute(f"SELECT count(*) FROM {raw}").fetchone() or (0,))[0])
-    return Staged(table, raw, typed, columns, frozenset(raw_table.columns), read, raw_table.files)
+    return Staged(table, raw, typed, columns, frozenset(raw_table.columns), read, raw_table.files, secret)
+
+
+def _secret_columns(table: Table, casts: Mapping[str, Cast], types: Mapping[str, str]) -> tuple[str, ...]:
+    """The columns kept as hashes: identifiers, and profile attributes that are called like personal data."""
+    if table.name == "identities":
+        return ("id_value",)
+    return tuple(name for name in casts if _is_secret(table, name, types[name]))
+
+
+def _is_secret(table: Table, name: str, sql_type: str) -> bool:
+    return table.name == "profiles" and table.column(name) is None and sql_type != "BOOLEAN" and personal_kind(name) is not None
+
+
+def _hashed(name: str, personal: Personal, hashed: bool) -> str:
+    if name == "id_value":
+        return personal.identifier("lower(trim(c.id_type))", "c.id_value", hashed)
+    return personal.attribute(personal_kind(name) or name, f"c.{quote(name)}")
 
 
 def _plan(
@@ -77,7 +102,7 @@ def _plan(
         column = table.column(name)
         if column is None and not table.open_ended:
             raise DataError(f"{table.name} has no column of that name", where=where, got=name, allowed=", ".join(table.names))
-        dtype = column.dtype if column else attribute_dtype(types[name])
+        dtype = column.dtype if column else "string" if _is_secret(table, name, types[name]) else attribute_dtype(types[name])
         casts[name] = cast(dtype, types[name], quote(name), timezone)
         if casts[name].impossible:
             raise DataError(
@@ -94,7 +119,7 @@ def _first_of(cases: list[tuple[str, str]]) -> str:
     return "CASE " + " ".join(f"WHEN {condition} THEN {literal(reason)}" for condition, reason in cases) + " END"
 
 
-def _reason(table: Table, casts: Mapping[str, Cast]) -> str:
+def _reason(table: Table, casts: Mapping[str, Cast], personal: Personal, hashed: bool) -> str:
     """The first thing wrong with a row, most basic first."""
     cases = [("_fault IS NOT NULL", "")]  # replaced below: a fault brings its own text
     for name, made in casts.items():
@@ -105,15 +130,34 @@ def _reason(table: Table, casts: Mapping[str, Cast]) -> str:
     for name in casts:
         column = table.column(name)
         # a whole source may come without times, but a source that has them may not lack one; the same for keys
-        if column and (column.required or name == "ts" or name in table.key):
+        optional = (table.name, name) in OPTIONAL_KEYS
+        if column and (column.required or name == "ts" or name in table.key) and not optional:
             cases.append((f"{quote(name)} IS NULL", f"{name} is missing"))
         if column and column.allowed:
             allowed = ", ".join(literal(value) for value in column.allowed)
             cases.append((f"lower(trim({quote(name)})) NOT IN ({allowed})", f"{name} is not one of {', '.join(column.allowed)}"))
         cases.extend(_range(table, column) if column else [])
+    if "source_user_id" in casts:
+        cases.append((f"regexp_full_match(trim(source_user_id), {literal(f'{EMAIL}|{PHONE}')})", CONTACT))
+    if table.name == "identities":
+        cases += _identity_cases(personal, hashed)
     if table.name == "transactions":
         cases.append((f"{_PAID} AND quantity * amount < 0", "quantity and amount have opposite signs, and status is not refunded"))
     return _first_of(cases).replace("THEN ''", "THEN _fault", 1)
+
+
+def _identity_cases(personal: Personal, hashed: bool) -> list[tuple[str, str]]:
+    # neither type nor value stands in a reason: where the two columns were swapped, the type is a telephone number
+    id_type = "lower(trim(id_type))"
+    cases = [(f"NOT ({personal.is_declared(id_type)})", f"id_type is not one that identity.id_types declares ({personal.declared})")]
+    secret = f"{personal.is_personal(id_type)} AND NOT regexp_matches(id_value, {literal(OURS)})"
+    if hashed:
+        cases.append(
+            (f"{secret} AND NOT regexp_matches(id_value, {literal(THEIRS)})", "id_value is no hash, although the source says hashed: true")
+        )
+    else:
+        cases.append((f"{secret} AND {cleaned(id_type, 'id_value')} = ''", "id_value holds nothing of its type"))
+    return cases
 
 
 def _range(table: Table, column: Column) -> list[tuple[str, str]]:
@@ -125,15 +169,16 @@ def _range(table: Table, column: Column) -> list[tuple[str, str]]:
         return [(condition, f"{column.name} is negative")]
     if column.unit == "0..1":
         return [(f"NOT {name} BETWEEN 0 AND 1", f"{column.name} is not between 0 and 1")]
-    if column.name == "ts":
-        return [
-            (f"{name} < TIMESTAMP '{FIRST_TIME}' OR {name} >= TIMESTAMP '{LAST_TIME}'", f"ts is not between {FIRST_TIME} and {LAST_TIME}")
-        ]
+    if column.name in ("ts", "observed_at"):
+        outside = f"{name} < TIMESTAMP '{FIRST_TIME}' OR {name} >= TIMESTAMP '{LAST_TIME}'"
+        return [(outside, f"{column.name} is not between {FIRST_TIME} and {LAST_TIME}")]
     return []
 
 
-def _finish(table: Table, columns: Mapping[str, str], casts: Mapping[str, Cast], checked: str, source: str) -> str:
-    """Fill what a source may leave out: the source's name, defaults, signs, line numbers, event ids."""
+def _finish(
+    table: Table, columns: Mapping[str, str], casts: Mapping[str, Cast], checked: str, source: str, hashes: Mapping[str, str]
+) -> str:
+    """Fill what a source may leave out: the source's name, defaults, signs, line numbers, event ids. Personal data becomes `hashes`."""
     final = {name: f"c.{quote(name)}" for name in columns}  # qualified: a new value never reads another new value
     if "source" in final and "source" not in casts:
         final["source"] = literal(source)
@@ -142,6 +187,9 @@ def _finish(table: Table, columns: Mapping[str, str], casts: Mapping[str, Cast],
             default = DEFAULTS.get((table.name, column.name))
             word = f"lower(trim({final[column.name]}))"
             final[column.name] = f"coalesce({word}, {literal(default)})" if default else word
+    final.update(hashes)
+    if table.name == "identities":
+        final["id_type"] = "lower(trim(c.id_type))"
     signed = "false"
     if table.name == "transactions":
         signed = f"{final['status']} = 'paid' AND (coalesce({final['quantity']}, 0) < 0 OR coalesce({final['amount']}, 0) < 0)"

@@ -54,8 +54,9 @@ def merge(connection: duckdb.DuckDBPyConnection, staged: Staged, lake_columns: M
     total = int((connection.execute(f"SELECT count(*) FROM {staged.typed} WHERE _reason IS NULL").fetchone() or (0,))[0])
     names = ", ".join(quote(name) for name in columns)
     if table.name in DIMENSIONS:
+        # a sighting without a time has a key too
         new = f"SELECT _row, {names} FROM final_{table.name} WHERE _row NOT IN (SELECT _row FROM {verdicts})"
-        keys = " AND ".join(f"l.{quote(key)} = n.{quote(key)}" for key in table.key)
+        keys = " AND ".join(f"l.{quote(key)} IS NOT DISTINCT FROM n.{quote(key)}" for key in table.key)
         old = f"SELECT {names} FROM ({known}) AS l WHERE NOT EXISTS (SELECT 1 FROM ({new}) AS n WHERE {keys})"
     else:
         new = f"SELECT * FROM ({good})" + (f" WHERE _row NOT IN (SELECT _row FROM {verdicts})" if counts else "")
@@ -96,7 +97,7 @@ def _merge_dimension(
 ) -> int:
     keys, content = _list(table.key), _list(columns)
     final = f"final_{table.name}"
-    joined = " AND ".join(f"n.{quote(key)} = l.{quote(key)}" for key in table.key)
+    joined = " AND ".join(f"n.{quote(key)} IS NOT DISTINCT FROM l.{quote(key)}" for key in table.key)
     # A column the new input does not have keeps its older value: two files may each tell a part of one profile.
     told = staged.mapped | set(table.key)
     values = ", ".join(f"{'n' if name in told else 'l'}.{quote(name)} AS {quote(name)}" for name in columns)

@@ -27,6 +27,8 @@ class RawTable:
         (SQL condition over `relation`, reason): rows to refuse beyond what the contract refuses.
     file_column : str or None
         Column of `relation` that holds the file of each row.
+    hashed : bool
+        The source says that personal identifiers in it are hashes already: they are kept as they are.
     rejects : str or None
         A SELECT (file, reason, row) of lines that could not even be split into columns; run after `relation` was read.
     """
@@ -38,6 +40,7 @@ class RawTable:
     faults: tuple[tuple[str, str], ...] = field(default=())
     file_column: str | None = None
     rejects: str | None = None
+    hashed: bool = False
 
 
 class Source(ABC):

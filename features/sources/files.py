@@ -35,6 +35,7 @@ class TableSettings(Section):
     delimiter: str | None = Field(None, min_length=1, max_length=4, description="CSV: default is what the first line uses of , ; tab |")
     encoding: Literal["utf-8", "latin-1"] = "utf-8"
     header: list[str] | None = Field(None, min_length=1, description="CSV without a header line: the names of its columns")
+    hashed: bool = Field(False, description="identities: personal identifiers are hashes already, made by the source")
 
 
 class FilesSettings(Section):
@@ -138,7 +139,7 @@ class Files(Source):
                 faults.update(dict.fromkeys(expression.faults))
         finally:
             checker.close()
-        self._tables.append(RawTable(table.name, found.relation, columns, tuple(files), tuple(faults), "_file", found.rejects))
+        self._tables.append(RawTable(table.name, found.relation, columns, tuple(files), tuple(faults), "_file", found.rejects, settings.hashed))
         return problems
 
     def _expand(self, path: str | list[str]) -> tuple[list[Path], list[str]]:
