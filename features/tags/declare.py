@@ -15,6 +15,8 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
+from features.definitions import FEATURES
+from features.segments import mask, mistakes, names_of, parse, text_features
 from qianmian.config import Settings
 from qianmian.errors import ConfigError
 from qianmian.schema import TAG_CATEGORIES
@@ -244,6 +246,74 @@ def tier(name: str, category: str, description: str, column: str, names: tuple[s
         return {"edges": quantile_edges(columns[column], len(names))}
 
     return Tag(name, category, description, (column,), rule, how="statistic", fit=fit, values=names, owner=owner)
+
+
+def tag_from_rule(
+    name: str,
+    category: str,
+    description: str,
+    rule: Mapping[str, Any] | Sequence[Mapping[str, Any]],
+    values: Sequence[str | float | bool] = (True,),
+    owner: str = "profile",
+    ttl_days: int = 35,
+    *,
+    default: TagValue = None,
+    kind: Kind = "dynamic",
+) -> Tag:
+    """A tag declared by data: the value of the first rule a customer passes, else `default`.
+
+    Parameters
+    ----------
+    rule : mapping, or sequence of mapping
+        Segment rules (`features.segments`) over features, in order.
+    values : sequence
+        One a rule.
+    default : str, float, bool or None
+        For who passes none; None says unknown.
+
+    Raises
+    ------
+    ConfigError
+        All mistakes together: of the rules, and of the declaration.
+
+    Examples
+    --------
+    >>> tag = tag_from_rule("stocks_up", "behaviour", "large baskets, seldom", {"all": [
+    ...     {"feature": "basket_lines_mean", "operator": ">", "value": 20}, {"feature": "orders_28d", "operator": "<", "value": 2}]}, default=False)
+    >>> tag_values(pa.table({"basket_lines_mean": [30.0, 30.0], "orders_28d": [1.0, 5.0]}), [tag])
+    {'stocks_up': [True, False]}
+    """
+    given = [rule] if isinstance(rule, Mapping) else list(rule)
+    problems = [] if given and len(given) == len(values) else [f"{len(given)} rules and {len(values)} values: there must be one each"]
+    parsed = []
+    for number, data in enumerate(given):
+        try:
+            parsed.append(parse(data, f"rule {number + 1}"))
+        except ConfigError as error:
+            problems += error.problems
+    asked = tuple(dict.fromkeys(feature for one in parsed for feature in names_of(one, "feature")))
+    known = text_features(FEATURES)
+    # a source's own attributes may be of either kind: what they are shows when they are read
+    for one in parsed:
+        problems += [f"a tag is made of features, not of the tag '{other}'" for other in names_of(one, "tag")]
+        problems += [
+            problem
+            for problem in mistakes(one, known, names_of(one, "tag"))
+            if not problem.startswith(("there is no feature", f"feature '{ATTRIBUTE}"))
+        ]
+
+    def made(columns: Columns, _: Given) -> NDArray[Any]:
+        found = np.full(len(next(iter(columns.values()))), default, dtype=object)
+        for one, value in reversed(list(zip(parsed, values, strict=True))):
+            found[mask(one, columns)] = value
+        return found
+
+    words = tuple(dict.fromkeys(value for value in (*values, default) if isinstance(value, str)))
+    tag = Tag(name, category, description, asked, made, kind=kind, values=words, owner=owner, ttl_days=ttl_days)
+    if not problems:
+        return check([tag], known, f"the tag '{name}'")[0]
+    problems += [f"{name}: {problem}" for problem in _mistakes(tag, set(), sorted(known)) if asked or "needs a rule" not in problem]
+    raise ConfigError(problems, where=f"the tag '{name}'")
 
 
 @dataclass(frozen=True)
