@@ -18,6 +18,7 @@ from cli.demo import demo
 from cli.doctor import doctor
 from cli.features import features
 from cli.ingest import ingest
+from cli.journeys import journeys
 from cli.models import models
 from cli.score import score
 from cli.serve import serve
@@ -30,6 +31,7 @@ VERBS: Registry[Callable[..., Any] | typer.Typer] = Registry("verb", {
     "demo": demo,
     "ingest": ingest,
     "features": features,
+    "journeys": journeys,
     "train": train,
     "models": models,
     "score": score,
