@@ -12,9 +12,10 @@ from typing import Any
 from features import snapshot
 from features.builder import Builder
 from features.lake import Lake
+from features.tags.published import publish
 from qianmian.config import Settings
 from qianmian.errors import DataError, UsageError
-from qianmian.schema import CHAMPION
+from qianmian.schema import CHAMPION, registered_name
 from qianmian.workspace import Workspace
 from training.gate import judge
 from training.jobs import JOBS
@@ -141,4 +142,14 @@ def _finish(context: Context, name: str, outcome: Outcome, clock: Clock) -> JobR
     tags = {"as_of": f"{context.as_of:%Y-%m-%d}", "data_digest": context.lake.digest}
     event = registry.register(context.workspace, name, run_id, logged.model_uri, stamp, tags)
     logger.info("registered job=%s version=%s alias=%s", name, event["version"], CHAMPION)
+    for tag, (one_ids, values) in outcome.tags.items():
+        publish(
+            context.workspace,
+            tag,
+            one_ids,
+            values,
+            as_of=context.as_of,
+            model_name=registered_name(name),
+            model_version=str(event["version"]),
+        )
     return JobResult(name, "registered", reason, event["version"], run_id, report)

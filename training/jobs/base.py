@@ -15,6 +15,7 @@ from features.builder import Builder, Built
 from features.dataset import TrainingSet, training_set
 from features.lake import Lake
 from features.spec import FeatureSpec, UserFeatures
+from features.tags.declare import TagValue
 from models.bundle import ModelBundle
 from qianmian.config import Settings
 from qianmian.errors import DataError
@@ -36,6 +37,14 @@ DRIFTING = (
     "amount_365d",
     "touches_total",
     "items_distinct",
+    "days_since_first_event",
+    "days_since_registered",
+    # ids: a code a value, too many to learn from, and new ones every month
+    "first_store",
+    "last_store",
+    "top_store",
+    "last_item",
+    "top_item",
 )
 
 
@@ -53,6 +62,8 @@ class Outcome:
         File name → matplotlib figure.
     example : pyarrow.Table
         A few input rows of the registered model.
+    tags : dict of str to (sequence, sequence)
+        Tag → one_ids and their values, published with the model once it is registered (`features.tags.published`).
     """
 
     bundle: ModelBundle
@@ -61,6 +72,7 @@ class Outcome:
     parameters: dict[str, Any]
     figures: Mapping[str, Figure]
     example: pa.Table
+    tags: Mapping[str, tuple[Sequence[str], Sequence[TagValue]]] = field(default_factory=dict)
 
 
 @dataclass

@@ -14,6 +14,7 @@ from features.spec import FeatureSpec
 from models.bundle import ModelBundle
 from models.classify.churn import ChurnClassifier
 from qianmian.errors import DataError
+from qianmian.schema import RISK_BANDS
 from training import plots
 from training.gate import Rule
 from training.jobs.base import Context, Job, Outcome, snapshots
@@ -105,7 +106,9 @@ def run(context: Context) -> Outcome:
         "rows": len(all_y),
         **model.get_params(),
     }
-    return Outcome(bundle, report, rules, parameters, figures, _example(context, spec))
+    return Outcome(
+        bundle, report, rules, parameters, figures, _example(context, spec), {"churn_risk": _risk(context, model, active_days, spec)}
+    )
 
 
 def _report(
@@ -125,6 +128,15 @@ def _report(
     differences = {f"auc:{name}": paired_difference(CLASSIFICATION["auc"], y, p, ranking) for name, ranking in rankings.items()}
     differences |= {f"{metric}:base rate": paired_difference(CLASSIFICATION[metric], y, p, constant) for metric in ("brier", "log_loss")}
     return EvalReport(metrics, baselines, differences)
+
+
+def _risk(context: Context, model: ChurnClassifier, active_days: int, spec: FeatureSpec) -> tuple[list[str], list[str]]:
+    """The risk band of every customer asked today."""
+    profile = context.profile(context.as_of, spec).take(asked(context, context.as_of, active_days))
+    if not len(profile.one_ids):
+        return [], []
+    places = np.searchsorted(np.asarray(context.settings.churn.risk_bands), model.predict_proba(profile.values)[:, 1], side="right")
+    return profile.one_ids.tolist(), np.asarray(RISK_BANDS)[places].tolist()
 
 
 def _example(context: Context, spec: FeatureSpec) -> pa.Table:
