@@ -126,6 +126,21 @@ class IdentitySettings(Section):
         return self
 
 
+class LinkingSettings(Section):
+    """`qianmian identity link`: store records of people that share no identifier."""
+
+    threshold: float = Field(0.9, gt=0, le=1, description="at least this probable: one person")
+    review_low: float = Field(0.2, ge=0, lt=1, description="from here up to the threshold a person decides")
+    max_block_records: int = Field(500, ge=2, description="a value shared by more records brings none of them together")
+    max_pairs: int = Field(50_000_000, ge=1, description="more pairs to compare are refused")
+
+    @model_validator(mode="after")
+    def _band(self) -> Self:
+        if self.review_low > self.threshold:
+            raise ValueError("review_low must not be above threshold")
+        return self
+
+
 class ServingSettings(Section):
     """`qianmian serve`."""
 
@@ -142,6 +157,7 @@ class Settings(Section):
     lifecycle: LifecycleSettings = Field(default_factory=LifecycleSettings)
     lookalike: LookalikeSettings = Field(default_factory=LookalikeSettings)
     identity: IdentitySettings = Field(default_factory=IdentitySettings)
+    linking: LinkingSettings = Field(default_factory=LinkingSettings)
     serving: ServingSettings = Field(default_factory=ServingSettings)
 
 

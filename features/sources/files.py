@@ -99,10 +99,13 @@ class Files(Source):
         where = f"tables.{name}"
         if name not in TABLES:
             return [f"{where}: there is no such table{_close(name, TABLES)}; the tables are {', '.join(TABLES)}"]
+        return self._add_table(TABLES[name], entry, where)
+
+    def _add_table(self, table: Table, entry: Any, where: str) -> list[str]:
+        name = table.name
         settings, problems = _validated(TableSettings, entry, where)
         if settings is None:
             return problems
-        table = TABLES[name]
         problems += _name_problems(table, settings.columns, where)
         files, missing = self._expand(settings.path)
         problems += [f"{where}.path: {problem}" for problem in missing]
