@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
-from features.identity.one_id import Resolver, SingleSourceResolver, resolve
+from features.identity.graph import GraphResolver
+from features.identity.ledger import Ledger
+from features.identity.one_id import Resolution, Resolver, SingleSourceResolver
+from features.identity.pii import hash_value
+from features.identity.resolve import changes, resolve
 
-__all__ = ["Resolver", "SingleSourceResolver", "resolve"]
+__all__ = ["GraphResolver", "Ledger", "Resolution", "Resolver", "SingleSourceResolver", "changes", "hash_value", "resolve"]

@@ -5,13 +5,15 @@ from __future__ import annotations
 import shutil
 import time
 import uuid
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
+from datetime import datetime
 from pathlib import Path
 
 import duckdb
 
-from features.identity import SingleSourceResolver
+from features.identity import GraphResolver
 from features.identity.pii import Personal, remember_key
+from features.identity.resolve import commit
 from features.ingest.contract import Staged, stage
 from features.ingest.merge import Merged, flag_queries, merge
 from features.ingest.refused import explain, quarantine, refused_rows
@@ -26,7 +28,9 @@ from qianmian.workspace import Workspace
 __all__ = ["IngestReport", "TableReport", "ingest"]
 
 
-def ingest(workspace: Workspace, source: Source, progress: Callable[[str], None] | None = None) -> IngestReport:
+def ingest(
+    workspace: Workspace, source: Source, progress: Callable[[str], None] | None = None, decided_at: datetime | None = None
+) -> IngestReport:
     """Read `source` into the lake of `workspace`; all tables change together or none does.
 
     Parameters
@@ -37,6 +41,8 @@ def ingest(workspace: Workspace, source: Source, progress: Callable[[str], None]
         From `features.sources.SOURCES`.
     progress : callable, optional
         Called with one line a step.
+    decided_at : datetime, optional
+        When the records were linked, for the merge ledger.
 
     Returns
     -------
@@ -78,20 +84,19 @@ def ingest(workspace: Workspace, source: Source, progress: Callable[[str], None]
                 if any(staged.personal for staged, _, report in outcomes if report.kept):
                     remember_key(workspace, personal.key)
                 if queries or "customers" not in lake.states():
-                    say("writing the lake")
-                    lake.commit(connection, {**queries, "customers": _customers(connection, lake, queries)})
+                    say("resolving customers and writing the lake")
+                    for name in TABLES:  # as the lake is about to be: rows and customers change in one commit
+                        connection.execute(f"CREATE OR REPLACE VIEW {name} AS {queries.get(name, f'SELECT * FROM lake_{name}')}")
+                    new = [merged.new for staged, merged, _ in outcomes if staged.table.name == "identities"]
+                    changed = " UNION ".join(
+                        f"SELECT source, source_user_id FROM ({rows})" for rows in new or ["SELECT * FROM lake_identities WHERE false"]
+                    )
+                    commit(lake, connection, queries, GraphResolver(workspace, decided_at), changed)
     finally:
         connection.close()
         shutil.rmtree(scratch, ignore_errors=True)
     tables = {staged.table.name: report for staged, _, report in outcomes}
     return IngestReport(source.name, tables, time.perf_counter() - begun, lake.digest)
-
-
-def _customers(connection: duckdb.DuckDBPyConnection, lake: Lake, queries: Mapping[str, str]) -> str:
-    """The query of the `customers` table over what the lake is about to be: rows and customers change in one commit."""
-    for name in TABLES:
-        connection.execute(f"CREATE OR REPLACE VIEW {name} AS {queries.get(name, f'SELECT * FROM lake_{name}')}")
-    return SingleSourceResolver().query(lake)
 
 
 def _one_table(
