@@ -152,6 +152,7 @@ class Settings(Section):
     """Everything that can be set, with its default. `qianmian.yaml` in the workspace may override any of it."""
 
     seed: int = 0
+    pack: str | None = Field(None, description="industry pack: its name, or a path; its settings lie under these")
     recommend: RecommendSettings = Field(default_factory=RecommendSettings)
     churn: ChurnSettings = Field(default_factory=ChurnSettings)
     lifecycle: LifecycleSettings = Field(default_factory=LifecycleSettings)
@@ -175,12 +176,12 @@ def read_yaml(path: Path) -> Any:
 
 
 def load_settings(path: Path) -> Settings:
-    """Settings from `path`, or the defaults where the file does not exist.
+    """Settings from `path`, over those of the pack it chooses, over the defaults; the defaults where the file does not exist.
 
     Raises
     ------
     ConfigError
-        With every mistake in the file.
+        With every mistake in the file, and in the pack.
 
     Examples
     --------
@@ -189,7 +190,18 @@ def load_settings(path: Path) -> Settings:
     """
     if not path.exists():
         return Settings()
+    from qianmian.packs import under  # which is made of the sections above
+
+    given, problems = read_yaml(path) or {}, []
+    if isinstance(given, dict):
+        try:
+            given = under(given, path.parent)
+        except ConfigError as error:
+            problems = error.problems
     try:
-        return Settings.model_validate(read_yaml(path) or {})
+        settings = Settings.model_validate(given)
     except ValidationError as error:
-        raise ConfigError(problems_of(error), where=str(path)) from error
+        raise ConfigError([*problems, *problems_of(error)], where=str(path)) from error
+    if problems:
+        raise ConfigError(problems, where=str(path))
+    return settings

@@ -15,6 +15,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
+from features.algebra import Feature
 from features.definitions import FEATURES
 from features.segments import mask, mistakes, names_of, parse, text_features
 from qianmian.config import Settings
@@ -259,6 +260,7 @@ def tag_from_rule(
     *,
     default: TagValue = None,
     kind: Kind = "dynamic",
+    features: Sequence[Feature] = FEATURES,
 ) -> Tag:
     """A tag declared by data: the value of the first rule a customer passes, else `default`.
 
@@ -270,6 +272,8 @@ def tag_from_rule(
         One a rule.
     default : str, float, bool or None
         For who passes none; None says unknown.
+    features : sequence of Feature
+        What a rule may ask about; default: the features of the house.
 
     Raises
     ------
@@ -292,7 +296,7 @@ def tag_from_rule(
         except ConfigError as error:
             problems += error.problems
     asked = tuple(dict.fromkeys(feature for one in parsed for feature in names_of(one, "feature")))
-    known = text_features(FEATURES)
+    known = text_features(features)
     # a source's own attributes may be of either kind: what they are shows when they are read
     for one in parsed:
         problems += [f"a tag is made of features, not of the tag '{other}'" for other in names_of(one, "tag")]

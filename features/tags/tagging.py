@@ -9,10 +9,12 @@ from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
 from features.builder import Builder, Built
-from features.tags import TAGS, published
+from features.packs import tags_for
+from features.tags import published
 from features.tags.declare import ATTRIBUTE, Fitted, Tag, TagFacts, TagValue, fit_tags, tag_values
 from features.tags.silence import SOURCES, silence_columns
 from qianmian.config import Settings
+from qianmian.packs import pack_digest
 from qianmian.workspace import Workspace
 
 if TYPE_CHECKING:
@@ -23,7 +25,7 @@ Values = dict[str, list[TagValue]]
 
 def declared_tags(settings: Settings) -> list[Tag]:
     """Every tag that is declared under these settings."""
-    return list(TAGS.values())
+    return tags_for(settings)
 
 
 def make_tags(builder: Builder, built: Built, settings: Settings) -> tuple[Values, dict[str, TagFacts]]:
@@ -75,7 +77,9 @@ def tags_digest(settings: Settings, workspace: Workspace) -> str:
         for tag in tags
     ]
     models = published.stamp(workspace, [tag.name for tag in tags if tag.how == "model"])
-    return hashlib.sha256(json.dumps([declared, models, settings.lifecycle.model_dump()], sort_keys=True).encode()).hexdigest()[:16]
+    return hashlib.sha256(
+        json.dumps([declared, models, settings.lifecycle.model_dump(), pack_digest(settings.pack)], sort_keys=True).encode()
+    ).hexdigest()[:16]
 
 
 def tag_facts(snapshot: Snapshot, row: int, now: datetime) -> dict[str, dict[str, dict[str, Any]]]:

@@ -1,0 +1,333 @@
+"""Industry packs: what a trade calls its events, how its customers' rhythm is judged, what runs out when, and its own tags, as data.
+
+A pack is a folder with a ``pack.yaml``; those that ship lie in ``packs/``. ``pack: NAME`` in qianmian.yaml chooses one, ``pack: ./FOLDER`` one's own.
+What a pack declares about features and tags is checked where features are known (`features.packs`).
+"""
+
+from __future__ import annotations
+
+import difflib
+import hashlib
+import importlib.resources
+from collections.abc import Iterable, Mapping
+from functools import lru_cache
+from pathlib import Path
+from typing import Annotated, Any, get_args
+
+from pydantic import AfterValidator, BaseModel, Field, ValidationError, model_validator
+
+from qianmian.config import LifecycleSettings, Section, read_yaml
+from qianmian.errors import ConfigError
+from qianmian.schema import EVENT_TYPES, TAG_CATEGORIES
+
+FILE = "pack.yaml"
+Scalar = str | float | bool
+Word = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]*$", max_length=64)]
+
+
+def _one_of(allowed: tuple[str, ...], what: str) -> AfterValidator:
+    def check(value: str) -> str:
+        if value not in allowed:
+            raise ValueError(f"'{value}' is no {what}{_close(value, allowed)}; allowed: {', '.join(allowed)}")
+        return value
+
+    return AfterValidator(check)
+
+
+class Threshold(Section):
+    """A lifecycle setting of the trade and why it is so."""
+
+    value: float = Field(gt=0)
+    because: str = Field(min_length=10, description="the reason, for whoever wonders")
+
+
+class Cycle(Section):
+    """How long what was bought lasts."""
+
+    days: float = Field(gt=0, le=3650, description="from one purchase to when the next is due")
+    spread: float = Field(ge=0, description="standard deviation between customers, days")
+    categories: list[str] = Field(
+        default_factory=list, description="categories of items (whole, as the lake has them); default: the cycle's own name"
+    )
+    source: str = Field(min_length=10, description="where the number comes from")
+
+    @model_validator(mode="after")
+    def _plausible(self) -> Cycle:
+        if self.spread >= self.days:
+            raise ValueError(f"the spread ({self.spread:g} days) must be below the cycle ({self.days:g} days): nothing would ever be due")
+        return self
+
+
+class PackCondition(Section):
+    """One comparison a row must pass."""
+
+    column: str
+    operator: str = "=="
+    value: Scalar | list[Scalar]
+
+
+class PackFeature(Section):
+    """A feature of the trade, as `features.algebra.Feature` declares one."""
+
+    name: Word
+    view: str
+    aggregate: str
+    column: str = ""
+    where: list[PackCondition] = Field(default_factory=list)
+    window_days: int | None = None
+    over: str = ""
+    default: float | str = 0.0
+    unit: str = ""
+    description: str = Field(min_length=1)
+
+
+class PackValue(Section):
+    """A value of a tag, and the segment rule a customer passes who has it."""
+
+    value: Scalar
+    when: dict[str, Any]
+
+
+class PackTag(Section):
+    """A tag of the trade: the value of the first rule a customer passes."""
+
+    name: Word
+    category: Annotated[str, _one_of(TAG_CATEGORIES, "tag category")]
+    description: str = Field(min_length=1)
+    values: list[PackValue] = Field(min_length=1)
+    default: Scalar | None = Field(None, description="for who passes none; null: unknown")
+    owner: str = "profile"
+    ttl_days: int = Field(35, ge=1)
+
+
+class ShopCategory(Section):
+    """A category of the made-up shop."""
+
+    price: float = Field(gt=0, description="typical list price")
+    cycle: str | None = Field(None, description="the replenishment cycle its items follow")
+    child_months: tuple[float, float] | None = Field(None, description="bought only while the child is of this age; before birth negative")
+
+
+class ShopKind(Section):
+    """A kind of people of the made-up shop."""
+
+    share: float = Field(gt=0, le=1)
+    gender: str
+    age_band: str
+    region: str
+    income_band: str
+    lift: float = Field(0.0, ge=-1, le=1, description="what a contact does to their orders of the week")
+    likes: list[str] = Field(min_length=1, description="its favourite categories")
+
+
+class Shop(Section):
+    """The trade's made-up shop, for `ingest synthetic` and the tests."""
+
+    customers: int = Field(300, ge=20)
+    days: int = Field(365, ge=60)
+    seed: int = 0
+    gap_days: tuple[float, float, float] = Field((9.0, 3.0, 45.0), description="days between orders: median, least, most")
+    categories: dict[str, ShopCategory] = Field(min_length=1)
+    kinds: list[ShopKind] = Field(min_length=1)
+    event_names: dict[str, str] = Field(default_factory=dict, description="event type → what the trade's systems call it")
+
+
+class Pack(Section):
+    """One industry pack."""
+
+    title: str = Field(min_length=1)
+    description: str = Field(min_length=1)
+    events: dict[str, Annotated[str, _one_of(EVENT_TYPES, "event type")]] = Field(
+        default_factory=dict, description="raw event name (capitals and outer blanks do not count) → event type"
+    )
+    lifecycle: dict[Annotated[str, _one_of(tuple(LifecycleSettings.model_fields), "lifecycle setting")], Threshold] = Field(
+        default_factory=dict
+    )
+    replenishment: dict[Word, Cycle] = Field(default_factory=dict)
+    features: list[PackFeature] = Field(default_factory=list)
+    tags: list[PackTag] = Field(default_factory=list)
+    synthetic: Shop | None = None
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """What it says about the settings, in the shape of qianmian.yaml."""
+        return {"lifecycle": {name: threshold.value for name, threshold in self.lifecycle.items()}} if self.lifecycle else {}
+
+    def event_type(self, expression: str) -> str:
+        """SQL: the event type of a raw event name; what the pack does not know stays as it is.
+
+        Examples
+        --------
+        >>> Pack(title="T", description="D", events={"Add to bag": "cart"}).event_type("kind")
+        "coalesce(CASE lower(trim((kind)::VARCHAR)) WHEN 'add to bag' THEN 'cart' END, (kind)::VARCHAR)"
+        """
+        if not self.events:
+            return expression
+        cases = " ".join(f"WHEN {_literal(_plain(raw))} THEN {_literal(kind)}" for raw, kind in self.events.items())
+        return f"coalesce(CASE lower(trim(({expression})::VARCHAR)) {cases} END, ({expression})::VARCHAR)"
+
+
+def shipped() -> dict[str, Path]:
+    """The packs that come with the project: name → folder."""
+    root = Path(str(importlib.resources.files("packs")))
+    return {folder.name: folder for folder in sorted(root.iterdir()) if (folder / FILE).is_file()}
+
+
+def locate(chosen: str, relative_to: Path) -> Path:
+    """The file of the pack that was asked for: by name, or by path when it has a slash or begins with a dot.
+
+    Raises
+    ------
+    ConfigError
+        There is none.
+    """
+    if "/" in chosen or "\\" in chosen or chosen.startswith("."):
+        path = (relative_to / Path(chosen).expanduser()).resolve()
+        file = path / FILE if path.is_dir() else path
+        if not file.is_file():
+            raise ConfigError([f"pack: '{chosen}': there is no {file}"], where=str(relative_to), hint="docs/packs.md says how to write one")
+        return file
+    packs = shipped()
+    if chosen not in packs:
+        problem = f"pack: there is no pack '{chosen}'{_close(chosen, packs)}; allowed: {', '.join(packs)}, or a path such as ./my-pack"
+        raise ConfigError([problem], where=str(relative_to))
+    return packs[chosen] / FILE
+
+
+def load_pack(chosen: str, relative_to: Path = Path()) -> Pack:
+    """Read a pack and check it.
+
+    Raises
+    ------
+    ConfigError
+        With every mistake, its path in the file and what is allowed.
+
+    Examples
+    --------
+    >>> load_pack("beauty").title
+    'Beauty and personal care'
+    """
+    file = locate(chosen, relative_to)
+    return _read(file, file.stat().st_mtime_ns)
+
+
+def pack_digest(chosen: str | None) -> str:
+    """Digest of what a pack says; '' for none.
+
+    Examples
+    --------
+    >>> pack_digest(None), len(pack_digest("beauty"))
+    ('', 16)
+    """
+    return hashlib.sha256(load_pack(chosen).model_dump_json().encode()).hexdigest()[:16] if chosen else ""
+
+
+def under(given: Mapping[str, Any], folder: Path) -> dict[str, Any]:
+    """The contents of a qianmian.yaml with those of its pack beneath: what the user wrote wins, key by key.
+
+    Raises
+    ------
+    ConfigError
+        The pack is not there or has mistakes.
+    """
+    chosen = given.get("pack")
+    if not isinstance(chosen, str):
+        return dict(given)
+    pack, file = load_pack(chosen, folder), locate(chosen, folder)
+    merged: dict[str, Any] = {**given, "pack": str(file.parent if file.name == FILE else file) if chosen not in shipped() else chosen}
+    for section, values in pack.settings.items():
+        own = given.get(section) or {}
+        merged[section] = {**values, **own} if isinstance(own, dict) else own
+    return merged
+
+
+@lru_cache(maxsize=32)
+def _read(file: Path, changed: int) -> Pack:
+    try:
+        pack = Pack.model_validate(read_yaml(file) or {})
+    except ValidationError as error:
+        raise ConfigError([f"{file}: {_told(found)}" for found in error.errors()], where="the pack", hint=f"correct {file}") from error
+    problems = [f"{file}: {problem}" for problem in _mistakes(pack)]
+    if problems:
+        raise ConfigError(problems, where="the pack", hint=f"correct {file}")
+    return pack
+
+
+def _told(found: Any) -> str:
+    path = ".".join(str(part) for part in found["loc"] if part != "[key]") or "(whole file)"
+    if found["type"] == "extra_forbidden":
+        allowed = _keys_at(found["loc"][:-1])
+        return f"{path}: there is no such key{_close(str(found['loc'][-1]), allowed)}; allowed: {', '.join(allowed)}"
+    return f"{path}: {str(found['msg']).removeprefix('Value error, ')}"
+
+
+def _keys_at(path: Iterable[str | int]) -> list[str]:
+    """The keys of the part of a pack at a path: fields of models, through lists and mappings."""
+    kind: Any = Pack
+    for part in path:
+        is_model = isinstance(kind, type) and issubclass(kind, BaseModel)
+        kind = kind.model_fields[str(part)].annotation if is_model else get_args(kind)[-1]  # list[X], dict[K, X]
+        models = [option for option in get_args(kind) if isinstance(option, type) and issubclass(option, BaseModel)]
+        if type(None) in get_args(kind) and models:  # X | None
+            kind = models[0]
+    return list(kind.model_fields) if isinstance(kind, type) and issubclass(kind, BaseModel) else []
+
+
+def _mistakes(pack: Pack) -> Iterable[str]:
+    """What only shows when the parts are seen together."""
+    plain: dict[str, str] = {}
+    for raw in pack.events:
+        if _plain(raw) in plain:
+            yield f"events.{raw}: the same name as '{plain[_plain(raw)]}' (capitals and outer blanks do not count)"
+        plain[_plain(raw)] = raw
+    try:
+        LifecycleSettings.model_validate(pack.settings.get("lifecycle", {}))
+    except ValidationError as error:
+        yield from (f"lifecycle.{found['loc'][0]}.value: {found['msg']}" for found in error.errors())
+    owner: dict[str, str] = {}
+    for name, cycle in pack.replenishment.items():
+        for category in cycle.categories or [name]:
+            if category in owner:
+                yield f"replenishment.{name}.categories: '{category}' has a cycle already, {owner[category]}"
+            owner[category] = name
+        if len({"/" in category for category in cycle.categories}) > 1:
+            yield f"replenishment.{name}.categories: whole categories (with /) and broadest ones (without) cannot be in one cycle"
+    for kind, names in (("features", pack.features), ("tags", pack.tags)):
+        seen = set[str]()
+        for number, one in enumerate(names):
+            if one.name in seen:
+                yield f"{kind}.{number}.name: '{one.name}' is declared twice"
+            seen.add(one.name)
+    if pack.synthetic is not None:
+        yield from _shop_mistakes(pack, pack.synthetic)
+
+
+def _shop_mistakes(pack: Pack, shop: Shop) -> Iterable[str]:
+    for name, category in shop.categories.items():
+        if category.cycle is not None and category.cycle not in pack.replenishment:
+            yield f"synthetic.categories.{name}.cycle: no cycle '{category.cycle}'; allowed: {', '.join(pack.replenishment) or 'none'}"
+    for number, kind in enumerate(shop.kinds):
+        for liked in kind.likes:
+            if liked not in shop.categories:
+                yield f"synthetic.kinds.{number}.likes: no category '{liked}'; allowed: {', '.join(shop.categories)}"
+    if abs(sum(kind.share for kind in shop.kinds) - 1) > 1e-6:
+        yield f"synthetic.kinds: the shares make {sum(kind.share for kind in shop.kinds):g}, not 1"
+    meaning = {_plain(raw): kind for raw, kind in pack.events.items()}
+    for kind_, raw in shop.event_names.items():
+        if meaning.get(_plain(raw)) != kind_:
+            yield f"synthetic.event_names.{kind_}: the pack's events do not read '{raw}' as {kind_}"
+    if not shop.gap_days[1] <= shop.gap_days[0] <= shop.gap_days[2] or shop.gap_days[1] <= 0:
+        yield "synthetic.gap_days: median, least and most, all above 0, least ≤ median ≤ most"
+
+
+def _plain(raw: str) -> str:
+    return raw.strip().lower()
+
+
+def _literal(text: str) -> str:
+    return "'" + text.replace("'", "''") + "'"
+
+
+def _close(name: str, allowed: Iterable[str]) -> str:
+    close = difflib.get_close_matches(name, list(allowed), n=1)
+    return f" (did you mean {close[0]}?)" if close else ""
