@@ -16,6 +16,7 @@ from qianmian.workspace import Workspace
 if TYPE_CHECKING:
     from features.ingest import IngestReport
     from features.sources import Source
+    from qianmian.packs import Pack
 
 OPTION_OF = {"config_path": "--config"}  # a source's parameter → our option, where the two differ
 
@@ -37,10 +38,14 @@ def ingest(
 ) -> None:
     """Read a source into the lake. Ingesting the same rows twice changes nothing; refused rows go to quarantine with a reason."""
     from features.ingest import ingest as run_ingest
+    from features.packs import pack_of
+    from qianmian.config import load_settings
 
     output = Output(as_json)
-    made = make_source(source, {"config_path": config, "customers": customers, "days": days, "seed": seed})
     place = Workspace.locate(workspace)
+    made = make_source(
+        source, {"config_path": config, "customers": customers, "days": days, "seed": seed}, pack_of(load_settings(place.config_file))
+    )
     with output.working():
         report = run_ingest(place, made, output.step)
     output.result({"workspace": place.root, **report.as_dict()})
@@ -48,8 +53,8 @@ def ingest(
     output.say(f"{place.root}: lake {report.digest}, {report.seconds:.1f} s. Next: qianmian features, or qianmian train all")
 
 
-def make_source(name: str, given: dict[str, Any]) -> Source:
-    """The source of that name with the options given for it.
+def make_source(name: str, given: dict[str, Any], pack: Pack | None = None) -> Source:
+    """The source of that name with the options given for it, and the industry pack where it reads one.
 
     Raises
     ------
@@ -59,7 +64,8 @@ def make_source(name: str, given: dict[str, Any]) -> Source:
     from features.sources import SOURCES
 
     factory = SOURCES[name]
-    takes = inspect.signature(factory).parameters
+    takes = dict(inspect.signature(factory).parameters)
+    reads_pack = takes.pop("pack", None) is not None
     options = {key: value for key, value in given.items() if value is not None}
     wrong = [OPTION_OF.get(key, f"--{key}") for key in options if key not in takes]
     if wrong:
@@ -74,7 +80,7 @@ def make_source(name: str, given: dict[str, Any]) -> Source:
         raise UsageError(
             f"the source '{name}' needs {', '.join(missing)}", where="qianmian ingest", hint=f"qianmian ingest {name} {missing[0]} FILE"
         )
-    return factory(**options)
+    return factory(**options, pack=pack) if reads_pack else factory(**options)
 
 
 def show_report(output: Output, report: IngestReport) -> None:

@@ -21,6 +21,7 @@ from features.sources.casting import cast as cast_sql
 from features.sources.expressions import ExpressionChecker, csv_rejects, csv_relation
 from qianmian.config import Section, problems_of, read_yaml
 from qianmian.errors import ConfigError, DataError
+from qianmian.packs import Pack
 from qianmian.schema import TABLES, Table
 
 CSV_ENDINGS = (".csv", ".tsv", ".txt", ".csv.gz", ".tsv.gz", ".txt.gz")
@@ -53,6 +54,8 @@ class Files(Source):
     ----------
     config_path : str or Path
         The `sources.yaml`; relative paths in it start at its folder.
+    pack : Pack, optional
+        The industry pack: `event_type` may hold the names of its trade.
 
     Raises
     ------
@@ -61,7 +64,8 @@ class Files(Source):
         expressions that DuckDB refuses or that name a missing column, unknown time zones.
     """
 
-    def __init__(self, config_path: str | Path) -> None:
+    def __init__(self, config_path: str | Path, pack: Pack | None = None) -> None:
+        self.pack = pack
         self.config_path = Path(config_path).expanduser().absolute()
         if not self.config_path.is_file():
             raise ConfigError(["there is no such file"], where=str(self.config_path), hint="write one; docs/data.md shows how")
@@ -139,6 +143,8 @@ class Files(Source):
                 if impossible:
                     problems.append(f"{where}.columns.{name}: {text!r} is {expression.sql_type}, not {NOUNS[dtype]}: {impossible}")
                 columns[name] = expression.value
+                if self.pack is not None and (table.name, name) == ("events", "event_type"):
+                    columns[name] = self.pack.event_type(expression.value)
                 faults.update(dict.fromkeys(expression.faults))
         finally:
             checker.close()

@@ -14,27 +14,18 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from features.sources.base import RawTable, Source
+from features.sources.market import Market
 from qianmian.errors import UsageError
+from qianmian.packs import Pack
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
 
 START = np.datetime64("2024-01-01T00:00:00", "us")
-CATEGORIES = (
-    "grocery/dairy", "grocery/bakery", "grocery/drinks", "home/cleaning", "home/kitchen", "home/garden",
-    "beauty/skin", "beauty/hair", "beauty/scent", "baby/care", "baby/food", "baby/toys",
-)  # fmt: skip
 ITEMS_PER_CATEGORY = 20
 FAVOURITES = 6  # items a person buys again and again
 EFFECT_DAYS = 7  # a campaign works for so long
 PROPENSITY = 0.5  # of being contacted, drawn by lot
-# four kinds of people: what they look like, and what a contact does to their orders in the week after it
-SEGMENTS: tuple[dict[str, Any], ...] = (
-    {"gender": "female", "age_band": "25-34", "region": "north", "income_band": "50-74K", "lift": 0.30},
-    {"gender": "male", "age_band": "35-44", "region": "south", "income_band": "75-99K", "lift": 0.12},
-    {"gender": "female", "age_band": "45-54", "region": "east", "income_band": "35-49K", "lift": 0.0},
-    {"gender": "male", "age_band": "55-64", "region": "west", "income_band": "Under 35K", "lift": -0.35},
-)
 CITIES = {"north": "Northam", "south": "Southend", "east": "Eastbourne", "west": "Westbury"}
 ATTRIBUTE_FIDELITY = 0.7  # how often a person looks like the rest of the segment
 
@@ -58,6 +49,8 @@ class Synthetic(Source):
         Length of the history from 2024-01-01, at least 60.
     seed : int
         The same seed gives the same rows.
+    pack : Pack, optional
+        Draw the shop of this trade; what is not given is as the pack says.
 
     Examples
     --------
@@ -70,7 +63,13 @@ class Synthetic(Source):
 
     name = "synthetic"
 
-    def __init__(self, customers: int = 1000, days: int = 365, seed: int = 0) -> None:
+    def __init__(self, customers: int | None = None, days: int | None = None, seed: int | None = None, pack: Pack | None = None) -> None:
+        shop = pack.synthetic if pack is not None else None
+        usual = (shop.customers, shop.days, shop.seed) if shop is not None else (1000, 365, 0)
+        customers, days, seed = (ours if given is None else given for given, ours in zip((customers, days, seed), usual, strict=True))
+        self.market = Market.of(shop, pack.replenishment) if pack is not None and shop is not None else Market()
+        # raw rows carry the trade's names, and are read as `files` would read them
+        self.event_type = pack.event_type('"event_type"') if pack is not None else '"event_type"'
         if customers < 20 or days < 60:
             raise UsageError(
                 "too small a shop to learn from", got=f"customers={customers}, days={days}", allowed="customers ≥ 20, days ≥ 60"
@@ -79,7 +78,7 @@ class Synthetic(Source):
 
     @cached_property
     def _world(self) -> World:
-        return generate(self.customers, self.days, self.seed)
+        return generate(self.customers, self.days, self.seed, self.market)
 
     def truth(self) -> dict[str, pd.DataFrame]:
         """What no model may see.
@@ -103,6 +102,8 @@ class Synthetic(Source):
             view = f"synthetic_{table}"
             connection.register(view, rows)
             columns = {name: f'"{name}"' for name in rows.column_names}
+            if table == "events":
+                columns["event_type"] = self.event_type
             if table == "identities":  # as a company would hand them over: no telephone number in the clear
                 columns["id_value"] = "sha256('synthetic' || id_value)"
             raw.append(
@@ -113,27 +114,31 @@ class Synthetic(Source):
         return raw
 
 
-def generate(customers: int, days: int, seed: int) -> World:
+def generate(customers: int, days: int, seed: int, market: Market | None = None) -> World:
     """Draw a whole shop. Every part has its own random stream, so that one part's size does not change another part."""
-    streams = np.random.default_rng(seed).spawn(6)
-    items = _items(streams[0])
-    people = _people(streams[1], customers, days)
+    market = market or Market()
+    streams = np.random.default_rng(seed).spawn(7)
+    items = _items(streams[0], market)
+    people = _people(streams[1], customers, days, market)
+    if market.child_months:  # day on which the person's child is born, from eight months after the beginning to four years before
+        people["born"] = streams[6].uniform(-1460.0, 240.0, customers)
     accounts, identities, profiles = _accounts(streams[2], people)
     orders, touches, effects, campaigns = _orders(streams[3], people, days)
-    lines, cycles = _lines(streams[4], people, orders, items, days)
-    transactions, events = _records(streams[5], people, orders, lines, items, accounts, days)
+    lines, cycles = _lines(streams[4], people, orders, items, days, market)
+    transactions, events = _records(streams[5], people, orders, lines, items, accounts, days, market)
     touches = _with_account(touches, accounts, np.zeros(len(touches["person"]), dtype=np.int64))
     person_ids = _names("p", np.arange(customers))
     truth = {
         "persons": pd.DataFrame({
             "person_id": person_ids, "segment": people["segment"], "started_at": _when(people["start"]),
             "churned_at": _when(people["churn"]), "mean_gap_days": people["gap"],
+            **({"child_born_at": _when(people["born"])} if "born" in people else {}),
         }),
         "accounts": pd.DataFrame({
             "person_id": person_ids[accounts["person"]], "source": accounts["source"], "source_user_id": accounts["source_user_id"],
         }),
         "preferences": pd.DataFrame({
-            "person_id": np.repeat(person_ids, len(CATEGORIES)), "category": np.tile(np.array(CATEGORIES), customers),
+            "person_id": np.repeat(person_ids, len(market.categories)), "category": np.tile(np.array(market.categories), customers),
             "share": people["taste"].ravel(),
         }),
         "cycles": pd.DataFrame({
@@ -149,35 +154,41 @@ def generate(customers: int, days: int, seed: int) -> World:
     return World({name: pa.table(dict(columns)) for name, columns in tables.items()}, truth)
 
 
-def _items(rng: np.random.Generator) -> dict[str, Any]:
-    count = len(CATEGORIES) * ITEMS_PER_CATEGORY
-    category = np.repeat(np.arange(len(CATEGORIES)), ITEMS_PER_CATEGORY)
-    level = rng.lognormal(1.5, 0.5, len(CATEGORIES))[category]
+def _items(rng: np.random.Generator, market: Market) -> dict[str, Any]:
+    count = len(market.categories) * ITEMS_PER_CATEGORY
+    category = np.repeat(np.arange(len(market.categories)), ITEMS_PER_CATEGORY)
+    drawn = rng.lognormal(1.5, 0.5, len(market.categories))
+    level = (np.array(market.prices) if market.prices else drawn)[category]
     return {
-        "item_id": _names("i", np.arange(count)), "category": np.array(CATEGORIES)[category],
+        "item_id": _names("i", np.arange(count)), "category": np.array(market.categories)[category],
         "brand": _names("brand", rng.integers(0, 8, count), width=1), "price": np.round(level * rng.lognormal(0.0, 0.4, count) + 0.5, 2),
         "available": rng.random(count) > 0.02,
     }  # fmt: skip
 
 
-def _people(rng: np.random.Generator, count: int, days: int) -> dict[str, Any]:
-    segment = rng.integers(0, len(SEGMENTS), count)
-    liking = np.full((len(SEGMENTS), len(CATEGORIES)), 0.25)
-    for number in range(len(SEGMENTS)):  # each kind of people has three categories of its own
-        liking[number, number * 3 : number * 3 + 3] = 3.0
+def _people(rng: np.random.Generator, count: int, days: int, market: Market) -> dict[str, Any]:
+    kinds = market.segments
+    segment = rng.integers(0, len(kinds), count) if market.shares is None else rng.choice(len(kinds), count, p=market.shares)
+    liking = np.full((len(kinds), len(market.categories)), 0.25)
+    for number in range(len(kinds)):  # each kind of people has three categories of its own
+        liking[number, list(market.likes[number]) if market.likes else slice(number * 3, number * 3 + 3)] = 3.0
     taste = rng.gamma(liking[segment])
     taste /= taste.sum(axis=1, keepdims=True)
     start = np.where(rng.random(count) < 0.7, 0.0, rng.random(count) * days * 0.6)
-    gap = np.clip(rng.lognormal(np.log(9.0), 0.5, count), 3.0, 45.0)
+    median, least, most = market.gap_days
+    gap = np.clip(rng.lognormal(np.log(median), 0.5, count), least, most)
     leaving = start + 30.0 + rng.exponential(days * 0.6, count)
     churn = np.where((rng.random(count) < 0.6) & (leaving < days), leaving, np.nan)
     looks = {
-        name: np.where(rng.random(count) < ATTRIBUTE_FIDELITY, segment, rng.integers(0, len(SEGMENTS), count))
+        name: np.where(rng.random(count) < ATTRIBUTE_FIDELITY, segment, rng.integers(0, len(kinds), count))
         for name in ("gender", "age_band", "region", "income_band")
     }
-    attributes = {name: np.array([kind[name] for kind in SEGMENTS])[chosen] for name, chosen in looks.items()}
+    attributes = {name: np.array([kind[name] for kind in kinds])[chosen] for name, chosen in looks.items()}
     hour = np.clip(rng.normal(17.0, 3.5, count), 6.0, 23.0)
-    return {"segment": segment, "taste": taste, "start": start, "gap": gap, "churn": churn, "hour": hour, "attributes": attributes}
+    return {
+        "segment": segment, "taste": taste, "start": start, "gap": gap, "churn": churn, "hour": hour, "attributes": attributes,
+        "lift": np.array([kind["lift"] for kind in kinds])[segment],
+    }  # fmt: skip
 
 
 def _accounts(rng: np.random.Generator, people: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any], dict[str, Any]]:
@@ -235,7 +246,7 @@ def _orders(rng: np.random.Generator, people: Mapping[str, Any], days: int) -> t
     sent = np.arange(30.0, days - EFFECT_DAYS, 45.0)
     kept = np.ones(len(time), dtype=bool)
     extra_person, extra_time, touched, effects = [], [], [], []
-    lift = np.array([kind["lift"] for kind in SEGMENTS])[people["segment"]]
+    lift = people["lift"]
     for number, day in enumerate(sent):  # a handful of campaigns
         asked = np.flatnonzero((people["start"] <= day) & (end > day + EFFECT_DAYS))
         treated = rng.random(len(asked)) < PROPENSITY
@@ -279,7 +290,7 @@ def _orders(rng: np.random.Generator, people: Mapping[str, Any], days: int) -> t
 
 
 def _lines(
-    rng: np.random.Generator, people: Mapping[str, Any], orders: Mapping[str, Any], items: Mapping[str, Any], days: int
+    rng: np.random.Generator, people: Mapping[str, Any], orders: Mapping[str, Any], items: Mapping[str, Any], days: int, market: Market
 ) -> tuple[dict[str, Any], dict[str, Any]]:
     """Which items each order holds: what ran out since, and what caught the eye."""
     count, total = len(people["segment"]), len(items["item_id"])
@@ -287,7 +298,16 @@ def _lines(
     favourite = _choose(rng, people["taste"], owner)
     unique = np.unique(owner * total + favourite)
     owner, favourite = unique // total, unique % total
-    cycle = np.clip(people["gap"][owner] * rng.lognormal(0.7, 0.5, len(owner)), 4.0, 120.0)
+    varies = rng.lognormal(0.7, 0.5, len(owner))
+    cycle = np.clip(people["gap"][owner] * varies, 4.0, 120.0)
+    if market.cycles:  # the trade's own, with its spread between people
+        known = [
+            (cycle_days, spread / cycle_days) if pair else (np.nan, 0.0)
+            for pair in market.cycles
+            for cycle_days, spread in [pair or (1, 0)]
+        ]
+        typical, relative = np.array(known)[favourite // ITEMS_PER_CATEGORY].T
+        cycle = np.where(np.isnan(typical), cycle, np.maximum(typical * np.exp(relative * (np.log(varies) - 0.7) / 0.5), 2.0))
     most = int(days / cycle.min()) + 2
     due = people["start"][owner][:, None] + cycle[:, None] * (
         rng.random((len(owner), 1)) + np.arange(most)[None, :] * rng.normal(1.0, 0.03, (len(owner), most))
@@ -306,13 +326,17 @@ def _lines(
     tried_order = np.repeat(np.arange(len(orders["at"])), 1 + rng.poisson(0.6, len(orders["at"])))
     tried_item = _choose(rng, people["taste"], orders["person"][tried_order])
     both = np.unique(np.concatenate([repeat_order * total + repeat_item, tried_order * total + tried_item]))
+    if market.child_months:
+        months = (orders["at"][both // total] - people["born"][orders["person"][both // total]]) / 30.4
+        low, high = np.array([span or (-np.inf, np.inf) for span in market.child_months])[both % total // ITEMS_PER_CATEGORY].T
+        both = both[(months >= low) & (months < high)]
     return {"order": both // total, "item": both % total}, {"person": owner, "item": favourite, "cycle": cycle}
 
 
 def _choose(rng: np.random.Generator, taste: Floats, person: Ints) -> Ints:
     """An item for each of `person`: a category by taste, then an item of it by popularity (1 / rank)."""
     steps = np.cumsum(taste, axis=1)
-    category = np.minimum((rng.random(len(person))[:, None] > steps[person]).sum(axis=1), len(CATEGORIES) - 1)
+    category = np.minimum((rng.random(len(person))[:, None] > steps[person]).sum(axis=1), taste.shape[1] - 1)
     popularity = np.cumsum(1.0 / np.arange(1, ITEMS_PER_CATEGORY + 1))
     rank = np.searchsorted(popularity / popularity[-1], rng.random(len(person)))
     return np.asarray(category * ITEMS_PER_CATEGORY + rank, dtype=np.int64)
@@ -320,7 +344,7 @@ def _choose(rng: np.random.Generator, taste: Floats, person: Ints) -> Ints:
 
 def _records(
     rng: np.random.Generator, people: Mapping[str, Any], orders: Mapping[str, Any], lines: Mapping[str, Any], items: Mapping[str, Any],
-    accounts: Mapping[str, Any], days: int,
+    accounts: Mapping[str, Any], days: int, market: Market,
 ) -> tuple[dict[str, Any], dict[str, Any]]:  # fmt: skip
     """Transactions (with refunds) and the events around them."""
     order, item = lines["order"], lines["item"]
@@ -357,7 +381,7 @@ def _records(
     session = np.concatenate([np.repeat(np.array(["b"]), viewed.sum() + carted.sum()), np.repeat(np.array(["v"]), len(idle))])
     within = np.concatenate([order[viewed], order[carted], np.arange(len(idle))])
     events = {
-        "person": orders["person"][source_order], "event_type": np.repeat(np.array([group[0] for group in groups]), [len(group[1]) for group in groups]),
+        "person": orders["person"][source_order], "event_type": np.repeat(np.array([market.event_names.get(group[0], group[0]) for group in groups]), [len(group[1]) for group in groups]),
         "ts": _when(at), "item_id": items["item_id"][np.concatenate([group[2] for group in groups])],
         "session_id": _joined(session, _names("", within, width=8)), "duration_seconds": np.round(rng.exponential(40.0, len(at)), 1),
     }  # fmt: skip
