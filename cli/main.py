@@ -22,6 +22,7 @@ from cli.journeys import journeys
 from cli.models import models
 from cli.score import score
 from cli.serve import serve
+from cli.tags import tags
 from cli.train import train
 from qianmian import __version__
 from qianmian.errors import QianmianError, WorkspaceError
@@ -31,6 +32,7 @@ VERBS: Registry[Callable[..., Any] | typer.Typer] = Registry("verb", {
     "demo": demo,
     "ingest": ingest,
     "features": features,
+    "tags": tags,
     "journeys": journeys,
     "train": train,
     "models": models,
