@@ -22,9 +22,10 @@ BUYER_NEEDS = ("orders_total", "orders_365d")
 SLEEPING = ("asleep", "lost")
 
 
-def own_gap(gap_days: NDArray[Any], rules: LifecycleSettings) -> NDArray[np.float64]:
+def own_gap(gap_days: NDArray[Any], rules: LifecycleSettings) -> NDArray[Any]:
     """The mean gap between orders, bounded by `min_gap_days` and `max_gap_days`, (n,)."""
-    return np.clip(gap_days, rules.min_gap_days, rules.max_gap_days)
+    bounded: NDArray[Any] = np.clip(gap_days, rules.min_gap_days, rules.max_gap_days)
+    return bounded
 
 
 def lifecycle_stage(columns: Mapping[str, NDArray[Any]], settings: LifecycleSettings | None = None) -> NDArray[np.str_]:

@@ -9,7 +9,7 @@ from typing import Any
 
 from features.snapshot import Snapshot
 from features.tags.declare import Tag, TagValue
-from features.tags.tagging import inputs_off
+from features.tags.tagging import lacking
 
 
 @dataclass(frozen=True)
@@ -48,12 +48,12 @@ class Entry:
 
 def catalogue(tags: Sequence[Tag], snapshot: Snapshot) -> list[Entry]:
     """Every declared tag, and how it is filled in these profiles."""
-    off = inputs_off(tags, [*snapshot.table.column_names])
+    present = set(snapshot.table.column_names)
     entries = []
     for tag in tags:
         about = (tag.name, tag.category, tag.kind, tag.how, tag.owner, tag.ttl_days, tag.inputs, tag.description)
         if tag.name not in snapshot.tags:
-            lacks = ("not published by a model yet",) if tag.how == "model" else tuple(off.get(tag.name, ())) or ("what it is made of",)
+            lacks = ("not published by a model yet",) if tag.how == "model" else lacking(tag, present)
             entries.append(Entry(*about, lacks=lacks))
             continue
         known = [value for value in snapshot.tags[tag.name] if value is not None]

@@ -133,7 +133,9 @@ def worth(tags: Mapping[str, Sequence[TagValue]], outcome: Ints, seed: int = 0, 
     surprise = float(entropy_bits(np.bincount(outcome).astype(np.float64)))
     alone = [_alone(coded.codes[:, tag], outcome, classes, surprise, name, streams[1]) for tag, name in enumerate(coded.names)]
     picks, rest, told = _pick(coded, outcome.astype(np.int64), classes, streams[2], most_picked)
-    on_top = {coded.names[tag]: (place, *gain) for place, (tag, gain) in enumerate(picks, start=1)}
+    on_top: dict[str, tuple[int | None, float, float, float]] = {
+        coded.names[tag]: (place, *gain) for place, (tag, gain) in enumerate(picks, start=1)
+    }
     on_top |= {coded.names[tag]: (None, *gain) for tag, gain in rest.items()}
     tagged = []
     for one in alone:

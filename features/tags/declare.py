@@ -223,7 +223,9 @@ def yes_no(truth: NDArray[np.bool_], known: NDArray[np.bool_] | bool = True) -> 
     >>> yes_no(np.array([True, False, True]), np.array([True, True, False])).tolist()
     [True, False, None]
     """
-    return np.where(known, truth, None)
+    said = truth.astype(object)
+    said[~np.broadcast_to(known, truth.shape)] = None
+    return said
 
 
 def quantile_edges(values: NDArray[Any], parts: int) -> list[float]:

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
 from features.builder import Builder, Built
 from features.packs import tags_for
 from features.tags import published
-from features.tags.declare import ATTRIBUTE, Fitted, Tag, TagFacts, TagValue, fit_tags, tag_values
+from features.tags.declare import Fitted, Tag, TagFacts, TagValue, fit_tags, tag_values
 from features.tags.silence import SOURCES, silence_columns
 from qianmian.config import Settings
 from qianmian.packs import pack_digest
@@ -109,11 +109,6 @@ def is_stale(facts: TagFacts, now: datetime) -> bool:
     return now - facts.as_of > timedelta(days=facts.ttl_days)
 
 
-def inputs_off(tags: Sequence[Tag], present: Sequence[str]) -> dict[str, list[str]]:
-    """For each tag the columns it lacks, where that makes it absent."""
-    there = {*present, *SOURCES}
-    return {
-        tag.name: [name for name in tag.inputs if name not in there or (name.startswith(ATTRIBUTE) and name not in present)]
-        for tag in tags
-        if not tag.supported(there)
-    }
+def lacking(tag: Tag, present: Collection[str]) -> tuple[str, ...]:
+    """What a tag lacks where it is absent: the features it needs, else those of which it could have used any."""
+    return tuple(name for name in tag.needs if name not in present) or tag.uses
