@@ -231,7 +231,7 @@ def _fit(columns: sparse.csr_matrix | None, outcome: Ints, fold: Ints, classes: 
             shares = np.bincount(outcome[seen], minlength=classes) + 0.5
             made[number] = np.log(shares / shares.sum())
         else:
-            made[number] = LogisticRegression(max_iter=300).fit(columns[seen], outcome[seen]).predict_log_proba(columns)
+            made[number] = LogisticRegression(solver="newton-cholesky").fit(columns[seen], outcome[seen]).predict_log_proba(columns)
     return made
 
 
