@@ -11,12 +11,13 @@ import json
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
+from typing import Any
 
 import duckdb
 import numpy as np
 import pyarrow as pa
 
-from features.identity.components import ALWAYS, APART, NO_CLAIM, NOBODY, Grouping, Level, Links, Sightings, group, periods
+from features.identity.components import ALWAYS, APART, NO_CLAIM, NOBODY, Grouping, Ints, Level, Links, Sightings, group, periods
 from features.identity.ledger import CONFLICT, MERGE, SHARED, WITHDRAW, Ledger
 from features.identity.one_id import CUSTOMER_COLUMNS, FIRST_SEEN_SQL, ONE_ID_SQL, Resolution
 from features.lake import literal
@@ -27,6 +28,7 @@ from qianmian.workspace import Workspace
 PROBABILISTIC = "probabilistic"
 LINK_COLUMNS = ("left_source", "left_source_user_id", "right_source", "right_source_user_id", "probability", "decided_at", "link_id")
 DAY_MICROSECONDS = 86_400_000_000
+BATCH_ROWS = 100_000
 MAX_HOPS = 30  # records further apart than this are found faster by resolving everybody
 RECORD = "source, source_user_id"
 
@@ -99,12 +101,11 @@ class GraphResolver:
         connection.execute(f"""
             CREATE OR REPLACE TEMP TABLE identity_customers AS {others}
             SELECT {ONE_ID_SQL} AS one_id, {RECORD}, first_seen AS valid_from, NULL::VARCHAR AS ledger_id
-            FROM identity_seen{inside} ANTI JOIN identity_records USING ({RECORD})
+            FROM (SELECT *, rowid AS seen FROM identity_seen{inside}) WHERE seen NOT IN (SELECT seen FROM identity_records)
             UNION ALL
             SELECT o.one_id, r.source, r.source_user_id, p.valid_from, d.ledger_id
             FROM identity_periods AS p JOIN identity_records AS r ON r.record = p.record JOIN identity_records AS o ON o.record = p.owner
-            LEFT JOIN identity_decisions AS d ON d.link = p.link
-            ORDER BY source, source_user_id, valid_from NULLS FIRST""")
+            LEFT JOIN identity_decisions AS d ON d.link = p.link""")
         self._pending(connection, scoped)
         return Resolution("SELECT * FROM identity_customers", "SELECT * FROM identity_pending")
 
@@ -177,86 +178,93 @@ class GraphResolver:
         return False
 
     def _rows(self, connection: duckdb.DuckDBPyConnection, scoped: bool) -> None:
-        """The tables the grouping reads: values that two records hold, who held them when, and the records by age."""
+        """The tables the grouping reads: values that two records hold, who held them when, and the records by age.
+
+        `seen` is the row of a record in `identity_seen`: texts are joined once, here.
+        """
         inside = f" SEMI JOIN identity_scope USING ({RECORD})" if scoped else ""
         connection.execute(f"""
-            CREATE OR REPLACE TEMP VIEW identity_rows AS SELECT {RECORD}, level, id_value, observed_at
-            FROM (SELECT * FROM identities WHERE source_user_id IS NOT NULL AND id_value IS NOT NULL){inside} JOIN identity_levels USING (id_type)""")
+            CREATE OR REPLACE TEMP TABLE identity_rows AS SELECT s.rowid AS seen, level, id_value, observed_at
+            FROM (SELECT * FROM identities WHERE source_user_id IS NOT NULL AND id_value IS NOT NULL){inside} JOIN identity_levels USING (id_type)
+            JOIN identity_seen AS s USING ({RECORD})""")
         strong = ", ".join(str(number) for number, kind in enumerate(self.id_types) if kind.strong) or "NULL"
         # a record with two logins is of the one it had first; the other one is not its
         connection.execute(f"""
             CREATE OR REPLACE TEMP TABLE identity_contradictions AS
             WITH several AS (
-                SELECT {RECORD}, level FROM identity_rows WHERE level IN ({strong}) GROUP BY ALL HAVING min(id_value) <> max(id_value))
-            SELECT *, row_number() OVER (PARTITION BY {RECORD}, level ORDER BY since NULLS FIRST, id_value) AS place FROM (
-                SELECT {RECORD}, level, id_value, CASE WHEN count(observed_at) = count(*) THEN min(observed_at) END AS since
-                FROM identity_rows SEMI JOIN several USING ({RECORD}, level) GROUP BY {RECORD}, level, id_value)""")
-        contradicted = f"ANTI JOIN (FROM identity_contradictions WHERE place > 1) USING ({RECORD}, level, id_value)"
-        rows = f"(SELECT * FROM identity_rows {contradicted if _count(connection, 'identity_contradictions') else ''})"
-        connection.execute(f"""
+                SELECT seen, level FROM identity_rows WHERE level IN ({strong}) GROUP BY seen, level HAVING min(id_value) <> max(id_value))
+            SELECT *, row_number() OVER (PARTITION BY seen, level ORDER BY since NULLS FIRST, id_value) AS place FROM (
+                SELECT seen, level, id_value, CASE WHEN count(observed_at) = count(*) THEN min(observed_at) END AS since
+                FROM identity_rows SEMI JOIN several USING (seen, level) GROUP BY seen, level, id_value)""")
+        if _count(connection, "identity_contradictions"):
+            connection.execute("""
+                DELETE FROM identity_rows WHERE (seen, level, id_value) IN (
+                    SELECT (seen, level, id_value) FROM identity_contradictions WHERE place > 1)""")
+        connection.execute("""
             CREATE OR REPLACE TEMP TABLE identity_values AS
             SELECT level, id_value, hash(id_value) AS tie, row_number() OVER () - 1 AS value FROM (
-                SELECT level, id_value FROM {rows} GROUP BY level, id_value HAVING min(hash({RECORD})) <> max(hash({RECORD})))""")
-        connection.execute(f"""
+                SELECT level, id_value FROM identity_rows GROUP BY level, id_value HAVING min(seen) <> max(seen))""")
+        connection.execute("""
             CREATE OR REPLACE TEMP TABLE identity_held AS
-            SELECT level, value, {RECORD}, observed_at FROM {rows} JOIN identity_values USING (level, id_value)""")
-        connection.execute(
-            f"""
-            CREATE OR REPLACE TEMP TABLE identity_given AS
-            SELECT l.*, row_number() OVER (ORDER BY link_id, {", ".join(LINK_COLUMNS[:4])}) - 1 + (SELECT count(*) FROM identity_values) AS value
-            FROM identity_links AS l"""
-            + (" SEMI JOIN identity_scope AS s ON s.source = l.left_source AND s.source_user_id = l.left_source_user_id" if scoped else "")
+            SELECT level, value, seen, observed_at FROM identity_rows JOIN identity_values USING (level, id_value)""")
+        ends = " ".join(
+            f"JOIN identity_seen AS {name} ON {name}.source = l.{side}_source AND {name}.source_user_id = l.{side}_source_user_id"
+            for name, side in (("a", "left"), ("b", "right"))
         )
+        within = " SEMI JOIN identity_scope AS s ON s.source = l.left_source AND s.source_user_id = l.left_source_user_id" if scoped else ""
         connection.execute(f"""
-            INSERT INTO identity_values SELECT {len(self.id_types)}, link_id, hash(link_id), value FROM identity_given""")
+            CREATE OR REPLACE TEMP TABLE identity_given AS
+            SELECT a.rowid AS one, b.rowid AS other, l.decided_at, link_id,
+                row_number() OVER (ORDER BY link_id, {", ".join(LINK_COLUMNS[:4])}) - 1 + (SELECT count(*) FROM identity_values) AS value
+            FROM (SELECT * FROM identity_links AS l{within}) AS l {ends} WHERE a.rowid <> b.rowid""")
+        connection.execute(f"INSERT INTO identity_values SELECT {len(self.id_types)}, link_id, hash(link_id), value FROM identity_given")
         connection.execute(f"""
             CREATE OR REPLACE TEMP TABLE identity_records AS
-            SELECT (row_number() OVER (ORDER BY first_seen NULLS FIRST, {RECORD}) - 1)::INTEGER AS record, {RECORD}, first_seen, {ONE_ID_SQL} AS one_id
-            FROM (SELECT {RECORD} FROM identity_held UNION SELECT left_source, left_source_user_id FROM identity_given
-                UNION SELECT right_source, right_source_user_id FROM identity_given) JOIN identity_seen USING ({RECORD})""")
+            SELECT (row_number() OVER (ORDER BY first_seen NULLS FIRST, {RECORD}) - 1)::INTEGER AS record, s.rowid AS seen, {RECORD}, first_seen,
+                {ONE_ID_SQL} AS one_id
+            FROM identity_seen AS s
+            WHERE s.rowid IN (SELECT seen FROM identity_held UNION SELECT one FROM identity_given UNION SELECT other FROM identity_given)""")
 
     def _group(self, connection: duckdb.DuckDBPyConnection) -> Grouping:
         """Group the numbers; `identity_periods` are the customers of each linked record in time."""
-        always = f"coalesce(epoch_us({{}}), ({ALWAYS})::BIGINT)"
-        seen = connection.execute(f"""
-            SELECT level, value::INTEGER AS value, record, {always.format("observed_at")} AS time
-            FROM identity_held JOIN identity_records USING ({RECORD}) ORDER BY 1, 2, 4, 3""").fetchnumpy()
-        given = connection.execute(f"""
-            SELECT least(a.record, b.record) AS one, greatest(a.record, b.record) AS other, {always.format("decided_at")} AS time, value::INTEGER AS value
-            FROM identity_given AS g JOIN identity_records AS a ON a.source = g.left_source AND a.source_user_id = g.left_source_user_id
-            JOIN identity_records AS b ON b.source = g.right_source AND b.source_user_id = g.right_source_user_id
-            WHERE a.record <> b.record ORDER BY value""").fetchnumpy()
-        tie = connection.execute("SELECT (tie >> 1)::BIGINT AS tie FROM identity_values ORDER BY value").fetchnumpy()["tie"]
-        first = connection.execute(f"SELECT {always.format('first_seen')} AS time FROM identity_records ORDER BY record").fetchnumpy()[
-            "time"
-        ]
-        apart = connection.execute(f"""
-            SELECT a.record AS one, b.record AS other FROM ({self.ledger.apart()}) AS u
-            JOIN identity_records AS a ON a.source = u.left_source AND a.source_user_id = u.left_source_user_id
-            JOIN identity_records AS b ON b.source = u.right_source AND b.source_user_id = u.right_source_user_id""").fetchnumpy()
-        levels = [Level(kind.max_customers, _microseconds(kind.expires_days)) for kind in self.id_types]
-        grouping = group(
-            len(first), levels, Sightings(seen["level"], seen["value"], seen["record"], seen["time"]),
-            Links(given["one"], given["other"], given["time"], np.full(len(given["one"]), len(levels), dtype=np.int8), given["value"]),
-            self._claims(connection, len(first)), np.column_stack([apart["one"], apart["other"]]).astype(np.int32), tie,
-        )  # fmt: skip
-        record, owner, since, link = periods(grouping, first)
-        connection.register("identity_periods", pa.table({
-            "record": record, "owner": owner, "valid_from": _times(since), "link": pa.array(link, mask=link == NOBODY),
-        }))  # fmt: skip
-        return grouping
 
-    def _claims(self, connection: duckdb.DuckDBPyConnection, count: int) -> np.ndarray:
+        def numbers(query: str, *kinds: type[np.generic]) -> list[Ints]:
+            """The columns of a query as arrays of those kinds; a moment is microseconds, `ALWAYS` where there is none."""
+            found = connection.execute(query).fetchnumpy()
+            return [np.asarray(column, dtype=kind) for column, kind in zip(found.values(), kinds, strict=True)]
+
+        def moment(column: str) -> str:
+            return f"coalesce(epoch_us({column}), ({ALWAYS})::BIGINT)"
+
+        sightings = numbers(f"""
+            SELECT level, value, record, {moment("observed_at")} FROM identity_held JOIN identity_records USING (seen) ORDER BY 1, 2, 4, 3""",
+            np.int8, np.int32, np.int32, np.int64)  # fmt: skip
+        given = numbers(f"""
+            SELECT least(a.record, b.record), greatest(a.record, b.record), {moment("decided_at")}, {len(self.id_types)}, value
+            FROM identity_given AS g JOIN identity_records AS a ON a.seen = g.one JOIN identity_records AS b ON b.seen = g.other ORDER BY value""",
+            np.int32, np.int32, np.int64, np.int8, np.int32)  # fmt: skip
+        (tie,) = numbers("SELECT (tie >> 1)::BIGINT FROM identity_values ORDER BY value", np.int64)
+        (first,) = numbers(f"SELECT {moment('first_seen')} FROM identity_records ORDER BY record", np.int64)
+        apart = numbers(f"""
+            SELECT a.record, b.record AS other FROM ({self.ledger.apart()}) AS u
+            JOIN identity_records AS a ON a.source = u.left_source AND a.source_user_id = u.left_source_user_id
+            JOIN identity_records AS b ON b.source = u.right_source AND b.source_user_id = u.right_source_user_id""",
+            np.int32, np.int32)  # fmt: skip
         strong = [number for number, kind in enumerate(self.id_types) if kind.strong]
-        claims = np.full((len(strong), count), NO_CLAIM)
-        kept = "SELECT * FROM identity_contradictions WHERE place > 1"
+        claims = np.full((len(strong), len(first)), NO_CLAIM)
         for place, level in enumerate(strong):
-            found = connection.execute(f"""
-                SELECT record, (hash(any_value(id_value)) >> 1)::BIGINT AS claim FROM identity_rows
-                ANTI JOIN ({kept}) USING ({RECORD}, level, id_value) JOIN identity_records USING ({RECORD}) WHERE level = {level} GROUP BY record""")
-            rows = found.fetchnumpy()
-            claims[place, rows["record"]] = rows["claim"]
-        return claims
+            record, claim = numbers(f"""
+                SELECT record, (hash(min(id_value)) >> 1)::BIGINT FROM identity_rows JOIN identity_records USING (seen)
+                WHERE level = {level} GROUP BY record""", np.int32, np.int64)  # fmt: skip
+            claims[place, record] = claim
+        levels = [Level(kind.max_customers, _microseconds(kind.expires_days)) for kind in self.id_types]
+        grouping = group(len(first), levels, Sightings(*sightings), Links(*given), claims, np.column_stack(apart), tie)
+        record, owner, since, link = periods(grouping, first)
+        _register(connection, "identity_periods", {
+            "record": record, "owner": owner, "valid_from": _times(since), "link": pa.array(link, mask=link == NOBODY),
+        })  # fmt: skip
+        connection.execute("DROP TABLE identity_rows")
+        return grouping
 
     # ---- decisions -----------------------------------------------------------------------------------------------
 
@@ -265,9 +273,9 @@ class GraphResolver:
         links = grouping.links
         used = np.unique(grouping.by[grouping.by != NOBODY])
         why = grouping.refused[grouping.refused[:, 1] != APART]
-        connection.register("identity_used", _arrow(links, used, pa.nulls(len(used), pa.int32())))
-        connection.register("identity_refused", _arrow(links, why[:, 0], pa.array(why[:, 1], pa.int32())))
-        connection.register("identity_shared", pa.table({"value": grouping.shared[:, 0], "holders": grouping.shared[:, 1]}))
+        _register(connection, "identity_used", _chosen(links, used, np.full(len(used), NOBODY)))
+        _register(connection, "identity_refused", _chosen(links, why[:, 0], why[:, 1]))
+        _register(connection, "identity_shared", {"value": grouping.shared[:, 0], "holders": grouping.shared[:, 1]})
         strong = [kind.type for kind in self.id_types if kind.strong]
         connection.execute("CREATE OR REPLACE TEMP TABLE identity_strong (why INTEGER, strong VARCHAR)")
         if strong:
@@ -283,7 +291,7 @@ class GraphResolver:
             SELECT {_name("m", both + ", observed_at")} AS ledger_id, *, CASE WHEN level = {len(self.id_types)} THEN '{PROBABILISTIC}'
                 ELSE 'deterministic' END AS source FROM ({named.format("identity_used")})""")
         decided = f"{literal(self.decided_at.isoformat(sep=' ')) if self.decided_at else 'NULL'}::TIMESTAMP AS decided_at"
-        unlinked = f"SELECT {RECORD}, level, id_value, since FROM identity_contradictions WHERE place > 1"
+        unlinked = f"SELECT {RECORD}, level, id_value, since FROM identity_contradictions AS c JOIN identity_seen AS s ON s.rowid = c.seen WHERE place > 1"
         connection.execute(f"""
             CREATE OR REPLACE TEMP TABLE identity_found AS
             SELECT ledger_id, '{MERGE}' AS action, {both}, observed_at, {decided}, rule, 'both hold this ' || id_type AS reason, source,
@@ -301,7 +309,7 @@ class GraphResolver:
                 'shared, links nobody: held by ' || holders || ' customers, more than ' || max_customers, 'deterministic', NULL
             FROM identity_shared JOIN identity_values USING (value) JOIN identity_rules USING (level) JOIN (
                 SELECT value, min(record) AS record FROM identity_held SEMI JOIN identity_shared USING (value)
-                JOIN identity_records USING ({RECORD}) GROUP BY value) USING (value) JOIN identity_records AS r USING (record)""")
+                JOIN identity_records USING (seen) GROUP BY value) USING (value) JOIN identity_records AS r USING (record)""")
 
     def _pending(self, connection: duckdb.DuckDBPyConnection, scoped: bool) -> None:
         """`identity_pending`: what the ledger does not say yet, or says and is no longer so."""
@@ -352,15 +360,21 @@ def _name(letter: str, columns: str) -> str:
     return f"'{letter}' || substr(md5(concat_ws(chr(31), {parts})), 1, 16)"
 
 
-def _times(values: np.ndarray) -> pa.Array:
+def _times(values: Ints) -> pa.Array:
     return pa.array(values.astype("datetime64[us]"), pa.timestamp("us"), mask=values == ALWAYS)
 
 
-def _arrow(links: Links, chosen: np.ndarray, why: pa.Array) -> pa.Table:
-    return pa.table({
+def _chosen(links: Links, chosen: Ints, why: Ints) -> dict[str, Any]:
+    return {
         "link": chosen.astype(np.int32), "a": links.left[chosen], "b": links.right[chosen], "level": links.level[chosen],
-        "value": links.value[chosen], "observed_at": _times(links.time[chosen]), "why": why,
-    })  # fmt: skip
+        "value": links.value[chosen], "observed_at": _times(links.time[chosen]), "why": why.astype(np.int32),
+    }  # fmt: skip
+
+
+def _register(connection: duckdb.DuckDBPyConnection, name: str, columns: dict[str, Any]) -> None:
+    """Give the connection a table; in pieces, because one piece is read by one thread."""
+    table = pa.table(columns)
+    connection.register(name, pa.Table.from_batches(table.to_batches(max_chunksize=BATCH_ROWS), table.schema))
 
 
 def _count(connection: duckdb.DuckDBPyConnection, table: str) -> int:

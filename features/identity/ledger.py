@@ -106,10 +106,9 @@ class Ledger:
         files = self.files()
         number = int(files[-1].stem) + 1 if files else 1
         names = ", ".join(f"{name}::{kind} AS {name}" for name, kind in COLUMNS.items() if name != "sequence")
-        order = "ORDER BY action, left_source, left_source_user_id, right_source, right_source_user_id, ledger_id"
         with atomic_path(self.folder / f"{number:08d}.parquet") as temporary:
             connection.execute(
-                f"COPY (SELECT {int(before)} + row_number() OVER () AS sequence, * FROM (SELECT {names} FROM ({entries}) {order})) "
+                f"COPY (SELECT {int(before)} + row_number() OVER () AS sequence, * FROM (SELECT {names} FROM ({entries}) ORDER BY ledger_id)) "
                 f"TO {literal(temporary)} (FORMAT parquet, COMPRESSION zstd)"
             )
         return int(count)

@@ -135,7 +135,7 @@ def _connected(lake: Lake) -> Iterator[duckdb.DuckDBPyConnection]:
     connection = cast(duckdb.DuckDBPyConnection, lake.connect().con)
     scratch = lake.workspace.root / f".ingest-{uuid.uuid4().hex[:8]}"
     try:
-        connection.execute(f"SET temp_directory={literal(scratch)}; SET enable_progress_bar=false")
+        connection.execute(f"SET temp_directory={literal(scratch)}; SET enable_progress_bar=false; SET preserve_insertion_order=false")
         yield connection
     finally:
         connection.close()

@@ -50,7 +50,7 @@ def plain(count, levels, rows, given_links, claims, apart):
                         one = held[0][1]
                     if one != other:
                         found.append((now, min(one, other), max(one, other), value))
-        for time, a, b, value in sorted(found):
+        for time, a, b, _ in sorted(found):
             one, other = customer[a], customer[b]
             members = [r for r in range(count) if customer[r] in (one, other)]
             contradiction = any(len({claim[r] for r in members} - {NO_CLAIM}) > 1 for claim in claims)

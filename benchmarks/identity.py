@@ -1,0 +1,162 @@
+"""OneID: how long ten million identity rows take to resolve, and how well record linkage finds known duplicates.
+
+    python benchmarks/identity.py [--data DIR] [--quick] [--json FILE]
+
+Must: 10 million rows of `identities` (logins, telephones, e-mails, cards, devices, cookies; shared devices, a cookie held by a
+hundred thousand records, contradictions) resolved in under 60 s and 6 GB, the written `customers` table and merge ledger included.
+Beside it stands the bare library: the same file read with pyarrow and grouped by SciPy's connected components, without any rule,
+time, ledger or written row. `--quick`: one million rows. Record linkage on FEBRL is in `identity_febrl.py` and runs from here; it
+needs what its own docstring says.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+import common
+import duckdb
+
+MOST_SECONDS, MOST_MEGABYTES = 60.0, 6144.0
+ROWS_A_PERSON = 7
+KIOSK_RECORDS = 100_000
+
+# a person is a number; hash(person, salt) draws, so that the same numbers give the same rows whatever the number of threads
+DRAWN = """
+CREATE MACRO draw(person, salt) AS (hash(person::VARCHAR || salt) % 1000000) / 1e6;
+CREATE MACRO secret(kind, key) AS 'h1:' || md5(kind || key::VARCHAR);
+CREATE MACRO moment(person, salt, days) AS TIMESTAMP '2023-01-01' + to_seconds((draw(person, salt) * days * 86400)::BIGINT);
+CREATE TABLE people AS SELECT range AS p, moment(range, 'start', 300) AS start FROM range({people});
+CREATE TABLE drawn AS
+-- everybody has an account; most give a telephone number (a few that of somebody else), an e-mail address, a device
+SELECT 'shop' AS source, 'a' || p AS source_user_id, 'login' AS id_type, secret('login', p) AS id_value, start AS observed_at FROM people
+UNION ALL SELECT 'shop', 'a' || p, 'phone', secret('phone', CASE WHEN draw(p, 'lent') < 0.01 THEN p // 2 ELSE p END), start FROM people WHERE draw(p, 'phone') < 0.8
+UNION ALL SELECT 'shop', 'a' || p, 'email', secret('email', p), start FROM people WHERE draw(p, 'email') < 0.6
+UNION ALL SELECT 'shop', 'a' || p, 'device', 'd' || CASE WHEN draw(p, 'family') < 0.05 THEN p // 4 ELSE p END, start + INTERVAL 1 DAY
+    FROM people WHERE draw(p, 'device') < 0.7
+-- four in ten are in the store's records too
+UNION ALL SELECT 'store', 'c' || p, 'phone', secret('phone', p), moment(p, 'store', 700) FROM people WHERE draw(p, 'store') < 0.4
+UNION ALL SELECT 'store', 'c' || p, 'card', secret('card', p), moment(p, 'store', 700) FROM people WHERE draw(p, 'store') < 0.4
+UNION ALL SELECT 'store', 'c' || p, 'email', secret('email', p), moment(p, 'store', 700) FROM people WHERE draw(p, 'store') < 0.2
+-- visits before the login: an anonymous record a cookie, which the account is seen with when somebody logs in
+UNION ALL SELECT 'web', 'w' || n || '-' || p, 'cookie', 'k' || n || '-' || p, start - to_days(n * 20 + 1)
+    FROM people, range(2) AS visits(n) WHERE draw(p, 'visit' || n) < 0.6
+UNION ALL SELECT 'shop', 'a' || p, 'cookie', 'k' || n || '-' || p, start FROM people, range(2) AS visits(n) WHERE draw(p, 'visit' || n) < 0.6
+-- a browser that a second person logs in from: contradicts
+UNION ALL SELECT 'shop', 'a' || (p + 1), 'cookie', 'k0-' || p, start + INTERVAL 3 DAY FROM people WHERE draw(p, 'visit0') < 0.6 AND draw(p, 'second') < 0.01
+-- a screen in a shop
+UNION ALL SELECT 'kiosk', 'q' || range, 'cookie', 'kiosk', TIMESTAMP '2023-06-01' + to_minutes(range) FROM range({kiosk});
+"""
+
+
+def write_lake(root: Path, rows: int) -> None:
+    """A lake with that many rows of identities and nothing else."""
+    from features.lake import Lake
+    from qianmian.workspace import Workspace
+
+    with duckdb.connect() as connection:
+        connection.execute(DRAWN.format(people=rows // ROWS_A_PERSON, kiosk=KIOSK_RECORDS * rows // 10_000_000))
+        missing = rows - int((connection.execute("SELECT count(*) FROM drawn").fetchone() or (0,))[0])
+        assert missing >= 0, missing
+        # the rest: visitors nobody ever saw again
+        connection.execute(
+            f"INSERT INTO drawn SELECT 'web', 'x' || range, 'cookie', 'x' || range, TIMESTAMP '2023-01-01' + to_seconds(range) FROM range({missing})"
+        )
+        Lake(Workspace(root).create()).commit(connection, {"identities": "SELECT * FROM drawn ORDER BY hash(source_user_id, id_value)"})
+
+
+def peak_megabytes() -> float:
+    """Of this process since it began (what getrusage says of a child starts with its parent's)."""
+    line = next(line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith("VmHWM"))
+    return int(line.split()[1]) / 1024
+
+
+def resolve_child(root: Path) -> dict[str, float]:
+    from features.identity import resolve
+    from features.lake import Lake
+    from qianmian.workspace import Workspace
+
+    begun = time.perf_counter()
+    lake = Lake(Workspace(root))
+    resolve(lake)
+    seconds = time.perf_counter() - begun
+    memory = peak_megabytes()
+    with duckdb.connect() as connection:
+        customers = f"read_parquet('{lake.source_path(lake.state('customers'))}')"
+        records, people = connection.execute(f"SELECT count(DISTINCT source || source_user_id), count(DISTINCT one_id) FROM {customers}").fetchone() or (0, 0)
+        decided = connection.execute(f"SELECT action, count(*) FROM '{root}/identity/ledger/*.parquet' GROUP BY 1 ORDER BY 1").fetchall()
+        kiosk = connection.execute(f"SELECT count(*) FROM {customers} WHERE source = 'kiosk' AND ledger_id IS NOT NULL").fetchone() or (0,)
+    return {"seconds": seconds, "peak_mb": memory, "records": records, "one_ids": people, "kiosk_linked": kiosk[0], **dict(decided)}
+
+
+def bare_child(root: Path) -> dict[str, float]:
+    import numpy as np
+    import pyarrow.compute as pc
+    import pyarrow.parquet as pq
+    from scipy.sparse import coo_matrix
+    from scipy.sparse.csgraph import connected_components
+
+    from features.lake import Lake
+    from qianmian.workspace import Workspace
+
+    begun = time.perf_counter()
+    lake = Lake(Workspace(root))
+    table = pq.read_table(lake.source_path(lake.state("identities")), columns=["source", "source_user_id", "id_type", "id_value"])
+
+    def codes(one: str, other: str) -> Any:
+        joined = pc.binary_join_element_wise(table[one], table[other], "\x1f").combine_chunks()
+        return joined.dictionary_encode().indices.to_numpy()
+
+    record, value = codes("source", "source_user_id"), codes("id_type", "id_value")
+    size = int(record.max()) + int(value.max()) + 2
+    graph = coo_matrix((np.ones(len(record), np.int8), (record, value + int(record.max()) + 1)), shape=(size, size))
+    connected_components(graph, directed=False)
+    return {"seconds": time.perf_counter() - begun, "peak_mb": peak_megabytes()}
+
+
+def in_child(what: str, root: Path) -> dict[str, float]:
+    done = subprocess.run([sys.executable, __file__, "--child", what, str(root)], check=False, capture_output=True, text=True)
+    if done.returncode:
+        sys.exit(f"{what} failed with {done.returncode}:\n{done.stderr[-3000:]}")
+    return dict(json.loads(done.stdout.splitlines()[-1]))
+
+
+def deterministic(rows: int) -> tuple[dict[str, Any], list[str]]:
+    folder = Path(tempfile.mkdtemp(prefix="qianmian-identity-"))
+    try:
+        write_lake(folder / "workspace", rows)
+        bare = in_child("bare", folder / "workspace")
+        ours = in_child("resolve", folder / "workspace")
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+    ratio = ours["seconds"] / bare["seconds"]
+    print(f"{rows:,} identity rows, {ours['records']:,} records -> {ours['one_ids']:,} one_ids")
+    print(f"  qianmian           {ours['seconds']:7.1f} s   peak {ours['peak_mb']:7.0f} MB   rules, periods, ledger and files included")
+    print(f"  bare components    {bare['seconds']:7.1f} s   peak {bare['peak_mb']:7.0f} MB   reading and grouping only; ratio {ratio:.1f}")
+    print("  ledger             " + ", ".join(f"{ours[name]:,} {name}" for name in ("merge", "conflict", "shared") if name in ours))
+    failed = [f"{ours['seconds']:.1f} s > {MOST_SECONDS:.0f} s"] * (ours["seconds"] > MOST_SECONDS)
+    failed += [f"{ours['peak_mb']:.0f} MB > {MOST_MEGABYTES:.0f} MB"] * (ours["peak_mb"] > MOST_MEGABYTES)
+    failed += [f"{ours['kiosk_linked']} records linked through the shared cookie"] * (ours["kiosk_linked"] > 0)
+    metrics = {name: common.value(ours[name]) for name in ("seconds", "peak_mb", "records", "one_ids")}
+    return {f"identities_{rows}": {"qianmian": {**metrics, "ratio_bare": common.value(ratio)}, "bare components": {
+        name: common.value(bare[name]) for name in ("seconds", "peak_mb")}}}, failed  # fmt: skip
+
+
+def main() -> None:
+    arguments = common.parser(__doc__.splitlines()[0]).parse_args()
+    print(common.machine())
+    results, failed = deterministic(1_000_000 if arguments.quick else 10_000_000)
+    common.finish(results, failed, arguments.json)
+
+
+if __name__ == "__main__":
+    if sys.argv[1:2] == ["--child"]:
+        print(json.dumps({"resolve": resolve_child, "bare": bare_child}[sys.argv[2]](Path(sys.argv[3]))))
+    else:
+        main()
