@@ -5,16 +5,17 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
-from typing import Any
 
 import pyarrow as pa
 
 from features.algebra import Feature
-from features.compile_ibis import compile_features
 from features.definitions import FEATURES
-from features.lake import Lake, TableState, quote
+from features.engines import DuckDBEngine, Engine
+from features.lake import Lake, TableState
+from features.packs import features_for
 from features.spec import FeatureSpec, UserFeatures
-from features.views import Rows, Views, is_supported
+from features.views import Views, is_supported, timestamp
+from qianmian.config import load_settings
 from qianmian.errors import DataError
 from qianmian.schema import TABLES
 
@@ -47,9 +48,16 @@ class Built:
 
 
 class Builder:
-    """Builds profiles from one lake; keep it for several moments, the connection is opened once."""
+    """Builds profiles from one lake; keep it for several moments, the engine is opened once.
 
-    def __init__(self, lake: Lake) -> None:
+    Parameters
+    ----------
+    lake : Lake
+    engine : Engine, optional
+        What runs the expressions; DuckDB in this process by default.
+    """
+
+    def __init__(self, lake: Lake, engine: Engine | None = None) -> None:
         self.lake = lake
         self.states = lake.states()
         if not self.states.get("customers") or not self.states["customers"].rows:
@@ -59,8 +67,9 @@ class Builder:
                 where=str(lake.workspace.lake),
                 hint="ingest transactions, events or profiles with a source_user_id",
             )
-        self.backend: Any = lake.connect()
-        self.rows = Rows(self.backend, self.states)
+        self.declared = (*FEATURES, *features_for(load_settings(lake.workspace.config_file)))
+        self.engine: Engine = engine or DuckDBEngine(lake)
+        self.backend, self.rows = self.engine.backend, self.engine.rows
 
     def views(self, as_of: datetime) -> Views:
         """The rows before `as_of`, by view name."""
@@ -68,16 +77,21 @@ class Builder:
 
     def states_at(self, as_of: datetime) -> dict[str, TableState]:
         """The tables as they were known at `as_of`: what only later rows (or later customers) fill is not filled yet."""
-        states, moment = dict(self.states), f"TIMESTAMP '{as_of.isoformat(sep=' ')}'"
-        known = {name: f"ts < {moment}" for name in DATED if (last := states[name].last if name in states else None) and last >= as_of}
-        if "profiles" in states:
-            people = f"SELECT source, source_user_id FROM customers WHERE valid_from IS NULL OR valid_from < {moment}"
-            known["profiles"] = f"(source, source_user_id) IN ({people})"
-        for name, condition in known.items():
-            counts = ", ".join(["count(*)", *(f"count({quote(column)})" for column in states[name].filled)])
-            rows, *filled = self.backend.con.execute(f"SELECT {counts} FROM {name} WHERE {condition}").fetchone()
-            columns = tuple(column for column, count in zip(states[name].filled, filled, strict=True) if count)
-            states[name] = replace(states[name], rows=rows, filled=columns)
+        states, cut = dict(self.states), timestamp(as_of)
+        for name in (*DATED, "profiles"):
+            state = states.get(name)
+            if state is None or (name in DATED and (state.last is None or state.last < as_of)):
+                continue
+            t = self.backend.table(name)
+            if name == "profiles":
+                people = self.backend.table("customers")
+                people = people.filter(people.valid_from.isnull() | (people.valid_from < cut)).select("source", "source_user_id").distinct()
+                known = t.semi_join(people, ["source", "source_user_id"])
+            else:
+                known = t.filter(t.ts < cut)
+            counts = known.aggregate([known.count().name("_rows"), *(known[column].count().name(column) for column in state.filled)])
+            found = counts.to_pyarrow().to_pylist()[0]
+            states[name] = replace(state, rows=found["_rows"], filled=tuple(column for column in state.filled if found[column]))
         return states
 
     def attributes(self, states: Mapping[str, TableState] | None = None) -> tuple[Feature, ...]:
@@ -101,7 +115,7 @@ class Builder:
     ) -> tuple[tuple[Feature, ...], tuple[str, ...]]:
         """The features this lake can give (from what was known at `as_of`), and the names of those it cannot."""
         states = self.states if as_of is None else self.states_at(as_of)
-        asked = (*FEATURES, *self.attributes(states)) if features is None else tuple(features)
+        asked = (*self.declared, *self.attributes(states)) if features is None else tuple(features)
         kept: list[Feature] = []
         for feature in asked:
             names = {other.name for other in kept}
@@ -123,20 +137,11 @@ class Builder:
             When no customer is known before `as_of`.
         """
         kept, off = self.supported(features, as_of)
-        views = self.views(as_of)
-        table = compile_features(kept, views).to_pyarrow()
+        table = self.engine.table(kept, as_of)
         if not table.num_rows:
             raise DataError(
                 "no customer is known yet at that time",
                 where=f"--as-of {as_of.date()}",
                 hint=f"the data begins later; it ends at {self.lake.last}",
             )
-        people = views.customers
-        first = (
-            people.group_by("one_id").aggregate(key=(people.source + "\x1f" + people.source_user_id).min()).order_by("one_id").to_pyarrow()
-        )
-        pairs = [key.split("\x1f", 1) for key in first["key"].to_pylist()]
-        table = table.add_column(1, "user_id", pa.array([user for _, user in pairs])).add_column(
-            2, "user_source", pa.array([source for source, _ in pairs])
-        )
         return Built(table, kept, off, as_of)

@@ -10,7 +10,6 @@ from __future__ import annotations
 import operator
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Sequence
-from datetime import timedelta
 from functools import reduce
 from typing import Any
 
@@ -18,7 +17,7 @@ import ibis
 import ibis.expr.types as ir
 
 from features.algebra import BY_VALUE, Condition, Feature
-from features.views import ORDER, Views, timestamp
+from features.views import ORDER, Views, first_part
 
 SECONDS_PER_DAY = 86_400.0
 COMPARE: dict[str, Callable[[Any, Any], Any]] = {
@@ -26,6 +25,7 @@ COMPARE: dict[str, Callable[[Any, Any], Any]] = {
     "in": lambda column, values: column.isin(list(values)), "known": lambda column, known: column.notnull() == bool(known),
 }  # fmt: skip
 IN_ORDER = ("first", "last", "gap_std")
+SEPARATOR = "\x1f"
 WEIGHT_DIGITS = 6  # weights are compared rounded: equal sums of floats added in another order must stay equal
 Part = tuple[int | None, tuple[Condition, ...], str]  # window, filter, weight
 
@@ -44,8 +44,8 @@ def both(*tests: ir.BooleanValue | None) -> ir.BooleanValue | None:
 def _window(t: ir.Table, views: Views, days: int | None, back: int = 0) -> ir.BooleanValue | None:
     if days is None:
         return None
-    inside = t.ts >= timestamp(views.as_of - timedelta(days=days * (back + 1)))
-    return inside & (t.ts < timestamp(views.as_of - timedelta(days=days * back))) if back else inside
+    inside = t.ts >= views.before(days * (back + 1))
+    return inside & (t.ts < views.before(days * back)) if back else inside
 
 
 def _seconds(ts: ir.TimestampValue) -> ir.FloatingValue:
@@ -154,7 +154,7 @@ def _in_order(t: ir.Table, feature: Feature, views: Views) -> ir.Table:
 
 
 def compile_features(features: Sequence[Feature], views: Views) -> ir.Table:
-    """One expression with `one_id` and a column a feature: float64, or text where the feature is categorical.
+    """One expression with `one_id` and a column a feature (float64, or text where it is categorical), in no order.
 
     Parameters
     ----------
@@ -172,7 +172,18 @@ def compile_features(features: Sequence[Feature], views: Views) -> ir.Table:
         if feature.aggregate != "quotient"
     })  # fmt: skip
     quotients = {f.name: _divide(result[f.column], result[f.over]).fill_null(f.default) for f in features if f.aggregate == "quotient"}
-    return result.mutate(**quotients).select("one_id", *(feature.name for feature in features)).order_by("one_id")
+    return result.mutate(**quotients).select("one_id", *(feature.name for feature in features))
+
+
+def compile_profiles(features: Sequence[Feature], views: Views) -> ir.Table:
+    """`compile_features` with `user_id` and `user_source`, the first record of each customer, after `one_id`."""
+    table, people = compile_features(features, views), views.customers
+    key = (people.source + SEPARATOR + people.source_user_id).min()
+    first = people.group_by("one_id").aggregate(key=key)
+    source = first_part(first.key, SEPARATOR)
+    first = first.select("one_id", user_id=first.key.substr(source.length() + 1), user_source=source)
+    joined = table.inner_join(first, "one_id")
+    return joined.select("one_id", "user_id", "user_source", *(feature.name for feature in features)).order_by("one_id")
 
 
 def _parts(features: Sequence[Feature], views: Views) -> Iterable[ir.Table]:

@@ -6,8 +6,8 @@ feature whose source never filled them is off instead of silently zero.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from datetime import datetime
+from collections.abc import Iterable, Mapping
+from datetime import datetime, timedelta
 from functools import cached_property
 from typing import Any
 
@@ -76,17 +76,31 @@ class Rows:
 
     KEPT_ROWS = 5_000_000
 
-    def __init__(self, backend: Any, states: Mapping[str, TableState]) -> None:
-        self.backend, self.states = backend, states
+    def __init__(self, backend: Any, states: Mapping[str, TableState], prefix: str = "") -> None:
+        self.backend, self.states, self._prefix = backend, states, prefix
         self._made: dict[str, ir.Table] = {}
 
     def __getitem__(self, name: str) -> ir.Table:
         if name not in self._made:
             rows = getattr(self, f"_{name}")()
-            if name in self.states and self.states[name].rows <= self.KEPT_ROWS:
-                rows = self.backend.create_table(f"rows_of_{name}", rows, temp=True)
+            if self._prefix or (name in self.states and self.states[name].rows <= self.KEPT_ROWS):
+                rows = self.backend.create_table(self.kept_name(name), rows, temp=True)
             self._made[name] = rows
         return self._made[name]
+
+    def kept_name(self, name: str) -> str:
+        """The temporary table the rows of `name` are kept in."""
+        return f"rows_of_{self._prefix}{name}"
+
+    def keep(self, names: Iterable[str]) -> None:
+        """Make the rows of these tables ready under the names an earlier query knows."""
+        for name in dict.fromkeys(names):
+            if name in ("transactions", "events", "touches"):
+                self[name]
+
+    def own(self, table: str) -> ir.Table:
+        """A canonical table about customers, or `customers` itself."""
+        return self.backend.table(self._prefix + table)
 
     @cached_property
     def settled(self) -> bool:
@@ -95,10 +109,10 @@ class Rows:
         return not records.filter(records.periods > 1).limit(1).count().execute()
 
     def _owned(self, table: str) -> ir.Table:
-        rows = self.backend.table(table)
+        rows = self.own(table)
         if not self.settled:
             return rows.filter(rows.source_user_id.notnull())
-        customers = self.backend.table("customers").select("one_id", "source", "source_user_id")
+        customers = self.own("customers").select("one_id", "source", "source_user_id")
         return rows.inner_join(customers, ["source", "source_user_id"])
 
     def _with_items(self, t: ir.Table, own_category: bool = False) -> ir.Table:
@@ -128,11 +142,14 @@ class Views:
     rows : Rows
     as_of : datetime
         Naive UTC. A table without any time has no cut to make.
+    cut : TimestampScalar, optional
+        The same moment as an expression, where the engine has a variable for it.
     """
 
-    def __init__(self, rows: Rows, as_of: datetime) -> None:
+    def __init__(self, rows: Rows, as_of: datetime, cut: ir.TimestampScalar | None = None) -> None:
         self.rows, self.as_of = rows, as_of
-        self.cut = timestamp(as_of)
+        self._variable = cut is not None
+        self.cut = timestamp(as_of) if cut is None else cut
         self._made: dict[str, ir.Table] = {}
 
     def __getitem__(self, name: str) -> ir.Table:
@@ -140,10 +157,14 @@ class Views:
             self._made[name] = getattr(self, f"_{name}")()
         return self._made[name]
 
+    def before(self, days: int) -> ir.TimestampScalar:
+        """The moment so many days before `as_of`."""
+        return self.cut - ibis.interval(days=days) if self._variable else timestamp(self.as_of - timedelta(days=days))
+
     @cached_property
     def customers(self) -> ir.Table:
         """Every record known before `as_of` and whose it was then: one_id, source, source_user_id."""
-        t = self.rows.backend.table("customers")
+        t = self.rows.own("customers")
         t = t.filter(t.valid_from.isnull() | (t.valid_from < self.cut))
         if not self.rows.settled:
             always = timestamp(datetime(1, 1, 1))
@@ -188,7 +209,7 @@ class Views:
         return self._before("touches")
 
     def _profiles(self) -> ir.Table:
-        return self.rows.backend.table("profiles").inner_join(self.customers, ["source", "source_user_id"])
+        return self.rows.own("profiles").inner_join(self.customers, ["source", "source_user_id"])
 
 
 def timestamp(moment: datetime) -> ir.TimestampScalar:

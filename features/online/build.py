@@ -34,7 +34,7 @@ class Old:
     """Views of the rows before the tail, seen from `as_of`."""
 
     def __init__(self, views: Views, tail_start: datetime) -> None:
-        self.views, self.as_of, self.cut, self.customers = views, views.as_of, views.cut, views.customers
+        self.views, self.as_of, self.cut, self.customers, self.before = views, views.as_of, views.cut, views.customers, views.before
         self.start = timestamp(tail_start)
 
     def __getitem__(self, name: str) -> ir.Table:
@@ -63,7 +63,7 @@ def build_state(builder: Builder, as_of: datetime, features: Sequence[Feature] |
         number: _counts(old, cell, one_ids, codes) for number, cell in enumerate(plan.cells) if cell.kind == "values" and cell.has_base
     }
     tails = {view: _tail(plan, views, view, tail_start, one_ids, codes) for view in plan.views}
-    profile = compile_features([feature for feature in kept if feature.view == "profiles"], views).to_pyarrow()
+    profile = compile_features([feature for feature in kept if feature.view == "profiles"], views).order_by("one_id").to_pyarrow()
     attributes = {feature.name: _values(profile[feature.name]) for feature in kept if feature.view == "profiles"}
     items, contents = _traits(builder)
     return OnlineState(plan, one_ids, as_of, tail_start, tails, base, counts, attributes, last_order, codes.vocabularies(), items, contents)
@@ -96,7 +96,7 @@ def _base(plan: Plan, old: Old, codes: _Codes, as_of: datetime) -> tuple[dict[in
     last = Feature("last_order", "orders", "recency", default=float("nan"), description="state")
     features = [feature for numbers in wanted.values() for feature in numbers.values()]
     with_orders = "orders" in plan.views
-    table = compile_features([*features, *([last] if with_orders else [])], old).to_pyarrow()  # type: ignore[arg-type]
+    table = compile_features([*features, *([last] if with_orders else [])], old).order_by("one_id").to_pyarrow()  # type: ignore[arg-type]
     base: dict[int, dict[str, Array]] = {}
     for name, numbers in wanted.items():
         cell = plan.cells[int(name[1:])]

@@ -6,6 +6,7 @@ from datetime import timedelta
 from itertools import product
 from typing import get_args
 
+import duckdb
 import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -15,7 +16,9 @@ from features.algebra import PAIRED, Aggregate, Feature
 from features.builder import Builder
 from features.dataset import training_set
 from features.definitions import FEATURES
+from features.engines import duckdb as engine_module
 from features.snapshot import make_snapshot
+from features.views import Rows
 from qianmian.errors import DataError
 from tests.features.plain import (
     BEGIN,
@@ -296,3 +299,62 @@ def test_nobody_known_yet(lake_of):
 def test_a_lake_without_customers_is_refused(lake_of):
     with pytest.raises(DataError, match="knows no customer"):
         Builder(lake_of({"transactions": lines(source_user_id=None)}))
+
+
+# ---- a lake larger than memory ---------------------------------------------------------------------------------------------
+
+
+def test_buckets_of_customers_give_what_one_pass_gives(lake_of, monkeypatch):
+    """A large lake is built bucket by bucket; here "large" is ten rows."""
+    monkeypatch.setattr(engine_module, "BUCKET_ROWS", 10)
+    monkeypatch.setattr(engine_module, "FEW", 0)
+    users = [f"u{n}" for n in range(23)]
+    lines = [{"source": "s", "source_user_id": user, "order_id": f"o{n}", "line_no": 1, "ts": BEGIN + timedelta(days=n, hours=k), "item_id": f"i{k % 3}",
+              "quantity": 1.0, "amount": 2.0 + k, "discount": k / 2, "status": "paid", "channel": "web"} for k, user in enumerate(users) for n in range(k % 5)]  # fmt: skip
+    events = [
+        {"source": "s", "source_user_id": user, "event_id": f"e{k}", "event_type": "view", "ts": BEGIN, "item_id": "i1"}
+        for k, user in enumerate(users)
+    ]
+    profiles = [{"source": "s", "source_user_id": user, "age_band": "65+", "shoe_size": 40.0} for user in users]
+    lake = lake_of({"transactions": lines, "events": events, "profiles": profiles, **catalogue()})
+    as_of = BEGIN + timedelta(days=3)
+    whole = Builder(lake).build(as_of)
+    monkeypatch.setattr(Rows, "KEPT_ROWS", 10)
+    parts = Builder(lake)
+    for moment in (as_of - timedelta(days=1), as_of):
+        built = parts.build(moment)
+    assert built.off == whole.off
+    same_tables(built.table, whole.table)
+    assert not list(lake.workspace.root.glob(".build-*"))
+
+
+def test_the_query_of_one_moment_answers_for_another(lake_of):
+    """The engine keeps the query and moves the moment."""
+    lake = lake_of({"transactions": lines()})
+    kept = Builder(lake)
+    for day in (2, 5, 3):
+        moment = BEGIN + timedelta(days=day)
+        same_tables(kept.build(moment).table, Builder(lake).build(moment).table)
+
+
+def test_a_record_joins_a_customer_when_it_was_known_to(lake_of):
+    """Periods: before the link the record is a customer of its own, after it the customer's."""
+    lake = lake_of({"transactions": lines()})
+    known = BEGIN + timedelta(days=4)
+    people = Builder(lake).views(BEGIN + timedelta(days=30)).customers.to_pyarrow().to_pylist()
+    first, second = people[0], people[1]
+    with duckdb.connect() as connection:
+        lake.attach(connection)
+        lake.commit(
+            connection,
+            {
+                "customers": f"""SELECT * FROM (SELECT * FROM customers UNION ALL
+            SELECT '{first["one_id"]}', '{second["source"]}', '{second["source_user_id"]}', TIMESTAMP '{known}', 'merge') ORDER BY ALL"""
+            },
+        )
+    builder = Builder(lake)
+    apart = {row["one_id"]: row["orders_total"] for row in builder.build(known).table.to_pylist()}
+    joined = {row["one_id"]: row["orders_total"] for row in builder.build(known + timedelta(seconds=1)).table.to_pylist()}
+    assert set(apart) - set(joined) == {second["one_id"]}
+    assert joined[first["one_id"]] == apart[first["one_id"]] + apart[second["one_id"]]
+    assert builder.build(known + timedelta(seconds=1)).table["user_id"].to_pylist().count(second["source_user_id"]) == 0

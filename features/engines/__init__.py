@@ -1,0 +1,12 @@
+"""Engines: what runs the compiled expressions. One file and one line here adds another; all give the same features.
+
+An engine opens the lake as Ibis tables, keeps what does not depend on the moment (`features.views.Rows`), and turns
+declarations into a table. What a feature means is decided in `features.compile_ibis`, never here.
+"""
+
+from __future__ import annotations
+
+from features.engines.base import Engine
+from features.engines.duckdb import DuckDBEngine
+
+__all__ = ["DuckDBEngine", "Engine"]
