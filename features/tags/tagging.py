@@ -39,7 +39,7 @@ def make_tags(builder: Builder, built: Built, settings: Settings) -> tuple[Value
         table = table.append_column(name, column)
     fitted = fit_tags(table, tags, settings)
     values = tag_values(table, tags, settings, fitted)
-    sources = _sources(built)
+    sources = {name: tables for name, tables in _sources(built).items() if name in table.column_names}
     facts = {tag.name: _facts(tag, built.as_of, sources, fitted.get(tag.name, {})) for tag in tags if tag.name in values}
     one_ids = table["one_id"].to_pylist()
     for tag in tags:

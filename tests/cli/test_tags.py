@@ -1,0 +1,99 @@
+"""`qianmian tags`: list, audit and value on a tiny made-up shop."""
+
+from __future__ import annotations
+
+import json
+import shutil
+
+import pytest
+
+from cli.main import run
+from features.governance.audit import RULES
+from features.tags import TAGS
+
+
+@pytest.fixture(scope="module")
+def built(shop, tmp_path_factory):
+    """The shop with its profiles built."""
+    place = tmp_path_factory.mktemp("tags") / "workspace"
+    shutil.copytree(shop, place)
+    assert run(["features", "--workspace", str(place), "--json"]) == 0
+    return place
+
+
+def test_list(qianmian, built):
+    done = qianmian("tags", "list", "--workspace", built, "--json")
+    assert done.code == 0
+    entries = {entry["name"]: entry for entry in done.json["tags"]}
+    assert list(entries) == list(TAGS)
+    assert entries["gender"]["coverage"] == 1.0
+    assert entries["value_tier"]["how"] == "statistic"
+    assert entries["churn_risk"]["lacks"] == ["not published by a model yet"]
+    shown = qianmian("tags", "list", "--category", "basic", "--workspace", built)
+    assert shown.code == 0
+    assert "gender" in shown.out
+    assert "value_tier" not in shown.out
+    assert "first_visit_source: first_referrer, first_visit_channel" in shown.out
+
+
+def test_an_earlier_moment_is_looked_at_and_not_published(qianmian, built):
+    done = qianmian("tags", "list", "--as-of", "2024-02-01", "--workspace", built, "--json")
+    assert (done.code, done.json["as_of"]) == (0, "2024-02-01T00:00:00")
+    assert qianmian("tags", "list", "--workspace", built, "--json").json["as_of"] == "2024-03-31T00:00:00"
+
+
+def test_audit(qianmian, built):
+    done = qianmian("tags", "audit", "--workspace", built, "--json")
+    assert done.code == 0
+    rules = {finding["rule"] for finding in done.json["findings"]}
+    assert rules <= set(RULES)
+    assert {"expired", "never_used"} <= rules  # the shop closed in 2024, and keeps no rules
+    assert all(finding[part] for finding in done.json["findings"] for part in ("tags", "what", "why", "mend"))
+    shown = qianmian("tags", "audit", "--strict", "--workspace", built)
+    assert shown.code == 3
+    assert "to mend:" in shown.out
+    loose = qianmian("tags", "audit", "--threshold", "0.5", "--workspace", built, "--json")
+    assert len(loose.json["findings"]) > len(done.json["findings"])
+
+
+def test_audit_reads_the_rules_a_workspace_keeps(qianmian, built, tmp_path):
+    place = tmp_path / "workspace"
+    shutil.copytree(built, place)
+    (place / "segments").mkdir()
+    (place / "segments" / "vip.json").write_text(json.dumps({"tag": "value_tier", "operator": "==", "value": "high"}))
+    found = qianmian("tags", "audit", "--workspace", place, "--json").json["findings"]
+    unused = {finding["tags"][0] for finding in found if finding["rule"] == "never_used"}
+    assert unused == set(TAGS) - {"value_tier"}
+
+
+def test_value(qianmian, tmp_path):
+    place, target = tmp_path / "shop", "clv"
+    assert qianmian("ingest", "synthetic", "--customers", "250", "--days", "120", "--workspace", place).code == 0
+    done = qianmian("tags", "value", "--target", target, "--horizon-days", "14", "--workspace", place, "--json")
+    assert done.code == 0, done.err
+    assert (done.json["as_of"], done.json["target"], sum(done.json["outcome"].values())) == (
+        "2024-04-16T00:00:00",
+        target,
+        done.json["customers"],
+    )
+    tags = done.json["tags"]
+    assert [tag["bits"] for tag in tags] == sorted((tag["bits"] for tag in tags), reverse=True)
+    assert done.json["keep"] == [tag["name"] for tag in sorted((tag for tag in tags if tag["picked"]), key=lambda tag: tag["picked"])]
+    assert done.json["keep"]
+    shown = qianmian("tags", "value", "--target", target, "--horizon-days", "14", "--top", "3", "--workspace", place)
+    assert shown.code == 0
+    assert f"keep: {', '.join(done.json['keep'])}" in shown.out
+
+
+@pytest.mark.parametrize(("arguments", "code", "said"), [
+    (["list", "--category", "odd"], 2, "basic, behaviour"),
+    (["list", "--as-of", "someday"], 2, "YYYY-MM-DD"),
+    (["value", "--target", "love"], 2, "churn, purchase, clv"),
+    (["value", "--as-of", "2024-03-30"], 3, "not known yet"),
+    (["value"], 3, "too few customers"),
+    (["audit", "--threshold", "2"], 2, "threshold"),
+], ids=lambda value: " ".join(value) if isinstance(value, list) else "")  # fmt: skip
+def test_what_cannot_be_done_is_refused(qianmian, built, arguments, code, said):
+    done = qianmian("tags", *arguments, "--workspace", built)
+    assert done.code == code
+    assert said in done.err
