@@ -127,8 +127,13 @@ class Shop(Section):
     days: int = Field(365, ge=60)
     seed: int = 0
     gap_days: tuple[float, float, float] = Field((9.0, 3.0, 45.0), description="days between orders: median, least, most")
+    tries: float = Field(0.6, ge=0, description="items an order that somebody just wanted to try; never of a category with a cycle")
+    lookers: float = Field(0.0, ge=0, lt=1, description="share of people who look and never buy")
     categories: dict[str, ShopCategory] = Field(min_length=1)
     kinds: list[ShopKind] = Field(min_length=1)
+    events_per_person: dict[Annotated[str, _one_of(EVENT_TYPES, "event type")], Annotated[float, Field(gt=0)]] = Field(
+        default_factory=dict, description="events besides views and carts: how many of each type a person has"
+    )
     event_names: dict[str, str] = Field(default_factory=dict, description="event type → what the trade's systems call it")
 
 

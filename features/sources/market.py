@@ -43,6 +43,12 @@ class Market:
         (from, to) a category: only bought while the person's child is of this age, negative before birth.
     gap_days : tuple of float
         Days between a person's orders: median, least, most.
+    tries : float
+        Items an order that the person just wanted to try, beside one.
+    lookers : float
+        Share of people who look and never buy.
+    events_per_person : mapping of str to float
+        Other event type → how many a person has.
     event_names : mapping of str to str
         Event type → what the trade's systems call it.
     """
@@ -55,7 +61,10 @@ class Market:
     cycles: tuple[tuple[float, float] | None, ...] | None = None
     child_months: tuple[tuple[float, float] | None, ...] | None = None
     gap_days: tuple[float, float, float] = (9.0, 3.0, 45.0)
+    tries: float = 0.6
+    lookers: float = 0.0
     event_names: Mapping[str, str] = field(default_factory=dict)
+    events_per_person: Mapping[str, float] = field(default_factory=dict)
 
     @classmethod
     def of(cls, shop: Shop, cycles: Mapping[str, Cycle]) -> Market:
@@ -67,5 +76,5 @@ class Market:
             tuple(tuple(names.index(liked) for liked in kind.likes) for kind in shop.kinds),
             tuple(category.price for category in shop.categories.values()),
             tuple((cycles[c.cycle].days, cycles[c.cycle].spread) if c.cycle else None for c in shop.categories.values()),
-            tuple(category.child_months for category in shop.categories.values()), shop.gap_days, shop.event_names,
+            tuple(category.child_months for category in shop.categories.values()), shop.gap_days, shop.tries, shop.lookers, shop.event_names, shop.events_per_person,
         )  # fmt: skip

@@ -117,15 +117,18 @@ class Synthetic(Source):
 def generate(customers: int, days: int, seed: int, market: Market | None = None) -> World:
     """Draw a whole shop. Every part has its own random stream, so that one part's size does not change another part."""
     market = market or Market()
-    streams = np.random.default_rng(seed).spawn(7)
+    streams = np.random.default_rng(seed).spawn(8)
     items = _items(streams[0], market)
     people = _people(streams[1], customers, days, market)
     if market.child_months:  # day on which the person's child is born, from eight months after the beginning to four years before
         people["born"] = streams[6].uniform(-1460.0, 240.0, customers)
+    people["looks_only"] = streams[6].random(customers) < market.lookers
     accounts, identities, profiles = _accounts(streams[2], people)
     orders, touches, effects, campaigns = _orders(streams[3], people, days)
     lines, cycles = _lines(streams[4], people, orders, items, days, market)
     transactions, events = _records(streams[5], people, orders, lines, items, accounts, days, market)
+    if market.events_per_person:
+        events = _with_others(streams[7], events, people, items, accounts, days, market)
     touches = _with_account(touches, accounts, np.zeros(len(touches["person"]), dtype=np.int64))
     person_ids = _names("p", np.arange(customers))
     truth = {
@@ -298,6 +301,9 @@ def _lines(
     favourite = _choose(rng, people["taste"], owner)
     unique = np.unique(owner * total + favourite)
     owner, favourite = unique // total, unique % total
+    if market.cycles:  # what lasts so long is one thing at a time: the first favourite of each category
+        _, first = np.unique(owner * len(market.categories) + favourite // ITEMS_PER_CATEGORY, return_index=True)
+        owner, favourite = owner[first], favourite[first]
     varies = rng.lognormal(0.7, 0.5, len(owner))
     cycle = np.clip(people["gap"][owner] * varies, 4.0, 120.0)
     if market.cycles:  # the trade's own, with its spread between people
@@ -323,9 +329,13 @@ def _lines(
     position = by_person[found[inside]]
     same = orders["person"][position] == owner[pair][inside]
     repeat_order, repeat_item = position[same], favourite[pair][inside][same]
-    tried_order = np.repeat(np.arange(len(orders["at"])), 1 + rng.poisson(0.6, len(orders["at"])))
+    tried_order = np.repeat(np.arange(len(orders["at"])), 1 + rng.poisson(market.tries, len(orders["at"])))
     tried_item = _choose(rng, people["taste"], orders["person"][tried_order])
+    if market.cycles:  # nobody tries what they still have
+        lasts = np.array([pair is not None for pair in market.cycles])[tried_item // ITEMS_PER_CATEGORY]
+        tried_order, tried_item = tried_order[~lasts], tried_item[~lasts]
     both = np.unique(np.concatenate([repeat_order * total + repeat_item, tried_order * total + tried_item]))
+    both = both[~people["looks_only"][orders["person"][both // total]]]
     if market.child_months:
         months = (orders["at"][both // total] - people["born"][orders["person"][both // total]]) / 30.4
         low, high = np.array([span or (-np.inf, np.inf) for span in market.child_months])[both % total // ITEMS_PER_CATEGORY].T
@@ -388,6 +398,28 @@ def _records(
     by_time = np.argsort(at, kind="stable")
     events = _with_account(events, accounts, second[source_order])
     return transactions, {name: values[by_time] for name, values in events.items()}
+
+
+def _with_others(
+    rng: np.random.Generator, events: Mapping[str, Any], people: Mapping[str, Any], items: Mapping[str, Any], accounts: Mapping[str, Any],
+    days: int, market: Market,
+) -> dict[str, Any]:  # fmt: skip
+    """The events together with those of other types, which lead to nothing and come at any time."""
+    count = len(people["segment"])
+    end = np.where(np.isnan(people["churn"]), float(days), people["churn"])
+    parts = []
+    for kind, mean in market.events_per_person.items():
+        person = np.repeat(np.arange(count), rng.poisson(mean, count))
+        at = people["start"][person] + (end - people["start"])[person] * rng.random(len(person))
+        own = {
+            "person": person, "event_type": np.repeat(np.array([market.event_names.get(kind, kind)]), len(person)), "ts": _when(at),
+            "item_id": items["item_id"][_choose(rng, people["taste"], person)], "session_id": _joined(np.array([kind]), _names("", np.arange(len(person)), 8)),
+            "duration_seconds": np.round(rng.exponential(90.0, len(person)), 1),
+        }  # fmt: skip
+        parts.append(_with_account(own, accounts, np.zeros(len(person), dtype=np.int64)))
+    joined = {name: np.concatenate([events[name], *(part[name] for part in parts)]) for name in events}
+    by_time = np.argsort(joined["ts"], kind="stable")
+    return {name: values[by_time] for name, values in joined.items()}
 
 
 def _with_account(columns: Mapping[str, Any], accounts: Mapping[str, Any], second: Ints) -> dict[str, Any]:
