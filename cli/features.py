@@ -45,7 +45,7 @@ def features(
     begun = time.perf_counter()
     with output.working():
         output.step(f"building profiles as of {moment:%Y-%m-%d %H:%M}")
-        snapshot = ensure(place, moment)
+        snapshot = ensure(place, moment, with_state=True)
         if out is not None:
             output.step(f"writing {out}")
             write_table(snapshot.table, out)

@@ -21,6 +21,7 @@ import pyarrow.parquet as pq
 
 from features.builder import Builder, Built
 from features.lake import Lake
+from features.online.build import build_state
 from features.spec import FeatureSpec, UserFeatures
 from features.tags.declare import TagFacts, TagValue
 from features.tags.tagging import make_tags, tags_digest
@@ -29,6 +30,7 @@ from qianmian.errors import ArtifactError, InvalidRequest, WorkspaceError
 from qianmian.workspace import Workspace, atomic_path, write_json
 
 FORMAT = 3
+STATE = "state"  # folder of the online state in that of the snapshot
 logger = logging.getLogger(__name__)
 REBUILD = "run `qianmian features` to build it again"
 
@@ -195,13 +197,20 @@ def current(workspace: Workspace) -> Snapshot:
     return Snapshot.load(workspace.online / name)
 
 
-def ensure(workspace: Workspace, as_of: datetime) -> Snapshot:
-    """The current snapshot when it is of that moment, these data, and the features, tags and settings of now; else a new one, published."""
+def ensure(workspace: Workspace, as_of: datetime, with_state: bool = False) -> Snapshot:
+    """The current snapshot when it is of that moment, these data, and the features, tags and settings of now; else a new one, published.
+
+    With `with_state` the online state of the same features (`features.online`) lies beside it, in the folder `state`.
+    """
     builder = Builder(Lake(workspace))
     snapshot = _current_of(builder, as_of)
     if snapshot is None:
         snapshot = make_snapshot(builder, as_of)
         publish(workspace, snapshot)
+    folder = workspace.online / str(current_name(workspace)) / STATE
+    if with_state and not folder.exists():
+        with atomic_path(folder) as temporary:
+            build_state(builder, as_of, snapshot.spec.features).save(temporary)
     return snapshot
 
 
