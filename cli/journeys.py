@@ -87,7 +87,7 @@ def funnel(
             write_table(found.as_table(), out)
     asked = {"window_days": window_days, "within_days": within_days, "within_session": within_session, "by": by}
     output.result({"as_of": moment, **asked, **found.as_dict(), "out": out})
-    columns = (f"{per}s", "of the step before", "of the first", "median hours", "90 % hours")
+    columns: tuple[str, ...] = (f"{per}s", "of the step before", "of the first", "median hours", "90 % hours")
     rows = [
         [s.step, s.reached, percent(s.conversion), percent(s.overall if s.conversion else None), s.hours_median, s.hours_p90]
         for s in found.steps

@@ -39,8 +39,8 @@ def replenishment(settings: Settings) -> dict[str, Cycle]:
     --------
     >>> replenishment(Settings())
     {}
-    >>> replenishment(Settings(pack="beauty"))["skincare"].days > 0
-    True
+    >>> replenishment(Settings(pack="beauty"))["serum"].days
+    60.0
     """
     pack = pack_of(settings)
     return dict(pack.replenishment) if pack else {}

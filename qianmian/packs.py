@@ -188,7 +188,7 @@ def locate(chosen: str, relative_to: Path) -> Path:
     """
     if "/" in chosen or "\\" in chosen or chosen.startswith("."):
         path = (relative_to / Path(chosen).expanduser()).resolve()
-        file = path / FILE if path.is_dir() else path
+        file = path if path.suffix in (".yaml", ".yml") else path / FILE
         if not file.is_file():
             raise ConfigError([f"pack: '{chosen}': there is no {file}"], where=str(relative_to), hint="docs/packs.md says how to write one")
         return file
@@ -297,12 +297,10 @@ def _mistakes(pack: Pack) -> Iterable[str]:
             owner[category] = name
         if len({"/" in category for category in cycle.categories}) > 1:
             yield f"replenishment.{name}.categories: whole categories (with /) and broadest ones (without) cannot be in one cycle"
-    for kind, names in (("features", pack.features), ("tags", pack.tags)):
-        seen = set[str]()
-        for number, one in enumerate(names):
-            if one.name in seen:
-                yield f"{kind}.{number}.name: '{one.name}' is declared twice"
-            seen.add(one.name)
+    for kind, names in (("features", [one.name for one in pack.features]), ("tags", [one.name for one in pack.tags])):
+        for number, name in enumerate(names):
+            if name in names[:number]:
+                yield f"{kind}.{number}.name: '{name}' is declared twice"
     if pack.synthetic is not None:
         yield from _shop_mistakes(pack, pack.synthetic)
 

@@ -44,7 +44,8 @@ class Rate:
         """
         if not base.value > 0:
             return Rate(NONE, NONE, NONE, self.n)
-        return Rate(*(100.0 * part / base.value for part in (self.value, self.low, self.high)), self.n)
+        value, low, high = (100.0 * part / base.value for part in (self.value, self.low, self.high))
+        return Rate(value, low, high, self.n)
 
     @property
     def complement(self) -> Rate:
