@@ -10,6 +10,7 @@ import typer
 
 from cli.console import Output
 from cli.options import JsonOption, WorkspaceOption
+from cli.times import utc_now
 from qianmian.errors import UsageError
 from qianmian.workspace import Workspace
 
@@ -47,7 +48,7 @@ def ingest(
         source, {"config_path": config, "customers": customers, "days": days, "seed": seed}, pack_of(load_settings(place.config_file))
     )
     with output.working():
-        report = run_ingest(place, made, output.step)
+        report = run_ingest(place, made, output.step, utc_now())
     output.result({"workspace": place.root, **report.as_dict()})
     show_report(output, report)
     output.say(f"{place.root}: lake {report.digest}, {report.seconds:.1f} s. Next: qianmian features, or qianmian train all")

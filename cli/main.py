@@ -17,6 +17,7 @@ from typer.core import TyperGroup
 from cli.demo import demo
 from cli.doctor import doctor
 from cli.features import features
+from cli.identity import identity
 from cli.ingest import ingest
 from cli.journeys import journeys
 from cli.models import models
@@ -32,6 +33,7 @@ VERBS: Registry[Callable[..., Any] | typer.Typer] = Registry("verb", {
     "demo": demo,
     "ingest": ingest,
     "features": features,
+    "identity": identity,
     "tags": tags,
     "journeys": journeys,
     "train": train,

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -16,6 +17,7 @@ from typing import Any
 import duckdb
 import numpy as np
 import pyarrow as pa
+from numpy.typing import NDArray
 
 from features.identity.components import ALWAYS, APART, NO_CLAIM, NOBODY, Grouping, Ints, Level, Links, Sightings, group, periods
 from features.identity.ledger import CONFLICT, MERGE, SHARED, WITHDRAW, Ledger
@@ -109,6 +111,18 @@ class GraphResolver:
         self._pending(connection, scoped)
         return Resolution("SELECT * FROM identity_customers", "SELECT * FROM identity_pending")
 
+    def inspect(self, connection: duckdb.DuckDBPyConnection, records: Sequence[tuple[str, str]]) -> Grouping:
+        """Group the given records and whoever they are connected with; the tables of the working stay in `connection`."""
+        self._refuse_undeclared(connection)
+        connection.execute(f"CREATE OR REPLACE TEMP TABLE identity_seen AS {FIRST_SEEN_SQL}")
+        self._prepare(connection)
+        connection.execute("CREATE OR REPLACE TEMP TABLE identity_scope (source VARCHAR, source_user_id VARCHAR)")
+        connection.executemany("INSERT INTO identity_scope VALUES (?, ?)", records)
+        self._rows(connection, self._spread(connection))
+        grouping = self._group(connection)
+        self._decisions(connection, grouping)
+        return grouping
+
     # ---- loading -------------------------------------------------------------------------------------------------
 
     def _refuse_undeclared(self, connection: duckdb.DuckDBPyConnection) -> None:
@@ -154,6 +168,10 @@ class GraphResolver:
                 FROM {known.customers} GROUP BY {RECORD}) USING ({RECORD})
             WHERE is_known IS NULL OR since IS DISTINCT FROM first_seen
             UNION SELECT {RECORD} FROM ({known.changed})""")
+        return self._spread(connection)
+
+    def _spread(self, connection: duckdb.DuckDBPyConnection) -> bool:
+        """Add to `identity_scope` whoever is connected with somebody in it. False where that takes too many steps."""
         connection.execute("CREATE OR REPLACE TEMP TABLE identity_frontier AS SELECT * FROM identity_scope")
         connection.execute("CREATE OR REPLACE TEMP TABLE identity_reached (level TINYINT, id_value VARCHAR)")
         rows = "(SELECT * FROM identities JOIN identity_levels USING (id_type))"
@@ -228,7 +246,7 @@ class GraphResolver:
     def _group(self, connection: duckdb.DuckDBPyConnection) -> Grouping:
         """Group the numbers; `identity_periods` are the customers of each linked record in time."""
 
-        def numbers(query: str, *kinds: type[np.generic]) -> list[Ints]:
+        def numbers(query: str, *kinds: type[np.generic]) -> list[NDArray[Any]]:
             """The columns of a query as arrays of those kinds; a moment is microseconds, `ALWAYS` where there is none."""
             found = connection.execute(query).fetchnumpy()
             return [np.asarray(column, dtype=kind) for column, kind in zip(found.values(), kinds, strict=True)]
@@ -259,9 +277,9 @@ class GraphResolver:
             claims[place, record] = claim
         levels = [Level(kind.max_customers, _microseconds(kind.expires_days)) for kind in self.id_types]
         grouping = group(len(first), levels, Sightings(*sightings), Links(*given), claims, np.column_stack(apart), tie)
-        record, owner, since, link = periods(grouping, first)
+        whom, owner, since, link = periods(grouping, first)
         _register(connection, "identity_periods", {
-            "record": record, "owner": owner, "valid_from": _times(since), "link": pa.array(link, mask=link == NOBODY),
+            "record": whom, "owner": owner, "valid_from": _times(since), "link": pa.array(link, mask=link == NOBODY),
         })  # fmt: skip
         connection.execute("DROP TABLE identity_rows")
         return grouping

@@ -64,7 +64,7 @@ def resolve(lake: Lake, resolver: Resolver | None = None, decided_at: datetime |
     decided_at : datetime, optional
         When, for the ledger.
     """
-    with only_writer(lake.workspace), _connected(lake) as connection:
+    with only_writer(lake.workspace), connected(lake) as connection:
         return commit(lake, connection, {}, resolver or GraphResolver(lake.workspace, decided_at))["customers"]
 
 
@@ -72,7 +72,7 @@ def changes(lake: Lake, decided_at: datetime | None = None, dry_run: bool = True
     """Resolve the lake anew and say what that changes; with `dry_run` nothing is written."""
     lake.state("customers")
     resolver = GraphResolver(lake.workspace, decided_at)
-    with only_writer(lake.workspace), _connected(lake) as connection:
+    with only_writer(lake.workspace), connected(lake) as connection:
         plan = resolver.plan(connection)
         entries = plan.entries or ""
         found = _changes(connection, entries)
@@ -130,7 +130,7 @@ def _changes(connection: duckdb.DuckDBPyConnection, entries: str) -> Changes:
 
 
 @contextlib.contextmanager
-def _connected(lake: Lake) -> Iterator[duckdb.DuckDBPyConnection]:
+def connected(lake: Lake) -> Iterator[duckdb.DuckDBPyConnection]:
     """A connection to the lake that spills into the workspace, not into the folder somebody happens to stand in."""
     connection = cast(duckdb.DuckDBPyConnection, lake.connect().con)
     scratch = lake.workspace.root / f".ingest-{uuid.uuid4().hex[:8]}"

@@ -339,7 +339,7 @@ def test_new_rows_give_what_resolving_everything_gives(tmp_path_factory: pytest.
         for sightings, events in batches:
             put(connection, sightings, events)
             changed = ", ".join(f"('s', '{row['source_user_id']}')" for row in sightings)
-            changed = f"SELECT * FROM (VALUES {changed}) AS t(source, source_user_id)" if changed else "SELECT '', '' LIMIT 0"
+            changed = f"SELECT * FROM (VALUES {changed}) AS t(source, source_user_id)" if changed else "SELECT '' AS source, '' AS source_user_id LIMIT 0"
             plan = resolver.plan(connection, Known("before", changed))
             added = connection.execute(f"SELECT * FROM ({plan.customers}) ORDER BY ALL").fetchall()
             told = connection.execute("SELECT ledger_id, action FROM identity_found ORDER BY ALL").fetchall()
