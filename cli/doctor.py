@@ -144,13 +144,12 @@ def _settings(place: Workspace, port: int) -> Iterator[Finding]:
     from qianmian.config import load_settings
 
     try:
-        load_settings(place.config_file)
+        pack = load_settings(place.config_file).pack
     except QianmianError as error:
         yield Finding("settings", FAIL, error.message.strip(), error.hint or "")
         return
-    yield Finding(
-        "settings", OK, str(place.config_file) if place.config_file.exists() else "the defaults (--init-settings writes them out)"
-    )
+    where = str(place.config_file) if place.config_file.exists() else "the defaults (--init-settings writes them out)"
+    yield Finding("settings", OK, where + (f"; industry pack {pack}" if pack else ""))
 
 
 def _disk(place: Workspace, port: int) -> Iterator[Finding]:
