@@ -68,7 +68,8 @@ def commands(path):
             words = called.split()
             if words[0].startswith("--"):
                 continue
-            depth = 2 if words[0] == "models" and len(words) > 1 else 1
+            grouped = getattr(getattr(get_command(app), "commands", {}).get(words[0]), "commands", None)
+            depth = 2 if grouped and len(words) > 1 else 1
             yield tuple(words[:depth]), [word.split("=")[0] for word in words if re.fullmatch(r"--[a-z][\w-]*(=.*)?", word)]
 
 
