@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 U_PAIRS = 800_000  # random pairs from which the chance of agreeing by accident is counted
 EM_PAIRS = 1_000_000
-FEWEST_RANDOM_PAIRS = 10_000  # among fewer, the pairs of one person are no longer rare: Splink's defaults are the better guess
+FEWEST_RANDOM_PAIRS = 1_000  # among fewer, the pairs of one person are no longer rare: Splink's defaults are the better guess
 FEWEST_PAIRS = 30  # fewer would teach little but their own accidents
 RECALL_OF_STRICT_RULES = 0.8
 # two clues of one group say nearly the same thing, so they are not paired: a whole suburb would be compared with itself
@@ -185,7 +185,7 @@ def household(compared: list[Compared]) -> str:
     own = [name for name in ("given_name", "birth_date", "national_id") if name in names]
     conditions = []
     if own:
-        agrees = " OR ".join(f"{name} NOT IN ('missing', 'different')" for name in own)
+        agrees = " OR ".join(f"{name} NOT IN ('missing', 'different', 'similar', 'two typing errors')" for name in own)
         differs = " OR ".join(f"{name} = 'different'" for name in own)
         conditions.append(f"(NOT ({agrees}) AND ({differs}))")
     if "given_name" in names:

@@ -1,0 +1,169 @@
+"""`qianmian identity link`: store records of people without a common identifier become one customer where they are alike enough."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from cli.console import Output
+from cli.features import check_ending, write_table
+from cli.options import JsonOption, WorkspaceOption
+from cli.times import utc_now
+from qianmian.config import load_settings
+from qianmian.errors import UsageError
+from qianmian.workspace import Workspace, atomic_path
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+    from features.identity.probabilistic import Links
+
+REVIEW_ENDINGS = (".csv", ".parquet")
+CHART_ENDINGS = (".html",)
+SHOWN = 10
+
+
+def link(
+    config: Annotated[Path, typer.Option("--config", metavar="FILE", help="The records.yaml: where the records are; docs/linking.md.")],
+    review: Annotated[
+        Path | None, typer.Option("--review", metavar="FILE", help="Write the pairs a person should judge here: .csv or .parquet.")
+    ] = None,
+    chart: Annotated[
+        Path | None, typer.Option("--chart", metavar="FILE", help="Write the chart of the match weights here: .html, needs no network.")
+    ] = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would change; the workspace stays as it is.")] = False,
+    backend: Annotated[str, typer.Option("--backend", metavar="duckdb|spark", help="What compares the records.")] = "duckdb",
+    between_sources: Annotated[
+        bool, typer.Option("--between-sources", help="Each system knows a person once: compare records of different systems only.")
+    ] = False,
+    show_values: Annotated[
+        bool, typer.Option("--show-values", help="The review file holds the records themselves: names, addresses, numbers.")
+    ] = False,
+    workspace: WorkspaceOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Link records by name, birth date, address, phone and email; what links goes to the workspace, what is unclear to people."""
+    from features.identity.probabilistic import BACKENDS, LINKS, links_path, merged, write_links
+    from features.identity.probabilistic import link as link_records
+    from features.identity.records import RecordFiles
+
+    output = Output(as_json)
+    place = Workspace.locate(workspace)
+    if backend not in BACKENDS:
+        raise UsageError(
+            "there is no such backend", where="--backend", got=backend, allowed=", ".join(BACKENDS), hint="leave --backend out"
+        )
+    for file, endings, option in ((review, REVIEW_ENDINGS, "--review"), (chart, CHART_ENDINGS, "--chart")):
+        _check_file(file, endings, option)
+    if show_values:
+        _check_values_may_be_shown(place, review)
+    settings = load_settings(place.config_file)
+    begun = time.perf_counter()
+    with output.working():
+        output.step(f"reading the records of {config}")
+        found = RecordFiles(config).read()
+        output.step(f"linking {found.table.num_rows:,} records on {backend}")
+        links = link_records(found.table, settings.linking, seed=settings.seed, backend=backend, within_sources=not between_sources)
+        now = utc_now()
+        table = merged(place, links, now)
+        new = _new(links_path(place), table)
+        if review is not None:
+            output.step(f"writing {review}")
+            write_table(_with_values(links.review, found.table) if show_values else links.review, review)
+        if chart is not None and links.chart:
+            output.step(f"writing {chart}")
+            with atomic_path(chart) as temporary:
+                temporary.write_text(links.chart, encoding="utf-8")
+        if not dry_run:
+            write_links(place.create(), links, now)
+    seconds = time.perf_counter() - begun
+    output.result({
+        "workspace": place.root, "sources": list(links.sources), "records": links.records, "skipped": found.skipped, "compared": links.compared,
+        "crowded": links.crowded, "links": links.pairs.num_rows, "new_links": new, "review": links.review.num_rows,
+        "untrained": list(links.untrained), "threshold": settings.linking.threshold, "review_low": settings.linking.review_low,
+        "links_file": None if dry_run else links_path(place), "review_file": review, "chart_file": chart if links.chart else None,
+        "columns": LINKS.names, "dry_run": dry_run, "seconds": round(seconds, 3),
+    })  # fmt: skip
+    _say(output, links, found.skipped, new, dry_run)
+    for file, what in ((review, "for people to judge"), (chart if links.chart else None, "match weights")):
+        if file is not None:
+            output.say(f"{what}: {file}")
+    if show_values:
+        output.err.print(
+            f"{review} holds people's names, addresses and numbers in the clear: keep it as such a file is to be kept, then delete it."
+        )
+    if not dry_run:
+        output.say(f"written: {links_path(place)}, {seconds:.1f} s. Next: qianmian identity resolve")
+
+
+def _check_file(file: Path | None, endings: tuple[str, ...], option: str) -> None:
+    try:
+        check_ending(file, endings)
+    except UsageError as error:
+        raise UsageError(error.message, where=option, got=error.got, allowed=error.allowed, hint=error.hint) from error
+
+
+def _check_values_may_be_shown(place: Workspace, review: Path | None) -> None:
+    if review is None:
+        raise UsageError("there is no file to show them in", where="--show-values", hint="add --review FILE.csv")
+    if review.expanduser().absolute().resolve().is_relative_to(place.root.resolve()):
+        raise UsageError(
+            "the workspace never holds personal values", where="--review", got=str(review), hint="name a file outside the workspace, or leave out --show-values"
+        )  # fmt: skip
+
+
+def _new(path: Path, table: pa.Table) -> int:
+    """How many links of `table` the file does not have yet."""
+    import pyarrow.compute as pc
+    import pyarrow.parquet as pq
+
+    if not path.exists():
+        return int(table.num_rows)
+    known = pq.read_table(path, columns=["link_id"])["link_id"].combine_chunks()
+    return int(pc.sum(pc.invert(pc.is_in(table["link_id"], known))).as_py() or 0)
+
+
+def _with_values(review: pa.Table, records: pa.Table) -> pa.Table:
+    """The pairs with both records beside each other, in the order they had."""
+    import duckdb
+
+    from features.identity.records import KEY
+    from features.lake import quote
+
+    values = [name for name in records.column_names if name not in KEY]
+    listed = "".join(
+        f", {side}.{quote(name)} AS {quote(f'{full}_{name}')}" for name in values for side, full in (("l", "left"), ("r", "right"))
+    )
+    with duckdb.connect(config={"temp_directory": ""}) as connection:
+        connection.register("review", review)
+        connection.register("records", records)
+        keys = " ".join(
+            f"JOIN records AS {side} ON {side}.source = v.{full}_source AND {side}.source_user_id = v.{full}_source_user_id"
+            for side, full in (("l", "left"), ("r", "right"))
+        )
+        return connection.execute(f"SELECT v.*{listed} FROM review AS v {keys} ORDER BY v.probability DESC, v.link_id").to_arrow_table()
+
+
+def _say(output: Output, links: Links, skipped: dict[str, int], new: int, dry_run: bool) -> None:
+    """The outcome in sentences; keys and words only, never a value."""
+    for reason, count in skipped.items():
+        output.say(f"left out: {count:,} row(s), {reason}")
+    would = "would be " if dry_run else ""
+    output.say(
+        f"{links.records:,} records of {', '.join(links.sources)}: {links.compared:,} pairs compared, {links.pairs.num_rows:,} linked"
+    )
+    output.say(f"{new:,} link(s) {would}new; {links.review.num_rows:,} pair(s) for people to judge")
+    if links.crowded:
+        output.say(f"{links.crowded:,} value(s) are shared by too many records to be a clue (linking.max_block_records)")
+    if links.untrained:
+        output.say(f"too few records to learn the weights of {', '.join(links.untrained)}: usual ones are used")
+    first: list[dict[str, Any]] = links.review.slice(0, SHOWN).to_pylist()
+    if first:
+        rows = [
+            (f"{row['left_source']} {row['left_source_user_id']}", f"{row['right_source']} {row['right_source_user_id']}", row["probability"], row["reason"])
+            for row in first
+        ]  # fmt: skip
+        output.table("first pairs to judge", ["record", "record", "probability", "reason"], rows, right=["probability"])
