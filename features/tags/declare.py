@@ -175,7 +175,7 @@ def tag_values(
     for tag in tags:
         if tag.rule is not None and tag.supported(table.column_names) and (tag.fit is None or tag.name in learnt):
             made = tag.rule(columns.of(tag), Given(chosen, dict(learnt.get(tag.name, {}))))
-            values[tag.name] = [plain(value) for value in made]
+            values[tag.name] = plain_all(np.asarray(made))
     return values
 
 
@@ -210,6 +210,16 @@ def plain(value: Any) -> TagValue:
     if found == "" or (isinstance(found, float) and not np.isfinite(found)):
         return None
     return round(found, DIGITS) if isinstance(found, float) else found
+
+
+def plain_all(values: NDArray[Any]) -> list[TagValue]:
+    """`plain` of every value of an array, by the array where its kind allows."""
+    if values.dtype.kind == "U":
+        texts: list[TagValue] = values.tolist()
+        return [text or None for text in texts]
+    if values.dtype.kind == "b":
+        return list(values.tolist())
+    return [plain(value) for value in values.tolist()]
 
 
 # ---- helpers of declarations -----------------------------------------------------------------------------------------

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -99,14 +100,9 @@ def read(workspace: Workspace, name: str) -> Published | None:
 
 
 def stamp(workspace: Workspace, names: Sequence[str]) -> list[str]:
-    """What changes when one of these tags is published again."""
-    stamps = []
-    for name in names:
-        path = path_of(workspace, name)
-        if path.exists():
-            found = path.stat()
-            stamps.append(f"{name}:{found.st_mtime_ns}:{found.st_size}")
-    return stamps
+    """What changes when one of these tags is published again with other values: a digest of each file there is."""
+    paths = [(name, path_of(workspace, name)) for name in names]
+    return [f"{name}:{hashlib.sha256(path.read_bytes()).hexdigest()[:16]}" for name, path in paths if path.exists()]
 
 
 def _broken(path: Path, got: str) -> ArtifactError:

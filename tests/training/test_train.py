@@ -18,9 +18,11 @@ from features import snapshot
 from features.builder import Builder
 from features.lake import Lake
 from features.lifecycle import stages_of
+from features.tags import published
 from models.bundle import ModelBundle
 from models.persist import load_arrays
 from qianmian.errors import DataError, QianmianError, UsageError, WorkspaceError
+from qianmian.schema import RISK_BANDS
 from qianmian.workspace import Workspace
 from training import JOBS, registry, train
 from training.gate import judge
@@ -85,6 +87,22 @@ def test_the_run_tells_everything(trained, client, job):
     report = mlflow.artifacts.load_dict(f"{run.info.artifact_uri}/report.json")
     assert report == json.loads(json.dumps(trained.results[job].report.as_dict()))
     assert str(trained.workspace.artifact_root.as_uri()) in run.info.artifact_uri
+
+
+def test_churn_publishes_the_risk_of_who_it_asks_about(trained):
+    found = published.read(trained.workspace, "churn_risk")
+    assert (found.as_of, found.model_name, found.model_version) == (END, "qianmian-churn", "1")
+    profiles = snapshot.current(trained.workspace)
+    asked = {
+        one_id
+        for one_id, days in zip(profiles.one_ids, profiles.tags["days_since_last_order"], strict=True)
+        if days is not None and days <= 2 * 28
+    }
+    assert set(found.values) == asked
+    assert set(found.values.values()) <= set(RISK_BANDS)
+    assert dict(zip(profiles.one_ids, profiles.tags["churn_risk"], strict=True)) == {
+        one_id: found.values.get(one_id) for one_id in profiles.one_ids
+    }
 
 
 @pytest.mark.parametrize("job", ALL)
