@@ -11,7 +11,7 @@ import ibis.expr.types as ir
 import pyarrow as pa
 
 from features.journeys.rates import Rate, moments, rate_of
-from features.journeys.steps import BUY, STEPS, in_window, kept, require_events, rows_of, seconds_between, steps
+from features.journeys.steps import BUY, STEPS, has_events, in_window, kept, refuse_no_events, rows_of, seconds_between, steps
 from features.journeys.tagged import UNTAGGED
 from features.views import Views
 from qianmian.errors import UsageError
@@ -146,16 +146,17 @@ def funnel(
         raise UsageError("that cannot be counted", where="--per", got=per, allowed=", ".join(get_args(Per)))
     if within_days is not None and within_days <= 0:
         raise UsageError("a funnel takes time", where="--within-days", got=within_days, allowed="more than 0")
-    require_events(views, window_days)
     entity = KEYS[per]
     keys = [*entity, "session_id"] if within_session and per != "session" else entity
-    rows = in_window(steps(views, "lines" if per == "item" else "orders"), "ts", views, window_days)
+    rows = in_window(steps(views, "lines" if per == "item" else "orders", "session_id" in keys), "ts", views, window_days)
     rows = rows.filter(rows.step.isin(names), *(rows[key].notnull() for key in keys)).select(*keys, "ts", "step")
     with kept(views, _entities(rows, names, entity, keys, within_days)) as found:
         each = found.group_by("one_id").aggregate(**{f"n{k}": found[f"reached{k}"].sum() for k in range(len(names))})
         times = found.aggregate(**{f"hours{k}_{q}": found[f"hours{k}"].quantile(q / 100) for k in range(1, len(names)) for q in (50, 90)})
         row = rows_of(_rates(each.mutate(everybody=ibis.literal("")), "everybody", len(names)))
         everybody = row[0] if row else {}
+        if not row and not has_events(views, window_days):
+            refuse_no_events(views, window_days)
         taken = rows_of(times)[0]
         made = tuple(_step(name, k, everybody, taken) for k, name in enumerate(names))
         if tags is None or not row:
@@ -199,10 +200,12 @@ def _entities(t: ir.Table, names: Sequence[str], entity: list[str], keys: list[s
             f"start{k}": ibis.ifelse(reached, t.start, never), f"at{k}": ibis.ifelse(reached, t.ts, never),
             f"before{k}": ibis.ifelse(reached, t.before, never),
         }).drop("start", "before")  # fmt: skip
-    later = range(1, len(names))
-    t = t.mutate(**{f"first{k}": t[f"at{k}"].min().over(group_by=entity) for k in later})
     reached_at = {f"reached{k}": t[f"at{k}"].notnull().any().cast("int64") for k in range(len(names))}
-    hours = {f"hours{k}": (seconds_between(t.ts, t[f"before{k}"]) / 3_600.0).min(where=t[f"at{k}"] == t[f"first{k}"]) for k in later}
+    hours = {}
+    for k in range(1, len(names)):
+        took = seconds_between(t.ts, t[f"before{k}"]) / 3_600.0
+        first = ibis.struct({"at": t[f"at{k}"], "took": took})  # of several visits that get there at one instant, the quickest
+        hours[f"hours{k}"] = took.argmin(first, where=t[f"at{k}"].notnull())
     found = t.group_by(entity).aggregate(**reached_at, **hours)
     return found.filter(found.reached0 > 0)
 

@@ -10,7 +10,7 @@ import ibis.expr.types as ir
 import pyarrow as pa
 
 from features.journeys.rates import Rate, moments, rate_of
-from features.journeys.steps import BUY, IN_TIME, in_window, kept, require_events, rows_of, steps
+from features.journeys.steps import BUY, IN_TIME, has_events, in_window, kept, refuse_no_events, rows_of, steps
 from features.views import Views
 from qianmian.errors import UsageError
 
@@ -106,35 +106,44 @@ def paths(
         raise UsageError("a path cannot be made of that", where="--of", got=state, allowed=", ".join(STATES))
     if depth < 1 or top < 1:
         raise UsageError("that is no path", where="--depth, --top", got=f"{depth}, {top}", allowed="1 or more")
-    require_events(views, window_days)
     with kept(views, _states(views, state, window_days, keep_repeats)) as rows:
         total = int(rows.select("one_id", "session_id").distinct().count().execute())
-        return Paths(state, total, _paths(rows, depth, top), *_transitions(rows, top, total))
+        if not total and not has_events(views, window_days):
+            refuse_no_events(views, window_days)
+        return Paths(state, total, _paths(rows, _buying(views), depth, top), *_transitions(rows, top, total))
 
 
 def _states(views: Views, state: str, window_days: int | None, keep_repeats: bool) -> ir.Table:
-    """A row a state of a visit: one_id, session_id, state, place (0..), the state before and after, whether the visit bought."""
+    """A row a state of a visit: one_id, session_id, state, place (0..) and the state after it."""
     t = steps(views)
-    t = t.filter(t.session_id.notnull())
     visit = ["one_id", "session_id"]
-    t = t.mutate(state=t.step if state == "event_type" else t[state], begun=t.ts.min().over(group_by=visit),
-                 bought=(t.step == BUY).any().over(group_by=visit))  # fmt: skip
-    t = in_window(t.filter(t.state.notnull()), "begun", views, window_days)
+    t = t.filter(t.session_id.notnull()).mutate(state=t.step if state == "event_type" else t[state])
+    if window_days is not None:
+        t = in_window(t.mutate(begun=t.ts.min().over(group_by=visit)), "begun", views, window_days)
+    t = t.filter(t.state.notnull()).select(*visit, *IN_TIME, "state")
     order = {"group_by": visit, "order_by": list(IN_TIME)}
     if not keep_repeats:
         t = t.mutate(before=t.state.lag().over(**order))
         t = t.filter(t.before.isnull() | (t.before != t.state)).drop("before")
     t = t.mutate(place=ibis.row_number().over(**order), next=t.state.lead().over(**order))
-    return t.select("one_id", "session_id", "state", "place", "next", "bought")
+    return t.select(*visit, "state", "place", "next")
 
 
-def _paths(rows: ir.Table, depth: int, top: int) -> tuple[Path, ...]:
+def _buying(views: Views) -> ir.Table:
+    """The visits with a purchase."""
+    t = steps(views)
+    return t.filter((t.step == BUY) & t.session_id.notnull()).select("one_id", "session_id").distinct().mutate(bought=ibis.literal(True))
+
+
+def _paths(rows: ir.Table, buying: ir.Table, depth: int, top: int) -> tuple[Path, ...]:
     told = rows.filter(rows.place <= depth)
     visits = told.group_by(["one_id", "session_id"]).aggregate(
         # a control character cannot be part of a page's name, the separator for people can
         path=told.state.group_concat(sep="\x1f", order_by=told.place, where=told.place < depth),
-        longer=(told.place == depth).any(), bought=told.bought.any(),
+        longer=(told.place == depth).any(),
     )  # fmt: skip
+    visits = visits.left_join(buying, ["one_id", "session_id"]).drop("one_id_right", "session_id_right")
+    visits = visits.mutate(bought=visits.bought.fill_null(False))
     customers = visits.group_by("one_id").aggregate(all=visits.count())
     each = visits.group_by(["path", "longer", "one_id"]).aggregate(n=visits.count(), bought=visits.count(where=visits.bought))
     found = each.group_by(["path", "longer"]).aggregate(

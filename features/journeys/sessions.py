@@ -10,11 +10,11 @@ import ibis.expr.types as ir
 import pyarrow as pa
 
 from features.journeys.rates import Rate, moments, rate_of
-from features.journeys.steps import BUY, EVENT, IN_TIME, PURCHASE, in_window, kept, require_events, rows_of, seconds_between, steps
+from features.journeys.steps import BUY, bought, happened, in_window, kept, refuse_no_events, rows_of, seconds_between
 from features.journeys.tagged import UNTAGGED
 from features.views import Views
 
-ENDS = ("step", "page", "referrer", "channel")  # said of a visit's first event
+SAID = ("step", "page", "referrer", "channel")  # of a visit's first event
 
 
 def sessions(views: Views, window_days: int | None = None) -> ir.Table:
@@ -28,25 +28,27 @@ def sessions(views: Views, window_days: int | None = None) -> ir.Table:
         ``entry_referrer``, ``entry_channel`` of the first event, ``exit_step``, ``exit_page`` of the last one; ``bounce`` (one event, nothing bought).
         Its order is the engine's.
     """
-    t = steps(views)
+    t = happened(views)
     t = t.filter(t.session_id.notnull())
-    visit = {"group_by": ["one_id", "session_id", "kind"]}
-    t = t.mutate(
-        first=ibis.row_number().over(**visit, order_by=list(IN_TIME)) == 0,
-        last=ibis.row_number().over(**visit, order_by=[ibis.desc(name) for name in IN_TIME]) == 0,
-    )
-    event = t.kind == EVENT
-    made = t.group_by(["one_id", "session_id"]).aggregate(
-        start=t.ts.min(), end=t.ts.max(), events=t.count(where=event), views=t.count(where=event & (t.step == "view")),
-        carts=t.count(where=event & (t.step == "cart")), orders=t.count(where=t.kind == PURCHASE), told=t.count(where=event & (t.step == BUY)),
-        **{f"entry_{name}": t[name].max(where=event & t["first"]) for name in ENDS},
-        **{f"exit_{name}": t[name].max(where=event & t["last"]) for name in ENDS[:2]},
+    # one hash aggregate: the first and the last event as structs need no sorting
+    moment, said = ibis.struct({name: t[name] for name in ("ts", "row_id", "source")}), ibis.struct({name: t[name] for name in SAID})
+    visits = t.group_by(["one_id", "session_id"]).aggregate(
+        start=t.ts.min(), last=t.ts.max(), events=t.count(), views=t.count(where=t.step == "view"), carts=t.count(where=t.step == "cart"),
+        told=t.count(where=t.step == BUY), entry=said.argmin(moment), exit=said.argmax(moment),
     )  # fmt: skip
-    made = made.mutate(purchases=ibis.greatest(made.orders, made.told), duration_seconds=seconds_between(made.end, made.start))
-    made = made.mutate(bounce=(made.events == 1) & (made.purchases == 0))
-    return in_window(made, "start", views, window_days).select(
+    visits = in_window(visits, "start", views, window_days)
+    orders = bought(views)
+    orders = orders.filter(orders.session_id.notnull()).group_by(["one_id", "session_id"])
+    orders = orders.aggregate(orders=lambda t: t.count(), paid=lambda t: t.ts.max())
+    made = visits.left_join(orders, ["one_id", "session_id"]).drop("one_id_right", "session_id_right")
+    made = made.mutate(
+        purchases=ibis.greatest(made.orders.fill_null(0), made.told), end=ibis.greatest(made.last, made.paid.fill_null(made.last)),
+        **{f"entry_{name}": made.entry[name] for name in SAID}, **{f"exit_{name}": made.exit[name] for name in SAID},
+    )  # fmt: skip
+    made = made.mutate(bounce=(made.events == 1) & (made.purchases == 0), duration_seconds=seconds_between(made.end, made.start))
+    return made.select(
         "one_id", "session_id", "start", "end", "duration_seconds", "events", "views", "carts", "purchases",
-        *(f"entry_{name}" for name in ENDS), "exit_step", "exit_page", "bounce",
+        *(f"entry_{name}" for name in SAID), "exit_step", "exit_page", "bounce",
     )  # fmt: skip
 
 
@@ -93,13 +95,14 @@ def summary(views: Views, window_days: int | None = None, tags: pa.Table | None 
     DataError
         There are no events.
     """
-    require_events(views, window_days)
     with kept(views, sessions(views, window_days).mutate(everybody=ibis.literal(""))) as visits:
         base = _summaries(visits, "everybody", None)
+        if not base:
+            refuse_no_events(views, window_days)
         if tags is None:
             return base
         tagged = visits.left_join(ibis.memtable(tags), "one_id").drop("one_id_right")
-        return base + _summaries(tagged.mutate(tag=tagged.tag.fill_null(UNTAGGED)), "tag", base[0] if base else None)
+        return base + _summaries(tagged.mutate(tag=tagged.tag.fill_null(UNTAGGED)), "tag", base[0])
 
 
 def _summaries(visits: ir.Table, group: str, base: SessionSummary | None) -> list[SessionSummary]:

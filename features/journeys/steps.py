@@ -6,7 +6,7 @@ import contextlib
 import uuid
 from collections.abc import Iterator
 from datetime import timedelta
-from typing import Any, Literal
+from typing import Any, Literal, NoReturn
 
 import ibis
 import ibis.expr.types as ir
@@ -17,57 +17,61 @@ from qianmian.schema import EVENT_TYPES
 
 BUY = "buy"
 STEPS = (*(kind for kind in EVENT_TYPES if kind != "purchase"), BUY)
-IN_TIME = ("ts", "kind", "row_id", "source")  # an event before a purchase of the same instant; the rest only breaks ties
 EVENT, PURCHASE = 0, 1
+IN_TIME = ("ts", "kind", "row_id", "source")  # an event before a purchase of the same instant; the rest only breaks ties
+COLUMNS = ("one_id", "source", "ts", "kind", "row_id", "step", "item_id", "category", "category_top", "page", "session_id")
+Purchases = Literal["orders", "lines"]
 
 
-def steps(views: Views, purchases: Literal["orders", "lines"] = "orders") -> ir.Table:
+def steps(views: Views, purchases: Purchases = "orders", with_visits: bool = True) -> ir.Table:
     """Events and purchases before `views.as_of`, as one table.
 
-    A `purchase` event and a paid order are both the step ``buy``. A purchase belongs to the visit of the customer's last event
-    before it when that was at most half an hour ago; else it has none (a purchase in a store).
+    A `purchase` event and a paid order are both the step ``buy``.
 
     Parameters
     ----------
     purchases : {"orders", "lines"}
         A row an order, or a row a line with its item.
+    with_visits : bool
+        Say the visit of purchases too, which costs a pass; else theirs is null.
 
     Returns
     -------
     ibis Table
-        one_id, source, ts, kind (0 event, 1 purchase), row_id, step, item_id, category, category_top, page, referrer, channel,
-        session_id.
+        `COLUMNS`; kind is 0 for an event, 1 for a purchase.
     """
-    events = views["events"]
-    text = ibis.null("string")
-    happened = events.select(
-        "one_id", "source", "ts", kind=ibis.literal(EVENT, "int8"), row_id=events.event_id,
-        step=ibis.ifelse(events.event_type == "purchase", BUY, events.event_type), item_id=events.item_id,
-        category=events.category, category_top=events.category_top, page=events.page, referrer=events.referrer,
-        channel=events.channel, session_id=events.session_id,
+    return happened(views).select(*COLUMNS).union(bought(views, purchases, with_visits).select(*COLUMNS))
+
+
+def happened(views: Views) -> ir.Table:
+    """The events, with `referrer` and `channel`."""
+    t = views["events"]
+    return t.select(
+        "one_id", "source", "ts", "item_id", "category", "category_top", "page", "session_id", "referrer", "channel",
+        kind=ibis.literal(EVENT, "int8"), row_id=t.event_id, step=ibis.ifelse(t.event_type == "purchase", BUY, t.event_type),
     )  # fmt: skip
+
+
+def bought(views: Views, purchases: Purchases = "orders", with_visits: bool = True) -> ir.Table:
+    """Paid orders or lines.
+
+    One belongs to the visit of the customer's last event before it (of several at that instant the one whose `session_id` is
+    greatest) when that was at most half an hour ago; else it has none, as a purchase in a store.
+    """
     t = views[purchases]
-    t = t.filter(t.ts.notnull())
-    lines = purchases == "lines"
-    bought = t.select(
+    text, lines = ibis.null("string"), purchases == "lines"
+    t = t.filter(t.ts.notnull()).select(
         "one_id", "source", "ts", kind=ibis.literal(PURCHASE, "int8"),
-        row_id=t.order_id + "\x1f" + t.line_no.cast("string") if lines else t.order_id, step=ibis.literal(BUY),
-        item_id=t.item_id if lines else text, category=t.category if lines else text, category_top=t.category_top if lines else text,
-        page=text, referrer=text, channel=t.channel, session_id=text,
+        row_id=t.order_id + "\x1f" + t.line_no.cast("string") if lines else t.order_id, step=ibis.literal(BUY), item_id=t.item_id if lines else text,
+        category=t.category if lines else text, category_top=t.category_top if lines else text, page=text,
     )  # fmt: skip
-    return _with_visits(happened.union(bought))
-
-
-def _with_visits(t: ir.Table) -> ir.Table:
-    """`session_id` of purchases: that of the event before them."""
-    is_event = t.kind == EVENT
-    number = is_event.cast("int64").sum().over(group_by="one_id", order_by=list(IN_TIME), rows=(None, 0))
-    t = t.mutate(event_number=number)
-    group = ["one_id", "event_number"]
-    # a group is one event and the purchases up to the next one
-    t = t.mutate(seen=ibis.ifelse(t.kind == EVENT, t.ts, None).max().over(group_by=group), visit=t.session_id.max().over(group_by=group))
-    lately = (t.event_number > 0) & (t.ts <= t.seen + ibis.interval(seconds=SESSION_GAP_SECONDS))
-    return t.mutate(session_id=ibis.ifelse(lately, t.visit, None)).drop("event_number", "seen", "visit")
+    if not with_visits:
+        return t.mutate(session_id=text)
+    events = views["events"]
+    seen = events.group_by("one_id", seen=events.ts).aggregate(visit=events.session_id.max())
+    t = t.asof_join(seen, on=t.ts >= seen.seen, predicates="one_id")
+    lately = t.ts <= t.seen + ibis.interval(seconds=SESSION_GAP_SECONDS)
+    return t.mutate(session_id=ibis.ifelse(lately, t.visit, None)).drop("one_id_right", "seen", "visit")
 
 
 def in_window(t: ir.Table, column: str, views: Views, window_days: int | None) -> ir.Table:
@@ -82,20 +86,24 @@ def seconds_between(later: ir.TimestampValue, earlier: ir.TimestampValue) -> ir.
     return (later.epoch_seconds() - earlier.epoch_seconds()).cast("float64")
 
 
-def require_events(views: Views, window_days: int | None = None) -> None:
-    """Refuse to describe journeys nobody made.
+def refuse_no_events(views: Views, window_days: int | None = None) -> NoReturn:
+    """Journeys nobody made are not described.
 
     Raises
     ------
     DataError
-        When no behaviour event of a known customer lies before `as_of` (and in the window).
+        Always: no behaviour event of a known customer lies before `as_of` (and in the window).
     """
-    if not in_window(views["events"], "ts", views, window_days).limit(1).count().execute():
-        reach = f" in the {window_days} days before" if window_days else " before"
-        raise DataError(
-            "there is no behaviour event of a known customer", where=f"events{reach} {views.as_of}",
-            hint="map `events` in sources.yaml (docs/data.md) and ingest, or choose another --as-of or a longer --window-days",
-        )  # fmt: skip
+    reach = f" in the {window_days} days before" if window_days else " before"
+    raise DataError(
+        "there is no behaviour event of a known customer", where=f"events{reach} {views.as_of}",
+        hint="map `events` in sources.yaml (docs/data.md) and ingest, or choose another --as-of or a longer --window-days",
+    )  # fmt: skip
+
+
+def has_events(views: Views, window_days: int | None = None) -> bool:
+    """Whether there is any behaviour event to describe."""
+    return bool(in_window(views["events"], "ts", views, window_days).limit(1).count().execute())
 
 
 @contextlib.contextmanager

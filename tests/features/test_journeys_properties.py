@@ -73,8 +73,10 @@ def plain_steps(tables, as_of, by_item=False):
             (e["ts"], 0, e["event_id"], "buy" if e["event_type"] == "purchase" else e["event_type"], session, e) for e, session in rows
         ]
         for key, line in bought.items():
-            last = [(e, session) for e, session in rows if e["ts"] <= line["ts"]]
-            session = last[-1][1] if last and line["ts"] - last[-1][0]["ts"] <= HALF_HOUR else None
+            last = max((e["ts"] for e, _ in rows if e["ts"] <= line["ts"]), default=None)
+            # of two visits at that instant the one of the greater id: "s, u1, 0" comes after "s, own"
+            visits = [session for e, session in rows if e["ts"] == last]
+            session = min(visits) if last is not None and line["ts"] - last <= HALF_HOUR else None
             steps.append((line["ts"], 1, str(key), "buy", session, line))
         found[user] = sorted(steps, key=lambda s: s[:3])
     return found
