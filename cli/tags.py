@@ -71,13 +71,14 @@ def audit_(
     """What is wrong: duplicate, nearly equal, empty, constant, never used, expired and ownerless tags, names against the rules."""
     from features.governance.audit import audit
     from features.governance.uses import recorded_uses
+    from features.tags import INPUTS
     from features.tags.tagging import declared_tags
 
     output, place = Output(as_json), Workspace.locate(workspace).require()
     uses = recorded_uses(place)
     snapshot = profiles(output, place, as_of)
     declared = declared_tags(load_settings(place.config_file))
-    found = audit(declared, snapshot.tags, snapshot.tag_facts, utc_now(), uses, snapshot.spec.names, threshold)
+    found = audit(declared, snapshot.tags, snapshot.tag_facts, utc_now(), uses, {*INPUTS, *snapshot.spec.names}, threshold)
     output.result({
         "workspace": place.root, "as_of": snapshot.as_of, "tags": len(declared), "present": len(snapshot.tags),
         "findings": [finding.as_dict() for finding in found],
@@ -107,7 +108,7 @@ def value_(
     Tags are those of --as-of (default: a horizon before the end of the data), the outcome is what happened in the days after it.
     """
     from features.builder import Builder
-    from features.governance.outcome import TARGETS, outcome_of
+    from features.governance.outcome import TARGETS, end_of, outcome_of
     from features.governance.value import worth
     from features.lake import Lake
     from features.snapshot import profiles_at
@@ -117,6 +118,7 @@ def value_(
     settings = load_settings(place.config_file)
     lake = Lake(place)
     moment = parse_as_of(as_of) or as_of_or_default(lake, None) - timedelta(days=horizon_days)
+    end_of(lake, moment, horizon_days)
     builder = Builder(lake)
     with output.working():
         output.step(f"tags as of {moment:%Y-%m-%d}")

@@ -12,6 +12,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from features.builder import Builder
+from features.lake import Lake
 from qianmian.errors import DataError
 from qianmian.registry import Registry
 
@@ -72,6 +73,23 @@ def clv(asked: Asked) -> Outcome:
 TARGETS: Registry[Callable[[Asked], Outcome]] = Registry("target", {"churn": churn, "purchase": purchase, "clv": clv})
 
 
+def end_of(lake: Lake, as_of: datetime, horizon_days: int) -> datetime:
+    """The end of the horizon.
+
+    Raises
+    ------
+    DataError
+        The data ends before it.
+    """
+    end = as_of + timedelta(days=horizon_days)
+    if end > lake.default_as_of:
+        raise DataError(
+            "the outcome is not known yet", where=f"[{as_of:%Y-%m-%d}, {end:%Y-%m-%d})", got=f"data up to {lake.default_as_of:%Y-%m-%d}",
+            hint="choose an earlier --as-of or a shorter --horizon-days",
+        )  # fmt: skip
+    return end
+
+
 def outcome_of(builder: Builder, table: pa.Table, as_of: datetime, target: str, horizon_days: int, active_days: int) -> Outcome:
     """What the customers of a profile table did in ``[as_of, as_of + horizon_days)``.
 
@@ -83,12 +101,7 @@ def outcome_of(builder: Builder, table: pa.Table, as_of: datetime, target: str, 
         The horizon is not over, orders are not dated, or too few customers did either.
     """
     ask = TARGETS[target]
-    end = as_of + timedelta(days=horizon_days)
-    if end > builder.lake.default_as_of:
-        raise DataError(
-            "the outcome is not known yet", where=f"[{as_of:%Y-%m-%d}, {end:%Y-%m-%d})", got=f"data up to {builder.lake.default_as_of:%Y-%m-%d}",
-            hint="choose an earlier --as-of or a shorter --horizon-days",
-        )  # fmt: skip
+    end = end_of(builder.lake, as_of, horizon_days)
     needs = ["orders_total", "days_since_last_order", *(["amount_28d"] if target == "clv" else [])]
     if missing := [name for name in needs if name not in table.column_names]:
         raise DataError(f"{target} needs dated orders{' with amounts' if target == 'clv' else ''}", got=f"no {', '.join(missing)}",
