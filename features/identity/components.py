@@ -184,7 +184,9 @@ def _merged(customer: Codes, part: Links, claims: Ints, apart: Codes, tie: Ints)
     crossing = np.flatnonzero(left != right)
     if not len(crossing):
         return customer, []
-    nodes = np.unique(np.concatenate([left[crossing], right[crossing]]))
+    inside = np.zeros(len(customer), dtype=bool)
+    inside[left[crossing]] = inside[right[crossing]] = True
+    nodes = np.flatnonzero(inside).astype(np.int32)
     place = np.zeros(len(customer), dtype=np.int32)
     place[nodes] = np.arange(len(nodes), dtype=np.int32)
     ends = place[left[crossing]], place[right[crossing]]
@@ -199,8 +201,6 @@ def _merged(customer: Codes, part: Links, claims: Ints, apart: Codes, tie: Ints)
         any_of[component[has]] = claim[nodes[has]]
         contradicts[component[has[claim[nodes[has]] != any_of[component[has]]]]] = True
     if len(apart):
-        inside = np.zeros(len(customer), dtype=bool)
-        inside[nodes] = True
         pair = customer[apart[inside[customer[apart]].all(axis=1)]]
         met = component[place[pair]]
         contradicts[met[met[:, 0] == met[:, 1], 0]] = True

@@ -108,8 +108,7 @@ class GraphResolver:
             SELECT o.one_id, r.source, r.source_user_id, p.valid_from, d.ledger_id
             FROM identity_periods AS p JOIN identity_records AS r ON r.record = p.record JOIN identity_records AS o ON o.record = p.owner
             LEFT JOIN identity_decisions AS d ON d.link = p.link""")
-        self._pending(connection, scoped)
-        return Resolution("SELECT * FROM identity_customers", "SELECT * FROM identity_pending")
+        return Resolution("SELECT * FROM identity_customers", f"SELECT * FROM {self._pending(connection, scoped)}")
 
     def inspect(self, connection: duckdb.DuckDBPyConnection, records: Sequence[tuple[str, str]]) -> Grouping:
         """Group the given records and whoever they are connected with; the tables of the working stay in `connection`."""
@@ -236,12 +235,12 @@ class GraphResolver:
                 row_number() OVER (ORDER BY link_id, {", ".join(LINK_COLUMNS[:4])}) - 1 + (SELECT count(*) FROM identity_values) AS value
             FROM (SELECT * FROM identity_links AS l{within}) AS l {ends} WHERE a.rowid <> b.rowid""")
         connection.execute(f"INSERT INTO identity_values SELECT {len(self.id_types)}, link_id, hash(link_id), value FROM identity_given")
+        # in order of age: the row is the number
         connection.execute(f"""
-            CREATE OR REPLACE TEMP TABLE identity_records AS
-            SELECT (row_number() OVER (ORDER BY first_seen NULLS FIRST, {RECORD}) - 1)::INTEGER AS record, s.rowid AS seen, {RECORD}, first_seen,
-                {ONE_ID_SQL} AS one_id
-            FROM identity_seen AS s
-            WHERE s.rowid IN (SELECT seen FROM identity_held UNION SELECT one FROM identity_given UNION SELECT other FROM identity_given)""")
+            CREATE OR REPLACE TEMP TABLE identity_aged AS SELECT s.rowid AS seen, {RECORD}, first_seen, {ONE_ID_SQL} AS one_id FROM identity_seen AS s
+            WHERE s.rowid IN (SELECT seen FROM identity_held UNION SELECT one FROM identity_given UNION SELECT other FROM identity_given)
+            ORDER BY first_seen NULLS FIRST, {RECORD}""")
+        connection.execute("CREATE OR REPLACE TEMP VIEW identity_records AS SELECT rowid::INTEGER AS record, * FROM identity_aged")
 
     def _group(self, connection: duckdb.DuckDBPyConnection) -> Grouping:
         """Group the numbers; `identity_periods` are the customers of each linked record in time."""
@@ -311,7 +310,7 @@ class GraphResolver:
         decided = f"{literal(self.decided_at.isoformat(sep=' ')) if self.decided_at else 'NULL'}::TIMESTAMP AS decided_at"
         unlinked = f"SELECT {RECORD}, level, id_value, since FROM identity_contradictions AS c JOIN identity_seen AS s ON s.rowid = c.seen WHERE place > 1"
         connection.execute(f"""
-            CREATE OR REPLACE TEMP TABLE identity_found AS
+            CREATE OR REPLACE TEMP VIEW identity_found AS
             SELECT ledger_id, '{MERGE}' AS action, {both}, observed_at, {decided}, rule, 'both hold this ' || id_type AS reason, source,
                 NULL::VARCHAR AS refers_to FROM identity_decisions
             UNION ALL
@@ -329,8 +328,10 @@ class GraphResolver:
                 SELECT value, min(record) AS record FROM identity_held SEMI JOIN identity_shared USING (value)
                 JOIN identity_records USING (seen) GROUP BY value) USING (value) JOIN identity_records AS r USING (record)""")
 
-    def _pending(self, connection: duckdb.DuckDBPyConnection, scoped: bool) -> None:
-        """`identity_pending`: what the ledger does not say yet, or says and is no longer so."""
+    def _pending(self, connection: duckdb.DuckDBPyConnection, scoped: bool) -> str:
+        """The table of what the ledger does not say yet, or says and is no longer so."""
+        if not self.ledger.files():
+            return "identity_found"
         connection.execute(f"CREATE OR REPLACE TEMP TABLE identity_standing AS {self.ledger.standing()}")
         names = "ledger_id, action, left_source, left_source_user_id, right_source, right_source_user_id, id_type, id_value, observed_at"
         inside = "true"
@@ -347,7 +348,7 @@ class GraphResolver:
         gone = f"""SELECT g.* FROM identity_standing AS g ANTI JOIN identity_found USING (ledger_id) WHERE action <> '{WITHDRAW}' AND ({inside})"""
         connection.execute(f"CREATE OR REPLACE TEMP TABLE identity_gone AS {gone}")
         if not _count(connection, "identity_gone"):
-            return
+            return "identity_pending"
         connection.execute(f"CREATE OR REPLACE TEMP TABLE identity_whose AS {whose}")
         kept = names.replace("action", f"'{WITHDRAW}'").split(", ")
         connection.execute(f"""
@@ -359,6 +360,7 @@ class GraphResolver:
                 = (g.left_source, g.left_source_user_id, g.right_source, g.right_source_user_id)
             LEFT JOIN identity_whose AS a ON a.source = g.left_source AND a.source_user_id = g.left_source_user_id
             LEFT JOIN identity_whose AS b ON b.source = g.right_source AND b.source_user_id = g.right_source_user_id""")
+        return "identity_pending"
 
 
 def _rule(kind: IdType) -> str:

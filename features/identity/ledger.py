@@ -139,7 +139,10 @@ class Ledger:
         self, action: str, left: Record, right: Record, reason: str, decided_at: datetime | None, refers_to: str | None, rule: str
     ) -> Entry:
         number = 1 + (self.entries()[-1].sequence if self.files() else 0)
-        ledger_id = action[0] + hashlib.sha256("\x1f".join([action, *left, *right, str(number)]).encode()).hexdigest()[:16]
+        # not "u": a one_id begins with that
+        ledger_id = {UNMERGE: "x", REMERGE: "r"}[action] + hashlib.sha256(
+            "\x1f".join([action, *left, *right, str(number)]).encode()
+        ).hexdigest()[:16]
         values = [ledger_id, action, *left, *right, None, None, None, decided_at, rule, reason, "person", refers_to]
         with duckdb.connect() as connection:
             connection.execute(f"CREATE TEMP TABLE decision ({', '.join(f'{name} {kind}' for name, kind in list(COLUMNS.items())[1:])})")

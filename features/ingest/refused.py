@@ -38,10 +38,10 @@ def refused_rows(connection: duckdb.DuckDBPyConnection, raw: RawTable, staged: S
     conflicts = f" UNION ALL SELECT _row, {literal(CONFLICT)} FROM {merged.verdicts} WHERE verdict = 'conflict'"
     unreadable = ""
     if raw.rejects:
-        line = "row->'$.text'"  # of a line that could not be split nobody knows where in it the personal data is
+        line = "json_extract_string(row, '$.text')"  # of a line that could not be split nobody knows where in it the personal data is
         text = personal.masked(line) if secret or raw.table in ABOUT_PEOPLE else personal.scrubbed(f"({line})::VARCHAR")
         kept = (
-            f"json_object('line', row->'$.line', 'text', {text})::VARCHAR"
+            f"json_object('line', json_extract(row, '$.line'), 'text', {text})::VARCHAR"
             if secret or raw.table in ABOUT_PEOPLE
             else personal.scrubbed("row")
         )

@@ -7,6 +7,7 @@ import csv
 import difflib
 import glob
 import gzip
+import re
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import IO, Any, Literal, cast
@@ -14,6 +15,7 @@ from typing import IO, Any, Literal, cast
 import duckdb
 from pydantic import Field, ValidationError
 
+from features.identity.pii import EMAIL, PHONE
 from features.lake import literal
 from features.sources.base import RawTable, Source
 from features.sources.casting import NOUNS, attribute_dtype, missing_columns
@@ -25,6 +27,7 @@ from qianmian.packs import Pack
 from qianmian.schema import TABLES, Table
 
 CSV_ENDINGS = (".csv", ".tsv", ".txt", ".csv.gz", ".tsv.gz", ".txt.gz")
+CONTACT = re.compile(f"{EMAIL}|{PHONE}")
 PARQUET_ENDINGS = (".parquet", ".pq")
 
 
@@ -204,6 +207,8 @@ def _csv(files: Sequence[Path], settings: TableSettings, table: str) -> _Found |
         clash = _name_clash(names)
         if clash:
             return f"{file.name}: {clash}"
+        if any(CONTACT.search(name) for name in names):  # and is not repeated in a message about missing columns
+            return f"{file.name}: the first line holds somebody's e-mail address or telephone number: name the columns with `header: [...]`"
         groups.setdefault((names, delimiter), []).append(str(file))
     relations, rejects = [], []
     for number, ((names, delimiter), members) in enumerate(groups.items()):
