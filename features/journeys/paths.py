@@ -106,18 +106,19 @@ def paths(
         raise UsageError("a path cannot be made of that", where="--of", got=state, allowed=", ".join(STATES))
     if depth < 1 or top < 1:
         raise UsageError("that is no path", where="--depth, --top", got=f"{depth}, {top}", allowed="1 or more")
-    with kept(views, _states(views, state, window_days, keep_repeats)) as rows:
+    t = steps(views)
+    t = t.filter(t.session_id.notnull()).mutate(state=t.step if state == "event_type" else t[state])
+    told = t.select("one_id", "session_id", *IN_TIME, "step", "state")
+    with kept(views, told) as happened, kept(views, _states(happened, views, window_days, keep_repeats)) as rows:
         total = int(rows.select("one_id", "session_id").distinct().count().execute())
         if not total and not has_events(views, window_days):
             refuse_no_events(views, window_days)
-        return Paths(state, total, _paths(rows, _buying(views), depth, top), *_transitions(rows, top, total))
+        return Paths(state, total, _paths(rows, _buying(happened), depth, top), *_transitions(rows, top, total))
 
 
-def _states(views: Views, state: str, window_days: int | None, keep_repeats: bool) -> ir.Table:
+def _states(t: ir.Table, views: Views, window_days: int | None, keep_repeats: bool) -> ir.Table:
     """A row a state of a visit: one_id, session_id, state, place (0..) and the state after it."""
-    t = steps(views)
     visit = ["one_id", "session_id"]
-    t = t.filter(t.session_id.notnull()).mutate(state=t.step if state == "event_type" else t[state])
     if window_days is not None:
         t = in_window(t.mutate(begun=t.ts.min().over(group_by=visit)), "begun", views, window_days)
     t = t.filter(t.state.notnull()).select(*visit, *IN_TIME, "state")
@@ -129,10 +130,9 @@ def _states(views: Views, state: str, window_days: int | None, keep_repeats: boo
     return t.select(*visit, "state", "place", "next")
 
 
-def _buying(views: Views) -> ir.Table:
+def _buying(t: ir.Table) -> ir.Table:
     """The visits with a purchase."""
-    t = steps(views)
-    return t.filter((t.step == BUY) & t.session_id.notnull()).select("one_id", "session_id").distinct().mutate(bought=ibis.literal(True))
+    return t.filter(t.step == BUY).select("one_id", "session_id").distinct().mutate(bought=ibis.literal(True))
 
 
 def _paths(rows: ir.Table, buying: ir.Table, depth: int, top: int) -> tuple[Path, ...]:
