@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from cli.console import Output
+from cli.identity_link import link
 from cli.options import JsonOption, WorkspaceOption
 from cli.times import utc_now
 from qianmian.errors import UsageError
@@ -17,7 +18,8 @@ if TYPE_CHECKING:
     from features.identity import Changes, Explanation
     from features.lake import Lake
 
-identity = typer.Typer(help="Which records are one customer: resolve, explain, unmerge.", no_args_is_help=True)
+identity = typer.Typer(help="Which records are one customer: resolve, link, explain, unmerge.", no_args_is_help=True)
+identity.command("link")(link)
 RECORD_HELP = "SOURCE:USER_ID, a user id, a one_id, or ID_TYPE=VALUE such as phone=+44…"
 SAID = {
     "merge": "merges: both hold the identifier", "withdraw": "withdrawn: merges and findings that no longer hold",

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import copy
 import itertools
+import statistics
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -15,6 +18,8 @@ U_PAIRS = 800_000  # random pairs from which the chance of agreeing by accident 
 EM_PAIRS = 1_000_000
 FEWEST_RANDOM_PAIRS = 1_000  # among fewer, the pairs of one person are no longer rare: Splink's defaults are the better guess
 FEWEST_PAIRS = 30  # fewer would teach little but their own accidents
+FEWEST_M = 0.0005  # nobody's data is so clean that one mistake rules a match out
+SURELY_DIFFERENT = 0.8  # "matches" that differ nearly as often as strangers are strangers
 RECALL_OF_STRICT_RULES = 0.8
 # two clues of one group say nearly the same thing, so they are not paired: a whole suburb would be compared with itself
 _CLUES: dict[str, dict[str, str]] = {
@@ -45,8 +50,10 @@ _STRICT_RULES = (
     ("given_name", "surname", "birth_date"), ("given_name", "surname", "address"), ("national_id", "surname"), ("national_id", "given_name"),
     ("phone", "given_name"), ("email", "given_name"), ("birth_date", "surname", "address"),
 )  # fmt: skip
+# two clues where one is common: among people of one name, or of one birth date, most pairs are strangers
 _TRAINING_RULES = (
-    ("national_id",), ("phone",), ("email",), ("birth_date",), ("given_name", "surname"), ("address", "postcode"), ("address", "suburb"),
+    ("national_id",), ("phone",), ("email",), ("birth_date",), ("birth_date", "postcode"), ("surname", "birth_date"),
+    ("given_name", "surname", "suburb"), ("given_name", "surname"), ("address", "postcode"),
 )  # fmt: skip
 
 
@@ -238,19 +245,31 @@ def expected_share(connection: duckdb.DuckDBPyConnection, filled: frozenset[str]
 
 
 def train(
-    linker: Linker, connection: duckdb.DuckDBPyConnection, compared: list[Compared], filled: frozenset[str], across: bool, seed: int
-) -> list[str]:
-    """Estimate the weights of the comparisons; the names of those that stay at Splink's defaults, because too few pairs agree elsewhere.
+    engine: Callable[[Any], Linker], connection: duckdb.DuckDBPyConnection, compared: list[Compared], filled: frozenset[str],
+    settings: Any, across: bool, seed: int,
+) -> tuple[Linker, list[str]]:  # fmt: skip
+    """Learn the weights; the trained linker, and the names of the comparisons that stay at usual weights.
 
-    u, the chance of agreeing by accident, is counted over random pairs; m, the chance that two records of one person agree, comes from
-    expectation maximisation (Winkler 1988) over pairs that agree on other columns, several times with different columns.
+    u, the chance of agreeing by accident, is counted over random pairs. m, the chance that two records of one person agree, comes from
+    expectation maximisation (Winkler 1988) over pairs that agree on other columns, once for each rule; the median is taken. A run that
+    took namesakes for matches (those "matches" then differ like strangers do) teaches nothing and is left out.
+
+    Parameters
+    ----------
+    engine : callable
+        Splink settings → a linker over the records.
     """
     from splink import block_on
 
-    everything = _number(connection, f"SELECT {_pairs(across)} FROM (SELECT source, count(*) AS n FROM cleaned GROUP BY source)")
-    if everything >= FEWEST_RANDOM_PAIRS:
+    linker = engine(settings)
+    random_pairs = _number(connection, f"SELECT {_pairs(across)} FROM (SELECT source, count(*) AS n FROM cleaned GROUP BY source)")
+    if random_pairs >= FEWEST_RANDOM_PAIRS:
         linker.training.estimate_u_using_random_sampling(max_pairs=U_PAIRS, seed=seed, min_count_per_level=None, num_chunks=1)
-    trained: set[str] = set()
+    model = linker.misc.save_model_to_json()
+    if random_pairs >= FEWEST_RANDOM_PAIRS:
+        for level in _levels(model):
+            level["u_probability"] = max(level.get("u_probability", 0.0), 0.5 / min(random_pairs, U_PAIRS))
+    learnt: dict[str, list[list[float]]] = {}
     for rule in _TRAINING_RULES:
         left = [each.name for each in compared if not set(each.columns) & set(rule)]
         if not filled.issuperset(rule) or not left:
@@ -264,11 +283,38 @@ def train(
         )
         if pairs < FEWEST_PAIRS:
             continue
-        linker.training.estimate_parameters_using_expectation_maximisation(
+        trial = engine(copy.deepcopy(model))
+        trial.training.estimate_parameters_using_expectation_maximisation(
             block_on(*rule), max_pairs=EM_PAIRS if pairs > EM_PAIRS else None, record_sample_proportion=1.0
         )
-        trained.update(left)
-    return [each.name for each in compared if each.name not in trained]
+        found = {name: _m_values(comparison) for name, comparison in _by_name(trial.misc.save_model_to_json()).items() if name in left}
+        sound = [
+            name
+            for name, m in found.items()
+            if m[-1] < SURELY_DIFFERENT * _by_name(model)[name]["comparison_levels"][-1].get("u_probability", 1)
+        ]
+        if 2 * len(sound) > len(found):
+            for name in sound:
+                learnt.setdefault(name, []).append(found[name])
+    for name, values in learnt.items():
+        medians = [max(statistics.median(level), FEWEST_M) for level in zip(*values, strict=True)]
+        rated = [level for level in _by_name(model)[name]["comparison_levels"] if not level.get("is_null_level")]
+        for level, m in zip(rated, medians, strict=True):
+            level["m_probability"] = m / sum(medians)
+    return engine(model), [each.name for each in compared if each.name not in learnt]
+
+
+def _by_name(model: dict[str, Any]) -> dict[str, dict[str, Any]]:
+    return {comparison["output_column_name"]: comparison for comparison in model["comparisons"]}
+
+
+def _levels(model: dict[str, Any]) -> list[dict[str, Any]]:
+    return [level for comparison in model["comparisons"] for level in comparison["comparison_levels"] if not level.get("is_null_level")]
+
+
+def _m_values(comparison: dict[str, Any]) -> list[float]:
+    """m of each level, most alike first; a level nobody reached has none."""
+    return [float(level.get("m_probability", 0.0)) for level in comparison["comparison_levels"] if not level.get("is_null_level")]
 
 
 def _pairs(across: bool) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -130,8 +130,8 @@ def link(
         compared = comparisons(prepared.filled)
         kind = "dedupe_only" if len(sources) == 1 else "link_only" if across else "link_and_dedupe"
         model = splink_settings(compared, prepared.filled, kind, expected_share(connection, prepared.filled, across))
-        with _quiet(), _linker(backend, connection, prepared, sources, model) as linker:
-            untrained = train(linker, connection, compared, prepared.filled, across, seed)
+        with _quiet(), _engine(backend, connection, prepared, sources) as engine:
+            linker, untrained = train(engine, connection, compared, prepared.filled, model, across, seed)
             result: Any = linker.inference.predict(warning_mode="never")
             predicted = result.as_pyarrow_table()
             connection.register("predicted", predicted)
@@ -180,10 +180,10 @@ def _empty_review() -> pa.Table:
 
 
 @contextlib.contextmanager
-def _linker(
-    backend: str, connection: duckdb.DuckDBPyConnection, prepared: Prepared, sources: tuple[str, ...], model: Any
-) -> Iterator[Linker]:
-    """Splink over the prepared records, one table a source."""
+def _engine(
+    backend: str, connection: duckdb.DuckDBPyConnection, prepared: Prepared, sources: tuple[str, ...]
+) -> Iterator[Callable[[Any], Linker]]:
+    """Makes linkers over the prepared records, one table a source."""
     with contextlib.ExitStack() as stack:
         if backend == "spark":
             from features.identity.link_spark import spark_api
@@ -199,7 +199,7 @@ def _linker(
         for number, source in enumerate(sources):
             part = prepared.table.filter(pc.equal(prepared.table["source"], source)).drop_columns(["source", "source_user_id"])
             tables.append(api.register(part, dataset_display_name=f"source_{number}"))
-        yield Linker(tables if len(tables) > 1 else tables[0], model, log_level=None)
+        yield lambda settings: Linker(tables if len(tables) > 1 else tables[0], settings, log_level=None)
 
 
 @contextlib.contextmanager

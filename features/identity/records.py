@@ -66,6 +66,7 @@ class RecordFiles(Files):
     """
 
     def __init__(self, config_path: str | Path) -> None:
+        self.pack = None  # no column of a record has a vocabulary
         self.config_path = Path(config_path).expanduser().absolute()
         if not self.config_path.is_file():
             raise ConfigError(["there is no such file"], where=str(self.config_path), hint="write one; docs/linking.md shows how")
@@ -93,7 +94,9 @@ class RecordFiles(Files):
         skipped: dict[str, int] = {}
         parts = []
         with private_connection() as connection:
-            for source, raw in zip(self.sources, self.tables(connection), strict=True):
+            tables = self.tables(connection)
+        for source, raw in zip(self.sources, tables, strict=True):
+            with private_connection() as connection:  # a connection each: the tables of unreadable lines have one name
                 parts.append(_read(connection, source, raw, skipped))
         table = pa.concat_tables(parts, promote_options="default")
         if table.num_rows == 0:
