@@ -14,13 +14,12 @@ from features.engines import DuckDBEngine, Engine
 from features.lake import Lake, TableState
 from features.packs import features_for
 from features.spec import FeatureSpec, UserFeatures
-from features.views import Views, is_supported, timestamp
+from features.views import DATED, Views, is_supported, timestamp
 from qianmian.config import load_settings
 from qianmian.errors import DataError
 from qianmian.schema import TABLES
 
 NOT_ATTRIBUTES = ("source", "source_user_id")
-DATED = ("transactions", "events", "touches")
 
 
 @dataclass(frozen=True)

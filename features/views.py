@@ -38,6 +38,8 @@ MADE_OF: dict[str, tuple[tuple[str, str], ...]] = {
     "events.session_id": (("events", "ts"),),
     "events.topic": (("contents", "topics"),),
 }  # any of the pairs is enough; a column not listed is the canonical column of the same name
+DATED = ("transactions", "events", "touches")
+SHARED = ("items", "contents")  # not about customers
 TIME_COLUMNS = ("hour", "weekday", "day", "week")
 SESSION_GAP_SECONDS = 1_800  # a visit ends after half an hour without an event
 # rows of a view in time: what happened later comes later; the last columns only break ties
@@ -83,10 +85,13 @@ class Rows:
     def __getitem__(self, name: str) -> ir.Table:
         if name not in self._made:
             rows = getattr(self, f"_{name}")()
-            if self._prefix or (name in self.states and self.states[name].rows <= self.KEPT_ROWS):
+            if self._is_kept(name):
                 rows = self.backend.create_table(self.kept_name(name), rows, temp=True)
             self._made[name] = rows
         return self._made[name]
+
+    def _is_kept(self, name: str) -> bool:
+        return bool(self._prefix) or (name in self.states and self.states[name].rows <= self.KEPT_ROWS)
 
     def kept_name(self, name: str) -> str:
         """The temporary table the rows of `name` are kept in."""
@@ -95,12 +100,21 @@ class Rows:
     def keep(self, names: Iterable[str]) -> None:
         """Make the rows of these tables ready under the names an earlier query knows."""
         for name in dict.fromkeys(names):
-            if name in ("transactions", "events", "touches"):
+            if name in DATED:
                 self[name]
 
     def own(self, table: str) -> ir.Table:
         """A canonical table about customers, or `customers` itself."""
         return self.backend.table(self._prefix + table)
+
+    @cached_property
+    def looks(self) -> tuple[Any, ...]:
+        """All that a query over these rows depends on: which tables there are, which are kept or dated, and their columns."""
+        names = ("customers", "profiles", "transactions", "events", "touches", "items", "contents")
+        tables = [self.own(name) if name not in SHARED else self.backend.table(name) for name in names]
+        states = [self.states.get(name) for name in names]
+        facts = tuple((self._is_kept(name), state is not None and "ts" in state.filled) for name, state in zip(names, states, strict=True))
+        return self._prefix, self.settled, facts, tuple(tuple(table.schema().items()) for table in tables)
 
     @cached_property
     def settled(self) -> bool:

@@ -21,7 +21,7 @@ import pyarrow.compute as pc
 
 from features.algebra import Feature
 from features.compile_ibis import compile_profiles
-from features.lake import Lake, TableState, literal, quote
+from features.lake import Lake, literal, quote
 from features.views import TABLE_OF, Rows, Views
 from qianmian.schema import TABLES
 from qianmian.workspace import explain_os_errors
@@ -37,6 +37,9 @@ ALWAYS = {
 }
 STANDS_ON = {"units": ("quantity",), "full_amount": ("amount", "discount", "coupon_discount")}
 VARIABLE = "as_of"
+# queries already written, for every lake of this process whose tables look alike; the oldest is forgotten first
+_WRITTEN: dict[tuple[Any, ...], str] = {}
+WRITTEN_KEPT = 32
 
 
 @ibis.udf.scalar.builtin(signature=((str,), "timestamp"))
@@ -58,7 +61,6 @@ class DuckDBEngine:
         self.lake, self.states = lake, lake.states()
         self.backend: Any = lake.connect()
         self.rows = Rows(self.backend, self.states)
-        self._sql: dict[tuple[Feature, ...], str] = {}
 
     @property
     def connection(self) -> duckdb.DuckDBPyConnection:
@@ -70,14 +72,17 @@ class DuckDBEngine:
         self.connection.execute(f"SET VARIABLE {VARIABLE} = TIMESTAMP {literal(as_of.isoformat(sep=' '))}")
         if rows > self.rows.KEPT_ROWS and len(features) > FEW:
             return self._by_bucket(features, as_of)
-        key = tuple(features)
-        if key not in self._sql:
-            self._sql[key] = self._written(features, self.rows, as_of)
-        return self.connection.execute(self._sql[key]).to_arrow_table()
+        return self._run(features, self.rows, as_of)
 
-    def _written(self, features: Sequence[Feature], rows: Rows, as_of: datetime) -> str:
-        views = Views(rows, as_of, getvariable(VARIABLE))
-        return str(ibis.to_sql(compile_profiles(features, views), dialect="duckdb"))
+    def _run(self, features: Sequence[Feature], rows: Rows, as_of: datetime) -> pa.Table:
+        rows.keep(TABLE_OF[feature.view] for feature in features if feature.view)
+        key = (tuple(features), rows.looks)
+        if key not in _WRITTEN:
+            views = Views(rows, as_of, getvariable(VARIABLE))
+            while len(_WRITTEN) >= WRITTEN_KEPT:
+                _WRITTEN.pop(next(iter(_WRITTEN)))
+            _WRITTEN[key] = str(ibis.to_sql(compile_profiles(features, views), dialect="duckdb"))
+        return self.connection.execute(_WRITTEN[key]).to_arrow_table()
 
     # ---- a lake larger than memory -------------------------------------------------------------------------------
 
@@ -96,15 +101,10 @@ class DuckDBEngine:
 
     def _bucket_tables(self, features: Sequence[Feature], as_of: datetime, scratch: Path) -> Iterator[pa.Table]:
         count = self._cut(features, as_of, scratch)
-        sql = None
         for bucket in range(count):
-            states = self._open(features, bucket, scratch)
-            rows = Rows(self.backend, states, prefix="bucket_")
-            if sql is None:
-                sql = self._written(features, rows, as_of)
-            else:
-                rows.keep(TABLE_OF[feature.view] for feature in features if feature.view)
-            yield self.connection.execute(sql).to_arrow_table()
+            self._open(features, bucket, scratch)
+            rows = Rows(self.backend, self.states, prefix="bucket_")
+            yield self._run(features, rows, as_of)
             for name in BUCKETED:
                 self.connection.execute(f"DROP TABLE IF EXISTS {rows.kept_name(name)}")
 
@@ -141,9 +141,8 @@ class DuckDBEngine:
         named |= {column for derived in named for column in STANDS_ON.get(derived, ())}
         return [column for column in present if column in named or column in ALWAYS[name]]
 
-    def _open(self, features: Sequence[Feature], bucket: int, scratch: Path) -> dict[str, TableState]:
+    def _open(self, features: Sequence[Feature], bucket: int, scratch: Path) -> None:
         """Views `bucket_<table>` over one bucket."""
-        states = dict(self.states)
         for name in BUCKETED:
             known = {column.name: column for column in TABLES[name].columns}
             files = sorted((scratch / name / f"bucket={bucket}").glob("*.parquet")) if name in self.states else []
@@ -165,4 +164,3 @@ class DuckDBEngine:
             "CREATE OR REPLACE TEMP TABLE bucket_customers AS SELECT c.* FROM customers AS c JOIN bucket_of AS b "
             f"USING (source, source_user_id) WHERE b.bucket = {bucket}"
         )
-        return states
