@@ -149,7 +149,8 @@ def _state_file(workspace: Workspace) -> Any:
 def _facts(lake: Lake, resolver: GraphResolver) -> dict[str, str]:
     states = lake.states()
     digests = {name: states[name].digest if name in states else "" for name in ("customers", "identities")}
-    return {"rules": resolver.rules_digest(), **digests}
+    files = resolver.ledger.files()  # one more than noted: it was told of a commit that never came
+    return {"rules": resolver.rules_digest(), "ledger": files[-1].name if files else "", **digests}
 
 
 def _remember(lake: Lake, resolver: GraphResolver) -> None:
