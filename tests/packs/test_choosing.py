@@ -16,7 +16,7 @@ from features.sources import SOURCES
 from features.tags.tagging import tags_digest
 from qianmian.config import LifecycleSettings, Settings, load_settings
 from qianmian.errors import ConfigError
-from qianmian.packs import load_pack
+from qianmian.packs import load_pack, shipped
 from qianmian.workspace import Workspace
 from tests.packs.outcome import BEGIN
 
@@ -78,6 +78,17 @@ def test_an_edited_pack_is_read_again_and_makes_other_tags(tmp_path):
         file = write(tmp_path, "pack: ./mine\n", {"tags": [tag], "title": "M" * limit})
         digests.append(tags_digest(load_settings(file), Workspace(tmp_path)))
     assert digests[0] != digests[1] != tags_digest(Settings(), Workspace(tmp_path))
+
+
+def test_the_pack_of_the_guide_is_a_pack(tmp_path):
+    guide = (Path(__file__).parents[2] / "docs" / "packs.md").read_text(encoding="utf-8")
+    blocks = [block.split("```")[0] for block in guide.split("```yaml\n")[1:]]
+    assert load_settings(write(tmp_path, blocks[0])).pack == "beauty"
+    file = write(tmp_path, "pack: ./mine\n", yaml.safe_load(blocks[1]))
+    assert {"celebrates", "replenishment_due"} <= {tag.name for tag in tags_for(load_settings(file))}
+    for name in shipped():
+        assert f"| `{name}` | {len(load_pack(name).events)} |" in guide
+        assert all(tag.name in guide for tag in load_pack(name).tags)
 
 
 @pytest.mark.parametrize("chosen", ["beuty", "./nowhere", "../beauty"])
