@@ -5,8 +5,8 @@
 Must: 10 million rows of `identities` (logins, telephones, e-mails, cards, devices, cookies; shared devices, a cookie held by a
 hundred thousand records, contradictions) resolved in under 60 s and 6 GB, the written `customers` table and merge ledger included.
 Beside it stands the bare library: the same file read with pyarrow and grouped by SciPy's connected components, without any rule,
-time, ledger or written row. `--quick`: one million rows. Record linkage on FEBRL is in `identity_febrl.py` and runs from here; it
-needs what its own docstring says.
+time, ledger or written row. `--quick`: one million rows. Record linkage on FEBRL 1-4 is in `identity_febrl.py` and runs from here
+where `--data` names the folder with those sets (or the one above it, where they are in `febrl/`).
 """
 
 from __future__ import annotations
@@ -22,8 +22,11 @@ from typing import Any
 
 import common
 import duckdb
+import identity_febrl
 
-sys.path = [entry for entry in sys.path if entry != str(Path(__file__).resolve().parent)]  # else `import features` would find features.py here
+sys.path = [
+    entry for entry in sys.path if entry != str(Path(__file__).resolve().parent)
+]  # else `import features` would find features.py here
 
 MOST_SECONDS, MOST_MEGABYTES = 60.0, 6144.0
 ROWS_A_PERSON = 7
@@ -91,10 +94,20 @@ def resolve_child(root: Path) -> dict[str, float]:
     memory = peak_megabytes()
     with duckdb.connect() as connection:
         customers = f"read_parquet('{lake.source_path(lake.state('customers'))}')"
-        records, people = connection.execute(f"SELECT count(DISTINCT source || source_user_id), count(DISTINCT one_id) FROM {customers}").fetchone() or (0, 0)
+        records, people = connection.execute(
+            f"SELECT count(DISTINCT source || source_user_id), count(DISTINCT one_id) FROM {customers}"
+        ).fetchone() or (0, 0)
         decided = connection.execute(f"SELECT action, count(*) FROM '{root}/identity/ledger/*.parquet' GROUP BY 1 ORDER BY 1").fetchall()
         kiosk = connection.execute(f"SELECT count(*) FROM {customers} WHERE source = 'kiosk' AND ledger_id IS NOT NULL").fetchone() or (0,)
-    return {"seconds": seconds, "processor_seconds": processor, "peak_mb": memory, "records": records, "one_ids": people, "kiosk_linked": kiosk[0], **dict(decided)}
+    return {
+        "seconds": seconds,
+        "processor_seconds": processor,
+        "peak_mb": memory,
+        "records": records,
+        "one_ids": people,
+        "kiosk_linked": kiosk[0],
+        **dict(decided),
+    }
 
 
 def bare_child(root: Path) -> dict[str, float]:
@@ -139,7 +152,9 @@ def deterministic(rows: int) -> tuple[dict[str, Any], list[str]]:
         shutil.rmtree(folder, ignore_errors=True)
     ratio = ours["seconds"] / bare["seconds"]
     print(f"{rows:,} identity rows, {ours['records']:,} records -> {ours['one_ids']:,} one_ids")
-    print(f"  qianmian           {ours['seconds']:7.1f} s   peak {ours['peak_mb']:7.0f} MB   rules, periods, ledger and files included; {ours['processor_seconds']:.0f} s of processor")
+    print(
+        f"  qianmian           {ours['seconds']:7.1f} s   peak {ours['peak_mb']:7.0f} MB   rules, periods, ledger and files included; {ours['processor_seconds']:.0f} s of processor"
+    )
     print(f"  bare components    {bare['seconds']:7.1f} s   peak {bare['peak_mb']:7.0f} MB   reading and grouping only; ratio {ratio:.1f}")
     print("  ledger             " + ", ".join(f"{ours[name]:,} {name}" for name in ("merge", "conflict", "shared") if name in ours))
     failed = [f"{ours['seconds']:.1f} s > {MOST_SECONDS:.0f} s"] * (ours["seconds"] > MOST_SECONDS)
@@ -154,6 +169,13 @@ def main() -> None:
     arguments = common.parser(__doc__.splitlines()[0]).parse_args()
     print(common.machine())
     results, failed = deterministic(1_000_000 if arguments.quick else 10_000_000)
+    if arguments.data is None:
+        print("record linkage on FEBRL left out: name the folder of the sets with --data DIR")
+    else:
+        folder = arguments.data / "febrl" if (arguments.data / "febrl").is_dir() else arguments.data
+        linked = identity_febrl.run(folder, arguments.quick)
+        results |= linked
+        failed += identity_febrl.failures(linked)
     common.finish(results, failed, arguments.json)
 
 

@@ -11,6 +11,7 @@ import pyarrow as pa
 from features.algebra import Feature
 from features.definitions import FEATURES
 from features.engines import DuckDBEngine, Engine
+from features.identity.pii import personal_kind
 from features.lake import Lake, TableState
 from features.packs import features_for
 from features.spec import FeatureSpec, UserFeatures
@@ -103,6 +104,8 @@ class Builder:
         for name in filled.filled:
             column = TABLES["profiles"].column(name)
             if name in NOT_ATTRIBUTES or not (schema[name].is_string() or schema[name].is_numeric()):
+                continue
+            if column is None and personal_kind(name) is not None:  # the hash of a name or number: everybody has another one
                 continue
             text = schema[name].is_string()
             found.append(Feature(f"profile_{name}", "profiles", "attribute", name, default="" if text else 0.0,

@@ -350,14 +350,18 @@ class GraphResolver:
         if not _count(connection, "identity_gone"):
             return "identity_pending"
         connection.execute(f"CREATE OR REPLACE TEMP TABLE identity_whose AS {whose}")
+        connection.execute(f"""
+            CREATE OR REPLACE TEMP TABLE identity_undone AS SELECT g.ledger_id FROM identity_gone AS g JOIN ({self.ledger.apart()}) AS u
+            ON (u.left_source, u.left_source_user_id, u.right_source, u.right_source_user_id) IN (
+                (g.left_source, g.left_source_user_id, g.right_source, g.right_source_user_id),
+                (g.right_source, g.right_source_user_id, g.left_source, g.left_source_user_id))""")
         kept = names.replace("action", f"'{WITHDRAW}'").split(", ")
         connection.execute(f"""
             INSERT INTO identity_pending SELECT {", ".join(name if name.startswith("'") else "g." + name for name in kept)}, {decided}, g.rule,
-                'was ' || g.action || ': ' || CASE WHEN g.action <> '{MERGE}' THEN 'no longer so' WHEN u.ledger_id IS NOT NULL THEN 'unmerged by a person'
+                'was ' || g.action || ': ' || CASE WHEN g.action <> '{MERGE}' THEN 'no longer so' WHEN g.ledger_id IN (SELECT ledger_id FROM identity_undone)
+                THEN 'unmerged by a person'
                 WHEN a.one_id = b.one_id THEN 'another link came first' ELSE 'the link no longer holds' END, g.source, NULL
             FROM identity_gone AS g
-            LEFT JOIN ({self.ledger.apart()}) AS u ON (u.left_source, u.left_source_user_id, u.right_source, u.right_source_user_id)
-                = (g.left_source, g.left_source_user_id, g.right_source, g.right_source_user_id)
             LEFT JOIN identity_whose AS a ON a.source = g.left_source AND a.source_user_id = g.left_source_user_id
             LEFT JOIN identity_whose AS b ON b.source = g.right_source AND b.source_user_id = g.right_source_user_id""")
         return "identity_pending"
