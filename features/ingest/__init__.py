@@ -29,7 +29,7 @@ __all__ = ["IngestReport", "TableReport", "ingest"]
 
 
 def ingest(
-    workspace: Workspace, source: Source, progress: Callable[[str], None] | None = None, decided_at: datetime | None = None
+    workspace: Workspace, source: Source, progress: Callable[[str], None] | None = None, now: datetime | None = None
 ) -> IngestReport:
     """Read `source` into the lake of `workspace`; all tables change together or none does.
 
@@ -41,8 +41,9 @@ def ingest(
         From `features.sources.SOURCES`.
     progress : callable, optional
         Called with one line a step.
-    decided_at : datetime, optional
-        When the records were linked, for the merge ledger.
+    now : datetime, optional
+        Naive UTC: when records are linked, for the merge ledger; a row dated more than a day later comes from a wrong clock and is
+        refused. Without it every time up to the year 2262 is believed.
 
     Returns
     -------
@@ -78,7 +79,7 @@ def ingest(
                 lake.attach(connection, "lake_")
                 personal = Personal.of(workspace)
                 personal.install(connection)
-                outcomes = [_one_table(connection, workspace, source, raw, personal, say) for raw in source.tables(connection)]
+                outcomes = [_one_table(connection, workspace, source, raw, personal, now, say) for raw in source.tables(connection)]
                 _refuse_lost_tables(outcomes)
                 queries = {staged.table.name: merged.query for staged, merged, report in outcomes if report.kept}
                 if any(staged.personal for staged, _, report in outcomes if report.kept):
@@ -91,7 +92,7 @@ def ingest(
                     changed = " UNION ".join(
                         f"SELECT source, source_user_id FROM ({rows})" for rows in new or ["SELECT * FROM lake_identities WHERE false"]
                     )
-                    commit(lake, connection, queries, GraphResolver(workspace, decided_at), changed)
+                    commit(lake, connection, queries, GraphResolver(workspace, now), changed)
     finally:
         connection.close()
         shutil.rmtree(scratch, ignore_errors=True)
@@ -105,10 +106,11 @@ def _one_table(
     source: Source,
     raw: RawTable,
     personal: Personal,
+    now: datetime | None,
     say: Callable[[str], None],
 ) -> tuple[Staged, Merged, TableReport]:
     say(f"{raw.table}: reading {_named(raw.files)}")
-    staged = stage(connection, raw, source.name, source.timezone, personal)
+    staged = stage(connection, raw, source.name, source.timezone, personal, now)
     described = connection.execute(f"DESCRIBE lake_{raw.table}").fetchall()
     merged = merge(connection, staged, {row[0]: str(row[1]) for row in described})
     refused = refused_rows(connection, raw, staged, merged, personal)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from datetime import datetime, timedelta
 
 import duckdb
 
@@ -40,7 +41,9 @@ class Staged:
     personal: tuple[str, ...] = ()  # columns that are kept as hashes
 
 
-def stage(connection: duckdb.DuckDBPyConnection, raw_table: RawTable, source: str, timezone: str, personal: Personal) -> Staged:
+def stage(
+    connection: duckdb.DuckDBPyConnection, raw_table: RawTable, source: str, timezone: str, personal: Personal, now: datetime | None = None
+) -> Staged:
     """Read one raw table and type it; personal data becomes hashes. Makes the temp tables ``raw_<table>`` and ``typed_<table>``.
 
     Raises
@@ -67,7 +70,7 @@ def stage(connection: duckdb.DuckDBPyConnection, raw_table: RawTable, source: st
     values = ", ".join(f"{casts[name].value if name in casts else f'NULL::{kind}'} AS {quote(name)}" for name, kind in columns.items())
     failed = "".join(f", ({made.failed}) AND ({made.value}) IS NULL AS {quote('!' + name)}" for name, made in casts.items() if made.failed)
     cast_rows = f"SELECT _row, _fault, {values}{failed} FROM ({loose})"
-    reason = _reason(table, casts, personal, raw_table.hashed)
+    reason = _reason(table, casts, personal, raw_table.hashed, now)
     checked = f"SELECT *, {reason} AS _reason FROM ({cast_rows})"
     secret = _secret_columns(table, casts, types)
     query = _finish(table, columns, casts, checked, source, {name: _hashed(name, personal, raw_table.hashed) for name in secret})
@@ -119,7 +122,7 @@ def _first_of(cases: list[tuple[str, str]]) -> str:
     return "CASE " + " ".join(f"WHEN {condition} THEN {literal(reason)}" for condition, reason in cases) + " END"
 
 
-def _reason(table: Table, casts: Mapping[str, Cast], personal: Personal, hashed: bool) -> str:
+def _reason(table: Table, casts: Mapping[str, Cast], personal: Personal, hashed: bool, now: datetime | None) -> str:
     """The first thing wrong with a row, most basic first."""
     cases = [("_fault IS NOT NULL", "")]  # replaced below: a fault brings its own text
     for name, made in casts.items():
@@ -136,7 +139,7 @@ def _reason(table: Table, casts: Mapping[str, Cast], personal: Personal, hashed:
         if column and column.allowed:
             allowed = ", ".join(literal(value) for value in column.allowed)
             cases.append((f"lower(trim({quote(name)})) NOT IN ({allowed})", f"{name} is not one of {', '.join(column.allowed)}"))
-        cases.extend(_range(table, column) if column else [])
+        cases.extend(_range(table, column, now) if column else [])
     if "source_user_id" in casts:
         cases.append((f"regexp_full_match(trim(source_user_id), {literal(f'{EMAIL}|{PHONE}')})", CONTACT))
     if table.name == "identities":
@@ -160,7 +163,7 @@ def _identity_cases(personal: Personal, hashed: bool) -> list[tuple[str, str]]:
     return cases
 
 
-def _range(table: Table, column: Column) -> list[tuple[str, str]]:
+def _range(table: Table, column: Column, now: datetime | None) -> list[tuple[str, str]]:
     name = quote(column.name)
     if (table.name, column.name) in NOT_NEGATIVE:
         condition = f"{name} < 0"
@@ -171,7 +174,11 @@ def _range(table: Table, column: Column) -> list[tuple[str, str]]:
         return [(f"NOT {name} BETWEEN 0 AND 1", f"{column.name} is not between 0 and 1")]
     if column.name in ("ts", "observed_at"):
         outside = f"{name} < TIMESTAMP '{FIRST_TIME}' OR {name} >= TIMESTAMP '{LAST_TIME}'"
-        return [(outside, f"{column.name} is not between {FIRST_TIME} and {LAST_TIME}")]
+        cases = [(outside, f"{column.name} is not between {FIRST_TIME} and {LAST_TIME}")]
+        if now is not None:  # a day's grace: a source may have its time zone wrong
+            latest = (now + timedelta(days=1)).isoformat(sep=" ")
+            cases.append((f"{name} > TIMESTAMP {literal(latest)}", f"{column.name} lies in the future: a wrong clock?"))
+        return cases
     return []
 
 
