@@ -107,7 +107,8 @@ class GraphResolver:
             UNION ALL
             SELECT o.one_id, r.source, r.source_user_id, p.valid_from, d.ledger_id
             FROM identity_periods AS p JOIN identity_records AS r ON r.record = p.record JOIN identity_records AS o ON o.record = p.owner
-            LEFT JOIN identity_decisions AS d ON d.link = p.link""")
+            LEFT JOIN identity_decisions AS d ON d.link = p.link
+            ORDER BY source, source_user_id, valid_from NULLS FIRST""")
         return Resolution("SELECT * FROM identity_customers", f"SELECT * FROM {self._pending(connection, scoped)}")
 
     def inspect(self, connection: duckdb.DuckDBPyConnection, records: Sequence[tuple[str, str]]) -> Grouping:
