@@ -324,7 +324,7 @@ def put(connection: duckdb.DuckDBPyConnection, sightings, events) -> None:
                            list(row.values()))  # fmt: skip
 
 
-@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
+@settings(max_examples=12, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
 @given(batches=st.lists(BATCH, min_size=2, max_size=3), linked=st.booleans(), apart=st.booleans())
 def test_new_rows_give_what_resolving_everything_gives(tmp_path_factory: pytest.TempPathFactory, batches, linked, apart):
     lake = Lake(Workspace(tmp_path_factory.mktemp("grows") / "workspace").create())
