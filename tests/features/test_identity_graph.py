@@ -105,6 +105,13 @@ def test_a_value_seen_again_in_between_stays_fresh(lake_of):
     assert groups(lake) == people("ab")
 
 
+def test_a_clock_in_the_future_links_nobody_today(lake_of):
+    future = datetime(2199, 1, 1)
+    lake = lake_of({"events": [event("b", DAY[0])], "identities": [held("a", "card", "x", DAY[1]), held("b", "card", "x", future)]})
+    assert [since for _, since in periods(lake)["b"]] == [DAY[0], future]
+    assert len(Builder(lake).views(DAY[700]).customers.to_pyarrow()["one_id"].unique()) == 2
+
+
 def test_a_value_of_too_many_customers_links_nobody(lake_of):
     rows = [held(user, "device", "x", DAY[1]) for user in "abcd"]
     assert groups(lake_of({"identities": rows[:3]})) == people("abc")
@@ -339,7 +346,11 @@ def test_new_rows_give_what_resolving_everything_gives(tmp_path_factory: pytest.
         for sightings, events in batches:
             put(connection, sightings, events)
             changed = ", ".join(f"('s', '{row['source_user_id']}')" for row in sightings)
-            changed = f"SELECT * FROM (VALUES {changed}) AS t(source, source_user_id)" if changed else "SELECT '' AS source, '' AS source_user_id LIMIT 0"
+            changed = (
+                f"SELECT * FROM (VALUES {changed}) AS t(source, source_user_id)"
+                if changed
+                else "SELECT '' AS source, '' AS source_user_id LIMIT 0"
+            )
             plan = resolver.plan(connection, Known("before", changed))
             added = connection.execute(f"SELECT * FROM ({plan.customers}) ORDER BY ALL").fetchall()
             told = connection.execute("SELECT ledger_id, action FROM identity_found ORDER BY ALL").fetchall()
