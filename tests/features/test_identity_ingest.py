@@ -27,7 +27,9 @@ class Sightings(Source):
         self.rows = rows
 
     def tables(self, connection: duckdb.DuckDBPyConnection) -> Sequence[RawTable]:
-        values = ", ".join("(" + ", ".join("NULL::VARCHAR" if value is None else literal(value) for value in row) + ")" for row in self.rows)
+        values = ", ".join(
+            "(" + ", ".join("NULL::VARCHAR" if value is None else literal(value) for value in row) + ")" for row in self.rows
+        )
         connection.execute(f"CREATE OR REPLACE TEMP TABLE made AS SELECT * FROM (VALUES {values}) AS t({', '.join(NAMES)})")
         seen = {"source_user_id": "source_user_id", "ts": "'2024-05-01'", "event_type": "'view'"}
         people = "SELECT DISTINCT source_user_id FROM made ORDER BY 1"
