@@ -12,7 +12,6 @@ from cli.console import Output
 from cli.features import check_ending, write_table
 from cli.options import JsonOption, WorkspaceOption
 from cli.times import utc_now
-from qianmian.config import load_settings
 from qianmian.errors import UsageError
 from qianmian.workspace import Workspace, atomic_path
 
@@ -49,6 +48,7 @@ def link(
     from features.identity.probabilistic import BACKENDS, LINKS, links_path, merged, write_links
     from features.identity.probabilistic import link as link_records
     from features.identity.records import RecordFiles
+    from qianmian.config import load_settings
 
     output = Output(as_json)
     place = Workspace.locate(workspace)

@@ -10,7 +10,6 @@ import typer
 from cli.console import Output
 from cli.options import AsOfOption, JsonOption, WorkspaceOption
 from cli.times import as_of_or_default, parse_as_of, utc_now
-from qianmian.config import load_settings
 from qianmian.errors import UsageError
 from qianmian.schema import TAG_CATEGORIES
 from qianmian.workspace import Workspace
@@ -32,6 +31,8 @@ def list_(
     as_json: JsonOption = False,
 ) -> None:
     """Every declared tag: how it is made, who answers for it, how many customers have it."""
+    from qianmian.config import load_settings
+
     if category is not None and category not in TAG_CATEGORIES:
         raise UsageError("there is no such category", where="--category", got=category, allowed=", ".join(TAG_CATEGORIES))
     from features.governance.catalogue import catalogue
@@ -73,6 +74,7 @@ def audit_(
     from features.governance.uses import recorded_uses
     from features.tags import INPUTS
     from features.tags.tagging import declared_tags
+    from qianmian.config import load_settings
 
     output, place = Output(as_json), Workspace.locate(workspace).require()
     uses = recorded_uses(place)
@@ -112,6 +114,7 @@ def value_(
     from features.governance.value import worth
     from features.lake import Lake
     from features.snapshot import profiles_at
+    from qianmian.config import load_settings
 
     TARGETS[target]
     output, place = Output(as_json), Workspace.locate(workspace).require()
