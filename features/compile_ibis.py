@@ -175,15 +175,16 @@ def compile_features(features: Sequence[Feature], views: Views) -> ir.Table:
     return result.mutate(**quotients).select("one_id", *(feature.name for feature in features))
 
 
-def compile_profiles(features: Sequence[Feature], views: Views) -> ir.Table:
-    """`compile_features` with `user_id` and `user_source`, the first record of each customer, after `one_id`."""
+def compile_profiles(features: Sequence[Feature], views: Views, ordered: bool = True) -> ir.Table:
+    """`compile_features` with `user_id` and `user_source`, the first record of each customer, after `one_id`; sorted by `one_id` if `ordered`."""
     table, people = compile_features(features, views), views.customers
     key = (people.source + SEPARATOR + people.source_user_id).min()
     first = people.group_by("one_id").aggregate(key=key)
     source = first_part(first.key, SEPARATOR)
     first = first.select("one_id", user_id=first.key.substr(source.length() + 1), user_source=source)
     joined = table.inner_join(first, "one_id")
-    return joined.select("one_id", "user_id", "user_source", *(feature.name for feature in features)).order_by("one_id")
+    profiles = joined.select("one_id", "user_id", "user_source", *(feature.name for feature in features))
+    return profiles.order_by("one_id") if ordered else profiles
 
 
 def _parts(features: Sequence[Feature], views: Views) -> Iterable[ir.Table]:
