@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -15,25 +16,34 @@ from qianmian.errors import UsageError
 from qianmian.workspace import Workspace, atomic_path
 
 if TYPE_CHECKING:
+    from datetime import datetime
+
     import pyarrow as pa
 
+    from features.lake import Lake
+
 SHOWN_OFF = 8
-ENGINES = ("duckdb", "spark")
 ENDINGS = (".parquet", ".csv")
 
 
 def features(
     as_of: AsOfOption = None,
     engine: Annotated[str, typer.Option("--engine", metavar="duckdb|spark", help="What computes the features.")] = "duckdb",
+    spark_master: Annotated[
+        str | None, typer.Option("--spark-master", metavar="URL", help="Spark's master, such as spark://host:7077; default local[*].")
+    ] = None,
     out: Annotated[
-        Path | None, typer.Option("--out", metavar="FILE", help="Write the profiles here too: .parquet (or .csv), a row a customer.")
+        Path | None,
+        typer.Option(
+            "--out", metavar="FILE", help="Write the profiles here too: .parquet (or .csv), a row a customer. Spark writes only this."
+        ),
     ] = None,
     workspace: WorkspaceOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Build the profile of every customer known before a date."""
-    check_engine(engine)
-    check_ending(out, ENDINGS)
+    check_engine(engine, spark_master, out)
+    check_ending(out, ENDINGS if engine != "spark" else (*ENDINGS, ""))
     from features.lake import Lake
     from features.snapshot import ensure
 
@@ -43,6 +53,9 @@ def features(
     moment = as_of_or_default(lake, as_of)
     note_empty_days(output, lake, moment)
     begun = time.perf_counter()
+    if engine == "spark" and out is not None:
+        _on_spark(output, lake, moment, spark_master, out)
+        return
     with output.working():
         output.step(f"building profiles as of {moment:%Y-%m-%d %H:%M}")
         snapshot = ensure(place, moment, with_state=True)
@@ -58,24 +71,55 @@ def features(
     output.say(
         f"{snapshot.table.num_rows:,} customers, {len(names)} features and {len(snapshot.tags)} tags as of {moment}, {seconds:.1f} s"
     )
-    if snapshot.off:
-        shown = ", ".join(snapshot.off[:SHOWN_OFF]) + (
-            f", … ({len(snapshot.off)} in all; --json lists them)" if len(snapshot.off) > SHOWN_OFF else ""
-        )
-        output.say(f"off, because the data holds nothing to make them of: {shown}")
+    _say_off(output, snapshot.off)
     if out is not None:
         output.say(f"written: {out}")
 
 
-def check_engine(engine: str) -> None:
-    """Refuse an engine that is not there, before anything is read."""
-    if engine == "spark":
-        raise UsageError(
-            "features are not computed on Spark yet", where="--engine", got=engine, allowed="duckdb",
-            hint="leave --engine out: DuckDB gives the same features; Spark comes with its own execution in a later version",
-        )  # fmt: skip
+def _on_spark(output: Output, lake: Lake, moment: datetime, master: str | None, out: Path) -> None:
+    """Let Spark compute the profiles and write them; nothing but counts comes here, and what is served stays as it is."""
+    from features.builder import Builder
+    from features.engines.spark import LOCAL, SparkEngine
+
+    begun = time.perf_counter()
+    with output.working():
+        output.step(f"starting Spark ({master or LOCAL})")
+        with SparkEngine(lake, master or LOCAL) as spark:
+            kept, off = Builder(lake, spark).supported(as_of=moment)
+            output.step(f"building profiles as of {moment:%Y-%m-%d %H:%M} into {out}")
+            customers = spark.write(kept, moment, out)
+    seconds = time.perf_counter() - begun
+    names = [feature.name for feature in kept]
+    output.result({
+        "workspace": lake.workspace.root, "as_of": moment, "customers": customers, "features": names, "off": list(off), "data_digest": lake.digest,
+        "engine": "spark", "spark_master": master or LOCAL, "out": out, "seconds": round(seconds, 3),
+    })  # fmt: skip
+    output.say(f"{customers:,} customers and {len(names)} features as of {moment}, by Spark in {seconds:.1f} s")
+    _say_off(output, off)
+    output.say(f"written: {out}; the profiles that are served are those of the last `qianmian features` without --engine spark")
+
+
+def _say_off(output: Output, off: Sequence[str]) -> None:
+    if off:
+        shown = ", ".join(off[:SHOWN_OFF]) + (f", … ({len(off)} in all; --json lists them)" if len(off) > SHOWN_OFF else "")
+        output.say(f"off, because the data holds nothing to make them of: {shown}")
+
+
+def check_engine(engine: str, spark_master: str | None = None, out: Path | None = None) -> None:
+    """Refuse an engine that is not there, or asked for what it does not do, before anything is read."""
+    from features.engines import ENGINES
+
     if engine not in ENGINES:
         raise UsageError("there is no such engine", where="--engine", got=engine, allowed=", ".join(ENGINES), hint="leave --engine out")
+    if engine != "spark" and spark_master is not None:
+        raise UsageError(
+            "only Spark has a master", where="--spark-master", got=spark_master, hint="add --engine spark, or leave --spark-master out"
+        )
+    if engine == "spark" and out is None:
+        raise UsageError(
+            "Spark writes the profiles and keeps none here", where="--engine spark", got="no --out",
+            hint="add --out profiles.parquet (one file) or --out profiles (a folder of part files); the profiles that are served are built without --engine",
+        )  # fmt: skip
 
 
 def check_ending(out: Path | None, endings: tuple[str, ...]) -> None:
@@ -85,12 +129,12 @@ def check_ending(out: Path | None, endings: tuple[str, ...]) -> None:
             "that is a folder",
             where="--out",
             got=str(out),
-            allowed=", ".join(endings),
+            allowed=", ".join(ending for ending in endings if ending),
             hint=f"name a file in it, such as {out / 'table'}{endings[0]}",
         )
     if out is not None and out.suffix not in endings:
         raise UsageError(
-            "the file's name does not say a format", where="--out", got=str(out), allowed=", ".join(endings),
+            "the file's name does not say a format", where="--out", got=str(out), allowed=", ".join(ending for ending in endings if ending),
             hint=f"name it {out.with_suffix(endings[0])}",
         )  # fmt: skip
 

@@ -6,7 +6,13 @@ declarations into a table. What a feature means is decided in `features.compile_
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from features.engines.base import Engine
 from features.engines.duckdb import DuckDBEngine
+from features.engines.spark import SparkEngine
+from qianmian.registry import Registry
 
-__all__ = ["DuckDBEngine", "Engine"]
+ENGINES: Registry[Callable[..., Engine]] = Registry("engine", {"duckdb": DuckDBEngine, "spark": SparkEngine})
+
+__all__ = ["ENGINES", "DuckDBEngine", "Engine", "SparkEngine"]

@@ -26,9 +26,9 @@ import pyarrow as pa
 
 from features.algebra import Feature
 from features.compile_ibis import compile_profiles
-from features.lake import CUSTOMERS, Lake, TableState
+from features.lake import CUSTOMERS, Lake
 from features.views import ORDER, TABLE_OF, Rows, Views
-from qianmian.errors import ArtifactError, UsageError, WorkspaceError
+from qianmian.errors import ArtifactError, DataError, UsageError, WorkspaceError
 from qianmian.schema import TABLES, Table
 from qianmian.workspace import atomic_path, explain_os_errors
 
@@ -40,6 +40,7 @@ SPARK_TYPES = {
     "string": "STRING", "int64": "BIGINT", "float64": "DOUBLE", "bool": "BOOLEAN", "timestamp": "TIMESTAMP_NTZ", "date": "DATE", "json": "STRING",
 }  # fmt: skip
 ROWS_OF_A_PARTITION = 250_000
+FEW_ROWS = 5_000_000
 MEMORY_SHARE, MEMORY_AT_MOST_GB = 0.5, 8  # of this machine, for a local session
 # what the views are made of besides the columns features name
 STANDS_ON = {
@@ -81,6 +82,8 @@ class SparkEngine:
         self._kept: list[DataFrame] = []
         self._session, self._started = start(master, self._scratch.name, options or {})
         self._session.conf.set("spark.sql.shuffle.partitions", self.partitions)
+        # a class is made and compiled for every stage of the plan: over few rows that takes longer than it saves
+        self._session.conf.set("spark.sql.codegen.wholeStage", self._rows > FEW_ROWS)
         for table in (*TABLES.values(), CUSTOMERS):
             self._open(table).createOrReplaceTempView(table.name)
         self.backend: Any = ibis.pyspark.connect(self._session)
@@ -125,8 +128,11 @@ class SparkEngine:
     @cached_property
     def partitions(self) -> int:
         """In how many parts the customers are laid out: as many as there are cores, more when the lake is large."""
-        rows = max((self.states[name].rows for name in STANDS_ON if name in self.states), default=0)
-        return max(self._session.sparkContext.defaultParallelism, math.ceil(rows / ROWS_OF_A_PARTITION))
+        return max(self._session.sparkContext.defaultParallelism, math.ceil(self._rows / ROWS_OF_A_PARTITION))
+
+    @property
+    def _rows(self) -> int:
+        return max((self.states[name].rows for name in STANDS_ON if name in self.states), default=0)
 
     def frame(self, features: Sequence[Feature], as_of: datetime) -> DataFrame:
         """The profiles as a Spark data frame, not computed yet, in no order: `one_id`, `user_id`, `user_source`, a column a feature."""
@@ -152,30 +158,36 @@ class SparkEngine:
             Parquet part files, each written by the task that computed it and in order for itself. On a cluster the place must be one
             all its machines share.
         """
-        frame = self.frame(features, as_of)
-        if out.suffix in ENDINGS:
+        from pyspark.sql import Observation, functions
+
+        counted = Observation()
+        frame = self.frame(features, as_of).observe(counted, functions.count("one_id").alias("customers"))
+        if out.suffix:
             frame = frame.repartition(1)
         frame = frame.sortWithinPartitions("one_id")
-        with explain_os_errors(out):
-            out.parent.mkdir(parents=True, exist_ok=True)
-        parts = out.with_name(f".{out.name}.{uuid.uuid4().hex[:8]}.parts")
         ending = out.suffix or ".parquet"
+        parts = out.with_name(f".{out.name}.{uuid.uuid4().hex[:8]}.parts")
         try:
-            with self._joined_in_place():
+            with explain_os_errors(out), self._joined_in_place(), explain_spark_errors(out):
+                out.parent.mkdir(parents=True, exist_ok=True)
                 if ending == ".csv":
                     frame.write.options(**CSV_OPTIONS).csv(address(parts))
                 else:
                     frame.write.option("compression", "zstd").parquet(address(parts))
+            customers = int(counted.get["customers"])
+            if not customers:
+                raise DataError("no customer is known yet at that time", where=f"--as-of {as_of.date()}", hint=f"the data begins later; it ends at {self.lake.last}")  # fmt: skip
             written = sorted(parts.glob(f"part-*{ending}"))
             if not written:
                 raise WorkspaceError(
-                    "Spark's machines wrote the profiles somewhere this one does not see", where=str(out), hint="name an --out on storage all machines of the cluster share",
+                    "Spark's machines wrote the profiles somewhere this one does not see", where=str(out),
+                    hint="name an --out on storage all machines of the cluster share",
                 )  # fmt: skip
             with atomic_path(out) as temporary:
                 (written[0] if out.suffix else parts).replace(temporary)
         finally:
             shutil.rmtree(parts, ignore_errors=True)
-        return 0
+        return customers
 
     def keep(self, expression: ir.Table, name: str) -> ir.Table:
         """Lay rows out by customer and keep them with the executors, in memory or on their disks."""
@@ -248,10 +260,13 @@ def address(path: Path, pattern: bool = False) -> str:
 def start(master: str, scratch: str, options: Mapping[str, str]) -> tuple[SparkSession, bool]:
     """A session of our own, with its own views and settings, and whether Spark was started for it."""
     try:
+        from py4j.protocol import Py4JError
         from pyspark.errors import PySparkRuntimeError
         from pyspark.sql import SparkSession
     except ImportError as error:
-        raise UsageError("PySpark is not installed", where="--engine spark", hint="pip install 'qianmian[spark]', and install Java 17") from error
+        raise UsageError(
+            "PySpark is not installed", where="--engine spark", hint="pip install 'qianmian[spark]', and install Java 17"
+        ) from error
     running = SparkSession.getActiveSession()
     if running is None:
         builder = SparkSession.builder.master(master).appName("qianmian features")
@@ -266,7 +281,12 @@ def start(master: str, scratch: str, options: Mapping[str, str]) -> tuple[SparkS
             root = builder.getOrCreate()
         except PySparkRuntimeError as error:
             raise UsageError(
-                "Spark does not start", where="--engine spark", got=str(error).splitlines()[0][:200], hint="install Java 17 and let JAVA_HOME point to it",
+                "Spark does not start", where="--engine spark", got=first_line(error), hint="install Java 17 and let JAVA_HOME point to it",
+            ) from error  # fmt: skip
+        except Py4JError as error:
+            raise UsageError(
+                "the Spark master cannot be used", where="--spark-master", got=f"{master}: {first_line(error)}", allowed="local[*], spark://HOST:PORT, yarn, k8s://URL",
+                hint="leave --spark-master out to compute on this machine, or see docs/spark.md",
             ) from error  # fmt: skip
     else:
         root = running
@@ -283,6 +303,27 @@ def start(master: str, scratch: str, options: Mapping[str, str]) -> tuple[SparkS
     for name, value in settings.items():
         session.conf.set(name, value)
     return session, running is None
+
+
+@contextlib.contextmanager
+def explain_spark_errors(out: Path) -> Iterator[None]:
+    """What failed on Spark's machines, without their stacks."""
+    from py4j.protocol import Py4JError
+    from pyspark.errors import PySparkException
+
+    try:
+        yield
+    except (Py4JError, PySparkException) as error:
+        raise WorkspaceError(
+            "Spark could not build the profiles", where=str(out), got=first_line(error),
+            hint="nothing was written; see that the workspace and --out lie on storage all its machines share, and docs/spark.md for memory",
+        ) from error  # fmt: skip
+
+
+def first_line(error: BaseException) -> str:
+    """What a Java error says, without its stack."""
+    cause = getattr(error, "java_exception", None)
+    return str(cause.getMessage() if cause is not None else error).strip().splitlines()[0][:200]
 
 
 def memory(master: str) -> dict[str, str]:

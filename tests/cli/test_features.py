@@ -2,9 +2,16 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
+
 import pyarrow as pa
+import pyarrow.csv
 import pyarrow.parquet as pq
 import pytest
+
+from tests.features.same import assert_same
 
 
 def test_the_file_has_a_row_a_customer_and_a_column_a_feature(qianmian, fresh_shop, tmp_path):
@@ -45,7 +52,9 @@ def test_an_as_of_long_after_the_data_is_said_to_look_silent(qianmian, fresh_sho
         (["--as-of", "someday"], 2, "YYYY-MM-DD"),
         (["--as-of", "2024-02-30"], 2, "--as-of"),
         (["--as-of", "1999-01-01"], 3, "no customer is known"),
-        (["--engine", "spark"], 2, "leave --engine out"),
+        (["--engine", "spark"], 2, "--out profiles.parquet"),
+        (["--spark-master", "local[1]"], 2, "add --engine spark"),
+        (["--engine", "spark", "--out", "profiles.xlsx"], 2, ".parquet"),
         (["--engine", "abacus"], 2, "duckdb"),
         (["--out", "profiles.xlsx"], 2, ".parquet"),
         (["--out", "."], 2, ".parquet"),
@@ -64,3 +73,40 @@ def test_a_folder_that_cannot_be_written_to_is_exit_2(qianmian, fresh_shop, tmp_
     done = qianmian("features", "--out", tmp_path / "file" / "profiles.parquet", "--workspace", fresh_shop)
     assert done.code == 2
     assert "a file stands where a folder is needed" in done.err
+
+
+def test_without_pyspark_it_says_what_to_install(qianmian, fresh_shop, tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "pyspark.sql", None)  # as Python marks a module that is not there
+    done = qianmian("features", "--engine", "spark", "--out", tmp_path / "profiles.parquet", "--workspace", fresh_shop)
+    assert done.code == 2
+    assert "pip install 'qianmian[spark]'" in done.err
+    assert not (tmp_path / "profiles.parquet").exists()
+
+
+def test_without_java_it_says_so(fresh_shop, tmp_path):
+    environment = {**os.environ, "JAVA_HOME": str(tmp_path / "no java"), "PATH": str(tmp_path)}
+    arguments = ["features", "--engine", "spark", "--out", tmp_path / "profiles.parquet", "--workspace", fresh_shop]
+    done = subprocess.run(
+        [sys.executable, "-m", "cli.main", *map(str, arguments)], env=environment, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 2
+    assert "install Java 17" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+@pytest.mark.slow
+def test_spark_writes_what_duckdb_writes(qianmian, fresh_shop, tmp_path):
+    one, other, table = tmp_path / "duckdb.parquet", tmp_path / "spark.parquet", tmp_path / "spark.csv"
+    here = qianmian("features", "--out", one, "--workspace", fresh_shop, "--json")
+    served = sorted((fresh_shop / "online").rglob("*"))
+    there = qianmian("features", "--engine", "spark", "--spark-master", "local[2]", "--out", other, "--workspace", fresh_shop, "--json")
+    assert there.code == 0, there.err
+    assert (there.json["customers"], there.json["features"]) == (here.json["customers"], here.json["features"])
+    assert there.json["off"] == here.json["off"]
+    assert_same(pq.read_table(one), pq.read_table(other))
+    assert sorted((fresh_shop / "online").rglob("*")) == served
+    assert qianmian("features", "--engine", "spark", "--out", table, "--workspace", fresh_shop).code == 0
+    assert_same(pq.read_table(one), pa.csv.read_csv(table, convert_options=pa.csv.ConvertOptions(column_types=pq.read_schema(one))))
+    nowhere = qianmian("features", "--engine", "spark", "--spark-master", "abacus", "--out", other, "--workspace", fresh_shop)
+    assert nowhere.code == 2
+    assert "--spark-master" in nowhere.err
