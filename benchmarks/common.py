@@ -47,6 +47,12 @@ def timed(command: list[str]) -> tuple[float, float]:
     return seconds, resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 1024
 
 
+def peak_megabytes() -> float:
+    """Of this process since it began (what getrusage says of a child starts with its parent's)."""
+    line = next(line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith("VmHWM"))
+    return int(line.split()[1]) / 1024
+
+
 def finish(results: dict[str, Any], failed: list[str], json_file: Path | None) -> None:
     """Write the JSON, say what failed, and exit 1 when a must failed."""
     if json_file:

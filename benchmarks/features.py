@@ -12,7 +12,6 @@ value of all features of one customer with 1,000 events: p99 under 2 ms. `--keep
 from __future__ import annotations
 
 import json
-import resource
 import subprocess
 import sys
 import tempfile
@@ -140,7 +139,7 @@ def worker(kind: str, root: Path, out: Path) -> None:
     }[kind]()
     seconds = time.perf_counter() - begun
     made[["one_id", *TEN]].to_parquet(out)
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    peak = common.peak_megabytes()
     print(json.dumps({"seconds": seconds, "peak_mb": peak, "customers": len(made), "columns": made.shape[1]}))
 
 

@@ -76,12 +76,6 @@ def write_lake(root: Path, rows: int) -> None:
         Lake(Workspace(root).create()).commit(connection, {"identities": "SELECT * FROM drawn ORDER BY hash(source_user_id, id_value)"})
 
 
-def peak_megabytes() -> float:
-    """Of this process since it began (what getrusage says of a child starts with its parent's)."""
-    line = next(line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith("VmHWM"))
-    return int(line.split()[1]) / 1024
-
-
 def resolve_child(root: Path) -> dict[str, float]:
     from features.identity import resolve
     from features.lake import Lake
@@ -91,7 +85,7 @@ def resolve_child(root: Path) -> dict[str, float]:
     lake = Lake(Workspace(root))
     resolve(lake)
     seconds, processor = time.perf_counter() - begun, time.process_time()
-    memory = peak_megabytes()
+    memory = common.peak_megabytes()
     with duckdb.connect() as connection:
         customers = f"read_parquet('{lake.source_path(lake.state('customers'))}')"
         records, people = connection.execute(
@@ -132,7 +126,7 @@ def bare_child(root: Path) -> dict[str, float]:
     size = int(record.max()) + int(value.max()) + 2
     graph = coo_matrix((np.ones(len(record), np.int8), (record, value + int(record.max()) + 1)), shape=(size, size))
     connected_components(graph, directed=False)
-    return {"seconds": time.perf_counter() - begun, "peak_mb": peak_megabytes()}
+    return {"seconds": time.perf_counter() - begun, "peak_mb": common.peak_megabytes()}
 
 
 def in_child(what: str, root: Path) -> dict[str, float]:

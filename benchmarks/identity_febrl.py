@@ -11,7 +11,6 @@ blocking on name parts and birth date, u from random pairs, m from two rounds of
 from __future__ import annotations
 
 import json
-import resource
 import subprocess
 import sys
 import time
@@ -22,7 +21,7 @@ import duckdb
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-from common import finish, machine, parser, value
+from common import finish, machine, parser, peak_megabytes, value
 
 sys.path[:] = [
     entry for entry in sys.path if entry != str(Path(__file__).resolve().parent)
@@ -148,7 +147,7 @@ def measure(data: Path, name: str, model: str, without_id: bool = False) -> dict
     begun = time.perf_counter()
     pairs, review = MODELS[model](records, across)
     seconds = time.perf_counter() - begun
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    peak = peak_megabytes()
     measured = {**scores(pairs, records, across), "seconds": value(seconds), "peak_mb": value(peak)}
     if model == "qianmian":
         measured |= {metric: value(float(number)) for metric, number in errors(pairs, review, records, across).items()}
