@@ -48,7 +48,12 @@ STANDS_ON = {
     "events": ("one_id", *ORDER["events"]),
     "touches": ("one_id", *ORDER["touches"]),
 }
-CSV_OPTIONS = {"header": True, "quoteAll": True, "escape": '"', "emptyValue": ""}
+# the build is one stage of some hundred operators; these are settings of the whole Spark application, given when it starts
+ONE_BIG_STAGE = {
+    "spark.sql.codegen.cache.maxEntries": "5000",  # it makes more classes than are kept by default, and every task would make them again
+    "spark.buffer.pageSize": "2m",  # each operator holds pages: of the default size a task with 0.5 GB is out of memory before its first row
+}
+CSV_OPTIONS: dict[str, str | bool] = {"header": True, "quoteAll": True, "escape": '"', "emptyValue": ""}
 ENDINGS = (".parquet", ".csv")
 
 
@@ -205,7 +210,7 @@ class SparkEngine:
     def _joined_in_place(self) -> Iterator[None]:
         """Parts that lie together already are joined where they lie instead of being sent around."""
         name = "spark.sql.autoBroadcastJoinThreshold"
-        before = self._session.conf.get(name)
+        before = str(self._session.conf.get(name))
         self._session.conf.set(name, "-1")
         try:
             yield
@@ -260,7 +265,7 @@ def address(path: Path, pattern: bool = False) -> str:
 def start(master: str, scratch: str, options: Mapping[str, str]) -> tuple[SparkSession, bool]:
     """A session of our own, with its own views and settings, and whether Spark was started for it."""
     try:
-        from py4j.protocol import Py4JError
+        from py4j.protocol import Py4JError  # type: ignore[import-untyped]
         from pyspark.errors import PySparkRuntimeError
         from pyspark.sql import SparkSession
     except ImportError as error:
@@ -272,7 +277,7 @@ def start(master: str, scratch: str, options: Mapping[str, str]) -> tuple[SparkS
         builder = SparkSession.builder.master(master).appName("qianmian features")
         fixed = {
             "spark.ui.enabled": "false", "spark.ui.showConsoleProgress": "false", "spark.log.level": "ERROR", "spark.sql.warehouse.dir": scratch,
-            "spark.sql.codegen.cache.maxEntries": "5000",  # one build makes more classes than the default keeps, and every task would make them again
+            **ONE_BIG_STAGE,
             **(memory(master) if "spark.driver.memory" not in options else {}),
         }  # fmt: skip
         for name, value in {**fixed, **options}.items():

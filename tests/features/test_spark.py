@@ -15,7 +15,7 @@ from features import lake as lake_module
 from features.algebra import Condition, Feature
 from features.builder import Builder
 from features.engines import ENGINES
-from features.engines.spark import LOCAL, SparkEngine, address, memory
+from features.engines.spark import LOCAL, ONE_BIG_STAGE, SparkEngine, address, memory
 from features.ingest import ingest
 from features.lake import Lake
 from features.sources import SOURCES
@@ -35,8 +35,7 @@ def running():
     """One Spark for all tests here, on two cores: every engine opens a session of its own in it."""
     from pyspark.sql import SparkSession
 
-    settings = {"spark.ui.enabled": "false", "spark.ui.showConsoleProgress": "false", "spark.log.level": "ERROR", "spark.driver.memory": "2g",
-                "spark.sql.codegen.cache.maxEntries": "5000"}  # fmt: skip
+    settings = {"spark.ui.enabled": "false", "spark.ui.showConsoleProgress": "false", "spark.log.level": "ERROR", "spark.driver.memory": "2g", **ONE_BIG_STAGE}  # fmt: skip
     builder = SparkSession.builder.master("local[2]").appName("tests")
     for name, value in settings.items():
         builder = builder.config(name, value)
@@ -131,7 +130,7 @@ def test_without_times_without_items_and_with_attributes(lake_of):
 @pytest.mark.slow
 def test_days_in_folders_and_a_name_like_a_pattern(write_lake, tmp_path, monkeypatch):
     monkeypatch.setattr(lake_module, "PARTITION_ROWS", 1)
-    lake = write_lake(tmp_path / "a [lake] {of} one" / "workspace", {"transactions": lines(), **catalogue()})
+    lake = write_lake(tmp_path / "a {lake} of one" / "workspace", {"transactions": lines(), **catalogue()})
     assert "**" in lake.states()["transactions"].path
     assert_same(*both(lake, BEGIN + timedelta(days=4), FEW[:4]))
 
