@@ -314,11 +314,11 @@ def main() -> None:
                 results[size] |= {kind: {"seconds": common.value(ten[kind]["seconds"])} for kind in ("sql", "pandas")}
         first, last = list(sizes)[-2:]
         doublings = np.log2(sizes[last] / sizes[first])
-        growth = (full[last]["seconds"] / full[first]["seconds"]) ** (1 / doublings)
+        growth = float((full[last]["seconds"] / full[first]["seconds"]) ** (1 / doublings))
         print(f"doubling the lines from {first} to {last}: {growth:.2f} x the time (must ≤ 2.2)")
         failed += [f"doubling costs {growth:.2f} x > 2.2"] * (growth > 2.2)
         failed += [f"{full[last]['peak_mb']:.0f} MB > 8192 MB"] * (full[last]["peak_mb"] > 8_192)
-        results[last]["qianmian"]["growth"] = common.value(float(growth))
+        results[last]["qianmian"]["growth"] = common.value(growth)
     found = online()
     print(
         f"online value of {found.pop('features'):.0f} features, 1,000 events and 100 lines: "
