@@ -13,6 +13,8 @@ import time
 from pathlib import Path
 from typing import Any
 
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # before this folder: `import features` means the floor, not features.py here
+
 
 def parser(description: str) -> argparse.ArgumentParser:
     """The arguments every benchmark takes."""

@@ -23,8 +23,6 @@ from typing import Any
 import common
 import numpy as np
 
-sys.path.remove(str(Path(__file__).parent))  # else `import features` would find this file
-
 AS_OF = datetime(2018, 1, 1)
 SIZES = {"1.5 million": 1, "15 million": 10, "60 million": 41}
 QUICK = {"1.5 million": 1, "4.4 million": 3}

@@ -24,10 +24,6 @@ import common
 import duckdb
 import identity_febrl
 
-sys.path = [
-    entry for entry in sys.path if entry != str(Path(__file__).resolve().parent)
-]  # else `import features` would find features.py here
-
 MOST_SECONDS, MOST_MEGABYTES = 60.0, 6144.0
 ROWS_A_PERSON = 7
 KIOSK_RECORDS = 100_000

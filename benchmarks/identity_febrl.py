@@ -23,9 +23,6 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from common import finish, machine, parser, peak_megabytes, value
 
-sys.path[:] = [
-    entry for entry in sys.path if entry != str(Path(__file__).resolve().parent)
-]  # else `import features` would find features.py here
 SETS = {"febrl1": ("dataset1",), "febrl2": ("dataset2",), "febrl3": ("dataset3",), "febrl4": ("dataset4a", "dataset4b")}
 MUST_F1 = {"febrl1": 0.998, "febrl2": 0.996, "febrl3": 0.993, "febrl4": 0.998}
 AIM_F1, AIM_PRECISION = 0.995, 0.999

@@ -30,11 +30,9 @@ from urllib.parse import urlsplit
 import numpy as np
 from common import finish, machine, parser, value
 
-sys.path[0] = str(Path(__file__).resolve().parents[1])  # else `serving` would be this file
-
-from features import snapshot  # noqa: E402
-from qianmian.workspace import Workspace  # noqa: E402
-from serving.server import environment, free_port, running, stop  # noqa: E402
+from features import snapshot
+from qianmian.workspace import Workspace
+from serving.server import environment, free_port, running, stop
 
 CONNECTIONS = 16
 MUST_P50_MS = 10.0
