@@ -7,6 +7,7 @@ all tables of a commit or none. Files no manifest of the last two commits names 
 from __future__ import annotations
 
 import errno
+import glob
 import hashlib
 import json
 import os
@@ -196,6 +197,10 @@ class Lake:
         """What DuckDB's ``read_parquet`` takes for a table."""
         return str(self.workspace.lake / state.path)
 
+    def _scan(self, relative: str) -> str:
+        """The SQL that reads a table's files; brackets in the name of the workspace are not a pattern."""
+        return f"read_parquet({literal(Path(glob.escape(str(self.workspace.lake))) / relative)}, hive_partitioning=false)"
+
     def connect(self) -> Backend:
         """An in-memory DuckDB behind Ibis with a view a canonical table; a table that was never ingested is empty but typed."""
         backend = ibis.duckdb.connect()
@@ -217,8 +222,7 @@ class Lake:
             extra = "".join(f", NULL::{SQL_TYPES[column.dtype]} AS {quote(column.name)}" for column in missing)
             path = self.source_path(state)
             try:
-                rows = f"read_parquet({literal(path)}, hive_partitioning=false)"
-                connection.execute(f"CREATE OR REPLACE VIEW {prefix}{table.name} AS SELECT *{extra} FROM {rows}")
+                connection.execute(f"CREATE OR REPLACE VIEW {prefix}{table.name} AS SELECT *{extra} FROM {self._scan(state.path)}")
             except duckdb.Error as error:
                 raise ArtifactError(
                     f"the lake's {table.name} cannot be read", where=path, got=str(error).splitlines()[0],
@@ -276,7 +280,8 @@ class Lake:
             else:
                 connection.execute(f"COPY (SELECT * FROM {view}) TO {literal(folder / 'data.parquet')} (FORMAT parquet, COMPRESSION zstd)")
                 pattern = "data.parquet"
-            source = f"read_parquet({literal(folder / pattern)}, hive_partitioning=false)"
+            relative = str((folder / pattern).relative_to(self.workspace.lake))
+            source = self._scan(relative)
             counts = ", ".join(f"count({quote(name)})" for name in names)
             present = connection.execute(f"SELECT {counts} FROM {source}").fetchone() or ()
             filled = tuple(name for name, count in zip(names, present, strict=True) if count)
@@ -290,7 +295,6 @@ class Lake:
             content = ", ".join([literal("|".join(names)), *(f"{quote(name)}::VARCHAR" for name in names)])
             total = int(_one(connection, f"SELECT coalesce(sum(hash({content})::HUGEINT), 0) FROM {source}"))
             digest = f"{rows}-{total % 2**64:016x}"
-            relative = str((folder / pattern).relative_to(self.workspace.lake))
             return TableState(table.name, relative, rows, tuple(names), filled, **moments, digest=digest), folder
         except BaseException as error:
             shutil.rmtree(folder, ignore_errors=True)

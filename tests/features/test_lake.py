@@ -326,3 +326,15 @@ def test_default_as_of_without_a_date_says_so(lake):
     assert lake.last is None
     with pytest.raises(DataError, match="nothing in the lake is dated.*--as-of"):
         lake.default_as_of  # noqa: B018
+
+
+def test_brackets_in_the_name_of_the_workspace_are_no_pattern(tmp_path, monkeypatch, write_lake):
+    monkeypatch.setattr("features.lake.PARTITION_ROWS", 1)
+    rows = [
+        {"source": "s", "source_user_id": "u", "order_id": f"o{n}", "line_no": 1, "ts": datetime(2024, 1, 1 + n), "status": "paid"}
+        for n in range(3)
+    ]
+    lake = write_lake(tmp_path / "shop [2024] *new*?", {"transactions": rows})
+    assert lake.states()["transactions"].path.endswith("**/*.parquet")
+    assert lake.connect().con.execute("SELECT count(*) FROM transactions").fetchone() == (3,)
+    assert lake.default_as_of == datetime(2024, 1, 4)
