@@ -151,7 +151,9 @@ class Files(Source):
                 faults.update(dict.fromkeys(expression.faults))
         finally:
             checker.close()
-        self._tables.append(RawTable(table.name, found.relation, columns, tuple(files), tuple(faults), "_file", found.rejects, settings.hashed))
+        self._tables.append(
+            RawTable(table.name, found.relation, columns, tuple(files), tuple(faults), "_file", found.rejects, settings.hashed)
+        )
         return problems
 
     def _expand(self, path: str | list[str]) -> tuple[list[Path], list[str]]:
