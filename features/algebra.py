@@ -27,6 +27,19 @@ NO_WINDOW = ("attribute", "days_since", "quotient")
 STARTS_AT_ZERO = ("count", "distinct")
 VIEWS = ("lines", "orders", "refunds", "events", "touches", "profiles")
 
+# What every execution must do alike
+TIME_COLUMNS = ("hour", "weekday", "day", "week")  # made of `ts`, in UTC; never null where there is one
+SESSION_GAP_SECONDS = 1_800  # a visit ends after half an hour without an event
+WEIGHT_DIGITS = 6  # weights are compared rounded: equal sums of floats added in another order must stay equal
+# rows of a view in time: what happened later comes later; the last columns only break ties
+ORDER = {
+    "lines": ("ts", "order_id", "line_no", "item_id", "source"),
+    "refunds": ("ts", "order_id", "line_no", "item_id", "source"),
+    "orders": ("ts", "order_id", "source"),
+    "events": ("ts", "event_id", "source"),
+    "touches": ("ts", "touch_id", "source"),
+}
+
 
 @dataclass(frozen=True)
 class Condition:

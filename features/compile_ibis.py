@@ -16,8 +16,8 @@ from typing import Any
 import ibis
 import ibis.expr.types as ir
 
-from features.algebra import BY_VALUE, Condition, Feature
-from features.views import ORDER, Views, first_part
+from features.algebra import BY_VALUE, ORDER, WEIGHT_DIGITS, Condition, Feature
+from features.views import Views, first_part
 
 SECONDS_PER_DAY = 86_400.0
 COMPARE: dict[str, Callable[[Any, Any], Any]] = {
@@ -26,7 +26,6 @@ COMPARE: dict[str, Callable[[Any, Any], Any]] = {
 }  # fmt: skip
 IN_ORDER = ("first", "last", "gap_std")
 SEPARATOR = "\x1f"
-WEIGHT_DIGITS = 6  # weights are compared rounded: equal sums of floats added in another order must stay equal
 Part = tuple[int | None, tuple[Condition, ...], str]  # window, filter, weight
 
 

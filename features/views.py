@@ -15,7 +15,7 @@ import ibis
 import ibis.expr.types as ir
 from ibis import _
 
-from features.algebra import NEEDS_TIME, PAIRED, Feature
+from features.algebra import NEEDS_TIME, ORDER, PAIRED, SESSION_GAP_SECONDS, TIME_COLUMNS, Feature
 from features.lake import TableState
 
 TABLE_OF = {
@@ -40,16 +40,6 @@ MADE_OF: dict[str, tuple[tuple[str, str], ...]] = {
 }  # any of the pairs is enough; a column not listed is the canonical column of the same name
 DATED = ("transactions", "events", "touches")
 SHARED = ("items", "contents")  # not about customers
-TIME_COLUMNS = ("hour", "weekday", "day", "week")
-SESSION_GAP_SECONDS = 1_800  # a visit ends after half an hour without an event
-# rows of a view in time: what happened later comes later; the last columns only break ties
-ORDER = {
-    "lines": ("ts", "order_id", "line_no", "item_id", "source"),
-    "refunds": ("ts", "order_id", "line_no", "item_id", "source"),
-    "orders": ("ts", "order_id", "source"),
-    "events": ("ts", "event_id", "source"),
-    "touches": ("ts", "touch_id", "source"),
-}
 
 
 def is_supported(feature: Feature, states: Mapping[str, TableState]) -> bool:

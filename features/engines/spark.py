@@ -24,10 +24,10 @@ import ibis
 import ibis.expr.types as ir
 import pyarrow as pa
 
-from features.algebra import Feature
+from features.algebra import ORDER, Feature
 from features.compile_ibis import compile_profiles
 from features.lake import CUSTOMERS, Lake
-from features.views import ORDER, TABLE_OF, Rows, Views
+from features.views import TABLE_OF, Rows, Views
 from qianmian.errors import ArtifactError, DataError, UsageError, WorkspaceError
 from qianmian.schema import TABLES, Table
 from qianmian.workspace import atomic_path, explain_os_errors

@@ -11,7 +11,8 @@ from typing import Any, Literal, NoReturn
 import ibis
 import ibis.expr.types as ir
 
-from features.views import SESSION_GAP_SECONDS, Views
+from features.algebra import SESSION_GAP_SECONDS
+from features.views import Views
 from qianmian.errors import DataError
 from qianmian.schema import EVENT_TYPES
 

@@ -13,12 +13,12 @@ import pyarrow.compute as pc
 from ibis import _
 from numpy.typing import NDArray
 
-from features.algebra import Feature
+from features.algebra import ORDER, TIME_COLUMNS, WEIGHT_DIGITS, Feature
 from features.builder import Builder
-from features.compile_ibis import WEIGHT_DIGITS, both, compile_features, passes
+from features.compile_ibis import both, compile_features, passes
 from features.online.plan import NONE_TEXT, Plan
 from features.online.state import MISSING, Array, OnlineState, Ragged, microseconds
-from features.views import ORDER, TIME_COLUMNS, Views, first_part, timestamp
+from features.views import Views, first_part, timestamp
 
 DAY = 86_400_000_000  # microseconds
 NEVER = np.iinfo(np.int64).min

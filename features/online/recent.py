@@ -15,16 +15,13 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
+from features.algebra import ORDER, SESSION_GAP_SECONDS
 from features.online.state import MISSING, Array, Customer, OnlineState, microseconds
 
 SECOND, DAY = 1_000_000, 86_400_000_000  # microseconds
-SESSION_GAP_SECONDS = 1_800
 FRESH = 2**30  # codes of new visits begin beyond every code of the state
 VIEW_OF = {("transactions", "paid"): "lines", ("transactions", "refunded"): "refunds"}
-TIES = {  # order of rows of one moment, as in features.views.ORDER
-    "lines": ("order_id", "line_no", "item_id", "source"), "refunds": ("order_id", "line_no", "item_id", "source"),
-    "orders": ("order_id", "source"), "events": ("event_id", "source"), "touches": ("touch_id", "source"),
-}  # fmt: skip
+TIES = {view: columns[1:] for view, columns in ORDER.items()}  # of rows of one moment
 NewRows = Mapping[str, Sequence[Mapping[str, Any]]]
 
 

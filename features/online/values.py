@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from features.algebra import Condition, Feature
+from features.algebra import TIME_COLUMNS, WEIGHT_DIGITS, Condition, Feature
 from features.online.plan import Cell
 from features.online.recent import Rows, rows_now
 from features.online.state import MISSING, Array, Customer, OnlineState, microseconds
@@ -23,8 +23,6 @@ from features.online.state import MISSING, Array, Customer, OnlineState, microse
 SECOND, DAY = 1_000_000, 86_400_000_000  # microseconds
 SECONDS_PER_DAY = 86_400.0
 SMALL = 4_096
-ALWAYS_KNOWN = ("day", "week", "hour", "weekday")
-WEIGHT_DIGITS = 6
 Summary = Mapping[str, Any]
 COMPARE: dict[str, Callable[[Array, Any], NDArray[np.bool_]]] = {
     "==": lambda a, b: a == b, "!=": lambda a, b: a != b, "<": lambda a, b: a < b,
@@ -233,7 +231,7 @@ def _values(s: _Selection, low: int, high: int, cell: Cell, _a: _Context) -> Sum
     different, numbers = s.numbered(cell.column)
     numbers = numbers[low:high]
     over = s.column(cell.over)[low:high] if cell.over else None
-    if over is not None or cell.column not in ALWAYS_KNOWN:
+    if over is not None or cell.column not in TIME_COLUMNS:
         kept = numbers >= 0 if over is None else (numbers >= 0) & (over == over)
         numbers, over = numbers[kept], None if over is None else over[kept]
     weights = np.bincount(numbers, weights=over, minlength=len(different))
