@@ -103,6 +103,11 @@ def funnel(
             grouped.append([group.tag, group.customers, group.reached[0], *parts])
         output.table(f"by {by}; drop-off index: 100 is everybody's, above falls out more", (by or "", *columns), grouped, right=columns)
         _cut_short(output, len(found.groups))
+    if not found.steps[0].reached:
+        output.say(
+            f"nobody reached '{found.steps[0].step}': the data may hold no such event; "
+            "`qianmian journeys paths` shows which there are, --steps chooses others"
+        )
     _notes(output, out)
 
 

@@ -12,6 +12,7 @@ from pydantic import BaseModel, ValidationError
 from cli.main import VERBS
 from features.algebra import VIEWS
 from features.definitions import FEATURES
+from features.engines import ENGINES
 from features.sources import SOURCES, Source
 from features.spec import FeatureSpec
 from features.tags import INPUTS, TAGS
@@ -32,6 +33,7 @@ REGISTRIES = {
     "recommender": RECOMMENDERS,
     "job": JOBS,
     "source": SOURCES,
+    "engine": ENGINES,
     "endpoint": ENDPOINTS,
     "verb": VERBS,
 }
@@ -180,6 +182,16 @@ def test_a_source(name):
     assert LOWER.fullmatch(name)
     assert own_docstring(source)
     assert getattr(source, "name", name) == name  # `files` takes the name its configuration gives
+
+
+@by_name(ENGINES)
+def test_an_engine(name):
+    engine = ENGINES[name]
+    assert LOWER.fullmatch(name)
+    assert engine.name == name
+    assert own_docstring(engine)
+    assert next(iter(inspect.signature(engine).parameters)) == "lake"
+    assert list(inspect.signature(engine.table).parameters) == ["self", "features", "as_of"]
 
 
 # ---- endpoints -------------------------------------------------------------------------------------------------------
