@@ -60,3 +60,9 @@ def test_what_cannot_be_done_is_refused(qianmian, shop, arguments, code, said):
     done = qianmian("journeys", *arguments, "--workspace", shop)
     assert done.code == code
     assert said in done.err
+
+
+def test_a_funnel_nobody_enters_says_so(qianmian, shop):
+    done = qianmian("journeys", "funnel", "--steps", "service,buy", "--workspace", shop)
+    assert done.code == 0
+    assert "nobody reached 'service'" in done.out
