@@ -11,6 +11,7 @@ from typing import Any
 from qianmian.errors import UsageError
 
 RECORDS_OF_A_PARTITION = 20_000
+_started_here: list[bool] = []  # once Spark was started here, it has the jar for as long as the process lives
 
 
 @contextlib.contextmanager
@@ -29,9 +30,10 @@ def spark_api(records: int, master: str = "local[*]") -> Iterator[Any]:
     Raises
     ------
     UsageError
-        When PySpark or Java is not there.
+        When PySpark or Java is not there, or when this process runs Spark already: the jar is loaded when Spark starts.
     """
     try:
+        from pyspark import SparkContext
         from pyspark.errors import PySparkRuntimeError
         from pyspark.sql import SparkSession
     except ImportError as error:
@@ -39,6 +41,11 @@ def spark_api(records: int, master: str = "local[*]") -> Iterator[Any]:
     from splink import SparkAPI
     from splink.backends.spark import similarity_jar_location
 
+    if SparkContext._gateway is not None and not _started_here:
+        raise UsageError(
+            "this process runs Spark already, without Splink's functions", where="backend spark",
+            hint="run `qianmian identity link --backend spark` in a process of its own, or leave the backend out",
+        )  # fmt: skip
     partitions = str(max(1, math.ceil(records / RECORDS_OF_A_PARTITION)))
     with tempfile.TemporaryDirectory(prefix="qianmian-spark-") as scratch:
         builder = SparkSession.builder.master(master).appName("qianmian identity link")
@@ -51,6 +58,7 @@ def spark_api(records: int, master: str = "local[*]") -> Iterator[Any]:
             builder = builder.config(name, value)
         try:
             session = builder.getOrCreate()
+            _started_here.append(True)
         except PySparkRuntimeError as error:
             raise UsageError(
                 "Spark does not start", where="backend spark", got=str(error)[:200], hint="install Java 17 and set JAVA_HOME"

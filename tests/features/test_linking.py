@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import dataclasses
 import random
+import subprocess
+import sys
 from datetime import datetime
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from features.identity.link_spark import spark_api
 from features.identity.probabilistic import HOUSEHOLD, LINKS, PAIR_KEY, link, links_path, write_links
 from features.identity.records import FIELDS
 from qianmian.config import LinkingSettings, load_settings
-from qianmian.errors import ConfigError, DataError
+from qianmian.errors import ConfigError, DataError, UsageError
 from qianmian.workspace import Workspace
 
 SYLLABLES = (
@@ -292,9 +295,23 @@ def test_the_chart_needs_no_network(linked):
     assert "given name and surname swapped" in links.chart
 
 
-@pytest.mark.slow
-def test_spark_links_the_same_pairs():
+def same_pairs_on_spark() -> None:
     records, _ = shop(200)
     here, there = link(records), link(records, backend="spark")
     assert there.pairs.drop_columns(["probability"]).equals(here.pairs.drop_columns(["probability"]))
     assert there.pairs["probability"].to_pylist() == pytest.approx(here.pairs["probability"].to_pylist(), abs=1e-4)
+
+
+@pytest.mark.slow
+def test_spark_links_the_same_pairs():
+    code = "from tests.features.test_linking import same_pairs_on_spark; same_pairs_on_spark()"  # another test may have started Spark here
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr[-2000:]
+
+
+def test_a_spark_without_the_functions_is_not_joined(monkeypatch):
+    pyspark = pytest.importorskip("pyspark")
+    monkeypatch.setattr(pyspark.SparkContext, "_gateway", object())
+    monkeypatch.setattr("features.identity.link_spark._started_here", [])
+    with pytest.raises(UsageError, match="runs Spark already"), spark_api(10):
+        pass

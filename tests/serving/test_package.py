@@ -26,7 +26,13 @@ def test_the_bento_carries_its_champions(workspace, buyers, server_environment, 
     assert stored.stdout.splitlines()[-1].startswith("qianmian-champions:")
     subprocess.run([sys.executable, "-m", "bentoml", "build"], env=env, cwd=ROOT, check=True, capture_output=True)
     built = next((home / "bentos" / "qianmian").glob("*/bento.yaml"))
-    assert sorted(path.name for path in (built.parent / "src").iterdir() if path.is_dir()) == ["features", "models", "qianmian", "serving"]
+    assert sorted(path.name for path in (built.parent / "src").iterdir() if path.is_dir()) == [
+        "features",
+        "models",
+        "packs",
+        "qianmian",
+        "serving",
+    ]
     away = workspace.root.with_name("renamed away")
     workspace.root.rename(away)
     try:
