@@ -105,6 +105,11 @@ class Feature:
     ttl_days: int = 35
 
     @property
+    def columns(self) -> frozenset[str]:
+        """The columns of the view it names; for a `quotient` these are features."""
+        return frozenset({self.column, self.over, *(condition.column for condition in self.where)} - {""})
+
+    @property
     def categorical(self) -> bool:
         """The value is text, encoded as an int32 code with its vocabulary in the spec."""
         return isinstance(self.default, str)

@@ -50,7 +50,7 @@ def is_supported(feature: Feature, states: Mapping[str, TableState]) -> bool:
     if table not in states or not states[table].rows:
         return False
     timed = feature.window_days is not None or feature.aggregate in (*NEEDS_TIME, *PAIRED)
-    columns = {c for c in (feature.column, feature.over, *(condition.column for condition in feature.where)) if c}
+    columns = feature.columns
     if timed or columns.intersection(TIME_COLUMNS):
         columns = columns.difference(TIME_COLUMNS) | {"ts"}
     return all(
@@ -232,14 +232,13 @@ def with_sessions(t: ir.Table) -> ir.Table:
 
     It looks back only, so an event's session does not change when later rows come.
     """
-    own = t.session_id.notnull()
-    record = {"group_by": ["source", "source_user_id", own], "order_by": [t.ts, t.event_id]}
+    t = t.mutate(own=t.session_id.notnull())
+    record: dict[str, Any] = {"group_by": ["source", "source_user_id", "own"], "order_by": ["ts", "event_id"]}
     pause = t.ts.epoch_seconds() - t.ts.epoch_seconds().lag().over(**record)
     t = t.mutate(starts=ibis.ifelse(pause.isnull() | (pause > SESSION_GAP_SECONDS), 1, 0))
-    record["group_by"] = ["source", "source_user_id", t.session_id.notnull()]
-    number = t.starts.sum().over(rows=(None, 0), **{**record, "order_by": [t.ts, t.event_id]})
+    number = t.starts.sum().over(rows=(None, 0), **record)
     made = t.source_user_id + "\x1f" + number.cast("string")
-    return t.mutate(session_id=t.source + "\x1f" + ibis.coalesce(t.session_id, made)).drop("starts")
+    return t.mutate(session_id=t.source + "\x1f" + ibis.coalesce(t.session_id, made)).drop("starts", "own")
 
 
 def with_calendar(t: ir.Table) -> ir.Table:

@@ -132,12 +132,7 @@ class DuckDBEngine:
         present = self.states[name].columns
         if name == "profiles":
             return list(present)
-        named = {
-            c
-            for f in features
-            for c in (f.column, f.over, *(condition.column for condition in f.where))
-            if f.view and TABLE_OF[f.view] == name
-        }
+        named = {column for feature in features if feature.view and TABLE_OF[feature.view] == name for column in feature.columns}
         named |= {column for derived in named for column in STANDS_ON.get(derived, ())}
         return [column for column in present if column in named or column in ALWAYS[name]]
 

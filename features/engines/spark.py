@@ -239,12 +239,8 @@ class KeptViews(Views):
     def _before(self, table: str) -> ir.Table:
         if table not in self._laid_out:
             rows = super()._before(table)
-            named = {
-                column
-                for feature in self._features
-                for column in (feature.column, feature.over, *(condition.column for condition in feature.where))
-                if feature.view and TABLE_OF[feature.view] == table
-            }
+            mine = (feature for feature in self._features if feature.view and TABLE_OF[feature.view] == table)
+            named = {column for feature in mine for column in feature.columns}
             columns = [column for column in rows.columns if column in named or column in STANDS_ON[table]]
             self._laid_out[table] = self._engine.keep(rows.select(columns), table)
         return self._laid_out[table]

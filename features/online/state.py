@@ -20,7 +20,7 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from features.algebra import Feature
-from features.online.plan import NONE_TEXT, Plan
+from features.online.plan import Plan
 from features.spec import FeatureSpec
 from qianmian.errors import ArtifactError
 from qianmian.workspace import write_json
@@ -274,4 +274,4 @@ def _read_ragged(folder: Path) -> Ragged:
     return Ragged(np.load(folder / "offsets.npy", allow_pickle=False), columns, pq.read_table(keys) if keys.exists() else pa.table({}))
 
 
-__all__ = ["MISSING", "NONE_TEXT", "Customer", "OnlineState", "Ragged", "microseconds"]
+__all__ = ["MISSING", "Customer", "OnlineState", "Ragged", "microseconds"]

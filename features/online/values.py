@@ -69,7 +69,7 @@ class _Selection:
     """The rows of one view that pass one filter."""
 
     def __init__(self, rows: Rows, where: tuple[Condition, ...], state: OnlineState) -> None:
-        self._rows, self._state = rows, state
+        self._rows = rows
         mask: NDArray[np.bool_] | None = None
         for condition in where:
             test = _passes(rows, condition, state)
@@ -100,8 +100,7 @@ class _Selection:
     def numbered(self, name: str) -> tuple[Array, Array]:
         """The different values of a column, and for each row the number of its value, −1 where it has none."""
         if name not in self._numbered:
-            column = self.column(name)
-            self._numbered[name] = _numbered(column)
+            self._numbered[name] = _numbered(self.column(name))
         return self._numbered[name]
 
     @cached_property
