@@ -17,8 +17,8 @@ from models.persist import RETRAIN, checksum, load_arrays, load_json, save_array
 from qianmian.errors import ArtifactError
 from qianmian.workspace import write_json
 
-FORMAT_VERSION = 1
-MANIFEST_KEYS = ("kind", "as_of", "config", "facts", "spec_hash", "libraries", "files")
+FORMAT_VERSION = 2
+MANIFEST_KEYS = ("kind", "as_of", "config", "facts", "item_attributes", "spec_hash", "libraries", "files")
 LIBRARIES = (
     "numpy",
     "scipy",
@@ -54,8 +54,8 @@ class ModelBundle:
         The entry in `models.registry.MODELS` that loads it.
     user_ids, item_ids : ndarray of str
         Id maps; empty where the model has no such axis.
-    item_attributes : dict of str to ndarray of str
-        `category`, `brand`, per item.
+    item_attributes : dict of str to ndarray, each (n_items,)
+        As in `TrainingSet`.
     spec : FeatureSpec or None
         The feature columns the model expects.
     as_of : datetime
@@ -72,7 +72,7 @@ class ModelBundle:
     spec: FeatureSpec | None = None
     user_ids: NDArray[np.str_] = field(default_factory=lambda: np.empty(0, dtype=np.str_))
     item_ids: NDArray[np.str_] = field(default_factory=lambda: np.empty(0, dtype=np.str_))
-    item_attributes: dict[str, NDArray[np.str_]] = field(default_factory=dict)
+    item_attributes: dict[str, NDArray[Any]] = field(default_factory=dict)
     config: dict[str, Any] = field(default_factory=dict)
     facts: dict[str, Any] = field(default_factory=dict)
 
@@ -80,16 +80,15 @@ class ModelBundle:
         """Write the bundle; `manifest.json` comes last and lists the checksum of every other file."""
         folder.mkdir(parents=True, exist_ok=True)
         self.model.save(folder / "model")
-        save_arrays(
-            folder / "ids.npz",
-            {"user_ids": self.user_ids, "item_ids": self.item_ids, **{f"item_{k}": v for k, v in self.item_attributes.items()}},
-        )
+        save_arrays(folder / "ids.npz", {"user_ids": self.user_ids, "item_ids": self.item_ids})
+        # the columns of a catalogue may have any name: numbered in the archive, named in the manifest
+        save_arrays(folder / "items.npz", {f"column_{i}": values for i, values in enumerate(self.item_attributes.values())})
         if self.spec is not None:
             write_json(folder / "spec.json", self.spec.as_dict())
         files = {str(path.relative_to(folder)): checksum(path) for path in sorted(folder.rglob("*")) if path.is_file()}
         write_json(folder / "manifest.json", {
             "format": FORMAT_VERSION, "kind": self.kind, "as_of": self.as_of.isoformat(), "config": self.config, "facts": self.facts,
-            "spec_hash": self.spec.hash if self.spec is not None else None, "libraries": library_versions(), "files": files,
+            "item_attributes": list(self.item_attributes), "spec_hash": self.spec.hash if self.spec is not None else None, "libraries": library_versions(), "files": files,
         })  # fmt: skip
 
     @classmethod
@@ -111,7 +110,8 @@ class ModelBundle:
         spec = FeatureSpec.of(load_json(folder / "spec.json")) if manifest["spec_hash"] else None
         if spec is not None and spec.hash != manifest["spec_hash"]:
             raise ArtifactError("the feature spec is not the one the model was trained on", where=str(folder / "spec.json"), hint=RETRAIN)
-        attributes = {name.removeprefix("item_"): array for name, array in arrays.items() if name not in ("user_ids", "item_ids")}
+        columns = load_arrays(folder / "items.npz")
+        attributes = {name: columns[f"column_{i}"] for i, name in enumerate(manifest["item_attributes"])}
         return cls(manifest["kind"], MODELS[manifest["kind"]].load(folder / "model"), datetime.fromisoformat(manifest["as_of"]), spec,
                    arrays["user_ids"], arrays["item_ids"], attributes, manifest["config"], manifest["facts"])  # fmt: skip
 

@@ -34,15 +34,19 @@ class Ranked:
     sources: tuple[str, ...]
 
     @classmethod
-    def of(cls, ids: NDArray[np.int32], scores: NDArray[np.float32], k: int, name: str) -> Ranked:
-        """Pad (n, ≤ k) arrays whose non-candidates score −inf to width k."""
+    def of(
+        cls, ids: NDArray[np.int32], scores: NDArray[np.float32], source: NDArray[np.int8], k: int, sources: tuple[str, ...]
+    ) -> Ranked:  # fmt: skip
+        """Pad (n, ≤ k) arrays, whose entries past the end of a list score −inf, to width k."""
         n, width = ids.shape
         padded_ids = np.full((n, k), -1, dtype=np.int32)
         padded_scores = np.full((n, k), NOT_A_CANDIDATE, dtype=np.float32)
+        padded_source = np.full((n, k), -1, dtype=np.int8)
         real = np.isfinite(scores)
         padded_ids[:, :width] = np.where(real, ids, -1)
         padded_scores[:, :width] = scores
-        return cls(padded_ids, padded_scores, real.sum(axis=1).astype(np.int32), np.where(padded_ids >= 0, 0, -1).astype(np.int8), (name,))
+        padded_source[:, :width] = np.where(real, source, -1)
+        return cls(padded_ids, padded_scores, real.sum(axis=1).astype(np.int32), padded_source, sources)
 
 
 def top_k(scores: NDArray[np.float32], k: int) -> tuple[NDArray[np.int32], NDArray[np.float32]]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any, ClassVar, Self
 
@@ -12,8 +11,8 @@ from numpy.typing import NDArray
 
 from features.dataset import TrainingSet
 from models.persist import Arrays
-from models.ranked import NOT_A_CANDIDATE, Ranked, top_k
-from models.recommend.base import Attributes, Recommender
+from models.ranked import NOT_A_CANDIDATE
+from models.recommend.base import Barred, Query, Recommender
 from models.recommend.hybrid import HybridRecommender
 from models.recommend.ials import ImplicitALSRecommender
 from models.recommend.popular import PopularRecommender
@@ -40,6 +39,7 @@ class FallbackChain(Recommender):
     name: ClassVar[str] = "chain"
     supports_cold: ClassVar[bool] = True
     supports_similar: ClassVar[bool] = True
+    supports_fold_in: ClassVar[bool] = True
 
     def __init__(self, stages: Sequence[tuple[str, Mapping[str, Any]]] = DEFAULT_STAGES) -> None:
         self.stages = stages
@@ -52,50 +52,52 @@ class FallbackChain(Recommender):
     def _fit(self, train: TrainingSet) -> None:
         self.models_ = tuple(STAGES[name](**params).fit(train) for name, params in self.stages)
 
-    def _scores(self, users: NDArray[np.int64], attributes: Sequence[Attributes | None] | None) -> NDArray[np.float32]:
-        best = np.full((len(users), self.n_items_), NOT_A_CANDIDATE, dtype=np.float32)
+    def _scores(self, query: Query) -> NDArray[np.float32]:
+        best = np.full((len(query), self.n_items_), NOT_A_CANDIDATE, dtype=np.float32)
         for level, model in enumerate(self.models_):
-            scores = _squashed(model._scores(users, attributes), len(self.models_) - 1 - level)
+            scores = _squashed(model._scores(query), len(self.models_) - 1 - level)
             best = np.where(np.isfinite(best), best, scores)
         return best
 
     def _rank_block(
-        self, users: NDArray[np.int64], k: int, allowed: NDArray[np.bool_] | None, exclude: Sequence[NDArray[np.integer[Any]]] | None,
-        exclude_purchased: bool, attributes: Sequence[Attributes | None] | None,
+        self, query: Query, k: int, barred: Barred
     ) -> tuple[NDArray[np.int32], NDArray[np.float32], NDArray[np.int8]]:  # fmt: skip
-        ids = np.full((len(users), k), -1, dtype=np.int32)
-        scores = np.full((len(users), k), NOT_A_CANDIDATE, dtype=np.float32)
-        source = np.full((len(users), k), -1, dtype=np.int8)
-        filled = np.zeros(len(users), dtype=np.int64)
+        n = len(query)
+        ids = np.full((n, k), -1, dtype=np.int32)
+        scores = np.full((n, k), NOT_A_CANDIDATE, dtype=np.float32)
+        source = np.full((n, k), -1, dtype=np.int8)
+        filled = np.zeros(n, dtype=np.int64)
         for level, model in enumerate(self.models_):
-            open_rows = np.flatnonzero(filled < k)
-            if not len(open_rows):
+            rows = np.flatnonzero(filled < k)
+            if not len(rows):
                 break
-            given = [attributes[row] for row in open_rows.tolist()] if attributes is not None else None
-            left_out = [exclude[row] for row in open_rows.tolist()] if exclude is not None else None
-            stage = model._masked(users[open_rows], allowed, left_out, exclude_purchased, given)
-            taken_row, taken_place = np.nonzero(ids[open_rows] >= 0)
-            stage[taken_row, ids[open_rows[taken_row], taken_place]] = NOT_A_CANDIDATE
-            found, values = top_k(stage, k)
+            asked, left = (query, barred) if len(rows) == n else (query.take(rows), barred.take(rows))
+            if level:  # an earlier stage has placed some already: that many more, and not those
+                left = left.without(ids[rows], self.n_items_)
+            found, values, stage = model._rank_block(asked, k, left)
             real = np.isfinite(values)
-            place = filled[open_rows, None] + np.cumsum(real, axis=1) - 1
+            place = filled[rows, None] + np.cumsum(real, axis=1) - 1
             real &= place < k
             row, column = np.nonzero(real)
-            target = (open_rows[row], place[row, column])
+            target = (rows[row], place[row, column])
             ids[target] = found[row, column]
             scores[target] = _squashed(values[row, column], len(self.models_) - 1 - level)
-            source[target] = level
-            filled[open_rows] += real.sum(axis=1)
+            source[target] = stage[row, column] + self._offsets[level]
+            filled[rows] += real.sum(axis=1)
         return ids, scores, source
 
-    def _name_sources(self, ranked: Ranked, source: NDArray[np.int8]) -> Ranked:
-        padded = np.full(ranked.ids.shape, -1, dtype=np.int8)
-        padded[:, : source.shape[1]] = source
-        return replace(ranked, source=padded, sources=tuple(model.name for model in self.models_))
+    @property
+    def sources(self) -> tuple[str, ...]:
+        """What an item's source may be: the stages, and a stage's own where it has several."""
+        return tuple(name for model in self.models_ for name in model.sources)
 
-    def _item_vectors(self) -> NDArray[np.float32]:
+    @property
+    def _offsets(self) -> list[int]:
+        return [0, *np.cumsum([len(model.sources) for model in self.models_]).tolist()]
+
+    def _similarity(self, item: int) -> NDArray[np.float32]:
         able = next((model for model in self.models_ if model.supports_similar), None)
-        return able._item_vectors() if able is not None else super()._item_vectors()
+        return able._similarity(item) if able is not None else super()._similarity(item)
 
     def save(self, folder: Path) -> None:
         super().save(folder)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import ClassVar
 
 import numpy as np
@@ -10,9 +9,9 @@ from numpy.typing import NDArray
 from scipy import sparse
 
 from features.dataset import TrainingSet
-from models.persist import Arrays
+from models.persist import Arrays, pack_csr, unpack_csr
 from models.ranked import NOT_A_CANDIDATE
-from models.recommend.base import Attributes, Recommender
+from models.recommend.base import Attributes, Query, Recommender
 from models.recommend.popular import recent_customers
 
 PREFIX = "profile_"
@@ -84,26 +83,25 @@ class HybridRecommender(Recommender):
         average = strangers[described] if described.any() else self.user_vectors_
         self.center_ = average.mean(axis=0, dtype=np.float32)
 
-    def _scores(self, users: NDArray[np.int64], attributes: Sequence[Attributes | None] | None) -> NDArray[np.float32]:
-        vectors, answerable = self.represent(users, attributes)
-        scores = np.full((len(users), self.n_items_), NOT_A_CANDIDATE, dtype=np.float32)
+    def _scores(self, query: Query) -> NDArray[np.float32]:
+        vectors, answerable = self.represent(query)
+        scores = np.full((len(query), self.n_items_), NOT_A_CANDIDATE, dtype=np.float32)
         personal = (vectors[answerable] - self.center_) @ self.item_vectors_.T
         scores[answerable] = self.item_prior_ + np.float32(self.personal_weight) * personal
         return scores
 
-    def represent(
-        self, users: NDArray[np.int64], attributes: Sequence[Attributes | None] | None = None
-    ) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
+    def represent(self, query: Query) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
         """User vectors (n, d) and whether the model knows enough to answer (n,).
 
         With history: identity and attributes. Without: the mean of the attribute embeddings, those given in the call first.
         """
+        users = query.users
         inside = np.maximum(users, 0)
         vectors, answerable = self._strangers(self.user_attributes_[inside]) if self.n_users_ else self._nobody(len(users))
         answerable &= users >= 0
-        warm = self._has_history(users)
+        warm = self._has_history(query)
         vectors[warm], answerable[warm] = self.user_vectors_[users[warm]], True
-        for row, given in enumerate(attributes or ()):  # attributes come with a request, a handful at a time
+        for row, given in enumerate(query.attributes or ()):  # attributes come with a request, a handful at a time
             if given and not warm[row] and len(codes := self._codes(given)):
                 vectors[row], answerable[row] = self.attribute_vectors_[codes].mean(axis=0), True
         return vectors, answerable
@@ -122,18 +120,15 @@ class HybridRecommender(Recommender):
         return self.item_vectors_
 
     def _state(self) -> Arrays:
-        traits = self.user_attributes_
         return {
             "user_vectors": self.user_vectors_,
             "attribute_names": self.attribute_names_, "attribute_vectors": self.attribute_vectors_,
             "item_vectors": self.item_vectors_, "item_prior": self.item_prior_,
             "center": self.center_,
-            "traits_data": traits.data, "traits_indices": traits.indices, "traits_indptr": traits.indptr, "traits_shape": np.asarray(traits.shape),
+            **pack_csr("traits", self.user_attributes_),
         }  # fmt: skip
 
     def _restore(self, state: Arrays) -> None:
-        from models.persist import unpack_csr
-
         self.user_vectors_, self.attribute_names_ = state["user_vectors"], state["attribute_names"]
         self.attribute_vectors_, self.user_attributes_ = state["attribute_vectors"], unpack_csr("traits", state)
         self.item_vectors_, self.item_prior_, self.center_ = state["item_vectors"], state["item_prior"], state["center"]

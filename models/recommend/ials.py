@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import ClassVar
 
 import numpy as np
@@ -11,7 +10,7 @@ from numpy.typing import NDArray
 from features.dataset import TrainingSet
 from models.persist import Arrays
 from models.ranked import NOT_A_CANDIDATE
-from models.recommend.base import Attributes, Recommender
+from models.recommend.base import Query, Recommender
 
 
 class ImplicitALSRecommender(Recommender):
@@ -40,10 +39,10 @@ class ImplicitALSRecommender(Recommender):
             model.fit(train.interactions.matrix(self.half_life_days), show_progress=False)
         self.user_factors_, self.item_factors_ = np.array(model.user_factors), np.array(model.item_factors)
 
-    def _scores(self, users: NDArray[np.int64], attributes: Sequence[Attributes | None] | None) -> NDArray[np.float32]:
-        scores = np.full((len(users), self.n_items_), NOT_A_CANDIDATE, dtype=np.float32)
-        warm = self._has_history(users)
-        scores[warm] = self.user_factors_[users[warm]] @ self.item_factors_.T
+    def _scores(self, query: Query) -> NDArray[np.float32]:
+        scores = np.full((len(query), self.n_items_), NOT_A_CANDIDATE, dtype=np.float32)
+        warm = self._has_history(query)
+        scores[warm] = self.user_factors_[query.users[warm]] @ self.item_factors_.T
         return scores
 
     def _item_vectors(self) -> NDArray[np.float32]:

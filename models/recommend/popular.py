@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import ClassVar
 
 import numpy as np
@@ -10,7 +9,7 @@ from numpy.typing import NDArray
 
 from features.dataset import TrainingSet
 from models.persist import Arrays
-from models.recommend.base import Attributes, Recommender
+from models.recommend.base import Query, Recommender
 
 
 class PopularRecommender(Recommender):
@@ -25,8 +24,8 @@ class PopularRecommender(Recommender):
     def _fit(self, train: TrainingSet) -> None:
         self.customers_ = recent_customers(train, self.window_days)
 
-    def _scores(self, users: NDArray[np.int64], attributes: Sequence[Attributes | None] | None) -> NDArray[np.float32]:
-        return np.repeat(self.customers_[None, :], len(users), axis=0)
+    def _scores(self, query: Query) -> NDArray[np.float32]:
+        return np.repeat(self.customers_[None, :], len(query), axis=0)
 
     def _state(self) -> Arrays:
         return {"customers": self.customers_}

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import ClassVar
 
 import numpy as np
@@ -11,7 +10,7 @@ from numpy.typing import NDArray
 from features.dataset import TrainingSet
 from models.persist import Arrays, pack_csr, unpack_csr
 from models.ranked import NOT_A_CANDIDATE
-from models.recommend.base import Attributes, Recommender
+from models.recommend.base import Barred, Indices, Query, Recommender, best_of_rows, folded, values_at
 
 
 class RepeatPurchaseRecommender(Recommender):
@@ -28,6 +27,8 @@ class RepeatPurchaseRecommender(Recommender):
     """
 
     name: ClassVar[str] = "repeat"
+    supports_fold_in: ClassVar[bool] = True
+    may_be_short: ClassVar[bool] = True
 
     def __init__(self, half_life_days: float | None = 120.0) -> None:
         self.half_life_days = half_life_days
@@ -50,12 +51,17 @@ class RepeatPurchaseRecommender(Recommender):
             return None
         return int(self.times_[place]), float(self.last_days_[place])
 
-    def _scores(self, users: NDArray[np.int64], attributes: Sequence[Attributes | None] | None) -> NDArray[np.float32]:
-        scores = np.full((len(users), self.n_items_), NOT_A_CANDIDATE, dtype=np.float32)
-        known = np.flatnonzero(users >= 0)
-        own = self.counts_[users[known]].tocoo()
-        scores[known[own.row], own.col] = own.data
+    def _scores(self, query: Query) -> NDArray[np.float32]:
+        scores = np.full((len(query), self.n_items_), NOT_A_CANDIDATE, dtype=np.float32)
+        own = folded(self.counts_, query, self.half_life_days).tocoo()
+        scores[own.row, own.col] = own.data
         return scores
+
+    def _best(self, query: Query, k: int, barred: Barred) -> tuple[NDArray[np.int32], NDArray[np.float32]]:
+        return best_of_rows(folded(self.counts_, query, self.half_life_days), k, barred)
+
+    def _scores_at(self, query: Query, ids: Indices) -> NDArray[np.float32]:
+        return values_at(folded(self.counts_, query, self.half_life_days), ids)
 
     def _state(self) -> Arrays:
         return {**pack_csr("counts", self.counts_), "times": self.times_, "last_days": self.last_days_}

@@ -133,7 +133,7 @@ def test_index_of_in_any_order():
 
 def test_item_attributes_are_empty_where_unknown(train):
     assert {name: values.tolist() for name, values in train.item_attributes.items()} == {
-        "category": ["food/milk", "", "", "home"], "brand": ["b", "", "", ""]}  # fmt: skip
+        "category": ["food/milk", "", "", "home"], "brand": ["b", "", "", ""], "price": [1.0, 1.0, 1.0, 1.0]}  # fmt: skip
 
 
 # ---- what counts, and when -------------------------------------------------------------------------------------------
@@ -266,3 +266,27 @@ def test_a_later_line_with_an_item_does_not_change_what_was_learnt_from_events(b
     assert after.source == before.source == "events"
     assert after.item_ids.tolist() == before.item_ids.tolist()
     assert after.interactions.matrix().toarray().tolist() == before.interactions.matrix().toarray().tolist()
+
+
+def test_orders_are_numbered_in_time_and_units_and_amounts_kept(lake_of):
+    lines = Orders()
+    for user in ("1", "2"):
+        lines.add("a", user, ts=AS_OF - 20 * DAY, order_id=f"second{user}", quantity=3.0, amount=6.0)
+        lines.add("b", user, ts=AS_OF - 20 * DAY, order_id=f"second{user}", line_no=2, quantity=None)
+        lines.add("b", user, ts=AS_OF - 30 * DAY, order_id=f"z first{user}", amount=None)
+        lines.add("a", user, ts=AS_OF - 2 * DAY, order_id=f"a last{user}", quantity=1.0, amount=4.0)
+    train = training_set(Builder(lake_of({"transactions": lines.rows})), AS_OF, min_item_customers=1, with_features=False)
+    data = train.interactions
+    for user in (0, 1):
+        mine = data.where(data.users == user)
+        by_age = mine.where(np.lexsort((mine.items, -mine.age_days)))
+        numbers = by_age.orders - by_age.orders[0]
+        assert numbers.tolist() == [0, 1, 1, 2]
+        assert by_age.age_days.tolist() == [30.0, 20.0, 20.0, 2.0]
+        a, b = train.item_ids.tolist().index("a"), train.item_ids.tolist().index("b")
+        assert mine.quantities[mine.items == a].tolist() == [1.0, 3.0]
+        assert np.isnan(mine.amounts[mine.items == b]).sum() == 1
+        assert np.isnan(mine.quantities[mine.items == b]).sum() == 1
+    prices = train.item_attributes["price"]
+    assert prices[a] == 2.0  # the lower of the two middle unit prices
+    assert np.isnan(prices[b])  # never with both an amount and a quantity

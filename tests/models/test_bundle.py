@@ -125,7 +125,7 @@ def test_a_harmed_manifest_is_refused(saved, content):
     refused(saved)
 
 
-@pytest.mark.parametrize(("key", "value"), [("format", 2), ("format", None), ("kind", "no such model"), ("as_of", "yesterday"), ("files", {}),
+@pytest.mark.parametrize(("key", "value"), [("format", 99), ("format", None), ("kind", "no such model"), ("as_of", "yesterday"), ("files", {}),
                                             ("files", None), ("spec_hash", "claims a spec"), ("facts", None)])  # fmt: skip
 def test_a_manifest_that_says_something_else(saved, key, value):
     manifest = json.loads((saved / "manifest.json").read_text())

@@ -5,7 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from features.dataset import Interactions
 from models.recommend import RECOMMENDERS
+from models.recommend.base import Query
 from qianmian.errors import ArtifactError, InvalidRequest, UsageError
 
 SMALL = {
@@ -13,7 +15,6 @@ SMALL = {
     "hybrid": {"factors": 8, "epochs": 3},
     "chain": {"stages": [("repeat", {}), ("ials", {"factors": 8, "iterations": 3}), ("hybrid", {"factors": 8, "epochs": 3}), ("popular", {})]},
 }  # fmt: skip
-SPARSE = {"repeat"}  # ranks a customer's own items only, so its lists may be short
 
 
 def make(name):
@@ -91,8 +92,10 @@ def test_more_than_there_is_pads(model, shop, users):
 
 def test_warm_users_get_full_lists(name, model, shop):
     valid = model.recommend(np.arange(shop.n_users - 4), 5).valid
-    if name in SPARSE:
+    if name == "repeat":
         assert valid.tolist() == [min(5, len(history(shop, user))) for user in range(shop.n_users - 4)]
+    elif model.may_be_short:
+        assert valid.max() == 5
     else:
         assert (valid == 5).all()
 
@@ -104,8 +107,8 @@ def test_allowed_items_only_and_the_list_still_full(name, model, shop, users):
     well_formed(ranked, 5, shop.n_items)
     assert allowed[ranked.ids[ranked.ids >= 0]].all()
     for user in range(shop.n_users - 4):
-        can = history(shop, user) & set(np.flatnonzero(allowed).tolist()) if name in SPARSE else np.flatnonzero(allowed)
-        assert ranked.valid[user] == min(5, len(can))
+        can = history(shop, user) & set(np.flatnonzero(allowed).tolist()) if name == "repeat" else np.flatnonzero(allowed)
+        assert ranked.valid[user] == min(5, len(can)) or (model.may_be_short and name != "repeat")
 
 
 def test_nothing_allowed_gives_nothing(model, shop, users):
@@ -143,7 +146,7 @@ def test_exclude_purchased(name, model, shop, users):
     for user, (ids, valid) in enumerate(zip(ranked.ids, ranked.valid, strict=True)):
         had = history(shop, user)
         assert not had & set(ids[:valid].tolist())
-        if name not in SPARSE and user < shop.n_users - 4:
+        if not model.may_be_short and user < shop.n_users - 4:
             assert valid == shop.n_items - len(had)
 
 
@@ -306,7 +309,7 @@ def test_odd_data(name, training_set_of, pairs, n_users, n_items):
     ranked = fitted.recommend(np.arange(n_users), n_items + 1)
     well_formed(ranked, n_items + 1, n_items)
     known = np.bincount(train.interactions.users, minlength=n_users) > 0
-    if name not in SPARSE:
+    if not fitted.may_be_short:
         assert (ranked.valid[known] == n_items).all()
     well_formed(fitted.recommend([-1], 2, exclude_purchased=True), 2, n_items)
 
@@ -327,3 +330,59 @@ def test_never_a_nan(name, training_set_of):
     ranked = make(name).fit(train).recommend([0, 1, -1], 4)
     assert not np.isnan(ranked.scores).any()
     well_formed(ranked, 4, 4)
+
+
+def since(rows, items, n, n_items, age_days=0.5):
+    """What the users in these rows of a call did after the fit."""
+    m = len(rows)
+    return Interactions(
+        np.array(rows, np.int32), np.array(items, np.int32), np.full(m, age_days, np.float32), np.ones(m, np.float32), (n, n_items)
+    )
+
+
+def test_nothing_since_changes_nothing(model, shop, users):
+    none = since([], [], len(users), shop.n_items)
+    equal(model.recommend(users, 6, since=none), model.recommend(users, 6))
+
+
+def test_what_was_had_since_counts_as_had(model, shop, users):
+    had = since([0, 0, 3], [2, 5, 7], len(users), shop.n_items)
+    ranked = model.recommend(users, shop.n_items, since=had, later_days=3.0, exclude_purchased=True)
+    assert not {2, 5} & set(ranked.ids[0].tolist())
+    assert 7 not in ranked.ids[3]
+    assert 7 not in model.recommend(users, shop.n_items, since=had, exclude_purchased=True).ids[3]
+
+
+def test_fold_in(model, shop, users):
+    """New events change the answer of a model that can fold them in, of that user only, and are enough for one nobody knew."""
+    asked = np.array([0, 1, -1])
+    happened = since([0] * 30 + [2] * 5, [24] * 30 + [3] * 5, 3, shop.n_items)
+    before, after = model.recommend(asked, 6), model.recommend(asked, 6, since=happened, later_days=1.0)
+    well_formed(after, 6, shop.n_items)
+    np.testing.assert_array_equal(before.ids[1], after.ids[1])
+    if not model.supports_fold_in:
+        equal(before, after)
+        return
+    assert (before.ids[0] != after.ids[0]).any() or (before.scores[0] != after.scores[0]).any()
+    assert after.valid[2]
+    for row, user in enumerate(asked.tolist()):
+        mine = happened.where(happened.users == row)
+        alone = model.recommend([user], 6, since=since([0] * len(mine.users), mine.items, 1, shop.n_items), later_days=1.0)
+        np.testing.assert_array_equal(alone.ids[0], after.ids[row])
+        np.testing.assert_allclose(alone.scores[0], after.scores[row], rtol=1e-4)
+
+
+def test_scores_at_are_the_scores_of_the_list(model, shop):
+    """The second stage asks for the scores of given items; they are those the list was ordered by."""
+    query = Query(np.array([0, 5]))
+    dense = model._scores(query)
+    ids = np.array([[3, 0, -1], [24, 7, 11]])
+    given = model._scores_at(query, ids)
+    assert given.shape == (2, 3)
+    assert np.isneginf(given[0, 2])
+    np.testing.assert_allclose(given[ids >= 0], np.take_along_axis(dense, np.maximum(ids, 0), axis=1)[ids >= 0], rtol=1e-4, atol=1e-6)
+
+
+def test_since_of_other_users_is_refused(model, shop):
+    with pytest.raises(InvalidRequest, match="since"):
+        model.recommend([0, 1], 3, since=since([0], [1], 1, shop.n_items))
