@@ -1,0 +1,115 @@
+"""What a scene is asked on customers and days nobody has learnt from, and who answers: its model beside its baselines."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import sparse
+
+from features.dataset import Interactions, TrainingSet
+from models.ranked import Ranked
+from models.recommend.base import Attributes, Indices, Recommender
+from qianmian.config import RecommendSettings
+
+MIN_EXAMPLES = 30
+
+
+@dataclass(frozen=True)
+class Examples:
+    """Questions with known answers.
+
+    Attributes
+    ----------
+    train : TrainingSet
+        What the models may learn from; a cold task has taken the histories of its users out of it.
+    users : ndarray of int64, (n,)
+    truth : csr_matrix, (n, n_items)
+        1 where the right answer to a question has the item; every row has one.
+    items, attributes, exclude, exclude_purchased
+        As `Recommender.recommend` takes them.
+    """
+
+    train: TrainingSet
+    users: NDArray[np.int64]
+    truth: sparse.csr_matrix
+    items: Sequence[Indices] | None = None
+    attributes: Sequence[Attributes | None] | None = None
+    exclude: Sequence[Indices] | None = None
+    exclude_purchased: bool = False
+
+    def __len__(self) -> int:
+        return len(self.users)
+
+    def ask(self, model: Recommender, k: int) -> Ranked:
+        """A fitted model's answers."""
+        return model.recommend(
+            self.users, k, exclude=self.exclude, exclude_purchased=self.exclude_purchased, attributes=self.attributes, items=self.items
+        )
+
+
+Extra = Callable[[Recommender, Examples, Interactions], Mapping[str, NDArray[np.float64]]]
+
+
+@dataclass(frozen=True)
+class Task:
+    """The held-out task of one scene, or of one cold case.
+
+    Attributes
+    ----------
+    name : str
+        The scene it decides, or ``cold customers``, ``cold items``.
+    description : str
+        The question in words, with what counts as right.
+    candidates : callable
+        (settings, seed) → unfitted models by name: first the one the scene is for, then its baselines, the simplest last. The better of them ships.
+    examples : callable
+        (train, after, seed) → `Examples`. `train` ends where the test window begins; `after` is what happened in the window: the same users and
+        items, ages counted from the window's end. Few or none may be found; fewer than `MIN_EXAMPLES` decide nothing.
+    metric : str
+        Of `ranking metrics` at `k`, the one that decides.
+    extra : callable, optional
+        (fitted model, examples, after) → further values an example, for models that promise more than an order (an expected day).
+    """
+
+    name: str
+    description: str
+    candidates: Callable[[RecommendSettings, int], Mapping[str, Recommender]]
+    examples: Callable[[TrainingSet, Interactions, int], Examples]
+    metric: str = "ndcg"
+    k: int = 10
+    extra: Extra | None = None
+
+
+@dataclass
+class Fits:
+    """Fitted models by what they were fitted on, so that tasks that share a model fit it once."""
+
+    _made: dict[tuple[str, str, int], Recommender] = field(default_factory=dict)
+    _alive: list[TrainingSet] = field(default_factory=list)  # an id is only unique while its object lives
+
+    def fit(self, model: Recommender, train: TrainingSet) -> Recommender:
+        """The same model fitted on `train`, now or earlier."""
+        key = self._key(model, train)
+        if key not in self._made:
+            self._alive.append(train)
+            self._made[key] = model.fit(train)
+            for part in getattr(self._made[key], "models", ()):
+                self._made.setdefault(self._key(part, train), part)
+        return self._made[key]
+
+    @staticmethod
+    def _key(model: Recommender, train: TrainingSet) -> tuple[str, str, int]:
+        return model.name, json.dumps(model.get_params(), sort_keys=True, default=str), id(train)
+
+
+def taken(users: NDArray[Any], items: NDArray[Any], shape: tuple[int, int]) -> sparse.csr_matrix:
+    """A 0/1 matrix of pairs, sorted, doubles once."""
+    matrix = sparse.csr_matrix((np.ones(len(users), np.float32), (users, items)), shape=shape)
+    matrix.data[:] = 1.0
+    matrix.sort_indices()
+    return matrix
