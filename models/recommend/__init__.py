@@ -6,12 +6,15 @@ from models.recommend.base import Recommender
 from models.recommend.chain import FallbackChain
 from models.recommend.hybrid import HybridRecommender
 from models.recommend.ials import ImplicitALSRecommender
-from models.recommend.popular import PopularRecommender
+from models.recommend.popular import PopularRecommender, TrendingRecommender
 from models.recommend.repeat import RepeatPurchaseRecommender
+from models.recommend.segment import SegmentPopularRecommender
 from qianmian.registry import Registry
 
 RECOMMENDERS: Registry[type[Recommender]] = Registry("recommender", {
     "popular": PopularRecommender,
+    "popular_by_segment": SegmentPopularRecommender,
+    "trending": TrendingRecommender,
     "repeat": RepeatPurchaseRecommender,
     "ials": ImplicitALSRecommender,
     "hybrid": HybridRecommender,

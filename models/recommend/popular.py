@@ -1,4 +1,4 @@
-"""Most popular items: the answer for somebody nobody knows, and the baseline of everything else."""
+"""Popularity: the answer for somebody nobody knows, and the baseline of everything else. Overall, and what is rising."""
 
 from __future__ import annotations
 
@@ -6,39 +6,109 @@ from typing import ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy import sparse
 
 from features.dataset import TrainingSet
 from models.persist import Arrays
-from models.recommend.base import Query, Recommender
+from models.ranked import top_k
+from models.recommend.base import Barred, Indices, Query, Recommender
 
 
-class PopularRecommender(Recommender):
+class _OneOrder(Recommender):
+    """Everybody gets the same scores, `order_` (n_items,)."""
+
+    supports_cold: ClassVar[bool] = True
+    order_: NDArray[np.float32]
+
+    def _scores(self, query: Query) -> NDArray[np.float32]:
+        return np.repeat(self.order_[None, :], len(query), axis=0)
+
+    def _best(self, query: Query, k: int, barred: Barred) -> tuple[NDArray[np.int32], NDArray[np.float32]]:
+        longest = 0 if barred.excluded is None else int(np.diff(barred.excluded.indptr).max(initial=0))
+        if longest > self.n_items_ // 2:
+            return super()._best(query, k, barred)
+        # one list, long enough that what a row may not have is made up for
+        ids, scores = top_k(Barred(barred.allowed).apply(self.order_[None, :].copy()), min(k + longest, self.n_items_))
+        n = len(query)
+        ids, scores = np.repeat(ids, n, axis=0), np.repeat(scores, n, axis=0)
+        if not longest:
+            return ids, scores
+        place = np.argsort(barred.at(ids), axis=1, kind="stable")[:, :k]  # what is barred goes to the end, the rest keeps its order
+        out = np.take_along_axis(barred.at(ids), place, axis=1)
+        best = np.where(out, np.float32(-np.inf), np.take_along_axis(scores, place, axis=1))
+        return np.take_along_axis(ids, place, axis=1), best
+
+    def _scores_at(self, query: Query, ids: Indices) -> NDArray[np.float32]:
+        return np.where(ids >= 0, self.order_[ids], np.float32(-np.inf)).astype(np.float32)
+
+    def _state(self) -> Arrays:
+        return {"order": self.order_}
+
+    def _restore(self, state: Arrays) -> None:
+        self.order_ = state["order"]
+
+
+class PopularRecommender(_OneOrder):
     """Ranks items by how many customers had them in the last `window_days` (of all time where the window is None or empty)."""
 
     name: ClassVar[str] = "popular"
-    supports_cold: ClassVar[bool] = True
 
     def __init__(self, window_days: float | None = None) -> None:
         self.window_days = window_days
 
     def _fit(self, train: TrainingSet) -> None:
-        self.customers_ = recent_customers(train, self.window_days)
+        self.order_ = recent_customers(train, self.window_days)
 
-    def _scores(self, query: Query) -> NDArray[np.float32]:
-        return np.repeat(self.customers_[None, :], len(query), axis=0)
 
-    def _state(self) -> Arrays:
-        return {"customers": self.customers_}
+class TrendingRecommender(_OneOrder):
+    """Ranks items by how far the customers of the last `window_days` exceed what the `baseline_days` before let expect.
 
-    def _restore(self, state: Arrays) -> None:
-        self.customers_ = state["customers"]
+    Scores ``(x − e) / sqrt(e + 1)`` for x customers of the window and e expected ones: a standardised Poisson residual, so that a few sales of
+    something rare do not outrank a real rise. Untimed data have no trend: popularity then.
+    """
+
+    name: ClassVar[str] = "trending"
+
+    def __init__(self, window_days: float = 14.0, baseline_days: float = 56.0) -> None:
+        self.window_days, self.baseline_days = window_days, baseline_days
+
+    def _fit(self, train: TrainingSet) -> None:
+        ages = train.interactions.age_days
+        if not (ages > self.window_days).any():
+            self.order_ = recent_customers(train, None)
+            return
+        recent = _customers(train, ages <= self.window_days)
+        earlier = (ages > self.window_days) & (ages <= self.window_days + self.baseline_days)
+        span = min(self.baseline_days, float(ages.max()) - self.window_days)
+        # a customer of eight weeks may come several times: counted week by week, as the window is
+        pieces = np.ceil(np.maximum(ages - self.window_days, 1e-6) / self.window_days).astype(np.int64)
+        expected = np.zeros(train.n_items, dtype=np.float32)
+        for piece in range(1, int(np.ceil(span / self.window_days)) + 1):
+            expected += _customers(train, earlier & (pieces == piece))
+        expected *= np.float32(self.window_days / max(span, self.window_days))
+        self.order_ = ((recent - expected) / np.sqrt(expected + 1.0)).astype(np.float32)
 
 
 def recent_customers(train: TrainingSet, window_days: float | None) -> NDArray[np.float32]:
     """Distinct customers of each item in the last `window_days` before `as_of` (of all time where nobody had anything then), (n_items,)."""
+    return np.asarray(customers_and_items(train, window_days).sum(axis=0), dtype=np.float32).ravel()
+
+
+def customers_and_items(train: TrainingSet, window_days: float | None) -> sparse.csr_matrix:
+    """Who had what in the last `window_days`, 0/1, (n_users, n_items)."""
     data = train.interactions
     recent = np.ones(len(data.users), dtype=bool) if window_days is None else data.age_days <= window_days
     if not recent.any():
         recent[:] = True
-    pairs = np.unique(data.users[recent].astype(np.int64) * train.n_items + data.items[recent])
-    return np.bincount(pairs % train.n_items, minlength=train.n_items).astype(np.float32)
+    return _pairs(train, recent)
+
+
+def _pairs(train: TrainingSet, kept: NDArray[np.bool_]) -> sparse.csr_matrix:
+    data = train.interactions
+    had = sparse.csr_matrix((np.ones(int(kept.sum()), np.float32), (data.users[kept], data.items[kept])), shape=data.shape)
+    had.data[:] = 1.0
+    return had
+
+
+def _customers(train: TrainingSet, kept: NDArray[np.bool_]) -> NDArray[np.float32]:
+    return np.asarray(_pairs(train, kept).sum(axis=0), dtype=np.float32).ravel()
