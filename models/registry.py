@@ -7,10 +7,12 @@ from models.classify.churn import ChurnClassifier
 from models.classify.lifecycle import NextStageClassifier
 from models.expand.lookalike import LookalikeExpander
 from models.recommend import RECOMMENDERS
+from models.recommend.scenes import SceneModels
 from qianmian.registry import Registry
 
 MODELS: Registry[type[Savable]] = Registry("model", {
     **RECOMMENDERS,
+    "scenes": SceneModels,
     "churn": ChurnClassifier,
     "lifecycle": NextStageClassifier,
     "lookalike": LookalikeExpander,

@@ -13,15 +13,8 @@ from features.dataset import TrainingSet
 from models.persist import Arrays
 from models.ranked import NOT_A_CANDIDATE
 from models.recommend.base import Barred, Query, Recommender
-from models.recommend.hybrid import HybridRecommender
-from models.recommend.ials import ImplicitALSRecommender
-from models.recommend.popular import PopularRecommender
-from models.recommend.repeat import RepeatPurchaseRecommender
 
 DEFAULT_STAGES: tuple[tuple[str, Mapping[str, Any]], ...] = (("repeat", {}), ("ials", {}), ("hybrid", {}), ("popular", {}))
-STAGES: dict[str, type[Recommender]] = {
-    stage.name: stage for stage in (RepeatPurchaseRecommender, ImplicitALSRecommender, HybridRecommender, PopularRecommender)
-}
 
 
 class FallbackChain(Recommender):
@@ -44,13 +37,21 @@ class FallbackChain(Recommender):
     def __init__(self, stages: Sequence[tuple[str, Mapping[str, Any]]] = DEFAULT_STAGES) -> None:
         self.stages = stages
 
+    @classmethod
+    def of(cls, models: Sequence[Recommender]) -> Self:
+        """A chain of models that are fitted already, on the same customers and items."""
+        chain = cls([(model.name, model.get_params()) for model in models])
+        chain.models_ = tuple(models)
+        chain.n_users_, chain.n_items_, chain.history_ = models[0].n_users_, models[0].n_items_, models[0].history_
+        return chain
+
     @property
     def models(self) -> tuple[Recommender, ...]:
         """The fitted stages."""
         return self.models_
 
     def _fit(self, train: TrainingSet) -> None:
-        self.models_ = tuple(STAGES[name](**params).fit(train) for name, params in self.stages)
+        self.models_ = tuple(_kind(name)(**params).fit(train) for name, params in self.stages)
 
     def _scores(self, query: Query) -> NDArray[np.float32]:
         best = np.full((len(query), self.n_items_), NOT_A_CANDIDATE, dtype=np.float32)
@@ -101,13 +102,13 @@ class FallbackChain(Recommender):
 
     def save(self, folder: Path) -> None:
         super().save(folder)
-        for model in self.models_:
-            model.save(folder / model.name)
+        for level, model in enumerate(self.models_):
+            model.save(folder / f"{level}_{model.name}")
 
     @classmethod
     def load(cls, folder: Path) -> Self:
         chain = super().load(folder)
-        chain.models_ = tuple(STAGES[name].load(folder / name) for name, _ in chain.stages)
+        chain.models_ = tuple(_kind(name).load(folder / f"{level}_{name}") for level, (name, _) in enumerate(chain.stages))
         return chain
 
     def get_params(self) -> dict[str, Any]:
@@ -118,6 +119,12 @@ class FallbackChain(Recommender):
 
     def _restore(self, state: Arrays) -> None:
         """The stages are restored by `load`."""
+
+
+def _kind(name: str) -> type[Recommender]:
+    from models.recommend import RECOMMENDERS  # the registry holds this class too
+
+    return RECOMMENDERS[name]
 
 
 def _squashed(scores: NDArray[np.float32], level: int) -> NDArray[np.float32]:
