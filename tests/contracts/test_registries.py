@@ -132,7 +132,7 @@ def test_tags_are_of_every_category_kind_and_making():
 @by_name(MODELS)
 def test_a_model_can_be_saved_and_loaded(name):
     model = MODELS[name]
-    assert LOWER.fullmatch(name)
+    assert SNAKE.fullmatch(name)
     assert own_docstring(model)
     assert list(inspect.signature(model.save).parameters) == ["self", "folder"]
     assert inspect.ismethod(model.load)  # of the class
