@@ -1,0 +1,164 @@
+"""Diversity: at most so many of a group, and maximal marginal relevance."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from models.recommend.base import Recommender
+
+NONE = -1
+Ids = NDArray[np.integer[Any]]
+
+
+@dataclass(frozen=True)
+class Cap:
+    """At most `most` items of one group in a list.
+
+    Attributes
+    ----------
+    name : str
+        What the groups are, as it was asked for.
+    groups : int array, (n_items,)
+        The group of each item; −1 is in none and not limited.
+    """
+
+    name: str
+    groups: NDArray[np.int64]
+    most: int
+
+
+class Similarity(Protocol):
+    """How alike items are, 0 (nothing in common) to 1."""
+
+    def among(self, ids: Ids) -> Callable[[NDArray[np.int64]], NDArray[np.float32]]:
+        """For lists of items (n, m): a function of one place of each list, (n,), to the likeness of every item to the one there, (n, m)."""
+        ...
+
+
+class VectorSimilarity:
+    """Cosine of item vectors, negative ones as 0.
+
+    Parameters
+    ----------
+    vectors : ndarray of float32, (n_items, d)
+    """
+
+    def __init__(self, vectors: NDArray[np.float32]) -> None:
+        norms = np.linalg.norm(vectors, axis=1, keepdims=True)
+        self.unit = np.nan_to_num(vectors / np.maximum(norms, np.float32(1e-12))).astype(np.float32)
+
+    def among(self, ids: Ids) -> Callable[[NDArray[np.int64]], NDArray[np.float32]]:
+        pool = np.where((ids >= 0)[:, :, None], self.unit[ids], np.float32(0.0))
+        rows = np.arange(len(ids))
+        return lambda places: np.maximum(np.einsum("nmd,nd->nm", pool, pool[rows, places]), np.float32(0.0))
+
+
+class PathSimilarity:
+    """The share of category levels two items have in common, counted from the broadest: 1/3 for GROCERY/SOUP/CANNED and GROCERY/TEA/GREEN.
+
+    Parameters
+    ----------
+    levels : int array, (n_items, depth)
+        For each item the group of its path's first 1, 2, … levels, −1 past its end.
+    """
+
+    def __init__(self, levels: NDArray[np.int64]) -> None:
+        self.levels = levels
+        self.depth = (levels >= 0).sum(axis=1)
+
+    def among(self, ids: Ids) -> Callable[[NDArray[np.int64]], NDArray[np.float32]]:
+        pool, depth = self.levels[ids], self.depth[ids]
+        pool = np.where((ids >= 0)[:, :, None], pool, NONE)
+        rows = np.arange(len(ids))
+
+        def to(places: NDArray[np.int64]) -> NDArray[np.float32]:
+            one = pool[rows, places][:, None, :]
+            common = ((pool == one) & (pool >= 0)).sum(axis=2)
+            return np.asarray(common / np.maximum(np.maximum(depth, depth[rows, places][:, None]), 1), dtype=np.float32)
+
+        return to
+
+
+def item_vectors(model: Recommender) -> NDArray[np.float32] | None:
+    """The item vectors of a model, or of the first of those it is made of that has any, (n_items, d)."""
+    if type(model)._item_vectors is not Recommender._item_vectors:
+        return model._item_vectors()
+    found = (item_vectors(part) for part in getattr(model, "models", ()))
+    return next((vectors for vectors in found if vectors is not None), None)
+
+
+def select(
+    ids: Ids, steps: int, *, caps: Sequence[Cap] = (), taken: Ids | None = None, mmr: float | None = None,
+    similarity: Similarity | None = None, scale: int = 1,
+) -> NDArray[np.int64]:  # fmt: skip
+    """Choose from ranked candidates one after the other, never breaking a limit.
+
+    Without `mmr` the best one that is left comes next. With it the one that maximises ``λ rel − (1 − λ) max sim`` to those chosen (maximal
+    marginal relevance: Carbonell & Goldstein 1998); rel is ``1 − place / scale``, as scores of recommenders have no common scale.
+
+    Parameters
+    ----------
+    ids : int array, (n, m)
+        Candidates, best first; −1 past the end.
+    steps : int
+        How many to choose.
+    taken : int array, (n, t), optional
+        Items already in the list: not chosen again, and counted for the limits; −1 for none.
+    mmr : float, optional
+        λ, 0 (only different) to 1 (only relevant).
+    scale : int
+        How many places relevance takes to fall from 1 to 0.
+
+    Returns
+    -------
+    ndarray of int64, (n, steps)
+        Places in `ids` in the order chosen, −1 where nothing was left.
+
+    Examples
+    --------
+    >>> groups = np.array([0, 0, 0, 1])
+    >>> select(np.array([[2, 0, 1, 3]]), 3, caps=[Cap("brand", groups, 2)]).tolist()
+    [[0, 1, 3]]
+    """
+    n, m = ids.shape
+    chosen = np.full((n, steps), NONE, dtype=np.int64)
+    if not m or not n:
+        return chosen
+    rows = np.arange(n)
+    closed = ids < 0
+    groups = [np.where(ids >= 0, cap.groups[ids], NONE) for cap in caps]
+    counts = [np.zeros((n, m), dtype=np.int64) for _ in caps]
+    if taken is not None:
+        for column in taken.T:
+            closed |= (ids == column[:, None]) & (column >= 0)[:, None]
+            for cap, group, count in zip(caps, groups, counts, strict=True):
+                count += (group == np.where(column >= 0, cap.groups[column], NONE)[:, None]) & (group >= 0)
+        for cap, count in zip(caps, counts, strict=True):
+            closed |= count >= cap.most
+    value = np.broadcast_to(np.arange(m, 0, -1, dtype=np.float64), (n, m))
+    nearest: NDArray[np.float32] | None = None
+    likeness: Callable[[NDArray[np.int64]], NDArray[np.float32]] | None = None
+    relevance = 1.0 - np.arange(m) / scale
+    if mmr is not None and mmr < 1.0 and similarity is not None:
+        likeness, nearest = similarity.among(ids), np.zeros((n, m), dtype=np.float32)
+    for step in range(min(steps, m)):
+        if mmr is not None and nearest is not None:
+            value = mmr * relevance - (1.0 - mmr) * nearest
+        best = np.where(closed, -np.inf, value).argmax(axis=1)
+        open_rows = ~closed[rows, best]
+        if not open_rows.any():
+            break
+        chosen[:, step] = np.where(open_rows, best, NONE)
+        closed[rows, best] = True
+        for cap, group, count in zip(caps, groups, counts, strict=True):
+            own = group[rows, best]
+            count += (group == own[:, None]) & (group >= 0) & open_rows[:, None]
+            closed |= count >= cap.most
+        if likeness is not None and nearest is not None:
+            nearest = np.maximum(nearest, np.where(open_rows[:, None], likeness(best), 0.0))
+    return chosen
