@@ -25,11 +25,8 @@ class RecommendSettings(Section):
     horizon_days: int = Field(28, ge=1, le=365, description="length of the validation and test windows")
     min_item_customers: int = Field(5, ge=1, description="an item bought by fewer customers is not recommended")
     half_life_days: tuple[int, ...] = Field((30, 60, 90, 120, 180, 365), min_length=1, description="half-lives tried on validation")
-    factors: int = Field(64, ge=2, le=1024, description="iALS dimensions")
-    iterations: int = Field(15, ge=1, le=500, description="iALS sweeps")
-    hybrid_factors: int = Field(32, ge=2, le=1024, description="LightFM dimensions")
-    hybrid_epochs: int = Field(5, ge=1, le=500, description="LightFM epochs")
-    popular_window_days: int = Field(28, ge=1, description="the last resort counts the customers of this many days")
+    models: dict[str, dict[str, Any]] = Field(default_factory=dict, description="parameters of models by name, where not their defaults")
+    tune_seconds: int = Field(600, ge=10, description="time budget of `train recommend --tune`")
 
 
 class ChurnSettings(Section):

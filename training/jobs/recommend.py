@@ -1,79 +1,133 @@
-"""`train recommend`: the fallback chain, its half-life chosen on validation, measured on the last horizon before `as_of`."""
+"""`train recommend`: every scene's model beside its baselines on the last horizon before `as_of`; the better one of each ships.
+
+Choices (the half-life; with `--tune` every parameter) are made on the horizon before the one that is measured. What ships is fitted
+again on everything before `as_of`.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 from numpy.typing import NDArray
-from scipy import sparse
 
-from features.dataset import Interactions, TrainingSet, index_of, interaction_rows, interaction_source
+from features.dataset import Interactions, TrainingSet, interaction_rows, interaction_source, interactions_of
 from models.bundle import ModelBundle
 from models.ranked import Ranked
 from models.recommend.base import Recommender
 from models.recommend.chain import FallbackChain
-from models.recommend.hybrid import HybridRecommender, user_attributes
-from models.recommend.ials import ImplicitALSRecommender
-from models.recommend.popular import PopularRecommender
-from models.recommend.repeat import RepeatPurchaseRecommender
+from models.recommend.scenes import SceneModels
+from qianmian.config import RecommendSettings
 from qianmian.errors import DataError
 from training import plots
 from training.gate import Rule
-from training.jobs.base import Context, Job, Outcome
+from training.jobs.base import Context, Job, Outcome, Progress
 from training.metrics import mean_metric, ranking_metrics
 from training.report import EvalReport, Metric
+from training.tasks import TASKS
+from training.tasks.base import MIN_EXAMPLES, Examples, Fits, Task, check_models, make
 
+HOME = "home"
 K = 10
 CURVE = (1, 2, 3, 5, 10, 15, 20)
-MIN_USERS = 30
-COLD_SHARE = 0.3  # of the customers with attributes, in the cold-start measurement
+
+
+@dataclass(frozen=True)
+class Decided:
+    """A task's outcome: which candidate ships, and what each was measured at.
+
+    Attributes
+    ----------
+    winner : str
+        Name of a candidate.
+    values : dict
+        Candidate → metric → value of each example, (n,).
+    ranked : dict
+        Candidate → its lists.
+    """
+
+    task: Task
+    examples: Examples
+    fitted: Mapping[str, Recommender]
+    winner: str
+    values: Mapping[str, Mapping[str, NDArray[np.float64]]]
+    ranked: Mapping[str, Ranked]
 
 
 def run(context: Context) -> Outcome:
     """Choose on validation, measure on test, ship a refit on everything before `as_of`."""
-    settings = context.settings.recommend
+    settings, seed = context.settings.recommend, context.settings.seed
+    check_models(settings)
     horizon = _horizon(context)
     test_start, validation_start = context.as_of - timedelta(days=horizon), context.as_of - timedelta(days=2 * horizon)
+    settings, tried = _with_half_life(context, settings, validation_start, test_start)
 
-    context.progress("recommend: choosing the half-life on the validation window")
-    early = context.training_set(validation_start, min_item_customers=settings.min_item_customers, with_features=False)
-    users, truth = outcomes(context, early, validation_start, test_start)
-    tried = {}
-    for half_life in (*settings.half_life_days, None):
-        ranked = RepeatPurchaseRecommender(half_life).fit(early).recommend(users, K)
-        tried[half_life] = float(ranking_metrics(ranked.ids, truth, K)["ndcg"].mean())
-    half_life = max(tried, key=lambda key: tried[key])
+    train = context.training_set(test_start, min_item_customers=settings.min_item_customers)
+    after = happened(context, train, test_start, context.as_of)
+    _enough_customers(train, after, test_start, context.as_of)
+    learnt, fits, decided = _shuffled(context, train), Fits(), {}
+    for task in TASKS.values():
+        context.progress(f"recommend: measuring {task.name}")
+        found = decide(task, settings, seed, learnt, after, fits, context.progress)
+        if found is None:
+            context.progress(
+                f"recommend: {task.name}: fewer than {MIN_EXAMPLES} examples, so nothing is measured and its simplest baseline ships"
+            )
+        else:
+            context.progress(f"recommend: {task.name}: {found.winner} is best of {len(found.values)} on {len(found.examples):,} examples")
+            decided[task.name] = found
+    report, figures = _report(decided, learnt, f"{test_start:%Y-%m-%d} to {context.as_of:%Y-%m-%d}")
 
-    parameters: dict[str, dict[str, Any]] = {
-        "repeat": {"half_life_days": half_life},
-        "ials": {
-            "factors": settings.factors,
-            "iterations": settings.iterations,
-            "half_life_days": half_life,
-            "seed": context.settings.seed,
-        },
-        "hybrid": {"factors": settings.hybrid_factors, "epochs": settings.hybrid_epochs, "seed": context.settings.seed},
-        "popular": {"window_days": float(settings.popular_window_days)},
-    }
-    context.progress("recommend: measuring on the test window")
-    late = context.training_set(test_start, min_item_customers=settings.min_item_customers)
-    report, figures = _evaluate(context, late, test_start, parameters)
-
+    winners = {name: found.winner for name, found in decided.items()}
+    del decided, fits  # models of the measurement, as large as those that ship
     context.progress("recommend: fitting on everything before as_of")
-    full = context.training_set(context.as_of, min_item_customers=settings.min_item_customers)
-    full = _shuffled(context, full)
-    chain = FallbackChain(list(parameters.items())).fit(full)
-    config = {"stages": parameters, "validation_ndcg@10": {str(key): value for key, value in tried.items()}}
+    full = _shuffled(context, context.training_set(context.as_of, min_item_customers=settings.min_item_customers))
+    scenes, shipped = _fitted_scenes(winners, settings, seed, full)
+    parameters = {name: model.get_params() for name, model in (scenes.models or {}).items()}
+    config = {"models": parameters, "shipped": shipped, "validation_ndcg@10": {str(key): value for key, value in tried.items()}}
     bundle = ModelBundle(
-        "chain", chain, context.as_of, full.user_features.spec if full.user_features else None, full.user_ids, full.item_ids, full.item_attributes,
+        "scenes", scenes, context.as_of, full.user_features.spec if full.user_features else None, full.user_ids, full.item_ids, full.item_attributes,
         config, context.facts("recommend", horizon_days=horizon, interactions=full.source),
     )  # fmt: skip
     rules = [Rule(f"ndcg@{K}:popular"), Rule(f"ndcg@{K}:own purchase counts", clearly=False)]
-    flat = {f"{stage}.{name}": value for stage, given in parameters.items() for name, value in given.items()}
-    return Outcome(bundle, report, rules, {"horizon_days": horizon, **flat}, figures, pa.table({"one_id": full.user_ids[:5].tolist()}))
+    flat = {f"{name}.{key}": str(value)[:250] for name, given in parameters.items() for key, value in given.items()}
+    told = {"horizon_days": horizon, **{f"scene.{scene}": name for scene, name in shipped.items()}, **flat}
+    return Outcome(bundle, report, rules, told, figures, pa.table({"one_id": full.user_ids[:5].tolist()}))
+
+
+def decide(
+    task: Task, settings: RecommendSettings, seed: int, train: TrainingSet, after: Interactions, fits: Fits, progress: Progress
+) -> Decided | None:  # fmt: skip
+    """Fit a task's candidates and compare them on its examples; None where there are too few."""
+    examples = task.examples(train, after, seed)
+    if len(examples) < MIN_EXAMPLES:
+        return None
+    fitted, values, ranked = {}, {}, {}
+    for name, model in task.candidates(settings, seed).items():
+        try:
+            fitted[name] = fits.fit(model, examples.train)
+        except DataError as error:
+            progress(f"recommend: {task.name}: {name} is no candidate: {error}")
+            continue
+        ranked[name] = examples.ask(fitted[name], max(task.k, *CURVE))
+        values[name] = ranking_metrics(ranked[name].ids, examples.truth, task.k)
+        if task.extra is not None:
+            values[name] = {**values[name], **task.extra(fitted[name], examples, after)}
+    winner = max(values, key=lambda name: float(values[name][task.metric].mean()))
+    return Decided(task, examples, fitted, winner, values, ranked)
+
+
+def happened(context: Context, train: TrainingSet, start: datetime, end: datetime) -> Interactions:
+    """What the customers of a training set did with its items in ``[start, end)``; ages count from `end`."""
+    rows, _ = interaction_rows(context.builder, end, start)
+    users = pc.index_in(rows["one_id"], value_set=pa.array(train.user_ids)).combine_chunks()
+    items = pc.index_in(rows["item_id"], value_set=pa.array(train.item_ids)).combine_chunks()
+    return interactions_of(rows, users, items, (train.n_users, train.n_items))
 
 
 def _horizon(context: Context) -> int:
@@ -92,95 +146,114 @@ def _horizon(context: Context) -> int:
     return horizon
 
 
-def outcomes(context: Context, train: TrainingSet, start: datetime, end: datetime) -> tuple[NDArray[np.int64], sparse.csr_matrix]:
-    """Who took what in ``[start, end)``: user indices with a history and an outcome (n,), and a 0/1 matrix (n, n_items)."""
-    rows, _ = interaction_rows(context.builder, end, start)
-    users = train.user_rows(np.asarray(rows["one_id"].to_pylist(), dtype=np.str_))
-    items = index_of(train.item_ids, np.asarray(rows["item_id"].to_pylist(), dtype=np.str_))
-    kept = (users >= 0) & (items >= 0)
-    taken = sparse.csr_matrix((np.ones(int(kept.sum()), np.float32), (users[kept], items[kept])), shape=(train.n_users, train.n_items))
-    taken.data[:] = 1.0
-    with_history = np.bincount(train.interactions.users, minlength=train.n_users) > 0
-    chosen = np.flatnonzero(with_history & (np.diff(taken.indptr) > 0))
-    if len(chosen) < MIN_USERS:
+def _enough_customers(train: TrainingSet, after: Interactions, start: datetime, end: datetime) -> None:
+    both = np.intersect1d(train.interactions.users, after.users)
+    if len(both) < MIN_EXAMPLES:
         raise DataError(
-            f"only {len(chosen)} customers have both a history and something in {start:%Y-%m-%d}..{end:%Y-%m-%d}", allowed=f"at least {MIN_USERS}",
+            f"only {len(both)} customers have both a history and something in {start:%Y-%m-%d}..{end:%Y-%m-%d}", allowed=f"at least {MIN_EXAMPLES}",
             hint="bring more customers, a longer history, or lower recommend.min_item_customers",
         )  # fmt: skip
-    return chosen, taken[chosen]
 
 
-def _evaluate(
-    context: Context, train: TrainingSet, start: datetime, parameters: dict[str, dict[str, Any]]
-) -> tuple[EvalReport, dict[str, Any]]:
-    users, truth = outcomes(context, train, start, context.as_of)
-    learnt = _shuffled(context, train)
-    # the hybrid answers customers without history only, and those evaluated here have one: it is measured on its own below
-    chain = FallbackChain([(name, given) for name, given in parameters.items() if name != "hybrid"]).fit(learnt)
-    candidates: dict[str, Recommender] = {
-        "chain": chain,
-        "popular": PopularRecommender().fit(train),
-        "own purchase counts": RepeatPurchaseRecommender(None).fit(train),
-        "ials": next(model for model in chain.models if isinstance(model, ImplicitALSRecommender)),
+def _with_half_life(
+    context: Context, settings: RecommendSettings, start: datetime, end: datetime
+) -> tuple[RecommendSettings, dict[int | None, float]]:
+    """The settings with the half-life of repeat purchase that ranks best in the validation window, unless they say one."""
+    if "half_life_days" in settings.models.get("repeat", {}):
+        return settings, {}
+    context.progress("recommend: choosing the half-life on the validation window")
+    early = context.training_set(start, min_item_customers=settings.min_item_customers, with_features=False)
+    after = happened(context, early, start, end)
+    _enough_customers(early, after, start, end)
+    examples, tried = TASKS[HOME].examples(early, after, context.settings.seed), {}
+    for half_life in (*settings.half_life_days, None):
+        model = make("repeat", settings, context.settings.seed, half_life_days=half_life).fit(early)
+        tried[half_life] = float(ranking_metrics(examples.ask(model, K).ids, examples.truth, K)["ndcg"].mean())
+    best = max(tried, key=lambda key: tried[key])
+    return with_parameters(settings, {"repeat": {"half_life_days": best}}), tried
+
+
+def with_parameters(settings: RecommendSettings, chosen: Mapping[str, Mapping[str, Any]]) -> RecommendSettings:
+    """The settings with chosen parameters under those they name themselves."""
+    names = dict.fromkeys((*chosen, *settings.models))
+    merged = {name: {**chosen.get(name, {}), **settings.models.get(name, {})} for name in names}
+    return settings.model_copy(update={"models": merged})
+
+
+def _fitted_scenes(
+    winners: Mapping[str, str], settings: RecommendSettings, seed: int, full: TrainingSet
+) -> tuple[SceneModels, dict[str, str]]:
+    """Refit what ships: the winner of every task (the simplest baseline of one that could not be measured), and what fills its scene's lists."""
+    fits, models, shipped = Fits(), dict[str, Recommender](), dict[str, str]()
+
+    def fitted(name: str) -> str:
+        """Key of the model that stands for a task, or of a model by its own name."""
+        if name in TASKS:
+            candidates = TASKS[name].candidates(settings, seed)
+            shipped[name] = winners.get(name, list(candidates)[-1])
+            model = fits.fit(candidates[shipped[name]], full)
+        else:
+            model = fits.fit(make(name, settings, seed), full)
+        key = next((key for key, made in models.items() if made is model), name)
+        models[key] = model
+        return key
+
+    scenes = {
+        task.name: list(dict.fromkeys(fitted(name) for name in (task.name, *task.filled_by))) for task in TASKS.values() if task.is_scene
     }
-    ranked: dict[str, Ranked] = {name: model.recommend(users, max(CURVE)) for name, model in candidates.items()}
-    each = {name: ranking_metrics(answer.ids, truth, K) for name, answer in ranked.items()}
-    metrics = {name: {f"{metric}@{K}": mean_metric(values) for metric, values in found.items()} for name, found in each.items()}
+    return SceneModels(models, scenes), shipped
+
+
+def _report(decided: Mapping[str, Decided], train: TrainingSet, period: str) -> tuple[EvalReport, dict[str, Any]]:
+    home = decided[HOME]
+    filling = [model for name in ("popular",) if (model := home.fitted.get(name)) is not None and name != home.winner]
+    chain = FallbackChain.of([home.fitted[home.winner], *filling])
+    ranked = {"qianmian": home.examples.ask(chain, max(CURVE)), **home.ranked}
+    ours = ranking_metrics(ranked["qianmian"].ids, home.examples.truth, K)
+    metrics = _named(ours)
+    baselines = {
+        name: _named(found) for name, found in home.values.items() if name != home.winner or name in ("popular", "own purchase counts")
+    }
     differences = {
-        f"{metric}@{K}:{name}": mean_metric(each["chain"][metric] - found[metric])
-        for name, found in each.items()
-        if name != "chain"
-        for metric in ("recall", "ndcg")
+        f"{metric}@{K}:{name}": mean_metric(ours[metric] - home.values[name][metric]) for name in baselines for metric in ("recall", "ndcg")
     }
-    had = learnt.interactions.matrix()[users]
-    lines = np.asarray(had.sum(axis=1)).ravel()
-    edges = np.quantile(lines, [1 / 3, 2 / 3])
-    slices: dict[str, dict[str, Metric]] = {
-        name: {f"ndcg@{K}": mean_metric(each["chain"]["ndcg"][rows])}
-        for name, rows in {
-            "light": lines <= edges[0],
-            "medium": (lines > edges[0]) & (lines <= edges[1]),
-            "heavy": lines > edges[1],
-        }.items()
-        if rows.any()
+    slices = _by_activity(train, home.examples.users, ours)
+    for task, found in decided.items():
+        best, simple = found.values[found.winner], found.values[list(found.values)[-1]]
+        for name, values in found.values.items():
+            slices[f"{task}: {name}"] = _named(values)
+        if best is not simple:
+            shared = [metric for metric in best if metric in simple]
+            slices[f"{task}: {found.winner} minus {list(found.values)[-1]}"] = _named(
+                {metric: best[metric] - simple[metric] for metric in shared}
+            )
+    curves = {
+        name: [float(ranking_metrics(answer.ids, home.examples.truth, k)["recall"].mean()) for k in CURVE]
+        for name, answer in ranked.items()
     }
-    slices.update(_cold(context, train, start, parameters))
-    curves = {name: [float(ranking_metrics(answer.ids, truth, k)["recall"].mean()) for k in CURVE] for name, answer in ranked.items()}
-    figures = {"recall_by_k.png": plots.curves(CURVE, curves, "k", "recall", f"Recall by k, {start:%Y-%m-%d} to {context.as_of:%Y-%m-%d}")}
-    report = EvalReport(metrics["chain"], {name: found for name, found in metrics.items() if name != "chain"}, differences, slices)
-    return report, figures
+    figures = {"recall_by_k.png": plots.curves(CURVE, curves, "k", "recall", f"Recall by k, {period}")}
+    return EvalReport(metrics, baselines, differences, slices), figures
 
 
-def _cold(context: Context, train: TrainingSet, start: datetime, parameters: dict[str, dict[str, Any]]) -> dict[str, dict[str, Metric]]:
-    """Hide the whole history of some customers with attributes; the hybrid and popularity then answer the same strangers."""
-    _, attributes = user_attributes(train)
-    described = np.flatnonzero(np.diff(attributes.indptr) > 0)
-    users, truth = outcomes(context, train, start, context.as_of)
-    testable = np.intersect1d(described, users)
-    if len(testable) < MIN_USERS:
-        context.progress("recommend: too few customers with attributes to measure the cold start")
-        return {}
-    hidden = np.random.default_rng(context.settings.seed).permutation(testable)[: max(MIN_USERS, int(COLD_SHARE * len(testable)))]
-    data = train.interactions
-    kept = ~np.isin(data.users, hidden)
-    seen = Interactions(data.users[kept], data.items[kept], data.age_days[kept], data.weights[kept], data.shape)
-    strangers = TrainingSet(train.user_ids, train.item_ids, seen, train.item_attributes, train.user_features, train.as_of, train.source)
-    wanted = truth[np.searchsorted(users, hidden)]
-    hybrid = ranking_metrics(HybridRecommender(**parameters["hybrid"]).fit(strangers).recommend(hidden, K).ids, wanted, K)
-    popular = ranking_metrics(PopularRecommender(**parameters["popular"]).fit(strangers).recommend(hidden, K).ids, wanted, K)
-    return {
-        "cold: hybrid": {f"{metric}@{K}": mean_metric(values) for metric, values in hybrid.items()},
-        "cold: popular": {f"{metric}@{K}": mean_metric(values) for metric, values in popular.items()},
-        "cold: hybrid minus popular": {f"{metric}@{K}": mean_metric(hybrid[metric] - popular[metric]) for metric in hybrid},
-    }
+def _named(values: Mapping[str, NDArray[np.float64]]) -> dict[str, Metric]:
+    """Means with intervals; a metric of lists is named with its k, a task's own metric as it is."""
+    ranking = ("recall", "ndcg", "hit_rate", "precision", "map", "mrr")
+    return {f"{name}@{K}" if name in ranking else name: mean_metric(found[np.isfinite(found)]) for name, found in values.items()}
+
+
+def _by_activity(train: TrainingSet, users: NDArray[np.int64], values: Mapping[str, NDArray[np.float64]]) -> dict[str, dict[str, Metric]]:
+    lines = np.bincount(train.interactions.users, minlength=train.n_users)[users]
+    low, high = np.quantile(lines, [1 / 3, 2 / 3])
+    parts = {"light": lines <= low, "medium": (lines > low) & (lines <= high), "heavy": lines > high}
+    return {name: {f"ndcg@{K}": mean_metric(values["ndcg"][rows])} for name, rows in parts.items() if rows.any()}
 
 
 def _shuffled(context: Context, train: TrainingSet) -> TrainingSet:
     if not context.shuffle_labels:
         return train
     data = train.interactions
-    mixed = Interactions(data.users, context.shuffled(data.items), data.age_days, data.weights, data.shape)
-    return TrainingSet(train.user_ids, train.item_ids, mixed, train.item_attributes, train.user_features, train.as_of, train.source)
+    mixed = Interactions(data.users, context.shuffled(data.items), data.age_days, data.weights, data.shape, data.orders)
+    return train.with_interactions(mixed)
 
 
-JOB = Job("recommend", "what to show each customer: decayed repeat purchase, iALS, LightFM hybrid, popular", run)
+JOB = Job("recommend", "what to show each customer, scene by scene: a ranker over the candidates of many models, or what beats it", run)

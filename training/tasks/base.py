@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -13,8 +14,10 @@ from scipy import sparse
 
 from features.dataset import Interactions, TrainingSet
 from models.ranked import Ranked
+from models.recommend import RECOMMENDERS
 from models.recommend.base import Attributes, Indices, Recommender
 from qianmian.config import RecommendSettings
+from qianmian.errors import ConfigError
 
 MIN_EXAMPLES = 30
 
@@ -71,7 +74,11 @@ class Task:
         (train, after, seed) → `Examples`. `train` ends where the test window begins; `after` is what happened in the window: the same users and
         items, ages counted from the window's end. Few or none may be found; fewer than `MIN_EXAMPLES` decide nothing.
     metric : str
-        Of `ranking metrics` at `k`, the one that decides.
+        Of the ranking metrics at `k`, the one that decides.
+    filled_by : sequence of str
+        What fills the places of this scene's lists that its model leaves open: other tasks (the model that won there) or models, by name.
+    is_scene : bool
+        False for a cold case: its model answers where a scene's `filled_by` names it.
     extra : callable, optional
         (fitted model, examples, after) → further values an example, for models that promise more than an order (an expected day).
     """
@@ -82,7 +89,43 @@ class Task:
     examples: Callable[[TrainingSet, Interactions, int], Examples]
     metric: str = "ndcg"
     k: int = 10
+    filled_by: Sequence[str] = ()
+    is_scene: bool = True
     extra: Extra | None = None
+
+
+SHIPPED: Mapping[str, Mapping[str, Any]] = {"popular": {"window_days": 28.0}}  # where the class has a baseline's default
+
+
+def make(name: str, settings: RecommendSettings, seed: int, **fixed: Any) -> Recommender:
+    """An unfitted model: its defaults, over them the settings', over these what is fixed; it gets the seed if it draws."""
+    kind = RECOMMENDERS[name]
+    drawn = {"seed": seed} if "seed" in parameters_of(kind) else {}
+    return kind(**{**SHIPPED.get(name, {}), **drawn, **settings.models.get(name, {}), **fixed})
+
+
+def parameters_of(kind: type[Recommender]) -> list[str]:
+    """What a model's constructor takes."""
+    return list(inspect.signature(kind).parameters)
+
+
+def check_models(settings: RecommendSettings) -> None:
+    """The settings name models and parameters there are.
+
+    Raises
+    ------
+    ConfigError
+        With every one there is not.
+    """
+    problems = []
+    for name, given in settings.models.items():
+        if name not in RECOMMENDERS:
+            problems.append(f"recommend.models.{name}: there is no such model; there are {', '.join(RECOMMENDERS)}")
+            continue
+        known = parameters_of(RECOMMENDERS[name])
+        problems += [f"recommend.models.{name}.{key}: not a parameter; there are {', '.join(known)}" for key in given if key not in known]
+    if problems:
+        raise ConfigError(problems, where="the settings")
 
 
 @dataclass

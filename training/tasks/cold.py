@@ -1,0 +1,40 @@
+"""Cold customers: only attributes are known. The whole history of some is hidden; what they take in the window is right."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+
+from features.dataset import Interactions, TrainingSet
+from models.recommend.base import Recommender
+from models.recommend.hybrid import user_attributes
+from qianmian.config import RecommendSettings
+from training.tasks.base import MIN_EXAMPLES, Examples, Task, make, taken
+
+HIDDEN_SHARE = 0.3  # of the customers with attributes
+
+
+def candidates(settings: RecommendSettings, seed: int) -> Mapping[str, Recommender]:
+    """Popularity among customers with the same attributes; the LightFM hybrid; popularity."""
+    return {
+        "popular by segment": make("popular_by_segment", settings, seed),
+        "hybrid": make("hybrid", settings, seed),
+        "popular": make("popular", settings, seed),
+    }
+
+
+def examples(train: TrainingSet, after: Interactions, seed: int) -> Examples:
+    """Some of the customers with attributes who take something; the models are fitted without them."""
+    truth = taken(after.users, after.items, after.shape)
+    _, attributes = user_attributes(train)
+    data = train.interactions
+    known = np.bincount(data.users, minlength=train.n_users) > 0
+    testable = np.flatnonzero(known & (np.diff(truth.indptr) > 0) & (np.diff(attributes.indptr) > 0))
+    drawn = np.random.default_rng(seed).permutation(testable)
+    users = np.sort(drawn[: max(MIN_EXAMPLES, int(HIDDEN_SHARE * len(testable)))])
+    return Examples(train.with_interactions(data.where(~np.isin(data.users, users))), users, truth[users])
+
+
+TASK = Task("cold customers", "what will a customer take of whom only attributes are known; right is all they take", candidates, examples,
+            is_scene=False)  # fmt: skip

@@ -1,0 +1,36 @@
+"""`home`: everything the customer takes in the window, bought before or not."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+
+from features.dataset import Interactions, TrainingSet
+from models.recommend.base import Recommender
+from qianmian.config import RecommendSettings
+from training.tasks.base import Examples, Task, make, taken
+
+
+def candidates(settings: RecommendSettings, seed: int) -> Mapping[str, Recommender]:
+    """The ranker over all candidates; what it is fed by; the customer's own counts; popularity."""
+    return {
+        "ranker": make("two_stage", settings, seed, target="any"),
+        "next basket": make("next_basket", settings, seed),
+        "repeat": make("repeat", settings, seed),
+        "ials": make("ials", settings, seed),
+        "own purchase counts": make("repeat", settings, seed, half_life_days=None),
+        "popular": make("popular", settings, seed, window_days=None),
+    }
+
+
+def examples(train: TrainingSet, after: Interactions, seed: int) -> Examples:
+    """Customers with a history who take something; right is all they take."""
+    truth = taken(after.users, after.items, after.shape)
+    known = np.bincount(train.interactions.users, minlength=train.n_users) > 0
+    users = np.flatnonzero(known & (np.diff(truth.indptr) > 0))
+    return Examples(train, users, truth[users])
+
+
+TASK = Task("home", "what will this customer take in the window, of everything; right is all they take", candidates, examples,
+            filled_by=("cold customers", "popular"))  # fmt: skip
