@@ -26,6 +26,28 @@ PADDING: tuple[float, ...] = (-1, float(NOT_A_CANDIDATE), -1)  # of ids, scores,
 
 
 @dataclass(frozen=True)
+class Span:
+    """Values a parameter may be searched over: numbers from `low` to `high`, whole ones where both are int.
+
+    Attributes
+    ----------
+    log : bool
+        Search the exponent.
+    """
+
+    low: float
+    high: float
+    log: bool = False
+
+
+@dataclass(frozen=True)
+class Choice:
+    """Values a parameter may be searched over, one by one."""
+
+    values: tuple[str | float | bool | None, ...]
+
+
+@dataclass(frozen=True)
 class Query:
     """Who is asked about, and what is known beyond the fit.
 
@@ -214,6 +236,8 @@ class Recommender(ABC):
         What a user did after the fit (`since`) changes the answer, and is enough for one.
     may_be_short : bool
         Ranks what it has evidence for, so a list may be short; the others rank every item.
+    search_space : mapping of str to Span or Choice
+        What `train recommend --tune` searches: parameters of the constructor.
     """
 
     name: ClassVar[str]
@@ -221,6 +245,7 @@ class Recommender(ABC):
     supports_similar: ClassVar[bool] = False
     supports_fold_in: ClassVar[bool] = False
     may_be_short: ClassVar[bool] = False
+    search_space: ClassVar[Mapping[str, Span | Choice]] = {}
 
     n_users_: int
     n_items_: int

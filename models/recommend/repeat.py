@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import ClassVar
 
 import numpy as np
@@ -10,7 +11,7 @@ from numpy.typing import NDArray
 from features.dataset import TrainingSet
 from models.persist import Arrays, pack_csr, unpack_csr
 from models.ranked import NOT_A_CANDIDATE
-from models.recommend.base import Barred, Indices, Query, Recommender, best_of_rows, folded, values_at
+from models.recommend.base import Barred, Choice, Indices, Query, Recommender, Span, best_of_rows, folded, values_at
 
 
 class RepeatPurchaseRecommender(Recommender):
@@ -29,6 +30,7 @@ class RepeatPurchaseRecommender(Recommender):
     name: ClassVar[str] = "repeat"
     supports_fold_in: ClassVar[bool] = True
     may_be_short: ClassVar[bool] = True
+    search_space: ClassVar[Mapping[str, Span | Choice]] = {"half_life_days": Span(7.0, 730.0, log=True)}
 
     def __init__(self, half_life_days: float | None = 120.0) -> None:
         self.half_life_days = half_life_days

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import ClassVar
 
 import numpy as np
@@ -10,7 +11,7 @@ from scipy import sparse
 
 from features.dataset import TrainingSet
 from models.persist import Arrays, pack_csr, unpack_csr
-from models.recommend.base import Indices, Query, Recommender
+from models.recommend.base import Choice, Indices, Query, Recommender, Span
 from models.recommend.hybrid import user_attributes
 from models.recommend.popular import customers_and_items
 
@@ -39,6 +40,11 @@ class SegmentPopularRecommender(Recommender):
 
     name: ClassVar[str] = "popular_by_segment"
     supports_cold: ClassVar[bool] = True
+    search_space: ClassVar[Mapping[str, Span | Choice]] = {
+        "window_days": Span(7.0, 365.0, log=True),
+        "shrinkage": Span(5.0, 2000.0, log=True),
+        "weight": Span(0.0, 1.5),
+    }
 
     def __init__(self, window_days: float | None = 28.0, shrinkage: float = 50.0, weight: float = 0.5) -> None:
         self.window_days, self.shrinkage, self.weight = window_days, shrinkage, weight

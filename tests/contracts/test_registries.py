@@ -17,7 +17,7 @@ from features.sources import SOURCES, Source
 from features.spec import FeatureSpec
 from features.tags import INPUTS, TAGS
 from models.recommend import RECOMMENDERS
-from models.recommend.base import Recommender
+from models.recommend.base import Choice, Recommender
 from models.registry import MODELS
 from qianmian.errors import UsageError
 from qianmian.schema import REGISTERED_PREFIX, TABLES, TAG_CATEGORIES, registered_name
@@ -160,6 +160,15 @@ def test_a_recommender(name):
     assert recommender.supports_similar == knows_similar
     assert isinstance(recommender.supports_fold_in, bool)
     assert isinstance(recommender.may_be_short, bool)
+    parameters = inspect.signature(recommender).parameters
+    for parameter, space in recommender.search_space.items():
+        default = parameters[parameter].default  # what is searched is a parameter, and its default lies inside
+        if isinstance(space, Choice):
+            assert default in space.values
+        else:
+            assert space.low < space.high
+            assert default is None or space.low <= default <= space.high
+            assert space.low > 0 or not space.log
     assert all(getattr(recommender, hook) is not getattr(Recommender, hook) for hook in HOOKS)
 
 
