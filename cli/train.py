@@ -9,7 +9,7 @@ import typer
 from cli.console import Output
 from cli.options import AsOfOption, JsonOption, WorkspaceOption
 from cli.times import as_of_or_default, note_empty_days, utc_now
-from qianmian.errors import DataError, GateRefused
+from qianmian.errors import DataError, GateRefused, UsageError
 from qianmian.workspace import Workspace
 
 if TYPE_CHECKING:
@@ -39,6 +39,13 @@ def train(
             show_default=False,
         ),
     ] = None,
+    tune: Annotated[
+        bool, typer.Option("--tune", help="recommend: search parameters on the validation window first; every trial a run in MLflow.")
+    ] = False,
+    tune_seconds: Annotated[
+        int | None,
+        typer.Option("--tune-seconds", min=10, metavar="N", help="Time budget of --tune. [default: settings, 600]", show_default=False),
+    ] = None,
     workspace: WorkspaceOption = None,
     as_json: JsonOption = False,
 ) -> None:
@@ -52,12 +59,16 @@ def train(
     output = Output(as_json)
     place = Workspace.locate(workspace).require()
     settings = load_settings(place.config_file)
+    if tune_seconds is not None:
+        if not tune:
+            raise UsageError("--tune-seconds says how long --tune may take", hint="give --tune too, or leave it out")
+        settings = settings.model_copy(update={"recommend": settings.recommend.model_copy(update={"tune_seconds": tune_seconds})})
     lake = Lake(place)
     moment = as_of_or_default(lake, as_of)
     note_empty_days(output, lake, moment)
     with output.working(total=len(JOBS) if job == EVERYTHING else 1):
         results = run_jobs(
-            place, names, clock=utc_now, as_of=moment, horizon_days=horizon_days, active_days=active_days, settings=settings,
+            place, names, clock=utc_now, as_of=moment, horizon_days=horizon_days, active_days=active_days, settings=settings, tune=tune,
             progress=lambda line: follow(output, line, list(JOBS)),
         )  # fmt: skip
     for result in results:

@@ -83,6 +83,8 @@ class Context:
     ----------
     shuffle_labels : bool
         Permute the outcomes that are learnt from, never those that are evaluated: shows that the gate refuses. Tests only.
+    tune : bool
+        Search parameters on the validation window first, where the job can.
     """
 
     workspace: Workspace
@@ -92,6 +94,7 @@ class Context:
     horizon_days: int | None = None
     active_days: int | None = None
     shuffle_labels: bool = False
+    tune: bool = False
     _profiles: dict[datetime, Built] = field(default_factory=dict)
     _builder: Builder | None = None
 
@@ -182,6 +185,8 @@ class Job:
 
     Attributes
     ----------
+    can_tune : bool
+        Heeds `Context.tune`.
     run : callable
         Raises `DataError` where the data cannot support the job: `train all` skips it then, with that reason.
     """
@@ -189,6 +194,7 @@ class Job:
     name: str
     description: str
     run: Callable[[Context], Outcome]
+    can_tune: bool = False
 
 
 def snapshots(first: datetime, last: datetime, step_days: int, most: int) -> list[datetime]:

@@ -30,7 +30,8 @@ from training.jobs.base import Context, Job, Outcome, Progress
 from training.metrics import mean_metric, ranking_metrics
 from training.report import EvalReport, Metric
 from training.tasks import TASKS
-from training.tasks.base import MIN_EXAMPLES, Examples, Fits, Task, check_models, make
+from training.tasks.base import MIN_EXAMPLES, Examples, Fits, Task, check_models, make, with_parameters
+from training.tuning import tune, tuned
 
 HOME = "home"
 K = 10
@@ -65,7 +66,7 @@ def run(context: Context) -> Outcome:
     check_models(settings)
     horizon = _horizon(context)
     test_start, validation_start = context.as_of - timedelta(days=horizon), context.as_of - timedelta(days=2 * horizon)
-    settings, tried = _with_half_life(context, settings, validation_start, test_start)
+    settings, tried = _chosen(context, settings, validation_start, test_start)
 
     train = context.training_set(test_start, min_item_customers=settings.min_item_customers)
     after = happened(context, train, test_start, context.as_of)
@@ -155,29 +156,28 @@ def _enough_customers(train: TrainingSet, after: Interactions, start: datetime, 
         )  # fmt: skip
 
 
-def _with_half_life(
+def _chosen(
     context: Context, settings: RecommendSettings, start: datetime, end: datetime
 ) -> tuple[RecommendSettings, dict[int | None, float]]:
-    """The settings with the half-life of repeat purchase that ranks best in the validation window, unless they say one."""
-    if "half_life_days" in settings.models.get("repeat", {}):
-        return settings, {}
-    context.progress("recommend: choosing the half-life on the validation window")
-    early = context.training_set(start, min_item_customers=settings.min_item_customers, with_features=False)
+    """The settings with what the validation window chose: every parameter when tuning, else what was tuned earlier, else the half-life."""
+    if not context.tune:
+        settings = with_parameters(settings, tuned(context.workspace, end, context.progress))
+        if "half_life_days" in settings.models.get("repeat", {}):
+            return settings, {}
+    early = context.training_set(start, min_item_customers=settings.min_item_customers, with_features=context.tune)
     after = happened(context, early, start, end)
     _enough_customers(early, after, start, end)
-    examples, tried = TASKS[HOME].examples(early, after, context.settings.seed), {}
+    seed = context.settings.seed
+    if context.tune:
+        context.progress(f"recommend: tuning on the validation window, {settings.tune_seconds} s")
+        return with_parameters(settings, tune(context.workspace, settings, seed, early, after, end, context.progress)), {}
+    context.progress("recommend: choosing the half-life on the validation window")
+    examples, tried = TASKS[HOME].examples(early, after, seed), {}
     for half_life in (*settings.half_life_days, None):
-        model = make("repeat", settings, context.settings.seed, half_life_days=half_life).fit(early)
+        model = make("repeat", settings, seed, half_life_days=half_life).fit(early)
         tried[half_life] = float(ranking_metrics(examples.ask(model, K).ids, examples.truth, K)["ndcg"].mean())
     best = max(tried, key=lambda key: tried[key])
     return with_parameters(settings, {"repeat": {"half_life_days": best}}), tried
-
-
-def with_parameters(settings: RecommendSettings, chosen: Mapping[str, Mapping[str, Any]]) -> RecommendSettings:
-    """The settings with chosen parameters under those they name themselves."""
-    names = dict.fromkeys((*chosen, *settings.models))
-    merged = {name: {**chosen.get(name, {}), **settings.models.get(name, {})} for name in names}
-    return settings.model_copy(update={"models": merged})
 
 
 def _fitted_scenes(
@@ -256,4 +256,9 @@ def _shuffled(context: Context, train: TrainingSet) -> TrainingSet:
     return train.with_interactions(mixed)
 
 
-JOB = Job("recommend", "what to show each customer, scene by scene: a ranker over the candidates of many models, or what beats it", run)
+JOB = Job(
+    "recommend",
+    "what to show each customer, scene by scene: a ranker over the candidates of many models, or what beats it",
+    run,
+    can_tune=True,
+)

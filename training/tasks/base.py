@@ -77,6 +77,8 @@ class Task:
         Of the ranking metrics at `k`, the one that decides.
     filled_by : sequence of str
         What fills the places of this scene's lists that its model leaves open: other tasks (the model that won there) or models, by name.
+    tunes : sequence of str
+        Models whose parameters `--tune` searches on this task.
     is_scene : bool
         False for a cold case: its model answers where a scene's `filled_by` names it.
     extra : callable, optional
@@ -90,6 +92,7 @@ class Task:
     metric: str = "ndcg"
     k: int = 10
     filled_by: Sequence[str] = ()
+    tunes: Sequence[str] = ()
     is_scene: bool = True
     extra: Extra | None = None
 
@@ -107,6 +110,13 @@ def make(name: str, settings: RecommendSettings, seed: int, **fixed: Any) -> Rec
 def parameters_of(kind: type[Recommender]) -> list[str]:
     """What a model's constructor takes."""
     return list(inspect.signature(kind).parameters)
+
+
+def with_parameters(settings: RecommendSettings, chosen: Mapping[str, Mapping[str, Any]]) -> RecommendSettings:
+    """The settings with chosen parameters under those they name themselves."""
+    names = dict.fromkeys((*chosen, *settings.models))
+    merged = {name: {**chosen.get(name, {}), **settings.models.get(name, {})} for name in names}
+    return settings.model_copy(update={"models": merged})
 
 
 def check_models(settings: RecommendSettings) -> None:

@@ -37,4 +37,4 @@ def examples(train: TrainingSet, after: Interactions, seed: int) -> Examples:
 
 
 TASK = Task("cold customers", "what will a customer take of whom only attributes are known; right is all they take", candidates, examples,
-            is_scene=False)  # fmt: skip
+            is_scene=False, tunes=("popular_by_segment", "hybrid"))  # fmt: skip

@@ -34,4 +34,4 @@ def examples(train: TrainingSet, after: Interactions, seed: int) -> Examples:
 
 
 TASK = Task("discover", "what will this customer take for the first time; right is what they never had before", candidates, examples,
-            filled_by=("cold customers", "popular"))  # fmt: skip
+            filled_by=("cold customers", "popular"), tunes=("item_knn", "ials"))  # fmt: skip

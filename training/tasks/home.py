@@ -33,4 +33,4 @@ def examples(train: TrainingSet, after: Interactions, seed: int) -> Examples:
 
 
 TASK = Task("home", "what will this customer take in the window, of everything; right is all they take", candidates, examples,
-            filled_by=("cold customers", "popular"))  # fmt: skip
+            filled_by=("cold customers", "popular"), tunes=("repeat", "next_basket", "two_stage"))  # fmt: skip
