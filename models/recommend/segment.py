@@ -13,24 +13,28 @@ from features.dataset import TrainingSet
 from models.persist import Arrays, pack_csr, unpack_csr
 from models.recommend.base import Choice, Indices, Query, Recommender, Span
 from models.recommend.hybrid import user_attributes
-from models.recommend.popular import customers_and_items
+from models.recommend.popular import customers_and_items, recent_customers
 
 MOST_SEGMENTS = 256  # each is a row of n_items numbers
 
 
 class SegmentPopularRecommender(Recommender):
-    """What customers with the same attributes have more than others do, starting from what everybody has.
+    """What customers with the same attributes have more than others do, starting from what everybody has lately.
 
-    ``log p(item) + weight × Σ_a log(p(item | a) / p(item))`` over the customer's attribute values a (naive Bayes), where
-    ``p(item | a) = (n(item, a) + shrinkage × p(item)) / (n(a) + shrinkage)`` and n counts the customers of the last `window_days`:
-    a value few customers have says little. Without attributes it is popularity.
+    ``log p(item) + weight × Σ_a log lift(item, a)`` over the customer's attribute values a (naive Bayes), where
+    ``lift = (n(item, a) + prior_events) / (e(item, a) + prior_events)``, n counts the customers of the segment that had the item, e those that
+    would have if the segment were like everybody: the posterior mean of a gamma-Poisson rate (DuMouchel 1999), so few events say little.
+    Without attributes it is popularity.
 
     Parameters
     ----------
-    shrinkage : float
-        Customers that the overall share counts for in each segment.
+    window_days : float or None
+        Popularity counts the customers of these days; the lifts are of all time, there is never too much of those.
+    prior_events : float
+        Events the prior counts for.
     weight : float
-        0 is popularity; attributes tell of each other, so less than 1.
+        0 is popularity; attributes tell of each other, so less than 1. Chosen with `prior_events` on Complete Journey (October and November 2017,
+        histories hidden, three draws): NDCG@10 .262 and .268 against .259 and .263 for popularity, and .25 or .20 with more weight or less prior.
 
     Attributes
     ----------
@@ -42,26 +46,26 @@ class SegmentPopularRecommender(Recommender):
     supports_cold: ClassVar[bool] = True
     search_space: ClassVar[Mapping[str, Span | Choice]] = {
         "window_days": Span(7.0, 365.0, log=True),
-        "shrinkage": Span(5.0, 2000.0, log=True),
+        "prior_events": Span(2.0, 500.0, log=True),
         "weight": Span(0.0, 1.5),
     }
 
-    def __init__(self, window_days: float | None = 28.0, shrinkage: float = 50.0, weight: float = 0.5) -> None:
-        self.window_days, self.shrinkage, self.weight = window_days, shrinkage, weight
+    def __init__(self, window_days: float | None = 28.0, prior_events: float = 100.0, weight: float = 0.25) -> None:
+        self.window_days, self.prior_events, self.weight = window_days, prior_events, weight
 
     def _fit(self, train: TrainingSet) -> None:
-        had = customers_and_items(train, self.window_days)
-        overall = np.asarray(had.sum(axis=0)).ravel() + 1e-3
-        share = overall / max(1, int((np.diff(had.indptr) > 0).sum()))
+        had = customers_and_items(train, None)
+        active = (np.diff(had.indptr) > 0).astype(np.float32)
+        share = np.asarray(had.sum(axis=0)).ravel() / max(1.0, float(active.sum()))
         names, attributes = user_attributes(train)
-        members = (np.diff(had.indptr) > 0).astype(np.float32) @ attributes
+        members = active @ attributes
         largest = np.sort(np.argsort(-members, kind="stable")[:MOST_SEGMENTS])
         self.attribute_names_, attributes, members = names[largest], attributes[:, largest], members[largest]
         self.user_attributes_ = attributes.astype(np.float32)
         counts = np.asarray((attributes.T @ had).todense()) if attributes.shape[1] else np.empty((0, train.n_items))
-        within = (counts + self.shrinkage * share) / (members[:, None] + self.shrinkage)
-        self.lift_ = np.log(within / share).astype(np.float32)
-        self.prior_ = np.log(share).astype(np.float32)
+        expected = members[:, None] * share
+        self.lift_ = np.log((counts + self.prior_events) / (expected + self.prior_events)).astype(np.float32)
+        self.prior_ = np.log(recent_customers(train, self.window_days) + np.float32(0.5)).astype(np.float32)
 
     def _scores(self, query: Query) -> NDArray[np.float32]:
         return np.asarray(self.prior_ + np.float32(self.weight) * (self._traits(query) @ self.lift_), dtype=np.float32)
