@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from models.recommend.affinity import AffinityRecommender
 from models.recommend.base import Recommender
 from models.recommend.chain import FallbackChain
 from models.recommend.hybrid import HybridRecommender
@@ -16,6 +17,7 @@ RECOMMENDERS: Registry[type[Recommender]] = Registry("recommender", {
     "popular_by_segment": SegmentPopularRecommender,
     "trending": TrendingRecommender,
     "repeat": RepeatPurchaseRecommender,
+    "affinity": AffinityRecommender,
     "ials": ImplicitALSRecommender,
     "hybrid": HybridRecommender,
     "chain": FallbackChain,

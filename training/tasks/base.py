@@ -33,7 +33,7 @@ class Examples:
     users : ndarray of int64, (n,)
     truth : csr_matrix, (n, n_items)
         1 where the right answer to a question has the item; every row has one.
-    items, attributes, exclude, exclude_purchased
+    items, attributes, exclude, exclude_purchased, allowed
         As `Recommender.recommend` takes them.
     """
 
@@ -44,6 +44,7 @@ class Examples:
     attributes: Sequence[Attributes | None] | None = None
     exclude: Sequence[Indices] | None = None
     exclude_purchased: bool = False
+    allowed: NDArray[np.bool_] | None = None
 
     def __len__(self) -> int:
         return len(self.users)
@@ -51,8 +52,9 @@ class Examples:
     def ask(self, model: Recommender, k: int) -> Ranked:
         """A fitted model's answers."""
         return model.recommend(
-            self.users, k, exclude=self.exclude, exclude_purchased=self.exclude_purchased, attributes=self.attributes, items=self.items
-        )
+            self.users, k, allowed=self.allowed, exclude=self.exclude, exclude_purchased=self.exclude_purchased, attributes=self.attributes,
+            items=self.items,
+        )  # fmt: skip
 
 
 Extra = Callable[[Recommender, Examples, Interactions], Mapping[str, NDArray[np.float64]]]

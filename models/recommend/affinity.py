@@ -1,0 +1,140 @@
+"""Taste for categories and brands: ranks items by what they are, so an item nobody had yet has a place too."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import ClassVar
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import sparse
+
+from features.dataset import TrainingSet
+from models.persist import Arrays, pack_csr, unpack_csr
+from models.ranked import NOT_A_CANDIDATE
+from models.recommend.base import Choice, Indices, Query, Recommender, Span, folded
+
+
+class AffinityRecommender(Recommender):
+    """How likely the customer's next line is of an item's category, and of the item within it.
+
+    ``log p(item | u) = Σ_levels log p(node | parent, u) + log p(item | leaf) + brand_weight × log lift(brand, u)`` along the item's category path.
+    Each share is Dirichlet-smoothed towards what everybody does, ``(n(u, node) + prior_lines × p(node | parent)) / (n(u, parent) + prior_lines)``
+    (Zhai & Lafferty 2004), with counts that decay by `half_life_days`; within a leaf an item has its share of customers, and one nobody had yet
+    that of `new_item_customers` customers.
+
+    Parameters
+    ----------
+    prior_lines : float
+        Lines of everybody that a customer's own are seen against.
+    brand_weight : float
+        0 leaves brands out.
+    """
+
+    name: ClassVar[str] = "affinity"
+    supports_fold_in: ClassVar[bool] = True
+    search_space: ClassVar[Mapping[str, Span | Choice]] = {
+        "half_life_days": Span(14.0, 730.0, log=True), "prior_lines": Span(0.5, 200.0, log=True), "brand_weight": Span(0.0, 2.0),
+    }  # fmt: skip
+
+    def __init__(
+        self, half_life_days: float | None = 180.0, prior_lines: float = 10.0, brand_weight: float = 0.5, new_item_customers: float = 1.0
+    ) -> None:
+        self.half_life_days, self.prior_lines = half_life_days, prior_lines
+        self.brand_weight, self.new_item_customers = brand_weight, new_item_customers
+
+    def _fit(self, train: TrainingSet) -> None:
+        self.counts_ = train.interactions.matrix(self.half_life_days)
+        self.leaf_, self.parent_, self.depth_ = category_tree(train.item_attributes["category"])
+        brands, self.brand_ = np.unique(train.item_attributes["brand"], return_inverse=True)
+        self.brand_ = self.brand_.astype(np.int64)
+        everybody = np.asarray(self.counts_.sum(axis=0), dtype=np.float64).ravel() + 1e-6
+        at_nodes = np.asarray(everybody @ self._ancestors(), dtype=np.float64).ravel()
+        share = at_nodes / np.maximum(at_nodes[np.maximum(self.parent_, 0)], 1e-12)
+        share[0] = 1.0
+        self.share_ = share.astype(np.float32)
+        by_brand = np.bincount(self.brand_, everybody, minlength=len(brands))
+        self.brand_share_ = (by_brand / by_brand.sum()).astype(np.float32)
+        customers = train.item_customers + self.new_item_customers
+        self.within_leaf_ = np.log(customers / np.bincount(self.leaf_, customers, minlength=len(share))[self.leaf_]).astype(np.float32)
+
+    def _scores(self, query: Query) -> NDArray[np.float32]:
+        nodes, brands, known = self._taste(query)
+        scores = nodes[:, self.leaf_] + self.within_leaf_ + np.float32(self.brand_weight) * brands[:, self.brand_]
+        scores[~known] = NOT_A_CANDIDATE
+        return scores.astype(np.float32)
+
+    def _scores_at(self, query: Query, ids: Indices) -> NDArray[np.float32]:
+        nodes, brands, known = self._taste(query)
+        inside, rows = np.maximum(ids, 0), np.arange(len(query))[:, None]
+        scores = (
+            nodes[rows, self.leaf_[inside]] + self.within_leaf_[inside] + np.float32(self.brand_weight) * brands[rows, self.brand_[inside]]
+        )
+        return np.where((ids >= 0) & known[:, None], scores, NOT_A_CANDIDATE).astype(np.float32)
+
+    def _taste(self, query: Query) -> tuple[NDArray[np.float32], NDArray[np.float32], NDArray[np.bool_]]:
+        """Log-probability of each category node (n, nodes), log-lift of each brand (n, brands), and who has any history (n,)."""
+        own = folded(self.counts_, query, self.half_life_days)
+        lines = np.asarray(own.sum(axis=1), dtype=np.float32).ravel()
+        counts = np.asarray((own @ self._ancestors()).todense(), dtype=np.float32)
+        prior = np.float32(self.prior_lines)
+        step = np.log((counts + prior * self.share_) / (counts[:, np.maximum(self.parent_, 0)] + prior))
+        step[:, 0] = 0.0
+        for depth in range(2, int(self.depth_.max(initial=0)) + 1):
+            at = np.flatnonzero(self.depth_ == depth)
+            step[:, at] += step[:, self.parent_[at]]
+        one_hot = sparse.csr_matrix((np.ones(self.n_items_, np.float32), self.brand_, np.arange(self.n_items_ + 1)),
+                                    shape=(self.n_items_, len(self.brand_share_)))  # fmt: skip
+        by_brand = np.asarray((own @ one_hot).todense(), dtype=np.float32)
+        lift = np.log((by_brand + prior * self.brand_share_) / ((lines[:, None] + prior) * self.brand_share_))
+        return step, lift.astype(np.float32), np.diff(own.indptr) > 0
+
+    def _ancestors(self) -> sparse.csr_matrix:
+        """1 where an item lies below a node (itself, up to the root), (n_items, nodes)."""
+        at, rows, columns = self.leaf_.copy(), [], []
+        items = np.arange(self.n_items_)
+        while True:
+            rows.append(items)
+            columns.append(at)
+            on = at > 0
+            if not on.any():
+                break
+            items, at = items[on], self.parent_[at[on]]
+        row, column = np.concatenate(rows), np.concatenate(columns)
+        return sparse.csr_matrix((np.ones(len(row), np.float32), (row, column)), shape=(self.n_items_, len(self.parent_)))
+
+    def _state(self) -> Arrays:
+        names = ("leaf", "parent", "depth", "brand", "share", "brand_share", "within_leaf")
+        return {**pack_csr("counts", self.counts_), **{name: getattr(self, f"{name}_") for name in names}}
+
+    def _restore(self, state: Arrays) -> None:
+        self.counts_ = unpack_csr("counts", state)
+        self.leaf_, self.parent_, self.depth_ = state["leaf"], state["parent"], state["depth"]
+        self.brand_, self.share_, self.brand_share_ = state["brand"], state["share"], state["brand_share"]
+        self.within_leaf_ = state["within_leaf"]
+
+
+def category_tree(categories: NDArray[np.str_]) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]:
+    """The tree of category paths: node of each item (n_items,), and parent and depth of each node; node 0 is the root, its own parent.
+
+    Examples
+    --------
+    >>> leaf, parent, depth = category_tree(np.array(["food/milk", "food", "", "home"]))
+    >>> leaf.tolist(), parent.tolist(), depth.tolist()
+    ([2, 1, 0, 3], [0, 0, 1, 0], [0, 1, 2, 1])
+    """
+    nodes: dict[str, int] = {"": 0}
+    parent, depth = [0], [0]
+    distinct, codes = np.unique(categories, return_inverse=True)
+    leaf = np.zeros(len(distinct), dtype=np.int64)
+    for code, path in enumerate(distinct.tolist()):
+        at, levels = 0, str(path).split("/") if path else []
+        for level in range(len(levels)):
+            name = "/".join(levels[: level + 1])
+            if name not in nodes:
+                nodes[name] = len(nodes)
+                parent.append(at)
+                depth.append(level + 1)
+            at = nodes[name]
+        leaf[code] = at
+    return leaf[codes], np.asarray(parent, dtype=np.int64), np.asarray(depth, dtype=np.int64)

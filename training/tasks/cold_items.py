@@ -1,0 +1,55 @@
+"""Cold items: nobody had them yet, only their features are known. The history of some items is hidden; who takes which of them first?"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+
+import numpy as np
+
+from features.dataset import Interactions, TrainingSet
+from models.recommend.base import Recommender
+from qianmian.config import RecommendSettings
+from training.tasks.base import Examples, Task, make, taken
+
+HIDDEN_SHARE = 0.2  # of the items
+
+
+def candidates(settings: RecommendSettings, seed: int) -> Mapping[str, Recommender]:
+    """The customer's taste for categories and brands; the LightFM hybrid; what sells in which category; nothing (a drawn order)."""
+    return {
+        "affinity": make("affinity", settings, seed),
+        "hybrid": make("hybrid", settings, seed),
+        "popular categories": make("affinity", settings, seed, prior_lines=1e9),
+        "random": make("popular", settings, seed),
+    }
+
+
+def examples(train: TrainingSet, after: Interactions, seed: int) -> Examples:
+    """Customers who take a hidden item they never had; only hidden items are candidates.
+
+    Items are put into a drawn order first: theirs is that of popularity, which of a hidden item nobody may know.
+    """
+    rng = np.random.default_rng(seed)
+    order = rng.permutation(train.n_items)
+    place = np.empty(train.n_items, dtype=np.int32)
+    place[order] = np.arange(train.n_items, dtype=np.int32)
+    data = train.interactions
+    had = taken(data.users, place[data.items], data.shape)
+    truth = taken(after.users, place[after.items], after.shape)
+    hidden = np.zeros(train.n_items, dtype=bool)
+    hidden[rng.permutation(train.n_items)[: int(HIDDEN_SHARE * train.n_items)]] = True
+    new = (truth - truth.multiply(had)).tocsr()
+    new.data[~hidden[new.indices]] = 0.0
+    new.eliminate_zeros()
+    new.sort_indices()
+    left = data.where(~hidden[place[data.items]])
+    attributes = {name: values[order] for name, values in train.item_attributes.items()}
+    shown = replace(train, item_ids=train.item_ids[order], item_attributes=attributes, interactions=replace(left, items=place[left.items]))
+    known = np.bincount(left.users, minlength=train.n_users) > 0
+    users = np.flatnonzero(known & (np.diff(new.indptr) > 0))
+    return Examples(shown, users, new[users], allowed=hidden)
+
+
+TASK = Task("cold items", "who takes which item first that nobody had; right is a hidden item this customer never had", candidates, examples,
+            is_scene=False, tunes=("affinity",))  # fmt: skip
