@@ -38,7 +38,7 @@ class AffinityRecommender(Recommender):
     }  # fmt: skip
 
     def __init__(
-        self, half_life_days: float | None = 180.0, prior_lines: float = 10.0, brand_weight: float = 0.5, new_item_customers: float = 1.0
+        self, half_life_days: float | None = 180.0, prior_lines: float = 5.0, brand_weight: float = 0.5, new_item_customers: float = 1.0
     ) -> None:
         self.half_life_days, self.prior_lines = half_life_days, prior_lines
         self.brand_weight, self.new_item_customers = brand_weight, new_item_customers

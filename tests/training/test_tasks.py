@@ -1,0 +1,146 @@
+"""The held-out tasks: what is right is what happened after, what is learnt from is what was before, and nothing tells the answer."""
+
+from __future__ import annotations
+
+from datetime import datetime, timedelta
+
+import numpy as np
+import pytest
+
+from features.dataset import TrainingSet
+from qianmian.config import RecommendSettings
+from qianmian.errors import ConfigError
+from training.jobs.base import Context
+from training.jobs.recommend import happened
+from training.tasks import TASKS
+from training.tasks.base import Examples, Fits, check_models, make, parameters_of, taken, with_parameters
+
+END = datetime(2024, 5, 30)
+START = END - timedelta(days=28)
+
+
+@pytest.fixture(scope="module")
+def context(shop, settings):
+    return Context(shop, END, settings, lambda line: None)
+
+
+@pytest.fixture(scope="module")
+def train(context) -> TrainingSet:
+    return context.training_set(START, min_item_customers=2)
+
+
+@pytest.fixture(scope="module")
+def after(context, train):
+    return happened(context, train, START, END)
+
+
+@pytest.fixture(scope="module", params=list(TASKS))
+def task(request):
+    return TASKS[request.param]
+
+
+@pytest.fixture(scope="module")
+def examples(task, train, after) -> Examples:
+    return task.examples(train, after, 0)
+
+
+def test_what_happened_is_of_the_window_only(train, after):
+    assert len(after.users)
+    assert after.shape == train.interactions.shape
+    assert after.age_days.min() > 0
+    assert after.age_days.max() <= 28.0
+    assert train.as_of == START
+
+
+def test_every_question_has_an_answer_that_happened(task, train, after, examples):
+    assert examples.truth.shape == (len(examples.users), train.n_items)
+    assert (np.diff(examples.truth.indptr) > 0).all()
+    assert set(np.unique(examples.truth.data)) == {1.0}
+    took = taken(after.users, after.items, after.shape)
+    per_user = np.bincount(after.users, minlength=train.n_users)
+    assert (per_user[examples.users] > 0).all()
+    # an item's index may be another in the task, how many items a customer took is not
+    assert (np.diff(examples.truth.indptr) <= np.diff(took.indptr)[examples.users]).all()
+
+
+def test_the_same_seed_asks_the_same(task, train, after, examples):
+    again = task.examples(train, after, 0)
+    np.testing.assert_array_equal(again.users, examples.users)
+    assert (again.truth != examples.truth).nnz == 0
+
+
+def test_later_rows_are_not_learnt_from(examples, train):
+    """What the models are given is a part of what was there before the window."""
+    assert len(examples.train.interactions.users) <= len(train.interactions.users)
+    assert examples.train.as_of == START
+    assert examples.train.interactions.age_days.min() > 0
+
+
+def test_candidates_are_unfitted_and_end_with_a_baseline(task, settings):
+    candidates = task.candidates(settings.recommend, 0)
+    assert len(candidates) >= 2
+    assert all(not hasattr(model, "n_items_") for model in candidates.values())
+    assert set(task.tunes) <= {model.name for model in candidates.values()}
+    for name in task.filled_by:
+        make(name, settings.recommend, 0) if name not in TASKS else TASKS[name]
+
+
+def test_discover_asks_for_what_was_never_had(train, after):
+    asked = TASKS["discover"].examples(train, after, 0)
+    had = taken(train.interactions.users, train.interactions.items, after.shape)[asked.users]
+    assert asked.truth.multiply(had).nnz == 0
+    assert asked.exclude_purchased
+
+
+def test_cold_customers_have_no_history_left(train, after):
+    asked = TASKS["cold customers"].examples(train, after, 0)
+    assert not np.isin(asked.train.interactions.users, asked.users).any()
+    assert np.isin(train.interactions.users, asked.users).any()
+    others = TASKS["cold customers"].examples(train, after, 1).users
+    assert others.shape == asked.users.shape
+    assert others.tolist() != asked.users.tolist()
+
+
+def test_cold_items_have_no_history_and_an_order_that_tells_nothing(train, after):
+    asked = TASKS["cold items"].examples(train, after, 0)
+    assert not asked.allowed[asked.train.interactions.items].any()
+    assert asked.allowed[asked.truth.indices].all()
+    place = {item: i for i, item in enumerate(asked.train.item_ids.tolist())}
+    assert set(place) == set(train.item_ids.tolist())
+    before = np.array([place[item] for item in train.item_ids.tolist()])
+    assert abs(np.corrcoef(before, np.arange(train.n_items))[0, 1]) < 0.5
+    for name, values in train.item_attributes.items():
+        np.testing.assert_array_equal(asked.train.item_attributes[name][before], values, err_msg=name)
+    had = {(user, str(train.item_ids[item])) for user, item in zip(train.interactions.users, train.interactions.items, strict=True)}
+    rows = np.repeat(asked.users, np.diff(asked.truth.indptr))
+    assert not had & {(user, str(asked.train.item_ids[item])) for user, item in zip(rows, asked.truth.indices, strict=True)}
+
+
+def test_fits_are_shared(train):
+    fits = Fits()
+    first = fits.fit(make("repeat", RecommendSettings(), 0), train)
+    assert fits.fit(make("repeat", RecommendSettings(), 0), train) is first
+    assert fits.fit(make("repeat", RecommendSettings(), 0, half_life_days=None), train) is not first
+    assert fits.fit(make("repeat", RecommendSettings(), 0), train.rewound(7)) is not first
+
+
+def test_settings_of_models():
+    settings = RecommendSettings(models={"ials": {"factors": 7}, "popular": {"window_days": 3}})
+    check_models(settings)
+    assert make("ials", settings, 5).get_params()["factors"] == 7
+    assert make("ials", settings, 5).get_params()["seed"] == 5
+    assert make("popular", settings, 5).window_days == 3
+    assert make("popular", RecommendSettings(), 5).window_days == 28.0
+    assert make("popular", settings, 5, window_days=None).window_days is None
+    chosen = with_parameters(settings, {"ials": {"factors": 9, "iterations": 2}, "repeat": {"half_life_days": 3.0}})
+    assert chosen.models["ials"] == {"factors": 7, "iterations": 2}  # what the settings say stays
+    assert chosen.models["repeat"] == {"half_life_days": 3.0}
+    assert "half_life_days" in parameters_of(type(make("repeat", settings, 0)))
+
+
+def test_settings_of_models_there_are_not():
+    with pytest.raises(ConfigError) as caught:
+        check_models(RecommendSettings(models={"ials": {"factor": 7}, "nonsense": {}, "repeat": {"a": 1, "b": 2}}))
+    assert len(caught.value.problems) == 4
+    assert "recommend.models.ials.factor" in str(caught.value)
+    assert "nonsense" in str(caught.value)
