@@ -28,7 +28,7 @@ from serving.catalogue import Catalogue
 
 logger = logging.getLogger(__name__)
 
-KINDS = {"recommend": "chain", "churn": "churn", "lifecycle": "lifecycle", "lookalike": "lookalike"}  # job → kind of its bundle
+KINDS = {"recommend": "scenes", "churn": "churn", "lifecycle": "lifecycle", "lookalike": "lookalike"}  # job → kind of its bundle
 INDEX = "index.json"
 FORMAT = 1
 RESTORE = "restore the file from a backup, `qianmian models rollback`, or train again"
@@ -125,7 +125,8 @@ class Champions:
         if "recommend" in self.models:
             catalogue = self.models["recommend"].catalogue
             catalogue.warm()
-            self.models["recommend"].bundle.model.recommend(np.array([-1]), 1)
+            for scene in catalogue.scenes:
+                catalogue.model(scene).recommend(np.array([-1, 0][: 1 + bool(len(catalogue.user_index))]), 1)
         if "churn" in self.models and self.snapshot is not None:
             model = self.models["churn"].bundle.model
             for ask in (model.predict_proba, model.explain):

@@ -23,7 +23,7 @@ from qianmian.errors import DataError
 
 def _recommend(bundle: ModelBundle, frame: pd.DataFrame, params: Mapping[str, Any]) -> pd.DataFrame:
     users = index_of(bundle.user_ids, frame["one_id"].to_numpy(dtype=np.str_))
-    ranked = bundle.model.recommend(
+    ranked = bundle.model.scene(str(params.get("scene", "home"))).recommend(
         users, int(params.get("num_results", 10)), exclude_purchased=bool(params.get("exclude_purchased", False))
     )
     rows, places = np.nonzero(ranked.ids >= 0)
@@ -58,9 +58,12 @@ def _lookalike(bundle: ModelBundle, frame: pd.DataFrame, params: Mapping[str, An
 
 
 ANSWERS: dict[str, Callable[[ModelBundle, pd.DataFrame, Mapping[str, Any]], pd.DataFrame]] = {
-    "chain": _recommend, "churn": _churn, "lifecycle": _lifecycle, "lookalike": _lookalike,
+    "scenes": _recommend, "churn": _churn, "lifecycle": _lifecycle, "lookalike": _lookalike,
 }  # fmt: skip
-PARAMETERS: dict[str, dict[str, Any]] = {"chain": {"num_results": 10, "exclude_purchased": False}, "lookalike": {"size": 100}}
+PARAMETERS: dict[str, dict[str, Any]] = {
+    "scenes": {"num_results": 10, "scene": "home", "exclude_purchased": False},
+    "lookalike": {"size": 100},
+}
 
 
 def answer(bundle: ModelBundle, frame: pd.DataFrame, params: Mapping[str, Any] | None = None) -> pd.DataFrame:

@@ -21,6 +21,7 @@ from models.classify.churn import ChurnClassifier
 from models.classify.lifecycle import NextStageClassifier
 from models.expand.lookalike import LookalikeExpander
 from models.recommend.chain import FallbackChain
+from models.recommend.scenes import SceneModels
 from qianmian.schema import CHAMPION, PREVIOUS, REGISTERED_PREFIX
 from qianmian.workspace import Workspace
 
@@ -37,7 +38,8 @@ def fit_bundles(workspace: Workspace, as_of: datetime, *, min_item_customers: in
     builder = Builder(Lake(workspace))
     facts = {"data_digest": builder.lake.digest, "seed": 0, "horizon_days": horizon}
     train = training_set(builder, as_of, min_item_customers=min_item_customers)
-    chain = FallbackChain(STAGES).fit(train)
+    stages = {model.name: model for model in FallbackChain(STAGES).fit(train).models}
+    scenes = SceneModels(stages, {"home": list(stages), "discover": list(stages)})
     start = as_of - timedelta(days=horizon)
     before, now = builder.build(start).matrix(), builder.build(as_of).matrix()
     rows = now.rows_of(before.one_ids)
@@ -48,7 +50,7 @@ def fit_bundles(workspace: Workspace, as_of: datetime, *, min_item_customers: in
     lifecycle = NextStageClassifier(n_estimators=10).fit(before.values, today, then)
     expander = LookalikeExpander(factors=8, bags=3).fit(now.values, train.interactions.matrix()[train.user_rows(now.one_ids)])
     return {
-        "recommend": ModelBundle("chain", chain, as_of, user_ids=train.user_ids, item_ids=train.item_ids,
+        "recommend": ModelBundle("scenes", scenes, as_of, user_ids=train.user_ids, item_ids=train.item_ids,
                                  item_attributes=train.item_attributes, facts={**facts, "job": "recommend", "interactions": train.source}),
         "churn": ModelBundle("churn", churn, as_of, before.spec, facts={**facts, "job": "churn", "active_days": 2 * horizon}),
         "lifecycle": ModelBundle("lifecycle", lifecycle, as_of, before.spec, facts={**facts, "job": "lifecycle"}),

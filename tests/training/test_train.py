@@ -146,7 +146,7 @@ def test_pyfunc_answers_as_the_bundle_does(store, profiles, bundle_folder, job):
     frame = pd.DataFrame({"one_id": bundle.user_ids[:30]}) if job in ("recommend", "lookalike") else profiles.table.slice(0, 40).to_pandas()
     if job == "recommend":
         got = model.predict(frame[["one_id"]], params={"num_results": 4, "exclude_purchased": True})
-        ranked = bundle.model.recommend(np.arange(30), 4, exclude_purchased=True)
+        ranked = bundle.model.scene("home").recommend(np.arange(30), 4, exclude_purchased=True)
         assert got["item_id"].tolist() == bundle.item_ids[ranked.ids.ravel()].tolist()
         assert got["rank"].tolist() == [1, 2, 3, 4] * 30
         stranger = model.predict(pd.DataFrame({"one_id": ["nobody"]}))

@@ -77,7 +77,7 @@ def run(context: Context) -> Outcome:
         found = decide(task, settings, seed, learnt, after, fits, context.progress)
         if found is None:
             context.progress(
-                f"recommend: {task.name}: fewer than {MIN_EXAMPLES} examples, so nothing is measured and its simplest baseline ships"
+                f"recommend: {task.name}: nothing could be measured ({MIN_EXAMPLES} examples are needed), so its simplest baseline ships"
             )
         else:
             context.progress(f"recommend: {task.name}: {found.winner} is best of {len(found.values)} on {len(found.examples):,} examples")
@@ -88,12 +88,12 @@ def run(context: Context) -> Outcome:
     del decided, fits  # models of the measurement, as large as those that ship
     context.progress("recommend: fitting on everything before as_of")
     full = _shuffled(context, context.training_set(context.as_of, min_item_customers=settings.min_item_customers))
-    scenes, shipped = _fitted_scenes(winners, settings, seed, full)
+    scenes, shipped, left_out = _fitted_scenes(winners, settings, seed, full, context.progress)
     parameters = {name: model.get_params() for name, model in (scenes.models or {}).items()}
     config = {"models": parameters, "shipped": shipped, "validation_ndcg@10": {str(key): value for key, value in tried.items()}}
     bundle = ModelBundle(
         "scenes", scenes, context.as_of, full.user_features.spec if full.user_features else None, full.user_ids, full.item_ids, full.item_attributes,
-        config, context.facts("recommend", horizon_days=horizon, interactions=full.source),
+        config, context.facts("recommend", horizon_days=horizon, interactions=full.source, scenes_left_out=left_out),
     )  # fmt: skip
     rules = [Rule(f"ndcg@{K}:popular"), Rule(f"ndcg@{K}:own purchase counts", clearly=False)]
     flat = {f"{name}.{key}": str(value)[:250] for name, given in parameters.items() for key, value in given.items()}
@@ -104,7 +104,7 @@ def run(context: Context) -> Outcome:
 def decide(
     task: Task, settings: RecommendSettings, seed: int, train: TrainingSet, after: Interactions, fits: Fits, progress: Progress
 ) -> Decided | None:  # fmt: skip
-    """Fit a task's candidates and compare them on its examples; None where there are too few."""
+    """Fit a task's candidates and compare them on its examples; None where there are too few examples, or the data support no candidate."""
     examples = task.examples(train, after, seed)
     if len(examples) < MIN_EXAMPLES:
         return None
@@ -119,6 +119,8 @@ def decide(
         values[name] = ranking_metrics(ranked[name].ids, examples.truth, task.k)
         if task.extra is not None:
             values[name] = {**values[name], **task.extra(fitted[name], examples, after)}
+    if not values:
+        return None
     winner = max(values, key=lambda name: float(values[name][task.metric].mean()))
     return Decided(task, examples, fitted, winner, values, ranked)
 
@@ -181,27 +183,43 @@ def _chosen(
 
 
 def _fitted_scenes(
-    winners: Mapping[str, str], settings: RecommendSettings, seed: int, full: TrainingSet
-) -> tuple[SceneModels, dict[str, str]]:
-    """Refit what ships: the winner of every task (the simplest baseline of one that could not be measured), and what fills its scene's lists."""
-    fits, models, shipped = Fits(), dict[str, Recommender](), dict[str, str]()
+    winners: Mapping[str, str], settings: RecommendSettings, seed: int, full: TrainingSet, progress: Progress
+) -> tuple[SceneModels, dict[str, str], dict[str, str]]:
+    """Refit what ships: the winner of every task (the simplest baseline of one that could not be measured), and what fills its scene's lists.
+
+    Returns
+    -------
+    SceneModels
+    dict
+        Task → the candidate that ships.
+    dict
+        Scene → why it is left out.
+    """
+    fits, models, shipped, left_out = Fits(), dict[str, Recommender](), dict[str, str](), dict[str, str]()
 
     def fitted(name: str) -> str:
         """Key of the model that stands for a task, or of a model by its own name."""
         if name in TASKS:
             candidates = TASKS[name].candidates(settings, seed)
-            shipped[name] = winners.get(name, list(candidates)[-1])
-            model = fits.fit(candidates[shipped[name]], full)
+            chosen = winners.get(name, list(candidates)[-1])
+            model = fits.fit(candidates[chosen], full)
+            shipped[name] = chosen
         else:
             model = fits.fit(make(name, settings, seed), full)
         key = next((key for key, made in models.items() if made is model), name)
         models[key] = model
         return key
 
-    scenes = {
-        task.name: list(dict.fromkeys(fitted(name) for name in (task.name, *task.filled_by))) for task in TASKS.values() if task.is_scene
-    }
-    return SceneModels(models, scenes), shipped
+    scenes = {}
+    for task in TASKS.values():
+        if not task.is_scene:
+            continue
+        try:
+            scenes[task.name] = list(dict.fromkeys(fitted(name) for name in (task.name, *task.filled_by)))
+        except DataError as error:
+            left_out[task.name] = str(error)
+            progress(f"recommend: {task.name} is left out: {error}")
+    return SceneModels(models, scenes), shipped, left_out
 
 
 def _report(decided: Mapping[str, Decided], train: TrainingSet, period: str) -> tuple[EvalReport, dict[str, Any]]:
