@@ -23,7 +23,8 @@ import numpy as np
 import pandas as pd
 from scipy import sparse
 
-from training.metrics import CLASSIFICATION, mean_metric, paired_difference, ranking_metrics, statistic_metric
+from training.evaluation.metrics import ranking_metrics
+from training.metrics import CLASSIFICATION, mean_metric, paired_difference, statistic_metric
 
 K = 10
 MUST = {"recall@10": 0.413, "ndcg@10": 0.448, "auc": 0.83, "brier": 0.09}

@@ -6,17 +6,62 @@ from collections.abc import Callable, Mapping
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import sparse
 from sklearn.metrics import average_precision_score, brier_score_loss, log_loss, roc_auc_score
 
 from training.report import Metric
 
 DRAWS = 1000
+COUNT_CELLS = 2_000_000  # how often each user was drawn, held at a time: 16 MB
+NOTHING = Metric(float("nan"), float("nan"), float("nan"), 0)
 STATISTIC_DRAWS = 300  # of a statistic that costs a millisecond a draw
 Statistic = Callable[[NDArray[np.int64], NDArray[np.float64]], float]
 
 
-def mean_metric(values: NDArray[np.floating], seed: int = 0, draws: int = DRAWS) -> Metric:
+def resampled_means(values: NDArray[np.floating], seed: int = 0, draws: int | None = None) -> NDArray[np.float64]:
+    """The means of n users drawn with replacement, again and again: the same users for every column.
+
+    Parameters
+    ----------
+    values : ndarray, (n, c)
+        One row a user; NaN where a column has no value for a user, who is then left out of that column's mean.
+
+    Returns
+    -------
+    ndarray of float64, (draws, c)
+        NaN where a draw has nobody with a value. Differences of columns are the draws of paired differences.
+    """
+    rng = np.random.default_rng(seed)
+    n, columns = values.shape
+    draws = draws or DRAWS
+    known = np.isfinite(values)
+    gaps = np.flatnonzero(~known.all(axis=0))
+    stacked = np.hstack([np.where(known, values, 0.0), known[:, gaps].astype(np.float64)])
+    sums = np.empty((draws, stacked.shape[1]))
+    counts = np.empty((max(1, min(draws, COUNT_CELLS // max(n, 1))), n))
+    for start in range(0, draws, len(counts)):
+        some = counts[: draws - start]
+        for row in some:
+            row[:] = np.bincount(rng.integers(0, n, n, dtype=np.int32), minlength=n)
+        sums[start : start + len(some)] = some @ stacked
+    sizes = np.full((draws, columns), float(n))
+    sizes[:, gaps] = sums[:, columns:]
+    means = np.full((draws, columns), np.nan)
+    np.divide(sums[:, :columns], sizes, out=means, where=sizes > 0)
+    return means
+
+
+def mean_metrics(values: NDArray[np.floating], seed: int = 0, draws: int | None = None) -> list[Metric]:
+    """The mean of each column (n, c) with its bootstrap interval, all of the same draws; NaN is left out, as in `resampled_means`."""
+    known = np.isfinite(values)
+    sizes = known.sum(axis=0)
+    if not len(values):
+        return [NOTHING] * values.shape[1]
+    means = np.divide(np.where(known, values, 0.0).sum(axis=0), sizes, out=np.full(values.shape[1], np.nan), where=sizes > 0)
+    drawn = resampled_means(values, seed, draws)
+    return [interval(float(mean), column, int(size)) if size else NOTHING for mean, column, size in zip(means, drawn.T, sizes, strict=True)]
+
+
+def mean_metric(values: NDArray[np.floating], seed: int = 0, draws: int | None = None) -> Metric:
     """The mean of one value a user, with its bootstrap interval.
 
     Examples
@@ -24,13 +69,13 @@ def mean_metric(values: NDArray[np.floating], seed: int = 0, draws: int = DRAWS)
     >>> mean_metric(np.ones(50)).low
     1.0
     """
-    n = len(values)
-    if n == 0:
-        return Metric(float("nan"), float("nan"), float("nan"), 0)
-    rng = np.random.default_rng(seed)
-    means = np.array([values[rng.integers(0, n, n)].mean() for _ in range(draws)])
-    low, high = np.quantile(means, [0.025, 0.975])
-    return Metric(float(values.mean()), float(low), float(high), n)
+    return mean_metrics(np.asarray(values, dtype=np.float64)[:, None], seed, draws)[0]
+
+
+def interval(estimate: float, drawn: NDArray[np.float64], n: int) -> Metric:
+    """An estimate with the middle 95 % of its draws; NaN draws are left out."""
+    low, high = np.nanquantile(drawn, [0.025, 0.975])
+    return Metric(estimate, float(low), float(high), n)
 
 
 def statistic_metric(statistic: Statistic, y: NDArray[np.int64], p: NDArray[np.float64], seed: int = 0, draws: int | None = None) -> Metric:
@@ -91,40 +136,3 @@ CLASSIFICATION: Mapping[str, Statistic] = {
     "log_loss": lambda y, p: float(log_loss(y, np.clip(p, 1e-6, 1 - 1e-6), labels=[0, 1])),
     "ece": expected_calibration_error,
 }
-
-
-def ranking_metrics(ids: NDArray[np.int32], truth: sparse.csr_matrix, k: int) -> dict[str, NDArray[np.float64]]:
-    """Recall, NDCG and hit rate at k of each user.
-
-    Parameters
-    ----------
-    ids : ndarray of int32, (n, ≥ k)
-        Ranked item indices, −1 for none.
-    truth : csr_matrix, (n, n_items)
-        Non-zero where the user took the item; every row has at least one.
-
-    Returns
-    -------
-    dict of str to ndarray, each (n,)
-        Recall divides by min(k, taken); NDCG (Järvelin & Kekäläinen 2002, binary gains) by the ideal of that length.
-
-    Examples
-    --------
-    >>> got = ranking_metrics(np.array([[2, 0]], dtype=np.int32), sparse.csr_matrix([[1, 0, 0]]), 2)
-    >>> float(got["recall"][0]), round(float(got["ndcg"][0]), 4)
-    (1.0, 0.6309)
-    """
-    top = ids[:, :k].astype(np.int64)
-    n, n_items = truth.shape
-    taken = np.diff(truth.indptr)
-    owners = np.repeat(np.arange(n, dtype=np.int64), taken)
-    wanted = owners * n_items + truth.indices
-    keys = np.arange(n, dtype=np.int64)[:, None] * n_items + top
-    hits = np.isin(keys, wanted) & (top >= 0)
-    discounts = 1.0 / np.log2(np.arange(2, k + 2))
-    ideal = np.concatenate([[0.0], np.cumsum(discounts)])[np.minimum(taken, k)]
-    return {
-        "recall": hits.sum(axis=1) / np.minimum(taken, k),
-        "ndcg": (hits * discounts[: top.shape[1]]).sum(axis=1) / ideal,
-        "hit_rate": hits.any(axis=1).astype(np.float64),
-    }

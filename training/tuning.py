@@ -21,8 +21,8 @@ from qianmian.config import RecommendSettings
 from qianmian.errors import QianmianError
 from qianmian.workspace import Workspace, write_json
 from training import tracking
+from training.evaluation.metrics import ranking_metrics
 from training.jobs.base import Progress
-from training.metrics import ranking_metrics
 from training.tasks import TASKS
 from training.tasks.base import MIN_EXAMPLES, Examples, Task, make, parameters_of, with_parameters
 

@@ -6,17 +6,14 @@ import math
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
-from scipy import sparse
-from sklearn.metrics import ndcg_score
 
 from training.metrics import (
     CLASSIFICATION,
     expected_calibration_error,
     mean_metric,
+    mean_metrics,
     paired_difference,
-    ranking_metrics,
+    resampled_means,
     statistic_metric,
 )
 
@@ -56,37 +53,6 @@ def test_calibration_error_by_hand():
     assert expected_calibration_error(np.array([1, 0]), np.array([1.0, 0.0])) == 0.0
 
 
-@settings(deadline=None, max_examples=60)
-@given(st.integers(2, 12), st.integers(1, 15), st.integers(0, 10_000), st.integers(0, 5))
-def test_ranking_metrics_are_those_of_the_book(n_items, k, seed, padded):
-    rng = np.random.default_rng(seed)
-    n = 4
-    ids = np.array([rng.permutation(n_items) for _ in range(n)], dtype=np.int32)
-    ids[:, max(1, n_items - padded) :] = -1
-    taken = rng.random((n, n_items)) < 0.4
-    taken[np.arange(n), rng.integers(0, n_items, n)] = True
-    got = ranking_metrics(ids, sparse.csr_matrix(taken.astype(np.float32)), k)
-    for user in range(n):
-        listed = [item for item in ids[user, :k].tolist() if item >= 0]
-        hits = [item for item in listed if taken[user, item]]
-        assert got["recall"][user] == pytest.approx(len(hits) / min(k, taken[user].sum()))
-        assert got["hit_rate"][user] == float(bool(hits))
-        gains = sum(1 / math.log2(place + 2) for place, item in enumerate(listed) if taken[user, item])
-        ideal = sum(1 / math.log2(place + 2) for place in range(min(k, int(taken[user].sum()))))
-        assert got["ndcg"][user] == pytest.approx(gains / ideal)
-        if not padded:
-            scores = np.empty(n_items)
-            scores[ids[user]] = -np.arange(n_items)
-            assert got["ndcg"][user] == pytest.approx(ndcg_score([taken[user].astype(float)], [scores], k=k))
-
-
-def test_padding_is_not_the_last_item():
-    """An id of −1 must not be read as the item before the first of the next user."""
-    ids = np.array([[0, -1], [-1, -1]], dtype=np.int32)
-    truth = sparse.csr_matrix([[0, 1.0], [0, 1.0]])
-    assert ranking_metrics(ids, truth, 2)["recall"].tolist() == [0.0, 0.0]
-
-
 def test_the_mean_and_its_interval():
     values = np.random.default_rng(0).exponential(2.0, 400)
     metric = mean_metric(values)
@@ -100,6 +66,31 @@ def test_the_mean_and_its_interval():
     assert nothing.n == 0
     assert math.isnan(nothing.value)
     assert math.isnan(nothing.low)
+
+
+def test_columns_share_their_draws_and_missing_values_are_left_out():
+    rng = np.random.default_rng(4)
+    values = np.column_stack([rng.random(300), rng.exponential(size=300)])
+    values[:40, 1] = np.nan
+    drawn = resampled_means(values, seed=5, draws=200)
+    again = np.random.default_rng(5)
+    rows = again.integers(0, 300, 300)
+    np.testing.assert_allclose(drawn[0], [values[rows, 0].mean(), np.nanmean(values[rows, 1])])
+    first, second = mean_metrics(values, seed=5)
+    alone = mean_metric(values[:, 0], seed=5)
+    assert (first.value, first.low, first.high) == pytest.approx((alone.value, alone.low, alone.high), rel=1e-12)
+    assert (second.n, second.value) == (260, pytest.approx(np.nanmean(values[:, 1])))
+    assert second.low < second.value < second.high
+    nobody = mean_metrics(np.full((5, 1), np.nan))[0]
+    assert nobody.n == 0
+    assert math.isnan(nobody.value)
+
+
+def test_a_block_of_draws_is_as_good_as_one(monkeypatch):
+    values = np.random.default_rng(6).random((50, 2))
+    whole = resampled_means(values, draws=37)
+    monkeypatch.setattr("training.metrics.COUNT_CELLS", 500)
+    np.testing.assert_allclose(resampled_means(values, draws=37), whole, rtol=1e-12)
 
 
 def test_intervals_cover_the_truth_about_as_often_as_they_say():

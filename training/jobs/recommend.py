@@ -25,9 +25,10 @@ from models.recommend.scenes import SceneModels
 from qianmian.config import RecommendSettings
 from qianmian.errors import DataError
 from training import plots
+from training.evaluation.metrics import ranking_metrics
 from training.gate import Rule
 from training.jobs.base import Context, Job, Outcome, Progress
-from training.metrics import mean_metric, ranking_metrics
+from training.metrics import mean_metric
 from training.report import EvalReport, Metric
 from training.tasks import TASKS
 from training.tasks.base import MIN_EXAMPLES, Examples, Fits, Task, check_models, make, with_parameters
