@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import time
+from collections.abc import Sequence
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -24,7 +26,11 @@ if TYPE_CHECKING:
 
 JOB_OF = {"recommend": "recommend", "churn": "churn", "predictions": "lifecycle"}  # what is scored → whose champion scores it
 ENDINGS = (".parquet", ".csv")
-LIST_OPTIONS = ("--num-results", "--scene", "--exclude-purchased", "--candidates")
+LIST_OPTIONS = (
+    "--num-results", "--scene", "--exclude-purchased", "--candidates", "--filters", "--purchased", "--max-per", "--mmr", "--promotions",
+    "--exploration",
+)  # fmt: skip
+JSON_HELP = "JSON, or @FILE with it, as /v1/recommendations takes it"
 
 
 def score(
@@ -38,28 +44,60 @@ def score(
     scene: Annotated[
         str | None,
         typer.Option(
-            "--scene", metavar="home|discover", help="recommend: discover hides what was bought before. [default: home]", show_default=False
+            "--scene", metavar="home|replenish|discover|…", help="recommend: what the lists are for. [default: home]", show_default=False
         ),
     ] = None,
-    exclude_purchased: Annotated[
-        bool, typer.Option("--exclude-purchased", help="recommend: hide what was bought before, in any scene.")
-    ] = False,
+    exclude_purchased: Annotated[bool, typer.Option("--exclude-purchased", help="recommend: short for --purchased never.")] = False,
     candidates: Annotated[
         Path | None,
         typer.Option("--candidates", metavar="FILE", help="recommend: only these items; an id a line, or .csv/.parquet with item_id."),
+    ] = None,
+    filters: Annotated[
+        str | None, typer.Option("--filters", metavar="JSON|@FILE", help=f'recommend: {{"category": "GROCERY"}} or nested; {JSON_HELP}.')
+    ] = None,
+    purchased: Annotated[
+        str | None,
+        typer.Option("--purchased", metavar="any|only|never", help="recommend: items by whether the customer had them before."),
+    ] = None,
+    max_per: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--max-per", metavar="ATTRIBUTE=N", help="recommend: at most N items of one brand, category, category/2 …; may be repeated."
+        ),
+    ] = None,
+    mmr: Annotated[
+        float | None, typer.Option("--mmr", metavar="0..1", help="recommend: 1 only how good an item is, 0 only how unlike the others.")
+    ] = None,
+    promotions: Annotated[
+        str | None,
+        typer.Option("--promotions", metavar="JSON|@FILE", help=f"recommend: items that get a share of the places; {JSON_HELP}."),
+    ] = None,
+    exploration: Annotated[
+        str | None,
+        typer.Option("--exploration", metavar="JSON|@FILE", help=f'recommend: {{"share": 0.1, "pool": 50, "seed": 1}}; {JSON_HELP}.'),
     ] = None,
     workspace: WorkspaceOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Score every customer with the champion; without one, it is trained first."""
     moment = parse_as_of(as_of)
-    _check_options(what, [num_results is not None, scene is not None, exclude_purchased, candidates is not None])
+    asked = (num_results, scene, exclude_purchased or None, candidates, filters, purchased, max_per or None, mmr, promotions, exploration)
+    _check_options(what, [value is not None for value in asked])
     check_ending(out, ENDINGS)
     wanted = read_candidates(candidates) if candidates is not None else None
+    if exclude_purchased and purchased not in (None, "never"):
+        raise UsageError("--exclude-purchased is --purchased never", got=f"--purchased {purchased}", hint="leave one of them out")
+    diversity = {"max_per": read_limits(max_per or []), **({} if mmr is None else {"mmr": mmr})} if max_per or mmr is not None else None
+    chosen = {
+        "filters": read_json("--filters", filters), "purchased": "never" if exclude_purchased else purchased, "diversity": diversity,
+        "promotions": read_json("--promotions", promotions), "exploration": read_json("--exploration", exploration),
+    }  # fmt: skip
 
+    from serving.answers.listing import options_of
     from serving.batch import write
     from serving.champions import load_from_workspace
 
+    listed = options_of({name: value for name, value in chosen.items() if value is not None})
     output = Output(as_json)
     place = Workspace.locate(workspace).require()
     begun = time.perf_counter()
@@ -68,7 +106,7 @@ def score(
         ensure_profiles(output, place)
         output.step(f"scoring {what}")
         champions = load_from_workspace(place)
-        options = {"num_results": num_results, "scene": scene, "exclude_purchased": exclude_purchased or None, "candidates": wanted}
+        options = {"num_results": num_results, "scene": scene, "candidates": wanted, "options": listed}
         table = score_table(champions, place, what, moment, {key: value for key, value in options.items() if value is not None})
         output.step(f"writing {out}")
         write(table, out)
@@ -91,6 +129,48 @@ def _check_options(what: str, given: list[bool]) -> None:
         raise UsageError(
             f"`score {what}` does not take {', '.join(wrong)}", where="qianmian score", hint="leave it out, or score recommend"
         )
+
+
+def read_json(option: str, text: str | None) -> Any:
+    """The JSON an option gives, or the file behind its @; None for none.
+
+    Raises
+    ------
+    UsageError
+        It is no JSON, or there is no such file.
+    """
+    if text is None:
+        return None
+    try:
+        return json.loads(Path(text[1:]).read_text(encoding="utf-8") if text.startswith("@") else text)
+    except OSError as error:
+        raise UsageError("the file cannot be read", where=option, got=text[1:], hint="@FILE names a file with JSON in it") from error
+    except ValueError as error:
+        raise UsageError("not JSON", where=option, got=text[:100], hint=f"{error}; in a shell, put it into single quotes") from error
+
+
+def read_limits(texts: Sequence[str]) -> dict[str, int]:
+    """``category/2=3`` and such.
+
+    Raises
+    ------
+    UsageError
+        One is not ATTRIBUTE=N.
+
+    Examples
+    --------
+    >>> read_limits(["category/2=3", "brand=1"])
+    {'category/2': 3, 'brand': 1}
+    """
+    found = {}
+    for text in texts:
+        name, _, number = text.rpartition("=")
+        if not name or not number.isdecimal():
+            raise UsageError(
+                "a limit is ATTRIBUTE=N", where="--max-per", got=text, hint="such as --max-per brand=2 or --max-per category/2=3"
+            )
+        found[name] = int(number)
+    return found
 
 
 def read_candidates(path: Path) -> list[str]:
@@ -169,7 +249,9 @@ def score_table(champions: Champions, place: Workspace, what: str, moment: datet
     from serving.batch import score_churn, score_predictions, score_recommend
 
     if what == "recommend":
-        return score_recommend(champions, as_of=moment, **options)
+        # what was bought since the champion was fitted is read from the lake
+        other = moment is not None and moment != champions.need("recommend").bundle.as_of
+        return score_recommend(champions, as_of=moment, builder=Builder(Lake(place)) if other else None, **options)
     # profiles of another moment than the current ones are built for this file only; what is served stays
     other = moment is not None and moment != champions.customers.as_of
     builder = Builder(Lake(place)) if other else None

@@ -246,13 +246,15 @@ class ItemTable:
         return "text" if letter in "USO" else "number" if letter == "f" else "boolean"
 
     def warm(self) -> None:
-        """Make every lookup now, those of ids left out: few filters name one."""
+        """Make every lookup now."""
         for name in self._columns:
-            if name != ITEM_ID and self.kind(name) == "text":
+            if self.kind(name) == "text":
                 self.distinct(name)
 
     def distinct(self, name: str) -> tuple[NDArray[np.str_], NDArray[np.int64]]:
-        """The distinct values of a text attribute, sorted, and which of them each item has, (n_items,)."""
+        """The distinct values of a text attribute, and which of them each item has, (n_items,)."""
+        if name == ITEM_ID:  # each its own
+            return self._columns[name].astype(np.str_, copy=False), np.arange(self._n_items)
         if name not in self._texts:
             # a category has hundreds of values and a catalogue tens of thousands of items: match the values, not the items
             values, codes = np.unique(self._columns[name].astype(np.str_), return_inverse=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator
+from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -10,20 +11,29 @@ from typing import Any
 import numpy as np
 import orjson
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.csv as pa_csv
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from features.builder import Builder
-from features.dataset import index_of
+from features.dataset import Interactions, index_of, interaction_rows, interactions_of
 from features.snapshot import make_snapshot
+from models.controls import Arranged, Controls, arrange
+from models.ranked import Ranked
+from models.recommend.base import Query, Recommender, folded
 from qianmian.errors import DataError, UsageError
 from qianmian.workspace import atomic_path
 from serving.answers import churn, predictions
 from serving.answers.base import MAX_RESULTS
+from serving.answers.listing import ListOptions, allowed_by, controls_of, purchased_of
+from serving.answers.recommendations import PROMOTION
+from serving.catalogue import Mask, both
 from serving.champions import Champion, Champions
 from serving.scenes import SCENES
 
+SECONDS_PER_DAY = 86_400.0
+ONLY_CELLS = 4_000_000  # customers × items looked at together where each may be shown their own items only
 BLOCK = 8_192  # customers scored at a time: what is held beside the result does not grow with their number
 FORMATS = (".parquet", ".csv")
 IDENTITY = [("user_id", pa.string()), ("user_source", pa.string()), ("one_id", pa.string())]
@@ -33,13 +43,15 @@ CHURN = pa.schema([
     *IDENTITY, ("churn_probability", pa.float64()), ("risk_band", pa.string()), ("reasons", pa.list_(REASON)), ("no_score_reason", pa.string()), *MADE,
 ])  # fmt: skip
 RECOMMEND = pa.schema([
-    *IDENTITY, ("rank", pa.int32()), ("item_id", pa.string()), ("score", pa.float64()), ("source", pa.string()), *MADE,
+    *IDENTITY, ("rank", pa.int32()), ("item_id", pa.string()), ("score", pa.float64()), ("source", pa.string()),
 ])  # fmt: skip
+PROMOTED = pa.schema([("promotion", pa.string())])  # with promotions
+EXPLORED = pa.schema([("explored", pa.bool_()), ("propensity", pa.float64()), ("propensity_in_list", pa.float64())])  # with exploration
 
 
 def score_recommend(
-    champions: Champions, *, num_results: int = 10, scene: str = "home", exclude_purchased: bool = False,
-    candidates: Collection[str] | None = None, as_of: datetime | None = None,
+    champions: Champions, *, num_results: int = 10, scene: str = "home", candidates: Collection[str] | None = None,
+    options: ListOptions | None = None, as_of: datetime | None = None, builder: Builder | None = None,
 ) -> pa.Table:  # fmt: skip
     """A list for every customer known.
 
@@ -47,56 +59,160 @@ def score_recommend(
     ----------
     num_results : int
         1 to 500.
-    exclude_purchased : bool
-        Leave out what the customer had, whatever the scene says.
     candidates : collection of str, optional
         Only these items.
+    options : ListOptions, optional
+        Filters and controls, as `/v1/recommendations` takes them.
     as_of : datetime, optional
-        Must be the champion's: its histories end there.
+        Default: the champion's. What customers did between that and a later one is read with `builder` and folded in.
 
     Returns
     -------
     pyarrow.Table
-        user_id, user_source, one_id, rank, item_id, score, source, as_of, model_version; a row an item.
+        user_id, user_source, one_id, rank, item_id, score, source, as_of, model_version; a row an item. Before `as_of`: promotion where there
+        are promotions; explored, propensity, propensity_in_list with exploration.
 
     Raises
     ------
     DataError
-        Another `as_of`, or candidates none of which the model knows.
-    UsageError
-        `num_results` or `scene` that do not exist.
+        An earlier `as_of`, or candidates none of which the model knows.
+    UsageError or InvalidRequest
+        Something is asked that cannot be.
     """
     champion = champions.need("recommend")
     if not 1 <= num_results <= MAX_RESULTS:
         raise UsageError("that many results cannot be given", got=num_results, allowed=f"1..{MAX_RESULTS}", field="num_results")
-    hides = SCENES[scene].exclude_purchased or exclude_purchased
-    _check_recommend_moment(champion, as_of)
-    allowed = None
+    where, catalogue = SCENES[scene], champion.catalogue
+    if where.items == "must":
+        raise UsageError(f"lists of the scene {scene} go with items of a request", hint="ask /v1/similar-items or /v1/recommendations")
+    options = options or ListOptions()
+    model, shown = catalogue.model(scene), purchased_of(where, options.purchased)
+    at = champions
+    if as_of is not None and as_of != champion.bundle.as_of:
+        at = _at_moment(champions, champion, as_of, builder)
+    later = (as_of - champion.bundle.as_of).total_seconds() / SECONDS_PER_DAY if as_of is not None else 0.0
+    allowed = allowed_by(catalogue, options.filters)[1]
     if candidates is not None:
-        allowed = champion.catalogue.restricted(candidates)
-        if not allowed.any():
+        wanted = catalogue.restricted(candidates)
+        if not wanted.any():
             raise DataError(
-                "the model knows none of the candidates",
-                got=f"{len(candidates)} item ids",
-                hint="check that the file holds item ids, one a line",
-            )
-    customers = champions.customers
-    who = customers.table.select([name for name, _ in IDENTITY])
-    rows = index_of(champion.bundle.user_ids, np.asarray(customers.one_ids, dtype=np.str_))
-    item_ids = pa.array(champion.bundle.item_ids)
-    parts = []
-    for start in range(0, len(rows), BLOCK):
-        ranked = champion.bundle.model.recommend(rows[start : start + BLOCK], num_results, allowed=allowed, exclude_purchased=hides)
-        row, place = np.nonzero(ranked.ids >= 0)
-        names = pa.array(ranked.sources)
-        block = who.slice(start, BLOCK).take(pa.array(row))
+                "the model knows none of the candidates", got=f"{len(candidates)} item ids", hint="check that the file holds item ids, one a line"
+            )  # fmt: skip
+        allowed = both(allowed, wanted)
+    controls, exploration = controls_of(catalogue, options), options.exploration
+    chance = np.random.default_rng(exploration.seed or 0) if exploration is not None else None
+    people = _People(
+        model, index_of(champion.bundle.user_ids, np.asarray(at.customers.one_ids, dtype=np.str_)), allowed, shown,
+        _since(champion, at, as_of, builder) if later else None, later,
+    )  # fmt: skip
+    block = BLOCK if shown != "only" else max(1, ONLY_CELLS // max(len(catalogue.item_ids), 1))
+    schema = pa.schema([
+        *RECOMMEND, *(PROMOTED if options.promotions else ()), *(EXPLORED if chance is not None else ()), *(pa.field(*one) for one in MADE)
+    ])  # fmt: skip
+    who = at.customers.table.select([name for name, _ in IDENTITY])
+    item_ids, parts = pa.array(champion.bundle.item_ids), []
+    for start in range(0, who.num_rows, block):
+        lists = people.lists(np.arange(start, min(start + block, who.num_rows)), num_results, controls, chance)
+        row, place = np.nonzero(lists.ranked.ids >= 0)
         columns = [
-            *block.columns, pa.array(place.astype(np.int32) + 1), item_ids.take(pa.array(ranked.ids[row, place])),
-            pa.array(np.round(ranked.scores[row, place].astype(np.float64), 6)), names.take(pa.array(ranked.source[row, place])),
-            *_made(len(row), champion.bundle.as_of, champion),
+            *who.slice(start, block).take(pa.array(row)).columns, pa.array(place.astype(np.int32) + 1), item_ids.take(pa.array(lists.ranked.ids[row, place])),
+            pa.array(np.round(lists.ranked.scores[row, place].astype(np.float64), 6)), _sources(lists, row, place), *_extras(lists, row, place, controls),
+            *_made(len(row), champion.bundle.as_of if as_of is None else as_of, champion),
         ]  # fmt: skip
-        parts.append(pa.table(columns, schema=RECOMMEND))
-    return pa.concat_tables(parts) if parts else RECOMMEND.empty_table()
+        parts.append(pa.table(columns, schema=schema))
+    return pa.concat_tables(parts) if parts else schema.empty_table()
+
+
+@dataclass(frozen=True)
+class _People:
+    """Everybody, and what may be shown to them; blocks of them are ranked.
+
+    Attributes
+    ----------
+    users : ndarray of int64, (n,)
+        Rows of the model, −1 for one it does not know.
+    since : Interactions or None
+        What they did since the fit, rows as `users`.
+    """
+
+    model: Recommender
+    users: NDArray[np.int64]
+    allowed: Mask | None
+    purchased: str
+    since: Interactions | None
+    later_days: float
+
+    def lists(self, rows: NDArray[np.int64], k: int, controls: Controls, chance: np.random.Generator | None) -> Arranged:
+        """The lists of these customers."""
+        if not controls:
+            ranked = self._ask(rows, k, None)
+            nobody = np.full(ranked.ids.shape, -1, dtype=np.int64)
+            return Arranged(ranked, nobody, None, ranked.valid.astype(np.int64), ranked.valid.astype(np.int64))
+        draws = chance.random((len(rows), controls.draws)) if chance is not None else None
+        return arrange(lambda some, many, items: self._ask(rows[some], many, items), len(rows), k, controls, draws)
+
+    def _ask(self, rows: NDArray[np.int64], many: int, items: Mask | None) -> Ranked:
+        users, allowed, since = self.users[rows], both(self.allowed, items), None
+        if self.since is not None:
+            place = np.full(len(self.users), -1, dtype=np.int32)
+            place[rows] = np.arange(len(rows), dtype=np.int32)
+            since = self.since.where(place[self.since.users] >= 0)
+            since = replace(since, users=place[since.users], shape=(len(rows), since.shape[1]))
+        exclude = None
+        if self.purchased == "only":
+            had = folded(self.model.history_, Query(users, since=since), None)
+            columns = np.unique(had.indices)
+            anybody = np.zeros(self.model.n_items_, dtype=bool)
+            anybody[columns] = True
+            allowed = both(allowed, anybody)
+            row, column = np.nonzero(had[:, columns].toarray() == 0)
+            exclude = np.split(columns[column], np.cumsum(np.bincount(row, minlength=len(rows)))[:-1])
+        return self.model.recommend(
+            users,
+            many,
+            allowed=allowed,
+            exclude=exclude,
+            exclude_purchased=self.purchased == "never",
+            since=since,
+            later_days=self.later_days,
+        )
+
+
+def _since(champion: Champion, at: Champions, as_of: datetime | None, builder: Builder | None) -> Interactions | None:
+    """What the customers of the profiles did between the champion's moment and `as_of`."""
+    assert as_of is not None
+    if builder is None:
+        raise UsageError("what was bought since needs the data it stands in", got=f"--as-of {as_of:%Y-%m-%d}", field="as_of")
+    rows, source = interaction_rows(builder, as_of, champion.bundle.as_of)
+    learnt = champion.bundle.facts.get("interactions", "transactions")
+    if source != learnt:
+        raise DataError(
+            f"the recommender in production learnt from {learnt}, and the data now says who had what in {source}",
+            where=f"{champion.name} version {champion.version}", hint="run `qianmian train recommend` again",
+        )  # fmt: skip
+    users = pc.index_in(rows["one_id"], value_set=pa.array(at.customers.one_ids)).combine_chunks()
+    items = pc.index_in(rows["item_id"], value_set=pa.array(champion.bundle.item_ids)).combine_chunks()
+    found = interactions_of(rows, users, items, (len(at.customers.one_ids), len(champion.bundle.item_ids)))
+    return found if len(found.users) else None
+
+
+def _sources(lists: Arranged, row: NDArray[np.int64], place: NDArray[np.int64]) -> pa.Array:
+    """Where each item comes from."""
+    names = pa.array([*lists.ranked.sources, PROMOTION])
+    number = np.where(lists.promotion[row, place] >= 0, len(lists.ranked.sources), lists.ranked.source[row, place])
+    return names.take(pa.array(number))
+
+
+def _extras(lists: Arranged, row: NDArray[np.int64], place: NDArray[np.int64], controls: Controls) -> list[pa.Array]:
+    """The columns of the controls."""
+    found = []
+    if controls.promotions:
+        number = lists.promotion[row, place]
+        names = pa.array([promotion.name for promotion in controls.promotions])
+        found.append(names.take(pa.array(number, mask=number < 0)))
+    if lists.explored is not None:
+        found += [pa.array(values[row, place]) for values in (lists.explored.drawn, lists.explored.propensity, lists.explored.in_list)]
+    return found
 
 
 def score_churn(champions: Champions, *, as_of: datetime | None = None, builder: Builder | None = None, explain: bool = True) -> pa.Table:
@@ -178,17 +294,6 @@ def write(table: pa.Table, path: Path) -> Path:
 
 
 # ---- helpers ---------------------------------------------------------------------------------------------------------
-
-
-def _check_recommend_moment(champion: Champion, as_of: datetime | None) -> None:
-    fitted = champion.bundle.as_of
-    if as_of is None or as_of == fitted:
-        return
-    why = "has seen rows after that" if as_of < fitted else "does not know what was bought since"
-    raise DataError(
-        f"the recommender in production {why}", where=f"{champion.name} version {champion.version}", got=f"--as-of {as_of:%Y-%m-%d}",
-        allowed=f"{fitted:%Y-%m-%d}", hint=f"run `qianmian train recommend --as-of {as_of:%Y-%m-%d}` first",
-    )  # fmt: skip
 
 
 def _at_moment(champions: Champions, champion: Champion, as_of: datetime | None, builder: Builder | None) -> Champions:

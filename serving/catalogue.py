@@ -1,32 +1,29 @@
-"""`Catalogue`: the users and items of a recommender by the ids callers use, and filters over the items."""
+"""`Catalogue`: the users, items and scenes of a recommender by the names callers use, and what may be said of its items."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy import sparse
 
 from models.bundle import ModelBundle
-from models.recommend.hybrid import HybridRecommender
+from models.controls import Cap, PathSimilarity, Similarity, VectorSimilarity, item_vectors
+from models.filters import PATHS, ItemTable, conditions, parse
+from models.ranked import NOT_A_CANDIDATE, Ranked, top_k
+from models.recommend.base import Recommender
+from models.recommend.chain import FallbackChain
+from models.recommend.scenes import SceneModels
+from qianmian.errors import InvalidRequest, NotReady
 
-FROM_HISTORY = ("repeat", "ials", "hybrid")  # stages that answer a customer with a history from it
-Matcher = Callable[[str, str], bool]
-
-
-def is_path_below(value: str, wanted: str) -> bool:
-    """The category is the one wanted or lies below it.
-
-    Examples
-    --------
-    >>> is_path_below("GROCERY/SOUP", "GROCERY"), is_path_below("GROCERY 2", "GROCERY")
-    (True, False)
-    """
-    return value == wanted or value.startswith(wanted + "/")
-
-
-MATCHERS: dict[str, Matcher] = {"category": is_path_below, "brand": lambda value, wanted: value == wanted}  # filterable attributes
+FOR_EVERYBODY = ("popular", "popular_by_segment", "trending")  # sources that know nothing of what this customer did
+AVAILABLE = "available"
+SIMILAR = "similar"
+MAX_DEPTH = 20  # of a category path
+Mask = NDArray[np.bool_]
 
 
 class Catalogue:
@@ -35,12 +32,84 @@ class Catalogue:
     Parameters
     ----------
     bundle : ModelBundle
-        Of kind ``chain``.
+        Its model is `SceneModels`.
     """
 
     def __init__(self, bundle: ModelBundle) -> None:
         self.item_ids: list[str] = bundle.item_ids.tolist()
         self._bundle = bundle
+
+    # ---- scenes ------------------------------------------------------------------------------------------------------
+
+    @cached_property
+    def scenes(self) -> tuple[str, ...]:
+        """The scenes the recommender answers."""
+        trained: tuple[str, ...] = tuple(self._made.scenes or ())
+        return trained if SIMILAR in trained or self._similar is None else (*trained, SIMILAR)
+
+    def model(self, scene: str) -> Recommender:
+        """What answers a scene.
+
+        Raises
+        ------
+        InvalidRequest
+            It was not trained for it.
+        """
+        if scene in (self._made.scenes or ()):
+            return self._made.scene(scene)
+        if scene in self.scenes:
+            return self.similar
+        why = self._bundle.facts.get("scenes_left_out", {}).get(scene)
+        raise InvalidRequest(
+            "the recommender in production does not answer this scene" + (f": {why}" if why else ""), got=scene,
+            allowed=", ".join(self.scenes) or "none", field="scene", hint="run `qianmian train recommend`; it says why a scene is left out",
+        )  # fmt: skip
+
+    @property
+    def _made(self) -> SceneModels:
+        made: SceneModels = self._bundle.model
+        return made
+
+    @cached_property
+    def models(self) -> tuple[Recommender, ...]:
+        """Every model once, those that others are made of included."""
+        return tuple({id(model): model for model in parts(tuple((self._made.models or {}).values()))}.values())
+
+    @property
+    def similar(self) -> Recommender:
+        """What says which items are alike.
+
+        Raises
+        ------
+        NotReady
+            No model does.
+        """
+        if self._similar is None:
+            raise NotReady("the recommender in production knows no similar items", hint="run `qianmian train recommend`")
+        return self._similar
+
+    @cached_property
+    def _similar(self) -> Recommender | None:
+        named = [(self._made.models or {})[name] for name in (self._made.scenes or {}).get(SIMILAR, ())]
+        return next(
+            (model for model in parts([*named, *self.models]) if model.supports_similar and not isinstance(model, FallbackChain)), None
+        )
+
+    def like(self, columns: NDArray[np.int64], many: int, allowed: Mask | None) -> Ranked:
+        """The items most like any of the given ones, these left out; (1, many)."""
+        model, left = self.similar, np.ones(len(self.item_ids), dtype=bool) if allowed is None else allowed.copy()
+        left[columns] = False
+        if len(columns) == 1:
+            return model.similar_items(int(columns[0]), many, allowed=left)
+        scores = np.full((1, len(self.item_ids)), NOT_A_CANDIDATE, dtype=np.float32)
+        for column in columns.tolist():
+            found = model.similar_items(column, many, allowed=left)
+            own = found.ids[0, : int(found.valid[0])]
+            scores[0, own] = np.maximum(scores[0, own], found.scores[0, : len(own)])
+        ids, values = top_k(scores, many)
+        return Ranked.of(ids, values, np.zeros(ids.shape, dtype=np.int8), many, (model.name,))
+
+    # ---- users -------------------------------------------------------------------------------------------------------
 
     @cached_property
     def user_index(self) -> dict[str, int]:
@@ -48,49 +117,79 @@ class Catalogue:
         return {one_id: row for row, one_id in enumerate(self._bundle.user_ids.tolist())}
 
     @cached_property
-    def item_index(self) -> dict[str, int]:
-        """item_id → column of the model."""
-        return {item_id: column for column, item_id in enumerate(self.item_ids)}
+    def history(self) -> sparse.csr_matrix:
+        """Who had what, 0/1, (n_users, n_items)."""
+        return self.models[0].history_
 
     @cached_property
     def known_attributes(self) -> frozenset[str]:
         """``attribute=value`` of every customer trait a cold answer can be made of."""
-        return frozenset(self._hybrid.attribute_names_.tolist()) if self._hybrid is not None else frozenset()
-
-    @cached_property
-    def _hybrid(self) -> HybridRecommender | None:
-        return next((stage for stage in self._bundle.model.models if isinstance(stage, HybridRecommender)), None)
-
-    @cached_property
-    def _history_lengths(self) -> NDArray[np.int64]:
-        return np.asarray(np.diff(self._bundle.model.history_.indptr), dtype=np.int64)
-
-    @cached_property
-    def _coded(self) -> dict[str, tuple[list[str], NDArray[np.int64]]]:
-        # a category has hundreds of values and a catalogue tens of thousands of items: match the values, not the items
-        coded = {}
-        for name in MATCHERS:
-            values = self._bundle.item_attributes.get(name, np.full(len(self.item_ids), "", dtype=np.str_))
-            distinct, codes = np.unique(values, return_inverse=True)
-            coded[name] = (distinct.tolist(), codes.astype(np.int64))
-        return coded
-
-    def warm(self) -> None:
-        """Make every lookup now."""
-        for lookup in (self.user_index, self.item_index, self.known_attributes, self._history_lengths, self._coded):
-            len(lookup)
+        named = (getattr(model, "attribute_names_", None) for model in self.models)
+        return frozenset(str(name) for names in named if names is not None for name in names.tolist())
 
     def user_row(self, one_id: str | None) -> int:
         """Row of a customer, −1 for one the model has never seen."""
         return -1 if one_id is None else self.user_index.get(one_id, -1)
 
+    def had(self, row: int) -> NDArray[np.int32]:
+        """The items a customer had, sorted."""
+        found: NDArray[np.int32] = self.history.indices[slice(*self.history.indptr[row : row + 2])] if row >= 0 else np.empty(0, np.int32)
+        return found
+
     def has_history(self, row: int) -> bool:
         """The model knows something the customer did."""
-        return row >= 0 and bool(self._history_lengths[row])
+        return row >= 0 and bool(self.history.indptr[row + 1] > self.history.indptr[row])
 
-    def from_history(self, row: int, source: str) -> bool:
-        """That stage of the chain answers this customer from what they did, not from what they are."""
-        return source in FROM_HISTORY and self.has_history(row)
+    # ---- items -------------------------------------------------------------------------------------------------------
+
+    @cached_property
+    def item_index(self) -> dict[str, int]:
+        """item_id → column of the model."""
+        return {item_id: column for column, item_id in enumerate(self.item_ids)}
+
+    @cached_property
+    def items(self) -> ItemTable:
+        """What is known of the items."""
+        return ItemTable(self._bundle.item_attributes, self.item_ids)
+
+    @cached_property
+    def available(self) -> Mask | None:
+        """Which items can be had, (n_items,); None where all can. What nobody says counts as available."""
+        told = self._bundle.item_attributes.get(AVAILABLE)
+        if told is None or told.dtype.kind not in "biu" or (told != 0).all():
+            return None
+        return np.asarray(told != 0)
+
+    @cached_property
+    def similarity(self) -> Similarity:
+        """How alike items are: by the vectors of a model, else by their categories."""
+        found = next((vectors for vectors in map(item_vectors, self.models) if vectors is not None), None)
+        if found is not None:
+            return VectorSimilarity(found)
+        return PathSimilarity(self.levels)
+
+    @cached_property
+    def levels(self) -> NDArray[np.int64]:
+        """For each item the group of the first 1, 2, … levels of its category, −1 past its end, (n_items, depth ≥ 1)."""
+        if "category" not in self.items.names:
+            return np.full((len(self.item_ids), 1), -1, dtype=np.int64)
+        values, codes = self.items.distinct("category")
+        depths = np.asarray([value.count("/") + 1 for value in values.tolist()], dtype=np.int64)
+        deepest = min(int(depths.max(initial=1)), MAX_DEPTH)
+        columns = [np.where(depths[codes] >= depth, self.items.codes("category", depth), -1) for depth in range(1, deepest + 1)]
+        return np.column_stack(columns)
+
+    def category_of(self, column: int) -> list[str]:
+        """The levels of an item's category, broadest first; none where it is not known."""
+        told = self._bundle.item_attributes.get("category")
+        return [] if told is None or not told[column] else str(told[column]).split("/")
+
+    def warm(self) -> None:
+        """Make every lookup now."""
+        for lookup in (self.user_index, self.item_index, self.known_attributes, self.scenes):
+            len(lookup)
+        self.history, self.available  # noqa: B018 - cached properties
+        self.items.warm()
 
     def columns_of(self, item_ids: Iterable[str]) -> tuple[NDArray[np.int64], list[str]]:
         """Columns of the items the model knows, in order and once each, and the ids it does not know."""
@@ -104,18 +203,54 @@ class Catalogue:
                 known[column] = None
         return np.fromiter(known, dtype=np.int64, count=len(known)), list(unknown)
 
-    def allowed(self, filters: Mapping[str, Sequence[str]]) -> NDArray[np.bool_] | None:
-        """Which items pass every filter, (n_items,); None where there is no filter. An item passes one of the values listed."""
-        mask: NDArray[np.bool_] | None = None
-        for name, wanted in filters.items():
-            distinct, codes = self._coded[name]
-            matcher = MATCHERS[name]
-            passing = np.array([any(matcher(value, one) for one in wanted) for value in distinct], dtype=bool)
-            mask = passing[codes] if mask is None else mask & passing[codes]
-        return mask
+    def filtered(self, given: Any, where: str = "filters") -> tuple[Mask | None, bool]:
+        """Which items pass a filter (`models.filters`), (n_items,), None for all; and whether it asks for availability itself.
 
-    def restricted(self, item_ids: Iterable[str]) -> NDArray[np.bool_]:
+        Raises
+        ------
+        InvalidRequest
+            It is not a filter, or asks what the items cannot answer.
+        """
+        found = parse(given, where)
+        if found is None:
+            return None, False
+        self.items.check(found)
+        return self.items.mask(found), any(condition.attribute == AVAILABLE for condition in conditions(found))
+
+    def cap(self, name: str, most: int, where: str) -> Cap:
+        """At most so many items with one value of an attribute, or of one category of a depth (``category/2``).
+
+        Raises
+        ------
+        InvalidRequest
+            There is no such attribute, or its values make no groups.
+        """
+        groupable = [known for known in self.items.names if self.items.kind(known) != "number"]
+        attribute, _, depth = (name, "", "") if name in groupable else name.partition("/")
+        if attribute not in groupable:
+            raise InvalidRequest(f"{where}: no groups can be made by this", got=name, allowed=", ".join(groupable), field=where)
+        if not depth:
+            return Cap(name, self.items.codes(attribute), most)
+        if attribute not in PATHS or not depth.isascii() or not depth.isdigit() or not 1 <= int(depth) <= MAX_DEPTH:
+            raise InvalidRequest(
+                f"{where}: levels are of {', '.join(PATHS)}", got=name, allowed=f"{PATHS[0]}/1 to {PATHS[0]}/{MAX_DEPTH}", field=where
+            )  # fmt: skip
+        return Cap(name, self.items.codes(attribute, int(depth)), most)
+
+    def restricted(self, item_ids: Iterable[str]) -> Mask:
         """A mask of these items, (n_items,)."""
         mask = np.zeros(len(self.item_ids), dtype=bool)
         mask[self.columns_of(item_ids)[0]] = True
         return mask
+
+
+def parts(models: Sequence[Recommender]) -> Iterator[Recommender]:
+    """The models and, after each, those it is made of."""
+    for model in models:
+        yield model
+        yield from parts(tuple(getattr(model, "models", ())))
+
+
+def both(one: Mask | None, other: Mask | None) -> Mask | None:
+    """What passes both masks; None is all."""
+    return other if one is None else one if other is None else one & other

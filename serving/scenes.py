@@ -3,24 +3,42 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal
 
 from qianmian.registry import Registry
+
+Purchased = Literal["any", "only", "never"]
+EITHER: tuple[Purchased, ...] = ("any", "only", "never")
 
 
 @dataclass(frozen=True)
 class Scene:
     """Attributes
     ----------
-    exclude_purchased : bool
-        Items the customer had before are left out.
+    purchased : tuple of str
+        Which items, by whether the customer had them before, may be asked for: ``any``, ``only`` those, ``never`` those. The first is what
+        is shown unless something else is asked.
+    items : str
+        Whether the answer goes with items the request gives: ``none`` are taken, they ``may`` be given, or they ``must``.
     """
 
     name: str
     description: str
-    exclude_purchased: bool
+    purchased: tuple[Purchased, ...] = EITHER
+    items: Literal["none", "may", "must"] = "none"
+
+    @property
+    def exclude_purchased(self) -> bool:
+        """Items the customer had before are left out, unless something else is asked."""
+        return self.purchased[0] == "never"
 
 
 SCENES: Registry[Scene] = Registry("scene", {scene.name: scene for scene in (
-    Scene("home", "what this customer is likeliest to want now; what was bought before may come again", exclude_purchased=False),
-    Scene("discover", "only what this customer never had", exclude_purchased=True),
+    Scene("home", "what this customer is likeliest to want now; what was bought before may come again"),
+    Scene("replenish", "what was bought before and is about to be used up", ("any", "only")),
+    Scene("discover", "only what this customer never had", ("never",)),
+    Scene("complement", "what goes with the items given, else with the last order", items="may"),
+    Scene("upgrade", "a better or a larger one of what is bought, or of the items given", items="may"),
+    Scene("content", "what to read, watch or be told"),
+    Scene("similar", "what is like the items given", items="must"),
 )})  # fmt: skip

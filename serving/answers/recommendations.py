@@ -3,17 +3,24 @@
 from __future__ import annotations
 
 import uuid
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from datetime import datetime
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict, Field, field_validator
+from pydantic import BaseModel, Field, field_validator
 
+from models.controls import Arranged, Controls, arrange, quotas
 from models.ranked import Ranked
+from models.recommend.base import Recommender
+from qianmian.errors import InvalidRequest
 from serving.answers.base import (
     MAX_IDS,
     MAX_RESULTS,
     Answer,
+    Asked,
     Attributes,
     Endpoint,
     Identifier,
@@ -24,45 +31,40 @@ from serving.answers.base import (
     resolve_user,
     rounded,
 )  # fmt: skip
-from serving.answers.reasons import item_reasons
-from serving.catalogue import MATCHERS
+from serving.answers.listing import ListOptions, Part, allowed_by, controls_of, purchased_of, short_reason
+from serving.answers.reasons import Explainer
+from serving.answers.since import Event, Since, since_of
+from serving.catalogue import FOR_EVERYBODY, Catalogue, Mask, both
 from serving.champions import Champion, Champions
-from serving.scenes import SCENES
+from serving.scenes import SCENES, Scene
 
 JOB = "recommend"
-Values = Identifier | list[Identifier]
+PROMOTION = "promotion"  # the source of promoted items
+MAX_EVENTS = 1_000
 
 
-class Filters(BaseModel):
-    """Only items with one of these values; a category also lets through everything below it."""
-
-    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
-
-    category: Values | None = Field(None, description="a whole category path or the beginning of one: GROCERY or GROCERY/SOUP")
-    brand: Values | None = None
-
-    def as_lists(self) -> dict[str, list[str]]:
-        """The filters that are set, each as a list of values."""
-        given = {name: getattr(self, name) for name in MATCHERS}
-        return {name: [value] if isinstance(value, str) else list(value) for name, value in given.items() if value is not None}
-
-
-class Context(BaseModel):
+class Context(Part):
     """What the caller knows of the moment and of a customer the model does not know."""
-
-    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
 
     attributes: dict[Identifier, str] = Field(
         default_factory=dict, max_length=50, description='profile attributes of a customer without history: {"age_band": "25-34"}'
     )
+    items: list[Identifier] = Field(
+        default_factory=list, max_length=MAX_EVENTS, description="what the list should go with (complement, upgrade, similar): the basket, or an item"
+    )  # fmt: skip
+    events: list[Event] = Field(default_factory=list, max_length=MAX_EVENTS, description="what the customer did since the model's as_of")
+    now: str | None = Field(
+        None, max_length=40, description="the moment to answer for, ISO 8601; default the last event's, without events as_of"
+    )
 
 
-class RecommendationsRequest(UserRequest):
+class RecommendationsRequest(ListOptions, UserRequest):
     """What to show one customer."""
 
     num_results: NumResults = 10
-    scene: str = Field("home", description="home or discover", json_schema_extra={"enum": list(SCENES)})
-    filters: Filters = Field(default_factory=Filters)
+    scene: str = Field(
+        "home", description="; ".join(f"{one.name}: {one.description}" for one in SCENES.values()), json_schema_extra={"enum": list(SCENES)}
+    )
     exclude: list[Identifier] = Field(default_factory=list, max_length=MAX_IDS, description="items to leave out")
     context: Context = Field(default_factory=Context)
     explain: bool = Field(False, description="give a reason in words with each item")
@@ -79,10 +81,29 @@ class Item(BaseModel):
     """One item of a list."""
 
     item_id: str
-    score: float = Field(description="falls along the list; comparable within one list only")
+    score: float = Field(description="the model's; falls along the list unless diversity, promotions or exploration moved items")
     rank: int = Field(description="1 is best")
-    source: str = Field(description="the model of the fallback chain that put it there")
+    source: str = Field(description="the model that put it there, or promotion")
     reasons: list[str] | None = Field(None, description="only with explain")
+    promotion: str | None = Field(None, description="only for a promoted item: which promotion")
+    explored: bool | None = Field(None, description="only with exploration: it was drawn, not ranked there")
+    propensity: float | None = Field(None, description="only with exploration: probability of this item at this place")
+    propensity_in_list: float | None = Field(None, description="only with exploration: probability of this item anywhere in the list")
+
+
+class Placed(BaseModel):
+    """What became of a promotion."""
+
+    name: str
+    places: int = Field(description="its share of the places asked for")
+    filled: int = Field(description="places it could fill")
+
+
+class Ignored(BaseModel):
+    """An event that does not count."""
+
+    index: int
+    reason: str
 
 
 class RankedResponse(Response):
@@ -96,51 +117,225 @@ class RankedResponse(Response):
     fallback: str | None = Field(description="null when all is from the customer's own history, else the source that stood in")
     unknown: list[str] = Field(description="item ids of the request that the model does not know")
     unknown_attributes: list[str] = Field(description="context attributes the model has never seen, as name=value")
+    ignored_events: list[Ignored] | None = Field(None, description="only with events: those that do not count, and why")
 
 
 class RecommendationsResponse(RankedResponse):
     """The list."""
 
     short_reason: str | None = Field(description="why there are fewer items than asked for, else null")
+    promotions: list[Placed] | None = Field(None, description="only with promotions")
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A request understood: whom it is about, what may be shown, and what is done with the list.
+
+    Attributes
+    ----------
+    allowed : ndarray of bool, (n_items,), or None
+        What filters, availability and ``purchased: only`` let through.
+    excluded : ndarray of int
+        Columns left out.
+    given : ndarray of int
+        Columns of the items the list goes with.
+    steps : list of (str, mask or columns)
+        What each filter step does, for `short_reason`.
+    """
+
+    asked: Asked
+    champion: Champion
+    model: Recommender
+    scene: Scene
+    row: int
+    allowed: Mask | None
+    excluded: NDArray[np.int64]
+    hides_purchased: bool
+    given: NDArray[np.int64]
+    unknown: list[str]
+    since: Since | None
+    controls: Controls
+    steps: list[tuple[str, Mask | NDArray[np.integer[Any]] | None]]
+
+    @property
+    def catalogue(self) -> Catalogue:
+        return self.champion.catalogue
+
+    @property
+    def personal(self) -> bool:
+        """Something is known that is this customer's own."""
+        return bool(
+            self.catalogue.has_history(self.row) or len(self.given) or (self.since is not None and self.since.interactions is not None)
+        )
+
+    def ranked(self, many: int, attributes: Attributes, items: Mask | None = None) -> Ranked:
+        """The best items that may be shown, (1, many)."""
+        allowed, since = both(self.allowed, items), self.since
+        if self.scene.name == "similar":
+            return self.catalogue.like(self.given, many, allowed)
+        return self.model.recommend(
+            [self.row], many, allowed=allowed, exclude=[self.excluded], exclude_purchased=self.hides_purchased, attributes=[attributes or None],
+            since=since.interactions if since is not None else None, later_days=since.later_days if since is not None else 0.0,
+            items=[self.given] if len(self.given) else None,
+        )  # fmt: skip
+
+
+def plan(champions: Champions, request: RecommendationsRequest) -> Plan:
+    """Understand a request.
+
+    Raises
+    ------
+    InvalidRequest
+        Of several customers with that id none is meant; or the scene, a filter, a promotion or an event cannot be.
+    """
+    champion, asked, scene = champions.need(JOB), resolve_user(champions, request), SCENES[request.scene]
+    catalogue = champion.catalogue
+    model, row = catalogue.model(scene.name), catalogue.user_row(asked.one_id)
+    excluded, unknown = catalogue.columns_of(request.exclude)
+    since = since_asked(champion, request.context)
+    given = np.empty(0, dtype=np.int64)
+    if request.context.items or scene.items == "must":
+        given, unknown_items = items_asked(catalogue, scene, request.context.items)
+        unknown = list(dict.fromkeys([*unknown, *unknown_items]))
+        excluded = np.union1d(excluded, given)
+    if since is not None and since.unknown:
+        unknown = list(dict.fromkeys([*unknown, *since.unknown]))
+    passing, allowed = allowed_by(catalogue, request.filters)
+    steps: list[tuple[str, Mask | NDArray[np.integer[Any]] | None]] = [("filters leave", passing)]
+    if allowed is not passing:
+        steps.append(("those that can be had are", allowed))
+    steps.append(("exclude leaves", excluded))
+    purchased = purchased_of(scene, request.purchased)
+    if purchased != "any":
+        had = catalogue.had(row)
+        if since is not None and since.interactions is not None:
+            had = np.union1d(had, since.interactions.items)
+        if purchased == "never":
+            steps.append(("leaving out what the customer had leaves", had))
+        else:
+            only = np.zeros(len(catalogue.item_ids), dtype=bool)
+            only[had] = True
+            allowed = both(allowed, only)
+            steps.append(("what the customer had is", only))
+    if scene.name == "similar" and (len(excluded) or purchased == "never"):
+        allowed = np.ones(len(catalogue.item_ids), dtype=bool) if allowed is None else allowed.copy()
+        for _, columns in steps:
+            if columns is not None and columns.dtype != bool:
+                allowed[columns] = False
+    return Plan(
+        asked, champion, model, scene, row, allowed, excluded, purchased == "never", given, unknown, since,
+        controls_of(catalogue, request), steps,
+    )  # fmt: skip
+
+
+def since_asked(champion: Champion, context: Context) -> Since | None:
+    """What the context tells of the time after the fit; None where it tells nothing."""
+    if not context.events and context.now is None:
+        return None
+    learns_from = str(champion.bundle.facts.get("interactions", "transactions"))
+    return since_of(champion.catalogue, champion.bundle.as_of, learns_from, context.events, context.now)
+
+
+def items_asked(catalogue: Catalogue, scene: Scene, item_ids: Sequence[str]) -> tuple[NDArray[np.int64], list[str]]:
+    """Columns of the items a list goes with, and the ids the model does not know.
+
+    Raises
+    ------
+    InvalidRequest
+        The scene takes none, or needs one the model knows.
+    """
+    if item_ids and scene.items == "none":
+        goes = ", ".join(one.name for one in SCENES.values() if one.items != "none")
+        raise InvalidRequest(f"a list for {scene.name} goes with no items", field="context.items", allowed=f"with the scenes {goes}")
+    given, unknown = catalogue.columns_of(item_ids)
+    if scene.items == "must" and not len(given):
+        raise InvalidRequest(
+            f"the scene {scene.name} needs an item the model knows", got=", ".join(item_ids[:5]) or "none", field="context.items",
+            hint="name it in context.items",
+        )  # fmt: skip
+    return given, unknown
 
 
 def handle(champions: Champions, request: RecommendationsRequest, now: datetime) -> Answer:
     """The best items of one customer."""
-    champion = champions.need(JOB)
-    catalogue = champion.catalogue
-    asked = resolve_user(champions, request)
-    row = catalogue.user_row(asked.one_id)
-    filters = request.filters.as_lists()
-    allowed = catalogue.allowed(filters) if filters else None
-    excluded, unknown = catalogue.columns_of(request.exclude)
-    scene = SCENES[request.scene]
-    ranked = champion.bundle.model.recommend(
-        [row], request.num_results, allowed=allowed, exclude=[excluded], exclude_purchased=scene.exclude_purchased,
-        attributes=[request.context.attributes or None],
-    )  # fmt: skip
-    answer = list_answer(champion, ranked, row, request.explain)
-    short = int(ranked.valid[0]) < request.num_results
-    return {
-        "recommendation_id": uuid.uuid4().hex, **asked.identity, **answer, "unknown": unknown,
-        "unknown_attributes": unknown_attributes(champion, request.context.attributes),
-        "short_reason": short_reason(champion, row, allowed, excluded, scene.exclude_purchased) if short else None,
+    asked, recommendation_id = plan(champions, request), uuid.uuid4().hex
+    attributes, k, arranged = request.context.attributes, request.num_results, None
+    if asked.controls:
+        arranged = arrange(
+            lambda rows, many, items: asked.ranked(many, attributes, items), 1, k, asked.controls, draws(request, recommendation_id, asked.controls)
+        )  # fmt: skip
+    ranked = arranged.ranked if arranged is not None else asked.ranked(k, attributes)
+    answer = {
+        "recommendation_id": recommendation_id, **asked.asked.identity, **list_answer(asked, ranked, request.explain, arranged),
+        "unknown": asked.unknown, "unknown_attributes": unknown_attributes(asked.champion, attributes),
+        "short_reason": why_short(asked, ranked, arranged) if int(ranked.valid[0]) < k else None,
         **about_model(JOB)(champions, now),
     }  # fmt: skip
+    if arranged is not None and request.promotions:
+        wanted, got = quotas(asked.controls.promotions, k), arranged.promotion[0].tolist()
+        answer["promotions"] = [
+            {"name": one.name, "places": wanted[number], "filled": got.count(number)}
+            for number, one in enumerate(asked.controls.promotions)
+        ]
+    if request.context.events and asked.since is not None:
+        answer["ignored_events"] = asked.since.ignored
+    return answer
 
 
-def list_answer(champion: Champion, ranked: Ranked, row: int, explain: bool) -> Answer:
+def draws(request: RecommendationsRequest, recommendation_id: str, asked: Controls) -> NDArray[np.float64] | None:
+    """All the chance there is in a list: from the seed of the request, else from the id of the answer, so that it can be repeated."""
+    if request.exploration is None:
+        return None
+    seed = int(recommendation_id, 16) if request.exploration.seed is None else request.exploration.seed
+    return np.random.default_rng(seed).random((1, asked.draws))
+
+
+def list_answer(asked: Plan, ranked: Ranked, explain: bool, arranged: Arranged | None = None) -> Answer:
     """The first row of a ranking as `items` and `fallback`."""
     count = int(ranked.valid[0])
-    item_ids, sources = champion.catalogue.item_ids, ranked.sources
+    item_ids, sources, personal = asked.catalogue.item_ids, ranked.sources, asked.personal
     items: list[Answer] = []
+    fallback = None
+    explainer = explainer_of(asked) if explain else None
+    more = extras(asked, arranged) if arranged is not None else None
     entries = zip(ranked.ids[0, :count].tolist(), ranked.scores[0, :count].tolist(), ranked.source[0, :count].tolist(), strict=True)
-    for place, (column, score, source) in enumerate(entries):
-        item: Answer = {"item_id": item_ids[column], "score": rounded(score), "rank": place + 1, "source": sources[source]}
-        if explain:
-            item["reasons"] = item_reasons(champion, row, column, sources[source])
+    for place, (column, score, number) in enumerate(entries):
+        item: Answer = {"item_id": item_ids[column], "score": rounded(score), "rank": place + 1, "source": sources[number]}
+        if more is not None:
+            item.update(more(place))
+        if explainer is not None:
+            promoted, drawn = PROMOTION in item, bool(item.get("explored"))
+            item["reasons"] = explainer.reasons(column, sources[number], promoted=promoted, drawn=drawn)
+        if fallback is None and PROMOTION not in item and (not personal or sources[number] in FOR_EVERYBODY):
+            fallback = sources[number]
         items.append(item)
-    stood_in = (item["source"] for item in items if not champion.catalogue.from_history(row, item["source"]))
-    return {"items": items, "fallback": next(stood_in, None)}
+    return {"items": items, "fallback": fallback}
+
+
+def extras(asked: Plan, arranged: Arranged) -> Callable[[int], Answer]:
+    """What the controls say of the item at a place."""
+    promotion, explored = arranged.promotion[0].tolist(), arranged.explored
+
+    def of(place: int) -> Answer:
+        found: Answer = {}
+        if promotion[place] >= 0:
+            found = {"source": PROMOTION, PROMOTION: asked.controls.promotions[promotion[place]].name}
+        if explored is not None:
+            found["explored"] = bool(explored.drawn[0, place])
+            found["propensity"] = float(explored.propensity[0, place])
+            found["propensity_in_list"] = float(explored.in_list[0, place])
+        return found
+
+    return of
+
+
+def explainer_of(asked: Plan) -> Explainer:
+    """Who says why."""
+    since = asked.since
+    goes_with = int(asked.given[0]) if len(asked.given) == 1 and asked.scene.name == "complement" else None
+    if since is None:
+        return Explainer(asked.champion, asked.row, goes_with=goes_with)
+    return Explainer(asked.champion, asked.row, since.interactions, since.later_days, goes_with)
 
 
 def unknown_attributes(champion: Champion, attributes: Attributes) -> list[str]:
@@ -149,25 +344,17 @@ def unknown_attributes(champion: Champion, attributes: Attributes) -> list[str]:
     return [pair for pair in (f"{name}={value}" for name, value in attributes.items()) if pair not in known]
 
 
-def short_reason(
-    champion: Champion, row: int, allowed: NDArray[np.bool_] | None, excluded: NDArray[np.int64], exclude_purchased: bool
-) -> str:
-    """Why a list is shorter than asked: what each filter leaves, in the order they are applied."""
-    total = len(champion.catalogue.item_ids)
-    left = np.ones(total, dtype=bool) if allowed is None else allowed.copy()
-    told = [f"the model knows {total} items"]
-    if allowed is not None:
-        told.append(f"filters leave {int(left.sum())}")
-    if len(excluded):
-        left[excluded] = False
-        told.append(f"exclude leaves {int(left.sum())}")
-    if exclude_purchased and row >= 0:
-        left[champion.bundle.model.history_[row].indices] = False
-        told.append(f"leaving out what the customer had leaves {int(left.sum())}")
-    return ", ".join(told)
+def why_short(asked: Plan, ranked: Ranked, arranged: Arranged | None) -> str:
+    """What each step left, in the order they are applied."""
+    had, kept = int(ranked.valid[0]), int(ranked.valid[0])
+    if arranged is not None:
+        had, kept = int(arranged.candidates[0]), int(arranged.ranked.valid[0])
+    capped = [f"{cap.most} a {cap.name}" for cap in asked.controls.caps]
+    return short_reason(asked.catalogue, asked.steps, had, capped, kept)
 
 
 ENDPOINT = Endpoint(
     "/recommendations", "What to show one customer", RecommendationsRequest, RecommendationsResponse, handle, about_model(JOB),
-    check=resolve_user, heavy=lambda request: request.num_results > MAX_RESULTS // 2,
+    check=plan,
+    heavy=lambda request: request.num_results > MAX_RESULTS // 2 or bool(request.promotions or request.diversity or request.exploration),
 )  # fmt: skip

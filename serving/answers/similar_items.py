@@ -1,23 +1,32 @@
-"""`/v1/similar-items`: what goes with an item."""
+"""`/v1/similar-items`: what is like an item."""
 
 from __future__ import annotations
 
 import uuid
 from datetime import datetime
+from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
 from pydantic import Field
 
-from qianmian.errors import NotFound, NotReady
-from serving.answers.base import Answer, Endpoint, Identifier, NumResults, Request, Response, about_model, rounded
+from qianmian.errors import NotFound
+from serving.answers.base import MAX_IDS, Answer, Endpoint, Identifier, NumResults, Request, Response, about_model, rounded
+from serving.answers.listing import FILTERS, allowed_by, short_reason
 from serving.answers.recommendations import JOB, Item
-from serving.champions import Champion, Champions
+from serving.catalogue import Catalogue, Mask
+from serving.champions import Champions
+
+WHY = "had by the same kind of customers"
 
 
 class SimilarItemsRequest(Request):
-    """What goes with an item."""
+    """What is like an item."""
 
     item_id: Identifier
     num_results: NumResults = 10
+    filters: dict[str, Any] = Field(default_factory=dict, description=FILTERS)
+    exclude: list[Identifier] = Field(default_factory=list, max_length=MAX_IDS, description="items to leave out")
     explain: bool = Field(False, description="give a reason in words with each item")
 
 
@@ -27,6 +36,7 @@ class SimilarItemsResponse(Response):
     recommendation_id: str
     item_id: str
     items: list[Item]
+    unknown: list[str] = Field(description="item ids of exclude that the model does not know")
     short_reason: str | None = Field(description="why there are fewer items than asked for, else null")
 
 
@@ -38,50 +48,58 @@ def handle(champions: Champions, request: SimilarItemsRequest, now: datetime) ->
     NotFound
         The model does not know the item.
     """
-    champion = champions.need(JOB)
-    column = column_of(champions, request)
-    source = _source(champion)
-    ranked = champion.bundle.model.similar_items(column, request.num_results)
+    catalogue, k = champions.need(JOB).catalogue, request.num_results
+    column, passing, allowed = check(champions, request)
+    excluded, unknown = catalogue.columns_of(request.exclude)
+    if len(excluded):
+        allowed = np.ones(len(catalogue.item_ids), dtype=bool) if allowed is None else allowed.copy()
+        allowed[excluded] = False
+    ranked = catalogue.like(np.array([column]), k, allowed)
     count = int(ranked.valid[0])
-    item_ids = champion.catalogue.item_ids
     items: list[Answer] = [
-        {"item_id": item_ids[found], "score": rounded(score), "rank": place + 1, "source": source}
-        for place, (found, score) in enumerate(zip(ranked.ids[0, :count].tolist(), ranked.scores[0, :count].tolist(), strict=True))
+        {"item_id": catalogue.item_ids[found], "score": rounded(score), "rank": place + 1, "source": ranked.sources[source]}
+        for place, (found, score, source) in enumerate(
+            zip(ranked.ids[0, :count].tolist(), ranked.scores[0, :count].tolist(), ranked.source[0, :count].tolist(), strict=True)
+        )
     ]
     if request.explain:
         for item in items:
-            item["reasons"] = ["had by the same kind of customers"]
-    short = count < request.num_results
+            item["reasons"] = [WHY]
     return {
-        "recommendation_id": uuid.uuid4().hex, "item_id": request.item_id, "items": items,
-        "short_reason": f"the model can compare {count} other items" if short else None, **about_model(JOB)(champions, now),
+        "recommendation_id": uuid.uuid4().hex, "item_id": request.item_id, "items": items, "unknown": unknown,
+        "short_reason": why_short(catalogue, column, passing, allowed, count) if count < k else None, **about_model(JOB)(champions, now),
     }  # fmt: skip
 
 
-def column_of(champions: Champions, request: SimilarItemsRequest) -> int:
-    """Where the item stands in the model.
+def check(champions: Champions, request: SimilarItemsRequest) -> tuple[int, Mask | None, Mask | None]:
+    """Where the item stands in the model, what passes the filters, and what of that can be had.
 
     Raises
     ------
     NotFound
-        Nowhere.
+        The item stands nowhere.
+    InvalidRequest
+        A filter cannot be answered.
     """
-    column = champions.need(JOB).catalogue.item_index.get(request.item_id)
+    catalogue = champions.need(JOB).catalogue
+    column = catalogue.item_index.get(request.item_id)
     if column is None:
         raise NotFound(
             "the model does not know the item", field="item_id",
             hint="an item that too few customers had (recommend.min_item_customers) is not in the model",
         )  # fmt: skip
-    return column
+    catalogue.similar  # noqa: B018 - whether any model can say
+    return column, *allowed_by(catalogue, request.filters)
 
 
-def _source(champion: Champion) -> str:
-    stage = next((model.name for model in champion.bundle.model.models if model.supports_similar), None)
-    if stage is None:
-        raise NotReady("the recommender in production knows no similar items", hint="train one with an `ials` or `hybrid` stage")
-    return str(stage)
+def why_short(catalogue: Catalogue, column: int, passing: Mask | None, allowed: Mask | None, count: int) -> str:
+    """What each step left."""
+    itself: NDArray[np.int64] = np.array([column])
+    further = None if allowed is passing else allowed
+    steps = [("filters leave", passing), ("those that can be had and are not excluded are", further), ("beside the item itself", itself)]
+    return short_reason(catalogue, steps, count, (), count)
 
 
 ENDPOINT = Endpoint(
-    "/similar-items", "What goes with an item", SimilarItemsRequest, SimilarItemsResponse, handle, about_model(JOB), check=column_of
+    "/similar-items", "What is like an item", SimilarItemsRequest, SimilarItemsResponse, handle, about_model(JOB), check=check
 )

@@ -6,7 +6,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from cli.score import read_candidates
+from cli.score import read_candidates, read_json, read_limits
 from qianmian.errors import UsageError
 
 
@@ -20,6 +20,27 @@ from qianmian.errors import UsageError
         (["churn", "--out", "x.csv", "--scene", "home"], "does not take --scene"),
         (["churn", "--out", "x.csv", "--as-of", "x"], "YYYY-MM-DD"),
         (["recommend", "--out", "x.csv", "--candidates", "nowhere.txt"], "nowhere.txt"),
+        (["churn", "--out", "x.csv", "--filters", "{}"], "does not take --filters"),
+        (["churn", "--out", "x.csv", "--max-per", "brand=1", "--mmr", "0.5"], "does not take --max-per, --mmr"),
+        (["recommend", "--out", "x.csv", "--filters", "{category: x}"], "not JSON"),
+        (["recommend", "--out", "x.csv", "--filters", "@nowhere.json"], "nowhere.json"),
+        (["recommend", "--out", "x.csv", "--filters", "[]"], "filters"),
+        (["recommend", "--out", "x.csv", "--purchased", "sometimes"], "purchased"),
+        (["recommend", "--out", "x.csv", "--purchased", "only", "--exclude-purchased"], "--purchased only"),
+        (["recommend", "--out", "x.csv", "--max-per", "brand"], "ATTRIBUTE=N"),
+        (["recommend", "--out", "x.csv", "--max-per", "brand=0"], "diversity.max_per.brand"),
+        (["recommend", "--out", "x.csv", "--mmr", "2"], "diversity.mmr"),
+        (["recommend", "--out", "x.csv", "--exploration", '{"share": 1.5}'], "exploration.share"),
+        (
+            [
+                "recommend",
+                "--out",
+                "x.csv",
+                "--promotions",
+                '[{"name": "a", "filter": {}, "percent": 60}, {"name": "b", "filter": {}, "percent": 60}]',
+            ],
+            "120 percent",
+        ),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",
 )
@@ -56,3 +77,10 @@ def test_a_champion_that_is_missing_and_cannot_be_trained_is_exit_3(qianmian, fr
     assert done.code == 3
     assert "training it first" in done.err
     assert not (tmp_path / "churn.csv").exists()
+
+
+def test_json_of_an_option_or_of_a_file(tmp_path):
+    (tmp_path / "filter.json").write_text('{"brand": "阿"}', encoding="utf-8")
+    assert read_json("--filters", f"@{tmp_path / 'filter.json'}") == {"brand": "阿"} == read_json("--filters", '{"brand": "阿"}')
+    assert read_json("--filters", None) is None
+    assert read_limits(["a=b=2"]) == {"a=b": 2}, "an attribute may be called anything"

@@ -11,10 +11,12 @@ import pyarrow.parquet as pq
 import pytest
 
 from features.builder import Builder
+from features.dataset import interaction_rows
 from features.lake import Lake
-from qianmian.errors import DataError, UsageError
+from qianmian.errors import DataError, InvalidRequest, UsageError
 from serving import batch
 from serving.answers import ENDPOINTS
+from serving.answers.listing import options_of
 
 NOW = datetime(2024, 8, 3)
 AS_OF = datetime(2024, 8, 1)
@@ -63,23 +65,73 @@ def test_churn_and_predictions_equal_single_answers(champions, monkeypatch):
             assert two[name] == single[name]
 
 
-def test_candidates_and_exclude_purchased(champions):
+def test_candidates_and_purchased(champions):
     champion = champions.models["recommend"]
-    items = champion.catalogue.item_ids[5:15]
+    catalogue = champion.catalogue
+    items = catalogue.item_ids[5:15]
     table = batch.score_recommend(champions, num_results=20, candidates={*items, "ghost"})
     assert set(table["item_id"].to_pylist()) == set(items)
     assert table.num_rows == 10 * champions.customers.table.num_rows
-    fresh = batch.score_recommend(champions, num_results=5, exclude_purchased=True)
-    users = np.array([champion.catalogue.user_row(one_id) for one_id in fresh["one_id"].to_pylist()])
-    columns = np.array([champion.catalogue.item_index[item] for item in fresh["item_id"].to_pylist()])
-    assert np.asarray(champion.bundle.model.history_[users, columns]).sum() == 0
+    for purchased in ("never", "only"):
+        lists = batch.score_recommend(champions, num_results=5, options=options_of({"purchased": purchased}))
+        users = np.array([catalogue.user_row(one_id) for one_id in lists["one_id"].to_pylist()])
+        columns = np.array([catalogue.item_index[item] for item in lists["item_id"].to_pylist()])
+        had = np.asarray(catalogue.history[users, columns]).ravel()
+        assert (had == (purchased == "only")).all()
+        many = np.diff(catalogue.history.indptr)
+        lengths = np.minimum(5, many if purchased == "only" else catalogue.history.shape[1] - many)
+        assert len(lists) == sum(lengths[catalogue.user_row(one_id)] for one_id in champions.customers.one_ids)
     with pytest.raises(DataError, match="none of the candidates"):
         batch.score_recommend(champions, candidates={"ghost"})
     for number in (0, 501):
         with pytest.raises(UsageError, match=r"1\.\.500"):
             batch.score_recommend(champions, num_results=number)
-    with pytest.raises(UsageError, match="home, discover"):
+    with pytest.raises(UsageError, match="home, replenish, discover"):
         batch.score_recommend(champions, scene="moon")
+    with pytest.raises(UsageError, match="go with items"):
+        batch.score_recommend(champions, scene="similar")
+    with pytest.raises(InvalidRequest, match="never"):
+        batch.score_recommend(champions, scene="discover", options=options_of({"purchased": "only"}))
+
+
+CONTROLLED = {
+    "filters": {"or": [{"category": "grocery"}, {"not": {"attribute": "price", "op": ">", "value": 20}}]},
+    "purchased": "any",
+    "diversity": {"max_per": {"category/1": 3, "brand": 2}, "mmr": 0.6},
+    "promotions": [{"name": "house", "filter": {"category": "home"}, "percent": 20}],
+}
+
+
+def test_controls_equal_single_answers(champions, monkeypatch):
+    monkeypatch.setattr(batch, "BLOCK", 97)
+    table = batch.score_recommend(champions, num_results=8, options=options_of(CONTROLLED))
+    assert table.column_names[-3:] == ["promotion", "as_of", "model_version"]
+    rows: dict[str, list[dict]] = {}
+    for row in table.to_pylist():
+        rows.setdefault(row["user_id"], []).append(row)
+    assert any(row["promotion"] for row in table.to_pylist())
+    for user_id, listed in list(rows.items())[::23]:
+        single = answer(champions, "/recommendations", user_id=user_id, num_results=8, **CONTROLLED)["items"]
+        assert [item["item_id"] for item in single] == [row["item_id"] for row in listed]
+        assert [item["source"] for item in single] == [row["source"] for row in listed]
+        assert [item.get("promotion") for item in single] == [row["promotion"] for row in listed]
+
+
+def test_exploration_is_the_same_in_blocks_of_any_size_and_its_propensities_are_exact(champions, monkeypatch):
+    explored = options_of({"exploration": {"share": 0.25, "pool": 8, "seed": 5}})
+    table = batch.score_recommend(champions, num_results=6, options=explored)
+    assert table.column_names[-5:] == ["explored", "propensity", "propensity_in_list", "as_of", "model_version"]
+    monkeypatch.setattr(batch, "BLOCK", 31)
+    assert batch.score_recommend(champions, num_results=6, options=explored).equals(table)
+    people = champions.customers.table.num_rows
+    drawn = table.filter(table["explored"])
+    # of 6 places 1.5 are drawn: one, or with probability one half two; the pool follows those that are not
+    assert drawn.num_rows / people == pytest.approx(1.5, abs=0.1)
+    assert (np.asarray(table["propensity"]) > 0).all()
+    by_place = table.group_by("rank").aggregate([("explored", "mean")]).sort_by("rank")["explored_mean"].to_pylist()
+    assert by_place[0] == 0, "the best item stays first"
+    other = batch.score_recommend(champions, num_results=6, options=options_of({"exploration": {"share": 0.25, "pool": 8, "seed": 6}}))
+    assert other["item_id"].to_pylist() != table["item_id"].to_pylist()
 
 
 def test_no_row_at_or_after_as_of_is_read(champions, workspace):
@@ -87,17 +139,48 @@ def test_no_row_at_or_after_as_of_is_read(champions, workspace):
     builder = Builder(Lake(workspace))
     for score in (batch.score_recommend, batch.score_churn, batch.score_predictions):
         assert score(champions, as_of=AS_OF).num_rows
-        options = {} if score is batch.score_recommend else {"builder": builder}
         with pytest.raises(DataError, match="has seen rows after that") as found:
-            score(champions, as_of=before, **options)
+            score(champions, as_of=before, builder=builder)
         assert "qianmian train" in (found.value.hint or "")
-    with pytest.raises(DataError, match="does not know what was bought since"):
-        batch.score_recommend(champions, as_of=later)
+        with pytest.raises(UsageError):
+            score(champions, as_of=later)
     table = batch.score_churn(champions, as_of=later, builder=builder)
     assert set(table["as_of"].to_pylist()) == {later}
     assert table["churn_probability"].to_pylist() != batch.score_churn(champions)["churn_probability"].to_pylist()
-    with pytest.raises(UsageError):
-        batch.score_churn(champions, as_of=later)
+
+
+def test_a_later_as_of_folds_in_what_was_bought_since(champions, workspace, monkeypatch):
+    moment = AS_OF + timedelta(days=14)
+    builder = Builder(Lake(workspace))
+    monkeypatch.setattr(batch, "BLOCK", 97)
+    table = batch.score_recommend(champions, num_results=500, as_of=moment, builder=builder, options=options_of({"purchased": "only"}))
+    assert set(table["as_of"].to_pylist()) == {moment}
+    rows, _ = interaction_rows(builder, moment, AS_OF)
+    catalogue = champions.models["recommend"].catalogue
+    can_be_had = np.ones(len(catalogue.item_ids), bool) if catalogue.available is None else catalogue.available
+    known = [
+        (one, item)
+        for one, item in zip(*(rows[name].to_pylist() for name in ("one_id", "item_id")), strict=True)
+        if item in catalogue.item_index and can_be_had[catalogue.item_index[item]]
+    ]
+    assert known, "the shop sold something in those days"
+    shown = set(zip(table["one_id"].to_pylist(), table["item_id"].to_pylist(), strict=True))
+    assert set(known) <= shown
+    new = [(one, item) for one, item in known if catalogue.item_index[item] not in catalogue.had(catalogue.user_row(one))]
+    assert new, "and some of it to people who never had it"
+    # one answer to the same events is the same list
+    one_id = new[0][0]
+    user = dict(zip(champions.customers.one_ids, champions.customers.table["user_id"].to_pylist(), strict=True))[one_id]
+    events = [
+        {"item_id": row["item_id"], "ts": (moment - timedelta(days=row["age_days"])).isoformat(timespec="microseconds")}
+        for row in rows.to_pylist() if row["one_id"] == one_id
+    ]  # fmt: skip
+    single = answer(champions, "/recommendations", user_id=user, num_results=8, context={"events": events, "now": moment.isoformat()})
+    together = batch.score_recommend(champions, num_results=8, as_of=moment, builder=builder)
+    listed = [row["item_id"] for row in together.to_pylist() if row["one_id"] == one_id]
+    assert [item["item_id"] for item in single["items"]] == listed
+    stale = batch.score_recommend(champions, num_results=8)
+    assert together["item_id"].to_pylist() != stale["item_id"].to_pylist()
 
 
 def test_files(champions, tmp_path):

@@ -31,7 +31,10 @@ def good(route: str, answer) -> dict:
     status, body = answer
     assert status == 200, body
     ENDPOINTS[route].response.model_validate(body, strict=False)  # what /docs.json promises
-    assert set(body) == set(ENDPOINTS[route].response.model_fields), "the answer and its schema name the same fields"
+    fields = ENDPOINTS[route].response.model_fields
+    assert {name for name, field in fields.items() if field.is_required()} <= set(body) <= set(fields), (
+        "the answer and its schema name the same fields"
+    )
     assert body["as_of"] == "2024-08-01T00:00:00Z"
     assert body["stale"] is True
     assert set(body["model"]) == {"name", "version"}
@@ -192,7 +195,7 @@ def test_limits_are_said(serve, buyers):
     for number in ("10", 1.5, True, None):
         refused(serve("/v1/recommendations", {"user_id": buyers[0], "num_results": number}), 422, "invalid_request", "num_results")
     error = refused(serve("/v1/recommendations", {"user_id": buyers[0], "scene": "moon"}), 422, "invalid_request", "scene")
-    assert "home, discover" in error["message"]
+    assert "home, replenish, discover, complement, upgrade, content, similar" in error["message"]
     refused(serve("/v1/recommendations", {"user_id": buyers[0], "filters": {"colour": "red"}}), 422, "invalid_request", "filters.colour")
     refused(serve("/v1/recommendations", {"user_id": ""}), 422, "invalid_request", "user_id")
     refused(serve("/v1/churn", {"user_ids": []}), 422, "invalid_request", "user_ids")
