@@ -50,15 +50,13 @@ def resampled_means(values: NDArray[np.floating], seed: int = 0, draws: int | No
     return means
 
 
-def mean_metrics(values: NDArray[np.floating], seed: int = 0, draws: int | None = None) -> list[Metric]:
-    """The mean of each column (n, c) with its bootstrap interval, all of the same draws; NaN is left out, as in `resampled_means`."""
-    known = np.isfinite(values)
-    sizes = known.sum(axis=0)
-    if not len(values):
-        return [NOTHING] * values.shape[1]
-    means = np.divide(np.where(known, values, 0.0).sum(axis=0), sizes, out=np.full(values.shape[1], np.nan), where=sizes > 0)
-    drawn = resampled_means(values, seed, draws)
-    return [interval(float(mean), column, int(size)) if size else NOTHING for mean, column, size in zip(means, drawn.T, sizes, strict=True)]
+def mean_metrics(values: NDArray[np.floating], drawn: NDArray[np.float64]) -> list[Metric]:
+    """The mean of each column (n, c), NaN left out, with the interval of its draws (`resampled_means`)."""
+    made = []
+    for column, draws in zip(values.T, drawn.T, strict=True):
+        known = column[np.isfinite(column)]
+        made.append(interval(float(known.mean()), draws, len(known)) if len(known) else NOTHING)
+    return made
 
 
 def mean_metric(values: NDArray[np.floating], seed: int = 0, draws: int | None = None) -> Metric:
@@ -69,7 +67,8 @@ def mean_metric(values: NDArray[np.floating], seed: int = 0, draws: int | None =
     >>> mean_metric(np.ones(50)).low
     1.0
     """
-    return mean_metrics(np.asarray(values, dtype=np.float64)[:, None], seed, draws)[0]
+    column = np.asarray(values, dtype=np.float64)[:, None]
+    return mean_metrics(column, resampled_means(column, seed, draws))[0] if len(column) else NOTHING
 
 
 def interval(estimate: float, drawn: NDArray[np.float64], n: int) -> Metric:

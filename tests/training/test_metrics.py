@@ -76,12 +76,12 @@ def test_columns_share_their_draws_and_missing_values_are_left_out():
     again = np.random.default_rng(5)
     rows = again.integers(0, 300, 300)
     np.testing.assert_allclose(drawn[0], [values[rows, 0].mean(), np.nanmean(values[rows, 1])])
-    first, second = mean_metrics(values, seed=5)
+    first, second = mean_metrics(values, resampled_means(values, seed=5))
     alone = mean_metric(values[:, 0], seed=5)
     assert (first.value, first.low, first.high) == pytest.approx((alone.value, alone.low, alone.high), rel=1e-12)
     assert (second.n, second.value) == (260, pytest.approx(np.nanmean(values[:, 1])))
     assert second.low < second.value < second.high
-    nobody = mean_metrics(np.full((5, 1), np.nan))[0]
+    nobody = mean_metric(np.full(5, np.nan))
     assert nobody.n == 0
     assert math.isnan(nobody.value)
 

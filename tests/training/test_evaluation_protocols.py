@@ -1,0 +1,221 @@
+"""No protocol lets an answer into what is learnt from; every one asks whom it says it asks."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from features.dataset import TrainingSet
+from models.recommend.popular import PopularRecommender
+from models.recommend.repeat import RepeatPurchaseRecommender
+from qianmian.errors import DataError, UsageError
+from training.evaluation.protocols import (
+    by_popularity,
+    cold_items,
+    cold_users,
+    held_out_pairs,
+    last_basket_split,
+    lightgcn_split,
+    time_split,
+    user_folds,
+)
+
+QUICK = settings(deadline=None, max_examples=40)
+
+
+def purchases(seed, n_users=12, n_items=9, m=150):
+    """Orders of 1 to 4 lines at whole and broken days; every order of a customer has its own moment."""
+    rng = np.random.default_rng(seed)
+    users, items = rng.integers(0, n_users, m), (rng.random(m) ** 2 * n_items).astype(int)
+    orders = rng.integers(0, 5, m)  # a number is a customer's own, a larger one is later
+    ages = (6 - orders) * 10 + users * 0.25
+    return TrainingSet.of_pairs(users, items, n_users=n_users, n_items=n_items, age_days=ages, orders=orders)
+
+
+def lines(data, which=None):
+    """Every line as (user, item of the data that was split, age)."""
+    rows = data.interactions
+    items = rows.items if which is None else which[rows.items]
+    return list(zip(rows.users.tolist(), items.tolist(), rows.age_days.tolist(), strict=True))
+
+
+def pairs(split, users=None):
+    rows, columns = split.truth.nonzero()
+    return {(int(user), int(item)) for user, item in zip(split.users[rows], split.items[columns], strict=True)}
+
+
+# ---- time ------------------------------------------------------------------------------------------------------------
+
+
+@QUICK
+@given(st.integers(0, 10_000), st.sampled_from([5.0, 10.0, 12.75, 20.0]), st.sampled_from([0.0, 10.0]), st.integers(1, 4))
+def test_no_row_at_or_after_the_cut_is_learnt_from(seed, horizon, ends, least):
+    data = purchases(seed)
+    cut = horizon + ends
+    before = [(user, item, age) for user, item, age in lines(data) if age > cut]
+    window = {(user, item) for user, item, age in lines(data) if ends < age <= cut}
+    enough = {item for item in range(9) if len({user for user, i, _ in before if i == item}) >= least}
+    history = {user for user, item, _ in before if item in enough}
+    right = {(user, item) for user, item in window if item in enough and user in history}
+    if not right:
+        with pytest.raises(DataError):
+            time_split(data, horizon, ends_days=ends, min_item_customers=least)
+        return
+    split = time_split(data, horizon, ends_days=ends, min_item_customers=least)
+    assert sorted(lines(split.train, split.items)) == sorted((user, item, age - cut) for user, item, age in before if item in enough)
+    assert (split.train.interactions.age_days > 0).all()
+    assert pairs(split) == right
+    assert set(split.items.tolist()) == enough
+    assert split.train.user_features is None
+
+
+def test_ties_are_not_broken_by_what_came_after_the_cut():
+    # item 1 is the favourite of the test window, item 0 was before it
+    data = TrainingSet.of_pairs(
+        [0, 1, 2, 2, 0, 1, 2], [0, 0, 0, 1, 1, 1, 1], n_users=3, n_items=2, age_days=[40.0, 40.0, 40.0, 40.0, 1.0, 1.0, 1.0]
+    )
+    split = time_split(data.with_interactions(data.interactions), 28)
+    assert split.items.tolist() == [0, 1]
+    turned = TrainingSet.of_pairs(
+        data.interactions.users, 1 - data.interactions.items, n_users=3, n_items=2, age_days=data.interactions.age_days
+    )
+    assert time_split(turned, 28).items.tolist() == [1, 0]
+    assert time_split(turned, 28).train.item_customers.tolist() == [3, 1]
+
+
+def test_attributes_follow_their_items():
+    data = purchases(3)
+    data.item_attributes["category"] = np.array([f"c{item}" for item in range(9)])
+    train, items = by_popularity(data, 5)
+    assert train.item_attributes["category"].tolist() == [f"c{item}" for item in items]
+    assert train.item_ids.tolist() == items.astype(str).tolist()
+    assert (np.diff(train.item_customers) <= 0).all()
+    rows = train.interactions
+    assert (np.diff(rows.users.astype(np.int64) * train.n_items + rows.items) >= 0).all(), "a training set is sorted"
+
+
+def test_a_time_split_needs_time_and_a_window():
+    untimed = TrainingSet.of_pairs([0, 0], [0, 0], n_users=1, n_items=1)
+    with pytest.raises(DataError, match="no time"):
+        time_split(untimed, 28)
+    with pytest.raises(UsageError):
+        time_split(purchases(0), 0)
+    with pytest.raises(DataError, match="nobody"):
+        time_split(TrainingSet.of_pairs([0, 1], [0, 0], n_users=2, n_items=1, age_days=[40.0, 1.0]), 28)
+
+
+# ---- baskets ---------------------------------------------------------------------------------------------------------
+
+
+@QUICK
+@given(st.integers(0, 10_000), st.integers(0, 2))
+def test_the_last_basket_is_never_in_train(seed, earlier):
+    data = purchases(seed)
+    rows, split = data.interactions, last_basket_split(data, earlier=earlier)
+    wanted_train, right = [], set()
+    for user in range(data.n_users):
+        mine = [(int(o), int(i)) for u, o, i in zip(rows.users, rows.orders, rows.items, strict=True) if u == user]
+        baskets = sorted({order for order, _ in mine})
+        asked = baskets[-1 - earlier] if len(baskets) > earlier else None
+        older = [(user, order, item) for order, item in mine if asked is not None and order < asked]
+        wanted_train += older
+        if older:
+            right |= {(user, item) for order, item in mine if order == asked}
+    train = split.train.interactions
+    assert sorted(zip(train.users.tolist(), train.orders.tolist(), train.items.tolist(), strict=True)) == sorted(wanted_train)
+    assert pairs(split) == right
+
+
+def test_baskets_must_be_known():
+    with pytest.raises(DataError, match="basket"):
+        last_basket_split(TrainingSet.of_pairs([0, 0], [0, 1], n_users=1, n_items=2))
+
+
+# ---- pairs -----------------------------------------------------------------------------------------------------------
+
+
+def test_the_lightgcn_split_masks_what_was_trained_on():
+    split = lightgcn_split((np.array([0, 0, 1]), np.array([0, 1, 1])), (np.array([0, 2]), np.array([2, 1])), n_items=4)
+    assert (split.train.n_users, split.train.n_items) == (3, 4)
+    assert pairs(split) == {(0, 2), (2, 1)}
+    answer = split.ask(PopularRecommender().fit(split.train), 4)
+    assert {0, 1}.isdisjoint(answer.ids[0].tolist())
+    assert answer.ids[1, 0] == 1, "who has no train row sees everything"
+    assert split.history().toarray().tolist() == [[1, 1, 0, 0], [0, 0, 0, 0]]
+
+
+@QUICK
+@given(st.integers(0, 10_000), st.floats(0.05, 0.9))
+def test_held_out_pairs_leave_everybody_something(seed, share):
+    data = purchases(seed)
+    every = {(user, item) for user, item, _ in lines(data)}
+    split = held_out_pairs(data, share=share, seed=seed)
+    kept, held = {(user, item) for user, item, _ in lines(split.train)}, pairs(split)
+    assert kept & held == set()
+    assert kept | held == every
+    for user in range(data.n_users):
+        n = sum(1 for of, _ in every if of == user)
+        out = sum(1 for of, _ in held if of == user)
+        assert out == (min(max(round(share * n), 1), n - 1) if n > 1 else 0)
+    assert pairs(held_out_pairs(data, share=share, seed=seed)) == held
+
+
+# ---- customers -------------------------------------------------------------------------------------------------------
+
+
+@QUICK
+@given(st.integers(0, 10_000), st.integers(2, 4))
+def test_folds_partition_the_customers_and_keep_them_out(seed, folds):
+    data = purchases(seed)
+    every = {(user, item) for user, item, _ in lines(data)}
+    several = {user for user, _ in every if sum(1 for of, _ in every if of == user) > 1}
+    asked = []
+    for split in user_folds(data, folds=folds, seed=seed):
+        assert set(split.users.tolist()).isdisjoint(split.train.interactions.users.tolist())
+        told = {(int(split.users[row]), int(item)) for row, item in zip(split.since.users, split.since.items, strict=True)}
+        right = pairs(split)
+        assert told & right == set()
+        assert told | right == {(user, item) for user, item in every if user in set(split.users.tolist())}
+        assert (np.diff(split.since.matrix().indptr) > 0).all(), "everybody tells something"
+        assert split.since.shape == (len(split), data.n_items)
+        asked += split.users.tolist()
+    assert sorted(asked) == sorted(several)
+
+
+def test_a_fold_is_answered_from_what_was_told():
+    data = purchases(5)
+    split = next(user_folds(data, folds=3))
+    answer = split.ask(RepeatPurchaseRecommender().fit(split.train), 9)
+    had = split.history().toarray() > 0
+    assert not any(had[row, item] for row, ids in enumerate(answer.ids) for item in ids if item >= 0), "what was told is not asked again"
+    with pytest.raises(UsageError):
+        next(user_folds(data, folds=1))
+
+
+def test_a_cold_customer_has_no_history_anywhere():
+    data = purchases(7)
+    split = time_split(data, 35)
+    attributes = [{"age_band": "25-34"} if user % 2 else None for user in range(data.n_users)]
+    hidden = cold_users(split, share=0.5, attributes=attributes)
+    assert len(hidden) == int(0.5 * (split.users % 2).sum())
+    assert (hidden.users % 2 == 1).all()
+    assert set(hidden.users.tolist()).isdisjoint(hidden.train.interactions.users.tolist())
+    assert hidden.history().nnz == 0
+    assert hidden.attributes == [{"age_band": "25-34"}] * len(hidden)
+    assert pairs(hidden) == {pair for pair in pairs(split) if pair[0] in hidden.users}
+    assert hidden.ask(PopularRecommender().fit(hidden.train), 3).valid.tolist() == [3] * len(hidden)
+    with pytest.raises(DataError):
+        cold_users(split, attributes=[None] * data.n_users)
+
+
+def test_cold_items_are_those_nobody_had():
+    users, items, ages = [0, 0, 1, 0, 1, 2], [0, 1, 1, 2, 3, 2], [40.0, 40.0, 40.0, 3.0, 3.0, 3.0]
+    data = TrainingSet.of_pairs(users, items, n_users=3, n_items=4, age_days=ages)
+    split = cold_items(data, 28)
+    assert split.items.tolist() == [1, 0, 2, 3], "known ones by popularity, the unseen as given"
+    assert split.allowed.tolist() == [False, False, True, True]
+    assert pairs(split) == {(0, 2), (1, 3)}, "who has no history is not asked"
+    assert not split.allowed[split.train.interactions.items].any()
+    assert set(split.ask(PopularRecommender().fit(split.train), 4).ids.ravel().tolist()) <= {2, 3, -1}

@@ -1,0 +1,191 @@
+"""Several models' lists for the same customers, measured alike: one table for `train recommend`'s report and for the benchmarks."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import sparse
+
+from models.ranked import Ranked
+from qianmian.errors import UsageError
+from training.evaluation import metrics
+from training.metrics import interval, mean_metrics, resampled_means
+from training.report import Metric, Metrics
+
+Lists = Ranked | NDArray[np.integer[Any]]
+DIFFERENCES = ("recall", "ndcg")
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """What `evaluate` found; metrics are named ``recall@10``.
+
+    Attributes
+    ----------
+    models : mapping of str to metrics
+    differences : metrics
+        Paired: ``ndcg@10:baseline`` is the reference's minus that model's.
+    slices : mapping of str to mapping of str to metrics
+        Slice → model → metrics.
+    values : mapping of str to mapping of str to ndarray, each (n,)
+        Model → metric → value of each customer, NaN where it has none.
+    """
+
+    models: Mapping[str, Metrics]
+    differences: Metrics
+    slices: Mapping[str, Mapping[str, Metrics]]
+    values: Mapping[str, Mapping[str, NDArray[np.float64]]] = field(repr=False)
+
+    def as_dict(self) -> dict[str, dict[str, dict[str, float | int]]]:
+        """Model → metric → {value, low, high, n}, for JSON; a metric nobody has is left out."""
+        return {
+            name: {metric: dict(found.__dict__) for metric, found in measured.items() if found.n} for name, measured in self.models.items()
+        }
+
+    def table(self, names: Sequence[str]) -> str:
+        """Plain text, a model a line.
+
+        Examples
+        --------
+        >>> found = evaluate({"all right": np.array([[0]] * 40)}, sparse.csr_matrix(np.ones((40, 1))), 1)
+        >>> print(found.table(["recall@1"]))
+                   recall@1
+        all right  1.0000 [1.0000, 1.0000]
+        """
+        rows = [["", *names], *([name, *(str(found[metric]) for metric in names)] for name, found in self.models.items())]
+        widths = [max(len(row[column]) for row in rows) for column in range(len(names) + 1)]
+        return "\n".join("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows)
+
+
+def evaluate(
+    models: Mapping[str, Lists], truth: sparse.csr_matrix, k: int, *,
+    names: Sequence[str] = metrics.STANDARD,
+    history: sparse.csr_matrix | None = None,
+    item_customers: NDArray[Any] | None = None,
+    n_customers: int | None = None,
+    categories: NDArray[np.str_] | NDArray[np.int64] | None = None,
+    slices: Mapping[str, NDArray[np.bool_]] | None = None,
+    reference: str | None = None,
+    differences: Sequence[str] = DIFFERENCES,
+    seed: int = 0,
+    draws: int | None = None,
+) -> Comparison:  # fmt: skip
+    """Measure models' lists for the same customers, with bootstrap intervals of the same draws.
+
+    Parameters
+    ----------
+    models : mapping of str to Ranked, or ndarray of int (n, ≥ k)
+        −1 past the end of a list.
+    truth : csr_matrix, (n, n_items)
+        Non-zero where the customer took the item.
+    names : sequence of str
+        Of `ranking_metrics`.
+    history : csr_matrix, (n, n_items), optional
+        What each had before: adds the repeat and the explore part (`repeat_and_explore`).
+    item_customers : ndarray of int, (n_items,), optional
+        Distinct customers an item, before the cut: adds ``novelty`` (`inverse_user_frequency`), ``popularity`` and ``popularity_lift``
+        (mean popularity of the lists ÷ that of what was taken, − 1).
+    n_customers : int, optional
+        Distinct customers of anything, before the cut; without it, the customers of the most popular item.
+    categories : ndarray, (n_items,) of str or (n_items, a) of int codes, optional
+        Adds ``diversity``; text is split at ``/`` into levels.
+    slices : mapping of str to ndarray of bool, each (n,), optional
+        Customers to measure apart too (`activity_slices`); one without anybody is left out.
+    reference : str, optional
+        The model the others are compared with; default the first.
+    differences : sequence of str
+        Metrics, without their k, to give the paired differences of.
+
+    Returns
+    -------
+    Comparison
+        ``coverage`` is counted, not sampled: its interval is its value.
+
+    Raises
+    ------
+    UsageError
+        Without models, or for a reference that is none of them.
+
+    Examples
+    --------
+    >>> found = evaluate({"ours": np.array([[1]] * 40), "theirs": np.array([[0]] * 40)}, sparse.csr_matrix([[0, 1]] * 40), 1)
+    >>> found.models["ours"]["ndcg@1"].value, found.differences["ndcg@1:theirs"].low
+    (1.0, 1.0)
+    """
+    if not models or (reference is not None and reference not in models):
+        raise UsageError("there is no model to compare the others with", got=reference, allowed=list(models))
+    ids = {name: lists.ids if isinstance(lists, Ranked) else lists for name, lists in models.items()}
+    codes = None if categories is None else _codes(categories)
+    people = None if item_customers is None else n_customers or int(np.max(item_customers, initial=1))
+    values = {
+        name: _values(
+            lists, truth, k, tuple(dict.fromkeys((*names, *differences))), history, item_customers, people, codes
+        ) for name, lists in ids.items()
+    }  # fmt: skip
+    taken = None if people is None else metrics.popularity_of_taken(truth, np.asarray(item_customers), people)
+    everybody = np.ones(truth.shape[0], dtype=bool)
+    measured = _measured(values, taken, everybody, seed, draws)
+    for name, lists in ids.items():
+        share = metrics.coverage(lists, k, truth.shape[1])
+        measured[name][f"coverage@{k}"] = Metric(share, share, share, len(lists))
+    first = reference or next(iter(models))
+    return Comparison(
+        measured,
+        _differences(values, first, [f"{metric}@{k}" for metric in differences], seed, draws),
+        {name: _measured(values, taken, rows, seed, draws) for name, rows in (slices or {}).items() if rows.any()},
+        values,
+    )
+
+
+def _values(
+    ids: NDArray[np.integer[Any]], truth: sparse.csr_matrix, k: int, names: Sequence[str], history: sparse.csr_matrix | None,
+    item_customers: NDArray[Any] | None, n_customers: int | None, codes: NDArray[np.int64] | None,
+) -> dict[str, NDArray[np.float64]]:  # fmt: skip
+    """Every metric that has a value a customer."""
+    found = metrics.ranking_metrics(ids, truth, k, names)
+    if history is not None:
+        found |= metrics.repeat_and_explore(ids, truth, history, k)
+    if item_customers is not None and n_customers is not None:
+        found["novelty"] = metrics.inverse_user_frequency(ids, k, item_customers, n_customers)
+        found["popularity"] = metrics.popularity(ids, k, item_customers, n_customers)
+    if codes is not None:
+        found["diversity"] = metrics.diversity(ids, k, codes)
+    return {f"{name}@{k}": values for name, values in found.items()}
+
+
+def _codes(categories: NDArray[Any]) -> NDArray[np.int64]:
+    return categories.astype(np.int64) if categories.ndim == 2 else metrics.level_codes(categories.astype(np.str_))
+
+
+def _measured(
+    values: Mapping[str, Mapping[str, NDArray[np.float64]]], taken: NDArray[np.float64] | None, rows: NDArray[np.bool_], seed: int,
+    draws: int | None,
+) -> dict[str, dict[str, Metric]]:  # fmt: skip
+    """Means of these customers with intervals, all of the same draws; the lift of popularity is a ratio of two means."""
+    columns = [(name, metric) for name, found in values.items() for metric in found]
+    stacked = np.column_stack([values[name][metric][rows] for name, metric in columns] + ([] if taken is None else [taken[rows]]))
+    drawn = resampled_means(stacked, seed, draws)
+    result: dict[str, dict[str, Metric]] = {name: {} for name in values}
+    for place, ((name, metric), found) in enumerate(
+        zip(columns, mean_metrics(stacked[:, : len(columns)], drawn[:, : len(columns)]), strict=True)
+    ):
+        result[name][metric] = found
+        if metric.startswith("popularity@") and found.n and taken is not None and (usual := float(np.nanmean(taken[rows]))) > 0:
+            lifts = drawn[:, place] / np.where(drawn[:, -1] > 0, drawn[:, -1], np.nan) - 1
+            result[name][metric.replace("popularity", "popularity_lift")] = interval(found.value / usual - 1, lifts, found.n)
+    return result
+
+
+def _differences(
+    values: Mapping[str, Mapping[str, NDArray[np.float64]]], first: str, names: Sequence[str], seed: int, draws: int | None
+) -> dict[str, Metric]:
+    others = [(name, metric) for name in values if name != first for metric in names]
+    if not others:
+        return {}
+    stacked = np.column_stack([values[first][metric] - values[name][metric] for name, metric in others])
+    found = mean_metrics(stacked, resampled_means(stacked, seed, draws))
+    return {f"{metric}:{name}": difference for (name, metric), difference in zip(others, found, strict=True)}

@@ -1,0 +1,364 @@
+"""Protocols: what may be learnt, who is asked, and what was right. Nothing of an answer is ever in what is learnt from.
+
+Profile features are left out of every split: they are of the day they were computed, which may lie after the cut. What is known of items
+(`item_attributes`) has no date and stays, which is the source's business: an item's category is not a leak, a median price may be.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import sparse
+
+from features.dataset import Interactions, TrainingSet
+from models.ranked import Ranked
+from models.recommend.base import Attributes, Recommender
+from qianmian.errors import DataError, UsageError
+
+Rows = NDArray[np.int64]
+Pairs = tuple[NDArray[Any], NDArray[Any]]
+
+
+@dataclass(frozen=True)
+class Split:
+    """Questions with known answers.
+
+    Attributes
+    ----------
+    train : TrainingSet
+        What may be learnt.
+    users : ndarray of int64, (n,)
+        Who is asked, as indices of `train`.
+    truth : csr_matrix of float32, (n, n_items)
+        1 where the right answer has the item; every row has one.
+    items : ndarray of int64, (n_items,)
+        Which item of the data that was split each item of `train` is.
+    since : Interactions, optional
+        What the asked told after the fit, for models that fold it in; its `users` are rows.
+    attributes : sequence of mapping or None, (n,), optional
+        Profile attributes given with the question.
+    allowed : ndarray of bool, (n_items,), optional
+        Only these items may be answered.
+    exclude_purchased : bool
+        What the customer had is no answer.
+    """
+
+    train: TrainingSet
+    users: Rows
+    truth: sparse.csr_matrix
+    items: Rows
+    since: Interactions | None = None
+    attributes: Sequence[Attributes | None] | None = None
+    allowed: NDArray[np.bool_] | None = None
+    exclude_purchased: bool = False
+
+    def __len__(self) -> int:
+        return len(self.users)
+
+    def ask(self, model: Recommender, k: int) -> Ranked:
+        """The answers of a model fitted on `train`."""
+        return model.recommend(
+            self.users, k, allowed=self.allowed, exclude_purchased=self.exclude_purchased, attributes=self.attributes, since=self.since
+        )
+
+    def history(self) -> sparse.csr_matrix:
+        """What the asked had when they were asked, 0/1, (n, n_items)."""
+        had = self.train.interactions.matrix()[self.users]
+        if self.since is not None:
+            had = had + self.since.matrix()
+        return _taken(np.repeat(np.arange(len(self)), np.diff(had.tocsr().indptr)), had.tocsr().indices, had.shape)
+
+
+def time_split(data: TrainingSet, horizon_days: float, *, ends_days: float = 0.0, min_item_customers: int = 1) -> Split:
+    """A global cut in time: everything before it is learnt from, what is taken in the horizon after it is right (Ji et al. 2023).
+
+    The cut lies `ends_days` + `horizon_days` before the data's `as_of`. An interaction at the very cut belongs to the test window. Asked is
+    who has a history and takes a known item. Items are put in the order of their popularity before the cut, so that no tie is broken by what
+    came after it.
+
+    Parameters
+    ----------
+    ends_days : float
+        How long before `as_of` the test window ends; with `horizon_days` here, the window before the last one (for validation).
+    min_item_customers : int
+        Items that fewer customers had before the cut are left out.
+
+    Raises
+    ------
+    DataError
+        When the data has no time, or nobody can be asked.
+
+    Examples
+    --------
+    >>> data = TrainingSet.of_pairs([0, 0, 0], [5, 3, 5], n_users=1, n_items=9, age_days=[40.0, 35.0, 2.0])
+    >>> split = time_split(data, 28)
+    >>> split.items.tolist(), split.train.interactions.age_days.tolist(), split.truth.toarray().tolist()
+    ([3, 5], [7.0, 12.0], [[0.0, 1.0]])
+    """
+    train, after = _cut(data, horizon_days, ends_days)
+    train, items = by_popularity(train, min_item_customers)
+    place = np.full(data.n_items, -1, dtype=np.int64)
+    place[items] = np.arange(len(items))
+    known = place[after.items] >= 0
+    return _asked(train, after.users[known], place[after.items[known]], items)
+
+
+def last_basket_split(data: TrainingSet, *, earlier: int = 0) -> Split:
+    """Each customer's last basket is right, what they bought before is learnt from (Li et al. 2023; Hu et al. 2020).
+
+    There is no common cut: what one customer did may be later than another's last basket (Ji et al. 2023 call it a leak; it is the
+    published protocol). Ages still count back from the `as_of` of the data.
+
+    Parameters
+    ----------
+    earlier : int
+        How many of the last baskets to leave out of everything first: 1 asks for the last but one, to choose on.
+
+    Raises
+    ------
+    DataError
+        When baskets are not known, or nobody has two.
+
+    Examples
+    --------
+    >>> data = TrainingSet.of_pairs([0, 0, 0], [2, 1, 2], n_users=1, n_items=3, orders=[1, 1, 2])
+    >>> split = last_basket_split(data)
+    >>> split.train.interactions.items.tolist(), split.truth.indices.tolist()
+    ([1, 2], [2])
+    """
+    rows = data.interactions
+    if rows.orders is None:
+        raise DataError("which lines make a basket is not known, so none is the last", where=data.source, hint="map `order_id`")
+    from_end = _baskets_from_end(rows.users, rows.orders)
+    train = replace(data, interactions=rows.where(from_end > earlier), user_features=None)
+    last = rows.where(from_end == earlier)
+    return _asked(train, last.users, last.items, np.arange(data.n_items))
+
+
+def lightgcn_split(train: Pairs, test: Pairs, *, n_users: int | None = None, n_items: int | None = None) -> Split:
+    """Given train and test pairs; all items are ranked but those the customer has in train (He et al. 2020, LightGCN; Wang et al. 2019).
+
+    Report `recall_of_taken` and `ndcg` of `training.evaluation.metrics`, which are theirs.
+
+    Parameters
+    ----------
+    train, test : two int arrays each
+        Users and items.
+    n_users, n_items : int, optional
+        Default: one more than the largest index.
+
+    Examples
+    --------
+    >>> split = lightgcn_split((np.array([0, 1]), np.array([0, 1])), (np.array([0]), np.array([1])))
+    >>> split.users.tolist(), split.exclude_purchased, split.train.n_users
+    ([0], True, 2)
+    """
+    users, items = (int(max(a.max(initial=-1), b.max(initial=-1))) + 1 for a, b in zip(train, test, strict=True))
+    data = TrainingSet.of_pairs(*train, n_users=n_users or users, n_items=n_items or items)
+    return replace(_asked(data, *test, np.arange(data.n_items), known=False), exclude_purchased=True)
+
+
+def held_out_pairs(data: TrainingSet, *, share: float = 0.1, seed: int = 0) -> Split:
+    """A random share of each customer's items is right, the rest is learnt from: how a validation part is cut from `lightgcn_split`'s train.
+
+    At least one item of whoever has two is held out, and at least one stays (Wang et al. 2019, NGCF, choose on such a tenth).
+
+    Examples
+    --------
+    >>> data = TrainingSet.of_pairs(np.repeat(0, 10), np.arange(10), n_users=1, n_items=10)
+    >>> split = held_out_pairs(data, share=0.2)
+    >>> len(split.train.interactions.items), split.truth.nnz
+    (8, 2)
+    """
+    rows = data.interactions
+    held = _held_out(rows, share, seed)
+    train = replace(data, interactions=rows.where(~held), user_features=None)
+    return replace(_asked(train, rows.users[held], rows.items[held], np.arange(data.n_items)), exclude_purchased=True)
+
+
+def user_folds(data: TrainingSet, *, folds: int = 5, held_out: float = 0.2, seed: int = 0) -> Iterator[Split]:
+    """Strong generalisation, k times: models never saw the customers they are asked about (Liang et al. 2018, Mult-VAE; Marlin 2004).
+
+    Customers are dealt into `folds` parts. Of each part in turn everything is taken out of training; of each of its customers the share
+    `held_out` of their items (at random, at least one) is right, and the rest is told after the fit, as `since`. Who has one item only is in
+    no question, and in training when it is another part's turn.
+
+    Raises
+    ------
+    UsageError
+        For fewer than two folds, or more than customers.
+
+    Examples
+    --------
+    >>> data = TrainingSet.of_pairs(np.repeat([0, 1], 5), np.tile(np.arange(5), 2), n_users=2, n_items=5)
+    >>> [(split.users.tolist(), len(split.since.items), split.truth.nnz) for split in user_folds(data, folds=2)]
+    [([0], 4, 1), ([1], 4, 1)]
+    """
+    rows = data.interactions
+    people = np.unique(rows.users)
+    if not 2 <= folds <= len(people):
+        raise UsageError("so many folds cannot be made", got=folds, allowed=f"2 to {len(people)}, the number of customers")
+    part = np.full(data.n_users, -1, dtype=np.int64)
+    part[np.random.default_rng(seed).permutation(people)] = np.arange(len(people)) % folds
+    held = _held_out(rows, held_out, seed + 1)
+    for fold in range(folds):
+        inside = part[rows.users] == fold
+        train = replace(data, interactions=rows.where(~inside), user_features=None)
+        asked = _asked(train, rows.users[inside & held], rows.items[inside & held], np.arange(data.n_items), known=False)
+        row = np.full(data.n_users, -1, dtype=np.int32)
+        row[asked.users] = np.arange(len(asked), dtype=np.int32)
+        told = rows.where(inside & ~held & (row[rows.users] >= 0))
+        told = replace(told, users=row[told.users], shape=(len(asked), data.n_items))
+        yield replace(asked, since=told, exclude_purchased=True)
+
+
+def cold_users(
+    split: Split, *, share: float = 0.3, attributes: Sequence[Attributes | None] | None = None, seed: int = 0, at_least: int = 1
+) -> Split:
+    """The history of some of the asked is hidden, so that nothing but their attributes is known (Schein et al. 2002, user cold start).
+
+    Parameters
+    ----------
+    split : Split
+        A time split.
+    share : float
+        Of those asked whose attributes are known (of all, without `attributes`).
+    attributes : sequence of mapping or None, (n_users,), optional
+        Of every customer of the data.
+
+    Raises
+    ------
+    DataError
+        When fewer than `at_least` can be asked.
+
+    Examples
+    --------
+    >>> data = TrainingSet.of_pairs([0, 1, 0, 1], [0, 0, 0, 0], n_users=2, n_items=1, age_days=[40.0, 40.0, 2.0, 2.0])
+    >>> hidden = cold_users(time_split(data, 28), share=0.5)
+    >>> len(hidden), hidden.history().nnz, len(hidden.train.interactions.users)
+    (1, 0, 1)
+    """
+    able = np.arange(len(split)) if attributes is None else np.flatnonzero([bool(attributes[user]) for user in split.users.tolist()])
+    drawn = np.random.default_rng(seed).permutation(able)
+    rows = np.sort(drawn[: max(at_least, int(share * len(able)))])
+    if len(rows) < max(at_least, 1):
+        raise DataError("too few customers could be asked without their history", got=len(rows), allowed=f"at least {max(at_least, 1)}")
+    users = split.users[rows]
+    data = split.train.interactions
+    train = split.train.with_interactions(data.where(~np.isin(data.users, users)))
+    told = None if attributes is None else [attributes[user] for user in users.tolist()]
+    return replace(split, train=train, users=users, truth=split.truth[rows], attributes=told)
+
+
+def cold_items(data: TrainingSet, horizon_days: float, *, ends_days: float = 0.0) -> Split:
+    """Items nobody had before the cut: only they may be answered, and what was taken of them is right (Schein et al. 2002, item cold start).
+
+    The catalogue keeps every item, the unseen last. Asked is who has a history and takes an unseen item in the window.
+
+    Raises
+    ------
+    DataError
+        When the data has no time, or nobody can be asked.
+
+    Examples
+    --------
+    >>> data = TrainingSet.of_pairs([0, 0, 0], [0, 1, 0], n_users=1, n_items=2, age_days=[40.0, 2.0, 2.0])
+    >>> split = cold_items(data, 28)
+    >>> split.truth.indices.tolist(), split.allowed.tolist()
+    ([1], [False, True])
+    """
+    train, after = _cut(data, horizon_days, ends_days)
+    train, items = by_popularity(train, 0)
+    place = np.empty(data.n_items, dtype=np.int64)
+    place[items] = np.arange(len(items))
+    allowed = train.item_customers == 0
+    new = allowed[place[after.items]]
+    return replace(_asked(train, after.users[new], place[after.items[new]], items), allowed=allowed)
+
+
+def by_popularity(train: TrainingSet, min_item_customers: int = 1) -> tuple[TrainingSet, Rows]:
+    """The same with items in the order of their popularity (customers, then lines, then as given), those of too few customers left out.
+
+    Returns
+    -------
+    TrainingSet
+    ndarray of int64, (n_items,)
+        Which item each was.
+
+    Raises
+    ------
+    DataError
+        When no item has that many customers.
+    """
+    lines = np.bincount(train.interactions.items, minlength=train.n_items)
+    order = np.lexsort((np.arange(train.n_items), -lines, -train.item_customers))
+    items = order[train.item_customers[order] >= min_item_customers]
+    if not len(items):
+        raise DataError("no item was had by enough customers before the cut", allowed=f"at least {min_item_customers}", where=train.source)
+    place = np.full(train.n_items, -1, dtype=np.int32)
+    place[items] = np.arange(len(items), dtype=np.int32)
+    rows = train.interactions.where(place[train.interactions.items] >= 0)
+    rows = replace(rows, items=place[rows.items], shape=(train.n_users, len(items)))
+    rows = rows.where(np.lexsort((rows.weights, rows.age_days, rows.items, rows.users)))
+    attributes = {name: values[items] for name, values in train.item_attributes.items()}
+    return replace(train, item_ids=train.item_ids[items], interactions=rows, item_attributes=attributes), items
+
+
+def _cut(data: TrainingSet, horizon_days: float, ends_days: float) -> tuple[TrainingSet, Interactions]:
+    """What was before the window, and what was in it."""
+    ages = data.interactions.age_days
+    if not ages.any():
+        raise DataError("the data has no time, so no period can be cut out of it", where=data.source, hint="map `ts` in sources.yaml")
+    if horizon_days <= 0 or ends_days < 0:
+        raise UsageError("a test window has a length and ends at or before `as_of`", got=(horizon_days, ends_days), allowed="> 0, ≥ 0")
+    days = ends_days + horizon_days
+    return data.rewound(days), data.interactions.where((ages <= days) & (ages > ends_days))
+
+
+def _asked(train: TrainingSet, users: NDArray[Any], items: NDArray[Any], which: Rows, *, known: bool = True) -> Split:
+    """Who of these pairs can be asked (with `known`: has a history in train), and what is right."""
+    truth = _taken(users, items, (train.n_users, train.n_items))
+    able = np.diff(truth.indptr) > 0
+    if known:
+        able &= np.bincount(train.interactions.users, minlength=train.n_users) > 0
+    asked = np.flatnonzero(able)
+    if not len(asked):
+        raise DataError(
+            "nobody has both something to be learnt from and something held out", where=train.source, hint="bring a longer history"
+        )
+    return Split(train, asked, truth[asked], which)
+
+
+def _held_out(rows: Interactions, share: float, seed: int) -> NDArray[np.bool_]:
+    """Which lines are of a held-out item of their customer: a random share of each customer's items, one of two at least, never all."""
+    n_items = rows.shape[1]
+    pairs, of = np.unique(rows.users.astype(np.int64) * n_items + rows.items, return_inverse=True)
+    owners = pairs // n_items
+    order = np.lexsort((np.random.default_rng(seed).random(len(pairs)), owners))
+    counts = np.bincount(owners, minlength=rows.shape[0])
+    place = np.empty(len(pairs), dtype=np.int64)
+    place[order] = np.arange(len(pairs)) - (np.cumsum(counts) - counts)[owners[order]]
+    wanted = np.clip(np.rint(share * counts).astype(np.int64), 1, np.maximum(counts - 1, 0))
+    held: NDArray[np.bool_] = (place < wanted[owners])[of]
+    return held
+
+
+def _baskets_from_end(users: NDArray[np.int32], orders: NDArray[np.int32]) -> Rows:
+    """For each line how many of its customer's baskets are later, (m,)."""
+    keys = users.astype(np.int64) * (int(orders.max(initial=0)) + 1) + orders
+    baskets, of = np.unique(keys, return_inverse=True)
+    owners = baskets // (int(orders.max(initial=0)) + 1)
+    ends = np.searchsorted(owners, owners, side="right") - 1
+    later: Rows = (ends - np.arange(len(baskets)))[of]
+    return later
+
+
+def _taken(users: NDArray[Any], items: NDArray[Any], shape: tuple[int, int]) -> sparse.csr_matrix:
+    matrix = sparse.csr_matrix((np.ones(len(users), np.float32), (users, items)), shape=shape)
+    matrix.sum_duplicates()
+    matrix.data[:] = 1.0
+    return matrix
