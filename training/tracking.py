@@ -18,6 +18,7 @@ from training.report import EvalReport, Metric
 
 EXPERIMENT = "qianmian"
 BUNDLE = "bundle"
+MOST_METRICS = 1000  # what a tracking server takes in one request
 logger = logging.getLogger(__name__)
 
 
@@ -80,7 +81,9 @@ def log(outcome: Outcome, report: EvalReport) -> Logged:
     facts = {"as_of": bundle.as_of.isoformat(), "spec_hash": bundle.spec.hash if bundle.spec else "", **bundle.facts}
     _log_parameters({**facts, **outcome.parameters})
     mlflow.set_tags({f"qianmian.{key}": str(facts.get(key, "")) for key in ("data_digest", "spec_hash", "as_of")})
-    mlflow.log_metrics(flattened(report))
+    figures = list(flattened(report).items())
+    for start in range(0, len(figures), MOST_METRICS):
+        mlflow.log_metrics(dict(figures[start : start + MOST_METRICS]))
     mlflow.log_dict(report.as_dict(), "report.json")
     for name, figure in outcome.figures.items():
         mlflow.log_figure(figure, f"plots/{name}")

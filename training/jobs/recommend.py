@@ -25,7 +25,9 @@ from models.recommend.scenes import SceneModels
 from qianmian.config import RecommendSettings
 from qianmian.errors import DataError
 from training import plots
-from training.evaluation.metrics import ranking_metrics
+from training.evaluation.compare import evaluate
+from training.evaluation.metrics import STANDARD, ranking_metrics
+from training.evaluation.slices import activity_slices
 from training.gate import Rule
 from training.jobs.base import Context, Job, Outcome, Progress
 from training.metrics import mean_metric
@@ -35,6 +37,7 @@ from training.tasks.base import MIN_EXAMPLES, Examples, Fits, Task, check_models
 from training.tuning import tune, tuned
 
 HOME = "home"
+SHIPPED = "qianmian"  # the home lists as they ship, filled where the winner leaves places open
 K = 10
 CURVE = (1, 2, 3, 5, 10, 15, 20)
 
@@ -227,44 +230,32 @@ def _report(decided: Mapping[str, Decided], train: TrainingSet, period: str) -> 
     home = decided[HOME]
     filling = [model for name in ("popular",) if (model := home.fitted.get(name)) is not None and name != home.winner]
     chain = FallbackChain.of([home.fitted[home.winner], *filling])
-    ranked = {"qianmian": home.examples.ask(chain, max(CURVE)), **home.ranked}
-    ours = ranking_metrics(ranked["qianmian"].ids, home.examples.truth, K)
-    metrics = _named(ours)
-    baselines = {
-        name: _named(found) for name, found in home.values.items() if name != home.winner or name in ("popular", "own purchase counts")
-    }
-    differences = {
-        f"{metric}@{K}:{name}": mean_metric(ours[metric] - home.values[name][metric]) for name in baselines for metric in ("recall", "ndcg")
-    }
-    slices = _by_activity(train, home.examples.users, ours)
+    ranked = {SHIPPED: home.examples.ask(chain, max(CURVE)), **home.ranked}
+    truth, users = home.examples.truth, home.examples.users
+    compared = evaluate(
+        ranked, truth, K, history=train.interactions.matrix()[users], item_customers=train.item_customers, n_customers=train.n_users,
+        categories=train.item_attributes["category"], slices=activity_slices(train.interactions, users), reference=SHIPPED,
+    )  # fmt: skip
+    slices = {name: {f"ndcg@{K}": found[SHIPPED][f"ndcg@{K}"]} for name, found in compared.slices.items()}
     for task, found in decided.items():
-        best, simple = found.values[found.winner], found.values[list(found.values)[-1]]
+        last = list(found.values)[-1]
+        best, simple = found.values[found.winner], found.values[last]
         for name, values in found.values.items():
-            slices[f"{task}: {name}"] = _named(values)
+            slices[f"{task}: {name}"] = _named(values, TASKS[task].k)
         if best is not simple:
-            shared = [metric for metric in best if metric in simple]
-            slices[f"{task}: {found.winner} minus {list(found.values)[-1]}"] = _named(
-                {metric: best[metric] - simple[metric] for metric in shared}
-            )
+            gains = {metric: best[metric] - simple[metric] for metric in best if metric in simple}
+            slices[f"{task}: {found.winner} minus {last}"] = _named(gains, TASKS[task].k)
     curves = {
-        name: [float(ranking_metrics(answer.ids, home.examples.truth, k)["recall"].mean()) for k in CURVE]
-        for name, answer in ranked.items()
+        name: [float(ranking_metrics(answer.ids, truth, k, ("recall",))["recall"].mean()) for k in CURVE] for name, answer in ranked.items()
     }
     figures = {"recall_by_k.png": plots.curves(CURVE, curves, "k", "recall", f"Recall by k, {period}")}
-    return EvalReport(metrics, baselines, differences, slices), figures
+    baselines = {name: found for name, found in compared.models.items() if name != SHIPPED}
+    return EvalReport(compared.models[SHIPPED], baselines, compared.differences, slices), figures
 
 
-def _named(values: Mapping[str, NDArray[np.float64]]) -> dict[str, Metric]:
+def _named(values: Mapping[str, NDArray[np.float64]], k: int) -> dict[str, Metric]:
     """Means with intervals; a metric of lists is named with its k, a task's own metric as it is."""
-    ranking = ("recall", "ndcg", "hit_rate", "precision", "map", "mrr")
-    return {f"{name}@{K}" if name in ranking else name: mean_metric(found[np.isfinite(found)]) for name, found in values.items()}
-
-
-def _by_activity(train: TrainingSet, users: NDArray[np.int64], values: Mapping[str, NDArray[np.float64]]) -> dict[str, dict[str, Metric]]:
-    lines = np.bincount(train.interactions.users, minlength=train.n_users)[users]
-    low, high = np.quantile(lines, [1 / 3, 2 / 3])
-    parts = {"light": lines <= low, "medium": (lines > low) & (lines <= high), "heavy": lines > high}
-    return {name: {f"ndcg@{K}": mean_metric(values["ndcg"][rows])} for name, rows in parts.items() if rows.any()}
+    return {f"{name}@{k}" if name in STANDARD else name: mean_metric(found[np.isfinite(found)]) for name, found in values.items()}
 
 
 def _shuffled(context: Context, train: TrainingSet) -> TrainingSet:
