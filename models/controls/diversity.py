@@ -140,6 +140,10 @@ def select(
                 count += (group == np.where(column >= 0, cap.groups[column], NONE)[:, None]) & (group >= 0)
         for cap, count in zip(caps, counts, strict=True):
             closed |= count >= cap.most
+    if not caps and mmr is None:  # nothing depends on what was chosen before
+        first = np.argsort(closed, axis=1, kind="stable")[:, :steps]
+        chosen[:, : first.shape[1]] = np.where(closed[rows[:, None], first], NONE, first)
+        return chosen
     value = np.broadcast_to(np.arange(m, 0, -1, dtype=np.float64), (n, m))
     nearest: NDArray[np.float32] | None = None
     likeness: Callable[[NDArray[np.int64]], NDArray[np.float32]] | None = None

@@ -159,7 +159,7 @@ def purchased_of(scene: Scene, asked: str | None) -> str:
 def short_reason(
     catalogue: Catalogue, steps: Sequence[tuple[str, Mask | NDArray[np.integer[Any]] | None]], ranked: int | None, capped: Sequence[str], kept: int
 ) -> str:  # fmt: skip
-    """Why a list is shorter than asked: what each step leaves, in the order they are applied.
+    """Why a list is shorter than asked: what each step that took anything away leaves, in the order they are applied.
 
     Parameters
     ----------
@@ -174,15 +174,13 @@ def short_reason(
     left = np.ones(total, dtype=bool)
     told = [f"the model knows {total} items"]
     for name, what in steps:
-        if what is None:
-            continue
-        if what.dtype == bool:
+        before = int(left.sum())
+        if what is not None and what.dtype == bool:
             left &= what
-        elif len(what):
+        elif what is not None:
             left[what] = False
-        else:
-            continue
-        told.append(f"{name} {int(left.sum())}")
+        if (after := int(left.sum())) < before:
+            told.append(f"{name} {after}")
     if ranked is not None and ranked < left.sum():
         told.append(f"it has evidence for {ranked} of them")
     if capped and (ranked is None or kept < ranked):

@@ -6,12 +6,15 @@ import asyncio
 import http.client
 import inspect
 import re
+from collections import Counter
 from urllib.parse import urlsplit
 
 import pytest
 
-from serving.answers import ENDPOINTS
+from models.controls import arrange
+from serving.answers import ENDPOINTS, recommendations
 from serving.http import OneErrorShape
+from serving.scenes import SCENES
 
 ERROR = {"code", "message", "field", "hint"}
 
@@ -182,10 +185,256 @@ def test_filters_and_exclude_leave_the_list_full(serve, buyers, champions):
 def test_discover_hides_what_was_bought_and_home_does_not(serve, buyers, champions):
     champion = champions.models["recommend"]
     row = champion.catalogue.user_row(champions.customers.resolve(buyers[0]))
-    bought = {champion.catalogue.item_ids[column] for column in champion.bundle.model.history_[row].indices.tolist()}
+    bought = {champion.catalogue.item_ids[column] for column in champion.catalogue.had(row).tolist()}
     for scene, repeats in (("home", True), ("discover", False)):
         items = serve("/v1/recommendations", {"user_id": buyers[0], "scene": scene})[1]["items"]
         assert bool({item["item_id"] for item in items} & bought) is repeats
+
+
+def table_of(champions) -> dict[str, dict]:
+    """What is known of each item."""
+    bundle = champions.models["recommend"].bundle
+    columns = {name: values.tolist() for name, values in bundle.item_attributes.items()}
+    return {item: {name: values[place] for name, values in columns.items()} for place, item in enumerate(bundle.item_ids.tolist())}
+
+
+def test_nested_filters(serve, buyers, champions):
+    table = table_of(champions)
+    cheap = {
+        "and": [
+            {"attribute": "price", "op": "between", "value": [1, 30]},
+            {"not": {"attribute": "category", "op": "in", "value": ["grocery"]}},
+        ]
+    }
+    items = good("/recommendations", serve("/v1/recommendations", {"user_id": buyers[0], "num_results": 10, "filters": cheap}))["items"]
+    assert len(items) == 10
+    assert all(1 <= table[item["item_id"]]["price"] <= 30 for item in items)
+    assert not any(table[item["item_id"]]["category"].startswith("grocery/") for item in items)
+    similar = good(
+        "/similar-items",
+        serve("/v1/similar-items", {"item_id": items[0]["item_id"], "filters": cheap, "exclude": [items[1]["item_id"], "ghost"]}),
+    )
+    assert {items[0]["item_id"], items[1]["item_id"]}.isdisjoint(item["item_id"] for item in similar["items"])
+    assert all(1 <= table[item["item_id"]]["price"] <= 30 for item in similar["items"])
+    assert similar["unknown"] == ["ghost"]
+    wrong = {"and": [{"brand": "x"}, {"attribute": "price", "op": "about", "value": 3}]}
+    for route, body in (("/recommendations", {"user_id": buyers[0]}), ("/similar-items", {"item_id": items[0]["item_id"]})):
+        for checked in ({}, {"validate_only": True}):
+            error = refused(serve(f"/v1{route}", {**body, **checked, "filters": wrong}), 422, "invalid_request", "filters.and[1].op")
+            assert "between" in error["message"]
+            error = refused(
+                serve(f"/v1{route}", {**body, **checked, "filters": {"colour": "red"}}), 422, "invalid_request", "filters.colour"
+            )
+            assert "available, brand, category, item_id, price" in error["message"]
+
+
+def test_what_cannot_be_had_is_not_shown_unless_asked_for(serve, buyers, champions):
+    gone = {item for item, known in table_of(champions).items() if known["available"] == 0}
+    assert gone, "the shop has items it cannot sell"
+    everything = good("/recommendations", serve("/v1/recommendations", {"user_id": buyers[0], "num_results": 500}))
+    assert gone.isdisjoint(item["item_id"] for item in everything["items"])
+    assert f"those that can be had are {len(everything['items'])}" in everything["short_reason"]
+    asked = {"user_id": buyers[0], "num_results": 500, "filters": {"available": False}}
+    assert {item["item_id"] for item in good("/recommendations", serve("/v1/recommendations", asked))["items"]} == gone
+    one = next(iter(gone))
+    ranked = good("/rank", serve("/v1/rank", {"user_id": buyers[0], "item_ids": [one]}))["items"]
+    assert [item["item_id"] for item in ranked] == [one], "the caller's own items are all ranked"
+
+
+def test_purchased_in_three_ways(serve, buyers, champions):
+    catalogue = champions.models["recommend"].catalogue
+    row = catalogue.user_row(champions.customers.resolve(buyers[0]))
+    had = {catalogue.item_ids[column] for column in catalogue.had(row).tolist()}
+    can = {item for item, known in table_of(champions).items() if known["available"]}
+    for purchased, expected in (("any", can), ("only", can & had), ("never", can - had)):
+        body = good("/recommendations", serve("/v1/recommendations", {"user_id": buyers[0], "num_results": 500, "purchased": purchased}))
+        assert {item["item_id"] for item in body["items"]} == expected
+        assert f" {len(expected)}" in body["short_reason"]
+    stranger = good("/recommendations", serve("/v1/recommendations", {"user_id": "nobody", "purchased": "only"}))
+    assert stranger["items"] == []
+    assert "what the customer had is 0" in stranger["short_reason"]
+    error = refused(
+        serve("/v1/recommendations", {"user_id": buyers[0], "scene": "discover", "purchased": "any"}), 422, "invalid_request", "purchased"
+    )
+    assert "allowed: never" in error["message"]
+    refused(serve("/v1/recommendations", {"user_id": buyers[0], "purchased": "sometimes"}), 422, "invalid_request", "purchased")
+
+
+def test_diversity(serve, buyers, champions):
+    table = table_of(champions)
+    asked = {"user_id": buyers[0], "num_results": 10, "diversity": {"max_per": {"category/1": 4, "brand": 2}}}
+    items = good("/recommendations", serve("/v1/recommendations", asked))["items"]
+    assert len(items) == 10
+    assert max(Counter(table[item["item_id"]]["category"].split("/")[0] for item in items).values()) <= 4
+    assert max(Counter(table[item["item_id"]]["brand"] for item in items).values()) <= 2
+    short = good("/recommendations", serve("/v1/recommendations", {**asked, "diversity": {"max_per": {"category/1": 1}}}))
+    assert len(short["items"]) < 10
+    assert f"at most 1 a category/1 leaves {len(short['items'])}" in short["short_reason"]
+    plain = [item["item_id"] for item in serve("/v1/recommendations", {"user_id": buyers[0]})[1]["items"]]
+    lists = {}
+    for mmr in (1.0, 0.3):
+        found = good("/recommendations", serve("/v1/recommendations", {"user_id": buyers[0], "diversity": {"mmr": mmr}}))["items"]
+        lists[mmr] = [item["item_id"] for item in found]
+        assert lists[mmr][0] == plain[0]
+    assert lists[1.0] == plain
+    assert lists[0.3] != plain
+    for diversity, field in (
+        ({"max_per": {"price": 1}}, "diversity.max_per.price"), ({"max_per": {"brand/2": 1}}, "diversity.max_per.brand/2"),
+        ({"max_per": {"category/0": 1}}, "diversity.max_per.category/0"), ({"max_per": {"brand": 0}}, "diversity.max_per.brand"),
+        ({"mmr": 1.1}, "diversity.mmr"), ({"mmr": "1"}, "diversity.mmr"), ({"how": 1}, "diversity.how"),
+    ):  # fmt: skip
+        refused(serve("/v1/recommendations", {"user_id": buyers[0], "diversity": diversity}), 422, "invalid_request", field)
+
+
+def test_promotions(serve, buyers, champions):
+    table = table_of(champions)
+    asked = {
+        "user_id": buyers[0], "num_results": 10, "explain": True,
+        "promotions": [{"name": "house", "filter": {"category": "home"}, "percent": 20},
+                       {"name": "nothing", "filter": {"brand": "nobody's"}, "percent": 30}],
+    }  # fmt: skip
+    body = good("/recommendations", serve("/v1/recommendations", asked))
+    assert len(body["items"]) == 10
+    promoted = [item for item in body["items"] if item["source"] == "promotion"]
+    assert [item["promotion"] for item in promoted] == ["house", "house"]
+    assert all(table[item["item_id"]]["category"].startswith("home/") for item in promoted)
+    assert all(item["reasons"] == ["promoted"] for item in promoted)
+    assert all("promotion" not in item for item in body["items"] if item not in promoted)
+    assert body["promotions"] == [{"name": "house", "places": 2, "filled": 2}, {"name": "nothing", "places": 3, "filled": 0}]
+    assert body["fallback"] is None
+    narrow = good("/recommendations", serve("/v1/recommendations", {**asked, "filters": {"category": "grocery"}}))
+    assert narrow["promotions"][0]["filled"] == 0, "a promotion does not go past the filters"
+    one = asked["promotions"][0]
+    for promotions, field, said in (
+        ([{**one, "percent": 60}, {**one, "name": "b", "percent": 60}], "promotions", "at most 100"),
+        ([one, one], "promotions", "same name"),
+        ([{**one, "percent": 0}], "promotions.0.percent", "greater than 0"),
+        ([{**one, "percent": 101}], "promotions.0.percent", "less than or equal to 100"),
+        ([{**one, "filter": {}}], "promotions[0].filter", "empty"),
+        ([one, {**one, "name": "b", "filter": {"colour": 1}}], "promotions[1].filter.colour", "unknown attribute"),
+        ([one] * 11, "promotions", "10 items"),
+    ):
+        for checked in ({}, {"validate_only": True}):
+            error = refused(serve("/v1/recommendations", {**asked, **checked, "promotions": promotions}), 422, "invalid_request", field)
+            assert said in error["message"], error
+
+
+def test_exploration_says_how_probable_each_item_was_and_can_be_repeated(serve, buyers, champions):
+    asked = {"user_id": buyers[0], "num_results": 10, "exploration": {"share": 0.2, "pool": 20}}
+    body = good("/recommendations", serve("/v1/recommendations", asked))
+    assert len(body["items"]) == 10
+    assert sum(item["explored"] for item in body["items"]) == 2
+    for item in body["items"]:
+        assert item["propensity"] == (1 / 20 if item["explored"] else 1)
+        assert item["propensity_in_list"] == (2 / 20 if item["explored"] else 1)
+    # the id of the answer is all the chance there was
+    again = good("/recommendations", serve("/v1/recommendations", {**asked, "exploration": {"share": 0.2, "pool": 20, "seed": 7}}))
+    other = good("/recommendations", serve("/v1/recommendations", {**asked, "exploration": {"share": 0.2, "pool": 20, "seed": 7}}))
+    assert again["items"] == other["items"]
+    asked_again = recommendations.RecommendationsRequest.model_validate(asked)
+    plan = recommendations.plan(champions, asked_again)
+    draws = recommendations.draws(asked_again, body["recommendation_id"], plan.controls)
+    repeated = arrange(lambda rows, many, items: plan.ranked(many, {}, items), 1, 10, plan.controls, draws)
+    assert [champions.models["recommend"].catalogue.item_ids[column] for column in repeated.ranked.ids[0].tolist()] == [
+        item["item_id"] for item in body["items"]
+    ]
+    small = good(
+        "/recommendations", serve("/v1/recommendations", {**asked, "exploration": {"share": 0.9, "pool": 2, "seed": 1}, "explain": True})
+    )
+    assert sum(item["explored"] for item in small["items"]) == 2, "no more places are drawn than there are items to draw"
+    assert all((item["reasons"][-1] == "shown to learn whether you like it") == item["explored"] for item in small["items"])
+    for exploration, field in (({"share": 0}, "share"), ({"share": 1.1}, "share"), ({"share": 0.1, "pool": 0}, "pool"), ({}, "share")):
+        refused(serve("/v1/recommendations", {**asked, "exploration": exploration}), 422, "invalid_request", f"exploration.{field}")
+
+
+def test_what_happened_since_changes_the_next_answer(serve, buyers, champions):
+    catalogue = champions.models["recommend"].catalogue
+    had = set(catalogue.had(catalogue.user_row(champions.customers.resolve(buyers[0]))).tolist())
+    new = next(
+        item
+        for column, item in enumerate(catalogue.item_ids)
+        if column not in had and (catalogue.available is None or catalogue.available[column])
+    )
+    events = [
+        {"item_id": new, "ts": "2024-08-02T10:00:00Z"}, {"item_id": new, "event_type": "purchase", "ts": "2024-08-02T18:00:00+08:00"},
+        {"item_id": new, "event_type": "view", "ts": "2024-08-02T10:00:00Z"}, {"item_id": "ghost", "ts": "2024-08-02T10:00:00Z"},
+        {"item_id": new, "ts": "2024-07-02"},
+    ]  # fmt: skip
+    asked = {"user_id": buyers[0], "num_results": 5, "purchased": "only", "explain": True}
+    assert new not in {item["item_id"] for item in serve("/v1/recommendations", {**asked, "num_results": 500})[1]["items"]}
+    body = good(
+        "/recommendations",
+        serve("/v1/recommendations", {**asked, "num_results": 500, "context": {"events": events, "now": "2024-08-05T10:00Z"}}),
+    )
+    found = next(item for item in body["items"] if item["item_id"] == new)
+    assert found["reasons"] == ["you bought it 2 times, last 3 days ago"]
+    assert body["unknown"] == ["ghost"]
+    assert [(one["index"], one["reason"].split(":")[0]) for one in body["ignored_events"]] == [
+        (2, "the model learns from transactions"), (3, "the model does not know the item"), (4, "before as_of"),
+    ]  # fmt: skip
+    never = good(
+        "/recommendations", serve("/v1/recommendations", {**asked, "purchased": "never", "num_results": 500, "context": {"events": events}})
+    )
+    assert new not in {item["item_id"] for item in never["items"]}
+    stranger = {"user_id": "nobody we know", "num_results": 3, "context": {"events": events}}
+    first = good("/recommendations", serve("/v1/recommendations", stranger))
+    assert first["items"][0]["item_id"] == new, "a purchase is a history"
+    assert first["items"][0]["source"] == "repeat"
+    ranked = good(
+        "/rank", serve("/v1/rank", {"user_id": "nobody we know", "item_ids": [catalogue.item_ids[0], new], "context": {"events": events}})
+    )
+    assert ranked["items"][0]["item_id"] == new
+    assert len(ranked["ignored_events"]) == 3
+    for context, field in (
+        ({"events": [{"item_id": new, "ts": "yesterday"}]}, "context.events[0].ts"),
+        ({"events": [{"item_id": new, "ts": "9999-12-31T23:59:59-10:00"}]}, "context.events[0].ts"),
+        ({"events": [{"item_id": new, "ts": "2024-08-09"}], "now": "2024-08-08"}, "context.events[0].ts"),
+        ({"events": [{"item_id": new, "ts": "2024-08-09", "event_type": "theft"}]}, "context.events[0].event_type"),
+        ({"now": "2024-07-08"}, "context.now"), ({"now": "soon"}, "context.now"), ({"events": [{"ts": "2024-08-09"}]}, "context.events.0.item_id"),
+        ({"items": [new]}, "context.items"),
+    ):  # fmt: skip
+        for route, more in (("/recommendations", {}), ("/rank", {"item_ids": [new]})):
+            for checked in ({}, {"validate_only": True}):
+                refused(serve(f"/v1{route}", {"user_id": buyers[0], **more, **checked, "context": context}), 422, "invalid_request", field)
+
+
+def test_scenes_that_go_with_items_and_scenes_nobody_trained(serve, buyers, champions):
+    catalogue = champions.models["recommend"].catalogue
+    items = catalogue.item_ids[2:4]
+    asked = {"user_id": buyers[0], "scene": "similar", "num_results": 6}
+    body = good(
+        "/recommendations",
+        serve("/v1/recommendations", {**asked, "context": {"items": [*items, "ghost"]}, "exclude": [catalogue.item_ids[7]]}),
+    )
+    assert len(body["items"]) == 6
+    assert {*items, catalogue.item_ids[7]}.isdisjoint(item["item_id"] for item in body["items"])
+    assert body["unknown"] == ["ghost"]
+    one = good("/recommendations", serve("/v1/recommendations", {**asked, "context": {"items": items[:1]}}))
+    alike = good("/similar-items", serve("/v1/similar-items", {"item_id": items[0], "num_results": 6}))
+    assert [(item["item_id"], item["score"]) for item in one["items"]] == [(item["item_id"], item["score"]) for item in alike["items"]]
+    for given in ([], ["ghost"]):
+        error = refused(serve("/v1/recommendations", {**asked, "context": {"items": given}}), 422, "invalid_request", "context.items")
+        assert "needs an item the model knows" in error["message"]
+    untrained = next(scene for scene in SCENES if scene not in catalogue.scenes)
+    error = refused(serve("/v1/recommendations", {"user_id": buyers[0], "scene": untrained}), 422, "invalid_request", "scene")
+    assert f"allowed: {', '.join(catalogue.scenes)}" in error["message"]
+    assert "qianmian train recommend" in error["hint"]
+
+
+def test_more_than_there_is_and_nothing_at_all(serve, buyers, champions):
+    can = sum(1 for known in table_of(champions).values() if known["available"])
+    everything = {"user_id": buyers[0], "num_results": 500, "diversity": {"mmr": 0.5}, "exploration": {"share": 0.5, "pool": 500}}
+    body = good(
+        "/recommendations",
+        serve("/v1/recommendations", {**everything, "promotions": [{"name": "a", "filter": {"category": "home"}, "percent": 100}]}),
+    )
+    assert len({item["item_id"] for item in body["items"]}) == len(body["items"]) == can
+    nothing = good("/recommendations", serve("/v1/recommendations", {**everything, "filters": {"brand": "nobody's"}}))
+    assert nothing["items"] == []
+    assert "filters leave 0" in nothing["short_reason"]
+    body = good("/similar-items", serve("/v1/similar-items", {"item_id": "i000003", "num_results": 5, "filters": {"item_id": "i000003"}}))
+    assert body["items"] == []
+    assert "filters leave 1, beside the item itself 0" in body["short_reason"]
 
 
 def test_limits_are_said(serve, buyers):
