@@ -1,0 +1,319 @@
+"""Exact top-k of inner products, without ever holding users × items."""
+
+from __future__ import annotations
+
+import itertools
+import os
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from functools import cache, cached_property
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import sparse
+from threadpoolctl import ThreadpoolController
+
+from models.topk import LEAST, LOW_HALF, NO_KEY, NOT_A_CANDIDATE, BestLists, Ids, Scores, about_the_kth, ids_of, keys_of, scores_of
+from qianmian.errors import DataError
+
+LARGEST = 1e18  # what longer vectors score may not be a float32
+REFIT = "fit again: the training diverged, or the file is damaged"
+CHUNK = 512  # items that share a bound
+FIRST = 2048  # items every user is scored on, best bound first; they give the first threshold
+WIDEST = 16_384
+TILE_CELLS = 1 << 19  # scores held at a time, a worker
+USERS = 512  # a block of them shares a pass over the items
+MARGIN = 4  # places beyond k whose scores are computed again before the cut
+COMPACT = 0.15  # new candidates a place of the list, before the lists are cut and the thresholds rise
+
+
+class FactorIndex:
+    """Item vectors laid out for exact search by inner product: ``score(u, i) = x_u · y_i + b_i``.
+
+    Items are kept in the order of a bound. ``x · y ≤ |x| |y|`` (Cauchy–Schwarz), so once a user has k candidates above the bound of all that is
+    left, the rest is never scored: on learnt factors, whose lengths differ, most of the catalogue (the bucket pruning of LEMP, Teflioudi, Gemulla
+    and Mykytiuk 2015). What is left is scored by block matrix products of bounded size. Nothing is approximate.
+
+    Parameters
+    ----------
+    item_vectors : ndarray of float32, (n_items, d)
+    item_bias : ndarray of float32, (n_items,), optional
+    typical_norm : float
+        Length of a usual user vector; weighs the items' lengths against their biases in the order of the bound. No answer depends on it.
+
+    Raises
+    ------
+    DataError
+        A vector or a bias is not finite, or larger than `LARGEST`.
+    """
+
+    def __init__(self, item_vectors: NDArray[np.float32], item_bias: NDArray[np.float32] | None = None, typical_norm: float = 1.0) -> None:
+        vectors = np.asarray(item_vectors, dtype=np.float32)
+        norms = _norms(vectors, "item vectors")
+        self.n_items, self.factors = vectors.shape
+        self._vectors = vectors
+        self._bias = None if item_bias is None else np.asarray(item_bias, dtype=np.float32)
+        if self._bias is not None and (bad := int((~(np.abs(self._bias) <= LARGEST)).sum())):
+            raise DataError("item biases are not finite", got=f"{bad} of {self.n_items}", hint=REFIT)
+        bound = norms if self._bias is None else norms * np.float32(typical_norm) + self._bias
+        order = np.argsort(-bound, kind="stable")
+        self._catalogue = _Catalogue(
+            np.ascontiguousarray(vectors[order].T), order, norms[order], None if self._bias is None else self._bias[order], self.n_items
+        )
+
+    def scores_at(self, user_vectors: NDArray[np.float32], ids: NDArray[np.integer[Any]]) -> Scores:
+        """Scores of given items (n, m) for n users; −inf for the id −1. To the last bit those that `search` answers."""
+        inside = np.maximum(ids, 0)
+        scores = np.empty(ids.shape, dtype=np.float32)
+        block = max(1, TILE_CELLS // max(1, ids.shape[1] * self.factors))
+        for start in range(0, len(ids), block):
+            some = slice(start, start + block)
+            # a matrix product rounds differently in each corner of its tiles; this sum has one order, whoever else is asked about
+            scores[some] = np.einsum("nd,nmd->nm", user_vectors[some], self._vectors[inside[some]])
+        if self._bias is not None:
+            scores += self._bias[inside]
+        scores[ids < 0] = NOT_A_CANDIDATE
+        return scores
+
+    def search(
+        self, user_vectors: NDArray[np.float32], k: int, *, allowed: NDArray[np.bool_] | None = None,
+        excluded: sparse.csr_matrix | None = None, threads: int | None = None,
+    ) -> tuple[Ids, Scores]:  # fmt: skip
+        """The k best items of each user; equal scores go to the lower index.
+
+        Parameters
+        ----------
+        user_vectors : ndarray of float32, (n, d)
+        k : int
+            ≥ 1.
+        allowed : ndarray of bool, (n_items,), optional
+            Only these.
+        excluded : csr_matrix, (n, n_items), optional
+            Not these, per user.
+        threads : int, optional
+            Default: one a core there is.
+
+        Returns
+        -------
+        ids : ndarray of int32, (n, min(k, n_items))
+            −1 past the end.
+        scores : ndarray of float32, (n, min(k, n_items))
+            −inf past the end.
+
+        Raises
+        ------
+        DataError
+            A user vector is not finite, or longer than `LARGEST`.
+        """
+        users = np.ascontiguousarray(user_vectors, dtype=np.float32)
+        n, k = len(users), min(k, self.n_items)
+        ids, scores = np.empty((n, k), dtype=np.int32), np.empty((n, k), dtype=np.float32)
+        if not n or not k:
+            return ids, scores
+        lengths = _norms(users, "user vectors")
+        catalogue = self._catalogue if allowed is None else self._catalogue.restricted(allowed, n)
+        wanted = min(k + MARGIN, catalogue.size)
+
+        def answer(rows: slice, found: NDArray[np.int64]) -> None:
+            keys = keys_of(self.scores_at(users[rows], found), found)
+            keys[found < 0] = NO_KEY
+            keys.sort(axis=1)
+            width = min(k, keys.shape[1])
+            ids[rows, :width], scores[rows, :width] = ids_of(keys[:, :width]), scores_of(keys[:, :width])
+            ids[rows, width:], scores[rows, width:] = -1, NOT_A_CANDIDATE
+
+        if n == 1 and wanted:
+            answer(slice(0, 1), catalogue.best_of_one(users[0], float(lengths[0]), wanted, None if excluded is None else excluded.indices))
+            return ids, scores
+        workers = max(1, threads if threads is not None else cores())
+        # blocks of one size, as many for every worker; long lists want fewer users at a time
+        most = max(16, min(USERS, (1 << 21) // (4 * k)))
+        block = -(-n // (workers * -(-n // (workers * most)))) if n > most // 4 else n
+        starts = itertools.count(0, block)
+
+        def work(_: int) -> None:
+            tile = np.empty(0, dtype=np.float32)
+            while (start := next(starts)) < n:
+                rows = slice(start, min(start + block, n))
+                out = None if excluded is None else _entries(excluded, rows)
+                found, tile = catalogue.best(users[rows], lengths[rows], wanted, out, tile)
+                answer(rows, found)
+
+        if block >= n or workers == 1 or not _many.acquire(blocking=False):  # while another caller has the cores, one of them is enough
+            work(0)
+        else:
+            try:
+                with _blas().limit(limits=1, user_api="blas"), ThreadPoolExecutor(workers) as pool:
+                    list(pool.map(work, range(workers)))
+            finally:
+                _many.release()
+        return ids, scores
+
+
+class _Catalogue:
+    """The items one search may answer with, in the order of their bounds."""
+
+    def __init__(
+        self, columns: NDArray[np.float32], order: NDArray[np.int64], norms: NDArray[np.float32], bias: Scores | None, n_items: int
+    ):
+        self.columns, self.order, self.norms, self.bias, self.n_items = columns, order, norms, bias, n_items
+        self.size = len(order)
+        chunks = np.arange(0, self.size, CHUNK)
+        slack = 1.0 + 4.0 * (len(columns) + 2) * float(np.finfo(np.float32).eps)  # what rounding may add to a score
+        self.longest = np.maximum.reduceat(norms, chunks).astype(np.float64) * slack if self.size else np.empty(0)
+        self.highest = np.zeros(len(chunks))
+        if bias is not None and self.size:
+            self.highest = np.maximum.reduceat(bias, chunks).astype(np.float64)
+            self.highest += np.abs(np.where(np.isfinite(self.highest), self.highest, 0.0)) * (slack - 1.0)
+        # of all items from a chunk on
+        self.longest_left = np.maximum.accumulate(self.longest[::-1])[::-1]
+        self.highest_left = np.maximum.accumulate(self.highest[::-1])[::-1]
+
+    def restricted(self, allowed: NDArray[np.bool_], n: int) -> _Catalogue:
+        """Only what is allowed, (n_items,), for a search of n users."""
+        inside = allowed[self.order]
+        if n < 64 and 8 * int(inside.sum()) > self.n_items:  # to copy the vectors of what is allowed would cost more than to score the rest
+            masked = np.where(inside, np.float32(0.0) if self.bias is None else self.bias, NOT_A_CANDIDATE)
+            return _Catalogue(self.columns, self.order, self.norms, masked, self.n_items)
+        kept = np.flatnonzero(inside)
+        bias = None if self.bias is None else self.bias[kept]
+        return _Catalogue(self.columns[:, kept], self.order[kept], self.norms[kept], bias, self.n_items)
+
+    @cached_property
+    def place(self) -> NDArray[np.int64]:
+        """Where each item stands in the order, −1 nowhere, (n_items,)."""
+        place = np.full(self.n_items, -1, dtype=np.int64)
+        place[self.order] = np.arange(self.size)
+        return place
+
+    def best_of_one(
+        self, user: NDArray[np.float32], length: float, k: int, excluded: NDArray[np.integer[Any]] | None
+    ) -> NDArray[np.int64]:  # fmt: skip
+        """`best` for one user, (1, k), with as few calls as may be: what an online answer waits for."""
+        scores = np.empty(self.size, dtype=np.float32)
+        places = None if excluded is None else self.place[excluded]
+        start, end, least = 0, min(max(FIRST, 4 * k), self.size), LEAST
+        while True:
+            np.matmul(user, self.columns[:, start:end], out=scores[start:end])
+            if self.bias is not None:
+                scores[start:end] += self.bias[start:end]
+            if places is not None:
+                scores[places[(places >= start) & (places < end)]] = NOT_A_CANDIDATE
+            if start or end == self.size:
+                break
+            least = max(LEAST, np.partition(scores[:end], end - k)[end - k])
+            possible = np.flatnonzero(length * self.longest + self.highest >= least)
+            start, end = end, min((int(possible.max(initial=-1)) + 1) * CHUNK, self.size)
+            if end <= start:
+                end = start
+                break
+        hits = np.flatnonzero(scores[:end] >= least)
+        keys = keys_of(scores[hits], self.order[hits])
+        keys.sort()
+        best = np.full((1, k), -1, dtype=np.int64)
+        best[0, : len(keys)] = keys[:k] & LOW_HALF
+        return best
+
+    def best(
+        self, users: NDArray[np.float32], lengths: NDArray[np.float32], k: int, excluded: tuple[NDArray[Any], NDArray[Any]] | None,
+        tile: NDArray[np.float32],
+    ) -> tuple[NDArray[np.int64], NDArray[np.float32]]:  # fmt: skip
+        """The k best of a block of users, (n, k), −1 past the end, and the buffer that may be used again."""
+        n = len(users)
+        if not k:
+            return np.empty((n, 0), dtype=np.int64), tile
+        lists, least = BestLists(n, k), np.full(n, LEAST)
+        out_rows, out_places = self._by_place(*excluded) if excluded is not None else (np.empty(0, np.int64), np.empty(0, np.int64))
+        start, width = 0, -(-max(FIRST, 4 * k) // CHUNK) * CHUNK
+        while start < self.size:
+            chunk = start // CHUNK
+            possible = lengths * self.longest_left[chunk] + self.highest_left[chunk]
+            if not (possible >= least).any():
+                break
+            end = min(start + width, self.size)
+            chunks = slice(chunk, -(-end // CHUNK))
+            possible = lengths * self.longest[chunks].max() + self.highest[chunks].max()
+            live = np.flatnonzero(possible >= least)
+            if len(live):
+                cells = len(live) * (end - start)
+                if len(tile) < cells:
+                    tile = np.empty(cells, dtype=np.float32)
+                scores = tile[:cells].reshape(len(live), end - start)
+                np.matmul(users if len(live) == n else users[live], self.columns[:, start:end], out=scores)
+                if self.bias is not None:
+                    scores += self.bias[start:end]
+                first, last = np.searchsorted(out_places, (start, end))
+                if first < last:
+                    row_of = np.full(n, -1, dtype=np.int64)
+                    row_of[live] = np.arange(len(live))
+                    rows, places = row_of[out_rows[first:last]], out_places[first:last] - start
+                    scores[rows[rows >= 0], places[rows >= 0]] = NOT_A_CANDIDATE
+                reached = about_the_kth(scores, k) if start == 0 else least[live]
+                hits = np.flatnonzero(scores >= reached[:, None])
+                rows = hits // (end - start)
+                if len(hits):
+                    lists.add(live[rows], keys_of(scores.ravel()[hits], self.order[hits - rows * (end - start) + start]))
+                if start == 0 or lists.new > COMPACT * k * n:
+                    lists.cut()
+                    least = lists.thresholds()
+            start, width = end, max(CHUNK, min(WIDEST, 2 * width, TILE_CELLS // max(1, len(live)) // CHUNK * CHUNK))
+        lists.cut()
+        best = lists.keys[:, :k]
+        return np.where(best == NO_KEY, -1, best & LOW_HALF), tile
+
+    def _by_place(self, rows: NDArray[Any], items: NDArray[Any]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """(row, item) pairs as (row, place in the order), places rising; items that are not in it left out."""
+        places = self.place[items]
+        order = np.argsort(places, kind="stable")
+        order = order[np.searchsorted(places[order], 0) :]
+        return rows[order], places[order]
+
+
+def factor_top_k(
+    user_vectors: NDArray[np.float32], item_vectors: NDArray[np.float32], k: int, *, item_bias: NDArray[np.float32] | None = None,
+    allowed: NDArray[np.bool_] | None = None, excluded: sparse.csr_matrix | None = None, threads: int | None = None,
+) -> tuple[Ids, Scores]:  # fmt: skip
+    """`FactorIndex.search` on vectors that are searched once.
+
+    Examples
+    --------
+    >>> users, items = np.array([[1.0, 0.0]], np.float32), np.array([[1.0, 5.0], [3.0, 0.0], [1.0, -5.0]], np.float32)
+    >>> factor_top_k(users, items, 2)
+    (array([[1, 0]], dtype=int32), array([[3., 1.]], dtype=float32))
+    >>> factor_top_k(users, items, 5, excluded=sparse.csr_matrix([[0, 1, 0]]))[0]
+    array([[ 0,  2, -1]], dtype=int32)
+    """
+    typical = float(np.median(np.linalg.norm(user_vectors, axis=1))) if len(user_vectors) else 1.0
+    index = FactorIndex(item_vectors, item_bias, typical if np.isfinite(typical) else 1.0)
+    return index.search(user_vectors, k, allowed=allowed, excluded=excluded, threads=threads)
+
+
+def _norms(vectors: NDArray[np.float32], what: str) -> NDArray[np.float32]:
+    with np.errstate(over="ignore", invalid="ignore"):
+        norms = np.sqrt(np.einsum("nd,nd->n", vectors, vectors))
+    bad = int((~(norms <= LARGEST)).sum())
+    if bad:
+        raise DataError(f"{what} are not finite", got=f"{bad} of {len(vectors)}", hint=REFIT)
+    return np.asarray(norms, dtype=np.float32)
+
+
+def _entries(matrix: sparse.csr_matrix, rows: slice) -> tuple[NDArray[Any], NDArray[Any]]:
+    edges = matrix.indptr[rows.start : rows.stop + 1]
+    return np.repeat(np.arange(len(edges) - 1), np.diff(edges)), matrix.indices[edges[0] : edges[-1]]
+
+
+# ---- threads ---------------------------------------------------------------------------------------------------------
+
+
+def cores() -> int:
+    """How many cores this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+@cache
+def _blas() -> ThreadpoolController:
+    return ThreadpoolController()  # looks through every loaded library once
+
+
+_many = threading.Lock()  # BLAS has one number of threads for the whole process: two callers that set and restore it would mix it up

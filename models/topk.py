@@ -1,0 +1,161 @@
+"""Exact top-k of scores: keys that order with their ties, a threshold that is cheap, lists that are cut."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+NOT_A_CANDIDATE = np.float32(-np.inf)
+Keys = NDArray[np.int64]
+Ids = NDArray[np.int32]
+Scores = NDArray[np.float32]
+
+LEAST = np.finfo(np.float32).min  # what every score reaches and −inf does not
+NO_KEY = np.iinfo(np.int64).max
+FLIP = np.int32(0x7FFFFFFF)
+LOW_HALF = np.int64(0xFFFFFFFF)
+DENSE_CELLS = 1 << 19  # of dense scores looked at together: what a core's cache holds
+
+
+# ---- keys ------------------------------------------------------------------------------------------------------------
+
+
+def keys_of(values: Scores, columns: NDArray[np.integer[Any]]) -> Keys:
+    """One int64 orders by (score falling, column rising): the bits of a float sort like an integer once negatives are flipped."""
+    bits = (values + np.float32(0.0)).view(np.int32)  # −0.0 becomes 0.0: they are equal scores
+    rising = np.where(bits < 0, bits ^ FLIP, bits)
+    return (np.invert(rising).astype(np.int64) << 32) | columns
+
+
+def scores_of(keys: Keys) -> Scores:
+    rising = np.invert((keys >> 32).astype(np.int32))
+    values: Scores = np.where(rising < 0, rising ^ FLIP, rising).view(np.float32)
+    values[keys == NO_KEY] = NOT_A_CANDIDATE
+    return values
+
+
+def ids_of(keys: Keys) -> Ids:
+    return np.where(keys == NO_KEY, -1, keys & LOW_HALF).astype(np.int32)
+
+
+def about_the_kth(scores: Scores, k: int) -> Scores:
+    """A number at least k scores of each row reach, as near the k-th greatest as is cheap; `LEAST` where none was found, (n,).
+
+    The k-th greatest of the maxima of disjoint groups is at most the k-th greatest of all. With a few groups a place it is hardly less, and
+    maxima of strided groups cost a vector instruction a few scores, where a selection costs several steps a score.
+    """
+    n, m = scores.shape
+    if m < 2 * k:
+        return np.full(n, LEAST)
+    groups = min(max(256, 4 * k), m)
+    members = m // groups
+    row, cell = scores.strides
+    grid = np.ndarray((n, members, groups), np.float32, scores, strides=(row, groups * cell, cell))
+    best: Scores = np.fmax.reduce(grid, axis=1)
+    rest = m - members * groups
+    if rest:
+        np.fmax(best[:, :rest], scores[:, members * groups :], out=best[:, :rest])
+    np.copyto(best, NOT_A_CANDIDATE, where=np.isnan(best))
+    best.partition(groups - k, axis=1)
+    return np.maximum(best[:, groups - k], LEAST)
+
+
+def _thinned(rows: NDArray[np.int64], keys: Keys, counts: NDArray[np.int64], k: int, most: int) -> tuple[NDArray[np.int64], Keys]:
+    """Rows with more than `most` keys cut to their k best; `rows` rise."""
+    heavy = np.flatnonzero(counts > most)
+    if not len(heavy):
+        return rows, keys
+    kept = np.ones(len(keys), dtype=bool)
+    starts = np.cumsum(counts) - counts
+    for row in heavy:  # many equal scores, or hardly a threshold: few rows, if any
+        own = slice(starts[row], starts[row] + counts[row])
+        kept[own] = keys[own] <= np.partition(keys[own], k - 1)[k - 1]
+    counts[heavy] = k
+    return rows[kept], keys[kept]
+
+
+class BestLists:
+    """The best keys of each row so far."""
+
+    def __init__(self, n: int, k: int) -> None:
+        self.k, self.most = k, max(4 * k, 64)
+        self.keys: Keys = np.full((n, k + self.most), NO_KEY)
+        self.fill = np.zeros(n, dtype=np.int64)
+        self.new = 0
+
+    def add(self, rows: NDArray[np.int64], keys: Keys) -> None:
+        """More keys of rows that rise."""
+        counts = np.bincount(rows, minlength=len(self.fill))
+        rows, keys = _thinned(rows, keys, counts, self.k, self.most)
+        if int((self.fill + counts).max()) > self.keys.shape[1]:
+            self.cut()
+        starts = np.cumsum(counts) - counts
+        self.keys[rows, (self.fill - starts)[rows] + np.arange(len(rows))] = keys
+        self.fill += counts
+        self.new += len(rows)
+
+    def cut(self) -> None:
+        """Sort, and forget what is not among the k best."""
+        width = int(self.fill.max(initial=0))
+        self.keys[:, :width].sort(axis=1)
+        self.keys[:, self.k : width] = NO_KEY
+        np.minimum(self.fill, self.k, out=self.fill)
+        self.new = 0
+
+    def thresholds(self) -> Scores:
+        """The k-th best score of each row; `LEAST` where there are fewer."""
+        return np.maximum(scores_of(self.keys[:, self.k - 1]), LEAST)
+
+
+# ---- dense -----------------------------------------------------------------------------------------------------------
+
+
+def top_k(scores: NDArray[np.float32], k: int) -> tuple[Ids, Scores]:
+    """The k best columns of each row, best first; equal scores go to the lower index.
+
+    Parameters
+    ----------
+    scores : ndarray of float32, (n, m)
+        −inf marks what must not be chosen; NaN is read as −inf.
+
+    Returns
+    -------
+    ids : ndarray of int32, (n, min(k, m))
+    scores : ndarray of float32, (n, min(k, m))
+
+    Examples
+    --------
+    >>> top_k(np.array([[0.5, 2.0, 0.5, 2.0]], dtype=np.float32), 3)[0]
+    array([[1, 3, 0]], dtype=int32)
+    """
+    n, m = scores.shape
+    k = min(k, m)
+    ids, values = np.empty((n, k), dtype=np.int32), np.empty((n, k), dtype=np.float32)
+    if not k or not n:
+        return ids, values
+    block = max(1, DENSE_CELLS // m)
+    for start in range(0, n, block):
+        some = np.ascontiguousarray(scores[start : start + block], dtype=np.float32)
+        ids[start : start + block], values[start : start + block] = _dense_block(some, k)
+    return ids, values
+
+
+def _dense_block(scores: Scores, k: int) -> tuple[Ids, Scores]:
+    n, m = scores.shape
+    hits = np.flatnonzero(scores >= about_the_kth(scores, k)[:, None])
+    rows = hits // m
+    lists = BestLists(n, k)
+    lists.add(rows, keys_of(scores.ravel()[hits], hits - rows * m))
+    lists.cut()
+    best = lists.keys[:, :k]
+    ids, values = ids_of(best), scores_of(best)
+    short = np.flatnonzero(lists.fill < k)
+    if len(short):  # the first columns that are no candidates; k columns hold enough of them
+        rows, columns = np.nonzero(~(scores[short, :k] > NOT_A_CANDIDATE))
+        counts = np.bincount(rows, minlength=len(short))
+        place = lists.fill[short][rows] + np.arange(len(rows)) - (np.cumsum(counts) - counts)[rows]
+        kept = place < k
+        ids[short[rows[kept]], place[kept]] = columns[kept]
+    return ids, values
