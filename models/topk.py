@@ -135,11 +135,27 @@ def top_k(scores: NDArray[np.float32], k: int) -> tuple[Ids, Scores]:
     ids, values = np.empty((n, k), dtype=np.int32), np.empty((n, k), dtype=np.float32)
     if not k or not n:
         return ids, values
+    if n == 1:
+        return _one_row(np.ascontiguousarray(scores[0], dtype=np.float32), k)
     block = max(1, DENSE_CELLS // m)
     for start in range(0, n, block):
         some = np.ascontiguousarray(scores[start : start + block], dtype=np.float32)
         ids[start : start + block], values[start : start + block] = _dense_block(some, k)
     return ids, values
+
+
+def _one_row(scores: Scores, k: int) -> tuple[Ids, Scores]:
+    """`_dense_block` of one row with as few calls as may be: what an online answer waits for."""
+    hits = np.flatnonzero(scores > NOT_A_CANDIDATE)
+    if len(hits) > max(1024, 4 * k):
+        hits = np.flatnonzero(scores >= about_the_kth(scores[None, :], k)[0])
+    keys = keys_of(scores[hits], hits)
+    keys.sort()
+    ids, values = ids_of(keys[:k]), scores_of(keys[:k])
+    if len(ids) < k:
+        others = np.flatnonzero(~(scores[:k] > NOT_A_CANDIDATE))[: k - len(ids)].astype(np.int32)
+        ids, values = np.concatenate([ids, others]), np.concatenate([values, np.full(len(others), NOT_A_CANDIDATE)])
+    return ids[None, :], values[None, :]
 
 
 def _dense_block(scores: Scores, k: int) -> tuple[Ids, Scores]:
