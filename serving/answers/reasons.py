@@ -13,8 +13,9 @@ from numpy.typing import NDArray
 
 from features.dataset import Interactions
 from features.spec import FeatureSpec
+from models.recommend.base import Recommender
 from models.recommend.repeat import RepeatPurchaseRecommender
-from serving.catalogue import FOR_EVERYBODY, Catalogue
+from serving.catalogue import Catalogue
 from serving.champions import Champion
 
 TOP_REASONS = 3
@@ -47,6 +48,14 @@ class Evidence(TypedDict, total=False):
     often: str  # name of the group it is in that the customer often buys from
 
 
+OF_THE_CUSTOMER = (
+    "times",
+    "last_days",
+    "cycle_days",
+    "own_cycle",
+)  # true whichever model ranked the item; the rest only its own model may say
+
+
 class Explainer:
     """Reasons for the items of one list.
 
@@ -58,48 +67,67 @@ class Explainer:
         What they did after the fit.
     later_days : float
         How long after the fit the moment is that the list is for.
-    goes_with : int, optional
-        The one item the list goes with.
+    given : ndarray of int, optional
+        The items the list goes with.
     """
 
     def __init__(
-        self, champion: Champion, row: int, since: Interactions | None = None, later_days: float = 0.0, goes_with: int | None = None
+        self, champion: Champion, row: int, since: Interactions | None = None, later_days: float = 0.0, given: NDArray[np.int64] | None = None
     ) -> None:  # fmt: skip
         self._catalogue = champion.catalogue
         self._events = champion.bundle.facts.get("interactions") == "events"
-        self._row, self._since, self._later_days, self._goes_with = row, since, later_days, goes_with
+        self._row, self._since, self._later_days = row, since, later_days
+        self._given = given if given is not None and len(given) else None
         self._of_group: dict[tuple[int, int], int] | None = None
 
     def reasons(self, column: int, source: str, *, promoted: bool = False, drawn: bool = False) -> list[str]:
         """Why this item is in the list; at least one reason."""
         if promoted:
             return ["promoted"]
-        evidence, known = self.evidence(column), self._since is not None or self._catalogue.has_history(self._row)
-        if self._goes_with is not None and source not in FOR_EVERYBODY:
-            evidence.setdefault("with_item", self._goes_with)
-        told = item_words(evidence, source, self._name_of, events=self._events, known=known)
+        known = self._since is not None or self._catalogue.has_history(self._row)
+        told = item_words(self.evidence(column, source), source, self._name_of, events=self._events, known=known)
         return [*told, "shown to learn whether you like it"] if drawn else told
 
-    def evidence(self, column: int) -> Evidence:
+    def evidence(self, column: int, source: str) -> Evidence:
         """All that the models know of the customer and the item."""
         found: Evidence = {}
-        if self._row >= 0:
-            for model in self._catalogue.models:
-                told = model.evidence(self._row, column) if hasattr(model, "evidence") else None
-                if isinstance(told, tuple):
-                    told = {"times": told[0], "last_days": told[1]}
-                if isinstance(told, Mapping):
-                    found = {**told, **found}
-            if "last_days" in found:
-                found["last_days"] += self._later_days
-            if "with_days" in found:
-                found["with_days"] += self._later_days
+        for model in self._catalogue.models:
+            told = self._told(model, column, own=model.name == source)
+            if told is not None:
+                found = {**told, **found}
         if self._since is not None and (again := self._since.items == column).any():
             found["times"] = found.get("times", 0) + int(again.sum())
             found["last_days"] = float(self._since.age_days[again].min())
         if "times" not in found and (often := self._often(column)) is not None:
             found["often"] = often
         return found
+
+    def _told(self, model: Recommender, column: int, own: bool) -> Evidence | None:
+        """What one model knows; of other items only where it is the one that ranked this."""
+        pairing = getattr(model, "pairing", None) if own else None
+        if pairing is not None and (last := self._last_order()) is not None:
+            items, days = last
+            pair = pairing(column, items)
+            return None if pair is None else {"with_item": int(pair.with_item), **({} if days is None else {"with_days": days})}
+        told = model.evidence(self._row, column) if self._row >= 0 and hasattr(model, "evidence") else None
+        if isinstance(told, tuple):
+            told = {"times": told[0], "last_days": told[1]}
+        if not isinstance(told, Mapping):
+            return None
+        kept = {name: value for name, value in told.items() if own or name in OF_THE_CUSTOMER}
+        for name in ("last_days", "with_days"):
+            if name in kept:
+                kept[name] += self._later_days
+        return Evidence(**kept)  # type: ignore[typeddict-item]
+
+    def _last_order(self) -> tuple[NDArray[np.integer[Any]], float | None] | None:
+        """What the request says the list goes with, and how long ago that was; None where it does not."""
+        if self._given is not None:
+            return self._given, None
+        if self._since is None:
+            return None
+        newest = float(self._since.age_days.min())
+        return self._since.items[self._since.age_days == newest], newest
 
     def _name_of(self, column: int) -> str:
         """What a shopper calls an item: the end of its category, as items have no names."""
@@ -150,15 +178,15 @@ def item_words(evidence: Evidence, source: str, name_of: Callable[[int], str], *
     ['customers with a similar history buy it']
     """
     had, buy = ("dealt with", "like") if events else ("bought", "buy")
-    if evidence.get("times"):
-        return [_repeated(evidence, had)]
     told = []
     if "instead_of" in evidence:
         told.append(f"a {evidence.get('better', 'better')} {name_of(evidence['instead_of'])} than you {buy}")
     elif "with_item" in evidence:
         when = f" you {had} {ago(evidence['with_days'])}" if "with_days" in evidence else ""
         told.append(f"goes with {name_of(evidence['with_item'])}{when}")
-    if "often" in evidence and known:
+    if evidence.get("times"):
+        told.append(_repeated(evidence, had))
+    elif "often" in evidence and known:
         told.append(f"new in {evidence['often']}, which you {buy} often")
     if told:
         return told

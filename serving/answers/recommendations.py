@@ -332,10 +332,9 @@ def extras(asked: Plan, arranged: Arranged) -> Callable[[int], Answer]:
 def explainer_of(asked: Plan) -> Explainer:
     """Who says why."""
     since = asked.since
-    goes_with = int(asked.given[0]) if len(asked.given) == 1 and asked.scene.name == "complement" else None
     if since is None:
-        return Explainer(asked.champion, asked.row, goes_with=goes_with)
-    return Explainer(asked.champion, asked.row, since.interactions, since.later_days, goes_with)
+        return Explainer(asked.champion, asked.row, given=asked.given)
+    return Explainer(asked.champion, asked.row, since.interactions, since.later_days, asked.given)
 
 
 def unknown_attributes(champion: Champion, attributes: Attributes) -> list[str]:
