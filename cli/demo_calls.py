@@ -91,9 +91,12 @@ def _attributes(snapshot: Snapshot) -> dict[str, str]:
 
 def ask_everything(url: str, cast: Cast) -> list[Call]:
     """One call of each kind, the first of them twice: the second shows the time of a warm server."""
+    regular = {"user_id": cast.regular, "num_results": 5, "explain": True}
     asked: list[tuple[str, str, dict[str, Any]]] = [
-        ("a regular customer", "/v1/recommendations", {"user_id": cast.regular, "num_results": 5, "explain": True}),
-        ("the same, only what is new to them", "/v1/recommendations", {"user_id": cast.regular, "num_results": 5, "scene": "discover"}),
+        ("a regular customer", "/v1/recommendations", regular),
+        ("what they are about to run out of", "/v1/recommendations", {**regular, "scene": "replenish"}),
+        ("what they never had", "/v1/recommendations", {**regular, "scene": "discover"}),
+        ("what goes with their last basket", "/v1/recommendations", {**regular, "scene": "complement"}),
         (
             "a newcomer: no history, only attributes", "/v1/recommendations",
             {"user_id": NEWCOMER, "num_results": 5, "context": {"attributes": cast.attributes}},
