@@ -5,6 +5,7 @@ from __future__ import annotations
 from models.recommend.affinity import AffinityRecommender
 from models.recommend.base import Recommender
 from models.recommend.chain import FallbackChain
+from models.recommend.complement import ComplementRecommender
 from models.recommend.hybrid import HybridRecommender
 from models.recommend.ials import ImplicitALSRecommender
 from models.recommend.popular import PopularRecommender, TrendingRecommender
@@ -20,5 +21,6 @@ RECOMMENDERS: Registry[type[Recommender]] = Registry("recommender", {
     "affinity": AffinityRecommender,
     "ials": ImplicitALSRecommender,
     "hybrid": HybridRecommender,
+    "complement": ComplementRecommender,
     "chain": FallbackChain,
 })  # fmt: skip

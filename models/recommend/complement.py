@@ -1,0 +1,324 @@
+"""Goes with: what orders that hold the given items hold too, and this customer's own orders like it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import ClassVar
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import sparse
+
+from features.dataset import Interactions, TrainingSet
+from models.persist import Arrays, pack_csr, unpack_csr
+from models.ranked import NOT_A_CANDIDATE
+from models.recommend.base import Barred, Choice, Indices, Query, Recommender, Span, best_of_rows, values_at
+
+BLOCK_ENTRIES = 5_000_000  # pairs of items held at a time while counting
+LEAST_WEIGHT = np.float32(1e-30)  # of an order that is years old: still one
+Floats = NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class Baskets:
+    """Orders as rows, those of a customer one after the other, oldest first.
+
+    Attributes
+    ----------
+    items : csr_matrix, (n_orders, n_items)
+        1 where the order holds the item.
+    users : ndarray of int64, (n_orders,)
+    age_days : ndarray of float32, (n_orders,)
+    """
+
+    items: sparse.csr_matrix
+    users: NDArray[np.int64]
+    age_days: Floats
+
+    @classmethod
+    def of(cls, data: Interactions) -> Baskets:
+        """The orders of some interactions; where orders are not known, what a customer had on one day (at all, where days are not known)."""
+        visit = -np.floor(data.age_days).astype(np.int64) if data.orders is None else data.orders.astype(np.int64)
+        lines = np.lexsort((visit, data.users))
+        users, visits = data.users[lines].astype(np.int64), visit[lines]
+        begins = np.ones(len(lines), dtype=bool)
+        begins[1:] = (users[1:] != users[:-1]) | (visits[1:] != visits[:-1])
+        row = np.cumsum(begins) - 1
+        first = np.flatnonzero(begins)
+        held = sparse.csr_matrix((np.ones(len(lines), np.float32), (row, data.items[lines])), shape=(len(first), data.shape[1]))
+        held.data[:] = 1.0
+        held.sort_indices()
+        ages = np.minimum.reduceat(data.age_days[lines], first) if len(first) else np.empty(0)
+        return cls(held, users[first], ages.astype(np.float32))
+
+    def by_user(self, n: int, weights: Floats) -> sparse.csr_matrix:
+        """Weights of each user's orders, (n, n_orders)."""
+        bounds = np.searchsorted(self.users, np.arange(n + 1))
+        return sparse.csr_matrix((weights, np.arange(len(self.users)), bounds), shape=(n, len(self.users)))
+
+
+@dataclass(frozen=True)
+class Pairing:
+    """How two items go together in the orders a model was fitted on.
+
+    Attributes
+    ----------
+    with_item : int
+    orders : int
+        Orders that held both.
+    lift : float
+        How many times as often the one was in orders with the other as in all orders.
+    """
+
+    with_item: int
+    orders: int
+    lift: float
+
+
+class ComplementRecommender(Recommender):
+    """What goes with the given items; without any, with the customer's last order.
+
+    From item i to item j the link is ``(c(i, j) / (n(i)^given_power × n(j)^popularity_power))^sharpness``, where c counts the orders that hold both and
+    n those that hold one, an order of s items as ``(s − 1)^−size_power`` (a large one says less of any pair). With both powers 1/2 it is the cosine, with 1
+    and 0 the conditional probability, with 1 and 1 the lift (Deshpande & Karypis 2004, whose α is the popularity power here); in between, bananas
+    do not go with everything and a pair seen twice does not win. An item's links are added over the given items and divided by the greatest, which gives
+    ``link`` in [0, 1]. ``own`` is the share of the customer's orders that held the item, faded by age, those like the given items counting more:
+    an order b as ``2^(−age / own_half_life_days) × (1 + own_overlap × |b ∩ given| / sqrt(|b| |given|))``, seen against `own_prior_orders` empty ones.
+
+        score = (link + link_floor) × (own + own_floor) − link_floor × own_floor
+
+    Given items are no candidates. Links, powers and floors were chosen on Complete Journey (October and November 2017), with an eye on Ta-Feng.
+
+    Parameters
+    ----------
+    neighbours : int
+        Links kept of each item.
+    own_floor : float or None
+        The smaller, the more own habits count; None leaves them out.
+    same_category : bool
+        False leaves out what is of the same category (to its last level) as a given item: a substitute rather than a complement.
+
+    Attributes
+    ----------
+    links_ : csr_matrix, (n_items, n_items)
+        Row i: what goes with item i.
+    baskets_ : Baskets
+        The orders it was fitted on.
+    """
+
+    name: ClassVar[str] = "complement"
+    supports_fold_in: ClassVar[bool] = True
+    may_be_short: ClassVar[bool] = True
+    search_space: ClassVar[Mapping[str, Span | Choice]] = {
+        "given_power": Span(0.3, 1.0), "popularity_power": Span(0.0, 0.7), "size_power": Span(0.0, 1.0), "sharpness": Span(0.7, 2.5),
+        "own_half_life_days": Span(20.0, 365.0, log=True), "own_overlap": Span(0.0, 40.0), "own_floor": Span(0.01, 1.0, log=True),
+        "link_floor": Span(0.01, 1.0, log=True),
+    }  # fmt: skip
+
+    def __init__(
+        self, given_power: float = 0.6, popularity_power: float = 0.3, size_power: float = 0.25, sharpness: float = 1.5, neighbours: int = 200,
+        own_half_life_days: float = 90.0, own_overlap: float = 10.0, own_prior_orders: float = 10.0, own_floor: float | None = 0.05,
+        link_floor: float = 0.1, same_category: bool = True,
+    ) -> None:  # fmt: skip
+        self.given_power, self.popularity_power, self.size_power = given_power, popularity_power, size_power
+        self.sharpness, self.neighbours = sharpness, neighbours
+        self.own_half_life_days, self.own_overlap, self.own_prior_orders = own_half_life_days, own_overlap, own_prior_orders
+        self.own_floor, self.link_floor, self.same_category = own_floor, link_floor, same_category
+
+    def _fit(self, train: TrainingSet) -> None:
+        self.baskets_ = Baskets.of(train.interactions)
+        _, category = np.unique(train.item_attributes["category"], return_inverse=True)
+        known = train.item_attributes["category"] != ""
+        self.category_ = np.where(known, category, -1).astype(np.int32)
+        self.links_ = self._linked(self.baskets_.items)
+        self._prepare()
+
+    def _linked(self, held: sparse.csr_matrix) -> sparse.csr_matrix:
+        """The links of every item, a block of rows at a time so that the pairs of a block fit into memory."""
+        sizes = np.diff(held.indptr)
+        weighted = sparse.diags(np.maximum(sizes - 1.0, 1.0).astype(np.float32) ** np.float32(-self.size_power)) @ held
+        by_item = held.T.tocsr()
+        counts = np.maximum(np.asarray(weighted.sum(axis=0), dtype=np.float64).ravel(), 1e-9)
+        shrink_from, shrink_to = counts**-self.given_power, counts**-self.popularity_power
+        # an upper bound of the pairs of each item: the lines of the orders that hold it
+        pairs = np.cumsum(by_item @ sizes.astype(np.float64))
+        parts, start = [], 0
+        while start < held.shape[1]:
+            before = pairs[start - 1] if start else 0.0
+            stop = max(start + 1, int(np.searchsorted(pairs, before + BLOCK_ENTRIES)))
+            links = (by_item[start:stop] @ weighted).tocsr()
+            links.sort_indices()
+            row = np.repeat(np.arange(start, start + links.shape[0]), np.diff(links.indptr))
+            strength = (links.data * shrink_from[row] * shrink_to[links.indices]) ** self.sharpness
+            links.data = np.where(row != links.indices, strength, 0.0).astype(np.float32)
+            parts.append(_strongest(links, self.neighbours))
+            start = stop
+        linked = sparse.vstack(parts, format="csr") if parts else sparse.csr_matrix((0, 0), dtype=np.float32)
+        linked.sort_indices()
+        return linked
+
+    def given(self, query: Query) -> sparse.csr_matrix:
+        """What each answer is to go with, 0/1, (n, n_items): the items of the query, else the last order (since the fit, or before it)."""
+        n = len(query)
+        asked = list(query.items) if query.items is not None else [np.empty(0, np.int64)] * n
+        lengths = np.array([len(items) for items in asked], dtype=np.int64)
+        columns = np.concatenate(asked) if lengths.sum() else np.empty(0, np.int64)
+        last = self._last_orders(query)
+        last = sparse.diags((lengths == 0).astype(np.float32)) @ last
+        basket = sparse.csr_matrix((np.ones(len(columns), np.float32), (np.repeat(np.arange(n), lengths), columns)), shape=last.shape)
+        basket = (basket + last).tocsr()
+        basket.eliminate_zeros()
+        basket.data[:] = 1.0
+        basket.sort_indices()
+        return basket
+
+    def evidence(self, user: int, item: int) -> dict[str, float] | None:
+        """The item of the user's last order that goes best with one: ``with_item``, ``with_days`` before `as_of`, ``lift``; None for none."""
+        order = int(np.searchsorted(self.baskets_.users, user, side="right")) - 1
+        if order < 0 or self.baskets_.users[order] != user:
+            return None
+        found = self.pairing(item, _row(self.baskets_.items, order))
+        if found is None:
+            return None
+        return {"with_item": found.with_item, "with_days": float(self.baskets_.age_days[order]), "lift": found.lift}
+
+    def pairing(self, item: int, given: Indices) -> Pairing | None:
+        """Of the given items the one whose link to `item` is the strongest, and how often they were together; None where none has a link."""
+        others = np.asarray([other for other in np.unique(given).tolist() if other != item], dtype=np.int64)
+        if not len(others):
+            return None
+        strength = values_at(self.links_[others], np.full((len(others), 1), item))[:, 0]
+        best = int(np.argmax(strength))
+        if not np.isfinite(strength[best]):
+            return None
+        held = self.orders_of_items_
+        first, second = _row(held, int(others[best])), _row(held, item)
+        both = len(np.intersect1d(first, second, assume_unique=True))
+        return Pairing(int(others[best]), both, both * held.shape[1] / (len(first) * len(second)))
+
+    def _scores(self, query: Query) -> Floats:
+        scores = np.full((len(query), self.n_items_), NOT_A_CANDIDATE, dtype=np.float32)
+        found = self._candidates(query).tocoo()
+        scores[found.row, found.col] = found.data
+        return scores
+
+    def _best(self, query: Query, k: int, barred: Barred) -> tuple[NDArray[np.int32], Floats]:
+        return best_of_rows(self._candidates(query), k, barred)
+
+    def _scores_at(self, query: Query, ids: Indices) -> Floats:
+        return values_at(self._candidates(query), ids)
+
+    def _candidates(self, query: Query) -> sparse.csr_matrix:
+        """Scores of what goes with the given items or was had before, (n, n_items); a row with nothing given is empty."""
+        given = self.given(query)
+        link = self._outside((given @ self.links_).tocsr(), given)
+        greatest = np.asarray(link.max(axis=1).todense()).ravel() if link.nnz else np.zeros(len(query))
+        link = sparse.diags((1.0 / np.maximum(greatest, 1e-30)).astype(np.float32)) @ link
+        if self.own_floor is None:
+            scores = link
+        else:
+            own = self._outside(self._own(query, given), given)
+            scores = link.multiply(own) + np.float32(self.own_floor) * link + np.float32(self.link_floor) * own
+        scores = sparse.csr_matrix(scores, dtype=np.float32)
+        scores.sort_indices()
+        return scores
+
+    def _outside(self, scores: sparse.csr_matrix, given: sparse.csr_matrix) -> sparse.csr_matrix:
+        """The entries that are not given, nor (unless `same_category`) of the category of a given item."""
+        found = scores.tocoo()
+        rows = np.repeat(np.arange(given.shape[0], dtype=np.int64), np.diff(given.indptr))
+        kept = ~np.isin(found.row.astype(np.int64) * self.n_items_ + found.col, rows * self.n_items_ + given.indices)
+        if not self.same_category:
+            codes = np.int64(self.category_.max(initial=0)) + 2  # −1, nobody knows of what, is no category
+            alike = np.isin(found.row * codes + self.category_[found.col], rows * codes + self.category_[given.indices])
+            kept &= ~alike | (self.category_[found.col] < 0)
+        kept &= found.data > 0
+        return sparse.csr_matrix((found.data[kept], (found.row[kept], found.col[kept])), shape=scores.shape)
+
+    def _own(self, query: Query, given: sparse.csr_matrix) -> sparse.csr_matrix:
+        """The share of each user's orders that held each item, (n, n_items); rows where nothing is given are empty."""
+        some = np.diff(given.indptr) > 0
+        total, weight = sparse.csr_matrix(given.shape, dtype=np.float32), np.full(len(query), self.own_prior_orders, dtype=np.float32)
+        for baskets, orders, fade in self._orders(query):
+            row, column = np.repeat(np.arange(len(query)), np.diff(orders.indptr)), orders.indices
+            faded = orders.data * fade[row]
+            kept = some[row] & (faded > 0)
+            row, column, faded = row[kept], column[kept], faded[kept]
+            if not len(row):
+                continue
+            mine, asked = baskets.items[column], given[row]
+            shared = np.asarray(mine.multiply(asked).sum(axis=1)).ravel()
+            likeness = shared / np.sqrt(np.diff(mine.indptr) * np.diff(asked.indptr))
+            weights = (faded * (1.0 + self.own_overlap * likeness)).astype(np.float32)
+            weight += np.bincount(row, weights, minlength=len(query)).astype(np.float32)
+            total = total + sparse.csr_matrix((weights, (row, np.arange(len(row)))), shape=(len(query), len(row))) @ mine
+        return (sparse.diags(1.0 / np.maximum(weight, np.float32(1e-9))) @ total).tocsr()
+
+    def _last_orders(self, query: Query) -> sparse.csr_matrix:
+        """The last order of each user, 0/1, (n, n_items)."""
+        last = sparse.csr_matrix((len(query), self.n_items_), dtype=np.float32)
+        open_rows = np.ones(len(query), dtype=bool)
+        for baskets, orders, fade in reversed(self._orders(query)):
+            some = np.flatnonzero(open_rows & (np.diff(orders.indptr) > 0) & (fade > 0))
+            open_rows[some] = False
+            newest = orders.indices[orders.indptr[some + 1] - 1]
+            place = sparse.csr_matrix((np.ones(len(some), np.float32), (some, np.arange(len(some)))), shape=(len(query), len(some)))
+            last = (last + place @ baskets.items[newest]).tocsr()
+        return last
+
+    def _orders(self, query: Query) -> list[tuple[Baskets, sparse.csr_matrix, Floats]]:
+        """The orders of the fit, then those since: each with the faded weights of every user's own (n, orders), and by how much to fade them (n,)."""
+        half_life, since = np.float32(self.own_half_life_days), query.since
+        before = self.weights_[np.maximum(query.users, 0)] if self.n_users_ else sparse.csr_matrix((len(query), 0), dtype=np.float32)
+        later = np.float32(query.later_days if since is not None else 0.0)
+        found = [(self.baskets_, before, (query.users >= 0) * np.maximum(np.exp2(-later / half_life), LEAST_WEIGHT))]
+        if since is not None and len(since.users):
+            baskets = Baskets.of(since)
+            found.append((baskets, baskets.by_user(len(query), _fading(baskets, half_life)), np.ones(len(query), np.float32)))
+        return found
+
+    def _prepare(self) -> None:
+        """Lookups made of what was fitted."""
+        self.weights_ = self.baskets_.by_user(self.n_users_, _fading(self.baskets_, np.float32(self.own_half_life_days)))
+        self.orders_of_items_ = self.baskets_.items.T.tocsr()
+
+    def _state(self) -> Arrays:
+        held = self.baskets_.items
+        return {
+            **pack_csr("links", self.links_), "category": self.category_, "held_indices": held.indices, "held_indptr": held.indptr,
+            "order_users": self.baskets_.users, "order_age_days": self.baskets_.age_days,
+        }  # fmt: skip
+
+    def _restore(self, state: Arrays) -> None:
+        self.links_, self.category_ = unpack_csr("links", state), state["category"]
+        indices, indptr = state["held_indices"], state["held_indptr"]
+        held = sparse.csr_matrix((np.ones(len(indices), np.float32), indices, indptr), shape=(len(indptr) - 1, self.n_items_))
+        self.baskets_ = Baskets(held, state["order_users"], state["order_age_days"])
+        self._prepare()
+
+
+def _strongest(links: sparse.csr_matrix, most: int) -> sparse.csr_matrix:
+    """The `most` greatest positive entries of each row; equal ones go to the lower column. The indices must be sorted."""
+    kept = links.data > 0
+    bounds = links.indptr
+    for row in np.flatnonzero(np.diff(bounds) > most).tolist():  # a partition a row is five times as fast as one sort of them all
+        own = slice(bounds[row], bounds[row + 1])
+        values = links.data[own]
+        least = np.partition(values, len(values) - most)[len(values) - most]
+        above, equal = values > least, np.flatnonzero(values == least)
+        above[equal[: most - int(above.sum())]] = True
+        kept[own] &= above
+    rows = np.repeat(np.arange(links.shape[0]), np.diff(bounds))[kept]
+    ends = np.concatenate([[0], np.cumsum(np.bincount(rows, minlength=links.shape[0]))])
+    return sparse.csr_matrix((links.data[kept], links.indices[kept], ends), shape=links.shape)
+
+
+def _fading(baskets: Baskets, half_life_days: np.float32) -> Floats:
+    faded: Floats = np.maximum(np.exp2(-baskets.age_days / half_life_days), LEAST_WEIGHT).astype(np.float32)
+    return faded
+
+
+def _row(matrix: sparse.csr_matrix, row: int) -> NDArray[np.int32]:
+    found: NDArray[np.int32] = matrix.indices[matrix.indptr[row] : matrix.indptr[row + 1]]
+    return found
