@@ -1,0 +1,146 @@
+"""Every recommender benchmark, one child process a data set, and the page docs/benchmarks.md made from what they found.
+
+    python benchmarks/recommenders.py [--data DIR] [--quick] [--json FILE] [--only completejourney,gowalla,tafeng] [--docs DIR]
+
+Complete Journey comes with a package; the others are read from DIR (`lightgcn_gowalla/`, `tafeng_nbr/`) and skipped where it has none. A data
+set that was not measured keeps its earlier figures on the page. With --quick the page stays as it is, unless --docs names another folder.
+December of Complete Journey is looked at once a release: every full run of it adds a line to docs/benchmarks/december.csv.
+"""
+
+from __future__ import annotations
+
+import csv
+import importlib
+import json
+import os
+import resource
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import common
+import recommenders_page
+
+import qianmian
+
+ROOT = Path(__file__).resolve().parents[1]
+BENCHMARKS = {  # data set → module with `run(data, quick) -> (results, failed)`, and the folder it reads
+    "completejourney": ("completejourney", None),
+    "gowalla": ("recommenders_gowalla", "lightgcn_gowalla"),
+    "tafeng": ("recommenders_tafeng", "tafeng_nbr"),
+}
+LOGGED = ("recall@10", "ndcg@10", "hit_rate@10")
+RELEASE_AS_OF = "2017-12-01"
+
+
+def why_not(name: str, data: Path | None) -> str | None:
+    """Why a data set cannot be measured; None when it can."""
+    folder = BENCHMARKS[name][1]
+    if folder is None or (data is not None and (data / folder).is_dir()):
+        return None
+    looked = f"{data} has no folder {folder}" if data is not None else "--data DIR names no folder"
+    return f"{looked}. {recommenders_page.DATA[name].get}"
+
+
+def child(name: str, data: Path | None, quick: bool, out: Path) -> None:
+    """Run one data set in this process and write what it found, how long it took and what it held."""
+    started = time.perf_counter()
+    results, failed = importlib.import_module(BENCHMARKS[name][0]).run(data, quick)
+    seconds = time.perf_counter() - started
+    results = results.get(name, results)  # either {model: …} or the JSON of that benchmark alone
+    grandchildren = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 1024
+    found = {"models": results, "failed": failed, "seconds": seconds, "peak_mb": max(common.peak_megabytes(), grandchildren)}
+    out.write_text(json.dumps(found))
+
+
+def measure(name: str, data: Path | None, quick: bool) -> dict[str, Any]:
+    """What a data set's benchmark found in a process of its own."""
+    with tempfile.TemporaryDirectory() as folder:
+        out = Path(folder) / "found.json"
+        command = [sys.executable, str(Path(__file__).resolve()), "--child", name, "--json", str(out)]
+        command += ["--data", str(data)] * (data is not None) + ["--quick"] * quick
+        done = subprocess.run(command, check=False)
+        if done.returncode or not out.exists():
+            return {"models": {}, "failed": [f"{name}: its process ended with {done.returncode}"], "seconds": 0.0, "peak_mb": 0.0}
+        found: dict[str, Any] = json.loads(out.read_text())
+    again = f"python benchmarks/recommenders.py --only {name}" + " --data DIR" * (BENCHMARKS[name][1] is not None) + " --quick" * quick
+    return {**found, "machine": common.machine(), "version": qianmian.__version__, "command": again, "quick": quick}
+
+
+def log_december(path: Path, models: Mapping[str, Any]) -> None:
+    """Add what was found of December to the log; the header comes with the first line.
+
+    A line says which version was scored and from when it answered, not on which day somebody ran it.
+    """
+    ours = models[recommenders_page.OURS]
+    row = {"version": qianmian.__version__, "as_of": RELEASE_AS_OF, "households": str(ours[LOGGED[0]]["n"])}
+    for metric in LOGGED:
+        row |= {
+            metric: f"{ours[metric]['value']:.4f}",
+            f"{metric} low": f"{ours[metric]['low']:.4f}",
+            f"{metric} high": f"{ours[metric]['high']:.4f}",
+        }
+    new = not path.exists()
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("a", newline="", encoding="utf-8") as file:
+        writer = csv.DictWriter(file, list(row), lineterminator="\n")
+        if new:
+            writer.writeheader()
+        writer.writerow(row)
+
+
+def publish(docs: Path, found: Mapping[str, Any]) -> None:
+    """Put what was found over what was known, and write the page of all of it."""
+    folder = docs / "benchmarks"
+    folder.mkdir(parents=True, exist_ok=True)
+    kept, log = folder / "results.json", folder / "december.csv"
+    known: dict[str, Any] = json.loads(kept.read_text(encoding="utf-8")) if kept.exists() else {}
+    known |= found
+    december = found.get("completejourney", {"models": {}, "quick": True})
+    if not december["quick"] and recommenders_page.OURS in december["models"]:
+        log_december(log, december["models"])
+    rows = list(csv.DictReader(log.open(encoding="utf-8", newline=""))) if log.exists() else []
+    text = recommenders_page.page(known, rows, recommenders_page.draw(known, folder))
+    for path, content in ((kept, json.dumps(known, indent=1, sort_keys=True) + "\n"), (docs / "benchmarks.md", text)):
+        part = path.with_suffix(".part")
+        part.write_text(content, encoding="utf-8")
+        os.replace(part, path)
+
+
+def main() -> None:
+    parser = common.parser(__doc__.splitlines()[0])
+    parser.add_argument("--only", default=",".join(BENCHMARKS), help=f"data sets, joined by commas: {', '.join(BENCHMARKS)}")
+    parser.add_argument("--docs", type=Path, default=None, help="folder the page goes to (default docs/; with --quick nowhere)")
+    parser.add_argument("--child", choices=BENCHMARKS, default=None, help="run this one in this process (what the command itself does)")
+    arguments = parser.parse_args()
+    if arguments.child:
+        child(arguments.child, arguments.data, arguments.quick, arguments.json)
+        return
+    wanted = [name.strip() for name in arguments.only.split(",") if name.strip()]
+    if unknown := [name for name in wanted if name not in BENCHMARKS]:
+        parser.error(f"--only names {', '.join(unknown)}; there are {', '.join(BENCHMARKS)}")
+    print(common.machine())
+    found: dict[str, Any] = {}
+    for name in wanted:
+        reason = why_not(name, arguments.data)
+        if reason is not None:
+            print(f"{name}: skipped: {reason}")
+            continue
+        print(f"\n== {name}", flush=True)
+        found[name] = measure(name, arguments.data, arguments.quick)
+        print(f"{name}: {found[name]['seconds']:.1f} s, at most {found[name]['peak_mb']:,.0f} MB", flush=True)
+    measured = {name: result for name, result in found.items() if result["models"]}
+    docs = arguments.docs or (None if arguments.quick else ROOT / "docs")
+    if docs is not None and measured:
+        publish(docs, measured)
+        print(f"\nwritten: {docs / 'benchmarks.md'}")
+    failed = [f"{name}: {line}" for name, result in found.items() for line in result["failed"]]
+    common.finish({name: result["models"] for name, result in measured.items()}, failed, arguments.json)
+
+
+if __name__ == "__main__":
+    main()
