@@ -194,7 +194,7 @@ def _choose(
     many = steps + taken.shape[1]
     if controls.mmr is not None:
         many = max(many, scale)
-    if controls.caps:
+    elif controls.caps:
         many *= GROWTH
     rows = np.arange(n if steps else 0)
     while len(rows):
