@@ -157,7 +157,7 @@ def coverage(ids: Ids, k: int, n_items: int) -> float:
     0.5
     """
     top = ids[:, :k]
-    return len(np.unique(top[top >= 0])) / n_items
+    return np.count_nonzero(np.bincount(top[top >= 0], minlength=n_items)) / n_items
 
 
 def inverse_user_frequency(ids: Ids, k: int, item_customers: NDArray[Any], n_customers: int) -> Values:
@@ -311,9 +311,13 @@ def _sorted(matrix: sparse.csr_matrix) -> sparse.csr_matrix:
 
 def _held(matrix: sparse.csr_matrix, rows: NDArray[np.int64], columns: NDArray[Any]) -> NDArray[np.bool_]:
     """Whether a sorted matrix has an entry at each (row, column), (m,)."""
-    of = np.repeat(np.arange(matrix.shape[0], dtype=np.int64), np.diff(matrix.indptr))
+    if not matrix.nnz:
+        return np.zeros(len(rows), dtype=bool)
     width = np.int64(matrix.shape[1])
-    return np.isin(rows * width + columns, of * width + matrix.indices)
+    held = np.repeat(np.arange(matrix.shape[0], dtype=np.int64), np.diff(matrix.indptr)) * width + matrix.indices
+    wanted = rows * width + columns
+    found: NDArray[np.bool_] = held[np.minimum(np.searchsorted(held, wanted), len(held) - 1)] == wanted
+    return found
 
 
 def _at(ideals: Values, lengths: Values) -> Values:

@@ -92,7 +92,9 @@ def _orders(history: Interactions) -> tuple[NDArray[np.int64], NDArray[np.float6
         of = np.unique(history.age_days, return_inverse=True)[1].astype(np.int64)
     else:
         of = np.arange(len(users))
-    orders = np.bincount(np.unique(users * (int(of.max(initial=0)) + 1) + of) // (int(of.max(initial=0)) + 1), minlength=n_users)
+    width = int(of.max(initial=0)) + 1
+    keys = np.sort(users * width + of)  # several times faster than np.unique, which hashes
+    orders = np.bincount(keys[np.diff(keys, prepend=-1) > 0] // width, minlength=n_users)
     first, last = np.zeros(n_users), np.full(n_users, np.inf)
     np.maximum.at(first, users, history.age_days.astype(np.float64))
     np.minimum.at(last, users, history.age_days.astype(np.float64))
