@@ -18,6 +18,7 @@ from models.recommend.base import Recommender
 from models.recommend.chain import FallbackChain
 from models.recommend.scenes import SceneModels
 from qianmian.errors import InvalidRequest, NotReady
+from serving.scenes import SCENES
 
 FOR_EVERYBODY = ("popular", "popular_by_segment", "trending")  # sources that know nothing of what this customer did
 AVAILABLE = "available"
@@ -44,8 +45,8 @@ class Catalogue:
     @cached_property
     def scenes(self) -> tuple[str, ...]:
         """The scenes the recommender answers."""
-        trained: tuple[str, ...] = tuple(self._made.scenes or ())
-        return trained if SIMILAR in trained or self._similar is None else (*trained, SIMILAR)
+        trained = {*(self._made.scenes or ()), *((SIMILAR,) if self._similar is not None else ())}
+        return (*(scene for scene in SCENES if scene in trained), *sorted(trained.difference(SCENES)))
 
     def model(self, scene: str) -> Recommender:
         """What answers a scene.
@@ -72,8 +73,10 @@ class Catalogue:
 
     @cached_property
     def models(self) -> tuple[Recommender, ...]:
-        """Every model once, those that others are made of included."""
-        return tuple({id(model): model for model in parts(tuple((self._made.models or {}).values()))}.values())
+        """Every model once, those that others are made of included: first those of the scenes, in the order they are asked."""
+        made, scenes = self._made.models or {}, self._made.scenes or {}
+        asked = [name for scene in (*SCENES, *sorted(scenes)) for name in scenes.get(scene, ())]
+        return tuple({id(model): model for model in parts([made[name] for name in (*asked, *made)])}.values())
 
     @property
     def similar(self) -> Recommender:

@@ -41,6 +41,7 @@ from serving.scenes import SCENES, Scene
 JOB = "recommend"
 PROMOTION = "promotion"  # the source of promoted items
 MAX_EVENTS = 1_000
+PROBABILITY_DIGITS = 12  # beyond them is the noise of adding two products
 
 
 class Context(Part):
@@ -322,8 +323,8 @@ def extras(asked: Plan, arranged: Arranged) -> Callable[[int], Answer]:
             found = {"source": PROMOTION, PROMOTION: asked.controls.promotions[promotion[place]].name}
         if explored is not None:
             found["explored"] = bool(explored.drawn[0, place])
-            found["propensity"] = float(explored.propensity[0, place])
-            found["propensity_in_list"] = float(explored.in_list[0, place])
+            found["propensity"] = rounded(explored.propensity[0, place], PROBABILITY_DIGITS)
+            found["propensity_in_list"] = rounded(explored.in_list[0, place], PROBABILITY_DIGITS)
         return found
 
     return of

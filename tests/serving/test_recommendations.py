@@ -1,0 +1,213 @@
+"""Scenes that go with items, reasons and odd catalogues: the endpoints over small recommenders made by hand."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from datetime import datetime
+
+import numpy as np
+import pytest
+
+from features.dataset import TrainingSet
+from models.bundle import ModelBundle
+from models.recommend.complement import ComplementRecommender
+from models.recommend.popular import PopularRecommender
+from models.recommend.repeat import RepeatPurchaseRecommender
+from models.recommend.scenes import SceneModels
+from qianmian.errors import InvalidRequest, NotReady
+from serving.answers import ENDPOINTS
+from serving.answers.reasons import OFTEN, Explainer, item_words
+from serving.catalogue import Catalogue
+from serving.champions import Champion, Champions
+
+AS_OF, NOW = datetime(2024, 8, 1), datetime(2024, 8, 3)
+NAMES = ["bread", "butter", "pasta", "sauce", "阿 tea", "e\u0301clair \U0001f370"]
+CATEGORIES = ["GROCERY/BREAD", "GROCERY/BUTTER", "GROCERY/PASTA", "GROCERY/PASTA SAUCE", "GROCERY/TEA", ""]
+PAIRS = [(0, 1), (2, 3)]  # bread goes with butter, pasta with sauce
+
+
+def answer(champions, route="/recommendations", **fields):
+    endpoint = ENDPOINTS[route]
+    body = endpoint.answer(champions, endpoint.request.model_validate(fields), NOW)
+    endpoint.response.model_validate(body)
+    return body
+
+
+def bundle_of(one_ids: list[str], *, models=None, scenes=None, facts=None, **attributes) -> ModelBundle:
+    """Everybody buys a pair every ten days; the first customer alternates between both."""
+    rows = []
+    for user in range(len(one_ids)):
+        for order in range(6):
+            pair = PAIRS[(user + order) % 2 if user == 0 else user % 2]
+            rows += [(user, item, 5.0 + 10.0 * (5 - order), 6 * user + order) for item in pair]
+    rows += [(1, 4, 9.0, 7), (2, 5, 9.0, 13)]
+    users, items, ages, orders = (np.array(column) for column in zip(*rows, strict=True))
+    train = TrainingSet.of_pairs(users, items, n_users=len(one_ids), n_items=len(NAMES), age_days=ages, orders=orders)
+    known = {"category": np.array(CATEGORIES), "brand": np.array(["A", "B", "A", "B", "", "A"])}
+    train = replace(train, item_attributes={**train.item_attributes, **known})
+    made = models or {"own": RepeatPurchaseRecommender(90.0), "goes": ComplementRecommender(), "popular": PopularRecommender()}
+    fitted = SceneModels({name: model.fit(train) for name, model in made.items()}, scenes or {
+        "home": ["own", "popular"], "complement": ["goes", "popular"], "discover": ["popular"],
+    })  # fmt: skip
+    return ModelBundle(
+        "scenes", fitted, AS_OF, user_ids=np.array(one_ids), item_ids=np.array(NAMES), item_attributes={**train.item_attributes, **attributes},
+        facts={"interactions": "transactions", **(facts or {})},
+    )  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def of_bundle(champions):
+    """The real shop's customers before another recommender."""
+
+    def make(**options) -> tuple[Champions, list[str]]:
+        bundle = bundle_of(champions.customers.one_ids[:20], **options)
+        return replace(champions, models={"recommend": Champion("recommend", "1", bundle)}), champions.customers.table[
+            "user_id"
+        ].to_pylist()[:20]
+
+    return make
+
+
+@pytest.fixture(scope="module")
+def small(of_bundle):
+    return of_bundle()
+
+
+def test_what_goes_with_the_basket_is_said(small):
+    champions, users = small
+    body = answer(champions, user_id=users[1], scene="complement", num_results=2, context={"items": ["bread"]}, explain=True)
+    first = body["items"][0]
+    assert (first["item_id"], first["source"]) == ("butter", "complement")
+    assert first["reasons"] == ["goes with BREAD"]
+    assert "bread" not in {item["item_id"] for item in body["items"]}
+    last_order = answer(champions, user_id=users[1], scene="complement", num_results=1, explain=True)["items"][0]
+    assert last_order["source"] == "complement"
+    assert last_order["reasons"][0].startswith("goes with "), last_order
+    assert last_order["reasons"][0].endswith("you bought 5 days ago")
+
+
+def test_what_goes_with_an_order_made_since_the_fit(small):
+    champions, users = small
+    events = [{"item_id": "pasta", "ts": "2024-08-02T09:00:00Z"}, {"item_id": "bread", "ts": "2024-08-01T09:00:00Z"}]
+    body = answer(
+        champions,
+        user_id=users[1],
+        scene="complement",
+        num_results=1,
+        context={"events": events, "now": "2024-08-10T09:00:00Z"},
+        explain=True,
+    )
+    assert body["items"][0]["item_id"] == "sauce"
+    assert body["items"][0]["reasons"][0] == "goes with PASTA you bought last week"
+    assert body["ignored_events"] == []
+
+
+def test_a_model_speaks_of_other_items_only_where_it_ranked(small):
+    champions, users = small
+    items = answer(champions, user_id=users[1], num_results=6, explain=True)["items"]
+    assert items[0]["reasons"] == ["you bought it 6 times, last 5 days ago"]
+    assert not any("goes with" in reason for item in items for reason in item["reasons"])
+
+
+def test_new_in_what_is_bought_often(of_bundle):
+    categories = np.array(["GROCERY/TEA/GREEN", "GROCERY/TEA/GREEN", "X/Y/Z", "GROCERY/TEA/BLACK", "GROCERY/COFFEE", "GROCERY/TEA/GREEN"])
+    champions, _ = of_bundle(category=categories)
+    champion = champions.models["recommend"]
+    explainer = Explainer(champion, 2)  # bread and butter six times, and the last item once
+    assert champion.catalogue.category_of(0)[-1] == "GREEN"
+    assert explainer.reasons(3, "ials") == ["new in TEA, which you buy often"], "the narrowest group they buy from often"
+    assert explainer.reasons(4, "ials") == ["customers with a similar history buy it"], "a department says nothing"
+    assert OFTEN <= 2 * 6
+
+
+@pytest.mark.parametrize(
+    ("evidence", "source", "expected"),
+    [
+        ({"times": 9, "last_days": 26.9, "cycle_days": 23.6, "own_cycle": True}, "replenish", ["bought every 24 days, last 26 days ago"]),
+        ({"times": 2, "last_days": 26.9, "cycle_days": 23.6}, "replenish", ["you bought it 2 times, last 26 days ago"]),
+        ({"times": 9, "last_days": 2.0, "cycle_days": 24.0, "own_cycle": False}, "repeat", ["you bought it 9 times, last 2 days ago"]),
+        ({"times": 1, "last_days": 1.5}, "repeat", ["you bought it once 1 day ago"]),
+        ({"times": 1, "last_days": 0.5}, "repeat", ["you bought it once less than a day ago"]),
+        ({"times": 3}, "repeat", ["you bought it 3 times"]),
+        ({"with_item": 3, "with_days": 9.0, "times": 4, "last_days": 30.0}, "complement",
+         ["goes with SAUCE you bought last week", "you bought it 4 times, last 30 days ago"]),
+        ({"with_item": 3}, "complement", ["goes with SAUCE"]),
+        ({"instead_of": 3, "better": "larger"}, "upgrade", ["a larger SAUCE than you buy"]),
+        ({"instead_of": 3}, "upgrade", ["a better SAUCE than you buy"]),
+        ({"often": "TEA"}, "ials", ["new in TEA, which you buy often"]),
+        ({}, "ials", ["customers with a similar history buy it"]),
+        ({}, "hybrid", ["matches what you had before and customers like you"]),
+        ({}, "popular", ["popular with everybody"]),
+        ({}, "something new", ["chosen for you"]),
+    ],
+    ids=str,
+)  # fmt: skip
+def test_words(evidence, source, expected):
+    assert item_words(evidence, source, lambda _: "SAUCE") == expected
+
+
+def test_words_for_strangers_and_for_behaviour():
+    assert item_words({}, "hybrid", str, known=False) == ["popular with customers like you"]
+    assert item_words({}, "something new", str, known=False) == ["popular with customers like you"]
+    assert item_words({}, "ials", str, events=True) == ["customers with a similar history like it"]
+    assert item_words({"times": 2, "last_days": 3.0}, "repeat", str, events=True) == ["you dealt with it 2 times, last 3 days ago"]
+
+
+def test_a_scene_that_was_left_out_says_why(of_bundle):
+    champions, users = of_bundle(facts={"scenes_left_out": {"upgrade": "no prices are known"}})
+    assert champions.models["recommend"].catalogue.scenes == ("home", "discover", "complement")
+    with pytest.raises(InvalidRequest, match="no prices are known") as caught:
+        answer(champions, user_id=users[0], scene="upgrade")
+    assert caught.value.field == "scene"
+    with pytest.raises(NotReady, match="no similar items"):
+        answer(champions, "/similar-items", item_id="bread")
+    with pytest.raises(InvalidRequest, match="similar"):
+        answer(champions, user_id=users[0], scene="similar", context={"items": ["bread"]})
+
+
+def test_ids_are_any_text(small):
+    champions, users = small
+    body = answer(champions, user_id=users[1], num_results=6, exclude=["阿 tea", "e\u0301clair \U0001f370"])
+    assert {item["item_id"] for item in body["items"]} == set(NAMES[:4])
+    ranked = answer(champions, "/rank", user_id="\u202e顾客", item_ids=["e\u0301clair \U0001f370", "\u00e9clair \U0001f370"])
+    assert [item["item_id"] for item in ranked["items"]] == ["e\u0301clair \U0001f370"]
+    assert ranked["unknown"] == ["\u00e9clair \U0001f370"], "other characters are another id"
+    assert answer(champions, user_id=users[1], filters={"item_id": ["阿 tea"]})["items"][0]["item_id"] == "阿 tea"
+
+
+def test_a_catalogue_that_shrank(of_bundle):
+    champions, users = of_bundle(available=np.array([0, 1, 1, -1, 1, 0], np.int8))
+    listed = answer(champions, user_id=users[0], num_results=10)
+    assert {item["item_id"] for item in listed["items"]} == {"butter", "pasta", "sauce", "阿 tea"}, "what nobody says can be had"
+    assert listed["short_reason"] == "the model knows 6 items, those that can be had are 4"
+    none = of_bundle(available=np.zeros(6, np.int8))[0]
+    gone = answer(none, user_id=users[0], promotions=[{"name": "a", "filter": {"brand": "A"}, "percent": 50}], exploration={"share": 0.5})
+    assert gone["items"] == []
+    assert gone["short_reason"] == "the model knows 6 items, those that can be had are 0"
+    assert gone["promotions"] == [{"name": "a", "places": 5, "filled": 0}]
+    asked = answer(none, user_id=users[0], filters={"attribute": "available", "op": "in", "value": [True, False]})
+    assert len(asked["items"]) == 6
+
+
+def test_what_is_known_of_items_may_be_nothing_or_not_a_number(of_bundle):
+    champions, users = of_bundle(price=np.array([np.nan, 1.0, np.nan, 2.0, np.inf, -np.inf], np.float32), category=np.array([""] * 6))
+    dear = answer(champions, user_id=users[0], filters={"attribute": "price", "op": ">=", "value": 2})
+    assert {item["item_id"] for item in dear["items"]} == {"sauce", "阿 tea"}
+    free = answer(champions, user_id=users[0], num_results=6, diversity={"max_per": {"category/1": 1, "brand": 1}, "mmr": 0.2})
+    assert len(free["items"]) == 3, "what is in no category is not limited, brands are: A, B and one nobody knows"
+    bare = replace(champions.models["recommend"].bundle, item_attributes={})
+    assert Catalogue(bare).items.names == ("item_id",)
+    assert Catalogue(bare).levels.tolist() == [[-1]] * 6
+
+
+def test_one_user_and_one_item(champions):
+    train = TrainingSet.of_pairs(np.zeros(1, int), np.zeros(1, int), n_users=1, n_items=1, age_days=np.ones(1))
+    scenes = SceneModels({"own": RepeatPurchaseRecommender().fit(train)}, {"home": ["own"]})
+    bundle = ModelBundle("scenes", scenes, AS_OF, user_ids=np.array(champions.customers.one_ids[:1]), item_ids=np.array(["only"]),
+                         item_attributes=train.item_attributes)  # fmt: skip
+    alone = replace(champions, models={"recommend": Champion("recommend", "1", bundle)})
+    user = champions.customers.table["user_id"][0].as_py()
+    body = answer(alone, user_id=user, exploration={"share": 1.0, "pool": 5}, diversity={"max_per": {"brand": 1}, "mmr": 0.5}, explain=True)
+    assert [item["item_id"] for item in body["items"]] == ["only"]
+    assert body["items"][0]["propensity"] == 1
+    assert answer(alone, user_id="nobody")["short_reason"] == "the model knows 1 items, it has evidence for 0 of them"
