@@ -88,12 +88,10 @@ def test_a_pair_is_drawn_together():
 def test_thirty_thousand_customers_take_less_than_a_second():
     a, b = np.random.default_rng(2).random((2, 30_000))
     seconds = []
-    for _ in range(6):  # the machine may be busy with something else
-        started = time.perf_counter()
+    for _ in range(3):
+        started = time.thread_time()  # of the processor: the machine may be busy with something else
         found = paired_bootstrap(a, b)
-        seconds.append(time.perf_counter() - started)
-        if seconds[-1] < 1.0:
-            break
+        seconds.append(time.thread_time() - started)
     assert min(seconds) < 1.0
     half = 1.96 * (a - b).std() / math.sqrt(30_000)
     assert found.high - found.low == pytest.approx(2 * half, rel=0.1)

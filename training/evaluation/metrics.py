@@ -157,7 +157,7 @@ def coverage(ids: Ids, k: int, n_items: int) -> float:
     0.5
     """
     top = ids[:, :k]
-    return np.count_nonzero(np.bincount(top[top >= 0], minlength=n_items)) / n_items
+    return float(np.count_nonzero(np.bincount(top[top >= 0], minlength=n_items)) / n_items)
 
 
 def inverse_user_frequency(ids: Ids, k: int, item_customers: NDArray[Any], n_customers: int) -> Values:
