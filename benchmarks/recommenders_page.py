@@ -82,7 +82,7 @@ DATA: Mapping[str, DataSet] = {
         "chosen on pairs held out of train, test is scored once; recall divides by all items of the user, NDCG by the ideal of min(20, items).",
         ("recall@20", "ndcg@20"),
         (Bar("recall@20", 0.1849, 0.1920), Bar("ndcg@20", 0.1518, 0.1597)),
-        "`must` is GF-CF (Shen et al. 2021), `aim` is BSPM-EM (Choi et al. 2023), the best published",
+        "`must` is GF-CF (Shen et al. 2021), `aim` is BSPM-EM (Choi et al. 2023), the best of those quoted",
         (
             Quoted("MF-BPR", f"Rendle et al. 2009; {BARS_BOARD}", {"recall@20": 0.1627, "ndcg@20": 0.1378}, ("bpr", "mfbpr")),
             Quoted("ItemCF", f"Sarwar et al. 2001; {BARS_BOARD}", {"recall@20": 0.1570, "ndcg@20": 0.1214}, ("itemknn", "itemcf", "knn")),
