@@ -62,6 +62,16 @@ class FactorIndex:
             np.ascontiguousarray(vectors[order].T), order, norms[order], None if self._bias is None else self._bias[order], self.n_items
         )
 
+    @property
+    def item_vectors(self) -> NDArray[np.float32]:
+        """(n_items, d), by index."""
+        return self._vectors
+
+    def scores(self, user_vectors: NDArray[np.float32]) -> Scores:
+        """All scores of n users, a fresh (n, n_items) array: for few users at a time."""
+        scores = np.asarray(user_vectors @ self._vectors.T, dtype=np.float32)
+        return scores if self._bias is None else scores + self._bias
+
     def scores_at(self, user_vectors: NDArray[np.float32], ids: NDArray[np.integer[Any]]) -> Scores:
         """Scores of given items (n, m) for n users; −inf for the id −1. To the last bit those that `search` answers."""
         inside = np.maximum(ids, 0)

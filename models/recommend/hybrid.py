@@ -2,26 +2,30 @@
 
 from __future__ import annotations
 
-from typing import ClassVar
+from collections.abc import Mapping, Sequence
+from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy import sparse
 
 from features.dataset import TrainingSet
+from models.factors import FactorIndex
 from models.persist import Arrays, pack_csr, unpack_csr
-from models.ranked import NOT_A_CANDIDATE
-from models.recommend.base import Attributes, Query, Recommender
+from models.recommend.base import Attributes, Query, Span
+from models.recommend.factorised import FactorRecommender, sound
 from models.recommend.popular import recent_customers
+from qianmian.errors import DataError
 
 PREFIX = "profile_"
 MAX_VALUES = 200  # an attribute with more values than this is an id, not a trait
 
 
-class HybridRecommender(Recommender):
+class HybridRecommender(FactorRecommender):
     """WARP-trained hybrid with user features (identity + profile attributes) and item features (identity + category levels + brand).
 
-    A user without history is represented by the attributes alone; without attributes either, the model has no answer.
+    A user without history is represented by the attributes alone; without attributes either, the model has no answer. An item without history is
+    represented by its traits alone, and its prior is what items of its traits have; so is one outside the catalogue (`item_vectors_for`).
 
     Parameters
     ----------
@@ -34,12 +38,18 @@ class HybridRecommender(Recommender):
     Attributes
     ----------
     attribute_names_ : ndarray of str, (a,)
-        ``attribute=value``; row i of `attribute_vectors_` is its embedding, last column the bias.
+        ``attribute=value``; row i of `attribute_vectors_` is its embedding.
+    trait_names_ : ndarray of str, (t,)
+        ``category:path`` and ``brand:name``; row i of `trait_vectors_` is its embedding, `trait_priors_` the mean prior of its items (NaN: none).
     """
 
     name: ClassVar[str] = "hybrid"
     supports_cold: ClassVar[bool] = True
     supports_similar: ClassVar[bool] = True
+    search_space: ClassVar[Mapping[str, Span]] = {
+        "factors": Span(8, 64, log=True), "epochs": Span(2, 20), "prior_days": Span(7.0, 120.0, log=True), "personal_weight": Span(0.0, 2.0),
+        "learning_rate": Span(0.01, 0.2, log=True), "item_alpha": Span(1e-7, 1e-4, log=True), "user_alpha": Span(1e-7, 1e-4, log=True),
+    }  # fmt: skip
 
     def __init__(
         self,
@@ -60,35 +70,72 @@ class HybridRecommender(Recommender):
         from lightfm import LightFM
 
         names, attributes = user_attributes(train)
-        item_traits = item_attributes(train)
-        identity = sparse.identity(train.n_users, dtype=np.float32, format="csr")
-        user_features = _normalised(sparse.hstack([identity, attributes], format="csr"))
-        item_features = _normalised(
-            sparse.hstack([sparse.identity(train.n_items, dtype=np.float32, format="csr"), item_traits], format="csr")
+        trait_names, traits = item_traits(train)
+        counts = train.interactions.matrix()
+        user_features = _normalised(
+            sparse.hstack([sparse.identity(train.n_users, dtype=np.float32, format="csr"), attributes], format="csr")
         )
+        item_features = _normalised(sparse.hstack([sparse.identity(train.n_items, dtype=np.float32, format="csr"), traits], format="csr"))
         model = LightFM(no_components=self.factors, loss="warp", learning_rate=self.learning_rate, item_alpha=self.item_alpha, user_alpha=self.user_alpha,
                         random_state=np.random.RandomState(self.seed))  # fmt: skip
-        counts = train.interactions.matrix()
-        model.fit(counts.tocoo(), user_features=user_features, item_features=item_features, epochs=self.epochs, num_threads=1)
-        _, user_vectors = model.get_user_representations()
-        _, item_vectors = model.get_item_representations(item_features)
+        try:
+            model.fit(counts.tocoo(), user_features=user_features, item_features=item_features, epochs=self.epochs, num_threads=1)
+        except ValueError as error:  # how LightFM says that an embedding is not finite
+            raise DataError(
+                "the training of the hybrid failed", where="hybrid", got=str(error), hint="fit with a lower learning_rate"
+            ) from error
+        user_embeddings, item_embeddings = model.user_embeddings, model.item_embeddings
         # what the model uses of a user is the embedding of each feature: a user bias shifts all items alike
-        self.user_vectors_ = np.asarray(user_features @ user_vectors, dtype=np.float32)
-        self.attribute_names_ = names
-        self.attribute_vectors_ = np.asarray(user_vectors[train.n_users :], dtype=np.float32)
+        self.user_vectors_ = np.asarray(user_features @ user_embeddings, dtype=np.float32)
+        self.attribute_names_, self.attribute_vectors_ = names, np.asarray(user_embeddings[train.n_users :], dtype=np.float32)
         self.user_attributes_ = attributes.astype(np.float32)
-        self.item_vectors_ = np.asarray(item_vectors, dtype=np.float32)
-        self.item_prior_ = np.log1p(recent_customers(train, self.prior_days))
+        prior = np.log1p(recent_customers(train, self.prior_days))
+        had = np.bincount(counts.indices, minlength=train.n_items) > 0
+        self.trait_names_, self.trait_vectors_ = trait_names, np.asarray(item_embeddings[train.n_items :], dtype=np.float32)
+        items_with = np.asarray(traits.T @ had.astype(np.float64))
+        self.trait_priors_ = np.where(items_with > 0, (traits.T @ (prior * had)) / np.maximum(items_with, 1.0), np.nan).astype(np.float32)
+        vectors = np.asarray(item_features @ item_embeddings, dtype=np.float32)
+        new = np.flatnonzero(~had)
+        vectors[new], prior[new] = self._of_traits(traits[new])  # the identity of an item nobody had is noise
         strangers, described = self._strangers(self.user_attributes_)
         average = strangers[described] if described.any() else self.user_vectors_
         self.center_ = average.mean(axis=0, dtype=np.float32)
+        self._set_items(vectors, prior)
 
-    def _scores(self, query: Query) -> NDArray[np.float32]:
+    def _set_items(self, vectors: NDArray[np.float32], prior: NDArray[np.float32]) -> None:
+        usual = np.linalg.norm(self.user_vectors_ - self.center_, axis=1)
+        self.item_prior_ = prior
+        self.index_ = FactorIndex(vectors, prior, float(self.personal_weight * np.median(usual)) if len(usual) else 1.0)
+
+    def item_vectors_for(self, traits: Sequence[Mapping[str, Any]]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+        """Vectors and priors of items that are not in the catalogue, by their `category` path and `brand`.
+
+        A user's score for such an item is ``prior + personal_weight × (user − center_) · vector``: comparable with those of the catalogue.
+
+        Returns
+        -------
+        vectors : ndarray of float32, (n, factors)
+            Zeros where no trait is known from training.
+        priors : ndarray of float32, (n,)
+        """
+        place = {name: column for column, name in enumerate(self.trait_names_.tolist())}
+        known = [
+            [place[name] for name in _traits(str(of.get("category") or ""), str(of.get("brand") or "")) if name in place] for of in traits
+        ]
+        edges = np.cumsum([0, *map(len, known)])
+        columns = np.asarray([column for row in known for column in row], dtype=np.int64)
+        return self._of_traits(sparse.csr_matrix((np.ones(len(columns), np.float32), columns, edges), shape=(len(known), len(place))))
+
+    def _of_traits(self, traits: sparse.csr_matrix) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+        """Vectors and priors of items by one-hot traits (n, t) alone."""
+        told = np.isfinite(self.trait_priors_)
+        seen = _normalised((traits @ sparse.diags(told.astype(np.float32))).tocsr())
+        priors = seen @ np.where(told, self.trait_priors_, np.float32(0.0))
+        return np.asarray(seen @ self.trait_vectors_, dtype=np.float32), np.asarray(priors, dtype=np.float32)
+
+    def _user_vectors(self, query: Query) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
         vectors, answerable = self.represent(query)
-        scores = np.full((len(query), self.n_items_), NOT_A_CANDIDATE, dtype=np.float32)
-        personal = (vectors[answerable] - self.center_) @ self.item_vectors_.T
-        scores[answerable] = self.item_prior_ + np.float32(self.personal_weight) * personal
-        return scores
+        return np.float32(self.personal_weight) * (vectors - self.center_), answerable
 
     def represent(self, query: Query) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
         """User vectors (n, d) and whether the model knows enough to answer (n,).
@@ -110,28 +157,27 @@ class HybridRecommender(Recommender):
         return np.asarray(_normalised(attributes) @ self.attribute_vectors_, dtype=np.float32), np.diff(attributes.indptr) > 0
 
     def _nobody(self, n: int) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
-        return np.zeros((n, self.item_vectors_.shape[1]), dtype=np.float32), np.zeros(n, dtype=bool)
+        return np.zeros((n, len(self.center_)), dtype=np.float32), np.zeros(n, dtype=bool)
 
     def _codes(self, given: Attributes) -> NDArray[np.int64]:
         wanted = [f"{name}={value}" for name, value in given.items()]
         return np.flatnonzero(np.isin(self.attribute_names_, wanted)) if wanted else np.empty(0, dtype=np.int64)
 
-    def _item_vectors(self) -> NDArray[np.float32]:
-        return self.item_vectors_
-
     def _state(self) -> Arrays:
         return {
-            "user_vectors": self.user_vectors_,
-            "attribute_names": self.attribute_names_, "attribute_vectors": self.attribute_vectors_,
-            "item_vectors": self.item_vectors_, "item_prior": self.item_prior_,
-            "center": self.center_,
+            "user_vectors": self.user_vectors_, "attribute_names": self.attribute_names_, "attribute_vectors": self.attribute_vectors_,
+            "item_vectors": self.index_.item_vectors, "item_prior": self.item_prior_, "center": self.center_,
+            "trait_names": self.trait_names_, "trait_vectors": self.trait_vectors_, "trait_priors": self.trait_priors_,
             **pack_csr("traits", self.user_attributes_),
         }  # fmt: skip
 
     def _restore(self, state: Arrays) -> None:
-        self.user_vectors_, self.attribute_names_ = state["user_vectors"], state["attribute_names"]
-        self.attribute_vectors_, self.user_attributes_ = state["attribute_vectors"], unpack_csr("traits", state)
-        self.item_vectors_, self.item_prior_, self.center_ = state["item_vectors"], state["item_prior"], state["center"]
+        self.user_vectors_, self.attribute_names_ = sound("hybrid: user_vectors", state["user_vectors"]), state["attribute_names"]
+        self.attribute_vectors_ = sound("hybrid: attribute_vectors", state["attribute_vectors"])
+        self.user_attributes_, self.center_ = unpack_csr("traits", state), sound("hybrid: center", state["center"])
+        self.trait_names_, self.trait_priors_ = state["trait_names"], state["trait_priors"]
+        self.trait_vectors_ = sound("hybrid: trait_vectors", state["trait_vectors"])
+        self._set_items(sound("hybrid: item_vectors", state["item_vectors"]), sound("hybrid: item_prior", state["item_prior"]))
 
 
 def user_attributes(train: TrainingSet) -> tuple[NDArray[np.str_], sparse.csr_matrix]:
@@ -152,15 +198,35 @@ def user_attributes(train: TrainingSet) -> tuple[NDArray[np.str_], sparse.csr_ma
 
 def item_attributes(train: TrainingSet) -> sparse.csr_matrix:
     """One-hot item traits: every level of the category path, and the brand; (n_items, t)."""
-    traits: dict[str, int] = {}
-    rows, columns = [], []
-    for item, (category, brand) in enumerate(zip(train.item_attributes["category"], train.item_attributes["brand"], strict=True)):
-        levels = str(category).split("/") if category else []
-        paths = ["category:" + "/".join(levels[: depth + 1]) for depth in range(len(levels))] + (["brand:" + str(brand)] if brand else [])
-        for path in paths:
-            rows.append(item)
-            columns.append(traits.setdefault(path, len(traits)))
-    return sparse.csr_matrix((np.ones(len(rows), np.float32), (rows, columns)), shape=(train.n_items, len(traits)))
+    return item_traits(train)[1]
+
+
+def item_traits(train: TrainingSet) -> tuple[NDArray[np.str_], sparse.csr_matrix]:
+    """Names of item traits (t,), ``category:path`` of every level and ``brand:name``, and who has them, one-hot, (n_items, t)."""
+    names: dict[str, int] = {}
+    blocks = []
+    for column in ("category", "brand"):
+        values, codes = np.unique(train.item_attributes[column], return_inverse=True)
+        told = [_traits(value, "") if column == "category" else _traits("", value) for value in values.tolist()]
+        flat = np.asarray([names.setdefault(name, len(names)) for row in told for name in row], dtype=np.int64)
+        edges = np.cumsum([0, *map(len, told)])
+        blocks.append((sparse.csr_matrix((np.ones(len(flat), np.float32), flat, edges), shape=(len(values), len(names))), codes))
+    wide = [
+        sparse.csr_matrix((block.data, block.indices, block.indptr), shape=(block.shape[0], len(names)))[codes] for block, codes in blocks
+    ]
+    return np.asarray(list(names), dtype=np.str_), (wide[0] + wide[1]).tocsr()
+
+
+def _traits(category: str, brand: str) -> list[str]:
+    """The names of one item's traits.
+
+    Examples
+    --------
+    >>> _traits("food/milk", "b")
+    ['category:food', 'category:food/milk', 'brand:b']
+    """
+    levels = category.split("/") if category else []
+    return ["category:" + "/".join(levels[: depth + 1]) for depth in range(len(levels))] + (["brand:" + brand] if brand else [])
 
 
 def _normalised(matrix: sparse.csr_matrix) -> sparse.csr_matrix:

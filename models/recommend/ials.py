@@ -2,54 +2,130 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy import sparse
 
 from features.dataset import TrainingSet
+from models.factors import FactorIndex
 from models.persist import Arrays
-from models.ranked import NOT_A_CANDIDATE
-from models.recommend.base import Query, Recommender
+from models.recommend.base import Choice, Query, Span, folded
+from models.recommend.factorised import FactorRecommender, sound
+from qianmian.errors import DataError
+
+GATHERED = 1 << 22  # item factors copied together when users are solved for: 16 MB
 
 
-class ImplicitALSRecommender(Recommender):
-    """Scores by the product of learnt user and item factors; an interaction's confidence decays with `half_life_days`.
+class ImplicitALSRecommender(FactorRecommender):
+    """Scores by the product of learnt user and item factors; an interaction's weight decays with `half_life_days`.
 
-    A user without history has no factors and is left to other models.
+    Confidence is ``alpha × weight`` where there is an interaction and 1 where there is none, as `implicit` has it. A user without history has no
+    factors and is left to other models. What was done since the fit is folded in by one exact half-step: the user's factors are solved for, the
+    items' stay.
+
+    Parameters
+    ----------
+    alpha : float
+        Confidence in an interaction of weight 1; one in none is 1.
+    regularization : float
+        λ, on every user and item alike.
     """
 
     name: ClassVar[str] = "ials"
     supports_similar: ClassVar[bool] = True
+    supports_fold_in: ClassVar[bool] = True
+    search_space: ClassVar[Mapping[str, Span | Choice]] = {
+        "factors": Choice((32, 64, 128, 256)), "iterations": Span(5, 25), "regularization": Span(0.01, 100.0, log=True),
+        "alpha": Span(0.1, 50.0, log=True), "half_life_days": Choice((60.0, 120.0, 240.0, None)),
+    }  # fmt: skip
 
     def __init__(
-        self, factors: int = 64, iterations: int = 15, regularization: float = 0.05, half_life_days: float | None = 120.0, seed: int = 0
-    ) -> None:
-        self.factors, self.iterations, self.regularization = factors, iterations, regularization
+        self, factors: int = 64, iterations: int = 15, regularization: float = 0.05, alpha: float = 1.0, half_life_days: float | None = 120.0,
+        seed: int = 0,
+    ) -> None:  # fmt: skip
+        self.factors, self.iterations, self.regularization, self.alpha = factors, iterations, regularization, alpha
         self.half_life_days, self.seed = half_life_days, seed
 
     def _fit(self, train: TrainingSet) -> None:
         from implicit.cpu.als import AlternatingLeastSquares
+        from implicit.recommender_base import ModelFitError
         from threadpoolctl import threadpool_limits
 
-        with threadpool_limits(1, "blas"):
-            model = AlternatingLeastSquares(
-                factors=self.factors, iterations=self.iterations, regularization=self.regularization, random_state=self.seed, num_threads=1
-            )  # one thread: the same seed gives the same factors
-            model.fit(train.interactions.matrix(self.half_life_days), show_progress=False)
-        self.user_factors_, self.item_factors_ = np.array(model.user_factors), np.array(model.item_factors)
+        weights = train.interactions.matrix(self.half_life_days)
+        model = AlternatingLeastSquares(
+            factors=self.factors, iterations=self.iterations, regularization=self.regularization, random_state=self.seed, num_threads=1
+        )  # one thread: the same seed gives the same factors
+        try:
+            with threadpool_limits(1, "blas"):
+                model.fit(self._confidence(weights), show_progress=False)
+        except ModelFitError as error:
+            raise DataError("the factors are not finite", where="ials", hint="fit with more regularization or fewer factors") from error
+        self.user_factors_ = np.array(model.user_factors)
+        self.weights_ = weights.data
+        self._set_items(np.array(model.item_factors))
 
-    def _scores(self, query: Query) -> NDArray[np.float32]:
-        scores = np.full((len(query), self.n_items_), NOT_A_CANDIDATE, dtype=np.float32)
-        warm = self._has_history(query)
-        scores[warm] = self.user_factors_[query.users[warm]] @ self.item_factors_.T
-        return scores
+    def _set_items(self, item_factors: NDArray[np.float32]) -> None:
+        self.index_ = FactorIndex(item_factors)
+        self.gram_ = item_factors.T @ item_factors + np.float32(self.regularization) * np.eye(item_factors.shape[1], dtype=np.float32)
 
-    def _item_vectors(self) -> NDArray[np.float32]:
-        return self.item_factors_
+    def _confidence(self, weights: sparse.csr_matrix) -> sparse.csr_matrix:
+        return sparse.csr_matrix((np.float32(self.alpha) * weights.data, weights.indices, weights.indptr), shape=weights.shape)
+
+    def _user_vectors(self, query: Query) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
+        answerable = self._has_history(query)
+        vectors = np.zeros((len(query), self.index_.factors), dtype=np.float32)
+        known = answerable & (query.users >= 0)
+        vectors[known] = self.user_factors_[query.users[known]]
+        if query.since is not None and len(query.since.users):
+            changed = np.unique(query.since.users).astype(np.int64)
+            vectors[changed] = self.solve(folded(self._weights(), query.take(changed), self.half_life_days))
+        return vectors, answerable
+
+    def _weights(self) -> sparse.csr_matrix:
+        """What the fit saw, decayed until then, (n_users, n_items); it lies where `history_` does."""
+        return sparse.csr_matrix((self.weights_, self.history_.indices, self.history_.indptr), shape=self.history_.shape)
+
+    def solve(self, weights: sparse.csr_matrix) -> NDArray[np.float32]:
+        """Factors of users with these weights, the items' as they are.
+
+        ``x = (YᵀY + Yᵀ(C − I)Y + λI)⁻¹ Yᵀ C p`` (Hu, Koren, Volinsky 2008, equation 4). Users of like history length share one batched solution.
+
+        Parameters
+        ----------
+        weights : csr_matrix, (n, n_items)
+
+        Returns
+        -------
+        ndarray of float32, (n, factors)
+            Zeros for a user without weights.
+        """
+        counts = np.diff(weights.indptr)
+        solved = np.zeros((weights.shape[0], self.index_.factors), dtype=np.float32)
+        order = np.argsort(counts, kind="stable")
+        order = order[counts[order] > 0]
+        start = 0
+        while start < len(order):
+            # padded to the longest of the batch, the last one
+            fits = np.arange(1, len(order) - start + 1) * counts[order[start:]] * self.index_.factors <= GATHERED
+            rows = order[start : start + max(1, int(fits.sum()))]
+            places = weights.indptr[rows][:, None] + np.arange(counts[rows[-1]])
+            there = places < weights.indptr[rows + 1][:, None]
+            places = np.where(there, places, 0)
+            extra = np.where(there, np.float32(self.alpha) * weights.data[places] - np.float32(1.0), np.float32(0.0))
+            items = self.index_.item_vectors[weights.indices[places]]
+            transposed = items.transpose(0, 2, 1)
+            left = self.gram_ + transposed @ (extra[:, :, None] * items)
+            right = transposed @ np.where(there, 1.0 + extra, np.float32(0.0))[:, :, None]
+            solved[rows] = np.linalg.solve(left, right)[:, :, 0]
+            start += len(rows)
+        return solved
 
     def _state(self) -> Arrays:
-        return {"user_factors": self.user_factors_, "item_factors": self.item_factors_}
+        return {"user_factors": self.user_factors_, "item_factors": self.index_.item_vectors, "weights": self.weights_}
 
     def _restore(self, state: Arrays) -> None:
-        self.user_factors_, self.item_factors_ = state["user_factors"], state["item_factors"]
+        self.user_factors_, self.weights_ = sound("ials: user_factors", state["user_factors"]), state["weights"]
+        self._set_items(sound("ials: item_factors", state["item_factors"]))
