@@ -50,7 +50,7 @@ def recommend(workspace: Path, rows: pd.DataFrame, month: str = RELEASE) -> tupl
     """What households bought in a month, answered from everything before it."""
     cut = pd.Timestamp(f"{month}-01")
     # the data's last trading day ends a few hours into the new year
-    end = cut + pd.offsets.MonthBegin(1) + pd.Timedelta(days=month == RELEASE)
+    end = cut + pd.offsets.MonthBegin(1) + pd.Timedelta(days=int(month == RELEASE))
     out = workspace / "recommend.parquet"
     train_seconds, _ = cli(workspace, "train", "recommend", "--as-of", f"{cut:%Y-%m-%d}")
     score_seconds, peak = cli(workspace, "score", "recommend", "--out", str(out), "--num-results", str(K))

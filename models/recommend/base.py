@@ -181,7 +181,9 @@ def best_of_rows(matrix: sparse.csr_matrix, k: int, barred: Barred) -> tuple[NDA
         if barred.excluded is not None:
             n_items = matrix.shape[1]
             out = np.repeat(np.arange(n), np.diff(barred.excluded.indptr)) * n_items + barred.excluded.indices
-            kept &= ~np.isin(rows * n_items + columns, out)
+            keys = rows * n_items + columns
+            place = np.minimum(np.searchsorted(out, keys), max(len(out) - 1, 0))  # sorted as the rows and their indices are
+            kept &= out[place] != keys if len(out) else True
         rows, columns, values = rows[kept], columns[kept], values[kept]
     order = np.lexsort((columns, -values, rows))
     rows, columns, values = rows[order], columns[order], values[order]
