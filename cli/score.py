@@ -246,12 +246,13 @@ def score_table(champions: Champions, place: Workspace, what: str, moment: datet
     """The scores of everybody as a table."""
     from features.builder import Builder
     from features.lake import Lake
-    from serving.batch import score_churn, score_predictions, score_recommend
+    from serving.batch import gone_from, score_churn, score_predictions, score_recommend
 
     if what == "recommend":
         # what was bought since the champion was fitted is read from the lake
         other = moment is not None and moment != champions.need("recommend").bundle.as_of
-        return score_recommend(champions, as_of=moment, builder=Builder(Lake(place)) if other else None, **options)
+        lake = Lake(place)
+        return score_recommend(champions, as_of=moment, builder=Builder(lake) if other else None, gone=gone_from(lake), **options)
     # profiles of another moment than the current ones are built for this file only; what is served stays
     other = moment is not None and moment != champions.customers.as_of
     builder = Builder(Lake(place)) if other else None

@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 
 from features.builder import Builder
 from features.dataset import Interactions, index_of, interaction_rows, interactions_of
+from features.lake import Lake
 from features.snapshot import make_snapshot
 from models.controls import Arranged, Controls, arrange
 from models.ranked import Ranked
@@ -51,7 +52,7 @@ EXPLORED = pa.schema([("explored", pa.bool_()), ("propensity", pa.float64()), ("
 
 def score_recommend(
     champions: Champions, *, num_results: int = 10, scene: str = "home", candidates: Collection[str] | None = None,
-    options: ListOptions | None = None, as_of: datetime | None = None, builder: Builder | None = None,
+    gone: Collection[str] | None = None, options: ListOptions | None = None, as_of: datetime | None = None, builder: Builder | None = None,
 ) -> pa.Table:  # fmt: skip
     """A list for every customer known.
 
@@ -61,6 +62,8 @@ def score_recommend(
         1 to 500.
     candidates : collection of str, optional
         Only these items.
+    gone : collection of str, optional
+        Items that cannot be had now; default those that could not when the model was fitted.
     options : ListOptions, optional
         Filters and controls, as `/v1/recommendations` takes them.
     as_of : datetime, optional
@@ -91,7 +94,7 @@ def score_recommend(
     if as_of is not None and as_of != champion.bundle.as_of:
         at = _at_moment(champions, champion, as_of, builder)
     later = (as_of - champion.bundle.as_of).total_seconds() / SECONDS_PER_DAY if as_of is not None else 0.0
-    allowed = allowed_by(catalogue, options.filters)[1]
+    allowed = allowed_by(catalogue, options.filters, None if gone is None else ~catalogue.restricted(gone))[1]
     if candidates is not None:
         wanted = catalogue.restricted(candidates)
         if not wanted.any():
@@ -213,6 +216,13 @@ def _extras(lists: Arranged, row: NDArray[np.int64], place: NDArray[np.int64], c
     if lists.explored is not None:
         found += [pa.array(values[row, place]) for values in (lists.explored.drawn, lists.explored.propensity, lists.explored.in_list)]
     return found
+
+
+def gone_from(lake: Lake) -> list[str]:
+    """Items the data says cannot be had."""
+    items = lake.connect().table("items")
+    found = items.filter(~items.available).select("item_id").to_pyarrow()  # an unknown one is not false
+    return [str(item_id) for item_id in found["item_id"].to_pylist()]
 
 
 def score_churn(champions: Champions, *, as_of: datetime | None = None, builder: Builder | None = None, explain: bool = True) -> pa.Table:

@@ -131,12 +131,13 @@ def _promoted(catalogue: Catalogue, given: Any, where: str) -> Mask:
     return mask
 
 
-def allowed_by(catalogue: Catalogue, filters: Any) -> tuple[Mask | None, Mask | None]:
-    """What the filters let through, and what of it can be had; None for everything."""
-    if not filters and catalogue.available is None:
+def allowed_by(catalogue: Catalogue, filters: Any, available: Mask | None = None) -> tuple[Mask | None, Mask | None]:
+    """What the filters let through, and what of it can be had (by default by what was known at the fit); None for everything."""
+    available = catalogue.available if available is None else available
+    if not filters and available is None:
         return None, None
     passing, asks_itself = catalogue.filtered(filters)
-    return passing, passing if asks_itself else both(passing, catalogue.available)
+    return passing, passing if asks_itself else both(passing, available)
 
 
 def purchased_of(scene: Scene, asked: str | None) -> str:

@@ -183,6 +183,19 @@ def test_a_later_as_of_folds_in_what_was_bought_since(champions, workspace, monk
     assert together["item_id"].to_pylist() != stale["item_id"].to_pylist()
 
 
+def test_what_is_gone_since_the_fit_is_not_shown(champions, workspace):
+    catalogue = champions.models["recommend"].catalogue
+    known = {item for item, can in zip(catalogue.item_ids, catalogue.available.tolist(), strict=True) if not can}
+    assert set(batch.gone_from(Lake(workspace))) & set(catalogue.item_ids) == known
+    bestseller = catalogue.item_ids[0]
+    before, after = batch.score_recommend(champions), batch.score_recommend(champions, gone=[bestseller, "ghost"])
+    assert bestseller in before["item_id"].to_pylist()
+    assert bestseller not in after["item_id"].to_pylist()
+    assert before.num_rows == after.num_rows
+    asked = batch.score_recommend(champions, gone=[bestseller], options=options_of({"filters": {"available": [True, False]}}))
+    assert bestseller in asked["item_id"].to_pylist()
+
+
 def test_files(champions, tmp_path):
     table = batch.score_churn(champions)
     parquet, text = batch.write(table, tmp_path / "churn.parquet"), batch.write(table, tmp_path / "churn.csv")
