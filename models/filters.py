@@ -25,6 +25,7 @@ from qianmian.errors import InvalidRequest
 
 MAX_VALUES = 10_000  # in all lists of one filter together
 MAX_PROBLEMS = 10
+KEPT_VALUES = 200  # a filter of more values is not kept: it may be a megabyte itself
 MASK_BYTES = 64_000_000  # of masks kept for filters that were asked before
 OPERATORS: tuple[str, ...] = (*get_args(Operator), "between", "contains")
 WORDS = {"eq": "==", "ne": "!=", "lt": "<", "lte": "<=", "gt": ">", "gte": ">=", "range": "between", "exists": "known"}
@@ -292,7 +293,8 @@ class ItemTable:
 
         The filter must have passed `check`.
         """
-        return self._mask(given)
+        values = sum(len(one.value) if isinstance(one.value, tuple) else 1 for one in conditions(given))
+        return self._mask(given) if values <= KEPT_VALUES else self._evaluated(given)
 
     def codes(self, name: str, depth: int | None = None) -> NDArray[np.int64]:
         """Which group each item is in by an attribute, −1 where it is not known, (n_items,).
