@@ -11,6 +11,7 @@ from models.recommend.ials import ImplicitALSRecommender
 from models.recommend.popular import PopularRecommender, TrendingRecommender
 from models.recommend.repeat import RepeatPurchaseRecommender
 from models.recommend.segment import SegmentPopularRecommender
+from models.recommend.similar import SimilarRecommender
 from qianmian.registry import Registry
 
 RECOMMENDERS: Registry[type[Recommender]] = Registry("recommender", {
@@ -22,5 +23,6 @@ RECOMMENDERS: Registry[type[Recommender]] = Registry("recommender", {
     "ials": ImplicitALSRecommender,
     "hybrid": HybridRecommender,
     "complement": ComplementRecommender,
+    "similar": SimilarRecommender,
     "chain": FallbackChain,
 })  # fmt: skip

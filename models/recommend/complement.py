@@ -57,6 +57,15 @@ class Baskets:
         bounds = np.searchsorted(self.users, np.arange(n + 1))
         return sparse.csr_matrix((weights, np.arange(len(self.users)), bounds), shape=(n, len(self.users)))
 
+    def last(self, n: int) -> sparse.csr_matrix:
+        """What the last order of each user held, 0/1, (n, n_items)."""
+        ends = np.searchsorted(self.users, np.arange(n), side="right")
+        some = np.flatnonzero(ends > np.searchsorted(self.users, np.arange(n)))
+        newest = self.items[ends[some] - 1]
+        bounds = np.zeros(n + 1, dtype=np.int64)
+        bounds[some + 1] = np.diff(newest.indptr)
+        return sparse.csr_matrix((newest.data, newest.indices, np.cumsum(bounds)), shape=(n, self.items.shape[1]))
+
 
 @dataclass(frozen=True)
 class Pairing:
@@ -159,19 +168,8 @@ class ComplementRecommender(Recommender):
         return linked
 
     def given(self, query: Query) -> sparse.csr_matrix:
-        """What each answer is to go with, 0/1, (n, n_items): the items of the query, else the last order (since the fit, or before it)."""
-        n = len(query)
-        asked = list(query.items) if query.items is not None else [np.empty(0, np.int64)] * n
-        lengths = np.array([len(items) for items in asked], dtype=np.int64)
-        columns = np.concatenate(asked) if lengths.sum() else np.empty(0, np.int64)
-        last = self._last_orders(query)
-        last = sparse.diags((lengths == 0).astype(np.float32)) @ last
-        basket = sparse.csr_matrix((np.ones(len(columns), np.float32), (np.repeat(np.arange(n), lengths), columns)), shape=last.shape)
-        basket = (basket + last).tocsr()
-        basket.eliminate_zeros()
-        basket.data[:] = 1.0
-        basket.sort_indices()
-        return basket
+        """What each answer is to go with, 0/1, (n, n_items): see `given_items`."""
+        return given_items(query, self.last_)
 
     def evidence(self, user: int, item: int) -> dict[str, float] | None:
         """The item of the user's last order that goes best with one: ``with_item``, ``with_days`` before `as_of`, ``lift``; None for none."""
@@ -255,18 +253,6 @@ class ComplementRecommender(Recommender):
             total = total + sparse.csr_matrix((weights, (row, np.arange(len(row)))), shape=(len(query), len(row))) @ mine
         return (sparse.diags(1.0 / np.maximum(weight, np.float32(1e-9))) @ total).tocsr()
 
-    def _last_orders(self, query: Query) -> sparse.csr_matrix:
-        """The last order of each user, 0/1, (n, n_items)."""
-        last = sparse.csr_matrix((len(query), self.n_items_), dtype=np.float32)
-        open_rows = np.ones(len(query), dtype=bool)
-        for baskets, orders, fade in reversed(self._orders(query)):
-            some = np.flatnonzero(open_rows & (np.diff(orders.indptr) > 0) & (fade > 0))
-            open_rows[some] = False
-            newest = orders.indices[orders.indptr[some + 1] - 1]
-            place = sparse.csr_matrix((np.ones(len(some), np.float32), (some, np.arange(len(some)))), shape=(len(query), len(some)))
-            last = (last + place @ baskets.items[newest]).tocsr()
-        return last
-
     def _orders(self, query: Query) -> list[tuple[Baskets, sparse.csr_matrix, Floats]]:
         """The orders of the fit, then those since: each with the faded weights of every user's own (n, orders), and by how much to fade them (n,)."""
         half_life, since = np.float32(self.own_half_life_days), query.since
@@ -282,6 +268,7 @@ class ComplementRecommender(Recommender):
         """Lookups made of what was fitted."""
         self.weights_ = self.baskets_.by_user(self.n_users_, _fading(self.baskets_, np.float32(self.own_half_life_days)))
         self.orders_of_items_ = self.baskets_.items.T.tocsr()
+        self.last_ = self.baskets_.last(self.n_users_)
 
     def _state(self) -> Arrays:
         held = self.baskets_.items
@@ -296,6 +283,41 @@ class ComplementRecommender(Recommender):
         held = sparse.csr_matrix((np.ones(len(indices), np.float32), indices, indptr), shape=(len(indptr) - 1, self.n_items_))
         self.baskets_ = Baskets(held, state["order_users"], state["order_age_days"])
         self._prepare()
+
+
+def last_orders(data: Interactions) -> sparse.csr_matrix:
+    """What the last order of each user held, 0/1, (n_users, n_items)."""
+    return Baskets.of(data).last(data.shape[0])
+
+
+def given_items(query: Query, last: sparse.csr_matrix) -> sparse.csr_matrix:
+    """The items of the query; where it gives none, those of the last order, since the fit or before it; 0/1, (n, n_items).
+
+    Parameters
+    ----------
+    last : csr_matrix, (n_users, n_items)
+        The last order of each user before the fit.
+    """
+    n, n_items = len(query), last.shape[1]
+    asked = list(query.items) if query.items is not None else [np.empty(0, np.int64)] * n
+    lengths = np.array([len(items) for items in asked], dtype=np.int64)
+    columns = np.concatenate(asked) if lengths.sum() else np.empty(0, np.int64)
+    basket = sparse.csr_matrix((np.ones(len(columns), np.float32), (np.repeat(np.arange(n), lengths), columns)), shape=(n, n_items))
+    if query.since is not None and len(query.since.users):
+        basket = basket + _only(np.diff(basket.indptr) == 0) @ last_orders(query.since)
+    if last.shape[0]:
+        basket = basket + _only((np.diff(basket.indptr) == 0) & (query.users >= 0)) @ last[np.maximum(query.users, 0)]
+    basket = sparse.csr_matrix(basket, dtype=np.float32)
+    basket.eliminate_zeros()
+    basket.data[:] = 1.0
+    basket.sort_indices()
+    return basket
+
+
+def _only(rows: NDArray[np.bool_]) -> sparse.csr_matrix:
+    """Keeps these rows of what it is multiplied with."""
+    kept = np.flatnonzero(rows)
+    return sparse.csr_matrix((np.ones(len(kept), np.float32), (kept, kept)), shape=(len(rows), len(rows)))
 
 
 def _strongest(links: sparse.csr_matrix, most: int) -> sparse.csr_matrix:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from qianmian.registry import Registry
-from training.tasks import cold, cold_items, complement, discover, home
+from training.tasks import cold, cold_items, complement, discover, home, similar
 from training.tasks.base import Task
 
 TASKS: Registry[Task] = Registry("task", {task.name: task for task in (
     home.TASK,
     discover.TASK,
     complement.TASK,
+    similar.TASK,
     cold.TASK,
     cold_items.TASK,
 )})  # fmt: skip

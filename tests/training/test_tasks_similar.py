@@ -1,0 +1,77 @@
+"""The task of `similar`: who tries another item of a category, and which one they had last."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from features.dataset import TrainingSet
+from models.recommend.popular import PopularRecommender
+from models.recommend.similar import SimilarRecommender
+from training.tasks.similar import COLD, examples, extra
+
+
+@pytest.fixture(scope="module")
+def shop() -> tuple[TrainingSet, TrainingSet]:
+    """40 customers with 30 items of three categories, the last five items of none, before a cut and after it."""
+    rng = np.random.default_rng(2)
+
+    def drawn(lines: int) -> TrainingSet:
+        made = TrainingSet.of_pairs(
+            rng.integers(0, 40, lines), rng.integers(0, 30, lines), n_users=40, n_items=30, age_days=rng.uniform(1, 90, lines)
+        )
+        categories = np.array([f"c{item % 3}" if item < 25 else "" for item in range(30)])
+        return replace(
+            made,
+            item_attributes={**made.item_attributes, "category": categories, "brand": np.array([f"b{item % 2}" for item in range(30)])},
+        )
+
+    return drawn(300), drawn(150)
+
+
+@pytest.fixture(scope="module")
+def asked(shop):
+    return examples(shop[0], shop[1].interactions, 0)
+
+
+def test_one_category_a_customer_and_the_item_had_last(shop, asked):
+    train, after = shop[0], shop[1].interactions
+    data, category = train.interactions, train.item_attributes["category"]
+    assert len(set(asked.users.tolist())) == len(asked) > 20
+    assert asked.exclude_purchased
+    for user, given, row in zip(asked.users.tolist(), asked.items, asked.truth, strict=True):
+        mine = data.users == user
+        own = data.items[mine]
+        of = category[int(given[0])]
+        assert of
+        same = category[own] == of
+        assert given[0] == own[same][np.argmin(data.age_days[mine][same])]
+        new = {int(item) for item in after.items[after.users == user] if item not in own and category[item] == of}
+        assert set(row.indices.tolist()) == new
+
+
+def test_another_seed_asks_of_other_categories(shop, asked):
+    other = examples(shop[0], shop[1].interactions, 1)
+    np.testing.assert_array_equal(other.users, asked.users)
+    assert [one[0] for one in other.items] != [one[0] for one in asked.items]
+
+
+def test_without_categories_nothing_is_asked(shop):
+    train = replace(shop[0], item_attributes={**shop[0].item_attributes, "category": np.full(30, "")})
+    assert len(examples(train, shop[1].interactions, 0)) == 0
+
+
+def test_the_cold_part_is_told_only_what_the_item_is(shop, asked):
+    train = shop[0]
+    model = SimilarRecommender(factors=4).fit(train)
+    found = extra(model, asked, shop[1].interactions)
+    values = found[f"recall@10, {COLD}"]
+    assert np.isfinite(values).all()
+    assert values.max() > 0
+    # who had the given items does not matter
+    hidden = model.traits_
+    model.traits_ = replace(hidden, vectors=hidden.vectors[::-1].copy())
+    np.testing.assert_array_equal(extra(model, asked, shop[1].interactions)[f"recall@10, {COLD}"], values)
+    assert extra(PopularRecommender().fit(train), asked, shop[1].interactions) == {}
