@@ -1,0 +1,270 @@
+"""Batch recommendation: users a second beside `implicit.topk` and LightFM.predict, a million users in bounded memory, what a fit adds to the library's.
+
+Every peer is timed in the same process, in turns with ours, with as many threads; the best of the repetitions counts. `--data DIR` (Gowalla, the
+LightGCN split, as `DIR/lightgcn_gowalla/train.parquet`) adds learnt factors; Complete Journey comes with the package of the demo.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+
+os.environ["OPENBLAS_NUM_THREADS"] = "1"  # what `implicit` asks for; it is fastest then (and so are we: threads are ours, not BLAS's)
+
+import common  # noqa: I001  (puts the floors on the path)
+
+import subprocess
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from scipy import sparse
+
+from models.factors import FactorIndex, cores
+
+K = 100
+REPETITIONS = 5
+MILLION = {"users": 1_000_000, "items": 100_000, "factors": 64}
+PEAK_MB = 1500  # of the million: factors 281 MB, the same items laid out 26 MB, Python and libraries 200 MB, answers of a chunk 40 MB
+RATIO_TOPK, RATIO_PREDICT, ADDED = 1.0, 10.0, 0.10
+
+
+def in_turns(calls: dict[str, Callable[[], Any]], repetitions: int, clock: Callable[[], float] = time.perf_counter) -> dict[str, float]:
+    """The least seconds of each call, made in turns so that all meet the same machine."""
+    best = dict.fromkeys(calls, float("inf"))
+    for _ in range(repetitions):
+        for name, call in calls.items():
+            started = clock()
+            call()
+            best[name] = min(best[name], clock() - started)
+    return best
+
+
+def lognormal_factors(n_users: int, n_items: int, factors: int, spread: float, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
+    """Gaussian directions; with a spread, item lengths differ as learnt ones do (iALS on Gowalla: .8)."""
+    rng = np.random.default_rng(seed)
+    users = rng.standard_normal((n_users, factors), dtype=np.float32)
+    items = rng.standard_normal((n_items, factors), dtype=np.float32)
+    if spread:
+        items *= np.exp(np.float32(spread) * rng.standard_normal((n_items, 1), dtype=np.float32))
+    return users, items
+
+
+def against_topk(
+    name: str, users: np.ndarray, items: np.ndarray, had: sparse.csr_matrix | None, repetitions: int
+) -> tuple[dict[str, Any], list[str]]:
+    """Rates of `FactorIndex.search` and `implicit.topk` for the top 100 of all users, without and with leaving out what they had."""
+    from implicit.cpu.topk import topk
+
+    n, threads = len(users), cores()
+    rng = np.random.default_rng(1)
+    if had is None:
+        had = sparse.csr_matrix(
+            (np.ones(30 * n, np.float32), rng.integers(0, len(items), 30 * n), np.arange(0, 30 * n + 1, 30)), shape=(n, len(items))
+        )
+        had.sum_duplicates()
+    started = time.perf_counter()
+    index = FactorIndex(items)
+    built = time.perf_counter() - started
+    found, failed = {}, []
+    for label, excluded in (("", None), (", what they had left out", had)):
+        seconds = in_turns({
+            "ours": lambda excluded=excluded: index.search(users, K, excluded=excluded, threads=threads),
+            "implicit": lambda excluded=excluded: topk(items, users, K, filter_query_items=excluded, num_threads=threads),
+        }, repetitions)  # fmt: skip
+        ratio = seconds["implicit"] / seconds["ours"]
+        ids, _ = index.search(users[:200], K, excluded=None if excluded is None else excluded[:200])
+        theirs, _ = topk(items, users[:200], K, filter_query_items=None if excluded is None else excluded[:200], num_threads=threads)
+        agree = float((ids == theirs).mean())
+        print(f"{name}{label}: {n / seconds['ours']:,.0f} users/s, implicit.topk {n / seconds['implicit']:,.0f}, ratio {ratio:.2f}; "
+              f"{agree:.2%} of places the same; layout {built * 1000:.0f} ms")  # fmt: skip
+        found[f"top {K}{label}"] = {
+            "users_per_second": common.value(n / seconds["ours"], n=n), "ratio_implicit": common.value(ratio, n=n),
+            "users_per_second_implicit": common.value(n / seconds["implicit"], n=n),
+        }  # fmt: skip
+        if ratio < RATIO_TOPK:
+            failed.append(f"{name}{label}: {ratio:.2f} × implicit.topk, must be {RATIO_TOPK:.1f}")
+        if agree < 0.99:
+            failed.append(f"{name}{label}: only {agree:.2%} of places as implicit.topk has them")
+    return {name: found}, failed
+
+
+def journey(folder: Path) -> Any:
+    """The training set of Complete Journey at 2017-11-01."""
+    from datetime import datetime
+
+    from features.builder import Builder
+    from features.dataset import training_set
+    from features.lake import Lake
+    from qianmian.workspace import Workspace
+
+    common.timed([sys.executable, "-m", "cli.main", "ingest", "completejourney", "--workspace", str(folder)])
+    return training_set(Builder(Lake(Workspace(folder))), datetime(2017, 11, 1))
+
+
+def gowalla(data: Path) -> Any:
+    """The train part of the LightGCN split."""
+    import pyarrow.parquet as pq
+
+    from features.dataset import TrainingSet
+
+    rows = pq.read_table(data / "lightgcn_gowalla" / "train.parquet")
+    users, items = rows["user"].to_numpy(), rows["item"].to_numpy()
+    return TrainingSet.of_pairs(users, items, n_users=int(users.max()) + 1, n_items=int(items.max()) + 1)
+
+
+def fits(name: str, train: Any, repetitions: int) -> tuple[dict[str, Any], list[str], Any]:
+    """Our fit of iALS beside the library's own on a matrix that is there already: CPU seconds, both have one thread."""
+    from implicit.cpu.als import AlternatingLeastSquares
+
+    from models.recommend import ImplicitALSRecommender
+
+    model = ImplicitALSRecommender()
+    counts = train.interactions.matrix(model.half_life_days)
+
+    def bare() -> None:
+        AlternatingLeastSquares(
+            factors=model.factors, iterations=model.iterations, regularization=model.regularization, alpha=model.alpha, random_state=0, num_threads=1
+        ).fit(counts, show_progress=False)  # fmt: skip
+
+    seconds = in_turns({"bare": bare, "ours": lambda: model.fit(train)}, repetitions, time.process_time)
+    line, failed = _added(f"{name}, iALS", seconds)
+    return {"ials": line}, failed, model
+
+
+def hybrid_fits(train: Any, repetitions: int) -> tuple[dict[str, Any], list[str], Any]:
+    """Our fit of the hybrid beside LightFM's own, and LightFM.predict of all items beside our batch top-k."""
+    from lightfm import LightFM
+
+    from models.recommend import HybridRecommender
+    from models.recommend.hybrid import _normalised, item_attributes, user_attributes
+
+    model = HybridRecommender()
+    users = _normalised(
+        sparse.hstack([sparse.identity(train.n_users, dtype=np.float32, format="csr"), user_attributes(train)[1]], format="csr")
+    )
+    items = _normalised(
+        sparse.hstack([sparse.identity(train.n_items, dtype=np.float32, format="csr"), item_attributes(train)], format="csr")
+    )
+    counts = train.interactions.matrix().tocoo()
+    theirs: dict[str, Any] = {}
+
+    def bare() -> None:
+        theirs["model"] = LightFM(
+            no_components=model.factors, loss="warp", learning_rate=model.learning_rate, item_alpha=model.item_alpha, user_alpha=model.user_alpha,
+            random_state=np.random.RandomState(0),
+        ).fit(counts, user_features=users, item_features=items, epochs=model.epochs, num_threads=1)  # fmt: skip
+
+    seconds = in_turns({"bare": bare, "ours": lambda: model.fit(train)}, repetitions, time.process_time)
+    line, failed = _added("Complete Journey, hybrid", seconds)
+    # LightFM scores the pairs it is given, user by user, with all items; its users are as many as take two seconds or so
+    everybody, some = np.arange(train.n_users), np.arange(0, train.n_users, max(1, train.n_users // 100))
+    pairs = np.repeat(some, train.n_items).astype(np.int32), np.tile(np.arange(train.n_items, dtype=np.int32), len(some))
+    answered = in_turns({
+        "ours": lambda: model.recommend(everybody, K),
+        "theirs": lambda: theirs["model"].predict(*pairs, item_features=items, user_features=users, num_threads=cores()),
+    }, max(2, repetitions))  # fmt: skip
+    ratio = (answered["theirs"] / len(some)) / (answered["ours"] / len(everybody))
+    print(f"hybrid, top {K} of {train.n_items:,} items: {len(everybody) / answered['ours']:,.0f} users/s, "
+          f"LightFM.predict {len(some) / answered['theirs']:,.0f} (on {len(some)} of the users, scores only), ratio {ratio:.1f}")  # fmt: skip
+    line |= {"users_per_second": common.value(len(everybody) / answered["ours"], n=len(everybody)), "ratio_predict": common.value(ratio)}
+    if ratio < RATIO_PREDICT:
+        failed.append(f"hybrid: {ratio:.1f} × LightFM.predict, must be {RATIO_PREDICT:.0f}")
+    return {"hybrid": line}, failed, model
+
+
+def _added(name: str, seconds: dict[str, float]) -> tuple[dict[str, Any], list[str]]:
+    added = seconds["ours"] / seconds["bare"] - 1.0
+    print(f"{name}: fit {seconds['ours']:.2f} CPU s, the library's own {seconds['bare']:.2f} s, {added:+.1%}")
+    found = {
+        "seconds": common.value(seconds["ours"]),
+        "seconds_bare": common.value(seconds["bare"]),
+        "ratio_bare": common.value(1.0 + added),
+    }
+    return found, [f"{name}: a fit adds {added:.1%}, must be at most {ADDED:.0%}"] * (added > ADDED)
+
+
+def million(n_users: int) -> tuple[dict[str, Any], list[str]]:
+    """Many users × 100,000 items, in a process of its own so that its peak memory is its own."""
+    results, failed = {}, []
+    for label, spread in (("lengths differ", 0.8), ("all of one length", 0.0)):
+        done = subprocess.run(
+            [sys.executable, __file__, "--child", str(n_users), str(spread)], check=False, capture_output=True, text=True,
+        )  # fmt: skip
+        if done.returncode:
+            sys.exit(f"the child failed with {done.returncode}:\n{done.stderr[-3000:]}")
+        seconds, peak = map(float, done.stdout.split())
+        size = f"{n_users:,} users × {MILLION['items']:,} items × {MILLION['factors']}"
+        print(f"{size}, {label}: {seconds:.1f} s, {n_users / seconds:,.0f} users/s, peak {peak:,.0f} MB "
+              f"(all scores at once would be {n_users * MILLION['items'] * 4 / 1e9:,.0f} GB)")  # fmt: skip
+        results[f"{size}, {label}"] = {
+            "qianmian": {
+                "seconds": common.value(seconds),
+                "users_per_second": common.value(n_users / seconds),
+                "peak_mb": common.value(peak),
+            }
+        }
+        if peak > PEAK_MB:
+            failed.append(f"{size}, {label}: peak {peak:,.0f} MB, must be at most {PEAK_MB}")
+    return results, failed
+
+
+def child(n_users: int, spread: float) -> None:
+    """Score in chunks, as `score recommend` does; print seconds and peak memory."""
+    users, items = lognormal_factors(n_users, MILLION["items"], MILLION["factors"], spread)
+    started = time.perf_counter()
+    index, valid = FactorIndex(items), 0
+    for start in range(0, n_users, 50_000):
+        ids, _ = index.search(users[start : start + 50_000], K)
+        valid += int((ids >= 0).sum())
+    seconds = time.perf_counter() - started
+    if valid != n_users * K:
+        sys.exit(f"{n_users * K - valid} places are empty")
+    print(seconds, common.peak_megabytes())
+
+
+def main() -> None:
+    if sys.argv[1:2] == ["--child"]:
+        child(int(sys.argv[2]), float(sys.argv[3]))
+        return
+    arguments = common.parser(__doc__.splitlines()[0]).parse_args()
+    repetitions = 2 if arguments.quick else REPETITIONS
+    print(f"{common.machine()}; {cores()} threads, top {K}, best of {repetitions}")
+    results: dict[str, Any] = {}
+    failed: list[str] = []
+    n = 4_000 if arguments.quick else 20_000
+    for n_items, factors in ((10_000, 64), (50_000, 128)):
+        users, items = lognormal_factors(n if n_items == 10_000 else n // 2, n_items, factors, 0.0)
+        found, missed = against_topk(f"{n_items:,} items × {factors}, Gaussian", users, items, None, repetitions)
+        results |= found
+        failed += missed
+    with tempfile.TemporaryDirectory() as folder:
+        train = journey(Path(folder) / "workspace")
+    found, missed, model = fits("Complete Journey", train, repetitions)
+    failed += missed
+    warm = np.flatnonzero(np.diff(model.history_.indptr) > 0)
+    rates, missed = against_topk("completejourney", model.user_factors_[warm], model.index_.item_vectors, model.history_[warm], repetitions)
+    results["completejourney"] = {**found, **rates["completejourney"]}
+    failed += missed
+    found, missed, _ = hybrid_fits(train, 1 if arguments.quick else 3)
+    results["completejourney"] |= found
+    failed += missed
+    if arguments.data is not None and (arguments.data / "lightgcn_gowalla" / "train.parquet").exists():
+        train = gowalla(arguments.data)
+        found, missed, model = fits("Gowalla", train, min(repetitions, 3))
+        failed += missed
+        rates, missed = against_topk("gowalla", model.user_factors_, model.index_.item_vectors, model.history_, repetitions)
+        results["gowalla"] = {**found, **rates["gowalla"]}
+        failed += missed
+    else:
+        print("Gowalla is left out: --data DIR with lightgcn_gowalla/train.parquet (https://github.com/kuandeng/LightGCN, Data/gowalla)")
+    found, missed = million(50_000 if arguments.quick else MILLION["users"])
+    results |= found
+    common.finish(results, failed + missed, arguments.json)
+
+
+if __name__ == "__main__":
+    main()
