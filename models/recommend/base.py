@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar, Self
 
@@ -16,12 +16,15 @@ from scipy import sparse
 from features.dataset import Interactions, TrainingSet
 from models.persist import Arrays, load_arrays, load_json, pack_csr, save_arrays, unpack_csr
 from models.ranked import NOT_A_CANDIDATE, Ranked, top_k
+from models.recommend.query import Attributes, Barred, Indices, Query, at_pairs, best_of_rows, folded, values_at
 from qianmian.errors import ArtifactError, InvalidRequest, UsageError
 from qianmian.workspace import write_json
 
+__all__ = [  # all that the file of a model needs
+    "Attributes", "Barred", "Choice", "Indices", "Query", "Recommender", "Span", "at_pairs", "best_of_rows", "folded", "values_at",
+]  # fmt: skip
+
 BLOCK_CELLS = 8_000_000  # scores held at a time: 32 MB, never n_users × n_items
-Attributes = Mapping[str, str]
-Indices = NDArray[np.integer[Any]]
 PADDING: tuple[float, ...] = (-1, float(NOT_A_CANDIDATE), -1)  # of ids, scores, source past the end of a list
 
 
@@ -45,179 +48,6 @@ class Choice:
     """Values a parameter may be searched over, one by one."""
 
     values: tuple[str | float | bool | None, ...]
-
-
-@dataclass(frozen=True)
-class Query:
-    """Who is asked about, and what is known beyond the fit.
-
-    Attributes
-    ----------
-    users : ndarray of int64, (n,)
-        Indices; −1 for somebody unknown.
-    attributes : sequence of mapping or None, (n,), optional
-        Profile attributes given with the call.
-    since : Interactions, optional
-        What these users did after the fit: its `users` are rows of this query, its ages count back from now.
-    later_days : float
-        From the `as_of` of the fit to now.
-    items : sequence of int arrays, (n,), optional
-        What the answer should go with: the basket so far, or a given item.
-    """
-
-    users: NDArray[np.int64]
-    attributes: Sequence[Attributes | None] | None = None
-    since: Interactions | None = None
-    later_days: float = 0.0
-    items: Sequence[Indices] | None = None
-
-    def __len__(self) -> int:
-        return len(self.users)
-
-    def take(self, rows: NDArray[np.int64]) -> Query:
-        """The query of these rows only."""
-        since = self.since
-        if since is not None:
-            place = np.full(len(self), -1, dtype=np.int32)
-            place[rows] = np.arange(len(rows), dtype=np.int32)
-            since = since.where(place[since.users] >= 0)
-            since = replace(since, users=place[since.users], shape=(len(rows), since.shape[1]))
-        picked = rows.tolist()
-        return Query(
-            self.users[rows], None if self.attributes is None else [self.attributes[row] for row in picked], since, self.later_days,
-            None if self.items is None else [self.items[row] for row in picked],
-        )  # fmt: skip
-
-
-@dataclass(frozen=True)
-class Barred:
-    """What may not be shown.
-
-    Attributes
-    ----------
-    allowed : ndarray of bool, (n_items,), or None
-        Only these; None for all.
-    excluded : csr_matrix, (n, n_items), or None
-        Not these, per row of the query; sorted indices.
-    """
-
-    allowed: NDArray[np.bool_] | None = None
-    excluded: sparse.csr_matrix | None = None
-
-    def apply(self, scores: NDArray[np.float32]) -> NDArray[np.float32]:
-        """Write −inf over what is barred in dense scores (n, n_items), in place."""
-        if self.allowed is not None:
-            scores[:, ~self.allowed] = NOT_A_CANDIDATE
-        if self.excluded is not None:
-            rows = np.repeat(np.arange(len(scores)), np.diff(self.excluded.indptr))
-            scores[rows, self.excluded.indices] = NOT_A_CANDIDATE
-        return scores
-
-    def at(self, ids: Indices) -> NDArray[np.bool_]:
-        """Which of the items (n, m) are barred; −1 is."""
-        barred = ids < 0
-        if self.allowed is not None:
-            barred |= ~self.allowed[ids]
-        if self.excluded is not None:
-            barred |= at_pairs(self.excluded, ids) >= 0
-        return barred
-
-    def without(self, ids: Indices, n_items: int) -> Barred:
-        """These items (n, m) barred too; −1 for none."""
-        rows, places = np.nonzero(ids >= 0)
-        more = sparse.csr_matrix((np.ones(len(rows), np.float32), (rows, ids[rows, places])), shape=(len(ids), n_items))
-        both = more if self.excluded is None else (self.excluded + more).tocsr()
-        both.sort_indices()
-        return Barred(self.allowed, both)
-
-    def take(self, rows: NDArray[np.int64]) -> Barred:
-        """The same for these rows only."""
-        return Barred(self.allowed, None if self.excluded is None else self.excluded[rows])
-
-
-def at_pairs(matrix: sparse.csr_matrix, ids: Indices) -> NDArray[np.int64]:
-    """Where in `matrix.data` each (row, id) stands, −1 where it does not; ids is (n, m), a row of it a row of the matrix.
-
-    The matrix must have sorted indices and no double entries.
-
-    Examples
-    --------
-    >>> at_pairs(sparse.csr_matrix([[0, 5, 7]]), np.array([[2, 0, 1, -1]])).tolist()
-    [[1, -1, 0, -1]]
-    """
-    n_items = matrix.shape[1]
-    if not matrix.nnz:
-        return np.full(ids.shape, -1, dtype=np.int64)
-    rows = np.repeat(np.arange(matrix.shape[0], dtype=np.int64), np.diff(matrix.indptr))
-    held = rows * n_items + matrix.indices
-    wanted = np.arange(len(ids), dtype=np.int64)[:, None] * n_items + ids
-    place = np.minimum(np.searchsorted(held, wanted), len(held) - 1)
-    return np.where((held[place] == wanted) & (ids >= 0), place, -1)
-
-
-def values_at(matrix: sparse.csr_matrix, ids: Indices) -> NDArray[np.float32]:
-    """The entries of a sparse matrix at (n, m) column ids, −inf where there is none; see `at_pairs`."""
-    place = at_pairs(matrix, ids)
-    if not matrix.nnz:
-        return np.full(ids.shape, NOT_A_CANDIDATE, dtype=np.float32)
-    return np.where(place >= 0, matrix.data[place], NOT_A_CANDIDATE).astype(np.float32)
-
-
-def best_of_rows(matrix: sparse.csr_matrix, k: int, barred: Barred) -> tuple[NDArray[np.int32], NDArray[np.float32]]:
-    """The k greatest entries of each row that are not barred, (n, ≤ k), −inf past the end; equal ones go to the lower column.
-
-    Only what is stored is a candidate, and no dense row is made.
-
-    Examples
-    --------
-    >>> best_of_rows(sparse.csr_matrix([[0, 5.0, 7.0], [0, 0, 2.0]]), 2, Barred())[0].tolist()
-    [[2, 1], [2, -1]]
-    """
-    n = matrix.shape[0]
-    rows = np.repeat(np.arange(n), np.diff(matrix.indptr))
-    columns, values = matrix.indices, matrix.data
-    if barred.allowed is not None or barred.excluded is not None:
-        kept = np.ones(len(columns), dtype=bool) if barred.allowed is None else barred.allowed[columns]
-        if barred.excluded is not None:
-            n_items = matrix.shape[1]
-            out = np.repeat(np.arange(n), np.diff(barred.excluded.indptr)) * n_items + barred.excluded.indices
-            keys = rows * n_items + columns
-            place = np.minimum(np.searchsorted(out, keys), max(len(out) - 1, 0))  # sorted as the rows and their indices are
-            kept &= out[place] != keys if len(out) else True
-        rows, columns, values = rows[kept], columns[kept], values[kept]
-    order = np.lexsort((columns, -values, rows))
-    rows, columns, values = rows[order], columns[order], values[order]
-    place = np.arange(len(rows)) - np.searchsorted(rows, np.arange(n))[rows]
-    first = place < k
-    width = int(place[first].max(initial=-1)) + 1
-    ids = np.full((n, width), -1, dtype=np.int32)
-    scores = np.full((n, width), NOT_A_CANDIDATE, dtype=np.float32)
-    ids[rows[first], place[first]] = columns[first]
-    scores[rows[first], place[first]] = values[first] + np.float32(0.0)
-    return ids, scores
-
-
-def folded(counts: sparse.csr_matrix, query: Query, half_life_days: float | None) -> sparse.csr_matrix:
-    """Each user's weights now, (n, n_items): those of the fit, decayed until now, and what they did since.
-
-    Parameters
-    ----------
-    counts : csr_matrix, (n_users, n_items)
-        `Interactions.matrix(half_life_days)` of the fit.
-    """
-    known = query.users >= 0
-    now = counts[np.maximum(query.users, 0)] if counts.shape[0] else sparse.csr_matrix((len(query), counts.shape[1]), dtype=np.float32)
-    keep = known.astype(np.float32)
-    if query.since is not None and half_life_days is not None:
-        keep *= np.float32(2.0 ** (-query.later_days / half_life_days))
-    if query.since is not None or not known.all():
-        now = sparse.diags(keep).dot(now).tocsr()
-        now.eliminate_zeros()
-    if query.since is not None:
-        now = now + query.since.matrix(half_life_days)
-    now = now.astype(np.float32)
-    now.sort_indices()
-    return now
 
 
 class Recommender(ABC):
