@@ -22,12 +22,11 @@ COLD_EXAMPLES = 500
 
 
 def candidates(settings: RecommendSettings, seed: int) -> Mapping[str, Recommender]:
-    """Behaviour, popularity and attributes together; popularity within the category; the cosine of iALS, in the category and alone; popularity."""
+    """Behaviour, popularity and attributes together; popularity within the category; the cosine of iALS, in the category; popularity."""
     return {
         "similar": make("similar", settings, seed),
         "popular in the category": make("similar", settings, seed, uses=("popularity",), learn_days=None),
         "ials cosine in the category": make("similar", settings, seed, uses=("behaviour",), behaviour="ials", learn_days=None),
-        "ials cosine": make("similar", settings, seed, uses=("behaviour",), behaviour="ials", learn_days=None, by_category=False),
         "popular": make("popular", settings, seed),
     }
 
