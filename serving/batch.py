@@ -29,7 +29,7 @@ from serving.answers import churn, predictions
 from serving.answers.base import MAX_RESULTS
 from serving.answers.listing import ListOptions, allowed_by, controls_of, purchased_of
 from serving.answers.recommendations import PROMOTION
-from serving.catalogue import Mask, both
+from serving.catalogue import SIMILAR, Mask, both
 from serving.champions import Champion, Champions
 from serving.scenes import SCENES
 
@@ -85,10 +85,11 @@ def score_recommend(
     champion = champions.need("recommend")
     if not 1 <= num_results <= MAX_RESULTS:
         raise UsageError("that many results cannot be given", got=num_results, allowed=f"1..{MAX_RESULTS}", field="num_results")
-    where, catalogue = SCENES[scene], champion.catalogue
-    if where.items == "must":
-        raise UsageError(f"lists of the scene {scene} go with items of a request", hint="ask /v1/similar-items or /v1/recommendations")
-    options = options or ListOptions()
+    where, catalogue, options = SCENES[scene], champion.catalogue, options or ListOptions()
+    if scene == SIMILAR and not catalogue.trained(scene):
+        raise UsageError(
+            "without a model trained for it, similar needs the items of a request", hint="ask /v1/similar-items or /v1/recommendations"
+        )
     model, shown = catalogue.model(scene), purchased_of(where, options.purchased)
     at = champions
     if as_of is not None and as_of != champion.bundle.as_of:

@@ -56,7 +56,7 @@ class Catalogue:
         InvalidRequest
             It was not trained for it.
         """
-        if scene in (self._made.scenes or ()):
+        if self.trained(scene):
             return self._made.scene(scene)
         if scene in self.scenes:
             return self.similar
@@ -65,6 +65,10 @@ class Catalogue:
             "the recommender in production does not answer this scene" + (f": {why}" if why else ""), got=scene,
             allowed=", ".join(self.scenes) or "none", field="scene", hint="run `qianmian train recommend`; it says why a scene is left out",
         )  # fmt: skip
+
+    def trained(self, scene: str) -> bool:
+        """The recommender has models for the scene; `similar` is answered without, by the first model that knows which items are alike."""
+        return scene in (self._made.scenes or ())
 
     @property
     def _made(self) -> SceneModels:
@@ -111,6 +115,11 @@ class Catalogue:
             scores[0, own] = np.maximum(scores[0, own], found.scores[0, : len(own)])
         ids, values = top_k(scores, many)
         return Ranked.of(ids, values, np.zeros(ids.shape, dtype=np.int8), many, (model.name,))
+
+    def in_common(self, item: int, other: int) -> dict[str, str]:
+        """The columns two items agree in, where the model of similar items tells."""
+        tell = getattr(self.similar, "in_common", None)
+        return {} if tell is None else dict(tell(item, other))
 
     # ---- users -------------------------------------------------------------------------------------------------------
 

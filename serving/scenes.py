@@ -18,14 +18,14 @@ class Scene:
     purchased : tuple of str
         Which items, by whether the customer had them before, may be asked for: ``any``, ``only`` those, ``never`` those. The first is what
         is shown unless something else is asked.
-    items : str
-        Whether the answer goes with items the request gives: ``none`` are taken, they ``may`` be given, or they ``must``.
+    takes_items : bool
+        A request may give items that the answer goes with; without them it goes with what the customer did.
     """
 
     name: str
     description: str
     purchased: tuple[Purchased, ...] = EITHER
-    items: Literal["none", "may", "must"] = "none"
+    takes_items: bool = False
 
     @property
     def exclude_purchased(self) -> bool:
@@ -37,8 +37,8 @@ SCENES: Registry[Scene] = Registry("scene", {scene.name: scene for scene in (
     Scene("home", "what this customer is likeliest to want now; what was bought before may come again"),
     Scene("replenish", "what was bought before and is about to be used up", ("any", "only")),
     Scene("discover", "only what this customer never had", ("never",)),
-    Scene("complement", "what goes with the items given, else with the last order", items="may"),
-    Scene("upgrade", "a better or a larger one of what is bought, or of the items given", items="may"),
+    Scene("complement", "what goes with the items given, else with the last order", takes_items=True),
+    Scene("upgrade", "a better or a larger one of what is bought, or of the items given", takes_items=True),
     Scene("content", "what to read, watch or be told"),
-    Scene("similar", "what is like the items given", items="must"),
+    Scene("similar", "what is like the items given, else like the last order", takes_items=True),
 )})  # fmt: skip

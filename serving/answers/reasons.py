@@ -43,6 +43,7 @@ class Evidence(TypedDict, total=False):
     own_cycle: bool  # …of this customer with this item, not of everybody's
     with_item: int  # the item it goes with
     with_days: float  # how long ago the customer had that one; missing: it came with the request
+    alike: dict[str, str]  # what it has in common with the item it is like: column → value, the category as far as it is shared
     instead_of: int  # the item it is better or larger than
     better: str  # "larger", "better" or what else the model calls it
     often: str  # name of the group it is in that the customer often buys from
@@ -104,6 +105,9 @@ class Explainer:
 
     def _told(self, model: Recommender, column: int, own: bool) -> Evidence | None:
         """What one model knows; of other items only where it is the one that ranked this."""
+        in_common = getattr(model, "in_common", None) if own else None
+        if in_common is not None and self._given is not None:
+            return {"alike": in_common(int(self._given[0]), column)} if len(self._given) == 1 else None
         pairing = getattr(model, "pairing", None) if own else None
         if pairing is not None and (last := self._last_order()) is not None:
             items, days = last
@@ -184,6 +188,8 @@ def item_words(evidence: Evidence, source: str, name_of: Callable[[int], str], *
     elif "with_item" in evidence:
         when = f" you {had} {ago(evidence['with_days'])}" if "with_days" in evidence else ""
         told.append(f"goes with {name_of(evidence['with_item'])}{when}")
+    elif "alike" in evidence:
+        told.append(like_words(evidence["alike"]))
     if evidence.get("times"):
         told.append(_repeated(evidence, had))
     elif "often" in evidence and known:
@@ -193,6 +199,20 @@ def item_words(evidence: Evidence, source: str, name_of: Callable[[int], str], *
     if source == "hybrid" and known:
         return ["matches what you had before and customers like you"]
     return [WORDS.get(source, "chosen for you" if known else "popular with customers like you").format(buy=buy)]
+
+
+def like_words(alike: Mapping[str, str]) -> str:
+    """What an item has in common with the one it is like.
+
+    Examples
+    --------
+    >>> like_words({"category": "GROCERY/CHEESE", "brand": "A"}), like_words({})
+    ('CHEESE too, of the same brand', 'had by the same kind of customers')
+    """
+    group = alike.get("category", "").split("/")[-1]
+    if not group:
+        return "of the same brand" if "brand" in alike else "had by the same kind of customers"
+    return f"{group} too" + (", of the same brand" if "brand" in alike else "")
 
 
 def _repeated(evidence: Evidence, had: str) -> str:

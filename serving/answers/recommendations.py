@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any
 
@@ -34,7 +34,7 @@ from serving.answers.base import (
 from serving.answers.listing import ListOptions, Part, allowed_by, controls_of, purchased_of, short_reason
 from serving.answers.reasons import Explainer
 from serving.answers.since import Event, Since, since_of
-from serving.catalogue import FOR_EVERYBODY, Catalogue, Mask, both
+from serving.catalogue import FOR_EVERYBODY, SIMILAR, Catalogue, Mask, both
 from serving.champions import Champion, Champions
 from serving.scenes import SCENES, Scene
 
@@ -163,6 +163,11 @@ class Plan:
         return self.champion.catalogue
 
     @property
+    def by_likeness(self) -> bool:
+        """No model was trained for similar items: they are those the first model that can compare items finds."""
+        return self.scene.name == SIMILAR and not self.catalogue.trained(SIMILAR)
+
+    @property
     def personal(self) -> bool:
         """Something is known that is this customer's own."""
         return bool(
@@ -172,7 +177,7 @@ class Plan:
     def ranked(self, many: int, attributes: Attributes, items: Mask | None = None) -> Ranked:
         """The best items that may be shown, (1, many)."""
         allowed, since = both(self.allowed, items), self.since
-        if self.scene.name == "similar":
+        if self.by_likeness:
             return self.catalogue.like(self.given, many, allowed)
         return self.model.recommend(
             [self.row], many, allowed=allowed, exclude=[self.excluded], exclude_purchased=self.hides_purchased, attributes=[attributes or None],
@@ -195,7 +200,7 @@ def plan(champions: Champions, request: RecommendationsRequest) -> Plan:
     excluded, unknown = catalogue.columns_of(request.exclude)
     since = since_asked(champion, request.context)
     given = np.empty(0, dtype=np.int64)
-    if request.context.items or scene.items == "must":
+    if request.context.items or (scene.name == SIMILAR and not catalogue.trained(SIMILAR)):
         given, unknown_items = items_asked(catalogue, scene, request.context.items)
         unknown = list(dict.fromkeys([*unknown, *unknown_items]))
         excluded = np.union1d(excluded, given)
@@ -218,15 +223,17 @@ def plan(champions: Champions, request: RecommendationsRequest) -> Plan:
             only[had] = True
             allowed = both(allowed, only)
             steps.append(("what the customer had is", only))
-    if scene.name == "similar" and (len(excluded) or purchased == "never"):
-        allowed = np.ones(len(catalogue.item_ids), dtype=bool) if allowed is None else allowed.copy()
-        for _, columns in steps:
-            if columns is not None and columns.dtype != bool:
-                allowed[columns] = False
-    return Plan(
+    understood = Plan(
         asked, champion, model, scene, row, allowed, excluded, purchased == "never", given, unknown, since,
         controls_of(catalogue, request), steps,
     )  # fmt: skip
+    if not understood.by_likeness:
+        return understood
+    left = np.ones(len(catalogue.item_ids), dtype=bool) if allowed is None else allowed.copy()
+    for _, columns in steps:
+        if columns is not None and columns.dtype != bool:
+            left[columns] = False
+    return replace(understood, allowed=left)
 
 
 def since_asked(champion: Champion, context: Context) -> Since | None:
@@ -243,17 +250,19 @@ def items_asked(catalogue: Catalogue, scene: Scene, item_ids: Sequence[str]) -> 
     Raises
     ------
     InvalidRequest
-        The scene takes none, or needs one the model knows.
+        The scene takes none, or nothing else says what the list should be like.
     """
-    if item_ids and scene.items == "none":
-        goes = ", ".join(one.name for one in SCENES.values() if one.items != "none")
+    if item_ids and not scene.takes_items:
+        goes = ", ".join(one.name for one in SCENES.values() if one.takes_items)
         raise InvalidRequest(f"a list for {scene.name} goes with no items", field="context.items", allowed=f"with the scenes {goes}")
     given, unknown = catalogue.columns_of(item_ids)
-    if scene.items == "must" and not len(given):
+    if scene.name == SIMILAR and not len(given) and not catalogue.trained(SIMILAR):
         raise InvalidRequest(
-            f"the scene {scene.name} needs an item the model knows", got=", ".join(item_ids[:5]) or "none", field="context.items",
+            "similar needs an item the model knows",
+            got=", ".join(item_ids[:5]) or "none",
+            field="context.items",
             hint="name it in context.items",
-        )  # fmt: skip
+        )
     return given, unknown
 
 

@@ -13,11 +13,10 @@ from pydantic import Field
 from qianmian.errors import NotFound
 from serving.answers.base import MAX_IDS, Answer, Endpoint, Identifier, NumResults, Request, Response, about_model, rounded
 from serving.answers.listing import FILTERS, allowed_by, short_reason
+from serving.answers.reasons import like_words
 from serving.answers.recommendations import JOB, Item
 from serving.catalogue import Catalogue, Mask
 from serving.champions import Champions
-
-WHY = "had by the same kind of customers"
 
 
 class SimilarItemsRequest(Request):
@@ -64,7 +63,7 @@ def handle(champions: Champions, request: SimilarItemsRequest, now: datetime) ->
     ]
     if request.explain:
         for item in items:
-            item["reasons"] = [WHY]
+            item["reasons"] = [like_words(catalogue.in_common(column, catalogue.item_index[item["item_id"]]))]
     return {
         "recommendation_id": uuid.uuid4().hex, "item_id": request.item_id, "items": items, "unknown": unknown,
         "short_reason": why_short(catalogue, column, passing, allowed, count) if count < k else None, **about_model(JOB)(champions, now),

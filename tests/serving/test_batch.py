@@ -88,7 +88,7 @@ def test_candidates_and_purchased(champions):
             batch.score_recommend(champions, num_results=number)
     with pytest.raises(UsageError, match="home, replenish, discover"):
         batch.score_recommend(champions, scene="moon")
-    with pytest.raises(UsageError, match="go with items"):
+    with pytest.raises(UsageError, match="needs the items"):
         batch.score_recommend(champions, scene="similar")
     with pytest.raises(InvalidRequest, match="never"):
         batch.score_recommend(champions, scene="discover", options=options_of({"purchased": "only"}))

@@ -414,7 +414,7 @@ def test_scenes_that_go_with_items_and_scenes_nobody_trained(serve, buyers, cham
     assert [(item["item_id"], item["score"]) for item in one["items"]] == [(item["item_id"], item["score"]) for item in alike["items"]]
     for given in ([], ["ghost"]):
         error = refused(serve("/v1/recommendations", {**asked, "context": {"items": given}}), 422, "invalid_request", "context.items")
-        assert "needs an item the model knows" in error["message"]
+        assert "similar needs an item the model knows" in error["message"]
     untrained = next(scene for scene in SCENES if scene not in catalogue.scenes)
     error = refused(serve("/v1/recommendations", {"user_id": buyers[0], "scene": untrained}), 422, "invalid_request", "scene")
     assert f"allowed: {', '.join(catalogue.scenes)}" in error["message"]
