@@ -18,7 +18,7 @@ from training.tasks.base import Examples, Task, make
 
 MOST_EXAMPLES = 5_000
 COLD = "given by its features only"
-COLD_EXAMPLES = 500
+COLD_EXAMPLES = 1_000
 
 
 def candidates(settings: RecommendSettings, seed: int) -> Mapping[str, Recommender]:
