@@ -121,13 +121,15 @@ def fits(name: str, train: Any, repetitions: int) -> tuple[dict[str, Any], list[
     from implicit.cpu.als import AlternatingLeastSquares
 
     from models.recommend import ImplicitALSRecommender
+    from models.recommend.ials import noise_level
 
     model = ImplicitALSRecommender()
     counts = train.interactions.matrix(model.half_life_days)
+    ridge = model.regularization * noise_level(counts)
 
     def bare() -> None:
         AlternatingLeastSquares(
-            factors=model.factors, iterations=model.iterations, regularization=model.regularization, alpha=model.alpha, random_state=0, num_threads=1
+            factors=model.factors, iterations=model.iterations, regularization=ridge, alpha=model.alpha, random_state=0, num_threads=1
         ).fit(counts, show_progress=False)  # fmt: skip
 
     seconds = in_turns({"bare": bare, "ours": lambda: model.fit(train)}, repetitions, time.process_time)

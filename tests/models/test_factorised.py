@@ -27,7 +27,7 @@ def test_ials_solves_for_users_as_implicit_recalculates_them(shop, half_life):
     users = np.arange(shop.n_users)
     since = since_of([0, 0, 5, 39], [3, 7, 24, 2], [1, 2, 0.5, 3], (40, 25))  # the last one has no history
     now = folded(model._weights(), Query(users, None, since, 10.0), half_life)
-    theirs = AlternatingLeastSquares(factors=8, regularization=model.regularization, num_threads=1)
+    theirs = AlternatingLeastSquares(factors=8, regularization=model.ridge_, num_threads=1)
     theirs.item_factors = model.index_.item_vectors
     theirs.user_factors = model.user_factors_
     expected = theirs.recalculate_user(users, model._confidence(now))
