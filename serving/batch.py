@@ -28,8 +28,8 @@ from qianmian.workspace import atomic_path
 from serving.answers import churn, predictions
 from serving.answers.base import MAX_RESULTS
 from serving.answers.listing import ListOptions, allowed_by, controls_of, purchased_of
-from serving.answers.recommendations import PROMOTION
-from serving.catalogue import SIMILAR, Mask, both
+from serving.answers.recommendations import PROMOTION, REPLENISH
+from serving.catalogue import SIMILAR, Mask, both, expected_days
 from serving.champions import Champion, Champions
 from serving.scenes import SCENES
 
@@ -47,6 +47,7 @@ RECOMMEND = pa.schema([
     *IDENTITY, ("rank", pa.int32()), ("item_id", pa.string()), ("score", pa.float64()), ("source", pa.string()),
 ])  # fmt: skip
 PROMOTED = pa.schema([("promotion", pa.string())])  # with promotions
+EXPECTED = pa.schema([("expected_on", pa.date32())])  # in replenish
 EXPLORED = pa.schema([("explored", pa.bool_()), ("propensity", pa.float64()), ("propensity_in_list", pa.float64())])  # with exploration
 
 
@@ -72,8 +73,8 @@ def score_recommend(
     Returns
     -------
     pyarrow.Table
-        user_id, user_source, one_id, rank, item_id, score, source, as_of, model_version; a row an item. Before `as_of`: promotion where there
-        are promotions; explored, propensity, propensity_in_list with exploration.
+        user_id, user_source, one_id, rank, item_id, score, source, as_of, model_version; a row an item. Before `as_of`: expected_on in the scene
+        replenish; promotion where there are promotions; explored, propensity, propensity_in_list with exploration.
 
     Raises
     ------
@@ -111,7 +112,7 @@ def score_recommend(
     )  # fmt: skip
     block = BLOCK if shown != "only" else max(1, ONLY_CELLS // max(len(catalogue.item_ids), 1))
     schema = pa.schema([
-        *RECOMMEND, *(PROMOTED if options.promotions else ()), *(EXPLORED if chance is not None else ()), *(pa.field(*one) for one in MADE)
+        *RECOMMEND, *(EXPECTED if scene == REPLENISH else ()), *(PROMOTED if options.promotions else ()), *(EXPLORED if chance is not None else ()), *(pa.field(*one) for one in MADE)
     ])  # fmt: skip
     who = at.customers.table.select([name for name, _ in IDENTITY])
     item_ids, parts = pa.array(champion.bundle.item_ids), []
@@ -120,7 +121,9 @@ def score_recommend(
         row, place = np.nonzero(lists.ranked.ids >= 0)
         columns = [
             *who.slice(start, block).take(pa.array(row)).columns, pa.array(place.astype(np.int32) + 1), item_ids.take(pa.array(lists.ranked.ids[row, place])),
-            pa.array(np.round(lists.ranked.scores[row, place].astype(np.float64), 6)), _sources(lists, row, place), *_extras(lists, row, place, controls),
+            pa.array(np.round(lists.ranked.scores[row, place].astype(np.float64), 6)), _sources(lists, row, place),
+            *([people.expected(start + row, lists.ranked.ids[row, place], champion.bundle.as_of)] if scene == REPLENISH else ()),
+            *_extras(lists, row, place, controls),
             *_made(len(row), champion.bundle.as_of if as_of is None else as_of, champion),
         ]  # fmt: skip
         parts.append(pa.table(columns, schema=schema))
@@ -154,6 +157,18 @@ class _People:
             return Arranged(ranked, nobody, None, ranked.valid.astype(np.int64), ranked.valid.astype(np.int64))
         draws = chance.random((len(rows), controls.draws)) if chance is not None else None
         return arrange(lambda some, many, items: self._ask(rows[some], many, items), len(rows), k, controls, draws)
+
+    def expected(self, rows: NDArray[np.int64], items: NDArray[np.int32], as_of: datetime) -> pa.Array:
+        """The day on which each of these customers is expected to want an item again; null where nobody knows, or it was bought since."""
+        users = self.users[rows]
+        days = expected_days(self.model, np.maximum(users, 0), items) if self.model.n_users_ else None
+        if days is None:
+            return pa.nulls(len(rows), pa.date32())
+        n_items = np.int64(self.model.n_items_)
+        again = self.since.users * n_items + self.since.items if self.since is not None else np.empty(0, np.int64)
+        unknown = np.isnan(days) | (users < 0) | np.isin(rows * n_items + items, again)
+        moments = np.datetime64(as_of, "s") + np.where(unknown, 0.0, days * SECONDS_PER_DAY).astype("timedelta64[s]")
+        return pa.array(moments.astype("datetime64[D]"), pa.date32(), mask=unknown)
 
     def _ask(self, rows: NDArray[np.int64], many: int, items: Mask | None) -> Ranked:
         users, allowed, since = self.users[rows], both(self.allowed, items), None

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import cached_property
 from typing import Any
 
@@ -115,6 +115,28 @@ class Catalogue:
             scores[0, own] = np.maximum(scores[0, own], found.scores[0, : len(own)])
         ids, values = top_k(scores, many)
         return Ranked.of(ids, values, np.zeros(ids.shape, dtype=np.int8), many, (model.name,))
+
+    def like_one_of(self, attributes: Mapping[str, Any], many: int, allowed: Mask | None) -> Ranked:
+        """The items most like one that the model does not know, by what it is; (1, many).
+
+        Raises
+        ------
+        InvalidRequest
+            The items have no such attribute, or the recommender compares items by their customers alone.
+        """
+        tell = getattr(self.similar, "similar_to", None)
+        if tell is None:
+            raise InvalidRequest(
+                "the recommender in production compares items by their customers alone, and nobody has had this one", field="attributes",
+                hint="ask about an item it knows, or train a recommender with the scene similar",
+            )  # fmt: skip
+        try:
+            found: Ranked = tell(attributes, many, allowed=allowed)
+        except InvalidRequest as error:
+            raise InvalidRequest(
+                error.message, got=error.got, allowed=error.allowed, field=f"attributes.{error.field}" if error.field else "attributes"
+            ) from error
+        return found
 
     def in_common(self, item: int, other: int) -> dict[str, str]:
         """The columns two items agree in, where the model of similar items tells."""
@@ -261,6 +283,12 @@ def parts(models: Sequence[Recommender]) -> Iterator[Recommender]:
     for model in models:
         yield model
         yield from parts(tuple(getattr(model, "models", ())))
+
+
+def expected_days(model: Recommender, users: NDArray[np.int64], items: NDArray[np.integer[Any]]) -> NDArray[np.float64] | None:
+    """Days from the `as_of` of the fit until each of m customers is expected to want an item again, NaN unknown, (m,); None where no model says."""
+    able = next((part for part in parts([model]) if hasattr(part, "expected_days")), None)
+    return None if able is None else np.asarray(able.expected_days(users, items), dtype=np.float64)
 
 
 def both(one: Mask | None, other: Mask | None) -> Mask | None:

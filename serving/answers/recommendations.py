@@ -5,7 +5,7 @@ from __future__ import annotations
 import uuid
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any
 
 import numpy as np
@@ -34,11 +34,12 @@ from serving.answers.base import (
 from serving.answers.listing import ListOptions, Part, allowed_by, controls_of, purchased_of, short_reason
 from serving.answers.reasons import Explainer
 from serving.answers.since import Event, Since, since_of
-from serving.catalogue import FOR_EVERYBODY, SIMILAR, Catalogue, Mask, both
+from serving.catalogue import FOR_EVERYBODY, SIMILAR, Catalogue, Mask, both, expected_days
 from serving.champions import Champion, Champions
 from serving.scenes import SCENES, Scene
 
 JOB = "recommend"
+REPLENISH = "replenish"  # its items say when they are due
 PROMOTION = "promotion"  # the source of promoted items
 MAX_EVENTS = 1_000
 PROBABILITY_DIGITS = 12  # beyond them is the noise of adding two products
@@ -86,6 +87,9 @@ class Item(BaseModel):
     rank: int = Field(description="1 is best")
     source: str = Field(description="the model that put it there, or promotion")
     reasons: list[str] | None = Field(None, description="only with explain")
+    expected_on: str | None = Field(
+        None, description="only in replenish: the day on which the customer is expected to want it again, if known"
+    )
     promotion: str | None = Field(None, description="only for a promoted item: which promotion")
     explored: bool | None = Field(None, description="only with exploration: it was drawn, not ranked there")
     propensity: float | None = Field(None, description="only with exploration: probability of this item at this place")
@@ -308,9 +312,12 @@ def list_answer(asked: Plan, ranked: Ranked, explain: bool, arranged: Arranged |
     fallback = None
     explainer = explainer_of(asked) if explain else None
     more = extras(asked, arranged) if arranged is not None else None
+    expected = expected_on(asked, ranked.ids[0, :count]) if asked.scene.name == REPLENISH else None
     entries = zip(ranked.ids[0, :count].tolist(), ranked.scores[0, :count].tolist(), ranked.source[0, :count].tolist(), strict=True)
     for place, (column, score, number) in enumerate(entries):
         item: Answer = {"item_id": item_ids[column], "score": rounded(score), "rank": place + 1, "source": sources[number]}
+        if expected is not None:
+            item["expected_on"] = expected[place]
         if more is not None:
             item.update(more(place))
         if explainer is not None:
@@ -337,6 +344,16 @@ def extras(asked: Plan, arranged: Arranged) -> Callable[[int], Answer]:
         return found
 
     return of
+
+
+def expected_on(asked: Plan, columns: NDArray[np.int32]) -> list[str | None]:
+    """The day each item is expected to be wanted again; None where nobody knows, or what was bought since has changed it."""
+    days = expected_days(asked.model, np.full(len(columns), asked.row), columns) if asked.row >= 0 else None
+    if days is None:
+        return [None] * len(columns)
+    since = asked.since.interactions.items if asked.since is not None and asked.since.interactions is not None else np.empty(0, np.int32)
+    days = np.where(np.isin(columns, since), np.nan, days)
+    return [None if np.isnan(one) else f"{asked.champion.bundle.as_of + timedelta(days=one):%Y-%m-%d}" for one in days.tolist()]
 
 
 def explainer_of(asked: Plan) -> Explainer:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import uuid
 from datetime import datetime
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,6 +23,11 @@ class SimilarItemsRequest(Request):
     """What is like an item."""
 
     item_id: Identifier
+    attributes: dict[Identifier, str | bool | Annotated[float, Field(allow_inf_nan=False)]] = Field(
+        default_factory=dict,
+        max_length=50,
+        description='what an item is that the model does not know: {"category": "GROCERY/SOUP", "price": 2}',
+    )
     num_results: NumResults = 10
     filters: dict[str, Any] = Field(default_factory=dict, description=FILTERS)
     exclude: list[Identifier] = Field(default_factory=list, max_length=MAX_IDS, description="items to leave out")
@@ -53,7 +58,7 @@ def handle(champions: Champions, request: SimilarItemsRequest, now: datetime) ->
     if len(excluded):
         allowed = np.ones(len(catalogue.item_ids), dtype=bool) if allowed is None else allowed.copy()
         allowed[excluded] = False
-    ranked = catalogue.like(np.array([column]), k, allowed)
+    ranked = catalogue.like(np.array([column]), k, allowed) if column >= 0 else catalogue.like_one_of(request.attributes, k, allowed)
     count = int(ranked.valid[0])
     items: list[Answer] = [
         {"item_id": catalogue.item_ids[found], "score": rounded(score), "rank": place + 1, "source": ranked.sources[source]}
@@ -63,7 +68,8 @@ def handle(champions: Champions, request: SimilarItemsRequest, now: datetime) ->
     ]
     if request.explain:
         for item in items:
-            item["reasons"] = [like_words(catalogue.in_common(column, catalogue.item_index[item["item_id"]]))]
+            other = catalogue.item_index[item["item_id"]]
+            item["reasons"] = [like_words(catalogue.in_common(column, other)) if column >= 0 else "of the same kind"]
     return {
         "recommendation_id": uuid.uuid4().hex, "item_id": request.item_id, "items": items, "unknown": unknown,
         "short_reason": why_short(catalogue, column, passing, allowed, count) if count < k else None, **about_model(JOB)(champions, now),
@@ -71,29 +77,31 @@ def handle(champions: Champions, request: SimilarItemsRequest, now: datetime) ->
 
 
 def check(champions: Champions, request: SimilarItemsRequest) -> tuple[int, Mask | None, Mask | None]:
-    """Where the item stands in the model, what passes the filters, and what of that can be had.
+    """Where the item stands in the model (−1 for one that is told by its attributes), what passes the filters, and what of that can be had.
 
     Raises
     ------
     NotFound
         The item stands nowhere.
     InvalidRequest
-        A filter cannot be answered.
+        A filter or the attributes cannot be answered.
     """
     catalogue = champions.need(JOB).catalogue
-    column = catalogue.item_index.get(request.item_id)
-    if column is None:
+    column = catalogue.item_index.get(request.item_id, -1)
+    if column < 0 and not request.attributes:
         raise NotFound(
             "the model does not know the item", field="item_id",
-            hint="an item that too few customers had (recommend.min_item_customers) is not in the model",
+            hint="an item that too few customers had (recommend.min_item_customers) is not in the model; say what it is in attributes",
         )  # fmt: skip
+    if column < 0:
+        catalogue.like_one_of(request.attributes, 1, None)
     catalogue.similar  # noqa: B018 - whether any model can say
     return column, *allowed_by(catalogue, request.filters)
 
 
 def why_short(catalogue: Catalogue, column: int, passing: Mask | None, allowed: Mask | None, count: int) -> str:
     """What each step left."""
-    itself: NDArray[np.int64] = np.array([column])
+    itself: NDArray[np.int64] = np.array([column] if column >= 0 else [], dtype=np.int64)
     further = None if allowed is passing else allowed
     steps = [("filters leave", passing), ("those that can be had and are not excluded are", further), ("beside the item itself", itself)]
     return short_reason(catalogue, steps, count, (), count)

@@ -14,7 +14,8 @@ from models.recommend.complement import ComplementRecommender
 from models.recommend.popular import PopularRecommender
 from models.recommend.repeat import RepeatPurchaseRecommender
 from models.recommend.scenes import SceneModels
-from qianmian.errors import InvalidRequest, NotReady
+from models.recommend.similar import SimilarRecommender
+from qianmian.errors import InvalidRequest, NotFound, NotReady
 from serving.answers import ENDPOINTS
 from serving.answers.reasons import OFTEN, Explainer, item_words
 from serving.catalogue import Catalogue
@@ -44,13 +45,13 @@ def bundle_of(one_ids: list[str], *, models=None, scenes=None, facts=None, **att
     users, items, ages, orders = (np.array(column) for column in zip(*rows, strict=True))
     train = TrainingSet.of_pairs(users, items, n_users=len(one_ids), n_items=len(NAMES), age_days=ages, orders=orders)
     known = {"category": np.array(CATEGORIES), "brand": np.array(["A", "B", "A", "B", "", "A"])}
-    train = replace(train, item_attributes={**train.item_attributes, **known})
+    train = replace(train, item_attributes={**train.item_attributes, **known, **attributes})
     made = models or {"own": RepeatPurchaseRecommender(90.0), "goes": ComplementRecommender(), "popular": PopularRecommender()}
     fitted = SceneModels({name: model.fit(train) for name, model in made.items()}, scenes or {
         "home": ["own", "popular"], "complement": ["goes", "popular"], "discover": ["popular"],
     })  # fmt: skip
     return ModelBundle(
-        "scenes", fitted, AS_OF, user_ids=np.array(one_ids), item_ids=np.array(NAMES), item_attributes={**train.item_attributes, **attributes},
+        "scenes", fitted, AS_OF, user_ids=np.array(one_ids), item_ids=np.array(NAMES), item_attributes=train.item_attributes,
         facts={"interactions": "transactions", **(facts or {})},
     )  # fmt: skip
 
@@ -118,6 +119,47 @@ def test_new_in_what_is_bought_often(of_bundle):
     assert explainer.reasons(3, "ials") == ["new in TEA, which you buy often"], "the narrowest group they buy from often"
     assert explainer.reasons(4, "ials") == ["customers with a similar history buy it"], "a department says nothing"
     assert OFTEN <= 2 * 6
+
+
+def test_similar_items_of_a_model_made_for_it(of_bundle):
+    categories = np.array(["G/BREAD", "G/BREAD", "G/BREAD", "G/TEA", "G/TEA", "G/TEA"])
+    made = {"own": RepeatPurchaseRecommender(), "alike": SimilarRecommender(factors=2, learn_days=None), "popular": PopularRecommender()}
+    champions, users = of_bundle(models=made, scenes={"home": ["own", "popular"], "similar": ["alike", "popular"]}, category=categories)
+    assert champions.models["recommend"].catalogue.scenes == ("home", "similar")
+    like_bread = {"butter", "pasta"}
+    body = answer(champions, "/similar-items", item_id="bread", num_results=2, explain=True)
+    assert {item["item_id"] for item in body["items"]} == like_bread
+    assert {item["source"] for item in body["items"]} == {"similar"}
+    assert {item["item_id"]: item["reasons"] for item in body["items"]} == {
+        "butter": ["BREAD too"], "pasta": ["BREAD too, of the same brand"],
+    }  # fmt: skip
+    listed = answer(
+        champions, user_id=users[1], scene="similar", num_results=6, context={"items": ["bread"]}, purchased="any", explain=True
+    )
+    assert {item["item_id"] for item in listed["items"][:2]} == like_bread
+    assert listed["items"][0]["reasons"][0].startswith("BREAD too")
+    assert "bread" not in {item["item_id"] for item in listed["items"]}
+    without = answer(champions, user_id=users[2], scene="similar", num_results=1)["items"]
+    assert without[0]["source"] == "similar", "like the last order"
+    new = answer(
+        champions, "/similar-items", item_id="a new tea", attributes={"category": "G/TEA", "brand": "A"}, num_results=3, explain=True
+    )
+    assert {item["item_id"] for item in new["items"]} == {"sauce", "阿 tea", "e\u0301clair \U0001f370"}
+    assert new["items"][0]["reasons"] == ["of the same kind"]
+    few = answer(champions, "/similar-items", item_id="a new tea", attributes={"category": "G/TEA"}, num_results=9, filters={"brand": "B"})
+    assert few["short_reason"] == "the model knows 6 items, filters leave 2"
+    with pytest.raises(InvalidRequest, match="no such attribute") as caught:
+        answer(champions, "/similar-items", item_id="a new tea", attributes={"taste": "sweet"})
+    assert caught.value.field == "attributes"
+    with pytest.raises(NotFound, match="attributes"):
+        answer(champions, "/similar-items", item_id="a new tea")
+
+
+def test_an_unknown_item_where_items_are_compared_by_customers(small, champions):
+    with pytest.raises(NotReady, match="no similar items"):
+        answer(small[0], "/similar-items", item_id="new", attributes={"brand": "A"})
+    with pytest.raises(InvalidRequest, match="by their customers alone"):
+        answer(champions, "/similar-items", item_id="new", attributes={"brand": "A"})
 
 
 @pytest.mark.parametrize(
