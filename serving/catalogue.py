@@ -20,7 +20,7 @@ from models.recommend.scenes import SceneModels
 from qianmian.errors import InvalidRequest, NotReady
 from serving.scenes import SCENES
 
-FOR_EVERYBODY = ("popular", "popular_by_segment", "trending")  # sources that know nothing of what this customer did
+FOR_EVERYBODY = ("popular", "popular_by_segment", "trending")  # models that know nothing of what this customer did
 AVAILABLE = "available"
 SIMILAR = "similar"
 MAX_DEPTH = 20  # of a category path
@@ -74,6 +74,20 @@ class Catalogue:
     def _made(self) -> SceneModels:
         made: SceneModels = self._bundle.model
         return made
+
+    def stand_ins(self, model: Recommender) -> tuple[bool, ...]:
+        """Whether each source of a model's lists is one that knows nothing of this customer, and fills what the others leave open.
+
+        What a ranker took from the most popular items it has ranked for this customer: that is none.
+        """
+        if id(model) not in self._stand_ins:
+            stages = model.models if isinstance(model, FallbackChain) else (model,)
+            self._stand_ins[id(model)] = tuple(stage.name in FOR_EVERYBODY for stage in stages for _ in stage.sources)
+        return self._stand_ins[id(model)]
+
+    @cached_property
+    def _stand_ins(self) -> dict[int, tuple[bool, ...]]:
+        return {}
 
     @cached_property
     def models(self) -> tuple[Recommender, ...]:
@@ -282,7 +296,7 @@ def parts(models: Sequence[Recommender]) -> Iterator[Recommender]:
     """The models and, after each, those it is made of."""
     for model in models:
         yield model
-        yield from parts(tuple(getattr(model, "models", ())))
+        yield from parts([part for part in getattr(model, "models_", ()) if isinstance(part, Recommender)])
 
 
 def expected_days(model: Recommender, users: NDArray[np.int64], items: NDArray[np.integer[Any]]) -> NDArray[np.float64] | None:

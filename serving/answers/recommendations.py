@@ -34,7 +34,7 @@ from serving.answers.base import (
 from serving.answers.listing import ListOptions, Part, allowed_by, controls_of, purchased_of, short_reason
 from serving.answers.reasons import Explainer
 from serving.answers.since import Event, Since, since_of
-from serving.catalogue import FOR_EVERYBODY, SIMILAR, Catalogue, Mask, both, expected_days
+from serving.catalogue import SIMILAR, Catalogue, Mask, both, expected_days
 from serving.champions import Champion, Champions
 from serving.scenes import SCENES, Scene
 
@@ -308,6 +308,7 @@ def list_answer(asked: Plan, ranked: Ranked, explain: bool, arranged: Arranged |
     """The first row of a ranking as `items` and `fallback`."""
     count = int(ranked.valid[0])
     item_ids, sources, personal = asked.catalogue.item_ids, ranked.sources, asked.personal
+    stands_in = asked.catalogue.stand_ins(asked.model) if not asked.by_likeness else (False,)
     items: list[Answer] = []
     fallback = None
     explainer = explainer_of(asked) if explain else None
@@ -323,7 +324,7 @@ def list_answer(asked: Plan, ranked: Ranked, explain: bool, arranged: Arranged |
         if explainer is not None:
             promoted, drawn = PROMOTION in item, bool(item.get("explored"))
             item["reasons"] = explainer.reasons(column, sources[number], promoted=promoted, drawn=drawn)
-        if fallback is None and PROMOTION not in item and (not personal or sources[number] in FOR_EVERYBODY):
+        if fallback is None and PROMOTION not in item and (not personal or stands_in[number]):
             fallback = sources[number]
         items.append(item)
     return {"items": items, "fallback": fallback}
