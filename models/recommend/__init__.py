@@ -4,14 +4,18 @@ from __future__ import annotations
 
 from models.recommend.affinity import AffinityRecommender
 from models.recommend.base import Recommender
+from models.recommend.bpr import BPRRecommender
 from models.recommend.chain import FallbackChain
 from models.recommend.complement import ComplementRecommender
 from models.recommend.hybrid import HybridRecommender
 from models.recommend.ials import ImplicitALSRecommender
+from models.recommend.item_neighbours import ItemKNNRecommender
+from models.recommend.linear import EASERecommender
 from models.recommend.popular import PopularRecommender, TrendingRecommender
 from models.recommend.repeat import RepeatPurchaseRecommender
 from models.recommend.segment import SegmentPopularRecommender
 from models.recommend.similar import SimilarRecommender
+from models.recommend.spectral import SpectralRecommender
 from qianmian.registry import Registry
 
 RECOMMENDERS: Registry[type[Recommender]] = Registry("recommender", {
@@ -21,6 +25,10 @@ RECOMMENDERS: Registry[type[Recommender]] = Registry("recommender", {
     "repeat": RepeatPurchaseRecommender,
     "affinity": AffinityRecommender,
     "ials": ImplicitALSRecommender,
+    "item_knn": ItemKNNRecommender,
+    "ease": EASERecommender,
+    "spectral": SpectralRecommender,
+    "bpr": BPRRecommender,
     "hybrid": HybridRecommender,
     "complement": ComplementRecommender,
     "similar": SimilarRecommender,

@@ -1,0 +1,73 @@
+"""BPR: factors that rank what was had above what was not (Rendle et al. 2009), fitted by `implicit`."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import ClassVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from features.dataset import TrainingSet
+from models.factors import FactorIndex
+from models.persist import Arrays
+from models.recommend.base import Choice, Query, Span
+from models.recommend.factorised import FactorRecommender, sound
+from qianmian.errors import DataError
+
+
+class BPRRecommender(FactorRecommender):
+    """Bayesian personalised ranking: scores ``x_u · y_i + b_i``, learnt from pairs of an item the user had and a random one they had not.
+
+    A user without history has no factors and is left to other models.
+
+    Parameters
+    ----------
+    factors, iterations : int
+        Dimensions; passes over the interactions.
+    learning_rate, regularization : float
+        Of the stochastic gradient steps.
+    """
+
+    name: ClassVar[str] = "bpr"
+    supports_similar: ClassVar[bool] = True
+    search_space: ClassVar[Mapping[str, Span | Choice]] = {
+        "factors": Choice((32, 64, 128, 256)), "iterations": Span(20, 300, log=True), "learning_rate": Span(0.005, 0.2, log=True),
+        "regularization": Span(0.0001, 0.1, log=True),
+    }  # fmt: skip
+
+    def __init__(
+        self, factors: int = 64, iterations: int = 100, learning_rate: float = 0.05, regularization: float = 0.01, seed: int = 0
+    ) -> None:
+        self.factors, self.iterations = factors, iterations
+        self.learning_rate, self.regularization, self.seed = learning_rate, regularization, seed
+
+    def _fit(self, train: TrainingSet) -> None:
+        from implicit.cpu.bpr import BayesianPersonalizedRanking
+
+        model = BayesianPersonalizedRanking(
+            factors=self.factors, iterations=self.iterations, learning_rate=self.learning_rate, regularization=self.regularization,
+            random_state=self.seed, num_threads=1,
+        )  # fmt: skip  # one thread: the same seed gives the same factors
+        model.fit(self.history_, show_progress=False)
+        # implicit keeps the bias of an item as the last of its factors, and a 1 in its place in every user's
+        users, items = np.array(model.user_factors), np.array(model.item_factors)
+        if not (np.isfinite(users).all() and np.isfinite(items).all()):
+            raise DataError("the factors are not finite", where="bpr", hint="fit with a smaller learning_rate or more regularization")
+        self.user_factors_ = users[:, :-1].copy()
+        self.item_bias_ = items[:, -1].copy()
+        self.index_ = FactorIndex(items[:, :-1].copy(), self.item_bias_)
+
+    def _user_vectors(self, query: Query) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
+        answerable = self._has_history(query)
+        vectors = np.zeros((len(query), self.index_.factors), dtype=np.float32)
+        vectors[answerable] = self.user_factors_[query.users[answerable]]
+        return vectors, answerable
+
+    def _state(self) -> Arrays:
+        return {"user_factors": self.user_factors_, "item_factors": self.index_.item_vectors, "item_bias": self.item_bias_}
+
+    def _restore(self, state: Arrays) -> None:
+        self.user_factors_ = sound("bpr user factors", state["user_factors"])
+        self.item_bias_ = sound("bpr item biases", state["item_bias"])
+        self.index_ = FactorIndex(sound("bpr item factors", state["item_factors"]), self.item_bias_)
