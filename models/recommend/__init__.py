@@ -13,6 +13,7 @@ from models.recommend.item_neighbours import ItemKNNRecommender
 from models.recommend.linear import EASERecommender
 from models.recommend.popular import PopularRecommender, TrendingRecommender
 from models.recommend.repeat import RepeatPurchaseRecommender
+from models.recommend.replenish import ReplenishRecommender
 from models.recommend.segment import SegmentPopularRecommender
 from models.recommend.similar import SimilarRecommender
 from models.recommend.spectral import SpectralRecommender
@@ -23,6 +24,7 @@ RECOMMENDERS: Registry[type[Recommender]] = Registry("recommender", {
     "popular_by_segment": SegmentPopularRecommender,
     "trending": TrendingRecommender,
     "repeat": RepeatPurchaseRecommender,
+    "replenish": ReplenishRecommender,
     "affinity": AffinityRecommender,
     "ials": ImplicitALSRecommender,
     "item_knn": ItemKNNRecommender,
