@@ -54,9 +54,14 @@ def lognormal_factors(n_users: int, n_items: int, factors: int, spread: float, s
 
 
 def against_topk(
-    name: str, users: np.ndarray, items: np.ndarray, had: sparse.csr_matrix | None, repetitions: int
+    name: str,
+    users: np.ndarray,
+    items: np.ndarray,
+    had: sparse.csr_matrix | None,
+    repetitions: int,
+    recommend: Callable[[bool], Any] | None = None,
 ) -> tuple[dict[str, Any], list[str]]:
-    """Rates of `FactorIndex.search` and `implicit.topk` for the top 100 of all users, without and with leaving out what they had."""
+    """Rates of `FactorIndex.search` and `implicit.topk` for the top 100 of all users, without and with leaving out what they had; and of a model's `recommend`."""
     from implicit.cpu.topk import topk
 
     n, threads = len(users), cores()
@@ -71,10 +76,13 @@ def against_topk(
     built = time.perf_counter() - started
     found, failed = {}, []
     for label, excluded in (("", None), (", what they had left out", had)):
-        seconds = in_turns({
+        calls = {
             "ours": lambda excluded=excluded: index.search(users, K, excluded=excluded, threads=threads),
             "implicit": lambda excluded=excluded: topk(items, users, K, filter_query_items=excluded, num_threads=threads),
-        }, repetitions)  # fmt: skip
+        }
+        if recommend is not None:
+            calls["recommend"] = lambda excluded=excluded: recommend(excluded is not None)
+        seconds = in_turns(calls, repetitions)
         ratio = seconds["implicit"] / seconds["ours"]
         ids, _ = index.search(users[:200], K, excluded=None if excluded is None else excluded[:200])
         theirs, _ = topk(items, users[:200], K, filter_query_items=None if excluded is None else excluded[:200], num_threads=threads)
@@ -85,6 +93,15 @@ def against_topk(
             "users_per_second": common.value(n / seconds["ours"], n=n), "ratio_implicit": common.value(ratio, n=n),
             "users_per_second_implicit": common.value(n / seconds["implicit"], n=n),
         }  # fmt: skip
+        if recommend is not None:
+            through = seconds["implicit"] / seconds["recommend"]
+            print(f"{name}{label}, through recommend(): {n / seconds['recommend']:,.0f} users/s, ratio {through:.2f}")
+            found[f"recommend, top {K}{label}"] = {
+                "users_per_second": common.value(n / seconds["recommend"], n=n),
+                "ratio_implicit": common.value(through),
+            }
+            if through < RATIO_TOPK:
+                failed.append(f"{name}{label}: recommend() {through:.2f} × implicit.topk, must be {RATIO_TOPK:.1f}")
         if ratio < RATIO_TOPK:
             failed.append(f"{name}{label}: {ratio:.2f} × implicit.topk, must be {RATIO_TOPK:.1f}")
         if agree < 0.99:
@@ -248,7 +265,10 @@ def main() -> None:
     found, missed, model = fits("Complete Journey", train, repetitions)
     failed += missed
     warm = np.flatnonzero(np.diff(model.history_.indptr) > 0)
-    rates, missed = against_topk("completejourney", model.user_factors_[warm], model.index_.item_vectors, model.history_[warm], repetitions)
+    rates, missed = against_topk(
+        "completejourney", model.user_factors_[warm], model.index_.item_vectors, model.history_[warm], repetitions,
+        lambda new_only: model.recommend(warm, K, exclude_purchased=new_only),
+    )  # fmt: skip
     results["completejourney"] = {**found, **rates["completejourney"]}
     failed += missed
     found, missed, _ = hybrid_fits(train, 1 if arguments.quick else 3)
@@ -258,7 +278,11 @@ def main() -> None:
         train = gowalla(arguments.data)
         found, missed, model = fits("Gowalla", train, min(repetitions, 3))
         failed += missed
-        rates, missed = against_topk("gowalla", model.user_factors_, model.index_.item_vectors, model.history_, repetitions)
+        everybody = np.arange(train.n_users)
+        rates, missed = against_topk(
+            "gowalla", model.user_factors_, model.index_.item_vectors, model.history_, repetitions,
+            lambda new_only: model.recommend(everybody, K, exclude_purchased=new_only),
+        )  # fmt: skip
         results["gowalla"] = {**found, **rates["gowalla"]}
         failed += missed
     else:
