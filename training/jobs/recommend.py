@@ -70,6 +70,7 @@ def run(context: Context) -> Outcome:
     check_models(settings)
     horizon = _horizon(context)
     test_start, validation_start = context.as_of - timedelta(days=horizon), context.as_of - timedelta(days=2 * horizon)
+    settings = with_parameters(settings, {"two_stage": {"horizon_days": float(horizon)}})
     settings, tried = _chosen(context, settings, validation_start, test_start)
 
     train = context.training_set(test_start, min_item_customers=settings.min_item_customers)

@@ -16,7 +16,6 @@ def candidates(settings: RecommendSettings, seed: int) -> Mapping[str, Recommend
     """The ranker over all candidates; what it is fed by; the customer's own counts; popularity."""
     return {
         "ranker": make("two_stage", settings, seed, target="any"),
-        "next basket": make("next_basket", settings, seed),
         "repeat": make("repeat", settings, seed),
         "ials": make("ials", settings, seed),
         "own purchase counts": make("repeat", settings, seed, half_life_days=None),
@@ -33,4 +32,4 @@ def examples(train: TrainingSet, after: Interactions, seed: int) -> Examples:
 
 
 TASK = Task("home", "what will this customer take in the window, of everything; right is all they take", candidates, examples,
-            filled_by=("cold customers", "popular"), tunes=("repeat", "next_basket", "two_stage"))  # fmt: skip
+            filled_by=("cold customers", "popular"), tunes=("repeat", "two_stage"))  # fmt: skip
