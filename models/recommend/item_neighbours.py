@@ -125,7 +125,7 @@ class ItemKNNRecommender(ItemLinksRecommender):
     half_life_days : float or None
         Of a count; None keeps all.
     count_power : float
-        Of a count: 0 had or not, 1 as often as had.
+        Of a decayed count: 0 had or not (age then says nothing), 1 as often as had. 0 was best on first purchases of Complete Journey in October.
 
     Examples
     --------
@@ -143,7 +143,7 @@ class ItemKNNRecommender(ItemLinksRecommender):
 
     def __init__(
         self, neighbours: int = 200, weighting: str = "tf-idf", shrinkage: float = 0.0, normalise: bool = False, popularity_power: float = 0.3,
-        half_life_days: float | None = None, count_power: float = 0.5,
+        half_life_days: float | None = None, count_power: float = 0.0,
     ) -> None:  # fmt: skip
         self.neighbours, self.weighting, self.shrinkage = neighbours, weighting, shrinkage
         self.normalise, self.popularity_power = normalise, popularity_power
