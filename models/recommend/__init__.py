@@ -17,6 +17,7 @@ from models.recommend.replenish import ReplenishRecommender
 from models.recommend.segment import SegmentPopularRecommender
 from models.recommend.similar import SimilarRecommender
 from models.recommend.spectral import SpectralRecommender
+from models.recommend.two_stage import TwoStageRecommender
 from qianmian.registry import Registry
 
 RECOMMENDERS: Registry[type[Recommender]] = Registry("recommender", {
@@ -35,4 +36,5 @@ RECOMMENDERS: Registry[type[Recommender]] = Registry("recommender", {
     "complement": ComplementRecommender,
     "similar": SimilarRecommender,
     "chain": FallbackChain,
+    "two_stage": TwoStageRecommender,
 })  # fmt: skip
