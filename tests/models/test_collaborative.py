@@ -112,7 +112,7 @@ def test_spectral_is_its_formula(taste):
     counts = taste.interactions.matrix().toarray()
     np.testing.assert_allclose(model.links_.toarray(), dense_spectral(model, counts), atol=1e-4)
     other = SpectralRecommender(
-        neighbours=40, components=2, smoothing=2.0, beyond=0.0, user_power=1.0, seen_power=0.0, shown_power=0.5
+        neighbours=40, components=2, smoothing=2.0, beyond=0.0, user_power=1.0, seen_power=0.0, shown_power=0.5, count_power=0.5
     ).fit(taste)
     np.testing.assert_allclose(other.links_.toarray(), dense_spectral(other, counts), atol=1e-4)
 
