@@ -13,9 +13,12 @@ from models.bundle import ModelBundle
 from models.recommend.complement import ComplementRecommender
 from models.recommend.popular import PopularRecommender
 from models.recommend.repeat import RepeatPurchaseRecommender
+from models.recommend.replenish import ReplenishRecommender
 from models.recommend.scenes import SceneModels
 from models.recommend.similar import SimilarRecommender
+from models.recommend.two_stage import TwoStageRecommender
 from qianmian.errors import InvalidRequest, NotFound, NotReady
+from serving import batch
 from serving.answers import ENDPOINTS
 from serving.answers.reasons import OFTEN, Explainer, item_words
 from serving.catalogue import Catalogue
@@ -119,6 +122,46 @@ def test_new_in_what_is_bought_often(of_bundle):
     assert explainer.reasons(3, "ials") == ["new in TEA, which you buy often"], "the narrowest group they buy from often"
     assert explainer.reasons(4, "ials") == ["customers with a similar history buy it"], "a department says nothing"
     assert OFTEN <= 2 * 6
+
+
+def test_what_is_due_says_when_and_why(of_bundle):
+    made = {"due": ReplenishRecommender(), "own": RepeatPurchaseRecommender()}
+    champions, users = of_bundle(models=made, scenes={"home": ["own"], "replenish": ["due"]})
+    body = answer(champions, user_id=users[4], scene="replenish", num_results=2, explain=True)
+    assert {item["item_id"] for item in body["items"]} == {"bread", "butter"}
+    for item in body["items"]:  # bought every ten days, the last time five days before as_of
+        assert item["reasons"] == ["bought every 10 days, last 5 days ago"]
+        assert "2024-08-02" <= item["expected_on"] <= "2024-08-12"
+    home = answer(champions, user_id=users[4], num_results=1, explain=True)["items"][0]
+    assert home["reasons"] == ["bought every 10 days, last 5 days ago"], "a cycle is true whoever ranked the item"
+    assert "expected_on" not in home
+    table = batch.score_recommend(champions, scene="replenish", num_results=2)
+    assert table.column_names == [
+        "user_id", "user_source", "one_id", "rank", "item_id", "score", "source", "expected_on", "as_of", "model_version",
+    ]  # fmt: skip
+    told = {(row["user_id"], row["item_id"]): row["expected_on"] for row in table.to_pylist()}
+    for item in body["items"]:
+        assert told[users[4], item["item_id"]].isoformat() == item["expected_on"]
+    since = {"events": [{"item_id": "bread", "ts": "2024-08-01T09:00:00Z"}]}
+    later = answer(champions, user_id=users[4], scene="replenish", num_results=2, context=since)["items"]
+    assert {item["item_id"]: item["expected_on"] is None for item in later} == {"bread": True, "butter": False}, (
+        "bought again: another day, unknown"
+    )
+    assert answer(champions, user_id="nobody", scene="replenish")["items"] == []
+
+
+def test_what_a_ranker_took_from_bestsellers_is_not_a_fallback(of_bundle):
+    ranker = TwoStageRecommender(
+        horizon_days=14.0, cuts=2, rounds=5, min_child_weight=1.0, n_jobs=1, stages=[["repeat", {}, 2], ["popular", {}, 6]]
+    )
+    champions, users = of_bundle(models={"ranker": ranker, "popular": PopularRecommender()}, scenes={"home": ["ranker", "popular"]})
+    body = answer(champions, user_id=users[2], num_results=6, explain=True)
+    assert {item["source"] for item in body["items"]} == {"repeat", "popular"}
+    assert body["fallback"] is None
+    assert body["items"][0]["reasons"] == ["you bought it 6 times, last 5 days ago"]
+    stranger = answer(champions, user_id="nobody", num_results=6)
+    assert {item["source"] for item in stranger["items"]} == {"popular"}
+    assert stranger["fallback"] == "popular"
 
 
 def test_similar_items_of_a_model_made_for_it(of_bundle):
