@@ -185,11 +185,12 @@ class Clocks:
         found: Floats = (1.0 - self.gone) * (now - then) / ((1.0 - self.gone) * now + self.gone)
         return found
 
-    def expected_days(self, quiet_days: Floats) -> Floats:
-        """Median of the days until the next purchase, given the silence so far and that there will be one."""
-        left = ndtr(-self.lateness(quiet_days)) / 2.0
-        found: Floats = np.maximum(np.exp(self.cycle - self.spread * ndtri(left)) - quiet_days, 0.5)
-        return found
+    def expected_days(self, quiet_days: Floats, within_days: float | None = None) -> Floats:
+        """Median of the days until the next purchase, given the silence so far and that there will be one (in so many days)."""
+        left = ndtr(-self.lateness(quiet_days))
+        then = ndtr(-self.lateness(quiet_days + within_days)) if within_days is not None else 0.0
+        found: Floats = np.maximum(np.exp(self.cycle - self.spread * ndtri((left + then) / 2.0)) - quiet_days, 0.5)
+        return found if within_days is None else np.minimum(found, within_days)
 
 
 @dataclass(frozen=True)

@@ -12,11 +12,12 @@ from scipy import sparse
 from features.dataset import TrainingSet
 from models.persist import Arrays, pack_csr, unpack_csr
 from models.ranked import NOT_A_CANDIDATE
-from models.recommend.base import Barred, Choice, Indices, Query, Recommender, Span, best_of_rows, values_at
+from models.recommend.base import Barred, Choice, Indices, Query, Recommender, Span, at_pairs, best_of_rows, values_at
 from models.recommend.cycles import Clocks, Days, Floats, Habits, Ints, Population, Seen, corrected, taught
 from qianmian.errors import DataError
 
 TAUGHT_BY = 60_000  # pairs without a purchase that the correction learns from, a snapshot
+PLAIN = ("group", "correction", "times", "quiet_days", "cycle", "spread", "own", "last_days")  # of the state
 LEAST_PURCHASES = 50  # in a rewound horizon, for it to teach anything
 
 
@@ -50,11 +51,11 @@ class ReplenishRecommender(Recommender):
 
     Examples
     --------
-    >>> weekly = TrainingSet.of_pairs(np.zeros(5), np.array([0, 0, 0, 0, 1]), n_users=1, n_items=2, age_days=np.array([7.5, 14.5, 21.5, 28.5, 1.5]))
+    >>> weekly = TrainingSet.of_pairs(np.zeros(5), np.array([0, 0, 0, 0, 1]), n_users=1, n_items=2, age_days=np.array([5.2, 12.2, 19.2, 26.2, 1.2]))
     >>> model = ReplenishRecommender(horizon_days=7).fit(weekly)
     >>> facts = model.evidence(0, 0)
     >>> facts["times"], round(facts["cycle_days"]), round(facts["expected_in_days"])
-    (4, 7, 0)
+    (4, 7, 2)
     """
 
     name: ClassVar[str] = "replenish"
@@ -72,6 +73,7 @@ class ReplenishRecommender(Recommender):
         if len(data.users) and not data.age_days.any():
             raise DataError("without times nothing is ever due", where=train.source, hint="map `ts` in sources.yaml")
         self.days_ = Days.of(data)
+        self.bounds_ = np.searchsorted(self.days_.users, np.arange(train.n_users + 1))
         _, group = np.unique(train.item_attributes["category"], return_inverse=True)
         self.group_ = group.astype(np.int64)
         by_group = self.days_.of_groups(self.group_)
@@ -81,8 +83,8 @@ class ReplenishRecommender(Recommender):
         clocks, chances = self._asked(seen)
         habits = seen.habits
         self.chances_ = _rows_of(habits, chances, (train.n_users, train.n_items))
-        self.times_, self.cycle_days_ = habits.times.astype(np.int32), np.exp(clocks.cycle).astype(np.float32)
-        self.own_cycle_, self.expected_days_ = clocks.own >= 0.5, clocks.expected_days(habits.quiet_days).astype(np.float32)
+        self.times_, self.quiet_days_ = habits.times.astype(np.int32), habits.quiet_days.astype(np.float32)
+        self.cycle_, self.spread_, self.own_ = (part.astype(np.float32) for part in (clocks.cycle, clocks.spread, clocks.own))
         pairs = np.searchsorted(habits.users * train.n_items + habits.items, data.users.astype(np.int64) * train.n_items + data.items)
         self.last_days_ = np.full(len(habits.users), np.inf, dtype=np.float32)
         np.minimum.at(self.last_days_, pairs, data.age_days)
@@ -99,17 +101,36 @@ class ReplenishRecommender(Recommender):
         place = self._place(user, item)
         if place is None:
             return None
-        cycle, last = float(self.cycle_days_[place]), float(self.last_days_[place])
+        cycle, last = float(np.exp(self.cycle_[place])), float(self.last_days_[place])
         return {
-            "times": int(self.times_[place]), "cycle_days": cycle, "own_cycle": bool(self.own_cycle_[place]), "last_days": last,
+            "times": int(self.times_[place]), "cycle_days": cycle, "own_cycle": bool(self.own_[place] >= 0.5), "last_days": last,
             "expected_in_days": cycle - last,
         }  # fmt: skip
 
-    def expected_days(self, users: Ints, items: Indices) -> Floats:
-        """Days from `as_of` until each pair's next purchase, if there is one: the median, given the silence so far; NaN for never had; (m,)."""
-        whole = sparse.csr_matrix((self.expected_days_, self.chances_.indices, self.chances_.indptr), shape=self.chances_.shape)
-        found = values_at(whole[users], np.asarray(items)[:, None])[:, 0].astype(np.float64)
-        return np.where(np.isfinite(found), found, np.nan)
+    def expected_days(self, users: Ints, items: Indices, within_days: float | None = None) -> Floats:
+        """Days from `as_of` until each pair's next purchase, given the silence so far and that it comes: the median, (m,).
+
+        Parameters
+        ----------
+        users, items : int arrays, (m,)
+        within_days : float, optional
+            Given that it comes in so many days.
+
+        Returns
+        -------
+        ndarray
+            > 0; NaN where the user never had the item.
+        """
+        if not len(self.times_):
+            return np.full(len(items), np.nan)
+        pairs = sparse.csr_matrix((np.arange(len(self.times_)), self.chances_.indices, self.chances_.indptr), shape=self.chances_.shape)[
+            users
+        ]
+        place = at_pairs(pairs, np.asarray(items)[:, None])[:, 0]
+        at = pairs.data[place] if pairs.nnz else np.zeros(len(place), dtype=np.int64)
+        cycle, spread, own, quiet_days = (part[at].astype(np.float64) for part in (self.cycle_, self.spread_, self.own_, self.quiet_days_))
+        clocks = Clocks(cycle, spread, own, np.zeros(len(at)))  # given that it comes, the habit has not ended
+        return np.where(place >= 0, clocks.expected_days(quiet_days, within_days), np.nan)
 
     def _place(self, user: int, item: int) -> int | None:
         start, stop = self.chances_.indptr[user : user + 2]
@@ -164,10 +185,9 @@ class ReplenishRecommender(Recommender):
             now = sparse.diags(known.astype(np.float32)).dot(now).tocsr()
             now.eliminate_zeros()
             return now
-        bounds = np.searchsorted(self.days_.users, np.arange(self.n_users_ + 1))
         users = query.users[known]
-        lengths = bounds[users + 1] - bounds[users]
-        places = np.repeat(bounds[users] - np.cumsum(lengths) + lengths, lengths) + np.arange(lengths.sum())
+        lengths = self.bounds_[users + 1] - self.bounds_[users]
+        places = np.repeat(self.bounds_[users] - np.cumsum(lengths) + lengths, lengths) + np.arange(lengths.sum())
         days = self.days_.where(places)
         days = Days(np.repeat(np.flatnonzero(known), lengths), days.items, days.days, days.units)
         if since is not None:
@@ -189,9 +209,8 @@ class ReplenishRecommender(Recommender):
 
     def _state(self) -> Arrays:
         days = self.days_
-        names = ("group", "correction", "times", "cycle_days", "own_cycle", "expected_days", "last_days")
         return {
-            **pack_csr("chances", self.chances_), **self.population_.state(), **{name: getattr(self, f"{name}_") for name in names},
+            **pack_csr("chances", self.chances_), **self.population_.state(), **{name: getattr(self, f"{name}_") for name in PLAIN},
             "day_users": days.users.astype(np.int32), "day_items": days.items.astype(np.int32), "days": days.days.astype(np.int32), "units": days.units,
         }  # fmt: skip
 
@@ -199,9 +218,9 @@ class ReplenishRecommender(Recommender):
         self.chances_, self.population_ = unpack_csr("chances", state), Population.restored(state)
         users, items, days = (state[name].astype(np.int64) for name in ("day_users", "day_items", "days"))
         self.days_ = Days(users, items, days, state["units"])
-        self.group_, self.correction_, self.times_ = state["group"], state["correction"], state["times"]
-        self.cycle_days_, self.own_cycle_ = state["cycle_days"], state["own_cycle"]
-        self.expected_days_, self.last_days_ = state["expected_days"], state["last_days"]
+        self.bounds_ = np.searchsorted(users, np.arange(self.n_users_ + 1))
+        for name in PLAIN:
+            setattr(self, f"{name}_", state[name])
 
 
 def _rows_of(habits: Habits, values: Floats, shape: tuple[int, int]) -> sparse.csr_matrix:

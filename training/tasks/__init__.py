@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from qianmian.registry import Registry
-from training.tasks import cold, cold_items, complement, discover, home, similar
+from training.tasks import cold, cold_items, complement, discover, home, replenish, similar
 from training.tasks.base import Task
 
 TASKS: Registry[Task] = Registry("task", {task.name: task for task in (
     home.TASK,
     discover.TASK,
+    replenish.TASK,
     complement.TASK,
     similar.TASK,
     cold.TASK,
