@@ -28,7 +28,7 @@ from qianmian.workspace import atomic_path
 from serving.answers import churn, predictions
 from serving.answers.base import MAX_RESULTS
 from serving.answers.listing import ListOptions, allowed_by, controls_of, purchased_of
-from serving.answers.recommendations import PROMOTION, REPLENISH
+from serving.answers.recommendations import JOB, PROMOTION, REPLENISH, champion_of
 from serving.catalogue import SIMILAR, Mask, both, expected_days
 from serving.champions import Champion, Champions
 from serving.scenes import SCENES
@@ -83,7 +83,7 @@ def score_recommend(
     UsageError or InvalidRequest
         Something is asked that cannot be.
     """
-    champion = champions.need("recommend")
+    champion = champion_of(champions, SCENES[scene])
     if not 1 <= num_results <= MAX_RESULTS:
         raise UsageError("that many results cannot be given", got=num_results, allowed=f"1..{MAX_RESULTS}", field="num_results")
     where, catalogue, options = SCENES[scene], champion.catalogue, options or ListOptions()
@@ -200,6 +200,11 @@ class _People:
 def _since(champion: Champion, at: Champions, as_of: datetime | None, builder: Builder | None) -> Interactions | None:
     """What the customers of the profiles did between the champion's moment and `as_of`."""
     assert as_of is not None
+    if champion.job != JOB:
+        raise DataError(
+            f"what happened since cannot be folded into the {champion.job} model", where=f"{champion.name} version {champion.version}",
+            got=f"--as-of {as_of:%Y-%m-%d}", allowed=f"{champion.bundle.as_of:%Y-%m-%d}", hint="train it again",
+        )  # fmt: skip
     if builder is None:
         raise UsageError("what was bought since needs the data it stands in", got=f"--as-of {as_of:%Y-%m-%d}", field="as_of")
     rows, source = interaction_rows(builder, as_of, champion.bundle.as_of)

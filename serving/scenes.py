@@ -20,12 +20,15 @@ class Scene:
         is shown unless something else is asked.
     takes_items : bool
         A request may give items that the answer goes with; without them it goes with what the customer did.
+    job : str
+        The training job whose champion answers, where there is one; else that of `recommend` says that nobody does.
     """
 
     name: str
     description: str
     purchased: tuple[Purchased, ...] = EITHER
     takes_items: bool = False
+    job: str = "recommend"
 
     @property
     def exclude_purchased(self) -> bool:
@@ -39,6 +42,6 @@ SCENES: Registry[Scene] = Registry("scene", {scene.name: scene for scene in (
     Scene("discover", "only what this customer never had", ("never",)),
     Scene("complement", "what goes with the items given, else with the last order", takes_items=True),
     Scene("upgrade", "a better or a larger one of what is bought, or of the items given", takes_items=True),
-    Scene("content", "what to read, watch or be told"),
+    Scene("content", "what to read, watch or be told", job="content"),
     Scene("similar", "what is like the items given, else like the last order", takes_items=True),
 )})  # fmt: skip

@@ -30,6 +30,7 @@ from serving.answers.base import (
     about_model,
     resolve_user,
     rounded,
+    stamp,
 )  # fmt: skip
 from serving.answers.listing import ListOptions, Part, allowed_by, controls_of, purchased_of, short_reason
 from serving.answers.reasons import Explainer
@@ -198,7 +199,8 @@ def plan(champions: Champions, request: RecommendationsRequest) -> Plan:
     InvalidRequest
         Of several customers with that id none is meant; or the scene, a filter, a promotion or an event cannot be.
     """
-    champion, asked, scene = champions.need(JOB), resolve_user(champions, request), SCENES[request.scene]
+    asked, scene = resolve_user(champions, request), SCENES[request.scene]
+    champion = champion_of(champions, scene)
     catalogue = champion.catalogue
     model, row = catalogue.model(scene.name), catalogue.user_row(asked.one_id)
     excluded, unknown = catalogue.columns_of(request.exclude)
@@ -238,6 +240,17 @@ def plan(champions: Champions, request: RecommendationsRequest) -> Plan:
         if columns is not None and columns.dtype != bool:
             left[columns] = False
     return replace(understood, allowed=left)
+
+
+def champion_of(champions: Champions, scene: Scene) -> Champion:
+    """The champion that answers a scene; that of `recommend`, which says that none does, where there is no other.
+
+    Raises
+    ------
+    NotReady
+        There is not even that one.
+    """
+    return champions.models.get(scene.job) or champions.need(JOB)
 
 
 def since_asked(champion: Champion, context: Context) -> Since | None:
@@ -283,7 +296,7 @@ def handle(champions: Champions, request: RecommendationsRequest, now: datetime)
         "recommendation_id": recommendation_id, **asked.asked.identity, **list_answer(asked, ranked, request.explain, arranged),
         "unknown": asked.unknown, "unknown_attributes": unknown_attributes(asked.champion, attributes),
         "short_reason": why_short(asked, ranked, arranged) if int(ranked.valid[0]) < k else None,
-        **about_model(JOB)(champions, now),
+        **stamp(champions, asked.champion, asked.champion.bundle.as_of, now),
     }  # fmt: skip
     if arranged is not None and request.promotions:
         wanted, got = quotas(asked.controls.promotions, k), arranged.promotion[0].tolist()

@@ -250,6 +250,22 @@ def test_a_scene_that_was_left_out_says_why(of_bundle):
         answer(champions, user_id=users[0], scene="similar", context={"items": ["bread"]})
 
 
+def test_a_scene_with_a_job_of_its_own_is_answered_by_its_champion(of_bundle, small):
+    champions, users = small
+    with pytest.raises(InvalidRequest, match="home, discover, complement"):
+        answer(champions, user_id=users[0], scene="content")
+    contents = of_bundle(models={"popular": PopularRecommender()}, scenes={"content": ["popular"]})[0].models["recommend"].bundle
+    with_contents = replace(
+        champions, models={**champions.models, "content": Champion("content", "7", replace(contents, as_of=datetime(2024, 7, 1)))}
+    )
+    body = answer(with_contents, user_id=users[0], scene="content", num_results=2)
+    assert body["model"] == {"name": "qianmian-content", "version": "7"}
+    assert body["as_of"] == "2024-07-01T00:00:00Z"
+    table = batch.score_recommend(with_contents, scene="content", num_results=2)
+    assert set(table["model_version"].to_pylist()) == {"7"}
+    assert answer(with_contents, user_id=users[0])["model"]["version"] == "1"
+
+
 def test_ids_are_any_text(small):
     champions, users = small
     body = answer(champions, user_id=users[1], num_results=6, exclude=["阿 tea", "e\u0301clair \U0001f370"])
