@@ -28,7 +28,7 @@ from models.factors import FactorIndex, cores
 K = 100
 REPETITIONS = 5
 MILLION = {"users": 1_000_000, "items": 100_000, "factors": 64}
-PEAK_MB = 1500  # of the million: factors 281 MB, the same items laid out 26 MB, Python and libraries 200 MB, answers of a chunk 40 MB
+PEAK_MB = 800  # of the million: factors 281 MB, the items laid out 26 MB, the answers of a chunk 40 MB, Python and its libraries the rest
 RATIO_TOPK, RATIO_PREDICT, ADDED = 1.0, 10.0, 0.10
 
 
