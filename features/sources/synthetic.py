@@ -11,17 +11,14 @@ import duckdb
 import numpy as np
 import pandas as pd
 import pyarrow as pa
-from numpy.typing import NDArray
 
 from features.sources.base import RawTable, Source
 from features.sources.market import Market
+from features.sources.synthetic_columns import Floats, Ints, joined, names, when, with_account
+from features.sources.synthetic_contents import contents_and_reading
 from qianmian.errors import UsageError
 from qianmian.packs import Pack
 
-Floats = NDArray[np.float64]
-Ints = NDArray[np.int64]
-
-START = np.datetime64("2024-01-01T00:00:00", "us")
 ITEMS_PER_CATEGORY = 20
 FAVOURITES = 6  # items a person buys again and again
 EFFECT_DAYS = 7  # a campaign works for so long
@@ -56,7 +53,7 @@ class Synthetic(Source):
     --------
     >>> truth = Synthetic(customers=20, days=60, seed=1).truth()
     >>> sorted(truth)
-    ['accounts', 'cycles', 'effects', 'persons', 'preferences']
+    ['accounts', 'cycles', 'effects', 'interests', 'persons', 'preferences', 'published']
     >>> float(truth["preferences"].groupby("person_id")["share"].sum().round(6).max())
     1.0
     """
@@ -91,7 +88,9 @@ class Synthetic(Source):
             ``preferences`` (person_id, category, share: sums to 1 a person) ·
             ``cycles`` (person_id, item_id, cycle_days) ·
             ``effects`` (campaign_id, person_id, variant, propensity, lift: expected change of the number of orders in the
-            seven days after a contact).
+            seven days after a contact) ·
+            ``interests`` (person_id, topic, share: sums to 1 a person) ·
+            ``published`` (content_id, published_at, appeal). The last two not for the shop of a pack.
         """
         return {name: frame.copy() for name, frame in self._world.truth.items()}
 
@@ -117,7 +116,7 @@ class Synthetic(Source):
 def generate(customers: int, days: int, seed: int, market: Market | None = None) -> World:
     """Draw a whole shop. Every part has its own random stream, so that one part's size does not change another part."""
     market = market or Market()
-    streams = np.random.default_rng(seed).spawn(8)
+    streams = np.random.default_rng(seed).spawn(9)
     items = _items(streams[0], market)
     people = _people(streams[1], customers, days, market)
     if market.child_months:  # day on which the person's child is born, from eight months after the beginning to four years before
@@ -129,13 +128,17 @@ def generate(customers: int, days: int, seed: int, market: Market | None = None)
     transactions, events = _records(streams[5], people, orders, lines, items, accounts, days, market)
     if market.events_per_person:
         events = _with_others(streams[7], events, people, items, accounts, days, market)
-    touches = _with_account(touches, accounts, np.zeros(len(touches["person"]), dtype=np.int64))
-    person_ids = _names("p", np.arange(customers))
+    reading: Mapping[str, Any] = {}
+    if not market.event_names:  # the shop of a pack tells of its trade alone
+        reading = contents_and_reading(streams[8], people, items, accounts, days, market.categories)
+        events = _together(events, reading["events"])
+    touches = with_account(touches, accounts, np.zeros(len(touches["person"]), dtype=np.int64))
+    person_ids = names("p", np.arange(customers))
     truth = {
         "persons": pd.DataFrame({
-            "person_id": person_ids, "segment": people["segment"], "started_at": _when(people["start"]),
-            "churned_at": _when(people["churn"]), "mean_gap_days": people["gap"],
-            **({"child_born_at": _when(people["born"])} if "born" in people else {}),
+            "person_id": person_ids, "segment": people["segment"], "started_at": when(people["start"]),
+            "churned_at": when(people["churn"]), "mean_gap_days": people["gap"],
+            **({"child_born_at": when(people["born"])} if "born" in people else {}),
         }),
         "accounts": pd.DataFrame({
             "person_id": person_ids[accounts["person"]], "source": accounts["source"], "source_user_id": accounts["source_user_id"],
@@ -148,13 +151,24 @@ def generate(customers: int, days: int, seed: int, market: Market | None = None)
             "person_id": person_ids[cycles["person"]], "item_id": items["item_id"][cycles["item"]], "cycle_days": cycles["cycle"],
         }),
         "effects": pd.DataFrame({**effects, "person_id": person_ids[effects["person_id"]]}),
+        **reading.get("truth", {}),
     }  # fmt: skip
     tables = {
         "items": {name: items[name] for name in ("item_id", "category", "brand", "price", "available")},
         "profiles": profiles, "identities": identities, "campaigns": campaigns, "touches": touches,
-        "transactions": transactions, "events": events,
+        "transactions": transactions, "events": events, **({"contents": reading["contents"]} if reading else {}),
     }  # fmt: skip
     return World({name: pa.table(dict(columns)) for name, columns in tables.items()}, truth)
+
+
+def _together(events: Mapping[str, Any], others: Mapping[str, Any]) -> dict[str, pa.Array]:
+    """Events about items and events about contents, by time; what a kind does not have is null."""
+    parts = [dict(part) for part in (events, others)]
+    for name in {*events, *others}:
+        for part in parts:
+            part.setdefault(name, np.full(len(part["ts"]), None, dtype=object))
+    by_time = np.argsort(np.concatenate([part["ts"] for part in parts]), kind="stable")
+    return {name: pa.array(np.concatenate([part[name] for part in parts])[by_time], from_pandas=True) for name in parts[0]}
 
 
 def _items(rng: np.random.Generator, market: Market) -> dict[str, Any]:
@@ -163,8 +177,8 @@ def _items(rng: np.random.Generator, market: Market) -> dict[str, Any]:
     drawn = rng.lognormal(1.5, 0.5, len(market.categories))
     level = (np.array(market.prices) if market.prices else drawn)[category]
     return {
-        "item_id": _names("i", np.arange(count)), "category": np.array(market.categories)[category],
-        "brand": _names("brand", rng.integers(0, 8, count), width=1), "price": np.round(level * rng.lognormal(0.0, 0.4, count) + 0.5, 2),
+        "item_id": names("i", np.arange(count)), "category": np.array(market.categories)[category],
+        "brand": names("brand", rng.integers(0, 8, count), width=1), "price": np.round(level * rng.lognormal(0.0, 0.4, count) + 0.5, 2),
         "available": rng.random(count) > 0.02,
     }  # fmt: skip
 
@@ -204,7 +218,7 @@ def _accounts(rng: np.random.Generator, people: Mapping[str, Any]) -> tuple[dict
     web_number = rng.permutation(count)[web]
     accounts = {
         "person": person, "source": np.repeat(np.array(["app", "web"]), [len(app), len(web)]),
-        "source_user_id": np.concatenate([_names("a", app), _names("w", web_number)]),
+        "source_user_id": np.concatenate([names("a", app), names("w", web_number)]),
         "first": np.where(has_app, np.cumsum(has_app) - 1, len(app) + np.cumsum(has_web) - 1),
         "second": np.where(has_web, len(app) + np.cumsum(has_web) - 1, np.cumsum(has_app) - 1),
     }  # fmt: skip
@@ -213,26 +227,26 @@ def _accounts(rng: np.random.Generator, people: Mapping[str, Any]) -> tuple[dict
         (np.arange(len(person)) < len(app)) | (rng.random(len(person)) < 0.8), person, count + person
     )  # some give another number
     parts = [
-        ("phone", _names("+44", phone, width=9), rng.random(len(person)) < 0.9),
+        ("phone", names("+44", phone, width=9), rng.random(len(person)) < 0.9),
         (
             "device",
-            _names("d", np.where(rng.random(len(person)) < 0.5, person, count + np.arange(len(person)))),
+            names("d", np.where(rng.random(len(person)) < 0.5, person, count + np.arange(len(person)))),
             rng.random(len(person)) < 0.8,
         ),
-        ("email", _names("mail", person), accounts["source"] == "web"),
+        ("email", names("mail", person), accounts["source"] == "web"),
     ]
     identities = {
         "source": np.concatenate([accounts["source"][kept] for _, _, kept in parts]),
         "source_user_id": np.concatenate([accounts["source_user_id"][kept] for _, _, kept in parts]),
         "id_type": np.concatenate([np.repeat(np.array([kind]), kept.sum()) for kind, _, kept in parts]),
         "id_value": np.concatenate([value[kept] for _, value, kept in parts]),
-        "observed_at": np.concatenate([_when(start[kept]) for _, _, kept in parts]),
+        "observed_at": np.concatenate([when(start[kept]) for _, _, kept in parts]),
     }
     attributes = {name: values[person] for name, values in people["attributes"].items()}
     profiles = {
         "source": accounts["source"], "source_user_id": accounts["source_user_id"], **attributes,
         "city": np.array([CITIES[str(region)] for region in CITIES])[pd.Index(list(CITIES)).get_indexer(attributes["region"])],
-        "registered_at": _when(start), "member_tier": np.where(people["gap"][person] < 7.0, "gold", "silver"),
+        "registered_at": when(start), "member_tier": np.where(people["gap"][person] < 7.0, "gold", "silver"),
         "consent_email": rng.random(len(person)) < 0.7, "consent_push": rng.random(len(person)) < 0.5,
     }  # fmt: skip
     return accounts, identities, profiles
@@ -272,12 +286,12 @@ def _orders(rng: np.random.Generator, people: Mapping[str, Any], days: int) -> t
     person, at = person[stays], at[stays]
     order = np.lexsort((person, at))
     asked, treated = (np.concatenate([part[position] for part in touched]) for position in (1, 2))
-    campaign = np.repeat(_names("c", np.arange(len(sent)), width=2), [len(part[1]) for part in touched])
+    campaign = np.repeat(names("c", np.arange(len(sent)), width=2), [len(part[1]) for part in touched])
     variant = np.where(treated, "contact", "control")
     opened = treated & (rng.random(len(asked)) < 0.4)
     touches = {
-        "person": asked, "touch_id": _joined(campaign, _names("p", asked)), "campaign_id": campaign,
-        "ts": _when(np.repeat([part[3] for part in touched], [len(part[1]) for part in touched])), "variant": variant,
+        "person": asked, "touch_id": joined(campaign, names("p", asked)), "campaign_id": campaign,
+        "ts": when(np.repeat([part[3] for part in touched], [len(part[1]) for part in touched])), "variant": variant,
         "propensity": np.where(treated, PROPENSITY, 1 - PROPENSITY), "delivered": treated, "opened": opened,
         "clicked": opened & (rng.random(len(asked)) < 0.3),
     }  # fmt: skip
@@ -286,8 +300,8 @@ def _orders(rng: np.random.Generator, people: Mapping[str, Any], days: int) -> t
         "lift": np.concatenate([part[3] for part in effects]),
     }  # fmt: skip
     campaigns = {
-        "campaign_id": _names("c", np.arange(len(sent)), width=2), "kind": np.repeat(np.array(["message"]), len(sent)),
-        "start": _when(sent), "end": _when(sent + EFFECT_DAYS), "channel": np.repeat(np.array(["push"]), len(sent)),
+        "campaign_id": names("c", np.arange(len(sent)), width=2), "kind": np.repeat(np.array(["message"]), len(sent)),
+        "start": when(sent), "end": when(sent + EFFECT_DAYS), "channel": np.repeat(np.array(["push"]), len(sent)),
     }  # fmt: skip
     return {"person": person[order], "at": at[order]}, touches, truth, campaigns
 
@@ -365,17 +379,17 @@ def _records(
     discount = np.round(np.where(rng.random(number) < 0.2, full * 0.15, 0.0), 2)
     coupon = np.round(np.where(rng.random(number) < 0.05, full * 0.10, 0.0), 2)
     bought = {
-        "person": orders["person"][order], "order_id": _names("o", order, width=8), "line_no": np.arange(number) - np.searchsorted(order, order) + 1,
-        "ts": _when(orders["at"][order]), "item_id": items["item_id"][item], "quantity": quantity, "amount": np.round(full - discount - coupon, 2),
+        "person": orders["person"][order], "order_id": names("o", order, width=8), "line_no": np.arange(number) - np.searchsorted(order, order) + 1,
+        "ts": when(orders["at"][order]), "item_id": items["item_id"][item], "quantity": quantity, "amount": np.round(full - discount - coupon, 2),
         "discount": discount, "coupon_discount": coupon, "status": np.repeat(np.array(["paid"]), number),
     }  # fmt: skip
     back = np.flatnonzero((rng.random(number) < 0.02) & (orders["at"][order] < days - 15))
     returned = {name: values[back] for name, values in bought.items()}
-    returned["order_id"] = _joined(returned["order_id"], np.repeat(np.array(["R"]), len(back)))
-    returned["ts"] = _when(orders["at"][order][back] + 1.0 + rng.random(len(back)) * 13.0)
+    returned["order_id"] = joined(returned["order_id"], np.repeat(np.array(["R"]), len(back)))
+    returned["ts"] = when(orders["at"][order][back] + 1.0 + rng.random(len(back)) * 13.0)
     returned["status"] = np.repeat(np.array(["refunded"]), len(back))
     transactions = {name: np.concatenate([bought[name], returned[name]]) for name in bought}
-    transactions = _with_account(transactions, accounts, np.concatenate([second[order], second[order][back]]))
+    transactions = with_account(transactions, accounts, np.concatenate([second[order], second[order][back]]))
     # before a purchase comes a look and usually the cart; many looks lead nowhere
     viewed, carted = rng.random(number) < 0.9, rng.random(number) < 0.8
     visits = rng.poisson(1.5, len(orders["at"]))
@@ -392,11 +406,11 @@ def _records(
     within = np.concatenate([order[viewed], order[carted], np.arange(len(idle))])
     events = {
         "person": orders["person"][source_order], "event_type": np.repeat(np.array([market.event_names.get(group[0], group[0]) for group in groups]), [len(group[1]) for group in groups]),
-        "ts": _when(at), "item_id": items["item_id"][np.concatenate([group[2] for group in groups])],
-        "session_id": _joined(session, _names("", within, width=8)), "duration_seconds": np.round(rng.exponential(40.0, len(at)), 1),
+        "ts": when(at), "item_id": items["item_id"][np.concatenate([group[2] for group in groups])],
+        "session_id": joined(session, names("", within, width=8)), "duration_seconds": np.round(rng.exponential(40.0, len(at)), 1),
     }  # fmt: skip
     by_time = np.argsort(at, kind="stable")
-    events = _with_account(events, accounts, second[source_order])
+    events = with_account(events, accounts, second[source_order])
     return transactions, {name: values[by_time] for name, values in events.items()}
 
 
@@ -412,34 +426,11 @@ def _with_others(
         person = np.repeat(np.arange(count), rng.poisson(mean, count))
         at = people["start"][person] + (end - people["start"])[person] * rng.random(len(person))
         own = {
-            "person": person, "event_type": np.repeat(np.array([market.event_names.get(kind, kind)]), len(person)), "ts": _when(at),
-            "item_id": items["item_id"][_choose(rng, people["taste"], person)], "session_id": _joined(np.array([kind]), _names("", np.arange(len(person)), 8)),
+            "person": person, "event_type": np.repeat(np.array([market.event_names.get(kind, kind)]), len(person)), "ts": when(at),
+            "item_id": items["item_id"][_choose(rng, people["taste"], person)], "session_id": joined(np.array([kind]), names("", np.arange(len(person)), 8)),
             "duration_seconds": np.round(rng.exponential(90.0, len(person)), 1),
         }  # fmt: skip
-        parts.append(_with_account(own, accounts, np.zeros(len(person), dtype=np.int64)))
-    joined = {name: np.concatenate([events[name], *(part[name] for part in parts)]) for name in events}
-    by_time = np.argsort(joined["ts"], kind="stable")
-    return {name: values[by_time] for name, values in joined.items()}
-
-
-def _with_account(columns: Mapping[str, Any], accounts: Mapping[str, Any], second: Ints) -> dict[str, Any]:
-    person = columns["person"]
-    account = np.where(second == 1, accounts["second"][person], accounts["first"][person])
-    rest = {name: values for name, values in columns.items() if name != "person"}
-    return {"source": accounts["source"][account], "source_user_id": accounts["source_user_id"][account], **rest}
-
-
-def _when(days: Floats | Sequence[float]) -> NDArray[np.datetime64]:
-    """Days since the start → whole seconds; not a number → not a time."""
-    offset = np.asarray(days, dtype=np.float64)
-    known = np.isfinite(offset)
-    seconds = np.where(known, np.floor(np.where(known, offset, 0.0) * 86_400.0), 0.0).astype("timedelta64[s]")
-    return np.where(known, START + seconds, np.datetime64("NaT", "us"))
-
-
-def _names(prefix: str, numbers: Ints, width: int = 6) -> NDArray[Any]:
-    return np.char.add(prefix, np.char.zfill(numbers.astype(str), width))
-
-
-def _joined(left: NDArray[Any], right: NDArray[Any]) -> NDArray[Any]:
-    return np.char.add(np.char.add(left, "-"), right)
+        parts.append(with_account(own, accounts, np.zeros(len(person), dtype=np.int64)))
+    both = {name: np.concatenate([events[name], *(part[name] for part in parts)]) for name in events}
+    by_time = np.argsort(both["ts"], kind="stable")
+    return {name: values[by_time] for name, values in both.items()}

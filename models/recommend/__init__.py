@@ -7,6 +7,7 @@ from models.recommend.base import Recommender
 from models.recommend.bpr import BPRRecommender
 from models.recommend.chain import FallbackChain
 from models.recommend.complement import ComplementRecommender
+from models.recommend.content import ContentRecommender
 from models.recommend.hybrid import HybridRecommender
 from models.recommend.ials import ImplicitALSRecommender
 from models.recommend.item_neighbours import ItemKNNRecommender
@@ -35,6 +36,7 @@ RECOMMENDERS: Registry[type[Recommender]] = Registry("recommender", {
     "hybrid": HybridRecommender,
     "complement": ComplementRecommender,
     "similar": SimilarRecommender,
+    "content": ContentRecommender,
     "chain": FallbackChain,
     "two_stage": TwoStageRecommender,
 })  # fmt: skip

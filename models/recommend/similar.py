@@ -287,7 +287,8 @@ def first_purchases(
 
 
 def logit_weights(
-    values: Floats, chosen: NDArray[np.int64], group: NDArray[np.int64], used: NDArray[np.bool_], penalty: float = 1.0
+    values: Floats, chosen: NDArray[np.int64], group: NDArray[np.int64], used: NDArray[np.bool_], penalty: float = 1.0,
+    never_negative: NDArray[np.bool_] | None = None,
 ) -> NDArray[np.float32]:  # fmt: skip
     """Weights of a multinomial logit: those that make what was chosen likeliest among its group, with a ridge on standardised values.
 
@@ -300,6 +301,8 @@ def logit_weights(
         Rising.
     used : ndarray of bool, (f,)
         The others weigh 0.
+    never_negative : ndarray of bool, (f,), optional
+        Those that can only speak for a choice.
     """
     from scipy.optimize import minimize
 
@@ -320,6 +323,7 @@ def logit_weights(
         gradient = x.T @ (e / sums[group]) - x[chosen].sum(axis=0) + 2 * penalty * w
         return likelihood / many, gradient / many
 
-    found = minimize(loss, np.zeros(len(columns)), jac=True, method="L-BFGS-B")
+    bounds = None if never_negative is None else [(0.0 if bound else None, None) for bound in never_negative[columns].tolist()]
+    found = minimize(loss, np.zeros(len(columns)), jac=True, method="L-BFGS-B", bounds=bounds)
     weights[columns] = found.x / spread
     return weights

@@ -112,3 +112,58 @@ def test_a_campaign_does_what_the_truth_says(world: tuple[dict[str, pd.DataFrame
 def test_a_shop_too_small_is_refused() -> None:
     with pytest.raises(UsageError, match="customers ≥ 20"):
         Synthetic(customers=3)
+
+
+def opened(tables: dict[str, pd.DataFrame], truth: dict[str, pd.DataFrame]) -> pd.DataFrame:
+    """Who opened which content: one row a click, with its topics."""
+    clicks = tables["events"][tables["events"]["content_id"].notna() & tables["events"]["event_type"].isin(["view", "message_open"])]
+    return clicks.merge(tables["contents"], on="content_id", suffixes=("", "_of")).merge(truth["accounts"], on=["source", "source_user_id"])
+
+
+def test_contents_have_topics_and_show_items_of_them(world: tuple[dict[str, pd.DataFrame], dict[str, pd.DataFrame]]) -> None:
+    tables, _ = world
+    contents, items = tables["contents"], tables["items"].set_index("item_id")["category"]
+    assert set(contents["type"]) == {"article", "banner", "message"}
+    assert contents["topics"].str.len().min() > 0
+    shown = contents[contents["item_ids"] != ""]
+    assert 0.5 < len(shown) / len(contents) < 0.8
+    for topics, item_ids in zip(shown["topics"], shown["item_ids"], strict=True):
+        assert {items[item].split("/")[-1] for item in item_ids.split("|")} <= set(topics.split("|"))
+
+
+def test_people_read_what_interests_them_and_stay_longer_there(world: tuple[dict[str, pd.DataFrame], dict[str, pd.DataFrame]]) -> None:
+    tables, truth = world
+    topics = opened(tables, truth).assign(topic=lambda rows: rows["topics"].str.split("|")).explode("topic")
+    counts = topics.groupby(["person_id", "topic"]).size().rename("count").reset_index()
+    both = truth["interests"].merge(counts, on=["person_id", "topic"], how="left").fillna({"count": 0})
+    both = both[both.groupby("person_id")["count"].transform("sum") >= 20]
+    assert both["share"].corr(both["count"] / both.groupby("person_id")["count"].transform("sum")) > 0.6
+    # a person stays longer with what interests them: seconds against the content's usual ones
+    views = topics.merge(truth["interests"], on=["person_id", "topic"]).dropna(subset="duration_seconds")
+    stayed = views["duration_seconds"] / views.groupby("content_id")["duration_seconds"].transform("median")
+    assert stayed.corr(views["share"], method="spearman") > 0.2
+
+
+def test_contents_are_met_after_they_appear_and_fade(world: tuple[dict[str, pd.DataFrame], dict[str, pd.DataFrame]]) -> None:
+    tables, truth = world
+    clicks = opened(tables, truth).merge(truth["published"], on="content_id").merge(truth["persons"], on="person_id")
+    age = (clicks["ts"] - clicks["published_at"]).dt.total_seconds() / 86_400
+    assert age.min() >= 0
+    assert (age < 30).mean() > 0.4
+    assert (clicks["ts"] >= clicks["started_at"].dt.floor("D")).all()
+    again = clicks.duplicated(["person_id", "content_id"]).mean()
+    assert 0.0 < again < 0.2
+    # the last ones have hardly been met
+    last = truth["published"].nlargest(10, "published_at")["content_id"]
+    per_content = clicks.groupby("content_id").size()
+    assert per_content.reindex(last).fillna(0).mean() < per_content.mean() / 2
+
+
+def test_what_is_read_does_not_change_what_is_bought(world: tuple[dict[str, pd.DataFrame], dict[str, pd.DataFrame]]) -> None:
+    """An event is about an item or about a content, and interests stay in the truth."""
+    tables, truth = world
+    about_content, about_item = tables["events"]["content_id"].notna(), tables["events"]["item_id"].notna()
+    assert (about_content ^ about_item).all()
+    assert set(truth["interests"]["topic"]) >= {"dairy", "recipes"}
+    assert not {"share", "appeal", "published_at"} & {column for table in tables.values() for column in table.columns}
+    assert truth["interests"].groupby("person_id")["share"].sum().round(6).eq(1.0).all()
