@@ -11,6 +11,7 @@ import pytest
 
 from features.lake import Lake
 from features.snapshot import Snapshot
+from models.recommend.chain import FallbackChain
 from qianmian.errors import ArtifactError, InvalidRequest, NotFound, NotReady, WorkspaceError
 from qianmian.workspace import Workspace
 from serving import registry
@@ -264,7 +265,7 @@ def test_a_mistake_of_ours_is_a_500_that_tells_nothing(champions, buyers, monkey
     def fail(*_arguments, **_options):
         raise ZeroDivisionError("secret value")
 
-    monkeypatch.setattr(type(champions.models["recommend"].bundle.model), "recommend", fail)
+    monkeypatch.setattr(FallbackChain, "recommend", fail)
     found = TestClient(make_app(Loaded())).post("/recommendations", json={"user_id": buyers[0]})
     assert found.status_code == 500
     assert found.json()["error"]["code"] == "internal"

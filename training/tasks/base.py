@@ -153,7 +153,7 @@ class Fits:
         if key not in self._made:
             self._alive.append(train)
             self._made[key] = model.fit(train)
-            for part in getattr(self._made[key], "models", ()):
+            for part in getattr(self._made[key], "models_", ()):
                 self._made.setdefault(self._key(part, train), part)
         return self._made[key]
 
