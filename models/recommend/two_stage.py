@@ -29,6 +29,7 @@ DEFAULT_STAGES: Mapping[str, Stages] = {
 }
 OBJECTIVES = ("binary:logistic", "rank:ndcg", "rank:pairwise")
 MIN_POSITIVES = 20
+CATALOGUE_CUSTOMERS = 5  # what `training_set` asks of an item unless told otherwise
 
 
 class TwoStageRecommender(Recommender):
@@ -138,7 +139,7 @@ class TwoStageRecommender(Recommender):
         taken = train.interactions.where((ages <= days) & (ages > days - self.horizon_days))
         # an item that too few had by then would not have been in the catalogue
         customers = past.item_customers
-        known = customers >= max(1, int(train.item_customers[train.item_customers > 0].min(initial=1)))
+        known = customers >= min(CATALOGUE_CUSTOMERS, int(train.item_customers[train.item_customers > 0].min()))
         wanted = np.unique(taken.users.astype(np.int64) * n_items + taken.items)
         wanted = wanted[known[wanted % n_items]]
         had = past.interactions.matrix()

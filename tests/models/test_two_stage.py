@@ -163,6 +163,19 @@ def test_labels_are_what_was_had_within_the_horizon(shop_and_truth):
     assert y.sum() == len(again)
 
 
+def test_an_item_too_few_had_by_a_cut_is_no_candidate_there(shop_and_truth):
+    """The catalogue of an earlier cut is that of the customers then: what became popular since cannot be an answer."""
+    train, _ = shop_and_truth
+    data = train.interactions
+    late = data.items == 5
+    ages = np.where(late, data.age_days % 20.0 + 0.1, data.age_days).astype(np.float32)
+    ages[np.flatnonzero(late)[0]] = 120.0  # one customer had it early
+    model = TwoStageRecommender(stages=(("popular", {}, 1000),), **QUICK)
+    _, _, queries = model._examples(train.with_interactions(replace(data, age_days=ages)), 56.0)
+    per_customer = np.bincount(queries)
+    assert set(per_customer.tolist()) == {train.n_items - 1}
+
+
 # ---- candidates --------------------------------------------------------------------------------------------------
 
 
