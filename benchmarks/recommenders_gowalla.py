@@ -72,8 +72,8 @@ ENTRIES = {
     "item k-NN, our defaults": Entry(lambda seed: ItemKNNRecommender()),
     "GF-CF": Entry(None, published=(0.1849, 0.1518)),
     "EASE": Entry(lambda seed: EASERecommender(regularization=80.0, max_items=45_000), published=(0.1765, 0.1467), quick=False),
-    "iALS": Entry(lambda seed: ImplicitALSRecommender(seed=seed), quick=False),
-    "BPR": Entry(lambda seed: BPRRecommender(seed=seed), published=(0.1627, 0.1378), quick=False),
+    "iALS": Entry(lambda seed: ImplicitALSRecommender(512, 10, alpha=30.0, half_life_days=None, seed=seed), quick=False),
+    "BPR": Entry(lambda seed: BPRRecommender(128, 200, seed=seed), published=(0.1627, 0.1378), quick=False),
 }
 QUOTED = {  # read, not run
     "LightGCN": (0.1820, 0.1547),

