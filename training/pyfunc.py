@@ -57,12 +57,23 @@ def _lookalike(bundle: ModelBundle, frame: pd.DataFrame, params: Mapping[str, An
     return pd.DataFrame({"one_id": bundle.user_ids[rows], "score": scores})
 
 
+def _content(bundle: ModelBundle, frame: pd.DataFrame, params: Mapping[str, Any]) -> pd.DataFrame:
+    users = index_of(bundle.user_ids, frame["one_id"].to_numpy(dtype=np.str_))
+    ranked = bundle.model.recommend(users, int(params.get("num_results", 10)))
+    rows, places = np.nonzero(ranked.ids >= 0)
+    return pd.DataFrame({
+        "one_id": frame["one_id"].to_numpy()[rows], "rank": places + 1, "content_id": bundle.item_ids[ranked.ids[rows, places]],
+        "score": ranked.scores[rows, places], "source": np.asarray(ranked.sources)[ranked.source[rows, places]],
+    })  # fmt: skip
+
+
 ANSWERS: dict[str, Callable[[ModelBundle, pd.DataFrame, Mapping[str, Any]], pd.DataFrame]] = {
-    "scenes": _recommend, "churn": _churn, "lifecycle": _lifecycle, "lookalike": _lookalike,
+    "scenes": _recommend, "churn": _churn, "lifecycle": _lifecycle, "lookalike": _lookalike, "content": _content,
 }  # fmt: skip
 PARAMETERS: dict[str, dict[str, Any]] = {
     "scenes": {"num_results": 10, "scene": "home", "exclude_purchased": False},
     "lookalike": {"size": 100},
+    "content": {"num_results": 10},
 }
 
 

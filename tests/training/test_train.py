@@ -1,4 +1,4 @@
-"""All four jobs on a made-up shop, into a real MLflow store (SQLite) in a folder whose name has a space."""
+"""All jobs on a made-up shop, into a real MLflow store (SQLite) in a folder whose name has a space."""
 
 from __future__ import annotations
 
@@ -34,8 +34,11 @@ ALL = list(JOBS)
 END = datetime(2024, 5, 30)  # 150 days from 2024-01-01
 PLOTS = {
     "recommend": {"recall_by_k.png"}, "churn": {"calibration.png", "importance.png"}, "lifecycle": {"transitions.png"}, "lookalike": {"reach.png"},
+    "content": {"recall_by_k.png"},
 }  # fmt: skip
-HEADLINE = {"recommend": "ndcg_at_10", "churn": "auc", "lifecycle": "log_loss", "lookalike": "average_precision"}
+HEADLINE = {
+    "recommend": "ndcg_at_10", "churn": "auc", "lifecycle": "log_loss", "lookalike": "average_precision", "content": "ndcg_at_10",
+}  # fmt: skip
 
 
 @pytest.fixture
@@ -143,7 +146,8 @@ def test_pyfunc_answers_as_the_bundle_does(store, profiles, bundle_folder, job):
     signature = model.metadata.signature
     assert signature.inputs.input_names()
     assert signature.outputs.input_names()
-    frame = pd.DataFrame({"one_id": bundle.user_ids[:30]}) if job in ("recommend", "lookalike") else profiles.table.slice(0, 40).to_pandas()
+    by_id = job in ("recommend", "lookalike", "content")
+    frame = pd.DataFrame({"one_id": bundle.user_ids[:30]}) if by_id else profiles.table.slice(0, 40).to_pandas()
     if job == "recommend":
         got = model.predict(frame[["one_id"]], params={"num_results": 4, "exclude_purchased": True})
         ranked = bundle.model.scene("home").recommend(np.arange(30), 4, exclude_purchased=True)
@@ -157,6 +161,11 @@ def test_pyfunc_answers_as_the_bundle_does(store, profiles, bundle_folder, job):
         rows, scores = bundle.model.expand(np.arange(30), 15)
         assert got["one_id"].tolist() == bundle.user_ids[rows].tolist()
         np.testing.assert_array_equal(got["score"], scores)
+        return
+    if job == "content":
+        got = model.predict(frame, params={"num_results": 3})
+        ranked = bundle.model.recommend(np.arange(30), 3)
+        assert got["content_id"].tolist() == bundle.item_ids[ranked.ids.ravel()].tolist()
         return
     X = profiles.matrix(bundle.spec).values[:40]
     if job == "churn":
@@ -295,7 +304,9 @@ FUTURE = {  # the last weeks once more, beginning at the moment trained at, some
 }  # fmt: skip
 
 
-@pytest.mark.parametrize("jobs", [("recommend", "lifecycle"), pytest.param(("churn", "lookalike"), marks=pytest.mark.slow)], ids="-".join)
+@pytest.mark.parametrize(
+    "jobs", [("recommend", "lifecycle", "content"), pytest.param(("churn", "lookalike"), marks=pytest.mark.slow)], ids="-".join
+)
 def test_no_row_at_or_after_as_of_is_read(trained, store, copy_of, settings, bundle_folder, jobs):
     """What was trained on everything, trained again as of the same moment on a lake that has gone on for forty days."""
     start = END - timedelta(days=40)

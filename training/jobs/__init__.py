@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from qianmian.registry import Registry
-from training.jobs import churn, lifecycle, lookalike, recommend
+from training.jobs import churn, content, lifecycle, lookalike, recommend
 from training.jobs.base import Job
 
-JOBS: Registry[Job] = Registry("job", {job.name: job for job in (recommend.JOB, churn.JOB, lifecycle.JOB, lookalike.JOB)})
+JOBS: Registry[Job] = Registry("job", {job.name: job for job in (recommend.JOB, churn.JOB, lifecycle.JOB, lookalike.JOB, content.JOB)})

@@ -1,0 +1,92 @@
+"""`train content`: what is asked, what it is measured beside, and when it says why it cannot."""
+
+from __future__ import annotations
+
+from datetime import datetime, timedelta
+
+import numpy as np
+import pytest
+
+from features.contents import READ
+from models.recommend.content import ContentRecommender
+from qianmian.errors import DataError
+from training.jobs import content
+from training.jobs.base import Context
+
+END = datetime(2024, 5, 30)  # 150 days from 2024-01-01
+START = END - timedelta(days=28)
+
+
+@pytest.fixture(scope="module")
+def outcome(shop, settings):
+    return content.run(Context(shop, END, settings, lambda line: None))
+
+
+@pytest.fixture(scope="module")
+def train(shop, settings):
+    return content._contents(Context(shop, START, settings, lambda line: None), START)
+
+
+def test_it_beats_one_line_answers_and_gives_the_new_their_turn(outcome):
+    report = outcome.report
+    for name in ("most clicked", "topic popularity", "most recent", "new first"):
+        assert report.differences[f"ndcg@10:{name}"].low > 0, name
+    assert {rule.difference for rule in outcome.rules} <= set(report.differences)
+    places = {name: metrics["share_of_places@10"].value for name, metrics in report.slices.items() if name.startswith("of contents nobody")}
+    assert places["of contents nobody had met: most clicked"] == 0.0
+    assert 0.05 < places["of contents nobody had met: content"] < 0.6
+    found = {name: metrics["recall@10"].value for name, metrics in report.slices.items() if name.startswith("of contents nobody")}
+    assert found["of contents nobody had met: content"] > found["of contents nobody had met: topic popularity"]
+    assert {"light readers", "heavy readers"} <= set(report.slices)
+
+
+def test_the_bundle_holds_contents(outcome):
+    bundle = outcome.bundle
+    assert bundle.kind == "content"
+    assert isinstance(bundle.model, ContentRecommender)
+    assert {"topics", "type", "item_ids", "category"} <= set(bundle.item_attributes)
+    assert bundle.facts["interactions"] == "contents"
+    assert bundle.as_of == END
+    assert len(bundle.item_ids) == 130
+
+
+def test_what_was_read_to_the_end_is_not_asked_for(train):
+    """Truth is of the window, of customers with a history, and of contents they had not read."""
+    rng = np.random.default_rng(0)
+    m = 500
+    after = train.interactions.where(rng.integers(0, len(train.interactions.users), m))
+    users, truth, read = content._asked(train, after)
+    data = train.interactions
+    ends = {(user, item) for user, item in zip(data.users[data.weights >= READ], data.items[data.weights >= READ], strict=True)}
+    rows = np.repeat(users, np.diff(truth.indptr))
+    assert len(rows) > 50
+    assert not ends & set(zip(rows.tolist(), truth.indices.tolist(), strict=True))
+    assert read.nnz == len(ends)
+    lists = content._baselines(train, read[users])
+    for name, ids in lists.items():
+        for row, user in enumerate(users.tolist()):
+            assert not {(user, item) for item in ids[row].tolist()} & ends, name
+
+
+def test_a_lake_without_contents_says_so(shop, copy_of, settings):
+    workspace = copy_of(shop, {"contents": "SELECT * FROM contents WHERE false"})
+    with pytest.raises(DataError, match="no contents"):
+        content.run(Context(workspace, END, settings, lambda line: None))
+
+
+def test_too_few_readers_say_so(shop, copy_of, settings):
+    workspace = copy_of(shop, {"events": "SELECT * FROM events WHERE content_id IS NULL OR hash(source_user_id) % 40 = 0"})
+    with pytest.raises(DataError, match="customers with a history"):
+        content.run(Context(workspace, END, settings, lambda line: None))
+
+
+def test_without_a_shop_it_goes_by_what_is_read(shop, copy_of, settings):
+    """No items, no orders: reading alone is enough."""
+    workspace = copy_of(shop, {
+        "transactions": "SELECT * FROM transactions WHERE false", "events": "SELECT * FROM events WHERE content_id IS NOT NULL",
+    })  # fmt: skip
+    lines: list[str] = []
+    found = content.run(Context(workspace, END, settings, lines.append))
+    assert any("by what is read alone" in line for line in lines)
+    assert found.report.differences["ndcg@10:most clicked"].low > 0
+    assert found.bundle.model.weights_[[1, 3]].tolist() == [0.0, 0.0]
