@@ -21,7 +21,7 @@ STATUSES = ("registered", "refused", "skipped")
 
 
 def train(
-    job: Annotated[str, typer.Argument(metavar="recommend|churn|lifecycle|lookalike|all", help="What to train.")],
+    job: Annotated[str, typer.Argument(metavar="recommend|churn|lifecycle|lookalike|content|all", help="What to train.")],
     as_of: AsOfOption = None,
     horizon_days: Annotated[
         int | None,
