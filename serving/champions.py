@@ -28,7 +28,9 @@ from serving.catalogue import Catalogue
 
 logger = logging.getLogger(__name__)
 
-KINDS = {"recommend": "scenes", "churn": "churn", "lifecycle": "lifecycle", "lookalike": "lookalike"}  # job → kind of its bundle
+KINDS = {  # job → kind of its bundle
+    "recommend": "scenes", "content": "scenes", "churn": "churn", "lifecycle": "lifecycle", "lookalike": "lookalike",
+}  # fmt: skip
 INDEX = "index.json"
 FORMAT = 1
 RESTORE = "restore the file from a backup, `qianmian models rollback`, or train again"
@@ -122,8 +124,10 @@ class Champions:
             for job in ("churn", "lifecycle"):
                 if job in self.models:
                     self.encoded(job)
-        if "recommend" in self.models:
-            catalogue = self.models["recommend"].catalogue
+        for job in ("recommend", "content"):
+            if job not in self.models:
+                continue
+            catalogue = self.models[job].catalogue
             catalogue.warm()
             for scene in catalogue.scenes:
                 catalogue.model(scene).recommend(np.array([-1, 0][: 1 + bool(len(catalogue.user_index))]), 1)

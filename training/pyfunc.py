@@ -20,10 +20,14 @@ from features.spec import UserFeatures
 from models.bundle import ModelBundle
 from qianmian.errors import DataError
 
+HOME = "home"
+
 
 def _recommend(bundle: ModelBundle, frame: pd.DataFrame, params: Mapping[str, Any]) -> pd.DataFrame:
     users = index_of(bundle.user_ids, frame["one_id"].to_numpy(dtype=np.str_))
-    ranked = bundle.model.scene(str(params.get("scene", "home"))).recommend(
+    scenes = list(bundle.model.scenes)
+    scene = str(params.get("scene") or (HOME if HOME in scenes else scenes[0]))
+    ranked = bundle.model.scene(scene).recommend(
         users, int(params.get("num_results", 10)), exclude_purchased=bool(params.get("exclude_purchased", False))
     )
     rows, places = np.nonzero(ranked.ids >= 0)
@@ -57,23 +61,12 @@ def _lookalike(bundle: ModelBundle, frame: pd.DataFrame, params: Mapping[str, An
     return pd.DataFrame({"one_id": bundle.user_ids[rows], "score": scores})
 
 
-def _content(bundle: ModelBundle, frame: pd.DataFrame, params: Mapping[str, Any]) -> pd.DataFrame:
-    users = index_of(bundle.user_ids, frame["one_id"].to_numpy(dtype=np.str_))
-    ranked = bundle.model.recommend(users, int(params.get("num_results", 10)))
-    rows, places = np.nonzero(ranked.ids >= 0)
-    return pd.DataFrame({
-        "one_id": frame["one_id"].to_numpy()[rows], "rank": places + 1, "content_id": bundle.item_ids[ranked.ids[rows, places]],
-        "score": ranked.scores[rows, places], "source": np.asarray(ranked.sources)[ranked.source[rows, places]],
-    })  # fmt: skip
-
-
 ANSWERS: dict[str, Callable[[ModelBundle, pd.DataFrame, Mapping[str, Any]], pd.DataFrame]] = {
-    "scenes": _recommend, "churn": _churn, "lifecycle": _lifecycle, "lookalike": _lookalike, "content": _content,
+    "scenes": _recommend, "churn": _churn, "lifecycle": _lifecycle, "lookalike": _lookalike,
 }  # fmt: skip
 PARAMETERS: dict[str, dict[str, Any]] = {
-    "scenes": {"num_results": 10, "scene": "home", "exclude_purchased": False},
+    "scenes": {"num_results": 10, "scene": "", "exclude_purchased": False},
     "lookalike": {"size": 100},
-    "content": {"num_results": 10},
 }
 
 
@@ -83,7 +76,7 @@ def answer(bundle: ModelBundle, frame: pd.DataFrame, params: Mapping[str, Any] |
     Parameters
     ----------
     frame : DataFrame
-        `one_id` for recommend and lookalike (there: the seed); one column a feature, categories as text, for churn and lifecycle
+        `one_id` for recommend, content and lookalike (there: the seed); one column a feature, categories as text, for churn and lifecycle
         (there with today's `lifecycle_stage`, by `features.lifecycle`).
     """
     return ANSWERS[bundle.kind](bundle, frame, params or {})

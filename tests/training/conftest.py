@@ -23,7 +23,7 @@ from training import train
 CLOCK = partial(datetime, 2025, 1, 1, 12, 0)
 SETTINGS = Settings.model_validate({
     "recommend": {
-        "half_life_days": [30, 120], "min_item_customers": 2, "models": {"ials": {"factors": 8, "iterations": 2}, "hybrid": {"factors": 8, "epochs": 1}},
+        "half_life_days": [30, 120], "min_item_customers": 2, "models": {"ials": {"factors": 8, "iterations": 2}, "hybrid": {"factors": 8, "epochs": 1}, "two_stage": {"rounds": 30, "cuts": 1}},
     },
     "lookalike": {"factors": 8},
 })  # fmt: skip

@@ -164,8 +164,8 @@ def test_pyfunc_answers_as_the_bundle_does(store, profiles, bundle_folder, job):
         return
     if job == "content":
         got = model.predict(frame, params={"num_results": 3})
-        ranked = bundle.model.recommend(np.arange(30), 3)
-        assert got["content_id"].tolist() == bundle.item_ids[ranked.ids.ravel()].tolist()
+        ranked = bundle.model.scene("content").recommend(np.arange(30), 3)
+        assert got["item_id"].tolist() == bundle.item_ids[ranked.ids.ravel()].tolist()
         return
     X = profiles.matrix(bundle.spec).values[:40]
     if job == "churn":

@@ -22,6 +22,7 @@ from models.ranked import NOT_A_CANDIDATE, top_k
 from models.recommend.content import ContentRecommender
 from models.recommend.content_facts import Words
 from models.recommend.popular import recent_customers
+from models.recommend.scenes import SceneModels
 from qianmian.errors import DataError
 from training import plots
 from training.evaluation.compare import evaluate
@@ -34,6 +35,7 @@ from training.tasks.base import MIN_EXAMPLES, taken
 
 K = 10
 CURVE = (1, 2, 3, 5, 10, 15, 20)
+SCENE = "content"
 OURS, MOST_CLICKED, MOST_RECENT, NEW_FIRST, BY_TOPIC = "content", "most clicked", "most recent", "new first", "topic popularity"
 NEW = "of contents nobody had met"
 RECENT_DAYS = 28.0
@@ -71,7 +73,15 @@ def run(context: Context) -> Outcome:
     spec = full.user_features.spec if full.user_features else None
     facts = context.facts("content", horizon_days=horizon, interactions="contents")
     bundle = ModelBundle(
-        "content", final, context.as_of, spec, full.user_ids, full.item_ids, full.item_attributes, {"model": final.get_params()}, facts
+        "scenes",
+        SceneModels({OURS: final}, {SCENE: [OURS]}),
+        context.as_of,
+        spec,
+        full.user_ids,
+        full.item_ids,
+        full.item_attributes,
+        {"model": final.get_params()},
+        facts,
     )
     rules = [Rule(f"ndcg@{K}:{name}") for name in (MOST_CLICKED, BY_TOPIC)]
     rules += [Rule(f"ndcg@{K}:{name}", clearly=False) for name in (MOST_RECENT, NEW_FIRST)]
