@@ -19,6 +19,7 @@ from models.recommend.segment import SegmentPopularRecommender
 from models.recommend.similar import SimilarRecommender
 from models.recommend.spectral import SpectralRecommender
 from models.recommend.two_stage import TwoStageRecommender
+from models.recommend.upgrade import UpgradeRecommender
 from qianmian.registry import Registry
 
 RECOMMENDERS: Registry[type[Recommender]] = Registry("recommender", {
@@ -36,6 +37,7 @@ RECOMMENDERS: Registry[type[Recommender]] = Registry("recommender", {
     "hybrid": HybridRecommender,
     "complement": ComplementRecommender,
     "similar": SimilarRecommender,
+    "upgrade": UpgradeRecommender,
     "content": ContentRecommender,
     "chain": FallbackChain,
     "two_stage": TwoStageRecommender,

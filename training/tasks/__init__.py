@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from qianmian.registry import Registry
-from training.tasks import cold, cold_items, complement, discover, home, replenish, similar
+from training.tasks import cold, cold_items, complement, discover, home, replenish, similar, upgrade
 from training.tasks.base import Task
 
 TASKS: Registry[Task] = Registry("task", {task.name: task for task in (
@@ -11,6 +11,7 @@ TASKS: Registry[Task] = Registry("task", {task.name: task for task in (
     discover.TASK,
     replenish.TASK,
     complement.TASK,
+    upgrade.TASK,
     similar.TASK,
     cold.TASK,
     cold_items.TASK,

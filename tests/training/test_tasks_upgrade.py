@@ -1,0 +1,121 @@
+"""The task of `upgrade`: what is asked, what may be answered, and that everybody answers from the same candidates."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from features.dataset import Interactions, TrainingSet
+from models.recommend import RECOMMENDERS
+from models.recommend.upgrade import UpgradeRecommender
+from training.evaluation.metrics import ranking_metrics
+from training.tasks.upgrade import TASK, TOGETHER, Within, examples, extra
+
+PRICES = np.array([1.0, 1.05, 2.0, 3.0, 4.0, 1.0, 2.0, np.nan], dtype=np.float32)
+CATEGORIES = np.array(["tea"] * 5 + ["jam"] * 2 + ["tea"])
+
+
+def lines(pairs: list[tuple[int, int]], n_users: int, n_items: int = 8) -> Interactions:
+    users, items = (np.array(column, np.int32) for column in zip(*pairs, strict=True))
+    m = len(users)
+    return Interactions(users, items, np.full(m, 2.5, np.float32), np.ones(m, np.float32), (n_users, n_items))
+
+
+def goods(pairs: list[tuple[int, int, float]], n_users: int, prices=PRICES, categories=CATEGORIES) -> TrainingSet:
+    users, items, ages = (np.array(column) for column in zip(*pairs, strict=True))
+    made = TrainingSet.of_pairs(users, items, n_users=n_users, n_items=len(prices), age_days=ages)
+    return replace(made, item_attributes={**made.item_attributes, "category": categories, "price": prices})
+
+
+@pytest.fixture(scope="module")
+def shelf() -> TrainingSet:
+    """User 0 buys tea 0, and had 2; user 1 had tea 0 once only; user 2 buys jam 5, of which there is but one dearer."""
+    return goods([(0, 0, 1.0), (0, 0, 9.0), (0, 2, 30.0), (1, 0, 2.0), (2, 5, 2.0), (2, 5, 8.0), (3, 0, 2.0), (3, 0, 5.0), (3, 5, 4.0)], 4)
+
+
+def test_only_dearer_new_items_of_a_category_somebody_buys_from(shelf):
+    after = lines([(0, 2), (0, 3), (0, 6), (1, 3), (2, 6), (3, 1), (3, 7)], 4)
+    asked = examples(shelf, after, 0)
+    assert isinstance(asked, Within)
+    assert asked.users.tolist() == [0]  # 1 had one line of it, 2 has no choice, what 3 takes is 5 % dearer or of no price
+    assert [item.tolist() for item in asked.items] == [[0]]
+    assert asked.candidates.indices.tolist() == [3, 4]  # not 1 (as dear), not 2 (had), not 7 (no price)
+    assert asked.truth.indices.tolist() == [3]
+
+
+def test_nobody_takes_anything_dearer(shelf):
+    asked = examples(shelf, lines([(0, 0), (2, 5)], 4), 0)
+    assert len(asked) == 0
+    assert asked.ask(RECOMMENDERS["popular"]().fit(shelf), 3).ids.shape == (0, 3)
+
+
+@pytest.fixture(scope="module")
+def street() -> tuple[TrainingSet, Interactions]:
+    """Twelve categories of eight items of rising price. Customers buy the cheapest; who likes even brands trades up to even items.
+
+    The most popular dearer item of every category is odd, and told by popularity alone everybody would be shown it.
+    """
+    rng = np.random.default_rng(1)
+    n_users, shelves, size = 420, 12, 8
+    pairs, later = [], []
+    for user in range(n_users):
+        even = user % 5 < 2
+        places = rng.permutation(shelves)
+        for turn, place in enumerate(places[:8].tolist()):
+            base = place * size
+            pairs += [(user, base, float(age)) for age in rng.uniform(60, 150, 3)]
+            wanted = base + int(rng.choice([2, 4] if even else [1, 3]))
+            if turn < 5:
+                pairs.append((user, wanted, float(rng.uniform(29, 55))))
+            elif turn < 6:
+                pairs.append((user, wanted, float(rng.uniform(1, 28))))
+            else:
+                later.append((user, wanted))
+    prices = np.tile(np.array([1.0, 1.2, 1.3, 1.5, 1.6, 2.0, 2.5, 3.0], np.float32), shelves)
+    categories = np.array([f"c{place}" for place in range(shelves) for _ in range(size)])
+    train = goods(pairs, n_users, prices, categories)
+    return train, lines(later, n_users, shelves * size)
+
+
+def test_everybody_answers_from_the_candidates(street):
+    train, after = street
+    asked = examples(train, after, 0)
+    assert len(asked) > TOGETHER  # more than one part
+    assert len(np.unique(asked.users)) == len(asked)  # one question a customer
+    for name in ("upgrade", "popular", "ials") if "upgrade" in RECOMMENDERS else ("popular", "ials"):
+        ranked = asked.ask(RECOMMENDERS[name]().fit(asked.train), 10)
+        assert ranked.ids.shape == (len(asked), 10)
+        for row in (0, TOGETHER - 1, TOGETHER, len(asked) - 1):
+            given = set(asked.candidates.indices[asked.candidates.indptr[row] : asked.candidates.indptr[row + 1]].tolist())
+            assert set(ranked.ids[row, : ranked.valid[row]].tolist()) <= given
+            assert ranked.valid[row] == min(10, len(given))
+
+
+def test_the_truth_is_a_candidate_and_was_never_had(street):
+    train, after = street
+    asked = examples(train, after, 0)
+    assert asked.truth.multiply(asked.candidates).nnz == asked.truth.nnz
+    had = train.interactions.matrix()[asked.users]
+    assert asked.candidates.multiply(had).nnz == 0
+    others = examples(train, after, 1)
+    np.testing.assert_array_equal(others.users, asked.users)
+    assert any(one[0] != other[0] for one, other in zip(asked.items, others.items, strict=True))
+
+
+def test_who_trades_up_how_is_learnt(street):
+    """Ahead of the most popular dearer item by far; a drawn order is what chance gives."""
+    train, after = street
+    asked = examples(train, after, 0)
+    found = {}
+    for name, model in {"learnt": UpgradeRecommender(), "popular": UpgradeRecommender(by="popularity")}.items():
+        found[name] = float(ranking_metrics(asked.ask(model.fit(train), 10).ids, asked.truth, 10)["mrr"].mean())
+    assert found["learnt"] > found["popular"] + 0.1
+    told = extra(UpgradeRecommender(), asked, after)
+    number = told["candidates"]
+    assert number.mean() == pytest.approx(np.diff(asked.candidates.indptr).mean())
+    expected = np.mean([np.mean(1.0 / np.arange(1, int(c) + 1)) for c in number])
+    assert told["mrr of a drawn order"].mean() == pytest.approx(expected, abs=0.05)
+    assert found["learnt"] > told["mrr of a drawn order"].mean() + 0.2
+    assert TASK.metric == "mrr"
