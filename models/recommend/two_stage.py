@@ -79,8 +79,8 @@ class TwoStageRecommender(Recommender):
     }  # fmt: skip
 
     def __init__(
-        self, target: str = "any", stages: Stages | None = None, horizon_days: float = 28.0, cuts: int = 3, users_per_cut: int = 20_000,
-        objective: str = "binary:logistic", rounds: int = 250, learning_rate: float = 0.05, depth: int = 6, min_child_weight: float = 20.0,
+        self, target: str = "any", stages: Stages | None = None, horizon_days: float = 28.0, cuts: int = 2, users_per_cut: int = 20_000,
+        objective: str = "binary:logistic", rounds: int = 150, learning_rate: float = 0.08, depth: int = 6, min_child_weight: float = 20.0,
         subsample: float = 0.6, column_share: float = 0.4, bins: int = 64, n_jobs: int = 2, seed: int = 0,
     ) -> None:  # fmt: skip
         self.target, self.stages, self.horizon_days, self.cuts, self.users_per_cut = target, stages, horizon_days, cuts, users_per_cut
