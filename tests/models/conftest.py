@@ -44,6 +44,7 @@ def make(
         "category": np.array(categories or [f"c{i % 3}/d{i % 5}" for i in range(n_items)], dtype=np.str_),
         "brand": np.array([f"b{i % 2}" if i % 4 else "" for i in range(n_items)], dtype=np.str_),
     }
+    attributes["price"] = np.linspace(1.0, 4.0, n_items, dtype=np.float32)
     data = Interactions(
         users.astype(np.int32), items.astype(np.int32), ages.astype(np.float32), np.ones(len(pairs), np.float32), (n_users, n_items)
     )

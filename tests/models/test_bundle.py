@@ -95,7 +95,7 @@ def refused(folder, match=""):
     assert caught.value.where
 
 
-FILES = ["ids.npz", "model/params.json", "model/state.npz", "model/hybrid/state.npz", "model/popular/params.json"]
+FILES = ["ids.npz", "model/params.json", "model/state.npz", "model/2_hybrid/state.npz", "model/3_popular/params.json", "items.npz"]
 
 
 @pytest.mark.parametrize("name", FILES)
