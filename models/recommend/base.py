@@ -199,7 +199,7 @@ class Recommender(ABC):
             if given:
                 self._check_items(np.concatenate(given))
         barred = Barred(allowed, self._excluded(query, exclude, exclude_purchased))
-        block = max(1, BLOCK_CELLS // max(1, self.n_items_))
+        block = max(1, BLOCK_CELLS // max(1, self._cells_a_user(k)))
         parts = []
         for start in range(0, n, block) or (0,):
             if n <= block:
@@ -282,6 +282,10 @@ class Recommender(ABC):
         both = parts[0] if len(parts) == 1 else (parts[0] + parts[1]).tocsr()
         both.sort_indices()
         return both
+
+    def _cells_a_user(self, k: int) -> int:
+        """How many numbers are held at a time for one user of a call: dense scores, unless a model does with fewer."""
+        return self.n_items_
 
     def _rank_block(
         self, query: Query, k: int, barred: Barred

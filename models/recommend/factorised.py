@@ -46,6 +46,9 @@ class FactorRecommender(Recommender):
         ids[rows], scores[rows] = self.index_.search(vectors[rows], k, allowed=some.allowed, excluded=some.excluded)
         return ids, scores
 
+    def _cells_a_user(self, k: int) -> int:
+        return 8 * (k + self.index_.item_vectors.shape[1])  # the search bounds its own blocks
+
     def _scores_at(self, query: Query, ids: Indices) -> NDArray[np.float32]:
         vectors, answerable = self._user_vectors(query)
         scores = self.index_.scores_at(vectors, ids)
