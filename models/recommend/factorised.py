@@ -47,7 +47,7 @@ class FactorRecommender(Recommender):
         return ids, scores
 
     def _cells_a_user(self, k: int) -> int:
-        return 8 * (k + self.index_.item_vectors.shape[1])  # the search bounds its own blocks
+        return 8 * (k + int(self.index_.item_vectors.shape[1]))  # the search bounds its own blocks
 
     def _scores_at(self, query: Query, ids: Indices) -> NDArray[np.float32]:
         vectors, answerable = self._user_vectors(query)
