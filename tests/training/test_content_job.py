@@ -81,6 +81,7 @@ def test_too_few_readers_say_so(shop, copy_of, settings):
         content.run(Context(workspace, END, settings, lambda line: None))
 
 
+@pytest.mark.slow
 def test_without_a_shop_it_goes_by_what_is_read(shop, copy_of, settings):
     """No items, no orders: reading alone is enough."""
     workspace = copy_of(shop, {
