@@ -28,7 +28,7 @@ def every_field(model: type[BaseModel], before: str = "") -> list[str]:
 
 def flat(value, before=""):
     for name, inner in value.items():
-        if isinstance(inner, dict):
+        if isinstance(inner, dict) and inner:
             yield from flat(inner, f"{before}{name}.")
         else:
             yield before + name
