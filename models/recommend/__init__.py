@@ -12,6 +12,7 @@ from models.recommend.hybrid import HybridRecommender
 from models.recommend.ials import ImplicitALSRecommender
 from models.recommend.item_neighbours import ItemKNNRecommender
 from models.recommend.linear import EASERecommender
+from models.recommend.next_basket import NextBasketRecommender
 from models.recommend.popular import PopularRecommender, TrendingRecommender
 from models.recommend.repeat import RepeatPurchaseRecommender
 from models.recommend.replenish import ReplenishRecommender
@@ -27,6 +28,7 @@ RECOMMENDERS: Registry[type[Recommender]] = Registry("recommender", {
     "popular_by_segment": SegmentPopularRecommender,
     "trending": TrendingRecommender,
     "repeat": RepeatPurchaseRecommender,
+    "next_basket": NextBasketRecommender,
     "replenish": ReplenishRecommender,
     "affinity": AffinityRecommender,
     "ials": ImplicitALSRecommender,

@@ -1,0 +1,394 @@
+"""Next basket: what a customer buys again, at the rate learnt for each item and customer, and what others bought next who were where they are now."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import sparse
+
+from features.dataset import Interactions, TrainingSet
+from models.persist import Arrays, pack_csr, unpack_csr
+from models.ranked import NOT_A_CANDIDATE
+from models.recommend import base
+from models.recommend.base import Barred, Choice, Indices, Query, Recommender, Span, best_of_rows, values_at
+from models.recommend.item_neighbours import DENSE_SHARE
+from models.topk import top_k
+from qianmian.errors import UsageError
+
+Floats = NDArray[np.float32]
+Ints = NDArray[np.int64]
+
+ORDERS_OF_A_STATE = 30  # what lies further back has next to no weight in it
+LEAST_OF_A_STATE = 0.05  # of its greatest entry: smaller ones make it long and change nothing
+BLOCK_ENTRIES = 4_000_000  # of decayed counts held at a time while learning
+FEWEST_HALVINGS, MOST_HALVINGS = -60.0, 60.0  # beyond, float32 knows no difference to nothing
+WEIGHTS = (0.0, 0.1, 0.2, 0.35, 0.5, 0.7, 1.0, 1.4)  # of the neighbours, to choose from
+USUAL_WEIGHT = 0.5  # where there are too few to choose by
+FEWEST_PROBES = 30
+SHRINKAGE = 3.0  # of ρ_i in shares, of ρ_u in expected purchases
+PROBES = 2000  # customers whose last order the weight is chosen on
+PLACES = 10  # of the lists it is chosen by
+
+
+@dataclass(frozen=True)
+class Orders:
+    """Orders sorted by owner, the oldest first.
+
+    Attributes
+    ----------
+    owners : ndarray of int64, (o,)
+    ages : ndarray of float64, (o,)
+        Days before now.
+    baskets : csr_matrix of float32, (o, n_items)
+        1 where the order has the item.
+    starts : ndarray of int64, (n_owners + 1,)
+        The orders of owner u are ``starts[u]:starts[u + 1]``.
+    """
+
+    owners: Ints
+    ages: NDArray[np.float64]
+    baskets: sparse.csr_matrix
+    starts: Ints
+
+    @classmethod
+    def of(cls, lines: Interactions, days_per_order: float | None) -> Orders:
+        """Orders of these lines; where none are known, what was had on one day.
+
+        Parameters
+        ----------
+        days_per_order : float or None
+            Where the data have no time: how far apart orders are taken to be, the last one that many days ago.
+        """
+        names = np.floor(-lines.age_days.astype(np.float64)).astype(np.int64) if lines.orders is None else lines.orders.astype(np.int64)
+        users = lines.users.astype(np.int64)
+        by = np.lexsort((names, users))
+        new = np.ones(len(by), dtype=bool)
+        new[1:] = (np.diff(users[by]) != 0) | (np.diff(names[by]) != 0)
+        first = np.flatnonzero(new)
+        of_line = np.cumsum(new) - 1
+        owners = users[by][first]
+        ages = np.maximum.reduceat(lines.age_days[by].astype(np.float64), first) if len(first) else np.empty(0)
+        baskets = sparse.csr_matrix((np.ones(len(by), np.float32), (of_line, lines.items[by])), shape=(len(first), lines.shape[1]))
+        baskets.sum_duplicates()
+        baskets.data[:] = 1.0
+        starts = np.searchsorted(owners, np.arange(lines.shape[0] + 1))
+        if days_per_order is not None:
+            ages = (starts[owners + 1] - np.arange(len(owners))) * float(days_per_order)
+        return cls(owners, ages, baskets, starts)
+
+    def sums(
+        self, first: Ints, end: Ints, now: NDArray[np.float64], half_life_days: float
+    ) -> tuple[sparse.csr_matrix, NDArray[np.float64]]:
+        """Decayed counts over the orders ``first[r]:end[r]`` as they stood at age `now[r]`: of items (r, n_items), and of orders (r,)."""
+        counts = end - first
+        bounds = np.concatenate([[0], np.cumsum(counts)])
+        order = np.arange(bounds[-1]) + np.repeat(first - bounds[:-1], counts)
+        halvings = (np.repeat(now, counts) - self.ages[order]) / half_life_days
+        weights = np.exp2(np.clip(halvings, FEWEST_HALVINGS, MOST_HALVINGS)).astype(np.float32)
+        decayed = sparse.csr_matrix((weights, order, bounds), shape=(len(first), len(self.owners)))
+        return (decayed @ self.baskets).tocsr(), np.asarray(decayed.sum(axis=1), dtype=np.float64).ravel()
+
+
+class NextBasketRecommender(Recommender):
+    """Scores item i for customer u by ``ρ_i ρ_u s_ui + w n_ui``: bought again, and bought next by those who were where u is now.
+
+    Bought again: s_ui is the share of the customer's orders that had the item, ``Σ_b 2^(−age_b / half_life) [i ∈ b] / (1 + Σ_b 2^(−age_b /
+    half_life))``. ρ_i is how often an item was in the next order for a share of 1, over all customers' earlier orders, drawn to that of all items;
+    ρ_u is how much more often than that the customer bought again. So milk comes back and a tent does not, without being told.
+
+    Bought next: every earlier order of every customer is a state, the tf-idf vector of what had been bought before it with a shorter half-life;
+    n_ui is the share of the `neighbours` states most like the customer's own now, weighted by cosine and freshness, whose next order had the
+    item. Unlike the user k-NN of TIFU-KNN (Hu, He, Gao & Zhang 2020), whose personal frequencies and decay this keeps, it is not what the
+    neighbours have but what they bought after, so that the season, and what leads to what, are in it.
+
+    An item neither had nor reached by a neighbour is no candidate, so a list may be short; a customer without history has none. What was bought
+    since the fit changes both parts; ρ and the states stay.
+
+    Parameters
+    ----------
+    half_life_days : float
+        Of a purchase, for buying again.
+    taste_half_life_days : float
+        Of a purchase, for being alike.
+    neighbours : int
+        States.
+    neighbour_weight : float or None
+        w ≥ 0; None chooses it by the recall of 10 places on the last orders of some customers, predicted from what was before them.
+    fresh_half_life_days : float
+        Of what a neighbour bought next: assortments change.
+    orders_per_customer : int
+        Only so many of the latest orders of a customer are learnt from.
+    max_states : int
+        Neighbours are looked for among so many of the latest orders.
+    days_per_order : float
+        How far apart orders are taken to be where the data have no time.
+
+    Attributes
+    ----------
+    weight_ : float
+        w.
+    again_, customer_ : ndarray of float32, (n_items,), (n_users,)
+        ρ_i and ρ_u.
+
+    Examples
+    --------
+    >>> users, items, orders = np.array([0, 0, 0, 1, 1]), np.array([0, 0, 1, 0, 2]), np.array([0, 1, 1, 0, 1])
+    >>> train = TrainingSet.of_pairs(users, items, orders=orders, n_users=2, n_items=3)
+    >>> NextBasketRecommender(neighbour_weight=1.0).fit(train).recommend([0], 3).ids.tolist()
+    [[0, 1, 2]]
+    """
+
+    name: ClassVar[str] = "next_basket"
+    supports_fold_in: ClassVar[bool] = True
+    may_be_short: ClassVar[bool] = True
+    search_space: ClassVar[Mapping[str, Span | Choice]] = {
+        "half_life_days": Span(30.0, 365.0, log=True), "taste_half_life_days": Span(4.0, 60.0, log=True), "neighbours": Choice((200, 500, 1000)),
+        "fresh_half_life_days": Span(15.0, 240.0, log=True),
+    }  # fmt: skip
+
+    def __init__(
+        self, half_life_days: float = 120.0, taste_half_life_days: float = 14.0, neighbours: int = 1000, neighbour_weight: float | None = None,
+        fresh_half_life_days: float = 60.0, orders_per_customer: int = 20, max_states: int = 60_000, days_per_order: float = 7.0,
+    ) -> None:  # fmt: skip
+        self.half_life_days, self.taste_half_life_days, self.neighbours = half_life_days, taste_half_life_days, neighbours
+        self.neighbour_weight, self.fresh_half_life_days = neighbour_weight, fresh_half_life_days
+        self.orders_per_customer, self.max_states, self.days_per_order = orders_per_customer, max_states, days_per_order
+
+    # ---- learning ------------------------------------------------------------------------------------------------
+
+    def _fit(self, train: TrainingSet) -> None:
+        self._check_parameters()
+        self.timed_ = bool(train.interactions.age_days.any())
+        self.orders_ = orders = Orders.of(train.interactions, None if self.timed_ else self.days_per_order)
+        n = len(orders.owners)
+        with_item = np.asarray(orders.baskets.sum(axis=0), dtype=np.float64).ravel()
+        self.telling_ = np.log(max(n, 1) / np.maximum(with_item, 1.0)).astype(np.float32)
+        place = np.arange(n)
+        behind = orders.starts[orders.owners + 1] - 1 - place
+        answers = np.flatnonzero((place > orders.starts[orders.owners]) & (behind < self.orders_per_customer))
+        held = behind[answers] == 0  # the last order of each customer is kept from what the weight is chosen with
+        earlier, whole = self._rates(answers, held)
+        self._set_states(answers)
+        if self.neighbour_weight is None:
+            self.again_, self.customer_ = earlier
+            self.weight_ = self._chosen_weight(answers[held])
+        else:
+            self.weight_ = float(self.neighbour_weight)
+        self.again_, self.customer_ = whole
+
+    def _check_parameters(self) -> None:
+        for name in ("half_life_days", "taste_half_life_days", "fresh_half_life_days", "days_per_order"):
+            if not getattr(self, name) > 0:
+                raise UsageError("this takes time", where=f"{self.name}.{name}", got=getattr(self, name), allowed="> 0 days")
+        for name in ("neighbours", "orders_per_customer", "max_states"):
+            if getattr(self, name) < 1:
+                raise UsageError("at least one is needed", where=f"{self.name}.{name}", got=getattr(self, name), allowed=">= 1")
+        if self.neighbour_weight is not None and not self.neighbour_weight >= 0:
+            raise UsageError(
+                "a weight is not negative", where=f"{self.name}.neighbour_weight", got=self.neighbour_weight, allowed=">= 0, or None"
+            )
+
+    def _rates(self, answers: Ints, held: NDArray[np.bool_]) -> tuple[tuple[Floats, Floats], tuple[Floats, Floats]]:
+        """ρ_i and ρ_u of the orders that are not `held`, and of all."""
+        orders = self.orders_
+        n_users, n_items = len(orders.starts) - 1, orders.baskets.shape[1]
+        expected, happened = np.zeros((2, n_items)), np.zeros((2, n_items))  # of the held, of the others
+        fresh = np.exp2(np.maximum(-orders.ages[answers] / self.fresh_half_life_days, FEWEST_HALVINGS))
+        for rows in self._blocks(answers):
+            shares, again = self._shares(answers[rows])
+            for part in (0, 1):
+                weights = np.where(held[rows] == (part == 0), fresh[rows], 0.0)
+                expected[part] += shares.T @ weights
+                happened[part] += again.T @ weights
+        items = []
+        for parts in ((1,), (0, 1)):
+            shares_of, times = sum(expected[part] for part in parts), sum(happened[part] for part in parts)
+            usual = (times.sum() + 1.0) / (shares_of.sum() + 2.0)
+            items.append((times + SHRINKAGE * usual) / (shares_of + SHRINKAGE))
+        expected, happened = np.zeros((2, n_users)), np.zeros((2, n_users))  # with the rates of the others, of all
+        for rows in self._blocks(answers):
+            shares, again = self._shares(answers[rows])
+            owners, times = orders.owners[answers[rows]], np.asarray(again.sum(axis=1)).ravel()
+            for level, counted in enumerate((~held[rows], np.ones(len(rows), dtype=bool))):
+                expected[level] += np.bincount(owners, np.where(counted, shares @ items[level], 0.0), minlength=n_users)
+                happened[level] += np.bincount(owners, np.where(counted, times, 0.0), minlength=n_users)
+        customers = (happened + SHRINKAGE) / (expected + SHRINKAGE)
+        earlier, whole = ((items[level].astype(np.float32), customers[level].astype(np.float32)) for level in (0, 1))
+        return earlier, whole
+
+    def _shares(self, answers: Ints) -> tuple[sparse.csr_matrix, sparse.csr_matrix]:
+        """s of the customers just before these orders, (r, n_items), and 1 where the order has what they had."""
+        orders = self.orders_
+        counts, n_orders = orders.sums(orders.starts[orders.owners[answers]], answers, orders.ages[answers], self.half_life_days)
+        shares = _scaled(counts, 1.0 / (1.0 + n_orders))
+        had = shares.copy()
+        had.data = np.ones_like(had.data)
+        return shares, had.multiply(orders.baskets[answers]).tocsr()
+
+    def _blocks(self, answers: Ints) -> Iterator[Ints]:
+        """Rows of `answers` so many at a time that their decayed counts fit into memory."""
+        lines = self.orders_.baskets.indptr.astype(np.int64)
+        sizes = np.cumsum(lines[answers] - lines[self.orders_.starts[self.orders_.owners[answers]]])
+        start = 0
+        while start < len(answers):
+            end = max(start + 1, int(np.searchsorted(sizes, (sizes[start - 1] if start else 0) + BLOCK_ENTRIES, side="right")))
+            yield np.arange(start, min(end, len(answers)))
+            start = end
+
+    def _set_states(self, answers: Ints) -> None:
+        """The states whose next order is known, the freshest `max_states`."""
+        orders = self.orders_
+        kept = np.sort(np.argsort(orders.ages[answers], kind="stable")[: self.max_states])
+        self.next_orders_ = answers = answers[kept]
+        fresh = np.exp2(np.maximum(-orders.ages[answers] / self.fresh_half_life_days, FEWEST_HALVINGS))
+        parts = [sparse.csr_matrix((0, orders.baskets.shape[1]), dtype=np.float32)]
+        parts += [_scaled(self._states_before(answers[rows]), fresh[rows]) for rows in self._blocks(answers)]
+        self.states_ = sparse.vstack(parts, format="csr").T.tocsr()
+        self.next_ = orders.baskets[answers]
+
+    def _states_before(self, answers: Ints) -> sparse.csr_matrix:
+        orders = self.orders_
+        first = np.maximum(orders.starts[orders.owners[answers]], answers - ORDERS_OF_A_STATE)
+        return self._told(orders.sums(first, answers, orders.ages[answers - 1], self.taste_half_life_days)[0])
+
+    def _told(self, counts: sparse.csr_matrix) -> sparse.csr_matrix:
+        """Decayed counts as unit vectors in which the rare item tells more."""
+        values = counts.data * self.telling_[counts.indices]
+        lengths = np.diff(counts.indptr)
+        greatest = np.zeros(len(lengths), dtype=np.float32)
+        greatest[lengths > 0] = np.maximum.reduceat(values, counts.indptr[:-1][lengths > 0]) if len(values) else 0.0
+        values = np.where(values >= np.float32(LEAST_OF_A_STATE) * np.repeat(greatest, lengths), values, np.float32(0.0))
+        told = sparse.csr_matrix((values, counts.indices, counts.indptr), shape=counts.shape)
+        told.eliminate_zeros()
+        norms = np.sqrt(np.asarray(told.multiply(told).sum(axis=1), dtype=np.float64).ravel())
+        return _scaled(told, 1.0 / np.maximum(norms, 1e-12))
+
+    def _chosen_weight(self, last: Ints) -> float:
+        """Of `WEIGHTS`, the one that would have named most of these orders, known by what came before them alone."""
+        orders = self.orders_
+        if len(last) < FEWEST_PROBES:
+            return USUAL_WEIGHT
+        last = last[np.unique(np.linspace(0, len(last) - 1, PROBES).astype(np.int64))]
+        shut = orders.starts[orders.owners[self.next_orders_] + 1] - 1 == self.next_orders_
+        found = np.zeros(len(WEIGHTS))
+        block = max(1, base.BLOCK_CELLS // max(1, orders.baskets.shape[1]))
+        for start in range(0, len(last), block):
+            answers = last[start : start + block]
+            own = self._bought_again(self._shares(answers)[0], self.customer_[orders.owners[answers]])
+            near = self._bought_next(self._states_before(answers), shut)
+            wanted = orders.baskets[answers]
+            attainable = np.minimum(np.diff(wanted.indptr), PLACES)
+            for place, weight in enumerate(WEIGHTS):
+                ids, _ = _first(_sum(own, near, weight), PLACES, Barred())
+                found[place] += ((values_at(wanted, ids) > 0).sum(axis=1) / attainable).sum()
+        return WEIGHTS[int(found.argmax())]
+
+    # ---- answering -----------------------------------------------------------------------------------------------
+
+    def _bought_again(self, shares: sparse.csr_matrix, customers: Floats) -> sparse.csr_matrix:
+        scored = _scaled(shares, customers)
+        scored.data *= self.again_[scored.indices]
+        return scored
+
+    def _bought_next(self, states: sparse.csr_matrix, shut: NDArray[np.bool_] | None = None) -> sparse.csr_matrix:
+        """n of customers in these states, (r, n_items); neighbours that are `shut` do not count."""
+        n_states = self.states_.shape[1]
+        most = min(self.neighbours, n_states)
+        parts = [sparse.csr_matrix((0, self.next_.shape[1]), dtype=np.float32)]
+        block = max(1, base.BLOCK_CELLS // max(1, n_states))
+        for start in range(0, states.shape[0], block):
+            alike = (states[start : start + block] @ self.states_).toarray()
+            if shut is not None:
+                alike[:, shut] = 0.0
+            nearest, weights = top_k(alike, most)
+            weights /= np.maximum(weights.sum(axis=1, keepdims=True), np.float32(1e-12))
+            votes = sparse.csr_matrix((weights.ravel(), nearest.ravel(), np.arange(len(alike) + 1) * most), shape=alike.shape)
+            votes.eliminate_zeros()
+            parts.append((votes @ self.next_).tocsr())
+        return sparse.vstack(parts, format="csr")
+
+    def _found(self, query: Query) -> sparse.csr_matrix:
+        """Scores of all candidates, (n, n_items)."""
+        shares, states = self._now(query)
+        known = query.users >= 0
+        customers = (
+            np.where(known, self.customer_[np.maximum(query.users, 0)], np.float32(1.0))
+            if len(self.customer_)
+            else np.ones(len(query), np.float32)
+        )
+        return _sum(self._bought_again(shares, customers), self._bought_next(states), self.weight_)
+
+    def _now(self, query: Query) -> tuple[sparse.csr_matrix, sparse.csr_matrix]:
+        """s and the state of each row, what was bought since included."""
+        orders, known = self.orders_, query.users >= 0
+        users = np.where(known, query.users, 0)
+        first = np.where(known, orders.starts[users], 0) if len(orders.starts) > 1 else np.zeros_like(users)
+        end = np.where(known, orders.starts[users + 1], 0) if len(orders.starts) > 1 else np.zeros_like(users)
+        recent = np.maximum(first, end - ORDERS_OF_A_STATE)
+        now, then = np.zeros(len(query)), np.where(end > first, orders.ages[np.maximum(end - 1, 0)] if len(orders.ages) else 0.0, 0.0)
+        if query.since is None or not (len(query.since.users) or query.later_days):
+            counts, n_orders = orders.sums(first, end, now, self.half_life_days)
+            taste = orders.sums(recent, end, then, self.taste_half_life_days)[0]
+            return _scaled(counts, 1.0 / (1.0 + n_orders)), self._told(taste)
+        since = Orders.of(query.since, None if self.timed_ else self.days_per_order)
+        new = np.diff(since.starts)
+        now -= query.later_days if self.timed_ else new * self.days_per_order
+        counts, n_orders = orders.sums(first, end, now, self.half_life_days)
+        taste = orders.sums(recent, end, np.where(new > 0, now, then), self.taste_half_life_days)[0]
+        fresh, n_fresh = since.sums(since.starts[:-1], since.starts[1:], np.zeros(len(query)), self.half_life_days)
+        newest = since.sums(since.starts[:-1], since.starts[1:], np.zeros(len(query)), self.taste_half_life_days)[0]
+        return _scaled((counts + fresh).tocsr(), 1.0 / (1.0 + n_orders + n_fresh)), self._told((taste + newest).tocsr())
+
+    def _scores(self, query: Query) -> Floats:
+        return _dense(self._found(query))
+
+    def _best(self, query: Query, k: int, barred: Barred) -> tuple[NDArray[np.int32], Floats]:
+        return _first(self._found(query), k, barred)
+
+    def _scores_at(self, query: Query, ids: Indices) -> Floats:
+        return values_at(self._found(query), ids)
+
+    # ---- keeping -------------------------------------------------------------------------------------------------
+
+    def _state(self) -> Arrays:
+        return {
+            "owners": self.orders_.owners, "ages": self.orders_.ages, "starts": self.orders_.starts, **pack_csr("baskets", self.orders_.baskets),
+            **pack_csr("states", self.states_), "next_orders": self.next_orders_, "telling": self.telling_, "again": self.again_,
+            "customer": self.customer_, "weight": np.array(self.weight_), "timed": np.array(self.timed_),
+        }  # fmt: skip
+
+    def _restore(self, state: Arrays) -> None:
+        self.orders_ = Orders(state["owners"], state["ages"], unpack_csr("baskets", state), state["starts"])
+        self.states_, self.next_orders_ = unpack_csr("states", state), state["next_orders"]
+        self.next_ = self.orders_.baskets[self.next_orders_]
+        self.telling_, self.again_, self.customer_ = state["telling"], state["again"], state["customer"]
+        self.weight_, self.timed_ = float(state["weight"]), bool(state["timed"])
+
+
+def _scaled(matrix: sparse.csr_matrix, factors: NDArray[Any]) -> sparse.csr_matrix:
+    """Each row times its factor."""
+    data = matrix.data * np.repeat(factors, np.diff(matrix.indptr)).astype(np.float32)
+    return sparse.csr_matrix((data.astype(np.float32), matrix.indices, matrix.indptr), shape=matrix.shape)
+
+
+def _sum(own: sparse.csr_matrix, near: sparse.csr_matrix, weight: float) -> sparse.csr_matrix:
+    total = (own + near * np.float32(weight)).tocsr().astype(np.float32) if weight else own.copy()
+    total.sort_indices()
+    return total
+
+
+def _dense(found: sparse.csr_matrix) -> Floats:
+    scores = np.full(found.shape, NOT_A_CANDIDATE, dtype=np.float32)
+    scores[np.repeat(np.arange(found.shape[0]), np.diff(found.indptr)), found.indices] = found.data
+    return scores
+
+
+def _first(found: sparse.csr_matrix, k: int, barred: Barred) -> tuple[NDArray[np.int32], Floats]:
+    """The k best of each row, by whichever way is faster."""
+    if found.nnz < DENSE_SHARE * found.shape[0] * found.shape[1]:
+        return best_of_rows(found, k, barred)
+    return top_k(barred.apply(_dense(found)), k)
