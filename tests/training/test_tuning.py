@@ -29,6 +29,7 @@ def found(shop, copy_of, settings):
     return workspace, lines, result
 
 
+@pytest.mark.slow
 def test_every_trial_is_a_run_below_one(found):
     workspace, _, result = found
     assert result.status == "registered", result.reason
@@ -52,6 +53,7 @@ def test_every_trial_is_a_run_below_one(found):
         assert max(values) >= values[0]
 
 
+@pytest.mark.slow
 def test_what_was_found_is_used_and_said(found):
     workspace, lines, _ = found
     assert any("trials on home" in line for line in lines)
@@ -62,6 +64,7 @@ def test_what_was_found_is_used_and_said(found):
     assert "delete the file" in said[0]
 
 
+@pytest.mark.slow
 def test_it_is_not_used_on_the_days_it_was_found_on(found):
     workspace, _, _ = found
     said: list[str] = []
