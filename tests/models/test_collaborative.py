@@ -196,6 +196,14 @@ def test_a_catalogue_too_large_is_refused_with_what_to_do(kind, memory, taste):
     assert "max_items" in caught.value.hint
 
 
+def test_ease_inverts_by_halves_what_is_too_large_to_invert_at_once(monkeypatch):
+    counts = np.random.default_rng(3).integers(0, 2, (60, 37)).astype(np.float32)
+    whole = EASERecommender(5.0).fit(training_set(counts))
+    monkeypatch.setattr("models.recommend.linear.LEAF_ROWS", 4)
+    halves = EASERecommender(5.0).fit(training_set(counts))
+    np.testing.assert_allclose(halves.links_.toarray(), whole.links_.toarray(), rtol=1e-4, atol=1e-5)
+
+
 def test_ease_without_regularization_says_so():
     counts = np.ones((3, 5), dtype=np.int8)  # all columns equal: the products are singular
     with pytest.raises(DataError, match="inverted"):
