@@ -217,7 +217,7 @@ def _profiles(place: Workspace) -> Iterator[Finding]:
         return
     age = (utc_now() - snapshot.as_of).total_seconds() / 86_400
     if age > stale_after:
-        newer = Lake(place).default_as_of > snapshot.as_of
+        newer = Lake(place).dated and Lake(place).default_as_of > snapshot.as_of
         mend = "qianmian features: the lake holds newer rows" if newer else "ingest newer data, then qianmian features"
         yield Finding("profiles", WARN, f"{text}, {age:,.0f} days ago: answers say stale", mend)
     else:

@@ -14,7 +14,7 @@ import typer
 from cli.console import Output
 from cli.features import check_ending
 from cli.options import AsOfOption, JsonOption, WorkspaceOption
-from cli.times import parse_as_of, utc_now
+from cli.times import as_of_or_default, parse_as_of, utc_now
 from cli.train import show_result
 from qianmian.errors import DataError, GateRefused, UsageError
 from qianmian.workspace import Workspace
@@ -215,6 +215,7 @@ def ensure_champion(output: Output, place: Workspace, job: str, moment: datetime
     GateRefused
         The gate refused what was trained.
     """
+    from features.lake import Lake
     from qianmian.config import load_settings
     from serving.registry import version_of
 
@@ -224,6 +225,7 @@ def ensure_champion(output: Output, place: Workspace, job: str, moment: datetime
 
     output.step(f"there is no {job} champion yet: training it first")
     settings = load_settings(place.config_file)
+    moment = moment or as_of_or_default(Lake(place), None)
     for result in train(place, [job], clock=utc_now, as_of=moment, settings=settings, progress=output.step):
         show_result(output, result)
         if result.status == "refused":
@@ -238,8 +240,9 @@ def ensure_profiles(output: Output, place: Workspace) -> None:
 
     lake = Lake(place)
     if current_name(place) is None or current(place).data_digest != lake.digest:
-        output.step(f"the profiles are missing or of other data: building them as of {lake.default_as_of:%Y-%m-%d}")
-        ensure(place, lake.default_as_of)
+        moment = as_of_or_default(lake, None)
+        output.step(f"the profiles are missing or of other data: building them as of {moment:%Y-%m-%d}")
+        ensure(place, moment)
 
 
 def score_table(champions: Champions, place: Workspace, what: str, moment: datetime | None, options: dict[str, Any]) -> pa.Table:

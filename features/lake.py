@@ -179,6 +179,11 @@ class Lake:
         return max(times, default=None)
 
     @property
+    def dated(self) -> bool:
+        """Some transaction or event has a time."""
+        return any(state.end for name, state in self.states().items() if name in ("transactions", "events"))
+
+    @property
     def default_as_of(self) -> datetime:
         """The midnight after the last row that is not a stray one: everything known is history.
 

@@ -24,7 +24,7 @@ from qianmian.errors import DataError, UsageError
 
 Stages = Sequence[tuple[str, Mapping[str, Any], int]]
 DEFAULT_STAGES: Mapping[str, Stages] = {
-    "any": (("repeat", {}, 60), ("popular", {"window_days": 28.0}, 20), ("ials", {}, 30)),
+    "any": (("repeat", {}, 60), ("popular", {"window_days": 28.0}, 20), ("next_basket", {}, 80)),
     "new": (("ials", {}, 60), ("affinity", {}, 40), ("popular", {"window_days": 28.0}, 40)),
 }
 OBJECTIVES = ("binary:logistic", "rank:ndcg", "rank:pairwise")

@@ -116,7 +116,7 @@ class Explainer:
             return None if pair is None else {"with_item": int(pair.with_item), **({} if days is None else {"with_days": days})}
         told = model.evidence(self._row, column) if self._row >= 0 and hasattr(model, "evidence") else None
         if isinstance(told, tuple):
-            told = {"times": told[0], "last_days": told[1]}
+            told = {"times": told[0], **({"last_days": told[1]} if told[1] > 0 else {})}  # 0: the source has no time
         if not isinstance(told, Mapping):
             return None
         kept = {name: value for name, value in told.items() if own or name in OF_THE_CUSTOMER}

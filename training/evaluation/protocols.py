@@ -174,10 +174,23 @@ def held_out_pairs(data: TrainingSet, *, share: float = 0.1, seed: int = 0) -> S
     >>> len(split.train.interactions.items), split.truth.nnz
     (8, 2)
     """
+    train, held = hold_out(data, share=share, seed=seed)
+    return replace(_asked(train, held.users, held.items, np.arange(data.n_items)), exclude_purchased=True)
+
+
+def hold_out(data: TrainingSet, *, share: float = 0.1, seed: int = 0) -> tuple[TrainingSet, Interactions]:
+    """Without, and only, a random share of each customer's items: one at least of whoever has two, and never all.
+
+    Examples
+    --------
+    >>> data = TrainingSet.of_pairs(np.repeat(0, 10), np.arange(10), n_users=1, n_items=10)
+    >>> train, held = hold_out(data, share=0.2)
+    >>> len(train.interactions.items), len(held.items)
+    (8, 2)
+    """
     rows = data.interactions
     held = _held_out(rows, share, seed)
-    train = replace(data, interactions=rows.where(~held), user_features=None)
-    return replace(_asked(train, rows.users[held], rows.items[held], np.arange(data.n_items)), exclude_purchased=True)
+    return replace(data, interactions=rows.where(~held), user_features=None), rows.where(held)
 
 
 def user_folds(data: TrainingSet, *, folds: int = 5, held_out: float = 0.2, seed: int = 0) -> Iterator[Split]:

@@ -1,22 +1,21 @@
 """`train recommend`: every scene's model beside its baselines on the last horizon before `as_of`; the better one of each ships.
 
-Choices (the half-life; with `--tune` every parameter) are made on the horizon before the one that is measured. What ships is fitted
-again on everything before `as_of`.
+Choices (the half-life; with `--tune` every parameter) are made on the horizon before the one that is measured (`training.holdout` says what
+stands for both where nothing is dated). What ships is fitted again on everything before `as_of`.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import datetime
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from features.dataset import Interactions, TrainingSet, interaction_rows, interaction_source, interactions_of
+from features.dataset import Interactions, TrainingSet
 from models.bundle import ModelBundle
 from models.ranked import Ranked
 from models.recommend.base import Recommender
@@ -29,6 +28,7 @@ from training.evaluation.compare import evaluate
 from training.evaluation.metrics import STANDARD, ranking_metrics
 from training.evaluation.slices import activity_slices
 from training.gate import Rule
+from training.holdout import Holdouts
 from training.jobs.base import Context, Job, Outcome, Progress
 from training.metrics import mean_metric
 from training.report import EvalReport, Metric
@@ -67,16 +67,14 @@ class Decided:
 def run(context: Context) -> Outcome:
     """Choose on validation, measure on test, ship a refit on everything before `as_of`."""
     settings, seed = context.settings.recommend, context.settings.seed
+    holdouts = Holdouts(context)
+    horizon = holdouts.horizon_days
     check_models(settings)
-    horizon = _horizon(context)
-    test_start, validation_start = context.as_of - timedelta(days=horizon), context.as_of - timedelta(days=2 * horizon)
-    settings = with_parameters(settings, {"two_stage": {"horizon_days": float(horizon)}})
-    settings, tried = _chosen(context, settings, validation_start, test_start)
-
-    train = context.training_set(test_start, min_item_customers=settings.min_item_customers)
-    after = happened(context, train, test_start, context.as_of)
-    _enough_customers(train, after, test_start, context.as_of)
-    learnt, fits, decided = _shuffled(context, train), Fits(), {}
+    if horizon is not None:
+        settings = with_parameters(settings, {"two_stage": {"horizon_days": float(horizon)}})
+    measured = holdouts.measured()
+    settings, tried = _chosen(context, settings, holdouts, measured.begins)
+    after, learnt, fits, decided = measured.after, _shuffled(context, measured.train), Fits(), dict[str, Decided]()
     for task in TASKS.values():
         context.progress(f"recommend: measuring {task.name}")
         found = decide(task, settings, seed, learnt, after, fits, context.progress)
@@ -87,7 +85,14 @@ def run(context: Context) -> Outcome:
         else:
             context.progress(f"recommend: {task.name}: {found.winner} is best of {len(found.values)} on {len(found.examples):,} examples")
             decided[task.name] = found
-    report, figures = _report(decided, learnt, f"{test_start:%Y-%m-%d} to {context.as_of:%Y-%m-%d}")
+    if HOME not in decided:
+        raise DataError(
+            "no model of `home` could be measured",
+            where=learnt.source,
+            got=measured.period,
+            hint="bring more customers or a longer history",
+        )
+    report, figures = _report(decided, learnt, measured.period)
 
     winners = {name: found.winner for name, found in decided.items()}
     del decided, fits  # models of the measurement, as large as those that ship
@@ -130,58 +135,25 @@ def decide(
     return Decided(task, examples, fitted, winner, values, ranked)
 
 
-def happened(context: Context, train: TrainingSet, start: datetime, end: datetime) -> Interactions:
-    """What the customers of a training set did with its items in ``[start, end)``; ages count from `end`."""
-    rows, _ = interaction_rows(context.builder, end, start)
-    users = pc.index_in(rows["one_id"], value_set=pa.array(train.user_ids)).combine_chunks()
-    items = pc.index_in(rows["item_id"], value_set=pa.array(train.item_ids)).combine_chunks()
-    return interactions_of(rows, users, items, (train.n_users, train.n_items))
-
-
-def _horizon(context: Context) -> int:
-    wanted = context.horizon_days or context.settings.recommend.horizon_days
-    table = interaction_source(context.builder, context.as_of)
-    span = (context.as_of - context.first(table)).days
-    # a short history gets shorter windows: at least half of it stays for learning
-    horizon = min(wanted, span // 4)
-    if horizon < 1:
-        raise DataError(
-            "the history is too short to hold out a validation and a test window",
-            where=table,
-            got=f"{span} days",
-            allowed="at least 4 days",
-        )
-    return horizon
-
-
-def _enough_customers(train: TrainingSet, after: Interactions, start: datetime, end: datetime) -> None:
-    both = np.intersect1d(train.interactions.users, after.users)
-    if len(both) < MIN_EXAMPLES:
-        raise DataError(
-            f"only {len(both)} customers have both a history and something in {start:%Y-%m-%d}..{end:%Y-%m-%d}", allowed=f"at least {MIN_EXAMPLES}",
-            hint="bring more customers, a longer history, or lower recommend.min_item_customers",
-        )  # fmt: skip
-
-
 def _chosen(
-    context: Context, settings: RecommendSettings, start: datetime, end: datetime
+    context: Context, settings: RecommendSettings, holdouts: Holdouts, measured_from: datetime
 ) -> tuple[RecommendSettings, dict[int | None, float]]:
-    """The settings with what the validation window chose: every parameter when tuning, else what was tuned earlier, else the half-life."""
+    """The settings with what the validation part chose: every parameter when tuning, else what was tuned earlier, else the half-life."""
     if not context.tune:
-        settings = with_parameters(settings, tuned(context.workspace, end, context.progress))
+        settings = with_parameters(settings, tuned(context.workspace, measured_from, context.progress))
         if "half_life_days" in settings.models.get("repeat", {}):
             return settings, {}
-    early = context.training_set(start, min_item_customers=settings.min_item_customers, with_features=context.tune)
-    after = happened(context, early, start, end)
-    _enough_customers(early, after, start, end)
-    seed = context.settings.seed
+        if holdouts.horizon_days is None:  # nothing is old
+            return with_parameters(settings, {"repeat": {"half_life_days": None}}), {}
+    held, seed = holdouts.chosen_on(with_features=context.tune), context.settings.seed
     if context.tune:
-        context.progress(f"recommend: tuning on the validation window, {settings.tune_seconds} s")
-        return with_parameters(settings, tune(context.workspace, settings, seed, early, after, end, context.progress)), {}
+        context.progress(f"recommend: tuning on {held.period}, {settings.tune_seconds} s")
+        until = measured_from if holdouts.horizon_days is not None else context.as_of
+        return with_parameters(settings, tune(context.workspace, settings, seed, held.train, held.after, until, context.progress)), {}
     context.progress("recommend: choosing the half-life on the validation window")
-    examples, tried = TASKS[HOME].examples(early, after, seed), {}
+    examples, tried = TASKS[HOME].examples(held.train, held.after, seed), {}
     for half_life in (*settings.half_life_days, None):
-        model = make("repeat", settings, seed, half_life_days=half_life).fit(early)
+        model = make("repeat", settings, seed, half_life_days=half_life).fit(held.train)
         tried[half_life] = float(ranking_metrics(examples.ask(model, K).ids, examples.truth, K)["ndcg"].mean())
     best = max(tried, key=lambda key: tried[key])
     return with_parameters(settings, {"repeat": {"half_life_days": best}}), tried

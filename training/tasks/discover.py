@@ -16,6 +16,7 @@ def candidates(settings: RecommendSettings, seed: int) -> Mapping[str, Recommend
     """A ranker that has learnt from first purchases only; collaborative filtering; popularity."""
     return {
         "ranker": make("two_stage", settings, seed, target="new"),
+        "spectral": make("spectral", settings, seed),
         "item k-NN": make("item_knn", settings, seed),
         "ials": make("ials", settings, seed),
         "popular": make("popular", settings, seed),

@@ -13,10 +13,12 @@ from training.tasks.base import Examples, Task, make, taken
 
 
 def candidates(settings: RecommendSettings, seed: int) -> Mapping[str, Recommender]:
-    """The ranker over all candidates; what it is fed by; the customer's own counts; popularity."""
+    """The ranker over all candidates; what it is fed by; what fits people who take nothing twice; the customer's own counts; popularity."""
     return {
         "ranker": make("two_stage", settings, seed, target="any"),
+        "next_basket": make("next_basket", settings, seed),
         "repeat": make("repeat", settings, seed),
+        "spectral": make("spectral", settings, seed),
         "ials": make("ials", settings, seed),
         "own purchase counts": make("repeat", settings, seed, half_life_days=None),
         "popular": make("popular", settings, seed, window_days=None),

@@ -1,0 +1,142 @@
+"""What `train recommend` chooses and measures on: the windows before `as_of`, or, where nothing is dated, a share of what each customer had."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from datetime import datetime, timedelta
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from features.dataset import Interactions, TrainingSet, interaction_rows, interaction_source, interactions_of
+from qianmian.errors import DataError
+from training.evaluation.protocols import by_popularity, hold_out
+from training.jobs.base import Context
+from training.tasks.base import MIN_EXAMPLES
+
+EVER = datetime(1, 1, 1)
+SHARE = 0.1  # of each customer's items, where nothing is dated
+
+
+@dataclass(frozen=True)
+class Held:
+    """What may be learnt from, and what happened then.
+
+    Attributes
+    ----------
+    after : Interactions
+        Of the customers and items of `train`.
+    period : str
+        What is held out, in words.
+    begins : datetime
+        From when on; `EVER` where nothing is dated.
+    """
+
+    train: TrainingSet
+    after: Interactions
+    period: str
+    begins: datetime
+
+
+class Holdouts:
+    """The part to measure on, and the part before it to choose on.
+
+    Dated interactions are cut in time: measured is the last horizon before `as_of`, chosen is on the horizon before that, and a model that is measured on a
+    window has seen nothing of it or after it. Where the source has no time, a tenth of each customer's items, drawn, is measured, and of the rest
+    another tenth is chosen on (as Wang et al. 2019, NGCF, do); profiles are then left out, for nobody can tell what of them is older.
+
+    Attributes
+    ----------
+    horizon_days : int or None
+        None where nothing is dated.
+
+    Raises
+    ------
+    DataError
+        When the history is too short to be cut.
+    """
+
+    def __init__(self, context: Context) -> None:
+        self._context = context
+        source = interaction_source(context.builder, context.as_of)
+        self.horizon_days = _horizon_days(context, source) if context.builder.states[source].begin is not None else None
+
+    def measured(self) -> Held:
+        """What is measured.
+
+        Raises
+        ------
+        DataError
+            When too few customers are in it.
+        """
+        if self.horizon_days is None:
+            return _drawn(self._whole(), self._context.settings.seed)
+        return self._window(1, with_features=True)
+
+    def chosen_on(self, *, with_features: bool) -> Held:
+        """What is chosen on; nothing of `measured` is in it."""
+        if self.horizon_days is None:
+            seed = self._context.settings.seed
+            return _drawn(_drawn(self._whole(), seed).train, seed + 1)
+        return self._window(2, with_features=with_features)
+
+    def _whole(self) -> TrainingSet:
+        return self._training_set(self._context.as_of, with_features=False)
+
+    def _training_set(self, moment: datetime, *, with_features: bool) -> TrainingSet:
+        least = self._context.settings.recommend.min_item_customers
+        return self._context.training_set(moment, min_item_customers=least, with_features=with_features)
+
+    def _window(self, back: int, *, with_features: bool) -> Held:
+        """The horizon that begins `back` horizons before `as_of`."""
+        assert self.horizon_days is not None
+        end = self._context.as_of - timedelta(days=(back - 1) * self.horizon_days)
+        start = end - timedelta(days=self.horizon_days)
+        train = self._training_set(start, with_features=with_features)
+        period = f"{start:%Y-%m-%d} to {end:%Y-%m-%d}"
+        return _checked(Held(train, happened(self._context, train, start, end), period, start))
+
+
+def happened(context: Context, train: TrainingSet, start: datetime, end: datetime) -> Interactions:
+    """What the customers of a training set did with its items in ``[start, end)``; ages count from `end`."""
+    rows, _ = interaction_rows(context.builder, end, start)
+    users = pc.index_in(rows["one_id"], value_set=pa.array(train.user_ids)).combine_chunks()
+    items = pc.index_in(rows["item_id"], value_set=pa.array(train.item_ids)).combine_chunks()
+    return interactions_of(rows, users, items, (train.n_users, train.n_items))
+
+
+def _horizon_days(context: Context, source: str) -> int:
+    wanted = context.horizon_days or context.settings.recommend.horizon_days
+    span = (context.as_of - context.first(source)).days
+    # a short history gets shorter windows: at least half of it stays for learning
+    horizon = min(wanted, span // 4)
+    if horizon < 1:
+        raise DataError(
+            "the history is too short to hold out a validation and a test window",
+            where=source,
+            got=f"{span} days",
+            allowed="at least 4 days",
+        )
+    return horizon
+
+
+def _drawn(data: TrainingSet, seed: int) -> Held:
+    """A share of each customer's items held out; the others in the order of their popularity without it."""
+    kept, held = hold_out(data, share=SHARE, seed=seed)
+    train, items = by_popularity(kept)
+    place = np.full(data.n_items, -1, dtype=np.int32)
+    place[items] = np.arange(len(items), dtype=np.int32)
+    after = held.where(place[held.items] >= 0)
+    after = replace(after, items=place[after.items], shape=(train.n_users, train.n_items))
+    return _checked(Held(train, after, f"{SHARE:.0%} of each customer's items, drawn: nothing is dated", EVER))
+
+
+def _checked(held: Held) -> Held:
+    both = np.intersect1d(held.train.interactions.users, held.after.users)
+    if len(both) < MIN_EXAMPLES:
+        raise DataError(
+            f"only {len(both)} customers have both a history and something in {held.period}", allowed=f"at least {MIN_EXAMPLES}",
+            hint="bring more customers, a longer history, or lower recommend.min_item_customers",
+        )  # fmt: skip
+    return held
