@@ -5,9 +5,9 @@
 Reads DIR/lightgcn_gowalla/train.parquet and test.parquet (user, item): 29,858 users, 40,981 items, 810,128 and 217,242 pairs. All items are ranked
 but those the user has in train. Recall@20 divides by all test items of the user and NDCG@20 by the ideal of min(20, items), as LightGCN's code
 does (He et al. 2020). Parameters were chosen on a tenth of each user's train pairs; those of EASE and of `item k-NN` are BARS's (Zhu et al. 2022),
-those of GF-CF its authors'. Every model is fitted and asked in a process of its own, which tells seconds and peak memory; `qianmian` is `spectral`
-with its defaults, five times with other seeds. EASE holds 6.7 GB. --quick asks every tenth user and leaves out EASE, iALS, BPR and the seeds; it
-proves nothing, and no bar is checked.
+whose item k-NN also takes the mean of each item's counts away; those of GF-CF its authors'. Every model is fitted and asked in a process of its
+own, which tells seconds and peak memory; `qianmian` is `spectral` with its defaults, five times with other seeds. EASE holds 7.8 GB. --quick asks
+every tenth user and leaves out EASE, iALS, BPR and the seeds; it proves nothing, and no bar is checked.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ OURS = "qianmian"
 MUST = {"recall@20": 0.1849, "ndcg@20": 0.1518}  # GF-CF, as published
 AIM = {"recall@20": 0.1920, "ndcg@20": 0.1597}  # BSPM-EM, as published
 SEEDS = 5
-EASE_GIGABYTES = 7.5
+EASE_GIGABYTES = 8.5
 QUICK_USERS = 10  # every tenth
 
 
@@ -68,7 +68,7 @@ class Entry:
 ENTRIES = {
     OURS: Entry(lambda seed: SpectralRecommender(seed=seed)),
     "most popular": Entry(lambda seed: PopularRecommender(None)),
-    "item k-NN": Entry(lambda seed: ItemKNNRecommender(100, "cosine", normalise=True, popularity_power=0.0), published=(0.1570, 0.1214)),
+    "item k-NN": Entry(None, published=(0.1570, 0.1214)),
     "item k-NN, our defaults": Entry(lambda seed: ItemKNNRecommender()),
     "GF-CF": Entry(None, published=(0.1849, 0.1518)),
     "EASE": Entry(lambda seed: EASERecommender(regularization=80.0, max_items=45_000), published=(0.1765, 0.1467), quick=False),
@@ -94,6 +94,15 @@ def split(data: Path, quick: bool) -> Split:
     return Split(whole.train, whole.users[rows], whole.truth[rows], whole.items, exclude_purchased=True)
 
 
+def item_knn(asked: Split) -> np.ndarray:
+    """Item k-NN as BARS has it: cosine, 100 neighbours whose weights sum to 1, and of every count its item's mean is taken: ``S (x − m) + m``."""
+    model = ItemKNNRecommender(100, "cosine", normalise=True, popularity_power=0.0).fit(asked.train)
+    had = asked.train.interactions.matrix()
+    means = np.asarray(had.mean(axis=0)).ravel()
+    bias = (means - means @ model.links_).astype(np.float32)
+    return dense_lists(asked, lambda own, rows: (own @ model.links_).toarray() + bias)
+
+
 def gf_cf(asked: Split) -> np.ndarray:
     """GF-CF as its authors' code has it (Shen et al. 2021): ``X NᵀN + 0.3 X C^(−1/2) V Vᵀ C^(1/2)``, 256 singular vectors."""
     from sklearn.utils.extmath import randomized_svd
@@ -104,14 +113,23 @@ def gf_cf(asked: Split) -> np.ndarray:
     _, _, right = randomized_svd(normal, 256, n_oversamples=64, n_iter=8, random_state=0)
     low = np.asarray(had[asked.users] @ (right.T * by_item[:, None] ** -0.5), dtype=np.float32)
     ideal = np.asarray(right * by_item**0.5, dtype=np.float32)
+    return dense_lists(asked, lambda own, rows: (own @ normal.T @ normal).toarray() + np.float32(0.3) * (low[rows] @ ideal))
+
+
+def dense_lists(asked: Split, scores_of: Callable[[sparse.csr_matrix, slice], np.ndarray]) -> np.ndarray:
+    """The best items of everybody but what they have, from dense scores of what they have and of which rows they are, some hundred at a time."""
+    had = asked.train.interactions.matrix()
     lists = []
     for start in range(0, len(asked), 500):
         rows = slice(start, start + 500)
         own = had[asked.users[rows]]
-        scores = (own @ normal.T @ normal).toarray() + np.float32(0.3) * (low[rows] @ ideal)
+        scores = scores_of(own, rows)
         scores[np.repeat(np.arange(own.shape[0]), np.diff(own.indptr)), own.indices] = -np.inf
         lists.append(top_k(scores.astype(np.float32), K)[0])
     return np.concatenate(lists)
+
+
+THEIRS = {"item k-NN": item_knn, "GF-CF": gf_cf}  # what is run as others have it
 
 
 def child(name: str, seed: int, data: Path, quick: bool, out: Path) -> None:
@@ -119,7 +137,7 @@ def child(name: str, seed: int, data: Path, quick: bool, out: Path) -> None:
     asked = split(data, quick)
     entry, started = ENTRIES[name], time.perf_counter()
     if entry.make is None:
-        ids, fit_seconds = gf_cf(asked), float("nan")
+        ids, fit_seconds = THEIRS[name](asked), float("nan")
     else:
         model = entry.make(seed).fit(asked.train)
         fit_seconds = time.perf_counter() - started
