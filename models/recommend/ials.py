@@ -62,11 +62,11 @@ class ImplicitALSRecommender(FactorRecommender):
 
         weights = train.interactions.matrix(self.half_life_days)
         self.ridge_ = self.regularization * noise_level(weights)
-        model = AlternatingLeastSquares(
-            factors=self.factors, iterations=self.iterations, regularization=self.ridge_, random_state=self.seed, num_threads=1
-        )  # one thread: the same seed gives the same factors
         try:
             with threadpool_limits(1, "blas"):
+                model = AlternatingLeastSquares(
+                    factors=self.factors, iterations=self.iterations, regularization=self.ridge_, random_state=self.seed, num_threads=1
+                )  # one thread: the same seed gives the same factors
                 model.fit(self._confidence(weights), show_progress=False)
         except ModelFitError as error:
             raise DataError("the factors are not finite", where="ials", hint="fit with more regularization or fewer factors") from error

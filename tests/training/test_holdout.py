@@ -1,0 +1,94 @@
+"""What is chosen and measured on, with time and without."""
+
+from __future__ import annotations
+
+from datetime import datetime, timedelta
+from functools import partial
+
+import numpy as np
+import pytest
+
+from features.lake import Lake
+from qianmian.errors import DataError
+from training import train
+from training.evaluation.protocols import hold_out
+from training.holdout import EVER, SHARE, Holdouts
+from training.jobs.base import Context
+
+CLOCK = partial(datetime, 2025, 1, 1, 12, 0)
+END = datetime(2024, 5, 30)
+UNDATED = {
+    "transactions": "SELECT * REPLACE (NULL::TIMESTAMP AS ts) FROM transactions", "events": "SELECT * FROM events WHERE false",
+}  # fmt: skip
+
+
+def context_of(workspace, settings):
+    return Context(workspace, END, settings, lambda line: None)
+
+
+@pytest.fixture(scope="module")
+def undated(shop, copy_of):
+    return copy_of(shop, UNDATED)
+
+
+def pairs(data, item_ids, user_ids):
+    return set(zip(user_ids[data.users].tolist(), item_ids[data.items].tolist(), strict=True))
+
+
+def test_dated_windows_follow_each_other(shop, settings):
+    holdouts = Holdouts(context_of(shop, settings))
+    assert holdouts.horizon_days == 28
+    measured, chosen = holdouts.measured(), holdouts.chosen_on(with_features=False)
+    assert (measured.begins, chosen.begins) == (END - timedelta(days=28), END - timedelta(days=56))
+    assert measured.train.as_of == measured.begins
+    assert chosen.train.user_features is None
+    for held in (measured, chosen):
+        assert held.after.shape == (held.train.n_users, held.train.n_items)
+        assert 0 < held.after.age_days.min() <= held.after.age_days.max() <= 28
+
+
+def test_without_time_a_share_of_each_customers_items_is_held_out(undated, settings):
+    assert not Lake(undated).dated
+    holdouts = Holdouts(context_of(undated, settings))
+    assert holdouts.horizon_days is None
+    measured, chosen = holdouts.measured(), holdouts.chosen_on(with_features=False)
+    assert measured.begins == chosen.begins == EVER
+    assert "nothing is dated" in measured.period
+    assert measured.train.user_features is None  # profiles know what is held out
+    learnt, wanted = (
+        pairs(data, measured.train.item_ids, measured.train.user_ids) for data in (measured.train.interactions, measured.after)
+    )
+    assert learnt
+    assert not learnt & wanted, "nothing of an answer is learnt from"
+    assert len(wanted) == pytest.approx(SHARE * len(learnt | wanted), rel=0.2)
+    earlier = pairs(chosen.train.interactions, chosen.train.item_ids, chosen.train.user_ids)
+    chosen_by = pairs(chosen.after, chosen.train.item_ids, chosen.train.user_ids)
+    assert not (earlier | chosen_by) & wanted, "nothing of what is measured is chosen on"
+    assert chosen_by <= learnt
+    assert np.all(np.diff(measured.train.item_customers) <= 0), "ties are broken by what may be learnt, not by the answers"
+
+
+def test_hold_out_takes_one_of_two_and_never_all(undated, settings):
+    whole = context_of(undated, settings).training_set(END, min_item_customers=1, with_features=False)
+    kept, held = hold_out(whole, share=0.5, seed=1)
+    had = np.bincount(whole.interactions.users, minlength=whole.n_users) > 0
+    assert np.array_equal(np.bincount(kept.interactions.users, minlength=whole.n_users) > 0, had)
+    assert len(kept.interactions.items) + len(held.items) == len(whole.interactions.items)
+
+
+def test_undated_data_are_trained_and_measured(undated, settings):
+    lines = []
+    result = train(undated, ["recommend"], clock=CLOCK, as_of=END, settings=settings, progress=lines.append)[0]
+    assert result.status in ("registered", "refused"), result.reason
+    assert "home" in {line.split(": ")[1] for line in lines if " is best of " in line}
+    assert not any("ranker is best" in line for line in lines), "a ranker needs a past to cut"
+    ours = result.report.metrics["ndcg@10"]
+    assert ours.n > 300
+    assert ours.value > result.report.baselines["own purchase counts"]["ndcg@10"].value
+
+
+def test_too_short_a_history_says_so(shop, copy_of, settings):
+    first = "SELECT * FROM {} WHERE ts < TIMESTAMP '2024-01-03'"
+    workspace = copy_of(shop, {name: first.format(name) for name in ("transactions", "events")})
+    with pytest.raises(DataError, match="too short"):
+        Holdouts(Context(workspace, datetime(2024, 1, 3), settings, lambda line: None))
