@@ -16,12 +16,12 @@ from scipy import sparse
 from features.dataset import Interactions, TrainingSet
 from models.persist import Arrays, load_arrays, load_json, pack_csr, save_arrays, unpack_csr
 from models.ranked import NOT_A_CANDIDATE, Ranked, top_k
-from models.recommend.query import Attributes, Barred, Indices, Query, at_pairs, best_of_rows, folded, values_at
+from models.recommend.query import Attributes, Barred, Indices, Query, at_pairs, best_of_rows, folded, rows_of, values_at
 from qianmian.errors import ArtifactError, InvalidRequest, UsageError
 from qianmian.workspace import write_json
 
 __all__ = [  # all that the file of a model needs
-    "Attributes", "Barred", "Choice", "Indices", "Query", "Recommender", "Span", "at_pairs", "best_of_rows", "folded", "values_at",
+    "Attributes", "Barred", "Choice", "Indices", "Query", "Recommender", "Span", "at_pairs", "best_of_rows", "folded", "rows_of", "values_at",
 ]  # fmt: skip
 
 BLOCK_CELLS = 8_000_000  # scores held at a time: 32 MB, never n_users × n_items

@@ -69,6 +69,9 @@ class ItemLinksRecommender(Recommender):
 
     def _candidates(self, query: Query) -> sparse.csr_matrix:
         """Scores of what the links reach, (n, n_items)."""
+        return query.once(self, lambda: self._reached(query))
+
+    def _reached(self, query: Query) -> sparse.csr_matrix:
         counts = sparse.csr_matrix((self.weights_, self.history_.indices, self.history_.indptr), shape=self.history_.shape)
         found = (self._powered(folded(counts, query, self.half_life_days)) @ self.links_).tocsr()
         found.sort_indices()

@@ -14,7 +14,7 @@ from features.dataset import Interactions, TrainingSet
 from models.persist import Arrays, pack_csr, unpack_csr
 from models.ranked import NOT_A_CANDIDATE
 from models.recommend import base
-from models.recommend.base import Barred, Choice, Indices, Query, Recommender, Span, best_of_rows, values_at
+from models.recommend.base import Barred, Choice, Indices, Query, Recommender, Span, best_of_rows, rows_of, values_at
 from models.recommend.item_neighbours import DENSE_SHARE
 from models.topk import top_k
 from qianmian.errors import UsageError
@@ -179,6 +179,7 @@ class NextBasketRecommender(Recommender):
         else:
             self.weight_ = float(self.neighbour_weight)
         self.again_, self.customer_ = whole
+        self.at_fit_ = self._now(Query(np.arange(len(orders.starts) - 1)))
 
     def _check_parameters(self) -> None:
         for name in ("half_life_days", "taste_half_life_days", "fresh_half_life_days", "days_per_order"):
@@ -313,7 +314,11 @@ class NextBasketRecommender(Recommender):
 
     def _found(self, query: Query) -> sparse.csr_matrix:
         """Scores of all candidates, (n, n_items)."""
-        shares, states = self._now(query)
+        return query.once(self, lambda: self._worked_out(query))
+
+    def _worked_out(self, query: Query) -> sparse.csr_matrix:
+        changed = query.since is not None and (len(query.since.users) or query.later_days)
+        shares, states = self._now(query) if changed else (rows_of(held, query.users) for held in self.at_fit_)
         known = query.users >= 0
         customers = (
             np.where(known, self.customer_[np.maximum(query.users, 0)], np.float32(1.0))
@@ -323,7 +328,7 @@ class NextBasketRecommender(Recommender):
         return _sum(self._bought_again(shares, customers), self._bought_next(states), self.weight_)
 
     def _now(self, query: Query) -> tuple[sparse.csr_matrix, sparse.csr_matrix]:
-        """s and the state of each row, what was bought since included."""
+        """s and the state of each row as they are now, what was bought since included."""
         orders, known = self.orders_, query.users >= 0
         users = np.where(known, query.users, 0)
         first = np.where(known, orders.starts[users], 0) if len(orders.starts) > 1 else np.zeros_like(users)
@@ -367,6 +372,7 @@ class NextBasketRecommender(Recommender):
         self.next_ = self.orders_.baskets[self.next_orders_]
         self.telling_, self.again_, self.customer_ = state["telling"], state["again"], state["customer"]
         self.weight_, self.timed_ = float(state["weight"]), bool(state["timed"])
+        self.at_fit_ = self._now(Query(np.arange(len(self.orders_.starts) - 1)))
 
 
 def _scaled(matrix: sparse.csr_matrix, factors: NDArray[Any]) -> sparse.csr_matrix:

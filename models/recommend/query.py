@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,6 +13,7 @@ from scipy import sparse
 from features.dataset import Interactions
 from models.ranked import NOT_A_CANDIDATE
 
+T = TypeVar("T")
 Attributes = Mapping[str, str]
 Indices = NDArray[np.integer[Any]]
 
@@ -40,9 +41,17 @@ class Query:
     since: Interactions | None = None
     later_days: float = 0.0
     items: Sequence[Indices] | None = None
+    _kept: dict[int, Any] = field(default_factory=dict, init=False, compare=False, repr=False)
 
     def __len__(self) -> int:
         return len(self.users)
+
+    def once(self, model: object, work: Callable[[], T]) -> T:
+        """What a model works out for this query: a ranker asks it for its list and then for the scores of others' items, and waits once."""
+        if id(model) not in self._kept:
+            self._kept[id(model)] = work()
+        found: T = self._kept[id(model)]
+        return found
 
     def take(self, rows: NDArray[np.int64]) -> Query:
         """The query of these rows only."""
@@ -167,6 +176,24 @@ def best_of_rows(matrix: sparse.csr_matrix, k: int, barred: Barred) -> tuple[NDA
     return ids, scores
 
 
+def rows_of(matrix: sparse.csr_matrix, users: Indices) -> sparse.csr_matrix:
+    """The rows of these users, (n, n_items); nothing in that of −1.
+
+    Examples
+    --------
+    >>> rows_of(sparse.csr_matrix([[0, 5.0]]), np.array([0, -1])).toarray().tolist()
+    [[0.0, 5.0], [0.0, 0.0]]
+    """
+    if not matrix.shape[0]:
+        return sparse.csr_matrix((len(users), matrix.shape[1]), dtype=np.float32)
+    rows = matrix[np.maximum(users, 0)]
+    if (users >= 0).all():
+        return rows
+    rows = sparse.diags((users >= 0).astype(np.float32)).dot(rows).tocsr()
+    rows.eliminate_zeros()
+    return rows
+
+
 def folded(counts: sparse.csr_matrix, query: Query, half_life_days: float | None) -> sparse.csr_matrix:
     """Each user's weights now, (n, n_items): those of the fit, decayed until now, and what they did since.
 
@@ -175,14 +202,9 @@ def folded(counts: sparse.csr_matrix, query: Query, half_life_days: float | None
     counts : csr_matrix, (n_users, n_items)
         `Interactions.matrix(half_life_days)` of the fit.
     """
-    known = query.users >= 0
-    now = counts[np.maximum(query.users, 0)] if counts.shape[0] else sparse.csr_matrix((len(query), counts.shape[1]), dtype=np.float32)
-    keep = known.astype(np.float32)
+    now = rows_of(counts, query.users)
     if query.since is not None and half_life_days is not None:
-        keep *= np.float32(2.0 ** (-query.later_days / half_life_days))
-    if query.since is not None or not known.all():
-        now = sparse.diags(keep).dot(now).tocsr()
-        now.eliminate_zeros()
+        now = now * np.float32(2.0 ** (-query.later_days / half_life_days))
     if query.since is not None:
         now = now + query.since.matrix(half_life_days)
     now = now.astype(np.float32)

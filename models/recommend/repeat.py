@@ -7,6 +7,7 @@ from typing import ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy import sparse
 
 from features.dataset import TrainingSet
 from models.persist import Arrays, pack_csr, unpack_csr
@@ -53,17 +54,21 @@ class RepeatPurchaseRecommender(Recommender):
             return None
         return int(self.times_[place]), float(self.last_days_[place])
 
+    def _own(self, query: Query) -> sparse.csr_matrix:
+        """Decayed purchases of each row, (n, n_items)."""
+        return query.once(self, lambda: folded(self.counts_, query, self.half_life_days))
+
     def _scores(self, query: Query) -> NDArray[np.float32]:
         scores = np.full((len(query), self.n_items_), NOT_A_CANDIDATE, dtype=np.float32)
-        own = folded(self.counts_, query, self.half_life_days).tocoo()
+        own = self._own(query).tocoo()
         scores[own.row, own.col] = own.data
         return scores
 
     def _best(self, query: Query, k: int, barred: Barred) -> tuple[NDArray[np.int32], NDArray[np.float32]]:
-        return best_of_rows(folded(self.counts_, query, self.half_life_days), k, barred)
+        return best_of_rows(self._own(query), k, barred)
 
     def _scores_at(self, query: Query, ids: Indices) -> NDArray[np.float32]:
-        return values_at(folded(self.counts_, query, self.half_life_days), ids)
+        return values_at(self._own(query), ids)
 
     def _state(self) -> Arrays:
         return {**pack_csr("counts", self.counts_), "times": self.times_, "last_days": self.last_days_}

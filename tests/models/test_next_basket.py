@@ -112,6 +112,7 @@ def test_folding_in_is_having_known_it(gap_days):
     after = NextBasketRecommender(neighbour_weight=0.7).fit(whole)
     after.again_, after.customer_, after.telling_ = before.again_, before.customer_, before.telling_
     after.states_, after.next_ = before.states_, before.next_
+    after.at_fit_ = after._now(Query(np.arange(12)))
     np.testing.assert_allclose(scores(before, [4], told), scores(after, [4]), rtol=1e-4)
     assert not np.allclose(scores(before, [4], told), scores(before, [4]))
 
