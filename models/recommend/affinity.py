@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import ClassVar
+from collections.abc import Mapping, Sequence
+from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy import sparse
 
-from features.dataset import TrainingSet
+from features.dataset import Interactions, TrainingSet, index_of
 from models.persist import Arrays, pack_csr, unpack_csr
 from models.ranked import NOT_A_CANDIDATE
 from models.recommend.base import Choice, Indices, Query, Recommender, Span, folded
@@ -45,8 +45,10 @@ class AffinityRecommender(Recommender):
 
     def _fit(self, train: TrainingSet) -> None:
         self.counts_ = train.interactions.matrix(self.half_life_days)
-        self.leaf_, self.parent_, self.depth_ = category_tree(train.item_attributes["category"])
-        brands, self.brand_ = np.unique(train.item_attributes["brand"], return_inverse=True)
+        self.leaf_, self.parent_, self.depth_, self.nodes_ = category_tree(train.item_attributes["category"])
+        brands, self.brand_ = np.unique(train.item_attributes["brand"].astype(np.str_), return_inverse=True)
+        self.brands_ = brands
+        self.node_of_ = {name: node for node, name in enumerate(self.nodes_.tolist())}
         self.brand_ = self.brand_.astype(np.int64)
         everybody = np.asarray(self.counts_.sum(axis=0), dtype=np.float64).ravel() + 1e-6
         at_nodes = np.asarray(everybody @ self._ancestors(), dtype=np.float64).ravel()
@@ -57,6 +59,44 @@ class AffinityRecommender(Recommender):
         self.brand_share_ = (by_brand / by_brand.sum()).astype(np.float32)
         customers = train.item_customers + self.new_item_customers
         self.within_leaf_ = np.log(customers / np.bincount(self.leaf_, customers, minlength=len(share))[self.leaf_]).astype(np.float32)
+        below = np.asarray(customers @ self._ancestors()).ravel()
+        self.new_within_ = np.log(self.new_item_customers / (below + self.new_item_customers)).astype(np.float32)
+
+    def scores_of_new(
+        self, user: int, described: Sequence[Mapping[str, Any]], *, since: Interactions | None = None, later_days: float = 0.0
+    ) -> NDArray[np.float32]:  # fmt: skip
+        """Scores of items that are not in the training set, by their `category` and `brand`; comparable with one another, (m,).
+
+        A category that nothing was ever of counts as the nearest one above it that something was of, an unknown brand as none. For somebody without
+        history they are those of everybody.
+
+        Parameters
+        ----------
+        user : int
+            Index; −1 for somebody unknown.
+        since, later_days
+            As in `recommend`, for one row.
+
+        Examples
+        --------
+        >>> train = TrainingSet.of_pairs(np.array([0, 0, 1]), np.array([0, 0, 1]), n_users=2, n_items=2)
+        >>> train.item_attributes["category"] = np.array(["food/tea", "home"])
+        >>> tea, lamp = AffinityRecommender().fit(train).scores_of_new(0, [{"category": "food/tea"}, {"category": "home"}])
+        >>> bool(tea > lamp)
+        True
+        """
+        self._check_users([user])
+        nodes, brands, _ = self._taste(Query(np.array([user], dtype=np.int64), since=since, later_days=later_days))
+        at = np.array([self._node(str(one.get("category") or "")) for one in described], dtype=np.int64)
+        brand = index_of(self.brands_, np.array([str(one.get("brand") or "") for one in described], dtype=np.str_))
+        lift = np.where(brand >= 0, brands[0, np.maximum(brand, 0)], np.float32(0.0))
+        return (nodes[0, at] + self.new_within_[at] + np.float32(self.brand_weight) * lift).astype(np.float32)
+
+    def _node(self, path: str) -> int:
+        """The node of a category path, or of the nearest one above it that there is."""
+        levels = path.split("/") if path else []
+        above = ["/".join(levels[:depth]) for depth in range(len(levels), 0, -1)]
+        return next((node for name in above if (node := self.node_of_.get(name)) is not None), 0)
 
     def _scores(self, query: Query) -> NDArray[np.float32]:
         nodes, brands, known = self._taste(query)
@@ -104,24 +144,28 @@ class AffinityRecommender(Recommender):
         return sparse.csr_matrix((np.ones(len(row), np.float32), (row, column)), shape=(self.n_items_, len(self.parent_)))
 
     def _state(self) -> Arrays:
-        names = ("leaf", "parent", "depth", "brand", "share", "brand_share", "within_leaf")
+        names = ("leaf", "parent", "depth", "nodes", "brand", "brands", "share", "brand_share", "within_leaf", "new_within")
         return {**pack_csr("counts", self.counts_), **{name: getattr(self, f"{name}_") for name in names}}
 
     def _restore(self, state: Arrays) -> None:
         self.counts_ = unpack_csr("counts", state)
         self.leaf_, self.parent_, self.depth_ = state["leaf"], state["parent"], state["depth"]
         self.brand_, self.share_, self.brand_share_ = state["brand"], state["share"], state["brand_share"]
-        self.within_leaf_ = state["within_leaf"]
+        self.nodes_, self.brands_ = state["nodes"], state["brands"]
+        self.node_of_ = {name: node for node, name in enumerate(self.nodes_.tolist())}
+        self.within_leaf_, self.new_within_ = state["within_leaf"], state["new_within"]
 
 
-def category_tree(categories: NDArray[np.str_]) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]:
-    """The tree of category paths: node of each item (n_items,), and parent and depth of each node; node 0 is the root, its own parent.
+def category_tree(
+    categories: NDArray[np.str_],
+) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64], NDArray[np.str_]]:
+    """The tree of category paths: node of each item (n_items,), and parent, depth and path of each node; node 0 is the root, its own parent.
 
     Examples
     --------
-    >>> leaf, parent, depth = category_tree(np.array(["food/milk", "food", "", "home"]))
-    >>> leaf.tolist(), parent.tolist(), depth.tolist()
-    ([2, 1, 0, 3], [0, 0, 1, 0], [0, 1, 2, 1])
+    >>> leaf, parent, depth, paths = category_tree(np.array(["food/milk", "food", "", "home"]))
+    >>> leaf.tolist(), parent.tolist(), depth.tolist(), paths.tolist()
+    ([2, 1, 0, 3], [0, 0, 1, 0], [0, 1, 2, 1], ['', 'food', 'food/milk', 'home'])
     """
     nodes: dict[str, int] = {"": 0}
     parent, depth = [0], [0]
@@ -137,4 +181,4 @@ def category_tree(categories: NDArray[np.str_]) -> tuple[NDArray[np.int64], NDAr
                 depth.append(level + 1)
             at = nodes[name]
         leaf[code] = at
-    return leaf[codes], np.asarray(parent, dtype=np.int64), np.asarray(depth, dtype=np.int64)
+    return leaf[codes], np.asarray(parent, dtype=np.int64), np.asarray(depth, dtype=np.int64), np.array(list(nodes), dtype=np.str_)

@@ -24,7 +24,7 @@ from qianmian.errors import DataError, UsageError
 
 Stages = Sequence[tuple[str, Mapping[str, Any], int]]
 DEFAULT_STAGES: Mapping[str, Stages] = {
-    "any": (("repeat", {}, 60), ("popular", {"window_days": 28.0}, 20), ("next_basket", {}, 80)),
+    "any": (("repeat", {}, 60), ("popular", {"window_days": 28.0}, 20), ("ials", {}, 30)),
     "new": (("ials", {}, 60), ("affinity", {}, 40), ("popular", {"window_days": 28.0}, 40)),
 }
 OBJECTIVES = ("binary:logistic", "rank:ndcg", "rank:pairwise")
@@ -43,6 +43,9 @@ class TwoStageRecommender(Recommender):
     something since the fit (`since`), all that is known of the customer is counted anew; what is known of items stays as it was.
 
     Profile attributes of `as_of` are not used: they do not exist at an earlier cut.
+
+    `next_basket` in the place of `ials` changed NDCG@10 on Complete Journey by −.0024, −.0002, +.0005 and +.0048 in the four weeks before 1 October,
+    1 and 15 November and 1 December: nothing to rely on, for twice the time of an answer.
 
     Parameters
     ----------
