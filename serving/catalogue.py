@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import sparse
 
+from features.dataset import Interactions
 from models.bundle import ModelBundle
 from models.controls import Cap, PathSimilarity, Similarity, VectorSimilarity, item_vectors
 from models.filters import PATHS, ItemTable, conditions, parse
@@ -151,6 +152,15 @@ class Catalogue:
                 error.message, got=error.got, allowed=error.allowed, field=f"attributes.{error.field}" if error.field else "attributes"
             ) from error
         return found
+
+    def scored_new(
+        self, row: int, described: Sequence[Mapping[str, Any]], since: Interactions | None = None, later_days: float = 0.0
+    ) -> tuple[str, NDArray[np.float32], NDArray[np.float32]] | None:
+        """Items the model does not know, by what they are: the source, the scores for this customer, and those for anybody; None where no model can tell."""
+        model = next((model for model in self.models if hasattr(model, "scores_of_new")), None)
+        if model is None:
+            return None
+        return model.name, model.scores_of_new(row, described, since=since, later_days=later_days), model.scores_of_new(-1, described)
 
     def in_common(self, item: int, other: int) -> dict[str, str]:
         """The columns two items agree in, where the model of similar items tells."""

@@ -89,8 +89,10 @@ class AffinityRecommender(Recommender):
         nodes, brands, _ = self._taste(Query(np.array([user], dtype=np.int64), since=since, later_days=later_days))
         at = np.array([self._node(str(one.get("category") or "")) for one in described], dtype=np.int64)
         brand = index_of(self.brands_, np.array([str(one.get("brand") or "") for one in described], dtype=np.str_))
+        brand = np.where(brand >= 0, brand, index_of(self.brands_, np.array([""]))[0])
         lift = np.where(brand >= 0, brands[0, np.maximum(brand, 0)], np.float32(0.0))
-        return (nodes[0, at] + self.new_within_[at] + np.float32(self.brand_weight) * lift).astype(np.float32)
+        scores: NDArray[np.float32] = nodes[0, at] + self.new_within_[at] + np.float32(self.brand_weight) * lift
+        return scores.astype(np.float32)
 
     def _node(self, path: str) -> int:
         """The node of a category path, or of the nearest one above it that there is."""

@@ -20,6 +20,7 @@ from models.bundle import ModelBundle
 from models.classify.churn import ChurnClassifier
 from models.classify.lifecycle import NextStageClassifier
 from models.expand.lookalike import LookalikeExpander
+from models.recommend.affinity import AffinityRecommender
 from models.recommend.chain import FallbackChain
 from models.recommend.scenes import SceneModels
 from qianmian.schema import CHAMPION, PREVIOUS, REGISTERED_PREFIX
@@ -39,7 +40,7 @@ def fit_bundles(workspace: Workspace, as_of: datetime, *, min_item_customers: in
     facts = {"data_digest": builder.lake.digest, "seed": 0, "horizon_days": horizon}
     train = training_set(builder, as_of, min_item_customers=min_item_customers)
     stages = {model.name: model for model in FallbackChain(STAGES).fit(train).models}
-    scenes = SceneModels(stages, {"home": list(stages), "discover": list(stages)})
+    scenes = SceneModels({**stages, "affinity": AffinityRecommender().fit(train)}, {"home": list(stages), "discover": list(stages)})
     start = as_of - timedelta(days=horizon)
     before, now = builder.build(start).matrix(), builder.build(as_of).matrix()
     rows = now.rows_of(before.one_ids)

@@ -461,6 +461,34 @@ def test_rank_gives_the_same_items_back(serve, buyers, champions):
     assert good("/rank", serve("/v1/rank", {"user_id": buyers[0], "item_ids": ["ghost"]}))["items"] == []
 
 
+def test_items_nobody_had_are_ranked_by_what_they_are(serve, buyers, champions):
+    catalogue = champions.models["recommend"].catalogue
+    known = catalogue.item_ids[0]
+    attributes = {
+        "soup of tomorrow": {"category": "nothing of the kind"},
+        "one more": {"category": str(catalogue._bundle.item_attributes["category"][0])},
+    }
+    request = {
+        "user_id": buyers[0],
+        "item_ids": [known, *attributes, "ghost"],
+        "attributes": {**attributes, known: {"brand": "x"}},
+        "explain": True,
+    }
+    body = good("/rank", serve("/v1/rank", request))
+    assert [item["item_id"] for item in body["items"]] == [known], "what the model knows it ranks itself"
+    assert {item["item_id"] for item in body["new_items"]} == set(attributes)
+    assert [item["rank"] for item in body["new_items"]] == [1, 2]
+    assert body["new_items"][0]["score"] >= body["new_items"][1]["score"]
+    assert {item["source"] for item in body["new_items"]} == {"affinity"}
+    assert all(item["reasons"][0].startswith("new in ") for item in body["new_items"])
+    assert body["unknown"] == ["ghost"]
+    assert good("/rank", serve("/v1/rank", {"user_id": buyers[0], "item_ids": [known]})).get("new_items") is None
+    stranger = good("/rank", serve("/v1/rank", {**request, "user_id": "nobody we know"}))
+    assert {item["reasons"][0].endswith("most") for item in stranger["new_items"]} == {False}
+    told = refused(serve("/v1/rank", {**request, "item_ids": [known]}), 422, "invalid_request", "attributes")
+    assert "not to be ranked" in told["message"]
+
+
 def test_similar_items(serve, champions):
     item = champions.models["recommend"].catalogue.item_ids[3]
     body = good("/similar-items", serve("/v1/similar-items", {"item_id": item, "num_results": 5, "explain": True}))

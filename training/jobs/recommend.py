@@ -196,6 +196,9 @@ def _fitted_scenes(
         except DataError as error:
             left_out[task.name] = str(error)
             progress(f"recommend: {task.name} is left out: {error}")
+    for name, winner in winners.items():  # what can score items that are in no training set is asked for that, scene or not
+        if name not in shipped and hasattr(TASKS[name].candidates(settings, seed)[winner], "scores_of_new"):
+            fitted(name)
     return SceneModels(models, scenes), shipped, left_out
 
 
