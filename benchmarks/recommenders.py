@@ -1,9 +1,10 @@
 """Every recommender benchmark, one child process a data set, and the page docs/benchmarks.md made from what they found.
 
-    python benchmarks/recommenders.py [--data DIR] [--quick] [--json FILE] [--only completejourney,gowalla,tafeng] [--docs DIR]
+    python benchmarks/recommenders.py [--data DIR] [--quick] [--json FILE] [--only completejourney,gowalla,tafeng] [--models NAME,…] [--docs DIR]
 
 Complete Journey comes with a package; the others are read from DIR (`lightgcn_gowalla/`, `tafeng_nbr/`) and skipped where it has none. A data
 set that was not measured keeps its earlier figures on the page. With --quick the page stays as it is, unless --docs names another folder.
+--models measures some models of Gowalla again, beside the two that are compared; the others keep their figures.
 December of Complete Journey is looked at once a release: every full run of it adds a line to docs/benchmarks/december.csv.
 """
 
@@ -46,10 +47,10 @@ def why_not(name: str, data: Path | None) -> str | None:
     return f"{looked}. {recommenders_page.DATA[name].get}"
 
 
-def child(name: str, data: Path | None, quick: bool, out: Path) -> None:
+def child(name: str, data: Path | None, quick: bool, models: list[str], out: Path) -> None:
     """Run one data set in this process and write what it found, how long it took and what it held."""
     started = time.perf_counter()
-    results, failed = importlib.import_module(BENCHMARKS[name][0]).run(data, quick)
+    results, failed = importlib.import_module(BENCHMARKS[name][0]).run(data, quick, *([models] * bool(models)))
     seconds = time.perf_counter() - started
     results = results.get(name, results)  # either {model: …} or the JSON of that benchmark alone
     grandchildren = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 1024
@@ -57,18 +58,18 @@ def child(name: str, data: Path | None, quick: bool, out: Path) -> None:
     out.write_text(json.dumps(found))
 
 
-def measure(name: str, data: Path | None, quick: bool) -> dict[str, Any]:
+def measure(name: str, data: Path | None, quick: bool, models: list[str]) -> dict[str, Any]:
     """What a data set's benchmark found in a process of its own."""
     with tempfile.TemporaryDirectory() as folder:
         out = Path(folder) / "found.json"
         command = [sys.executable, str(Path(__file__).resolve()), "--child", name, "--json", str(out)]
-        command += ["--data", str(data)] * (data is not None) + ["--quick"] * quick
+        command += ["--data", str(data)] * (data is not None) + ["--quick"] * quick + ["--models", ",".join(models)] * bool(models)
         done = subprocess.run(command, check=False)
         if done.returncode or not out.exists():
             return {"models": {}, "failed": [f"{name}: its process ended with {done.returncode}"], "seconds": 0.0, "peak_mb": 0.0}
         found: dict[str, Any] = json.loads(out.read_text())
     again = f"python benchmarks/recommenders.py --only {name}" + " --data DIR" * (BENCHMARKS[name][1] is not None) + " --quick" * quick
-    return {**found, "machine": common.machine(), "version": qianmian.__version__, "command": again, "quick": quick}
+    return {**found, "machine": common.machine(), "version": qianmian.__version__, "command": again, "quick": quick, "some": bool(models)}
 
 
 def log_december(path: Path, models: Mapping[str, Any]) -> None:
@@ -99,7 +100,11 @@ def publish(docs: Path, found: Mapping[str, Any]) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     kept, log = folder / "results.json", folder / "december.csv"
     known: dict[str, Any] = json.loads(kept.read_text(encoding="utf-8")) if kept.exists() else {}
-    known |= found
+    for name, result in found.items():
+        kept_models = known[name]["models"] if result.get("some") and name in known else {}
+        whole = {key: known[name][key] for key in ("seconds", "peak_mb", "command")} if kept_models else {}
+        models = {model: {**kept_models.get(model, {}), **metrics} for model, metrics in {**kept_models, **result["models"]}.items()}
+        known[name] = {**result, **whole, "models": models}
     december = found.get("completejourney", {"models": {}, "quick": True})
     if not december["quick"] and recommenders_page.OURS in december["models"]:
         log_december(log, december["models"])
@@ -116,13 +121,17 @@ def main() -> None:
     parser.add_argument("--only", default=",".join(BENCHMARKS), help=f"data sets, joined by commas: {', '.join(BENCHMARKS)}")
     parser.add_argument("--docs", type=Path, default=None, help="folder the page goes to (default docs/; with --quick nowhere)")
     parser.add_argument("--child", choices=BENCHMARKS, default=None, help="run this one in this process (what the command itself does)")
+    parser.add_argument("--models", default="", help="of Gowalla, only these, joined by commas; the others keep their figures")
     arguments = parser.parse_args()
+    models = [name.strip() for name in arguments.models.split(",") if name.strip()]
     if arguments.child:
-        child(arguments.child, arguments.data, arguments.quick, arguments.json)
+        child(arguments.child, arguments.data, arguments.quick, models, arguments.json)
         return
     wanted = [name.strip() for name in arguments.only.split(",") if name.strip()]
     if unknown := [name for name in wanted if name not in BENCHMARKS]:
         parser.error(f"--only names {', '.join(unknown)}; there are {', '.join(BENCHMARKS)}")
+    if models and wanted != ["gowalla"]:
+        parser.error("--models is of Gowalla: give --only gowalla too")
     print(common.machine())
     found: dict[str, Any] = {}
     for name in wanted:
@@ -131,7 +140,7 @@ def main() -> None:
             print(f"{name}: skipped: {reason}")
             continue
         print(f"\n== {name}", flush=True)
-        found[name] = measure(name, arguments.data, arguments.quick)
+        found[name] = measure(name, arguments.data, arguments.quick, models)
         print(f"{name}: {found[name]['seconds']:.1f} s, at most {found[name]['peak_mb']:,.0f} MB", flush=True)
     measured = {name: result for name, result in found.items() if result["models"]}
     docs = arguments.docs or (None if arguments.quick else ROOT / "docs")

@@ -16,7 +16,7 @@ import argparse
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -173,8 +173,8 @@ def free_gigabytes() -> float:
     return int(line.split()[1]) / 1e6
 
 
-def run(data: Path | None, quick: bool) -> tuple[dict[str, Any], list[str]]:
-    """{model: {metric: {value, low, high, n}}} and the bars that were missed."""
+def run(data: Path | None, quick: bool, models: Sequence[str] = ()) -> tuple[dict[str, Any], list[str]]:
+    """{model: {metric: {value, low, high, n}}} and the bars that were missed; with `models`, those alone and the two that are compared."""
     if data is None or not (data / "lightgcn_gowalla").is_dir():
         print("Gowalla: skipped, --data DIR has no folder lightgcn_gowalla (train.parquet, test.parquet: user, item)")
         return {}, []
@@ -182,14 +182,14 @@ def run(data: Path | None, quick: bool) -> tuple[dict[str, Any], list[str]]:
     print(f"Gowalla: {asked.train.n_users:,} users, {asked.train.n_items:,} items, {len(asked):,} users asked", flush=True)
     found: dict[str, dict[str, np.ndarray]] = {}
     for name, entry in ENTRIES.items():
-        if quick and not entry.quick:
+        if (quick and not entry.quick) or (models and name not in (*models, OURS, "GF-CF")):
             continue
         if name == "EASE" and free_gigabytes() < EASE_GIGABYTES:
             print(f"EASE: skipped, {free_gigabytes():.1f} GB are free and it takes {EASE_GIGABYTES} GB")
             continue
         found[name] = lists_of(name, 0, data, quick)
         print(f"  {name}: {float(found[name]['seconds']):.1f} s, {float(found[name]['peak_mb']):,.0f} MB", flush=True)
-    others = {} if quick else {seed: lists_of(OURS, seed, data, quick)["ids"] for seed in range(1, SEEDS)}
+    others = {} if quick or models else {seed: lists_of(OURS, seed, data, quick)["ids"] for seed in range(1, SEEDS)}
     names = ("recall_of_taken", "ndcg", "hit_rate")
     measured = evaluate(
         {name: one["ids"] for name, one in found.items()}, asked.truth, K, names=names, differences=("recall_of_taken", "ndcg")
