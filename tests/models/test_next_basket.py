@@ -181,3 +181,12 @@ def test_blocks_and_look_ups_agree(seed, timed, k):
 def test_wrong_parameters_are_refused(wrong):
     with pytest.raises(UsageError, match="next_basket"):
         NextBasketRecommender(**wrong).fit(baskets_of([[0], [0]], n_items=1))
+
+
+def test_a_query_is_worked_out_once_and_another_anew():
+    model = NextBasketRecommender(neighbour_weight=0.5).fit(baskets_of([[0], [0, 1]], [[1], [2]], n_items=3))
+    query = Query(np.array([0, 1]))
+    assert model._found(query) is model._found(query)
+    assert model._found(query.take(np.array([1]))).toarray().tolist() == model._found(query)[[1]].toarray().tolist()
+    other = NextBasketRecommender(neighbour_weight=0.0).fit(baskets_of([[0], [0, 1]], [[1], [2]], n_items=3))
+    assert other._found(query) is not model._found(query)
