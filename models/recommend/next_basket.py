@@ -288,6 +288,13 @@ class NextBasketRecommender(Recommender):
                 found[place] += ((values_at(wanted, ids) > 0).sum(axis=1) / attainable).sum()
         return WEIGHTS[int(found.argmax())]
 
+    def evidence(self, user: int, item: int) -> tuple[int, float] | None:
+        """In how many orders the user had the item, and how many days before `as_of` the last was (0 without time); None for never."""
+        orders = self.orders_
+        own = slice(*orders.starts[user : user + 2].tolist())
+        had = np.flatnonzero(orders.baskets[own].getcol(item).toarray().ravel())
+        return (len(had), float(orders.ages[own][had[-1]]) if self.timed_ else 0.0) if len(had) else None
+
     # ---- answering -----------------------------------------------------------------------------------------------
 
     def _bought_again(self, shares: sparse.csr_matrix, customers: Floats) -> sparse.csr_matrix:

@@ -27,6 +27,7 @@ WORDS = {  # by source; {buy} is what the model counts
     "item_knn": "customers with a similar history {buy} it",
     "spectral": "customers with a similar history {buy} it",
     "ease": "customers with a similar history {buy} it",
+    "next_basket": "customers with a history like yours {buy} it next",
     "affinity": "like what you often {buy}",
     "hybrid": "popular with customers like you",
     "popular_by_segment": "popular with customers like you",

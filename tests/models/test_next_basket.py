@@ -190,3 +190,13 @@ def test_a_query_is_worked_out_once_and_another_anew():
     assert model._found(query.take(np.array([1]))).toarray().tolist() == model._found(query)[[1]].toarray().tolist()
     other = NextBasketRecommender(neighbour_weight=0.0).fit(baskets_of([[0], [0, 1]], [[1], [2]], n_items=3))
     assert other._found(query) is not model._found(query)
+
+
+def test_evidence_counts_orders_and_tells_the_last_where_there_is_time():
+    customers = ([[0], [0, 1], [2]], [[1], [2]])
+    timed, untimed = (NextBasketRecommender().fit(baskets_of(*customers, n_items=4, gap_days=gap)) for gap in (10, None))
+    assert timed.evidence(0, 0) == (2, 11.0)
+    assert timed.evidence(1, 2) == (1, 1.0)
+    assert timed.evidence(1, 0) is None
+    assert timed.evidence(0, 3) is None
+    assert untimed.evidence(0, 0) == (2, 0.0)
