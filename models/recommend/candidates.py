@@ -82,7 +82,11 @@ def stage_columns(stages: Sequence[Recommender], widths: Sequence[int], query: Q
         known = np.where(there, scores, np.float32(0.0))
         above = known + np.float32(1e-5) * np.abs(known)  # the last bits differ between a search and a look-up
         rank = np.zeros(ids.shape, dtype=np.float32)
-        for place in range(best.shape[1]):  # over the places of a list, for all customers at once: no (n, m, width) in memory
-            rank += best[:, place, None] > above
+        if len(ids) < best.shape[1]:  # few customers: one step each, as an online answer wants it
+            for row in range(len(ids)):
+                rank[row] = np.searchsorted(-best[row], -above[row])
+        else:  # over the places of a list, for all customers at once: no (n, m, width) in memory
+            for place in range(best.shape[1]):
+                rank += best[:, place, None] > above
         columns += [np.where(there, scores, np.float32(np.nan)), np.where(there, rank, np.float32(width))]
     return np.stack(columns, axis=2)
