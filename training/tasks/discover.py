@@ -17,7 +17,6 @@ def candidates(settings: RecommendSettings, seed: int) -> Mapping[str, Recommend
     return {
         "ranker": make("two_stage", settings, seed, target="new"),
         "spectral": make("spectral", settings, seed),
-        "item k-NN": make("item_knn", settings, seed),
         "ials": make("ials", settings, seed),
         "popular": make("popular", settings, seed),
     }
@@ -35,4 +34,4 @@ def examples(train: TrainingSet, after: Interactions, seed: int) -> Examples:
 
 
 TASK = Task("discover", "what will this customer take for the first time; right is what they never had before", candidates, examples,
-            filled_by=("cold customers", "popular"), tunes=("item_knn", "ials"))  # fmt: skip
+            filled_by=("cold customers", "popular"), tunes=("spectral", "ials"))  # fmt: skip
