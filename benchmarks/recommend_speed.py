@@ -134,7 +134,7 @@ def gowalla(data: Path) -> Any:
 
 
 def fits(name: str, train: Any, repetitions: int) -> tuple[dict[str, Any], list[str], Any]:
-    """Our fit of iALS beside the library's own on a matrix that is there already: CPU seconds, both have one thread."""
+    """Our fit of iALS beside the library's own on a matrix that is there already: CPU seconds, both have as many threads."""
     from implicit.cpu.als import AlternatingLeastSquares
 
     from models.recommend import ImplicitALSRecommender
@@ -146,7 +146,7 @@ def fits(name: str, train: Any, repetitions: int) -> tuple[dict[str, Any], list[
 
     def bare() -> None:
         AlternatingLeastSquares(
-            factors=model.factors, iterations=model.iterations, regularization=ridge, alpha=model.alpha, random_state=0, num_threads=1
+            factors=model.factors, iterations=model.iterations, regularization=ridge, alpha=model.alpha, random_state=0, num_threads=cores()
         ).fit(counts, show_progress=False)  # fmt: skip
 
     seconds = in_turns({"bare": bare, "ours": lambda: model.fit(train)}, repetitions, time.process_time)

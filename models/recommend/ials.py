@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from scipy import sparse
 
 from features.dataset import TrainingSet
-from models.factors import FactorIndex
+from models.factors import FactorIndex, cores
 from models.persist import Arrays
 from models.recommend.base import Choice, Query, Span, folded
 from models.recommend.factorised import FactorRecommender, sound
@@ -65,8 +65,12 @@ class ImplicitALSRecommender(FactorRecommender):
         try:
             with threadpool_limits(1, "blas"):
                 model = AlternatingLeastSquares(
-                    factors=self.factors, iterations=self.iterations, regularization=self.ridge_, random_state=self.seed, num_threads=1
-                )  # one thread: the same seed gives the same factors
+                    factors=self.factors,
+                    iterations=self.iterations,
+                    regularization=self.ridge_,
+                    random_state=self.seed,
+                    num_threads=cores(),
+                )  # every row is solved by itself: the same seed gives the same factors, whatever the threads
                 model.fit(self._confidence(weights), show_progress=False)
         except ModelFitError as error:
             raise DataError("the factors are not finite", where="ials", hint="fit with more regularization or fewer factors") from error
