@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Hashable
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from functools import cached_property
-from typing import Any
+from typing import Any, TypeVar
 
 import ibis
 import numpy as np
@@ -19,6 +20,7 @@ from features.builder import Builder
 from features.spec import UserFeatures
 from qianmian.errors import DataError
 
+T = TypeVar("T")
 COLUMNS = ("users", "items", "age_days", "weights", "orders", "quantities", "amounts")  # of `Interactions`, one entry a line
 EVENT_WEIGHTS = {"view": 1.0, "search": 1.0, "message_click": 1.0, "share": 2.0, "favourite": 3.0, "cart": 3.0, "purchase": 5.0}
 
@@ -97,6 +99,23 @@ class TrainingSet:
     user_features: UserFeatures | None
     as_of: datetime
     source: str = "transactions"
+    _kept: dict[Hashable, Any] = field(default_factory=dict, init=False, compare=False, repr=False)
+
+    def once(self, key: Hashable, work: Callable[[], T]) -> T:
+        """What is worked out from these data for whoever asks first, and kept for the others as long as the data are.
+
+        Two rankers cut the same past and are fed by the same models of it; a candidate may be a stage of another.
+
+        Examples
+        --------
+        >>> data = TrainingSet.of_pairs(np.array([0]), np.array([0]), n_users=1, n_items=1)
+        >>> data.once("lines", lambda: len(data.interactions.users)), data.once("lines", lambda: 7)
+        (1, 1)
+        """
+        if key not in self._kept:
+            self._kept[key] = work()
+        found: T = self._kept[key]
+        return found
 
     @classmethod
     def of_pairs(

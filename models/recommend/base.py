@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import json
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -21,7 +22,7 @@ from qianmian.errors import ArtifactError, InvalidRequest, UsageError
 from qianmian.workspace import write_json
 
 __all__ = [  # all that the file of a model needs
-    "Attributes", "Barred", "Choice", "Indices", "Query", "Recommender", "Span", "at_pairs", "best_of_rows", "folded", "rows_of", "values_at",
+    "Attributes", "Barred", "Choice", "Indices", "Query", "Recommender", "Span", "at_pairs", "best_of_rows", "fitted", "folded", "rows_of", "values_at",
 ]  # fmt: skip
 
 BLOCK_CELLS = 8_000_000  # scores held at a time: 32 MB, never n_users × n_items
@@ -48,6 +49,12 @@ class Choice:
     """Values a parameter may be searched over, one by one."""
 
     values: tuple[str | float | bool | None, ...]
+
+
+def fitted(model: Recommender, train: TrainingSet) -> Recommender:
+    """A model fitted on these data: this one, or the one with the same parameters that was asked for earlier."""
+    key = ("model", model.name, json.dumps(model.get_params(), sort_keys=True, default=str))
+    return train.once(key, lambda: model.fit(train))
 
 
 class Recommender(ABC):

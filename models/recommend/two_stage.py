@@ -15,7 +15,7 @@ from models.classify.boosting import load_booster, save_booster
 from models.persist import Arrays
 from models.ranked import NOT_A_CANDIDATE, top_k
 from models.recommend import base
-from models.recommend.base import Barred, Choice, Indices, Query, Recommender, Span, folded
+from models.recommend.base import Barred, Choice, Indices, Query, Recommender, Span, fitted, folded
 from models.recommend.candidates import Candidates, stage_columns, stage_lists, union
 from models.recommend.chain import _kind
 from models.recommend.ranker_features import FEATURES, GROUPS, Histories, ItemStatistics, features, item_groups
@@ -115,7 +115,7 @@ class TwoStageRecommender(Recommender):
         self.models_ = self._fitted_stages(train)
         self.lines_, self.codes_ = train.interactions, item_groups(train.item_attributes)
         self.price_ = _price(train)
-        self._set_tables()
+        self._set_tables(train.once("histories", lambda: Histories.of(self.lines_, self.codes_)))
 
     def _check_parameters(self) -> None:
         if self.target not in DEFAULT_STAGES:
@@ -137,7 +137,7 @@ class TwoStageRecommender(Recommender):
 
     def _examples(self, train: TrainingSet, days: float) -> tuple[NDArray[np.float32], NDArray[np.float32], NDArray[np.int64]]:
         """Features, labels and query of the candidates as they stood `days` ago."""
-        past, n_items = train.rewound(days), train.n_items
+        past, n_items = train.once(("rewound", days), lambda: train.rewound(days)), train.n_items
         ages = train.interactions.age_days
         taken = train.interactions.where((ages <= days) & (ages > days - self.horizon_days))
         # an item that too few had by then would not have been in the catalogue
@@ -155,7 +155,7 @@ class TwoStageRecommender(Recommender):
         if not len(users):
             return empty, np.empty(0, np.float32), np.empty(0, np.int64)
         models, codes = self._fitted_stages(past), item_groups(train.item_attributes)
-        histories = Histories.of(past.interactions, codes)
+        histories = past.once("histories", lambda: Histories.of(past.interactions, codes))
         statistics = ItemStatistics.of(histories, n_items, codes, _price(train))
         parts, block = [], max(1, base.BLOCK_CELLS // n_items)
         for start in range(0, len(users), block):
@@ -172,7 +172,7 @@ class TwoStageRecommender(Recommender):
         return X, y, queries
 
     def _fitted_stages(self, train: TrainingSet) -> tuple[Recommender, ...]:
-        return tuple(_kind(name)(**params).fit(train) for name, params, _ in self._stages)
+        return tuple(fitted(_kind(name)(**params), train) for name, params, _ in self._stages)
 
     @property
     def _stages(self) -> Stages:
@@ -189,8 +189,8 @@ class TwoStageRecommender(Recommender):
     def _feature_names(self) -> list[str]:
         return [*FEATURES, *(f"{level}_{name}_{what}" for level, (name, _, _) in enumerate(self._stages) for what in ("score", "rank"))]
 
-    def _set_tables(self) -> None:
-        self.histories_ = Histories.of(self.lines_, self.codes_)
+    def _set_tables(self, histories: Histories) -> None:
+        self.histories_ = histories
         self.statistics_ = ItemStatistics.of(self.histories_, self.n_items_, self.codes_, self.price_)
         self.user_starts_ = np.searchsorted(self.lines_.users, np.arange(self.n_users_ + 1))
 
@@ -331,7 +331,7 @@ class TwoStageRecommender(Recommender):
         self.lines_ = Interactions(**columns, shape=(self.n_users_, self.n_items_))
         self.codes_ = {name: state[f"codes_{name}"] for name in GROUPS}
         self.price_ = state["price"]
-        self._set_tables()
+        self._set_tables(Histories.of(self.lines_, self.codes_))
 
 
 def _price(train: TrainingSet) -> NDArray[np.float32]:

@@ -8,12 +8,13 @@ import numpy as np
 import pytest
 
 from features.dataset import TrainingSet
+from models.recommend.base import fitted
 from qianmian.config import RecommendSettings
 from qianmian.errors import ConfigError
+from training.holdout import happened
 from training.jobs.base import Context
-from training.jobs.recommend import happened
 from training.tasks import TASKS
-from training.tasks.base import Examples, Fits, check_models, make, parameters_of, taken, with_parameters
+from training.tasks.base import Examples, check_models, make, parameters_of, taken, with_parameters
 
 END = datetime(2024, 5, 30)
 START = END - timedelta(days=28)
@@ -117,11 +118,25 @@ def test_cold_items_have_no_history_and_an_order_that_tells_nothing(train, after
 
 
 def test_fits_are_shared(train):
-    fits = Fits()
-    first = fits.fit(make("repeat", RecommendSettings(), 0), train)
-    assert fits.fit(make("repeat", RecommendSettings(), 0), train) is first
-    assert fits.fit(make("repeat", RecommendSettings(), 0, half_life_days=None), train) is not first
-    assert fits.fit(make("repeat", RecommendSettings(), 0), train.rewound(7)) is not first
+    settings = RecommendSettings()
+    first = fitted(make("repeat", settings, 0), train)
+    assert fitted(make("repeat", settings, 0), train) is first
+    assert fitted(make("repeat", settings, 0, half_life_days=None), train) is not first
+    assert fitted(make("repeat", settings, 0), train.rewound(7)) is not first
+    assert fitted(make("repeat", settings, 0), train.with_interactions(train.interactions)) is not first
+    rankers = [
+        make("two_stage", settings, 0, rounds=3, cuts=1, stages=[("repeat", {}, 30), ("popular", {}, 30)], target=target)
+        for target in ("any", "new")
+    ]
+    one, other = (fitted(ranker, train) for ranker in rankers)
+    assert one is not other
+    assert one.models_[0] is other.models_[0], "both are fed by the same"
+    assert one.histories_ is other.histories_
+    again = make("two_stage", settings, 0, rounds=3, cuts=1, stages=[("repeat", {}, 30), ("popular", {}, 30)]).fit(
+        train.with_interactions(train.interactions)
+    )
+    users = np.arange(train.n_users)
+    np.testing.assert_array_equal(again.recommend(users, 5).ids, one.recommend(users, 5).ids)  # shared or not, it is the same model
 
 
 def test_settings_of_models():

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from features.dataset import Interactions, TrainingSet
 from models.bundle import ModelBundle
 from models.ranked import Ranked
-from models.recommend.base import Recommender
+from models.recommend.base import Recommender, fitted
 from models.recommend.chain import FallbackChain
 from models.recommend.scenes import SceneModels
 from qianmian.config import RecommendSettings
@@ -33,7 +33,7 @@ from training.jobs.base import Context, Job, Outcome, Progress
 from training.metrics import mean_metric
 from training.report import EvalReport, Metric
 from training.tasks import TASKS
-from training.tasks.base import MIN_EXAMPLES, Examples, Fits, Task, check_models, make, with_parameters
+from training.tasks.base import MIN_EXAMPLES, Examples, Task, check_models, make, with_parameters
 from training.tuning import tune, tuned
 
 HOME = "home"
@@ -74,10 +74,10 @@ def run(context: Context) -> Outcome:
         settings = with_parameters(settings, {"two_stage": {"horizon_days": float(horizon)}})
     measured = holdouts.measured()
     settings, tried = _chosen(context, settings, holdouts, measured.begins)
-    after, learnt, fits, decided = measured.after, _shuffled(context, measured.train), Fits(), dict[str, Decided]()
+    after, learnt, decided = measured.after, _shuffled(context, measured.train), dict[str, Decided]()
     for task in TASKS.values():
         context.progress(f"recommend: measuring {task.name}")
-        found = decide(task, settings, seed, learnt, after, fits, context.progress)
+        found = decide(task, settings, seed, learnt, after, context.progress)
         if found is None:
             context.progress(
                 f"recommend: {task.name}: nothing could be measured ({MIN_EXAMPLES} examples are needed), so its simplest baseline ships"
@@ -95,7 +95,7 @@ def run(context: Context) -> Outcome:
     report, figures = _report(decided, learnt, measured.period)
 
     winners = {name: found.winner for name, found in decided.items()}
-    del decided, fits  # models of the measurement, as large as those that ship
+    del decided, measured, learnt, after  # and with them the models of the measurement, as large as those that ship
     context.progress("recommend: fitting on everything before as_of")
     full = _shuffled(context, context.training_set(context.as_of, min_item_customers=settings.min_item_customers))
     scenes, shipped, left_out = _fitted_scenes(winners, settings, seed, full, context.progress)
@@ -112,27 +112,27 @@ def run(context: Context) -> Outcome:
 
 
 def decide(
-    task: Task, settings: RecommendSettings, seed: int, train: TrainingSet, after: Interactions, fits: Fits, progress: Progress
+    task: Task, settings: RecommendSettings, seed: int, train: TrainingSet, after: Interactions, progress: Progress
 ) -> Decided | None:  # fmt: skip
     """Fit a task's candidates and compare them on its examples; None where there are too few examples, or the data support no candidate."""
     examples = task.examples(train, after, seed)
     if len(examples) < MIN_EXAMPLES:
         return None
-    fitted, values, ranked = {}, {}, {}
+    models, values, ranked = {}, {}, {}
     for name, model in task.candidates(settings, seed).items():
         try:
-            fitted[name] = fits.fit(model, examples.train)
+            models[name] = fitted(model, examples.train)
         except DataError as error:
             progress(f"recommend: {task.name}: {name} is no candidate: {error}")
             continue
-        ranked[name] = examples.ask(fitted[name], max(task.k, *CURVE))
+        ranked[name] = examples.ask(models[name], max(task.k, *CURVE))
         values[name] = ranking_metrics(ranked[name].ids, examples.truth, task.k)
         if task.extra is not None:
-            values[name] = {**values[name], **task.extra(fitted[name], examples, after)}
+            values[name] = {**values[name], **task.extra(models[name], examples, after)}
     if not values:
         return None
     winner = max(values, key=lambda name: float(values[name][task.metric].mean()))
-    return Decided(task, examples, fitted, winner, values, ranked)
+    return Decided(task, examples, models, winner, values, ranked)
 
 
 def _chosen(
@@ -172,17 +172,17 @@ def _fitted_scenes(
     dict
         Scene → why it is left out.
     """
-    fits, models, shipped, left_out = Fits(), dict[str, Recommender](), dict[str, str](), dict[str, str]()
+    models, shipped, left_out = dict[str, Recommender](), dict[str, str](), dict[str, str]()
 
-    def fitted(name: str) -> str:
+    def shipping(name: str) -> str:
         """Key of the model that stands for a task, or of a model by its own name."""
         if name in TASKS:
             candidates = TASKS[name].candidates(settings, seed)
             chosen = winners.get(name, list(candidates)[-1])
-            model = fits.fit(candidates[chosen], full)
+            model = fitted(candidates[chosen], full)
             shipped[name] = chosen
         else:
-            model = fits.fit(make(name, settings, seed), full)
+            model = fitted(make(name, settings, seed), full)
         key = next((key for key, made in models.items() if made is model), name)
         models[key] = model
         return key
@@ -192,13 +192,13 @@ def _fitted_scenes(
         if not task.is_scene:
             continue
         try:
-            scenes[task.name] = list(dict.fromkeys(fitted(name) for name in (task.name, *task.filled_by)))
+            scenes[task.name] = list(dict.fromkeys(shipping(name) for name in (task.name, *task.filled_by)))
         except DataError as error:
             left_out[task.name] = str(error)
             progress(f"recommend: {task.name} is left out: {error}")
     for name, winner in winners.items():  # what can score items that are in no training set is asked for that, scene or not
         if name not in shipped and hasattr(TASKS[name].candidates(settings, seed)[winner], "scores_of_new"):
-            fitted(name)
+            shipping(name)
     return SceneModels(models, scenes), shipped, left_out
 
 

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import inspect
-import json
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -138,28 +137,6 @@ def check_models(settings: RecommendSettings) -> None:
         problems += [f"recommend.models.{name}.{key}: not a parameter; there are {', '.join(known)}" for key in given if key not in known]
     if problems:
         raise ConfigError(problems, where="the settings")
-
-
-@dataclass
-class Fits:
-    """Fitted models by what they were fitted on, so that tasks that share a model fit it once."""
-
-    _made: dict[tuple[str, str, int], Recommender] = field(default_factory=dict)
-    _alive: list[TrainingSet] = field(default_factory=list)  # an id is only unique while its object lives
-
-    def fit(self, model: Recommender, train: TrainingSet) -> Recommender:
-        """The same model fitted on `train`, now or earlier."""
-        key = self._key(model, train)
-        if key not in self._made:
-            self._alive.append(train)
-            self._made[key] = model.fit(train)
-            for part in getattr(self._made[key], "models_", ()):
-                self._made.setdefault(self._key(part, train), part)
-        return self._made[key]
-
-    @staticmethod
-    def _key(model: Recommender, train: TrainingSet) -> tuple[str, str, int]:
-        return model.name, json.dumps(model.get_params(), sort_keys=True, default=str), id(train)
 
 
 def taken(users: NDArray[Any], items: NDArray[Any], shape: tuple[int, int]) -> sparse.csr_matrix:
