@@ -142,6 +142,11 @@ def main() -> None:
         print(f"\n== {name}", flush=True)
         found[name] = measure(name, arguments.data, arguments.quick, models)
         print(f"{name}: {found[name]['seconds']:.1f} s, at most {found[name]['peak_mb']:,.0f} MB", flush=True)
+    if models:  # those they are compared with keep their figures too
+        found = {
+            name: {**result, "models": {model: result["models"][model] for model in models if model in result["models"]}}
+            for name, result in found.items()
+        }
     measured = {name: result for name, result in found.items() if result["models"]}
     docs = arguments.docs or (None if arguments.quick else ROOT / "docs")
     if docs is not None and measured:
