@@ -39,7 +39,6 @@ from training.evaluation.protocols import Split, last_basket_split
 K = 10
 OURS, TIFU, TUNED = "qianmian", "TIFU-KNN, settings of its paper", "TIFU-KNN, chosen on validation"
 MUST = {"recall@10": 0.150}
-AIM = {"recall@10": 0.176}
 NAMES = {"recall_of_taken": "recall", "ndcg_of_taken": "ndcg", "hit_rate": "phr"}  # ours → theirs
 QUICK_USERS = 10  # every tenth
 PAPER = {"neighbours": 300, "groups": 7, "within": 0.9, "between": 0.7, "own": 0.7}

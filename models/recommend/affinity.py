@@ -51,7 +51,8 @@ class AffinityRecommender(Recommender):
         self.node_of_ = {name: node for node, name in enumerate(self.nodes_.tolist())}
         self.brand_ = self.brand_.astype(np.int64)
         everybody = np.asarray(self.counts_.sum(axis=0), dtype=np.float64).ravel() + 1e-6
-        at_nodes = np.asarray(everybody @ self._ancestors(), dtype=np.float64).ravel()
+        ancestors = self._ancestors()
+        at_nodes = np.asarray(everybody @ ancestors, dtype=np.float64).ravel()
         share = at_nodes / np.maximum(at_nodes[np.maximum(self.parent_, 0)], 1e-12)
         share[0] = 1.0
         self.share_ = share.astype(np.float32)
@@ -59,7 +60,7 @@ class AffinityRecommender(Recommender):
         self.brand_share_ = (by_brand / by_brand.sum()).astype(np.float32)
         customers = train.item_customers + self.new_item_customers
         self.within_leaf_ = np.log(customers / np.bincount(self.leaf_, customers, minlength=len(share))[self.leaf_]).astype(np.float32)
-        below = np.asarray(customers @ self._ancestors()).ravel()
+        below = np.asarray(customers @ ancestors).ravel()
         self.new_within_ = np.log(self.new_item_customers / (below + self.new_item_customers)).astype(np.float32)
 
     def scores_of_new(

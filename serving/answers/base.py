@@ -18,6 +18,7 @@ MAX_IDS = 10_000
 
 Identifier = Annotated[str, StringConstraints(min_length=1, max_length=256)]
 NumResults = Annotated[int, Field(ge=1, le=MAX_RESULTS, description="how many items are wanted")]
+Described = dict[Identifier, str | bool | Annotated[float, Field(allow_inf_nan=False)]]  # what an item is: its attributes
 Answer = dict[str, Any]
 
 

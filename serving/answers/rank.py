@@ -5,14 +5,13 @@ from __future__ import annotations
 import uuid
 from collections.abc import Mapping
 from datetime import datetime
-from typing import Annotated
 
 import numpy as np
 from pydantic import Field
 
 from models.controls import Controls
 from qianmian.errors import InvalidRequest
-from serving.answers.base import Answer, Endpoint, Identifier, UserRequest, about_model, resolve_user, rounded
+from serving.answers.base import Answer, Described, Endpoint, Identifier, UserRequest, about_model, resolve_user, rounded
 from serving.answers.recommendations import (
     JOB,
     Context,
@@ -30,7 +29,6 @@ from serving.scenes import SCENES
 MAX_ITEMS = 1_000
 INLINE = 100
 SCENE = SCENES["home"]
-Described = dict[Identifier, str | bool | Annotated[float, Field(allow_inf_nan=False)]]
 
 
 class RankRequest(UserRequest):
@@ -62,7 +60,8 @@ def plan(champions: Champions, request: RankRequest) -> Plan:
     InvalidRequest
         Of several customers with that id none is meant, an event cannot be, or items are described that are not asked about.
     """
-    if stray := [item for item in request.attributes if item not in set(request.item_ids)]:
+    asked_about = set(request.item_ids)
+    if stray := [item for item in request.attributes if item not in asked_about]:
         raise InvalidRequest(
             "attributes are of items that are not to be ranked",
             got=", ".join(stray[:5]),
@@ -113,9 +112,9 @@ def new_items(asked: Plan, attributes: Mapping[str, Described], explain: bool) -
     if found is None:
         return None
     source, scores, usual = found
-    answers = []
+    item_ids, answers = list(described), []
     for place, at in enumerate(np.argsort(-scores, kind="stable").tolist()):
-        item = list(described)[at]
+        item = item_ids[at]
         told: Answer = {"item_id": item, "score": rounded(float(scores[at])), "rank": place + 1, "source": source}
         if explain:
             told["reasons"] = [taste_words(str(described[item].get("category") or ""), bool(asked.personal and scores[at] > usual[at]))]

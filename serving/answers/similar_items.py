@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import uuid
 from datetime import datetime
-from typing import Annotated, Any
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field
 
 from qianmian.errors import NotFound
-from serving.answers.base import MAX_IDS, Answer, Endpoint, Identifier, NumResults, Request, Response, about_model, rounded
+from serving.answers.base import MAX_IDS, Answer, Described, Endpoint, Identifier, NumResults, Request, Response, about_model, rounded
 from serving.answers.listing import FILTERS, allowed_by, short_reason
 from serving.answers.reasons import like_words
 from serving.answers.recommendations import JOB, Item
@@ -23,7 +23,7 @@ class SimilarItemsRequest(Request):
     """What is like an item."""
 
     item_id: Identifier
-    attributes: dict[Identifier, str | bool | Annotated[float, Field(allow_inf_nan=False)]] = Field(
+    attributes: Described = Field(
         default_factory=dict,
         max_length=50,
         description='what an item is that the model does not know: {"category": "GROCERY/SOUP", "price": 2}',
