@@ -23,7 +23,8 @@ from typing import Any
 import numpy as np
 from scipy import sparse
 
-from models.factors import FactorIndex, cores
+from models.factors import FactorIndex
+from models.threads import cores
 
 K = 100
 REPETITIONS = 5

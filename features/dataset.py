@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Hashable
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
@@ -75,6 +76,19 @@ class Interactions:
         return result
 
 
+class _Once:
+    """A value, or not yet one."""
+
+    def __init__(self) -> None:
+        self._lock = threading.RLock()
+        self._made: tuple[Any, ...] = ()
+
+    def of(self, work: Callable[[], Any]) -> Any:
+        with self._lock:
+            self._made = self._made or (work(),)
+        return self._made[0]
+
+
 @dataclass(frozen=True)
 class TrainingSet:
     """Everything a model may learn from at `as_of`.
@@ -99,12 +113,13 @@ class TrainingSet:
     user_features: UserFeatures | None
     as_of: datetime
     source: str = "transactions"
-    _kept: dict[Hashable, Any] = field(default_factory=dict, init=False, compare=False, repr=False)
+    _kept: dict[Hashable, _Once] = field(default_factory=dict, init=False, compare=False, repr=False)
 
     def once(self, key: Hashable, work: Callable[[], T]) -> T:
         """What is worked out from these data for whoever asks first, and kept for the others as long as the data are.
 
-        Two rankers cut the same past and are fed by the same models of it; a candidate may be a stage of another.
+        Two rankers cut the same past and are fed by the same models of it; a candidate may be a stage of another. Whoever asks while another thread
+        works it out waits; what failed is tried again by the next.
 
         Examples
         --------
@@ -112,9 +127,7 @@ class TrainingSet:
         >>> data.once("lines", lambda: len(data.interactions.users)), data.once("lines", lambda: 7)
         (1, 1)
         """
-        if key not in self._kept:
-            self._kept[key] = work()
-        found: T = self._kept[key]
+        found: T = self._kept.setdefault(key, _Once()).of(work)
         return found
 
     @classmethod
@@ -147,7 +160,7 @@ class TrainingSet:
     def rewound(self, days: float) -> TrainingSet:
         """The same customers and items as they stood so many days before `as_of`: nothing younger is in it.
 
-        Profile features are of `as_of` and left out; what is known of items has no date and stays.
+        Profile features are of `as_of` and left out; what is known of items has no date and stays. Made once for all who ask (`once`).
 
         Examples
         --------
@@ -155,6 +168,9 @@ class TrainingSet:
         >>> now.rewound(7).interactions.items.tolist(), now.rewound(7).interactions.age_days.tolist()
         ([1], [23.0])
         """
+        return self.once(("rewound", days), lambda: self._rewound(days))
+
+    def _rewound(self, days: float) -> TrainingSet:
         data = self.interactions.where(self.interactions.age_days > days)
         data = replace(data, age_days=data.age_days - np.float32(days))
         return replace(self, interactions=data, user_features=None, as_of=self.as_of - timedelta(days=days))

@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import itertools
-import os
 import threading
 from concurrent.futures import ThreadPoolExecutor
-from functools import cache, cached_property
+from functools import cached_property
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy import sparse
-from threadpoolctl import ThreadpoolController
 
+from models.threads import blas, cores
 from models.topk import LEAST, LOW_HALF, NO_KEY, NOT_A_CANDIDATE, BestLists, Ids, Scores, about_the_kth, ids_of, keys_of, scores_of
 from qianmian.errors import DataError
 
@@ -26,6 +25,7 @@ TILE_CELLS = 1 << 19  # scores held at a time, a worker
 USERS = 512  # a block of them shares a pass over the items
 MARGIN = 4  # places beyond k whose scores are computed again before the cut
 COMPACT = 0.15  # new candidates a place of the list, before the lists are cut and the thresholds rise
+_many = threading.Lock()  # two callers that set and restore BLAS's one number of threads would mix it up
 
 
 class FactorIndex:
@@ -154,7 +154,7 @@ class FactorIndex:
             work(0)
         else:
             try:
-                with _blas().limit(limits=1, user_api="blas"), ThreadPoolExecutor(workers) as pool:
+                with blas().limit(limits=1, user_api="blas"), ThreadPoolExecutor(workers) as pool:
                     list(pool.map(work, range(workers)))
             finally:
                 _many.release()
@@ -311,19 +311,3 @@ def _norms(vectors: NDArray[np.float32], what: str) -> NDArray[np.float32]:
 def _entries(matrix: sparse.csr_matrix, rows: slice) -> tuple[NDArray[Any], NDArray[Any]]:
     edges = matrix.indptr[rows.start : rows.stop + 1]
     return np.repeat(np.arange(len(edges) - 1), np.diff(edges)), matrix.indices[edges[0] : edges[-1]]
-
-
-# ---- threads ---------------------------------------------------------------------------------------------------------
-
-
-def cores() -> int:
-    """How many cores this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
-@cache
-def _blas() -> ThreadpoolController:
-    return ThreadpoolController()  # looks through every loaded library once
-
-
-_many = threading.Lock()  # BLAS has one number of threads for the whole process: two callers that set and restore it would mix it up

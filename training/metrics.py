@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 
 import numpy as np
 from numpy.typing import NDArray
-from sklearn.metrics import average_precision_score, brier_score_loss, log_loss, roc_auc_score
+from scipy.stats import rankdata
 
 from training.report import Metric
 
@@ -123,15 +123,40 @@ def expected_calibration_error(y: NDArray[np.int64], p: NDArray[np.float64], bin
     return float(sum(len(group) * abs(y[group].mean() - p[group].mean()) for group in groups) / len(p))
 
 
-def _of_both_outcomes(metric: Callable[[NDArray[np.int64], NDArray[np.float64]], float]) -> Statistic:
-    """A ranking metric of scikit-learn's; NaN where only one outcome occurs, which ranks nothing."""
-    return lambda y, p: float(metric(y, p)) if 0 < int(y.sum()) < len(y) else float("nan")
+def _auc(y: NDArray[np.int64], p: NDArray[np.float64]) -> float:
+    """Mann & Whitney's: how often an outcome is ranked above a non-outcome, a tie half."""
+    positives = int(y.sum())
+    return float(rankdata(p)[y == 1].sum() - positives * (positives + 1) / 2) / (positives * (len(y) - positives))
 
 
+def _average_precision(y: NDArray[np.int64], p: NDArray[np.float64]) -> float:
+    """Precision wherever recall rises, a tie being one step."""
+    order = np.argsort(-p, kind="stable")
+    ranked = p[order]
+    last = np.append(ranked[1:] != ranked[:-1], True)
+    hits = np.cumsum(y[order])[last]
+    return float((np.diff(hits, prepend=0) * hits / (np.flatnonzero(last) + 1)).sum() / hits[-1])
+
+
+def _brier(y: NDArray[np.int64], p: NDArray[np.float64]) -> float:
+    return float(np.mean((p - y) ** 2))
+
+
+def _log_loss(y: NDArray[np.int64], p: NDArray[np.float64]) -> float:
+    kept = np.clip(p, 1e-6, 1 - 1e-6)
+    return float(-np.mean(np.log(np.where(y == 1, kept, 1 - kept))))
+
+
+def _of_both_outcomes(metric: Statistic) -> Statistic:
+    """A ranking metric; NaN where only one outcome occurs, which ranks nothing."""
+    return lambda y, p: metric(y, p) if 0 < int(y.sum()) < len(y) else float("nan")
+
+
+# scikit-learn's values (tested), without what it checks at each call: in a bootstrap that is nine tenths of its time
 CLASSIFICATION: Mapping[str, Statistic] = {
-    "auc": _of_both_outcomes(roc_auc_score),
-    "average_precision": _of_both_outcomes(average_precision_score),
-    "brier": lambda y, p: float(brier_score_loss(y, p, pos_label=1)),
-    "log_loss": lambda y, p: float(log_loss(y, np.clip(p, 1e-6, 1 - 1e-6), labels=[0, 1])),
+    "auc": _of_both_outcomes(_auc),
+    "average_precision": _of_both_outcomes(_average_precision),
+    "brier": _brier,
+    "log_loss": _log_loss,
     "ece": expected_calibration_error,
 }

@@ -87,6 +87,8 @@ def log(outcome: Outcome, report: EvalReport) -> Logged:
     mlflow.log_dict(report.as_dict(), "report.json")
     for name, figure in outcome.figures.items():
         mlflow.log_figure(figure, f"plots/{name}")
+    # the one whole number of an answer is a rank, and an answer has one
+    warnings.filterwarnings("ignore", message=".*Inferred schema contains integer column.*", category=UserWarning)
     example = outcome.example.to_pandas()
     parameters = pyfunc.PARAMETERS.get(bundle.kind)
     signature = infer_signature(example, pyfunc.answer(bundle, example, parameters), parameters)

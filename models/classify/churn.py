@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 from typing import Any, Self
 
@@ -14,6 +15,7 @@ from sklearn.model_selection import GroupKFold
 
 from models.classify.boosting import contributions, load_booster, matrix, save_booster
 from models.persist import load_json
+from models.threads import cores, side_by_side
 from qianmian.errors import DataError
 from qianmian.workspace import write_json
 
@@ -48,6 +50,7 @@ class ChurnClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         parameters = {
             "objective": "binary:logistic", "max_depth": self.max_depth, "eta": self.learning_rate, "min_child_weight": self.min_child_weight,
             "subsample": self.subsample, "colsample_bytree": self.colsample_bytree, "lambda": self.reg_lambda, "seed": self.seed, "tree_method": "hist",
+            "nthread": cores(),
         }  # fmt: skip
         return xgb.train(parameters, matrix(X, y), num_boost_round=self.n_estimators)
 
@@ -83,11 +86,13 @@ class ChurnClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         folds = min(self.folds, len(np.unique(owners)))
         if folds < 2:
             raise DataError("one customer alone is too few to learn churn from", hint="bring more customers")
-        for train, held in GroupKFold(folds).split(X, labels, owners):
-            margins[held] = self._boost(X[train], labels[train]).predict(matrix(X[held]), output_margin=True)
+        parts = list(GroupKFold(folds).split(X, labels, owners))
+        whole = partial(self._boost, X, labels)
+        self.booster_, *boosters = side_by_side([whole, *(partial(self._boost, X[train], labels[train]) for train, _ in parts)])
+        for booster, (_, held) in zip(boosters, parts, strict=True):
+            margins[held] = booster.predict(matrix(X[held]), output_margin=True)
         scaler = LogisticRegression(C=1e6).fit(margins[:, None], labels)
         self.calibration_ = np.array([scaler.coef_[0, 0], scaler.intercept_[0]], dtype=np.float64)
-        self.booster_ = self._boost(X, labels)
         return self
 
     def predict_proba(self, X: NDArray[np.float32]) -> NDArray[np.float64]:

@@ -14,8 +14,8 @@ from features.dataset import Interactions, TrainingSet
 from models.persist import Arrays, pack_csr, unpack_csr
 from models.ranked import NOT_A_CANDIDATE
 from models.recommend.base import Barred, Choice, Indices, Query, Recommender, Span, best_of_rows, values_at
+from models.recommend.item_neighbours import item_products, strongest
 
-BLOCK_ENTRIES = 5_000_000  # pairs of items held at a time while counting
 LEAST_WEIGHT = np.float32(1e-30)  # of an order that is years old: still one
 Floats = NDArray[np.float32]
 
@@ -150,22 +150,13 @@ class ComplementRecommender(Recommender):
         by_item = held.T.tocsr()
         counts = np.maximum(np.asarray(weighted.sum(axis=0), dtype=np.float64).ravel(), 1e-9)
         shrink_from, shrink_to = counts**-self.given_power, counts**-self.popularity_power
-        # an upper bound of the pairs of each item: the lines of the orders that hold it
-        pairs = np.cumsum(by_item @ sizes.astype(np.float64))
-        parts, start = [], 0
-        while start < held.shape[1]:
-            before = pairs[start - 1] if start else 0.0
-            stop = max(start + 1, int(np.searchsorted(pairs, before + BLOCK_ENTRIES)))
-            links = (by_item[start:stop] @ weighted).tocsr()
-            links.sort_indices()
-            row = np.repeat(np.arange(start, start + links.shape[0]), np.diff(links.indptr))
+        parts = []
+        for block, links in item_products(by_item, weighted):
+            row = np.repeat(np.arange(block.start, block.stop), np.diff(links.indptr))
             strength = (links.data * shrink_from[row] * shrink_to[links.indices]) ** self.sharpness
             links.data = np.where(row != links.indices, strength, 0.0).astype(np.float32)
-            parts.append(_strongest(links, self.neighbours))
-            start = stop
-        linked = sparse.vstack(parts, format="csr") if parts else sparse.csr_matrix((0, 0), dtype=np.float32)
-        linked.sort_indices()
-        return linked
+            parts.append(strongest(links, self.neighbours))
+        return sparse.vstack(parts, format="csr") if parts else sparse.csr_matrix((0, 0), dtype=np.float32)
 
     def given(self, query: Query) -> sparse.csr_matrix:
         """What each answer is to go with, 0/1, (n, n_items): see `given_items`."""
@@ -318,22 +309,6 @@ def _only(rows: NDArray[np.bool_]) -> sparse.csr_matrix:
     """Keeps these rows of what it is multiplied with."""
     kept = np.flatnonzero(rows)
     return sparse.csr_matrix((np.ones(len(kept), np.float32), (kept, kept)), shape=(len(rows), len(rows)))
-
-
-def _strongest(links: sparse.csr_matrix, most: int) -> sparse.csr_matrix:
-    """The `most` greatest positive entries of each row; equal ones go to the lower column. The indices must be sorted."""
-    kept = links.data > 0
-    bounds = links.indptr
-    for row in np.flatnonzero(np.diff(bounds) > most).tolist():  # a partition a row is five times as fast as one sort of them all
-        own = slice(bounds[row], bounds[row + 1])
-        values = links.data[own]
-        least = np.partition(values, len(values) - most)[len(values) - most]
-        above, equal = values > least, np.flatnonzero(values == least)
-        above[equal[: most - int(above.sum())]] = True
-        kept[own] &= above
-    rows = np.repeat(np.arange(links.shape[0]), np.diff(bounds))[kept]
-    ends = np.concatenate([[0], np.cumsum(np.bincount(rows, minlength=links.shape[0]))])
-    return sparse.csr_matrix((links.data[kept], links.indices[kept], ends), shape=links.shape)
 
 
 def _fading(baskets: Baskets, half_life_days: np.float32) -> Floats:

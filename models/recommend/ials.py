@@ -10,10 +10,11 @@ from numpy.typing import NDArray
 from scipy import sparse
 
 from features.dataset import TrainingSet
-from models.factors import FactorIndex, cores
+from models.factors import FactorIndex
 from models.persist import Arrays
 from models.recommend.base import Choice, Query, Span, folded
 from models.recommend.factorised import FactorRecommender, sound
+from models.threads import cores
 from qianmian.errors import DataError
 
 GATHERED = 1 << 22  # item factors copied together when users are solved for: 16 MB

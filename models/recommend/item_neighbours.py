@@ -158,12 +158,15 @@ class ItemKNNRecommender(ItemLinksRecommender):
         weighted = weighted_counts(had, self.weighting)
         by_item = weighted.T.tocsr()
         by_item.sort_indices()
-        lengths = np.sqrt(np.asarray(by_item.multiply(by_item).sum(axis=1), dtype=np.float64).ravel())
+        lengths = np.sqrt(np.asarray(by_item.multiply(by_item).sum(axis=1)).ravel()).astype(np.float32)
         parts = []
         for block, products in item_products(by_item, weighted):
-            row = np.repeat(np.arange(block.start, block.stop), np.diff(products.indptr))
-            similar = products.data / np.maximum(lengths[row] * lengths[products.indices] + self.shrinkage, 1e-30)
-            products.data = np.where(row == products.indices, 0.0, similar).astype(np.float32)
+            row = np.repeat(np.arange(block.start, block.stop, dtype=np.int32), np.diff(products.indptr))
+            scale = lengths[products.indices]
+            scale *= np.repeat(lengths[block.start : block.stop], np.diff(products.indptr))
+            scale += np.float32(self.shrinkage)
+            products.data /= np.maximum(scale, np.float32(1e-30), out=scale)
+            products.data[row == products.indices] = 0.0
             parts.append(strongest(products, self.neighbours))
         nearest = sparse.vstack(parts, format="csr") if parts else sparse.csr_matrix(2 * (had.shape[1],), dtype=np.float32)
         if self.normalise:
@@ -198,20 +201,18 @@ def weighted_counts(had: sparse.csr_matrix, weighting: str) -> sparse.csr_matrix
 
 
 def item_products(by_item: sparse.csr_matrix, by_user: sparse.csr_matrix) -> Iterator[tuple[range, sparse.csr_matrix]]:
-    """``by_item @ by_user`` in blocks of rows, so that the pairs of a block fit into memory: (rows, csr_matrix with sorted indices)."""
+    """``by_item @ by_user`` in blocks of rows, so that the pairs of a block fit into memory: (rows, csr_matrix, its indices in any order)."""
     # an upper bound of the pairs of each item: what its customers hold
     bound = np.cumsum((by_item != 0).astype(np.float64) @ np.diff(by_user.indptr).astype(np.float64))
     start, n = 0, by_item.shape[0]
     while start < n:
         stop = max(start + 1, int(np.searchsorted(bound, (bound[start - 1] if start else 0.0) + BLOCK_ENTRIES)))
-        products = (by_item[start:stop] @ by_user).tocsr()
-        products.sort_indices()
-        yield range(start, min(stop, n)), products
+        yield range(start, min(stop, n)), (by_item[start:stop] @ by_user).tocsr()
         start = stop
 
 
 def strongest(links: sparse.csr_matrix, most: int) -> sparse.csr_matrix:
-    """The `most` greatest positive entries of each row; equal ones go to the lower column. The indices must be sorted.
+    """The `most` greatest positive entries of each row, in the order of their columns; equal ones go to the lower column.
 
     Examples
     --------
@@ -224,10 +225,15 @@ def strongest(links: sparse.csr_matrix, most: int) -> sparse.csr_matrix:
         values = links.data[own]
         least = np.partition(values, len(values) - most)[len(values) - most]
         above, equal = values > least, np.flatnonzero(values == least)
-        above[equal[: most - int(above.sum())]] = True
+        left = most - int(above.sum())
+        if left < len(equal):
+            equal = equal[np.argsort(links.indices[own][equal])[:left]]
+        above[equal] = True
         kept[own] &= above
     ends = np.concatenate([[0], np.cumsum(kept)])[bounds]
-    return sparse.csr_matrix((links.data[kept], links.indices[kept], ends), shape=links.shape)
+    best = sparse.csr_matrix((links.data[kept], links.indices[kept], ends), shape=links.shape)
+    best.sort_indices()  # of what is kept: of all links it took more than all the rest
+    return best
 
 
 def positive_power(values: Floats, power: float) -> Floats:

@@ -216,13 +216,15 @@ def _moves(train: TrainingSet, shelf: Shelf, step: float, had: Floats, prior: fl
     place = np.lexsort((days, shelf.leaf[items], users))
     users, items, days = users[place], items[place], days[place]
     group = users * (np.int64(shelf.leaf.max(initial=0)) + 1) + shelf.leaf[items]
-    found_low, found_high, apart = [np.empty(0, np.int64)], [np.empty(0, np.int64)], 1
-    while apart < len(group) and (both := group[apart:] == group[:-apart]).any():
-        low, high = items[:-apart][both], items[apart:][both]
-        up = (days[apart:][both] > days[:-apart][both]) & (shelf.price[high] >= shelf.price[low] + step)
-        found_low.append(low[up])
-        found_high.append(high[up])
+    found_low, found_high, price = [np.empty(0, np.int64)], [np.empty(0, np.int64)], shelf.price[items]
+    later = np.searchsorted(group, group, side="right") - np.arange(len(group)) - 1  # how many of the same customer and category follow
+    earlier, apart = np.flatnonzero(later >= 1), 1
+    while len(earlier):
+        up = (days[earlier + apart] > days[earlier]) & (price[earlier + apart] >= price[earlier] + step)
+        found_low.append(items[earlier[up]])
+        found_high.append(items[earlier[up] + apart])
         apart += 1
+        earlier = earlier[later[earlier] >= apart]
     rows, columns = np.concatenate(found_low), np.concatenate(found_high)
     total = sparse.csr_matrix((np.ones(len(rows)), (rows, columns)), shape=(n_items, n_items))
     moves = (sparse.diags(1.0 / (had + prior)) @ total).tocsr()

@@ -236,6 +236,21 @@ def test_strongest_keeps_the_greatest(counts, most):
         assert (given_row[row > 0] == row[row > 0]).all()
 
 
+@settings(max_examples=60, deadline=None)
+@given(COUNTS, st.integers(1, 5))
+def test_strongest_of_equal_ones_are_the_first_columns_however_the_row_is_stored(counts, most):
+    stored = sparse.csr_matrix(counts)
+    for row in range(stored.shape[0]):  # the same matrix, each row backwards
+        own = slice(stored.indptr[row], stored.indptr[row + 1])
+        stored.indices[own], stored.data[own] = stored.indices[own][::-1].copy(), stored.data[own][::-1].copy()
+    stored.has_sorted_indices = False
+    kept = strongest(stored, most)
+    assert kept.has_canonical_format
+    for given_row, row in zip(counts, kept.toarray(), strict=True):
+        best = np.lexsort((np.arange(len(given_row)), -given_row))[:most]
+        assert np.flatnonzero(row).tolist() == sorted(best[given_row[best] > 0].tolist())
+
+
 def test_products_in_blocks_are_the_product(taste, monkeypatch):
     monkeypatch.setattr(item_neighbours, "BLOCK_ENTRIES", 50)
     had = taste.interactions.matrix()

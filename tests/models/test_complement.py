@@ -129,7 +129,7 @@ def test_why(model):
 
 
 def test_counting_in_blocks_changes_nothing(grocer, model, monkeypatch):
-    monkeypatch.setattr("models.recommend.complement.BLOCK_ENTRIES", 50)
+    monkeypatch.setattr("models.recommend.item_neighbours.BLOCK_ENTRIES", 50)
     blocks = ComplementRecommender().fit(grocer)
     assert (blocks.links_ != model.links_).nnz == 0
 

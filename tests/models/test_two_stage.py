@@ -291,6 +291,21 @@ def test_sampled_customers_are_enough(shop_and_truth):
     assert mean_ndcg(few.fit(train), truth) > mean_ndcg(few.models_[1], truth)
 
 
+def test_negatives_beyond_what_is_asked_for_are_sampled_and_weighed():
+    y = np.array([1.0] * 10 + [0.0] * 1000, dtype=np.float32)
+    rows = np.arange(len(y))
+    X, labels, queries, weights = TwoStageRecommender(negatives_per_positive=20.0)._sampled(rows[:, None].astype(np.float32), y, rows)
+    assert labels.sum() == 10, "no positive is lost"
+    assert 150 < (labels == 0).sum() < 250
+    assert weights[labels == 1].tolist() == [1.0] * 10
+    np.testing.assert_allclose(weights[labels == 0], 5.0)
+    np.testing.assert_array_equal(X[:, 0], queries)
+    for few in (200.0, 100.0):
+        assert len(TwoStageRecommender(negatives_per_positive=few)._sampled(X, y[queries], queries)[0]) == len(queries)
+    nothing = TwoStageRecommender()._sampled(X, np.zeros(len(X), np.float32), queries)
+    assert len(nothing[0]) == len(X)
+
+
 def test_saved_with_orders_quantities_and_any_names(tmp_path, shop_and_truth):
     train, _ = shop_and_truth
     data = train.interactions

@@ -6,6 +6,9 @@ import math
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from sklearn.metrics import average_precision_score, brier_score_loss, log_loss, roc_auc_score
 
 from training.metrics import (
     CLASSIFICATION,
@@ -44,6 +47,20 @@ def test_one_outcome_has_no_area():
     assert math.isnan(CLASSIFICATION["auc"](y, np.arange(5.0)))
     assert math.isnan(CLASSIFICATION["auc"](1 - y, np.arange(5.0)))
     assert math.isnan(CLASSIFICATION["average_precision"](y, np.arange(5.0)))
+
+
+@settings(max_examples=100, deadline=None)
+@given(
+    st.lists(st.tuples(st.integers(0, 1), st.integers(0, 20)), min_size=2, max_size=60).filter(lambda rows: len({y for y, _ in rows}) == 2)
+)
+def test_classification_metrics_are_scikit_learns(rows):
+    y, p = np.array([y for y, _ in rows]), np.array([p for _, p in rows]) / 20
+    expected = {
+        "auc": roc_auc_score(y, p), "average_precision": average_precision_score(y, p), "brier": brier_score_loss(y, p, pos_label=1),
+        "log_loss": log_loss(y, np.clip(p, 1e-6, 1 - 1e-6), labels=[0, 1]),
+    }  # fmt: skip
+    for name, value in expected.items():
+        assert CLASSIFICATION[name](y, p) == pytest.approx(value, rel=1e-12), name
 
 
 def test_calibration_error_by_hand():

@@ -6,10 +6,11 @@ stands for both where nothing is dated). What ships is fitted again on everythin
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any
+from functools import partial
+from typing import Any, TypeVar
 
 import numpy as np
 import pyarrow as pa
@@ -21,6 +22,7 @@ from models.ranked import Ranked
 from models.recommend.base import Recommender, fitted
 from models.recommend.chain import FallbackChain
 from models.recommend.scenes import SceneModels
+from models.threads import side_by_side
 from qianmian.config import RecommendSettings
 from qianmian.errors import DataError
 from training import plots
@@ -30,11 +32,13 @@ from training.evaluation.slices import activity_slices
 from training.gate import Rule
 from training.holdout import Holdouts
 from training.jobs.base import Context, Job, Outcome, Progress
-from training.metrics import mean_metric
+from training.metrics import mean_metrics, resampled_means
 from training.report import EvalReport, Metric
 from training.tasks import TASKS
 from training.tasks.base import MIN_EXAMPLES, Examples, Task, check_models, make, with_parameters
 from training.tuning import tune, tuned
+
+T = TypeVar("T")
 
 HOME = "home"
 SHIPPED = "qianmian"  # the home lists as they ship, filled where the winner leaves places open
@@ -74,17 +78,10 @@ def run(context: Context) -> Outcome:
         settings = with_parameters(settings, {"two_stage": {"horizon_days": float(horizon)}})
     measured = holdouts.measured()
     settings, tried = _chosen(context, settings, holdouts, measured.begins)
-    after, learnt, decided = measured.after, _shuffled(context, measured.train), dict[str, Decided]()
-    for task in TASKS.values():
-        context.progress(f"recommend: measuring {task.name}")
-        found = decide(task, settings, seed, learnt, after, context.progress)
-        if found is None:
-            context.progress(
-                f"recommend: {task.name}: nothing could be measured ({MIN_EXAMPLES} examples are needed), so its simplest baseline ships"
-            )
-        else:
-            context.progress(f"recommend: {task.name}: {found.winner} is best of {len(found.values)} on {len(found.examples):,} examples")
-            decided[task.name] = found
+    after, learnt = measured.after, _shuffled(context, measured.train)
+    context.progress(f"recommend: measuring {', '.join(TASKS)}")
+    found = _side_by_side({name: partial(decide, task, settings, seed, learnt, after, context.progress) for name, task in TASKS.items()})
+    decided = {name: each for name, each in found.items() if each is not None}
     if HOME not in decided:
         raise DataError(
             "no model of `home` could be measured",
@@ -95,7 +92,7 @@ def run(context: Context) -> Outcome:
     report, figures = _report(decided, learnt, measured.period)
 
     winners = {name: found.winner for name, found in decided.items()}
-    del decided, measured, learnt, after  # and with them the models of the measurement, as large as those that ship
+    del decided, found, measured, learnt, after  # and with them the models of the measurement, as large as those that ship
     context.progress("recommend: fitting on everything before as_of")
     full = _shuffled(context, context.training_set(context.as_of, min_item_customers=settings.min_item_customers))
     scenes, shipped, left_out = _fitted_scenes(winners, settings, seed, full, context.progress)
@@ -117,6 +114,7 @@ def decide(
     """Fit a task's candidates and compare them on its examples; None where there are too few examples, or the data support no candidate."""
     examples = task.examples(train, after, seed)
     if len(examples) < MIN_EXAMPLES:
+        progress(f"recommend: {task.name}: nothing could be measured ({MIN_EXAMPLES} examples are needed), so its simplest baseline ships")
         return None
     models, values, ranked = {}, {}, {}
     for name, model in task.candidates(settings, seed).items():
@@ -130,8 +128,10 @@ def decide(
         if task.extra is not None:
             values[name] = {**values[name], **task.extra(models[name], examples, after)}
     if not values:
+        progress(f"recommend: {task.name}: nothing could be measured, so its simplest baseline ships")
         return None
     winner = max(values, key=lambda name: float(values[name][task.metric].mean()))
+    progress(f"recommend: {task.name}: {winner} is best of {len(values)} on {len(examples):,} examples")
     return Decided(task, examples, models, winner, values, ranked)
 
 
@@ -172,34 +172,49 @@ def _fitted_scenes(
     dict
         Scene → why it is left out.
     """
-    models, shipped, left_out = dict[str, Recommender](), dict[str, str](), dict[str, str]()
+    candidates = {name: task.candidates(settings, seed) for name, task in TASKS.items()}
+    chosen = {name: winners.get(name, list(models)[-1]) for name, models in candidates.items()}
+    scenes = {name: (name, *task.filled_by) for name, task in TASKS.items() if task.is_scene}
+    # what can score items that are in no training set is asked for that, scene or not
+    others = {name: (name,) for name in winners if hasattr(candidates[name][chosen[name]], "scores_of_new")}
+    uses = {**others, **scenes}
+    wanted = list(dict.fromkeys(name for names in (*scenes.values(), *others.values()) for name in names))
 
-    def shipping(name: str) -> str:
-        """Key of the model that stands for a task, or of a model by its own name."""
-        if name in TASKS:
-            candidates = TASKS[name].candidates(settings, seed)
-            chosen = winners.get(name, list(candidates)[-1])
-            model = fitted(candidates[chosen], full)
-            shipped[name] = chosen
-        else:
-            model = fitted(make(name, settings, seed), full)
-        key = next((key for key, made in models.items() if made is model), name)
-        models[key] = model
-        return key
-
-    scenes = {}
-    for task in TASKS.values():
-        if not task.is_scene:
-            continue
+    def shipping(name: str) -> Recommender | DataError:
+        """The model that stands for a task, or a model by its own name; or why there is none."""
         try:
-            scenes[task.name] = list(dict.fromkeys(shipping(name) for name in (task.name, *task.filled_by)))
+            return fitted(candidates[name][chosen[name]] if name in TASKS else make(name, settings, seed), full)
         except DataError as error:
-            left_out[task.name] = str(error)
-            progress(f"recommend: {task.name} is left out: {error}")
-    for name, winner in winners.items():  # what can score items that are in no training set is asked for that, scene or not
-        if name not in shipped and hasattr(TASKS[name].candidates(settings, seed)[winner], "scores_of_new"):
-            shipping(name)
-    return SceneModels(models, scenes), shipped, left_out
+            return error
+
+    made, key_of, left_out = dict[str, Recommender](), dict[str, str](), dict[str, str]()
+    for name, model in _side_by_side({name: partial(shipping, name) for name in wanted}).items():
+        if isinstance(model, DataError):
+            left_out |= {use: str(model) for use, names in uses.items() if name in names}
+        else:
+            key_of[name] = next((key for key, other in made.items() if other is model), name)  # one model may stand for several
+            made[key_of[name]] = model
+    for use, reason in left_out.items():
+        progress(f"recommend: {use} is left out: {reason}")
+    keys = {use: list(dict.fromkeys(key_of[name] for name in names)) for use, names in uses.items() if use not in left_out}
+    used = {key for of_use in keys.values() for key in of_use}
+    shipped = {name: chosen[name] for name in TASKS if key_of.get(name) in used}
+    return (
+        SceneModels({key: made[key] for key in made if key in used}, {use: keys[use] for use in scenes if use in keys}),
+        shipped,
+        left_out,
+    )
+
+
+def _side_by_side(work: Mapping[str, Callable[[], T]]) -> dict[str, T]:
+    """Work by name, beside each other: the first one first, then from the last on.
+
+    The first two rankers are fed by the same models, so the second comes late and finds what the first has fitted, instead of waiting for it.
+    """
+    first, *others = work
+    order = [first, *reversed(others)]
+    found = dict(zip(order, side_by_side([work[name] for name in order]), strict=True))
+    return {name: found[name] for name in work}
 
 
 def _report(decided: Mapping[str, Decided], train: TrainingSet, period: str) -> tuple[EvalReport, dict[str, Any]]:
@@ -216,11 +231,10 @@ def _report(decided: Mapping[str, Decided], train: TrainingSet, period: str) -> 
     for task, found in decided.items():
         last = list(found.values)[-1]
         best, simple = found.values[found.winner], found.values[last]
-        for name, values in found.values.items():
-            slices[f"{task}: {name}"] = _named(values, TASKS[task].k)
+        told = {f"{task}: {name}": values for name, values in found.values.items()}
         if best is not simple:
-            gains = {metric: best[metric] - simple[metric] for metric in best if metric in simple}
-            slices[f"{task}: {found.winner} minus {last}"] = _named(gains, TASKS[task].k)
+            told[f"{task}: {found.winner} minus {last}"] = {metric: best[metric] - simple[metric] for metric in best if metric in simple}
+        slices |= _measured(told, TASKS[task].k)
     curves = {
         name: [float(ranking_metrics(answer.ids, truth, k, ("recall",))["recall"].mean()) for k in CURVE] for name, answer in ranked.items()
     }
@@ -229,9 +243,14 @@ def _report(decided: Mapping[str, Decided], train: TrainingSet, period: str) -> 
     return EvalReport(compared.models[SHIPPED], baselines, compared.differences, slices), figures
 
 
-def _named(values: Mapping[str, NDArray[np.float64]], k: int) -> dict[str, Metric]:
-    """Means with intervals; a metric of lists is named with its k, a task's own metric as it is."""
-    return {f"{name}@{k}" if name in STANDARD else name: mean_metric(found[np.isfinite(found)]) for name, found in values.items()}
+def _measured(values: Mapping[str, Mapping[str, NDArray[np.float64]]], k: int) -> dict[str, dict[str, Metric]]:
+    """Means with intervals, all of the same draws; a metric of lists is named with its k, a task's own metric as it is."""
+    columns = [(what, f"{metric}@{k}" if metric in STANDARD else metric) for what, found in values.items() for metric in found]
+    stacked = np.column_stack([column for found in values.values() for column in found.values()])
+    measured: dict[str, dict[str, Metric]] = {what: {} for what in values}
+    for (what, metric), mean in zip(columns, mean_metrics(stacked, resampled_means(stacked)), strict=True):
+        measured[what][metric] = mean
+    return measured
 
 
 def _shuffled(context: Context, train: TrainingSet) -> TrainingSet:

@@ -1,0 +1,83 @@
+"""Pieces of work beside each other: their results in order, their share of the cores, their errors."""
+
+from __future__ import annotations
+
+import threading
+import time
+from functools import partial
+
+import numpy as np
+import pytest
+from threadpoolctl import threadpool_info
+
+from features.dataset import TrainingSet
+from models import threads
+from models.threads import cores, side_by_side
+
+
+@pytest.fixture
+def four_cores(monkeypatch):
+    monkeypatch.setattr(threads.os, "sched_getaffinity", lambda _: range(4), raising=False)
+
+
+def blas_threads():
+    return {library["num_threads"] for library in threadpool_info() if library["user_api"] == "blas"}
+
+
+def test_results_come_in_the_order_of_the_work(four_cores):
+    def late(value):
+        time.sleep(0.02 * (3 - value))
+        return value
+
+    assert side_by_side([partial(late, value) for value in range(4)]) == [0, 1, 2, 3]
+    assert side_by_side([]) == []
+
+
+def test_they_run_at_the_same_time(four_cores):
+    meeting = threading.Barrier(2, timeout=20)
+    side_by_side([meeting.wait, meeting.wait])
+
+
+def test_the_cores_are_shared_and_given_back(four_cores):
+    before = blas_threads()
+    assert side_by_side([cores, cores]) == [2, 2]
+    assert side_by_side([cores] * 9) == [1] * 9
+    assert side_by_side([lambda: cores()]) == [4], "one piece alone has them all"
+    assert side_by_side([partial(side_by_side, [cores, cores])] * 2) == [[1, 1]] * 2
+    assert all(found == {1} for found in side_by_side([blas_threads] * 2))
+    assert (cores(), blas_threads()) == (4, before)
+
+
+def test_the_first_error_is_raised_and_the_cores_are_given_back(four_cores):
+    before, begun = blas_threads(), []
+
+    def failing(name, seconds):
+        begun.append(name)
+        time.sleep(seconds)
+        raise ValueError(name)
+
+    with pytest.raises(ValueError, match="first"):
+        side_by_side([partial(failing, "first", 0.1), partial(failing, "second", 0.0), *(partial(failing, "late", 0.2) for _ in range(30))])
+    assert len(begun) < 30, "what had not begun is left out"
+    assert (cores(), blas_threads()) == (4, before)
+
+
+def test_two_that_ask_for_the_same_get_one(four_cores):
+    data, made = TrainingSet.of_pairs(np.array([0]), np.array([0]), n_users=1, n_items=1), []
+
+    def work():
+        time.sleep(0.05)
+        made.append(1)
+        return object()
+
+    first, second, third = side_by_side([partial(data.once, "key", work)] * 3)
+    assert first is second is third
+    assert made == [1]
+
+
+def test_what_failed_is_tried_again():
+    data = TrainingSet.of_pairs(np.array([0]), np.array([0]), n_users=1, n_items=1)
+    with pytest.raises(ZeroDivisionError):
+        data.once("key", lambda: 1 // 0)
+    assert data.once("key", lambda: None) is None
+    assert data.once("key", lambda: 5) is None
