@@ -5,6 +5,7 @@ VENV ?= .venv
 PYTHON ?= $(shell for name in python3.11 python3.12 python3.13 python3 python; do \
 	$$name -c 'import sys; sys.exit(sys.version_info < (3, 11))' >/dev/null 2>&1 && echo $$name && break; done)
 ARGS ?=
+ON_EVERY_CORE ?= --numprocesses auto --maxprocesses 8 --dist worksteal
 export OMP_WAIT_POLICY ?= PASSIVE
 
 PY := $(VENV)/bin/python
@@ -35,10 +36,10 @@ lint: $(DEV_STAMP) ## ruff, mypy strict, and the floors (import-linter)
 	$(PY) -c "import sys; from importlinter.cli import lint_imports_command; sys.exit(lint_imports_command())"
 
 test: lint ## lint, then the fast tests and all doctests
-	$(PY) -m pytest $(ARGS)
+	$(PY) -m pytest $(ON_EVERY_CORE) $(ARGS)
 
 test-all: lint ## lint, then all tests, the slow ones too
-	$(PY) -m pytest -m "" $(ARGS)
+	$(PY) -m pytest $(ON_EVERY_CORE) -m "" $(ARGS)
 
 bench: $(DEV_STAMP) ## every benchmark: each published number and speed claim (ARGS=--quick for a short look)
 	@status=0; for file in benchmarks/[a-z]*.py; do echo "== $$file"; $(PY) "$$file" $(ARGS) || status=1; done; exit $$status

@@ -81,9 +81,9 @@ def log(outcome: Outcome, report: EvalReport) -> Logged:
     facts = {"as_of": bundle.as_of.isoformat(), "spec_hash": bundle.spec.hash if bundle.spec else "", **bundle.facts}
     _log_parameters({**facts, **outcome.parameters})
     mlflow.set_tags({f"qianmian.{key}": str(facts.get(key, "")) for key in ("data_digest", "spec_hash", "as_of")})
-    figures = list(flattened(report).items())
-    for start in range(0, len(figures), MOST_METRICS):
-        mlflow.log_metrics(dict(figures[start : start + MOST_METRICS]))
+    beside = flattened(report)
+    own = {name: beside.pop(name) for name in list(beside) if "/" not in name}
+    mlflow.log_metrics(own)
     mlflow.log_dict(report.as_dict(), "report.json")
     for name, figure in outcome.figures.items():
         mlflow.log_figure(figure, f"plots/{name}")
@@ -101,6 +101,9 @@ def log(outcome: Outcome, report: EvalReport) -> Logged:
             name="model", python_model=str(Path(pyfunc.__file__)), artifacts={BUNDLE: str(folder)}, signature=signature,
             pip_requirements=[f"qianmian=={_version()}"],
         )  # fmt: skip
+    # only now: `log_model` reads what the run has so far one by one and writes it to the model, 1,300 figures in 8 seconds
+    for start in range(0, len(beside), MOST_METRICS):
+        mlflow.log_metrics(dict(list(beside.items())[start : start + MOST_METRICS]))
     return Logged(info.run_id or "", info.model_uri)
 
 

@@ -13,6 +13,7 @@ from scipy import sparse
 
 from models import factors
 from models.factors import FactorIndex, factor_top_k
+from models.threads import blas
 from qianmian.errors import DataError
 
 WHOLE = st.integers(-3, 3).map(np.float32)  # sums of products of small whole numbers are exact, so ties are ties
@@ -138,7 +139,7 @@ def test_a_search_leaves_its_input_alone():
 
 def test_callers_at_once_get_their_own_answers_and_blas_its_threads_back():
     def threads():
-        return [library["num_threads"] for library in factors._blas().info()]
+        return [library["num_threads"] for library in blas().info()]
 
     rng = np.random.default_rng(0)
     users, items = rng.standard_normal((2000, 8)).astype(np.float32), rng.standard_normal((3000, 8)).astype(np.float32)
