@@ -89,8 +89,9 @@ class TwoStageRecommender(Recommender):
 
     def __init__(
         self, target: str = "any", stages: Stages | None = None, horizon_days: float = 28.0, cuts: int = 2, users_per_cut: int = 20_000,
-        negatives_per_positive: float = 10.0, objective: str = "binary:logistic", rounds: int = 150, learning_rate: float = 0.08, depth: int = 6, min_child_weight: float = 20.0,
-        subsample: float = 0.6, column_share: float = 0.4, bins: int = 64, n_jobs: int | None = None, seed: int = 0,
+        negatives_per_positive: float = 10.0, objective: str = "binary:logistic", rounds: int = 150, learning_rate: float = 0.08,
+        depth: int = 6, min_child_weight: float = 20.0, subsample: float = 0.6, column_share: float = 0.4, bins: int = 64,
+        n_jobs: int | None = None, seed: int = 0,
     ) -> None:  # fmt: skip
         self.target, self.stages, self.horizon_days, self.cuts, self.users_per_cut = target, stages, horizon_days, cuts, users_per_cut
         self.negatives_per_positive = negatives_per_positive
@@ -115,14 +116,9 @@ class TwoStageRecommender(Recommender):
             groups = np.concatenate([part[2] + offset for part, offset in zip(examples, offsets[:-1], strict=True)])
         threads = cores() if self.n_jobs is None else self.n_jobs
         matrix = xgb.QuantileDMatrix(
-            X,
-            label=y,
-            weight=weights if groups is None else None,
-            qid=groups,
-            max_bin=self.bins,
-            feature_names=self._feature_names(),
+            X, label=y, weight=weights if groups is None else None, qid=groups, max_bin=self.bins, feature_names=self._feature_names(),
             nthread=threads,
-        )
+        )  # fmt: skip
         self.booster_ = xgb.train({
             "objective": self.objective, "tree_method": "hist", "eta": self.learning_rate, "max_depth": self.depth, "max_bin": self.bins,
             "min_child_weight": self.min_child_weight, "subsample": self.subsample, "colsample_bytree": self.column_share, "seed": self.seed,
@@ -342,7 +338,9 @@ class TwoStageRecommender(Recommender):
     def load(cls, folder: Path) -> Self:
         model = super().load(folder)
         model.booster_ = load_booster(folder / "booster.ubj")
-        model.booster_.set_param({"nthread": model.n_jobs or cores()})
+        # else as many as OpenMP gives: one in a server, where a pool woken for every request costs more than it does
+        if model.n_jobs is not None:
+            model.booster_.set_param({"nthread": model.n_jobs})
         model.models_ = tuple(_kind(name).load(folder / f"{level}_{name}") for level, (name, _, _) in enumerate(model._stages))
         return model
 
