@@ -81,9 +81,8 @@ def log(outcome: Outcome, report: EvalReport) -> Logged:
     facts = {"as_of": bundle.as_of.isoformat(), "spec_hash": bundle.spec.hash if bundle.spec else "", **bundle.facts}
     _log_parameters({**facts, **outcome.parameters})
     mlflow.set_tags({f"qianmian.{key}": str(facts.get(key, "")) for key in ("data_digest", "spec_hash", "as_of")})
-    beside = flattened(report)
-    own = {name: beside.pop(name) for name in list(beside) if "/" not in name}
-    mlflow.log_metrics(own)
+    figures = flattened(report)
+    mlflow.log_metrics({name: value for name, value in figures.items() if "/" not in name})
     mlflow.log_dict(report.as_dict(), "report.json")
     for name, figure in outcome.figures.items():
         mlflow.log_figure(figure, f"plots/{name}")
@@ -102,8 +101,9 @@ def log(outcome: Outcome, report: EvalReport) -> Logged:
             pip_requirements=[f"qianmian=={_version()}"],
         )  # fmt: skip
     # only now: `log_model` reads what the run has so far one by one and writes it to the model, 1,300 figures in 8 seconds
+    beside = [(name, value) for name, value in figures.items() if "/" in name]
     for start in range(0, len(beside), MOST_METRICS):
-        mlflow.log_metrics(dict(list(beside.items())[start : start + MOST_METRICS]))
+        mlflow.log_metrics(dict(beside[start : start + MOST_METRICS]))
     return Logged(info.run_id or "", info.model_uri)
 
 

@@ -127,8 +127,7 @@ def evaluate(
         ) for name, lists in ids.items()
     }  # fmt: skip
     taken = None if people is None else metrics.popularity_of_taken(truth, np.asarray(item_customers), people)
-    everybody = np.ones(truth.shape[0], dtype=bool)
-    measured = _measured(values, taken, everybody, seed, draws)
+    measured = means(values, seed, draws, taken=taken)
     for name, lists in ids.items():
         share = metrics.coverage(lists, k, truth.shape[1])
         measured[name][f"coverage@{k}"] = Metric(share, share, share, len(lists))
@@ -136,7 +135,7 @@ def evaluate(
     return Comparison(
         measured,
         _differences(values, first, [f"{metric}@{k}" for metric in differences], seed, draws),
-        {name: _measured(values, taken, rows, seed, draws) for name, rows in (slices or {}).items() if rows.any()},
+        {name: means(values, seed, draws, taken=taken, rows=rows) for name, rows in (slices or {}).items() if rows.any()},
         values,
     )
 
@@ -161,11 +160,11 @@ def _codes(categories: NDArray[Any]) -> NDArray[np.int64]:
     return categories.astype(np.int64) if categories.ndim == 2 else metrics.level_codes(categories.astype(np.str_))
 
 
-def _measured(
-    values: Mapping[str, Mapping[str, NDArray[np.float64]]], taken: NDArray[np.float64] | None, rows: NDArray[np.bool_], seed: int,
-    draws: int | None,
+def means(
+    values: Mapping[str, Mapping[str, NDArray[np.float64]]], seed: int = 0, draws: int | None = None, *, taken: NDArray[np.float64] | None = None,
+    rows: NDArray[np.bool_] | slice = slice(None),
 ) -> dict[str, dict[str, Metric]]:  # fmt: skip
-    """Means of these customers with intervals, all of the same draws; the lift of popularity is a ratio of two means."""
+    """Means of these customers' values with intervals, all of the same draws; with what was `taken`, the lift of popularity, a ratio of two means."""
     columns = [(name, metric) for name, found in values.items() for metric in found]
     stacked = np.column_stack([values[name][metric][rows] for name, metric in columns] + ([] if taken is None else [taken[rows]]))
     drawn = resampled_means(stacked, seed, draws)

@@ -26,14 +26,13 @@ from models.threads import side_by_side
 from qianmian.config import RecommendSettings
 from qianmian.errors import DataError
 from training import plots
-from training.evaluation.compare import evaluate
+from training.evaluation.compare import evaluate, means
 from training.evaluation.metrics import STANDARD, ranking_metrics
 from training.evaluation.slices import activity_slices
 from training.gate import Rule
 from training.holdout import Holdouts
 from training.jobs.base import Context, Job, Outcome, Progress
-from training.metrics import mean_metrics, resampled_means
-from training.report import EvalReport, Metric
+from training.report import EvalReport
 from training.tasks import TASKS
 from training.tasks.base import MIN_EXAMPLES, Examples, Task, check_models, make, with_parameters
 from training.tuning import tune, tuned
@@ -176,9 +175,9 @@ def _fitted_scenes(
     chosen = {name: winners.get(name, list(models)[-1]) for name, models in candidates.items()}
     scenes = {name: (name, *task.filled_by) for name, task in TASKS.items() if task.is_scene}
     # what can score items that are in no training set is asked for that, scene or not
-    others = {name: (name,) for name in winners if hasattr(candidates[name][chosen[name]], "scores_of_new")}
-    uses = {**others, **scenes}
-    wanted = list(dict.fromkeys(name for names in (*scenes.values(), *others.values()) for name in names))
+    others = {name: (name,) for name in winners if name not in scenes and hasattr(candidates[name][chosen[name]], "scores_of_new")}
+    uses = {**scenes, **others}
+    wanted = dict.fromkeys(name for names in uses.values() for name in names)
 
     def shipping(name: str) -> Recommender | DataError:
         """The model that stands for a task, or a model by its own name; or why there is none."""
@@ -199,11 +198,8 @@ def _fitted_scenes(
     keys = {use: list(dict.fromkeys(key_of[name] for name in names)) for use, names in uses.items() if use not in left_out}
     used = {key for of_use in keys.values() for key in of_use}
     shipped = {name: chosen[name] for name in TASKS if key_of.get(name) in used}
-    return (
-        SceneModels({key: made[key] for key in made if key in used}, {use: keys[use] for use in scenes if use in keys}),
-        shipped,
-        left_out,
-    )
+    models = {key: model for key, model in made.items() if key in used}
+    return SceneModels(models, {scene: keys[scene] for scene in scenes if scene in keys}), shipped, left_out
 
 
 def _side_by_side(work: Mapping[str, Callable[[], T]]) -> dict[str, T]:
@@ -234,7 +230,7 @@ def _report(decided: Mapping[str, Decided], train: TrainingSet, period: str) -> 
         told = {f"{task}: {name}": values for name, values in found.values.items()}
         if best is not simple:
             told[f"{task}: {found.winner} minus {last}"] = {metric: best[metric] - simple[metric] for metric in best if metric in simple}
-        slices |= _measured(told, TASKS[task].k)
+        slices |= means({what: _named(values, TASKS[task].k) for what, values in told.items()})
     curves = {
         name: [float(ranking_metrics(answer.ids, truth, k, ("recall",))["recall"].mean()) for k in CURVE] for name, answer in ranked.items()
     }
@@ -243,14 +239,9 @@ def _report(decided: Mapping[str, Decided], train: TrainingSet, period: str) -> 
     return EvalReport(compared.models[SHIPPED], baselines, compared.differences, slices), figures
 
 
-def _measured(values: Mapping[str, Mapping[str, NDArray[np.float64]]], k: int) -> dict[str, dict[str, Metric]]:
-    """Means with intervals, all of the same draws; a metric of lists is named with its k, a task's own metric as it is."""
-    columns = [(what, f"{metric}@{k}" if metric in STANDARD else metric) for what, found in values.items() for metric in found]
-    stacked = np.column_stack([column for found in values.values() for column in found.values()])
-    measured: dict[str, dict[str, Metric]] = {what: {} for what in values}
-    for (what, metric), mean in zip(columns, mean_metrics(stacked, resampled_means(stacked)), strict=True):
-        measured[what][metric] = mean
-    return measured
+def _named(values: Mapping[str, NDArray[np.float64]], k: int) -> dict[str, NDArray[np.float64]]:
+    """A metric of lists is named with its k, a task's own metric as it is."""
+    return {f"{metric}@{k}" if metric in STANDARD else metric: column for metric, column in values.items()}
 
 
 def _shuffled(context: Context, train: TrainingSet) -> TrainingSet:

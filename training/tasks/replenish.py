@@ -14,7 +14,7 @@ from models.recommend.base import Recommender, at_pairs
 from models.recommend.cycles import Days, Habits, totals
 from models.recommend.replenish import ReplenishRecommender
 from qianmian.config import RecommendSettings
-from training.metrics import expected_calibration_error
+from training.metrics import CLASSIFICATION
 from training.tasks.base import Examples, Task, make, taken
 
 HORIZON_DAYS = 14
@@ -105,7 +105,7 @@ def calibration(model: ReplenishRecommender, after: Interactions) -> dict[str, f
     chance, y = chances.data[often].astype(np.float64), bought.astype(np.int64)
     share = float(y.mean())
     return {
-        "ece": expected_calibration_error(y, chance), "brier": float(np.mean((chance - y) ** 2)), "brier_base": share * (1.0 - share),
+        **{name: CLASSIFICATION[name](y, chance) for name in ("ece", "brier")}, "brier_base": share * (1.0 - share),
         "probability": float(chance.mean()), "bought": share,
     }  # fmt: skip
 
