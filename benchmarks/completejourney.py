@@ -27,11 +27,11 @@ import numpy as np
 import pandas as pd
 from scipy import sparse
 
-from features.builder import Builder
-from features.dataset import training_set
-from features.lake import Lake
-from models.recommend.chain import FallbackChain
-from qianmian.config import RecommendSettings
+from features.compute.builder import Builder
+from features.data.lake import Lake
+from features.interactions import training_set
+from models.recommend.fallback import FallbackChain
+from qianmian.settings import RecommendSettings
 from qianmian.workspace import Workspace
 from training.evaluation.metrics import ranking_metrics
 from training.metrics import CLASSIFICATION, mean_metric, paired_difference, statistic_metric

@@ -64,9 +64,9 @@ def paths(root: Path) -> dict[str, str]:
 
 
 def by_qianmian(root: Path, names: tuple[str, ...]) -> Any:
-    from features.builder import Builder
+    from features.compute.builder import Builder
+    from features.data.lake import Lake
     from features.definitions import FEATURES
-    from features.lake import Lake
     from qianmian.workspace import Workspace
 
     wanted = [feature for feature in FEATURES if feature.name in names] if names else None
@@ -155,8 +155,8 @@ def copied(journey: Path, root: Path, copies: int) -> Path:
     """A lake of so many copies of Complete Journey's customers."""
     import duckdb
 
-    from features.identity import SingleSourceResolver
-    from features.lake import Lake
+    from features.data.identity import SingleSourceResolver
+    from features.data.lake import Lake
     from qianmian.workspace import Workspace
 
     if (root / "lake" / "manifest.json").exists():
@@ -202,11 +202,11 @@ def online(customers: int = 200, events: int = 1_000) -> dict[str, float]:
     import duckdb
     import pyarrow as pa
 
-    from features.builder import Builder
-    from features.identity import SingleSourceResolver
-    from features.lake import Lake
-    from features.online import OnlineState, values
-    from features.online.build import build_state
+    from features.compute.builder import Builder
+    from features.compute.online import OnlineState, values
+    from features.compute.online.build import build_state
+    from features.data.identity import SingleSourceResolver
+    from features.data.lake import Lake
     from qianmian.workspace import Workspace
 
     rng = np.random.default_rng(0)

@@ -58,7 +58,7 @@ UNION ALL SELECT 'kiosk', 'q' || range, 'cookie', 'kiosk', TIMESTAMP '2023-06-01
 
 def write_lake(root: Path, rows: int) -> None:
     """A lake with that many rows of identities and nothing else."""
-    from features.lake import Lake
+    from features.data.lake import Lake
     from qianmian.workspace import Workspace
 
     with duckdb.connect() as connection:
@@ -73,8 +73,8 @@ def write_lake(root: Path, rows: int) -> None:
 
 
 def resolve_child(root: Path) -> dict[str, float]:
-    from features.identity import resolve
-    from features.lake import Lake
+    from features.data.identity import resolve
+    from features.data.lake import Lake
     from qianmian.workspace import Workspace
 
     begun = time.perf_counter()
@@ -107,7 +107,7 @@ def bare_child(root: Path) -> dict[str, float]:
     from scipy.sparse import coo_matrix
     from scipy.sparse.csgraph import connected_components
 
-    from features.lake import Lake
+    from features.data.lake import Lake
     from qianmian.workspace import Workspace
 
     begun = time.perf_counter()

@@ -48,7 +48,7 @@ def records_of(data: Path, name: str, without_id: bool = False) -> pa.Table:
 
 def qianmian(records: pa.Table, across: bool) -> tuple[pa.Table, pa.Table]:
     """What ships, as it ships: the pairs, and those left for people to judge."""
-    from features.identity.probabilistic import link
+    from features.data.identity.probabilistic import link
 
     links = link(records, within_sources=not across)
     return links.pairs, links.review
@@ -115,9 +115,9 @@ def scores(pairs: pa.Table, records: pa.Table, across: bool) -> dict[str, Any]:
 
 def errors(pairs: pa.Table, review: pa.Table, records: pa.Table, across: bool) -> dict[str, int]:
     """Where the remaining errors lie: pairs of one person never compared, left to people, or scored too low; and links of two persons."""
-    from features.identity.link_model import clues
-    from features.identity.records import checked, prepare, private_connection
-    from qianmian.config import LinkingSettings
+    from features.data.identity.link_model import clues
+    from features.data.identity.records import checked, prepare, private_connection
+    from qianmian.settings import LinkingSettings
 
     other = "AND a.source <> b.source" if across else ""
     person = PERSON.format

@@ -23,7 +23,7 @@ from typing import Any
 import numpy as np
 from scipy import sparse
 
-from models.factors import FactorIndex
+from models.inner_product_search import FactorIndex
 from models.threads import cores
 
 K = 100
@@ -114,9 +114,9 @@ def journey(folder: Path) -> Any:
     """The training set of Complete Journey at 2017-11-01."""
     from datetime import datetime
 
-    from features.builder import Builder
-    from features.dataset import training_set
-    from features.lake import Lake
+    from features.compute.builder import Builder
+    from features.data.lake import Lake
+    from features.interactions import training_set
     from qianmian.workspace import Workspace
 
     common.timed([sys.executable, "-m", "cli.main", "ingest", "completejourney", "--workspace", str(folder)])
@@ -127,7 +127,7 @@ def gowalla(data: Path) -> Any:
     """The train part of the LightGCN split."""
     import pyarrow.parquet as pq
 
-    from features.dataset import TrainingSet
+    from features.interactions import TrainingSet
 
     rows = pq.read_table(data / "lightgcn_gowalla" / "train.parquet")
     users, items = rows["user"].to_numpy(), rows["item"].to_numpy()

@@ -28,9 +28,9 @@ from scipy import sparse
 
 from models.recommend.base import Recommender
 from models.recommend.bpr import BPRRecommender
+from models.recommend.ease import EASERecommender
 from models.recommend.ials import ImplicitALSRecommender
-from models.recommend.item_neighbours import ItemKNNRecommender
-from models.recommend.linear import EASERecommender
+from models.recommend.item_knn import ItemKNNRecommender
 from models.recommend.popular import PopularRecommender
 from models.recommend.spectral import SpectralRecommender
 from models.topk import top_k

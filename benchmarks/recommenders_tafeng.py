@@ -26,7 +26,7 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 from scipy import sparse
 
-from features.dataset import TrainingSet
+from features.interactions import TrainingSet
 from models.recommend.base import Recommender
 from models.recommend.next_basket import NextBasketRecommender, Orders
 from models.recommend.popular import PopularRecommender

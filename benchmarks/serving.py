@@ -30,7 +30,7 @@ from urllib.parse import urlsplit
 import numpy as np
 from common import finish, machine, parser, value
 
-from features import snapshot
+from features.profiles import snapshot
 from qianmian.workspace import Workspace
 from serving.server import environment, free_port, running, stop
 

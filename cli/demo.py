@@ -45,10 +45,10 @@ class Stages:
 
 def demo(workspace: WorkspaceOption = None, as_json: JsonOption = False) -> None:
     """Complete Journey from raw files to HTTP answers: ingest, features, train all, serve, ask, stop. Running it again changes nothing."""
-    from features.ingest import ingest
-    from features.lake import Lake
-    from features.snapshot import ensure
-    from qianmian.config import load_settings
+    from features.data.ingest import ingest
+    from features.data.lake import Lake
+    from features.profiles.snapshot import ensure
+    from qianmian.settings import load_settings
     from training import train
 
     output = Output(as_json)

@@ -15,8 +15,8 @@ from cli.train import number
 from qianmian.errors import NotReady
 
 if TYPE_CHECKING:
-    from features.lake import Lake
-    from features.snapshot import Snapshot
+    from features.data.lake import Lake
+    from features.profiles.snapshot import Snapshot
 
 SEED_CATEGORY = "GROCERY/CAT FOOD"
 SEED_SIZE = 40

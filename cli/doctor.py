@@ -141,7 +141,7 @@ def _numbers(version: str) -> tuple[int, ...]:
 
 
 def _settings(place: Workspace, port: int) -> Iterator[Finding]:
-    from qianmian.config import load_settings
+    from qianmian.settings import load_settings
 
     try:
         pack = load_settings(place.config_file).pack
@@ -178,7 +178,7 @@ def _workspace(place: Workspace, port: int) -> Iterator[Finding]:
 
 
 def _lake(place: Workspace) -> Iterator[Finding]:
-    from features.lake import Lake
+    from features.data.lake import Lake
 
     lake = Lake(place)
     try:
@@ -200,9 +200,9 @@ def _lake(place: Workspace) -> Iterator[Finding]:
 
 
 def _profiles(place: Workspace) -> Iterator[Finding]:
-    from features.lake import Lake
-    from features.snapshot import current
-    from qianmian.config import load_settings
+    from features.data.lake import Lake
+    from features.profiles.snapshot import current
+    from qianmian.settings import load_settings
 
     try:
         snapshot = current(place)

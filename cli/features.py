@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     import pyarrow as pa
 
-    from features.lake import Lake
+    from features.data.lake import Lake
 
 SHOWN_OFF = 8
 ENDINGS = (".parquet", ".csv")
@@ -44,8 +44,8 @@ def features(
     """Build the profile of every customer known before a date."""
     check_engine(engine, spark_master, out)
     check_ending(out, ENDINGS if engine != "spark" else (*ENDINGS, ""))
-    from features.lake import Lake
-    from features.snapshot import ensure
+    from features.data.lake import Lake
+    from features.profiles.snapshot import ensure
 
     output = Output(as_json)
     place = Workspace.locate(workspace).require()
@@ -78,8 +78,8 @@ def features(
 
 def _on_spark(output: Output, lake: Lake, moment: datetime, master: str | None, out: Path) -> None:
     """Let Spark compute the profiles and write them; nothing but counts comes here, and what is served stays as it is."""
-    from features.builder import Builder
-    from features.engines.spark import LOCAL, SparkEngine
+    from features.compute.builder import Builder
+    from features.compute.engines.spark import LOCAL, SparkEngine
 
     begun = time.perf_counter()
     with output.working():
@@ -107,7 +107,7 @@ def _say_off(output: Output, off: Sequence[str]) -> None:
 
 def check_engine(engine: str, spark_master: str | None = None, out: Path | None = None) -> None:
     """Refuse an engine that is not there, or asked for what it does not do, before anything is read."""
-    from features.engines import ENGINES
+    from features.compute.engines import ENGINES
 
     if engine not in ENGINES:
         raise UsageError("there is no such engine", where="--engine", got=engine, allowed=", ".join(ENGINES), hint="leave --engine out")

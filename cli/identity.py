@@ -15,8 +15,8 @@ from qianmian.errors import UsageError
 from qianmian.workspace import Workspace
 
 if TYPE_CHECKING:
-    from features.identity import Changes, Explanation
-    from features.lake import Lake
+    from features.data.identity import Changes, Explanation
+    from features.data.lake import Lake
 
 identity = typer.Typer(help="Which records are one customer: resolve, link, explain, unmerge.", no_args_is_help=True)
 identity.command("link")(link)
@@ -34,7 +34,7 @@ def resolve(
     as_json: JsonOption = False,
 ) -> None:
     """Work out anew who is who from all identifiers, by the rules of now (`identity` in qianmian.yaml)."""
-    from features.identity import changes
+    from features.data.identity import changes
 
     output, lake = Output(as_json), _lake(workspace)
     with output.working():
@@ -52,8 +52,8 @@ def explain(
     as_json: JsonOption = False,
 ) -> None:
     """Why two records are one customer, or what made one record's customer."""
-    from features.identity import explain as explain_records
-    from features.identity import find_record
+    from features.data.identity import explain as explain_records
+    from features.data.identity import find_record
 
     output, lake = Output(as_json), _lake(workspace)
     found = explain_records(lake, find_record(lake, record), find_record(lake, other) if other else None)
@@ -70,8 +70,8 @@ def unmerge(
     as_json: JsonOption = False,
 ) -> None:
     """Undo one merge for good; the ledger_id of an unmerge undoes that one. Profiles follow with the next `qianmian features`."""
-    from features.identity import find_record
-    from features.identity import unmerge as unmerge_records
+    from features.data.identity import find_record
+    from features.data.identity import unmerge as unmerge_records
 
     output, lake = Output(as_json), _lake(workspace)
     if not reason.strip():
@@ -89,7 +89,7 @@ def unmerge(
 
 
 def _lake(workspace: Path | None) -> Lake:
-    from features.lake import Lake
+    from features.data.lake import Lake
 
     return Lake(Workspace.locate(workspace).require())
 

@@ -18,7 +18,7 @@ from qianmian.workspace import Workspace, atomic_path
 if TYPE_CHECKING:
     import pyarrow as pa
 
-    from features.identity.probabilistic import Links
+    from features.data.identity.probabilistic import Links
 
 REVIEW_ENDINGS = (".csv", ".parquet")
 CHART_ENDINGS = (".html",)
@@ -45,10 +45,10 @@ def link(
     as_json: JsonOption = False,
 ) -> None:
     """Link records by name, birth date, address, phone and email; what links goes to the workspace, what is unclear to people."""
-    from features.identity.probabilistic import BACKENDS, LINKS, links_path, merged, write_links
-    from features.identity.probabilistic import link as link_records
-    from features.identity.records import RecordFiles
-    from qianmian.config import load_settings
+    from features.data.identity.probabilistic import BACKENDS, LINKS, links_path, merged, write_links
+    from features.data.identity.probabilistic import link as link_records
+    from features.data.identity.records import RecordFiles
+    from qianmian.settings import load_settings
 
     output = Output(as_json)
     place = Workspace.locate(workspace)
@@ -130,8 +130,8 @@ def _with_values(review: pa.Table, records: pa.Table) -> pa.Table:
     """The pairs with both records beside each other, in the order they had."""
     import duckdb
 
-    from features.identity.records import KEY
-    from features.lake import quote
+    from features.data.identity.records import KEY
+    from features.data.lake import quote
 
     values = [name for name in records.column_names if name not in KEY]
     listed = "".join(

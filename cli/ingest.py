@@ -15,8 +15,8 @@ from qianmian.errors import UsageError
 from qianmian.workspace import Workspace
 
 if TYPE_CHECKING:
-    from features.ingest import IngestReport
-    from features.sources import Source
+    from features.data.ingest import IngestReport
+    from features.data.sources import Source
     from qianmian.packs import Pack
 
 OPTION_OF = {"config_path": "--config"}  # a source's parameter → our option, where the two differ
@@ -38,9 +38,9 @@ def ingest(
     as_json: JsonOption = False,
 ) -> None:
     """Read a source into the lake. Ingesting the same rows twice changes nothing; refused rows go to quarantine with a reason."""
-    from features.ingest import ingest as run_ingest
-    from features.packs import pack_of
-    from qianmian.config import load_settings
+    from features.data.ingest import ingest as run_ingest
+    from features.profiles.tags.pack_tags import pack_of
+    from qianmian.settings import load_settings
 
     output = Output(as_json)
     place = Workspace.locate(workspace)
@@ -62,7 +62,7 @@ def make_source(name: str, given: dict[str, Any], pack: Pack | None = None) -> S
     UsageError
         For an unknown source, an option it does not take, or one it needs.
     """
-    from features.sources import SOURCES
+    from features.data.sources import SOURCES
 
     factory = SOURCES[name]
     takes = dict(inspect.signature(factory).parameters)

@@ -14,12 +14,12 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
+from cli.analytics import journeys
 from cli.demo import demo
 from cli.doctor import doctor
 from cli.features import features
 from cli.identity import identity
 from cli.ingest import ingest
-from cli.journeys import journeys
 from cli.models import models
 from cli.score import score
 from cli.serve import serve

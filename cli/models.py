@@ -22,7 +22,7 @@ NameArgument = Annotated[str, typer.Argument(metavar="NAME", help="A registered 
 @models.command("list")
 def list_(workspace: WorkspaceOption = None, as_json: JsonOption = False) -> None:
     """Every registered model and the version that serves."""
-    from serving.registry import list_models
+    from serving.model_registry import list_models
 
     output, place = Output(as_json), Workspace.locate(workspace).require()
     found = list_models(place)
@@ -37,7 +37,7 @@ def list_(workspace: WorkspaceOption = None, as_json: JsonOption = False) -> Non
 @models.command("show")
 def show(name: NameArgument, workspace: WorkspaceOption = None, as_json: JsonOption = False) -> None:
     """One model: its versions, newest first, with the metrics of their runs."""
-    from serving.registry import show as show_model
+    from serving.model_registry import show as show_model
 
     output, place = Output(as_json), Workspace.locate(workspace).require()
     found = show_model(place, name)
@@ -57,7 +57,7 @@ def promote(
     as_json: JsonOption = False,
 ) -> None:
     """Make a version the champion; the champion before becomes `previous`."""
-    from training.registry import promote as promote_model
+    from training.promotion import promote as promote_model
 
     output, place = Output(as_json), Workspace.locate(workspace).require()
     _said(output, promote_model(place, name, version, utc_now()))
@@ -66,7 +66,7 @@ def promote(
 @models.command("rollback")
 def rollback(name: NameArgument, workspace: WorkspaceOption = None, as_json: JsonOption = False) -> None:
     """Make the previous champion the champion again."""
-    from training.registry import rollback as roll_back
+    from training.promotion import rollback as roll_back
 
     output, place = Output(as_json), Workspace.locate(workspace).require()
     _said(output, roll_back(place, name, utc_now()))
@@ -81,8 +81,8 @@ def history(
     as_json: JsonOption = False,
 ) -> None:
     """What was in production when."""
-    from serving.registry import history as model_history
-    from serving.registry import list_models
+    from serving.model_registry import history as model_history
+    from serving.model_registry import list_models
 
     output, place = Output(as_json), Workspace.locate(workspace).require()
     names = [registered_name(name)] if name else [str(model["name"]) for model in list_models(place)]

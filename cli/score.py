@@ -93,9 +93,9 @@ def score(
         "promotions": read_json("--promotions", promotions), "exploration": read_json("--exploration", exploration),
     }  # fmt: skip
 
-    from serving.answers.listing import options_of
-    from serving.batch import write
     from serving.champions import load_from_workspace
+    from serving.recommending.batch import write
+    from serving.recommending.request_options import options_of
 
     listed = options_of({name: value for name, value in chosen.items() if value is not None})
     output = Output(as_json)
@@ -215,9 +215,9 @@ def ensure_champion(output: Output, place: Workspace, job: str, moment: datetime
     GateRefused
         The gate refused what was trained.
     """
-    from features.lake import Lake
-    from qianmian.config import load_settings
-    from serving.registry import version_of
+    from features.data.lake import Lake
+    from qianmian.settings import load_settings
+    from serving.model_registry import version_of
 
     if version_of(place, job) is not None:
         return False
@@ -235,8 +235,8 @@ def ensure_champion(output: Output, place: Workspace, job: str, moment: datetime
 
 def ensure_profiles(output: Output, place: Workspace) -> None:
     """Build the profiles where there are none, or where the lake holds other data than they were made of."""
-    from features.lake import Lake
-    from features.snapshot import current, current_name, ensure
+    from features.data.lake import Lake
+    from features.profiles.snapshot import current, current_name, ensure
 
     lake = Lake(place)
     if current_name(place) is None or current(place).data_digest != lake.digest:
@@ -247,9 +247,9 @@ def ensure_profiles(output: Output, place: Workspace) -> None:
 
 def score_table(champions: Champions, place: Workspace, what: str, moment: datetime | None, options: dict[str, Any]) -> pa.Table:
     """The scores of everybody as a table."""
-    from features.builder import Builder
-    from features.lake import Lake
-    from serving.batch import gone_from, score_churn, score_predictions, score_recommend
+    from features.compute.builder import Builder
+    from features.data.lake import Lake
+    from serving.recommending.batch import gone_from, score_churn, score_predictions, score_recommend
 
     if what == "recommend":
         # what was bought since the champion was fitted is read from the lake

@@ -20,7 +20,7 @@ def serve(
     as_json: JsonOption = False,
 ) -> None:
     """Serve the champions over HTTP (BentoML); Ctrl-C stops."""
-    from serving.registry import list_models
+    from serving.model_registry import list_models
     from serving.run import serve as run_server
     from serving.server import check_port
 

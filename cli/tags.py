@@ -15,8 +15,8 @@ from qianmian.schema import TAG_CATEGORIES
 from qianmian.workspace import Workspace
 
 if TYPE_CHECKING:
-    from features.governance.value import Worth
-    from features.snapshot import Snapshot
+    from features.profiles.governance.value import Worth
+    from features.profiles.snapshot import Snapshot
 
 STRICT_EXIT = 3
 NAMES_SHOWN = 6
@@ -31,12 +31,12 @@ def list_(
     as_json: JsonOption = False,
 ) -> None:
     """Every declared tag: how it is made, who answers for it, how many customers have it."""
-    from qianmian.config import load_settings
+    from qianmian.settings import load_settings
 
     if category is not None and category not in TAG_CATEGORIES:
         raise UsageError("there is no such category", where="--category", got=category, allowed=", ".join(TAG_CATEGORIES))
-    from features.governance.catalogue import catalogue
-    from features.tags.tagging import declared_tags
+    from features.profiles.governance.catalogue import catalogue
+    from features.profiles.tags.tagging import declared_tags
 
     output, place = Output(as_json), Workspace.locate(workspace).require()
     snapshot = profiles(output, place, as_of)
@@ -70,11 +70,11 @@ def audit_(
     as_json: JsonOption = False,
 ) -> None:
     """What is wrong: duplicate, nearly equal, empty, constant, never used, expired and ownerless tags, names against the rules."""
-    from features.governance.audit import audit
-    from features.governance.uses import recorded_uses
-    from features.tags import INPUTS
-    from features.tags.tagging import declared_tags
-    from qianmian.config import load_settings
+    from features.profiles.governance.audit import audit
+    from features.profiles.governance.usage import recorded_uses
+    from features.profiles.tags import INPUTS
+    from features.profiles.tags.tagging import declared_tags
+    from qianmian.settings import load_settings
 
     output, place = Output(as_json), Workspace.locate(workspace).require()
     uses = recorded_uses(place)
@@ -109,12 +109,12 @@ def value_(
 
     Tags are those of --as-of (default: a horizon before the end of the data), the outcome is what happened in the days after it.
     """
-    from features.builder import Builder
-    from features.governance.outcome import TARGETS, end_of, outcome_of
-    from features.governance.value import worth
-    from features.lake import Lake
-    from features.snapshot import profiles_at
-    from qianmian.config import load_settings
+    from features.compute.builder import Builder
+    from features.data.lake import Lake
+    from features.profiles.governance.outcome import TARGETS, end_of, outcome_of
+    from features.profiles.governance.value import worth
+    from features.profiles.snapshot import profiles_at
+    from qianmian.settings import load_settings
 
     TARGETS[target]
     output, place = Output(as_json), Workspace.locate(workspace).require()
@@ -160,9 +160,9 @@ def show(output: Output, found: Worth, title: str, counts: dict[str, int], top: 
 
 def profiles(output: Output, place: Workspace, as_of: str | None) -> Snapshot:
     """The profiles that are served; those of another moment are built and not published."""
-    from features.builder import Builder
-    from features.lake import Lake
-    from features.snapshot import current, current_name, profiles_at
+    from features.compute.builder import Builder
+    from features.data.lake import Lake
+    from features.profiles.snapshot import current, current_name, profiles_at
 
     if as_of is None and current_name(place) is not None:
         return current(place)

@@ -9,7 +9,7 @@ from qianmian.errors import UsageError
 
 if TYPE_CHECKING:
     from cli.console import Output
-    from features.lake import Lake
+    from features.data.lake import Lake
 
 
 def parse_as_of(text: str | None) -> datetime | None:

@@ -50,8 +50,8 @@ def train(
     as_json: JsonOption = False,
 ) -> None:
     """Train, evaluate against baselines, pass the gate, register in MLflow as champion. `all` does what the data allows."""
-    from features.lake import Lake
-    from qianmian.config import load_settings
+    from features.data.lake import Lake
+    from qianmian.settings import load_settings
     from training import JOBS
     from training import train as run_jobs
 

@@ -12,8 +12,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from features.builder import Builder
-from features.dataset import Interactions, TrainingSet, index_of, interactions_of
+from features.compute.builder import Builder
+from features.interactions import Interactions, TrainingSet, index_of, interactions_of
 from qianmian.errors import DataError
 
 # what an event says of liking a content, beside the time spent
@@ -141,7 +141,7 @@ def content_set(builder: Builder, as_of: datetime, shop: TrainingSet | None = No
     Parameters
     ----------
     shop : TrainingSet, optional
-        Purchases of the customers known at `as_of` (`features.dataset.training_set`); its profile features become this set's.
+        Purchases of the customers known at `as_of` (`features.interactions.training_set`); its profile features become this set's.
 
     Raises
     ------

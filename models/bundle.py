@@ -12,7 +12,7 @@ from typing import Any, Protocol, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from features.spec import FeatureSpec
+from features.compute.spec import FeatureSpec
 from models.persist import RETRAIN, checksum, load_arrays, load_json, save_arrays
 from qianmian.errors import ArtifactError
 from qianmian.workspace import write_json
@@ -51,7 +51,7 @@ class ModelBundle:
     Attributes
     ----------
     kind : str
-        The entry in `models.registry.MODELS` that loads it.
+        The entry in `models.kinds.MODELS` that loads it.
     user_ids, item_ids : ndarray of str
         Id maps; empty where the model has no such axis.
     item_attributes : dict of str to ndarray, each (n_items,)
@@ -100,7 +100,7 @@ class ModelBundle:
         ArtifactError
             A file is missing, changed or of another format; nothing of it has been used then.
         """
-        from models.registry import MODELS
+        from models.kinds import MODELS
 
         manifest = verify(folder)
         if manifest["kind"] not in MODELS:

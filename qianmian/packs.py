@@ -1,7 +1,7 @@
 """Industry packs: what a trade calls its events, how its customers' rhythm is judged, what runs out when, and its own tags, as data.
 
 A pack is a folder with a ``pack.yaml``; those that ship lie in ``packs/``. ``pack: NAME`` in qianmian.yaml chooses one, ``pack: ./FOLDER`` one's own.
-What a pack declares about features and tags is checked where features are known (`features.packs`).
+What a pack declares about features and tags is checked where features are known (`features.profiles.tags.pack_tags`).
 """
 
 from __future__ import annotations
@@ -16,9 +16,9 @@ from typing import Annotated, Any, get_args
 
 from pydantic import AfterValidator, BaseModel, Field, ValidationError, model_validator
 
-from qianmian.config import LifecycleSettings, Section, read_yaml
 from qianmian.errors import ConfigError
 from qianmian.schema import EVENT_TYPES, TAG_CATEGORIES
+from qianmian.settings import LifecycleSettings, Section, read_yaml
 
 FILE = "pack.yaml"
 Scalar = str | float | bool
@@ -67,7 +67,7 @@ class PackCondition(Section):
 
 
 class PackFeature(Section):
-    """A feature of the trade, as `features.algebra.Feature` declares one."""
+    """A feature of the trade, as `features.compute.algebra.Feature` declares one."""
 
     name: Word
     view: str

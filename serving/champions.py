@@ -15,16 +15,16 @@ from typing import Any
 import numpy as np
 from pydantic import ValidationError
 
-from features import snapshot as snapshots
-from features.snapshot import Snapshot
-from features.spec import UserFeatures
+from features.compute.spec import UserFeatures
+from features.profiles import snapshot as snapshots
+from features.profiles.snapshot import Snapshot
 from models.bundle import ModelBundle, verify
-from qianmian.config import Settings, load_settings
 from qianmian.errors import ArtifactError, NotReady, QianmianError, WorkspaceError
 from qianmian.schema import CHAMPION, PREVIOUS, REGISTERED_PREFIX
+from qianmian.settings import Settings, load_settings
 from qianmian.workspace import Workspace, atomic_path, write_json
-from serving import registry
-from serving.catalogue import Catalogue
+from serving import model_registry
+from serving.recommending.catalogue import Catalogue
 
 logger = logging.getLogger(__name__)
 
@@ -220,7 +220,7 @@ def export(workspace: Workspace, folder: Path) -> Path:
         temporary.mkdir(parents=True)
         entries = {}
         for job, champion in champions.models.items():
-            with registry.bundle_folder(workspace, champion.name, champion.version) as source:
+            with model_registry.bundle_folder(workspace, champion.name, champion.version) as source:
                 shutil.copytree(source, temporary / "models" / job)
             verify(temporary / "models" / job)
             entries[job] = {"name": champion.name, "version": champion.version, "folder": f"models/{job}"}
@@ -236,10 +236,10 @@ def export(workspace: Workspace, folder: Path) -> Path:
 def _candidates(workspace: Workspace, job: str) -> Iterator[tuple[str, AbstractContextManager[Path]]]:
     tried = set[str]()
     for alias in (CHAMPION, PREVIOUS):
-        version = registry.version_of(workspace, job, alias)
+        version = model_registry.version_of(workspace, job, alias)
         if version is not None and version not in tried:
             tried.add(version)
-            yield version, registry.bundle_folder(workspace, job, version)
+            yield version, model_registry.bundle_folder(workspace, job, version)
 
 
 def _load_bundle(folder: Path, job: str) -> ModelBundle:

@@ -16,9 +16,9 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from qianmian.errors import NotReady, QianmianError
-from serving.answers import ENDPOINTS
-from serving.answers.base import Endpoint, ErrorResponse, parse
 from serving.champions import Champions
+from serving.endpoints import ENDPOINTS
+from serving.endpoints.base import Endpoint, ErrorResponse, parse
 
 logger = logging.getLogger(__name__)
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from features.dataset import TrainingSet
+from features.interactions import TrainingSet
 from training.evaluation.protocols import last_basket_split
 
 BENCHMARKS = Path(__file__).resolve().parent.parent / "benchmarks"

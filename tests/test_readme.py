@@ -14,11 +14,11 @@ import yaml
 from typer.main import get_command
 
 from cli.main import app
-from features.ingest import ingest
-from features.sources.files import Files
+from features.data.ingest import ingest
+from features.data.sources.files import Files
 from qianmian.workspace import Workspace
-from serving.answers import ENDPOINTS
-from serving.answers.base import parse
+from serving.endpoints import ENDPOINTS
+from serving.endpoints.base import parse
 
 ROOT = Path(__file__).resolve().parent.parent
 DOCUMENTS = [

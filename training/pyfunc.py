@@ -15,8 +15,8 @@ import pyarrow as pa
 from mlflow.models import set_model
 from mlflow.pyfunc.model import PythonModel, PythonModelContext
 
-from features.dataset import index_of
-from features.spec import UserFeatures
+from features.compute.spec import UserFeatures
+from features.interactions import index_of
 from models.bundle import ModelBundle
 from qianmian.errors import DataError
 
@@ -77,7 +77,7 @@ def answer(bundle: ModelBundle, frame: pd.DataFrame, params: Mapping[str, Any] |
     ----------
     frame : DataFrame
         `one_id` for recommend, content and lookalike (there: the seed); one column a feature, categories as text, for churn and lifecycle
-        (there with today's `lifecycle_stage`, by `features.lifecycle`).
+        (there with today's `lifecycle_stage`, by `features.profiles.lifecycle`).
     """
     return ANSWERS[bundle.kind](bundle, frame, params or {})
 

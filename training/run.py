@@ -9,13 +9,13 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from features import snapshot
-from features.builder import Builder
-from features.lake import Lake
-from features.tags.published import publish
-from qianmian.config import Settings
+from features.compute.builder import Builder
+from features.data.lake import Lake
+from features.profiles import snapshot
+from features.profiles.tags.published import publish
 from qianmian.errors import DataError, UsageError
 from qianmian.schema import CHAMPION, registered_name
+from qianmian.settings import Settings
 from qianmian.workspace import Workspace
 from training.gate import judge
 from training.jobs import JOBS
@@ -130,7 +130,7 @@ def _finish(context: Context, name: str, outcome: Outcome, clock: Clock) -> JobR
     """Gate, log, register."""
     report = judge(outcome.report, outcome.rules)
     # imported here: MLflow is only needed once there is something to log
-    from training import registry, tracking
+    from training import promotion, tracking
 
     context.progress(f"{name}: writing to MLflow")
     with tracking.run(context.workspace, name) as active:
@@ -147,7 +147,7 @@ def _finish(context: Context, name: str, outcome: Outcome, clock: Clock) -> JobR
     now = clock()
     stamp = now.astimezone(UTC) if now.tzinfo else now
     tags = {"as_of": f"{context.as_of:%Y-%m-%d}", "data_digest": context.lake.digest}
-    event = registry.register(context.workspace, name, run_id, logged.model_uri, stamp, tags)
+    event = promotion.register(context.workspace, name, run_id, logged.model_uri, stamp, tags)
     logger.info("registered job=%s version=%s alias=%s", name, event["version"], CHAMPION)
     for tag, (one_ids, values) in outcome.tags.items():
         publish(

@@ -13,12 +13,12 @@ from typing import Any
 
 import numpy as np
 
-from features.dataset import Interactions, TrainingSet
+from features.interactions import Interactions, TrainingSet
 from models.persist import load_json
 from models.recommend import RECOMMENDERS
 from models.recommend.base import Choice, Recommender
-from qianmian.config import RecommendSettings
 from qianmian.errors import QianmianError
+from qianmian.settings import RecommendSettings
 from qianmian.workspace import Workspace, write_json
 from training import tracking
 from training.evaluation.metrics import ranking_metrics

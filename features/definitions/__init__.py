@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from features.algebra import Feature, check
+from features.compute.algebra import Feature, check
 from features.definitions import (
     basket,
     behaviour,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from features.algebra import Feature
+from features.compute.algebra import Feature
 
 FEATURES = (
     Feature("basket_lines_mean_91d", "orders", "mean", "lines", window_days=91, unit="lines", description="mean lines an order, last 91 days"),

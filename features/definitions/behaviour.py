@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from features.algebra import Condition, Feature
+from features.compute.algebra import Condition, Feature
 
 COUNTED = ("view", "cart", "favourite", "search", "message_open", "message_click", "coupon_redeem", "purchase")
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from features.algebra import Condition, Feature
+from features.compute.algebra import Condition, Feature
 
 FEATURES = (
     Feature("discount_91d", "orders", "sum", "discount", window_days=91, unit="currency", description="retailer discount in the last 91 days"),

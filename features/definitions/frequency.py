@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from features.algebra import Feature
+from features.compute.algebra import Feature
 
 FEATURES = (
     Feature("orders_total", "orders", "count", unit="orders", description="paid orders ever"),

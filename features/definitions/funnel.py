@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from features.algebra import Condition, Feature
+from features.compute.algebra import Condition, Feature
 from features.definitions.recency import NEVER
 
 FEATURES = (

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from features.algebra import Feature
+from features.compute.algebra import Feature
 
 FEATURES = (
     Feature("top_category", "lines", "top", "category_top", default="", description="broadest category bought most, ever"),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from features.algebra import Feature
+from features.compute.algebra import Feature
 from features.definitions.recency import NEVER
 
 FEATURES = (

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from features.algebra import Feature
+from features.compute.algebra import Feature
 
 FEATURES = (
     Feature("amount_total", "orders", "sum", "amount", unit="currency", description="paid ever"),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from features.algebra import Feature
+from features.compute.algebra import Feature
 
 NEVER = 9_999.0  # days; a customer who never did it is further away than any who did
 

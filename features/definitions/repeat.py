@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from features.algebra import Feature
+from features.compute.algebra import Feature
 
 FEATURES = (
     Feature("first_category", "lines", "first", "category_top", default="", description="broadest category of the first line bought: the need the customer came with"),

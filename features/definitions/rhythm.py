@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from features.algebra import Condition, Feature
+from features.compute.algebra import Condition, Feature
 
 PARTS_OF_DAY = {"night": (0, 6), "morning": (6, 12), "afternoon": (12, 18), "evening": (18, 24)}
 

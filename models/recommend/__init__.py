@@ -5,22 +5,22 @@ from __future__ import annotations
 from models.recommend.affinity import AffinityRecommender
 from models.recommend.base import Recommender
 from models.recommend.bpr import BPRRecommender
-from models.recommend.chain import FallbackChain
 from models.recommend.complement import ComplementRecommender
-from models.recommend.content import ContentRecommender
+from models.recommend.content.model import ContentRecommender
+from models.recommend.ease import EASERecommender
+from models.recommend.fallback import FallbackChain
 from models.recommend.hybrid import HybridRecommender
 from models.recommend.ials import ImplicitALSRecommender
-from models.recommend.item_neighbours import ItemKNNRecommender
-from models.recommend.linear import EASERecommender
+from models.recommend.item_knn import ItemKNNRecommender
 from models.recommend.next_basket import NextBasketRecommender
 from models.recommend.popular import PopularRecommender, TrendingRecommender
+from models.recommend.popular_by_segment import SegmentPopularRecommender
+from models.recommend.ranking.two_stage import TwoStageRecommender
 from models.recommend.repeat import RepeatPurchaseRecommender
-from models.recommend.replenish import ReplenishRecommender
-from models.recommend.segment import SegmentPopularRecommender
-from models.recommend.similar import SimilarRecommender
+from models.recommend.replenish.model import ReplenishRecommender
+from models.recommend.similar.model import SimilarRecommender
 from models.recommend.spectral import SpectralRecommender
-from models.recommend.two_stage import TwoStageRecommender
-from models.recommend.upgrade import UpgradeRecommender
+from models.recommend.upgrade.model import UpgradeRecommender
 from qianmian.registry import Registry
 
 RECOMMENDERS: Registry[type[Recommender]] = Registry("recommender", {

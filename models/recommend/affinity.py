@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import sparse
 
-from features.dataset import Interactions, TrainingSet, index_of
+from features.interactions import Interactions, TrainingSet, index_of
 from models.persist import Arrays, pack_csr, unpack_csr
 from models.ranked import NOT_A_CANDIDATE
 from models.recommend.base import Choice, Indices, Query, Recommender, Span, folded

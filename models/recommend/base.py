@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import sparse
 
-from features.dataset import Interactions, TrainingSet
+from features.interactions import Interactions, TrainingSet
 from models.persist import Arrays, load_arrays, load_json, pack_csr, save_arrays, unpack_csr
 from models.ranked import NOT_A_CANDIDATE, Ranked, top_k
 from models.recommend.query import Attributes, Barred, Indices, Query, at_pairs, best_of_rows, folded, rows_of, values_at

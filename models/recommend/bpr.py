@@ -8,11 +8,11 @@ from typing import ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
-from features.dataset import TrainingSet
-from models.factors import FactorIndex
+from features.interactions import TrainingSet
+from models.inner_product_search import FactorIndex
 from models.persist import Arrays
 from models.recommend.base import Choice, Query, Span
-from models.recommend.factorised import FactorRecommender, sound
+from models.recommend.matrix_factorization import FactorRecommender, sound
 from qianmian.errors import DataError
 
 

@@ -10,11 +10,11 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import sparse
 
-from features.dataset import Interactions, TrainingSet
+from features.interactions import Interactions, TrainingSet
 from models.persist import Arrays, pack_csr, unpack_csr
 from models.ranked import NOT_A_CANDIDATE
 from models.recommend.base import Barred, Choice, Indices, Query, Recommender, Span, best_of_rows, values_at
-from models.recommend.item_neighbours import item_products, strongest
+from models.recommend.item_knn import item_products, strongest
 
 LEAST_WEIGHT = np.float32(1e-30)  # of an order that is years old: still one
 Floats = NDArray[np.float32]

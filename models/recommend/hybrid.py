@@ -9,11 +9,11 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import sparse
 
-from features.dataset import TrainingSet
-from models.factors import FactorIndex
+from features.interactions import TrainingSet
+from models.inner_product_search import FactorIndex
 from models.persist import Arrays, pack_csr, unpack_csr
 from models.recommend.base import Attributes, Query, Span
-from models.recommend.factorised import FactorRecommender, sound
+from models.recommend.matrix_factorization import FactorRecommender, sound
 from models.recommend.popular import recent_customers
 from qianmian.errors import DataError
 

@@ -9,11 +9,11 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import sparse
 
-from features.dataset import TrainingSet
-from models.factors import FactorIndex
+from features.interactions import TrainingSet
+from models.inner_product_search import FactorIndex
 from models.persist import Arrays
 from models.recommend.base import Choice, Query, Span, folded
-from models.recommend.factorised import FactorRecommender, sound
+from models.recommend.matrix_factorization import FactorRecommender, sound
 from models.threads import cores
 from qianmian.errors import DataError
 

@@ -10,12 +10,12 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import sparse
 
-from features.dataset import Interactions, TrainingSet
+from features.interactions import Interactions, TrainingSet
 from models.persist import Arrays, pack_csr, unpack_csr
 from models.ranked import NOT_A_CANDIDATE
 from models.recommend import base
 from models.recommend.base import Barred, Choice, Indices, Query, Recommender, Span, best_of_rows, rows_of, values_at
-from models.recommend.item_neighbours import DENSE_SHARE
+from models.recommend.item_knn import DENSE_SHARE
 from models.topk import top_k
 from qianmian.errors import UsageError
 

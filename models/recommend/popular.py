@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import sparse
 
-from features.dataset import TrainingSet
+from features.interactions import TrainingSet
 from models.persist import Arrays
 from models.ranked import top_k
 from models.recommend.base import Barred, Indices, Query, Recommender

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import sparse
 
-from features.dataset import Interactions
+from features.interactions import Interactions
 from models.ranked import NOT_A_CANDIDATE
 
 T = TypeVar("T")

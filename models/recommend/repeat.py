@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import sparse
 
-from features.dataset import TrainingSet
+from features.interactions import TrainingSet
 from models.persist import Arrays, pack_csr, unpack_csr
 from models.ranked import NOT_A_CANDIDATE
 from models.recommend.base import Barred, Choice, Indices, Query, Recommender, Span, best_of_rows, folded, values_at

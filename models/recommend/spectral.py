@@ -9,7 +9,7 @@ import numpy as np
 from scipy import sparse
 
 from models.recommend.base import Choice, Span
-from models.recommend.item_neighbours import Floats, ItemLinksRecommender, positive_power
+from models.recommend.item_knn import Floats, ItemLinksRecommender, positive_power
 from models.topk import top_k
 from qianmian.errors import DataError
 

@@ -8,8 +8,8 @@ import shutil
 import pytest
 
 from cli.main import run
-from features.governance.audit import RULES
-from features.tags import TAGS
+from features.profiles.governance.audit import RULES
+from features.profiles.tags import TAGS
 
 
 @pytest.fixture(scope="module")

@@ -10,19 +10,19 @@ import typer
 from pydantic import BaseModel, ValidationError
 
 from cli.main import VERBS
-from features.algebra import VIEWS
+from features.compute.algebra import VIEWS
+from features.compute.engines import ENGINES
+from features.compute.spec import FeatureSpec
+from features.data.sources import SOURCES, Source
 from features.definitions import FEATURES
-from features.engines import ENGINES
-from features.sources import SOURCES, Source
-from features.spec import FeatureSpec
-from features.tags import INPUTS, TAGS
+from features.profiles.tags import INPUTS, TAGS
+from models.kinds import MODELS
 from models.recommend import RECOMMENDERS
 from models.recommend.base import Choice, Recommender
-from models.registry import MODELS
 from qianmian.errors import UsageError
 from qianmian.schema import REGISTERED_PREFIX, TABLES, TAG_CATEGORIES, registered_name
-from serving.answers import ENDPOINTS
-from serving.answers.base import Request, Response
+from serving.endpoints import ENDPOINTS
+from serving.endpoints.base import Request, Response
 from training.jobs import JOBS
 
 SNAKE = re.compile(r"[a-z][a-z0-9]*(_[a-z0-9]+)*")

@@ -10,8 +10,8 @@ import duckdb
 import pyarrow as pa
 import pytest
 
-from features.identity import resolve
-from features.lake import Lake
+from features.data.identity import resolve
+from features.data.lake import Lake
 from qianmian.schema import TABLES
 from qianmian.workspace import Workspace
 

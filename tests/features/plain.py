@@ -10,7 +10,7 @@ from itertools import pairwise
 
 from hypothesis import strategies as st
 
-from features.algebra import Condition, Feature
+from features.compute.algebra import Condition, Feature
 
 BEGIN = datetime(2024, 1, 1)
 WINDOWS = (None, 7, 28)

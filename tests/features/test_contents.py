@@ -9,9 +9,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from features.builder import Builder
+from features.compute.builder import Builder
 from features.contents import CONTENT_WEIGHTS, LONGEST, READ, SHORTEST, ContentSet, content_rows, content_set, engagement, happened
-from features.dataset import training_set
+from features.interactions import training_set
 from qianmian.errors import DataError
 
 AS_OF = datetime(2024, 3, 10)

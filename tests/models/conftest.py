@@ -10,9 +10,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from features.algebra import Feature
-from features.dataset import Interactions, TrainingSet
-from features.spec import FeatureSpec, UserFeatures
+from features.compute.algebra import Feature
+from features.compute.spec import FeatureSpec, UserFeatures
+from features.interactions import Interactions, TrainingSet
 
 AS_OF = datetime(2024, 6, 1)
 ADULT = Feature("profile_band", "profiles", "attribute", "age_band", default="", description="age band")

@@ -9,15 +9,15 @@ from datetime import datetime
 import numpy as np
 import pytest
 
-from features.algebra import Condition, Feature
-from features.spec import FeatureSpec
+from features.compute.algebra import Condition, Feature
+from features.compute.spec import FeatureSpec
 from models.bundle import FORMAT_VERSION, ModelBundle, library_versions, verify
 from models.classify.churn import ChurnClassifier
 from models.classify.lifecycle import NextStageClassifier
-from models.expand.lookalike import LookalikeExpander
+from models.kinds import MODELS
+from models.lookalike import LookalikeExpander
 from models.persist import checksum, load_arrays, save_arrays
 from models.recommend import FallbackChain
-from models.registry import MODELS
 from qianmian.errors import ArtifactError
 
 AS_OF = datetime(2024, 6, 1, 12, 30)

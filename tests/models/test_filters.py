@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from features import segments
+from features.profiles import segments
 from models.filters import MAX_DEPTH, MAX_TESTS, MAX_VALUES, ItemTable, conditions, parse
 from qianmian.errors import InvalidRequest
 

@@ -7,7 +7,7 @@ import pytest
 from scipy import sparse
 from sklearn.metrics import roc_auc_score
 
-from models.expand.lookalike import LookalikeExpander
+from models.lookalike import LookalikeExpander
 from qianmian.errors import InvalidRequest
 
 N, SEGMENT = 800, 120

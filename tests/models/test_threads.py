@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from threadpoolctl import threadpool_info
 
-from features.dataset import TrainingSet
+from features.interactions import TrainingSet
 from models import threads
 from models.threads import cores, side_by_side
 

@@ -15,18 +15,18 @@ from typing import Any
 import pyarrow.parquet as pq
 import yaml
 
-from features.builder import Builder
+from features.compute.builder import Builder
+from features.data.ingest import ingest
+from features.data.lake import Lake
+from features.data.sources import SOURCES
+from features.data.sources.synthetic import Synthetic
 from features.definitions import FEATURES
-from features.ingest import ingest
-from features.journeys import funnel
-from features.lake import Lake
-from features.packs import features_for, tags_for
-from features.sources import SOURCES
-from features.sources.synthetic import Synthetic
-from features.tags import TAGS, tag_values
-from features.tags.declare import fit_tags
-from qianmian.config import load_settings
+from features.profiles.analytics import funnel
+from features.profiles.tags import TAGS, tag_values
+from features.profiles.tags.declare import fit_tags
+from features.profiles.tags.pack_tags import features_for, tags_for
 from qianmian.packs import load_pack
+from qianmian.settings import load_settings
 from qianmian.workspace import Workspace
 
 NAMED = 6  # customers whose tags are all written out

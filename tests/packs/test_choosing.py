@@ -7,16 +7,16 @@ from pathlib import Path
 import pytest
 import yaml
 
-from features.builder import Builder
-from features.ingest import ingest
-from features.lake import Lake
-from features.packs import features_for, replenishment, tags_for
-from features.snapshot import ensure
-from features.sources import SOURCES
-from features.tags.tagging import tags_digest
-from qianmian.config import LifecycleSettings, Settings, load_settings
+from features.compute.builder import Builder
+from features.data.ingest import ingest
+from features.data.lake import Lake
+from features.data.sources import SOURCES
+from features.profiles.snapshot import ensure
+from features.profiles.tags.pack_tags import features_for, replenishment, tags_for
+from features.profiles.tags.tagging import tags_digest
 from qianmian.errors import ConfigError
 from qianmian.packs import load_pack, shipped
+from qianmian.settings import LifecycleSettings, Settings, load_settings
 from qianmian.workspace import Workspace
 from tests.packs.outcome import BEGIN
 

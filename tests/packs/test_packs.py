@@ -10,10 +10,10 @@ import pyarrow as pa
 import pytest
 import yaml
 
-from features.packs import LAPSED_CYCLES, OWN_ORDERS, features_for, replenishment, tags_for
-from features.tags import TAGS, tag_values
-from qianmian.config import LifecycleSettings, Settings
+from features.profiles.tags import TAGS, tag_values
+from features.profiles.tags.pack_tags import LAPSED_CYCLES, OWN_ORDERS, features_for, replenishment, tags_for
 from qianmian.packs import load_pack, shipped
+from qianmian.settings import LifecycleSettings, Settings
 from tests.packs.outcome import BEGIN, make_lake, outcome, shop_of
 
 PACKS = sorted(shipped())
@@ -136,9 +136,9 @@ def test_what_runs_out_is_computed_as_by_hand(tmp_path, outcomes):
 
 
 def test_the_stage_of_a_child_is_the_true_one_for_who_still_buys(tmp_path):
-    from features.builder import Builder
+    from features.compute.builder import Builder
     from features.definitions import FEATURES
-    from qianmian.config import load_settings
+    from qianmian.settings import load_settings
 
     lake = make_lake("mother_and_baby", tmp_path)
     settings = load_settings(lake.workspace.config_file)

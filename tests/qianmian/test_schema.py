@@ -6,7 +6,7 @@ from typing import get_args
 
 import pytest
 
-from features.lake import SQL_TYPES
+from features.data.lake import SQL_TYPES
 from qianmian.schema import EVENT_TYPES, LIFECYCLE_STAGES, ORDER_STATUSES, TABLES, DType
 
 

@@ -16,8 +16,8 @@ from typing import Any
 import orjson
 import pytest
 
-from features.ingest import ingest
-from features.sources.synthetic import Synthetic
+from features.data.ingest import ingest
+from features.data.sources.synthetic import Synthetic
 from qianmian.workspace import Workspace
 from serving.champions import Champions, load_from_workspace
 from serving.server import environment, running

@@ -11,18 +11,18 @@ from pathlib import Path
 
 import numpy as np
 
-from features.builder import Builder
-from features.dataset import training_set
-from features.lake import Lake
-from features.lifecycle import stages_of
-from features.snapshot import make_snapshot, publish
+from features.compute.builder import Builder
+from features.data.lake import Lake
+from features.interactions import training_set
+from features.profiles.lifecycle import stages_of
+from features.profiles.snapshot import make_snapshot, publish
 from models.bundle import ModelBundle
 from models.classify.churn import ChurnClassifier
 from models.classify.lifecycle import NextStageClassifier
-from models.expand.lookalike import LookalikeExpander
+from models.lookalike import LookalikeExpander
 from models.recommend.affinity import AffinityRecommender
-from models.recommend.chain import FallbackChain
-from models.recommend.scenes import SceneModels
+from models.recommend.fallback import FallbackChain
+from models.recommend.scene_models import SceneModels
 from qianmian.schema import CHAMPION, PREVIOUS, REGISTERED_PREFIX
 from qianmian.workspace import Workspace
 

@@ -10,13 +10,13 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
-from features.builder import Builder
-from features.dataset import interaction_rows
-from features.lake import Lake
+from features.compute.builder import Builder
+from features.data.lake import Lake
+from features.interactions import interaction_rows
 from qianmian.errors import DataError, InvalidRequest, UsageError
-from serving import batch
-from serving.answers import ENDPOINTS
-from serving.answers.listing import options_of
+from serving.endpoints import ENDPOINTS
+from serving.recommending import batch
+from serving.recommending.request_options import options_of
 
 NOW = datetime(2024, 8, 3)
 AS_OF = datetime(2024, 8, 1)

@@ -9,15 +9,15 @@ from pathlib import Path
 
 import pytest
 
-from features.lake import Lake
-from features.snapshot import Snapshot
-from models.recommend.chain import FallbackChain
+from features.data.lake import Lake
+from features.profiles.snapshot import Snapshot
+from models.recommend.fallback import FallbackChain
 from qianmian.errors import ArtifactError, InvalidRequest, NotFound, NotReady, WorkspaceError
 from qianmian.workspace import Workspace
-from serving import registry
-from serving.answers import ENDPOINTS
-from serving.answers.base import parse, resolve, resolve_list
+from serving import model_registry
 from serving.champions import Champions, export, load_from_folder, load_from_workspace
+from serving.endpoints import ENDPOINTS
+from serving.endpoints.base import parse, resolve, resolve_list
 from serving.loading import Loading
 from serving.server import check_port, free_port, running
 
@@ -30,7 +30,7 @@ def answer(champions: Champions, route: str, **fields):
 
 
 def bundle_of(workspace: Workspace, job: str, version: str) -> Path:
-    with registry.bundle_folder(workspace, job, version) as folder:
+    with model_registry.bundle_folder(workspace, job, version) as folder:
         return folder
 
 
@@ -56,18 +56,18 @@ def damaged(tmp_path):
 
 
 def test_list_show_history(workspace):
-    listed = {model["name"]: model for model in registry.list_models(workspace)}
+    listed = {model["name"]: model for model in model_registry.list_models(workspace)}
     assert list(listed) == ["qianmian-churn", "qianmian-lifecycle", "qianmian-lookalike", "qianmian-recommend"]
     assert listed["qianmian-churn"]["champion"] == "1"
-    shown = registry.show(workspace, "churn")
+    shown = model_registry.show(workspace, "churn")
     assert shown["aliases"] == {"champion": "1"}
     assert shown["versions"][0]["metrics"] == {"auc": 0.9}
-    events = registry.history(workspace, "qianmian-churn")
+    events = model_registry.history(workspace, "qianmian-churn")
     assert [(event.action, event.version, event.previous) for event in events] == [("register", "1", None)]
-    assert registry.in_production(workspace, "churn", datetime.now(UTC) + timedelta(days=1)) == "1"
-    assert registry.in_production(workspace, "churn", datetime(2020, 1, 1)) is None
+    assert model_registry.in_production(workspace, "churn", datetime.now(UTC) + timedelta(days=1)) == "1"
+    assert model_registry.in_production(workspace, "churn", datetime(2020, 1, 1)) is None
     with pytest.raises(NotFound, match="qianmian-nonsense"):
-        registry.show(workspace, "nonsense")
+        model_registry.show(workspace, "nonsense")
 
 
 def test_history_reads_events_in_order_and_skips_what_it_cannot_read(workspace):
@@ -83,9 +83,9 @@ def test_history_reads_events_in_order_and_skips_what_it_cannot_read(workspace):
         client.set_registered_model_tag(name, key, json.dumps(value))
     client.set_registered_model_tag(name, "qianmian.event.2030-01-03T00:00:00.000000Z", "not json")
     try:
-        assert [event.action for event in registry.history(workspace, name)] == ["register", "promote", "rollback"]
-        assert registry.in_production(workspace, name, datetime(2030, 1, 1, 12)) == "2"
-        assert registry.in_production(workspace, name, datetime(2030, 1, 2)) == "1"
+        assert [event.action for event in model_registry.history(workspace, name)] == ["register", "promote", "rollback"]
+        assert model_registry.in_production(workspace, name, datetime(2030, 1, 1, 12)) == "2"
+        assert model_registry.in_production(workspace, name, datetime(2030, 1, 2)) == "1"
     finally:
         for key in (*tags, "qianmian.event.2030-01-03T00:00:00.000000Z"):
             client.delete_registered_model_tag(name, key)
@@ -93,8 +93,8 @@ def test_history_reads_events_in_order_and_skips_what_it_cannot_read(workspace):
 
 def test_reading_an_empty_workspace_makes_no_store(tmp_path):
     empty = Workspace(tmp_path).create()
-    assert registry.list_models(empty) == []
-    assert registry.version_of(empty, "churn") is None
+    assert model_registry.list_models(empty) == []
+    assert model_registry.version_of(empty, "churn") is None
     assert not (tmp_path / "mlflow.db").exists()
     with pytest.raises(NotReady, match="no champion"):
         load_from_workspace(empty)
@@ -163,8 +163,8 @@ def test_missing_artifacts_are_an_artifact_error(workspace):
 
 
 def test_corrupt_profiles_leave_the_ones_before(workspace, champions, damaged):
-    from features.builder import Builder
-    from features.snapshot import current_name, make_snapshot, publish
+    from features.compute.builder import Builder
+    from features.profiles.snapshot import current_name, make_snapshot, publish
 
     before = current_name(workspace)
     newer = publish(workspace, make_snapshot(Builder(Lake(workspace)), champions.customers.as_of + timedelta(days=3)))

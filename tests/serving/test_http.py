@@ -11,10 +11,10 @@ from urllib.parse import urlsplit
 
 import pytest
 
-from models.controls import arrange
-from serving.answers import ENDPOINTS, recommendations
+from models.recommend.scene import SCENES
+from models.rerank import arrange
+from serving.endpoints import ENDPOINTS, recommendations
 from serving.http import OneErrorShape
-from serving.scenes import SCENES
 
 ERROR = {"code", "message", "field", "hint"}
 

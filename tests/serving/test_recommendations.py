@@ -8,21 +8,21 @@ from datetime import datetime
 import numpy as np
 import pytest
 
-from features.dataset import TrainingSet
+from features.interactions import TrainingSet
 from models.bundle import ModelBundle
 from models.recommend.complement import ComplementRecommender
 from models.recommend.popular import PopularRecommender
+from models.recommend.ranking.two_stage import TwoStageRecommender
 from models.recommend.repeat import RepeatPurchaseRecommender
-from models.recommend.replenish import ReplenishRecommender
-from models.recommend.scenes import SceneModels
-from models.recommend.similar import SimilarRecommender
-from models.recommend.two_stage import TwoStageRecommender
+from models.recommend.replenish.model import ReplenishRecommender
+from models.recommend.scene_models import SceneModels
+from models.recommend.similar.model import SimilarRecommender
 from qianmian.errors import InvalidRequest, NotFound, NotReady
-from serving import batch
-from serving.answers import ENDPOINTS
-from serving.answers.reasons import OFTEN, Explainer, item_words
-from serving.catalogue import Catalogue
 from serving.champions import Champion, Champions
+from serving.endpoints import ENDPOINTS
+from serving.recommending import batch
+from serving.recommending.catalogue import Catalogue
+from serving.recommending.explain import OFTEN, Explainer, item_words
 
 AS_OF, NOW = datetime(2024, 8, 1), datetime(2024, 8, 3)
 NAMES = ["bread", "butter", "pasta", "sauce", "阿 tea", "e\u0301clair \U0001f370"]

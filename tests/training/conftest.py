@@ -12,11 +12,11 @@ from types import SimpleNamespace
 import duckdb
 import pytest
 
-from features.identity import resolve
-from features.ingest import ingest
-from features.lake import Lake
-from features.sources import SOURCES
-from qianmian.config import Settings
+from features.data.identity import resolve
+from features.data.ingest import ingest
+from features.data.lake import Lake
+from features.data.sources import SOURCES
+from qianmian.settings import Settings
 from qianmian.workspace import Workspace
 from training import train
 

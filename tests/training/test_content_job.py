@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from features.contents import READ
-from models.recommend.content import ContentRecommender
+from models.recommend.content.model import ContentRecommender
 from qianmian.errors import DataError
 from training.jobs import content
 from training.jobs.base import Context

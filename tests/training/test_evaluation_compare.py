@@ -9,11 +9,11 @@ import numpy as np
 import pytest
 from scipy import sparse
 
-from features.dataset import TrainingSet
+from features.interactions import TrainingSet
 from models.recommend.popular import PopularRecommender
 from models.recommend.repeat import RepeatPurchaseRecommender
-from qianmian.config import LifecycleSettings
 from qianmian.errors import UsageError
+from qianmian.settings import LifecycleSettings
 from training.evaluation.compare import evaluate
 from training.evaluation.metrics import PUBLISHED, STANDARD, ranking_metrics, repeat_and_explore
 from training.evaluation.protocols import time_split

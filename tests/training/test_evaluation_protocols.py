@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from features.dataset import TrainingSet
+from features.interactions import TrainingSet
 from models.recommend.popular import PopularRecommender
 from models.recommend.repeat import RepeatPurchaseRecommender
 from qianmian.errors import DataError, UsageError

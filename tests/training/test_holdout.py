@@ -8,7 +8,7 @@ from functools import partial
 import numpy as np
 import pytest
 
-from features.lake import Lake
+from features.data.lake import Lake
 from qianmian.errors import DataError
 from training import train
 from training.evaluation.protocols import hold_out

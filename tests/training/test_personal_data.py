@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pyarrow.parquet as pq
 
-from features.ingest import ingest
-from features.lake import Lake
-from features.sources.files import Files
+from features.data.ingest import ingest
+from features.data.lake import Lake
+from features.data.sources.files import Files
 from training import train
 
 SECRETS = ("7700900461", "quist@post", "4929123412341234", "Wilhelmina")

@@ -7,10 +7,10 @@ from datetime import datetime, timedelta
 import numpy as np
 import pytest
 
-from features.dataset import TrainingSet
+from features.interactions import TrainingSet
 from models.recommend.base import fitted
-from qianmian.config import RecommendSettings
 from qianmian.errors import ConfigError
+from qianmian.settings import RecommendSettings
 from training.holdout import happened
 from training.jobs.base import Context
 from training.tasks import TASKS

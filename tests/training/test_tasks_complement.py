@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from features.dataset import TrainingSet
+from features.interactions import TrainingSet
 from models.recommend.complement import Baskets, ComplementRecommender
 from training.tasks.complement import MIN_ITEMS, NEW, examples, extra
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from features.dataset import Interactions, TrainingSet
-from models.recommend.replenish import ReplenishRecommender
-from qianmian.config import RecommendSettings
+from features.interactions import Interactions, TrainingSet
+from models.recommend.replenish.model import ReplenishRecommender
+from qianmian.settings import RecommendSettings
 from training.tasks.base import make
 from training.tasks.replenish import HORIZON_DAYS, TASK, calibration, examples, sooner_first
 

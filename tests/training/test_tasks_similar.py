@@ -7,9 +7,9 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from features.dataset import TrainingSet
+from features.interactions import TrainingSet
 from models.recommend.popular import PopularRecommender
-from models.recommend.similar import SimilarRecommender
+from models.recommend.similar.model import SimilarRecommender
 from training.tasks.similar import COLD, examples, extra
 
 

@@ -7,9 +7,9 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from features.dataset import Interactions, TrainingSet
+from features.interactions import Interactions, TrainingSet
 from models.recommend import RECOMMENDERS
-from models.recommend.upgrade import UpgradeRecommender
+from models.recommend.upgrade.model import UpgradeRecommender
 from training.evaluation.metrics import ranking_metrics
 from training.tasks.upgrade import TASK, TOGETHER, Within, examples, extra
 

@@ -14,17 +14,17 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from features import snapshot
-from features.builder import Builder
-from features.lake import Lake
-from features.lifecycle import stages_of
-from features.tags import published
+from features.compute.builder import Builder
+from features.data.lake import Lake
+from features.profiles import snapshot
+from features.profiles.lifecycle import stages_of
+from features.profiles.tags import published
 from models.bundle import ModelBundle
 from models.persist import load_arrays
 from qianmian.errors import DataError, QianmianError, UsageError, WorkspaceError
 from qianmian.schema import RISK_BANDS
 from qianmian.workspace import Workspace
-from training import JOBS, registry, train
+from training import JOBS, promotion, train
 from training.gate import judge
 from training.jobs.base import Context
 
@@ -214,24 +214,24 @@ def test_promotion_and_rollback(trained, client):
         return {alias: int(version) for alias, version in model.aliases.items()}
 
     with pytest.raises(UsageError, match="no model is registered") as caught:
-        registry.promote(workspace, "made-up", 1, NOW)
+        promotion.promote(workspace, "made-up", 1, NOW)
     assert "qianmian-churn" in str(caught.value)
-    registry.register(workspace, "made-up", run_id, source, times[0], {"a": "tag"})
+    promotion.register(workspace, "made-up", run_id, source, times[0], {"a": "tag"})
     with pytest.raises(UsageError, match="no previous version") as caught:
-        registry.rollback(workspace, "made-up", times[1])
+        promotion.rollback(workspace, "made-up", times[1])
     assert caught.value.hint
     assert state() == {"champion": 1}
-    registry.register(workspace, "made-up", run_id, source, times[1], {})
+    promotion.register(workspace, "made-up", run_id, source, times[1], {})
     assert state() == {"champion": 2, "previous": 1}
     with pytest.raises(UsageError, match="has no version 3") as caught:
-        registry.promote(workspace, "made-up", 3, times[2])
+        promotion.promote(workspace, "made-up", 3, times[2])
     assert "[1, 2]" in str(caught.value)
     assert state() == {"champion": 2, "previous": 1}
-    registry.rollback(workspace, "made-up", times[2])
+    promotion.rollback(workspace, "made-up", times[2])
     assert state() == {"champion": 1, "previous": 2}
-    registry.promote(workspace, "made-up", 2, times[3])
+    promotion.promote(workspace, "made-up", 2, times[3])
     assert state() == {"champion": 2, "previous": 1}
-    registry.promote(workspace, "made-up", 2, times[4])  # already there
+    promotion.promote(workspace, "made-up", 2, times[4])  # already there
     assert state() == {"champion": 2, "previous": 1}
     tags = client.get_registered_model("qianmian-made-up").tags
     events = [json.loads(value) for _, value in sorted(tags.items())]

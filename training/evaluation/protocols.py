@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import sparse
 
-from features.dataset import Interactions, TrainingSet
+from features.interactions import Interactions, TrainingSet
 from models.ranked import Ranked
 from models.recommend.base import Attributes, Recommender
 from qianmian.errors import DataError, UsageError

@@ -7,9 +7,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from features.dataset import Interactions
-from features.lifecycle import own_gap
-from qianmian.config import LifecycleSettings
+from features.interactions import Interactions
+from features.profiles.lifecycle import own_gap
+from qianmian.settings import LifecycleSettings
 from training.metrics import mean_metric
 from training.report import Metric
 
@@ -43,7 +43,7 @@ def activity_slices(history: Interactions, users: NDArray[np.int64], settings: L
 
     Examples
     --------
-    >>> from features.dataset import TrainingSet
+    >>> from features.interactions import TrainingSet
     >>> ages = [20.0, 90.0, 190.0, 180.0, 2.0, 1.0, 9.0, 16.0, 9.0, 16.0, 37.0]
     >>> data = TrainingSet.of_pairs([0, 0, 1, 1, 2, 3, 3, 3, 4, 4, 4], [0] * 11, n_users=5, n_items=1, age_days=ages)
     >>> {name: np.flatnonzero(held).tolist() for name, held in activity_slices(data.interactions, np.arange(5)).items()}

@@ -11,14 +11,14 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from features.builder import Builder, Built
-from features.dataset import TrainingSet, training_set
-from features.lake import Lake
-from features.spec import FeatureSpec, UserFeatures
-from features.tags.declare import TagValue
+from features.compute.builder import Builder, Built
+from features.compute.spec import FeatureSpec, UserFeatures
+from features.data.lake import Lake
+from features.interactions import TrainingSet, training_set
+from features.profiles.tags.declare import TagValue
 from models.bundle import ModelBundle
-from qianmian.config import Settings
 from qianmian.errors import DataError
+from qianmian.settings import Settings
 from qianmian.workspace import Workspace
 from training.gate import Rule
 from training.report import EvalReport
@@ -63,7 +63,7 @@ class Outcome:
     example : pyarrow.Table
         A few input rows of the registered model.
     tags : dict of str to (sequence, sequence)
-        Tag → one_ids and their values, published with the model once it is registered (`features.tags.published`).
+        Tag → one_ids and their values, published with the model once it is registered (`features.profiles.tags.published`).
     """
 
     bundle: ModelBundle

@@ -10,7 +10,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from features.spec import FeatureSpec
+from features.compute.spec import FeatureSpec
 from models.bundle import ModelBundle
 from models.classify.churn import ChurnClassifier
 from qianmian.errors import DataError

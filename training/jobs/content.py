@@ -16,13 +16,13 @@ from numpy.typing import NDArray
 from scipy import sparse
 
 from features.contents import READ, ContentSet, content_rows, content_set, happened
-from features.dataset import Interactions, TrainingSet
+from features.interactions import Interactions, TrainingSet
 from models.bundle import ModelBundle
 from models.ranked import NOT_A_CANDIDATE, top_k
-from models.recommend.content import ContentRecommender
-from models.recommend.content_facts import Words
+from models.recommend.content.features import Words
+from models.recommend.content.model import ContentRecommender
 from models.recommend.popular import recent_customers
-from models.recommend.scenes import SceneModels
+from models.recommend.scene_models import SceneModels
 from qianmian.errors import DataError
 from training import plots
 from training.evaluation.compare import evaluate

@@ -8,8 +8,8 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from features.lifecycle import NEEDS, stages_of
-from features.spec import FeatureSpec
+from features.compute.spec import FeatureSpec
+from features.profiles.lifecycle import NEEDS, stages_of
 from models.bundle import ModelBundle
 from models.classify.lifecycle import NextStageClassifier
 from qianmian.errors import DataError

@@ -18,10 +18,10 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import average_precision_score, roc_auc_score
 from threadpoolctl import threadpool_limits
 
-from features.dataset import index_of, interaction_rows
-from features.spec import FeatureSpec
+from features.compute.spec import FeatureSpec
+from features.interactions import index_of, interaction_rows
 from models.bundle import ModelBundle
-from models.expand.lookalike import LookalikeExpander
+from models.lookalike import LookalikeExpander
 from qianmian.errors import DataError
 from training import plots
 from training.gate import Rule

@@ -16,15 +16,15 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from features.dataset import Interactions, TrainingSet
+from features.interactions import Interactions, TrainingSet
 from models.bundle import ModelBundle
 from models.ranked import Ranked
 from models.recommend.base import Recommender, fitted
-from models.recommend.chain import FallbackChain
-from models.recommend.scenes import SceneModels
+from models.recommend.fallback import FallbackChain
+from models.recommend.scene_models import SceneModels
 from models.threads import side_by_side
-from qianmian.config import RecommendSettings
 from qianmian.errors import DataError
+from qianmian.settings import RecommendSettings
 from training import plots
 from training.evaluation.compare import evaluate, means
 from training.evaluation.metrics import STANDARD, ranking_metrics

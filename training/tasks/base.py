@@ -11,12 +11,12 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import sparse
 
-from features.dataset import Interactions, TrainingSet
+from features.interactions import Interactions, TrainingSet
 from models.ranked import Ranked
 from models.recommend import RECOMMENDERS
 from models.recommend.base import Attributes, Indices, Recommender
-from qianmian.config import RecommendSettings
 from qianmian.errors import ConfigError
+from qianmian.settings import RecommendSettings
 
 MIN_EXAMPLES = 30
 

@@ -6,10 +6,10 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from features.dataset import Interactions, TrainingSet
+from features.interactions import Interactions, TrainingSet
 from models.recommend.base import Recommender
 from models.recommend.hybrid import user_attributes
-from qianmian.config import RecommendSettings
+from qianmian.settings import RecommendSettings
 from training.tasks.base import MIN_EXAMPLES, Examples, Task, make, taken
 
 HIDDEN_SHARE = 0.3  # of the customers with attributes

@@ -8,10 +8,10 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import sparse
 
-from features.dataset import Interactions, TrainingSet
+from features.interactions import Interactions, TrainingSet
 from models.recommend.base import Recommender
 from models.recommend.complement import Baskets
-from qianmian.config import RecommendSettings
+from qianmian.settings import RecommendSettings
 from training.evaluation.metrics import ranking_metrics
 from training.tasks.base import Examples, Task, make
 

@@ -6,9 +6,9 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from features.dataset import Interactions, TrainingSet
+from features.interactions import Interactions, TrainingSet
 from models.recommend.base import Recommender
-from qianmian.config import RecommendSettings
+from qianmian.settings import RecommendSettings
 from training.tasks.base import Examples, Task, make, taken
 
 

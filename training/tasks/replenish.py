@@ -9,11 +9,11 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import sparse
 
-from features.dataset import Interactions, TrainingSet
+from features.interactions import Interactions, TrainingSet
 from models.recommend.base import Recommender, at_pairs
-from models.recommend.cycles import Days, Habits, totals
-from models.recommend.replenish import ReplenishRecommender
-from qianmian.config import RecommendSettings
+from models.recommend.replenish.model import ReplenishRecommender
+from models.recommend.replenish.repurchase import Days, Habits, totals
+from qianmian.settings import RecommendSettings
 from training.metrics import CLASSIFICATION
 from training.tasks.base import Examples, Task, make, taken
 

@@ -9,10 +9,10 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import sparse
 
-from features.dataset import Interactions, TrainingSet
+from features.interactions import Interactions, TrainingSet
 from models.recommend.base import Recommender
-from models.recommend.similar import SimilarRecommender, first_purchases
-from qianmian.config import RecommendSettings
+from models.recommend.similar.model import SimilarRecommender, first_purchases
+from qianmian.settings import RecommendSettings
 from training.evaluation.metrics import ranking_metrics
 from training.tasks.base import Examples, Task, make
 

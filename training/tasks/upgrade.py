@@ -9,11 +9,11 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import sparse
 
-from features.dataset import Interactions, TrainingSet
+from features.interactions import Interactions, TrainingSet
 from models.ranked import Ranked
 from models.recommend.base import Recommender
-from models.recommend.shelf import usual_items
-from qianmian.config import RecommendSettings
+from models.recommend.upgrade.item_features import usual_items
+from qianmian.settings import RecommendSettings
 from training.evaluation.metrics import ranking_metrics
 from training.tasks.base import Examples, Task, make, taken
 

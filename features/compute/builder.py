@@ -1,0 +1,149 @@
+"""The builder: the profile of every customer known before `as_of`, as a table (for people) or a matrix (for models)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from datetime import datetime
+
+import pyarrow as pa
+
+from features.compute.algebra import Feature
+from features.compute.engines import DuckDBEngine, Engine
+from features.compute.spec import FeatureSpec, UserFeatures
+from features.compute.views import DATED, Views, is_supported, timestamp
+from features.data.lake import Lake, TableState
+from features.data.privacy import personal_kind
+from features.definitions import FEATURES
+from features.profiles.tags.pack_tags import features_for
+from qianmian.errors import DataError
+from qianmian.schema import TABLES
+from qianmian.settings import load_settings
+
+NOT_ATTRIBUTES = ("source", "source_user_id")
+
+
+@dataclass(frozen=True)
+class Built:
+    """What one build gave.
+
+    Attributes
+    ----------
+    table : pyarrow.Table
+        `one_id`, `user_id` and `user_source` (the first source record of the customer), then a column a feature: float64, or text for a category.
+    features : tuple of Feature
+        The declarations behind the columns.
+    off : tuple of str
+        Features left out because the lake holds nothing to make them of.
+    """
+
+    table: pa.Table
+    features: tuple[Feature, ...]
+    off: tuple[str, ...]
+    as_of: datetime
+
+    def matrix(self, spec: FeatureSpec | None = None) -> UserFeatures:
+        """Encoded for a model; `spec` is what that model was trained on."""
+        return UserFeatures.from_table(self.table, self.features, self.as_of, spec)
+
+
+class Builder:
+    """Builds profiles from one lake; keep it for several moments, the engine is opened once.
+
+    Parameters
+    ----------
+    lake : Lake
+    engine : Engine, optional
+        What runs the expressions; DuckDB in this process by default.
+    """
+
+    def __init__(self, lake: Lake, engine: Engine | None = None) -> None:
+        self.lake = lake
+        self.states = lake.states()
+        if not self.states.get("customers") or not self.states["customers"].rows:
+            lake.state("customers")
+            raise DataError(
+                "the lake knows no customer",
+                where=str(lake.workspace.lake),
+                hint="ingest transactions, events or profiles with a source_user_id",
+            )
+        self.declared = (*FEATURES, *features_for(load_settings(lake.workspace.config_file)))
+        self.engine: Engine = engine or DuckDBEngine(lake)
+        self.backend, self.rows = self.engine.backend, self.engine.rows
+
+    def views(self, as_of: datetime) -> Views:
+        """The rows before `as_of`, by view name."""
+        return Views(self.rows, as_of)
+
+    def states_at(self, as_of: datetime) -> dict[str, TableState]:
+        """The tables as they were known at `as_of`: what only later rows (or later customers) fill is not filled yet."""
+        states, cut = dict(self.states), timestamp(as_of)
+        for name in (*DATED, "profiles"):
+            state = states.get(name)
+            if state is None or (name in DATED and (state.last is None or state.last < as_of)):
+                continue
+            t = self.backend.table(name)
+            if name == "profiles":
+                people = self.backend.table("customers")
+                people = people.filter(people.valid_from.isnull() | (people.valid_from < cut)).select("source", "source_user_id").distinct()
+                known = t.semi_join(people, ["source", "source_user_id"])
+            else:
+                known = t.filter(t.ts < cut)
+            counts = known.aggregate([known.count().name("_rows"), *(known[column].count().name(column) for column in state.filled)])
+            found = counts.to_pyarrow().to_pylist()[0]
+            states[name] = replace(state, rows=found["_rows"], filled=tuple(column for column in state.filled if found[column]))
+        return states
+
+    def attributes(self, states: Mapping[str, TableState] | None = None) -> tuple[Feature, ...]:
+        """A feature for every filled column of `profiles` that is text or a number, open attributes included."""
+        filled = (states or self.states).get("profiles")
+        if filled is None:
+            return ()
+        schema = self.backend.table("profiles").schema()
+        found = []
+        for name in filled.filled:
+            column = TABLES["profiles"].column(name)
+            if name in NOT_ATTRIBUTES or not (schema[name].is_string() or schema[name].is_numeric()):
+                continue
+            if column is None and personal_kind(name) is not None:  # the hash of a name or number: everybody has another one
+                continue
+            text = schema[name].is_string()
+            found.append(Feature(f"profile_{name}", "profiles", "attribute", name, default="" if text else 0.0,
+                                 unit=column.unit if column else "", description=column.description if column else f"the source's own attribute '{name}'"))  # fmt: skip
+        return tuple(found)
+
+    def supported(
+        self, features: Sequence[Feature] | None = None, as_of: datetime | None = None
+    ) -> tuple[tuple[Feature, ...], tuple[str, ...]]:
+        """The features this lake can give (from what was known at `as_of`), and the names of those it cannot."""
+        states = self.states if as_of is None else self.states_at(as_of)
+        asked = (*self.declared, *self.attributes(states)) if features is None else tuple(features)
+        kept: list[Feature] = []
+        for feature in asked:
+            names = {other.name for other in kept}
+            if is_supported(feature, states) and (feature.aggregate != "quotient" or {feature.column, feature.over} <= names):
+                kept.append(feature)
+        return tuple(kept), tuple(feature.name for feature in asked if feature not in kept)
+
+    def build(self, as_of: datetime, features: Sequence[Feature] | None = None) -> Built:
+        """The profiles at `as_of` (naive UTC): rows with ``ts < as_of`` only.
+
+        Parameters
+        ----------
+        features : sequence of Feature, optional
+            Default: every declared feature and every profile attribute the lake supports.
+
+        Raises
+        ------
+        DataError
+            When no customer is known before `as_of`.
+        """
+        kept, off = self.supported(features, as_of)
+        table = self.engine.table(kept, as_of)
+        if not table.num_rows:
+            raise DataError(
+                "no customer is known yet at that time",
+                where=f"--as-of {as_of.date()}",
+                hint=f"the data begins later; it ends at {self.lake.last}",
+            )
+        return Built(table, kept, off, as_of)

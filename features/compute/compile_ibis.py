@@ -1,0 +1,203 @@
+"""First execution of a declaration: features → one Ibis expression, for DuckDB and for Spark.
+
+Three kinds of passes over a view, each shared by all features that can share it: plain aggregates (one pass a view), how
+often each value occurs (one pass a column, all windows and filters side by side), and rows in their order in time (one pass
+a window and filter).
+"""
+
+from __future__ import annotations
+
+import operator
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Sequence
+from functools import reduce
+from typing import Any
+
+import ibis
+import ibis.expr.types as ir
+
+from features.compute.algebra import BY_VALUE, ORDER, WEIGHT_DIGITS, Condition, Feature
+from features.compute.views import Views, first_part
+
+SECONDS_PER_DAY = 86_400.0
+COMPARE: dict[str, Callable[[Any, Any], Any]] = {
+    "==": operator.eq, "!=": operator.ne, "<": operator.lt, "<=": operator.le, ">": operator.gt, ">=": operator.ge,
+    "in": lambda column, values: column.isin(list(values)), "known": lambda column, known: column.notnull() == bool(known),
+}  # fmt: skip
+IN_ORDER = ("first", "last", "gap_std")
+SEPARATOR = "\x1f"
+Part = tuple[int | None, tuple[Condition, ...], str]  # window, filter, weight
+
+
+def passes(t: ir.Table, conditions: Sequence[Condition]) -> ir.BooleanValue | None:
+    """All conditions together; a null column passes none."""
+    return both(*(COMPARE[condition.operator](t[condition.column], condition.value).fill_null(False) for condition in conditions))
+
+
+def both(*tests: ir.BooleanValue | None) -> ir.BooleanValue | None:
+    """The conjunction of those that are there."""
+    present = [test for test in tests if test is not None]
+    return reduce(operator.and_, present) if present else None
+
+
+def _window(t: ir.Table, views: Views, days: int | None, back: int = 0) -> ir.BooleanValue | None:
+    if days is None:
+        return None
+    inside = t.ts >= views.before(days * (back + 1))
+    return inside & (t.ts < views.before(days * back)) if back else inside
+
+
+def _seconds(ts: ir.TimestampValue) -> ir.FloatingValue:
+    # whole seconds divided turn decimal on some engines: cast first
+    return ts.epoch_seconds().cast("float64")
+
+
+def _days_before(views: Views, ts: ir.TimestampValue) -> ir.FloatingValue:
+    return (_seconds(views.cut) - _seconds(ts)) / SECONDS_PER_DAY
+
+
+def _divide(a: ir.NumericValue, b: ir.NumericValue) -> ir.FloatingValue:
+    return a.cast("float64") / b.cast("float64").nullif(0.0)
+
+
+def _total(t: ir.Table, column: str, where: ir.BooleanValue | None) -> ir.NumericValue:
+    return t[column].sum(where=where).fill_null(0) if column else t.count(where=where)
+
+
+def _plain(t: ir.Table, feature: Feature, views: Views) -> ir.Scalar:
+    """One aggregate of the one pass over the view."""
+    window, condition = _window(t, views, feature.window_days), passes(t, feature.where)
+    where = both(window, condition)
+    name = feature.aggregate
+    if name == "count":
+        return t.count(where=where)
+    if name in ("sum", "mean", "min", "max"):
+        return getattr(t[feature.column], name)(where=where)
+    if name == "std":
+        return t[feature.column].std(where=where, how="sample")
+    if name == "share":
+        return _divide(_total(t, feature.column, where), _total(t, feature.column, window))
+    if name == "ratio":
+        return _divide(_total(t, feature.column, where), _total(t, feature.over, where))
+    if name == "recency":
+        return _days_before(views, t.ts.max(where=where))
+    if name == "age":
+        return _days_before(views, t.ts.min(where=where))
+    if name == "gap_mean":
+        span = _seconds(t.ts.max(where=where)) - _seconds(t.ts.min(where=where))
+        return _divide(span / SECONDS_PER_DAY, t.count(where=where) - 1)
+    if name in ("trend", "slope"):
+        before = both(_window(t, views, feature.window_days, back=1), condition)
+        now, then = _total(t, feature.column, where), _total(t, feature.column, before)
+        return _divide(now - then, now + then) if name == "trend" else (now - then).cast("float64") / float(feature.window_days or 1)
+    if name == "attribute":
+        return t[feature.column].min(where=where)
+    if name == "days_since":
+        return _days_before(views, t[feature.column].min(where=where))
+    raise AssertionError(name)
+
+
+def _by_value(t: ir.Table, column: str, views: Views, features: Sequence[Feature]) -> ir.Table:
+    """Everything about how often the values of one column occur: counts a value first, then over the values of a customer."""
+    kinds: dict[Part, str] = {}
+    for feature in features:
+        kinds.setdefault((feature.window_days, feature.where, feature.over), f"n{len(kinds)}")
+    t = t.filter(t[column].notnull())
+    # rows outside the widest window are not worth counting
+    widest = [feature.window_days for feature in features]
+    if None not in widest:
+        t = t.filter(_window(t, views, max(days for days in widest if days is not None)))
+    made = {}
+    for (days, conditions, over), name in kinds.items():
+        where = both(_window(t, views, days), passes(t, conditions))
+        made[name] = t[over].sum(where=where).fill_null(0.0).round(WEIGHT_DIGITS) if over else t.count(where=where)
+    counts = t.group_by(one_id=t.one_id, value=t[column]).aggregate(**made)
+    of = {feature.name: kinds[feature.window_days, feature.where, feature.over] for feature in features}
+    most = {of[f.name]: counts[of[f.name]].max().over(group_by="one_id") for f in features if f.aggregate == "top"}
+    counts = counts.mutate(**{f"most_{name}": expression for name, expression in most.items()})
+    result = {}
+    for feature in features:
+        n = counts[of[feature.name]]
+        if feature.aggregate == "distinct":
+            result[feature.name] = counts.count(where=n > 0)
+        elif feature.aggregate == "top":
+            result[feature.name] = counts.value.cast("string").min(where=(n > 0) & (n == counts[f"most_{of[feature.name]}"]))
+        elif feature.aggregate == "top_share":
+            result[feature.name] = _divide(n.max(), n.sum())
+        else:  # −Σ p ln p with p = n ÷ N is ln N − Σ n ln n ÷ N
+            x = n.cast("float64")
+            total = x.sum(where=x > 0)
+            entropy = total.ln() - (x * x.nullif(0.0).ln()).sum() / total
+            result[feature.name] = ibis.ifelse(entropy < 0.0, 0.0, entropy)  # `greatest` would turn null into 0 on some engines
+    return counts.group_by("one_id").aggregate(**result)
+
+
+def _in_order(t: ir.Table, feature: Feature, views: Views) -> ir.Table:
+    """`first`, `last` and `gap_std`: what needs the rows in their order in time."""
+    kept = both(_window(t, views, feature.window_days), passes(t, feature.where))
+    if feature.aggregate == "gap_std":
+        t = t.filter(kept) if kept is not None else t
+        gap = (_seconds(t.ts) - _seconds(t.ts).lag().over(group_by="one_id", order_by=t.ts)) / SECONDS_PER_DAY
+        gaps = t.select("one_id", gap=gap)
+        return gaps.group_by("one_id").aggregate(**{feature.name: gaps.gap.std(how="sample")})
+    last = feature.aggregate == "last"
+    t = t.filter(both(kept, t[feature.column].notnull()))
+    # the few rows of the outermost moment are found by hashing; only they are sorted
+    edges = t.group_by("one_id").aggregate(edge=t.ts.max() if last else t.ts.min())
+    t = t.inner_join(edges, ["one_id", t.ts == edges.edge])
+    # ties: later in the order means a higher order_id, line_no …; texts of null sort as ''
+    keys = [t[name].fill_null("") if t[name].type().is_string() else t[name] for name in ORDER[feature.view]]
+    order = [ibis.desc(key) if last else ibis.asc(key) for key in keys]
+    t = t.mutate(place=ibis.row_number().over(group_by="one_id", order_by=order))
+    return t.filter(t.place == 0).select("one_id", **{feature.name: t[feature.column]})
+
+
+def compile_features(features: Sequence[Feature], views: Views) -> ir.Table:
+    """One expression with `one_id` and a column a feature (float64, or text where it is categorical), in no order.
+
+    Parameters
+    ----------
+    features : sequence of Feature
+        A quotient comes after its parts.
+    views : Views
+        Where the rows come from and the moment they are cut at.
+    """
+    result = views.customers.select("one_id").distinct()
+    for number, part in enumerate(_parts(features, views)):  # one flat chain of joins: nested ones overflow the compiler's stack
+        result = result.left_join(part, "one_id", rname=f"{{name}}_right_{number}")
+    result = result.select("one_id", **{
+        feature.name: result[feature.name].cast("string" if feature.categorical else "float64").fill_null(feature.default)
+        for feature in features
+        if feature.aggregate != "quotient"
+    })  # fmt: skip
+    quotients = {f.name: _divide(result[f.column], result[f.over]).fill_null(f.default) for f in features if f.aggregate == "quotient"}
+    return result.mutate(**quotients).select("one_id", *(feature.name for feature in features))
+
+
+def compile_profiles(features: Sequence[Feature], views: Views, ordered: bool = True) -> ir.Table:
+    """`compile_features` with `user_id` and `user_source`, the first record of each customer, after `one_id`; sorted by `one_id` if `ordered`."""
+    table, people = compile_features(features, views), views.customers
+    key = (people.source + SEPARATOR + people.source_user_id).min()
+    first = people.group_by("one_id").aggregate(key=key)
+    source = first_part(first.key, SEPARATOR)
+    first = first.select("one_id", user_id=first.key.substr(source.length() + 1), user_source=source)
+    joined = table.inner_join(first, "one_id")
+    profiles = joined.select("one_id", "user_id", "user_source", *(feature.name for feature in features))
+    return profiles.order_by("one_id") if ordered else profiles
+
+
+def _parts(features: Sequence[Feature], views: Views) -> Iterable[ir.Table]:
+    plain: dict[str, list[Feature]] = defaultdict(list)
+    by_value: dict[tuple[str, str], list[Feature]] = defaultdict(list)
+    for feature in features:
+        if feature.aggregate in BY_VALUE:
+            by_value[feature.view, feature.column].append(feature)
+        elif feature.aggregate in IN_ORDER:
+            yield _in_order(views[feature.view], feature, views)
+        elif feature.aggregate != "quotient":
+            plain[feature.view].append(feature)
+    for view, group in plain.items():
+        t = views[view]
+        yield t.group_by("one_id").aggregate(**{feature.name: _plain(t, feature, views) for feature in group})
+    for (view, column), group in by_value.items():
+        yield _by_value(views[view], column, views, group)

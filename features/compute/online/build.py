@@ -1,0 +1,176 @@
+"""Filling an `OnlineState` from the lake: the only module here that knows an engine."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from datetime import datetime, timedelta
+from typing import Any
+
+import ibis.expr.types as ir
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from ibis import _
+from numpy.typing import NDArray
+
+from features.compute.algebra import ORDER, TIME_COLUMNS, WEIGHT_DIGITS, Feature
+from features.compute.builder import Builder
+from features.compute.compile_ibis import both, compile_features, passes
+from features.compute.online.plan import NONE_TEXT, Plan
+from features.compute.online.state import MISSING, Array, OnlineState, Ragged, microseconds
+from features.compute.views import Views, first_part, timestamp
+
+DAY = 86_400_000_000  # microseconds
+NEVER = np.iinfo(np.int64).min
+ORDER_COLUMNS = ("ts", "lines", "units", "amount", "discount", "coupon_discount", "store_id", "channel")
+KEYS = {  # what tells a row apart when new ones come, beside the order of the view
+    "orders": ("source", "order_id"),
+    "events": ("source", "source_user_id", "session_id", "event_id"),
+}
+NOT_STORED = (*TIME_COLUMNS, "gap_days", "full_amount")  # made of the others at request time
+
+
+class Old:
+    """Views of the rows before the tail, seen from `as_of`."""
+
+    def __init__(self, views: Views, tail_start: datetime) -> None:
+        self.views, self.as_of, self.cut, self.customers, self.before = views, views.as_of, views.cut, views.customers, views.before
+        self.start = timestamp(tail_start)
+
+    def __getitem__(self, name: str) -> ir.Table:
+        t = self.views[name]
+        return t.filter(t.ts.isnull() | (t.ts < self.start))
+
+
+def build_state(builder: Builder, as_of: datetime, features: Sequence[Feature] | None = None) -> OnlineState:
+    """The state of every customer known before `as_of`.
+
+    Parameters
+    ----------
+    features : sequence of Feature, optional
+        Default: every feature the lake supports at `as_of`.
+    """
+    kept, _off = builder.supported(features, as_of)
+    plan = Plan.of(kept)
+    tail_start = as_of - timedelta(days=plan.tail_days)
+    views = builder.views(as_of)
+    people = views.customers.select("one_id").distinct().order_by("one_id").to_pyarrow()
+    one_ids = np.asarray(people["one_id"].to_pylist(), dtype=np.str_)
+    codes = _Codes()
+    old = Old(views, tail_start)
+    base, last_order = _base(plan, old, codes, as_of)
+    counts = {
+        number: _counts(old, cell, one_ids, codes) for number, cell in enumerate(plan.cells) if cell.kind == "values" and cell.has_base
+    }
+    tails = {view: _tail(plan, views, view, tail_start, one_ids, codes) for view in plan.views}
+    profile = compile_features([feature for feature in kept if feature.view == "profiles"], views).order_by("one_id").to_pyarrow()
+    attributes = {feature.name: _values(profile[feature.name]) for feature in kept if feature.view == "profiles"}
+    items, contents = _traits(builder)
+    return OnlineState(plan, one_ids, as_of, tail_start, tails, base, counts, attributes, last_order, codes.vocabularies(), items, contents)
+
+
+class _Codes:
+    """One vocabulary a column name, shared by all views and summaries."""
+
+    def __init__(self) -> None:
+        self._parts: dict[str, pa.Array] = {}
+
+    def encode(self, column: str, texts: pa.ChunkedArray) -> NDArray[np.int32]:
+        known = self._parts.get(column, pa.array([], pa.string()))
+        texts = texts.cast(pa.string())
+        unique = pc.unique(texts).drop_null()
+        fresh = unique.filter(pc.invert(pc.is_in(unique, value_set=known)))
+        known = pa.concat_arrays([known, fresh.combine_chunks() if isinstance(fresh, pa.ChunkedArray) else fresh])
+        self._parts[column] = known
+        found = pc.index_in(texts, value_set=known).fill_null(MISSING)
+        return np.asarray(found.to_numpy(), dtype=np.int32)
+
+    def vocabularies(self) -> dict[str, pa.Array]:
+        # a session is one customer's: its codes are compared with each other only
+        return {column: texts for column, texts in self._parts.items() if column != "session_id"}
+
+
+def _base(plan: Plan, old: Old, codes: _Codes, as_of: datetime) -> tuple[dict[int, dict[str, Array]], NDArray[np.int64]]:
+    """Summaries of the old rows by the same aggregates that features are made of."""
+    wanted = {f"c{number}": cell.auxiliary(f"c{number}") for number, cell in enumerate(plan.cells) if cell.has_base}
+    last = Feature("last_order", "orders", "recency", default=float("nan"), description="state")
+    features = [feature for numbers in wanted.values() for feature in numbers.values()]
+    with_orders = "orders" in plan.views
+    table = compile_features([*features, *([last] if with_orders else [])], old).order_by("one_id").to_pyarrow()  # type: ignore[arg-type]
+    base: dict[int, dict[str, Array]] = {}
+    for name, numbers in wanted.items():
+        cell = plan.cells[int(name[1:])]
+        made: dict[str, Array] = {}
+        for number, feature in numbers.items():
+            column = table[feature.name]
+            made[number] = (
+                codes.encode(cell.column, pc.if_else(pc.equal(column, NONE_TEXT), None, column)) if cell.text else _values(column)
+            )
+        for number in ("age", "recency"):  # kept as moments: days before another moment would have to be moved
+            if number in made:
+                moment = microseconds(as_of) - np.round(np.nan_to_num(made[number]) * 86_400.0) * 1_000_000.0
+                made[number] = np.where(np.isnan(made[number]), np.nan, moment)
+        if made:
+            base[int(name[1:])] = made
+    days = _values(table["last_order"]) if with_orders else np.full(table.num_rows, np.nan)
+    moments = microseconds(as_of) - np.round(np.nan_to_num(days) * 86_400.0).astype(np.int64) * 1_000_000
+    return base, np.where(np.isnan(days), NEVER, moments)
+
+
+def _counts(old: Old, cell: Any, one_ids: NDArray[np.str_], codes: _Codes) -> Ragged:
+    t = old[cell.view]
+    t = t.filter(both(passes(t, cell.where), t[cell.column].notnull()))
+    weight = t[cell.over].sum().fill_null(0.0).round(WEIGHT_DIGITS) if cell.over else t.count()
+    counted = t.group_by(one_id=t.one_id, value=t[cell.column]).aggregate(weight=weight)
+    counted = counted.filter(counted.weight > 0).order_by(["one_id", "value"]).to_pyarrow()
+    offsets, kept = _offsets(counted, one_ids)
+    values = _column(counted["value"], cell.column, codes)[kept]
+    return Ragged(offsets, {"value": values, "weight": _values(counted["weight"])[kept]})
+
+
+def _tail(plan: Plan, views: Views, view: str, tail_start: datetime, one_ids: NDArray[np.str_], codes: _Codes) -> Ragged:
+    t = views[view]
+    t = t.filter(t.ts >= timestamp(tail_start))
+    columns = set(ORDER_COLUMNS if view == "orders" else plan.columns(view)) - set(NOT_STORED) | {"ts"}
+    keys = {name for name in (*ORDER[view], *KEYS.get(view, ())) if name != "ts"}
+    rows = t.select("one_id", *sorted(columns | keys)).order_by(["one_id", *ORDER[view]]).to_pyarrow()
+    offsets, kept = _offsets(rows, one_ids)
+    made = {}
+    for name in sorted(columns):
+        made[name] = (_moments(rows[name]) if name == "ts" else _column(rows[name], name, codes))[kept]
+    return Ragged(offsets, made, rows.select(sorted(keys)).filter(pa.array(kept)))
+
+
+def _offsets(rows: pa.Table, one_ids: NDArray[np.str_]) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
+    at = pc.index_in(rows["one_id"], value_set=pa.array(one_ids)).fill_null(-1).to_numpy()
+    kept = at >= 0
+    return np.searchsorted(at[kept], np.arange(len(one_ids) + 1)).astype(np.int64), kept
+
+
+def _column(values: pa.ChunkedArray, name: str, codes: _Codes) -> Array:
+    if pa.types.is_string(values.type) or pa.types.is_large_string(values.type):
+        return codes.encode(name, values)
+    return _values(values)
+
+
+def _values(values: pa.ChunkedArray) -> Array:
+    """float64, null as NaN; a date as its day since 1970; a text column of attributes as it is."""
+    if pa.types.is_string(values.type) or pa.types.is_large_string(values.type):
+        return np.asarray(values.to_pylist(), dtype=object)
+    if pa.types.is_date(values.type):
+        values = values.cast(pa.date32()).cast(pa.int32())
+    numbers = values.cast(pa.float64()) if not pa.types.is_boolean(values.type) else values.cast(pa.int8()).cast(pa.float64())
+    return np.asarray(numbers.to_numpy(zero_copy_only=False) if isinstance(numbers, pa.Array) else numbers.to_numpy(), dtype=np.float64)
+
+
+def _moments(values: pa.ChunkedArray) -> NDArray[np.int64]:
+    return np.asarray(values.cast(pa.timestamp("us")).cast(pa.int64()).to_numpy(), dtype=np.int64)
+
+
+def _traits(builder: Builder) -> tuple[Mapping[str, tuple[str | None, str | None]], Mapping[str, str | None]]:
+    items = builder.backend.table("items").select("item_id", "category", "brand").to_pyarrow().to_pydict()
+    contents = builder.backend.table("contents").select("content_id", topic=first_part(_.topics, "|")).to_pyarrow().to_pydict()
+    return (
+        {item: (category, brand) for item, category, brand in zip(items["item_id"], items["category"], items["brand"], strict=True)},
+        dict(zip(contents["content_id"], contents["topic"], strict=True)),
+    )

@@ -1,0 +1,171 @@
+"""What a set of features is made of: cells, each one mergeable summary of some rows, and how a feature is read from cells.
+
+A feature without a window reaches back for ever. Its old rows are kept as a summary (the *base* of a cell), its recent ones as
+rows (the *tail*, as long as the longest window). A summary of both together is what all rows would give, so a cell must be
+mergeable; `KINDS` lists them, with the aggregates of the algebra that give the same summary of old rows at the build.
+
+=========  ==========================================================  =====================================
+kind       summary of the rows that pass the filter                    of the base (auxiliary features)
+=========  ==========================================================  =====================================
+rows       count                                                       count
+total      count and sum of a column where it is known                 count, sum
+moments    count, mean, sum of squared deviations                      count, mean, std
+min, max   of a column                                                 min, max
+first/last of a column, in time                                        first, last
+times      count, first and last moment                                count, age, recency
+gaps       the same, and squared deviations of the gaps between rows   count, age, recency, gap_std
+values     weight of each value of a column                            counts a value
+=========  ==========================================================  =====================================
+
+Merging means and deviations: Chan, Golub, LeVeque, "Updating formulae and a pairwise algorithm for computing sample
+variances" (1979).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from typing import Literal
+
+from features.compute.algebra import BY_VALUE, PAIRED, Condition, Feature
+
+Kind = Literal["rows", "total", "moments", "min", "max", "first", "last", "times", "gaps", "values"]
+NONE_TEXT = "\x1f"  # stands for "no such row" in a text column of the base
+NAN = float("nan")
+
+# kind → name of the summary's number → aggregate that gives it
+BASE: dict[Kind, dict[str, str]] = {
+    "rows": {"n": "count"},
+    "total": {"n": "count", "total": "sum"},
+    "moments": {"n": "count", "mean": "mean", "std": "std"},
+    "min": {"value": "min"},
+    "max": {"value": "max"},
+    "first": {"value": "first"},
+    "last": {"value": "last"},
+    "times": {"n": "count", "age": "age", "recency": "recency"},
+    "gaps": {"n": "count", "age": "age", "recency": "recency", "std": "gap_std"},
+    "values": {},
+}
+KIND_OF: dict[str, Kind] = {
+    "sum": "total", "mean": "total", "std": "moments", "min": "min", "max": "max", "first": "first", "last": "last",
+    "recency": "times", "age": "times", "gap_mean": "times", "gap_std": "gaps", **dict.fromkeys(BY_VALUE, "values"),
+}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One summary: which rows (view, filter, window; `back` windows earlier) and what of them."""
+
+    view: str
+    where: tuple[Condition, ...]
+    days: int | None
+    back: int
+    kind: Kind
+    column: str = ""
+    over: str = ""
+    text: bool = False
+
+    @property
+    def has_base(self) -> bool:
+        """Old rows count too."""
+        return self.days is None
+
+    def auxiliary(self, name: str) -> dict[str, Feature]:
+        """Number of the summary → the feature that gives it of the rows before the tail; none for `values`."""
+        made = {}
+        for number, aggregate in BASE[self.kind].items():
+            known = self.column and aggregate == "count"
+            where = (*self.where, Condition(self.column, "known", True)) if known else self.where
+            default: float | str = 0.0 if aggregate == "count" else NONE_TEXT if self.text else NAN
+            column = self.column if aggregate not in ("count", "age", "recency", "gap_std") else ""
+            made[number] = Feature(f"{name}.{number}", self.view, aggregate, column, where, default=default, description="state")  # type: ignore[arg-type]
+        return made
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Cells and readers of a set of features.
+
+    Attributes
+    ----------
+    features : tuple of Feature
+        In the order given; a quotient after its parts.
+    cells : tuple of Cell
+        Each once, however many features read it.
+    reads : tuple of tuple of int
+        The cells each feature reads.
+
+    Examples
+    --------
+    >>> both = (Feature("a", "orders", "mean", "amount"), Feature("b", "orders", "sum", "amount"))
+    >>> len(Plan.of(both).cells), Plan.of(both).tail_days
+    (1, 0)
+    """
+
+    features: tuple[Feature, ...]
+    cells: tuple[Cell, ...] = ()
+    reads: tuple[tuple[int, ...], ...] = field(default=())
+
+    @classmethod
+    def of(cls, features: Sequence[Feature]) -> Plan:
+        """The plan of declarations that `features.compute.algebra.check` accepts."""
+        at: dict[Cell, int] = {}
+        reads = tuple(tuple(at.setdefault(cell, len(at)) for cell in _cells(feature)) for feature in features)
+        return cls(tuple(features), tuple(at), reads)
+
+    @cached_property
+    def selections(self) -> tuple[tuple[str, tuple[Condition, ...]], ...]:
+        """The different (view, filter) pairs of the cells."""
+        return tuple(dict.fromkeys((cell.view, cell.where) for cell in self.cells))
+
+    @cached_property
+    def slices(self) -> tuple[tuple[int, int | None, int], ...]:
+        """The different (selection, window, windows back) of the cells."""
+        at = {pair: number for number, pair in enumerate(self.selections)}
+        return tuple(dict.fromkeys((at[cell.view, cell.where], cell.days, cell.back) for cell in self.cells))
+
+    @cached_property
+    def slice_of(self) -> tuple[int, ...]:
+        """The slice of each cell."""
+        at = {pair: number for number, pair in enumerate(self.selections)}
+        of = {slice_: number for number, slice_ in enumerate(self.slices)}
+        return tuple(of[at[cell.view, cell.where], cell.days, cell.back] for cell in self.cells)
+
+    @property
+    def tail_days(self) -> int:
+        """How far back rows must be kept as rows."""
+        return max((cell.days * (cell.back + 1) for cell in self.cells if cell.days is not None), default=0)
+
+    def columns(self, view: str) -> tuple[str, ...]:
+        """The columns of a view that some cell reads, sorted."""
+        cells = [cell for cell in self.cells if cell.view == view]
+        named = {name for cell in cells for name in (cell.column, cell.over, *(condition.column for condition in cell.where))}
+        return tuple(sorted(named - {""}))
+
+    @property
+    def views(self) -> tuple[str, ...]:
+        """The views of rows in time that some cell reads."""
+        return tuple(dict.fromkeys(cell.view for cell in self.cells))
+
+
+def _cells(feature: Feature) -> list[Cell]:
+    aggregate = feature.aggregate
+    if aggregate == "quotient" or feature.view == "profiles":
+        return []
+    cell = Cell(feature.view, feature.where, feature.window_days, 0, "rows")
+    amount = replace(cell, kind="total", column=feature.column) if feature.column else cell
+    if aggregate == "count":
+        return [cell]
+    if aggregate == "share":
+        return [amount, replace(amount, where=())]
+    if aggregate == "ratio":
+        return [amount, replace(amount, column=feature.over)]
+    if aggregate in PAIRED:
+        return [amount, replace(amount, back=1)]
+    kind = KIND_OF[aggregate]
+    if kind in ("times", "gaps"):
+        return [replace(cell, kind=kind)]
+    over = feature.over if kind == "values" else ""
+    text = feature.categorical and kind in ("first", "last")
+    return [replace(cell, kind=kind, column=feature.column, over=over, text=text)]

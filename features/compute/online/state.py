@@ -1,0 +1,277 @@
+"""The state stored at a build: for every customer the summaries of old rows and the recent rows, as flat arrays.
+
+Rows of all customers lie one customer after the other; `offsets` say where each begins. Texts are int32 codes into one
+vocabulary a column. Files are Parquet, npz and JSON: nothing is unpickled.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+from numpy.typing import NDArray
+
+from features.compute.algebra import Feature
+from features.compute.online.plan import Plan
+from features.compute.spec import FeatureSpec
+from qianmian.errors import ArtifactError
+from qianmian.workspace import write_json
+
+FORMAT = 1
+MISSING = -1  # code of a null text
+EPOCH = datetime(1970, 1, 1)
+Array = NDArray[Any]
+
+
+def microseconds(moment: datetime) -> int:
+    """Microseconds since 1970 of a naive UTC moment.
+
+    Examples
+    --------
+    >>> microseconds(datetime(1970, 1, 2))
+    86400000000
+    """
+    apart = moment - EPOCH
+    return (apart.days * 86_400 + apart.seconds) * 1_000_000 + apart.microseconds
+
+
+@dataclass(frozen=True)
+class Ragged:
+    """Rows of n customers, one after the other.
+
+    Attributes
+    ----------
+    offsets : ndarray of int64, (n + 1,)
+        Rows of customer i are ``offsets[i]:offsets[i + 1]``.
+    columns : dict of str to ndarray, each (rows,)
+        float64 numbers, int32 text codes, int64 microseconds in `ts`.
+    keys : pyarrow.Table
+        What rows are told apart and put in order by, as text; read only when new rows come. As many rows, or no columns.
+    """
+
+    offsets: NDArray[np.int64]
+    columns: Mapping[str, Array]
+    keys: pa.Table = field(default_factory=lambda: pa.table({}))
+
+
+@dataclass(frozen=True)
+class Customer:
+    """The state of one customer, as slices of the arrays of all; an unknown one has no rows and no summaries.
+
+    Attributes
+    ----------
+    tails : dict of str to dict of str to ndarray
+        View → column → values, in the view's order of time.
+    base : dict of int to dict of str to float or str
+        Cell → numbers of its summary of old rows; absent where there are none.
+    counts : dict of int to dict of str to ndarray
+        Cell → `values` of its column in old rows, and their `weights`.
+    attributes : dict of str to float or str
+        Values of the features made of the profile, as of the build.
+    """
+
+    state: OnlineState
+    row: int
+    tails: Mapping[str, Mapping[str, Array]]
+    base: Mapping[int, Mapping[str, float | str]]
+    counts: Mapping[int, Mapping[str, Array]]
+    attributes: Mapping[str, float | str]
+
+    def keys(self, view: str) -> pa.Table:
+        """What the rows of a tail are told apart by; no columns where there are no rows."""
+        ragged = self.state.tails.get(view)
+        if self.row < 0 or ragged is None:
+            return pa.table({})
+        low, high = ragged.offsets[self.row : self.row + 2]
+        return ragged.keys.slice(low, high - low)
+
+
+@dataclass(frozen=True)
+class OnlineState:
+    """The state of n customers at `as_of`.
+
+    Attributes
+    ----------
+    one_ids : ndarray of str, (n,)
+        Sorted.
+    as_of, tail_start : datetime
+        Rows in ``[tail_start, as_of)`` are kept as rows, older ones (and undated ones) as summaries.
+    base : dict of int to dict of str to ndarray, each (n,)
+        Cell → number → values; texts as codes.
+    counts : dict of int to Ragged
+        Cell → columns `value` and `weight`.
+    last_order : ndarray of int64, (n,)
+        Moment of the last order before the tail in microseconds, or the smallest int64.
+    vocabularies : dict of str to pyarrow.Array
+        Column → the texts of its codes. `session_id` has codes only.
+    items, contents : dict
+        item_id → (category, brand); content_id → topic: the traits of new rows.
+    """
+
+    plan: Plan
+    one_ids: NDArray[np.str_]
+    as_of: datetime
+    tail_start: datetime
+    tails: Mapping[str, Ragged]
+    base: Mapping[int, Mapping[str, Array]]
+    counts: Mapping[int, Ragged]
+    attributes: Mapping[str, Array]
+    last_order: NDArray[np.int64]
+    vocabularies: Mapping[str, pa.Array]
+    items: Mapping[str, tuple[str | None, str | None]]
+    contents: Mapping[str, str | None]
+
+    @cached_property
+    def _codes(self) -> dict[str, dict[str, int]]:
+        return {}
+
+    @cached_property
+    def _texts(self) -> dict[str, list[str]]:
+        return {}
+
+    def code(self, column: str, text: str | None) -> int:
+        """Code of a text; one the state never saw gets a code of its own for as long as the process lives."""
+        if text is None:
+            return MISSING
+        if column not in self._codes:
+            known = self.vocabularies.get(column, pa.array([], pa.string()))
+            self._codes[column] = {value: code for code, value in enumerate(known.to_pylist())}
+        codes = self._codes[column]
+        return codes.setdefault(text, len(codes))
+
+    def text(self, column: str, code: int) -> str:
+        """The inverse of `code`."""
+        if column not in self._texts:
+            known = self.vocabularies.get(column)
+            self._texts[column] = known.to_pylist() if known is not None else []
+        texts = self._texts[column]
+        if code < len(texts):
+            return texts[code]
+        return next(text for text, number in self._codes[column].items() if number == code)
+
+    def customer(self, one_id: str) -> Customer:
+        """The state of one customer."""
+        at = int(np.searchsorted(self.one_ids, one_id))
+        if at >= len(self.one_ids) or self.one_ids[at] != one_id:
+            empty = {view: {name: values[:0] for name, values in tail.columns.items()} for view, tail in self.tails.items()}
+            return Customer(self, -1, empty, {}, {}, {feature.name: feature.default for feature in self.attribute_features})
+        tails = {view: _slice(tail, at) for view, tail in self.tails.items()}
+        base = {cell: found for cell, numbers in self.base.items() if (found := self._summary(cell, numbers, at))}
+        counts = {}
+        for cell, ragged in self.counts.items():
+            low, high = ragged.offsets[at : at + 2]
+            if high > low:
+                counts[cell] = {"values": ragged.columns["value"][low:high], "weights": ragged.columns["weight"][low:high]}
+        attributes = {name: _plain(values[at]) for name, values in self.attributes.items()}
+        return Customer(self, at, tails, base, counts, attributes)
+
+    def _summary(self, cell: int, numbers: Mapping[str, Array], row: int) -> dict[str, float | str]:
+        if self.plan.cells[cell].text:
+            code = int(numbers["value"][row])
+            return {"value": self.text(self.plan.cells[cell].column, code)} if code != MISSING else {}
+        found: dict[str, float | str] = {name: float(values[row]) for name, values in numbers.items()}
+        there = found["value"] == found["value"] if "value" in found else found["n"] > 0  # type: ignore[operator]
+        return found if there else {}
+
+    @property
+    def attribute_features(self) -> tuple[Feature, ...]:
+        """The features of the plan that are made of the profile."""
+        return tuple(feature for feature in self.plan.features if feature.view == "profiles")
+
+    # ---- storage -------------------------------------------------------------------------------------------------
+
+    def save(self, folder: Path) -> None:
+        """Write the state into `folder`, which must not exist."""
+        folder.mkdir(parents=True)
+        for view, tail in self.tails.items():
+            _write_ragged(folder / f"tail_{view}", tail)
+        for cell, ragged in self.counts.items():
+            _write_ragged(folder / f"counts_{cell}", ragged)
+        base = {f"{cell}.{name}": values for cell, numbers in self.base.items() for name, values in numbers.items()}
+        columns = {"one_id": self.one_ids, "last_order": self.last_order, **base}
+        columns.update({f"attribute.{name}": values for name, values in self.attributes.items()})
+        pq.write_table(pa.table(columns), folder / "customers.parquet", compression="zstd")
+        for column, texts in self.vocabularies.items():
+            pq.write_table(pa.table({"text": texts}), folder / f"vocabulary_{column}.parquet", compression="zstd")
+        spec = FeatureSpec(self.plan.features, ((),) * len(self.plan.features))
+        facts = {
+            "format": FORMAT, "as_of": self.as_of.isoformat(), "tail_start": self.tail_start.isoformat(), "features": spec.as_dict(),
+            "items": {item: list(traits) for item, traits in self.items.items()}, "contents": dict(self.contents),
+        }  # fmt: skip
+        write_json(folder / "state.json", facts)
+
+    @classmethod
+    def load(cls, folder: Path) -> OnlineState:
+        """The inverse of `save`.
+
+        Raises
+        ------
+        ArtifactError
+            When the folder is not a state, or one of another version.
+        """
+        try:
+            facts = json.loads((folder / "state.json").read_text(encoding="utf-8"))
+            if facts["format"] != FORMAT:
+                raise ArtifactError("the online state is of another format", where=str(folder), got=facts["format"], allowed=FORMAT,
+                                    hint="run `qianmian features` to build it again")  # fmt: skip
+            plan = Plan.of(FeatureSpec.of(facts["features"]).features)
+            table = pq.read_table(folder / "customers.parquet")
+            base: dict[int, dict[str, Array]] = {}
+            attributes = {}
+            for name in table.column_names:
+                head, _, tail = name.partition(".")
+                if head == "attribute":
+                    attributes[tail] = _numpy(table[name])
+                elif tail:
+                    base.setdefault(int(head), {})[tail] = _numpy(table[name])
+            return cls(
+                plan, np.asarray(table["one_id"].to_pylist(), dtype=np.str_), datetime.fromisoformat(facts["as_of"]),
+                datetime.fromisoformat(facts["tail_start"]), {file.name[5:]: _read_ragged(file) for file in sorted(folder.glob("tail_*")) if file.is_dir()}, base,
+                {int(file.name[7:]): _read_ragged(file) for file in sorted(folder.glob("counts_*"))}, attributes, _numpy(table["last_order"]),
+                {file.stem.removeprefix("vocabulary_"): pq.read_table(file)["text"].combine_chunks() for file in folder.glob("vocabulary_*.parquet")},
+                {item: (traits[0], traits[1]) for item, traits in facts["items"].items()}, facts["contents"],
+            )  # fmt: skip
+        except (OSError, ValueError, KeyError, TypeError, pa.ArrowException) as error:
+            raise ArtifactError("the online state cannot be read", where=str(folder), got=str(error).splitlines()[0],
+                                hint="run `qianmian features` to build it again") from error  # fmt: skip
+
+
+def _slice(ragged: Ragged, row: int) -> dict[str, Array]:
+    low, high = ragged.offsets[row : row + 2]
+    return {name: values[low:high] for name, values in ragged.columns.items()}
+
+
+def _plain(value: Any) -> float | str:
+    return str(value) if isinstance(value, str) else float(value)
+
+
+def _numpy(column: pa.ChunkedArray) -> Array:
+    if pa.types.is_string(column.type) or pa.types.is_large_string(column.type):
+        return np.asarray(column.to_pylist(), dtype=object)
+    return np.asarray(column.to_numpy())
+
+
+def _write_ragged(folder: Path, ragged: Ragged) -> None:
+    folder.mkdir()
+    pq.write_table(pa.table(dict(ragged.columns)), folder / "rows.parquet", compression="zstd")
+    if ragged.keys.num_columns:
+        pq.write_table(ragged.keys, folder / "keys.parquet", compression="zstd")
+    np.save(folder / "offsets.npy", ragged.offsets, allow_pickle=False)
+
+
+def _read_ragged(folder: Path) -> Ragged:
+    rows = pq.read_table(folder / "rows.parquet")
+    keys = folder / "keys.parquet"
+    columns = {name: _numpy(rows[name]) for name in rows.column_names}
+    return Ragged(np.load(folder / "offsets.npy", allow_pickle=False), columns, pq.read_table(keys) if keys.exists() else pa.table({}))
+
+
+__all__ = ["MISSING", "Customer", "OnlineState", "Ragged", "microseconds"]

@@ -1,0 +1,143 @@
+"""`FeatureSpec` and `UserFeatures`: the profile of every customer as one matrix, and what its columns mean."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from datetime import datetime
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from features.compute.algebra import Feature
+from qianmian.errors import DataError
+
+MISSING_CODE = -1
+
+
+@dataclass(frozen=True)
+class FeatureSpec:
+    """Ordered meaning of the columns of a feature matrix.
+
+    Attributes
+    ----------
+    features : tuple of Feature
+        The declarations, in column order.
+    vocabularies : tuple of tuple of str
+        For each column the values its codes stand for (empty for a number). A value outside them is code −1.
+
+    Examples
+    --------
+    >>> spec = FeatureSpec((Feature("orders_28d", "orders", "count", window_days=28),), ((),))
+    >>> spec.names, len(spec.hash)
+    (('orders_28d',), 16)
+    """
+
+    features: tuple[Feature, ...]
+    vocabularies: tuple[tuple[str, ...], ...]
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        return tuple(feature.name for feature in self.features)
+
+    @property
+    def hash(self) -> str:
+        """Digest of the declarations and vocabularies: equal hash, equal meaning of every column."""
+        return hashlib.sha256(json.dumps(self.as_dict(), sort_keys=True).encode()).hexdigest()[:16]
+
+    def as_dict(self) -> dict[str, Any]:
+        columns = []
+        for feature, vocabulary in zip(self.features, self.vocabularies, strict=True):
+            column = {**feature.__dict__, "where": [list(condition.__dict__.values()) for condition in feature.where]}
+            columns.append({**column, "dtype": "category" if feature.categorical else "float32", "vocabulary": list(vocabulary)})
+        return {"columns": columns}
+
+    @classmethod
+    def of(cls, value: dict[str, Any]) -> FeatureSpec:
+        """The inverse of `as_dict`."""
+        from features.compute.algebra import Condition
+
+        features = []
+        for column in value["columns"]:
+            fields = {k: v for k, v in column.items() if k not in ("dtype", "vocabulary")}
+            fields["where"] = tuple(Condition(c, o, tuple(v) if isinstance(v, list) else v) for c, o, v in fields["where"])
+            features.append(Feature(**fields))
+        return cls(tuple(features), tuple(tuple(column["vocabulary"]) for column in value["columns"]))
+
+    def select(self, names: Sequence[str]) -> FeatureSpec:
+        """The same meaning for some of the columns, in the order given."""
+        at = [self.names.index(name) for name in names]
+        return FeatureSpec(tuple(self.features[i] for i in at), tuple(self.vocabularies[i] for i in at))
+
+
+@dataclass(frozen=True)
+class UserFeatures:
+    """The profile of n customers at one moment.
+
+    Attributes
+    ----------
+    one_ids : ndarray of str, (n,)
+        Sorted, unique.
+    values : ndarray of float32, (n, f)
+        Numbers, and categories as their code.
+    as_of : datetime
+        Naive UTC; no row at or after it was read.
+    spec : FeatureSpec
+    """
+
+    one_ids: NDArray[np.str_]
+    values: NDArray[np.float32]
+    as_of: datetime
+    spec: FeatureSpec
+
+    @classmethod
+    def from_table(cls, table: pa.Table, features: Sequence[Feature], as_of: datetime, spec: FeatureSpec | None = None) -> UserFeatures:
+        """Encode a built table (`features.compute.builder.build`): float64 totals become float32, text becomes codes.
+
+        With `spec` given, its columns, order and vocabularies are used: what a trained model expects. A column the table
+        does not have takes its default.
+        """
+        if spec is None:
+            vocabularies = []
+            for feature in features:
+                values = table[feature.name].to_pylist() if feature.categorical else []
+                vocabularies.append(tuple(sorted({value for value in values if value})))
+            spec = FeatureSpec(tuple(features), tuple(vocabularies))
+        matrix = np.empty((table.num_rows, len(spec.features)), dtype=np.float32)
+        present = set(table.column_names)
+        for j, (feature, vocabulary) in enumerate(zip(spec.features, spec.vocabularies, strict=True)):
+            if feature.name not in present:
+                matrix[:, j] = MISSING_CODE if feature.categorical else feature.default
+            elif feature.categorical:
+                codes = {value: code for code, value in enumerate(vocabulary)}
+                matrix[:, j] = [codes.get(value, MISSING_CODE) for value in table[feature.name].to_pylist()]
+            else:
+                matrix[:, j] = table[feature.name].to_numpy(zero_copy_only=False)
+        return cls(np.asarray(table["one_id"].to_pylist(), dtype=np.str_), matrix, as_of, spec)
+
+    def column(self, name: str) -> NDArray[np.float32]:
+        """One column by name, (n,)."""
+        if name not in self.spec.names:
+            raise DataError(f"there is no feature '{name}' here", allowed=", ".join(self.spec.names))
+        return self.values[:, self.spec.names.index(name)]
+
+    def text(self, name: str) -> list[str]:
+        """One categorical column as text, '' where unknown."""
+        vocabulary = (*self.spec.vocabularies[self.spec.names.index(name)], "")
+        return [vocabulary[int(code)] for code in self.column(name)]
+
+    def rows_of(self, one_ids: NDArray[np.str_] | Sequence[str]) -> NDArray[np.int64]:
+        """Row of each id, −1 where it is unknown, (len(one_ids),)."""
+        wanted = np.asarray(one_ids, dtype=np.str_)
+        if not len(self.one_ids):
+            return np.full(len(wanted), -1, dtype=np.int64)
+        at = np.searchsorted(self.one_ids, wanted).clip(max=len(self.one_ids) - 1)
+        return np.where(self.one_ids[at] == wanted, at, -1).astype(np.int64)
+
+    def take(self, rows: NDArray[np.int64]) -> UserFeatures:
+        """Some customers, as a copy."""
+        return replace(self, one_ids=self.one_ids[rows].copy(), values=self.values[rows].copy())

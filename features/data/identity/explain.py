@@ -1,0 +1,276 @@
+"""Why two records are one customer, or why they are not: the chain of links between them, or what refused it."""
+
+from __future__ import annotations
+
+from collections import deque
+from dataclasses import asdict, dataclass
+from datetime import datetime
+from typing import Any
+
+import duckdb
+import numpy as np
+
+from features.data.identity.components import ALWAYS, APART, Grouping
+from features.data.identity.graph import GraphResolver
+from features.data.identity.ledger import Ledger, Record
+from features.data.identity.resolve import connected
+from features.data.lake import Lake, literal
+from features.data.privacy import hash_value
+from qianmian.errors import NotFound, UsageError
+
+SHOWN = 20
+
+
+@dataclass(frozen=True)
+class Step:
+    """One link of the chain. `ledger_id` is None where the link holds but another one had joined the two before it."""
+
+    left: Record
+    right: Record
+    id_type: str
+    id_value: str
+    since: datetime | None
+    rule: str
+    ledger_id: str | None
+
+
+@dataclass(frozen=True)
+class Period:
+    """Whose a record was from when on."""
+
+    one_id: str
+    valid_from: datetime | None
+    ledger_id: str | None
+
+
+@dataclass(frozen=True)
+class Explanation:
+    """What is known of one record, or between two.
+
+    Attributes
+    ----------
+    one_ids : tuple of str
+        The customer of each record asked about, as of the end of all data.
+    periods : tuple of Period
+        The customers of the first record in time.
+    same : bool or None
+        Whether two records are one customer; None where one was asked about.
+    steps : tuple of Step
+        From the first record to the second by the fewest links; for one record, the links that made its customer (`SHOWN` at most).
+    reasons : tuple of str
+        Why two records are not one.
+    records : tuple of Record
+        The customer's records (`SHOWN` at most), oldest first.
+    size : int
+        How many records the customer has.
+    """
+
+    asked: tuple[Record, ...]
+    one_ids: tuple[str, ...]
+    periods: tuple[Period, ...]
+    same: bool | None
+    steps: tuple[Step, ...]
+    reasons: tuple[str, ...]
+    records: tuple[Record, ...]
+    size: int
+
+    def as_dict(self) -> dict[str, Any]:
+        return asdict(self)
+
+
+def find_record(lake: Lake, text: str) -> Record:
+    """The record somebody means by `text`.
+
+    Parameters
+    ----------
+    text : str
+        ``SOURCE:USER_ID``, a user id that one source has, a one_id, or ``ID_TYPE=VALUE`` (hashed before it is looked up).
+
+    Raises
+    ------
+    NotFound
+        There is none. An identifier's value is not in the message.
+    UsageError
+        There are several, of different customers.
+    """
+    lake.state("customers")
+    id_type, equals, value = text.partition("=")
+    kinds = {kind.type for kind in GraphResolver(lake.workspace).id_types}
+    latest = "arg_max(one_id, coalesce(valid_from, TIMESTAMP '0001-01-01'))"
+    with connected(lake) as connection:
+        if equals and id_type in kinds:
+            named = f"a record with this {id_type}"
+            where = f"(source, source_user_id) IN (SELECT (source, source_user_id) FROM identities WHERE id_type = {literal(id_type)} AND id_value = ?)"
+            values = [hash_value(lake.workspace, id_type, value)]
+        else:
+            named = f"a record {text}"
+            where, values = "source || ':' || source_user_id = ? OR source_user_id = ? OR one_id = ?", [text] * 3
+        rows = connection.execute(
+            f"SELECT source, source_user_id, {latest}, min(valid_from) AS since FROM customers WHERE {where} GROUP BY 1, 2 ORDER BY 4 NULLS FIRST, 1, 2",
+            values,
+        ).fetchall()
+    exact = [row for row in rows if f"{row[0]}:{row[1]}" == text] or rows
+    if not exact:
+        raise NotFound(
+            f"there is no {named.removeprefix('a ')}", where=str(lake.workspace.lake),
+            allowed="SOURCE:USER_ID, a user id, a one_id, or ID_TYPE=VALUE such as phone=+44…", hint="check the spelling and the source",
+        )  # fmt: skip
+    if len({row[2] for row in exact}) > 1:
+        raise UsageError(
+            "several customers are meant by that", got=", ".join(f"{row[0]}:{row[1]}" for row in exact[:5]), allowed="one record",
+            hint="name one of them as SOURCE:USER_ID",
+        )  # fmt: skip
+    return str(exact[0][0]), str(exact[0][1])
+
+
+def explain(lake: Lake, record: Record, other: Record | None = None) -> Explanation:
+    """Work out anew why `record` (and `other`) are of the customer they are of; nothing is written."""
+    resolver = GraphResolver(lake.workspace)
+    asked = (record,) if other is None else (record, other)
+    with connected(lake) as connection:
+        grouping = resolver.inspect(connection, asked)
+        one_ids = tuple(_periods(connection, each)[-1].one_id for each in asked)
+        numbers = [_number(connection, each) for each in asked]
+        same = None if other is None else record == other or (None not in numbers and len({grouping.customer[n] for n in numbers}) == 1)
+        steps: tuple[Step, ...] = ()
+        reasons: tuple[str, ...] = ()
+        first = numbers[0]
+        if other is None:
+            steps = _made(connection, grouping, first)
+        elif same and record != other:
+            steps = _chain(connection, grouping, *numbers)  # type: ignore[arg-type]
+        elif not same:
+            reasons = _why_not(connection, resolver, grouping, asked, numbers)
+        members = np.array([], dtype=np.int64) if first is None else np.flatnonzero(grouping.customer == grouping.customer[first])
+        records = tuple(_records(connection, members[:SHOWN])) or (record,)
+        return Explanation(asked, one_ids, _periods(connection, record), same, steps, reasons, records, max(len(members), 1))
+
+
+def _periods(connection: duckdb.DuckDBPyConnection, record: Record) -> tuple[Period, ...]:
+    rows = connection.execute(
+        "SELECT one_id, valid_from, ledger_id FROM customers WHERE source = ? AND source_user_id = ? ORDER BY valid_from NULLS FIRST",
+        record,
+    ).fetchall()
+    return tuple(Period(*row) for row in rows)
+
+
+def _number(connection: duckdb.DuckDBPyConnection, record: Record) -> int | None:
+    """Its place in the grouping; None for a record that shares no identifier with anybody."""
+    row = connection.execute("SELECT record FROM identity_records WHERE source = ? AND source_user_id = ?", record).fetchone()
+    return int(row[0]) if row else None
+
+
+def _records(connection: duckdb.DuckDBPyConnection, numbers: np.ndarray) -> list[Record]:
+    listed = ", ".join(str(int(number)) for number in numbers)
+    if not listed:
+        return []
+    rows = connection.execute(f"SELECT source, source_user_id FROM identity_records WHERE record IN ({listed}) ORDER BY record").fetchall()
+    return [(str(source), str(user)) for source, user in rows]
+
+
+def _steps(connection: duckdb.DuckDBPyConnection, grouping: Grouping, chosen: list[int]) -> tuple[Step, ...]:
+    """The links, with the names behind their numbers."""
+    links, steps = grouping.links, []
+    for link in chosen:
+        left, right = _records(connection, np.array([links.left[link]])) + _records(connection, np.array([links.right[link]]))
+        row = connection.execute(
+            "SELECT t.id_type, v.id_value, t.rule, d.ledger_id FROM identity_values AS v JOIN identity_rules AS t ON t.level = v.level "
+            f"LEFT JOIN identity_decisions AS d ON d.link = {link} WHERE v.value = {int(links.value[link])}"
+        ).fetchone()
+        assert row is not None
+        since = connection.execute("SELECT make_timestamp(?)", [int(links.time[link])]).fetchone() if links.time[link] != ALWAYS else None
+        steps.append(Step(left, right, str(row[0]), str(row[1]), since[0] if since else None, str(row[2]), row[3]))
+    return tuple(steps)
+
+
+def _made(connection: duckdb.DuckDBPyConnection, grouping: Grouping, record: int | None) -> tuple[Step, ...]:
+    if record is None:
+        return ()
+    members = np.flatnonzero(grouping.customer == grouping.customer[record])
+    decisions = [int(grouping.by[member]) for member in members if grouping.by[member] >= 0]
+    return _steps(connection, grouping, sorted(decisions, key=lambda link: int(grouping.links.time[link]))[:SHOWN])
+
+
+def _chain(connection: duckdb.DuckDBPyConnection, grouping: Grouping, start: int, end: int) -> tuple[Step, ...]:
+    """The fewest links from one record to the other; of two as good the one that is a decision, then the more trusted one."""
+    links = grouping.links
+    decisions = set(grouping.by[grouping.by >= 0].tolist())
+    inside = np.flatnonzero(grouping.accepted & (grouping.customer[links.left] == grouping.customer[start]))
+    ordered = sorted(inside.tolist(), key=lambda link: (link not in decisions, int(links.level[link]), int(links.time[link]), link))
+    around: dict[int, list[tuple[int, int]]] = {}
+    for link in ordered:
+        left, right = int(links.left[link]), int(links.right[link])
+        around.setdefault(left, []).append((right, link))
+        around.setdefault(right, []).append((left, link))
+    came: dict[int, tuple[int, int]] = {start: (start, -1)}
+    waiting = deque([start])
+    while waiting and end not in came:
+        here = waiting.popleft()
+        for there, link in around.get(here, ()):
+            if there not in came:
+                came[there] = (here, link)
+                waiting.append(there)
+    chosen, here = [], end
+    while here != start:
+        here, link = came[here]
+        chosen.append(link)
+    return _steps(connection, grouping, chosen[::-1])
+
+
+def _why_not(
+    connection: duckdb.DuckDBPyConnection, resolver: GraphResolver, grouping: Grouping, asked: tuple[Record, ...], numbers: list[int | None]
+) -> tuple[str, ...]:
+    if None in numbers:
+        lonely = asked[numbers.index(None)]
+        return (f"{lonely[0]}:{lonely[1]} holds no identifier that anybody else holds",)
+    links, customer = grouping.links, grouping.customer
+    mine, theirs = (int(customer[number]) for number in numbers if number is not None)
+    reasons = [_told(ledger_id, at, why) for ledger_id, at, why in _apart(connection, resolver.ledger, customer, mine, theirs)]
+    strong = [kind.type for kind in resolver.id_types if kind.strong]
+    refused = {int(links.value[link]): why for link, why in grouping.refused.tolist()
+               if {int(customer[links.left[link]]), int(customer[links.right[link]])} == {mine, theirs}}  # fmt: skip
+    shared = dict(grouping.shared.tolist())
+    for value, level, id_type, id_value in _common(connection, customer, mine, theirs):
+        kind = resolver.id_types[level]
+        held = f"both hold {id_type} {id_value}"
+        if value in shared:
+            reasons.append(f"{held}, but {shared[value]} customers do (more than {kind.max_customers}): a shared one links nobody")
+        elif refused.get(value, APART) != APART:
+            reasons.append(f"{held}, but they are customers with different values of {strong[refused[value]]}")
+        elif value not in refused:
+            reasons.append(f"{held}, but others held it between, or it was seen more than {kind.expires_days} days apart")
+    for record in asked:
+        for (id_type,) in _contradicted(connection, record):
+            reasons.append(
+                f"{record[0]}:{record[1]} was seen with several values of {id_type}, which is strong: the first one counts, others link nobody"
+            )
+    return tuple(reasons) or ("they hold no identifier in common",)
+
+
+def _told(ledger_id: str, at: datetime | None, why: str) -> str:
+    return f"somebody unmerged them{f' on {at:%Y-%m-%d}' if at else ''}: {why} ({ledger_id})"
+
+
+def _apart(connection: duckdb.DuckDBPyConnection, ledger: Ledger, customer: np.ndarray, mine: int, theirs: int) -> list[tuple[Any, ...]]:
+    rows = connection.execute(f"""
+        SELECT u.ledger_id, u.decided_at, u.reason, a.record, b.record FROM ({ledger.apart()}) AS u
+        JOIN identity_records AS a ON a.source = u.left_source AND a.source_user_id = u.left_source_user_id
+        JOIN identity_records AS b ON b.source = u.right_source AND b.source_user_id = u.right_source_user_id ORDER BY u.sequence""").fetchall()
+    return [row[:3] for row in rows if {int(customer[row[3]]), int(customer[row[4]])} == {mine, theirs}]
+
+
+def _contradicted(connection: duckdb.DuckDBPyConnection, record: Record) -> list[tuple[Any, ...]]:
+    return connection.execute(
+        "SELECT DISTINCT t.id_type FROM identity_contradictions AS c JOIN identity_seen AS s ON s.rowid = c.seen "
+        "JOIN identity_rules AS t ON t.level = c.level WHERE s.source = ? AND s.source_user_id = ? ORDER BY 1", record,
+    ).fetchall()  # fmt: skip
+
+
+def _common(connection: duckdb.DuckDBPyConnection, customer: np.ndarray, mine: int, theirs: int) -> list[tuple[Any, ...]]:
+    """Values that records of both customers hold: value, level, id_type, id_value."""
+    listed = [", ".join(str(member) for member in np.flatnonzero(customer == side)) for side in (mine, theirs)]
+    held = "SELECT value FROM identity_held JOIN identity_records USING (seen) WHERE record IN ({})"
+    return connection.execute(
+        f"SELECT value, level, id_type, id_value FROM identity_values JOIN identity_rules USING (level) WHERE value IN ({held.format(listed[0])}) "
+        f"AND value IN ({held.format(listed[1])}) ORDER BY level, id_value LIMIT {SHOWN}"
+    ).fetchall()

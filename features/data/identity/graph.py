@@ -1,0 +1,407 @@
+"""Deterministic OneID: records that hold one identifier are one customer, unless something says they are two.
+
+The strings stay in DuckDB; `features.data.identity.components` groups numbers. What a record's customer is depends only on the records it is
+connected with, however indirectly: when rows are added, those are resolved again and everybody else's rows are kept as they are.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import duckdb
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from features.data.identity.components import ALWAYS, APART, NO_CLAIM, NOBODY, Grouping, Ints, Level, Links, Sightings, group, periods
+from features.data.identity.ledger import CONFLICT, MERGE, SHARED, WITHDRAW, Ledger
+from features.data.identity.one_id import CUSTOMER_COLUMNS, FIRST_SEEN_SQL, ONE_ID_SQL, Resolution
+from features.data.lake import literal
+from qianmian.errors import DataError
+from qianmian.settings import IdType, load_settings
+from qianmian.workspace import Workspace
+
+PROBABILISTIC = "probabilistic"
+LINK_COLUMNS = ("left_source", "left_source_user_id", "right_source", "right_source_user_id", "probability", "decided_at", "link_id")
+DAY_MICROSECONDS = 86_400_000_000
+BATCH_ROWS = 100_000
+MAX_HOPS = 30  # records further apart than this are found faster by resolving everybody
+RECORD = "source, source_user_id"
+
+
+def links_file(workspace: Workspace) -> Path:
+    """Where probabilistic linkage writes its links; each is an edge that counts after all identifiers."""
+    return workspace.root / "identity" / "links.parquet"
+
+
+@dataclass(frozen=True)
+class Known:
+    """What was resolved before, as relations: customers (complete), and the records that got new identifiers or links since."""
+
+    customers: str
+    changed: str
+
+
+class GraphResolver:
+    """Links records over their identifiers by the rules of `identity.id_types`; the merge ledger's unmerges are kept apart.
+
+    Parameters
+    ----------
+    workspace : Workspace
+        Whose settings, ledger and probabilistic links count.
+    decided_at : datetime, optional
+        When the decisions are made, for the ledger.
+    """
+
+    def __init__(self, workspace: Workspace, decided_at: datetime | None = None) -> None:
+        self.workspace, self.decided_at = workspace, decided_at
+        self.id_types = sorted(load_settings(workspace.config_file).identity.id_types, key=lambda kind: (kind.priority, kind.type))
+        self.ledger = Ledger(workspace)
+
+    def rules_digest(self) -> str:
+        """Changes with everything but rows that decides who is who."""
+        links = links_file(self.workspace)
+        found = hashlib.sha256(links.read_bytes()).hexdigest() if links.exists() else ""
+        rules = json.dumps([[kind.model_dump() for kind in self.id_types], self.ledger.digest(), found], sort_keys=True)
+        return hashlib.sha256(rules.encode()).hexdigest()[:16]
+
+    def plan(self, connection: duckdb.DuckDBPyConnection, known: Known | None = None) -> Resolution:
+        """Work out the `customers` table over the views of `connection`; nothing is written.
+
+        Parameters
+        ----------
+        connection : DuckDBPyConnection
+            With a view a canonical table.
+        known : Known, optional
+            The customers before some rows were added: only who is connected with those is resolved anew.
+
+        Raises
+        ------
+        DataError
+            The lake holds an id type nobody declared.
+        """
+        self._refuse_undeclared(connection)
+        connection.execute(f"CREATE OR REPLACE TEMP TABLE identity_seen AS {FIRST_SEEN_SQL}")
+        self._prepare(connection)
+        scoped = known is not None and self._scope(connection, known)
+        self._rows(connection, scoped)
+        grouping = self._group(connection)
+        self._decisions(connection, grouping)
+        others = (
+            f"SELECT {CUSTOMER_COLUMNS} FROM {known.customers} ANTI JOIN identity_scope USING ({RECORD}) UNION ALL "
+            if scoped and known
+            else ""
+        )
+        inside = f" SEMI JOIN identity_scope USING ({RECORD})" if scoped else ""
+        # the query would otherwise run twice: once to be counted, once to be written
+        connection.execute(f"""
+            CREATE OR REPLACE TEMP TABLE identity_customers AS {others}
+            SELECT {ONE_ID_SQL} AS one_id, {RECORD}, first_seen AS valid_from, NULL::VARCHAR AS ledger_id
+            FROM (SELECT *, rowid AS seen FROM identity_seen{inside}) WHERE seen NOT IN (SELECT seen FROM identity_records)
+            UNION ALL
+            SELECT o.one_id, r.source, r.source_user_id, p.valid_from, d.ledger_id
+            FROM identity_periods AS p JOIN identity_records AS r ON r.record = p.record JOIN identity_records AS o ON o.record = p.owner
+            LEFT JOIN identity_decisions AS d ON d.link = p.link
+            ORDER BY source, source_user_id, valid_from NULLS FIRST""")
+        return Resolution("SELECT * FROM identity_customers", f"SELECT * FROM {self._pending(connection, scoped)}")
+
+    def inspect(self, connection: duckdb.DuckDBPyConnection, records: Sequence[tuple[str, str]]) -> Grouping:
+        """Group the given records and whoever they are connected with; the tables of the working stay in `connection`."""
+        self._refuse_undeclared(connection)
+        connection.execute(f"CREATE OR REPLACE TEMP TABLE identity_seen AS {FIRST_SEEN_SQL}")
+        self._prepare(connection)
+        connection.execute("CREATE OR REPLACE TEMP TABLE identity_scope (source VARCHAR, source_user_id VARCHAR)")
+        connection.executemany("INSERT INTO identity_scope VALUES (?, ?)", records)
+        self._rows(connection, self._spread(connection))
+        grouping = self._group(connection)
+        self._decisions(connection, grouping)
+        return grouping
+
+    # ---- loading -------------------------------------------------------------------------------------------------
+
+    def _refuse_undeclared(self, connection: duckdb.DuckDBPyConnection) -> None:
+        declared = {kind.type for kind in self.id_types}
+        found = [str(row[0]) for row in connection.execute("SELECT DISTINCT id_type FROM identities ORDER BY 1").fetchall()]
+        if unknown := [name for name in found if name not in declared]:
+            named = [name for name in unknown if name.isidentifier() and name.isascii()]  # anything else may be somebody's number
+            raise DataError(
+                "the lake holds identifiers of types nobody declared", where="identities", got=", ".join(named) or f"{len(unknown)} odd types",
+                allowed=", ".join(declared), hint="declare them under identity.id_types in qianmian.yaml of the workspace",
+            )  # fmt: skip
+
+    def _prepare(self, connection: duckdb.DuckDBPyConnection) -> None:
+        """`identity_levels`: which sightings count at which level; `identity_rules`: what a level is called; `identity_links`."""
+        position = {kind.type: number for number, kind in enumerate(self.id_types)}
+        counted = [(kind.type, position[kind.type]) for kind in self.id_types]
+        counted += [(kind.type, position[kind.counts_as]) for kind in self.id_types if kind.counts_as]
+        rules = [(number, kind.type, kind.max_customers, _rule(kind)) for number, kind in enumerate(self.id_types)]
+        rules.append((len(rules), PROBABILISTIC, None, "alike beyond the threshold of record linkage"))
+        connection.execute("CREATE OR REPLACE TEMP TABLE identity_levels (id_type VARCHAR, level TINYINT)")
+        connection.executemany("INSERT INTO identity_levels VALUES (?, ?)", counted)
+        connection.execute(
+            "CREATE OR REPLACE TEMP TABLE identity_rules (level TINYINT, id_type VARCHAR, max_customers INTEGER, rule VARCHAR)"
+        )
+        connection.executemany("INSERT INTO identity_rules VALUES (?, ?, ?, ?)", rules)
+        file = links_file(self.workspace)
+        source = (
+            f"read_parquet({literal(file)})" if file.exists() else f"(SELECT {', '.join(f'NULL AS {n}' for n in LINK_COLUMNS)} WHERE false)"
+        )
+        kinds = {"probability": "DOUBLE", "decided_at": "TIMESTAMP"}
+        columns = ", ".join(f"{name}::{kinds.get(name, 'VARCHAR')} AS {name}" for name in LINK_COLUMNS)
+        connection.execute(f"""
+            CREATE OR REPLACE TEMP TABLE identity_links AS SELECT {columns} FROM {source} AS l
+            SEMI JOIN identity_seen AS a ON a.source = l.left_source AND a.source_user_id = l.left_source_user_id
+            SEMI JOIN identity_seen AS b ON b.source = l.right_source AND b.source_user_id = l.right_source_user_id""")
+
+    def _scope(self, connection: duckdb.DuckDBPyConnection, known: Known) -> bool:
+        """`identity_scope`: the records that are new or changed, and whoever is connected with one. False where that is not worth it."""
+        connection.execute(f"""
+            CREATE OR REPLACE TEMP TABLE identity_scope AS
+            SELECT {RECORD} FROM identity_seen LEFT JOIN (
+                SELECT {RECORD}, true AS is_known, CASE WHEN count(valid_from) = count(*) THEN min(valid_from) END AS since
+                FROM {known.customers} GROUP BY {RECORD}) USING ({RECORD})
+            WHERE is_known IS NULL OR since IS DISTINCT FROM first_seen
+            UNION SELECT {RECORD} FROM ({known.changed})""")
+        return self._spread(connection)
+
+    def _spread(self, connection: duckdb.DuckDBPyConnection) -> bool:
+        """Add to `identity_scope` whoever is connected with somebody in it. False where that takes too many steps."""
+        connection.execute("CREATE OR REPLACE TEMP TABLE identity_frontier AS SELECT * FROM identity_scope")
+        connection.execute("CREATE OR REPLACE TEMP TABLE identity_reached (level TINYINT, id_value VARCHAR)")
+        rows = "(SELECT * FROM identities JOIN identity_levels USING (id_type))"
+        for _ in range(MAX_HOPS):
+            connection.execute(f"""
+                CREATE OR REPLACE TEMP TABLE identity_hop AS SELECT DISTINCT level, id_value FROM {rows} SEMI JOIN identity_frontier USING ({RECORD})
+                ANTI JOIN identity_reached USING (level, id_value)""")
+            connection.execute("INSERT INTO identity_reached SELECT * FROM identity_hop")
+            one, other = (
+                f"SELECT {a}_source AS source, {a}_source_user_id AS source_user_id FROM identity_links AS l SEMI JOIN identity_frontier AS f "
+                f"ON f.source = l.{b}_source AND f.source_user_id = l.{b}_source_user_id"
+                for a, b in (("left", "right"), ("right", "left"))
+            )
+            connection.execute(f"""
+                CREATE OR REPLACE TEMP TABLE identity_next AS SELECT * FROM (
+                    SELECT {RECORD} FROM {rows} SEMI JOIN identity_hop USING (level, id_value) UNION {one} UNION {other})
+                ANTI JOIN identity_scope USING ({RECORD})""")
+            connection.execute("INSERT INTO identity_scope SELECT * FROM identity_next")
+            connection.execute("CREATE OR REPLACE TEMP TABLE identity_frontier AS SELECT * FROM identity_next")
+            if not _count(connection, "identity_frontier"):
+                return True
+        return False
+
+    def _rows(self, connection: duckdb.DuckDBPyConnection, scoped: bool) -> None:
+        """The tables the grouping reads: values that two records hold, who held them when, and the records by age.
+
+        `seen` is the row of a record in `identity_seen`: texts are joined once, here.
+        """
+        inside = f" SEMI JOIN identity_scope USING ({RECORD})" if scoped else ""
+        connection.execute(f"""
+            CREATE OR REPLACE TEMP TABLE identity_rows AS SELECT s.rowid AS seen, level, id_value, observed_at
+            FROM (SELECT * FROM identities WHERE source_user_id IS NOT NULL AND id_value IS NOT NULL){inside} JOIN identity_levels USING (id_type)
+            JOIN identity_seen AS s USING ({RECORD})""")
+        strong = ", ".join(str(number) for number, kind in enumerate(self.id_types) if kind.strong) or "NULL"
+        # a record with two logins is of the one it had first; the other one is not its
+        connection.execute(f"""
+            CREATE OR REPLACE TEMP TABLE identity_contradictions AS
+            WITH several AS (
+                SELECT seen, level FROM identity_rows WHERE level IN ({strong}) GROUP BY seen, level HAVING min(id_value) <> max(id_value))
+            SELECT *, row_number() OVER (PARTITION BY seen, level ORDER BY since NULLS FIRST, id_value) AS place FROM (
+                SELECT seen, level, id_value, CASE WHEN count(observed_at) = count(*) THEN min(observed_at) END AS since
+                FROM identity_rows SEMI JOIN several USING (seen, level) GROUP BY seen, level, id_value)""")
+        if _count(connection, "identity_contradictions"):
+            connection.execute("""
+                DELETE FROM identity_rows WHERE (seen, level, id_value) IN (
+                    SELECT (seen, level, id_value) FROM identity_contradictions WHERE place > 1)""")
+        connection.execute("""
+            CREATE OR REPLACE TEMP TABLE identity_values AS
+            SELECT level, id_value, hash(id_value) AS tie, row_number() OVER () - 1 AS value FROM (
+                SELECT level, id_value FROM identity_rows GROUP BY level, id_value HAVING min(seen) <> max(seen))""")
+        connection.execute("""
+            CREATE OR REPLACE TEMP TABLE identity_held AS
+            SELECT level, value, seen, observed_at FROM identity_rows JOIN identity_values USING (level, id_value)""")
+        ends = " ".join(
+            f"JOIN identity_seen AS {name} ON {name}.source = l.{side}_source AND {name}.source_user_id = l.{side}_source_user_id"
+            for name, side in (("a", "left"), ("b", "right"))
+        )
+        within = " SEMI JOIN identity_scope AS s ON s.source = l.left_source AND s.source_user_id = l.left_source_user_id" if scoped else ""
+        connection.execute(f"""
+            CREATE OR REPLACE TEMP TABLE identity_given AS
+            SELECT a.rowid AS one, b.rowid AS other, l.decided_at, link_id,
+                row_number() OVER (ORDER BY link_id, {", ".join(LINK_COLUMNS[:4])}) - 1 + (SELECT count(*) FROM identity_values) AS value
+            FROM (SELECT * FROM identity_links AS l{within}) AS l {ends} WHERE a.rowid <> b.rowid""")
+        connection.execute(f"INSERT INTO identity_values SELECT {len(self.id_types)}, link_id, hash(link_id), value FROM identity_given")
+        # in order of age: the row is the number
+        connection.execute(f"""
+            CREATE OR REPLACE TEMP TABLE identity_aged AS SELECT s.rowid AS seen, {RECORD}, first_seen, {ONE_ID_SQL} AS one_id FROM identity_seen AS s
+            WHERE s.rowid IN (SELECT seen FROM identity_held UNION SELECT one FROM identity_given UNION SELECT other FROM identity_given)
+            ORDER BY first_seen NULLS FIRST, {RECORD}""")
+        connection.execute("CREATE OR REPLACE TEMP VIEW identity_records AS SELECT rowid::INTEGER AS record, * FROM identity_aged")
+
+    def _group(self, connection: duckdb.DuckDBPyConnection) -> Grouping:
+        """Group the numbers; `identity_periods` are the customers of each linked record in time."""
+
+        def numbers(query: str, *kinds: type[np.generic]) -> list[NDArray[Any]]:
+            """The columns of a query as arrays of those kinds; a moment is microseconds, `ALWAYS` where there is none."""
+            found = connection.execute(query).fetchnumpy()
+            return [np.asarray(column, dtype=kind) for column, kind in zip(found.values(), kinds, strict=True)]
+
+        def moment(column: str) -> str:
+            return f"coalesce(epoch_us({column}), ({ALWAYS})::BIGINT)"
+
+        sightings = numbers(f"""
+            SELECT level, value, record, {moment("observed_at")} FROM identity_held JOIN identity_records USING (seen) ORDER BY 1, 2, 4, 3""",
+            np.int8, np.int32, np.int32, np.int64)  # fmt: skip
+        given = numbers(f"""
+            SELECT least(a.record, b.record), greatest(a.record, b.record), {moment("decided_at")}, {len(self.id_types)}, value
+            FROM identity_given AS g JOIN identity_records AS a ON a.seen = g.one JOIN identity_records AS b ON b.seen = g.other ORDER BY value""",
+            np.int32, np.int32, np.int64, np.int8, np.int32)  # fmt: skip
+        (tie,) = numbers("SELECT (tie >> 1)::BIGINT FROM identity_values ORDER BY value", np.int64)
+        (first,) = numbers(f"SELECT {moment('first_seen')} FROM identity_records ORDER BY record", np.int64)
+        apart = numbers(f"""
+            SELECT a.record, b.record AS other FROM ({self.ledger.apart()}) AS u
+            JOIN identity_records AS a ON a.source = u.left_source AND a.source_user_id = u.left_source_user_id
+            JOIN identity_records AS b ON b.source = u.right_source AND b.source_user_id = u.right_source_user_id""",
+            np.int32, np.int32)  # fmt: skip
+        strong = [number for number, kind in enumerate(self.id_types) if kind.strong]
+        claims = np.full((len(strong), len(first)), NO_CLAIM)
+        for place, level in enumerate(strong):
+            record, claim = numbers(f"""
+                SELECT record, (hash(min(id_value)) >> 1)::BIGINT FROM identity_rows JOIN identity_records USING (seen)
+                WHERE level = {level} GROUP BY record""", np.int32, np.int64)  # fmt: skip
+            claims[place, record] = claim
+        levels = [Level(kind.max_customers, _microseconds(kind.expires_days)) for kind in self.id_types]
+        grouping = group(len(first), levels, Sightings(*sightings), Links(*given), claims, np.column_stack(apart), tie)
+        whom, owner, since, link = periods(grouping, first)
+        _register(connection, "identity_periods", {
+            "record": whom, "owner": owner, "valid_from": _times(since), "link": pa.array(link, mask=link == NOBODY),
+        })  # fmt: skip
+        connection.execute("DROP TABLE identity_rows")
+        return grouping
+
+    # ---- decisions -----------------------------------------------------------------------------------------------
+
+    def _decisions(self, connection: duckdb.DuckDBPyConnection, grouping: Grouping) -> None:
+        """`identity_decisions`: a row a link that made a customer; `identity_found`: those, conflicts and shared values, as ledger entries."""
+        links = grouping.links
+        used = np.unique(grouping.by[grouping.by != NOBODY])
+        why = grouping.refused[grouping.refused[:, 1] != APART]
+        _register(connection, "identity_used", _chosen(links, used, np.full(len(used), NOBODY)))
+        _register(connection, "identity_refused", _chosen(links, why[:, 0], why[:, 1]))
+        _register(connection, "identity_shared", {"value": grouping.shared[:, 0], "holders": grouping.shared[:, 1]})
+        strong = [kind.type for kind in self.id_types if kind.strong]
+        connection.execute("CREATE OR REPLACE TEMP TABLE identity_strong (why INTEGER, strong VARCHAR)")
+        if strong:
+            connection.executemany("INSERT INTO identity_strong VALUES (?, ?)", list(enumerate(strong)))
+        named = """
+            SELECT k.link, k.why, a.source AS left_source, a.source_user_id AS left_source_user_id, b.source AS right_source,
+                b.source_user_id AS right_source_user_id, t.id_type, v.id_value, k.observed_at, t.rule, t.level
+            FROM {} AS k JOIN identity_records AS a ON a.record = k.a JOIN identity_records AS b ON b.record = k.b
+            JOIN identity_values AS v ON v.value = k.value JOIN identity_rules AS t ON t.level = k.level"""
+        both = "left_source, left_source_user_id, right_source, right_source_user_id, id_type, id_value"
+        connection.execute(f"""
+            CREATE OR REPLACE TEMP TABLE identity_decisions AS
+            SELECT {_name("m", both + ", observed_at")} AS ledger_id, *, CASE WHEN level = {len(self.id_types)} THEN '{PROBABILISTIC}'
+                ELSE 'deterministic' END AS source FROM ({named.format("identity_used")})""")
+        decided = f"{literal(self.decided_at.isoformat(sep=' ')) if self.decided_at else 'NULL'}::TIMESTAMP AS decided_at"
+        unlinked = f"SELECT {RECORD}, level, id_value, since FROM identity_contradictions AS c JOIN identity_seen AS s ON s.rowid = c.seen WHERE place > 1"
+        connection.execute(f"""
+            CREATE OR REPLACE TEMP VIEW identity_found AS
+            SELECT ledger_id, '{MERGE}' AS action, {both}, observed_at, {decided}, rule, 'both hold this ' || id_type AS reason, source,
+                NULL::VARCHAR AS refers_to FROM identity_decisions
+            UNION ALL
+            SELECT {_name("c", both + ", strong")}, '{CONFLICT}', {both}, min(observed_at), {decided}, any_value(rule),
+                'not linked: they are of customers with different values of ' || strong, 'deterministic', NULL
+            FROM ({named.format("identity_refused")}) JOIN identity_strong USING (why) GROUP BY {both}, strong
+            UNION ALL
+            SELECT {_name("c", "source, source_user_id, id_type, id_value")}, '{CONFLICT}', source, source_user_id, NULL, NULL, id_type, id_value,
+                since, {decided}, rule, 'one record with two values of ' || id_type || ': the one seen first counts', 'deterministic', NULL
+            FROM ({unlinked}) JOIN identity_rules USING (level)
+            UNION ALL
+            SELECT {_name("s", "id_type, id_value")}, '{SHARED}', r.source, r.source_user_id, NULL, NULL, id_type, id_value, NULL, {decided}, rule,
+                'shared, links nobody: held by ' || holders || ' customers, more than ' || max_customers, 'deterministic', NULL
+            FROM identity_shared JOIN identity_values USING (value) JOIN identity_rules USING (level) JOIN (
+                SELECT value, min(record) AS record FROM identity_held SEMI JOIN identity_shared USING (value)
+                JOIN identity_records USING (seen) GROUP BY value) USING (value) JOIN identity_records AS r USING (record)""")
+
+    def _pending(self, connection: duckdb.DuckDBPyConnection, scoped: bool) -> str:
+        """The table of what the ledger does not say yet, or says and is no longer so."""
+        if not self.ledger.files():
+            return "identity_found"
+        connection.execute(f"CREATE OR REPLACE TEMP TABLE identity_standing AS {self.ledger.standing()}")
+        names = "ledger_id, action, left_source, left_source_user_id, right_source, right_source_user_id, id_type, id_value, observed_at"
+        inside = "true"
+        if scoped:
+            inside = " OR ".join(
+                f"EXISTS (SELECT 1 FROM identity_scope AS s WHERE s.source = g.{side}_source AND s.source_user_id = g.{side}_source_user_id)"
+                for side in ("left", "right")
+            )
+        decided = f"{literal(self.decided_at.isoformat(sep=' ')) if self.decided_at else 'NULL'}::TIMESTAMP"
+        whose = "SELECT source, source_user_id, arg_max(one_id, coalesce(valid_from, TIMESTAMP '0001-01-01')) AS one_id FROM identity_customers GROUP BY ALL"
+        connection.execute(f"""
+            CREATE OR REPLACE TEMP TABLE identity_pending AS
+            SELECT * FROM identity_found ANTI JOIN (FROM identity_standing WHERE action <> '{WITHDRAW}') USING (ledger_id)""")
+        gone = f"""SELECT g.* FROM identity_standing AS g ANTI JOIN identity_found USING (ledger_id) WHERE action <> '{WITHDRAW}' AND ({inside})"""
+        connection.execute(f"CREATE OR REPLACE TEMP TABLE identity_gone AS {gone}")
+        if not _count(connection, "identity_gone"):
+            return "identity_pending"
+        connection.execute(f"CREATE OR REPLACE TEMP TABLE identity_whose AS {whose}")
+        connection.execute(f"""
+            CREATE OR REPLACE TEMP TABLE identity_undone AS SELECT g.ledger_id FROM identity_gone AS g JOIN ({self.ledger.apart()}) AS u
+            ON (u.left_source, u.left_source_user_id, u.right_source, u.right_source_user_id) IN (
+                (g.left_source, g.left_source_user_id, g.right_source, g.right_source_user_id),
+                (g.right_source, g.right_source_user_id, g.left_source, g.left_source_user_id))""")
+        kept = names.replace("action", f"'{WITHDRAW}'").split(", ")
+        connection.execute(f"""
+            INSERT INTO identity_pending SELECT {", ".join(name if name.startswith("'") else "g." + name for name in kept)}, {decided}, g.rule,
+                'was ' || g.action || ': ' || CASE WHEN g.action <> '{MERGE}' THEN 'no longer so' WHEN g.ledger_id IN (SELECT ledger_id FROM identity_undone)
+                THEN 'unmerged by a person'
+                WHEN a.one_id = b.one_id THEN 'another link came first' ELSE 'the link no longer holds' END, g.source, NULL
+            FROM identity_gone AS g
+            LEFT JOIN identity_whose AS a ON a.source = g.left_source AND a.source_user_id = g.left_source_user_id
+            LEFT JOIN identity_whose AS b ON b.source = g.right_source AND b.source_user_id = g.right_source_user_id""")
+        return "identity_pending"
+
+
+def _rule(kind: IdType) -> str:
+    parts = [f"priority {kind.priority}", f"at most {kind.max_customers} customers" if kind.max_customers else "any number of customers"]
+    parts += [] if kind.expires_days is None else [f"within {kind.expires_days:g} days"]
+    parts += ["strong"] * kind.strong
+    return f"{kind.type}: {', '.join(parts)}"
+
+
+def _microseconds(days: float | None) -> int | None:
+    return None if days is None else round(days * DAY_MICROSECONDS)
+
+
+def _name(letter: str, columns: str) -> str:
+    """SQL: the ledger_id of a decision, from its content."""
+    parts = ", ".join(f"coalesce({column}::VARCHAR, '')" for column in columns.split(", "))
+    return f"'{letter}' || substr(md5(concat_ws(chr(31), {parts})), 1, 16)"
+
+
+def _times(values: Ints) -> pa.Array:
+    return pa.array(values.astype("datetime64[us]"), pa.timestamp("us"), mask=values == ALWAYS)
+
+
+def _chosen(links: Links, chosen: Ints, why: Ints) -> dict[str, Any]:
+    return {
+        "link": chosen.astype(np.int32), "a": links.left[chosen], "b": links.right[chosen], "level": links.level[chosen],
+        "value": links.value[chosen], "observed_at": _times(links.time[chosen]), "why": why.astype(np.int32),
+    }  # fmt: skip
+
+
+def _register(connection: duckdb.DuckDBPyConnection, name: str, columns: dict[str, Any]) -> None:
+    """Give the connection a table; in pieces, because one piece is read by one thread."""
+    table = pa.table(columns)
+    connection.register(name, pa.Table.from_batches(table.to_batches(max_chunksize=BATCH_ROWS), table.schema))
+
+
+def _count(connection: duckdb.DuckDBPyConnection, table: str) -> int:
+    row = connection.execute(f"SELECT count(*) FROM {table}").fetchone()
+    return int(row[0]) if row else 0

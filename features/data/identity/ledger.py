@@ -1,0 +1,157 @@
+"""The merge ledger: every decision about who is who, appended and never rewritten.
+
+A folder of numbered Parquet files under ``identity/ledger/`` of the workspace, outside the lake: what a person decided outlives a
+lake that is deleted and ingested again. A file is written to a temporary name and renamed. `ledger_id` names a decision by its
+content, so that the same decision has the same name however often it is made; of several entries with one name the last one counts.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+
+import duckdb
+
+from features.data.lake import literal
+from qianmian.errors import DataError
+from qianmian.workspace import Workspace, atomic_path
+
+COLUMNS = {
+    "sequence": "BIGINT", "ledger_id": "VARCHAR", "action": "VARCHAR",
+    "left_source": "VARCHAR", "left_source_user_id": "VARCHAR", "right_source": "VARCHAR", "right_source_user_id": "VARCHAR",
+    "id_type": "VARCHAR", "id_value": "VARCHAR", "observed_at": "TIMESTAMP", "decided_at": "TIMESTAMP",
+    "rule": "VARCHAR", "reason": "VARCHAR", "source": "VARCHAR", "refers_to": "VARCHAR",
+}  # fmt: skip
+MERGE, CONFLICT, SHARED, WITHDRAW, UNMERGE, REMERGE = "merge", "conflict", "shared", "withdraw", "unmerge", "remerge"
+FOUND = (MERGE, CONFLICT, SHARED)  # what resolving finds; the rest undoes something
+MADE_BY = {"deterministic": "an identifier both hold", "probabilistic": "record linkage", "person": "somebody's word"}
+Record = tuple[str, str]
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One line of the ledger.
+
+    Attributes
+    ----------
+    action : str
+        ``merge``, ``conflict`` or ``shared`` (found by resolving), ``withdraw`` (no longer found), ``unmerge`` or ``remerge`` (a person's).
+    left, right : (source, source_user_id) or None
+        The records it is about.
+    observed_at : datetime or None
+        Since when it holds; None for always.
+    refers_to : str or None
+        The decision an unmerge or remerge undoes.
+    """
+
+    sequence: int
+    ledger_id: str
+    action: str
+    left: Record | None
+    right: Record | None
+    id_type: str | None
+    id_value: str | None
+    observed_at: datetime | None
+    decided_at: datetime | None
+    rule: str | None
+    reason: str | None
+    source: str | None
+    refers_to: str | None
+
+    def as_dict(self) -> dict[str, object]:
+        return dict(self.__dict__)
+
+
+class Ledger:
+    """The ledger of one workspace; a connection runs its SQL."""
+
+    def __init__(self, workspace: Workspace) -> None:
+        self.folder = workspace.root / "identity" / "ledger"
+
+    def files(self) -> list[Path]:
+        return sorted(self.folder.glob("[0-9]*.parquet"))
+
+    def relation(self) -> str:
+        """A SELECT of all entries."""
+        files = ", ".join(literal(path) for path in self.files())
+        if files:
+            return f"SELECT {', '.join(COLUMNS)} FROM read_parquet([{files}])"
+        return f"SELECT {', '.join(f'NULL::{kind} AS {name}' for name, kind in COLUMNS.items())} WHERE false"
+
+    def standing(self) -> str:
+        """A SELECT of the last entry of each decision that resolving found and has not withdrawn since."""
+        found = ", ".join(literal(action) for action in FOUND)
+        return (
+            f"SELECT * FROM ({self.relation()}) WHERE action IN ({found}, {literal(WITHDRAW)}) "
+            f"QUALIFY row_number() OVER (PARTITION BY ledger_id ORDER BY sequence DESC) = 1"
+        )
+
+    def apart(self) -> str:
+        """A SELECT of the unmerges in force: a person's, and not undone by a later remerge."""
+        return (
+            f"SELECT * FROM ({self.relation()}) AS u WHERE action = {literal(UNMERGE)} AND NOT EXISTS (SELECT 1 FROM ({self.relation()}) AS r "
+            f"WHERE r.action = {literal(REMERGE)} AND r.refers_to = u.ledger_id AND r.sequence > u.sequence)"
+        )
+
+    def append(self, connection: duckdb.DuckDBPyConnection, entries: str) -> int:
+        """Append the rows of a SELECT with the columns of the ledger but `sequence`; how many there were."""
+        last = connection.execute(
+            f"SELECT coalesce(max(sequence), 0), (SELECT count(*) FROM ({entries})) FROM ({self.relation()})"
+        ).fetchone()
+        before, count = last or (0, 0)
+        if not count:
+            return 0
+        files = self.files()
+        number = int(files[-1].stem) + 1 if files else 1
+        names = ", ".join(f"{name}::{kind} AS {name}" for name, kind in COLUMNS.items() if name != "sequence")
+        with atomic_path(self.folder / f"{number:08d}.parquet") as temporary:
+            connection.execute(
+                f"COPY (SELECT {int(before)} + row_number() OVER () AS sequence, * FROM (SELECT {names} FROM ({entries}) ORDER BY ledger_id)) "
+                f"TO {literal(temporary)} (FORMAT parquet, COMPRESSION zstd)"
+            )
+        return int(count)
+
+    def entries(self, condition: str = "true", limit: int | None = None) -> list[Entry]:
+        """Entries that fulfil a SQL condition, oldest first."""
+        names = ", ".join(COLUMNS)
+        with duckdb.connect() as connection:
+            query = f"SELECT {names} FROM ({self.relation()}) WHERE {condition} ORDER BY sequence" + (f" LIMIT {limit}" if limit else "")
+            return [_entry(row) for row in connection.execute(query).fetchall()]
+
+    def digest(self) -> str:
+        """Changes with whatever was unmerged or remerged."""
+        decided = self.entries(f"action IN ({literal(UNMERGE)}, {literal(REMERGE)})")
+        return hashlib.sha256(repr([(entry.sequence, entry.ledger_id, entry.refers_to) for entry in decided]).encode()).hexdigest()[:16]
+
+    def undo(self, left: Record, right: Record, reason: str, decided_at: datetime | None, refers_to: str | None) -> Entry:
+        """Append an unmerge: these two records must never be one customer again."""
+        return self._decide(UNMERGE, left, right, reason, decided_at, refers_to, "never one customer")
+
+    def redo(self, unmerge: Entry, reason: str, decided_at: datetime | None) -> Entry:
+        """Append a remerge: that unmerge no longer counts."""
+        if unmerge.left is None or unmerge.right is None:
+            raise DataError("the ledger's unmerge names no records", where=str(self.folder), got=unmerge.ledger_id)
+        return self._decide(REMERGE, unmerge.left, unmerge.right, reason, decided_at, unmerge.ledger_id, "the unmerge no longer counts")
+
+    def _decide(
+        self, action: str, left: Record, right: Record, reason: str, decided_at: datetime | None, refers_to: str | None, rule: str
+    ) -> Entry:
+        number = 1 + (self.entries()[-1].sequence if self.files() else 0)
+        # not "u": a one_id begins with that
+        ledger_id = {UNMERGE: "x", REMERGE: "r"}[action] + hashlib.sha256(
+            "\x1f".join([action, *left, *right, str(number)]).encode()
+        ).hexdigest()[:16]
+        values = [ledger_id, action, *left, *right, None, None, None, decided_at, rule, reason, "person", refers_to]
+        with duckdb.connect() as connection:
+            connection.execute(f"CREATE TEMP TABLE decision ({', '.join(f'{name} {kind}' for name, kind in list(COLUMNS.items())[1:])})")
+            connection.execute(f"INSERT INTO decision VALUES ({', '.join('?' for _ in values)})", values)
+            self.append(connection, "SELECT * FROM decision")
+        return self.entries(f"ledger_id = {literal(ledger_id)}")[-1]
+
+
+def _entry(row: tuple[object, ...]) -> Entry:
+    values = dict(zip(COLUMNS, row, strict=True))
+    left, right = ((values.pop(f"{side}_source"), values.pop(f"{side}_source_user_id")) for side in ("left", "right"))
+    return Entry(left=left if left[1] is not None else None, right=right if right[1] is not None else None, **values)  # type: ignore[arg-type]

@@ -1,0 +1,299 @@
+"""Store records of people: where they are read from, and what of them is comparable. Nothing here is ever written to the workspace."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import duckdb
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from features.data.lake import literal, quote
+from features.data.sources.base import RawTable
+from features.data.sources.casting import cast
+from features.data.sources.files import Files
+from qianmian.errors import ConfigError, DataError
+from qianmian.schema import Column, Table
+from qianmian.settings import read_yaml
+
+KEY = ("source", "source_user_id")
+RECORDS = Table("records", ("source_user_id",), (
+    Column("source_user_id", "string", "the record's id in its system", required=True),
+    Column("full_name", "string", "where given name and surname are not apart"),
+    Column("given_name", "string", "first name"),
+    Column("surname", "string", "family name"),
+    Column("birth_date", "string", "a date, or text with the digits year, month, day in this order"),
+    Column("street_number", "string", "house number"),
+    Column("address", "string", "street, first line of the address"),
+    Column("address_2", "string", "second line of the address"),
+    Column("suburb", "string", "suburb, town or city"),
+    Column("postcode", "string", "postal code"),
+    Column("state", "string", "state, province or region"),
+    Column("phone", "string", "any way of writing it"),
+    Column("email", "string", "any way of writing it"),
+    Column("national_id", "string", "identity card, social security or tax number"),
+))  # fmt: skip
+FIELDS = tuple(column.name for column in RECORDS.columns if column.name not in KEY)
+_SHAPE = "records: [{source: …, path: …, columns: {source_user_id: …, surname: …}}, …]"
+
+
+@dataclass(frozen=True)
+class ReadRecords:
+    """Records as their systems have them, and how many rows could not be one.
+
+    Attributes
+    ----------
+    table : pa.Table
+        `source`, `source_user_id` and the mapped columns of `FIELDS`, all text.
+    skipped : dict of str to int
+        Reason → rows left out.
+    """
+
+    table: pa.Table
+    skipped: dict[str, int]
+
+
+class RecordFiles(Files):
+    """The files a `records.yaml` names; its entries are those of a `sources.yaml`, each with its own `source`.
+
+    Raises
+    ------
+    ConfigError
+        With all mistakes of the file.
+    """
+
+    def __init__(self, config_path: str | Path) -> None:
+        self.pack = None  # no column of a record has a vocabulary
+        self.config_path = Path(config_path).expanduser().absolute()
+        if not self.config_path.is_file():
+            raise ConfigError(["there is no such file"], where=str(self.config_path), hint="write one; docs/linking.md shows how")
+        self._tables: list[RawTable] = []
+        self._empty: dict[str, str] = {}
+        self.sources: list[str] = []
+        loaded = read_yaml(self.config_path)
+        entries = loaded.get("records") if isinstance(loaded, dict) else None
+        if not isinstance(entries, list) or not entries:
+            raise ConfigError([f"records: a list with an entry for each system is needed: {_SHAPE}"], where=str(self.config_path))
+        problems = [f"{key}: there is no such key; the only one is records" for key in loaded if key != "records"]
+        for number, entry in enumerate(entries):
+            problems += self._add_entry(f"records[{number}]", entry)
+        if problems:
+            raise ConfigError(problems, where=str(self.config_path))
+
+    def read(self) -> ReadRecords:
+        """All records of all systems, in memory.
+
+        Raises
+        ------
+        DataError
+            When the files hold no record.
+        """
+        skipped: dict[str, int] = {}
+        parts = []
+        with private_connection() as connection:
+            tables = self.tables(connection)
+        for source, raw in zip(self.sources, tables, strict=True):
+            with private_connection() as connection:  # a connection each: the tables of unreadable lines have one name
+                parts.append(_read(connection, source, raw, skipped))
+        table = pa.concat_tables(parts, promote_options="default")
+        if table.num_rows == 0:
+            raise DataError(
+                "the files hold no record", where=str(self.config_path), got=skipped or None, hint="check source_user_id and path"
+            )
+        return ReadRecords(table, skipped)
+
+    def _add_entry(self, where: str, entry: Any) -> list[str]:
+        if not isinstance(entry, dict):
+            return [f"{where}: an entry is needed: {_SHAPE}"]
+        source = str(entry.get("source") or "").strip()
+        problems = [] if source else [f"{where}.source: the name of the system is needed, as `ingest` knows it"]
+        before = len(self._tables)
+        problems += self._add_table(RECORDS, {key: value for key, value in entry.items() if key != "source"}, where)
+        if not problems and len(self._tables) > before:
+            self.sources.append(source)
+        return problems
+
+
+def private_connection() -> duckdb.DuckDBPyConnection:
+    """An in-memory DuckDB that never spills to disk: what it holds are people's names and addresses."""
+    return duckdb.connect(config={"temp_directory": ""})
+
+
+def _read(connection: duckdb.DuckDBPyConnection, source: str, raw: RawTable, skipped: dict[str, int]) -> pa.Table:
+    values = ", ".join(f"{value} AS {quote(name)}" for name, value in raw.columns.items())
+    connection.execute(f"CREATE OR REPLACE TEMP TABLE raw_records AS SELECT {values} FROM ({raw.relation})")
+    types = {row[0]: str(row[1]) for row in connection.execute("DESCRIBE raw_records").fetchall()}
+    texts = []
+    for name, sql_type in types.items():
+        column, kind = quote(name), sql_type
+        if name == "birth_date" and sql_type.startswith("TIMESTAMP"):
+            column, kind = f"{column}::DATE", "DATE"
+        texts.append(f"({cast('string', kind, column, 'UTC').value})::VARCHAR AS {quote(name)}")
+    connection.execute(f"CREATE OR REPLACE TEMP TABLE records AS SELECT {literal(source)} AS source, {', '.join(texts)} FROM raw_records")
+    counts = {"source_user_id is missing": "SELECT count(*) FROM records WHERE source_user_id IS NULL"}
+    if raw.rejects:
+        counts["line cannot be read"] = f"SELECT count(*) FROM ({raw.rejects})"
+    for reason, query in counts.items():
+        row = connection.execute(query).fetchone()
+        if row and row[0]:
+            skipped[f"{source}: {reason}"] = skipped.get(f"{source}: {reason}", 0) + int(row[0])
+    return connection.execute("SELECT * FROM records WHERE source_user_id IS NOT NULL").to_arrow_table()
+
+
+def checked(records: pa.Table) -> pa.Table:
+    """The records as text, in the order of their key; every column of `FIELDS` is there, null where the input lacks it.
+
+    Compatibility forms (full-width digits, ligatures) become the plain ones.
+
+    Raises
+    ------
+    DataError
+        For a column nobody declared, a missing key column, a record without a key, or two records with one key.
+    """
+    where = "records"
+    unknown = [name for name in records.column_names if name not in (*KEY, *FIELDS)]
+    if unknown:
+        raise DataError("there is no such column", where=where, got=unknown, allowed=", ".join((*KEY, *FIELDS)), hint="map or drop it")
+    missing = [name for name in KEY if name not in records.column_names]
+    if missing:
+        raise DataError(
+            "a key column is missing", where=where, got=records.column_names, allowed=", ".join(KEY), hint="a record is known by both"
+        )
+    columns = {name: _text(records, name) for name in (*KEY, *FIELDS)}
+    table = pa.table({**columns, **{name: pc.utf8_normalize(columns[name], form="NFKC") for name in FIELDS}})
+    nameless = sum(table[name].null_count for name in KEY)
+    if nameless:
+        raise DataError(
+            "a record has no key", where=where, got=f"{nameless} empty value(s)", hint="every record needs source and source_user_id"
+        )
+    table = table.sort_by([(name, "ascending") for name in KEY])
+    distinct = table.group_by(list(KEY)).aggregate([]).num_rows
+    if distinct < table.num_rows:
+        raise DataError(
+            "two records have the same key", where=where, got=f"{table.num_rows - distinct} record(s) too many",
+            allowed="one record for each (source, source_user_id)", hint="export each record once, or give each system its own source name",
+        )  # fmt: skip
+    return table
+
+
+def _text(records: pa.Table, name: str) -> pa.ChunkedArray:
+    if name not in records.column_names:
+        return pa.chunked_array([pa.nulls(records.num_rows, pa.string())])
+    column = records[name]
+    if pa.types.is_timestamp(column.type):
+        column = pc.cast(column, pa.date32(), safe=False)
+    return pc.cast(column, pa.string())
+
+
+def _plain(column: str, gap: str = " ") -> str:
+    """Lower case, no accents; whatever is neither letter nor digit, of any script, becomes `gap`."""
+    return rf"nullif(trim(regexp_replace(strip_accents(lower({column})), '[^\p{{L}}\p{{N}}]+', {literal(gap)}, 'g')), '')"
+
+
+def soundex(column: str) -> str:
+    """American Soundex (Russell 1918) of plain text as SQL; text without a Latin letter stands for itself.
+
+    Examples
+    --------
+    >>> import duckdb
+    >>> [duckdb.sql("SELECT " + soundex(f"'{name}'")).fetchone()[0] for name in ("robert", "rupert", "ashcraft", "tymczak", "李")]
+    ['r163', 'r163', 'a261', 't522', '李']
+    """
+    letters = f"regexp_replace({column}, '[^a-z]', '', 'g')"
+    codes = f"translate(left({letters}, 1) || regexp_replace(substr({letters}, 2), '[hw]', '', 'g'), 'bfpvcgjkqsxzdtlmnraeiouyhw', '11112222222233455600000000')"
+    for digit in "0123456":
+        codes = f"regexp_replace({codes}, '{digit}+', '{digit}', 'g')"
+    return f"CASE WHEN {letters} = '' THEN {column} ELSE left({letters}, 1) || left(replace(substr({codes}, 2), '0', ''), 3) END"
+
+
+def _cleaned() -> dict[str, str]:
+    """Comparable column → SQL over the checked records."""
+    name = _plain("full_name")
+    # "Millar, Naomi" and "Naomi Millar"; a name in Chinese characters has its surname first and no blank
+    comma = "position(',' IN full_name) > 0"
+    ideographs = r"regexp_full_match(full_name, '\p{Han}{2,}')"
+    first, last = f"split_part({name}, ' ', 1)", f"split_part({name}, ' ', -1)"
+    before, after = _plain("split_part(full_name, ',', 1)"), _plain("split_part(full_name, ',', 2)")
+    given = f"CASE WHEN {comma} THEN {after} WHEN {ideographs} THEN substr(full_name, 2) WHEN {name} LIKE '% %' THEN {first} END"
+    surname = f"CASE WHEN {comma} THEN {before} WHEN {ideographs} THEN left(full_name, 1) ELSE {last} END"
+    digits = "regexp_replace(phone, '[^0-9]', '', 'g')"
+    # the country's code and the leading zero differ between two ways of writing one number, its end does not
+    phone = f"CASE WHEN length({digits}) >= 6 AND length(replace({digits}, left({digits}, 1), '')) > 0 THEN right({digits}, 9) END"
+    email = "lower(trim(email))"
+    cleaned = {
+        "given_name": f"coalesce({_plain('given_name')}, CASE WHEN given_name IS NULL AND surname IS NULL THEN {given} END)",
+        "surname": f"coalesce({_plain('surname')}, CASE WHEN given_name IS NULL AND surname IS NULL THEN {surname} END)",
+        "phone": phone,
+        "email": f"CASE WHEN {email} LIKE '_%@_%' THEN {email} END",
+    }
+    cleaned |= {column: _plain(column) for column in ("address", "address_2", "suburb", "state")}
+    cleaned |= {column: _plain(column, "") for column in ("birth_date", "street_number", "postcode", "national_id")}
+    return cleaned
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """Comparable records, ready for either engine.
+
+    Attributes
+    ----------
+    table : pa.Table
+        `rid` (int64, position in the order of the key), `source`, `source_user_id`, the comparable columns, and `keys` (list of int64):
+        two records are compared when they share a key.
+    filled : frozenset of str
+        Comparable columns with at least one value.
+    pairs : int
+        Upper bound of the pairs to compare.
+    crowded : int
+        Keys shared by too many records, which bring nobody together.
+    """
+
+    table: pa.Table
+    filled: frozenset[str]
+    pairs: int
+    crowded: int
+
+
+def prepare(connection: duckdb.DuckDBPyConnection, records: pa.Table, clues: Sequence[str], max_block_records: int) -> Prepared:
+    """Clean checked records into the table `comparable` of `connection`, with the keys of each record.
+
+    Parameters
+    ----------
+    connection : duckdb.DuckDBPyConnection
+        A `private_connection`.
+    records : pa.Table
+        Of `checked`.
+    clues : sequence of str
+        SQL expressions over the comparable columns; two records that agree on one are compared.
+    max_block_records : int
+        A value shared by more records than this (a shop's own phone number) is no clue.
+    """
+    connection.register("checked_records", records)
+    cleaned = ", ".join(f"{sql} AS {quote(name)}" for name, sql in _cleaned().items())
+    connection.execute(f"""
+        CREATE OR REPLACE TABLE cleaned AS SELECT row_number() OVER (ORDER BY source, source_user_id) AS rid, source, source_user_id, {cleaned}
+        FROM checked_records""")
+    connection.execute(f"""
+        CREATE OR REPLACE TABLE sounding AS
+        SELECT *, {soundex("given_name")} AS given_sound, {soundex("surname")} AS surname_sound FROM cleaned""")
+    connection.execute("CREATE OR REPLACE TABLE record_keys (rid BIGINT, key BIGINT)")
+    for number, clue in enumerate(clues):
+        connection.execute(f"""
+            INSERT INTO record_keys SELECT rid, (hash({number}, clue) >> 1)::BIGINT
+            FROM (SELECT rid, {clue} AS clue FROM sounding) WHERE clue IS NOT NULL""")
+    connection.execute("CREATE OR REPLACE TABLE blocks AS SELECT key, count(*) AS n FROM record_keys GROUP BY key HAVING count(*) > 1")
+    counts = connection.execute(
+        "SELECT coalesce(sum(n * (n - 1) // 2) FILTER (n <= $1), 0)::BIGINT, count(*) FILTER (n > $1) FROM blocks", [max_block_records]
+    ).fetchone()
+    pairs, crowded = counts if counts else (0, 0)
+    connection.execute(f"""
+        CREATE OR REPLACE TABLE comparable AS
+        SELECT cleaned.*, coalesce(keys, []) AS keys FROM cleaned LEFT JOIN (
+            SELECT rid, list(key ORDER BY key) AS keys FROM record_keys SEMI JOIN (FROM blocks WHERE n <= {int(max_block_records)}) USING (key)
+            GROUP BY rid) USING (rid) ORDER BY rid""")
+    table = connection.execute("SELECT * FROM comparable ORDER BY rid").to_arrow_table()
+    filled = frozenset(name for name in _cleaned() if table[name].null_count < table.num_rows)
+    return Prepared(table, filled, int(pairs), int(crowded))

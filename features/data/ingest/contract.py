@@ -1,0 +1,219 @@
+"""The contract of the canonical tables as SQL: cast what can be cast, name what is wrong with the rest."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+
+import duckdb
+
+from features.data.lake import SQL_TYPES, literal, quote
+from features.data.privacy import EMAIL, OURS, PHONE, THEIRS, Personal, cleaned, personal_kind
+from features.data.sources.base import RawTable
+from features.data.sources.casting import NOUNS, Cast, attribute_dtype, cast, missing_columns
+from qianmian.errors import DataError
+from qianmian.schema import TABLES, Column, Table
+
+NOT_NEGATIVE = {
+    ("transactions", "discount"), ("transactions", "coupon_discount"), ("items", "price"), ("events", "duration_seconds"),
+}  # fmt: skip
+FIRST_TIME, LAST_TIME = "1900-01-01", "2262-01-01"  # beyond these a time is a placeholder, and does not fit nanoseconds either
+DEFAULTS = {("transactions", "status"): "paid"}
+
+OPTIONAL_KEYS = {("identities", "observed_at")}  # a sighting nobody dated held always
+CONTACT = "source_user_id is an e-mail address or a telephone number: map the customer's number in your system, or a hash of it"
+
+_PAID = "coalesce(lower(trim(status)), 'paid') = 'paid'"
+
+
+@dataclass(frozen=True)
+class Staged:
+    """A raw table cast and checked: temp table `typed` has `_row`, `_reason`, `_signed` and `columns`, in file order or not."""
+
+    table: Table
+    raw: str
+    typed: str
+    columns: Mapping[str, str]  # name → SQL type, canonical columns first, then attributes
+    mapped: frozenset[str]
+    read: int
+    files: tuple[str, ...]
+    personal: tuple[str, ...] = ()  # columns that are kept as hashes
+
+
+def stage(
+    connection: duckdb.DuckDBPyConnection, raw_table: RawTable, source: str, timezone: str, personal: Personal, now: datetime | None = None
+) -> Staged:
+    """Read one raw table and type it; personal data becomes hashes. Makes the temp tables ``raw_<table>`` and ``typed_<table>``.
+
+    Raises
+    ------
+    DataError
+        When a required column is not mapped, or a column can never become what it is mapped to.
+    """
+    table = TABLES[raw_table.table]
+    where = ", ".join(raw_table.files[:3]) + (" …" if len(raw_table.files) > 3 else "")
+    missing = missing_columns(table, raw_table.columns)
+    if missing:
+        raise DataError(
+            f"{table.name} lacks required columns", where=where, got=", ".join(raw_table.columns), allowed=", ".join(missing),
+            hint="map each of them to a column or an expression",
+        )  # fmt: skip
+    raw, typed = f"raw_{table.name}", f"typed_{table.name}"
+    connection.execute(f"CREATE OR REPLACE TEMP TABLE {raw} AS {raw_table.relation}")
+    # rowid of a temp table filled by one statement is the order of its rows
+    picked = ", ".join(f"({expression}) AS {quote(name)}" for name, expression in raw_table.columns.items())
+    fault = _first_of([(condition, reason) for condition, reason in raw_table.faults])
+    loose = f"SELECT rowid AS _row, {fault} AS _fault, {picked} FROM {raw}"
+    types = {row[0]: str(row[1]) for row in connection.execute(f"DESCRIBE {loose}").fetchall()}
+    casts, columns = _plan(table, raw_table.columns, types, timezone, where)
+    values = ", ".join(f"{casts[name].value if name in casts else f'NULL::{kind}'} AS {quote(name)}" for name, kind in columns.items())
+    failed = "".join(f", ({made.failed}) AND ({made.value}) IS NULL AS {quote('!' + name)}" for name, made in casts.items() if made.failed)
+    cast_rows = f"SELECT _row, _fault, {values}{failed} FROM ({loose})"
+    reason = _reason(table, casts, personal, raw_table.hashed, now)
+    checked = f"SELECT *, {reason} AS _reason FROM ({cast_rows})"
+    secret = _secret_columns(table, casts, types)
+    query = _finish(table, columns, casts, checked, source, {name: _hashed(name, personal, raw_table.hashed) for name in secret})
+    connection.execute(f"CREATE OR REPLACE TEMP TABLE {typed} AS {query}")
+    read = int((connection.execute(f"SELECT count(*) FROM {raw}").fetchone() or (0,))[0])
+    return Staged(table, raw, typed, columns, frozenset(raw_table.columns), read, raw_table.files, secret)
+
+
+def _secret_columns(table: Table, casts: Mapping[str, Cast], types: Mapping[str, str]) -> tuple[str, ...]:
+    """The columns kept as hashes: identifiers, and profile attributes that are called like personal data."""
+    if table.name == "identities":
+        return ("id_value",)
+    return tuple(name for name in casts if _is_secret(table, name, types[name]))
+
+
+def _is_secret(table: Table, name: str, sql_type: str) -> bool:
+    return table.name == "profiles" and table.column(name) is None and sql_type != "BOOLEAN" and personal_kind(name) is not None
+
+
+def _hashed(name: str, personal: Personal, hashed: bool) -> str:
+    if name == "id_value":
+        return personal.identifier("lower(trim(c.id_type))", "c.id_value", hashed)
+    return personal.attribute(personal_kind(name) or name, f"c.{quote(name)}")
+
+
+def _plan(
+    table: Table, mapped: Mapping[str, str], types: Mapping[str, str], timezone: str, where: str
+) -> tuple[dict[str, Cast], dict[str, str]]:
+    columns = {column.name: SQL_TYPES[column.dtype] for column in table.columns}
+    casts: dict[str, Cast] = {}
+    for name in mapped:
+        column = table.column(name)
+        if column is None and not table.open_ended:
+            raise DataError(f"{table.name} has no column of that name", where=where, got=name, allowed=", ".join(table.names))
+        dtype = column.dtype if column else "string" if _is_secret(table, name, types[name]) else attribute_dtype(types[name])
+        casts[name] = cast(dtype, types[name], quote(name), timezone)
+        if casts[name].impossible:
+            raise DataError(
+                f"{table.name}.{name} cannot be {NOUNS[dtype]}", where=where, got=f"{mapped[name]} of type {types[name]}",
+                hint=casts[name].impossible,
+            )  # fmt: skip
+        columns.setdefault(name, SQL_TYPES[dtype])
+    return casts, columns
+
+
+def _first_of(cases: list[tuple[str, str]]) -> str:
+    if not cases:
+        return "NULL::VARCHAR"
+    return "CASE " + " ".join(f"WHEN {condition} THEN {literal(reason)}" for condition, reason in cases) + " END"
+
+
+def _reason(table: Table, casts: Mapping[str, Cast], personal: Personal, hashed: bool, now: datetime | None) -> str:
+    """The first thing wrong with a row, most basic first."""
+    cases = [("_fault IS NOT NULL", "")]  # replaced below: a fault brings its own text
+    for name, made in casts.items():
+        column = table.column(name)
+        noun = NOUNS.get(column.dtype if column else "string", "a value")
+        if made.failed:
+            cases.append((quote("!" + name), f"{name} is not {noun}"))
+    for name in casts:
+        column = table.column(name)
+        # a whole source may come without times, but a source that has them may not lack one; the same for keys
+        optional = (table.name, name) in OPTIONAL_KEYS
+        if column and (column.required or name == "ts" or name in table.key) and not optional:
+            cases.append((f"{quote(name)} IS NULL", f"{name} is missing"))
+        if column and column.allowed:
+            allowed = ", ".join(literal(value) for value in column.allowed)
+            cases.append((f"lower(trim({quote(name)})) NOT IN ({allowed})", f"{name} is not one of {', '.join(column.allowed)}"))
+        cases.extend(_range(table, column, now) if column else [])
+    if "source_user_id" in casts:
+        cases.append((f"regexp_full_match(trim(source_user_id), {literal(f'{EMAIL}|{PHONE}')})", CONTACT))
+    if table.name == "identities":
+        cases += _identity_cases(personal, hashed)
+    if table.name == "transactions":
+        cases.append((f"{_PAID} AND quantity * amount < 0", "quantity and amount have opposite signs, and status is not refunded"))
+    return _first_of(cases).replace("THEN ''", "THEN _fault", 1)
+
+
+def _identity_cases(personal: Personal, hashed: bool) -> list[tuple[str, str]]:
+    # neither type nor value stands in a reason: where the two columns were swapped, the type is a telephone number
+    id_type = "lower(trim(id_type))"
+    cases = [(f"NOT ({personal.is_declared(id_type)})", f"id_type is not one that identity.id_types declares ({personal.declared})")]
+    secret = f"{personal.is_personal(id_type)} AND NOT regexp_matches(id_value, {literal(OURS)})"
+    if hashed:
+        cases.append(
+            (f"{secret} AND NOT regexp_matches(id_value, {literal(THEIRS)})", "id_value is no hash, although the source says hashed: true")
+        )
+    else:
+        cases.append((f"{secret} AND {cleaned(id_type, 'id_value')} = ''", "id_value holds nothing of its type"))
+    return cases
+
+
+def _range(table: Table, column: Column, now: datetime | None) -> list[tuple[str, str]]:
+    name = quote(column.name)
+    if (table.name, column.name) in NOT_NEGATIVE:
+        condition = f"{name} < 0"
+        if table.name == "transactions":  # a refund turns every sign of its line
+            condition += f" AND coalesce(quantity, 0) >= 0 AND coalesce(amount, 0) >= 0 AND {_PAID}"
+        return [(condition, f"{column.name} is negative")]
+    if column.unit == "0..1":
+        return [(f"NOT {name} BETWEEN 0 AND 1", f"{column.name} is not between 0 and 1")]
+    if column.name in ("ts", "observed_at"):
+        outside = f"{name} < TIMESTAMP '{FIRST_TIME}' OR {name} >= TIMESTAMP '{LAST_TIME}'"
+        cases = [(outside, f"{column.name} is not between {FIRST_TIME} and {LAST_TIME}")]
+        if now is not None:  # a day's grace: a source may have its time zone wrong
+            latest = (now + timedelta(days=1)).isoformat(sep=" ")
+            cases.append((f"{name} > TIMESTAMP {literal(latest)}", f"{column.name} lies in the future: a wrong clock?"))
+        return cases
+    return []
+
+
+def _finish(
+    table: Table, columns: Mapping[str, str], casts: Mapping[str, Cast], checked: str, source: str, hashes: Mapping[str, str]
+) -> str:
+    """Fill what a source may leave out: the source's name, defaults, signs, line numbers, event ids. Personal data becomes `hashes`."""
+    final = {name: f"c.{quote(name)}" for name in columns}  # qualified: a new value never reads another new value
+    if "source" in final and "source" not in casts:
+        final["source"] = literal(source)
+    for column in table.columns:
+        if column.allowed:
+            default = DEFAULTS.get((table.name, column.name))
+            word = f"lower(trim({final[column.name]}))"
+            final[column.name] = f"coalesce({word}, {literal(default)})" if default else word
+    final.update(hashes)
+    if table.name == "identities":
+        final["id_type"] = "lower(trim(c.id_type))"
+    signed = "false"
+    if table.name == "transactions":
+        signed = f"{final['status']} = 'paid' AND (coalesce({final['quantity']}, 0) < 0 OR coalesce({final['amount']}, 0) < 0)"
+        final["status"] = f"CASE WHEN {signed} THEN 'refunded' ELSE {final['status']} END"
+        for name in ("quantity", "amount", "discount", "coupon_discount"):
+            final[name] = f"abs({final[name]})"
+        if "line_no" not in casts:
+            final["line_no"] = f"row_number() OVER (PARTITION BY {final['source']}, c.order_id ORDER BY c._row)"
+    chosen = ", ".join(f"{expression} AS {quote(name)}" for name, expression in final.items())
+    query = f"SELECT _row, _reason, {signed} AS _signed, {chosen} FROM ({checked}) AS c"
+    if table.name == "events" and "event_id" not in casts:
+        parts = ", ".join(f"'{name}=' || {quote(name)}::VARCHAR" for name in columns if name != "event_id")
+        digest = f"SELECT *, left(md5(concat_ws(chr(31), {parts})), 20) AS _content FROM ({query})"
+        nth = "row_number() OVER (PARTITION BY _content ORDER BY _row)"
+        named = ", ".join(
+            f"_content || CASE WHEN {nth} > 1 THEN '-' || {nth} ELSE '' END AS event_id" if name == "event_id" else quote(name)
+            for name in columns
+        )
+        query = f"SELECT _row, _reason, _signed, {named} FROM ({digest})"
+    return query

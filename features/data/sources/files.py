@@ -1,0 +1,304 @@
+"""Bring your own data: CSV and Parquet files mapped onto the canonical tables by a `sources.yaml`."""
+
+from __future__ import annotations
+
+import contextlib
+import csv
+import difflib
+import glob
+import gzip
+import re
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import IO, Any, Literal, cast
+
+import duckdb
+from pydantic import Field, ValidationError
+
+from features.data.lake import literal
+from features.data.privacy import EMAIL, PHONE
+from features.data.sources.base import RawTable, Source
+from features.data.sources.casting import NOUNS, attribute_dtype, missing_columns
+from features.data.sources.casting import cast as cast_sql
+from features.data.sources.expressions import ExpressionChecker, csv_rejects, csv_relation
+from qianmian.errors import ConfigError, DataError
+from qianmian.packs import Pack
+from qianmian.schema import TABLES, Table
+from qianmian.settings import Section, problems_of, read_yaml
+
+CSV_ENDINGS = (".csv", ".tsv", ".txt", ".csv.gz", ".tsv.gz", ".txt.gz")
+CONTACT = re.compile(f"{EMAIL}|{PHONE}")
+PARQUET_ENDINGS = (".parquet", ".pq")
+
+
+class TableSettings(Section):
+    """One entry of `tables`."""
+
+    path: str | list[str] = Field(description="file, glob or a list of them; relative to the YAML")
+    columns: dict[str, str | int | float | bool] = Field(min_length=1, description="canonical column → column or expression of the file")
+    delimiter: str | None = Field(None, min_length=1, max_length=4, description="CSV: default is what the first line uses of , ; tab |")
+    encoding: Literal["utf-8", "latin-1"] = "utf-8"
+    header: list[str] | None = Field(None, min_length=1, description="CSV without a header line: the names of its columns")
+    hashed: bool = Field(False, description="identities: personal identifiers are hashes already, made by the source")
+
+
+class FilesSettings(Section):
+    """The head of a `sources.yaml`; `tables` is checked entry by entry, so that all mistakes are found."""
+
+    source: str = Field(pattern=r"^\w[\w.\-]{0,63}$", description="the system's name; a folder name in the quarantine")
+    timezone: str = "UTC"
+    tables: dict[str, Any] = Field(min_length=1)
+
+
+class Files(Source):
+    """A source described by a YAML file.
+
+    Parameters
+    ----------
+    config_path : str or Path
+        The `sources.yaml`; relative paths in it start at its folder.
+    pack : Pack, optional
+        The industry pack: `event_type` may hold the names of its trade.
+
+    Raises
+    ------
+    ConfigError
+        With all mistakes of the file: unknown tables and columns, missing required ones, paths that match nothing,
+        expressions that DuckDB refuses or that name a missing column, unknown time zones.
+    """
+
+    def __init__(self, config_path: str | Path, pack: Pack | None = None) -> None:
+        self.pack = pack
+        self.config_path = Path(config_path).expanduser().absolute()
+        if not self.config_path.is_file():
+            raise ConfigError(["there is no such file"], where=str(self.config_path), hint="write one; docs/data.md shows how")
+        loaded = read_yaml(self.config_path)
+        _, problems = _validated(FilesSettings, loaded if loaded is not None else {}, "")
+        given: dict[str, Any] = loaded if isinstance(loaded, dict) else {}
+        self.name, self.timezone = str(given.get("source")), str(given.get("timezone", "UTC"))
+        self._tables: list[RawTable] = []
+        self._empty: dict[str, str] = {}
+        problems += _timezone_problems(self.timezone)
+        # entry by entry, and also where the head is wrong: one run shows all mistakes
+        tables = given.get("tables")
+        for name, entry in tables.items() if isinstance(tables, dict) else ():
+            problems += self._add(str(name), entry)
+        if problems:
+            raise ConfigError(problems, where=str(self.config_path))
+
+    def tables(self, connection: duckdb.DuckDBPyConnection) -> Sequence[RawTable]:
+        """The tables of the configuration.
+
+        Raises
+        ------
+        DataError
+            When a table's files are all empty.
+        """
+        for table, path in self._empty.items():
+            raise DataError(
+                "the file is empty (0 bytes)" if Path(path).is_file() else "all files are empty (0 bytes)", where=path, got=f"nothing for {table}",
+                hint=f"export it again, or leave {table} out of {self.config_path.name}; the lake is as it was",
+            )  # fmt: skip
+        return self._tables
+
+    def _add(self, name: str, entry: Any) -> list[str]:
+        """Check one entry and keep its raw table; the problems found."""
+        where = f"tables.{name}"
+        if name not in TABLES:
+            return [f"{where}: there is no such table{_close(name, TABLES)}; the tables are {', '.join(TABLES)}"]
+        return self._add_table(TABLES[name], entry, where)
+
+    def _add_table(self, table: Table, entry: Any, where: str) -> list[str]:
+        name = table.name
+        settings, problems = _validated(TableSettings, entry, where)
+        if settings is None:
+            return problems
+        problems += _name_problems(table, settings.columns, where)
+        files, missing = self._expand(settings.path)
+        problems += [f"{where}.path: {problem}" for problem in missing]
+        filled = [file for file in files if file.stat().st_size]
+        if files and not filled:
+            self._empty[name] = str(files[0]) if len(files) == 1 else str(settings.path)
+        if filled:
+            found = _parquet(filled) if _is_parquet(filled[0]) else _csv(filled, settings, name)
+            if isinstance(found, str):
+                problems.append(f"{where}.path: {found}")
+            else:
+                problems += self._map(table, settings, found, [str(file) for file in filled], where)
+        return problems
+
+    def _map(self, table: Table, settings: TableSettings, found: _Found, files: list[str], where: str) -> list[str]:
+        problems: list[str] = []
+        columns: dict[str, str] = {}
+        faults: dict[tuple[str, str], None] = {}
+        checker = ExpressionChecker(found.columns)
+        try:
+            for name, given in settings.columns.items():
+                text = str(given).lower() if isinstance(given, bool) else str(given)
+                try:
+                    expression = checker.check(text)
+                except ValueError as error:
+                    problems.append(f"{where}.columns.{name}: {text!r}: {error}")
+                    continue
+                column = table.column(name)
+                dtype = column.dtype if column else attribute_dtype(expression.sql_type)
+                impossible = cast_sql(dtype, expression.sql_type, "x", "UTC").impossible
+                if impossible:
+                    problems.append(f"{where}.columns.{name}: {text!r} is {expression.sql_type}, not {NOUNS[dtype]}: {impossible}")
+                columns[name] = expression.value
+                if self.pack is not None and (table.name, name) == ("events", "event_type"):
+                    columns[name] = self.pack.event_type(expression.value)
+                faults.update(dict.fromkeys(expression.faults))
+        finally:
+            checker.close()
+        self._tables.append(
+            RawTable(table.name, found.relation, columns, tuple(files), tuple(faults), "_file", found.rejects, settings.hashed)
+        )
+        return problems
+
+    def _expand(self, path: str | list[str]) -> tuple[list[Path], list[str]]:
+        files: list[Path] = []
+        problems = []
+        for pattern in [path] if isinstance(path, str) else path:
+            absolute = self.config_path.parent / Path(pattern).expanduser()
+            matches = [Path(match) for match in sorted(glob.glob(str(absolute), recursive=True))]
+            if absolute.exists():  # a real name may hold brackets
+                matches = [absolute]
+            if not matches:
+                problems.append(f"{pattern!r} matches no file (looked for {absolute})")
+            folders = [match for match in matches if not match.is_file()]
+            unknown = [
+                match for match in matches if match.is_file() and not _is_parquet(match) and not match.name.lower().endswith(CSV_ENDINGS)
+            ]
+            if folders:
+                problems.append(f"{folders[0]} is a folder: write {pattern.rstrip('/')}/*.parquet or /*.csv")
+            if unknown:
+                problems.append(f"{unknown[0].name}: unknown ending; allowed: {', '.join((*PARQUET_ENDINGS, *CSV_ENDINGS))}")
+            files += [match for match in matches if match not in folders and match not in unknown and match not in files]
+        if len({_is_parquet(file) for file in files}) > 1:
+            return [], [*problems, "CSV and Parquet files in one table: give them two tables' entries in two YAML files"]
+        return files, problems
+
+
+class _Found:
+    """The rows a table's files hold: relation, columns with SQL types, the SELECT of unreadable lines."""
+
+    def __init__(self, relation: str, columns: dict[str, str], rejects: str | None) -> None:
+        self.relation, self.columns, self.rejects = relation, columns, rejects
+
+
+def _parquet(files: Sequence[Path]) -> _Found | str:
+    listed = ", ".join(literal(file) for file in files)
+    relation = f"SELECT * FROM read_parquet([{listed}], union_by_name=true, hive_partitioning=false, filename='_file')"
+    try:
+        with duckdb.connect() as connection:
+            rows = connection.execute(f"DESCRIBE {relation}").fetchall()
+    except duckdb.Error as error:
+        return f"cannot be read as Parquet: {' '.join(str(error).split())[:300]}"
+    columns = {row[0]: str(row[1]) for row in rows if row[0] != "_file"}
+    return _name_clash(columns) or _Found(relation, columns, None)
+
+
+def _csv(files: Sequence[Path], settings: TableSettings, table: str) -> _Found | str:
+    groups: dict[tuple[tuple[str, ...], str], list[str]] = {}
+    for file in files:
+        try:
+            names, delimiter = _header(file, settings)
+        except (OSError, UnicodeDecodeError, csv.Error, EOFError) as error:
+            return f"{file.name}: the first line cannot be read: {error}"
+        clash = _name_clash(names)
+        if clash:
+            return f"{file.name}: {clash}"
+        if any(CONTACT.search(name) for name in names):  # and is not repeated in a message about missing columns
+            return f"{file.name}: the first line holds somebody's e-mail address or telephone number: name the columns with `header: [...]`"
+        groups.setdefault((names, delimiter), []).append(str(file))
+    relations, rejects = [], []
+    for number, ((names, delimiter), members) in enumerate(groups.items()):
+        rejected = f"rejected_{table}_{number}"
+        relations.append(csv_relation(members, list(names), delimiter, settings.encoding, settings.header is None, rejected))
+        rejects.append(csv_rejects(rejected))
+    columns = {name: "VARCHAR" for names, _ in groups for name in names}
+    return _Found(" UNION ALL BY NAME ".join(f"({relation})" for relation in relations), columns, " UNION ALL ".join(rejects))
+
+
+def _header(file: Path, settings: TableSettings) -> tuple[tuple[str, ...], str]:
+    """The column names and the delimiter of a CSV file, from its first line."""
+    with contextlib.ExitStack() as stack:
+        if file.name.lower().endswith(".gz"):
+            handle: IO[bytes] = cast(IO[bytes], stack.enter_context(gzip.open(file, "rb")))
+        else:
+            handle = stack.enter_context(file.open("rb"))
+        # only this line has to be text for the table to be read; a bad line further down is refused by itself
+        first = handle.readline().decode("utf-8-sig" if settings.encoding == "utf-8" else settings.encoding)
+        delimiter = settings.delimiter or max((",", ";", "\t", "|"), key=first.count)
+        if settings.header is not None:
+            return tuple(settings.header), delimiter
+        row = next(csv.reader([first], delimiter=delimiter), []) if len(delimiter) == 1 else first.strip("\r\n").split(delimiter)
+    return tuple(name.strip() or f"column{position}" for position, name in enumerate(row)), delimiter
+
+
+def _name_clash(names: Iterable[str]) -> str | None:
+    """DuckDB's names do not tell capitals apart, and two are taken."""
+    seen: dict[str, str] = {}
+    for name in names:
+        if name.lower() in ("rowid", "_file"):
+            return f"a column may not be called {name}: rename it"
+        if name.lower() in seen:
+            return f"two columns have one name: {seen[name.lower()]!r} and {name!r} (capitals do not count): rename one"
+        seen[name.lower()] = name
+    return None
+
+
+def _is_parquet(file: Path) -> bool:
+    return file.name.lower().endswith(PARQUET_ENDINGS)
+
+
+def _name_problems(table: Table, columns: Iterable[str], where: str) -> list[str]:
+    """Left-hand sides that the table does not have, and required ones that are not there."""
+    problems = []
+    given = list(columns)
+    for name in given:
+        if table.column(name):
+            continue
+        if not table.open_ended:
+            problems.append(
+                f"{where}.columns.{name}: {table.name} has no such column{_close(name, table.names)}; it has {', '.join(table.names)}"
+            )
+        elif not name.isidentifier() or name.startswith("_"):
+            problems.append(f"{where}.columns.{name}: an attribute's name is letters, digits and _, and does not begin with _ or a digit")
+        elif name.lower() in {other.lower() for other in (*table.names, *given) if other != name}:
+            problems.append(f"{where}.columns.{name}: capitals do not tell names apart, and {name.lower()} is taken")
+    missing = missing_columns(table, dict.fromkeys(given, ""))
+    return problems + [f"{where}.columns: {name} is required ({cast(Any, table.column(name)).description})" for name in missing]
+
+
+def _validated(model: type[Section], value: Any, where: str) -> tuple[Any, list[str]]:
+    """The model, or None; and what is wrong. A key too many is a mistake but does not hide what the other keys say."""
+    unknown: list[str] = []
+    if isinstance(value, dict):
+        unknown = [str(key) for key in value if key not in model.model_fields]
+        value = {key: part for key, part in value.items() if key in model.model_fields}
+    problems = [
+        f"{key}: there is no such key{_close(key, model.model_fields)}; the keys are {', '.join(model.model_fields)}" for key in unknown
+    ]
+    found = None
+    try:
+        found = model.model_validate(value)
+    except ValidationError as error:
+        problems += problems_of(error)
+    return found, [f"{where}.{problem}" if where else problem for problem in problems]
+
+
+def _timezone_problems(timezone: str) -> list[str]:
+    with duckdb.connect() as connection:
+        zones = {row[0] for row in connection.execute("SELECT name FROM pg_timezone_names()").fetchall()}
+    if timezone in zones:
+        return []
+    return [
+        f"timezone: {timezone!r} is not a time zone{_close(timezone, zones)}; write an IANA name such as Europe/London or Asia/Shanghai"
+    ]
+
+
+def _close(name: str, allowed: Iterable[str]) -> str:
+    close = difflib.get_close_matches(name, list(allowed), n=1)
+    return f" (did you mean {close[0]}?)" if close else ""

@@ -1,0 +1,15 @@
+"""Journeys: what customers do in time. Visits (`sessions`), ordered steps (`funnel`) and click paths (`paths`), computed in the engine."""
+
+from __future__ import annotations
+
+from features.profiles.analytics.funnels import DEFAULT_STEPS, Funnel, funnel
+from features.profiles.analytics.paths import STATES, Paths, paths
+from features.profiles.analytics.rates import Rate, rate
+from features.profiles.analytics.sessions import SessionSummary, sessions, summary
+from features.profiles.analytics.steps import STEPS, steps
+from features.profiles.analytics.tagged import tag_column
+
+__all__ = [
+    "DEFAULT_STEPS", "STATES", "STEPS", "Funnel", "Paths", "Rate", "SessionSummary", "funnel", "paths", "rate", "sessions", "steps", "summary",
+    "tag_column",
+]  # fmt: skip

@@ -1,0 +1,239 @@
+"""Funnels: how many get from one step to the next, in order, how long it takes, and which customers fall out where."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from typing import Any, Literal, get_args
+
+import ibis
+import ibis.expr.types as ir
+import pyarrow as pa
+
+from features.compute.views import Views
+from features.profiles.analytics.rates import Rate, moments, rate_of
+from features.profiles.analytics.steps import BUY, STEPS, has_events, in_window, kept, refuse_no_events, rows_of, seconds_between, steps
+from features.profiles.analytics.tagged import UNTAGGED
+from qianmian.errors import UsageError
+
+DEFAULT_STEPS = ("view", "cart", "buy")
+Per = Literal["customer", "session", "item"]
+KEYS: dict[str, list[str]] = {"customer": ["one_id"], "session": ["one_id", "session_id"], "item": ["one_id", "item_id"]}
+
+
+@dataclass(frozen=True)
+class FunnelStep:
+    """One step.
+
+    Attributes
+    ----------
+    reached : int
+        Customers, visits or pairs of customer and item that got here.
+    conversion : Rate or None
+        Of those that reached the step before; None for the first.
+    overall : Rate
+        Of those that reached the first step.
+    hours_median, hours_p90 : float or None
+        From the step before (the latest that led here) to the first arrival here.
+    """
+
+    step: str
+    reached: int
+    conversion: Rate | None
+    overall: Rate
+    hours_median: float | None
+    hours_p90: float | None
+
+
+@dataclass(frozen=True)
+class FunnelGroup:
+    """The funnel of the customers with one value of a tag.
+
+    Attributes
+    ----------
+    drop_off_index : tuple of Rate
+        From the second step on: the share that fell out there ÷ that of everybody × 100, above 100 is worse.
+    """
+
+    tag: str
+    customers: int
+    reached: tuple[int, ...]
+    conversion: tuple[Rate, ...]
+    drop_off_index: tuple[Rate, ...]
+
+
+@dataclass(frozen=True)
+class Funnel:
+    """A funnel and, if asked for, its groups by a tag (largest first)."""
+
+    per: str
+    steps: tuple[FunnelStep, ...]
+    groups: tuple[FunnelGroup, ...] = ()
+
+    def as_dict(self) -> dict[str, Any]:
+        """For JSON."""
+        return asdict(self)
+
+    def as_table(self) -> pa.Table:
+        """A row a step, of everybody (tag null) and of each group: for a file."""
+        everybody = [
+            {"tag": None, "step": s.step, "reached": s.reached, **_parts("conversion", s.conversion), **_parts("overall", s.overall),
+             "hours_median": s.hours_median, "hours_p90": s.hours_p90, **_parts("drop_off_index", None)}
+            for s in self.steps
+        ]  # fmt: skip
+        grouped = [
+            {"tag": group.tag, "step": step.step, "reached": group.reached[k], **_parts("conversion", group.conversion[k - 1] if k else None),
+             **_parts("overall", None), "hours_median": None, "hours_p90": None,
+             **_parts("drop_off_index", group.drop_off_index[k - 1] if k else None)}
+            for group in self.groups for k, step in enumerate(self.steps)
+        ]  # fmt: skip
+        texts = {"tag": pa.string(), "step": pa.string(), "reached": pa.int64()}
+        return pa.Table.from_pylist(everybody + grouped, pa.schema([(name, texts.get(name, pa.float64())) for name in everybody[0]]))
+
+
+def _parts(name: str, found: Rate | None) -> dict[str, float | None]:
+    return {
+        name: found.value if found else None,
+        f"{name}_low": found.low if found else None,
+        f"{name}_high": found.high if found else None,
+    }
+
+
+def funnel(
+    views: Views,
+    steps_wanted: Sequence[str] = DEFAULT_STEPS,
+    *,
+    window_days: int | None = None,
+    within_days: float | None = None,
+    within_session: bool = False,
+    per: Per = "customer",
+    tags: pa.Table | None = None,
+) -> Funnel:
+    """Count who goes through the steps in order.
+
+    Each step is an event at or after the one of the step before (two events of one instant count as in order: which came
+    first is not known). Of all ways through the funnel the one that gets furthest counts, whichever first step it starts from.
+
+    Parameters
+    ----------
+    steps_wanted : sequence of str
+        Two or more of `STEPS`, each once; ``buy`` is a paid order or a purchase event.
+    window_days : int, optional
+        Only rows of ``[as_of - window_days, as_of)``.
+    within_days : float, optional
+        The whole way from the first step takes at most so long.
+    within_session : bool
+        The whole way lies in one visit.
+    per : {"customer", "session", "item"}
+        What is counted: customers, visits, or pairs of a customer and an item that goes through all steps itself.
+    tags : pyarrow.Table, optional
+        ``one_id`` and ``tag``, from `tag_column`: the drop-off of each group.
+
+    Raises
+    ------
+    UsageError
+        Steps that do not exist, come twice or are fewer than two.
+    DataError
+        There are no events.
+
+    Notes
+    -----
+    One pass over the rows a step: the latest start of a way that reaches a row is the running maximum of those before it, and the latest
+    start is the one that leaves the most time (as `windowFunnel` of ClickHouse does).
+    """
+    names = checked_steps(steps_wanted)
+    if per not in get_args(Per):
+        raise UsageError("that cannot be counted", where="--per", got=per, allowed=", ".join(get_args(Per)))
+    if within_days is not None and within_days <= 0:
+        raise UsageError("a funnel takes time", where="--within-days", got=within_days, allowed="more than 0")
+    entity = KEYS[per]
+    keys = [*entity, "session_id"] if within_session and per != "session" else entity
+    rows = in_window(steps(views, "lines" if per == "item" else "orders", "session_id" in keys), "ts", views, window_days)
+    rows = rows.filter(rows.step.isin(names), *(rows[key].notnull() for key in keys)).select(*keys, "ts", "step")
+    with kept(views, _entities(rows, names, entity, keys, within_days)) as found:
+        each = found.group_by("one_id").aggregate(**{f"n{k}": found[f"reached{k}"].sum() for k in range(len(names))})
+        times = found.aggregate(**{f"hours{k}_{q}": found[f"hours{k}"].quantile(q / 100) for k in range(1, len(names)) for q in (50, 90)})
+        row = rows_of(_rates(each.mutate(everybody=ibis.literal("")), "everybody", len(names)))
+        everybody = row[0] if row else {}
+        if not row and not has_events(views, window_days):
+            refuse_no_events(views, window_days)
+        taken = rows_of(times)[0]
+        made = tuple(_step(name, k, everybody, taken) for k, name in enumerate(names))
+        if tags is None or not row:
+            return Funnel(per, made)
+        tagged = each.left_join(ibis.memtable(tags), "one_id").drop("one_id_right")
+        groups = rows_of(_rates(tagged.mutate(tag=tagged.tag.fill_null(UNTAGGED)), "tag", len(names)))
+    return Funnel(per, made, tuple(_group(row, made) for row in groups))
+
+
+def checked_steps(wanted: Sequence[str]) -> tuple[str, ...]:
+    """The steps by the names used here.
+
+    Examples
+    --------
+    >>> checked_steps(["view", "purchase"])
+    ('view', 'buy')
+    """
+    names = tuple(BUY if name == "purchase" else name for name in wanted)
+    unknown = [name for name in names if name not in STEPS]
+    if unknown:
+        raise UsageError("there is no such step", where="--steps", got=", ".join(unknown), allowed=", ".join(STEPS))
+    if len(names) < 2 or len(set(names)) < len(names):
+        raise UsageError("a funnel has two or more steps, each once", where="--steps", got=", ".join(names), hint="--steps view,cart,buy")
+    return names
+
+
+def _entities(t: ir.Table, names: Sequence[str], entity: list[str], keys: list[str], within_days: float | None) -> ir.Table:
+    """A row an entity: reached0.. (0 or 1), hours1.. from the step before."""
+    never = ibis.null("timestamp(6)")
+    # rows of the same instant are peers of a range window: a step may come at the moment of the one before
+    so_far = ibis.window(group_by=keys, order_by="ts", range=(None, 0))
+    t = t.mutate(start0=ibis.ifelse(t.step == names[0], t.ts, never))
+    t = t.mutate(at0=t.start0, before0=never)
+    for k, name in enumerate(names[1:], 1):
+        t = t.mutate(start=t[f"start{k - 1}"].max().over(so_far), before=t[f"at{k - 1}"].max().over(so_far))
+        reached = (t.step == name) & t.start.notnull()
+        if within_days is not None:
+            reached &= t.ts <= t.start + ibis.interval(seconds=round(within_days * 86_400))
+        # the latest step before has the latest start, so that `before` and `start` are of one way
+        t = t.mutate(**{
+            f"start{k}": ibis.ifelse(reached, t.start, never), f"at{k}": ibis.ifelse(reached, t.ts, never),
+            f"before{k}": ibis.ifelse(reached, t.before, never),
+        }).drop("start", "before")  # fmt: skip
+    reached_at = {f"reached{k}": t[f"at{k}"].notnull().any().cast("int64") for k in range(len(names))}
+    hours = {}
+    for k in range(1, len(names)):
+        took = seconds_between(t.ts, t[f"before{k}"]) / 3_600.0
+        first = ibis.struct({"at": t[f"at{k}"], "took": took})  # of several visits that get there at one instant, the quickest
+        hours[f"hours{k}"] = took.argmin(first, where=t[f"at{k}"].notnull())
+    found = t.group_by(entity).aggregate(**reached_at, **hours)
+    return found.filter(found.reached0 > 0)
+
+
+def _rates(each: ir.Table, group: str, count: int) -> ir.Table:
+    made: dict[str, ir.Scalar] = {"customers": each.count()}
+    for k in range(count):
+        made |= {f"reached{k}": each[f"n{k}"].sum(), **moments(f"overall{k}", each[f"n{k}"], each.n0)}
+        if k:
+            made |= moments(f"step{k}", each[f"n{k}"], each[f"n{k - 1}"])
+    found = each.group_by(group).aggregate(**made)
+    return found.order_by([ibis.desc("reached0"), group])
+
+
+def _step(name: str, k: int, row: dict[str, Any], times: dict[str, Any]) -> FunnelStep:
+    nothing = dict.fromkeys((f"{of}{k}_{part}" for of in ("overall", "step") for part in ("y", "n", "yy", "yn", "nn", "m")), 0)
+    row = row or {**nothing, f"reached{k}": 0}
+    conversion = rate_of(f"step{k}", row) if k else None
+    return FunnelStep(
+        name, row[f"reached{k}"], conversion, rate_of(f"overall{k}", row), times.get(f"hours{k}_50"), times.get(f"hours{k}_90")
+    )
+
+
+def _group(row: dict[str, Any], everybody: Sequence[FunnelStep]) -> FunnelGroup:
+    conversion = tuple(rate_of(f"step{k}", row) for k in range(1, len(everybody)))
+    index = tuple(
+        mine.complement.index(step.conversion.complement)
+        for mine, step in zip(conversion, everybody[1:], strict=True)
+        if step.conversion is not None
+    )
+    return FunnelGroup(row["tag"], row["customers"], tuple(row[f"reached{k}"] for k in range(len(everybody))), conversion, index)

@@ -1,0 +1,183 @@
+"""Click paths: the ways visits take, how they begin, go on and end."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import Any, Literal, get_args
+
+import ibis
+import ibis.expr.types as ir
+import pyarrow as pa
+
+from features.compute.views import Views
+from features.profiles.analytics.rates import Rate, moments, rate_of
+from features.profiles.analytics.steps import BUY, IN_TIME, has_events, in_window, kept, refuse_no_events, rows_of, steps
+from qianmian.errors import UsageError
+
+State = Literal["event_type", "category", "category_top", "page"]
+STATES: tuple[str, ...] = get_args(State)
+SEPARATOR = " > "
+EXIT, OTHER, MORE = "(exit)", "(other)", "…"
+
+
+@dataclass(frozen=True)
+class Path:
+    """One way: its states, the visits that went it (share of all visits) and how many of those bought."""
+
+    path: tuple[str, ...]
+    longer: bool
+    sessions: int
+    customers: int
+    share: Rate
+    conversion: Rate
+
+
+@dataclass(frozen=True)
+class Transition:
+    """What comes after a state: `share` of its occurrences; to ``(exit)`` it is the state's drop-off."""
+
+    state: str
+    next: str
+    count: int
+    share: float
+
+
+@dataclass(frozen=True)
+class End:
+    """How often visits begin and end in a state, as shares of all visits."""
+
+    state: str
+    occurrences: int
+    entry_share: float
+    exit_share: float
+
+
+@dataclass(frozen=True)
+class Paths:
+    """The most frequent paths, the transitions between the most frequent states, and where visits begin and end."""
+
+    state: str
+    sessions: int
+    paths: tuple[Path, ...]
+    transitions: tuple[Transition, ...]
+    ends: tuple[End, ...]
+
+    def as_dict(self) -> dict[str, Any]:
+        """For JSON."""
+        return asdict(self)
+
+    def as_table(self) -> pa.Table:
+        """A row a path, for a file."""
+        rows = [
+            {"path": SEPARATOR.join((*found.path, *([MORE] if found.longer else []))), "sessions": found.sessions, "customers": found.customers,
+             "share": found.share.value, "share_low": found.share.low, "share_high": found.share.high,
+             "conversion": found.conversion.value, "conversion_low": found.conversion.low, "conversion_high": found.conversion.high}
+            for found in self.paths
+        ]  # fmt: skip
+        kinds = {"path": pa.string(), "sessions": pa.int64(), "customers": pa.int64()}
+        names = ("path", "sessions", "customers", "share", "share_low", "share_high", "conversion", "conversion_low", "conversion_high")
+        return pa.Table.from_pylist(rows, pa.schema([(name, kinds.get(name, pa.float64())) for name in names]))
+
+
+def paths(
+    views: Views, state: str = "event_type", *, depth: int = 5, top: int = 20, window_days: int | None = None, keep_repeats: bool = False
+) -> Paths:
+    """Paths of the visits before `as_of`.
+
+    Parameters
+    ----------
+    state : {"event_type", "category", "category_top", "page"}
+        What a step of a path is; an event without it is left out. Purchases are the event type ``buy``.
+    depth : int
+        A path is told to its first so many states.
+    top : int
+        So many paths; and so many states, the others together being ``(other)``.
+    keep_repeats : bool
+        Without it, the same state several times in a row counts once.
+
+    Raises
+    ------
+    UsageError
+        An unknown state, or a depth or number below 1.
+    DataError
+        There are no events.
+    """
+    if state not in STATES:
+        raise UsageError("a path cannot be made of that", where="--of", got=state, allowed=", ".join(STATES))
+    if depth < 1 or top < 1:
+        raise UsageError("that is no path", where="--depth, --top", got=f"{depth}, {top}", allowed="1 or more")
+    t = steps(views)
+    t = t.filter(t.session_id.notnull()).mutate(state=t.step if state == "event_type" else t[state])
+    told = t.select("one_id", "session_id", *IN_TIME, "step", "state")
+    with kept(views, told) as happened, kept(views, _states(happened, views, window_days, keep_repeats)) as rows:
+        total = int(rows.select("one_id", "session_id").distinct().count().execute())
+        if not total and not has_events(views, window_days):
+            refuse_no_events(views, window_days)
+        return Paths(state, total, _paths(rows, _buying(happened), depth, top), *_transitions(rows, top, total))
+
+
+def _states(t: ir.Table, views: Views, window_days: int | None, keep_repeats: bool) -> ir.Table:
+    """A row a state of a visit: one_id, session_id, state, place (0..) and the state after it."""
+    visit = ["one_id", "session_id"]
+    if window_days is not None:
+        t = in_window(t.mutate(begun=t.ts.min().over(group_by=visit)), "begun", views, window_days)
+    t = t.filter(t.state.notnull()).select(*visit, *IN_TIME, "state")
+    order = {"group_by": visit, "order_by": list(IN_TIME)}
+    if not keep_repeats:
+        t = t.mutate(before=t.state.lag().over(**order))
+        t = t.filter(t.before.isnull() | (t.before != t.state)).drop("before")
+    t = t.mutate(place=ibis.row_number().over(**order), next=t.state.lead().over(**order))
+    return t.select(*visit, "state", "place", "next")
+
+
+def _buying(t: ir.Table) -> ir.Table:
+    """The visits with a purchase."""
+    return t.filter(t.step == BUY).select("one_id", "session_id").distinct().mutate(bought=ibis.literal(True))
+
+
+def _paths(rows: ir.Table, buying: ir.Table, depth: int, top: int) -> tuple[Path, ...]:
+    told = rows.filter(rows.place <= depth)
+    visits = told.group_by(["one_id", "session_id"]).aggregate(
+        # a control character cannot be part of a page's name, the separator for people can
+        path=told.state.group_concat(sep="\x1f", order_by=told.place, where=told.place < depth),
+        longer=(told.place == depth).any(),
+    )  # fmt: skip
+    visits = visits.left_join(buying, ["one_id", "session_id"]).drop("one_id_right", "session_id_right")
+    visits = visits.mutate(bought=visits.bought.fill_null(False))
+    customers = visits.group_by("one_id").aggregate(all=visits.count())
+    each = visits.group_by(["path", "longer", "one_id"]).aggregate(n=visits.count(), bought=visits.count(where=visits.bought))
+    found = each.group_by(["path", "longer"]).aggregate(
+        sessions=each.n.sum(), customers=each.count(), n_nn=(each.n * each.n).sum(), **moments("conversion", each.bought, each.n)
+    )
+    found = found.order_by([ibis.desc("sessions"), "path", "longer"]).limit(top)
+    # the share of a path is one of all visits: customers who never went it count with none of their visits
+    crossed = each.inner_join(customers, "one_id").group_by(["path", "longer"]).aggregate(yn=lambda t: (t.n * t["all"]).sum())
+    whole = rows_of(customers.aggregate(n=customers["all"].sum(), nn=(customers["all"] * customers["all"]).sum(), m=customers.count()))[0]
+    made = []
+    for row in rows_of(found.inner_join(crossed, ["path", "longer"]).order_by([ibis.desc("sessions"), "path", "longer"])):
+        parts = {"y": row["sessions"], "n": whole["n"], "yy": row["n_nn"], "yn": row["yn"], "nn": whole["nn"], "m": whole["m"]}
+        share = rate_of("share", {f"share_{name}": value for name, value in parts.items()})
+        path = tuple(row["path"].split("\x1f"))
+        made.append(Path(path, row["longer"], row["sessions"], row["customers"], share, rate_of("conversion", row)))
+    return tuple(made)
+
+
+def _transitions(rows: ir.Table, top: int, total: int) -> tuple[tuple[Transition, ...], tuple[End, ...]]:
+    counts = rows.group_by("state").aggregate(n=rows.count()).order_by([ibis.desc("n"), "state"])
+    states = [row["state"] for row in rows_of(counts.limit(top))]
+    named = rows.mutate(
+        state=ibis.ifelse(rows.state.isin(states), rows.state, OTHER),
+        next=ibis.ifelse(rows.next.isnull(), EXIT, ibis.ifelse(rows.next.isin(states), rows.next, OTHER)),
+    )
+    pairs = named.group_by(["state", "next"]).aggregate(count=named.count())
+    ends = named.group_by("state").aggregate(
+        occurrences=named.count(), entries=named.count(where=named.place == 0), exits=named.count(where=named.next == EXIT)
+    )
+    each = rows_of(ends.order_by([ibis.desc("occurrences"), "state"]))
+    occurrences = {row["state"]: row["occurrences"] for row in each}
+    place = {row["state"]: number for number, row in enumerate(each)}
+    found = sorted(rows_of(pairs), key=lambda row: (place[row["state"]], -row["count"], row["next"]))
+    return (
+        tuple(Transition(row["state"], row["next"], row["count"], row["count"] / occurrences[row["state"]]) for row in found),
+        tuple(End(row["state"], row["occurrences"], row["entries"] / total, row["exits"] / total) for row in each),
+    )

@@ -1,0 +1,63 @@
+"""What tags there are: how each is made, who answers for it, and how it is filled at the moment."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from features.profiles.snapshot import Snapshot
+from features.profiles.tags.declare import Tag, TagValue
+from features.profiles.tags.tagging import lacking
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One tag of the catalogue.
+
+    Attributes
+    ----------
+    coverage : float or None
+        Share of the customers whose value is known; None where the tag is absent.
+    values : int or None
+        Number of different known values.
+    top_value : str, float, bool or None
+        The most frequent one (count descending, then by its text).
+    lacks : tuple of str
+        Why it is absent: the features that are off, or the model that has not published it.
+    """
+
+    name: str
+    category: str
+    kind: str
+    how: str
+    owner: str
+    ttl_days: int
+    needs: tuple[str, ...]
+    description: str
+    coverage: float | None = None
+    values: int | None = None
+    top_value: TagValue = None
+    lacks: tuple[str, ...] = ()
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain values for JSON."""
+        return {**self.__dict__, "needs": list(self.needs), "lacks": list(self.lacks)}
+
+
+def catalogue(tags: Sequence[Tag], snapshot: Snapshot) -> list[Entry]:
+    """Every declared tag, and how it is filled in these profiles."""
+    present = set(snapshot.table.column_names)
+    entries = []
+    for tag in tags:
+        about = (tag.name, tag.category, tag.kind, tag.how, tag.owner, tag.ttl_days, tag.inputs, tag.description)
+        if tag.name not in snapshot.tags:
+            lacks = ("not published by a model yet",) if tag.how == "model" else lacking(tag, present)
+            entries.append(Entry(*about, lacks=lacks))
+            continue
+        known = [value for value in snapshot.tags[tag.name] if value is not None]
+        counted = Counter(known)
+        top = min(counted, key=lambda value: (-counted[value], str(value))) if counted else None
+        entries.append(Entry(*about, round(len(known) / max(len(snapshot.one_ids), 1), 4), len(counted), top))
+    return entries

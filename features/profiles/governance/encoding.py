@@ -1,0 +1,114 @@
+"""Tags as small integer codes, so that all of them can be counted against each other and against an outcome."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import sparse
+
+from features.profiles.tags.declare import TagValue
+
+BINS = 8  # a number is cut into so many equal parts
+MOST_VALUES = 30  # rarer values of a text are one code: counts of one say nothing
+UNKNOWN, OTHER = "(unknown)", "(other)"
+
+
+@dataclass(frozen=True)
+class Coded:
+    """Tags of n customers as codes.
+
+    Attributes
+    ----------
+    codes : ndarray of int64, (n, t)
+        One column a tag; every code from 0 to its number of labels − 1 occurs.
+    labels : tuple of tuple of str
+        What the codes of each tag stand for.
+    """
+
+    names: tuple[str, ...]
+    codes: NDArray[np.int64]
+    labels: tuple[tuple[str, ...], ...]
+
+    @property
+    def sizes(self) -> NDArray[np.int64]:
+        """Number of codes a tag, (t,)."""
+        return np.array([len(labels) for labels in self.labels], dtype=np.int64)
+
+    @property
+    def starts(self) -> NDArray[np.int64]:
+        """First column of each tag in `one_hot`, (t,)."""
+        return np.concatenate([[0], np.cumsum(self.sizes)[:-1]]).astype(np.int64)
+
+    def one_hot(self) -> sparse.csr_matrix:
+        """(n, number of all codes): a one for each value a customer has."""
+        n, t = self.codes.shape
+        columns = (self.codes + self.starts).ravel()
+        return sparse.csr_matrix((np.ones(n * t), columns, np.arange(n + 1) * t), shape=(n, int(self.sizes.sum())))
+
+
+def encode(values: Sequence[TagValue]) -> tuple[NDArray[np.int64], tuple[str, ...]]:
+    """Codes (n,) of one tag and their labels: unknown is a value of its own, numbers are cut, rare texts are one.
+
+    Examples
+    --------
+    >>> codes, labels = encode(["a", None, "b", "a"])
+    >>> codes.tolist(), labels
+    ([1, 0, 2, 1], ('(unknown)', 'a', 'b'))
+    """
+    kinds = {type(value) for value in values if value is not None}
+    if kinds <= {float, int} and kinds and len(set(values)) > BINS:
+        return _cut(values)
+    texts = [UNKNOWN if value is None else str(value) for value in values]
+    counted = sorted(Counter(texts).items(), key=lambda item: (-item[1], item[0]))
+    kept = {text for text, _ in counted[:MOST_VALUES]} if len(counted) <= MOST_VALUES else {text for text, _ in counted[: MOST_VALUES - 1]}
+    shown = [text if text in kept else OTHER for text in texts]
+    labels = tuple(sorted(set(shown), key=lambda text: (text not in (UNKNOWN, OTHER), text)))
+    places = {label: code for code, label in enumerate(labels)}
+    return np.array([places[text] for text in shown], dtype=np.int64), labels
+
+
+def _cut(values: Sequence[TagValue]) -> tuple[NDArray[np.int64], tuple[str, ...]]:
+    numbers = np.array([np.nan if value is None else float(value) for value in values])
+    known = ~np.isnan(numbers)
+    edges = np.unique(np.quantile(numbers[known], np.linspace(0, 1, BINS + 1)[1:-1]))
+    codes = np.where(known, np.searchsorted(edges, numbers, side="right") + 1, 0)
+    names = [UNKNOWN, *(f"under {edge:g}" for edge in edges[:1]), *(f"from {edge:g}" for edge in edges)]
+    present, codes = np.unique(codes, return_inverse=True)
+    return codes.astype(np.int64), tuple(names[code] for code in present)
+
+
+def encode_all(tags: Mapping[str, Sequence[TagValue]]) -> Coded:
+    """Every tag coded, in the order given."""
+    made = [encode(values) for values in tags.values()]
+    n = len(next(iter(tags.values()))) if tags else 0
+    codes = np.column_stack([codes for codes, _ in made]) if made else np.empty((n, 0), dtype=np.int64)
+    return Coded(tuple(tags), codes, tuple(labels for _, labels in made))
+
+
+def entropy_bits(counts: NDArray[np.float64], axis: int | tuple[int, ...] = -1) -> NDArray[np.float64]:
+    """Shannon's entropy of counts over some axes, in bits.
+
+    Examples
+    --------
+    >>> float(entropy_bits(np.array([1.0, 1.0, 2.0])))
+    1.5
+    """
+    total = counts.sum(axis=axis, keepdims=True)
+    share = counts / np.where(total > 0, total, 1.0)
+    return np.asarray(-(share * np.log2(np.where(share > 0, share, 1.0))).sum(axis=axis), dtype=np.float64)
+
+
+def mutual_information(counts: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Mutual information of tables of counts (…, k, c) in bits: H(rows) + H(columns) − H(cells), as counted (biased upwards).
+
+    Examples
+    --------
+    >>> float(mutual_information(np.array([[5.0, 0.0], [0.0, 5.0]])))
+    1.0
+    """
+    together = entropy_bits(counts, (-2, -1))
+    return np.asarray(np.maximum(entropy_bits(counts.sum(axis=-1)) + entropy_bits(counts.sum(axis=-2)) - together, 0.0), dtype=np.float64)

@@ -1,0 +1,57 @@
+"""Where a workspace refers to tags: the segment rules it keeps. What nobody refers to, nobody would miss."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from qianmian.errors import ConfigError
+from qianmian.settings import read_yaml
+from qianmian.workspace import Workspace
+
+FOLDERS = ("segments", "rules")
+ENDINGS = (".json", ".yaml", ".yml")
+
+
+def recorded_uses(workspace: Workspace) -> dict[str, list[str]]:
+    """Tag → the files of the workspace whose rules ask about it.
+
+    Read are ``qianmian.yaml`` and every JSON or YAML file under ``segments/`` and ``rules/``; a reference is the ``{"tag": NAME, …}`` of a
+    segment rule, wherever in the file it stands.
+
+    Raises
+    ------
+    ConfigError
+        A file that cannot be read: its references would be missed.
+    """
+    files = [workspace.config_file] if workspace.config_file.exists() else []
+    for folder in FOLDERS:
+        files += sorted(path for path in (workspace.root / folder).rglob("*") if path.suffix in ENDINGS)
+    found: dict[str, list[str]] = {}
+    for path in files:
+        for name in dict.fromkeys(_references(_content(path))):
+            found.setdefault(name, []).append(str(path.relative_to(workspace.root)))
+    return found
+
+
+def _content(path: Path) -> Any:
+    if path.suffix != ".json":
+        return read_yaml(path)
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise ConfigError([str(error)], where=str(path)) from error
+
+
+def _references(value: Any) -> Iterator[str]:
+    if isinstance(value, dict):
+        name = value.get("tag")
+        if isinstance(name, str):
+            yield name
+        for part in value.values():
+            yield from _references(part)
+    elif isinstance(value, list):
+        for part in value:
+            yield from _references(part)

@@ -1,0 +1,239 @@
+"""The profile snapshot: what serving and batch scoring read about customers, one folder written whole.
+
+A snapshot holds the built table, the tags and the map from the ids callers know to `one_id`. ``online/current.json`` names
+the newest; a reader that holds an older one keeps it. A Bento carries the same folder.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import shutil
+import uuid
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from functools import cached_property
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from features.compute.builder import Builder, Built
+from features.compute.online.build import build_state
+from features.compute.spec import FeatureSpec, UserFeatures
+from features.data.lake import Lake
+from features.profiles.tags.declare import TagFacts, TagValue
+from features.profiles.tags.tagging import make_tags, tags_digest
+from qianmian.errors import ArtifactError, InvalidRequest, WorkspaceError
+from qianmian.settings import load_settings
+from qianmian.workspace import Workspace, atomic_path, write_json
+
+FORMAT = 3
+STATE = "state"  # folder of the online state in that of the snapshot
+logger = logging.getLogger(__name__)
+REBUILD = "run `qianmian features` to build it again"
+
+
+@dataclass(frozen=True)
+class Snapshot:
+    """Profiles of all customers at `as_of`.
+
+    Attributes
+    ----------
+    table : pyarrow.Table
+        As `Built.table`: one_id, user_id, user_source, then features; rows sorted by one_id.
+    tags : dict of str to list
+        Tag name → one value a row.
+    customers : pyarrow.Table
+        one_id, source, source_user_id: every id a caller may use.
+    tag_facts : dict of str to TagFacts
+        Tag name → category, as_of, time to live, source, and what a statistic learnt.
+    """
+
+    table: pa.Table
+    tags: dict[str, list[TagValue]]
+    customers: pa.Table
+    as_of: datetime
+    spec: FeatureSpec
+    data_digest: str
+    off: tuple[str, ...] = ()
+    tags_digest: str = ""
+    tag_facts: dict[str, TagFacts] = field(default_factory=dict)
+
+    @cached_property
+    def features(self) -> UserFeatures:
+        """The snapshot's own encoding, (n, f)."""
+        return UserFeatures.from_table(self.table, self.spec.features, self.as_of, self.spec)
+
+    def encoded(self, spec: FeatureSpec) -> UserFeatures:
+        """The encoding a trained model expects."""
+        return UserFeatures.from_table(self.table, self.spec.features, self.as_of, spec)
+
+    @cached_property
+    def one_ids(self) -> list[str]:
+        """one_id of each row."""
+        return list(self.table["one_id"].to_pylist())
+
+    @cached_property
+    def row_of(self) -> dict[str, int]:
+        """one_id → row."""
+        return {one_id: row for row, one_id in enumerate(self.one_ids)}
+
+    @cached_property
+    def _by_user(self) -> dict[str, list[tuple[str, str]]]:
+        found: dict[str, list[tuple[str, str]]] = {}
+        columns = (self.customers[name].to_pylist() for name in ("source_user_id", "source", "one_id"))
+        for user, source, one_id in zip(*columns, strict=True):
+            found.setdefault(user, []).append((source, one_id))
+        return found
+
+    def resolve(self, user_id: str, user_source: str | None = None) -> str | None:
+        """The one_id behind an id the caller knows, None for an unknown one.
+
+        Raises
+        ------
+        InvalidRequest
+            The id stands for different customers in several sources and `user_source` does not say which.
+        """
+        matches = [(source, one_id) for source, one_id in self._by_user.get(user_id, []) if user_source in (None, source)]
+        if len({one_id for _, one_id in matches}) > 1:
+            raise InvalidRequest(
+                "the id is used by more than one source", got=user_id, allowed=", ".join(sorted(source for source, _ in matches)),
+                field="user_source", hint="say which with user_source",
+            )  # fmt: skip
+        return matches[0][1] if matches else None
+
+    def save(self, folder: Path) -> None:
+        """Write the snapshot into `folder`, which must not exist."""
+        folder.mkdir(parents=True)
+        pq.write_table(self.table, folder / "profiles.parquet", compression="zstd")
+        pq.write_table(
+            pa.table({"one_id": self.one_ids, **{name: pa.array(values) for name, values in self.tags.items()}}),
+            folder / "tags.parquet",
+            compression="zstd",
+        )
+        pq.write_table(self.customers, folder / "customers.parquet", compression="zstd")
+        facts = {
+            "format": FORMAT,
+            "as_of": self.as_of.isoformat(),
+            "spec": self.spec.as_dict(),
+            "data_digest": self.data_digest,
+            "off": list(self.off),
+            "tags_digest": self.tags_digest,
+            "tag_facts": {name: facts.as_dict() for name, facts in self.tag_facts.items()},
+        }
+        write_json(folder / "snapshot.json", facts)
+
+    @classmethod
+    def load(cls, folder: Path) -> Snapshot:
+        """The inverse of `save`."""
+        try:
+            facts = json.loads((folder / "snapshot.json").read_text(encoding="utf-8"))
+            if facts["format"] != FORMAT:
+                raise ArtifactError("the profile snapshot is of another format", where=str(folder), got=facts["format"], allowed=FORMAT,
+                                    hint=REBUILD)  # fmt: skip
+            tables = {name: pq.read_table(folder / f"{name}.parquet") for name in ("profiles", "tags", "customers")}
+            tags = {name: tables["tags"][name].to_pylist() for name in tables["tags"].column_names if name != "one_id"}
+            return cls(tables["profiles"], tags, tables["customers"], datetime.fromisoformat(facts["as_of"]), FeatureSpec.of(facts["spec"]),
+                       facts["data_digest"], tuple(facts["off"]), facts["tags_digest"],
+                       {name: TagFacts.of(value) for name, value in facts["tag_facts"].items()})  # fmt: skip
+        except (OSError, ValueError, KeyError, TypeError, pa.ArrowException) as error:
+            raise ArtifactError(
+                "the profile snapshot cannot be read", where=str(folder), got=str(error).splitlines()[0], hint=REBUILD
+            ) from error
+
+
+def make_snapshot(builder: Builder, as_of: datetime) -> Snapshot:
+    """Build profiles and tags at `as_of` in memory."""
+    built: Built = builder.build(as_of)
+    customers = builder.views(as_of).customers.order_by(["source", "source_user_id"]).to_pyarrow()
+    settings = load_settings(builder.lake.workspace.config_file)
+    tags, facts = make_tags(builder, built, settings)
+    digest = tags_digest(settings, builder.lake.workspace)
+    return Snapshot(built.table, tags, customers, as_of, built.matrix().spec, builder.lake.digest, built.off, digest, facts)
+
+
+def publish(workspace: Workspace, snapshot: Snapshot) -> Path:
+    """Write the snapshot under ``online/`` and make it the current one; the one before is kept, older ones removed."""
+    # a new name each time: publishing the same profiles again also mends a damaged copy of them
+    name = f"{snapshot.as_of:%Y%m%dT%H%M%S}-{snapshot.data_digest}-{uuid.uuid4().hex[:8]}"
+    folder = workspace.online / name
+    with atomic_path(folder) as temporary:
+        snapshot.save(temporary)
+    try:
+        before = current_name(workspace)
+    except ArtifactError:
+        before = None
+    write_json(workspace.online / "current.json", {"snapshot": name})
+    for other in workspace.online.iterdir():
+        if (other / "snapshot.json").exists() and other.name not in (name, before):
+            shutil.rmtree(other, ignore_errors=True)
+    return folder
+
+
+def current_name(workspace: Workspace) -> str | None:
+    """Folder name of the current snapshot."""
+    pointer = workspace.online / "current.json"
+    if not pointer.exists():
+        return None
+    try:
+        return str(json.loads(pointer.read_text(encoding="utf-8"))["snapshot"])
+    except (ValueError, KeyError, TypeError) as error:
+        raise ArtifactError("the pointer to the profile snapshot cannot be read", where=str(pointer), hint=REBUILD) from error
+
+
+def current(workspace: Workspace) -> Snapshot:
+    """The current snapshot.
+
+    Raises
+    ------
+    WorkspaceError
+        When none was built yet.
+    """
+    name = current_name(workspace)
+    if name is None:
+        raise WorkspaceError("no profiles were built yet", where=str(workspace.online), hint="run `qianmian features`")
+    return Snapshot.load(workspace.online / name)
+
+
+def ensure(workspace: Workspace, as_of: datetime, with_state: bool = False) -> Snapshot:
+    """The current snapshot when it is of that moment, these data, and the features, tags and settings of now; else a new one, published.
+
+    With `with_state` the online state of the same features (`features.compute.online`) lies beside it, in the folder `state`.
+    """
+    builder = Builder(Lake(workspace))
+    snapshot = _current_of(builder, as_of)
+    if snapshot is None:
+        snapshot = make_snapshot(builder, as_of)
+        publish(workspace, snapshot)
+    folder = workspace.online / str(current_name(workspace)) / STATE
+    if with_state and not folder.exists():
+        with atomic_path(folder) as temporary:
+            build_state(builder, as_of, snapshot.spec.features).save(temporary)
+    return snapshot
+
+
+def profiles_at(builder: Builder, as_of: datetime) -> Snapshot:
+    """As `ensure`, but what has to be made is not published: looking at an earlier moment does not change what is served."""
+    return _current_of(builder, as_of) or make_snapshot(builder, as_of)
+
+
+def _current_of(builder: Builder, as_of: datetime) -> Snapshot | None:
+    workspace = builder.lake.workspace
+    try:
+        snapshot = current(workspace)
+        same = snapshot.as_of == as_of and snapshot.data_digest == builder.lake.digest
+        declared = tags_digest(load_settings(workspace.config_file), workspace)
+        if same and snapshot.tags_digest == declared and snapshot.spec.features == builder.supported(as_of=as_of)[0]:
+            return snapshot
+    except (WorkspaceError, ArtifactError) as error:
+        logger.info("profiles=rebuilt reason=%s", error.message)
+    return None
+
+
+def user_ids_of(snapshot: Snapshot, one_ids: Sequence[str]) -> list[tuple[str, str]]:
+    """(user_id, user_source) of each one_id, ('', '') where it is not in the snapshot."""
+    users, sources = snapshot.table["user_id"].to_pylist(), snapshot.table["user_source"].to_pylist()
+    rows = [snapshot.row_of.get(one_id, -1) for one_id in one_ids]
+    return [(users[row], sources[row]) if row >= 0 else ("", "") for row in rows]

@@ -1,0 +1,21 @@
+"""Tags: what a person would say about a customer, in five categories, by rule, statistic or model. `TAGS` is the registry."""
+
+from __future__ import annotations
+
+from features.definitions import FEATURES
+from features.profiles.tags import basic, behaviour, interest, lifecycle, transaction
+from features.profiles.tags.declare import Tag, TagFacts, TagValue, check, tag_values
+from features.profiles.tags.inactivity import SOURCES as SILENCE
+from qianmian.registry import Registry
+
+# what a tag may be made of, besides the attributes of a profile
+INPUTS: tuple[str, ...] = (*(feature.name for feature in FEATURES), *SILENCE)
+TAGS: Registry[Tag] = Registry(
+    "tag",
+    {
+        tag.name: tag
+        for tag in check([tag for module in (basic, behaviour, transaction, interest, lifecycle) for tag in module.TAGS], INPUTS)
+    },
+)
+
+__all__ = ["INPUTS", "TAGS", "Tag", "TagFacts", "TagValue", "check", "tag_values"]

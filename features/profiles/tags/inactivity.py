@@ -1,0 +1,63 @@
+"""What happened between a customer's last order and the moment they fell asleep: the columns behind `falling_asleep_reason`.
+
+A window of the feature algebra ends at `as_of` for everybody. This one is each customer's own: it begins with their last order and
+ends once they had been silent for `at_risk_gaps` of their own gaps, so that a message that tries to wake a sleeper does not count
+as one that came before the sleep.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import timedelta
+
+import ibis
+import numpy as np
+import pyarrow as pa
+from ibis import _
+
+from features.compute.views import Views
+from features.data.lake import TableState
+from features.profiles.lifecycle import NEEDS, own_gap
+from qianmian.settings import Settings
+
+CONTACTS, RESPONSES, VISITS = "silence_contacts", "silence_responses", "silence_visits"
+SOURCES = {CONTACTS: "touches", RESPONSES: "touches", VISITS: "events"}  # which table each column is made of
+NOT_VISITS = ("message_open", "message_click", "purchase", "service")
+
+
+def silence_columns(views: Views, table: pa.Table, states: Mapping[str, TableState], settings: Settings) -> dict[str, pa.Array]:
+    """Contacts that arrived, those opened or clicked, and the customer's own visits in their silence; a column a row of `table`.
+
+    Columns whose tables hold nothing are left out, and all of them where there are no dated orders.
+    """
+    filled = {name: set(states[name].filled) if name in states and states[name].rows else set() for name in ("touches", "events")}
+    if not set(NEEDS) <= set(table.column_names) or "ts" not in filled["touches"] | filled["events"]:
+        return {}
+    days, gaps = (table[name].to_numpy() for name in ("days_since_last_order", "gap_days_mean"))
+    buyers = table["orders_total"].to_numpy() > 0
+    span = np.minimum(own_gap(gaps, settings.lifecycle) * settings.lifecycle.at_risk_gaps, days)
+    begin = [
+        views.as_of - timedelta(seconds=round(float(day) * 86_400)) if buyer else None for day, buyer in zip(days, buyers, strict=True)
+    ]
+    end = [start and start + timedelta(seconds=round(float(long) * 86_400)) for start, long in zip(begin, span, strict=True)]
+    moment = pa.timestamp("us")
+    people = ibis.memtable(pa.table({"one_id": table["one_id"], "begin": pa.array(begin, moment), "end": pa.array(end, moment)}))
+    made: dict[str, pa.Array] = {}
+    if "ts" in filled["touches"]:
+        rows = views["touches"].filter(_.delivered.fill_null(True))
+        inside = rows.inner_join(people, "one_id").filter((_.ts >= _.begin) & (_.ts < _.end))
+        answered = _.opened.fill_null(False) | _.clicked.fill_null(False)
+        counts = inside.group_by("one_id").aggregate(contacts=_.count(), responses=_.count(where=answered)).to_pyarrow()
+        made[CONTACTS] = _aligned(table, counts, "contacts")
+        if filled["touches"] & {"opened", "clicked"}:
+            made[RESPONSES] = _aligned(table, counts, "responses")
+    if "ts" in filled["events"]:
+        rows = views["events"].filter(_.event_type.notin(NOT_VISITS))
+        inside = rows.inner_join(people, "one_id").filter((_.ts > _.begin) & (_.ts < _.end))
+        made[VISITS] = _aligned(table, inside.group_by("one_id").aggregate(visits=_.count()).to_pyarrow(), "visits")
+    return made
+
+
+def _aligned(table: pa.Table, counts: pa.Table, column: str) -> pa.Array:
+    found = dict(zip(counts["one_id"].to_pylist(), counts[column].to_pylist(), strict=True))
+    return pa.array([float(found.get(one_id, 0)) for one_id in table["one_id"].to_pylist()], pa.float64())

@@ -1,0 +1,111 @@
+"""Tags a model makes: one Parquet file a tag under ``online/model_tags/``, written by training, read when profiles are built."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from features.profiles.tags.declare import TagValue, plain
+from qianmian.errors import ArtifactError, DataError
+from qianmian.workspace import Workspace, atomic_path
+
+FOLDER = "model_tags"
+COLUMNS = ("one_id", "value", "as_of", "model_name", "model_version")
+
+
+@dataclass(frozen=True)
+class Published:
+    """The values one model gave one tag.
+
+    Attributes
+    ----------
+    values : dict of str to TagValue
+        By one_id; who is not in it was not asked about.
+    as_of : datetime
+        Naive UTC; what the model knew.
+    """
+
+    values: dict[str, TagValue]
+    as_of: datetime
+    model_name: str
+    model_version: str
+
+
+def path_of(workspace: Workspace, name: str) -> Path:
+    """Where the values of a tag are kept."""
+    return workspace.online / FOLDER / f"{name}.parquet"
+
+
+def publish(
+    workspace: Workspace, name: str, one_ids: Sequence[str], values: Sequence[TagValue], *, as_of: datetime, model_name: str, model_version: str
+) -> Path:  # fmt: skip
+    """Replace the values of a model's tag, whole; profiles built from then on carry them.
+
+    Parameters
+    ----------
+    as_of : datetime
+        Naive UTC; nothing at or after it was known to the model.
+
+    Raises
+    ------
+    DataError
+        When ids and values differ in number, or an id comes twice.
+    """
+    if len(one_ids) != len(values) or len(set(one_ids)) != len(one_ids):
+        raise DataError(
+            "a tag has one value a customer", where=name, got=f"{len(one_ids)} ids ({len(set(one_ids))} of them different), {len(values)} values"
+        )  # fmt: skip
+    size = len(values)
+    table = pa.table({
+        "one_id": pa.array(list(one_ids), pa.string()),
+        "value": pa.array([plain(value) for value in values]),
+        "as_of": pa.array([as_of] * size, pa.timestamp("us")),
+        "model_name": pa.array([model_name] * size, pa.string()),
+        "model_version": pa.array([str(model_version)] * size, pa.string()),
+    })  # fmt: skip
+    target = path_of(workspace, name)
+    with atomic_path(target) as temporary:
+        pq.write_table(table, temporary, compression="zstd")
+    return target
+
+
+def read(workspace: Workspace, name: str) -> Published | None:
+    """The published values of a tag, None where no model gave any yet.
+
+    Raises
+    ------
+    ArtifactError
+        The file cannot be read, or holds more than one publication.
+    """
+    path = path_of(workspace, name)
+    if not path.exists():
+        return None
+    try:
+        table = pq.read_table(path).select(COLUMNS)
+    except (OSError, KeyError, pa.ArrowException) as error:
+        raise _broken(path, str(error).splitlines()[0]) from error
+    if not table.num_rows:
+        return None
+    about = table.select(COLUMNS[2:]).group_by(COLUMNS[2:]).aggregate([]).to_pylist()
+    if len(about) > 1:
+        raise _broken(path, f"{len(about)} publications in one file")
+    values = dict(zip(table["one_id"].to_pylist(), table["value"].to_pylist(), strict=True))
+    return Published(values, about[0]["as_of"], about[0]["model_name"], about[0]["model_version"])
+
+
+def stamp(workspace: Workspace, names: Sequence[str]) -> list[str]:
+    """What changes when one of these tags is published again with other values: a digest of each file there is."""
+    paths = [(name, path_of(workspace, name)) for name in names]
+    return [f"{name}:{hashlib.sha256(path.read_bytes()).hexdigest()[:16]}" for name, path in paths if path.exists()]
+
+
+def _broken(path: Path, got: str) -> ArtifactError:
+    return ArtifactError(
+        "the published values of a tag cannot be read", where=str(path), got=got, hint="train the model that publishes it again, or remove the file",
+    )  # fmt: skip

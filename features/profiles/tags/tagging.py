@@ -1,0 +1,114 @@
+"""The tags of one build: by rule and statistic from its columns, by model from what was published, with the facts that go with each."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Collection, Mapping
+from datetime import datetime, timedelta
+from typing import TYPE_CHECKING, Any
+
+from features.compute.builder import Builder, Built
+from features.profiles.tags import published
+from features.profiles.tags.declare import Fitted, Tag, TagFacts, TagValue, fit_tags, tag_values
+from features.profiles.tags.inactivity import SOURCES, silence_columns
+from features.profiles.tags.pack_tags import tags_for
+from qianmian.packs import pack_digest
+from qianmian.settings import Settings
+from qianmian.workspace import Workspace
+
+if TYPE_CHECKING:
+    from features.profiles.snapshot import Snapshot
+
+Values = dict[str, list[TagValue]]
+
+
+def declared_tags(settings: Settings) -> list[Tag]:
+    """Every tag that is declared under these settings."""
+    return tags_for(settings)
+
+
+def make_tags(builder: Builder, built: Built, settings: Settings) -> tuple[Values, dict[str, TagFacts]]:
+    """The values of every tag the build supports, a list a tag in the order of its rows, and the facts of each.
+
+    A model's tag is there when a model has published it and knew nothing at or after ``built.as_of``.
+    """
+    tags = declared_tags(settings)
+    table = built.table
+    for name, column in silence_columns(builder.views(built.as_of), table, builder.states_at(built.as_of), settings).items():
+        table = table.append_column(name, column)
+    fitted = fit_tags(table, tags, settings)
+    values = tag_values(table, tags, settings, fitted)
+    sources = {name: tables for name, tables in _sources(built).items() if name in table.column_names}
+    facts = {tag.name: _facts(tag, built.as_of, sources, fitted.get(tag.name, {})) for tag in tags if tag.name in values}
+    one_ids = table["one_id"].to_pylist()
+    for tag in tags:
+        found = published.read(builder.lake.workspace, tag.name) if tag.how == "model" else None
+        if found is not None and found.as_of <= built.as_of:
+            values[tag.name] = [found.values.get(one_id) for one_id in one_ids]
+            facts[tag.name] = TagFacts(
+                tag.category, tag.kind, tag.how, tag.description, tag.owner, tag.ttl_days, found.as_of, f"model:{found.model_name}",
+                model=(found.model_name, found.model_version),
+            )  # fmt: skip
+    order = [tag.name for tag in tags if tag.name in values]
+    return {name: values[name] for name in order}, {name: facts[name] for name in order}
+
+
+def _sources(built: Built) -> dict[str, frozenset[str]]:
+    """The tables each column is made of; a quotient's are those of its parts."""
+    found: dict[str, frozenset[str]] = {name: frozenset({table}) for name, table in SOURCES.items()}
+    for feature in built.features:
+        parts = feature.aggregate == "quotient"
+        found[feature.name] = found[feature.column] | found[feature.over] if parts else frozenset({feature.view})
+    return found
+
+
+def _facts(tag: Tag, as_of: datetime, sources: Mapping[str, frozenset[str]], fitted: Fitted) -> TagFacts:
+    tables = frozenset[str]().union(*(sources.get(name, frozenset()) for name in tag.inputs))
+    source = "+".join(sorted(tables))
+    return TagFacts(tag.category, tag.kind, tag.how, tag.description, tag.owner, tag.ttl_days, as_of, source, fitted)
+
+
+def tags_digest(settings: Settings, workspace: Workspace) -> str:
+    """Digest of what tags are made by: their declarations, the settings they read, and what models have published."""
+    tags = declared_tags(settings)
+    declared: list[Any] = [
+        [tag.name, tag.category, tag.description, tag.kind, tag.how, tag.owner, tag.ttl_days, tag.needs, tag.uses, tag.values]
+        for tag in tags
+    ]
+    models = published.stamp(workspace, [tag.name for tag in tags if tag.how == "model"])
+    return hashlib.sha256(
+        json.dumps([declared, models, settings.lifecycle.model_dump(), pack_digest(settings.pack)], sort_keys=True).encode()
+    ).hexdigest()[:16]
+
+
+def tag_facts(snapshot: Snapshot, row: int, now: datetime) -> dict[str, dict[str, dict[str, Any]]]:
+    """What is said of one customer: category → tag → value, as_of, stale, source.
+
+    A tag whose features are off is absent; a value nobody knows is None.
+
+    Parameters
+    ----------
+    row : int
+        Of ``snapshot.table``.
+    now : datetime
+        Naive UTC; a value older than its tag's `ttl_days` is stale.
+    """
+    found: dict[str, dict[str, dict[str, Any]]] = {}
+    for name, values in snapshot.tags.items():
+        facts = snapshot.tag_facts.get(name)
+        if facts is not None:
+            found.setdefault(facts.category, {})[name] = {
+                "value": values[row], "as_of": facts.as_of, "stale": is_stale(facts, now), "source": facts.source,
+            }  # fmt: skip
+    return found
+
+
+def is_stale(facts: TagFacts, now: datetime) -> bool:
+    """Whether the values have outlived the tag's time to live."""
+    return now - facts.as_of > timedelta(days=facts.ttl_days)
+
+
+def lacking(tag: Tag, present: Collection[str]) -> tuple[str, ...]:
+    """What a tag lacks where it is absent: the features it needs, else those of which it could have used any."""
+    return tuple(name for name in tag.needs if name not in present) or tag.uses

@@ -1,0 +1,117 @@
+"""How the customer buys. A tier says where one customer stands among all: its edges are learnt once and kept with the values."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from features.profiles.tags.declare import Columns, Fitted, Given, Tag, place, quantile_edges, tier, yes_no
+from qianmian.schema import DEMAND_TYPES
+
+RFM = ("days_since_last_order", "orders_365d", "amount_365d")
+RFM_TIERS = ("bottom", "low", "middle", "high", "top")
+# money first, then recency and frequency: the eight classes of the trade
+RFM_SEGMENTS = ("general_win_back", "general_keep", "general_develop", "general_value", "important_win_back", "important_keep", "important_develop", "important_value")  # fmt: skip
+STEPS = 20  # a driver of demand is placed in steps of 5 %
+STANDS_OUT = 2 / 3
+DRIVERS = dict(zip(DEMAND_TYPES, ("discounted_line_share_182d", "unit_price_mean_182d", "content_event_share_91d"), strict=False))
+
+
+def fit_rfm(parts: int) -> Any:
+    """The edges that cut last year's buyers into equal parts by each of the three."""
+
+    def fit(columns: Columns, _: Given) -> Fitted:
+        buyers = columns["orders_365d"] > 0
+        return {name: quantile_edges(columns[name][buyers], parts) for name in RFM}
+
+    return fit
+
+
+def scores(columns: Columns, given: Given) -> list[NDArray[np.int64]]:
+    """Recency, frequency and money of each customer as a part number, best highest."""
+    silent, orders, money = (np.searchsorted(np.asarray(given.fitted[name]), columns[name], side="right") for name in RFM)
+    return [len(given.fitted[RFM[0]]) - silent, orders, money]
+
+
+def rfm_tier(columns: Columns, given: Given) -> NDArray[Any]:
+    """Fifths of each of the three, summed: 0 to 12."""
+    total = np.sum(scores(columns, given), axis=0)
+    names = np.asarray(RFM_TIERS)[np.searchsorted([2, 4, 7, 10], total, side="right")]
+    return np.where(columns["orders_365d"] > 0, names, "")
+
+
+def rfm_segment(columns: Columns, given: Given) -> NDArray[Any]:
+    """Above or below the median buyer by each of the three."""
+    recent, often, money = scores(columns, given)
+    return np.where(columns["orders_365d"] > 0, np.asarray(RFM_SEGMENTS)[(4 * money + 2 * recent + often).clip(0, 7)], "")
+
+
+def fit_demand(columns: Columns, _: Given) -> Fitted:
+    """The edges of each driver's twentieths among the customers who show it."""
+    return {driver: quantile_edges(columns[name], STEPS) for driver, name in DRIVERS.items() if name in columns}
+
+
+def demand_type(columns: Columns, given: Given) -> NDArray[Any]:
+    """What moves the customer: the driver in which they stand highest among all, where they are in the upper third of it.
+
+    What is dear, or often reduced, differs from shop to shop, so the measure is the customer's place among all and not a number of ours.
+    """
+    bought = columns["unit_price_mean_182d"] > 0
+    drivers = [driver for driver in DRIVERS if driver in given.fitted and DRIVERS[driver] in columns]
+    heights = np.array([(place(columns[DRIVERS[driver]], given.fitted[driver]) + 1) / STEPS for driver in drivers])
+    strongest = np.asarray(drivers)[heights.argmax(axis=0)]
+    return np.select([~bought, heights.max(axis=0) > STANDS_OUT], ["", strongest], default=DEMAND_TYPES[-1])
+
+
+def purchase_cycle(columns: Columns, _: Given) -> NDArray[Any]:
+    """The mean gap in words."""
+    gap = columns["gap_days_mean"]
+    names = ["", "weekly", "fortnightly", "monthly", "quarterly"]
+    return np.select([columns["orders_total"] < 2, gap <= 10, gap <= 20, gap <= 45, gap <= 120], names, default="rarely")
+
+
+def purchase_regularity(columns: Columns, _: Given) -> NDArray[Any]:
+    """Spread of the gaps against their mean; a chance process has 1."""
+    spread = columns["gap_variation"]
+    return np.select([columns["orders_total"] < 4, spread < 0.5, spread < 1.0], ["", "regular", "uneven"], default="bursts")
+
+
+def coupon_user(columns: Columns, _: Given) -> NDArray[Any]:
+    """How many of the orders of the last 91 days had a coupon."""
+    share = columns["coupon_order_share_91d"]
+    return np.select([columns["orders_91d"] <= 0, share <= 0, share < 0.5], ["", "never", "sometimes"], default="mostly")
+
+
+def trading(columns: Columns, _: Given) -> NDArray[Any]:
+    """Dearer or cheaper units than before."""
+    drift = columns["price_drift"]
+    return np.select([(columns["orders_28d"] <= 0) | (drift <= 0), drift > 1.15, drift < 0.87], ["", "up", "down"], default="steady")
+
+
+def store_loyalty(columns: Columns, _: Given) -> NDArray[Any]:
+    """How much one store has of the orders."""
+    share = columns["top_store_share"]
+    return np.select([columns["orders_total"] < 3, share >= 0.8, share >= 0.5], ["", "one_store", "main_store"], default="roaming")
+
+
+TAGS = (
+    tier("value_tier", "transaction", "thirds by amount paid in the last 365 days", "amount_365d", ("low", "middle", "high")),
+    Tag("rfm_tier", "transaction", "fifths of recency, frequency and money of the last 365 days, summed", RFM, rfm_tier, how="statistic", fit=fit_rfm(5), values=RFM_TIERS),
+    Tag("rfm_segment", "transaction", "recency, frequency and money each above or below the median buyer: eight classes", RFM, rfm_segment, how="statistic", fit=fit_rfm(2), values=RFM_SEGMENTS),
+    tier("price_band", "transaction", "thirds by mean price paid a unit in the last 91 days", "unit_price_mean_91d", ("budget", "middle", "premium")),
+    tier("basket_size", "transaction", "thirds by mean lines an order", "basket_lines_mean", ("small", "middle", "large")),
+    Tag("demand_type", "transaction", "what moves the customer most, against all customers: price (discounted lines), quality (price paid a unit) or content (events with content)",
+        ("discounted_line_share_182d", "unit_price_mean_182d"), demand_type, uses=("content_event_share_91d",), how="statistic", fit=fit_demand, values=DEMAND_TYPES),
+    Tag("discount_seeker", "transaction", "more than 60 % of the lines of the last 91 days were discounted", ("discounted_line_share_91d", "lines_91d"), lambda c, _: yes_no(c["discounted_line_share_91d"] > 0.6, c["lines_91d"] > 0)),
+    Tag("coupon_user", "transaction", "orders of the last 91 days with a coupon: never, sometimes, mostly (half and more)", ("coupon_order_share_91d", "orders_91d"), coupon_user, values=("never", "sometimes", "mostly")),
+    Tag("trading", "transaction", "price paid a unit in the last 28 days against the last 182: up (15 % more), steady, down", ("price_drift", "orders_28d"), trading, values=("up", "steady", "down")),
+    Tag("purchase_cycle_days", "transaction", "mean gap between orders", ("gap_days_mean", "orders_total"), lambda c, _: np.where(c["orders_total"] > 1, c["gap_days_mean"], np.nan)),
+    Tag("purchase_cycle", "transaction", "mean gap between orders in words: weekly (10 days), fortnightly (20), monthly (45), quarterly (120), rarely", ("gap_days_mean", "orders_total"), purchase_cycle, values=("weekly", "fortnightly", "monthly", "quarterly", "rarely")),
+    Tag("purchase_regularity", "transaction", "spread of the gaps ÷ their mean: regular (under 0.5), uneven (under 1), bursts; from four orders on", ("gap_variation", "orders_total"), purchase_regularity, values=("regular", "uneven", "bursts")),
+    Tag("average_order_value", "transaction", "mean amount of an order", ("order_value_mean", "orders_total"), lambda c, _: np.where(c["orders_total"] > 0, c["order_value_mean"], np.nan)),
+    Tag("refund_prone", "transaction", "refunds of the last 91 days are more than 10 % of what was paid", ("refund_rate", "amount_91d"), lambda c, _: yes_no(c["refund_rate"] > 0.1, c["amount_91d"] > 0)),
+    Tag("store_loyalty", "transaction", "share of orders in the most used store: roaming, main_store (half), one_store (80 %); from three orders on", ("top_store_share", "orders_total"), store_loyalty, values=("roaming", "main_store", "one_store")),
+    Tag("favourite_store", "transaction", "most used store", ("top_store",), lambda c, _: c["top_store"]),
+)  # fmt: skip

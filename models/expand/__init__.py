@@ -1,1 +1,0 @@
-"""Lookalike expansion: more customers like a seed."""

@@ -1,0 +1,19 @@
+"""`MODELS`: every kind of model a bundle can hold, by name. One line adds one."""
+
+from __future__ import annotations
+
+from models.bundle import Savable
+from models.classify.churn import ChurnClassifier
+from models.classify.lifecycle import NextStageClassifier
+from models.lookalike import LookalikeExpander
+from models.recommend import RECOMMENDERS
+from models.recommend.scene_models import SceneModels
+from qianmian.registry import Registry
+
+MODELS: Registry[type[Savable]] = Registry("model", {
+    **RECOMMENDERS,
+    "scenes": SceneModels,
+    "churn": ChurnClassifier,
+    "lifecycle": NextStageClassifier,
+    "lookalike": LookalikeExpander,
+})  # fmt: skip

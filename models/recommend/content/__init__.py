@@ -1,0 +1,1 @@
+"""Recommendations of contents: what to read, watch or be told."""

@@ -1,0 +1,133 @@
+"""The explicit fallback chain: each place of a list is filled by the first model that has an item for it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, ClassVar, Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+from features.interactions import TrainingSet
+from models.persist import Arrays
+from models.ranked import NOT_A_CANDIDATE
+from models.recommend.base import Barred, Query, Recommender
+
+DEFAULT_STAGES: tuple[tuple[str, Mapping[str, Any]], ...] = (("repeat", {}), ("ials", {}), ("hybrid", {}), ("popular", {}))
+
+
+class FallbackChain(Recommender):
+    """Fills a list from its stages in order, and says which stage each item came from.
+
+    An item takes the place its first stage gives it; a later stage only fills what is left, so nothing appears twice. The
+    score is ``stages left + (1 + s / (1 + |s|)) / 2`` of the stage's own score s: it falls along the list and shows the stage.
+
+    Parameters
+    ----------
+    stages : sequence of (str, dict)
+        Stage name and its parameters, in order. The last should support cold users.
+    """
+
+    name: ClassVar[str] = "chain"
+    supports_cold: ClassVar[bool] = True
+    supports_similar: ClassVar[bool] = True
+    supports_fold_in: ClassVar[bool] = True
+
+    def __init__(self, stages: Sequence[tuple[str, Mapping[str, Any]]] = DEFAULT_STAGES) -> None:
+        self.stages = stages
+
+    @classmethod
+    def of(cls, models: Sequence[Recommender]) -> Self:
+        """A chain of models that are fitted already, on the same customers and items."""
+        chain = cls([(model.name, model.get_params()) for model in models])
+        chain.models_ = tuple(models)
+        chain.n_users_, chain.n_items_, chain.history_ = models[0].n_users_, models[0].n_items_, models[0].history_
+        return chain
+
+    @property
+    def models(self) -> tuple[Recommender, ...]:
+        """The fitted stages."""
+        return self.models_
+
+    def _fit(self, train: TrainingSet) -> None:
+        self.models_ = tuple(_kind(name)(**params).fit(train) for name, params in self.stages)
+
+    def _scores(self, query: Query) -> NDArray[np.float32]:
+        best = np.full((len(query), self.n_items_), NOT_A_CANDIDATE, dtype=np.float32)
+        for level, model in enumerate(self.models_):
+            scores = _squashed(model._scores(query), len(self.models_) - 1 - level)
+            best = np.where(np.isfinite(best), best, scores)
+        return best
+
+    def _rank_block(
+        self, query: Query, k: int, barred: Barred
+    ) -> tuple[NDArray[np.int32], NDArray[np.float32], NDArray[np.int8]]:  # fmt: skip
+        n = len(query)
+        ids = np.full((n, k), -1, dtype=np.int32)
+        scores = np.full((n, k), NOT_A_CANDIDATE, dtype=np.float32)
+        source = np.full((n, k), -1, dtype=np.int8)
+        filled = np.zeros(n, dtype=np.int64)
+        for level, model in enumerate(self.models_):
+            rows = np.flatnonzero(filled < k)
+            if not len(rows):
+                break
+            asked, left = (query, barred) if len(rows) == n else (query.take(rows), barred.take(rows))
+            if level:  # an earlier stage has placed some already: that many more, and not those
+                left = left.without(ids[rows], self.n_items_)
+            found, values, stage = model._rank_block(asked, k, left)
+            real = np.isfinite(values)
+            place = filled[rows, None] + np.cumsum(real, axis=1) - 1
+            real &= place < k
+            row, column = np.nonzero(real)
+            target = (rows[row], place[row, column])
+            ids[target] = found[row, column]
+            scores[target] = _squashed(values[row, column], len(self.models_) - 1 - level)
+            source[target] = stage[row, column] + self._offsets[level]
+            filled[rows] += real.sum(axis=1)
+        return ids, scores, source
+
+    @property
+    def sources(self) -> tuple[str, ...]:
+        """What an item's source may be: the stages, and a stage's own where it has several."""
+        return tuple(name for model in self.models_ for name in model.sources)
+
+    @property
+    def _offsets(self) -> list[int]:
+        return [0, *np.cumsum([len(model.sources) for model in self.models_]).tolist()]
+
+    def _similarity(self, item: int) -> NDArray[np.float32]:
+        able = next((model for model in self.models_ if model.supports_similar), None)
+        return able._similarity(item) if able is not None else super()._similarity(item)
+
+    def save(self, folder: Path) -> None:
+        super().save(folder)
+        for level, model in enumerate(self.models_):
+            model.save(folder / f"{level}_{model.name}")
+
+    @classmethod
+    def load(cls, folder: Path) -> Self:
+        chain = super().load(folder)
+        chain.models_ = tuple(_kind(name).load(folder / f"{level}_{name}") for level, (name, _) in enumerate(chain.stages))
+        return chain
+
+    def get_params(self) -> dict[str, Any]:
+        return {"stages": [[name, dict(params)] for name, params in self.stages]}
+
+    def _state(self) -> Arrays:
+        return {}
+
+    def _restore(self, state: Arrays) -> None:
+        """The stages are restored by `load`."""
+
+
+def _kind(name: str) -> type[Recommender]:
+    from models.recommend import RECOMMENDERS  # the registry holds this class too
+
+    return RECOMMENDERS[name]
+
+
+def _squashed(scores: NDArray[np.float32], level: int) -> NDArray[np.float32]:
+    finite = np.where(np.isfinite(scores), scores, 0.0)
+    squashed = level + (1.0 + finite / (1.0 + np.abs(finite))) / 2.0
+    return np.where(np.isfinite(scores), squashed, NOT_A_CANDIDATE).astype(np.float32)

@@ -1,0 +1,247 @@
+"""Item k-NN, and what every model shares that answers by links from what a customer had to what goes with it."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Iterator, Mapping
+from typing import ClassVar
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import sparse
+
+from features.interactions import TrainingSet
+from models.persist import Arrays, pack_csr, unpack_csr
+from models.ranked import NOT_A_CANDIDATE
+from models.recommend.base import Barred, Choice, Indices, Query, Recommender, Span, best_of_rows, folded, values_at
+from models.topk import top_k
+from qianmian.errors import UsageError
+
+BLOCK_ENTRIES = 5_000_000  # pairs of items held at a time while counting
+DENSE_SHARE = 0.03  # of a block's scores that are stored: from there on a dense block is ranked faster
+Floats = NDArray[np.float32]
+
+
+class ItemLinksRecommender(Recommender):
+    """Scores item j by ``Σ_i x_i B_ij`` over what the user has now: x are decayed counts to the power `count_power`, B the sparse `links_`.
+
+    An item is no evidence for itself (B has no diagonal), so what is had often does not win by that alone, and what no link reaches is no
+    candidate. Since only the user's own row is needed, what was done after the fit changes the answer at once, and is enough for one.
+
+    Subclasses set the parameters `half_life_days` and `count_power` and fill `_linked`.
+
+    Attributes
+    ----------
+    links_ : csr_matrix of float32, (n_items, n_items)
+        Row i: what having item i says of each other item.
+    shown_ : ndarray of float32, (n_items,)
+        > 0: the part of column j that is j's popularity rather than its likeness to i; `similar_items` divides by it.
+    """
+
+    supports_fold_in: ClassVar[bool] = True
+    supports_similar: ClassVar[bool] = True
+    may_be_short: ClassVar[bool] = True
+
+    half_life_days: float | None
+    count_power: float
+    links_: sparse.csr_matrix
+    shown_: Floats
+
+    @abstractmethod
+    def _linked(self, had: sparse.csr_matrix) -> tuple[sparse.csr_matrix, Floats]:
+        """`links_` and `shown_` of these weights (n_users, n_items), all > 0."""
+
+    def _fit(self, train: TrainingSet) -> None:
+        counts = train.interactions.matrix(self.half_life_days)
+        self.weights_ = counts.data
+        links, self.shown_ = self._linked(self._powered(counts))
+        links.sort_indices()
+        self.links_ = links
+
+    def _powered(self, counts: sparse.csr_matrix) -> sparse.csr_matrix:
+        weights = np.maximum(counts.data, np.float32(0.0))
+        powered = np.where(
+            weights > 0, weights ** np.float32(self.count_power), np.float32(0.0)
+        )  # 0 to the power 0 is 1, and nothing is not
+        had = sparse.csr_matrix((powered.astype(np.float32), counts.indices.copy(), counts.indptr.copy()), shape=counts.shape)
+        had.eliminate_zeros()
+        return had
+
+    def _candidates(self, query: Query) -> sparse.csr_matrix:
+        """Scores of what the links reach, (n, n_items)."""
+        return query.once(self, lambda: self._reached(query))
+
+    def _reached(self, query: Query) -> sparse.csr_matrix:
+        counts = sparse.csr_matrix((self.weights_, self.history_.indices, self.history_.indptr), shape=self.history_.shape)
+        found = (self._powered(folded(counts, query, self.half_life_days)) @ self.links_).tocsr()
+        found.sort_indices()
+        return found
+
+    def _scores(self, query: Query) -> Floats:
+        return _dense(self._candidates(query))
+
+    def _best(self, query: Query, k: int, barred: Barred) -> tuple[NDArray[np.int32], Floats]:
+        found = self._candidates(query)
+        if found.nnz < DENSE_SHARE * len(query) * self.n_items_:
+            return best_of_rows(found, k, barred)
+        return top_k(barred.apply(_dense(found)), k)
+
+    def _scores_at(self, query: Query, ids: Indices) -> Floats:
+        return values_at(self._candidates(query), ids)
+
+    def _similarity(self, item: int) -> Floats:
+        """Links from the item, popularity taken out, the strongest being 1; −inf where there is none."""
+        scores = np.full(self.n_items_, NOT_A_CANDIDATE, dtype=np.float32)
+        row = slice(*self.links_.indptr[item : item + 2].tolist())
+        others = self.links_.indices[row]
+        strength = self.links_.data[row] / self.shown_[others]
+        if len(others) and strength.max() > 0:
+            scores[others] = np.where(strength > 0, strength / strength.max(), NOT_A_CANDIDATE)
+        return scores
+
+    def _state(self) -> Arrays:
+        return {**pack_csr("links", self.links_), "shown": self.shown_, "weights": self.weights_}
+
+    def _restore(self, state: Arrays) -> None:
+        self.links_, self.shown_, self.weights_ = unpack_csr("links", state), state["shown"], state["weights"]
+
+
+class ItemKNNRecommender(ItemLinksRecommender):
+    """Item k-nearest neighbours: what is had by those who have what you have (Sarwar, Karypis, Konstan, Riedl 2001).
+
+    The similarity of items i and j, over the columns c of weighted counts, is ``c_i · c_j / (|c_i| |c_j| + shrinkage)`` times ``n_j^popularity_power``
+    for j's summed counts n_j; each item j keeps its `neighbours` greatest, and with `normalise` they are divided by their sum. Exact.
+
+    Parameters
+    ----------
+    neighbours : int
+        Kept of each item, ≥ 1.
+    weighting : str
+        Of the counts before the cosine: ``cosine`` none; ``tf-idf`` ``sqrt(x) × ln(n_items / (1 + items of the user))``, a customer who has
+        everything says little; ``bm25`` the same with saturating counts (Robertson & Zaragoza 2009, k1 = 1.2, b = 0.75).
+    shrinkage : float
+        ≥ 0, in units of ``|c_i| |c_j|``: a pair seen once or twice counts less.
+    normalise : bool
+        Divide by the sum of the neighbours, so that an item with few similar ones is not behind (BARS, Zhu et al. 2022).
+    popularity_power : float
+        0 is the plain cosine; above, the popular item is preferred among the equally similar.
+    half_life_days : float or None
+        Of a count; None keeps all.
+    count_power : float
+        Of a decayed count: 0 had or not (age then says nothing), 1 as often as had. 0 was best on first purchases of Complete Journey in October.
+
+    Examples
+    --------
+    >>> train = TrainingSet.of_pairs(np.array([0, 0, 1, 1, 2]), np.array([0, 1, 0, 1, 0]), n_users=3, n_items=3)
+    >>> ItemKNNRecommender().fit(train).recommend([2], 2, exclude_purchased=True).ids.tolist()
+    [[1, -1]]
+    """
+
+    name: ClassVar[str] = "item_knn"
+    search_space: ClassVar[Mapping[str, Span | Choice]] = {
+        "neighbours": Choice((50, 100, 200, 400)), "weighting": Choice(("cosine", "tf-idf", "bm25")), "shrinkage": Span(0.0, 50.0),
+        "normalise": Choice((False, True)), "popularity_power": Span(0.0, 0.5), "half_life_days": Choice((60.0, 120.0, 240.0, None)),
+        "count_power": Span(0.0, 1.0),
+    }  # fmt: skip
+
+    def __init__(
+        self, neighbours: int = 200, weighting: str = "tf-idf", shrinkage: float = 0.0, normalise: bool = False, popularity_power: float = 0.3,
+        half_life_days: float | None = None, count_power: float = 0.0,
+    ) -> None:  # fmt: skip
+        self.neighbours, self.weighting, self.shrinkage = neighbours, weighting, shrinkage
+        self.normalise, self.popularity_power = normalise, popularity_power
+        self.half_life_days, self.count_power = half_life_days, count_power
+
+    def _linked(self, had: sparse.csr_matrix) -> tuple[sparse.csr_matrix, Floats]:
+        popularity = np.asarray(had.sum(axis=0), dtype=np.float32).ravel()
+        shown = positive_power(popularity, self.popularity_power)
+        weighted = weighted_counts(had, self.weighting)
+        by_item = weighted.T.tocsr()
+        by_item.sort_indices()
+        lengths = np.sqrt(np.asarray(by_item.multiply(by_item).sum(axis=1)).ravel()).astype(np.float32)
+        parts = []
+        for block, products in item_products(by_item, weighted):
+            row = np.repeat(np.arange(block.start, block.stop, dtype=np.int32), np.diff(products.indptr))
+            scale = lengths[products.indices]
+            scale *= np.repeat(lengths[block.start : block.stop], np.diff(products.indptr))
+            scale += np.float32(self.shrinkage)
+            products.data /= np.maximum(scale, np.float32(1e-30), out=scale)
+            products.data[row == products.indices] = 0.0
+            parts.append(strongest(products, self.neighbours))
+        nearest = sparse.vstack(parts, format="csr") if parts else sparse.csr_matrix(2 * (had.shape[1],), dtype=np.float32)
+        if self.normalise:
+            sums = np.asarray(nearest.sum(axis=1)).ravel()
+            nearest = sparse.diags((1.0 / np.maximum(sums, 1e-30)).astype(np.float32)) @ nearest
+        return (sparse.diags(shown) @ nearest).T.tocsr().astype(np.float32), shown
+
+
+def weighted_counts(had: sparse.csr_matrix, weighting: str) -> sparse.csr_matrix:
+    """Counts weighted as `ItemKNNRecommender` says, (n_users, n_items).
+
+    Raises
+    ------
+    UsageError
+        For another weighting.
+    """
+    if weighting not in ("cosine", "tf-idf", "bm25"):
+        raise UsageError("there is no such weighting", got=weighting, allowed=["cosine", "tf-idf", "bm25"])
+    if weighting == "cosine":
+        return had
+    held = np.diff(had.indptr)
+    # a customer who has everything says nothing, yet a shop of one item must not divide by it
+    telling = np.maximum(np.log(max(1, had.shape[1]) / (1.0 + held)), 0.01).astype(np.float32)
+    counts = had.data
+    if weighting == "bm25":
+        totals = np.asarray(had.sum(axis=0)).ravel()
+        ratio = 0.25 + 0.75 * totals / max(float(totals.mean()), 1e-30)
+        saturated = counts * 2.2 / (1.2 * ratio[had.indices] + counts)
+    else:
+        saturated = np.sqrt(counts)
+    return sparse.csr_matrix(((saturated * np.repeat(telling, held)).astype(np.float32), had.indices, had.indptr), shape=had.shape)
+
+
+def item_products(by_item: sparse.csr_matrix, by_user: sparse.csr_matrix) -> Iterator[tuple[range, sparse.csr_matrix]]:
+    """``by_item @ by_user`` in blocks of rows, so that the pairs of a block fit into memory: (rows, csr_matrix, its indices in any order)."""
+    # an upper bound of the pairs of each item: what its customers hold
+    bound = np.cumsum((by_item != 0).astype(np.float64) @ np.diff(by_user.indptr).astype(np.float64))
+    start, n = 0, by_item.shape[0]
+    while start < n:
+        stop = max(start + 1, int(np.searchsorted(bound, (bound[start - 1] if start else 0.0) + BLOCK_ENTRIES)))
+        yield range(start, min(stop, n)), (by_item[start:stop] @ by_user).tocsr()
+        start = stop
+
+
+def strongest(links: sparse.csr_matrix, most: int) -> sparse.csr_matrix:
+    """The `most` greatest positive entries of each row, in the order of their columns; equal ones go to the lower column.
+
+    Examples
+    --------
+    >>> strongest(sparse.csr_matrix([[1.0, 3.0, 3.0, 3.0, -1.0]]), 2).toarray().tolist()
+    [[0.0, 3.0, 3.0, 0.0, 0.0]]
+    """
+    kept, bounds = links.data > 0, links.indptr
+    for row in np.flatnonzero(np.diff(bounds) > most).tolist():  # a partition a row is several times as fast as one sort of them all
+        own = slice(bounds[row], bounds[row + 1])
+        values = links.data[own]
+        least = np.partition(values, len(values) - most)[len(values) - most]
+        above, equal = values > least, np.flatnonzero(values == least)
+        left = most - int(above.sum())
+        if left < len(equal):
+            equal = equal[np.argsort(links.indices[own][equal])[:left]]
+        above[equal] = True
+        kept[own] &= above
+    ends = np.concatenate([[0], np.cumsum(kept)])[bounds]
+    best = sparse.csr_matrix((links.data[kept], links.indices[kept], ends), shape=links.shape)
+    best.sort_indices()  # of what is kept: of all links it took more than all the rest
+    return best
+
+
+def positive_power(values: Floats, power: float) -> Floats:
+    """``values ** power`` where positive, else 1: a factor that can be divided by."""
+    return np.where(values > 0, np.maximum(values, np.float32(1e-30)) ** np.float32(power), np.float32(1.0)).astype(np.float32)
+
+
+def _dense(found: sparse.csr_matrix) -> Floats:
+    scores = np.full(found.shape, NOT_A_CANDIDATE, dtype=np.float32)
+    scores[np.repeat(np.arange(found.shape[0]), np.diff(found.indptr)), found.indices] = found.data
+    return scores

@@ -1,0 +1,75 @@
+"""What recommenders share that score by the product of a user's and an item's vector."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+
+import numpy as np
+from numpy.typing import NDArray
+
+from models.inner_product_search import FactorIndex
+from models.ranked import NOT_A_CANDIDATE
+from models.recommend.base import Barred, Indices, Query, Recommender
+from qianmian.errors import ArtifactError
+
+
+class FactorRecommender(Recommender):
+    """Scores ``x_u · y_i + b_i``: the best are searched for, never all scores made.
+
+    Subclasses set `index_` whenever they have item vectors, in `_fit` and in `_restore`.
+
+    Attributes
+    ----------
+    index_ : FactorIndex
+    """
+
+    index_: FactorIndex
+
+    @abstractmethod
+    def _user_vectors(self, query: Query) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
+        """Vectors (n, d), and whether the model has an answer (n,)."""
+
+    def _scores(self, query: Query) -> NDArray[np.float32]:
+        vectors, answerable = self._user_vectors(query)
+        scores = self.index_.scores(vectors)
+        scores[~answerable] = NOT_A_CANDIDATE
+        return scores
+
+    def _best(self, query: Query, k: int, barred: Barred) -> tuple[NDArray[np.int32], NDArray[np.float32]]:
+        vectors, answerable = self._user_vectors(query)
+        if answerable.all():
+            return self.index_.search(vectors, k, allowed=barred.allowed, excluded=barred.excluded)
+        rows = np.flatnonzero(answerable)
+        some = barred.take(rows)
+        width = min(k, self.n_items_)
+        ids, scores = np.full((len(query), width), -1, dtype=np.int32), np.full((len(query), width), NOT_A_CANDIDATE)
+        ids[rows], scores[rows] = self.index_.search(vectors[rows], k, allowed=some.allowed, excluded=some.excluded)
+        return ids, scores
+
+    def _cells_a_user(self, k: int) -> int:
+        return 8 * (k + int(self.index_.item_vectors.shape[1]))  # the search bounds its own blocks
+
+    def _scores_at(self, query: Query, ids: Indices) -> NDArray[np.float32]:
+        vectors, answerable = self._user_vectors(query)
+        scores = self.index_.scores_at(vectors, ids)
+        scores[~answerable] = NOT_A_CANDIDATE
+        return scores
+
+    def _item_vectors(self) -> NDArray[np.float32]:
+        return self.index_.item_vectors
+
+
+def sound(name: str, factors: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Factors that were read from a file, as they are.
+
+    Raises
+    ------
+    ArtifactError
+        One of them is not a finite number: a model that answers from it would answer nonsense.
+    """
+    bad = int((~np.isfinite(factors)).sum())
+    if bad:
+        raise ArtifactError(
+            "the factors of a saved model are not finite", where=name, got=f"{bad} of {factors.size}", hint="train it again, or roll back"
+        )
+    return factors

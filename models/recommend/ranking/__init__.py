@@ -1,0 +1,1 @@
+"""Two-stage recommendation: candidates from several models, ranked by gradient-boosted trees."""

@@ -1,0 +1,1 @@
+"""What a customer bought before and is about to use up."""

@@ -1,0 +1,1 @@
+"""Items similar to an item, by attributes and by behaviour."""

@@ -1,0 +1,329 @@
+"""Similar items: what customers of a category go over to, from what items are and who has them; also for items nobody had yet."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, ClassVar
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import sparse
+
+from features.interactions import TrainingSet
+from models.persist import Arrays, pack_csr, unpack_csr
+from models.ranked import NOT_A_CANDIDATE, Ranked, top_k
+from models.recommend.base import Barred, Choice, Query, Recommender, Span
+from models.recommend.complement import given_items, last_orders
+from models.recommend.popular import recent_customers
+from models.recommend.similar.item_features import ATTRIBUTES, BEHAVIOUR, POPULARITY, Traits, closeness, kinds, shared_levels
+from qianmian.errors import InvalidRequest, UsageError
+
+ROWS = 64  # items compared with all others at a time
+LEAST_SWITCHES = 200  # fewer teach nothing: the weights below then
+MOST_SWITCHES = 3_000
+MOST_OTHERS = 200  # items of the category that a switch is seen against
+USUAL = {BEHAVIOUR: 2.5, "recent customers": 0.4, "customers": 0.1, "number": 1.0, "text": 0.2}  # about what Complete Journey teaches
+Floats = NDArray[np.float32]
+
+
+class SimilarRecommender(Recommender):
+    """Ranks items by how likely a customer of one goes over to the other; without given items, by the last order.
+
+    Items of the same category come first, level by level: ``similarity(i, j) = (levels of i's category that j shares + σ(z)) / (levels + 1)``, with
+    ``σ(z) = (1 + z / (1 + |z|)) / 2`` and z a weighted sum of how alike their customers are (the cosine of item vectors), how many had j, how close
+    prices and other numbers are, and which of brand and other columns agree. The weights are learnt from what customers did: for a first purchase
+    j in the last `learn_days` of a category bought from before, the last item i bought of it, a multinomial logit over the items of that
+    category not had yet (McFadden 1974; over a drawn part of them, McFadden 1978). What counts for it is as it stood before those days. An
+    item without customers is compared by what it is alone, with weights learnt without customers.
+
+    Parameters
+    ----------
+    factors : int
+        Of the item vectors: a truncated SVD of who had what, customers weighted by ``(items had + 5)^-1/2`` and items scaled to length 1, so that
+        products approximate the cosine of customers.
+    learn_days : float or None
+        None takes usual weights.
+    uses : sequence of str
+        Of ``behaviour``, ``popularity``, ``attributes``.
+    behaviour : str
+        ``customers`` as above, or ``ials`` for the vectors of iALS.
+    by_category : bool
+        False ranks by z alone.
+
+    Attributes
+    ----------
+    weights_, cold_weights_ : ndarray of float32, (f,)
+        Of `feature_names_`.
+    """
+
+    name: ClassVar[str] = "similar"
+    supports_similar: ClassVar[bool] = True
+    supports_fold_in: ClassVar[bool] = True
+    may_be_short: ClassVar[bool] = True
+    search_space: ClassVar[Mapping[str, Span | Choice]] = {
+        "factors": Choice((32, 64, 128, 256)), "recent_days": Span(7.0, 91.0), "learn_days": Span(14.0, 91.0),
+    }  # fmt: skip
+
+    def __init__(
+        self, factors: int = 128, recent_days: float = 28.0, learn_days: float | None = 28.0,
+        uses: Sequence[str] = (BEHAVIOUR, POPULARITY, ATTRIBUTES), behaviour: str = "customers", by_category: bool = True, seed: int = 0,
+    ) -> None:  # fmt: skip
+        self.factors, self.recent_days, self.learn_days = factors, recent_days, learn_days
+        self.uses, self.behaviour, self.by_category, self.seed = uses, behaviour, by_category, seed
+
+    def get_params(self) -> dict[str, Any]:
+        return {**super().get_params(), "uses": list(self.uses)}
+
+    def _fit(self, train: TrainingSet) -> None:
+        if unknown := [use for use in self.uses if use not in (BEHAVIOUR, POPULARITY, ATTRIBUTES)]:
+            raise UsageError("there is no such likeness", got=unknown, allowed=f"{BEHAVIOUR}, {POPULARITY}, {ATTRIBUTES}")
+        if self.behaviour not in ("customers", "ials"):
+            raise UsageError("there are no such item vectors", got=self.behaviour, allowed="customers, ials")
+        self.last_ = last_orders(train.interactions)
+        self.traits_ = self._described(train, Traits.of(train.item_attributes))
+        names = self.traits_.names
+        used = np.array([kind in self.uses for kind in kinds(names)])
+        self.weights_ = np.where(used, [USUAL.get(name, USUAL[self.traits_.type_of(name)]) for name in names], 0.0).astype(np.float32)
+        self.cold_weights_ = np.where(np.array(names) == BEHAVIOUR, 0.0, self.weights_).astype(np.float32)
+        self.usual_ = np.zeros(len(names), dtype=np.float32)
+        if self.learn_days is not None and (train.interactions.age_days > self.learn_days).any():
+            self._learn(train, used)
+
+    def _described(self, train: TrainingSet, traits: Traits) -> Traits:
+        """What items are together with who had them in `train`."""
+        recent, customers = recent_customers(train, self.recent_days), train.item_customers
+        popularity = np.log(np.column_stack([recent + 0.5, customers + 1.0]))
+        return traits.with_behaviour(self._vectors(train), popularity.astype(np.float32))
+
+    def _vectors(self, train: TrainingSet) -> Floats:
+        """Item vectors of length 1, or 0 for an item nobody had, (n_items, d)."""
+        if BEHAVIOUR not in self.uses:
+            return np.zeros((train.n_items, 1), dtype=np.float32)
+        if self.behaviour == "ials":
+            from models.recommend.ials import ImplicitALSRecommender
+
+            vectors = ImplicitALSRecommender(seed=self.seed).fit(train)._item_vectors()
+        else:
+            vectors = customer_vectors(train.interactions.matrix(), self.factors, self.seed)
+        norms = np.linalg.norm(vectors, axis=1, keepdims=True)
+        return np.where(norms > 1e-6, vectors / np.maximum(norms, np.float32(1e-6)), 0.0).astype(np.float32)
+
+    def _learn(self, train: TrainingSet, used: NDArray[np.bool_]) -> None:
+        assert self.learn_days is not None
+        before = train.rewound(self.learn_days)
+        groups = switches(train, before, self.traits_.leaf, np.random.default_rng(self.seed))
+        if groups is None:
+            return
+        left, right, chosen, group = groups
+        seen = self._described(before, self.traits_)
+        values = closeness(seen.take(left), seen.take(right), paired=True)
+        self.usual_ = values.mean(axis=0).astype(np.float32)
+        self.weights_ = logit_weights(values, chosen, group, used)
+        self.cold_weights_ = logit_weights(values, chosen, group, used & (np.array(self.traits_.names) != BEHAVIOUR))
+
+    def similar_to(self, attributes: Mapping[str, Any], k: int, *, allowed: NDArray[np.bool_] | None = None) -> Ranked:
+        """The k items most like one that is not in the catalogue, by what it is: ``{"category": "food/milk", "brand": "A", "price": 1.2}``; (1, k).
+
+        Raises
+        ------
+        InvalidRequest
+            k < 1, or an attribute no item has.
+        """
+        if k < 1:
+            raise InvalidRequest("k must be at least 1", got=k, field="num_results")
+        scores = self._alike(self.traits_.described(attributes))
+        ids, values = top_k(Barred(allowed).apply(scores), k)
+        return Ranked.of(ids, values, np.zeros(ids.shape, dtype=np.int8), k, (self.name,))
+
+    def in_common(self, item: int, other: int) -> dict[str, str]:
+        """The columns two items agree in, and the value: for a reason in words. The category as far as it is shared."""
+        return self.traits_.in_common(item, other)
+
+    def _alike(self, left: Traits) -> Floats:
+        """How alike every item is to each of a few described ones, 0..1, (a, n_items)."""
+        result = np.empty((len(left), self.n_items_), dtype=np.float32)
+        for start in range(0, len(left), ROWS):
+            some = left.take(np.arange(start, min(start + ROWS, len(left))))
+            cold = ~some.vectors.any(axis=1)
+            values = closeness(some, self.traits_, paired=False)
+            z = np.zeros(values[0].shape, dtype=np.float32)
+            for place, value in enumerate(values):
+                weights = np.where(cold, self.cold_weights_[place], self.weights_[place]).astype(np.float32)
+                z += weights[:, None] * (value - self.usual_[place])
+            alike = (1.0 + z / (1.0 + np.abs(z))) / 2.0
+            if self.by_category:
+                depth = (some.levels >= 0).sum(axis=1).astype(np.float32)
+                alike = (shared_levels(some, self.traits_) + alike) / (depth[:, None] + 1.0)
+            result[start : start + len(some)] = alike
+        return result
+
+    def _similarity(self, item: int) -> Floats:
+        alike: Floats = self._alike(self.traits_.take(np.array([item])))[0]
+        return alike
+
+    def _item_vectors(self) -> Floats:
+        return self.traits_.vectors
+
+    def _scores(self, query: Query) -> Floats:
+        """The mean similarity to the given items."""
+        given = given_items(query, self.last_)
+        asked, place = np.unique(given.indices, return_inverse=True)
+        shares = sparse.csr_matrix((given.data, place, given.indptr), shape=(len(query), len(asked)))
+        counts = np.diff(given.indptr)
+        scores = np.zeros((len(query), self.n_items_), dtype=np.float32)
+        for start in range(0, len(asked), ROWS):
+            some = slice(start, start + ROWS)
+            scores += shares[:, some] @ self._alike(self.traits_.take(asked[some]))
+        scores /= np.maximum(counts, 1)[:, None].astype(np.float32)
+        scores[counts == 0] = NOT_A_CANDIDATE
+        scores[np.repeat(np.arange(len(query)), counts), given.indices] = NOT_A_CANDIDATE
+        return scores
+
+    def _state(self) -> Arrays:
+        learnt = {"weights": self.weights_, "cold_weights": self.cold_weights_, "usual": self.usual_}
+        return {**learnt, **self.traits_.state(), **pack_csr("last", self.last_)}
+
+    def _restore(self, state: Arrays) -> None:
+        self.weights_, self.cold_weights_, self.usual_ = state["weights"], state["cold_weights"], state["usual"]
+        self.traits_, self.last_ = Traits.restored(state), unpack_csr("last", state)
+
+
+def customer_vectors(had: sparse.csr_matrix, factors: int, seed: int) -> Floats:
+    """Vectors whose products approximate the cosine of the items' customers, (n_items, ≤ factors); see `SimilarRecommender`."""
+    from sklearn.utils.extmath import randomized_svd
+    from threadpoolctl import threadpool_limits
+
+    n_users, n_items = had.shape
+    pairs = had.copy()
+    pairs.data = np.repeat((np.diff(had.indptr) + 5.0) ** -0.5, np.diff(had.indptr)).astype(np.float32)
+    by_item = pairs.T.tocsr()
+    lengths = np.sqrt(np.asarray(by_item.multiply(by_item).sum(axis=1)).ravel())
+    by_item = sparse.diags((1.0 / np.maximum(lengths, 1e-12)).astype(np.float32)) @ by_item
+    rank = min(factors, n_users - 1, n_items - 1)
+    if rank < 1 or not had.nnz:
+        return np.asarray(lengths[:, None] > 0, dtype=np.float32)
+    with threadpool_limits(1, "blas"):  # one order of the sums: the same seed gives the same vectors
+        left, values, _ = randomized_svd(by_item, rank, n_iter=2, random_state=seed)
+    return np.asarray(left * values, dtype=np.float32)
+
+
+def switches(
+    train: TrainingSet, before: TrainingSet, leaf: NDArray[np.int32], rng: np.random.Generator
+) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]] | None:
+    """First purchases, within a category bought from before, that came after `before`; what they are chosen from.
+
+    Parameters
+    ----------
+    leaf : ndarray of int32, (n_items,)
+        Which category each item is of; those of −1 are one.
+
+    Returns
+    -------
+    left, right : ndarray of int64, (m,)
+        The last item of the category before, and the items of the category the customer never had (the chosen one, and a drawn part of the others).
+    chosen : ndarray of int64, (g,)
+        Where in `right` the choice of each group stands.
+    group : ndarray of int64, (m,)
+        0..g − 1, rising. None of all this where there are fewer than `LEAST_SWITCHES`.
+    """
+    users, items, last = first_purchases(before, train.interactions.where(train.interactions.age_days < train_age(train, before)), leaf)
+    if len(users) < LEAST_SWITCHES:
+        return None
+    drawn = np.sort(rng.permutation(len(users))[:MOST_SWITCHES])
+    users, items, last = users[drawn], items[drawn], last[drawn]
+    members = np.argsort(leaf, kind="stable")
+    bounds = np.searchsorted(leaf[members], np.arange(-1, leaf.max() + 2))
+    had = before.interactions.matrix()
+    left, right, chosen, group = [], [], [], []
+    total = 0
+    for place in range(len(users)):  # a few thousand, whatever the number of customers
+        others = members[bounds[leaf[items[place]] + 1] : bounds[leaf[items[place]] + 2]]
+        if len(others) > 4 * MOST_OTHERS:
+            others = rng.choice(others, 2 * MOST_OTHERS, replace=False)
+        own = had.indices[had.indptr[users[place]] : had.indptr[users[place] + 1]]
+        others = others[~np.isin(others, own) & (others != items[place])]
+        others = rng.permutation(others)[:MOST_OTHERS]
+        if not len(others):
+            continue
+        chosen.append(total)
+        right.append(np.concatenate([[items[place]], others]))
+        left.append(np.full(len(others) + 1, last[place]))
+        group.append(np.full(len(others) + 1, len(chosen) - 1))
+        total += len(others) + 1
+    if len(chosen) < LEAST_SWITCHES:
+        return None
+    return np.concatenate(left), np.concatenate(right), np.array(chosen), np.concatenate(group)
+
+
+def train_age(train: TrainingSet, before: TrainingSet) -> float:
+    """Days between the two moments."""
+    return (train.as_of - before.as_of).total_seconds() / 86_400.0
+
+
+def first_purchases(
+    train: TrainingSet, after: Any, leaf: NDArray[np.int32]
+) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]:
+    """Who had which item for the first time in `after`, of a category had before, and the last item had of it; (m,) each, by user and category.
+
+    Parameters
+    ----------
+    after : Interactions
+        Of the same users and items.
+    """
+    data, width = train.interactions, int(leaf.max(initial=0)) + 2
+    of = leaf.astype(np.int64) + 1
+    youngest = np.lexsort((data.items, data.age_days, of[data.items], data.users))
+    keys, first = np.unique(data.users[youngest].astype(np.int64) * width + of[data.items[youngest]], return_index=True)
+    last = data.items[youngest][first].astype(np.int64)
+    n_items = np.int64(train.n_items)
+    pairs = np.setdiff1d(after.users * n_items + after.items, data.users * n_items + data.items)
+    users, items = pairs // n_items, pairs % n_items
+    wanted = users * width + of[items]
+    place = np.minimum(np.searchsorted(keys, wanted), max(len(keys) - 1, 0))
+    known = keys[place] == wanted if len(keys) else np.zeros(len(wanted), dtype=bool)
+    users, items, last, wanted = users[known], items[known], last[place[known]], wanted[known]
+    order = np.lexsort((items, wanted))
+    return users[order], items[order], last[order]
+
+
+def logit_weights(
+    values: Floats, chosen: NDArray[np.int64], group: NDArray[np.int64], used: NDArray[np.bool_], penalty: float = 1.0,
+    never_negative: NDArray[np.bool_] | None = None,
+) -> NDArray[np.float32]:  # fmt: skip
+    """Weights of a multinomial logit: those that make what was chosen likeliest among its group, with a ridge on standardised values.
+
+    Parameters
+    ----------
+    values : ndarray of float32, (m, f)
+    chosen : ndarray of int64, (g,)
+        Row of each choice.
+    group : ndarray of int64, (m,)
+        Rising.
+    used : ndarray of bool, (f,)
+        The others weigh 0.
+    never_negative : ndarray of bool, (f,), optional
+        Those that can only speak for a choice.
+    """
+    from scipy.optimize import minimize
+
+    columns = np.flatnonzero(used & (values.std(axis=0) > 1e-6))
+    weights = np.zeros(values.shape[1], dtype=np.float32)
+    if not len(columns):
+        return weights
+    spread = values[:, columns].std(axis=0)
+    x = ((values[:, columns] - values[:, columns].mean(axis=0)) / spread).astype(np.float64)
+    starts, many = np.searchsorted(group, np.arange(len(chosen))), len(chosen)
+
+    def loss(w: NDArray[np.float64]) -> tuple[float, NDArray[np.float64]]:
+        z = x @ w
+        z -= np.maximum.reduceat(z, starts)[group]
+        e = np.exp(z)
+        sums = np.add.reduceat(e, starts)
+        likelihood = float((np.log(sums) - z[chosen]).sum() + penalty * (w @ w))
+        gradient = x.T @ (e / sums[group]) - x[chosen].sum(axis=0) + 2 * penalty * w
+        return likelihood / many, gradient / many
+
+    bounds = None if never_negative is None else [(0.0 if bound else None, None) for bound in never_negative[columns].tolist()]
+    found = minimize(loss, np.zeros(len(columns)), jac=True, method="L-BFGS-B", bounds=bounds)
+    weights[columns] = found.x / spread
+    return weights

@@ -1,0 +1,1 @@
+"""A better or a larger version of an item."""

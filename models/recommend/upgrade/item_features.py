@@ -1,0 +1,270 @@
+"""Items beside each other on a shelf: prices, sizes and brands, and how customers move between them (`upgrade`)."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import sparse
+from scipy.sparse.linalg import svds
+
+from features.interactions import TrainingSet
+
+SIZES = ("package_size", "pack_size", "size", "net_content", "weight", "volume")  # columns of items that may tell how large one is
+GRAMS, LITRES = "weight", "volume"
+UNITS: Mapping[str, tuple[str, float]] = {
+    "g": (GRAMS, 1.0), "gm": (GRAMS, 1.0), "kg": (GRAMS, 1000.0), "oz": (GRAMS, 28.35), "ozs": (GRAMS, 28.35), "lb": (GRAMS, 453.6),
+    "lbs": (GRAMS, 453.6), "ml": (LITRES, 0.001), "cl": (LITRES, 0.01), "l": (LITRES, 1.0), "lt": (LITRES, 1.0), "ltr": (LITRES, 1.0),
+    "qt": (LITRES, 0.946), "pt": (LITRES, 0.473), "ga": (LITRES, 3.785), "gal": (LITRES, 3.785), "ct": ("count", 1.0), "pk": ("count", 1.0),
+    "pc": ("count", 1.0), "pcs": ("count", 1.0), "dz": ("count", 12.0), "doz": ("count", 12.0), "load": ("count", 1.0),
+    "loads": ("count", 1.0), "ld": ("count", 1.0), "lds": ("count", 1.0),
+}  # fmt: skip
+PART = re.compile(r"(\d+(?:\.\d+)?|\.\d+)\s*([a-z]*)")
+HALF, STRANGE = re.compile(r"^\s*1/2\s+"), re.compile(r"[^a-z0-9./ ]")
+MAKERS = ("manufacturer", "manufacturer_id", "maker", "vendor")  # columns that may tell more than the brand
+TASTES = 48  # singular vectors
+SMALL = 200  # customers or items: a dense decomposition is as fast and never fails
+Floats = NDArray[np.float64]
+Ints = NDArray[np.int64]
+
+
+def size_of(text: str) -> tuple[str, float] | None:
+    """What a size in words measures, and how much; None where it does not say.
+
+    Examples
+    --------
+    >>> size_of("1 DZ"), size_of("6/3.5 OZ")[1] == 6 * size_of("3.5 oz")[1], size_of("CTN")
+    (('count', 12.0), True, None)
+    """
+    cleaned = HALF.sub("0.5 ", text.lower())
+    if STRANGE.search(cleaned):
+        return None
+    amount, measure, packs, counted = 1.0, "", 1.0, False
+    for number, unit in PART.findall(cleaned):
+        kind = UNITS.get(unit)
+        if kind is None and unit:
+            return None
+        counted |= kind is not None
+        if kind is not None and kind[0] != "count":
+            if measure:
+                return None
+            measure, amount = kind[0], float(number) * kind[1]
+        elif not measure or unit != "ct":  # 6/3.5 OZ, 12 OZ/12 PK: that many of them; 10 OZ/8 CT is cut into 8
+            packs *= float(number) * (kind[1] if kind else 1.0)
+    return (measure or "count", amount * packs) if counted and amount * packs > 0 else None
+
+
+@dataclass(frozen=True)
+class Shelf:
+    """What is known of items whenever, each (n_items,), and the items of each category.
+
+    Attributes
+    ----------
+    leaf : ndarray of int64
+        Category to its last level; −1 for none.
+    price, size : ndarray of float64
+        Logarithms; NaN unknown.
+    measure : ndarray of int64
+        Sizes of one measure compare; −1 unknown.
+    brand, maker : ndarray of int64
+        0 for none.
+    """
+
+    leaf: Ints
+    price: Floats
+    size: Floats
+    measure: Ints
+    brand: Ints
+    maker: Ints
+
+    @classmethod
+    def of(cls, attributes: Mapping[str, NDArray[Any]], n_items: int) -> Shelf:
+        """From the attributes of a training set."""
+        _, leaf = np.unique(attributes["category"], return_inverse=True)
+        leaf = np.where(attributes["category"] != "", leaf, -1).astype(np.int64)
+        price = np.asarray(attributes.get("price", np.full(n_items, np.nan)), dtype=np.float64)
+        price = np.log(np.where(price > 0, price, np.nan))
+        column: NDArray[Any] = next((attributes[name] for name in SIZES if name in attributes), np.full(n_items, "", dtype=np.str_))
+        size, measure = np.full(n_items, np.nan), np.full(n_items, -1, dtype=np.int64)
+        if column.dtype.kind == "U":
+            told = {text: size_of(text) for text in np.unique(column).tolist()}
+            kinds = {kind: code for code, kind in enumerate(sorted({found[0] for found in told.values() if found}))}
+            for text, found in told.items():
+                if found:
+                    at = column == text
+                    size[at], measure[at] = np.log(found[1]), kinds[found[0]]
+        elif column.dtype.kind == "f":
+            size = np.log(np.where(column > 0, column, np.nan).astype(np.float64))
+            measure = np.where(np.isfinite(size), 0, -1).astype(np.int64)
+        maker = next((attributes[name] for name in MAKERS if name in attributes), attributes["brand"])
+        return cls(leaf, price, size, measure, _codes(attributes["brand"]), _codes(maker))
+
+    @cached_property
+    def brands(self) -> sparse.csr_matrix:
+        """1 where an item is of a brand, (n_items, n_brands)."""
+        n = len(self.brand)
+        return sparse.csr_matrix((np.ones(n), self.brand, np.arange(n + 1)), shape=(n, int(self.brand.max(initial=0)) + 1))
+
+    def by_leaf(self) -> tuple[Ints, Ints]:
+        """Items with a price sorted by category, and where each category begins."""
+        items = np.flatnonzero((self.leaf >= 0) & np.isfinite(self.price))
+        items = items[np.argsort(self.leaf[items], kind="stable")]
+        return items, np.searchsorted(self.leaf[items], np.arange(int(self.leaf.max(initial=-1)) + 2))
+
+    def log_size_ratio(self, items: Ints, others: Ints) -> Floats:
+        """How much larger items are than others, as logarithm; NaN where sizes do not compare."""
+        same = (self.measure[items] >= 0) & (self.measure[items] == self.measure[others])
+        return np.where(same, self.size[items] - self.size[others], np.nan)
+
+
+@dataclass(frozen=True)
+class Market:
+    """What is known at a moment of what customers like, and how they move between items of a category.
+
+    Attributes
+    ----------
+    shares : ndarray, (n_items, 4)
+        Logarithm of an item's share of its category: of the customers ever, and of the lines fading with half-lives of 84, 28 and 14 days.
+    moves : csr_matrix, (n_items, n_items)
+        Row i: of those who had i, how many had j (dearer, same category) for the first time on a later day; divided by `had` + prior.
+    had : ndarray, (n_items,)
+        Customers of an item.
+    middle : ndarray, (n_leaves,)
+        Mean log price in each category.
+    brands : ndarray, (n_brands,)
+        Share of all lines.
+    tastes : ndarray, (n_items, d)
+        Right singular vectors of who had what (PureSVD; Cremonesi, Koren & Turrin 2010), each shrunk by the share of it that is noise: one minus the
+        mean of the squares left out over its own (Tipping & Bishop 1999).
+    """
+
+    shares: Floats
+    moves: sparse.csr_matrix
+    had: Floats
+    middle: Floats
+    brands: Floats
+    tastes: NDArray[np.float32]
+
+    @classmethod
+    def at(cls, train: TrainingSet, own: sparse.csr_matrix, shelf: Shelf, floor: float, prior: float) -> Market:
+        """Learn from a training set, of which `own` are the decayed counts; nothing but its interactions is of a date."""
+        data, n_items = train.interactions, train.n_items
+        leaves = max(int(shelf.leaf.max(initial=-1)) + 1, 1)
+        inside = np.maximum(shelf.leaf, 0)
+        had = np.bincount(own.indices, minlength=n_items).astype(np.float64)
+        fading = [np.bincount(data.items, np.exp2(-data.age_days / half_life), n_items) for half_life in (84.0, 28.0, 14.0)]
+        smoothed = [had + 0.5, *(weights + 0.2 for weights in fading)]
+        shares = np.column_stack([np.log(weights / np.bincount(inside, weights, leaves)[inside]) for weights in smoothed])
+        priced = (shelf.leaf >= 0) & np.isfinite(shelf.price)
+        number = np.bincount(shelf.leaf[priced], had[priced], leaves)
+        sums = np.bincount(shelf.leaf[priced], had[priced] * shelf.price[priced], leaves)
+        brands = np.bincount(shelf.brand[data.items], minlength=int(shelf.brand.max(initial=0)) + 1) + 1.0
+        moves = _moves(train, shelf, float(np.log(floor)), had, prior)
+        return cls(shares, moves, had, sums / np.maximum(number, 1.0), brands / brands.sum(), _tastes(own, had))
+
+    def taste_of(self, own: sparse.csr_matrix) -> NDArray[np.float32]:
+        """Where customers with these decayed counts (n, n_items) stand among the tastes, (n, d)."""
+        found: NDArray[np.float32] = np.asarray(_unit(own, self.had) @ self.tastes, dtype=np.float32)
+        return found
+
+    @cached_property
+    def norms(self) -> NDArray[np.float32]:
+        """Lengths of the items' tastes, > 0."""
+        found: NDArray[np.float32] = np.linalg.norm(self.tastes, axis=1) + np.float32(1e-9)
+        return found
+
+
+def _unit(own: sparse.csr_matrix, had: Floats) -> sparse.csr_matrix:
+    """Damped counts, what everybody has counting less, as rows of length one."""
+    values = np.log1p(own.data.astype(np.float64)) / np.sqrt(had[own.indices] + 10.0)
+    rows = np.repeat(np.arange(own.shape[0]), np.diff(own.indptr))
+    norms = np.sqrt(np.bincount(rows, values**2, own.shape[0]))
+    return sparse.csr_matrix((values / np.maximum(norms, 1e-12)[rows], own.indices, own.indptr), shape=own.shape)
+
+
+def _tastes(own: sparse.csr_matrix, had: Floats) -> NDArray[np.float32]:
+    unit = _unit(own, had)
+    rank = min(unit.shape)
+    kept = min(TASTES, rank // 4)
+    if not unit.nnz or not kept:
+        return np.zeros((own.shape[1], 1), dtype=np.float32)
+    if rank <= SMALL:
+        _, strengths, right = np.linalg.svd(unit.toarray(), full_matrices=False)
+        strengths, right = strengths[:kept], right[:kept]
+    else:
+        _, strengths, right = svds(unit, k=kept, v0=np.ones(rank))  # a start of its own makes it the same every time
+    noise = max(float((unit.data**2).sum() - (strengths**2).sum()), 0.0) / (rank - kept)
+    shrunk = np.clip(1.0 - noise / np.maximum(strengths**2, 1e-12), 0.0, 1.0)
+    return np.ascontiguousarray((right * np.sqrt(shrunk)[:, None]).T, dtype=np.float32)
+
+
+def _moves(train: TrainingSet, shelf: Shelf, step: float, had: Floats, prior: float) -> sparse.csr_matrix:
+    """See `Market.moves`."""
+    data, n_items = train.interactions, train.n_items
+    kept = (shelf.leaf[data.items] >= 0) & np.isfinite(shelf.price[data.items])
+    users, items, days = data.users[kept].astype(np.int64), data.items[kept].astype(np.int64), -np.floor(data.age_days[kept])
+    order = np.lexsort((days, items, users))
+    users, items, days = users[order], items[order], days[order]
+    first = np.ones(len(users), dtype=bool)
+    first[1:] = (users[1:] != users[:-1]) | (items[1:] != items[:-1])
+    users, items, days = users[first], items[first], days[first]
+    place = np.lexsort((days, shelf.leaf[items], users))
+    users, items, days = users[place], items[place], days[place]
+    group = users * (np.int64(shelf.leaf.max(initial=0)) + 1) + shelf.leaf[items]
+    found_low, found_high, price = [np.empty(0, np.int64)], [np.empty(0, np.int64)], shelf.price[items]
+    later = np.searchsorted(group, group, side="right") - np.arange(len(group)) - 1  # how many of the same customer and category follow
+    earlier, apart = np.flatnonzero(later >= 1), 1
+    while len(earlier):
+        up = (days[earlier + apart] > days[earlier]) & (price[earlier + apart] >= price[earlier] + step)
+        found_low.append(items[earlier[up]])
+        found_high.append(items[earlier[up] + apart])
+        apart += 1
+        earlier = earlier[later[earlier] >= apart]
+    rows, columns = np.concatenate(found_low), np.concatenate(found_high)
+    total = sparse.csr_matrix((np.ones(len(rows)), (rows, columns)), shape=(n_items, n_items))
+    moves = (sparse.diags(1.0 / (had + prior)) @ total).tocsr()
+    moves.sort_indices()
+    return moves
+
+
+def _codes(names: NDArray[Any]) -> Ints:
+    """Numbers for names, 0 for none."""
+    distinct, codes = np.unique(names.astype(np.str_), return_inverse=True)
+    return codes.astype(np.int64) + int(len(distinct) > 0 and str(distinct[0]) != "")
+
+
+def usual_items(own: sparse.csr_matrix, leaf: Ints) -> tuple[Ints, Ints]:
+    """Of each row and category with any weight the row and the item with the greatest weight; equal ones go to the lower item."""
+    rows = np.repeat(np.arange(own.shape[0], dtype=np.int64), np.diff(own.indptr))
+    items = own.indices.astype(np.int64)
+    kept = leaf[items] >= 0
+    rows, items, weights = rows[kept], items[kept], own.data[kept]
+    order = np.lexsort((items, -weights, leaf[items], rows))
+    rows, items = rows[order], items[order]
+    first = np.ones(len(rows), dtype=bool)
+    first[1:] = (rows[1:] != rows[:-1]) | (leaf[items[1:]] != leaf[items[:-1]])
+    return rows[first], items[first]
+
+
+def price_limits(own: sparse.csr_matrix, shelf: Shelf, market: Market, quantile: float) -> Floats:
+    """How far above the middle of a category each row's prices go, as a log ratio: a weighted quantile of what was bought, (n,); 0 for nothing."""
+    rows = np.repeat(np.arange(own.shape[0], dtype=np.int64), np.diff(own.indptr))
+    items = own.indices.astype(np.int64)
+    kept = (shelf.leaf[items] >= 0) & np.isfinite(shelf.price[items])
+    rows, items, weights = rows[kept], items[kept], own.data[kept].astype(np.float64)
+    above = shelf.price[items] - market.middle[shelf.leaf[items]]
+    order = np.lexsort((above, rows))
+    rows, above, weights = rows[order], above[order], weights[order]
+    total = np.bincount(rows, weights, own.shape[0])
+    running = np.cumsum(weights)
+    before = np.concatenate([[0.0], np.cumsum(total)])[rows]
+    reached = running - before >= quantile * total[rows] * (1.0 - 1e-12)
+    limits = np.zeros(own.shape[0])
+    places = np.flatnonzero(reached)[::-1]
+    limits[rows[places]] = above[places]  # the first that reaches it is written last
+    return limits

@@ -1,0 +1,346 @@
+"""A better or larger one of what is bought: dearer items of the same category, within what the customer is used to paying."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import sparse
+
+from features.interactions import TrainingSet
+from models.persist import Arrays, pack_csr, unpack_csr
+from models.ranked import NOT_A_CANDIDATE
+from models.recommend.base import Barred, Choice, Indices, Query, Recommender, Span, best_of_rows, folded, values_at
+from models.recommend.upgrade.item_features import Floats, Ints, Market, Shelf, price_limits, usual_items
+
+LARGER = 1.1  # of size, and of the price of a unit of size that a larger one may cost
+BLOCK = 200_000  # candidates whose tastes are compared at a time
+SHELF = ("leaf", "price", "size", "measure", "brand", "maker")
+MARKET = ("shares", "had", "middle", "brands", "tastes")
+COLUMNS = (
+    "popularity", "popularity 84 days", "popularity 28 days", "popularity 14 days", "transition", "price", "price squared", "price level", "brand",
+    "same maker", "size", "size apart", "same size", "size known", "taste", "like the usual",
+)  # fmt: skip
+PRIOR = tuple(float(name in ("popularity", "transition")) for name in COLUMNS)  # what a shop too small to learn from ranks by
+
+
+@dataclass(frozen=True)
+class Offers:
+    """Candidates: a set for each customer and category, and the dearer items in it.
+
+    Attributes
+    ----------
+    rows, usual : ndarray of int64, (s,)
+        Of each set the row of the query, and the item its items are better than.
+    of, items : ndarray of int64, (c,)
+        Of each candidate its set (rising) and the item.
+    limits : ndarray of float64, (n,)
+        `price_limits` of each row of the query.
+    """
+
+    rows: Ints
+    usual: Ints
+    of: Ints
+    items: Ints
+    limits: Floats
+
+    def of_sets(self, kept: NDArray[np.bool_]) -> Offers:
+        """Only these sets (s,)."""
+        number = np.cumsum(kept) - 1
+        mine = kept[self.of]
+        return Offers(self.rows[kept], self.usual[kept], number[self.of[mine]], self.items[mine], self.limits)
+
+
+def choice_weights(columns: Floats, of: Ints, chosen: NDArray[np.bool_], prior: Floats, ridge: float) -> Floats:
+    """Conditional logit (McFadden 1974): weights under which what was chosen of each set is likely, by Newton's method, pulled towards a prior.
+
+    Parameters
+    ----------
+    columns : ndarray, (c, k)
+    of : ndarray of int64, (c,)
+        The set of each candidate, rising.
+    chosen : ndarray of bool, (c,)
+    """
+    weights, sets = prior.copy(), int(of.max(initial=-1)) + 1
+    number = np.bincount(of, chosen, sets)
+
+    def state(at: Floats) -> tuple[float, Floats]:
+        score = columns @ at
+        top = np.full(sets, -np.inf)
+        np.maximum.at(top, of, score)
+        raised = np.exp(score - top[of])
+        sums = np.bincount(of, raised, sets)
+        log_likelihood = score[chosen].sum() - (number * (top + np.log(sums))).sum()
+        return float(log_likelihood - 0.5 * ridge * ((at - prior) ** 2).sum()), raised / sums[of]
+
+    value, p = state(weights)
+    for _ in range(20):
+        pull = p * number[of]
+        slope = columns.T @ (chosen - pull) - ridge * (weights - prior)
+        means = np.column_stack([np.bincount(of, p * column, sets) for column in columns.T])
+        curvature = (columns * pull[:, None]).T @ columns - (means * number[:, None]).T @ means + ridge * np.eye(len(prior))
+        step, length = np.linalg.solve(curvature, slope), 1.0
+        while True:
+            better, likely = state(weights + length * step)
+            if better >= value or length < 1e-3:
+                break
+            length /= 2.0
+        if better < value + 1e-8 * abs(value):
+            break
+        weights, value, p = weights + length * step, better, likely
+    return weights
+
+
+class UpgradeRecommender(Recommender):
+    """A better or larger one: items of a category the customer buys from (to its last level), dearer than their usual one, never had.
+
+    The usual item of a category is the one bought most (decayed by `half_life_days`), or the item given with the query. A candidate costs at least `floor`
+    times as much for what is sold as one, and stays in the customer's price band: at most the greater of `least_band` times the usual item's price and
+    the `band_quantile` of the ratio to the category's mean price that the customer paid anywhere, and at most `most_band` times the usual one. Where a size is
+    known (``package_size`` and the like) a larger pack at about the same price for a unit of size counts as larger, the others as better.
+
+    Which of them is taken is a conditional logit (McFadden 1974) over an item's share of its category's customers ever and lately, trade-ups seen
+    from the customer's items to it (smoothed by its share), the step in price, the customer's price level, brand, maker, size, and how near it is to
+    what the customer buys and to the usual item (PureSVD; Cremonesi, Koren & Turrin 2010). Its weights
+    are learnt from rewound data, `snapshots` × `learn_days` before `as_of`, and pulled towards trade-ups smoothed by popularity alone. Over several categories
+    the score adds how often the customer buys from each, and how often who buys from it trades up.
+
+    Where no prices are known there are no candidates, and the list is empty; so is that of a customer who buys the dearest already.
+
+    Parameters
+    ----------
+    by : {"learnt", "popularity"}
+        "popularity" ranks the same candidates by customers: the baseline.
+    prior : float
+        Customers' worth of popularity that trade-ups from an item are smoothed with.
+    """
+
+    name: ClassVar[str] = "upgrade"
+    supports_fold_in: ClassVar[bool] = True
+    may_be_short: ClassVar[bool] = True
+    search_space: ClassVar[Mapping[str, Span | Choice]] = {
+        "half_life_days": Span(30.0, 365.0, log=True), "prior": Span(1.0, 200.0, log=True), "least_band": Span(1.5, 8.0),
+    }  # fmt: skip
+
+    def __init__(
+        self, half_life_days: float | None = 120.0, floor: float = 1.1, least_band: float = 4.0, most_band: float = 10.0, band_quantile: float = 0.95,
+        prior: float = 20.0, learn_days: int = 28, snapshots: int = 2, ridge: float = 10.0, by: str = "learnt",
+    ) -> None:  # fmt: skip
+        self.half_life_days, self.floor, self.least_band, self.most_band = half_life_days, floor, least_band, most_band
+        self.band_quantile, self.prior, self.learn_days, self.snapshots = band_quantile, prior, learn_days, snapshots
+        self.ridge, self.by = ridge, by
+
+    def _fit(self, train: TrainingSet) -> None:
+        self.shelf_ = Shelf.of(train.item_attributes, train.n_items)
+        self.by_leaf_ = self.shelf_.by_leaf()
+        self.weights_, self.climb_ = self._learnt(train)
+        self.counts_ = train.interactions.matrix(self.half_life_days)
+        self.market_ = Market.at(train, self.counts_, self.shelf_, self.floor, self.prior)
+
+    def _learnt(self, train: TrainingSet) -> tuple[Floats, Floats]:
+        """Weights of `COLUMNS`, and of each category the log share of its customers who trade up in `learn_days`."""
+        leaves = max(int(self.shelf_.leaf.max(initial=-1)) + 1, 1)
+        columns, sets, chosen, start = [], [], [], 0
+        asked, up = np.zeros(leaves), np.zeros(leaves)
+        for back in range(1, self.snapshots + 1):
+            past = train.rewound(back * self.learn_days)
+            data = train.interactions
+            window = (data.age_days > (back - 1) * self.learn_days) & (data.age_days <= back * self.learn_days)
+            if not len(past.interactions.users) or not window.any():
+                break
+            own = past.interactions.matrix(self.half_life_days)
+            rows, usual = usual_items(own, self.shelf_.leaf)
+            market = Market.at(past, own, self.shelf_, self.floor, self.prior)
+            offers = self._offers(own, rows, usual, market)
+            bought = np.unique(data.users[window].astype(np.int64) * train.n_items + data.items[window])
+            taken = np.isin(offers.rows[offers.of] * train.n_items + offers.items, bought)
+            climbed = np.bincount(offers.of, taken, len(offers.rows)) > 0
+            asked += np.bincount(self.shelf_.leaf[offers.usual], minlength=leaves)
+            up += np.bincount(self.shelf_.leaf[offers.usual], climbed, leaves)
+            learnt = offers.of_sets(climbed)
+            columns.append(self._columns(own, learnt, market))
+            sets.append(learnt.of + start)
+            chosen.append(taken[climbed[offers.of]])
+            start += len(learnt.rows)
+        prior = np.array(PRIOR)
+        overall = (up.sum() + 1.0) / (asked.sum() + 10.0)
+        climb = np.log((up + 10.0 * overall) / (asked + 10.0))
+        if self.by != "learnt" or not start:
+            return prior, climb
+        return choice_weights(np.concatenate(columns), np.concatenate(sets), np.concatenate(chosen), prior, self.ridge), climb
+
+    def _offers(self, own: sparse.csr_matrix, rows: Ints, usual: Ints, market: Market) -> Offers:
+        """What is dearer than the usual items of these rows of `own` (sorted indices), within the band and not had."""
+        shelf = self.shelf_
+        priced = np.isfinite(shelf.price[usual])
+        rows, usual = rows[priced], usual[priced]
+        items, bounds = self.by_leaf_
+        leaf = shelf.leaf[usual]
+        lengths = bounds[leaf + 1] - bounds[leaf]
+        of = np.repeat(np.arange(len(rows)), lengths)
+        candidates = items[np.repeat(bounds[leaf] - np.cumsum(lengths) + lengths, lengths) + np.arange(int(lengths.sum()))]
+        base = shelf.price[usual]
+        limits = price_limits(own, shelf, market, self.band_quantile)
+        top = np.maximum(base + np.log(self.least_band), market.middle[leaf] + limits[rows])
+        top = np.minimum(top, base + np.log(self.most_band)) + 1e-9
+        price = shelf.price[candidates]
+        kept = (price >= base[of] + np.log(self.floor) - 1e-9) & (price <= top[of])
+        of, candidates = of[kept], candidates[kept]
+        had = _held(own, rows[of], candidates)
+        of, candidates = of[~had], candidates[~had]
+        return Offers(rows, usual, of, candidates, limits)
+
+    def _columns(self, own: sparse.csr_matrix, offers: Offers, market: Market) -> Floats:
+        """`COLUMNS` of each candidate, (c, len(COLUMNS))."""
+        shelf, rows, usual, of, items = self.shelf_, offers.rows, offers.usual, offers.of, offers.items
+        given, row = usual[of], rows[of]
+        # trade-ups from all of the customer's items of the category, by what each is of it; the usual one where there are none
+        together = (own + sparse.csr_matrix((np.full(len(rows), 1e-6), (rows, usual)), shape=own.shape)).tocsr()
+        entries = np.repeat(np.arange(own.shape[0], dtype=np.int64), np.diff(together.indptr))
+        leaves = np.int64(shelf.leaf.max(initial=0)) + 2
+        keys, place = np.unique(entries * leaves + shelf.leaf[together.indices], return_inverse=True)
+        of_leaf = np.bincount(place, together.data, len(keys))
+        part = sparse.csr_matrix((together.data / of_leaf[place], together.indices, together.indptr), shape=own.shape)
+        left = np.bincount(place, part.data * self.prior / (market.had[together.indices] + self.prior), len(keys))
+        moved = _values(sparse.csr_matrix(part @ market.moves), row, items)
+        smoothing = left[np.searchsorted(keys, row * leaves + shelf.leaf[items])]
+        shares = market.shares[items]
+        step = shelf.price[items] - shelf.price[given]
+        larger = shelf.log_size_ratio(items, given)
+        known, apart = np.isfinite(larger), np.abs(np.nan_to_num(larger))
+        taste, alike = self._tastes(own, offers, market)
+        return np.column_stack([
+            shares[:, 0], shares[:, 1:] - shares[:, :1], np.log(moved / np.exp(shares[:, 0]) + smoothing + 1e-9), step, step**2,
+            step * offers.limits[row], _liking(own, row, shelf.brand[items], shelf, market),
+            (shelf.maker[items] > 0) & (shelf.maker[items] == shelf.maker[given]), np.nan_to_num(larger), apart, known & (apart < 0.02), known,
+            taste, alike,
+        ])  # fmt: skip
+
+    def _tastes(self, own: sparse.csr_matrix, offers: Offers, market: Market) -> tuple[Floats, Floats]:
+        """How near each candidate is to the customer's taste, and to what they usually buy."""
+        mine, norms = market.taste_of(own), market.norms
+        taste, alike = np.zeros(len(offers.of)), np.zeros(len(offers.of))
+        for start in range(0, len(offers.of), BLOCK):
+            part = slice(start, start + BLOCK)
+            items, sets = offers.items[part], offers.of[part]
+            usual, theirs = offers.usual[sets], market.tastes[items]
+            taste[part] = 20.0 * np.einsum("ij,ij->i", mine[offers.rows[sets]], theirs)
+            alike[part] = np.einsum("ij,ij->i", market.tastes[usual], theirs) / (norms[usual] * norms[items])
+        return taste, alike
+
+    def _asked(self, query: Query) -> tuple[sparse.csr_matrix, Ints, Ints]:
+        """Each user's own weights, and the rows and usual (or given) items of the sets asked about."""
+        own = folded(self.counts_, query, self.half_life_days)
+        rows, usual = usual_items(own, self.shelf_.leaf)
+        if query.items is None or not (lengths := np.array([len(items) for items in query.items])).any():
+            return own, rows, usual
+        given = np.concatenate(query.items).astype(np.int64)
+        price = np.nan_to_num(np.exp(self.shelf_.price[given]), nan=0.0) + 1e-6  # of two of a category better than the dearer one
+        basket = sparse.csr_matrix((price, (np.repeat(np.arange(len(query)), lengths), given)), shape=own.shape)
+        of_basket, wanted = usual_items(basket, self.shelf_.leaf)
+        free = lengths[rows] == 0
+        rows, usual = np.concatenate([rows[free], of_basket]), np.concatenate([usual[free], wanted])
+        order = np.lexsort((self.shelf_.leaf[usual], rows))
+        return own, rows[order], usual[order]
+
+    def _candidates(self, query: Query) -> tuple[sparse.csr_matrix, Offers]:
+        """Log chances of the candidates as a matrix (n, n_items), and what they are of."""
+        own, rows, usual = self._asked(query)
+        offers = self._offers(own, rows, usual, self.market_)
+        if self.by == "learnt":  # the same to the last bit for one candidate as among many
+            columns = self._columns(own, offers, self.market_)
+            score = np.sum([weight * column for weight, column in zip(self.weights_, columns.T, strict=True)], axis=0)
+        else:
+            score = self.market_.shares[offers.items, 0]
+        top = np.full(len(offers.rows), -np.inf)
+        np.maximum.at(top, offers.of, score)
+        raised = np.exp(score - top[offers.of])
+        chance = score - top[offers.of] - np.log(np.bincount(offers.of, raised, len(offers.rows))[offers.of])
+        entries = np.repeat(np.arange(own.shape[0], dtype=np.int64), np.diff(own.indptr))
+        leaf = self.shelf_.leaf
+        leaves = np.int64(leaf.max(initial=0)) + 2
+        keys, place = np.unique(entries * leaves + leaf[own.indices], return_inverse=True)
+        amounts = np.append(np.bincount(place, own.data, len(keys)), 0.0)
+        wanted = offers.rows * leaves + leaf[offers.usual]
+        at = np.searchsorted(keys, wanted)
+        known = at < len(keys)
+        known[known] = keys[at[known]] == wanted[known]
+        often = np.log(np.where(known, amounts[np.where(known, at, -1)], 0.0) + 0.1) + self.climb_[leaf[offers.usual]]
+        total = (chance + often[offers.of]).astype(np.float32)
+        made = sparse.csr_matrix((total, (offers.rows[offers.of], offers.items)), shape=own.shape)
+        made.sort_indices()
+        return made, offers
+
+    def evidence(self, user: int, item: int) -> dict[str, Any] | None:
+        """What an item is better than: ``instead_of`` (the usual item of its category), ``price_ratio``, ``better`` ("larger" or "better").
+
+        None where it is no upgrade for this customer.
+        """
+        query = Query(np.array([user]))
+        own, rows, usual = self._asked(query)
+        here = self.shelf_.leaf[usual] == self.shelf_.leaf[item]
+        offers = self._offers(own, rows[here], usual[here], self.market_)
+        place = np.flatnonzero(offers.items == item)
+        if not len(place):
+            return None
+        return self.comparison(int(offers.usual[offers.of[place[0]]]), item)
+
+    def comparison(self, usual: int, item: int) -> dict[str, Any]:
+        """How an item compares with another: ``instead_of``, ``price_ratio``, ``better`` and, where sizes compare, ``size_ratio``."""
+        one, other = np.array([item]), np.array([usual])
+        larger, step = float(self.shelf_.log_size_ratio(one, other)[0]), float(self.shelf_.price[item] - self.shelf_.price[usual])
+        kind = "larger" if larger >= np.log(LARGER) and step - larger <= np.log(LARGER) else "better"
+        facts: dict[str, Any] = {"instead_of": usual, "price_ratio": float(np.exp(step)), "better": kind}
+        return {**facts, "size_ratio": float(np.exp(larger))} if np.isfinite(larger) else facts
+
+    def _scores(self, query: Query) -> NDArray[np.float32]:
+        scores = np.full((len(query), self.n_items_), NOT_A_CANDIDATE, dtype=np.float32)
+        found = self._candidates(query)[0].tocoo()
+        scores[found.row, found.col] = found.data
+        return scores
+
+    def _best(self, query: Query, k: int, barred: Barred) -> tuple[NDArray[np.int32], NDArray[np.float32]]:
+        return best_of_rows(self._candidates(query)[0], k, barred)
+
+    def _scores_at(self, query: Query, ids: Indices) -> NDArray[np.float32]:
+        return values_at(self._candidates(query)[0], ids)
+
+    def _state(self) -> Arrays:
+        return {
+            **pack_csr("counts", self.counts_), **pack_csr("moves", self.market_.moves), "weights": self.weights_, "climb": self.climb_,
+            **{f"shelf_{name}": getattr(self.shelf_, name) for name in SHELF}, **{f"market_{name}": getattr(self.market_, name) for name in MARKET},
+        }  # fmt: skip
+
+    def _restore(self, state: Arrays) -> None:
+        self.counts_, self.weights_, self.climb_ = unpack_csr("counts", state), state["weights"], state["climb"]
+        self.shelf_ = Shelf(**{name: state[f"shelf_{name}"] for name in SHELF})
+        self.market_ = Market(moves=unpack_csr("moves", state), **{name: state[f"market_{name}"] for name in MARKET})
+        self.by_leaf_ = self.shelf_.by_leaf()
+
+
+def _values(matrix: sparse.csr_matrix, rows: Ints, columns: Ints) -> Floats:
+    """The entries of a matrix at pairs, 0 where there is none, (m,)."""
+    matrix.sort_indices()
+    if not matrix.nnz or not len(rows):
+        return np.zeros(len(rows))
+    width = np.int64(matrix.shape[1])
+    held = np.repeat(np.arange(matrix.shape[0], dtype=np.int64), np.diff(matrix.indptr)) * width + matrix.indices
+    wanted = rows * width + columns
+    place = np.minimum(np.searchsorted(held, wanted), len(held) - 1)
+    return np.where(held[place] == wanted, matrix.data[place], 0.0).astype(np.float64)
+
+
+def _held(matrix: sparse.csr_matrix, rows: Ints, columns: Ints) -> NDArray[np.bool_]:
+    ones = sparse.csr_matrix((np.ones(matrix.nnz), matrix.indices, matrix.indptr), shape=matrix.shape)
+    return _values(ones, rows, columns) > 0
+
+
+def _liking(own: sparse.csr_matrix, rows: Ints, brands: Ints, shelf: Shelf, market: Market) -> Floats:
+    """Log-lift of a brand among what a customer buys, smoothed by five lines of everybody, (c,)."""
+    bought = _values(sparse.csr_matrix(own @ shelf.brands), rows, brands)
+    lines = np.asarray(own.sum(axis=1), dtype=np.float64).ravel()[rows]
+    found: Floats = np.log((bought + 5.0 * market.brands[brands]) / (lines + 5.0) / market.brands[brands])
+    return found

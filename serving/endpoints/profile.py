@@ -1,0 +1,64 @@
+"""`/v1/profile`: what is known of one customer, as tags."""
+
+from __future__ import annotations
+
+from datetime import datetime
+
+from pydantic import BaseModel, Field
+
+from features.profiles.tags.tagging import tag_facts
+from qianmian.schema import TAG_CATEGORIES
+from serving.champions import Champions
+from serving.endpoints.base import Answer, Endpoint, Response, UserRequest, is_stale, resolve_user, utc_text
+
+NAME = "profiles"
+
+
+class ProfileRequest(UserRequest):
+    """What is known of one customer."""
+
+
+class TagEntry(BaseModel):
+    """One tag."""
+
+    value: str | float | bool | None = Field(description="null where nobody knows")
+    as_of: str = Field(description="UTC; nothing that happened at or after it is in the value")
+    stale: bool = Field(description="as_of is longer ago than this tag keeps")
+    source: str = Field(description="the tables it was made of, joined by +, or model:NAME")
+
+
+class ProfileResponse(Response):
+    """Tags by category; a tag whose features the data cannot give is absent. The `model` is the profile snapshot that answered."""
+
+    user_id: str
+    user_source: str | None
+    one_id: str | None
+    known: bool = Field(description="false for an unknown customer, whose categories are empty")
+    tags: dict[str, dict[str, TagEntry]]
+
+
+def handle(champions: Champions, request: ProfileRequest, now: datetime) -> Answer:
+    """The tags of one customer."""
+    customers = champions.customers
+    asked = resolve_user(champions, request)
+    row = customers.row_of.get(asked.one_id or "", -1)
+    found = tag_facts(customers, row, now) if row >= 0 else {}
+    tags = {
+        category: {name: {**entry, "as_of": utc_text(entry["as_of"])} for name, entry in found.get(category, {}).items()}
+        for category in TAG_CATEGORIES
+    }
+    return {**asked.identity, "known": row >= 0, "tags": tags, **about_snapshot(champions, now)}
+
+
+def about_snapshot(champions: Champions, now: datetime) -> Answer:
+    """The stamp of answers that come from the profiles alone; the version says which data and which features."""
+    customers = champions.customers
+    return {
+        "model": {"name": NAME, "version": f"{customers.data_digest}-{customers.spec.hash}"}, "as_of": utc_text(customers.as_of),
+        "stale": is_stale(customers.as_of, now, champions.settings.serving.stale_after_days),
+    }  # fmt: skip
+
+
+ENDPOINT = Endpoint(
+    "/profile", "What is known of one customer", ProfileRequest, ProfileResponse, handle, about_snapshot, check=resolve_user
+)

@@ -1,0 +1,1 @@
+"""The recommendation pipeline: request options, ranking, re-ranking, explanations, one customer or many."""

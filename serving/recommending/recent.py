@@ -1,0 +1,128 @@
+"""What a customer did after the recommender was fitted, as the caller tells it with the request."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+
+import numpy as np
+from pydantic import Field
+
+from features.interactions import EVENT_WEIGHTS, Interactions
+from qianmian.errors import InvalidRequest
+from qianmian.schema import EVENT_TYPES
+from serving.endpoints.base import Identifier
+from serving.recommending.catalogue import Catalogue
+from serving.recommending.request_options import Part
+
+SECONDS_PER_DAY = 86_400.0
+WHERE = "context.events"
+
+
+class Event(Part):
+    """Something the customer did since the model's as_of."""
+
+    item_id: Identifier
+    event_type: str = Field("purchase", description="one of the event types", json_schema_extra={"enum": list(EVENT_TYPES)})
+    ts: str = Field(max_length=40, description="when; ISO 8601, UTC where it names no zone")
+
+
+@dataclass(frozen=True)
+class Since:
+    """What a request tells of the time after the fit.
+
+    Attributes
+    ----------
+    interactions : Interactions or None
+        Of one user, row 0, ages counted back from `moment`; None where nothing counts.
+    later_days : float
+        From the `as_of` of the fit to `moment`.
+    ignored : list of dict
+        Events that do not count: their index and why.
+    unknown : list of str
+        Items of events that the model does not know.
+    """
+
+    interactions: Interactions | None
+    later_days: float
+    ignored: list[dict[str, int | str]]
+    unknown: list[str]
+
+
+def moment_of(text: str, where: str) -> datetime:
+    """An ISO 8601 time as naive UTC.
+
+    Raises
+    ------
+    InvalidRequest
+        It is none.
+    """
+    try:
+        found = datetime.fromisoformat(text)
+    except ValueError as error:
+        raise InvalidRequest(f"{where}: not a time", got=text, allowed="ISO 8601, such as 2024-05-01T12:00:00Z", field=where) from error
+    try:
+        return found.astimezone(UTC).replace(tzinfo=None) if found.tzinfo is not None else found
+    except OverflowError as error:  # year 1 and year 9999 have no other time zone
+        raise InvalidRequest(f"{where}: beyond the calendar", got=text, field=where) from error
+
+
+def since_of(catalogue: Catalogue, as_of: datetime, learns_from: str, events: Sequence[Event], now: str | None) -> Since:
+    """The events as interactions.
+
+    Parameters
+    ----------
+    learns_from : str
+        ``transactions``: the model counts what is bought, so only purchases count. ``events``: everything counts with its weight.
+    now : str, optional
+        The moment to answer for; default that of the last event.
+
+    Raises
+    ------
+    InvalidRequest
+        A time that is none, that lies after `now`, or a `now` before the fit.
+    """
+    times = [moment_of(event.ts, f"{WHERE}[{place}].ts") for place, event in enumerate(events)]
+    moment = moment_of(now, "context.now") if now is not None else max([as_of, *times])
+    if moment < as_of:
+        raise InvalidRequest(
+            "context.now: the model has seen what came after", got=now, allowed=f"{as_of.isoformat()}Z or later", field="context.now"
+        )
+    ignored: list[dict[str, int | str]] = []
+    unknown: dict[str, None] = {}
+    rows: list[tuple[int, float, float, datetime]] = []
+    for place, (event, time) in enumerate(zip(events, times, strict=True)):
+        column, weight = catalogue.item_index.get(event.item_id), _weight(event.event_type, learns_from)
+        if event.event_type not in EVENT_TYPES:
+            where = f"{WHERE}[{place}].event_type"
+            raise InvalidRequest(f"{where}: unknown event type", got=event.event_type, allowed=", ".join(EVENT_TYPES), field=where)
+        if time > moment:
+            where = f"{WHERE}[{place}].ts"
+            raise InvalidRequest(f"{where}: after the moment asked for", got=event.ts, allowed=f"up to {now}", field=where)
+        if time < as_of:
+            ignored.append({"index": place, "reason": "before as_of: the model knows it already"})
+        elif column is None:
+            unknown[event.item_id] = None
+            ignored.append({"index": place, "reason": "the model does not know the item"})
+        elif not weight:
+            ignored.append({"index": place, "reason": f"the model learns from {learns_from}: {event.event_type} does not count"})
+        else:
+            rows.append((column, (moment - time).total_seconds() / SECONDS_PER_DAY, weight, time))
+    later = (moment - as_of).total_seconds() / SECONDS_PER_DAY
+    return Since(_interactions(rows, len(catalogue.item_ids)) if rows else None, later, ignored, list(unknown))
+
+
+def _weight(event_type: str, learns_from: str) -> float:
+    if learns_from == "events":
+        return EVENT_WEIGHTS.get(event_type, 0.0)
+    return 1.0 if event_type == "purchase" else 0.0
+
+
+def _interactions(rows: Sequence[tuple[int, float, float, datetime]], n_items: int) -> Interactions:
+    items = np.asarray([row[0] for row in rows], dtype=np.int32)
+    ages = np.asarray([row[1] for row in rows], dtype=np.float32)
+    weights = np.asarray([row[2] for row in rows], dtype=np.float32)
+    # what happened at one moment was one order
+    orders = np.unique(np.asarray([row[3] for row in rows], dtype="datetime64[us]"), return_inverse=True)[1].astype(np.int32)
+    return Interactions(np.zeros(len(rows), np.int32), items, ages, weights, (1, n_items), orders).where(np.lexsort((weights, ages, items)))

