@@ -1,4 +1,4 @@
-"""`qianmian journeys`: visits, funnels and click paths of the customers, printed as tables."""
+"""`qianmian analytics`: visits, funnels and click paths of the customers, printed as tables."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from features.compute.builder import Builder
     from features.profiles.analytics import Rate
 
-journeys = typer.Typer(help="Visits, funnels and click paths, from behaviour events and purchases.", no_args_is_help=True)
+analytics = typer.Typer(help="Visits, funnels and click paths, from behaviour events and purchases.", no_args_is_help=True)
 
 WindowOption = Annotated[
     int | None, typer.Option("--window-days", metavar="N", min=1, help="Only the last N days before --as-of. [default: everything]", show_default=False)
@@ -30,7 +30,7 @@ OutOption = Annotated[Path | None, typer.Option("--out", metavar="FILE", help="W
 GROUPS_SHOWN = 20
 
 
-@journeys.command("sessions")
+@analytics.command("sessions")
 def sessions(
     as_of: AsOfOption = None, window_days: WindowOption = None, by: ByOption = None, out: OutOption = None,
     workspace: WorkspaceOption = None, as_json: JsonOption = False,
@@ -61,7 +61,7 @@ def sessions(
     _notes(output, out)
 
 
-@journeys.command("funnel")
+@analytics.command("funnel")
 def funnel(
     steps: Annotated[str, typer.Option("--steps", metavar="A,B,…", help="Event types in order; 'buy' is a paid order or purchase event.")] = "view,cart,buy",
     per: Annotated[str, typer.Option("--per", metavar="customer|session|item", help="What is counted; item: customer and item together.")] = "customer",
@@ -106,12 +106,12 @@ def funnel(
     if not found.steps[0].reached:
         output.say(
             f"nobody reached '{found.steps[0].step}': the data may hold no such event; "
-            "`qianmian journeys paths` shows which there are, --steps chooses others"
+            "`qianmian analytics paths` shows which there are, --steps chooses others"
         )
     _notes(output, out)
 
 
-@journeys.command("paths")
+@analytics.command("paths")
 def paths(
     of: Annotated[str, typer.Option("--of", metavar="event_type|category|category_top|page", help="What a step of a path is.")] = "event_type",
     depth: Annotated[int, typer.Option("--depth", min=1, max=50, help="Tell a path to its first so many steps.")] = 5,

@@ -14,7 +14,7 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
-from cli.analytics import journeys
+from cli.analytics import analytics
 from cli.demo import demo
 from cli.doctor import doctor
 from cli.features import features
@@ -35,7 +35,7 @@ VERBS: Registry[Callable[..., Any] | typer.Typer] = Registry("verb", {
     "features": features,
     "identity": identity,
     "tags": tags,
-    "journeys": journeys,
+    "analytics": analytics,
     "train": train,
     "models": models,
     "score": score,

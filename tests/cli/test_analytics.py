@@ -1,4 +1,4 @@
-"""`qianmian journeys`: what is printed, what goes into files, and refusals."""
+"""`qianmian analytics`: what is printed, what goes into files, and refusals."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import pytest
 
 def test_visits_by_tag_and_a_row_a_visit_in_the_file(qianmian, shop, tmp_path):
     out = tmp_path / "visits.parquet"
-    done = qianmian("journeys", "sessions", "--workspace", shop, "--by", "lifecycle_stage", "--out", out, "--json")
+    done = qianmian("analytics", "sessions", "--workspace", shop, "--by", "lifecycle_stage", "--out", out, "--json")
     assert done.code == 0
     everybody, *groups = done.json["groups"]
     assert everybody["sessions"] == pq.read_table(out).num_rows == sum(group["sessions"] for group in groups)
@@ -19,7 +19,7 @@ def test_visits_by_tag_and_a_row_a_visit_in_the_file(qianmian, shop, tmp_path):
 
 def test_as_of_reads_nothing_later(qianmian, shop, tmp_path):
     out = tmp_path / "visits.csv"
-    assert qianmian("journeys", "sessions", "--workspace", shop, "--as-of", "2024-02-01", "--window-days", 7, "--out", out).code == 0
+    assert qianmian("analytics", "sessions", "--workspace", shop, "--as-of", "2024-02-01", "--window-days", 7, "--out", out).code == 0
     table = pc.read_csv(out)
     assert str(max(table["end"].to_pylist())) < "2024-02-01"
     assert str(min(table["start"].to_pylist())) >= "2024-01-25"
@@ -27,7 +27,7 @@ def test_as_of_reads_nothing_later(qianmian, shop, tmp_path):
 
 def test_a_funnel_is_a_table_and_a_file(qianmian, shop, tmp_path):
     out = tmp_path / "funnel.csv"
-    done = qianmian("journeys", "funnel", "--workspace", shop, "--per", "item", "--within-days", "7", "--by", "gender", "--out", out)
+    done = qianmian("analytics", "funnel", "--workspace", shop, "--per", "item", "--within-days", "7", "--by", "gender", "--out", out)
     assert done.code == 0
     for text in ("view", "cart", "buy", "drop-off index", "male"):
         assert text in done.out
@@ -36,11 +36,11 @@ def test_a_funnel_is_a_table_and_a_file(qianmian, shop, tmp_path):
 
 def test_paths(qianmian, shop, tmp_path):
     out = tmp_path / "paths.parquet"
-    done = qianmian("journeys", "paths", "--workspace", shop, "--of", "category_top", "--depth", 2, "--top", 3, "--out", out, "--json")
+    done = qianmian("analytics", "paths", "--workspace", shop, "--of", "category_top", "--depth", 2, "--top", 3, "--out", out, "--json")
     assert done.code == 0
     assert len(done.json["paths"]) == pq.read_table(out).num_rows == 3
     assert all(len(way["path"]) <= 2 for way in done.json["paths"])
-    assert "where visits begin and end" in qianmian("journeys", "paths", "--workspace", shop).out
+    assert "where visits begin and end" in qianmian("analytics", "paths", "--workspace", shop).out
 
 
 @pytest.mark.parametrize(
@@ -57,12 +57,12 @@ def test_paths(qianmian, shop, tmp_path):
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",
 )
 def test_what_cannot_be_done_is_refused(qianmian, shop, arguments, code, said):
-    done = qianmian("journeys", *arguments, "--workspace", shop)
+    done = qianmian("analytics", *arguments, "--workspace", shop)
     assert done.code == code
     assert said in done.err
 
 
 def test_a_funnel_nobody_enters_says_so(qianmian, shop):
-    done = qianmian("journeys", "funnel", "--steps", "service,buy", "--workspace", shop)
+    done = qianmian("analytics", "funnel", "--steps", "service,buy", "--workspace", shop)
     assert done.code == 0
     assert "nobody reached 'service'" in done.out
