@@ -13,22 +13,32 @@ import time
 from pathlib import Path
 from typing import Any
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # before this folder: `import features` means the floor, not features.py here
+sys.path.insert(
+    0, str(Path(__file__).resolve().parents[1])
+)  # before this folder: `import features` means the floor, not features.py here
 
 
 def parser(description: str) -> argparse.ArgumentParser:
     """The arguments every benchmark takes."""
     made = argparse.ArgumentParser(description=description)
-    made.add_argument("--data", type=Path, default=None, help="folder of the public data sets (each benchmark says which it reads)")
+    made.add_argument(
+        "--data", type=Path, default=None, help="folder of the public data sets (each benchmark says which it reads)"
+    )
     made.add_argument("--quick", action="store_true", help="a smaller run, for a first look")
-    made.add_argument("--json", type=Path, default=None, help="write {data: {model: {metric: {value, low, high, n}}}} here")
+    made.add_argument(
+        "--json", type=Path, default=None, help="write {data: {model: {metric: {value, low, high, n}}}} here"
+    )
     return made
 
 
 def machine() -> str:
     """The machine the figures are of."""
     model = next(
-        (line.split(":", 1)[1].strip() for line in Path("/proc/cpuinfo").read_text().splitlines() if line.startswith("model name")),
+        (
+            line.split(":", 1)[1].strip()
+            for line in Path("/proc/cpuinfo").read_text().splitlines()
+            if line.startswith("model name")
+        ),
         platform.processor(),
     )
     return f"{os.cpu_count()} cores, {model}, Python {platform.python_version()}, {platform.system()}"

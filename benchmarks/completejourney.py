@@ -79,7 +79,9 @@ def recommend(workspace: Path, rows: pd.DataFrame, month: str = RELEASE) -> tupl
     def matrix(frame: pd.DataFrame, weight: np.ndarray | None = None) -> sparse.csr_matrix:
         frame = frame.assign(w=1.0 if weight is None else weight)
         frame = frame[frame.user_id.isin(row_of)]
-        return sparse.csr_matrix((frame.w, (frame.user_id.map(row_of), frame.item_id.map(items))), shape=(len(users), len(items)))
+        return sparse.csr_matrix(
+            (frame.w, (frame.user_id.map(row_of), frame.item_id.map(items))), shape=(len(users), len(items))
+        )
 
     truth = matrix(after)
     truth.data[:] = 1
@@ -99,7 +101,9 @@ def recommend(workspace: Path, rows: pd.DataFrame, month: str = RELEASE) -> tupl
     def lists(frame: pd.DataFrame) -> np.ndarray:
         ids = np.full((len(users), K), -1, dtype=np.int32)
         frame = frame[frame.user_id.isin(row_of)]
-        ids[frame.user_id.map(row_of).to_numpy(), frame["rank"].to_numpy() - 1] = frame.item_id.map(items).fillna(-1).astype(int).to_numpy()
+        ids[frame.user_id.map(row_of).to_numpy(), frame["rank"].to_numpy() - 1] = (
+            frame.item_id.map(items).fillna(-1).astype(int).to_numpy()
+        )
         return ids
 
     scored = pd.read_parquet(out)
@@ -111,10 +115,16 @@ def recommend(workspace: Path, rows: pd.DataFrame, month: str = RELEASE) -> tupl
     for name, found in each.items():
         metrics = {f"{metric}@{K}": mean_metric(found[metric]) for metric in ("recall", "ndcg", "hit_rate")}
         gain = mean_metric(each["qianmian"]["ndcg"] - found["ndcg"])
-        print(f"{name:34s} {metrics['recall@10']!s:>26s} {metrics['ndcg@10']!s:>26s}   {gain if name != 'qianmian' else ''}")
+        print(
+            f"{name:34s} {metrics['recall@10']!s:>26s} {metrics['ndcg@10']!s:>26s}   {gain if name != 'qianmian' else ''}"
+        )
         result[name] = {key: metric.__dict__ for key, metric in metrics.items()}
     ours = result["qianmian"]
-    ours |= {"train_seconds": common.value(train_seconds), "score_seconds": common.value(score_seconds), "peak_mb": common.value(peak)}
+    ours |= {
+        "train_seconds": common.value(train_seconds),
+        "score_seconds": common.value(score_seconds),
+        "peak_mb": common.value(peak),
+    }
     print(f"train recommend {train_seconds:.1f} s, score recommend {score_seconds:.1f} s, peak {peak:,.0f} MB")
     if month != RELEASE:
         return result, []
@@ -125,7 +135,11 @@ def recommend(workspace: Path, rows: pd.DataFrame, month: str = RELEASE) -> tupl
         print(f"{metric}, {SEEDS} seeds: {np.mean(each):.4f}, from {min(each):.4f} to {max(each):.4f}")
     for metric, aim in AIM.items():
         print(f"{metric}: {ours[metric]['value']:.4f}, must {MUST[metric]}, aim {aim}")
-    return result, [f"{metric} {ours[metric]['value']:.4f} < {MUST[metric]}" for metric in AIM if ours[metric]["value"] < MUST[metric]]
+    return result, [
+        f"{metric} {ours[metric]['value']:.4f} < {MUST[metric]}"
+        for metric in AIM
+        if ours[metric]["value"] < MUST[metric]
+    ]
 
 
 def other_seeds(workspace: Path, cut: datetime, scored: pd.DataFrame) -> Iterator[pd.DataFrame]:
@@ -138,7 +152,9 @@ def other_seeds(workspace: Path, cut: datetime, scored: pd.DataFrame) -> Iterato
         ranker = make("two_stage", RecommendSettings(), seed, target="any", horizon_days=HORIZON_DAYS).fit(train)
         ids = FallbackChain.of([ranker, popular]).recommend(rows, K).ids
         places = np.tile(np.arange(1, K + 1), len(ids))
-        frame = pd.DataFrame({"user_id": np.repeat(people.user_id.to_numpy(), K), "rank": places, "item_id": train.item_ids[ids.ravel()]})
+        frame = pd.DataFrame(
+            {"user_id": np.repeat(people.user_id.to_numpy(), K), "rank": places, "item_id": train.item_ids[ids.ravel()]}
+        )
         if seed:
             yield frame
             continue
@@ -178,7 +194,9 @@ def churn(workspace: Path, rows: pd.DataFrame) -> tuple[dict[str, Any], list[str
     scores = pd.read_parquet(out).set_index("user_id").churn_probability.reindex(asked)
     missing = int(scores.isna().sum())
     p = scores.fillna(y.mean()).to_numpy(dtype=float)
-    result: dict[str, Any] = {"qianmian": {name: statistic_metric(f, y, p).__dict__ for name, f in CLASSIFICATION.items()}}
+    result: dict[str, Any] = {
+        "qianmian": {name: statistic_metric(f, y, p).__dict__ for name, f in CLASSIFICATION.items()}
+    }
     result["orders in the last 28 days"] = {
         name: statistic_metric(CLASSIFICATION[name], y, frequency).__dict__ for name in ("auc", "average_precision")
     }
@@ -188,7 +206,10 @@ def churn(workspace: Path, rows: pd.DataFrame) -> tuple[dict[str, Any], list[str
     }
     print(f"\nChurn, 2017-11-01, {len(y):,} households asked, {y.mean():.1%} churned, {missing} without a score")
     for name, metrics in result.items():
-        print(f"{name:34s} " + "  ".join(f"{key} {m['value']:.4f} [{m['low']:.4f}, {m['high']:.4f}]" for key, m in metrics.items()))
+        print(
+            f"{name:34s} "
+            + "  ".join(f"{key} {m['value']:.4f} [{m['low']:.4f}, {m['high']:.4f}]" for key, m in metrics.items())
+        )
     print(f"AUC gained over frequency: {paired_difference(CLASSIFICATION['auc'], y, p, frequency)}")
     ours = result["qianmian"]
     failed = [f"auc {ours['auc']['value']:.4f} < {MUST['auc']}"] * (ours["auc"]["value"] < MUST["auc"])

@@ -69,7 +69,9 @@ def write_lake(root: Path, rows: int) -> None:
         connection.execute(
             f"INSERT INTO drawn SELECT 'web', 'x' || range, 'cookie', 'x' || range, TIMESTAMP '2023-01-01' + to_seconds(range) FROM range({missing})"
         )
-        Lake(Workspace(root).create()).commit(connection, {"identities": "SELECT * FROM drawn ORDER BY hash(source_user_id, id_value)"})
+        Lake(Workspace(root).create()).commit(
+            connection, {"identities": "SELECT * FROM drawn ORDER BY hash(source_user_id, id_value)"}
+        )
 
 
 def resolve_child(root: Path) -> dict[str, float]:
@@ -87,8 +89,12 @@ def resolve_child(root: Path) -> dict[str, float]:
         records, people = connection.execute(
             f"SELECT count(DISTINCT source || source_user_id), count(DISTINCT one_id) FROM {customers}"
         ).fetchone() or (0, 0)
-        decided = connection.execute(f"SELECT action, count(*) FROM '{root}/identity/ledger/*.parquet' GROUP BY 1 ORDER BY 1").fetchall()
-        kiosk = connection.execute(f"SELECT count(*) FROM {customers} WHERE source = 'kiosk' AND ledger_id IS NOT NULL").fetchone() or (0,)
+        decided = connection.execute(
+            f"SELECT action, count(*) FROM '{root}/identity/ledger/*.parquet' GROUP BY 1 ORDER BY 1"
+        ).fetchall()
+        kiosk = connection.execute(
+            f"SELECT count(*) FROM {customers} WHERE source = 'kiosk' AND ledger_id IS NOT NULL"
+        ).fetchone() or (0,)
     return {
         "seconds": seconds,
         "processor_seconds": processor,
@@ -112,7 +118,9 @@ def bare_child(root: Path) -> dict[str, float]:
 
     begun = time.perf_counter()
     lake = Lake(Workspace(root))
-    table = pq.read_table(lake.source_path(lake.state("identities")), columns=["source", "source_user_id", "id_type", "id_value"])
+    table = pq.read_table(
+        lake.source_path(lake.state("identities")), columns=["source", "source_user_id", "id_type", "id_value"]
+    )
 
     def codes(one: str, other: str) -> Any:
         joined = pc.binary_join_element_wise(table[one], table[other], "\x1f").combine_chunks()
@@ -126,7 +134,9 @@ def bare_child(root: Path) -> dict[str, float]:
 
 
 def in_child(what: str, root: Path) -> dict[str, float]:
-    done = subprocess.run([sys.executable, __file__, "--child", what, str(root)], check=False, capture_output=True, text=True)
+    done = subprocess.run(
+        [sys.executable, __file__, "--child", what, str(root)], check=False, capture_output=True, text=True
+    )
     if done.returncode:
         sys.exit(f"{what} failed with {done.returncode}:\n{done.stderr[-3000:]}")
     return dict(json.loads(done.stdout.splitlines()[-1]))
@@ -145,14 +155,25 @@ def deterministic(rows: int) -> tuple[dict[str, Any], list[str]]:
     print(
         f"  qianmian           {ours['seconds']:7.1f} s   peak {ours['peak_mb']:7.0f} MB   rules, periods, ledger and files included; {ours['processor_seconds']:.0f} s of processor"
     )
-    print(f"  bare components    {bare['seconds']:7.1f} s   peak {bare['peak_mb']:7.0f} MB   reading and grouping only; ratio {ratio:.1f}")
-    print("  ledger             " + ", ".join(f"{ours[name]:,} {name}" for name in ("merge", "conflict", "shared") if name in ours))
+    print(
+        f"  bare components    {bare['seconds']:7.1f} s   peak {bare['peak_mb']:7.0f} MB   reading and grouping only; ratio {ratio:.1f}"
+    )
+    print(
+        "  ledger             "
+        + ", ".join(f"{ours[name]:,} {name}" for name in ("merge", "conflict", "shared") if name in ours)
+    )
     failed = [f"{ours['seconds']:.1f} s > {MOST_SECONDS:.0f} s"] * (ours["seconds"] > MOST_SECONDS)
     failed += [f"{ours['peak_mb']:.0f} MB > {MOST_MEGABYTES:.0f} MB"] * (ours["peak_mb"] > MOST_MEGABYTES)
     failed += [f"{ours['kiosk_linked']} records linked through the shared cookie"] * (ours["kiosk_linked"] > 0)
-    metrics = {name: common.value(ours[name]) for name in ("seconds", "processor_seconds", "peak_mb", "records", "one_ids")}
-    return {f"identities_{rows}": {"qianmian": {**metrics, "ratio_bare": common.value(ratio)}, "bare components": {
-        name: common.value(bare[name]) for name in ("seconds", "peak_mb")}}}, failed  # fmt: skip
+    metrics = {
+        name: common.value(ours[name]) for name in ("seconds", "processor_seconds", "peak_mb", "records", "one_ids")
+    }
+    return {
+        f"identities_{rows}": {
+            "qianmian": {**metrics, "ratio_bare": common.value(ratio)},
+            "bare components": {name: common.value(bare[name]) for name in ("seconds", "peak_mb")},
+        }
+    }, failed
 
 
 def main() -> None:

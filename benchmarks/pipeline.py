@@ -35,17 +35,32 @@ def main() -> None:
         }
         measured = {}
         for name, command in steps.items():
-            full = command if name == "bare DuckDB copy" else [sys.executable, "-m", "cli.main", *command, "--workspace", str(workspace)]
+            full = (
+                command
+                if name == "bare DuckDB copy"
+                else [sys.executable, "-m", "cli.main", *command, "--workspace", str(workspace)]
+            )
             measured[name] = common.timed(full)
             print(f"{name:18s} {measured[name][0]:7.1f} s   peak so far {measured[name][1]:7.0f} MB")
     together = measured["ingest"][0] + measured["features"][0]
     memory = measured["features"][1]
-    print(f"ingest + features  {together:7.1f} s; ingest is {measured['ingest'][0] / measured['bare DuckDB copy'][0]:.1f} x the bare copy")
-    failed = [f"ingest + features {together:.1f} s > 30 s"] * (together > 30) + [f"{memory:.0f} MB > 4096 MB"] * (memory > 4096)
+    print(
+        f"ingest + features  {together:7.1f} s; ingest is {measured['ingest'][0] / measured['bare DuckDB copy'][0]:.1f} x the bare copy"
+    )
+    failed = [f"ingest + features {together:.1f} s > 30 s"] * (together > 30) + [f"{memory:.0f} MB > 4096 MB"] * (
+        memory > 4096
+    )
     failed += [f"train all {measured['train all'][0]:.1f} s > 180 s"] * (measured["train all"][0] > 180)
-    results = {name: {"seconds": common.value(seconds), "peak_mb": common.value(peak)} for name, (seconds, peak) in measured.items()}
+    results = {
+        name: {"seconds": common.value(seconds), "peak_mb": common.value(peak)}
+        for name, (seconds, peak) in measured.items()
+    }
     common.finish(
-        {"completejourney": {"qianmian": {f"{name}: {key}": v for name, ms in results.items() for key, v in ms.items()}}},
+        {
+            "completejourney": {
+                "qianmian": {f"{name}: {key}": v for name, ms in results.items() for key, v in ms.items()}
+            }
+        },
         failed,
         arguments.json,
     )

@@ -9,7 +9,9 @@ from __future__ import annotations
 import os
 import sys
 
-os.environ["OPENBLAS_NUM_THREADS"] = "1"  # what `implicit` asks for; it is fastest then (and so are we: threads are ours, not BLAS's)
+os.environ["OPENBLAS_NUM_THREADS"] = (
+    "1"  # what `implicit` asks for; it is fastest then (and so are we: threads are ours, not BLAS's)
+)
 
 import common  # noqa: I001  (puts the floors on the path)
 
@@ -33,7 +35,9 @@ PEAK_MB = 800  # of the million: factors 281 MB, the items laid out 26 MB, the a
 RATIO_TOPK, RATIO_PREDICT, ADDED = 1.0, 10.0, 0.10
 
 
-def in_turns(calls: dict[str, Callable[[], Any]], repetitions: int, clock: Callable[[], float] = time.perf_counter) -> dict[str, float]:
+def in_turns(
+    calls: dict[str, Callable[[], Any]], repetitions: int, clock: Callable[[], float] = time.perf_counter
+) -> dict[str, float]:
     """The least seconds of each call, made in turns so that all meet the same machine."""
     best = dict.fromkeys(calls, float("inf"))
     for _ in range(repetitions):
@@ -44,7 +48,9 @@ def in_turns(calls: dict[str, Callable[[], Any]], repetitions: int, clock: Calla
     return best
 
 
-def lognormal_factors(n_users: int, n_items: int, factors: int, spread: float, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
+def lognormal_factors(
+    n_users: int, n_items: int, factors: int, spread: float, seed: int = 0
+) -> tuple[np.ndarray, np.ndarray]:
     """Gaussian directions; with a spread, item lengths differ as learnt ones do (iALS on Gowalla: .8)."""
     rng = np.random.default_rng(seed)
     users = rng.standard_normal((n_users, factors), dtype=np.float32)
@@ -69,7 +75,8 @@ def against_topk(
     rng = np.random.default_rng(1)
     if had is None:
         had = sparse.csr_matrix(
-            (np.ones(30 * n, np.float32), rng.integers(0, len(items), 30 * n), np.arange(0, 30 * n + 1, 30)), shape=(n, len(items))
+            (np.ones(30 * n, np.float32), rng.integers(0, len(items), 30 * n), np.arange(0, 30 * n + 1, 30)),
+            shape=(n, len(items)),
         )
         had.sum_duplicates()
     started = time.perf_counter()
@@ -79,21 +86,28 @@ def against_topk(
     for label, excluded in (("", None), (", what they had left out", had)):
         calls = {
             "ours": lambda excluded=excluded: index.search(users, K, excluded=excluded, threads=threads),
-            "implicit": lambda excluded=excluded: topk(items, users, K, filter_query_items=excluded, num_threads=threads),
+            "implicit": lambda excluded=excluded: topk(
+                items, users, K, filter_query_items=excluded, num_threads=threads
+            ),
         }
         if recommend is not None:
             calls["recommend"] = lambda excluded=excluded: recommend(excluded is not None)
         seconds = in_turns(calls, repetitions)
         ratio = seconds["implicit"] / seconds["ours"]
         ids, _ = index.search(users[:200], K, excluded=None if excluded is None else excluded[:200])
-        theirs, _ = topk(items, users[:200], K, filter_query_items=None if excluded is None else excluded[:200], num_threads=threads)
+        theirs, _ = topk(
+            items, users[:200], K, filter_query_items=None if excluded is None else excluded[:200], num_threads=threads
+        )
         agree = float((ids == theirs).mean())
-        print(f"{name}{label}: {n / seconds['ours']:,.0f} users/s, implicit.topk {n / seconds['implicit']:,.0f}, ratio {ratio:.2f}; "
-              f"{agree:.2%} of places the same; layout {built * 1000:.0f} ms")  # fmt: skip
+        print(
+            f"{name}{label}: {n / seconds['ours']:,.0f} users/s, implicit.topk {n / seconds['implicit']:,.0f}, ratio {ratio:.2f}; "
+            f"{agree:.2%} of places the same; layout {built * 1000:.0f} ms"
+        )
         found[f"top {K}{label}"] = {
-            "users_per_second": common.value(n / seconds["ours"], n=n), "ratio_implicit": common.value(ratio, n=n),
+            "users_per_second": common.value(n / seconds["ours"], n=n),
+            "ratio_implicit": common.value(ratio, n=n),
             "users_per_second_implicit": common.value(n / seconds["implicit"], n=n),
-        }  # fmt: skip
+        }
         if recommend is not None:
             through = seconds["implicit"] / seconds["recommend"]
             print(f"{name}{label}, through recommend(): {n / seconds['recommend']:,.0f} users/s, ratio {through:.2f}")
@@ -147,8 +161,13 @@ def fits(name: str, train: Any, repetitions: int) -> tuple[dict[str, Any], list[
 
     def bare() -> None:
         AlternatingLeastSquares(
-            factors=model.factors, iterations=model.iterations, regularization=ridge, alpha=model.alpha, random_state=0, num_threads=cores()
-        ).fit(counts, show_progress=False)  # fmt: skip
+            factors=model.factors,
+            iterations=model.iterations,
+            regularization=ridge,
+            alpha=model.alpha,
+            random_state=0,
+            num_threads=cores(),
+        ).fit(counts, show_progress=False)
 
     seconds = in_turns({"bare": bare, "ours": lambda: model.fit(train)}, repetitions, time.process_time)
     line, failed = _added(f"{name}, iALS", seconds)
@@ -164,33 +183,54 @@ def hybrid_fits(train: Any, repetitions: int) -> tuple[dict[str, Any], list[str]
 
     model = HybridRecommender()
     users = _normalised(
-        sparse.hstack([sparse.identity(train.n_users, dtype=np.float32, format="csr"), user_attributes(train)[1]], format="csr")
+        sparse.hstack(
+            [sparse.identity(train.n_users, dtype=np.float32, format="csr"), user_attributes(train)[1]], format="csr"
+        )
     )
     items = _normalised(
-        sparse.hstack([sparse.identity(train.n_items, dtype=np.float32, format="csr"), item_attributes(train)], format="csr")
+        sparse.hstack(
+            [sparse.identity(train.n_items, dtype=np.float32, format="csr"), item_attributes(train)], format="csr"
+        )
     )
     counts = train.interactions.matrix().tocoo()
     theirs: dict[str, Any] = {}
 
     def bare() -> None:
         theirs["model"] = LightFM(
-            no_components=model.factors, loss="warp", learning_rate=model.learning_rate, item_alpha=model.item_alpha, user_alpha=model.user_alpha,
+            no_components=model.factors,
+            loss="warp",
+            learning_rate=model.learning_rate,
+            item_alpha=model.item_alpha,
+            user_alpha=model.user_alpha,
             random_state=np.random.RandomState(0),
-        ).fit(counts, user_features=users, item_features=items, epochs=model.epochs, num_threads=1)  # fmt: skip
+        ).fit(counts, user_features=users, item_features=items, epochs=model.epochs, num_threads=1)
 
     seconds = in_turns({"bare": bare, "ours": lambda: model.fit(train)}, repetitions, time.process_time)
     line, failed = _added("Complete Journey, hybrid", seconds)
     # LightFM scores the pairs it is given, user by user, with all items; its users are as many as take two seconds or so
     everybody, some = np.arange(train.n_users), np.arange(0, train.n_users, max(1, train.n_users // 100))
-    pairs = np.repeat(some, train.n_items).astype(np.int32), np.tile(np.arange(train.n_items, dtype=np.int32), len(some))
-    answered = in_turns({
-        "ours": lambda: model.recommend(everybody, K),
-        "theirs": lambda: theirs["model"].predict(*pairs, item_features=items, user_features=users, num_threads=cores()),
-    }, max(2, repetitions))  # fmt: skip
+    pairs = (
+        np.repeat(some, train.n_items).astype(np.int32),
+        np.tile(np.arange(train.n_items, dtype=np.int32), len(some)),
+    )
+    answered = in_turns(
+        {
+            "ours": lambda: model.recommend(everybody, K),
+            "theirs": lambda: theirs["model"].predict(
+                *pairs, item_features=items, user_features=users, num_threads=cores()
+            ),
+        },
+        max(2, repetitions),
+    )
     ratio = (answered["theirs"] / len(some)) / (answered["ours"] / len(everybody))
-    print(f"hybrid, top {K} of {train.n_items:,} items: {len(everybody) / answered['ours']:,.0f} users/s, "
-          f"LightFM.predict {len(some) / answered['theirs']:,.0f} (on {len(some)} of the users, scores only), ratio {ratio:.1f}")  # fmt: skip
-    line |= {"users_per_second": common.value(len(everybody) / answered["ours"], n=len(everybody)), "ratio_predict": common.value(ratio)}
+    print(
+        f"hybrid, top {K} of {train.n_items:,} items: {len(everybody) / answered['ours']:,.0f} users/s, "
+        f"LightFM.predict {len(some) / answered['theirs']:,.0f} (on {len(some)} of the users, scores only), ratio {ratio:.1f}"
+    )
+    line |= {
+        "users_per_second": common.value(len(everybody) / answered["ours"], n=len(everybody)),
+        "ratio_predict": common.value(ratio),
+    }
     if ratio < RATIO_PREDICT:
         failed.append(f"hybrid: {ratio:.1f} × LightFM.predict, must be {RATIO_PREDICT:.0f}")
     return {"hybrid": line}, failed, model
@@ -212,14 +252,19 @@ def million(n_users: int) -> tuple[dict[str, Any], list[str]]:
     results, failed = {}, []
     for label, spread in (("lengths differ", 0.8), ("all of one length", 0.0)):
         done = subprocess.run(
-            [sys.executable, __file__, "--child", str(n_users), str(spread)], check=False, capture_output=True, text=True,
-        )  # fmt: skip
+            [sys.executable, __file__, "--child", str(n_users), str(spread)],
+            check=False,
+            capture_output=True,
+            text=True,
+        )
         if done.returncode:
             sys.exit(f"the child failed with {done.returncode}:\n{done.stderr[-3000:]}")
         seconds, peak = map(float, done.stdout.split())
         size = f"{n_users:,} users × {MILLION['items']:,} items × {MILLION['factors']}"
-        print(f"{size}, {label}: {seconds:.1f} s, {n_users / seconds:,.0f} users/s, peak {peak:,.0f} MB "
-              f"(all scores at once would be {n_users * MILLION['items'] * 4 / 1e9:,.0f} GB)")  # fmt: skip
+        print(
+            f"{size}, {label}: {seconds:.1f} s, {n_users / seconds:,.0f} users/s, peak {peak:,.0f} MB "
+            f"(all scores at once would be {n_users * MILLION['items'] * 4 / 1e9:,.0f} GB)"
+        )
         results[f"{size}, {label}"] = {
             "qianmian": {
                 "seconds": common.value(seconds),
@@ -267,9 +312,13 @@ def main() -> None:
     failed += missed
     warm = np.flatnonzero(np.diff(model.history_.indptr) > 0)
     rates, missed = against_topk(
-        "completejourney", model.user_factors_[warm], model.index_.item_vectors, model.history_[warm], repetitions,
+        "completejourney",
+        model.user_factors_[warm],
+        model.index_.item_vectors,
+        model.history_[warm],
+        repetitions,
         lambda new_only: model.recommend(warm, K, exclude_purchased=new_only),
-    )  # fmt: skip
+    )
     results["completejourney"] = {**found, **rates["completejourney"]}
     failed += missed
     found, missed, _ = hybrid_fits(train, 1 if arguments.quick else 3)
@@ -281,13 +330,19 @@ def main() -> None:
         failed += missed
         everybody = np.arange(train.n_users)
         rates, missed = against_topk(
-            "gowalla", model.user_factors_, model.index_.item_vectors, model.history_, repetitions,
+            "gowalla",
+            model.user_factors_,
+            model.index_.item_vectors,
+            model.history_,
+            repetitions,
             lambda new_only: model.recommend(everybody, K, exclude_purchased=new_only),
-        )  # fmt: skip
+        )
         results["gowalla"] = {**found, **rates["gowalla"]}
         failed += missed
     else:
-        print("Gowalla is left out: --data DIR with lightgcn_gowalla/train.parquet (https://github.com/kuandeng/LightGCN, Data/gowalla)")
+        print(
+            "Gowalla is left out: --data DIR with lightgcn_gowalla/train.parquet (https://github.com/kuandeng/LightGCN, Data/gowalla)"
+        )
     found, missed = million(50_000 if arguments.quick else MILLION["users"])
     results |= found
     common.finish(results, failed + missed, arguments.json)

@@ -54,7 +54,12 @@ def child(name: str, data: Path | None, quick: bool, models: list[str], out: Pat
     seconds = time.perf_counter() - started
     results = results.get(name, results)  # either {model: …} or the JSON of that benchmark alone
     grandchildren = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 1024
-    found = {"models": results, "failed": failed, "seconds": seconds, "peak_mb": max(common.peak_megabytes(), grandchildren)}
+    found = {
+        "models": results,
+        "failed": failed,
+        "seconds": seconds,
+        "peak_mb": max(common.peak_megabytes(), grandchildren),
+    }
     out.write_text(json.dumps(found))
 
 
@@ -63,13 +68,33 @@ def measure(name: str, data: Path | None, quick: bool, models: list[str]) -> dic
     with tempfile.TemporaryDirectory() as folder:
         out = Path(folder) / "found.json"
         command = [sys.executable, str(Path(__file__).resolve()), "--child", name, "--json", str(out)]
-        command += ["--data", str(data)] * (data is not None) + ["--quick"] * quick + ["--models", ",".join(models)] * bool(models)
+        command += (
+            ["--data", str(data)] * (data is not None)
+            + ["--quick"] * quick
+            + ["--models", ",".join(models)] * bool(models)
+        )
         done = subprocess.run(command, check=False)
         if done.returncode or not out.exists():
-            return {"models": {}, "failed": [f"{name}: its process ended with {done.returncode}"], "seconds": 0.0, "peak_mb": 0.0}
+            return {
+                "models": {},
+                "failed": [f"{name}: its process ended with {done.returncode}"],
+                "seconds": 0.0,
+                "peak_mb": 0.0,
+            }
         found: dict[str, Any] = json.loads(out.read_text())
-    again = f"python benchmarks/recommenders.py --only {name}" + " --data DIR" * (BENCHMARKS[name][1] is not None) + " --quick" * quick
-    return {**found, "machine": common.machine(), "version": qianmian.__version__, "command": again, "quick": quick, "some": bool(models)}
+    again = (
+        f"python benchmarks/recommenders.py --only {name}"
+        + " --data DIR" * (BENCHMARKS[name][1] is not None)
+        + " --quick" * quick
+    )
+    return {
+        **found,
+        "machine": common.machine(),
+        "version": qianmian.__version__,
+        "command": again,
+        "quick": quick,
+        "some": bool(models),
+    }
 
 
 def log_december(path: Path, models: Mapping[str, Any]) -> None:
@@ -103,7 +128,10 @@ def publish(docs: Path, found: Mapping[str, Any]) -> None:
     for name, result in found.items():
         kept_models = known[name]["models"] if result.get("some") and name in known else {}
         whole = {key: known[name][key] for key in ("seconds", "peak_mb", "command")} if kept_models else {}
-        models = {model: {**kept_models.get(model, {}), **metrics} for model, metrics in {**kept_models, **result["models"]}.items()}
+        models = {
+            model: {**kept_models.get(model, {}), **metrics}
+            for model, metrics in {**kept_models, **result["models"]}.items()
+        }
         known[name] = {**result, **whole, "models": models}
     december = found.get("completejourney", {"models": {}, "quick": True})
     if not december["quick"] and recommenders_page.OURS in december["models"]:
@@ -118,10 +146,18 @@ def publish(docs: Path, found: Mapping[str, Any]) -> None:
 
 def main() -> None:
     parser = common.parser(__doc__.splitlines()[0])
-    parser.add_argument("--only", default=",".join(BENCHMARKS), help=f"data sets, joined by commas: {', '.join(BENCHMARKS)}")
-    parser.add_argument("--docs", type=Path, default=None, help="folder the page goes to (default docs/; with --quick nowhere)")
-    parser.add_argument("--child", choices=BENCHMARKS, default=None, help="run this one in this process (what the command itself does)")
-    parser.add_argument("--models", default="", help="of Gowalla, only these, joined by commas; the others keep their figures")
+    parser.add_argument(
+        "--only", default=",".join(BENCHMARKS), help=f"data sets, joined by commas: {', '.join(BENCHMARKS)}"
+    )
+    parser.add_argument(
+        "--docs", type=Path, default=None, help="folder the page goes to (default docs/; with --quick nowhere)"
+    )
+    parser.add_argument(
+        "--child", choices=BENCHMARKS, default=None, help="run this one in this process (what the command itself does)"
+    )
+    parser.add_argument(
+        "--models", default="", help="of Gowalla, only these, joined by commas; the others keep their figures"
+    )
     arguments = parser.parse_args()
     models = [name.strip() for name in arguments.models.split(",") if name.strip()]
     if arguments.child:
@@ -144,7 +180,10 @@ def main() -> None:
         print(f"{name}: {found[name]['seconds']:.1f} s, at most {found[name]['peak_mb']:,.0f} MB", flush=True)
     if models:  # those they are compared with keep their figures too
         found = {
-            name: {**result, "models": {model: result["models"][model] for model in models if model in result["models"]}}
+            name: {
+                **result,
+                "models": {model: result["models"][model] for model in models if model in result["models"]},
+            }
             for name, result in found.items()
         }
     measured = {name: result for name, result in found.items() if result["models"]}

@@ -71,8 +71,12 @@ ENTRIES = {
     "item k-NN": Entry(None, published=(0.1570, 0.1214)),
     "item k-NN, our defaults": Entry(lambda seed: ItemKNNRecommender()),
     "GF-CF": Entry(None, published=(0.1849, 0.1518)),
-    "EASE": Entry(lambda seed: EASERecommender(regularization=80.0, max_items=45_000), published=(0.1765, 0.1467), quick=False),
-    "iALS": Entry(lambda seed: ImplicitALSRecommender(512, 10, alpha=30.0, half_life_days=None, seed=seed), quick=False),
+    "EASE": Entry(
+        lambda seed: EASERecommender(regularization=80.0, max_items=45_000), published=(0.1765, 0.1467), quick=False
+    ),
+    "iALS": Entry(
+        lambda seed: ImplicitALSRecommender(512, 10, alpha=30.0, half_life_days=None, seed=seed), quick=False
+    ),
     "BPR": Entry(lambda seed: BPRRecommender(128, 200, seed=seed), published=(0.1627, 0.1378), quick=False),
 }
 QUOTED = {  # read, not run
@@ -113,7 +117,9 @@ def gf_cf(asked: Split) -> np.ndarray:
     _, _, right = randomized_svd(normal, 256, n_oversamples=64, n_iter=8, random_state=0)
     low = np.asarray(had[asked.users] @ (right.T * by_item[:, None] ** -0.5), dtype=np.float32)
     ideal = np.asarray(right * by_item**0.5, dtype=np.float32)
-    return dense_lists(asked, lambda own, rows: (own @ normal.T @ normal).toarray() + np.float32(0.3) * (low[rows] @ ideal))
+    return dense_lists(
+        asked, lambda own, rows: (own @ normal.T @ normal).toarray() + np.float32(0.3) * (low[rows] @ ideal)
+    )
 
 
 def dense_lists(asked: Split, scores_of: Callable[[sparse.csr_matrix, slice], np.ndarray]) -> np.ndarray:
@@ -179,7 +185,9 @@ def run(data: Path | None, quick: bool, models: Sequence[str] = ()) -> tuple[dic
         print("Gowalla: skipped, --data DIR has no folder lightgcn_gowalla (train.parquet, test.parquet: user, item)")
         return {}, []
     asked = split(data, quick)
-    print(f"Gowalla: {asked.train.n_users:,} users, {asked.train.n_items:,} items, {len(asked):,} users asked", flush=True)
+    print(
+        f"Gowalla: {asked.train.n_users:,} users, {asked.train.n_items:,} items, {len(asked):,} users asked", flush=True
+    )
     found: dict[str, dict[str, np.ndarray]] = {}
     for name, entry in ENTRIES.items():
         if (quick and not entry.quick) or (models and name not in (*models, OURS, "GF-CF")):
@@ -192,19 +200,37 @@ def run(data: Path | None, quick: bool, models: Sequence[str] = ()) -> tuple[dic
     others = {} if quick or models else {seed: lists_of(OURS, seed, data, quick)["ids"] for seed in range(1, SEEDS)}
     names = ("recall_of_taken", "ndcg", "hit_rate")
     measured = evaluate(
-        {name: one["ids"] for name, one in found.items()}, asked.truth, K, names=names, differences=("recall_of_taken", "ndcg")
+        {name: one["ids"] for name, one in found.items()},
+        asked.truth,
+        K,
+        names=names,
+        differences=("recall_of_taken", "ndcg"),
     )
-    result = {name: {metric.replace("recall_of_taken", "recall"): dict(value.__dict__) for metric, value in metrics.items() if value.n}
-              for name, metrics in measured.models.items()}  # fmt: skip
+    result = {
+        name: {
+            metric.replace("recall_of_taken", "recall"): dict(value.__dict__)
+            for metric, value in metrics.items()
+            if value.n
+        }
+        for name, metrics in measured.models.items()
+    }
     for name, one in found.items():
-        result[name] |= {key: common.value(float(one[key])) for key in ("seconds", "fit_seconds", "peak_mb") if np.isfinite(one[key])}
+        result[name] |= {
+            key: common.value(float(one[key])) for key in ("seconds", "fit_seconds", "peak_mb") if np.isfinite(one[key])
+        }
     if others:
         seeds = evaluate(
-            {OURS: found[OURS]["ids"], **{str(seed): ids for seed, ids in others.items()}}, asked.truth, K, names=names, draws=2
+            {OURS: found[OURS]["ids"], **{str(seed): ids for seed, ids in others.items()}},
+            asked.truth,
+            K,
+            names=names,
+            draws=2,
         ).models
         for metric, theirs in (("recall@20", "recall_of_taken@20"), ("ndcg@20", "ndcg@20")):
             each = [one[theirs].value for one in seeds.values()]
-            result[OURS][f"{metric}, {SEEDS} seeds"] = common.value(float(np.mean(each)), min(each), max(each), len(each))
+            result[OURS][f"{metric}, {SEEDS} seeds"] = common.value(
+                float(np.mean(each)), min(each), max(each), len(each)
+            )
     report(result)
     for metric, theirs in (("recall@20", "recall_of_taken@20"), ("ndcg@20", "ndcg@20")):
         gain = measured.differences[f"{theirs}:GF-CF"]
@@ -213,10 +239,14 @@ def run(data: Path | None, quick: bool, models: Sequence[str] = ()) -> tuple[dic
     if quick:
         return result, []
     failed = [
-        f"{metric} {result[OURS][metric]['value']:.4f} < {bar}" for metric, bar in MUST.items() if result[OURS][metric]["value"] < bar
+        f"{metric} {result[OURS][metric]['value']:.4f} < {bar}"
+        for metric, bar in MUST.items()
+        if result[OURS][metric]["value"] < bar
     ]
     beyond = all(result[OURS][metric]["low"] > bar for metric, bar in AIM.items())
-    print(f"beyond BSPM-EM as published ({AIM['recall@20']:.4f}, {AIM['ndcg@20']:.4f}), whole intervals above: {'yes' if beyond else 'no'}")
+    print(
+        f"beyond BSPM-EM as published ({AIM['recall@20']:.4f}, {AIM['ndcg@20']:.4f}), whole intervals above: {'yes' if beyond else 'no'}"
+    )
     return result, failed
 
 
@@ -234,7 +264,9 @@ def report(result: dict[str, Any]) -> None:
         print(
             f"{OURS}, {metric}: {result[OURS][metric]['value']:.4f}, from {result[OURS][metric]['low']:.4f} to {result[OURS][metric]['high']:.4f}"
         )
-    print("quoted, not run: " + " · ".join(f"{name} {recall:.4f} / {ndcg:.4f}" for name, (recall, ndcg) in QUOTED.items()))
+    print(
+        "quoted, not run: " + " · ".join(f"{name} {recall:.4f} / {ndcg:.4f}" for name, (recall, ndcg) in QUOTED.items())
+    )
 
 
 def main() -> None:

@@ -84,8 +84,18 @@ DATA: Mapping[str, DataSet] = {
         (Bar("recall@20", 0.1849, 0.1920), Bar("ndcg@20", 0.1518, 0.1597)),
         "`must` is GF-CF (Shen et al. 2021), `aim` is BSPM-EM (Choi et al. 2023), the best of those quoted",
         (
-            Quoted("MF-BPR", f"Rendle et al. 2009; {BARS_BOARD}", {"recall@20": 0.1627, "ndcg@20": 0.1378}, ("bpr", "mfbpr")),
-            Quoted("ItemCF", f"Sarwar et al. 2001; {BARS_BOARD}", {"recall@20": 0.1570, "ndcg@20": 0.1214}, ("itemknn", "itemcf", "knn")),
+            Quoted(
+                "MF-BPR",
+                f"Rendle et al. 2009; {BARS_BOARD}",
+                {"recall@20": 0.1627, "ndcg@20": 0.1378},
+                ("bpr", "mfbpr"),
+            ),
+            Quoted(
+                "ItemCF",
+                f"Sarwar et al. 2001; {BARS_BOARD}",
+                {"recall@20": 0.1570, "ndcg@20": 0.1214},
+                ("itemknn", "itemcf", "knn"),
+            ),
             Quoted("NGCF", f"Wang et al. 2019; {BARS_BOARD}", {"recall@20": 0.1570, "ndcg@20": 0.1327}),
             Quoted("EASE", f"Steck 2019; {BARS_BOARD}", {"recall@20": 0.1765, "ndcg@20": 0.1467}, ("ease", "easer")),
             Quoted("LightGCN", f"He et al. 2020; {BARS_BOARD}", {"recall@20": 0.1820, "ndcg@20": 0.1547}),
@@ -104,14 +114,22 @@ DATA: Mapping[str, DataSet] = {
         (Bar("recall@10", 0.150, 0.176),),
         "`must` is the lower end of what time-aware TIFU-KNN and TAIW report, `aim` is what was set out for",
         (
-            Quoted("TIFU-KNN", "Hu et al. 2020, settings of the paper, another run on this file", {"recall@10": 0.1300, "ndcg@10": 0.1052, "phr@10": 0.401},
-                   ("tifuknnsettingsofitspaper",)),
-            Quoted("TIFU-KNN-TA, TAIW, TAIW(I)", "Romanov et al. 2023: .150 to .164, on another selection of customers", {"recall@10": 0.164}),
+            Quoted(
+                "TIFU-KNN",
+                "Hu et al. 2020, settings of the paper, another run on this file",
+                {"recall@10": 0.1300, "ndcg@10": 0.1052, "phr@10": 0.401},
+                ("tifuknnsettingsofitspaper",),
+            ),
+            Quoted(
+                "TIFU-KNN-TA, TAIW, TAIW(I)",
+                "Romanov et al. 2023: .150 to .164, on another selection of customers",
+                {"recall@10": 0.164},
+            ),
         ),
         get="The baskets are those of `liming-7/A-Next-Basket-Recommendation-Reality-Check` on GitHub, as `tafeng_nbr/baskets.parquet` "
         "(user, basket_no, item, is_future).",
     ),
-}  # fmt: skip
+}
 
 
 # ---- words -----------------------------------------------------------------------------------------------------------
@@ -125,13 +143,19 @@ def figure_text(value: float, places: int = 4) -> str:
 def with_interval(found: Found) -> str:
     """A value with its interval, without one where none was given."""
     text = figure_text(found["value"])
-    return text if found["low"] == found["high"] else f"{text} [{figure_text(found['low'])}, {figure_text(found['high'])}]"
+    return (
+        text if found["low"] == found["high"] else f"{text} [{figure_text(found['low'])}, {figure_text(found['high'])}]"
+    )
 
 
 def standing(found: Found, bar: float) -> str:
     """Where a figure stands to a bar, its interval considered."""
     if found["value"] >= bar:
-        return "above it with its whole interval" if found["low"] > bar else "not below it, though its interval reaches below"
+        return (
+            "above it with its whole interval"
+            if found["low"] > bar
+            else "not below it, though its interval reaches below"
+        )
     return "below it with its whole interval" if found["high"] < bar else "below it, though its interval reaches it"
 
 
@@ -153,13 +177,18 @@ def plain_name(name: str) -> str:
 def ranking_columns(about: DataSet, models: Models) -> list[str]:
     """Metrics of lists (named ``…@k``) that somebody has: those the protocol names first."""
     held = dict.fromkeys(metric for measured in models.values() for metric in measured if "@" in metric)
-    return [*(metric for metric in about.metrics if metric in held), *(metric for metric in held if metric not in about.metrics)]
+    return [
+        *(metric for metric in about.metrics if metric in held),
+        *(metric for metric in held if metric not in about.metrics),
+    ]
 
 
 def cost_columns(models: Models) -> list[str]:
     """Seconds and peak memory, where measured."""
     held = dict.fromkeys(metric for measured in models.values() for metric in measured)
-    return [metric for metric in held if metric.endswith("seconds")] + [metric for metric in held if metric == "peak_mb"]
+    return [metric for metric in held if metric.endswith("seconds")] + [
+        metric for metric in held if metric == "peak_mb"
+    ]
 
 
 def by_first_metric(models: Models, metric: str) -> list[str]:
@@ -173,12 +202,15 @@ def measured_table(about: DataSet, models: Models) -> list[str]:
     if not ranking:
         return []
     names = by_first_metric(models, ranking[0])
-    lines = [f"| measured | {' | '.join([*ranking, *(cost.replace('_', ' ').replace('peak mb', 'peak memory') for cost in costs)])} |"]
+    lines = [
+        f"| measured | {' | '.join([*ranking, *(cost.replace('_', ' ').replace('peak mb', 'peak memory') for cost in costs)])} |"
+    ]
     lines.append("|---" * (1 + len(ranking) + len(costs)) + "|")
     for name in names:
         cells = [with_interval(models[name][metric]) if metric in models[name] else "" for metric in ranking]
         cells += [
-            quantity(models[name][cost]["value"], "MB" if cost == "peak_mb" else "s") if cost in models[name] else "" for cost in costs
+            quantity(models[name][cost]["value"], "MB" if cost == "peak_mb" else "s") if cost in models[name] else ""
+            for cost in costs
         ]
         lines.append(f"| {f'**{name}**' if name == OURS else name} | {' | '.join(cells)} |")
     return lines
@@ -194,7 +226,10 @@ def quoted_table(about: DataSet, models: Models) -> list[str]:
     columns = list(dict.fromkeys(metric for quoted in about.quoted for metric in quoted.values))
     if not columns:
         return []
-    lines = [f"| published (quoted) | {' | '.join(columns)} | source | measured here |", "|---" * (3 + len(columns)) + "|"]
+    lines = [
+        f"| published (quoted) | {' | '.join(columns)} | source | measured here |",
+        "|---" * (3 + len(columns)) + "|",
+    ]
     for quoted in sorted(about.quoted, key=lambda quoted: -next(iter(quoted.values.values()))):
         cells = [figure_text(quoted.values[metric]) if metric in quoted.values else "" for metric in columns]
         name = measured_here(quoted, models)
@@ -220,7 +255,9 @@ def says(about: DataSet, models: Models) -> list[str]:
             continue
         found = ours[bar.metric]
         against = "; ".join(
-            f"{name} {figure_text(value)}: {standing(found, value)}" for name, value in (("must", bar.must), ("aim", bar.aim)) if value
+            f"{name} {figure_text(value)}: {standing(found, value)}"
+            for name, value in (("must", bar.must), ("aim", bar.aim))
+            if value
         )
         lines.append(f"{bar.metric} of `{OURS}` is {with_interval(found)}; {against}.")
     first = next((metric for metric in ranking_columns(about, models) if metric in ours), None)
@@ -242,7 +279,9 @@ def falls_short(about: DataSet, models: Models, failed: Sequence[str]) -> list[s
         found = models.get(OURS, {}).get(bar.metric)
         for name, value in (("must", bar.must), ("aim", bar.aim)):
             if value and found is not None and found["value"] < value:
-                lines.append(f"{bar.metric} is {figure_text(value - found['value'])} short of {figure_text(value)} ({name}).")
+                lines.append(
+                    f"{bar.metric} is {figure_text(value - found['value'])} short of {figure_text(value)} ({name})."
+                )
             elif value and found is None:
                 lines.append(f"{bar.metric} was not measured, so nothing is known of {figure_text(value)} ({name}).")
     for quoted in about.quoted:
@@ -267,19 +306,32 @@ def accuracy_picture(about: DataSet, models: Models) -> Figure | None:
     if not metrics:
         return None
     names = by_first_metric(models, metrics[0])[::-1]
-    lines = sorted((one for one in about.quoted if metrics[0] in one.values), key=lambda one: -one.values[metrics[0]])[:LINES]
+    lines = sorted((one for one in about.quoted if metrics[0] in one.values), key=lambda one: -one.values[metrics[0]])[
+        :LINES
+    ]
     figure = Figure(figsize=(5.2 * len(metrics), 0.34 * len(names) + 1.2 + 0.3 * bool(lines)), layout="constrained")
     for axes, metric in zip(figure.subplots(1, len(metrics), sharey=True, squeeze=False)[0], metrics, strict=True):
         held = {name: models[name][metric] for name in names if metric in models[name]}
-        shown = [found["value"] for found in held.values()] + [one.values[metric] for one in lines if metric in one.values]
+        shown = [found["value"] for found in held.values()] + [
+            one.values[metric] for one in lines if metric in one.values
+        ]
         nearest = min(value for value in shown if value >= FAR_BEHIND * max(shown))
-        left, right = nearest - 0.12 * (max(shown) - nearest + 0.02), max([*shown, *(found["high"] for found in held.values())])
+        left, right = (
+            nearest - 0.12 * (max(shown) - nearest + 0.02),
+            max([*shown, *(found["high"] for found in held.values())]),
+        )
         for place, name in enumerate(names):
             if name in held:
                 dot(axes, place, held[name], left, "tab:red" if name == OURS else "tab:blue")
         for number, one in enumerate(lines):
             if metric in one.values:
-                axes.axvline(one.values[metric], linestyle="--", linewidth=1.2, color=f"C{number + 4}", label=f"{one.model}, published")
+                axes.axvline(
+                    one.values[metric],
+                    linestyle="--",
+                    linewidth=1.2,
+                    color=f"C{number + 4}",
+                    label=f"{one.model}, published",
+                )
         axes.set(
             yticks=range(len(names)),
             yticklabels=names,
@@ -289,7 +341,13 @@ def accuracy_picture(about: DataSet, models: Models) -> Figure | None:
         )
         axes.grid(alpha=0.3, axis="x")
     if lines:
-        figure.legend(*figure.axes[0].get_legend_handles_labels(), frameon=False, fontsize=8, loc="outside lower center", ncols=len(lines))
+        figure.legend(
+            *figure.axes[0].get_legend_handles_labels(),
+            frameon=False,
+            fontsize=8,
+            loc="outside lower center",
+            ncols=len(lines),
+        )
     return figure
 
 
@@ -297,7 +355,12 @@ def dot(axes: Axes, place: int, found: Found, left: float, colour: str) -> None:
     """One model's figure with its interval, or an arrow at the left edge when it lies beyond."""
     if found["value"] < left:
         axes.annotate(
-            f"◂ {figure_text(found['value'])}", (0.01, place), xycoords=("axes fraction", "data"), va="center", color=colour, fontsize=8
+            f"◂ {figure_text(found['value'])}",
+            (0.01, place),
+            xycoords=("axes fraction", "data"),
+            va="center",
+            color=colour,
+            fontsize=8,
         )
         return
     spread = [[found["value"] - found["low"]], [found["high"] - found["value"]]]
@@ -318,7 +381,9 @@ def cost_picture(models: Models) -> Figure | None:
         memory = cost == "peak_mb"
         values = [models[name][cost]["value"] if cost in models[name] else 0.0 for name in names]
         bars = axes.barh(names, values, color=["tab:red" if name == OURS else "tab:blue" for name in names])
-        axes.bar_label(bars, [f" {quantity(value, 'MB' if memory else 's')}" if value else "" for value in values], fontsize=8)
+        axes.bar_label(
+            bars, [f" {quantity(value, 'MB' if memory else 's')}" if value else "" for value in values], fontsize=8
+        )
         axes.set(xlabel="peak memory, MB" if memory else f"{cost.replace('_', ' ')}", xlim=(0, max(values) * 1.25))
         if not memory and max(values) > 0:
             axes.set(xscale="log", xlim=(0.5 * min(value for value in values if value), 5 * max(values)))
@@ -350,12 +415,18 @@ def section(key: str, measured: Mapping[str, Any], pictures: Sequence[str]) -> l
         lines += [*part, ""] if part else []
     for name in pictures:
         told = (
-            "training time and peak memory" if "cost" in name else "every model with its 95 % interval, published figures as dashed lines"
+            "training time and peak memory"
+            if "cost" in name
+            else "every model with its 95 % interval, published figures as dashed lines"
         )
         lines += [f"![{about.title}: {told}](benchmarks/{name})", ""]
     lines += [*(f"- {line}" for line in says(about, models)), "", f"Here {about.bars_from}.", ""]
     short = falls_short(about, models, measured.get("failed", ()))
-    lines += ["What falls short:", "", *(f"- {line}" for line in short)] if short else ["Nothing that was asked for falls short."]
+    lines += (
+        ["What falls short:", "", *(f"- {line}" for line in short)]
+        if short
+        else ["Nothing that was asked for falls short."]
+    )
     quick = " This was a quick run, a first look and not the protocol in full." if measured.get("quick") else ""
     lines += [
         "",
@@ -370,13 +441,20 @@ def december_lines(log: Sequence[Mapping[str, str]]) -> list[str]:
     if not log:
         return []
     return [
-        "", "### Every time December was scored", "",
-        "Nothing is chosen on December. Each scoring is a line of `docs/benchmarks/december.csv`.", "",
-        f"| {' | '.join(log[0])} |", "|---" * len(log[0]) + "|", *(f"| {' | '.join(row.values())} |" for row in log),
-    ]  # fmt: skip
+        "",
+        "### Every time December was scored",
+        "",
+        "Nothing is chosen on December. Each scoring is a line of `docs/benchmarks/december.csv`.",
+        "",
+        f"| {' | '.join(log[0])} |",
+        "|---" * len(log[0]) + "|",
+        *(f"| {' | '.join(row.values())} |" for row in log),
+    ]
 
 
-def page(measured: Mapping[str, Mapping[str, Any]], log: Sequence[Mapping[str, str]], drawn: Mapping[str, Sequence[str]]) -> str:
+def page(
+    measured: Mapping[str, Mapping[str, Any]], log: Sequence[Mapping[str, str]], drawn: Mapping[str, Sequence[str]]
+) -> str:
     """The whole page, in Markdown.
 
     Parameters
@@ -389,11 +467,12 @@ def page(measured: Mapping[str, Mapping[str, Any]], log: Sequence[Mapping[str, s
         Pictures of each data set, in the folder ``benchmarks`` beside the page.
     """
     lines = [
-        "# Recommenders, measured", "",
+        "# Recommenders, measured",
+        "",
         "This page is written by `python benchmarks/recommenders.py --data DIR` from the figures in `docs/benchmarks/results.json`; nothing in "
         "it is typed by hand. Values stand with 95 % intervals (percentile bootstrap over customers, 1,000 draws); published figures are "
         f"quoted, not measured, unless a column says so. `{OURS}` is the model that ships.",
-    ]  # fmt: skip
+    ]
     for key in DATA:
         if key in measured:
             lines += section(key, measured[key], drawn.get(key, ()))

@@ -60,7 +60,11 @@ def baskets(data: Path) -> TrainingSet:
     table = pq.read_table(data / "tafeng_nbr" / "baskets.parquet")
     users, items = (np.unique(table[name].to_numpy(), return_inverse=True) for name in ("user", "item"))
     return TrainingSet.of_pairs(
-        users[1], items[1], n_users=len(users[0]), n_items=len(items[0]), orders=table["basket_no"].to_numpy().astype(np.int32)
+        users[1],
+        items[1],
+        n_users=len(users[0]),
+        n_items=len(items[0]),
+        orders=table["basket_no"].to_numpy().astype(np.int32),
     )
 
 
@@ -92,14 +96,15 @@ def basket_weights(n: int, groups: int, within: float, between: float) -> NDArra
 
 def tifu_knn(
     split: Split, neighbours: int, groups: int, within: float, between: float, own: float
-) -> NDArray[np.int32]:  # fmt: skip
+) -> NDArray[np.int32]:
     """``own × a customer's decayed frequencies + (1 − own) × the mean of those of the nearest customers``, Euclidean (Hu, He, Gao & Zhang 2020)."""
     orders = Orders.of(split.train.interactions, None)
     counts = np.diff(orders.starts)
     of_length = {n: basket_weights(n, groups, within, between) for n in np.unique(counts[counts > 0]).tolist()}
     weights = np.concatenate([of_length[n] for n in counts.tolist() if n]).astype(np.float32)
     vectors = (
-        sparse.csr_matrix((weights, np.arange(len(weights)), orders.starts), shape=(len(counts), len(weights))) @ orders.baskets
+        sparse.csr_matrix((weights, np.arange(len(weights)), orders.starts), shape=(len(counts), len(weights)))
+        @ orders.baskets
     ).tocsr()
     lengths = np.asarray(vectors.multiply(vectors).sum(axis=1), dtype=np.float32).ravel()
     lists = []
@@ -108,7 +113,9 @@ def tifu_knn(
         nearness = 2.0 * (mine @ vectors.T).toarray() - lengths
         nearest = np.argpartition(-nearness, neighbours - 1, axis=1)[:, :neighbours]
         share = np.full(nearest.size, (1.0 - own) / neighbours, dtype=np.float32)
-        near = sparse.csr_matrix((share, nearest.ravel(), np.arange(len(nearest) + 1) * neighbours), shape=nearness.shape)
+        near = sparse.csr_matrix(
+            (share, nearest.ravel(), np.arange(len(nearest) + 1) * neighbours), shape=nearness.shape
+        )
         lists.append(top_k((mine * np.float32(own) + near @ vectors).toarray().astype(np.float32), K)[0])
     return np.concatenate(lists)
 
@@ -119,7 +126,9 @@ def tifu_knn(
 def best_tifu(split: Split) -> dict[str, Any]:
     """Of `TIFU_GRID`, the settings with the greatest recall."""
     tried = [
-        float(ranking_metrics(tifu_knn(split, **settings), split.truth, K, ("recall_of_taken",))["recall_of_taken"].mean())
+        float(
+            ranking_metrics(tifu_knn(split, **settings), split.truth, K, ("recall_of_taken",))["recall_of_taken"].mean()
+        )
         for settings in TIFU_GRID
     ]
     best = int(np.argmax(tried))
@@ -133,11 +142,16 @@ def best_tifu(split: Split) -> dict[str, Any]:
 def run(data: Path | None, quick: bool) -> tuple[dict[str, Any], list[str]]:
     """{model: {metric: {value, low, high, n}}} and the bars that were missed."""
     if data is None or not (data / "tafeng_nbr").is_dir():
-        print("Ta-Feng: skipped, --data DIR has no folder tafeng_nbr (baskets.parquet: user, basket_no, item, is_future)")
+        print(
+            "Ta-Feng: skipped, --data DIR has no folder tafeng_nbr (baskets.parquet: user, basket_no, item, is_future)"
+        )
         return {}, []
     everything = baskets(data)
     test = asked(last_basket_split(everything), quick)
-    print(f"Ta-Feng: {everything.n_users:,} customers, {everything.n_items:,} items, {len(test):,} customers asked", flush=True)
+    print(
+        f"Ta-Feng: {everything.n_users:,} customers, {everything.n_items:,} items, {len(test):,} customers asked",
+        flush=True,
+    )
     ids: dict[str, NDArray[np.int32]] = {}
     seconds: dict[str, float] = {}
     for name, make in MODELS.items():
@@ -153,9 +167,12 @@ def run(data: Path | None, quick: bool) -> tuple[dict[str, Any], list[str]]:
     compared = evaluate(ids, test.truth, K, names=tuple(NAMES), differences=("recall_of_taken", "ndcg_of_taken"))
     renamed = {f"{ours}@{K}": f"{theirs}@{K}" for ours, theirs in NAMES.items()}
     result = {
-        model: {**{renamed[metric]: dict(found.__dict__) for metric, found in metrics.items() if metric in renamed}, "seconds": common.value(seconds[model])}
+        model: {
+            **{renamed[metric]: dict(found.__dict__) for metric, found in metrics.items() if metric in renamed},
+            "seconds": common.value(seconds[model]),
+        }
         for model, metrics in compared.models.items()
-    }  # fmt: skip
+    }
     result[OURS]["peak_mb"] = common.value(peak)
     report(result)
     for name, found in compared.differences.items():
@@ -163,7 +180,9 @@ def run(data: Path | None, quick: bool) -> tuple[dict[str, Any], list[str]]:
     if quick:
         return result, []
     return result, [
-        f"{metric} {result[OURS][metric]['value']:.4f} < {bar}" for metric, bar in MUST.items() if result[OURS][metric]["value"] < bar
+        f"{metric} {result[OURS][metric]['value']:.4f} < {bar}"
+        for metric, bar in MUST.items()
+        if result[OURS][metric]["value"] < bar
     ]
 
 
@@ -172,7 +191,8 @@ def report(result: Mapping[str, Any]) -> None:
     print(f"{'model':34s} {'recall@10':>24s} {'NDCG@10':>24s} {'PHR@10':>24s} {'seconds':>8s}")
     for name, metrics in result.items():
         cells = [
-            f"{metrics[m]['value']:.4f} [{metrics[m]['low']:.4f}, {metrics[m]['high']:.4f}]" for m in ("recall@10", "ndcg@10", "phr@10")
+            f"{metrics[m]['value']:.4f} [{metrics[m]['low']:.4f}, {metrics[m]['high']:.4f}]"
+            for m in ("recall@10", "ndcg@10", "phr@10")
         ]
         print(f"{name:34s} {cells[0]:>24s} {cells[1]:>24s} {cells[2]:>24s} {metrics['seconds']['value']:8.1f}")
 

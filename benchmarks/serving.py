@@ -71,17 +71,25 @@ def under_load(url: str, bodies: list[bytes], duration: int) -> dict[str, float]
 
 def with_wrk(url: str, bodies: list[bytes], duration: int) -> dict[str, float]:
     """By wrk, another user each time."""
-    script = "bodies = {" + ",".join(f"[==[{body.decode()}]==]" for body in bodies) + "}\n" + (
-        "local i = 0\nrequest = function() i = i % #bodies + 1; return wrk.format('POST', '/v1/recommendations', nil, bodies[i]) end\n"
-        "done = function(summary, latency, requests)\n"
-        "  io.write(string.format('RESULT %f %f %f %d\\n', summary.requests / summary.duration * 1e6, latency:percentile(50) / 1e3, "
-        "latency:percentile(99) / 1e3, summary.errors.status + summary.errors.read + summary.errors.timeout))\nend\n"
-    )  # fmt: skip
+    script = (
+        "bodies = {"
+        + ",".join(f"[==[{body.decode()}]==]" for body in bodies)
+        + "}\n"
+        + (
+            "local i = 0\nrequest = function() i = i % #bodies + 1; return wrk.format('POST', '/v1/recommendations', nil, bodies[i]) end\n"
+            "done = function(summary, latency, requests)\n"
+            "  io.write(string.format('RESULT %f %f %f %d\\n', summary.requests / summary.duration * 1e6, latency:percentile(50) / 1e3, "
+            "latency:percentile(99) / 1e3, summary.errors.status + summary.errors.read + summary.errors.timeout))\nend\n"
+        )
+    )
     with tempfile.NamedTemporaryFile("w", suffix=".lua") as handle:
         handle.write(script)
         handle.flush()
         said = subprocess.run(
-            ["wrk", "-t1", f"-c{CONNECTIONS}", f"-d{duration}s", "-s", handle.name, url], check=True, capture_output=True, text=True
+            ["wrk", "-t1", f"-c{CONNECTIONS}", f"-d{duration}s", "-s", handle.name, url],
+            check=True,
+            capture_output=True,
+            text=True,
         ).stdout
     found = re.search(r"RESULT (\S+) (\S+) (\S+) (\d+)", said)
     if not found or int(found[4]):
@@ -102,7 +110,9 @@ async def with_asyncio(url: str, bodies: list[bytes], duration: int) -> dict[str
             body = bodies[i % len(bodies)]
             i += CONNECTIONS
             started = time.perf_counter()
-            writer.write(b"POST /v1/recommendations HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n\r\n" % len(body) + body)
+            writer.write(
+                b"POST /v1/recommendations HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n\r\n" % len(body) + body
+            )
             head = await reader.readuntil(b"\r\n\r\n")
             if b" 200 " not in head.split(b"\r\n", 1)[0]:
                 sys.exit(f"{url} answered {head!r}")
@@ -113,7 +123,11 @@ async def with_asyncio(url: str, bodies: list[bytes], duration: int) -> dict[str
 
     await asyncio.gather(*(client(number) for number in range(CONNECTIONS)))
     milliseconds = np.asarray(taken) * 1e3
-    return {"rps": len(taken) / duration, "p50_ms": float(np.median(milliseconds)), "p99_ms": float(np.quantile(milliseconds, 0.99))}
+    return {
+        "rps": len(taken) / duration,
+        "p50_ms": float(np.median(milliseconds)),
+        "p99_ms": float(np.quantile(milliseconds, 0.99)),
+    }
 
 
 @contextlib.contextmanager
@@ -123,9 +137,20 @@ def bare() -> Iterator[str]:
         Path(folder, "no_op.py").write_text(NO_OP)
         port = free_port()
         process = subprocess.Popen(
-            [sys.executable, "-m", "uvicorn", "no_op:app", "--port", str(port), "--log-level", "error", "--no-access-log"], cwd=folder,
+            [
+                sys.executable,
+                "-m",
+                "uvicorn",
+                "no_op:app",
+                "--port",
+                str(port),
+                "--log-level",
+                "error",
+                "--no-access-log",
+            ],
+            cwd=folder,
             start_new_session=True,
-        )  # fmt: skip
+        )
         try:
             for _ in range(200):
                 with contextlib.suppress(OSError):
@@ -143,7 +168,9 @@ def measure(url: str, bodies: list[bytes], quick: bool) -> dict[str, Any]:
     under_load(url, bodies, 1)
     load = under_load(url, bodies, 3 if quick else 15)
     return {
-        "p50_ms": value(float(np.median(single)), float(np.quantile(single, 0.25)), float(np.quantile(single, 0.75)), len(single)),
+        "p50_ms": value(
+            float(np.median(single)), float(np.quantile(single, 0.25)), float(np.quantile(single, 0.75)), len(single)
+        ),
         "p99_ms": value(float(np.quantile(single, 0.99)), n=len(single)),
         f"rps@{CONNECTIONS}": value(load["rps"]),
         f"p50_ms@{CONNECTIONS}": value(load["p50_ms"]),
@@ -159,7 +186,11 @@ def the_workspace(given: Path | None) -> Iterator[Workspace]:
         return
     with tempfile.TemporaryDirectory() as folder:
         for words in (["ingest", "completejourney"], ["train", "recommend", "--as-of", "2017-12-01"]):
-            subprocess.run([sys.executable, "-m", "cli.main", *words, "--workspace", folder], check=True, cwd=Path(__file__).parents[1])
+            subprocess.run(
+                [sys.executable, "-m", "cli.main", *words, "--workspace", folder],
+                check=True,
+                cwd=Path(__file__).parents[1],
+            )
         yield Workspace(Path(folder))
 
 
@@ -180,7 +211,9 @@ def main() -> None:
             own = measure(url, bodies, options.quick)
     print(f"{'':>12}  {'qianmian':>10}  {'no-op':>10}  {'ratio':>7}")
     for name in own:
-        print(f"{name:>12}  {own[name]['value']:>10.2f}  {peer[name]['value']:>10.2f}  {own[name]['value'] / peer[name]['value']:>7.2f}")
+        print(
+            f"{name:>12}  {own[name]['value']:>10.2f}  {peer[name]['value']:>10.2f}  {own[name]['value'] / peer[name]['value']:>7.2f}"
+        )
     own["ratio_rps"] = value(own[f"rps@{CONNECTIONS}"]["value"] / peer[f"rps@{CONNECTIONS}"]["value"])
     failed = [f"p50 of one request under {MUST_P50_MS:g} ms"] if own["p50_ms"]["value"] >= MUST_P50_MS else []
     if own[f"rps@{CONNECTIONS}"]["value"] < GOAL_RPS:

@@ -20,21 +20,38 @@ if TYPE_CHECKING:
     from features.compute.builder import Builder
     from features.profiles.analytics import Rate
 
-analytics = typer.Typer(help="Visits, funnels and click paths, from behaviour events and purchases.", no_args_is_help=True)
+analytics = typer.Typer(
+    help="Visits, funnels and click paths, from behaviour events and purchases.", no_args_is_help=True
+)
 
 WindowOption = Annotated[
-    int | None, typer.Option("--window-days", metavar="N", min=1, help="Only the last N days before --as-of. [default: everything]", show_default=False)
-]  # fmt: skip
-ByOption = Annotated[str | None, typer.Option("--by", metavar="TAG", help="Split the customers by a tag of their profile.")]
-OutOption = Annotated[Path | None, typer.Option("--out", metavar="FILE", help="Write the rows here too: .parquet or .csv.")]
+    int | None,
+    typer.Option(
+        "--window-days",
+        metavar="N",
+        min=1,
+        help="Only the last N days before --as-of. [default: everything]",
+        show_default=False,
+    ),
+]
+ByOption = Annotated[
+    str | None, typer.Option("--by", metavar="TAG", help="Split the customers by a tag of their profile.")
+]
+OutOption = Annotated[
+    Path | None, typer.Option("--out", metavar="FILE", help="Write the rows here too: .parquet or .csv.")
+]
 GROUPS_SHOWN = 20
 
 
 @analytics.command("sessions")
 def sessions(
-    as_of: AsOfOption = None, window_days: WindowOption = None, by: ByOption = None, out: OutOption = None,
-    workspace: WorkspaceOption = None, as_json: JsonOption = False,
-) -> None:  # fmt: skip
+    as_of: AsOfOption = None,
+    window_days: WindowOption = None,
+    by: ByOption = None,
+    out: OutOption = None,
+    workspace: WorkspaceOption = None,
+    as_json: JsonOption = False,
+) -> None:
     """How many visits, how long, how many of them buy. --out writes a row a visit."""
     check_ending(out, ENDINGS)
     from features.profiles.analytics import sessions as visits
@@ -49,13 +66,41 @@ def sessions(
         if out is not None:
             output.step(f"writing {out}")
             write_table(visits(views, window_days).order_by(["one_id", "start", "session_id"]).to_pyarrow(), out)
-    output.result({"as_of": moment, "window_days": window_days, "by": by, "groups": [group.as_dict() for group in found], "out": out})
-    columns = ("visits", "customers", "visits/customer", "events/visit", "median s", "90 % s", "conversion", "bounce", "index")
+    output.result(
+        {
+            "as_of": moment,
+            "window_days": window_days,
+            "by": by,
+            "groups": [group.as_dict() for group in found],
+            "out": out,
+        }
+    )
+    columns = (
+        "visits",
+        "customers",
+        "visits/customer",
+        "events/visit",
+        "median s",
+        "90 % s",
+        "conversion",
+        "bounce",
+        "index",
+    )
     rows = [
-        [group.tag or "everybody", group.sessions, group.customers, group.sessions_per_customer, group.events_per_session,
-         group.duration_seconds_median, group.duration_seconds_p90, percent(group.conversion), percent(group.bounce), number(group.index)]
+        [
+            group.tag or "everybody",
+            group.sessions,
+            group.customers,
+            group.sessions_per_customer,
+            group.events_per_session,
+            group.duration_seconds_median,
+            group.duration_seconds_p90,
+            percent(group.conversion),
+            percent(group.bounce),
+            number(group.index),
+        ]
         for group in found[: GROUPS_SHOWN + 1]
-    ]  # fmt: skip
+    ]
     output.table(f"visits as of {moment}", (by or "", *columns), rows, right=columns)
     _cut_short(output, len(found) - 1)
     _notes(output, out)
@@ -63,13 +108,27 @@ def sessions(
 
 @analytics.command("funnel")
 def funnel(
-    steps: Annotated[str, typer.Option("--steps", metavar="A,B,…", help="Event types in order; 'buy' is a paid order or purchase event.")] = "view,cart,buy",
-    per: Annotated[str, typer.Option("--per", metavar="customer|session|item", help="What is counted; item: customer and item together.")] = "customer",
-    within_days: Annotated[float | None, typer.Option("--within-days", metavar="N", help="The whole way takes at most so long.")] = None,
+    steps: Annotated[
+        str,
+        typer.Option("--steps", metavar="A,B,…", help="Event types in order; 'buy' is a paid order or purchase event."),
+    ] = "view,cart,buy",
+    per: Annotated[
+        str,
+        typer.Option(
+            "--per", metavar="customer|session|item", help="What is counted; item: customer and item together."
+        ),
+    ] = "customer",
+    within_days: Annotated[
+        float | None, typer.Option("--within-days", metavar="N", help="The whole way takes at most so long.")
+    ] = None,
     within_session: Annotated[bool, typer.Option("--within-session", help="The whole way lies in one visit.")] = False,
-    as_of: AsOfOption = None, window_days: WindowOption = None, by: ByOption = None, out: OutOption = None,
-    workspace: WorkspaceOption = None, as_json: JsonOption = False,
-) -> None:  # fmt: skip
+    as_of: AsOfOption = None,
+    window_days: WindowOption = None,
+    by: ByOption = None,
+    out: OutOption = None,
+    workspace: WorkspaceOption = None,
+    as_json: JsonOption = False,
+) -> None:
     """How many get from one step to the next, how fast, and (--by TAG) who falls out where."""
     check_ending(out, ENDINGS)
     from features.profiles.analytics import funnel as compute
@@ -80,28 +139,49 @@ def funnel(
         output.step(f"funnel {steps} a {per}")
         names = [name.strip() for name in steps.split(",") if name.strip()]
         found = compute(
-            builder.views(moment), names, window_days=window_days, within_days=within_days, within_session=within_session,
-            per=per, tags=tags,  # type: ignore[arg-type] # the function checks it
-        )  # fmt: skip
+            builder.views(moment),
+            names,
+            window_days=window_days,
+            within_days=within_days,
+            within_session=within_session,
+            per=per,
+            tags=tags,  # type: ignore[arg-type] # the function checks it
+        )
         if out is not None:
             write_table(found.as_table(), out)
     asked = {"window_days": window_days, "within_days": within_days, "within_session": within_session, "by": by}
     output.result({"as_of": moment, **asked, **found.as_dict(), "out": out})
     columns: tuple[str, ...] = (f"{per}s", "of the step before", "of the first", "median hours", "90 % hours")
     rows = [
-        [s.step, s.reached, percent(s.conversion), percent(s.overall if s.conversion else None), s.hours_median, s.hours_p90]
+        [
+            s.step,
+            s.reached,
+            percent(s.conversion),
+            percent(s.overall if s.conversion else None),
+            s.hours_median,
+            s.hours_p90,
+        ]
         for s in found.steps
     ]
     output.table(f"funnel as of {moment}", ("step", *columns), rows, right=columns)
     if found.groups:
         later = [step.step for step in found.steps[1:]]
-        columns = ("customers", found.steps[0].step, *(text for step in later for text in (step, f"{step} %", f"drop-off index {step}")))
+        columns = (
+            "customers",
+            found.steps[0].step,
+            *(text for step in later for text in (step, f"{step} %", f"drop-off index {step}")),
+        )
         grouped: list[list[object]] = []
         for group in found.groups[:GROUPS_SHOWN]:
             after = zip(group.reached[1:], group.conversion, group.drop_off_index, strict=True)
             parts = [part for reached, share, index in after for part in (reached, percent(share), number(index))]
             grouped.append([group.tag, group.customers, group.reached[0], *parts])
-        output.table(f"by {by}; drop-off index: 100 is everybody's, above falls out more", (by or "", *columns), grouped, right=columns)
+        output.table(
+            f"by {by}; drop-off index: 100 is everybody's, above falls out more",
+            (by or "", *columns),
+            grouped,
+            right=columns,
+        )
         _cut_short(output, len(found.groups))
     if not found.steps[0].reached:
         output.say(
@@ -113,13 +193,20 @@ def funnel(
 
 @analytics.command("paths")
 def paths(
-    of: Annotated[str, typer.Option("--of", metavar="event_type|category|category_top|page", help="What a step of a path is.")] = "event_type",
+    of: Annotated[
+        str, typer.Option("--of", metavar="event_type|category|category_top|page", help="What a step of a path is.")
+    ] = "event_type",
     depth: Annotated[int, typer.Option("--depth", min=1, max=50, help="Tell a path to its first so many steps.")] = 5,
     top: Annotated[int, typer.Option("--top", min=1, max=1000, help="So many paths and states.")] = 20,
-    keep_repeats: Annotated[bool, typer.Option("--keep-repeats", help="The same step several times in a row stays several.")] = False,
-    as_of: AsOfOption = None, window_days: WindowOption = None, out: OutOption = None,
-    workspace: WorkspaceOption = None, as_json: JsonOption = False,
-) -> None:  # fmt: skip
+    keep_repeats: Annotated[
+        bool, typer.Option("--keep-repeats", help="The same step several times in a row stays several.")
+    ] = False,
+    as_of: AsOfOption = None,
+    window_days: WindowOption = None,
+    out: OutOption = None,
+    workspace: WorkspaceOption = None,
+    as_json: JsonOption = False,
+) -> None:
     """The most frequent ways through a visit, what follows what, and where visits begin and end."""
     check_ending(out, ENDINGS)
     from features.profiles.analytics import paths as compute
@@ -127,12 +214,19 @@ def paths(
     output, builder, moment = _opened(workspace, as_of, as_json)
     with output.working():
         output.step(f"paths of {of}")
-        found = compute(builder.views(moment), of, depth=depth, top=top, window_days=window_days, keep_repeats=keep_repeats)
+        found = compute(
+            builder.views(moment), of, depth=depth, top=top, window_days=window_days, keep_repeats=keep_repeats
+        )
         if out is not None:
             write_table(found.as_table(), out)
     output.result({"as_of": moment, "window_days": window_days, **found.as_dict(), "out": out})
     ways = [
-        [" > ".join(way.path) + (" > …" if way.longer else ""), way.sessions, percent(way.share), percent(way.conversion)]
+        [
+            " > ".join(way.path) + (" > …" if way.longer else ""),
+            way.sessions,
+            percent(way.share),
+            percent(way.conversion),
+        ]
         for way in found.paths
     ]
     columns: tuple[str, ...] = ("visits", "share", "of these buy")
@@ -143,7 +237,10 @@ def paths(
     frequent = sorted(found.transitions, key=lambda way: (-way.count, way.state, way.next))[:top]
     columns = ("times", "share")
     output.table(
-        "what follows what", (of, "next", *columns), [[t.state, t.next, t.count, f"{t.share:.1%}"] for t in frequent], right=columns
+        "what follows what",
+        (of, "next", *columns),
+        [[t.state, t.next, t.count, f"{t.share:.1%}"] for t in frequent],
+        right=columns,
     )
     _notes(output, out)
 
@@ -159,7 +256,11 @@ def percent(found: Rate | None) -> str:
     """
     if found is None:
         return ""
-    return f"{100 * found.value:.1f} % ({100 * found.low:.1f}–{100 * found.high:.1f})" if found.n and found.value == found.value else "–"
+    return (
+        f"{100 * found.value:.1f} % ({100 * found.low:.1f}–{100 * found.high:.1f})"
+        if found.n and found.value == found.value
+        else "–"
+    )
 
 
 def number(found: Rate | None) -> str:

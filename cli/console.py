@@ -93,7 +93,9 @@ class Output:
         if not self.as_json:
             self.out.print(line, markup=markup, soft_wrap=True)
 
-    def table(self, title: str, columns: Sequence[str], rows: Sequence[Sequence[object]], right: Sequence[str] = ()) -> None:
+    def table(
+        self, title: str, columns: Sequence[str], rows: Sequence[Sequence[object]], right: Sequence[str] = ()
+    ) -> None:
         """A table for people; not printed with `--json`."""
         if self.as_json:
             return

@@ -62,7 +62,9 @@ def demo(workspace: WorkspaceOption = None, as_json: JsonOption = False) -> None
         with stages.stage("features"):
             snapshot = ensure(place, lake.default_as_of)
         with stages.stage("train, evaluate, gate, register"):
-            results = train(place, ["all"], clock=utc_now, as_of=snapshot.as_of, settings=settings, progress=output.step)
+            results = train(
+                place, ["all"], clock=utc_now, as_of=snapshot.as_of, settings=settings, progress=output.step
+            )
         with _server(stages, place, output) as url, stages.stage("HTTP calls"):
             cast = choose(snapshot, lake)
             calls = ask_everything(url, cast)
@@ -73,19 +75,33 @@ def demo(workspace: WorkspaceOption = None, as_json: JsonOption = False) -> None
     show_results(output, results)
     show_calls(output, calls, cast, lake)
     output.table(
-        "time of each stage", ["stage", "seconds"], [[name, f"{seconds:.1f}"] for name, seconds in stages.seconds.items()], ["seconds"]
+        "time of each stage",
+        ["stage", "seconds"],
+        [[name, f"{seconds:.1f}"] for name, seconds in stages.seconds.items()],
+        ["seconds"],
     )
     steps = ["serve", "train churn --horizon-days 14", "score churn --out churn.csv", "models list", "doctor"]
     known = f' --workspace "{workspace}"' if workspace else ""
-    following = [f"qianmian {step}{known}" for step in steps] + [f"mlflow ui --backend-store-uri '{place.tracking_uri}'"]
-    output.say(f"all in all {sum(stages.seconds.values()):.0f} s. Next (in the virtual environment: . .venv/bin/activate):")
+    following = [f"qianmian {step}{known}" for step in steps] + [
+        f"mlflow ui --backend-store-uri '{place.tracking_uri}'"
+    ]
+    output.say(
+        f"all in all {sum(stages.seconds.values()):.0f} s. Next (in the virtual environment: . .venv/bin/activate):"
+    )
     for line in following:
         output.say(f"  {line}")
     refused = [result.job for result in results if result.status == "refused"]
-    output.result({
-        "workspace": place.root, "stages": stages.seconds, "ingest": report, "results": results,
-        "calls": [call.as_dict() for call in calls], "next": following, "refused": refused,
-    })  # fmt: skip
+    output.result(
+        {
+            "workspace": place.root,
+            "stages": stages.seconds,
+            "ingest": report,
+            "results": results,
+            "calls": [call.as_dict() for call in calls],
+            "next": following,
+            "refused": refused,
+        }
+    )
     if refused:
         raise typer.Exit(GateRefused.exit_code)
 
@@ -103,7 +119,9 @@ def _server(stages: Stages, place: Workspace, output: Output) -> Iterator[str]:
                 log.seek(0)
                 for line in log.read().decode(errors="replace").splitlines()[-LOG_LINES:]:
                     output.step(f"server: {line}")
-                raise NotReady(error.message, where=error.where, got=error.got, hint="qianmian doctor says what is wrong") from error
+                raise NotReady(
+                    error.message, where=error.where, got=error.got, hint="qianmian doctor says what is wrong"
+                ) from error
         yield url
 
 
@@ -116,13 +134,18 @@ def show_results(output: Output, results: list[JobResult]) -> None:
             continue
         verdict = f"{result.job} v{result.version}" if result.version is not None else f"{result.job} ({result.status})"
         for name, metric in result.report.metrics.items():
-            others = {baseline: metrics[name] for baseline, metrics in result.report.baselines.items() if name in metrics}
+            others = {
+                baseline: metrics[name] for baseline, metrics in result.report.baselines.items() if name in metrics
+            }
             beside = " · ".join(f"{baseline} {number(other.value)}" for baseline, other in others.items())
             rows.append([verdict, name, number(metric.value), f"{number(metric.low)} – {number(metric.high)}", beside])
             verdict = ""
     columns = ["model", "metric", "value", "95 % interval", "the same metric of its baselines"]
     output.table(
-        "measured on a period no fit or tuning has seen; registered in MLflow as champion", columns, rows, ["value", "95 % interval"]
+        "measured on a period no fit or tuning has seen; registered in MLflow as champion",
+        columns,
+        rows,
+        ["value", "95 % interval"],
     )
 
 

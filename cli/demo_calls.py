@@ -68,7 +68,10 @@ def choose(snapshot: Snapshot, lake: Lake) -> Cast:
     table = snapshot.table.select(["user_id", "orders_total", "days_since_last_order"]).to_pylist()
     by_orders = sorted(table, key=lambda row: (row["orders_total"], row["user_id"]))
     regular = by_orders[int(len(by_orders) * 0.8)]["user_id"]
-    recent = sorted((row for row in table if row["orders_total"] >= 5), key=lambda row: (row["days_since_last_order"], row["user_id"]))
+    recent = sorted(
+        (row for row in table if row["orders_total"] >= 5),
+        key=lambda row: (row["days_since_last_order"], row["user_id"]),
+    )
     churners = [recent[int((len(recent) - 1) * share)]["user_id"] for share in (0.1, 0.5, 0.75, 0.85, 0.9)]
     connection = lake.connect()
     lines = connection.table("transactions")
@@ -98,15 +101,20 @@ def ask_everything(url: str, cast: Cast) -> list[Call]:
         ("what they never had", "/v1/recommendations", {**regular, "scene": "discover"}),
         ("what goes with their last basket", "/v1/recommendations", {**regular, "scene": "complement"}),
         (
-            "a newcomer: no history, only attributes", "/v1/recommendations",
+            "a newcomer: no history, only attributes",
+            "/v1/recommendations",
             {"user_id": NEWCOMER, "num_results": 5, "context": {"attributes": cast.attributes}},
         ),
         ("somebody nothing is known of", "/v1/recommendations", {"user_id": NOBODY, "num_results": 5}),
         ("who is about to leave", "/v1/churn", {"user_ids": [*cast.churners, NOBODY], "explain": True}),
         ("what comes next for them", "/v1/predictions", {"user_ids": cast.churners}),
-        (f"who is like the {len(cast.seed)} best {SEED_CATEGORY} customers", "/v1/lookalike", {"seed_user_ids": cast.seed, "size": FOUND_SIZE}),
+        (
+            f"who is like the {len(cast.seed)} best {SEED_CATEGORY} customers",
+            "/v1/lookalike",
+            {"seed_user_ids": cast.seed, "size": FOUND_SIZE},
+        ),
         ("who the regular customer is", "/v1/profile", {"user_id": cast.regular}),
-    ]  # fmt: skip
+    ]
     return [ask(url, what, route, body) for what, route, body in asked]
 
 
@@ -118,7 +126,9 @@ def ask(url: str, what: str, route: str, body: dict[str, Any]) -> Call:
     NotReady
         The server refused it or went away.
     """
-    request = urllib.request.Request(url + route, json.dumps(body).encode(), {"Content-Type": "application/json"}, method="POST")
+    request = urllib.request.Request(
+        url + route, json.dumps(body).encode(), {"Content-Type": "application/json"}, method="POST"
+    )
     begun = time.perf_counter()
     try:
         with urllib.request.urlopen(request, timeout=60) as answer:
@@ -126,10 +136,15 @@ def ask(url: str, what: str, route: str, body: dict[str, Any]) -> Call:
     except urllib.error.HTTPError as error:
         said = error.read().decode(errors="replace")[:500]
         raise NotReady(
-            f"the server answered {error.code}", where=f"POST {route}", got=said, hint="qianmian doctor says what is missing"
+            f"the server answered {error.code}",
+            where=f"POST {route}",
+            got=said,
+            hint="qianmian doctor says what is missing",
         ) from error
     except OSError as error:
-        raise NotReady("the server does not answer", where=url + route, got=str(error), hint="run the demo again") from error
+        raise NotReady(
+            "the server does not answer", where=url + route, got=str(error), hint="run the demo again"
+        ) from error
     return Call(what, route, body, json.loads(text), round((time.perf_counter() - begun) * 1000, 2))
 
 
@@ -160,7 +175,12 @@ def show_calls(output: Output, calls: Sequence[Call], cast: Cast, lake: Lake) ->
 def item_names(lake: Lake, item_ids: set[str]) -> dict[str, tuple[str, str]]:
     """Category and brand of each item."""
     items = lake.connect().table("items")
-    rows = items.filter(items.item_id.isin(sorted(item_ids))).select("item_id", "category", "brand").to_pyarrow().to_pylist()
+    rows = (
+        items.filter(items.item_id.isin(sorted(item_ids)))
+        .select("item_id", "category", "brand")
+        .to_pyarrow()
+        .to_pylist()
+    )
     return {row["item_id"]: (row["category"] or "", row["brand"] or "") for row in rows}
 
 
@@ -173,7 +193,9 @@ def _show_items(output: Output, answer: dict[str, Any], names: dict[str, tuple[s
     rows = []
     for item in answer["items"]:
         category, brand = names.get(item["item_id"], ("", ""))
-        rows.append([str(item["rank"]), item["item_id"], category, brand, item["source"], "; ".join(item.get("reasons") or [])])
+        rows.append(
+            [str(item["rank"]), item["item_id"], category, brand, item["source"], "; ".join(item.get("reasons") or [])]
+        )
     columns = ["rank", "item_id", "category", "brand", "source", "reason"]
     if not any(row[-1] for row in rows):
         columns, rows = columns[:-1], [row[:-1] for row in rows]
@@ -189,7 +211,12 @@ def _show_churn(output: Output, answer: dict[str, Any]) -> None:
         probability = score["churn_probability"]
         why = "; ".join(_reason(reason) for reason in (score.get("reasons") or [])[:2])
         rows.append(
-            [score["user_id"], "" if probability is None else number(probability), score["risk_band"], score["no_score_reason"] or why]
+            [
+                score["user_id"],
+                "" if probability is None else number(probability),
+                score["risk_band"],
+                score["no_score_reason"] or why,
+            ]
         )
     output.table("", ["user_id", "churn_probability", "risk_band", "why"], rows, ["churn_probability"])
 
@@ -203,21 +230,33 @@ def _show_predictions(output: Output, answer: dict[str, Any]) -> None:
     rows = []
     for score in answer["scores"]:
         following = sorted((score.get("next_stage") or {}).items(), key=lambda pair: -pair[1])[:3]
-        rows.append([score["user_id"], score["lifecycle_stage"], ", ".join(f"{stage} {share:.0%}" for stage, share in following)])
+        rows.append(
+            [
+                score["user_id"],
+                score["lifecycle_stage"],
+                ", ".join(f"{stage} {share:.0%}" for stage, share in following),
+            ]
+        )
     output.table("", ["user_id", "lifecycle_stage", "most likely next"], rows)
 
 
 def _show_lookalike(output: Output, answer: dict[str, Any], cast: Cast) -> None:
     found = [user["user_id"] for user in answer["users"]]
-    also, share = len(set(found) & set(cast.buyers)), len(set(cast.buyers) - set(cast.seed)) / max(cast.customers - len(cast.seed), 1)
+    also, share = (
+        len(set(found) & set(cast.buyers)),
+        len(set(cast.buyers) - set(cast.seed)) / max(cast.customers - len(cast.seed), 1),
+    )
     shown = ", ".join(f"{user['user_id']} ({number(user['score'])})" for user in answer["users"][:6])
     output.say(f"  {len(found)} customers: {shown}, …")
     output.say(f"  {also} of them have bought {SEED_CATEGORY} too; of all customers outside the seed {share:.0%} have")
-    output.say("  an easy one: the profiles know who bought it. The registered model was measured on what people bought afterwards")
+    output.say(
+        "  an easy one: the profiles know who bought it. The registered model was measured on what people bought afterwards"
+    )
     evidence = answer["evidence"] or {}
     measured = {name: value for name, value in evidence.items() if isinstance(value, dict) and "low" in value}
     told = ", ".join(
-        f"{name.replace('_', ' ')} {number(one['value'])} [{number(one['low'])}, {number(one['high'])}]" for name, one in measured.items()
+        f"{name.replace('_', ' ')} {number(one['value'])} [{number(one['low'])}, {number(one['high'])}]"
+        for name, one in measured.items()
     )
     output.say(f"  evidence, half of the seed hidden and searched for: {told}")
 

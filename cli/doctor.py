@@ -23,9 +23,19 @@ OK, WARN, FAIL = "ok", "warn", "fail"
 MARKS = {OK: "[green]ok[/]  ", WARN: "[yellow]warn[/]", FAIL: "[red]fail[/]"}
 # distribution → the oldest version that works; Qianmian cannot run without any of them
 LIBRARIES = {
-    "bentoml": "1.4", "duckdb": "1.3", "ibis-framework": "11", "implicit": "0.7.3", "mlflow": "3.1", "numpy": "2", "pandas": "2.2",
-    "pyarrow": "17", "rectools-lightfm": "1.17.3", "scikit-learn": "1.5", "scipy": "1.13", "xgboost-cpu": "3",
-}  # fmt: skip
+    "bentoml": "1.4",
+    "duckdb": "1.3",
+    "ibis-framework": "11",
+    "implicit": "0.7.3",
+    "mlflow": "3.1",
+    "numpy": "2",
+    "pandas": "2.2",
+    "pyarrow": "17",
+    "rectools-lightfm": "1.17.3",
+    "scikit-learn": "1.5",
+    "scipy": "1.13",
+    "xgboost-cpu": "3",
+}
 EITHER = {"xgboost-cpu": "xgboost"}  # the wheel with CUDA gives the same package
 LOW_DISK_GIB, NO_DISK_GIB = 5.0, 0.5
 FAIL_EXIT = 2
@@ -46,7 +56,8 @@ def doctor(
     init_settings: Annotated[
         bool,
         typer.Option(
-            "--init-settings", help="Write qianmian.yaml, every setting with its default and a comment, into the workspace and stop."
+            "--init-settings",
+            help="Write qianmian.yaml, every setting with its default and a comment, into the workspace and stop.",
         ),
     ] = False,
     workspace: WorkspaceOption = None,
@@ -62,7 +73,9 @@ def doctor(
         for check in CHECKS:
             findings += check(place, port)
     failed = any(finding.status == FAIL for finding in findings)
-    output.result({"workspace": place.root, "healthy": not failed, "findings": [asdict(finding) for finding in findings]})
+    output.result(
+        {"workspace": place.root, "healthy": not failed, "findings": [asdict(finding) for finding in findings]}
+    )
     for finding in findings:
         output.say(_line(finding), markup=True)
     if failed:
@@ -86,7 +99,11 @@ def write_settings(output: Output, place: Workspace) -> None:
     """
     target = place.config_file
     if target.exists():
-        raise UsageError("there are settings already", where=str(target), hint="edit that file; remove it first to start from the defaults")
+        raise UsageError(
+            "there are settings already",
+            where=str(target),
+            hint="edit that file; remove it first to start from the defaults",
+        )
     text = importlib.resources.files("qianmian").joinpath("defaults.yaml").read_text(encoding="utf-8")
     with atomic_path(target) as temporary:
         temporary.write_text(text, encoding="utf-8")
@@ -103,7 +120,9 @@ def fact(error: QianmianError) -> str:
 
 
 def _python(place: Workspace, port: int) -> Iterator[Finding]:
-    yield Finding("Python", OK, f"{platform.python_version()} on {platform.system()} {platform.machine()}, {os.cpu_count()} cores")
+    yield Finding(
+        "Python", OK, f"{platform.python_version()} on {platform.system()} {platform.machine()}, {os.cpu_count()} cores"
+    )
 
 
 def _compiler(place: Workspace, port: int) -> Iterator[Finding]:
@@ -124,7 +143,9 @@ def _libraries(place: Workspace, port: int) -> Iterator[Finding]:
         else:
             found.append(f"{name} {version}")
     if wrong:
-        yield Finding("libraries", FAIL, ", ".join(wrong), "make install, or pip install --require-hashes -r requirements.lock")
+        yield Finding(
+            "libraries", FAIL, ", ".join(wrong), "make install, or pip install --require-hashes -r requirements.lock"
+        )
     else:
         yield Finding("libraries", OK, ", ".join(found))
 
@@ -156,10 +177,18 @@ def _disk(place: Workspace, port: int) -> Iterator[Finding]:
     folder = next(folder for folder in (place.root, *place.root.parents) if folder.exists())
     free = shutil.disk_usage(folder).free / 2**30
     hint = "free some space, or name a --workspace on another disk"
-    yield Finding("disk", OK if free >= LOW_DISK_GIB else WARN if free >= NO_DISK_GIB else FAIL, f"{free:.1f} GiB free at {folder}", hint)
+    yield Finding(
+        "disk",
+        OK if free >= LOW_DISK_GIB else WARN if free >= NO_DISK_GIB else FAIL,
+        f"{free:.1f} GiB free at {folder}",
+        hint,
+    )
     if not os.access(folder, os.W_OK):
         yield Finding(
-            "disk", FAIL, f"{folder} cannot be written to", "give this user the right to write there, or name another --workspace"
+            "disk",
+            FAIL,
+            f"{folder} cannot be written to",
+            "give this user the right to write there, or name another --workspace",
         )
 
 
@@ -195,7 +224,10 @@ def _lake(place: Workspace) -> Iterator[Finding]:
     refused = sum(1 for _ in place.quarantine.rglob("*.parquet")) if place.quarantine.is_dir() else 0
     if refused:
         yield Finding(
-            "quarantine", WARN, f"{refused} file(s) of refused rows", f"look at the reason column of {place.quarantine}/*/*.parquet"
+            "quarantine",
+            WARN,
+            f"{refused} file(s) of refused rows",
+            f"look at the reason column of {place.quarantine}/*/*.parquet",
         )
 
 
@@ -237,7 +269,10 @@ def _champions(place: Workspace) -> Iterator[Finding]:
         return
     for problem in champions.problems:
         yield Finding(
-            "champion", WARN, f"{fact(problem)}; the one before it serves", "train it again, or qianmian models promote another version"
+            "champion",
+            WARN,
+            f"{fact(problem)}; the one before it serves",
+            "train it again, or qianmian models promote another version",
         )
     broken = {job: error for job, error in champions.failures.items() if job != "profiles"}
     for job, reason in broken.items():
@@ -260,4 +295,12 @@ def _port(place: Workspace, port: int) -> Iterator[Finding]:
     yield Finding("port", OK, f"{port} is free on 127.0.0.1")
 
 
-CHECKS: tuple[Callable[[Workspace, int], Iterator[Finding]], ...] = (_python, _compiler, _libraries, _settings, _disk, _workspace, _port)
+CHECKS: tuple[Callable[[Workspace, int], Iterator[Finding]], ...] = (
+    _python,
+    _compiler,
+    _libraries,
+    _settings,
+    _disk,
+    _workspace,
+    _port,
+)

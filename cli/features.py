@@ -28,14 +28,21 @@ ENDINGS = (".parquet", ".csv")
 
 def features(
     as_of: AsOfOption = None,
-    engine: Annotated[str, typer.Option("--engine", metavar="duckdb|spark", help="What computes the features.")] = "duckdb",
+    engine: Annotated[
+        str, typer.Option("--engine", metavar="duckdb|spark", help="What computes the features.")
+    ] = "duckdb",
     spark_master: Annotated[
-        str | None, typer.Option("--spark-master", metavar="URL", help="Spark's master, such as spark://host:7077; default local[*].")
+        str | None,
+        typer.Option(
+            "--spark-master", metavar="URL", help="Spark's master, such as spark://host:7077; default local[*]."
+        ),
     ] = None,
     out: Annotated[
         Path | None,
         typer.Option(
-            "--out", metavar="FILE", help="Write the profiles here too: .parquet (or .csv), a row a customer. Spark writes only this."
+            "--out",
+            metavar="FILE",
+            help="Write the profiles here too: .parquet (or .csv), a row a customer. Spark writes only this.",
         ),
     ] = None,
     workspace: WorkspaceOption = None,
@@ -64,10 +71,20 @@ def features(
             write_table(snapshot.table, out)
     seconds = time.perf_counter() - begun
     names = list(snapshot.spec.names)
-    output.result({
-        "workspace": place.root, "as_of": moment, "customers": snapshot.table.num_rows, "features": names, "tags": sorted(snapshot.tags),
-        "off": list(snapshot.off), "spec_hash": snapshot.spec.hash, "data_digest": snapshot.data_digest, "out": out, "seconds": round(seconds, 3),
-    })  # fmt: skip
+    output.result(
+        {
+            "workspace": place.root,
+            "as_of": moment,
+            "customers": snapshot.table.num_rows,
+            "features": names,
+            "tags": sorted(snapshot.tags),
+            "off": list(snapshot.off),
+            "spec_hash": snapshot.spec.hash,
+            "data_digest": snapshot.data_digest,
+            "out": out,
+            "seconds": round(seconds, 3),
+        }
+    )
     output.say(
         f"{snapshot.table.num_rows:,} customers, {len(names)} features and {len(snapshot.tags)} tags as of {moment}, {seconds:.1f} s"
     )
@@ -90,18 +107,32 @@ def _on_spark(output: Output, lake: Lake, moment: datetime, master: str | None, 
             customers = spark.write(kept, moment, out)
     seconds = time.perf_counter() - begun
     names = [feature.name for feature in kept]
-    output.result({
-        "workspace": lake.workspace.root, "as_of": moment, "customers": customers, "features": names, "off": list(off), "data_digest": lake.digest,
-        "engine": "spark", "spark_master": master or LOCAL, "out": out, "seconds": round(seconds, 3),
-    })  # fmt: skip
+    output.result(
+        {
+            "workspace": lake.workspace.root,
+            "as_of": moment,
+            "customers": customers,
+            "features": names,
+            "off": list(off),
+            "data_digest": lake.digest,
+            "engine": "spark",
+            "spark_master": master or LOCAL,
+            "out": out,
+            "seconds": round(seconds, 3),
+        }
+    )
     output.say(f"{customers:,} customers and {len(names)} features as of {moment}, by Spark in {seconds:.1f} s")
     _say_off(output, off)
-    output.say(f"written: {out}; the profiles that are served are those of the last `qianmian features` without --engine spark")
+    output.say(
+        f"written: {out}; the profiles that are served are those of the last `qianmian features` without --engine spark"
+    )
 
 
 def _say_off(output: Output, off: Sequence[str]) -> None:
     if off:
-        shown = ", ".join(off[:SHOWN_OFF]) + (f", … ({len(off)} in all; --json lists them)" if len(off) > SHOWN_OFF else "")
+        shown = ", ".join(off[:SHOWN_OFF]) + (
+            f", … ({len(off)} in all; --json lists them)" if len(off) > SHOWN_OFF else ""
+        )
         output.say(f"off, because the data holds nothing to make them of: {shown}")
 
 
@@ -110,16 +141,27 @@ def check_engine(engine: str, spark_master: str | None = None, out: Path | None 
     from features.compute.engines import ENGINES
 
     if engine not in ENGINES:
-        raise UsageError("there is no such engine", where="--engine", got=engine, allowed=", ".join(ENGINES), hint="leave --engine out")
+        raise UsageError(
+            "there is no such engine",
+            where="--engine",
+            got=engine,
+            allowed=", ".join(ENGINES),
+            hint="leave --engine out",
+        )
     if engine != "spark" and spark_master is not None:
         raise UsageError(
-            "only Spark has a master", where="--spark-master", got=spark_master, hint="add --engine spark, or leave --spark-master out"
+            "only Spark has a master",
+            where="--spark-master",
+            got=spark_master,
+            hint="add --engine spark, or leave --spark-master out",
         )
     if engine == "spark" and out is None:
         raise UsageError(
-            "Spark writes the profiles and keeps none here", where="--engine spark", got="no --out",
+            "Spark writes the profiles and keeps none here",
+            where="--engine spark",
+            got="no --out",
             hint="add --out profiles.parquet (one file) or --out profiles (a folder of part files); the profiles that are served are built without --engine",
-        )  # fmt: skip
+        )
 
 
 def check_ending(out: Path | None, endings: tuple[str, ...]) -> None:
@@ -134,9 +176,12 @@ def check_ending(out: Path | None, endings: tuple[str, ...]) -> None:
         )
     if out is not None and out.suffix not in endings:
         raise UsageError(
-            "the file's name does not say a format", where="--out", got=str(out), allowed=", ".join(ending for ending in endings if ending),
+            "the file's name does not say a format",
+            where="--out",
+            got=str(out),
+            allowed=", ".join(ending for ending in endings if ending),
             hint=f"name it {out.with_suffix(endings[0])}",
-        )  # fmt: skip
+        )
 
 
 def write_table(table: pa.Table, out: Path) -> None:

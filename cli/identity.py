@@ -22,9 +22,11 @@ identity = typer.Typer(help="Which records are one customer: resolve, link, expl
 identity.command("link")(link)
 RECORD_HELP = "SOURCE:USER_ID, a user id, a one_id, or ID_TYPE=VALUE such as phone=+44…"
 SAID = {
-    "merge": "merges: both hold the identifier", "withdraw": "withdrawn: merges and findings that no longer hold",
-    "conflict": "conflicts: links refused", "shared": "shared: identifiers that link nobody",
-}  # fmt: skip
+    "merge": "merges: both hold the identifier",
+    "withdraw": "withdrawn: merges and findings that no longer hold",
+    "conflict": "conflicts: links refused",
+    "shared": "shared: identifiers that link nobody",
+}
 
 
 @identity.command("resolve")
@@ -47,7 +49,9 @@ def resolve(
 @identity.command("explain")
 def explain(
     record: Annotated[str, typer.Argument(metavar="RECORD", help=RECORD_HELP)],
-    other: Annotated[str | None, typer.Argument(metavar="[OTHER]", help="A second record: why the two are one, or are not.")] = None,
+    other: Annotated[
+        str | None, typer.Argument(metavar="[OTHER]", help="A second record: why the two are one, or are not.")
+    ] = None,
     workspace: WorkspaceOption = None,
     as_json: JsonOption = False,
 ) -> None:
@@ -63,9 +67,14 @@ def explain(
 
 @identity.command("unmerge")
 def unmerge(
-    decision: Annotated[str, typer.Argument(metavar="LEDGER_ID|RECORD", help="A decision (`explain` names them), or one of two records.")],
+    decision: Annotated[
+        str,
+        typer.Argument(metavar="LEDGER_ID|RECORD", help="A decision (`explain` names them), or one of two records."),
+    ],
     other: Annotated[str | None, typer.Argument(metavar="[OTHER]", help="The second record.")] = None,
-    reason: Annotated[str, typer.Option("--reason", metavar="TEXT", help="Why; the ledger keeps it. Write no personal data here.")] = "",
+    reason: Annotated[
+        str, typer.Option("--reason", metavar="TEXT", help="Why; the ledger keeps it. Write no personal data here.")
+    ] = "",
     workspace: WorkspaceOption = None,
     as_json: JsonOption = False,
 ) -> None:
@@ -75,7 +84,9 @@ def unmerge(
 
     output, lake = Output(as_json), _lake(workspace)
     if not reason.strip():
-        raise UsageError("say why", where="--reason", hint='add --reason "two sisters with one telephone": the ledger keeps it')
+        raise UsageError(
+            "say why", where="--reason", hint='add --reason "two sisters with one telephone": the ledger keeps it'
+        )
     records = (find_record(lake, decision), find_record(lake, other)) if other else None
     with output.working():
         output.step("undoing and resolving customers")
@@ -83,7 +94,10 @@ def unmerge(
     output.result({"workspace": lake.workspace.root, "entry": entry.as_dict(), "changes": found.as_dict()})
     names = " and ".join(":".join(record) for record in (entry.left, entry.right) if record)
     told = "may be one customer again" if entry.action == "remerge" else "are two customers, for all moments"
-    output.say(f"{names} {told}. Ledger: {entry.ledger_id}" + ("" if entry.action == "remerge" else " (unmerge that id to undo it)"))
+    output.say(
+        f"{names} {told}. Ledger: {entry.ledger_id}"
+        + ("" if entry.action == "remerge" else " (unmerge that id to undo it)")
+    )
     show_changes(output, found, False)
     output.say("Next: qianmian features, which builds the profiles again")
 
@@ -100,20 +114,28 @@ def show_changes(output: Output, found: Changes, dry_run: bool) -> None:
     output.say(
         f"{found.records:,} records: {found.customers_before:,} customers {verb} {found.customers:,}; {found.renamed:,} records change one_id"
     )
-    counts: dict[str, int] = {"merge": found.merged, "withdraw": found.withdrawn, "conflict": found.conflicts, "shared": found.shared}
+    counts: dict[str, int] = {
+        "merge": found.merged,
+        "withdraw": found.withdrawn,
+        "conflict": found.conflicts,
+        "shared": found.shared,
+    }
     for action, count in counts.items():
         if not count:
             continue
         columns = ("ledger_id", "left", "right", "id_type", "id_value", "since", "reason")
         rows = [_line(entry) for entry in found.samples.get(action, [])]
-        output.table(f"{count:,} new {SAID[action]}" + (f" (the first {len(rows)})" if count > len(rows) else ""), columns, rows)
+        output.table(
+            f"{count:,} new {SAID[action]}" + (f" (the first {len(rows)})" if count > len(rows) else ""), columns, rows
+        )
     if not any(counts.values()):
         output.say("nothing new for the ledger")
 
 
 def _line(entry: dict[str, Any]) -> list[object]:
     ends = [
-        f"{entry[f'{side}_source']}:{entry[f'{side}_source_user_id']}" if entry[f"{side}_source"] else None for side in ("left", "right")
+        f"{entry[f'{side}_source']}:{entry[f'{side}_source_user_id']}" if entry[f"{side}_source"] else None
+        for side in ("left", "right")
     ]
     return [entry["ledger_id"], *ends, entry["id_type"], entry["id_value"], entry["observed_at"], entry["reason"]]
 
@@ -131,7 +153,15 @@ def show_explanation(output: Output, found: Explanation) -> None:
         output.say(f"  {reason}")
     if found.steps:
         rows = [
-            [":".join(step.left), ":".join(step.right), step.id_type, step.id_value, step.since or "always", step.ledger_id, step.rule]
+            [
+                ":".join(step.left),
+                ":".join(step.right),
+                step.id_type,
+                step.id_value,
+                step.since or "always",
+                step.ledger_id,
+                step.rule,
+            ]
             for step in found.steps
         ]
         output.table("linked by", ("left", "right", "id_type", "id_value", "since", "ledger_id", "rule"), rows)

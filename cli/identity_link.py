@@ -26,20 +26,34 @@ SHOWN = 10
 
 
 def link(
-    config: Annotated[Path, typer.Option("--config", metavar="FILE", help="The records.yaml: where the records are; docs/linking.md.")],
+    config: Annotated[
+        Path, typer.Option("--config", metavar="FILE", help="The records.yaml: where the records are; docs/linking.md.")
+    ],
     review: Annotated[
-        Path | None, typer.Option("--review", metavar="FILE", help="Write the pairs a person should judge here: .csv or .parquet.")
+        Path | None,
+        typer.Option("--review", metavar="FILE", help="Write the pairs a person should judge here: .csv or .parquet."),
     ] = None,
     chart: Annotated[
-        Path | None, typer.Option("--chart", metavar="FILE", help="Write the chart of the match weights here: .html, needs no network.")
+        Path | None,
+        typer.Option(
+            "--chart", metavar="FILE", help="Write the chart of the match weights here: .html, needs no network."
+        ),
     ] = None,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would change; the workspace stays as it is.")] = False,
-    backend: Annotated[str, typer.Option("--backend", metavar="duckdb|spark", help="What compares the records.")] = "duckdb",
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Say what would change; the workspace stays as it is.")
+    ] = False,
+    backend: Annotated[
+        str, typer.Option("--backend", metavar="duckdb|spark", help="What compares the records.")
+    ] = "duckdb",
     between_sources: Annotated[
-        bool, typer.Option("--between-sources", help="Each system knows a person once: compare records of different systems only.")
+        bool,
+        typer.Option(
+            "--between-sources", help="Each system knows a person once: compare records of different systems only."
+        ),
     ] = False,
     show_values: Annotated[
-        bool, typer.Option("--show-values", help="The review file holds the records themselves: names, addresses, numbers.")
+        bool,
+        typer.Option("--show-values", help="The review file holds the records themselves: names, addresses, numbers."),
     ] = False,
     workspace: WorkspaceOption = None,
     as_json: JsonOption = False,
@@ -54,7 +68,11 @@ def link(
     place = Workspace.locate(workspace)
     if backend not in BACKENDS:
         raise UsageError(
-            "there is no such backend", where="--backend", got=backend, allowed=", ".join(BACKENDS), hint="leave --backend out"
+            "there is no such backend",
+            where="--backend",
+            got=backend,
+            allowed=", ".join(BACKENDS),
+            hint="leave --backend out",
         )
     for file, endings, option in ((review, REVIEW_ENDINGS, "--review"), (chart, CHART_ENDINGS, "--chart")):
         _check_file(file, endings, option)
@@ -66,7 +84,9 @@ def link(
         output.step(f"reading the records of {config}")
         found = RecordFiles(config).read()
         output.step(f"linking {found.table.num_rows:,} records on {backend}")
-        links = link_records(found.table, settings.linking, seed=settings.seed, backend=backend, within_sources=not between_sources)
+        links = link_records(
+            found.table, settings.linking, seed=settings.seed, backend=backend, within_sources=not between_sources
+        )
         now = utc_now()
         table = merged(place, links, now)
         new = _new(links_path(place), table)
@@ -80,13 +100,28 @@ def link(
         if not dry_run:
             write_links(place.create(), links, now)
     seconds = time.perf_counter() - begun
-    output.result({
-        "workspace": place.root, "sources": list(links.sources), "records": links.records, "skipped": found.skipped, "compared": links.compared,
-        "crowded": links.crowded, "links": links.pairs.num_rows, "new_links": new, "review": links.review.num_rows,
-        "untrained": list(links.untrained), "threshold": settings.linking.threshold, "review_low": settings.linking.review_low,
-        "links_file": None if dry_run else links_path(place), "review_file": review, "chart_file": chart if links.chart else None,
-        "columns": LINKS.names, "dry_run": dry_run, "seconds": round(seconds, 3),
-    })  # fmt: skip
+    output.result(
+        {
+            "workspace": place.root,
+            "sources": list(links.sources),
+            "records": links.records,
+            "skipped": found.skipped,
+            "compared": links.compared,
+            "crowded": links.crowded,
+            "links": links.pairs.num_rows,
+            "new_links": new,
+            "review": links.review.num_rows,
+            "untrained": list(links.untrained),
+            "threshold": settings.linking.threshold,
+            "review_low": settings.linking.review_low,
+            "links_file": None if dry_run else links_path(place),
+            "review_file": review,
+            "chart_file": chart if links.chart else None,
+            "columns": LINKS.names,
+            "dry_run": dry_run,
+            "seconds": round(seconds, 3),
+        }
+    )
     _say(output, links, found.skipped, new, dry_run)
     for file, what in ((review, "for people to judge"), (chart if links.chart else None, "match weights")):
         if file is not None:
@@ -111,8 +146,11 @@ def _check_values_may_be_shown(place: Workspace, review: Path | None) -> None:
         raise UsageError("there is no file to show them in", where="--show-values", hint="add --review FILE.csv")
     if review.expanduser().absolute().resolve().is_relative_to(place.root.resolve()):
         raise UsageError(
-            "the workspace never holds personal values", where="--review", got=str(review), hint="name a file outside the workspace, or leave out --show-values"
-        )  # fmt: skip
+            "the workspace never holds personal values",
+            where="--review",
+            got=str(review),
+            hint="name a file outside the workspace, or leave out --show-values",
+        )
 
 
 def _new(path: Path, table: pa.Table) -> int:
@@ -135,7 +173,9 @@ def _with_values(review: pa.Table, records: pa.Table) -> pa.Table:
 
     values = [name for name in records.column_names if name not in KEY]
     listed = "".join(
-        f", {side}.{quote(name)} AS {quote(f'{full}_{name}')}" for name in values for side, full in (("l", "left"), ("r", "right"))
+        f", {side}.{quote(name)} AS {quote(f'{full}_{name}')}"
+        for name in values
+        for side, full in (("l", "left"), ("r", "right"))
     )
     with duckdb.connect(config={"temp_directory": ""}) as connection:
         connection.register("review", review)
@@ -144,7 +184,9 @@ def _with_values(review: pa.Table, records: pa.Table) -> pa.Table:
             f"JOIN records AS {side} ON {side}.source = v.{full}_source AND {side}.source_user_id = v.{full}_source_user_id"
             for side, full in (("l", "left"), ("r", "right"))
         )
-        return connection.execute(f"SELECT v.*{listed} FROM review AS v {keys} ORDER BY v.probability DESC, v.link_id").to_arrow_table()
+        return connection.execute(
+            f"SELECT v.*{listed} FROM review AS v {keys} ORDER BY v.probability DESC, v.link_id"
+        ).to_arrow_table()
 
 
 def _say(output: Output, links: Links, skipped: dict[str, int], new: int, dry_run: bool) -> None:
@@ -157,13 +199,20 @@ def _say(output: Output, links: Links, skipped: dict[str, int], new: int, dry_ru
     )
     output.say(f"{new:,} link(s) {would}new; {links.review.num_rows:,} pair(s) for people to judge")
     if links.crowded:
-        output.say(f"{links.crowded:,} value(s) are shared by too many records to be a clue (linking.max_block_records)")
+        output.say(
+            f"{links.crowded:,} value(s) are shared by too many records to be a clue (linking.max_block_records)"
+        )
     if links.untrained:
         output.say(f"too few records to learn the weights of {', '.join(links.untrained)}: usual ones are used")
     first: list[dict[str, Any]] = links.review.slice(0, SHOWN).to_pylist()
     if first:
         rows = [
-            (f"{row['left_source']} {row['left_source_user_id']}", f"{row['right_source']} {row['right_source_user_id']}", row["probability"], row["reason"])
+            (
+                f"{row['left_source']} {row['left_source_user_id']}",
+                f"{row['right_source']} {row['right_source_user_id']}",
+                row["probability"],
+                row["reason"],
+            )
             for row in first
-        ]  # fmt: skip
+        ]
         output.table("first pairs to judge", ["record", "record", "probability", "reason"], rows, right=["probability"])

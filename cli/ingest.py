@@ -24,15 +24,22 @@ OPTION_OF = {"config_path": "--config"}  # a source's parameter → our option, 
 
 def ingest(
     source: Annotated[str, typer.Argument(metavar="completejourney|synthetic|files", help="Where the rows come from.")],
-    config: Annotated[Path | None, typer.Option("--config", metavar="FILE", help="files: the sources.yaml to read.")] = None,
+    config: Annotated[
+        Path | None, typer.Option("--config", metavar="FILE", help="files: the sources.yaml to read.")
+    ] = None,
     customers: Annotated[
-        int | None, typer.Option("--customers", metavar="N", help="synthetic: persons. [default: 1000]", show_default=False)
+        int | None,
+        typer.Option("--customers", metavar="N", help="synthetic: persons. [default: 1000]", show_default=False),
     ] = None,
     days: Annotated[
-        int | None, typer.Option("--days", metavar="N", help="synthetic: length of the history. [default: 365]", show_default=False)
+        int | None,
+        typer.Option(
+            "--days", metavar="N", help="synthetic: length of the history. [default: 365]", show_default=False
+        ),
     ] = None,
     seed: Annotated[
-        int | None, typer.Option("--seed", metavar="N", help="synthetic: same seed, same rows. [default: 0]", show_default=False)
+        int | None,
+        typer.Option("--seed", metavar="N", help="synthetic: same seed, same rows. [default: 0]", show_default=False),
     ] = None,
     workspace: WorkspaceOption = None,
     as_json: JsonOption = False,
@@ -45,13 +52,17 @@ def ingest(
     output = Output(as_json)
     place = Workspace.locate(workspace)
     made = make_source(
-        source, {"config_path": config, "customers": customers, "days": days, "seed": seed}, pack_of(load_settings(place.config_file))
+        source,
+        {"config_path": config, "customers": customers, "days": days, "seed": seed},
+        pack_of(load_settings(place.config_file)),
     )
     with output.working():
         report = run_ingest(place, made, output.step, utc_now())
     output.result({"workspace": place.root, **report.as_dict()})
     show_report(output, report)
-    output.say(f"{place.root}: lake {report.digest}, {report.seconds:.1f} s. Next: qianmian features, or qianmian train all")
+    output.say(
+        f"{place.root}: lake {report.digest}, {report.seconds:.1f} s. Next: qianmian features, or qianmian train all"
+    )
 
 
 def make_source(name: str, given: dict[str, Any], pack: Pack | None = None) -> Source:
@@ -71,15 +82,21 @@ def make_source(name: str, given: dict[str, Any], pack: Pack | None = None) -> S
     wrong = [OPTION_OF.get(key, f"--{key}") for key in options if key not in takes]
     if wrong:
         raise UsageError(
-            f"the source '{name}' does not take {', '.join(wrong)}", where="qianmian ingest",
-            allowed=", ".join(OPTION_OF.get(key, f"--{key}") for key in takes) or "no options", hint="leave it out",
-        )  # fmt: skip
+            f"the source '{name}' does not take {', '.join(wrong)}",
+            where="qianmian ingest",
+            allowed=", ".join(OPTION_OF.get(key, f"--{key}") for key in takes) or "no options",
+            hint="leave it out",
+        )
     missing = [
-        OPTION_OF.get(key, f"--{key}") for key, parameter in takes.items() if parameter.default is parameter.empty and key not in options
+        OPTION_OF.get(key, f"--{key}")
+        for key, parameter in takes.items()
+        if parameter.default is parameter.empty and key not in options
     ]
     if missing:
         raise UsageError(
-            f"the source '{name}' needs {', '.join(missing)}", where="qianmian ingest", hint=f"qianmian ingest {name} {missing[0]} FILE"
+            f"the source '{name}' needs {', '.join(missing)}",
+            where="qianmian ingest",
+            hint=f"qianmian ingest {name} {missing[0]} FILE",
         )
     return factory(**options, pack=pack) if reads_pack else factory(**options)
 
@@ -87,7 +104,9 @@ def make_source(name: str, given: dict[str, Any], pack: Pack | None = None) -> S
 def show_report(output: Output, report: IngestReport) -> None:
     """The account of an ingest, then why rows were refused or flagged."""
     numbers = ("read", "kept", "duplicates", "quarantined", "updated")
-    rows: list[list[object]] = [[name, *(getattr(table, number) for number in numbers)] for name, table in report.tables.items()]
+    rows: list[list[object]] = [
+        [name, *(getattr(table, number) for number in numbers)] for name, table in report.tables.items()
+    ]
     output.table(f"{report.source}: read = kept + duplicates + quarantined", ["table", *numbers], rows, right=numbers)
     for name, table in report.tables.items():
         for reason, count in table.reasons.items():

@@ -29,19 +29,22 @@ from qianmian import __version__
 from qianmian.errors import QianmianError, WorkspaceError
 from qianmian.registry import Registry
 
-VERBS: Registry[Callable[..., Any] | typer.Typer] = Registry("verb", {
-    "demo": demo,
-    "ingest": ingest,
-    "features": features,
-    "identity": identity,
-    "tags": tags,
-    "analytics": analytics,
-    "train": train,
-    "models": models,
-    "score": score,
-    "serve": serve,
-    "doctor": doctor,
-})  # fmt: skip
+VERBS: Registry[Callable[..., Any] | typer.Typer] = Registry(
+    "verb",
+    {
+        "demo": demo,
+        "ingest": ingest,
+        "features": features,
+        "identity": identity,
+        "tags": tags,
+        "analytics": analytics,
+        "train": train,
+        "models": models,
+        "score": score,
+        "serve": serve,
+        "doctor": doctor,
+    },
+)
 
 UNEXPECTED_EXIT = 1
 INTERRUPTED_EXIT = 130
@@ -78,8 +81,12 @@ def _version(asked: bool) -> None:
 
 @app.callback()
 def root(
-    debug: Annotated[bool, typer.Option("--debug", help="Show the traceback of an error (anywhere on the line).")] = False,
-    version: Annotated[bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version.")] = False,
+    debug: Annotated[
+        bool, typer.Option("--debug", help="Show the traceback of an error (anywhere on the line).")
+    ] = False,
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version.")
+    ] = False,
 ) -> None:
     """Read before any verb; `--debug` itself is taken off the line by `run`."""
 
@@ -121,13 +128,18 @@ def run(arguments: Sequence[str]) -> int:
     except Exception as error:  # noqa: BLE001 the edge: whatever is left becomes a sentence instead of a traceback
         if any(text in str(error) for text in DISK_FULL):
             full = WorkspaceError(
-                "the disk is full", hint="free some space or name a --workspace on another disk; what was there before is still there"
+                "the disk is full",
+                hint="free some space or name a --workspace on another disk; what was there before is still there",
             )
             return _refuse(full.as_dict(), str(full), full.exit_code, as_json, debug)
         message = f"{type(error).__name__}: {' '.join(str(error).split())[:500]}"
         found = {"code": "internal", "message": message, "field": None, "hint": REPORT}
         return _refuse(
-            found, f"{message}. This is a fault of Qianmian, not of your data. To mend: {REPORT}", UNEXPECTED_EXIT, as_json, debug
+            found,
+            f"{message}. This is a fault of Qianmian, not of your data. To mend: {REPORT}",
+            UNEXPECTED_EXIT,
+            as_json,
+            debug,
         )
 
 
@@ -137,7 +149,9 @@ def quieten(debug: bool) -> None:
         os.environ.setdefault(name, "true")
     os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
     if debug:
-        logging.basicConfig(level=logging.INFO, stream=sys.stderr, format="%(asctime)s %(levelname)s %(name)s %(message)s")
+        logging.basicConfig(
+            level=logging.INFO, stream=sys.stderr, format="%(asctime)s %(levelname)s %(name)s %(message)s"
+        )
         return
     warnings.simplefilter("ignore")
     logging.basicConfig(level=logging.ERROR, stream=sys.stderr, format="%(levelname)s %(name)s %(message)s")

@@ -75,7 +75,10 @@ def rollback(name: NameArgument, workspace: WorkspaceOption = None, as_json: Jso
 @models.command("history")
 def history(
     name: Annotated[
-        str | None, typer.Argument(metavar="[NAME]", help="A registered model, or its job. [default: all of them]", show_default=False)
+        str | None,
+        typer.Argument(
+            metavar="[NAME]", help="A registered model, or its job. [default: all of them]", show_default=False
+        ),
     ] = None,
     workspace: WorkspaceOption = None,
     as_json: JsonOption = False,
@@ -89,12 +92,18 @@ def history(
     events = [{"name": each, **event.as_dict()} for each in names for event in model_history(place, each)]
     output.result({"workspace": place.root, "events": events})
     columns = ["at", "name", "action", "version", "previous"]
-    output.table("", columns, [[event[column] for column in columns] for event in sorted(events, key=lambda event: str(event["at"]))])
+    output.table(
+        "",
+        columns,
+        [[event[column] for column in columns] for event in sorted(events, key=lambda event: str(event["at"]))],
+    )
 
 
 @models.command("export")
 def export(
-    out: Annotated[Path | None, typer.Option("--out", metavar="DIR", help="Write the champions into this folder instead.")] = None,
+    out: Annotated[
+        Path | None, typer.Option("--out", metavar="DIR", help="Write the champions into this folder instead.")
+    ] = None,
     workspace: WorkspaceOption = None,
     as_json: JsonOption = False,
 ) -> None:
@@ -131,7 +140,9 @@ def beside_baselines(metrics: dict[str, float]) -> tuple[list[str], list[list[ob
         ends = [metrics.get(f"{name}.{end}") for end in ("low", "high")]
         interval = " – ".join(number(end) for end in ends if end is not None)
         others = [metrics.get(f"baseline/{baseline}/{name}") for baseline in baselines]
-        rows.append([name, number(metrics[name]), interval, *("" if other is None else number(other) for other in others)])
+        rows.append(
+            [name, number(metrics[name]), interval, *("" if other is None else number(other) for other in others)]
+        )
     return ["metric", "value", "95 % interval", *baselines], rows
 
 

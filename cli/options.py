@@ -10,15 +10,21 @@ import typer
 WorkspaceOption = Annotated[
     Path | None,
     typer.Option(
-        "--workspace", metavar="DIR", help="Folder of the workspace. [default: $QIANMIAN_WORKSPACE, else ./workspace]", show_default=False
+        "--workspace",
+        metavar="DIR",
+        help="Folder of the workspace. [default: $QIANMIAN_WORKSPACE, else ./workspace]",
+        show_default=False,
     ),
 ]
-JsonOption = Annotated[bool, typer.Option("--json", help="Machine output: one JSON object on stdout, nothing else there.")]
+JsonOption = Annotated[
+    bool, typer.Option("--json", help="Machine output: one JSON object on stdout, nothing else there.")
+]
 AsOfOption = Annotated[
     str | None,
     typer.Option(
-        "--as-of", metavar="DATE",
+        "--as-of",
+        metavar="DATE",
         help="No row at or after it is read: YYYY-MM-DD or an ISO time; UTC where it says no zone. [default: midnight after the last row]",
         show_default=False,
     ),
-]  # fmt: skip
+]

@@ -24,12 +24,24 @@ if TYPE_CHECKING:
 
     from serving.champions import Champions
 
-JOB_OF = {"recommend": "recommend", "churn": "churn", "predictions": "lifecycle"}  # what is scored → whose champion scores it
+JOB_OF = {
+    "recommend": "recommend",
+    "churn": "churn",
+    "predictions": "lifecycle",
+}  # what is scored → whose champion scores it
 ENDINGS = (".parquet", ".csv")
 LIST_OPTIONS = (
-    "--num-results", "--scene", "--exclude-purchased", "--candidates", "--filters", "--purchased", "--max-per", "--mmr", "--promotions",
+    "--num-results",
+    "--scene",
+    "--exclude-purchased",
+    "--candidates",
+    "--filters",
+    "--purchased",
+    "--max-per",
+    "--mmr",
+    "--promotions",
     "--exploration",
-)  # fmt: skip
+)
 JSON_HELP = "JSON, or @FILE with it, as /v1/recommendations takes it"
 
 
@@ -39,59 +51,109 @@ def score(
     as_of: AsOfOption = None,
     num_results: Annotated[
         int | None,
-        typer.Option("--num-results", metavar="K", help="recommend: items a customer, 1 to 500. [default: 10]", show_default=False),
+        typer.Option(
+            "--num-results",
+            metavar="K",
+            help="recommend: items a customer, 1 to 500. [default: 10]",
+            show_default=False,
+        ),
     ] = None,
     scene: Annotated[
         str | None,
         typer.Option(
-            "--scene", metavar="home|replenish|discover|…", help="recommend: what the lists are for. [default: home]", show_default=False
+            "--scene",
+            metavar="home|replenish|discover|…",
+            help="recommend: what the lists are for. [default: home]",
+            show_default=False,
         ),
     ] = None,
-    exclude_purchased: Annotated[bool, typer.Option("--exclude-purchased", help="recommend: short for --purchased never.")] = False,
+    exclude_purchased: Annotated[
+        bool, typer.Option("--exclude-purchased", help="recommend: short for --purchased never.")
+    ] = False,
     candidates: Annotated[
         Path | None,
-        typer.Option("--candidates", metavar="FILE", help="recommend: only these items; an id a line, or .csv/.parquet with item_id."),
+        typer.Option(
+            "--candidates",
+            metavar="FILE",
+            help="recommend: only these items; an id a line, or .csv/.parquet with item_id.",
+        ),
     ] = None,
     filters: Annotated[
-        str | None, typer.Option("--filters", metavar="JSON|@FILE", help=f'recommend: {{"category": "GROCERY"}} or nested; {JSON_HELP}.')
+        str | None,
+        typer.Option(
+            "--filters", metavar="JSON|@FILE", help=f'recommend: {{"category": "GROCERY"}} or nested; {JSON_HELP}.'
+        ),
     ] = None,
     purchased: Annotated[
         str | None,
-        typer.Option("--purchased", metavar="any|only|never", help="recommend: items by whether the customer had them before."),
+        typer.Option(
+            "--purchased", metavar="any|only|never", help="recommend: items by whether the customer had them before."
+        ),
     ] = None,
     max_per: Annotated[
         list[str] | None,
         typer.Option(
-            "--max-per", metavar="ATTRIBUTE=N", help="recommend: at most N items of one brand, category, category/2 …; may be repeated."
+            "--max-per",
+            metavar="ATTRIBUTE=N",
+            help="recommend: at most N items of one brand, category, category/2 …; may be repeated.",
         ),
     ] = None,
     mmr: Annotated[
-        float | None, typer.Option("--mmr", metavar="0..1", help="recommend: 1 only how good an item is, 0 only how unlike the others.")
+        float | None,
+        typer.Option(
+            "--mmr", metavar="0..1", help="recommend: 1 only how good an item is, 0 only how unlike the others."
+        ),
     ] = None,
     promotions: Annotated[
         str | None,
-        typer.Option("--promotions", metavar="JSON|@FILE", help=f"recommend: items that get a share of the places; {JSON_HELP}."),
+        typer.Option(
+            "--promotions", metavar="JSON|@FILE", help=f"recommend: items that get a share of the places; {JSON_HELP}."
+        ),
     ] = None,
     exploration: Annotated[
         str | None,
-        typer.Option("--exploration", metavar="JSON|@FILE", help=f'recommend: {{"share": 0.1, "pool": 50, "seed": 1}}; {JSON_HELP}.'),
+        typer.Option(
+            "--exploration",
+            metavar="JSON|@FILE",
+            help=f'recommend: {{"share": 0.1, "pool": 50, "seed": 1}}; {JSON_HELP}.',
+        ),
     ] = None,
     workspace: WorkspaceOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Score every customer with the champion; without one, it is trained first."""
     moment = parse_as_of(as_of)
-    asked = (num_results, scene, exclude_purchased or None, candidates, filters, purchased, max_per or None, mmr, promotions, exploration)
+    asked = (
+        num_results,
+        scene,
+        exclude_purchased or None,
+        candidates,
+        filters,
+        purchased,
+        max_per or None,
+        mmr,
+        promotions,
+        exploration,
+    )
     _check_options(what, [value is not None for value in asked])
     check_ending(out, ENDINGS)
     wanted = read_candidates(candidates) if candidates is not None else None
     if exclude_purchased and purchased not in (None, "never"):
-        raise UsageError("--exclude-purchased is --purchased never", got=f"--purchased {purchased}", hint="leave one of them out")
-    diversity = {"max_per": read_limits(max_per or []), **({} if mmr is None else {"mmr": mmr})} if max_per or mmr is not None else None
+        raise UsageError(
+            "--exclude-purchased is --purchased never", got=f"--purchased {purchased}", hint="leave one of them out"
+        )
+    diversity = (
+        {"max_per": read_limits(max_per or []), **({} if mmr is None else {"mmr": mmr})}
+        if max_per or mmr is not None
+        else None
+    )
     chosen = {
-        "filters": read_json("--filters", filters), "purchased": "never" if exclude_purchased else purchased, "diversity": diversity,
-        "promotions": read_json("--promotions", promotions), "exploration": read_json("--exploration", exploration),
-    }  # fmt: skip
+        "filters": read_json("--filters", filters),
+        "purchased": "never" if exclude_purchased else purchased,
+        "diversity": diversity,
+        "promotions": read_json("--promotions", promotions),
+        "exploration": read_json("--exploration", exploration),
+    }
 
     from serving.champions import load_from_workspace
     from serving.recommending.batch import write
@@ -107,27 +169,44 @@ def score(
         output.step(f"scoring {what}")
         champions = load_from_workspace(place)
         options = {"num_results": num_results, "scene": scene, "candidates": wanted, "options": listed}
-        table = score_table(champions, place, what, moment, {key: value for key, value in options.items() if value is not None})
+        table = score_table(
+            champions, place, what, moment, {key: value for key, value in options.items() if value is not None}
+        )
         output.step(f"writing {out}")
         write(table, out)
     version = champions.need(JOB_OF[what]).version
     seconds = time.perf_counter() - begun
     customers = len(set(table["one_id"].to_pylist()))
-    output.result({
-        "workspace": place.root, "out": out, "rows": table.num_rows, "customers": customers, "columns": table.column_names,
-        "as_of": table["as_of"][0].as_py() if table.num_rows else None, "model": JOB_OF[what], "model_version": version,
-        "trained_first": trained, "seconds": round(seconds, 3),
-    })  # fmt: skip
-    output.say(f"{out}: {table.num_rows:,} rows of {customers:,} customers, {JOB_OF[what]} version {version}, {seconds:.1f} s")
+    output.result(
+        {
+            "workspace": place.root,
+            "out": out,
+            "rows": table.num_rows,
+            "customers": customers,
+            "columns": table.column_names,
+            "as_of": table["as_of"][0].as_py() if table.num_rows else None,
+            "model": JOB_OF[what],
+            "model_version": version,
+            "trained_first": trained,
+            "seconds": round(seconds, 3),
+        }
+    )
+    output.say(
+        f"{out}: {table.num_rows:,} rows of {customers:,} customers, {JOB_OF[what]} version {version}, {seconds:.1f} s"
+    )
 
 
 def _check_options(what: str, given: list[bool]) -> None:
     if what not in JOB_OF:
-        raise UsageError("there is nothing of that name to score", got=what, allowed=", ".join(JOB_OF), hint="qianmian score --help")
+        raise UsageError(
+            "there is nothing of that name to score", got=what, allowed=", ".join(JOB_OF), hint="qianmian score --help"
+        )
     wrong = [name for name, is_given in zip(LIST_OPTIONS, given, strict=True) if is_given]
     if what != "recommend" and wrong:
         raise UsageError(
-            f"`score {what}` does not take {', '.join(wrong)}", where="qianmian score", hint="leave it out, or score recommend"
+            f"`score {what}` does not take {', '.join(wrong)}",
+            where="qianmian score",
+            hint="leave it out, or score recommend",
         )
 
 
@@ -144,9 +223,13 @@ def read_json(option: str, text: str | None) -> Any:
     try:
         return json.loads(Path(text[1:]).read_text(encoding="utf-8") if text.startswith("@") else text)
     except OSError as error:
-        raise UsageError("the file cannot be read", where=option, got=text[1:], hint="@FILE names a file with JSON in it") from error
+        raise UsageError(
+            "the file cannot be read", where=option, got=text[1:], hint="@FILE names a file with JSON in it"
+        ) from error
     except ValueError as error:
-        raise UsageError("not JSON", where=option, got=text[:100], hint=f"{error}; in a shell, put it into single quotes") from error
+        raise UsageError(
+            "not JSON", where=option, got=text[:100], hint=f"{error}; in a shell, put it into single quotes"
+        ) from error
 
 
 def read_limits(texts: Sequence[str]) -> dict[str, int]:
@@ -167,7 +250,10 @@ def read_limits(texts: Sequence[str]) -> dict[str, int]:
         name, _, number = text.rpartition("=")
         if not name or not number.isdecimal():
             raise UsageError(
-                "a limit is ATTRIBUTE=N", where="--max-per", got=text, hint="such as --max-per brand=2 or --max-per category/2=3"
+                "a limit is ATTRIBUTE=N",
+                where="--max-per",
+                got=text,
+                hint="such as --max-per brand=2 or --max-per category/2=3",
             )
         found[name] = int(number)
     return found
@@ -186,21 +272,33 @@ def read_candidates(path: Path) -> list[str]:
     import pyarrow.parquet
 
     if not path.is_file():
-        raise UsageError("there is no such file", where="--candidates", got=str(path), hint="name a file with an item id a line")
+        raise UsageError(
+            "there is no such file", where="--candidates", got=str(path), hint="name a file with an item id a line"
+        )
     try:
         if path.suffix in ENDINGS:
             as_text = pyarrow.csv.ConvertOptions(column_types={"item_id": pa.string()})
-            table = pyarrow.parquet.read_table(path) if path.suffix == ".parquet" else pyarrow.csv.read_csv(path, convert_options=as_text)
+            table = (
+                pyarrow.parquet.read_table(path)
+                if path.suffix == ".parquet"
+                else pyarrow.csv.read_csv(path, convert_options=as_text)
+            )
             if "item_id" not in table.column_names:
                 raise UsageError(
-                    "the candidates have no column item_id", where=str(path), got=", ".join(table.column_names), hint="name it item_id"
+                    "the candidates have no column item_id",
+                    where=str(path),
+                    got=", ".join(table.column_names),
+                    hint="name it item_id",
                 )
             found = [str(value) for value in table["item_id"].to_pylist() if value is not None]
         else:
             found = [line.strip() for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
     except (pa.ArrowException, UnicodeDecodeError) as error:
         raise UsageError(
-            "the candidates cannot be read", where=str(path), got=str(error).splitlines()[0], hint="a text file with an id a line"
+            "the candidates cannot be read",
+            where=str(path),
+            got=str(error).splitlines()[0],
+            hint="a text file with an id a line",
         ) from error
     if not found:
         raise UsageError("the file of candidates is empty", where=str(path), hint="an item id a line")
@@ -229,7 +327,11 @@ def ensure_champion(output: Output, place: Workspace, job: str, moment: datetime
     for result in train(place, [job], clock=utc_now, as_of=moment, settings=settings, progress=output.step):
         show_result(output, result)
         if result.status == "refused":
-            raise GateRefused(f"the gate refused {job}, so there is nothing to score with", got=result.reason, hint="see its run in MLflow")
+            raise GateRefused(
+                f"the gate refused {job}, so there is nothing to score with",
+                got=result.reason,
+                hint="see its run in MLflow",
+            )
     return True
 
 
@@ -245,7 +347,9 @@ def ensure_profiles(output: Output, place: Workspace) -> None:
         ensure(place, moment)
 
 
-def score_table(champions: Champions, place: Workspace, what: str, moment: datetime | None, options: dict[str, Any]) -> pa.Table:
+def score_table(
+    champions: Champions, place: Workspace, what: str, moment: datetime | None, options: dict[str, Any]
+) -> pa.Table:
     """The scores of everybody as a table."""
     from features.compute.builder import Builder
     from features.data.lake import Lake
@@ -255,7 +359,9 @@ def score_table(champions: Champions, place: Workspace, what: str, moment: datet
         # what was bought since the champion was fitted is read from the lake
         other = moment is not None and moment != champions.need("recommend").bundle.as_of
         lake = Lake(place)
-        return score_recommend(champions, as_of=moment, builder=Builder(lake) if other else None, gone=gone_from(lake), **options)
+        return score_recommend(
+            champions, as_of=moment, builder=Builder(lake) if other else None, gone=gone_from(lake), **options
+        )
     # profiles of another moment than the current ones are built for this file only; what is served stays
     other = moment is not None and moment != champions.customers.as_of
     builder = Builder(Lake(place)) if other else None

@@ -13,7 +13,9 @@ from qianmian.workspace import Workspace
 
 
 def serve(
-    host: Annotated[str, typer.Option("--host", help="Address to listen on; 0.0.0.0 for every one of this machine.")] = "127.0.0.1",
+    host: Annotated[
+        str, typer.Option("--host", help="Address to listen on; 0.0.0.0 for every one of this machine.")
+    ] = "127.0.0.1",
     port: Annotated[int, typer.Option("--port", min=1, max=65535, help="Port to listen on.")] = 3000,
     workers: Annotated[int, typer.Option("--workers", min=1, max=256, help="Processes that answer.")] = 1,
     workspace: WorkspaceOption = None,
@@ -27,7 +29,9 @@ def serve(
     output = Output(as_json)
     place = Workspace.locate(workspace).require()
     check_port(host, port)
-    champions = {str(model["name"]): str(model["champion"]) for model in list_models(place) if model["champion"] is not None}
+    champions = {
+        str(model["name"]): str(model["champion"]) for model in list_models(place) if model["champion"] is not None
+    }
     if not champions:
         raise NotReady("there is no champion to serve", where=str(place.root), hint="run `qianmian train all`")
     url = f"http://{host}:{port}"
@@ -37,6 +41,8 @@ def serve(
     code = run_server(place, host, port, workers)
     if code:
         raise NotReady(
-            f"the server ended with exit code {code}", where=url, hint="its last lines above say why; `qianmian doctor` checks the rest"
+            f"the server ended with exit code {code}",
+            where=url,
+            hint="its last lines above say why; `qianmian doctor` checks the rest",
         )
     output.step("stopped")

@@ -20,12 +20,16 @@ if TYPE_CHECKING:
 
 STRICT_EXIT = 3
 NAMES_SHOWN = 6
-tags = typer.Typer(help="List the tags, audit them, and rank them by what they tell about a business goal.", no_args_is_help=True)
+tags = typer.Typer(
+    help="List the tags, audit them, and rank them by what they tell about a business goal.", no_args_is_help=True
+)
 
 
 @tags.command("list")
 def list_(
-    category: Annotated[str | None, typer.Option("--category", metavar="|".join(TAG_CATEGORIES), help="Only these.")] = None,
+    category: Annotated[
+        str | None, typer.Option("--category", metavar="|".join(TAG_CATEGORIES), help="Only these.")
+    ] = None,
     as_of: AsOfOption = None,
     workspace: WorkspaceOption = None,
     as_json: JsonOption = False,
@@ -34,7 +38,9 @@ def list_(
     from qianmian.settings import load_settings
 
     if category is not None and category not in TAG_CATEGORIES:
-        raise UsageError("there is no such category", where="--category", got=category, allowed=", ".join(TAG_CATEGORIES))
+        raise UsageError(
+            "there is no such category", where="--category", got=category, allowed=", ".join(TAG_CATEGORIES)
+        )
     from features.profiles.governance.catalogue import catalogue
     from features.profiles.tags.tagging import declared_tags
 
@@ -42,16 +48,34 @@ def list_(
     snapshot = profiles(output, place, as_of)
     declared = [tag for tag in declared_tags(load_settings(place.config_file)) if category in (None, tag.category)]
     entries = catalogue(declared, snapshot)
-    output.result({
-        "workspace": place.root, "as_of": snapshot.as_of, "customers": len(snapshot.one_ids), "tags": [entry.as_dict() for entry in entries],
-    })  # fmt: skip
+    output.result(
+        {
+            "workspace": place.root,
+            "as_of": snapshot.as_of,
+            "customers": len(snapshot.one_ids),
+            "tags": [entry.as_dict() for entry in entries],
+        }
+    )
     columns = ["tag", "category", "kind", "how", "owner", "ttl", "coverage", "values", "top value", "made of"]
     rows = [
-        [one.name, one.category, one.kind, one.how, one.owner, one.ttl_days, percent(one.coverage), one.values, one.top_value, made_of(one.needs)]
+        [
+            one.name,
+            one.category,
+            one.kind,
+            one.how,
+            one.owner,
+            one.ttl_days,
+            percent(one.coverage),
+            one.values,
+            one.top_value,
+            made_of(one.needs),
+        ]
         for one in entries
         if one.coverage is not None
-    ]  # fmt: skip
-    output.table(f"{len(rows)} tags of {len(snapshot.one_ids):,} customers as of {snapshot.as_of}", columns, rows, columns[5:8])
+    ]
+    output.table(
+        f"{len(rows)} tags of {len(snapshot.one_ids):,} customers as of {snapshot.as_of}", columns, rows, columns[5:8]
+    )
     absent = [one for one in entries if one.coverage is None]
     if absent:
         output.say(f"{len(absent)} more are absent, because the data holds nothing to make them of:")
@@ -63,7 +87,10 @@ def list_(
 def audit_(
     strict: Annotated[bool, typer.Option("--strict", help=f"Exit with {STRICT_EXIT} when anything is found.")] = False,
     threshold: Annotated[
-        float, typer.Option("--threshold", min=0.5, max=1.0, help="Normalised mutual information from which two tags are nearly equal.")
+        float,
+        typer.Option(
+            "--threshold", min=0.5, max=1.0, help="Normalised mutual information from which two tags are nearly equal."
+        ),
     ] = 0.9,
     as_of: AsOfOption = None,
     workspace: WorkspaceOption = None,
@@ -80,12 +107,21 @@ def audit_(
     uses = recorded_uses(place)
     snapshot = profiles(output, place, as_of)
     declared = declared_tags(load_settings(place.config_file))
-    found = audit(declared, snapshot.tags, snapshot.tag_facts, utc_now(), uses, {*INPUTS, *snapshot.spec.names}, threshold)
-    output.result({
-        "workspace": place.root, "as_of": snapshot.as_of, "tags": len(declared), "present": len(snapshot.tags),
-        "findings": [finding.as_dict() for finding in found],
-    })  # fmt: skip
-    output.say(f"{len(declared)} tags declared, {len(snapshot.tags)} present as of {snapshot.as_of}; {len(found)} findings")
+    found = audit(
+        declared, snapshot.tags, snapshot.tag_facts, utc_now(), uses, {*INPUTS, *snapshot.spec.names}, threshold
+    )
+    output.result(
+        {
+            "workspace": place.root,
+            "as_of": snapshot.as_of,
+            "tags": len(declared),
+            "present": len(snapshot.tags),
+            "findings": [finding.as_dict() for finding in found],
+        }
+    )
+    output.say(
+        f"{len(declared)} tags declared, {len(snapshot.tags)} present as of {snapshot.as_of}; {len(found)} findings"
+    )
     for finding in found:
         output.say(f"\n{finding.rule}: {made_of(finding.tags)}")
         for word, text in (("found", finding.what), ("why it matters", finding.why), ("to mend", finding.mend)):
@@ -127,15 +163,33 @@ def value_(
         output.step(f"tags as of {moment:%Y-%m-%d}")
         snapshot = profiles_at(builder, moment)
         output.step(f"what happened in the {horizon_days} days after it")
-        outcome = outcome_of(builder, snapshot.table, moment, target, horizon_days, settings.churn.active_days or 2 * horizon_days)
+        outcome = outcome_of(
+            builder, snapshot.table, moment, target, horizon_days, settings.churn.active_days or 2 * horizon_days
+        )
         output.step(f"what {len(snapshot.tags)} tags tell about it")
-        found = worth({name: [values[row] for row in outcome.rows] for name, values in snapshot.tags.items()}, outcome.codes, settings.seed)
+        found = worth(
+            {name: [values[row] for row in outcome.rows] for name, values in snapshot.tags.items()},
+            outcome.codes,
+            settings.seed,
+        )
     counts = {label: int((outcome.codes == code).sum()) for code, label in enumerate(outcome.labels)}
-    output.result({
-        "workspace": place.root, "target": target, "as_of": moment, "horizon_days": horizon_days, "customers": found.n, "outcome": counts,
-        "entropy_bits": found.entropy_bits, "told_bits": found.told_bits, "keep": list(found.picked), "tags": [one.as_dict() for one in found.tags],
-    })  # fmt: skip
-    show(output, found, f"{target} in the {horizon_days} days from {moment:%Y-%m-%d}: {found.n:,} customers", counts, top)
+    output.result(
+        {
+            "workspace": place.root,
+            "target": target,
+            "as_of": moment,
+            "horizon_days": horizon_days,
+            "customers": found.n,
+            "outcome": counts,
+            "entropy_bits": found.entropy_bits,
+            "told_bits": found.told_bits,
+            "keep": list(found.picked),
+            "tags": [one.as_dict() for one in found.tags],
+        }
+    )
+    show(
+        output, found, f"{target} in the {horizon_days} days from {moment:%Y-%m-%d}: {found.n:,} customers", counts, top
+    )
 
 
 def show(output: Output, found: Worth, title: str, counts: dict[str, int], top: int) -> None:
@@ -144,16 +198,29 @@ def show(output: Output, found: Worth, title: str, counts: dict[str, int], top: 
     output.say(f"{title} ({told}); {found.entropy_bits:.3f} bits to be known of each")
     columns = ["tag", "bits", "95 % interval", "chance", "of all", "values", "pick", "adds", "95 % interval "]
     rows = [
-        [one.name, bits(one.bits), f"{bits(one.low)} – {bits(one.high)}", bits(one.chance), f"{one.share:.1%}", one.values, one.picked, bits(one.adds),
-         f"{bits(one.adds_low)} – {bits(one.adds_high)}"]
+        [
+            one.name,
+            bits(one.bits),
+            f"{bits(one.low)} – {bits(one.high)}",
+            bits(one.chance),
+            f"{one.share:.1%}",
+            one.values,
+            one.picked,
+            bits(one.adds),
+            f"{bits(one.adds_low)} – {bits(one.adds_high)}",
+        ]
         for place, one in enumerate(found.tags)
         if place < top or one.picked is not None
-    ]  # fmt: skip
+    ]
     output.table("", columns, rows, columns[1:])
     output.say("bits: told by the tag alone; chance: what a tag without connection stays under in 95 of 100 cases")
-    output.say("adds: told to a model that has the picks before it (all picks, for a tag that is none), of customers it has not seen")
+    output.say(
+        "adds: told to a model that has the picks before it (all picks, for a tag that is none), of customers it has not seen"
+    )
     if found.picked:
-        output.say(f"keep: {', '.join(found.picked)}; together they tell {found.told_bits:.3f} of {found.entropy_bits:.3f} bits")
+        output.say(
+            f"keep: {', '.join(found.picked)}; together they tell {found.told_bits:.3f} of {found.entropy_bits:.3f} bits"
+        )
     else:
         output.say("keep: none of them tells anything about it that is surely more than chance")
 

@@ -21,12 +21,19 @@ STATUSES = ("registered", "refused", "skipped")
 
 
 def train(
-    job: Annotated[str, typer.Argument(metavar="recommend|churn|lifecycle|lookalike|content|all", help="What to train.")],
+    job: Annotated[
+        str, typer.Argument(metavar="recommend|churn|lifecycle|lookalike|content|all", help="What to train.")
+    ],
     as_of: AsOfOption = None,
     horizon_days: Annotated[
         int | None,
         typer.Option(
-            "--horizon-days", min=1, max=365, metavar="N", help="How far ahead is asked. [default: settings, 28]", show_default=False
+            "--horizon-days",
+            min=1,
+            max=365,
+            metavar="N",
+            help="How far ahead is asked. [default: settings, 28]",
+            show_default=False,
         ),
     ] = None,
     active_days: Annotated[
@@ -40,11 +47,20 @@ def train(
         ),
     ] = None,
     tune: Annotated[
-        bool, typer.Option("--tune", help="recommend: search parameters on the validation window first; every trial a run in MLflow.")
+        bool,
+        typer.Option(
+            "--tune", help="recommend: search parameters on the validation window first; every trial a run in MLflow."
+        ),
     ] = False,
     tune_seconds: Annotated[
         int | None,
-        typer.Option("--tune-seconds", min=10, metavar="N", help="Time budget of --tune. [default: settings, 600]", show_default=False),
+        typer.Option(
+            "--tune-seconds",
+            min=10,
+            metavar="N",
+            help="Time budget of --tune. [default: settings, 600]",
+            show_default=False,
+        ),
     ] = None,
     workspace: WorkspaceOption = None,
     as_json: JsonOption = False,
@@ -62,35 +78,53 @@ def train(
     if tune_seconds is not None:
         if not tune:
             raise UsageError("--tune-seconds says how long --tune may take", hint="give --tune too, or leave it out")
-        settings = settings.model_copy(update={"recommend": settings.recommend.model_copy(update={"tune_seconds": tune_seconds})})
+        settings = settings.model_copy(
+            update={"recommend": settings.recommend.model_copy(update={"tune_seconds": tune_seconds})}
+        )
     lake = Lake(place)
     moment = as_of_or_default(lake, as_of)
     note_empty_days(output, lake, moment)
     with output.working(total=len(JOBS) if job == EVERYTHING else 1):
         results = run_jobs(
-            place, names, clock=utc_now, as_of=moment, horizon_days=horizon_days, active_days=active_days, settings=settings, tune=tune,
+            place,
+            names,
+            clock=utc_now,
+            as_of=moment,
+            horizon_days=horizon_days,
+            active_days=active_days,
+            settings=settings,
+            tune=tune,
             progress=lambda line: follow(output, line, list(JOBS)),
-        )  # fmt: skip
+        )
     for result in results:
         show_result(output, result)
-    answer: dict[str, Any] = {"workspace": place.root, "as_of": moment, "results": [result.as_dict() for result in results]}
+    answer: dict[str, Any] = {
+        "workspace": place.root,
+        "as_of": moment,
+        "results": [result.as_dict() for result in results],
+    }
     if all(result.status == "skipped" for result in results):
         raise DataError(
-            "the data can support none of the jobs; each says above why", where=str(place.root), hint="docs/mlflow.md says what each job needs",
-        )  # fmt: skip
+            "the data can support none of the jobs; each says above why",
+            where=str(place.root),
+            hint="docs/mlflow.md says what each job needs",
+        )
     refused = [result for result in results if result.status == "refused"]
     if refused:
         error = GateRefused(
-            f"the gate refused {', '.join(result.job for result in refused)}", got="; ".join(str(result.reason) for result in refused),
+            f"the gate refused {', '.join(result.job for result in refused)}",
+            got="; ".join(str(result.reason) for result in refused),
             hint="bring more data, ask for another horizon, or look at the run in MLflow; the champion before, if any, still serves",
-        )  # fmt: skip
+        )
         output.result({"error": error.as_dict(), **answer})
         if as_json:
             raise typer.Exit(error.exit_code)
         raise error
     if job != EVERYTHING and results[0].status == "skipped":
         raise DataError(
-            f"the data cannot support {job}", got=str(results[0].reason), hint="bring the data it needs; docs/mlflow.md says which"
+            f"the data cannot support {job}",
+            got=str(results[0].reason),
+            hint="bring the data it needs; docs/mlflow.md says which",
         )
     output.result(answer)
     output.say("next: qianmian serve, qianmian score, or qianmian models list")
@@ -105,7 +139,11 @@ def follow(output: Output, line: str, jobs: list[str]) -> None:
 
 def show_result(output: Output, result: JobResult) -> None:
     """One job's outcome, and its report where it got that far."""
-    words = {"registered": f"registered as version {result.version}", "refused": "refused by the gate", "skipped": "skipped"}
+    words = {
+        "registered": f"registered as version {result.version}",
+        "refused": "refused by the gate",
+        "skipped": "skipped",
+    }
     reason = f": {result.reason}" if result.reason else ""
     if result.report is not None:
         show_report(output, result.job, result.report)

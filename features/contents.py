@@ -18,9 +18,17 @@ from qianmian.errors import DataError
 
 # what an event says of liking a content, beside the time spent
 CONTENT_WEIGHTS = {
-    "view": 1.0, "message_open": 0.5, "message_click": 1.0, "favourite": 2.0, "share": 2.0, "lead": 2.0, "register": 2.0, "cart": 2.0,
-    "coupon_redeem": 2.0, "purchase": 2.0,
-}  # fmt: skip
+    "view": 1.0,
+    "message_open": 0.5,
+    "message_click": 1.0,
+    "favourite": 2.0,
+    "share": 2.0,
+    "lead": 2.0,
+    "register": 2.0,
+    "cart": 2.0,
+    "coupon_redeem": 2.0,
+    "purchase": 2.0,
+}
 READ = 1.0  # an event of this weight or more: it was read to the end, or as good as
 LEAST_DWELLS = 5  # of a content, for a median of its own; else that of its type, else that of all
 SHORTEST, LONGEST = 0.1, 2.0  # what the time spent may make of an event
@@ -50,7 +58,10 @@ class ContentSet(TrainingSet):
 
 
 def engagement(
-    event_types: NDArray[np.str_], seconds: NDArray[np.floating[Any]], contents: NDArray[np.integer[Any]], types: NDArray[np.str_]
+    event_types: NDArray[np.str_],
+    seconds: NDArray[np.floating[Any]],
+    contents: NDArray[np.integer[Any]],
+    types: NDArray[np.str_],
 ) -> NDArray[np.float32]:
     """How much each event says of liking its content.
 
@@ -95,7 +106,9 @@ def engagement(
     return weights.astype(np.float32)
 
 
-def _medians(groups: NDArray[np.integer[Any]], values: NDArray[np.floating[Any]], n: int) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
+def _medians(
+    groups: NDArray[np.integer[Any]], values: NDArray[np.floating[Any]], n: int
+) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
     """Lower median and size of each group; NaN for an empty one."""
     order = np.lexsort((values, groups))
     sizes = np.bincount(groups, minlength=n)
@@ -115,22 +128,32 @@ def content_rows(builder: Builder, as_of: datetime, start: datetime | None = Non
     """
     states = builder.states_at(as_of)
     if "contents" not in builder.states or not builder.states["contents"].rows:
-        raise DataError("the lake has no contents", where=str(builder.lake.workspace.lake), hint="map `contents` in sources.yaml")
+        raise DataError(
+            "the lake has no contents", where=str(builder.lake.workspace.lake), hint="map `contents` in sources.yaml"
+        )
     if "events" not in states or "content_id" not in states["events"].filled:
         raise DataError(
-            f"no event before {as_of.date()} names a content", where="events", hint="map `content_id` of events in sources.yaml"
-        )  # fmt: skip
+            f"no event before {as_of.date()} names a content",
+            where="events",
+            hint="map `content_id` of events in sources.yaml",
+        )
     views = builder.views(as_of)
     rows = views["events"]
     age = (views.cut.epoch_seconds().cast("float64") - rows.ts.epoch_seconds().cast("float64")) / 86_400.0
     unknown = ibis.null("float64")
     rows = rows.mutate(
-        age_days=age, seconds=rows.duration_seconds.cast("float64"), basket=rows.session_id, quantity=unknown, amount=unknown
+        age_days=age,
+        seconds=rows.duration_seconds.cast("float64"),
+        basket=rows.session_id,
+        quantity=unknown,
+        amount=unknown,
     )
     rows = rows.filter(rows.content_id.notnull() & rows.event_type.isin(list(CONTENT_WEIGHTS)))
     if start is not None:
         rows = rows.filter(rows.ts >= ibis.timestamp(start.isoformat(sep=" ")))
-    return rows.select("one_id", "content_id", "event_type", "seconds", "age_days", "basket", "quantity", "amount").to_pyarrow()
+    return rows.select(
+        "one_id", "content_id", "event_type", "seconds", "age_days", "basket", "quantity", "amount"
+    ).to_pyarrow()
 
 
 def content_set(builder: Builder, as_of: datetime, shop: TrainingSet | None = None) -> ContentSet:
@@ -165,9 +188,10 @@ def content_set(builder: Builder, as_of: datetime, shop: TrainingSet | None = No
         if name in described.column_names
     }
     attributes |= {
-        "category": attributes.get("type", np.full(len(content_ids), "")), "brand": np.full(len(content_ids), ""),
+        "category": attributes.get("type", np.full(len(content_ids), "")),
+        "brand": np.full(len(content_ids), ""),
         "price": np.full(len(content_ids), np.nan, dtype=np.float32),
-    }  # fmt: skip
+    }
     if shop is None:
         people = builder.views(as_of).customers.select("one_id").distinct().order_by("one_id").to_pyarrow()
         user_ids = np.asarray(people["one_id"].to_pylist(), dtype=np.str_)
@@ -179,7 +203,9 @@ def content_set(builder: Builder, as_of: datetime, shop: TrainingSet | None = No
     return ContentSet(user_ids, content_ids, data, attributes, features, as_of, "contents", bought)
 
 
-def happened(rows: pa.Table, user_ids: NDArray[np.str_], content_ids: NDArray[np.str_], types: NDArray[np.str_]) -> Interactions:
+def happened(
+    rows: pa.Table, user_ids: NDArray[np.str_], content_ids: NDArray[np.str_], types: NDArray[np.str_]
+) -> Interactions:
     """Rows of `content_rows` as interactions of known customers with known contents.
 
     Parameters
@@ -191,4 +217,6 @@ def happened(rows: pa.Table, user_ids: NDArray[np.str_], content_ids: NDArray[np
     known = np.asarray(contents.fill_null(0).to_numpy(zero_copy_only=False), dtype=np.int64)
     seconds = np.asarray(rows["seconds"].to_numpy(zero_copy_only=False), dtype=np.float64)
     weights = engagement(np.asarray(rows["event_type"].to_pylist(), dtype=np.str_), seconds, known, types)
-    return interactions_of(rows.append_column("weight", pa.array(weights)), users, contents, (len(user_ids), len(content_ids)))
+    return interactions_of(
+        rows.append_column("weight", pa.array(weights)), users, contents, (len(user_ids), len(content_ids))
+    )

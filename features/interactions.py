@@ -22,8 +22,24 @@ from features.compute.spec import UserFeatures
 from qianmian.errors import DataError
 
 T = TypeVar("T")
-COLUMNS = ("users", "items", "age_days", "weights", "orders", "quantities", "amounts")  # of `Interactions`, one entry a line
-EVENT_WEIGHTS = {"view": 1.0, "search": 1.0, "message_click": 1.0, "share": 2.0, "favourite": 3.0, "cart": 3.0, "purchase": 5.0}
+COLUMNS = (
+    "users",
+    "items",
+    "age_days",
+    "weights",
+    "orders",
+    "quantities",
+    "amounts",
+)  # of `Interactions`, one entry a line
+EVENT_WEIGHTS = {
+    "view": 1.0,
+    "search": 1.0,
+    "message_click": 1.0,
+    "share": 2.0,
+    "favourite": 3.0,
+    "cart": 3.0,
+    "purchase": 5.0,
+}
 
 
 @dataclass(frozen=True)
@@ -69,7 +85,11 @@ class Interactions:
         >>> float(both.matrix()[0, 0]), float(both.matrix(half_life_days=10)[0, 0])
         (2.0, 1.5)
         """
-        weights = self.weights if half_life_days is None else self.weights * np.exp2(-self.age_days / np.float32(half_life_days))
+        weights = (
+            self.weights
+            if half_life_days is None
+            else self.weights * np.exp2(-self.age_days / np.float32(half_life_days))
+        )
         counts = sparse.coo_matrix((weights.astype(np.float64), (self.users, self.items)), shape=self.shape).tocsr()
         result = counts.astype(np.float32)
         result.sort_indices()
@@ -132,9 +152,16 @@ class TrainingSet:
 
     @classmethod
     def of_pairs(
-        cls, users: NDArray[Any], items: NDArray[Any], *, n_users: int, n_items: int, age_days: NDArray[Any] | None = None,
-        weights: NDArray[Any] | None = None, orders: NDArray[Any] | None = None,
-    ) -> TrainingSet:  # fmt: skip
+        cls,
+        users: NDArray[Any],
+        items: NDArray[Any],
+        *,
+        n_users: int,
+        n_items: int,
+        age_days: NDArray[Any] | None = None,
+        weights: NDArray[Any] | None = None,
+        orders: NDArray[Any] | None = None,
+    ) -> TrainingSet:
         """A training set of plain index arrays, each (m,), for benchmarks and tests: ids are the indices, nothing else is known.
 
         Examples
@@ -145,13 +172,23 @@ class TrainingSet:
         m = len(users)
         ages = np.zeros(m) if age_days is None else age_days
         data = _sorted(
-            np.asarray(users, dtype=np.int32), np.asarray(items, dtype=np.int32), np.asarray(ages, dtype=np.float32),
-            np.ones(m, np.float32) if weights is None else np.asarray(weights, dtype=np.float32), (n_users, n_items),
+            np.asarray(users, dtype=np.int32),
+            np.asarray(items, dtype=np.int32),
+            np.asarray(ages, dtype=np.float32),
+            np.ones(m, np.float32) if weights is None else np.asarray(weights, dtype=np.float32),
+            (n_users, n_items),
             None if orders is None else np.asarray(orders, dtype=np.int32),
-        )  # fmt: skip
+        )
         unknown = np.full(n_items, "", dtype=np.str_)
         attributes = {"category": unknown, "brand": unknown, "price": np.full(n_items, np.nan, np.float32)}
-        return cls(np.arange(n_users).astype(np.str_), np.arange(n_items).astype(np.str_), data, attributes, None, datetime(1970, 1, 1))
+        return cls(
+            np.arange(n_users).astype(np.str_),
+            np.arange(n_items).astype(np.str_),
+            data,
+            attributes,
+            None,
+            datetime(1970, 1, 1),
+        )
 
     def with_interactions(self, interactions: Interactions) -> TrainingSet:
         """The same customers and items with other interactions."""
@@ -237,12 +274,18 @@ def interaction_rows(builder: Builder, as_of: datetime, start: datetime | None =
     rows = views["lines" if source == "transactions" else source]
     weight = ibis.literal(1.0) if source == "transactions" else rows.event_type.cases(*EVENT_WEIGHTS.items(), else_=0.0)
     timed = "ts" in builder.states[source].filled
-    age = (views.cut.epoch_seconds().cast("float64") - rows.ts.epoch_seconds().cast("float64")) / 86_400.0 if timed else ibis.literal(0.0)
+    age = (
+        (views.cut.epoch_seconds().cast("float64") - rows.ts.epoch_seconds().cast("float64")) / 86_400.0
+        if timed
+        else ibis.literal(0.0)
+    )
     rows = rows.mutate(weight=weight.cast("float64"), age_days=age)
     rows = rows.filter(rows.item_id.notnull() & (rows.weight > 0))
     if start is not None:
         if not timed:
-            raise DataError("the data has no time, so no period can be cut out of it", where=source, hint="map `ts` in sources.yaml")
+            raise DataError(
+                "the data has no time, so no period can be cut out of it", where=source, hint="map `ts` in sources.yaml"
+            )
         rows = rows.filter(rows.ts >= ibis.timestamp(start.isoformat(sep=" ")))
     if source == "transactions":
         more = {"basket": rows.source + "\x1f" + rows.order_id, "quantity": rows.quantity, "amount": rows.amount}
@@ -252,7 +295,9 @@ def interaction_rows(builder: Builder, as_of: datetime, start: datetime | None =
     return rows.select("one_id", "item_id", "age_days", "weight", **more).to_pyarrow(), source
 
 
-def training_set(builder: Builder, as_of: datetime, *, min_item_customers: int = 5, with_features: bool = True) -> TrainingSet:
+def training_set(
+    builder: Builder, as_of: datetime, *, min_item_customers: int = 5, with_features: bool = True
+) -> TrainingSet:
     """Build the training set at `as_of`.
 
     Parameters
@@ -268,13 +313,16 @@ def training_set(builder: Builder, as_of: datetime, *, min_item_customers: int =
     rows, source = interaction_rows(builder, as_of)
     per_item = rows.group_by("item_id").aggregate([("one_id", "count_distinct"), ("one_id", "count")])
     per_item = per_item.filter(pc.greater_equal(per_item["one_id_count_distinct"], min_item_customers))
-    per_item = per_item.sort_by([("one_id_count_distinct", "descending"), ("one_id_count", "descending"), ("item_id", "ascending")])
+    per_item = per_item.sort_by(
+        [("one_id_count_distinct", "descending"), ("one_id_count", "descending"), ("item_id", "ascending")]
+    )
     item_ids = np.asarray(per_item["item_id"].to_pylist(), dtype=np.str_)
     if not len(item_ids):
         raise DataError(
-            f"no item was had by at least {min_item_customers} customers before {as_of.date()}", where=source,
+            f"no item was had by at least {min_item_customers} customers before {as_of.date()}",
+            where=source,
             hint="set recommend.min_item_customers lower in qianmian.yaml, or bring more data",
-        )  # fmt: skip
+        )
     people = builder.views(as_of).customers.select("one_id").distinct().order_by("one_id").to_pyarrow()
     user_ids = np.asarray(people["one_id"].to_pylist(), dtype=np.str_)
     users = pc.index_in(rows["one_id"], value_set=pa.array(user_ids)).combine_chunks()
@@ -285,7 +333,13 @@ def training_set(builder: Builder, as_of: datetime, *, min_item_customers: int =
         built = builder.build(as_of).matrix()
         features = built.take(built.rows_of(user_ids))
     return TrainingSet(
-        user_ids, item_ids, interactions, _item_attributes(builder, item_ids, source, as_of, interactions), features, as_of, source
+        user_ids,
+        item_ids,
+        interactions,
+        _item_attributes(builder, item_ids, source, as_of, interactions),
+        features,
+        as_of,
+        source,
     )
 
 
@@ -298,19 +352,34 @@ def interactions_of(rows: pa.Table, users: pa.Array, items: pa.Array, shape: tup
         Indices of each row's customer and item.
     """
     kept = pc.and_(pc.is_valid(users), pc.is_valid(items))
-    user, item, age_days, weights = (pc.filter(column, kept).to_numpy() for column in (users, items, rows["age_days"], rows["weight"]))
+    user, item, age_days, weights = (
+        pc.filter(column, kept).to_numpy() for column in (users, items, rows["age_days"], rows["weight"])
+    )
     baskets, quantities, amounts = (pc.filter(rows[name], kept) for name in ("basket", "quantity", "amount"))
     orders = None if baskets.null_count == len(baskets) else _order_numbers(user, item, age_days, baskets)
     units, paid = (None if c.null_count == len(c) else c.to_numpy().astype(np.float32) for c in (quantities, amounts))
     return _sorted(
-        user.astype(np.int32), item.astype(np.int32), age_days.astype(np.float32), weights.astype(np.float32), shape, orders, units, paid
-    )  # fmt: skip
+        user.astype(np.int32),
+        item.astype(np.int32),
+        age_days.astype(np.float32),
+        weights.astype(np.float32),
+        shape,
+        orders,
+        units,
+        paid,
+    )
 
 
 def _sorted(
-    users: NDArray[np.int32], items: NDArray[np.int32], age_days: NDArray[np.float32], weights: NDArray[np.float32], shape: tuple[int, int],
-    orders: NDArray[np.int32] | None = None, quantities: NDArray[np.float32] | None = None, amounts: NDArray[np.float32] | None = None,
-) -> Interactions:  # fmt: skip
+    users: NDArray[np.int32],
+    items: NDArray[np.int32],
+    age_days: NDArray[np.float32],
+    weights: NDArray[np.float32],
+    shape: tuple[int, int],
+    orders: NDArray[np.int32] | None = None,
+    quantities: NDArray[np.float32] | None = None,
+    amounts: NDArray[np.float32] | None = None,
+) -> Interactions:
     # an engine gives rows in whatever order its threads end in; sums of floats, and so ties, must not depend on it
     columns = (amounts, quantities, orders, weights, age_days, items, users)
     order = np.lexsort([column for column in columns if column is not None])
@@ -329,7 +398,9 @@ def _order_numbers(
     alone = np.flatnonzero(code == len(names))
     basket = place[code]
     basket[alone] = len(names) + np.argsort(np.lexsort((age_days[alone], items[alone])))
-    _, first, of = np.unique(users.astype(np.int64) * (len(names) + len(alone) + 1) + basket, return_index=True, return_inverse=True)
+    _, first, of = np.unique(
+        users.astype(np.int64) * (len(names) + len(alone) + 1) + basket, return_index=True, return_inverse=True
+    )
     oldest = np.zeros(len(first))
     np.maximum.at(oldest, of, age_days)
     number = np.empty(len(first), dtype=np.int32)
@@ -344,10 +415,21 @@ def _item_attributes(
     at = index_of(np.asarray(items["item_id"].to_pylist(), dtype=np.str_), item_ids)
     told = [name for name in items.column_names if name != "item_id" and items[name].null_count < len(items)]
     attributes = {name: _attribute(items[name])[at] for name in dict.fromkeys((*told, "category", "brand", "price"))}
-    attributes["price"] = np.where(np.isnan(attributes["price"]), _paid_for_a_unit(interactions), attributes["price"]).astype(np.float32)
-    if source == "events" and not attributes["category"].astype(bool).any() and "category" in builder.states["events"].filled:
+    attributes["price"] = np.where(
+        np.isnan(attributes["price"]), _paid_for_a_unit(interactions), attributes["price"]
+    ).astype(np.float32)
+    if (
+        source == "events"
+        and not attributes["category"].astype(bool).any()
+        and "category" in builder.states["events"].filled
+    ):
         t = builder.backend.table("events").filter(_.ts < ibis.timestamp(as_of.isoformat(sep=" ")))
-        pairs = t.filter(t.category.notnull() & t.item_id.notnull()).group_by("item_id").aggregate(category=t.category.min()).to_pyarrow()
+        pairs = (
+            t.filter(t.category.notnull() & t.item_id.notnull())
+            .group_by("item_id")
+            .aggregate(category=t.category.min())
+            .to_pyarrow()
+        )
         at = index_of(np.asarray(pairs["item_id"].to_pylist(), dtype=np.str_), item_ids)
         attributes["category"] = np.asarray([*pairs["category"].to_pylist(), ""], dtype=np.str_)[at]
     return attributes

@@ -82,14 +82,26 @@ class ModelBundle:
         self.model.save(folder / "model")
         save_arrays(folder / "ids.npz", {"user_ids": self.user_ids, "item_ids": self.item_ids})
         # the columns of a catalogue may have any name: numbered in the archive, named in the manifest
-        save_arrays(folder / "items.npz", {f"column_{i}": values for i, values in enumerate(self.item_attributes.values())})
+        save_arrays(
+            folder / "items.npz", {f"column_{i}": values for i, values in enumerate(self.item_attributes.values())}
+        )
         if self.spec is not None:
             write_json(folder / "spec.json", self.spec.as_dict())
         files = {str(path.relative_to(folder)): checksum(path) for path in sorted(folder.rglob("*")) if path.is_file()}
-        write_json(folder / "manifest.json", {
-            "format": FORMAT_VERSION, "kind": self.kind, "as_of": self.as_of.isoformat(), "config": self.config, "facts": self.facts,
-            "item_attributes": list(self.item_attributes), "spec_hash": self.spec.hash if self.spec is not None else None, "libraries": library_versions(), "files": files,
-        })  # fmt: skip
+        write_json(
+            folder / "manifest.json",
+            {
+                "format": FORMAT_VERSION,
+                "kind": self.kind,
+                "as_of": self.as_of.isoformat(),
+                "config": self.config,
+                "facts": self.facts,
+                "item_attributes": list(self.item_attributes),
+                "spec_hash": self.spec.hash if self.spec is not None else None,
+                "libraries": library_versions(),
+                "files": files,
+            },
+        )
 
     @classmethod
     def load(cls, folder: Path) -> ModelBundle:
@@ -104,16 +116,34 @@ class ModelBundle:
 
         manifest = verify(folder)
         if manifest["kind"] not in MODELS:
-            raise ArtifactError("the model is of a kind this version does not know", where=str(folder), got=manifest["kind"],
-                                allowed=", ".join(MODELS), hint="train again with this version")  # fmt: skip
+            raise ArtifactError(
+                "the model is of a kind this version does not know",
+                where=str(folder),
+                got=manifest["kind"],
+                allowed=", ".join(MODELS),
+                hint="train again with this version",
+            )
         arrays = load_arrays(folder / "ids.npz")
         spec = FeatureSpec.of(load_json(folder / "spec.json")) if manifest["spec_hash"] else None
         if spec is not None and spec.hash != manifest["spec_hash"]:
-            raise ArtifactError("the feature spec is not the one the model was trained on", where=str(folder / "spec.json"), hint=RETRAIN)
+            raise ArtifactError(
+                "the feature spec is not the one the model was trained on",
+                where=str(folder / "spec.json"),
+                hint=RETRAIN,
+            )
         columns = load_arrays(folder / "items.npz")
         attributes = {name: columns[f"column_{i}"] for i, name in enumerate(manifest["item_attributes"])}
-        return cls(manifest["kind"], MODELS[manifest["kind"]].load(folder / "model"), datetime.fromisoformat(manifest["as_of"]), spec,
-                   arrays["user_ids"], arrays["item_ids"], attributes, manifest["config"], manifest["facts"])  # fmt: skip
+        return cls(
+            manifest["kind"],
+            MODELS[manifest["kind"]].load(folder / "model"),
+            datetime.fromisoformat(manifest["as_of"]),
+            spec,
+            arrays["user_ids"],
+            arrays["item_ids"],
+            attributes,
+            manifest["config"],
+            manifest["facts"],
+        )
 
 
 def verify(folder: Path) -> dict[str, Any]:
@@ -128,21 +158,29 @@ def verify(folder: Path) -> dict[str, Any]:
             hint="train again with this version",
         )
     if missing := [key for key in MANIFEST_KEYS if key not in manifest]:
-        raise ArtifactError("the model's manifest is incomplete", where=str(folder), got=f"no {', '.join(missing)}", hint=RETRAIN)
+        raise ArtifactError(
+            "the model's manifest is incomplete", where=str(folder), got=f"no {', '.join(missing)}", hint=RETRAIN
+        )
     try:
         datetime.fromisoformat(manifest["as_of"])
     except (TypeError, ValueError) as error:
-        raise ArtifactError("the model's as_of is not a time", where=str(folder), got=manifest["as_of"], hint=RETRAIN) from error
+        raise ArtifactError(
+            "the model's as_of is not a time", where=str(folder), got=manifest["as_of"], hint=RETRAIN
+        ) from error
     files: Mapping[str, str] = manifest["files"]
     state = (path.relative_to(folder) for path in folder.rglob("*") if path.suffix in (".npz", ".json"))
     if unlisted := sorted({str(path) for path in state} - set(files) - {"manifest.json"}):
-        raise ArtifactError("the model holds a file its manifest does not vouch for", where=str(folder), got=unlisted[0], hint=RETRAIN)
+        raise ArtifactError(
+            "the model holds a file its manifest does not vouch for", where=str(folder), got=unlisted[0], hint=RETRAIN
+        )
     for name, expected in files.items():
         path = folder / name
         if not path.is_file():
             raise ArtifactError("a file of a model is missing", where=str(path), hint=RETRAIN)
         if checksum(path) != expected:
-            raise ArtifactError("a file of a model is not what was written (its checksum differs)", where=str(path), hint=RETRAIN)
+            raise ArtifactError(
+                "a file of a model is not what was written (its checksum differs)", where=str(path), hint=RETRAIN
+            )
     return manifest
 
 

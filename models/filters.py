@@ -37,7 +37,12 @@ ITEM_ID = "item_id"
 Kind = Literal["text", "number", "boolean"]
 Mask = NDArray[np.bool_]
 
-_ORDERED: dict[str, Callable[[Any, Any], Any]] = {"<": operator.lt, "<=": operator.le, ">": operator.gt, ">=": operator.ge}
+_ORDERED: dict[str, Callable[[Any, Any], Any]] = {
+    "<": operator.lt,
+    "<=": operator.le,
+    ">": operator.gt,
+    ">=": operator.ge,
+}
 
 
 @dataclass(frozen=True)
@@ -175,10 +180,16 @@ class _Reader:
         if op in ("in", "contains", "between"):
             listed = [value] if op == "contains" and isinstance(value, str) else value
             if not isinstance(listed, list | tuple) or not listed or not all(map(_is_value, listed)):
-                return self.wrong(value_path, f"'{op}' takes a list of texts, finite numbers or true/false; got {_shown(value)}")
+                return self.wrong(
+                    value_path, f"'{op}' takes a list of texts, finite numbers or true/false; got {_shown(value)}"
+                )
             self.values += len(listed)
-            if op == "between" and (len(listed) != 2 or _kinds(listed) not in ({"number"}, {"text"}) or listed[0] > listed[1]):
-                return self.wrong(value_path, f"'between' takes [from, to], two numbers or two texts in order; got {_shown(value)}")
+            if op == "between" and (
+                len(listed) != 2 or _kinds(listed) not in ({"number"}, {"text"}) or listed[0] > listed[1]
+            ):
+                return self.wrong(
+                    value_path, f"'between' takes [from, to], two numbers or two texts in order; got {_shown(value)}"
+                )
             return Condition(name, op, tuple(listed), path)
         if op == "known" and not isinstance(value, bool):
             return self.wrong(value_path, f"'known' takes true or false; got {_shown(value)}")
@@ -199,7 +210,9 @@ def _shown(value: Any) -> str:
 
 
 def _kinds(values: Sequence[Scalar]) -> set[str]:
-    return {"boolean" if isinstance(value, bool) else "text" if isinstance(value, str) else "number" for value in values}
+    return {
+        "boolean" if isinstance(value, bool) else "text" if isinstance(value, str) else "number" for value in values
+    }
 
 
 def conditions(given: Filter | None) -> Iterator[Condition]:
@@ -321,7 +334,11 @@ class ItemTable:
     def _evaluated(self, given: Filter) -> Mask:
         if isinstance(given, Group):
             parts = [self._evaluated(part) for part in given.filters]
-            found = ~parts[0] if given.how == "not" else reduce(operator.and_ if given.how == "all" else operator.or_, parts)
+            found = (
+                ~parts[0]
+                if given.how == "not"
+                else reduce(operator.and_ if given.how == "all" else operator.or_, parts)
+            )
         elif self.kind(given.attribute) == "text":
             values, codes = self.distinct(given.attribute)
             found = _texts_passing(values, given)[codes]
@@ -343,7 +360,9 @@ def _texts_passing(values: NDArray[np.str_], condition: Condition) -> Mask:
     wanted = np.asarray([str(value) for value in asked], dtype=np.str_)
     if op == "contains":
         joined = np.char.add(np.char.add(SEPARATOR, values), SEPARATOR)
-        passing = reduce(operator.or_, [np.char.find(joined, f"{SEPARATOR}{value}{SEPARATOR}") >= 0 for value in wanted.tolist()])
+        passing = reduce(
+            operator.or_, [np.char.find(joined, f"{SEPARATOR}{value}{SEPARATOR}") >= 0 for value in wanted.tolist()]
+        )
     else:
         passing = _compared(op, values, wanted)
         if condition.attribute in PATHS and op in ("==", "!=", "in"):

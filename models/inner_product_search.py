@@ -13,7 +13,19 @@ from numpy.typing import NDArray
 from scipy import sparse
 
 from models.threads import blas, cores
-from models.topk import LEAST, LOW_HALF, NO_KEY, NOT_A_CANDIDATE, BestLists, Ids, Scores, about_the_kth, ids_of, keys_of, scores_of
+from models.topk import (
+    LEAST,
+    LOW_HALF,
+    NO_KEY,
+    NOT_A_CANDIDATE,
+    BestLists,
+    Ids,
+    Scores,
+    about_the_kth,
+    ids_of,
+    keys_of,
+    scores_of,
+)
 from qianmian.errors import DataError
 
 LARGEST = 1e18  # what longer vectors score may not be a float32
@@ -48,7 +60,9 @@ class FactorIndex:
         A vector or a bias is not finite, or larger than `LARGEST`.
     """
 
-    def __init__(self, item_vectors: NDArray[np.float32], item_bias: NDArray[np.float32] | None = None, typical_norm: float = 1.0) -> None:
+    def __init__(
+        self, item_vectors: NDArray[np.float32], item_bias: NDArray[np.float32] | None = None, typical_norm: float = 1.0
+    ) -> None:
         vectors = np.asarray(item_vectors, dtype=np.float32)
         norms = _norms(vectors, "item vectors")
         self.n_items, self.factors = vectors.shape
@@ -59,7 +73,11 @@ class FactorIndex:
         bound = norms if self._bias is None else norms * np.float32(typical_norm) + self._bias
         order = np.argsort(-bound, kind="stable")
         self._catalogue = _Catalogue(
-            np.ascontiguousarray(vectors[order].T), order, norms[order], None if self._bias is None else self._bias[order], self.n_items
+            np.ascontiguousarray(vectors[order].T),
+            order,
+            norms[order],
+            None if self._bias is None else self._bias[order],
+            self.n_items,
         )
 
     @property
@@ -87,9 +105,14 @@ class FactorIndex:
         return scores
 
     def search(
-        self, user_vectors: NDArray[np.float32], k: int, *, allowed: NDArray[np.bool_] | None = None,
-        excluded: sparse.csr_matrix | None = None, threads: int | None = None,
-    ) -> tuple[Ids, Scores]:  # fmt: skip
+        self,
+        user_vectors: NDArray[np.float32],
+        k: int,
+        *,
+        allowed: NDArray[np.bool_] | None = None,
+        excluded: sparse.csr_matrix | None = None,
+        threads: int | None = None,
+    ) -> tuple[Ids, Scores]:
         """The k best items of each user; equal scores go to the lower index.
 
         Parameters
@@ -134,7 +157,12 @@ class FactorIndex:
             ids[rows, width:], scores[rows, width:] = -1, NOT_A_CANDIDATE
 
         if n == 1 and wanted:
-            answer(slice(0, 1), catalogue.best_of_one(users[0], float(lengths[0]), wanted, None if excluded is None else excluded.indices))
+            answer(
+                slice(0, 1),
+                catalogue.best_of_one(
+                    users[0], float(lengths[0]), wanted, None if excluded is None else excluded.indices
+                ),
+            )
             return ids, scores
         workers = max(1, threads if threads is not None else cores())
         # blocks of one size, as many for every worker; long lists want fewer users at a time
@@ -150,7 +178,9 @@ class FactorIndex:
                 found, tile = catalogue.best(users[rows], lengths[rows], wanted, out, tile)
                 answer(rows, found)
 
-        if block >= n or workers == 1 or not _many.acquire(blocking=False):  # while another caller has the cores, one of them is enough
+        if (
+            block >= n or workers == 1 or not _many.acquire(blocking=False)
+        ):  # while another caller has the cores, one of them is enough
             work(0)
         else:
             try:
@@ -165,7 +195,12 @@ class _Catalogue:
     """The items one search may answer with, in the order of their bounds."""
 
     def __init__(
-        self, columns: NDArray[np.float32], order: NDArray[np.int64], norms: NDArray[np.float32], bias: Scores | None, n_items: int
+        self,
+        columns: NDArray[np.float32],
+        order: NDArray[np.int64],
+        norms: NDArray[np.float32],
+        bias: Scores | None,
+        n_items: int,
     ):
         self.columns, self.order, self.norms, self.bias, self.n_items = columns, order, norms, bias, n_items
         self.size = len(order)
@@ -183,7 +218,9 @@ class _Catalogue:
     def restricted(self, allowed: NDArray[np.bool_], n: int) -> _Catalogue:
         """Only what is allowed, (n_items,), for a search of n users."""
         inside = allowed[self.order]
-        if n < 64 and 8 * int(inside.sum()) > self.n_items:  # to copy the vectors of what is allowed would cost more than to score the rest
+        if (
+            n < 64 and 8 * int(inside.sum()) > self.n_items
+        ):  # to copy the vectors of what is allowed would cost more than to score the rest
             masked = np.where(inside, np.float32(0.0) if self.bias is None else self.bias, NOT_A_CANDIDATE)
             return _Catalogue(self.columns, self.order, self.norms, masked, self.n_items)
         kept = np.flatnonzero(inside)
@@ -199,7 +236,7 @@ class _Catalogue:
 
     def best_of_one(
         self, user: NDArray[np.float32], length: float, k: int, excluded: NDArray[np.integer[Any]] | None
-    ) -> NDArray[np.int64]:  # fmt: skip
+    ) -> NDArray[np.int64]:
         """`best` for one user, (1, k), with as few calls as may be: what an online answer waits for."""
         scores = np.empty(self.size, dtype=np.float32)
         places = None if excluded is None else self.place[excluded]
@@ -226,15 +263,21 @@ class _Catalogue:
         return best
 
     def best(
-        self, users: NDArray[np.float32], lengths: NDArray[np.float32], k: int, excluded: tuple[NDArray[Any], NDArray[Any]] | None,
+        self,
+        users: NDArray[np.float32],
+        lengths: NDArray[np.float32],
+        k: int,
+        excluded: tuple[NDArray[Any], NDArray[Any]] | None,
         tile: NDArray[np.float32],
-    ) -> tuple[NDArray[np.int64], NDArray[np.float32]]:  # fmt: skip
+    ) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
         """The k best of a block of users, (n, k), −1 past the end, and the buffer that may be used again."""
         n = len(users)
         if not k:
             return np.empty((n, 0), dtype=np.int64), tile
         lists, least = BestLists(n, k), np.full(n, LEAST)
-        out_rows, out_places = self._by_place(*excluded) if excluded is not None else (np.empty(0, np.int64), np.empty(0, np.int64))
+        out_rows, out_places = (
+            self._by_place(*excluded) if excluded is not None else (np.empty(0, np.int64), np.empty(0, np.int64))
+        )
         start, width = 0, -(-max(FIRST, 4 * k) // CHUNK) * CHUNK
         while start < self.size:
             chunk = start // CHUNK
@@ -263,7 +306,9 @@ class _Catalogue:
                 hits = np.flatnonzero(scores >= reached[:, None])
                 rows = hits // (end - start)
                 if len(hits):
-                    lists.add(live[rows], keys_of(scores.ravel()[hits], self.order[hits - rows * (end - start) + start]))
+                    lists.add(
+                        live[rows], keys_of(scores.ravel()[hits], self.order[hits - rows * (end - start) + start])
+                    )
                 if start == 0 or lists.new > COMPACT * k * n:
                     lists.cut()
                     least = lists.thresholds()
@@ -281,9 +326,15 @@ class _Catalogue:
 
 
 def factor_top_k(
-    user_vectors: NDArray[np.float32], item_vectors: NDArray[np.float32], k: int, *, item_bias: NDArray[np.float32] | None = None,
-    allowed: NDArray[np.bool_] | None = None, excluded: sparse.csr_matrix | None = None, threads: int | None = None,
-) -> tuple[Ids, Scores]:  # fmt: skip
+    user_vectors: NDArray[np.float32],
+    item_vectors: NDArray[np.float32],
+    k: int,
+    *,
+    item_bias: NDArray[np.float32] | None = None,
+    allowed: NDArray[np.bool_] | None = None,
+    excluded: sparse.csr_matrix | None = None,
+    threads: int | None = None,
+) -> tuple[Ids, Scores]:
     """`FactorIndex.search` on vectors that are searched once.
 
     Examples

@@ -10,10 +10,13 @@ from models.recommend import RECOMMENDERS
 from models.recommend.scene_models import SceneModels
 from qianmian.registry import Registry
 
-MODELS: Registry[type[Savable]] = Registry("model", {
-    **RECOMMENDERS,
-    "scenes": SceneModels,
-    "churn": ChurnClassifier,
-    "lifecycle": NextStageClassifier,
-    "lookalike": LookalikeExpander,
-})  # fmt: skip
+MODELS: Registry[type[Savable]] = Registry(
+    "model",
+    {
+        **RECOMMENDERS,
+        "scenes": SceneModels,
+        "churn": ChurnClassifier,
+        "lifecycle": NextStageClassifier,
+        "lookalike": LookalikeExpander,
+    },
+)

@@ -60,7 +60,12 @@ class LookalikeExpander:
     """
 
     def __init__(
-        self, factors: int = 32, bags: int = 10, embedding_weight: float = 0.3, regularization: float = 0.02, seed: int = 0
+        self,
+        factors: int = 32,
+        bags: int = 10,
+        embedding_weight: float = 0.3,
+        regularization: float = 0.02,
+        seed: int = 0,
     ) -> None:
         self.factors, self.bags, self.embedding_weight = factors, bags, embedding_weight
         self.regularization, self.seed = regularization, seed
@@ -93,7 +98,10 @@ class LookalikeExpander:
         if factors > 0 and interactions is not None:
             weights = interactions.astype(np.float32).tocsr(copy=True)
             customers = np.asarray((weights > 0).sum(axis=0)).ravel()
-            weights.data = np.log1p(weights.data) * np.log(weights.shape[0] / np.maximum(customers, 1)).astype(np.float32)[weights.indices]
+            weights.data = (
+                np.log1p(weights.data)
+                * np.log(weights.shape[0] / np.maximum(customers, 1)).astype(np.float32)[weights.indices]
+            )
             lengths = np.sqrt(np.asarray(weights.multiply(weights).sum(axis=1)).ravel())
             weights = sparse.diags((1.0 / np.maximum(lengths, 1e-9)).astype(np.float32)) @ weights
             taste = TruncatedSVD(factors, random_state=self.seed).fit_transform(weights).astype(np.float32)
@@ -140,7 +148,9 @@ class LookalikeExpander:
             raise InvalidRequest("size must be at least 1", got=size, field="size")
         for name, rows in (("seed_user_ids", seeds), ("exclude", exclude)):
             if rows is not None and len(rows) and (rows.min() < 0 or rows.max() >= len(self.space_)):
-                raise InvalidRequest("a row is outside the customers of the model", allowed=f"0..{len(self.space_) - 1}", field=name)
+                raise InvalidRequest(
+                    "a row is outside the customers of the model", allowed=f"0..{len(self.space_) - 1}", field=name
+                )
         scores = self.score(seeds)
         ranked = scores.copy()
         ranked[seeds] = -np.inf
@@ -168,13 +178,19 @@ class LookalikeExpander:
             recalls.append(found[at - 1])
             lifts.append(found[at - 1] / (at / len(rest)))
             curves.append(found[np.maximum(1, np.ceil(shares * len(rest)).astype(int)) - 1])
-        reach = [{"share": float(share), "found": float(value)} for share, value in zip(shares, np.mean(curves, axis=0), strict=True)]
+        reach = [
+            {"share": float(share), "found": float(value)}
+            for share, value in zip(shares, np.mean(curves, axis=0), strict=True)
+        ]
         return Evidence(_spread(aucs), _spread(recalls), _spread(lifts), reach, splits)
 
     def save(self, folder: Path) -> None:
         """Write the space as npz and the parameters as JSON."""
         folder.mkdir(parents=True, exist_ok=True)
-        save_arrays(folder / "state.npz", {"space": self.space_, "embedding": self.embedding_, "mean": self.mean_, "scale": self.scale_})
+        save_arrays(
+            folder / "state.npz",
+            {"space": self.space_, "embedding": self.embedding_, "mean": self.mean_, "scale": self.scale_},
+        )
         write_json(folder / "params.json", {"params": self.get_params()})
 
     @classmethod
@@ -182,7 +198,12 @@ class LookalikeExpander:
         """The inverse of `save`."""
         model = cls(**load_json(folder / "params.json")["params"])
         state = load_arrays(folder / "state.npz")
-        model.space_, model.embedding_, model.mean_, model.scale_ = state["space"], state["embedding"], state["mean"], state["scale"]
+        model.space_, model.embedding_, model.mean_, model.scale_ = (
+            state["space"],
+            state["embedding"],
+            state["mean"],
+            state["scale"],
+        )
         return model
 
 

@@ -33,7 +33,9 @@ def load_arrays(path: Path) -> Arrays:
         with np.load(path, allow_pickle=False) as archive:
             return {name: archive[name] for name in archive.files}
     except (OSError, ValueError, zipfile.BadZipFile, KeyError, EOFError) as error:
-        raise ArtifactError("the arrays of a model cannot be read", where=str(path), got=str(error), hint=RETRAIN) from error
+        raise ArtifactError(
+            "the arrays of a model cannot be read", where=str(path), got=str(error), hint=RETRAIN
+        ) from error
 
 
 def load_json(path: Path) -> dict[str, Any]:
@@ -41,7 +43,9 @@ def load_json(path: Path) -> dict[str, Any]:
     try:
         value = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
-        raise ArtifactError("a file of a model cannot be read", where=str(path), got=str(error), hint=RETRAIN) from error
+        raise ArtifactError(
+            "a file of a model cannot be read", where=str(path), got=str(error), hint=RETRAIN
+        ) from error
     if not isinstance(value, dict):
         raise ArtifactError("a file of a model has another shape than expected", where=str(path), hint=RETRAIN)
     return value

@@ -37,8 +37,13 @@ class Ranked:
 
     @classmethod
     def of(
-        cls, ids: NDArray[np.int32], scores: NDArray[np.float32], source: NDArray[np.int8], k: int, sources: tuple[str, ...]
-    ) -> Ranked:  # fmt: skip
+        cls,
+        ids: NDArray[np.int32],
+        scores: NDArray[np.float32],
+        source: NDArray[np.int8],
+        k: int,
+        sources: tuple[str, ...],
+    ) -> Ranked:
         """Pad (n, ≤ k) arrays, whose entries past the end of a list score −inf, to width k."""
         n, width = ids.shape
         padded_ids = np.full((n, k), -1, dtype=np.int32)

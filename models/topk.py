@@ -62,7 +62,9 @@ def about_the_kth(scores: Scores, k: int) -> Scores:
     return np.maximum(best[:, groups - k], LEAST)
 
 
-def _thinned(rows: NDArray[np.int64], keys: Keys, counts: NDArray[np.int64], k: int, most: int) -> tuple[NDArray[np.int64], Keys]:
+def _thinned(
+    rows: NDArray[np.int64], keys: Keys, counts: NDArray[np.int64], k: int, most: int
+) -> tuple[NDArray[np.int64], Keys]:
     """Rows with more than `most` keys cut to their k best; `rows` rise."""
     heavy = np.flatnonzero(counts > most)
     if not len(heavy):

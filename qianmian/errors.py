@@ -42,7 +42,14 @@ class QianmianError(Exception):
         hint: str | None = None,
         field: str | None = None,
     ) -> None:
-        self.message, self.where, self.got, self.allowed, self.hint, self.field = message, where, got, allowed, hint, field
+        self.message, self.where, self.got, self.allowed, self.hint, self.field = (
+            message,
+            where,
+            got,
+            allowed,
+            hint,
+            field,
+        )
         super().__init__(message)
 
     def __str__(self) -> str:
@@ -82,7 +89,10 @@ class ConfigError(QianmianError):
     def __init__(self, problems: Sequence[str], *, where: str, hint: str | None = None) -> None:
         self.problems = list(problems)
         listing = "".join(f"\n  - {problem}" for problem in self.problems)
-        super().__init__(f"{where}: {len(self.problems)} mistake(s):{listing}\n", hint=hint or f"correct {where} and run the command again")
+        super().__init__(
+            f"{where}: {len(self.problems)} mistake(s):{listing}\n",
+            hint=hint or f"correct {where} and run the command again",
+        )
 
 
 class WorkspaceError(QianmianError):

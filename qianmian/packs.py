@@ -47,14 +47,17 @@ class Cycle(Section):
     days: float = Field(gt=0, le=3650, description="from one purchase to when the next is due")
     spread: float = Field(ge=0, description="standard deviation between customers, days")
     categories: list[str] = Field(
-        default_factory=list, description="categories of items (whole, as the lake has them); default: the cycle's own name"
+        default_factory=list,
+        description="categories of items (whole, as the lake has them); default: the cycle's own name",
     )
     source: str = Field(min_length=10, description="where the number comes from")
 
     @model_validator(mode="after")
     def _plausible(self) -> Cycle:
         if self.spread >= self.days:
-            raise ValueError(f"the spread ({self.spread:g} days) must be below the cycle ({self.days:g} days): nothing would ever be due")
+            raise ValueError(
+                f"the spread ({self.spread:g} days) must be below the cycle ({self.days:g} days): nothing would ever be due"
+            )
         return self
 
 
@@ -105,7 +108,9 @@ class ShopCategory(Section):
 
     price: float = Field(gt=0, description="typical list price")
     cycle: str | None = Field(None, description="the replenishment cycle its items follow")
-    child_months: tuple[float, float] | None = Field(None, description="bought only while the child is of this age; before birth negative")
+    child_months: tuple[float, float] | None = Field(
+        None, description="bought only while the child is of this age; before birth negative"
+    )
 
 
 class ShopKind(Section):
@@ -126,15 +131,21 @@ class Shop(Section):
     customers: int = Field(300, ge=20)
     days: int = Field(365, ge=60)
     seed: int = 0
-    gap_days: tuple[float, float, float] = Field((9.0, 3.0, 45.0), description="days between orders: median, least, most")
-    tries: float = Field(0.6, ge=0, description="items an order that somebody just wanted to try; never of a category with a cycle")
+    gap_days: tuple[float, float, float] = Field(
+        (9.0, 3.0, 45.0), description="days between orders: median, least, most"
+    )
+    tries: float = Field(
+        0.6, ge=0, description="items an order that somebody just wanted to try; never of a category with a cycle"
+    )
     lookers: float = Field(0.0, ge=0, lt=1, description="share of people who look and never buy")
     categories: dict[str, ShopCategory] = Field(min_length=1)
     kinds: list[ShopKind] = Field(min_length=1)
     events_per_person: dict[Annotated[str, _one_of(EVENT_TYPES, "event type")], Annotated[float, Field(gt=0)]] = Field(
         default_factory=dict, description="events besides views and carts: how many of each type a person has"
     )
-    event_names: dict[str, str] = Field(default_factory=dict, description="event type → what the trade's systems call it")
+    event_names: dict[str, str] = Field(
+        default_factory=dict, description="event type → what the trade's systems call it"
+    )
 
 
 class Pack(Section):
@@ -145,8 +156,8 @@ class Pack(Section):
     events: dict[str, Annotated[str, _one_of(EVENT_TYPES, "event type")]] = Field(
         default_factory=dict, description="raw event name (capitals and outer blanks do not count) → event type"
     )
-    lifecycle: dict[Annotated[str, _one_of(tuple(LifecycleSettings.model_fields), "lifecycle setting")], Threshold] = Field(
-        default_factory=dict
+    lifecycle: dict[Annotated[str, _one_of(tuple(LifecycleSettings.model_fields), "lifecycle setting")], Threshold] = (
+        Field(default_factory=dict)
     )
     replenishment: dict[Word, Cycle] = Field(default_factory=dict)
     features: list[PackFeature] = Field(default_factory=list)
@@ -156,7 +167,11 @@ class Pack(Section):
     @property
     def settings(self) -> dict[str, Any]:
         """What it says about the settings, in the shape of qianmian.yaml."""
-        return {"lifecycle": {name: threshold.value for name, threshold in self.lifecycle.items()}} if self.lifecycle else {}
+        return (
+            {"lifecycle": {name: threshold.value for name, threshold in self.lifecycle.items()}}
+            if self.lifecycle
+            else {}
+        )
 
     def event_type(self, expression: str) -> str:
         """SQL: the event type of a raw event name; what the pack does not know stays as it is.
@@ -190,7 +205,11 @@ def locate(chosen: str, relative_to: Path) -> Path:
         path = (relative_to / Path(chosen).expanduser()).resolve()
         file = path if path.suffix in (".yaml", ".yml") else path / FILE
         if not file.is_file():
-            raise ConfigError([f"pack: '{chosen}': there is no {file}"], where=str(relative_to), hint="docs/packs.md says how to write one")
+            raise ConfigError(
+                [f"pack: '{chosen}': there is no {file}"],
+                where=str(relative_to),
+                hint="docs/packs.md says how to write one",
+            )
         return file
     packs = shipped()
     if chosen not in packs:
@@ -239,7 +258,10 @@ def under(given: Mapping[str, Any], folder: Path) -> dict[str, Any]:
     if not isinstance(chosen, str):
         return dict(given)
     pack, file = load_pack(chosen, folder), locate(chosen, folder)
-    merged: dict[str, Any] = {**given, "pack": str(file.parent if file.name == FILE else file) if chosen not in shipped() else chosen}
+    merged: dict[str, Any] = {
+        **given,
+        "pack": str(file.parent if file.name == FILE else file) if chosen not in shipped() else chosen,
+    }
     for section, values in pack.settings.items():
         own = given.get(section) or {}
         merged[section] = {**values, **own} if isinstance(own, dict) else own
@@ -251,7 +273,9 @@ def _read(file: Path, changed: int) -> Pack:
     try:
         pack = Pack.model_validate(read_yaml(file) or {})
     except ValidationError as error:
-        raise ConfigError([f"{file}: {_told(found)}" for found in error.errors()], where="the pack", hint=f"correct {file}") from error
+        raise ConfigError(
+            [f"{file}: {_told(found)}" for found in error.errors()], where="the pack", hint=f"correct {file}"
+        ) from error
     problems = [f"{file}: {problem}" for problem in _mistakes(pack)]
     if problems:
         raise ConfigError(problems, where="the pack", hint=f"correct {file}")

@@ -7,10 +7,12 @@ from typing import Literal
 
 DType = Literal["string", "int64", "float64", "bool", "timestamp", "date", "json"]
 
+# fmt: off
 EVENT_TYPES = (
     "view", "cart", "favourite", "search", "share", "register", "login", "lead", "service",
     "message_open", "message_click", "coupon_redeem", "purchase",
-)  # fmt: skip
+)
+# fmt: on
 ORDER_STATUSES = ("paid", "refunded", "cancelled")
 LIFECYCLE_STAGES = ("prospect", "new", "active", "loyal", "at_risk", "asleep", "lost")
 BUYER_STAGES = ("prospect", "first_time", "repeat", "loyal")
@@ -71,6 +73,7 @@ def _c(name: str, dtype: DType, description: str, **more: object) -> Column:
 _SOURCE = _c("source", "string", "the system the row came from")
 _USER = _c("source_user_id", "string", "the customer's id in that system")
 
+# fmt: off
 TABLES: dict[str, Table] = {
     table.name: table
     for table in (
@@ -166,7 +169,8 @@ TABLES: dict[str, Table] = {
             _c("clicked", "bool", "it was clicked"),
         )),
     )
-}  # fmt: skip
+}
+# fmt: on
 
 # What passes between training (which writes it) and serving (which reads it) in the MLflow registry.
 REGISTERED_PREFIX = "qianmian-"

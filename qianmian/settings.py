@@ -24,8 +24,12 @@ class RecommendSettings(Section):
 
     horizon_days: int = Field(28, ge=1, le=365, description="length of the validation and test windows")
     min_item_customers: int = Field(5, ge=1, description="an item bought by fewer customers is not recommended")
-    half_life_days: tuple[int, ...] = Field((30, 60, 90, 120, 180, 365), min_length=1, description="half-lives tried on validation")
-    models: dict[str, dict[str, Any]] = Field(default_factory=dict, description="parameters of models by name, where not their defaults")
+    half_life_days: tuple[int, ...] = Field(
+        (30, 60, 90, 120, 180, 365), min_length=1, description="half-lives tried on validation"
+    )
+    models: dict[str, dict[str, Any]] = Field(
+        default_factory=dict, description="parameters of models by name, where not their defaults"
+    )
     tune_seconds: int = Field(600, ge=10, description="time budget of `train recommend --tune`")
 
 
@@ -74,8 +78,12 @@ class IdType(Section):
 
     type: str = Field(pattern=r"^[a-z][a-z0-9_]{0,31}$", description="as `identities.id_type` has it")
     priority: int = Field(100, ge=1, description="smaller counts first, where two identifiers contradict each other")
-    max_customers: int | None = Field(3, ge=2, description="held by more customers than this it is shared and links nobody; null: never")
-    expires_days: float | None = Field(None, gt=0, description="two sightings of one value further apart do not link; null: never")
+    max_customers: int | None = Field(
+        3, ge=2, description="held by more customers than this it is shared and links nobody; null: never"
+    )
+    expires_days: float | None = Field(
+        None, gt=0, description="two sightings of one value further apart do not link; null: never"
+    )
     strong: bool = Field(False, description="a person has one: customers with different values are never merged")
     pii: bool = Field(False, description="stored only as a salted keyed hash")
     counts_as: str | None = Field(None, description="its values are values of that other type too")
@@ -97,7 +105,9 @@ ID_TYPES: tuple[IdType, ...] = (
 class IdentitySettings(Section):
     """`qianmian identity`: which identifiers there are, and what each may link."""
 
-    id_types: tuple[IdType, ...] = Field(ID_TYPES, description="one entry a type; an entry of yours changes or adds one, the others stay")
+    id_types: tuple[IdType, ...] = Field(
+        ID_TYPES, description="one entry a type; an entry of yours changes or adds one, the others stay"
+    )
 
     @model_validator(mode="before")
     @classmethod
@@ -119,7 +129,9 @@ class IdentitySettings(Section):
                 continue
             other = known.get(kind.counts_as)
             if other is None or other.type == kind.type or other.counts_as or other.pii != kind.pii:
-                raise ValueError(f"{kind.type}: counts_as must name another declared type with the same pii, not {kind.counts_as!r}")
+                raise ValueError(
+                    f"{kind.type}: counts_as must name another declared type with the same pii, not {kind.counts_as!r}"
+                )
         return self
 
 
@@ -161,7 +173,9 @@ class Settings(Section):
 
 def problems_of(error: ValidationError) -> list[str]:
     """Pydantic's findings as one plain line each, dotted path first."""
-    return [f"{'.'.join(str(part) for part in found['loc']) or '(whole file)'}: {found['msg']}" for found in error.errors()]
+    return [
+        f"{'.'.join(str(part) for part in found['loc']) or '(whole file)'}: {found['msg']}" for found in error.errors()
+    ]
 
 
 def read_yaml(path: Path) -> Any:

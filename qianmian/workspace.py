@@ -77,9 +77,10 @@ class Workspace:
         """This workspace, or the error that says how to make one."""
         if not self.lake.is_dir():
             raise WorkspaceError(
-                "there is no workspace here", where=str(self.root),
+                "there is no workspace here",
+                where=str(self.root),
                 hint="run `qianmian ingest completejourney` (or `qianmian demo`), or name another with --workspace",
-            )  # fmt: skip
+            )
         return self
 
 
@@ -99,7 +100,9 @@ def explain_os_errors(where: Path) -> Iterator[None]:
     except OSError as error:
         if error.errno not in hints:
             raise
-        raise WorkspaceError(f"cannot write: {os.strerror(error.errno)}", where=str(where), hint=hints[error.errno]) from error
+        raise WorkspaceError(
+            f"cannot write: {os.strerror(error.errno)}", where=str(where), hint=hints[error.errno]
+        ) from error
 
 
 @contextlib.contextmanager

@@ -29,8 +29,12 @@ from serving.recommending.catalogue import Catalogue
 logger = logging.getLogger(__name__)
 
 KINDS = {  # job → kind of its bundle
-    "recommend": "scenes", "content": "scenes", "churn": "churn", "lifecycle": "lifecycle", "lookalike": "lookalike",
-}  # fmt: skip
+    "recommend": "scenes",
+    "content": "scenes",
+    "churn": "churn",
+    "lifecycle": "lifecycle",
+    "lookalike": "lookalike",
+}
 INDEX = "index.json"
 FORMAT = 1
 RESTORE = "restore the file from a backup, `qianmian models rollback`, or train again"
@@ -101,7 +105,9 @@ class Champions:
             Nothing was built, or it cannot be read.
         """
         if self.snapshot is None:
-            raise self.failures.get("profiles") or NotReady("no profiles were built yet", hint="run `qianmian features`")
+            raise self.failures.get("profiles") or NotReady(
+                "no profiles were built yet", hint="run `qianmian features`"
+            )
         return self.snapshot
 
     def encoded(self, job: str) -> UserFeatures:
@@ -196,7 +202,9 @@ def load_from_folder(folder: Path) -> Champions:
         try:
             models[job] = Champion(job, entry["version"], _load_bundle(folder / entry["folder"], job))
         except ArtifactError as error:
-            logger.warning("champion=broken model=%s version=%s reason=%s", REGISTERED_PREFIX + job, entry["version"], error)
+            logger.warning(
+                "champion=broken model=%s version=%s reason=%s", REGISTERED_PREFIX + job, entry["version"], error
+            )
             failures[job] = error
     snapshot = None
     if index["snapshot"] is not None:
@@ -226,10 +234,15 @@ def export(workspace: Workspace, folder: Path) -> Path:
             entries[job] = {"name": champion.name, "version": champion.version, "folder": f"models/{job}"}
         if champions.snapshot is not None:
             champions.snapshot.save(temporary / "snapshot")
-        write_json(temporary / INDEX, {
-            "format": FORMAT, "models": entries, "snapshot": "snapshot" if champions.snapshot is not None else None,
-            "settings": champions.settings.model_dump(mode="json"),
-        })  # fmt: skip
+        write_json(
+            temporary / INDEX,
+            {
+                "format": FORMAT,
+                "models": entries,
+                "snapshot": "snapshot" if champions.snapshot is not None else None,
+                "settings": champions.settings.model_dump(mode="json"),
+            },
+        )
     return folder
 
 
@@ -246,9 +259,17 @@ def _load_bundle(folder: Path, job: str) -> ModelBundle:
     try:
         bundle = ModelBundle.load(folder)
     except (KeyError, ValueError, TypeError, AttributeError) as error:  # a manifest that is JSON but not ours
-        raise ArtifactError("a model cannot be read", where=str(folder), got=f"{type(error).__name__}: {error}", hint=RESTORE) from error
+        raise ArtifactError(
+            "a model cannot be read", where=str(folder), got=f"{type(error).__name__}: {error}", hint=RESTORE
+        ) from error
     if bundle.kind != KINDS[job]:
-        raise ArtifactError("the registered model is of another kind", where=str(folder), got=bundle.kind, allowed=KINDS[job], hint=RESTORE)
+        raise ArtifactError(
+            "the registered model is of another kind",
+            where=str(folder),
+            got=bundle.kind,
+            allowed=KINDS[job],
+            hint=RESTORE,
+        )
     return bundle
 
 
@@ -276,10 +297,18 @@ def _read_index(folder: Path) -> dict[str, Any]:
     try:
         index = json.loads(path.read_text(encoding="utf-8"))
         if index["format"] != FORMAT:
-            raise ArtifactError("the export has another format", where=str(path), got=index["format"], allowed=FORMAT, hint="export again")
+            raise ArtifactError(
+                "the export has another format",
+                where=str(path),
+                got=index["format"],
+                allowed=FORMAT,
+                hint="export again",
+            )
         return {**index, "settings": Settings.model_validate(index["settings"])}
     except (OSError, ValueError, KeyError, TypeError, ValidationError) as error:
-        raise ArtifactError("an export cannot be read", where=str(path), got=str(error).splitlines()[0], hint="export again") from error
+        raise ArtifactError(
+            "an export cannot be read", where=str(path), got=str(error).splitlines()[0], hint="export again"
+        ) from error
 
 
 def _checked(champions: Champions, where: str) -> Champions:
@@ -293,5 +322,7 @@ def _checked(champions: Champions, where: str) -> Champions:
 
 def _untrained(job: str) -> NotReady:
     return NotReady(
-        f"no {job} model is in production", where=REGISTERED_PREFIX + job, hint=f"run `qianmian train {job}` and restart the server"
+        f"no {job} model is in production",
+        where=REGISTERED_PREFIX + job,
+        hint=f"run `qianmian train {job}` and restart the server",
     )

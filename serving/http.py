@@ -56,21 +56,37 @@ def make_app(models: Models) -> FastAPI:
     """A FastAPI app with a POST route for every entry of `ENDPOINTS`."""
     app = FastAPI(title="Qianmian", docs_url=None, redoc_url=None, openapi_url=None)
     limiter = anyio.CapacityLimiter(WORKER_THREADS)
-    described = {code: {"model": ErrorResponse, "description": text} for code, text in {
-        400: "the body is not JSON", 413: "the body is too large", 422: "a field is wrong, missing or unknown",
-        500: "a mistake of the server", 503: "no model for this is loaded",
-    }.items()}  # fmt: skip
+    described = {
+        code: {"model": ErrorResponse, "description": text}
+        for code, text in {
+            400: "the body is not JSON",
+            413: "the body is too large",
+            422: "a field is wrong, missing or unknown",
+            500: "a mistake of the server",
+            503: "no model for this is loaded",
+        }.items()
+    }
     for endpoint in ENDPOINTS.values():
         app.add_api_route(
-            endpoint.route, _handler(models, endpoint, limiter), methods=["POST"], summary=endpoint.summary, name=endpoint.route.strip("/"),
-            description=endpoint.request.__doc__ or "", tags=["Qianmian"], response_model=None,
+            endpoint.route,
+            _handler(models, endpoint, limiter),
+            methods=["POST"],
+            summary=endpoint.summary,
+            name=endpoint.route.strip("/"),
+            description=endpoint.request.__doc__ or "",
+            tags=["Qianmian"],
+            response_model=None,
             responses={200: {"model": endpoint.response}, **described},  # type: ignore[dict-item]
-            openapi_extra={"requestBody": {"required": True, "content": {JSON: {"schema": inline_schema(endpoint.request)}}}},
-        )  # fmt: skip
+            openapi_extra={
+                "requestBody": {"required": True, "content": {JSON: {"schema": inline_schema(endpoint.request)}}}
+            },
+        )
     return app
 
 
-def _handler(models: Models, endpoint: Endpoint[Any], limiter: anyio.CapacityLimiter) -> Callable[[Request], Awaitable[Response]]:
+def _handler(
+    models: Models, endpoint: Endpoint[Any], limiter: anyio.CapacityLimiter
+) -> Callable[[Request], Awaitable[Response]]:
     async def handle(request: Request) -> Response:
         try:
             champions = models.get()
@@ -110,8 +126,12 @@ async def read_body(request: Request, limit: int) -> bytes:
         elif total > limit + DRAIN_BYTES:
             break
     if total > limit:
-        raise BodyTooLarge("the body is too large", got=f"{total} bytes or more", allowed=f"{limit} bytes",
-                           hint="send fewer ids at a time, or raise serving.max_body_bytes in qianmian.yaml")  # fmt: skip
+        raise BodyTooLarge(
+            "the body is too large",
+            got=f"{total} bytes or more",
+            allowed=f"{limit} bytes",
+            hint="send fewer ids at a time, or raise serving.max_body_bytes in qianmian.yaml",
+        )
     return b"".join(parts)
 
 
@@ -123,7 +143,10 @@ def inline_schema(model: type[BaseModel]) -> dict[str, Any]:
     def resolved(node: Any) -> Any:
         if isinstance(node, dict):
             if "$ref" in node:
-                return {**resolved(parts[node["$ref"].rsplit("/", 1)[-1]]), **{key: value for key, value in node.items() if key != "$ref"}}
+                return {
+                    **resolved(parts[node["$ref"].rsplit("/", 1)[-1]]),
+                    **{key: value for key, value in node.items() if key != "$ref"},
+                }
             return {key: resolved(value) for key, value in node.items()}
         return [resolved(one) for one in node] if isinstance(node, list) else node
 
@@ -138,7 +161,12 @@ def error_response(error: dict[str, Any], status: int) -> Response:
 
 def internal_error() -> dict[str, Any]:
     """The error that says nothing about the inside."""
-    return {"code": "internal", "message": "the server made a mistake", "field": None, "hint": "it is in the server's log"}
+    return {
+        "code": "internal",
+        "message": "the server made a mistake",
+        "field": None,
+        "hint": "it is in the server's log",
+    }
 
 
 # ---- the shape of everybody else's errors ----------------------------------------------------------------------------
@@ -194,7 +222,11 @@ class OneErrorShape:
 
     async def _send_error(self, start: Message, body: bytes, send: Send) -> None:
         status = int(start["status"])
-        headers = [(name, value) for name, value in start.get("headers", []) if name.lower() not in (b"content-length", b"content-type")]
+        headers = [
+            (name, value)
+            for name, value in start.get("headers", [])
+            if name.lower() not in (b"content-length", b"content-type")
+        ]
         if not is_ours(body):
             body = orjson.dumps({"error": self._translated(status)})
         headers += [(b"content-type", JSON.encode()), (b"content-length", str(len(body)).encode())]

@@ -13,7 +13,11 @@ from serving.champions import Champions
 
 logger = logging.getLogger(__name__)
 
-GC_THRESHOLD = (50_000, 50, 50)  # a request leaves few cycles; the default walks everything the imports left every 700 objects
+GC_THRESHOLD = (
+    50_000,
+    50,
+    50,
+)  # a request leaves few cycles; the default walks everything the imports left every 700 objects
 
 
 class Loading:
@@ -28,7 +32,9 @@ class Loading:
     def __init__(self, load: Callable[[], Champions]) -> None:
         self._load = load
         self._champions: Champions | None = None
-        self._error: QianmianError = NotReady("the models are being loaded", hint="try again in a moment; /readyz says when")
+        self._error: QianmianError = NotReady(
+            "the models are being loaded", hint="try again in a moment; /readyz says when"
+        )
         self._thread: threading.Thread | None = None
 
     def start(self) -> None:
@@ -69,7 +75,9 @@ class Loading:
         settle()
         self._champions = champions
         versions = " ".join(f"{champion.name}={champion.version}" for champion in champions.models.values())
-        logger.info("loading=done seconds=%.1f problems=%d %s", time.perf_counter() - began, len(champions.problems), versions)
+        logger.info(
+            "loading=done seconds=%.1f problems=%d %s", time.perf_counter() - began, len(champions.problems), versions
+        )
 
 
 def settle() -> None:

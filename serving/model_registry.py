@@ -79,8 +79,14 @@ def show(workspace: Workspace, name: str) -> dict[str, Any]:
     client, model = _registered(workspace, name)
     with _explained(workspace):
         aliases = {str(alias): str(version) for alias, version in model.aliases.items()}
-        versions = sorted(client.search_model_versions(f"name='{model.name}'"), key=lambda version: -int(version.version))
-        return {"name": model.name, "aliases": aliases, "versions": [_describe(client, version, aliases) for version in versions]}
+        versions = sorted(
+            client.search_model_versions(f"name='{model.name}'"), key=lambda version: -int(version.version)
+        )
+        return {
+            "name": model.name,
+            "aliases": aliases,
+            "versions": [_describe(client, version, aliases) for version in versions],
+        }
 
 
 def history(workspace: Workspace, name: str) -> list[ModelEvent]:
@@ -98,7 +104,12 @@ def history(workspace: Workspace, name: str) -> list[ModelEvent]:
             value = json.loads(model.tags[key])
             previous = value["previous"]
             events.append(
-                ModelEvent(key.removeprefix(EVENT_TAG), value["action"], str(value["version"]), None if previous is None else str(previous))
+                ModelEvent(
+                    key.removeprefix(EVENT_TAG),
+                    value["action"],
+                    str(value["version"]),
+                    None if previous is None else str(previous),
+                )
             )
         except (ValueError, KeyError, TypeError):
             logger.warning("registry event=unreadable model=%s", model.name)
@@ -146,18 +157,24 @@ def bundle_folder(workspace: Workspace, name: str, version: str) -> Iterator[Pat
         try:
             uri = client.get_model_version_download_uri(full, version)
             local = local_path(uri)
-            root = local or Path(mlflow.artifacts.download_artifacts(uri, dst_path=temporary, tracking_uri=workspace.tracking_uri))
+            root = local or Path(
+                mlflow.artifacts.download_artifacts(uri, dst_path=temporary, tracking_uri=workspace.tracking_uri)
+            )
         except (MlflowException, OSError) as error:
             raise ArtifactError(
-                "the artifacts of a model version cannot be fetched", where=where, got=_first_line(error),
+                "the artifacts of a model version cannot be fetched",
+                where=where,
+                got=_first_line(error),
                 hint="restore them from a backup, `qianmian models rollback`, or train again",
-            ) from error  # fmt: skip
+            ) from error
         found = sorted(root.glob("artifacts/*/manifest.json"))
         if len(found) != 1:
             raise ArtifactError(
-                "a model version holds no bundle", where=f"{where} ({root / 'artifacts'})", got=f"{len(found)} manifest.json",
+                "a model version holds no bundle",
+                where=f"{where} ({root / 'artifacts'})",
+                got=f"{len(found)} manifest.json",
                 hint="restore it from a backup, `qianmian models rollback`, or train again",
-            )  # fmt: skip
+            )
         yield found[0].parent
 
 
@@ -197,9 +214,11 @@ def _registered(workspace: Workspace, name: str) -> tuple[Any, Any]:
     if not found:
         names = ", ".join(str(model["name"]) for model in list_models(workspace))
         raise NotFound(
-            "there is no registered model of that name", got=full, allowed=names or "none yet",
+            "there is no registered model of that name",
+            got=full,
+            allowed=names or "none yet",
             hint=f"run `qianmian train {full.removeprefix(REGISTERED_PREFIX)}`",
-        )  # fmt: skip
+        )
     return client, found[0]
 
 
@@ -238,9 +257,11 @@ def _explained(workspace: Workspace) -> Iterator[None]:
         yield
     except MlflowException as error:
         raise WorkspaceError(
-            "the model registry cannot be read", where=workspace.tracking_uri, got=_first_line(error),
+            "the model registry cannot be read",
+            where=workspace.tracking_uri,
+            got=_first_line(error),
             hint="check MLFLOW_TRACKING_URI and that its server answers",
-        ) from error  # fmt: skip
+        ) from error
 
 
 def _first_line(error: Exception) -> str:

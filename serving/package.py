@@ -49,7 +49,9 @@ def carried_champions(bento_file: Path) -> Path:
     from bentoml.exceptions import BentoMLException
 
     manifest = yaml.safe_load(bento_file.read_text(encoding="utf-8"))
-    tags: list[str] = [entry["tag"] for entry in manifest.get("models") or [] if str(entry["tag"]).split(":")[0] == MODEL]
+    tags: list[str] = [
+        entry["tag"] for entry in manifest.get("models") or [] if str(entry["tag"]).split(":")[0] == MODEL
+    ]
     carried: list[Path] = [
         bento_file.parent / "models" / tag.replace(":", "/") for tag in tags
     ]  # a container or an exported Bento has its own store
@@ -60,6 +62,8 @@ def carried_champions(bento_file: Path) -> Path:
         return Path(bentoml.models.get(tags[0]).path)
     except (BentoMLException, IndexError) as error:
         raise ArtifactError(
-            "the Bento carries no champions", where=str(bento_file), got=str(error).splitlines()[0],
+            "the Bento carries no champions",
+            where=str(bento_file),
+            got=str(error).splitlines()[0],
             hint="build it again: `qianmian models export`, then `bentoml build`",
-        ) from error  # fmt: skip
+        ) from error

@@ -54,9 +54,11 @@ def check_port(host: str, port: int) -> None:
             probe.bind((host, port))
         except OSError as error:
             raise UsageError(
-                "cannot listen there", where=f"{host}:{port}", got=os.strerror(error.errno) if error.errno else str(error),
+                "cannot listen there",
+                where=f"{host}:{port}",
+                got=os.strerror(error.errno) if error.errno else str(error),
                 hint="stop what is using the port, or choose another with --port",
-            ) from error  # fmt: skip
+            ) from error
 
 
 def free_port(host: str = "127.0.0.1") -> int:
@@ -68,9 +70,17 @@ def free_port(host: str = "127.0.0.1") -> int:
 
 @contextlib.contextmanager
 def running(
-    workspace: Workspace | None, *, host: str = "127.0.0.1", port: int | None = None, workers: int = 1, target: str = SERVICE,
-    log: IO[bytes] | None = None, wait: bool = True, env: Mapping[str, str] | None = None, cwd: Path | None = None,
-) -> Iterator[str]:  # fmt: skip
+    workspace: Workspace | None,
+    *,
+    host: str = "127.0.0.1",
+    port: int | None = None,
+    workers: int = 1,
+    target: str = SERVICE,
+    log: IO[bytes] | None = None,
+    wait: bool = True,
+    env: Mapping[str, str] | None = None,
+    cwd: Path | None = None,
+) -> Iterator[str]:
     """A server for the length of the block, stopped after it; gives its base URL.
 
     Parameters
@@ -90,9 +100,13 @@ def running(
     chosen = port if port is not None else free_port(host)
     check_port(host, chosen)
     process = subprocess.Popen(
-        command(host, chosen, target), env=dict(env) if env is not None else environment(workspace, workers), cwd=cwd,
-        stdout=log or subprocess.DEVNULL, stderr=subprocess.STDOUT, start_new_session=True,
-    )  # fmt: skip
+        command(host, chosen, target),
+        env=dict(env) if env is not None else environment(workspace, workers),
+        cwd=cwd,
+        stdout=log or subprocess.DEVNULL,
+        stderr=subprocess.STDOUT,
+        start_new_session=True,
+    )
     url = f"http://{host}:{chosen}"
     try:
         if wait:
@@ -114,7 +128,12 @@ def wait_ready(url: str, process: subprocess.Popen[bytes], seconds: float = STAR
     said = "nothing yet"
     while time.monotonic() < deadline:
         if process.poll() is not None:
-            raise NotReady("the server stopped while starting", where=url, got=f"exit code {process.returncode}", hint="see its log")
+            raise NotReady(
+                "the server stopped while starting",
+                where=url,
+                got=f"exit code {process.returncode}",
+                hint="see its log",
+            )
         try:
             with urllib.request.urlopen(f"{url}/readyz", timeout=5):
                 return

@@ -14,7 +14,9 @@ from serving.champions import Champions, load_from_folder, load_from_workspace
 from serving.http import OneErrorShape, make_app
 from serving.loading import Loading
 
-BENTO_FILE = Path(__file__).resolve().parents[2] / "bento.yaml"  # a Bento keeps the sources in src/ beside its bento.yaml
+BENTO_FILE = (
+    Path(__file__).resolve().parents[2] / "bento.yaml"
+)  # a Bento keeps the sources in src/ beside its bento.yaml
 
 
 def load() -> Champions:
@@ -38,14 +40,21 @@ class UniformService(bentoml.Service):  # type: ignore[misc]
 
 
 # one request is one thread's work: numeric libraries that each wake a pool for it made a lookalike answer 20 times slower
-SINGLE_THREADED = [{"name": name, "value": "1"} for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")]
+SINGLE_THREADED = [
+    {"name": name, "value": "1"} for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
+]
 
 
 # spans nobody exports cost a fifth of a request; BENTOML_CONFIG_OPTIONS with a tracing.exporter_type may take excluded_urls back
 @bentoml.service(
-    name="qianmian", service_class=UniformService, workers=1, traffic={"timeout": 60},
-    logging={"access": {"enabled": False}}, tracing={"excluded_urls": ".*"}, envs=SINGLE_THREADED,
-)  # fmt: skip
+    name="qianmian",
+    service_class=UniformService,
+    workers=1,
+    traffic={"timeout": 60},
+    logging={"access": {"enabled": False}},
+    tracing={"excluded_urls": ".*"},
+    envs=SINGLE_THREADED,
+)
 @bentoml.asgi_app(make_app(LOADING), path="/v1", name="v1")
 class Qianmian:
     """Recommendations, churn risks, profiles and lookalikes from the models in production."""

@@ -40,14 +40,30 @@ def exactly(value):
 @pytest.fixture
 def measured():
     models = {
-        "item k-NN": {"recall@20": metric(0.1571), "ndcg@20": metric(0.1300), "seconds": exactly(4.2), "peak_mb": exactly(812.0)},
-        "qianmian": {"recall@20": metric(0.1900, 0.002), "ndcg@20": metric(0.1516), "seconds": exactly(740.0), "peak_mb": exactly(5120.0)},
+        "item k-NN": {
+            "recall@20": metric(0.1571),
+            "ndcg@20": metric(0.1300),
+            "seconds": exactly(4.2),
+            "peak_mb": exactly(812.0),
+        },
+        "qianmian": {
+            "recall@20": metric(0.1900, 0.002),
+            "ndcg@20": metric(0.1516),
+            "seconds": exactly(740.0),
+            "peak_mb": exactly(5120.0),
+        },
         "popular": {"recall@20": metric(0.0420), "ndcg@20": metric(0.0320)},
     }
     return {
-        "models": models, "failed": [], "seconds": 900.0, "peak_mb": 6000.0, "machine": "2 cores, a processor", "version": "0.2.0",
-        "command": "python benchmarks/recommenders.py --only gowalla --data DIR", "quick": False,
-    }  # fmt: skip
+        "models": models,
+        "failed": [],
+        "seconds": 900.0,
+        "peak_mb": 6000.0,
+        "machine": "2 cores, a processor",
+        "version": "0.2.0",
+        "command": "python benchmarks/recommenders.py --only gowalla --data DIR",
+        "quick": False,
+    }
 
 
 def test_the_table_holds_every_figure_with_its_interval(measured):
@@ -65,7 +81,10 @@ def test_the_table_holds_every_figure_with_its_interval(measured):
 
 def test_published_figures_are_quoted_beside_what_the_same_method_gave_here(measured):
     rows = page.page({"gowalla": measured}, [], {}).splitlines()
-    assert "| ItemCF | .1570 | .1214 | Sarwar et al. 2001; BARS leaderboard | item k-NN: .1571 (+0.1%), .1300 (+7.1%) |" in rows
+    assert (
+        "| ItemCF | .1570 | .1214 | Sarwar et al. 2001; BARS leaderboard | item k-NN: .1571 (+0.1%), .1300 (+7.1%) |"
+        in rows
+    )
     assert "| LightGCN | .1820 | .1547 | He et al. 2020; BARS leaderboard | not rerun |" in rows
 
 
@@ -103,11 +122,19 @@ def test_every_figure_on_the_page_is_given_or_made_of_given_ones(measured):
     given = copy.deepcopy(measured)
     text = page.page({"gowalla": given}, [], {})
     part = text[text.index("## Gowalla") : text.index("## Ta-Feng")]
-    known = {page.figure_text(number) for model in given["models"].values() for found in model.values() for number in found.values()}
+    known = {
+        page.figure_text(number)
+        for model in given["models"].values()
+        for found in model.values()
+        for number in found.values()
+    }
     known |= {page.figure_text(value) for quoted in page.DATA["gowalla"].quoted for value in quoted.values.values()}
     known |= {page.figure_text(bar) for one in page.DATA["gowalla"].bars for bar in (one.must, one.aim)}
-    known |= {page.figure_text(bar - given["models"]["qianmian"][one.metric]["value"])
-              for one in page.DATA["gowalla"].bars for bar in (one.must, one.aim)}  # fmt: skip
+    known |= {
+        page.figure_text(bar - given["models"]["qianmian"][one.metric]["value"])
+        for one in page.DATA["gowalla"].bars
+        for bar in (one.must, one.aim)
+    }
     assert set(re.findall(r"(?<![\d])-?\.\d{4}", part)) <= known
 
 
@@ -161,7 +188,9 @@ def test_a_data_set_keeps_its_figures_when_another_is_measured(measured, tmp_pat
 def test_every_look_at_december_is_logged(measured, tmp_path, monkeypatch):
     monkeypatch.syspath_prepend(str(BENCHMARKS))
     recommenders = loaded("recommenders")
-    ours = {name: metric(value, n=2037) for name, value in (("recall@10", 0.42), ("ndcg@10", 0.45), ("hit_rate@10", 0.83))}
+    ours = {
+        name: metric(value, n=2037) for name, value in (("recall@10", 0.42), ("ndcg@10", 0.45), ("hit_rate@10", 0.83))
+    }
     found = measured | {"models": {"qianmian": ours}}
     for quick in (True, False, False):
         recommenders.publish(tmp_path, {"completejourney": found | {"quick": quick}})
@@ -178,9 +207,19 @@ def test_every_look_at_december_is_logged(measured, tmp_path, monkeypatch):
 
 
 def test_the_command_skips_what_is_not_there(tmp_path):
-    command = [sys.executable, str(BENCHMARKS / "recommenders.py"), "--only", "gowalla,tafeng", "--docs", str(tmp_path / "docs")]
+    command = [
+        sys.executable,
+        str(BENCHMARKS / "recommenders.py"),
+        "--only",
+        "gowalla,tafeng",
+        "--docs",
+        str(tmp_path / "docs"),
+    ]
     done = subprocess.run(
-        [*command, "--data", str(tmp_path), "--json", str(tmp_path / "found.json")], capture_output=True, text=True, check=True
+        [*command, "--data", str(tmp_path), "--json", str(tmp_path / "found.json")],
+        capture_output=True,
+        text=True,
+        check=True,
     )
     assert f"tafeng: skipped: {tmp_path} has no folder tafeng_nbr" in done.stdout
     assert json.loads((tmp_path / "found.json").read_text()) == {}

@@ -18,7 +18,9 @@ BENCHMARKS = Path(__file__).resolve().parent.parent / "benchmarks"
 @pytest.fixture
 def tafeng(monkeypatch):
     monkeypatch.syspath_prepend(str(BENCHMARKS))
-    spec = importlib.util.spec_from_file_location("benchmarks_recommenders_tafeng", BENCHMARKS / "recommenders_tafeng.py")
+    spec = importlib.util.spec_from_file_location(
+        "benchmarks_recommenders_tafeng", BENCHMARKS / "recommenders_tafeng.py"
+    )
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     yield module
@@ -36,7 +38,9 @@ def test_baskets_fade_within_and_between_groups(tafeng):
 def test_a_list_is_of_own_and_the_nearest_frequencies(tafeng):
     rng = np.random.default_rng(0)
     baskets = [[rng.choice(12, 3, replace=False).tolist() for _ in range(4)] for _ in range(9)]
-    lines = [(user, item, place) for user, own in enumerate(baskets) for place, basket in enumerate(own) for item in basket]
+    lines = [
+        (user, item, place) for user, own in enumerate(baskets) for place, basket in enumerate(own) for item in basket
+    ]
     users, items, orders = (np.array(column) for column in zip(*lines, strict=True))
     split = last_basket_split(TrainingSet.of_pairs(users, items, n_users=9, n_items=12, orders=orders))
     got = tafeng.tifu_knn(split, neighbours=3, groups=2, within=0.9, between=0.7, own=0.6)

@@ -49,6 +49,8 @@ def test_a_notebook_runs_from_top_to_bottom(path, tmp_path, monkeypatch):
     notebook = nbformat.read(path, as_version=4)
     # as `make notebooks` does it: from the notebook's own folder
     NotebookClient(notebook, timeout=500, resources={"metadata": {"path": str(path.parent)}}).execute()
-    pictures = [output for cell in notebook.cells for output in cell.get("outputs", []) if "image/png" in output.get("data", {})]
+    pictures = [
+        output for cell in notebook.cells for output in cell.get("outputs", []) if "image/png" in output.get("data", {})
+    ]
     assert len(pictures) >= 3
     assert sorted(path.parent.iterdir()) == before  # nothing is left beside it

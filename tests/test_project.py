@@ -63,9 +63,11 @@ def test_the_clock_is_read_at_the_edges_only(path):
     read = [
         node.lineno
         for node in ast.walk(tree(path))
-        if isinstance(node, ast.Attribute) and node.attr in ("now", "utcnow", "today") and isinstance(node.value, ast.Name)
+        if isinstance(node, ast.Attribute)
+        and node.attr in ("now", "utcnow", "today")
+        and isinstance(node.value, ast.Name)
         and node.value.id in ("datetime", "date")
-    ]  # fmt: skip
+    ]
     assert read == []
 
 
@@ -84,9 +86,17 @@ for name in {[name for name in NAMES if name not in DOES_SOMETHING]!r}:
 print(json.dumps({{"loaded": sorted(set(sys.modules) & {{"mlflow", "bentoml", "pyspark"}}), "handlers": len(logging.getLogger().handlers)}}))
 """
     cache = str(tmp_path / ".cache")  # matplotlib makes its own when imported; nothing else may appear
-    environment = {**os.environ, "HOME": str(tmp_path), "PYTHONDONTWRITEBYTECODE": "1", "PYTHONPATH": str(ROOT), "MPLCONFIGDIR": cache}
+    environment = {
+        **os.environ,
+        "HOME": str(tmp_path),
+        "PYTHONDONTWRITEBYTECODE": "1",
+        "PYTHONPATH": str(ROOT),
+        "MPLCONFIGDIR": cache,
+    }
     environment.pop("QIANMIAN_WORKSPACE", None)
-    done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, env=environment, capture_output=True, text=True, check=True)
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=tmp_path, env=environment, capture_output=True, text=True, check=True
+    )
     found = json.loads(done.stdout.splitlines()[-1])
     assert found == {"loaded": [], "handlers": 0}
     assert [path.name for path in tmp_path.iterdir() if path.name not in (".cache", ".config")] == []
@@ -102,10 +112,24 @@ def make_targets():
 
 def test_make_help_explains_every_target():
     environment = {name: value for name, value in os.environ.items() if not name.startswith("MAKE")}
-    help_text = subprocess.run(["make", "help"], cwd=ROOT, env=environment, capture_output=True, text=True, check=True).stdout
+    help_text = subprocess.run(
+        ["make", "help"], cwd=ROOT, env=environment, capture_output=True, text=True, check=True
+    ).stdout
     explained = re.findall(r"^  make ([a-z-]+) +\S", help_text, re.MULTILINE)
     assert sorted(explained) == make_targets()
-    assert {"install", "demo", "lint", "test", "test-all", "bench", "serve", "notebooks", "lock", "bento", "clean"} <= set(explained)
+    assert {
+        "install",
+        "demo",
+        "lint",
+        "test",
+        "test-all",
+        "bench",
+        "serve",
+        "notebooks",
+        "lock",
+        "bento",
+        "clean",
+    } <= set(explained)
 
 
 def test_every_target_is_phony():
@@ -134,7 +158,11 @@ def test_an_entry_point_passes_on_what_was_given_and_only_that(name, tmp_path):
     def called(**given):
         values = dict.fromkeys(entry["parameters"], "''") | {key: f"'{value}'" for key, value in given.items()}
         return subprocess.run(
-            ["bash", "-c", entry["command"].format(**values)], env=environment, capture_output=True, text=True, check=True
+            ["bash", "-c", entry["command"].format(**values)],
+            env=environment,
+            capture_output=True,
+            text=True,
+            check=True,
         ).stdout
 
     job = "all" if name == "main" else name
@@ -151,7 +179,9 @@ def pins(name):
 def test_a_lock_names_versions_and_hashes_and_no_address(name):
     lines = [line for line in text(name).splitlines() if not line.lstrip().startswith("#")]
     assert [
-        line for line in lines if "://" in line or line.startswith(("-i", "--index", "--extra-index", "--find-links", "-f", "-e"))
+        line
+        for line in lines
+        if "://" in line or line.startswith(("-i", "--index", "--extra-index", "--find-links", "-f", "-e"))
     ] == []
     starts = [line for line in lines if line and not line.startswith(" ")]
     assert [line for line in starts if "==" not in line or not line.endswith("\\")] == []

@@ -23,7 +23,11 @@ from serving.endpoints.base import parse
 ROOT = Path(__file__).resolve().parent.parent
 DOCUMENTS = [
     path.relative_to(ROOT)
-    for path in (*sorted(ROOT.glob("*.md")), *sorted((ROOT / "docs").rglob("*.md")), *sorted((ROOT / "notebooks").glob("*.ipynb")))
+    for path in (
+        *sorted(ROOT.glob("*.md")),
+        *sorted((ROOT / "docs").rglob("*.md")),
+        *sorted((ROOT / "notebooks").glob("*.ipynb")),
+    )
 ]
 READMES = (Path("README.md"), Path("README.zh.md"))
 every_document = pytest.mark.parametrize("path", DOCUMENTS, ids=str)
@@ -45,7 +49,9 @@ def blocks(path, language):
 
 def code(path):
     """What stands in code blocks and between backticks, one piece each; comments and the prompt are off."""
-    pieces = [line.split("  #")[0] for block in blocks(path, r"\w*") for line in block.replace("\\\n", " ").splitlines()]
+    pieces = [
+        line.split("  #")[0] for block in blocks(path, r"\w*") for line in block.replace("\\\n", " ").splitlines()
+    ]
     without_blocks = re.sub(r"^```.*?^```", "", text(path), flags=re.DOTALL | re.MULTILINE)
     return [piece.strip().removeprefix("$ ") for piece in (*pieces, *re.findall(r"`([^`\n]+)`", without_blocks))]
 
@@ -58,7 +64,9 @@ def options_of(words):
         command = getattr(command, "commands", {}).get(word)
         if command is None:
             return None
-    return frozenset(name for parameter in command.params for name in getattr(parameter, "opts", []) if name.startswith("--"))
+    return frozenset(
+        name for parameter in command.params for name in getattr(parameter, "opts", []) if name.startswith("--")
+    )
 
 
 def commands(path):
@@ -70,7 +78,10 @@ def commands(path):
                 continue
             grouped = getattr(getattr(get_command(app), "commands", {}).get(words[0]), "commands", None)
             depth = 2 if grouped and len(words) > 1 else 1
-            yield tuple(words[:depth]), [word.split("=")[0] for word in words if re.fullmatch(r"--[a-z][\w-]*(=.*)?", word)]
+            yield (
+                tuple(words[:depth]),
+                [word.split("=")[0] for word in words if re.fullmatch(r"--[a-z][\w-]*(=.*)?", word)],
+            )
 
 
 @every_document
@@ -141,10 +152,15 @@ def test_both_readmes_show_the_same_figures():
     rows = [set(re.findall(r"`python (benchmarks/\w+\.py)", text(path))) for path in READMES]
     assert rows[0] == rows[1]
     assert rows[0]
-    figures = [sorted(re.findall(r"(?<![\w.])0?\.\d{3,4}\b", "".join(re.findall(r"^\|.*$", text(path), re.MULTILINE)))) for path in READMES]
+    figures = [
+        sorted(re.findall(r"(?<![\w.])0?\.\d{3,4}\b", "".join(re.findall(r"^\|.*$", text(path), re.MULTILINE))))
+        for path in READMES
+    ]
     assert figures[0] == figures[1]
 
 
 def test_help_answers_for_every_verb():
-    done = subprocess.run([sys.executable, "-m", "cli.main", "--help"], cwd=ROOT, capture_output=True, text=True, check=True)
+    done = subprocess.run(
+        [sys.executable, "-m", "cli.main", "--help"], cwd=ROOT, capture_output=True, text=True, check=True
+    )
     assert "serve" in done.stdout

@@ -136,7 +136,8 @@ def _checked(held: Held) -> Held:
     both = np.intersect1d(held.train.interactions.users, held.after.users)
     if len(both) < MIN_EXAMPLES:
         raise DataError(
-            f"only {len(both)} customers have both a history and something in {held.period}", allowed=f"at least {MIN_EXAMPLES}",
+            f"only {len(both)} customers have both a history and something in {held.period}",
+            allowed=f"at least {MIN_EXAMPLES}",
             hint="bring more customers, a longer history, or lower recommend.min_item_customers",
-        )  # fmt: skip
+        )
     return held

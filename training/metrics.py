@@ -77,7 +77,9 @@ def interval(estimate: float, drawn: NDArray[np.float64], n: int) -> Metric:
     return Metric(estimate, float(low), float(high), n)
 
 
-def statistic_metric(statistic: Statistic, y: NDArray[np.int64], p: NDArray[np.float64], seed: int = 0, draws: int | None = None) -> Metric:
+def statistic_metric(
+    statistic: Statistic, y: NDArray[np.int64], p: NDArray[np.float64], seed: int = 0, draws: int | None = None
+) -> Metric:
     """A statistic of outcomes and predictions, with its bootstrap interval over customers.
 
     The calibration error is a distance: resampling adds noise to noise, and its draws lie above the estimate. They are moved back by their
@@ -97,7 +99,12 @@ def statistic_metric(statistic: Statistic, y: NDArray[np.int64], p: NDArray[np.f
 
 
 def paired_difference(
-    statistic: Statistic, y: NDArray[np.int64], p: NDArray[np.float64], q: NDArray[np.float64], seed: int = 0, draws: int | None = None
+    statistic: Statistic,
+    y: NDArray[np.int64],
+    p: NDArray[np.float64],
+    q: NDArray[np.float64],
+    seed: int = 0,
+    draws: int | None = None,
 ) -> Metric:
     """statistic(p) − statistic(q) on the same customers, resampled together."""
     rng = np.random.default_rng(seed)

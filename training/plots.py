@@ -58,8 +58,18 @@ def matrix(rows: NDArray[Any], columns: NDArray[Any], names: Sequence[str], titl
     axes.imshow(shares, cmap="Blues", vmin=0, vmax=1)
     for i, j in np.ndindex(*shares.shape):
         if counts[i, j]:
-            axes.text(j, i, f"{shares[i, j]:.2f}", ha="center", va="center", color="white" if shares[i, j] > 0.5 else "black", fontsize=8)
-    axes.set(xticks=range(len(names)), yticks=range(len(names)), xlabel="one horizon later", ylabel="today", title=title)
+            axes.text(
+                j,
+                i,
+                f"{shares[i, j]:.2f}",
+                ha="center",
+                va="center",
+                color="white" if shares[i, j] > 0.5 else "black",
+                fontsize=8,
+            )
+    axes.set(
+        xticks=range(len(names)), yticks=range(len(names)), xlabel="one horizon later", ylabel="today", title=title
+    )
     axes.set_xticklabels(names, rotation=45, ha="right")
     axes.set_yticklabels(names)
     return figure

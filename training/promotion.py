@@ -28,12 +28,18 @@ def _move(client: Any, name: str, version: int, action: str, now: datetime) -> d
     if before is not None and before != version:
         client.set_registered_model_alias(name, PREVIOUS, str(before))
     client.set_registered_model_alias(name, CHAMPION, str(version))
-    event = {"action": action, "version": version, "previous": before if before != version else _alias(client, name, PREVIOUS)}
+    event = {
+        "action": action,
+        "version": version,
+        "previous": before if before != version else _alias(client, name, PREVIOUS),
+    }
     client.set_registered_model_tag(name, f"{EVENT_TAG}{now:%Y-%m-%dT%H:%M:%S.%fZ}", json.dumps(event))
     return {"name": name, **event}
 
 
-def register(workspace: Workspace, job: str, run_id: str, model_uri: str, now: datetime, tags: dict[str, str]) -> dict[str, Any]:
+def register(
+    workspace: Workspace, job: str, run_id: str, model_uri: str, now: datetime, tags: dict[str, str]
+) -> dict[str, Any]:
     """A new version, made champion; the champion before becomes `previous`."""
     from mlflow.exceptions import MlflowException
 
@@ -75,14 +81,22 @@ def rollback(workspace: Workspace, job: str, now: datetime) -> dict[str, Any]:
     before = _alias(client, name, PREVIOUS)
     if before is None:
         raise UsageError(
-            f"{name} has no previous version to go back to", hint=f"see `qianmian models history {job}`, then `qianmian models promote`"
+            f"{name} has no previous version to go back to",
+            hint=f"see `qianmian models history {job}`, then `qianmian models promote`",
         )
     return _move(client, name, before, "rollback", now)
 
 
 def _known(workspace: Workspace, job: str) -> str:
     name = registered_name(job)
-    names = sorted(model.name for model in _client(workspace).search_registered_models(filter_string=f"name LIKE '{REGISTERED_PREFIX}%'"))
+    names = sorted(
+        model.name
+        for model in _client(workspace).search_registered_models(filter_string=f"name LIKE '{REGISTERED_PREFIX}%'")
+    )
     if name not in names:
-        raise UsageError(f"no model is registered as {name}", allowed=", ".join(names) or "none yet", hint=f"run `qianmian train {job}`")
+        raise UsageError(
+            f"no model is registered as {name}",
+            allowed=", ".join(names) or "none yet",
+            hint=f"run `qianmian train {job}`",
+        )
     return name

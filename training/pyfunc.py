@@ -31,10 +31,15 @@ def _recommend(bundle: ModelBundle, frame: pd.DataFrame, params: Mapping[str, An
         users, int(params.get("num_results", 10)), exclude_purchased=bool(params.get("exclude_purchased", False))
     )
     rows, places = np.nonzero(ranked.ids >= 0)
-    return pd.DataFrame({
-        "one_id": frame["one_id"].to_numpy()[rows], "rank": places + 1, "item_id": bundle.item_ids[ranked.ids[rows, places]],
-        "score": ranked.scores[rows, places], "source": np.asarray(ranked.sources)[ranked.source[rows, places]],
-    })  # fmt: skip
+    return pd.DataFrame(
+        {
+            "one_id": frame["one_id"].to_numpy()[rows],
+            "rank": places + 1,
+            "item_id": bundle.item_ids[ranked.ids[rows, places]],
+            "score": ranked.scores[rows, places],
+            "source": np.asarray(ranked.sources)[ranked.source[rows, places]],
+        }
+    )
 
 
 def _encoded(bundle: ModelBundle, frame: pd.DataFrame) -> UserFeatures:
@@ -42,7 +47,9 @@ def _encoded(bundle: ModelBundle, frame: pd.DataFrame) -> UserFeatures:
         raise DataError("the model carries no feature spec")
     if "one_id" not in frame:
         frame = frame.assign(one_id=[str(i) for i in range(len(frame))])
-    return UserFeatures.from_table(pa.Table.from_pandas(frame, preserve_index=False), bundle.spec.features, bundle.as_of, bundle.spec)
+    return UserFeatures.from_table(
+        pa.Table.from_pandas(frame, preserve_index=False), bundle.spec.features, bundle.as_of, bundle.spec
+    )
 
 
 def _churn(bundle: ModelBundle, frame: pd.DataFrame, params: Mapping[str, Any]) -> pd.DataFrame:
@@ -62,8 +69,11 @@ def _lookalike(bundle: ModelBundle, frame: pd.DataFrame, params: Mapping[str, An
 
 
 ANSWERS: dict[str, Callable[[ModelBundle, pd.DataFrame, Mapping[str, Any]], pd.DataFrame]] = {
-    "scenes": _recommend, "churn": _churn, "lifecycle": _lifecycle, "lookalike": _lookalike,
-}  # fmt: skip
+    "scenes": _recommend,
+    "churn": _churn,
+    "lifecycle": _lifecycle,
+    "lookalike": _lookalike,
+}
 PARAMETERS: dict[str, dict[str, Any]] = {
     "scenes": {"num_results": 10, "scene": "", "exclude_purchased": False},
     "lookalike": {"size": 100},
@@ -89,7 +99,9 @@ class BundleModel(PythonModel):
         """Verify checksums and load."""
         self.bundle = ModelBundle.load(Path(context.artifacts["bundle"]))
 
-    def predict(self, context: PythonModelContext, model_input: pd.DataFrame, params: dict[str, Any] | None = None) -> pd.DataFrame:
+    def predict(
+        self, context: PythonModelContext, model_input: pd.DataFrame, params: dict[str, Any] | None = None
+    ) -> pd.DataFrame:
         """See `answer`."""
         return answer(self.bundle, model_input, params)
 

@@ -55,10 +55,18 @@ class JobResult:
 
 
 def train(
-    workspace: Workspace, jobs: Sequence[str], *, clock: Clock, as_of: datetime | None = None, horizon_days: int | None = None,
-    active_days: int | None = None, settings: Settings | None = None, progress: Progress = lambda line: None, shuffle_labels: bool = False,
+    workspace: Workspace,
+    jobs: Sequence[str],
+    *,
+    clock: Clock,
+    as_of: datetime | None = None,
+    horizon_days: int | None = None,
+    active_days: int | None = None,
+    settings: Settings | None = None,
+    progress: Progress = lambda line: None,
+    shuffle_labels: bool = False,
     tune: bool = False,
-) -> list[JobResult]:  # fmt: skip
+) -> list[JobResult]:
     """Train the named jobs on everything before `as_of`.
 
     Parameters
@@ -89,10 +97,20 @@ def train(
         raise UsageError("name a job to train", allowed=", ".join([*JOBS, "all"]))
     if tune and not any(job.can_tune for job in chosen):
         raise UsageError(
-            "this job has nothing to tune", got=", ".join(names), allowed=", ".join(job.name for job in JOBS.values() if job.can_tune)
+            "this job has nothing to tune",
+            got=", ".join(names),
+            allowed=", ".join(job.name for job in JOBS.values() if job.can_tune),
         )
     context = Context(
-        workspace, moment, settings or Settings(), progress, horizon_days, active_days, shuffle_labels, tune, _builder=Builder(lake)
+        workspace,
+        moment,
+        settings or Settings(),
+        progress,
+        horizon_days,
+        active_days,
+        shuffle_labels,
+        tune,
+        _builder=Builder(lake),
     )
     results = []
     for job in chosen:

@@ -49,7 +49,9 @@ def run(workspace: Workspace, name: str) -> Iterator[Any]:
         if joined is None:
             if mlflow.get_experiment_by_name(EXPERIMENT) is None:
                 local = not uri.startswith(("http://", "https://", "databricks"))
-                mlflow.create_experiment(EXPERIMENT, artifact_location=workspace.artifact_root.as_uri() if local else None)
+                mlflow.create_experiment(
+                    EXPERIMENT, artifact_location=workspace.artifact_root.as_uri() if local else None
+                )
             mlflow.set_experiment(EXPERIMENT)
         nested = mlflow.active_run() is not None
         with mlflow.start_run(run_name=None if joined and not nested else name, nested=nested) as active:
@@ -97,9 +99,12 @@ def log(outcome: Outcome, report: EvalReport) -> Logged:
         # the table example is the signature; MLflow would also want one to replay
         warnings.filterwarnings("ignore", message=".*input example was not provided.*", category=UserWarning)
         info = mlflow.pyfunc.log_model(
-            name="model", python_model=str(Path(pyfunc.__file__)), artifacts={BUNDLE: str(folder)}, signature=signature,
+            name="model",
+            python_model=str(Path(pyfunc.__file__)),
+            artifacts={BUNDLE: str(folder)},
+            signature=signature,
             pip_requirements=[f"qianmian=={_version()}"],
-        )  # fmt: skip
+        )
     # only now: `log_model` reads what the run has so far one by one and writes it to the model, 1,300 figures in 8 seconds
     beside = [(name, value) for name, value in figures.items() if "/" in name]
     for start in range(0, len(beside), MOST_METRICS):
@@ -113,7 +118,9 @@ def _log_parameters(parameters: dict[str, Any]) -> None:
 
     active = mlflow.active_run()
     asked = mlflow.get_run(active.info.run_id).data.params if active is not None else {}
-    mlflow.log_params({f"used.{key}" if asked.get(key, str(value)) != str(value) else key: value for key, value in parameters.items()})
+    mlflow.log_params(
+        {f"used.{key}" if asked.get(key, str(value)) != str(value) else key: value for key, value in parameters.items()}
+    )
 
 
 def flattened(report: EvalReport) -> dict[str, float]:
@@ -123,7 +130,10 @@ def flattened(report: EvalReport) -> dict[str, float]:
     def add(prefix: str, metrics: Any) -> None:
         for name, metric in metrics.items():
             assert isinstance(metric, Metric)
-            key = "".join(c if c.isalnum() or c in "_-. /" else "_" for c in f"{prefix}{name}".replace("@", "_at_").replace("%", "pct"))
+            key = "".join(
+                c if c.isalnum() or c in "_-. /" else "_"
+                for c in f"{prefix}{name}".replace("@", "_at_").replace("%", "pct")
+            )
             flat[key], flat[f"{key}.low"], flat[f"{key}.high"] = metric.value, metric.low, metric.high
 
     add("", report.metrics)

@@ -28,13 +28,21 @@ from training.tasks.base import MIN_EXAMPLES, Examples, Task, make, parameters_o
 
 FILE = "recommend.json"
 MOST_TRIALS = 200  # of one model: a small search space is exhausted long before
-SHARES = {"two_stage": 4.0}  # of the time; 1 for the others. A ranker is fitted on top of the others, a trial takes longer
+SHARES = {
+    "two_stage": 4.0
+}  # of the time; 1 for the others. A ranker is fitted on top of the others, a trial takes longer
 Parameters = Mapping[str, Mapping[str, Any]]
 
 
 def tune(
-    workspace: Workspace, settings: RecommendSettings, seed: int, train: TrainingSet, after: Interactions, until: datetime, progress: Progress
-) -> dict[str, dict[str, Any]]:  # fmt: skip
+    workspace: Workspace,
+    settings: RecommendSettings,
+    seed: int,
+    train: TrainingSet,
+    after: Interactions,
+    until: datetime,
+    progress: Progress,
+) -> dict[str, dict[str, Any]]:
     """The best parameters found for each model a task tunes, within `settings.tune_seconds`.
 
     Parameters
@@ -49,7 +57,9 @@ def tune(
     dict of str to dict
         Model → parameters. The first trial of a model is what it would be without tuning, so on the window none is worse.
     """
-    todo = sorted(((name, task) for task in TASKS.values() for name in task.tunes), key=lambda pair: SHARES.get(pair[0], 1.0))
+    todo = sorted(
+        ((name, task) for task in TASKS.values() for name in task.tunes), key=lambda pair: SHARES.get(pair[0], 1.0)
+    )
     found: dict[str, dict[str, Any]] = {}
     ends = time.monotonic() + settings.tune_seconds
     left = sum(SHARES.get(name, 1.0) for name, _ in todo)
@@ -62,9 +72,13 @@ def tune(
             left -= share
             examples = task.examples(train, after, seed)
             if len(examples) < MIN_EXAMPLES:
-                progress(f"recommend: {name} is not tuned: {task.name} has {len(examples)} examples, {MIN_EXAMPLES} are needed")
+                progress(
+                    f"recommend: {name} is not tuned: {task.name} has {len(examples)} examples, {MIN_EXAMPLES} are needed"
+                )
                 continue
-            best = _search(workspace, name, task, examples, with_parameters(settings, found), seed, max(seconds, 0.0), progress)
+            best = _search(
+                workspace, name, task, examples, with_parameters(settings, found), seed, max(seconds, 0.0), progress
+            )
             if best:
                 found[name] = best
         mlflow.log_params({f"{name}.{key}": value for name, given in found.items() for key, value in given.items()})
@@ -81,7 +95,9 @@ def tuned(workspace: Workspace, before: datetime, progress: Progress) -> dict[st
         return {}
     kept = load_json(path)
     if datetime.fromisoformat(kept["until"]) > before:
-        progress(f"recommend: {path} was found on days up to {kept['until'][:10]}, which are measured here: the defaults are used")
+        progress(
+            f"recommend: {path} was found on days up to {kept['until'][:10]}, which are measured here: the defaults are used"
+        )
         return {}
     progress(f"recommend: with the parameters of {path}; delete the file for the defaults")
     # a parameter that has gone since is no reason to stop
@@ -97,8 +113,15 @@ def _file(workspace: Workspace) -> Any:
 
 
 def _search(
-    workspace: Workspace, name: str, task: Task, examples: Examples, settings: RecommendSettings, seed: int, seconds: float, progress: Progress
-) -> dict[str, Any]:  # fmt: skip
+    workspace: Workspace,
+    name: str,
+    task: Task,
+    examples: Examples,
+    settings: RecommendSettings,
+    seed: int,
+    seconds: float,
+    progress: Progress,
+) -> dict[str, Any]:
     import mlflow
     import optuna
 
@@ -140,7 +163,9 @@ def _search(
         return {}
     first = next(trial for trial in study.trials if trial.number == 0)
     usual_value = f"{first.value:.4f}" if first.value is not None else "nothing"
-    progress(f"recommend: {name}: {len(study.trials)} trials on {task.name}, {task.metric}@{task.k} {usual_value} → {best.value:.4f}")
+    progress(
+        f"recommend: {name}: {len(study.trials)} trials on {task.name}, {task.metric}@{task.k} {usual_value} → {best.value:.4f}"
+    )
     return dict(best.params)
 
 
@@ -153,5 +178,7 @@ def _model(name: str, task: Task, settings: RecommendSettings, seed: int, given:
 def _suggested(trial: Any, key: str, space: Any) -> Any:
     if isinstance(space, Choice):
         return trial.suggest_categorical(key, list(space.values))
-    ask: Callable[..., Any] = trial.suggest_int if isinstance(space.low, int) and isinstance(space.high, int) else trial.suggest_float
+    ask: Callable[..., Any] = (
+        trial.suggest_int if isinstance(space.low, int) and isinstance(space.high, int) else trial.suggest_float
+    )
     return ask(key, space.low, space.high, log=space.log)

@@ -15,9 +15,30 @@ from qianmian.errors import ConfigError
 Scalar = str | int | float | bool
 Operator = Literal["==", "!=", "<", "<=", ">", ">=", "in", "known"]
 Aggregate = Literal[
-    "count", "sum", "mean", "min", "max", "std", "first", "last", "share", "ratio", "recency", "age", "gap_mean", "gap_std",
-    "trend", "slope", "distinct", "top", "top_share", "entropy", "quotient", "attribute", "days_since",
-]  # fmt: skip
+    "count",
+    "sum",
+    "mean",
+    "min",
+    "max",
+    "std",
+    "first",
+    "last",
+    "share",
+    "ratio",
+    "recency",
+    "age",
+    "gap_mean",
+    "gap_std",
+    "trend",
+    "slope",
+    "distinct",
+    "top",
+    "top_share",
+    "entropy",
+    "quotient",
+    "attribute",
+    "days_since",
+]
 BY_VALUE = ("distinct", "top", "top_share", "entropy")  # of how often (or how heavily) each value of a column occurs
 EITHER_KIND = ("attribute", "first", "last")  # text or a number, as the default says
 PAIRED = ("trend", "slope")  # this window against the one before it
@@ -139,7 +160,9 @@ def _mistakes(feature: Feature, seen: set[str]) -> Iterator[str]:
     if aggregate not in get_args(Aggregate):
         yield f"unknown aggregate '{aggregate}'; allowed: {', '.join(get_args(Aggregate))}"
     if aggregate == "quotient":
-        yield from (f"no feature called '{part}' before it" for part in (feature.column, feature.over) if part not in seen)
+        yield from (
+            f"no feature called '{part}' before it" for part in (feature.column, feature.over) if part not in seen
+        )
     elif feature.view not in VIEWS:
         yield f"unknown view '{feature.view}'; allowed: {', '.join(VIEWS)}"
     elif (feature.view == "profiles") != (aggregate in NO_WINDOW):

@@ -85,13 +85,21 @@ class Builder:
             t = self.backend.table(name)
             if name == "profiles":
                 people = self.backend.table("customers")
-                people = people.filter(people.valid_from.isnull() | (people.valid_from < cut)).select("source", "source_user_id").distinct()
+                people = (
+                    people.filter(people.valid_from.isnull() | (people.valid_from < cut))
+                    .select("source", "source_user_id")
+                    .distinct()
+                )
                 known = t.semi_join(people, ["source", "source_user_id"])
             else:
                 known = t.filter(t.ts < cut)
-            counts = known.aggregate([known.count().name("_rows"), *(known[column].count().name(column) for column in state.filled)])
+            counts = known.aggregate(
+                [known.count().name("_rows"), *(known[column].count().name(column) for column in state.filled)]
+            )
             found = counts.to_pyarrow().to_pylist()[0]
-            states[name] = replace(state, rows=found["_rows"], filled=tuple(column for column in state.filled if found[column]))
+            states[name] = replace(
+                state, rows=found["_rows"], filled=tuple(column for column in state.filled if found[column])
+            )
         return states
 
     def attributes(self, states: Mapping[str, TableState] | None = None) -> tuple[Feature, ...]:
@@ -105,11 +113,22 @@ class Builder:
             column = TABLES["profiles"].column(name)
             if name in NOT_ATTRIBUTES or not (schema[name].is_string() or schema[name].is_numeric()):
                 continue
-            if column is None and personal_kind(name) is not None:  # the hash of a name or number: everybody has another one
+            if (
+                column is None and personal_kind(name) is not None
+            ):  # the hash of a name or number: everybody has another one
                 continue
             text = schema[name].is_string()
-            found.append(Feature(f"profile_{name}", "profiles", "attribute", name, default="" if text else 0.0,
-                                 unit=column.unit if column else "", description=column.description if column else f"the source's own attribute '{name}'"))  # fmt: skip
+            found.append(
+                Feature(
+                    f"profile_{name}",
+                    "profiles",
+                    "attribute",
+                    name,
+                    default="" if text else 0.0,
+                    unit=column.unit if column else "",
+                    description=column.description if column else f"the source's own attribute '{name}'",
+                )
+            )
         return tuple(found)
 
     def supported(
@@ -121,7 +140,9 @@ class Builder:
         kept: list[Feature] = []
         for feature in asked:
             names = {other.name for other in kept}
-            if is_supported(feature, states) and (feature.aggregate != "quotient" or {feature.column, feature.over} <= names):
+            if is_supported(feature, states) and (
+                feature.aggregate != "quotient" or {feature.column, feature.over} <= names
+            ):
                 kept.append(feature)
         return tuple(kept), tuple(feature.name for feature in asked if feature not in kept)
 

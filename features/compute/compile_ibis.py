@@ -21,9 +21,15 @@ from features.compute.views import Views, first_part
 
 SECONDS_PER_DAY = 86_400.0
 COMPARE: dict[str, Callable[[Any, Any], Any]] = {
-    "==": operator.eq, "!=": operator.ne, "<": operator.lt, "<=": operator.le, ">": operator.gt, ">=": operator.ge,
-    "in": lambda column, values: column.isin(list(values)), "known": lambda column, known: column.notnull() == bool(known),
-}  # fmt: skip
+    "==": operator.eq,
+    "!=": operator.ne,
+    "<": operator.lt,
+    "<=": operator.le,
+    ">": operator.gt,
+    ">=": operator.ge,
+    "in": lambda column, values: column.isin(list(values)),
+    "known": lambda column, known: column.notnull() == bool(known),
+}
 IN_ORDER = ("first", "last", "gap_std")
 SEPARATOR = "\x1f"
 Part = tuple[int | None, tuple[Condition, ...], str]  # window, filter, weight
@@ -31,7 +37,12 @@ Part = tuple[int | None, tuple[Condition, ...], str]  # window, filter, weight
 
 def passes(t: ir.Table, conditions: Sequence[Condition]) -> ir.BooleanValue | None:
     """All conditions together; a null column passes none."""
-    return both(*(COMPARE[condition.operator](t[condition.column], condition.value).fill_null(False) for condition in conditions))
+    return both(
+        *(
+            COMPARE[condition.operator](t[condition.column], condition.value).fill_null(False)
+            for condition in conditions
+        )
+    )
 
 
 def both(*tests: ir.BooleanValue | None) -> ir.BooleanValue | None:
@@ -89,7 +100,11 @@ def _plain(t: ir.Table, feature: Feature, views: Views) -> ir.Scalar:
     if name in ("trend", "slope"):
         before = both(_window(t, views, feature.window_days, back=1), condition)
         now, then = _total(t, feature.column, where), _total(t, feature.column, before)
-        return _divide(now - then, now + then) if name == "trend" else (now - then).cast("float64") / float(feature.window_days or 1)
+        return (
+            _divide(now - then, now + then)
+            if name == "trend"
+            else (now - then).cast("float64") / float(feature.window_days or 1)
+        )
     if name == "attribute":
         return t[feature.column].min(where=where)
     if name == "days_since":
@@ -121,14 +136,18 @@ def _by_value(t: ir.Table, column: str, views: Views, features: Sequence[Feature
         if feature.aggregate == "distinct":
             result[feature.name] = counts.count(where=n > 0)
         elif feature.aggregate == "top":
-            result[feature.name] = counts.value.cast("string").min(where=(n > 0) & (n == counts[f"most_{of[feature.name]}"]))
+            result[feature.name] = counts.value.cast("string").min(
+                where=(n > 0) & (n == counts[f"most_{of[feature.name]}"])
+            )
         elif feature.aggregate == "top_share":
             result[feature.name] = _divide(n.max(), n.sum())
         else:  # −Σ p ln p with p = n ÷ N is ln N − Σ n ln n ÷ N
             x = n.cast("float64")
             total = x.sum(where=x > 0)
             entropy = total.ln() - (x * x.nullif(0.0).ln()).sum() / total
-            result[feature.name] = ibis.ifelse(entropy < 0.0, 0.0, entropy)  # `greatest` would turn null into 0 on some engines
+            result[feature.name] = ibis.ifelse(
+                entropy < 0.0, 0.0, entropy
+            )  # `greatest` would turn null into 0 on some engines
     return counts.group_by("one_id").aggregate(**result)
 
 
@@ -163,14 +182,25 @@ def compile_features(features: Sequence[Feature], views: Views) -> ir.Table:
         Where the rows come from and the moment they are cut at.
     """
     result = views.customers.select("one_id").distinct()
-    for number, part in enumerate(_parts(features, views)):  # one flat chain of joins: nested ones overflow the compiler's stack
+    for number, part in enumerate(
+        _parts(features, views)
+    ):  # one flat chain of joins: nested ones overflow the compiler's stack
         result = result.left_join(part, "one_id", rname=f"{{name}}_right_{number}")
-    result = result.select("one_id", **{
-        feature.name: result[feature.name].cast("string" if feature.categorical else "float64").fill_null(feature.default)
-        for feature in features
-        if feature.aggregate != "quotient"
-    })  # fmt: skip
-    quotients = {f.name: _divide(result[f.column], result[f.over]).fill_null(f.default) for f in features if f.aggregate == "quotient"}
+    result = result.select(
+        "one_id",
+        **{
+            feature.name: result[feature.name]
+            .cast("string" if feature.categorical else "float64")
+            .fill_null(feature.default)
+            for feature in features
+            if feature.aggregate != "quotient"
+        },
+    )
+    quotients = {
+        f.name: _divide(result[f.column], result[f.over]).fill_null(f.default)
+        for f in features
+        if f.aggregate == "quotient"
+    }
     return result.mutate(**quotients).select("one_id", *(feature.name for feature in features))
 
 

@@ -53,7 +53,9 @@ class FeatureSpec:
         columns = []
         for feature, vocabulary in zip(self.features, self.vocabularies, strict=True):
             column = {**feature.__dict__, "where": [list(condition.__dict__.values()) for condition in feature.where]}
-            columns.append({**column, "dtype": "category" if feature.categorical else "float32", "vocabulary": list(vocabulary)})
+            columns.append(
+                {**column, "dtype": "category" if feature.categorical else "float32", "vocabulary": list(vocabulary)}
+            )
         return {"columns": columns}
 
     @classmethod
@@ -64,7 +66,9 @@ class FeatureSpec:
         features = []
         for column in value["columns"]:
             fields = {k: v for k, v in column.items() if k not in ("dtype", "vocabulary")}
-            fields["where"] = tuple(Condition(c, o, tuple(v) if isinstance(v, list) else v) for c, o, v in fields["where"])
+            fields["where"] = tuple(
+                Condition(c, o, tuple(v) if isinstance(v, list) else v) for c, o, v in fields["where"]
+            )
             features.append(Feature(**fields))
         return cls(tuple(features), tuple(tuple(column["vocabulary"]) for column in value["columns"]))
 
@@ -95,7 +99,9 @@ class UserFeatures:
     spec: FeatureSpec
 
     @classmethod
-    def from_table(cls, table: pa.Table, features: Sequence[Feature], as_of: datetime, spec: FeatureSpec | None = None) -> UserFeatures:
+    def from_table(
+        cls, table: pa.Table, features: Sequence[Feature], as_of: datetime, spec: FeatureSpec | None = None
+    ) -> UserFeatures:
         """Encode a built table (`features.compute.builder.build`): float64 totals become float32, text becomes codes.
 
         With `spec` given, its columns, order and vocabularies are used: what a trained model expects. A column the table

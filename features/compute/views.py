@@ -103,7 +103,10 @@ class Rows:
         names = ("customers", "profiles", "transactions", "events", "touches", "items", "contents")
         tables = [self.own(name) if name not in SHARED else self.backend.table(name) for name in names]
         states = [self.states.get(name) for name in names]
-        facts = tuple((self._is_kept(name), state is not None and "ts" in state.filled) for name, state in zip(names, states, strict=True))
+        facts = tuple(
+            (self._is_kept(name), state is not None and "ts" in state.filled)
+            for name, state in zip(names, states, strict=True)
+        )
         return self._prefix, self.settled, facts, tuple(tuple(table.schema().items()) for table in tables)
 
     @cached_property
@@ -172,7 +175,9 @@ class Views:
         t = t.filter(t.valid_from.isnull() | (t.valid_from < self.cut))
         if not self.rows.settled:
             always = timestamp(datetime(1, 1, 1))
-            latest = ibis.row_number().over(group_by=["source", "source_user_id"], order_by=ibis.desc(t.valid_from.fill_null(always)))
+            latest = ibis.row_number().over(
+                group_by=["source", "source_user_id"], order_by=ibis.desc(t.valid_from.fill_null(always))
+            )
             t = t.mutate(place=latest)
             t = t.filter(t.place == 0)
         return t.select("one_id", "source", "source_user_id")
@@ -195,14 +200,20 @@ class Views:
     def _orders(self) -> ir.Table:
         t = self["lines"]
         orders = t.group_by(["one_id", "source", "order_id"]).aggregate(
-            ts=t.ts.min(), lines=t.count(), units=t.quantity.sum(), amount=t.amount.sum(),
-            discount=t.discount.sum().fill_null(0.0), coupon_discount=t.coupon_discount.sum().fill_null(0.0),
-            store_id=t.store_id.min(), channel=t.channel.min(),
-        )  # fmt: skip
+            ts=t.ts.min(),
+            lines=t.count(),
+            units=t.quantity.sum(),
+            amount=t.amount.sum(),
+            discount=t.discount.sum().fill_null(0.0),
+            coupon_discount=t.coupon_discount.sum().fill_null(0.0),
+            store_id=t.store_id.min(),
+            channel=t.channel.min(),
+        )
         seconds = orders.ts.epoch_seconds().cast("float64")
         window = ibis.window(group_by="one_id", order_by=list(ORDER["orders"]))
         orders = orders.mutate(
-            full_amount=orders.amount + orders.discount + orders.coupon_discount, gap_days=(seconds - seconds.lag().over(window)) / 86_400.0
+            full_amount=orders.amount + orders.discount + orders.coupon_discount,
+            gap_days=(seconds - seconds.lag().over(window)) / 86_400.0,
         )
         return with_calendar(orders)
 

@@ -28,21 +28,30 @@ from qianmian.schema import TABLES, Column, Table
 from qianmian.workspace import Workspace, explain_os_errors, write_json
 
 SQL_TYPES = {
-    "string": "VARCHAR", "int64": "BIGINT", "float64": "DOUBLE", "bool": "BOOLEAN",
-    "timestamp": "TIMESTAMP", "date": "DATE", "json": "VARCHAR",
-}  # fmt: skip
+    "string": "VARCHAR",
+    "int64": "BIGINT",
+    "float64": "DOUBLE",
+    "bool": "BOOLEAN",
+    "timestamp": "TIMESTAMP",
+    "date": "DATE",
+    "json": "VARCHAR",
+}
 FORMAT = 2  # of the manifest
 MOMENTS = ("first", "last", "begin", "end")
 STRAY_SHARE = 0.001
 STRAY_GAP_DAYS = 30
 PARTITION_ROWS = 20_000_000  # a table with a `ts` and more rows than this is Hive-partitioned by day
-CUSTOMERS = Table("customers", ("source", "source_user_id"), (
-    Column("one_id", "string", "the customer", required=True),
-    Column("source", "string", "the system"),
-    Column("source_user_id", "string", "the customer's id in that system", required=True),
-    Column("valid_from", "timestamp", "first seen; null when anything undated is known: there always", unit="UTC"),
-    Column("ledger_id", "string", "the merge decision that made the row"),
-))  # fmt: skip
+CUSTOMERS = Table(
+    "customers",
+    ("source", "source_user_id"),
+    (
+        Column("one_id", "string", "the customer", required=True),
+        Column("source", "string", "the system"),
+        Column("source_user_id", "string", "the customer's id in that system", required=True),
+        Column("valid_from", "timestamp", "first seen; null when anything undated is known: there always", unit="UTC"),
+        Column("ledger_id", "string", "the merge decision that made the row"),
+    ),
+)
 
 
 @dataclass(frozen=True)
@@ -70,7 +79,13 @@ class TableState:
     def of(cls, value: Mapping[str, Any]) -> TableState:
         moments = {name: datetime.fromisoformat(value[name]) if value[name] else None for name in MOMENTS}
         return cls(
-            value["name"], value["path"], value["rows"], tuple(value["columns"]), tuple(value["filled"]), **moments, digest=value["digest"]
+            value["name"],
+            value["path"],
+            value["rows"],
+            tuple(value["columns"]),
+            tuple(value["filled"]),
+            **moments,
+            digest=value["digest"],
         )
 
 
@@ -145,25 +160,32 @@ class Lake:
             manifest = json.loads(self._manifest_file.read_text(encoding="utf-8"))
             if manifest["format"] != FORMAT:
                 raise ArtifactError(
-                    "the lake was written by another version", where=str(self._manifest_file), got=manifest["format"], allowed=FORMAT,
+                    "the lake was written by another version",
+                    where=str(self._manifest_file),
+                    got=manifest["format"],
+                    allowed=FORMAT,
                     hint="delete the lake folder and ingest again",
-                )  # fmt: skip
+                )
             entries = manifest["tables"]
             return {entry["name"]: TableState.of(entry) for entry in entries}
         except (ValueError, KeyError, TypeError) as error:
             raise ArtifactError(
-                "the lake's manifest cannot be read", where=str(self._manifest_file), got=str(error),
+                "the lake's manifest cannot be read",
+                where=str(self._manifest_file),
+                got=str(error),
                 hint="delete the lake folder and ingest again",
-            ) from error  # fmt: skip
+            ) from error
 
     def state(self, name: str) -> TableState:
         """The state of a table that must be there."""
         states = self.states()
         if name not in states:
             raise DataError(
-                f"the lake has no {name}", where=str(self.workspace.lake), got=", ".join(states) or "an empty lake",
+                f"the lake has no {name}",
+                where=str(self.workspace.lake),
+                got=", ".join(states) or "an empty lake",
                 hint="run `qianmian ingest completejourney`, or `qianmian ingest files --config sources.yaml` with that table",
-            )  # fmt: skip
+            )
         return states[name]
 
     @property
@@ -175,7 +197,9 @@ class Lake:
     @property
     def last(self) -> datetime | None:
         """The last timestamp of any transaction or event."""
-        times = [state.last for name, state in self.states().items() if name in ("transactions", "events") and state.last]
+        times = [
+            state.last for name, state in self.states().items() if name in ("transactions", "events") and state.last
+        ]
         return max(times, default=None)
 
     @property
@@ -195,7 +219,11 @@ class Lake:
         ends = [state.end for name, state in self.states().items() if name in ("transactions", "events") and state.end]
         last = max(ends, default=None)
         if last is None:
-            raise DataError("nothing in the lake is dated", where=str(self.workspace.lake), hint="ingest data with `ts`, or say --as-of")
+            raise DataError(
+                "nothing in the lake is dated",
+                where=str(self.workspace.lake),
+                hint="ingest data with `ts`, or say --as-of",
+            )
         return last
 
     def source_path(self, state: TableState) -> str:
@@ -204,7 +232,9 @@ class Lake:
 
     def _scan(self, relative: str) -> str:
         """The SQL that reads a table's files; brackets in the name of the workspace are not a pattern."""
-        return f"read_parquet({literal(Path(glob.escape(str(self.workspace.lake))) / relative)}, hive_partitioning=false)"
+        return (
+            f"read_parquet({literal(Path(glob.escape(str(self.workspace.lake))) / relative)}, hive_partitioning=false)"
+        )
 
     def connect(self) -> Backend:
         """An in-memory DuckDB behind Ibis with a view a canonical table; a table that was never ingested is empty but typed."""
@@ -220,19 +250,25 @@ class Lake:
         for table in (*TABLES.values(), CUSTOMERS):
             state = states.get(table.name)
             if state is None:
-                columns = ", ".join(f"NULL::{SQL_TYPES[column.dtype]} AS {quote(column.name)}" for column in table.columns)
+                columns = ", ".join(
+                    f"NULL::{SQL_TYPES[column.dtype]} AS {quote(column.name)}" for column in table.columns
+                )
                 connection.execute(f"CREATE OR REPLACE VIEW {prefix}{table.name} AS SELECT {columns} WHERE false")
                 continue
             missing = [column for column in table.columns if column.name not in state.columns]
             extra = "".join(f", NULL::{SQL_TYPES[column.dtype]} AS {quote(column.name)}" for column in missing)
             path = self.source_path(state)
             try:
-                connection.execute(f"CREATE OR REPLACE VIEW {prefix}{table.name} AS SELECT *{extra} FROM {self._scan(state.path)}")
+                connection.execute(
+                    f"CREATE OR REPLACE VIEW {prefix}{table.name} AS SELECT *{extra} FROM {self._scan(state.path)}"
+                )
             except duckdb.Error as error:
                 raise ArtifactError(
-                    f"the lake's {table.name} cannot be read", where=path, got=str(error).splitlines()[0],
+                    f"the lake's {table.name} cannot be read",
+                    where=path,
+                    got=str(error).splitlines()[0],
                     hint="delete the lake folder and ingest again",
-                ) from error  # fmt: skip
+                ) from error
 
     # ---- writing -------------------------------------------------------------------------------------------------
 
@@ -260,7 +296,9 @@ class Lake:
                     states[name], path = self._write(connection, table, query)
                     written.append(path)
                 before = {state.path for state in self.states().values()}
-                write_json(self._manifest_file, {"format": FORMAT, "tables": [state.as_dict() for state in states.values()]})
+                write_json(
+                    self._manifest_file, {"format": FORMAT, "tables": [state.as_dict() for state in states.values()]}
+                )
         except BaseException:
             for path in written:
                 shutil.rmtree(path, ignore_errors=True)
@@ -283,7 +321,9 @@ class Lake:
                 )
                 pattern = "**/*.parquet"
             else:
-                connection.execute(f"COPY (SELECT * FROM {view}) TO {literal(folder / 'data.parquet')} (FORMAT parquet, COMPRESSION zstd)")
+                connection.execute(
+                    f"COPY (SELECT * FROM {view}) TO {literal(folder / 'data.parquet')} (FORMAT parquet, COMPRESSION zstd)"
+                )
                 pattern = "data.parquet"
             relative = str((folder / pattern).relative_to(self.workspace.lake))
             source = self._scan(relative)
@@ -293,7 +333,9 @@ class Lake:
             moments: dict[str, datetime | None] = dict.fromkeys(MOMENTS)
             if "ts" in names:
                 first, last = connection.execute(f"SELECT min(ts), max(ts) FROM {source}").fetchone() or (None, None)
-                days = connection.execute(f"SELECT ts::DATE, count(*) FROM {source} WHERE ts IS NOT NULL GROUP BY 1 ORDER BY 1").fetchall()
+                days = connection.execute(
+                    f"SELECT ts::DATE, count(*) FROM {source} WHERE ts IS NOT NULL GROUP BY 1 ORDER BY 1"
+                ).fetchall()
                 begin, end = typical_span(days)
                 moments = {"first": first, "last": last, "begin": begin, "end": end}
             # of names and values; a sum, because a row that stands there twice would cancel itself out of an exclusive or

@@ -38,19 +38,50 @@ PHONE = r"\+[0-9][0-9 ().-]{7,18}"
 QUARANTINED = "quarantine"  # the domain of what is only kept to show which rows were refused
 
 _WORDS: Mapping[str, frozenset[str]] = {
-    "phone": frozenset({"phone", "telephone", "mobile", "tel", "msisdn", "cellphone", "phonenumber", "whatsapp", "fax"}),
+    "phone": frozenset(
+        {"phone", "telephone", "mobile", "tel", "msisdn", "cellphone", "phonenumber", "whatsapp", "fax"}
+    ),
     "email": frozenset({"email", "mail", "emailaddress"}),
     "address": frozenset({"address", "street", "addr", "streetname", "housenumber"}),
-    "name": frozenset({"surname", "forename", "firstname", "lastname", "fullname", "givenname", "familyname", "nickname", "maiden"}),
+    "name": frozenset(
+        {"surname", "forename", "firstname", "lastname", "fullname", "givenname", "familyname", "nickname", "maiden"}
+    ),
     "document": frozenset({"ssn", "passport", "iban", "nationalid", "idcard", "socsecid", "taxid"}),
 }
 _PHRASES: Mapping[str, str] = {
-    "name": "name", "first name": "name", "last name": "name", "given name": "name", "family name": "name", "full name": "name",
-    "middle name": "name", "customer name": "name", "contact name": "name", "user name": "login", "username": "login", "login": "login",
-    "card": "card", "card number": "card", "card no": "card", "credit card": "card", "loyalty card": "card", "member card": "card",
-    "soc sec id": "document", "id card": "document", "national id": "document", "tax id": "document", "house number": "address",
-}  # fmt: skip
-_CHINESE = {"手机": "phone", "电话": "phone", "邮箱": "email", "邮件": "email", "姓名": "name", "地址": "address", "身份证": "document"}
+    "name": "name",
+    "first name": "name",
+    "last name": "name",
+    "given name": "name",
+    "family name": "name",
+    "full name": "name",
+    "middle name": "name",
+    "customer name": "name",
+    "contact name": "name",
+    "user name": "login",
+    "username": "login",
+    "login": "login",
+    "card": "card",
+    "card number": "card",
+    "card no": "card",
+    "credit card": "card",
+    "loyalty card": "card",
+    "member card": "card",
+    "soc sec id": "document",
+    "id card": "document",
+    "national id": "document",
+    "tax id": "document",
+    "house number": "address",
+}
+_CHINESE = {
+    "手机": "phone",
+    "电话": "phone",
+    "邮箱": "email",
+    "邮件": "email",
+    "姓名": "name",
+    "地址": "address",
+    "身份证": "document",
+}
 # "email_opt_in" or "phone_model" tell nothing of whose they are
 _ABOUT = frozenset(
     {
@@ -119,7 +150,9 @@ class PiiKey:
 
     @classmethod
     def of(cls, secret: str) -> PiiKey:
-        inner, outer, mark = (hashlib.sha256((part + secret).encode()).hexdigest() for part in ("inner", "outer", "fingerprint"))
+        inner, outer, mark = (
+            hashlib.sha256((part + secret).encode()).hexdigest() for part in ("inner", "outer", "fingerprint")
+        )
         return cls(inner, outer, mark[:16])
 
 
@@ -147,15 +180,19 @@ def load_key(workspace: Workspace) -> PiiKey:
             marked = str(json.loads(_mark(workspace).read_text(encoding="utf-8"))["fingerprint"])
         except (ValueError, KeyError, TypeError) as error:
             raise WorkspaceError(
-                "the fingerprint of the key for personal data cannot be read", where=str(_mark(workspace)),
+                "the fingerprint of the key for personal data cannot be read",
+                where=str(_mark(workspace)),
                 hint="restore the file, or delete it where the key has certainly not changed",
-            ) from error  # fmt: skip
+            ) from error
     given, file = os.environ.get(KEY_VARIABLE), key_file(workspace)
     if given is not None and len(given) < MIN_KEY_LENGTH:
         raise UsageError(
-            "the key for personal data is too short", where=KEY_VARIABLE, got=f"{len(given)} characters", allowed=f"at least {MIN_KEY_LENGTH}",
+            "the key for personal data is too short",
+            where=KEY_VARIABLE,
+            got=f"{len(given)} characters",
+            allowed=f"at least {MIN_KEY_LENGTH}",
             hint=f"set {KEY_VARIABLE} to a long random text, or unset it: the workspace then keeps a key of its own",
-        )  # fmt: skip
+        )
     if given is None and not file.exists() and marked is None:
         with atomic_path(file) as temporary:
             temporary.touch(mode=0o600)
@@ -164,10 +201,14 @@ def load_key(workspace: Workspace) -> PiiKey:
     key = PiiKey.of(secret)
     if marked is not None and key.fingerprint != marked:
         raise WorkspaceError(
-            "personal data in this workspace was hashed with another key" if secret else "the key for personal data is gone",
-            where=KEY_VARIABLE if given else str(file), got=f"a key with fingerprint {key.fingerprint}" if secret else "no key", allowed=marked,
+            "personal data in this workspace was hashed with another key"
+            if secret
+            else "the key for personal data is gone",
+            where=KEY_VARIABLE if given else str(file),
+            got=f"a key with fingerprint {key.fingerprint}" if secret else "no key",
+            allowed=marked,
             hint=f"give the old key back (in {KEY_VARIABLE} or {file}); a new key needs a new workspace, into which everything is ingested again",
-        )  # fmt: skip
+        )
     return key
 
 
@@ -212,14 +253,18 @@ class Personal:
 
     def _domain(self, id_type: str) -> str:
         cases = " ".join(
-            f"WHEN {literal(name)} THEN {literal(kind.counts_as)}" for name, kind in self.id_types.items() if kind.counts_as is not None
+            f"WHEN {literal(name)} THEN {literal(kind.counts_as)}"
+            for name, kind in self.id_types.items()
+            if kind.counts_as is not None
         )
         return f"CASE {id_type} {cases} ELSE {id_type} END" if cases else id_type
 
     def identifier(self, id_type: str, value: str, hashed: bool = False) -> str:
         """What the lake holds of `value`, a SQL expression, of the declared type `id_type`, another one."""
         domain = self._domain(id_type)
-        keep = f"NOT ({self.is_personal(id_type)}) OR regexp_matches({value}, {literal(OURS)})" + (" OR true" if hashed else "")
+        keep = f"NOT ({self.is_personal(id_type)}) OR regexp_matches({value}, {literal(OURS)})" + (
+            " OR true" if hashed else ""
+        )
         return f"CASE WHEN {keep} THEN {value} ELSE {self._hash(domain, cleaned(domain, value))} END"
 
     def attribute(self, kind: str, value: str) -> str:
@@ -270,9 +315,14 @@ def hash_value(workspace: Workspace, id_type: str, raw: str) -> str:
     personal = Personal.of(workspace)
     if id_type not in personal.id_types:
         raise UsageError(
-            "there is no such id type", got=id_type, allowed=personal.declared, hint="declare it under identity.id_types in qianmian.yaml"
+            "there is no such id type",
+            got=id_type,
+            allowed=personal.declared,
+            hint="declare it under identity.id_types in qianmian.yaml",
         )
     with duckdb.connect() as connection:
         personal.install(connection)
-        row = connection.execute(f"SELECT {personal.identifier('t', 'v')} FROM (SELECT ? AS t, ? AS v)", [id_type, raw]).fetchone()
+        row = connection.execute(
+            f"SELECT {personal.identifier('t', 'v')} FROM (SELECT ? AS t, ? AS v)", [id_type, raw]
+        ).fetchone()
     return str(row[0]) if row else ""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from features.compute.algebra import Feature
 
+# fmt: off
 FEATURES = (
     Feature("basket_lines_mean_91d", "orders", "mean", "lines", window_days=91, unit="lines", description="mean lines an order, last 91 days"),
     Feature("basket_lines_mean", "orders", "mean", "lines", unit="lines", description="mean lines an order"),
@@ -16,4 +17,5 @@ FEATURES = (
     Feature("stores_distinct", "orders", "distinct", "store_id", unit="stores", description="different stores"),
     Feature("top_store_share", "orders", "top_share", "store_id", unit="0..1", description="share of orders in the most used store"),
     Feature("top_channel", "orders", "top", "channel", default="", description="most used order channel"),
-)  # fmt: skip
+)
+# fmt: on

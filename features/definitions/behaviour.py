@@ -6,6 +6,7 @@ from features.compute.algebra import Condition, Feature
 
 COUNTED = ("view", "cart", "favourite", "search", "message_open", "message_click", "coupon_redeem", "purchase")
 
+# fmt: off
 FEATURES = (
     Feature("events_7d", "events", "count", window_days=7, unit="events", description="events in the last 7 days"),
     Feature("events_28d", "events", "count", window_days=28, unit="events", description="events in the last 28 days"),
@@ -20,4 +21,5 @@ FEATURES = (
     Feature("events_trend_7d", "events", "trend", window_days=7, unit="-1..1", description="events of the last 7 days against the 7 before"),
     Feature("touches_28d", "touches", "count", window_days=28, unit="contacts", description="campaign contacts in the last 28 days"),
     Feature("touches_total", "touches", "count", unit="contacts", description="campaign contacts ever"),
-)  # fmt: skip
+)
+# fmt: on

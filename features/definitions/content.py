@@ -6,6 +6,7 @@ from features.compute.algebra import Condition, Feature
 
 CONTENT = (Condition("content_id", "!=", ""),)
 
+# fmt: off
 FEATURES = (
     Feature("content_events_28d", "events", "count", where=CONTENT, window_days=28, unit="events", description="events with content in the last 28 days"),
     Feature("content_event_share_91d", "events", "share", where=CONTENT, window_days=91, unit="0..1", description="share of the events of the last 91 days that are with content"),
@@ -17,4 +18,5 @@ FEATURES = (
     Feature("topic_entropy_91d", "events", "entropy", "topic", window_days=91, unit="nats", description="spread of the contents of the last 91 days over the topics"),
     Feature("top_read_topic_91d", "events", "top", "topic", window_days=91, default="", description="topic met most often in the last 91 days"),
     Feature("first_topic", "events", "first", "topic", default="", description="topic of the first content"),
-)  # fmt: skip
+)
+# fmt: on

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from features.compute.algebra import Condition, Feature
 
+# fmt: off
 FEATURES = (
     Feature("discount_91d", "orders", "sum", "discount", window_days=91, unit="currency", description="retailer discount in the last 91 days"),
     Feature("coupon_discount_91d", "orders", "sum", "coupon_discount", window_days=91, unit="currency", description="coupon discount in the last 91 days"),
@@ -18,4 +19,5 @@ FEATURES = (
     Feature("discounted_line_share_28d", "lines", "share", where=(Condition("discount", ">", 0),), window_days=28, unit="0..1", description="share of lines bought with a discount, last 28 days"),
     Feature("discounted_line_share_182d", "lines", "share", where=(Condition("discount", ">", 0),), window_days=182, unit="0..1", description="share of lines bought with a discount, last 182 days"),
     Feature("coupon_order_share_91d", "orders", "share", where=(Condition("coupon_discount", ">", 0),), window_days=91, unit="0..1", description="share of orders with a coupon, last 91 days"),
-)  # fmt: skip
+)
+# fmt: on

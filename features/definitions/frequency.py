@@ -7,7 +7,14 @@ from features.compute.algebra import Feature
 FEATURES = (
     Feature("orders_total", "orders", "count", unit="orders", description="paid orders ever"),
     *(
-        Feature(f"orders_{days}d", "orders", "count", window_days=days, unit="orders", description=f"paid orders in the last {days} days")
+        Feature(
+            f"orders_{days}d",
+            "orders",
+            "count",
+            window_days=days,
+            unit="orders",
+            description=f"paid orders in the last {days} days",
+        )
         for days in (7, 14, 28, 56, 91, 182, 365)
     ),
     *(
@@ -23,7 +30,13 @@ FEATURES = (
         for days in (28, 91)
     ),
     Feature(
-        "order_weeks_91d", "orders", "distinct", "week", window_days=91, unit="weeks", description="weeks with an order in the last 91 days"
+        "order_weeks_91d",
+        "orders",
+        "distinct",
+        "week",
+        window_days=91,
+        unit="weeks",
+        description="weeks with an order in the last 91 days",
     ),
     *(
         Feature(
@@ -37,8 +50,23 @@ FEATURES = (
         for days in (14, 28, 91)
     ),
     Feature("lines_28d", "lines", "count", window_days=28, unit="lines", description="order lines in the last 28 days"),
-    Feature("units_91d", "lines", "sum", "quantity", window_days=91, unit="units", description="units bought in the last 91 days"),
-    Feature("refunded_lines_91d", "refunds", "count", window_days=91, unit="lines", description="lines refunded in the last 91 days"),
+    Feature(
+        "units_91d",
+        "lines",
+        "sum",
+        "quantity",
+        window_days=91,
+        unit="units",
+        description="units bought in the last 91 days",
+    ),
+    Feature(
+        "refunded_lines_91d",
+        "refunds",
+        "count",
+        window_days=91,
+        unit="lines",
+        description="lines refunded in the last 91 days",
+    ),
     Feature(
         "orders_slope_28d",
         "orders",

@@ -5,6 +5,7 @@ from __future__ import annotations
 from features.compute.algebra import Condition, Feature
 from features.definitions.recency import NEVER
 
+# fmt: off
 FEATURES = (
     *(
         Feature(f"days_since_last_{kind}", "events", "recency", where=(Condition("event_type", "==", kind),), default=NEVER, unit="days",
@@ -19,4 +20,5 @@ FEATURES = (
     Feature("purchase_per_cart", "", "quotient", "purchase_events_91d", over="cart_events_91d", unit="ratio", description="purchase events a cart, last 91 days"),
     Feature("first_viewed_category", "events", "first", "category_top", default="", description="broadest category of the first event that has one: what the customer came for"),
     Feature("last_viewed_category", "events", "last", "category_top", default="", description="broadest category of the last event that has one"),
-)  # fmt: skip
+)
+# fmt: on

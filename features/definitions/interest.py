@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from features.compute.algebra import Feature
 
+# fmt: off
 FEATURES = (
     Feature("top_category", "lines", "top", "category_top", default="", description="broadest category bought most, ever"),
     Feature("top_category_91d", "lines", "top", "category_top", window_days=91, default="", description="broadest category bought most, last 91 days"),
@@ -21,4 +22,5 @@ FEATURES = (
     Feature("top_brand_91d", "lines", "top", "brand", window_days=91, default="", description="brand bought most, last 91 days"),
     Feature("brands_distinct_91d", "lines", "distinct", "brand", window_days=91, unit="brands", description="different brands bought in the last 91 days"),
     Feature("viewed_category_share_28d", "events", "top_share", "category_top", window_days=28, unit="0..1", description="share of the last 28 days' events in the category met most"),
-)  # fmt: skip
+)
+# fmt: on

@@ -7,6 +7,7 @@ from features.definitions.recency import NEVER
 
 OPENED, CLICKED = (Condition("opened", "==", True),), (Condition("clicked", "==", True),)
 
+# fmt: off
 FEATURES = (
     Feature("touches_7d", "touches", "count", window_days=7, unit="contacts", description="campaign contacts in the last 7 days"),
     Feature("touches_91d", "touches", "count", window_days=91, unit="contacts", description="campaign contacts in the last 91 days"),
@@ -22,4 +23,5 @@ FEATURES = (
     Feature("days_since_last_click", "touches", "recency", where=CLICKED, default=NEVER, unit="days", description="time since a contact that was clicked"),
     Feature("touch_gap_days_mean_182d", "touches", "gap_mean", window_days=182, default=182.0, unit="days", description="mean time between successive contacts of the last 182 days"),
     Feature("message_clicks_per_open", "", "quotient", "message_click_events_91d", over="message_open_events_91d", unit="ratio", description="message clicks an open, last 91 days"),
-)  # fmt: skip
+)
+# fmt: on

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from features.compute.algebra import Feature
 
+# fmt: off
 FEATURES = (
     Feature("amount_total", "orders", "sum", "amount", unit="currency", description="paid ever"),
     *(
@@ -25,4 +26,5 @@ FEATURES = (
     Feature("price_drift", "", "quotient", "unit_price_mean_28d", over="unit_price_mean_182d", unit="ratio", description="price paid a unit in the last 28 days ÷ that of the last 182"),
     Feature("line_amount_max_182d", "lines", "max", "amount", window_days=182, unit="currency", description="dearest line of the last 182 days"),
     Feature("refund_rate", "", "quotient", "refunded_amount_91d", over="amount_91d", unit="ratio", description="refunded ÷ paid, last 91 days"),
-)  # fmt: skip
+)
+# fmt: on

@@ -7,9 +7,44 @@ from features.compute.algebra import Feature
 NEVER = 9_999.0  # days; a customer who never did it is further away than any who did
 
 FEATURES = (
-    Feature("days_since_last_order", "orders", "recency", default=NEVER, unit="days", description="time since the last paid order"),
-    Feature("days_since_first_order", "orders", "age", default=0.0, unit="days", description="time since the first paid order"),
-    Feature("days_since_last_refund", "refunds", "recency", default=NEVER, unit="days", description="time since the last refunded line"),
-    Feature("days_since_last_event", "events", "recency", default=NEVER, unit="days", description="time since the last behaviour event"),
-    Feature("days_since_last_touch", "touches", "recency", default=NEVER, unit="days", description="time since the last campaign contact"),
+    Feature(
+        "days_since_last_order",
+        "orders",
+        "recency",
+        default=NEVER,
+        unit="days",
+        description="time since the last paid order",
+    ),
+    Feature(
+        "days_since_first_order",
+        "orders",
+        "age",
+        default=0.0,
+        unit="days",
+        description="time since the first paid order",
+    ),
+    Feature(
+        "days_since_last_refund",
+        "refunds",
+        "recency",
+        default=NEVER,
+        unit="days",
+        description="time since the last refunded line",
+    ),
+    Feature(
+        "days_since_last_event",
+        "events",
+        "recency",
+        default=NEVER,
+        unit="days",
+        description="time since the last behaviour event",
+    ),
+    Feature(
+        "days_since_last_touch",
+        "touches",
+        "recency",
+        default=NEVER,
+        unit="days",
+        description="time since the last campaign contact",
+    ),
 )

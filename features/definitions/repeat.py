@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from features.compute.algebra import Feature
 
+# fmt: off
 FEATURES = (
     Feature("first_category", "lines", "first", "category_top", default="", description="broadest category of the first line bought: the need the customer came with"),
     Feature("last_category", "lines", "last", "category_top", default="", description="broadest category of the last line bought"),
@@ -21,4 +22,5 @@ FEATURES = (
     Feature("top_store", "orders", "top", "store_id", default="", description="most used store"),
     Feature("first_order_value", "orders", "first", "amount", unit="currency", description="amount of the first order"),
     Feature("last_order_value", "orders", "last", "amount", unit="currency", description="amount of the last order"),
-)  # fmt: skip
+)
+# fmt: on

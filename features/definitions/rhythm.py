@@ -6,6 +6,7 @@ from features.compute.algebra import Condition, Feature
 
 PARTS_OF_DAY = {"night": (0, 6), "morning": (6, 12), "afternoon": (12, 18), "evening": (18, 24)}
 
+# fmt: off
 FEATURES = (
     Feature("gap_days_mean", "orders", "mean", "gap_days", default=365.0, unit="days", description="mean gap between orders"),
     Feature("gap_days_std", "orders", "std", "gap_days", unit="days", description="spread of the gaps between orders"),
@@ -26,4 +27,5 @@ FEATURES = (
     Feature("order_gap_days_std_182d", "orders", "gap_std", window_days=182, unit="days", description="spread of the time between the orders of the last 182 days"),
     Feature("order_hour_entropy", "orders", "entropy", "hour", unit="nats", description="spread of the orders over the hours of the day"),
     Feature("top_weekday", "orders", "top", "weekday", default="", description="weekday of most orders, 0 is Monday"),
-)  # fmt: skip
+)
+# fmt: on

@@ -6,6 +6,7 @@ from features.compute.algebra import Condition, Feature
 from features.definitions.recency import NEVER
 from features.definitions.rhythm import PARTS_OF_DAY
 
+# fmt: off
 FEATURES = (
     Feature("first_referrer", "events", "first", "referrer", default="", description="where the first visit came from"),
     Feature("first_visit_channel", "events", "first", "channel", default="", description="channel of the first visit"),
@@ -29,4 +30,5 @@ FEATURES = (
     ),
     Feature("event_hour_entropy_91d", "events", "entropy", "hour", window_days=91, unit="nats", description="spread of the events of the last 91 days over the hours"),
     Feature("days_since_last_login", "events", "recency", where=(Condition("event_type", "in", ("login", "register")),), default=NEVER, unit="days", description="time since the last login or registration"),
-)  # fmt: skip
+)
+# fmt: on

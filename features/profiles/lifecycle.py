@@ -74,11 +74,17 @@ def buyer_stage(columns: Mapping[str, NDArray[Any]], settings: LifecycleSettings
     ['prospect', 'first_time', 'repeat', 'loyal']
     """
     orders, least = columns["orders_total"], (settings or LifecycleSettings()).loyal_orders
-    stages = np.select([orders <= 0, columns["orders_365d"] >= least, orders >= 2], ["prospect", "loyal", "repeat"], default="first_time")
+    stages = np.select(
+        [orders <= 0, columns["orders_365d"] >= least, orders >= 2],
+        ["prospect", "loyal", "repeat"],
+        default="first_time",
+    )
     return stages.astype(np.str_)
 
 
-def falling_asleep_reason(columns: Mapping[str, NDArray[Any]], settings: LifecycleSettings | None = None) -> NDArray[np.str_]:
+def falling_asleep_reason(
+    columns: Mapping[str, NDArray[Any]], settings: LifecycleSettings | None = None
+) -> NDArray[np.str_]:
     """Why each sleeper fell asleep, (n,) of `qianmian.schema.SLEEP_REASONS`; '' for who is awake and where the data cannot tell.
 
     What counts happened between the last order and the moment the customer was at risk (`features.profiles.tags.inactivity`): nothing of ours
@@ -92,8 +98,16 @@ def falling_asleep_reason(columns: Mapping[str, NDArray[Any]], settings: Lifecyc
     """
     asleep = np.isin(lifecycle_stage(columns, settings), SLEEPING)
     unknown = np.full(len(asleep), np.nan)
-    contacts, responses, visits = (columns.get(f"silence_{name}", unknown) for name in ("contacts", "responses", "visits"))
-    conditions = [~asleep, contacts == 0, responses > 0, (responses == 0) & (visits > 0), (responses == 0) & (visits == 0)]
+    contacts, responses, visits = (
+        columns.get(f"silence_{name}", unknown) for name in ("contacts", "responses", "visits")
+    )
+    conditions = [
+        ~asleep,
+        contacts == 0,
+        responses > 0,
+        (responses == 0) & (visits > 0),
+        (responses == 0) & (visits == 0),
+    ]
     reasons = np.select(conditions, ["", "no_offer", "no_interest", "irrelevant_pushes", "no_interest"], default="")
     return reasons.astype(np.str_)
 
@@ -109,6 +123,8 @@ def stages_of(features: UserFeatures, settings: LifecycleSettings | None = None)
     missing = [name for name in NEEDS if name not in features.spec.names]
     if missing:
         raise DataError(
-            "lifecycle stages need dated orders", got=f"no {', '.join(missing)}", hint="map `ts` of transactions in sources.yaml"
+            "lifecycle stages need dated orders",
+            got=f"no {', '.join(missing)}",
+            hint="map `ts` of transactions in sources.yaml",
         )
     return lifecycle_stage({name: features.column(name) for name in NEEDS}, settings)

@@ -31,9 +31,14 @@ MAX_DEPTH, MAX_TESTS = 20, 500  # a rule may come over HTTP
 Known = Mapping[str, bool]  # name → whether its values are text
 
 _PLAIN: dict[str, Callable[[Any, Any], Any]] = {
-    "==": operator.eq, "!=": operator.ne, "<": operator.lt, "<=": operator.le, ">": operator.gt, ">=": operator.ge,
+    "==": operator.eq,
+    "!=": operator.ne,
+    "<": operator.lt,
+    "<=": operator.le,
+    ">": operator.gt,
+    ">=": operator.ge,
     "in": lambda value, allowed: value in allowed,
-}  # fmt: skip
+}
 
 
 @dataclass(frozen=True)
@@ -92,7 +97,9 @@ def _parse(data: Any, path: str, problems: list[str], depth: int, count: list[in
         return wrong(f"a rule is a mapping with all, any, not, feature or tag; got {type(data).__name__}")
     heads = [key for key in ("all", "any", "not", "feature", "tag") if key in data]
     if len(heads) != 1:
-        return wrong(f"exactly one of all, any, not, feature, tag; got {', '.join(heads) or ', '.join(map(str, data)) or 'nothing'}")
+        return wrong(
+            f"exactly one of all, any, not, feature, tag; got {', '.join(heads) or ', '.join(map(str, data)) or 'nothing'}"
+        )
     head = heads[0]
     allowed = {head} if head in ("all", "any", "not") else {head, "operator", "value"}
     if unknown := sorted(str(key) for key in data if key not in allowed):
@@ -108,7 +115,9 @@ def _parse(data: Any, path: str, problems: list[str], depth: int, count: list[in
     return Group(head, tuple(rule for rule in rules if rule is not None))  # type: ignore[arg-type]
 
 
-def _test(kind: Literal["feature", "tag"], data: Mapping[str, Any], wrong: Callable[[str], object]) -> Comparison | None:
+def _test(
+    kind: Literal["feature", "tag"], data: Mapping[str, Any], wrong: Callable[[str], object]
+) -> Comparison | None:
     name, op, value = data[kind], data.get("operator", "=="), data.get("value")
     if not isinstance(name, str) or not name:
         wrong(f"'{kind}' is a name; got {name!r}")
@@ -116,7 +125,12 @@ def _test(kind: Literal["feature", "tag"], data: Mapping[str, Any], wrong: Calla
         wrong(f"unknown operator {op!r}; allowed: {', '.join(get_args(Operator))}")
         return None
     if op == "in":
-        if isinstance(value, str) or not isinstance(value, Sequence) or not value or not all(isinstance(v, Scalar) for v in value):
+        if (
+            isinstance(value, str)
+            or not isinstance(value, Sequence)
+            or not value
+            or not all(isinstance(v, Scalar) for v in value)
+        ):
             wrong(f"'in' takes a list of values that is not empty; got {value!r}")
             return None
         return Comparison(kind, str(name), op, tuple(value))

@@ -96,12 +96,17 @@ class Snapshot:
         InvalidRequest
             The id stands for different customers in several sources and `user_source` does not say which.
         """
-        matches = [(source, one_id) for source, one_id in self._by_user.get(user_id, []) if user_source in (None, source)]
+        matches = [
+            (source, one_id) for source, one_id in self._by_user.get(user_id, []) if user_source in (None, source)
+        ]
         if len({one_id for _, one_id in matches}) > 1:
             raise InvalidRequest(
-                "the id is used by more than one source", got=user_id, allowed=", ".join(sorted(source for source, _ in matches)),
-                field="user_source", hint="say which with user_source",
-            )  # fmt: skip
+                "the id is used by more than one source",
+                got=user_id,
+                allowed=", ".join(sorted(source for source, _ in matches)),
+                field="user_source",
+                hint="say which with user_source",
+            )
         return matches[0][1] if matches else None
 
     def save(self, folder: Path) -> None:
@@ -131,13 +136,26 @@ class Snapshot:
         try:
             facts = json.loads((folder / "snapshot.json").read_text(encoding="utf-8"))
             if facts["format"] != FORMAT:
-                raise ArtifactError("the profile snapshot is of another format", where=str(folder), got=facts["format"], allowed=FORMAT,
-                                    hint=REBUILD)  # fmt: skip
+                raise ArtifactError(
+                    "the profile snapshot is of another format",
+                    where=str(folder),
+                    got=facts["format"],
+                    allowed=FORMAT,
+                    hint=REBUILD,
+                )
             tables = {name: pq.read_table(folder / f"{name}.parquet") for name in ("profiles", "tags", "customers")}
             tags = {name: tables["tags"][name].to_pylist() for name in tables["tags"].column_names if name != "one_id"}
-            return cls(tables["profiles"], tags, tables["customers"], datetime.fromisoformat(facts["as_of"]), FeatureSpec.of(facts["spec"]),
-                       facts["data_digest"], tuple(facts["off"]), facts["tags_digest"],
-                       {name: TagFacts.of(value) for name, value in facts["tag_facts"].items()})  # fmt: skip
+            return cls(
+                tables["profiles"],
+                tags,
+                tables["customers"],
+                datetime.fromisoformat(facts["as_of"]),
+                FeatureSpec.of(facts["spec"]),
+                facts["data_digest"],
+                tuple(facts["off"]),
+                facts["tags_digest"],
+                {name: TagFacts.of(value) for name, value in facts["tag_facts"].items()},
+            )
         except (OSError, ValueError, KeyError, TypeError, pa.ArrowException) as error:
             raise ArtifactError(
                 "the profile snapshot cannot be read", where=str(folder), got=str(error).splitlines()[0], hint=REBUILD
@@ -151,7 +169,9 @@ def make_snapshot(builder: Builder, as_of: datetime) -> Snapshot:
     settings = load_settings(builder.lake.workspace.config_file)
     tags, facts = make_tags(builder, built, settings)
     digest = tags_digest(settings, builder.lake.workspace)
-    return Snapshot(built.table, tags, customers, as_of, built.matrix().spec, builder.lake.digest, built.off, digest, facts)
+    return Snapshot(
+        built.table, tags, customers, as_of, built.matrix().spec, builder.lake.digest, built.off, digest, facts
+    )
 
 
 def publish(workspace: Workspace, snapshot: Snapshot) -> Path:
@@ -180,7 +200,9 @@ def current_name(workspace: Workspace) -> str | None:
     try:
         return str(json.loads(pointer.read_text(encoding="utf-8"))["snapshot"])
     except (ValueError, KeyError, TypeError) as error:
-        raise ArtifactError("the pointer to the profile snapshot cannot be read", where=str(pointer), hint=REBUILD) from error
+        raise ArtifactError(
+            "the pointer to the profile snapshot cannot be read", where=str(pointer), hint=REBUILD
+        ) from error
 
 
 def current(workspace: Workspace) -> Snapshot:

@@ -29,7 +29,9 @@ def load_booster(path: Path) -> xgb.Booster:
     try:
         booster.load_model(path)
     except xgb.core.XGBoostError as error:
-        raise ArtifactError("a boosted model cannot be read", where=str(path), got=str(error).splitlines()[0], hint=RETRAIN) from error
+        raise ArtifactError(
+            "a boosted model cannot be read", where=str(path), got=str(error).splitlines()[0], hint=RETRAIN
+        ) from error
     return booster
 
 

@@ -39,19 +39,34 @@ class ChurnClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
     """
 
     def __init__(
-        self, n_estimators: int = 150, max_depth: int = 3, learning_rate: float = 0.05, min_child_weight: float = 20.0, subsample: float = 0.7,
-        colsample_bytree: float = 0.4, reg_lambda: float = 5.0, folds: int = 5, seed: int = 0,
-    ) -> None:  # fmt: skip
+        self,
+        n_estimators: int = 150,
+        max_depth: int = 3,
+        learning_rate: float = 0.05,
+        min_child_weight: float = 20.0,
+        subsample: float = 0.7,
+        colsample_bytree: float = 0.4,
+        reg_lambda: float = 5.0,
+        folds: int = 5,
+        seed: int = 0,
+    ) -> None:
         self.n_estimators, self.max_depth, self.learning_rate = n_estimators, max_depth, learning_rate
         self.min_child_weight, self.subsample, self.colsample_bytree = min_child_weight, subsample, colsample_bytree
         self.reg_lambda, self.folds, self.seed = reg_lambda, folds, seed
 
     def _boost(self, X: NDArray[np.float32], y: NDArray[np.int64]) -> xgb.Booster:
         parameters = {
-            "objective": "binary:logistic", "max_depth": self.max_depth, "eta": self.learning_rate, "min_child_weight": self.min_child_weight,
-            "subsample": self.subsample, "colsample_bytree": self.colsample_bytree, "lambda": self.reg_lambda, "seed": self.seed, "tree_method": "hist",
+            "objective": "binary:logistic",
+            "max_depth": self.max_depth,
+            "eta": self.learning_rate,
+            "min_child_weight": self.min_child_weight,
+            "subsample": self.subsample,
+            "colsample_bytree": self.colsample_bytree,
+            "lambda": self.reg_lambda,
+            "seed": self.seed,
+            "tree_method": "hist",
             "nthread": cores(),
-        }  # fmt: skip
+        }
         return xgb.train(parameters, matrix(X, y), num_boost_round=self.n_estimators)
 
     def fit(self, X: NDArray[np.float32], y: NDArray[np.int64], groups: NDArray[Any] | None = None) -> Self:
@@ -88,7 +103,9 @@ class ChurnClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
             raise DataError("one customer alone is too few to learn churn from", hint="bring more customers")
         parts = list(GroupKFold(folds).split(X, labels, owners))
         whole = partial(self._boost, X, labels)
-        self.booster_, *boosters = side_by_side([whole, *(partial(self._boost, X[train], labels[train]) for train, _ in parts)])
+        self.booster_, *boosters = side_by_side(
+            [whole, *(partial(self._boost, X[train], labels[train]) for train, _ in parts)]
+        )
         for booster, (_, held) in zip(boosters, parts, strict=True):
             margins[held] = booster.predict(matrix(X[held]), output_margin=True)
         scaler = LogisticRegression(C=1e6).fit(margins[:, None], labels)

@@ -26,10 +26,23 @@ class NextStageClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         Stages seen in fitting, sorted; the columns of `predict_proba`.
     """
 
-    def __init__(self, n_estimators: int = 120, max_depth: int = 3, learning_rate: float = 0.06, min_child_weight: float = 10.0, subsample: float = 0.8,
-                 colsample_bytree: float = 0.5, seed: int = 0) -> None:  # fmt: skip
+    def __init__(
+        self,
+        n_estimators: int = 120,
+        max_depth: int = 3,
+        learning_rate: float = 0.06,
+        min_child_weight: float = 10.0,
+        subsample: float = 0.8,
+        colsample_bytree: float = 0.5,
+        seed: int = 0,
+    ) -> None:
         self.n_estimators, self.max_depth, self.learning_rate = n_estimators, max_depth, learning_rate
-        self.min_child_weight, self.subsample, self.colsample_bytree, self.seed = min_child_weight, subsample, colsample_bytree, seed
+        self.min_child_weight, self.subsample, self.colsample_bytree, self.seed = (
+            min_child_weight,
+            subsample,
+            colsample_bytree,
+            seed,
+        )
 
     def fit(self, X: NDArray[np.float32], today: NDArray[np.str_], y: NDArray[np.str_]) -> Self:
         """Learn from (n, f) features, today's stage (n,) and the stage (n,) each customer was in one horizon later.
@@ -48,15 +61,24 @@ class NextStageClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
             )
         self.n_features_in_ = X.shape[1]
         parameters = {
-            "objective": "multi:softprob", "num_class": len(self.classes_), "max_depth": self.max_depth, "eta": self.learning_rate, "seed": self.seed,
-            "min_child_weight": self.min_child_weight, "subsample": self.subsample, "colsample_bytree": self.colsample_bytree, "tree_method": "hist",
-        }  # fmt: skip
+            "objective": "multi:softprob",
+            "num_class": len(self.classes_),
+            "max_depth": self.max_depth,
+            "eta": self.learning_rate,
+            "seed": self.seed,
+            "min_child_weight": self.min_child_weight,
+            "subsample": self.subsample,
+            "colsample_bytree": self.colsample_bytree,
+            "tree_method": "hist",
+        }
         self.booster_ = xgb.train(parameters, matrix(_with_stage(X, today), codes), num_boost_round=self.n_estimators)
         return self
 
     def predict_proba(self, X: NDArray[np.float32], today: NDArray[np.str_]) -> NDArray[np.float64]:
         """The probability of each of `classes_` for customers in the stages `today`, (n, number of classes), rows sum to 1."""
-        p = np.asarray(self.booster_.predict(matrix(_with_stage(X, today))), dtype=np.float64).reshape(len(X), len(self.classes_))
+        p = np.asarray(self.booster_.predict(matrix(_with_stage(X, today))), dtype=np.float64).reshape(
+            len(X), len(self.classes_)
+        )
         return np.asarray(p / p.sum(axis=1, keepdims=True))
 
     def predict(self, X: NDArray[np.float32], today: NDArray[np.str_]) -> NDArray[np.str_]:
@@ -68,7 +90,8 @@ class NextStageClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         folder.mkdir(parents=True, exist_ok=True)
         save_booster(self.booster_, folder / "booster.json")
         write_json(
-            folder / "params.json", {"params": self.get_params(), "classes": self.classes_.tolist(), "n_features": self.n_features_in_}
+            folder / "params.json",
+            {"params": self.get_params(), "classes": self.classes_.tolist(), "n_features": self.n_features_in_},
         )
 
     @classmethod

@@ -23,24 +23,27 @@ from models.recommend.spectral import SpectralRecommender
 from models.recommend.upgrade.model import UpgradeRecommender
 from qianmian.registry import Registry
 
-RECOMMENDERS: Registry[type[Recommender]] = Registry("recommender", {
-    "popular": PopularRecommender,
-    "popular_by_segment": SegmentPopularRecommender,
-    "trending": TrendingRecommender,
-    "repeat": RepeatPurchaseRecommender,
-    "next_basket": NextBasketRecommender,
-    "replenish": ReplenishRecommender,
-    "affinity": AffinityRecommender,
-    "ials": ImplicitALSRecommender,
-    "item_knn": ItemKNNRecommender,
-    "ease": EASERecommender,
-    "spectral": SpectralRecommender,
-    "bpr": BPRRecommender,
-    "hybrid": HybridRecommender,
-    "complement": ComplementRecommender,
-    "similar": SimilarRecommender,
-    "upgrade": UpgradeRecommender,
-    "content": ContentRecommender,
-    "chain": FallbackChain,
-    "two_stage": TwoStageRecommender,
-})  # fmt: skip
+RECOMMENDERS: Registry[type[Recommender]] = Registry(
+    "recommender",
+    {
+        "popular": PopularRecommender,
+        "popular_by_segment": SegmentPopularRecommender,
+        "trending": TrendingRecommender,
+        "repeat": RepeatPurchaseRecommender,
+        "next_basket": NextBasketRecommender,
+        "replenish": ReplenishRecommender,
+        "affinity": AffinityRecommender,
+        "ials": ImplicitALSRecommender,
+        "item_knn": ItemKNNRecommender,
+        "ease": EASERecommender,
+        "spectral": SpectralRecommender,
+        "bpr": BPRRecommender,
+        "hybrid": HybridRecommender,
+        "complement": ComplementRecommender,
+        "similar": SimilarRecommender,
+        "upgrade": UpgradeRecommender,
+        "content": ContentRecommender,
+        "chain": FallbackChain,
+        "two_stage": TwoStageRecommender,
+    },
+)

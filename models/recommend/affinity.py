@@ -34,11 +34,17 @@ class AffinityRecommender(Recommender):
     name: ClassVar[str] = "affinity"
     supports_fold_in: ClassVar[bool] = True
     search_space: ClassVar[Mapping[str, Span | Choice]] = {
-        "half_life_days": Span(14.0, 730.0, log=True), "prior_lines": Span(0.5, 200.0, log=True), "brand_weight": Span(0.0, 2.0),
-    }  # fmt: skip
+        "half_life_days": Span(14.0, 730.0, log=True),
+        "prior_lines": Span(0.5, 200.0, log=True),
+        "brand_weight": Span(0.0, 2.0),
+    }
 
     def __init__(
-        self, half_life_days: float | None = 180.0, prior_lines: float = 5.0, brand_weight: float = 0.5, new_item_customers: float = 1.0
+        self,
+        half_life_days: float | None = 180.0,
+        prior_lines: float = 5.0,
+        brand_weight: float = 0.5,
+        new_item_customers: float = 1.0,
     ) -> None:
         self.half_life_days, self.prior_lines = half_life_days, prior_lines
         self.brand_weight, self.new_item_customers = brand_weight, new_item_customers
@@ -59,13 +65,20 @@ class AffinityRecommender(Recommender):
         by_brand = np.bincount(self.brand_, everybody, minlength=len(brands))
         self.brand_share_ = (by_brand / by_brand.sum()).astype(np.float32)
         customers = train.item_customers + self.new_item_customers
-        self.within_leaf_ = np.log(customers / np.bincount(self.leaf_, customers, minlength=len(share))[self.leaf_]).astype(np.float32)
+        self.within_leaf_ = np.log(
+            customers / np.bincount(self.leaf_, customers, minlength=len(share))[self.leaf_]
+        ).astype(np.float32)
         below = np.asarray(customers @ ancestors).ravel()
         self.new_within_ = np.log(self.new_item_customers / (below + self.new_item_customers)).astype(np.float32)
 
     def scores_of_new(
-        self, user: int, described: Sequence[Mapping[str, Any]], *, since: Interactions | None = None, later_days: float = 0.0
-    ) -> NDArray[np.float32]:  # fmt: skip
+        self,
+        user: int,
+        described: Sequence[Mapping[str, Any]],
+        *,
+        since: Interactions | None = None,
+        later_days: float = 0.0,
+    ) -> NDArray[np.float32]:
         """Scores of items that are not in the training set, by their `category` and `brand`; comparable with one another, (m,).
 
         A category that nothing was ever of counts as the nearest one above it that something was of, an unknown brand as none. For somebody without
@@ -111,7 +124,9 @@ class AffinityRecommender(Recommender):
         nodes, brands, known = self._taste(query)
         inside, rows = np.maximum(ids, 0), np.arange(len(query))[:, None]
         scores = (
-            nodes[rows, self.leaf_[inside]] + self.within_leaf_[inside] + np.float32(self.brand_weight) * brands[rows, self.brand_[inside]]
+            nodes[rows, self.leaf_[inside]]
+            + self.within_leaf_[inside]
+            + np.float32(self.brand_weight) * brands[rows, self.brand_[inside]]
         )
         return np.where((ids >= 0) & known[:, None], scores, NOT_A_CANDIDATE).astype(np.float32)
 
@@ -126,8 +141,10 @@ class AffinityRecommender(Recommender):
         for depth in range(2, int(self.depth_.max(initial=0)) + 1):
             at = np.flatnonzero(self.depth_ == depth)
             step[:, at] += step[:, self.parent_[at]]
-        one_hot = sparse.csr_matrix((np.ones(self.n_items_, np.float32), self.brand_, np.arange(self.n_items_ + 1)),
-                                    shape=(self.n_items_, len(self.brand_share_)))  # fmt: skip
+        one_hot = sparse.csr_matrix(
+            (np.ones(self.n_items_, np.float32), self.brand_, np.arange(self.n_items_ + 1)),
+            shape=(self.n_items_, len(self.brand_share_)),
+        )
         by_brand = np.asarray((own @ one_hot).todense(), dtype=np.float32)
         lift = np.log((by_brand + prior * self.brand_share_) / ((lines[:, None] + prior) * self.brand_share_))
         return step, lift.astype(np.float32), np.diff(own.indptr) > 0
@@ -144,10 +161,23 @@ class AffinityRecommender(Recommender):
                 break
             items, at = items[on], self.parent_[at[on]]
         row, column = np.concatenate(rows), np.concatenate(columns)
-        return sparse.csr_matrix((np.ones(len(row), np.float32), (row, column)), shape=(self.n_items_, len(self.parent_)))
+        return sparse.csr_matrix(
+            (np.ones(len(row), np.float32), (row, column)), shape=(self.n_items_, len(self.parent_))
+        )
 
     def _state(self) -> Arrays:
-        names = ("leaf", "parent", "depth", "nodes", "brand", "brands", "share", "brand_share", "within_leaf", "new_within")
+        names = (
+            "leaf",
+            "parent",
+            "depth",
+            "nodes",
+            "brand",
+            "brands",
+            "share",
+            "brand_share",
+            "within_leaf",
+            "new_within",
+        )
         return {**pack_csr("counts", self.counts_), **{name: getattr(self, f"{name}_") for name in names}}
 
     def _restore(self, state: Arrays) -> None:
@@ -184,4 +214,9 @@ def category_tree(
                 depth.append(level + 1)
             at = nodes[name]
         leaf[code] = at
-    return leaf[codes], np.asarray(parent, dtype=np.int64), np.asarray(depth, dtype=np.int64), np.array(list(nodes), dtype=np.str_)
+    return (
+        leaf[codes],
+        np.asarray(parent, dtype=np.int64),
+        np.asarray(depth, dtype=np.int64),
+        np.array(list(nodes), dtype=np.str_),
+    )

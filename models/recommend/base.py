@@ -17,13 +17,35 @@ from scipy import sparse
 from features.interactions import Interactions, TrainingSet
 from models.persist import Arrays, load_arrays, load_json, pack_csr, save_arrays, unpack_csr
 from models.ranked import NOT_A_CANDIDATE, Ranked, top_k
-from models.recommend.query import Attributes, Barred, Indices, Query, at_pairs, best_of_rows, folded, rows_of, values_at
+from models.recommend.query import (
+    Attributes,
+    Barred,
+    Indices,
+    Query,
+    at_pairs,
+    best_of_rows,
+    folded,
+    rows_of,
+    values_at,
+)
 from qianmian.errors import ArtifactError, InvalidRequest, UsageError
 from qianmian.workspace import write_json
 
 __all__ = [  # all that the file of a model needs
-    "Attributes", "Barred", "Choice", "Indices", "Query", "Recommender", "Span", "at_pairs", "best_of_rows", "fitted", "folded", "rows_of", "values_at",
-]  # fmt: skip
+    "Attributes",
+    "Barred",
+    "Choice",
+    "Indices",
+    "Query",
+    "Recommender",
+    "Span",
+    "at_pairs",
+    "best_of_rows",
+    "fitted",
+    "folded",
+    "rows_of",
+    "values_at",
+]
 
 BLOCK_CELLS = 8_000_000  # scores held at a time: 32 MB, never n_users × n_items
 PADDING: tuple[float, ...] = (-1, float(NOT_A_CANDIDATE), -1)  # of ids, scores, source past the end of a list
@@ -132,7 +154,9 @@ class Recommender(ABC):
 
     def get_params(self) -> dict[str, Any]:
         """The constructor's arguments."""
-        return {name: getattr(self, name) for name in inspect.signature(type(self).__init__).parameters if name != "self"}
+        return {
+            name: getattr(self, name) for name in inspect.signature(type(self).__init__).parameters if name != "self"
+        }
 
     def fit(self, train: TrainingSet) -> Self:
         """Learn from `train`, forgetting earlier fits."""
@@ -215,7 +239,9 @@ class Recommender(ABC):
             rows = np.arange(start, min(start + block, n))
             parts.append(self._rank_block(query.take(rows), min(k, self.n_items_), barred.take(rows)))
         width = max(part[0].shape[1] for part in parts)
-        ids, scores, source = (np.concatenate([_widened(part[i], width, fill) for part in parts]) for i, fill in enumerate(PADDING))
+        ids, scores, source = (
+            np.concatenate([_widened(part[i], width, fill) for part in parts]) for i, fill in enumerate(PADDING)
+        )
         return Ranked.of(ids, scores, source, k, self.sources)
 
     def rank(self, user: int, items: Indices, *, attributes: Attributes | None = None, **given: Any) -> Ranked:
@@ -239,7 +265,8 @@ class Recommender(ABC):
         """Write parameters and fitted arrays into `folder`."""
         folder.mkdir(parents=True, exist_ok=True)
         write_json(
-            folder / "params.json", {"name": self.name, "params": self.get_params(), "n_users": self.n_users_, "n_items": self.n_items_}
+            folder / "params.json",
+            {"name": self.name, "params": self.get_params(), "n_users": self.n_users_, "n_items": self.n_items_},
         )
         save_arrays(folder / "state.npz", {**self._state(), **pack_csr("history", self.history_)})
 
@@ -248,7 +275,9 @@ class Recommender(ABC):
         """The inverse of `save`."""
         described = load_json(folder / "params.json")
         if described.get("name") != cls.name:
-            raise ArtifactError("the folder holds another model", where=str(folder), got=described.get("name"), allowed=cls.name)
+            raise ArtifactError(
+                "the folder holds another model", where=str(folder), got=described.get("name"), allowed=cls.name
+            )
         model = cls(**described["params"])
         state = load_arrays(folder / "state.npz")
         model.n_users_, model.n_items_ = described["n_users"], described["n_items"]
@@ -262,7 +291,9 @@ class Recommender(ABC):
         wanted = np.asarray(users, dtype=np.int64).reshape(-1)
         if len(wanted) and (wanted.min() < -1 or wanted.max() >= self.n_users_):
             raise InvalidRequest(
-                "a user index is outside the training set", got=[int(wanted.min()), int(wanted.max())], allowed=f"-1..{self.n_users_ - 1}"
+                "a user index is outside the training set",
+                got=[int(wanted.min()), int(wanted.max())],
+                allowed=f"-1..{self.n_users_ - 1}",
             )
         return wanted
 
@@ -271,16 +302,23 @@ class Recommender(ABC):
         given = np.asarray(items)
         if len(given) and (given.min() < 0 or given.max() >= self.n_items_):
             raise InvalidRequest(
-                "an item index is outside the training set", got=[int(given.min()), int(given.max())], allowed=f"0..{self.n_items_ - 1}"
+                "an item index is outside the training set",
+                got=[int(given.min()), int(given.max())],
+                allowed=f"0..{self.n_items_ - 1}",
             )
 
-    def _excluded(self, query: Query, exclude: Sequence[Indices] | None, exclude_purchased: bool) -> sparse.csr_matrix | None:
+    def _excluded(
+        self, query: Query, exclude: Sequence[Indices] | None, exclude_purchased: bool
+    ) -> sparse.csr_matrix | None:
         shape = (len(query), self.n_items_)
         parts = []
         if exclude is not None and (lengths := [len(items) for items in exclude]) and sum(lengths):
             columns = np.concatenate(exclude)
             parts.append(
-                sparse.csr_matrix((np.ones(len(columns), np.float32), (np.repeat(np.arange(len(query)), lengths), columns)), shape=shape)
+                sparse.csr_matrix(
+                    (np.ones(len(columns), np.float32), (np.repeat(np.arange(len(query)), lengths), columns)),
+                    shape=shape,
+                )
             )
         if exclude_purchased:
             parts.append(folded(self.history_, query, None))
@@ -296,7 +334,7 @@ class Recommender(ABC):
 
     def _rank_block(
         self, query: Query, k: int, barred: Barred
-    ) -> tuple[NDArray[np.int32], NDArray[np.float32], NDArray[np.int8]]:  # fmt: skip
+    ) -> tuple[NDArray[np.int32], NDArray[np.float32], NDArray[np.int8]]:
         ids, scores = self._best(query, k, barred)
         return ids, scores, np.zeros(ids.shape, dtype=np.int8)
 

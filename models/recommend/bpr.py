@@ -36,14 +36,22 @@ class BPRRecommender(FactorRecommender):
     name: ClassVar[str] = "bpr"
     supports_similar: ClassVar[bool] = True
     search_space: ClassVar[Mapping[str, Span | Choice]] = {
-        "factors": Choice((32, 64, 128, 256)), "iterations": Span(20, 300, log=True), "learning_rate": Span(0.005, 0.2, log=True),
-        "regularization": Span(0.0001, 0.1, log=True), "popularity_power": Span(0.0, 1.5),
-    }  # fmt: skip
+        "factors": Choice((32, 64, 128, 256)),
+        "iterations": Span(20, 300, log=True),
+        "learning_rate": Span(0.005, 0.2, log=True),
+        "regularization": Span(0.0001, 0.1, log=True),
+        "popularity_power": Span(0.0, 1.5),
+    }
 
     def __init__(
-        self, factors: int = 64, iterations: int = 100, learning_rate: float = 0.05, regularization: float = 0.003, popularity_power: float = 1.0,
+        self,
+        factors: int = 64,
+        iterations: int = 100,
+        learning_rate: float = 0.05,
+        regularization: float = 0.003,
+        popularity_power: float = 1.0,
         seed: int = 0,
-    ) -> None:  # fmt: skip
+    ) -> None:
         self.factors, self.iterations = factors, iterations
         self.learning_rate, self.regularization = learning_rate, regularization
         self.popularity_power, self.seed = popularity_power, seed
@@ -52,17 +60,27 @@ class BPRRecommender(FactorRecommender):
         from implicit.cpu.bpr import BayesianPersonalizedRanking
 
         model = BayesianPersonalizedRanking(
-            factors=self.factors, iterations=self.iterations, learning_rate=self.learning_rate, regularization=self.regularization,
-            random_state=self.seed, num_threads=1,
-        )  # fmt: skip  # one thread: the same seed gives the same factors
+            factors=self.factors,
+            iterations=self.iterations,
+            learning_rate=self.learning_rate,
+            regularization=self.regularization,
+            random_state=self.seed,
+            num_threads=1,
+        )  # one thread: the same seed gives the same factors
         model.fit(self.history_, show_progress=False)
         # implicit keeps the bias of an item as the last of its factors, and a 1 in its place in every user's
         users, items = np.array(model.user_factors), np.array(model.item_factors)
         if not (np.isfinite(users).all() and np.isfinite(items).all()):
-            raise DataError("the factors are not finite", where="bpr", hint="fit with a smaller learning_rate or more regularization")
+            raise DataError(
+                "the factors are not finite",
+                where="bpr",
+                hint="fit with a smaller learning_rate or more regularization",
+            )
         self.user_factors_ = users[:, :-1].copy()
         customers = np.bincount(self.history_.indices, minlength=self.n_items_)
-        self.item_bias_ = items[:, -1] + np.float32(self.popularity_power) * np.log(np.maximum(customers, 0.5)).astype(np.float32)
+        self.item_bias_ = items[:, -1] + np.float32(self.popularity_power) * np.log(np.maximum(customers, 0.5)).astype(
+            np.float32
+        )
         self.index_ = FactorIndex(items[:, :-1].copy(), self.item_bias_)
 
     def _user_vectors(self, query: Query) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
@@ -72,7 +90,11 @@ class BPRRecommender(FactorRecommender):
         return vectors, answerable
 
     def _state(self) -> Arrays:
-        return {"user_factors": self.user_factors_, "item_factors": self.index_.item_vectors, "item_bias": self.item_bias_}
+        return {
+            "user_factors": self.user_factors_,
+            "item_factors": self.index_.item_vectors,
+            "item_bias": self.item_bias_,
+        }
 
     def _restore(self, state: Arrays) -> None:
         self.user_factors_ = sound("bpr user factors", state["user_factors"])

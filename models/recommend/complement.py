@@ -46,7 +46,9 @@ class Baskets:
         begins[1:] = (users[1:] != users[:-1]) | (visits[1:] != visits[:-1])
         row = np.cumsum(begins) - 1
         first = np.flatnonzero(begins)
-        held = sparse.csr_matrix((np.ones(len(lines), np.float32), (row, data.items[lines])), shape=(len(first), data.shape[1]))
+        held = sparse.csr_matrix(
+            (np.ones(len(lines), np.float32), (row, data.items[lines])), shape=(len(first), data.shape[1])
+        )
         held.data[:] = 1.0
         held.sort_indices()
         ages = np.minimum.reduceat(data.age_days[lines], first) if len(first) else np.empty(0)
@@ -120,19 +122,37 @@ class ComplementRecommender(Recommender):
     supports_fold_in: ClassVar[bool] = True
     may_be_short: ClassVar[bool] = True
     search_space: ClassVar[Mapping[str, Span | Choice]] = {
-        "given_power": Span(0.3, 1.0), "popularity_power": Span(0.0, 0.7), "size_power": Span(0.0, 1.0), "sharpness": Span(0.7, 2.5),
-        "own_half_life_days": Span(20.0, 365.0, log=True), "own_overlap": Span(0.0, 40.0), "own_floor": Span(0.01, 1.0, log=True),
+        "given_power": Span(0.3, 1.0),
+        "popularity_power": Span(0.0, 0.7),
+        "size_power": Span(0.0, 1.0),
+        "sharpness": Span(0.7, 2.5),
+        "own_half_life_days": Span(20.0, 365.0, log=True),
+        "own_overlap": Span(0.0, 40.0),
+        "own_floor": Span(0.01, 1.0, log=True),
         "link_floor": Span(0.01, 1.0, log=True),
-    }  # fmt: skip
+    }
 
     def __init__(
-        self, given_power: float = 0.6, popularity_power: float = 0.3, size_power: float = 0.25, sharpness: float = 1.5, neighbours: int = 200,
-        own_half_life_days: float = 90.0, own_overlap: float = 10.0, own_prior_orders: float = 10.0, own_floor: float | None = 0.05,
-        link_floor: float = 0.1, same_category: bool = True,
-    ) -> None:  # fmt: skip
+        self,
+        given_power: float = 0.6,
+        popularity_power: float = 0.3,
+        size_power: float = 0.25,
+        sharpness: float = 1.5,
+        neighbours: int = 200,
+        own_half_life_days: float = 90.0,
+        own_overlap: float = 10.0,
+        own_prior_orders: float = 10.0,
+        own_floor: float | None = 0.05,
+        link_floor: float = 0.1,
+        same_category: bool = True,
+    ) -> None:
         self.given_power, self.popularity_power, self.size_power = given_power, popularity_power, size_power
         self.sharpness, self.neighbours = sharpness, neighbours
-        self.own_half_life_days, self.own_overlap, self.own_prior_orders = own_half_life_days, own_overlap, own_prior_orders
+        self.own_half_life_days, self.own_overlap, self.own_prior_orders = (
+            own_half_life_days,
+            own_overlap,
+            own_prior_orders,
+        )
         self.own_floor, self.link_floor, self.same_category = own_floor, link_floor, same_category
 
     def _fit(self, train: TrainingSet) -> None:
@@ -228,7 +248,10 @@ class ComplementRecommender(Recommender):
     def _own(self, query: Query, given: sparse.csr_matrix) -> sparse.csr_matrix:
         """The share of each user's orders that held each item, (n, n_items); rows where nothing is given are empty."""
         some = np.diff(given.indptr) > 0
-        total, weight = sparse.csr_matrix(given.shape, dtype=np.float32), np.full(len(query), self.own_prior_orders, dtype=np.float32)
+        total, weight = (
+            sparse.csr_matrix(given.shape, dtype=np.float32),
+            np.full(len(query), self.own_prior_orders, dtype=np.float32),
+        )
         for baskets, orders, fade in self._orders(query):
             row, column = np.repeat(np.arange(len(query)), np.diff(orders.indptr)), orders.indices
             faded = orders.data * fade[row]
@@ -241,37 +264,53 @@ class ComplementRecommender(Recommender):
             likeness = shared / np.sqrt(np.diff(mine.indptr) * np.diff(asked.indptr))
             weights = (faded * (1.0 + self.own_overlap * likeness)).astype(np.float32)
             weight += np.bincount(row, weights, minlength=len(query)).astype(np.float32)
-            total = total + sparse.csr_matrix((weights, (row, np.arange(len(row)))), shape=(len(query), len(row))) @ mine
+            total = (
+                total + sparse.csr_matrix((weights, (row, np.arange(len(row)))), shape=(len(query), len(row))) @ mine
+            )
         return (sparse.diags(1.0 / np.maximum(weight, np.float32(1e-9))) @ total).tocsr()
 
     def _orders(self, query: Query) -> list[tuple[Baskets, sparse.csr_matrix, Floats]]:
         """The orders of the fit, then those since: each with the faded weights of every user's own (n, orders), and by how much to fade them (n,)."""
         half_life, since = np.float32(self.own_half_life_days), query.since
-        before = self.weights_[np.maximum(query.users, 0)] if self.n_users_ else sparse.csr_matrix((len(query), 0), dtype=np.float32)
+        before = (
+            self.weights_[np.maximum(query.users, 0)]
+            if self.n_users_
+            else sparse.csr_matrix((len(query), 0), dtype=np.float32)
+        )
         later = np.float32(query.later_days if since is not None else 0.0)
         found = [(self.baskets_, before, (query.users >= 0) * np.maximum(np.exp2(-later / half_life), LEAST_WEIGHT))]
         if since is not None and len(since.users):
             baskets = Baskets.of(since)
-            found.append((baskets, baskets.by_user(len(query), _fading(baskets, half_life)), np.ones(len(query), np.float32)))
+            found.append(
+                (baskets, baskets.by_user(len(query), _fading(baskets, half_life)), np.ones(len(query), np.float32))
+            )
         return found
 
     def _prepare(self) -> None:
         """Lookups made of what was fitted."""
-        self.weights_ = self.baskets_.by_user(self.n_users_, _fading(self.baskets_, np.float32(self.own_half_life_days)))
+        self.weights_ = self.baskets_.by_user(
+            self.n_users_, _fading(self.baskets_, np.float32(self.own_half_life_days))
+        )
         self.orders_of_items_ = self.baskets_.items.T.tocsr()
         self.last_ = self.baskets_.last(self.n_users_)
 
     def _state(self) -> Arrays:
         held = self.baskets_.items
         return {
-            **pack_csr("links", self.links_), "category": self.category_, "held_indices": held.indices, "held_indptr": held.indptr,
-            "order_users": self.baskets_.users, "order_age_days": self.baskets_.age_days,
-        }  # fmt: skip
+            **pack_csr("links", self.links_),
+            "category": self.category_,
+            "held_indices": held.indices,
+            "held_indptr": held.indptr,
+            "order_users": self.baskets_.users,
+            "order_age_days": self.baskets_.age_days,
+        }
 
     def _restore(self, state: Arrays) -> None:
         self.links_, self.category_ = unpack_csr("links", state), state["category"]
         indices, indptr = state["held_indices"], state["held_indptr"]
-        held = sparse.csr_matrix((np.ones(len(indices), np.float32), indices, indptr), shape=(len(indptr) - 1, self.n_items_))
+        held = sparse.csr_matrix(
+            (np.ones(len(indices), np.float32), indices, indptr), shape=(len(indptr) - 1, self.n_items_)
+        )
         self.baskets_ = Baskets(held, state["order_users"], state["order_age_days"])
         self._prepare()
 
@@ -293,7 +332,9 @@ def given_items(query: Query, last: sparse.csr_matrix) -> sparse.csr_matrix:
     asked = list(query.items) if query.items is not None else [np.empty(0, np.int64)] * n
     lengths = np.array([len(items) for items in asked], dtype=np.int64)
     columns = np.concatenate(asked) if lengths.sum() else np.empty(0, np.int64)
-    basket = sparse.csr_matrix((np.ones(len(columns), np.float32), (np.repeat(np.arange(n), lengths), columns)), shape=(n, n_items))
+    basket = sparse.csr_matrix(
+        (np.ones(len(columns), np.float32), (np.repeat(np.arange(n), lengths), columns)), shape=(n, n_items)
+    )
     if query.since is not None and len(query.since.users):
         basket = basket + _only(np.diff(basket.indptr) == 0) @ last_orders(query.since)
     if last.shape[0]:

@@ -46,13 +46,19 @@ class EASERecommender(ItemLinksRecommender):
 
     name: ClassVar[str] = "ease"
     search_space: ClassVar[Mapping[str, Span | Choice]] = {
-        "regularization": Span(1.0, 5000.0, log=True), "half_life_days": Choice((60.0, 120.0, 240.0, None)), "count_power": Span(0.0, 1.0),
-    }  # fmt: skip
+        "regularization": Span(1.0, 5000.0, log=True),
+        "half_life_days": Choice((60.0, 120.0, 240.0, None)),
+        "count_power": Span(0.0, 1.0),
+    }
 
     def __init__(
-        self, regularization: float = 80.0, neighbours: int = 1000, max_items: int = 30_000, half_life_days: float | None = None,
+        self,
+        regularization: float = 80.0,
+        neighbours: int = 1000,
+        max_items: int = 30_000,
+        half_life_days: float | None = None,
         count_power: float = 0.0,
-    ) -> None:  # fmt: skip
+    ) -> None:
         self.regularization, self.neighbours, self.max_items = regularization, neighbours, max_items
         self.half_life_days, self.count_power = half_life_days, count_power
 
@@ -60,10 +66,12 @@ class EASERecommender(ItemLinksRecommender):
         n_items = had.shape[1]
         if n_items > self.max_items:
             raise DataError(
-                "the catalogue is too large for EASE", got=f"{n_items:,} items", allowed=f"at most {self.max_items:,} (max_items)",
+                "the catalogue is too large for EASE",
+                got=f"{n_items:,} items",
+                allowed=f"at most {self.max_items:,} (max_items)",
                 hint=f"it takes 4 × items² bytes, here {4 * n_items**2 / 1e9:.1f} GB: raise recommend.min_item_customers, fit with a larger max_items "
                 "where there is the memory, or use `spectral`",
-            )  # fmt: skip
+            )
         inverse = self._inverse(had)
         diagonal = inverse.diagonal().copy()
         ids, strengths = [], []
@@ -80,7 +88,9 @@ class EASERecommender(ItemLinksRecommender):
         columns, data = np.concatenate(ids), np.concatenate(strengths)
         kept = data != 0
         ends = np.concatenate([[0], np.cumsum(kept.sum(axis=1))])
-        return sparse.csr_matrix((data[kept], columns[kept], ends), shape=(n_items, n_items)), np.ones(n_items, dtype=np.float32)
+        return sparse.csr_matrix((data[kept], columns[kept], ends), shape=(n_items, n_items)), np.ones(
+            n_items, dtype=np.float32
+        )
 
     def _inverse(self, had: sparse.csr_matrix) -> Floats:
         """P, (n_items, n_items)."""
@@ -91,7 +101,10 @@ class EASERecommender(ItemLinksRecommender):
         gram[np.diag_indices(n_items)] += np.float32(self.regularization)
         if not _inverted(gram):
             raise DataError(
-                "the items' products cannot be inverted", where="ease", got=self.regularization, hint="fit with more regularization"
+                "the items' products cannot be inverted",
+                where="ease",
+                got=self.regularization,
+                hint="fit with more regularization",
             )
         return gram
 
@@ -115,7 +128,12 @@ def _inverted(matrix: Floats) -> bool:
         matrix += np.tril(lower, -1).T
         return True
     half = n // 2
-    first, across, below, second = matrix[:half, :half], matrix[:half, half:], matrix[half:, :half], matrix[half:, half:]
+    first, across, below, second = (
+        matrix[:half, :half],
+        matrix[:half, half:],
+        matrix[half:, :half],
+        matrix[half:, half:],
+    )
     if not _inverted(first):
         return False
     np.matmul(first, below.T, out=across)  # Wᵀ

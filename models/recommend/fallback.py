@@ -14,7 +14,12 @@ from models.persist import Arrays
 from models.ranked import NOT_A_CANDIDATE
 from models.recommend.base import Barred, Query, Recommender
 
-DEFAULT_STAGES: tuple[tuple[str, Mapping[str, Any]], ...] = (("repeat", {}), ("ials", {}), ("hybrid", {}), ("popular", {}))
+DEFAULT_STAGES: tuple[tuple[str, Mapping[str, Any]], ...] = (
+    ("repeat", {}),
+    ("ials", {}),
+    ("hybrid", {}),
+    ("popular", {}),
+)
 
 
 class FallbackChain(Recommender):
@@ -62,7 +67,7 @@ class FallbackChain(Recommender):
 
     def _rank_block(
         self, query: Query, k: int, barred: Barred
-    ) -> tuple[NDArray[np.int32], NDArray[np.float32], NDArray[np.int8]]:  # fmt: skip
+    ) -> tuple[NDArray[np.int32], NDArray[np.float32], NDArray[np.int8]]:
         n = len(query)
         ids = np.full((n, k), -1, dtype=np.int32)
         scores = np.full((n, k), NOT_A_CANDIDATE, dtype=np.float32)
@@ -108,7 +113,9 @@ class FallbackChain(Recommender):
     @classmethod
     def load(cls, folder: Path) -> Self:
         chain = super().load(folder)
-        chain.models_ = tuple(_kind(name).load(folder / f"{level}_{name}") for level, (name, _) in enumerate(chain.stages))
+        chain.models_ = tuple(
+            _kind(name).load(folder / f"{level}_{name}") for level, (name, _) in enumerate(chain.stages)
+        )
         return chain
 
     def get_params(self) -> dict[str, Any]:

@@ -47,9 +47,14 @@ class HybridRecommender(FactorRecommender):
     supports_cold: ClassVar[bool] = True
     supports_similar: ClassVar[bool] = True
     search_space: ClassVar[Mapping[str, Span]] = {
-        "factors": Span(8, 64, log=True), "epochs": Span(2, 20), "prior_days": Span(7.0, 120.0, log=True), "personal_weight": Span(0.0, 2.0),
-        "learning_rate": Span(0.01, 0.2, log=True), "item_alpha": Span(1e-7, 1e-4, log=True), "user_alpha": Span(1e-7, 1e-4, log=True),
-    }  # fmt: skip
+        "factors": Span(8, 64, log=True),
+        "epochs": Span(2, 20),
+        "prior_days": Span(7.0, 120.0, log=True),
+        "personal_weight": Span(0.0, 2.0),
+        "learning_rate": Span(0.01, 0.2, log=True),
+        "item_alpha": Span(1e-7, 1e-4, log=True),
+        "user_alpha": Span(1e-7, 1e-4, log=True),
+    }
 
     def __init__(
         self,
@@ -75,25 +80,50 @@ class HybridRecommender(FactorRecommender):
         user_features = _normalised(
             sparse.hstack([sparse.identity(train.n_users, dtype=np.float32, format="csr"), attributes], format="csr")
         )
-        item_features = _normalised(sparse.hstack([sparse.identity(train.n_items, dtype=np.float32, format="csr"), traits], format="csr"))
-        model = LightFM(no_components=self.factors, loss="warp", learning_rate=self.learning_rate, item_alpha=self.item_alpha, user_alpha=self.user_alpha,
-                        random_state=np.random.RandomState(self.seed))  # fmt: skip
+        item_features = _normalised(
+            sparse.hstack([sparse.identity(train.n_items, dtype=np.float32, format="csr"), traits], format="csr")
+        )
+        model = LightFM(
+            no_components=self.factors,
+            loss="warp",
+            learning_rate=self.learning_rate,
+            item_alpha=self.item_alpha,
+            user_alpha=self.user_alpha,
+            random_state=np.random.RandomState(self.seed),
+        )
         try:
-            model.fit(counts.tocoo(), user_features=user_features, item_features=item_features, epochs=self.epochs, num_threads=1)
+            model.fit(
+                counts.tocoo(),
+                user_features=user_features,
+                item_features=item_features,
+                epochs=self.epochs,
+                num_threads=1,
+            )
         except ValueError as error:  # how LightFM says that an embedding is not finite
             raise DataError(
-                "the training of the hybrid failed", where="hybrid", got=str(error), hint="fit with a lower learning_rate"
+                "the training of the hybrid failed",
+                where="hybrid",
+                got=str(error),
+                hint="fit with a lower learning_rate",
             ) from error
         user_embeddings, item_embeddings = model.user_embeddings, model.item_embeddings
         # what the model uses of a user is the embedding of each feature: a user bias shifts all items alike
         self.user_vectors_ = np.asarray(user_features @ user_embeddings, dtype=np.float32)
-        self.attribute_names_, self.attribute_vectors_ = names, np.asarray(user_embeddings[train.n_users :], dtype=np.float32)
+        self.attribute_names_, self.attribute_vectors_ = (
+            names,
+            np.asarray(user_embeddings[train.n_users :], dtype=np.float32),
+        )
         self.user_attributes_ = attributes.astype(np.float32)
         prior = np.log1p(recent_customers(train, self.prior_days))
         had = np.bincount(counts.indices, minlength=train.n_items) > 0
-        self.trait_names_, self.trait_vectors_ = trait_names, np.asarray(item_embeddings[train.n_items :], dtype=np.float32)
+        self.trait_names_, self.trait_vectors_ = (
+            trait_names,
+            np.asarray(item_embeddings[train.n_items :], dtype=np.float32),
+        )
         items_with = np.asarray(traits.T @ had.astype(np.float64))
-        self.trait_priors_ = np.where(items_with > 0, (traits.T @ (prior * had)) / np.maximum(items_with, 1.0), np.nan).astype(np.float32)
+        self.trait_priors_ = np.where(
+            items_with > 0, (traits.T @ (prior * had)) / np.maximum(items_with, 1.0), np.nan
+        ).astype(np.float32)
         vectors = np.asarray(item_features @ item_embeddings, dtype=np.float32)
         new = np.flatnonzero(~had)
         vectors[new], prior[new] = self._of_traits(traits[new])  # the identity of an item nobody had is noise
@@ -120,11 +150,18 @@ class HybridRecommender(FactorRecommender):
         """
         place = {name: column for column, name in enumerate(self.trait_names_.tolist())}
         known = [
-            [place[name] for name in _traits(str(of.get("category") or ""), str(of.get("brand") or "")) if name in place] for of in traits
+            [
+                place[name]
+                for name in _traits(str(of.get("category") or ""), str(of.get("brand") or ""))
+                if name in place
+            ]
+            for of in traits
         ]
         edges = np.cumsum([0, *map(len, known)])
         columns = np.asarray([column for row in known for column in row], dtype=np.int64)
-        return self._of_traits(sparse.csr_matrix((np.ones(len(columns), np.float32), columns, edges), shape=(len(known), len(place))))
+        return self._of_traits(
+            sparse.csr_matrix((np.ones(len(columns), np.float32), columns, edges), shape=(len(known), len(place)))
+        )
 
     def _of_traits(self, traits: sparse.csr_matrix) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
         """Vectors and priors of items by one-hot traits (n, t) alone."""
@@ -144,7 +181,9 @@ class HybridRecommender(FactorRecommender):
         """
         users = query.users
         inside = np.maximum(users, 0)
-        vectors, answerable = self._strangers(self.user_attributes_[inside]) if self.n_users_ else self._nobody(len(users))
+        vectors, answerable = (
+            self._strangers(self.user_attributes_[inside]) if self.n_users_ else self._nobody(len(users))
+        )
         answerable &= users >= 0
         warm = self._has_history(query)
         vectors[warm], answerable[warm] = self.user_vectors_[users[warm]], True
@@ -154,7 +193,9 @@ class HybridRecommender(FactorRecommender):
         return vectors, answerable
 
     def _strangers(self, attributes: sparse.csr_matrix) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
-        return np.asarray(_normalised(attributes) @ self.attribute_vectors_, dtype=np.float32), np.diff(attributes.indptr) > 0
+        return np.asarray(_normalised(attributes) @ self.attribute_vectors_, dtype=np.float32), np.diff(
+            attributes.indptr
+        ) > 0
 
     def _nobody(self, n: int) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
         return np.zeros((n, len(self.center_)), dtype=np.float32), np.zeros(n, dtype=bool)
@@ -165,19 +206,30 @@ class HybridRecommender(FactorRecommender):
 
     def _state(self) -> Arrays:
         return {
-            "user_vectors": self.user_vectors_, "attribute_names": self.attribute_names_, "attribute_vectors": self.attribute_vectors_,
-            "item_vectors": self.index_.item_vectors, "item_prior": self.item_prior_, "center": self.center_,
-            "trait_names": self.trait_names_, "trait_vectors": self.trait_vectors_, "trait_priors": self.trait_priors_,
+            "user_vectors": self.user_vectors_,
+            "attribute_names": self.attribute_names_,
+            "attribute_vectors": self.attribute_vectors_,
+            "item_vectors": self.index_.item_vectors,
+            "item_prior": self.item_prior_,
+            "center": self.center_,
+            "trait_names": self.trait_names_,
+            "trait_vectors": self.trait_vectors_,
+            "trait_priors": self.trait_priors_,
             **pack_csr("traits", self.user_attributes_),
-        }  # fmt: skip
+        }
 
     def _restore(self, state: Arrays) -> None:
-        self.user_vectors_, self.attribute_names_ = sound("hybrid: user_vectors", state["user_vectors"]), state["attribute_names"]
+        self.user_vectors_, self.attribute_names_ = (
+            sound("hybrid: user_vectors", state["user_vectors"]),
+            state["attribute_names"],
+        )
         self.attribute_vectors_ = sound("hybrid: attribute_vectors", state["attribute_vectors"])
         self.user_attributes_, self.center_ = unpack_csr("traits", state), sound("hybrid: center", state["center"])
         self.trait_names_, self.trait_priors_ = state["trait_names"], state["trait_priors"]
         self.trait_vectors_ = sound("hybrid: trait_vectors", state["trait_vectors"])
-        self._set_items(sound("hybrid: item_vectors", state["item_vectors"]), sound("hybrid: item_prior", state["item_prior"]))
+        self._set_items(
+            sound("hybrid: item_vectors", state["item_vectors"]), sound("hybrid: item_prior", state["item_prior"])
+        )
 
 
 def user_attributes(train: TrainingSet) -> tuple[NDArray[np.str_], sparse.csr_matrix]:
@@ -185,13 +237,19 @@ def user_attributes(train: TrainingSet) -> tuple[NDArray[np.str_], sparse.csr_ma
     names: list[str] = []
     blocks = [sparse.csr_matrix((train.n_users, 0), dtype=np.float32)]
     features = train.user_features
-    for feature, vocabulary in zip(features.spec.features, features.spec.vocabularies, strict=True) if features is not None else ():
+    for feature, vocabulary in (
+        zip(features.spec.features, features.spec.vocabularies, strict=True) if features is not None else ()
+    ):
         if not feature.name.startswith(PREFIX) or not feature.categorical or not 0 < len(vocabulary) <= MAX_VALUES:
             continue
         assert features is not None
         codes = features.column(feature.name).astype(np.int64)
         known = np.flatnonzero(codes >= 0)
-        blocks.append(sparse.csr_matrix((np.ones(len(known), np.float32), (known, codes[known])), shape=(train.n_users, len(vocabulary))))
+        blocks.append(
+            sparse.csr_matrix(
+                (np.ones(len(known), np.float32), (known, codes[known])), shape=(train.n_users, len(vocabulary))
+            )
+        )
         names += [f"{feature.name.removeprefix(PREFIX)}={value}" for value in vocabulary]
     return np.asarray(names, dtype=np.str_), sparse.hstack(blocks, format="csr", dtype=np.float32)
 
@@ -210,9 +268,12 @@ def item_traits(train: TrainingSet) -> tuple[NDArray[np.str_], sparse.csr_matrix
         told = [_traits(value, "") if column == "category" else _traits("", value) for value in values.tolist()]
         flat = np.asarray([names.setdefault(name, len(names)) for row in told for name in row], dtype=np.int64)
         edges = np.cumsum([0, *map(len, told)])
-        blocks.append((sparse.csr_matrix((np.ones(len(flat), np.float32), flat, edges), shape=(len(values), len(names))), codes))
+        blocks.append(
+            (sparse.csr_matrix((np.ones(len(flat), np.float32), flat, edges), shape=(len(values), len(names))), codes)
+        )
     wide = [
-        sparse.csr_matrix((block.data, block.indices, block.indptr), shape=(block.shape[0], len(names)))[codes] for block, codes in blocks
+        sparse.csr_matrix((block.data, block.indices, block.indptr), shape=(block.shape[0], len(names)))[codes]
+        for block, codes in blocks
     ]
     return np.asarray(list(names), dtype=np.str_), (wide[0] + wide[1]).tocsr()
 
@@ -226,7 +287,9 @@ def _traits(category: str, brand: str) -> list[str]:
     ['category:food', 'category:food/milk', 'brand:b']
     """
     levels = category.split("/") if category else []
-    return ["category:" + "/".join(levels[: depth + 1]) for depth in range(len(levels))] + (["brand:" + brand] if brand else [])
+    return ["category:" + "/".join(levels[: depth + 1]) for depth in range(len(levels))] + (
+        ["brand:" + brand] if brand else []
+    )
 
 
 def _normalised(matrix: sparse.csr_matrix) -> sparse.csr_matrix:

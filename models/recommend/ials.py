@@ -45,14 +45,22 @@ class ImplicitALSRecommender(FactorRecommender):
     supports_similar: ClassVar[bool] = True
     supports_fold_in: ClassVar[bool] = True
     search_space: ClassVar[Mapping[str, Span | Choice]] = {
-        "factors": Choice((32, 64, 128, 256)), "iterations": Span(5, 25), "regularization": Span(0.01, 4.0, log=True),
-        "alpha": Span(0.1, 50.0, log=True), "half_life_days": Choice((60.0, 120.0, 240.0, None)),
-    }  # fmt: skip
+        "factors": Choice((32, 64, 128, 256)),
+        "iterations": Span(5, 25),
+        "regularization": Span(0.01, 4.0, log=True),
+        "alpha": Span(0.1, 50.0, log=True),
+        "half_life_days": Choice((60.0, 120.0, 240.0, None)),
+    }
 
     def __init__(
-        self, factors: int = 64, iterations: int = 15, regularization: float = 1.0, alpha: float = 2.0, half_life_days: float | None = 120.0,
+        self,
+        factors: int = 64,
+        iterations: int = 15,
+        regularization: float = 1.0,
+        alpha: float = 2.0,
+        half_life_days: float | None = 120.0,
         seed: int = 0,
-    ) -> None:  # fmt: skip
+    ) -> None:
         self.factors, self.iterations, self.regularization, self.alpha = factors, iterations, regularization, alpha
         self.half_life_days, self.seed = half_life_days, seed
 
@@ -74,17 +82,23 @@ class ImplicitALSRecommender(FactorRecommender):
                 )  # every row is solved by itself: the same seed gives the same factors, whatever the threads
                 model.fit(self._confidence(weights), show_progress=False)
         except ModelFitError as error:
-            raise DataError("the factors are not finite", where="ials", hint="fit with more regularization or fewer factors") from error
+            raise DataError(
+                "the factors are not finite", where="ials", hint="fit with more regularization or fewer factors"
+            ) from error
         self.user_factors_ = np.array(model.user_factors)
         self.weights_ = weights.data
         self._set_items(np.array(model.item_factors))
 
     def _set_items(self, item_factors: NDArray[np.float32]) -> None:
         self.index_ = FactorIndex(item_factors)
-        self.gram_ = item_factors.T @ item_factors + np.float32(self.ridge_) * np.eye(item_factors.shape[1], dtype=np.float32)
+        self.gram_ = item_factors.T @ item_factors + np.float32(self.ridge_) * np.eye(
+            item_factors.shape[1], dtype=np.float32
+        )
 
     def _confidence(self, weights: sparse.csr_matrix) -> sparse.csr_matrix:
-        return sparse.csr_matrix((np.float32(self.alpha) * weights.data, weights.indices, weights.indptr), shape=weights.shape)
+        return sparse.csr_matrix(
+            (np.float32(self.alpha) * weights.data, weights.indices, weights.indptr), shape=weights.shape
+        )
 
     def _user_vectors(self, query: Query) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
         answerable = self._has_history(query)
@@ -98,7 +112,9 @@ class ImplicitALSRecommender(FactorRecommender):
 
     def _weights(self) -> sparse.csr_matrix:
         """What the fit saw, decayed until then, (n_users, n_items); it lies where `history_` does."""
-        return sparse.csr_matrix((self.weights_, self.history_.indices, self.history_.indptr), shape=self.history_.shape)
+        return sparse.csr_matrix(
+            (self.weights_, self.history_.indices, self.history_.indptr), shape=self.history_.shape
+        )
 
     def solve(self, weights: sparse.csr_matrix) -> NDArray[np.float32]:
         """Factors of users with these weights, the items' as they are.

@@ -63,7 +63,9 @@ class ItemLinksRecommender(Recommender):
         powered = np.where(
             weights > 0, weights ** np.float32(self.count_power), np.float32(0.0)
         )  # 0 to the power 0 is 1, and nothing is not
-        had = sparse.csr_matrix((powered.astype(np.float32), counts.indices.copy(), counts.indptr.copy()), shape=counts.shape)
+        had = sparse.csr_matrix(
+            (powered.astype(np.float32), counts.indices.copy(), counts.indptr.copy()), shape=counts.shape
+        )
         had.eliminate_zeros()
         return had
 
@@ -72,7 +74,9 @@ class ItemLinksRecommender(Recommender):
         return query.once(self, lambda: self._reached(query))
 
     def _reached(self, query: Query) -> sparse.csr_matrix:
-        counts = sparse.csr_matrix((self.weights_, self.history_.indices, self.history_.indptr), shape=self.history_.shape)
+        counts = sparse.csr_matrix(
+            (self.weights_, self.history_.indices, self.history_.indptr), shape=self.history_.shape
+        )
         found = (self._powered(folded(counts, query, self.half_life_days)) @ self.links_).tocsr()
         found.sort_indices()
         return found
@@ -139,15 +143,25 @@ class ItemKNNRecommender(ItemLinksRecommender):
 
     name: ClassVar[str] = "item_knn"
     search_space: ClassVar[Mapping[str, Span | Choice]] = {
-        "neighbours": Choice((50, 100, 200, 400)), "weighting": Choice(("cosine", "tf-idf", "bm25")), "shrinkage": Span(0.0, 50.0),
-        "normalise": Choice((False, True)), "popularity_power": Span(0.0, 0.5), "half_life_days": Choice((60.0, 120.0, 240.0, None)),
+        "neighbours": Choice((50, 100, 200, 400)),
+        "weighting": Choice(("cosine", "tf-idf", "bm25")),
+        "shrinkage": Span(0.0, 50.0),
+        "normalise": Choice((False, True)),
+        "popularity_power": Span(0.0, 0.5),
+        "half_life_days": Choice((60.0, 120.0, 240.0, None)),
         "count_power": Span(0.0, 1.0),
-    }  # fmt: skip
+    }
 
     def __init__(
-        self, neighbours: int = 200, weighting: str = "tf-idf", shrinkage: float = 0.0, normalise: bool = False, popularity_power: float = 0.3,
-        half_life_days: float | None = None, count_power: float = 0.0,
-    ) -> None:  # fmt: skip
+        self,
+        neighbours: int = 200,
+        weighting: str = "tf-idf",
+        shrinkage: float = 0.0,
+        normalise: bool = False,
+        popularity_power: float = 0.3,
+        half_life_days: float | None = None,
+        count_power: float = 0.0,
+    ) -> None:
         self.neighbours, self.weighting, self.shrinkage = neighbours, weighting, shrinkage
         self.normalise, self.popularity_power = normalise, popularity_power
         self.half_life_days, self.count_power = half_life_days, count_power
@@ -168,7 +182,9 @@ class ItemKNNRecommender(ItemLinksRecommender):
             products.data /= np.maximum(scale, np.float32(1e-30), out=scale)
             products.data[row == products.indices] = 0.0
             parts.append(strongest(products, self.neighbours))
-        nearest = sparse.vstack(parts, format="csr") if parts else sparse.csr_matrix(2 * (had.shape[1],), dtype=np.float32)
+        nearest = (
+            sparse.vstack(parts, format="csr") if parts else sparse.csr_matrix(2 * (had.shape[1],), dtype=np.float32)
+        )
         if self.normalise:
             sums = np.asarray(nearest.sum(axis=1)).ravel()
             nearest = sparse.diags((1.0 / np.maximum(sums, 1e-30)).astype(np.float32)) @ nearest
@@ -197,7 +213,9 @@ def weighted_counts(had: sparse.csr_matrix, weighting: str) -> sparse.csr_matrix
         saturated = counts * 2.2 / (1.2 * ratio[had.indices] + counts)
     else:
         saturated = np.sqrt(counts)
-    return sparse.csr_matrix(((saturated * np.repeat(telling, held)).astype(np.float32), had.indices, had.indptr), shape=had.shape)
+    return sparse.csr_matrix(
+        ((saturated * np.repeat(telling, held)).astype(np.float32), had.indices, had.indptr), shape=had.shape
+    )
 
 
 def item_products(by_item: sparse.csr_matrix, by_user: sparse.csr_matrix) -> Iterator[tuple[range, sparse.csr_matrix]]:
@@ -220,7 +238,9 @@ def strongest(links: sparse.csr_matrix, most: int) -> sparse.csr_matrix:
     [[0.0, 3.0, 3.0, 0.0, 0.0]]
     """
     kept, bounds = links.data > 0, links.indptr
-    for row in np.flatnonzero(np.diff(bounds) > most).tolist():  # a partition a row is several times as fast as one sort of them all
+    for row in np.flatnonzero(
+        np.diff(bounds) > most
+    ).tolist():  # a partition a row is several times as fast as one sort of them all
         own = slice(bounds[row], bounds[row + 1])
         values = links.data[own]
         least = np.partition(values, len(values) - most)[len(values) - most]
@@ -238,7 +258,9 @@ def strongest(links: sparse.csr_matrix, most: int) -> sparse.csr_matrix:
 
 def positive_power(values: Floats, power: float) -> Floats:
     """``values ** power`` where positive, else 1: a factor that can be divided by."""
-    return np.where(values > 0, np.maximum(values, np.float32(1e-30)) ** np.float32(power), np.float32(1.0)).astype(np.float32)
+    return np.where(values > 0, np.maximum(values, np.float32(1e-30)) ** np.float32(power), np.float32(1.0)).astype(
+        np.float32
+    )
 
 
 def _dense(found: sparse.csr_matrix) -> Floats:

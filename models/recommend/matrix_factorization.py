@@ -70,6 +70,9 @@ def sound(name: str, factors: NDArray[np.float32]) -> NDArray[np.float32]:
     bad = int((~np.isfinite(factors)).sum())
     if bad:
         raise ArtifactError(
-            "the factors of a saved model are not finite", where=name, got=f"{bad} of {factors.size}", hint="train it again, or roll back"
+            "the factors of a saved model are not finite",
+            where=name,
+            got=f"{bad} of {factors.size}",
+            hint="train it again, or roll back",
         )
     return factors

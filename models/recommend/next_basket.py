@@ -63,7 +63,11 @@ class Orders:
         days_per_order : float or None
             Where the data have no time: how far apart orders are taken to be, the last one that many days ago.
         """
-        names = np.floor(-lines.age_days.astype(np.float64)).astype(np.int64) if lines.orders is None else lines.orders.astype(np.int64)
+        names = (
+            np.floor(-lines.age_days.astype(np.float64)).astype(np.int64)
+            if lines.orders is None
+            else lines.orders.astype(np.int64)
+        )
         users = lines.users.astype(np.int64)
         by = np.lexsort((names, users))
         new = np.ones(len(by), dtype=bool)
@@ -72,7 +76,9 @@ class Orders:
         of_line = np.cumsum(new) - 1
         owners = users[by][first]
         ages = np.maximum.reduceat(lines.age_days[by].astype(np.float64), first) if len(first) else np.empty(0)
-        baskets = sparse.csr_matrix((np.ones(len(by), np.float32), (of_line, lines.items[by])), shape=(len(first), lines.shape[1]))
+        baskets = sparse.csr_matrix(
+            (np.ones(len(by), np.float32), (of_line, lines.items[by])), shape=(len(first), lines.shape[1])
+        )
         baskets.sum_duplicates()
         baskets.data[:] = 1.0
         starts = np.searchsorted(owners, np.arange(lines.shape[0] + 1))
@@ -146,15 +152,28 @@ class NextBasketRecommender(Recommender):
     supports_fold_in: ClassVar[bool] = True
     may_be_short: ClassVar[bool] = True
     search_space: ClassVar[Mapping[str, Span | Choice]] = {
-        "half_life_days": Span(30.0, 365.0, log=True), "taste_half_life_days": Span(4.0, 60.0, log=True), "neighbours": Choice((200, 500, 1000)),
+        "half_life_days": Span(30.0, 365.0, log=True),
+        "taste_half_life_days": Span(4.0, 60.0, log=True),
+        "neighbours": Choice((200, 500, 1000)),
         "fresh_half_life_days": Span(15.0, 240.0, log=True),
-    }  # fmt: skip
+    }
 
     def __init__(
-        self, half_life_days: float = 120.0, taste_half_life_days: float = 14.0, neighbours: int = 1000, neighbour_weight: float | None = None,
-        fresh_half_life_days: float = 60.0, orders_per_customer: int = 20, max_states: int = 60_000, days_per_order: float = 7.0,
-    ) -> None:  # fmt: skip
-        self.half_life_days, self.taste_half_life_days, self.neighbours = half_life_days, taste_half_life_days, neighbours
+        self,
+        half_life_days: float = 120.0,
+        taste_half_life_days: float = 14.0,
+        neighbours: int = 1000,
+        neighbour_weight: float | None = None,
+        fresh_half_life_days: float = 60.0,
+        orders_per_customer: int = 20,
+        max_states: int = 60_000,
+        days_per_order: float = 7.0,
+    ) -> None:
+        self.half_life_days, self.taste_half_life_days, self.neighbours = (
+            half_life_days,
+            taste_half_life_days,
+            neighbours,
+        )
         self.neighbour_weight, self.fresh_half_life_days = neighbour_weight, fresh_half_life_days
         self.orders_per_customer, self.max_states, self.days_per_order = orders_per_customer, max_states, days_per_order
 
@@ -184,13 +203,20 @@ class NextBasketRecommender(Recommender):
     def _check_parameters(self) -> None:
         for name in ("half_life_days", "taste_half_life_days", "fresh_half_life_days", "days_per_order"):
             if not getattr(self, name) > 0:
-                raise UsageError("this takes time", where=f"{self.name}.{name}", got=getattr(self, name), allowed="> 0 days")
+                raise UsageError(
+                    "this takes time", where=f"{self.name}.{name}", got=getattr(self, name), allowed="> 0 days"
+                )
         for name in ("neighbours", "orders_per_customer", "max_states"):
             if getattr(self, name) < 1:
-                raise UsageError("at least one is needed", where=f"{self.name}.{name}", got=getattr(self, name), allowed=">= 1")
+                raise UsageError(
+                    "at least one is needed", where=f"{self.name}.{name}", got=getattr(self, name), allowed=">= 1"
+                )
         if self.neighbour_weight is not None and not self.neighbour_weight >= 0:
             raise UsageError(
-                "a weight is not negative", where=f"{self.name}.neighbour_weight", got=self.neighbour_weight, allowed=">= 0, or None"
+                "a weight is not negative",
+                where=f"{self.name}.neighbour_weight",
+                got=self.neighbour_weight,
+                allowed=">= 0, or None",
             )
 
     def _rates(self, answers: Ints, held: NDArray[np.bool_]) -> tuple[tuple[Floats, Floats], tuple[Floats, Floats]]:
@@ -224,7 +250,9 @@ class NextBasketRecommender(Recommender):
     def _shares(self, answers: Ints) -> tuple[sparse.csr_matrix, sparse.csr_matrix]:
         """s of the customers just before these orders, (r, n_items), and 1 where the order has what they had."""
         orders = self.orders_
-        counts, n_orders = orders.sums(orders.starts[orders.owners[answers]], answers, orders.ages[answers], self.half_life_days)
+        counts, n_orders = orders.sums(
+            orders.starts[orders.owners[answers]], answers, orders.ages[answers], self.half_life_days
+        )
         shares = _scaled(counts, 1.0 / (1.0 + n_orders))
         had = shares.copy()
         had.data = np.ones_like(had.data)
@@ -236,7 +264,9 @@ class NextBasketRecommender(Recommender):
         sizes = np.cumsum(lines[answers] - lines[self.orders_.starts[self.orders_.owners[answers]]])
         start = 0
         while start < len(answers):
-            end = max(start + 1, int(np.searchsorted(sizes, (sizes[start - 1] if start else 0) + BLOCK_ENTRIES, side="right")))
+            end = max(
+                start + 1, int(np.searchsorted(sizes, (sizes[start - 1] if start else 0) + BLOCK_ENTRIES, side="right"))
+            )
             yield np.arange(start, min(end, len(answers)))
             start = end
 
@@ -262,7 +292,9 @@ class NextBasketRecommender(Recommender):
         lengths = np.diff(counts.indptr)
         greatest = np.zeros(len(lengths), dtype=np.float32)
         greatest[lengths > 0] = np.maximum.reduceat(values, counts.indptr[:-1][lengths > 0]) if len(values) else 0.0
-        values = np.where(values >= np.float32(LEAST_OF_A_STATE) * np.repeat(greatest, lengths), values, np.float32(0.0))
+        values = np.where(
+            values >= np.float32(LEAST_OF_A_STATE) * np.repeat(greatest, lengths), values, np.float32(0.0)
+        )
         told = sparse.csr_matrix((values, counts.indices, counts.indptr), shape=counts.shape)
         told.eliminate_zeros()
         norms = np.sqrt(np.asarray(told.multiply(told).sum(axis=1), dtype=np.float64).ravel())
@@ -314,7 +346,9 @@ class NextBasketRecommender(Recommender):
                 alike[:, shut] = 0.0
             nearest, weights = top_k(alike, most)
             weights /= np.maximum(weights.sum(axis=1, keepdims=True), np.float32(1e-12))
-            votes = sparse.csr_matrix((weights.ravel(), nearest.ravel(), np.arange(len(alike) + 1) * most), shape=alike.shape)
+            votes = sparse.csr_matrix(
+                (weights.ravel(), nearest.ravel(), np.arange(len(alike) + 1) * most), shape=alike.shape
+            )
             votes.eliminate_zeros()
             parts.append((votes @ self.next_).tocsr())
         return sparse.vstack(parts, format="csr")
@@ -341,7 +375,10 @@ class NextBasketRecommender(Recommender):
         first = np.where(known, orders.starts[users], 0) if len(orders.starts) > 1 else np.zeros_like(users)
         end = np.where(known, orders.starts[users + 1], 0) if len(orders.starts) > 1 else np.zeros_like(users)
         recent = np.maximum(first, end - ORDERS_OF_A_STATE)
-        now, then = np.zeros(len(query)), np.where(end > first, orders.ages[np.maximum(end - 1, 0)] if len(orders.ages) else 0.0, 0.0)
+        now, then = (
+            np.zeros(len(query)),
+            np.where(end > first, orders.ages[np.maximum(end - 1, 0)] if len(orders.ages) else 0.0, 0.0),
+        )
         if query.since is None or not (len(query.since.users) or query.later_days):
             counts, n_orders = orders.sums(first, end, now, self.half_life_days)
             taste = orders.sums(recent, end, then, self.taste_half_life_days)[0]
@@ -368,10 +405,18 @@ class NextBasketRecommender(Recommender):
 
     def _state(self) -> Arrays:
         return {
-            "owners": self.orders_.owners, "ages": self.orders_.ages, "starts": self.orders_.starts, **pack_csr("baskets", self.orders_.baskets),
-            **pack_csr("states", self.states_), "next_orders": self.next_orders_, "telling": self.telling_, "again": self.again_,
-            "customer": self.customer_, "weight": np.array(self.weight_), "timed": np.array(self.timed_),
-        }  # fmt: skip
+            "owners": self.orders_.owners,
+            "ages": self.orders_.ages,
+            "starts": self.orders_.starts,
+            **pack_csr("baskets", self.orders_.baskets),
+            **pack_csr("states", self.states_),
+            "next_orders": self.next_orders_,
+            "telling": self.telling_,
+            "again": self.again_,
+            "customer": self.customer_,
+            "weight": np.array(self.weight_),
+            "timed": np.array(self.timed_),
+        }
 
     def _restore(self, state: Arrays) -> None:
         self.orders_ = Orders(state["owners"], state["ages"], unpack_csr("baskets", state), state["starts"])

@@ -33,7 +33,9 @@ class _OneOrder(Recommender):
         ids, scores = np.repeat(ids, n, axis=0), np.repeat(scores, n, axis=0)
         if not longest:
             return ids, scores
-        place = np.argsort(barred.at(ids), axis=1, kind="stable")[:, :k]  # what is barred goes to the end, the rest keeps its order
+        place = np.argsort(barred.at(ids), axis=1, kind="stable")[
+            :, :k
+        ]  # what is barred goes to the end, the rest keeps its order
         out = np.take_along_axis(barred.at(ids), place, axis=1)
         best = np.where(out, np.float32(-np.inf), np.take_along_axis(scores, place, axis=1))
         return np.take_along_axis(ids, place, axis=1), best
@@ -105,7 +107,9 @@ def customers_and_items(train: TrainingSet, window_days: float | None) -> sparse
 
 def _pairs(train: TrainingSet, kept: NDArray[np.bool_]) -> sparse.csr_matrix:
     data = train.interactions
-    had = sparse.csr_matrix((np.ones(int(kept.sum()), np.float32), (data.users[kept], data.items[kept])), shape=data.shape)
+    had = sparse.csr_matrix(
+        (np.ones(int(kept.sum()), np.float32), (data.users[kept], data.items[kept])), shape=data.shape
+    )
     had.data[:] = 1.0
     return had
 

@@ -82,20 +82,31 @@ class SegmentPopularRecommender(Recommender):
     def _traits(self, query: Query) -> sparse.csr_matrix:
         """Attributes of the users, (n, a): those of the profile, or the ones given for somebody without a profile."""
         n, width = len(query), len(self.attribute_names_)
-        traits = self.user_attributes_[np.maximum(query.users, 0)] if self.n_users_ else sparse.csr_matrix((n, width), dtype=np.float32)
+        traits = (
+            self.user_attributes_[np.maximum(query.users, 0)]
+            if self.n_users_
+            else sparse.csr_matrix((n, width), dtype=np.float32)
+        )
         traits = (sparse.diags((query.users >= 0).astype(np.float32)) @ traits).tocsr()
         traits.eliminate_zeros()
         for row, given in enumerate(query.attributes or ()):  # attributes come with a request, a handful at a time
             if given and traits.indptr[row] == traits.indptr[row + 1]:
-                codes = np.flatnonzero(np.isin(self.attribute_names_, [f"{name}={value}" for name, value in given.items()]))
-                added = sparse.csr_matrix((np.ones(len(codes), np.float32), (np.full(len(codes), row), codes)), shape=(n, width))
+                codes = np.flatnonzero(
+                    np.isin(self.attribute_names_, [f"{name}={value}" for name, value in given.items()])
+                )
+                added = sparse.csr_matrix(
+                    (np.ones(len(codes), np.float32), (np.full(len(codes), row), codes)), shape=(n, width)
+                )
                 traits = (traits + added).tocsr()
         return traits
 
     def _state(self) -> Arrays:
         return {
-            "lift": self.lift_, "prior": self.prior_, "attribute_names": self.attribute_names_, **pack_csr("traits", self.user_attributes_),
-        }  # fmt: skip
+            "lift": self.lift_,
+            "prior": self.prior_,
+            "attribute_names": self.attribute_names_,
+            **pack_csr("traits", self.user_attributes_),
+        }
 
     def _restore(self, state: Arrays) -> None:
         self.lift_, self.prior_, self.attribute_names_ = state["lift"], state["prior"], state["attribute_names"]

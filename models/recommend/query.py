@@ -63,9 +63,12 @@ class Query:
             since = replace(since, users=place[since.users], shape=(len(rows), since.shape[1]))
         picked = rows.tolist()
         return Query(
-            self.users[rows], None if self.attributes is None else [self.attributes[row] for row in picked], since, self.later_days,
+            self.users[rows],
+            None if self.attributes is None else [self.attributes[row] for row in picked],
+            since,
+            self.later_days,
             None if self.items is None else [self.items[row] for row in picked],
-        )  # fmt: skip
+        )
 
 
 @dataclass(frozen=True)
@@ -161,7 +164,9 @@ def best_of_rows(matrix: sparse.csr_matrix, k: int, barred: Barred) -> tuple[NDA
             n_items = matrix.shape[1]
             out = np.repeat(np.arange(n), np.diff(barred.excluded.indptr)) * n_items + barred.excluded.indices
             keys = rows * n_items + columns
-            place = np.minimum(np.searchsorted(out, keys), max(len(out) - 1, 0))  # sorted as the rows and their indices are
+            place = np.minimum(
+                np.searchsorted(out, keys), max(len(out) - 1, 0)
+            )  # sorted as the rows and their indices are
             kept &= out[place] != keys if len(out) else True
         rows, columns, values = rows[kept], columns[kept], values[kept]
     order = np.lexsort((columns, -values, rows))

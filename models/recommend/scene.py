@@ -36,12 +36,18 @@ class Scene:
         return self.purchased[0] == "never"
 
 
-SCENES: Registry[Scene] = Registry("scene", {scene.name: scene for scene in (
-    Scene("home", "what this customer is likeliest to want now; what was bought before may come again"),
-    Scene("replenish", "what was bought before and is about to be used up", ("any", "only")),
-    Scene("discover", "only what this customer never had", ("never",)),
-    Scene("complement", "what goes with the items given, else with the last order", takes_items=True),
-    Scene("upgrade", "a better or a larger one of what is bought, or of the items given", takes_items=True),
-    Scene("content", "what to read, watch or be told", job="content"),
-    Scene("similar", "what is like the items given, else like the last order", takes_items=True),
-)})  # fmt: skip
+SCENES: Registry[Scene] = Registry(
+    "scene",
+    {
+        scene.name: scene
+        for scene in (
+            Scene("home", "what this customer is likeliest to want now; what was bought before may come again"),
+            Scene("replenish", "what was bought before and is about to be used up", ("any", "only")),
+            Scene("discover", "only what this customer never had", ("never",)),
+            Scene("complement", "what goes with the items given, else with the last order", takes_items=True),
+            Scene("upgrade", "a better or a larger one of what is bought, or of the items given", takes_items=True),
+            Scene("content", "what to read, watch or be told", job="content"),
+            Scene("similar", "what is like the items given, else like the last order", takes_items=True),
+        )
+    },
+)

@@ -25,7 +25,9 @@ class SceneModels:
         Scene → names of models; a later one fills what the earlier ones leave open (`FallbackChain`).
     """
 
-    def __init__(self, models: Mapping[str, Recommender] | None = None, scenes: Mapping[str, Sequence[str]] | None = None) -> None:
+    def __init__(
+        self, models: Mapping[str, Recommender] | None = None, scenes: Mapping[str, Sequence[str]] | None = None
+    ) -> None:
         self.models = models
         self.scenes = scenes
 
@@ -40,15 +42,20 @@ class SceneModels:
         chains = self._chains
         if name not in chains:
             raise InvalidRequest(
-                "the recommender in production does not answer this scene", got=name, allowed=", ".join(chains) or "none", field="scene",
+                "the recommender in production does not answer this scene",
+                got=name,
+                allowed=", ".join(chains) or "none",
+                field="scene",
                 hint="run `qianmian train recommend`; its report says why a scene was left out",
-            )  # fmt: skip
+            )
         return chains[name]
 
     @cached_property
     def _chains(self) -> dict[str, FallbackChain]:
         models = self.models or {}
-        return {scene: FallbackChain.of([models[name] for name in names]) for scene, names in (self.scenes or {}).items()}
+        return {
+            scene: FallbackChain.of([models[name] for name in names]) for scene, names in (self.scenes or {}).items()
+        }
 
     def save(self, folder: Path) -> None:
         """Write each model into a folder of its name, and the scenes."""
@@ -57,7 +64,10 @@ class SceneModels:
         for name, model in models.items():
             model.save(folder / name)
         described: dict[str, Any] = {"models": {name: model.name for name, model in models.items()}}
-        write_json(folder / "scenes.json", {**described, "scenes": {scene: list(names) for scene, names in (self.scenes or {}).items()}})
+        write_json(
+            folder / "scenes.json",
+            {**described, "scenes": {scene: list(names) for scene, names in (self.scenes or {}).items()}},
+        )
 
     @classmethod
     def load(cls, folder: Path) -> SceneModels:
@@ -71,6 +81,9 @@ class SceneModels:
             | {name for names in scenes.values() for name in names} - set(kinds)
         ):
             raise ArtifactError(
-                "the scenes name models this version does not know", where=str(folder), got=", ".join(unknown), hint="train again with this version"
-            )  # fmt: skip
+                "the scenes name models this version does not know",
+                where=str(folder),
+                got=", ".join(unknown),
+                hint="train again with this version",
+            )
         return cls({name: RECOMMENDERS[kind].load(folder / name) for name, kind in kinds.items()}, scenes)

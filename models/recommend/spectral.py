@@ -59,16 +59,30 @@ class SpectralRecommender(ItemLinksRecommender):
 
     name: ClassVar[str] = "spectral"
     search_space: ClassVar[Mapping[str, Span | Choice]] = {
-        "components": Choice((64, 128, 256, 512, 1024)), "smoothing": Span(0.1, 4.0, log=True), "beyond": Span(0.0, 1.0), "user_power": Span(0.0, 1.0),
-        "seen_power": Span(0.0, 0.8), "shown_power": Span(0.0, 0.8), "half_life_days": Choice((60.0, 120.0, 240.0, None)),
+        "components": Choice((64, 128, 256, 512, 1024)),
+        "smoothing": Span(0.1, 4.0, log=True),
+        "beyond": Span(0.0, 1.0),
+        "user_power": Span(0.0, 1.0),
+        "seen_power": Span(0.0, 0.8),
+        "shown_power": Span(0.0, 0.8),
+        "half_life_days": Choice((60.0, 120.0, 240.0, None)),
         "count_power": Span(0.0, 1.0),
-    }  # fmt: skip
+    }
 
     def __init__(
-        self, components: int = 512, smoothing: float = 0.5, beyond: float = 0.7, user_power: float = 0.5, seen_power: float = 0.3,
-        shown_power: float = 0.4, neighbours: int = 200, max_items: int = 100_000, half_life_days: float | None = None, count_power: float = 0.0,
+        self,
+        components: int = 512,
+        smoothing: float = 0.5,
+        beyond: float = 0.7,
+        user_power: float = 0.5,
+        seen_power: float = 0.3,
+        shown_power: float = 0.4,
+        neighbours: int = 200,
+        max_items: int = 100_000,
+        half_life_days: float | None = None,
+        count_power: float = 0.0,
         seed: int = 0,
-    ) -> None:  # fmt: skip
+    ) -> None:
         self.components, self.smoothing, self.beyond = components, smoothing, beyond
         self.user_power, self.seen_power, self.shown_power = user_power, seen_power, shown_power
         self.neighbours, self.max_items = neighbours, max_items
@@ -78,12 +92,18 @@ class SpectralRecommender(ItemLinksRecommender):
         n_items = had.shape[1]
         if n_items > self.max_items:
             raise DataError(
-                "the catalogue is too large for the spectral model", got=f"{n_items:,} items", allowed=f"at most {self.max_items:,} (max_items)",
+                "the catalogue is too large for the spectral model",
+                got=f"{n_items:,} items",
+                allowed=f"at most {self.max_items:,} (max_items)",
                 hint=f"raise recommend.min_item_customers, or fit with a larger max_items: {self.components} eigenvectors of these customers and items take "
                 f"about {12 * sum(had.shape) * self.components / 1e9:.1f} GB, and the time grows with the square of the items; or use `ials`",
-            )  # fmt: skip
+            )
         by_user, by_item = (np.asarray(had.sum(axis=axis), dtype=np.float32).ravel() for axis in (1, 0))
-        normal = sparse.diags(positive_power(by_user, -self.user_power / 2)) @ had @ sparse.diags(positive_power(by_item, -0.5))
+        normal = (
+            sparse.diags(positive_power(by_user, -self.user_power / 2))
+            @ had
+            @ sparse.diags(positive_power(by_item, -0.5))
+        )
         normal = sparse.csr_matrix(normal, dtype=np.float32)
         seen, shown = positive_power(by_item, -self.seen_power), positive_power(by_item, self.shown_power)
         if not normal.nnz:

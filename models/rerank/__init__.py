@@ -12,6 +12,21 @@ from models.rerank.rerank import Arranged, Ask, Controls, Promotion, arrange, qu
 from models.rerank.slots import order_within, spread
 
 __all__ = [
-    "Arranged", "Ask", "Cap", "Controls", "Exploration", "Explored", "PathSimilarity", "Promotion", "Similarity", "VectorSimilarity",
-    "arrange", "explore", "item_vectors", "order_within", "quotas", "select", "spread",
-]  # fmt: skip
+    "Arranged",
+    "Ask",
+    "Cap",
+    "Controls",
+    "Exploration",
+    "Explored",
+    "PathSimilarity",
+    "Promotion",
+    "Similarity",
+    "VectorSimilarity",
+    "arrange",
+    "explore",
+    "item_vectors",
+    "order_within",
+    "quotas",
+    "select",
+    "spread",
+]

@@ -93,9 +93,15 @@ def item_vectors(model: Recommender) -> NDArray[np.float32] | None:
 
 
 def select(
-    ids: Ids, steps: int, *, caps: Sequence[Cap] = (), taken: Ids | None = None, mmr: float | None = None,
-    similarity: Similarity | None = None, scale: int = 1,
-) -> NDArray[np.int64]:  # fmt: skip
+    ids: Ids,
+    steps: int,
+    *,
+    caps: Sequence[Cap] = (),
+    taken: Ids | None = None,
+    mmr: float | None = None,
+    similarity: Similarity | None = None,
+    scale: int = 1,
+) -> NDArray[np.int64]:
     """Choose from ranked candidates one after the other, never breaking a limit.
 
     Without `mmr` the best one that is left comes next. With it the one that maximises ``λ rel − (1 − λ) max sim`` to those chosen (maximal

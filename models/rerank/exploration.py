@@ -52,8 +52,12 @@ class Explored:
 
 
 def explore(
-    candidates: NDArray[np.integer[Any]], places: NDArray[np.integer[Any]], k: int, how: Exploration, draws: NDArray[np.float64]
-) -> Explored:  # fmt: skip
+    candidates: NDArray[np.integer[Any]],
+    places: NDArray[np.integer[Any]],
+    k: int,
+    how: Exploration,
+    draws: NDArray[np.float64],
+) -> Explored:
     """Fill the places of n lists: most with the best candidates in order, the others by lot.
 
     With L places, ``s = min(share · L, pool)`` of them are drawn: ⌊s⌋, and one more with probability s − ⌊s⌋. With e drawn places the best

@@ -169,7 +169,8 @@ class _Chosen:
     def at(self, places: NDArray[np.int64]) -> _Chosen:
         """The items at these places (n, w), none for the place −1."""
         ids, scores, source = (
-            _taken(values, places, past) for values, past in ((self.ids, NONE), (self.scores, float(NOT_A_CANDIDATE)), (self.source, NONE))
+            _taken(values, places, past)
+            for values, past in ((self.ids, NONE), (self.scores, float(NOT_A_CANDIDATE)), (self.source, NONE))
         )
         return replace(self, ids=ids, scores=scores, source=source)
 
@@ -183,7 +184,7 @@ def _taken(values: NDArray[Any], places: NDArray[np.int64], past: float) -> NDAr
 
 def _choose(
     ask: Ask, n: int, steps: int, controls: Controls, taken: NDArray[np.int64], items: NDArray[np.bool_] | None
-) -> _Chosen:  # fmt: skip
+) -> _Chosen:
     """The first `steps` items that keep the limits, asking for more candidates until there are so many or no more."""
     ids = np.full((n, steps), NONE, dtype=np.int64)
     scores = np.full((n, steps), NOT_A_CANDIDATE, dtype=np.float32)
@@ -204,8 +205,14 @@ def _choose(
             these = rows[start : start + block]
             ranked = ask(these, many, items)
             chosen = select(
-                ranked.ids, steps, caps=controls.caps, taken=taken[these], mmr=controls.mmr, similarity=controls.similarity, scale=scale
-            )  # fmt: skip
+                ranked.ids,
+                steps,
+                caps=controls.caps,
+                taken=taken[these],
+                mmr=controls.mmr,
+                similarity=controls.similarity,
+                scale=scale,
+            )
             ids[these] = _taken(ranked.ids, chosen, NONE)
             scores[these] = _taken(ranked.scores, chosen, float(NOT_A_CANDIDATE))
             source[these] = _taken(ranked.source, chosen, NONE)
@@ -217,7 +224,9 @@ def _choose(
 
 def _placed(lists: Sequence[_Chosen], classes: NDArray[np.int64]) -> Ranked:
     """One list of several: each place takes the next of its class."""
-    parts = [one.at(np.where(classes == number, order_within(classes, number), NONE)) for number, one in enumerate(lists)]
+    parts = [
+        one.at(np.where(classes == number, order_within(classes, number), NONE)) for number, one in enumerate(lists)
+    ]
     ids = np.maximum.reduce([part.ids for part in parts]).astype(np.int32)
     scores = np.maximum.reduce([part.scores for part in parts])
     source = np.maximum.reduce([part.source for part in parts])
@@ -232,4 +241,9 @@ def _in_whole_list(explored: Explored, classes: NDArray[np.int64]) -> Explored:
         ours = np.take_along_axis(values, turn, axis=1)
         return np.where(classes == 0, ours, np.where(classes < 0, past, promoted)).astype(values.dtype)
 
-    return Explored(at(explored.order, NONE, NONE), at(explored.drawn, 0, 0), at(explored.propensity, 1, 0), at(explored.in_list, 1, 0))
+    return Explored(
+        at(explored.order, NONE, NONE),
+        at(explored.drawn, 0, 0),
+        at(explored.propensity, 1, 0),
+        at(explored.in_list, 1, 0),
+    )

@@ -8,12 +8,18 @@ from qianmian.registry import Registry
 from serving.endpoints import churn, lookalike, predictions, profile, rank, recommendations, similar_items
 from serving.endpoints.base import Endpoint
 
-ENDPOINTS: Registry[Endpoint[Any]] = Registry("endpoint", {endpoint.route: endpoint for endpoint in (
-    recommendations.ENDPOINT,
-    rank.ENDPOINT,
-    similar_items.ENDPOINT,
-    churn.ENDPOINT,
-    predictions.ENDPOINT,
-    profile.ENDPOINT,
-    lookalike.ENDPOINT,
-)})  # fmt: skip
+ENDPOINTS: Registry[Endpoint[Any]] = Registry(
+    "endpoint",
+    {
+        endpoint.route: endpoint
+        for endpoint in (
+            recommendations.ENDPOINT,
+            rank.ENDPOINT,
+            similar_items.ENDPOINT,
+            churn.ENDPOINT,
+            predictions.ENDPOINT,
+            profile.ENDPOINT,
+            lookalike.ENDPOINT,
+        )
+    },
+)

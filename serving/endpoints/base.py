@@ -18,7 +18,9 @@ MAX_IDS = 10_000
 
 Identifier = Annotated[str, StringConstraints(min_length=1, max_length=256)]
 NumResults = Annotated[int, Field(ge=1, le=MAX_RESULTS, description="how many items are wanted")]
-Described = dict[Identifier, str | bool | Annotated[float, Field(allow_inf_nan=False)]]  # what an item is: its attributes
+Described = dict[
+    Identifier, str | bool | Annotated[float, Field(allow_inf_nan=False)]
+]  # what an item is: its attributes
 Answer = dict[str, Any]
 
 
@@ -34,13 +36,17 @@ class UserRequest(Request):
     """A request about one customer."""
 
     user_id: Identifier = Field(description="the customer's id as the caller knows it")
-    user_source: Identifier | None = Field(None, description="the system that id is from; needed where two systems use the same id")
+    user_source: Identifier | None = Field(
+        None, description="the system that id is from; needed where two systems use the same id"
+    )
 
 
 class UsersRequest(Request):
     """A request about a list of customers."""
 
-    user_ids: list[Identifier] = Field(min_length=1, max_length=MAX_IDS, description="customers, as the caller knows them")
+    user_ids: list[Identifier] = Field(
+        min_length=1, max_length=MAX_IDS, description="customers, as the caller knows them"
+    )
     user_source: Identifier | None = Field(None, description="the system those ids are from")
 
 
@@ -130,11 +136,15 @@ def refusal(found: list[ErrorDetails], model: type[BaseModel]) -> MalformedReque
     """Pydantic's findings as this project's error."""
     first = found[0]
     if first["type"] == "json_invalid":
-        return MalformedRequest(f"the body is not JSON: {first['msg'].removeprefix('Invalid JSON: ')}", hint="send one JSON object")
+        return MalformedRequest(
+            f"the body is not JSON: {first['msg'].removeprefix('Invalid JSON: ')}", hint="send one JSON object"
+        )
     lines, allowed = [], None
     for one in found:
         field = ".".join(str(part) for part in one["loc"])
-        text = {"extra_forbidden": "unknown field", "missing": "is required"}.get(one["type"], one["msg"].removeprefix("Value error, "))
+        text = {"extra_forbidden": "unknown field", "missing": "is required"}.get(
+            one["type"], one["msg"].removeprefix("Value error, ")
+        )
         lines.append(f"{field}: {text}" if field else text)
     name = str(first["loc"][0]) if len(first["loc"]) == 1 else ""
     if first["type"] == "extra_forbidden" and name:

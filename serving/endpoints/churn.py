@@ -69,19 +69,28 @@ def handle(champions: Champions, request: ChurnRequest, now: datetime) -> Answer
         scores.append({**one.identity, **score})
     facts = champions.need(JOB).bundle.facts
     return {
-        "scores": scores, "horizon_days": facts.get("horizon_days"), "active_days": facts.get("active_days"),
+        "scores": scores,
+        "horizon_days": facts.get("horizon_days"),
+        "active_days": facts.get("active_days"),
         **about_profiles(JOB)(champions, now),
-    }  # fmt: skip
+    }
 
 
-def score_rows(champions: Champions, encoded: UserFeatures, rows: NDArray[np.int64], explain: bool) -> list[dict[str, Any]]:
+def score_rows(
+    champions: Champions, encoded: UserFeatures, rows: NDArray[np.int64], explain: bool
+) -> list[dict[str, Any]]:
     """The score of some rows of the profiles (−1 for nobody); `reasons` only with `explain`."""
     champion = champions.need(JOB)
     why_not = no_score_reasons(champions, rows)
     asked = np.array([position for position, reason in enumerate(why_not) if reason is None], dtype=np.int64)
     values = encoded.values[rows[asked]]
     found: list[dict[str, Any]] = [
-        {"churn_probability": None, "risk_band": None, **({"reasons": []} if explain else {}), "no_score_reason": reason}
+        {
+            "churn_probability": None,
+            "risk_band": None,
+            **({"reasons": []} if explain else {}),
+            "no_score_reason": reason,
+        }
         for reason in why_not
     ]
     if not len(asked):
@@ -128,6 +137,11 @@ def risk_bands(probabilities: NDArray[np.float64], edges: Sequence[float]) -> li
 
 
 ENDPOINT = Endpoint(
-    "/churn", "Who is about to leave, and why", ChurnRequest, ChurnResponse, handle, about_profiles(JOB),
+    "/churn",
+    "Who is about to leave, and why",
+    ChurnRequest,
+    ChurnResponse,
+    handle,
+    about_profiles(JOB),
     heavy=lambda request: len(request.user_ids) > INLINE,
-)  # fmt: skip
+)

@@ -15,7 +15,17 @@ from features.profiles.snapshot import user_ids_of
 from models.lookalike import Evidence
 from qianmian.errors import InvalidRequest
 from serving.champions import Champions
-from serving.endpoints.base import MAX_IDS, Answer, Endpoint, Identifier, Request, Response, about_model, resolve_list, rounded
+from serving.endpoints.base import (
+    MAX_IDS,
+    Answer,
+    Endpoint,
+    Identifier,
+    Request,
+    Response,
+    about_model,
+    resolve_list,
+    rounded,
+)
 
 JOB = "lookalike"
 MAX_SIZE = 100_000
@@ -30,7 +40,9 @@ class LookalikeRequest(Request):
     size: int | None = Field(None, ge=1, le=MAX_SIZE, description="how many customers are wanted")
     ratio: float | None = Field(None, gt=0, le=1, description="… or which share of all known customers")
     exclude: list[Identifier] = Field(default_factory=list, max_length=MAX_IDS, description="customers to leave out")
-    with_evidence: bool = Field(True, description="hide half of the seed a few times and say how well it is found; costs most of the time")
+    with_evidence: bool = Field(
+        True, description="hide half of the seed a few times and say how well it is found; costs most of the time"
+    )
 
     @model_validator(mode="after")
     def _one_length(self) -> Self:
@@ -107,17 +119,25 @@ def handle(champions: Champions, request: LookalikeRequest, now: datetime) -> An
     # a customer the profiles do not know has no id a caller could use
     nameless = np.flatnonzero([one_id not in champions.customers.row_of for one_id in user_ids.tolist()])
     rows, scores = champion.bundle.model.expand(seeds.rows, size, exclude=np.union1d(left_out.rows, nameless))
-    evidence = champion.bundle.model.evidence(seeds.rows, size, splits=EVIDENCE_SPLITS) if request.with_evidence else None
+    evidence = (
+        champion.bundle.model.evidence(seeds.rows, size, splits=EVIDENCE_SPLITS) if request.with_evidence else None
+    )
     one_ids = user_ids[rows].tolist()
     users = [
         {"user_id": user_id, "user_source": source, "one_id": one_id, "score": rounded(score)}
-        for (user_id, source), one_id, score in zip(user_ids_of(champions.customers, one_ids), one_ids, scores.tolist(), strict=True)
+        for (user_id, source), one_id, score in zip(
+            user_ids_of(champions.customers, one_ids), one_ids, scores.tolist(), strict=True
+        )
     ]
     short = f"all {len(users)} other customers are in the list" if len(users) < size else None
     return {
-        "users": users, "known_seeds": len(seeds.rows), "evidence": evidence_answer(evidence) if evidence is not None else None,
-        "unknown": list(dict.fromkeys([*seeds.unknown, *left_out.unknown])), "short_reason": short, **about_model(JOB)(champions, now),
-    }  # fmt: skip
+        "users": users,
+        "known_seeds": len(seeds.rows),
+        "evidence": evidence_answer(evidence) if evidence is not None else None,
+        "unknown": list(dict.fromkeys([*seeds.unknown, *left_out.unknown])),
+        "short_reason": short,
+        **about_model(JOB)(champions, now),
+    }
 
 
 def known_seeds(champions: Champions, request: LookalikeRequest) -> _Rows:
@@ -132,9 +152,12 @@ def known_seeds(champions: Champions, request: LookalikeRequest) -> _Rows:
     minimum = champions.settings.lookalike.minimum_seed
     if len(seeds.rows) < minimum:
         raise InvalidRequest(
-            "too few known seeds to say what they have in common", got=f"{len(seeds.rows)} known of {len(request.seed_user_ids)} given",
-            allowed=f"at least {minimum}", field="seed_user_ids", hint="give more customers, or ids of another source with user_source",
-        )  # fmt: skip
+            "too few known seeds to say what they have in common",
+            got=f"{len(seeds.rows)} known of {len(request.seed_user_ids)} given",
+            allowed=f"at least {minimum}",
+            field="seed_user_ids",
+            hint="give more customers, or ids of another source with user_source",
+        )
     return seeds
 
 
@@ -142,9 +165,13 @@ def evidence_answer(evidence: Evidence) -> Answer:
     """The evidence as JSON."""
     intervals = {name: getattr(evidence, name) for name in ("auc", "recall_at_size", "lift_at_size")}
     return {
-        **{name: {"value": rounded(value, 4), "low": rounded(low, 4), "high": rounded(high, 4)} for name, (value, low, high) in intervals.items()},
-        "reach": [{"share": point["share"], "found": rounded(point["found"], 4)} for point in evidence.reach], "splits": evidence.splits,
-    }  # fmt: skip
+        **{
+            name: {"value": rounded(value, 4), "low": rounded(low, 4), "high": rounded(high, 4)}
+            for name, (value, low, high) in intervals.items()
+        },
+        "reach": [{"share": point["share"], "found": rounded(point["found"], 4)} for point in evidence.reach],
+        "splits": evidence.splits,
+    }
 
 
 def _rows(champions: Champions, user_ids: list[str], user_source: str | None) -> _Rows:
@@ -157,5 +184,12 @@ def _rows(champions: Champions, user_ids: list[str], user_source: str | None) ->
 
 
 ENDPOINT = Endpoint(
-    "/lookalike", "More customers like these", LookalikeRequest, LookalikeResponse, handle, about_model(JOB), check=known_seeds, heavy=lambda _: True
-)  # fmt: skip
+    "/lookalike",
+    "More customers like these",
+    LookalikeRequest,
+    LookalikeResponse,
+    handle,
+    about_model(JOB),
+    check=known_seeds,
+    heavy=lambda _: True,
+)

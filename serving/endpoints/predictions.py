@@ -31,7 +31,9 @@ class Prediction(BaseModel):
     user_source: str | None
     one_id: str | None
     lifecycle_stage: str | None = Field(description="today's stage, by rule; null for an unknown customer")
-    next_stage: dict[str, float] | None = Field(description="stage → probability of being in it horizon_days after as_of")
+    next_stage: dict[str, float] | None = Field(
+        description="stage → probability of being in it horizon_days after as_of"
+    )
     average_days_between_orders: float | None = Field(description="days; null below two orders")
     average_order_value: float | None = Field(description="currency; null below one order")
     no_score_reason: str | None = Field(description="why there is no next_stage, else null")
@@ -69,11 +71,12 @@ def predict_rows(champions: Champions, encoded: UserFeatures, rows: NDArray[np.i
     for place, position in enumerate(known.tolist()):
         bought = orders[place]
         found[position] = {
-            "lifecycle_stage": str(stages[place]), "next_stage": None,
+            "lifecycle_stage": str(stages[place]),
+            "next_stage": None,
             "average_days_between_orders": rounded(gaps[place], 4) if bought > 1 else None,
             "average_order_value": rounded(values[place], 4) if bought > 0 and values is not None else None,
             "no_score_reason": "never bought" if stages[place] == PROSPECT else None,
-        }  # fmt: skip
+        }
     buyers = np.flatnonzero(stages != PROSPECT)  # the model learnt from buyers only
     if len(buyers):
         model = champions.need(JOB).bundle.model
@@ -90,12 +93,20 @@ def _column(profiles: UserFeatures, name: str) -> NDArray[np.float32] | None:
 
 def _nobody() -> dict[str, Any]:
     return {
-        "lifecycle_stage": None, "next_stage": None, "average_days_between_orders": None, "average_order_value": None,
+        "lifecycle_stage": None,
+        "next_stage": None,
+        "average_days_between_orders": None,
+        "average_order_value": None,
         "no_score_reason": "unknown customer",
-    }  # fmt: skip
+    }
 
 
 ENDPOINT = Endpoint(
-    "/predictions", "Where each customer stands and where they are going", PredictionsRequest, PredictionsResponse, handle, about_profiles(JOB),
+    "/predictions",
+    "Where each customer stands and where they are going",
+    PredictionsRequest,
+    PredictionsResponse,
+    handle,
+    about_profiles(JOB),
     heavy=lambda request: len(request.user_ids) > INLINE,
-)  # fmt: skip
+)

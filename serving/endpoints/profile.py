@@ -44,7 +44,9 @@ def handle(champions: Champions, request: ProfileRequest, now: datetime) -> Answ
     row = customers.row_of.get(asked.one_id or "", -1)
     found = tag_facts(customers, row, now) if row >= 0 else {}
     tags = {
-        category: {name: {**entry, "as_of": utc_text(entry["as_of"])} for name, entry in found.get(category, {}).items()}
+        category: {
+            name: {**entry, "as_of": utc_text(entry["as_of"])} for name, entry in found.get(category, {}).items()
+        }
         for category in TAG_CATEGORIES
     }
     return {**asked.identity, "known": row >= 0, "tags": tags, **about_snapshot(champions, now)}
@@ -54,11 +56,18 @@ def about_snapshot(champions: Champions, now: datetime) -> Answer:
     """The stamp of answers that come from the profiles alone; the version says which data and which features."""
     customers = champions.customers
     return {
-        "model": {"name": NAME, "version": f"{customers.data_digest}-{customers.spec.hash}"}, "as_of": utc_text(customers.as_of),
+        "model": {"name": NAME, "version": f"{customers.data_digest}-{customers.spec.hash}"},
+        "as_of": utc_text(customers.as_of),
         "stale": is_stale(customers.as_of, now, champions.settings.serving.stale_after_days),
-    }  # fmt: skip
+    }
 
 
 ENDPOINT = Endpoint(
-    "/profile", "What is known of one customer", ProfileRequest, ProfileResponse, handle, about_snapshot, check=resolve_user
+    "/profile",
+    "What is known of one customer",
+    ProfileRequest,
+    ProfileResponse,
+    handle,
+    about_snapshot,
+    check=resolve_user,
 )

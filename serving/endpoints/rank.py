@@ -13,7 +13,16 @@ from models.recommend.scene import SCENES
 from models.rerank import Controls
 from qianmian.errors import InvalidRequest
 from serving.champions import Champions
-from serving.endpoints.base import Answer, Described, Endpoint, Identifier, UserRequest, about_model, resolve_user, rounded
+from serving.endpoints.base import (
+    Answer,
+    Described,
+    Endpoint,
+    Identifier,
+    UserRequest,
+    about_model,
+    resolve_user,
+    rounded,
+)
 from serving.endpoints.recommendations import (
     JOB,
     Context,
@@ -34,11 +43,14 @@ SCENE = SCENES["home"]
 class RankRequest(UserRequest):
     """The caller's own items, in the order this customer would want them."""
 
-    item_ids: list[Identifier] = Field(min_length=1, max_length=MAX_ITEMS, description="items to put in order; doubles count once")
+    item_ids: list[Identifier] = Field(
+        min_length=1, max_length=MAX_ITEMS, description="items to put in order; doubles count once"
+    )
     attributes: dict[Identifier, Described] = Field(
-        default_factory=dict, max_length=MAX_ITEMS,
+        default_factory=dict,
+        max_length=MAX_ITEMS,
         description='what items are that the model may not know, by id: {"new-soup": {"category": "GROCERY/SOUP", "brand": "A"}}',
-    )  # fmt: skip
+    )
     context: Context = Field(default_factory=Context)
     explain: bool = Field(False, description="give a reason in words with each item")
 
@@ -79,9 +91,20 @@ def plan(champions: Champions, request: RankRequest) -> Plan:
     if since is not None:
         unknown = list(dict.fromkeys([*unknown, *since.unknown]))
     return Plan(
-        asked, champion, catalogue.model(SCENE.name), SCENE, catalogue.user_row(asked.one_id), allowed, nothing, False, nothing, unknown, since,
-        Controls(), [],
-    )  # fmt: skip
+        asked,
+        champion,
+        catalogue.model(SCENE.name),
+        SCENE,
+        catalogue.user_row(asked.one_id),
+        allowed,
+        nothing,
+        False,
+        nothing,
+        unknown,
+        since,
+        Controls(),
+        [],
+    )
 
 
 def handle(champions: Champions, request: RankRequest, now: datetime) -> Answer:
@@ -95,10 +118,14 @@ def handle(champions: Champions, request: RankRequest, now: datetime) -> Answer:
     new = new_items(asked, request.attributes, request.explain)
     named = {item["item_id"] for item in new or ()}
     answer = {
-        "recommendation_id": uuid.uuid4().hex, **asked.asked.identity, **listed, **({} if new is None else {"new_items": new}),
+        "recommendation_id": uuid.uuid4().hex,
+        **asked.asked.identity,
+        **listed,
+        **({} if new is None else {"new_items": new}),
         "unknown": [item for item in asked.unknown if item not in named],
-        "unknown_attributes": unknown_attributes(asked.champion, attributes), **about_model(JOB)(champions, now),
-    }  # fmt: skip
+        "unknown_attributes": unknown_attributes(asked.champion, attributes),
+        **about_model(JOB)(champions, now),
+    }
     if request.context.events and asked.since is not None:
         answer["ignored_events"] = asked.since.ignored
     return answer
@@ -117,7 +144,9 @@ def new_items(asked: Plan, attributes: Mapping[str, Described], explain: bool) -
         item = item_ids[at]
         told: Answer = {"item_id": item, "score": rounded(float(scores[at])), "rank": place + 1, "source": source}
         if explain:
-            told["reasons"] = [taste_words(str(described[item].get("category") or ""), bool(asked.personal and scores[at] > usual[at]))]
+            told["reasons"] = [
+                taste_words(str(described[item].get("category") or ""), bool(asked.personal and scores[at] > usual[at]))
+            ]
         answers.append(told)
     return answers
 
@@ -136,6 +165,12 @@ def taste_words(category: str, liked: bool) -> str:
 
 
 ENDPOINT = Endpoint(
-    "/rank", "The caller's own items, ranked for one customer", RankRequest, RankResponse, handle, about_model(JOB),
-    check=plan, heavy=lambda request: len(request.item_ids) > INLINE,
-)  # fmt: skip
+    "/rank",
+    "The caller's own items, ranked for one customer",
+    RankRequest,
+    RankResponse,
+    handle,
+    about_model(JOB),
+    check=plan,
+    heavy=lambda request: len(request.item_ids) > INLINE,
+)

@@ -18,7 +18,7 @@ from models.recommend.scene import SCENES, Scene
 from models.rerank import Arranged, Controls, arrange, quotas
 from qianmian.errors import InvalidRequest
 from serving.champions import Champion, Champions
-from serving.endpoints.base import (  # fmt: skip
+from serving.endpoints.base import (
     MAX_IDS,
     MAX_RESULTS,
     Answer,
@@ -50,14 +50,22 @@ class Context(Part):
     """What the caller knows of the moment and of a customer the model does not know."""
 
     attributes: dict[Identifier, str] = Field(
-        default_factory=dict, max_length=50, description='profile attributes of a customer without history: {"age_band": "25-34"}'
+        default_factory=dict,
+        max_length=50,
+        description='profile attributes of a customer without history: {"age_band": "25-34"}',
     )
     items: list[Identifier] = Field(
-        default_factory=list, max_length=MAX_EVENTS, description="what the list should go with (complement, upgrade, similar): the basket, or an item"
-    )  # fmt: skip
-    events: list[Event] = Field(default_factory=list, max_length=MAX_EVENTS, description="what the customer did since the model's as_of")
+        default_factory=list,
+        max_length=MAX_EVENTS,
+        description="what the list should go with (complement, upgrade, similar): the basket, or an item",
+    )
+    events: list[Event] = Field(
+        default_factory=list, max_length=MAX_EVENTS, description="what the customer did since the model's as_of"
+    )
     now: str | None = Field(
-        None, max_length=40, description="the moment to answer for, ISO 8601; default the last event's, without events as_of"
+        None,
+        max_length=40,
+        description="the moment to answer for, ISO 8601; default the last event's, without events as_of",
     )
 
 
@@ -66,7 +74,9 @@ class RecommendationsRequest(ListOptions, UserRequest):
 
     num_results: NumResults = 10
     scene: str = Field(
-        "home", description="; ".join(f"{one.name}: {one.description}" for one in SCENES.values()), json_schema_extra={"enum": list(SCENES)}
+        "home",
+        description="; ".join(f"{one.name}: {one.description}" for one in SCENES.values()),
+        json_schema_extra={"enum": list(SCENES)},
     )
     exclude: list[Identifier] = Field(default_factory=list, max_length=MAX_IDS, description="items to leave out")
     context: Context = Field(default_factory=Context)
@@ -84,7 +94,9 @@ class Item(BaseModel):
     """One item of a list."""
 
     item_id: str
-    score: float = Field(description="the model's; falls along the list unless diversity, promotions or exploration moved items")
+    score: float = Field(
+        description="the model's; falls along the list unless diversity, promotions or exploration moved items"
+    )
     rank: int = Field(description="1 is best")
     source: str = Field(description="the model that put it there, or promotion")
     reasons: list[str] | None = Field(None, description="only with explain")
@@ -94,7 +106,9 @@ class Item(BaseModel):
     promotion: str | None = Field(None, description="only for a promoted item: which promotion")
     explored: bool | None = Field(None, description="only with exploration: it was drawn, not ranked there")
     propensity: float | None = Field(None, description="only with exploration: probability of this item at this place")
-    propensity_in_list: float | None = Field(None, description="only with exploration: probability of this item anywhere in the list")
+    propensity_in_list: float | None = Field(
+        None, description="only with exploration: probability of this item anywhere in the list"
+    )
 
 
 class Placed(BaseModel):
@@ -120,7 +134,9 @@ class RankedResponse(Response):
     user_source: str | None
     one_id: str | None = Field(description="the customer behind the id, null for an unknown one")
     items: list[Item]
-    fallback: str | None = Field(description="null when all is from the customer's own history, else the source that stood in")
+    fallback: str | None = Field(
+        description="null when all is from the customer's own history, else the source that stood in"
+    )
     unknown: list[str] = Field(description="item ids of the request that the model does not know")
     unknown_attributes: list[str] = Field(description="context attributes the model has never seen, as name=value")
     ignored_events: list[Ignored] | None = Field(None, description="only with events: those that do not count, and why")
@@ -176,7 +192,9 @@ class Plan:
     def personal(self) -> bool:
         """Something is known that is this customer's own."""
         return bool(
-            self.catalogue.has_history(self.row) or len(self.given) or (self.since is not None and self.since.interactions is not None)
+            self.catalogue.has_history(self.row)
+            or len(self.given)
+            or (self.since is not None and self.since.interactions is not None)
         )
 
     def ranked(self, many: int, attributes: Attributes, items: Mask | None = None) -> Ranked:
@@ -185,10 +203,16 @@ class Plan:
         if self.by_likeness:
             return self.catalogue.like(self.given, many, allowed)
         return self.model.recommend(
-            [self.row], many, allowed=allowed, exclude=[self.excluded], exclude_purchased=self.hides_purchased, attributes=[attributes or None],
-            since=since.interactions if since is not None else None, later_days=since.later_days if since is not None else 0.0,
+            [self.row],
+            many,
+            allowed=allowed,
+            exclude=[self.excluded],
+            exclude_purchased=self.hides_purchased,
+            attributes=[attributes or None],
+            since=since.interactions if since is not None else None,
+            later_days=since.later_days if since is not None else 0.0,
             items=[self.given] if len(self.given) else None,
-        )  # fmt: skip
+        )
 
 
 def plan(champions: Champions, request: RecommendationsRequest) -> Plan:
@@ -230,9 +254,20 @@ def plan(champions: Champions, request: RecommendationsRequest) -> Plan:
             allowed = both(allowed, only)
             steps.append(("what the customer had is", only))
     understood = Plan(
-        asked, champion, model, scene, row, allowed, excluded, purchased == "never", given, unknown, since,
-        controls_of(catalogue, request), steps,
-    )  # fmt: skip
+        asked,
+        champion,
+        model,
+        scene,
+        row,
+        allowed,
+        excluded,
+        purchased == "never",
+        given,
+        unknown,
+        since,
+        controls_of(catalogue, request),
+        steps,
+    )
     if not understood.by_likeness:
         return understood
     left = np.ones(len(catalogue.item_ids), dtype=bool) if allowed is None else allowed.copy()
@@ -271,7 +306,9 @@ def items_asked(catalogue: Catalogue, scene: Scene, item_ids: Sequence[str]) -> 
     """
     if item_ids and not scene.takes_items:
         goes = ", ".join(one.name for one in SCENES.values() if one.takes_items)
-        raise InvalidRequest(f"a list for {scene.name} goes with no items", field="context.items", allowed=f"with the scenes {goes}")
+        raise InvalidRequest(
+            f"a list for {scene.name} goes with no items", field="context.items", allowed=f"with the scenes {goes}"
+        )
     given, unknown = catalogue.columns_of(item_ids)
     if scene.name == SIMILAR and not len(given) and not catalogue.trained(SIMILAR):
         raise InvalidRequest(
@@ -289,15 +326,22 @@ def handle(champions: Champions, request: RecommendationsRequest, now: datetime)
     attributes, k, arranged = request.context.attributes, request.num_results, None
     if asked.controls:
         arranged = arrange(
-            lambda rows, many, items: asked.ranked(many, attributes, items), 1, k, asked.controls, draws(request, recommendation_id, asked.controls)
-        )  # fmt: skip
+            lambda rows, many, items: asked.ranked(many, attributes, items),
+            1,
+            k,
+            asked.controls,
+            draws(request, recommendation_id, asked.controls),
+        )
     ranked = arranged.ranked if arranged is not None else asked.ranked(k, attributes)
     answer = {
-        "recommendation_id": recommendation_id, **asked.asked.identity, **list_answer(asked, ranked, request.explain, arranged),
-        "unknown": asked.unknown, "unknown_attributes": unknown_attributes(asked.champion, attributes),
+        "recommendation_id": recommendation_id,
+        **asked.asked.identity,
+        **list_answer(asked, ranked, request.explain, arranged),
+        "unknown": asked.unknown,
+        "unknown_attributes": unknown_attributes(asked.champion, attributes),
         "short_reason": why_short(asked, ranked, arranged) if int(ranked.valid[0]) < k else None,
         **stamp(champions, asked.champion, asked.champion.bundle.as_of, now),
-    }  # fmt: skip
+    }
     if arranged is not None and request.promotions:
         wanted, got = quotas(asked.controls.promotions, k), arranged.promotion[0].tolist()
         answer["promotions"] = [
@@ -327,9 +371,19 @@ def list_answer(asked: Plan, ranked: Ranked, explain: bool, arranged: Arranged |
     explainer = explainer_of(asked) if explain else None
     more = extras(asked, arranged) if arranged is not None else None
     expected = expected_on(asked, ranked.ids[0, :count]) if asked.scene.name == REPLENISH else None
-    entries = zip(ranked.ids[0, :count].tolist(), ranked.scores[0, :count].tolist(), ranked.source[0, :count].tolist(), strict=True)
+    entries = zip(
+        ranked.ids[0, :count].tolist(),
+        ranked.scores[0, :count].tolist(),
+        ranked.source[0, :count].tolist(),
+        strict=True,
+    )
     for place, (column, score, number) in enumerate(entries):
-        item: Answer = {"item_id": item_ids[column], "score": rounded(score), "rank": place + 1, "source": sources[number]}
+        item: Answer = {
+            "item_id": item_ids[column],
+            "score": rounded(score),
+            "rank": place + 1,
+            "source": sources[number],
+        }
         if expected is not None:
             item["expected_on"] = expected[place]
         if more is not None:
@@ -365,9 +419,16 @@ def expected_on(asked: Plan, columns: NDArray[np.int32]) -> list[str | None]:
     days = expected_days(asked.model, np.full(len(columns), asked.row), columns) if asked.row >= 0 else None
     if days is None:
         return [None] * len(columns)
-    since = asked.since.interactions.items if asked.since is not None and asked.since.interactions is not None else np.empty(0, np.int32)
+    since = (
+        asked.since.interactions.items
+        if asked.since is not None and asked.since.interactions is not None
+        else np.empty(0, np.int32)
+    )
     days = np.where(np.isin(columns, since), np.nan, days)
-    return [None if np.isnan(one) else f"{asked.champion.bundle.as_of + timedelta(days=one):%Y-%m-%d}" for one in days.tolist()]
+    return [
+        None if np.isnan(one) else f"{asked.champion.bundle.as_of + timedelta(days=one):%Y-%m-%d}"
+        for one in days.tolist()
+    ]
 
 
 def explainer_of(asked: Plan) -> Explainer:
@@ -394,7 +455,14 @@ def why_short(asked: Plan, ranked: Ranked, arranged: Arranged | None) -> str:
 
 
 ENDPOINT = Endpoint(
-    "/recommendations", "What to show one customer", RecommendationsRequest, RecommendationsResponse, handle, about_model(JOB),
+    "/recommendations",
+    "What to show one customer",
+    RecommendationsRequest,
+    RecommendationsResponse,
+    handle,
+    about_model(JOB),
     check=plan,
-    heavy=lambda request: request.num_results > MAX_RESULTS // 2 or bool(request.promotions or request.diversity or request.exploration),
-)  # fmt: skip
+    heavy=lambda request: (
+        request.num_results > MAX_RESULTS // 2 or bool(request.promotions or request.diversity or request.exploration)
+    ),
+)

@@ -12,7 +12,18 @@ from pydantic import Field
 
 from qianmian.errors import NotFound
 from serving.champions import Champions
-from serving.endpoints.base import MAX_IDS, Answer, Described, Endpoint, Identifier, NumResults, Request, Response, about_model, rounded
+from serving.endpoints.base import (
+    MAX_IDS,
+    Answer,
+    Described,
+    Endpoint,
+    Identifier,
+    NumResults,
+    Request,
+    Response,
+    about_model,
+    rounded,
+)
 from serving.endpoints.recommendations import JOB, Item
 from serving.recommending.catalogue import Catalogue, Mask
 from serving.recommending.explain import like_words
@@ -58,12 +69,26 @@ def handle(champions: Champions, request: SimilarItemsRequest, now: datetime) ->
     if len(excluded):
         allowed = np.ones(len(catalogue.item_ids), dtype=bool) if allowed is None else allowed.copy()
         allowed[excluded] = False
-    ranked = catalogue.like(np.array([column]), k, allowed) if column >= 0 else catalogue.like_one_of(request.attributes, k, allowed)
+    ranked = (
+        catalogue.like(np.array([column]), k, allowed)
+        if column >= 0
+        else catalogue.like_one_of(request.attributes, k, allowed)
+    )
     count = int(ranked.valid[0])
     items: list[Answer] = [
-        {"item_id": catalogue.item_ids[found], "score": rounded(score), "rank": place + 1, "source": ranked.sources[source]}
+        {
+            "item_id": catalogue.item_ids[found],
+            "score": rounded(score),
+            "rank": place + 1,
+            "source": ranked.sources[source],
+        }
         for place, (found, score, source) in enumerate(
-            zip(ranked.ids[0, :count].tolist(), ranked.scores[0, :count].tolist(), ranked.source[0, :count].tolist(), strict=True)
+            zip(
+                ranked.ids[0, :count].tolist(),
+                ranked.scores[0, :count].tolist(),
+                ranked.source[0, :count].tolist(),
+                strict=True,
+            )
         )
     ]
     if request.explain:
@@ -71,9 +96,13 @@ def handle(champions: Champions, request: SimilarItemsRequest, now: datetime) ->
             other = catalogue.item_index[item["item_id"]]
             item["reasons"] = [like_words(catalogue.in_common(column, other)) if column >= 0 else "of the same kind"]
     return {
-        "recommendation_id": uuid.uuid4().hex, "item_id": request.item_id, "items": items, "unknown": unknown,
-        "short_reason": why_short(catalogue, column, passing, allowed, count) if count < k else None, **about_model(JOB)(champions, now),
-    }  # fmt: skip
+        "recommendation_id": uuid.uuid4().hex,
+        "item_id": request.item_id,
+        "items": items,
+        "unknown": unknown,
+        "short_reason": why_short(catalogue, column, passing, allowed, count) if count < k else None,
+        **about_model(JOB)(champions, now),
+    }
 
 
 def check(champions: Champions, request: SimilarItemsRequest) -> tuple[int, Mask | None, Mask | None]:
@@ -90,9 +119,10 @@ def check(champions: Champions, request: SimilarItemsRequest) -> tuple[int, Mask
     column = catalogue.item_index.get(request.item_id, -1)
     if column < 0 and not request.attributes:
         raise NotFound(
-            "the model does not know the item", field="item_id",
+            "the model does not know the item",
+            field="item_id",
             hint="an item that too few customers had (recommend.min_item_customers) is not in the model; say what it is in attributes",
-        )  # fmt: skip
+        )
     if column < 0:
         catalogue.like_one_of(request.attributes, 1, None)
     catalogue.similar  # noqa: B018 - whether any model can say
@@ -103,10 +133,20 @@ def why_short(catalogue: Catalogue, column: int, passing: Mask | None, allowed: 
     """What each step left."""
     itself: NDArray[np.int64] = np.array([column] if column >= 0 else [], dtype=np.int64)
     further = None if allowed is passing else allowed
-    steps = [("filters leave", passing), ("those that can be had and are not excluded are", further), ("beside the item itself", itself)]
+    steps = [
+        ("filters leave", passing),
+        ("those that can be had and are not excluded are", further),
+        ("beside the item itself", itself),
+    ]
     return short_reason(catalogue, steps, count, (), count)
 
 
 ENDPOINT = Endpoint(
-    "/similar-items", "What is like an item", SimilarItemsRequest, SimilarItemsResponse, handle, about_model(JOB), check=check
+    "/similar-items",
+    "What is like an item",
+    SimilarItemsRequest,
+    SimilarItemsResponse,
+    handle,
+    about_model(JOB),
+    check=check,
 )

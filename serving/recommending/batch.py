@@ -40,21 +40,43 @@ FORMATS = (".parquet", ".csv")
 IDENTITY = [("user_id", pa.string()), ("user_source", pa.string()), ("one_id", pa.string())]
 MADE = [("as_of", pa.timestamp("us")), ("model_version", pa.string())]
 REASON = pa.struct([(name, pa.string()) for name in ("feature", "description", "value", "effect")])
-CHURN = pa.schema([
-    *IDENTITY, ("churn_probability", pa.float64()), ("risk_band", pa.string()), ("reasons", pa.list_(REASON)), ("no_score_reason", pa.string()), *MADE,
-])  # fmt: skip
-RECOMMEND = pa.schema([
-    *IDENTITY, ("rank", pa.int32()), ("item_id", pa.string()), ("score", pa.float64()), ("source", pa.string()),
-])  # fmt: skip
+CHURN = pa.schema(
+    [
+        *IDENTITY,
+        ("churn_probability", pa.float64()),
+        ("risk_band", pa.string()),
+        ("reasons", pa.list_(REASON)),
+        ("no_score_reason", pa.string()),
+        *MADE,
+    ]
+)
+RECOMMEND = pa.schema(
+    [
+        *IDENTITY,
+        ("rank", pa.int32()),
+        ("item_id", pa.string()),
+        ("score", pa.float64()),
+        ("source", pa.string()),
+    ]
+)
 PROMOTED = pa.schema([("promotion", pa.string())])  # with promotions
 EXPECTED = pa.schema([("expected_on", pa.date32())])  # in replenish
-EXPLORED = pa.schema([("explored", pa.bool_()), ("propensity", pa.float64()), ("propensity_in_list", pa.float64())])  # with exploration
+EXPLORED = pa.schema(
+    [("explored", pa.bool_()), ("propensity", pa.float64()), ("propensity_in_list", pa.float64())]
+)  # with exploration
 
 
 def score_recommend(
-    champions: Champions, *, num_results: int = 10, scene: str = "home", candidates: Collection[str] | None = None,
-    gone: Collection[str] | None = None, options: ListOptions | None = None, as_of: datetime | None = None, builder: Builder | None = None,
-) -> pa.Table:  # fmt: skip
+    champions: Champions,
+    *,
+    num_results: int = 10,
+    scene: str = "home",
+    candidates: Collection[str] | None = None,
+    gone: Collection[str] | None = None,
+    options: ListOptions | None = None,
+    as_of: datetime | None = None,
+    builder: Builder | None = None,
+) -> pa.Table:
     """A list for every customer known.
 
     Parameters
@@ -85,11 +107,14 @@ def score_recommend(
     """
     champion = champion_of(champions, SCENES[scene])
     if not 1 <= num_results <= MAX_RESULTS:
-        raise UsageError("that many results cannot be given", got=num_results, allowed=f"1..{MAX_RESULTS}", field="num_results")
+        raise UsageError(
+            "that many results cannot be given", got=num_results, allowed=f"1..{MAX_RESULTS}", field="num_results"
+        )
     where, catalogue, options = SCENES[scene], champion.catalogue, options or ListOptions()
     if scene == SIMILAR and not catalogue.trained(scene):
         raise UsageError(
-            "without a model trained for it, similar needs the items of a request", hint="ask /v1/similar-items or /v1/recommendations"
+            "without a model trained for it, similar needs the items of a request",
+            hint="ask /v1/similar-items or /v1/recommendations",
         )
     model, shown = catalogue.model(scene), purchased_of(where, options.purchased)
     at = champions
@@ -101,31 +126,50 @@ def score_recommend(
         wanted = catalogue.restricted(candidates)
         if not wanted.any():
             raise DataError(
-                "the model knows none of the candidates", got=f"{len(candidates)} item ids", hint="check that the file holds item ids, one a line"
-            )  # fmt: skip
+                "the model knows none of the candidates",
+                got=f"{len(candidates)} item ids",
+                hint="check that the file holds item ids, one a line",
+            )
         allowed = both(allowed, wanted)
     controls, exploration = controls_of(catalogue, options), options.exploration
     chance = np.random.default_rng(exploration.seed or 0) if exploration is not None else None
     people = _People(
-        model, index_of(champion.bundle.user_ids, np.asarray(at.customers.one_ids, dtype=np.str_)), allowed, shown,
-        _since(champion, at, as_of, builder) if later else None, later,
-    )  # fmt: skip
+        model,
+        index_of(champion.bundle.user_ids, np.asarray(at.customers.one_ids, dtype=np.str_)),
+        allowed,
+        shown,
+        _since(champion, at, as_of, builder) if later else None,
+        later,
+    )
     block = BLOCK if shown != "only" else max(1, ONLY_CELLS // max(len(catalogue.item_ids), 1))
-    schema = pa.schema([
-        *RECOMMEND, *(EXPECTED if scene == REPLENISH else ()), *(PROMOTED if options.promotions else ()), *(EXPLORED if chance is not None else ()), *(pa.field(*one) for one in MADE)
-    ])  # fmt: skip
+    schema = pa.schema(
+        [
+            *RECOMMEND,
+            *(EXPECTED if scene == REPLENISH else ()),
+            *(PROMOTED if options.promotions else ()),
+            *(EXPLORED if chance is not None else ()),
+            *(pa.field(*one) for one in MADE),
+        ]
+    )
     who = at.customers.table.select([name for name, _ in IDENTITY])
     item_ids, parts = pa.array(champion.bundle.item_ids), []
     for start in range(0, who.num_rows, block):
         lists = people.lists(np.arange(start, min(start + block, who.num_rows)), num_results, controls, chance)
         row, place = np.nonzero(lists.ranked.ids >= 0)
         columns = [
-            *who.slice(start, block).take(pa.array(row)).columns, pa.array(place.astype(np.int32) + 1), item_ids.take(pa.array(lists.ranked.ids[row, place])),
-            pa.array(np.round(lists.ranked.scores[row, place].astype(np.float64), 6)), _sources(lists, row, place),
-            *([people.expected(start + row, lists.ranked.ids[row, place], champion.bundle.as_of)] if scene == REPLENISH else ()),
+            *who.slice(start, block).take(pa.array(row)).columns,
+            pa.array(place.astype(np.int32) + 1),
+            item_ids.take(pa.array(lists.ranked.ids[row, place])),
+            pa.array(np.round(lists.ranked.scores[row, place].astype(np.float64), 6)),
+            _sources(lists, row, place),
+            *(
+                [people.expected(start + row, lists.ranked.ids[row, place], champion.bundle.as_of)]
+                if scene == REPLENISH
+                else ()
+            ),
             *_extras(lists, row, place, controls),
             *_made(len(row), champion.bundle.as_of if as_of is None else as_of, champion),
-        ]  # fmt: skip
+        ]
         parts.append(pa.table(columns, schema=schema))
     return pa.concat_tables(parts) if parts else schema.empty_table()
 
@@ -149,7 +193,9 @@ class _People:
     since: Interactions | None
     later_days: float
 
-    def lists(self, rows: NDArray[np.int64], k: int, controls: Controls, chance: np.random.Generator | None) -> Arranged:
+    def lists(
+        self, rows: NDArray[np.int64], k: int, controls: Controls, chance: np.random.Generator | None
+    ) -> Arranged:
         """The lists of these customers."""
         if not controls:
             ranked = self._ask(rows, k, None)
@@ -202,18 +248,24 @@ def _since(champion: Champion, at: Champions, as_of: datetime | None, builder: B
     assert as_of is not None
     if champion.job != JOB:
         raise DataError(
-            f"what happened since cannot be folded into the {champion.job} model", where=f"{champion.name} version {champion.version}",
-            got=f"--as-of {as_of:%Y-%m-%d}", allowed=f"{champion.bundle.as_of:%Y-%m-%d}", hint="train it again",
-        )  # fmt: skip
+            f"what happened since cannot be folded into the {champion.job} model",
+            where=f"{champion.name} version {champion.version}",
+            got=f"--as-of {as_of:%Y-%m-%d}",
+            allowed=f"{champion.bundle.as_of:%Y-%m-%d}",
+            hint="train it again",
+        )
     if builder is None:
-        raise UsageError("what was bought since needs the data it stands in", got=f"--as-of {as_of:%Y-%m-%d}", field="as_of")
+        raise UsageError(
+            "what was bought since needs the data it stands in", got=f"--as-of {as_of:%Y-%m-%d}", field="as_of"
+        )
     rows, source = interaction_rows(builder, as_of, champion.bundle.as_of)
     learnt = champion.bundle.facts.get("interactions", "transactions")
     if source != learnt:
         raise DataError(
             f"the recommender in production learnt from {learnt}, and the data now says who had what in {source}",
-            where=f"{champion.name} version {champion.version}", hint="run `qianmian train recommend` again",
-        )  # fmt: skip
+            where=f"{champion.name} version {champion.version}",
+            hint="run `qianmian train recommend` again",
+        )
     users = pc.index_in(rows["one_id"], value_set=pa.array(at.customers.one_ids)).combine_chunks()
     items = pc.index_in(rows["item_id"], value_set=pa.array(champion.bundle.item_ids)).combine_chunks()
     found = interactions_of(rows, users, items, (len(at.customers.one_ids), len(champion.bundle.item_ids)))
@@ -235,7 +287,10 @@ def _extras(lists: Arranged, row: NDArray[np.int64], place: NDArray[np.int64], c
         names = pa.array([promotion.name for promotion in controls.promotions])
         found.append(names.take(pa.array(number, mask=number < 0)))
     if lists.explored is not None:
-        found += [pa.array(values[row, place]) for values in (lists.explored.drawn, lists.explored.propensity, lists.explored.in_list)]
+        found += [
+            pa.array(values[row, place])
+            for values in (lists.explored.drawn, lists.explored.propensity, lists.explored.in_list)
+        ]
     return found
 
 
@@ -246,7 +301,9 @@ def gone_from(lake: Lake) -> list[str]:
     return [str(item_id) for item_id in found["item_id"].to_pylist()]
 
 
-def score_churn(champions: Champions, *, as_of: datetime | None = None, builder: Builder | None = None, explain: bool = True) -> pa.Table:
+def score_churn(
+    champions: Champions, *, as_of: datetime | None = None, builder: Builder | None = None, explain: bool = True
+) -> pa.Table:
     """A churn score, or the reason there is none, for every customer known.
 
     Parameters
@@ -278,7 +335,9 @@ def score_churn(champions: Champions, *, as_of: datetime | None = None, builder:
     return pa.concat_tables(parts)
 
 
-def score_predictions(champions: Champions, *, as_of: datetime | None = None, builder: Builder | None = None) -> pa.Table:
+def score_predictions(
+    champions: Champions, *, as_of: datetime | None = None, builder: Builder | None = None
+) -> pa.Table:
     """Lifecycle stage, next stage and averages for every customer known; parameters and errors as in `score_churn`.
 
     Returns
@@ -291,12 +350,22 @@ def score_predictions(champions: Champions, *, as_of: datetime | None = None, bu
     at = _at_moment(champions, champion, as_of, builder)
     encoded = at.customers.encoded(champion.bundle.spec) if champion.bundle.spec is not None else at.customers.features
     stages = pa.struct([(name, pa.float64()) for name in champion.bundle.model.classes_.tolist()])
-    schema = pa.schema([
-        *IDENTITY, ("lifecycle_stage", pa.string()), ("next_stage", stages), ("average_days_between_orders", pa.float64()),
-        ("average_order_value", pa.float64()), ("no_score_reason", pa.string()), *MADE,
-    ])  # fmt: skip
+    schema = pa.schema(
+        [
+            *IDENTITY,
+            ("lifecycle_stage", pa.string()),
+            ("next_stage", stages),
+            ("average_days_between_orders", pa.float64()),
+            ("average_order_value", pa.float64()),
+            ("no_score_reason", pa.string()),
+            *MADE,
+        ]
+    )
     return pa.concat_tables(
-        [_with_identity(who, predictions.predict_rows(at, encoded, rows), champion, at, schema) for who, rows in _blocks(at)]
+        [
+            _with_identity(who, predictions.predict_rows(at, encoded, rows), champion, at, schema)
+            for who, rows in _blocks(at)
+        ]
     )
 
 
@@ -309,13 +378,17 @@ def write(table: pa.Table, path: Path) -> Path:
         Another ending.
     """
     if path.suffix not in FORMATS:
-        raise UsageError("a table is written as Parquet or CSV", got=path.name, allowed=", ".join(FORMATS), hint="name the file so")
+        raise UsageError(
+            "a table is written as Parquet or CSV", got=path.name, allowed=", ".join(FORMATS), hint="name the file so"
+        )
     with atomic_path(path) as temporary:
         if path.suffix == ".parquet":
             pq.write_table(table, temporary, compression="zstd")
             return path
         nested = [field.name for field in table.schema if pa.types.is_nested(field.type)]
-        flat = pa.schema([pa.field(field.name, pa.string()) if field.name in nested else field for field in table.schema])
+        flat = pa.schema(
+            [pa.field(field.name, pa.string()) if field.name in nested else field for field in table.schema]
+        )
         with pa_csv.CSVWriter(temporary, flat) as writer:
             for start in range(0, max(1, table.num_rows), BLOCK):
                 block = table.slice(start, BLOCK)
@@ -332,15 +405,21 @@ def _at_moment(champions: Champions, champion: Champion, as_of: datetime | None,
     if as_of is None or as_of == champions.customers.as_of:
         wanted = champions
     elif builder is None:
-        raise UsageError("profiles of another moment need the data they are built from", got=f"--as-of {as_of:%Y-%m-%d}", field="as_of")
+        raise UsageError(
+            "profiles of another moment need the data they are built from",
+            got=f"--as-of {as_of:%Y-%m-%d}",
+            field="as_of",
+        )
     else:
         wanted = None
     if as_of is not None and as_of < champion.bundle.as_of:
         raise DataError(
-            f"the {champion.job} model in production has seen rows after that", where=f"{champion.name} version {champion.version}",
-            got=f"--as-of {as_of:%Y-%m-%d}", allowed=f"{champion.bundle.as_of:%Y-%m-%d} or later",
+            f"the {champion.job} model in production has seen rows after that",
+            where=f"{champion.name} version {champion.version}",
+            got=f"--as-of {as_of:%Y-%m-%d}",
+            allowed=f"{champion.bundle.as_of:%Y-%m-%d} or later",
             hint=f"run `qianmian train {champion.job} --as-of {as_of:%Y-%m-%d}` first",
-        )  # fmt: skip
+        )
     if wanted is None:
         assert as_of is not None
         assert builder is not None
@@ -355,7 +434,9 @@ def _blocks(champions: Champions) -> Iterator[tuple[pa.Table, NDArray[np.int64]]
         yield who.slice(start, BLOCK), np.arange(start, min(start + BLOCK, who.num_rows), dtype=np.int64)
 
 
-def _with_identity(who: pa.Table, scores: list[dict[str, Any]], champion: Champion, at: Champions, schema: pa.Schema) -> pa.Table:
+def _with_identity(
+    who: pa.Table, scores: list[dict[str, Any]], champion: Champion, at: Champions, schema: pa.Schema
+) -> pa.Table:
     own = pa.schema([field for field in schema if field.name not in {name for name, _ in (*IDENTITY, *MADE)}])
     values = pa.Table.from_pylist(scores, schema=own)
     return pa.table([*who.columns, *values.columns, *_made(who.num_rows, at.customers.as_of, champion)], schema=schema)
@@ -370,4 +451,6 @@ def _text(value: float | str | None) -> str | None:
 
 
 def _json(column: pa.ChunkedArray) -> pa.Array:
-    return pa.array([None if value is None else orjson.dumps(value).decode() for value in column.to_pylist()], pa.string())
+    return pa.array(
+        [None if value is None else orjson.dumps(value).decode() for value in column.to_pylist()], pa.string()
+    )

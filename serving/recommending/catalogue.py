@@ -63,9 +63,12 @@ class Catalogue:
             return self.similar
         why = self._bundle.facts.get("scenes_left_out", {}).get(scene)
         raise InvalidRequest(
-            "the recommender in production does not answer this scene" + (f": {why}" if why else ""), got=scene,
-            allowed=", ".join(self.scenes) or "none", field="scene", hint="run `qianmian train recommend`; it says why a scene is left out",
-        )  # fmt: skip
+            "the recommender in production does not answer this scene" + (f": {why}" if why else ""),
+            got=scene,
+            allowed=", ".join(self.scenes) or "none",
+            field="scene",
+            hint="run `qianmian train recommend`; it says why a scene is left out",
+        )
 
     def trained(self, scene: str) -> bool:
         """The recommender has models for the scene; `similar` is answered without, by the first model that knows which items are alike."""
@@ -107,14 +110,21 @@ class Catalogue:
             No model does.
         """
         if self._similar is None:
-            raise NotReady("the recommender in production knows no similar items", hint="run `qianmian train recommend`")
+            raise NotReady(
+                "the recommender in production knows no similar items", hint="run `qianmian train recommend`"
+            )
         return self._similar
 
     @cached_property
     def _similar(self) -> Recommender | None:
         named = [(self._made.models or {})[name] for name in (self._made.scenes or {}).get(SIMILAR, ())]
         return next(
-            (model for model in parts([*named, *self.models]) if model.supports_similar and not isinstance(model, FallbackChain)), None
+            (
+                model
+                for model in parts([*named, *self.models])
+                if model.supports_similar and not isinstance(model, FallbackChain)
+            ),
+            None,
         )
 
     def like(self, columns: NDArray[np.int64], many: int, allowed: Mask | None) -> Ranked:
@@ -142,25 +152,37 @@ class Catalogue:
         tell = getattr(self.similar, "similar_to", None)
         if tell is None:
             raise InvalidRequest(
-                "the recommender in production compares items by their customers alone, and nobody has had this one", field="attributes",
+                "the recommender in production compares items by their customers alone, and nobody has had this one",
+                field="attributes",
                 hint="ask about an item it knows, or train a recommender with the scene similar",
-            )  # fmt: skip
+            )
         try:
             found: Ranked = tell(attributes, many, allowed=allowed)
         except InvalidRequest as error:
             raise InvalidRequest(
-                error.message, got=error.got, allowed=error.allowed, field=f"attributes.{error.field}" if error.field else "attributes"
+                error.message,
+                got=error.got,
+                allowed=error.allowed,
+                field=f"attributes.{error.field}" if error.field else "attributes",
             ) from error
         return found
 
     def scored_new(
-        self, row: int, described: Sequence[Mapping[str, Any]], since: Interactions | None = None, later_days: float = 0.0
+        self,
+        row: int,
+        described: Sequence[Mapping[str, Any]],
+        since: Interactions | None = None,
+        later_days: float = 0.0,
     ) -> tuple[str, NDArray[np.float32], NDArray[np.float32]] | None:
         """Items the model does not know, by what they are: the source, the scores for this customer, and those for anybody; None where no model can tell."""
         model = next((model for model in self.models if hasattr(model, "scores_of_new")), None)
         if model is None:
             return None
-        return model.name, model.scores_of_new(row, described, since=since, later_days=later_days), model.scores_of_new(-1, described)
+        return (
+            model.name,
+            model.scores_of_new(row, described, since=since, later_days=later_days),
+            model.scores_of_new(-1, described),
+        )
 
     def in_common(self, item: int, other: int) -> dict[str, str]:
         """The columns two items agree in, where the model of similar items tells."""
@@ -191,7 +213,9 @@ class Catalogue:
 
     def had(self, row: int) -> NDArray[np.int32]:
         """The items a customer had, sorted."""
-        found: NDArray[np.int32] = self.history.indices[slice(*self.history.indptr[row : row + 2])] if row >= 0 else np.empty(0, np.int32)
+        found: NDArray[np.int32] = (
+            self.history.indices[slice(*self.history.indptr[row : row + 2])] if row >= 0 else np.empty(0, np.int32)
+        )
         return found
 
     def has_history(self, row: int) -> bool:
@@ -234,7 +258,9 @@ class Catalogue:
         values, codes = self.items.distinct("category")
         depths = np.asarray([value.count("/") + 1 for value in values.tolist()], dtype=np.int64)
         deepest = min(int(depths.max(initial=1)), MAX_DEPTH)
-        columns = [np.where(depths[codes] >= depth, self.items.codes("category", depth), -1) for depth in range(1, deepest + 1)]
+        columns = [
+            np.where(depths[codes] >= depth, self.items.codes("category", depth), -1) for depth in range(1, deepest + 1)
+        ]
         return np.column_stack(columns)
 
     def category_of(self, column: int) -> list[str]:
@@ -286,13 +312,18 @@ class Catalogue:
         groupable = [known for known in self.items.names if self.items.kind(known) != "number"]
         attribute, _, depth = (name, "", "") if name in groupable else name.partition("/")
         if attribute not in groupable:
-            raise InvalidRequest(f"{where}: no groups can be made by this", got=name, allowed=", ".join(groupable), field=where)
+            raise InvalidRequest(
+                f"{where}: no groups can be made by this", got=name, allowed=", ".join(groupable), field=where
+            )
         if not depth:
             return Cap(name, self.items.codes(attribute), most)
         if attribute not in PATHS or not depth.isascii() or not depth.isdigit() or not 1 <= int(depth) <= MAX_DEPTH:
             raise InvalidRequest(
-                f"{where}: levels are of {', '.join(PATHS)}", got=name, allowed=f"{PATHS[0]}/1 to {PATHS[0]}/{MAX_DEPTH}", field=where
-            )  # fmt: skip
+                f"{where}: levels are of {', '.join(PATHS)}",
+                got=name,
+                allowed=f"{PATHS[0]}/1 to {PATHS[0]}/{MAX_DEPTH}",
+                field=where,
+            )
         return Cap(name, self.items.codes(attribute, int(depth)), most)
 
     def restricted(self, item_ids: Iterable[str]) -> Mask:
@@ -309,7 +340,9 @@ def parts(models: Sequence[Recommender]) -> Iterator[Recommender]:
         yield from parts([part for part in getattr(model, "models_", ()) if isinstance(part, Recommender)])
 
 
-def expected_days(model: Recommender, users: NDArray[np.int64], items: NDArray[np.integer[Any]]) -> NDArray[np.float64] | None:
+def expected_days(
+    model: Recommender, users: NDArray[np.int64], items: NDArray[np.integer[Any]]
+) -> NDArray[np.float64] | None:
     """Days from the `as_of` of the fit until each of m customers is expected to want an item again, NaN unknown, (m,); None where no model says."""
     able = next((part for part in parts([model]) if hasattr(part, "expected_days")), None)
     return None if able is None else np.asarray(able.expected_days(users, items), dtype=np.float64)

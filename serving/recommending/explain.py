@@ -45,7 +45,9 @@ class Evidence(TypedDict, total=False):
     own_cycle: bool  # …of this customer with this item, not of everybody's
     with_item: int  # the item it goes with
     with_days: float  # how long ago the customer had that one; missing: it came with the request
-    alike: dict[str, str]  # what it has in common with the item it is like: column → value, the category as far as it is shared
+    alike: dict[
+        str, str
+    ]  # what it has in common with the item it is like: column → value, the category as far as it is shared
     instead_of: int  # the item it is better or larger than
     better: str  # "larger", "better" or what else the model calls it
     often: str  # name of the group it is in that the customer often buys from
@@ -75,8 +77,13 @@ class Explainer:
     """
 
     def __init__(
-        self, champion: Champion, row: int, since: Interactions | None = None, later_days: float = 0.0, given: NDArray[np.int64] | None = None
-    ) -> None:  # fmt: skip
+        self,
+        champion: Champion,
+        row: int,
+        since: Interactions | None = None,
+        later_days: float = 0.0,
+        given: NDArray[np.int64] | None = None,
+    ) -> None:
         self._catalogue = champion.catalogue
         self._events = champion.bundle.facts.get("interactions") == "events"
         self._row, self._since, self._later_days = row, since, later_days
@@ -114,7 +121,11 @@ class Explainer:
         if pairing is not None and (last := self._last_order()) is not None:
             items, days = last
             pair = pairing(column, items)
-            return None if pair is None else {"with_item": int(pair.with_item), **({} if days is None else {"with_days": days})}
+            return (
+                None
+                if pair is None
+                else {"with_item": int(pair.with_item), **({} if days is None else {"with_days": days})}
+            )
         told = model.evidence(self._row, column) if self._row >= 0 and hasattr(model, "evidence") else None
         if isinstance(told, tuple):
             told = {"times": told[0], **({"last_days": told[1]} if told[1] > 0 else {})}  # 0: the source has no time
@@ -167,11 +178,19 @@ def bought_by_group(catalogue: Catalogue, row: int) -> dict[tuple[int, int], int
     for depth in range(catalogue.levels.shape[1]):
         groups, places = np.unique(catalogue.levels[columns, depth], return_inverse=True)
         totals = np.bincount(places, weights=times, minlength=len(groups))
-        found.update({(depth, int(group)): int(total) for group, total in zip(groups.tolist(), totals.tolist(), strict=True) if group >= 0})
+        found.update(
+            {
+                (depth, int(group)): int(total)
+                for group, total in zip(groups.tolist(), totals.tolist(), strict=True)
+                if group >= 0
+            }
+        )
     return found
 
 
-def item_words(evidence: Evidence, source: str, name_of: Callable[[int], str], *, events: bool = False, known: bool = True) -> list[str]:
+def item_words(
+    evidence: Evidence, source: str, name_of: Callable[[int], str], *, events: bool = False, known: bool = True
+) -> list[str]:
     """The evidence in words a shopper would accept, the strongest first.
 
     Examples
@@ -224,7 +243,9 @@ def _repeated(evidence: Evidence, had: str) -> str:
     often = "once" if times == 1 else f"{times} times, last" if last >= 0 else f"{times} times"
     if last < 0:
         return f"you {had} it {often}"
-    return f"you {had} it {often} {days_text(int(last))} ago" if last >= 1 else f"you {had} it {often} less than a day ago"
+    return (
+        f"you {had} it {often} {days_text(int(last))} ago" if last >= 1 else f"you {had} it {often} less than a day ago"
+    )
 
 
 def ago(days: float) -> str:
@@ -260,7 +281,11 @@ def score_reasons(
     """
     best = np.argsort(-np.abs(contributions), axis=1, kind="stable")[:, :top]
     return [
-        [_reason(spec, int(j), float(values[i, j]), float(contributions[i, j])) for j in columns if contributions[i, j] != 0.0]
+        [
+            _reason(spec, int(j), float(values[i, j]), float(contributions[i, j]))
+            for j in columns
+            if contributions[i, j] != 0.0
+        ]
         for i, columns in enumerate(best.tolist())
     ]
 

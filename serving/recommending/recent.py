@@ -24,7 +24,9 @@ class Event(Part):
     """Something the customer did since the model's as_of."""
 
     item_id: Identifier
-    event_type: str = Field("purchase", description="one of the event types", json_schema_extra={"enum": list(EVENT_TYPES)})
+    event_type: str = Field(
+        "purchase", description="one of the event types", json_schema_extra={"enum": list(EVENT_TYPES)}
+    )
     ts: str = Field(max_length=40, description="when; ISO 8601, UTC where it names no zone")
 
 
@@ -61,14 +63,18 @@ def moment_of(text: str, where: str) -> datetime:
     try:
         found = datetime.fromisoformat(text)
     except ValueError as error:
-        raise InvalidRequest(f"{where}: not a time", got=text, allowed="ISO 8601, such as 2024-05-01T12:00:00Z", field=where) from error
+        raise InvalidRequest(
+            f"{where}: not a time", got=text, allowed="ISO 8601, such as 2024-05-01T12:00:00Z", field=where
+        ) from error
     try:
         return found.astimezone(UTC).replace(tzinfo=None) if found.tzinfo is not None else found
     except OverflowError as error:  # year 1 and year 9999 have no other time zone
         raise InvalidRequest(f"{where}: beyond the calendar", got=text, field=where) from error
 
 
-def since_of(catalogue: Catalogue, as_of: datetime, learns_from: str, events: Sequence[Event], now: str | None) -> Since:
+def since_of(
+    catalogue: Catalogue, as_of: datetime, learns_from: str, events: Sequence[Event], now: str | None
+) -> Since:
     """The events as interactions.
 
     Parameters
@@ -87,7 +93,10 @@ def since_of(catalogue: Catalogue, as_of: datetime, learns_from: str, events: Se
     moment = moment_of(now, "context.now") if now is not None else max([as_of, *times])
     if moment < as_of:
         raise InvalidRequest(
-            "context.now: the model has seen what came after", got=now, allowed=f"{as_of.isoformat()}Z or later", field="context.now"
+            "context.now: the model has seen what came after",
+            got=now,
+            allowed=f"{as_of.isoformat()}Z or later",
+            field="context.now",
         )
     ignored: list[dict[str, int | str]] = []
     unknown: dict[str, None] = {}
@@ -96,17 +105,23 @@ def since_of(catalogue: Catalogue, as_of: datetime, learns_from: str, events: Se
         column, weight = catalogue.item_index.get(event.item_id), _weight(event.event_type, learns_from)
         if event.event_type not in EVENT_TYPES:
             where = f"{WHERE}[{place}].event_type"
-            raise InvalidRequest(f"{where}: unknown event type", got=event.event_type, allowed=", ".join(EVENT_TYPES), field=where)
+            raise InvalidRequest(
+                f"{where}: unknown event type", got=event.event_type, allowed=", ".join(EVENT_TYPES), field=where
+            )
         if time > moment:
             where = f"{WHERE}[{place}].ts"
-            raise InvalidRequest(f"{where}: after the moment asked for", got=event.ts, allowed=f"up to {now}", field=where)
+            raise InvalidRequest(
+                f"{where}: after the moment asked for", got=event.ts, allowed=f"up to {now}", field=where
+            )
         if time < as_of:
             ignored.append({"index": place, "reason": "before as_of: the model knows it already"})
         elif column is None:
             unknown[event.item_id] = None
             ignored.append({"index": place, "reason": "the model does not know the item"})
         elif not weight:
-            ignored.append({"index": place, "reason": f"the model learns from {learns_from}: {event.event_type} does not count"})
+            ignored.append(
+                {"index": place, "reason": f"the model learns from {learns_from}: {event.event_type} does not count"}
+            )
         else:
             rows.append((column, (moment - time).total_seconds() / SECONDS_PER_DAY, weight, time))
     later = (moment - as_of).total_seconds() / SECONDS_PER_DAY
@@ -124,5 +139,9 @@ def _interactions(rows: Sequence[tuple[int, float, float, datetime]], n_items: i
     ages = np.asarray([row[1] for row in rows], dtype=np.float32)
     weights = np.asarray([row[2] for row in rows], dtype=np.float32)
     # what happened at one moment was one order
-    orders = np.unique(np.asarray([row[3] for row in rows], dtype="datetime64[us]"), return_inverse=True)[1].astype(np.int32)
-    return Interactions(np.zeros(len(rows), np.int32), items, ages, weights, (1, n_items), orders).where(np.lexsort((weights, ages, items)))
+    orders = np.unique(np.asarray([row[3] for row in rows], dtype="datetime64[us]"), return_inverse=True)[1].astype(
+        np.int32
+    )
+    return Interactions(np.zeros(len(rows), np.int32), items, ages, weights, (1, n_items), orders).where(
+        np.lexsort((weights, ages, items))
+    )

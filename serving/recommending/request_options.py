@@ -37,12 +37,16 @@ class Diversity(Part):
     """A list that is not all alike."""
 
     max_per: dict[Identifier, Annotated[int, Field(ge=1, le=MAX_RESULTS)]] = Field(
-        default_factory=dict, max_length=MAX_CAPS,
+        default_factory=dict,
+        max_length=MAX_CAPS,
         description='at most so many items with one value of an attribute: {"category/2": 3, "brand": 2}; category/2 counts by the first two levels',
-    )  # fmt: skip
+    )
     mmr: float | None = Field(
-        None, ge=0, le=1, description="maximal marginal relevance: 1 only how good an item is, 0 only how unlike the others",
-    )  # fmt: skip
+        None,
+        ge=0,
+        le=1,
+        description="maximal marginal relevance: 1 only how good an item is, 0 only how unlike the others",
+    )
 
 
 class Promotion(Part):
@@ -65,9 +69,13 @@ class ListOptions(Part):
     """What may be asked of a list, whoever it is for."""
 
     filters: dict[str, Any] = Field(default_factory=dict, description=FILTERS)
-    purchased: Purchased | None = Field(None, description="items by whether the customer had them before; default what the scene is for")
+    purchased: Purchased | None = Field(
+        None, description="items by whether the customer had them before; default what the scene is for"
+    )
     diversity: Diversity | None = None
-    promotions: list[Promotion] = Field(default_factory=list, max_length=MAX_PROMOTIONS, description="items that get a share of the places")
+    promotions: list[Promotion] = Field(
+        default_factory=list, max_length=MAX_PROMOTIONS, description="items that get a share of the places"
+    )
     exploration: Exploration | None = None
 
     @field_validator("promotions")
@@ -92,7 +100,9 @@ def options_of(given: Mapping[str, Any]) -> ListOptions:
     try:
         return ListOptions.model_validate(given)
     except ValidationError as error:
-        raise refusal(error.errors(include_url=False, include_context=False, include_input=False), ListOptions) from error
+        raise refusal(
+            error.errors(include_url=False, include_context=False, include_input=False), ListOptions
+        ) from error
 
 
 def controls_of(catalogue: Catalogue, asked: ListOptions) -> Controls:
@@ -116,9 +126,12 @@ def controls_of(catalogue: Catalogue, asked: ListOptions) -> Controls:
         for number, one in enumerate(promotions)
     ]
     return Controls(
-        tuple(caps), mmr, catalogue.similarity if mmr is not None else None, tuple(promoted),
+        tuple(caps),
+        mmr,
+        catalogue.similarity if mmr is not None else None,
+        tuple(promoted),
         rerank.Exploration(exploration.share, exploration.pool) if exploration is not None else None,
-    )  # fmt: skip
+    )
 
 
 NO_CONTROLS = Controls()
@@ -152,14 +165,21 @@ def purchased_of(scene: Scene, asked: str | None) -> str:
         return scene.purchased[0]
     if asked not in scene.purchased:
         raise InvalidRequest(
-            f"{scene.name} is {scene.description}", got=f"purchased {asked}", allowed=", ".join(scene.purchased), field="purchased"
-        )  # fmt: skip
+            f"{scene.name} is {scene.description}",
+            got=f"purchased {asked}",
+            allowed=", ".join(scene.purchased),
+            field="purchased",
+        )
     return asked
 
 
 def short_reason(
-    catalogue: Catalogue, steps: Sequence[tuple[str, Mask | NDArray[np.integer[Any]] | None]], ranked: int | None, capped: Sequence[str], kept: int
-) -> str:  # fmt: skip
+    catalogue: Catalogue,
+    steps: Sequence[tuple[str, Mask | NDArray[np.integer[Any]] | None]],
+    ranked: int | None,
+    capped: Sequence[str],
+    kept: int,
+) -> str:
     """Why a list is shorter than asked: what each step that took anything away leaves, in the order they are applied.
 
     Parameters

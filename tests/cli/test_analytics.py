@@ -19,7 +19,12 @@ def test_visits_by_tag_and_a_row_a_visit_in_the_file(qianmian, shop, tmp_path):
 
 def test_as_of_reads_nothing_later(qianmian, shop, tmp_path):
     out = tmp_path / "visits.csv"
-    assert qianmian("analytics", "sessions", "--workspace", shop, "--as-of", "2024-02-01", "--window-days", 7, "--out", out).code == 0
+    assert (
+        qianmian(
+            "analytics", "sessions", "--workspace", shop, "--as-of", "2024-02-01", "--window-days", 7, "--out", out
+        ).code
+        == 0
+    )
     table = pc.read_csv(out)
     assert str(max(table["end"].to_pylist())) < "2024-02-01"
     assert str(min(table["start"].to_pylist())) >= "2024-01-25"
@@ -27,7 +32,20 @@ def test_as_of_reads_nothing_later(qianmian, shop, tmp_path):
 
 def test_a_funnel_is_a_table_and_a_file(qianmian, shop, tmp_path):
     out = tmp_path / "funnel.csv"
-    done = qianmian("analytics", "funnel", "--workspace", shop, "--per", "item", "--within-days", "7", "--by", "gender", "--out", out)
+    done = qianmian(
+        "analytics",
+        "funnel",
+        "--workspace",
+        shop,
+        "--per",
+        "item",
+        "--within-days",
+        "7",
+        "--by",
+        "gender",
+        "--out",
+        out,
+    )
     assert done.code == 0
     for text in ("view", "cart", "buy", "drop-off index", "male"):
         assert text in done.out
@@ -36,7 +54,21 @@ def test_a_funnel_is_a_table_and_a_file(qianmian, shop, tmp_path):
 
 def test_paths(qianmian, shop, tmp_path):
     out = tmp_path / "paths.parquet"
-    done = qianmian("analytics", "paths", "--workspace", shop, "--of", "category_top", "--depth", 2, "--top", 3, "--out", out, "--json")
+    done = qianmian(
+        "analytics",
+        "paths",
+        "--workspace",
+        shop,
+        "--of",
+        "category_top",
+        "--depth",
+        2,
+        "--top",
+        3,
+        "--out",
+        out,
+        "--json",
+    )
     assert done.code == 0
     assert len(done.json["paths"]) == pq.read_table(out).num_rows == 3
     assert all(len(way["path"]) <= 2 for way in done.json["paths"])

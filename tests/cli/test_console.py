@@ -36,7 +36,13 @@ def test_on_a_terminal_finished_steps_stay(monkeypatch):
 
 def test_json_takes_what_the_floors_give(capsys):
     Output(as_json=True).result(
-        {"at": datetime(2024, 1, 2), "path": Path("a b"), "n": np.int64(3), "x": np.float32(0.5), "nothing": float("nan")}
+        {
+            "at": datetime(2024, 1, 2),
+            "path": Path("a b"),
+            "n": np.int64(3),
+            "x": np.float32(0.5),
+            "nothing": float("nan"),
+        }
     )
     assert capsys.readouterr().out == '{"at":"2024-01-02T00:00:00","path":"a b","n":3,"x":0.5,"nothing":null}\n'
     with pytest.raises(TypeError):

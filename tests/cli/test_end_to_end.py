@@ -22,7 +22,11 @@ from serving.server import free_port
 pytestmark = pytest.mark.slow
 ROOT = Path(__file__).resolve().parents[2]
 ENVIRONMENT = {
-    **{name: value for name, value in os.environ.items() if name not in ("MLFLOW_TRACKING_URI", "MLFLOW_RUN_ID", "QIANMIAN_WORKSPACE")},
+    **{
+        name: value
+        for name, value in os.environ.items()
+        if name not in ("MLFLOW_TRACKING_URI", "MLFLOW_RUN_ID", "QIANMIAN_WORKSPACE")
+    },
     "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
     "MLFLOW_DISABLE_TELEMETRY": "true",
 }
@@ -49,7 +53,17 @@ def test_score_trains_what_is_missing_then_scores_everybody(shop, tmp_path):
     first = qianmian("score", "recommend", "--out", out, "--num-results", "5", "--workspace", shop)
     assert first["trained_first"]
     table = pq.read_table(out)
-    assert table.column_names == ["user_id", "user_source", "one_id", "rank", "item_id", "score", "source", "as_of", "model_version"]
+    assert table.column_names == [
+        "user_id",
+        "user_source",
+        "one_id",
+        "rank",
+        "item_id",
+        "score",
+        "source",
+        "as_of",
+        "model_version",
+    ]
     assert table.num_rows == first["customers"] * 5
     second = qianmian("score", "recommend", "--out", tmp_path / "lists.csv", "--exclude-purchased", "--workspace", shop)
     assert not second["trained_first"]
@@ -66,13 +80,18 @@ def test_churn_scores_and_their_reasons(shop, tmp_path):
     rows = pq.read_table(out).to_pylist()
     asked = [row for row in rows if row["churn_probability"] is not None]
     assert asked
-    assert all(0 <= row["churn_probability"] <= 1 and row["risk_band"] in ("low", "medium", "high") and row["reasons"] for row in asked)
+    assert all(
+        0 <= row["churn_probability"] <= 1 and row["risk_band"] in ("low", "medium", "high") and row["reasons"]
+        for row in asked
+    )
     assert all(row["no_score_reason"] for row in rows if row["churn_probability"] is None)
 
 
 def test_training_again_can_be_rolled_back(shop):
     qianmian("train", "recommend", "--workspace", shop)
-    found = {model["name"]: model for model in qianmian("models", "list", "--workspace", shop)["models"]}["qianmian-recommend"]
+    found = {model["name"]: model for model in qianmian("models", "list", "--workspace", shop)["models"]}[
+        "qianmian-recommend"
+    ]
     newest = int(found["champion"])
     assert newest >= 2
     assert int(qianmian("models", "rollback", "recommend", "--workspace", shop)["version"]) == newest - 1
@@ -132,9 +151,20 @@ def test_mlflow_runs_an_entry_point_and_serve_sees_its_champion(shop, tmp_path):
         shutil.copytree(shop / folder, place / folder)
     environment = {**ENVIRONMENT, "MLFLOW_TRACKING_URI": f"sqlite:///{place / 'mlflow.db'}"}
     command = [
-        sys.executable, "-m", "mlflow", "run", str(ROOT), "-e", "recommend", "--env-manager", "local", "-P", f"workspace={place}",
-        "-P", "as_of=2024-08-01",
-    ]  # fmt: skip
+        sys.executable,
+        "-m",
+        "mlflow",
+        "run",
+        str(ROOT),
+        "-e",
+        "recommend",
+        "--env-manager",
+        "local",
+        "-P",
+        f"workspace={place}",
+        "-P",
+        "as_of=2024-08-01",
+    ]
     done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
     assert done.returncode == 0, (done.stdout + done.stderr)[-3000:]
     shown = qianmian("models", "show", "recommend", "--workspace", place)

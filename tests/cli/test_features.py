@@ -87,7 +87,11 @@ def test_without_java_it_says_so(fresh_shop, tmp_path):
     environment = {**os.environ, "JAVA_HOME": str(tmp_path / "no java"), "PATH": str(tmp_path)}
     arguments = ["features", "--engine", "spark", "--out", tmp_path / "profiles.parquet", "--workspace", fresh_shop]
     done = subprocess.run(
-        [sys.executable, "-m", "cli.main", *map(str, arguments)], env=environment, capture_output=True, text=True, check=False
+        [sys.executable, "-m", "cli.main", *map(str, arguments)],
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=False,
     )
     assert done.returncode == 2
     assert "install Java 17" in done.stderr
@@ -99,14 +103,30 @@ def test_spark_writes_what_duckdb_writes(qianmian, fresh_shop, tmp_path):
     one, other, table = tmp_path / "duckdb.parquet", tmp_path / "spark.parquet", tmp_path / "spark.csv"
     here = qianmian("features", "--out", one, "--workspace", fresh_shop, "--json")
     served = sorted((fresh_shop / "online").rglob("*"))
-    there = qianmian("features", "--engine", "spark", "--spark-master", "local[2]", "--out", other, "--workspace", fresh_shop, "--json")
+    there = qianmian(
+        "features",
+        "--engine",
+        "spark",
+        "--spark-master",
+        "local[2]",
+        "--out",
+        other,
+        "--workspace",
+        fresh_shop,
+        "--json",
+    )
     assert there.code == 0, there.err
     assert (there.json["customers"], there.json["features"]) == (here.json["customers"], here.json["features"])
     assert there.json["off"] == here.json["off"]
     assert_same(pq.read_table(one), pq.read_table(other))
     assert sorted((fresh_shop / "online").rglob("*")) == served
     assert qianmian("features", "--engine", "spark", "--out", table, "--workspace", fresh_shop).code == 0
-    assert_same(pq.read_table(one), pa.csv.read_csv(table, convert_options=pa.csv.ConvertOptions(column_types=pq.read_schema(one))))
-    nowhere = qianmian("features", "--engine", "spark", "--spark-master", "abacus", "--out", other, "--workspace", fresh_shop)
+    assert_same(
+        pq.read_table(one),
+        pa.csv.read_csv(table, convert_options=pa.csv.ConvertOptions(column_types=pq.read_schema(one))),
+    )
+    nowhere = qianmian(
+        "features", "--engine", "spark", "--spark-master", "abacus", "--out", other, "--workspace", fresh_shop
+    )
     assert nowhere.code == 2
     assert "--spark-master" in nowhere.err

@@ -34,7 +34,20 @@ def resolved(tmp_path_factory):
     folder = tmp_path_factory.mktemp("corner shop")
     for name, text in {"people.csv": PEOPLE, "orders.csv": ORDERS, "sources.yaml": CONFIG}.items():
         (folder / name).write_text(text)
-    assert run(["ingest", "files", "--config", str(folder / "sources.yaml"), "--workspace", str(folder / "workspace"), "--json"]) == 0
+    assert (
+        run(
+            [
+                "ingest",
+                "files",
+                "--config",
+                str(folder / "sources.yaml"),
+                "--workspace",
+                str(folder / "workspace"),
+                "--json",
+            ]
+        )
+        == 0
+    )
     return folder / "workspace"
 
 
@@ -76,7 +89,9 @@ def test_why_two_records_are_one(qianmian, resolved, first, second):
     assert step["id_value"].startswith("h1:")
 
 
-@pytest.mark.parametrize(("other", "why"), [("bob", "different values of login"), ("zoe", "holds no identifier that anybody else holds")])
+@pytest.mark.parametrize(
+    ("other", "why"), [("bob", "different values of login"), ("zoe", "holds no identifier that anybody else holds")]
+)
 def test_why_two_records_are_not_one(qianmian, resolved, other, why):
     done = qianmian("identity", "explain", "ann", other, "--workspace", resolved)
     assert done.code == 0
@@ -91,13 +106,20 @@ def test_one_record_shows_its_customer_in_time(qianmian, resolved):
     assert len(qianmian("identity", "explain", "anna", "--workspace", resolved, "--json").json["periods"]) == 2
     alone = qianmian("identity", "explain", "zoe", "--workspace", resolved)
     assert "with 1 record(s)" in alone.out
-    by_one_id = qianmian("identity", "explain", qianmian("identity", "explain", "zoe", "--workspace", resolved, "--json").json["one_ids"][0],
-                         "--workspace", resolved)  # fmt: skip
+    by_one_id = qianmian(
+        "identity",
+        "explain",
+        qianmian("identity", "explain", "zoe", "--workspace", resolved, "--json").json["one_ids"][0],
+        "--workspace",
+        resolved,
+    )
     assert "corner:zoe" in by_one_id.out
 
 
 def test_unmerge_and_back(qianmian, place):
-    ledger_id = qianmian("identity", "explain", "ann", "anna", "--workspace", place, "--json").json["steps"][0]["ledger_id"]
+    ledger_id = qianmian("identity", "explain", "ann", "anna", "--workspace", place, "--json").json["steps"][0][
+        "ledger_id"
+    ]
     done = qianmian("identity", "unmerge", ledger_id, "--reason", "mother and daughter", "--workspace", place)
     assert done.code == 0
     assert "are two customers, for all moments" in done.out

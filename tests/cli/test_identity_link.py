@@ -61,7 +61,10 @@ def records(tmp_path):
                 f"07{draw.randrange(10**8, 10**9)}",
             ]
         )
-    again = [[f"c{number}", row[1], row[2][:-1] + "q", *row[3:6], "+44 " + row[6][1:]] for number, row in enumerate(rows[:50])]
+    again = [
+        [f"c{number}", row[1], row[2][:-1] + "q", *row[3:6], "+44 " + row[6][1:]]
+        for number, row in enumerate(rows[:50])
+    ]
     for name, held in (("till.csv", rows), ("club.csv", again)):
         with (folder / name).open("w", newline="", encoding="utf-8") as handle:
             csv.writer(handle).writerows([HEADER, *held])
@@ -136,15 +139,24 @@ def test_values_are_shown_only_on_request_and_never_in_the_workspace(call, recor
     assert any(name in text for name in SURNAMES)
 
 
-@pytest.mark.parametrize(("text", "says"), [
-    ("records: []", "records.yaml"),
-    ("records:\n  - {path: till.csv, columns: {source_user_id: id, surname: last}}", "name of the system"),
-    ("records:\n  - {source: till, path: nowhere.csv, columns: {source_user_id: id}}", "matches no file"),
-    ("records:\n  - {source: till, path: till.csv, columns: {source_user_id: id, surnam: last}}", "did you mean surname"),
-    ("records:\n  - {source: till, path: till.csv, columns: {surname: last}}", "source_user_id is required"),
-    ("records:\n  - {source: till, path: till.csv, columns: {source_user_id: id, surname: lastt}}", "no column lastt"),
-    ("people: 1\nrecords:\n  - {source: till, path: till.csv, columns: {source_user_id: id}}", "no such key"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("records: []", "records.yaml"),
+        ("records:\n  - {path: till.csv, columns: {source_user_id: id, surname: last}}", "name of the system"),
+        ("records:\n  - {source: till, path: nowhere.csv, columns: {source_user_id: id}}", "matches no file"),
+        (
+            "records:\n  - {source: till, path: till.csv, columns: {source_user_id: id, surnam: last}}",
+            "did you mean surname",
+        ),
+        ("records:\n  - {source: till, path: till.csv, columns: {surname: last}}", "source_user_id is required"),
+        (
+            "records:\n  - {source: till, path: till.csv, columns: {source_user_id: id, surname: lastt}}",
+            "no column lastt",
+        ),
+        ("people: 1\nrecords:\n  - {source: till, path: till.csv, columns: {source_user_id: id}}", "no such key"),
+    ],
+)
 def test_mistakes_in_the_file_are_named(call, records, tmp_path, text, says):
     records.write_text(text)
     ran = call("--config", records, "--workspace", tmp_path / "workspace")

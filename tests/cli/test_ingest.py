@@ -5,7 +5,11 @@ from __future__ import annotations
 import pytest
 
 
-def write_source(folder, csv, columns="{order_id: order, source_user_id: customer, item_id: item, ts: when, quantity: n, amount: paid}"):
+def write_source(
+    folder,
+    csv,
+    columns="{order_id: order, source_user_id: customer, item_id: item, ts: when, quantity: n, amount: paid}",
+):
     (folder / "orders.csv").write_text(csv)
     config = folder / "sources.yaml"
     config.write_text(f"source: corner\ntables:\n  transactions:\n    path: orders.csv\n    columns: {columns}\n")
@@ -38,7 +42,9 @@ def test_people_see_a_table_and_where_refused_rows_are(qianmian, tmp_path):
 
 def test_data_of_which_nothing_can_be_kept_is_exit_3_and_leaves_the_lake(qianmian, tmp_path):
     place = tmp_path / "workspace"
-    digest = qianmian("ingest", "files", "--config", write_source(tmp_path, GOOD), "--workspace", place, "--json").json["digest"]
+    digest = qianmian("ingest", "files", "--config", write_source(tmp_path, GOOD), "--workspace", place, "--json").json[
+        "digest"
+    ]
     bad = write_source(tmp_path, "order,customer,item,when,n,paid\n1,a,apple,yesterday,1,2.5\n")
     done = qianmian("ingest", "files", "--config", bad, "--workspace", place, "--json")
     assert done.code == 3
@@ -54,7 +60,14 @@ def test_an_empty_file_is_exit_3(qianmian, tmp_path):
 
 
 def test_a_missing_column_is_exit_2_and_names_it(qianmian, tmp_path):
-    done = qianmian("ingest", "files", "--config", write_source(tmp_path, "order,customer\n1,a\n"), "--workspace", tmp_path / "workspace")
+    done = qianmian(
+        "ingest",
+        "files",
+        "--config",
+        write_source(tmp_path, "order,customer\n1,a\n"),
+        "--workspace",
+        tmp_path / "workspace",
+    )
     assert done.code == 2
     assert "paid" in done.err
 

@@ -15,9 +15,26 @@ from cli.models import models
 from qianmian.errors import ArtifactError, ConfigError, DataError, GateRefused, NotReady, UsageError, WorkspaceError
 
 HEAVY = (
-    "bentoml", "duckdb", "fastapi", "ibis", "implicit", "lightfm", "matplotlib", "mlflow", "numpy", "pandas", "pyarrow", "pydantic",
-    "scipy", "sklearn", "xgboost", "features", "models", "serving", "training",
-)  # fmt: skip
+    "bentoml",
+    "duckdb",
+    "fastapi",
+    "ibis",
+    "implicit",
+    "lightfm",
+    "matplotlib",
+    "mlflow",
+    "numpy",
+    "pandas",
+    "pyarrow",
+    "pydantic",
+    "scipy",
+    "sklearn",
+    "xgboost",
+    "features",
+    "models",
+    "serving",
+    "training",
+)
 SUBCOMMANDS = [(name,) for name, verb in VERBS.items() if not isinstance(verb, typer.Typer)]
 SUBCOMMANDS += [("models", command.name) for command in models.registered_commands]
 
@@ -42,7 +59,9 @@ def test_every_verb_takes_workspace_and_json(qianmian, command):
 
 def test_the_verbs_are_listed_in_the_order_of_use(qianmian):
     out = qianmian("--help").out
-    listed = [line.strip("│ ").split()[0] for line in out[out.index("Commands") :].splitlines() if re.match(r"│ \w", line)]
+    listed = [
+        line.strip("│ ").split()[0] for line in out[out.index("Commands") :].splitlines() if re.match(r"│ \w", line)
+    ]
     assert [word for word in listed if word in VERBS] == list(VERBS)
 
 
@@ -54,7 +73,14 @@ def test_nothing_asked_shows_the_help(qianmian):
 
 @pytest.mark.parametrize(
     "arguments",
-    [["fly"], ["ingest"], ["features", "--wings"], ["serve", "--port", "0"], ["serve", "--port", "x"], ["models", "fly"]],
+    [
+        ["fly"],
+        ["ingest"],
+        ["features", "--wings"],
+        ["serve", "--port", "0"],
+        ["serve", "--port", "x"],
+        ["models", "fly"],
+    ],
     ids=" ".join,
 )
 def test_a_command_line_that_cannot_be_meant_is_exit_2(qianmian, arguments):
@@ -71,11 +97,18 @@ def test_a_command_line_that_cannot_be_meant_is_exit_2(qianmian, arguments):
 @pytest.mark.parametrize(
     ("error", "code"),
     [
-        (UsageError("no"), 2), (ConfigError(["no"], where="x.yaml"), 2), (WorkspaceError("no"), 2), (NotReady("no"), 2),
-        (DataError("no"), 3), (ArtifactError("no"), 3), (GateRefused("no"), 4), (ValueError("no"), 1), (KeyboardInterrupt(), 130),
+        (UsageError("no"), 2),
+        (ConfigError(["no"], where="x.yaml"), 2),
+        (WorkspaceError("no"), 2),
+        (NotReady("no"), 2),
+        (DataError("no"), 3),
+        (ArtifactError("no"), 3),
+        (GateRefused("no"), 4),
+        (ValueError("no"), 1),
+        (KeyboardInterrupt(), 130),
     ],
     ids=lambda value: type(value).__name__ if isinstance(value, BaseException) else str(value),
-)  # fmt: skip
+)
 def test_each_kind_of_error_has_its_exit_code(qianmian, monkeypatch, error, code):
     def fail(given):
         raise error
@@ -101,7 +134,9 @@ def test_a_fault_of_ours_says_how_to_report_it_and_debug_shows_where(qianmian, m
     assert found.json["error"]["code"] == "internal"
 
 
-@pytest.mark.parametrize("text", ["[Errno 28] No space left on device", "(sqlite3.OperationalError) database or disk is full"])
+@pytest.mark.parametrize(
+    "text", ["[Errno 28] No space left on device", "(sqlite3.OperationalError) database or disk is full"]
+)
 def test_a_full_disk_is_a_sentence_whoever_noticed_it(qianmian, monkeypatch, text):
     def fail(given):
         raise RuntimeError(text)
@@ -116,12 +151,20 @@ def test_a_full_disk_is_a_sentence_whoever_noticed_it(qianmian, monkeypatch, tex
 @pytest.mark.parametrize(
     "arguments",
     [
-        ["features"], ["train", "all"], ["train", "churn"], ["score", "churn", "--out", "x.csv"], ["serve"], ["models", "list"],
-        ["models", "show", "churn"], ["models", "promote", "churn", "1"], ["models", "rollback", "churn"], ["models", "history"],
+        ["features"],
+        ["train", "all"],
+        ["train", "churn"],
+        ["score", "churn", "--out", "x.csv"],
+        ["serve"],
+        ["models", "list"],
+        ["models", "show", "churn"],
+        ["models", "promote", "churn", "1"],
+        ["models", "rollback", "churn"],
+        ["models", "history"],
         ["models", "export"],
     ],
     ids=" ".join,
-)  # fmt: skip
+)
 def test_a_missing_workspace_is_exit_2_and_says_how_to_make_one(qianmian, tmp_path, arguments):
     done = qianmian(*arguments, "--workspace", tmp_path / "nowhere")
     assert done.code == 2

@@ -14,7 +14,9 @@ def test_an_empty_registry_is_no_error(qianmian, shop):
 
 
 @pytest.mark.parametrize(
-    "arguments", [["show", "churn"], ["history", "churn"], ["promote", "churn", "one"], ["promote", "churn", "0"]], ids=" ".join
+    "arguments",
+    [["show", "churn"], ["history", "churn"], ["promote", "churn", "one"], ["promote", "churn", "0"]],
+    ids=" ".join,
 )
 def test_what_is_not_there_is_exit_2(qianmian, shop, arguments):
     done = qianmian("models", *arguments, "--workspace", shop)

@@ -15,7 +15,9 @@ def test_a_chosen_pack_is_in_the_made_up_shop_the_profiles_and_the_check_up(qian
     assert {"decision_stage", "course_stage", "replenishment_due"} <= set(done.json["tags"])
     assert "botulinum_orders" in done.json["features"]
     assert set(pq.read_table(out)["top_category"].to_pylist()) <= {"injection", "device", "skin", "care", "surgery", ""}
-    by = qianmian("analytics", "funnel", "--steps", "view,lead", "--by", "decision_stage", "--workspace", place, "--json")
+    by = qianmian(
+        "analytics", "funnel", "--steps", "view,lead", "--by", "decision_stage", "--workspace", place, "--json"
+    )
     assert by.json["steps"][1]["reached"] > 0
     assert "industry pack medical_aesthetics" in qianmian("doctor", "--workspace", place).out
 

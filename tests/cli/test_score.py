@@ -65,7 +65,9 @@ def test_candidates_from_parquet(tmp_path):
     assert read_candidates(tmp_path / "items.parquet") == ["7", "42"]
 
 
-@pytest.mark.parametrize(("name", "text"), [("items.txt", "\n"), ("items.csv", "name\npear\n"), ("items.parquet", "no parquet")])
+@pytest.mark.parametrize(
+    ("name", "text"), [("items.txt", "\n"), ("items.csv", "name\npear\n"), ("items.parquet", "no parquet")]
+)
 def test_candidates_that_cannot_be_read_are_refused(tmp_path, name, text):
     (tmp_path / name).write_text(text)
     with pytest.raises(UsageError):
@@ -81,6 +83,10 @@ def test_a_champion_that_is_missing_and_cannot_be_trained_is_exit_3(qianmian, fr
 
 def test_json_of_an_option_or_of_a_file(tmp_path):
     (tmp_path / "filter.json").write_text('{"brand": "阿"}', encoding="utf-8")
-    assert read_json("--filters", f"@{tmp_path / 'filter.json'}") == {"brand": "阿"} == read_json("--filters", '{"brand": "阿"}')
+    assert (
+        read_json("--filters", f"@{tmp_path / 'filter.json'}")
+        == {"brand": "阿"}
+        == read_json("--filters", '{"brand": "阿"}')
+    )
     assert read_json("--filters", None) is None
     assert read_limits(["a=b=2"]) == {"a=b": 2}, "an attribute may be called anything"

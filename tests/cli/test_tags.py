@@ -78,21 +78,27 @@ def test_value(qianmian, tmp_path):
     )
     tags = done.json["tags"]
     assert [tag["bits"] for tag in tags] == sorted((tag["bits"] for tag in tags), reverse=True)
-    assert done.json["keep"] == [tag["name"] for tag in sorted((tag for tag in tags if tag["picked"]), key=lambda tag: tag["picked"])]
+    assert done.json["keep"] == [
+        tag["name"] for tag in sorted((tag for tag in tags if tag["picked"]), key=lambda tag: tag["picked"])
+    ]
     assert done.json["keep"]
     shown = qianmian("tags", "value", "--target", target, "--horizon-days", "14", "--top", "3", "--workspace", place)
     assert shown.code == 0
     assert f"keep: {', '.join(done.json['keep'])}" in shown.out
 
 
-@pytest.mark.parametrize(("arguments", "code", "said"), [
-    (["list", "--category", "odd"], 2, "basic, behaviour"),
-    (["list", "--as-of", "someday"], 2, "YYYY-MM-DD"),
-    (["value", "--target", "love"], 2, "churn, purchase, clv"),
-    (["value", "--as-of", "2024-03-30"], 3, "not known yet"),
-    (["value"], 3, "too few customers"),
-    (["audit", "--threshold", "2"], 2, "threshold"),
-], ids=lambda value: " ".join(value) if isinstance(value, list) else "")  # fmt: skip
+@pytest.mark.parametrize(
+    ("arguments", "code", "said"),
+    [
+        (["list", "--category", "odd"], 2, "basic, behaviour"),
+        (["list", "--as-of", "someday"], 2, "YYYY-MM-DD"),
+        (["value", "--target", "love"], 2, "churn, purchase, clv"),
+        (["value", "--as-of", "2024-03-30"], 3, "not known yet"),
+        (["value"], 3, "too few customers"),
+        (["audit", "--threshold", "2"], 2, "threshold"),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, list) else "",
+)
 def test_what_cannot_be_done_is_refused(qianmian, built, arguments, code, said):
     done = qianmian("tags", *arguments, "--workspace", built)
     assert done.code == code

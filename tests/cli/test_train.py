@@ -78,7 +78,9 @@ def test_all_of_which_nothing_can_be_trained_is_exit_3(qianmian, shop, trained):
 
 def test_options_reach_the_job(qianmian, shop, trained):
     calls = trained(REGISTERED)
-    qianmian("train", "churn", "--as-of", "2024-03-01", "--horizon-days", "14", "--active-days", "30", "--workspace", shop)
+    qianmian(
+        "train", "churn", "--as-of", "2024-03-01", "--horizon-days", "14", "--active-days", "30", "--workspace", shop
+    )
     options = calls[0][1]
     assert (options["horizon_days"], options["active_days"], f"{options['as_of']:%Y-%m-%d}") == (14, 30, "2024-03-01")
     assert options["settings"].churn.horizon_days == 28
@@ -90,7 +92,9 @@ def test_data_too_short_for_a_job_is_exit_3(qianmian, shop):
     assert "--horizon-days" in done.json["error"]["hint"]
 
 
-@pytest.mark.parametrize("arguments", [["fly"], ["churn", "--horizon-days", "0"], ["churn", "--as-of", "x"]], ids=" ".join)
+@pytest.mark.parametrize(
+    "arguments", [["fly"], ["churn", "--horizon-days", "0"], ["churn", "--as-of", "x"]], ids=" ".join
+)
 def test_usage_is_exit_2(qianmian, shop, arguments):
     assert qianmian("train", *arguments, "--workspace", shop).code == 2
 

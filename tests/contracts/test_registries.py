@@ -156,7 +156,10 @@ def test_a_recommender(name):
     assert MODELS[name] is recommender
     assert isinstance(recommender.supports_cold, bool)
     assert isinstance(recommender.supports_similar, bool)
-    knows_similar = (recommender._item_vectors, recommender._similarity) != (Recommender._item_vectors, Recommender._similarity)
+    knows_similar = (recommender._item_vectors, recommender._similarity) != (
+        Recommender._item_vectors,
+        Recommender._similarity,
+    )
     assert recommender.supports_similar == knows_similar
     assert isinstance(recommender.supports_fold_in, bool)
     assert isinstance(recommender.may_be_short, bool)

@@ -15,8 +15,15 @@ from features.data.lake import Lake
 from qianmian.schema import TABLES
 from qianmian.workspace import Workspace
 
-TYPES = {"string": pa.string(), "int64": pa.int64(), "float64": pa.float64(), "bool": pa.bool_(), "timestamp": pa.timestamp("us"),
-         "date": pa.date32(), "json": pa.string()}  # fmt: skip
+TYPES = {
+    "string": pa.string(),
+    "int64": pa.int64(),
+    "float64": pa.float64(),
+    "bool": pa.bool_(),
+    "timestamp": pa.timestamp("us"),
+    "date": pa.date32(),
+    "json": pa.string(),
+}
 Rows = Mapping[str, Sequence[Mapping[str, Any]]]
 
 

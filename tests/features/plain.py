@@ -23,34 +23,66 @@ BRANDS = {"i1": "b", "i2": "a"}
 TOPICS = {"c1": "milk|bread", "c2": "bread"}  # c3 is in no list
 # few distinct moments, so that many rows share one; midnights, window edges and seconds beside them
 TIMES = st.builds(
-    lambda day, second: BEGIN + timedelta(days=day, seconds=second), st.integers(0, 50), st.sampled_from([0, 0, 1, 43_200, 86_399])
+    lambda day, second: BEGIN + timedelta(days=day, seconds=second),
+    st.integers(0, 50),
+    st.sampled_from([0, 0, 1, 43_200, 86_399]),
 )
 MOMENTS = st.builds(
-    lambda day, second: BEGIN + timedelta(days=day, seconds=second), st.integers(1, 55), st.sampled_from([0, 0, 0, 1, 43_200])
+    lambda day, second: BEGIN + timedelta(days=day, seconds=second),
+    st.integers(1, 55),
+    st.sampled_from([0, 0, 0, 1, 43_200]),
 )
 AMOUNTS = st.sampled_from([None, 0.0, 1.0, 2.5, 10.0, 99.5])
 STATUSES = st.sampled_from(["paid", "paid", "paid", "paid", "refunded", "cancelled"])
 
-LINE = st.fixed_dictionaries({
-    "source": st.sampled_from(SOURCES), "source_user_id": st.sampled_from([*USERS, *USERS, None]), "order_id": st.sampled_from(["o1", "o2", "o3", "o4"]),
-    "ts": TIMES, "item_id": st.sampled_from([*ITEMS, None]), "quantity": st.sampled_from([None, 0.0, 1.0, 3.0]), "amount": AMOUNTS, "discount": AMOUNTS,
-    "coupon_discount": st.sampled_from([None, 0.0, 1.0]), "store_id": st.sampled_from(["s1", "s2", None]), "channel": st.sampled_from(["web", "app", None]),
-    "status": STATUSES,
-})  # fmt: skip
-EVENT = st.fixed_dictionaries({
-    "source": st.sampled_from(SOURCES), "source_user_id": st.sampled_from([*USERS, "4", None]), "event_type": st.sampled_from(["view", "cart", "search"]),
-    "ts": TIMES, "item_id": st.sampled_from([*ITEMS, None]), "category": st.sampled_from([None, None, "own/category"]),
-    "session_id": st.sampled_from(["x", None, None]), "duration_seconds": AMOUNTS, "content_id": st.sampled_from(["c1", "c2", "c3", None]),
-    "channel": st.sampled_from(["web", "app", None]),
-})  # fmt: skip
-TOUCH = st.fixed_dictionaries({
-    "source": st.sampled_from(SOURCES), "source_user_id": st.sampled_from(USERS), "campaign_id": st.sampled_from(["m1", "m2"]), "ts": TIMES,
-    "opened": st.sampled_from([True, False, None]),
-})  # fmt: skip
-PROFILE = st.fixed_dictionaries({
-    "source": st.sampled_from(SOURCES), "source_user_id": st.sampled_from([*USERS, "5"]), "age_band": st.sampled_from(["18-24", "65+", None]),
-    "points_balance": AMOUNTS, "registered_at": st.one_of(st.none(), TIMES),
-})  # fmt: skip
+LINE = st.fixed_dictionaries(
+    {
+        "source": st.sampled_from(SOURCES),
+        "source_user_id": st.sampled_from([*USERS, *USERS, None]),
+        "order_id": st.sampled_from(["o1", "o2", "o3", "o4"]),
+        "ts": TIMES,
+        "item_id": st.sampled_from([*ITEMS, None]),
+        "quantity": st.sampled_from([None, 0.0, 1.0, 3.0]),
+        "amount": AMOUNTS,
+        "discount": AMOUNTS,
+        "coupon_discount": st.sampled_from([None, 0.0, 1.0]),
+        "store_id": st.sampled_from(["s1", "s2", None]),
+        "channel": st.sampled_from(["web", "app", None]),
+        "status": STATUSES,
+    }
+)
+EVENT = st.fixed_dictionaries(
+    {
+        "source": st.sampled_from(SOURCES),
+        "source_user_id": st.sampled_from([*USERS, "4", None]),
+        "event_type": st.sampled_from(["view", "cart", "search"]),
+        "ts": TIMES,
+        "item_id": st.sampled_from([*ITEMS, None]),
+        "category": st.sampled_from([None, None, "own/category"]),
+        "session_id": st.sampled_from(["x", None, None]),
+        "duration_seconds": AMOUNTS,
+        "content_id": st.sampled_from(["c1", "c2", "c3", None]),
+        "channel": st.sampled_from(["web", "app", None]),
+    }
+)
+TOUCH = st.fixed_dictionaries(
+    {
+        "source": st.sampled_from(SOURCES),
+        "source_user_id": st.sampled_from(USERS),
+        "campaign_id": st.sampled_from(["m1", "m2"]),
+        "ts": TIMES,
+        "opened": st.sampled_from([True, False, None]),
+    }
+)
+PROFILE = st.fixed_dictionaries(
+    {
+        "source": st.sampled_from(SOURCES),
+        "source_user_id": st.sampled_from([*USERS, "5"]),
+        "age_band": st.sampled_from(["18-24", "65+", None]),
+        "points_balance": AMOUNTS,
+        "registered_at": st.one_of(st.none(), TIMES),
+    }
+)
 
 
 def numbered(lines):
@@ -71,16 +103,40 @@ def histories(draw):
     """A past with something in every column."""
     events = draw(st.lists(EVENT, max_size=15))
     # something to be known by, and something in every column
-    first = {"source": "app", "source_user_id": "1", "order_id": "o0", "ts": BEGIN, "item_id": "i1", "quantity": 1.0, "amount": 3.0, "discount": 1.0,
-             "coupon_discount": 1.0, "store_id": "s1", "channel": "web", "status": "paid"}  # fmt: skip
-    seen = {"source": "app", "source_user_id": "1", "event_type": "view", "ts": BEGIN, "item_id": "i1", "category": "own/category",
-            "session_id": "x", "duration_seconds": 1.0, "content_id": "c1", "channel": "web"}  # fmt: skip
+    first = {
+        "source": "app",
+        "source_user_id": "1",
+        "order_id": "o0",
+        "ts": BEGIN,
+        "item_id": "i1",
+        "quantity": 1.0,
+        "amount": 3.0,
+        "discount": 1.0,
+        "coupon_discount": 1.0,
+        "store_id": "s1",
+        "channel": "web",
+        "status": "paid",
+    }
+    seen = {
+        "source": "app",
+        "source_user_id": "1",
+        "event_type": "view",
+        "ts": BEGIN,
+        "item_id": "i1",
+        "category": "own/category",
+        "session_id": "x",
+        "duration_seconds": 1.0,
+        "content_id": "c1",
+        "channel": "web",
+    }
     touch = {"source": "app", "source_user_id": "1", "campaign_id": "m1", "ts": BEGIN, "opened": True}
     person = {"source": "app", "source_user_id": "1", "age_band": "65+", "points_balance": 1.0, "registered_at": BEGIN}
     return {
         "transactions": numbered([first, *draw(st.lists(LINE, max_size=30))]),
         "events": [{**event, "event_id": f"e{number}"} for number, event in enumerate([seen, *events])],
-        "touches": [{**row, "touch_id": f"t{number}"} for number, row in enumerate([touch, *draw(st.lists(TOUCH, max_size=8))])],
+        "touches": [
+            {**row, "touch_id": f"t{number}"} for number, row in enumerate([touch, *draw(st.lists(TOUCH, max_size=8))])
+        ],
         "profiles": unique([*draw(st.lists(PROFILE, max_size=5)), person]),
         **catalogue(),
     }
@@ -89,7 +145,9 @@ def histories(draw):
 def catalogue():
     """What is known of items and contents, whenever."""
     return {
-        "items": [{"item_id": item, "category": category, "brand": BRANDS.get(item)} for item, category in CATEGORIES.items()],
+        "items": [
+            {"item_id": item, "category": category, "brand": BRANDS.get(item)} for item, category in CATEGORIES.items()
+        ],
         "contents": [{"content_id": content, "topics": topics} for content, topics in TOPICS.items()],
     }
 
@@ -103,7 +161,13 @@ def day_of(ts):
 
 def with_calendar(row):
     ts = row["ts"]
-    return {**row, "hour": ts.hour, "weekday": ts.weekday(), "day": ts.date(), "week": ts.date() - timedelta(days=ts.weekday())}
+    return {
+        **row,
+        "hour": ts.hour,
+        "weekday": ts.weekday(),
+        "day": ts.date(),
+        "week": ts.date() - timedelta(days=ts.weekday()),
+    }
 
 
 def rows_of(tables, view, key, as_of):
@@ -115,7 +179,11 @@ def rows_of(tables, view, key, as_of):
     rows = [with_calendar(row) for row in rows if row["ts"] < as_of]
     for row in rows:
         category = (row.get("category") if table == "events" else None) or CATEGORIES.get(row.get("item_id"))
-        row.update(category=category, category_top=category.split("/")[0] if category else None, brand=BRANDS.get(row.get("item_id")))
+        row.update(
+            category=category,
+            category_top=category.split("/")[0] if category else None,
+            brand=BRANDS.get(row.get("item_id")),
+        )
     if table == "events":
         for row in rows:
             row["topic"] = TOPICS[row["content_id"]].split("|")[0] if row["content_id"] in TOPICS else None
@@ -134,8 +202,12 @@ def with_sessions(rows):
             before, row["session_id"] = row["ts"], f"{row['source']}/{number}"
 
 
-ORDER = {"lines": ("ts", "order_id", "line_no", "item_id", "source"), "orders": ("ts", "order_id", "source"), "events": ("ts", "event_id", "source"),
-         "touches": ("ts", "touch_id", "source")}  # fmt: skip
+ORDER = {
+    "lines": ("ts", "order_id", "line_no", "item_id", "source"),
+    "orders": ("ts", "order_id", "source"),
+    "events": ("ts", "event_id", "source"),
+    "touches": ("ts", "touch_id", "source"),
+}
 ORDER["refunds"] = ORDER["lines"]
 
 
@@ -150,27 +222,48 @@ def orders_of(lines):
         groups.setdefault((line["source"], line["order_id"]), []).append(line)
     orders = []
     for key, group in groups.items():
-        amount, discount, coupon = (total(line[name] for line in group) for name in ("amount", "discount", "coupon_discount"))
-        orders.append({
-            "source": key[0], "order_id": key[1], "ts": min(line["ts"] for line in group), "lines": len(group), "units": total(line["quantity"] for line in group),
-            "amount": amount, "discount": discount or 0.0, "coupon_discount": coupon or 0.0,
-            "full_amount": None if amount is None else amount + (discount or 0.0) + (coupon or 0.0),
-            "store_id": min((line["store_id"] for line in group if line["store_id"]), default=None),
-            "channel": min((line["channel"] for line in group if line["channel"]), default=None), "gap_days": None,
-        })  # fmt: skip
+        amount, discount, coupon = (
+            total(line[name] for line in group) for name in ("amount", "discount", "coupon_discount")
+        )
+        orders.append(
+            {
+                "source": key[0],
+                "order_id": key[1],
+                "ts": min(line["ts"] for line in group),
+                "lines": len(group),
+                "units": total(line["quantity"] for line in group),
+                "amount": amount,
+                "discount": discount or 0.0,
+                "coupon_discount": coupon or 0.0,
+                "full_amount": None if amount is None else amount + (discount or 0.0) + (coupon or 0.0),
+                "store_id": min((line["store_id"] for line in group if line["store_id"]), default=None),
+                "channel": min((line["channel"] for line in group if line["channel"]), default=None),
+                "gap_days": None,
+            }
+        )
     orders.sort(key=lambda order: tuple(order[name] for name in ORDER["orders"]))
     for before, after in pairwise(orders):
         after["gap_days"] = (after["ts"] - before["ts"]).total_seconds() / 86_400
     return [with_calendar(order) for order in orders]
 
 
-COMPARE = {"==": lambda a, b: a == b, "!=": lambda a, b: a != b, "<": lambda a, b: a < b, "<=": lambda a, b: a <= b, ">": lambda a, b: a > b,
-           ">=": lambda a, b: a >= b, "in": lambda a, b: a in b}  # fmt: skip
+COMPARE = {
+    "==": lambda a, b: a == b,
+    "!=": lambda a, b: a != b,
+    "<": lambda a, b: a < b,
+    "<=": lambda a, b: a <= b,
+    ">": lambda a, b: a > b,
+    ">=": lambda a, b: a >= b,
+    "in": lambda a, b: a in b,
+}
 
 
 def passing(rows, feature):
-    return [row for row in rows
-            if all(row[c.column] is not None and COMPARE[c.operator](row[c.column], c.value) for c in feature.where)]  # fmt: skip
+    return [
+        row
+        for row in rows
+        if all(row[c.column] is not None and COMPARE[c.operator](row[c.column], c.value) for c in feature.where)
+    ]
 
 
 def within(rows, days, as_of, back=0):
@@ -200,11 +293,17 @@ def plainly(feature, tables, key, as_of, others):
     if feature.view in ORDER:
         rows.sort(key=lambda row: tuple(row[name] if row[name] is not None else "" for name in ORDER[feature.view]))
         values = [row[feature.column] for row in rows if row[feature.column] is not None] if feature.column else []
-    gaps = [(after["ts"] - before["ts"]).total_seconds() / 86_400 for before, after in pairwise(rows)] if feature.view in ORDER else []
+    gaps = (
+        [(after["ts"] - before["ts"]).total_seconds() / 86_400 for before, after in pairwise(rows)]
+        if feature.view in ORDER
+        else []
+    )
     weights = Counter()
     for row in rows if feature.column else ():
         if row[feature.column] is not None:
-            weights[row[feature.column]] += (row[feature.over] or 0.0) if feature.over and feature.aggregate != "ratio" else 1
+            weights[row[feature.column]] += (
+                (row[feature.over] or 0.0) if feature.over and feature.aggregate != "ratio" else 1
+            )
     counts = sorted(((str(value), n) for value, n in weights.items() if n > 0), key=lambda pair: (-pair[1], pair[0]))
     weight = sum(n for _, n in counts)
     match feature.aggregate:
@@ -243,7 +342,9 @@ def plainly(feature, tables, key, as_of, others):
         case "trend" | "slope":
             now = amount_of(rows, feature.column)
             then = amount_of(passing(within(everything, feature.window_days, as_of, back=1), feature), feature.column)
-            return divided(now - then, now + then) if feature.aggregate == "trend" else (now - then) / feature.window_days
+            return (
+                divided(now - then, now + then) if feature.aggregate == "trend" else (now - then) / feature.window_days
+            )
         case "top":
             return counts[0][0] if counts else None
         case "top_share":
@@ -273,37 +374,73 @@ def declared():
     """Every aggregate on several views, columns, conditions and windows."""
     for days in WINDOWS:
         yield from (
-            ("lines", "count", "", DISCOUNTED, "", 0.0, days), ("orders", "count", "", EARLY, "", 0.0, days), ("refunds", "count", "", (), "", 0.0, days),
+            ("lines", "count", "", DISCOUNTED, "", 0.0, days),
+            ("orders", "count", "", EARLY, "", 0.0, days),
+            ("refunds", "count", "", (), "", 0.0, days),
             ("events", "count", "", CART, "", 0.0, days),
-            ("lines", "sum", "quantity", (), "", 0.0, days), ("refunds", "sum", "amount", (), "", -5.0, days), ("orders", "sum", "full_amount", (), "", 0.0, days),
-            ("orders", "mean", "amount", (), "", -1.0, days), ("orders", "mean", "gap_days", (), "", 365.0, days), ("events", "mean", "duration_seconds", CART, "", 0.0, days),
-            ("lines", "min", "amount", (), "", -1.0, days), ("orders", "max", "lines", (), "", 0.0, days), ("orders", "max", "gap_days", (), "", 365.0, days),
-            ("lines", "std", "amount", (), "", -1.0, days), ("orders", "std", "gap_days", (), "", -1.0, days),
-            ("lines", "distinct", "item_id", (), "", 0.0, days), ("orders", "distinct", "day", (), "", 0.0, days), ("orders", "distinct", "week", EARLY, "", 0.0, days),
-            ("events", "distinct", "session_id", CART, "", 0.0, days), ("lines", "distinct", "category", (), "", 0.0, days),
-            ("lines", "share", "", DISCOUNTED, "", -1.0, days), ("lines", "share", "amount", DISCOUNTED, "", -1.0, days), ("orders", "share", "", EARLY, "", -1.0, days),
-            ("lines", "ratio", "amount", (), "quantity", -1.0, days), ("orders", "ratio", "discount", EARLY, "full_amount", -1.0, days),
-            ("orders", "recency", "", (), "", 9999.0, days), ("refunds", "recency", "", (), "", 9999.0, days), ("events", "recency", "", CART, "", 9999.0, days),
-            ("orders", "age", "", (), "", 0.0, days), ("lines", "age", "", DISCOUNTED, "", -1.0, days),
-            ("lines", "top", "category_top", (), "", "", days), ("lines", "top", "brand", DISCOUNTED, "", "none", days), ("orders", "top", "weekday", (), "", "", days),
+            ("lines", "sum", "quantity", (), "", 0.0, days),
+            ("refunds", "sum", "amount", (), "", -5.0, days),
+            ("orders", "sum", "full_amount", (), "", 0.0, days),
+            ("orders", "mean", "amount", (), "", -1.0, days),
+            ("orders", "mean", "gap_days", (), "", 365.0, days),
+            ("events", "mean", "duration_seconds", CART, "", 0.0, days),
+            ("lines", "min", "amount", (), "", -1.0, days),
+            ("orders", "max", "lines", (), "", 0.0, days),
+            ("orders", "max", "gap_days", (), "", 365.0, days),
+            ("lines", "std", "amount", (), "", -1.0, days),
+            ("orders", "std", "gap_days", (), "", -1.0, days),
+            ("lines", "distinct", "item_id", (), "", 0.0, days),
+            ("orders", "distinct", "day", (), "", 0.0, days),
+            ("orders", "distinct", "week", EARLY, "", 0.0, days),
+            ("events", "distinct", "session_id", CART, "", 0.0, days),
+            ("lines", "distinct", "category", (), "", 0.0, days),
+            ("lines", "share", "", DISCOUNTED, "", -1.0, days),
+            ("lines", "share", "amount", DISCOUNTED, "", -1.0, days),
+            ("orders", "share", "", EARLY, "", -1.0, days),
+            ("lines", "ratio", "amount", (), "quantity", -1.0, days),
+            ("orders", "ratio", "discount", EARLY, "full_amount", -1.0, days),
+            ("orders", "recency", "", (), "", 9999.0, days),
+            ("refunds", "recency", "", (), "", 9999.0, days),
+            ("events", "recency", "", CART, "", 9999.0, days),
+            ("orders", "age", "", (), "", 0.0, days),
+            ("lines", "age", "", DISCOUNTED, "", -1.0, days),
+            ("lines", "top", "category_top", (), "", "", days),
+            ("lines", "top", "brand", DISCOUNTED, "", "none", days),
+            ("orders", "top", "weekday", (), "", "", days),
             ("events", "top", "category_top", (), "", "", days),
-            ("lines", "top_share", "item_id", (), "", 0.0, days), ("orders", "top_share", "store_id", EARLY, "", 0.0, days),
-            ("lines", "entropy", "category_top", (), "", -1.0, days), ("orders", "entropy", "hour", (), "", -1.0, days),
-            ("orders", "first", "amount", (), "", -1.0, days), ("lines", "first", "item_id", (), "", "", days), ("events", "first", "channel", CART, "", "", days),
-            ("lines", "last", "brand", DISCOUNTED, "", "none", days), ("orders", "last", "gap_days", (), "", 365.0, days), ("touches", "last", "campaign_id", (), "", "", days),
-            ("orders", "gap_mean", "", EARLY, "", 365.0, days), ("events", "gap_mean", "", (), "", 365.0, days),
-            ("orders", "gap_std", "", (), "", -1.0, days), ("events", "gap_std", "", CART, "", -1.0, days),
-            ("events", "top", "topic", (), "duration_seconds", "", days), ("lines", "top_share", "category_top", (), "amount", -1.0, days),
-            ("lines", "entropy", "brand", DISCOUNTED, "quantity", -1.0, days), ("events", "distinct", "session_id", (), "", 0.0, days),
+            ("lines", "top_share", "item_id", (), "", 0.0, days),
+            ("orders", "top_share", "store_id", EARLY, "", 0.0, days),
+            ("lines", "entropy", "category_top", (), "", -1.0, days),
+            ("orders", "entropy", "hour", (), "", -1.0, days),
+            ("orders", "first", "amount", (), "", -1.0, days),
+            ("lines", "first", "item_id", (), "", "", days),
+            ("events", "first", "channel", CART, "", "", days),
+            ("lines", "last", "brand", DISCOUNTED, "", "none", days),
+            ("orders", "last", "gap_days", (), "", 365.0, days),
+            ("touches", "last", "campaign_id", (), "", "", days),
+            ("orders", "gap_mean", "", EARLY, "", 365.0, days),
+            ("events", "gap_mean", "", (), "", 365.0, days),
+            ("orders", "gap_std", "", (), "", -1.0, days),
+            ("events", "gap_std", "", CART, "", -1.0, days),
+            ("events", "top", "topic", (), "duration_seconds", "", days),
+            ("lines", "top_share", "category_top", (), "amount", -1.0, days),
+            ("lines", "entropy", "brand", DISCOUNTED, "quantity", -1.0, days),
+            ("events", "distinct", "session_id", (), "", 0.0, days),
             ("touches", "share", "", (Condition("opened", "==", True),), "", -1.0, days),
-        )  # fmt: skip
+        )
         if days is not None:
             yield from (
-                ("orders", "slope", "", (), "", 0.0, days), ("lines", "slope", "amount", DISCOUNTED, "", 0.0, days),
-                ("orders", "trend", "", (), "", 0.0, days), ("orders", "trend", "amount", (), "", 0.0, days), ("events", "trend", "", CART, "", 0.0, days)
-            )  # fmt: skip
-    yield from (("profiles", "attribute", "age_band", (), "", "", None), ("profiles", "attribute", "points_balance", (), "", -1.0, None),
-                ("profiles", "days_since", "registered_at", (), "", -9_999.0, None))  # fmt: skip
+                ("orders", "slope", "", (), "", 0.0, days),
+                ("lines", "slope", "amount", DISCOUNTED, "", 0.0, days),
+                ("orders", "trend", "", (), "", 0.0, days),
+                ("orders", "trend", "amount", (), "", 0.0, days),
+                ("events", "trend", "", CART, "", 0.0, days),
+            )
+    yield from (
+        ("profiles", "attribute", "age_band", (), "", "", None),
+        ("profiles", "attribute", "points_balance", (), "", -1.0, None),
+        ("profiles", "days_since", "registered_at", (), "", -9_999.0, None),
+    )
 
 
 POOL = tuple(

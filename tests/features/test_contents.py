@@ -10,46 +10,93 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from features.compute.builder import Builder
-from features.contents import CONTENT_WEIGHTS, LONGEST, READ, SHORTEST, ContentSet, content_rows, content_set, engagement, happened
+from features.contents import (
+    CONTENT_WEIGHTS,
+    LONGEST,
+    READ,
+    SHORTEST,
+    ContentSet,
+    content_rows,
+    content_set,
+    engagement,
+    happened,
+)
 from features.interactions import training_set
 from qianmian.errors import DataError
 
 AS_OF = datetime(2024, 3, 10)
 
 
-def event(user: str, content: str | None, day: int, kind: str = "view", seconds: float | None = 30.0, item: str | None = None) -> dict:
+def event(
+    user: str, content: str | None, day: int, kind: str = "view", seconds: float | None = 30.0, item: str | None = None
+) -> dict:
     return {
-        "event_id": f"{user}{content}{day}{kind}", "source": "app", "source_user_id": user, "event_type": kind, "ts": datetime(2024, 3, day, 12),
-        "content_id": content, "item_id": item, "duration_seconds": seconds,
-    }  # fmt: skip
+        "event_id": f"{user}{content}{day}{kind}",
+        "source": "app",
+        "source_user_id": user,
+        "event_type": kind,
+        "ts": datetime(2024, 3, day, 12),
+        "content_id": content,
+        "item_id": item,
+        "duration_seconds": seconds,
+    }
 
 
 @pytest.fixture(scope="module")
 def builder(lake_of) -> Builder:
     """Three contents (the last one nobody met), one more that only events name; a view of an item; a row of the tenth of March."""
-    return Builder(lake_of({
-        "contents": [
-            {"content_id": "a", "type": "article", "topics": "milk|news", "item_ids": "i1|i2", "channel": "app"},
-            {"content_id": "b", "type": "banner", "topics": "soap", "item_ids": "", "channel": "app"},
-            {"content_id": "c", "type": "article", "topics": "milk", "item_ids": "i1", "channel": "web"},
-        ],
-        "events": [
-            event("u1", "a", 1), event("u2", "a", 2, seconds=60.0), event("u2", "b", 3, kind="share", seconds=None), event("u2", "d", 4),
-            event("u1", None, 5, item="i1"), event("u3", "c", 10), event("u1", "b", 6, kind="search"),
-        ],
-        "transactions": [
-            {"order_id": "o1", "line_no": 1, "source": "app", "source_user_id": "u1", "ts": datetime(2024, 3, 2), "item_id": "i1", "quantity": 1.0,
-             "amount": 2.0, "status": "paid"},
-        ],
-        "items": [{"item_id": "i1", "category": "food/milk"}, {"item_id": "i2", "category": "food/bread"}],
-    }))  # fmt: skip
+    return Builder(
+        lake_of(
+            {
+                "contents": [
+                    {
+                        "content_id": "a",
+                        "type": "article",
+                        "topics": "milk|news",
+                        "item_ids": "i1|i2",
+                        "channel": "app",
+                    },
+                    {"content_id": "b", "type": "banner", "topics": "soap", "item_ids": "", "channel": "app"},
+                    {"content_id": "c", "type": "article", "topics": "milk", "item_ids": "i1", "channel": "web"},
+                ],
+                "events": [
+                    event("u1", "a", 1),
+                    event("u2", "a", 2, seconds=60.0),
+                    event("u2", "b", 3, kind="share", seconds=None),
+                    event("u2", "d", 4),
+                    event("u1", None, 5, item="i1"),
+                    event("u3", "c", 10),
+                    event("u1", "b", 6, kind="search"),
+                ],
+                "transactions": [
+                    {
+                        "order_id": "o1",
+                        "line_no": 1,
+                        "source": "app",
+                        "source_user_id": "u1",
+                        "ts": datetime(2024, 3, 2),
+                        "item_id": "i1",
+                        "quantity": 1.0,
+                        "amount": 2.0,
+                        "status": "paid",
+                    },
+                ],
+                "items": [{"item_id": "i1", "category": "food/milk"}, {"item_id": "i2", "category": "food/bread"}],
+            }
+        )
+    )
 
 
 def test_every_content_is_there_the_ones_nobody_met_last(builder):
     made = content_set(builder, AS_OF)
     assert isinstance(made, ContentSet)
     assert (made.source, made.as_of) == ("contents", AS_OF)
-    assert made.item_ids.tolist() == ["a", "b", "d", "c"]  # two customers, then one; of the tenth of March nothing is known
+    assert made.item_ids.tolist() == [
+        "a",
+        "b",
+        "d",
+        "c",
+    ]  # two customers, then one; of the tenth of March nothing is known
     assert made.item_customers.tolist() == [2, 1, 1, 0]
     assert made.item_attributes["topics"].tolist() == ["milk|news", "soap", "", "milk"]
     assert made.item_attributes["category"].tolist() == ["article", "banner", "", "article"]
@@ -77,7 +124,10 @@ def test_what_happened_in_a_window(builder):
     made = content_set(builder, datetime(2024, 3, 3))
     rows = content_rows(builder, AS_OF, datetime(2024, 3, 3))
     after = happened(rows, made.user_ids, made.item_ids, made.item_attributes["category"])
-    found = {(str(made.user_ids[user]), str(made.item_ids[item])) for user, item in zip(after.users, after.items, strict=True)}
+    found = {
+        (str(made.user_ids[user]), str(made.item_ids[item]))
+        for user, item in zip(after.users, after.items, strict=True)
+    }
     assert len(found) == 1
     assert {content for _, content in found} == {"b"}  # d is named by no table and no event before the third of March
 
@@ -109,11 +159,22 @@ def test_a_content_with_few_dwells_is_measured_by_its_type():
     assert weights[0] == pytest.approx(np.log2(1 + 60 / 30))
 
 
-@given(st.lists(st.tuples(
-    st.sampled_from([*CONTENT_WEIGHTS, "search"]), st.one_of(st.none(), st.floats(-1.0, 1e6)), st.integers(0, 3),
-), min_size=1, max_size=30))  # fmt: skip
+@given(
+    st.lists(
+        st.tuples(
+            st.sampled_from([*CONTENT_WEIGHTS, "search"]),
+            st.one_of(st.none(), st.floats(-1.0, 1e6)),
+            st.integers(0, 3),
+        ),
+        min_size=1,
+        max_size=30,
+    )
+)
 def test_a_weight_is_that_of_the_event_within_bounds(rows):
-    kinds, seconds = np.array([row[0] for row in rows]), np.array([np.nan if row[1] is None else row[1] for row in rows])
+    kinds, seconds = (
+        np.array([row[0] for row in rows]),
+        np.array([np.nan if row[1] is None else row[1] for row in rows]),
+    )
     weights = engagement(kinds, seconds, np.array([row[2] for row in rows]), np.array(["x", "y", "x", "z"]))
     base = np.array([CONTENT_WEIGHTS.get(kind, 0.0) for kind in kinds])
     assert (weights >= base * SHORTEST - 1e-6).all()

@@ -24,14 +24,34 @@ class Orders:
     def add(self, item, *users, ts=AS_OF - 10 * DAY, **more):
         for user in users:
             number = f"o{len(self.rows)}"
-            self.rows.append({"source": "shop", "source_user_id": user, "order_id": number, "line_no": 1, "ts": ts, "item_id": item,
-                              "quantity": 1.0, "amount": 1.0, "status": "paid", **more})  # fmt: skip
+            self.rows.append(
+                {
+                    "source": "shop",
+                    "source_user_id": user,
+                    "order_id": number,
+                    "line_no": 1,
+                    "ts": ts,
+                    "item_id": item,
+                    "quantity": 1.0,
+                    "amount": 1.0,
+                    "status": "paid",
+                    **more,
+                }
+            )
         return self
 
 
 def events(*rows):
     return [
-        {"event_id": f"e{number}", "source": "shop", "source_user_id": user, "event_type": kind, "ts": ts, "item_id": item, **more}
+        {
+            "event_id": f"e{number}",
+            "source": "shop",
+            "source_user_id": user,
+            "event_type": kind,
+            "ts": ts,
+            "item_id": item,
+            **more,
+        }
         for number, (user, kind, item, ts, more) in enumerate((*row, {})[:5] for row in rows)
     ]
 
@@ -46,8 +66,10 @@ def pairs(train, builder):
     """(user, item, age in days, weight) of every interaction, in words."""
     names, found = user_ids(builder, train.as_of), train.interactions
     users, items = train.user_ids[found.users], train.item_ids[found.items]
-    return sorted((names[user], str(item), float(age), float(weight))
-                  for user, item, age, weight in zip(users, items, found.age_days, found.weights, strict=True))  # fmt: skip
+    return sorted(
+        (names[user], str(item), float(age), float(weight))
+        for user, item, age, weight in zip(users, items, found.age_days, found.weights, strict=True)
+    )
 
 
 @pytest.fixture(scope="module")
@@ -101,7 +123,13 @@ def test_users_without_history_are_there(train, shop):
     names = user_ids(shop)
     assert train.user_ids.tolist() == sorted(names)
     assert {names[user] for user in train.user_ids} == {"1", "2", "3", "9"}
-    rows = dict(zip((names[user] for user in train.user_ids), np.asarray(train.interactions.matrix().sum(axis=1)).ravel(), strict=True))
+    rows = dict(
+        zip(
+            (names[user] for user in train.user_ids),
+            np.asarray(train.interactions.matrix().sum(axis=1)).ravel(),
+            strict=True,
+        )
+    )
     assert rows == {"1": 4, "2": 8, "3": 1, "9": 0}
     assert (train.n_users, train.n_items) == train.interactions.shape == (4, 4)
 
@@ -116,7 +144,9 @@ def test_a_customer_first_seen_later_is_not_there_yet(shop):
 def test_features_stand_in_the_order_of_the_users(train, shop):
     assert train.user_features.one_ids.tolist() == train.user_ids.tolist()
     names = user_ids(shop)
-    orders = dict(zip((names[user] for user in train.user_ids), train.user_features.column("orders_total").tolist(), strict=True))
+    orders = dict(
+        zip((names[user] for user in train.user_ids), train.user_features.column("orders_total").tolist(), strict=True)
+    )
     assert orders == {"1": 7, "2": 9, "3": 2, "9": 0}
     assert training_set(shop, AS_OF, min_item_customers=2, with_features=False).user_features is None
 
@@ -133,7 +163,10 @@ def test_index_of_in_any_order():
 
 def test_item_attributes_are_empty_where_unknown(train):
     assert {name: values.tolist() for name, values in train.item_attributes.items()} == {
-        "category": ["food/milk", "", "", "home"], "brand": ["b", "", "", ""], "price": [1.0, 1.0, 1.0, 1.0]}  # fmt: skip
+        "category": ["food/milk", "", "", "home"],
+        "brand": ["b", "", "", ""],
+        "price": [1.0, 1.0, 1.0, 1.0],
+    }
 
 
 # ---- what counts, and when -------------------------------------------------------------------------------------------
@@ -239,7 +272,9 @@ def timeless(lake_of):
 def test_without_time_everything_counts_and_has_no_age(timeless):
     found = training_set(timeless, AS_OF, min_item_customers=1, with_features=False)
     assert pairs(found, timeless) == [("1", "i", 0.0, 1.0), ("1", "j", 0.0, 1.0), ("2", "i", 0.0, 1.0)]
-    np.testing.assert_array_equal(found.interactions.matrix(half_life_days=7).toarray(), found.interactions.matrix().toarray())
+    np.testing.assert_array_equal(
+        found.interactions.matrix(half_life_days=7).toarray(), found.interactions.matrix().toarray()
+    )
 
 
 def test_without_time_there_are_no_periods(timeless):
@@ -261,7 +296,12 @@ def test_without_items_there_is_nothing_to_recommend(lake_of):
 def test_a_later_line_with_an_item_does_not_change_what_was_learnt_from_events(browsing, lake_of):
     before = training_set(browsing, AS_OF, min_item_customers=1, with_features=False)
     rows = {name: browsing.backend.table(name).to_pyarrow().to_pylist() for name in ("transactions", "events")}
-    later = lake_of({"transactions": [*rows["transactions"], *Orders().add("i later", "1", ts=AS_OF + DAY).rows], "events": rows["events"]})
+    later = lake_of(
+        {
+            "transactions": [*rows["transactions"], *Orders().add("i later", "1", ts=AS_OF + DAY).rows],
+            "events": rows["events"],
+        }
+    )
     after = training_set(Builder(later), AS_OF, min_item_customers=1, with_features=False)
     assert after.source == before.source == "events"
     assert after.item_ids.tolist() == before.item_ids.tolist()
@@ -275,7 +315,9 @@ def test_orders_are_numbered_in_time_and_units_and_amounts_kept(lake_of):
         lines.add("b", user, ts=AS_OF - 20 * DAY, order_id=f"second{user}", line_no=2, quantity=None)
         lines.add("b", user, ts=AS_OF - 30 * DAY, order_id=f"z first{user}", amount=None)
         lines.add("a", user, ts=AS_OF - 2 * DAY, order_id=f"a last{user}", quantity=1.0, amount=4.0)
-    train = training_set(Builder(lake_of({"transactions": lines.rows})), AS_OF, min_item_customers=1, with_features=False)
+    train = training_set(
+        Builder(lake_of({"transactions": lines.rows})), AS_OF, min_item_customers=1, with_features=False
+    )
     data = train.interactions
     for user in (0, 1):
         mine = data.where(data.users == user)

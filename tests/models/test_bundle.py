@@ -23,11 +23,18 @@ from qianmian.errors import ArtifactError
 AS_OF = datetime(2024, 6, 1, 12, 30)
 SPEC = FeatureSpec(
     (
-        Feature("carts_28d", "events", "count", where=(Condition("event_type", "in", ("cart", "view")),), window_days=28, description="d"),
+        Feature(
+            "carts_28d",
+            "events",
+            "count",
+            where=(Condition("event_type", "in", ("cart", "view")),),
+            window_days=28,
+            description="d",
+        ),
         Feature("top_channel", "orders", "top", "channel", default="", description="d"),
     ),
     ((), ("应用", "web")),
-)  # fmt: skip
+)
 
 
 @pytest.fixture(scope="module")
@@ -37,15 +44,26 @@ def bundles(shop):
     y = (X[:, 0] > 0).astype(int)
     stages = np.array(["active", "lost"])
     chain = FallbackChain(
-        [("repeat", {}), ("ials", {"factors": 4, "iterations": 2}), ("hybrid", {"factors": 4, "epochs": 1}), ("popular", {})]
+        [
+            ("repeat", {}),
+            ("ials", {"factors": 4, "iterations": 2}),
+            ("hybrid", {"factors": 4, "epochs": 1}),
+            ("popular", {}),
+        ]
     )
     facts = {"job": "x", "seed": 0, "data_digest": "d", "horizon_days": 28}
     return {
-        "chain": ModelBundle("chain", chain.fit(shop), AS_OF, None, shop.user_ids, shop.item_ids, shop.item_attributes, {"a": [1]}, facts),
+        "chain": ModelBundle(
+            "chain", chain.fit(shop), AS_OF, None, shop.user_ids, shop.item_ids, shop.item_attributes, {"a": [1]}, facts
+        ),
         "churn": ModelBundle("churn", ChurnClassifier(n_estimators=5, folds=2).fit(X, y), AS_OF, SPEC, facts=facts),
-        "lifecycle": ModelBundle("lifecycle", NextStageClassifier(n_estimators=5).fit(X, stages[y], stages[1 - y]), AS_OF, SPEC, facts=facts),
-        "lookalike": ModelBundle("lookalike", LookalikeExpander(factors=2, bags=2).fit(X), AS_OF, SPEC, user_ids=np.array(["张", "b"])),
-    }  # fmt: skip
+        "lifecycle": ModelBundle(
+            "lifecycle", NextStageClassifier(n_estimators=5).fit(X, stages[y], stages[1 - y]), AS_OF, SPEC, facts=facts
+        ),
+        "lookalike": ModelBundle(
+            "lookalike", LookalikeExpander(factors=2, bags=2).fit(X), AS_OF, SPEC, user_ids=np.array(["张", "b"])
+        ),
+    }
 
 
 @pytest.fixture
@@ -60,7 +78,13 @@ def test_round_trip(bundles, kind, tmp_path):
     bundle = bundles[kind]
     bundle.save(tmp_path / "b")
     loaded = ModelBundle.load(tmp_path / "b")
-    assert (loaded.kind, loaded.as_of, loaded.spec, loaded.config, loaded.facts) == (kind, AS_OF, bundle.spec, bundle.config, bundle.facts)
+    assert (loaded.kind, loaded.as_of, loaded.spec, loaded.config, loaded.facts) == (
+        kind,
+        AS_OF,
+        bundle.spec,
+        bundle.config,
+        bundle.facts,
+    )
     assert type(loaded.model) is MODELS[kind]
     np.testing.assert_array_equal(loaded.user_ids, bundle.user_ids)
     np.testing.assert_array_equal(loaded.item_ids, bundle.item_ids)
@@ -68,7 +92,9 @@ def test_round_trip(bundles, kind, tmp_path):
     for name, values in bundle.item_attributes.items():
         np.testing.assert_array_equal(loaded.item_attributes[name], values)
     if kind == "chain":
-        np.testing.assert_array_equal(loaded.model.recommend([0, -1], 9).scores, bundle.model.recommend([0, -1], 9).scores)
+        np.testing.assert_array_equal(
+            loaded.model.recommend([0, -1], 9).scores, bundle.model.recommend([0, -1], 9).scores
+        )
     loaded.save(tmp_path / "again")
     first, second = (json.loads((tmp_path / name / "manifest.json").read_text()) for name in ("b", "again"))
     assert first["files"].keys() == second["files"].keys()
@@ -95,7 +121,14 @@ def refused(folder, match=""):
     assert caught.value.where
 
 
-FILES = ["ids.npz", "model/params.json", "model/state.npz", "model/2_hybrid/state.npz", "model/3_popular/params.json", "items.npz"]
+FILES = [
+    "ids.npz",
+    "model/params.json",
+    "model/state.npz",
+    "model/2_hybrid/state.npz",
+    "model/3_popular/params.json",
+    "items.npz",
+]
 
 
 @pytest.mark.parametrize("name", FILES)
@@ -125,8 +158,19 @@ def test_a_harmed_manifest_is_refused(saved, content):
     refused(saved)
 
 
-@pytest.mark.parametrize(("key", "value"), [("format", 99), ("format", None), ("kind", "no such model"), ("as_of", "yesterday"), ("files", {}),
-                                            ("files", None), ("spec_hash", "claims a spec"), ("facts", None)])  # fmt: skip
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("format", 99),
+        ("format", None),
+        ("kind", "no such model"),
+        ("as_of", "yesterday"),
+        ("files", {}),
+        ("files", None),
+        ("spec_hash", "claims a spec"),
+        ("facts", None),
+    ],
+)
 def test_a_manifest_that_says_something_else(saved, key, value):
     manifest = json.loads((saved / "manifest.json").read_text())
     manifest[key] = value

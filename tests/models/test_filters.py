@@ -68,7 +68,10 @@ def passing(table: ItemTable, data) -> list[int]:
         ({"attribute": "tags", "op": "contains", "value": "vegan"}, [0, 1]),
         ({"attribute": "tags", "op": "contains", "value": ["on sale", "vegan food"]}, [3, 5]),
         ({"and": [{"attribute": "price", "op": "between", "value": [1, 5]}, {"not": {"brand": ["B"]}}]}, [0, 2]),
-        ({"or": [{"category": "MEAT"}, {"all": [{"category": "GROCERY"}, {"any": [{"price": 5}, {"brand": "A"}]}]}]}, [0, 2, 4]),
+        (
+            {"or": [{"category": "MEAT"}, {"all": [{"category": "GROCERY"}, {"any": [{"price": 5}, {"brand": "A"}]}]}]},
+            [0, 2, 4],
+        ),
     ],
     ids=str,
 )
@@ -122,7 +125,11 @@ def test_mistakes_of_form_name_their_place(data, field, said):
     ("data", "field", "said"),
     [
         ({"colour": "red"}, "filters.colour", "available, brand, category, item_id, price, tags"),
-        ({"and": [{"brand": "A"}, {"attribute": "weight", "op": "<", "value": 2}]}, "filters.and[1]", "unknown attribute 'weight'"),
+        (
+            {"and": [{"brand": "A"}, {"attribute": "weight", "op": "<", "value": 2}]},
+            "filters.and[1]",
+            "unknown attribute 'weight'",
+        ),
         ({"price": "cheap"}, "filters.price", "a number and is compared with"),
         ({"brand": 3}, "filters.brand", "a text"),
         ({"brand": ["A", 3]}, "filters.brand", "a text"),
@@ -201,14 +208,22 @@ def comparisons(draw):
     text = draw(st.booleans())
     value = TEXTS if text else NUMBERS
     op = draw(st.sampled_from(["==", "!=", "<", "<=", ">", ">=", "in", "known"]))
-    asked = draw(st.lists(value, min_size=1, max_size=3)) if op == "in" else draw(st.booleans()) if op == "known" else draw(value)
+    asked = (
+        draw(st.lists(value, min_size=1, max_size=3))
+        if op == "in"
+        else draw(st.booleans())
+        if op == "known"
+        else draw(value)
+    )
     return {"attribute": "brand" if text else "price", "operator": op, "value": asked}
 
 
 FILTERS = st.recursive(
     comparisons(),
     lambda inner: st.one_of(
-        st.builds(lambda parts, how: {how: parts}, st.lists(inner, min_size=1, max_size=3), st.sampled_from(["all", "any"])),
+        st.builds(
+            lambda parts, how: {how: parts}, st.lists(inner, min_size=1, max_size=3), st.sampled_from(["all", "any"])
+        ),
         st.builds(lambda part: {"not": part}, inner),
     ),
     max_leaves=8,
@@ -225,14 +240,20 @@ def as_rule(data):
 @settings(max_examples=150, deadline=None)
 @given(
     FILTERS,
-    st.lists(st.tuples(st.one_of(TEXTS, st.just("")), st.one_of(NUMBERS, st.just(float("nan")))), min_size=1, max_size=8),
+    st.lists(
+        st.tuples(st.one_of(TEXTS, st.just("")), st.one_of(NUMBERS, st.just(float("nan")))), min_size=1, max_size=8
+    ),
 )
 def test_a_filter_says_what_the_segment_rule_of_the_same_words_says(data, items):
     table = ItemTable(
-        {"brand": np.array([brand for brand, _ in items]), "price": np.array([price for _, price in items])}, ["x"] * len(items)
+        {"brand": np.array([brand for brand, _ in items]), "price": np.array([price for _, price in items])},
+        ["x"] * len(items),
     )
     rule = segments.parse(as_rule(data))
-    told = [segments.matches(rule, {}, {"brand": brand, "price": None if np.isnan(price) else price}) for brand, price in items]
+    told = [
+        segments.matches(rule, {}, {"brand": brand, "price": None if np.isnan(price) else price})
+        for brand, price in items
+    ]
     found = parse(data)
     table.check(found)
     assert table.mask(found).tolist() == told

@@ -99,7 +99,9 @@ def test_one_user_alone_gets_the_same_as_among_others():
 
 def test_scores_at_of_no_item():
     index = FactorIndex(np.ones((3, 2), np.float32), np.array([0.0, 1.0, 2.0], np.float32))
-    np.testing.assert_array_equal(index.scores_at(np.ones((1, 2), np.float32), np.array([[2, -1, 0]])), [[4.0, -np.inf, 2.0]])
+    np.testing.assert_array_equal(
+        index.scores_at(np.ones((1, 2), np.float32), np.array([[2, -1, 0]])), [[4.0, -np.inf, 2.0]]
+    )
 
 
 def test_all_equal_gives_the_lowest_indices(small_tiles):
@@ -112,7 +114,9 @@ def test_all_barred_and_one_item():
     users, items = np.ones((3, 2), np.float32), np.ones((1, 2), np.float32)
     assert factor_top_k(users, items, 5)[0].tolist() == [[0]] * 3
     assert factor_top_k(users, items, 5, allowed=np.zeros(1, bool))[0].tolist() == [[-1]] * 3
-    assert factor_top_k(users[:1], items, 5, excluded=sparse.csr_matrix(np.ones((1, 1), np.float32)))[0].tolist() == [[-1]]
+    assert factor_top_k(users[:1], items, 5, excluded=sparse.csr_matrix(np.ones((1, 1), np.float32)))[0].tolist() == [
+        [-1]
+    ]
     assert factor_top_k(users[:0], items, 5)[0].shape == (0, 1)
     assert factor_top_k(users, items[:0], 5)[0].shape == (3, 0)
 

@@ -124,8 +124,16 @@ def test_same_seed_same_answer_and_nothing_changed(data, model, seeds):
     np.testing.assert_array_equal(model.score(seeds), model.score(seeds))
 
 
-@pytest.mark.parametrize("call", [{"seeds": [], "size": 5}, {"seeds": [0], "size": 0}, {"seeds": [-1], "size": 5}, {"seeds": [N], "size": 5},
-                                  {"seeds": [0], "size": 5, "exclude": np.array([-1])}])  # fmt: skip
+@pytest.mark.parametrize(
+    "call",
+    [
+        {"seeds": [], "size": 5},
+        {"seeds": [0], "size": 0},
+        {"seeds": [-1], "size": 5},
+        {"seeds": [N], "size": 5},
+        {"seeds": [0], "size": 5, "exclude": np.array([-1])},
+    ],
+)
 def test_wrong_calls_are_refused(model, call):
     with pytest.raises(InvalidRequest):
         model.expand(np.array(call.pop("seeds"), dtype=np.int64), **call)
@@ -138,9 +146,14 @@ def test_save_and_load(model, seeds, tmp_path):
     assert loaded.get_params() == model.get_params()
 
 
-@pytest.mark.parametrize("profile", [np.ones((30, 2), np.float32), np.zeros((30, 1), np.float32)], ids=["all the same", "all zero"])
-@pytest.mark.parametrize("interactions", [None, sparse.csr_matrix((30, 0)), sparse.csr_matrix((30, 3)), sparse.csr_matrix(np.ones((30, 4)))],
-                         ids=["none", "no items", "empty", "all items"])  # fmt: skip
+@pytest.mark.parametrize(
+    "profile", [np.ones((30, 2), np.float32), np.zeros((30, 1), np.float32)], ids=["all the same", "all zero"]
+)
+@pytest.mark.parametrize(
+    "interactions",
+    [None, sparse.csr_matrix((30, 0)), sparse.csr_matrix((30, 3)), sparse.csr_matrix(np.ones((30, 4)))],
+    ids=["none", "no items", "empty", "all items"],
+)
 def test_odd_populations(profile, interactions):
     model = LookalikeExpander(factors=4, bags=2).fit(profile, interactions)
     rows, scores = model.expand(np.arange(5), 10)

@@ -57,7 +57,13 @@ def test_the_first_error_is_raised_and_the_cores_are_given_back(four_cores):
         raise ValueError(name)
 
     with pytest.raises(ValueError, match="first"):
-        side_by_side([partial(failing, "first", 0.1), partial(failing, "second", 0.0), *(partial(failing, "late", 0.2) for _ in range(30))])
+        side_by_side(
+            [
+                partial(failing, "first", 0.1),
+                partial(failing, "second", 0.0),
+                *(partial(failing, "late", 0.2) for _ in range(30)),
+            ]
+        )
     assert len(begun) < 30, "what had not begun is left out"
     assert (cores(), blas_threads()) == (4, before)
 

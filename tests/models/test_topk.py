@@ -12,15 +12,19 @@ from models import topk
 from models.topk import top_k
 
 SCORES = st.one_of(
-    st.sampled_from([-np.inf, np.nan, 0.0, -0.0, 1.0, -1.0, np.float32(1e-45), np.float32(-1e-45), np.finfo(np.float32).max]),
+    st.sampled_from(
+        [-np.inf, np.nan, 0.0, -0.0, 1.0, -1.0, np.float32(1e-45), np.float32(-1e-45), np.finfo(np.float32).max]
+    ),
     st.floats(width=32, allow_nan=False, allow_infinity=False),
-)  # fmt: skip
+)
 
 
 def sorted_plainly(scores: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
     """The best columns by (score falling, column rising); NaN counts as −inf."""
     clean = np.where(np.isnan(scores), -np.inf, scores).astype(np.float64)
-    ids = np.array([np.lexsort((np.arange(len(row)), -row))[:k] for row in clean]).reshape(len(scores), min(k, scores.shape[1]))
+    ids = np.array([np.lexsort((np.arange(len(row)), -row))[:k] for row in clean]).reshape(
+        len(scores), min(k, scores.shape[1])
+    )
     return ids, np.take_along_axis(clean, ids, axis=1)
 
 

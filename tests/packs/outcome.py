@@ -75,8 +75,14 @@ def outcome(name: str, folder: Path) -> dict[str, Any]:
         "accounts": len(users),
         "tags": {tag: dict(sorted(Counter(map(_text, found)).items())) for tag, found in sorted(values.items())},
         "learnt_days": {cycle: days for cycle, (days, _) in sorted(fitted.get("replenishment_due", {}).items())},
-        "people": {users[row]: {tag: values[tag][row] for tag in sorted(values) if values[tag][row] is not None} for row in chosen},
-        "funnel": {per: [step.reached for step in funnel(views, per=per, window_days=91).steps] for per in ("customer", "session", "item")},
+        "people": {
+            users[row]: {tag: values[tag][row] for tag in sorted(values) if values[tag][row] is not None}
+            for row in chosen
+        },
+        "funnel": {
+            per: [step.reached for step in funnel(views, per=per, window_days=91).steps]
+            for per in ("customer", "session", "item")
+        },
     }
 
 

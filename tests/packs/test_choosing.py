@@ -28,7 +28,9 @@ def write(folder: Path, settings: str, pack: dict | None = None) -> Path:
     file.write_text(settings, encoding="utf-8")
     if pack is not None:
         (folder / "mine").mkdir(exist_ok=True)
-        (folder / "mine" / "pack.yaml").write_text(yaml.safe_dump({**SMALL, **pack}, allow_unicode=True), encoding="utf-8")
+        (folder / "mine" / "pack.yaml").write_text(
+            yaml.safe_dump({**SMALL, **pack}, allow_unicode=True), encoding="utf-8"
+        )
     return file
 
 
@@ -58,7 +60,9 @@ def test_the_users_own_keys_win(tmp_path):
 
 
 def test_a_pack_of_ones_own_lies_beside_the_settings(tmp_path, monkeypatch):
-    file = write(tmp_path, "pack: ./mine\n", {"lifecycle": {"lost_gaps": {"value": 5, "because": "we have seen it so"}}})
+    file = write(
+        tmp_path, "pack: ./mine\n", {"lifecycle": {"lost_gaps": {"value": 5, "because": "we have seen it so"}}}
+    )
     monkeypatch.chdir("/")  # relative to the file that names it, not to where the command runs
     settings = load_settings(file)
     assert settings.lifecycle.lost_gaps == 5
@@ -104,20 +108,38 @@ def test_a_pack_that_is_not_there_is_refused_with_the_other_mistakes(tmp_path, c
 
 
 def test_all_mistakes_of_a_pack_come_together(tmp_path):
-    found = problems(tmp_path, {
-        "events": {"Add": "crat"}, "lifecycle": {"new_day": {"value": 1, "because": "long enough"}, "lost_gaps": {"value": -1, "because": "long enough"}},
-        "replenishment": {"soap": {"days": 0, "spread": 1, "source": "long enough"}, "tea": {"days": 9, "spread": 9, "source": "long enough"}},
-        "tags": [{"name": "A B", "category": "life", "description": "d", "values": []}], "colour": "green",
-        "synthetic": {"categories": {"a": {"price": -1, "sise": 2}}, "kinds": []},
-    })  # fmt: skip
+    found = problems(
+        tmp_path,
+        {
+            "events": {"Add": "crat"},
+            "lifecycle": {
+                "new_day": {"value": 1, "because": "long enough"},
+                "lost_gaps": {"value": -1, "because": "long enough"},
+            },
+            "replenishment": {
+                "soap": {"days": 0, "spread": 1, "source": "long enough"},
+                "tea": {"days": 9, "spread": 9, "source": "long enough"},
+            },
+            "tags": [{"name": "A B", "category": "life", "description": "d", "values": []}],
+            "colour": "green",
+            "synthetic": {"categories": {"a": {"price": -1, "sise": 2}}, "kinds": []},
+        },
+    )
     text = "\n".join(found)
     for said in (
-        "events.Add: 'crat' is no event type (did you mean cart?); allowed: view, cart,", "lifecycle.new_day: 'new_day' is no lifecycle setting",
-        "lifecycle.lost_gaps.value", "replenishment.soap.days", "replenishment.tea: the spread (9 days) must be below the cycle (9 days)",
-        "tags.0.name", "tags.0.category: 'life' is no tag category (did you mean lifecycle?)", "tags.0.values",
-        "colour: there is no such key; allowed: title, description, events", "synthetic.categories.a.price",
-        "synthetic.categories.a.sise: there is no such key (did you mean price?)", "synthetic.kinds",
-    ):  # fmt: skip
+        "events.Add: 'crat' is no event type (did you mean cart?); allowed: view, cart,",
+        "lifecycle.new_day: 'new_day' is no lifecycle setting",
+        "lifecycle.lost_gaps.value",
+        "replenishment.soap.days",
+        "replenishment.tea: the spread (9 days) must be below the cycle (9 days)",
+        "tags.0.name",
+        "tags.0.category: 'life' is no tag category (did you mean lifecycle?)",
+        "tags.0.values",
+        "colour: there is no such key; allowed: title, description, events",
+        "synthetic.categories.a.price",
+        "synthetic.categories.a.sise: there is no such key (did you mean price?)",
+        "synthetic.kinds",
+    ):
         assert said.replace(" (did you mean price?)", "") in text.replace(" (did you mean price?)", ""), said
     assert all("mine/pack.yaml" in problem for problem in found)
 
@@ -126,22 +148,88 @@ def test_all_mistakes_of_a_pack_come_together(tmp_path):
     ("pack", "said"),
     [
         ({"events": {"Add": "cart", " add ": "view"}}, "(capitals and outer blanks do not count)"),
-        ({"replenishment": {"a": {"days": 9, "spread": 1, "source": "long enough", "categories": ["x/y"]},
-                            "b": {"days": 9, "spread": 1, "source": "long enough", "categories": ["x/y"]}}}, "has a cycle already, a"),
-        ({"replenishment": {"a": {"days": 9, "spread": 1, "source": "long enough", "categories": ["x/y", "z"]}}}, "cannot be in one cycle"),
-        ({"features": [{"name": "orders_28d", "view": "orders", "aggregate": "count", "description": "d"}]}, "'orders_28d' is a feature already"),
-        ({"features": [{"name": "mine", "view": "lins", "aggregate": "cuont", "description": "d"}]}, "unknown aggregate 'cuont'"),
-        ({"tags": [{"name": "t", "category": "basic", "description": "d", "values": [{"value": 1, "when": {"feature": "orders_29d", "operator": ">", "value": 1}}]}]},
-         "there is no feature 'orders_29d'; did you mean"),
-        ({"tags": [{"name": "t", "category": "basic", "description": "d", "values": [{"value": 1, "when": {"feature": "orders_28d", "operator": "~", "value": 1}}]}]},
-         "unknown operator '~'"),
-        ({"tags": [{"name": "lifecycle_stage", "category": "basic", "description": "d",
-                    "values": [{"value": 1, "when": {"feature": "orders_28d", "operator": ">", "value": 1}}]}]}, "is a tag already"),
-        ({"synthetic": {"categories": {"a": {"price": 1, "cycle": "soap"}}, "event_names": {"view": "Look"},
-                        "kinds": [{"share": 0.5, "gender": "f", "age_band": "a", "region": "north", "income_band": "i", "likes": ["b"]}]}}, "no cycle 'soap'"),
+        (
+            {
+                "replenishment": {
+                    "a": {"days": 9, "spread": 1, "source": "long enough", "categories": ["x/y"]},
+                    "b": {"days": 9, "spread": 1, "source": "long enough", "categories": ["x/y"]},
+                }
+            },
+            "has a cycle already, a",
+        ),
+        (
+            {"replenishment": {"a": {"days": 9, "spread": 1, "source": "long enough", "categories": ["x/y", "z"]}}},
+            "cannot be in one cycle",
+        ),
+        (
+            {"features": [{"name": "orders_28d", "view": "orders", "aggregate": "count", "description": "d"}]},
+            "'orders_28d' is a feature already",
+        ),
+        (
+            {"features": [{"name": "mine", "view": "lins", "aggregate": "cuont", "description": "d"}]},
+            "unknown aggregate 'cuont'",
+        ),
+        (
+            {
+                "tags": [
+                    {
+                        "name": "t",
+                        "category": "basic",
+                        "description": "d",
+                        "values": [{"value": 1, "when": {"feature": "orders_29d", "operator": ">", "value": 1}}],
+                    }
+                ]
+            },
+            "there is no feature 'orders_29d'; did you mean",
+        ),
+        (
+            {
+                "tags": [
+                    {
+                        "name": "t",
+                        "category": "basic",
+                        "description": "d",
+                        "values": [{"value": 1, "when": {"feature": "orders_28d", "operator": "~", "value": 1}}],
+                    }
+                ]
+            },
+            "unknown operator '~'",
+        ),
+        (
+            {
+                "tags": [
+                    {
+                        "name": "lifecycle_stage",
+                        "category": "basic",
+                        "description": "d",
+                        "values": [{"value": 1, "when": {"feature": "orders_28d", "operator": ">", "value": 1}}],
+                    }
+                ]
+            },
+            "is a tag already",
+        ),
+        (
+            {
+                "synthetic": {
+                    "categories": {"a": {"price": 1, "cycle": "soap"}},
+                    "event_names": {"view": "Look"},
+                    "kinds": [
+                        {
+                            "share": 0.5,
+                            "gender": "f",
+                            "age_band": "a",
+                            "region": "north",
+                            "income_band": "i",
+                            "likes": ["b"],
+                        }
+                    ],
+                }
+            },
+            "no cycle 'soap'",
+        ),
     ],
     ids=lambda value: value[:30] if isinstance(value, str) else "",
-)  # fmt: skip
+)
 def test_a_mistake_is_told_with_its_path_and_what_is_allowed(tmp_path, pack, said):
     assert any(said in problem for problem in problems(tmp_path, pack)), problems(tmp_path, pack)
 
@@ -151,7 +239,8 @@ def test_a_mistake_is_told_with_its_path_and_what_is_allowed(tmp_path, pack, sai
 
 def test_event_names_of_the_trade_are_read_and_unknown_ones_refused(tmp_path):
     (tmp_path / "events.csv").write_text(
-        "user,ts,what\nu1,2024-01-01,Add to Bag\nu1,2024-01-02, 收藏 \nu1,2024-01-03,view\nu1,2024-01-04,it's dancing\n", encoding="utf-8"
+        "user,ts,what\nu1,2024-01-01,Add to Bag\nu1,2024-01-02, 收藏 \nu1,2024-01-03,view\nu1,2024-01-04,it's dancing\n",
+        encoding="utf-8",
     )
     (tmp_path / "sources.yaml").write_text(
         "source: app\ntables:\n  events:\n    path: events.csv\n    columns: {source_user_id: user, ts: ts, event_type: what}\n",

@@ -94,7 +94,9 @@ def test_rare_values_by_hand():
         "toddler_orders": [3.0, 9.0],
     }.items():
         table = table.set_column(table.column_names.index(name), name, pa.array(values))
-    found = tag_values(table, [tag for tag in tags_for(settings) if tag.name in ("second_child", "child_stage")], settings)
+    found = tag_values(
+        table, [tag for tag in tags_for(settings) if tag.name in ("second_child", "child_stage")], settings
+    )
     assert found == {"child_stage": [None, "beyond"], "second_child": [True, False]}
 
 
@@ -129,7 +131,15 @@ def test_what_runs_out_is_computed_as_by_hand(tmp_path, outcomes):
             if (*user, cycle) in silent:
                 each, waited = own.get((*user, cycle)) or days, silent[*user, cycle]
                 off = (waited - each) / (each * spread / days)
-                states.append("lapsed" if waited > LAPSED_CYCLES * each else "overdue" if off > 1 else "due" if off >= -1 else "stocked")
+                states.append(
+                    "lapsed"
+                    if waited > LAPSED_CYCLES * each
+                    else "overdue"
+                    if off > 1
+                    else "due"
+                    if off >= -1
+                    else "stocked"
+                )
         counts[min(states, key=list(counts).index)] += 1
     found = {state: n for state, n in outcomes(name)["tags"]["replenishment_state"].items() if state != "unknown"}
     assert found == counts
@@ -146,12 +156,18 @@ def test_the_stage_of_a_child_is_the_true_one_for_who_still_buys(tmp_path):
     as_of = BEGIN + pd.Timedelta(days=shop.days)
     tag = [tag for tag in tags_for(settings) if tag.name == "child_stage"]
     wanted = {*tag[0].inputs, "days_since_last_order"}
-    built = Builder(lake).build(as_of, [feature for feature in (*FEATURES, *features_for(settings)) if feature.name in wanted])
+    built = Builder(lake).build(
+        as_of, [feature for feature in (*FEATURES, *features_for(settings)) if feature.name in wanted]
+    )
     frame = built.table.to_pandas().assign(stage=tag_values(built.table, tag, settings)["child_stage"])
     truth = shop.truth()
-    frame = frame.merge(truth["accounts"], left_on="user_id", right_on="source_user_id").merge(truth["persons"], on="person_id")
+    frame = frame.merge(truth["accounts"], left_on="user_id", right_on="source_user_id").merge(
+        truth["persons"], on="person_id"
+    )
     months = (as_of - frame["child_born_at"]).dt.total_seconds() / 86_400 / 30.4
-    true = pd.cut(months, [-np.inf, 0, 6, 12, 36, np.inf], labels=["pregnancy", "newborn", "infant", "toddler", "beyond"]).astype(str)
+    true = pd.cut(
+        months, [-np.inf, 0, 6, 12, 36, np.inf], labels=["pregnancy", "newborn", "infant", "toddler", "beyond"]
+    ).astype(str)
     asked = frame["stage"].notna() & (frame["days_since_last_order"] <= 45) & (months < 36)
     assert asked.sum() >= 50
     assert (frame["stage"] == true)[asked].mean() > 0.85

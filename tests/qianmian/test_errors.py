@@ -48,6 +48,13 @@ def test_all_mistakes_of_a_configuration_are_told():
 
 def test_a_registry_says_what_there_is():
     things = Registry("thing", {"b": 1, "a": 2})
-    assert (list(things), len(things), things["a"], "a" in things, "c" in things, things.get("c")) == (["b", "a"], 2, 2, True, False, None)
+    assert (list(things), len(things), things["a"], "a" in things, "c" in things, things.get("c")) == (
+        ["b", "a"],
+        2,
+        2,
+        True,
+        False,
+        None,
+    )
     with pytest.raises(UsageError, match=r"unknown thing \(got 'c'; allowed: b, a\)"):
         things["c"]

@@ -32,7 +32,9 @@ def test_rows_of_customers_can_be_joined():
 
 
 def test_times_say_that_they_are_utc():
-    assert all(column.unit == "UTC" for table in TABLES.values() for column in table.columns if column.dtype == "timestamp")
+    assert all(
+        column.unit == "UTC" for table in TABLES.values() for column in table.columns if column.dtype == "timestamp"
+    )
 
 
 def test_vocabularies():

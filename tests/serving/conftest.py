@@ -30,7 +30,9 @@ AS_OF = datetime(2024, 8, 1)
 Call = Callable[..., tuple[int, Any]]
 
 
-def request(url: str, body: Any = None, method: str | None = None, headers: dict[str, str] | None = None) -> tuple[int, Any]:
+def request(
+    url: str, body: Any = None, method: str | None = None, headers: dict[str, str] | None = None
+) -> tuple[int, Any]:
     """Status and decoded body; bytes are sent as they are, anything else as JSON, None as GET."""
     data = body if body is None or isinstance(body, bytes) else orjson.dumps(body)
     asked = urllib.request.Request(url, data=data, method=method, headers=headers or {})

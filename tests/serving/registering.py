@@ -34,29 +34,48 @@ STAGES = [
 ]
 
 
-def fit_bundles(workspace: Workspace, as_of: datetime, *, min_item_customers: int = 2, horizon: int = 28) -> dict[str, ModelBundle]:
+def fit_bundles(
+    workspace: Workspace, as_of: datetime, *, min_item_customers: int = 2, horizon: int = 28
+) -> dict[str, ModelBundle]:
     """A bundle a job, fitted small; outcomes are those of the last horizon."""
     builder = Builder(Lake(workspace))
     facts = {"data_digest": builder.lake.digest, "seed": 0, "horizon_days": horizon}
     train = training_set(builder, as_of, min_item_customers=min_item_customers)
     stages = {model.name: model for model in FallbackChain(STAGES).fit(train).models}
-    scenes = SceneModels({**stages, "affinity": AffinityRecommender().fit(train)}, {"home": list(stages), "discover": list(stages)})
+    scenes = SceneModels(
+        {**stages, "affinity": AffinityRecommender().fit(train)}, {"home": list(stages), "discover": list(stages)}
+    )
     start = as_of - timedelta(days=horizon)
     before, now = builder.build(start).matrix(), builder.build(as_of).matrix()
     rows = now.rows_of(before.one_ids)
-    active = np.flatnonzero((before.column("orders_total") > 0) & (before.column("days_since_last_order") <= 2 * horizon))
+    active = np.flatnonzero(
+        (before.column("orders_total") > 0) & (before.column("days_since_last_order") <= 2 * horizon)
+    )
     gone = (now.column("days_since_last_order")[rows[active]] > horizon).astype(int)
     churn = ChurnClassifier(n_estimators=30, folds=3, min_child_weight=1.0).fit(before.values[active], gone)
     today, then = stages_of(before), stages_of(now)[rows]
     lifecycle = NextStageClassifier(n_estimators=10).fit(before.values, today, then)
-    expander = LookalikeExpander(factors=8, bags=3).fit(now.values, train.interactions.matrix()[train.user_rows(now.one_ids)])
+    expander = LookalikeExpander(factors=8, bags=3).fit(
+        now.values, train.interactions.matrix()[train.user_rows(now.one_ids)]
+    )
     return {
-        "recommend": ModelBundle("scenes", scenes, as_of, user_ids=train.user_ids, item_ids=train.item_ids,
-                                 item_attributes=train.item_attributes, facts={**facts, "job": "recommend", "interactions": train.source}),
-        "churn": ModelBundle("churn", churn, as_of, before.spec, facts={**facts, "job": "churn", "active_days": 2 * horizon}),
+        "recommend": ModelBundle(
+            "scenes",
+            scenes,
+            as_of,
+            user_ids=train.user_ids,
+            item_ids=train.item_ids,
+            item_attributes=train.item_attributes,
+            facts={**facts, "job": "recommend", "interactions": train.source},
+        ),
+        "churn": ModelBundle(
+            "churn", churn, as_of, before.spec, facts={**facts, "job": "churn", "active_days": 2 * horizon}
+        ),
         "lifecycle": ModelBundle("lifecycle", lifecycle, as_of, before.spec, facts={**facts, "job": "lifecycle"}),
-        "lookalike": ModelBundle("lookalike", expander, as_of, now.spec, user_ids=now.one_ids, facts={**facts, "job": "lookalike"}),
-    }  # fmt: skip
+        "lookalike": ModelBundle(
+            "lookalike", expander, as_of, now.spec, user_ids=now.one_ids, facts={**facts, "job": "lookalike"}
+        ),
+    }
 
 
 def register(workspace: Workspace, job: str, bundle: ModelBundle) -> str:
@@ -78,10 +97,15 @@ def register(workspace: Workspace, job: str, bundle: ModelBundle) -> str:
         bundle.save(folder)
         mlflow.log_metric("auc", 0.9)
         info = mlflow.pyfunc.log_model(
-            name="model", python_model=str(Path(__file__).with_name("pyfunc_model.py")), artifacts={"bundle": str(folder)},
-            registered_model_name=name, pip_requirements=["numpy"],
-        )  # fmt: skip
-    os.environ.pop("MLFLOW_TRACKING_URI", None)  # `set_tracking_uri` leaves it behind, and every other workspace would follow it
+            name="model",
+            python_model=str(Path(__file__).with_name("pyfunc_model.py")),
+            artifacts={"bundle": str(folder)},
+            registered_model_name=name,
+            pip_requirements=["numpy"],
+        )
+    os.environ.pop(
+        "MLFLOW_TRACKING_URI", None
+    )  # `set_tracking_uri` leaves it behind, and every other workspace would follow it
     version = str(info.registered_model_version)
     before = client.get_registered_model(name).aliases.get(CHAMPION)
     if before is not None:

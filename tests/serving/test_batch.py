@@ -31,7 +31,17 @@ def answer(champions, route, **fields):
 def test_recommend_equals_single_answers(champions, scene, monkeypatch):
     monkeypatch.setattr(batch, "BLOCK", 97)
     table = batch.score_recommend(champions, num_results=7, scene=scene)
-    assert table.column_names == ["user_id", "user_source", "one_id", "rank", "item_id", "score", "source", "as_of", "model_version"]
+    assert table.column_names == [
+        "user_id",
+        "user_source",
+        "one_id",
+        "rank",
+        "item_id",
+        "score",
+        "source",
+        "as_of",
+        "model_version",
+    ]
     assert set(table["as_of"].to_pylist()) == {AS_OF}
     assert set(table["model_version"].to_pylist()) == {"1"}
     rows: dict[tuple[str, str], list[dict]] = {}
@@ -39,7 +49,9 @@ def test_recommend_equals_single_answers(champions, scene, monkeypatch):
         rows.setdefault((row["user_id"], row["user_source"]), []).append(row)
     assert len(rows) == champions.customers.table.num_rows
     for (user_id, user_source), listed in list(rows.items())[::7]:
-        single = answer(champions, "/recommendations", user_id=user_id, user_source=user_source, num_results=7, scene=scene)
+        single = answer(
+            champions, "/recommendations", user_id=user_id, user_source=user_source, num_results=7, scene=scene
+        )
         assert single["one_id"] == listed[0]["one_id"]
         assert [item["item_id"] for item in single["items"]] == [row["item_id"] for row in listed]
         assert [item["source"] for item in single["items"]] == [row["source"] for row in listed]
@@ -51,8 +63,16 @@ def test_churn_and_predictions_equal_single_answers(champions, monkeypatch):
     monkeypatch.setattr(batch, "BLOCK", 97)
     churn, predictions = batch.score_churn(champions), batch.score_predictions(champions)
     assert churn.column_names == [
-        "user_id", "user_source", "one_id", "churn_probability", "risk_band", "reasons", "no_score_reason", "as_of", "model_version",
-    ]  # fmt: skip
+        "user_id",
+        "user_source",
+        "one_id",
+        "churn_probability",
+        "risk_band",
+        "reasons",
+        "no_score_reason",
+        "as_of",
+        "model_version",
+    ]
     assert churn.num_rows == predictions.num_rows == champions.customers.table.num_rows
     for one, two in list(zip(churn.to_pylist(), predictions.to_pylist(), strict=True))[::11]:
         who = {"user_ids": [one["user_id"]], "user_source": one["user_source"]}
@@ -61,7 +81,14 @@ def test_churn_and_predictions_equal_single_answers(champions, monkeypatch):
             assert one[name] == single[name]
         assert [reason["feature"] for reason in one["reasons"]] == [reason["feature"] for reason in single["reasons"]]
         single = answer(champions, "/predictions", **who)["scores"][0]
-        for name in ("one_id", "lifecycle_stage", "next_stage", "average_days_between_orders", "average_order_value", "no_score_reason"):
+        for name in (
+            "one_id",
+            "lifecycle_stage",
+            "next_stage",
+            "average_days_between_orders",
+            "average_order_value",
+            "no_score_reason",
+        ):
             assert two[name] == single[name]
 
 
@@ -130,7 +157,9 @@ def test_exploration_is_the_same_in_blocks_of_any_size_and_its_propensities_are_
     assert (np.asarray(table["propensity"]) > 0).all()
     by_place = table.group_by("rank").aggregate([("explored", "mean")]).sort_by("rank")["explored_mean"].to_pylist()
     assert by_place[0] == 0, "the best item stays first"
-    other = batch.score_recommend(champions, num_results=6, options=options_of({"exploration": {"share": 0.25, "pool": 8, "seed": 6}}))
+    other = batch.score_recommend(
+        champions, num_results=6, options=options_of({"exploration": {"share": 0.25, "pool": 8, "seed": 6}})
+    )
     assert other["item_id"].to_pylist() != table["item_id"].to_pylist()
 
 
@@ -153,7 +182,9 @@ def test_a_later_as_of_folds_in_what_was_bought_since(champions, workspace, monk
     moment = AS_OF + timedelta(days=14)
     builder = Builder(Lake(workspace))
     monkeypatch.setattr(batch, "BLOCK", 97)
-    table = batch.score_recommend(champions, num_results=500, as_of=moment, builder=builder, options=options_of({"purchased": "only"}))
+    table = batch.score_recommend(
+        champions, num_results=500, as_of=moment, builder=builder, options=options_of({"purchased": "only"})
+    )
     assert set(table["as_of"].to_pylist()) == {moment}
     rows, _ = interaction_rows(builder, moment, AS_OF)
     catalogue = champions.models["recommend"].catalogue
@@ -166,16 +197,25 @@ def test_a_later_as_of_folds_in_what_was_bought_since(champions, workspace, monk
     assert known, "the shop sold something in those days"
     shown = set(zip(table["one_id"].to_pylist(), table["item_id"].to_pylist(), strict=True))
     assert set(known) <= shown
-    new = [(one, item) for one, item in known if catalogue.item_index[item] not in catalogue.had(catalogue.user_row(one))]
+    new = [
+        (one, item) for one, item in known if catalogue.item_index[item] not in catalogue.had(catalogue.user_row(one))
+    ]
     assert new, "and some of it to people who never had it"
     # one answer to the same events is the same list
     one_id = new[0][0]
     user = dict(zip(champions.customers.one_ids, champions.customers.table["user_id"].to_pylist(), strict=True))[one_id]
     events = [
         {"item_id": row["item_id"], "ts": (moment - timedelta(days=row["age_days"])).isoformat(timespec="microseconds")}
-        for row in rows.to_pylist() if row["one_id"] == one_id
-    ]  # fmt: skip
-    single = answer(champions, "/recommendations", user_id=user, num_results=8, context={"events": events, "now": moment.isoformat()})
+        for row in rows.to_pylist()
+        if row["one_id"] == one_id
+    ]
+    single = answer(
+        champions,
+        "/recommendations",
+        user_id=user,
+        num_results=8,
+        context={"events": events, "now": moment.isoformat()},
+    )
     together = batch.score_recommend(champions, num_results=8, as_of=moment, builder=builder)
     listed = [row["item_id"] for row in together.to_pylist() if row["one_id"] == one_id]
     assert [item["item_id"] for item in single["items"]] == listed
@@ -192,7 +232,9 @@ def test_what_is_gone_since_the_fit_is_not_shown(champions, workspace):
     assert bestseller in before["item_id"].to_pylist()
     assert bestseller not in after["item_id"].to_pylist()
     assert before.num_rows == after.num_rows
-    asked = batch.score_recommend(champions, gone=[bestseller], options=options_of({"filters": {"available": [True, False]}}))
+    asked = batch.score_recommend(
+        champions, gone=[bestseller], options=options_of({"filters": {"available": [True, False]}})
+    )
     assert bestseller in asked["item_id"].to_pylist()
 
 

@@ -83,7 +83,11 @@ def test_history_reads_events_in_order_and_skips_what_it_cannot_read(workspace):
         client.set_registered_model_tag(name, key, json.dumps(value))
     client.set_registered_model_tag(name, "qianmian.event.2030-01-03T00:00:00.000000Z", "not json")
     try:
-        assert [event.action for event in model_registry.history(workspace, name)] == ["register", "promote", "rollback"]
+        assert [event.action for event in model_registry.history(workspace, name)] == [
+            "register",
+            "promote",
+            "rollback",
+        ]
         assert model_registry.in_production(workspace, name, datetime(2030, 1, 1, 12)) == "2"
         assert model_registry.in_production(workspace, name, datetime(2030, 1, 2)) == "1"
     finally:
@@ -200,9 +204,12 @@ def test_an_endpoint_without_a_model_says_what_to_run(champions):
 def test_an_export_answers_the_same_without_the_workspace(workspace, champions, buyers, tmp_path):
     loaded = load_from_folder(export(workspace, tmp_path / "exported"))
     for route, fields in {
-        "/recommendations": {"user_id": buyers[0]}, "/churn": {"user_ids": buyers[:5], "explain": True}, "/profile": {"user_id": buyers[0]},
-        "/predictions": {"user_ids": buyers[:5]}, "/lookalike": {"seed_user_ids": buyers[:30], "size": 5},
-    }.items():  # fmt: skip
+        "/recommendations": {"user_id": buyers[0]},
+        "/churn": {"user_ids": buyers[:5], "explain": True},
+        "/profile": {"user_id": buyers[0]},
+        "/predictions": {"user_ids": buyers[:5]},
+        "/lookalike": {"seed_user_ids": buyers[:30], "size": 5},
+    }.items():
         one, two = answer(champions, route, **fields), answer(loaded, route, **fields)
         assert {**one, "recommendation_id": ""} == {**two, "recommendation_id": ""}
     (tmp_path / "exported" / "models" / "churn" / "manifest.json").write_text("{}")

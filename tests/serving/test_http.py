@@ -47,10 +47,14 @@ def good(route: str, answer) -> dict:
 def minimal(route: str, buyers: list[str], champions) -> dict:
     item = champions.models["recommend"].catalogue.item_ids[0]
     return {
-        "/recommendations": {"user_id": buyers[0]}, "/rank": {"user_id": buyers[0], "item_ids": [item]}, "/similar-items": {"item_id": item},
-        "/churn": {"user_ids": buyers[:2]}, "/predictions": {"user_ids": buyers[:2]}, "/profile": {"user_id": buyers[0]},
+        "/recommendations": {"user_id": buyers[0]},
+        "/rank": {"user_id": buyers[0], "item_ids": [item]},
+        "/similar-items": {"item_id": item},
+        "/churn": {"user_ids": buyers[:2]},
+        "/predictions": {"user_ids": buyers[:2]},
+        "/profile": {"user_id": buyers[0]},
         "/lookalike": {"seed_user_ids": buyers[:30], "size": 10},
-    }[route]  # fmt: skip
+    }[route]
 
 
 # ---- readiness -------------------------------------------------------------------------------------------------------
@@ -79,7 +83,12 @@ def test_validate_only_runs_nothing(route, serve, buyers, champions):
     assert status == 200
     assert body["valid"] is True
     assert set(body) == {"valid", "model", "as_of", "stale"}
-    refused(serve(f"/v1{route}", {**minimal(route, buyers, champions), "validate_only": 1}), 422, "invalid_request", "validate_only")
+    refused(
+        serve(f"/v1{route}", {**minimal(route, buyers, champions), "validate_only": 1}),
+        422,
+        "invalid_request",
+        "validate_only",
+    )
 
 
 @pytest.mark.parametrize("route", list(ENDPOINTS))
@@ -105,7 +114,9 @@ def test_unknown_paths(path, serve):
 
 def test_a_chunked_body_is_limited_too(serve):
     connection = http.client.HTTPConnection(urlsplit(serve.url).netloc, timeout=30)
-    connection.request("POST", "/v1/churn", iter([b"x" * 200_000] * 8), encode_chunked=True, headers={"Transfer-Encoding": "chunked"})
+    connection.request(
+        "POST", "/v1/churn", iter([b"x" * 200_000] * 8), encode_chunked=True, headers={"Transfer-Encoding": "chunked"}
+    )
     assert connection.getresponse().status == 413
 
 
@@ -153,7 +164,9 @@ def test_each_source_of_the_fallback_chain_is_seen(serve, buyers, champions):
 
 
 def test_a_list_is_ranked_explained_and_free_of_doubles(serve, buyers):
-    body = good("/recommendations", serve("/v1/recommendations", {"user_id": buyers[0], "num_results": 500, "explain": True}))
+    body = good(
+        "/recommendations", serve("/v1/recommendations", {"user_id": buyers[0], "num_results": 500, "explain": True})
+    )
     items = body["items"]
     assert [item["rank"] for item in items] == list(range(1, len(items) + 1))
     assert len({item["item_id"] for item in items}) == len(items)
@@ -175,9 +188,14 @@ def test_filters_and_exclude_leave_the_list_full(serve, buyers, champions):
     asked |= {"exclude": [first, "no such item"], "filters": {"category": ["grocery/dairy", "home"]}}
     body = good("/recommendations", serve("/v1/recommendations", asked))
     assert first not in {item["item_id"] for item in body["items"]}
-    assert all(category[item["item_id"]] == "grocery/dairy" or category[item["item_id"]].startswith("home/") for item in body["items"])
+    assert all(
+        category[item["item_id"]] == "grocery/dairy" or category[item["item_id"]].startswith("home/")
+        for item in body["items"]
+    )
     assert body["unknown"] == ["no such item"]
-    none = good("/recommendations", serve("/v1/recommendations", {"user_id": buyers[0], "filters": {"brand": "nobody's"}}))
+    none = good(
+        "/recommendations", serve("/v1/recommendations", {"user_id": buyers[0], "filters": {"brand": "nobody's"}})
+    )
     assert none["items"] == []
     assert "filters leave 0" in none["short_reason"]
 
@@ -195,7 +213,10 @@ def table_of(champions) -> dict[str, dict]:
     """What is known of each item."""
     bundle = champions.models["recommend"].bundle
     columns = {name: values.tolist() for name, values in bundle.item_attributes.items()}
-    return {item: {name: values[place] for name, values in columns.items()} for place, item in enumerate(bundle.item_ids.tolist())}
+    return {
+        item: {name: values[place] for name, values in columns.items()}
+        for place, item in enumerate(bundle.item_ids.tolist())
+    }
 
 
 def test_nested_filters(serve, buyers, champions):
@@ -206,24 +227,37 @@ def test_nested_filters(serve, buyers, champions):
             {"not": {"attribute": "category", "op": "in", "value": ["grocery"]}},
         ]
     }
-    items = good("/recommendations", serve("/v1/recommendations", {"user_id": buyers[0], "num_results": 10, "filters": cheap}))["items"]
+    items = good(
+        "/recommendations", serve("/v1/recommendations", {"user_id": buyers[0], "num_results": 10, "filters": cheap})
+    )["items"]
     assert len(items) == 10
     assert all(1 <= table[item["item_id"]]["price"] <= 30 for item in items)
     assert not any(table[item["item_id"]]["category"].startswith("grocery/") for item in items)
     similar = good(
         "/similar-items",
-        serve("/v1/similar-items", {"item_id": items[0]["item_id"], "filters": cheap, "exclude": [items[1]["item_id"], "ghost"]}),
+        serve(
+            "/v1/similar-items",
+            {"item_id": items[0]["item_id"], "filters": cheap, "exclude": [items[1]["item_id"], "ghost"]},
+        ),
     )
     assert {items[0]["item_id"], items[1]["item_id"]}.isdisjoint(item["item_id"] for item in similar["items"])
     assert all(1 <= table[item["item_id"]]["price"] <= 30 for item in similar["items"])
     assert similar["unknown"] == ["ghost"]
     wrong = {"and": [{"brand": "x"}, {"attribute": "price", "op": "about", "value": 3}]}
-    for route, body in (("/recommendations", {"user_id": buyers[0]}), ("/similar-items", {"item_id": items[0]["item_id"]})):
+    for route, body in (
+        ("/recommendations", {"user_id": buyers[0]}),
+        ("/similar-items", {"item_id": items[0]["item_id"]}),
+    ):
         for checked in ({}, {"validate_only": True}):
-            error = refused(serve(f"/v1{route}", {**body, **checked, "filters": wrong}), 422, "invalid_request", "filters.and[1].op")
+            error = refused(
+                serve(f"/v1{route}", {**body, **checked, "filters": wrong}), 422, "invalid_request", "filters.and[1].op"
+            )
             assert "between" in error["message"]
             error = refused(
-                serve(f"/v1{route}", {**body, **checked, "filters": {"colour": "red"}}), 422, "invalid_request", "filters.colour"
+                serve(f"/v1{route}", {**body, **checked, "filters": {"colour": "red"}}),
+                422,
+                "invalid_request",
+                "filters.colour",
             )
             assert "available, brand, category, item_id, price" in error["message"]
 
@@ -247,17 +281,28 @@ def test_purchased_in_three_ways(serve, buyers, champions):
     had = {catalogue.item_ids[column] for column in catalogue.had(row).tolist()}
     can = {item for item, known in table_of(champions).items() if known["available"]}
     for purchased, expected in (("any", can), ("only", can & had), ("never", can - had)):
-        body = good("/recommendations", serve("/v1/recommendations", {"user_id": buyers[0], "num_results": 500, "purchased": purchased}))
+        body = good(
+            "/recommendations",
+            serve("/v1/recommendations", {"user_id": buyers[0], "num_results": 500, "purchased": purchased}),
+        )
         assert {item["item_id"] for item in body["items"]} == expected
         assert f" {len(expected)}" in body["short_reason"]
     stranger = good("/recommendations", serve("/v1/recommendations", {"user_id": "nobody", "purchased": "only"}))
     assert stranger["items"] == []
     assert "what the customer had is 0" in stranger["short_reason"]
     error = refused(
-        serve("/v1/recommendations", {"user_id": buyers[0], "scene": "discover", "purchased": "any"}), 422, "invalid_request", "purchased"
+        serve("/v1/recommendations", {"user_id": buyers[0], "scene": "discover", "purchased": "any"}),
+        422,
+        "invalid_request",
+        "purchased",
     )
     assert "allowed: never" in error["message"]
-    refused(serve("/v1/recommendations", {"user_id": buyers[0], "purchased": "sometimes"}), 422, "invalid_request", "purchased")
+    refused(
+        serve("/v1/recommendations", {"user_id": buyers[0], "purchased": "sometimes"}),
+        422,
+        "invalid_request",
+        "purchased",
+    )
 
 
 def test_diversity(serve, buyers, champions):
@@ -267,32 +312,46 @@ def test_diversity(serve, buyers, champions):
     assert len(items) == 10
     assert max(Counter(table[item["item_id"]]["category"].split("/")[0] for item in items).values()) <= 4
     assert max(Counter(table[item["item_id"]]["brand"] for item in items).values()) <= 2
-    short = good("/recommendations", serve("/v1/recommendations", {**asked, "diversity": {"max_per": {"category/1": 1}}}))
+    short = good(
+        "/recommendations", serve("/v1/recommendations", {**asked, "diversity": {"max_per": {"category/1": 1}}})
+    )
     assert len(short["items"]) < 10
     assert f"at most 1 a category/1 leaves {len(short['items'])}" in short["short_reason"]
     plain = [item["item_id"] for item in serve("/v1/recommendations", {"user_id": buyers[0]})[1]["items"]]
     lists = {}
     for mmr in (1.0, 0.3):
-        found = good("/recommendations", serve("/v1/recommendations", {"user_id": buyers[0], "diversity": {"mmr": mmr}}))["items"]
+        found = good(
+            "/recommendations", serve("/v1/recommendations", {"user_id": buyers[0], "diversity": {"mmr": mmr}})
+        )["items"]
         lists[mmr] = [item["item_id"] for item in found]
         assert lists[mmr][0] == plain[0]
     assert lists[1.0] == plain
     assert lists[0.3] != plain
     for diversity, field in (
-        ({"max_per": {"price": 1}}, "diversity.max_per.price"), ({"max_per": {"brand/2": 1}}, "diversity.max_per.brand/2"),
-        ({"max_per": {"category/0": 1}}, "diversity.max_per.category/0"), ({"max_per": {"brand": 0}}, "diversity.max_per.brand"),
-        ({"mmr": 1.1}, "diversity.mmr"), ({"mmr": "1"}, "diversity.mmr"), ({"how": 1}, "diversity.how"),
-    ):  # fmt: skip
-        refused(serve("/v1/recommendations", {"user_id": buyers[0], "diversity": diversity}), 422, "invalid_request", field)
+        ({"max_per": {"price": 1}}, "diversity.max_per.price"),
+        ({"max_per": {"brand/2": 1}}, "diversity.max_per.brand/2"),
+        ({"max_per": {"category/0": 1}}, "diversity.max_per.category/0"),
+        ({"max_per": {"brand": 0}}, "diversity.max_per.brand"),
+        ({"mmr": 1.1}, "diversity.mmr"),
+        ({"mmr": "1"}, "diversity.mmr"),
+        ({"how": 1}, "diversity.how"),
+    ):
+        refused(
+            serve("/v1/recommendations", {"user_id": buyers[0], "diversity": diversity}), 422, "invalid_request", field
+        )
 
 
 def test_promotions(serve, buyers, champions):
     table = table_of(champions)
     asked = {
-        "user_id": buyers[0], "num_results": 10, "explain": True,
-        "promotions": [{"name": "house", "filter": {"category": "home"}, "percent": 20},
-                       {"name": "nothing", "filter": {"brand": "nobody's"}, "percent": 30}],
-    }  # fmt: skip
+        "user_id": buyers[0],
+        "num_results": 10,
+        "explain": True,
+        "promotions": [
+            {"name": "house", "filter": {"category": "home"}, "percent": 20},
+            {"name": "nothing", "filter": {"brand": "nobody's"}, "percent": 30},
+        ],
+    }
     body = good("/recommendations", serve("/v1/recommendations", asked))
     assert len(body["items"]) == 10
     promoted = [item for item in body["items"] if item["source"] == "promotion"]
@@ -300,7 +359,10 @@ def test_promotions(serve, buyers, champions):
     assert all(table[item["item_id"]]["category"].startswith("home/") for item in promoted)
     assert all(item["reasons"] == ["promoted"] for item in promoted)
     assert all("promotion" not in item for item in body["items"] if item not in promoted)
-    assert body["promotions"] == [{"name": "house", "places": 2, "filled": 2}, {"name": "nothing", "places": 3, "filled": 0}]
+    assert body["promotions"] == [
+        {"name": "house", "places": 2, "filled": 2},
+        {"name": "nothing", "places": 3, "filled": 0},
+    ]
     assert body["fallback"] is None
     narrow = good("/recommendations", serve("/v1/recommendations", {**asked, "filters": {"category": "grocery"}}))
     assert narrow["promotions"][0]["filled"] == 0, "a promotion does not go past the filters"
@@ -315,7 +377,12 @@ def test_promotions(serve, buyers, champions):
         ([one] * 11, "promotions", "10 items"),
     ):
         for checked in ({}, {"validate_only": True}):
-            error = refused(serve("/v1/recommendations", {**asked, **checked, "promotions": promotions}), 422, "invalid_request", field)
+            error = refused(
+                serve("/v1/recommendations", {**asked, **checked, "promotions": promotions}),
+                422,
+                "invalid_request",
+                field,
+            )
             assert said in error["message"], error
 
 
@@ -328,8 +395,14 @@ def test_exploration_says_how_probable_each_item_was_and_can_be_repeated(serve, 
         assert item["propensity"] == (1 / 20 if item["explored"] else 1)
         assert item["propensity_in_list"] == (2 / 20 if item["explored"] else 1)
     # the id of the answer is all the chance there was
-    again = good("/recommendations", serve("/v1/recommendations", {**asked, "exploration": {"share": 0.2, "pool": 20, "seed": 7}}))
-    other = good("/recommendations", serve("/v1/recommendations", {**asked, "exploration": {"share": 0.2, "pool": 20, "seed": 7}}))
+    again = good(
+        "/recommendations",
+        serve("/v1/recommendations", {**asked, "exploration": {"share": 0.2, "pool": 20, "seed": 7}}),
+    )
+    other = good(
+        "/recommendations",
+        serve("/v1/recommendations", {**asked, "exploration": {"share": 0.2, "pool": 20, "seed": 7}}),
+    )
     assert again["items"] == other["items"]
     asked_again = recommendations.RecommendationsRequest.model_validate(asked)
     plan = recommendations.plan(champions, asked_again)
@@ -339,12 +412,27 @@ def test_exploration_says_how_probable_each_item_was_and_can_be_repeated(serve, 
         item["item_id"] for item in body["items"]
     ]
     small = good(
-        "/recommendations", serve("/v1/recommendations", {**asked, "exploration": {"share": 0.9, "pool": 2, "seed": 1}, "explain": True})
+        "/recommendations",
+        serve("/v1/recommendations", {**asked, "exploration": {"share": 0.9, "pool": 2, "seed": 1}, "explain": True}),
     )
-    assert sum(item["explored"] for item in small["items"]) == 2, "no more places are drawn than there are items to draw"
-    assert all((item["reasons"][-1] == "shown to learn whether you like it") == item["explored"] for item in small["items"])
-    for exploration, field in (({"share": 0}, "share"), ({"share": 1.1}, "share"), ({"share": 0.1, "pool": 0}, "pool"), ({}, "share")):
-        refused(serve("/v1/recommendations", {**asked, "exploration": exploration}), 422, "invalid_request", f"exploration.{field}")
+    assert sum(item["explored"] for item in small["items"]) == 2, (
+        "no more places are drawn than there are items to draw"
+    )
+    assert all(
+        (item["reasons"][-1] == "shown to learn whether you like it") == item["explored"] for item in small["items"]
+    )
+    for exploration, field in (
+        ({"share": 0}, "share"),
+        ({"share": 1.1}, "share"),
+        ({"share": 0.1, "pool": 0}, "pool"),
+        ({}, "share"),
+    ):
+        refused(
+            serve("/v1/recommendations", {**asked, "exploration": exploration}),
+            422,
+            "invalid_request",
+            f"exploration.{field}",
+        )
 
 
 def test_what_happened_since_changes_the_next_answer(serve, buyers, champions):
@@ -356,24 +444,36 @@ def test_what_happened_since_changes_the_next_answer(serve, buyers, champions):
         if column not in had and (catalogue.available is None or catalogue.available[column])
     )
     events = [
-        {"item_id": new, "ts": "2024-08-02T10:00:00Z"}, {"item_id": new, "event_type": "purchase", "ts": "2024-08-02T18:00:00+08:00"},
-        {"item_id": new, "event_type": "view", "ts": "2024-08-02T10:00:00Z"}, {"item_id": "ghost", "ts": "2024-08-02T10:00:00Z"},
+        {"item_id": new, "ts": "2024-08-02T10:00:00Z"},
+        {"item_id": new, "event_type": "purchase", "ts": "2024-08-02T18:00:00+08:00"},
+        {"item_id": new, "event_type": "view", "ts": "2024-08-02T10:00:00Z"},
+        {"item_id": "ghost", "ts": "2024-08-02T10:00:00Z"},
         {"item_id": new, "ts": "2024-07-02"},
-    ]  # fmt: skip
+    ]
     asked = {"user_id": buyers[0], "num_results": 5, "purchased": "only", "explain": True}
-    assert new not in {item["item_id"] for item in serve("/v1/recommendations", {**asked, "num_results": 500})[1]["items"]}
+    assert new not in {
+        item["item_id"] for item in serve("/v1/recommendations", {**asked, "num_results": 500})[1]["items"]
+    }
     body = good(
         "/recommendations",
-        serve("/v1/recommendations", {**asked, "num_results": 500, "context": {"events": events, "now": "2024-08-05T10:00Z"}}),
+        serve(
+            "/v1/recommendations",
+            {**asked, "num_results": 500, "context": {"events": events, "now": "2024-08-05T10:00Z"}},
+        ),
     )
     found = next(item for item in body["items"] if item["item_id"] == new)
     assert found["reasons"] == ["you bought it 2 times, last 3 days ago"]
     assert body["unknown"] == ["ghost"]
     assert [(one["index"], one["reason"].split(":")[0]) for one in body["ignored_events"]] == [
-        (2, "the model learns from transactions"), (3, "the model does not know the item"), (4, "before as_of"),
-    ]  # fmt: skip
+        (2, "the model learns from transactions"),
+        (3, "the model does not know the item"),
+        (4, "before as_of"),
+    ]
     never = good(
-        "/recommendations", serve("/v1/recommendations", {**asked, "purchased": "never", "num_results": 500, "context": {"events": events}})
+        "/recommendations",
+        serve(
+            "/v1/recommendations", {**asked, "purchased": "never", "num_results": 500, "context": {"events": events}}
+        ),
     )
     assert new not in {item["item_id"] for item in never["items"]}
     stranger = {"user_id": "nobody we know", "num_results": 3, "context": {"events": events}}
@@ -381,7 +481,11 @@ def test_what_happened_since_changes_the_next_answer(serve, buyers, champions):
     assert first["items"][0]["item_id"] == new, "a purchase is a history"
     assert first["items"][0]["source"] == "repeat"
     ranked = good(
-        "/rank", serve("/v1/rank", {"user_id": "nobody we know", "item_ids": [catalogue.item_ids[0], new], "context": {"events": events}})
+        "/rank",
+        serve(
+            "/v1/rank",
+            {"user_id": "nobody we know", "item_ids": [catalogue.item_ids[0], new], "context": {"events": events}},
+        ),
     )
     assert ranked["items"][0]["item_id"] == new
     assert len(ranked["ignored_events"]) == 3
@@ -390,12 +494,19 @@ def test_what_happened_since_changes_the_next_answer(serve, buyers, champions):
         ({"events": [{"item_id": new, "ts": "9999-12-31T23:59:59-10:00"}]}, "context.events[0].ts"),
         ({"events": [{"item_id": new, "ts": "2024-08-09"}], "now": "2024-08-08"}, "context.events[0].ts"),
         ({"events": [{"item_id": new, "ts": "2024-08-09", "event_type": "theft"}]}, "context.events[0].event_type"),
-        ({"now": "2024-07-08"}, "context.now"), ({"now": "soon"}, "context.now"), ({"events": [{"ts": "2024-08-09"}]}, "context.events.0.item_id"),
+        ({"now": "2024-07-08"}, "context.now"),
+        ({"now": "soon"}, "context.now"),
+        ({"events": [{"ts": "2024-08-09"}]}, "context.events.0.item_id"),
         ({"items": [new]}, "context.items"),
-    ):  # fmt: skip
+    ):
         for route, more in (("/recommendations", {}), ("/rank", {"item_ids": [new]})):
             for checked in ({}, {"validate_only": True}):
-                refused(serve(f"/v1{route}", {"user_id": buyers[0], **more, **checked, "context": context}), 422, "invalid_request", field)
+                refused(
+                    serve(f"/v1{route}", {"user_id": buyers[0], **more, **checked, "context": context}),
+                    422,
+                    "invalid_request",
+                    field,
+                )
 
 
 def test_scenes_that_go_with_items_and_scenes_nobody_trained(serve, buyers, champions):
@@ -404,48 +515,88 @@ def test_scenes_that_go_with_items_and_scenes_nobody_trained(serve, buyers, cham
     asked = {"user_id": buyers[0], "scene": "similar", "num_results": 6}
     body = good(
         "/recommendations",
-        serve("/v1/recommendations", {**asked, "context": {"items": [*items, "ghost"]}, "exclude": [catalogue.item_ids[7]]}),
+        serve(
+            "/v1/recommendations",
+            {**asked, "context": {"items": [*items, "ghost"]}, "exclude": [catalogue.item_ids[7]]},
+        ),
     )
     assert len(body["items"]) == 6
     assert {*items, catalogue.item_ids[7]}.isdisjoint(item["item_id"] for item in body["items"])
     assert body["unknown"] == ["ghost"]
     one = good("/recommendations", serve("/v1/recommendations", {**asked, "context": {"items": items[:1]}}))
     alike = good("/similar-items", serve("/v1/similar-items", {"item_id": items[0], "num_results": 6}))
-    assert [(item["item_id"], item["score"]) for item in one["items"]] == [(item["item_id"], item["score"]) for item in alike["items"]]
+    assert [(item["item_id"], item["score"]) for item in one["items"]] == [
+        (item["item_id"], item["score"]) for item in alike["items"]
+    ]
     for given in ([], ["ghost"]):
-        error = refused(serve("/v1/recommendations", {**asked, "context": {"items": given}}), 422, "invalid_request", "context.items")
+        error = refused(
+            serve("/v1/recommendations", {**asked, "context": {"items": given}}),
+            422,
+            "invalid_request",
+            "context.items",
+        )
         assert "similar needs an item the model knows" in error["message"]
     untrained = next(scene for scene in SCENES if scene not in catalogue.scenes)
-    error = refused(serve("/v1/recommendations", {"user_id": buyers[0], "scene": untrained}), 422, "invalid_request", "scene")
+    error = refused(
+        serve("/v1/recommendations", {"user_id": buyers[0], "scene": untrained}), 422, "invalid_request", "scene"
+    )
     assert f"allowed: {', '.join(catalogue.scenes)}" in error["message"]
     assert "qianmian train recommend" in error["hint"]
 
 
 def test_more_than_there_is_and_nothing_at_all(serve, buyers, champions):
     can = sum(1 for known in table_of(champions).values() if known["available"])
-    everything = {"user_id": buyers[0], "num_results": 500, "diversity": {"mmr": 0.5}, "exploration": {"share": 0.5, "pool": 500}}
+    everything = {
+        "user_id": buyers[0],
+        "num_results": 500,
+        "diversity": {"mmr": 0.5},
+        "exploration": {"share": 0.5, "pool": 500},
+    }
     body = good(
         "/recommendations",
-        serve("/v1/recommendations", {**everything, "promotions": [{"name": "a", "filter": {"category": "home"}, "percent": 100}]}),
+        serve(
+            "/v1/recommendations",
+            {**everything, "promotions": [{"name": "a", "filter": {"category": "home"}, "percent": 100}]},
+        ),
     )
     assert len({item["item_id"] for item in body["items"]}) == len(body["items"]) == can
     nothing = good("/recommendations", serve("/v1/recommendations", {**everything, "filters": {"brand": "nobody's"}}))
     assert nothing["items"] == []
     assert "filters leave 0" in nothing["short_reason"]
-    body = good("/similar-items", serve("/v1/similar-items", {"item_id": "i000003", "num_results": 5, "filters": {"item_id": "i000003"}}))
+    body = good(
+        "/similar-items",
+        serve("/v1/similar-items", {"item_id": "i000003", "num_results": 5, "filters": {"item_id": "i000003"}}),
+    )
     assert body["items"] == []
     assert "filters leave 1, beside the item itself 0" in body["short_reason"]
 
 
 def test_limits_are_said(serve, buyers):
     for number in (0, -1, 501, 1_000_000):
-        error = refused(serve("/v1/recommendations", {"user_id": buyers[0], "num_results": number}), 422, "invalid_request", "num_results")
+        error = refused(
+            serve("/v1/recommendations", {"user_id": buyers[0], "num_results": number}),
+            422,
+            "invalid_request",
+            "num_results",
+        )
         assert "1..500" in error["message"]
     for number in ("10", 1.5, True, None):
-        refused(serve("/v1/recommendations", {"user_id": buyers[0], "num_results": number}), 422, "invalid_request", "num_results")
-    error = refused(serve("/v1/recommendations", {"user_id": buyers[0], "scene": "moon"}), 422, "invalid_request", "scene")
+        refused(
+            serve("/v1/recommendations", {"user_id": buyers[0], "num_results": number}),
+            422,
+            "invalid_request",
+            "num_results",
+        )
+    error = refused(
+        serve("/v1/recommendations", {"user_id": buyers[0], "scene": "moon"}), 422, "invalid_request", "scene"
+    )
     assert "home, replenish, discover, complement, upgrade, content, similar" in error["message"]
-    refused(serve("/v1/recommendations", {"user_id": buyers[0], "filters": {"colour": "red"}}), 422, "invalid_request", "filters.colour")
+    refused(
+        serve("/v1/recommendations", {"user_id": buyers[0], "filters": {"colour": "red"}}),
+        422,
+        "invalid_request",
+        "filters.colour",
+    )
     refused(serve("/v1/recommendations", {"user_id": ""}), 422, "invalid_request", "user_id")
     refused(serve("/v1/churn", {"user_ids": []}), 422, "invalid_request", "user_ids")
     refused(serve("/v1/churn", {"user_ids": ["u"] * 10_001}), 422, "invalid_request", "user_ids")
@@ -453,11 +604,16 @@ def test_limits_are_said(serve, buyers):
 
 def test_rank_gives_the_same_items_back(serve, buyers, champions):
     item_ids = champions.models["recommend"].catalogue.item_ids[:20]
-    body = good("/rank", serve("/v1/rank", {"user_id": buyers[0], "item_ids": [*item_ids, "ghost", item_ids[0]], "explain": True}))
+    body = good(
+        "/rank",
+        serve("/v1/rank", {"user_id": buyers[0], "item_ids": [*item_ids, "ghost", item_ids[0]], "explain": True}),
+    )
     assert sorted(item["item_id"] for item in body["items"]) == sorted(item_ids)
     assert body["unknown"] == ["ghost"]
     home = serve("/v1/recommendations", {"user_id": buyers[0], "num_results": 500})[1]["items"]
-    assert [item["item_id"] for item in body["items"]] == [item["item_id"] for item in home if item["item_id"] in item_ids]
+    assert [item["item_id"] for item in body["items"]] == [
+        item["item_id"] for item in home if item["item_id"] in item_ids
+    ]
     assert good("/rank", serve("/v1/rank", {"user_id": buyers[0], "item_ids": ["ghost"]}))["items"] == []
 
 
@@ -507,7 +663,11 @@ def test_churn_has_a_row_for_each_id_in_order(serve, buyers, champions):
     assert [row["user_id"] for row in body["scores"]] == asked
     assert body["scores"][1]["no_score_reason"] == "unknown customer"
     silent = dict(
-        zip(champions.customers.table["user_id"].to_pylist(), champions.customers.table["days_since_last_order"].to_pylist(), strict=True)
+        zip(
+            champions.customers.table["user_id"].to_pylist(),
+            champions.customers.table["days_since_last_order"].to_pylist(),
+            strict=True,
+        )
     )
     assert body["active_days"] == 56
     for row in body["scores"]:
@@ -540,13 +700,22 @@ def test_profile(serve, buyers):
     body = good("/profile", serve("/v1/profile", {"user_id": buyers[0]}))
     assert body["known"] is True
     assert list(body["tags"]) == ["basic", "behaviour", "transaction", "interest", "lifecycle"]
-    assert body["tags"]["lifecycle"]["lifecycle_stage"]["value"] in ("new", "active", "loyal", "at_risk", "asleep", "lost")
+    assert body["tags"]["lifecycle"]["lifecycle_stage"]["value"] in (
+        "new",
+        "active",
+        "loyal",
+        "at_risk",
+        "asleep",
+        "lost",
+    )
     for tags in body["tags"].values():
         for tag in tags.values():
             assert set(tag) == {"value", "as_of", "stale", "source"}
             assert tag["source"]
     assert body["tags"]["transaction"]["value_tier"]["value"] in ("low", "middle", "high")
-    assert any(tag["value"] is None for tags in body["tags"].values() for tag in tags.values()), "what nobody knows is null, not absent"
+    assert any(tag["value"] is None for tags in body["tags"].values() for tag in tags.values()), (
+        "what nobody knows is null, not absent"
+    )
     stranger = good("/profile", serve("/v1/profile", {"user_id": "ghost"}))
     assert stranger["known"] is False
     assert not any(stranger["tags"].values())
@@ -554,7 +723,10 @@ def test_profile(serve, buyers):
 
 def test_lookalike(serve, buyers):
     seeds = buyers[:40]
-    body = good("/lookalike", serve("/v1/lookalike", {"seed_user_ids": [*seeds, "ghost"], "size": 25, "exclude": [buyers[50], "spirit"]}))
+    body = good(
+        "/lookalike",
+        serve("/v1/lookalike", {"seed_user_ids": [*seeds, "ghost"], "size": 25, "exclude": [buyers[50], "spirit"]}),
+    )
     users = [row["user_id"] for row in body["users"]]
     assert len(users) == 25
     assert not set(users) & {*seeds, buyers[50]}
@@ -563,7 +735,10 @@ def test_lookalike(serve, buyers):
     assert body["evidence"]["auc"]["value"] > 0.6, "the best customers have something in common"
     assert [point["share"] for point in body["evidence"]["reach"]] == [0.01, 0.02, 0.05, 0.1, 0.2, 0.5]
     error = refused(
-        serve("/v1/lookalike", {"seed_user_ids": [*buyers[:19], *["ghost"] * 20], "size": 5}), 422, "invalid_request", "seed_user_ids"
+        serve("/v1/lookalike", {"seed_user_ids": [*buyers[:19], *["ghost"] * 20], "size": 5}),
+        422,
+        "invalid_request",
+        "seed_user_ids",
     )
     assert "19 known of 39" in error["message"]
     assert "at least 20" in error["message"]
@@ -571,16 +746,23 @@ def test_lookalike(serve, buyers):
     refused(serve("/v1/lookalike", few), 422, "invalid_request", "seed_user_ids")
     refused(serve("/v1/similar-items", {"item_id": "ghost", "validate_only": True}), 404, "not_found", "item_id")
     for lengths in ({}, {"size": 5, "ratio": 0.1}):
-        assert "exactly one" in refused(serve("/v1/lookalike", {"seed_user_ids": seeds, **lengths}), 422, "invalid_request")["message"]
+        assert (
+            "exactly one"
+            in refused(serve("/v1/lookalike", {"seed_user_ids": seeds, **lengths}), 422, "invalid_request")["message"]
+        )
     rest = good("/lookalike", serve("/v1/lookalike", {"seed_user_ids": seeds, "ratio": 1.0, "with_evidence": False}))
     assert rest["evidence"] is None
     assert rest["short_reason"]
 
 
 def test_user_source_says_whose_id_it_is(serve, buyers, champions):
-    source = dict(zip(champions.customers.table["user_id"].to_pylist(), champions.customers.table["user_source"].to_pylist(), strict=True))[
-        buyers[0]
-    ]
+    source = dict(
+        zip(
+            champions.customers.table["user_id"].to_pylist(),
+            champions.customers.table["user_source"].to_pylist(),
+            strict=True,
+        )
+    )[buyers[0]]
     right = serve("/v1/profile", {"user_id": buyers[0], "user_source": source})[1]
     assert right["known"]
     assert right["user_source"] == source
@@ -603,7 +785,13 @@ def test_foreign_errors_get_the_one_shape(status):
     import orjson
 
     async def foreign(scope, receive, send):
-        await send({"type": "http.response.start", "status": status, "headers": [(b"content-type", b"text/plain"), (b"allow", b"POST")]})
+        await send(
+            {
+                "type": "http.response.start",
+                "status": status,
+                "headers": [(b"content-type", b"text/plain"), (b"allow", b"POST")],
+            }
+        )
         await send({"type": "http.response.body", "body": b'{"error": ', "more_body": True})
         await send({"type": "http.response.body", "body": b'"Too many"}'})
 

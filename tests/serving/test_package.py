@@ -19,10 +19,19 @@ def test_the_bento_carries_its_champions(workspace, buyers, server_environment, 
     home.mkdir()
     env = {**server_environment(None), "BENTOML_HOME": str(home)}
     stored = subprocess.run(
-        [sys.executable, "-c", "import sys; from pathlib import Path; from qianmian.workspace import Workspace; "
-         "from serving.package import store_champions; print(store_champions(Workspace(Path(sys.argv[1]))))", str(workspace.root)],
-        env=env, cwd=ROOT, check=True, capture_output=True, text=True,
-    )  # fmt: skip
+        [
+            sys.executable,
+            "-c",
+            "import sys; from pathlib import Path; from qianmian.workspace import Workspace; "
+            "from serving.package import store_champions; print(store_champions(Workspace(Path(sys.argv[1]))))",
+            str(workspace.root),
+        ],
+        env=env,
+        cwd=ROOT,
+        check=True,
+        capture_output=True,
+        text=True,
+    )
     assert stored.stdout.splitlines()[-1].startswith("qianmian-champions:")
     subprocess.run([sys.executable, "-m", "bentoml", "build"], env=env, cwd=ROOT, check=True, capture_output=True)
     built = next((home / "bentos" / "qianmian").glob("*/bento.yaml"))

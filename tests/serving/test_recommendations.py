@@ -49,14 +49,29 @@ def bundle_of(one_ids: list[str], *, models=None, scenes=None, facts=None, **att
     train = TrainingSet.of_pairs(users, items, n_users=len(one_ids), n_items=len(NAMES), age_days=ages, orders=orders)
     known = {"category": np.array(CATEGORIES), "brand": np.array(["A", "B", "A", "B", "", "A"])}
     train = replace(train, item_attributes={**train.item_attributes, **known, **attributes})
-    made = models or {"own": RepeatPurchaseRecommender(90.0), "goes": ComplementRecommender(), "popular": PopularRecommender()}
-    fitted = SceneModels({name: model.fit(train) for name, model in made.items()}, scenes or {
-        "home": ["own", "popular"], "complement": ["goes", "popular"], "discover": ["popular"],
-    })  # fmt: skip
+    made = models or {
+        "own": RepeatPurchaseRecommender(90.0),
+        "goes": ComplementRecommender(),
+        "popular": PopularRecommender(),
+    }
+    fitted = SceneModels(
+        {name: model.fit(train) for name, model in made.items()},
+        scenes
+        or {
+            "home": ["own", "popular"],
+            "complement": ["goes", "popular"],
+            "discover": ["popular"],
+        },
+    )
     return ModelBundle(
-        "scenes", fitted, AS_OF, user_ids=np.array(one_ids), item_ids=np.array(NAMES), item_attributes=train.item_attributes,
+        "scenes",
+        fitted,
+        AS_OF,
+        user_ids=np.array(one_ids),
+        item_ids=np.array(NAMES),
+        item_attributes=train.item_attributes,
         facts={"interactions": "transactions", **(facts or {})},
-    )  # fmt: skip
+    )
 
 
 @pytest.fixture(scope="module")
@@ -79,7 +94,9 @@ def small(of_bundle):
 
 def test_what_goes_with_the_basket_is_said(small):
     champions, users = small
-    body = answer(champions, user_id=users[1], scene="complement", num_results=2, context={"items": ["bread"]}, explain=True)
+    body = answer(
+        champions, user_id=users[1], scene="complement", num_results=2, context={"items": ["bread"]}, explain=True
+    )
     first = body["items"][0]
     assert (first["item_id"], first["source"]) == ("butter", "complement")
     assert first["reasons"] == ["goes with BREAD"]
@@ -114,12 +131,16 @@ def test_a_model_speaks_of_other_items_only_where_it_ranked(small):
 
 
 def test_new_in_what_is_bought_often(of_bundle):
-    categories = np.array(["GROCERY/TEA/GREEN", "GROCERY/TEA/GREEN", "X/Y/Z", "GROCERY/TEA/BLACK", "GROCERY/COFFEE", "GROCERY/TEA/GREEN"])
+    categories = np.array(
+        ["GROCERY/TEA/GREEN", "GROCERY/TEA/GREEN", "X/Y/Z", "GROCERY/TEA/BLACK", "GROCERY/COFFEE", "GROCERY/TEA/GREEN"]
+    )
     champions, _ = of_bundle(category=categories)
     champion = champions.models["recommend"]
     explainer = Explainer(champion, 2)  # bread and butter six times, and the last item once
     assert champion.catalogue.category_of(0)[-1] == "GREEN"
-    assert explainer.reasons(3, "ials") == ["new in TEA, which you buy often"], "the narrowest group they buy from often"
+    assert explainer.reasons(3, "ials") == ["new in TEA, which you buy often"], (
+        "the narrowest group they buy from often"
+    )
     assert explainer.reasons(4, "ials") == ["customers with a similar history buy it"], "a department says nothing"
     assert OFTEN <= 2 * 6
 
@@ -137,8 +158,17 @@ def test_what_is_due_says_when_and_why(of_bundle):
     assert "expected_on" not in home
     table = batch.score_recommend(champions, scene="replenish", num_results=2)
     assert table.column_names == [
-        "user_id", "user_source", "one_id", "rank", "item_id", "score", "source", "expected_on", "as_of", "model_version",
-    ]  # fmt: skip
+        "user_id",
+        "user_source",
+        "one_id",
+        "rank",
+        "item_id",
+        "score",
+        "source",
+        "expected_on",
+        "as_of",
+        "model_version",
+    ]
     told = {(row["user_id"], row["item_id"]): row["expected_on"] for row in table.to_pylist()}
     for item in body["items"]:
         assert told[users[4], item["item_id"]].isoformat() == item["expected_on"]
@@ -152,9 +182,16 @@ def test_what_is_due_says_when_and_why(of_bundle):
 
 def test_what_a_ranker_took_from_bestsellers_is_not_a_fallback(of_bundle):
     ranker = TwoStageRecommender(
-        horizon_days=14.0, cuts=2, rounds=5, min_child_weight=1.0, n_jobs=1, stages=[["repeat", {}, 2], ["popular", {}, 6]]
+        horizon_days=14.0,
+        cuts=2,
+        rounds=5,
+        min_child_weight=1.0,
+        n_jobs=1,
+        stages=[["repeat", {}, 2], ["popular", {}, 6]],
     )
-    champions, users = of_bundle(models={"ranker": ranker, "popular": PopularRecommender()}, scenes={"home": ["ranker", "popular"]})
+    champions, users = of_bundle(
+        models={"ranker": ranker, "popular": PopularRecommender()}, scenes={"home": ["ranker", "popular"]}
+    )
     body = answer(champions, user_id=users[2], num_results=6, explain=True)
     assert {item["source"] for item in body["items"]} == {"repeat", "popular"}
     assert body["fallback"] is None
@@ -166,18 +203,31 @@ def test_what_a_ranker_took_from_bestsellers_is_not_a_fallback(of_bundle):
 
 def test_similar_items_of_a_model_made_for_it(of_bundle):
     categories = np.array(["G/BREAD", "G/BREAD", "G/BREAD", "G/TEA", "G/TEA", "G/TEA"])
-    made = {"own": RepeatPurchaseRecommender(), "alike": SimilarRecommender(factors=2, learn_days=None), "popular": PopularRecommender()}
-    champions, users = of_bundle(models=made, scenes={"home": ["own", "popular"], "similar": ["alike", "popular"]}, category=categories)
+    made = {
+        "own": RepeatPurchaseRecommender(),
+        "alike": SimilarRecommender(factors=2, learn_days=None),
+        "popular": PopularRecommender(),
+    }
+    champions, users = of_bundle(
+        models=made, scenes={"home": ["own", "popular"], "similar": ["alike", "popular"]}, category=categories
+    )
     assert champions.models["recommend"].catalogue.scenes == ("home", "similar")
     like_bread = {"butter", "pasta"}
     body = answer(champions, "/similar-items", item_id="bread", num_results=2, explain=True)
     assert {item["item_id"] for item in body["items"]} == like_bread
     assert {item["source"] for item in body["items"]} == {"similar"}
     assert {item["item_id"]: item["reasons"] for item in body["items"]} == {
-        "butter": ["BREAD too"], "pasta": ["BREAD too, of the same brand"],
-    }  # fmt: skip
+        "butter": ["BREAD too"],
+        "pasta": ["BREAD too, of the same brand"],
+    }
     listed = answer(
-        champions, user_id=users[1], scene="similar", num_results=6, context={"items": ["bread"]}, purchased="any", explain=True
+        champions,
+        user_id=users[1],
+        scene="similar",
+        num_results=6,
+        context={"items": ["bread"]},
+        purchased="any",
+        explain=True,
     )
     assert {item["item_id"] for item in listed["items"][:2]} == like_bread
     assert listed["items"][0]["reasons"][0].startswith("BREAD too")
@@ -185,11 +235,23 @@ def test_similar_items_of_a_model_made_for_it(of_bundle):
     without = answer(champions, user_id=users[2], scene="similar", num_results=1)["items"]
     assert without[0]["source"] == "similar", "like the last order"
     new = answer(
-        champions, "/similar-items", item_id="a new tea", attributes={"category": "G/TEA", "brand": "A"}, num_results=3, explain=True
+        champions,
+        "/similar-items",
+        item_id="a new tea",
+        attributes={"category": "G/TEA", "brand": "A"},
+        num_results=3,
+        explain=True,
     )
     assert {item["item_id"] for item in new["items"]} == {"sauce", "阿 tea", "e\u0301clair \U0001f370"}
     assert new["items"][0]["reasons"] == ["of the same kind"]
-    few = answer(champions, "/similar-items", item_id="a new tea", attributes={"category": "G/TEA"}, num_results=9, filters={"brand": "B"})
+    few = answer(
+        champions,
+        "/similar-items",
+        item_id="a new tea",
+        attributes={"category": "G/TEA"},
+        num_results=9,
+        filters={"brand": "B"},
+    )
     assert few["short_reason"] == "the model knows 6 items, filters leave 2"
     with pytest.raises(InvalidRequest, match="no such attribute") as caught:
         answer(champions, "/similar-items", item_id="a new tea", attributes={"taste": "sweet"})
@@ -208,14 +270,25 @@ def test_an_unknown_item_where_items_are_compared_by_customers(small, champions)
 @pytest.mark.parametrize(
     ("evidence", "source", "expected"),
     [
-        ({"times": 9, "last_days": 26.9, "cycle_days": 23.6, "own_cycle": True}, "replenish", ["bought every 24 days, last 26 days ago"]),
+        (
+            {"times": 9, "last_days": 26.9, "cycle_days": 23.6, "own_cycle": True},
+            "replenish",
+            ["bought every 24 days, last 26 days ago"],
+        ),
         ({"times": 2, "last_days": 26.9, "cycle_days": 23.6}, "replenish", ["you bought it 2 times, last 26 days ago"]),
-        ({"times": 9, "last_days": 2.0, "cycle_days": 24.0, "own_cycle": False}, "repeat", ["you bought it 9 times, last 2 days ago"]),
+        (
+            {"times": 9, "last_days": 2.0, "cycle_days": 24.0, "own_cycle": False},
+            "repeat",
+            ["you bought it 9 times, last 2 days ago"],
+        ),
         ({"times": 1, "last_days": 1.5}, "repeat", ["you bought it once 1 day ago"]),
         ({"times": 1, "last_days": 0.5}, "repeat", ["you bought it once less than a day ago"]),
         ({"times": 3}, "repeat", ["you bought it 3 times"]),
-        ({"with_item": 3, "with_days": 9.0, "times": 4, "last_days": 30.0}, "complement",
-         ["goes with SAUCE you bought last week", "you bought it 4 times, last 30 days ago"]),
+        (
+            {"with_item": 3, "with_days": 9.0, "times": 4, "last_days": 30.0},
+            "complement",
+            ["goes with SAUCE you bought last week", "you bought it 4 times, last 30 days ago"],
+        ),
         ({"with_item": 3}, "complement", ["goes with SAUCE"]),
         ({"instead_of": 3, "better": "larger"}, "upgrade", ["a larger SAUCE than you buy"]),
         ({"instead_of": 3}, "upgrade", ["a better SAUCE than you buy"]),
@@ -226,7 +299,7 @@ def test_an_unknown_item_where_items_are_compared_by_customers(small, champions)
         ({}, "something new", ["chosen for you"]),
     ],
     ids=str,
-)  # fmt: skip
+)
 def test_words(evidence, source, expected):
     assert item_words(evidence, source, lambda _: "SAUCE") == expected
 
@@ -235,7 +308,9 @@ def test_words_for_strangers_and_for_behaviour():
     assert item_words({}, "hybrid", str, known=False) == ["popular with customers like you"]
     assert item_words({}, "something new", str, known=False) == ["popular with customers like you"]
     assert item_words({}, "ials", str, events=True) == ["customers with a similar history like it"]
-    assert item_words({"times": 2, "last_days": 3.0}, "repeat", str, events=True) == ["you dealt with it 2 times, last 3 days ago"]
+    assert item_words({"times": 2, "last_days": 3.0}, "repeat", str, events=True) == [
+        "you dealt with it 2 times, last 3 days ago"
+    ]
 
 
 def test_a_scene_that_was_left_out_says_why(of_bundle):
@@ -254,9 +329,14 @@ def test_a_scene_with_a_job_of_its_own_is_answered_by_its_champion(of_bundle, sm
     champions, users = small
     with pytest.raises(InvalidRequest, match="home, discover, complement"):
         answer(champions, user_id=users[0], scene="content")
-    contents = of_bundle(models={"popular": PopularRecommender()}, scenes={"content": ["popular"]})[0].models["recommend"].bundle
+    contents = (
+        of_bundle(models={"popular": PopularRecommender()}, scenes={"content": ["popular"]})[0]
+        .models["recommend"]
+        .bundle
+    )
     with_contents = replace(
-        champions, models={**champions.models, "content": Champion("content", "7", replace(contents, as_of=datetime(2024, 7, 1)))}
+        champions,
+        models={**champions.models, "content": Champion("content", "7", replace(contents, as_of=datetime(2024, 7, 1)))},
     )
     body = answer(with_contents, user_id=users[0], scene="content", num_results=2)
     assert body["model"] == {"name": "qianmian-content", "version": "7"}
@@ -270,7 +350,9 @@ def test_ids_are_any_text(small):
     champions, users = small
     body = answer(champions, user_id=users[1], num_results=6, exclude=["阿 tea", "e\u0301clair \U0001f370"])
     assert {item["item_id"] for item in body["items"]} == set(NAMES[:4])
-    ranked = answer(champions, "/rank", user_id="\u202e顾客", item_ids=["e\u0301clair \U0001f370", "\u00e9clair \U0001f370"])
+    ranked = answer(
+        champions, "/rank", user_id="\u202e顾客", item_ids=["e\u0301clair \U0001f370", "\u00e9clair \U0001f370"]
+    )
     assert [item["item_id"] for item in ranked["items"]] == ["e\u0301clair \U0001f370"]
     assert ranked["unknown"] == ["\u00e9clair \U0001f370"], "other characters are another id"
     assert answer(champions, user_id=users[1], filters={"item_id": ["阿 tea"]})["items"][0]["item_id"] == "阿 tea"
@@ -279,10 +361,17 @@ def test_ids_are_any_text(small):
 def test_a_catalogue_that_shrank(of_bundle):
     champions, users = of_bundle(available=np.array([0, 1, 1, -1, 1, 0], np.int8))
     listed = answer(champions, user_id=users[0], num_results=10)
-    assert {item["item_id"] for item in listed["items"]} == {"butter", "pasta", "sauce", "阿 tea"}, "what nobody says can be had"
+    assert {item["item_id"] for item in listed["items"]} == {"butter", "pasta", "sauce", "阿 tea"}, (
+        "what nobody says can be had"
+    )
     assert listed["short_reason"] == "the model knows 6 items, those that can be had are 4"
     none = of_bundle(available=np.zeros(6, np.int8))[0]
-    gone = answer(none, user_id=users[0], promotions=[{"name": "a", "filter": {"brand": "A"}, "percent": 50}], exploration={"share": 0.5})
+    gone = answer(
+        none,
+        user_id=users[0],
+        promotions=[{"name": "a", "filter": {"brand": "A"}, "percent": 50}],
+        exploration={"share": 0.5},
+    )
     assert gone["items"] == []
     assert gone["short_reason"] == "the model knows 6 items, those that can be had are 0"
     assert gone["promotions"] == [{"name": "a", "places": 5, "filled": 0}]
@@ -291,10 +380,14 @@ def test_a_catalogue_that_shrank(of_bundle):
 
 
 def test_what_is_known_of_items_may_be_nothing_or_not_a_number(of_bundle):
-    champions, users = of_bundle(price=np.array([np.nan, 1.0, np.nan, 2.0, np.inf, -np.inf], np.float32), category=np.array([""] * 6))
+    champions, users = of_bundle(
+        price=np.array([np.nan, 1.0, np.nan, 2.0, np.inf, -np.inf], np.float32), category=np.array([""] * 6)
+    )
     dear = answer(champions, user_id=users[0], filters={"attribute": "price", "op": ">=", "value": 2})
     assert {item["item_id"] for item in dear["items"]} == {"sauce", "阿 tea"}
-    free = answer(champions, user_id=users[0], num_results=6, diversity={"max_per": {"category/1": 1, "brand": 1}, "mmr": 0.2})
+    free = answer(
+        champions, user_id=users[0], num_results=6, diversity={"max_per": {"category/1": 1, "brand": 1}, "mmr": 0.2}
+    )
     assert len(free["items"]) == 3, "what is in no category is not limited, brands are: A, B and one nobody knows"
     bare = replace(champions.models["recommend"].bundle, item_attributes={})
     assert Catalogue(bare).items.names == ("item_id",)
@@ -304,11 +397,23 @@ def test_what_is_known_of_items_may_be_nothing_or_not_a_number(of_bundle):
 def test_one_user_and_one_item(champions):
     train = TrainingSet.of_pairs(np.zeros(1, int), np.zeros(1, int), n_users=1, n_items=1, age_days=np.ones(1))
     scenes = SceneModels({"own": RepeatPurchaseRecommender().fit(train)}, {"home": ["own"]})
-    bundle = ModelBundle("scenes", scenes, AS_OF, user_ids=np.array(champions.customers.one_ids[:1]), item_ids=np.array(["only"]),
-                         item_attributes=train.item_attributes)  # fmt: skip
+    bundle = ModelBundle(
+        "scenes",
+        scenes,
+        AS_OF,
+        user_ids=np.array(champions.customers.one_ids[:1]),
+        item_ids=np.array(["only"]),
+        item_attributes=train.item_attributes,
+    )
     alone = replace(champions, models={"recommend": Champion("recommend", "1", bundle)})
     user = champions.customers.table["user_id"][0].as_py()
-    body = answer(alone, user_id=user, exploration={"share": 1.0, "pool": 5}, diversity={"max_per": {"brand": 1}, "mmr": 0.5}, explain=True)
+    body = answer(
+        alone,
+        user_id=user,
+        exploration={"share": 1.0, "pool": 5},
+        diversity={"max_per": {"brand": 1}, "mmr": 0.5},
+        explain=True,
+    )
     assert [item["item_id"] for item in body["items"]] == ["only"]
     assert body["items"][0]["propensity"] == 1
     assert answer(alone, user_id="nobody")["short_reason"] == "the model knows 1 items, it has evidence for 0 of them"

@@ -21,12 +21,20 @@ from qianmian.workspace import Workspace
 from training import train
 
 CLOCK = partial(datetime, 2025, 1, 1, 12, 0)
-SETTINGS = Settings.model_validate({
-    "recommend": {
-        "half_life_days": [30, 120], "min_item_customers": 2, "models": {"ials": {"factors": 8, "iterations": 2}, "hybrid": {"factors": 8, "epochs": 1}, "two_stage": {"rounds": 30, "cuts": 1}},
-    },
-    "lookalike": {"factors": 8},
-})  # fmt: skip
+SETTINGS = Settings.model_validate(
+    {
+        "recommend": {
+            "half_life_days": [30, 120],
+            "min_item_customers": 2,
+            "models": {
+                "ials": {"factors": 8, "iterations": 2},
+                "hybrid": {"factors": 8, "epochs": 1},
+                "two_stage": {"rounds": 30, "cuts": 1},
+            },
+        },
+        "lookalike": {"factors": 8},
+    }
+)
 
 
 @pytest.fixture(autouse=True, scope="session")
@@ -84,7 +92,9 @@ def trained(shop, copy_of) -> SimpleNamespace:
     workspace, lines = copy_of(shop), []
     results = train(workspace, ["all"], clock=CLOCK, settings=SETTINGS, progress=lines.append)
     again = train(workspace, ["recommend"], clock=lambda: CLOCK() + timedelta(hours=1), settings=SETTINGS)
-    return SimpleNamespace(workspace=workspace, results={result.job: result for result in results}, again=again[0], lines=lines)
+    return SimpleNamespace(
+        workspace=workspace, results={result.job: result for result in results}, again=again[0], lines=lines
+    )
 
 
 @pytest.fixture

@@ -32,10 +32,18 @@ def test_it_beats_one_line_answers_and_gives_the_new_their_turn(outcome):
     for name in ("most clicked", "topic popularity", "most recent", "new first"):
         assert report.differences[f"ndcg@10:{name}"].low > 0, name
     assert {rule.difference for rule in outcome.rules} <= set(report.differences)
-    places = {name: metrics["share_of_places@10"].value for name, metrics in report.slices.items() if name.startswith("of contents nobody")}
+    places = {
+        name: metrics["share_of_places@10"].value
+        for name, metrics in report.slices.items()
+        if name.startswith("of contents nobody")
+    }
     assert places["of contents nobody had met: most clicked"] == 0.0
     assert 0.05 < places["of contents nobody had met: content"] < 0.6
-    found = {name: metrics["recall@10"].value for name, metrics in report.slices.items() if name.startswith("of contents nobody")}
+    found = {
+        name: metrics["recall@10"].value
+        for name, metrics in report.slices.items()
+        if name.startswith("of contents nobody")
+    }
     assert found["of contents nobody had met: content"] > found["of contents nobody had met: topic popularity"]
     assert {"light readers", "heavy readers"} <= set(report.slices)
 
@@ -58,7 +66,10 @@ def test_what_was_read_to_the_end_is_not_asked_for(train):
     after = train.interactions.where(rng.integers(0, len(train.interactions.users), m))
     users, truth, read = content._asked(train, after)
     data = train.interactions
-    ends = {(user, item) for user, item in zip(data.users[data.weights >= READ], data.items[data.weights >= READ], strict=True)}
+    ends = {
+        (user, item)
+        for user, item in zip(data.users[data.weights >= READ], data.items[data.weights >= READ], strict=True)
+    }
     rows = np.repeat(users, np.diff(truth.indptr))
     assert len(rows) > 50
     assert not ends & set(zip(rows.tolist(), truth.indices.tolist(), strict=True))
@@ -76,7 +87,9 @@ def test_a_lake_without_contents_says_so(shop, copy_of, settings):
 
 
 def test_too_few_readers_say_so(shop, copy_of, settings):
-    workspace = copy_of(shop, {"events": "SELECT * FROM events WHERE content_id IS NULL OR hash(source_user_id) % 40 = 0"})
+    workspace = copy_of(
+        shop, {"events": "SELECT * FROM events WHERE content_id IS NULL OR hash(source_user_id) % 40 = 0"}
+    )
     with pytest.raises(DataError, match="customers with a history"):
         content.run(Context(workspace, END, settings, lambda line: None))
 
@@ -84,9 +97,13 @@ def test_too_few_readers_say_so(shop, copy_of, settings):
 @pytest.mark.slow
 def test_without_a_shop_it_goes_by_what_is_read(shop, copy_of, settings):
     """No items, no orders: reading alone is enough."""
-    workspace = copy_of(shop, {
-        "transactions": "SELECT * FROM transactions WHERE false", "events": "SELECT * FROM events WHERE content_id IS NOT NULL",
-    })  # fmt: skip
+    workspace = copy_of(
+        shop,
+        {
+            "transactions": "SELECT * FROM transactions WHERE false",
+            "events": "SELECT * FROM events WHERE content_id IS NOT NULL",
+        },
+    )
     lines: list[str] = []
     found = content.run(Context(workspace, END, settings, lines.append))
     assert any("by what is read alone" in line for line in lines)

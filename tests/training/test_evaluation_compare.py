@@ -26,8 +26,12 @@ def market(n_users=120, n_items=40, seed=0):
     rng = np.random.default_rng(seed)
     users = np.repeat(np.arange(n_users), rng.integers(4, 40, n_users))
     favourite = rng.integers(0, n_items, n_users)
-    items = np.where(rng.random(len(users)) < 0.5, favourite[users], (rng.random(len(users)) ** 3 * n_items).astype(int))
-    return TrainingSet.of_pairs(users, items, n_users=n_users, n_items=n_items, age_days=np.ceil(rng.random(len(users)) * 200))
+    items = np.where(
+        rng.random(len(users)) < 0.5, favourite[users], (rng.random(len(users)) ** 3 * n_items).astype(int)
+    )
+    return TrainingSet.of_pairs(
+        users, items, n_users=n_users, n_items=n_items, age_days=np.ceil(rng.random(len(users)) * 200)
+    )
 
 
 # ---- slices ----------------------------------------------------------------------------------------------------------
@@ -55,11 +59,16 @@ def test_each_slice_by_its_rule():
     users = np.repeat(np.arange(5), [len(days) for days in ages.values()])
     days = np.concatenate(list(ages.values()))
     for orders in (None, 1000 - days.astype(int)):
-        data = TrainingSet.of_pairs(users, np.zeros(len(users), int), n_users=5, n_items=1, age_days=days, orders=orders)
+        data = TrainingSet.of_pairs(
+            users, np.zeros(len(users), int), n_users=5, n_items=1, age_days=days, orders=orders
+        )
         found = activity_slices(data.interactions, np.arange(5))
         assert {name: np.flatnonzero(rows).tolist() for name, rows in found.items()} == {
-            "new": [0, 1], "asleep": [2], "light": [3], "heavy": [4],
-        }  # fmt: skip
+            "new": [0, 1],
+            "asleep": [2],
+            "light": [3],
+            "heavy": [4],
+        }
     patient = LifecycleSettings(asleep_gaps=14.0)
     assert activity_slices(data.interactions, np.arange(5), patient)["asleep"].sum() == 0
 
@@ -67,7 +76,12 @@ def test_each_slice_by_its_rule():
 def test_without_time_nobody_sleeps():
     data = TrainingSet.of_pairs([0, 0, 0, 1, 1, 2], [0, 1, 2, 0, 1, 0], n_users=3, n_items=3)
     found = activity_slices(data.interactions, np.arange(3))
-    assert {name: np.flatnonzero(rows).tolist() for name, rows in found.items()} == {"new": [2], "asleep": [], "light": [1], "heavy": [0]}
+    assert {name: np.flatnonzero(rows).tolist() for name, rows in found.items()} == {
+        "new": [2],
+        "asleep": [],
+        "light": [1],
+        "heavy": [0],
+    }
 
 
 # ---- paired bootstrap ------------------------------------------------------------------------------------------------
@@ -103,13 +117,24 @@ def test_thirty_thousand_customers_take_less_than_a_second():
 @pytest.fixture(scope="module")
 def measured():
     split = time_split(market(), 40)
-    asked = {model.name: split.ask(model.fit(split.train), 10) for model in (RepeatPurchaseRecommender(), PopularRecommender())}
+    asked = {
+        model.name: split.ask(model.fit(split.train), 10)
+        for model in (RepeatPurchaseRecommender(), PopularRecommender())
+    }
     categories = np.array([f"c{item % 3}/{item}" for item in range(split.train.n_items)])
     data = split.train.interactions
     found = evaluate(
-        asked, split.truth, 10, names=(*STANDARD, *PUBLISHED), history=split.history(), item_customers=split.train.item_customers,
-        n_customers=len(np.unique(data.users)), categories=categories, slices=activity_slices(data, split.users), draws=200,
-    )  # fmt: skip
+        asked,
+        split.truth,
+        10,
+        names=(*STANDARD, *PUBLISHED),
+        history=split.history(),
+        item_customers=split.train.item_customers,
+        n_customers=len(np.unique(data.users)),
+        categories=categories,
+        slices=activity_slices(data, split.users),
+        draws=200,
+    )
     return split, asked, found
 
 
@@ -117,7 +142,9 @@ def test_every_model_is_measured_alike(measured):
     split, asked, found = measured
     metrics = set(found.models["repeat"])
     assert metrics == set(found.models["popular"])
-    assert metrics >= {f"{name}@10" for name in (*STANDARD, *PUBLISHED, "repeat_recall", "explore_recall", "repeat_share", "coverage")}
+    assert metrics >= {
+        f"{name}@10" for name in (*STANDARD, *PUBLISHED, "repeat_recall", "explore_recall", "repeat_share", "coverage")
+    }
     assert metrics >= {f"{name}@10" for name in ("novelty", "popularity", "popularity_lift", "diversity")}
     for name, answer in asked.items():
         alone = {
@@ -136,7 +163,9 @@ def test_what_tells_the_models_apart(measured):
     _, _, found = measured
     repeat, popular = found.models["repeat"], found.models["popular"]
     assert repeat["ndcg@10"].value > popular["ndcg@10"].value
-    assert found.differences["ndcg@10:popular"].value == pytest.approx(repeat["ndcg@10"].value - popular["ndcg@10"].value)
+    assert found.differences["ndcg@10:popular"].value == pytest.approx(
+        repeat["ndcg@10"].value - popular["ndcg@10"].value
+    )
     assert found.differences["ndcg@10:popular"].low > 0
     assert set(found.differences) == {"ndcg@10:popular", "recall@10:popular"}
     assert popular["popularity_lift@10"].value > 0, "the popular are listed more than they are taken"

@@ -39,13 +39,23 @@ def test_they_are_those_of_trec_eval(seed, k, padded):
     ids, taken = random_lists(seed, padded=padded)
     truth = sparse.csr_matrix(taken.astype(np.float32))
     got = ranking_metrics(ids, truth, k, EVERY)
-    run = {str(user): {str(item): float(-place) for place, item in enumerate(row) if item >= 0} for user, row in enumerate(ids)}
+    run = {
+        str(user): {str(item): float(-place) for place, item in enumerate(row) if item >= 0}
+        for user, row in enumerate(ids)
+    }
     judged = {str(user): {str(item): 1 for item in np.flatnonzero(row)} for user, row in enumerate(taken)}
     names = {
-        "recall_of_taken": ir_measures.R @ k, "precision": ir_measures.P @ k, "ndcg": ir_measures.nDCG @ k, "map_of_taken": ir_measures.AP @ k,
-        "mrr": ir_measures.RR @ k, "hit_rate": ir_measures.Success @ k,
-    }  # fmt: skip
-    theirs = {(str(found.measure), int(found.query_id)): found.value for found in ir_measures.iter_calc(names.values(), judged, run)}
+        "recall_of_taken": ir_measures.R @ k,
+        "precision": ir_measures.P @ k,
+        "ndcg": ir_measures.nDCG @ k,
+        "map_of_taken": ir_measures.AP @ k,
+        "mrr": ir_measures.RR @ k,
+        "hit_rate": ir_measures.Success @ k,
+    }
+    theirs = {
+        (str(found.measure), int(found.query_id)): found.value
+        for found in ir_measures.iter_calc(names.values(), judged, run)
+    }
     for name, measure in names.items():
         assert got[name] == pytest.approx([theirs[str(measure), user] for user in range(len(ids))]), name
     # the project's own divide by what k places could hold
@@ -103,14 +113,19 @@ def test_padding_is_not_the_last_item():
     """An id of −1 must not be read as the item before the first of the next user."""
     ids = np.array([[0, -1], [-1, -1]], dtype=np.int32)
     truth = sparse.csr_matrix([[0, 1.0], [0, 1.0]])
-    assert {name: values.tolist() for name, values in ranking_metrics(ids, truth, 2, EVERY).items()} == {name: [0.0, 0.0] for name in EVERY}
+    assert {name: values.tolist() for name, values in ranking_metrics(ids, truth, 2, EVERY).items()} == {
+        name: [0.0, 0.0] for name in EVERY
+    }
 
 
 def test_who_took_nothing_has_no_value():
     got = ranking_metrics(np.array([[0], [0]]), sparse.csr_matrix([[1.0, 0], [0, 0]]), 3, EVERY)
     assert all(math.isnan(values[1]) and not math.isnan(values[0]) for values in got.values())
     assert ranking_metrics(np.empty((0, 3), np.int32), sparse.csr_matrix((0, 4)), 3, EVERY)["recall"].shape == (0,)
-    assert ranking_metrics(np.empty((2, 0), np.int32), sparse.csr_matrix([[1.0], [1.0]]), 3, EVERY)["mrr"].tolist() == [0.0, 0.0]
+    assert ranking_metrics(np.empty((2, 0), np.int32), sparse.csr_matrix([[1.0], [1.0]]), 3, EVERY)["mrr"].tolist() == [
+        0.0,
+        0.0,
+    ]
 
 
 def test_doubles_and_stored_zeros_of_the_truth_count_once_or_not_at_all():
@@ -137,7 +152,9 @@ def test_repeat_and_explore_by_hand(seed, k, padded):
         for name, part in (("repeat_recall", taken[user] & had[user]), ("explore_recall", taken[user] & ~had[user])):
             wanted = int(part.sum())
             right = sum(part[item] for item in listed)
-            assert got[name][user] == (pytest.approx(right / min(k, wanted)) if wanted else pytest.approx(np.nan, nan_ok=True))
+            assert got[name][user] == (
+                pytest.approx(right / min(k, wanted)) if wanted else pytest.approx(np.nan, nan_ok=True)
+            )
         assert got["repeat_share"][user] == pytest.approx(np.mean([had[user, item] for item in listed]))
         assert got["repeat_share_taken"][user] == pytest.approx((taken[user] & had[user]).sum() / taken[user].sum())
 
@@ -145,7 +162,9 @@ def test_repeat_and_explore_by_hand(seed, k, padded):
 def test_novelty_and_popularity_by_hand():
     ids = np.array([[0, 1], [2, -1], [-1, -1]])
     customers = np.array([4, 1, 0])
-    assert metrics.inverse_user_frequency(ids, 2, customers, 4)[:2].tolist() == [1.0, 2.0], "an item nobody had counts as had by one"
+    assert metrics.inverse_user_frequency(ids, 2, customers, 4)[:2].tolist() == [1.0, 2.0], (
+        "an item nobody had counts as had by one"
+    )
     assert metrics.self_information(ids, 2, np.array([4, 2, 2]))[:2].tolist() == [1.5, 2.0]
     assert metrics.popularity(ids, 2, customers, 4)[:2].tolist() == [0.625, 0.0]
     taken = metrics.popularity_of_taken(sparse.csr_matrix([[1, 1, 0], [0, 0, 1], [0, 0, 0]]), customers, 4)
@@ -172,6 +191,7 @@ def test_categories_that_part_later_are_nearer():
     distances = [metrics.diversity(np.array([[0, other]]), 2, codes)[0] for other in (1, 2, 3)]
     assert distances == pytest.approx([1 / 3, 2 / 3, 1.0])
     assert (
-        metrics.level_codes(np.array(["food", "food/bread"])).tolist()[0][0] == metrics.level_codes(np.array(["food", "food/bread"]))[1, 0]
+        metrics.level_codes(np.array(["food", "food/bread"])).tolist()[0][0]
+        == metrics.level_codes(np.array(["food", "food/bread"]))[1, 0]
     )
     assert metrics.level_codes(np.array([], dtype=np.str_)).shape[0] == 0

@@ -50,7 +50,9 @@ def pairs(split, users=None):
 
 
 @QUICK
-@given(st.integers(0, 10_000), st.sampled_from([5.0, 10.0, 12.75, 20.0]), st.sampled_from([0.0, 10.0]), st.integers(1, 4))
+@given(
+    st.integers(0, 10_000), st.sampled_from([5.0, 10.0, 12.75, 20.0]), st.sampled_from([0.0, 10.0]), st.integers(1, 4)
+)
 def test_no_row_at_or_after_the_cut_is_learnt_from(seed, horizon, ends, least):
     data = purchases(seed)
     cut = horizon + ends
@@ -64,7 +66,9 @@ def test_no_row_at_or_after_the_cut_is_learnt_from(seed, horizon, ends, least):
             time_split(data, horizon, ends_days=ends, min_item_customers=least)
         return
     split = time_split(data, horizon, ends_days=ends, min_item_customers=least)
-    assert sorted(lines(split.train, split.items)) == sorted((user, item, age - cut) for user, item, age in before if item in enough)
+    assert sorted(lines(split.train, split.items)) == sorted(
+        (user, item, age - cut) for user, item, age in before if item in enough
+    )
     assert (split.train.interactions.age_days > 0).all()
     assert pairs(split) == right
     assert set(split.items.tolist()) == enough
@@ -74,7 +78,11 @@ def test_no_row_at_or_after_the_cut_is_learnt_from(seed, horizon, ends, least):
 def test_ties_are_not_broken_by_what_came_after_the_cut():
     # item 1 is the favourite of the test window, item 0 was before it
     data = TrainingSet.of_pairs(
-        [0, 1, 2, 2, 0, 1, 2], [0, 0, 0, 1, 1, 1, 1], n_users=3, n_items=2, age_days=[40.0, 40.0, 40.0, 40.0, 1.0, 1.0, 1.0]
+        [0, 1, 2, 2, 0, 1, 2],
+        [0, 0, 0, 1, 1, 1, 1],
+        n_users=3,
+        n_items=2,
+        age_days=[40.0, 40.0, 40.0, 40.0, 1.0, 1.0, 1.0],
     )
     split = time_split(data.with_interactions(data.interactions), 28)
     assert split.items.tolist() == [0, 1]
@@ -124,7 +132,9 @@ def test_the_last_basket_is_never_in_train(seed, earlier):
         if older:
             right |= {(user, item) for order, item in mine if order == asked}
     train = split.train.interactions
-    assert sorted(zip(train.users.tolist(), train.orders.tolist(), train.items.tolist(), strict=True)) == sorted(wanted_train)
+    assert sorted(zip(train.users.tolist(), train.orders.tolist(), train.items.tolist(), strict=True)) == sorted(
+        wanted_train
+    )
     assert pairs(split) == right
 
 
@@ -174,7 +184,9 @@ def test_folds_partition_the_customers_and_keep_them_out(seed, folds):
     asked = []
     for split in user_folds(data, folds=folds, seed=seed):
         assert set(split.users.tolist()).isdisjoint(split.train.interactions.users.tolist())
-        told = {(int(split.users[row]), int(item)) for row, item in zip(split.since.users, split.since.items, strict=True)}
+        told = {
+            (int(split.users[row]), int(item)) for row, item in zip(split.since.users, split.since.items, strict=True)
+        }
         right = pairs(split)
         assert told & right == set()
         assert told | right == {(user, item) for user, item in every if user in set(split.users.tolist())}
@@ -189,7 +201,9 @@ def test_a_fold_is_answered_from_what_was_told():
     split = next(user_folds(data, folds=3))
     answer = split.ask(RepeatPurchaseRecommender().fit(split.train), 9)
     had = split.history().toarray() > 0
-    assert not any(had[row, item] for row, ids in enumerate(answer.ids) for item in ids if item >= 0), "what was told is not asked again"
+    assert not any(had[row, item] for row, ids in enumerate(answer.ids) for item in ids if item >= 0), (
+        "what was told is not asked again"
+    )
     with pytest.raises(UsageError):
         next(user_folds(data, folds=1))
 

@@ -12,9 +12,17 @@ from training.report import EvalReport, Metric
 NAN = float("nan")
 # low, high → passes `clearly`, passes "not clearly behind"; an improvement has a positive sign
 TABLE = [
-    (0.1, 0.3, True, True), (-0.1, 0.3, False, True), (-0.3, -0.1, False, False), (0.0, 0.3, False, True), (-0.3, 0.0, False, True), (0.0, 0.0, False, True),
-    (NAN, NAN, False, False), (0.1, NAN, False, False), (NAN, 0.3, False, False), (0.1, math.inf, False, False),
-]  # fmt: skip
+    (0.1, 0.3, True, True),
+    (-0.1, 0.3, False, True),
+    (-0.3, -0.1, False, False),
+    (0.0, 0.3, False, True),
+    (-0.3, 0.0, False, True),
+    (0.0, 0.0, False, True),
+    (NAN, NAN, False, False),
+    (0.1, NAN, False, False),
+    (NAN, 0.3, False, False),
+    (0.1, math.inf, False, False),
+]
 
 
 def report(**differences):

@@ -18,8 +18,9 @@ from training.jobs.base import Context
 CLOCK = partial(datetime, 2025, 1, 1, 12, 0)
 END = datetime(2024, 5, 30)
 UNDATED = {
-    "transactions": "SELECT * REPLACE (NULL::TIMESTAMP AS ts) FROM transactions", "events": "SELECT * FROM events WHERE false",
-}  # fmt: skip
+    "transactions": "SELECT * REPLACE (NULL::TIMESTAMP AS ts) FROM transactions",
+    "events": "SELECT * FROM events WHERE false",
+}
 
 
 def context_of(workspace, settings):
@@ -56,7 +57,8 @@ def test_without_time_a_share_of_each_customers_items_is_held_out(undated, setti
     assert "nothing is dated" in measured.period
     assert measured.train.user_features is None  # profiles know what is held out
     learnt, wanted = (
-        pairs(data, measured.train.item_ids, measured.train.user_ids) for data in (measured.train.interactions, measured.after)
+        pairs(data, measured.train.item_ids, measured.train.user_ids)
+        for data in (measured.train.interactions, measured.after)
     )
     assert learnt
     assert not learnt & wanted, "nothing of an answer is learnt from"
@@ -65,7 +67,9 @@ def test_without_time_a_share_of_each_customers_items_is_held_out(undated, setti
     chosen_by = pairs(chosen.after, chosen.train.item_ids, chosen.train.user_ids)
     assert not (earlier | chosen_by) & wanted, "nothing of what is measured is chosen on"
     assert chosen_by <= learnt
-    assert np.all(np.diff(measured.train.item_customers) <= 0), "ties are broken by what may be learnt, not by the answers"
+    assert np.all(np.diff(measured.train.item_customers) <= 0), (
+        "ties are broken by what may be learnt, not by the answers"
+    )
 
 
 def test_hold_out_takes_one_of_two_and_never_all(undated, settings):

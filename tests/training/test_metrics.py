@@ -29,9 +29,9 @@ def test_classification_metrics_by_hand():
     assert CLASSIFICATION["log_loss"](y, np.array([0.0, 1.0, 0.0, 1.0])) == pytest.approx(0.0, abs=2e-6), (
         "certain and right is not infinite"
     )
-    assert CLASSIFICATION["log_loss"](y, np.array([0.0, 0.0, 0.0, 1.0])) == pytest.approx(-np.log(1e-6) / 4, rel=1e-4), (
-        "nor certain and wrong"
-    )
+    assert CLASSIFICATION["log_loss"](y, np.array([0.0, 0.0, 0.0, 1.0])) == pytest.approx(
+        -np.log(1e-6) / 4, rel=1e-4
+    ), "nor certain and wrong"
 
 
 @pytest.mark.parametrize("name", ["auc", "average_precision"])
@@ -51,14 +51,18 @@ def test_one_outcome_has_no_area():
 
 @settings(max_examples=100, deadline=None)
 @given(
-    st.lists(st.tuples(st.integers(0, 1), st.integers(0, 20)), min_size=2, max_size=60).filter(lambda rows: len({y for y, _ in rows}) == 2)
+    st.lists(st.tuples(st.integers(0, 1), st.integers(0, 20)), min_size=2, max_size=60).filter(
+        lambda rows: len({y for y, _ in rows}) == 2
+    )
 )
 def test_classification_metrics_are_scikit_learns(rows):
     y, p = np.array([y for y, _ in rows]), np.array([p for _, p in rows]) / 20
     expected = {
-        "auc": roc_auc_score(y, p), "average_precision": average_precision_score(y, p), "brier": brier_score_loss(y, p, pos_label=1),
+        "auc": roc_auc_score(y, p),
+        "average_precision": average_precision_score(y, p),
+        "brier": brier_score_loss(y, p, pos_label=1),
         "log_loss": log_loss(y, np.clip(p, 1e-6, 1 - 1e-6), labels=[0, 1]),
-    }  # fmt: skip
+    }
     for name, value in expected.items():
         assert CLASSIFICATION[name](y, p) == pytest.approx(value, rel=1e-12), name
 
@@ -113,7 +117,8 @@ def test_a_block_of_draws_is_as_good_as_one(monkeypatch):
 def test_intervals_cover_the_truth_about_as_often_as_they_say():
     rng = np.random.default_rng(1)
     covered = [
-        found.low <= 0.3 <= found.high for found in (mean_metric((rng.random(80) < 0.3).astype(float), draws=200) for _ in range(200))
+        found.low <= 0.3 <= found.high
+        for found in (mean_metric((rng.random(80) < 0.3).astype(float), draws=200) for _ in range(200))
     ]
     assert 0.89 <= np.mean(covered) <= 0.99
 
@@ -123,7 +128,9 @@ def test_intervals_of_a_statistic_cover():
     covered = []
     for _ in range(100):
         y = rng.integers(0, 2, 150)
-        metric = statistic_metric(lambda y, p: float(p[y == 1].mean() - p[y == 0].mean()), y, rng.normal(size=150) + y, draws=200)
+        metric = statistic_metric(
+            lambda y, p: float(p[y == 1].mean() - p[y == 0].mean()), y, rng.normal(size=150) + y, draws=200
+        )
         assert metric.low <= metric.value <= metric.high
         covered.append(metric.low <= 1.0 <= metric.high)
     assert 0.88 <= np.mean(covered) <= 1.0

@@ -34,9 +34,16 @@ def test_nothing_personal_reaches_mlflow(shop, copy_of, settings, tmp_path, caps
         "SELECT source, source_user_id FROM transactions WHERE source_user_id IS NOT NULL ORDER BY ts LIMIT 1"
     ).fetchone()
     (tmp_path / "identities.csv").write_text(
-        "customer,kind,value,seen\n" + "".join(f"{user},{kind},{value},2024-01-03\n" for kind, value in (
-            ("phone", "+447700900461"), ("email", "w.quist@post.example"), ("card", "4929123412341234")))
-    )  # fmt: skip
+        "customer,kind,value,seen\n"
+        + "".join(
+            f"{user},{kind},{value},2024-01-03\n"
+            for kind, value in (
+                ("phone", "+447700900461"),
+                ("email", "w.quist@post.example"),
+                ("card", "4929123412341234"),
+            )
+        )
+    )
     (tmp_path / "profiles.csv").write_text(f"id,given_name,phone\n{user},Wilhelmina,+447700900461\n")
     (tmp_path / "sources.yaml").write_text(f"""source: {source}
 tables:

@@ -112,9 +112,14 @@ def test_cold_items_have_no_history_and_an_order_that_tells_nothing(train, after
     assert abs(np.corrcoef(before, np.arange(train.n_items))[0, 1]) < 0.5
     for name, values in train.item_attributes.items():
         np.testing.assert_array_equal(asked.train.item_attributes[name][before], values, err_msg=name)
-    had = {(user, str(train.item_ids[item])) for user, item in zip(train.interactions.users, train.interactions.items, strict=True)}
+    had = {
+        (user, str(train.item_ids[item]))
+        for user, item in zip(train.interactions.users, train.interactions.items, strict=True)
+    }
     rows = np.repeat(asked.users, np.diff(asked.truth.indptr))
-    assert not had & {(user, str(asked.train.item_ids[item])) for user, item in zip(rows, asked.truth.indices, strict=True)}
+    assert not had & {
+        (user, str(asked.train.item_ids[item])) for user, item in zip(rows, asked.truth.indices, strict=True)
+    }
 
 
 def test_fits_are_shared(train):
@@ -125,7 +130,9 @@ def test_fits_are_shared(train):
     assert fitted(make("repeat", settings, 0), train.rewound(7)) is not first
     assert fitted(make("repeat", settings, 0), train.with_interactions(train.interactions)) is not first
     rankers = [
-        make("two_stage", settings, 0, rounds=3, cuts=1, stages=[("repeat", {}, 30), ("popular", {}, 30)], target=target)
+        make(
+            "two_stage", settings, 0, rounds=3, cuts=1, stages=[("repeat", {}, 30), ("popular", {}, 30)], target=target
+        )
         for target in ("any", "new")
     ]
     one, other = (fitted(ranker, train) for ranker in rankers)
@@ -136,7 +143,9 @@ def test_fits_are_shared(train):
         train.with_interactions(train.interactions)
     )
     users = np.arange(train.n_users)
-    np.testing.assert_array_equal(again.recommend(users, 5).ids, one.recommend(users, 5).ids)  # shared or not, it is the same model
+    np.testing.assert_array_equal(
+        again.recommend(users, 5).ids, one.recommend(users, 5).ids
+    )  # shared or not, it is the same model
 
 
 def test_settings_of_models():

@@ -18,7 +18,9 @@ def shop() -> tuple[TrainingSet, TrainingSet]:
     def orders(users: int, first: int) -> TrainingSet:
         lines = [
             (user, item, number, age)
-            for number, user, age in zip(range(first, first + 150), rng.integers(0, users, 150), rng.uniform(1, 28, 150), strict=True)
+            for number, user, age in zip(
+                range(first, first + 150), rng.integers(0, users, 150), rng.uniform(1, 28, 150), strict=True
+            )
             for item in rng.permutation(20)[: rng.integers(1, 7)]
         ]
         user, item, number, age = (np.array(column) for column in zip(*lines, strict=True))

@@ -18,21 +18,30 @@ def lines(users, items, ages, shape) -> Interactions:
     m = len(users)
     return Interactions(
         np.array(users, np.int32), np.array(items, np.int32), np.array(ages, np.float32), np.ones(m, np.float32), shape
-    )  # fmt: skip
+    )
 
 
 def small() -> TrainingSet:
     """User 0: item 0 on three days, item 1 on two, item 2 on one; user 1: item 0 on two days; user 2: item 1 twice on one day."""
     users, items = [0, 0, 0, 0, 0, 0, 1, 1, 2, 2], [0, 0, 0, 1, 1, 2, 0, 0, 1, 1]
-    return TrainingSet.of_pairs(np.array(users), np.array(items), n_users=3, n_items=3,
-                                age_days=np.array([5.5, 15.5, 25.5, 3.5, 30.5, 4.5, 2.5, 9.5, 1.2, 1.7]))  # fmt: skip
+    return TrainingSet.of_pairs(
+        np.array(users),
+        np.array(items),
+        n_users=3,
+        n_items=3,
+        age_days=np.array([5.5, 15.5, 25.5, 3.5, 30.5, 4.5, 2.5, 9.5, 1.2, 1.7]),
+    )
 
 
 def test_habits_and_the_next_two_weeks_only():
     soon, late = WINDOW - 2.0, 5.0
     after = lines([0, 0, 0, 1, 2], [0, 1, 2, 0, 1], [soon, late, soon, late, soon], (3, 3))
-    after = Interactions(*(getattr(after, name) for name in ("users", "items")), np.append(after.age_days[:-1], 27.9).astype(np.float32),
-                         after.weights, (3, 3))  # fmt: skip
+    after = Interactions(
+        *(getattr(after, name) for name in ("users", "items")),
+        np.append(after.age_days[:-1], 27.9).astype(np.float32),
+        after.weights,
+        (3, 3),
+    )
     asked = examples(small(), after, 0)
     assert asked.users.tolist() == [0]  # user 1 buys too late, user 2 had it on one day only
     assert asked.truth.toarray().tolist() == [[1.0, 0.0, 0.0]]  # item 1 comes too late, item 2 was had once
@@ -78,7 +87,9 @@ def test_where_habits_are_regular_the_clock_is_ahead(town):
     for name in list(values)[1:]:
         assert best > float(np.nanmean(values[name]["sooner_first"])) + 0.02, name
         assert set(values[name]) == {"sooner_first"}
-    errors = {name: float(np.nanmean(found)) for name, found in values["replenish"].items() if name.startswith("day_error")}
+    errors = {
+        name: float(np.nanmean(found)) for name, found in values["replenish"].items() if name.startswith("day_error")
+    }
     assert errors["day_error"] < 3.0
     assert errors["day_error"] <= errors["day_error_own_gap"] + 0.2
     assert errors["day_error"] < errors["day_error_middle"] / 2

@@ -20,12 +20,20 @@ def shop() -> tuple[TrainingSet, TrainingSet]:
 
     def drawn(lines: int) -> TrainingSet:
         made = TrainingSet.of_pairs(
-            rng.integers(0, 40, lines), rng.integers(0, 30, lines), n_users=40, n_items=30, age_days=rng.uniform(1, 90, lines)
+            rng.integers(0, 40, lines),
+            rng.integers(0, 30, lines),
+            n_users=40,
+            n_items=30,
+            age_days=rng.uniform(1, 90, lines),
         )
         categories = np.array([f"c{item % 3}" if item < 25 else "" for item in range(30)])
         return replace(
             made,
-            item_attributes={**made.item_attributes, "category": categories, "brand": np.array([f"b{item % 2}" for item in range(30)])},
+            item_attributes={
+                **made.item_attributes,
+                "category": categories,
+                "brand": np.array([f"b{item % 2}" for item in range(30)]),
+            },
         )
 
     return drawn(300), drawn(150)

@@ -32,14 +32,29 @@ def goods(pairs: list[tuple[int, int, float]], n_users: int, prices=PRICES, cate
 @pytest.fixture(scope="module")
 def shelf() -> TrainingSet:
     """User 0 buys tea 0, and had 2; user 1 had tea 0 once only; user 2 buys jam 5, of which there is but one dearer."""
-    return goods([(0, 0, 1.0), (0, 0, 9.0), (0, 2, 30.0), (1, 0, 2.0), (2, 5, 2.0), (2, 5, 8.0), (3, 0, 2.0), (3, 0, 5.0), (3, 5, 4.0)], 4)
+    return goods(
+        [
+            (0, 0, 1.0),
+            (0, 0, 9.0),
+            (0, 2, 30.0),
+            (1, 0, 2.0),
+            (2, 5, 2.0),
+            (2, 5, 8.0),
+            (3, 0, 2.0),
+            (3, 0, 5.0),
+            (3, 5, 4.0),
+        ],
+        4,
+    )
 
 
 def test_only_dearer_new_items_of_a_category_somebody_buys_from(shelf):
     after = lines([(0, 2), (0, 3), (0, 6), (1, 3), (2, 6), (3, 1), (3, 7)], 4)
     asked = examples(shelf, after, 0)
     assert isinstance(asked, Within)
-    assert asked.users.tolist() == [0]  # 1 had one line of it, 2 has no choice, what 3 takes is 5 % dearer or of no price
+    assert asked.users.tolist() == [
+        0
+    ]  # 1 had one line of it, 2 has no choice, what 3 takes is 5 % dearer or of no price
     assert [item.tolist() for item in asked.items] == [[0]]
     assert asked.candidates.indices.tolist() == [3, 4]  # not 1 (as dear), not 2 (had), not 7 (no price)
     assert asked.truth.indices.tolist() == [3]
@@ -88,7 +103,9 @@ def test_everybody_answers_from_the_candidates(street):
         ranked = asked.ask(RECOMMENDERS[name]().fit(asked.train), 10)
         assert ranked.ids.shape == (len(asked), 10)
         for row in (0, TOGETHER - 1, TOGETHER, len(asked) - 1):
-            given = set(asked.candidates.indices[asked.candidates.indptr[row] : asked.candidates.indptr[row + 1]].tolist())
+            given = set(
+                asked.candidates.indices[asked.candidates.indptr[row] : asked.candidates.indptr[row + 1]].tolist()
+            )
             assert set(ranked.ids[row, : ranked.valid[row]].tolist()) <= given
             assert ranked.valid[row] == min(10, len(given))
 

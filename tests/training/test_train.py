@@ -33,12 +33,19 @@ CLOCK = partial(datetime, 2025, 1, 1, 12, 0)
 ALL = list(JOBS)
 END = datetime(2024, 5, 30)  # 150 days from 2024-01-01
 PLOTS = {
-    "recommend": {"recall_by_k.png"}, "churn": {"calibration.png", "importance.png"}, "lifecycle": {"transitions.png"}, "lookalike": {"reach.png"},
+    "recommend": {"recall_by_k.png"},
+    "churn": {"calibration.png", "importance.png"},
+    "lifecycle": {"transitions.png"},
+    "lookalike": {"reach.png"},
     "content": {"recall_by_k.png"},
-}  # fmt: skip
+}
 HEADLINE = {
-    "recommend": "ndcg_at_10", "churn": "auc", "lifecycle": "log_loss", "lookalike": "average_precision", "content": "ndcg_at_10",
-}  # fmt: skip
+    "recommend": "ndcg_at_10",
+    "churn": "auc",
+    "lifecycle": "log_loss",
+    "lookalike": "average_precision",
+    "content": "ndcg_at_10",
+}
 
 
 @pytest.fixture
@@ -86,7 +93,9 @@ def test_the_run_tells_everything(trained, client, job):
     assert any(name.startswith("baseline/") for name in metrics)
     assert any(name.startswith("difference/") and name.endswith(".low") for name in metrics)
     assert all(np.isfinite(value) for value in metrics.values())
-    assert {file.path for file in client.list_artifacts(run.info.run_id, "plots")} == {f"plots/{name}" for name in PLOTS[job]}
+    assert {file.path for file in client.list_artifacts(run.info.run_id, "plots")} == {
+        f"plots/{name}" for name in PLOTS[job]
+    }
     report = mlflow.artifacts.load_dict(f"{run.info.artifact_uri}/report.json")
     assert report == json.loads(json.dumps(trained.results[job].report.as_dict()))
     assert str(trained.workspace.artifact_root.as_uri()) in run.info.artifact_uri
@@ -126,7 +135,10 @@ def test_the_same_data_and_seed_give_the_same_model(trained, client, store):
     first, second = trained.results["recommend"], trained.again
     assert (first.version, second.version) == (1, 2)
     assert first.report.as_dict() == second.report.as_dict()
-    folders = [Path(mlflow.artifacts.download_artifacts(f"models:/qianmian-recommend/{n}")) / "artifacts" / "bundle" for n in (1, 2)]
+    folders = [
+        Path(mlflow.artifacts.download_artifacts(f"models:/qianmian-recommend/{n}")) / "artifacts" / "bundle"
+        for n in (1, 2)
+    ]
     bundles = [ModelBundle.load(folder) for folder in folders]
     same(*bundles)
 
@@ -174,7 +186,9 @@ def test_pyfunc_answers_as_the_bundle_does(store, profiles, bundle_folder, job):
     else:
         today = stages_of(profiles.matrix())[:40]
         got = model.predict(frame[["one_id", *bundle.spec.names]].assign(lifecycle_stage=today))
-        np.testing.assert_array_equal(got[bundle.model.classes_.tolist()].to_numpy(), bundle.model.predict_proba(X, today))
+        np.testing.assert_array_equal(
+            got[bundle.model.classes_.tolist()].to_numpy(), bundle.model.predict_proba(X, today)
+        )
 
 
 def test_what_serving_reads_is_published_beside_the_models(trained):
@@ -236,8 +250,12 @@ def test_promotion_and_rollback(trained, client):
     tags = client.get_registered_model("qianmian-made-up").tags
     events = [json.loads(value) for _, value in sorted(tags.items())]
     assert [(event["action"], event["version"], event["previous"]) for event in events] == [
-        ("register", 1, None), ("register", 2, 1), ("rollback", 1, 2), ("promote", 2, 1), ("promote", 2, 1),
-    ]  # fmt: skip
+        ("register", 1, None),
+        ("register", 2, 1),
+        ("rollback", 1, 2),
+        ("promote", 2, 1),
+        ("promote", 2, 1),
+    ]
 
 
 def test_a_store_of_ones_own(small_shop, copy_of, settings, tmp_path, monkeypatch):
@@ -253,9 +271,13 @@ def test_a_store_of_ones_own(small_shop, copy_of, settings, tmp_path, monkeypatc
 
 
 def test_without_items_recommend_is_skipped_and_says_why(small_shop, copy_of, settings):
-    workspace = copy_of(small_shop, {
-        "transactions": "SELECT * REPLACE (NULL::VARCHAR AS item_id) FROM transactions", "events": "SELECT * FROM events WHERE false",
-    })  # fmt: skip
+    workspace = copy_of(
+        small_shop,
+        {
+            "transactions": "SELECT * REPLACE (NULL::VARCHAR AS item_id) FROM transactions",
+            "events": "SELECT * FROM events WHERE false",
+        },
+    )
     results = {result.job: result for result in train(workspace, ["all"], clock=CLOCK, settings=settings)}
     assert list(results) == ALL
     assert {result.status for result in results.values()} == {"skipped"}
@@ -301,17 +323,20 @@ FUTURE = {  # the last weeks once more, beginning at the moment trained at, some
                  FROM events WHERE ts >= TIMESTAMP '{start}'""",
     "touches": """SELECT * REPLACE (ts + INTERVAL 60 DAY AS ts, 'again' || touch_id AS touch_id)
                   FROM touches WHERE ts >= TIMESTAMP '{start}' - INTERVAL 20 DAY""",
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize(
-    "jobs", [("recommend", "lifecycle", "content"), pytest.param(("churn", "lookalike"), marks=pytest.mark.slow)], ids="-".join
+    "jobs",
+    [("recommend", "lifecycle", "content"), pytest.param(("churn", "lookalike"), marks=pytest.mark.slow)],
+    ids="-".join,
 )
 def test_no_row_at_or_after_as_of_is_read(trained, store, copy_of, settings, bundle_folder, jobs):
     """What was trained on everything, trained again as of the same moment on a lake that has gone on for forty days."""
     start = END - timedelta(days=40)
     workspace = copy_of(
-        trained.workspace, {name: f"SELECT * FROM {name} UNION ALL {query.format(start=start)}" for name, query in FUTURE.items()}
+        trained.workspace,
+        {name: f"SELECT * FROM {name} UNION ALL {query.format(start=start)}" for name, query in FUTURE.items()},
     )
     assert Lake(workspace).default_as_of > END + timedelta(days=35)
     context = Context(workspace, END, settings, lambda line: None)
@@ -322,15 +347,18 @@ def test_no_row_at_or_after_as_of_is_read(trained, store, copy_of, settings, bun
         same(ModelBundle.load(bundle_folder(trained.workspace, f"qianmian-{job}")), outcome.bundle)
 
 
-@pytest.mark.parametrize(("jobs", "options", "error", "match"), [
-    (["nonsense"], {}, UsageError, "unknown job"),
-    ([], {}, UsageError, "name a job"),
-    (["churn"], {"as_of": datetime(2026, 1, 1)}, DataError, "more than a year after"),
-    (["churn"], {"as_of": datetime(2023, 1, 1)}, DataError, ""),
-    (["churn"], {"as_of": datetime(2024, 1, 20)}, DataError, "too short"),
-    (["lifecycle"], {"as_of": datetime(2024, 1, 20)}, DataError, "too short"),
-    (["recommend"], {"as_of": datetime(2024, 1, 3)}, DataError, ""),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("jobs", "options", "error", "match"),
+    [
+        (["nonsense"], {}, UsageError, "unknown job"),
+        ([], {}, UsageError, "name a job"),
+        (["churn"], {"as_of": datetime(2026, 1, 1)}, DataError, "more than a year after"),
+        (["churn"], {"as_of": datetime(2023, 1, 1)}, DataError, ""),
+        (["churn"], {"as_of": datetime(2024, 1, 20)}, DataError, "too short"),
+        (["lifecycle"], {"as_of": datetime(2024, 1, 20)}, DataError, "too short"),
+        (["recommend"], {"as_of": datetime(2024, 1, 3)}, DataError, ""),
+    ],
+)
 def test_what_cannot_be_trained(shop, settings, jobs, options, error, match):
     with pytest.raises(error, match=match) as caught:
         train(shop, jobs, clock=CLOCK, settings=settings, **options)

@@ -43,7 +43,8 @@ class Comparison:
     def as_dict(self) -> dict[str, dict[str, dict[str, float | int]]]:
         """Model → metric → {value, low, high, n}, for JSON; a metric nobody has is left out."""
         return {
-            name: {metric: dict(found.__dict__) for metric, found in measured.items() if found.n} for name, measured in self.models.items()
+            name: {metric: dict(found.__dict__) for metric, found in measured.items() if found.n}
+            for name, measured in self.models.items()
         }
 
     def table(self, names: Sequence[str]) -> str:
@@ -56,13 +57,21 @@ class Comparison:
                    recall@1
         all right  1.0000 [1.0000, 1.0000]
         """
-        rows = [["", *names], *([name, *(str(found[metric]) for metric in names)] for name, found in self.models.items())]
+        rows = [
+            ["", *names],
+            *([name, *(str(found[metric]) for metric in names)] for name, found in self.models.items()),
+        ]
         widths = [max(len(row[column]) for row in rows) for column in range(len(names) + 1)]
-        return "\n".join("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows)
+        return "\n".join(
+            "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows
+        )
 
 
 def evaluate(
-    models: Mapping[str, Lists], truth: sparse.csr_matrix, k: int, *,
+    models: Mapping[str, Lists],
+    truth: sparse.csr_matrix,
+    k: int,
+    *,
     names: Sequence[str] = metrics.STANDARD,
     history: sparse.csr_matrix | None = None,
     item_customers: NDArray[Any] | None = None,
@@ -73,7 +82,7 @@ def evaluate(
     differences: Sequence[str] = DIFFERENCES,
     seed: int = 0,
     draws: int | None = None,
-) -> Comparison:  # fmt: skip
+) -> Comparison:
     """Measure models' lists for the same customers, with bootstrap intervals of the same draws.
 
     Parameters
@@ -124,8 +133,9 @@ def evaluate(
     values = {
         name: _values(
             lists, truth, k, tuple(dict.fromkeys((*names, *differences))), history, item_customers, people, codes
-        ) for name, lists in ids.items()
-    }  # fmt: skip
+        )
+        for name, lists in ids.items()
+    }
     taken = None if people is None else metrics.popularity_of_taken(truth, np.asarray(item_customers), people)
     measured = means(values, seed, draws, taken=taken)
     for name, lists in ids.items():
@@ -135,15 +145,25 @@ def evaluate(
     return Comparison(
         measured,
         _differences(values, first, [f"{metric}@{k}" for metric in differences], seed, draws),
-        {name: means(values, seed, draws, taken=taken, rows=rows) for name, rows in (slices or {}).items() if rows.any()},
+        {
+            name: means(values, seed, draws, taken=taken, rows=rows)
+            for name, rows in (slices or {}).items()
+            if rows.any()
+        },
         values,
     )
 
 
 def _values(
-    ids: NDArray[np.integer[Any]], truth: sparse.csr_matrix, k: int, names: Sequence[str], history: sparse.csr_matrix | None,
-    item_customers: NDArray[Any] | None, n_customers: int | None, codes: NDArray[np.int64] | None,
-) -> dict[str, NDArray[np.float64]]:  # fmt: skip
+    ids: NDArray[np.integer[Any]],
+    truth: sparse.csr_matrix,
+    k: int,
+    names: Sequence[str],
+    history: sparse.csr_matrix | None,
+    item_customers: NDArray[Any] | None,
+    n_customers: int | None,
+    codes: NDArray[np.int64] | None,
+) -> dict[str, NDArray[np.float64]]:
     """Every metric that has a value a customer."""
     found = metrics.ranking_metrics(ids, truth, k, names)
     if history is not None:
@@ -161,26 +181,43 @@ def _codes(categories: NDArray[Any]) -> NDArray[np.int64]:
 
 
 def means(
-    values: Mapping[str, Mapping[str, NDArray[np.float64]]], seed: int = 0, draws: int | None = None, *, taken: NDArray[np.float64] | None = None,
+    values: Mapping[str, Mapping[str, NDArray[np.float64]]],
+    seed: int = 0,
+    draws: int | None = None,
+    *,
+    taken: NDArray[np.float64] | None = None,
     rows: NDArray[np.bool_] | slice = slice(None),
-) -> dict[str, dict[str, Metric]]:  # fmt: skip
+) -> dict[str, dict[str, Metric]]:
     """Means of these customers' values with intervals, all of the same draws; with what was `taken`, the lift of popularity, a ratio of two means."""
     columns = [(name, metric) for name, found in values.items() for metric in found]
-    stacked = np.column_stack([values[name][metric][rows] for name, metric in columns] + ([] if taken is None else [taken[rows]]))
+    stacked = np.column_stack(
+        [values[name][metric][rows] for name, metric in columns] + ([] if taken is None else [taken[rows]])
+    )
     drawn = resampled_means(stacked, seed, draws)
     result: dict[str, dict[str, Metric]] = {name: {} for name in values}
     for place, ((name, metric), found) in enumerate(
         zip(columns, mean_metrics(stacked[:, : len(columns)], drawn[:, : len(columns)]), strict=True)
     ):
         result[name][metric] = found
-        if metric.startswith("popularity@") and found.n and taken is not None and (usual := float(np.nanmean(taken[rows]))) > 0:
+        if (
+            metric.startswith("popularity@")
+            and found.n
+            and taken is not None
+            and (usual := float(np.nanmean(taken[rows]))) > 0
+        ):
             lifts = drawn[:, place] / np.where(drawn[:, -1] > 0, drawn[:, -1], np.nan) - 1
-            result[name][metric.replace("popularity", "popularity_lift")] = interval(found.value / usual - 1, lifts, found.n)
+            result[name][metric.replace("popularity", "popularity_lift")] = interval(
+                found.value / usual - 1, lifts, found.n
+            )
     return result
 
 
 def _differences(
-    values: Mapping[str, Mapping[str, NDArray[np.float64]]], first: str, names: Sequence[str], seed: int, draws: int | None
+    values: Mapping[str, Mapping[str, NDArray[np.float64]]],
+    first: str,
+    names: Sequence[str],
+    seed: int,
+    draws: int | None,
 ) -> dict[str, Metric]:
     others = [(name, metric) for name in values if name != first for metric in names]
     if not others:

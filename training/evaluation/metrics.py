@@ -81,7 +81,9 @@ def ranking_metrics(ids: Ids, truth: sparse.csr_matrix, k: int, names: Sequence[
     if unknown := [name for name in names if name not in known]:
         raise UsageError("there is no such ranking metric", got=unknown, allowed=list(known))
     if k < 1 or len(ids) != truth.shape[0]:
-        raise UsageError("lists and truth must be of the same customers and k at least 1", got=(len(ids), truth.shape[0], k))
+        raise UsageError(
+            "lists and truth must be of the same customers and k at least 1", got=(len(ids), truth.shape[0], k)
+        )
     truth = _sorted(truth)
     right = hits(ids, truth, k)
     taken = np.diff(truth.indptr).astype(np.float64)
@@ -289,7 +291,10 @@ def level_codes(categories: NDArray[np.str_]) -> NDArray[np.int64]:
     names, of = np.unique(np.asarray(categories, dtype=np.str_), return_inverse=True)
     paths = [name.split("/") for name in names.tolist()]
     depth = max(map(len, paths), default=1)
-    levels = {str(level): np.array(["/".join(path[: level + 1]) for path in paths], dtype=np.str_)[of] for level in range(depth)}
+    levels = {
+        str(level): np.array(["/".join(path[: level + 1]) for path in paths], dtype=np.str_)[of]
+        for level in range(depth)
+    }
     return attribute_codes(levels)
 
 

@@ -62,7 +62,12 @@ class Split:
     def ask(self, model: Recommender, k: int) -> Ranked:
         """The answers of a model fitted on `train`."""
         return model.recommend(
-            self.users, k, allowed=self.allowed, exclude_purchased=self.exclude_purchased, attributes=self.attributes, since=self.since
+            self.users,
+            k,
+            allowed=self.allowed,
+            exclude_purchased=self.exclude_purchased,
+            attributes=self.attributes,
+            since=self.since,
         )
 
     def history(self) -> sparse.csr_matrix:
@@ -132,7 +137,9 @@ def last_basket_split(data: TrainingSet, *, earlier: int = 0) -> Split:
     """
     rows = data.interactions
     if rows.orders is None:
-        raise DataError("which lines make a basket is not known, so none is the last", where=data.source, hint="map `order_id`")
+        raise DataError(
+            "which lines make a basket is not known, so none is the last", where=data.source, hint="map `order_id`"
+        )
     from_end = _baskets_from_end(rows.users, rows.orders)
     train = replace(data, interactions=rows.where(from_end > earlier), user_features=None)
     last = rows.where(from_end == earlier)
@@ -214,14 +221,18 @@ def user_folds(data: TrainingSet, *, folds: int = 5, held_out: float = 0.2, seed
     rows = data.interactions
     people = np.flatnonzero(np.bincount(rows.users, minlength=data.n_users))
     if not 2 <= folds <= len(people):
-        raise UsageError("so many folds cannot be made", got=folds, allowed=f"2 to {len(people)}, the number of customers")
+        raise UsageError(
+            "so many folds cannot be made", got=folds, allowed=f"2 to {len(people)}, the number of customers"
+        )
     part = np.full(data.n_users, -1, dtype=np.int64)
     part[np.random.default_rng(seed).permutation(people)] = np.arange(len(people)) % folds
     held = _held_out(rows, held_out, seed + 1)
     for fold in range(folds):
         inside = part[rows.users] == fold
         train = replace(data, interactions=rows.where(~inside), user_features=None)
-        asked = _asked(train, rows.users[inside & held], rows.items[inside & held], np.arange(data.n_items), known=False)
+        asked = _asked(
+            train, rows.users[inside & held], rows.items[inside & held], np.arange(data.n_items), known=False
+        )
         row = np.full(data.n_users, -1, dtype=np.int32)
         row[asked.users] = np.arange(len(asked), dtype=np.int32)
         told = rows.where(inside & ~held & (row[rows.users] >= 0))
@@ -230,7 +241,12 @@ def user_folds(data: TrainingSet, *, folds: int = 5, held_out: float = 0.2, seed
 
 
 def cold_users(
-    split: Split, *, share: float = 0.3, attributes: Sequence[Attributes | None] | None = None, seed: int = 0, at_least: int = 1
+    split: Split,
+    *,
+    share: float = 0.3,
+    attributes: Sequence[Attributes | None] | None = None,
+    seed: int = 0,
+    at_least: int = 1,
 ) -> Split:
     """The history of some of the asked is hidden, so that nothing but their attributes is known (Schein et al. 2002, user cold start).
 
@@ -255,11 +271,19 @@ def cold_users(
     >>> len(hidden), hidden.history().nnz, len(hidden.train.interactions.users)
     (1, 0, 1)
     """
-    able = np.arange(len(split)) if attributes is None else np.flatnonzero([bool(attributes[user]) for user in split.users.tolist()])
+    able = (
+        np.arange(len(split))
+        if attributes is None
+        else np.flatnonzero([bool(attributes[user]) for user in split.users.tolist()])
+    )
     drawn = np.random.default_rng(seed).permutation(able)
     rows = np.sort(drawn[: max(at_least, int(share * len(able)))])
     if len(rows) < max(at_least, 1):
-        raise DataError("too few customers could be asked without their history", got=len(rows), allowed=f"at least {max(at_least, 1)}")
+        raise DataError(
+            "too few customers could be asked without their history",
+            got=len(rows),
+            allowed=f"at least {max(at_least, 1)}",
+        )
     users = split.users[rows]
     data = split.train.interactions
     train = split.train.with_interactions(data.where(~np.isin(data.users, users)))
@@ -311,7 +335,11 @@ def by_popularity(train: TrainingSet, min_item_customers: int = 1) -> tuple[Trai
     order = np.lexsort((np.arange(train.n_items), -lines, -train.item_customers))
     items = order[train.item_customers[order] >= min_item_customers]
     if not len(items):
-        raise DataError("no item was had by enough customers before the cut", allowed=f"at least {min_item_customers}", where=train.source)
+        raise DataError(
+            "no item was had by enough customers before the cut",
+            allowed=f"at least {min_item_customers}",
+            where=train.source,
+        )
     place = np.full(train.n_items, -1, dtype=np.int32)
     place[items] = np.arange(len(items), dtype=np.int32)
     rows = train.interactions.where(place[train.interactions.items] >= 0)
@@ -325,9 +353,17 @@ def _cut(data: TrainingSet, horizon_days: float, ends_days: float) -> tuple[Trai
     """What was before the window, and what was in it."""
     ages = data.interactions.age_days
     if not ages.any():
-        raise DataError("the data has no time, so no period can be cut out of it", where=data.source, hint="map `ts` in sources.yaml")
+        raise DataError(
+            "the data has no time, so no period can be cut out of it",
+            where=data.source,
+            hint="map `ts` in sources.yaml",
+        )
     if horizon_days <= 0 or ends_days < 0:
-        raise UsageError("a test window has a length and ends at or before `as_of`", got=(horizon_days, ends_days), allowed="> 0, ≥ 0")
+        raise UsageError(
+            "a test window has a length and ends at or before `as_of`",
+            got=(horizon_days, ends_days),
+            allowed="> 0, ≥ 0",
+        )
     days = ends_days + horizon_days
     return data.rewound(days), data.interactions.where((ages <= days) & (ages > ends_days))
 
@@ -341,7 +377,9 @@ def _asked(train: TrainingSet, users: NDArray[Any], items: NDArray[Any], which: 
     asked = np.flatnonzero(able)
     if not len(asked):
         raise DataError(
-            "nobody has both something to be learnt from and something held out", where=train.source, hint="bring a longer history"
+            "nobody has both something to be learnt from and something held out",
+            where=train.source,
+            hint="bring a longer history",
         )
     return Split(train, asked, truth[asked], which)
 

@@ -17,7 +17,9 @@ SLICES = ("new", "asleep", "light", "heavy")
 Mask = NDArray[np.bool_]
 
 
-def activity_slices(history: Interactions, users: NDArray[np.int64], settings: LifecycleSettings | None = None) -> dict[str, Mask]:
+def activity_slices(
+    history: Interactions, users: NDArray[np.int64], settings: LifecycleSettings | None = None
+) -> dict[str, Mask]:
     """The asked by how much and how lately they bought; each in one slice, with the first that holds:
 
     - **new**: one order so far, or the first one at most `new_days` before the cut; who has no history at all too.

@@ -166,7 +166,9 @@ class Context:
         times = [states[name].begin for name in tables if name in states and states[name].begin is not None]
         if not times:
             raise DataError(
-                f"{' and '.join(tables)} carry no time, so no period can be held out", where="the lake", hint="map `ts` in sources.yaml"
+                f"{' and '.join(tables)} carry no time, so no period can be held out",
+                where="the lake",
+                hint="map `ts` in sources.yaml",
             )
         return min(time for time in times if time is not None)
 

@@ -30,14 +30,20 @@ def bought(context: Context, start: datetime, end: datetime) -> set[str]:
     """one_ids with a paid order in ``[start, end)``."""
     paid = context.builder.views(end)["lines"]
     return set(
-        paid.filter(paid.ts >= ibis.timestamp(start.isoformat(sep=" "))).select("one_id").distinct().to_pyarrow()["one_id"].to_pylist()
+        paid.filter(paid.ts >= ibis.timestamp(start.isoformat(sep=" ")))
+        .select("one_id")
+        .distinct()
+        .to_pyarrow()["one_id"]
+        .to_pylist()
     )
 
 
 def asked(context: Context, moment: datetime, active_days: int) -> NDArray[np.int64]:
     """Rows of the customers churn is asked of at `moment`: those with an order in the last `active_days`."""
     profile = context.profile(moment)
-    return np.flatnonzero((profile.column("orders_total") > 0) & (profile.column("days_since_last_order") <= active_days))
+    return np.flatnonzero(
+        (profile.column("orders_total") > 0) & (profile.column("days_since_last_order") <= active_days)
+    )
 
 
 def labelled(
@@ -47,7 +53,11 @@ def labelled(
     rows = asked(context, moment, active_days)
     profile = context.profile(moment, spec).take(rows)
     stayed = bought(context, moment, moment + timedelta(days=horizon))
-    return profile.one_ids, profile.values, np.array([one_id not in stayed for one_id in profile.one_ids.tolist()], dtype=np.int64)
+    return (
+        profile.one_ids,
+        profile.values,
+        np.array([one_id not in stayed for one_id in profile.one_ids.tolist()], dtype=np.int64),
+    )
 
 
 def run(context: Context) -> Outcome:
@@ -61,24 +71,31 @@ def run(context: Context) -> Outcome:
     learnt = [moment for moment in moments if moment + timedelta(days=horizon) <= test]
     if not learnt:
         raise DataError(
-            "the history is too short to learn churn from", where="transactions", got=f"{(context.as_of - context.first('transactions')).days} days",
-            allowed=f"at least {active_days + 2 * horizon} days for a horizon of {horizon}", hint="choose a shorter --horizon-days or bring a longer history",
-        )  # fmt: skip
+            "the history is too short to learn churn from",
+            where="transactions",
+            got=f"{(context.as_of - context.first('transactions')).days} days",
+            allowed=f"at least {active_days + 2 * horizon} days for a horizon of {horizon}",
+            hint="choose a shorter --horizon-days or bring a longer history",
+        )
     spec = context.steady_spec(learnt[-1])
 
     def stacked(chosen: list[datetime]) -> tuple[NDArray[np.str_], NDArray[np.float32], NDArray[np.int64]]:
         ids, X, y = zip(*(labelled(context, moment, horizon, active_days, spec) for moment in chosen), strict=True)
         return np.concatenate(ids), np.concatenate(X), np.concatenate(y)
 
-    context.progress(f"churn: {len(learnt)} snapshots, {learnt[0]:%Y-%m-%d} to {learnt[-1]:%Y-%m-%d}; measured at {test:%Y-%m-%d}")
+    context.progress(
+        f"churn: {len(learnt)} snapshots, {learnt[0]:%Y-%m-%d} to {learnt[-1]:%Y-%m-%d}; measured at {test:%Y-%m-%d}"
+    )
     ids, X, y = stacked(learnt)
     _, test_X, test_y = labelled(context, test, horizon, active_days, spec)
     least = int(min(test_y.sum(), (1 - test_y).sum()))
     if len(test_y) < MIN_CUSTOMERS or least < 10:
         raise DataError(
-            "too few customers to measure churn on", got=f"{len(test_y)} asked, {int(test_y.sum())} of them churned", allowed=f"at least {MIN_CUSTOMERS}, 10 of each outcome",
+            "too few customers to measure churn on",
+            got=f"{len(test_y)} asked, {int(test_y.sum())} of them churned",
+            allowed=f"at least {MIN_CUSTOMERS}, 10 of each outcome",
             hint="choose another --horizon-days or --active-days, or bring more customers",
-        )  # fmt: skip
+        )
     measured = ChurnClassifier(seed=context.settings.seed).fit(X, context.shuffled(y), groups=ids)
     p = measured.predict_proba(test_X)[:, 1]
     report = _report(context, test, active_days, test_y, p, float(y.mean()))
@@ -89,7 +106,9 @@ def run(context: Context) -> Outcome:
     figures = {
         "calibration.png": plots.calibration(test_y, p, "Churn: predicted and observed"),
         "importance.png": plots.bars(
-            dict(zip(spec.names, importance.tolist(), strict=True)), "mean |contribution| to the log-odds", "Churn: what the model uses"
+            dict(zip(spec.names, importance.tolist(), strict=True)),
+            "mean |contribution| to the log-odds",
+            "Churn: what the model uses",
         ),
     }
     facts = context.facts("churn", horizon_days=horizon, active_days=active_days, base_rate=float(all_y.mean()))
@@ -107,7 +126,13 @@ def run(context: Context) -> Outcome:
         **model.get_params(),
     }
     return Outcome(
-        bundle, report, rules, parameters, figures, _example(context, spec), {"churn_risk": _risk(context, model, active_days, spec)}
+        bundle,
+        report,
+        rules,
+        parameters,
+        figures,
+        _example(context, spec),
+        {"churn_risk": _risk(context, model, active_days, spec)},
     )
 
 
@@ -124,9 +149,16 @@ def _report(
         name: {metric: statistic_metric(CLASSIFICATION[metric], y, ranking) for metric in ("auc", "average_precision")}
         for name, ranking in rankings.items()
     }
-    baselines["base rate"] = {metric: statistic_metric(CLASSIFICATION[metric], y, constant) for metric in ("brier", "log_loss")}
-    differences = {f"auc:{name}": paired_difference(CLASSIFICATION["auc"], y, p, ranking) for name, ranking in rankings.items()}
-    differences |= {f"{metric}:base rate": paired_difference(CLASSIFICATION[metric], y, p, constant) for metric in ("brier", "log_loss")}
+    baselines["base rate"] = {
+        metric: statistic_metric(CLASSIFICATION[metric], y, constant) for metric in ("brier", "log_loss")
+    }
+    differences = {
+        f"auc:{name}": paired_difference(CLASSIFICATION["auc"], y, p, ranking) for name, ranking in rankings.items()
+    }
+    differences |= {
+        f"{metric}:base rate": paired_difference(CLASSIFICATION[metric], y, p, constant)
+        for metric in ("brier", "log_loss")
+    }
     return EvalReport(metrics, baselines, differences)
 
 
@@ -135,7 +167,9 @@ def _risk(context: Context, model: ChurnClassifier, active_days: int, spec: Feat
     profile = context.profile(context.as_of, spec).take(asked(context, context.as_of, active_days))
     if not len(profile.one_ids):
         return [], []
-    places = np.searchsorted(np.asarray(context.settings.churn.risk_bands), model.predict_proba(profile.values)[:, 1], side="right")
+    places = np.searchsorted(
+        np.asarray(context.settings.churn.risk_bands), model.predict_proba(profile.values)[:, 1], side="right"
+    )
     return profile.one_ids.tolist(), np.asarray(RISK_BANDS)[places].tolist()
 
 

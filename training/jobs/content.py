@@ -36,7 +36,13 @@ from training.tasks.base import MIN_EXAMPLES, taken
 K = 10
 CURVE = (1, 2, 3, 5, 10, 15, 20)
 SCENE = "content"
-OURS, MOST_CLICKED, MOST_RECENT, NEW_FIRST, BY_TOPIC = "content", "most clicked", "most recent", "new first", "topic popularity"
+OURS, MOST_CLICKED, MOST_RECENT, NEW_FIRST, BY_TOPIC = (
+    "content",
+    "most clicked",
+    "most recent",
+    "new first",
+    "topic popularity",
+)
 NEW = "of contents nobody had met"
 RECENT_DAYS = 28.0
 Lists = NDArray[np.int32]
@@ -48,7 +54,12 @@ def run(context: Context) -> Outcome:
     span = (context.as_of - context.first("events")).days
     horizon = min(context.horizon_days or context.settings.recommend.horizon_days, span // 4)
     if horizon < 1:
-        raise DataError("the history is too short to hold out a test window", where="events", got=f"{span} days", allowed="at least 4 days")
+        raise DataError(
+            "the history is too short to hold out a test window",
+            where="events",
+            got=f"{span} days",
+            allowed="at least 4 days",
+        )
     start = context.as_of - timedelta(days=horizon)
     context.progress("content: measuring on the test window")
     train = _contents(context, start)
@@ -58,12 +69,16 @@ def run(context: Context) -> Outcome:
     if len(users) < MIN_EXAMPLES:
         raise DataError(
             f"only {len(users)} customers with a history met a content in {start:%Y-%m-%d}..{context.as_of:%Y-%m-%d} they had not read",
-            allowed=f"at least {MIN_EXAMPLES}", hint="bring more events with contents, or a longer history",
-        )  # fmt: skip
+            allowed=f"at least {MIN_EXAMPLES}",
+            hint="bring more events with contents, or a longer history",
+        )
     model = ContentRecommender(seed=context.settings.seed).fit(_shuffled(context, train))
     lists = {OURS: model.recommend(users, max(CURVE)).ids, **_baselines(train, read[users])}
     report = _report(train, users, truth, lists)
-    curves = {name: [float(ranking_metrics(ids, truth, k, ("recall",))["recall"].mean()) for k in CURVE] for name, ids in lists.items()}
+    curves = {
+        name: [float(ranking_metrics(ids, truth, k, ("recall",))["recall"].mean()) for k in CURVE]
+        for name, ids in lists.items()
+    }
     period = f"{start:%Y-%m-%d} to {context.as_of:%Y-%m-%d}"
     figures = {"recall_by_k.png": plots.curves(CURVE, curves, "k", "recall", f"Recall by k, {period}")}
 
@@ -147,15 +162,29 @@ def _baselines(train: ContentSet, read: sparse.csr_matrix) -> dict[str, Lists]:
     return found
 
 
-def _report(train: ContentSet, users: NDArray[np.int64], truth: sparse.csr_matrix, lists: Mapping[str, Lists]) -> EvalReport:
+def _report(
+    train: ContentSet, users: NDArray[np.int64], truth: sparse.csr_matrix, lists: Mapping[str, Lists]
+) -> EvalReport:
     many = np.bincount(train.interactions.users, minlength=train.n_users)[users]
     usual = float(np.median(many[many > 0])) if (many > 0).any() else 0.0
-    groups = {"never read before": many == 0, "light readers": (many > 0) & (many <= usual), "heavy readers": many > usual}
+    groups = {
+        "never read before": many == 0,
+        "light readers": (many > 0) & (many <= usual),
+        "heavy readers": many > usual,
+    }
     compared = evaluate(
-        lists, truth, K, item_customers=train.item_customers, n_customers=train.n_users, categories=None,
-        slices={name: rows for name, rows in groups.items() if int(rows.sum()) >= MIN_EXAMPLES}, reference=OURS,
-    )  # fmt: skip
-    slices: dict[str, dict[str, Metric]] = {name: {f"ndcg@{K}": found[OURS][f"ndcg@{K}"]} for name, found in compared.slices.items()}
+        lists,
+        truth,
+        K,
+        item_customers=train.item_customers,
+        n_customers=train.n_users,
+        categories=None,
+        slices={name: rows for name, rows in groups.items() if int(rows.sum()) >= MIN_EXAMPLES},
+        reference=OURS,
+    )
+    slices: dict[str, dict[str, Metric]] = {
+        name: {f"ndcg@{K}": found[OURS][f"ndcg@{K}"]} for name, found in compared.slices.items()
+    }
     new = train.item_customers == 0
     of_new = truth.copy()
     of_new.data[~new[of_new.indices]] = 0.0
@@ -181,5 +210,7 @@ def _shuffled(context: Context, train: ContentSet) -> ContentSet:
 
 
 JOB = Job(
-    "content", "articles, banners and messages for each customer: by topics, by what is bought, by readers; the new get their turn", run
+    "content",
+    "articles, banners and messages for each customer: by topics, by what is bought, by readers; the new get their turn",
+    run,
 )

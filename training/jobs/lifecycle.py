@@ -36,11 +36,14 @@ def labelled(
     return context.profile(moment, spec).values[buyers], today[buyers], then
 
 
-def transition(before: NDArray[np.str_], after: NDArray[np.str_], classes: NDArray[np.str_]) -> dict[str, NDArray[np.float64]]:
+def transition(
+    before: NDArray[np.str_], after: NDArray[np.str_], classes: NDArray[np.str_]
+) -> dict[str, NDArray[np.float64]]:
     """P(next | today) by counting, one row a stage, with one pseudo-count spread over the overall shares."""
     overall = np.array([(after == c).mean() for c in classes])
     return {
-        stage: (np.array([((before == stage) & (after == c)).sum() for c in classes]) + overall) / ((before == stage).sum() + 1.0)
+        stage: (np.array([((before == stage) & (after == c)).sum() for c in classes]) + overall)
+        / ((before == stage).sum() + 1.0)
         for stage in LIFECYCLE_STAGES
     }
 
@@ -52,15 +55,22 @@ def run(context: Context) -> Outcome:
     test = context.as_of - timedelta(days=horizon)
     moments = snapshots(context.first("transactions") + timedelta(days=2 * horizon), test, horizon, MOST_SNAPSHOTS)
     if len(moments) < 2:
-        raise DataError("the history is too short to see customers change stage", where="transactions", got=f"{(context.as_of - context.first('transactions')).days} days",
-                        allowed=f"at least {4 * horizon} days for a horizon of {horizon}", hint="choose a shorter --horizon-days or bring a longer history")  # fmt: skip
+        raise DataError(
+            "the history is too short to see customers change stage",
+            where="transactions",
+            got=f"{(context.as_of - context.first('transactions')).days} days",
+            allowed=f"at least {4 * horizon} days for a horizon of {horizon}",
+            hint="choose a shorter --horizon-days or bring a longer history",
+        )
     spec = context.steady_spec(moments[-2])
     context.progress(f"lifecycle: {len(moments)} transitions of {horizon} days, measured on the last")
     parts = [labelled(context, moment, horizon, spec) for moment in moments]
     X, before, after = (np.concatenate([part[i] for part in parts[:-1]]) for i in range(3))
     test_X, test_before, test_after = parts[-1]
     if len(test_after) < MIN_CUSTOMERS:
-        raise DataError("too few buyers to measure lifecycle stages on", got=len(test_after), allowed=f"at least {MIN_CUSTOMERS}")
+        raise DataError(
+            "too few buyers to measure lifecycle stages on", got=len(test_after), allowed=f"at least {MIN_CUSTOMERS}"
+        )
     measured = NextStageClassifier(seed=context.settings.seed).fit(X, before, context.shuffled(after))
     counted = transition(before, after, measured.classes_)
     truth = [np.flatnonzero(measured.classes_ == stage) for stage in test_after.tolist()]
@@ -74,7 +84,10 @@ def run(context: Context) -> Outcome:
     report = EvalReport(
         {"log_loss": mean_metric(loss), "accuracy": mean_metric(right.astype(float))},
         {
-            "stage transitions": {"log_loss": mean_metric(counted_loss), "accuracy": mean_metric((measured.classes_[q.argmax(axis=1)] == test_after).astype(float))},
+            "stage transitions": {
+                "log_loss": mean_metric(counted_loss),
+                "accuracy": mean_metric((measured.classes_[q.argmax(axis=1)] == test_after).astype(float)),
+            },
             "stays in its stage": {"accuracy": mean_metric(stays.astype(float))},
             "majority": {"accuracy": mean_metric(majority.astype(float))},
         },
@@ -82,8 +95,12 @@ def run(context: Context) -> Outcome:
             "log_loss:stage transitions": mean_metric(loss - counted_loss),
             "accuracy:stays in its stage": mean_metric(right.astype(float) - stays),
         },
-        {stage: {"accuracy": mean_metric(right[test_before == stage].astype(float))} for stage in LIFECYCLE_STAGES if (test_before == stage).any()},
-    )  # fmt: skip
+        {
+            stage: {"accuracy": mean_metric(right[test_before == stage].astype(float))}
+            for stage in LIFECYCLE_STAGES
+            if (test_before == stage).any()
+        },
+    )
     context.progress("lifecycle: fitting on every transition")
     every_X, every_before, every_after = (np.concatenate([part[i] for part in parts]) for i in range(3))
     model = NextStageClassifier(seed=context.settings.seed).fit(every_X, every_before, context.shuffled(every_after))
@@ -96,7 +113,9 @@ def run(context: Context) -> Outcome:
         facts=context.facts("lifecycle", horizon_days=horizon),
     )
     figures = {
-        "transitions.png": plots.matrix(test_before, test_after, LIFECYCLE_STAGES, f"Stages, {test:%Y-%m-%d} to {context.as_of:%Y-%m-%d}")
+        "transitions.png": plots.matrix(
+            test_before, test_after, LIFECYCLE_STAGES, f"Stages, {test:%Y-%m-%d} to {context.as_of:%Y-%m-%d}"
+        )
     }
     rules = [Rule("log_loss:stage transitions", higher_is_better=False)]
     parameters = {"horizon_days": horizon, "transitions": len(moments), "rows": len(every_after), **model.get_params()}

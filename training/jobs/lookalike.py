@@ -48,13 +48,19 @@ def run(context: Context) -> Outcome:
     numeric = [feature.name for feature in profile.spec.features if not feature.categorical]
     spec = profile.spec.select(numeric)
     if len(profile.one_ids) < 10 * MIN_SEGMENT:
-        raise DataError("too few customers to look for lookalikes among", got=len(profile.one_ids), allowed=f"at least {10 * MIN_SEGMENT}")
+        raise DataError(
+            "too few customers to look for lookalikes among",
+            got=len(profile.one_ids),
+            allowed=f"at least {10 * MIN_SEGMENT}",
+        )
     segments = _segments(context, start, profile.one_ids)
     if not segments:
         raise DataError(
-            "no segment to measure lookalikes on", where=f"{start:%Y-%m-%d}..{context.as_of:%Y-%m-%d}", allowed=f"{MIN_SEGMENT} or more customers, {SHARES[0]:.0%} to {SHARES[1]:.0%} of all, who bought a category or redeemed a coupon, or whose orders are the largest",
+            "no segment to measure lookalikes on",
+            where=f"{start:%Y-%m-%d}..{context.as_of:%Y-%m-%d}",
+            allowed=f"{MIN_SEGMENT} or more customers, {SHARES[0]:.0%} to {SHARES[1]:.0%} of all, who bought a category or redeemed a coupon, or whose orders are the largest",
             hint="bring items with categories, or more customers",
-        )  # fmt: skip
+        )
     context.progress(f"lookalike: measuring on {len(segments)} segments: {', '.join(segments)}")
     model = _fit(context, start, spec)
     report, curves = _evaluate(context, model, context.profile(start, spec).values, _rfm(context, start), segments)
@@ -62,7 +68,9 @@ def run(context: Context) -> Outcome:
     final = _fit(context, context.as_of, spec)
     facts = context.facts("lookalike", horizon_days=horizon, segments=list(segments))
     now = context.profile(context.as_of, spec)
-    bundle = ModelBundle("lookalike", final, context.as_of, spec, user_ids=now.one_ids, config={"model": final.get_params()}, facts=facts)
+    bundle = ModelBundle(
+        "lookalike", final, context.as_of, spec, user_ids=now.one_ids, config={"model": final.get_params()}, facts=facts
+    )
     figures = {
         "reach.png": plots.curves(
             [share for share, _ in curves["lookalike"]],
@@ -72,7 +80,9 @@ def run(context: Context) -> Outcome:
             "Reach",
         )
     }
-    rules = [Rule(f"average_precision:{name}") for name in ("random", "rfm")] + [Rule("average_precision:seed centroid", clearly=False)]
+    rules = [Rule(f"average_precision:{name}") for name in ("random", "rfm")] + [
+        Rule("average_precision:seed centroid", clearly=False)
+    ]
     parameters = {"horizon_days": horizon, "segments": len(segments), **final.get_params()}
     return Outcome(bundle, report, rules, parameters, figures, pa.table({"one_id": now.one_ids[:25].tolist()}))
 
@@ -81,11 +91,15 @@ def _fit(context: Context, moment: datetime, spec: FeatureSpec) -> LookalikeExpa
     profile = context.profile(moment, spec)
     matrix: sparse.csr_matrix | None = None
     try:
-        data = context.training_set(moment, min_item_customers=context.settings.recommend.min_item_customers, with_features=False)
+        data = context.training_set(
+            moment, min_item_customers=context.settings.recommend.min_item_customers, with_features=False
+        )
         matrix = data.interactions.matrix()[data.user_rows(profile.one_ids)]
     except DataError as error:
         context.progress(f"lookalike: no taste embedding, profile only ({error.message})")
-    return LookalikeExpander(factors=context.settings.lookalike.factors, seed=context.settings.seed).fit(profile.values, matrix)
+    return LookalikeExpander(factors=context.settings.lookalike.factors, seed=context.settings.seed).fit(
+        profile.values, matrix
+    )
 
 
 def _rfm(context: Context, moment: datetime) -> NDArray[np.float64] | None:
@@ -122,7 +136,9 @@ def _segments(context: Context, start: datetime, one_ids: NDArray[np.str_]) -> d
         items = context.builder.backend.table("items").select("item_id", "category").to_pyarrow()
         level = dict(
             zip(
-                items["item_id"].to_pylist(), ("/".join((path or "").split("/")[:2]) for path in items["category"].to_pylist()), strict=True
+                items["item_id"].to_pylist(),
+                ("/".join((path or "").split("/")[:2]) for path in items["category"].to_pylist()),
+                strict=True,
             )
         )
         members: dict[str, set[str]] = {}
@@ -134,7 +150,11 @@ def _segments(context: Context, start: datetime, one_ids: NDArray[np.str_]) -> d
             key=lambda name: (-len(members[name]), name),
         )
         # spread over the sizes, not only the largest
-        for name in [eligible[i] for i in np.unique(np.linspace(0, len(eligible) - 1, MOST_SEGMENTS).astype(int))] if eligible else []:
+        for name in (
+            [eligible[i] for i in np.unique(np.linspace(0, len(eligible) - 1, MOST_SEGMENTS).astype(int))]
+            if eligible
+            else []
+        ):
             add(name, sorted(members[name]))
     if not found and "transactions" in states and "amount" in states["transactions"].filled:
         paid = views["lines"].filter(views["lines"].ts >= start)
@@ -194,19 +214,42 @@ def _evaluate(
                 order = np.argsort(-scores, kind="stable")
                 found = truth[order].cumsum() / truth.sum()
                 at = {share: found[max(1, int(share * len(rest))) - 1] for share in (0.05, 0.1)}
-                values_now = (roc_auc_score(truth, scores), average_precision_score(truth, scores), at[0.05] / 0.05, at[0.1])
+                values_now = (
+                    roc_auc_score(truth, scores),
+                    average_precision_score(truth, scores),
+                    at[0.05] / 0.05,
+                    at[0.1],
+                )
                 for metric, value in zip(results[name], values_now, strict=True):
                     results[name][metric].append(float(value))
                 reached[name].append(found[np.maximum(1, (shares * len(rest)).astype(int)) - 1])
             by_segment.setdefault(segment, []).append(results["lookalike"]["auc"][-1])
-    metrics = {name: {metric: mean_metric(np.array(values)) for metric, values in found.items()} for name, found in results.items()}
-    differences = {f"average_precision:{name}": mean_metric(np.array(results["lookalike"]["average_precision"]) - np.array(found["average_precision"]))
-                   for name, found in results.items() if name != "lookalike"}  # fmt: skip
+    metrics = {
+        name: {metric: mean_metric(np.array(values)) for metric, values in found.items()}
+        for name, found in results.items()
+    }
+    differences = {
+        f"average_precision:{name}": mean_metric(
+            np.array(results["lookalike"]["average_precision"]) - np.array(found["average_precision"])
+        )
+        for name, found in results.items()
+        if name != "lookalike"
+    }
     if rfm is None:  # a lake without amounts has no RFM to beat
         differences["average_precision:rfm"] = differences["average_precision:random"]
-    slices: dict[str, dict[str, Metric]] = {segment: {"auc": mean_metric(np.array(values))} for segment, values in by_segment.items()}
-    report = EvalReport(metrics["lookalike"], {name: found for name, found in metrics.items() if name != "lookalike"}, differences, slices)
-    return report, {name: list(zip(shares.tolist(), np.mean(curve, axis=0).tolist(), strict=True)) for name, curve in reached.items()}
+    slices: dict[str, dict[str, Metric]] = {
+        segment: {"auc": mean_metric(np.array(values))} for segment, values in by_segment.items()
+    }
+    report = EvalReport(
+        metrics["lookalike"],
+        {name: found for name, found in metrics.items() if name != "lookalike"},
+        differences,
+        slices,
+    )
+    return report, {
+        name: list(zip(shares.tolist(), np.mean(curve, axis=0).tolist(), strict=True))
+        for name, curve in reached.items()
+    }
 
 
 JOB = Job("lookalike", "more customers like a seed: positive-unlabelled bagging over profile and taste", run)

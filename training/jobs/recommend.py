@@ -79,7 +79,9 @@ def run(context: Context) -> Outcome:
     settings, tried = _chosen(context, settings, holdouts, measured.begins)
     after, learnt = measured.after, _shuffled(context, measured.train)
     context.progress(f"recommend: measuring {', '.join(TASKS)}")
-    found = _side_by_side({name: partial(decide, task, settings, seed, learnt, after, context.progress) for name, task in TASKS.items()})
+    found = _side_by_side(
+        {name: partial(decide, task, settings, seed, learnt, after, context.progress) for name, task in TASKS.items()}
+    )
     decided = {name: each for name, each in found.items() if each is not None}
     if HOME not in decided:
         raise DataError(
@@ -91,16 +93,33 @@ def run(context: Context) -> Outcome:
     report, figures = _report(decided, learnt, measured.period)
 
     winners = {name: found.winner for name, found in decided.items()}
-    del decided, found, measured, learnt, after  # and with them the models of the measurement, as large as those that ship
+    del (
+        decided,
+        found,
+        measured,
+        learnt,
+        after,
+    )  # and with them the models of the measurement, as large as those that ship
     context.progress("recommend: fitting on everything before as_of")
     full = _shuffled(context, context.training_set(context.as_of, min_item_customers=settings.min_item_customers))
     scenes, shipped, left_out = _fitted_scenes(winners, settings, seed, full, context.progress)
     parameters = {name: model.get_params() for name, model in (scenes.models or {}).items()}
-    config = {"models": parameters, "shipped": shipped, "validation_ndcg@10": {str(key): value for key, value in tried.items()}}
+    config = {
+        "models": parameters,
+        "shipped": shipped,
+        "validation_ndcg@10": {str(key): value for key, value in tried.items()},
+    }
     bundle = ModelBundle(
-        "scenes", scenes, context.as_of, full.user_features.spec if full.user_features else None, full.user_ids, full.item_ids, full.item_attributes,
-        config, context.facts("recommend", horizon_days=horizon, interactions=full.source, scenes_left_out=left_out),
-    )  # fmt: skip
+        "scenes",
+        scenes,
+        context.as_of,
+        full.user_features.spec if full.user_features else None,
+        full.user_ids,
+        full.item_ids,
+        full.item_attributes,
+        config,
+        context.facts("recommend", horizon_days=horizon, interactions=full.source, scenes_left_out=left_out),
+    )
     rules = [Rule(f"ndcg@{K}:popular"), Rule(f"ndcg@{K}:own purchase counts", clearly=False)]
     flat = {f"{name}.{key}": str(value)[:250] for name, given in parameters.items() for key, value in given.items()}
     told = {"horizon_days": horizon, **{f"scene.{scene}": name for scene, name in shipped.items()}, **flat}
@@ -109,11 +128,13 @@ def run(context: Context) -> Outcome:
 
 def decide(
     task: Task, settings: RecommendSettings, seed: int, train: TrainingSet, after: Interactions, progress: Progress
-) -> Decided | None:  # fmt: skip
+) -> Decided | None:
     """Fit a task's candidates and compare them on its examples; None where there are too few examples, or the data support no candidate."""
     examples = task.examples(train, after, seed)
     if len(examples) < MIN_EXAMPLES:
-        progress(f"recommend: {task.name}: nothing could be measured ({MIN_EXAMPLES} examples are needed), so its simplest baseline ships")
+        progress(
+            f"recommend: {task.name}: nothing could be measured ({MIN_EXAMPLES} examples are needed), so its simplest baseline ships"
+        )
         return None
     models, values, ranked = {}, {}, {}
     for name, model in task.candidates(settings, seed).items():
@@ -148,7 +169,9 @@ def _chosen(
     if context.tune:
         context.progress(f"recommend: tuning on {held.period}, {settings.tune_seconds} s")
         until = measured_from if holdouts.horizon_days is not None else context.as_of
-        return with_parameters(settings, tune(context.workspace, settings, seed, held.train, held.after, until, context.progress)), {}
+        return with_parameters(
+            settings, tune(context.workspace, settings, seed, held.train, held.after, until, context.progress)
+        ), {}
     context.progress("recommend: choosing the half-life on the validation window")
     examples, tried = TASKS[HOME].examples(held.train, held.after, seed), {}
     for half_life in (*settings.half_life_days, None):
@@ -175,7 +198,11 @@ def _fitted_scenes(
     chosen = {name: winners.get(name, list(models)[-1]) for name, models in candidates.items()}
     scenes = {name: (name, *task.filled_by) for name, task in TASKS.items() if task.is_scene}
     # what can score items that are in no training set is asked for that, scene or not
-    others = {name: (name,) for name in winners if name not in scenes and hasattr(candidates[name][chosen[name]], "scores_of_new")}
+    others = {
+        name: (name,)
+        for name in winners
+        if name not in scenes and hasattr(candidates[name][chosen[name]], "scores_of_new")
+    }
     uses = {**scenes, **others}
     wanted = dict.fromkeys(name for names in uses.values() for name in names)
 
@@ -191,11 +218,15 @@ def _fitted_scenes(
         if isinstance(model, DataError):
             left_out |= {use: str(model) for use, names in uses.items() if name in names}
         else:
-            key_of[name] = next((key for key, other in made.items() if other is model), name)  # one model may stand for several
+            key_of[name] = next(
+                (key for key, other in made.items() if other is model), name
+            )  # one model may stand for several
             made[key_of[name]] = model
     for use, reason in left_out.items():
         progress(f"recommend: {use} is left out: {reason}")
-    keys = {use: list(dict.fromkeys(key_of[name] for name in names)) for use, names in uses.items() if use not in left_out}
+    keys = {
+        use: list(dict.fromkeys(key_of[name] for name in names)) for use, names in uses.items() if use not in left_out
+    }
     used = {key for of_use in keys.values() for key in of_use}
     shipped = {name: chosen[name] for name in TASKS if key_of.get(name) in used}
     models = {key: model for key, model in made.items() if key in used}
@@ -220,19 +251,29 @@ def _report(decided: Mapping[str, Decided], train: TrainingSet, period: str) -> 
     ranked = {SHIPPED: home.examples.ask(chain, max(CURVE)), **home.ranked}
     truth, users = home.examples.truth, home.examples.users
     compared = evaluate(
-        ranked, truth, K, history=train.interactions.matrix()[users], item_customers=train.item_customers, n_customers=train.n_users,
-        categories=train.item_attributes["category"], slices=activity_slices(train.interactions, users), reference=SHIPPED,
-    )  # fmt: skip
+        ranked,
+        truth,
+        K,
+        history=train.interactions.matrix()[users],
+        item_customers=train.item_customers,
+        n_customers=train.n_users,
+        categories=train.item_attributes["category"],
+        slices=activity_slices(train.interactions, users),
+        reference=SHIPPED,
+    )
     slices = {name: {f"ndcg@{K}": found[SHIPPED][f"ndcg@{K}"]} for name, found in compared.slices.items()}
     for task, found in decided.items():
         last = list(found.values)[-1]
         best, simple = found.values[found.winner], found.values[last]
         told = {f"{task}: {name}": values for name, values in found.values.items()}
         if best is not simple:
-            told[f"{task}: {found.winner} minus {last}"] = {metric: best[metric] - simple[metric] for metric in best if metric in simple}
+            told[f"{task}: {found.winner} minus {last}"] = {
+                metric: best[metric] - simple[metric] for metric in best if metric in simple
+            }
         slices |= means({what: _named(values, TASKS[task].k) for what, values in told.items()})
     curves = {
-        name: [float(ranking_metrics(answer.ids, truth, k, ("recall",))["recall"].mean()) for k in CURVE] for name, answer in ranked.items()
+        name: [float(ranking_metrics(answer.ids, truth, k, ("recall",))["recall"].mean()) for k in CURVE]
+        for name, answer in ranked.items()
     }
     figures = {"recall_by_k.png": plots.curves(CURVE, curves, "k", "recall", f"Recall by k, {period}")}
     baselines = {name: found for name, found in compared.models.items() if name != SHIPPED}

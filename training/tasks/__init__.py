@@ -6,13 +6,19 @@ from qianmian.registry import Registry
 from training.tasks import cold, cold_items, complement, discover, home, replenish, similar, upgrade
 from training.tasks.base import Task
 
-TASKS: Registry[Task] = Registry("task", {task.name: task for task in (
-    home.TASK,
-    discover.TASK,
-    replenish.TASK,
-    complement.TASK,
-    upgrade.TASK,
-    similar.TASK,
-    cold.TASK,
-    cold_items.TASK,
-)})  # fmt: skip
+TASKS: Registry[Task] = Registry(
+    "task",
+    {
+        task.name: task
+        for task in (
+            home.TASK,
+            discover.TASK,
+            replenish.TASK,
+            complement.TASK,
+            upgrade.TASK,
+            similar.TASK,
+            cold.TASK,
+            cold_items.TASK,
+        )
+    },
+)

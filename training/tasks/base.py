@@ -51,9 +51,14 @@ class Examples:
     def ask(self, model: Recommender, k: int) -> Ranked:
         """A fitted model's answers."""
         return model.recommend(
-            self.users, k, allowed=self.allowed, exclude=self.exclude, exclude_purchased=self.exclude_purchased, attributes=self.attributes,
+            self.users,
+            k,
+            allowed=self.allowed,
+            exclude=self.exclude,
+            exclude_purchased=self.exclude_purchased,
+            attributes=self.attributes,
             items=self.items,
-        )  # fmt: skip
+        )
 
 
 Extra = Callable[[Recommender, Examples, Interactions], Mapping[str, NDArray[np.float64]]]
@@ -98,7 +103,9 @@ class Task:
     extra: Extra | None = None
 
 
-SHIPPED: Mapping[str, Mapping[str, Any]] = {"popular": {"window_days": 28.0}}  # where the class has a baseline's default
+SHIPPED: Mapping[str, Mapping[str, Any]] = {
+    "popular": {"window_days": 28.0}
+}  # where the class has a baseline's default
 
 
 def make(name: str, settings: RecommendSettings, seed: int, **fixed: Any) -> Recommender:
@@ -134,7 +141,11 @@ def check_models(settings: RecommendSettings) -> None:
             problems.append(f"recommend.models.{name}: there is no such model; there are {', '.join(RECOMMENDERS)}")
             continue
         known = parameters_of(RECOMMENDERS[name])
-        problems += [f"recommend.models.{name}.{key}: not a parameter; there are {', '.join(known)}" for key in given if key not in known]
+        problems += [
+            f"recommend.models.{name}.{key}: not a parameter; there are {', '.join(known)}"
+            for key in given
+            if key not in known
+        ]
     if problems:
         raise ConfigError(problems, where="the settings")
 

@@ -36,5 +36,11 @@ def examples(train: TrainingSet, after: Interactions, seed: int) -> Examples:
     return Examples(train.with_interactions(data.where(~np.isin(data.users, users))), users, truth[users])
 
 
-TASK = Task("cold customers", "what will a customer take of whom only attributes are known; right is all they take", candidates, examples,
-            is_scene=False, tunes=("popular_by_segment", "hybrid"))  # fmt: skip
+TASK = Task(
+    "cold customers",
+    "what will a customer take of whom only attributes are known; right is all they take",
+    candidates,
+    examples,
+    is_scene=False,
+    tunes=("popular_by_segment", "hybrid"),
+)

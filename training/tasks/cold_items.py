@@ -45,11 +45,22 @@ def examples(train: TrainingSet, after: Interactions, seed: int) -> Examples:
     new.sort_indices()
     left = data.where(~hidden[place[data.items]])
     attributes = {name: values[order] for name, values in train.item_attributes.items()}
-    shown = replace(train, item_ids=train.item_ids[order], item_attributes=attributes, interactions=replace(left, items=place[left.items]))
+    shown = replace(
+        train,
+        item_ids=train.item_ids[order],
+        item_attributes=attributes,
+        interactions=replace(left, items=place[left.items]),
+    )
     known = np.bincount(left.users, minlength=train.n_users) > 0
     users = np.flatnonzero(known & (np.diff(new.indptr) > 0))
     return Examples(shown, users, new[users], allowed=hidden)
 
 
-TASK = Task("cold items", "who takes which item first that nobody had; right is a hidden item this customer never had", candidates, examples,
-            is_scene=False, tunes=("affinity",))  # fmt: skip
+TASK = Task(
+    "cold items",
+    "who takes which item first that nobody had; right is a hidden item this customer never had",
+    candidates,
+    examples,
+    is_scene=False,
+    tunes=("affinity",),
+)

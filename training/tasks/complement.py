@@ -50,7 +50,9 @@ def examples(train: TrainingSet, after: Interactions, seed: int) -> Examples:
     place = np.empty(drawn.nnz, dtype=np.int64)
     place[order] = np.arange(drawn.nnz) - drawn.indptr[rows]
     hidden = place < sizes[asked][rows] // 2
-    truth = sparse.csr_matrix((np.ones(int(hidden.sum()), np.float32), (rows[hidden], drawn.indices[hidden])), shape=(n, train.n_items))
+    truth = sparse.csr_matrix(
+        (np.ones(int(hidden.sum()), np.float32), (rows[hidden], drawn.indices[hidden])), shape=(n, train.n_items)
+    )
     truth.sort_indices()
     bounds = np.cumsum(np.bincount(rows[~hidden], minlength=n))[:-1] if n else np.empty(0, np.int64)
     given = np.split(drawn.indices[~hidden], bounds) if n else []
@@ -62,12 +64,19 @@ def extra(model: Recommender, examples: Examples, after: Interactions) -> Mappin
     had = examples.train.interactions.matrix()[examples.users]
     new = (examples.truth - examples.truth.multiply(had > 0)).tocsr()
     new.eliminate_zeros()
-    ranked = model.recommend(examples.users, TASK.k, items=examples.items, exclude=examples.exclude, exclude_purchased=True)
+    ranked = model.recommend(
+        examples.users, TASK.k, items=examples.items, exclude=examples.exclude, exclude_purchased=True
+    )
     found = ranking_metrics(ranked.ids, new, TASK.k, ("recall", "ndcg", "mrr"))
     return {f"{name}@{TASK.k}, {NEW}": values for name, values in found.items()}
 
 
 TASK = Task(
-    "complement", "one half of an order is given: what is in the other half; right is the hidden half", candidates, examples,
-    filled_by=("popular",), tunes=("complement",), extra=extra,
-)  # fmt: skip
+    "complement",
+    "one half of an order is given: what is in the other half; right is the hidden half",
+    candidates,
+    examples,
+    filled_by=("popular",),
+    tunes=("complement",),
+    extra=extra,
+)

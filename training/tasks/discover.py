@@ -33,5 +33,11 @@ def examples(train: TrainingSet, after: Interactions, seed: int) -> Examples:
     return Examples(train, users, new[users], exclude_purchased=True)
 
 
-TASK = Task("discover", "what will this customer take for the first time; right is what they never had before", candidates, examples,
-            filled_by=("cold customers", "popular"), tunes=("spectral", "ials"))  # fmt: skip
+TASK = Task(
+    "discover",
+    "what will this customer take for the first time; right is what they never had before",
+    candidates,
+    examples,
+    filled_by=("cold customers", "popular"),
+    tunes=("spectral", "ials"),
+)

@@ -33,5 +33,11 @@ def examples(train: TrainingSet, after: Interactions, seed: int) -> Examples:
     return Examples(train, users, truth[users])
 
 
-TASK = Task("home", "what will this customer take in the window, of everything; right is all they take", candidates, examples,
-            filled_by=("cold customers", "popular"), tunes=("repeat", "two_stage"))  # fmt: skip
+TASK = Task(
+    "home",
+    "what will this customer take in the window, of everything; right is all they take",
+    candidates,
+    examples,
+    filled_by=("cold customers", "popular"),
+    tunes=("repeat", "two_stage"),
+)

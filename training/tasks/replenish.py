@@ -46,7 +46,9 @@ def examples(train: TrainingSet, after: Interactions, seed: int) -> Examples:
     truth.sort_indices()
     users = np.flatnonzero(np.diff(truth.indptr) > 0)
     seldom = taken(habits.users[~often], habits.items[~often], after.shape)[users]
-    return Examples(train, users, truth[users], exclude=np.split(seldom.indices, seldom.indptr[1:-1]) if len(users) else [])
+    return Examples(
+        train, users, truth[users], exclude=np.split(seldom.indices, seldom.indptr[1:-1]) if len(users) else []
+    )
 
 
 def extra(model: Recommender, examples: Examples, after: Interactions) -> Mapping[str, Values]:
@@ -80,9 +82,11 @@ def extra(model: Recommender, examples: Examples, after: Interactions) -> Mappin
         sums, gaps = (totals(habits.items, values, after.shape[1]) for values in (habits.log_gaps, habits.gaps))
         of_item = np.exp(sums / np.maximum(gaps, 1.0))[items]
         told = {
-            "day_error": model.expected_days(users, items, window), "day_error_own_gap": np.clip(own - quiet, 0.5, window),
-            "day_error_item_gap": np.clip(of_item - quiet, 0.5, window), "day_error_middle": np.full(len(days), window / 2.0),
-        }  # fmt: skip
+            "day_error": model.expected_days(users, items, window),
+            "day_error_own_gap": np.clip(own - quiet, 0.5, window),
+            "day_error_item_gap": np.clip(of_item - quiet, 0.5, window),
+            "day_error_middle": np.full(len(days), window / 2.0),
+        }
         found |= {name: _mean(row[came], np.abs(guess - days), n) for name, guess in told.items()}
     return found
 
@@ -101,13 +105,17 @@ def calibration(model: ReplenishRecommender, after: Interactions) -> dict[str, f
     rows = np.repeat(np.arange(n_users), np.diff(chances.indptr))
     often = model.times_ >= LEAST_DAYS
     soon = after.where(after.age_days > _window(after) - model.horizon_days)
-    bought = np.isin(rows[often] * after.shape[1] + chances.indices[often], soon.users.astype(np.int64) * after.shape[1] + soon.items)
+    bought = np.isin(
+        rows[often] * after.shape[1] + chances.indices[often], soon.users.astype(np.int64) * after.shape[1] + soon.items
+    )
     chance, y = chances.data[often].astype(np.float64), bought.astype(np.int64)
     share = float(y.mean())
     return {
-        **{name: CLASSIFICATION[name](y, chance) for name in ("ece", "brier")}, "brier_base": share * (1.0 - share),
-        "probability": float(chance.mean()), "bought": share,
-    }  # fmt: skip
+        **{name: CLASSIFICATION[name](y, chance) for name in ("ece", "brier")},
+        "brier_base": share * (1.0 - share),
+        "probability": float(chance.mean()),
+        "bought": share,
+    }
 
 
 def sooner_first(rows: NDArray[Any], places: NDArray[Any], days: NDArray[Any], n: int) -> Values:
@@ -160,6 +168,10 @@ def _over(sums: Values, number: Values) -> Values:
 
 
 TASK = Task(
-    "replenish", f"which of the items had on {LEAST_DAYS} days or more will this customer buy in the next {HORIZON_DAYS} days; right is what they buy",
-    candidates, examples, tunes=("replenish",), extra=extra,
-)  # fmt: skip
+    "replenish",
+    f"which of the items had on {LEAST_DAYS} days or more will this customer buy in the next {HORIZON_DAYS} days; right is what they buy",
+    candidates,
+    examples,
+    tunes=("replenish",),
+    extra=extra,
+)

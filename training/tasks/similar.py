@@ -26,7 +26,9 @@ def candidates(settings: RecommendSettings, seed: int) -> Mapping[str, Recommend
     return {
         "similar": make("similar", settings, seed),
         "popular in the category": make("similar", settings, seed, uses=("popularity",), learn_days=None),
-        "ials cosine in the category": make("similar", settings, seed, uses=("behaviour",), behaviour="ials", learn_days=None),
+        "ials cosine in the category": make(
+            "similar", settings, seed, uses=("behaviour",), behaviour="ials", learn_days=None
+        ),
         "popular": make("popular", settings, seed),
     }
 
@@ -52,9 +54,13 @@ def examples(train: TrainingSet, after: Interactions, seed: int) -> Examples:
     row = np.full(len(questions), -1, dtype=np.int64)
     row[asked] = np.arange(len(asked))
     kept = row[of] >= 0
-    truth = sparse.csr_matrix((np.ones(int(kept.sum()), np.float32), (row[of][kept], items[kept])), shape=(len(asked), train.n_items))
+    truth = sparse.csr_matrix(
+        (np.ones(int(kept.sum()), np.float32), (row[of][kept], items[kept])), shape=(len(asked), train.n_items)
+    )
     truth.sort_indices()
-    return Examples(train, owners[asked], truth, items=[np.array([item]) for item in given[asked].tolist()], exclude_purchased=True)
+    return Examples(
+        train, owners[asked], truth, items=[np.array([item]) for item in given[asked].tolist()], exclude_purchased=True
+    )
 
 
 def extra(model: Recommender, examples: Examples, after: Interactions) -> Mapping[str, NDArray[np.float64]]:
@@ -74,12 +80,18 @@ def extra(model: Recommender, examples: Examples, after: Interactions) -> Mappin
         told: dict[str, Any] = {name: columns[name][item].item() for name in compared}
         ids.append(model.similar_to(told, TASK.k, allowed=left).ids[0])
     if len(rows):
-        for name, values in ranking_metrics(np.array(ids), examples.truth[rows], TASK.k, ("recall", "ndcg", "mrr")).items():
+        for name, values in ranking_metrics(
+            np.array(ids), examples.truth[rows], TASK.k, ("recall", "ndcg", "mrr")
+        ).items():
             found[f"{name}@{TASK.k}, {COLD}"][rows] = values
     return found
 
 
 TASK = Task(
-    "similar", "a customer tries another item of a category: which, given the one they had last; right is what they took of it for the first time",
-    candidates, examples, tunes=("similar",), extra=extra,
-)  # fmt: skip
+    "similar",
+    "a customer tries another item of a category: which, given the one they had last; right is what they took of it for the first time",
+    candidates,
+    examples,
+    tunes=("similar",),
+    extra=extra,
+)

@@ -42,7 +42,7 @@ class Within(Examples):
             return super().ask(model, k)
         ids, scores, valid, source = (
             np.concatenate([getattr(part, name) for part in parts]) for name in ("ids", "scores", "valid", "source")
-        )  # fmt: skip
+        )
         return Ranked(ids, scores, valid, source, parts[0].sources)
 
     def _part(self, model: Recommender, k: int, start: int) -> Ranked:
@@ -92,13 +92,17 @@ def examples(train: TrainingSet, after: Interactions, seed: int) -> Examples:
     users, usual = users[some], usual[some]
     lengths = bounds[leaf[usual] + 1] - bounds[leaf[usual]]
     of = np.repeat(np.arange(len(users)), lengths)
-    other = items[np.repeat(bounds[leaf[usual]] - np.cumsum(lengths) + lengths, lengths) + np.arange(int(lengths.sum()))]
+    other = items[
+        np.repeat(bounds[leaf[usual]] - np.cumsum(lengths) + lengths, lengths) + np.arange(int(lengths.sum()))
+    ]
     n_items = np.int64(train.n_items)
     owned = np.repeat(np.arange(after.shape[0], dtype=np.int64), np.diff(had.indptr)) * n_items + had.indices
     kept = (price[other] >= DEARER * price[usual[of]] * (1.0 - 1e-9)) & ~np.isin(users[of] * n_items + other, owned)
     of, other = of[kept], other[kept]
     right = np.isin(users[of] * n_items + other, buyers * n_items + new.indices)
-    asked = np.flatnonzero((np.bincount(of, right, len(users)) > 0) & (np.bincount(of, minlength=len(users)) >= LEAST_CANDIDATES))
+    asked = np.flatnonzero(
+        (np.bincount(of, right, len(users)) > 0) & (np.bincount(of, minlength=len(users)) >= LEAST_CANDIDATES)
+    )
     if not len(asked):
         return none
     drawn = np.random.default_rng(seed).permutation(asked)
@@ -124,18 +128,32 @@ def extra(model: Recommender, examples: Examples, after: Interactions) -> Mappin
     drawn = np.full((n, int(number.max(initial=1))), -1, dtype=np.int64)
     drawn[rows, np.arange(offered.nnz) - offered.indptr[rows]] = offered.indices[order]
     chance = ranking_metrics(drawn, examples.truth, TASK.k, ("ndcg", "mrr", "hit_rate"))
-    return {"candidates": number.astype(np.float64), **{f"{name} of a drawn order": values for name, values in chance.items()}}
+    return {
+        "candidates": number.astype(np.float64),
+        **{f"{name} of a drawn order": values for name, values in chance.items()},
+    }
 
 
-def _lines(data: Interactions, leaf: NDArray[np.int64], users: NDArray[np.int64], leaves: NDArray[np.int64]) -> NDArray[np.int64]:
+def _lines(
+    data: Interactions, leaf: NDArray[np.int64], users: NDArray[np.int64], leaves: NDArray[np.int64]
+) -> NDArray[np.int64]:
     """Lines of each (user, category), (m,)."""
     width = np.int64(leaf.max(initial=0)) + 2
     keys, number = np.unique(data.users * width + leaf[data.items], return_counts=True)
     place = np.minimum(np.searchsorted(keys, users * width + leaves), max(len(keys) - 1, 0))
-    return np.where(keys[place] == users * width + leaves, number[place], 0) if len(keys) else np.zeros(len(users), np.int64)
+    return (
+        np.where(keys[place] == users * width + leaves, number[place], 0)
+        if len(keys)
+        else np.zeros(len(users), np.int64)
+    )
 
 
 TASK = Task(
-    "upgrade", f"given what a customer usually buys of a category: which item at least {DEARER} times as dear will they take first; right is what they took",
-    candidates, examples, metric="mrr", tunes=("upgrade",), extra=extra,
-)  # fmt: skip
+    "upgrade",
+    f"given what a customer usually buys of a category: which item at least {DEARER} times as dear will they take first; right is what they took",
+    candidates,
+    examples,
+    metric="mrr",
+    tunes=("upgrade",),
+    extra=extra,
+)

@@ -32,7 +32,17 @@ FEW = 20  # so many features are quicker from the files than from buckets, and n
 # columns of a canonical table a feature may stand on without naming them
 ALWAYS = {
     "transactions": ("source", "source_user_id", "order_id", "line_no", "ts", "item_id", "status"),
-    "events": ("source", "source_user_id", "event_id", "event_type", "ts", "item_id", "content_id", "category", "session_id"),
+    "events": (
+        "source",
+        "source_user_id",
+        "event_id",
+        "event_type",
+        "ts",
+        "item_id",
+        "content_id",
+        "category",
+        "session_id",
+    ),
     "touches": ("source", "source_user_id", "touch_id", "ts"),
 }
 STANDS_ON = {"units": ("quantity",), "full_amount": ("amount", "discount", "coupon_discount")}
@@ -89,7 +99,9 @@ class DuckDBEngine:
     def _by_bucket(self, features: Sequence[Feature], as_of: datetime) -> pa.Table:
         root = self.lake.workspace.root
         with explain_os_errors(root), tempfile.TemporaryDirectory(dir=root, prefix=".build-") as scratch:
-            self.connection.execute(f"SET temp_directory={literal(Path(scratch) / 'spill')}; SET preserve_insertion_order=false")
+            self.connection.execute(
+                f"SET temp_directory={literal(Path(scratch) / 'spill')}; SET preserve_insertion_order=false"
+            )
             try:
                 parts = list(self._bucket_tables(features, as_of, Path(scratch)))
             finally:
@@ -132,7 +144,12 @@ class DuckDBEngine:
         present = self.states[name].columns
         if name == "profiles":
             return list(present)
-        named = {column for feature in features if feature.view and TABLE_OF[feature.view] == name for column in feature.columns}
+        named = {
+            column
+            for feature in features
+            if feature.view and TABLE_OF[feature.view] == name
+            for column in feature.columns
+        }
         named |= {column for derived in named for column in STANDS_ON.get(derived, ())}
         return [column for column in present if column in named or column in ALWAYS[name]]
 
@@ -145,11 +162,15 @@ class DuckDBEngine:
             if files:
                 paths = ", ".join(literal(file) for file in files)
                 left_out = [
-                    column for column in [row[0] for row in self.connection.execute(f"DESCRIBE {name}").fetchall()] if column not in kept
+                    column
+                    for column in [row[0] for row in self.connection.execute(f"DESCRIBE {name}").fetchall()]
+                    if column not in kept
                 ]
                 source = f"read_parquet([{paths}], hive_partitioning=false)"
                 chosen = "".join(
-                    f", (SELECT {quote(column)} FROM {name} WHERE false) AS {quote(column)}" for column in left_out if column in known
+                    f", (SELECT {quote(column)} FROM {name} WHERE false) AS {quote(column)}"
+                    for column in left_out
+                    if column in known
                 )
                 query = f"SELECT {', '.join(quote(column) for column in kept)}{chosen} FROM {source}"
             else:

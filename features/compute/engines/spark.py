@@ -37,14 +37,30 @@ if TYPE_CHECKING:
 
 LOCAL = "local[*]"
 SPARK_TYPES = {
-    "string": "STRING", "int64": "BIGINT", "float64": "DOUBLE", "bool": "BOOLEAN", "timestamp": "TIMESTAMP_NTZ", "date": "DATE", "json": "STRING",
-}  # fmt: skip
+    "string": "STRING",
+    "int64": "BIGINT",
+    "float64": "DOUBLE",
+    "bool": "BOOLEAN",
+    "timestamp": "TIMESTAMP_NTZ",
+    "date": "DATE",
+    "json": "STRING",
+}
 ROWS_OF_A_PARTITION = 250_000
 FEW_ROWS = 5_000_000
 MEMORY_SHARE, MEMORY_AT_MOST_GB = 0.5, 8  # of this machine, for a local session
 # what the views are made of besides the columns features name
 STANDS_ON = {
-    "transactions": ("one_id", "status", *ORDER["lines"], "quantity", "amount", "discount", "coupon_discount", "store_id", "channel"),
+    "transactions": (
+        "one_id",
+        "status",
+        *ORDER["lines"],
+        "quantity",
+        "amount",
+        "discount",
+        "coupon_discount",
+        "store_id",
+        "channel",
+    ),
     "events": ("one_id", *ORDER["events"]),
     "touches": ("one_id", *ORDER["touches"]),
 }
@@ -114,7 +130,9 @@ class SparkEngine:
 
         state = self.states.get(table.name)
         if state is None:
-            return self._session.createDataFrame([], ", ".join(f"`{column.name}` {SPARK_TYPES[column.dtype]}" for column in table.columns))
+            return self._session.createDataFrame(
+                [], ", ".join(f"`{column.name}` {SPARK_TYPES[column.dtype]}" for column in table.columns)
+            )
         path = Path(self.lake.source_path(state))
         # a table cut into days is a folder of folders; the day is made of `ts` where it is wanted
         folder = Path(*path.parts[: path.parts.index("**")]) if "**" in path.parts else path
@@ -122,11 +140,15 @@ class SparkEngine:
             frame = self._session.read.option("recursiveFileLookup", "true").parquet(address(folder, pattern=True))
         except AnalysisException as error:
             raise ArtifactError(
-                f"the lake's {table.name} cannot be read by Spark", where=str(folder), got=str(error).splitlines()[0],
+                f"the lake's {table.name} cannot be read by Spark",
+                where=str(folder),
+                got=str(error).splitlines()[0],
                 hint="ingest again, or see to it that the workspace lies at this path on every machine of the cluster",
-            ) from error  # fmt: skip
+            ) from error
         missing = {column.name: column for column in table.columns if column.name not in state.columns}
-        return frame.withColumns({name: functions.lit(None).cast(SPARK_TYPES[column.dtype]) for name, column in missing.items()})
+        return frame.withColumns(
+            {name: functions.lit(None).cast(SPARK_TYPES[column.dtype]) for name, column in missing.items()}
+        )
 
     # ---- building ------------------------------------------------------------------------------------------------
 
@@ -181,13 +203,18 @@ class SparkEngine:
                     frame.write.option("compression", "zstd").parquet(address(parts))
             customers = int(counted.get["customers"])
             if not customers:
-                raise DataError("no customer is known yet at that time", where=f"--as-of {as_of.date()}", hint=f"the data begins later; it ends at {self.lake.last}")  # fmt: skip
+                raise DataError(
+                    "no customer is known yet at that time",
+                    where=f"--as-of {as_of.date()}",
+                    hint=f"the data begins later; it ends at {self.lake.last}",
+                )
             written = sorted(parts.glob(f"part-*{ending}"))
             if not written:
                 raise WorkspaceError(
-                    "Spark's machines wrote the profiles somewhere this one does not see", where=str(out),
+                    "Spark's machines wrote the profiles somewhere this one does not see",
+                    where=str(out),
                     hint="name an --out on storage all machines of the cluster share",
-                )  # fmt: skip
+                )
             with atomic_path(out) as temporary:
                 (written[0] if out.suffix else parts).replace(temporary)
         finally:
@@ -255,7 +282,9 @@ class KeptViews(Views):
 def address(path: Path, pattern: bool = False) -> str:
     """A path of the file system all machines share, as Spark takes it; never its default file system, never a pattern."""
     text = path.absolute().as_posix()
-    return "file://" + ("".join(f"\\{letter}" if letter in "*?[]{}\\" else letter for letter in text) if pattern else text)
+    return "file://" + (
+        "".join(f"\\{letter}" if letter in "*?[]{}\\" else letter for letter in text) if pattern else text
+    )
 
 
 def start(master: str, scratch: str, options: Mapping[str, str]) -> tuple[SparkSession, bool]:
@@ -266,29 +295,40 @@ def start(master: str, scratch: str, options: Mapping[str, str]) -> tuple[SparkS
         from pyspark.sql import SparkSession
     except ImportError as error:
         raise UsageError(
-            "PySpark is not installed", where="--engine spark", hint="pip install 'qianmian[spark]', and install Java 17"
+            "PySpark is not installed",
+            where="--engine spark",
+            hint="pip install 'qianmian[spark]', and install Java 17",
         ) from error
     running = SparkSession.getActiveSession()
     if running is None:
         builder = SparkSession.builder.master(master).appName("qianmian features")
         fixed = {
-            "spark.ui.enabled": "false", "spark.ui.showConsoleProgress": "false", "spark.log.level": "ERROR", "spark.sql.warehouse.dir": scratch,
+            "spark.ui.enabled": "false",
+            "spark.ui.showConsoleProgress": "false",
+            "spark.log.level": "ERROR",
+            "spark.sql.warehouse.dir": scratch,
             **ONE_BIG_STAGE,
             **(memory(master) if "spark.driver.memory" not in options else {}),
-        }  # fmt: skip
+        }
         for name, value in {**fixed, **options}.items():
             builder = builder.config(name, value)
         try:
             root = builder.getOrCreate()
         except PySparkRuntimeError as error:
             raise UsageError(
-                "Spark does not start", where="--engine spark", got=first_line(error), hint="install Java 17 and let JAVA_HOME point to it",
-            ) from error  # fmt: skip
+                "Spark does not start",
+                where="--engine spark",
+                got=first_line(error),
+                hint="install Java 17 and let JAVA_HOME point to it",
+            ) from error
         except Py4JError as error:
             raise UsageError(
-                "the Spark master cannot be used", where="--spark-master", got=f"{master}: {first_line(error)}", allowed="local[*], spark://HOST:PORT, yarn, k8s://URL",
+                "the Spark master cannot be used",
+                where="--spark-master",
+                got=f"{master}: {first_line(error)}",
+                allowed="local[*], spark://HOST:PORT, yarn, k8s://URL",
                 hint="leave --spark-master out to compute on this machine, or see docs/spark.md",
-            ) from error  # fmt: skip
+            ) from error
     else:
         root = running
     session = root.newSession()
@@ -316,9 +356,11 @@ def explain_spark_errors(out: Path) -> Iterator[None]:
         yield
     except (Py4JError, PySparkException) as error:
         raise WorkspaceError(
-            "Spark could not build the profiles", where=str(out), got=first_line(error),
+            "Spark could not build the profiles",
+            where=str(out),
+            got=first_line(error),
             hint="nothing was written; see that the workspace and --out lie on storage all its machines share, and docs/spark.md for memory",
-        ) from error  # fmt: skip
+        ) from error
 
 
 def first_line(error: BaseException) -> str:
@@ -329,7 +371,9 @@ def first_line(error: BaseException) -> str:
 
 def memory(master: str) -> dict[str, str]:
     """Half of this machine for a session in this process, unless Spark's own settings say something."""
-    if not master.startswith("local") or {"SPARK_DRIVER_MEMORY", "SPARK_CONF_DIR", "PYSPARK_SUBMIT_ARGS"} & set(os.environ):
+    if not master.startswith("local") or {"SPARK_DRIVER_MEMORY", "SPARK_CONF_DIR", "PYSPARK_SUBMIT_ARGS"} & set(
+        os.environ
+    ):
         return {}
     total = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
     return {"spark.driver.memory": f"{max(1, min(MEMORY_AT_MOST_GB, int(total * MEMORY_SHARE)))}g"}

@@ -34,7 +34,13 @@ class Old:
     """Views of the rows before the tail, seen from `as_of`."""
 
     def __init__(self, views: Views, tail_start: datetime) -> None:
-        self.views, self.as_of, self.cut, self.customers, self.before = views, views.as_of, views.cut, views.customers, views.before
+        self.views, self.as_of, self.cut, self.customers, self.before = (
+            views,
+            views.as_of,
+            views.cut,
+            views.customers,
+            views.before,
+        )
         self.start = timestamp(tail_start)
 
     def __getitem__(self, name: str) -> ir.Table:
@@ -60,13 +66,32 @@ def build_state(builder: Builder, as_of: datetime, features: Sequence[Feature] |
     old = Old(views, tail_start)
     base, last_order = _base(plan, old, codes, as_of)
     counts = {
-        number: _counts(old, cell, one_ids, codes) for number, cell in enumerate(plan.cells) if cell.kind == "values" and cell.has_base
+        number: _counts(old, cell, one_ids, codes)
+        for number, cell in enumerate(plan.cells)
+        if cell.kind == "values" and cell.has_base
     }
     tails = {view: _tail(plan, views, view, tail_start, one_ids, codes) for view in plan.views}
-    profile = compile_features([feature for feature in kept if feature.view == "profiles"], views).order_by("one_id").to_pyarrow()
+    profile = (
+        compile_features([feature for feature in kept if feature.view == "profiles"], views)
+        .order_by("one_id")
+        .to_pyarrow()
+    )
     attributes = {feature.name: _values(profile[feature.name]) for feature in kept if feature.view == "profiles"}
     items, contents = _traits(builder)
-    return OnlineState(plan, one_ids, as_of, tail_start, tails, base, counts, attributes, last_order, codes.vocabularies(), items, contents)
+    return OnlineState(
+        plan,
+        one_ids,
+        as_of,
+        tail_start,
+        tails,
+        base,
+        counts,
+        attributes,
+        last_order,
+        codes.vocabularies(),
+        items,
+        contents,
+    )
 
 
 class _Codes:
@@ -90,7 +115,9 @@ class _Codes:
         return {column: texts for column, texts in self._parts.items() if column != "session_id"}
 
 
-def _base(plan: Plan, old: Old, codes: _Codes, as_of: datetime) -> tuple[dict[int, dict[str, Array]], NDArray[np.int64]]:
+def _base(
+    plan: Plan, old: Old, codes: _Codes, as_of: datetime
+) -> tuple[dict[int, dict[str, Array]], NDArray[np.int64]]:
     """Summaries of the old rows by the same aggregates that features are made of."""
     wanted = {f"c{number}": cell.auxiliary(f"c{number}") for number, cell in enumerate(plan.cells) if cell.has_base}
     last = Feature("last_order", "orders", "recency", default=float("nan"), description="state")
@@ -104,7 +131,9 @@ def _base(plan: Plan, old: Old, codes: _Codes, as_of: datetime) -> tuple[dict[in
         for number, feature in numbers.items():
             column = table[feature.name]
             made[number] = (
-                codes.encode(cell.column, pc.if_else(pc.equal(column, NONE_TEXT), None, column)) if cell.text else _values(column)
+                codes.encode(cell.column, pc.if_else(pc.equal(column, NONE_TEXT), None, column))
+                if cell.text
+                else _values(column)
             )
         for number in ("age", "recency"):  # kept as moments: days before another moment would have to be moved
             if number in made:
@@ -128,7 +157,9 @@ def _counts(old: Old, cell: Any, one_ids: NDArray[np.str_], codes: _Codes) -> Ra
     return Ragged(offsets, {"value": values, "weight": _values(counted["weight"])[kept]})
 
 
-def _tail(plan: Plan, views: Views, view: str, tail_start: datetime, one_ids: NDArray[np.str_], codes: _Codes) -> Ragged:
+def _tail(
+    plan: Plan, views: Views, view: str, tail_start: datetime, one_ids: NDArray[np.str_], codes: _Codes
+) -> Ragged:
     t = views[view]
     t = t.filter(t.ts >= timestamp(tail_start))
     columns = set(ORDER_COLUMNS if view == "orders" else plan.columns(view)) - set(NOT_STORED) | {"ts"}
@@ -159,8 +190,13 @@ def _values(values: pa.ChunkedArray) -> Array:
         return np.asarray(values.to_pylist(), dtype=object)
     if pa.types.is_date(values.type):
         values = values.cast(pa.date32()).cast(pa.int32())
-    numbers = values.cast(pa.float64()) if not pa.types.is_boolean(values.type) else values.cast(pa.int8()).cast(pa.float64())
-    return np.asarray(numbers.to_numpy(zero_copy_only=False) if isinstance(numbers, pa.Array) else numbers.to_numpy(), dtype=np.float64)
+    numbers = (
+        values.cast(pa.float64()) if not pa.types.is_boolean(values.type) else values.cast(pa.int8()).cast(pa.float64())
+    )
+    return np.asarray(
+        numbers.to_numpy(zero_copy_only=False) if isinstance(numbers, pa.Array) else numbers.to_numpy(),
+        dtype=np.float64,
+    )
 
 
 def _moments(values: pa.ChunkedArray) -> NDArray[np.int64]:
@@ -169,8 +205,13 @@ def _moments(values: pa.ChunkedArray) -> NDArray[np.int64]:
 
 def _traits(builder: Builder) -> tuple[Mapping[str, tuple[str | None, str | None]], Mapping[str, str | None]]:
     items = builder.backend.table("items").select("item_id", "category", "brand").to_pyarrow().to_pydict()
-    contents = builder.backend.table("contents").select("content_id", topic=first_part(_.topics, "|")).to_pyarrow().to_pydict()
+    contents = (
+        builder.backend.table("contents").select("content_id", topic=first_part(_.topics, "|")).to_pyarrow().to_pydict()
+    )
     return (
-        {item: (category, brand) for item, category, brand in zip(items["item_id"], items["category"], items["brand"], strict=True)},
+        {
+            item: (category, brand)
+            for item, category, brand in zip(items["item_id"], items["category"], items["brand"], strict=True)
+        },
         dict(zip(contents["content_id"], contents["topic"], strict=True)),
     )

@@ -48,9 +48,19 @@ BASE: dict[Kind, dict[str, str]] = {
     "values": {},
 }
 KIND_OF: dict[str, Kind] = {
-    "sum": "total", "mean": "total", "std": "moments", "min": "min", "max": "max", "first": "first", "last": "last",
-    "recency": "times", "age": "times", "gap_mean": "times", "gap_std": "gaps", **dict.fromkeys(BY_VALUE, "values"),
-}  # fmt: skip
+    "sum": "total",
+    "mean": "total",
+    "std": "moments",
+    "min": "min",
+    "max": "max",
+    "first": "first",
+    "last": "last",
+    "recency": "times",
+    "age": "times",
+    "gap_mean": "times",
+    "gap_std": "gaps",
+    **dict.fromkeys(BY_VALUE, "values"),
+}
 
 
 @dataclass(frozen=True)
@@ -79,7 +89,9 @@ class Cell:
             where = (*self.where, Condition(self.column, "known", True)) if known else self.where
             default: float | str = 0.0 if aggregate == "count" else NONE_TEXT if self.text else NAN
             column = self.column if aggregate not in ("count", "age", "recency", "gap_std") else ""
-            made[number] = Feature(f"{name}.{number}", self.view, aggregate, column, where, default=default, description="state")  # type: ignore[arg-type]
+            made[number] = Feature(
+                f"{name}.{number}", self.view, aggregate, column, where, default=default, description="state"
+            )  # type: ignore[arg-type]
         return made
 
 
@@ -140,7 +152,9 @@ class Plan:
     def columns(self, view: str) -> tuple[str, ...]:
         """The columns of a view that some cell reads, sorted."""
         cells = [cell for cell in self.cells if cell.view == view]
-        named = {name for cell in cells for name in (cell.column, cell.over, *(condition.column for condition in cell.where))}
+        named = {
+            name for cell in cells for name in (cell.column, cell.over, *(condition.column for condition in cell.where))
+        }
         return tuple(sorted(named - {""}))
 
     @property

@@ -110,9 +110,15 @@ def _with_rows(customer: Customer, view: str, new: list[dict[str, Any]]) -> dict
     if new and len(tail["ts"]) and new[0]["ts"] <= tail["ts"][-1]:  # late rows: put where they belong
         rows = [*zip(tail["ts"].tolist(), keys.to_pylist(), strict=True), *((row["ts"], row) for row in new)]
         order = sorted(range(len(rows)), key=lambda at: _place(*rows[at], ties))
-    columns = {name: np.concatenate([old, _encoded(state, name, old.dtype, new)]) for name, old in tail.items() if name != "session_id"}
+    columns = {
+        name: np.concatenate([old, _encoded(state, name, old.dtype, new)])
+        for name, old in tail.items()
+        if name != "session_id"
+    }
     if "session_id" in tail:
-        columns["session_id"] = _sessions(tail, keys, new) if order is None else _sessions_anew(tail, keys.to_pylist(), new)
+        columns["session_id"] = (
+            _sessions(tail, keys, new) if order is None else _sessions_anew(tail, keys.to_pylist(), new)
+        )
     return columns if order is None else {name: values[order] for name, values in columns.items()}
 
 
@@ -150,10 +156,14 @@ def _sessions(tail: Mapping[str, Array], keys: pa.Table, new: list[dict[str, Any
     ts, codes = tail["ts"], tail["session_id"]
     fresh = FRESH
     known: dict[str, int] = {}
-    running: dict[tuple[str, str], tuple[int, int]] = {}  # record → moment and visit of its last event without a visit of its own
+    running: dict[
+        tuple[str, str], tuple[int, int]
+    ] = {}  # record → moment and visit of its last event without a visit of its own
     if new and len(ts):
         lately = int(np.searchsorted(ts, new[0]["ts"] - (SESSION_GAP_SECONDS + 1) * SECOND))
-        for moment, code, row in zip(ts[lately:].tolist(), codes[lately:].tolist(), keys.slice(lately).to_pylist(), strict=True):
+        for moment, code, row in zip(
+            ts[lately:].tolist(), codes[lately:].tolist(), keys.slice(lately).to_pylist(), strict=True
+        ):
             if row["session_id"].startswith(_prefix(row)):
                 running[row["source"], row["source_user_id"]] = (moment, code)
     made = np.empty(len(new), dtype=np.int32)
@@ -219,20 +229,27 @@ def _with_lines(customer: Customer, new: list[dict[str, Any]]) -> Mapping[str, A
         key = (line["source"], line["order_id"])
         if key not in changed:
             at = _find(ids, keys, *key)
-            changed[key] = _new_order(line) if at is None else {name: _told(state, name, values[at]) for name, values in tail.items()}
+            changed[key] = (
+                _new_order(line)
+                if at is None
+                else {name: _told(state, name, values[at]) for name, values in tail.items()}
+            )
             if at is not None:
                 kept[at] = False
         _add(changed[key], line)
     rows = [{**order, "source": source, "order_id": order_id} for (source, order_id), order in changed.items()]
     ties = TIES["orders"]
     rows.sort(key=lambda order: _place(order["ts"], order, ties))
-    merged = {name: np.concatenate([values[kept], _encoded(state, name, values.dtype, rows)]) for name, values in tail.items()}
+    merged = {
+        name: np.concatenate([values[kept], _encoded(state, name, values.dtype, rows)]) for name, values in tail.items()
+    }
     last = tail["ts"][kept][-1] if kept.any() else None
     if last is None or rows[0]["ts"] > last:
         return merged
     old = [row for row, there in zip(keys.to_pylist(), kept, strict=True) if there]
     order = sorted(
-        range(len(old) + len(rows)), key=lambda at: _place(int(merged["ts"][at]), old[at] if at < len(old) else rows[at - len(old)], ties)
+        range(len(old) + len(rows)),
+        key=lambda at: _place(int(merged["ts"][at]), old[at] if at < len(old) else rows[at - len(old)], ties),
     )
     return {name: values[order] for name, values in merged.items()}
 
@@ -265,7 +282,12 @@ def _new_order(line: Mapping[str, Any]) -> dict[str, Any]:
 def _add(order: dict[str, Any], line: Mapping[str, Any]) -> None:
     order["ts"] = min(order["ts"], line["ts"])
     order["lines"] += 1.0
-    for name, column in (("units", "quantity"), ("amount", "amount"), ("discount", "discount"), ("coupon_discount", "coupon_discount")):
+    for name, column in (
+        ("units", "quantity"),
+        ("amount", "amount"),
+        ("discount", "discount"),
+        ("coupon_discount", "coupon_discount"),
+    ):
         if line.get(column) is not None:
             order[name] = float(line[column]) + (0.0 if order[name] != order[name] else order[name])
     for name in ("store_id", "channel"):

@@ -161,15 +161,22 @@ class OnlineState:
         """The state of one customer."""
         at = int(np.searchsorted(self.one_ids, one_id))
         if at >= len(self.one_ids) or self.one_ids[at] != one_id:
-            empty = {view: {name: values[:0] for name, values in tail.columns.items()} for view, tail in self.tails.items()}
-            return Customer(self, -1, empty, {}, {}, {feature.name: feature.default for feature in self.attribute_features})
+            empty = {
+                view: {name: values[:0] for name, values in tail.columns.items()} for view, tail in self.tails.items()
+            }
+            return Customer(
+                self, -1, empty, {}, {}, {feature.name: feature.default for feature in self.attribute_features}
+            )
         tails = {view: _slice(tail, at) for view, tail in self.tails.items()}
         base = {cell: found for cell, numbers in self.base.items() if (found := self._summary(cell, numbers, at))}
         counts = {}
         for cell, ragged in self.counts.items():
             low, high = ragged.offsets[at : at + 2]
             if high > low:
-                counts[cell] = {"values": ragged.columns["value"][low:high], "weights": ragged.columns["weight"][low:high]}
+                counts[cell] = {
+                    "values": ragged.columns["value"][low:high],
+                    "weights": ragged.columns["weight"][low:high],
+                }
         attributes = {name: _plain(values[at]) for name, values in self.attributes.items()}
         return Customer(self, at, tails, base, counts, attributes)
 
@@ -203,9 +210,13 @@ class OnlineState:
             pq.write_table(pa.table({"text": texts}), folder / f"vocabulary_{column}.parquet", compression="zstd")
         spec = FeatureSpec(self.plan.features, ((),) * len(self.plan.features))
         facts = {
-            "format": FORMAT, "as_of": self.as_of.isoformat(), "tail_start": self.tail_start.isoformat(), "features": spec.as_dict(),
-            "items": {item: list(traits) for item, traits in self.items.items()}, "contents": dict(self.contents),
-        }  # fmt: skip
+            "format": FORMAT,
+            "as_of": self.as_of.isoformat(),
+            "tail_start": self.tail_start.isoformat(),
+            "features": spec.as_dict(),
+            "items": {item: list(traits) for item, traits in self.items.items()},
+            "contents": dict(self.contents),
+        }
         write_json(folder / "state.json", facts)
 
     @classmethod
@@ -220,8 +231,13 @@ class OnlineState:
         try:
             facts = json.loads((folder / "state.json").read_text(encoding="utf-8"))
             if facts["format"] != FORMAT:
-                raise ArtifactError("the online state is of another format", where=str(folder), got=facts["format"], allowed=FORMAT,
-                                    hint="run `qianmian features` to build it again")  # fmt: skip
+                raise ArtifactError(
+                    "the online state is of another format",
+                    where=str(folder),
+                    got=facts["format"],
+                    allowed=FORMAT,
+                    hint="run `qianmian features` to build it again",
+                )
             plan = Plan.of(FeatureSpec.of(facts["features"]).features)
             table = pq.read_table(folder / "customers.parquet")
             base: dict[int, dict[str, Array]] = {}
@@ -233,15 +249,29 @@ class OnlineState:
                 elif tail:
                     base.setdefault(int(head), {})[tail] = _numpy(table[name])
             return cls(
-                plan, np.asarray(table["one_id"].to_pylist(), dtype=np.str_), datetime.fromisoformat(facts["as_of"]),
-                datetime.fromisoformat(facts["tail_start"]), {file.name[5:]: _read_ragged(file) for file in sorted(folder.glob("tail_*")) if file.is_dir()}, base,
-                {int(file.name[7:]): _read_ragged(file) for file in sorted(folder.glob("counts_*"))}, attributes, _numpy(table["last_order"]),
-                {file.stem.removeprefix("vocabulary_"): pq.read_table(file)["text"].combine_chunks() for file in folder.glob("vocabulary_*.parquet")},
-                {item: (traits[0], traits[1]) for item, traits in facts["items"].items()}, facts["contents"],
-            )  # fmt: skip
+                plan,
+                np.asarray(table["one_id"].to_pylist(), dtype=np.str_),
+                datetime.fromisoformat(facts["as_of"]),
+                datetime.fromisoformat(facts["tail_start"]),
+                {file.name[5:]: _read_ragged(file) for file in sorted(folder.glob("tail_*")) if file.is_dir()},
+                base,
+                {int(file.name[7:]): _read_ragged(file) for file in sorted(folder.glob("counts_*"))},
+                attributes,
+                _numpy(table["last_order"]),
+                {
+                    file.stem.removeprefix("vocabulary_"): pq.read_table(file)["text"].combine_chunks()
+                    for file in folder.glob("vocabulary_*.parquet")
+                },
+                {item: (traits[0], traits[1]) for item, traits in facts["items"].items()},
+                facts["contents"],
+            )
         except (OSError, ValueError, KeyError, TypeError, pa.ArrowException) as error:
-            raise ArtifactError("the online state cannot be read", where=str(folder), got=str(error).splitlines()[0],
-                                hint="run `qianmian features` to build it again") from error  # fmt: skip
+            raise ArtifactError(
+                "the online state cannot be read",
+                where=str(folder),
+                got=str(error).splitlines()[0],
+                hint="run `qianmian features` to build it again",
+            ) from error
 
 
 def _slice(ragged: Ragged, row: int) -> dict[str, Array]:
@@ -271,7 +301,11 @@ def _read_ragged(folder: Path) -> Ragged:
     rows = pq.read_table(folder / "rows.parquet")
     keys = folder / "keys.parquet"
     columns = {name: _numpy(rows[name]) for name in rows.column_names}
-    return Ragged(np.load(folder / "offsets.npy", allow_pickle=False), columns, pq.read_table(keys) if keys.exists() else pa.table({}))
+    return Ragged(
+        np.load(folder / "offsets.npy", allow_pickle=False),
+        columns,
+        pq.read_table(keys) if keys.exists() else pa.table({}),
+    )
 
 
 __all__ = ["MISSING", "Customer", "OnlineState", "Ragged", "microseconds"]

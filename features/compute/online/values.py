@@ -25,12 +25,19 @@ SECONDS_PER_DAY = 86_400.0
 SMALL = 4_096
 Summary = Mapping[str, Any]
 COMPARE: dict[str, Callable[[Array, Any], NDArray[np.bool_]]] = {
-    "==": lambda a, b: a == b, "!=": lambda a, b: a != b, "<": lambda a, b: a < b,
-    "<=": lambda a, b: a <= b, ">": lambda a, b: a > b, ">=": lambda a, b: a >= b, "in": lambda a, b: np.isin(a, b),
-}  # fmt: skip
+    "==": lambda a, b: a == b,
+    "!=": lambda a, b: a != b,
+    "<": lambda a, b: a < b,
+    "<=": lambda a, b: a <= b,
+    ">": lambda a, b: a > b,
+    ">=": lambda a, b: a >= b,
+    "in": lambda a, b: np.isin(a, b),
+}
 
 
-def values(customer: Customer, now: datetime, new_rows: Mapping[str, Sequence[Mapping[str, Any]]] | None = None) -> dict[str, float | str]:
+def values(
+    customer: Customer, now: datetime, new_rows: Mapping[str, Sequence[Mapping[str, Any]]] | None = None
+) -> dict[str, float | str]:
     """Every feature of the state's plan for one customer, as a build at `now` would give it.
 
     Parameters
@@ -142,7 +149,13 @@ def _summaries(customer: Customer, rows: Mapping[str, Rows], context: _Context) 
     for at, days, back in plan.slices:
         ts = selections[at].ts
         low = 0 if days is None else int(ts.searchsorted(now - days * (back + 1) * DAY))
-        bounds.append((selections[at], low, int(ts.searchsorted(now - days * back * DAY)) if days is not None and back else len(ts)))
+        bounds.append(
+            (
+                selections[at],
+                low,
+                int(ts.searchsorted(now - days * back * DAY)) if days is not None and back else len(ts),
+            )
+        )
     found: list[Summary | None] = []
     for number, (cell, at) in enumerate(zip(plan.cells, plan.slice_of, strict=True)):
         selection, low, high = bounds[at]
@@ -241,9 +254,17 @@ def _values(s: _Selection, low: int, high: int, cell: Cell, _a: _Context) -> Sum
 
 
 SUMMARISE: dict[str, Callable[[_Selection, int, int, Cell, _Context], Summary | None]] = {
-    "rows": _rows, "total": _total, "moments": _moments, "min": _min, "max": _max, "first": _edge, "last": _edge,
-    "times": _times, "gaps": _gaps, "values": _values,
-}  # fmt: skip
+    "rows": _rows,
+    "total": _total,
+    "moments": _moments,
+    "min": _min,
+    "max": _max,
+    "first": _edge,
+    "last": _edge,
+    "times": _times,
+    "gaps": _gaps,
+    "values": _values,
+}
 
 # ---- old and recent together; every old row lies before every recent one --------------------------------------------------
 
@@ -284,7 +305,13 @@ def _gap_sample(summary: Summary) -> tuple[float, float, float]:
     n = summary["n"] - 1
     if n < 1:
         return 0.0, 0.0, 0.0
-    squares = summary["squares"] if "squares" in summary else 0.0 if math.isnan(summary["std"]) else summary["std"] ** 2 * (n - 1)
+    squares = (
+        summary["squares"]
+        if "squares" in summary
+        else 0.0
+        if math.isnan(summary["std"])
+        else summary["std"] ** 2 * (n - 1)
+    )
     return n, _days(summary["age"], summary["recency"]) / n, squares
 
 
@@ -296,7 +323,8 @@ def _merge_gaps(old: Summary, new: Summary) -> Summary:
 def _merge_values(old: Summary, new: Summary) -> Summary:
     different, numbers = _numbered(np.concatenate([old["values"], new["values"]]))
     weights = np.round(
-        np.bincount(numbers, weights=np.concatenate([old["weights"], new["weights"]]), minlength=len(different)), WEIGHT_DIGITS
+        np.bincount(numbers, weights=np.concatenate([old["weights"], new["weights"]]), minlength=len(different)),
+        WEIGHT_DIGITS,
     )
     there = (weights > 0).nonzero()[0]
     return {"values": different[there], "weights": weights[there]}
@@ -349,7 +377,9 @@ def _since(name: str) -> Read:
 
 def _gap_mean(_f: Feature, cells: Sequence[Summary | None], _a: _Context) -> Value:
     summary = cells[0]
-    return None if summary is None or summary["n"] < 2 else _days(summary["age"], summary["recency"]) / (summary["n"] - 1)
+    return (
+        None if summary is None or summary["n"] < 2 else _days(summary["age"], summary["recency"]) / (summary["n"] - 1)
+    )
 
 
 def _gap_std(_f: Feature, cells: Sequence[Summary | None], _a: _Context) -> Value:
@@ -415,6 +445,8 @@ READ: dict[str, Read] = {
     "slope": _slope,
     "distinct": lambda _f, cells, _a: None if cells[0] is None else float(len(cells[0]["values"])),
     "top": _top,
-    "top_share": lambda _f, cells, _a: None if cells[0] is None else float(cells[0]["weights"].max() / cells[0]["weights"].sum()),
+    "top_share": lambda _f, cells, _a: (
+        None if cells[0] is None else float(cells[0]["weights"].max() / cells[0]["weights"].sum())
+    ),
     "entropy": _entropy,
 }

@@ -11,6 +11,17 @@ from features.data.identity.unmerge import unmerge
 from features.data.privacy import hash_value
 
 __all__ = [
-    "Changes", "Explanation", "GraphResolver", "Ledger", "Resolution", "Resolver", "SingleSourceResolver", "changes", "explain", "find_record",
-    "hash_value", "resolve", "unmerge",
-]  # fmt: skip
+    "Changes",
+    "Explanation",
+    "GraphResolver",
+    "Ledger",
+    "Resolution",
+    "Resolver",
+    "SingleSourceResolver",
+    "changes",
+    "explain",
+    "find_record",
+    "hash_value",
+    "resolve",
+    "unmerge",
+]

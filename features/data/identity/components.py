@@ -59,7 +59,12 @@ class Links:
         if not parts:
             empty = np.zeros(0, dtype=np.int32)
             return cls(empty, empty, np.zeros(0, dtype=np.int64), np.zeros(0, dtype=np.int8), empty)
-        return cls(*(np.concatenate([getattr(part, name) for part in parts]) for name in ("left", "right", "time", "level", "value")))
+        return cls(
+            *(
+                np.concatenate([getattr(part, name) for part in parts])
+                for name in ("left", "right", "time", "level", "value")
+            )
+        )
 
     def __len__(self) -> int:
         return len(self.left)
@@ -95,7 +100,9 @@ class Grouping:
     by: Codes
 
 
-def group(count: int, levels: Sequence[Level], sightings: Sightings, given: Links, claims: Ints, apart: Codes, tie: Ints) -> Grouping:
+def group(
+    count: int, levels: Sequence[Level], sightings: Sightings, given: Links, claims: Ints, apart: Codes, tie: Ints
+) -> Grouping:
     """Group `count` records.
 
     Parameters
@@ -142,12 +149,20 @@ def group(count: int, levels: Sequence[Level], sightings: Sightings, given: Link
     accepted = customer[links.left] == customer[links.right]
     owner, since, by = _history(customer, links, np.flatnonzero(accepted), tie)
     return Grouping(
-        customer, links, accepted, np.array(refused, dtype=np.int64).reshape(-1, 2),
-        np.concatenate([np.zeros((0, 2), dtype=np.int32), *shared]), owner, since, by,
-    )  # fmt: skip
+        customer,
+        links,
+        accepted,
+        np.array(refused, dtype=np.int64).reshape(-1, 2),
+        np.concatenate([np.zeros((0, 2), dtype=np.int32), *shared]),
+        owner,
+        since,
+        by,
+    )
 
 
-def _links_of(sightings: Sightings, begin: int, end: int, level: Level, customer: Codes, number: int) -> tuple[Links, Codes]:
+def _links_of(
+    sightings: Sightings, begin: int, end: int, level: Level, customer: Codes, number: int
+) -> tuple[Links, Codes]:
     """Each sighting of a value to the one before it (the first undated one where that has expired); values held by too many to none."""
     value, record, time = (getattr(sightings, name)[begin:end] for name in ("value", "record", "time"))
     over = np.zeros((0, 2), dtype=np.int32)
@@ -159,7 +174,9 @@ def _links_of(sightings: Sightings, begin: int, end: int, level: Level, customer
     links_somebody = np.ones(len(value), dtype=bool)
     if level.max_customers is not None and (crowded := sizes > level.max_customers).any():
         held = np.flatnonzero(np.repeat(crowded, sizes))
-        pairs = np.unique(first[held].astype(np.int64) << 32 | customer[record[held]])  # customers as more trusted types have them
+        pairs = np.unique(
+            first[held].astype(np.int64) << 32 | customer[record[held]]
+        )  # customers as more trusted types have them
         holders = np.bincount(pairs >> 32, minlength=len(value))
         places = np.flatnonzero(holders > level.max_customers)
         over = np.column_stack([value[places], holders[places]]).astype(np.int32)
@@ -174,7 +191,13 @@ def _links_of(sightings: Sightings, begin: int, end: int, level: Level, customer
         possible &= ~expired | (time[first] == ALWAYS)  # what is undated never expires
     possible &= record != record[before]
     one, other = record[possible], record[before[possible]]
-    kept = Links(np.minimum(one, other), np.maximum(one, other), time[possible], np.full(len(one), number, dtype=np.int8), value[possible])
+    kept = Links(
+        np.minimum(one, other),
+        np.maximum(one, other),
+        time[possible],
+        np.full(len(one), number, dtype=np.int8),
+        value[possible],
+    )
     return kept, over
 
 
@@ -231,7 +254,9 @@ def _root(forest: dict[int, int], node: int) -> int:
     return top
 
 
-def _walk(order: Ints, left: Codes, right: Codes, claims: Ints, apart: Codes) -> tuple[dict[int, int], list[tuple[int, int]]]:
+def _walk(
+    order: Ints, left: Codes, right: Codes, claims: Ints, apart: Codes
+) -> tuple[dict[int, int], list[tuple[int, int]]]:
     """Join customers link by link; a link that would put a contradiction into one of them is refused."""
     forest: dict[int, int] = {}
     held = {int(node): claims[:, node].tolist() for node in np.unique(np.concatenate([left[order], right[order]]))}
@@ -246,7 +271,9 @@ def _walk(order: Ints, left: Codes, right: Codes, claims: Ints, apart: Codes) ->
         if older == younger:
             continue
         mine, theirs = held[older], held[younger]
-        why = next((at for at, (a, b) in enumerate(zip(mine, theirs, strict=True)) if NO_CLAIM not in (a, b) and a != b), None)
+        why = next(
+            (at for at, (a, b) in enumerate(zip(mine, theirs, strict=True)) if NO_CLAIM not in (a, b) and a != b), None
+        )
         if why is None and any(_root(forest, enemy) == older for enemy in enemies.get(younger, ())):
             why = APART
         if why is not None:
@@ -270,7 +297,14 @@ def _history(customer: Codes, links: Links, accepted: Ints, tie: Ints) -> tuple[
     number = np.bincount(at, minlength=len(customer))
     alone = number[at] == 1
     several = accepted[~alone]
-    keys = (tie[links.value[several]], links.right[several], links.left[several], links.level[several], links.time[several], at[~alone])
+    keys = (
+        tie[links.value[several]],
+        links.right[several],
+        links.left[several],
+        links.level[several],
+        links.time[several],
+        at[~alone],
+    )
     order = np.concatenate([accepted[alone], several[np.lexsort(keys)]])
     at = customer[links.left[order]]
     starts = np.flatnonzero(np.concatenate([[True], at[1:] != at[:-1]]))

@@ -112,14 +112,18 @@ def find_record(lake: Lake, text: str) -> Record:
     exact = [row for row in rows if f"{row[0]}:{row[1]}" == text] or rows
     if not exact:
         raise NotFound(
-            f"there is no {named.removeprefix('a ')}", where=str(lake.workspace.lake),
-            allowed="SOURCE:USER_ID, a user id, a one_id, or ID_TYPE=VALUE such as phone=+44…", hint="check the spelling and the source",
-        )  # fmt: skip
+            f"there is no {named.removeprefix('a ')}",
+            where=str(lake.workspace.lake),
+            allowed="SOURCE:USER_ID, a user id, a one_id, or ID_TYPE=VALUE such as phone=+44…",
+            hint="check the spelling and the source",
+        )
     if len({row[2] for row in exact}) > 1:
         raise UsageError(
-            "several customers are meant by that", got=", ".join(f"{row[0]}:{row[1]}" for row in exact[:5]), allowed="one record",
+            "several customers are meant by that",
+            got=", ".join(f"{row[0]}:{row[1]}" for row in exact[:5]),
+            allowed="one record",
             hint="name one of them as SOURCE:USER_ID",
-        )  # fmt: skip
+        )
     return str(exact[0][0]), str(exact[0][1])
 
 
@@ -131,7 +135,11 @@ def explain(lake: Lake, record: Record, other: Record | None = None) -> Explanat
         grouping = resolver.inspect(connection, asked)
         one_ids = tuple(_periods(connection, each)[-1].one_id for each in asked)
         numbers = [_number(connection, each) for each in asked]
-        same = None if other is None else record == other or (None not in numbers and len({grouping.customer[n] for n in numbers}) == 1)
+        same = (
+            None
+            if other is None
+            else record == other or (None not in numbers and len({grouping.customer[n] for n in numbers}) == 1)
+        )
         steps: tuple[Step, ...] = ()
         reasons: tuple[str, ...] = ()
         first = numbers[0]
@@ -141,9 +149,15 @@ def explain(lake: Lake, record: Record, other: Record | None = None) -> Explanat
             steps = _chain(connection, grouping, *numbers)  # type: ignore[arg-type]
         elif not same:
             reasons = _why_not(connection, resolver, grouping, asked, numbers)
-        members = np.array([], dtype=np.int64) if first is None else np.flatnonzero(grouping.customer == grouping.customer[first])
+        members = (
+            np.array([], dtype=np.int64)
+            if first is None
+            else np.flatnonzero(grouping.customer == grouping.customer[first])
+        )
         records = tuple(_records(connection, members[:SHOWN])) or (record,)
-        return Explanation(asked, one_ids, _periods(connection, record), same, steps, reasons, records, max(len(members), 1))
+        return Explanation(
+            asked, one_ids, _periods(connection, record), same, steps, reasons, records, max(len(members), 1)
+        )
 
 
 def _periods(connection: duckdb.DuckDBPyConnection, record: Record) -> tuple[Period, ...]:
@@ -156,7 +170,9 @@ def _periods(connection: duckdb.DuckDBPyConnection, record: Record) -> tuple[Per
 
 def _number(connection: duckdb.DuckDBPyConnection, record: Record) -> int | None:
     """Its place in the grouping; None for a record that shares no identifier with anybody."""
-    row = connection.execute("SELECT record FROM identity_records WHERE source = ? AND source_user_id = ?", record).fetchone()
+    row = connection.execute(
+        "SELECT record FROM identity_records WHERE source = ? AND source_user_id = ?", record
+    ).fetchone()
     return int(row[0]) if row else None
 
 
@@ -164,7 +180,9 @@ def _records(connection: duckdb.DuckDBPyConnection, numbers: np.ndarray) -> list
     listed = ", ".join(str(int(number)) for number in numbers)
     if not listed:
         return []
-    rows = connection.execute(f"SELECT source, source_user_id FROM identity_records WHERE record IN ({listed}) ORDER BY record").fetchall()
+    rows = connection.execute(
+        f"SELECT source, source_user_id FROM identity_records WHERE record IN ({listed}) ORDER BY record"
+    ).fetchall()
     return [(str(source), str(user)) for source, user in rows]
 
 
@@ -172,13 +190,19 @@ def _steps(connection: duckdb.DuckDBPyConnection, grouping: Grouping, chosen: li
     """The links, with the names behind their numbers."""
     links, steps = grouping.links, []
     for link in chosen:
-        left, right = _records(connection, np.array([links.left[link]])) + _records(connection, np.array([links.right[link]]))
+        left, right = _records(connection, np.array([links.left[link]])) + _records(
+            connection, np.array([links.right[link]])
+        )
         row = connection.execute(
             "SELECT t.id_type, v.id_value, t.rule, d.ledger_id FROM identity_values AS v JOIN identity_rules AS t ON t.level = v.level "
             f"LEFT JOIN identity_decisions AS d ON d.link = {link} WHERE v.value = {int(links.value[link])}"
         ).fetchone()
         assert row is not None
-        since = connection.execute("SELECT make_timestamp(?)", [int(links.time[link])]).fetchone() if links.time[link] != ALWAYS else None
+        since = (
+            connection.execute("SELECT make_timestamp(?)", [int(links.time[link])]).fetchone()
+            if links.time[link] != ALWAYS
+            else None
+        )
         steps.append(Step(left, right, str(row[0]), str(row[1]), since[0] if since else None, str(row[2]), row[3]))
     return tuple(steps)
 
@@ -196,7 +220,9 @@ def _chain(connection: duckdb.DuckDBPyConnection, grouping: Grouping, start: int
     links = grouping.links
     decisions = set(grouping.by[grouping.by >= 0].tolist())
     inside = np.flatnonzero(grouping.accepted & (grouping.customer[links.left] == grouping.customer[start]))
-    ordered = sorted(inside.tolist(), key=lambda link: (link not in decisions, int(links.level[link]), int(links.time[link]), link))
+    ordered = sorted(
+        inside.tolist(), key=lambda link: (link not in decisions, int(links.level[link]), int(links.time[link]), link)
+    )
     around: dict[int, list[tuple[int, int]]] = {}
     for link in ordered:
         left, right = int(links.left[link]), int(links.right[link])
@@ -218,27 +244,40 @@ def _chain(connection: duckdb.DuckDBPyConnection, grouping: Grouping, start: int
 
 
 def _why_not(
-    connection: duckdb.DuckDBPyConnection, resolver: GraphResolver, grouping: Grouping, asked: tuple[Record, ...], numbers: list[int | None]
+    connection: duckdb.DuckDBPyConnection,
+    resolver: GraphResolver,
+    grouping: Grouping,
+    asked: tuple[Record, ...],
+    numbers: list[int | None],
 ) -> tuple[str, ...]:
     if None in numbers:
         lonely = asked[numbers.index(None)]
         return (f"{lonely[0]}:{lonely[1]} holds no identifier that anybody else holds",)
     links, customer = grouping.links, grouping.customer
     mine, theirs = (int(customer[number]) for number in numbers if number is not None)
-    reasons = [_told(ledger_id, at, why) for ledger_id, at, why in _apart(connection, resolver.ledger, customer, mine, theirs)]
+    reasons = [
+        _told(ledger_id, at, why) for ledger_id, at, why in _apart(connection, resolver.ledger, customer, mine, theirs)
+    ]
     strong = [kind.type for kind in resolver.id_types if kind.strong]
-    refused = {int(links.value[link]): why for link, why in grouping.refused.tolist()
-               if {int(customer[links.left[link]]), int(customer[links.right[link]])} == {mine, theirs}}  # fmt: skip
+    refused = {
+        int(links.value[link]): why
+        for link, why in grouping.refused.tolist()
+        if {int(customer[links.left[link]]), int(customer[links.right[link]])} == {mine, theirs}
+    }
     shared = dict(grouping.shared.tolist())
     for value, level, id_type, id_value in _common(connection, customer, mine, theirs):
         kind = resolver.id_types[level]
         held = f"both hold {id_type} {id_value}"
         if value in shared:
-            reasons.append(f"{held}, but {shared[value]} customers do (more than {kind.max_customers}): a shared one links nobody")
+            reasons.append(
+                f"{held}, but {shared[value]} customers do (more than {kind.max_customers}): a shared one links nobody"
+            )
         elif refused.get(value, APART) != APART:
             reasons.append(f"{held}, but they are customers with different values of {strong[refused[value]]}")
         elif value not in refused:
-            reasons.append(f"{held}, but others held it between, or it was seen more than {kind.expires_days} days apart")
+            reasons.append(
+                f"{held}, but others held it between, or it was seen more than {kind.expires_days} days apart"
+            )
     for record in asked:
         for (id_type,) in _contradicted(connection, record):
             reasons.append(
@@ -251,7 +290,9 @@ def _told(ledger_id: str, at: datetime | None, why: str) -> str:
     return f"somebody unmerged them{f' on {at:%Y-%m-%d}' if at else ''}: {why} ({ledger_id})"
 
 
-def _apart(connection: duckdb.DuckDBPyConnection, ledger: Ledger, customer: np.ndarray, mine: int, theirs: int) -> list[tuple[Any, ...]]:
+def _apart(
+    connection: duckdb.DuckDBPyConnection, ledger: Ledger, customer: np.ndarray, mine: int, theirs: int
+) -> list[tuple[Any, ...]]:
     rows = connection.execute(f"""
         SELECT u.ledger_id, u.decided_at, u.reason, a.record, b.record FROM ({ledger.apart()}) AS u
         JOIN identity_records AS a ON a.source = u.left_source AND a.source_user_id = u.left_source_user_id
@@ -262,11 +303,14 @@ def _apart(connection: duckdb.DuckDBPyConnection, ledger: Ledger, customer: np.n
 def _contradicted(connection: duckdb.DuckDBPyConnection, record: Record) -> list[tuple[Any, ...]]:
     return connection.execute(
         "SELECT DISTINCT t.id_type FROM identity_contradictions AS c JOIN identity_seen AS s ON s.rowid = c.seen "
-        "JOIN identity_rules AS t ON t.level = c.level WHERE s.source = ? AND s.source_user_id = ? ORDER BY 1", record,
-    ).fetchall()  # fmt: skip
+        "JOIN identity_rules AS t ON t.level = c.level WHERE s.source = ? AND s.source_user_id = ? ORDER BY 1",
+        record,
+    ).fetchall()
 
 
-def _common(connection: duckdb.DuckDBPyConnection, customer: np.ndarray, mine: int, theirs: int) -> list[tuple[Any, ...]]:
+def _common(
+    connection: duckdb.DuckDBPyConnection, customer: np.ndarray, mine: int, theirs: int
+) -> list[tuple[Any, ...]]:
     """Values that records of both customers hold: value, level, id_type, id_value."""
     listed = [", ".join(str(member) for member in np.flatnonzero(customer == side)) for side in (mine, theirs)]
     held = "SELECT value FROM identity_held JOIN identity_records USING (seen) WHERE record IN ({})"

@@ -19,7 +19,19 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from features.data.identity.components import ALWAYS, APART, NO_CLAIM, NOBODY, Grouping, Ints, Level, Links, Sightings, group, periods
+from features.data.identity.components import (
+    ALWAYS,
+    APART,
+    NO_CLAIM,
+    NOBODY,
+    Grouping,
+    Ints,
+    Level,
+    Links,
+    Sightings,
+    group,
+    periods,
+)
 from features.data.identity.ledger import CONFLICT, MERGE, SHARED, WITHDRAW, Ledger
 from features.data.identity.one_id import CUSTOMER_COLUMNS, FIRST_SEEN_SQL, ONE_ID_SQL, Resolution
 from features.data.lake import literal
@@ -28,7 +40,15 @@ from qianmian.settings import IdType, load_settings
 from qianmian.workspace import Workspace
 
 PROBABILISTIC = "probabilistic"
-LINK_COLUMNS = ("left_source", "left_source_user_id", "right_source", "right_source_user_id", "probability", "decided_at", "link_id")
+LINK_COLUMNS = (
+    "left_source",
+    "left_source_user_id",
+    "right_source",
+    "right_source_user_id",
+    "probability",
+    "decided_at",
+    "link_id",
+)
 DAY_MICROSECONDS = 86_400_000_000
 BATCH_ROWS = 100_000
 MAX_HOPS = 30  # records further apart than this are found faster by resolving everybody
@@ -61,7 +81,9 @@ class GraphResolver:
 
     def __init__(self, workspace: Workspace, decided_at: datetime | None = None) -> None:
         self.workspace, self.decided_at = workspace, decided_at
-        self.id_types = sorted(load_settings(workspace.config_file).identity.id_types, key=lambda kind: (kind.priority, kind.type))
+        self.id_types = sorted(
+            load_settings(workspace.config_file).identity.id_types, key=lambda kind: (kind.priority, kind.type)
+        )
         self.ledger = Ledger(workspace)
 
     def rules_digest(self) -> str:
@@ -127,13 +149,20 @@ class GraphResolver:
 
     def _refuse_undeclared(self, connection: duckdb.DuckDBPyConnection) -> None:
         declared = {kind.type for kind in self.id_types}
-        found = [str(row[0]) for row in connection.execute("SELECT DISTINCT id_type FROM identities ORDER BY 1").fetchall()]
+        found = [
+            str(row[0]) for row in connection.execute("SELECT DISTINCT id_type FROM identities ORDER BY 1").fetchall()
+        ]
         if unknown := [name for name in found if name not in declared]:
-            named = [name for name in unknown if name.isidentifier() and name.isascii()]  # anything else may be somebody's number
+            named = [
+                name for name in unknown if name.isidentifier() and name.isascii()
+            ]  # anything else may be somebody's number
             raise DataError(
-                "the lake holds identifiers of types nobody declared", where="identities", got=", ".join(named) or f"{len(unknown)} odd types",
-                allowed=", ".join(declared), hint="declare them under identity.id_types in qianmian.yaml of the workspace",
-            )  # fmt: skip
+                "the lake holds identifiers of types nobody declared",
+                where="identities",
+                got=", ".join(named) or f"{len(unknown)} odd types",
+                allowed=", ".join(declared),
+                hint="declare them under identity.id_types in qianmian.yaml of the workspace",
+            )
 
     def _prepare(self, connection: duckdb.DuckDBPyConnection) -> None:
         """`identity_levels`: which sightings count at which level; `identity_rules`: what a level is called; `identity_links`."""
@@ -150,7 +179,9 @@ class GraphResolver:
         connection.executemany("INSERT INTO identity_rules VALUES (?, ?, ?, ?)", rules)
         file = links_file(self.workspace)
         source = (
-            f"read_parquet({literal(file)})" if file.exists() else f"(SELECT {', '.join(f'NULL AS {n}' for n in LINK_COLUMNS)} WHERE false)"
+            f"read_parquet({literal(file)})"
+            if file.exists()
+            else f"(SELECT {', '.join(f'NULL AS {n}' for n in LINK_COLUMNS)} WHERE false)"
         )
         kinds = {"probability": "DOUBLE", "decided_at": "TIMESTAMP"}
         columns = ", ".join(f"{name}::{kinds.get(name, 'VARCHAR')} AS {name}" for name in LINK_COLUMNS)
@@ -229,19 +260,27 @@ class GraphResolver:
             f"JOIN identity_seen AS {name} ON {name}.source = l.{side}_source AND {name}.source_user_id = l.{side}_source_user_id"
             for name, side in (("a", "left"), ("b", "right"))
         )
-        within = " SEMI JOIN identity_scope AS s ON s.source = l.left_source AND s.source_user_id = l.left_source_user_id" if scoped else ""
+        within = (
+            " SEMI JOIN identity_scope AS s ON s.source = l.left_source AND s.source_user_id = l.left_source_user_id"
+            if scoped
+            else ""
+        )
         connection.execute(f"""
             CREATE OR REPLACE TEMP TABLE identity_given AS
             SELECT a.rowid AS one, b.rowid AS other, l.decided_at, link_id,
                 row_number() OVER (ORDER BY link_id, {", ".join(LINK_COLUMNS[:4])}) - 1 + (SELECT count(*) FROM identity_values) AS value
             FROM (SELECT * FROM identity_links AS l{within}) AS l {ends} WHERE a.rowid <> b.rowid""")
-        connection.execute(f"INSERT INTO identity_values SELECT {len(self.id_types)}, link_id, hash(link_id), value FROM identity_given")
+        connection.execute(
+            f"INSERT INTO identity_values SELECT {len(self.id_types)}, link_id, hash(link_id), value FROM identity_given"
+        )
         # in order of age: the row is the number
         connection.execute(f"""
             CREATE OR REPLACE TEMP TABLE identity_aged AS SELECT s.rowid AS seen, {RECORD}, first_seen, {ONE_ID_SQL} AS one_id FROM identity_seen AS s
             WHERE s.rowid IN (SELECT seen FROM identity_held UNION SELECT one FROM identity_given UNION SELECT other FROM identity_given)
             ORDER BY first_seen NULLS FIRST, {RECORD}""")
-        connection.execute("CREATE OR REPLACE TEMP VIEW identity_records AS SELECT rowid::INTEGER AS record, * FROM identity_aged")
+        connection.execute(
+            "CREATE OR REPLACE TEMP VIEW identity_records AS SELECT rowid::INTEGER AS record, * FROM identity_aged"
+        )
 
     def _group(self, connection: duckdb.DuckDBPyConnection) -> Grouping:
         """Group the numbers; `identity_periods` are the customers of each linked record in time."""
@@ -254,33 +293,58 @@ class GraphResolver:
         def moment(column: str) -> str:
             return f"coalesce(epoch_us({column}), ({ALWAYS})::BIGINT)"
 
-        sightings = numbers(f"""
+        sightings = numbers(
+            f"""
             SELECT level, value, record, {moment("observed_at")} FROM identity_held JOIN identity_records USING (seen) ORDER BY 1, 2, 4, 3""",
-            np.int8, np.int32, np.int32, np.int64)  # fmt: skip
-        given = numbers(f"""
+            np.int8,
+            np.int32,
+            np.int32,
+            np.int64,
+        )
+        given = numbers(
+            f"""
             SELECT least(a.record, b.record), greatest(a.record, b.record), {moment("decided_at")}, {len(self.id_types)}, value
             FROM identity_given AS g JOIN identity_records AS a ON a.seen = g.one JOIN identity_records AS b ON b.seen = g.other ORDER BY value""",
-            np.int32, np.int32, np.int64, np.int8, np.int32)  # fmt: skip
+            np.int32,
+            np.int32,
+            np.int64,
+            np.int8,
+            np.int32,
+        )
         (tie,) = numbers("SELECT (tie >> 1)::BIGINT FROM identity_values ORDER BY value", np.int64)
         (first,) = numbers(f"SELECT {moment('first_seen')} FROM identity_records ORDER BY record", np.int64)
-        apart = numbers(f"""
+        apart = numbers(
+            f"""
             SELECT a.record, b.record AS other FROM ({self.ledger.apart()}) AS u
             JOIN identity_records AS a ON a.source = u.left_source AND a.source_user_id = u.left_source_user_id
             JOIN identity_records AS b ON b.source = u.right_source AND b.source_user_id = u.right_source_user_id""",
-            np.int32, np.int32)  # fmt: skip
+            np.int32,
+            np.int32,
+        )
         strong = [number for number, kind in enumerate(self.id_types) if kind.strong]
         claims = np.full((len(strong), len(first)), NO_CLAIM)
         for place, level in enumerate(strong):
-            record, claim = numbers(f"""
+            record, claim = numbers(
+                f"""
                 SELECT record, (hash(min(id_value)) >> 1)::BIGINT FROM identity_rows JOIN identity_records USING (seen)
-                WHERE level = {level} GROUP BY record""", np.int32, np.int64)  # fmt: skip
+                WHERE level = {level} GROUP BY record""",
+                np.int32,
+                np.int64,
+            )
             claims[place, record] = claim
         levels = [Level(kind.max_customers, _microseconds(kind.expires_days)) for kind in self.id_types]
         grouping = group(len(first), levels, Sightings(*sightings), Links(*given), claims, np.column_stack(apart), tie)
         whom, owner, since, link = periods(grouping, first)
-        _register(connection, "identity_periods", {
-            "record": whom, "owner": owner, "valid_from": _times(since), "link": pa.array(link, mask=link == NOBODY),
-        })  # fmt: skip
+        _register(
+            connection,
+            "identity_periods",
+            {
+                "record": whom,
+                "owner": owner,
+                "valid_from": _times(since),
+                "link": pa.array(link, mask=link == NOBODY),
+            },
+        )
         connection.execute("DROP TABLE identity_rows")
         return grouping
 
@@ -308,7 +372,9 @@ class GraphResolver:
             CREATE OR REPLACE TEMP TABLE identity_decisions AS
             SELECT {_name("m", both + ", observed_at")} AS ledger_id, *, CASE WHEN level = {len(self.id_types)} THEN '{PROBABILISTIC}'
                 ELSE 'deterministic' END AS source FROM ({named.format("identity_used")})""")
-        decided = f"{literal(self.decided_at.isoformat(sep=' ')) if self.decided_at else 'NULL'}::TIMESTAMP AS decided_at"
+        decided = (
+            f"{literal(self.decided_at.isoformat(sep=' ')) if self.decided_at else 'NULL'}::TIMESTAMP AS decided_at"
+        )
         unlinked = f"SELECT {RECORD}, level, id_value, since FROM identity_contradictions AS c JOIN identity_seen AS s ON s.rowid = c.seen WHERE place > 1"
         connection.execute(f"""
             CREATE OR REPLACE TEMP VIEW identity_found AS
@@ -369,7 +435,10 @@ class GraphResolver:
 
 
 def _rule(kind: IdType) -> str:
-    parts = [f"priority {kind.priority}", f"at most {kind.max_customers} customers" if kind.max_customers else "any number of customers"]
+    parts = [
+        f"priority {kind.priority}",
+        f"at most {kind.max_customers} customers" if kind.max_customers else "any number of customers",
+    ]
     parts += [] if kind.expires_days is None else [f"within {kind.expires_days:g} days"]
     parts += ["strong"] * kind.strong
     return f"{kind.type}: {', '.join(parts)}"
@@ -391,9 +460,14 @@ def _times(values: Ints) -> pa.Array:
 
 def _chosen(links: Links, chosen: Ints, why: Ints) -> dict[str, Any]:
     return {
-        "link": chosen.astype(np.int32), "a": links.left[chosen], "b": links.right[chosen], "level": links.level[chosen],
-        "value": links.value[chosen], "observed_at": _times(links.time[chosen]), "why": why.astype(np.int32),
-    }  # fmt: skip
+        "link": chosen.astype(np.int32),
+        "a": links.left[chosen],
+        "b": links.right[chosen],
+        "level": links.level[chosen],
+        "value": links.value[chosen],
+        "observed_at": _times(links.time[chosen]),
+        "why": why.astype(np.int32),
+    }
 
 
 def _register(connection: duckdb.DuckDBPyConnection, name: str, columns: dict[str, Any]) -> None:

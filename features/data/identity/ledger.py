@@ -19,11 +19,22 @@ from qianmian.errors import DataError
 from qianmian.workspace import Workspace, atomic_path
 
 COLUMNS = {
-    "sequence": "BIGINT", "ledger_id": "VARCHAR", "action": "VARCHAR",
-    "left_source": "VARCHAR", "left_source_user_id": "VARCHAR", "right_source": "VARCHAR", "right_source_user_id": "VARCHAR",
-    "id_type": "VARCHAR", "id_value": "VARCHAR", "observed_at": "TIMESTAMP", "decided_at": "TIMESTAMP",
-    "rule": "VARCHAR", "reason": "VARCHAR", "source": "VARCHAR", "refers_to": "VARCHAR",
-}  # fmt: skip
+    "sequence": "BIGINT",
+    "ledger_id": "VARCHAR",
+    "action": "VARCHAR",
+    "left_source": "VARCHAR",
+    "left_source_user_id": "VARCHAR",
+    "right_source": "VARCHAR",
+    "right_source_user_id": "VARCHAR",
+    "id_type": "VARCHAR",
+    "id_value": "VARCHAR",
+    "observed_at": "TIMESTAMP",
+    "decided_at": "TIMESTAMP",
+    "rule": "VARCHAR",
+    "reason": "VARCHAR",
+    "source": "VARCHAR",
+    "refers_to": "VARCHAR",
+}
 MERGE, CONFLICT, SHARED, WITHDRAW, UNMERGE, REMERGE = "merge", "conflict", "shared", "withdraw", "unmerge", "remerge"
 FOUND = (MERGE, CONFLICT, SHARED)  # what resolving finds; the rest undoes something
 MADE_BY = {"deterministic": "an identifier both hold", "probabilistic": "record linkage", "person": "somebody's word"}
@@ -117,15 +128,21 @@ class Ledger:
         """Entries that fulfil a SQL condition, oldest first."""
         names = ", ".join(COLUMNS)
         with duckdb.connect() as connection:
-            query = f"SELECT {names} FROM ({self.relation()}) WHERE {condition} ORDER BY sequence" + (f" LIMIT {limit}" if limit else "")
+            query = f"SELECT {names} FROM ({self.relation()}) WHERE {condition} ORDER BY sequence" + (
+                f" LIMIT {limit}" if limit else ""
+            )
             return [_entry(row) for row in connection.execute(query).fetchall()]
 
     def digest(self) -> str:
         """Changes with whatever was unmerged or remerged."""
         decided = self.entries(f"action IN ({literal(UNMERGE)}, {literal(REMERGE)})")
-        return hashlib.sha256(repr([(entry.sequence, entry.ledger_id, entry.refers_to) for entry in decided]).encode()).hexdigest()[:16]
+        return hashlib.sha256(
+            repr([(entry.sequence, entry.ledger_id, entry.refers_to) for entry in decided]).encode()
+        ).hexdigest()[:16]
 
-    def undo(self, left: Record, right: Record, reason: str, decided_at: datetime | None, refers_to: str | None) -> Entry:
+    def undo(
+        self, left: Record, right: Record, reason: str, decided_at: datetime | None, refers_to: str | None
+    ) -> Entry:
         """Append an unmerge: these two records must never be one customer again."""
         return self._decide(UNMERGE, left, right, reason, decided_at, refers_to, "never one customer")
 
@@ -133,10 +150,19 @@ class Ledger:
         """Append a remerge: that unmerge no longer counts."""
         if unmerge.left is None or unmerge.right is None:
             raise DataError("the ledger's unmerge names no records", where=str(self.folder), got=unmerge.ledger_id)
-        return self._decide(REMERGE, unmerge.left, unmerge.right, reason, decided_at, unmerge.ledger_id, "the unmerge no longer counts")
+        return self._decide(
+            REMERGE, unmerge.left, unmerge.right, reason, decided_at, unmerge.ledger_id, "the unmerge no longer counts"
+        )
 
     def _decide(
-        self, action: str, left: Record, right: Record, reason: str, decided_at: datetime | None, refers_to: str | None, rule: str
+        self,
+        action: str,
+        left: Record,
+        right: Record,
+        reason: str,
+        decided_at: datetime | None,
+        refers_to: str | None,
+        rule: str,
     ) -> Entry:
         number = 1 + (self.entries()[-1].sequence if self.files() else 0)
         # not "u": a one_id begins with that
@@ -145,7 +171,9 @@ class Ledger:
         ).hexdigest()[:16]
         values = [ledger_id, action, *left, *right, None, None, None, decided_at, rule, reason, "person", refers_to]
         with duckdb.connect() as connection:
-            connection.execute(f"CREATE TEMP TABLE decision ({', '.join(f'{name} {kind}' for name, kind in list(COLUMNS.items())[1:])})")
+            connection.execute(
+                f"CREATE TEMP TABLE decision ({', '.join(f'{name} {kind}' for name, kind in list(COLUMNS.items())[1:])})"
+            )
             connection.execute(f"INSERT INTO decision VALUES ({', '.join('?' for _ in values)})", values)
             self.append(connection, "SELECT * FROM decision")
         return self.entries(f"ledger_id = {literal(ledger_id)}")[-1]

@@ -16,7 +16,9 @@ if TYPE_CHECKING:
 
 U_PAIRS = 800_000  # random pairs from which the chance of agreeing by accident is counted
 EM_PAIRS = 1_000_000
-FEWEST_RANDOM_PAIRS = 1_000  # among fewer, the pairs of one person are no longer rare: Splink's defaults are the better guess
+FEWEST_RANDOM_PAIRS = (
+    1_000  # among fewer, the pairs of one person are no longer rare: Splink's defaults are the better guess
+)
 FEWEST_PAIRS = 30  # fewer would teach little but their own accidents
 FEWEST_M = 0.0005  # nobody's data is so clean that one mistake rules a match out
 SURELY_DIFFERENT = 0.8  # "matches" that differ nearly as often as strangers are strangers
@@ -43,18 +45,32 @@ _CLUES: dict[str, dict[str, str]] = {
 # both spellings of the name in either order, and what belongs to one person alone
 _SINGLE_CLUES = (
     "CASE WHEN given_sound < surname_sound THEN given_sound || chr(31) || surname_sound ELSE surname_sound || chr(31) || given_sound END",
-    "national_id", "phone", "email",
-)  # fmt: skip
+    "national_id",
+    "phone",
+    "email",
+)
 # agreeing on all columns of one of these is nearly proof: their number says how many matches to expect
 _STRICT_RULES = (
-    ("given_name", "surname", "birth_date"), ("given_name", "surname", "address"), ("national_id", "surname"), ("national_id", "given_name"),
-    ("phone", "given_name"), ("email", "given_name"), ("birth_date", "surname", "address"),
-)  # fmt: skip
+    ("given_name", "surname", "birth_date"),
+    ("given_name", "surname", "address"),
+    ("national_id", "surname"),
+    ("national_id", "given_name"),
+    ("phone", "given_name"),
+    ("email", "given_name"),
+    ("birth_date", "surname", "address"),
+)
 # two clues where one is common: among people of one name, or of one birth date, most pairs are strangers
 _TRAINING_RULES = (
-    ("national_id",), ("phone",), ("email",), ("birth_date",), ("birth_date", "postcode"), ("surname", "birth_date"),
-    ("given_name", "surname", "suburb"), ("given_name", "surname"), ("address", "postcode"),
-)  # fmt: skip
+    ("national_id",),
+    ("phone",),
+    ("email",),
+    ("birth_date",),
+    ("birth_date", "postcode"),
+    ("surname", "birth_date"),
+    ("given_name", "surname", "suburb"),
+    ("given_name", "surname"),
+    ("address", "postcode"),
+)
 
 
 def clues() -> list[str]:
@@ -113,22 +129,31 @@ def comparisons(filled: frozenset[str]) -> list[Compared]:
 
     def name(column: str, other: str) -> tuple[tuple[Any, str], ...]:
         swapped = (
-            ((levels.ColumnsReversedLevel(column, other, symmetrical=True), "given name and surname swapped"),) if other in filled else ()
+            ((levels.ColumnsReversedLevel(column, other, symmetrical=True), "given name and surname swapped"),)
+            if other in filled
+            else ()
         )
         return (
-            (exact(column, term_frequency_adjustments=True), "same"), *swapped,
-            (either(levels.JaroWinklerLevel(column, 0.92), typing_error(column, 1)), "typing error"), (levels.JaroWinklerLevel(column, 0.8), "similar"),
-        )  # fmt: skip
+            (exact(column, term_frequency_adjustments=True), "same"),
+            *swapped,
+            (either(levels.JaroWinklerLevel(column, 0.92), typing_error(column, 1)), "typing error"),
+            (levels.JaroWinklerLevel(column, 0.8), "similar"),
+        )
 
     def code(column: str) -> tuple[tuple[Any, str], ...]:
-        return (exact(column), "same"), (typing_error(column, 1), "one typing error"), (typing_error(column, 2), "two typing errors")
+        return (
+            (exact(column), "same"),
+            (typing_error(column, 1), "one typing error"),
+            (typing_error(column, 2), "two typing errors"),
+        )
 
     street: list[tuple[Any, str]] = [(exact("address"), "same street"), (similar("address"), "similar street")]
     if "street_number" in filled:
         street = [
             (both(exact("address"), exact("street_number")), "same street and number"),
-            (both(similar("address"), exact("street_number")), "similar street, same number"), (similar("address"), "similar street, other number"),
-        ]  # fmt: skip
+            (both(similar("address"), exact("street_number")), "similar street, same number"),
+            (similar("address"), "similar street, other number"),
+        ]
     if "address_2" in filled:
         lines = (
             levels.ColumnsReversedLevel("address", "address_2"),
@@ -143,9 +168,10 @@ def comparisons(filled: frozenset[str]) -> list[Compared]:
     area: tuple[tuple[Any, str], ...] = (
         (both(suburb, postcode), "same suburb and postcode"),
         (either(both(suburb, near_postcode), both(near_suburb, postcode)), "one the same, the other similar"),
-        (either(suburb, postcode), "suburb or postcode the same"), (both(near_suburb, near_postcode), "both similar"),
+        (either(suburb, postcode), "suburb or postcode the same"),
+        (both(near_suburb, near_postcode), "both similar"),
         (either(near_suburb, near_postcode), "one similar"),
-    )  # fmt: skip
+    )
     if not {"suburb", "postcode"} <= filled:
         one = "suburb" if "suburb" in filled else "postcode"
         area = ((exact(one), f"same {one}"), (near_suburb if one == "suburb" else near_postcode, f"similar {one}"))
@@ -158,7 +184,9 @@ def comparisons(filled: frozenset[str]) -> list[Compared]:
         Compared("area", ("suburb", "postcode"), area),
         Compared("phone", ("phone",), code("phone")[:2]),
         Compared(
-            "email", ("email",), ((exact("email"), "same"), (mailbox, "same mailbox"), (typing_error("email", 2, 0.9), "typing error"))
+            "email",
+            ("email",),
+            ((exact("email"), "same"), (mailbox, "same mailbox"), (typing_error("email", 2, 0.9), "typing error")),
         ),
         Compared("national_id", ("national_id",), code("national_id")),
     ]
@@ -167,7 +195,11 @@ def comparisons(filled: frozenset[str]) -> list[Compared]:
         if "state" in filled:
             found.append(Compared("state", ("state",), ((exact("state"), "same"),)))
     needed = {"given_name": "given_name", "surname": "surname", "street": "address"}
-    return [each for each in found if (needed[each.name] in filled if each.name in needed else filled.intersection(each.columns))]
+    return [
+        each
+        for each in found
+        if (needed[each.name] in filled if each.name in needed else filled.intersection(each.columns))
+    ]
 
 
 def _mailbox() -> Any:
@@ -210,13 +242,21 @@ def splink_settings(compared: list[Compared], filled: frozenset[str], link_type:
     made: list[Any] = []
     for each in compared:
         # a name that is missing is missing, also where the other name could have been compared with it
-        columns = each.columns[:1] if each.name in ("given_name", "surname") else tuple(c for c in each.columns if c in filled)
+        columns = (
+            each.columns[:1]
+            if each.name in ("given_name", "surname")
+            else tuple(c for c in each.columns if c in filled)
+        )
         absent: Any = levels.NullLevel(columns[0])
         if len(columns) > 1:
             absent = levels.And(*(levels.NullLevel(column) for column in columns)).configure(is_null_level=True)
         named = [level.configure(label_for_charts=words) for level, words in each.levels]
         rest = levels.ElseLevel().configure(label_for_charts="different")
-        made.append(library.CustomComparison([absent.configure(label_for_charts="missing"), *named, rest], output_column_name=each.name))
+        made.append(
+            library.CustomComparison(
+                [absent.configure(label_for_charts="missing"), *named, rest], output_column_name=each.name
+            )
+        )
     return SettingsCreator(
         link_type=link_type,  # type: ignore[arg-type]
         comparisons=made,
@@ -227,14 +267,16 @@ def splink_settings(compared: list[Compared], filled: frozenset[str], link_type:
         retain_matching_columns=True,
         retain_intermediate_calculation_columns=True,
         linker_uid="qianmian",
-    )  # fmt: skip
+    )
 
 
 def expected_share(connection: duckdb.DuckDBPyConnection, filled: frozenset[str], across: bool) -> float:
     """How likely two random records are one person: pairs that agree on a strict rule, over all pairs and the rules' recall."""
     rules = [rule for rule in _STRICT_RULES if filled.issuperset(rule)]
     apart = "AND l.source <> r.source" if across else ""
-    total = _number(connection, f"SELECT {_pairs(across)} FROM (SELECT source, count(*) AS n FROM cleaned GROUP BY source)")
+    total = _number(
+        connection, f"SELECT {_pairs(across)} FROM (SELECT source, count(*) AS n FROM cleaned GROUP BY source)"
+    )
     unions = " UNION ".join(
         f"SELECT l.rid AS one, r.rid AS other FROM cleaned AS l JOIN cleaned AS r ON l.rid < r.rid {apart} AND "
         + " AND ".join(f"l.{column} = r.{column}" for column in rule)
@@ -245,9 +287,14 @@ def expected_share(connection: duckdb.DuckDBPyConnection, filled: frozenset[str]
 
 
 def train(
-    engine: Callable[[Any], Linker], connection: duckdb.DuckDBPyConnection, compared: list[Compared], filled: frozenset[str],
-    settings: Any, across: bool, seed: int,
-) -> tuple[Linker, list[str]]:  # fmt: skip
+    engine: Callable[[Any], Linker],
+    connection: duckdb.DuckDBPyConnection,
+    compared: list[Compared],
+    filled: frozenset[str],
+    settings: Any,
+    across: bool,
+    seed: int,
+) -> tuple[Linker, list[str]]:
     """Learn the weights; the trained linker, and the names of the comparisons that stay at usual weights.
 
     u, the chance of agreeing by accident, is counted over random pairs. m, the chance that two records of one person agree, comes from
@@ -262,9 +309,13 @@ def train(
     from splink import block_on
 
     linker = engine(settings)
-    random_pairs = _number(connection, f"SELECT {_pairs(across)} FROM (SELECT source, count(*) AS n FROM cleaned GROUP BY source)")
+    random_pairs = _number(
+        connection, f"SELECT {_pairs(across)} FROM (SELECT source, count(*) AS n FROM cleaned GROUP BY source)"
+    )
     if random_pairs >= FEWEST_RANDOM_PAIRS:
-        linker.training.estimate_u_using_random_sampling(max_pairs=U_PAIRS, seed=seed, min_count_per_level=None, num_chunks=1)
+        linker.training.estimate_u_using_random_sampling(
+            max_pairs=U_PAIRS, seed=seed, min_count_per_level=None, num_chunks=1
+        )
     model = linker.misc.save_model_to_json()
     if random_pairs >= FEWEST_RANDOM_PAIRS:
         for level in _levels(model):
@@ -287,7 +338,11 @@ def train(
         trial.training.estimate_parameters_using_expectation_maximisation(
             block_on(*rule), max_pairs=EM_PAIRS if pairs > EM_PAIRS else None, record_sample_proportion=1.0
         )
-        found = {name: _m_values(comparison) for name, comparison in _by_name(trial.misc.save_model_to_json()).items() if name in left}
+        found = {
+            name: _m_values(comparison)
+            for name, comparison in _by_name(trial.misc.save_model_to_json()).items()
+            if name in left
+        }
         sound = [
             name
             for name, m in found.items()
@@ -309,12 +364,21 @@ def _by_name(model: dict[str, Any]) -> dict[str, dict[str, Any]]:
 
 
 def _levels(model: dict[str, Any]) -> list[dict[str, Any]]:
-    return [level for comparison in model["comparisons"] for level in comparison["comparison_levels"] if not level.get("is_null_level")]
+    return [
+        level
+        for comparison in model["comparisons"]
+        for level in comparison["comparison_levels"]
+        if not level.get("is_null_level")
+    ]
 
 
 def _m_values(comparison: dict[str, Any]) -> list[float]:
     """m of each level, most alike first; a level nobody reached has none."""
-    return [float(level.get("m_probability", 0.0)) for level in comparison["comparison_levels"] if not level.get("is_null_level")]
+    return [
+        float(level.get("m_probability", 0.0))
+        for level in comparison["comparison_levels"]
+        if not level.get("is_null_level")
+    ]
 
 
 def _pairs(across: bool) -> str:

@@ -37,23 +37,33 @@ def spark_api(records: int, master: str = "local[*]") -> Iterator[Any]:
         from pyspark.errors import PySparkRuntimeError
         from pyspark.sql import SparkSession
     except ImportError as error:
-        raise UsageError("PySpark is not installed", where="backend spark", hint="pip install 'qianmian[spark]', and Java 17") from error
+        raise UsageError(
+            "PySpark is not installed", where="backend spark", hint="pip install 'qianmian[spark]', and Java 17"
+        ) from error
     from splink import SparkAPI
     from splink.backends.spark import similarity_jar_location
 
     if SparkContext._gateway is not None and not _started_here:
         raise UsageError(
-            "this process runs Spark already, without Splink's functions", where="backend spark",
+            "this process runs Spark already, without Splink's functions",
+            where="backend spark",
             hint="run `qianmian identity link --backend spark` in a process of its own, or leave the backend out",
-        )  # fmt: skip
+        )
     partitions = str(max(1, math.ceil(records / RECORDS_OF_A_PARTITION)))
     with tempfile.TemporaryDirectory(prefix="qianmian-spark-") as scratch:
         builder = SparkSession.builder.master(master).appName("qianmian identity link")
         options = {
-            "spark.jars": similarity_jar_location(), "spark.sql.session.timeZone": "UTC", "spark.ui.enabled": "false",
-            "spark.sql.shuffle.partitions": partitions, "spark.default.parallelism": partitions, "spark.local.dir": scratch, "spark.sql.warehouse.dir": scratch,
-            "spark.sql.execution.arrow.pyspark.enabled": "true", "spark.log.level": "ERROR", "spark.ui.showConsoleProgress": "false",
-        }  # fmt: skip
+            "spark.jars": similarity_jar_location(),
+            "spark.sql.session.timeZone": "UTC",
+            "spark.ui.enabled": "false",
+            "spark.sql.shuffle.partitions": partitions,
+            "spark.default.parallelism": partitions,
+            "spark.local.dir": scratch,
+            "spark.sql.warehouse.dir": scratch,
+            "spark.sql.execution.arrow.pyspark.enabled": "true",
+            "spark.log.level": "ERROR",
+            "spark.ui.showConsoleProgress": "false",
+        }
         for name, value in options.items():
             builder = builder.config(name, value)
         try:
@@ -61,10 +71,15 @@ def spark_api(records: int, master: str = "local[*]") -> Iterator[Any]:
             _started_here.append(True)
         except PySparkRuntimeError as error:
             raise UsageError(
-                "Spark does not start", where="backend spark", got=str(error)[:200], hint="install Java 17 and set JAVA_HOME"
+                "Spark does not start",
+                where="backend spark",
+                got=str(error)[:200],
+                hint="install Java 17 and set JAVA_HOME",
             ) from error
         try:
             api: Any = SparkAPI
-            yield api(spark_session=session, break_lineage_method="persist", num_partitions_on_repartition=int(partitions))
+            yield api(
+                spark_session=session, break_lineage_method="persist", num_partitions_on_repartition=int(partitions)
+            )
         finally:
             session.stop()

@@ -29,9 +29,14 @@ IN_THE_BAND, HOUSEHOLD = "probability in the review band", "may be two people of
 BACKENDS = ("duckdb", "spark")
 DECIMALS = 6  # of a probability: the last bits of a parallel sum differ from run to run
 PAIR_KEY = ("left_source", "left_source_user_id", "right_source", "right_source_user_id")
-LINKS = pa.schema([
-    *((name, pa.string()) for name in PAIR_KEY), ("probability", pa.float64()), ("decided_at", pa.timestamp("us")), ("link_id", pa.string()),
-])  # fmt: skip
+LINKS = pa.schema(
+    [
+        *((name, pa.string()) for name in PAIR_KEY),
+        ("probability", pa.float64()),
+        ("decided_at", pa.timestamp("us")),
+        ("link_id", pa.string()),
+    ]
+)
 _LINK_ID = "'l' || substr(sha256(concat_ws(chr(31), left_source, left_source_user_id, right_source, right_source_user_id)), 1, 16)"
 logger = logging.getLogger(__name__)
 
@@ -73,7 +78,12 @@ class Links:
 
 
 def link(
-    records: pa.Table, settings: LinkingSettings | None = None, *, seed: int = 0, backend: str = "duckdb", within_sources: bool = True
+    records: pa.Table,
+    settings: LinkingSettings | None = None,
+    *,
+    seed: int = 0,
+    backend: str = "duckdb",
+    within_sources: bool = True,
 ) -> Links:
     """Find the pairs of records that are one person. Unsupervised: no pair is ever labelled.
 
@@ -115,7 +125,10 @@ def link(
     """
     settings = settings or LinkingSettings()
     if backend not in BACKENDS:
-        raise ConfigError([f"backend: there is no such backend as {backend!r}; the backends are {', '.join(BACKENDS)}"], where="linking")
+        raise ConfigError(
+            [f"backend: there is no such backend as {backend!r}; the backends are {', '.join(BACKENDS)}"],
+            where="linking",
+        )
     table = checked(records)
     sources = tuple(sorted(set(table["source"].to_pylist())))
     with private_connection() as connection:
@@ -125,7 +138,15 @@ def link(
         if prepared.pairs == 0 or (across and len(sources) < 2):
             nothing = _empty_review()
             return Links(
-                nothing.select([*PAIR_KEY, "probability", "link_id"]), nothing, sources, table.num_rows, 0, prepared.crowded, (), {}, ""
+                nothing.select([*PAIR_KEY, "probability", "link_id"]),
+                nothing,
+                sources,
+                table.num_rows,
+                0,
+                prepared.crowded,
+                (),
+                {},
+                "",
             )
         compared = comparisons(prepared.filled)
         kind = "dedupe_only" if len(sources) == 1 else "link_only" if across else "link_and_dedupe"
@@ -137,7 +158,9 @@ def link(
             connection.register("predicted", predicted)
             labels = "".join(
                 f", CASE gamma_{each.name} "
-                + " ".join(f"WHEN {level} THEN {literal(each.label(level))}" for level in range(-1, len(each.levels) + 1))
+                + " ".join(
+                    f"WHEN {level} THEN {literal(each.label(level))}" for level in range(-1, len(each.levels) + 1)
+                )
                 + f" END AS {each.name}"
                 for each in compared
             )
@@ -154,24 +177,39 @@ def link(
             chart = linker.visualisations.match_weights_chart().to_html(inline=True)
     matched = pc.is_null(scored["reason"])
     pairs, review = scored.filter(matched), scored.filter(pc.invert(matched))
-    logger.info("records=%d compared=%d pairs=%d review=%d", table.num_rows, predicted.num_rows, pairs.num_rows, review.num_rows)
+    logger.info(
+        "records=%d compared=%d pairs=%d review=%d", table.num_rows, predicted.num_rows, pairs.num_rows, review.num_rows
+    )
     return Links(
-        pairs.select([*PAIR_KEY, "probability", "link_id"]), review, sources, table.num_rows, predicted.num_rows, prepared.crowded,
-        tuple(untrained), found, chart,
-    )  # fmt: skip
+        pairs.select([*PAIR_KEY, "probability", "link_id"]),
+        review,
+        sources,
+        table.num_rows,
+        predicted.num_rows,
+        prepared.crowded,
+        tuple(untrained),
+        found,
+        chart,
+    )
 
 
 def _check_comparable(prepared: Prepared, records: int, settings: LinkingSettings) -> None:
     if records and not comparisons(prepared.filled):
         raise DataError(
-            "the records hold nothing to compare", where="records", got=sorted(prepared.filled) or "only empty columns",
-            allowed=", ".join(FIELDS), hint="map at least a name and one of birth_date, address, phone, email",
-        )  # fmt: skip
+            "the records hold nothing to compare",
+            where="records",
+            got=sorted(prepared.filled) or "only empty columns",
+            allowed=", ".join(FIELDS),
+            hint="map at least a name and one of birth_date, address, phone, email",
+        )
     if prepared.pairs > settings.max_pairs:
         raise DataError(
-            "too many pairs would have to be compared", where="linking.max_pairs", got=f"up to {prepared.pairs:,} pairs",
-            allowed=f"{settings.max_pairs:,}", hint="lower linking.max_block_records, or raise linking.max_pairs if there is memory for it",
-        )  # fmt: skip
+            "too many pairs would have to be compared",
+            where="linking.max_pairs",
+            got=f"up to {prepared.pairs:,} pairs",
+            allowed=f"{settings.max_pairs:,}",
+            hint="lower linking.max_block_records, or raise linking.max_pairs if there is memory for it",
+        )
 
 
 def _empty_review() -> pa.Table:
@@ -197,7 +235,9 @@ def _engine(
 
         tables = []
         for number, source in enumerate(sources):
-            part = prepared.table.filter(pc.equal(prepared.table["source"], source)).drop_columns(["source", "source_user_id"])
+            part = prepared.table.filter(pc.equal(prepared.table["source"], source)).drop_columns(
+                ["source", "source_user_id"]
+            )
             tables.append(api.register(part, dataset_display_name=f"source_{number}"))
         yield lambda settings: Linker(tables if len(tables) > 1 else tables[0], settings, log_level=None)
 

@@ -20,22 +20,26 @@ from qianmian.schema import Column, Table
 from qianmian.settings import read_yaml
 
 KEY = ("source", "source_user_id")
-RECORDS = Table("records", ("source_user_id",), (
-    Column("source_user_id", "string", "the record's id in its system", required=True),
-    Column("full_name", "string", "where given name and surname are not apart"),
-    Column("given_name", "string", "first name"),
-    Column("surname", "string", "family name"),
-    Column("birth_date", "string", "a date, or text with the digits year, month, day in this order"),
-    Column("street_number", "string", "house number"),
-    Column("address", "string", "street, first line of the address"),
-    Column("address_2", "string", "second line of the address"),
-    Column("suburb", "string", "suburb, town or city"),
-    Column("postcode", "string", "postal code"),
-    Column("state", "string", "state, province or region"),
-    Column("phone", "string", "any way of writing it"),
-    Column("email", "string", "any way of writing it"),
-    Column("national_id", "string", "identity card, social security or tax number"),
-))  # fmt: skip
+RECORDS = Table(
+    "records",
+    ("source_user_id",),
+    (
+        Column("source_user_id", "string", "the record's id in its system", required=True),
+        Column("full_name", "string", "where given name and surname are not apart"),
+        Column("given_name", "string", "first name"),
+        Column("surname", "string", "family name"),
+        Column("birth_date", "string", "a date, or text with the digits year, month, day in this order"),
+        Column("street_number", "string", "house number"),
+        Column("address", "string", "street, first line of the address"),
+        Column("address_2", "string", "second line of the address"),
+        Column("suburb", "string", "suburb, town or city"),
+        Column("postcode", "string", "postal code"),
+        Column("state", "string", "state, province or region"),
+        Column("phone", "string", "any way of writing it"),
+        Column("email", "string", "any way of writing it"),
+        Column("national_id", "string", "identity card, social security or tax number"),
+    ),
+)
 FIELDS = tuple(column.name for column in RECORDS.columns if column.name not in KEY)
 _SHAPE = "records: [{source: …, path: …, columns: {source_user_id: …, surname: …}}, …]"
 
@@ -69,14 +73,18 @@ class RecordFiles(Files):
         self.pack = None  # no column of a record has a vocabulary
         self.config_path = Path(config_path).expanduser().absolute()
         if not self.config_path.is_file():
-            raise ConfigError(["there is no such file"], where=str(self.config_path), hint="write one; docs/linking.md shows how")
+            raise ConfigError(
+                ["there is no such file"], where=str(self.config_path), hint="write one; docs/linking.md shows how"
+            )
         self._tables: list[RawTable] = []
         self._empty: dict[str, str] = {}
         self.sources: list[str] = []
         loaded = read_yaml(self.config_path)
         entries = loaded.get("records") if isinstance(loaded, dict) else None
         if not isinstance(entries, list) or not entries:
-            raise ConfigError([f"records: a list with an entry for each system is needed: {_SHAPE}"], where=str(self.config_path))
+            raise ConfigError(
+                [f"records: a list with an entry for each system is needed: {_SHAPE}"], where=str(self.config_path)
+            )
         problems = [f"{key}: there is no such key; the only one is records" for key in loaded if key != "records"]
         for number, entry in enumerate(entries):
             problems += self._add_entry(f"records[{number}]", entry)
@@ -101,7 +109,10 @@ class RecordFiles(Files):
         table = pa.concat_tables(parts, promote_options="default")
         if table.num_rows == 0:
             raise DataError(
-                "the files hold no record", where=str(self.config_path), got=skipped or None, hint="check source_user_id and path"
+                "the files hold no record",
+                where=str(self.config_path),
+                got=skipped or None,
+                hint="check source_user_id and path",
             )
         return ReadRecords(table, skipped)
 
@@ -132,7 +143,9 @@ def _read(connection: duckdb.DuckDBPyConnection, source: str, raw: RawTable, ski
         if name == "birth_date" and sql_type.startswith("TIMESTAMP"):
             column, kind = f"{column}::DATE", "DATE"
         texts.append(f"({cast('string', kind, column, 'UTC').value})::VARCHAR AS {quote(name)}")
-    connection.execute(f"CREATE OR REPLACE TEMP TABLE records AS SELECT {literal(source)} AS source, {', '.join(texts)} FROM raw_records")
+    connection.execute(
+        f"CREATE OR REPLACE TEMP TABLE records AS SELECT {literal(source)} AS source, {', '.join(texts)} FROM raw_records"
+    )
     counts = {"source_user_id is missing": "SELECT count(*) FROM records WHERE source_user_id IS NULL"}
     if raw.rejects:
         counts["line cannot be read"] = f"SELECT count(*) FROM ({raw.rejects})"
@@ -156,26 +169,42 @@ def checked(records: pa.Table) -> pa.Table:
     where = "records"
     unknown = [name for name in records.column_names if name not in (*KEY, *FIELDS)]
     if unknown:
-        raise DataError("there is no such column", where=where, got=unknown, allowed=", ".join((*KEY, *FIELDS)), hint="map or drop it")
+        raise DataError(
+            "there is no such column",
+            where=where,
+            got=unknown,
+            allowed=", ".join((*KEY, *FIELDS)),
+            hint="map or drop it",
+        )
     missing = [name for name in KEY if name not in records.column_names]
     if missing:
         raise DataError(
-            "a key column is missing", where=where, got=records.column_names, allowed=", ".join(KEY), hint="a record is known by both"
+            "a key column is missing",
+            where=where,
+            got=records.column_names,
+            allowed=", ".join(KEY),
+            hint="a record is known by both",
         )
     columns = {name: _text(records, name) for name in (*KEY, *FIELDS)}
     table = pa.table({**columns, **{name: pc.utf8_normalize(columns[name], form="NFKC") for name in FIELDS}})
     nameless = sum(table[name].null_count for name in KEY)
     if nameless:
         raise DataError(
-            "a record has no key", where=where, got=f"{nameless} empty value(s)", hint="every record needs source and source_user_id"
+            "a record has no key",
+            where=where,
+            got=f"{nameless} empty value(s)",
+            hint="every record needs source and source_user_id",
         )
     table = table.sort_by([(name, "ascending") for name in KEY])
     distinct = table.group_by(list(KEY)).aggregate([]).num_rows
     if distinct < table.num_rows:
         raise DataError(
-            "two records have the same key", where=where, got=f"{table.num_rows - distinct} record(s) too many",
-            allowed="one record for each (source, source_user_id)", hint="export each record once, or give each system its own source name",
-        )  # fmt: skip
+            "two records have the same key",
+            where=where,
+            got=f"{table.num_rows - distinct} record(s) too many",
+            allowed="one record for each (source, source_user_id)",
+            hint="export each record once, or give each system its own source name",
+        )
     return table
 
 
@@ -190,7 +219,9 @@ def _text(records: pa.Table, name: str) -> pa.ChunkedArray:
 
 def _plain(column: str, gap: str = " ") -> str:
     """Lower case, no accents; whatever is neither letter nor digit, of any script, becomes `gap`."""
-    return rf"nullif(trim(regexp_replace(strip_accents(lower({column})), '[^\p{{L}}\p{{N}}]+', {literal(gap)}, 'g')), '')"
+    return (
+        rf"nullif(trim(regexp_replace(strip_accents(lower({column})), '[^\p{{L}}\p{{N}}]+', {literal(gap)}, 'g')), '')"
+    )
 
 
 def soundex(column: str) -> str:
@@ -257,7 +288,9 @@ class Prepared:
     crowded: int
 
 
-def prepare(connection: duckdb.DuckDBPyConnection, records: pa.Table, clues: Sequence[str], max_block_records: int) -> Prepared:
+def prepare(
+    connection: duckdb.DuckDBPyConnection, records: pa.Table, clues: Sequence[str], max_block_records: int
+) -> Prepared:
     """Clean checked records into the table `comparable` of `connection`, with the keys of each record.
 
     Parameters
@@ -284,9 +317,12 @@ def prepare(connection: duckdb.DuckDBPyConnection, records: pa.Table, clues: Seq
         connection.execute(f"""
             INSERT INTO record_keys SELECT rid, (hash({number}, clue) >> 1)::BIGINT
             FROM (SELECT rid, {clue} AS clue FROM sounding) WHERE clue IS NOT NULL""")
-    connection.execute("CREATE OR REPLACE TABLE blocks AS SELECT key, count(*) AS n FROM record_keys GROUP BY key HAVING count(*) > 1")
+    connection.execute(
+        "CREATE OR REPLACE TABLE blocks AS SELECT key, count(*) AS n FROM record_keys GROUP BY key HAVING count(*) > 1"
+    )
     counts = connection.execute(
-        "SELECT coalesce(sum(n * (n - 1) // 2) FILTER (n <= $1), 0)::BIGINT, count(*) FILTER (n > $1) FROM blocks", [max_block_records]
+        "SELECT coalesce(sum(n * (n - 1) // 2) FILTER (n <= $1), 0)::BIGINT, count(*) FILTER (n > $1) FROM blocks",
+        [max_block_records],
     ).fetchone()
     pairs, crowded = counts if counts else (0, 0)
     connection.execute(f"""

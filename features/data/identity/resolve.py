@@ -84,7 +84,11 @@ def changes(lake: Lake, decided_at: datetime | None = None, dry_run: bool = True
 
 
 def commit(
-    lake: Lake, connection: duckdb.DuckDBPyConnection, queries: Mapping[str, str], resolver: Resolver, changed: str | None = None
+    lake: Lake,
+    connection: duckdb.DuckDBPyConnection,
+    queries: Mapping[str, str],
+    resolver: Resolver,
+    changed: str | None = None,
 ) -> dict[str, TableState]:
     """Write new table contents and the customers they make, in one commit.
 
@@ -119,14 +123,23 @@ def _changes(connection: duckdb.DuckDBPyConnection, entries: str) -> Changes:
     numbers = dict(connection.execute(f"SELECT action, count(*) FROM ({entries}) GROUP BY 1").fetchall())
     samples = {}
     for action in numbers:
-        rows = connection.execute(f"SELECT * FROM ({entries}) WHERE action = {literal(action)} ORDER BY ledger_id LIMIT {SAMPLES}")
+        rows = connection.execute(
+            f"SELECT * FROM ({entries}) WHERE action = {literal(action)} ORDER BY ledger_id LIMIT {SAMPLES}"
+        )
         names = [column[0] for column in rows.description or ()]
         samples[action] = [dict(zip(names, row, strict=True)) for row in rows.fetchall()]
     records, customers_before, customers, renamed = facts
     return Changes(
-        records, customers_before, customers, numbers.get(MERGE, 0), numbers.get(WITHDRAW, 0), numbers.get(CONFLICT, 0),
-        numbers.get(SHARED, 0), renamed, samples,
-    )  # fmt: skip
+        records,
+        customers_before,
+        customers,
+        numbers.get(MERGE, 0),
+        numbers.get(WITHDRAW, 0),
+        numbers.get(CONFLICT, 0),
+        numbers.get(SHARED, 0),
+        renamed,
+        samples,
+    )
 
 
 @contextlib.contextmanager
@@ -135,7 +148,9 @@ def connected(lake: Lake) -> Iterator[duckdb.DuckDBPyConnection]:
     connection = cast(duckdb.DuckDBPyConnection, lake.connect().con)
     scratch = lake.workspace.root / f".ingest-{uuid.uuid4().hex[:8]}"
     try:
-        connection.execute(f"SET temp_directory={literal(scratch)}; SET enable_progress_bar=false; SET preserve_insertion_order=false")
+        connection.execute(
+            f"SET temp_directory={literal(scratch)}; SET enable_progress_bar=false; SET preserve_insertion_order=false"
+        )
         yield connection
     finally:
         connection.close()

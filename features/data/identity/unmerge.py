@@ -13,7 +13,11 @@ from qianmian.errors import NotFound, UsageError
 
 
 def unmerge(
-    lake: Lake, reason: str, decided_at: datetime | None, ledger_id: str | None = None, records: tuple[Record, Record] | None = None
+    lake: Lake,
+    reason: str,
+    decided_at: datetime | None,
+    ledger_id: str | None = None,
+    records: tuple[Record, Record] | None = None,
 ) -> tuple[Entry, Changes]:
     """Undo a merge, by its ledger_id or by two of the customer's records, and resolve the lake again.
 
@@ -42,9 +46,10 @@ def unmerge(
     assert records is not None
     if entry is None and not explain(lake, *records).same:
         raise UsageError(
-            "the two records are not one customer", got=" and ".join(":".join(record) for record in records),
+            "the two records are not one customer",
+            got=" and ".join(":".join(record) for record in records),
             hint="`qianmian identity explain` says why not; `qianmian identity resolve` takes over what the lake does not know yet",
-        )  # fmt: skip
+        )
     with only_writer(lake.workspace):
         if entry is not None and entry.action == UNMERGE:
             written = ledger.redo(entry, reason, decided_at)
@@ -58,16 +63,23 @@ def _decision(ledger: Ledger, ledger_id: str) -> Entry:
     found = ledger.entries(f"ledger_id = {literal(ledger_id)}")
     if not found:
         raise NotFound(
-            "the ledger has no such decision", where=str(ledger.folder), got=ledger_id, hint="`qianmian identity explain RECORD` lists them"
+            "the ledger has no such decision",
+            where=str(ledger.folder),
+            got=ledger_id,
+            hint="`qianmian identity explain RECORD` lists them",
         )
     last = found[-1]
     undone = ledger.entries(f"refers_to = {literal(ledger_id)}")
     if last.action == UNMERGE:
         if any(entry.action == REMERGE for entry in undone):
-            raise UsageError("that unmerge has been undone already", got=ledger_id, hint="unmerge the records anew, by their names")
+            raise UsageError(
+                "that unmerge has been undone already", got=ledger_id, hint="unmerge the records anew, by their names"
+            )
     elif last.action != MERGE or last.right is None:
         raise UsageError(
-            "that line of the ledger is no merge in force", got=f"{ledger_id}: {last.action}", allowed="a merge, or an unmerge to be undone",
+            "that line of the ledger is no merge in force",
+            got=f"{ledger_id}: {last.action}",
+            allowed="a merge, or an unmerge to be undone",
             hint="`qianmian identity explain RECORD` lists the decisions that made a customer",
-        )  # fmt: skip
+        )
     return last

@@ -71,7 +71,9 @@ def ingest(
     connection = duckdb.connect()
     try:
         with explain(workspace.root, source):
-            connection.execute(f"SET TimeZone='UTC'; SET preserve_insertion_order=true; SET temp_directory={literal(scratch)}")
+            connection.execute(
+                f"SET TimeZone='UTC'; SET preserve_insertion_order=true; SET temp_directory={literal(scratch)}"
+            )
             # in a notebook without ipywidgets DuckDB has switched its bar off itself and refuses to be told anything about it
             if connection.execute("SELECT current_setting('enable_progress_bar')").fetchone() == (True,):
                 connection.execute("SET enable_progress_bar=false")
@@ -79,7 +81,10 @@ def ingest(
                 lake.attach(connection, "lake_")
                 personal = Personal.of(workspace)
                 personal.install(connection)
-                outcomes = [_one_table(connection, workspace, source, raw, personal, now, say) for raw in source.tables(connection)]
+                outcomes = [
+                    _one_table(connection, workspace, source, raw, personal, now, say)
+                    for raw in source.tables(connection)
+                ]
                 _refuse_lost_tables(outcomes)
                 queries = {staged.table.name: merged.query for staged, merged, report in outcomes if report.kept}
                 if any(staged.personal for staged, _, report in outcomes if report.kept):
@@ -87,10 +92,13 @@ def ingest(
                 if queries or "customers" not in lake.states():
                     say("resolving customers and writing the lake")
                     for name in TABLES:  # as the lake is about to be: rows and customers change in one commit
-                        connection.execute(f"CREATE OR REPLACE VIEW {name} AS {queries.get(name, f'SELECT * FROM lake_{name}')}")
+                        connection.execute(
+                            f"CREATE OR REPLACE VIEW {name} AS {queries.get(name, f'SELECT * FROM lake_{name}')}"
+                        )
                     new = [merged.new for staged, merged, _ in outcomes if staged.table.name == "identities"]
                     changed = " UNION ".join(
-                        f"SELECT source, source_user_id FROM ({rows})" for rows in new or ["SELECT * FROM lake_identities WHERE false"]
+                        f"SELECT source, source_user_id FROM ({rows})"
+                        for rows in new or ["SELECT * FROM lake_identities WHERE false"]
                     )
                     commit(lake, connection, queries, GraphResolver(workspace, now), changed)
     finally:
@@ -116,19 +124,30 @@ def _one_table(
     refused = refused_rows(connection, raw, staged, merged, personal)
     reasons = {
         str(reason): int(count)
-        for reason, count in connection.execute(f"SELECT reason, count(*) FROM {refused} GROUP BY 1 ORDER BY 2 DESC, 1").fetchall()
+        for reason, count in connection.execute(
+            f"SELECT reason, count(*) FROM {refused} GROUP BY 1 ORDER BY 2 DESC, 1"
+        ).fetchall()
     }
     quarantined = sum(reasons.values())
     file = quarantine(connection, workspace, source, raw.table, refused) if quarantined else None
-    flags = {name: _count(connection, query) for name, query in flag_queries(staged, merged).items()} if merged.kept else {}
+    flags = (
+        {name: _count(connection, query) for name, query in flag_queries(staged, merged).items()} if merged.kept else {}
+    )
     flags["superseded"] = merged.superseded
     unreadable = _count(connection, f"SELECT count(*) FROM {refused} WHERE position IS NULL")
     report = TableReport(
-        read=staged.read + unreadable, kept=merged.kept, duplicates=merged.duplicates + merged.superseded, quarantined=quarantined,
-        updated=merged.updated, flags={name: count for name, count in flags.items() if count}, reasons=reasons,
+        read=staged.read + unreadable,
+        kept=merged.kept,
+        duplicates=merged.duplicates + merged.superseded,
+        quarantined=quarantined,
+        updated=merged.updated,
+        flags={name: count for name, count in flags.items() if count},
+        reasons=reasons,
         quarantine_file=str(file) if file else None,
-    )  # fmt: skip
-    say(f"{raw.table}: read {report.read:,} = kept {report.kept:,} + duplicates {report.duplicates:,} + quarantined {report.quarantined:,}")
+    )
+    say(
+        f"{raw.table}: read {report.read:,} = kept {report.kept:,} + duplicates {report.duplicates:,} + quarantined {report.quarantined:,}"
+    )
     return staged, merged, report
 
 
@@ -142,7 +161,8 @@ def _refuse_lost_tables(outcomes: list[tuple[Staged, Merged, TableReport]]) -> N
         files = _named(staged.files)
         reasons = "; ".join(f"{count:,} × {reason}" for reason, count in list(report.reasons.items())[:3])
         parts.append(
-            f"{staged.table.name} from {files}: " + (f"{report.read:,} rows read, all refused: {reasons}" if report.read else "no rows")
+            f"{staged.table.name} from {files}: "
+            + (f"{report.read:,} rows read, all refused: {reasons}" if report.read else "no rows")
         )
     refused = [report.quarantine_file for _, report in lost if report.quarantine_file]
     look = "check the file, or leave the table out"

@@ -16,9 +16,15 @@ from qianmian.errors import DataError
 from qianmian.schema import TABLES, Column, Table
 
 NOT_NEGATIVE = {
-    ("transactions", "discount"), ("transactions", "coupon_discount"), ("items", "price"), ("events", "duration_seconds"),
-}  # fmt: skip
-FIRST_TIME, LAST_TIME = "1900-01-01", "2262-01-01"  # beyond these a time is a placeholder, and does not fit nanoseconds either
+    ("transactions", "discount"),
+    ("transactions", "coupon_discount"),
+    ("items", "price"),
+    ("events", "duration_seconds"),
+}
+FIRST_TIME, LAST_TIME = (
+    "1900-01-01",
+    "2262-01-01",
+)  # beyond these a time is a placeholder, and does not fit nanoseconds either
 DEFAULTS = {("transactions", "status"): "paid"}
 
 OPTIONAL_KEYS = {("identities", "observed_at")}  # a sighting nobody dated held always
@@ -42,7 +48,12 @@ class Staged:
 
 
 def stage(
-    connection: duckdb.DuckDBPyConnection, raw_table: RawTable, source: str, timezone: str, personal: Personal, now: datetime | None = None
+    connection: duckdb.DuckDBPyConnection,
+    raw_table: RawTable,
+    source: str,
+    timezone: str,
+    personal: Personal,
+    now: datetime | None = None,
 ) -> Staged:
     """Read one raw table and type it; personal data becomes hashes. Makes the temp tables ``raw_<table>`` and ``typed_<table>``.
 
@@ -56,9 +67,12 @@ def stage(
     missing = missing_columns(table, raw_table.columns)
     if missing:
         raise DataError(
-            f"{table.name} lacks required columns", where=where, got=", ".join(raw_table.columns), allowed=", ".join(missing),
+            f"{table.name} lacks required columns",
+            where=where,
+            got=", ".join(raw_table.columns),
+            allowed=", ".join(missing),
             hint="map each of them to a column or an expression",
-        )  # fmt: skip
+        )
     raw, typed = f"raw_{table.name}", f"typed_{table.name}"
     connection.execute(f"CREATE OR REPLACE TEMP TABLE {raw} AS {raw_table.relation}")
     # rowid of a temp table filled by one statement is the order of its rows
@@ -67,13 +81,21 @@ def stage(
     loose = f"SELECT rowid AS _row, {fault} AS _fault, {picked} FROM {raw}"
     types = {row[0]: str(row[1]) for row in connection.execute(f"DESCRIBE {loose}").fetchall()}
     casts, columns = _plan(table, raw_table.columns, types, timezone, where)
-    values = ", ".join(f"{casts[name].value if name in casts else f'NULL::{kind}'} AS {quote(name)}" for name, kind in columns.items())
-    failed = "".join(f", ({made.failed}) AND ({made.value}) IS NULL AS {quote('!' + name)}" for name, made in casts.items() if made.failed)
+    values = ", ".join(
+        f"{casts[name].value if name in casts else f'NULL::{kind}'} AS {quote(name)}" for name, kind in columns.items()
+    )
+    failed = "".join(
+        f", ({made.failed}) AND ({made.value}) IS NULL AS {quote('!' + name)}"
+        for name, made in casts.items()
+        if made.failed
+    )
     cast_rows = f"SELECT _row, _fault, {values}{failed} FROM ({loose})"
     reason = _reason(table, casts, personal, raw_table.hashed, now)
     checked = f"SELECT *, {reason} AS _reason FROM ({cast_rows})"
     secret = _secret_columns(table, casts, types)
-    query = _finish(table, columns, casts, checked, source, {name: _hashed(name, personal, raw_table.hashed) for name in secret})
+    query = _finish(
+        table, columns, casts, checked, source, {name: _hashed(name, personal, raw_table.hashed) for name in secret}
+    )
     connection.execute(f"CREATE OR REPLACE TEMP TABLE {typed} AS {query}")
     read = int((connection.execute(f"SELECT count(*) FROM {raw}").fetchone() or (0,))[0])
     return Staged(table, raw, typed, columns, frozenset(raw_table.columns), read, raw_table.files, secret)
@@ -87,7 +109,12 @@ def _secret_columns(table: Table, casts: Mapping[str, Cast], types: Mapping[str,
 
 
 def _is_secret(table: Table, name: str, sql_type: str) -> bool:
-    return table.name == "profiles" and table.column(name) is None and sql_type != "BOOLEAN" and personal_kind(name) is not None
+    return (
+        table.name == "profiles"
+        and table.column(name) is None
+        and sql_type != "BOOLEAN"
+        and personal_kind(name) is not None
+    )
 
 
 def _hashed(name: str, personal: Personal, hashed: bool) -> str:
@@ -104,14 +131,24 @@ def _plan(
     for name in mapped:
         column = table.column(name)
         if column is None and not table.open_ended:
-            raise DataError(f"{table.name} has no column of that name", where=where, got=name, allowed=", ".join(table.names))
-        dtype = column.dtype if column else "string" if _is_secret(table, name, types[name]) else attribute_dtype(types[name])
+            raise DataError(
+                f"{table.name} has no column of that name", where=where, got=name, allowed=", ".join(table.names)
+            )
+        dtype = (
+            column.dtype
+            if column
+            else "string"
+            if _is_secret(table, name, types[name])
+            else attribute_dtype(types[name])
+        )
         casts[name] = cast(dtype, types[name], quote(name), timezone)
         if casts[name].impossible:
             raise DataError(
-                f"{table.name}.{name} cannot be {NOUNS[dtype]}", where=where, got=f"{mapped[name]} of type {types[name]}",
+                f"{table.name}.{name} cannot be {NOUNS[dtype]}",
+                where=where,
+                got=f"{mapped[name]} of type {types[name]}",
                 hint=casts[name].impossible,
-            )  # fmt: skip
+            )
         columns.setdefault(name, SQL_TYPES[dtype])
     return casts, columns
 
@@ -138,25 +175,40 @@ def _reason(table: Table, casts: Mapping[str, Cast], personal: Personal, hashed:
             cases.append((f"{quote(name)} IS NULL", f"{name} is missing"))
         if column and column.allowed:
             allowed = ", ".join(literal(value) for value in column.allowed)
-            cases.append((f"lower(trim({quote(name)})) NOT IN ({allowed})", f"{name} is not one of {', '.join(column.allowed)}"))
+            cases.append(
+                (f"lower(trim({quote(name)})) NOT IN ({allowed})", f"{name} is not one of {', '.join(column.allowed)}")
+            )
         cases.extend(_range(table, column, now) if column else [])
     if "source_user_id" in casts:
         cases.append((f"regexp_full_match(trim(source_user_id), {literal(f'{EMAIL}|{PHONE}')})", CONTACT))
     if table.name == "identities":
         cases += _identity_cases(personal, hashed)
     if table.name == "transactions":
-        cases.append((f"{_PAID} AND quantity * amount < 0", "quantity and amount have opposite signs, and status is not refunded"))
+        cases.append(
+            (
+                f"{_PAID} AND quantity * amount < 0",
+                "quantity and amount have opposite signs, and status is not refunded",
+            )
+        )
     return _first_of(cases).replace("THEN ''", "THEN _fault", 1)
 
 
 def _identity_cases(personal: Personal, hashed: bool) -> list[tuple[str, str]]:
     # neither type nor value stands in a reason: where the two columns were swapped, the type is a telephone number
     id_type = "lower(trim(id_type))"
-    cases = [(f"NOT ({personal.is_declared(id_type)})", f"id_type is not one that identity.id_types declares ({personal.declared})")]
+    cases = [
+        (
+            f"NOT ({personal.is_declared(id_type)})",
+            f"id_type is not one that identity.id_types declares ({personal.declared})",
+        )
+    ]
     secret = f"{personal.is_personal(id_type)} AND NOT regexp_matches(id_value, {literal(OURS)})"
     if hashed:
         cases.append(
-            (f"{secret} AND NOT regexp_matches(id_value, {literal(THEIRS)})", "id_value is no hash, although the source says hashed: true")
+            (
+                f"{secret} AND NOT regexp_matches(id_value, {literal(THEIRS)})",
+                "id_value is no hash, although the source says hashed: true",
+            )
         )
     else:
         cases.append((f"{secret} AND {cleaned(id_type, 'id_value')} = ''", "id_value holds nothing of its type"))
@@ -183,7 +235,12 @@ def _range(table: Table, column: Column, now: datetime | None) -> list[tuple[str
 
 
 def _finish(
-    table: Table, columns: Mapping[str, str], casts: Mapping[str, Cast], checked: str, source: str, hashes: Mapping[str, str]
+    table: Table,
+    columns: Mapping[str, str],
+    casts: Mapping[str, Cast],
+    checked: str,
+    source: str,
+    hashes: Mapping[str, str],
 ) -> str:
     """Fill what a source may leave out: the source's name, defaults, signs, line numbers, event ids. Personal data becomes `hashes`."""
     final = {name: f"c.{quote(name)}" for name in columns}  # qualified: a new value never reads another new value
@@ -212,7 +269,9 @@ def _finish(
         digest = f"SELECT *, left(md5(concat_ws(chr(31), {parts})), 20) AS _content FROM ({query})"
         nth = "row_number() OVER (PARTITION BY _content ORDER BY _row)"
         named = ", ".join(
-            f"_content || CASE WHEN {nth} > 1 THEN '-' || {nth} ELSE '' END AS event_id" if name == "event_id" else quote(name)
+            f"_content || CASE WHEN {nth} > 1 THEN '-' || {nth} ELSE '' END AS event_id"
+            if name == "event_id"
+            else quote(name)
             for name in columns
         )
         query = f"SELECT _row, _reason, _signed, {named} FROM ({digest})"

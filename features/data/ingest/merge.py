@@ -49,9 +49,12 @@ def merge(connection: duckdb.DuckDBPyConnection, staged: Staged, lake_columns: M
     make = _merge_dimension if table.name in DIMENSIONS else _merge_fact
     updated = make(connection, table, columns, staged, good, known, verdicts)
     counts = {
-        str(verdict): int(count) for verdict, count in connection.execute(f"SELECT verdict, count(*) FROM {verdicts} GROUP BY 1").fetchall()
+        str(verdict): int(count)
+        for verdict, count in connection.execute(f"SELECT verdict, count(*) FROM {verdicts} GROUP BY 1").fetchall()
     }
-    total = int((connection.execute(f"SELECT count(*) FROM {staged.typed} WHERE _reason IS NULL").fetchone() or (0,))[0])
+    total = int(
+        (connection.execute(f"SELECT count(*) FROM {staged.typed} WHERE _reason IS NULL").fetchone() or (0,))[0]
+    )
     names = ", ".join(quote(name) for name in columns)
     if table.name in DIMENSIONS:
         # a sighting without a time has a key too
@@ -63,14 +66,25 @@ def merge(connection: duckdb.DuckDBPyConnection, staged: Staged, lake_columns: M
         old = f"SELECT {names} FROM ({known})"
     query = f"{old} UNION ALL (SELECT {names} FROM ({new}) ORDER BY _row)"
     return Merged(
-        query, new, verdicts,
-        kept=total - sum(counts.values()), duplicates=counts.get("duplicate", 0), superseded=counts.get("superseded", 0),
-        conflicts=counts.get("conflict", 0), updated=updated,
-    )  # fmt: skip
+        query,
+        new,
+        verdicts,
+        kept=total - sum(counts.values()),
+        duplicates=counts.get("duplicate", 0),
+        superseded=counts.get("superseded", 0),
+        conflicts=counts.get("conflict", 0),
+        updated=updated,
+    )
 
 
 def _merge_fact(
-    connection: duckdb.DuckDBPyConnection, table: Table, columns: Mapping[str, str], staged: Staged, good: str, known: str, verdicts: str
+    connection: duckdb.DuckDBPyConnection,
+    table: Table,
+    columns: Mapping[str, str],
+    staged: Staged,
+    good: str,
+    known: str,
+    verdicts: str,
 ) -> int:
     keys, content = _list(table.key), _list(columns)
     # Nearly all keys occur once: find the few that do not by their hash, and compare only those rows.
@@ -93,7 +107,13 @@ def _merge_fact(
 
 
 def _merge_dimension(
-    connection: duckdb.DuckDBPyConnection, table: Table, columns: Mapping[str, str], staged: Staged, good: str, known: str, verdicts: str
+    connection: duckdb.DuckDBPyConnection,
+    table: Table,
+    columns: Mapping[str, str],
+    staged: Staged,
+    good: str,
+    known: str,
+    verdicts: str,
 ) -> int:
     keys, content = _list(table.key), _list(columns)
     final = f"final_{table.name}"
@@ -114,7 +134,11 @@ def _merge_dimension(
         f"CREATE OR REPLACE TEMP TABLE {verdicts} AS SELECT _row, CASE WHEN _repeat THEN 'duplicate' ELSE 'superseded' END AS verdict "
         f"FROM {final} WHERE NOT _latest UNION ALL SELECT _row, 'duplicate' FROM {final} WHERE _latest AND _same"
     )
-    return int((connection.execute(f"SELECT count(*) FROM {final} WHERE _latest AND NOT _same AND _known").fetchone() or (0,))[0])
+    return int(
+        (connection.execute(f"SELECT count(*) FROM {final} WHERE _latest AND NOT _same AND _known").fetchone() or (0,))[
+            0
+        ]
+    )
 
 
 def _list(names: Mapping[str, str] | tuple[str, ...]) -> str:
@@ -160,6 +184,8 @@ def flag_queries(staged: Staged, merged: Merged) -> dict[str, str]:
         flags["no_customer"] = "count(*) FILTER (source_user_id IS NULL)"
     queries = {name: f"SELECT {count} FROM {new}" for name, count in flags.items()}
     if table.name == "transactions":
-        queries["refund_by_sign"] = f"SELECT count(*) FROM {staged.typed} WHERE _signed AND _row IN (SELECT _row FROM {new})"
+        queries["refund_by_sign"] = (
+            f"SELECT count(*) FROM {staged.typed} WHERE _signed AND _row IN (SELECT _row FROM {new})"
+        )
         queries["refund_without_sale"] = refunds_without_sale(merged)
     return queries

@@ -23,7 +23,9 @@ IMPERSONAL = ("items", "contents", "campaigns")  # a "name" in these is nobody's
 ABOUT_PEOPLE = ("identities", "profiles")
 
 
-def refused_rows(connection: duckdb.DuckDBPyConnection, raw: RawTable, staged: Staged, merged: Merged, personal: Personal) -> str:
+def refused_rows(
+    connection: duckdb.DuckDBPyConnection, raw: RawTable, staged: Staged, merged: Merged, personal: Personal
+) -> str:
     """Temp table of the refused rows of one table, as they were read: file, position (1 = the file's first row), reason, row (JSON).
 
     Columns called like personal data, or that a hashed column is made of, show a hash; addresses and numbers elsewhere are cut out.
@@ -70,7 +72,9 @@ def _secret(raw: RawTable, staged: Staged, columns: list[str]) -> set[str]:
     return called | {column for column in columns if any(column.lower() in expression for expression in made_of)}
 
 
-def quarantine(connection: duckdb.DuckDBPyConnection, workspace: Workspace, source: Source, table: str, refused: str) -> Path:
+def quarantine(
+    connection: duckdb.DuckDBPyConnection, workspace: Workspace, source: Source, table: str, refused: str
+) -> Path:
     """Write refused rows to a file named by their content, so that refusing the same rows again changes nothing."""
     row = connection.execute(f"SELECT bit_xor(hash(file, position, reason, row)) FROM {refused}").fetchone()
     target = workspace.quarantine / source.name / f"{table}-{int(row[0]) if row else 0:016x}.parquet"
@@ -108,13 +112,21 @@ def explain(root: Path, source: Source) -> Iterator[None]:
                 raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC)) from None
             if isinstance(error, duckdb.OutOfMemoryException):
                 raise WorkspaceError(
-                    "not enough memory for this input", got=text, hint="free some memory, or ingest the files in several parts"
+                    "not enough memory for this input",
+                    got=text,
+                    hint="free some memory, or ingest the files in several parts",
                 ) from None
             if isinstance(
-                error, duckdb.IOException | duckdb.InvalidInputException | duckdb.ConversionException | duckdb.OutOfRangeException
+                error,
+                duckdb.IOException
+                | duckdb.InvalidInputException
+                | duckdb.ConversionException
+                | duckdb.OutOfRangeException,
             ):
                 raise DataError(
-                    "the input cannot be read", where=f"source {source.name}", got=text,
+                    "the input cannot be read",
+                    where=f"source {source.name}",
+                    got=text,
                     hint="check that the file is whole and readable, export it again if it is not; the lake is as it was",
-                ) from None  # fmt: skip
+                ) from None
             raise type(error)(text) from None

@@ -41,7 +41,10 @@ class TableReport:
     quarantine_file: str | None = None
 
     def __post_init__(self) -> None:
-        if self.read != self.kept + self.duplicates + self.quarantined or sum(self.reasons.values()) != self.quarantined:
+        if (
+            self.read != self.kept + self.duplicates + self.quarantined
+            or sum(self.reasons.values()) != self.quarantined
+        ):
             raise AssertionError(f"rows do not add up: {self}")  # a bug here, never the user's fault
 
     def as_dict(self) -> dict[str, Any]:
@@ -83,7 +86,12 @@ class IngestReport:
     def as_dict(self) -> dict[str, Any]:
         """The report as JSON-ready values."""
         return {
-            "source": self.source, "seconds": round(self.seconds, 3), "digest": self.digest,
-            "read": self.read, "kept": self.kept, "duplicates": self.duplicates, "quarantined": self.quarantined,
+            "source": self.source,
+            "seconds": round(self.seconds, 3),
+            "digest": self.digest,
+            "read": self.read,
+            "kept": self.kept,
+            "duplicates": self.duplicates,
+            "quarantined": self.quarantined,
             "tables": {name: table.as_dict() for name, table in self.tables.items()},
-        }  # fmt: skip
+        }

@@ -10,10 +10,13 @@ from features.data.sources.files import Files
 from features.data.sources.synthetic import Synthetic
 from qianmian.registry import Registry
 
-SOURCES: Registry[Callable[..., Source]] = Registry("source", {
-    "completejourney": CompleteJourney,
-    "files": Files,
-    "synthetic": Synthetic,
-})  # fmt: skip
+SOURCES: Registry[Callable[..., Source]] = Registry(
+    "source",
+    {
+        "completejourney": CompleteJourney,
+        "files": Files,
+        "synthetic": Synthetic,
+    },
+)
 
 __all__ = ["SOURCES", "RawTable", "Source"]

@@ -8,7 +8,18 @@ from dataclasses import dataclass
 from features.data.lake import SQL_TYPES, literal
 from qianmian.schema import DType, Table
 
-_WHOLE = {"TINYINT", "SMALLINT", "INTEGER", "BIGINT", "HUGEINT", "UTINYINT", "USMALLINT", "UINTEGER", "UBIGINT", "UHUGEINT"}
+_WHOLE = {
+    "TINYINT",
+    "SMALLINT",
+    "INTEGER",
+    "BIGINT",
+    "HUGEINT",
+    "UTINYINT",
+    "USMALLINT",
+    "UINTEGER",
+    "UBIGINT",
+    "UHUGEINT",
+}
 _NAIVE = {"TIMESTAMP", "TIMESTAMP_S", "TIMESTAMP_MS", "TIMESTAMP_NS", "DATE"}
 NOUNS = {
     "float64": "a finite number",
@@ -39,7 +50,13 @@ def missing_columns(table: Table, mapped: Mapping[str, str]) -> list[str]:
 def attribute_dtype(sql_type: str) -> DType:
     """What an attribute (a column the schema does not name) is kept as."""
     family = _family(sql_type)
-    found: dict[str, DType] = {"whole": "float64", "real": "float64", "bool": "bool", "naive": "timestamp", "zoned": "timestamp"}
+    found: dict[str, DType] = {
+        "whole": "float64",
+        "real": "float64",
+        "bool": "bool",
+        "naive": "timestamp",
+        "zoned": "timestamp",
+    }
     return found.get(family, "string")
 
 
@@ -71,7 +88,9 @@ def _string(family: str, text: str, raw: str) -> Cast:
         return Cast(f"CASE WHEN {text} IS NOT NULL THEN {raw} END", None)
     if family == "real":  # a float id is an integer that once shared its column with a missing value
         whole = f"isfinite({raw}::DOUBLE) AND {raw} = floor({raw}) AND abs({raw}) < 9007199254740992"
-        return Cast(f"CASE WHEN {whole} THEN {raw}::BIGINT::VARCHAR WHEN NOT isnan({raw}::DOUBLE) THEN {raw}::VARCHAR END", None)
+        return Cast(
+            f"CASE WHEN {whole} THEN {raw}::BIGINT::VARCHAR WHEN NOT isnan({raw}::DOUBLE) THEN {raw}::VARCHAR END", None
+        )
     return Cast(f"{raw}::VARCHAR", None)
 
 
@@ -91,7 +110,10 @@ def _int(family: str, text: str, raw: str) -> Cast:
         return Cast("NULL::BIGINT", f"{raw} IS NOT NULL", "a whole number cannot come from this type")
     number = f"TRY_CAST({text} AS DOUBLE)"
     # DuckDB rounds '1.5' to 2; half a line number is a mistake
-    return Cast(f"CASE WHEN isfinite({number}) AND {number} = floor({number}) THEN TRY_CAST({text} AS BIGINT) END", f"{text} IS NOT NULL")
+    return Cast(
+        f"CASE WHEN isfinite({number}) AND {number} = floor({number}) THEN TRY_CAST({text} AS BIGINT) END",
+        f"{text} IS NOT NULL",
+    )
 
 
 def _bool(family: str, text: str, raw: str) -> Cast:
@@ -121,7 +143,9 @@ def _time(dtype: DType, family: str, text: str, raw: str, timezone: str) -> Cast
     target = SQL_TYPES[dtype]
     if family not in ("text", "naive", "zoned"):
         return Cast(
-            f"NULL::{target}", f"{raw} IS NOT NULL", "a number is not a time by itself: write to_timestamp(column) for epoch seconds"
+            f"NULL::{target}",
+            f"{raw} IS NOT NULL",
+            "a number is not a time by itself: write to_timestamp(column) for epoch seconds",
         )
 
     def to_utc(naive: str) -> str:

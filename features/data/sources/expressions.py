@@ -23,7 +23,11 @@ _REFUSED = {
     "PARAMETER": "it has a parameter without a value",
     "DEFAULT": "DEFAULT means nothing here",
 }
-_FORBIDDEN_FUNCTIONS = {"getvariable", "current_setting", "getenv"}  # consistent in DuckDB's eyes, but not functions of the row
+_FORBIDDEN_FUNCTIONS = {
+    "getvariable",
+    "current_setting",
+    "getenv",
+}  # consistent in DuckDB's eyes, but not functions of the row
 
 
 @dataclass(frozen=True)
@@ -103,13 +107,19 @@ class ExpressionChecker:
         row = self._connection.execute("SELECT json_serialize_sql(?)", [f"SELECT {text}"]).fetchone()
         parsed: dict[str, Any] = json.loads(row[0]) if row else {"error": True, "error_message": "nothing was parsed"}
         if parsed["error"]:
-            raise ValueError(f"it is neither a column nor an expression: {_first_line(parsed['error_message'])}; {self._listing()}")
+            raise ValueError(
+                f"it is neither a column nor an expression: {_first_line(parsed['error_message'])}; {self._listing()}"
+            )
         node = parsed["statements"][0]["node"]
         plain = (
-            len(parsed["statements"]) == 1 and node["type"] == "SELECT_NODE" and node["from_table"]["type"] == "EMPTY"
-            and not any(node[part] for part in ("modifiers", "where_clause", "group_expressions", "having", "qualify", "sample"))
+            len(parsed["statements"]) == 1
+            and node["type"] == "SELECT_NODE"
+            and node["from_table"]["type"] == "EMPTY"
+            and not any(
+                node[part] for part in ("modifiers", "where_clause", "group_expressions", "having", "qualify", "sample")
+            )
             and not node["cte_map"]["map"]
-        )  # fmt: skip
+        )
         if not plain or len(node["select_list"]) != 1:
             raise ValueError("it must be one expression over the columns of the file, not a query or a list")
         if node["select_list"][0].get("alias"):
@@ -136,14 +146,20 @@ class ExpressionChecker:
             if aggregates:
                 raise ValueError(f"{name}() looks at other rows; only the row itself may be used")
             if unsteady or name in _FORBIDDEN_FUNCTIONS:
-                raise ValueError(f"{name}() does not depend on the row alone, so the same file would not give the same data twice")
+                raise ValueError(
+                    f"{name}() does not depend on the row alone, so the same file would not give the same data twice"
+                )
 
     def _sql(self, tree: dict[str, Any], reading: Mapping[str, str]) -> str:
         casts = {}
         for name, sql_type in reading.items():
-            row = self._connection.execute("SELECT json_serialize_sql(?)", [f"SELECT {_read_as(name, sql_type)}"]).fetchone()
+            row = self._connection.execute(
+                "SELECT json_serialize_sql(?)", [f"SELECT {_read_as(name, sql_type)}"]
+            ).fetchone()
             casts[name] = json.loads(row[0])["statements"][0]["node"]["select_list"][0] if row else None
-        row = self._connection.execute("SELECT json_deserialize_sql(?::JSON)", [json.dumps(_replaced(tree, casts))]).fetchone()
+        row = self._connection.execute(
+            "SELECT json_deserialize_sql(?::JSON)", [json.dumps(_replaced(tree, casts))]
+        ).fetchone()
         return str(row[0] if row else "").removeprefix("SELECT ")
 
     def _bind(self, sql: str) -> str:
@@ -171,7 +187,11 @@ class ExpressionChecker:
         for name in _column_names(tree):
             if name.lower() not in lower and "not found" in str(failure):
                 close = difflib.get_close_matches(name, list(self.columns), n=1)
-                return f"there is no column {name}" + (f" (did you mean {close[0]}?)" if close else "") + f"; {self._listing()}"
+                return (
+                    f"there is no column {name}"
+                    + (f" (did you mean {close[0]}?)" if close else "")
+                    + f"; {self._listing()}"
+                )
         return f"DuckDB refuses it: {_first_line(str(failure))}; {self._listing()}"
 
     def _listing(self) -> str:
@@ -216,7 +236,9 @@ def _first_line(text: str) -> str:
     return text.strip().splitlines()[0].removesuffix(".") if text.strip() else text
 
 
-def csv_relation(files: list[str], columns: list[str], delimiter: str, encoding: str, header: bool, rejects: str) -> str:
+def csv_relation(
+    files: list[str], columns: list[str], delimiter: str, encoding: str, header: bool, rejects: str
+) -> str:
     """A SELECT over CSV files with the same columns: every value as text, lines that do not fit into the table `rejects`."""
     named = ", ".join(f"{literal(name)}: 'VARCHAR'" for name in columns)
     listed = ", ".join(literal(file) for file in files)

@@ -35,10 +35,16 @@ class TableSettings(Section):
     """One entry of `tables`."""
 
     path: str | list[str] = Field(description="file, glob or a list of them; relative to the YAML")
-    columns: dict[str, str | int | float | bool] = Field(min_length=1, description="canonical column → column or expression of the file")
-    delimiter: str | None = Field(None, min_length=1, max_length=4, description="CSV: default is what the first line uses of , ; tab |")
+    columns: dict[str, str | int | float | bool] = Field(
+        min_length=1, description="canonical column → column or expression of the file"
+    )
+    delimiter: str | None = Field(
+        None, min_length=1, max_length=4, description="CSV: default is what the first line uses of , ; tab |"
+    )
     encoding: Literal["utf-8", "latin-1"] = "utf-8"
-    header: list[str] | None = Field(None, min_length=1, description="CSV without a header line: the names of its columns")
+    header: list[str] | None = Field(
+        None, min_length=1, description="CSV without a header line: the names of its columns"
+    )
     hashed: bool = Field(False, description="identities: personal identifiers are hashes already, made by the source")
 
 
@@ -71,7 +77,9 @@ class Files(Source):
         self.pack = pack
         self.config_path = Path(config_path).expanduser().absolute()
         if not self.config_path.is_file():
-            raise ConfigError(["there is no such file"], where=str(self.config_path), hint="write one; docs/data.md shows how")
+            raise ConfigError(
+                ["there is no such file"], where=str(self.config_path), hint="write one; docs/data.md shows how"
+            )
         loaded = read_yaml(self.config_path)
         _, problems = _validated(FilesSettings, loaded if loaded is not None else {}, "")
         given: dict[str, Any] = loaded if isinstance(loaded, dict) else {}
@@ -96,9 +104,11 @@ class Files(Source):
         """
         for table, path in self._empty.items():
             raise DataError(
-                "the file is empty (0 bytes)" if Path(path).is_file() else "all files are empty (0 bytes)", where=path, got=f"nothing for {table}",
+                "the file is empty (0 bytes)" if Path(path).is_file() else "all files are empty (0 bytes)",
+                where=path,
+                got=f"nothing for {table}",
                 hint=f"export it again, or leave {table} out of {self.config_path.name}; the lake is as it was",
-            )  # fmt: skip
+            )
         return self._tables
 
     def _add(self, name: str, entry: Any) -> list[str]:
@@ -144,7 +154,9 @@ class Files(Source):
                 dtype = column.dtype if column else attribute_dtype(expression.sql_type)
                 impossible = cast_sql(dtype, expression.sql_type, "x", "UTC").impossible
                 if impossible:
-                    problems.append(f"{where}.columns.{name}: {text!r} is {expression.sql_type}, not {NOUNS[dtype]}: {impossible}")
+                    problems.append(
+                        f"{where}.columns.{name}: {text!r} is {expression.sql_type}, not {NOUNS[dtype]}: {impossible}"
+                    )
                 columns[name] = expression.value
                 if self.pack is not None and (table.name, name) == ("events", "event_type"):
                     columns[name] = self.pack.event_type(expression.value)
@@ -152,7 +164,16 @@ class Files(Source):
         finally:
             checker.close()
         self._tables.append(
-            RawTable(table.name, found.relation, columns, tuple(files), tuple(faults), "_file", found.rejects, settings.hashed)
+            RawTable(
+                table.name,
+                found.relation,
+                columns,
+                tuple(files),
+                tuple(faults),
+                "_file",
+                found.rejects,
+                settings.hashed,
+            )
         )
         return problems
 
@@ -168,15 +189,24 @@ class Files(Source):
                 problems.append(f"{pattern!r} matches no file (looked for {absolute})")
             folders = [match for match in matches if not match.is_file()]
             unknown = [
-                match for match in matches if match.is_file() and not _is_parquet(match) and not match.name.lower().endswith(CSV_ENDINGS)
+                match
+                for match in matches
+                if match.is_file() and not _is_parquet(match) and not match.name.lower().endswith(CSV_ENDINGS)
             ]
             if folders:
                 problems.append(f"{folders[0]} is a folder: write {pattern.rstrip('/')}/*.parquet or /*.csv")
             if unknown:
-                problems.append(f"{unknown[0].name}: unknown ending; allowed: {', '.join((*PARQUET_ENDINGS, *CSV_ENDINGS))}")
-            files += [match for match in matches if match not in folders and match not in unknown and match not in files]
+                problems.append(
+                    f"{unknown[0].name}: unknown ending; allowed: {', '.join((*PARQUET_ENDINGS, *CSV_ENDINGS))}"
+                )
+            files += [
+                match for match in matches if match not in folders and match not in unknown and match not in files
+            ]
         if len({_is_parquet(file) for file in files}) > 1:
-            return [], [*problems, "CSV and Parquet files in one table: give them two tables' entries in two YAML files"]
+            return [], [
+                *problems,
+                "CSV and Parquet files in one table: give them two tables' entries in two YAML files",
+            ]
         return files, problems
 
 
@@ -215,10 +245,14 @@ def _csv(files: Sequence[Path], settings: TableSettings, table: str) -> _Found |
     relations, rejects = [], []
     for number, ((names, delimiter), members) in enumerate(groups.items()):
         rejected = f"rejected_{table}_{number}"
-        relations.append(csv_relation(members, list(names), delimiter, settings.encoding, settings.header is None, rejected))
+        relations.append(
+            csv_relation(members, list(names), delimiter, settings.encoding, settings.header is None, rejected)
+        )
         rejects.append(csv_rejects(rejected))
     columns = {name: "VARCHAR" for names, _ in groups for name in names}
-    return _Found(" UNION ALL BY NAME ".join(f"({relation})" for relation in relations), columns, " UNION ALL ".join(rejects))
+    return _Found(
+        " UNION ALL BY NAME ".join(f"({relation})" for relation in relations), columns, " UNION ALL ".join(rejects)
+    )
 
 
 def _header(file: Path, settings: TableSettings) -> tuple[tuple[str, ...], str]:
@@ -233,7 +267,11 @@ def _header(file: Path, settings: TableSettings) -> tuple[tuple[str, ...], str]:
         delimiter = settings.delimiter or max((",", ";", "\t", "|"), key=first.count)
         if settings.header is not None:
             return tuple(settings.header), delimiter
-        row = next(csv.reader([first], delimiter=delimiter), []) if len(delimiter) == 1 else first.strip("\r\n").split(delimiter)
+        row = (
+            next(csv.reader([first], delimiter=delimiter), [])
+            if len(delimiter) == 1
+            else first.strip("\r\n").split(delimiter)
+        )
     return tuple(name.strip() or f"column{position}" for position, name in enumerate(row)), delimiter
 
 
@@ -265,11 +303,15 @@ def _name_problems(table: Table, columns: Iterable[str], where: str) -> list[str
                 f"{where}.columns.{name}: {table.name} has no such column{_close(name, table.names)}; it has {', '.join(table.names)}"
             )
         elif not name.isidentifier() or name.startswith("_"):
-            problems.append(f"{where}.columns.{name}: an attribute's name is letters, digits and _, and does not begin with _ or a digit")
+            problems.append(
+                f"{where}.columns.{name}: an attribute's name is letters, digits and _, and does not begin with _ or a digit"
+            )
         elif name.lower() in {other.lower() for other in (*table.names, *given) if other != name}:
             problems.append(f"{where}.columns.{name}: capitals do not tell names apart, and {name.lower()} is taken")
     missing = missing_columns(table, dict.fromkeys(given, ""))
-    return problems + [f"{where}.columns: {name} is required ({cast(Any, table.column(name)).description})" for name in missing]
+    return problems + [
+        f"{where}.columns: {name} is required ({cast(Any, table.column(name)).description})" for name in missing
+    ]
 
 
 def _validated(model: type[Section], value: Any, where: str) -> tuple[Any, list[str]]:
@@ -279,7 +321,8 @@ def _validated(model: type[Section], value: Any, where: str) -> tuple[Any, list[
         unknown = [str(key) for key in value if key not in model.model_fields]
         value = {key: part for key, part in value.items() if key in model.model_fields}
     problems = [
-        f"{key}: there is no such key{_close(key, model.model_fields)}; the keys are {', '.join(model.model_fields)}" for key in unknown
+        f"{key}: there is no such key{_close(key, model.model_fields)}; the keys are {', '.join(model.model_fields)}"
+        for key in unknown
     ]
     found = None
     try:

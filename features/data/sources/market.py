@@ -8,10 +8,12 @@ from typing import Any
 
 from qianmian.packs import Cycle, Shop
 
+# fmt: off
 CATEGORIES = (
     "grocery/dairy", "grocery/bakery", "grocery/drinks", "home/cleaning", "home/kitchen", "home/garden",
     "beauty/skin", "beauty/hair", "beauty/scent", "baby/care", "baby/food", "baby/toys",
-)  # fmt: skip
+)
+# fmt: on
 # four kinds of people: what they look like, and what a contact does to their orders in the week after it
 SEGMENTS: tuple[dict[str, Any], ...] = (
     {"gender": "female", "age_band": "25-34", "region": "north", "income_band": "50-74K", "lift": 0.30},
@@ -70,11 +72,22 @@ class Market:
     def of(cls, shop: Shop, cycles: Mapping[str, Cycle]) -> Market:
         """The shop of an industry pack."""
         names = list(shop.categories)
-        kinds = [kind.model_dump(include={"gender", "age_band", "region", "income_band", "lift"}) for kind in shop.kinds]
+        kinds = [
+            kind.model_dump(include={"gender", "age_band", "region", "income_band", "lift"}) for kind in shop.kinds
+        ]
         return cls(
-            tuple(names), tuple(kinds), tuple(kind.share for kind in shop.kinds),
+            tuple(names),
+            tuple(kinds),
+            tuple(kind.share for kind in shop.kinds),
             tuple(tuple(names.index(liked) for liked in kind.likes) for kind in shop.kinds),
             tuple(category.price for category in shop.categories.values()),
-            tuple((cycles[c.cycle].days, cycles[c.cycle].spread) if c.cycle else None for c in shop.categories.values()),
-            tuple(category.child_months for category in shop.categories.values()), shop.gap_days, shop.tries, shop.lookers, shop.event_names, shop.events_per_person,
-        )  # fmt: skip
+            tuple(
+                (cycles[c.cycle].days, cycles[c.cycle].spread) if c.cycle else None for c in shop.categories.values()
+            ),
+            tuple(category.child_months for category in shop.categories.values()),
+            shop.gap_days,
+            shop.tries,
+            shop.lookers,
+            shop.event_names,
+            shop.events_per_person,
+        )

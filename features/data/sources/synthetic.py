@@ -60,16 +60,22 @@ class Synthetic(Source):
 
     name = "synthetic"
 
-    def __init__(self, customers: int | None = None, days: int | None = None, seed: int | None = None, pack: Pack | None = None) -> None:
+    def __init__(
+        self, customers: int | None = None, days: int | None = None, seed: int | None = None, pack: Pack | None = None
+    ) -> None:
         shop = pack.synthetic if pack is not None else None
         usual = (shop.customers, shop.days, shop.seed) if shop is not None else (1000, 365, 0)
-        customers, days, seed = (ours if given is None else given for given, ours in zip((customers, days, seed), usual, strict=True))
+        customers, days, seed = (
+            ours if given is None else given for given, ours in zip((customers, days, seed), usual, strict=True)
+        )
         self.market = Market.of(shop, pack.replenishment) if pack is not None and shop is not None else Market()
         # raw rows carry the trade's names, and are read as `files` would read them
         self.event_type = pack.event_type('"event_type"') if pack is not None else '"event_type"'
         if customers < 20 or days < 60:
             raise UsageError(
-                "too small a shop to learn from", got=f"customers={customers}, days={days}", allowed="customers ≥ 20, days ≥ 60"
+                "too small a shop to learn from",
+                got=f"customers={customers}, days={days}",
+                allowed="customers ≥ 20, days ≥ 60",
             )
         self.customers, self.days, self.seed = customers, days, seed
 
@@ -107,7 +113,10 @@ class Synthetic(Source):
                 columns["id_value"] = "sha256('synthetic' || id_value)"
             raw.append(
                 RawTable(
-                    table, f"SELECT * FROM {view}", columns, (f"synthetic customers={self.customers} days={self.days} seed={self.seed}",)
+                    table,
+                    f"SELECT * FROM {view}",
+                    columns,
+                    (f"synthetic customers={self.customers} days={self.days} seed={self.seed}",),
                 )
             )
         return raw
@@ -119,7 +128,9 @@ def generate(customers: int, days: int, seed: int, market: Market | None = None)
     streams = np.random.default_rng(seed).spawn(9)
     items = _items(streams[0], market)
     people = _people(streams[1], customers, days, market)
-    if market.child_months:  # day on which the person's child is born, from eight months after the beginning to four years before
+    if (
+        market.child_months
+    ):  # day on which the person's child is born, from eight months after the beginning to four years before
         people["born"] = streams[6].uniform(-1460.0, 240.0, customers)
     people["looks_only"] = streams[6].random(customers) < market.lookers
     accounts, identities, profiles = _accounts(streams[2], people)
@@ -135,29 +146,50 @@ def generate(customers: int, days: int, seed: int, market: Market | None = None)
     touches = with_account(touches, accounts, np.zeros(len(touches["person"]), dtype=np.int64))
     person_ids = names("p", np.arange(customers))
     truth = {
-        "persons": pd.DataFrame({
-            "person_id": person_ids, "segment": people["segment"], "started_at": when(people["start"]),
-            "churned_at": when(people["churn"]), "mean_gap_days": people["gap"],
-            **({"child_born_at": when(people["born"])} if "born" in people else {}),
-        }),
-        "accounts": pd.DataFrame({
-            "person_id": person_ids[accounts["person"]], "source": accounts["source"], "source_user_id": accounts["source_user_id"],
-        }),
-        "preferences": pd.DataFrame({
-            "person_id": np.repeat(person_ids, len(market.categories)), "category": np.tile(np.array(market.categories), customers),
-            "share": people["taste"].ravel(),
-        }),
-        "cycles": pd.DataFrame({
-            "person_id": person_ids[cycles["person"]], "item_id": items["item_id"][cycles["item"]], "cycle_days": cycles["cycle"],
-        }),
+        "persons": pd.DataFrame(
+            {
+                "person_id": person_ids,
+                "segment": people["segment"],
+                "started_at": when(people["start"]),
+                "churned_at": when(people["churn"]),
+                "mean_gap_days": people["gap"],
+                **({"child_born_at": when(people["born"])} if "born" in people else {}),
+            }
+        ),
+        "accounts": pd.DataFrame(
+            {
+                "person_id": person_ids[accounts["person"]],
+                "source": accounts["source"],
+                "source_user_id": accounts["source_user_id"],
+            }
+        ),
+        "preferences": pd.DataFrame(
+            {
+                "person_id": np.repeat(person_ids, len(market.categories)),
+                "category": np.tile(np.array(market.categories), customers),
+                "share": people["taste"].ravel(),
+            }
+        ),
+        "cycles": pd.DataFrame(
+            {
+                "person_id": person_ids[cycles["person"]],
+                "item_id": items["item_id"][cycles["item"]],
+                "cycle_days": cycles["cycle"],
+            }
+        ),
         "effects": pd.DataFrame({**effects, "person_id": person_ids[effects["person_id"]]}),
         **reading.get("truth", {}),
-    }  # fmt: skip
+    }
     tables = {
         "items": {name: items[name] for name in ("item_id", "category", "brand", "price", "available")},
-        "profiles": profiles, "identities": identities, "campaigns": campaigns, "touches": touches,
-        "transactions": transactions, "events": events, **({"contents": reading["contents"]} if reading else {}),
-    }  # fmt: skip
+        "profiles": profiles,
+        "identities": identities,
+        "campaigns": campaigns,
+        "touches": touches,
+        "transactions": transactions,
+        "events": events,
+        **({"contents": reading["contents"]} if reading else {}),
+    }
     return World({name: pa.table(dict(columns)) for name, columns in tables.items()}, truth)
 
 
@@ -168,7 +200,9 @@ def _together(events: Mapping[str, Any], others: Mapping[str, Any]) -> dict[str,
         for part in parts:
             part.setdefault(name, np.full(len(part["ts"]), None, dtype=object))
     by_time = np.argsort(np.concatenate([part["ts"] for part in parts]), kind="stable")
-    return {name: pa.array(np.concatenate([part[name] for part in parts])[by_time], from_pandas=True) for name in parts[0]}
+    return {
+        name: pa.array(np.concatenate([part[name] for part in parts])[by_time], from_pandas=True) for name in parts[0]
+    }
 
 
 def _items(rng: np.random.Generator, market: Market) -> dict[str, Any]:
@@ -177,15 +211,19 @@ def _items(rng: np.random.Generator, market: Market) -> dict[str, Any]:
     drawn = rng.lognormal(1.5, 0.5, len(market.categories))
     level = (np.array(market.prices) if market.prices else drawn)[category]
     return {
-        "item_id": names("i", np.arange(count)), "category": np.array(market.categories)[category],
-        "brand": names("brand", rng.integers(0, 8, count), width=1), "price": np.round(level * rng.lognormal(0.0, 0.4, count) + 0.5, 2),
+        "item_id": names("i", np.arange(count)),
+        "category": np.array(market.categories)[category],
+        "brand": names("brand", rng.integers(0, 8, count), width=1),
+        "price": np.round(level * rng.lognormal(0.0, 0.4, count) + 0.5, 2),
         "available": rng.random(count) > 0.02,
-    }  # fmt: skip
+    }
 
 
 def _people(rng: np.random.Generator, count: int, days: int, market: Market) -> dict[str, Any]:
     kinds = market.segments
-    segment = rng.integers(0, len(kinds), count) if market.shares is None else rng.choice(len(kinds), count, p=market.shares)
+    segment = (
+        rng.integers(0, len(kinds), count) if market.shares is None else rng.choice(len(kinds), count, p=market.shares)
+    )
     liking = np.full((len(kinds), len(market.categories)), 0.25)
     for number in range(len(kinds)):  # each kind of people has three categories of its own
         liking[number, list(market.likes[number]) if market.likes else slice(number * 3, number * 3 + 3)] = 3.0
@@ -203,12 +241,20 @@ def _people(rng: np.random.Generator, count: int, days: int, market: Market) -> 
     attributes = {name: np.array([kind[name] for kind in kinds])[chosen] for name, chosen in looks.items()}
     hour = np.clip(rng.normal(17.0, 3.5, count), 6.0, 23.0)
     return {
-        "segment": segment, "taste": taste, "start": start, "gap": gap, "churn": churn, "hour": hour, "attributes": attributes,
+        "segment": segment,
+        "taste": taste,
+        "start": start,
+        "gap": gap,
+        "churn": churn,
+        "hour": hour,
+        "attributes": attributes,
         "lift": np.array([kind["lift"] for kind in kinds])[segment],
-    }  # fmt: skip
+    }
 
 
-def _accounts(rng: np.random.Generator, people: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any], dict[str, Any]]:
+def _accounts(
+    rng: np.random.Generator, people: Mapping[str, Any]
+) -> tuple[dict[str, Any], dict[str, Any], dict[str, Any]]:
     count = len(people["segment"])
     use = rng.random(count)
     has_app, has_web = use < 0.85, use >= 0.60  # 60 % app only, 15 % web only, 25 % both
@@ -217,11 +263,12 @@ def _accounts(rng: np.random.Generator, people: Mapping[str, Any]) -> tuple[dict
     # web ids are numbered in another order: nothing in an id tells who is who
     web_number = rng.permutation(count)[web]
     accounts = {
-        "person": person, "source": np.repeat(np.array(["app", "web"]), [len(app), len(web)]),
+        "person": person,
+        "source": np.repeat(np.array(["app", "web"]), [len(app), len(web)]),
         "source_user_id": np.concatenate([names("a", app), names("w", web_number)]),
         "first": np.where(has_app, np.cumsum(has_app) - 1, len(app) + np.cumsum(has_web) - 1),
         "second": np.where(has_web, len(app) + np.cumsum(has_web) - 1, np.cumsum(has_app) - 1),
-    }  # fmt: skip
+    }
     start = people["start"][person]
     phone = np.where(
         (np.arange(len(person)) < len(app)) | (rng.random(len(person)) < 0.8), person, count + person
@@ -244,11 +291,17 @@ def _accounts(rng: np.random.Generator, people: Mapping[str, Any]) -> tuple[dict
     }
     attributes = {name: values[person] for name, values in people["attributes"].items()}
     profiles = {
-        "source": accounts["source"], "source_user_id": accounts["source_user_id"], **attributes,
-        "city": np.array([CITIES[str(region)] for region in CITIES])[pd.Index(list(CITIES)).get_indexer(attributes["region"])],
-        "registered_at": when(start), "member_tier": np.where(people["gap"][person] < 7.0, "gold", "silver"),
-        "consent_email": rng.random(len(person)) < 0.7, "consent_push": rng.random(len(person)) < 0.5,
-    }  # fmt: skip
+        "source": accounts["source"],
+        "source_user_id": accounts["source_user_id"],
+        **attributes,
+        "city": np.array([CITIES[str(region)] for region in CITIES])[
+            pd.Index(list(CITIES)).get_indexer(attributes["region"])
+        ],
+        "registered_at": when(start),
+        "member_tier": np.where(people["gap"][person] < 7.0, "gold", "silver"),
+        "consent_email": rng.random(len(person)) < 0.7,
+        "consent_push": rng.random(len(person)) < 0.5,
+    }
     return accounts, identities, profiles
 
 
@@ -290,24 +343,40 @@ def _orders(rng: np.random.Generator, people: Mapping[str, Any], days: int) -> t
     variant = np.where(treated, "contact", "control")
     opened = treated & (rng.random(len(asked)) < 0.4)
     touches = {
-        "person": asked, "touch_id": joined(campaign, names("p", asked)), "campaign_id": campaign,
-        "ts": when(np.repeat([part[3] for part in touched], [len(part[1]) for part in touched])), "variant": variant,
-        "propensity": np.where(treated, PROPENSITY, 1 - PROPENSITY), "delivered": treated, "opened": opened,
+        "person": asked,
+        "touch_id": joined(campaign, names("p", asked)),
+        "campaign_id": campaign,
+        "ts": when(np.repeat([part[3] for part in touched], [len(part[1]) for part in touched])),
+        "variant": variant,
+        "propensity": np.where(treated, PROPENSITY, 1 - PROPENSITY),
+        "delivered": treated,
+        "opened": opened,
         "clicked": opened & (rng.random(len(asked)) < 0.3),
-    }  # fmt: skip
+    }
     truth = {
-        "campaign_id": campaign, "person_id": asked, "variant": variant, "propensity": touches["propensity"],
+        "campaign_id": campaign,
+        "person_id": asked,
+        "variant": variant,
+        "propensity": touches["propensity"],
         "lift": np.concatenate([part[3] for part in effects]),
-    }  # fmt: skip
+    }
     campaigns = {
-        "campaign_id": names("c", np.arange(len(sent)), width=2), "kind": np.repeat(np.array(["message"]), len(sent)),
-        "start": when(sent), "end": when(sent + EFFECT_DAYS), "channel": np.repeat(np.array(["push"]), len(sent)),
-    }  # fmt: skip
+        "campaign_id": names("c", np.arange(len(sent)), width=2),
+        "kind": np.repeat(np.array(["message"]), len(sent)),
+        "start": when(sent),
+        "end": when(sent + EFFECT_DAYS),
+        "channel": np.repeat(np.array(["push"]), len(sent)),
+    }
     return {"person": person[order], "at": at[order]}, touches, truth, campaigns
 
 
 def _lines(
-    rng: np.random.Generator, people: Mapping[str, Any], orders: Mapping[str, Any], items: Mapping[str, Any], days: int, market: Market
+    rng: np.random.Generator,
+    people: Mapping[str, Any],
+    orders: Mapping[str, Any],
+    items: Mapping[str, Any],
+    days: int,
+    market: Market,
 ) -> tuple[dict[str, Any], dict[str, Any]]:
     """Which items each order holds: what ran out since, and what caught the eye."""
     count, total = len(people["segment"]), len(items["item_id"])
@@ -327,7 +396,9 @@ def _lines(
             for cycle_days, spread in [pair or (1, 0)]
         ]
         typical, relative = np.array(known)[favourite // ITEMS_PER_CATEGORY].T
-        cycle = np.where(np.isnan(typical), cycle, np.maximum(typical * np.exp(relative * (np.log(varies) - 0.7) / 0.5), 2.0))
+        cycle = np.where(
+            np.isnan(typical), cycle, np.maximum(typical * np.exp(relative * (np.log(varies) - 0.7) / 0.5), 2.0)
+        )
     most = int(days / cycle.min()) + 2
     due = people["start"][owner][:, None] + cycle[:, None] * (
         rng.random((len(owner), 1)) + np.arange(most)[None, :] * rng.normal(1.0, 0.03, (len(owner), most))
@@ -352,7 +423,9 @@ def _lines(
     both = both[~people["looks_only"][orders["person"][both // total]]]
     if market.child_months:
         months = (orders["at"][both // total] - people["born"][orders["person"][both // total]]) / 30.4
-        low, high = np.array([span or (-np.inf, np.inf) for span in market.child_months])[both % total // ITEMS_PER_CATEGORY].T
+        low, high = np.array([span or (-np.inf, np.inf) for span in market.child_months])[
+            both % total // ITEMS_PER_CATEGORY
+        ].T
         both = both[(months >= low) & (months < high)]
     return {"order": both // total, "item": both % total}, {"person": owner, "item": favourite, "cycle": cycle}
 
@@ -367,9 +440,15 @@ def _choose(rng: np.random.Generator, taste: Floats, person: Ints) -> Ints:
 
 
 def _records(
-    rng: np.random.Generator, people: Mapping[str, Any], orders: Mapping[str, Any], lines: Mapping[str, Any], items: Mapping[str, Any],
-    accounts: Mapping[str, Any], days: int, market: Market,
-) -> tuple[dict[str, Any], dict[str, Any]]:  # fmt: skip
+    rng: np.random.Generator,
+    people: Mapping[str, Any],
+    orders: Mapping[str, Any],
+    lines: Mapping[str, Any],
+    items: Mapping[str, Any],
+    accounts: Mapping[str, Any],
+    days: int,
+    market: Market,
+) -> tuple[dict[str, Any], dict[str, Any]]:
     """Transactions (with refunds) and the events around them."""
     order, item = lines["order"], lines["item"]
     number = len(order)
@@ -379,10 +458,17 @@ def _records(
     discount = np.round(np.where(rng.random(number) < 0.2, full * 0.15, 0.0), 2)
     coupon = np.round(np.where(rng.random(number) < 0.05, full * 0.10, 0.0), 2)
     bought = {
-        "person": orders["person"][order], "order_id": names("o", order, width=8), "line_no": np.arange(number) - np.searchsorted(order, order) + 1,
-        "ts": when(orders["at"][order]), "item_id": items["item_id"][item], "quantity": quantity, "amount": np.round(full - discount - coupon, 2),
-        "discount": discount, "coupon_discount": coupon, "status": np.repeat(np.array(["paid"]), number),
-    }  # fmt: skip
+        "person": orders["person"][order],
+        "order_id": names("o", order, width=8),
+        "line_no": np.arange(number) - np.searchsorted(order, order) + 1,
+        "ts": when(orders["at"][order]),
+        "item_id": items["item_id"][item],
+        "quantity": quantity,
+        "amount": np.round(full - discount - coupon, 2),
+        "discount": discount,
+        "coupon_discount": coupon,
+        "status": np.repeat(np.array(["paid"]), number),
+    }
     back = np.flatnonzero((rng.random(number) < 0.02) & (orders["at"][order] < days - 15))
     returned = {name: values[back] for name, values in bought.items()}
     returned["order_id"] = joined(returned["order_id"], np.repeat(np.array(["R"]), len(back)))
@@ -396,28 +482,51 @@ def _records(
     idle = np.repeat(np.arange(len(orders["at"])), visits)
     idle_at = np.maximum(orders["at"][idle] - rng.exponential(3.0, len(idle)), people["start"][orders["person"][idle]])
     groups = [
-        ("view", order[viewed], item[viewed], orders["at"][order][viewed] - (10.0 + 20.0 * rng.random(viewed.sum())) / 1440.0),
-        ("cart", order[carted], item[carted], orders["at"][order][carted] - (1.0 + 8.0 * rng.random(carted.sum())) / 1440.0),
+        (
+            "view",
+            order[viewed],
+            item[viewed],
+            orders["at"][order][viewed] - (10.0 + 20.0 * rng.random(viewed.sum())) / 1440.0,
+        ),
+        (
+            "cart",
+            order[carted],
+            item[carted],
+            orders["at"][order][carted] - (1.0 + 8.0 * rng.random(carted.sum())) / 1440.0,
+        ),
         ("view", idle, _choose(rng, people["taste"], orders["person"][idle]), idle_at),
     ]
     source_order = np.concatenate([group[1] for group in groups])
     at = np.concatenate([group[3] for group in groups])
-    session = np.concatenate([np.repeat(np.array(["b"]), viewed.sum() + carted.sum()), np.repeat(np.array(["v"]), len(idle))])
+    session = np.concatenate(
+        [np.repeat(np.array(["b"]), viewed.sum() + carted.sum()), np.repeat(np.array(["v"]), len(idle))]
+    )
     within = np.concatenate([order[viewed], order[carted], np.arange(len(idle))])
     events = {
-        "person": orders["person"][source_order], "event_type": np.repeat(np.array([market.event_names.get(group[0], group[0]) for group in groups]), [len(group[1]) for group in groups]),
-        "ts": when(at), "item_id": items["item_id"][np.concatenate([group[2] for group in groups])],
-        "session_id": joined(session, names("", within, width=8)), "duration_seconds": np.round(rng.exponential(40.0, len(at)), 1),
-    }  # fmt: skip
+        "person": orders["person"][source_order],
+        "event_type": np.repeat(
+            np.array([market.event_names.get(group[0], group[0]) for group in groups]),
+            [len(group[1]) for group in groups],
+        ),
+        "ts": when(at),
+        "item_id": items["item_id"][np.concatenate([group[2] for group in groups])],
+        "session_id": joined(session, names("", within, width=8)),
+        "duration_seconds": np.round(rng.exponential(40.0, len(at)), 1),
+    }
     by_time = np.argsort(at, kind="stable")
     events = with_account(events, accounts, second[source_order])
     return transactions, {name: values[by_time] for name, values in events.items()}
 
 
 def _with_others(
-    rng: np.random.Generator, events: Mapping[str, Any], people: Mapping[str, Any], items: Mapping[str, Any], accounts: Mapping[str, Any],
-    days: int, market: Market,
-) -> dict[str, Any]:  # fmt: skip
+    rng: np.random.Generator,
+    events: Mapping[str, Any],
+    people: Mapping[str, Any],
+    items: Mapping[str, Any],
+    accounts: Mapping[str, Any],
+    days: int,
+    market: Market,
+) -> dict[str, Any]:
     """The events together with those of other types, which lead to nothing and come at any time."""
     count = len(people["segment"])
     end = np.where(np.isnan(people["churn"]), float(days), people["churn"])
@@ -426,10 +535,13 @@ def _with_others(
         person = np.repeat(np.arange(count), rng.poisson(mean, count))
         at = people["start"][person] + (end - people["start"])[person] * rng.random(len(person))
         own = {
-            "person": person, "event_type": np.repeat(np.array([market.event_names.get(kind, kind)]), len(person)), "ts": when(at),
-            "item_id": items["item_id"][_choose(rng, people["taste"], person)], "session_id": joined(np.array([kind]), names("", np.arange(len(person)), 8)),
+            "person": person,
+            "event_type": np.repeat(np.array([market.event_names.get(kind, kind)]), len(person)),
+            "ts": when(at),
+            "item_id": items["item_id"][_choose(rng, people["taste"], person)],
+            "session_id": joined(np.array([kind]), names("", np.arange(len(person)), 8)),
             "duration_seconds": np.round(rng.exponential(90.0, len(person)), 1),
-        }  # fmt: skip
+        }
         parts.append(with_account(own, accounts, np.zeros(len(person), dtype=np.int64)))
     both = {name: np.concatenate([events[name], *(part[name] for part in parts)]) for name in events}
     by_time = np.argsort(both["ts"], kind="stable")

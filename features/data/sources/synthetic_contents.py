@@ -25,9 +25,13 @@ AGAIN = 0.15  # of the clicks on what was opened before
 
 
 def contents_and_reading(
-    rng: np.random.Generator, people: Mapping[str, Any], items: Mapping[str, Any], accounts: Mapping[str, Any], days: int,
+    rng: np.random.Generator,
+    people: Mapping[str, Any],
+    items: Mapping[str, Any],
+    accounts: Mapping[str, Any],
+    days: int,
     categories: Sequence[str],
-) -> dict[str, Any]:  # fmt: skip
+) -> dict[str, Any]:
     """Draw contents and reading.
 
     Returns
@@ -41,11 +45,17 @@ def contents_and_reading(
     clicks = _clicks(rng, people, about, published, appeal, interest, days)
     person_ids = names("p", np.arange(len(interest)))
     truth = {
-        "interests": pd.DataFrame({
-            "person_id": np.repeat(person_ids, len(topics)), "topic": np.tile(np.array(topics), len(interest)), "share": interest.ravel(),
-        }),
-        "published": pd.DataFrame({"content_id": made["content_id"], "published_at": when(published), "appeal": appeal}),
-    }  # fmt: skip
+        "interests": pd.DataFrame(
+            {
+                "person_id": np.repeat(person_ids, len(topics)),
+                "topic": np.tile(np.array(topics), len(interest)),
+                "share": interest.ravel(),
+            }
+        ),
+        "published": pd.DataFrame(
+            {"content_id": made["content_id"], "published_at": when(published), "appeal": appeal}
+        ),
+    }
     return {"contents": made, "events": _events(rng, clicks, made, seconds, accounts), "truth": truth}
 
 
@@ -66,11 +76,13 @@ def _contents(
         for row, number in enumerate(rng.choice(4, count, p=(0.35, 0.30, 0.20, 0.15)).tolist())
     ]
     made = {
-        "content_id": names("t", np.arange(count), width=5), "type": rng.choice(TYPES, count, p=SHARES),
+        "content_id": names("t", np.arange(count), width=5),
+        "type": rng.choice(TYPES, count, p=SHARES),
         "topics": np.array(["|".join(topics[place] for place in np.flatnonzero(row).tolist()) for row in about]),
-        "item_ids": np.array(["|".join(own) for own in shown]), "channel": rng.choice(("app", "web"), count),
+        "item_ids": np.array(["|".join(own) for own in shown]),
+        "channel": rng.choice(("app", "web"), count),
         "language": np.repeat(np.array(["en"]), count),
-    }  # fmt: skip
+    }
     return made, about, published, rng.lognormal(0.0, 0.5, count), rng.lognormal(np.log(60.0), 0.6, count)
 
 
@@ -85,7 +97,13 @@ def _interests(rng: np.random.Generator, taste: Floats, count: int) -> Floats:
 
 
 def _clicks(
-    rng: np.random.Generator, people: Mapping[str, Any], about: Floats, published: Floats, appeal: Floats, interest: Floats, days: int
+    rng: np.random.Generator,
+    people: Mapping[str, Any],
+    about: Floats,
+    published: Floats,
+    appeal: Floats,
+    interest: Floats,
+    days: int,
 ) -> dict[str, Any]:
     """Who opened what and when, and how much it was theirs."""
     count = len(interest)
@@ -116,32 +134,46 @@ def _clicks(
     kept = ~before | (rng.random(len(pair)) < AGAIN)
     minutes = rng.random(len(pair)) * 20.0 / 1440.0
     return {
-        "person": visitor[visits][kept], "visit": visits[kept], "content": contents[kept], "match": match[kept],
+        "person": visitor[visits][kept],
+        "visit": visits[kept],
+        "content": contents[kept],
+        "match": match[kept],
         "at": (at[visits] + minutes)[kept],
-    }  # fmt: skip
+    }
 
 
 def _events(
-    rng: np.random.Generator, clicks: Mapping[str, Any], made: Mapping[str, Any], seconds: Floats, accounts: Mapping[str, Any]
+    rng: np.random.Generator,
+    clicks: Mapping[str, Any],
+    made: Mapping[str, Any],
+    seconds: Floats,
+    accounts: Mapping[str, Any],
 ) -> dict[str, Any]:
     """Views with the time spent, messages opened and followed, now and then something kept or passed on."""
     number, content, match = len(clicks["person"]), clicks["content"], clicks["match"]
     message = made["type"][content] == "message"
-    spent = np.round(np.clip(seconds[content] * rng.lognormal(0.0, 0.5, number) * (0.4 + 0.4 * np.minimum(match, 2.5)), 1.0, 3600.0), 1)
+    spent = np.round(
+        np.clip(seconds[content] * rng.lognormal(0.0, 0.5, number) * (0.4 + 0.4 * np.minimum(match, 2.5)), 1.0, 3600.0),
+        1,
+    )
     follows = message & (rng.random(number) < 0.25 + 0.2 * np.minimum(match, 2.0))
     kept, passed = (~message & (rng.random(number) < chance * np.minimum(match, 3.0)) for chance in (0.04, 0.02))
     every: list[tuple[str, NDArray[np.bool_], float, bool]] = [
-        ("view", ~message, 0.0, True), ("message_open", message, 0.0, False), ("message_click", follows, 0.5, True),
-        ("favourite", kept, 1.0, False), ("share", passed, 1.5, False),
-    ]  # fmt: skip
+        ("view", ~message, 0.0, True),
+        ("message_open", message, 0.0, False),
+        ("message_click", follows, 0.5, True),
+        ("favourite", kept, 1.0, False),
+        ("share", passed, 1.5, False),
+    ]
     of: Ints = np.concatenate([np.flatnonzero(which) for _, which, _, _ in every])
     sizes = [int(which.sum()) for _, which, _, _ in every]
     timed = np.repeat([has for *_, has in every], sizes)
     columns = {
-        "person": clicks["person"][of], "event_type": np.repeat([kind for kind, *_ in every], sizes),
+        "person": clicks["person"][of],
+        "event_type": np.repeat([kind for kind, *_ in every], sizes),
         "ts": when(clicks["at"][of] + np.repeat([later for *_, later, _ in every], sizes) / 1440.0),
         "content_id": made["content_id"][content[of]],
         "session_id": joined(np.array(["r"]), names("", clicks["visit"][of], width=8)),
         "duration_seconds": np.where(timed, spent[of], np.nan),
-    }  # fmt: skip
+    }
     return with_account(columns, accounts, (rng.random(number) < 0.4).astype(np.int64)[of])

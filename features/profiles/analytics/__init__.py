@@ -10,6 +10,18 @@ from features.profiles.analytics.steps import STEPS, steps
 from features.profiles.analytics.tagged import tag_column
 
 __all__ = [
-    "DEFAULT_STEPS", "STATES", "STEPS", "Funnel", "Paths", "Rate", "SessionSummary", "funnel", "paths", "rate", "sessions", "steps", "summary",
+    "DEFAULT_STEPS",
+    "STATES",
+    "STEPS",
+    "Funnel",
+    "Paths",
+    "Rate",
+    "SessionSummary",
+    "funnel",
+    "paths",
+    "rate",
+    "sessions",
+    "steps",
+    "summary",
     "tag_column",
-]  # fmt: skip
+]

@@ -12,13 +12,27 @@ import pyarrow as pa
 
 from features.compute.views import Views
 from features.profiles.analytics.rates import Rate, moments, rate_of
-from features.profiles.analytics.steps import BUY, STEPS, has_events, in_window, kept, refuse_no_events, rows_of, seconds_between, steps
+from features.profiles.analytics.steps import (
+    BUY,
+    STEPS,
+    has_events,
+    in_window,
+    kept,
+    refuse_no_events,
+    rows_of,
+    seconds_between,
+    steps,
+)
 from features.profiles.analytics.tagged import UNTAGGED
 from qianmian.errors import UsageError
 
 DEFAULT_STEPS = ("view", "cart", "buy")
 Per = Literal["customer", "session", "item"]
-KEYS: dict[str, list[str]] = {"customer": ["one_id"], "session": ["one_id", "session_id"], "item": ["one_id", "item_id"]}
+KEYS: dict[str, list[str]] = {
+    "customer": ["one_id"],
+    "session": ["one_id", "session_id"],
+    "item": ["one_id", "item_id"],
+}
 
 
 @dataclass(frozen=True)
@@ -77,18 +91,36 @@ class Funnel:
     def as_table(self) -> pa.Table:
         """A row a step, of everybody (tag null) and of each group: for a file."""
         everybody = [
-            {"tag": None, "step": s.step, "reached": s.reached, **_parts("conversion", s.conversion), **_parts("overall", s.overall),
-             "hours_median": s.hours_median, "hours_p90": s.hours_p90, **_parts("drop_off_index", None)}
+            {
+                "tag": None,
+                "step": s.step,
+                "reached": s.reached,
+                **_parts("conversion", s.conversion),
+                **_parts("overall", s.overall),
+                "hours_median": s.hours_median,
+                "hours_p90": s.hours_p90,
+                **_parts("drop_off_index", None),
+            }
             for s in self.steps
-        ]  # fmt: skip
+        ]
         grouped = [
-            {"tag": group.tag, "step": step.step, "reached": group.reached[k], **_parts("conversion", group.conversion[k - 1] if k else None),
-             **_parts("overall", None), "hours_median": None, "hours_p90": None,
-             **_parts("drop_off_index", group.drop_off_index[k - 1] if k else None)}
-            for group in self.groups for k, step in enumerate(self.steps)
-        ]  # fmt: skip
+            {
+                "tag": group.tag,
+                "step": step.step,
+                "reached": group.reached[k],
+                **_parts("conversion", group.conversion[k - 1] if k else None),
+                **_parts("overall", None),
+                "hours_median": None,
+                "hours_p90": None,
+                **_parts("drop_off_index", group.drop_off_index[k - 1] if k else None),
+            }
+            for group in self.groups
+            for k, step in enumerate(self.steps)
+        ]
         texts = {"tag": pa.string(), "step": pa.string(), "reached": pa.int64()}
-        return pa.Table.from_pylist(everybody + grouped, pa.schema([(name, texts.get(name, pa.float64())) for name in everybody[0]]))
+        return pa.Table.from_pylist(
+            everybody + grouped, pa.schema([(name, texts.get(name, pa.float64())) for name in everybody[0]])
+        )
 
 
 def _parts(name: str, found: Rate | None) -> dict[str, float | None]:
@@ -148,11 +180,15 @@ def funnel(
         raise UsageError("a funnel takes time", where="--within-days", got=within_days, allowed="more than 0")
     entity = KEYS[per]
     keys = [*entity, "session_id"] if within_session and per != "session" else entity
-    rows = in_window(steps(views, "lines" if per == "item" else "orders", "session_id" in keys), "ts", views, window_days)
+    rows = in_window(
+        steps(views, "lines" if per == "item" else "orders", "session_id" in keys), "ts", views, window_days
+    )
     rows = rows.filter(rows.step.isin(names), *(rows[key].notnull() for key in keys)).select(*keys, "ts", "step")
     with kept(views, _entities(rows, names, entity, keys, within_days)) as found:
         each = found.group_by("one_id").aggregate(**{f"n{k}": found[f"reached{k}"].sum() for k in range(len(names))})
-        times = found.aggregate(**{f"hours{k}_{q}": found[f"hours{k}"].quantile(q / 100) for k in range(1, len(names)) for q in (50, 90)})
+        times = found.aggregate(
+            **{f"hours{k}_{q}": found[f"hours{k}"].quantile(q / 100) for k in range(1, len(names)) for q in (50, 90)}
+        )
         row = rows_of(_rates(each.mutate(everybody=ibis.literal("")), "everybody", len(names)))
         everybody = row[0] if row else {}
         if not row and not has_events(views, window_days):
@@ -179,11 +215,18 @@ def checked_steps(wanted: Sequence[str]) -> tuple[str, ...]:
     if unknown:
         raise UsageError("there is no such step", where="--steps", got=", ".join(unknown), allowed=", ".join(STEPS))
     if len(names) < 2 or len(set(names)) < len(names):
-        raise UsageError("a funnel has two or more steps, each once", where="--steps", got=", ".join(names), hint="--steps view,cart,buy")
+        raise UsageError(
+            "a funnel has two or more steps, each once",
+            where="--steps",
+            got=", ".join(names),
+            hint="--steps view,cart,buy",
+        )
     return names
 
 
-def _entities(t: ir.Table, names: Sequence[str], entity: list[str], keys: list[str], within_days: float | None) -> ir.Table:
+def _entities(
+    t: ir.Table, names: Sequence[str], entity: list[str], keys: list[str], within_days: float | None
+) -> ir.Table:
     """A row an entity: reached0.. (0 or 1), hours1.. from the step before."""
     never = ibis.null("timestamp(6)")
     # rows of the same instant are peers of a range window: a step may come at the moment of the one before
@@ -196,15 +239,20 @@ def _entities(t: ir.Table, names: Sequence[str], entity: list[str], keys: list[s
         if within_days is not None:
             reached &= t.ts <= t.start + ibis.interval(seconds=round(within_days * 86_400))
         # the latest step before has the latest start, so that `before` and `start` are of one way
-        t = t.mutate(**{
-            f"start{k}": ibis.ifelse(reached, t.start, never), f"at{k}": ibis.ifelse(reached, t.ts, never),
-            f"before{k}": ibis.ifelse(reached, t.before, never),
-        }).drop("start", "before")  # fmt: skip
+        t = t.mutate(
+            **{
+                f"start{k}": ibis.ifelse(reached, t.start, never),
+                f"at{k}": ibis.ifelse(reached, t.ts, never),
+                f"before{k}": ibis.ifelse(reached, t.before, never),
+            }
+        ).drop("start", "before")
     reached_at = {f"reached{k}": t[f"at{k}"].notnull().any().cast("int64") for k in range(len(names))}
     hours = {}
     for k in range(1, len(names)):
         took = seconds_between(t.ts, t[f"before{k}"]) / 3_600.0
-        first = ibis.struct({"at": t[f"at{k}"], "took": took})  # of several visits that get there at one instant, the quickest
+        first = ibis.struct(
+            {"at": t[f"at{k}"], "took": took}
+        )  # of several visits that get there at one instant, the quickest
         hours[f"hours{k}"] = took.argmin(first, where=t[f"at{k}"].notnull())
     found = t.group_by(entity).aggregate(**reached_at, **hours)
     return found.filter(found.reached0 > 0)
@@ -221,11 +269,18 @@ def _rates(each: ir.Table, group: str, count: int) -> ir.Table:
 
 
 def _step(name: str, k: int, row: dict[str, Any], times: dict[str, Any]) -> FunnelStep:
-    nothing = dict.fromkeys((f"{of}{k}_{part}" for of in ("overall", "step") for part in ("y", "n", "yy", "yn", "nn", "m")), 0)
+    nothing = dict.fromkeys(
+        (f"{of}{k}_{part}" for of in ("overall", "step") for part in ("y", "n", "yy", "yn", "nn", "m")), 0
+    )
     row = row or {**nothing, f"reached{k}": 0}
     conversion = rate_of(f"step{k}", row) if k else None
     return FunnelStep(
-        name, row[f"reached{k}"], conversion, rate_of(f"overall{k}", row), times.get(f"hours{k}_50"), times.get(f"hours{k}_90")
+        name,
+        row[f"reached{k}"],
+        conversion,
+        rate_of(f"overall{k}", row),
+        times.get(f"hours{k}_50"),
+        times.get(f"hours{k}_90"),
     )
 
 
@@ -236,4 +291,6 @@ def _group(row: dict[str, Any], everybody: Sequence[FunnelStep]) -> FunnelGroup:
         for mine, step in zip(conversion, everybody[1:], strict=True)
         if step.conversion is not None
     )
-    return FunnelGroup(row["tag"], row["customers"], tuple(row[f"reached{k}"] for k in range(len(everybody))), conversion, index)
+    return FunnelGroup(
+        row["tag"], row["customers"], tuple(row[f"reached{k}"] for k in range(len(everybody))), conversion, index
+    )

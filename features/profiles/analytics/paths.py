@@ -11,7 +11,16 @@ import pyarrow as pa
 
 from features.compute.views import Views
 from features.profiles.analytics.rates import Rate, moments, rate_of
-from features.profiles.analytics.steps import BUY, IN_TIME, has_events, in_window, kept, refuse_no_events, rows_of, steps
+from features.profiles.analytics.steps import (
+    BUY,
+    IN_TIME,
+    has_events,
+    in_window,
+    kept,
+    refuse_no_events,
+    rows_of,
+    steps,
+)
 from qianmian.errors import UsageError
 
 State = Literal["event_type", "category", "category_top", "page"]
@@ -69,18 +78,42 @@ class Paths:
     def as_table(self) -> pa.Table:
         """A row a path, for a file."""
         rows = [
-            {"path": SEPARATOR.join((*found.path, *([MORE] if found.longer else []))), "sessions": found.sessions, "customers": found.customers,
-             "share": found.share.value, "share_low": found.share.low, "share_high": found.share.high,
-             "conversion": found.conversion.value, "conversion_low": found.conversion.low, "conversion_high": found.conversion.high}
+            {
+                "path": SEPARATOR.join((*found.path, *([MORE] if found.longer else []))),
+                "sessions": found.sessions,
+                "customers": found.customers,
+                "share": found.share.value,
+                "share_low": found.share.low,
+                "share_high": found.share.high,
+                "conversion": found.conversion.value,
+                "conversion_low": found.conversion.low,
+                "conversion_high": found.conversion.high,
+            }
             for found in self.paths
-        ]  # fmt: skip
+        ]
         kinds = {"path": pa.string(), "sessions": pa.int64(), "customers": pa.int64()}
-        names = ("path", "sessions", "customers", "share", "share_low", "share_high", "conversion", "conversion_low", "conversion_high")
+        names = (
+            "path",
+            "sessions",
+            "customers",
+            "share",
+            "share_low",
+            "share_high",
+            "conversion",
+            "conversion_low",
+            "conversion_high",
+        )
         return pa.Table.from_pylist(rows, pa.schema([(name, kinds.get(name, pa.float64())) for name in names]))
 
 
 def paths(
-    views: Views, state: str = "event_type", *, depth: int = 5, top: int = 20, window_days: int | None = None, keep_repeats: bool = False
+    views: Views,
+    state: str = "event_type",
+    *,
+    depth: int = 5,
+    top: int = 20,
+    window_days: int | None = None,
+    keep_repeats: bool = False,
 ) -> Paths:
     """Paths of the visits before `as_of`.
 
@@ -141,21 +174,41 @@ def _paths(rows: ir.Table, buying: ir.Table, depth: int, top: int) -> tuple[Path
         # a control character cannot be part of a page's name, the separator for people can
         path=told.state.group_concat(sep="\x1f", order_by=told.place, where=told.place < depth),
         longer=(told.place == depth).any(),
-    )  # fmt: skip
+    )
     visits = visits.left_join(buying, ["one_id", "session_id"]).drop("one_id_right", "session_id_right")
     visits = visits.mutate(bought=visits.bought.fill_null(False))
     customers = visits.group_by("one_id").aggregate(all=visits.count())
-    each = visits.group_by(["path", "longer", "one_id"]).aggregate(n=visits.count(), bought=visits.count(where=visits.bought))
+    each = visits.group_by(["path", "longer", "one_id"]).aggregate(
+        n=visits.count(), bought=visits.count(where=visits.bought)
+    )
     found = each.group_by(["path", "longer"]).aggregate(
-        sessions=each.n.sum(), customers=each.count(), n_nn=(each.n * each.n).sum(), **moments("conversion", each.bought, each.n)
+        sessions=each.n.sum(),
+        customers=each.count(),
+        n_nn=(each.n * each.n).sum(),
+        **moments("conversion", each.bought, each.n),
     )
     found = found.order_by([ibis.desc("sessions"), "path", "longer"]).limit(top)
     # the share of a path is one of all visits: customers who never went it count with none of their visits
-    crossed = each.inner_join(customers, "one_id").group_by(["path", "longer"]).aggregate(yn=lambda t: (t.n * t["all"]).sum())
-    whole = rows_of(customers.aggregate(n=customers["all"].sum(), nn=(customers["all"] * customers["all"]).sum(), m=customers.count()))[0]
+    crossed = (
+        each.inner_join(customers, "one_id").group_by(["path", "longer"]).aggregate(yn=lambda t: (t.n * t["all"]).sum())
+    )
+    whole = rows_of(
+        customers.aggregate(
+            n=customers["all"].sum(), nn=(customers["all"] * customers["all"]).sum(), m=customers.count()
+        )
+    )[0]
     made = []
-    for row in rows_of(found.inner_join(crossed, ["path", "longer"]).order_by([ibis.desc("sessions"), "path", "longer"])):
-        parts = {"y": row["sessions"], "n": whole["n"], "yy": row["n_nn"], "yn": row["yn"], "nn": whole["nn"], "m": whole["m"]}
+    for row in rows_of(
+        found.inner_join(crossed, ["path", "longer"]).order_by([ibis.desc("sessions"), "path", "longer"])
+    ):
+        parts = {
+            "y": row["sessions"],
+            "n": whole["n"],
+            "yy": row["n_nn"],
+            "yn": row["yn"],
+            "nn": whole["nn"],
+            "m": whole["m"],
+        }
         share = rate_of("share", {f"share_{name}": value for name, value in parts.items()})
         path = tuple(row["path"].split("\x1f"))
         made.append(Path(path, row["longer"], row["sessions"], row["customers"], share, rate_of("conversion", row)))
@@ -171,13 +224,18 @@ def _transitions(rows: ir.Table, top: int, total: int) -> tuple[tuple[Transition
     )
     pairs = named.group_by(["state", "next"]).aggregate(count=named.count())
     ends = named.group_by("state").aggregate(
-        occurrences=named.count(), entries=named.count(where=named.place == 0), exits=named.count(where=named.next == EXIT)
+        occurrences=named.count(),
+        entries=named.count(where=named.place == 0),
+        exits=named.count(where=named.next == EXIT),
     )
     each = rows_of(ends.order_by([ibis.desc("occurrences"), "state"]))
     occurrences = {row["state"]: row["occurrences"] for row in each}
     place = {row["state"]: number for number, row in enumerate(each)}
     found = sorted(rows_of(pairs), key=lambda row: (place[row["state"]], -row["count"], row["next"]))
     return (
-        tuple(Transition(row["state"], row["next"], row["count"], row["count"] / occurrences[row["state"]]) for row in found),
+        tuple(
+            Transition(row["state"], row["next"], row["count"], row["count"] / occurrences[row["state"]])
+            for row in found
+        ),
         tuple(End(row["state"], row["occurrences"], row["entries"] / total, row["exits"] / total) for row in each),
     )

@@ -79,7 +79,9 @@ def moments(name: str, y: ir.NumericValue, n: ir.NumericValue) -> dict[str, ir.S
     """What `rate_of` needs to know about one share: y of n in each row, a row a customer."""
     y, n = y.cast("float64"), n.cast("float64")
     parts = {"y": y, "n": n, "yy": y * y, "yn": y * n, "nn": n * n}
-    return {f"{name}_{part}": value.sum().fill_null(0.0) for part, value in parts.items()} | {f"{name}_m": (n > 0).sum().fill_null(0)}
+    return {f"{name}_{part}": value.sum().fill_null(0.0) for part, value in parts.items()} | {
+        f"{name}_m": (n > 0).sum().fill_null(0)
+    }
 
 
 def rate_of(name: str, row: Mapping[str, Any]) -> Rate:

@@ -11,7 +11,16 @@ import pyarrow as pa
 
 from features.compute.views import Views
 from features.profiles.analytics.rates import Rate, moments, rate_of
-from features.profiles.analytics.steps import BUY, bought, happened, in_window, kept, refuse_no_events, rows_of, seconds_between
+from features.profiles.analytics.steps import (
+    BUY,
+    bought,
+    happened,
+    in_window,
+    kept,
+    refuse_no_events,
+    rows_of,
+    seconds_between,
+)
 from features.profiles.analytics.tagged import UNTAGGED
 
 SAID = ("step", "page", "referrer", "channel")  # of a visit's first event
@@ -31,25 +40,49 @@ def sessions(views: Views, window_days: int | None = None) -> ir.Table:
     t = happened(views)
     t = t.filter(t.session_id.notnull())
     # one hash aggregate: the first and the last event as structs need no sorting
-    moment, said = ibis.struct({name: t[name] for name in ("ts", "row_id", "source")}), ibis.struct({name: t[name] for name in SAID})
+    moment, said = (
+        ibis.struct({name: t[name] for name in ("ts", "row_id", "source")}),
+        ibis.struct({name: t[name] for name in SAID}),
+    )
     visits = t.group_by(["one_id", "session_id"]).aggregate(
-        start=t.ts.min(), last=t.ts.max(), events=t.count(), views=t.count(where=t.step == "view"), carts=t.count(where=t.step == "cart"),
-        told=t.count(where=t.step == BUY), entry=said.argmin(moment), exit=said.argmax(moment),
-    )  # fmt: skip
+        start=t.ts.min(),
+        last=t.ts.max(),
+        events=t.count(),
+        views=t.count(where=t.step == "view"),
+        carts=t.count(where=t.step == "cart"),
+        told=t.count(where=t.step == BUY),
+        entry=said.argmin(moment),
+        exit=said.argmax(moment),
+    )
     visits = in_window(visits, "start", views, window_days)
     orders = bought(views)
     orders = orders.filter(orders.session_id.notnull()).group_by(["one_id", "session_id"])
     orders = orders.aggregate(orders=lambda t: t.count(), paid=lambda t: t.ts.max())
     made = visits.left_join(orders, ["one_id", "session_id"]).drop("one_id_right", "session_id_right")
     made = made.mutate(
-        purchases=ibis.greatest(made.orders.fill_null(0), made.told), end=ibis.greatest(made.last, made.paid.fill_null(made.last)),
-        **{f"entry_{name}": made.entry[name] for name in SAID}, **{f"exit_{name}": made.exit[name] for name in SAID},
-    )  # fmt: skip
-    made = made.mutate(bounce=(made.events == 1) & (made.purchases == 0), duration_seconds=seconds_between(made.end, made.start))
+        purchases=ibis.greatest(made.orders.fill_null(0), made.told),
+        end=ibis.greatest(made.last, made.paid.fill_null(made.last)),
+        **{f"entry_{name}": made.entry[name] for name in SAID},
+        **{f"exit_{name}": made.exit[name] for name in SAID},
+    )
+    made = made.mutate(
+        bounce=(made.events == 1) & (made.purchases == 0), duration_seconds=seconds_between(made.end, made.start)
+    )
     return made.select(
-        "one_id", "session_id", "start", "end", "duration_seconds", "events", "views", "carts", "purchases",
-        *(f"entry_{name}" for name in SAID), "exit_step", "exit_page", "bounce",
-    )  # fmt: skip
+        "one_id",
+        "session_id",
+        "start",
+        "end",
+        "duration_seconds",
+        "events",
+        "views",
+        "carts",
+        "purchases",
+        *(f"entry_{name}" for name in SAID),
+        "exit_step",
+        "exit_page",
+        "bounce",
+    )
 
 
 @dataclass(frozen=True)
@@ -124,9 +157,16 @@ def _summaries(visits: ir.Table, group: str, base: SessionSummary | None) -> lis
         conversion = rate_of("conversion", row)
         found.append(
             SessionSummary(
-                row[group] if base else None, row["sessions"], row["customers"], row["sessions"] / row["customers"],
-                row["events"] / row["sessions"], row["median"], row["p90"], conversion, rate_of("bounce", row),
+                row[group] if base else None,
+                row["sessions"],
+                row["customers"],
+                row["sessions"] / row["customers"],
+                row["events"] / row["sessions"],
+                row["median"],
+                row["p90"],
+                conversion,
+                rate_of("bounce", row),
                 conversion.index(base.conversion) if base else None,
             )
-        )  # fmt: skip
+        )
     return found

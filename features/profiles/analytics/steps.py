@@ -19,8 +19,25 @@ from qianmian.schema import EVENT_TYPES
 BUY = "buy"
 STEPS = (*(kind for kind in EVENT_TYPES if kind != "purchase"), BUY)
 EVENT, PURCHASE = 0, 1
-IN_TIME = ("ts", "kind", "row_id", "source")  # an event before a purchase of the same instant; the rest only breaks ties
-COLUMNS = ("one_id", "source", "ts", "kind", "row_id", "step", "item_id", "category", "category_top", "page", "session_id")
+IN_TIME = (
+    "ts",
+    "kind",
+    "row_id",
+    "source",
+)  # an event before a purchase of the same instant; the rest only breaks ties
+COLUMNS = (
+    "one_id",
+    "source",
+    "ts",
+    "kind",
+    "row_id",
+    "step",
+    "item_id",
+    "category",
+    "category_top",
+    "page",
+    "session_id",
+)
 Purchases = Literal["orders", "lines"]
 
 
@@ -48,9 +65,20 @@ def happened(views: Views) -> ir.Table:
     """The events, with `referrer` and `channel`."""
     t = views["events"]
     return t.select(
-        "one_id", "source", "ts", "item_id", "category", "category_top", "page", "session_id", "referrer", "channel",
-        kind=ibis.literal(EVENT, "int8"), row_id=t.event_id, step=ibis.ifelse(t.event_type == "purchase", BUY, t.event_type),
-    )  # fmt: skip
+        "one_id",
+        "source",
+        "ts",
+        "item_id",
+        "category",
+        "category_top",
+        "page",
+        "session_id",
+        "referrer",
+        "channel",
+        kind=ibis.literal(EVENT, "int8"),
+        row_id=t.event_id,
+        step=ibis.ifelse(t.event_type == "purchase", BUY, t.event_type),
+    )
 
 
 def bought(views: Views, purchases: Purchases = "orders", with_visits: bool = True) -> ir.Table:
@@ -62,10 +90,17 @@ def bought(views: Views, purchases: Purchases = "orders", with_visits: bool = Tr
     t = views[purchases]
     text, lines = ibis.null("string"), purchases == "lines"
     t = t.filter(t.ts.notnull()).select(
-        "one_id", "source", "ts", kind=ibis.literal(PURCHASE, "int8"),
-        row_id=t.order_id + "\x1f" + t.line_no.cast("string") if lines else t.order_id, step=ibis.literal(BUY), item_id=t.item_id if lines else text,
-        category=t.category if lines else text, category_top=t.category_top if lines else text, page=text,
-    )  # fmt: skip
+        "one_id",
+        "source",
+        "ts",
+        kind=ibis.literal(PURCHASE, "int8"),
+        row_id=t.order_id + "\x1f" + t.line_no.cast("string") if lines else t.order_id,
+        step=ibis.literal(BUY),
+        item_id=t.item_id if lines else text,
+        category=t.category if lines else text,
+        category_top=t.category_top if lines else text,
+        page=text,
+    )
     if not with_visits:
         return t.mutate(session_id=text)
     events = views["events"]
@@ -97,9 +132,10 @@ def refuse_no_events(views: Views, window_days: int | None = None) -> NoReturn:
     """
     reach = f" in the {window_days} days before" if window_days else " before"
     raise DataError(
-        "there is no behaviour event of a known customer", where=f"events{reach} {views.as_of}",
+        "there is no behaviour event of a known customer",
+        where=f"events{reach} {views.as_of}",
         hint="map `events` in sources.yaml (docs/data.md) and ingest, or choose another --as-of or a longer --window-days",
-    )  # fmt: skip
+    )
 
 
 def has_events(views: Views, window_days: int | None = None) -> bool:

@@ -33,9 +33,12 @@ def tag_column(name: str, one_ids: Sequence[str], tags: dict[str, list[TagValue]
     """
     if name not in tags:
         raise UsageError(
-            "the profiles have no such tag", where="--by", got=name, allowed=", ".join(sorted(tags)) or "none",
+            "the profiles have no such tag",
+            where="--by",
+            got=name,
+            allowed=", ".join(sorted(tags)) or "none",
             hint="`qianmian tags list` says what each means",
-        )  # fmt: skip
+        )
     values = tags[name]
     numbers = [value for value in values if isinstance(value, int | float) and not isinstance(value, bool)]
     if len(set(numbers)) > MOST_VALUES:
@@ -47,7 +50,10 @@ def tag_column(name: str, one_ids: Sequence[str], tags: dict[str, list[TagValue]
 
 def _banded(values: Sequence[TagValue], edges: np.ndarray[tuple[int], np.dtype[np.float64]]) -> list[str]:
     edges = np.unique(edges)
-    names = [f"1: < {edges[0]:g}", *(f"{i + 2}: {low:g} to < {high:g}" for i, (low, high) in enumerate(itertools.pairwise(edges)))]
+    names = [
+        f"1: < {edges[0]:g}",
+        *(f"{i + 2}: {low:g} to < {high:g}" for i, (low, high) in enumerate(itertools.pairwise(edges))),
+    ]
     names.append(f"{len(edges) + 1}: ≥ {edges[-1]:g}")
     numbers = np.array([np.nan if value is None or isinstance(value, str) else float(value) for value in values])
     band = np.searchsorted(edges, np.nan_to_num(numbers), side="right")

@@ -49,9 +49,14 @@ class Finding:
 
 
 def audit(
-    tags: Sequence[Tag], values: Mapping[str, Sequence[TagValue]], facts: Mapping[str, TagFacts], now: datetime,
-    uses: Mapping[str, Sequence[str]] | None = None, features: Collection[str] = (), threshold: float = NEARLY,
-) -> list[Finding]:  # fmt: skip
+    tags: Sequence[Tag],
+    values: Mapping[str, Sequence[TagValue]],
+    facts: Mapping[str, TagFacts],
+    now: datetime,
+    uses: Mapping[str, Sequence[str]] | None = None,
+    features: Collection[str] = (),
+    threshold: float = NEARLY,
+) -> list[Finding]:
     """Everything that is wrong, in the order of `RULES`.
 
     Parameters
@@ -81,11 +86,21 @@ def _filled(values: Mapping[str, Sequence[TagValue]]) -> Iterator[Finding]:
     for name, column in values.items():
         different = set(column)
         if len(column) and different == {None}:
-            yield Finding("empty", (name,), f"unknown for all {len(column):,} customers", "it costs a place in every list and says nothing",
-                          "bring the data it is made of (`qianmian tags list` says which), or take it out")  # fmt: skip
+            yield Finding(
+                "empty",
+                (name,),
+                f"unknown for all {len(column):,} customers",
+                "it costs a place in every list and says nothing",
+                "bring the data it is made of (`qianmian tags list` says which), or take it out",
+            )
         elif len(column) > 1 and len(different) == 1:
-            yield Finding("constant", (name,), f"{_text(column[0])} for all {len(column):,} customers", "it tells nobody apart",
-                          "move its threshold, bring the data it is made of, or take it out")  # fmt: skip
+            yield Finding(
+                "constant",
+                (name,),
+                f"{_text(column[0])} for all {len(column):,} customers",
+                "it tells nobody apart",
+                "move its threshold, bring the data it is made of, or take it out",
+            )
 
 
 def _alike(values: Mapping[str, Sequence[TagValue]], threshold: float) -> Iterator[Finding]:
@@ -96,15 +111,25 @@ def _alike(values: Mapping[str, Sequence[TagValue]], threshold: float) -> Iterat
     twin = {name: group[0] for group in same.values() for name in group}
     for group in same.values():
         if len(group) > 1:
-            yield Finding("duplicate", tuple(group), "the same value for every customer", "two names for one thing drift apart in rules and reports",
-                          f"keep {group[0]} and take the other out, or derive them from different features")  # fmt: skip
+            yield Finding(
+                "duplicate",
+                tuple(group),
+                "the same value for every customer",
+                "two names for one thing drift apart in rules and reports",
+                f"keep {group[0]} and take the other out, or derive them from different features",
+            )
     coded = encode_all(telling)
     shared = normalised_information(coded)
     for i, j in zip(*np.nonzero(np.triu(shared >= threshold, k=1)), strict=True):
         left, right = coded.names[i], coded.names[j]
         if twin[left] != twin[right]:
-            yield Finding("nearly_equal", (left, right), f"normalised mutual information {shared[i, j]:.3f}, {_agreement(telling[left], telling[right])}",
-                          "who knows one knows the other: a rule on both counts the same thing twice", "keep the one people understand")  # fmt: skip
+            yield Finding(
+                "nearly_equal",
+                (left, right),
+                f"normalised mutual information {shared[i, j]:.3f}, {_agreement(telling[left], telling[right])}",
+                "who knows one knows the other: a rule on both counts the same thing twice",
+                "keep the one people understand",
+            )
 
 
 def normalised_information(coded: Coded) -> np.ndarray[Any, np.dtype[np.float64]]:
@@ -112,7 +137,9 @@ def normalised_information(coded: Coded) -> np.ndarray[Any, np.dtype[np.float64]
     Z = coded.one_hot()
     together = np.asarray((Z.T @ Z).todense(), dtype=np.float64)
     starts, sizes = coded.starts, coded.sizes
-    entropies = [float(entropy_bits(np.bincount(coded.codes[:, tag]).astype(np.float64))) for tag in range(len(coded.names))]
+    entropies = [
+        float(entropy_bits(np.bincount(coded.codes[:, tag]).astype(np.float64))) for tag in range(len(coded.names))
+    ]
     shared = np.eye(len(coded.names))
     for i in range(len(coded.names)):
         for j in range(i + 1, len(coded.names)):
@@ -132,13 +159,23 @@ def _unused(tags: Sequence[Tag], uses: Mapping[str, Sequence[str]] | None) -> It
     names = [tag.name for tag in tags]
     why = "a tag no rule asks about is upkeep without a reader; the profile shows it all the same"
     if not set(uses).intersection(names):
-        yield Finding("never_used", tuple(names), "no rule kept in this workspace asks about any tag", why,
-                      "keep segment rules as files under segments/ of the workspace, then audit again")  # fmt: skip
+        yield Finding(
+            "never_used",
+            tuple(names),
+            "no rule kept in this workspace asks about any tag",
+            why,
+            "keep segment rules as files under segments/ of the workspace, then audit again",
+        )
         return
     for name in names:
         if name not in uses:
-            yield Finding("never_used", (name,), "no rule kept in this workspace asks about it", why,
-                          "take it out, unless people read it in the profile: `qianmian tags value` says what it is worth")  # fmt: skip
+            yield Finding(
+                "never_used",
+                (name,),
+                "no rule kept in this workspace asks about it",
+                why,
+                "take it out, unless people read it in the profile: `qianmian tags value` says what it is worth",
+            )
 
 
 def _expired(facts: Mapping[str, TagFacts], now: datetime) -> Iterator[Finding]:
@@ -148,16 +185,29 @@ def _expired(facts: Mapping[str, TagFacts], now: datetime) -> Iterator[Finding]:
             groups[about.as_of, about.source if about.how == "model" else ""].append(name)
     for (as_of, model), names in groups.items():
         job = model.removeprefix("model:").removeprefix(REGISTERED_PREFIX)
-        mend = f"train the model again: `qianmian train {job}`" if model else "ingest what has happened since and run `qianmian features`"
+        mend = (
+            f"train the model again: `qianmian train {job}`"
+            if model
+            else "ingest what has happened since and run `qianmian features`"
+        )
         lives = sorted({facts[name].ttl_days for name in names})
-        yield Finding("expired", tuple(names), f"as of {as_of:%Y-%m-%d}, {(now - as_of).days:,} days ago; they keep {' or '.join(map(str, lives))} days",
-                      "old values served as new ones decide wrongly; the profile says stale: true", mend)  # fmt: skip
+        yield Finding(
+            "expired",
+            tuple(names),
+            f"as of {as_of:%Y-%m-%d}, {(now - as_of).days:,} days ago; they keep {' or '.join(map(str, lives))} days",
+            "old values served as new ones decide wrongly; the profile says stale: true",
+            mend,
+        )
 
 
 def _declared(tag: Tag, features: Collection[str]) -> Iterator[Finding]:
     if not tag.owner.strip():
         yield Finding(
-            "ownerless", (tag.name,), "nobody answers for it", "nobody will notice when it goes wrong", "name an owner in its declaration"
+            "ownerless",
+            (tag.name,),
+            "nobody answers for it",
+            "nobody will notice when it goes wrong",
+            "name an owner in its declaration",
         )
     problems = []
     if not NAME.fullmatch(tag.name):
@@ -172,7 +222,13 @@ def _declared(tag: Tag, features: Collection[str]) -> Iterator[Finding]:
     if odd:
         problems.append(f"values that are not snake_case: {', '.join(odd)}")
     if problems:
-        yield Finding("naming", (tag.name,), "; ".join(problems), "people guess names: one that follows the rules is found", "rename it in its declaration")  # fmt: skip
+        yield Finding(
+            "naming",
+            (tag.name,),
+            "; ".join(problems),
+            "people guess names: one that follows the rules is found",
+            "rename it in its declaration",
+        )
 
 
 def _text(value: TagValue) -> str:

@@ -64,7 +64,11 @@ def encode(values: Sequence[TagValue]) -> tuple[NDArray[np.int64], tuple[str, ..
         return _cut(values)
     texts = [UNKNOWN if value is None else str(value) for value in values]
     counted = sorted(Counter(texts).items(), key=lambda item: (-item[1], item[0]))
-    kept = {text for text, _ in counted[:MOST_VALUES]} if len(counted) <= MOST_VALUES else {text for text, _ in counted[: MOST_VALUES - 1]}
+    kept = (
+        {text for text, _ in counted[:MOST_VALUES]}
+        if len(counted) <= MOST_VALUES
+        else {text for text, _ in counted[: MOST_VALUES - 1]}
+    )
     shown = [text if text in kept else OTHER for text in texts]
     labels = tuple(sorted(set(shown), key=lambda text: (text not in (UNKNOWN, OTHER), text)))
     places = {label: code for code, label in enumerate(labels)}
@@ -111,4 +115,7 @@ def mutual_information(counts: NDArray[np.float64]) -> NDArray[np.float64]:
     1.0
     """
     together = entropy_bits(counts, (-2, -1))
-    return np.asarray(np.maximum(entropy_bits(counts.sum(axis=-1)) + entropy_bits(counts.sum(axis=-2)) - together, 0.0), dtype=np.float64)
+    return np.asarray(
+        np.maximum(entropy_bits(counts.sum(axis=-1)) + entropy_bits(counts.sum(axis=-2)) - together, 0.0),
+        dtype=np.float64,
+    )

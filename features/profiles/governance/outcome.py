@@ -64,10 +64,16 @@ def purchase(asked: Asked) -> Outcome:
 def clv(asked: Asked) -> Outcome:
     """Of everybody: the money of the horizon, as none or a quarter of those who paid."""
     paid = asked.amount > 0
-    edges = np.unique(np.quantile(asked.amount[paid], np.linspace(0, 1, MONEY_PARTS + 1)[1:-1])) if paid.any() else np.empty(0)
+    edges = (
+        np.unique(np.quantile(asked.amount[paid], np.linspace(0, 1, MONEY_PARTS + 1)[1:-1]))
+        if paid.any()
+        else np.empty(0)
+    )
     codes = np.where(paid, np.searchsorted(edges, asked.amount, side="right") + 1, 0)
     names = ["nothing", *(f"up to {edge:,.2f}" for edge in edges), *(f"{edge:,.2f} and more" for edge in edges[-1:])]
-    return Outcome(np.arange(len(codes)), codes.astype(np.int64), tuple(names) if len(edges) else ("nothing", "something"))
+    return Outcome(
+        np.arange(len(codes)), codes.astype(np.int64), tuple(names) if len(edges) else ("nothing", "something")
+    )
 
 
 TARGETS: Registry[Callable[[Asked], Outcome]] = Registry("target", {"churn": churn, "purchase": purchase, "clv": clv})
@@ -84,13 +90,17 @@ def end_of(lake: Lake, as_of: datetime, horizon_days: int) -> datetime:
     end = as_of + timedelta(days=horizon_days)
     if end > lake.default_as_of:
         raise DataError(
-            "the outcome is not known yet", where=f"[{as_of:%Y-%m-%d}, {end:%Y-%m-%d})", got=f"data up to {lake.default_as_of:%Y-%m-%d}",
+            "the outcome is not known yet",
+            where=f"[{as_of:%Y-%m-%d}, {end:%Y-%m-%d})",
+            got=f"data up to {lake.default_as_of:%Y-%m-%d}",
             hint="choose an earlier --as-of or a shorter --horizon-days",
-        )  # fmt: skip
+        )
     return end
 
 
-def outcome_of(builder: Builder, table: pa.Table, as_of: datetime, target: str, horizon_days: int, active_days: int) -> Outcome:
+def outcome_of(
+    builder: Builder, table: pa.Table, as_of: datetime, target: str, horizon_days: int, active_days: int
+) -> Outcome:
     """What the customers of a profile table did in ``[as_of, as_of + horizon_days)``.
 
     Raises
@@ -104,22 +114,38 @@ def outcome_of(builder: Builder, table: pa.Table, as_of: datetime, target: str, 
     end = end_of(builder.lake, as_of, horizon_days)
     needs = ["orders_total", "days_since_last_order", *(["amount_28d"] if target == "clv" else [])]
     if missing := [name for name in needs if name not in table.column_names]:
-        raise DataError(f"{target} needs dated orders{' with amounts' if target == 'clv' else ''}", got=f"no {', '.join(missing)}",
-                        where="transactions", hint="map `ts` and `amount` of transactions in sources.yaml")  # fmt: skip
+        raise DataError(
+            f"{target} needs dated orders{' with amounts' if target == 'clv' else ''}",
+            got=f"no {', '.join(missing)}",
+            where="transactions",
+            hint="map `ts` and `amount` of transactions in sources.yaml",
+        )
     orders = builder.views(end)["orders"]
     orders = orders.filter(orders.ts >= ibis.timestamp(as_of.isoformat(sep=" ")))
     made = (
-        orders.group_by("one_id").aggregate(orders=orders.count(), amount=orders.amount.sum().cast("float64").fill_null(0.0)).to_pyarrow()
+        orders.group_by("one_id")
+        .aggregate(orders=orders.count(), amount=orders.amount.sum().cast("float64").fill_null(0.0))
+        .to_pyarrow()
     )
-    found = dict(zip(made["one_id"].to_pylist(), zip(made["orders"].to_pylist(), made["amount"].to_pylist(), strict=True), strict=True))
-    both = np.array([found.get(one_id, (0, 0.0)) for one_id in table["one_id"].to_pylist()], dtype=np.float64).reshape(-1, 2)
+    found = dict(
+        zip(
+            made["one_id"].to_pylist(),
+            zip(made["orders"].to_pylist(), made["amount"].to_pylist(), strict=True),
+            strict=True,
+        )
+    )
+    both = np.array([found.get(one_id, (0, 0.0)) for one_id in table["one_id"].to_pylist()], dtype=np.float64).reshape(
+        -1, 2
+    )
     before, silent = (table[name].to_numpy() for name in needs[:2])
     outcome = ask(Asked(before, silent, both[:, 0], both[:, 1], float(active_days)))
     kinds = np.bincount(outcome.codes, minlength=2)
     if len(outcome.rows) < LEAST_CUSTOMERS or (kinds > 0).sum() < 2 or kinds[kinds > 0].min() < LEAST_OF_A_KIND:
         said = ", ".join(f"{label}: {count}" for label, count in zip(outcome.labels, kinds.tolist(), strict=False))
         raise DataError(
-            "too few customers to measure information on", got=f"{len(outcome.rows)} asked; {said}",
-            allowed=f"at least {LEAST_CUSTOMERS}, {LEAST_OF_A_KIND} of each outcome", hint="choose another --horizon-days or --as-of, or bring more customers",
-        )  # fmt: skip
+            "too few customers to measure information on",
+            got=f"{len(outcome.rows)} asked; {said}",
+            allowed=f"at least {LEAST_CUSTOMERS}, {LEAST_OF_A_KIND} of each outcome",
+            hint="choose another --horizon-days or --as-of, or bring more customers",
+        )
     return outcome

@@ -92,7 +92,9 @@ class Worth:
     n: int
 
 
-def worth(tags: Mapping[str, Sequence[TagValue]], outcome: Ints, seed: int = 0, most_picked: int = MOST_PICKED) -> Worth:
+def worth(
+    tags: Mapping[str, Sequence[TagValue]], outcome: Ints, seed: int = 0, most_picked: int = MOST_PICKED
+) -> Worth:
     """Rank tags by what they tell about an outcome.
 
     Parameters
@@ -131,7 +133,10 @@ def worth(tags: Mapping[str, Sequence[TagValue]], outcome: Ints, seed: int = 0, 
     coded = encode_all(tags)
     classes = int(outcome.max()) + 1
     surprise = float(entropy_bits(np.bincount(outcome).astype(np.float64)))
-    alone = [_alone(coded.codes[:, tag], outcome, classes, surprise, name, streams[1]) for tag, name in enumerate(coded.names)]
+    alone = [
+        _alone(coded.codes[:, tag], outcome, classes, surprise, name, streams[1])
+        for tag, name in enumerate(coded.names)
+    ]
     picks, rest, told = _pick(coded, outcome.astype(np.int64), classes, streams[2], most_picked)
     on_top: dict[str, tuple[int | None, float, float, float]] = {
         coded.names[tag]: (place, *gain) for place, (tag, gain) in enumerate(picks, start=1)
@@ -157,7 +162,9 @@ def _alone(codes: Ints, outcome: Ints, classes: int, surprise: float, name: str,
     counted = float(mutual_information(counts.astype(np.float64)))
     bits = counted - bias(counts)
     # resampling customers with replacement is a multinomial draw of the cells
-    again = mutual_information(rng.multinomial(n, counts.ravel() / n, size=DRAWS).reshape(DRAWS, size, classes).astype(np.float64))
+    again = mutual_information(
+        rng.multinomial(n, counts.ravel() / n, size=DRAWS).reshape(DRAWS, size, classes).astype(np.float64)
+    )
     # the bootstrap is as much above the counted value as that is above the truth: turning it round takes the bias out twice over
     low, high = 2 * counted - np.quantile(again, [0.975, 0.025])
     # dealing the outcome out anew is a random table with the same margins
@@ -198,7 +205,9 @@ def _pick(
         fitted: dict[int, Floats] = {}
         for tag in sorted(left, key=lambda tag: (-float(gains[tag].mean()), tag))[:SHORTLIST]:
             chosen = [*(picked for picked, _ in picks), tag]
-            columns = np.concatenate([np.arange(coded.starts[one], coded.starts[one] + coded.sizes[one]) for one in chosen])
+            columns = np.concatenate(
+                [np.arange(coded.starts[one], coded.starts[one] + coded.sizes[one]) for one in chosen]
+            )
             fitted[tag] = _fit(one_hot[:, columns], outcome, fold, classes)
         best = min(fitted, key=lambda tag: (float(surprise_bits(fitted[tag], outcome, fold).mean()), tag))
         then = fitted[best]
@@ -231,7 +240,11 @@ def _fit(columns: sparse.csr_matrix | None, outcome: Ints, fold: Ints, classes: 
             shares = np.bincount(outcome[seen], minlength=classes) + 0.5
             made[number] = np.log(shares / shares.sum())
         else:
-            made[number] = LogisticRegression(solver="newton-cholesky").fit(columns[seen], outcome[seen]).predict_log_proba(columns)
+            made[number] = (
+                LogisticRegression(solver="newton-cholesky")
+                .fit(columns[seen], outcome[seen])
+                .predict_log_proba(columns)
+            )
     return made
 
 

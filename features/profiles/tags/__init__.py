@@ -14,7 +14,9 @@ TAGS: Registry[Tag] = Registry(
     "tag",
     {
         tag.name: tag
-        for tag in check([tag for module in (basic, behaviour, transaction, interest, lifecycle) for tag in module.TAGS], INPUTS)
+        for tag in check(
+            [tag for module in (basic, behaviour, transaction, interest, lifecycle) for tag in module.TAGS], INPUTS
+        )
     },
 )
 

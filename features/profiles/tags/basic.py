@@ -34,10 +34,12 @@ def membership(columns: Columns, _: Given) -> NDArray[Any]:
     return np.select([days >= NEVER, days <= MONTH, days <= YEAR], ["", "new", "under_a_year"], default="over_a_year")
 
 
+# fmt: off
 TAGS = (
     *(Tag(name, "basic", f"{name.replace('_', ' ')} as the source gives it", (f"profile_{name}",), attribute(name), kind="static") for name in FIXED),
     Tag("member_tier", "basic", "member tier as the source gives it", ("profile_member_tier",), attribute("member_tier")),
     Tag("first_visit_source", "basic", "where the first visit came from: its referrer, else its channel", (), first_visit_source, uses=("first_referrer", "first_visit_channel"), kind="static"),
     Tag("acquisition_channel", "basic", "channel of the first order", ("first_channel",), lambda c, _: c["first_channel"], kind="static"),
     Tag("membership", "basic", "registered for up to 30 days, up to a year, or longer", ("days_since_registered",), membership, values=("new", "under_a_year", "over_a_year")),
-)  # fmt: skip
+)
+# fmt: on

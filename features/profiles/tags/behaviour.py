@@ -17,7 +17,9 @@ ABANDONED_DAYS = 14.0  # an older cart is forgotten, not abandoned
 
 def busiest(share: str, rows: str) -> Callable[[Columns, Given], NDArray[Any]]:
     """The part of the day with the greatest share; unknown without rows."""
-    return lambda c, _: np.where(c[rows] > 0, np.asarray(PARTS)[np.argmax([c[share.format(part)] for part in PARTS], axis=0)], "")
+    return lambda c, _: np.where(
+        c[rows] > 0, np.asarray(PARTS)[np.argmax([c[share.format(part)] for part in PARTS], axis=0)], ""
+    )
 
 
 def weekday(columns: Columns, _: Given) -> NDArray[Any]:
@@ -34,7 +36,7 @@ def abandoned_cart(columns: Columns, _: Given) -> NDArray[Any]:
         or [np.inf * np.ones(len(cart))],
         axis=0,
     )
-    return yes_no((cart <= ABANDONED_DAYS) & (bought > cart))  # fmt: skip
+    return yes_no((cart <= ABANDONED_DAYS) & (bought > cart))
 
 
 def funnel_stop(columns: Columns, _: Given) -> NDArray[Any]:
@@ -48,9 +50,12 @@ def message_response(columns: Columns, _: Given) -> NDArray[Any]:
     """What became of the contacts that arrived; unknown where none did."""
     arrived = columns["touches_delivered_91d"] > 0
     clicked = columns.get("touches_clicked_91d", np.zeros(len(arrived)))
-    return np.select([~arrived, clicked > 0, columns["touches_opened_91d"] > 0], ["", "clicks", "opens"], default="ignores")
+    return np.select(
+        [~arrived, clicked > 0, columns["touches_opened_91d"] > 0], ["", "clicks", "opens"], default="ignores"
+    )
 
 
+# fmt: off
 TAGS = (
     Tag("active_hours", "behaviour", "part of the day with most orders (UTC)", (*(f"{part}_order_share" for part in PARTS), "orders_total"), busiest("{}_order_share", "orders_total"), values=PARTS),
     Tag("browsing_hours", "behaviour", "part of the day with most events of the last 91 days (UTC)", (*(f"{part}_event_share_91d" for part in PARTS), "events_91d"), busiest("{}_event_share_91d", "events_91d"), values=PARTS),
@@ -67,4 +72,5 @@ TAGS = (
     Tag("coupon_redeemer", "behaviour", "redeemed a coupon in the last 91 days", ("coupon_redeem_events_91d",), lambda c, _: yes_no(c["coupon_redeem_events_91d"] > 0)),
     Tag("message_response", "behaviour", "clicks, opens or ignores the contacts of the last 91 days that arrived", ("touches_delivered_91d", "touches_opened_91d"), message_response, uses=("touches_clicked_91d",), values=("clicks", "opens", "ignores")),
     Tag("contact_pressure", "behaviour", "campaign contacts in the last 28 days: none, light (1–2), normal (3–8), heavy", ("touches_28d",), lambda c, _: np.select([c["touches_28d"] > 8, c["touches_28d"] > 2, c["touches_28d"] > 0], ["heavy", "normal", "light"], default="none"), values=("none", "light", "normal", "heavy")),
-)  # fmt: skip
+)
+# fmt: on

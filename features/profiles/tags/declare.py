@@ -183,7 +183,11 @@ def fit_tags(table: pa.Table, tags: Sequence[Tag], settings: Settings | None = N
     """What each statistic learns from the customers of `table`, JSON-ready."""
     columns = Arrays(table)
     given = Given(settings or Settings())
-    return {tag.name: tag.fit(columns.of(tag), given) for tag in tags if tag.fit is not None and tag.supported(table.column_names)}
+    return {
+        tag.name: tag.fit(columns.of(tag), given)
+        for tag in tags
+        if tag.fit is not None and tag.supported(table.column_names)
+    }
 
 
 class Arrays:
@@ -249,7 +253,9 @@ def place(values: NDArray[Any], edges: Sequence[float]) -> NDArray[np.int64]:
     return np.where(values > 0, np.searchsorted(np.asarray(edges), values, side="right"), -1)
 
 
-def tier(name: str, category: str, description: str, column: str, names: tuple[str, ...], *, owner: str = "profile") -> Tag:
+def tier(
+    name: str, category: str, description: str, column: str, names: tuple[str, ...], *, owner: str = "profile"
+) -> Tag:
     """A statistic: equal parts of the customers with a value above zero, lowest first; unknown for the others."""
 
     def rule(columns: Columns, given: Given) -> NDArray[Any]:
@@ -300,7 +306,11 @@ def tag_from_rule(
     {'stocks_up': [True, False]}
     """
     given = [rule] if isinstance(rule, Mapping) else list(rule)
-    problems = [] if given and len(given) == len(values) else [f"{len(given)} rules and {len(values)} values: there must be one each"]
+    problems = (
+        []
+        if given and len(given) == len(values)
+        else [f"{len(given)} rules and {len(values)} values: there must be one each"]
+    )
     parsed = []
     for number, data in enumerate(given):
         try:
@@ -328,7 +338,11 @@ def tag_from_rule(
     tag = Tag(name, category, description, asked, made, kind=kind, values=words, owner=owner, ttl_days=ttl_days)
     if not problems:
         return check([tag], known, f"the tag '{name}'")[0]
-    problems += [f"{name}: {problem}" for problem in _mistakes(tag, set(), sorted(known)) if asked or "needs a rule" not in problem]
+    problems += [
+        f"{name}: {problem}"
+        for problem in _mistakes(tag, set(), sorted(known))
+        if asked or "needs a rule" not in problem
+    ]
     raise ConfigError(problems, where=f"the tag '{name}'")
 
 

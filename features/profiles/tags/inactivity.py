@@ -25,23 +25,34 @@ SOURCES = {CONTACTS: "touches", RESPONSES: "touches", VISITS: "events"}  # which
 NOT_VISITS = ("message_open", "message_click", "purchase", "service")
 
 
-def silence_columns(views: Views, table: pa.Table, states: Mapping[str, TableState], settings: Settings) -> dict[str, pa.Array]:
+def silence_columns(
+    views: Views, table: pa.Table, states: Mapping[str, TableState], settings: Settings
+) -> dict[str, pa.Array]:
     """Contacts that arrived, those opened or clicked, and the customer's own visits in their silence; a column a row of `table`.
 
     Columns whose tables hold nothing are left out, and all of them where there are no dated orders.
     """
-    filled = {name: set(states[name].filled) if name in states and states[name].rows else set() for name in ("touches", "events")}
+    filled = {
+        name: set(states[name].filled) if name in states and states[name].rows else set()
+        for name in ("touches", "events")
+    }
     if not set(NEEDS) <= set(table.column_names) or "ts" not in filled["touches"] | filled["events"]:
         return {}
     days, gaps = (table[name].to_numpy() for name in ("days_since_last_order", "gap_days_mean"))
     buyers = table["orders_total"].to_numpy() > 0
     span = np.minimum(own_gap(gaps, settings.lifecycle) * settings.lifecycle.at_risk_gaps, days)
     begin = [
-        views.as_of - timedelta(seconds=round(float(day) * 86_400)) if buyer else None for day, buyer in zip(days, buyers, strict=True)
+        views.as_of - timedelta(seconds=round(float(day) * 86_400)) if buyer else None
+        for day, buyer in zip(days, buyers, strict=True)
     ]
-    end = [start and start + timedelta(seconds=round(float(long) * 86_400)) for start, long in zip(begin, span, strict=True)]
+    end = [
+        start and start + timedelta(seconds=round(float(long) * 86_400))
+        for start, long in zip(begin, span, strict=True)
+    ]
     moment = pa.timestamp("us")
-    people = ibis.memtable(pa.table({"one_id": table["one_id"], "begin": pa.array(begin, moment), "end": pa.array(end, moment)}))
+    people = ibis.memtable(
+        pa.table({"one_id": table["one_id"], "begin": pa.array(begin, moment), "end": pa.array(end, moment)})
+    )
     made: dict[str, pa.Array] = {}
     if "ts" in filled["touches"]:
         rows = views["touches"].filter(_.delivered.fill_null(True))

@@ -33,7 +33,11 @@ def affinity(share: str) -> Callable[[Columns, Given], NDArray[Any]]:
 def repertoire(columns: Columns, _: Given) -> NDArray[Any]:
     """Always the same items, or always others."""
     per_item = columns["lines_per_item"]
-    return np.select([columns["lines_total"] < LEAST_LINES, per_item < 1.3, per_item < 2.5], ["", "explores", "mixes"], default="repeats")
+    return np.select(
+        [columns["lines_total"] < LEAST_LINES, per_item < 1.3, per_item < 2.5],
+        ["", "explores", "mixes"],
+        default="repeats",
+    )
 
 
 def content_reader(columns: Columns, _: Given) -> NDArray[Any]:
@@ -43,6 +47,7 @@ def content_reader(columns: Columns, _: Given) -> NDArray[Any]:
 
 
 AFFINITY = ("weak", "moderate", "strong")
+# fmt: off
 TAGS = (
     Tag("favourite_category", "interest", "broadest category bought most", ("top_category",), lambda c, _: c["top_category"]),
     Tag("recent_category", "interest", "broadest category bought most in the last 91 days", ("top_category_91d",), lambda c, _: c["top_category_91d"]),
@@ -59,4 +64,5 @@ TAGS = (
     Tag("topic_dwell_seconds", "interest", "time spent on that topic in the last 91 days", ("topic_seconds_91d", "top_topic_share_91d"),
         lambda c, _: np.where(c["topic_seconds_91d"] > 0, c["topic_seconds_91d"] * c["top_topic_share_91d"], np.nan)),
     Tag("content_reader", "interest", "content met in the last 28 days: none, light (1–3), regular (4–19), heavy", ("content_events_28d",), content_reader, values=("none", "light", "regular", "heavy")),
-)  # fmt: skip
+)
+# fmt: on

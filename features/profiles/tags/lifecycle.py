@@ -19,7 +19,9 @@ LEAST_ORDERS = 3  # fewer make no rhythm
 
 def days_to_next_order(columns: Columns, _: Given) -> NDArray[Any]:
     """The own mean gap less the time since the last order."""
-    return np.where(columns["orders_total"] < LEAST_ORDERS, np.nan, columns["gap_days_mean"] - columns["days_since_last_order"])
+    return np.where(
+        columns["orders_total"] < LEAST_ORDERS, np.nan, columns["gap_days_mean"] - columns["days_since_last_order"]
+    )
 
 
 def replenishment(columns: Columns, given: Given) -> NDArray[Any]:
@@ -41,16 +43,23 @@ def reactivated(columns: Columns, given: Given) -> NDArray[Any]:
 def points_expiring(columns: Columns, _: Given) -> NDArray[Any]:
     """Points held that lapse soon; unknown without a date."""
     since = columns["days_since_points_expired"]
-    held = columns["profile_points_balance"] > 0 if "profile_points_balance" in columns else np.ones(len(since), dtype=bool)
+    held = (
+        columns["profile_points_balance"] > 0
+        if "profile_points_balance" in columns
+        else np.ones(len(since), dtype=bool)
+    )
     return yes_no(held & (since <= 0) & (since > -POINTS_DAYS), since < NEVER)
 
 
 def trend(change: str, rows: str, names: tuple[str, str, str]) -> Any:
     """Rising, steady or falling by more than a fifth; unknown where there was nothing to change."""
-    return lambda c, _: np.select([c[rows] <= 0, c[change] > 0.2, c[change] < -0.2], ["", names[0], names[2]], default=names[1])
+    return lambda c, _: np.select(
+        [c[rows] <= 0, c[change] > 0.2, c[change] < -0.2], ["", names[0], names[2]], default=names[1]
+    )
 
 
 TREND = ("rising", "steady", "falling")
+# fmt: off
 TAGS = (
     Tag("lifecycle_stage", "lifecycle", "prospect, new, active, loyal, at_risk, asleep or lost by the customer's own rhythm", NEEDS, lambda c, given: lifecycle_stage(c, given.settings.lifecycle), values=LIFECYCLE_STAGES),
     Tag("buyer_stage", "lifecycle", "prospect, first-time, repeat or loyal buyer by the number of orders", BUYER_NEEDS, lambda c, given: buyer_stage(c, given.settings.lifecycle), values=BUYER_STAGES),
@@ -63,4 +72,5 @@ TAGS = (
     Tag("points_expiring", "lifecycle", "holds points that lapse within 30 days", ("days_since_points_expired",), points_expiring, uses=("profile_points_balance",), ttl_days=7),
     Tag("falling_asleep_reason", "lifecycle", "why a sleeper fell asleep, from what happened between the last order and then: no offer, irrelevant pushes, no interest", (*NEEDS, CONTACTS), lambda c, given: falling_asleep_reason(c, given.settings.lifecycle), uses=(RESPONSES, VISITS), values=SLEEP_REASONS),
     Tag("churn_risk", "lifecycle", "risk band of the churn model, of the customers it asks about", how="model", values=RISK_BANDS),
-)  # fmt: skip
+)
+# fmt: on

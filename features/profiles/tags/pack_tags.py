@@ -57,7 +57,10 @@ def features_for(settings: Settings) -> tuple[Feature, ...]:
     pack = pack_of(settings)
     if pack is None:
         return ()
-    made = (*(part for name, cycle in pack.replenishment.items() for part in _cycle_features(name, cycle)), *map(_feature, pack.features))
+    made = (
+        *(part for name, cycle in pack.replenishment.items() for part in _cycle_features(name, cycle)),
+        *map(_feature, pack.features),
+    )
     problems = []
     taken = {feature.name for feature in FEATURES}
     problems += [f"features: '{feature.name}' is a feature already" for feature in made if feature.name in taken]
@@ -124,9 +127,16 @@ def _feature(given: PackFeature) -> Feature:
 def _cycle_features(name: str, cycle: Cycle) -> Iterator[Feature]:
     categories = tuple(cycle.categories or [name])
     where = (Condition("category" if "/" in categories[0] else "category_top", "in", categories),)
-    yield Feature(f"{name}_orders", "lines", "distinct", "order_id", where, unit="orders", description=f"orders with {name}, ever")
     yield Feature(
-        f"days_since_first_{name}", "lines", "age", where=where, unit="days", description=f"time since the first order with {name}"
+        f"{name}_orders", "lines", "distinct", "order_id", where, unit="orders", description=f"orders with {name}, ever"
+    )
+    yield Feature(
+        f"days_since_first_{name}",
+        "lines",
+        "age",
+        where=where,
+        unit="days",
+        description=f"time since the first order with {name}",
     )
     yield Feature(
         f"days_since_{name}",
@@ -144,7 +154,9 @@ def _unknown(tag: PackTag, known: list[str]) -> Iterator[str]:
         for name in _asked(value.when):
             if name not in known and not name.startswith(ATTRIBUTE):
                 close = difflib.get_close_matches(name, known, 1)
-                yield f"values.{number}.when: there is no feature '{name}'" + (f"; did you mean '{close[0]}'?" if close else "")
+                yield f"values.{number}.when: there is no feature '{name}'" + (
+                    f"; did you mean '{close[0]}'?" if close else ""
+                )
 
 
 def _asked(rule: Any) -> Iterator[str]:
@@ -162,9 +174,16 @@ def _tag(given: PackTag, declared: tuple[Feature, ...]) -> Tag:
     from features.profiles.tags.declare import tag_from_rule
 
     return tag_from_rule(
-        given.name, given.category, given.description, [value.when for value in given.values], [value.value for value in given.values],
-        given.owner, given.ttl_days, default=given.default, features=declared,
-    )  # fmt: skip
+        given.name,
+        given.category,
+        given.description,
+        [value.when for value in given.values],
+        [value.value for value in given.values],
+        given.owner,
+        given.ttl_days,
+        default=given.default,
+        features=declared,
+    )
 
 
 # ---- what runs out ---------------------------------------------------------------------------------------------------
@@ -173,7 +192,9 @@ def _tag(given: PackTag, declared: tuple[Feature, ...]) -> Tag:
 def _cycle_tags(cycles: Mapping[str, Cycle]) -> list[Tag]:
     from features.profiles.tags.declare import Tag
 
-    uses = tuple(name.format(cycle) for cycle in cycles for name in ("{}_orders", "days_since_first_{}", "days_since_{}"))
+    uses = tuple(
+        name.format(cycle) for cycle in cycles for name in ("{}_orders", "days_since_first_{}", "days_since_{}")
+    )
 
     def fit(columns: Columns, _: Given) -> Fitted:
         return learnt(columns, cycles)
@@ -186,11 +207,27 @@ def _cycle_tags(cycles: Mapping[str, Cycle]) -> list[Tag]:
         return most_due(columns, cycles, given.fitted)[1]
 
     return [
-        Tag("replenishment_due", "lifecycle", "what runs out now, by the customer's own cycle, else that of the shop, else that of the trade",
-            uses=uses, rule=due, how="statistic", fit=fit, values=tuple(cycles)),
-        Tag("replenishment_state", "lifecycle", "due, overdue, stocked or lapsed (not bought for three cycles), of what is nearest to running out",
-            uses=uses, rule=state, how="statistic", fit=fit, values=STATES),
-    ]  # fmt: skip
+        Tag(
+            "replenishment_due",
+            "lifecycle",
+            "what runs out now, by the customer's own cycle, else that of the shop, else that of the trade",
+            uses=uses,
+            rule=due,
+            how="statistic",
+            fit=fit,
+            values=tuple(cycles),
+        ),
+        Tag(
+            "replenishment_state",
+            "lifecycle",
+            "due, overdue, stocked or lapsed (not bought for three cycles), of what is nearest to running out",
+            uses=uses,
+            rule=state,
+            how="statistic",
+            fit=fit,
+            values=STATES,
+        ),
+    ]
 
 
 def own_cycle(columns: Columns, name: str) -> NDArray[np.float64]:
@@ -218,7 +255,9 @@ def learnt(columns: Columns, cycles: Mapping[str, Cycle]) -> Fitted:
     return found
 
 
-def most_due(columns: Columns, cycles: Mapping[str, Cycle], fitted: Mapping[str, list[float]]) -> tuple[NDArray[Any], NDArray[Any]]:
+def most_due(
+    columns: Columns, cycles: Mapping[str, Cycle], fitted: Mapping[str, list[float]]
+) -> tuple[NDArray[Any], NDArray[Any]]:
     """For each customer the cycle nearest to running out and its state, (n,) each; '' for who bought none of them.
 
     Within one spread of the cycle it is due, after that overdue, after `LAPSED_CYCLES` lapsed, before it stocked. Due goes

@@ -43,8 +43,15 @@ def path_of(workspace: Workspace, name: str) -> Path:
 
 
 def publish(
-    workspace: Workspace, name: str, one_ids: Sequence[str], values: Sequence[TagValue], *, as_of: datetime, model_name: str, model_version: str
-) -> Path:  # fmt: skip
+    workspace: Workspace,
+    name: str,
+    one_ids: Sequence[str],
+    values: Sequence[TagValue],
+    *,
+    as_of: datetime,
+    model_name: str,
+    model_version: str,
+) -> Path:
     """Replace the values of a model's tag, whole; profiles built from then on carry them.
 
     Parameters
@@ -59,16 +66,20 @@ def publish(
     """
     if len(one_ids) != len(values) or len(set(one_ids)) != len(one_ids):
         raise DataError(
-            "a tag has one value a customer", where=name, got=f"{len(one_ids)} ids ({len(set(one_ids))} of them different), {len(values)} values"
-        )  # fmt: skip
+            "a tag has one value a customer",
+            where=name,
+            got=f"{len(one_ids)} ids ({len(set(one_ids))} of them different), {len(values)} values",
+        )
     size = len(values)
-    table = pa.table({
-        "one_id": pa.array(list(one_ids), pa.string()),
-        "value": pa.array([plain(value) for value in values]),
-        "as_of": pa.array([as_of] * size, pa.timestamp("us")),
-        "model_name": pa.array([model_name] * size, pa.string()),
-        "model_version": pa.array([str(model_version)] * size, pa.string()),
-    })  # fmt: skip
+    table = pa.table(
+        {
+            "one_id": pa.array(list(one_ids), pa.string()),
+            "value": pa.array([plain(value) for value in values]),
+            "as_of": pa.array([as_of] * size, pa.timestamp("us")),
+            "model_name": pa.array([model_name] * size, pa.string()),
+            "model_version": pa.array([str(model_version)] * size, pa.string()),
+        }
+    )
     target = path_of(workspace, name)
     with atomic_path(target) as temporary:
         pq.write_table(table, temporary, compression="zstd")
@@ -107,5 +118,8 @@ def stamp(workspace: Workspace, names: Sequence[str]) -> list[str]:
 
 def _broken(path: Path, got: str) -> ArtifactError:
     return ArtifactError(
-        "the published values of a tag cannot be read", where=str(path), got=got, hint="train the model that publishes it again, or remove the file",
-    )  # fmt: skip
+        "the published values of a tag cannot be read",
+        where=str(path),
+        got=got,
+        hint="train the model that publishes it again, or remove the file",
+    )

@@ -35,21 +35,32 @@ def make_tags(builder: Builder, built: Built, settings: Settings) -> tuple[Value
     """
     tags = declared_tags(settings)
     table = built.table
-    for name, column in silence_columns(builder.views(built.as_of), table, builder.states_at(built.as_of), settings).items():
+    for name, column in silence_columns(
+        builder.views(built.as_of), table, builder.states_at(built.as_of), settings
+    ).items():
         table = table.append_column(name, column)
     fitted = fit_tags(table, tags, settings)
     values = tag_values(table, tags, settings, fitted)
     sources = {name: tables for name, tables in _sources(built).items() if name in table.column_names}
-    facts = {tag.name: _facts(tag, built.as_of, sources, fitted.get(tag.name, {})) for tag in tags if tag.name in values}
+    facts = {
+        tag.name: _facts(tag, built.as_of, sources, fitted.get(tag.name, {})) for tag in tags if tag.name in values
+    }
     one_ids = table["one_id"].to_pylist()
     for tag in tags:
         found = published.read(builder.lake.workspace, tag.name) if tag.how == "model" else None
         if found is not None and found.as_of <= built.as_of:
             values[tag.name] = [found.values.get(one_id) for one_id in one_ids]
             facts[tag.name] = TagFacts(
-                tag.category, tag.kind, tag.how, tag.description, tag.owner, tag.ttl_days, found.as_of, f"model:{found.model_name}",
+                tag.category,
+                tag.kind,
+                tag.how,
+                tag.description,
+                tag.owner,
+                tag.ttl_days,
+                found.as_of,
+                f"model:{found.model_name}",
                 model=(found.model_name, found.model_version),
-            )  # fmt: skip
+            )
     order = [tag.name for tag in tags if tag.name in values]
     return {name: values[name] for name in order}, {name: facts[name] for name in order}
 
@@ -73,12 +84,25 @@ def tags_digest(settings: Settings, workspace: Workspace) -> str:
     """Digest of what tags are made by: their declarations, the settings they read, and what models have published."""
     tags = declared_tags(settings)
     declared: list[Any] = [
-        [tag.name, tag.category, tag.description, tag.kind, tag.how, tag.owner, tag.ttl_days, tag.needs, tag.uses, tag.values]
+        [
+            tag.name,
+            tag.category,
+            tag.description,
+            tag.kind,
+            tag.how,
+            tag.owner,
+            tag.ttl_days,
+            tag.needs,
+            tag.uses,
+            tag.values,
+        ]
         for tag in tags
     ]
     models = published.stamp(workspace, [tag.name for tag in tags if tag.how == "model"])
     return hashlib.sha256(
-        json.dumps([declared, models, settings.lifecycle.model_dump(), pack_digest(settings.pack)], sort_keys=True).encode()
+        json.dumps(
+            [declared, models, settings.lifecycle.model_dump(), pack_digest(settings.pack)], sort_keys=True
+        ).encode()
     ).hexdigest()[:16]
 
 
@@ -99,8 +123,11 @@ def tag_facts(snapshot: Snapshot, row: int, now: datetime) -> dict[str, dict[str
         facts = snapshot.tag_facts.get(name)
         if facts is not None:
             found.setdefault(facts.category, {})[name] = {
-                "value": values[row], "as_of": facts.as_of, "stale": is_stale(facts, now), "source": facts.source,
-            }  # fmt: skip
+                "value": values[row],
+                "as_of": facts.as_of,
+                "stale": is_stale(facts, now),
+                "source": facts.source,
+            }
     return found
 
 

@@ -13,10 +13,21 @@ from qianmian.schema import DEMAND_TYPES
 RFM = ("days_since_last_order", "orders_365d", "amount_365d")
 RFM_TIERS = ("bottom", "low", "middle", "high", "top")
 # money first, then recency and frequency: the eight classes of the trade
-RFM_SEGMENTS = ("general_win_back", "general_keep", "general_develop", "general_value", "important_win_back", "important_keep", "important_develop", "important_value")  # fmt: skip
+RFM_SEGMENTS = (
+    "general_win_back",
+    "general_keep",
+    "general_develop",
+    "general_value",
+    "important_win_back",
+    "important_keep",
+    "important_develop",
+    "important_value",
+)
 STEPS = 20  # a driver of demand is placed in steps of 5 %
 STANDS_OUT = 2 / 3
-DRIVERS = dict(zip(DEMAND_TYPES, ("discounted_line_share_182d", "unit_price_mean_182d", "content_event_share_91d"), strict=False))
+DRIVERS = dict(
+    zip(DEMAND_TYPES, ("discounted_line_share_182d", "unit_price_mean_182d", "content_event_share_91d"), strict=False)
+)
 
 
 def fit_rfm(parts: int) -> Any:
@@ -31,7 +42,9 @@ def fit_rfm(parts: int) -> Any:
 
 def scores(columns: Columns, given: Given) -> list[NDArray[np.int64]]:
     """Recency, frequency and money of each customer as a part number, best highest."""
-    silent, orders, money = (np.searchsorted(np.asarray(given.fitted[name]), columns[name], side="right") for name in RFM)
+    silent, orders, money = (
+        np.searchsorted(np.asarray(given.fitted[name]), columns[name], side="right") for name in RFM
+    )
     return [len(given.fitted[RFM[0]]) - silent, orders, money]
 
 
@@ -45,7 +58,9 @@ def rfm_tier(columns: Columns, given: Given) -> NDArray[Any]:
 def rfm_segment(columns: Columns, given: Given) -> NDArray[Any]:
     """Above or below the median buyer by each of the three."""
     recent, often, money = scores(columns, given)
-    return np.where(columns["orders_365d"] > 0, np.asarray(RFM_SEGMENTS)[(4 * money + 2 * recent + often).clip(0, 7)], "")
+    return np.where(
+        columns["orders_365d"] > 0, np.asarray(RFM_SEGMENTS)[(4 * money + 2 * recent + often).clip(0, 7)], ""
+    )
 
 
 def fit_demand(columns: Columns, _: Given) -> Fitted:
@@ -69,33 +84,44 @@ def purchase_cycle(columns: Columns, _: Given) -> NDArray[Any]:
     """The mean gap in words."""
     gap = columns["gap_days_mean"]
     names = ["", "weekly", "fortnightly", "monthly", "quarterly"]
-    return np.select([columns["orders_total"] < 2, gap <= 10, gap <= 20, gap <= 45, gap <= 120], names, default="rarely")
+    return np.select(
+        [columns["orders_total"] < 2, gap <= 10, gap <= 20, gap <= 45, gap <= 120], names, default="rarely"
+    )
 
 
 def purchase_regularity(columns: Columns, _: Given) -> NDArray[Any]:
     """Spread of the gaps against their mean; a chance process has 1."""
     spread = columns["gap_variation"]
-    return np.select([columns["orders_total"] < 4, spread < 0.5, spread < 1.0], ["", "regular", "uneven"], default="bursts")
+    return np.select(
+        [columns["orders_total"] < 4, spread < 0.5, spread < 1.0], ["", "regular", "uneven"], default="bursts"
+    )
 
 
 def coupon_user(columns: Columns, _: Given) -> NDArray[Any]:
     """How many of the orders of the last 91 days had a coupon."""
     share = columns["coupon_order_share_91d"]
-    return np.select([columns["orders_91d"] <= 0, share <= 0, share < 0.5], ["", "never", "sometimes"], default="mostly")
+    return np.select(
+        [columns["orders_91d"] <= 0, share <= 0, share < 0.5], ["", "never", "sometimes"], default="mostly"
+    )
 
 
 def trading(columns: Columns, _: Given) -> NDArray[Any]:
     """Dearer or cheaper units than before."""
     drift = columns["price_drift"]
-    return np.select([(columns["orders_28d"] <= 0) | (drift <= 0), drift > 1.15, drift < 0.87], ["", "up", "down"], default="steady")
+    return np.select(
+        [(columns["orders_28d"] <= 0) | (drift <= 0), drift > 1.15, drift < 0.87], ["", "up", "down"], default="steady"
+    )
 
 
 def store_loyalty(columns: Columns, _: Given) -> NDArray[Any]:
     """How much one store has of the orders."""
     share = columns["top_store_share"]
-    return np.select([columns["orders_total"] < 3, share >= 0.8, share >= 0.5], ["", "one_store", "main_store"], default="roaming")
+    return np.select(
+        [columns["orders_total"] < 3, share >= 0.8, share >= 0.5], ["", "one_store", "main_store"], default="roaming"
+    )
 
 
+# fmt: off
 TAGS = (
     tier("value_tier", "transaction", "thirds by amount paid in the last 365 days", "amount_365d", ("low", "middle", "high")),
     Tag("rfm_tier", "transaction", "fifths of recency, frequency and money of the last 365 days, summed", RFM, rfm_tier, how="statistic", fit=fit_rfm(5), values=RFM_TIERS),
@@ -114,4 +140,5 @@ TAGS = (
     Tag("refund_prone", "transaction", "refunds of the last 91 days are more than 10 % of what was paid", ("refund_rate", "amount_91d"), lambda c, _: yes_no(c["refund_rate"] > 0.1, c["amount_91d"] > 0)),
     Tag("store_loyalty", "transaction", "share of orders in the most used store: roaming, main_store (half), one_store (80 %); from three orders on", ("top_store_share", "orders_total"), store_loyalty, values=("roaming", "main_store", "one_store")),
     Tag("favourite_store", "transaction", "most used store", ("top_store",), lambda c, _: c["top_store"]),
-)  # fmt: skip
+)
+# fmt: on

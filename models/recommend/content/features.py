@@ -53,14 +53,23 @@ class Words:
     def of(cls, train: TrainingSet) -> Words:
         """Of a `ContentSet`; of any other training set the categories are the topics."""
         columns, shop = train.item_attributes, train.shop if isinstance(train, ContentSet) else None
-        topics = [_parts(text, "|") for text in columns["topics"].tolist()] if "topics" in columns else _levels(columns["category"])
+        topics = (
+            [_parts(text, "|") for text in columns["topics"].tolist()]
+            if "topics" in columns
+            else _levels(columns["category"])
+        )
         sold: list[list[str]] = []
         shown = sparse.csr_matrix((train.n_items, 0), dtype=np.float32)
         if shop is not None:
             tags = shop.item_attributes.get("tags", np.full(shop.n_items, ""))
-            sold = [[*own, *_parts(text, "|")] for own, text in zip(_levels(shop.item_attributes["category"]), tags.tolist(), strict=True)]
+            sold = [
+                [*own, *_parts(text, "|")]
+                for own, text in zip(_levels(shop.item_attributes["category"]), tags.tolist(), strict=True)
+            ]
             shown = _shown(columns.get("item_ids"), shop.item_ids, train.n_items)
-        vocabulary = {word: place for place, word in enumerate(sorted({word for own in (*topics, *sold) for word in own}))}
+        vocabulary = {
+            word: place for place, word in enumerate(sorted({word for own in (*topics, *sold) for word in own}))
+        }
         about, items = _counts(topics, vocabulary), _counts(sold, vocabulary)
         by_items = (shown @ items).tocsr()
         by_items.data[:] = SHOWN_WORDS
@@ -119,9 +128,15 @@ class ContentFacts:
 
     @classmethod
     def of(
-        cls, data: Interactions, purchases: Interactions | None, words: Words, traits: sparse.csr_matrix, half_life_days: float,
-        purchase_half_life_days: float, shrinkage: float,
-    ) -> ContentFacts:  # fmt: skip
+        cls,
+        data: Interactions,
+        purchases: Interactions | None,
+        words: Words,
+        traits: sparse.csr_matrix,
+        half_life_days: float,
+        purchase_half_life_days: float,
+        shrinkage: float,
+    ) -> ContentFacts:
         """From what was read and bought before one moment."""
         counts = data.matrix(half_life_days)
         n_users, n_contents = data.shape
@@ -143,9 +158,21 @@ class ContentFacts:
         np.maximum.at(first, data.items, data.age_days)
         alike = likeness(data, shrinkage)
         return cls(
-            words.contents, read_share, _share(bought), counts, bought, shows, traits, _of_traits(traits, read, words.contents, read_share), alike,
-            _expected(counts, alike), rate, uncertainty, np.log1p(np.maximum(first, 0.0)), (first < 0).astype(np.float32),
-        )  # fmt: skip
+            words.contents,
+            read_share,
+            _share(bought),
+            counts,
+            bought,
+            shows,
+            traits,
+            _of_traits(traits, read, words.contents, read_share),
+            alike,
+            _expected(counts, alike),
+            rate,
+            uncertainty,
+            np.log1p(np.maximum(first, 0.0)),
+            (first < 0).astype(np.float32),
+        )
 
     def features(self, counts: sparse.csr_matrix, users: NDArray[np.int64], traits: sparse.csr_matrix) -> list[Floats]:
         """Each of `FEATURES` for customers and all contents, (n, n_contents) or (1, n_contents).
@@ -162,14 +189,27 @@ class ContentFacts:
         total = np.asarray(counts.sum(axis=1), dtype=np.float32)
         some = (total / (total + np.float32(FEW_READ))).reshape(-1, 1)
         read = log_lift(counts @ self.about, self.about, self.read_share, FEW_READ)
-        bought = sparse.csr_matrix((len(users), self.about.shape[1]), dtype=np.float32) if nobody else known @ self.bought[inside]
+        bought = (
+            sparse.csr_matrix((len(users), self.about.shape[1]), dtype=np.float32)
+            if nobody
+            else known @ self.bought[inside]
+        )
         shown = np.zeros_like(read) if nobody else (known @ self.shows[inside]).toarray()
         many = np.maximum(np.asarray(traits.sum(axis=1), dtype=np.float32), np.float32(1.0)).reshape(-1, 1)
         alike = np.log(np.maximum(1.0 + (traits @ self.of_traits) / many, np.float32(LEAST_LIFT)))
         # beyond what anybody's reading lets expect: an old content has met more readers, and is no better for it
         readers = (_readers(counts, self.alike) - self.expected) * some
         of_bought = log_lift(bought, self.about, self.bought_share, FEW_BOUGHT)
-        return [read, of_bought, np.asarray(alike, dtype=np.float32), shown, readers, self.rate[None], self.age[None], self.new[None]]
+        return [
+            read,
+            of_bought,
+            np.asarray(alike, dtype=np.float32),
+            shown,
+            readers,
+            self.rate[None],
+            self.age[None],
+            self.new[None],
+        ]
 
     def pairs(self, users: NDArray[np.int64], contents: NDArray[np.integer[Any]]) -> Floats:
         """The features of given contents (n, m) for n customers, (n, m, f)."""
@@ -222,9 +262,11 @@ def log_lift(words: sparse.csr_matrix, about: sparse.csr_matrix, share: Floats, 
     inverse = sparse.diags(np.where(known, 1.0 / np.maximum(share, 1e-12), 0.0).astype(np.float32))
     unknown = 1.0 - np.asarray(about @ known.astype(np.float32), dtype=np.float32).ravel()
     total = np.asarray(words.sum(axis=1), dtype=np.float32).reshape(-1, 1)
-    lift = ((words @ inverse @ about.T.tocsr()).toarray() + np.float32(few) * (1.0 - unknown) + (total + np.float32(few)) * unknown) / (
-        total + np.float32(few)
-    )
+    lift = (
+        (words @ inverse @ about.T.tocsr()).toarray()
+        + np.float32(few) * (1.0 - unknown)
+        + (total + np.float32(few)) * unknown
+    ) / (total + np.float32(few))
     return np.asarray(np.log(np.maximum(lift, LEAST_LIFT)), dtype=np.float32)
 
 
@@ -303,7 +345,9 @@ def due(purchases: Interactions, had: sparse.csr_matrix) -> Floats:
     _, first, times = np.unique(pairs[order], return_index=True, return_counts=True)
     newest, oldest = purchases.age_days[order][first], purchases.age_days[order][first + times - 1]
     gap = (oldest - newest) / np.maximum(times - 1, 1)
-    return np.where((times >= LEAST_TIMES) & (gap > 0), np.minimum(newest / np.maximum(gap, 1e-6), 1.0), 1.0).astype(np.float32)
+    return np.where((times >= LEAST_TIMES) & (gap > 0), np.minimum(newest / np.maximum(gap, 1e-6), 1.0), 1.0).astype(
+        np.float32
+    )
 
 
 def unit_rows(matrix: sparse.csr_matrix) -> sparse.csr_matrix:

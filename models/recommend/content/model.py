@@ -64,14 +64,22 @@ class ContentRecommender(Recommender):
     supports_fold_in: ClassVar[bool] = True
     may_be_short: ClassVar[bool] = True
     search_space: ClassVar[Mapping[str, Any]] = {
-        "half_life_days": Span(7.0, 365.0, log=True), "purchase_half_life_days": Span(14.0, 365.0, log=True),
-        "neighbour_shrinkage": Span(1.0, 100.0, log=True), "exploration": Span(0.0, 2.0),
-    }  # fmt: skip
+        "half_life_days": Span(7.0, 365.0, log=True),
+        "purchase_half_life_days": Span(14.0, 365.0, log=True),
+        "neighbour_shrinkage": Span(1.0, 100.0, log=True),
+        "exploration": Span(0.0, 2.0),
+    }
 
     def __init__(
-        self, half_life_days: float = 60.0, purchase_half_life_days: float = 90.0, neighbour_shrinkage: float = 10.0, exploration: float = 0.5,
-        learn_days: float | None = 28.0, show_read: bool = False, seed: int = 0,
-    ) -> None:  # fmt: skip
+        self,
+        half_life_days: float = 60.0,
+        purchase_half_life_days: float = 90.0,
+        neighbour_shrinkage: float = 10.0,
+        exploration: float = 0.5,
+        learn_days: float | None = 28.0,
+        show_read: bool = False,
+        seed: int = 0,
+    ) -> None:
         self.half_life_days, self.purchase_half_life_days = half_life_days, purchase_half_life_days
         self.neighbour_shrinkage, self.exploration = neighbour_shrinkage, exploration
         self.learn_days, self.show_read, self.seed = learn_days, show_read, seed
@@ -96,9 +104,14 @@ class ContentRecommender(Recommender):
     def _known(self, train: TrainingSet, words: Words, traits: sparse.csr_matrix) -> ContentFacts:
         shop = train.shop if isinstance(train, ContentSet) else None
         return ContentFacts.of(
-            train.interactions, None if shop is None else shop.interactions, words, traits, self.half_life_days, self.purchase_half_life_days,
+            train.interactions,
+            None if shop is None else shop.interactions,
+            words,
+            traits,
+            self.half_life_days,
+            self.purchase_half_life_days,
             self.neighbour_shrinkage,
-        )  # fmt: skip
+        )
 
     def _learnt(self, train: TrainingSet, before: ContentFacts) -> NDArray[np.float32] | None:
         """Weights that make what was opened in the last days likeliest, among what there was and the customer had not read."""
@@ -136,8 +149,9 @@ class ContentRecommender(Recommender):
             return None
         best, found = 1.0, None
         for because, own, share in (
-            ("read", (facts.counts[user] @ facts.about).tocsr(), facts.read_share), ("bought", facts.bought[user], facts.bought_share),
-        ):  # fmt: skip
+            ("read", (facts.counts[user] @ facts.about).tocsr(), facts.read_share),
+            ("bought", facts.bought[user], facts.bought_share),
+        ):
             counts = own[:, words].toarray().ravel()
             lift = counts / np.maximum(float(own.sum()) * share[words], 1e-12)
             place = int(np.argmax(lift))
@@ -167,12 +181,16 @@ class ContentRecommender(Recommender):
         shape = (len(query), len(self.attribute_names_))
         known = (query.users >= 0).astype(np.float32)
         traits = sparse.diags(known) @ (
-            self.facts_.traits[np.maximum(query.users, 0)] if self.n_users_ else sparse.csr_matrix(shape, dtype=np.float32)
+            self.facts_.traits[np.maximum(query.users, 0)]
+            if self.n_users_
+            else sparse.csr_matrix(shape, dtype=np.float32)
         )
         rows, columns = [], []
         for row, given in enumerate(query.attributes or ()):  # attributes come with a request, a handful at a time
             if given and query.users[row] < 0:
-                codes = np.flatnonzero(np.isin(self.attribute_names_, [f"{name}={value}" for name, value in given.items()]))
+                codes = np.flatnonzero(
+                    np.isin(self.attribute_names_, [f"{name}={value}" for name, value in given.items()])
+                )
                 rows += [row] * len(codes)
                 columns += codes.tolist()
         return (traits + sparse.csr_matrix((np.ones(len(rows), np.float32), (rows, columns)), shape=shape)).tocsr()
@@ -191,11 +209,19 @@ class ContentRecommender(Recommender):
 
     def _state(self) -> Arrays:
         return {
-            "weights": self.weights_, "attribute_names": self.attribute_names_, "vocabulary": self.vocabulary_, **pack_csr("read", self.read_), **self.facts_.state(),
-        }  # fmt: skip
+            "weights": self.weights_,
+            "attribute_names": self.attribute_names_,
+            "vocabulary": self.vocabulary_,
+            **pack_csr("read", self.read_),
+            **self.facts_.state(),
+        }
 
     def _restore(self, state: Arrays) -> None:
-        self.weights_, self.attribute_names_, self.vocabulary_ = state["weights"], state["attribute_names"], state["vocabulary"]
+        self.weights_, self.attribute_names_, self.vocabulary_ = (
+            state["weights"],
+            state["attribute_names"],
+            state["vocabulary"],
+        )
         self.read_, self.facts_ = unpack_csr("read", state), ContentFacts.restored(state)
 
 
@@ -207,7 +233,9 @@ def _row(matrix: sparse.csr_matrix, row: int) -> NDArray[np.int32]:
 def _read(data: Interactions) -> sparse.csr_matrix:
     """What each user read to the end, 0/1, (n_users, n_contents)."""
     ends = data.weights >= READ
-    done = sparse.csr_matrix((np.ones(int(ends.sum()), np.float32), (data.users[ends], data.items[ends])), shape=data.shape)
+    done = sparse.csr_matrix(
+        (np.ones(int(ends.sum()), np.float32), (data.users[ends], data.items[ends])), shape=data.shape
+    )
     done.data[:] = 1.0
     done.sort_indices()
     return done

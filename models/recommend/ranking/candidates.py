@@ -11,7 +11,9 @@ from numpy.typing import NDArray
 from models.ranked import NOT_A_CANDIDATE
 from models.recommend.base import Barred, Indices, Query, Recommender
 
-Lists = list[tuple[NDArray[np.int32], NDArray[np.float32]]]  # of each stage: ids and scores, (n, ≤ width), −inf past the end
+Lists = list[
+    tuple[NDArray[np.int32], NDArray[np.float32]]
+]  # of each stage: ids and scores, (n, ≤ width), −inf past the end
 
 
 @dataclass(frozen=True)
@@ -50,9 +52,12 @@ def union(lists: Lists, of_history: Sequence[bool]) -> Candidates:
     item = np.concatenate(ids, axis=1)
     level = np.concatenate([np.full(found.shape, stage) for stage, found in enumerate(ids)], axis=1).ravel()
     places = [
-        np.zeros(found.shape[1], np.int64) if own else np.arange(1, found.shape[1] + 1) for found, own in zip(ids, of_history, strict=True)
+        np.zeros(found.shape[1], np.int64) if own else np.arange(1, found.shape[1] + 1)
+        for found, own in zip(ids, of_history, strict=True)
     ]
-    rank = np.concatenate([np.broadcast_to(place, found.shape) for place, found in zip(places, ids, strict=True)], axis=1).ravel()
+    rank = np.concatenate(
+        [np.broadcast_to(place, found.shape) for place, found in zip(places, ids, strict=True)], axis=1
+    ).ravel()
     row, item = np.repeat(np.arange(n), item.shape[1]), item.ravel()
     kept = np.flatnonzero(item >= 0)
     order = kept[np.lexsort((level[kept], rank[kept], item[kept], row[kept]))]
@@ -67,7 +72,9 @@ def union(lists: Lists, of_history: Sequence[bool]) -> Candidates:
     return Candidates(answer, source)
 
 
-def stage_columns(stages: Sequence[Recommender], widths: Sequence[int], query: Query, ids: Indices, lists: Lists) -> NDArray[np.float32]:
+def stage_columns(
+    stages: Sequence[Recommender], widths: Sequence[int], query: Query, ids: Indices, lists: Lists
+) -> NDArray[np.float32]:
     """Score and rank by each stage of given items (n, m), (n, m, 2 × stages); NaN for the score of no candidate.
 
     Parameters

@@ -22,25 +22,66 @@ WINDOWS = (28, 56, 112)  # days
 HALF_LIVES = (7, 20, 45, 120)  # days
 RECENT_DAYS = 28
 RHYTHM = (
-    *(f"orders_{days}d" for days in WINDOWS), "orders", *(f"decayed_{days}d" for days in HALF_LIVES), "days_since_last", "days_since_first",
-    "last_gap", "gap_before", "mean_gap", "gap_variation", "due", "orders_a_day",
-)  # fmt: skip
+    *(f"orders_{days}d" for days in WINDOWS),
+    "orders",
+    *(f"decayed_{days}d" for days in HALF_LIVES),
+    "days_since_last",
+    "days_since_first",
+    "last_gap",
+    "gap_before",
+    "mean_gap",
+    "gap_variation",
+    "due",
+    "orders_a_day",
+)
 PAIR = (*RHYTHM, "orders_since_last", "share_of_orders", "decayed_orders", "quantity", "amount")
 USER = (
-    "user_orders_28d", "user_orders_56d", "user_orders_112d", "user_orders", "user_days_since_last", "user_days_since_first", "user_mean_gap",
-    "user_items_28d", "user_items_56d", "user_basket", "user_distinct_items", "user_repeat_share", "user_repeat_share_28d", "user_quantity",
+    "user_orders_28d",
+    "user_orders_56d",
+    "user_orders_112d",
+    "user_orders",
+    "user_days_since_last",
+    "user_days_since_first",
+    "user_mean_gap",
+    "user_items_28d",
+    "user_items_56d",
+    "user_basket",
+    "user_distinct_items",
+    "user_repeat_share",
+    "user_repeat_share_28d",
+    "user_quantity",
     "user_amount",
-)  # fmt: skip
+)
 ITEM = (
-    "item_customers", "item_customers_7d", "item_customers_14d", "item_customers_28d", "item_customers_56d", "item_customers_112d",
-    "item_trend_7d", "item_trend_28d", "item_trend_112d", "item_repurchase", "item_repurchase_recent", "item_orders_a_customer", "item_gap",
-    "item_days_since_last", "item_days_since_first", "item_new_customers", "item_price",
-)  # fmt: skip
+    "item_customers",
+    "item_customers_7d",
+    "item_customers_14d",
+    "item_customers_28d",
+    "item_customers_56d",
+    "item_customers_112d",
+    "item_trend_7d",
+    "item_trend_28d",
+    "item_trend_112d",
+    "item_repurchase",
+    "item_repurchase_recent",
+    "item_orders_a_customer",
+    "item_gap",
+    "item_days_since_last",
+    "item_days_since_first",
+    "item_new_customers",
+    "item_price",
+)
 GROUPS = ("category", "category_above", "brand")
 GROUP_RHYTHM = ("orders_112d", "orders", "decayed_20d", "decayed_120d", "days_since_last", "mean_gap", "due")
 GROUP = (*GROUP_RHYTHM, "items")
 GROUP_COLUMNS = [RHYTHM.index(name) for name in GROUP_RHYTHM]
-CROSSED = ("last_to_item_gap", "expected_rate", "due_in_orders", "rising_habit", *(f"share_of_{name}" for name in GROUPS))
+CROSSED = (
+    "last_to_item_gap",
+    "expected_rate",
+    "due_in_orders",
+    "rising_habit",
+    *(f"share_of_{name}" for name in GROUPS),
+)
 FEATURES = (*PAIR, *USER, *ITEM, *(f"{group}_{name}" for group in GROUPS for name in (*GROUP, "trend")), *CROSSED)
 
 
@@ -76,20 +117,30 @@ class Histories:
     def of(cls, lines: Interactions, codes: Mapping[str, Ints]) -> Histories:
         """Tables of these interactions; `codes` are the group of each item, −1 unknown, for each of `GROUPS`."""
         n_users, n_items = lines.shape
-        users, items, ages = lines.users.astype(np.int64), lines.items.astype(np.int64), lines.age_days.astype(np.float64)
+        users, items, ages = (
+            lines.users.astype(np.int64),
+            lines.items.astype(np.int64),
+            lines.age_days.astype(np.float64),
+        )
         owner, when, place, occasion = _occasions(users, ages, lines.orders)
         keys, order, starts = _distinct(users * n_items + items, place)
         age, behind = when[occasion[order]], place[order].astype(np.float64)
         first = _starts(keys)
         pairs, count, last = keys[first], np.diff(np.append(first, len(keys))), np.append(first[1:], len(keys)) - 1
         with_nothing = np.zeros(len(pairs), dtype=np.float64)
-        quantity = _mean_known(lines.quantities, starts, first) if lines.quantities is not None else with_nothing + np.nan
+        quantity = (
+            _mean_known(lines.quantities, starts, first) if lines.quantities is not None else with_nothing + np.nan
+        )
         amount = _mean_known(lines.amounts, starts, first) if lines.amounts is not None else with_nothing + np.nan
         behind_last = behind[first] if len(first) else with_nothing
         tables = [
-            *_rhythm(age, first, count), behind_last, count / (behind[last] + 1.0) if len(first) else with_nothing,
-            _reduced(np.exp2(-behind / 8.0), first), quantity, amount,
-        ]  # fmt: skip
+            *_rhythm(age, first, count),
+            behind_last,
+            count / (behind[last] + 1.0) if len(first) else with_nothing,
+            _reduced(np.exp2(-behind / 8.0), first),
+            quantity,
+            amount,
+        ]
         table = _with_missing(np.column_stack(tables), PAIR)
         group_keys, groups, recent = [], [], []
         for name in GROUPS:
@@ -141,17 +192,32 @@ class ItemStatistics:
         logs = np.log(np.maximum(gap[timed], 0.5))
         usual = float(logs.mean()) if len(logs) else np.log(RECENT_DAYS)
         # a rate of few customers is drawn to that of all
-        typical = (np.bincount(item[timed], logs, minlength=n_items) + 2 * usual) / (np.bincount(item[timed], minlength=n_items) + 2)
+        typical = (np.bincount(item[timed], logs, minlength=n_items) + 2 * usual) / (
+            np.bincount(item[timed], minlength=n_items) + 2
+        )
         newest, oldest = np.full(n_items, np.nan), np.full(n_items, np.nan)
         np.fmin.at(newest, item, last)
         np.fmax.at(oldest, item, first)
-        table = np.column_stack([
-            everybody, *within.values(), (4 * within[7] + 1) / (within[28] + 1), (within[28] + 1) / (earlier + 1),
-            (within[28] + 1) / (within[112] / 4 + 1), _pooled(back, owners), _pooled(again, earlier),
-            np.bincount(item, column["orders"], minlength=n_items) / np.maximum(everybody, 1), np.exp(typical), newest, oldest,
-            (customers(first <= RECENT_DAYS) + 1) / (within[28] + 2), price,
-        ])  # fmt: skip
-        trends = tuple(((recent[:, 0] + 1) / (recent[:, 1] + 1)).astype(np.float32) for recent in histories.group_recent)
+        table = np.column_stack(
+            [
+                everybody,
+                *within.values(),
+                (4 * within[7] + 1) / (within[28] + 1),
+                (within[28] + 1) / (earlier + 1),
+                (within[28] + 1) / (within[112] / 4 + 1),
+                _pooled(back, owners),
+                _pooled(again, earlier),
+                np.bincount(item, column["orders"], minlength=n_items) / np.maximum(everybody, 1),
+                np.exp(typical),
+                newest,
+                oldest,
+                (customers(first <= RECENT_DAYS) + 1) / (within[28] + 2),
+                price,
+            ]
+        )
+        trends = tuple(
+            ((recent[:, 0] + 1) / (recent[:, 1] + 1)).astype(np.float32) for recent in histories.group_recent
+        )
         return cls(table.astype(np.float32), codes, trends)
 
 
@@ -201,7 +267,9 @@ def features(histories: Histories, items: ItemStatistics, rows: Ints, ids: Ints)
     return np.concatenate([*blocks, np.column_stack(crossed).astype(np.float32)], axis=1)
 
 
-def _occasions(users: Ints, ages: NDArray[np.float64], orders: NDArray[np.int32] | None) -> tuple[Ints, NDArray[np.float64], Ints, Ints]:
+def _occasions(
+    users: Ints, ages: NDArray[np.float64], orders: NDArray[np.int32] | None
+) -> tuple[Ints, NDArray[np.float64], Ints, Ints]:
     """Orders (days where none are known): owner and age of each, and of each line how many are younger, and which one it is of."""
     names = np.floor(ages).astype(np.int64) if orders is None else orders.astype(np.int64)
     by = np.lexsort((names, users))
@@ -241,14 +309,29 @@ def _rhythm(age: NDArray[np.float64], first: Ints, count: Ints) -> list[NDArray[
     spread = np.sqrt(np.maximum(_reduced(gaps**2, first) / several - mean**2, 0.0))
     steady = np.maximum(mean, 0.5)  # two orders of a day are no rhythm
     return [
-        *(_reduced(age <= days, first) for days in WINDOWS), count.astype(np.float64), *(_reduced(np.exp2(-age / days), first) for days in HALF_LIVES),
-        last, oldest, further[0] - last, further[1] - further[0], mean, np.where(count > 2, spread / steady, np.nan), last / steady,
+        *(_reduced(age <= days, first) for days in WINDOWS),
+        count.astype(np.float64),
+        *(_reduced(np.exp2(-age / days), first) for days in HALF_LIVES),
+        last,
+        oldest,
+        further[0] - last,
+        further[1] - further[0],
+        mean,
+        np.where(count > 2, spread / steady, np.nan),
+        last / steady,
         count / np.maximum(oldest, 7.0),
-    ]  # fmt: skip
+    ]
 
 
 def _group(
-    codes: Ints, pairs: Ints, n_items: int, users: Ints, items: Ints, place: Ints, when: NDArray[np.float64], occasion: Ints
+    codes: Ints,
+    pairs: Ints,
+    n_items: int,
+    users: Ints,
+    items: Ints,
+    place: Ints,
+    when: NDArray[np.float64],
+    occasion: Ints,
 ) -> tuple[Ints, Floats, Floats]:
     """Keys, table and recent orders of one of `GROUPS`."""
     n_groups = int(codes.max(initial=-1)) + 1
@@ -261,13 +344,25 @@ def _group(
     held = np.sort(pairs[of_pairs >= 0] // n_items * n_groups + of_pairs[of_pairs >= 0]) if n_groups else of_pairs
     distinct = np.searchsorted(held, keys[first], side="right") - np.searchsorted(held, keys[first])
     of_group = keys % max(n_groups, 1)
-    recent = [np.bincount(of_group, (age > low) & (age <= low + RECENT_DAYS), minlength=n_groups) for low in (0, RECENT_DAYS)]
-    return keys[first], _with_missing(np.column_stack([rhythm, distinct]), GROUP), np.column_stack(recent).astype(np.float32)
+    recent = [
+        np.bincount(of_group, (age > low) & (age <= low + RECENT_DAYS), minlength=n_groups) for low in (0, RECENT_DAYS)
+    ]
+    return (
+        keys[first],
+        _with_missing(np.column_stack([rhythm, distinct]), GROUP),
+        np.column_stack(recent).astype(np.float32),
+    )
 
 
 def _users(
-    n_users: int, owner: Ints, when: NDArray[np.float64], pair_user: Ints, pairs: Floats, event_user: Ints, event_age: NDArray[np.float64]
-) -> Floats:  # fmt: skip
+    n_users: int,
+    owner: Ints,
+    when: NDArray[np.float64],
+    pair_user: Ints,
+    pairs: Floats,
+    event_user: Ints,
+    event_age: NDArray[np.float64],
+) -> Floats:
     def count(who: Ints, kept: NDArray[np.bool_] | None = None) -> NDArray[np.float64]:
         return np.bincount(who if kept is None else who[kept], minlength=n_users).astype(np.float64)
 
@@ -284,10 +379,20 @@ def _users(
     recent = {days: count(event_user, event_age <= days) for days in (28, 56)}
     new = count(pair_user, pairs[:, PAIR.index("days_since_first")] <= RECENT_DAYS)
     table = [
-        *(count(owner, when <= days) for days in WINDOWS), orders, youngest, oldest, (oldest - youngest) / np.maximum(orders - 1, 1), recent[28],
-        recent[56], events / np.maximum(orders, 1), distinct, 1 - distinct / np.maximum(events, 1), 1 - new / np.maximum(recent[28], 1),
-        mean("quantity"), mean("amount"),
-    ]  # fmt: skip
+        *(count(owner, when <= days) for days in WINDOWS),
+        orders,
+        youngest,
+        oldest,
+        (oldest - youngest) / np.maximum(orders - 1, 1),
+        recent[28],
+        recent[56],
+        events / np.maximum(orders, 1),
+        distinct,
+        1 - distinct / np.maximum(events, 1),
+        1 - new / np.maximum(recent[28], 1),
+        mean("quantity"),
+        mean("amount"),
+    ]
     return np.column_stack(table).astype(np.float32)
 
 

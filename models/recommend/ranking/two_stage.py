@@ -83,20 +83,48 @@ class TwoStageRecommender(Recommender):
     supports_fold_in: ClassVar[bool] = True
     may_be_short: ClassVar[bool] = True
     search_space: ClassVar[Mapping[str, Span | Choice]] = {
-        "rounds": Span(100, 400), "learning_rate": Span(0.03, 0.15, log=True), "depth": Span(4, 8), "min_child_weight": Span(5.0, 100.0, log=True),
-        "cuts": Span(1, 5), "objective": Choice(OBJECTIVES),
-    }  # fmt: skip
+        "rounds": Span(100, 400),
+        "learning_rate": Span(0.03, 0.15, log=True),
+        "depth": Span(4, 8),
+        "min_child_weight": Span(5.0, 100.0, log=True),
+        "cuts": Span(1, 5),
+        "objective": Choice(OBJECTIVES),
+    }
 
     def __init__(
-        self, target: str = "any", stages: Stages | None = None, horizon_days: float = 28.0, cuts: int = 2, users_per_cut: int = 20_000,
-        negatives_per_positive: float = 10.0, objective: str = "binary:logistic", rounds: int = 150, learning_rate: float = 0.08,
-        depth: int = 6, min_child_weight: float = 20.0, subsample: float = 0.6, column_share: float = 0.4, bins: int = 64,
-        n_jobs: int | None = None, seed: int = 0,
-    ) -> None:  # fmt: skip
-        self.target, self.stages, self.horizon_days, self.cuts, self.users_per_cut = target, stages, horizon_days, cuts, users_per_cut
+        self,
+        target: str = "any",
+        stages: Stages | None = None,
+        horizon_days: float = 28.0,
+        cuts: int = 2,
+        users_per_cut: int = 20_000,
+        negatives_per_positive: float = 10.0,
+        objective: str = "binary:logistic",
+        rounds: int = 150,
+        learning_rate: float = 0.08,
+        depth: int = 6,
+        min_child_weight: float = 20.0,
+        subsample: float = 0.6,
+        column_share: float = 0.4,
+        bins: int = 64,
+        n_jobs: int | None = None,
+        seed: int = 0,
+    ) -> None:
+        self.target, self.stages, self.horizon_days, self.cuts, self.users_per_cut = (
+            target,
+            stages,
+            horizon_days,
+            cuts,
+            users_per_cut,
+        )
         self.negatives_per_positive = negatives_per_positive
         self.objective, self.rounds, self.learning_rate, self.depth = objective, rounds, learning_rate, depth
-        self.min_child_weight, self.subsample, self.column_share, self.bins = min_child_weight, subsample, column_share, bins
+        self.min_child_weight, self.subsample, self.column_share, self.bins = (
+            min_child_weight,
+            subsample,
+            column_share,
+            bins,
+        )
         self.n_jobs, self.seed = n_jobs, seed
 
     # ---- learning ------------------------------------------------------------------------------------------------
@@ -107,23 +135,42 @@ class TwoStageRecommender(Recommender):
         X, y, weights = (np.concatenate([part[column] for part in examples]) for column in (0, 1, 3))
         if y.sum() < MIN_POSITIVES or y.all():
             raise DataError(
-                "too little was had again after the cuts to learn a ranking from", where=self.name, got=f"{int(y.sum())} of {len(y)} candidates",
-                allowed=f"at least {MIN_POSITIVES}", hint="use a longer history or a longer horizon_days, or the models of the first stage alone",
-            )  # fmt: skip
+                "too little was had again after the cuts to learn a ranking from",
+                where=self.name,
+                got=f"{int(y.sum())} of {len(y)} candidates",
+                allowed=f"at least {MIN_POSITIVES}",
+                hint="use a longer history or a longer horizon_days, or the models of the first stage alone",
+            )
         groups = None
         if self.objective.startswith("rank:"):
             offsets = np.cumsum([0, *(int(part[2].max(initial=-1)) + 1 for part in examples)])
             groups = np.concatenate([part[2] + offset for part, offset in zip(examples, offsets[:-1], strict=True)])
         threads = cores() if self.n_jobs is None else self.n_jobs
         matrix = xgb.QuantileDMatrix(
-            X, label=y, weight=weights if groups is None else None, qid=groups, max_bin=self.bins, feature_names=self._feature_names(),
+            X,
+            label=y,
+            weight=weights if groups is None else None,
+            qid=groups,
+            max_bin=self.bins,
+            feature_names=self._feature_names(),
             nthread=threads,
-        )  # fmt: skip
-        self.booster_ = xgb.train({
-            "objective": self.objective, "tree_method": "hist", "eta": self.learning_rate, "max_depth": self.depth, "max_bin": self.bins,
-            "min_child_weight": self.min_child_weight, "subsample": self.subsample, "colsample_bytree": self.column_share, "seed": self.seed,
-            "nthread": threads,
-        }, matrix, self.rounds)  # fmt: skip
+        )
+        self.booster_ = xgb.train(
+            {
+                "objective": self.objective,
+                "tree_method": "hist",
+                "eta": self.learning_rate,
+                "max_depth": self.depth,
+                "max_bin": self.bins,
+                "min_child_weight": self.min_child_weight,
+                "subsample": self.subsample,
+                "colsample_bytree": self.column_share,
+                "seed": self.seed,
+                "nthread": threads,
+            },
+            matrix,
+            self.rounds,
+        )
         self.models_ = self._fitted_stages(train)
         self.lines_, self.codes_ = train.interactions, item_groups(train.item_attributes)
         self.price_ = _price(train)
@@ -141,13 +188,19 @@ class TwoStageRecommender(Recommender):
         days = [step * self.horizon_days for step in range(1, self.cuts + 1) if (step + 1) * self.horizon_days <= span]
         if not days:
             raise DataError(
-                "the history is too short to learn a second stage from" if span else "the data have no time, so no past can be cut out of them",
-                where=self.name, got=f"{span:.0f} days", allowed=f"at least {2 * self.horizon_days:.0f} days",
+                "the history is too short to learn a second stage from"
+                if span
+                else "the data have no time, so no past can be cut out of them",
+                where=self.name,
+                got=f"{span:.0f} days",
+                allowed=f"at least {2 * self.horizon_days:.0f} days",
                 hint="bring a longer history, lower horizon_days, or use the models of the first stage alone",
-            )  # fmt: skip
+            )
         return days
 
-    def _examples(self, train: TrainingSet, days: float) -> tuple[NDArray[np.float32], NDArray[np.float32], NDArray[np.int64]]:
+    def _examples(
+        self, train: TrainingSet, days: float
+    ) -> tuple[NDArray[np.float32], NDArray[np.float32], NDArray[np.int64]]:
         """Features, labels and query of the candidates as they stood `days` ago."""
         past, n_items = train.rewound(days), train.n_items
         ages = train.interactions.age_days
@@ -159,7 +212,9 @@ class TwoStageRecommender(Recommender):
         wanted = wanted[known[wanted % n_items]]
         had = past.interactions.matrix()
         if self.target == "new":
-            wanted = np.setdiff1d(wanted, np.repeat(np.arange(train.n_users), np.diff(had.indptr)) * n_items + had.indices)
+            wanted = np.setdiff1d(
+                wanted, np.repeat(np.arange(train.n_users), np.diff(had.indptr)) * n_items + had.indices
+            )
         users = np.intersect1d(wanted // n_items, np.flatnonzero(np.diff(had.indptr)))
         if len(users) > self.users_per_cut:
             users = np.sort(np.random.default_rng(self.seed).choice(users, self.users_per_cut, replace=False))
@@ -210,7 +265,14 @@ class TwoStageRecommender(Recommender):
         return [name == RepeatPurchaseRecommender.name for name, _, _ in self._stages]
 
     def _feature_names(self) -> list[str]:
-        return [*FEATURES, *(f"{level}_{name}_{what}" for level, (name, _, _) in enumerate(self._stages) for what in ("score", "rank"))]
+        return [
+            *FEATURES,
+            *(
+                f"{level}_{name}_{what}"
+                for level, (name, _, _) in enumerate(self._stages)
+                for what in ("score", "rank")
+            ),
+        ]
 
     def _set_tables(self, histories: Histories) -> None:
         self.histories_ = histories
@@ -221,7 +283,7 @@ class TwoStageRecommender(Recommender):
 
     def _rank_block(
         self, query: Query, k: int, barred: Barred
-    ) -> tuple[NDArray[np.int32], NDArray[np.float32], NDArray[np.int8]]:  # fmt: skip
+    ) -> tuple[NDArray[np.int32], NDArray[np.float32], NDArray[np.int8]]:
         found, scores = self._candidates(query, barred)
         place, best = top_k(scores, k)
         ids = np.take_along_axis(found.ids, place.astype(np.int64), axis=1).astype(np.int32)
@@ -256,13 +318,18 @@ class TwoStageRecommender(Recommender):
         found = union(proposed, self._of_history)
         answered = self._has_history(query)
         if not answered.all():
-            found = Candidates(np.where(answered[:, None], found.ids, -1), np.where(answered[:, None], found.source, -1).astype(np.int8))
+            found = Candidates(
+                np.where(answered[:, None], found.ids, -1),
+                np.where(answered[:, None], found.source, -1).astype(np.int8),
+            )
         return found, self._ranked(query, found.ids, lists)
 
     def _always_barred(self, query: Query) -> Barred:
         return Barred(None, folded(self.history_, query, None)) if self.target == "new" else Barred()
 
-    def _ranked(self, query: Query, ids: Indices, lists: list[tuple[NDArray[np.int32], NDArray[np.float32]]]) -> NDArray[np.float32]:
+    def _ranked(
+        self, query: Query, ids: Indices, lists: list[tuple[NDArray[np.int32], NDArray[np.float32]]]
+    ) -> NDArray[np.float32]:
         """The booster's scores of items (n, m), −inf for −1."""
         scores = np.full(ids.shape, NOT_A_CANDIDATE, dtype=np.float32)
         rows, places = np.nonzero(ids >= 0)
@@ -294,26 +361,37 @@ class TwoStageRecommender(Recommender):
         assert query.since is not None
         since, users = query.since, query.users[changed]
         starts = np.where(users >= 0, self.user_starts_[np.maximum(users, 0)], 0)
-        counts = np.where(users >= 0, self.user_starts_[np.maximum(users, 0) + 1] - starts, 0) if self.n_users_ else np.zeros_like(users)
+        counts = (
+            np.where(users >= 0, self.user_starts_[np.maximum(users, 0) + 1] - starts, 0)
+            if self.n_users_
+            else np.zeros_like(users)
+        )
         at = np.arange(counts.sum()) + np.repeat(starts - np.cumsum(counts) + counts, counts)
         old = self.lines_.where(at)
         ages = np.concatenate([old.age_days + np.float32(query.later_days), since.age_days])
         both = {
-            name: _joined(getattr(old, name), getattr(since, name), len(at), len(since.users)) for name in ("quantities", "amounts")
-        }  # fmt: skip
+            name: _joined(getattr(old, name), getattr(since, name), len(at), len(since.users))
+            for name in ("quantities", "amounts")
+        }
         # an order of the fit and one since then are never the same, whatever their numbers
         before = old.orders if old.orders is not None else np.floor(old.age_days)
         after = since.orders if since.orders is not None else np.floor(since.age_days)
         shift = before.max(initial=0) + 1 - after.min(initial=0)
         return Interactions(
             np.concatenate([np.repeat(np.arange(len(changed)), counts), place[since.users]]).astype(np.int32),
-            np.concatenate([old.items, since.items]), ages, np.concatenate([old.weights, since.weights]), (len(changed), self.n_items_),
-            np.concatenate([before, after + shift]).astype(np.int32), **both,
-        )  # fmt: skip
+            np.concatenate([old.items, since.items]),
+            ages,
+            np.concatenate([old.weights, since.weights]),
+            (len(changed), self.n_items_),
+            np.concatenate([before, after + shift]).astype(np.int32),
+            **both,
+        )
 
     def importances(self) -> dict[str, float]:
         """Share of each feature in the total gain of the splits, falling."""
-        gains = {name: float(np.sum(gain)) for name, gain in self.booster_.get_score(importance_type="total_gain").items()}
+        gains = {
+            name: float(np.sum(gain)) for name, gain in self.booster_.get_score(importance_type="total_gain").items()
+        }
         total = sum(gains.values()) or 1.0
         return {name: gain / total for name, gain in sorted(gains.items(), key=lambda entry: -entry[1])}
 
@@ -341,15 +419,18 @@ class TwoStageRecommender(Recommender):
         # else as many as OpenMP gives: one in a server, where a pool woken for every request costs more than it does
         if model.n_jobs is not None:
             model.booster_.set_param({"nthread": model.n_jobs})
-        model.models_ = tuple(_kind(name).load(folder / f"{level}_{name}") for level, (name, _, _) in enumerate(model._stages))
+        model.models_ = tuple(
+            _kind(name).load(folder / f"{level}_{name}") for level, (name, _, _) in enumerate(model._stages)
+        )
         return model
 
     def _state(self) -> Arrays:
         lines = {name: getattr(self.lines_, name) for name in COLUMNS}
         return {
             **{f"lines_{name}": column for name, column in lines.items() if column is not None},
-            **{f"codes_{name}": self.codes_[name] for name in GROUPS}, "price": self.price_,
-        }  # fmt: skip
+            **{f"codes_{name}": self.codes_[name] for name in GROUPS},
+            "price": self.price_,
+        }
 
     def _restore(self, state: Arrays) -> None:
         columns = {name: state[f"lines_{name}"] for name in COLUMNS if f"lines_{name}" in state}
@@ -364,7 +445,9 @@ def _price(train: TrainingSet) -> NDArray[np.float32]:
     return np.full(train.n_items, np.nan, np.float32) if given is None else np.asarray(given, dtype=np.float32)
 
 
-def _joined(old: NDArray[np.float32] | None, new: NDArray[np.float32] | None, n_old: int, n_new: int) -> NDArray[np.float32] | None:
+def _joined(
+    old: NDArray[np.float32] | None, new: NDArray[np.float32] | None, n_old: int, n_new: int
+) -> NDArray[np.float32] | None:
     if old is None and new is None:
         return None
     unknown = np.full(n_old if old is None else n_new, np.nan, dtype=np.float32)

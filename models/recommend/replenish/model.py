@@ -13,7 +13,17 @@ from features.interactions import TrainingSet
 from models.persist import Arrays, pack_csr, unpack_csr
 from models.ranked import NOT_A_CANDIDATE
 from models.recommend.base import Barred, Choice, Indices, Query, Recommender, Span, at_pairs, best_of_rows, values_at
-from models.recommend.replenish.repurchase import Clocks, Days, Floats, Habits, Ints, Population, Seen, corrected, taught
+from models.recommend.replenish.repurchase import (
+    Clocks,
+    Days,
+    Floats,
+    Habits,
+    Ints,
+    Population,
+    Seen,
+    corrected,
+    taught,
+)
 from qianmian.errors import DataError
 
 TAUGHT_BY = 60_000  # pairs without a purchase that the correction learns from, a snapshot
@@ -62,11 +72,20 @@ class ReplenishRecommender(Recommender):
     supports_fold_in: ClassVar[bool] = True
     may_be_short: ClassVar[bool] = True
     search_space: ClassVar[Mapping[str, Span | Choice]] = {
-        "gap_decay": Span(0.5, 1.0), "snapshots": Span(0, 4), "shrinkage": Span(1.0, 1000.0, log=True),
-    }  # fmt: skip
+        "gap_decay": Span(0.5, 1.0),
+        "snapshots": Span(0, 4),
+        "shrinkage": Span(1.0, 1000.0, log=True),
+    }
 
-    def __init__(self, horizon_days: int = 14, gap_decay: float = 0.8, snapshots: int = 2, shrinkage: float = 10.0) -> None:
-        self.horizon_days, self.gap_decay, self.snapshots, self.shrinkage = horizon_days, gap_decay, snapshots, shrinkage
+    def __init__(
+        self, horizon_days: int = 14, gap_decay: float = 0.8, snapshots: int = 2, shrinkage: float = 10.0
+    ) -> None:
+        self.horizon_days, self.gap_decay, self.snapshots, self.shrinkage = (
+            horizon_days,
+            gap_decay,
+            snapshots,
+            shrinkage,
+        )
 
     def _fit(self, train: TrainingSet) -> None:
         data = train.interactions
@@ -84,8 +103,12 @@ class ReplenishRecommender(Recommender):
         habits = seen.habits
         self.chances_ = _rows_of(habits, chances, (train.n_users, train.n_items))
         self.times_, self.quiet_days_ = habits.times.astype(np.int32), habits.quiet_days.astype(np.float32)
-        self.cycle_, self.spread_, self.own_ = (part.astype(np.float32) for part in (clocks.cycle, clocks.spread, clocks.own))
-        pairs = np.searchsorted(habits.users * train.n_items + habits.items, data.users.astype(np.int64) * train.n_items + data.items)
+        self.cycle_, self.spread_, self.own_ = (
+            part.astype(np.float32) for part in (clocks.cycle, clocks.spread, clocks.own)
+        )
+        pairs = np.searchsorted(
+            habits.users * train.n_items + habits.items, data.users.astype(np.int64) * train.n_items + data.items
+        )
         self.last_days_ = np.full(len(habits.users), np.inf, dtype=np.float32)
         np.minimum.at(self.last_days_, pairs, data.age_days)
 
@@ -103,9 +126,12 @@ class ReplenishRecommender(Recommender):
             return None
         cycle, last = float(np.exp(self.cycle_[place])), float(self.last_days_[place])
         return {
-            "times": int(self.times_[place]), "cycle_days": cycle, "own_cycle": bool(self.own_[place] >= 0.5), "last_days": last,
+            "times": int(self.times_[place]),
+            "cycle_days": cycle,
+            "own_cycle": bool(self.own_[place] >= 0.5),
+            "last_days": last,
             "expected_in_days": cycle - last,
-        }  # fmt: skip
+        }
 
     def expected_days(self, users: Ints, items: Indices, within_days: float | None = None) -> Floats:
         """Days from `as_of` until each pair's next purchase, given the silence so far and that it comes: the median, (m,).
@@ -123,12 +149,14 @@ class ReplenishRecommender(Recommender):
         """
         if not len(self.times_):
             return np.full(len(items), np.nan)
-        pairs = sparse.csr_matrix((np.arange(len(self.times_)), self.chances_.indices, self.chances_.indptr), shape=self.chances_.shape)[
-            users
-        ]
+        pairs = sparse.csr_matrix(
+            (np.arange(len(self.times_)), self.chances_.indices, self.chances_.indptr), shape=self.chances_.shape
+        )[users]
         place = at_pairs(pairs, np.asarray(items)[:, None])[:, 0]
         at = pairs.data[place] if pairs.nnz else np.zeros(len(place), dtype=np.int64)
-        cycle, spread, own, quiet_days = (part[at].astype(np.float64) for part in (self.cycle_, self.spread_, self.own_, self.quiet_days_))
+        cycle, spread, own, quiet_days = (
+            part[at].astype(np.float64) for part in (self.cycle_, self.spread_, self.own_, self.quiet_days_)
+        )
         clocks = Clocks(cycle, spread, own, np.zeros(len(at)))  # given that it comes, the habit has not ended
         return np.where(place >= 0, clocks.expected_days(quiet_days, within_days), np.nan)
 
@@ -210,9 +238,14 @@ class ReplenishRecommender(Recommender):
     def _state(self) -> Arrays:
         days = self.days_
         return {
-            **pack_csr("chances", self.chances_), **self.population_.state(), **{name: getattr(self, f"{name}_") for name in PLAIN},
-            "day_users": days.users.astype(np.int32), "day_items": days.items.astype(np.int32), "days": days.days.astype(np.int32), "units": days.units,
-        }  # fmt: skip
+            **pack_csr("chances", self.chances_),
+            **self.population_.state(),
+            **{name: getattr(self, f"{name}_") for name in PLAIN},
+            "day_users": days.users.astype(np.int32),
+            "day_items": days.items.astype(np.int32),
+            "days": days.days.astype(np.int32),
+            "units": days.units,
+        }
 
     def _restore(self, state: Arrays) -> None:
         self.chances_, self.population_ = unpack_csr("chances", state), Population.restored(state)

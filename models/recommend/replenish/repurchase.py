@@ -41,7 +41,11 @@ class Days:
     @classmethod
     def of(cls, data: Interactions, later_days: float = 0.0) -> Days:
         """Lines as days; ages count back from so many days after `as_of`."""
-        units = np.ones(len(data.users)) if data.quantities is None else np.nan_to_num(data.quantities.astype(np.float64), nan=1.0)
+        units = (
+            np.ones(len(data.users))
+            if data.quantities is None
+            else np.nan_to_num(data.quantities.astype(np.float64), nan=1.0)
+        )
         days = np.floor(later_days - data.age_days.astype(np.float64)).astype(np.int64)
         return cls.merged(data.users.astype(np.int64), data.items.astype(np.int64), days, units)
 
@@ -49,7 +53,9 @@ class Days:
     def merged(cls, users: Ints, items: Ints, days: Ints, units: Floats) -> Days:
         """Entries in any order, those of one day added up."""
         first, wide = days.min(initial=0), np.int64(items.max(initial=0)) + 1
-        keys = (users * wide + items) * np.int64(days.max(initial=0) - first + 1) + (days - first)  # one key sorts faster than three
+        keys = (users * wide + items) * np.int64(days.max(initial=0) - first + 1) + (
+            days - first
+        )  # one key sorts faster than three
         order = np.argsort(keys, kind="stable")
         users, items, days = users[order], items[order], days[order]
         begins = begins_of(users, items, days)
@@ -59,9 +65,11 @@ class Days:
     def joined(self, other: Days) -> Days:
         """Both; where they name the same day it is one, with the units of both."""
         return Days.merged(
-            np.concatenate([self.users, other.users]), np.concatenate([self.items, other.items]), np.concatenate([self.days, other.days]),
+            np.concatenate([self.users, other.users]),
+            np.concatenate([self.items, other.items]),
+            np.concatenate([self.days, other.days]),
             np.concatenate([np.exp(self.units), np.exp(other.units)]),
-        )  # fmt: skip
+        )
 
     def where(self, kept: NDArray[np.bool_] | Ints) -> Days:
         """The entries where the mask holds, or at these places."""
@@ -129,11 +137,22 @@ class Habits:
         usual = summed(before) / np.maximum(gaps, 1.0)
         ages = np.maximum(moment - days.days - 0.5, 0.5)
         return cls(
-            days.users[first], days.items[first], times.astype(np.float64), ages[last], gaps, log_gaps, summed(log_gap**2), summed(weight),
-            summed(weight * log_gap), summed(weight**2), np.where(gaps > 0, days.units[last] - usual, 0.0),
-            np.maximum(summed(before**2) - gaps * usual**2, 0.0), summed(before * log_gap) - usual * log_gaps,
-            summed(np.exp2(-ages / 60.0)), summed(np.exp2(-ages / 120.0)),
-        )  # fmt: skip
+            days.users[first],
+            days.items[first],
+            times.astype(np.float64),
+            ages[last],
+            gaps,
+            log_gaps,
+            summed(log_gap**2),
+            summed(weight),
+            summed(weight * log_gap),
+            summed(weight**2),
+            np.where(gaps > 0, days.units[last] - usual, 0.0),
+            np.maximum(summed(before**2) - gaps * usual**2, 0.0),
+            summed(before * log_gap) - usual * log_gaps,
+            summed(np.exp2(-ages / 60.0)),
+            summed(np.exp2(-ages / 120.0)),
+        )
 
 
 @dataclass(frozen=True)
@@ -149,7 +168,9 @@ class Seen:
     @classmethod
     def at(cls, moment: float, days: Days, group_days: Days, gap_decay: float) -> Seen:
         """Of days before the moment."""
-        return cls(moment, days, Habits.at(moment, days, gap_decay), group_days, Habits.at(moment, group_days, gap_decay))
+        return cls(
+            moment, days, Habits.at(moment, days, gap_decay), group_days, Habits.at(moment, group_days, gap_decay)
+        )
 
     def fading(self, days: Days, half_life_days: float) -> Floats:
         """Weights of purchase days by their age."""
@@ -232,10 +253,14 @@ class Cycles:
         within = float(np.clip(spare / max((gaps[several] - 1.0).sum(), 1.0), 0.01, None)) if several.any() else 1.0
         middle = habits.log_gaps.sum() / gaps.sum() if gaps.any() else start
         number, total = totals(item, gaps, groups), totals(item, habits.log_gaps, groups)
-        of_parents = shrunk(totals(parent, total, parents), totals(parent, number, parents), np.full(parents, middle), within)
+        of_parents = shrunk(
+            totals(parent, total, parents), totals(parent, number, parents), np.full(parents, middle), within
+        )
         prior = shrunk(total, number, of_parents[parent], within)
         between = variance_between(habits.log_gaps, gaps, prior[item], within)
-        squares, products = (totals(parent[item], sums, parents) for sums in (habits.units_squares, habits.units_log_gaps))
+        squares, products = (
+            totals(parent[item], sums, parents) for sums in (habits.units_squares, habits.units_log_gaps)
+        )
         overall = max(products.sum() / squares.sum(), 0.0) if squares.sum() > 0 else 0.0
         lasts = np.clip(shrunk(products, squares, np.full(parents, overall), within), 0.0, 1.0)[parent]
         known = cls(prior, lasts, np.full(OFTEN, 0.3), np.array(within), np.array(between))
@@ -288,12 +313,16 @@ class Population:
         n_items, habits = len(group), seen.habits
         had, twice = np.bincount(habits.items, minlength=n_items), totals(habits.items, habits.times > 1, n_items)
         usual = (twice.sum() + 1.0) / (had.sum() + 2.0)
-        short, long = (totals(seen.days.items, seen.fading(seen.days, half_life), n_items) for half_life in (14.0, 120.0))
+        short, long = (
+            totals(seen.days.items, seen.fading(seen.days, half_life), n_items) for half_life in (14.0, 120.0)
+        )
         expected = long * short.sum() / max(long.sum(), 1e-9)
         return cls(
-            Cycles.of(habits, group, start), Cycles.of(seen.group_habits, np.zeros(int(group.max(initial=0)) + 1, np.int64), start),
-            logit((twice + 10.0 * usual) / (had + 10.0)), np.log((short + 1.0) / (expected + 1.0)),
-        )  # fmt: skip
+            Cycles.of(habits, group, start),
+            Cycles.of(seen.group_habits, np.zeros(int(group.max(initial=0)) + 1, np.int64), start),
+            logit((twice + 10.0 * usual) / (had + 10.0)),
+            np.log((short + 1.0) / (expected + 1.0)),
+        )
 
     def asked(self, seen: Seen, group: Ints, horizon_days: float) -> tuple[Clocks, list[Floats]]:
         """The clocks of the pairs seen, and what the correction looks at: first the log-odds by the clock, each (p,)."""
@@ -306,23 +335,35 @@ class Population:
         group_odds = _log_odds(group_clocks.chance(of_group.quiet_days, horizon_days))
         busy = np.log(np.bincount(seen.group_days.users, seen.fading(seen.group_days, 28.0)) + 0.1)
         return clocks, [
-            _log_odds(clocks.chance(habits.quiet_days, horizon_days)), *core,
+            _log_odds(clocks.chance(habits.quiet_days, horizon_days)),
+            *core,
             *(one * other for i, one in enumerate(core) for other in core[i:]),
-            np.log(habits.lately + 0.01), clocks.lateness(habits.quiet_days) ** 2, self.trend[habits.items], group_odds[place],
-            (np.log(of_group.quiet_days) - group_clocks.cycle)[place], np.log((habits.lately + 1e-9) / (of_group.lately[place] + 1e-9) + 1e-3),
+            np.log(habits.lately + 0.01),
+            clocks.lateness(habits.quiet_days) ** 2,
+            self.trend[habits.items],
+            group_odds[place],
+            (np.log(of_group.quiet_days) - group_clocks.cycle)[place],
+            np.log((habits.lately + 1e-9) / (of_group.lately[place] + 1e-9) + 1e-3),
             busy[habits.users],
-        ]  # fmt: skip
+        ]
 
     def state(self) -> Arrays:
         """As plain arrays."""
         levels = {"items": self.items, "groups": self.groups}
-        cycles = {f"{level}_{part.name}": getattr(found, part.name) for level, found in levels.items() for part in fields(Cycles)}
+        cycles = {
+            f"{level}_{part.name}": getattr(found, part.name)
+            for level, found in levels.items()
+            for part in fields(Cycles)
+        }
         return {**cycles, "again": self.again, "trend": self.trend}
 
     @classmethod
     def restored(cls, state: Arrays) -> Self:
         """The inverse of `state`."""
-        items, groups = (Cycles(**{part.name: state[f"{level}_{part.name}"] for part in fields(Cycles)}) for level in ("items", "groups"))
+        items, groups = (
+            Cycles(**{part.name: state[f"{level}_{part.name}"] for part in fields(Cycles)})
+            for level in ("items", "groups")
+        )
         return cls(items, groups, state["again"], state["trend"])
 
 
@@ -397,7 +438,9 @@ def _loss(odds: Floats, bought: NDArray[np.bool_], weights: Floats) -> float:
 def corrected(columns: list[Floats], correction: Floats) -> Floats:
     """Probabilities, 0..1, from the columns of `Population.asked`; a correction of the intercept only leaves the clock's."""
     odds = columns[0] + correction[0, 0]
-    for column, (weight, middle, scale) in zip(columns, correction[1:], strict=False):  # one by one: the same for one pair as among many
+    for column, (weight, middle, scale) in zip(
+        columns, correction[1:], strict=False
+    ):  # one by one: the same for one pair as among many
         odds = odds + weight * ((column - middle) / scale)
     found: Floats = np.clip(expit(odds), 1e-9, 1.0 - 1e-9)
     return found

@@ -71,7 +71,9 @@ class Traits:
                     codes[name] = _codes(column, values[name])
             elif column.dtype.kind == "f":
                 number = np.log(np.where(column > 0, column, np.nan)) if name == "price" else column.astype(np.float64)
-                scales[name] = 1.0 if name == "price" else float(np.nanstd(number)) if np.isfinite(number).any() else 0.0
+                scales[name] = (
+                    1.0 if name == "price" else float(np.nanstd(number)) if np.isfinite(number).any() else 0.0
+                )
                 if scales[name] > 0 and np.isfinite(number).any():
                     numbers[name] = (number / scales[name]).astype(np.float32)
         paths, levels = _levels(attributes["category"])
@@ -94,7 +96,11 @@ class Traits:
     def leaf(self) -> NDArray[np.int32]:
         """The last level of each item's category, −1 without any."""
         depth = (self.levels >= 0).sum(axis=1)
-        last = self.levels[np.arange(len(self)), np.maximum(depth - 1, 0)] if self.levels.shape[1] else np.zeros(len(self), np.int32)
+        last = (
+            self.levels[np.arange(len(self)), np.maximum(depth - 1, 0)]
+            if self.levels.shape[1]
+            else np.zeros(len(self), np.int32)
+        )
         return np.where(depth > 0, last, -1).astype(np.int32)
 
     def with_behaviour(self, vectors: Floats, popularity: Floats) -> Traits:
@@ -104,11 +110,14 @@ class Traits:
     def take(self, rows: NDArray[np.integer[Any]]) -> Traits:
         """Some of the items."""
         return replace(
-            self, vectors=self.vectors[rows], popularity=self.popularity[rows], levels=self.levels[rows],
+            self,
+            vectors=self.vectors[rows],
+            popularity=self.popularity[rows],
+            levels=self.levels[rows],
             numbers={name: column[rows] for name, column in self.numbers.items()},
             codes={name: column[rows] for name, column in self.codes.items()},
             tags={name: column[rows] for name, column in self.tags.items()},
-        )  # fmt: skip
+        )
 
     def described(self, attributes: Mapping[str, Any]) -> Traits:
         """One item that nobody had yet, by its attributes; a value no other item has agrees with none.
@@ -128,7 +137,13 @@ class Traits:
                 continue
             if isinstance(given, bool) or not isinstance(given, int | float):
                 raise InvalidRequest(f"{name} is a number", got=given, field=name)
-            number = np.log(given) if name == "price" and given > 0 else np.nan if name == "price" else given / self.scales[name]
+            number = (
+                np.log(given)
+                if name == "price" and given > 0
+                else np.nan
+                if name == "price"
+                else given / self.scales[name]
+            )
             numbers[name] = np.array([number], dtype=np.float32)
         codes = {name: _codes(np.array([str(attributes.get(name, ""))]), self.values[name]) for name in self.codes}
         tags = {name: _one_hot(np.array([str(attributes.get(name, ""))]), self.values[name]) for name in self.tags}
@@ -138,20 +153,38 @@ class Traits:
         if depth:
             levels[0, : len(prefixes)] = _codes(prefixes, self.paths)
         return replace(
-            self, vectors=np.zeros((1, self.vectors.shape[1]), np.float32), popularity=np.zeros((1, 2), np.float32), numbers=numbers,
-            codes=codes, tags=tags, levels=levels,
-        )  # fmt: skip
+            self,
+            vectors=np.zeros((1, self.vectors.shape[1]), np.float32),
+            popularity=np.zeros((1, 2), np.float32),
+            numbers=numbers,
+            codes=codes,
+            tags=tags,
+            levels=levels,
+        )
 
     def in_common(self, item: int, other: int) -> dict[str, str]:
         """The text columns two items agree in; the category as far as it is shared."""
-        shared = [level for level, match in zip(self.levels[item], self.levels[other], strict=True) if level >= 0 and level == match]
+        shared = [
+            level
+            for level, match in zip(self.levels[item], self.levels[other], strict=True)
+            if level >= 0 and level == match
+        ]
         found = {"category": str(self.paths[shared[-1]])} if shared else {}
-        same = {name: int(column[item]) for name, column in self.codes.items() if column[item] >= 0 and column[item] == column[other]}
+        same = {
+            name: int(column[item])
+            for name, column in self.codes.items()
+            if column[item] >= 0 and column[item] == column[other]
+        }
         return {**found, **{name: str(self.values[name][code]) for name, code in same.items()}}
 
     def state(self) -> Arrays:
         """As arrays."""
-        kept: Arrays = {"vectors": self.vectors, "popularity": self.popularity, "levels": self.levels, "paths": self.paths}
+        kept: Arrays = {
+            "vectors": self.vectors,
+            "popularity": self.popularity,
+            "levels": self.levels,
+            "paths": self.paths,
+        }
         for part in ("numbers", "codes", "tags"):
             names = list(getattr(self, part))
             kept[f"{part}_names"] = np.array(names, dtype=np.str_)
@@ -176,8 +209,16 @@ class Traits:
                 else:
                     values[name] = state[f"{part}_values_{place}"]
         return cls(
-            state["vectors"], state["popularity"], parts["numbers"], parts["codes"], parts["tags"], state["levels"], values, state["paths"], scales
-        )  # fmt: skip
+            state["vectors"],
+            state["popularity"],
+            parts["numbers"],
+            parts["codes"],
+            parts["tags"],
+            state["levels"],
+            values,
+            state["paths"],
+            scales,
+        )
 
 
 def kinds(names: Sequence[str]) -> list[str]:
@@ -205,7 +246,9 @@ def closeness(left: Traits, right: Traits, *, paired: bool) -> Any:
         return column if paired else column[:, None]
 
     found: list[NDArray[Any]] = [product(left.vectors, right.vectors)]
-    found += [right.popularity[:, place] if paired else right.popularity[None, :, place] for place in range(len(POPULARITIES))]
+    found += [
+        right.popularity[:, place] if paired else right.popularity[None, :, place] for place in range(len(POPULARITIES))
+    ]
     for name, number in left.numbers.items():
         close = np.exp(-np.abs(spread(number) - right.numbers[name]))
         found.append(np.where(np.isnan(close), UNKNOWN_CLOSENESS, close))

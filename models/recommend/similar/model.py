@@ -15,14 +15,28 @@ from models.ranked import NOT_A_CANDIDATE, Ranked, top_k
 from models.recommend.base import Barred, Choice, Query, Recommender, Span
 from models.recommend.complement import given_items, last_orders
 from models.recommend.popular import recent_customers
-from models.recommend.similar.item_features import ATTRIBUTES, BEHAVIOUR, POPULARITY, Traits, closeness, kinds, shared_levels
+from models.recommend.similar.item_features import (
+    ATTRIBUTES,
+    BEHAVIOUR,
+    POPULARITY,
+    Traits,
+    closeness,
+    kinds,
+    shared_levels,
+)
 from qianmian.errors import InvalidRequest, UsageError
 
 ROWS = 64  # items compared with all others at a time
 LEAST_SWITCHES = 200  # fewer teach nothing: the weights below then
 MOST_SWITCHES = 3_000
 MOST_OTHERS = 200  # items of the category that a switch is seen against
-USUAL = {BEHAVIOUR: 2.5, "recent customers": 0.4, "customers": 0.1, "number": 1.0, "text": 0.2}  # about what Complete Journey teaches
+USUAL = {
+    BEHAVIOUR: 2.5,
+    "recent customers": 0.4,
+    "customers": 0.1,
+    "number": 1.0,
+    "text": 0.2,
+}  # about what Complete Journey teaches
 Floats = NDArray[np.float32]
 
 
@@ -61,13 +75,21 @@ class SimilarRecommender(Recommender):
     supports_fold_in: ClassVar[bool] = True
     may_be_short: ClassVar[bool] = True
     search_space: ClassVar[Mapping[str, Span | Choice]] = {
-        "factors": Choice((32, 64, 128, 256)), "recent_days": Span(7.0, 91.0), "learn_days": Span(14.0, 91.0),
-    }  # fmt: skip
+        "factors": Choice((32, 64, 128, 256)),
+        "recent_days": Span(7.0, 91.0),
+        "learn_days": Span(14.0, 91.0),
+    }
 
     def __init__(
-        self, factors: int = 128, recent_days: float = 28.0, learn_days: float | None = 28.0,
-        uses: Sequence[str] = (BEHAVIOUR, POPULARITY, ATTRIBUTES), behaviour: str = "customers", by_category: bool = True, seed: int = 0,
-    ) -> None:  # fmt: skip
+        self,
+        factors: int = 128,
+        recent_days: float = 28.0,
+        learn_days: float | None = 28.0,
+        uses: Sequence[str] = (BEHAVIOUR, POPULARITY, ATTRIBUTES),
+        behaviour: str = "customers",
+        by_category: bool = True,
+        seed: int = 0,
+    ) -> None:
         self.factors, self.recent_days, self.learn_days = factors, recent_days, learn_days
         self.uses, self.behaviour, self.by_category, self.seed = uses, behaviour, by_category, seed
 
@@ -76,14 +98,18 @@ class SimilarRecommender(Recommender):
 
     def _fit(self, train: TrainingSet) -> None:
         if unknown := [use for use in self.uses if use not in (BEHAVIOUR, POPULARITY, ATTRIBUTES)]:
-            raise UsageError("there is no such likeness", got=unknown, allowed=f"{BEHAVIOUR}, {POPULARITY}, {ATTRIBUTES}")
+            raise UsageError(
+                "there is no such likeness", got=unknown, allowed=f"{BEHAVIOUR}, {POPULARITY}, {ATTRIBUTES}"
+            )
         if self.behaviour not in ("customers", "ials"):
             raise UsageError("there are no such item vectors", got=self.behaviour, allowed="customers, ials")
         self.last_ = last_orders(train.interactions)
         self.traits_ = self._described(train, Traits.of(train.item_attributes))
         names = self.traits_.names
         used = np.array([kind in self.uses for kind in kinds(names)])
-        self.weights_ = np.where(used, [USUAL.get(name, USUAL[self.traits_.type_of(name)]) for name in names], 0.0).astype(np.float32)
+        self.weights_ = np.where(
+            used, [USUAL.get(name, USUAL[self.traits_.type_of(name)]) for name in names], 0.0
+        ).astype(np.float32)
         self.cold_weights_ = np.where(np.array(names) == BEHAVIOUR, 0.0, self.weights_).astype(np.float32)
         self.usual_ = np.zeros(len(names), dtype=np.float32)
         if self.learn_days is not None and (train.interactions.age_days > self.learn_days).any():
@@ -226,7 +252,9 @@ def switches(
     group : ndarray of int64, (m,)
         0..g − 1, rising. None of all this where there are fewer than `LEAST_SWITCHES`.
     """
-    users, items, last = first_purchases(before, train.interactions.where(train.interactions.age_days < train_age(train, before)), leaf)
+    users, items, last = first_purchases(
+        before, train.interactions.where(train.interactions.age_days < train_age(train, before)), leaf
+    )
     if len(users) < LEAST_SWITCHES:
         return None
     drawn = np.sort(rng.permutation(len(users))[:MOST_SWITCHES])
@@ -287,9 +315,13 @@ def first_purchases(
 
 
 def logit_weights(
-    values: Floats, chosen: NDArray[np.int64], group: NDArray[np.int64], used: NDArray[np.bool_], penalty: float = 1.0,
+    values: Floats,
+    chosen: NDArray[np.int64],
+    group: NDArray[np.int64],
+    used: NDArray[np.bool_],
+    penalty: float = 1.0,
     never_negative: NDArray[np.bool_] | None = None,
-) -> NDArray[np.float32]:  # fmt: skip
+) -> NDArray[np.float32]:
     """Weights of a multinomial logit: those that make what was chosen likeliest among its group, with a ridge on standardised values.
 
     Parameters
@@ -323,7 +355,11 @@ def logit_weights(
         gradient = x.T @ (e / sums[group]) - x[chosen].sum(axis=0) + 2 * penalty * w
         return likelihood / many, gradient / many
 
-    bounds = None if never_negative is None else [(0.0 if bound else None, None) for bound in never_negative[columns].tolist()]
+    bounds = (
+        None
+        if never_negative is None
+        else [(0.0 if bound else None, None) for bound in never_negative[columns].tolist()]
+    )
     found = minimize(loss, np.zeros(len(columns)), jac=True, method="L-BFGS-B", bounds=bounds)
     weights[columns] = found.x / spread
     return weights

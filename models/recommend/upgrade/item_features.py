@@ -15,15 +15,43 @@ from scipy.sparse.linalg import svds
 
 from features.interactions import TrainingSet
 
-SIZES = ("package_size", "pack_size", "size", "net_content", "weight", "volume")  # columns of items that may tell how large one is
+SIZES = (
+    "package_size",
+    "pack_size",
+    "size",
+    "net_content",
+    "weight",
+    "volume",
+)  # columns of items that may tell how large one is
 GRAMS, LITRES = "weight", "volume"
 UNITS: Mapping[str, tuple[str, float]] = {
-    "g": (GRAMS, 1.0), "gm": (GRAMS, 1.0), "kg": (GRAMS, 1000.0), "oz": (GRAMS, 28.35), "ozs": (GRAMS, 28.35), "lb": (GRAMS, 453.6),
-    "lbs": (GRAMS, 453.6), "ml": (LITRES, 0.001), "cl": (LITRES, 0.01), "l": (LITRES, 1.0), "lt": (LITRES, 1.0), "ltr": (LITRES, 1.0),
-    "qt": (LITRES, 0.946), "pt": (LITRES, 0.473), "ga": (LITRES, 3.785), "gal": (LITRES, 3.785), "ct": ("count", 1.0), "pk": ("count", 1.0),
-    "pc": ("count", 1.0), "pcs": ("count", 1.0), "dz": ("count", 12.0), "doz": ("count", 12.0), "load": ("count", 1.0),
-    "loads": ("count", 1.0), "ld": ("count", 1.0), "lds": ("count", 1.0),
-}  # fmt: skip
+    "g": (GRAMS, 1.0),
+    "gm": (GRAMS, 1.0),
+    "kg": (GRAMS, 1000.0),
+    "oz": (GRAMS, 28.35),
+    "ozs": (GRAMS, 28.35),
+    "lb": (GRAMS, 453.6),
+    "lbs": (GRAMS, 453.6),
+    "ml": (LITRES, 0.001),
+    "cl": (LITRES, 0.01),
+    "l": (LITRES, 1.0),
+    "lt": (LITRES, 1.0),
+    "ltr": (LITRES, 1.0),
+    "qt": (LITRES, 0.946),
+    "pt": (LITRES, 0.473),
+    "ga": (LITRES, 3.785),
+    "gal": (LITRES, 3.785),
+    "ct": ("count", 1.0),
+    "pk": ("count", 1.0),
+    "pc": ("count", 1.0),
+    "pcs": ("count", 1.0),
+    "dz": ("count", 12.0),
+    "doz": ("count", 12.0),
+    "load": ("count", 1.0),
+    "loads": ("count", 1.0),
+    "ld": ("count", 1.0),
+    "lds": ("count", 1.0),
+}
 PART = re.compile(r"(\d+(?:\.\d+)?|\.\d+)\s*([a-z]*)")
 HALF, STRANGE = re.compile(r"^\s*1/2\s+"), re.compile(r"[^a-z0-9./ ]")
 MAKERS = ("manufacturer", "manufacturer_id", "maker", "vendor")  # columns that may tell more than the brand
@@ -89,7 +117,9 @@ class Shelf:
         leaf = np.where(attributes["category"] != "", leaf, -1).astype(np.int64)
         price = np.asarray(attributes.get("price", np.full(n_items, np.nan)), dtype=np.float64)
         price = np.log(np.where(price > 0, price, np.nan))
-        column: NDArray[Any] = next((attributes[name] for name in SIZES if name in attributes), np.full(n_items, "", dtype=np.str_))
+        column: NDArray[Any] = next(
+            (attributes[name] for name in SIZES if name in attributes), np.full(n_items, "", dtype=np.str_)
+        )
         size, measure = np.full(n_items, np.nan), np.full(n_items, -1, dtype=np.int64)
         if column.dtype.kind == "U":
             told = {text: size_of(text) for text in np.unique(column).tolist()}
@@ -108,7 +138,9 @@ class Shelf:
     def brands(self) -> sparse.csr_matrix:
         """1 where an item is of a brand, (n_items, n_brands)."""
         n = len(self.brand)
-        return sparse.csr_matrix((np.ones(n), self.brand, np.arange(n + 1)), shape=(n, int(self.brand.max(initial=0)) + 1))
+        return sparse.csr_matrix(
+            (np.ones(n), self.brand, np.arange(n + 1)), shape=(n, int(self.brand.max(initial=0)) + 1)
+        )
 
     def by_leaf(self) -> tuple[Ints, Ints]:
         """Items with a price sorted by category, and where each category begins."""
@@ -157,9 +189,13 @@ class Market:
         leaves = max(int(shelf.leaf.max(initial=-1)) + 1, 1)
         inside = np.maximum(shelf.leaf, 0)
         had = np.bincount(own.indices, minlength=n_items).astype(np.float64)
-        fading = [np.bincount(data.items, np.exp2(-data.age_days / half_life), n_items) for half_life in (84.0, 28.0, 14.0)]
+        fading = [
+            np.bincount(data.items, np.exp2(-data.age_days / half_life), n_items) for half_life in (84.0, 28.0, 14.0)
+        ]
         smoothed = [had + 0.5, *(weights + 0.2 for weights in fading)]
-        shares = np.column_stack([np.log(weights / np.bincount(inside, weights, leaves)[inside]) for weights in smoothed])
+        shares = np.column_stack(
+            [np.log(weights / np.bincount(inside, weights, leaves)[inside]) for weights in smoothed]
+        )
         priced = (shelf.leaf >= 0) & np.isfinite(shelf.price)
         number = np.bincount(shelf.leaf[priced], had[priced], leaves)
         sums = np.bincount(shelf.leaf[priced], had[priced] * shelf.price[priced], leaves)
@@ -207,7 +243,11 @@ def _moves(train: TrainingSet, shelf: Shelf, step: float, had: Floats, prior: fl
     """See `Market.moves`."""
     data, n_items = train.interactions, train.n_items
     kept = (shelf.leaf[data.items] >= 0) & np.isfinite(shelf.price[data.items])
-    users, items, days = data.users[kept].astype(np.int64), data.items[kept].astype(np.int64), -np.floor(data.age_days[kept])
+    users, items, days = (
+        data.users[kept].astype(np.int64),
+        data.items[kept].astype(np.int64),
+        -np.floor(data.age_days[kept]),
+    )
     order = np.lexsort((days, items, users))
     users, items, days = users[order], items[order], days[order]
     first = np.ones(len(users), dtype=bool)
@@ -217,7 +257,9 @@ def _moves(train: TrainingSet, shelf: Shelf, step: float, had: Floats, prior: fl
     users, items, days = users[place], items[place], days[place]
     group = users * (np.int64(shelf.leaf.max(initial=0)) + 1) + shelf.leaf[items]
     found_low, found_high, price = [np.empty(0, np.int64)], [np.empty(0, np.int64)], shelf.price[items]
-    later = np.searchsorted(group, group, side="right") - np.arange(len(group)) - 1  # how many of the same customer and category follow
+    later = (
+        np.searchsorted(group, group, side="right") - np.arange(len(group)) - 1
+    )  # how many of the same customer and category follow
     earlier, apart = np.flatnonzero(later >= 1), 1
     while len(earlier):
         up = (days[earlier + apart] > days[earlier]) & (price[earlier + apart] >= price[earlier] + step)

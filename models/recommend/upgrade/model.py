@@ -21,10 +21,26 @@ BLOCK = 200_000  # candidates whose tastes are compared at a time
 SHELF = ("leaf", "price", "size", "measure", "brand", "maker")
 MARKET = ("shares", "had", "middle", "brands", "tastes")
 COLUMNS = (
-    "popularity", "popularity 84 days", "popularity 28 days", "popularity 14 days", "transition", "price", "price squared", "price level", "brand",
-    "same maker", "size", "size apart", "same size", "size known", "taste", "like the usual",
-)  # fmt: skip
-PRIOR = tuple(float(name in ("popularity", "transition")) for name in COLUMNS)  # what a shop too small to learn from ranks by
+    "popularity",
+    "popularity 84 days",
+    "popularity 28 days",
+    "popularity 14 days",
+    "transition",
+    "price",
+    "price squared",
+    "price level",
+    "brand",
+    "same maker",
+    "size",
+    "size apart",
+    "same size",
+    "size known",
+    "taste",
+    "like the usual",
+)
+PRIOR = tuple(
+    float(name in ("popularity", "transition")) for name in COLUMNS
+)  # what a shop too small to learn from ranks by
 
 
 @dataclass(frozen=True)
@@ -81,7 +97,9 @@ def choice_weights(columns: Floats, of: Ints, chosen: NDArray[np.bool_], prior: 
         pull = p * number[of]
         slope = columns.T @ (chosen - pull) - ridge * (weights - prior)
         means = np.column_stack([np.bincount(of, p * column, sets) for column in columns.T])
-        curvature = (columns * pull[:, None]).T @ columns - (means * number[:, None]).T @ means + ridge * np.eye(len(prior))
+        curvature = (
+            (columns * pull[:, None]).T @ columns - (means * number[:, None]).T @ means + ridge * np.eye(len(prior))
+        )
         step, length = np.linalg.solve(curvature, slope), 1.0
         while True:
             better, likely = state(weights + length * step)
@@ -122,13 +140,24 @@ class UpgradeRecommender(Recommender):
     supports_fold_in: ClassVar[bool] = True
     may_be_short: ClassVar[bool] = True
     search_space: ClassVar[Mapping[str, Span | Choice]] = {
-        "half_life_days": Span(30.0, 365.0, log=True), "prior": Span(1.0, 200.0, log=True), "least_band": Span(1.5, 8.0),
-    }  # fmt: skip
+        "half_life_days": Span(30.0, 365.0, log=True),
+        "prior": Span(1.0, 200.0, log=True),
+        "least_band": Span(1.5, 8.0),
+    }
 
     def __init__(
-        self, half_life_days: float | None = 120.0, floor: float = 1.1, least_band: float = 4.0, most_band: float = 10.0, band_quantile: float = 0.95,
-        prior: float = 20.0, learn_days: int = 28, snapshots: int = 2, ridge: float = 10.0, by: str = "learnt",
-    ) -> None:  # fmt: skip
+        self,
+        half_life_days: float | None = 120.0,
+        floor: float = 1.1,
+        least_band: float = 4.0,
+        most_band: float = 10.0,
+        band_quantile: float = 0.95,
+        prior: float = 20.0,
+        learn_days: int = 28,
+        snapshots: int = 2,
+        ridge: float = 10.0,
+        by: str = "learnt",
+    ) -> None:
         self.half_life_days, self.floor, self.least_band, self.most_band = half_life_days, floor, least_band, most_band
         self.band_quantile, self.prior, self.learn_days, self.snapshots = band_quantile, prior, learn_days, snapshots
         self.ridge, self.by = ridge, by
@@ -170,7 +199,9 @@ class UpgradeRecommender(Recommender):
         climb = np.log((up + 10.0 * overall) / (asked + 10.0))
         if self.by != "learnt" or not start:
             return prior, climb
-        return choice_weights(np.concatenate(columns), np.concatenate(sets), np.concatenate(chosen), prior, self.ridge), climb
+        return choice_weights(
+            np.concatenate(columns), np.concatenate(sets), np.concatenate(chosen), prior, self.ridge
+        ), climb
 
     def _offers(self, own: sparse.csr_matrix, rows: Ints, usual: Ints, market: Market) -> Offers:
         """What is dearer than the usual items of these rows of `own` (sorted indices), within the band and not had."""
@@ -181,7 +212,9 @@ class UpgradeRecommender(Recommender):
         leaf = shelf.leaf[usual]
         lengths = bounds[leaf + 1] - bounds[leaf]
         of = np.repeat(np.arange(len(rows)), lengths)
-        candidates = items[np.repeat(bounds[leaf] - np.cumsum(lengths) + lengths, lengths) + np.arange(int(lengths.sum()))]
+        candidates = items[
+            np.repeat(bounds[leaf] - np.cumsum(lengths) + lengths, lengths) + np.arange(int(lengths.sum()))
+        ]
         base = shelf.price[usual]
         limits = price_limits(own, shelf, market, self.band_quantile)
         top = np.maximum(base + np.log(self.least_band), market.middle[leaf] + limits[rows])
@@ -212,12 +245,24 @@ class UpgradeRecommender(Recommender):
         larger = shelf.log_size_ratio(items, given)
         known, apart = np.isfinite(larger), np.abs(np.nan_to_num(larger))
         taste, alike = self._tastes(own, offers, market)
-        return np.column_stack([
-            shares[:, 0], shares[:, 1:] - shares[:, :1], np.log(moved / np.exp(shares[:, 0]) + smoothing + 1e-9), step, step**2,
-            step * offers.limits[row], _liking(own, row, shelf.brand[items], shelf, market),
-            (shelf.maker[items] > 0) & (shelf.maker[items] == shelf.maker[given]), np.nan_to_num(larger), apart, known & (apart < 0.02), known,
-            taste, alike,
-        ])  # fmt: skip
+        return np.column_stack(
+            [
+                shares[:, 0],
+                shares[:, 1:] - shares[:, :1],
+                np.log(moved / np.exp(shares[:, 0]) + smoothing + 1e-9),
+                step,
+                step**2,
+                step * offers.limits[row],
+                _liking(own, row, shelf.brand[items], shelf, market),
+                (shelf.maker[items] > 0) & (shelf.maker[items] == shelf.maker[given]),
+                np.nan_to_num(larger),
+                apart,
+                known & (apart < 0.02),
+                known,
+                taste,
+                alike,
+            ]
+        )
 
     def _tastes(self, own: sparse.csr_matrix, offers: Offers, market: Market) -> tuple[Floats, Floats]:
         """How near each candidate is to the customer's taste, and to what they usually buy."""
@@ -238,7 +283,9 @@ class UpgradeRecommender(Recommender):
         if query.items is None or not (lengths := np.array([len(items) for items in query.items])).any():
             return own, rows, usual
         given = np.concatenate(query.items).astype(np.int64)
-        price = np.nan_to_num(np.exp(self.shelf_.price[given]), nan=0.0) + 1e-6  # of two of a category better than the dearer one
+        price = (
+            np.nan_to_num(np.exp(self.shelf_.price[given]), nan=0.0) + 1e-6
+        )  # of two of a category better than the dearer one
         basket = sparse.csr_matrix((price, (np.repeat(np.arange(len(query)), lengths), given)), shape=own.shape)
         of_basket, wanted = usual_items(basket, self.shelf_.leaf)
         free = lengths[rows] == 0
@@ -291,7 +338,10 @@ class UpgradeRecommender(Recommender):
     def comparison(self, usual: int, item: int) -> dict[str, Any]:
         """How an item compares with another: ``instead_of``, ``price_ratio``, ``better`` and, where sizes compare, ``size_ratio``."""
         one, other = np.array([item]), np.array([usual])
-        larger, step = float(self.shelf_.log_size_ratio(one, other)[0]), float(self.shelf_.price[item] - self.shelf_.price[usual])
+        larger, step = (
+            float(self.shelf_.log_size_ratio(one, other)[0]),
+            float(self.shelf_.price[item] - self.shelf_.price[usual]),
+        )
         kind = "larger" if larger >= np.log(LARGER) and step - larger <= np.log(LARGER) else "better"
         facts: dict[str, Any] = {"instead_of": usual, "price_ratio": float(np.exp(step)), "better": kind}
         return {**facts, "size_ratio": float(np.exp(larger))} if np.isfinite(larger) else facts
@@ -310,9 +360,13 @@ class UpgradeRecommender(Recommender):
 
     def _state(self) -> Arrays:
         return {
-            **pack_csr("counts", self.counts_), **pack_csr("moves", self.market_.moves), "weights": self.weights_, "climb": self.climb_,
-            **{f"shelf_{name}": getattr(self.shelf_, name) for name in SHELF}, **{f"market_{name}": getattr(self.market_, name) for name in MARKET},
-        }  # fmt: skip
+            **pack_csr("counts", self.counts_),
+            **pack_csr("moves", self.market_.moves),
+            "weights": self.weights_,
+            "climb": self.climb_,
+            **{f"shelf_{name}": getattr(self.shelf_, name) for name in SHELF},
+            **{f"market_{name}": getattr(self.market_, name) for name in MARKET},
+        }
 
     def _restore(self, state: Arrays) -> None:
         self.counts_, self.weights_, self.climb_ = unpack_csr("counts", state), state["weights"], state["climb"]

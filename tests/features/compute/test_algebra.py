@@ -13,18 +13,21 @@ from qianmian.errors import ConfigError
 GOOD = Feature("orders_28d", "orders", "count", window_days=28, description="d")
 
 
-@pytest.mark.parametrize(("changes", "mistake"), [
-    ({"view": "baskets"}, "unknown view 'baskets'"),
-    ({"aggregate": "sum"}, "needs a column"),
-    ({"aggregate": "entropy"}, "needs a column"),
-    ({"aggregate": "ratio", "column": "amount"}, "needs `over`"),
-    ({"aggregate": "trend", "window_days": None}, "needs a window"),
-    ({"aggregate": "top", "column": "channel"}, "default must be text"),
-    ({"default": ""}, "default must be a number"),
-    ({"description": ""}, "needs a description and an owner"),
-    ({"owner": ""}, "needs a description and an owner"),
-    ({"aggregate": "quotient", "view": "", "column": "a", "over": "b"}, "no feature called 'a' before it"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("changes", "mistake"),
+    [
+        ({"view": "baskets"}, "unknown view 'baskets'"),
+        ({"aggregate": "sum"}, "needs a column"),
+        ({"aggregate": "entropy"}, "needs a column"),
+        ({"aggregate": "ratio", "column": "amount"}, "needs `over`"),
+        ({"aggregate": "trend", "window_days": None}, "needs a window"),
+        ({"aggregate": "top", "column": "channel"}, "default must be text"),
+        ({"default": ""}, "default must be a number"),
+        ({"description": ""}, "needs a description and an owner"),
+        ({"owner": ""}, "needs a description and an owner"),
+        ({"aggregate": "quotient", "view": "", "column": "a", "over": "b"}, "no feature called 'a' before it"),
+    ],
+)
 def test_a_mistake_is_named(changes, mistake):
     with pytest.raises(ConfigError) as caught:
         check((replace(GOOD, **changes),))

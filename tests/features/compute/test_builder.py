@@ -38,9 +38,11 @@ from tests.features.plain import (
     numbered,
     plainly,
     unique,
-)  # fmt: skip
+)
 
-QUICK = settings(deadline=None, max_examples=10, suppress_health_check=[HealthCheck.too_slow, HealthCheck.function_scoped_fixture])
+QUICK = settings(
+    deadline=None, max_examples=10, suppress_health_check=[HealthCheck.too_slow, HealthCheck.function_scoped_fixture]
+)
 SOME = st.lists(st.sampled_from(POOL), min_size=8, max_size=12, unique=True)
 
 
@@ -54,7 +56,9 @@ def test_the_pool_has_every_aggregate_and_window():
     declared_kinds = set(get_args(Aggregate)) - {"quotient"}  # made of two others, see with_quotient
     windowless = {"attribute": {None}, "days_since": {None}, **dict.fromkeys(PAIRED, {7, 28})}
     for kind in declared_kinds:
-        assert {feature.window_days for feature in POOL if feature.aggregate == kind} == windowless.get(kind, set(WINDOWS)), kind
+        assert {feature.window_days for feature in POOL if feature.aggregate == kind} == windowless.get(
+            kind, set(WINDOWS)
+        ), kind
 
 
 @QUICK
@@ -73,22 +77,62 @@ def test_every_feature_of_the_pool_on_one_long_history(lake_of, part):
     def moment():
         return BEGIN + timedelta(days=int(rng.integers(0, 50)), seconds=int(pick([0, 1, 43_200, 86_399])))
 
-    lines = numbered([
-        {"source": pick(SOURCES), "source_user_id": pick([*USERS, None]), "order_id": f"o{rng.integers(40)}", "ts": moment(), "item_id": pick([*ITEMS, None]),
-         "quantity": pick([None, 0.0, 1.0, 3.0]), "amount": pick([None, 0.0, 1.0, 99.5]), "discount": pick([None, 0.0, 1.0]), "coupon_discount": pick([None, 1.0]),
-         "store_id": pick(["s1", "s2", None]), "channel": pick(["web", "app", None]), "status": pick(["paid"] * 4 + ["refunded", "cancelled"])}
-        for _ in range(250)
-    ])  # fmt: skip
+    lines = numbered(
+        [
+            {
+                "source": pick(SOURCES),
+                "source_user_id": pick([*USERS, None]),
+                "order_id": f"o{rng.integers(40)}",
+                "ts": moment(),
+                "item_id": pick([*ITEMS, None]),
+                "quantity": pick([None, 0.0, 1.0, 3.0]),
+                "amount": pick([None, 0.0, 1.0, 99.5]),
+                "discount": pick([None, 0.0, 1.0]),
+                "coupon_discount": pick([None, 1.0]),
+                "store_id": pick(["s1", "s2", None]),
+                "channel": pick(["web", "app", None]),
+                "status": pick(["paid"] * 4 + ["refunded", "cancelled"]),
+            }
+            for _ in range(250)
+        ]
+    )
     events = [
-        {"source": pick(SOURCES), "source_user_id": pick([*USERS, "4"]), "event_id": f"e{n}", "event_type": pick(["view", "cart", "search"]), "ts": moment(),
-         "item_id": pick([*ITEMS, None]), "category": pick([None, "own/category"]), "session_id": pick(["x", None]), "duration_seconds": pick([None, 1.0, 5.0]),
-         "content_id": pick(["c1", "c2", "c3", None]), "channel": pick(["web", "app", None])}
+        {
+            "source": pick(SOURCES),
+            "source_user_id": pick([*USERS, "4"]),
+            "event_id": f"e{n}",
+            "event_type": pick(["view", "cart", "search"]),
+            "ts": moment(),
+            "item_id": pick([*ITEMS, None]),
+            "category": pick([None, "own/category"]),
+            "session_id": pick(["x", None]),
+            "duration_seconds": pick([None, 1.0, 5.0]),
+            "content_id": pick(["c1", "c2", "c3", None]),
+            "channel": pick(["web", "app", None]),
+        }
         for n in range(120)
-    ]  # fmt: skip
-    profiles = [{"source": source, "source_user_id": user, "age_band": pick(["18-24", "65+"]), "points_balance": pick([None, 3.0]), "registered_at": moment()}
-                for source, user in product(SOURCES, USERS)]  # fmt: skip
-    touches = [{"source": pick(SOURCES), "source_user_id": pick(USERS), "touch_id": f"t{n}", "campaign_id": pick(["m1", "m2"]), "ts": moment(),
-                "opened": pick([True, False, None])} for n in range(60)]  # fmt: skip
+    ]
+    profiles = [
+        {
+            "source": source,
+            "source_user_id": user,
+            "age_band": pick(["18-24", "65+"]),
+            "points_balance": pick([None, 3.0]),
+            "registered_at": moment(),
+        }
+        for source, user in product(SOURCES, USERS)
+    ]
+    touches = [
+        {
+            "source": pick(SOURCES),
+            "source_user_id": pick(USERS),
+            "touch_id": f"t{n}",
+            "campaign_id": pick(["m1", "m2"]),
+            "ts": moment(),
+            "opened": pick([True, False, None]),
+        }
+        for n in range(60)
+    ]
     tables = {"transactions": lines, "events": events, "profiles": profiles, "touches": touches, **catalogue()}
     check_all(lake_of, tables, BEGIN + timedelta(days=42), POOL[part::4])
 
@@ -115,7 +159,9 @@ def check_all(lake_of, tables, as_of, features):
     assert matrix.values.shape == (len(rows), len(features))
     for feature in features:
         if feature.categorical:
-            assert [text or feature.default for text in matrix.text(feature.name)] == [row[feature.name] for row in rows]
+            assert [text or feature.default for text in matrix.text(feature.name)] == [
+                row[feature.name] for row in rows
+            ]
 
 
 # ---- the future changes nothing ------------------------------------------------------------------------------------------
@@ -146,26 +192,46 @@ def pasts_and_futures(draw):
     }
     sparse = draw(st.sets(st.sampled_from(["discount", "coupon_discount", "store_id", "channel", "quantity"])))
     past_lines = [{**line, **dict.fromkeys(sparse)} for line in cut(draw(st.lists(LINE, max_size=20)))]
-    newcomer = {"source_user_id": st.sampled_from([*USERS, "new", "undated"]), "item_id": st.sampled_from([*ITEMS, "new item"])}
+    newcomer = {
+        "source_user_id": st.sampled_from([*USERS, "new", "undated"]),
+        "item_id": st.sampled_from([*ITEMS, "new item"]),
+    }
     new_lines = later(st.builds(lambda line, **new: {**line, **new}, LINE, **newcomer))
     new_events = later(st.builds(lambda event, **new: {**event, **new}, EVENT, **newcomer))
-    profiles = [row for row in draw(st.lists(PROFILE, max_size=4)) if row["registered_at"] is None or row["registered_at"] < as_of]
-    profiles = unique([*profiles, {"source": "app", "source_user_id": "undated", "age_band": "65+", "registered_at": None}])
+    profiles = [
+        row
+        for row in draw(st.lists(PROFILE, max_size=4))
+        if row["registered_at"] is None or row["registered_at"] < as_of
+    ]
+    profiles = unique(
+        [*profiles, {"source": "app", "source_user_id": "undated", "age_band": "65+", "registered_at": None}]
+    )
     new_people = draw(st.lists(st.sampled_from(["new", "newer"]), max_size=2, unique=True))
     told = catalogue()
-    touches = [{"source": "app", "source_user_id": "1", "campaign_id": "m1", "ts": BEGIN, "opened": True, "touch_id": "t"}]
+    touches = [
+        {"source": "app", "source_user_id": "1", "campaign_id": "m1", "ts": BEGIN, "opened": True, "touch_id": "t"}
+    ]
     past = {
-        "transactions": [first, *past_lines], "profiles": profiles, "touches": touches, **told,
+        "transactions": [first, *past_lines],
+        "profiles": profiles,
+        "touches": touches,
+        **told,
         "events": [{**row, "event_id": f"p{n}"} for n, row in enumerate(cut(draw(st.lists(EVENT, max_size=8))))],
-    }  # fmt: skip
+    }
     joined = {
         "transactions": numbered([dict(row) for row in [*past["transactions"], *new_lines]]),
         "events": [*past["events"], *({**row, "event_id": f"f{n}"} for n, row in enumerate(new_events))],
-        "profiles": [*profiles, *({"source": "app", "source_user_id": user, "age_band": "new band", "registered_at": as_of} for user in new_people)],
+        "profiles": [
+            *profiles,
+            *(
+                {"source": "app", "source_user_id": user, "age_band": "new band", "registered_at": as_of}
+                for user in new_people
+            ),
+        ],
         "touches": [*touches, *({**row, "touch_id": f"f{n}"} for n, row in enumerate(later(TOUCH)))],
         "items": [*told["items"], {"item_id": "new item", "category": "new/category", "brand": "new brand"}],
         "contents": [*told["contents"], {"content_id": "new content", "topics": "new topic"}],
-    }  # fmt: skip
+    }
     past["transactions"] = numbered([dict(row) for row in past["transactions"]])
     return as_of, past, joined
 
@@ -193,7 +259,9 @@ def test_future_rows_change_no_feature(lake_of, case, features):
 def test_future_rows_change_no_training_set_and_no_snapshot(lake_of, case):
     as_of, past, joined = case
     one, other = (Builder(lake_of(tables)) for tables in (past, joined))
-    first, second = (training_set(builder, as_of, min_item_customers=1, with_features=False) for builder in (one, other))
+    first, second = (
+        training_set(builder, as_of, min_item_customers=1, with_features=False) for builder in (one, other)
+    )
     np.testing.assert_array_equal(first.user_ids, second.user_ids)
     np.testing.assert_array_equal(first.item_ids, second.item_ids)
     assert first.interactions.shape == second.interactions.shape
@@ -215,8 +283,20 @@ def test_future_rows_change_no_training_set_and_no_snapshot(lake_of, case):
 
 
 def lines(**columns):
-    rows = [{"source": "s", "source_user_id": user, "order_id": f"o{n}", "line_no": 1, "ts": BEGIN + timedelta(days=n), "item_id": f"i{n % 2}",
-             "quantity": 1.0, "amount": 2.0, "status": "paid"} for n, user in enumerate("abab")]  # fmt: skip
+    rows = [
+        {
+            "source": "s",
+            "source_user_id": user,
+            "order_id": f"o{n}",
+            "line_no": 1,
+            "ts": BEGIN + timedelta(days=n),
+            "item_id": f"i{n % 2}",
+            "quantity": 1.0,
+            "amount": 2.0,
+            "status": "paid",
+        }
+        for n, user in enumerate("abab")
+    ]
     return [{**row, **columns} for row in rows]
 
 
@@ -248,8 +328,17 @@ def test_an_empty_table_is_off(lake_of):
 
 def test_without_times_only_what_needs_none(lake_of):
     built = Builder(lake_of({"transactions": lines(ts=None)})).build(BEGIN)
-    assert {"orders_total", "lines_total", "amount_total", "basket_lines_mean", "order_value_max", "items_distinct"} <= names(built)
-    assert not [feature for feature in built.features if feature.window_days or feature.aggregate in ("recency", "age", "trend")]
+    assert {
+        "orders_total",
+        "lines_total",
+        "amount_total",
+        "basket_lines_mean",
+        "order_value_max",
+        "items_distinct",
+    } <= names(built)
+    assert not [
+        feature for feature in built.features if feature.window_days or feature.aggregate in ("recency", "age", "trend")
+    ]
     assert {"gap_days_mean", "gaps_silent", "night_order_share", "weekday_entropy"} <= set(built.off)
     assert built.table["orders_total"].to_pylist() == [2.0, 2.0]
 
@@ -277,8 +366,25 @@ def test_windows_hold_their_first_moment_and_not_their_last(lake_of):
 
 
 def test_attributes_are_features_of_their_own(lake_of):
-    profiles = [{"source": "s", "source_user_id": "a", "age_band": "18-24", "points_balance": 5.0, "shoe size": 43.5, "consent_email": True, "city": None},
-                {"source": "s", "source_user_id": "b", "age_band": None, "points_balance": None, "shoe size": None, "consent_email": None}]  # fmt: skip
+    profiles = [
+        {
+            "source": "s",
+            "source_user_id": "a",
+            "age_band": "18-24",
+            "points_balance": 5.0,
+            "shoe size": 43.5,
+            "consent_email": True,
+            "city": None,
+        },
+        {
+            "source": "s",
+            "source_user_id": "b",
+            "age_band": None,
+            "points_balance": None,
+            "shoe size": None,
+            "consent_email": None,
+        },
+    ]
     built = Builder(lake_of({"transactions": lines(), "profiles": profiles})).build(BEGIN + timedelta(days=9))
     found = {row["user_id"]: row for row in built.table.to_pylist()}
     assert (found["a"]["profile_age_band"], found["b"]["profile_age_band"]) == ("18-24", "")
@@ -309,8 +415,23 @@ def test_buckets_of_customers_give_what_one_pass_gives(lake_of, monkeypatch):
     monkeypatch.setattr(engine_module, "BUCKET_ROWS", 10)
     monkeypatch.setattr(engine_module, "FEW", 0)
     users = [f"u{n}" for n in range(23)]
-    lines = [{"source": "s", "source_user_id": user, "order_id": f"o{n}", "line_no": 1, "ts": BEGIN + timedelta(days=n, hours=k), "item_id": f"i{k % 3}",
-              "quantity": 1.0, "amount": 2.0 + k, "discount": k / 2, "status": "paid", "channel": "web"} for k, user in enumerate(users) for n in range(k % 5)]  # fmt: skip
+    lines = [
+        {
+            "source": "s",
+            "source_user_id": user,
+            "order_id": f"o{n}",
+            "line_no": 1,
+            "ts": BEGIN + timedelta(days=n, hours=k),
+            "item_id": f"i{k % 3}",
+            "quantity": 1.0,
+            "amount": 2.0 + k,
+            "discount": k / 2,
+            "status": "paid",
+            "channel": "web",
+        }
+        for k, user in enumerate(users)
+        for n in range(k % 5)
+    ]
     events = [
         {"source": "s", "source_user_id": user, "event_id": f"e{k}", "event_type": "view", "ts": BEGIN, "item_id": "i1"}
         for k, user in enumerate(users)
@@ -354,7 +475,9 @@ def test_a_record_joins_a_customer_when_it_was_known_to(lake_of):
         )
     builder = Builder(lake)
     apart = {row["one_id"]: row["orders_total"] for row in builder.build(known).table.to_pylist()}
-    joined = {row["one_id"]: row["orders_total"] for row in builder.build(known + timedelta(seconds=1)).table.to_pylist()}
+    joined = {
+        row["one_id"]: row["orders_total"] for row in builder.build(known + timedelta(seconds=1)).table.to_pylist()
+    }
     assert set(apart) - set(joined) == {second["one_id"]}
     assert joined[first["one_id"]] == apart[first["one_id"]] + apart[second["one_id"]]
     assert builder.build(known + timedelta(seconds=1)).table["user_id"].to_pylist().count(second["source_user_id"]) == 0

@@ -49,7 +49,8 @@ def test_doubled_rows_do_not_cancel_out(lake_of):
 def test_the_order_of_rows_is_no_matter(lake_of):
     lake = lake_of({"transactions": [LINE]})
     first, second = (
-        digest(lake, f"SELECT 's' AS source, n::VARCHAR AS source_user_id FROM range(50) t(n) ORDER BY n {way}") for way in ("", "DESC")
+        digest(lake, f"SELECT 's' AS source, n::VARCHAR AS source_user_id FROM range(50) t(n) ORDER BY n {way}")
+        for way in ("", "DESC")
     )
     assert first == second
 

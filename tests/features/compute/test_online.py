@@ -19,7 +19,9 @@ from features.definitions import FEATURES
 from qianmian.errors import ArtifactError
 from tests.features.plain import BEGIN, POOL, histories
 
-QUICK = settings(deadline=None, max_examples=15, suppress_health_check=[HealthCheck.too_slow, HealthCheck.function_scoped_fixture])
+QUICK = settings(
+    deadline=None, max_examples=15, suppress_health_check=[HealthCheck.too_slow, HealthCheck.function_scoped_fixture]
+)
 DATED = ("transactions", "events", "touches")
 # with a longest window of 7 days (14 for a trend) most of a history of 50 days lies before the tail
 SHORT = tuple(feature for feature in POOL if feature.window_days in (None, 7))
@@ -28,7 +30,9 @@ SOME = st.lists(st.sampled_from(SHORT), min_size=15, max_size=25, unique=True)
 
 def short_orders(tables):
     """No order goes on for longer than the tail: see `features.compute.online.recent`."""
-    lines = [{**line, "order_id": f"{line['order_id']}-{(line['ts'] - BEGIN).days // 6}"} for line in tables["transactions"]]
+    lines = [
+        {**line, "order_id": f"{line['order_id']}-{(line['ts'] - BEGIN).days // 6}"} for line in tables["transactions"]
+    ]
     return {**tables, "transactions": lines}
 
 
@@ -46,14 +50,23 @@ def check(lake, tables, stored_at, now, features):
     state = build_state(builder, stored_at, features)
     assert state.plan.features == tuple(features)
     people = {
-        row["source_user_id"]: row["one_id"] for row in builder.views(now).customers.to_pyarrow().to_pylist() if row["source"] == "app"
+        row["source_user_id"]: row["one_id"]
+        for row in builder.views(now).customers.to_pyarrow().to_pylist()
+        if row["source"] == "app"
     }
-    people |= {row["source"] + row["source_user_id"]: row["one_id"] for row in builder.views(now).customers.to_pyarrow().to_pylist()}
+    people |= {
+        row["source"] + row["source_user_id"]: row["one_id"]
+        for row in builder.views(now).customers.to_pyarrow().to_pylist()
+    }
     since = {name: [row for row in tables[name] if row["ts"] >= stored_at][::-1] for name in DATED}  # in no order
     built = {row["one_id"]: row for row in builder.build(now, features).table.to_pylist()}
     for one_id, row in built.items():
         mine = {
-            name: [r for r in rows if r["source_user_id"] is not None and people.get(r["source"] + r["source_user_id"]) == one_id]
+            name: [
+                r
+                for r in rows
+                if r["source_user_id"] is not None and people.get(r["source"] + r["source_user_id"]) == one_id
+            ]
             for name, rows in since.items()
         }
         customer = state.customer(one_id)
@@ -64,7 +77,13 @@ def check(lake, tables, stored_at, now, features):
 
 
 @QUICK
-@given(tables=histories(), split=st.integers(1, 54), after=st.integers(0, 30), second=st.sampled_from([0, 1, 43_200]), features=SOME)
+@given(
+    tables=histories(),
+    split=st.integers(1, 54),
+    after=st.integers(0, 30),
+    second=st.sampled_from([0, 1, 43_200]),
+    features=SOME,
+)
 def test_the_online_value_is_what_a_build_would_give(lake_of, tables, split, after, second, features):
     stored_at, tables = BEGIN + timedelta(days=split), short_orders(tables)
     check(lake_of(tables), tables, stored_at, stored_at + timedelta(days=after, seconds=second), features)
@@ -80,21 +99,72 @@ def shop(seed, days=50, n=400):
     def moment():
         return BEGIN + timedelta(days=int(rng.integers(0, days)), seconds=int(pick([0, 1, 600, 2_000, 43_200, 86_399])))
 
-    lines = [{"source": pick(["app", "shop 2"]), "source_user_id": pick(["1", "2", "张三"]), "order_id": f"o{rng.integers(60)}", "line_no": number, "ts": moment(),
-              "item_id": pick(["i1", "i2", "i3", "i9", None]), "quantity": pick([None, 0.0, 1.0, 3.0]), "amount": pick([None, 0.0, 1.0, 99.5]),
-              "discount": pick([None, 0.0, 1.0]), "coupon_discount": pick([None, 1.0]), "store_id": pick(["s1", "s2", None]), "channel": pick(["web", "app", None]),
-              "status": pick(["paid"] * 4 + ["refunded", "cancelled"])} for number in range(n)]  # fmt: skip
-    events = [{"source": pick(["app", "shop 2"]), "source_user_id": pick(["1", "2", "4"]), "event_id": f"e{number}", "event_type": pick(["view", "cart", "search"]),
-               "ts": moment(), "item_id": pick(["i1", "i2", None]), "category": pick([None, "own/category"]), "session_id": pick(["x", None, None]),
-               "duration_seconds": pick([None, 1.0, 5.0]), "content_id": pick(["c1", "c2", None]), "channel": pick(["web", "app", None])} for number in range(n)]  # fmt: skip
-    touches = [{"source": "app", "source_user_id": pick(["1", "2"]), "touch_id": f"t{number}", "campaign_id": pick(["m1", "m2"]), "ts": moment(),
-                "opened": pick([True, False, None])} for number in range(n // 4)]  # fmt: skip
-    return short_orders({
-        "transactions": lines, "events": events, "touches": touches,
-        "profiles": [{"source": "app", "source_user_id": "1", "age_band": "65+", "points_balance": 2.0, "registered_at": BEGIN}],
-        "items": [{"item_id": "i1", "category": "food/milk", "brand": "b"}, {"item_id": "i2", "category": "food", "brand": None}],
-        "contents": [{"content_id": "c1", "topics": "milk|bread"}, {"content_id": "c2", "topics": None}],
-    })  # fmt: skip
+    lines = [
+        {
+            "source": pick(["app", "shop 2"]),
+            "source_user_id": pick(["1", "2", "张三"]),
+            "order_id": f"o{rng.integers(60)}",
+            "line_no": number,
+            "ts": moment(),
+            "item_id": pick(["i1", "i2", "i3", "i9", None]),
+            "quantity": pick([None, 0.0, 1.0, 3.0]),
+            "amount": pick([None, 0.0, 1.0, 99.5]),
+            "discount": pick([None, 0.0, 1.0]),
+            "coupon_discount": pick([None, 1.0]),
+            "store_id": pick(["s1", "s2", None]),
+            "channel": pick(["web", "app", None]),
+            "status": pick(["paid"] * 4 + ["refunded", "cancelled"]),
+        }
+        for number in range(n)
+    ]
+    events = [
+        {
+            "source": pick(["app", "shop 2"]),
+            "source_user_id": pick(["1", "2", "4"]),
+            "event_id": f"e{number}",
+            "event_type": pick(["view", "cart", "search"]),
+            "ts": moment(),
+            "item_id": pick(["i1", "i2", None]),
+            "category": pick([None, "own/category"]),
+            "session_id": pick(["x", None, None]),
+            "duration_seconds": pick([None, 1.0, 5.0]),
+            "content_id": pick(["c1", "c2", None]),
+            "channel": pick(["web", "app", None]),
+        }
+        for number in range(n)
+    ]
+    touches = [
+        {
+            "source": "app",
+            "source_user_id": pick(["1", "2"]),
+            "touch_id": f"t{number}",
+            "campaign_id": pick(["m1", "m2"]),
+            "ts": moment(),
+            "opened": pick([True, False, None]),
+        }
+        for number in range(n // 4)
+    ]
+    return short_orders(
+        {
+            "transactions": lines,
+            "events": events,
+            "touches": touches,
+            "profiles": [
+                {
+                    "source": "app",
+                    "source_user_id": "1",
+                    "age_band": "65+",
+                    "points_balance": 2.0,
+                    "registered_at": BEGIN,
+                }
+            ],
+            "items": [
+                {"item_id": "i1", "category": "food/milk", "brand": "b"},
+                {"item_id": "i2", "category": "food", "brand": None},
+            ],
+            "contents": [{"content_id": "c1", "topics": "milk|bread"}, {"content_id": "c2", "topics": None}],
+        }
+    )
 
 
 @pytest.mark.parametrize("split", [3, 20, 33, 49])
@@ -118,19 +188,31 @@ def test_late_rows_count_as_if_they_had_been_there(lake_of):
     """Rows from before the build that arrive after it: within the tail they are put where they belong."""
     tables = shop(7)
     stored_at = BEGIN + timedelta(days=40)
-    early = {name: [row for row in tables[name] if stored_at - timedelta(days=9) <= row["ts"] < stored_at][::3] for name in DATED}
-    known = {**tables, **{name: [row for row in tables[name] if not any(row is other for other in early[name])] for name in DATED}}
+    early = {
+        name: [row for row in tables[name] if stored_at - timedelta(days=9) <= row["ts"] < stored_at][::3]
+        for name in DATED
+    }
+    known = {
+        **tables,
+        **{name: [row for row in tables[name] if not any(row is other for other in early[name])] for name in DATED},
+    }
     features = SHORT
     builder = Builder(lake_of(known))
     state = build_state(builder, stored_at, features)
     full = Builder(lake_of(tables))
     now = stored_at + timedelta(days=3)
     built = {row["one_id"]: row for row in full.build(now, features).table.to_pylist()}
-    people = {(row["source"], row["source_user_id"]): row["one_id"] for row in full.views(now).customers.to_pyarrow().to_pylist()}
+    people = {
+        (row["source"], row["source_user_id"]): row["one_id"]
+        for row in full.views(now).customers.to_pyarrow().to_pylist()
+    }
     since = {name: [*early[name], *(row for row in known[name] if row["ts"] >= stored_at)] for name in DATED}
     for one_id, row in built.items():
         customer = state.customer(one_id)
-        mine = {name: [r for r in rows if people[r["source"], r["source_user_id"]] == one_id] for name, rows in since.items()}
+        mine = {
+            name: [r for r in rows if people[r["source"], r["source_user_id"]] == one_id]
+            for name, rows in since.items()
+        }
         same(values(customer, now, mine), row, features, one_id)
         same(values(customer, now, {name: [*rows, *rows] for name, rows in mine.items()}), row, (), one_id)
 
@@ -142,7 +224,11 @@ def test_a_row_told_twice_counts_once(lake_of):
     for one_id in state.one_ids:
         customer = state.customer(str(one_id))
         people = {(row["source"], row["source_user_id"]) for row in customer.keys("events").to_pylist()}
-        again = [row for row in tables["events"] if (row["source"], row["source_user_id"]) in people and row["ts"] >= state.tail_start]
+        again = [
+            row
+            for row in tables["events"]
+            if (row["source"], row["source_user_id"]) in people and row["ts"] >= state.tail_start
+        ]
         assert values(customer, stored_at, {"events": again}) == values(customer, stored_at)
 
 
@@ -165,7 +251,9 @@ def test_a_state_is_saved_and_loaded(lake_of, tmp_path):
 
 def test_asking_knows_neither_ibis_nor_duckdb():
     code = "import sys, features.compute.online; print([m for m in ('ibis', 'duckdb', 'pandas', 'pyspark') if m in sys.modules])"
-    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.strip() == "[]"
+    assert (
+        subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.strip() == "[]"
+    )
 
 
 def test_a_plan_shares_what_features_have_in_common():

@@ -35,7 +35,13 @@ def running():
     """One Spark for all tests here, on two cores: every engine opens a session of its own in it."""
     from pyspark.sql import SparkSession
 
-    settings = {"spark.ui.enabled": "false", "spark.ui.showConsoleProgress": "false", "spark.log.level": "ERROR", "spark.driver.memory": "2g", **ONE_BIG_STAGE}  # fmt: skip
+    settings = {
+        "spark.ui.enabled": "false",
+        "spark.ui.showConsoleProgress": "false",
+        "spark.log.level": "ERROR",
+        "spark.driver.memory": "2g",
+        **ONE_BIG_STAGE,
+    }
     builder = SparkSession.builder.master("local[2]").appName("tests")
     for name, value in settings.items():
         builder = builder.config(name, value)
@@ -55,8 +61,20 @@ def both(lake, as_of, features):
 
 
 def lines(users="abab", **columns):
-    rows = [{"source": "s", "source_user_id": user, "order_id": f"o{n}", "line_no": 1, "ts": BEGIN + timedelta(days=n), "item_id": f"i{n % 2}",
-             "quantity": 1.0, "amount": 2.0, "status": "paid"} for n, user in enumerate(users)]  # fmt: skip
+    rows = [
+        {
+            "source": "s",
+            "source_user_id": user,
+            "order_id": f"o{n}",
+            "line_no": 1,
+            "ts": BEGIN + timedelta(days=n),
+            "item_id": f"i{n % 2}",
+            "quantity": 1.0,
+            "amount": 2.0,
+            "status": "paid",
+        }
+        for n, user in enumerate(users)
+    ]
     return [{**row, **columns} for row in rows]
 
 
@@ -64,7 +82,9 @@ FEW = (
     Feature("orders", "orders", "count", description="d"),
     Feature("amount_2d", "lines", "sum", "amount", window_days=2, description="d"),
     Feature("favourite", "lines", "top", "item_id", default="", description="d"),
-    Feature("first_item", "lines", "first", "item_id", where=(Condition("quantity", ">", 0.0),), default="", description="d"),
+    Feature(
+        "first_item", "lines", "first", "item_id", where=(Condition("quantity", ">", 0.0),), default="", description="d"
+    ),
     Feature("carts", "events", "count", where=(Condition("event_type", "==", "cart"),), description="d"),
 )
 
@@ -122,8 +142,25 @@ def test_every_feature_of_the_pool_is_duckdb_s(lake_of, tables, as_of):
 
 @pytest.mark.slow
 def test_without_times_without_items_and_with_attributes(lake_of):
-    profiles = [{"source": "s", "source_user_id": "a", "age_band": "18-24", "points_balance": 5.0, "Shoe size": 43.5, "shoe.width": "M", "city": None},
-                {"source": "s", "source_user_id": "c", "age_band": None, "points_balance": None, "Shoe size": None, "shoe.width": None}]  # fmt: skip
+    profiles = [
+        {
+            "source": "s",
+            "source_user_id": "a",
+            "age_band": "18-24",
+            "points_balance": 5.0,
+            "Shoe size": 43.5,
+            "shoe.width": "M",
+            "city": None,
+        },
+        {
+            "source": "s",
+            "source_user_id": "c",
+            "age_band": None,
+            "points_balance": None,
+            "Shoe size": None,
+            "shoe.width": None,
+        },
+    ]
     assert_same(*both(lake_of({"transactions": lines(ts=None), "profiles": profiles}), BEGIN, None))
 
 
@@ -143,7 +180,9 @@ def test_a_record_joins_a_customer_when_it_was_known_to(lake_of):
     with duckdb.connect() as connection:
         lake.attach(connection)
         period = f"SELECT '{first['one_id']}', '{second['source']}', '{second['source_user_id']}', TIMESTAMP '{known}', 'merge'"
-        lake.commit(connection, {"customers": f"SELECT * FROM (SELECT * FROM customers UNION ALL {period}) ORDER BY ALL"})
+        lake.commit(
+            connection, {"customers": f"SELECT * FROM (SELECT * FROM customers UNION ALL {period}) ORDER BY ALL"}
+        )
     for as_of, people in ((known, 2), (known + timedelta(seconds=1), 1)):
         one, other = both(lake, as_of, FEW[:4])
         assert one.num_rows == people

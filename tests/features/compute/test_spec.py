@@ -44,15 +44,19 @@ def test_it_survives_json():
     assert again.hash == SPEC.hash
 
 
-@pytest.mark.parametrize("other", [
-    FeatureSpec((replace(ORDERS, window_days=7), *SPEC.features[1:]), SPEC.vocabularies),
-    FeatureSpec((replace(ORDERS, default=1.0), *SPEC.features[1:]), SPEC.vocabularies),
-    FeatureSpec((ORDERS, replace(CARTS, where=CARTS.where[:1]), CHANNEL, NEVER), SPEC.vocabularies),
-    FeatureSpec(SPEC.features, ((), (), ("应用", "web"), ())),
-    FeatureSpec(SPEC.features, ((), (), ("web",), ())),
-    SPEC.select(("carts", "orders_total", "top_channel", "days")),
-    SPEC.select(("orders_total", "carts")),
-], ids=["window", "default", "condition", "order of values", "fewer values", "order of columns", "fewer columns"])  # fmt: skip
+@pytest.mark.parametrize(
+    "other",
+    [
+        FeatureSpec((replace(ORDERS, window_days=7), *SPEC.features[1:]), SPEC.vocabularies),
+        FeatureSpec((replace(ORDERS, default=1.0), *SPEC.features[1:]), SPEC.vocabularies),
+        FeatureSpec((ORDERS, replace(CARTS, where=CARTS.where[:1]), CHANNEL, NEVER), SPEC.vocabularies),
+        FeatureSpec(SPEC.features, ((), (), ("应用", "web"), ())),
+        FeatureSpec(SPEC.features, ((), (), ("web",), ())),
+        SPEC.select(("carts", "orders_total", "top_channel", "days")),
+        SPEC.select(("orders_total", "carts")),
+    ],
+    ids=["window", "default", "condition", "order of values", "fewer values", "order of columns", "fewer columns"],
+)
 def test_another_meaning_is_another_hash(other):
     assert other.hash != SPEC.hash
 
@@ -77,11 +81,14 @@ def test_a_table_is_encoded_in_the_order_of_the_features():
 def test_a_table_is_encoded_as_a_model_expects_it():
     """Other vocabulary, other order, a column more and one less than the model was trained on."""
     expected = FeatureSpec(
-        (CHANNEL, replace(NEVER, name="gone"), replace(CHANNEL, name="lost"), ORDERS), (("kiosk", "web"), (), ("x",), ())
+        (CHANNEL, replace(NEVER, name="gone"), replace(CHANNEL, name="lost"), ORDERS),
+        (("kiosk", "web"), (), ("x",), ()),
     )
     made = UserFeatures.from_table(TABLE, SPEC.features, AS_OF, expected)
     assert made.spec is expected
-    np.testing.assert_array_equal(made.values, np.array([[-1, 9999, -1, 3], [-1, 9999, -1, 0], [1, 9999, -1, 1]], np.float32))
+    np.testing.assert_array_equal(
+        made.values, np.array([[-1, 9999, -1, 3], [-1, 9999, -1, 0], [1, 9999, -1, 1]], np.float32)
+    )
 
 
 def test_rows_of_and_take():

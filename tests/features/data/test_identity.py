@@ -17,8 +17,17 @@ DAY = [datetime(2024, 1, day) for day in range(1, 30)]
 
 
 def line(user, ts, source="s", **more):
-    return {"source": source, "source_user_id": user, "order_id": f"o {user} {ts} {source}", "line_no": 1, "ts": ts, "item_id": "i", "amount": 1.0,
-            "status": "paid", **more}  # fmt: skip
+    return {
+        "source": source,
+        "source_user_id": user,
+        "order_id": f"o {user} {ts} {source}",
+        "line_no": 1,
+        "ts": ts,
+        "item_id": "i",
+        "amount": 1.0,
+        "status": "paid",
+        **more,
+    }
 
 
 def event(user, ts):
@@ -36,7 +45,10 @@ def customers(lake: Lake) -> dict[tuple[str, str], tuple[str, datetime | None]]:
 
 def test_one_customer_a_source_record(lake_of):
     lake = lake_of(
-        {"transactions": [line("1", DAY[3]), line("1", DAY[1]), line("1", DAY[2], "t"), line(None, DAY[0])], "events": [event("2", DAY[0])]}
+        {
+            "transactions": [line("1", DAY[3]), line("1", DAY[1]), line("1", DAY[2], "t"), line(None, DAY[0])],
+            "events": [event("2", DAY[0])],
+        }
     )
     found = customers(lake)
     assert found.keys() == {("s", "1"), ("t", "1"), ("s", "2")}
@@ -57,17 +69,35 @@ def test_the_parts_of_a_record_are_kept_apart(lake_of):
     assert found["a", "bc"][0] != found["ab", "c"][0]
 
 
-@pytest.mark.parametrize(("tables", "since"), [
-    ({"transactions": [line("1", DAY[5]), line("1", DAY[3])]}, DAY[3]),
-    ({"transactions": [line("1", DAY[5], status="refunded")]}, DAY[5]),
-    ({"transactions": [line("1", DAY[5])], "events": [event("1", DAY[2])]}, DAY[2]),
-    ({"transactions": [line("1", DAY[5])], "profiles": [profile("1", DAY[1])]}, DAY[1]),
-    ({"profiles": [profile("1")]}, None),
-    ({"transactions": [line("1", DAY[5])], "profiles": [profile("1")]}, None),
-    ({"transactions": [line("1", None)], "events": [event("1", DAY[5])]}, None),
-    ({"transactions": [line("1", DAY[5])], "identities": [{"source": "s", "source_user_id": "1", "id_type": "phone", "id_value": "x"}]}, None),
-], ids=["first line", "a refund is a sign of life", "event", "registration", "undated profile", "undated profile, later purchase", "undated line, later event",
-        "undated identity"])  # fmt: skip
+@pytest.mark.parametrize(
+    ("tables", "since"),
+    [
+        ({"transactions": [line("1", DAY[5]), line("1", DAY[3])]}, DAY[3]),
+        ({"transactions": [line("1", DAY[5], status="refunded")]}, DAY[5]),
+        ({"transactions": [line("1", DAY[5])], "events": [event("1", DAY[2])]}, DAY[2]),
+        ({"transactions": [line("1", DAY[5])], "profiles": [profile("1", DAY[1])]}, DAY[1]),
+        ({"profiles": [profile("1")]}, None),
+        ({"transactions": [line("1", DAY[5])], "profiles": [profile("1")]}, None),
+        ({"transactions": [line("1", None)], "events": [event("1", DAY[5])]}, None),
+        (
+            {
+                "transactions": [line("1", DAY[5])],
+                "identities": [{"source": "s", "source_user_id": "1", "id_type": "phone", "id_value": "x"}],
+            },
+            None,
+        ),
+    ],
+    ids=[
+        "first line",
+        "a refund is a sign of life",
+        "event",
+        "registration",
+        "undated profile",
+        "undated profile, later purchase",
+        "undated line, later event",
+        "undated identity",
+    ],
+)
 def test_since_when(lake_of, tables, since):
     assert customers(lake_of(tables))["s", "1"][1] == since
 

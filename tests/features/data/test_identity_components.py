@@ -18,14 +18,21 @@ NO_LINKS = Links.joined([])
 def sightings_of(rows):
     rows = sorted(rows, key=lambda row: (row[0], row[1], row[3], row[2]))
     level, value, record, time = (list(column) for column in zip(*rows, strict=True)) if rows else ([], [], [], [])
-    return Sightings(np.array(level, np.int8), np.array(value, np.int32), np.array(record, np.int32), np.array(time, np.int64))
+    return Sightings(
+        np.array(level, np.int8), np.array(value, np.int32), np.array(record, np.int32), np.array(time, np.int64)
+    )
 
 
 def links_of(rows, level):
     rows = [(min(a, b), max(a, b), time, value) for a, b, time, value in rows]
     left, right, time, value = (list(column) for column in zip(*rows, strict=True)) if rows else ([], [], [], [])
-    return Links(np.array(left, np.int32), np.array(right, np.int32), np.array(time, np.int64), np.full(len(left), level, np.int8),
-                 np.array(value, np.int32))  # fmt: skip
+    return Links(
+        np.array(left, np.int32),
+        np.array(right, np.int32),
+        np.array(time, np.int64),
+        np.full(len(left), level, np.int8),
+        np.array(value, np.int32),
+    )
 
 
 def plain(count, levels, rows, given_links, claims, apart):
@@ -82,15 +89,31 @@ CLAIMS = st.lists(st.lists(st.sampled_from([NO_CLAIM, NO_CLAIM, 1, 2]), min_size
 
 
 @settings(max_examples=300, deadline=timedelta(seconds=2))
-@given(rows=ROWS, linked=GIVEN, levels=LEVELS, claims=CLAIMS, apart=st.lists(PAIR, max_size=2), rounds=st.sampled_from([1, 32]))
+@given(
+    rows=ROWS,
+    linked=GIVEN,
+    levels=LEVELS,
+    claims=CLAIMS,
+    apart=st.lists(PAIR, max_size=2),
+    rounds=st.sampled_from([1, 32]),
+)
 def test_the_grouping_is_what_the_rules_say(rows, linked, levels, claims, apart, rounds):
-    rows = list({(level, level * 4 + value, record, time) for level, value, record, time in rows})  # a value is of one type
+    rows = list(
+        {(level, level * 4 + value, record, time) for level, value, record, time in rows}
+    )  # a value is of one type
     given_links = [(*pair, time, 12 + number) for number, (pair, time) in enumerate(linked)]
     table = np.array(claims, dtype=np.int64).reshape(-1, RECORDS)
     before, components.ROUNDS = components.ROUNDS, rounds  # both ways of replaying
     try:
-        found = group(RECORDS, levels, sightings_of(rows), links_of(given_links, 3), table, np.array(apart, np.int32).reshape(-1, 2),
-                      np.arange(20, dtype=np.int64))  # fmt: skip
+        found = group(
+            RECORDS,
+            levels,
+            sightings_of(rows),
+            links_of(given_links, 3),
+            table,
+            np.array(apart, np.int32).reshape(-1, 2),
+            np.arange(20, dtype=np.int64),
+        )
     finally:
         components.ROUNDS = before
     customer, held, shared = plain(RECORDS, levels, rows, given_links, claims, apart)
@@ -100,7 +123,9 @@ def test_the_grouping_is_what_the_rules_say(rows, linked, levels, claims, apart,
     record, owner, since, link = periods(found, seen)
     for moment in [ALWAYS, *range(13)]:
         valid = sorted(
-            (start, r, o) for r, o, start in zip(record.tolist(), owner.tolist(), since.tolist(), strict=True) if start <= moment
+            (start, r, o)
+            for r, o, start in zip(record.tolist(), owner.tolist(), since.tolist(), strict=True)
+            if start <= moment
         )
         now = {r: o for _, r, o in valid}
         assert [now[r] for r in range(RECORDS)] == at(RECORDS, held, moment)
@@ -112,15 +137,30 @@ def test_the_grouping_is_what_the_rules_say(rows, linked, levels, claims, apart,
 
 def test_the_claims_given_stay_as_they_were():
     claims = np.array([[1, NO_CLAIM]])
-    group(2, [Level()], sightings_of([(0, 0, 0, 1), (0, 0, 1, 2)]), NO_LINKS, claims, np.zeros((0, 2), np.int32), np.zeros(1, np.int64))
+    group(
+        2,
+        [Level()],
+        sightings_of([(0, 0, 0, 1), (0, 0, 1, 2)]),
+        NO_LINKS,
+        claims,
+        np.zeros((0, 2), np.int32),
+        np.zeros(1, np.int64),
+    )
     assert claims.tolist() == [[1, NO_CLAIM]]
 
 
 @pytest.mark.parametrize("size", [3, 50, 4000])
 def test_a_long_chain_is_one_customer(size):
     rows = [(0, number, number + side, number) for number in range(size - 1) for side in (0, 1)]
-    found = group(size, [Level(3)], sightings_of(rows), NO_LINKS, np.zeros((0, size), np.int64), np.zeros((0, 2), np.int32),
-                  np.arange(size, dtype=np.int64))  # fmt: skip
+    found = group(
+        size,
+        [Level(3)],
+        sightings_of(rows),
+        NO_LINKS,
+        np.zeros((0, size), np.int64),
+        np.zeros((0, 2), np.int32),
+        np.arange(size, dtype=np.int64),
+    )
     assert set(found.customer.tolist()) == {0}
     assert (found.owner[1:] != NOBODY).all()
 

@@ -28,13 +28,19 @@ def held(user, id_type, value, at=None, source="s"):
 
 
 def event(user, at, source="s"):
-    return {"source": source, "source_user_id": user, "event_id": f"e {user} {at} {source}", "event_type": "view", "ts": at}
+    return {
+        "source": source,
+        "source_user_id": user,
+        "event_id": f"e {user} {at} {source}",
+        "event_type": "view",
+        "ts": at,
+    }
 
 
 def periods(lake: Lake) -> dict[str, list[tuple[str, datetime | None]]]:
     rows = lake.connect().con.execute(
         "SELECT source_user_id, one_id, valid_from FROM customers ORDER BY source_user_id, valid_from NULLS FIRST"
-    )  # fmt: skip
+    )
     found: dict[str, list[tuple[str, datetime | None]]] = {}
     for user, one_id, since in rows.fetchall():
         found.setdefault(user, []).append((one_id, since))
@@ -70,7 +76,12 @@ def test_one_value_is_one_customer_from_when_both_were_seen(lake_of):
 
 
 def test_before_the_link_a_record_is_its_own_customer(lake_of):
-    lake = lake_of({"events": [event("b", DAY[2])], "identities": [held("a", "email", "x", DAY[1]), held("b", "email", "x", DAY[5])]})
+    lake = lake_of(
+        {
+            "events": [event("b", DAY[2])],
+            "identities": [held("a", "email", "x", DAY[1]), held("b", "email", "x", DAY[5])],
+        }
+    )
     found = periods(lake)
     assert [since for _, since in found["b"]] == [DAY[2], DAY[5]]
     assert found["b"][0][0] != found["b"][1][0] == found["a"][0][0]
@@ -80,8 +91,10 @@ def test_before_the_link_a_record_is_its_own_customer(lake_of):
 
 
 def test_the_oldest_one_id_survives_whoever_brings_the_link(lake_of):
-    old, new = (lake_of({"events": [event("b", DAY[0]), event("a", DAY[1])], "identities": rows}) for rows in (
-        [], [held("a", "card", "x", DAY[5]), held("b", "card", "x", DAY[3])]))  # fmt: skip
+    old, new = (
+        lake_of({"events": [event("b", DAY[0]), event("a", DAY[1])], "identities": rows})
+        for rows in ([], [held("a", "card", "x", DAY[5]), held("b", "card", "x", DAY[3])])
+    )
     assert periods(new)["a"][-1][0] == periods(new)["b"][-1][0] == periods(old)["b"][0][0]
 
 
@@ -100,14 +113,22 @@ def test_an_old_sighting_expires(lake_of, gap, customers):
 
 def test_a_value_seen_again_in_between_stays_fresh(lake_of):
     lake = lake_of(
-        {"identities": [held("a", "cookie", "x", DAY[0]), held("a", "cookie", "x", DAY[60]), held("b", "cookie", "x", DAY[120])]}
+        {
+            "identities": [
+                held("a", "cookie", "x", DAY[0]),
+                held("a", "cookie", "x", DAY[60]),
+                held("b", "cookie", "x", DAY[120]),
+            ]
+        }
     )
     assert groups(lake) == people("ab")
 
 
 def test_a_clock_in_the_future_links_nobody_today(lake_of):
     future = datetime(2199, 1, 1)
-    lake = lake_of({"events": [event("b", DAY[0])], "identities": [held("a", "card", "x", DAY[1]), held("b", "card", "x", future)]})
+    lake = lake_of(
+        {"events": [event("b", DAY[0])], "identities": [held("a", "card", "x", DAY[1]), held("b", "card", "x", future)]}
+    )
     assert [since for _, since in periods(lake)["a"]] == [DAY[1], future]
     assert len(Builder(lake).views(DAY[700]).customers.to_pyarrow()["one_id"].unique()) == 2
 
@@ -129,8 +150,13 @@ def test_records_of_one_customer_count_once(lake_of):
 def test_a_hundred_thousand_records_of_one_cookie_are_refused(tmp_path):
     lake = Lake(Workspace(tmp_path / "workspace").create())
     with duckdb.connect() as connection:
-        lake.commit(connection, {"identities": "SELECT 's' AS source, 'r' || range AS source_user_id, 'cookie' AS id_type, 'kiosk' AS id_value, "
-                                               "TIMESTAMP '2024-01-01' + to_seconds(range) AS observed_at FROM range(100000)"})  # fmt: skip
+        lake.commit(
+            connection,
+            {
+                "identities": "SELECT 's' AS source, 'r' || range AS source_user_id, 'cookie' AS id_type, 'kiosk' AS id_value, "
+                "TIMESTAMP '2024-01-01' + to_seconds(range) AS observed_at FROM range(100000)"
+            },
+        )
     resolve(lake)
     assert lake.state("customers").rows == 100_000
     (entry,) = Ledger(lake.workspace).entries()
@@ -143,9 +169,16 @@ def test_a_hundred_thousand_records_of_one_cookie_are_refused(tmp_path):
 
 @pytest.mark.parametrize("strong", ["login", "unionid", "phone_verified"])
 def test_different_values_of_a_strong_type_never_merge(lake_of, strong):
-    lake = lake_of({"identities": [
-        held("a", strong, "1", DAY[0]), held("b", strong, "2", DAY[0]), held("a", "device", "x", DAY[1]), held("b", "device", "x", DAY[2]),
-    ]})  # fmt: skip
+    lake = lake_of(
+        {
+            "identities": [
+                held("a", strong, "1", DAY[0]),
+                held("b", strong, "2", DAY[0]),
+                held("a", "device", "x", DAY[1]),
+                held("b", "device", "x", DAY[2]),
+            ]
+        }
+    )
     assert groups(lake) == people("a", "b")
     (entry,) = Ledger(lake.workspace).entries()
     assert (entry.action, entry.id_type, entry.id_value) == ("conflict", "device", "x")
@@ -153,27 +186,44 @@ def test_different_values_of_a_strong_type_never_merge(lake_of, strong):
 
 
 def test_a_contradiction_met_indirectly_is_refused_too(lake_of):
-    lake = lake_of({"identities": [
-        held("a", "login", "1", DAY[0]), held("b", "login", "2", DAY[0]),
-        held("a", "device", "x", DAY[1]), held("c", "device", "x", DAY[2]), held("c", "cookie", "y", DAY[3]), held("b", "cookie", "y", DAY[4]),
-    ]})  # fmt: skip
+    lake = lake_of(
+        {
+            "identities": [
+                held("a", "login", "1", DAY[0]),
+                held("b", "login", "2", DAY[0]),
+                held("a", "device", "x", DAY[1]),
+                held("c", "device", "x", DAY[2]),
+                held("c", "cookie", "y", DAY[3]),
+                held("b", "cookie", "y", DAY[4]),
+            ]
+        }
+    )
     assert groups(lake) == people("ac", "b")  # device counts before cookie
 
 
 def test_an_anonymous_record_joins_who_logs_in_and_stays(lake_of):
-    lake = lake_of({
-        "events": [event("anonymous", DAY[1]), event("ann", DAY[0])],
-        "identities": [
-            held("anonymous", "cookie", "k", DAY[1]), held("ann", "login", "ann", DAY[0]), held("bob", "login", "bob", DAY[0]),
-            held("ann", "cookie", "k", DAY[3]), held("bob", "cookie", "k", DAY[6]),
-        ],
-    })  # fmt: skip
+    lake = lake_of(
+        {
+            "events": [event("anonymous", DAY[1]), event("ann", DAY[0])],
+            "identities": [
+                held("anonymous", "cookie", "k", DAY[1]),
+                held("ann", "login", "ann", DAY[0]),
+                held("bob", "login", "bob", DAY[0]),
+                held("ann", "cookie", "k", DAY[3]),
+                held("bob", "cookie", "k", DAY[6]),
+            ],
+        }
+    )
     assert groups(lake) == {frozenset({"anonymous", "ann"}), frozenset({"bob"})}
     builder = Builder(lake)
 
     def views(moment):
         table = builder.build(moment, [VIEWS]).table
-        return {one: count for one, count in zip(table["one_id"].to_pylist(), table["views_total"].to_pylist(), strict=True) if count}
+        return {
+            one: count
+            for one, count in zip(table["one_id"].to_pylist(), table["views_total"].to_pylist(), strict=True)
+            if count
+        }
 
     ann = periods(lake)["ann"][0][0]
     assert len(views(DAY[2])) == 2
@@ -183,10 +233,16 @@ def test_an_anonymous_record_joins_who_logs_in_and_stays(lake_of):
 
 
 def test_a_record_with_two_logins_is_of_the_first(lake_of):
-    lake = lake_of({"identities": [
-        held("browser", "login", "ann", DAY[1]), held("browser", "login", "bob", DAY[2]), held("ann", "login", "ann", DAY[0]),
-        held("bob", "login", "bob", DAY[0]),
-    ]})  # fmt: skip
+    lake = lake_of(
+        {
+            "identities": [
+                held("browser", "login", "ann", DAY[1]),
+                held("browser", "login", "bob", DAY[2]),
+                held("ann", "login", "ann", DAY[0]),
+                held("bob", "login", "bob", DAY[0]),
+            ]
+        }
+    )
     assert groups(lake) == {frozenset({"browser", "ann"}), frozenset({"bob"})}
     assert actions(lake) == ["conflict", "merge"]
 
@@ -198,7 +254,9 @@ def test_a_verified_number_links_with_the_same_number_unverified(lake_of):
 
 def test_a_circle_of_identifiers_is_one_customer(lake_of):
     rows = [("a", "x"), ("b", "x"), ("b", "y"), ("c", "y"), ("c", "z"), ("a", "z")]
-    assert groups(lake_of({"identities": [held(user, "email", value, DAY[1]) for user, value in rows]})) == people("abc")
+    assert groups(lake_of({"identities": [held(user, "email", value, DAY[1]) for user, value in rows]})) == people(
+        "abc"
+    )
 
 
 def test_a_type_nobody_declared_is_an_error_that_names_it(lake_of):
@@ -223,13 +281,22 @@ def write_links(lake: Lake, rows: list[tuple[str, str, float, str]]) -> None:
     links_file(lake.workspace).parent.mkdir(parents=True, exist_ok=True)
     values = ", ".join(f"('s', '{a}', 's', '{b}', {p}, NULL::TIMESTAMP, '{name}')" for a, b, p, name in rows)
     names = "left_source, left_source_user_id, right_source, right_source_user_id, probability, decided_at, link_id"
-    duckdb.sql(f"COPY (SELECT * FROM (VALUES {values}) AS t({names})) TO '{links_file(lake.workspace)}' (FORMAT parquet)")
+    duckdb.sql(
+        f"COPY (SELECT * FROM (VALUES {values}) AS t({names})) TO '{links_file(lake.workspace)}' (FORMAT parquet)"
+    )
 
 
 def test_probabilistic_links_count_last(lake_of):
-    lake = lake_of({"identities": [
-        held("a", "login", "1", DAY[0]), held("b", "login", "2", DAY[0]), held("c", "card", "9", DAY[0]), held("b", "card", "9", DAY[0]),
-    ]})  # fmt: skip
+    lake = lake_of(
+        {
+            "identities": [
+                held("a", "login", "1", DAY[0]),
+                held("b", "login", "2", DAY[0]),
+                held("c", "card", "9", DAY[0]),
+                held("b", "card", "9", DAY[0]),
+            ]
+        }
+    )
     write_links(lake, [("a", "c", 0.99, "l1"), ("c", "nobody", 0.99, "l2")])
     resolve(lake)
     assert groups(lake) == people("a", "bc")
@@ -247,7 +314,10 @@ def test_probabilistic_links_count_last(lake_of):
 
 def test_every_merge_names_its_decision_and_resolving_again_adds_nothing(lake_of):
     lake = lake_of({"identities": [held(user, "email", "x", DAY[day]) for day, user in enumerate("abc")]})
-    named = {row[0] for row in lake.connect().con.execute("SELECT ledger_id FROM customers WHERE ledger_id IS NOT NULL").fetchall()}
+    named = {
+        row[0]
+        for row in lake.connect().con.execute("SELECT ledger_id FROM customers WHERE ledger_id IS NOT NULL").fetchall()
+    }
     entries = Ledger(lake.workspace).entries()
     assert named == {entry.ledger_id for entry in entries if entry.action == "merge"}
     before = [path.read_bytes() for path in Ledger(lake.workspace).files()]
@@ -272,10 +342,12 @@ def test_a_dry_run_says_what_would_change_and_changes_nothing(lake_of):
 
 
 def test_unmerge_splits_for_all_moments_and_can_be_undone(lake_of):
-    lake = lake_of({
-        "events": [event("a", DAY[0]), event("b", DAY[1])],
-        "identities": [held(user, kind, "x", DAY[2]) for user in "ab" for kind in ("email", "device")],
-    })  # fmt: skip
+    lake = lake_of(
+        {
+            "events": [event("a", DAY[0]), event("b", DAY[1])],
+            "identities": [held(user, kind, "x", DAY[2]) for user in "ab" for kind in ("email", "device")],
+        }
+    )
     ledger = Ledger(lake.workspace)
 
     def customers(moment):
@@ -324,16 +396,25 @@ def views_over(connection: duckdb.DuckDBPyConnection, lake: Lake) -> None:
 
 def put(connection: duckdb.DuckDBPyConnection, sightings, events) -> None:
     for row in sightings:
-        connection.execute("INSERT INTO identities BY NAME SELECT ? AS source, ? AS source_user_id, ? AS id_type, ? AS id_value, ? AS observed_at "
-                           "EXCEPT FROM identities", list(row.values()))  # fmt: skip
+        connection.execute(
+            "INSERT INTO identities BY NAME SELECT ? AS source, ? AS source_user_id, ? AS id_type, ? AS id_value, ? AS observed_at "
+            "EXCEPT FROM identities",
+            list(row.values()),
+        )
     for row in events:
-        connection.execute("INSERT INTO events BY NAME SELECT ? AS source, ? AS source_user_id, ? AS event_id, ? AS event_type, ? AS ts",
-                           list(row.values()))  # fmt: skip
+        connection.execute(
+            "INSERT INTO events BY NAME SELECT ? AS source, ? AS source_user_id, ? AS event_id, ? AS event_type, ? AS ts",
+            list(row.values()),
+        )
 
 
-@settings(max_examples=12, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
+@settings(
+    max_examples=12, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
+)
 @given(batches=st.lists(BATCH, min_size=2, max_size=3), linked=st.booleans(), apart=st.booleans())
-def test_new_rows_give_what_resolving_everything_gives(tmp_path_factory: pytest.TempPathFactory, batches, linked, apart):
+def test_new_rows_give_what_resolving_everything_gives(
+    tmp_path_factory: pytest.TempPathFactory, batches, linked, apart
+):
     lake = Lake(Workspace(tmp_path_factory.mktemp("grows") / "workspace").create())
     if linked:
         write_links(lake, [("a", "c", 0.9, "l1"), ("b", "f", 0.9, "l2")])
@@ -358,12 +439,17 @@ def test_new_rows_give_what_resolving_everything_gives(tmp_path_factory: pytest.
             plan = resolver.plan(connection)
             assert added == connection.execute(f"SELECT * FROM ({plan.customers}) ORDER BY ALL").fetchall()
             assert set(told) <= set(connection.execute("SELECT ledger_id, action FROM identity_found").fetchall())
-            assert ledger_ids == connection.execute(f"SELECT ledger_id, action FROM ({plan.entries}) ORDER BY ALL").fetchall()
+            assert (
+                ledger_ids
+                == connection.execute(f"SELECT ledger_id, action FROM ({plan.entries}) ORDER BY ALL").fetchall()
+            )
             resolver.ledger.append(connection, str(plan.entries))
             connection.execute(f"CREATE OR REPLACE TABLE before AS {plan.customers}")
 
 
-@settings(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
+@settings(
+    max_examples=15, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
+)
 @given(rows=st.lists(SIGHTING, max_size=12), order=st.randoms(use_true_random=False))
 def test_the_order_of_arrival_changes_nothing(tmp_path_factory: pytest.TempPathFactory, rows, order):
     shuffled = list(rows)

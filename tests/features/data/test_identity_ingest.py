@@ -28,9 +28,12 @@ class Sightings(Source):
 
     def tables(self, connection: duckdb.DuckDBPyConnection) -> Sequence[RawTable]:
         values = ", ".join(
-            "(" + ", ".join("NULL::VARCHAR" if value is None else literal(value) for value in row) + ")" for row in self.rows
+            "(" + ", ".join("NULL::VARCHAR" if value is None else literal(value) for value in row) + ")"
+            for row in self.rows
         )
-        connection.execute(f"CREATE OR REPLACE TEMP TABLE made AS SELECT * FROM (VALUES {values}) AS t({', '.join(NAMES)})")
+        connection.execute(
+            f"CREATE OR REPLACE TEMP TABLE made AS SELECT * FROM (VALUES {values}) AS t({', '.join(NAMES)})"
+        )
         seen = {"source_user_id": "source_user_id", "ts": "'2024-05-01'", "event_type": "'view'"}
         people = "SELECT DISTINCT source_user_id FROM made ORDER BY 1"
         return [
@@ -44,15 +47,23 @@ def customers(workspace: Workspace) -> list[tuple[object, ...]]:
 
 
 def standing(workspace: Workspace) -> set[tuple[str, str]]:
-    rows = duckdb.sql(f"SELECT ledger_id, action FROM ({Ledger(workspace).standing()}) WHERE action <> 'withdraw'").fetchall()
+    rows = duckdb.sql(
+        f"SELECT ledger_id, action FROM ({Ledger(workspace).standing()}) WHERE action <> 'withdraw'"
+    ).fetchall()
     return {(str(name), str(action)) for name, action in rows}
 
 
-ROW = st.tuples(st.sampled_from("abcdef"), st.sampled_from(["login", "email", "cookie"]), st.sampled_from("xy"),
-                st.sampled_from(["2024-01-01", "2024-02-01", "2024-07-01", None]))  # fmt: skip
+ROW = st.tuples(
+    st.sampled_from("abcdef"),
+    st.sampled_from(["login", "email", "cookie"]),
+    st.sampled_from("xy"),
+    st.sampled_from(["2024-01-01", "2024-02-01", "2024-07-01", None]),
+)
 
 
-@settings(max_examples=6, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
+@settings(
+    max_examples=6, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
+)
 @given(batches=st.lists(st.lists(ROW, min_size=1, max_size=5), min_size=2, max_size=2))
 def test_many_small_ingests_are_one_large_one(tmp_path_factory: pytest.TempPathFactory, monkeypatch_session, batches):
     small, large = (Workspace(tmp_path_factory.mktemp("w")) for _ in range(2))
@@ -81,7 +92,9 @@ def test_an_ingest_resolves_only_who_is_connected_with_it(tmp_path, monkeypatch)
 
     def noted(resolver, connection):
         answer = spread(resolver, connection)
-        scopes.append(sorted(row[0] for row in connection.execute("SELECT source_user_id FROM identity_scope").fetchall()))
+        scopes.append(
+            sorted(row[0] for row in connection.execute("SELECT source_user_id FROM identity_scope").fetchall())
+        )
         return answer
 
     monkeypatch.setattr(GraphResolver, "_spread", noted)

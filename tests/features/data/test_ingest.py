@@ -36,15 +36,31 @@ class Rows(Source):
         timezone: str = "UTC",
         columns: Mapping[str, str] | None = None,
     ) -> None:
-        self.name, self.timezone, self.rows, self.names, self.table, self.columns = "shop", timezone, rows, names, table, columns
+        self.name, self.timezone, self.rows, self.names, self.table, self.columns = (
+            "shop",
+            timezone,
+            rows,
+            names,
+            table,
+            columns,
+        )
 
     def tables(self, connection: duckdb.DuckDBPyConnection) -> Sequence[RawTable]:
         typed = ", ".join(f'"{name}" VARCHAR' for name in self.names)
         connection.execute(f"CREATE OR REPLACE TEMP TABLE made ({typed})")
         if self.rows:
-            values = ", ".join("(" + ", ".join("NULL" if value is None else literal(value) for value in row) + ")" for row in self.rows)
+            values = ", ".join(
+                "(" + ", ".join("NULL" if value is None else literal(value) for value in row) + ")" for row in self.rows
+            )
             connection.execute(f"INSERT INTO made VALUES {values}")
-        return [RawTable(self.table, "SELECT * FROM made", self.columns or {name: f'"{name}"' for name in self.names}, ("made.csv",))]
+        return [
+            RawTable(
+                self.table,
+                "SELECT * FROM made",
+                self.columns or {name: f'"{name}"' for name in self.names},
+                ("made.csv",),
+            )
+        ]
 
 
 @pytest.fixture
@@ -57,7 +73,9 @@ def table(workspace: Workspace, query: str) -> list[tuple[Any, ...]]:
 
 
 def refused(report: TableReport) -> list[tuple[str, dict[str, Any]]]:
-    rows = duckdb.sql(f"SELECT reason, row FROM read_parquet({literal(str(report.quarantine_file))}) ORDER BY position").fetchall()
+    rows = duckdb.sql(
+        f"SELECT reason, row FROM read_parquet({literal(str(report.quarantine_file))}) ORDER BY position"
+    ).fetchall()
     return [(reason, json.loads(row)) for reason, row in rows]
 
 
@@ -83,8 +101,14 @@ def one(workspace: Workspace, *rows: Sequence[str | None], **more: Any) -> Table
         (("o2", "u1", "i1", "2017-01-01", "two", "1"), "quantity is not a finite number"),
         (("o2", "u1", "i1", "2017-01-01", "1", "nan"), "amount is not a finite number"),
         (("o2", "u1", "i1", "2017-01-01", "1", "inf"), "amount is not a finite number"),
-        (("o2", "u1", "i1", "2017-01-01", "1", "-1"), "quantity and amount have opposite signs, and status is not refunded"),
-        (("o2", "u1", "i1", "2017-01-01", "-1", "1"), "quantity and amount have opposite signs, and status is not refunded"),
+        (
+            ("o2", "u1", "i1", "2017-01-01", "1", "-1"),
+            "quantity and amount have opposite signs, and status is not refunded",
+        ),
+        (
+            ("o2", "u1", "i1", "2017-01-01", "-1", "1"),
+            "quantity and amount have opposite signs, and status is not refunded",
+        ),
     ],
 )
 def test_a_row_that_breaks_the_contract_is_quarantined_with_its_reason(
@@ -106,13 +130,20 @@ def test_a_row_that_breaks_the_contract_is_quarantined_with_its_reason(
         (None, None, (None, None, "paid")),
     ],
 )
-def test_signs_say_refund(workspace: Workspace, quantity: str | None, amount: str | None, kept: tuple[Any, ...]) -> None:
+def test_signs_say_refund(
+    workspace: Workspace, quantity: str | None, amount: str | None, kept: tuple[Any, ...]
+) -> None:
     one(workspace, ("o1", "u1", "i1", "2017-01-01", quantity, amount))
     assert table(workspace, "SELECT quantity, amount, status FROM transactions") == [kept]
 
 
 def test_a_stated_refund_may_have_either_sign(workspace: Workspace) -> None:
-    rows = [("o1", "1", "5", " Refunded "), ("o2", "1", "-5", "refunded"), ("o3", "-1", "-5", "REFUNDED"), ("o4", "1", "5", "gone")]
+    rows = [
+        ("o1", "1", "5", " Refunded "),
+        ("o2", "1", "-5", "refunded"),
+        ("o3", "-1", "-5", "REFUNDED"),
+        ("o4", "1", "5", "gone"),
+    ]
     report = one(workspace, *rows, names=("order_id", "quantity", "amount", "status"))
     assert table(workspace, "SELECT DISTINCT quantity, amount, status FROM transactions") == [(1.0, 5.0, "refunded")]
     assert dict(report.reasons) == {"status is not one of paid, refunded, cancelled": 1}
@@ -132,8 +163,16 @@ def test_a_refund_finds_its_sale_in_the_lake(workspace: Workspace) -> None:
 
 
 def test_absurd_values_are_kept_and_counted(workspace: Workspace) -> None:
-    report = one(workspace, GOOD, ("o2", "u1", "i1", "2017-01-01", "89638", "250"), ("o3", None, "i1", "2017-01-01", "1", "2000001"))
-    assert (report.kept, dict(report.flags)) == (3, {"quantity_above_10000": 1, "amount_above_1000000": 1, "no_customer": 1})
+    report = one(
+        workspace,
+        GOOD,
+        ("o2", "u1", "i1", "2017-01-01", "89638", "250"),
+        ("o3", None, "i1", "2017-01-01", "1", "2000001"),
+    )
+    assert (report.kept, dict(report.flags)) == (
+        3,
+        {"quantity_above_10000": 1, "amount_above_1000000": 1, "no_customer": 1},
+    )
 
 
 def test_a_row_without_a_customer_stays(workspace: Workspace) -> None:
@@ -145,7 +184,9 @@ def test_a_row_without_a_customer_stays(workspace: Workspace) -> None:
 def test_times_and_amounts_may_be_absent_from_a_whole_source(workspace: Workspace) -> None:
     report = one(workspace, ("o1", "u1", "i1"), names=("order_id", "source_user_id", "item_id"))
     assert report.kept == 1
-    assert table(workspace, "SELECT ts, amount, quantity, status, line_no FROM transactions") == [(None, None, None, "paid", 1)]
+    assert table(workspace, "SELECT ts, amount, quantity, status, line_no FROM transactions") == [
+        (None, None, None, "paid", 1)
+    ]
     assert "ts" not in Lake(workspace).state("transactions").filled
 
 
@@ -199,7 +240,9 @@ def test_the_contract_of_events_items_and_touches(workspace: Workspace) -> None:
     assert [reason for reason, _ in refused(report)] == ["price is negative", "available is not true or false"]
     assert table(workspace, "SELECT item_id, price, available, colour FROM items") == [("i1", 3.5, True, "red")]
     touches = [("t1", "c1", "u1", "2017-01-01", "0.5"), ("t2", "c1", "u1", "2017-01-01", "1.5")]
-    report = one(workspace, *touches, names=("touch_id", "campaign_id", "source_user_id", "ts", "propensity"), table="touches")
+    report = one(
+        workspace, *touches, names=("touch_id", "campaign_id", "source_user_id", "ts", "propensity"), table="touches"
+    )
     assert [reason for reason, _ in refused(report)] == ["propensity is not between 0 and 1"]
 
 
@@ -223,7 +266,13 @@ def test_ids_are_text_and_keep_their_zeros(workspace: Workspace, sql: str, text:
 
 
 def test_lines_are_numbered_in_file_order_and_equal_lines_both_stay(workspace: Workspace) -> None:
-    report = one(workspace, GOOD, ("o2", "u1", "i5", "2017-01-01", "1", "1"), GOOD, ("o1", "u1", "i0", "2017-01-01 10:00", "1", "1"))
+    report = one(
+        workspace,
+        GOOD,
+        ("o2", "u1", "i5", "2017-01-01", "1", "1"),
+        GOOD,
+        ("o1", "u1", "i0", "2017-01-01 10:00", "1", "1"),
+    )
     assert report.kept == 4
     assert table(workspace, "SELECT order_id, line_no, item_id FROM transactions ORDER BY ALL") == [
         ("o1", 1, "i1"),
@@ -235,9 +284,20 @@ def test_lines_are_numbered_in_file_order_and_equal_lines_both_stay(workspace: W
 
 def test_only_equal_content_under_one_key_is_a_duplicate(workspace: Workspace) -> None:
     names = ("order_id", "line_no", "quantity")
-    report = one(workspace, ("o1", "1", "1"), ("o1", "1", "1.0"), ("o1", "1", "2"), ("o1", "2", "1"), ("o1", "1.5", "1"), names=names)
+    report = one(
+        workspace,
+        ("o1", "1", "1"),
+        ("o1", "1", "1.0"),
+        ("o1", "1", "2"),
+        ("o1", "2", "1"),
+        ("o1", "1.5", "1"),
+        names=names,
+    )
     assert (report.read, report.kept, report.duplicates, report.quarantined) == (5, 2, 1, 2)
-    assert [reason.split(":")[0] for reason, _ in refused(report)] == ["same key, different content", "line_no is not a whole number"]
+    assert [reason.split(":")[0] for reason, _ in refused(report)] == [
+        "same key, different content",
+        "line_no is not a whole number",
+    ]
     again = one(workspace, ("o1", "1", "3"), ("o1", "2", "1"), names=names)
     assert (again.kept, again.duplicates, again.quarantined) == (0, 1, 1)
     assert table(workspace, "SELECT line_no, quantity FROM transactions ORDER BY 1") == [(1, 1.0), (2, 1.0)]
@@ -296,7 +356,9 @@ def test_two_sources_do_not_meet(workspace: Workspace) -> None:
 
 _text = st.sampled_from(["o1", "o2", "", " ", None, "x y", "é"])
 _number = st.sampled_from(["1", "-1", "0", "2.5", "x", "nan", "inf", "", None, "1e400", "1,5"])
-_time = st.sampled_from(["2017-01-01", "2017-01-01 10:00", "2017-02-30", "", None, "2017-01-01T00:00:00Z", "later", "0001-01-01"])
+_time = st.sampled_from(
+    ["2017-01-01", "2017-01-01 10:00", "2017-02-30", "", None, "2017-01-01T00:00:00Z", "later", "0001-01-01"]
+)
 _line = st.sampled_from(["1", "2", "x", "1.5", None])
 _dirty = st.tuples(_text, _line, _text, _text, _time, _number, _number)
 
@@ -336,7 +398,9 @@ def content(workspace: Workspace) -> tuple[str, list[tuple[Any, ...]], list[tupl
 def test_an_empty_input_is_refused_and_the_lake_stays(workspace: Workspace) -> None:
     one(workspace, GOOD)
     before = content(workspace)
-    with pytest.raises(DataError, match=r"nothing could be kept \(in transactions from made.csv: no rows\).*the lake is as it was"):
+    with pytest.raises(
+        DataError, match=r"nothing could be kept \(in transactions from made.csv: no rows\).*the lake is as it was"
+    ):
         one(workspace)
     assert content(workspace) == before
 
@@ -353,7 +417,9 @@ def test_an_input_of_bad_rows_only_is_refused_and_shows_where_to_look(workspace:
 
 
 @pytest.mark.parametrize("moment", ["transactions", "customers", "manifest"])
-def test_a_full_disk_leaves_the_lake_as_it_was(workspace: Workspace, monkeypatch: pytest.MonkeyPatch, moment: str) -> None:
+def test_a_full_disk_leaves_the_lake_as_it_was(
+    workspace: Workspace, monkeypatch: pytest.MonkeyPatch, moment: str
+) -> None:
     one(workspace, GOOD)
     before = content(workspace)
     write, calls = Lake._write, []

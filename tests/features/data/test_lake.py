@@ -15,7 +15,14 @@ from qianmian.errors import ArtifactError, DataError
 from qianmian.schema import TABLES
 from qianmian.workspace import Workspace
 
-IBIS_TYPES = {"string": dt.string, "int64": dt.int64, "float64": dt.float64, "bool": dt.boolean, "date": dt.date, "json": dt.string}
+IBIS_TYPES = {
+    "string": dt.string,
+    "int64": dt.int64,
+    "float64": dt.float64,
+    "bool": dt.boolean,
+    "date": dt.date,
+    "json": dt.string,
+}
 FAILING = {
     "cannot be bound": "SELECT * FROM nowhere",
     "fails at a later row": "SELECT CASE WHEN i = 3 THEN error('stop') ELSE 'c' END AS content_id FROM range(5) AS t(i)",
@@ -61,7 +68,9 @@ def another(tmp_path):
 
 
 def test_commit_says_what_it_wrote_and_reads_back_the_same(lake):
-    written = commit(lake, items=items(("i1", "food"), ("i2", None)), transactions=moments("2024-01-01 10:00", "2024-01-03 23:59:59"))
+    written = commit(
+        lake, items=items(("i1", "food"), ("i2", None)), transactions=moments("2024-01-01 10:00", "2024-01-03 23:59:59")
+    )
     assert lake.states() == written
     assert list(written) == ["items", "transactions"]
     assert (written["items"].rows, written["items"].columns, written["items"].filled) == (
@@ -121,7 +130,9 @@ def test_a_reader_in_the_middle_of_a_commit_sees_the_old_tables(lake):
 
     with duckdb.connect() as connection:
         connection.create_function("peek", peek, side_effects=True)
-        lake.commit(connection, {"items": items(("i1", "new")), "contents": "SELECT peek('new') AS content_id FROM range(1)"})
+        lake.commit(
+            connection, {"items": items(("i1", "new")), "contents": "SELECT peek('new') AS content_id FROM range(1)"}
+        )
     assert seen == {("old", "old")}
     assert read(lake) == [("i1", "new")]
     assert lake.connect().table("contents").to_pyarrow()["content_id"].to_pylist() == ["new"]
@@ -166,14 +177,18 @@ def test_equal_data_have_an_equal_digest(lake, another):
     assert len(lake.digest) == 16
 
 
-@pytest.mark.parametrize("rows", [
-    [("i1", "food")],
-    [("i1", "food"), ("i2", "home"), ("i3", "home")],
-    [("i1", "food"), ("i2", "homes")],
-    [("i1", "food"), ("i2", None)],
-    [("i1", "food"), ("i2", "")],
-    [("food", "i1"), ("home", "i2")],
-], ids=["fewer", "more", "a value", "a null", "an empty text", "values swapped between columns"])  # fmt: skip
+@pytest.mark.parametrize(
+    "rows",
+    [
+        [("i1", "food")],
+        [("i1", "food"), ("i2", "home"), ("i3", "home")],
+        [("i1", "food"), ("i2", "homes")],
+        [("i1", "food"), ("i2", None)],
+        [("i1", "food"), ("i2", "")],
+        [("food", "i1"), ("home", "i2")],
+    ],
+    ids=["fewer", "more", "a value", "a null", "an empty text", "values swapped between columns"],
+)
 def test_different_data_have_another_digest(lake, another, rows):
     commit(lake, items=items(("i1", "food"), ("i2", "home")))
     commit(another, items=items(*rows))
@@ -236,9 +251,19 @@ def test_state_of_a_missing_table_says_what_there_is(lake):
 
 
 @pytest.mark.parametrize(
-    "content", [b"", b"{", b"null", b"[]", b"\xff\xfe", b'{"tables": []}', b'{"format": 2}', b'{"format": 2, "tables": [{"name": "items"}]}',
-                b'{"format": 2, "tables": null}'],
-)  # fmt: skip
+    "content",
+    [
+        b"",
+        b"{",
+        b"null",
+        b"[]",
+        b"\xff\xfe",
+        b'{"tables": []}',
+        b'{"format": 2}',
+        b'{"format": 2, "tables": [{"name": "items"}]}',
+        b'{"format": 2, "tables": null}',
+    ],
+)
 def test_an_unreadable_manifest_is_an_artifact_error_with_a_hint(lake, content):
     (lake.workspace.lake / "manifest.json").write_bytes(content)
     for use in (lake.states, lake.connect, lambda: lake.digest, lambda: commit(lake, items=items(("i1", "food")))):
@@ -315,8 +340,11 @@ def test_default_as_of_is_the_midnight_after_the_last_row_of_either_table(lake):
 
 
 def test_default_as_of_does_not_follow_a_wrong_clock(lake):
-    commit(lake, transactions="SELECT i::VARCHAR AS order_id, TIMESTAMP '2024-01-01' + INTERVAL (i) MINUTE AS ts FROM range(2880) AS t(i)"
-                              " UNION ALL SELECT 'stray', TIMESTAMP '2099-12-31 12:00'")  # fmt: skip
+    commit(
+        lake,
+        transactions="SELECT i::VARCHAR AS order_id, TIMESTAMP '2024-01-01' + INTERVAL (i) MINUTE AS ts FROM range(2880) AS t(i)"
+        " UNION ALL SELECT 'stray', TIMESTAMP '2099-12-31 12:00'",
+    )
     assert lake.last == datetime(2099, 12, 31, 12)
     assert lake.default_as_of == datetime(2024, 1, 3)
 
@@ -331,7 +359,14 @@ def test_default_as_of_without_a_date_says_so(lake):
 def test_brackets_in_the_name_of_the_workspace_are_no_pattern(tmp_path, monkeypatch, write_lake):
     monkeypatch.setattr("features.data.lake.PARTITION_ROWS", 1)
     rows = [
-        {"source": "s", "source_user_id": "u", "order_id": f"o{n}", "line_no": 1, "ts": datetime(2024, 1, 1 + n), "status": "paid"}
+        {
+            "source": "s",
+            "source_user_id": "u",
+            "order_id": f"o{n}",
+            "line_no": 1,
+            "ts": datetime(2024, 1, 1 + n),
+            "status": "paid",
+        }
         for n in range(3)
     ]
     lake = write_lake(tmp_path / "shop [2024] *new*?", {"transactions": rows})

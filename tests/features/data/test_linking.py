@@ -59,10 +59,16 @@ def person(draw: random.Random) -> dict[str, str | None]:
     year, month, day = draw.randrange(1930, 2005), draw.randrange(1, 13), draw.randrange(1, 29)
     given, surname = word(draw, 2), word(draw, 3)
     return {
-        "given_name": given, "surname": surname, "birth_date": f"{year}-{month:02}-{day:02}", "street_number": str(draw.randrange(1, 200)),
-        "address": f"{word(draw, 3)} street", "suburb": word(draw, 3), "postcode": str(draw.randrange(1000, 9999)),
-        "phone": f"0{draw.randrange(10**8, 10**9)}", "email": f"{given}.{surname}{draw.randrange(99)}@example.org",
-    }  # fmt: skip
+        "given_name": given,
+        "surname": surname,
+        "birth_date": f"{year}-{month:02}-{day:02}",
+        "street_number": str(draw.randrange(1, 200)),
+        "address": f"{word(draw, 3)} street",
+        "suburb": word(draw, 3),
+        "postcode": str(draw.randrange(1000, 9999)),
+        "phone": f"0{draw.randrange(10**8, 10**9)}",
+        "email": f"{given}.{surname}{draw.randrange(99)}@example.org",
+    }
 
 
 def corrupted(draw: random.Random, record: dict[str, str | None]) -> dict[str, str | None]:
@@ -138,8 +144,14 @@ def test_the_same_seed_gives_the_same_links_whatever_the_order(linked):
 
 def test_between_sources_compares_no_record_with_its_own_system(linked):
     records, truth, _ = linked
-    doubled = pa.concat_tables([records, records.filter(pa.compute.equal(records["source"], "till")).slice(0, 50).set_column(
-        1, "source_user_id", pa.array([f"again{n}" for n in range(50)]))])  # fmt: skip
+    doubled = pa.concat_tables(
+        [
+            records,
+            records.filter(pa.compute.equal(records["source"], "till"))
+            .slice(0, 50)
+            .set_column(1, "source_user_id", pa.array([f"again{n}" for n in range(50)])),
+        ]
+    )
     across = link(doubled, within_sources=False).pairs
     assert all(row["left_source"] != row["right_source"] for row in across.to_pylist())
     assert len(found(across) & truth) / len(truth) >= 0.95
@@ -147,7 +159,12 @@ def test_between_sources_compares_no_record_with_its_own_system(linked):
 
 def family(draw: random.Random, number: int, twins: bool) -> list[dict[str, str | None]]:
     one = {"source": "till", "source_user_id": f"f{number}a", **person(draw)}
-    other = {**one, "source_user_id": f"f{number}b", "given_name": "".join(draw.sample("cxyo", 4)) + "cy", "email": None}
+    other = {
+        **one,
+        "source_user_id": f"f{number}b",
+        "given_name": "".join(draw.sample("cxyo", 4)) + "cy",
+        "email": None,
+    }
     if not twins:
         other["birth_date"] = person(draw)["birth_date"]
     return [one, other]
@@ -182,41 +199,63 @@ def test_identical_records_are_one_person():
 
 def test_a_column_without_a_value_changes_nothing(linked):
     records, _, links = linked
-    more = records.append_column("national_id", pa.nulls(records.num_rows, pa.string())).append_column("state", pa.nulls(records.num_rows))
+    more = records.append_column("national_id", pa.nulls(records.num_rows, pa.string())).append_column(
+        "state", pa.nulls(records.num_rows)
+    )
     assert link(more).pairs.equals(links.pairs)
 
 
 def test_any_script_links():
     people = [
-        ("李小龙", "１９８０年０２月０３日", "+86 138 0013 8000", "王府井大街"), ("Żółć Gęślą", "1990-01-02", "+48 601 234 567", "Łódź ulica"),
-        ("Łukasz Śmigły", "1971-03-04", "+48 777 888 999", "Mała"), ("محمد علي", "1985-06-07", "+966 50 123 4567", "شارع"),
-    ]  # fmt: skip
+        ("李小龙", "１９８０年０２月０３日", "+86 138 0013 8000", "王府井大街"),
+        ("Żółć Gęślą", "1990-01-02", "+48 601 234 567", "Łódź ulica"),
+        ("Łukasz Śmigły", "1971-03-04", "+48 777 888 999", "Mała"),
+        ("محمد علي", "1985-06-07", "+966 50 123 4567", "شارع"),
+    ]
     rows = [
-        {"source": source, "source_user_id": f"{source}{n}", "full_name": name if source == "a" else name.upper(), "birth_date": born,
-         "phone": phone if source == "a" else phone.replace(" ", ""), "address": street}
-        for source in ("a", "b") for n, (name, born, phone, street) in enumerate(people)
-    ]  # fmt: skip
+        {
+            "source": source,
+            "source_user_id": f"{source}{n}",
+            "full_name": name if source == "a" else name.upper(),
+            "birth_date": born,
+            "phone": phone if source == "a" else phone.replace(" ", ""),
+            "address": street,
+        }
+        for source in ("a", "b")
+        for n, (name, born, phone, street) in enumerate(people)
+    ]
     assert found(link(pa.Table.from_pylist(rows)).pairs) == {(f"a{n}", f"b{n}") for n in range(4)}
 
 
-@pytest.mark.parametrize(("change", "says"), [
-    (lambda t: pa.concat_tables([t, t]), "same key"),
-    (lambda t: t.drop_columns(["source"]), "key column is missing"),
-    (lambda t: t.append_column("shoe_size", pa.array(["42"] * t.num_rows)), "no such column"),
-    (lambda t: t.set_column(1, "source_user_id", pa.nulls(t.num_rows, pa.string())), "has no key"),
-    (lambda t: t.select(["source", "source_user_id"]), "nothing to compare"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        (lambda t: pa.concat_tables([t, t]), "same key"),
+        (lambda t: t.drop_columns(["source"]), "key column is missing"),
+        (lambda t: t.append_column("shoe_size", pa.array(["42"] * t.num_rows)), "no such column"),
+        (lambda t: t.set_column(1, "source_user_id", pa.nulls(t.num_rows, pa.string())), "has no key"),
+        (lambda t: t.select(["source", "source_user_id"]), "nothing to compare"),
+    ],
+)
 def test_records_that_cannot_be_linked_are_refused_without_showing_them(change, says):
     records, _ = shop(5)
     with pytest.raises(DataError, match=says) as refused:
         link(change(records))
-    values = [value for name in FIELDS if name in records.column_names for value in records[name].to_pylist() if value and len(value) > 3]
+    values = [
+        value
+        for name in FIELDS
+        if name in records.column_names
+        for value in records[name].to_pylist()
+        if value and len(value) > 3
+    ]
     assert not [value for value in values if value in str(refused.value)]
 
 
 def test_a_shared_value_is_no_clue_and_too_many_pairs_are_refused():
     records, _ = shop(60, share=0)
-    everywhere = records.set_column(records.column_names.index("phone"), "phone", pa.array(["0800 123 456"] * records.num_rows))
+    everywhere = records.set_column(
+        records.column_names.index("phone"), "phone", pa.array(["0800 123 456"] * records.num_rows)
+    )
     links = link(everywhere, LinkingSettings(max_block_records=20))
     assert links.crowded >= 1
     assert links.pairs.num_rows == 0
@@ -237,8 +276,18 @@ def test_settings_out_of_range_are_refused(tmp_path):
 def test_links_are_replaced_for_the_systems_linked_and_nothing_else(tmp_path, linked):
     _, _, links = linked
     place = Workspace(tmp_path / "workspace").create()
-    other = pa.Table.from_pylist([{**dict.fromkeys(LINKS.names, "x"), "left_source": "fair", "right_source": "till", "probability": 1.0,
-                                   "decided_at": DECIDED}], schema=LINKS)  # fmt: skip
+    other = pa.Table.from_pylist(
+        [
+            {
+                **dict.fromkeys(LINKS.names, "x"),
+                "left_source": "fair",
+                "right_source": "till",
+                "probability": 1.0,
+                "decided_at": DECIDED,
+            }
+        ],
+        schema=LINKS,
+    )
     links_path(place).parent.mkdir()
     pq.write_table(other, links_path(place))
     write_links(place, links, DECIDED)

@@ -13,7 +13,16 @@ from cli.main import run
 from features.data.ingest import ingest
 from features.data.ingest.refused import without_values
 from features.data.lake import Lake
-from features.data.privacy import KEY_VARIABLE, OURS, Personal, PiiKey, hash_value, load_key, personal_kind, remember_key
+from features.data.privacy import (
+    KEY_VARIABLE,
+    OURS,
+    Personal,
+    PiiKey,
+    hash_value,
+    load_key,
+    personal_kind,
+    remember_key,
+)
 from features.data.sources.files import Files
 from qianmian.errors import ConfigError, DataError, UsageError, WorkspaceError
 from qianmian.settings import ID_TYPES
@@ -97,7 +106,9 @@ def everything_in(root: Path) -> dict[str, str]:
         text = path.read_bytes().decode("latin-1")
         if path.suffix == ".parquet":
             with duckdb.connect() as connection:
-                text += "\n".join(str(row) for row in connection.execute("SELECT * FROM read_parquet(?)", [str(path)]).fetchall())
+                text += "\n".join(
+                    str(row) for row in connection.execute("SELECT * FROM read_parquet(?)", [str(path)]).fetchall()
+                )
         found[str(path)] = text
     return found
 
@@ -122,7 +133,11 @@ def test_nothing_that_was_typed_is_anywhere(tmp_path, capfd, monkeypatch):
     for table in ("identities", "profiles"):
         (source / f"{table}.csv").write_text(f"customer,kind,value,seen\nw,phone,{PHONE},{PHONE}\n")
         only = f"source: corner\ntables:\n  {table}:\n    path: {table}.csv\n    columns: {{source_user_id: customer, "
-        only += "id_type: kind, id_value: value, observed_at: seen}\n" if table == "identities" else "phone: value, registered_at: seen}\n"
+        only += (
+            "id_type: kind, id_value: value, observed_at: seen}\n"
+            if table == "identities"
+            else "phone: value, registered_at: seen}\n"
+        )
         assert run(["ingest", "files", "--config", str(write(source, sources_yaml=only)), *at]) == 3
     out, err = capfd.readouterr()
     assert told(out + err) == []
@@ -150,13 +165,17 @@ def test_what_is_kept_instead(tmp_path):
     assert profile[3:] == ("yes", "Bath")
     assert all(value.startswith("h1:") for value in profile[:3])
     # one telephone, written in two ways, is one customer
-    assert connection.execute("SELECT count(DISTINCT one_id) FROM customers WHERE source_user_id IN ('v', 'w')").fetchone() == (1,)
+    assert connection.execute(
+        "SELECT count(DISTINCT one_id) FROM customers WHERE source_user_id IN ('v', 'w')"
+    ).fetchone() == (1,)
     assert ingest(workspace, Files(tmp_path / "sources.yaml")).kept == 0
 
 
 def test_refused_rows_say_where_and_why_and_equal_values_look_equal(tmp_path):
     report = ingest(Workspace(tmp_path / "workspace"), Files(corner(tmp_path))).tables["identities"]
-    rows = duckdb.sql(f"SELECT reason, position, row FROM '{report.quarantine_file}' ORDER BY position NULLS LAST").fetchall()
+    rows = duckdb.sql(
+        f"SELECT reason, position, row FROM '{report.quarantine_file}' ORDER BY position NULLS LAST"
+    ).fetchall()
     assert [position for _, position, _ in rows] == [6, 7, 8, 9, 10, None]
     assert "identity.id_types" in rows[0][0]
     assert '"customer":"v"' in rows[0][2]
@@ -246,8 +265,12 @@ def test_one_value_is_written_in_many_ways(id_type, one, other, equal):
     personal = Personal(PiiKey.of("a key for the test"), ID_TYPES)
     with duckdb.connect() as connection:
         personal.install(connection)
-        made = [connection.execute(f"SELECT {personal.identifier('t', 'v')} FROM (SELECT ? AS t, ? AS v)", [id_type, text]).fetchone()
-                for text in (one, other)]  # fmt: skip
+        made = [
+            connection.execute(
+                f"SELECT {personal.identifier('t', 'v')} FROM (SELECT ? AS t, ? AS v)", [id_type, text]
+            ).fetchone()
+            for text in (one, other)
+        ]
         hashed = connection.execute(f"SELECT regexp_matches(?, '{OURS}')", [made[0][0]]).fetchone()
     assert (made[0] == made[1]) is equal
     assert hashed == (id_type != "cookie",)
@@ -256,12 +279,27 @@ def test_one_value_is_written_in_many_ways(id_type, one, other, equal):
 @pytest.mark.parametrize(
     ("name", "kind"),
     [
-        ("phone", "phone"), ("Tel", "phone"), ("mobileNumber", "phone"), ("e-mail", "email"), ("surname", "name"), ("given_name", "name"),
-        ("street_number", "address"), ("address_1", "address"), ("soc_sec_id", "document"), ("手机号", "phone"), ("姓名", "name"),
-        ("city", None), ("postcode", None), ("email_opt_in", None), ("phone_model", None), ("member_tier", None), ("brand_name", None),
-        ("card_type", None), ("kids", None),
+        ("phone", "phone"),
+        ("Tel", "phone"),
+        ("mobileNumber", "phone"),
+        ("e-mail", "email"),
+        ("surname", "name"),
+        ("given_name", "name"),
+        ("street_number", "address"),
+        ("address_1", "address"),
+        ("soc_sec_id", "document"),
+        ("手机号", "phone"),
+        ("姓名", "name"),
+        ("city", None),
+        ("postcode", None),
+        ("email_opt_in", None),
+        ("phone_model", None),
+        ("member_tier", None),
+        ("brand_name", None),
+        ("card_type", None),
+        ("kids", None),
     ],
-)  # fmt: skip
+)
 def test_personal_columns_are_known_by_their_names(name, kind):
     assert personal_kind(name) == kind
 
@@ -273,8 +311,11 @@ def test_messages_of_the_engine_lose_their_values():
 
 
 def test_a_header_that_is_a_row_is_not_repeated(tmp_path):
-    write(tmp_path, i_csv=f"w,phone,{EMAIL}\nv,phone,{EMAIL}\n",
-          sources_yaml="source: s\ntables:\n  identities:\n    path: i.csv\n    columns: {source_user_id: c, id_type: t, id_value: v}\n")  # fmt: skip
+    write(
+        tmp_path,
+        i_csv=f"w,phone,{EMAIL}\nv,phone,{EMAIL}\n",
+        sources_yaml="source: s\ntables:\n  identities:\n    path: i.csv\n    columns: {source_user_id: c, id_type: t, id_value: v}\n",
+    )
     with pytest.raises(ConfigError, match="header") as caught:
         Files(tmp_path / "sources.yaml")
     assert told(str(caught.value)) == []

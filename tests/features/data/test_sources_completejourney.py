@@ -26,8 +26,13 @@ def test_the_whole_year(tmp_path: Path) -> None:
     workspace, lines = Workspace(tmp_path), []
     report = ingest(workspace, SOURCES["completejourney"](), lines.append)
     assert {name: table.kept for name, table in report.tables.items()} == {
-        "transactions": 1_469_307, "items": 92_331, "profiles": 801, "campaigns": 27, "touches": 6_589, "events": 2_102,
-    }  # fmt: skip
+        "transactions": 1_469_307,
+        "items": 92_331,
+        "profiles": 801,
+        "campaigns": 27,
+        "touches": 6_589,
+        "events": 2_102,
+    }
     assert report.quarantined == report.duplicates == 0
     assert lines
     con = Lake(workspace).connect().con
@@ -42,12 +47,18 @@ def test_the_whole_year(tmp_path: Path) -> None:
         "FROM transactions WHERE ts < TIMESTAMP '2017-12-01'"
     ).fetchone()
     assert got == pytest.approx(expected)
-    assert con.execute("SELECT min(amount), count(*) FILTER (quantity = 0) FROM transactions").fetchone() == (0.0, 8_869)
+    assert con.execute("SELECT min(amount), count(*) FILTER (quantity = 0) FROM transactions").fetchone() == (
+        0.0,
+        8_869,
+    )
     assert con.execute("SELECT category, package_size FROM items WHERE item_id = '25671'").fetchone() == (
         "GROCERY/FRZN ICE/ICE - CRUSHED-CUBED",
         "22 LB",
     )
-    assert con.execute("SELECT category, package_size FROM items WHERE item_id = '26081'").fetchone() == ("MISCELLANEOUS", None)
+    assert con.execute("SELECT category, package_size FROM items WHERE item_id = '26081'").fetchone() == (
+        "MISCELLANEOUS",
+        None,
+    )
     assert con.execute("SELECT count(*) FROM profiles WHERE home_ownership IS NULL").fetchone() == (233,)
 
 

@@ -63,7 +63,9 @@ def shop(tmp_path: Path) -> Shop:
 
 @pytest.fixture(scope="module")
 def checker() -> ExpressionChecker:
-    return ExpressionChecker(dict.fromkeys(("Quantity", "UnitPrice", "StockCode", "Day"), "VARCHAR") | {"Code": "BIGINT"})
+    return ExpressionChecker(
+        dict.fromkeys(("Quantity", "UnitPrice", "StockCode", "Day"), "VARCHAR") | {"Code": "BIGINT"}
+    )
 
 
 def test_the_example_of_the_design(shop: Shop) -> None:
@@ -78,7 +80,10 @@ def test_the_example_of_the_design(shop: Shop) -> None:
 
 def test_a_glob_over_csv_files_with_other_orders_and_delimiters(shop: Shop) -> None:
     shop.write("orders_1.csv", "\ufeff" + HEAD.replace("\n", "\r\n") + "A1,7,u1,2017-01-01,2,1\r\n\r\n")
-    shop.write("orders_2.csv", "UnitPrice;Quantity;InvoiceDate;Customer ID;StockCode;InvoiceNo;Note\n3;1;2017-01-02;u2;8;A2;new\n")
+    shop.write(
+        "orders_2.csv",
+        "UnitPrice;Quantity;InvoiceDate;Customer ID;StockCode;InvoiceNo;Note\n3;1;2017-01-02;u2;8;A2;new\n",
+    )
     shop.write("orders_3.csv", "")  # an empty day
     (shop.root / "orders_4.csv").write_bytes((HEAD + 'A3,"9,1",u3,2017-01-03,1,5\n').encode())
     report = shop.ingest().tables["transactions"]
@@ -92,9 +97,15 @@ def test_a_glob_over_csv_files_with_other_orders_and_delimiters(shop: Shop) -> N
 
 def test_every_line_of_a_messy_csv_is_accounted_for(shop: Shop) -> None:
     lines = [
-        b"A1,1,u1,2017-01-01,2,1.50", b"A2,2,u1,2017-01-01,junk,1.50", b"A3,3,u1,2017-01-01,1", b"A4,3,u1,2017-01-01,1,2,3,4",
-        b"A5,caf\xe9,u1,2017-01-01,1,2", b'A6,"he said ""no""",u1,2017-01-01,1,2', b"A7,,,,,", b"A8,3,u1,2017-01-01,,2",
-    ]  # fmt: skip
+        b"A1,1,u1,2017-01-01,2,1.50",
+        b"A2,2,u1,2017-01-01,junk,1.50",
+        b"A3,3,u1,2017-01-01,1",
+        b"A4,3,u1,2017-01-01,1,2,3,4",
+        b"A5,caf\xe9,u1,2017-01-01,1,2",
+        b'A6,"he said ""no""",u1,2017-01-01,1,2',
+        b"A7,,,,,",
+        b"A8,3,u1,2017-01-01,,2",
+    ]
     path = shop.write("orders.csv", HEAD.encode() + b"\n".join(lines))
     report = shop.ingest().tables["transactions"]
     assert report.read == len(lines) == report.kept + report.quarantined
@@ -172,17 +183,20 @@ tables:
     columns: {order_id: InvoiceNo, itm_id: StockCode, amount: Quantty * UnitPrice, ts: Quantity * 2, status: "lower("}
 """)
     expected = [
-        "source:", "timezone: 'Europe/Lndon' is not a time zone (did you mean Europe/London?)",
+        "source:",
+        "timezone: 'Europe/Lndon' is not a time zone (did you mean Europe/London?)",
         "tables.transactons: there is no such table (did you mean transactions?)",
-        "tables.items.columns: item_id is required", "tables.items.path: 'nowhere*.csv' matches no file",
-        "tables.profiles.columns.Gender: capitals do not tell names apart", "tables.profiles.columns._x: an attribute's name",
+        "tables.items.columns: item_id is required",
+        "tables.items.path: 'nowhere*.csv' matches no file",
+        "tables.profiles.columns.Gender: capitals do not tell names apart",
+        "tables.profiles.columns._x: an attribute's name",
         "tables.transactions.colums: there is no such key (did you mean columns?)",
         "tables.transactions.columns.itm_id: transactions has no such column (did you mean item_id?)",
         "tables.transactions.columns.amount: 'Quantty * UnitPrice': there is no column Quantty (did you mean Quantity?); "
         "the columns are InvoiceNo, StockCode, Customer ID, InvoiceDate, Quantity, UnitPrice",
         "tables.transactions.columns.ts: 'Quantity * 2' is DOUBLE, not a time: a number is not a time by itself: write to_timestamp",
         "tables.transactions.columns.status: 'lower(': it is neither a column nor an expression",
-    ]  # fmt: skip
+    ]
     assert len(problems) == len(expected)
     for start in expected:
         assert any(problem.startswith(start) for problem in problems), (start, problems)
@@ -191,12 +205,36 @@ tables:
 @pytest.mark.parametrize(
     "text",
     [
-        "(SELECT 1)", "EXISTS (SELECT 1)", "Quantity IN (SELECT 1)", "Quantity; DROP TABLE x", "Quantity FROM read_csv('/etc/passwd')",
-        "Quantity, StockCode", "*", "COLUMNS('.*')", "Quantity AS q", "1) + (2", "count(*)", "sum(UnitPrice)", "geometric_mean(UnitPrice::DOUBLE)",
-        "row_number() OVER ()", "random()", "now()", "current_date", "uuid()", "nextval('s')", "getvariable('x')", "current_setting('threads')",
-        "read_text('/etc/passwd')", "Quantity ORDER BY 1", "Quantity WHERE true", "$1", "?", "", "no_such_function(Quantity)",
+        "(SELECT 1)",
+        "EXISTS (SELECT 1)",
+        "Quantity IN (SELECT 1)",
+        "Quantity; DROP TABLE x",
+        "Quantity FROM read_csv('/etc/passwd')",
+        "Quantity, StockCode",
+        "*",
+        "COLUMNS('.*')",
+        "Quantity AS q",
+        "1) + (2",
+        "count(*)",
+        "sum(UnitPrice)",
+        "geometric_mean(UnitPrice::DOUBLE)",
+        "row_number() OVER ()",
+        "random()",
+        "now()",
+        "current_date",
+        "uuid()",
+        "nextval('s')",
+        "getvariable('x')",
+        "current_setting('threads')",
+        "read_text('/etc/passwd')",
+        "Quantity ORDER BY 1",
+        "Quantity WHERE true",
+        "$1",
+        "?",
+        "",
+        "no_such_function(Quantity)",
     ],
-)  # fmt: skip
+)
 def test_an_expression_can_only_compute_a_value_of_its_row(checker: ExpressionChecker, text: str) -> None:
     with pytest.raises(ValueError, match="."):
         checker.check(text)
@@ -205,30 +243,54 @@ def test_an_expression_can_only_compute_a_value_of_its_row(checker: ExpressionCh
 @pytest.mark.parametrize(
     ("text", "sql_type"),
     [
-        ("Quantity * UnitPrice", "DOUBLE"), ("Quantity > 0", "BOOLEAN"), ("StockCode LIKE '8%'", "BOOLEAN"), ("StockCode || '-' || Quantity", "VARCHAR"),
-        ("CASE WHEN StockCode LIKE 'C%' THEN -Quantity ELSE Quantity * 1 END", "DOUBLE"), ("date_trunc('month', Day)", "TIMESTAMP"),
-        ("strptime(Day, '%d/%m/%Y')", "TIMESTAMP"), ("coalesce(Quantity, 0) + UnitPrice", "DOUBLE"), ("Day::DATE + 1", "DATE"), ("Code", "BIGINT"),
-        ("'constant'", "VARCHAR"), ("list_sum([Quantity, 1])", "DOUBLE"), ("to_timestamp(Code)", "TIMESTAMP WITH TIME ZONE"), ("Quantity * 2 -- twice", "DOUBLE"),
+        ("Quantity * UnitPrice", "DOUBLE"),
+        ("Quantity > 0", "BOOLEAN"),
+        ("StockCode LIKE '8%'", "BOOLEAN"),
+        ("StockCode || '-' || Quantity", "VARCHAR"),
+        ("CASE WHEN StockCode LIKE 'C%' THEN -Quantity ELSE Quantity * 1 END", "DOUBLE"),
+        ("date_trunc('month', Day)", "TIMESTAMP"),
+        ("strptime(Day, '%d/%m/%Y')", "TIMESTAMP"),
+        ("coalesce(Quantity, 0) + UnitPrice", "DOUBLE"),
+        ("Day::DATE + 1", "DATE"),
+        ("Code", "BIGINT"),
+        ("'constant'", "VARCHAR"),
+        ("list_sum([Quantity, 1])", "DOUBLE"),
+        ("to_timestamp(Code)", "TIMESTAMP WITH TIME ZONE"),
+        ("Quantity * 2 -- twice", "DOUBLE"),
     ],
-)  # fmt: skip
-def test_text_columns_are_read_as_what_the_expression_needs(checker: ExpressionChecker, text: str, sql_type: str) -> None:
+)
+def test_text_columns_are_read_as_what_the_expression_needs(
+    checker: ExpressionChecker, text: str, sql_type: str
+) -> None:
     assert checker.check(text).sql_type == sql_type
 
 
 def test_an_expression_that_fails_on_one_row_refuses_that_row(shop: Shop) -> None:
     shop.write("orders.csv", HEAD + "A1,1,u1,31/12/2017,2,1\nA2,1,u1,2017-12-31,2,1\nA3,1,u1,30/12/2017,2,1\n")
-    report = shop.ingest(SHOP.replace("ts: InvoiceDate", "ts: \"strptime(InvoiceDate, '%d/%m/%Y')\"")).tables["transactions"]
+    report = shop.ingest(SHOP.replace("ts: InvoiceDate", "ts: \"strptime(InvoiceDate, '%d/%m/%Y')\"")).tables[
+        "transactions"
+    ]
     assert dict(report.reasons) == {"strptime(InvoiceDate, '%d/%m/%Y') cannot be computed": 1}
-    assert shop.query("SELECT order_id, ts::VARCHAR FROM transactions") == [("A1", "2017-12-31 00:00:00"), ("A3", "2017-12-30 00:00:00")]
+    assert shop.query("SELECT order_id, ts::VARCHAR FROM transactions") == [
+        ("A1", "2017-12-31 00:00:00"),
+        ("A3", "2017-12-30 00:00:00"),
+    ]
 
 
 def test_a_null_that_the_expression_means_is_no_fault(shop: Shop) -> None:
     shop.write("orders.csv", HEAD + "A1,1,none,2017-01-01,2,1\n")
-    assert shop.ingest(SHOP.replace("source_user_id: Customer ID", 'source_user_id: "nullif(\\"Customer ID\\", \'none\')"')).kept == 1
+    assert (
+        shop.ingest(
+            SHOP.replace("source_user_id: Customer ID", 'source_user_id: "nullif(\\"Customer ID\\", \'none\')"')
+        ).kept
+        == 1
+    )
     assert shop.query("SELECT source_user_id FROM transactions") == [(None,)]
 
 
-@pytest.mark.parametrize(("text", "message"), [("", r"the file is empty \(0 bytes\)"), (HEAD, "nothing could be kept .*no rows")])
+@pytest.mark.parametrize(
+    ("text", "message"), [("", r"the file is empty \(0 bytes\)"), (HEAD, "nothing could be kept .*no rows")]
+)
 def test_an_empty_file_is_refused_and_the_lake_stays(shop: Shop, text: str, message: str) -> None:
     shop.write("orders.csv", HEAD + "A1,1,u1,2017-01-01,2,1\n")
     shop.ingest()
@@ -266,10 +328,15 @@ def test_a_missing_yaml_is_a_config_error(tmp_path: Path) -> None:
         SOURCES["files"](tmp_path / "sources.yaml")
 
 
-@pytest.mark.parametrize(("header", "problem"), [("a,A", "two columns have one name"), ("rowid,b", "may not be called rowid")])
+@pytest.mark.parametrize(
+    ("header", "problem"), [("a,A", "two columns have one name"), ("rowid,b", "may not be called rowid")]
+)
 def test_headers_that_cannot_be_told_apart_are_refused(shop: Shop, header: str, problem: str) -> None:
     shop.write("orders.csv", f"{header}\n1,2\n")
-    assert any(problem in found for found in shop.mistakes("source: x\ntables: {items: {path: orders.csv, columns: {item_id: b}}}"))
+    assert any(
+        problem in found
+        for found in shop.mistakes("source: x\ntables: {items: {path: orders.csv, columns: {item_id: b}}}")
+    )
 
 
 def test_the_examples_of_the_guide_work(shop: Shop) -> None:

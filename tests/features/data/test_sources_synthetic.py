@@ -37,10 +37,14 @@ def test_it_passes_its_own_contract(tmp_path: Path) -> None:
     assert ingest(workspace, SOURCES["synthetic"](customers=60, days=90, seed=3)).digest == report.digest
     accounts = source.truth()["accounts"]
     known = Lake(workspace).connect().con.execute("SELECT source, source_user_id FROM customers").df()
-    assert set(known.itertuples(index=False, name=None)) == set(accounts[["source", "source_user_id"]].itertuples(index=False, name=None))
+    assert set(known.itertuples(index=False, name=None)) == set(
+        accounts[["source", "source_user_id"]].itertuples(index=False, name=None)
+    )
 
 
-def test_people_use_several_accounts_and_share_a_telephone(world: tuple[dict[str, pd.DataFrame], dict[str, pd.DataFrame]]) -> None:
+def test_people_use_several_accounts_and_share_a_telephone(
+    world: tuple[dict[str, pd.DataFrame], dict[str, pd.DataFrame]],
+) -> None:
     tables, truth = world
     accounts = truth["accounts"]
     per_person = accounts.groupby("person_id").size()
@@ -50,7 +54,9 @@ def test_people_use_several_accounts_and_share_a_telephone(world: tuple[dict[str
     assert (phones.groupby("id_value").size() > 1).sum() > 100
 
 
-def test_nobody_orders_before_coming_or_after_leaving(world: tuple[dict[str, pd.DataFrame], dict[str, pd.DataFrame]]) -> None:
+def test_nobody_orders_before_coming_or_after_leaving(
+    world: tuple[dict[str, pd.DataFrame], dict[str, pd.DataFrame]],
+) -> None:
     tables, truth = world
     bought = tables["transactions"].query("status == 'paid'").merge(truth["accounts"], on=["source", "source_user_id"])
     bought = bought.merge(truth["persons"], on="person_id")
@@ -60,15 +66,22 @@ def test_nobody_orders_before_coming_or_after_leaving(world: tuple[dict[str, pd.
     assert (left["ts"] < left["churned_at"]).all()
 
 
-def test_purchases_follow_the_preferences_and_looks_tell_of_them(world: tuple[dict[str, pd.DataFrame], dict[str, pd.DataFrame]]) -> None:
+def test_purchases_follow_the_preferences_and_looks_tell_of_them(
+    world: tuple[dict[str, pd.DataFrame], dict[str, pd.DataFrame]],
+) -> None:
     tables, truth = world
-    bought = tables["transactions"].merge(tables["items"], on="item_id").merge(truth["accounts"], on=["source", "source_user_id"])
+    bought = (
+        tables["transactions"]
+        .merge(tables["items"], on="item_id")
+        .merge(truth["accounts"], on=["source", "source_user_id"])
+    )
     counts = bought.groupby(["person_id", "category"]).size().rename("count").reset_index()
     both = truth["preferences"].merge(counts, on=["person_id", "category"], how="left").fillna({"count": 0})
     assert both["share"].corr(both["count"] / both.groupby("person_id")["count"].transform("sum")) > 0.8
     # a cold customer can be judged by attributes: people of the north like other departments than people of the west
     north, west = (
-        bought.merge(tables["profiles"].query("region == @region"), on=["source", "source_user_id"]) for region in ("north", "west")
+        bought.merge(tables["profiles"].query("region == @region"), on=["source", "source_user_id"])
+        for region in ("north", "west")
     )
     shares = [part["category"].str.split("/").str[0].value_counts(normalize=True) for part in (north, west)]
     assert abs(shares[0]["grocery"] - shares[1]["grocery"]) > 0.3
@@ -76,7 +89,12 @@ def test_purchases_follow_the_preferences_and_looks_tell_of_them(world: tuple[di
 
 def test_items_come_back_at_their_cycle(world: tuple[dict[str, pd.DataFrame], dict[str, pd.DataFrame]]) -> None:
     tables, truth = world
-    bought = tables["transactions"].query("status == 'paid'").merge(truth["accounts"], on=["source", "source_user_id"]).sort_values("ts")
+    bought = (
+        tables["transactions"]
+        .query("status == 'paid'")
+        .merge(truth["accounts"], on=["source", "source_user_id"])
+        .sort_values("ts")
+    )
     gaps = bought.assign(gap=bought.groupby(["person_id", "item_id"])["ts"].diff().dt.total_seconds() / 86_400).groupby(
         ["person_id", "item_id"]
     )["gap"]
@@ -116,11 +134,17 @@ def test_a_shop_too_small_is_refused() -> None:
 
 def opened(tables: dict[str, pd.DataFrame], truth: dict[str, pd.DataFrame]) -> pd.DataFrame:
     """Who opened which content: one row a click, with its topics."""
-    clicks = tables["events"][tables["events"]["content_id"].notna() & tables["events"]["event_type"].isin(["view", "message_open"])]
-    return clicks.merge(tables["contents"], on="content_id", suffixes=("", "_of")).merge(truth["accounts"], on=["source", "source_user_id"])
+    clicks = tables["events"][
+        tables["events"]["content_id"].notna() & tables["events"]["event_type"].isin(["view", "message_open"])
+    ]
+    return clicks.merge(tables["contents"], on="content_id", suffixes=("", "_of")).merge(
+        truth["accounts"], on=["source", "source_user_id"]
+    )
 
 
-def test_contents_have_topics_and_show_items_of_them(world: tuple[dict[str, pd.DataFrame], dict[str, pd.DataFrame]]) -> None:
+def test_contents_have_topics_and_show_items_of_them(
+    world: tuple[dict[str, pd.DataFrame], dict[str, pd.DataFrame]],
+) -> None:
     tables, _ = world
     contents, items = tables["contents"], tables["items"].set_index("item_id")["category"]
     assert set(contents["type"]) == {"article", "banner", "message"}
@@ -131,7 +155,9 @@ def test_contents_have_topics_and_show_items_of_them(world: tuple[dict[str, pd.D
         assert {items[item].split("/")[-1] for item in item_ids.split("|")} <= set(topics.split("|"))
 
 
-def test_people_read_what_interests_them_and_stay_longer_there(world: tuple[dict[str, pd.DataFrame], dict[str, pd.DataFrame]]) -> None:
+def test_people_read_what_interests_them_and_stay_longer_there(
+    world: tuple[dict[str, pd.DataFrame], dict[str, pd.DataFrame]],
+) -> None:
     tables, truth = world
     topics = opened(tables, truth).assign(topic=lambda rows: rows["topics"].str.split("|")).explode("topic")
     counts = topics.groupby(["person_id", "topic"]).size().rename("count").reset_index()
@@ -144,7 +170,9 @@ def test_people_read_what_interests_them_and_stay_longer_there(world: tuple[dict
     assert stayed.corr(views["share"], method="spearman") > 0.2
 
 
-def test_contents_are_met_after_they_appear_and_fade(world: tuple[dict[str, pd.DataFrame], dict[str, pd.DataFrame]]) -> None:
+def test_contents_are_met_after_they_appear_and_fade(
+    world: tuple[dict[str, pd.DataFrame], dict[str, pd.DataFrame]],
+) -> None:
     tables, truth = world
     clicks = opened(tables, truth).merge(truth["published"], on="content_id").merge(truth["persons"], on="person_id")
     age = (clicks["ts"] - clicks["published_at"]).dt.total_seconds() / 86_400
@@ -159,7 +187,9 @@ def test_contents_are_met_after_they_appear_and_fade(world: tuple[dict[str, pd.D
     assert per_content.reindex(last).fillna(0).mean() < per_content.mean() / 2
 
 
-def test_what_is_read_does_not_change_what_is_bought(world: tuple[dict[str, pd.DataFrame], dict[str, pd.DataFrame]]) -> None:
+def test_what_is_read_does_not_change_what_is_bought(
+    world: tuple[dict[str, pd.DataFrame], dict[str, pd.DataFrame]],
+) -> None:
     """An event is about an item or about a content, and interests stay in the truth."""
     tables, truth = world
     about_content, about_item = tables["events"]["content_id"].notna(), tables["events"]["item_id"].notna()

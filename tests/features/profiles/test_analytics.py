@@ -17,12 +17,28 @@ BEGIN = datetime(2024, 1, 1, 9)
 
 def event(minute, kind, user="u", **more):
     at = BEGIN + timedelta(minutes=minute)
-    return {"event_id": f"{user}{minute:06}{kind}", "source": "s", "source_user_id": user, "ts": at, "event_type": kind, **more}
+    return {
+        "event_id": f"{user}{minute:06}{kind}",
+        "source": "s",
+        "source_user_id": user,
+        "ts": at,
+        "event_type": kind,
+        **more,
+    }
 
 
 def order(minute, number, user="u", item="i"):
-    return {"order_id": number, "line_no": 1, "source": "s", "source_user_id": user, "ts": BEGIN + timedelta(minutes=minute), "item_id": item,
-            "quantity": 1.0, "amount": 5.0, "status": "paid"}  # fmt: skip
+    return {
+        "order_id": number,
+        "line_no": 1,
+        "source": "s",
+        "source_user_id": user,
+        "ts": BEGIN + timedelta(minutes=minute),
+        "item_id": item,
+        "quantity": 1.0,
+        "amount": 5.0,
+        "status": "paid",
+    }
 
 
 def views_of(lake_of, events, orders=(), minute=10_000):
@@ -37,7 +53,11 @@ def reached(found):
 
 
 def test_steps_of_one_instant_are_in_order_whatever_their_ids(lake_of):
-    rows = [event(0, kind, user, event_id=f"{number}{user}") for user in "abc" for number, kind in enumerate(["cart", "view"])]
+    rows = [
+        event(0, kind, user, event_id=f"{number}{user}")
+        for user in "abc"
+        for number, kind in enumerate(["cart", "view"])
+    ]
     assert reached(funnel(views_of(lake_of, rows), ("view", "cart"))) == [3, 3]
 
 
@@ -54,7 +74,12 @@ def test_the_way_that_gets_furthest_counts_whichever_view_it_begins_with(lake_of
 
 
 def test_per_item_the_item_itself_goes_through_all_steps(lake_of):
-    rows = [event(0, "view", item_id="a"), event(1, "view", item_id="b"), event(2, "cart", item_id="b"), event(3, "view", item_id="c")]
+    rows = [
+        event(0, "view", item_id="a"),
+        event(1, "view", item_id="b"),
+        event(2, "cart", item_id="b"),
+        event(3, "view", item_id="c"),
+    ]
     views = views_of(lake_of, rows, [order(5, "o", item="c"), order(6, "p", item="b")])
     assert reached(funnel(views, per="item")) == [3, 1, 1]
     assert reached(funnel(views, ("view", "buy"), per="item")) == [3, 2]
@@ -80,8 +105,10 @@ def test_drop_off_by_tag_is_an_index_of_everybodys(lake_of):
     tags = tag_column("keen", [people[user] for user in known], {"keen": [user < "u10" for user in known]})
     found = funnel(views, ("view", "cart"), tags=tags)
     assert {group.tag: (group.reached, group.drop_off_index[0].value) for group in found.groups} == {
-        "yes": ((10, 10), 0.0), "no": ((20, 10), 100.0), "(none)": ((10, 0), 200.0)
-    }  # fmt: skip
+        "yes": ((10, 10), 0.0),
+        "no": ((20, 10), 100.0),
+        "(none)": ((10, 0), 200.0),
+    }
     yes = next(group for group in found.groups if group.tag == "yes")
     low, high = binomtest(0, 10).proportion_ci(method="wilson")
     assert (yes.drop_off_index[0].low, yes.drop_off_index[0].high) == pytest.approx((200 * low, 200 * high), abs=1e-4)
@@ -124,12 +151,19 @@ def test_without_events_there_is_no_journey(lake_of):
 def test_half_an_hour_ends_a_visit_and_one_second_less_does_not(lake_of):
     rows = [event(0, "view"), event(30, "view"), event(61, "view")]
     made = sessions(views_of(lake_of, rows)).order_by("start").to_pyarrow().to_pylist()
-    assert [(row["events"], row["duration_seconds"], row["bounce"]) for row in made] == [(2, 1800.0, False), (1, 0.0, True)]
+    assert [(row["events"], row["duration_seconds"], row["bounce"]) for row in made] == [
+        (2, 1800.0, False),
+        (1, 0.0, True),
+    ]
 
 
 def test_a_purchase_belongs_to_the_visit_before_it_or_to_none(lake_of):
     rows = [event(0, "view"), event(10, "cart"), event(11, "purchase")]
-    made = sessions(views_of(lake_of, rows, [order(12, "o"), order(13, "p"), order(700, "in a store")])).to_pyarrow().to_pylist()
+    made = (
+        sessions(views_of(lake_of, rows, [order(12, "o"), order(13, "p"), order(700, "in a store")]))
+        .to_pyarrow()
+        .to_pylist()
+    )
     assert [(row["purchases"], row["duration_seconds"], row["exit_step"]) for row in made] == [(2, 780.0, "buy")]
 
 
@@ -139,9 +173,14 @@ def test_a_window_takes_the_visits_that_began_in_it(lake_of):
 
 
 def test_paths_and_where_they_end(lake_of):
-    rows = [event(minute, kind, user) for user in "ab" for minute, kind in enumerate(["search", "view", "view", "cart"])]
+    rows = [
+        event(minute, kind, user) for user in "ab" for minute, kind in enumerate(["search", "view", "view", "cart"])
+    ]
     found = paths(views_of(lake_of, [*rows, event(0, "search", "c")]), depth=2)
-    assert [(path.path, path.longer, path.sessions) for path in found.paths] == [(("search", "view"), True, 2), (("search",), False, 1)]
+    assert [(path.path, path.longer, path.sessions) for path in found.paths] == [
+        (("search", "view"), True, 2),
+        (("search",), False, 1),
+    ]
     assert {(way.state, way.next): way.share for way in found.transitions}["search", "(exit)"] == pytest.approx(1 / 3)
     assert {end.state: (end.entry_share, end.exit_share) for end in found.ends}["cart"] == (0.0, pytest.approx(2 / 3))
 
@@ -150,8 +189,10 @@ def test_rare_states_are_one(lake_of):
     rows = [event(minute, "view", page=page) for minute, page in enumerate(["home", "a", "home", "b", "home"])]
     found = paths(views_of(lake_of, rows), "page", top=1)
     assert {(way.state, way.next): way.count for way in found.transitions} == {
-        ("home", "(other)"): 2, ("home", "(exit)"): 1, ("(other)", "home"): 2
-    }  # fmt: skip
+        ("home", "(other)"): 2,
+        ("home", "(exit)"): 1,
+        ("(other)", "home"): 2,
+    }
 
 
 @pytest.mark.parametrize("asked", [{"state": "weather"}, {"depth": 0}, {"top": 0}])
@@ -181,8 +222,12 @@ def test_numbers_are_cut_at_their_quartiles():
     values = [float(n) for n in range(40)] + [None]
     found = tag_column("amount", [str(n) for n in range(41)], {"amount": values})["tag"].to_pylist()
     assert {band: found.count(band) for band in dict.fromkeys(found)} == {
-        "1: < 9.75": 10, "2: 9.75 to < 19.5": 10, "3: 19.5 to < 29.25": 10, "4: ≥ 29.25": 10, "(none)": 1
-    }  # fmt: skip
+        "1: < 9.75": 10,
+        "2: 9.75 to < 19.5": 10,
+        "3: 19.5 to < 29.25": 10,
+        "4: ≥ 29.25": 10,
+        "(none)": 1,
+    }
 
 
 def test_an_unknown_tag_is_refused():

@@ -49,18 +49,38 @@ def found(values=None, tags=None, **more):
 
 def test_nothing_is_wrong_with_what_is_sound():
     assert found() == []
-    assert found({"left": ["a", "a", "b", "b"], "right": ["a", "b", "a", "b"]}, uses={"left": ["x"], "right": ["x"]}) == []
+    assert (
+        found({"left": ["a", "a", "b", "b"], "right": ["a", "b", "a", "b"]}, uses={"left": ["x"], "right": ["x"]}) == []
+    )
     assert found({}) == []
 
 
-@pytest.mark.parametrize(("values", "rule", "tags", "said"), [
-    ({"one": GOOD, "two": list(GOOD), "three": list(GOOD)}, "duplicate", ("one", "two", "three"), "same value for every customer"),
-    ({"yes": [True, False] * 4, "word": ["ja", "nein"] * 4}, "nearly_equal", ("yes", "word"), "1.000, the same word for 0%"),
-    ({"yes": [True, False] * 4, "number": [1.0, 0.0] * 4}, "nearly_equal", ("yes", "number"), "1.000, the same word for 100%"),
-    ({"nothing": [None] * 4}, "empty", ("nothing",), "unknown for all 4"),
-    ({"always": [False] * 4}, "constant", ("always",), "false for all 4"),
-    ({"always": ["a"] * 4}, "constant", ("always",), "a for all 4"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("values", "rule", "tags", "said"),
+    [
+        (
+            {"one": GOOD, "two": list(GOOD), "three": list(GOOD)},
+            "duplicate",
+            ("one", "two", "three"),
+            "same value for every customer",
+        ),
+        (
+            {"yes": [True, False] * 4, "word": ["ja", "nein"] * 4},
+            "nearly_equal",
+            ("yes", "word"),
+            "1.000, the same word for 0%",
+        ),
+        (
+            {"yes": [True, False] * 4, "number": [1.0, 0.0] * 4},
+            "nearly_equal",
+            ("yes", "number"),
+            "1.000, the same word for 100%",
+        ),
+        ({"nothing": [None] * 4}, "empty", ("nothing",), "unknown for all 4"),
+        ({"always": [False] * 4}, "constant", ("always",), "false for all 4"),
+        ({"always": ["a"] * 4}, "constant", ("always",), "a for all 4"),
+    ],
+)
 def test_values_that_tell_too_little(values, rule, tags, said):
     findings = found(values)
     assert [(one.rule, one.tags) for one in findings] == [(rule, tags)]
@@ -112,7 +132,9 @@ def test_expired_is_one_finding_a_moment_and_starts_after_the_time_to_live():
     assert [(one.rule, one.tags) for one in findings] == [("expired", ("by_model",)), ("expired", ("one",))]
     assert "qianmian train churn" in findings[0].mend
     assert "40 days ago; they keep 39 days" in findings[1].what
-    assert {one.tags for one in found(values, facts=about, now=NOW + timedelta(seconds=1)) if one.rule == "expired"} == {
+    assert {
+        one.tags for one in found(values, facts=about, now=NOW + timedelta(seconds=1)) if one.rule == "expired"
+    } == {
         ("by_model",),
         ("one", "two"),
     }
@@ -122,10 +144,17 @@ def test_ownerless():
     assert [(one.rule, one.tags) for one in found(tags=[tag(owner=" ")])] == [("ownerless", ("fine",))]
 
 
-@pytest.mark.parametrize(("changed", "said"), [
-    ({"name": "VIP"}, "not snake_case"), ({"name": "is vip"}, "not snake_case"), ({"name": "a" * 41}, "longer than 40"), ({"name": "tag_vip"}, "the word tag"),
-    ({"name": "orders_28d"}, "called like a feature"), ({"name": "vip", "values": ("Very good", "bad")}, "values that are not snake_case: Very good"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("changed", "said"),
+    [
+        ({"name": "VIP"}, "not snake_case"),
+        ({"name": "is vip"}, "not snake_case"),
+        ({"name": "a" * 41}, "longer than 40"),
+        ({"name": "tag_vip"}, "the word tag"),
+        ({"name": "orders_28d"}, "called like a feature"),
+        ({"name": "vip", "values": ("Very good", "bad")}, "values that are not snake_case: Very good"),
+    ],
+)
 def test_names_against_the_rules(changed, said):
     findings = found(values={}, tags=[tag(**changed)], features=("orders_28d", "orders_total"))
     assert [(one.rule, one.tags) for one in findings] == [("naming", (changed["name"],))]
@@ -133,11 +162,16 @@ def test_names_against_the_rules(changed, said):
 
 
 def test_our_own_tags_are_named_and_owned():
-    assert [one for one in audit(list(TAGS.values()), {}, {}, NOW, None, INPUTS) if one.rule in ("naming", "ownerless")] == []
+    assert [
+        one for one in audit(list(TAGS.values()), {}, {}, NOW, None, INPUTS) if one.rule in ("naming", "ownerless")
+    ] == []
 
 
 def test_findings_come_in_the_order_of_the_rules_and_as_json():
-    findings = found({"b": [None] * 4, "a": [None] * 4, "c": [True] * 4, "d": [True, False] * 2, "e": [True, False] * 2}, uses={"a": ["x"]})
+    findings = found(
+        {"b": [None] * 4, "a": [None] * 4, "c": [True] * 4, "d": [True, False] * 2, "e": [True, False] * 2},
+        uses={"a": ["x"]},
+    )
     assert [RULES.index(one.rule) for one in findings] == sorted(RULES.index(one.rule) for one in findings)
     assert [one.tags for one in findings if one.rule == "empty"] == [("a",), ("b",)]
     assert json.loads(json.dumps([one.as_dict() for one in findings]))[0]["tags"] == ["d", "e"]
@@ -173,14 +207,20 @@ def test_uses_are_read_from_the_rules_a_workspace_keeps(tmp_path):
     place = Workspace(tmp_path).create()
     assert recorded_uses(place) == {}
     rule = {
-        "all": [{"tag": "price_band", "operator": "==", "value": "premium"}, {"not": {"any": [{"tag": "churn_risk", "value": "high"}]}}]
+        "all": [
+            {"tag": "price_band", "operator": "==", "value": "premium"},
+            {"not": {"any": [{"tag": "churn_risk", "value": "high"}]}},
+        ]
     }
     (tmp_path / "segments").mkdir()
     (tmp_path / "segments" / "vip.json").write_text(json.dumps({"name": "vip", "rule": rule}))
     (tmp_path / "segments" / "more.yaml").write_text(
         "rules:\n  - {tag: price_band, operator: known}\n  - {feature: orders_28d, operator: '>', value: 1}\n"
     )
-    assert recorded_uses(place) == {"price_band": ["segments/more.yaml", "segments/vip.json"], "churn_risk": ["segments/vip.json"]}
+    assert recorded_uses(place) == {
+        "price_band": ["segments/more.yaml", "segments/vip.json"],
+        "churn_risk": ["segments/vip.json"],
+    }
     (tmp_path / "segments" / "broken.json").write_text("{")
     with pytest.raises(ConfigError, match="broken.json"):
         recorded_uses(place)
@@ -191,9 +231,19 @@ def test_uses_are_read_from_the_rules_a_workspace_keeps(tmp_path):
 
 def test_the_catalogue_says_how_tags_are_filled_and_what_absent_ones_lack(lake_of):
     lines = [
-        {"source": "s", "source_user_id": user, "order_id": f"{user}{day}", "line_no": 1, "ts": datetime(2024, 1, day), "item_id": item, "quantity": 1.0, "amount": 2.0, "status": "paid"}
+        {
+            "source": "s",
+            "source_user_id": user,
+            "order_id": f"{user}{day}",
+            "line_no": 1,
+            "ts": datetime(2024, 1, day),
+            "item_id": item,
+            "quantity": 1.0,
+            "amount": 2.0,
+            "status": "paid",
+        }
         for user, day, item in [("1", 1, "i1"), ("1", 9, "i1"), ("2", 3, "i2"), ("3", 4, "i3")]
-    ]  # fmt: skip
+    ]
     items = [{"item_id": "i1", "category": "food"}, {"item_id": "i2", "category": "food"}]
     snapshot = make_snapshot(Builder(lake_of({"transactions": lines, "items": items})), datetime(2024, 2, 1))
     entries = {entry.name: entry for entry in catalogue(list(TAGS.values()), snapshot)}

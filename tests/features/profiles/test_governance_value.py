@@ -25,10 +25,15 @@ def made():
     p = 1 / (1 + np.exp(-(1.2 * (strong - 1.5) + 0.8 * (weak - 0.5))))
     outcome = (rng.random(n) < p).astype(np.int64)
     tags = {
-        "noise": rng.choice(["a", "b", "c"], n).tolist(), "many": rng.integers(0, 25, n).astype(str).tolist(), "weak": [bool(w) for w in weak],
-        "strong": [f"s{s}" for s in strong], "copy": [float(s) for s in strong], "coarse": [bool(s > 1) for s in strong],
-        "constant": ["same"] * n, "nothing": [None] * n,
-    }  # fmt: skip
+        "noise": rng.choice(["a", "b", "c"], n).tolist(),
+        "many": rng.integers(0, 25, n).astype(str).tolist(),
+        "weak": [bool(w) for w in weak],
+        "strong": [f"s{s}" for s in strong],
+        "copy": [float(s) for s in strong],
+        "coarse": [bool(s > 1) for s in strong],
+        "constant": ["same"] * n,
+        "nothing": [None] * n,
+    }
     return tags, outcome, worth(tags, outcome, seed=1)
 
 
@@ -76,7 +81,9 @@ def test_the_interval_holds_the_truth_and_stands_above_chance(made):
     tags, outcome, found = made
     strong = by_name(found)["strong"]
     # the truth from the process itself: P(outcome | strong), the weak tag averaged out
-    p = np.array([[1 / (1 + np.exp(-(1.2 * (s - 1.5) + 0.8 * (w - 0.5)))) for w in (0, 1)] for s in range(4)]).mean(axis=1)
+    p = np.array([[1 / (1 + np.exp(-(1.2 * (s - 1.5) + 0.8 * (w - 0.5)))) for w in (0, 1)] for s in range(4)]).mean(
+        axis=1
+    )
     truth = float(mutual_information(np.column_stack([p, 1 - p])))
     assert strong.low < truth < strong.high
     assert strong.low > strong.chance
@@ -103,7 +110,10 @@ def test_intervals_of_noise_include_zero_about_as_often_as_they_say():
 
 
 def test_the_same_seed_gives_the_same_figures(made):
-    tags, outcome = {name: values[:600] for name, values in made[0].items() if name in ("weak", "strong", "noise")}, made[1][:600]
+    tags, outcome = (
+        {name: values[:600] for name, values in made[0].items() if name in ("weak", "strong", "noise")},
+        made[1][:600],
+    )
     found = worth(tags, outcome, seed=1)
     assert worth(tags, outcome, seed=1) == found
     assert worth(tags, outcome, seed=2) != found
@@ -131,12 +141,23 @@ def test_one_outcome_is_none(outcome):
 @pytest.fixture(scope="module")
 def builder(lake_of):
     """150 customers: all order in January; the first hundred of them in February too, ever dearer."""
-    rows = [("1", user, 10 + user % 15, 5.0) for user in range(150)] + [("2", user, 40 + user % 15, 1.0 + user) for user in range(100)]
+    rows = [("1", user, 10 + user % 15, 5.0) for user in range(150)] + [
+        ("2", user, 40 + user % 15, 1.0 + user) for user in range(100)
+    ]
     lines = [
-        {"source": "s", "source_user_id": f"{user:03}", "order_id": f"{kind}-{user}", "line_no": 1, "ts": BEGIN + timedelta(days=day), "item_id": "i", "quantity": 1.0,
-         "amount": amount, "status": "paid"}
+        {
+            "source": "s",
+            "source_user_id": f"{user:03}",
+            "order_id": f"{kind}-{user}",
+            "line_no": 1,
+            "ts": BEGIN + timedelta(days=day),
+            "item_id": "i",
+            "quantity": 1.0,
+            "amount": amount,
+            "status": "paid",
+        }
         for kind, user, day, amount in rows
-    ]  # fmt: skip
+    ]
     return Builder(lake_of({"transactions": lines}))
 
 
@@ -146,8 +167,12 @@ def test_outcomes_are_what_happened_after(builder):
     users = snapshot.table["user_id"].to_pylist()
 
     def told(target, **more):
-        outcome = outcome_of(builder, snapshot.table, as_of, target, more.get("horizon_days", 25), more.get("active_days", 56))
-        return outcome, {users[row]: outcome.labels[code] for row, code in zip(outcome.rows, outcome.codes, strict=True)}
+        outcome = outcome_of(
+            builder, snapshot.table, as_of, target, more.get("horizon_days", 25), more.get("active_days", 56)
+        )
+        return outcome, {
+            users[row]: outcome.labels[code] for row, code in zip(outcome.rows, outcome.codes, strict=True)
+        }
 
     _, churn = told("churn")
     assert churn == {user: "stayed" if int(user) < 100 else "churned" for user in users}
@@ -161,9 +186,14 @@ def test_outcomes_are_what_happened_after(builder):
     assert set(asked) == {user for user in users if int(user) % 15 >= 2}
 
 
-@pytest.mark.parametrize(("days", "target", "horizon", "said"), [
-    (30, "churn", 90, "the outcome is not known yet"), (54, "churn", 1, "too few customers"), (12, "purchase", 5, "too few customers"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("days", "target", "horizon", "said"),
+    [
+        (30, "churn", 90, "the outcome is not known yet"),
+        (54, "churn", 1, "too few customers"),
+        (12, "purchase", 5, "too few customers"),
+    ],
+)
 def test_what_cannot_be_measured_is_refused(builder, days, target, horizon, said):
     as_of = BEGIN + timedelta(days=days)
     with pytest.raises(DataError, match=said):

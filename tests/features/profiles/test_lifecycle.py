@@ -15,7 +15,13 @@ from qianmian.errors import DataError
 from qianmian.schema import LIFECYCLE_STAGES
 from qianmian.settings import LifecycleSettings
 
-REGULAR = {"orders_total": 9.0, "days_since_last_order": 5.0, "days_since_first_order": 300.0, "gap_days_mean": 10.0, "orders_365d": 9.0}
+REGULAR = {
+    "orders_total": 9.0,
+    "days_since_last_order": 5.0,
+    "days_since_first_order": 300.0,
+    "gap_days_mean": 10.0,
+    "orders_365d": 9.0,
+}
 STAGES = {
     "prospect": {
         "orders_total": 0.0,
@@ -55,7 +61,9 @@ def test_all_at_once_is_each_alone():
     assert lifecycle_stage({need: np.empty(0) for need in NEEDS}).tolist() == []
 
 
-@pytest.mark.parametrize(("days", "before", "after"), [(20.0, "active", "at_risk"), (40.0, "at_risk", "asleep"), (80.0, "asleep", "lost")])
+@pytest.mark.parametrize(
+    ("days", "before", "after"), [(20.0, "active", "at_risk"), (40.0, "at_risk", "asleep"), (80.0, "asleep", "lost")]
+)
 def test_silence_counts_from_exactly_so_many_own_gaps(days, before, after):
     assert stage(days_since_last_order=below(days)) == before
     assert stage(days_since_last_order=days) == after
@@ -77,7 +85,8 @@ def test_one_order_makes_a_customer():
 
 
 @pytest.mark.parametrize(
-    ("gap", "at_risk_from"), [(0.0, 14.0), (1.0, 14.0), (7.0, 14.0), (7.5, 15.0), (60.0, 120.0), (61.0, 120.0), (365.0, 120.0)]
+    ("gap", "at_risk_from"),
+    [(0.0, 14.0), (1.0, 14.0), (7.0, 14.0), (7.5, 15.0), (60.0, 120.0), (61.0, 120.0), (365.0, 120.0)],
 )
 def test_a_gap_counts_as_at_least_seven_and_at_most_sixty_days(gap, at_risk_from):
     assert stage(gap_days_mean=gap, days_since_last_order=below(at_risk_from)) == "active"
@@ -90,15 +99,19 @@ def test_silence_outweighs_being_new_or_loyal():
     assert stage(days_since_first_order=20.0, orders_365d=50.0) == "new"
 
 
-@pytest.mark.parametrize(("changed", "person", "usual", "then"), [
-    ({"at_risk_gaps": 3.0}, {"days_since_last_order": 25.0}, "at_risk", "active"),
-    ({"asleep_gaps": 6.0}, {"days_since_last_order": 50.0}, "asleep", "at_risk"),
-    ({"lost_gaps": 30.0}, {"days_since_last_order": 200.0}, "lost", "asleep"),
-    ({"new_days": 10}, {"days_since_first_order": 12.0}, "new", "active"),
-    ({"loyal_orders": 5}, {}, "active", "loyal"),
-    ({"min_gap_days": 20.0}, {"days_since_last_order": 25.0}, "at_risk", "active"),
-    ({"max_gap_days": 4.0}, {"days_since_last_order": 8.0, "gap_days_mean": 7.0}, "active", "at_risk"),
-], ids=lambda value: next(iter(value)) if isinstance(value, dict) and value else "")  # fmt: skip
+@pytest.mark.parametrize(
+    ("changed", "person", "usual", "then"),
+    [
+        ({"at_risk_gaps": 3.0}, {"days_since_last_order": 25.0}, "at_risk", "active"),
+        ({"asleep_gaps": 6.0}, {"days_since_last_order": 50.0}, "asleep", "at_risk"),
+        ({"lost_gaps": 30.0}, {"days_since_last_order": 200.0}, "lost", "asleep"),
+        ({"new_days": 10}, {"days_since_first_order": 12.0}, "new", "active"),
+        ({"loyal_orders": 5}, {}, "active", "loyal"),
+        ({"min_gap_days": 20.0}, {"days_since_last_order": 25.0}, "at_risk", "active"),
+        ({"max_gap_days": 4.0}, {"days_since_last_order": 8.0, "gap_days_mean": 7.0}, "active", "at_risk"),
+    ],
+    ids=lambda value: next(iter(value)) if isinstance(value, dict) and value else "",
+)
 def test_settings_are_respected(changed, person, usual, then):
     settings = LifecycleSettings(**{**({"min_gap_days": 1.0} if "max_gap_days" in changed else {}), **changed})
     assert stage(**person) == stage(LifecycleSettings(), **person) == usual
@@ -108,15 +121,24 @@ def test_settings_are_respected(changed, person, usual, then):
 def features_with(names):
     declared = [feature for feature in FEATURES if feature.name in names]
     people = [{**REGULAR, **STAGES[name]} for name in LIFECYCLE_STAGES]
-    table = pa.table({"one_id": [f"u{n}" for n in range(len(people))], **{f.name: [person[f.name] for person in people] for f in declared}})
+    table = pa.table(
+        {
+            "one_id": [f"u{n}" for n in range(len(people))],
+            **{f.name: [person[f.name] for person in people] for f in declared},
+        }
+    )
     return UserFeatures.from_table(table, declared, datetime(2024, 1, 1))
 
 
 def test_stages_of_a_profile_matrix():
     assert stages_of(features_with(NEEDS)).tolist() == list(LIFECYCLE_STAGES)
-    assert stages_of(features_with(NEEDS), LifecycleSettings(loyal_orders=5))[LIFECYCLE_STAGES.index("active")] == "loyal"
+    assert (
+        stages_of(features_with(NEEDS), LifecycleSettings(loyal_orders=5))[LIFECYCLE_STAGES.index("active")] == "loyal"
+    )
 
 
 def test_stages_without_dated_orders_say_what_is_missing():
-    with pytest.raises(DataError, match="lifecycle stages need dated orders.*no days_since_last_order, gap_days_mean.*map `ts`"):
+    with pytest.raises(
+        DataError, match="lifecycle stages need dated orders.*no days_since_last_order, gap_days_mean.*map `ts`"
+    ):
         stages_of(features_with(["orders_total", "days_since_first_order", "orders_365d"]))

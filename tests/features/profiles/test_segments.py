@@ -12,7 +12,17 @@ from hypothesis import strategies as st
 from features.compute.builder import Builder
 from features.compute.online import values
 from features.compute.online.build import build_state
-from features.profiles.segments import Comparison, Group, mask, matches, members, mistakes, names_of, parse, text_features
+from features.profiles.segments import (
+    Comparison,
+    Group,
+    mask,
+    matches,
+    members,
+    mistakes,
+    names_of,
+    parse,
+    text_features,
+)
 from qianmian.errors import ConfigError
 from tests.features.compute.test_online import shop
 from tests.features.plain import BEGIN
@@ -21,22 +31,25 @@ ORDERS = {"feature": "orders_28d", "operator": ">=", "value": 2}
 BAND = {"tag": "price_band", "operator": "==", "value": "budget"}
 
 
-@pytest.mark.parametrize(("data", "mistake"), [
-    ("orders_28d > 2", "a rule is a mapping"),
-    ({}, "exactly one of"),
-    ({"all": [ORDERS], "any": [ORDERS]}, "exactly one of all, any, not, feature, tag; got all, any"),
-    ({"all": []}, "rule: 'all' takes a list"),
-    ({"all": "x"}, "'all' takes a list"),
-    ({"feature": "a", "operator": "~", "value": 1}, "unknown operator '~'"),
-    ({"feature": "", "value": 1}, "'feature' is a name"),
-    ({"feature": "a", "operator": "in", "value": "abc"}, "'in' takes a list"),
-    ({"feature": "a", "operator": "in", "value": []}, "'in' takes a list"),
-    ({"feature": "a", "operator": ">", "value": None}, "takes a text, a finite number"),
-    ({"feature": "a", "operator": ">", "value": float("nan")}, "takes a text, a finite number"),
-    ({"feature": "a", "operator": "known", "value": "yes"}, "'known' takes true or false"),
-    ({"feature": "a", "value": 1, "window": 3}, "unknown window"),
-    ({"any": [{"not": {"all": [3]}}]}, "rule.any[0].not.all[0]: a rule is a mapping"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("data", "mistake"),
+    [
+        ("orders_28d > 2", "a rule is a mapping"),
+        ({}, "exactly one of"),
+        ({"all": [ORDERS], "any": [ORDERS]}, "exactly one of all, any, not, feature, tag; got all, any"),
+        ({"all": []}, "rule: 'all' takes a list"),
+        ({"all": "x"}, "'all' takes a list"),
+        ({"feature": "a", "operator": "~", "value": 1}, "unknown operator '~'"),
+        ({"feature": "", "value": 1}, "'feature' is a name"),
+        ({"feature": "a", "operator": "in", "value": "abc"}, "'in' takes a list"),
+        ({"feature": "a", "operator": "in", "value": []}, "'in' takes a list"),
+        ({"feature": "a", "operator": ">", "value": None}, "takes a text, a finite number"),
+        ({"feature": "a", "operator": ">", "value": float("nan")}, "takes a text, a finite number"),
+        ({"feature": "a", "operator": "known", "value": "yes"}, "'known' takes true or false"),
+        ({"feature": "a", "value": 1, "window": 3}, "unknown window"),
+        ({"any": [{"not": {"all": [3]}}]}, "rule.any[0].not.all[0]: a rule is a mapping"),
+    ],
+)
 def test_a_mistake_is_named_with_its_place(data, mistake):
     with pytest.raises(ConfigError) as caught:
         parse(data)
@@ -79,16 +92,36 @@ def test_what_is_not_known_passes_nothing_but_known_false():
 
 
 TESTS = st.one_of(
-    st.builds(lambda n, o, v: Comparison("feature", n, o, v), st.sampled_from(["orders_total", "lines_28d", "days_since_last_order", "lines_per_item", "amount_28d"]),
-              st.sampled_from(["==", "!=", "<", "<=", ">", ">="]), st.sampled_from([0.0, 1.0, 3.0, 10.0, 30.0])),
-    st.builds(lambda n, o, v: Comparison("feature", n, o, v), st.sampled_from(["top_category", "top_channel"]), st.sampled_from(["==", "!=", "<", ">="]),
-              st.sampled_from(["", "food", "web", "app"])),
-    st.builds(lambda v: Comparison("feature", "orders_total", "in", tuple(v)), st.lists(st.sampled_from([0.0, 5.0, 7.0]), min_size=1, max_size=3)),
+    st.builds(
+        lambda n, o, v: Comparison("feature", n, o, v),
+        st.sampled_from(["orders_total", "lines_28d", "days_since_last_order", "lines_per_item", "amount_28d"]),
+        st.sampled_from(["==", "!=", "<", "<=", ">", ">="]),
+        st.sampled_from([0.0, 1.0, 3.0, 10.0, 30.0]),
+    ),
+    st.builds(
+        lambda n, o, v: Comparison("feature", n, o, v),
+        st.sampled_from(["top_category", "top_channel"]),
+        st.sampled_from(["==", "!=", "<", ">="]),
+        st.sampled_from(["", "food", "web", "app"]),
+    ),
+    st.builds(
+        lambda v: Comparison("feature", "orders_total", "in", tuple(v)),
+        st.lists(st.sampled_from([0.0, 5.0, 7.0]), min_size=1, max_size=3),
+    ),
     st.builds(lambda v: Comparison("feature", "top_channel", "known", v), st.booleans()),
-)  # fmt: skip
-RULES = st.recursive(TESTS, lambda inner: st.one_of(
-    st.builds(lambda how, parts: Group(how, tuple(parts)), st.sampled_from(["all", "any"]), st.lists(inner, min_size=1, max_size=3)),
-    st.builds(lambda part: Group("not", (part,)), inner)), max_leaves=6)  # fmt: skip
+)
+RULES = st.recursive(
+    TESTS,
+    lambda inner: st.one_of(
+        st.builds(
+            lambda how, parts: Group(how, tuple(parts)),
+            st.sampled_from(["all", "any"]),
+            st.lists(inner, min_size=1, max_size=3),
+        ),
+        st.builds(lambda part: Group("not", (part,)), inner),
+    ),
+    max_leaves=6,
+)
 
 
 @pytest.fixture(scope="module")
@@ -100,16 +133,27 @@ def asked(lake_of):
     builder = Builder(lake_of(tables))
     state = build_state(builder, stored_at)
     built = builder.build(now, state.plan.features).table
-    people = {(row["source"], row["source_user_id"]): row["one_id"] for row in builder.views(now).customers.to_pyarrow().to_pylist()}
+    people = {
+        (row["source"], row["source_user_id"]): row["one_id"]
+        for row in builder.views(now).customers.to_pyarrow().to_pylist()
+    }
     online = {}
     for one_id in built["one_id"].to_pylist():
-        since = {name: [row for row in tables[name] if row["ts"] >= stored_at and people[row["source"], row["source_user_id"]] == one_id]
-                 for name in ("transactions", "events", "touches")}  # fmt: skip
+        since = {
+            name: [
+                row
+                for row in tables[name]
+                if row["ts"] >= stored_at and people[row["source"], row["source_user_id"]] == one_id
+            ]
+            for name in ("transactions", "events", "touches")
+        }
         online[one_id] = values(state.customer(one_id), now, since)
     return builder, now, built, online
 
 
-@settings(deadline=None, max_examples=25, suppress_health_check=[HealthCheck.too_slow, HealthCheck.function_scoped_fixture])
+@settings(
+    deadline=None, max_examples=25, suppress_health_check=[HealthCheck.too_slow, HealthCheck.function_scoped_fixture]
+)
 @given(rule=RULES)
 def test_the_three_answers_agree(asked, rule):
     builder, now, built, online = asked

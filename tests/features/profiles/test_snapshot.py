@@ -21,8 +21,18 @@ AS_OF = datetime(2024, 3, 1)
 
 
 def line(user, source, order, ts, item="i1", amount=2.0):
-    return {"source": source, "source_user_id": user, "order_id": order, "line_no": 1, "ts": ts, "item_id": item, "quantity": 1.0,
-            "amount": amount, "channel": "web", "status": "paid"}  # fmt: skip
+    return {
+        "source": source,
+        "source_user_id": user,
+        "order_id": order,
+        "line_no": 1,
+        "ts": ts,
+        "item_id": item,
+        "quantity": 1.0,
+        "amount": amount,
+        "channel": "web",
+        "status": "paid",
+    }
 
 
 def person(user, source, **more):
@@ -35,7 +45,11 @@ ROWS = {
         line("1", "shop 2", "o2", datetime(2024, 1, 20)),
         line("张三", "app", "o3", datetime(2024, 2, 10), "i2", 5.0),
     ],
-    "profiles": [person("1", "app", age_band="18-24"), person("张三", "app", age_band="65+"), person("9", "shop 2", age_band="25-34")],
+    "profiles": [
+        person("1", "app", age_band="18-24"),
+        person("张三", "app", age_band="65+"),
+        person("9", "shop 2", age_band="25-34"),
+    ],
     "items": [{"item_id": "i1", "category": "food/milk"}, {"item_id": "i2", "category": "home"}],
 }
 
@@ -75,7 +89,12 @@ def same(left, right):
     assert left.customers.equals(right.customers)
     assert left.tags == right.tags
     assert (left.as_of, left.spec, left.spec.hash, left.data_digest, left.off) == (
-        right.as_of, right.spec, right.spec.hash, right.data_digest, right.off)  # fmt: skip
+        right.as_of,
+        right.spec,
+        right.spec.hash,
+        right.data_digest,
+        right.off,
+    )
     np.testing.assert_array_equal(left.features.values, right.features.values)
     np.testing.assert_array_equal(left.features.one_ids, right.features.one_ids)
 
@@ -141,7 +160,9 @@ def test_resolve_an_id_of_one_source(snapshot):
     assert snapshot.resolve("9") == one_id(snapshot, "9", "shop 2")
 
 
-@pytest.mark.parametrize(("user", "source"), [("nobody", None), ("nobody", "app"), ("", None), ("9", "app"), ("1", "elsewhere")])
+@pytest.mark.parametrize(
+    ("user", "source"), [("nobody", None), ("nobody", "app"), ("", None), ("9", "app"), ("1", "elsewhere")]
+)
 def test_resolve_an_unknown_id(snapshot, user, source):
     assert snapshot.resolve(user, source) is None
 
@@ -203,7 +224,9 @@ def test_encoded_with_its_own_spec_is_its_features(snapshot):
 
 
 def test_encoded_for_a_model_of_other_data(snapshot):
-    age, amount = (snapshot.spec.features[snapshot.spec.names.index(name)] for name in ("profile_age_band", "amount_total"))
+    age, amount = (
+        snapshot.spec.features[snapshot.spec.names.index(name)] for name in ("profile_age_band", "amount_total")
+    )
     gone = Feature("orders_3d", "orders", "count", window_days=3, default=7.0, description="gone")
     gone_text = Feature("top_shelf", "lines", "top", "shelf", default="", description="gone")
     spec = FeatureSpec((gone_text, amount, age, gone), (("a",), (), ("18-24", "35-44"), ()))
@@ -230,7 +253,9 @@ def truncate(path):
 
 
 @pytest.mark.parametrize(
-    "damage", [truncate, lambda path: path.write_bytes(b""), lambda path: path.unlink()], ids=["truncated", "empty", "missing"]
+    "damage",
+    [truncate, lambda path: path.write_bytes(b""), lambda path: path.unlink()],
+    ids=["truncated", "empty", "missing"],
 )
 @pytest.mark.parametrize("name", ["profiles.parquet", "tags.parquet", "customers.parquet", "snapshot.json"])
 def test_a_broken_file_is_an_artifact_error_with_a_hint(snapshot, workspace, name, damage):

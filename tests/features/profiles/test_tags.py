@@ -27,86 +27,299 @@ def value(name, **columns):
 
 # every tag's name, its columns and what must come out
 EVENT_PARTS = tuple(f"{part}_event_share_91d" for part in ("night", "morning", "afternoon", "evening"))
-STAGE = dict(zip(NEEDS, [[0.0, 3.0, 9.0, 9.0, 9.0, 9.0, 9.0], [9999.0, 1.0, 50.0, 50.0, 90.0, 50.0, 50.0], [0.0, 10.0, *[300.0] * 5],
-                         [365.0, 7.0, *[10.0] * 5], [0.0, 3.0, *[9.0] * 5]], strict=True))  # fmt: skip
+STAGE = dict(
+    zip(
+        NEEDS,
+        [
+            [0.0, 3.0, 9.0, 9.0, 9.0, 9.0, 9.0],
+            [9999.0, 1.0, 50.0, 50.0, 90.0, 50.0, 50.0],
+            [0.0, 10.0, *[300.0] * 5],
+            [365.0, 7.0, *[10.0] * 5],
+            [0.0, 3.0, *[9.0] * 5],
+        ],
+        strict=True,
+    )
+)
 KNOWN = [
-    *((name, {f"profile_{name}": ["x", "", "张三", None]}, ["x", None, "张三", None])
-      for name in ("gender", "age_band", "income_band", "region", "city", "member_tier")),
-    ("first_visit_source", {"first_referrer": ["search", "", ""], "first_visit_channel": ["web", "app", ""]}, ["search", "app", None]),
+    *(
+        (name, {f"profile_{name}": ["x", "", "张三", None]}, ["x", None, "张三", None])
+        for name in ("gender", "age_band", "income_band", "region", "city", "member_tier")
+    ),
+    (
+        "first_visit_source",
+        {"first_referrer": ["search", "", ""], "first_visit_channel": ["web", "app", ""]},
+        ["search", "app", None],
+    ),
     ("acquisition_channel", {"first_channel": ["store", ""]}, ["store", None]),
-    ("membership", {"days_since_registered": [9999.0, 0.0, 30.0, 31.0, 365.0, 366.0]}, [None, "new", "new", "under_a_year", "under_a_year", "over_a_year"]),
-    ("active_hours", {**dict(zip(PARTS, [[0.6, 0.0, 0.1, 0.0, 0.0], [0.2, 1.0, 0.2, 0.1, 0.0], [0.1, 0.0, 0.4, 0.2, 0.0], [0.1, 0.0, 0.3, 0.7, 0.0]],
-                                     strict=True)), "orders_total": [10.0, 1.0, 10.0, 10.0, 0.0]}, ["night", "morning", "afternoon", "evening", None]),
-    ("browsing_hours", {**dict(zip(EVENT_PARTS, [[0.6, 0.0], [0.2, 0.0], [0.1, 0.0], [0.1, 0.0]], strict=True)), "events_91d": [10.0, 0.0]}, ["night", None]),
+    (
+        "membership",
+        {"days_since_registered": [9999.0, 0.0, 30.0, 31.0, 365.0, 366.0]},
+        [None, "new", "new", "under_a_year", "under_a_year", "over_a_year"],
+    ),
+    (
+        "active_hours",
+        {
+            **dict(
+                zip(
+                    PARTS,
+                    [
+                        [0.6, 0.0, 0.1, 0.0, 0.0],
+                        [0.2, 1.0, 0.2, 0.1, 0.0],
+                        [0.1, 0.0, 0.4, 0.2, 0.0],
+                        [0.1, 0.0, 0.3, 0.7, 0.0],
+                    ],
+                    strict=True,
+                )
+            ),
+            "orders_total": [10.0, 1.0, 10.0, 10.0, 0.0],
+        },
+        ["night", "morning", "afternoon", "evening", None],
+    ),
+    (
+        "browsing_hours",
+        {
+            **dict(zip(EVENT_PARTS, [[0.6, 0.0], [0.2, 0.0], [0.1, 0.0], [0.1, 0.0]], strict=True)),
+            "events_91d": [10.0, 0.0],
+        },
+        ["night", None],
+    ),
     ("favourite_weekday", {"top_weekday": ["0", "6", ""]}, ["monday", "sunday", None]),
-    ("weekend_shopper", {"weekend_order_share": [0.0, 0.49, 0.5, 1.0, 0.0], "orders_total": [1.0, 1.0, 1.0, 1.0, 0.0]}, [False, False, True, True, None]),
+    (
+        "weekend_shopper",
+        {"weekend_order_share": [0.0, 0.49, 0.5, 1.0, 0.0], "orders_total": [1.0, 1.0, 1.0, 1.0, 0.0]},
+        [False, False, True, True, None],
+    ),
     ("preferred_channel", {"top_channel": ["web", ""]}, ["web", None]),
     ("preferred_visit_channel", {"top_visit_channel_28d": ["web", ""]}, ["web", None]),
     ("preferred_device", {"top_device_28d": ["phone", ""]}, ["phone", None]),
-    ("browsing", {"events_28d": [0.0, 1.0, 4.0, 5.0, 49.0, 50.0]}, ["none", "light", "light", "regular", "regular", "heavy"]),
-    ("visit_frequency", {"event_days_28d": [0.0, 1.0, 3.0, 4.0, 19.0, 20.0]}, ["none", "seldom", "seldom", "weekly", "weekly", "daily"]),
-    ("session_depth", {"events_per_session": [0.0, 1.0, 2.9, 3.0, 9.9, 10.0]}, [None, "glance", "glance", "browse", "browse", "deep"]),
-    ("abandoned_cart", {"days_since_last_cart": [9999.0, 1.0, 14.0, 15.0, 2.0, 2.0], "days_since_last_order": [9999.0, 9999.0, 99.0, 99.0, 1.0, 3.0],
-                        "days_since_last_purchase": [9999.0] * 5 + [1.0]}, [False, True, True, False, False, False]),
-    ("funnel_stop", {"view_events_91d": [0.0, 9.0, 9.0, 9.0, 0.0], "cart_events_91d": [0.0, 0.0, 2.0, 2.0, 0.0], "purchase_events_91d": [0.0, 0.0, 0.0, 1.0, 0.0],
-                     "orders_91d": [0.0, 0.0, 0.0, 0.0, 1.0]}, [None, "looks", "fills_cart", "buys", "buys"]),
+    (
+        "browsing",
+        {"events_28d": [0.0, 1.0, 4.0, 5.0, 49.0, 50.0]},
+        ["none", "light", "light", "regular", "regular", "heavy"],
+    ),
+    (
+        "visit_frequency",
+        {"event_days_28d": [0.0, 1.0, 3.0, 4.0, 19.0, 20.0]},
+        ["none", "seldom", "seldom", "weekly", "weekly", "daily"],
+    ),
+    (
+        "session_depth",
+        {"events_per_session": [0.0, 1.0, 2.9, 3.0, 9.9, 10.0]},
+        [None, "glance", "glance", "browse", "browse", "deep"],
+    ),
+    (
+        "abandoned_cart",
+        {
+            "days_since_last_cart": [9999.0, 1.0, 14.0, 15.0, 2.0, 2.0],
+            "days_since_last_order": [9999.0, 9999.0, 99.0, 99.0, 1.0, 3.0],
+            "days_since_last_purchase": [9999.0] * 5 + [1.0],
+        },
+        [False, True, True, False, False, False],
+    ),
+    (
+        "funnel_stop",
+        {
+            "view_events_91d": [0.0, 9.0, 9.0, 9.0, 0.0],
+            "cart_events_91d": [0.0, 0.0, 2.0, 2.0, 0.0],
+            "purchase_events_91d": [0.0, 0.0, 0.0, 1.0, 0.0],
+            "orders_91d": [0.0, 0.0, 0.0, 0.0, 1.0],
+        },
+        [None, "looks", "fills_cart", "buys", "buys"],
+    ),
     ("coupon_redeemer", {"coupon_redeem_events_91d": [0.0, 1.0, 9.0]}, [False, True, True]),
-    ("message_response", {"touches_delivered_91d": [0.0, 3.0, 3.0, 3.0], "touches_opened_91d": [0.0, 0.0, 2.0, 2.0], "touches_clicked_91d": [0.0, 0.0, 0.0, 1.0]},
-     [None, "ignores", "opens", "clicks"]),
-    ("contact_pressure", {"touches_28d": [0.0, 1.0, 2.0, 3.0, 8.0, 9.0]}, ["none", "light", "light", "normal", "normal", "heavy"]),
-    ("value_tier", {"amount_365d": [9.0, 1.0, 5.0, 0.0, 8.0, 2.0, 6.0, 7.0, 3.0, 4.0]},
-     ["high", "low", "middle", None, "high", "low", "middle", "high", "low", "middle"]),
+    (
+        "message_response",
+        {
+            "touches_delivered_91d": [0.0, 3.0, 3.0, 3.0],
+            "touches_opened_91d": [0.0, 0.0, 2.0, 2.0],
+            "touches_clicked_91d": [0.0, 0.0, 0.0, 1.0],
+        },
+        [None, "ignores", "opens", "clicks"],
+    ),
+    (
+        "contact_pressure",
+        {"touches_28d": [0.0, 1.0, 2.0, 3.0, 8.0, 9.0]},
+        ["none", "light", "light", "normal", "normal", "heavy"],
+    ),
+    (
+        "value_tier",
+        {"amount_365d": [9.0, 1.0, 5.0, 0.0, 8.0, 2.0, 6.0, 7.0, 3.0, 4.0]},
+        ["high", "low", "middle", None, "high", "low", "middle", "high", "low", "middle"],
+    ),
     # five buyers, each a fifth: the best in all three is on top; who bought nothing in the year has none
-    ("rfm_tier", {"days_since_last_order": [1.0, 20.0, 30.0, 40.0, 50.0, 400.0], "orders_365d": [50.0, 40.0, 30.0, 20.0, 10.0, 0.0],
-                  "amount_365d": [500.0, 400.0, 300.0, 200.0, 100.0, 0.0]}, ["top", "high", "middle", "low", "bottom", None]),
-    ("rfm_segment", {"days_since_last_order": [1.0, 2.0, 30.0, 40.0, 400.0], "orders_365d": [50.0, 10.0, 40.0, 20.0, 0.0],
-                     "amount_365d": [500.0, 100.0, 400.0, 200.0, 0.0]}, ["important_value", "general_develop", "important_keep", "general_win_back", None]),
+    (
+        "rfm_tier",
+        {
+            "days_since_last_order": [1.0, 20.0, 30.0, 40.0, 50.0, 400.0],
+            "orders_365d": [50.0, 40.0, 30.0, 20.0, 10.0, 0.0],
+            "amount_365d": [500.0, 400.0, 300.0, 200.0, 100.0, 0.0],
+        },
+        ["top", "high", "middle", "low", "bottom", None],
+    ),
+    (
+        "rfm_segment",
+        {
+            "days_since_last_order": [1.0, 2.0, 30.0, 40.0, 400.0],
+            "orders_365d": [50.0, 10.0, 40.0, 20.0, 0.0],
+            "amount_365d": [500.0, 100.0, 400.0, 200.0, 0.0],
+        },
+        ["important_value", "general_develop", "important_keep", "general_win_back", None],
+    ),
     ("price_band", {"unit_price_mean_91d": [0.0, 0.5, 20.0, 300.0]}, [None, "budget", "middle", "premium"]),
     ("basket_size", {"basket_lines_mean": [1.0, 0.0, 3.5, 12.0]}, ["small", None, "middle", "large"]),
-    ("demand_type", {"discounted_line_share_182d": [0.9, 0.1, 0.2, 0.15, 0.0], "unit_price_mean_182d": [1.0, 9.0, 2.0, 1.5, 0.0],
-                     "content_event_share_91d": [0.1, 0.2, 0.9, 0.15, 0.0]}, ["price_driven", "quality_driven", "content_driven", "balanced", None]),
-    ("discount_seeker", {"discounted_line_share_91d": [0.0, 0.6, 0.61, 1.0, 0.0], "lines_91d": [9.0, 9.0, 9.0, 9.0, 0.0]}, [False, False, True, True, None]),
-    ("coupon_user", {"coupon_order_share_91d": [0.0, 0.0, 0.1, 0.5], "orders_91d": [0.0, 4.0, 9.0, 2.0]}, [None, "never", "sometimes", "mostly"]),
-    ("trading", {"price_drift": [0.0, 1.16, 1.0, 0.8], "orders_28d": [0.0, 2.0, 2.0, 2.0]}, [None, "up", "steady", "down"]),
-    ("purchase_cycle_days", {"gap_days_mean": [365.0, 365.0, 7.25, 10 / 3], "orders_total": [0.0, 1.0, 2.0, 4.0]}, [None, None, 7.25, 3.3333]),
-    ("purchase_cycle", {"gap_days_mean": [365.0, 10.0, 20.0, 45.0, 120.0, 121.0], "orders_total": [1.0, 9.0, 9.0, 9.0, 9.0, 9.0]},
-     [None, "weekly", "fortnightly", "monthly", "quarterly", "rarely"]),
-    ("purchase_regularity", {"gap_variation": [0.1, 0.1, 0.5, 1.0], "orders_total": [3.0, 4.0, 4.0, 4.0]}, [None, "regular", "uneven", "bursts"]),
-    ("average_order_value", {"order_value_mean": [0.0, 0.0, 12.34567], "orders_total": [0.0, 1.0, 3.0]}, [None, 0.0, 12.3457]),
+    (
+        "demand_type",
+        {
+            "discounted_line_share_182d": [0.9, 0.1, 0.2, 0.15, 0.0],
+            "unit_price_mean_182d": [1.0, 9.0, 2.0, 1.5, 0.0],
+            "content_event_share_91d": [0.1, 0.2, 0.9, 0.15, 0.0],
+        },
+        ["price_driven", "quality_driven", "content_driven", "balanced", None],
+    ),
+    (
+        "discount_seeker",
+        {"discounted_line_share_91d": [0.0, 0.6, 0.61, 1.0, 0.0], "lines_91d": [9.0, 9.0, 9.0, 9.0, 0.0]},
+        [False, False, True, True, None],
+    ),
+    (
+        "coupon_user",
+        {"coupon_order_share_91d": [0.0, 0.0, 0.1, 0.5], "orders_91d": [0.0, 4.0, 9.0, 2.0]},
+        [None, "never", "sometimes", "mostly"],
+    ),
+    (
+        "trading",
+        {"price_drift": [0.0, 1.16, 1.0, 0.8], "orders_28d": [0.0, 2.0, 2.0, 2.0]},
+        [None, "up", "steady", "down"],
+    ),
+    (
+        "purchase_cycle_days",
+        {"gap_days_mean": [365.0, 365.0, 7.25, 10 / 3], "orders_total": [0.0, 1.0, 2.0, 4.0]},
+        [None, None, 7.25, 3.3333],
+    ),
+    (
+        "purchase_cycle",
+        {"gap_days_mean": [365.0, 10.0, 20.0, 45.0, 120.0, 121.0], "orders_total": [1.0, 9.0, 9.0, 9.0, 9.0, 9.0]},
+        [None, "weekly", "fortnightly", "monthly", "quarterly", "rarely"],
+    ),
+    (
+        "purchase_regularity",
+        {"gap_variation": [0.1, 0.1, 0.5, 1.0], "orders_total": [3.0, 4.0, 4.0, 4.0]},
+        [None, "regular", "uneven", "bursts"],
+    ),
+    (
+        "average_order_value",
+        {"order_value_mean": [0.0, 0.0, 12.34567], "orders_total": [0.0, 1.0, 3.0]},
+        [None, 0.0, 12.3457],
+    ),
     ("refund_prone", {"refund_rate": [0.0, 0.1, 0.11], "amount_91d": [0.0, 5.0, 5.0]}, [None, False, True]),
-    ("store_loyalty", {"top_store_share": [1.0, 0.4, 0.5, 0.8], "orders_total": [2.0, 3.0, 3.0, 3.0]}, [None, "roaming", "main_store", "one_store"]),
+    (
+        "store_loyalty",
+        {"top_store_share": [1.0, 0.4, 0.5, 0.8], "orders_total": [2.0, 3.0, 3.0, 3.0]},
+        [None, "roaming", "main_store", "one_store"],
+    ),
     ("favourite_store", {"top_store": ["s1", ""]}, ["s1", None]),
     ("favourite_category", {"top_category": ["food", ""]}, ["food", None]),
     ("recent_category", {"top_category_91d": ["food", ""]}, ["food", None]),
-    ("entry_need", {"first_category": ["food", "", ""], "first_viewed_category": ["home", "home", ""]}, ["food", "home", None]),
-    *((name, {column: [1.0, 0.39, 0.4, 0.6], "lines_total": [4.0, 5.0, 5.0, 5.0]}, [None, "weak", "moderate", "strong"])
-      for name, column in (("category_affinity", "top_category_share"), ("brand_affinity", "top_brand_share"))),
+    (
+        "entry_need",
+        {"first_category": ["food", "", ""], "first_viewed_category": ["home", "home", ""]},
+        ["food", "home", None],
+    ),
+    *(
+        (
+            name,
+            {column: [1.0, 0.39, 0.4, 0.6], "lines_total": [4.0, 5.0, 5.0, 5.0]},
+            [None, "weak", "moderate", "strong"],
+        )
+        for name, column in (("category_affinity", "top_category_share"), ("brand_affinity", "top_brand_share"))
+    ),
     ("favourite_brand", {"top_brand": ["b", ""]}, ["b", None]),
     ("favourite_item", {"top_item": ["i", ""]}, ["i", None]),
-    ("repertoire", {"lines_per_item": [1.0, 1.2, 1.3, 2.5], "lines_total": [4.0, 5.0, 5.0, 5.0]}, [None, "explores", "mixes", "repeats"]),
-    ("variety", {"category_entropy": [0.0, 0.0, 0.69, 0.7, 1.39, 1.4], "orders_total": [0.0, 1.0, 2.0, 3.0, 4.0, 5.0]},
-     [None, "focused", "focused", "mixed", "mixed", "wide"]),
+    (
+        "repertoire",
+        {"lines_per_item": [1.0, 1.2, 1.3, 2.5], "lines_total": [4.0, 5.0, 5.0, 5.0]},
+        [None, "explores", "mixes", "repeats"],
+    ),
+    (
+        "variety",
+        {"category_entropy": [0.0, 0.0, 0.69, 0.7, 1.39, 1.4], "orders_total": [0.0, 1.0, 2.0, 3.0, 4.0, 5.0]},
+        [None, "focused", "focused", "mixed", "mixed", "wide"],
+    ),
     ("browsed_category", {"top_viewed_category_28d": ["home", ""]}, ["home", None]),
-    ("favourite_topic", {"top_topic_91d": ["milk", "", ""], "top_read_topic_91d": ["bread", "bread", ""]}, ["milk", "bread", None]),
+    (
+        "favourite_topic",
+        {"top_topic_91d": ["milk", "", ""], "top_read_topic_91d": ["bread", "bread", ""]},
+        ["milk", "bread", None],
+    ),
     ("topic_dwell_seconds", {"topic_seconds_91d": [0.0, 90.0], "top_topic_share_91d": [0.0, 0.5]}, [None, 45.0]),
     ("content_reader", {"content_events_28d": [0.0, 1.0, 4.0, 20.0]}, ["none", "light", "regular", "heavy"]),
     ("lifecycle_stage", {name: values[:2] for name, values in STAGE.items()}, ["prospect", "new"]),
-    ("buyer_stage", {"orders_total": [0.0, 1.0, 2.0, 12.0], "orders_365d": [0.0, 1.0, 0.0, 10.0]}, ["prospect", "first_time", "repeat", "loyal"]),
+    (
+        "buyer_stage",
+        {"orders_total": [0.0, 1.0, 2.0, 12.0], "orders_365d": [0.0, 1.0, 0.0, 10.0]},
+        ["prospect", "first_time", "repeat", "loyal"],
+    ),
     ("days_since_last_order", {"days_since_last_order": [9999.0, 0.5], "orders_total": [0.0, 1.0]}, [None, 0.5]),
-    ("days_to_next_order", {"gap_days_mean": [10.0, 10.0, 10.0], "days_since_last_order": [1.0, 4.0, 15.0], "orders_total": [2.0, 3.0, 3.0]}, [None, 6.0, -5.0]),
-    ("replenishment", {"gap_days_mean": [10.0] * 5, "days_since_last_order": [1.0, 7.9, 8.0, 13.0, 20.0], "orders_total": [2.0, 3.0, 3.0, 3.0, 3.0]},
-     [None, "not_yet", "due", "overdue", "missed"]),
+    (
+        "days_to_next_order",
+        {
+            "gap_days_mean": [10.0, 10.0, 10.0],
+            "days_since_last_order": [1.0, 4.0, 15.0],
+            "orders_total": [2.0, 3.0, 3.0],
+        },
+        [None, 6.0, -5.0],
+    ),
+    (
+        "replenishment",
+        {
+            "gap_days_mean": [10.0] * 5,
+            "days_since_last_order": [1.0, 7.9, 8.0, 13.0, 20.0],
+            "orders_total": [2.0, 3.0, 3.0, 3.0, 3.0],
+        },
+        [None, "not_yet", "due", "overdue", "missed"],
+    ),
     # gaps of ten days and a last one of sixty: (10 + 10 + 60) / 3
-    ("reactivated", {"last_gap_days": [60.0, 60.0, 12.0, 60.0], "gap_days_mean": [80 / 3, 80 / 3, 32 / 3, 60.0], "days_since_last_order": [2.0, 31.0, 2.0, 2.0],
-                     "orders_total": [4.0, 4.0, 4.0, 2.0]}, [True, False, False, None]),
-    *((name, {change: [0.0, -1.0, -0.2, 0.2, 0.21], rows: [0.0, 5.0, 5.0, 5.0, 5.0]}, [None, "falling", "steady", "steady", "rising"])
-      for name, change, rows in (("spending_trend", "amount_trend_28d", "orders_56d"), ("engagement_trend", "events_trend_7d", "events_28d"))),
-    ("points_expiring", {"days_since_points_expired": [9999.0, 1.0, -29.0, -30.0, -5.0], "profile_points_balance": [5.0, 5.0, 5.0, 5.0, 0.0]}, [None, False, True, False, False]),
+    (
+        "reactivated",
+        {
+            "last_gap_days": [60.0, 60.0, 12.0, 60.0],
+            "gap_days_mean": [80 / 3, 80 / 3, 32 / 3, 60.0],
+            "days_since_last_order": [2.0, 31.0, 2.0, 2.0],
+            "orders_total": [4.0, 4.0, 4.0, 2.0],
+        },
+        [True, False, False, None],
+    ),
+    *(
+        (
+            name,
+            {change: [0.0, -1.0, -0.2, 0.2, 0.21], rows: [0.0, 5.0, 5.0, 5.0, 5.0]},
+            [None, "falling", "steady", "steady", "rising"],
+        )
+        for name, change, rows in (
+            ("spending_trend", "amount_trend_28d", "orders_56d"),
+            ("engagement_trend", "events_trend_7d", "events_28d"),
+        )
+    ),
+    (
+        "points_expiring",
+        {
+            "days_since_points_expired": [9999.0, 1.0, -29.0, -30.0, -5.0],
+            "profile_points_balance": [5.0, 5.0, 5.0, 5.0, 0.0],
+        },
+        [None, False, True, False, False],
+    ),
     # a prospect, somebody awake, and sleepers: nothing arrived; opened; ignored though they came; ignored and stayed away
-    ("falling_asleep_reason", {**STAGE, "silence_contacts": [0.0, 0.0, 0.0, 2.0, 2.0, 2.0, 0.0], "silence_responses": [0.0, 0.0, 0.0, 1.0, 0.0, 0.0, 0.0],
-                               "silence_visits": [0.0, 0.0, 5.0, 0.0, 3.0, 0.0, 0.0]},
-     [None, None, "no_offer", "no_interest", "irrelevant_pushes", "no_interest", "no_offer"]),
-]  # fmt: skip
+    (
+        "falling_asleep_reason",
+        {
+            **STAGE,
+            "silence_contacts": [0.0, 0.0, 0.0, 2.0, 2.0, 2.0, 0.0],
+            "silence_responses": [0.0, 0.0, 0.0, 1.0, 0.0, 0.0, 0.0],
+            "silence_visits": [0.0, 0.0, 5.0, 0.0, 3.0, 0.0, 0.0],
+        },
+        [None, None, "no_offer", "no_interest", "irrelevant_pushes", "no_interest", "no_offer"],
+    ),
+]
 
 
 @pytest.mark.parametrize(("name", "columns", "expected"), KNOWN, ids=[known[0] for known in KNOWN])
@@ -151,14 +364,18 @@ def test_tiers_of_nobody_above_zero():
 
 
 def test_tags_whose_features_are_off_are_absent():
-    table = pa.table({"one_id": ["u1"], "amount_365d": [3.0], "gap_days_mean": [3.0], "top_brand": ["b"], "orders_total": [0.0]})
+    table = pa.table(
+        {"one_id": ["u1"], "amount_365d": [3.0], "gap_days_mean": [3.0], "top_brand": ["b"], "orders_total": [0.0]}
+    )
     assert set(tag_values(table.drop(["orders_total"]), list(TAGS.values()))) == {"value_tier", "favourite_brand"}
     assert tag_values(table.select(["one_id"]), list(TAGS.values())) == {}
 
 
 def test_tags_of_nobody_are_empty_columns():
     columns = {need: pa.array([], kind_of(need)) for tag in TAGS.values() for need in tag.inputs}
-    assert tag_values(pa.table(columns), list(TAGS.values())) == {name: [] for name, tag in TAGS.items() if tag.how != "model"}
+    assert tag_values(pa.table(columns), list(TAGS.values())) == {
+        name: [] for name, tag in TAGS.items() if tag.how != "model"
+    }
 
 
 def kind_of(name):
@@ -170,14 +387,31 @@ def kind_of(name):
 
 def test_a_shop_without_times_and_amounts_has_the_tags_that_need_neither(lake_of):
     rows = [
-        {"source": "shop", "source_user_id": user, "order_id": f"o{user}", "line_no": line, "item_id": item, "status": "paid"}
+        {
+            "source": "shop",
+            "source_user_id": user,
+            "order_id": f"o{user}",
+            "line_no": line,
+            "item_id": item,
+            "status": "paid",
+        }
         for user, lines in {"1": ["i1", "i1", "i2"], "2": ["i2"]}.items()
         for line, item in enumerate(lines, start=1)
     ]
-    lake = lake_of({"transactions": rows, "items": [{"item_id": "i1", "category": "food/milk"}, {"item_id": "i2", "category": "home"}]})
+    lake = lake_of(
+        {
+            "transactions": rows,
+            "items": [{"item_id": "i1", "category": "food/milk"}, {"item_id": "i2", "category": "home"}],
+        }
+    )
     snapshot = make_snapshot(Builder(lake), datetime(2024, 1, 1))
     assert set(snapshot.tags) == {
-        "favourite_category", "favourite_item", "category_affinity", "repertoire", "variety", "basket_size",
-    }  # fmt: skip
+        "favourite_category",
+        "favourite_item",
+        "category_affinity",
+        "repertoire",
+        "variety",
+        "basket_size",
+    }
     by_user = dict(zip(snapshot.table["user_id"].to_pylist(), snapshot.tags["favourite_category"], strict=True))
     assert by_user == {"1": "food", "2": "home"}

@@ -34,28 +34,41 @@ def tag(**changed):
 
 
 def line(user, day, **more):
-    return {"source": "s", "source_user_id": user, "order_id": f"{user}-{day}", "line_no": 1, "ts": BEGIN + timedelta(days=day), "item_id": "i", "quantity": 1.0,
-            "amount": 2.0, "status": "paid", **more}  # fmt: skip
+    return {
+        "source": "s",
+        "source_user_id": user,
+        "order_id": f"{user}-{day}",
+        "line_no": 1,
+        "ts": BEGIN + timedelta(days=day),
+        "item_id": "i",
+        "quantity": 1.0,
+        "amount": 2.0,
+        "status": "paid",
+        **more,
+    }
 
 
 # ---- mistakes ----------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(("changed", "said"), [
-    ({"name": ""}, "(no name): needs a name"),
-    ({"category": "value"}, "unknown category 'value'; allowed: basic"),
-    ({"kind": "sticky"}, "unknown kind 'sticky'; allowed: static, dynamic"),
-    ({"how": "magic"}, "unknown way to make it 'magic'; allowed: rule, statistic, model"),
-    ({"description": ""}, "needs a description"),
-    ({"ttl_days": 0}, "a time to live of 0 days"),
-    ({"needs": ("ordrs_total",)}, "there is no feature 'ordrs_total'; did you mean 'orders_total'?"),
-    ({"uses": ("qqq",)}, "there is no feature 'qqq'"),
-    ({"needs": ()}, "needs a rule and the features"),
-    ({"rule": None}, "needs a rule and the features"),
-    ({"how": "statistic"}, "a statistic has a fit"),
-    ({"fit": lambda c, _: {}}, "only a statistic has one"),
-    ({"how": "model"}, "a model's tag has no features"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("changed", "said"),
+    [
+        ({"name": ""}, "(no name): needs a name"),
+        ({"category": "value"}, "unknown category 'value'; allowed: basic"),
+        ({"kind": "sticky"}, "unknown kind 'sticky'; allowed: static, dynamic"),
+        ({"how": "magic"}, "unknown way to make it 'magic'; allowed: rule, statistic, model"),
+        ({"description": ""}, "needs a description"),
+        ({"ttl_days": 0}, "a time to live of 0 days"),
+        ({"needs": ("ordrs_total",)}, "there is no feature 'ordrs_total'; did you mean 'orders_total'?"),
+        ({"uses": ("qqq",)}, "there is no feature 'qqq'"),
+        ({"needs": ()}, "needs a rule and the features"),
+        ({"rule": None}, "needs a rule and the features"),
+        ({"how": "statistic"}, "a statistic has a fit"),
+        ({"fit": lambda c, _: {}}, "only a statistic has one"),
+        ({"how": "model"}, "a model's tag has no features"),
+    ],
+)
 def test_a_declaration_that_makes_no_sense_is_refused(changed, said):
     with pytest.raises(ConfigError) as caught:
         check([tag(**changed)], INPUTS)
@@ -85,21 +98,32 @@ def test_the_first_rule_that_holds_gives_the_value():
     table = pa.table({"orders_28d": [9.0, 3.0, 3.0, 0.0], "top_brand": ["a", "b", "a", "b"]})
     made = tag_from_rule("buys", "behaviour", "how much", rules, ["much", "loyally"], "shop", 7)
     assert tag_values(table, [made]) == {"buys": ["much", "loyally", None, None]}
-    assert (made.owner, made.ttl_days, made.values, made.needs) == ("shop", 7, ("much", "loyally"), ("orders_28d", "top_brand"))
+    assert (made.owner, made.ttl_days, made.values, made.needs) == (
+        "shop",
+        7,
+        ("much", "loyally"),
+        ("orders_28d", "top_brand"),
+    )
     assert (
-        tag_values(table, [tag_from_rule("buys", "behaviour", "d", rules, ["much", "loyally"], default="little")])["buys"][-1] == "little"
+        tag_values(table, [tag_from_rule("buys", "behaviour", "d", rules, ["much", "loyally"], default="little")])[
+            "buys"
+        ][-1]
+        == "little"
     )
     assert tag_values(table.select(["orders_28d"]), [made]) == {}
 
 
-@pytest.mark.parametrize(("rules", "values", "said"), [
-    ({"feature": "orders_28", "operator": ">", "value": 1}, (True,), "did you mean 'orders_28d'"),
-    ({"feature": "orders_28d", "operator": "~", "value": 1}, (True,), "unknown operator"),
-    ({"feature": "orders_28d", "operator": ">", "value": "x"}, (True,), "is a number and is compared with 'x'"),
-    ({"tag": "price_band", "value": "premium"}, (True,), "not of the tag 'price_band'"),
-    ([{"feature": "orders_28d", "value": 1}], ("a", "b"), "1 rules and 2 values"),
-    ([], (), "0 rules"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("rules", "values", "said"),
+    [
+        ({"feature": "orders_28", "operator": ">", "value": 1}, (True,), "did you mean 'orders_28d'"),
+        ({"feature": "orders_28d", "operator": "~", "value": 1}, (True,), "unknown operator"),
+        ({"feature": "orders_28d", "operator": ">", "value": "x"}, (True,), "is a number and is compared with 'x'"),
+        ({"tag": "price_band", "value": "premium"}, (True,), "not of the tag 'price_band'"),
+        ([{"feature": "orders_28d", "value": 1}], ("a", "b"), "1 rules and 2 values"),
+        ([], (), "0 rules"),
+    ],
+)
 def test_a_rule_with_a_mistake_is_refused(rules, values, said):
     with pytest.raises(ConfigError) as caught:
         tag_from_rule("odd", "interest", "d", rules, values)
@@ -122,7 +146,9 @@ def test_one_customer_alone_gets_the_value_they_have_among_all():
     stored = json.loads(json.dumps(fitted))
     for row in range(60):
         alone = tag_values(table.slice(row, 1), statistics, fitted=stored)
-        assert {name: values[0] for name, values in alone.items()} == {name: values[row] for name, values in together.items()}
+        assert {name: values[0] for name, values in alone.items()} == {
+            name: values[row] for name, values in together.items()
+        }
 
 
 def test_a_snapshot_keeps_what_the_statistics_learnt(lake_of, tmp_path):
@@ -144,13 +170,20 @@ def test_a_snapshot_keeps_what_the_statistics_learnt(lake_of, tmp_path):
 @pytest.fixture
 def shop(tmp_path_factory, write_lake):
     return write_lake(
-        tmp_path_factory.mktemp("shop") / "workspace", {"transactions": [line(user, day) for user in "abc" for day in (1, 5)]}
+        tmp_path_factory.mktemp("shop") / "workspace",
+        {"transactions": [line(user, day) for user in "abc" for day in (1, 5)]},
     )
 
 
 def give(lake, values, as_of, version="3"):
     return published.publish(
-        lake.workspace, "churn_risk", list(values), list(values.values()), as_of=as_of, model_name="qianmian-churn", model_version=version
+        lake.workspace,
+        "churn_risk",
+        list(values),
+        list(values.values()),
+        as_of=as_of,
+        model_name="qianmian-churn",
+        model_version=version,
     )
 
 
@@ -183,7 +216,9 @@ def test_what_a_model_knew_later_is_not_there_yet(shop):
 
 def test_publications_that_make_no_sense_are_refused(shop):
     with pytest.raises(DataError, match="one value a customer"):
-        published.publish(shop.workspace, "churn_risk", ["a", "a"], ["low", "high"], as_of=BEGIN, model_name="m", model_version="1")
+        published.publish(
+            shop.workspace, "churn_risk", ["a", "a"], ["low", "high"], as_of=BEGIN, model_name="m", model_version="1"
+        )
     assert published.read(shop.workspace, "churn_risk") is None
     path = give(shop, {"a": "low"}, BEGIN)
     assert pq.read_table(path).column_names == list(published.COLUMNS)
@@ -191,7 +226,13 @@ def test_publications_that_make_no_sense_are_refused(shop):
     with pytest.raises(ArtifactError, match="published values"):
         published.read(shop.workspace, "churn_risk")
     table = pa.table(
-        {"one_id": ["a", "b"], "value": ["low", "low"], "as_of": [BEGIN, BEGIN], "model_name": ["m", "m"], "model_version": ["1", "2"]}
+        {
+            "one_id": ["a", "b"],
+            "value": ["low", "low"],
+            "as_of": [BEGIN, BEGIN],
+            "model_name": ["m", "m"],
+            "model_version": ["1", "2"],
+        }
     )
     pq.write_table(table, path)
     with pytest.raises(ArtifactError, match="2 publications"):
@@ -231,15 +272,50 @@ def test_only_what_came_before_the_sleep_is_its_reason(lake_of):
     """Orders every ten days up to day 20, so the sleep begins on day 40; it is day 90."""
     users = ("nothing", "too late", "ignored", "opened", "away", "undelivered", "awake")
     lines = [line(user, day) for user in users for day in (0, 10, 20)] + [line("awake", 85)]
-    touches = [("too late", 41, True, True), ("ignored", 25, True, False), ("ignored", 39, True, False), ("opened", 30, True, True), ("away", 30, True, False),
-               ("undelivered", 30, False, None), ("awake", 30, True, False), ("nothing", 19, True, True)]  # fmt: skip
-    events = [("ignored", 28, "view"), ("opened", 28, "view"), ("away", 60, "view"), ("away", 30, "message_open"), ("too late", 60, "view")]
-    lake = lake_of({
-        "transactions": lines,
-        "touches": [{"source": "s", "source_user_id": user, "touch_id": f"{user}{day}", "campaign_id": "c", "ts": BEGIN + timedelta(days=day), "delivered": arrived, "opened": opened}
-                    for user, day, arrived, opened in touches],
-        "events": [{"source": "s", "source_user_id": user, "event_id": f"{user}{day}{kind}", "event_type": kind, "ts": BEGIN + timedelta(days=day)} for user, day, kind in events],
-    })  # fmt: skip
+    touches = [
+        ("too late", 41, True, True),
+        ("ignored", 25, True, False),
+        ("ignored", 39, True, False),
+        ("opened", 30, True, True),
+        ("away", 30, True, False),
+        ("undelivered", 30, False, None),
+        ("awake", 30, True, False),
+        ("nothing", 19, True, True),
+    ]
+    events = [
+        ("ignored", 28, "view"),
+        ("opened", 28, "view"),
+        ("away", 60, "view"),
+        ("away", 30, "message_open"),
+        ("too late", 60, "view"),
+    ]
+    lake = lake_of(
+        {
+            "transactions": lines,
+            "touches": [
+                {
+                    "source": "s",
+                    "source_user_id": user,
+                    "touch_id": f"{user}{day}",
+                    "campaign_id": "c",
+                    "ts": BEGIN + timedelta(days=day),
+                    "delivered": arrived,
+                    "opened": opened,
+                }
+                for user, day, arrived, opened in touches
+            ],
+            "events": [
+                {
+                    "source": "s",
+                    "source_user_id": user,
+                    "event_id": f"{user}{day}{kind}",
+                    "event_type": kind,
+                    "ts": BEGIN + timedelta(days=day),
+                }
+                for user, day, kind in events
+            ],
+        }
+    )
     builder = Builder(lake)
     built = builder.build(BEGIN + timedelta(days=90))
     names = built.table["user_id"].to_pylist()
@@ -248,8 +324,15 @@ def test_only_what_came_before_the_sleep_is_its_reason(lake_of):
         values, _ = make_tags(builder, built, settings or Settings())
         return dict(zip(names, values["falling_asleep_reason"], strict=True))
 
-    expected = {"nothing": "no_offer", "too late": "no_offer", "ignored": "irrelevant_pushes", "opened": "no_interest", "away": "no_interest",
-                "undelivered": "no_offer", "awake": None}  # fmt: skip
+    expected = {
+        "nothing": "no_offer",
+        "too late": "no_offer",
+        "ignored": "irrelevant_pushes",
+        "opened": "no_interest",
+        "away": "no_interest",
+        "undelivered": "no_offer",
+        "awake": None,
+    }
     assert reasons() == expected
     # a slower rhythm: the sleep begins on day 60, so the offer of day 41 came before it
     later = Settings(lifecycle=LifecycleSettings(min_gap_days=20.0, asleep_gaps=2.5))
@@ -258,11 +341,20 @@ def test_only_what_came_before_the_sleep_is_its_reason(lake_of):
 
 def test_where_opens_are_not_recorded_only_a_missing_offer_is_a_reason(lake_of):
     lines = [line(user, day) for user in ("a", "b") for day in (0, 10, 20)]
-    touch = {"source": "s", "source_user_id": "a", "touch_id": "t", "campaign_id": "c", "ts": BEGIN + timedelta(days=30)}
+    touch = {
+        "source": "s",
+        "source_user_id": "a",
+        "touch_id": "t",
+        "campaign_id": "c",
+        "ts": BEGIN + timedelta(days=30),
+    }
     builder = Builder(lake_of({"transactions": lines, "touches": [touch]}))
     built = builder.build(BEGIN + timedelta(days=90))
     values, facts = make_tags(builder, built, Settings())
-    assert dict(zip(built.table["user_id"].to_pylist(), values["falling_asleep_reason"], strict=True)) == {"a": None, "b": "no_offer"}
+    assert dict(zip(built.table["user_id"].to_pylist(), values["falling_asleep_reason"], strict=True)) == {
+        "a": None,
+        "b": "no_offer",
+    }
     assert facts["falling_asleep_reason"].source == "orders+touches"
 
 

@@ -81,7 +81,9 @@ def test_probabilities_are_calibrated_and_useful(model):
 def test_calibration_mends_an_overconfident_model():
     """Hundreds of deep trees on noise: the raw margin is far too sure, the calibrated probability is not."""
     X, y = sample(n=600)
-    rash = ChurnClassifier(n_estimators=150, max_depth=6, learning_rate=0.3, min_child_weight=0.1, reg_lambda=0.0, folds=3).fit(X, y)
+    rash = ChurnClassifier(
+        n_estimators=150, max_depth=6, learning_rate=0.3, min_child_weight=0.1, reg_lambda=0.0, folds=3
+    ).fit(X, y)
     new_X, new_y = sample(seed=2, n=2000)
     raw = 1 / (1 + np.exp(-rash.booster_.predict(matrix(new_X), output_margin=True)))
     assert rash.calibration_[0] < 0.7
@@ -110,7 +112,10 @@ def test_a_customers_snapshots_stay_in_one_fold():
     """The same customer a hundred times: without groups the held-out rows are known by heart and the margin is trusted too much."""
     rng = np.random.default_rng(0)
     who = np.repeat(np.arange(60), 20)
-    X, y = rng.normal(size=(60, 5))[who].astype(np.float32), rng.integers(0, 2, 60)[who]  # outcomes have nothing to do with X
+    X, y = (
+        rng.normal(size=(60, 5))[who].astype(np.float32),
+        rng.integers(0, 2, 60)[who],
+    )  # outcomes have nothing to do with X
     settings = {**QUICK, "n_estimators": 60, "max_depth": 6}
     grouped = ChurnClassifier(**settings).fit(X, y, groups=who)
     alone = ChurnClassifier(**settings).fit(X, y)

@@ -16,15 +16,22 @@ CATEGORIES = np.array(["food/tea", "food/tea", "food/soup", "home/lamps"])
 @pytest.fixture
 def train():
     """User 0 has tea, user 1 lamps of brand B; a third has nothing."""
-    data = TrainingSet.of_pairs(np.array([0, 0, 0, 1, 1]), np.array([0, 1, 2, 3, 3]), n_users=3, n_items=4, age_days=np.full(5, 3.0))
+    data = TrainingSet.of_pairs(
+        np.array([0, 0, 0, 1, 1]), np.array([0, 1, 2, 3, 3]), n_users=3, n_items=4, age_days=np.full(5, 3.0)
+    )
     data.item_attributes.update({"category": CATEGORIES, "brand": np.array(["A", "", "A", "B"])})
     return data
 
 
 def test_a_new_item_is_scored_as_the_formula_says(train):
-    model = AffinityRecommender(half_life_days=None, prior_lines=4.0, brand_weight=0.5, new_item_customers=1.0).fit(train)
+    model = AffinityRecommender(half_life_days=None, prior_lines=4.0, brand_weight=0.5, new_item_customers=1.0).fit(
+        train
+    )
     got = model.scores_of_new(0, [{"category": "food/tea", "brand": "A"}])[0]
-    food, tea = (3 + 4 * 3 / 5) / (3 + 4), (2 + 4 * 2 / 3) / (3 + 4)  # shares drawn to everybody's: 3 of 5 lines, of these 2 of 3
+    food, tea = (
+        (3 + 4 * 3 / 5) / (3 + 4),
+        (2 + 4 * 2 / 3) / (3 + 4),
+    )  # shares drawn to everybody's: 3 of 5 lines, of these 2 of 3
     lift = (2 + 4 * 2 / 5) / ((3 + 4) * 2 / 5)
     within = 1 / (1 + 1 + 2 + 1)  # two items of tea with one customer each, one more for each item, this one's
     assert got == pytest.approx(np.log(food) + np.log(tea) + np.log(within) + 0.5 * np.log(lift), abs=1e-4)
@@ -37,7 +44,9 @@ def test_taste_orders_new_items_and_a_stranger_gets_everybodys(train):
     other_tea, other_lamp = model.scores_of_new(1, new)
     assert tea - lamp > 0 > other_tea - other_lamp
     np.testing.assert_allclose(model.scores_of_new(-1, new), model.scores_of_new(2, new))
-    brand_b, brand_a = model.scores_of_new(1, [{"category": "home/lamps", "brand": "B"}, {"category": "home/lamps", "brand": "A"}])
+    brand_b, brand_a = model.scores_of_new(
+        1, [{"category": "home/lamps", "brand": "B"}, {"category": "home/lamps", "brand": "A"}]
+    )
     assert brand_b > brand_a
 
 
@@ -46,15 +55,24 @@ def test_what_was_done_since_changes_the_taste(train):
     lines = train.interactions
     since = lines.where(lines.users == 1)
     since = type(since)(np.zeros_like(since.users), since.items, np.ones_like(since.age_days), since.weights, (1, 4))
-    before, after = model.scores_of_new(2, [{"category": "home/lamps"}]), model.scores_of_new(2, [{"category": "home/lamps"}], since=since)
+    before, after = (
+        model.scores_of_new(2, [{"category": "home/lamps"}]),
+        model.scores_of_new(2, [{"category": "home/lamps"}], since=since),
+    )
     assert after[0] > before[0]
 
 
 def test_unknown_kinds_count_as_what_stands_above_them(train):
     model = AffinityRecommender().fit(train)
-    known, deeper, strange, nothing = model.scores_of_new(0, [
-        {"category": "food", "brand": "A"}, {"category": "food/coffee/beans", "brand": "A"}, {"category": "cars", "brand": "?"}, {},
-    ])  # fmt: skip
+    known, deeper, strange, nothing = model.scores_of_new(
+        0,
+        [
+            {"category": "food", "brand": "A"},
+            {"category": "food/coffee/beans", "brand": "A"},
+            {"category": "cars", "brand": "?"},
+            {},
+        ],
+    )
     assert deeper == known
     assert strange == nothing
     assert np.isfinite([known, strange]).all()
@@ -66,6 +84,9 @@ def test_unknown_kinds_count_as_what_stands_above_them(train):
 def test_saved_and_loaded_it_says_the_same(train, tmp_path):
     model = AffinityRecommender().fit(train)
     model.save(tmp_path / "affinity")
-    loaded, new = AffinityRecommender.load(tmp_path / "affinity"), [{"category": "food/soup", "brand": "A"}, {"category": "home"}]
+    loaded, new = (
+        AffinityRecommender.load(tmp_path / "affinity"),
+        [{"category": "food/soup", "brand": "A"}, {"category": "home"}],
+    )
     np.testing.assert_array_equal(loaded.scores_of_new(0, new), model.scores_of_new(0, new))
     np.testing.assert_array_equal(loaded._scores(Query(np.array([0]))), model._scores(Query(np.array([0]))))

@@ -26,7 +26,9 @@ def training_set(counts):
     """As many entries a pair as its count."""
     users, items = np.nonzero(counts)
     times = counts[users, items].astype(int)
-    return TrainingSet.of_pairs(np.repeat(users, times), np.repeat(items, times), n_users=counts.shape[0], n_items=counts.shape[1])
+    return TrainingSet.of_pairs(
+        np.repeat(users, times), np.repeat(items, times), n_users=counts.shape[0], n_items=counts.shape[1]
+    )
 
 
 @pytest.fixture(scope="module")
@@ -54,7 +56,13 @@ def dense_knn(had, weighting, shrinkage, power, normalise):
 
 
 @settings(max_examples=60, deadline=None)
-@given(COUNTS, st.sampled_from(["cosine", "tf-idf", "bm25"]), st.sampled_from([0.0, 3.0]), st.sampled_from([0.0, 0.4]), st.booleans())
+@given(
+    COUNTS,
+    st.sampled_from(["cosine", "tf-idf", "bm25"]),
+    st.sampled_from([0.0, 3.0]),
+    st.sampled_from([0.0, 0.4]),
+    st.booleans(),
+)
 def test_knn_is_its_formula(counts, weighting, shrinkage, power, normalise):
     model = ItemKNNRecommender(10, weighting, shrinkage, normalise, power, count_power=0.5).fit(training_set(counts))
     expected = dense_knn(np.sqrt(counts.astype(float)), weighting, shrinkage, power, normalise)
@@ -71,7 +79,8 @@ def test_knn_keeps_the_nearest_of_each_item(taste):
 def test_a_customer_who_has_everything_says_little():
     counts = np.array([[1, 1, 0, 0], [1, 1, 0, 0], [1, 0, 1, 0], [1, 1, 1, 1]], dtype=np.int8)
     told = {
-        weighting: weighted_counts(sparse.csr_matrix(counts, dtype=np.float32), weighting) for weighting in ("cosine", "tf-idf", "bm25")
+        weighting: weighted_counts(sparse.csr_matrix(counts, dtype=np.float32), weighting)
+        for weighting in ("cosine", "tf-idf", "bm25")
     }
     for weighting in ("tf-idf", "bm25"):
         assert told[weighting][3, 0] < 0.1 * told[weighting][0, 0]
@@ -102,7 +111,11 @@ def dense_spectral(model, counts):
     smoothing = model.smoothing * low[-1]
     filtered = (basis * (low / (low + smoothing))) @ basis.T
     rest = graph - (basis * low) @ basis.T
-    links = by_item[:, None] ** -model.seen_power * (filtered + model.beyond / (low[-1] + smoothing) * rest) * by_item**model.shown_power
+    links = (
+        by_item[:, None] ** -model.seen_power
+        * (filtered + model.beyond / (low[-1] + smoothing) * rest)
+        * by_item**model.shown_power
+    )
     np.fill_diagonal(links, 0)
     return np.maximum(links, 0)
 
@@ -112,7 +125,14 @@ def test_spectral_is_its_formula(taste):
     counts = taste.interactions.matrix().toarray()
     np.testing.assert_allclose(model.links_.toarray(), dense_spectral(model, counts), atol=1e-4)
     other = SpectralRecommender(
-        neighbours=40, components=2, smoothing=2.0, beyond=0.0, user_power=1.0, seen_power=0.0, shown_power=0.5, count_power=0.5
+        neighbours=40,
+        components=2,
+        smoothing=2.0,
+        beyond=0.0,
+        user_power=1.0,
+        seen_power=0.0,
+        shown_power=0.5,
+        count_power=0.5,
     ).fit(taste)
     np.testing.assert_allclose(other.links_.toarray(), dense_spectral(other, counts), atol=1e-4)
 
@@ -162,7 +182,10 @@ def test_a_stranger_is_answered_like_a_customer_who_did_the_same(kind, taste):
     model = kind().fit(taste)
     mine = taste.interactions.where(taste.interactions.users == 5)
     same = Interactions(np.zeros(len(mine.items), np.int32), mine.items, mine.age_days, mine.weights, (1, 40))
-    known, stranger = model.recommend([5], 8, exclude_purchased=True), model.recommend([-1], 8, since=same, exclude_purchased=True)
+    known, stranger = (
+        model.recommend([5], 8, exclude_purchased=True),
+        model.recommend([-1], 8, since=same, exclude_purchased=True),
+    )
     np.testing.assert_array_equal(known.ids, stranger.ids)
     np.testing.assert_allclose(known.scores, stranger.scores, rtol=1e-5)
 
@@ -213,7 +236,9 @@ def test_ease_without_regularization_says_so():
 def test_bpr_scores_are_those_of_implicit(taste):
     from implicit.cpu.bpr import BayesianPersonalizedRanking
 
-    theirs = BayesianPersonalizedRanking(factors=6, iterations=10, learning_rate=0.05, regularization=0.01, random_state=3, num_threads=1)
+    theirs = BayesianPersonalizedRanking(
+        factors=6, iterations=10, learning_rate=0.05, regularization=0.01, random_state=3, num_threads=1
+    )
     had = taste.interactions.matrix()
     had.data[:] = 1.0
     theirs.fit(had, show_progress=False)

@@ -16,15 +16,21 @@ from models.recommend.complement import Baskets, ComplementRecommender
 BANANA, PASTA, SAUCE, BEER, CRISPS, RARE = range(6)
 
 
-def orders_of(lists: list[tuple[int, float, list[int]]], n_users: int, n_items: int, categories: list[str] | None = None) -> TrainingSet:
+def orders_of(
+    lists: list[tuple[int, float, list[int]]], n_users: int, n_items: int, categories: list[str] | None = None
+) -> TrainingSet:
     """A training set of orders: (user, age in days, items)."""
     users = [user for user, _, items in lists for _ in items]
     ages = [age for _, age, items in lists for _ in items]
     numbers = [number for number, (_, _, items) in enumerate(lists) for _ in items]
     train = TrainingSet.of_pairs(
-        np.array(users), np.array([item for _, _, items in lists for item in items]), n_users=n_users, n_items=n_items,
-        age_days=np.array(ages), orders=np.array(numbers),
-    )  # fmt: skip
+        np.array(users),
+        np.array([item for _, _, items in lists for item in items]),
+        n_users=n_users,
+        n_items=n_items,
+        age_days=np.array(ages),
+        orders=np.array(numbers),
+    )
     if categories is not None:
         train = replace(train, item_attributes={**train.item_attributes, "category": np.array(categories)})
     return train
@@ -80,7 +86,10 @@ def test_own_habits_decide_between_what_goes_equally_well(grocer):
     given_zero = [np.array([0])] * 2
     assert ComplementRecommender().fit(train).recommend([2, 3], 1, items=given_zero).ids.ravel().tolist() == [2, 1]
     alone = ComplementRecommender(own_floor=None).fit(train)
-    assert alone.recommend([2, 3], 1, items=given_zero).ids.ravel().tolist() == [1, 1]  # a tie, and the lower index wins it
+    assert alone.recommend([2, 3], 1, items=given_zero).ids.ravel().tolist() == [
+        1,
+        1,
+    ]  # a tie, and the lower index wins it
 
 
 def test_habits_count_that_go_with_the_basket():
@@ -95,18 +104,27 @@ def test_substitutes_can_be_left_out(grocer):
     lists = [(user, 9.0, [PASTA, RARE, SAUCE]) for user in range(5)]
     train = orders_of(lists, 5, 6, list(grocer.item_attributes["category"]))
     given_pasta = [np.array([PASTA])]
-    assert set(ComplementRecommender().fit(train).recommend([-1], 2, items=given_pasta).ids[0].tolist()) == {SAUCE, RARE}
+    assert set(ComplementRecommender().fit(train).recommend([-1], 2, items=given_pasta).ids[0].tolist()) == {
+        SAUCE,
+        RARE,
+    }
     without = ComplementRecommender(same_category=False).fit(train).recommend([-1], 2, items=given_pasta)
     assert without.ids[0].tolist() == [SAUCE, -1]  # the other pasta is of the same category
     nobody_knows = replace(train, item_attributes={**train.item_attributes, "category": np.full(6, "")})
-    assert ComplementRecommender(same_category=False).fit(nobody_knows).recommend([-1], 3, items=given_pasta).valid[0] == 2
+    assert (
+        ComplementRecommender(same_category=False).fit(nobody_knows).recommend([-1], 3, items=given_pasta).valid[0] == 2
+    )
 
 
 def test_an_order_since_the_fit_is_the_last_one(model):
     since = Interactions(
-        np.zeros(2, np.int32), np.array([BEER, PASTA], np.int32), np.array([0.5, 2.0], np.float32), np.ones(2, np.float32), (1, 6),
+        np.zeros(2, np.int32),
+        np.array([BEER, PASTA], np.int32),
+        np.array([0.5, 2.0], np.float32),
+        np.ones(2, np.float32),
+        (1, 6),
         orders=np.array([1, 0], np.int32),
-    )  # fmt: skip
+    )
     assert model.recommend([9], 1, since=since, later_days=4.0).ids[0, 0] == CRISPS
     assert model.recommend([-1], 1, since=since, later_days=4.0).ids[0, 0] == CRISPS
     query = Query(np.array([9]), since=since, later_days=4.0)

@@ -17,17 +17,30 @@ MILK, BREAD, SOAP = "milk", "bread", "soap"
 
 
 def contents(
-    met: list[tuple[int, int, float, float]], topics: list[str], *, n_users: int = 6, item_ids: list[str] | None = None,
-    bought: list[tuple[int, int, float]] = (), categories: list[str] = (),
-) -> ContentSet:  # fmt: skip
+    met: list[tuple[int, int, float, float]],
+    topics: list[str],
+    *,
+    n_users: int = 6,
+    item_ids: list[str] | None = None,
+    bought: list[tuple[int, int, float]] = (),
+    categories: list[str] = (),
+) -> ContentSet:
     """A set of (user, content, age in days, weight); `bought` are (user, item, age in days) of items with `categories`."""
     users, items, ages, weights = (np.array(column) for column in zip(*met, strict=True)) if met else (np.empty(0),) * 4
-    made = TrainingSet.of_pairs(users.astype(int), items.astype(int), n_users=n_users, n_items=len(topics), age_days=ages, weights=weights)
-    attributes = {**made.item_attributes, "topics": np.array(topics), "item_ids": np.array(item_ids or [""] * len(topics))}
+    made = TrainingSet.of_pairs(
+        users.astype(int), items.astype(int), n_users=n_users, n_items=len(topics), age_days=ages, weights=weights
+    )
+    attributes = {
+        **made.item_attributes,
+        "topics": np.array(topics),
+        "item_ids": np.array(item_ids or [""] * len(topics)),
+    }
     shop = None
     if categories:
         who, what, when = (np.array(column) for column in zip(*bought, strict=True)) if bought else (np.empty(0),) * 3
-        shop = TrainingSet.of_pairs(who.astype(int), what.astype(int), n_users=n_users, n_items=len(categories), age_days=when)
+        shop = TrainingSet.of_pairs(
+            who.astype(int), what.astype(int), n_users=n_users, n_items=len(categories), age_days=when
+        )
         shop = replace(shop, item_attributes={**shop.item_attributes, "category": np.array(list(categories))})
     return ContentSet(made.user_ids, made.item_ids, made.interactions, attributes, None, made.as_of, "contents", shop)
 
@@ -47,7 +60,13 @@ def library() -> ContentSet:
         (3, 5, 7.0, 0.2),
     ]
     bought = [(4, 0, float(day)) for day in range(2, 40, 7)] + [(1, 1, 10.0)]
-    return contents(met, topics, item_ids=["", "", "", "", "", "0", "", "", ""], bought=bought, categories=["food/bread", "food/milk"])
+    return contents(
+        met,
+        topics,
+        item_ids=["", "", "", "", "", "0", "", "", ""],
+        bought=bought,
+        categories=["food/bread", "food/milk"],
+    )
 
 
 def model_of(train: TrainingSet, **parameters: object) -> ContentRecommender:
@@ -84,7 +103,9 @@ def test_nobody_gets_the_popular_and_the_new(library):
 
 def test_what_was_read_to_the_end_is_not_shown_again_unless_asked(library):
     data = library.interactions
-    done = library.with_interactions(replace(data, weights=np.where((data.users == 0) & (data.items == 0), np.float32(1.0), data.weights)))
+    done = library.with_interactions(
+        replace(data, weights=np.where((data.users == 0) & (data.items == 0), np.float32(1.0), data.weights))
+    )
     model = model_of(done)
     assert 0 not in model.recommend([0], 9).ids
     assert 1 in model.recommend([0], 9).ids  # opened, not read to the end
@@ -94,13 +115,19 @@ def test_what_was_read_to_the_end_is_not_shown_again_unless_asked(library):
     assert asked.recommend([0], 9).valid[0] == 9
     assert model.recommend([0], 9).valid[0] == 8
     assert not model.show_read
-    since = Interactions(np.zeros(1, np.int32), np.array([1], np.int32), np.array([0.1], np.float32), np.array([1.5], np.float32), (1, 9))
+    since = Interactions(
+        np.zeros(1, np.int32), np.array([1], np.int32), np.array([0.1], np.float32), np.array([1.5], np.float32), (1, 9)
+    )
     assert 1 not in model.recommend([0], 9, since=since, later_days=1.0).ids
 
 
 def test_what_is_read_since_the_fit_counts(library):
     since = Interactions(
-        np.zeros(2, np.int32), np.array([2, 3], np.int32), np.full(2, 0.1, np.float32), np.full(2, 0.9, np.float32), (1, 9)
+        np.zeros(2, np.int32),
+        np.array([2, 3], np.int32),
+        np.full(2, 0.1, np.float32),
+        np.full(2, 0.9, np.float32),
+        (1, 9),
     )
     first = model_of(library).recommend([-1], 3, since=since).ids[0]
     assert {library.item_attributes["topics"][item] for item in first} == {SOAP}
@@ -120,7 +147,9 @@ def test_the_new_get_their_turn_by_what_they_may_turn_out_to_be():
 
 def test_rates_are_shrunk_to_what_the_topics_let_expect():
     """Ten readers a day; content 0 engages all, 1 one of ten; nobody met 2 and 3, of their topics."""
-    rows = [(user, 0, float(day), 1.0) for day in range(1, 11) for user in range(10)] + [(0, 1, float(day), 1.0) for day in range(1, 11)]
+    rows = [(user, 0, float(day), 1.0) for day in range(1, 11) for user in range(10)] + [
+        (0, 1, float(day), 1.0) for day in range(1, 11)
+    ]
     train = contents(rows, ["hot", "cold", "hot", "cold"], n_users=10)
     rate, uncertainty = rates(train.interactions, Words.of(train).contents, 1e6)
     assert rate[0] > rate[2] > rate[3]
@@ -143,7 +172,9 @@ def test_a_lift_is_one_where_nothing_is_known():
 
 
 def test_readers_are_alike_where_they_are_shared():
-    data = contents([(u, i, 1.0, 1.0) for u in range(4) for i in (0, 1)] + [(4, 2, 1.0, 1.0), (0, 2, 1.0, 1.0)], ["", "", ""]).interactions
+    data = contents(
+        [(u, i, 1.0, 1.0) for u in range(4) for i in (0, 1)] + [(4, 2, 1.0, 1.0), (0, 2, 1.0, 1.0)], ["", "", ""]
+    ).interactions
     alike = likeness(data, 4.0).toarray()
     assert alike[0, 1] == pytest.approx(1.0 * 4 / 8)
     assert alike[0, 2] == pytest.approx(1 / np.sqrt(4 * 2) * 1 / 5)
@@ -186,7 +217,13 @@ def readers_with_tastes(seed: int = 0, n_users: int = 400, n_contents: int = 60)
     wanted = np.where(own, likes[users], rng.integers(0, 6, len(users)))
     items = rng.integers(0, n_contents // 6, len(users)) * 6 + wanted
     met = list(
-        zip(users.tolist(), items.tolist(), rng.uniform(1, 100, len(users)).tolist(), np.full(len(users), 0.9).tolist(), strict=True)
+        zip(
+            users.tolist(),
+            items.tolist(),
+            rng.uniform(1, 100, len(users)).tolist(),
+            np.full(len(users), 0.9).tolist(),
+            strict=True,
+        )
     )
     return contents(met, [f"t{number}" for number in topic], n_users=n_users)
 
@@ -201,7 +238,10 @@ def test_weights_are_those_of_what_customers_open():
     other = ContentRecommender().fit(replace(train, item_attributes={**train.item_attributes, "topics": mixed}))
     assert other.weights_[0] < learnt.weights_[0] / 2
     likes = [
-        np.bincount([int(topic[1]) for topic in train.item_attributes["topics"][learnt.recommend([user], 5).ids[0]]], minlength=6).max()
+        np.bincount(
+            [int(topic[1]) for topic in train.item_attributes["topics"][learnt.recommend([user], 5).ids[0]]],
+            minlength=6,
+        ).max()
         for user in range(50)
     ]
     assert np.mean(likes) > 4.0

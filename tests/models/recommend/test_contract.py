@@ -13,9 +13,19 @@ from qianmian.errors import ArtifactError, DataError, InvalidRequest, UsageError
 SMALL = {
     "ials": {"factors": 8, "iterations": 3},
     "hybrid": {"factors": 8, "epochs": 3},
-    "chain": {"stages": [("repeat", {}), ("ials", {"factors": 8, "iterations": 3}), ("hybrid", {"factors": 8, "epochs": 3}), ("popular", {})]},
-    "two_stage": {"rounds": 20, "stages": [("repeat", {}, 25), ("popular", {}, 10), ("ials", {"factors": 8, "iterations": 3}, 25)]},
-}  # fmt: skip
+    "chain": {
+        "stages": [
+            ("repeat", {}),
+            ("ials", {"factors": 8, "iterations": 3}),
+            ("hybrid", {"factors": 8, "epochs": 3}),
+            ("popular", {}),
+        ]
+    },
+    "two_stage": {
+        "rounds": 20,
+        "stages": [("repeat", {}, 25), ("popular", {}, 10), ("ials", {"factors": 8, "iterations": 3}, 25)],
+    },
+}
 NEEDS_A_PAST = {"two_stage"}  # learns from earlier cuts of the history, and refuses data that have none
 
 
@@ -62,7 +72,12 @@ def equal(one, other):
 def well_formed(ranked, k, n_items):
     """What holds of every answer: shape, no item twice, padding at the end only, scores that fall and are numbers, sources that are."""
     assert ranked.ids.shape == ranked.scores.shape == ranked.source.shape == (len(ranked.valid), k)
-    assert (ranked.ids.dtype, ranked.scores.dtype, ranked.valid.dtype, ranked.source.dtype) == (np.int32, np.float32, np.int32, np.int8)
+    assert (ranked.ids.dtype, ranked.scores.dtype, ranked.valid.dtype, ranked.source.dtype) == (
+        np.int32,
+        np.float32,
+        np.int32,
+        np.int8,
+    )
     for ids, scores, valid, source in zip(ranked.ids, ranked.scores, ranked.valid, ranked.source, strict=True):
         assert (ids[:valid] >= 0).all()
         assert (ids[:valid] < n_items).all()
@@ -118,7 +133,9 @@ def test_allowed_items_only_and_the_list_still_full(name, model, shop, users):
     well_formed(ranked, 5, shop.n_items)
     assert allowed[ranked.ids[ranked.ids >= 0]].all()
     for user in range(shop.n_users - 4):
-        can = history(shop, user) & set(np.flatnonzero(allowed).tolist()) if name == "repeat" else np.flatnonzero(allowed)
+        can = (
+            history(shop, user) & set(np.flatnonzero(allowed).tolist()) if name == "repeat" else np.flatnonzero(allowed)
+        )
         assert ranked.valid[user] == min(5, len(can)) or (model.may_be_short and name != "repeat")
 
 
@@ -180,7 +197,9 @@ def test_user_without_history_is_answered_by_flag(model, shop):
 def test_attributes_of_a_call_are_for_the_unknown_only(model, shop, users):
     given = [{"band": "65+"}] * len(users)
     warm = np.arange(shop.n_users - 4)
-    np.testing.assert_array_equal(model.recommend(warm, 5).ids, model.recommend(warm, 5, attributes=given[: len(warm)]).ids)
+    np.testing.assert_array_equal(
+        model.recommend(warm, 5).ids, model.recommend(warm, 5, attributes=given[: len(warm)]).ids
+    )
     nobody = model.recommend([-1], 5, attributes=[{"band": "65+"}])
     well_formed(nobody, 5, shop.n_items)
     nonsense = model.recommend([-1], 5, attributes=[{"no such attribute": "at all"}])
@@ -269,7 +288,9 @@ def test_rank_orders_the_given_items_as_the_list_does(name, model, shop):
         ranked = model.rank(user, items)
         assert ranked.ids.shape == (1, 4)
         everything = model.recommend([user], shop.n_items).ids[0]
-        assert ranked.ids[0, : ranked.valid[0]].tolist() == [item for item in everything.tolist() if item in items.tolist()]
+        assert ranked.ids[0, : ranked.valid[0]].tolist() == [
+            item for item in everything.tolist() if item in items.tolist()
+        ]
 
 
 @pytest.mark.parametrize("items", [[-1], [3, 25]])
@@ -296,24 +317,36 @@ def test_similar_items(model, shop):
             model.similar_items(item, k)
 
 
-@pytest.mark.parametrize("call", [
-    {"users": [0], "k": 0}, {"users": [0], "k": -1}, {"users": [-2], "k": 3}, {"users": [40], "k": 3},
-    {"users": [0], "k": 3, "allowed": np.ones(24, dtype=bool)}, {"users": [0], "k": 3, "exclude": []},
-    {"users": [0], "k": 3, "attributes": [None, None]}, {"users": [0], "k": 3, "exclude": [np.array([25])]},
-    {"users": [0], "k": 3, "exclude": [np.array([-1])]},
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "call",
+    [
+        {"users": [0], "k": 0},
+        {"users": [0], "k": -1},
+        {"users": [-2], "k": 3},
+        {"users": [40], "k": 3},
+        {"users": [0], "k": 3, "allowed": np.ones(24, dtype=bool)},
+        {"users": [0], "k": 3, "exclude": []},
+        {"users": [0], "k": 3, "attributes": [None, None]},
+        {"users": [0], "k": 3, "exclude": [np.array([25])]},
+        {"users": [0], "k": 3, "exclude": [np.array([-1])]},
+    ],
+)
 def test_wrong_calls_are_refused(model, call):
     with pytest.raises(InvalidRequest):
         model.recommend(**call)
 
 
-@pytest.mark.parametrize(("pairs", "n_users", "n_items"), [
-    ([(0, 0, 1.0)], 1, 1),
-    ([(0, item, 1.0) for item in range(4)], 1, 4),
-    ([(user, 0, 1.0) for user in range(4)], 4, 1),
-    ([(user, item, 5.0) for user in range(6) for item in range(5)], 6, 5),
-    ([(0, 0, 1.0)] * 50 + [(1, 1, 30.0)], 3, 4),
-], ids=["one by one", "one user", "one item", "all the same", "one pair many times"])  # fmt: skip
+@pytest.mark.parametrize(
+    ("pairs", "n_users", "n_items"),
+    [
+        ([(0, 0, 1.0)], 1, 1),
+        ([(0, item, 1.0) for item in range(4)], 1, 4),
+        ([(user, 0, 1.0) for user in range(4)], 4, 1),
+        ([(user, item, 5.0) for user in range(6) for item in range(5)], 6, 5),
+        ([(0, 0, 1.0)] * 50 + [(1, 1, 30.0)], 3, 4),
+    ],
+    ids=["one by one", "one user", "one item", "all the same", "one pair many times"],
+)
 def test_odd_data(name, training_set_of, pairs, n_users, n_items):
     train = training_set_of(pairs, n_users, n_items)
     if refused(name, train):
@@ -330,8 +363,14 @@ def test_odd_data(name, training_set_of, pairs, n_users, n_items):
 def test_ids_of_any_alphabet(name, training_set_of, tmp_path):
     items = ["牛奶", "crème brûlée", "😀", "a b", "'; DROP TABLE items"]
     users = ["张三", "Ægir", "Ω", "-1"]
-    train = training_set_of([(u, i, 1.0 + u) for u in range(4) for i in range(5) if (u + i) % 2], 4, 5, item_ids=items, user_ids=users,
-                            categories=["乳品/牛奶", "süß", "😀/😀", "", "/"])  # fmt: skip
+    train = training_set_of(
+        [(u, i, 1.0 + u) for u in range(4) for i in range(5) if (u + i) % 2],
+        4,
+        5,
+        item_ids=items,
+        user_ids=users,
+        categories=["乳品/牛奶", "süß", "😀/😀", "", "/"],
+    )
     if refused(name, train):
         return
     fitted = make(name).fit(train)
@@ -353,7 +392,11 @@ def since(rows, items, n, n_items, age_days=0.5):
     """What the users in these rows of a call did after the fit."""
     m = len(rows)
     return Interactions(
-        np.array(rows, np.int32), np.array(items, np.int32), np.full(m, age_days, np.float32), np.ones(m, np.float32), (n, n_items)
+        np.array(rows, np.int32),
+        np.array(items, np.int32),
+        np.full(m, age_days, np.float32),
+        np.ones(m, np.float32),
+        (n, n_items),
     )
 
 
@@ -384,7 +427,9 @@ def test_fold_in(model, shop, users):
     assert after.valid[2]
     for row, user in enumerate(asked.tolist()):
         mine = happened.where(happened.users == row)
-        alone = model.recommend([user], 6, since=since([0] * len(mine.users), mine.items, 1, shop.n_items), later_days=1.0)
+        alone = model.recommend(
+            [user], 6, since=since([0] * len(mine.users), mine.items, 1, shop.n_items), later_days=1.0
+        )
         np.testing.assert_array_equal(alone.ids[0], after.ids[row])
         np.testing.assert_allclose(alone.scores[0], after.scores[row], rtol=1e-4)
 
@@ -397,7 +442,9 @@ def test_scores_at_are_the_scores_of_the_list(model, shop):
     given = model._scores_at(query, ids)
     assert given.shape == (2, 3)
     assert np.isneginf(given[0, 2])
-    np.testing.assert_allclose(given[ids >= 0], np.take_along_axis(dense, np.maximum(ids, 0), axis=1)[ids >= 0], rtol=1e-4, atol=1e-6)
+    np.testing.assert_allclose(
+        given[ids >= 0], np.take_along_axis(dense, np.maximum(ids, 0), axis=1)[ids >= 0], rtol=1e-4, atol=1e-6
+    )
 
 
 def test_since_of_other_users_is_refused(model, shop):

@@ -16,7 +16,9 @@ MODELS = [ImplicitALSRecommender(factors=8, iterations=5), HybridRecommender(fac
 
 def since_of(rows, items, ages, shape):
     rows, items, ages = (np.asarray(values) for values in (rows, items, ages))
-    return Interactions(rows.astype(np.int32), items.astype(np.int32), ages.astype(np.float32), np.ones(len(rows), np.float32), shape)
+    return Interactions(
+        rows.astype(np.int32), items.astype(np.int32), ages.astype(np.float32), np.ones(len(rows), np.float32), shape
+    )
 
 
 @pytest.mark.parametrize("half_life", [None, 30.0])
@@ -64,7 +66,9 @@ def test_what_is_best_and_what_given_items_score_are_the_dense_scores(model, sho
     for row in range(len(users)):
         valid = ranked.valid[row]
         assert valid == np.isfinite(dense[row]).sum()
-        np.testing.assert_allclose(ranked.scores[row, :valid], dense[row, ranked.ids[row, :valid]], rtol=1e-4, atol=1e-5)
+        np.testing.assert_allclose(
+            ranked.scores[row, :valid], dense[row, ranked.ids[row, :valid]], rtol=1e-4, atol=1e-5
+        )
     np.testing.assert_array_equal(model._scores_at(query, ranked.ids), ranked.scores)
 
 
@@ -82,7 +86,9 @@ def test_factors_that_are_no_numbers_are_refused_when_loaded(model, shop, tmp_pa
 
 def test_a_fit_that_diverges_says_so(shop):
     weights = np.full(len(shop.interactions.users), 1e30, np.float32)
-    data = Interactions(shop.interactions.users, shop.interactions.items, shop.interactions.age_days, weights, shop.interactions.shape)
+    data = Interactions(
+        shop.interactions.users, shop.interactions.items, shop.interactions.age_days, weights, shop.interactions.shape
+    )
     with pytest.raises(DataError, match="not finite"):
         ImplicitALSRecommender(factors=4, iterations=2).fit(shop.with_interactions(data))
 

@@ -17,8 +17,12 @@ from qianmian.errors import UsageError
 
 def baskets_of(*customers, n_items, gap_days=None):
     """A training set of each customer's baskets, the oldest first; with `gap_days` the last one was a day ago."""
-    lines = [(user, item, place, len(baskets) - 1 - place)
-             for user, baskets in enumerate(customers) for place, basket in enumerate(baskets) for item in basket]  # fmt: skip
+    lines = [
+        (user, item, place, len(baskets) - 1 - place)
+        for user, baskets in enumerate(customers)
+        for place, basket in enumerate(baskets)
+        for item in basket
+    ]
     users, items, orders, back = (np.array(column) for column in zip(*lines, strict=True))
     ages = None if gap_days is None else 1.0 + back * float(gap_days)
     return TrainingSet.of_pairs(users, items, n_users=len(customers), n_items=n_items, orders=orders, age_days=ages)
@@ -84,14 +88,26 @@ def test_the_weight_is_not_chosen_on_the_answers_it_is_asked_for():
 def test_time_counts_in_days_and_untimed_orders_are_spaced():
     baskets = ([[0], [1]], [[1], [0]], [[0], [1]])
     spaced = NextBasketRecommender(days_per_order=7.0).fit(baskets_of(*baskets, n_items=2))
-    timed = NextBasketRecommender().fit(TrainingSet.of_pairs(
-        np.array([0, 0, 1, 1, 2, 2]), np.array([0, 1, 1, 0, 0, 1]), n_users=3, n_items=2, age_days=np.array([14.0, 7.0] * 3)))  # fmt: skip
+    timed = NextBasketRecommender().fit(
+        TrainingSet.of_pairs(
+            np.array([0, 0, 1, 1, 2, 2]),
+            np.array([0, 1, 1, 0, 0, 1]),
+            n_users=3,
+            n_items=2,
+            age_days=np.array([14.0, 7.0] * 3),
+        )
+    )
     np.testing.assert_allclose(scores(spaced, range(3)), scores(timed, range(3)), rtol=1e-6)
 
 
 def test_lines_of_a_day_are_an_order_where_none_is_known():
-    lines = Interactions(np.zeros(4, np.int32), np.array([0, 1, 1, 2], np.int32), np.array([9.2, 9.7, 3.0, 3.0], np.float32),
-                         np.ones(4, np.float32), (2, 3))  # fmt: skip
+    lines = Interactions(
+        np.zeros(4, np.int32),
+        np.array([0, 1, 1, 2], np.int32),
+        np.array([9.2, 9.7, 3.0, 3.0], np.float32),
+        np.ones(4, np.float32),
+        (2, 3),
+    )
     orders = Orders.of(lines, None)
     assert orders.baskets.toarray().tolist() == [[1, 1, 0], [0, 1, 1]]
     assert orders.starts.tolist() == [0, 2, 2]
@@ -120,7 +136,9 @@ def test_folding_in_is_having_known_it(gap_days):
 def test_a_stranger_is_answered_from_what_was_just_bought():
     customers = [[[0, 1], [2, 3]] for _ in range(6)] + [[[4, 5], [6, 7]] for _ in range(6)]
     model = NextBasketRecommender(neighbour_weight=1.0, neighbours=6).fit(baskets_of(*customers, n_items=8))
-    since = Interactions(np.zeros(2, np.int32), np.array([4, 5], np.int32), np.zeros(2, np.float32), np.ones(2, np.float32), (1, 8))
+    since = Interactions(
+        np.zeros(2, np.int32), np.array([4, 5], np.int32), np.zeros(2, np.float32), np.ones(2, np.float32), (1, 8)
+    )
     assert set(model.recommend([-1], 2, since=since, exclude_purchased=True).ids[0].tolist()) == {6, 7}
     assert model.recommend([-1], 2).valid.tolist() == [0]
 
@@ -128,7 +146,9 @@ def test_a_stranger_is_answered_from_what_was_just_bought():
 def test_what_is_told_later_lets_the_old_fade():
     train = baskets_of([[0], [0], [0]], [[1], [1]], n_items=3, gap_days=7)
     model = NextBasketRecommender(neighbour_weight=0.0).fit(train)
-    since = Interactions(np.zeros(1, np.int32), np.array([2], np.int32), np.zeros(1, np.float32), np.ones(1, np.float32), (1, 3))
+    since = Interactions(
+        np.zeros(1, np.int32), np.array([2], np.int32), np.zeros(1, np.float32), np.ones(1, np.float32), (1, 3)
+    )
     soon, late = scores(model, [0], since, 1.0)[0], scores(model, [0], since, 400.0)[0]
     assert late[0] < soon[0]
     assert late[2] > soon[2]  # the share of the orders that had it
@@ -140,7 +160,9 @@ def test_a_year_without_an_order_changes_no_taste():
     near, far = (baskets_of(*customers, n_items=3, gap_days=3) for _ in range(2))
     far = far.with_interactions(replace(far.interactions, age_days=far.interactions.age_days + np.float32(3650.0)))
     one, other = (NextBasketRecommender().fit(train) for train in (near, far))
-    np.testing.assert_allclose(one._now(Query(np.arange(2)))[1].toarray(), other._now(Query(np.arange(2)))[1].toarray(), rtol=1e-5)
+    np.testing.assert_allclose(
+        one._now(Query(np.arange(2)))[1].toarray(), other._now(Query(np.arange(2)))[1].toarray(), rtol=1e-5
+    )
     assert np.isfinite(scores(other, [0, 1])).any()
 
 
@@ -160,7 +182,9 @@ def test_bounded_by_the_latest():
 def test_blocks_and_look_ups_agree(seed, timed, k):
     """Dense scores, single look-ups, lists and small blocks are one answer, and every score is a number ≥ 0."""
     rng = np.random.default_rng(seed)
-    customers = [[rng.choice(9, rng.integers(1, 4), replace=False).tolist() for _ in range(rng.integers(1, 6))] for _ in range(7)]
+    customers = [
+        [rng.choice(9, rng.integers(1, 4), replace=False).tolist() for _ in range(rng.integers(1, 6))] for _ in range(7)
+    ]
     model = NextBasketRecommender(neighbours=5).fit(baskets_of(*customers, n_items=9, gap_days=2.5 if timed else None))
     query = Query(np.array([0, 3, -1, 6, 3]))
     dense = model._scores(query)
@@ -176,8 +200,19 @@ def test_blocks_and_look_ups_agree(seed, timed, k):
         np.testing.assert_array_equal(model.recommend([user], k).ids[0], ranked.ids[row])
 
 
-@pytest.mark.parametrize("wrong", [{"half_life_days": 0.0}, {"taste_half_life_days": -1.0}, {"neighbours": 0}, {"neighbour_weight": -0.1},
-                                   {"fresh_half_life_days": 0.0}, {"max_states": 0}, {"orders_per_customer": 0}, {"days_per_order": 0.0}])  # fmt: skip
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"half_life_days": 0.0},
+        {"taste_half_life_days": -1.0},
+        {"neighbours": 0},
+        {"neighbour_weight": -0.1},
+        {"fresh_half_life_days": 0.0},
+        {"max_states": 0},
+        {"orders_per_customer": 0},
+        {"days_per_order": 0.0},
+    ],
+)
 def test_wrong_parameters_are_refused(wrong):
     with pytest.raises(UsageError, match="next_basket"):
         NextBasketRecommender(**wrong).fit(baskets_of([[0], [0]], n_items=1))
@@ -194,7 +229,9 @@ def test_a_query_is_worked_out_once_and_another_anew():
 
 def test_evidence_counts_orders_and_tells_the_last_where_there_is_time():
     customers = ([[0], [0, 1], [2]], [[1], [2]])
-    timed, untimed = (NextBasketRecommender().fit(baskets_of(*customers, n_items=4, gap_days=gap)) for gap in (10, None))
+    timed, untimed = (
+        NextBasketRecommender().fit(baskets_of(*customers, n_items=4, gap_days=gap)) for gap in (10, None)
+    )
     assert timed.evidence(0, 0) == (2, 11.0)
     assert timed.evidence(1, 2) == (1, 1.0)
     assert timed.evidence(1, 0) is None

@@ -5,22 +5,37 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from models.recommend import FallbackChain, HybridRecommender, ImplicitALSRecommender, PopularRecommender, RepeatPurchaseRecommender
+from models.recommend import (
+    FallbackChain,
+    HybridRecommender,
+    ImplicitALSRecommender,
+    PopularRecommender,
+    RepeatPurchaseRecommender,
+)
 from models.recommend.hybrid import item_attributes, user_attributes
 from qianmian.errors import UsageError
 
-SMALL = [("repeat", {}), ("ials", {"factors": 8, "iterations": 3}), ("hybrid", {"factors": 8, "epochs": 3}), ("popular", {})]
+SMALL = [
+    ("repeat", {}),
+    ("ials", {"factors": 8, "iterations": 3}),
+    ("hybrid", {"factors": 8, "epochs": 3}),
+    ("popular", {}),
+]
 
 
 @pytest.fixture
 def checkerboard(training_set_of):
     """After implicit's own test: even customers have even items, odd ones odd items, each lacks the item of its own number."""
-    return training_set_of([(u, i, 1.0) for u in range(20) for i in range(20) if u % 2 == i % 2 and u != i], 20, 20, categories=[""] * 20)
+    return training_set_of(
+        [(u, i, 1.0) for u in range(20) for i in range(20) if u % 2 == i % 2 and u != i], 20, 20, categories=[""] * 20
+    )
 
 
 @pytest.mark.parametrize("half_life", [None, 30.0])
 def test_ials_fills_the_hole_of_the_checkerboard(checkerboard, half_life):
-    model = ImplicitALSRecommender(factors=6, iterations=15, regularization=0.01, half_life_days=half_life, seed=1).fit(checkerboard)
+    model = ImplicitALSRecommender(factors=6, iterations=15, regularization=0.01, half_life_days=half_life, seed=1).fit(
+        checkerboard
+    )
     assert model.recommend(range(20), 1, exclude_purchased=True).ids.ravel().tolist() == list(range(20))
     same = [(model.similar_items(item, 5).ids % 2 == item % 2).mean() for item in range(20)]
     assert np.mean(same) > 0.9  # chance: 9 of 19

@@ -13,19 +13,35 @@ from scipy import stats
 
 from features.interactions import Interactions, TrainingSet
 from models.recommend.replenish.model import ReplenishRecommender
-from models.recommend.replenish.repurchase import Clocks, Cycles, Days, Habits, Population, Seen, corrected, shrunk, taught
+from models.recommend.replenish.repurchase import (
+    Clocks,
+    Cycles,
+    Days,
+    Habits,
+    Population,
+    Seen,
+    corrected,
+    shrunk,
+    taught,
+)
 from qianmian.errors import DataError
 
 
 def lines(users, items, ages, shape, quantities=None) -> Interactions:
     m = len(users)
     return Interactions(
-        np.array(users, np.int32), np.array(items, np.int32), np.array(ages, np.float32), np.ones(m, np.float32), shape,
+        np.array(users, np.int32),
+        np.array(items, np.int32),
+        np.array(ages, np.float32),
+        np.ones(m, np.float32),
+        shape,
         quantities=None if quantities is None else np.array(quantities, np.float32),
-    )  # fmt: skip
+    )
 
 
-def town(seed: int = 0, n_users: int = 150, n_items: int = 12, days: int = 200, spread: float = 0.25, ends: float = 0.1) -> TrainingSet:
+def town(
+    seed: int = 0, n_users: int = 150, n_items: int = 12, days: int = 200, spread: float = 0.25, ends: float = 0.1
+) -> TrainingSet:
     """Customers who buy items at log-normal intervals of 5 to 40 days by the item, and one time in ten never again."""
     rng = np.random.default_rng(seed)
     cycles = np.linspace(5, 40, n_items)
@@ -40,8 +56,12 @@ def town(seed: int = 0, n_users: int = 150, n_items: int = 12, days: int = 200, 
                 if rng.random() < ends:
                     break
                 day += cycles[item] * np.exp(rng.normal(0, spread))
-    made = TrainingSet.of_pairs(np.array(users), np.array(items), n_users=n_users, n_items=n_items, age_days=np.array(ages))
-    return replace(made, item_attributes={**made.item_attributes, "category": np.array([f"c/{i % 3}" for i in range(n_items)])})
+    made = TrainingSet.of_pairs(
+        np.array(users), np.array(items), n_users=n_users, n_items=n_items, age_days=np.array(ages)
+    )
+    return replace(
+        made, item_attributes={**made.item_attributes, "category": np.array([f"c/{i % 3}" for i in range(n_items)])}
+    )
 
 
 @pytest.fixture(scope="module")
@@ -56,7 +76,9 @@ def model(shop) -> ReplenishRecommender:
 
 def chances(model: ReplenishRecommender, user: int, **given) -> dict[int, float]:
     ranked = model.recommend([user], model.n_items_, **given)
-    return dict(zip(ranked.ids[0, : ranked.valid[0]].tolist(), ranked.scores[0, : ranked.valid[0]].tolist(), strict=True))
+    return dict(
+        zip(ranked.ids[0, : ranked.valid[0]].tolist(), ranked.scores[0, : ranked.valid[0]].tolist(), strict=True)
+    )
 
 
 def test_what_is_due_comes_before_what_was_just_bought():
@@ -70,7 +92,9 @@ def test_what_is_due_comes_before_what_was_just_bought():
 
 
 def test_it_is_told_when_it_is_due():
-    train = TrainingSet.of_pairs(np.zeros(5), np.zeros(5), n_users=1, n_items=1, age_days=np.array([26.3, 50.3, 74.3, 98.3, 122.3]))
+    train = TrainingSet.of_pairs(
+        np.zeros(5), np.zeros(5), n_users=1, n_items=1, age_days=np.array([26.3, 50.3, 74.3, 98.3, 122.3])
+    )
     facts = ReplenishRecommender().fit(train).evidence(0, 0)
     assert facts["times"] == 5
     assert facts["last_days"] == pytest.approx(26.3)
@@ -89,8 +113,12 @@ def test_no_evidence_of_what_was_never_had(model, shop):
 def test_who_bought_once_has_the_cycle_of_the_item(model, shop):
     """Not their own, and close to the truth; the more gaps, the more is their own."""
     true = np.linspace(5, 40, shop.n_items)
-    once = [(user, item) for user in range(shop.n_users) for item in range(shop.n_items)
-            if (facts := model.evidence(user, item)) and facts["times"] == 1]  # fmt: skip
+    once = [
+        (user, item)
+        for user in range(shop.n_users)
+        for item in range(shop.n_items)
+        if (facts := model.evidence(user, item)) and facts["times"] == 1
+    ]
     assert len(once) > 20
     for user, item in once:
         facts = model.evidence(user, item)
@@ -103,7 +131,9 @@ def test_who_bought_once_has_the_cycle_of_the_item(model, shop):
 
 def test_an_item_nobody_had_twice_has_the_cycle_of_its_category():
     users, items, ages = [], [], []
-    for user in range(30):  # milk every 7 days, in category a; soap every 60, in category b; new milk and new soap once each
+    for user in range(
+        30
+    ):  # milk every 7 days, in category a; soap every 60, in category b; new milk and new soap once each
         for item, cycle, times in ((0, 7, 12), (1, 60, 3), (2, 7, 1), (3, 60, 1)):
             users += [user] * times
             items += [item] * times
@@ -142,7 +172,9 @@ def test_chances_are_those_of_the_mixture(cycle, spread, gone, quiet, horizon):
     gap = stats.lognorm(spread, scale=np.exp(cycle))
     if abs(np.log(quiet + 2 * horizon) - cycle) < 6 * spread:
         alive = (1 - gone) * gap.sf(quiet)
-        assert chance == pytest.approx((1 - gone) * (gap.sf(quiet) - gap.sf(quiet + horizon)) / (alive + gone), abs=1e-9)
+        assert chance == pytest.approx(
+            (1 - gone) * (gap.sf(quiet) - gap.sf(quiet + horizon)) / (alive + gone), abs=1e-9
+        )
         middle = float(clocks.expected_days(np.array([quiet]))[0])
         assert middle == pytest.approx(max(gap.isf(gap.sf(quiet) / 2) - quiet, 0.5), rel=1e-4, abs=1e-3)
     assert 0.5 <= float(clocks.expected_days(np.array([quiet]), horizon)[0]) <= horizon
@@ -155,7 +187,9 @@ def test_the_probabilities_are_right(shop):
     model = ReplenishRecommender(horizon_days=7).fit(before)
     users = np.repeat(np.arange(big.n_users), np.diff(model.chances_.indptr))
     soon = big.interactions.where(big.interactions.age_days <= 7)
-    bought = np.isin(users * big.n_items + model.chances_.indices, soon.users.astype(np.int64) * big.n_items + soon.items)
+    bought = np.isin(
+        users * big.n_items + model.chances_.indices, soon.users.astype(np.int64) * big.n_items + soon.items
+    )
     chance = model.chances_.data
     for part in (chance < np.median(chance), chance >= np.median(chance)):
         assert chance[part].mean() == pytest.approx(bought[part].mean(), abs=0.03)
@@ -164,8 +198,14 @@ def test_the_probabilities_are_right(shop):
 
 def test_a_purchase_since_resets_the_clock(model, shop):
     """Nobody needs again what they bought this morning: of something that lasts twice the horizon and was due, that falls."""
-    due = [(user, item) for user in range(shop.n_users) for item in chances(model, user)
-           if (facts := model.evidence(user, item))["cycle_days"] > 15 and facts["times"] > 3 and abs(facts["expected_in_days"]) < 4]  # fmt: skip
+    due = [
+        (user, item)
+        for user in range(shop.n_users)
+        for item in chances(model, user)
+        if (facts := model.evidence(user, item))["cycle_days"] > 15
+        and facts["times"] > 3
+        and abs(facts["expected_in_days"]) < 4
+    ]
     assert len(due) > 5
     for user, item in due:
         since = lines([0], [item], [0.2], (1, shop.n_items))
@@ -216,7 +256,8 @@ def test_two_of_it_last_longer_where_the_data_show_it():
     assert model.population_.items.lasts[0] == pytest.approx(1.0, abs=0.1)
     last = {user: quantity for user, quantity, age in zip(users, units, ages, strict=True) if age < 7}
     cycles = {
-        quantity: np.mean([model.evidence(user, 0)["cycle_days"] for user in last if last[user] == quantity]) for quantity in (1.0, 2.0)
+        quantity: np.mean([model.evidence(user, 0)["cycle_days"] for user in last if last[user] == quantity])
+        for quantity in (1.0, 2.0)
     }
     assert cycles[2.0] > 1.6 * cycles[1.0]
     mixed = replace(data, quantities=rng.permutation(data.quantities))
@@ -232,7 +273,9 @@ def test_one_day_is_one_purchase():
 
 
 def test_later_gaps_count_more():
-    gaps_then_now = Days(np.zeros(5, np.int64), np.zeros(5, np.int64), np.array([-200, -160, -120, -110, -100]), np.zeros(5))
+    gaps_then_now = Days(
+        np.zeros(5, np.int64), np.zeros(5, np.int64), np.array([-200, -160, -120, -110, -100]), np.zeros(5)
+    )
     even, recent = (Habits.at(0.0, gaps_then_now, decay) for decay in (1.0, 0.5))
     assert np.exp(even.weighted / even.weights)[0] == pytest.approx(20.0)
     assert np.exp(recent.weighted / recent.weights)[0] < 15.0

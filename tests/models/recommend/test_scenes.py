@@ -46,7 +46,9 @@ def test_save_and_load(scenes, shop, tmp_path):
         assert one.sources == other.sources
 
 
-@pytest.mark.parametrize("change", [{"models": {"own": "no such", "popular": "popular"}}, {"scenes": {"home": ["own", "gone"]}}])
+@pytest.mark.parametrize(
+    "change", [{"models": {"own": "no such", "popular": "popular"}}, {"scenes": {"home": ["own", "gone"]}}]
+)
 def test_a_description_that_does_not_hold_together(scenes, tmp_path, change):
     scenes.save(tmp_path / "scenes")
     path = tmp_path / "scenes" / "scenes.json"

@@ -25,7 +25,10 @@ PRICES = np.array([1.0, 1.1, 4.0, 2.0, 1.0, 1.05, np.nan], dtype=np.float32)
 
 
 def with_attributes(train: TrainingSet, **columns: object) -> TrainingSet:
-    return replace(train, item_attributes={**train.item_attributes, **{name: np.asarray(values) for name, values in columns.items()}})
+    return replace(
+        train,
+        item_attributes={**train.item_attributes, **{name: np.asarray(values) for name, values in columns.items()}},
+    )
 
 
 @pytest.fixture(scope="module")
@@ -49,7 +52,10 @@ def switchers(seed: int = 0, n_users: int = 600) -> TrainingSet:
     ages = np.concatenate([rng.uniform(40, 100, n_users), rng.uniform(1, 20, n_users)])
     train = TrainingSet.of_pairs(users, np.concatenate([first, second]), n_users=n_users, n_items=40, age_days=ages)
     return with_attributes(
-        train, category=np.full(40, "tea"), brand=np.array([f"b{code}" for code in brand]), price=rng.uniform(1, 9, 40).astype(np.float32)
+        train,
+        category=np.full(40, "tea"),
+        brand=np.array([f"b{code}" for code in brand]),
+        price=rng.uniform(1, 9, 40).astype(np.float32),
     )
 
 
@@ -112,9 +118,13 @@ def test_what_is_learnt_from_is_before_what_is_learnt():
     left, right, chosen, group = groups
     assert len(chosen) >= LEAST_SWITCHES
     had = before.interactions.matrix()
-    users, items, last = first_purchases(before, train.interactions.where(train.interactions.age_days < 28.0), np.zeros(40, np.int32))
+    users, items, last = first_purchases(
+        before, train.interactions.where(train.interactions.age_days < 28.0), np.zeros(40, np.int32)
+    )
     assert set(right[chosen].tolist()) <= set(items.tolist())
-    assert all(had[user, item] == 0 and had[user, earlier] > 0 for user, item, earlier in zip(users, items, last, strict=True))
+    assert all(
+        had[user, item] == 0 and had[user, earlier] > 0 for user, item, earlier in zip(users, items, last, strict=True)
+    )
     starts = np.flatnonzero(np.diff(group, prepend=-1))
     np.testing.assert_array_equal(starts, chosen)  # the chosen one stands first
     for begin, end in zip(starts[:20], starts[1:21], strict=True):
@@ -134,7 +144,11 @@ def test_the_last_item_of_a_category_is_given():
     )
     after = TrainingSet.of_pairs(np.array([0, 0, 0, 1]), np.array([2, 1, 4, 4]), n_users=2, n_items=5).interactions
     found = first_purchases(train, after, np.array([0, 0, 0, 1, 1], np.int32))
-    assert [column.tolist() for column in found] == [[0, 0], [2, 4], [1, 3]]  # customer 1 never had anything of the category of item 4
+    assert [column.tolist() for column in found] == [
+        [0, 0],
+        [2, 4],
+        [1, 3],
+    ]  # customer 1 never had anything of the category of item 4
 
 
 def test_an_item_nobody_had_is_compared_by_what_it_is(dairy, learnt):
@@ -145,7 +159,9 @@ def test_an_item_nobody_had_is_compared_by_what_it_is(dairy, learnt):
     brands = learnt.traits_.codes["brand"]
     assert (brands[learnt.similar_to(described, 8).ids[0]] == 2).all()
     # what is told of an item that is known is what the model knows of it, without its customers
-    cold = learnt.traits_.described({"category": "tea", "brand": "b1", "price": float(np.exp(learnt.traits_.numbers["price"][1]))})
+    cold = learnt.traits_.described(
+        {"category": "tea", "brand": "b1", "price": float(np.exp(learnt.traits_.numbers["price"][1]))}
+    )
     assert cold.codes["brand"].tolist() == [learnt.traits_.codes["brand"][1]]
     np.testing.assert_allclose(cold.numbers["price"], learnt.traits_.numbers["price"][1], rtol=1e-5)
     np.testing.assert_array_equal(cold.levels[0], learnt.traits_.levels[1])
@@ -194,10 +210,14 @@ def test_what_two_items_have_in_common(dairy):
 
 def test_traits_compare_every_column_that_says_something():
     columns = {
-        "category": np.array(["a/b", "a/c", "a/b"]), "brand": np.array(["x", "x", ""]), "price": np.array([2.0, 1.0, np.nan], np.float32),
-        "tags": np.array(["new|vegan", "vegan", ""]), "weight": np.array([1.0, 3.0, 5.0], np.float32), "same": np.array(["s", "s", "s"]),
+        "category": np.array(["a/b", "a/c", "a/b"]),
+        "brand": np.array(["x", "x", ""]),
+        "price": np.array([2.0, 1.0, np.nan], np.float32),
+        "tags": np.array(["new|vegan", "vegan", ""]),
+        "weight": np.array([1.0, 3.0, 5.0], np.float32),
+        "same": np.array(["s", "s", "s"]),
         "available": np.array([1, 0, 1], np.int8),
-    }  # fmt: skip
+    }
     traits = Traits.of(columns)
     assert traits.names == [BEHAVIOUR, "recent customers", "customers", "price", "weight", "brand", "tags"]
     found = dict(zip(traits.names, closeness(traits, traits, paired=False), strict=True))

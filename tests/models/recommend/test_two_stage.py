@@ -12,7 +12,18 @@ from models.recommend.base import Barred, Query
 from models.recommend.ials import ImplicitALSRecommender
 from models.recommend.popular import PopularRecommender
 from models.recommend.ranking.candidates import stage_columns, stage_lists, union
-from models.recommend.ranking.features import FEATURES, GROUP, GROUPS, ITEM, PAIR, USER, Histories, ItemStatistics, features, item_groups
+from models.recommend.ranking.features import (
+    FEATURES,
+    GROUP,
+    GROUPS,
+    ITEM,
+    PAIR,
+    USER,
+    Histories,
+    ItemStatistics,
+    features,
+    item_groups,
+)
 from models.recommend.ranking.two_stage import TwoStageRecommender
 from models.recommend.repeat import RepeatPurchaseRecommender
 from qianmian.errors import ArtifactError, DataError, UsageError
@@ -40,7 +51,10 @@ def lines_of_shop(seed=0, n_users=150, n_items=60):
             while age < DAYS + 28:
                 rows.append((user, item, age))
                 age += gap * rng.uniform(0.85, 1.15)
-        rows += [(user, int(item), float(age)) for item, age in zip(rng.integers(0, n_items, 8), rng.uniform(0, DAYS + 28, 8), strict=True)]
+        rows += [
+            (user, int(item), float(age))
+            for item, age in zip(rng.integers(0, n_items, 8), rng.uniform(0, DAYS + 28, 8), strict=True)
+        ]
     return np.array(rows), n_users, n_items
 
 
@@ -51,9 +65,15 @@ def shop_and_truth():
     ages = rows[:, 2] - 28.0
     before, after = rows[ages > 0], rows[ages <= 0]
     train = TrainingSet.of_pairs(
-        before[:, 0].astype(int), before[:, 1].astype(int), n_users=n_users, n_items=n_items, age_days=before[:, 2] - 28.0
-    )  # fmt: skip
-    truth = TrainingSet.of_pairs(after[:, 0].astype(int), after[:, 1].astype(int), n_users=n_users, n_items=n_items).interactions.matrix()
+        before[:, 0].astype(int),
+        before[:, 1].astype(int),
+        n_users=n_users,
+        n_items=n_items,
+        age_days=before[:, 2] - 28.0,
+    )
+    truth = TrainingSet.of_pairs(
+        after[:, 0].astype(int), after[:, 1].astype(int), n_users=n_users, n_items=n_items
+    ).interactions.matrix()
     truth.data[:] = 1.0
     return train, truth
 
@@ -78,14 +98,22 @@ def tables(lines, n_items=4, category=("a/x", "a/y", "a/x", "")):
 
 
 def named(histories, statistics, user, item):
-    return dict(zip(FEATURES, features(histories, statistics, np.array([user]), np.array([item]))[0].tolist(), strict=True))
+    return dict(
+        zip(FEATURES, features(histories, statistics, np.array([user]), np.array([item]))[0].tolist(), strict=True)
+    )
 
 
 def test_features_by_hand():
     lines = Interactions(
-        np.zeros(6, np.int32), np.array([0, 0, 0, 0, 2, 1], np.int32), np.array([5, 5, 15, 35, 5, 90], np.float32), np.ones(6, np.float32), (2, 4),
-        np.array([9, 9, 8, 7, 9, 3], np.int32), np.array([1, 1, 4, 3, 1, 1], np.float32), np.full(6, 2.0, np.float32),
-    )  # fmt: skip
+        np.zeros(6, np.int32),
+        np.array([0, 0, 0, 0, 2, 1], np.int32),
+        np.array([5, 5, 15, 35, 5, 90], np.float32),
+        np.ones(6, np.float32),
+        (2, 4),
+        np.array([9, 9, 8, 7, 9, 3], np.int32),
+        np.array([1, 1, 4, 3, 1, 1], np.float32),
+        np.full(6, 2.0, np.float32),
+    )
     found = named(*tables(lines), 0, 0)
     assert found["orders"] == 3  # two lines of one order are one
     assert (found["orders_28d"], found["orders_56d"]) == (2, 3)
@@ -111,7 +139,11 @@ def test_features_by_hand():
 
 def test_days_stand_in_for_orders_nobody_knows():
     lines = Interactions(
-        np.zeros(3, np.int32), np.array([0, 0, 0], np.int32), np.array([5.1, 5.6, 9], np.float32), np.ones(3, np.float32), (1, 4)
+        np.zeros(3, np.int32),
+        np.array([0, 0, 0], np.int32),
+        np.array([5.1, 5.6, 9], np.float32),
+        np.ones(3, np.float32),
+        (1, 4),
     )
     found = named(*tables(lines), 0, 0)
     assert found["orders"] == 2
@@ -127,7 +159,12 @@ def test_a_feature_for_every_name(shop_and_truth):
     assert table.shape == (train.n_users, len(FEATURES))
     assert len(set(FEATURES)) == len(FEATURES)
     assert not np.isinf(table).any()
-    widths = (histories.pairs.shape[1], histories.users.shape[1], statistics.table.shape[1], histories.groups[0].shape[1])
+    widths = (
+        histories.pairs.shape[1],
+        histories.users.shape[1],
+        statistics.table.shape[1],
+        histories.groups[0].shape[1],
+    )
     assert widths == (len(PAIR), len(USER), len(ITEM), len(GROUP))
     assert len(histories.groups) == len(GROUPS)
 
@@ -181,7 +218,11 @@ def test_an_item_too_few_had_by_a_cut_is_no_candidate_there(shop_and_truth):
 
 def test_union_has_every_item_once_and_says_who_put_it_there(shop_and_truth):
     train, _ = shop_and_truth
-    stages = [RepeatPurchaseRecommender().fit(train), PopularRecommender().fit(train), ImplicitALSRecommender(factors=8).fit(train)]
+    stages = [
+        RepeatPurchaseRecommender().fit(train),
+        PopularRecommender().fit(train),
+        ImplicitALSRecommender(factors=8).fit(train),
+    ]
     query = Query(np.array([0, 3, 7]))
     lists = stage_lists(stages, [5, 6, 7], query, Barred())
     found = union(lists, [True, False, False])
@@ -233,7 +274,11 @@ def test_new_never_shows_what_was_had(shop_and_truth):
     assert (ranked.valid > 5).all()
     item = int(ranked.ids[0, 0])
     since = Interactions(
-        np.zeros(1, np.int32), np.array([item], np.int32), np.ones(1, np.float32), np.ones(1, np.float32), (1, train.n_items)
+        np.zeros(1, np.int32),
+        np.array([item], np.int32),
+        np.ones(1, np.float32),
+        np.ones(1, np.float32),
+        (1, train.n_items),
     )
     assert item not in model.recommend([0], 10, since=since, later_days=2.0).ids
     given = model._scores_at(Query(np.array([0])), np.array([[item, int(history[0].indices[0])]]))
@@ -251,7 +296,11 @@ def test_what_was_just_bought_on_a_clock_falls(model, shop_and_truth):
     query, n = Query(users), len(slow)
     before = model._scores_at(query, items[:, None])
     since = Interactions(
-        np.arange(n, dtype=np.int32), items.astype(np.int32), np.full(n, 0.1, np.float32), np.ones(n, np.float32), (n, train.n_items)
+        np.arange(n, dtype=np.int32),
+        items.astype(np.int32),
+        np.full(n, 0.1, np.float32),
+        np.ones(n, np.float32),
+        (n, train.n_items),
     )
     after = model._scores_at(Query(users, since=since, later_days=0.1), items[:, None])
     assert n >= 10
@@ -294,7 +343,9 @@ def test_sampled_customers_are_enough(shop_and_truth):
 def test_negatives_beyond_what_is_asked_for_are_sampled_and_weighed():
     y = np.array([1.0] * 10 + [0.0] * 1000, dtype=np.float32)
     rows = np.arange(len(y))
-    X, labels, queries, weights = TwoStageRecommender(negatives_per_positive=20.0)._sampled(rows[:, None].astype(np.float32), y, rows)
+    X, labels, queries, weights = TwoStageRecommender(negatives_per_positive=20.0)._sampled(
+        rows[:, None].astype(np.float32), y, rows
+    )
     assert labels.sum() == 10, "no positive is lost"
     assert 150 < (labels == 0).sum() < 250
     assert weights[labels == 1].tolist() == [1.0] * 10
@@ -310,12 +361,17 @@ def test_saved_with_orders_quantities_and_any_names(tmp_path, shop_and_truth):
     train, _ = shop_and_truth
     data = train.interactions
     full = replace(
-        data, orders=np.floor(data.age_days.max() - data.age_days).astype(np.int32), quantities=np.ones(len(data.users), np.float32),
+        data,
+        orders=np.floor(data.age_days.max() - data.age_days).astype(np.int32),
+        quantities=np.ones(len(data.users), np.float32),
         amounts=np.where(np.arange(len(data.users)) % 5, 2.5, np.nan).astype(np.float32),
-    )  # fmt: skip
+    )
     names = np.array([f"商品 {item}/😀" for item in range(train.n_items)])
     named_train = replace(
-        train, interactions=full, item_ids=names, item_attributes={**train.item_attributes, "category": np.array(["乳品/牛奶", "茶"] * 30)}
+        train,
+        interactions=full,
+        item_ids=names,
+        item_attributes={**train.item_attributes, "category": np.array(["乳品/牛奶", "茶"] * 30)},
     )
     fitted = TwoStageRecommender(stages=STAGES, **QUICK).fit(named_train)
     fitted.save(tmp_path / "模型")

@@ -18,11 +18,19 @@ PRICES = np.array([1.0, 1.05, 1.5, 2.0, 30.0, 5.0, 6.0, np.nan], dtype=np.float3
 CATEGORIES = np.array(["tea", "tea", "tea", "tea", "tea", "jam", "jam", "tea"])
 
 
-def goods(pairs: list[tuple[int, int, float]], n_users: int, prices=PRICES, categories=CATEGORIES, **attributes) -> TrainingSet:
+def goods(
+    pairs: list[tuple[int, int, float]], n_users: int, prices=PRICES, categories=CATEGORIES, **attributes
+) -> TrainingSet:
     users, items, ages = (np.array(column) for column in zip(*pairs, strict=True))
     made = TrainingSet.of_pairs(users, items, n_users=n_users, n_items=len(prices), age_days=ages)
     return replace(
-        made, item_attributes={**made.item_attributes, "category": np.array(categories), "price": np.array(prices), **attributes}
+        made,
+        item_attributes={
+            **made.item_attributes,
+            "category": np.array(categories),
+            "price": np.array(prices),
+            **attributes,
+        },
     )
 
 
@@ -57,12 +65,16 @@ def test_dearer_items_of_the_category_within_the_band(model):
 
 def test_what_was_had_is_no_upgrade(model, shelf_of_tea):
     assert 3 not in listed(model, 5)
-    since = Interactions(np.zeros(1, np.int32), np.array([3], np.int32), np.array([0.5], np.float32), np.ones(1, np.float32), (1, 8))
+    since = Interactions(
+        np.zeros(1, np.int32), np.array([3], np.int32), np.array([0.5], np.float32), np.ones(1, np.float32), (1, 8)
+    )
     assert listed(model, 0, since=since, later_days=1.0) == [2]
 
 
 def test_a_purchase_since_is_enough(model):
-    since = Interactions(np.zeros(1, np.int32), np.array([5], np.int32), np.array([0.5], np.float32), np.ones(1, np.float32), (1, 8))
+    since = Interactions(
+        np.zeros(1, np.int32), np.array([5], np.int32), np.array([0.5], np.float32), np.ones(1, np.float32), (1, 8)
+    )
     assert listed(model, -1, since=since) == [6]
 
 
@@ -109,18 +121,33 @@ def test_evidence_says_what_of_and_how_much(model):
 def test_larger_is_larger_only_at_about_the_same_price_for_its_size():
     sizes = np.array(["100 g", "250 g", "110 g", "2 ct"])
     train = goods(
-        [(0, 0, 2.0), (1, 1, 3.0), (1, 2, 3.0), (1, 3, 3.0)], 2, np.array([1.0, 2.2, 2.2, 2.0]), np.array(["a"] * 4), package_size=sizes
+        [(0, 0, 2.0), (1, 1, 3.0), (1, 2, 3.0), (1, 3, 3.0)],
+        2,
+        np.array([1.0, 2.2, 2.2, 2.0]),
+        np.array(["a"] * 4),
+        package_size=sizes,
     )
     model = UpgradeRecommender().fit(train)
-    assert model.evidence(0, 1) == pytest.approx({"instead_of": 0, "price_ratio": 2.2, "better": "larger", "size_ratio": 2.5})
+    assert model.evidence(0, 1) == pytest.approx(
+        {"instead_of": 0, "price_ratio": 2.2, "better": "larger", "size_ratio": 2.5}
+    )
     assert model.evidence(0, 2)["better"] == "better"  # 10 % more for 2.2 times the price
     assert "size_ratio" not in model.evidence(0, 3)  # pieces are no grams
 
 
-@pytest.mark.parametrize(("text", "measure", "like", "times"), [
-    ("16 OZ", "weight", "1 lb", 1.0), ("1.5kg", "weight", "500 g", 3.0), ("6/3.5 OZ", "weight", "3.5 oz", 6.0), ("12 PK/12 OZ", "weight", "12 oz", 12.0),
-    ("10.4 OZ/8 CT", "weight", "10.4 oz", 1.0), ("1 DZ", "count", "6 ct", 2.0), (".5 L", "volume", "250 ml", 2.0), ("1/2 GAL", "volume", "1 gal", 0.5),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("text", "measure", "like", "times"),
+    [
+        ("16 OZ", "weight", "1 lb", 1.0),
+        ("1.5kg", "weight", "500 g", 3.0),
+        ("6/3.5 OZ", "weight", "3.5 oz", 6.0),
+        ("12 PK/12 OZ", "weight", "12 oz", 12.0),
+        ("10.4 OZ/8 CT", "weight", "10.4 oz", 1.0),
+        ("1 DZ", "count", "6 ct", 2.0),
+        (".5 L", "volume", "250 ml", 2.0),
+        ("1/2 GAL", "volume", "1 gal", 0.5),
+    ],
+)
 def test_sizes_are_read(text, measure, like, times):
     found, other = size_of(text), size_of(like)
     assert found is not None
@@ -129,7 +156,9 @@ def test_sizes_are_read(text, measure, like, times):
     assert found[1] == pytest.approx(times * other[1], rel=0.01)
 
 
-@pytest.mark.parametrize("text", ["", "CTN", "48-54 CT", "ASSORTED", "12", "3 X 4 OZ BOX", "大 500g", "0 OZ", "8 OZ/9 LB"])
+@pytest.mark.parametrize(
+    "text", ["", "CTN", "48-54 CT", "ASSORTED", "12", "3 X 4 OZ BOX", "大 500g", "0 OZ", "8 OZ/9 LB"]
+)
 def test_what_says_no_size_is_none(text):
     assert size_of(text) is None
 
@@ -166,7 +195,9 @@ def test_choices_teach_the_weights_that_made_them():
     chosen[np.arange(sets) * size + drawn] = True
     found = choice_weights(columns, np.repeat(np.arange(sets), size), chosen, np.zeros(3), 1.0)
     np.testing.assert_allclose(found, true, atol=0.08)
-    np.testing.assert_allclose(choice_weights(columns, np.repeat(np.arange(sets), size), chosen, np.ones(3), 1e9), 1.0, atol=1e-3)
+    np.testing.assert_allclose(
+        choice_weights(columns, np.repeat(np.arange(sets), size), chosen, np.ones(3), 1e9), 1.0, atol=1e-3
+    )
 
 
 @settings(max_examples=20, deadline=None)
@@ -177,8 +208,15 @@ def test_what_is_listed_is_what_the_docstring_says(seed):
     prices = np.exp(rng.normal(0, 0.8, 15)).astype(np.float32)
     prices[rng.random(15) < 0.2] = np.nan
     categories = rng.choice(["a/b", "a/c", ""], 15)
-    train = goods([(int(u), int(i), float(a)) for u, i, a in zip(rng.integers(0, 9, 60), rng.integers(0, 15, 60), rng.uniform(1, 99, 60), strict=True)],
-                  9, prices, categories)  # fmt: skip
+    train = goods(
+        [
+            (int(u), int(i), float(a))
+            for u, i, a in zip(rng.integers(0, 9, 60), rng.integers(0, 15, 60), rng.uniform(1, 99, 60), strict=True)
+        ],
+        9,
+        prices,
+        categories,
+    )
     model = UpgradeRecommender().fit(train)
     own = train.interactions.matrix()
     for user in range(9):
@@ -194,7 +232,12 @@ def test_what_is_listed_is_what_the_docstring_says(seed):
 
 def test_popularity_alone_is_the_baseline():
     """`by` ranks the same candidates by their customers."""
-    pairs = [(0, 0, 2.0)] + [(user, 2, 3.0) for user in range(1, 9)] + [(user, 3, 3.0) for user in range(3, 6)] + [(9, 1, 2.0)]
+    pairs = (
+        [(0, 0, 2.0)]
+        + [(user, 2, 3.0) for user in range(1, 9)]
+        + [(user, 3, 3.0) for user in range(3, 6)]
+        + [(9, 1, 2.0)]
+    )
     train = goods(pairs, 10)
     model = UpgradeRecommender(by="popularity").fit(train)
     assert listed(model, 0) == [2, 3]

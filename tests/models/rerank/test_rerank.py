@@ -79,9 +79,16 @@ def plain_check(ids, found, steps, caps, taken, mmr, similarity, scale):
     chosen: list[int] = []
     for step in range(steps):
         free = [
-            p for p, item in enumerate(ids) if item >= 0 and item not in taken and p not in chosen
-            and all(cap.groups[item] < 0 or count[int(cap.groups[item])] < cap.most for cap, count in zip(caps, counts, strict=True))
-        ]  # fmt: skip
+            p
+            for p, item in enumerate(ids)
+            if item >= 0
+            and item not in taken
+            and p not in chosen
+            and all(
+                cap.groups[item] < 0 or count[int(cap.groups[item])] < cap.most
+                for cap, count in zip(caps, counts, strict=True)
+            )
+        ]
         if not free:
             assert found[step:] == [-1] * (steps - step)
             return
@@ -175,9 +182,18 @@ def test_a_promotion_without_items_leaves_its_places_to_the_others():
     assert (found.promotion >= 0).sum(axis=1).tolist() == [0, 4, 4, 4]
 
 
-@pytest.mark.parametrize(("percents", "k", "expected"), [
-    ([100], 3, [3]), ([50, 50], 5, [3, 2]), ([0], 10, [0]), ([4], 10, [0]), ([5], 10, [1]), ([33.3, 33.3, 33.4], 10, [3, 3, 3]), ([60, 40], 1, [1, 0]),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("percents", "k", "expected"),
+    [
+        ([100], 3, [3]),
+        ([50, 50], 5, [3, 2]),
+        ([0], 10, [0]),
+        ([4], 10, [0]),
+        ([5], 10, [1]),
+        ([33.3, 33.3, 33.4], 10, [3, 3, 3]),
+        ([60, 40], 1, [1, 0]),
+    ],
+)
 def test_places_of_promotions(percents, k, expected):
     assert quotas([promotion(str(p), p, [0]) for p in percents], k) == expected
 
@@ -192,9 +208,22 @@ def test_everything_promoted_and_too_little_of_it():
 
 CASES = [
     # candidates, places, share, pool
-    (40, 10, 0.2, 20), (40, 10, 0.05, 5), (40, 10, 0.25, 4), (40, 10, 0.35, 3), (12, 10, 0.5, 20), (10, 10, 0.3, 20), (6, 10, 0.3, 20),
-    (40, 10, 1.0, 30), (40, 10, 0.9, 2), (40, 10, 0.0, 5), (3, 1, 0.5, 2), (1, 1, 1.0, 1), (0, 5, 0.5, 3), (40, 1, 0.1, 10), (40, 10, 0.7, 10),
-]  # fmt: skip
+    (40, 10, 0.2, 20),
+    (40, 10, 0.05, 5),
+    (40, 10, 0.25, 4),
+    (40, 10, 0.35, 3),
+    (12, 10, 0.5, 20),
+    (10, 10, 0.3, 20),
+    (6, 10, 0.3, 20),
+    (40, 10, 1.0, 30),
+    (40, 10, 0.9, 2),
+    (40, 10, 0.0, 5),
+    (3, 1, 0.5, 2),
+    (1, 1, 1.0, 1),
+    (0, 5, 0.5, 3),
+    (40, 1, 0.1, 10),
+    (40, 10, 0.7, 10),
+]
 
 
 @pytest.mark.parametrize(("candidates", "places", "share", "pool"), CASES)
@@ -216,7 +245,9 @@ def test_frequencies_match_the_propensities(candidates, places, share, pool):
         told[place, order[:, place]] = at[:, place]  # the same item at the same place always says the same
         assert (told[place, order[:, place]] == at[:, place]).all()
         told_inside[order[:, place]] = inside[:, place]
-        assert told[place].sum() == pytest.approx(1.0, abs=0.02), "the probabilities of a place add up, rare items never drawn aside"
+        assert told[place].sum() == pytest.approx(1.0, abs=0.02), (
+            "the probabilities of a place add up, rare items never drawn aside"
+        )
     error = 5 * np.sqrt(np.maximum(told * (1 - told), 1e-9) / n) + 1e-9
     assert (np.abs(frequency - told) <= error).all()
     present = counts.sum(axis=0) / n
@@ -229,7 +260,9 @@ def test_frequencies_match_the_propensities(candidates, places, share, pool):
 def test_exploration_within_a_list_with_limits_and_promotions():
     scores, groups = ranking(3, n=2), np.arange(40) % 8
     controls = Controls(
-        caps=(Cap("brand", groups, 3),), promotions=(promotion("a", 20, list(range(30, 40))),), exploration=Exploration(0.25, 6)
+        caps=(Cap("brand", groups, 3),),
+        promotions=(promotion("a", 20, list(range(30, 40))),),
+        exploration=Exploration(0.25, 6),
     )
     assert controls.draws == 7
     draws = np.random.default_rng(0).random((2, controls.draws))
@@ -252,16 +285,27 @@ def test_exploration_within_a_list_with_limits_and_promotions():
 
 
 @settings(max_examples=60, deadline=None)
-@given(SEEDS, st.integers(1, 12), st.integers(1, 3), st.booleans(), st.booleans(), st.booleans(), st.sampled_from([None, 0.4]))
+@given(
+    SEEDS,
+    st.integers(1, 12),
+    st.integers(1, 3),
+    st.booleans(),
+    st.booleans(),
+    st.booleans(),
+    st.sampled_from([None, 0.4]),
+)
 def test_a_list_that_can_be_full_is_full(seed, k, most, promoting, exploring, small, mmr):
     rng = np.random.default_rng(seed)
     scores = rng.normal(size=(5, 30))
     scores[rng.random((5, 30)) < 0.3] = -np.inf
     groups = rng.integers(-1, 6, 30)
     controls = Controls(
-        caps=(Cap("brand", groups, most),), mmr=mmr, similarity=VectorSimilarity(rng.normal(size=(30, 4)).astype(np.float32)),
-        promotions=(promotion("a", 30, list(range(15)), 30),) if promoting else (), exploration=Exploration(0.3, 4) if exploring else None,
-    )  # fmt: skip
+        caps=(Cap("brand", groups, most),),
+        mmr=mmr,
+        similarity=VectorSimilarity(rng.normal(size=(30, 4)).astype(np.float32)),
+        promotions=(promotion("a", 30, list(range(15)), 30),) if promoting else (),
+        exploration=Exploration(0.3, 4) if exploring else None,
+    )
     draws = rng.random((5, controls.draws)) if exploring else None
     with pytest.MonkeyPatch.context() as patched:
         if small:  # blocks of a row, and asking again and again
@@ -273,7 +317,9 @@ def test_a_list_that_can_be_full_is_full(seed, k, most, promoting, exploring, sm
     for row in range(5):
         ids = found.ranked.ids[row][found.ranked.ids[row] >= 0]
         eligible = np.flatnonzero(np.isfinite(scores[row]))
-        possible = sum(min(most, count) if group >= 0 else count for group, count in Counter(groups[eligible].tolist()).items())
+        possible = sum(
+            min(most, count) if group >= 0 else count for group, count in Counter(groups[eligible].tolist()).items()
+        )
         assert len(ids) == found.ranked.valid[row] == min(k, possible)
         assert len(set(ids.tolist())) == len(ids)
         assert set(ids.tolist()) <= set(eligible.tolist())
@@ -286,7 +332,10 @@ def test_a_list_that_can_be_full_is_full(seed, k, most, promoting, exploring, sm
 
 
 def test_lists_do_not_depend_on_who_is_asked_about_with_them():
-    scores, controls = ranking(5, n=6), Controls(caps=(Cap("x", np.arange(40) % 3, 2),), exploration=Exploration(0.3, 5))
+    scores, controls = (
+        ranking(5, n=6),
+        Controls(caps=(Cap("x", np.arange(40) % 3, 2),), exploration=Exploration(0.3, 5)),
+    )
     draws = np.random.default_rng(2).random((6, controls.draws))
     together = arrange(asker(scores), 6, 5, controls, draws)
     for row in range(6):
@@ -307,5 +356,7 @@ def test_no_controls_are_no_controls():
 def test_nobody_and_nothing():
     found = arrange(asker(np.empty((0, 4))), 0, 3, Controls(caps=(Cap("x", np.zeros(4, int), 1),)))
     assert found.ranked.ids.shape == (0, 3)
-    everything_barred = arrange(asker(np.full((2, 4), -np.inf)), 2, 3, Controls(promotions=(promotion("a", 50, [0], 4),)))
+    everything_barred = arrange(
+        asker(np.full((2, 4), -np.inf)), 2, 3, Controls(promotions=(promotion("a", 50, [0], 4),))
+    )
     assert (everything_barred.ranked.ids == -1).all()
