@@ -29,6 +29,7 @@ from scipy import sparse
 
 from features.compute.builder import Builder
 from features.data.lake import Lake
+from features.definitions import FEATURES
 from features.interactions import training_set
 from models.recommend.fallback import FallbackChain
 from qianmian.settings import RecommendSettings
@@ -144,7 +145,7 @@ def recommend(workspace: Path, rows: pd.DataFrame, month: str = RELEASE) -> tupl
 
 def other_seeds(workspace: Path, cut: datetime, scored: pd.DataFrame) -> Iterator[pd.DataFrame]:
     """The lists of `home`, as `score recommend` writes them, by its ranker fitted with other seeds; with the first seed they must be `scored`."""
-    train = training_set(Builder(Lake(Workspace(workspace))), cut, with_features=False)
+    train = training_set(Builder(Lake(Workspace(workspace)), FEATURES), cut, with_features=False)
     people = scored.drop_duplicates("one_id")
     rows = train.user_rows(people.one_id.to_numpy().astype(np.str_))
     popular = make("popular", RecommendSettings(), 0, window_days=None).fit(train)

@@ -78,7 +78,7 @@ def by_qianmian(root: Path, names: tuple[str, ...]) -> Any:
     from qianmian.workspace import Workspace
 
     wanted = [feature for feature in FEATURES if feature.name in names] if names else None
-    return Builder(Lake(Workspace(root))).build(AS_OF, wanted).table.to_pandas()
+    return Builder(Lake(Workspace(root)), FEATURES).build(AS_OF, wanted).table.to_pandas()
 
 
 def by_sql(root: Path) -> Any:
@@ -320,7 +320,9 @@ def online(customers: int = 200, events: int = 1_000) -> dict[str, float]:
             lake.attach(connection)
             lake.commit(connection, {"customers": SingleSourceResolver().plan(connection).customers})
         built_at = datetime(2024, 1, 1)
-        build_state(Builder(lake), built_at).save(Path(folder) / "state")
+        from features.definitions import FEATURES
+
+        build_state(Builder(lake, FEATURES), built_at).save(Path(folder) / "state")
         state = OnlineState.load(Path(folder) / "state")
     people = [str(one_id) for one_id in state.one_ids]
     now = built_at + timedelta(hours=2)

@@ -24,6 +24,8 @@ import common
 import duckdb
 import identity_febrl
 
+from qianmian.settings import Settings
+
 MOST_SECONDS, MOST_MEGABYTES = 60.0, 6144.0
 ROWS_A_PERSON = 7
 KIOSK_RECORDS = 100_000
@@ -81,7 +83,7 @@ def resolve_child(root: Path) -> dict[str, float]:
 
     begun = time.perf_counter()
     lake = Lake(Workspace(root))
-    resolve(lake)
+    resolve(lake, Settings())
     seconds, processor = time.perf_counter() - begun, time.process_time()
     memory = common.peak_megabytes()
     with duckdb.connect() as connection:

@@ -9,6 +9,8 @@ from __future__ import annotations
 import os
 import sys
 
+from features.definitions import FEATURES
+
 os.environ["OPENBLAS_NUM_THREADS"] = (
     "1"  # what `implicit` asks for; it is fastest then (and so are we: threads are ours, not BLAS's)
 )
@@ -134,7 +136,7 @@ def journey(folder: Path) -> Any:
     from qianmian.workspace import Workspace
 
     common.timed([sys.executable, "-m", "cli.main", "ingest", "completejourney", "--workspace", str(folder)])
-    return training_set(Builder(Lake(Workspace(folder))), datetime(2017, 11, 1))
+    return training_set(Builder(Lake(Workspace(folder)), FEATURES), datetime(2017, 11, 1))
 
 
 def gowalla(data: Path) -> Any:

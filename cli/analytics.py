@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
     from features.compute.builder import Builder
     from features.profiles.analytics import Rate
+    from qianmian.settings import Settings
 
 analytics = typer.Typer(
     help="Visits, funnels and click paths, from behaviour events and purchases.", no_args_is_help=True
@@ -57,10 +58,10 @@ def sessions(
     from features.profiles.analytics import sessions as visits
     from features.profiles.analytics import summary
 
-    output, builder, moment = _opened(workspace, as_of, as_json)
+    output, builder, settings, moment = _opened(workspace, as_of, as_json)
     with output.working():
         views = builder.views(moment)
-        tags = _tags(output, builder, moment, by)
+        tags = _tags(output, builder, settings, moment, by)
         output.step(f"visits before {moment:%Y-%m-%d %H:%M}")
         found = summary(views, window_days, tags)
         if out is not None:
@@ -133,9 +134,9 @@ def funnel(
     check_ending(out, ENDINGS)
     from features.profiles.analytics import funnel as compute
 
-    output, builder, moment = _opened(workspace, as_of, as_json)
+    output, builder, settings, moment = _opened(workspace, as_of, as_json)
     with output.working():
-        tags = _tags(output, builder, moment, by)
+        tags = _tags(output, builder, settings, moment, by)
         output.step(f"funnel {steps} a {per}")
         names = [name.strip() for name in steps.split(",") if name.strip()]
         found = compute(
@@ -144,8 +145,8 @@ def funnel(
             window_days=window_days,
             within_days=within_days,
             within_session=within_session,
-            per=per,
-            tags=tags,  # type: ignore[arg-type] # the function checks it
+            per=per,  # type: ignore[arg-type] # the function checks it
+            tags=tags,
         )
         if out is not None:
             write_table(found.as_table(), out)
@@ -211,7 +212,7 @@ def paths(
     check_ending(out, ENDINGS)
     from features.profiles.analytics import paths as compute
 
-    output, builder, moment = _opened(workspace, as_of, as_json)
+    output, builder, _, moment = _opened(workspace, as_of, as_json)
     with output.working():
         output.step(f"paths of {of}")
         found = compute(
@@ -270,18 +271,21 @@ def number(found: Rate | None) -> str:
     return f"{found.value:.0f} ({found.low:.0f}–{found.high:.0f})" if found.n and found.value == found.value else "–"
 
 
-def _opened(workspace: Path | None, as_of: str | None, as_json: bool) -> tuple[Output, Builder, datetime]:
+def _opened(workspace: Path | None, as_of: str | None, as_json: bool) -> tuple[Output, Builder, Settings, datetime]:
     from features.compute.builder import Builder
     from features.data.lake import Lake
+    from features.definitions.pack_features import declared_features
+    from qianmian.config import load_settings
 
     output = Output(as_json)
-    lake = Lake(Workspace.locate(workspace).require())
+    place = Workspace.locate(workspace).require()
+    lake, settings = Lake(place), load_settings(place.config_file)
     moment = as_of_or_default(lake, as_of)
     note_empty_days(output, lake, moment)
-    return output, Builder(lake), moment
+    return output, Builder(lake, declared_features(settings)), settings, moment
 
 
-def _tags(output: Output, builder: Builder, moment: datetime, by: str | None) -> pa.Table | None:
+def _tags(output: Output, builder: Builder, settings: Settings, moment: datetime, by: str | None) -> pa.Table | None:
     """The tag's value of every customer at `moment`; profiles of another moment are made anew and not published."""
     if by is None:
         return None
@@ -289,7 +293,7 @@ def _tags(output: Output, builder: Builder, moment: datetime, by: str | None) ->
     from features.profiles.snapshot import profiles_at
 
     output.step(f"tags as of {moment:%Y-%m-%d %H:%M}")
-    snapshot = profiles_at(builder, moment)
+    snapshot = profiles_at(builder, moment, settings)
     return tag_column(by, snapshot.one_ids, snapshot.tags)
 
 

@@ -48,7 +48,7 @@ def demo(workspace: WorkspaceOption = None, as_json: JsonOption = False) -> None
     from features.data.ingest import ingest
     from features.data.lake import Lake
     from features.profiles.snapshot import ensure
-    from qianmian.settings import load_settings
+    from qianmian.config import load_settings
     from training import train
 
     output = Output(as_json)
@@ -57,10 +57,10 @@ def demo(workspace: WorkspaceOption = None, as_json: JsonOption = False) -> None
     stages = Stages(output)
     with output.working(total=5, what="demo"):
         with stages.stage("ingest"):
-            report = ingest(place, make_source(SOURCE, {}), output.step)
+            report = ingest(place, make_source(SOURCE, {}), settings, output.step)
         lake = Lake(place)
         with stages.stage("features"):
-            snapshot = ensure(place, lake.default_as_of)
+            snapshot = ensure(place, lake.default_as_of, settings)
         with stages.stage("train, evaluate, gate, register"):
             results = train(
                 place, ["all"], clock=utc_now, as_of=snapshot.as_of, settings=settings, progress=output.step

@@ -162,7 +162,7 @@ def _numbers(version: str) -> tuple[int, ...]:
 
 
 def _settings(place: Workspace, port: int) -> Iterator[Finding]:
-    from qianmian.settings import load_settings
+    from qianmian.config import load_settings
 
     try:
         pack = load_settings(place.config_file).pack
@@ -234,7 +234,7 @@ def _lake(place: Workspace) -> Iterator[Finding]:
 def _profiles(place: Workspace) -> Iterator[Finding]:
     from features.data.lake import Lake
     from features.profiles.snapshot import current
-    from qianmian.settings import load_settings
+    from qianmian.config import load_settings
 
     try:
         snapshot = current(place)
@@ -257,10 +257,11 @@ def _profiles(place: Workspace) -> Iterator[Finding]:
 
 
 def _champions(place: Workspace) -> Iterator[Finding]:
+    from qianmian.config import load_settings
     from serving.champions import load_from_workspace
 
     try:
-        champions = load_from_workspace(place)
+        champions = load_from_workspace(place, load_settings(place.config_file))
     except NotReady as error:
         yield Finding("champions", WARN, error.message, error.hint or "")
         return

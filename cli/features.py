@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
     from features.data.lake import Lake
+    from qianmian.settings import Settings
 
 SHOWN_OFF = 8
 ENDINGS = (".parquet", ".csv")
@@ -51,21 +52,32 @@ def features(
     """Build the profile of every customer known before a date."""
     check_engine(engine, spark_master, out)
     check_ending(out, ENDINGS if engine != "spark" else (*ENDINGS, ""))
+    from features.compute.builder import Builder
     from features.data.lake import Lake
-    from features.profiles.snapshot import ensure
+    from features.definitions.pack_features import declared_features
+    from features.profiles.snapshot import ensure, profiles_at, published_as_of
+    from qianmian.config import load_settings
 
     output = Output(as_json)
     place = Workspace.locate(workspace).require()
+    settings = load_settings(place.config_file)
     lake = Lake(place)
     moment = as_of_or_default(lake, as_of)
     note_empty_days(output, lake, moment)
     begun = time.perf_counter()
     if engine == "spark" and out is not None:
-        _on_spark(output, lake, moment, spark_master, out)
+        _on_spark(output, lake, settings, moment, spark_master, out)
         return
     with output.working():
         output.step(f"building profiles as of {moment:%Y-%m-%d %H:%M}")
-        snapshot = ensure(place, moment, with_state=True)
+        published = published_as_of(place)
+        # profiles of the past are written to a file; what is served does not go back for that
+        publishes = out is None or published is None or moment >= published
+        snapshot = (
+            ensure(place, moment, settings, with_state=True)
+            if publishes
+            else profiles_at(Builder(lake, declared_features(settings)), moment, settings)
+        )
         if out is not None:
             output.step(f"writing {out}")
             write_table(snapshot.table, out)
@@ -82,6 +94,7 @@ def features(
             "spec_hash": snapshot.spec.hash,
             "data_digest": snapshot.data_digest,
             "out": out,
+            "published": publishes,
             "seconds": round(seconds, 3),
         }
     )
@@ -91,18 +104,21 @@ def features(
     _say_off(output, snapshot.off)
     if out is not None:
         output.say(f"written: {out}")
+    if not publishes:
+        output.say(f"the published profiles stay those of {published}, which is later")
 
 
-def _on_spark(output: Output, lake: Lake, moment: datetime, master: str | None, out: Path) -> None:
+def _on_spark(output: Output, lake: Lake, settings: Settings, moment: datetime, master: str | None, out: Path) -> None:
     """Let Spark compute the profiles and write them; nothing but counts comes here, and what is served stays as it is."""
     from features.compute.builder import Builder
     from features.compute.engines.spark import LOCAL, SparkEngine
+    from features.definitions.pack_features import declared_features
 
     begun = time.perf_counter()
     with output.working():
         output.step(f"starting Spark ({master or LOCAL})")
         with SparkEngine(lake, master or LOCAL) as spark:
-            kept, off = Builder(lake, spark).supported(as_of=moment)
+            kept, off = Builder(lake, declared_features(settings), spark).supported(as_of=moment)
             output.step(f"building profiles as of {moment:%Y-%m-%d %H:%M} into {out}")
             customers = spark.write(kept, moment, out)
     seconds = time.perf_counter() - begun

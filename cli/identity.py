@@ -17,6 +17,7 @@ from qianmian.workspace import Workspace
 if TYPE_CHECKING:
     from features.data.identity import Changes, Explanation
     from features.data.lake import Lake
+    from qianmian.settings import Settings
 
 identity = typer.Typer(help="Which records are one customer: resolve, link, explain, unmerge.", no_args_is_help=True)
 identity.command("link")(link)
@@ -38,10 +39,10 @@ def resolve(
     """Work out anew who is who from all identifiers, by the rules of now (`identity` in qianmian.yaml)."""
     from features.data.identity import changes
 
-    output, lake = Output(as_json), _lake(workspace)
+    output, (lake, settings) = Output(as_json), _opened(workspace)
     with output.working():
         output.step("resolving customers" + (" (nothing is written)" if dry_run else ""))
-        found = changes(lake, utc_now(), dry_run)
+        found = changes(lake, settings, utc_now(), dry_run)
     output.result({"workspace": lake.workspace.root, "dry_run": dry_run, **found.as_dict()})
     show_changes(output, found, dry_run)
 
@@ -59,8 +60,10 @@ def explain(
     from features.data.identity import explain as explain_records
     from features.data.identity import find_record
 
-    output, lake = Output(as_json), _lake(workspace)
-    found = explain_records(lake, find_record(lake, record), find_record(lake, other) if other else None)
+    output, (lake, settings) = Output(as_json), _opened(workspace)
+    found = explain_records(
+        lake, settings, find_record(lake, settings, record), find_record(lake, settings, other) if other else None
+    )
     output.result(found.as_dict())
     show_explanation(output, found)
 
@@ -82,15 +85,15 @@ def unmerge(
     from features.data.identity import find_record
     from features.data.identity import unmerge as unmerge_records
 
-    output, lake = Output(as_json), _lake(workspace)
+    output, (lake, settings) = Output(as_json), _opened(workspace)
     if not reason.strip():
         raise UsageError(
             "say why", where="--reason", hint='add --reason "two sisters with one telephone": the ledger keeps it'
         )
-    records = (find_record(lake, decision), find_record(lake, other)) if other else None
+    records = (find_record(lake, settings, decision), find_record(lake, settings, other)) if other else None
     with output.working():
         output.step("undoing and resolving customers")
-        entry, found = unmerge_records(lake, reason, utc_now(), None if records else decision, records)
+        entry, found = unmerge_records(lake, settings, reason, utc_now(), None if records else decision, records)
     output.result({"workspace": lake.workspace.root, "entry": entry.as_dict(), "changes": found.as_dict()})
     names = " and ".join(":".join(record) for record in (entry.left, entry.right) if record)
     told = "may be one customer again" if entry.action == "remerge" else "are two customers, for all moments"
@@ -102,10 +105,12 @@ def unmerge(
     output.say("Next: qianmian features, which builds the profiles again")
 
 
-def _lake(workspace: Path | None) -> Lake:
+def _opened(workspace: Path | None) -> tuple[Lake, Settings]:
     from features.data.lake import Lake
+    from qianmian.config import load_settings
 
-    return Lake(Workspace.locate(workspace).require())
+    place = Workspace.locate(workspace).require()
+    return Lake(place), load_settings(place.config_file)
 
 
 def show_changes(output: Output, found: Changes, dry_run: bool) -> None:

@@ -62,7 +62,7 @@ def link(
     from features.data.identity.probabilistic import BACKENDS, LINKS, links_path, merged, write_links
     from features.data.identity.probabilistic import link as link_records
     from features.data.identity.records import RecordFiles
-    from qianmian.settings import load_settings
+    from qianmian.config import load_settings
 
     output = Output(as_json)
     place = Workspace.locate(workspace)

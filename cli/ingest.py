@@ -46,18 +46,19 @@ def ingest(
 ) -> None:
     """Read a source into the lake. Ingesting the same rows twice changes nothing; refused rows go to quarantine with a reason."""
     from features.data.ingest import ingest as run_ingest
-    from features.profiles.tags.pack_tags import pack_of
-    from qianmian.settings import load_settings
+    from features.definitions.pack_features import pack_of
+    from qianmian.config import load_settings
 
     output = Output(as_json)
     place = Workspace.locate(workspace)
+    settings = load_settings(place.config_file)
     made = make_source(
         source,
         {"config_path": config, "customers": customers, "days": days, "seed": seed},
-        pack_of(load_settings(place.config_file)),
+        pack_of(settings),
     )
     with output.working():
-        report = run_ingest(place, made, output.step, utc_now())
+        report = run_ingest(place, made, settings, output.step, utc_now())
     output.result({"workspace": place.root, **report.as_dict()})
     show_report(output, report)
     output.say(

@@ -108,19 +108,22 @@ def export(
     as_json: JsonOption = False,
 ) -> None:
     """Put the champions and the profiles into BentoML's model store, where `bentoml build` finds them."""
+    from qianmian.config import load_settings
+
     output, place = Output(as_json), Workspace.locate(workspace).require()
+    settings = load_settings(place.config_file)
     if out is not None:
         from serving.champions import export as export_champions
 
         output.step(f"writing the champions to {out}")
-        export_champions(place, out)
+        export_champions(place, settings, out)
         output.result({"workspace": place.root, "out": out})
         output.say(f"written: {out}")
         return
     from serving.package import store_champions
 
     output.step("putting the champions into BentoML's model store")
-    tag = store_champions(place)
+    tag = store_champions(place, settings)
     output.result({"workspace": place.root, "tag": str(tag)})
     output.say(f"stored: {tag}. Next: bentoml build")
 

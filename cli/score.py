@@ -22,6 +22,7 @@ from qianmian.workspace import Workspace
 if TYPE_CHECKING:
     import pyarrow as pa
 
+    from qianmian.settings import Settings
     from serving.champions import Champions
 
 JOB_OF = {
@@ -155,6 +156,7 @@ def score(
         "exploration": read_json("--exploration", exploration),
     }
 
+    from qianmian.config import load_settings
     from serving.champions import load_from_workspace
     from serving.recommending.batch import write
     from serving.recommending.request_options import options_of
@@ -162,12 +164,13 @@ def score(
     listed = options_of({name: value for name, value in chosen.items() if value is not None})
     output = Output(as_json)
     place = Workspace.locate(workspace).require()
+    settings = load_settings(place.config_file)
     begun = time.perf_counter()
     with output.working():
-        trained = ensure_champion(output, place, JOB_OF[what], moment)
-        ensure_profiles(output, place)
+        trained = ensure_champion(output, place, settings, JOB_OF[what], moment)
+        ensure_profiles(output, place, settings)
         output.step(f"scoring {what}")
-        champions = load_from_workspace(place)
+        champions = load_from_workspace(place, settings)
         options = {"num_results": num_results, "scene": scene, "candidates": wanted, "options": listed}
         table = score_table(
             champions, place, what, moment, {key: value for key, value in options.items() if value is not None}
@@ -305,7 +308,7 @@ def read_candidates(path: Path) -> list[str]:
     return found
 
 
-def ensure_champion(output: Output, place: Workspace, job: str, moment: datetime | None) -> bool:
+def ensure_champion(output: Output, place: Workspace, settings: Settings, job: str, moment: datetime | None) -> bool:
     """Train the champion of a job where there is none; True when it was.
 
     Raises
@@ -314,7 +317,6 @@ def ensure_champion(output: Output, place: Workspace, job: str, moment: datetime
         The gate refused what was trained.
     """
     from features.data.lake import Lake
-    from qianmian.settings import load_settings
     from serving.model_registry import version_of
 
     if version_of(place, job) is not None:
@@ -322,7 +324,6 @@ def ensure_champion(output: Output, place: Workspace, job: str, moment: datetime
     from training import train
 
     output.step(f"there is no {job} champion yet: training it first")
-    settings = load_settings(place.config_file)
     moment = moment or as_of_or_default(Lake(place), None)
     for result in train(place, [job], clock=utc_now, as_of=moment, settings=settings, progress=output.step):
         show_result(output, result)
@@ -335,7 +336,7 @@ def ensure_champion(output: Output, place: Workspace, job: str, moment: datetime
     return True
 
 
-def ensure_profiles(output: Output, place: Workspace) -> None:
+def ensure_profiles(output: Output, place: Workspace, settings: Settings) -> None:
     """Build the profiles where there are none, or where the lake holds other data than they were made of."""
     from features.data.lake import Lake
     from features.profiles.snapshot import current, current_name, ensure
@@ -344,7 +345,7 @@ def ensure_profiles(output: Output, place: Workspace) -> None:
     if current_name(place) is None or current(place).data_digest != lake.digest:
         moment = as_of_or_default(lake, None)
         output.step(f"the profiles are missing or of other data: building them as of {moment:%Y-%m-%d}")
-        ensure(place, moment)
+        ensure(place, moment, settings)
 
 
 def score_table(
@@ -353,6 +354,7 @@ def score_table(
     """The scores of everybody as a table."""
     from features.compute.builder import Builder
     from features.data.lake import Lake
+    from features.definitions.pack_features import declared_features
     from serving.recommending.batch import gone_from, score_churn, score_predictions, score_recommend
 
     if what == "recommend":
@@ -360,11 +362,15 @@ def score_table(
         other = moment is not None and moment != champions.need("recommend").bundle.as_of
         lake = Lake(place)
         return score_recommend(
-            champions, as_of=moment, builder=Builder(lake) if other else None, gone=gone_from(lake), **options
+            champions,
+            as_of=moment,
+            builder=Builder(lake, declared_features(champions.settings)) if other else None,
+            gone=gone_from(lake),
+            **options,
         )
     # profiles of another moment than the current ones are built for this file only; what is served stays
     other = moment is not None and moment != champions.customers.as_of
-    builder = Builder(Lake(place)) if other else None
+    builder = Builder(Lake(place), declared_features(champions.settings)) if other else None
     scored = (score_churn if what == "churn" else score_predictions)(champions, as_of=moment, builder=builder)
     if not scored.num_rows:
         raise DataError("no customer is known at that time", got=str(moment), hint="a later --as-of")

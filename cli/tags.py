@@ -35,7 +35,7 @@ def list_(
     as_json: JsonOption = False,
 ) -> None:
     """Every declared tag: how it is made, who answers for it, how many customers have it."""
-    from qianmian.settings import load_settings
+    from qianmian.config import load_settings
 
     if category is not None and category not in TAG_CATEGORIES:
         raise UsageError(
@@ -101,7 +101,7 @@ def audit_(
     from features.profiles.governance.usage import recorded_uses
     from features.profiles.tags import INPUTS
     from features.profiles.tags.tagging import declared_tags
-    from qianmian.settings import load_settings
+    from qianmian.config import load_settings
 
     output, place = Output(as_json), Workspace.locate(workspace).require()
     uses = recorded_uses(place)
@@ -147,10 +147,11 @@ def value_(
     """
     from features.compute.builder import Builder
     from features.data.lake import Lake
+    from features.definitions.pack_features import declared_features
     from features.profiles.governance.outcome import TARGETS, end_of, outcome_of
     from features.profiles.governance.value import worth
     from features.profiles.snapshot import profiles_at
-    from qianmian.settings import load_settings
+    from qianmian.config import load_settings
 
     TARGETS[target]
     output, place = Output(as_json), Workspace.locate(workspace).require()
@@ -158,10 +159,10 @@ def value_(
     lake = Lake(place)
     moment = parse_as_of(as_of) or as_of_or_default(lake, None) - timedelta(days=horizon_days)
     end_of(lake, moment, horizon_days)
-    builder = Builder(lake)
+    builder = Builder(lake, declared_features(settings))
     with output.working():
         output.step(f"tags as of {moment:%Y-%m-%d}")
-        snapshot = profiles_at(builder, moment)
+        snapshot = profiles_at(builder, moment, settings)
         output.step(f"what happened in the {horizon_days} days after it")
         outcome = outcome_of(
             builder, snapshot.table, moment, target, horizon_days, settings.churn.active_days or 2 * horizon_days
@@ -229,15 +230,18 @@ def profiles(output: Output, place: Workspace, as_of: str | None) -> Snapshot:
     """The profiles that are served; those of another moment are built and not published."""
     from features.compute.builder import Builder
     from features.data.lake import Lake
+    from features.definitions.pack_features import declared_features
     from features.profiles.snapshot import current, current_name, profiles_at
+    from qianmian.config import load_settings
 
     if as_of is None and current_name(place) is not None:
         return current(place)
-    builder = Builder(Lake(place))
+    settings = load_settings(place.config_file)
+    builder = Builder(Lake(place), declared_features(settings))
     moment = as_of_or_default(builder.lake, as_of)
     with output.working():
         output.step(f"building profiles as of {moment:%Y-%m-%d %H:%M}")
-        return profiles_at(builder, moment)
+        return profiles_at(builder, moment, settings)
 
 
 def percent(share: float | None) -> str:

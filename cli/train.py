@@ -67,7 +67,7 @@ def train(
 ) -> None:
     """Train, evaluate against baselines, pass the gate, register in MLflow as champion. `all` does what the data allows."""
     from features.data.lake import Lake
-    from qianmian.settings import load_settings
+    from qianmian.config import load_settings
     from training import JOBS
     from training import train as run_jobs
 

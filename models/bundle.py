@@ -7,12 +7,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
-from typing import Any, Protocol, Self
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from features.compute.spec import FeatureSpec
+from models.kinds import MODELS
 from models.persist import RETRAIN, checksum, load_arrays, load_json, save_arrays
 from qianmian.errors import ArtifactError
 from qianmian.workspace import write_json
@@ -33,15 +34,6 @@ LIBRARIES = (
     "mlflow",
     "bentoml",
 )
-
-
-class Savable(Protocol):
-    """What a model owes the bundle."""
-
-    def save(self, folder: Path) -> None: ...
-
-    @classmethod
-    def load(cls, folder: Path) -> Self: ...
 
 
 @dataclass(frozen=True)
@@ -112,8 +104,6 @@ class ModelBundle:
         ArtifactError
             A file is missing, changed or of another format; nothing of it has been used then.
         """
-        from models.kinds import MODELS
-
         manifest = verify(folder)
         if manifest["kind"] not in MODELS:
             raise ArtifactError(

@@ -1,6 +1,6 @@
 """Filters over items: and/or/not over comparisons of item attributes, as data; answered as a mask over the catalogue.
 
-The language is that of segment rules (`features.profiles.segments`) with ``attribute`` in place of ``feature``:
+The language is that of segment rules (`features.profiles.rules`) with ``attribute`` in place of ``feature``:
 
 ``{"all": [filter, …]}`` · ``{"any": [filter, …]}`` · ``{"not": filter}`` · ``{"attribute": name, "operator": op, "value": v}``;
 operators ``== != < <= > >= in known`` as there, and ``between`` (both ends count) and ``contains`` (one of the parts of a text joined by
@@ -20,7 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from features.compute.algebra import Operator, Scalar
-from features.profiles.segments import MAX_DEPTH, MAX_TESTS
+from features.profiles.rules import MAX_DEPTH, MAX_TESTS
 from qianmian.errors import InvalidRequest
 
 MAX_VALUES = 10_000  # in all lists of one filter together

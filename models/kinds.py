@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from models.bundle import Savable
 from models.classify.churn import ChurnClassifier
 from models.classify.lifecycle import NextStageClassifier
 from models.lookalike import LookalikeExpander
+from models.persist import Savable
 from models.recommend import RECOMMENDERS
 from models.recommend.scene_models import SceneModels
 from qianmian.registry import Registry

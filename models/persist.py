@@ -7,7 +7,7 @@ import json
 import zipfile
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,6 +17,15 @@ from qianmian.errors import ArtifactError
 
 Arrays = dict[str, NDArray[Any]]
 RETRAIN = "restore the file from a backup, `qianmian models rollback`, or train again"
+
+
+class Savable(Protocol):
+    """What a model must offer to be kept in a bundle."""
+
+    def save(self, folder: Path) -> None: ...
+
+    @classmethod
+    def load(cls, folder: Path) -> Self: ...
 
 
 def save_arrays(path: Path, arrays: Mapping[str, NDArray[Any]]) -> None:

@@ -1,7 +1,7 @@
 """Industry packs: what a trade calls its events, how its customers' rhythm is judged, what runs out when, and its own tags, as data.
 
 A pack is a folder with a ``pack.yaml``; those that ship lie in ``packs/``. ``pack: NAME`` in qianmian.yaml chooses one, ``pack: ./FOLDER`` one's own.
-What a pack declares about features and tags is checked where features are known (`features.profiles.tags.pack_tags`).
+What a pack declares about features and tags is checked where features are known (`features.definitions.pack_features`, `features.profiles.tags.pack_tags`).
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Settings: one commented YAML, unknown keys refused, all mistakes reported together."""
+"""Settings as frozen models: every key with its default and meaning. `qianmian.config` loads them."""
 
 from __future__ import annotations
 
@@ -184,35 +184,3 @@ def read_yaml(path: Path) -> Any:
         return yaml.safe_load(path.read_text(encoding="utf-8"))
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise ConfigError([" ".join(str(error).split())], where=str(path)) from error
-
-
-def load_settings(path: Path) -> Settings:
-    """Settings from `path`, over those of the pack it chooses, over the defaults; the defaults where the file does not exist.
-
-    Raises
-    ------
-    ConfigError
-        With every mistake in the file, and in the pack.
-
-    Examples
-    --------
-    >>> load_settings(Path("nowhere.yaml")).churn.horizon_days
-    28
-    """
-    if not path.exists():
-        return Settings()
-    from qianmian.packs import under  # which is made of the sections above
-
-    given, problems = read_yaml(path) or {}, []
-    if isinstance(given, dict):
-        try:
-            given = under(given, path.parent)
-        except ConfigError as error:
-            problems = error.problems
-    try:
-        settings = Settings.model_validate(given)
-    except ValidationError as error:
-        raise ConfigError([*problems, *problems_of(error)], where=str(path)) from error
-    if problems:
-        raise ConfigError(problems, where=str(path))
-    return settings

@@ -21,7 +21,7 @@ from features.profiles.snapshot import Snapshot
 from models.bundle import ModelBundle, verify
 from qianmian.errors import ArtifactError, NotReady, QianmianError, WorkspaceError
 from qianmian.schema import CHAMPION, PREVIOUS, REGISTERED_PREFIX
-from qianmian.settings import Settings, load_settings
+from qianmian.settings import Settings
 from qianmian.workspace import Workspace, atomic_path, write_json
 from serving import model_registry
 from serving.recommending.catalogue import Catalogue
@@ -150,7 +150,7 @@ class Champions:
 # ---- loading ---------------------------------------------------------------------------------------------------------
 
 
-def load_from_workspace(workspace: Workspace, jobs: Collection[str] = tuple(KINDS)) -> Champions:
+def load_from_workspace(workspace: Workspace, settings: Settings, jobs: Collection[str] = tuple(KINDS)) -> Champions:
     """Load the champions; where one is broken, the version before it, and say so.
 
     Parameters
@@ -164,7 +164,6 @@ def load_from_workspace(workspace: Workspace, jobs: Collection[str] = tuple(KIND
         There is no workspace, or its registry cannot be read.
     """
     workspace.require()
-    settings = load_settings(workspace.config_file)
     models: dict[str, Champion] = {}
     failures: dict[str, QianmianError] = {}
     problems: list[QianmianError] = []
@@ -215,7 +214,7 @@ def load_from_folder(folder: Path) -> Champions:
     return _checked(Champions(models, snapshot, index["settings"], failures), str(folder))
 
 
-def export(workspace: Workspace, folder: Path) -> Path:
+def export(workspace: Workspace, settings: Settings, folder: Path) -> Path:
     """Copy the champions that load and the current profiles into `folder`, which must not exist; all of it or nothing.
 
     Raises
@@ -223,7 +222,7 @@ def export(workspace: Workspace, folder: Path) -> Path:
     NotReady
         There is no champion to export.
     """
-    champions = load_from_workspace(workspace)
+    champions = load_from_workspace(workspace, settings)
     with atomic_path(folder) as temporary:
         temporary.mkdir(parents=True)
         entries = {}

@@ -9,13 +9,14 @@ from pathlib import Path
 import yaml
 
 from qianmian.errors import ArtifactError
+from qianmian.settings import Settings
 from qianmian.workspace import Workspace
 from serving.champions import INDEX, export
 
 MODEL = "qianmian-champions"
 
 
-def store_champions(workspace: Workspace) -> str:
+def store_champions(workspace: Workspace, settings: Settings) -> str:
     """Copy champions and profiles into BentoML's model store (``BENTOML_HOME``); `bentoml build` takes the latest.
 
     Returns
@@ -26,7 +27,7 @@ def store_champions(workspace: Workspace) -> str:
     import bentoml
 
     with tempfile.TemporaryDirectory(prefix="qianmian-champions-") as temporary:
-        folder = export(workspace, Path(temporary) / "champions")
+        folder = export(workspace, settings, Path(temporary) / "champions")
         with bentoml.models.create(MODEL) as model:
             shutil.copytree(folder, model.path, dirs_exist_ok=True)
     return str(model.tag)

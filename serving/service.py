@@ -9,6 +9,7 @@ from typing import Any
 
 import bentoml
 
+from qianmian.config import load_settings
 from qianmian.workspace import Workspace
 from serving.champions import Champions, load_from_folder, load_from_workspace
 from serving.http import OneErrorShape, make_app
@@ -25,7 +26,8 @@ def load() -> Champions:
         from serving.package import carried_champions
 
         return load_from_folder(carried_champions(BENTO_FILE))
-    return load_from_workspace(Workspace.locate())
+    workspace = Workspace.locate()
+    return load_from_workspace(workspace, load_settings(workspace.config_file))
 
 
 LOADING = Loading(load)

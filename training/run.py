@@ -11,6 +11,7 @@ from typing import Any
 
 from features.compute.builder import Builder
 from features.data.lake import Lake
+from features.definitions.pack_features import declared_features
 from features.profiles import snapshot
 from features.profiles.tags.published import publish
 from qianmian.errors import DataError, UsageError
@@ -58,11 +59,11 @@ def train(
     workspace: Workspace,
     jobs: Sequence[str],
     *,
+    settings: Settings,
     clock: Clock,
     as_of: datetime | None = None,
     horizon_days: int | None = None,
     active_days: int | None = None,
-    settings: Settings | None = None,
     progress: Progress = lambda line: None,
     shuffle_labels: bool = False,
     tune: bool = False,
@@ -104,13 +105,13 @@ def train(
     context = Context(
         workspace,
         moment,
-        settings or Settings(),
+        settings,
         progress,
         horizon_days,
         active_days,
         shuffle_labels,
         tune,
-        _builder=Builder(lake),
+        _builder=Builder(lake, declared_features(settings)),
     )
     results = []
     for job in chosen:
@@ -125,9 +126,18 @@ def train(
             result = _finish(context, job.name, outcome, clock)
         results.append(JobResult(**{**result.__dict__, "seconds": round(time.perf_counter() - started, 2)}))
         progress(f"{job.name}: {result.status} in {results[-1].seconds:.1f} s")
-    # serving reads the profiles the models were trained beside
-    snapshot.ensure(workspace, moment)
+    _publish_profiles(workspace, moment, settings, progress)
     return results
+
+
+def _publish_profiles(workspace: Workspace, moment: datetime, settings: Settings, progress: Progress) -> None:
+    """Publish the profiles the models were trained beside, unless serving has later ones already."""
+    published = snapshot.published_as_of(workspace)
+    if published is not None and moment < published:
+        progress(f"profiles: those of {published:%Y-%m-%d} stay published; this training is of {moment:%Y-%m-%d}")
+        return
+    snapshot.ensure(workspace, moment, settings)
+    progress(f"profiles: published as of {moment:%Y-%m-%d}")
 
 
 def _moment(lake: Lake, as_of: datetime | None) -> datetime:

@@ -14,11 +14,8 @@ from features.compute.spec import FeatureSpec, UserFeatures
 from features.compute.views import DATED, Views, is_supported, timestamp
 from features.data.lake import Lake, TableState
 from features.data.privacy import personal_kind
-from features.definitions import FEATURES
-from features.profiles.tags.pack_tags import features_for
 from qianmian.errors import DataError
 from qianmian.schema import TABLES
-from qianmian.settings import load_settings
 
 NOT_ATTRIBUTES = ("source", "source_user_id")
 
@@ -53,11 +50,13 @@ class Builder:
     Parameters
     ----------
     lake : Lake
+    features : sequence of Feature
+        What is declared: `features.definitions.pack_features.declared_features` of the settings.
     engine : Engine, optional
         What runs the expressions; DuckDB in this process by default.
     """
 
-    def __init__(self, lake: Lake, engine: Engine | None = None) -> None:
+    def __init__(self, lake: Lake, features: Sequence[Feature], engine: Engine | None = None) -> None:
         self.lake = lake
         self.states = lake.states()
         if not self.states.get("customers") or not self.states["customers"].rows:
@@ -67,7 +66,7 @@ class Builder:
                 where=str(lake.workspace.lake),
                 hint="ingest transactions, events or profiles with a source_user_id",
             )
-        self.declared = (*FEATURES, *features_for(load_settings(lake.workspace.config_file)))
+        self.declared = tuple(features)
         self.engine: Engine = engine or DuckDBEngine(lake)
         self.backend, self.rows = self.engine.backend, self.engine.rows
 

@@ -25,7 +25,7 @@ import duckdb
 
 from features.data.lake import literal
 from qianmian.errors import UsageError, WorkspaceError
-from qianmian.settings import IdType, load_settings
+from qianmian.settings import IdType, Settings
 from qianmian.workspace import Workspace, atomic_path, write_json
 
 KEY_VARIABLE = "QIANMIAN_PII_KEY"
@@ -226,8 +226,8 @@ class Personal:
         self.id_types = {kind.type: kind for kind in id_types}
 
     @classmethod
-    def of(cls, workspace: Workspace) -> Personal:
-        return cls(load_key(workspace), load_settings(workspace.config_file).identity.id_types)
+    def of(cls, workspace: Workspace, settings: Settings) -> Personal:
+        return cls(load_key(workspace), settings.identity.id_types)
 
     def install(self, connection: duckdb.DuckDBPyConnection) -> None:
         """Give `connection` the key; the expressions of this class need it."""
@@ -304,7 +304,7 @@ def cleaned(domain: str, value: str) -> str:
     )
 
 
-def hash_value(workspace: Workspace, id_type: str, raw: str) -> str:
+def hash_value(workspace: Workspace, settings: Settings, id_type: str, raw: str) -> str:
     """What the lake holds for the identifier `raw` of a declared type: how a customer is looked up by telephone number.
 
     Raises
@@ -312,7 +312,7 @@ def hash_value(workspace: Workspace, id_type: str, raw: str) -> str:
     UsageError
         Nobody declared the type. The value itself is not in the message.
     """
-    personal = Personal.of(workspace)
+    personal = Personal.of(workspace, settings)
     if id_type not in personal.id_types:
         raise UsageError(
             "there is no such id type",

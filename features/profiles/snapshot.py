@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -23,10 +24,11 @@ from features.compute.builder import Builder, Built
 from features.compute.online.build import build_state
 from features.compute.spec import FeatureSpec, UserFeatures
 from features.data.lake import Lake
+from features.definitions.pack_features import declared_features
 from features.profiles.tags.declare import TagFacts, TagValue
 from features.profiles.tags.tagging import make_tags, tags_digest
 from qianmian.errors import ArtifactError, InvalidRequest, WorkspaceError
-from qianmian.settings import load_settings
+from qianmian.settings import Settings
 from qianmian.workspace import Workspace, atomic_path, write_json
 
 FORMAT = 3
@@ -109,6 +111,30 @@ class Snapshot:
             )
         return matches[0][1] if matches else None
 
+    def facts_of(self, row: int, now: datetime) -> dict[str, dict[str, dict[str, Any]]]:
+        """What is known of one customer: category → tag → value, as_of, stale, source.
+
+        A tag whose features are off is absent; an unknown value is None.
+
+        Parameters
+        ----------
+        row : int
+            Of `table`.
+        now : datetime
+            Naive UTC; a value older than its tag's `ttl_days` is stale.
+        """
+        found: dict[str, dict[str, dict[str, Any]]] = {}
+        for name, values in self.tags.items():
+            facts = self.tag_facts.get(name)
+            if facts is not None:
+                found.setdefault(facts.category, {})[name] = {
+                    "value": values[row],
+                    "as_of": facts.as_of,
+                    "stale": facts.is_stale(now),
+                    "source": facts.source,
+                }
+        return found
+
     def save(self, folder: Path) -> None:
         """Write the snapshot into `folder`, which must not exist."""
         folder.mkdir(parents=True)
@@ -162,11 +188,10 @@ class Snapshot:
             ) from error
 
 
-def make_snapshot(builder: Builder, as_of: datetime) -> Snapshot:
+def make_snapshot(builder: Builder, as_of: datetime, settings: Settings) -> Snapshot:
     """Build profiles and tags at `as_of` in memory."""
     built: Built = builder.build(as_of)
     customers = builder.views(as_of).customers.order_by(["source", "source_user_id"]).to_pyarrow()
-    settings = load_settings(builder.lake.workspace.config_file)
     tags, facts = make_tags(builder, built, settings)
     digest = tags_digest(settings, builder.lake.workspace)
     return Snapshot(
@@ -219,15 +244,23 @@ def current(workspace: Workspace) -> Snapshot:
     return Snapshot.load(workspace.online / name)
 
 
-def ensure(workspace: Workspace, as_of: datetime, with_state: bool = False) -> Snapshot:
+def published_as_of(workspace: Workspace) -> datetime | None:
+    """The moment of the published profiles; None when there are none that can be read."""
+    try:
+        return current(workspace).as_of
+    except (WorkspaceError, ArtifactError):
+        return None
+
+
+def ensure(workspace: Workspace, as_of: datetime, settings: Settings, with_state: bool = False) -> Snapshot:
     """The current snapshot when it is of that moment, these data, and the features, tags and settings of now; else a new one, published.
 
     With `with_state` the online state of the same features (`features.compute.online`) lies beside it, in the folder `state`.
     """
-    builder = Builder(Lake(workspace))
-    snapshot = _current_of(builder, as_of)
+    builder = Builder(Lake(workspace), declared_features(settings))
+    snapshot = _current_of(builder, as_of, settings)
     if snapshot is None:
-        snapshot = make_snapshot(builder, as_of)
+        snapshot = make_snapshot(builder, as_of, settings)
         publish(workspace, snapshot)
     folder = workspace.online / str(current_name(workspace)) / STATE
     if with_state and not folder.exists():
@@ -236,17 +269,17 @@ def ensure(workspace: Workspace, as_of: datetime, with_state: bool = False) -> S
     return snapshot
 
 
-def profiles_at(builder: Builder, as_of: datetime) -> Snapshot:
+def profiles_at(builder: Builder, as_of: datetime, settings: Settings) -> Snapshot:
     """As `ensure`, but what has to be made is not published: looking at an earlier moment does not change what is served."""
-    return _current_of(builder, as_of) or make_snapshot(builder, as_of)
+    return _current_of(builder, as_of, settings) or make_snapshot(builder, as_of, settings)
 
 
-def _current_of(builder: Builder, as_of: datetime) -> Snapshot | None:
+def _current_of(builder: Builder, as_of: datetime, settings: Settings) -> Snapshot | None:
     workspace = builder.lake.workspace
     try:
         snapshot = current(workspace)
         same = snapshot.as_of == as_of and snapshot.data_digest == builder.lake.digest
-        declared = tags_digest(load_settings(workspace.config_file), workspace)
+        declared = tags_digest(settings, workspace)
         if same and snapshot.tags_digest == declared and snapshot.spec.features == builder.supported(as_of=as_of)[0]:
             return snapshot
     except (WorkspaceError, ArtifactError) as error:

@@ -2,48 +2,15 @@
 
 from __future__ import annotations
 
-from models.recommend.affinity import AffinityRecommender
 from models.recommend.base import Recommender
-from models.recommend.bpr import BPRRecommender
-from models.recommend.complement import ComplementRecommender
-from models.recommend.content.model import ContentRecommender
-from models.recommend.ease import EASERecommender
 from models.recommend.fallback import FallbackChain
-from models.recommend.hybrid import HybridRecommender
-from models.recommend.ials import ImplicitALSRecommender
-from models.recommend.item_knn import ItemKNNRecommender
-from models.recommend.next_basket import NextBasketRecommender
-from models.recommend.popular import PopularRecommender, TrendingRecommender
-from models.recommend.popular_by_segment import SegmentPopularRecommender
 from models.recommend.ranking.two_stage import TwoStageRecommender
-from models.recommend.repeat import RepeatPurchaseRecommender
-from models.recommend.replenish.model import ReplenishRecommender
-from models.recommend.similar.model import SimilarRecommender
-from models.recommend.spectral import SpectralRecommender
-from models.recommend.upgrade.model import UpgradeRecommender
+from models.recommend.single_stage import SINGLE_STAGE
 from qianmian.registry import Registry
 
+# those made of other recommenders come last: they are built from the ones above
 RECOMMENDERS: Registry[type[Recommender]] = Registry(
-    "recommender",
-    {
-        "popular": PopularRecommender,
-        "popular_by_segment": SegmentPopularRecommender,
-        "trending": TrendingRecommender,
-        "repeat": RepeatPurchaseRecommender,
-        "next_basket": NextBasketRecommender,
-        "replenish": ReplenishRecommender,
-        "affinity": AffinityRecommender,
-        "ials": ImplicitALSRecommender,
-        "item_knn": ItemKNNRecommender,
-        "ease": EASERecommender,
-        "spectral": SpectralRecommender,
-        "bpr": BPRRecommender,
-        "hybrid": HybridRecommender,
-        "complement": ComplementRecommender,
-        "similar": SimilarRecommender,
-        "upgrade": UpgradeRecommender,
-        "content": ContentRecommender,
-        "chain": FallbackChain,
-        "two_stage": TwoStageRecommender,
-    },
+    "recommender", {**SINGLE_STAGE, "chain": FallbackChain, "two_stage": TwoStageRecommender}
 )
+
+__all__ = ["RECOMMENDERS", "SINGLE_STAGE", "Recommender"]

@@ -13,6 +13,7 @@ from features.interactions import TrainingSet
 from models.persist import Arrays
 from models.ranked import NOT_A_CANDIDATE
 from models.recommend.base import Barred, Query, Recommender
+from models.recommend.single_stage import SINGLE_STAGE
 
 DEFAULT_STAGES: tuple[tuple[str, Mapping[str, Any]], ...] = (
     ("repeat", {}),
@@ -56,7 +57,7 @@ class FallbackChain(Recommender):
         return self.models_
 
     def _fit(self, train: TrainingSet) -> None:
-        self.models_ = tuple(_kind(name)(**params).fit(train) for name, params in self.stages)
+        self.models_ = tuple(SINGLE_STAGE[name](**params).fit(train) for name, params in self.stages)
 
     def _scores(self, query: Query) -> NDArray[np.float32]:
         best = np.full((len(query), self.n_items_), NOT_A_CANDIDATE, dtype=np.float32)
@@ -114,7 +115,7 @@ class FallbackChain(Recommender):
     def load(cls, folder: Path) -> Self:
         chain = super().load(folder)
         chain.models_ = tuple(
-            _kind(name).load(folder / f"{level}_{name}") for level, (name, _) in enumerate(chain.stages)
+            SINGLE_STAGE[name].load(folder / f"{level}_{name}") for level, (name, _) in enumerate(chain.stages)
         )
         return chain
 
@@ -126,12 +127,6 @@ class FallbackChain(Recommender):
 
     def _restore(self, state: Arrays) -> None:
         """The stages are restored by `load`."""
-
-
-def _kind(name: str) -> type[Recommender]:
-    from models.recommend import RECOMMENDERS  # the registry holds this class too
-
-    return RECOMMENDERS[name]
 
 
 def _squashed(scores: NDArray[np.float32], level: int) -> NDArray[np.float32]:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from models.persist import load_json
+from models.recommend import RECOMMENDERS
 from models.recommend.base import Recommender
 from models.recommend.fallback import FallbackChain
 from qianmian.errors import ArtifactError, InvalidRequest
@@ -72,8 +73,6 @@ class SceneModels:
     @classmethod
     def load(cls, folder: Path) -> SceneModels:
         """The inverse of `save`."""
-        from models.recommend import RECOMMENDERS
-
         described = load_json(folder / "scenes.json")
         kinds, scenes = described["models"], described["scenes"]
         if unknown := sorted(

@@ -6,7 +6,6 @@ from datetime import datetime
 
 from pydantic import BaseModel, Field
 
-from features.profiles.tags.tagging import tag_facts
 from qianmian.schema import TAG_CATEGORIES
 from serving.champions import Champions
 from serving.endpoints.base import Answer, Endpoint, Response, UserRequest, is_stale, resolve_user, utc_text
@@ -42,7 +41,7 @@ def handle(champions: Champions, request: ProfileRequest, now: datetime) -> Answ
     customers = champions.customers
     asked = resolve_user(champions, request)
     row = customers.row_of.get(asked.one_id or "", -1)
-    found = tag_facts(customers, row, now) if row >= 0 else {}
+    found = customers.facts_of(row, now) if row >= 0 else {}
     tags = {
         category: {
             name: {**entry, "as_of": utc_text(entry["as_of"])} for name, entry in found.get(category, {}).items()

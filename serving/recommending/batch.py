@@ -423,7 +423,7 @@ def _at_moment(champions: Champions, champion: Champion, as_of: datetime | None,
     if wanted is None:
         assert as_of is not None
         assert builder is not None
-        wanted = champions.with_snapshot(make_snapshot(builder, as_of))
+        wanted = champions.with_snapshot(make_snapshot(builder, as_of, champions.settings))
     return wanted
 
 

@@ -13,6 +13,7 @@ import pytest
 from features.data.identity import resolve
 from features.data.lake import Lake
 from qianmian.schema import TABLES
+from qianmian.settings import Settings
 from qianmian.workspace import Workspace
 
 TYPES = {
@@ -42,7 +43,7 @@ def write_lake(root: Path, tables: Rows) -> Lake:
         for name, rows in tables.items():
             connection.register(f"made_{name}", as_arrow(name, rows))
         lake.commit(connection, {name: f"SELECT * FROM made_{name}" for name in tables})
-    resolve(lake)
+    resolve(lake, Settings())
     return lake
 
 

@@ -21,6 +21,7 @@ from features.contents import (
     engagement,
     happened,
 )
+from features.definitions import FEATURES
 from features.interactions import training_set
 from qianmian.errors import DataError
 
@@ -83,7 +84,8 @@ def builder(lake_of) -> Builder:
                 ],
                 "items": [{"item_id": "i1", "category": "food/milk"}, {"item_id": "i2", "category": "food/bread"}],
             }
-        )
+        ),
+        FEATURES,
     )
 
 
@@ -135,12 +137,14 @@ def test_what_happened_in_a_window(builder):
 def test_without_contents_or_clicks_it_says_so(lake_of):
     events = [event("u1", "a", 1)]
     with pytest.raises(DataError, match="no contents"):
-        content_set(Builder(lake_of({"events": events})), AS_OF)
+        content_set(Builder(lake_of({"events": events}), FEATURES), AS_OF)
     contents = [{"content_id": "a", "type": "article", "topics": "milk"}]
     with pytest.raises(DataError, match="names a content"):
-        content_set(Builder(lake_of({"contents": contents, "events": [event("u1", None, 1, item="i")]})), AS_OF)
+        content_set(
+            Builder(lake_of({"contents": contents, "events": [event("u1", None, 1, item="i")]}), FEATURES), AS_OF
+        )
     with pytest.raises(DataError, match="names a content"):
-        content_set(Builder(lake_of({"contents": contents, "events": events})), datetime(2024, 3, 1))
+        content_set(Builder(lake_of({"contents": contents, "events": events}), FEATURES), datetime(2024, 3, 1))
 
 
 def test_time_counts_against_that_of_the_content():

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from features.compute.builder import Builder
+from features.definitions import FEATURES
 from features.interactions import EVENT_WEIGHTS, index_of, interaction_rows, interaction_source, training_set
 from qianmian.errors import DataError
 
@@ -90,7 +91,7 @@ def shop(lake_of):
         {"item_id": "unsold", "brand": "b"},
     ]
     seen = events(*((user, "view", "viewed", AS_OF - DAY) for user in "123"))
-    return Builder(lake_of({"transactions": lines.rows, "profiles": people, "items": goods, "events": seen}))
+    return Builder(lake_of({"transactions": lines.rows, "profiles": people, "items": goods, "events": seen}), FEATURES)
 
 
 @pytest.fixture(scope="module")
@@ -186,7 +187,7 @@ def test_ages_are_exact_and_above_zero(lake_of):
     for number, age in enumerate(ages.values()):
         lines.add("i", str(number), ts=AS_OF - timedelta(seconds=round(age * 86_400)))
     lines.add("i", "at as_of", ts=AS_OF).add("i", "just before", ts=AS_OF - timedelta(microseconds=1))
-    builder = Builder(lake_of({"transactions": lines.rows}))
+    builder = Builder(lake_of({"transactions": lines.rows}), FEATURES)
     found = training_set(builder, AS_OF, min_item_customers=1, with_features=False)
     assert found.interactions.age_days.dtype == np.float32
     assert (found.interactions.age_days > 0).all()
@@ -200,9 +201,9 @@ def test_nothing_at_or_after_as_of_is_known(shop, lake_of):
     with pytest.raises(DataError, match="name items"):
         training_set(shop, moment, min_item_customers=1)  # every line is of that very moment
     lines = Orders().add("i", "1", "2", ts=AS_OF - DAY)
-    past = Builder(lake_of({"transactions": list(lines.rows)}))
+    past = Builder(lake_of({"transactions": list(lines.rows)}), FEATURES)
     lines.add("i", "1", "3", ts=AS_OF).add("j", "1", "2", "3", ts=AS_OF + timedelta(hours=1))
-    whole = Builder(lake_of({"transactions": lines.rows}))
+    whole = Builder(lake_of({"transactions": lines.rows}), FEATURES)
     left, right = (training_set(builder, AS_OF, min_item_customers=1, with_features=False) for builder in (past, whole))
     assert left.user_ids.tolist() == right.user_ids.tolist()
     assert left.item_ids.tolist() == right.item_ids.tolist() == ["i"]
@@ -213,7 +214,7 @@ def test_a_period_begins_with_its_start(lake_of):
     lines = Orders()
     for days in (1, 5, 6):
         lines.add(f"{days} days", "1", ts=AS_OF - days * DAY)
-    rows, source = interaction_rows(Builder(lake_of({"transactions": lines.rows})), AS_OF, AS_OF - 5 * DAY)
+    rows, source = interaction_rows(Builder(lake_of({"transactions": lines.rows}), FEATURES), AS_OF, AS_OF - 5 * DAY)
     assert source == "transactions"
     assert sorted(rows["item_id"].to_pylist()) == ["1 days", "5 days"]
 
@@ -239,7 +240,7 @@ def browsing(lake_of):
         ("2", "view", "i view", AS_OF, {"category": "future"}),
         ("2", "view", None, AS_OF - DAY),
     )
-    return Builder(lake_of({"transactions": Orders().add(None, "1", "3").rows, "events": seen}))
+    return Builder(lake_of({"transactions": Orders().add(None, "1", "3").rows, "events": seen}), FEATURES)
 
 
 def test_events_count_by_their_kind_where_no_line_names_an_item(browsing):
@@ -266,7 +267,9 @@ def test_categories_of_events_stand_in_for_a_missing_item_list(browsing):
 
 @pytest.fixture(scope="module")
 def timeless(lake_of):
-    return Builder(lake_of({"transactions": Orders().add("i", "1", "2", ts=None).add("j", "1", ts=None).rows}))
+    return Builder(
+        lake_of({"transactions": Orders().add("i", "1", "2", ts=None).add("j", "1", ts=None).rows}), FEATURES
+    )
 
 
 def test_without_time_everything_counts_and_has_no_age(timeless):
@@ -290,7 +293,7 @@ def test_without_items_there_is_nothing_to_recommend(lake_of):
         {"profiles": [{"source": "shop", "source_user_id": "1"}]},
     ):
         with pytest.raises(DataError, match="neither transactions nor events name items.*map `item_id`"):
-            training_set(Builder(lake_of(tables)), AS_OF)
+            training_set(Builder(lake_of(tables), FEATURES), AS_OF)
 
 
 def test_a_later_line_with_an_item_does_not_change_what_was_learnt_from_events(browsing, lake_of):
@@ -302,7 +305,7 @@ def test_a_later_line_with_an_item_does_not_change_what_was_learnt_from_events(b
             "events": rows["events"],
         }
     )
-    after = training_set(Builder(later), AS_OF, min_item_customers=1, with_features=False)
+    after = training_set(Builder(later, FEATURES), AS_OF, min_item_customers=1, with_features=False)
     assert after.source == before.source == "events"
     assert after.item_ids.tolist() == before.item_ids.tolist()
     assert after.interactions.matrix().toarray().tolist() == before.interactions.matrix().toarray().tolist()
@@ -316,7 +319,7 @@ def test_orders_are_numbered_in_time_and_units_and_amounts_kept(lake_of):
         lines.add("b", user, ts=AS_OF - 30 * DAY, order_id=f"z first{user}", amount=None)
         lines.add("a", user, ts=AS_OF - 2 * DAY, order_id=f"a last{user}", quantity=1.0, amount=4.0)
     train = training_set(
-        Builder(lake_of({"transactions": lines.rows})), AS_OF, min_item_customers=1, with_features=False
+        Builder(lake_of({"transactions": lines.rows}), FEATURES), AS_OF, min_item_customers=1, with_features=False
     )
     data = train.interactions
     for user in (0, 1):

@@ -20,13 +20,14 @@ from features.data.ingest import ingest
 from features.data.lake import Lake
 from features.data.sources import SOURCES
 from features.data.sources.synthetic import Synthetic
-from features.definitions import FEATURES
+from features.definitions.pack_features import declared_features
 from features.profiles.analytics import funnel
 from features.profiles.tags import TAGS, tag_values
 from features.profiles.tags.declare import fit_tags
-from features.profiles.tags.pack_tags import features_for, tags_for
+from features.profiles.tags.pack_tags import tags_for
+from qianmian.config import load_settings
 from qianmian.packs import load_pack
-from qianmian.settings import load_settings
+from qianmian.settings import Settings
 from qianmian.workspace import Workspace
 
 NAMED = 6  # customers whose tags are all written out
@@ -51,7 +52,7 @@ def make_lake(name: str, folder: Path) -> Lake:
     (files / "sources.yaml").write_text(yaml.safe_dump({"source": "shop", "tables": described}), encoding="utf-8")
     workspace = Workspace(folder / "workspace").create()
     workspace.config_file.write_text(f"pack: {name}\n", encoding="utf-8")
-    report = ingest(workspace, SOURCES["files"](files / "sources.yaml", pack=load_pack(name)))
+    report = ingest(workspace, SOURCES["files"](files / "sources.yaml", pack=load_pack(name)), Settings())
     assert report.read == report.kept, report.as_dict()
     return Lake(workspace)
 
@@ -63,8 +64,8 @@ def outcome(name: str, folder: Path) -> dict[str, Any]:
     as_of = BEGIN + timedelta(days=shop_of(name).days)
     tags = [tag for tag in tags_for(settings) if tag.name not in TAGS or tag.name == "lifecycle_stage"]
     asked = {feature for tag in tags for feature in tag.inputs}
-    builder = Builder(lake)
-    built = builder.build(as_of, [feature for feature in (*FEATURES, *features_for(settings)) if feature.name in asked])
+    builder = Builder(lake, declared_features(settings))
+    built = builder.build(as_of, [feature for feature in declared_features(settings) if feature.name in asked])
     values = tag_values(built.table, tags, settings)
     users = built.table["user_id"].to_pylist()
     chosen = sorted(range(len(users)), key=lambda row: users[row])[:: max(len(users) // NAMED, 1)][:NAMED]

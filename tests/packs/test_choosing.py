@@ -11,12 +11,15 @@ from features.compute.builder import Builder
 from features.data.ingest import ingest
 from features.data.lake import Lake
 from features.data.sources import SOURCES
+from features.definitions import FEATURES
+from features.definitions.pack_features import features_for, replenishment
 from features.profiles.snapshot import ensure
-from features.profiles.tags.pack_tags import features_for, replenishment, tags_for
+from features.profiles.tags.pack_tags import tags_for
 from features.profiles.tags.tagging import tags_digest
+from qianmian.config import load_settings
 from qianmian.errors import ConfigError
 from qianmian.packs import load_pack, shipped
-from qianmian.settings import LifecycleSettings, Settings, load_settings
+from qianmian.settings import LifecycleSettings, Settings
 from qianmian.workspace import Workspace
 from tests.packs.outcome import BEGIN
 
@@ -248,7 +251,9 @@ def test_event_names_of_the_trade_are_read_and_unknown_ones_refused(tmp_path):
     )
     for name, kept in (("beauty", ["cart", "favourite", "view"]), (None, ["view"])):
         workspace = Workspace(tmp_path / f"workspace {name}")
-        report = ingest(workspace, SOURCES["files"](tmp_path / "sources.yaml", pack=load_pack(name) if name else None))
+        report = ingest(
+            workspace, SOURCES["files"](tmp_path / "sources.yaml", pack=load_pack(name) if name else None), Settings()
+        )
         rows = Lake(workspace).connect().con.execute("SELECT event_type FROM events ORDER BY ts").fetchall()
         assert [row[0] for row in rows] == kept
         assert report.tables["events"].quarantined == 4 - len(kept)
@@ -257,14 +262,18 @@ def test_event_names_of_the_trade_are_read_and_unknown_ones_refused(tmp_path):
 def test_a_snapshot_holds_the_tags_of_its_pack_and_is_made_again_when_another_is_chosen(tmp_path):
     workspace = Workspace(tmp_path / "workspace").create()
     workspace.config_file.write_text("pack: beauty\n", encoding="utf-8")
-    ingest(workspace, SOURCES["synthetic"](customers=40, days=120, pack=load_pack("beauty")))
+    ingest(
+        workspace,
+        SOURCES["synthetic"](customers=40, days=120, pack=load_pack("beauty")),
+        load_settings(workspace.config_file),
+    )
     as_of = BEGIN.replace(month=4)
-    first = ensure(workspace, as_of)
+    first = ensure(workspace, as_of, load_settings(workspace.config_file))
     assert {"skin_or_makeup", "replenishment_due"} <= set(first.tags)
     assert "serum_orders" in first.spec.names
-    assert ensure(workspace, as_of).tags == first.tags
+    assert ensure(workspace, as_of, load_settings(workspace.config_file)).tags == first.tags
     workspace.config_file.unlink()
-    second = ensure(workspace, as_of)
+    second = ensure(workspace, as_of, load_settings(workspace.config_file))
     assert "skin_or_makeup" not in second.tags
     assert "serum_orders" not in second.spec.names
-    assert Builder(Lake(workspace)).supported(as_of=as_of)[0] == second.spec.features
+    assert Builder(Lake(workspace), FEATURES).supported(as_of=as_of)[0] == second.spec.features

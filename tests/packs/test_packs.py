@@ -10,8 +10,9 @@ import pyarrow as pa
 import pytest
 import yaml
 
+from features.definitions.pack_features import declared_features, features_for, replenishment
 from features.profiles.tags import TAGS, tag_values
-from features.profiles.tags.pack_tags import LAPSED_CYCLES, OWN_ORDERS, features_for, replenishment, tags_for
+from features.profiles.tags.pack_tags import LAPSED_CYCLES, OWN_ORDERS, tags_for
 from qianmian.packs import load_pack, shipped
 from qianmian.settings import LifecycleSettings, Settings
 from tests.packs.outcome import BEGIN, make_lake, outcome, shop_of
@@ -147,8 +148,7 @@ def test_what_runs_out_is_computed_as_by_hand(tmp_path, outcomes):
 
 def test_the_stage_of_a_child_is_the_true_one_for_who_still_buys(tmp_path):
     from features.compute.builder import Builder
-    from features.definitions import FEATURES
-    from qianmian.settings import load_settings
+    from qianmian.config import load_settings
 
     lake = make_lake("mother_and_baby", tmp_path)
     settings = load_settings(lake.workspace.config_file)
@@ -156,8 +156,8 @@ def test_the_stage_of_a_child_is_the_true_one_for_who_still_buys(tmp_path):
     as_of = BEGIN + pd.Timedelta(days=shop.days)
     tag = [tag for tag in tags_for(settings) if tag.name == "child_stage"]
     wanted = {*tag[0].inputs, "days_since_last_order"}
-    built = Builder(lake).build(
-        as_of, [feature for feature in (*FEATURES, *features_for(settings)) if feature.name in wanted]
+    built = Builder(lake, declared_features(settings)).build(
+        as_of, [feature for feature in declared_features(settings) if feature.name in wanted]
     )
     frame = built.table.to_pandas().assign(stage=tag_values(built.table, tag, settings)["child_stage"])
     truth = shop.truth()

@@ -9,8 +9,9 @@ import pytest
 import yaml
 from pydantic import BaseModel
 
+from qianmian.config import load_settings
 from qianmian.errors import ConfigError
-from qianmian.settings import Settings, load_settings
+from qianmian.settings import Settings
 
 DEFAULTS = importlib.resources.files("qianmian").joinpath("defaults.yaml").read_text(encoding="utf-8")
 

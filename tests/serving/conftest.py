@@ -18,6 +18,7 @@ import pytest
 
 from features.data.ingest import ingest
 from features.data.sources.synthetic import Synthetic
+from qianmian.settings import Settings
 from qianmian.workspace import Workspace
 from serving.champions import Champions, load_from_workspace
 from serving.server import environment, running
@@ -89,7 +90,7 @@ def server_environment(bentoml_home) -> Callable[[Workspace | None], dict[str, s
 def workspace(tmp_path_factory) -> Iterator[Workspace]:
     before = os.environ.pop("MLFLOW_TRACKING_URI", None)
     made = Workspace(tmp_path_factory.mktemp("a shop") / "work space")
-    ingest(made, Synthetic(customers=400, days=240, seed=3))
+    ingest(made, Synthetic(customers=400, days=240, seed=3), Settings())
     _registering.fill(made, AS_OF)
     yield made
     if before is not None:
@@ -98,7 +99,7 @@ def workspace(tmp_path_factory) -> Iterator[Workspace]:
 
 @pytest.fixture(scope="session")
 def champions(workspace) -> Champions:
-    return load_from_workspace(workspace)
+    return load_from_workspace(workspace, Settings())
 
 
 @pytest.fixture(scope="session")

@@ -13,6 +13,7 @@ import numpy as np
 
 from features.compute.builder import Builder
 from features.data.lake import Lake
+from features.definitions import FEATURES
 from features.interactions import training_set
 from features.profiles.lifecycle import stages_of
 from features.profiles.snapshot import make_snapshot, publish
@@ -24,6 +25,7 @@ from models.recommend.affinity import AffinityRecommender
 from models.recommend.fallback import FallbackChain
 from models.recommend.scene_models import SceneModels
 from qianmian.schema import CHAMPION, PREVIOUS, REGISTERED_PREFIX
+from qianmian.settings import Settings
 from qianmian.workspace import Workspace
 
 STAGES = [
@@ -38,7 +40,7 @@ def fit_bundles(
     workspace: Workspace, as_of: datetime, *, min_item_customers: int = 2, horizon: int = 28
 ) -> dict[str, ModelBundle]:
     """A bundle a job, fitted small; outcomes are those of the last horizon."""
-    builder = Builder(Lake(workspace))
+    builder = Builder(Lake(workspace), FEATURES)
     facts = {"data_digest": builder.lake.digest, "seed": 0, "horizon_days": horizon}
     train = training_set(builder, as_of, min_item_customers=min_item_customers)
     stages = {model.name: model for model in FallbackChain(STAGES).fit(train).models}
@@ -120,7 +122,7 @@ def register(workspace: Workspace, job: str, bundle: ModelBundle) -> str:
 def fill(workspace: Workspace, as_of: datetime, **options: int) -> dict[str, ModelBundle]:
     """Profiles published and one version of every model registered."""
     bundles = fit_bundles(workspace, as_of, **options)
-    publish(workspace, make_snapshot(Builder(Lake(workspace)), as_of))
+    publish(workspace, make_snapshot(Builder(Lake(workspace), FEATURES), as_of, Settings()))
     for job, bundle in bundles.items():
         register(workspace, job, bundle)
     return bundles

@@ -12,6 +12,7 @@ import pytest
 
 from features.compute.builder import Builder
 from features.data.lake import Lake
+from features.definitions import FEATURES
 from features.interactions import interaction_rows
 from qianmian.errors import DataError, InvalidRequest, UsageError
 from serving.endpoints import ENDPOINTS
@@ -165,7 +166,7 @@ def test_exploration_is_the_same_in_blocks_of_any_size_and_its_propensities_are_
 
 def test_no_row_at_or_after_as_of_is_read(champions, workspace):
     before, later = AS_OF - timedelta(days=1), AS_OF + timedelta(days=14)
-    builder = Builder(Lake(workspace))
+    builder = Builder(Lake(workspace), FEATURES)
     for score in (batch.score_recommend, batch.score_churn, batch.score_predictions):
         assert score(champions, as_of=AS_OF).num_rows
         with pytest.raises(DataError, match="has seen rows after that") as found:
@@ -180,7 +181,7 @@ def test_no_row_at_or_after_as_of_is_read(champions, workspace):
 
 def test_a_later_as_of_folds_in_what_was_bought_since(champions, workspace, monkeypatch):
     moment = AS_OF + timedelta(days=14)
-    builder = Builder(Lake(workspace))
+    builder = Builder(Lake(workspace), FEATURES)
     monkeypatch.setattr(batch, "BLOCK", 97)
     table = batch.score_recommend(
         champions, num_results=500, as_of=moment, builder=builder, options=options_of({"purchased": "only"})

@@ -10,9 +10,11 @@ from pathlib import Path
 import pytest
 
 from features.data.lake import Lake
+from features.definitions import FEATURES
 from features.profiles.snapshot import Snapshot
 from models.recommend.fallback import FallbackChain
 from qianmian.errors import ArtifactError, InvalidRequest, NotFound, NotReady, WorkspaceError
+from qianmian.settings import Settings
 from qianmian.workspace import Workspace
 from serving import model_registry
 from serving.champions import Champions, export, load_from_folder, load_from_workspace
@@ -101,9 +103,9 @@ def test_reading_an_empty_workspace_makes_no_store(tmp_path):
     assert model_registry.version_of(empty, "churn") is None
     assert not (tmp_path / "mlflow.db").exists()
     with pytest.raises(NotReady, match="no champion"):
-        load_from_workspace(empty)
+        load_from_workspace(empty, Settings())
     with pytest.raises(WorkspaceError, match="no workspace"):
-        load_from_workspace(Workspace(tmp_path / "nowhere"))
+        load_from_workspace(Workspace(tmp_path / "nowhere"), Settings())
 
 
 # ---- a broken champion -----------------------------------------------------------------------------------------------
@@ -118,10 +120,10 @@ def test_the_version_before_serves_when_the_champion_is_corrupt_over_http(
     version = registering.register(workspace, "churn", champions.models["churn"].bundle)
     try:
         assert version == "2"
-        assert load_from_workspace(workspace).models["churn"].version == "2"
+        assert load_from_workspace(workspace, Settings()).models["churn"].version == "2"
         damaged(bundle_of(workspace, "churn", "2") / "model" / "booster.json")
         damaged(bundle_of(workspace, "lookalike", "1") / "model" / "state.npz")  # no version before it
-        loaded = load_from_workspace(workspace)
+        loaded = load_from_workspace(workspace, Settings())
         assert loaded.models["churn"].version == "1"
         assert "booster.json" in str(loaded.problems[0])
         with running(workspace, env=server_environment(workspace)) as url:
@@ -137,7 +139,7 @@ def test_the_version_before_serves_when_the_champion_is_corrupt_over_http(
             assert request_(f"{url}/v1/recommendations", {"user_id": buyers[0]})[0] == 200
         damaged(bundle_of(workspace, "churn", "1") / "manifest.json")
         with pytest.raises(ArtifactError):
-            load_from_workspace(workspace).need("churn")
+            load_from_workspace(workspace, Settings()).need("churn")
     finally:
         client.set_registered_model_alias("qianmian-churn", "champion", "1")
         client.delete_registered_model_alias("qianmian-churn", "previous")
@@ -148,7 +150,7 @@ def test_a_manifest_that_is_not_ours_is_an_artifact_error(text, workspace, damag
     path = bundle_of(workspace, "lifecycle", "1") / "manifest.json"
     damaged(path)
     path.write_text(text)
-    loaded = load_from_workspace(workspace)
+    loaded = load_from_workspace(workspace, Settings())
     assert isinstance(loaded.failures["lifecycle"], ArtifactError)
     with pytest.raises(ArtifactError):
         answer(loaded, "/predictions", user_ids=["x"])
@@ -160,7 +162,7 @@ def test_missing_artifacts_are_an_artifact_error(workspace):
     folder.rename(away)
     (away / "manifest.json").rename(away / "elsewhere.json")
     try:
-        assert isinstance(load_from_workspace(workspace).failures["lifecycle"], ArtifactError)
+        assert isinstance(load_from_workspace(workspace, Settings()).failures["lifecycle"], ArtifactError)
     finally:
         (away / "elsewhere.json").rename(away / "manifest.json")
         away.rename(folder)
@@ -171,18 +173,21 @@ def test_corrupt_profiles_leave_the_ones_before(workspace, champions, damaged):
     from features.profiles.snapshot import current_name, make_snapshot, publish
 
     before = current_name(workspace)
-    newer = publish(workspace, make_snapshot(Builder(Lake(workspace)), champions.customers.as_of + timedelta(days=3)))
+    newer = publish(
+        workspace,
+        make_snapshot(Builder(Lake(workspace), FEATURES), champions.customers.as_of + timedelta(days=3), Settings()),
+    )
     try:
         damaged(newer / "profiles.parquet")
         (newer / "profiles.parquet").write_bytes(b"nothing")
-        loaded = load_from_workspace(workspace)
+        loaded = load_from_workspace(workspace, Settings())
         assert loaded.customers.as_of == champions.customers.as_of
         assert "profile snapshot" in str(loaded.problems[0])
         for other in workspace.online.iterdir():
             if other.is_dir() and other != newer:
                 damaged(other / "snapshot.json")
                 (other / "snapshot.json").write_text("{")
-        alone = load_from_workspace(workspace)
+        alone = load_from_workspace(workspace, Settings())
         with pytest.raises(ArtifactError):
             answer(alone, "/profile", user_id="x")
         item = champions.models["recommend"].catalogue.item_ids[0]
@@ -247,7 +252,7 @@ def test_without_a_workspace_every_route_says_why(tmp_path):
 
     from serving.http import OneErrorShape, make_app
 
-    loading = Loading(lambda: load_from_workspace(Workspace(tmp_path / "no")))
+    loading = Loading(lambda: load_from_workspace(Workspace(tmp_path / "no"), Settings()))
     loading._run()
     client = TestClient(OneErrorShape(make_app(loading), loading))
     for route in ENDPOINTS:

@@ -51,7 +51,7 @@ def surroundings() -> Iterator[None]:
 def shop(tmp_path_factory) -> Workspace:
     """560 people and 150 days, never trained on: with 28 days to look ahead, four moments to build profiles at."""
     workspace = Workspace(tmp_path_factory.mktemp("a shop") / "work space")
-    ingest(workspace, SOURCES["synthetic"](customers=560, days=150, seed=3))
+    ingest(workspace, SOURCES["synthetic"](customers=560, days=150, seed=3), Settings())
     return workspace
 
 
@@ -59,7 +59,7 @@ def shop(tmp_path_factory) -> Workspace:
 def small_shop(tmp_path_factory) -> Workspace:
     """60 people and 90 days: enough for `recommend` and for nothing else."""
     workspace = Workspace(tmp_path_factory.mktemp("a small shop") / "work space")
-    ingest(workspace, SOURCES["synthetic"](customers=60, days=90, seed=3))
+    ingest(workspace, SOURCES["synthetic"](customers=60, days=90, seed=3), Settings())
     return workspace
 
 
@@ -75,7 +75,7 @@ def copy_of(tmp_path_factory) -> Callable[..., Workspace]:
             with duckdb.connect() as connection:
                 lake.attach(connection)
                 lake.commit(connection, queries)
-            resolve(lake)
+            resolve(lake, Settings())
         return other
 
     return copy

@@ -12,6 +12,7 @@ import pyarrow.parquet as pq
 from features.data.ingest import ingest
 from features.data.lake import Lake
 from features.data.sources.files import Files
+from qianmian.settings import Settings
 from training import train
 
 SECRETS = ("7700900461", "quist@post", "4929123412341234", "Wilhelmina")
@@ -50,7 +51,7 @@ tables:
   identities: {{path: identities.csv, columns: {{source_user_id: customer, id_type: kind, id_value: value, observed_at: seen}}}}
   profiles: {{path: profiles.csv, columns: {{source_user_id: id, given_name: given_name, phone: phone}}}}
 """)
-    report = ingest(workspace, Files(tmp_path / "sources.yaml"))
+    report = ingest(workspace, Files(tmp_path / "sources.yaml"), Settings())
     assert report.tables["identities"].kept == 3
     assert report.tables["profiles"].kept == 1
     caplog.set_level("DEBUG")

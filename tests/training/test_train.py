@@ -16,6 +16,7 @@ import pytest
 
 from features.compute.builder import Builder
 from features.data.lake import Lake
+from features.definitions import FEATURES
 from features.profiles import snapshot
 from features.profiles.lifecycle import stages_of
 from features.profiles.tags import published
@@ -145,7 +146,7 @@ def test_the_same_data_and_seed_give_the_same_model(trained, client, store):
 
 @pytest.fixture(scope="module")
 def profiles(trained):
-    return Builder(Lake(trained.workspace)).build(END)
+    return Builder(Lake(trained.workspace), FEATURES).build(END)
 
 
 @pytest.mark.parametrize("job", ALL)

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from features.compute.builder import Builder, Built
 from features.compute.spec import FeatureSpec, UserFeatures
 from features.data.lake import Lake
+from features.definitions.pack_features import declared_features
 from features.interactions import TrainingSet, training_set
 from features.profiles.tags.declare import TagValue
 from models.bundle import ModelBundle
@@ -105,7 +106,7 @@ class Context:
     @property
     def builder(self) -> Builder:
         if self._builder is None:
-            self._builder = Builder(Lake(self.workspace))
+            self._builder = Builder(Lake(self.workspace), declared_features(self.settings))
         return self._builder
 
     def built(self, as_of: datetime) -> Built:

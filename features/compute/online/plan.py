@@ -28,14 +28,14 @@ from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Literal
 
-from features.compute.algebra import BY_VALUE, PAIRED, Condition, Feature
+from features.compute.algebra import BY_VALUE, PAIRED, Aggregate, Condition, Feature
 
 Kind = Literal["rows", "total", "moments", "min", "max", "first", "last", "times", "gaps", "values"]
 NONE_TEXT = "\x1f"  # stands for "no such row" in a text column of the base
 NAN = float("nan")
 
 # kind → name of the summary's number → aggregate that gives it
-BASE: dict[Kind, dict[str, str]] = {
+BASE: dict[Kind, dict[str, Aggregate]] = {
     "rows": {"n": "count"},
     "total": {"n": "count", "total": "sum"},
     "moments": {"n": "count", "mean": "mean", "std": "std"},
@@ -91,7 +91,7 @@ class Cell:
             column = self.column if aggregate not in ("count", "age", "recency", "gap_std") else ""
             made[number] = Feature(
                 f"{name}.{number}", self.view, aggregate, column, where, default=default, description="state"
-            )  # type: ignore[arg-type]
+            )
         return made
 
 

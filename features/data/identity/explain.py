@@ -17,6 +17,7 @@ from features.data.identity.resolve import connected
 from features.data.lake import Lake, literal
 from features.data.privacy import hash_value
 from qianmian.errors import NotFound, UsageError
+from qianmian.settings import Settings
 
 SHOWN = 20
 
@@ -78,7 +79,7 @@ class Explanation:
         return asdict(self)
 
 
-def find_record(lake: Lake, text: str) -> Record:
+def find_record(lake: Lake, settings: Settings, text: str) -> Record:
     """The record somebody means by `text`.
 
     Parameters
@@ -95,13 +96,13 @@ def find_record(lake: Lake, text: str) -> Record:
     """
     lake.state("customers")
     id_type, equals, value = text.partition("=")
-    kinds = {kind.type for kind in GraphResolver(lake.workspace).id_types}
+    kinds = {kind.type for kind in GraphResolver(lake.workspace, settings).id_types}
     latest = "arg_max(one_id, coalesce(valid_from, TIMESTAMP '0001-01-01'))"
     with connected(lake) as connection:
         if equals and id_type in kinds:
             named = f"a record with this {id_type}"
             where = f"(source, source_user_id) IN (SELECT (source, source_user_id) FROM identities WHERE id_type = {literal(id_type)} AND id_value = ?)"
-            values = [hash_value(lake.workspace, id_type, value)]
+            values = [hash_value(lake.workspace, settings, id_type, value)]
         else:
             named = f"a record {text}"
             where, values = "source || ':' || source_user_id = ? OR source_user_id = ? OR one_id = ?", [text] * 3
@@ -127,9 +128,9 @@ def find_record(lake: Lake, text: str) -> Record:
     return str(exact[0][0]), str(exact[0][1])
 
 
-def explain(lake: Lake, record: Record, other: Record | None = None) -> Explanation:
+def explain(lake: Lake, settings: Settings, record: Record, other: Record | None = None) -> Explanation:
     """Work out anew why `record` (and `other`) are of the customer they are of; nothing is written."""
-    resolver = GraphResolver(lake.workspace)
+    resolver = GraphResolver(lake.workspace, settings)
     asked = (record,) if other is None else (record, other)
     with connected(lake) as connection:
         grouping = resolver.inspect(connection, asked)

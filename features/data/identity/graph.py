@@ -36,7 +36,7 @@ from features.data.identity.ledger import CONFLICT, MERGE, SHARED, WITHDRAW, Led
 from features.data.identity.one_id import CUSTOMER_COLUMNS, FIRST_SEEN_SQL, ONE_ID_SQL, Resolution
 from features.data.lake import literal
 from qianmian.errors import DataError
-from qianmian.settings import IdType, load_settings
+from qianmian.settings import IdType, Settings
 from qianmian.workspace import Workspace
 
 PROBABILISTIC = "probabilistic"
@@ -74,16 +74,16 @@ class GraphResolver:
     Parameters
     ----------
     workspace : Workspace
-        Whose settings, ledger and probabilistic links count.
+        Whose ledger and probabilistic links count.
+    settings : Settings
+        Its `identity.id_types` count.
     decided_at : datetime, optional
         When the decisions are made, for the ledger.
     """
 
-    def __init__(self, workspace: Workspace, decided_at: datetime | None = None) -> None:
+    def __init__(self, workspace: Workspace, settings: Settings, decided_at: datetime | None = None) -> None:
         self.workspace, self.decided_at = workspace, decided_at
-        self.id_types = sorted(
-            load_settings(workspace.config_file).identity.id_types, key=lambda kind: (kind.priority, kind.type)
-        )
+        self.id_types = sorted(settings.identity.id_types, key=lambda kind: (kind.priority, kind.type))
         self.ledger = Ledger(workspace)
 
     def rules_digest(self) -> str:

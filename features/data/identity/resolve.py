@@ -18,6 +18,7 @@ from features.data.identity.ledger import CONFLICT, MERGE, SHARED, WITHDRAW
 from features.data.identity.one_id import Resolver
 from features.data.lake import Lake, TableState, literal
 from features.data.locking import only_writer
+from qianmian.settings import Settings
 from qianmian.workspace import Workspace, write_json
 
 SAMPLES = 5
@@ -54,24 +55,28 @@ class Changes:
         return dict(self.__dict__)
 
 
-def resolve(lake: Lake, resolver: Resolver | None = None, decided_at: datetime | None = None) -> TableState:
+def resolve(
+    lake: Lake, settings: Settings, resolver: Resolver | None = None, decided_at: datetime | None = None
+) -> TableState:
     """Rebuild the `customers` table of the lake from all its rows and return its state.
 
     Parameters
     ----------
     resolver : Resolver, optional
-        Default: the graph over identifiers, with the settings, ledger and links of the lake's workspace.
+        Default: the graph over identifiers, with these settings and the ledger and links of the lake's workspace.
     decided_at : datetime, optional
         When, for the ledger.
     """
     with only_writer(lake.workspace), connected(lake) as connection:
-        return commit(lake, connection, {}, resolver or GraphResolver(lake.workspace, decided_at))["customers"]
+        return commit(lake, connection, {}, resolver or GraphResolver(lake.workspace, settings, decided_at))[
+            "customers"
+        ]
 
 
-def changes(lake: Lake, decided_at: datetime | None = None, dry_run: bool = True) -> Changes:
+def changes(lake: Lake, settings: Settings, decided_at: datetime | None = None, dry_run: bool = True) -> Changes:
     """Resolve the lake anew and say what that changes; with `dry_run` nothing is written."""
     lake.state("customers")
-    resolver = GraphResolver(lake.workspace, decided_at)
+    resolver = GraphResolver(lake.workspace, settings, decided_at)
     with only_writer(lake.workspace), connected(lake) as connection:
         plan = resolver.plan(connection)
         entries = plan.entries or ""

@@ -10,10 +10,12 @@ from features.data.identity.resolve import Changes, changes
 from features.data.lake import Lake, literal
 from features.data.locking import only_writer
 from qianmian.errors import NotFound, UsageError
+from qianmian.settings import Settings
 
 
 def unmerge(
     lake: Lake,
+    settings: Settings,
     reason: str,
     decided_at: datetime | None,
     ledger_id: str | None = None,
@@ -44,7 +46,7 @@ def unmerge(
         assert entry.right is not None  # `_decision` gives nothing else
         records = entry.left, entry.right
     assert records is not None
-    if entry is None and not explain(lake, *records).same:
+    if entry is None and not explain(lake, settings, *records).same:
         raise UsageError(
             "the two records are not one customer",
             got=" and ".join(":".join(record) for record in records),
@@ -55,7 +57,7 @@ def unmerge(
             written = ledger.redo(entry, reason, decided_at)
         else:
             written = ledger.undo(*records, reason, decided_at, ledger_id)
-    return written, changes(lake, decided_at, dry_run=False)
+    return written, changes(lake, settings, decided_at, dry_run=False)
 
 
 def _decision(ledger: Ledger, ledger_id: str) -> Entry:

@@ -23,13 +23,18 @@ from features.data.privacy import Personal, remember_key
 from features.data.sources.base import RawTable, Source
 from qianmian.errors import DataError
 from qianmian.schema import TABLES
+from qianmian.settings import Settings
 from qianmian.workspace import Workspace
 
 __all__ = ["IngestReport", "TableReport", "ingest"]
 
 
 def ingest(
-    workspace: Workspace, source: Source, progress: Callable[[str], None] | None = None, now: datetime | None = None
+    workspace: Workspace,
+    source: Source,
+    settings: Settings,
+    progress: Callable[[str], None] | None = None,
+    now: datetime | None = None,
 ) -> IngestReport:
     """Read `source` into the lake of `workspace`; all tables change together or none does.
 
@@ -39,6 +44,8 @@ def ingest(
         Made if it is not there yet.
     source : Source
         From `features.data.sources.SOURCES`.
+    settings : Settings
+        Its `identity` says which identifiers there are, which of them are hashed, and what each may link.
     progress : callable, optional
         Called with one line a step.
     now : datetime, optional
@@ -79,7 +86,7 @@ def ingest(
                 connection.execute("SET enable_progress_bar=false")
             with only_writer(workspace):
                 lake.attach(connection, "lake_")
-                personal = Personal.of(workspace)
+                personal = Personal.of(workspace, settings)
                 personal.install(connection)
                 outcomes = [
                     _one_table(connection, workspace, source, raw, personal, now, say)
@@ -100,7 +107,7 @@ def ingest(
                         f"SELECT source, source_user_id FROM ({rows})"
                         for rows in new or ["SELECT * FROM lake_identities WHERE false"]
                     )
-                    commit(lake, connection, queries, GraphResolver(workspace, now), changed)
+                    commit(lake, connection, queries, GraphResolver(workspace, settings, now), changed)
     finally:
         connection.close()
         shutil.rmtree(scratch, ignore_errors=True)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any, Literal, get_args
 
 import numpy as np
@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from features.compute.algebra import Feature
 from features.definitions import FEATURES
-from features.profiles.segments import mask, mistakes, names_of, parse, text_features
+from features.profiles.rules import mask, mistakes, names_of, parse, text_features
 from qianmian.errors import ConfigError
 from qianmian.schema import TAG_CATEGORIES
 from qianmian.settings import Settings
@@ -285,7 +285,7 @@ def tag_from_rule(
     Parameters
     ----------
     rule : mapping, or sequence of mapping
-        Segment rules (`features.profiles.segments`) over features, in order.
+        Segment rules (`features.profiles.rules`) over features, in order.
     values : sequence
         One a rule.
     default : str, float, bool or None
@@ -372,6 +372,10 @@ class TagFacts:
     source: str
     fitted: Fitted = field(default_factory=dict)
     model: tuple[str, ...] = ()
+
+    def is_stale(self, now: datetime) -> bool:
+        """Whether the values have outlived the tag's time to live."""
+        return now - self.as_of > timedelta(days=self.ttl_days)
 
     def as_dict(self) -> dict[str, Any]:
         """Plain values for JSON."""

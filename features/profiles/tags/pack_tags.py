@@ -1,79 +1,26 @@
-"""What the chosen industry pack adds: features, tags by rule, and what runs out when. Without a pack, nothing."""
+"""The tags the chosen industry pack adds: by rule, and what runs out when. Without a pack, none."""
 
 from __future__ import annotations
 
-import difflib
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from features.compute.algebra import Condition, Feature, check
-from features.definitions import FEATURES
-from features.definitions.recency import NEVER
+from features.compute.algebra import Feature
+from features.definitions.pack_features import declared_features, pack_of
+from features.profiles.tags import TAGS
+from features.profiles.tags.declare import Columns, Fitted, Given, Tag, tag_from_rule
 from qianmian.errors import ConfigError
-from qianmian.packs import Cycle, Pack, PackFeature, PackTag, load_pack
+from qianmian.packs import Cycle, PackTag
 from qianmian.settings import Settings
-
-if TYPE_CHECKING:
-    from features.profiles.tags.declare import Columns, Fitted, Given, Tag
 
 OWN_ORDERS = 3  # so many orders show a customer's own cycle
 ENOUGH_CUSTOMERS = 30  # so many such customers show that of the shop
 LAPSED_CYCLES = 3.0  # not bought for so many cycles: bought elsewhere, or not needed any more
 STATES = ("due", "overdue", "stocked", "lapsed")
-ATTRIBUTE = "profile_"
-
-
-def pack_of(settings: Settings) -> Pack | None:
-    """The chosen pack."""
-    return load_pack(settings.pack) if settings.pack else None
-
-
-def replenishment(settings: Settings) -> dict[str, Cycle]:
-    """Name of a cycle → how long its categories last, as the pack says before anything is learnt.
-
-    Examples
-    --------
-    >>> replenishment(Settings())
-    {}
-    >>> replenishment(Settings(pack="beauty"))["serum"].days
-    60.0
-    """
-    pack = pack_of(settings)
-    return dict(pack.replenishment) if pack else {}
-
-
-def features_for(settings: Settings) -> tuple[Feature, ...]:
-    """The features the pack adds: its own, and three a replenishment cycle (orders, days since the first and since the last).
-
-    Raises
-    ------
-    ConfigError
-        All mistakes in the pack's features, and a rule of a tag about a feature nobody declares.
-    """
-    pack = pack_of(settings)
-    if pack is None:
-        return ()
-    made = (
-        *(part for name, cycle in pack.replenishment.items() for part in _cycle_features(name, cycle)),
-        *map(_feature, pack.features),
-    )
-    problems = []
-    taken = {feature.name for feature in FEATURES}
-    problems += [f"features: '{feature.name}' is a feature already" for feature in made if feature.name in taken]
-    try:
-        check(tuple(feature for feature in (*FEATURES, *made) if feature in FEATURES or feature.name not in taken))
-    except ConfigError as error:
-        problems += [f"features: {problem}" for problem in error.problems]
-    known = [*sorted(taken), *(feature.name for feature in made)]
-    for tag in pack.tags:
-        problems += [f"tags.{tag.name}: {problem}" for problem in _unknown(tag, known)]
-    if problems:
-        raise ConfigError(problems, where=f"the pack {Path(str(settings.pack)).name}")
-    return made
 
 
 def tags_for(settings: Settings) -> list[Tag]:
@@ -90,14 +37,11 @@ def tags_for(settings: Settings) -> list[Tag]:
     >>> [tag.name for tag in tags_for(Settings(pack="fast_moving_goods"))[len(house):]][:2]
     ['replenishment_due', 'replenishment_state']
     """
-    # tags are declared above the builder, which asks for the features here
-    from features.profiles.tags import TAGS
-
     house = list(TAGS.values())
     pack = pack_of(settings)
     if pack is None:
         return house
-    declared = (*FEATURES, *features_for(settings))
+    declared = declared_features(settings)
     made = _cycle_tags(pack.replenishment) if pack.replenishment else []
     problems = []
     for tag in pack.tags:
@@ -115,64 +59,7 @@ def tags_for(settings: Settings) -> list[Tag]:
     return house + made
 
 
-def _feature(given: PackFeature) -> Feature:
-    where = tuple(
-        Condition(one.column, one.operator, tuple(one.value) if isinstance(one.value, list) else one.value)  # type: ignore[arg-type]
-        for one in given.where
-    )
-    rest: dict[str, Any] = given.model_dump(exclude={"where"})
-    return Feature(**rest, where=where)
-
-
-def _cycle_features(name: str, cycle: Cycle) -> Iterator[Feature]:
-    categories = tuple(cycle.categories or [name])
-    where = (Condition("category" if "/" in categories[0] else "category_top", "in", categories),)
-    yield Feature(
-        f"{name}_orders", "lines", "distinct", "order_id", where, unit="orders", description=f"orders with {name}, ever"
-    )
-    yield Feature(
-        f"days_since_first_{name}",
-        "lines",
-        "age",
-        where=where,
-        unit="days",
-        description=f"time since the first order with {name}",
-    )
-    yield Feature(
-        f"days_since_{name}",
-        "lines",
-        "recency",
-        where=where,
-        default=NEVER,
-        unit="days",
-        description=f"time since the last order with {name}",
-    )
-
-
-def _unknown(tag: PackTag, known: list[str]) -> Iterator[str]:
-    for number, value in enumerate(tag.values):
-        for name in _asked(value.when):
-            if name not in known and not name.startswith(ATTRIBUTE):
-                close = difflib.get_close_matches(name, known, 1)
-                yield f"values.{number}.when: there is no feature '{name}'" + (
-                    f"; did you mean '{close[0]}'?" if close else ""
-                )
-
-
-def _asked(rule: Any) -> Iterator[str]:
-    if isinstance(rule, Mapping):
-        if isinstance(rule.get("feature"), str):
-            yield rule["feature"]
-        for part in rule.values():
-            yield from _asked(part)
-    elif isinstance(rule, list):
-        for part in rule:
-            yield from _asked(part)
-
-
 def _tag(given: PackTag, declared: tuple[Feature, ...]) -> Tag:
-    from features.profiles.tags.declare import tag_from_rule
-
     return tag_from_rule(
         given.name,
         given.category,
@@ -190,8 +77,6 @@ def _tag(given: PackTag, declared: tuple[Feature, ...]) -> Tag:
 
 
 def _cycle_tags(cycles: Mapping[str, Cycle]) -> list[Tag]:
-    from features.profiles.tags.declare import Tag
-
     uses = tuple(
         name.format(cycle) for cycle in cycles for name in ("{}_orders", "days_since_first_{}", "days_since_{}")
     )

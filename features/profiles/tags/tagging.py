@@ -5,8 +5,8 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Collection, Mapping
-from datetime import datetime, timedelta
-from typing import TYPE_CHECKING, Any
+from datetime import datetime
+from typing import Any
 
 from features.compute.builder import Builder, Built
 from features.profiles.tags import published
@@ -16,9 +16,6 @@ from features.profiles.tags.pack_tags import tags_for
 from qianmian.packs import pack_digest
 from qianmian.settings import Settings
 from qianmian.workspace import Workspace
-
-if TYPE_CHECKING:
-    from features.profiles.snapshot import Snapshot
 
 Values = dict[str, list[TagValue]]
 
@@ -104,36 +101,6 @@ def tags_digest(settings: Settings, workspace: Workspace) -> str:
             [declared, models, settings.lifecycle.model_dump(), pack_digest(settings.pack)], sort_keys=True
         ).encode()
     ).hexdigest()[:16]
-
-
-def tag_facts(snapshot: Snapshot, row: int, now: datetime) -> dict[str, dict[str, dict[str, Any]]]:
-    """What is said of one customer: category → tag → value, as_of, stale, source.
-
-    A tag whose features are off is absent; a value nobody knows is None.
-
-    Parameters
-    ----------
-    row : int
-        Of ``snapshot.table``.
-    now : datetime
-        Naive UTC; a value older than its tag's `ttl_days` is stale.
-    """
-    found: dict[str, dict[str, dict[str, Any]]] = {}
-    for name, values in snapshot.tags.items():
-        facts = snapshot.tag_facts.get(name)
-        if facts is not None:
-            found.setdefault(facts.category, {})[name] = {
-                "value": values[row],
-                "as_of": facts.as_of,
-                "stale": is_stale(facts, now),
-                "source": facts.source,
-            }
-    return found
-
-
-def is_stale(facts: TagFacts, now: datetime) -> bool:
-    """Whether the values have outlived the tag's time to live."""
-    return now - facts.as_of > timedelta(days=facts.ttl_days)
 
 
 def lacking(tag: Tag, present: Collection[str]) -> tuple[str, ...]:

@@ -16,10 +16,10 @@ from models.persist import Arrays
 from models.ranked import NOT_A_CANDIDATE, top_k
 from models.recommend import base
 from models.recommend.base import Barred, Choice, Indices, Query, Recommender, Span, fitted, folded
-from models.recommend.fallback import _kind
 from models.recommend.ranking.candidates import Candidates, stage_columns, stage_lists, union
 from models.recommend.ranking.features import FEATURES, GROUPS, Histories, ItemStatistics, features, item_groups
 from models.recommend.repeat import RepeatPurchaseRecommender
+from models.recommend.single_stage import SINGLE_STAGE
 from models.threads import cores
 from qianmian.errors import DataError, UsageError
 
@@ -250,7 +250,7 @@ class TwoStageRecommender(Recommender):
         return X[kept], y[kept], queries[kept], np.where(y[kept] > 0, 1.0, 1.0 / share).astype(np.float32)
 
     def _fitted_stages(self, train: TrainingSet) -> tuple[Recommender, ...]:
-        return tuple(fitted(_kind(name)(**params), train) for name, params, _ in self._stages)
+        return tuple(fitted(SINGLE_STAGE[name](**params), train) for name, params, _ in self._stages)
 
     @property
     def _stages(self) -> Stages:
@@ -420,7 +420,7 @@ class TwoStageRecommender(Recommender):
         if model.n_jobs is not None:
             model.booster_.set_param({"nthread": model.n_jobs})
         model.models_ = tuple(
-            _kind(name).load(folder / f"{level}_{name}") for level, (name, _, _) in enumerate(model._stages)
+            SINGLE_STAGE[name].load(folder / f"{level}_{name}") for level, (name, _, _) in enumerate(model._stages)
         )
         return model
 

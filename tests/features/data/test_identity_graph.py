@@ -15,8 +15,11 @@ from features.compute.builder import Builder
 from features.data.identity import GraphResolver, Ledger, changes, resolve
 from features.data.identity.graph import Known, links_file
 from features.data.lake import Lake
+from features.definitions import FEATURES
+from qianmian.config import load_settings
 from qianmian.errors import DataError
 from qianmian.schema import TABLES
+from qianmian.settings import Settings
 from qianmian.workspace import Workspace, write_json
 
 DAY = [datetime(2024, 1, 1) + timedelta(days=number) for number in range(800)]
@@ -85,7 +88,7 @@ def test_before_the_link_a_record_is_its_own_customer(lake_of):
     found = periods(lake)
     assert [since for _, since in found["b"]] == [DAY[2], DAY[5]]
     assert found["b"][0][0] != found["b"][1][0] == found["a"][0][0]
-    builder = Builder(lake)
+    builder = Builder(lake, FEATURES)
     for moment, customers in ((DAY[4], 2), (DAY[5], 2), (DAY[5] + timedelta(seconds=1), 1)):
         assert builder.build(moment, [VIEWS]).table.num_rows == customers
 
@@ -130,7 +133,7 @@ def test_a_clock_in_the_future_links_nobody_today(lake_of):
         {"events": [event("b", DAY[0])], "identities": [held("a", "card", "x", DAY[1]), held("b", "card", "x", future)]}
     )
     assert [since for _, since in periods(lake)["a"]] == [DAY[1], future]
-    assert len(Builder(lake).views(DAY[700]).customers.to_pyarrow()["one_id"].unique()) == 2
+    assert len(Builder(lake, FEATURES).views(DAY[700]).customers.to_pyarrow()["one_id"].unique()) == 2
 
 
 def test_a_value_of_too_many_customers_links_nobody(lake_of):
@@ -157,7 +160,7 @@ def test_a_hundred_thousand_records_of_one_cookie_are_refused(tmp_path):
                 "TIMESTAMP '2024-01-01' + to_seconds(range) AS observed_at FROM range(100000)"
             },
         )
-    resolve(lake)
+    resolve(lake, Settings())
     assert lake.state("customers").rows == 100_000
     (entry,) = Ledger(lake.workspace).entries()
     assert (entry.action, entry.left) == ("shared", ("s", "r0"))
@@ -215,7 +218,7 @@ def test_an_anonymous_record_joins_who_logs_in_and_stays(lake_of):
         }
     )
     assert groups(lake) == {frozenset({"anonymous", "ann"}), frozenset({"bob"})}
-    builder = Builder(lake)
+    builder = Builder(lake, FEATURES)
 
     def views(moment):
         table = builder.build(moment, [VIEWS]).table
@@ -270,7 +273,7 @@ def test_a_type_can_be_declared_and_a_rule_changed(lake_of):
     lake.workspace.config_file.write_text(
         "identity: {id_types: [{type: cookie, expires_days: null}, {type: tattoo, priority: 5, strong: true}]}\n"
     )
-    resolve(lake)
+    resolve(lake, load_settings(lake.workspace.config_file))
     assert groups(lake) == people("ab")
 
 
@@ -298,12 +301,12 @@ def test_probabilistic_links_count_last(lake_of):
         }
     )
     write_links(lake, [("a", "c", 0.99, "l1"), ("c", "nobody", 0.99, "l2")])
-    resolve(lake)
+    resolve(lake, Settings())
     assert groups(lake) == people("a", "bc")
     write_links(lake, [("a", "d", 0.99, "l1")])
     lake = lake_of({"identities": [held("a", "login", "1", DAY[0]), held("d", "card", "9", DAY[4])]})
     write_links(lake, [("a", "d", 0.99, "l1")])
-    resolve(lake)
+    resolve(lake, Settings())
     assert groups(lake) == people("ad")
     (entry,) = Ledger(lake.workspace).entries()
     assert (entry.source, entry.id_type, entry.id_value) == ("probabilistic", "probabilistic", "l1")
@@ -321,7 +324,7 @@ def test_every_merge_names_its_decision_and_resolving_again_adds_nothing(lake_of
     entries = Ledger(lake.workspace).entries()
     assert named == {entry.ledger_id for entry in entries if entry.action == "merge"}
     before = [path.read_bytes() for path in Ledger(lake.workspace).files()]
-    resolve(lake)
+    resolve(lake, Settings())
     assert [path.read_bytes() for path in Ledger(lake.workspace).files()] == before
 
 
@@ -329,15 +332,15 @@ def test_a_dry_run_says_what_would_change_and_changes_nothing(lake_of):
     lake = lake_of({"identities": [held("a", "device", "x", DAY[0]), held("b", "device", "x", DAY[1])]})
     lake.workspace.config_file.write_text("identity: {id_types: [{type: device, expires_days: 0.5}]}\n")
     digest = lake.digest
-    found = changes(lake)
+    found = changes(lake, load_settings(lake.workspace.config_file))
     assert (found.withdrawn, found.merged, found.customers_before, found.customers, found.renamed) == (1, 0, 1, 2, 1)
     assert lake.digest == digest
     assert actions(lake) == ["merge"]
-    assert changes(lake, dry_run=False).withdrawn == 1
+    assert changes(lake, load_settings(lake.workspace.config_file), dry_run=False).withdrawn == 1
     assert groups(lake) == people("a", "b")
     assert actions(lake) == ["merge", "withdraw"]
     lake.workspace.config_file.unlink()
-    resolve(lake)
+    resolve(lake, load_settings(lake.workspace.config_file))
     assert actions(lake) == ["merge", "merge", "withdraw"]
 
 
@@ -351,18 +354,18 @@ def test_unmerge_splits_for_all_moments_and_can_be_undone(lake_of):
     ledger = Ledger(lake.workspace)
 
     def customers(moment):
-        return sorted(Builder(lake).build(moment, [VIEWS]).table["views_total"].to_pylist())
+        return sorted(Builder(lake, FEATURES).build(moment, [VIEWS]).table["views_total"].to_pylist())
 
     assert customers(DAY[5]) == [2.0]
     (merge,) = ledger.entries("action = 'merge'")
     unmerge = ledger.undo(merge.left, merge.right, "two sisters", DAY[400], merge.ledger_id)
-    resolve(lake)
+    resolve(lake, Settings())
     assert groups(lake) == people("a", "b")  # although the device would link them again
     assert customers(DAY[5]) == [1.0, 1.0]
     assert customers(DAY[500]) == [1.0, 1.0]
     assert [entry.action for entry in ledger.entries()] == ["merge", "unmerge", "withdraw"]
     ledger.redo(unmerge, "one person after all", DAY[401])
-    resolve(lake)
+    resolve(lake, Settings())
     assert customers(DAY[5]) == [2.0]
     assert [entry.action for entry in ledger.entries()] == ["merge", "unmerge", "withdraw", "remerge", "merge"]
 
@@ -418,7 +421,7 @@ def test_new_rows_give_what_resolving_everything_gives(
     lake = Lake(Workspace(tmp_path_factory.mktemp("grows") / "workspace").create())
     if linked:
         write_links(lake, [("a", "c", 0.9, "l1"), ("b", "f", 0.9, "l2")])
-    resolver = GraphResolver(lake.workspace)
+    resolver = GraphResolver(lake.workspace, Settings())
     if apart:
         resolver.ledger.undo(("s", "a"), ("s", "b"), "two people", None, None)
     with duckdb.connect() as connection:
@@ -460,7 +463,7 @@ def test_the_order_of_arrival_changes_nothing(tmp_path_factory: pytest.TempPathF
         with duckdb.connect() as connection:
             views_over(connection, lake)
             put(connection, arrived, [])
-            plan = GraphResolver(lake.workspace).plan(connection)
+            plan = GraphResolver(lake.workspace, Settings()).plan(connection)
             answers.append(connection.execute(f"SELECT * FROM ({plan.customers}) ORDER BY ALL").fetchall())
     assert answers[0] == answers[1]
 
@@ -468,7 +471,7 @@ def test_the_order_of_arrival_changes_nothing(tmp_path_factory: pytest.TempPathF
 def test_a_damaged_note_of_the_last_resolving_only_costs_time(lake_of):
     lake = lake_of({"identities": [held(user, "email", "x", DAY[2]) for user in "ab"]})
     write_json(lake.workspace.root / "identity" / "resolved.json", {"rules": "other"})
-    resolve(lake)
+    resolve(lake, Settings())
     (lake.workspace.root / "identity" / "resolved.json").write_text("{")
-    resolve(lake)
+    resolve(lake, Settings())
     assert groups(lake) == people("ab")

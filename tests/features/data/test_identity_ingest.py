@@ -13,6 +13,8 @@ from features.data.identity import GraphResolver, Ledger, resolve
 from features.data.ingest import ingest
 from features.data.lake import Lake, literal
 from features.data.sources.base import RawTable, Source
+from qianmian.config import load_settings
+from qianmian.settings import Settings
 from qianmian.workspace import Workspace
 
 NAMES = ("source_user_id", "id_type", "id_value", "observed_at")
@@ -68,12 +70,12 @@ ROW = st.tuples(
 def test_many_small_ingests_are_one_large_one(tmp_path_factory: pytest.TempPathFactory, monkeypatch_session, batches):
     small, large = (Workspace(tmp_path_factory.mktemp("w")) for _ in range(2))
     for rows in batches:
-        ingest(small, Sightings(rows))
-    ingest(large, Sightings([row for rows in batches for row in rows]))
+        ingest(small, Sightings(rows), Settings())
+    ingest(large, Sightings([row for rows in batches for row in rows]), Settings())
     assert customers(small) == customers(large)
     assert standing(small) == standing(large)
     digest = Lake(small).digest
-    resolve(Lake(small))
+    resolve(Lake(small), Settings())
     assert Lake(small).digest == digest
 
 
@@ -99,12 +101,16 @@ def test_an_ingest_resolves_only_who_is_connected_with_it(tmp_path, monkeypatch)
 
     monkeypatch.setattr(GraphResolver, "_spread", noted)
     day = "2024-01-01"
-    ingest(workspace, Sightings([("a", "email", "x", day), ("b", "email", "x", day), ("c", "email", "y", day)]))
-    ingest(workspace, Sightings([("d", "email", "x", day)]))
+    ingest(
+        workspace,
+        Sightings([("a", "email", "x", day), ("b", "email", "x", day), ("c", "email", "y", day)]),
+        load_settings(workspace.config_file),
+    )
+    ingest(workspace, Sightings([("d", "email", "x", day)]), load_settings(workspace.config_file))
     assert scopes == [["a", "b", "d"]]
     assert len(customers(workspace)) == 4
     (workspace.root / "qianmian.yaml").write_text("identity: {id_types: [{type: email, max_customers: 2}]}\n")
-    ingest(workspace, Sightings([("e", "email", "z", day)]))
+    ingest(workspace, Sightings([("e", "email", "z", day)]), load_settings(workspace.config_file))
     assert len(scopes) == 1  # other rules: everybody is resolved again
     assert {action for _, action in standing(workspace)} == {"shared"}
 
@@ -112,7 +118,7 @@ def test_an_ingest_resolves_only_who_is_connected_with_it(tmp_path, monkeypatch)
 def test_a_failed_commit_leaves_customers_and_the_next_ingest_mends_it(tmp_path, monkeypatch):
     workspace = Workspace(tmp_path / "w")
     day = "2024-01-01"
-    ingest(workspace, Sightings([("a", "email", "x", day)]))
+    ingest(workspace, Sightings([("a", "email", "x", day)]), Settings())
     before = customers(workspace)
 
     def broken(*_: object) -> None:
@@ -120,10 +126,10 @@ def test_a_failed_commit_leaves_customers_and_the_next_ingest_mends_it(tmp_path,
 
     monkeypatch.setattr("features.data.lake.write_json", broken)
     with pytest.raises(OSError, match="went away"):
-        ingest(workspace, Sightings([("b", "email", "x", day)]))
+        ingest(workspace, Sightings([("b", "email", "x", day)]), Settings())
     monkeypatch.undo()
     assert customers(workspace) == before
-    ingest(workspace, Sightings([("c", "email", "z", day)]))
+    ingest(workspace, Sightings([("c", "email", "z", day)]), Settings())
     assert standing(workspace) == set()  # the ledger had been told of a merge that never came to be
-    ingest(workspace, Sightings([("b", "email", "x", day)]))
+    ingest(workspace, Sightings([("b", "email", "x", day)]), Settings())
     assert len(standing(workspace)) == 1

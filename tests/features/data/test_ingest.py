@@ -19,6 +19,7 @@ from features.data.ingest import IngestReport, TableReport, ingest
 from features.data.lake import Lake, literal
 from features.data.sources.base import RawTable, Source
 from qianmian.errors import DataError, WorkspaceError
+from qianmian.settings import Settings
 from qianmian.workspace import Workspace
 
 ORDERS = ("order_id", "source_user_id", "item_id", "ts", "quantity", "amount")
@@ -81,7 +82,7 @@ def refused(report: TableReport) -> list[tuple[str, dict[str, Any]]]:
 
 def one(workspace: Workspace, *rows: Sequence[str | None], **more: Any) -> TableReport:
     source = Rows(rows, **more)
-    return ingest(workspace, source).tables[source.table]
+    return ingest(workspace, source, Settings()).tables[source.table]
 
 
 # ---- the contract --------------------------------------------------------------------------------------------------
@@ -350,7 +351,7 @@ def test_two_sources_do_not_meet(workspace: Workspace) -> None:
     one(workspace, GOOD)
     other = Rows([GOOD])
     other.name = "other"
-    assert ingest(workspace, other).kept == 1
+    assert ingest(workspace, other, Settings()).kept == 1
     assert table(workspace, "SELECT source FROM customers ORDER BY 1") == [("other",), ("shop",)]
 
 
@@ -373,12 +374,12 @@ def test_whatever_comes_every_row_is_accounted_for_and_twice_is_once(
     columns = {name: f'"{name}"' for name in names if with_line or name != "line_no"}
     everything = [(*GOOD[:1], "1", *GOOD[1:]), *rows]  # one good row at least
     source = Rows(everything, names=names, timezone=zone, columns=columns)
-    first = ingest(workspace, source).tables["transactions"]
+    first = ingest(workspace, source, Settings()).tables["transactions"]
     assert first.read == len(everything) == first.kept + first.duplicates + first.quarantined
     assert first.kept == table(workspace, "SELECT count(*) FROM transactions")[0][0]
     assert (len(refused(first)) if first.quarantined else 0) == first.quarantined
     digest, files = Lake(workspace).digest, sorted(workspace.quarantine.rglob("*"))
-    second = ingest(workspace, source).tables["transactions"]
+    second = ingest(workspace, source, Settings()).tables["transactions"]
     assert (second.kept, second.duplicates, second.quarantined) == (0, first.kept + first.duplicates, first.quarantined)
     assert Lake(workspace).digest == digest
     assert sorted(workspace.quarantine.rglob("*")) == files
@@ -467,7 +468,7 @@ def test_a_clock_in_the_future_is_not_believed(workspace: Workspace) -> None:
         ("o2", "u1", "i1", "2024-03-02 09:00:00", "1", "1"),
         ("o3", "u1", "i1", "2037-01-01", "1", "1"),
     ]
-    report = ingest(workspace, Rows(rows), now=datetime(2024, 3, 1, 12)).tables["transactions"]
+    report = ingest(workspace, Rows(rows), Settings(), now=datetime(2024, 3, 1, 12)).tables["transactions"]
     assert (report.read, report.kept, report.quarantined) == (3, 2, 1)  # less than a day ahead may be a time zone
     assert report.reasons == {"ts lies in the future: a wrong clock?": 1}
-    assert ingest(workspace, Rows(rows)).tables["transactions"].kept == 1  # nobody said what time it is
+    assert ingest(workspace, Rows(rows), Settings()).tables["transactions"].kept == 1  # nobody said what time it is

@@ -15,8 +15,9 @@ import pytest
 from features.data.identity.link_spark import spark_api
 from features.data.identity.probabilistic import HOUSEHOLD, LINKS, PAIR_KEY, link, links_path, write_links
 from features.data.identity.records import FIELDS
+from qianmian.config import load_settings
 from qianmian.errors import ConfigError, DataError, UsageError
-from qianmian.settings import LinkingSettings, load_settings
+from qianmian.settings import LinkingSettings
 from qianmian.workspace import Workspace
 
 SYLLABLES = (

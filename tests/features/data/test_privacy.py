@@ -25,7 +25,7 @@ from features.data.privacy import (
 )
 from features.data.sources.files import Files
 from qianmian.errors import ConfigError, DataError, UsageError, WorkspaceError
-from qianmian.settings import ID_TYPES
+from qianmian.settings import ID_TYPES, Settings
 from qianmian.workspace import Workspace
 
 PHONE, EMAIL, CARD, LOGIN = "+447700900461", "Wilhelmina.Quist@post.example", "4929123412341234", "wquist1987"
@@ -147,7 +147,7 @@ def test_nothing_that_was_typed_is_anywhere(tmp_path, capfd, monkeypatch):
 
 def test_what_is_kept_instead(tmp_path):
     workspace = Workspace(tmp_path / "workspace")
-    report = ingest(workspace, Files(corner(tmp_path)))
+    report = ingest(workspace, Files(corner(tmp_path)), Settings())
     assert report.tables["identities"].kept == 5
     assert sorted(report.tables["identities"].reasons.values()) == [1, 1, 1, 1, 2]
     connection = Lake(workspace).connect().con
@@ -155,24 +155,28 @@ def test_what_is_kept_instead(tmp_path):
     assert (
         values["w phone"]
         == values["v phone"]
-        == hash_value(workspace, "phone", "+44 7700 900 461")
-        == hash_value(workspace, "phone_verified", PHONE)
+        == hash_value(workspace, Settings(), "phone", "+44 7700 900 461")
+        == hash_value(workspace, Settings(), "phone_verified", PHONE)
     )
-    assert values["v card"] == hash_value(workspace, "card", CARD) != hash_value(workspace, "phone", CARD)
+    assert (
+        values["v card"]
+        == hash_value(workspace, Settings(), "card", CARD)
+        != hash_value(workspace, Settings(), "phone", CARD)
+    )
     assert len(values["w email"]) == len("h1:") + 32
     profile = connection.execute("SELECT given_name, address, mobile, email_opt_in, city FROM profiles").fetchone()
-    assert profile[2] == hash_value(workspace, "phone", MOBILE)
+    assert profile[2] == hash_value(workspace, Settings(), "phone", MOBILE)
     assert profile[3:] == ("yes", "Bath")
     assert all(value.startswith("h1:") for value in profile[:3])
     # one telephone, written in two ways, is one customer
     assert connection.execute(
         "SELECT count(DISTINCT one_id) FROM customers WHERE source_user_id IN ('v', 'w')"
     ).fetchone() == (1,)
-    assert ingest(workspace, Files(tmp_path / "sources.yaml")).kept == 0
+    assert ingest(workspace, Files(tmp_path / "sources.yaml"), Settings()).kept == 0
 
 
 def test_refused_rows_say_where_and_why_and_equal_values_look_equal(tmp_path):
-    report = ingest(Workspace(tmp_path / "workspace"), Files(corner(tmp_path))).tables["identities"]
+    report = ingest(Workspace(tmp_path / "workspace"), Files(corner(tmp_path)), Settings()).tables["identities"]
     rows = duckdb.sql(
         f"SELECT reason, position, row FROM '{report.quarantine_file}' ORDER BY position NULLS LAST"
     ).fetchall()
@@ -189,20 +193,20 @@ def test_hashes_are_kept_where_the_source_says_they_are(tmp_path):
     theirs = "9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08"
     csv = f"c,v\na,{theirs}\nb,{theirs}\n"
     yaml = "source: s\ntables:\n  identities:\n    path: i.csv\n    {}columns: {{source_user_id: c, id_type: \"'phone'\", id_value: v}}\n"
-    ingest(workspace, Files(write(tmp_path, i_csv=csv, sources_yaml=yaml.format(""))))
+    ingest(workspace, Files(write(tmp_path, i_csv=csv, sources_yaml=yaml.format(""))), Settings())
     values = "SELECT DISTINCT id_value FROM identities"
     ours = Lake(workspace).connect().con.execute(values).fetchall()
     assert ours != [(theirs,)]
     other = Workspace(tmp_path / "other")
-    ingest(other, Files(write(tmp_path, sources_yaml=yaml.format("hashed: true\n    "))))
+    ingest(other, Files(write(tmp_path, sources_yaml=yaml.format("hashed: true\n    "))), Settings())
     assert Lake(other).connect().con.execute(values).fetchall() == [(theirs,)]
     # ours are known by their prefix: what was exported comes back as it was
     write(tmp_path, i_csv=f"c,v\nc,{ours[0][0]}\n", sources_yaml=yaml.format(""))
-    ingest(workspace, Files(tmp_path / "sources.yaml"))
+    ingest(workspace, Files(tmp_path / "sources.yaml"), Settings())
     assert Lake(workspace).connect().con.execute(values).fetchall() == ours
     write(tmp_path, i_csv=f"c,v\nc,{PHONE}\n", sources_yaml=yaml.format("hashed: true\n    "))
     with pytest.raises(DataError, match="no hash, although the source says hashed") as caught:
-        ingest(workspace, Files(tmp_path / "sources.yaml"))
+        ingest(workspace, Files(tmp_path / "sources.yaml"), Settings())
     assert told(str(caught.value)) == []
 
 
@@ -241,7 +245,7 @@ def test_a_short_key_and_an_unknown_type_are_refused(tmp_path, monkeypatch):
         load_key(Workspace(tmp_path))
     monkeypatch.setenv(KEY_VARIABLE, "a long enough secret")
     with pytest.raises(UsageError, match="no such id type"):
-        hash_value(Workspace(tmp_path), "tattoo", PHONE)
+        hash_value(Workspace(tmp_path), Settings(), "tattoo", PHONE)
 
 
 # ---- cleaning and names --------------------------------------------------------------------------------------------

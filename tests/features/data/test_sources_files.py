@@ -15,6 +15,7 @@ from features.data.lake import Lake, literal
 from features.data.sources import SOURCES
 from features.data.sources.expressions import ExpressionChecker
 from qianmian.errors import ConfigError, DataError
+from qianmian.settings import Settings
 from qianmian.workspace import Workspace
 
 HEAD = "InvoiceNo,StockCode,Customer ID,InvoiceDate,Quantity,UnitPrice\n"
@@ -44,7 +45,7 @@ class Shop:
         return path
 
     def ingest(self, yaml: str = SHOP) -> IngestReport:
-        return ingest(self.workspace, SOURCES["files"](self.write("sources.yaml", yaml)))
+        return ingest(self.workspace, SOURCES["files"](self.write("sources.yaml", yaml)), Settings())
 
     def mistakes(self, yaml: str) -> list[str]:
         with pytest.raises(ConfigError) as caught:

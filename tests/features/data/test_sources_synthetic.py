@@ -13,6 +13,7 @@ from features.data.lake import Lake
 from features.data.sources import SOURCES
 from features.data.sources.synthetic import EFFECT_DAYS, Synthetic, generate
 from qianmian.errors import UsageError
+from qianmian.settings import Settings
 from qianmian.workspace import Workspace
 
 
@@ -31,10 +32,10 @@ def test_the_same_seed_gives_the_same_rows() -> None:
 def test_it_passes_its_own_contract(tmp_path: Path) -> None:
     workspace = Workspace(tmp_path)
     source = SOURCES["synthetic"](customers=60, days=90, seed=3)
-    report = ingest(workspace, source)
+    report = ingest(workspace, source, Settings())
     assert report.read == report.kept
     assert all(not table.flags for table in report.tables.values())
-    assert ingest(workspace, SOURCES["synthetic"](customers=60, days=90, seed=3)).digest == report.digest
+    assert ingest(workspace, SOURCES["synthetic"](customers=60, days=90, seed=3), Settings()).digest == report.digest
     accounts = source.truth()["accounts"]
     known = Lake(workspace).connect().con.execute("SELECT source, source_user_id FROM customers").df()
     assert set(known.itertuples(index=False, name=None)) == set(

@@ -8,6 +8,7 @@ import pytest
 from scipy.stats import binomtest
 
 from features.compute.builder import Builder
+from features.definitions import FEATURES
 from features.profiles.analytics import Rate, funnel, paths, rate, sessions, summary, tag_column
 from features.profiles.analytics.rates import rate_of
 from qianmian.errors import DataError, UsageError
@@ -42,7 +43,9 @@ def order(minute, number, user="u", item="i"):
 
 
 def views_of(lake_of, events, orders=(), minute=10_000):
-    return Builder(lake_of({"events": events, "transactions": list(orders)})).views(BEGIN + timedelta(minutes=minute))
+    return Builder(lake_of({"events": events, "transactions": list(orders)}), FEATURES).views(
+        BEGIN + timedelta(minutes=minute)
+    )
 
 
 def reached(found):
@@ -139,7 +142,7 @@ def test_what_makes_no_funnel_is_refused(lake_of, asked, said):
 
 
 def test_without_events_there_is_no_journey(lake_of):
-    views = Builder(lake_of({"transactions": [order(0, "o")]})).views(BEGIN + timedelta(days=1))
+    views = Builder(lake_of({"transactions": [order(0, "o")]}), FEATURES).views(BEGIN + timedelta(days=1))
     for ask in (funnel, paths, summary):
         with pytest.raises(DataError, match="no behaviour event"):
             ask(views)

@@ -11,6 +11,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from features.compute.builder import Builder
+from features.definitions import FEATURES
 from features.profiles.analytics import funnel, paths, sessions, summary
 from features.profiles.analytics.paths import EXIT
 from qianmian.errors import DataError
@@ -159,7 +160,7 @@ def median(values):
 )
 def test_a_funnel_is_the_best_of_all_ways(lake_of, histories, per, within, within_session, names):
     tables = raw_rows(histories)
-    views = Builder(lake_of(tables)).views(AS_OF)
+    views = Builder(lake_of(tables), FEATURES).views(AS_OF)
     try:
         found = funnel(views, names, per=per, within_days=within, within_session=within_session)
     except DataError:
@@ -176,7 +177,7 @@ def test_a_funnel_is_the_best_of_all_ways(lake_of, histories, per, within, withi
 @given(histories=HISTORIES)
 def test_sessions_are_counted_as_by_hand(lake_of, histories):
     tables = raw_rows(histories)
-    views = Builder(lake_of(tables)).views(AS_OF)
+    views = Builder(lake_of(tables), FEATURES).views(AS_OF)
     expected = {}
     for user, steps in plain_steps(tables, AS_OF).items():
         for session in {step[4] for step in steps if step[4]}:
@@ -231,7 +232,7 @@ def test_sessions_are_counted_as_by_hand(lake_of, histories):
 )
 def test_paths_are_counted_as_by_hand(lake_of, histories, state, keep, depth):
     tables = raw_rows(histories)
-    views = Builder(lake_of(tables)).views(AS_OF)
+    views = Builder(lake_of(tables), FEATURES).views(AS_OF)
     ways = []
     for steps in plain_steps(tables, AS_OF).values():
         for session in {step[4] for step in steps if step[4]}:
@@ -265,7 +266,7 @@ def test_later_rows_change_nothing(lake_of, histories):
     past = {name: [row for row in rows if "ts" not in row or row["ts"] < AS_OF] for name, rows in tables.items()}
     if not past["events"]:
         return
-    asked = [Builder(lake_of(rows)).views(AS_OF) for rows in (tables, past)]
+    asked = [Builder(lake_of(rows), FEATURES).views(AS_OF) for rows in (tables, past)]
     assert funnel(asked[0]) == funnel(asked[1])
     assert paths(asked[0]) == paths(asked[1])
     assert summary(asked[0]) == summary(asked[1])

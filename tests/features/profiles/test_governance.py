@@ -10,6 +10,7 @@ import pyarrow as pa
 import pytest
 
 from features.compute.builder import Builder
+from features.definitions import FEATURES
 from features.profiles.governance.audit import RULES, audit, normalised_information
 from features.profiles.governance.catalogue import catalogue
 from features.profiles.governance.encoding import MOST_VALUES, OTHER, UNKNOWN, encode, encode_all
@@ -18,6 +19,7 @@ from features.profiles.snapshot import make_snapshot
 from features.profiles.tags import INPUTS, TAGS
 from features.profiles.tags.declare import Tag, TagFacts
 from qianmian.errors import ConfigError
+from qianmian.settings import Settings
 from qianmian.workspace import Workspace
 
 NOW = datetime(2024, 3, 1)
@@ -245,7 +247,9 @@ def test_the_catalogue_says_how_tags_are_filled_and_what_absent_ones_lack(lake_o
         for user, day, item in [("1", 1, "i1"), ("1", 9, "i1"), ("2", 3, "i2"), ("3", 4, "i3")]
     ]
     items = [{"item_id": "i1", "category": "food"}, {"item_id": "i2", "category": "food"}]
-    snapshot = make_snapshot(Builder(lake_of({"transactions": lines, "items": items})), datetime(2024, 2, 1))
+    snapshot = make_snapshot(
+        Builder(lake_of({"transactions": lines, "items": items}), FEATURES), datetime(2024, 2, 1), Settings()
+    )
     entries = {entry.name: entry for entry in catalogue(list(TAGS.values()), snapshot)}
     assert list(entries) == list(TAGS)
     favourite = entries["favourite_category"]

@@ -8,10 +8,12 @@ import numpy as np
 import pytest
 
 from features.compute.builder import Builder
+from features.definitions import FEATURES
 from features.profiles.governance.outcome import TARGETS, outcome_of
 from features.profiles.governance.value import bias, mutual_information, worth
 from features.profiles.snapshot import make_snapshot
 from qianmian.errors import DataError, UsageError
+from qianmian.settings import Settings
 
 BEGIN = datetime(2024, 1, 1)
 
@@ -158,12 +160,12 @@ def builder(lake_of):
         }
         for kind, user, day, amount in rows
     ]
-    return Builder(lake_of({"transactions": lines}))
+    return Builder(lake_of({"transactions": lines}), FEATURES)
 
 
 def test_outcomes_are_what_happened_after(builder):
     as_of = BEGIN + timedelta(days=30)
-    snapshot = make_snapshot(builder, as_of)
+    snapshot = make_snapshot(builder, as_of, Settings())
     users = snapshot.table["user_id"].to_pylist()
 
     def told(target, **more):

@@ -12,17 +12,18 @@ from hypothesis import strategies as st
 from features.compute.builder import Builder
 from features.compute.online import values
 from features.compute.online.build import build_state
-from features.profiles.segments import (
+from features.definitions import FEATURES
+from features.profiles.rules import (
     Comparison,
     Group,
     mask,
     matches,
-    members,
     mistakes,
     names_of,
     parse,
     text_features,
 )
+from features.profiles.segments import members
 from qianmian.errors import ConfigError
 from tests.features.compute.test_online import shop
 from tests.features.plain import BEGIN
@@ -130,7 +131,7 @@ def asked(lake_of):
     tables = shop(5)
     now = BEGIN + timedelta(days=44)
     stored_at = now - timedelta(days=9)
-    builder = Builder(lake_of(tables))
+    builder = Builder(lake_of(tables), FEATURES)
     state = build_state(builder, stored_at)
     built = builder.build(now, state.plan.features).table
     people = {

@@ -13,8 +13,11 @@ import pytest
 from features.compute.algebra import Feature
 from features.compute.builder import Builder
 from features.compute.spec import FeatureSpec
+from features.definitions import FEATURES
 from features.profiles.snapshot import Snapshot, current, current_name, ensure, make_snapshot, publish, user_ids_of
+from qianmian.config import load_settings
 from qianmian.errors import ArtifactError, InvalidRequest, WorkspaceError
+from qianmian.settings import Settings
 from qianmian.workspace import Workspace
 
 AS_OF = datetime(2024, 3, 1)
@@ -61,7 +64,7 @@ def lake(lake_of):
 
 @pytest.fixture(scope="module")
 def snapshot(lake):
-    return make_snapshot(Builder(lake), AS_OF)
+    return make_snapshot(Builder(lake, FEATURES), AS_OF, Settings())
 
 
 @pytest.fixture(scope="module")
@@ -192,24 +195,24 @@ def test_ensure_builds_again_when_data_or_moment_changed_and_not_otherwise(write
         found = (workspace.online / "current.json").stat()
         return found.st_ino, found.st_mtime_ns
 
-    first = ensure(workspace, AS_OF)
+    first = ensure(workspace, AS_OF, Settings())
     same(current(workspace), first)
     before = written()
-    same(ensure(workspace, AS_OF), first)
+    same(ensure(workspace, AS_OF, Settings()), first)
     assert written() == before
 
-    moved = ensure(workspace, datetime(2024, 2, 1))
+    moved = ensure(workspace, datetime(2024, 2, 1), Settings())
     assert moved.as_of == current(workspace).as_of == datetime(2024, 2, 1)
     assert (sum(first.table["orders_total"].to_pylist()), sum(moved.table["orders_total"].to_pylist())) == (3, 2)
     assert written() != before
 
     before = written()
     write_lake(workspace.root, ROWS)  # the same rows again
-    ensure(workspace, datetime(2024, 2, 1))
+    ensure(workspace, datetime(2024, 2, 1), Settings())
     assert written() == before
 
     write_lake(workspace.root, {**ROWS, "profiles": [*ROWS["profiles"], person("10", "app", age_band="65+")]})
-    grown = ensure(workspace, datetime(2024, 2, 1))
+    grown = ensure(workspace, datetime(2024, 2, 1), Settings())
     assert grown.resolve("10") is not None
     assert grown.data_digest != moved.data_digest
     same(current(workspace), grown)
@@ -295,12 +298,12 @@ def test_a_pointer_to_nothing_is_an_artifact_error(workspace):
 @pytest.mark.parametrize("damage", ["pointer", "tags.parquet", "snapshot.json"])
 def test_what_is_damaged_is_mended_by_building_again(lake_of, damage):
     lake = lake_of(ROWS)
-    ensure(lake.workspace, AS_OF)
+    ensure(lake.workspace, AS_OF, Settings())
     folder = lake.workspace.online / str(current_name(lake.workspace))
     (lake.workspace.online / "current.json" if damage == "pointer" else folder / damage).write_text("{")
     with pytest.raises(ArtifactError):
         current(lake.workspace)
-    made = ensure(lake.workspace, AS_OF)
+    made = ensure(lake.workspace, AS_OF, Settings())
     same(current(lake.workspace), made)
 
 
@@ -313,6 +316,10 @@ def test_values_changed_between_rows_change_the_profiles(lake_of):
 
 def test_a_changed_setting_of_the_lifecycle_reaches_the_tags(lake_of):
     lake = lake_of({"transactions": [line("1", "app", "o1", datetime(2024, 1, 10))]})
-    assert ensure(lake.workspace, datetime(2024, 1, 30)).tags["lifecycle_stage"] == ["new"]
+    assert ensure(lake.workspace, datetime(2024, 1, 30), load_settings(lake.workspace.config_file)).tags[
+        "lifecycle_stage"
+    ] == ["new"]
     lake.workspace.config_file.write_text("lifecycle: {new_days: 10}\n")
-    assert ensure(lake.workspace, datetime(2024, 1, 30)).tags["lifecycle_stage"] == ["active"]
+    assert ensure(lake.workspace, datetime(2024, 1, 30), load_settings(lake.workspace.config_file)).tags[
+        "lifecycle_stage"
+    ] == ["active"]

@@ -14,6 +14,7 @@ from features.profiles.lifecycle import NEEDS
 from features.profiles.snapshot import make_snapshot
 from features.profiles.tags import TAGS, basic, tag_values
 from features.profiles.tags.declare import place, quantile_edges
+from qianmian.settings import Settings
 
 nan = float("nan")
 PARTS = ("night_order_share", "morning_order_share", "afternoon_order_share", "evening_order_share")
@@ -404,7 +405,7 @@ def test_a_shop_without_times_and_amounts_has_the_tags_that_need_neither(lake_of
             "items": [{"item_id": "i1", "category": "food/milk"}, {"item_id": "i2", "category": "home"}],
         }
     )
-    snapshot = make_snapshot(Builder(lake), datetime(2024, 1, 1))
+    snapshot = make_snapshot(Builder(lake, FEATURES), datetime(2024, 1, 1), Settings())
     assert set(snapshot.tags) == {
         "favourite_category",
         "favourite_item",

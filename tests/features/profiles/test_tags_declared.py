@@ -10,10 +10,11 @@ import pyarrow.parquet as pq
 import pytest
 
 from features.compute.builder import Builder
+from features.definitions import FEATURES
 from features.profiles.snapshot import Snapshot, current, ensure, make_snapshot
 from features.profiles.tags import INPUTS, TAGS, published
 from features.profiles.tags.declare import Tag, check, fit_tags, tag_from_rule, tag_values
-from features.profiles.tags.tagging import make_tags, tag_facts
+from features.profiles.tags.tagging import make_tags
 from qianmian.errors import ArtifactError, ConfigError, DataError
 from qianmian.settings import LifecycleSettings, Settings
 
@@ -153,7 +154,7 @@ def test_one_customer_alone_gets_the_value_they_have_among_all():
 
 def test_a_snapshot_keeps_what_the_statistics_learnt(lake_of, tmp_path):
     lake = lake_of({"transactions": [line(str(user), user % 20, amount=float(user + 1)) for user in range(30)]})
-    snapshot = make_snapshot(Builder(lake), BEGIN + timedelta(days=30))
+    snapshot = make_snapshot(Builder(lake, FEATURES), BEGIN + timedelta(days=30), Settings())
     snapshot.save(tmp_path / "kept")
     loaded = Snapshot.load(tmp_path / "kept")
     assert loaded.tag_facts == snapshot.tag_facts
@@ -189,11 +190,11 @@ def give(lake, values, as_of, version="3"):
 
 def test_what_a_model_publishes_is_a_tag_of_the_next_profiles(shop):
     as_of = BEGIN + timedelta(days=20)
-    before = ensure(shop.workspace, as_of)
+    before = ensure(shop.workspace, as_of, Settings())
     assert "churn_risk" not in before.tags
     first, second, third = before.one_ids
     give(shop, {first: "high", third: "low", "somebody else": "low"}, as_of - timedelta(days=2))
-    snapshot = ensure(shop.workspace, as_of)  # it is built again because of the new publication
+    snapshot = ensure(shop.workspace, as_of, Settings())  # it is built again because of the new publication
     assert snapshot.tags["churn_risk"] == ["high", None, "low"]
     facts = current(shop.workspace).tag_facts["churn_risk"]
     assert (facts.as_of, facts.source, facts.model, facts.how) == (
@@ -202,16 +203,16 @@ def test_what_a_model_publishes_is_a_tag_of_the_next_profiles(shop):
         ("qianmian-churn", "3"),
         "model",
     )
-    assert ensure(shop.workspace, as_of).tags == snapshot.tags
+    assert ensure(shop.workspace, as_of, Settings()).tags == snapshot.tags
     give(shop, {second: "medium"}, as_of, "4")
-    assert ensure(shop.workspace, as_of).tags["churn_risk"] == [None, "medium", None]
+    assert ensure(shop.workspace, as_of, Settings()).tags["churn_risk"] == [None, "medium", None]
 
 
 def test_what_a_model_knew_later_is_not_there_yet(shop):
     as_of = BEGIN + timedelta(days=20)
     give(shop, {"x": "low"}, as_of + timedelta(seconds=1))
-    assert "churn_risk" not in make_snapshot(Builder(shop), as_of).tags
-    assert "churn_risk" in make_snapshot(Builder(shop), as_of + timedelta(seconds=1)).tags
+    assert "churn_risk" not in make_snapshot(Builder(shop, FEATURES), as_of, Settings()).tags
+    assert "churn_risk" in make_snapshot(Builder(shop, FEATURES), as_of + timedelta(seconds=1), Settings()).tags
 
 
 def test_publications_that_make_no_sense_are_refused(shop):
@@ -244,10 +245,10 @@ def test_publications_that_make_no_sense_are_refused(shop):
 
 def test_every_value_says_as_of_stale_and_source(shop):
     as_of = BEGIN + timedelta(days=20)
-    snapshot = ensure(shop.workspace, as_of)
+    snapshot = ensure(shop.workspace, as_of, Settings())
     give(shop, {snapshot.one_ids[0]: "high"}, as_of - timedelta(days=3))
-    snapshot = ensure(shop.workspace, as_of)
-    said = tag_facts(snapshot, 0, as_of + timedelta(days=33))
+    snapshot = ensure(shop.workspace, as_of, Settings())
+    said = snapshot.facts_of(0, as_of + timedelta(days=33))
     assert said["lifecycle"]["churn_risk"] == {
         "value": "high",
         "as_of": as_of - timedelta(days=3),
@@ -257,10 +258,10 @@ def test_every_value_says_as_of_stale_and_source(shop):
     assert said["lifecycle"]["buyer_stage"] == {"value": "repeat", "as_of": as_of, "stale": False, "source": "orders"}
     assert said["transaction"]["trading"]["source"] == "lines+orders"
     # a time to live ends after its last moment
-    assert not tag_facts(snapshot, 0, as_of + timedelta(days=35))["lifecycle"]["buyer_stage"]["stale"]
-    assert tag_facts(snapshot, 0, as_of + timedelta(days=35, seconds=1))["lifecycle"]["buyer_stage"]["stale"]
+    assert not snapshot.facts_of(0, as_of + timedelta(days=35))["lifecycle"]["buyer_stage"]["stale"]
+    assert snapshot.facts_of(0, as_of + timedelta(days=35, seconds=1))["lifecycle"]["buyer_stage"]["stale"]
     # unknown is said, absent is absent
-    assert tag_facts(snapshot, 1, as_of)["lifecycle"]["churn_risk"]["value"] is None
+    assert snapshot.facts_of(1, as_of)["lifecycle"]["churn_risk"]["value"] is None
     assert all("gender" not in entries for entries in said.values())
     assert sum(len(entries) for entries in said.values()) == len(snapshot.tags)
 
@@ -316,7 +317,7 @@ def test_only_what_came_before_the_sleep_is_its_reason(lake_of):
             ],
         }
     )
-    builder = Builder(lake)
+    builder = Builder(lake, FEATURES)
     built = builder.build(BEGIN + timedelta(days=90))
     names = built.table["user_id"].to_pylist()
 
@@ -348,7 +349,7 @@ def test_where_opens_are_not_recorded_only_a_missing_offer_is_a_reason(lake_of):
         "campaign_id": "c",
         "ts": BEGIN + timedelta(days=30),
     }
-    builder = Builder(lake_of({"transactions": lines, "touches": [touch]}))
+    builder = Builder(lake_of({"transactions": lines, "touches": [touch]}), FEATURES)
     built = builder.build(BEGIN + timedelta(days=90))
     values, facts = make_tags(builder, built, Settings())
     assert dict(zip(built.table["user_id"].to_pylist(), values["falling_asleep_reason"], strict=True)) == {
@@ -359,7 +360,7 @@ def test_where_opens_are_not_recorded_only_a_missing_offer_is_a_reason(lake_of):
 
 
 def test_no_contacts_recorded_means_no_reason_known(lake_of):
-    builder = Builder(lake_of({"transactions": [line("a", day) for day in (0, 10, 20)]}))
+    builder = Builder(lake_of({"transactions": [line("a", day) for day in (0, 10, 20)]}), FEATURES)
     values, _ = make_tags(builder, builder.build(BEGIN + timedelta(days=90)), Settings())
     assert "falling_asleep_reason" not in values
     assert values["lifecycle_stage"] == ["asleep"]

@@ -1,0 +1,126 @@
+"""The features the chosen industry pack adds: its own, and three a replenishment cycle. Without a pack, none."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from features.compute.algebra import Condition, Feature, check
+from features.definitions import FEATURES
+from features.definitions.recency import NEVER
+from qianmian.errors import ConfigError
+from qianmian.packs import Cycle, Pack, PackFeature, PackTag, load_pack
+from qianmian.settings import Settings
+
+ATTRIBUTE = "profile_"
+
+
+def pack_of(settings: Settings) -> Pack | None:
+    """The chosen pack."""
+    return load_pack(settings.pack) if settings.pack else None
+
+
+def replenishment(settings: Settings) -> dict[str, Cycle]:
+    """Name of a cycle → how long its categories last, as the pack says before anything is learnt.
+
+    Examples
+    --------
+    >>> replenishment(Settings())
+    {}
+    >>> replenishment(Settings(pack="beauty"))["serum"].days
+    60.0
+    """
+    pack = pack_of(settings)
+    return dict(pack.replenishment) if pack else {}
+
+
+def features_for(settings: Settings) -> tuple[Feature, ...]:
+    """The features the pack adds: its own, and three a replenishment cycle (orders, days since the first and since the last).
+
+    Raises
+    ------
+    ConfigError
+        All mistakes in the pack's features, and a rule of a tag about a feature nobody declares.
+    """
+    pack = pack_of(settings)
+    if pack is None:
+        return ()
+    made = (
+        *(part for name, cycle in pack.replenishment.items() for part in _cycle_features(name, cycle)),
+        *map(_feature, pack.features),
+    )
+    problems = []
+    taken = {feature.name for feature in FEATURES}
+    problems += [f"features: '{feature.name}' is a feature already" for feature in made if feature.name in taken]
+    try:
+        check(tuple(feature for feature in (*FEATURES, *made) if feature in FEATURES or feature.name not in taken))
+    except ConfigError as error:
+        problems += [f"features: {problem}" for problem in error.problems]
+    known = [*sorted(taken), *(feature.name for feature in made)]
+    for tag in pack.tags:
+        problems += [f"tags.{tag.name}: {problem}" for problem in _unknown(tag, known)]
+    if problems:
+        raise ConfigError(problems, where=f"the pack {Path(str(settings.pack)).name}")
+    return made
+
+
+def declared_features(settings: Settings) -> tuple[Feature, ...]:
+    """Every feature that is declared under these settings: the product's own, then those of the pack."""
+    return (*FEATURES, *features_for(settings))
+
+
+def _feature(given: PackFeature) -> Feature:
+    where = tuple(
+        Condition(one.column, one.operator, tuple(one.value) if isinstance(one.value, list) else one.value)  # type: ignore[arg-type]
+        for one in given.where
+    )
+    rest: dict[str, Any] = given.model_dump(exclude={"where"})
+    return Feature(**rest, where=where)
+
+
+def _cycle_features(name: str, cycle: Cycle) -> Iterator[Feature]:
+    categories = tuple(cycle.categories or [name])
+    where = (Condition("category" if "/" in categories[0] else "category_top", "in", categories),)
+    yield Feature(
+        f"{name}_orders", "lines", "distinct", "order_id", where, unit="orders", description=f"orders with {name}, ever"
+    )
+    yield Feature(
+        f"days_since_first_{name}",
+        "lines",
+        "age",
+        where=where,
+        unit="days",
+        description=f"time since the first order with {name}",
+    )
+    yield Feature(
+        f"days_since_{name}",
+        "lines",
+        "recency",
+        where=where,
+        default=NEVER,
+        unit="days",
+        description=f"time since the last order with {name}",
+    )
+
+
+def _unknown(tag: PackTag, known: list[str]) -> Iterator[str]:
+    for number, value in enumerate(tag.values):
+        for name in _asked(value.when):
+            if name not in known and not name.startswith(ATTRIBUTE):
+                close = difflib.get_close_matches(name, known, 1)
+                yield f"values.{number}.when: there is no feature '{name}'" + (
+                    f"; did you mean '{close[0]}'?" if close else ""
+                )
+
+
+def _asked(rule: Any) -> Iterator[str]:
+    if isinstance(rule, Mapping):
+        if isinstance(rule.get("feature"), str):
+            yield rule["feature"]
+        for part in rule.values():
+            yield from _asked(part)
+    elif isinstance(rule, list):
+        for part in rule:
+            yield from _asked(part)

@@ -1,0 +1,213 @@
+"""Segment rules: and/or/not over comparisons of features and tags, as data. Second execution of a declaration.
+
+One rule answers three ways that agree: as a predicate in the engine (`members`: who is in the segment), over columns already
+built (`mask`), and for one customer from online values (`matches`). Rules are data and are never evaluated as code.
+
+``{"all": [rule, …]}`` · ``{"any": [rule, …]}`` · ``{"not": rule}`` · ``{"feature": name, "operator": op, "value": v}`` ·
+``{"tag": name, "operator": op, "value": v}``; operators ``== != < <= > >= in known``. A value that is not known passes no
+comparison but ``known`` false.
+"""
+
+from __future__ import annotations
+
+import operator
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import reduce
+from typing import Any, Literal, get_args
+
+import numpy as np
+from numpy.typing import NDArray
+
+from features.compute.algebra import Feature, Operator, Scalar
+from qianmian.errors import ConfigError
+
+MAX_DEPTH, MAX_TESTS = 20, 500  # a rule may come over HTTP
+Known = Mapping[str, bool]  # name → whether its values are text
+
+_PLAIN: dict[str, Callable[[Any, Any], Any]] = {
+    "==": operator.eq,
+    "!=": operator.ne,
+    "<": operator.lt,
+    "<=": operator.le,
+    ">": operator.gt,
+    ">=": operator.ge,
+    "in": lambda value, allowed: value in allowed,
+}
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """One comparison of a feature or a tag."""
+
+    kind: Literal["feature", "tag"]
+    name: str
+    operator: Operator
+    value: Scalar | tuple[Scalar, ...]
+
+
+@dataclass(frozen=True)
+class Group:
+    """Rules together: all of them, any of them, or (one) not."""
+
+    how: Literal["all", "any", "not"]
+    rules: tuple[Rule, ...]
+
+
+Rule = Comparison | Group
+
+
+def parse(data: Any, where: str = "rule") -> Rule:
+    """A rule from its data.
+
+    Raises
+    ------
+    ConfigError
+        All mistakes together, each with the path to it.
+
+    Examples
+    --------
+    >>> rule = parse({"all": [{"feature": "orders_28d", "operator": ">=", "value": 2}, {"not": {"tag": "price_band", "operator": "==", "value": "budget"}}]})
+    >>> matches(rule, {"orders_28d": 3.0}, {"price_band": "premium"})
+    True
+    """
+    problems: list[str] = []
+    count = [0]
+    rule = _parse(data, where, problems, 0, count)
+    if count[0] > MAX_TESTS:
+        problems.append(f"{where}: {count[0]} comparisons; at most {MAX_TESTS}")
+    if problems or rule is None:
+        raise ConfigError(problems, where=where)
+    return rule
+
+
+def _parse(data: Any, path: str, problems: list[str], depth: int, count: list[int]) -> Rule | None:
+    def wrong(text: str) -> Rule | None:
+        problems.append(f"{path}: {text}")
+        return None
+
+    if depth > MAX_DEPTH:
+        return wrong(f"nested deeper than {MAX_DEPTH}")
+    if not isinstance(data, Mapping):
+        return wrong(f"a rule is a mapping with all, any, not, feature or tag; got {type(data).__name__}")
+    heads = [key for key in ("all", "any", "not", "feature", "tag") if key in data]
+    if len(heads) != 1:
+        return wrong(
+            f"exactly one of all, any, not, feature, tag; got {', '.join(heads) or ', '.join(map(str, data)) or 'nothing'}"
+        )
+    head = heads[0]
+    allowed = {head} if head in ("all", "any", "not") else {head, "operator", "value"}
+    if unknown := sorted(str(key) for key in data if key not in allowed):
+        wrong(f"unknown {', '.join(unknown)}; allowed: {', '.join(sorted(allowed))}")
+    if head in ("feature", "tag"):
+        count[0] += 1
+        return _test(head, data, wrong)  # type: ignore[arg-type]
+    inner = data[head] if head != "not" else [data[head]]
+    if not isinstance(inner, Sequence) or isinstance(inner, str) or not inner:
+        return wrong(f"'{head}' takes a list of rules that is not empty")
+    places = [f"{path}.{head}" if head == "not" else f"{path}.{head}[{number}]" for number in range(len(inner))]
+    rules = [_parse(part, place, problems, depth + 1, count) for part, place in zip(inner, places, strict=True)]
+    return Group(head, tuple(rule for rule in rules if rule is not None))  # type: ignore[arg-type]
+
+
+def _test(
+    kind: Literal["feature", "tag"], data: Mapping[str, Any], wrong: Callable[[str], object]
+) -> Comparison | None:
+    name, op, value = data[kind], data.get("operator", "=="), data.get("value")
+    if not isinstance(name, str) or not name:
+        wrong(f"'{kind}' is a name; got {name!r}")
+    if op not in get_args(Operator):
+        wrong(f"unknown operator {op!r}; allowed: {', '.join(get_args(Operator))}")
+        return None
+    if op == "in":
+        if (
+            isinstance(value, str)
+            or not isinstance(value, Sequence)
+            or not value
+            or not all(isinstance(v, Scalar) for v in value)
+        ):
+            wrong(f"'in' takes a list of values that is not empty; got {value!r}")
+            return None
+        return Comparison(kind, str(name), op, tuple(value))
+    if op == "known":
+        value = True if value is None else value
+        if not isinstance(value, bool):
+            wrong(f"'known' takes true or false; got {value!r}")
+    elif not isinstance(value, Scalar) or (isinstance(value, float) and not np.isfinite(value)):
+        wrong(f"'{op}' takes a text, a finite number or true/false; got {value!r}")
+    return Comparison(kind, str(name), op, value if isinstance(value, Scalar) else False)
+
+
+def comparisons(rule: Rule) -> Iterator[Comparison]:
+    """Every comparison of a rule."""
+    if isinstance(rule, Comparison):
+        yield rule
+    else:
+        for part in rule.rules:
+            yield from comparisons(part)
+
+
+def names_of(rule: Rule, kind: Literal["feature", "tag"]) -> tuple[str, ...]:
+    """The features or tags a rule asks about, each once."""
+    return tuple(dict.fromkeys(test.name for test in comparisons(rule) if test.kind == kind))
+
+
+def mistakes(rule: Rule, features: Known, tags: Iterable[str]) -> list[str]:
+    """What in a rule cannot be answered: names nobody declared, comparisons of a number with a text."""
+    found, tag_names = [], set(tags)
+    for test in comparisons(rule):
+        if test.kind == "tag":
+            found += [] if test.name in tag_names else [f"there is no tag '{test.name}'"]
+        elif test.name not in features:
+            found.append(f"there is no feature '{test.name}'")
+        elif test.operator != "known":
+            asked = test.value if isinstance(test.value, tuple) else (test.value,)
+            if any(isinstance(value, str) != features[test.name] for value in asked):
+                kind = "a text" if features[test.name] else "a number"
+                found.append(f"feature '{test.name}' is {kind} and is compared with {test.value!r}")
+    return list(dict.fromkeys(found))
+
+
+def text_features(features: Sequence[Feature]) -> dict[str, bool]:
+    """Name → whether the feature is text: what `mistakes` asks for."""
+    return {feature.name: feature.categorical for feature in features}
+
+
+# ---- the three ways to answer --------------------------------------------------------------------------------------------
+
+
+def matches(rule: Rule, features: Mapping[str, Any], tags: Mapping[str, Any] | None = None) -> bool:
+    """Whether one customer is in the segment, from values by name; a missing or None value is not known."""
+    if isinstance(rule, Group):
+        parts = (matches(part, features, tags) for part in rule.rules)
+        return all(parts) if rule.how == "all" else any(parts) if rule.how == "any" else not next(parts)
+    value = (features if rule.kind == "feature" else tags or {}).get(rule.name)
+    return _passes(rule, value)
+
+
+def _passes(test: Comparison, value: Any) -> bool:
+    known = value is not None and not (test.kind == "tag" and value == "")
+    if test.operator == "known":
+        return known == test.value
+    if not known:
+        return False
+    asked = test.value if isinstance(test.value, tuple) else (test.value,)
+    if test.operator not in ("==", "!=", "in") and any(isinstance(value, str) != isinstance(a, str) for a in asked):
+        return False  # a text is neither less nor more than a number
+    return bool(_PLAIN[test.operator](value, test.value))
+
+
+def mask(rule: Rule, features: Mapping[str, Any], tags: Mapping[str, Sequence[Any]] | None = None) -> NDArray[np.bool_]:
+    """Whether each of n customers is in the segment, (n,); columns by name, each of length n."""
+    if isinstance(rule, Group):
+        parts = [mask(part, features, tags) for part in rule.rules]
+        if rule.how == "not":
+            return ~parts[0]
+        return reduce(operator.and_ if rule.how == "all" else operator.or_, parts)
+    column = (features if rule.kind == "feature" else tags or {})[rule.name]
+    values = np.asarray(column)
+    if rule.kind == "feature" and values.dtype.kind == "f" and rule.operator != "known":
+        if rule.operator == "in":
+            return np.isin(values, np.asarray(rule.value, dtype=np.float64))
+        return np.asarray(_PLAIN[rule.operator](values, rule.value), dtype=np.bool_)
+    return np.fromiter((_passes(rule, value) for value in values.tolist()), dtype=np.bool_, count=len(values))
