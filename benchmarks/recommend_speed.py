@@ -154,8 +154,7 @@ def fits(name: str, train: Any, repetitions: int) -> tuple[dict[str, Any], list[
     """Our fit of iALS beside the library's own on a matrix that is there already: CPU seconds, both have as many threads."""
     from implicit.cpu.als import AlternatingLeastSquares
 
-    from models.recommend import ImplicitALSRecommender
-    from models.recommend.ials import noise_level
+    from models.recommend.ials import ImplicitALSRecommender, noise_level
 
     model = ImplicitALSRecommender()
     counts = train.interactions.matrix(model.half_life_days)
@@ -180,8 +179,7 @@ def hybrid_fits(train: Any, repetitions: int) -> tuple[dict[str, Any], list[str]
     """Our fit of the hybrid beside LightFM's own, and LightFM.predict of all items beside our batch top-k."""
     from lightfm import LightFM
 
-    from models.recommend import HybridRecommender
-    from models.recommend.hybrid import _normalised, item_attributes, user_attributes
+    from models.recommend.hybrid import HybridRecommender, _normalised, item_attributes, user_attributes
 
     model = HybridRecommender()
     users = _normalised(

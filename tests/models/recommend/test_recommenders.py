@@ -5,14 +5,11 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from models.recommend import (
-    FallbackChain,
-    HybridRecommender,
-    ImplicitALSRecommender,
-    PopularRecommender,
-    RepeatPurchaseRecommender,
-)
-from models.recommend.hybrid import item_attributes, user_attributes
+from models.recommend.fallback import FallbackChain
+from models.recommend.hybrid import HybridRecommender, item_attributes, user_attributes
+from models.recommend.ials import ImplicitALSRecommender
+from models.recommend.popular import PopularRecommender
+from models.recommend.repeat import RepeatPurchaseRecommender
 from qianmian.errors import UsageError
 
 SMALL = [
