@@ -14,7 +14,19 @@ from features.interactions import Interactions, TrainingSet
 from models.persist import Arrays, pack_csr, unpack_csr
 from models.ranked import NOT_A_CANDIDATE
 from models.recommend import base
-from models.recommend.base import Barred, Choice, Indices, Query, Recommender, Span, best_of_rows, rows_of, values_at
+from models.recommend.base import (
+    Barred,
+    Choice,
+    Evidence,
+    Indices,
+    Query,
+    Recommender,
+    Span,
+    best_of_rows,
+    rows_of,
+    values_at,
+)
+from models.recommend.evidence import times_and_last
 from models.recommend.item_knn import DENSE_SHARE
 from models.topk import top_k
 from qianmian.errors import UsageError
@@ -151,6 +163,7 @@ class NextBasketRecommender(Recommender):
     name: ClassVar[str] = "next_basket"
     supports_fold_in: ClassVar[bool] = True
     may_be_short: ClassVar[bool] = True
+    supports_evidence: ClassVar[bool] = True
     search_space: ClassVar[Mapping[str, Span | Choice]] = {
         "half_life_days": Span(30.0, 365.0, log=True),
         "taste_half_life_days": Span(4.0, 60.0, log=True),
@@ -320,12 +333,17 @@ class NextBasketRecommender(Recommender):
                 found[place] += ((values_at(wanted, ids) > 0).sum(axis=1) / attainable).sum()
         return WEIGHTS[int(found.argmax())]
 
-    def evidence(self, user: int, item: int) -> tuple[int, float] | None:
-        """In how many orders the user had the item, and how many days before `as_of` the last was (0 without time); None for never."""
+    def _evidence(self, query: Query, item: int) -> Evidence | None:
+        """In how many orders before the fit the user had the item (``times``), and ``last_days``; None for never."""
+        user = int(query.users[0])
+        if user < 0:
+            return None
         orders = self.orders_
         own = slice(*orders.starts[user : user + 2].tolist())
         had = np.flatnonzero(orders.baskets[own].getcol(item).toarray().ravel())
-        return (len(had), float(orders.ages[own][had[-1]]) if self.timed_ else 0.0) if len(had) else None
+        if not len(had):
+            return None
+        return times_and_last(len(had), float(orders.ages[own][had[-1]]) if self.timed_ else 0.0, query.later_days)
 
     # ---- answering -----------------------------------------------------------------------------------------------
 

@@ -74,7 +74,7 @@ def extra(model: Recommender, examples: Examples, after: Interactions) -> Mappin
     came = at >= 0
     days = day.data[at[came]] if came.any() else np.empty(0)
     found: dict[str, Values] = {"sooner_first": sooner_first(row[came], place[came], days, n)}
-    if isinstance(model, ReplenishRecommender):
+    if model.supports_expected_days:
         users, items = examples.users[row[came]], item[came]
         pair = np.searchsorted(habits.users * after.shape[1] + habits.items, users * after.shape[1] + items)
         quiet = habits.quiet_days[pair]

@@ -398,6 +398,11 @@ class TwoStageRecommender(Recommender):
     # ---- keeping -------------------------------------------------------------------------------------------------
 
     @property
+    def submodels(self) -> tuple[Recommender, ...]:
+        """The fitted stages."""
+        return self.models_
+
+    @property
     def sources(self) -> tuple[str, ...]:
         """The stages: an item's source is the one that proposed it, own history before all (`candidates.union`)."""
         return tuple(name for name, _, _ in self._stages)

@@ -12,7 +12,7 @@ from scipy import sparse
 from features.interactions import TrainingSet
 from models.persist import Arrays, pack_csr, unpack_csr
 from models.ranked import NOT_A_CANDIDATE, Ranked, top_k
-from models.recommend.base import Barred, Choice, Query, Recommender, Span
+from models.recommend.base import Barred, Choice, Evidence, Query, Recommender, Span
 from models.recommend.complement import given_items, last_orders
 from models.recommend.popular import recent_customers
 from models.recommend.similar.item_features import (
@@ -74,6 +74,9 @@ class SimilarRecommender(Recommender):
     supports_similar: ClassVar[bool] = True
     supports_fold_in: ClassVar[bool] = True
     may_be_short: ClassVar[bool] = True
+    supports_item_vectors: ClassVar[bool] = True
+    supports_evidence: ClassVar[bool] = True
+    supports_similar_to: ClassVar[bool] = True
     search_space: ClassVar[Mapping[str, Span | Choice]] = {
         "factors": Choice((32, 64, 128, 256)),
         "recent_days": Span(7.0, 91.0),
@@ -128,7 +131,7 @@ class SimilarRecommender(Recommender):
         if self.behaviour == "ials":
             from models.recommend.ials import ImplicitALSRecommender
 
-            vectors = ImplicitALSRecommender(seed=self.seed).fit(train)._item_vectors()
+            vectors = ImplicitALSRecommender(seed=self.seed).fit(train).item_vectors()
         else:
             vectors = customer_vectors(train.interactions.matrix(), self.factors, self.seed)
         norms = np.linalg.norm(vectors, axis=1, keepdims=True)
@@ -161,6 +164,12 @@ class SimilarRecommender(Recommender):
         ids, values = top_k(Barred(allowed).apply(scores), k)
         return Ranked.of(ids, values, np.zeros(ids.shape, dtype=np.int8), k, (self.name,))
 
+    def _evidence(self, query: Query, item: int) -> Evidence | None:
+        """The attributes that an item shares with the item of the query (``alike``); None where the query has not exactly one."""
+        if query.items is None or len(query.items[0]) != 1:
+            return None
+        return {"alike": self.in_common(int(query.items[0][0]), item)}
+
     def in_common(self, item: int, other: int) -> dict[str, str]:
         """The columns two items agree in, and the value: for a reason in words. The category as far as it is shared."""
         return self.traits_.in_common(item, other)
@@ -187,7 +196,7 @@ class SimilarRecommender(Recommender):
         alike: Floats = self._alike(self.traits_.take(np.array([item])))[0]
         return alike
 
-    def _item_vectors(self) -> Floats:
+    def item_vectors(self) -> Floats:
         return self.traits_.vectors
 
     def _scores(self, query: Query) -> Floats:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,7 +13,18 @@ from scipy import sparse
 from features.interactions import TrainingSet
 from models.persist import Arrays, pack_csr, unpack_csr
 from models.ranked import NOT_A_CANDIDATE
-from models.recommend.base import Barred, Choice, Indices, Query, Recommender, Span, best_of_rows, folded, values_at
+from models.recommend.base import (
+    Barred,
+    Choice,
+    Evidence,
+    Indices,
+    Query,
+    Recommender,
+    Span,
+    best_of_rows,
+    folded,
+    values_at,
+)
 from models.recommend.upgrade.item_features import Floats, Ints, Market, Shelf, price_limits, usual_items
 
 LARGER = 1.1  # of size, and of the price of a unit of size that a larger one may cost
@@ -139,6 +150,7 @@ class UpgradeRecommender(Recommender):
     name: ClassVar[str] = "upgrade"
     supports_fold_in: ClassVar[bool] = True
     may_be_short: ClassVar[bool] = True
+    supports_evidence: ClassVar[bool] = True
     search_space: ClassVar[Mapping[str, Span | Choice]] = {
         "half_life_days": Span(30.0, 365.0, log=True),
         "prior": Span(1.0, 200.0, log=True),
@@ -321,13 +333,12 @@ class UpgradeRecommender(Recommender):
         made.sort_indices()
         return made, offers
 
-    def evidence(self, user: int, item: int) -> dict[str, Any] | None:
+    def _evidence(self, query: Query, item: int) -> Evidence | None:
         """What an item is better than: ``instead_of`` (the usual item of its category), ``price_ratio``, ``better`` ("larger" or "better").
 
         None where it is no upgrade for this customer.
         """
-        query = Query(np.array([user]))
-        own, rows, usual = self._asked(query)
+        own, rows, usual = self._asked(Query(query.users))
         here = self.shelf_.leaf[usual] == self.shelf_.leaf[item]
         offers = self._offers(own, rows[here], usual[here], self.market_)
         place = np.flatnonzero(offers.items == item)
@@ -335,7 +346,7 @@ class UpgradeRecommender(Recommender):
             return None
         return self.comparison(int(offers.usual[offers.of[place[0]]]), item)
 
-    def comparison(self, usual: int, item: int) -> dict[str, Any]:
+    def comparison(self, usual: int, item: int) -> Evidence:
         """How an item compares with another: ``instead_of``, ``price_ratio``, ``better`` and, where sizes compare, ``size_ratio``."""
         one, other = np.array([item]), np.array([usual])
         larger, step = (
@@ -343,7 +354,7 @@ class UpgradeRecommender(Recommender):
             float(self.shelf_.price[item] - self.shelf_.price[usual]),
         )
         kind = "larger" if larger >= np.log(LARGER) and step - larger <= np.log(LARGER) else "better"
-        facts: dict[str, Any] = {"instead_of": usual, "price_ratio": float(np.exp(step)), "better": kind}
+        facts: Evidence = {"instead_of": usual, "price_ratio": float(np.exp(step)), "better": kind}
         return {**facts, "size_ratio": float(np.exp(larger))} if np.isfinite(larger) else facts
 
     def _scores(self, query: Query) -> NDArray[np.float32]:
