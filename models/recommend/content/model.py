@@ -14,9 +14,10 @@ from features.interactions import Interactions, TrainingSet
 from models.persist import Arrays, pack_csr, unpack_csr
 from models.ranked import NOT_A_CANDIDATE
 from models.recommend.base import Evidence, Query, Recommender, Span, folded
-from models.recommend.content.features import FEATURES, NEVER_NEGATIVE, ContentFacts, Words, unit_rows
+from models.recommend.choice_models import logit_weights
+from models.recommend.content.features import FEATURES, NEVER_NEGATIVE, ContentFacts, unit_rows
+from models.recommend.content.words import Words
 from models.recommend.hybrid import user_attributes
-from models.recommend.similar.model import logit_weights
 
 LEAST_CHOICES = 200  # fewer teach nothing: the weights below then
 MOST_CHOICES = 3_000

@@ -13,6 +13,7 @@ from features.interactions import TrainingSet
 from models.persist import Arrays, pack_csr, unpack_csr
 from models.ranked import NOT_A_CANDIDATE, Ranked, top_k
 from models.recommend.base import Barred, Choice, Evidence, Query, Recommender, Span
+from models.recommend.choice_models import logit_weights
 from models.recommend.complement import given_items, last_orders
 from models.recommend.popular import recent_customers
 from models.recommend.similar.item_features import (
@@ -321,54 +322,3 @@ def first_purchases(
     users, items, last, wanted = users[known], items[known], last[place[known]], wanted[known]
     order = np.lexsort((items, wanted))
     return users[order], items[order], last[order]
-
-
-def logit_weights(
-    values: Floats,
-    chosen: NDArray[np.int64],
-    group: NDArray[np.int64],
-    used: NDArray[np.bool_],
-    penalty: float = 1.0,
-    never_negative: NDArray[np.bool_] | None = None,
-) -> NDArray[np.float32]:
-    """Weights of a multinomial logit: those that make what was chosen likeliest among its group, with a ridge on standardised values.
-
-    Parameters
-    ----------
-    values : ndarray of float32, (m, f)
-    chosen : ndarray of int64, (g,)
-        Row of each choice.
-    group : ndarray of int64, (m,)
-        Rising.
-    used : ndarray of bool, (f,)
-        The others weigh 0.
-    never_negative : ndarray of bool, (f,), optional
-        Those that can only speak for a choice.
-    """
-    from scipy.optimize import minimize
-
-    columns = np.flatnonzero(used & (values.std(axis=0) > 1e-6))
-    weights = np.zeros(values.shape[1], dtype=np.float32)
-    if not len(columns):
-        return weights
-    spread = values[:, columns].std(axis=0)
-    x = ((values[:, columns] - values[:, columns].mean(axis=0)) / spread).astype(np.float64)
-    starts, many = np.searchsorted(group, np.arange(len(chosen))), len(chosen)
-
-    def loss(w: NDArray[np.float64]) -> tuple[float, NDArray[np.float64]]:
-        z = x @ w
-        z -= np.maximum.reduceat(z, starts)[group]
-        e = np.exp(z)
-        sums = np.add.reduceat(e, starts)
-        likelihood = float((np.log(sums) - z[chosen]).sum() + penalty * (w @ w))
-        gradient = x.T @ (e / sums[group]) - x[chosen].sum(axis=0) + 2 * penalty * w
-        return likelihood / many, gradient / many
-
-    bounds = (
-        None
-        if never_negative is None
-        else [(0.0 if bound else None, None) for bound in never_negative[columns].tolist()]
-    )
-    found = minimize(loss, np.zeros(len(columns)), jac=True, method="L-BFGS-B", bounds=bounds)
-    weights[columns] = found.x / spread
-    return weights

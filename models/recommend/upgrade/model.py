@@ -25,6 +25,7 @@ from models.recommend.base import (
     folded,
     values_at,
 )
+from models.recommend.choice_models import choice_weights
 from models.recommend.upgrade.item_features import Floats, Ints, Market, Shelf, price_limits, usual_items
 
 LARGER = 1.1  # of size, and of the price of a unit of size that a larger one may cost
@@ -79,48 +80,6 @@ class Offers:
         number = np.cumsum(kept) - 1
         mine = kept[self.of]
         return Offers(self.rows[kept], self.usual[kept], number[self.of[mine]], self.items[mine], self.limits)
-
-
-def choice_weights(columns: Floats, of: Ints, chosen: NDArray[np.bool_], prior: Floats, ridge: float) -> Floats:
-    """Conditional logit (McFadden 1974): weights under which what was chosen of each set is likely, by Newton's method, pulled towards a prior.
-
-    Parameters
-    ----------
-    columns : ndarray, (c, k)
-    of : ndarray of int64, (c,)
-        The set of each candidate, rising.
-    chosen : ndarray of bool, (c,)
-    """
-    weights, sets = prior.copy(), int(of.max(initial=-1)) + 1
-    number = np.bincount(of, chosen, sets)
-
-    def state(at: Floats) -> tuple[float, Floats]:
-        score = columns @ at
-        top = np.full(sets, -np.inf)
-        np.maximum.at(top, of, score)
-        raised = np.exp(score - top[of])
-        sums = np.bincount(of, raised, sets)
-        log_likelihood = score[chosen].sum() - (number * (top + np.log(sums))).sum()
-        return float(log_likelihood - 0.5 * ridge * ((at - prior) ** 2).sum()), raised / sums[of]
-
-    value, p = state(weights)
-    for _ in range(20):
-        pull = p * number[of]
-        slope = columns.T @ (chosen - pull) - ridge * (weights - prior)
-        means = np.column_stack([np.bincount(of, p * column, sets) for column in columns.T])
-        curvature = (
-            (columns * pull[:, None]).T @ columns - (means * number[:, None]).T @ means + ridge * np.eye(len(prior))
-        )
-        step, length = np.linalg.solve(curvature, slope), 1.0
-        while True:
-            better, likely = state(weights + length * step)
-            if better >= value or length < 1e-3:
-                break
-            length /= 2.0
-        if better < value + 1e-8 * abs(value):
-            break
-        weights, value, p = weights + length * step, better, likely
-    return weights
 
 
 class UpgradeRecommender(Recommender):
