@@ -11,8 +11,8 @@ from scipy import sparse
 
 from features.interactions import Interactions, TrainingSet
 from models.recommend.base import Recommender, at_pairs
+from models.recommend.replenish.history import Days, Habits, totals
 from models.recommend.replenish.model import ReplenishRecommender
-from models.recommend.replenish.repurchase import Days, Habits, totals
 from qianmian.settings import RecommendSettings
 from training.metrics import CLASSIFICATION
 from training.tasks.base import Examples, Task, make, taken

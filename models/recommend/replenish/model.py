@@ -24,16 +24,9 @@ from models.recommend.base import (
     best_of_rows,
     values_at,
 )
-from models.recommend.replenish.repurchase import (
-    Clocks,
-    Days,
-    Floats,
-    Habits,
-    Population,
-    Seen,
-    corrected,
-    taught,
-)
+from models.recommend.replenish.calibration import corrected, taught
+from models.recommend.replenish.history import Days, Floats, Habits, Seen
+from models.recommend.replenish.repurchase import Clocks, Population
 from qianmian.errors import DataError
 
 TAUGHT_BY = 60_000  # pairs without a purchase that the correction learns from, a snapshot
