@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 
 from features.interactions import Interactions, TrainingSet
 from models.recommend.base import Query
-from models.recommend.next_basket import NextBasketRecommender, Orders
+from models.recommend.next_basket.model import NextBasketRecommender
+from models.recommend.next_basket.orders import Orders
 from qianmian.errors import UsageError
 
 
