@@ -12,7 +12,8 @@ from scipy import sparse
 
 from features.interactions import Interactions
 from models.bundle import ModelBundle
-from models.filters import PATHS, ItemTable, conditions, parse
+from models.filters import conditions, parse
+from models.item_table import PATHS, ItemTable
 from models.ranked import NOT_A_CANDIDATE, Ranked, top_k
 from models.recommend.base import Recommender
 from models.recommend.fallback import FallbackChain

@@ -7,8 +7,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from features.profiles import segments
-from models.filters import MAX_DEPTH, MAX_TESTS, MAX_VALUES, ItemTable, conditions, parse
+from features.profiles import rules
+from models.filters import MAX_DEPTH, MAX_TESTS, MAX_VALUES, conditions, parse
+from models.item_table import ItemTable
 from qianmian.errors import InvalidRequest
 
 CATEGORIES = ["GROCERY", "GROCERY/SOUP", "GROCERY/SOUP/CANNED", "GROCERY 2", "MEAT", ""]
@@ -249,9 +250,9 @@ def test_a_filter_says_what_the_segment_rule_of_the_same_words_says(data, items)
         {"brand": np.array([brand for brand, _ in items]), "price": np.array([price for _, price in items])},
         ["x"] * len(items),
     )
-    rule = segments.parse(as_rule(data))
+    rule = rules.parse(as_rule(data))
     told = [
-        segments.matches(rule, {}, {"brand": brand, "price": None if np.isnan(price) else price})
+        rules.matches(rule, {}, {"brand": brand, "price": None if np.isnan(price) else price})
         for brand, price in items
     ]
     found = parse(data)
