@@ -65,8 +65,9 @@ class Recommender(ABC):
     Subclasses store their parameters in ``__init__`` and nothing else, and fill the hooks. Users and items are the indices
     of the `TrainingSet` they were fitted on; user −1 is an unknown user.
 
-    What a model can do beyond ranking is declared by class flags, so that callers never probe it. A subclass that declares
-    `supports_expected_days` overrides `expected_days`, and so on; where a flag is not set, the method raises `UsageError`.
+    What a model can do beyond ranking is declared by class flags, so that callers never probe it. A subclass that sets
+    `supports_expected_days` overrides `expected_days`, and so on (for `evidence` and `similar_items` their hooks); where a flag
+    is not set, the method raises `UsageError`.
 
     Attributes
     ----------

@@ -252,8 +252,7 @@ def test_a_filter_says_what_the_segment_rule_of_the_same_words_says(data, items)
     )
     rule = rules.parse(as_rule(data))
     told = [
-        rules.matches(rule, {}, {"brand": brand, "price": None if np.isnan(price) else price})
-        for brand, price in items
+        rules.matches(rule, {}, {"brand": brand, "price": None if np.isnan(price) else price}) for brand, price in items
     ]
     found = parse(data)
     table.check(found)
