@@ -28,7 +28,8 @@ from scipy import sparse
 
 from features.interactions import TrainingSet
 from models.recommend.base import Recommender
-from models.recommend.next_basket import NextBasketRecommender, Orders
+from models.recommend.next_basket.model import NextBasketRecommender
+from models.recommend.next_basket.orders import Orders
 from models.recommend.popular import PopularRecommender
 from models.recommend.repeat import RepeatPurchaseRecommender
 from models.topk import top_k

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -54,3 +55,16 @@ class Ranked:
         padded_scores[:, :width] = scores
         padded_source[:, :width] = np.where(real, source, -1)
         return cls(padded_ids, padded_scores, real.sum(axis=1).astype(np.int32), padded_source, sources)
+
+    @classmethod
+    def concatenate(cls, blocks: Sequence[Ranked]) -> Ranked:
+        """The lists of several blocks of users, one block after the other; k and `sources` are the same in all."""
+        if len(blocks) == 1:
+            return blocks[0]
+        return cls(
+            np.concatenate([block.ids for block in blocks]),
+            np.concatenate([block.scores for block in blocks]),
+            np.concatenate([block.valid for block in blocks]),
+            np.concatenate([block.source for block in blocks]),
+            blocks[0].sources,
+        )

@@ -33,6 +33,7 @@ class AffinityRecommender(Recommender):
 
     name: ClassVar[str] = "affinity"
     supports_fold_in: ClassVar[bool] = True
+    supports_score_unseen: ClassVar[bool] = True
     search_space: ClassVar[Mapping[str, Span | Choice]] = {
         "half_life_days": Span(14.0, 730.0, log=True),
         "prior_lines": Span(0.5, 200.0, log=True),
@@ -71,7 +72,7 @@ class AffinityRecommender(Recommender):
         below = np.asarray(customers @ ancestors).ravel()
         self.new_within_ = np.log(self.new_item_customers / (below + self.new_item_customers)).astype(np.float32)
 
-    def scores_of_new(
+    def score_unseen(
         self,
         user: int,
         described: Sequence[Mapping[str, Any]],
@@ -95,7 +96,7 @@ class AffinityRecommender(Recommender):
         --------
         >>> train = TrainingSet.of_pairs(np.array([0, 0, 1]), np.array([0, 0, 1]), n_users=2, n_items=2)
         >>> train.item_attributes["category"] = np.array(["food/tea", "home"])
-        >>> tea, lamp = AffinityRecommender().fit(train).scores_of_new(0, [{"category": "food/tea"}, {"category": "home"}])
+        >>> tea, lamp = AffinityRecommender().fit(train).score_unseen(0, [{"category": "food/tea"}, {"category": "home"}])
         >>> bool(tea > lamp)
         True
         """

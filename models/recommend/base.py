@@ -5,8 +5,7 @@ from __future__ import annotations
 import inspect
 import json
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar, Self
 
@@ -17,6 +16,7 @@ from scipy import sparse
 from features.interactions import Interactions, TrainingSet
 from models.persist import Arrays, load_arrays, load_json, pack_csr, save_arrays, unpack_csr
 from models.ranked import NOT_A_CANDIDATE, Ranked, top_k
+from models.recommend.evidence import Evidence
 from models.recommend.query import (
     Attributes,
     Barred,
@@ -24,10 +24,12 @@ from models.recommend.query import (
     Query,
     at_pairs,
     best_of_rows,
+    exclusion_matrix,
     folded,
     rows_of,
     values_at,
 )
+from models.recommend.search_space import Choice, Span
 from qianmian.errors import ArtifactError, InvalidRequest, UsageError
 from qianmian.workspace import write_json
 
@@ -35,6 +37,7 @@ __all__ = [  # all that the file of a model needs
     "Attributes",
     "Barred",
     "Choice",
+    "Evidence",
     "Indices",
     "Query",
     "Recommender",
@@ -48,29 +51,6 @@ __all__ = [  # all that the file of a model needs
 ]
 
 BLOCK_CELLS = 8_000_000  # scores held at a time: 32 MB, never n_users × n_items
-PADDING: tuple[float, ...] = (-1, float(NOT_A_CANDIDATE), -1)  # of ids, scores, source past the end of a list
-
-
-@dataclass(frozen=True)
-class Span:
-    """Values a parameter may be searched over: numbers from `low` to `high`, whole ones where both are int.
-
-    Attributes
-    ----------
-    log : bool
-        Search the exponent.
-    """
-
-    low: float
-    high: float
-    log: bool = False
-
-
-@dataclass(frozen=True)
-class Choice:
-    """Values a parameter may be searched over, one by one."""
-
-    values: tuple[str | float | bool | None, ...]
 
 
 def fitted(model: Recommender, train: TrainingSet) -> Recommender:
@@ -83,29 +63,40 @@ class Recommender(ABC):
     """Ranks items for users.
 
     Subclasses store their parameters in ``__init__`` and nothing else, and fill the hooks. Users and items are the indices
-    of the `TrainingSet` they were fitted on; user −1 is nobody known.
+    of the `TrainingSet` they were fitted on; user −1 is an unknown user.
+
+    What a model can do beyond ranking is declared by class flags, so that callers never probe it. A subclass that sets
+    `supports_expected_days` overrides `expected_days`, and so on (for `evidence` and `similar_items` their hooks); where a flag
+    is not set, the method raises `UsageError`.
 
     Attributes
     ----------
     name : str
         As in the registry; also the `source` of every item it ranks.
     supports_cold : bool
-        Answers a user without history.
-    supports_similar : bool
-        Has `similar_items`.
+        Ranks items for a user without history.
     supports_fold_in : bool
-        What a user did after the fit (`since`) changes the answer, and is enough for one.
+        Interactions after the fit (`since`) change the list, and are enough for one.
     may_be_short : bool
-        Ranks what it has evidence for, so a list may be short; the others rank every item.
+        Ranks only items that it has evidence for, so a list may be short; the others rank every item.
+    supports_similar, supports_item_vectors, supports_evidence, supports_purchase_counts, supports_expected_days,
+    supports_score_unseen, supports_similar_to : bool
+        The model has `similar_items`, `item_vectors`, `evidence`, `purchase_counts`, `expected_days`, `score_unseen`, `similar_to`.
     search_space : mapping of str to Span or Choice
         What `train recommend --tune` searches: parameters of the constructor.
     """
 
     name: ClassVar[str]
     supports_cold: ClassVar[bool] = False
-    supports_similar: ClassVar[bool] = False
     supports_fold_in: ClassVar[bool] = False
     may_be_short: ClassVar[bool] = False
+    supports_similar: ClassVar[bool] = False
+    supports_item_vectors: ClassVar[bool] = False
+    supports_evidence: ClassVar[bool] = False
+    supports_purchase_counts: ClassVar[bool] = False
+    supports_expected_days: ClassVar[bool] = False
+    supports_score_unseen: ClassVar[bool] = False
+    supports_similar_to: ClassVar[bool] = False
     search_space: ClassVar[Mapping[str, Span | Choice]] = {}
 
     n_users_: int
@@ -140,23 +131,21 @@ class Recommender(ABC):
         """The inverse of `_state`."""
 
     def _similarity(self, item: int) -> NDArray[np.float32]:
-        """How alike each item is to one, a fresh (n_items,) array, −inf for no candidate; only where `supports_similar`."""
-        vectors = self._item_vectors()
+        """Similarity of each item to one, a fresh (n_items,) array, −inf for no candidate; by default the cosine of `item_vectors`."""
+        vectors = self.item_vectors()
         norms = np.linalg.norm(vectors, axis=1)
         scores = (vectors @ vectors[item]) / np.maximum(norms * norms[item], np.float32(1e-12))
         return np.where(norms > 0, scores, NOT_A_CANDIDATE).astype(np.float32)
 
-    def _item_vectors(self) -> NDArray[np.float32]:
-        """(n_items, d) vectors whose cosine is the similarity; only where `supports_similar`."""
-        raise UsageError(f"{self.name} knows no similar items")
+    def _evidence(self, query: Query, item: int) -> Evidence | None:
+        """What is known of the one user of a query and an item; only where `supports_evidence`."""
+        raise NotImplementedError
 
     # ---- public --------------------------------------------------------------------------------------------------
 
     def get_params(self) -> dict[str, Any]:
         """The constructor's arguments."""
-        return {
-            name: getattr(self, name) for name in inspect.signature(type(self).__init__).parameters if name != "self"
-        }
+        return {name: getattr(self, name) for name in inspect.signature(type(self)).parameters}
 
     def fit(self, train: TrainingSet) -> Self:
         """Learn from `train`, forgetting earlier fits."""
@@ -187,33 +176,33 @@ class Recommender(ABC):
         Parameters
         ----------
         users : int array, (n,)
-            Indices; −1 for somebody unknown.
+            Indices; −1 is an unknown user.
         k : int
-            ≥ 1; may exceed the number of items (rows are then padded with −1).
+            Length of the lists, ≥ 1. It may exceed the number of items; rows are padded with −1.
         allowed : bool array, (n_items,), optional
-            Only these items.
+            Rank only these items.
         exclude : sequence of int arrays, (n,), optional
-            Items to leave out, per user.
+            Items to leave out of the list of each user.
         exclude_purchased : bool
-            Leave out what the user had before.
+            Leave out the items that the user had before, those of `since` included.
         attributes : sequence of mapping or None, (n,), optional
-            Profile attributes of a user the model may not know (`{"age_band": "25-34"}`).
+            Profile attributes of users that the model may not know (`{"age_band": "25-34"}`).
         since : Interactions, optional
-            What these users did after the fit (see `Query`). A model that `supports_fold_in` answers from it; what was had counts as had.
+            Interactions of these users after the fit (see `Query`). A model that `supports_fold_in` uses them.
         later_days : float
-            From the `as_of` of the fit to now, days ≥ 0.
+            Days from the `as_of` of the fit to now, ≥ 0.
         items : sequence of int arrays, (n,), optional
-            What the answer should go with, per user.
+            Items that the list of each user should go with, such as the basket.
 
         Returns
         -------
         Ranked
-            Filters are applied before the cut: a list that can be full is full.
+            Filters are applied before top-k, so they do not shorten a list while enough candidates are left.
 
         Raises
         ------
         InvalidRequest
-            k < 1, a user or an item outside the training set, or an argument of the wrong length.
+            k < 1, a user or an item is outside the training set, or an argument has the wrong length.
         """
         query = Query(self._check_users(users), attributes, since, later_days, items)
         n = len(query)
@@ -229,30 +218,27 @@ class Recommender(ABC):
         for given in (exclude, items):
             if given:
                 self._check_items(np.concatenate(given))
-        barred = Barred(allowed, self._excluded(query, exclude, exclude_purchased))
+        history = self.history_ if exclude_purchased else None
+        barred = Barred(allowed, exclusion_matrix(query, self.n_items_, exclude, history))
         block = max(1, BLOCK_CELLS // max(1, self._cells_a_user(k)))
-        parts = []
+        blocks = []
         for start in range(0, n, block) or (0,):
-            if n <= block:
-                parts.append(self._rank_block(query, min(k, self.n_items_), barred))
-                break
             rows = np.arange(start, min(start + block, n))
-            parts.append(self._rank_block(query.take(rows), min(k, self.n_items_), barred.take(rows)))
-        width = max(part[0].shape[1] for part in parts)
-        ids, scores, source = (
-            np.concatenate([_widened(part[i], width, fill) for part in parts]) for i, fill in enumerate(PADDING)
-        )
-        return Ranked.of(ids, scores, source, k, self.sources)
+            part, left = (query, barred) if n <= block else (query.take(rows), barred.take(rows))
+            blocks.append(Ranked.of(*self._rank_block(part, min(k, self.n_items_), left), k, self.sources))
+        return Ranked.concatenate(blocks)
 
     def rank(self, user: int, items: Indices, *, attributes: Attributes | None = None, **given: Any) -> Ranked:
-        """The given items, best first for that user; (1, len(items)). What else is `given` goes to `recommend`."""
+        """Rank the given items for one user, best first; (1, len(items)). Further keyword arguments are passed to `recommend`."""
         self._check_items(items)
         allowed = np.zeros(self.n_items_, dtype=bool)
         allowed[items] = True
         return self.recommend([user], max(1, len(items)), allowed=allowed, attributes=[attributes], **given)
 
     def similar_items(self, item: int, k: int, *, allowed: NDArray[np.bool_] | None = None) -> Ranked:
-        """The k items most like `item`, itself left out, of those `allowed`; (1, k)."""
+        """The k items most similar to `item` among those `allowed`, without `item` itself; (1, k)."""
+        if not self.supports_similar:
+            raise self._unsupported("similar_items")
         self._check_items([item])
         if k < 1:
             raise InvalidRequest("k must be at least 1", got=k, field="num_results")
@@ -285,48 +271,87 @@ class Recommender(ABC):
         model._restore(state)
         return model
 
+    # ---- capabilities --------------------------------------------------------------------------------------------
+
+    @property
+    def submodels(self) -> tuple[Recommender, ...]:
+        """The fitted models that this one is made of."""
+        return ()
+
+    def with_submodels(self) -> Iterator[Recommender]:
+        """This model and, after it, those that it is made of, at every depth."""
+        yield self
+        for part in self.submodels:
+            yield from part.with_submodels()
+
+    @property
+    def attribute_names(self) -> tuple[str, ...]:
+        """The profile attributes that the model uses, as ``attribute=value``."""
+        return ()
+
+    def item_vectors(self) -> NDArray[np.float32]:
+        """Vectors of the items, (n_items, d): the nearer two items, the greater their cosine."""
+        raise self._unsupported("item_vectors")
+
+    def evidence(
+        self,
+        user: int,
+        item: int,
+        *,
+        since: Interactions | None = None,
+        later_days: float = 0.0,
+        items: Indices | None = None,
+    ) -> Evidence | None:
+        """What the model knows of a user (−1: unknown) and an item; None for nothing. The other arguments are as in `recommend`, for one user."""
+        if not self.supports_evidence:
+            raise self._unsupported("evidence")
+        if not (-1 <= user < self.n_users_ and 0 <= item < self.n_items_):  # called for every item of a list
+            self._check_users([user])
+            self._check_items([item])
+        users = np.array([user], dtype=np.int64)
+        return self._evidence(Query(users, None, since, later_days, None if items is None else [items]), item)
+
+    def purchase_counts(self, user: int) -> tuple[Indices, Indices]:
+        """The items that a user had before the fit, rising, and how often each of them, (m,)."""
+        raise self._unsupported("purchase_counts")
+
+    def expected_days(self, users: Indices, items: Indices, within_days: float | None = None) -> NDArray[np.float64]:
+        """Days from the `as_of` of the fit until each of m users is expected to buy an item again, > 0, NaN unknown, (m,).
+
+        Parameters
+        ----------
+        within_days : float, optional
+            Given that the purchase comes within so many days.
+        """
+        raise self._unsupported("expected_days")
+
+    def score_unseen(
+        self,
+        user: int,
+        described: Sequence[Mapping[str, Any]],
+        *,
+        since: Interactions | None = None,
+        later_days: float = 0.0,
+    ) -> NDArray[np.float32]:
+        """Scores for a user of items that the model was not fitted on, by their attributes; comparable with one another, (m,)."""
+        raise self._unsupported("score_unseen")
+
+    def similar_to(self, attributes: Mapping[str, Any], k: int, *, allowed: NDArray[np.bool_] | None = None) -> Ranked:
+        """The k items most similar to one that the model was not fitted on, by its attributes; (1, k)."""
+        raise self._unsupported("similar_to")
+
+    def _unsupported(self, method: str) -> UsageError:
+        return UsageError(f"the recommender {self.name} does not support {method}", hint="see its `supports_` flags")
+
     # ---- shared --------------------------------------------------------------------------------------------------
 
     def _check_users(self, users: NDArray[np.integer[Any]] | Sequence[int]) -> NDArray[np.int64]:
         wanted = np.asarray(users, dtype=np.int64).reshape(-1)
-        if len(wanted) and (wanted.min() < -1 or wanted.max() >= self.n_users_):
-            raise InvalidRequest(
-                "a user index is outside the training set",
-                got=[int(wanted.min()), int(wanted.max())],
-                allowed=f"-1..{self.n_users_ - 1}",
-            )
+        _check_indices("a user", wanted, -1, self.n_users_)
         return wanted
 
     def _check_items(self, items: NDArray[np.integer[Any]] | Sequence[int]) -> None:
-        # an index of −1 would otherwise mean the last item
-        given = np.asarray(items)
-        if len(given) and (given.min() < 0 or given.max() >= self.n_items_):
-            raise InvalidRequest(
-                "an item index is outside the training set",
-                got=[int(given.min()), int(given.max())],
-                allowed=f"0..{self.n_items_ - 1}",
-            )
-
-    def _excluded(
-        self, query: Query, exclude: Sequence[Indices] | None, exclude_purchased: bool
-    ) -> sparse.csr_matrix | None:
-        shape = (len(query), self.n_items_)
-        parts = []
-        if exclude is not None and (lengths := [len(items) for items in exclude]) and sum(lengths):
-            columns = np.concatenate(exclude)
-            parts.append(
-                sparse.csr_matrix(
-                    (np.ones(len(columns), np.float32), (np.repeat(np.arange(len(query)), lengths), columns)),
-                    shape=shape,
-                )
-            )
-        if exclude_purchased:
-            parts.append(folded(self.history_, query, None))
-        if not parts:
-            return None
-        both = parts[0] if len(parts) == 1 else (parts[0] + parts[1]).tocsr()
-        both.sort_indices()
-        return both
+        _check_indices("an item", np.asarray(items), 0, self.n_items_)  # −1 would otherwise be the last item
 
     def _cells_a_user(self, k: int) -> int:
         """How many numbers are held at a time for one user of a call: dense scores, unless a model does with fewer."""
@@ -354,6 +379,10 @@ class Recommender(ABC):
         return had
 
 
-def _widened(part: NDArray[Any], width: int, fill: float) -> NDArray[Any]:
-    missing = width - part.shape[1]
-    return np.pad(part, ((0, 0), (0, missing)), constant_values=fill) if missing else part
+def _check_indices(what: str, given: NDArray[np.integer[Any]], least: int, count: int) -> None:
+    if len(given) and (given.min() < least or given.max() >= count):
+        raise InvalidRequest(
+            f"{what} index is outside the training set",
+            got=[int(given.min()), int(given.max())],
+            allowed=f"{least}..{count - 1}",
+        )

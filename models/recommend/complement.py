@@ -13,7 +13,7 @@ from scipy import sparse
 from features.interactions import Interactions, TrainingSet
 from models.persist import Arrays, pack_csr, unpack_csr
 from models.ranked import NOT_A_CANDIDATE
-from models.recommend.base import Barred, Choice, Indices, Query, Recommender, Span, best_of_rows, values_at
+from models.recommend.base import Barred, Choice, Evidence, Indices, Query, Recommender, Span, best_of_rows, values_at
 from models.recommend.item_knn import item_products, strongest
 
 LEAST_WEIGHT = np.float32(1e-30)  # of an order that is years old: still one
@@ -121,6 +121,7 @@ class ComplementRecommender(Recommender):
     name: ClassVar[str] = "complement"
     supports_fold_in: ClassVar[bool] = True
     may_be_short: ClassVar[bool] = True
+    supports_evidence: ClassVar[bool] = True
     search_space: ClassVar[Mapping[str, Span | Choice]] = {
         "given_power": Span(0.3, 1.0),
         "popularity_power": Span(0.0, 0.7),
@@ -182,15 +183,25 @@ class ComplementRecommender(Recommender):
         """What each answer is to go with, 0/1, (n, n_items): see `given_items`."""
         return given_items(query, self.last_)
 
-    def evidence(self, user: int, item: int) -> dict[str, float] | None:
-        """The item of the user's last order that goes best with one: ``with_item``, ``with_days`` before `as_of`, ``lift``; None for none."""
-        order = int(np.searchsorted(self.baskets_.users, user, side="right")) - 1
-        if order < 0 or self.baskets_.users[order] != user:
-            return None
-        found = self.pairing(item, _row(self.baskets_.items, order))
+    def _evidence(self, query: Query, item: int) -> Evidence | None:
+        """The item that goes best with one, of the query or else of the user's last order: ``with_item``, ``with_days``, ``lift``; None for none."""
+        with_days: float | None = None
+        if query.items is not None:
+            items = query.items[0]
+        elif query.since is not None and len(query.since.users):
+            with_days = float(query.since.age_days.min())
+            items = query.since.items[query.since.age_days == with_days]
+        else:
+            order = int(np.searchsorted(self.baskets_.users, query.users[0], side="right")) - 1
+            if order < 0 or self.baskets_.users[order] != query.users[0]:
+                return None
+            with_days = float(self.baskets_.age_days[order]) + query.later_days
+            items = _row(self.baskets_.items, order)
+        found = self.pairing(item, items)
         if found is None:
             return None
-        return {"with_item": found.with_item, "with_days": float(self.baskets_.age_days[order]), "lift": found.lift}
+        evidence: Evidence = {"with_item": found.with_item, "lift": found.lift}
+        return evidence if with_days is None else {**evidence, "with_days": with_days}
 
     def pairing(self, item: int, given: Indices) -> Pairing | None:
         """Of the given items the one whose link to `item` is the strongest, and how often they were together; None where none has a link."""

@@ -52,7 +52,7 @@ class FallbackChain(Recommender):
         return chain
 
     @property
-    def models(self) -> tuple[Recommender, ...]:
+    def submodels(self) -> tuple[Recommender, ...]:
         """The fitted stages."""
         return self.models_
 
@@ -104,7 +104,9 @@ class FallbackChain(Recommender):
 
     def _similarity(self, item: int) -> NDArray[np.float32]:
         able = next((model for model in self.models_ if model.supports_similar), None)
-        return able._similarity(item) if able is not None else super()._similarity(item)
+        if able is None:
+            raise self._unsupported("similar_items")
+        return able._similarity(item)
 
     def save(self, folder: Path) -> None:
         super().save(folder)

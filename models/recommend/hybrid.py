@@ -137,6 +137,10 @@ class HybridRecommender(FactorRecommender):
         self.item_prior_ = prior
         self.index_ = FactorIndex(vectors, prior, float(self.personal_weight * np.median(usual)) if len(usual) else 1.0)
 
+    @property
+    def attribute_names(self) -> tuple[str, ...]:
+        return tuple(self.attribute_names_.tolist())
+
     def item_vectors_for(self, traits: Sequence[Mapping[str, Any]]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
         """Vectors and priors of items that are not in the catalogue, by their `category` path and `brand`.
 

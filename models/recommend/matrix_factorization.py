@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import abstractmethod
+from typing import ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,6 +23,8 @@ class FactorRecommender(Recommender):
     ----------
     index_ : FactorIndex
     """
+
+    supports_item_vectors: ClassVar[bool] = True
 
     index_: FactorIndex
 
@@ -55,7 +58,7 @@ class FactorRecommender(Recommender):
         scores[~answerable] = NOT_A_CANDIDATE
         return scores
 
-    def _item_vectors(self) -> NDArray[np.float32]:
+    def item_vectors(self) -> NDArray[np.float32]:
         return self.index_.item_vectors
 
 

@@ -67,6 +67,10 @@ class SegmentPopularRecommender(Recommender):
         self.lift_ = np.log((counts + self.prior_events) / (expected + self.prior_events)).astype(np.float32)
         self.prior_ = np.log(recent_customers(train, self.window_days) + np.float32(0.5)).astype(np.float32)
 
+    @property
+    def attribute_names(self) -> tuple[str, ...]:
+        return tuple(self.attribute_names_.tolist())
+
     def _scores(self, query: Query) -> NDArray[np.float32]:
         return np.asarray(self.prior_ + np.float32(self.weight) * (self._traits(query) @ self.lift_), dtype=np.float32)
 

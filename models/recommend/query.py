@@ -215,3 +215,33 @@ def folded(counts: sparse.csr_matrix, query: Query, half_life_days: float | None
     now = now.astype(np.float32)
     now.sort_indices()
     return now
+
+
+def exclusion_matrix(
+    query: Query, n_items: int, exclude: Sequence[Indices] | None, history: sparse.csr_matrix | None
+) -> sparse.csr_matrix | None:
+    """The items that each user must not see, (n, n_items), sorted indices; None for none.
+
+    Parameters
+    ----------
+    exclude : sequence of int arrays, (n,), or None
+        Items per user.
+    history : csr_matrix, (n_users, n_items), or None
+        Leave out what the users had before, and since.
+    """
+    parts = []
+    if exclude is not None and (lengths := [len(items) for items in exclude]) and sum(lengths):
+        columns = np.concatenate(exclude)
+        parts.append(
+            sparse.csr_matrix(
+                (np.ones(len(columns), np.float32), (np.repeat(np.arange(len(query)), lengths), columns)),
+                shape=(len(query), n_items),
+            )
+        )
+    if history is not None:
+        parts.append(folded(history, query, None))
+    if not parts:
+        return None
+    both = parts[0] if len(parts) == 1 else (parts[0] + parts[1]).tocsr()
+    both.sort_indices()
+    return both

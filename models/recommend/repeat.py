@@ -12,15 +12,25 @@ from scipy import sparse
 from features.interactions import TrainingSet
 from models.persist import Arrays, pack_csr, unpack_csr
 from models.ranked import NOT_A_CANDIDATE
-from models.recommend.base import Barred, Choice, Indices, Query, Recommender, Span, best_of_rows, folded, values_at
+from models.recommend.base import (
+    Barred,
+    Choice,
+    Evidence,
+    Indices,
+    Query,
+    Recommender,
+    Span,
+    best_of_rows,
+    folded,
+    values_at,
+)
+from models.recommend.evidence import times_and_last
 
 
 class RepeatPurchaseRecommender(Recommender):
     """Scores an item by the customer's own purchases of it, each counting ``2 ** (-age_days / half_life_days)``.
 
     Only what the customer had before is a candidate. Ties go to the more popular item (the order of `TrainingSet.item_ids`).
-
-    `evidence` tells what a score is made of, for reasons in words.
 
     Parameters
     ----------
@@ -31,6 +41,8 @@ class RepeatPurchaseRecommender(Recommender):
     name: ClassVar[str] = "repeat"
     supports_fold_in: ClassVar[bool] = True
     may_be_short: ClassVar[bool] = True
+    supports_evidence: ClassVar[bool] = True
+    supports_purchase_counts: ClassVar[bool] = True
     search_space: ClassVar[Mapping[str, Span | Choice]] = {"half_life_days": Span(7.0, 730.0, log=True)}
 
     def __init__(self, half_life_days: float | None = 120.0) -> None:
@@ -46,13 +58,21 @@ class RepeatPurchaseRecommender(Recommender):
         self.times_ = times.astype(np.int32)
         self.last_days_ = data.age_days[order][first].astype(np.float32)
 
-    def evidence(self, user: int, item: int) -> tuple[int, float] | None:
-        """How many times the user had the item, and how many days before `as_of` the last time was; None for never."""
+    def _evidence(self, query: Query, item: int) -> Evidence | None:
+        """How many ``times`` the user had the item before the fit, and ``last_days``; None for never."""
+        user = int(query.users[0])
+        if user < 0:
+            return None
         start, stop = self.counts_.indptr[user : user + 2]
         place = start + int(np.searchsorted(self.counts_.indices[start:stop], item))
         if place == stop or self.counts_.indices[place] != item:
             return None
-        return int(self.times_[place]), float(self.last_days_[place])
+        return times_and_last(int(self.times_[place]), float(self.last_days_[place]), query.later_days)
+
+    def purchase_counts(self, user: int) -> tuple[Indices, Indices]:
+        self._check_users([user])
+        own = slice(*self.counts_.indptr[user : user + 2]) if user >= 0 else slice(0)
+        return self.counts_.indices[own], self.times_[own]
 
     def _own(self, query: Query) -> sparse.csr_matrix:
         """Decayed purchases of each row, (n, n_items)."""

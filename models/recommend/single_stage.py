@@ -11,7 +11,7 @@ from models.recommend.ease import EASERecommender
 from models.recommend.hybrid import HybridRecommender
 from models.recommend.ials import ImplicitALSRecommender
 from models.recommend.item_knn import ItemKNNRecommender
-from models.recommend.next_basket import NextBasketRecommender
+from models.recommend.next_basket.model import NextBasketRecommender
 from models.recommend.popular import PopularRecommender, TrendingRecommender
 from models.recommend.popular_by_segment import SegmentPopularRecommender
 from models.recommend.repeat import RepeatPurchaseRecommender

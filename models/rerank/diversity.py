@@ -85,11 +85,9 @@ class PathSimilarity:
 
 
 def item_vectors(model: Recommender) -> NDArray[np.float32] | None:
-    """The item vectors of a model, or of the first of those it is made of that has any, (n_items, d)."""
-    if type(model)._item_vectors is not Recommender._item_vectors:
-        return model._item_vectors()
-    found = (item_vectors(part) for part in getattr(model, "models_", ()) if isinstance(part, Recommender))
-    return next((vectors for vectors in found if vectors is not None), None)
+    """The item vectors of a model, or of the first of its submodels that has any, (n_items, d)."""
+    able = next((part for part in model.with_submodels() if part.supports_item_vectors), None)
+    return None if able is None else able.item_vectors()
 
 
 def select(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from functools import cached_property
 from typing import Any
 
@@ -12,7 +12,8 @@ from scipy import sparse
 
 from features.interactions import Interactions
 from models.bundle import ModelBundle
-from models.filters import PATHS, ItemTable, conditions, parse
+from models.filters import conditions, parse
+from models.item_table import PATHS, ItemTable
 from models.ranked import NOT_A_CANDIDATE, Ranked, top_k
 from models.recommend.base import Recommender
 from models.recommend.fallback import FallbackChain
@@ -85,7 +86,7 @@ class Catalogue:
         What a ranker took from the most popular items it has ranked for this customer: that is none.
         """
         if id(model) not in self._stand_ins:
-            stages = model.models if isinstance(model, FallbackChain) else (model,)
+            stages = model.submodels if isinstance(model, FallbackChain) else (model,)
             self._stand_ins[id(model)] = tuple(stage.name in FOR_EVERYBODY for stage in stages for _ in stage.sources)
         return self._stand_ins[id(model)]
 
@@ -98,7 +99,7 @@ class Catalogue:
         """Every model once, those that others are made of included: first those of the scenes, in the order they are asked."""
         made, scenes = self._made.models or {}, self._made.scenes or {}
         asked = [name for scene in (*SCENES, *sorted(scenes)) for name in scenes.get(scene, ())]
-        return tuple({id(model): model for model in parts([made[name] for name in (*asked, *made)])}.values())
+        return tuple({id(model): model for name in (*asked, *made) for model in made[name].with_submodels()}.values())
 
     @property
     def similar(self) -> Recommender:
@@ -121,7 +122,8 @@ class Catalogue:
         return next(
             (
                 model
-                for model in parts([*named, *self.models])
+                for one in (*named, *self.models)
+                for model in one.with_submodels()
                 if model.supports_similar and not isinstance(model, FallbackChain)
             ),
             None,
@@ -149,15 +151,14 @@ class Catalogue:
         InvalidRequest
             The items have no such attribute, or the recommender compares items by their customers alone.
         """
-        tell = getattr(self.similar, "similar_to", None)
-        if tell is None:
+        if not self.similar.supports_similar_to:
             raise InvalidRequest(
                 "the recommender in production compares items by their customers alone, and nobody has had this one",
                 field="attributes",
                 hint="ask about an item it knows, or train a recommender with the scene similar",
             )
         try:
-            found: Ranked = tell(attributes, many, allowed=allowed)
+            return self.similar.similar_to(attributes, many, allowed=allowed)
         except InvalidRequest as error:
             raise InvalidRequest(
                 error.message,
@@ -165,7 +166,6 @@ class Catalogue:
                 allowed=error.allowed,
                 field=f"attributes.{error.field}" if error.field else "attributes",
             ) from error
-        return found
 
     def scored_new(
         self,
@@ -175,19 +175,19 @@ class Catalogue:
         later_days: float = 0.0,
     ) -> tuple[str, NDArray[np.float32], NDArray[np.float32]] | None:
         """Items the model does not know, by what they are: the source, the scores for this customer, and those for anybody; None where no model can tell."""
-        model = next((model for model in self.models if hasattr(model, "scores_of_new")), None)
+        model = next((model for model in self.models if model.supports_score_unseen), None)
         if model is None:
             return None
         return (
             model.name,
-            model.scores_of_new(row, described, since=since, later_days=later_days),
-            model.scores_of_new(-1, described),
+            model.score_unseen(row, described, since=since, later_days=later_days),
+            model.score_unseen(-1, described),
         )
 
     def in_common(self, item: int, other: int) -> dict[str, str]:
         """The columns two items agree in, where the model of similar items tells."""
-        tell = getattr(self.similar, "in_common", None)
-        return {} if tell is None else dict(tell(item, other))
+        told = self.similar.evidence(-1, other, items=np.array([item])) if self.similar.supports_evidence else None
+        return {} if told is None else told.get("alike", {})
 
     # ---- users -------------------------------------------------------------------------------------------------------
 
@@ -204,8 +204,7 @@ class Catalogue:
     @cached_property
     def known_attributes(self) -> frozenset[str]:
         """``attribute=value`` of every customer trait a cold answer can be made of."""
-        named = (getattr(model, "attribute_names_", None) for model in self.models)
-        return frozenset(str(name) for names in named if names is not None for name in names.tolist())
+        return frozenset(name for model in self.models for name in model.attribute_names)
 
     def user_row(self, one_id: str | None) -> int:
         """Row of a customer, −1 for one the model has never seen."""
@@ -333,19 +332,12 @@ class Catalogue:
         return mask
 
 
-def parts(models: Sequence[Recommender]) -> Iterator[Recommender]:
-    """The models and, after each, those it is made of."""
-    for model in models:
-        yield model
-        yield from parts([part for part in getattr(model, "models_", ()) if isinstance(part, Recommender)])
-
-
 def expected_days(
     model: Recommender, users: NDArray[np.int64], items: NDArray[np.integer[Any]]
 ) -> NDArray[np.float64] | None:
     """Days from the `as_of` of the fit until each of m customers is expected to want an item again, NaN unknown, (m,); None where no model says."""
-    able = next((part for part in parts([model]) if hasattr(part, "expected_days")), None)
-    return None if able is None else np.asarray(able.expected_days(users, items), dtype=np.float64)
+    able = next((part for part in model.with_submodels() if part.supports_expected_days), None)
+    return None if able is None else able.expected_days(users, items)
 
 
 def both(one: Mask | None, other: Mask | None) -> Mask | None:

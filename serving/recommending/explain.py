@@ -6,15 +6,14 @@ A model gives facts (`Evidence`, from its `evidence(user, item)`), this file the
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Any, TypedDict
+from typing import Any, cast
 
 import numpy as np
 from numpy.typing import NDArray
 
 from features.compute.spec import FeatureSpec
 from features.interactions import Interactions
-from models.recommend.base import Recommender
-from models.recommend.repeat import RepeatPurchaseRecommender
+from models.recommend.base import Evidence, Recommender
 from serving.champions import Champion
 from serving.recommending.catalogue import Catalogue
 
@@ -34,25 +33,6 @@ WORDS = {  # by source; {buy} is what the model counts
     "popular": "popular with everybody",
     "trending": "more and more customers {buy} it",
 }
-
-
-class Evidence(TypedDict, total=False):
-    """What is known of a customer and an item; every part may be missing."""
-
-    times: int  # how often the customer had it
-    last_days: float  # how long ago the last time was
-    cycle_days: float  # days between two times
-    own_cycle: bool  # …of this customer with this item, not of everybody's
-    with_item: int  # the item it goes with
-    with_days: float  # how long ago the customer had that one; missing: it came with the request
-    alike: dict[
-        str, str
-    ]  # what it has in common with the item it is like: column → value, the category as far as it is shared
-    instead_of: int  # the item it is better or larger than
-    better: str  # "larger", "better" or what else the model calls it
-    often: str  # name of the group it is in that the customer often buys from
-
-
 OF_THE_CUSTOMER = (
     "times",
     "last_days",
@@ -114,37 +94,14 @@ class Explainer:
 
     def _told(self, model: Recommender, column: int, own: bool) -> Evidence | None:
         """What one model knows; of other items only where it is the one that ranked this."""
-        in_common = getattr(model, "in_common", None) if own else None
-        if in_common is not None and self._given is not None:
-            return {"alike": in_common(int(self._given[0]), column)} if len(self._given) == 1 else None
-        pairing = getattr(model, "pairing", None) if own else None
-        if pairing is not None and (last := self._last_order()) is not None:
-            items, days = last
-            pair = pairing(column, items)
-            return (
-                None
-                if pair is None
-                else {"with_item": int(pair.with_item), **({} if days is None else {"with_days": days})}
-            )
-        told = model.evidence(self._row, column) if self._row >= 0 and hasattr(model, "evidence") else None
-        if isinstance(told, tuple):
-            told = {"times": told[0], **({"last_days": told[1]} if told[1] > 0 else {})}  # 0: the source has no time
-        if not isinstance(told, Mapping):
+        if not model.supports_evidence:
             return None
-        kept = {name: value for name, value in told.items() if own or name in OF_THE_CUSTOMER}
-        for name in ("last_days", "with_days"):
-            if name in kept:
-                kept[name] += self._later_days
-        return Evidence(**kept)  # type: ignore[typeddict-item]
-
-    def _last_order(self) -> tuple[NDArray[np.integer[Any]], float | None] | None:
-        """What the request says the list goes with, and how long ago that was; None where it does not."""
-        if self._given is not None:
-            return self._given, None
-        if self._since is None:
-            return None
-        newest = float(self._since.age_days.min())
-        return self._since.items[self._since.age_days == newest], newest
+        told = model.evidence(
+            self._row, column, since=self._since, later_days=self._later_days, items=self._given if own else None
+        )
+        if told is None or own:
+            return told
+        return cast(Evidence, {name: value for name, value in told.items() if name in OF_THE_CUSTOMER})
 
     def _name_of(self, column: int) -> str:
         """What a shopper calls an item: the end of its category, as items have no names."""
@@ -168,12 +125,11 @@ class Explainer:
 
 def bought_by_group(catalogue: Catalogue, row: int) -> dict[tuple[int, int], int]:
     """How often a customer had items of each group: (level, group) → times; times are 1 an item where no model counts them."""
-    columns = catalogue.had(row)
-    counting = next((model for model in catalogue.models if isinstance(model, RepeatPurchaseRecommender)), None)
-    times = np.ones(len(columns), dtype=np.int64)
+    counting = next((model for model in catalogue.models if model.supports_purchase_counts), None)
+    columns: NDArray[np.integer[Any]] = catalogue.had(row)
+    times: NDArray[np.integer[Any]] = np.ones(len(columns), dtype=np.int64)
     if counting is not None:
-        own = slice(*counting.counts_.indptr[row : row + 2])
-        columns, times = counting.counts_.indices[own], counting.times_[own]
+        columns, times = counting.purchase_counts(row)
     found: dict[tuple[int, int], int] = {}
     for depth in range(catalogue.levels.shape[1]):
         groups, places = np.unique(catalogue.levels[columns, depth], return_inverse=True)

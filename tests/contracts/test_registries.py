@@ -156,11 +156,11 @@ def test_a_recommender(name):
     assert MODELS[name] is recommender
     assert isinstance(recommender.supports_cold, bool)
     assert isinstance(recommender.supports_similar, bool)
-    knows_similar = (recommender._item_vectors, recommender._similarity) != (
-        Recommender._item_vectors,
-        Recommender._similarity,
-    )
-    assert recommender.supports_similar == knows_similar
+    overridden = {hook for hook in vars(Recommender) if getattr(recommender, hook) is not getattr(Recommender, hook)}
+    assert recommender.supports_similar == bool({"item_vectors", "_similarity"} & overridden)
+    assert recommender.supports_evidence == ("_evidence" in overridden)
+    for method in ("item_vectors", "purchase_counts", "expected_days", "score_unseen", "similar_to"):
+        assert getattr(recommender, f"supports_{method}") == (method in overridden)
     assert isinstance(recommender.supports_fold_in, bool)
     assert isinstance(recommender.may_be_short, bool)
     parameters = inspect.signature(recommender).parameters

@@ -17,7 +17,7 @@ from models.classify.lifecycle import NextStageClassifier
 from models.kinds import MODELS
 from models.lookalike import LookalikeExpander
 from models.persist import checksum, load_arrays, save_arrays
-from models.recommend import FallbackChain
+from models.recommend.fallback import FallbackChain
 from qianmian.errors import ArtifactError
 
 AS_OF = datetime(2024, 6, 1, 12, 30)

@@ -8,7 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from features.profiles import rules
-from models.filters import MAX_DEPTH, MAX_TESTS, MAX_VALUES, ItemTable, conditions, parse
+from models.filters import MAX_DEPTH, MAX_TESTS, MAX_VALUES, conditions, parse
+from models.item_table import ItemTable
 from qianmian.errors import InvalidRequest
 
 CATEGORIES = ["GROCERY", "GROCERY/SOUP", "GROCERY/SOUP/CANNED", "GROCERY 2", "MEAT", ""]

@@ -43,7 +43,7 @@ def fit_bundles(
     builder = Builder(Lake(workspace), FEATURES)
     facts = {"data_digest": builder.lake.digest, "seed": 0, "horizon_days": horizon}
     train = training_set(builder, as_of, min_item_customers=min_item_customers)
-    stages = {model.name: model for model in FallbackChain(STAGES).fit(train).models}
+    stages = {model.name: model for model in FallbackChain(STAGES).fit(train).submodels}
     scenes = SceneModels(
         {**stages, "affinity": AffinityRecommender().fit(train)}, {"home": list(stages), "discover": list(stages)}
     )

@@ -52,7 +52,7 @@ def test_the_bundle_holds_contents(outcome):
     bundle = outcome.bundle
     assert bundle.kind == "scenes"
     assert list(bundle.model.scenes) == ["content"]
-    assert isinstance(bundle.model.scene("content").models[0], ContentRecommender)
+    assert isinstance(bundle.model.scene("content").submodels[0], ContentRecommender)
     assert {"topics", "type", "item_ids", "category"} <= set(bundle.item_attributes)
     assert bundle.facts["interactions"] == "contents"
     assert bundle.as_of == END
@@ -108,4 +108,4 @@ def test_without_a_shop_it_goes_by_what_is_read(shop, copy_of, settings):
     found = content.run(Context(workspace, END, settings, lines.append))
     assert any("by what is read alone" in line for line in lines)
     assert found.report.differences["ndcg@10:most clicked"].low > 0
-    assert found.bundle.model.scene("content").models[0].weights_[[1, 3]].tolist() == [0.0, 0.0]
+    assert found.bundle.model.scene("content").submodels[0].weights_[[1, 3]].tolist() == [0.0, 0.0]

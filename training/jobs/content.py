@@ -19,8 +19,8 @@ from features.contents import READ, ContentSet, content_rows, content_set, happe
 from features.interactions import Interactions, TrainingSet
 from models.bundle import ModelBundle
 from models.ranked import NOT_A_CANDIDATE, top_k
-from models.recommend.content.features import Words
 from models.recommend.content.model import ContentRecommender
+from models.recommend.content.words import Words
 from models.recommend.popular import recent_customers
 from models.recommend.scene_models import SceneModels
 from qianmian.errors import DataError

@@ -199,9 +199,7 @@ def _fitted_scenes(
     scenes = {name: (name, *task.filled_by) for name, task in TASKS.items() if task.is_scene}
     # what can score items that are in no training set is asked for that, scene or not
     others = {
-        name: (name,)
-        for name in winners
-        if name not in scenes and hasattr(candidates[name][chosen[name]], "scores_of_new")
+        name: (name,) for name in winners if name not in scenes and candidates[name][chosen[name]].supports_score_unseen
     }
     uses = {**scenes, **others}
     wanted = dict.fromkeys(name for names in uses.values() for name in names)

@@ -11,8 +11,8 @@ from scipy import sparse
 
 from features.interactions import Interactions, TrainingSet
 from models.recommend.base import Recommender, at_pairs
+from models.recommend.replenish.history import Days, Habits, totals
 from models.recommend.replenish.model import ReplenishRecommender
-from models.recommend.replenish.repurchase import Days, Habits, totals
 from qianmian.settings import RecommendSettings
 from training.metrics import CLASSIFICATION
 from training.tasks.base import Examples, Task, make, taken
@@ -74,7 +74,7 @@ def extra(model: Recommender, examples: Examples, after: Interactions) -> Mappin
     came = at >= 0
     days = day.data[at[came]] if came.any() else np.empty(0)
     found: dict[str, Values] = {"sooner_first": sooner_first(row[came], place[came], days, n)}
-    if isinstance(model, ReplenishRecommender):
+    if model.supports_expected_days:
         users, items = examples.users[row[came]], item[came]
         pair = np.searchsorted(habits.users * after.shape[1] + habits.items, users * after.shape[1] + items)
         quiet = habits.quiet_days[pair]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,13 +9,12 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import sparse
 
-from features.contents import ContentSet
-from features.interactions import Interactions, TrainingSet
+from features.interactions import Interactions
 from models.persist import Arrays, pack_csr, unpack_csr
+from models.recommend.content.words import Words
 
 FEATURES = ("read", "bought", "alike", "shown", "readers", "rate", "age", "new")
 NEVER_NEGATIVE = FEATURES[:6]  # what can only speak for a content
-SHOWN_WORDS = 0.5  # what a word of an item that a content shows counts beside one of its own topics
 FEW_READ, FEW_BOUGHT = 3.0, 20.0  # engagements, and (logarithms of) purchases, that a taste is seen against
 FEW_MEMBERS = 20.0  # customers that an attribute's taste is seen against
 LEAST_LIFT = 1e-3
@@ -26,57 +24,6 @@ LEAST_PRIOR, MOST_PRIOR = 2.0, 1000.0  # readers that the expected rate counts f
 FADED_HALF_LIVES = 30.0  # after so many nothing is left
 TOPIC_READERS = 50.0  # readers that the overall rate counts for in that of a topic
 Floats = NDArray[np.float32]
-
-
-@dataclass(frozen=True)
-class Words:
-    """What contents and items are about, in one vocabulary: topics, levels of categories, tags; lower case.
-
-    Attributes
-    ----------
-    contents : csr_matrix, (n_contents, w)
-        Topics count 1, words of the items a content shows `SHOWN_WORDS`; rows sum to 1.
-    items : csr_matrix, (n_items, w)
-        1 where an item of the shop has a word; no rows where nothing is known of it.
-    shown : csr_matrix, (n_contents, n_items)
-        1 where a content shows an item.
-    vocabulary : ndarray of str, (w,)
-        Sorted.
-    """
-
-    contents: sparse.csr_matrix
-    items: sparse.csr_matrix
-    shown: sparse.csr_matrix
-    vocabulary: NDArray[np.str_]
-
-    @classmethod
-    def of(cls, train: TrainingSet) -> Words:
-        """Of a `ContentSet`; of any other training set the categories are the topics."""
-        columns, shop = train.item_attributes, train.shop if isinstance(train, ContentSet) else None
-        topics = (
-            [_parts(text, "|") for text in columns["topics"].tolist()]
-            if "topics" in columns
-            else _levels(columns["category"])
-        )
-        sold: list[list[str]] = []
-        shown = sparse.csr_matrix((train.n_items, 0), dtype=np.float32)
-        if shop is not None:
-            tags = shop.item_attributes.get("tags", np.full(shop.n_items, ""))
-            sold = [
-                [*own, *_parts(text, "|")]
-                for own, text in zip(_levels(shop.item_attributes["category"]), tags.tolist(), strict=True)
-            ]
-            shown = _shown(columns.get("item_ids"), shop.item_ids, train.n_items)
-        vocabulary = {
-            word: place for place, word in enumerate(sorted({word for own in (*topics, *sold) for word in own}))
-        }
-        about, items = _counts(topics, vocabulary), _counts(sold, vocabulary)
-        by_items = (shown @ items).tocsr()
-        by_items.data[:] = SHOWN_WORDS
-        about = about.maximum(by_items).tocsr()
-        sums = np.asarray(about.sum(axis=1)).ravel()
-        scaled = (sparse.diags((1.0 / np.maximum(sums, 1e-9)).astype(np.float32)) @ about).tocsr()
-        return cls(scaled, items, shown, np.array(list(vocabulary), dtype=np.str_))
 
 
 @dataclass(frozen=True)
@@ -371,31 +318,3 @@ def _of_traits(traits: sparse.csr_matrix, read: sparse.csr_matrix, about: sparse
     known = np.asarray(about @ (share > 0).astype(np.float32), dtype=np.float32).ravel()
     lift = (traits.T @ each @ inverse @ about.T.tocsr()).toarray() - members * known
     return np.asarray(lift / (members + np.float32(FEW_MEMBERS)), dtype=np.float32)
-
-
-def _parts(text: str, separator: str) -> list[str]:
-    return [part.strip().lower() for part in text.split(separator) if part.strip()]
-
-
-def _levels(categories: NDArray[np.str_]) -> list[list[str]]:
-    return [_parts(path, "/") for path in categories.tolist()]
-
-
-def _counts(words: Iterable[list[str]], vocabulary: dict[str, int]) -> sparse.csr_matrix:
-    """1 where a row has a word."""
-    rows = [[vocabulary[word] for word in sorted(set(own))] for own in words]
-    bounds = np.concatenate([[0], np.cumsum([len(own) for own in rows])]).astype(np.int64)
-    columns = np.array([column for own in rows for column in own], dtype=np.int64)
-    return sparse.csr_matrix((np.ones(len(columns), np.float32), columns, bounds), shape=(len(rows), len(vocabulary)))
-
-
-def _shown(item_ids: NDArray[np.str_] | None, known: NDArray[np.str_], n_contents: int) -> sparse.csr_matrix:
-    place = {item: column for column, item in enumerate(known.tolist())}
-    pairs = [
-        (row, place[item])
-        for row, text in enumerate([] if item_ids is None else item_ids.tolist())
-        for item in dict.fromkeys(text.split("|"))
-        if item in place
-    ]
-    rows, columns = zip(*pairs, strict=True) if pairs else ((), ())
-    return sparse.csr_matrix((np.ones(len(pairs), np.float32), (rows, columns)), shape=(n_contents, len(known)))

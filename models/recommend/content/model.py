@@ -13,10 +13,11 @@ from features.contents import READ, ContentSet
 from features.interactions import Interactions, TrainingSet
 from models.persist import Arrays, pack_csr, unpack_csr
 from models.ranked import NOT_A_CANDIDATE
-from models.recommend.base import Query, Recommender, Span, folded
-from models.recommend.content.features import FEATURES, NEVER_NEGATIVE, ContentFacts, Words, unit_rows
+from models.recommend.base import Evidence, Query, Recommender, Span, folded
+from models.recommend.choice_models import logit_weights
+from models.recommend.content.features import FEATURES, NEVER_NEGATIVE, ContentFacts, unit_rows
+from models.recommend.content.words import Words
 from models.recommend.hybrid import user_attributes
-from models.recommend.similar.model import logit_weights
 
 LEAST_CHOICES = 200  # fewer teach nothing: the weights below then
 MOST_CHOICES = 3_000
@@ -63,6 +64,8 @@ class ContentRecommender(Recommender):
     supports_similar: ClassVar[bool] = True
     supports_fold_in: ClassVar[bool] = True
     may_be_short: ClassVar[bool] = True
+    supports_item_vectors: ClassVar[bool] = True
+    supports_evidence: ClassVar[bool] = True
     search_space: ClassVar[Mapping[str, Any]] = {
         "half_life_days": Span(7.0, 365.0, log=True),
         "purchase_half_life_days": Span(14.0, 365.0, log=True),
@@ -141,11 +144,16 @@ class ContentRecommender(Recommender):
         every = np.ones(len(FEATURES), dtype=bool)
         return logit_weights(values[kept], first, group, every, never_negative=np.isin(FEATURES, NEVER_NEGATIVE))
 
-    def evidence(self, user: int, content: int) -> dict[str, str] | None:
-        """What of a content is most the user's own: ``topic``, and ``because`` they ``read`` or ``bought`` of it more than others; None for nothing."""
+    @property
+    def attribute_names(self) -> tuple[str, ...]:
+        return tuple(self.attribute_names_.tolist())
+
+    def _evidence(self, query: Query, item: int) -> Evidence | None:
+        """The ``topic`` of a content that is most the user's own, and ``because`` they ``read`` or ``bought`` of it more than others; None for none."""
+        user = int(query.users[0])
         facts = self.facts_
-        words = _row(facts.about, content)
-        if not len(words):
+        words = _row(facts.about, item)
+        if user < 0 or not len(words):
             return None
         best, found = 1.0, None
         for because, own, share in (
@@ -156,7 +164,8 @@ class ContentRecommender(Recommender):
             lift = counts / np.maximum(float(own.sum()) * share[words], 1e-12)
             place = int(np.argmax(lift))
             if counts[place] > 0 and lift[place] > best:
-                best, found = float(lift[place]), {"topic": str(self.vocabulary_[words[place]]), "because": because}
+                best = float(lift[place])
+                found = Evidence(topic=str(self.vocabulary_[words[place]]), because=because)
         return found
 
     def _scores(self, query: Query) -> Floats:
@@ -197,11 +206,11 @@ class ContentRecommender(Recommender):
 
     def _similarity(self, item: int) -> Floats:
         """Half the cosine of the topics, half the likeness of the readers."""
-        facts, topics = self.facts_, self._item_vectors()
+        facts, topics = self.facts_, self.item_vectors()
         return np.asarray((topics @ topics[item] + facts.alike[item].toarray().ravel()) / 2.0, dtype=np.float32)
 
-    def _item_vectors(self) -> Floats:
-        """Of the words of each content, rare ones counting more (TF-IDF)."""
+    def item_vectors(self) -> Floats:
+        """TF-IDF vectors of the words of each content, (n_contents, w)."""
         about = self.facts_.about
         many = np.asarray((about > 0).sum(axis=0)).ravel()
         rarity = sparse.diags((np.log((1.0 + self.n_items_) / (1.0 + many)) + 1.0).astype(np.float32))

@@ -14,10 +14,12 @@ from features.interactions import COLUMNS, Interactions, TrainingSet
 from models.classify.boosting import load_booster, save_booster
 from models.persist import Arrays
 from models.ranked import NOT_A_CANDIDATE, top_k
-from models.recommend import base
 from models.recommend.base import Barred, Choice, Indices, Query, Recommender, Span, fitted, folded
 from models.recommend.ranking.candidates import Candidates, stage_columns, stage_lists, union
-from models.recommend.ranking.features import FEATURES, GROUPS, Histories, ItemStatistics, features, item_groups
+from models.recommend.ranking.examples import ExampleSampler
+from models.recommend.ranking.features import FEATURES, features
+from models.recommend.ranking.histories import GROUPS, Histories, lines_now
+from models.recommend.ranking.item_statistics import ItemStatistics, item_groups, item_prices
 from models.recommend.repeat import RepeatPurchaseRecommender
 from models.recommend.single_stage import SINGLE_STAGE
 from models.threads import cores
@@ -30,7 +32,6 @@ DEFAULT_STAGES: Mapping[str, Stages] = {
 }
 OBJECTIVES = ("binary:logistic", "rank:ndcg", "rank:pairwise")
 MIN_POSITIVES = 20
-CATALOGUE_CUSTOMERS = 5  # what `training_set` asks of an item unless told otherwise
 
 
 class TwoStageRecommender(Recommender):
@@ -131,26 +132,23 @@ class TwoStageRecommender(Recommender):
 
     def _fit(self, train: TrainingSet) -> None:
         self._check_parameters()
-        examples = [self._sampled(*self._examples(train, days)) for days in self._cut_days(train)]
-        X, y, weights = (np.concatenate([part[column] for part in examples]) for column in (0, 1, 3))
-        if y.sum() < MIN_POSITIVES or y.all():
+        examples = self._sampler().sample(train)
+        positives = int(np.count_nonzero(examples.labels))
+        if positives < MIN_POSITIVES or positives == len(examples):
             raise DataError(
                 "too little was had again after the cuts to learn a ranking from",
                 where=self.name,
-                got=f"{int(y.sum())} of {len(y)} candidates",
+                got=f"{positives} of {len(examples)} candidates",
                 allowed=f"at least {MIN_POSITIVES}",
                 hint="use a longer history or a longer horizon_days, or the models of the first stage alone",
             )
-        groups = None
-        if self.objective.startswith("rank:"):
-            offsets = np.cumsum([0, *(int(part[2].max(initial=-1)) + 1 for part in examples)])
-            groups = np.concatenate([part[2] + offset for part, offset in zip(examples, offsets[:-1], strict=True)])
+        by_list = self.objective.startswith("rank:")
         threads = cores() if self.n_jobs is None else self.n_jobs
         matrix = xgb.QuantileDMatrix(
-            X,
-            label=y,
-            weight=weights if groups is None else None,
-            qid=groups,
+            examples.features,
+            label=examples.labels,
+            weight=None if by_list else examples.weights,
+            qid=examples.groups if by_list else None,
             max_bin=self.bins,
             feature_names=self._feature_names(),
             nthread=threads,
@@ -173,7 +171,7 @@ class TwoStageRecommender(Recommender):
         )
         self.models_ = self._fitted_stages(train)
         self.lines_, self.codes_ = train.interactions, item_groups(train.item_attributes)
-        self.price_ = _price(train)
+        self.price_ = item_prices(train)
         self._set_tables(train.once("histories", lambda: Histories.of(self.lines_, self.codes_)))
 
     def _check_parameters(self) -> None:
@@ -182,72 +180,18 @@ class TwoStageRecommender(Recommender):
         if self.objective not in OBJECTIVES:
             raise UsageError("unknown objective", where=self.name, got=self.objective, allowed=", ".join(OBJECTIVES))
 
-    def _cut_days(self, train: TrainingSet) -> list[float]:
-        span = float(train.interactions.age_days.max(initial=0.0))
-        # what lies before a cut has to be at least as long as what is looked ahead
-        days = [step * self.horizon_days for step in range(1, self.cuts + 1) if (step + 1) * self.horizon_days <= span]
-        if not days:
-            raise DataError(
-                "the history is too short to learn a second stage from"
-                if span
-                else "the data have no time, so no past can be cut out of them",
-                where=self.name,
-                got=f"{span:.0f} days",
-                allowed=f"at least {2 * self.horizon_days:.0f} days",
-                hint="bring a longer history, lower horizon_days, or use the models of the first stage alone",
-            )
-        return days
-
-    def _examples(
-        self, train: TrainingSet, days: float
-    ) -> tuple[NDArray[np.float32], NDArray[np.float32], NDArray[np.int64]]:
-        """Features, labels and query of the candidates as they stood `days` ago."""
-        past, n_items = train.rewound(days), train.n_items
-        ages = train.interactions.age_days
-        taken = train.interactions.where((ages <= days) & (ages > days - self.horizon_days))
-        # an item that too few had by then would not have been in the catalogue
-        customers = past.item_customers
-        known = customers >= min(CATALOGUE_CUSTOMERS, int(train.item_customers[train.item_customers > 0].min()))
-        wanted = np.unique(taken.users.astype(np.int64) * n_items + taken.items)
-        wanted = wanted[known[wanted % n_items]]
-        had = past.interactions.matrix()
-        if self.target == "new":
-            wanted = np.setdiff1d(
-                wanted, np.repeat(np.arange(train.n_users), np.diff(had.indptr)) * n_items + had.indices
-            )
-        users = np.intersect1d(wanted // n_items, np.flatnonzero(np.diff(had.indptr)))
-        if len(users) > self.users_per_cut:
-            users = np.sort(np.random.default_rng(self.seed).choice(users, self.users_per_cut, replace=False))
-        empty = np.empty((0, len(self._feature_names())), np.float32)
-        if not len(users):
-            return empty, np.empty(0, np.float32), np.empty(0, np.int64)
-        models, codes = self._fitted_stages(past), item_groups(train.item_attributes)
-        histories = past.once("histories", lambda: Histories.of(past.interactions, codes))
-        statistics = ItemStatistics.of(histories, n_items, codes, _price(train))
-        parts, block = [], max(1, base.BLOCK_CELLS // n_items)
-        for start in range(0, len(users), block):
-            query = Query(users[start : start + block])
-            own = had[query.users] if self.target == "new" else None
-            lists = stage_lists(models, self._widths, query, Barred(known, own))
-            found = union(lists, self._of_history)
-            rows, places = np.nonzero(found.ids >= 0)
-            ids = found.ids[rows, places]
-            columns = stage_columns(models, self._widths, query, found.ids, lists)[rows, places]
-            X = np.concatenate([features(histories, statistics, query.users[rows], ids), columns], axis=1)
-            parts.append((X, np.isin(query.users[rows] * n_items + ids, wanted).astype(np.float32), rows + start))
-        X, y, queries = (np.concatenate(column) for column in zip(*parts, strict=True))
-        return X, y, queries
-
-    def _sampled(
-        self, X: NDArray[np.float32], y: NDArray[np.float32], queries: NDArray[np.int64]
-    ) -> tuple[NDArray[np.float32], NDArray[np.float32], NDArray[np.int64], NDArray[np.float32]]:
-        """The examples without the negatives that are too many, and weights that make up for those (m,)."""
-        positives = int(y.sum())
-        share = min(1.0, self.negatives_per_positive * positives / max(len(y) - positives, 1))
-        if share == 1.0 or not positives:
-            return X, y, queries, np.ones(len(y), dtype=np.float32)
-        kept = (y > 0) | (np.random.default_rng(self.seed).random(len(y)) < share)
-        return X[kept], y[kept], queries[kept], np.where(y[kept] > 0, 1.0, 1.0 / share).astype(np.float32)
+    def _sampler(self) -> ExampleSampler:
+        return ExampleSampler(
+            target=self.target,
+            horizon_days=self.horizon_days,
+            cuts=self.cuts,
+            users_per_cut=self.users_per_cut,
+            negatives_per_positive=self.negatives_per_positive,
+            seed=self.seed,
+            fit_stages=self._fitted_stages,
+            widths=self._widths,
+            of_history=self._of_history,
+        )
 
     def _fitted_stages(self, train: TrainingSet) -> tuple[Recommender, ...]:
         return tuple(fitted(SINGLE_STAGE[name](**params), train) for name, params, _ in self._stages)
@@ -352,40 +296,9 @@ class TwoStageRecommender(Recommender):
         anew = place[rows] >= 0
         table = np.empty((len(rows), len(FEATURES)), dtype=np.float32)
         table[~anew] = features(self.histories_, self.statistics_, query.users[rows[~anew]], ids[~anew])
-        now = Histories.of(self._lines_now(query, changed, place), self.codes_)
+        now = Histories.of(lines_now(self.lines_, self.user_starts_, query, changed), self.codes_)
         table[anew] = features(now, self.statistics_, place[rows[anew]], ids[anew])
         return table
-
-    def _lines_now(self, query: Query, changed: NDArray[np.int64], place: NDArray[np.int64]) -> Interactions:
-        """All lines of the customers in these rows of the query, aged until now; its users are 0 .. len(changed) − 1."""
-        assert query.since is not None
-        since, users = query.since, query.users[changed]
-        starts = np.where(users >= 0, self.user_starts_[np.maximum(users, 0)], 0)
-        counts = (
-            np.where(users >= 0, self.user_starts_[np.maximum(users, 0) + 1] - starts, 0)
-            if self.n_users_
-            else np.zeros_like(users)
-        )
-        at = np.arange(counts.sum()) + np.repeat(starts - np.cumsum(counts) + counts, counts)
-        old = self.lines_.where(at)
-        ages = np.concatenate([old.age_days + np.float32(query.later_days), since.age_days])
-        both = {
-            name: _joined(getattr(old, name), getattr(since, name), len(at), len(since.users))
-            for name in ("quantities", "amounts")
-        }
-        # an order of the fit and one since then are never the same, whatever their numbers
-        before = old.orders if old.orders is not None else np.floor(old.age_days)
-        after = since.orders if since.orders is not None else np.floor(since.age_days)
-        shift = before.max(initial=0) + 1 - after.min(initial=0)
-        return Interactions(
-            np.concatenate([np.repeat(np.arange(len(changed)), counts), place[since.users]]).astype(np.int32),
-            np.concatenate([old.items, since.items]),
-            ages,
-            np.concatenate([old.weights, since.weights]),
-            (len(changed), self.n_items_),
-            np.concatenate([before, after + shift]).astype(np.int32),
-            **both,
-        )
 
     def importances(self) -> dict[str, float]:
         """Share of each feature in the total gain of the splits, falling."""
@@ -396,6 +309,11 @@ class TwoStageRecommender(Recommender):
         return {name: gain / total for name, gain in sorted(gains.items(), key=lambda entry: -entry[1])}
 
     # ---- keeping -------------------------------------------------------------------------------------------------
+
+    @property
+    def submodels(self) -> tuple[Recommender, ...]:
+        """The fitted stages."""
+        return self.models_
 
     @property
     def sources(self) -> tuple[str, ...]:
@@ -438,17 +356,3 @@ class TwoStageRecommender(Recommender):
         self.codes_ = {name: state[f"codes_{name}"] for name in GROUPS}
         self.price_ = state["price"]
         self._set_tables(Histories.of(self.lines_, self.codes_))
-
-
-def _price(train: TrainingSet) -> NDArray[np.float32]:
-    given = train.item_attributes.get("price")
-    return np.full(train.n_items, np.nan, np.float32) if given is None else np.asarray(given, dtype=np.float32)
-
-
-def _joined(
-    old: NDArray[np.float32] | None, new: NDArray[np.float32] | None, n_old: int, n_new: int
-) -> NDArray[np.float32] | None:
-    if old is None and new is None:
-        return None
-    unknown = np.full(n_old if old is None else n_new, np.nan, dtype=np.float32)
-    return np.concatenate([unknown if old is None else old, unknown if new is None else new])

@@ -12,18 +12,21 @@ from scipy import sparse
 from features.interactions import TrainingSet
 from models.persist import Arrays, pack_csr, unpack_csr
 from models.ranked import NOT_A_CANDIDATE
-from models.recommend.base import Barred, Choice, Indices, Query, Recommender, Span, at_pairs, best_of_rows, values_at
-from models.recommend.replenish.repurchase import (
-    Clocks,
-    Days,
-    Floats,
-    Habits,
-    Ints,
-    Population,
-    Seen,
-    corrected,
-    taught,
+from models.recommend.base import (
+    Barred,
+    Choice,
+    Evidence,
+    Indices,
+    Query,
+    Recommender,
+    Span,
+    at_pairs,
+    best_of_rows,
+    values_at,
 )
+from models.recommend.replenish.calibration import corrected, taught
+from models.recommend.replenish.history import Days, Floats, Habits, Seen
+from models.recommend.replenish.repurchase import Clocks, Population
 from qianmian.errors import DataError
 
 TAUGHT_BY = 60_000  # pairs without a purchase that the correction learns from, a snapshot
@@ -71,6 +74,8 @@ class ReplenishRecommender(Recommender):
     name: ClassVar[str] = "replenish"
     supports_fold_in: ClassVar[bool] = True
     may_be_short: ClassVar[bool] = True
+    supports_evidence: ClassVar[bool] = True
+    supports_expected_days: ClassVar[bool] = True
     search_space: ClassVar[Mapping[str, Span | Choice]] = {
         "gap_decay": Span(0.5, 1.0),
         "snapshots": Span(0, 4),
@@ -112,19 +117,19 @@ class ReplenishRecommender(Recommender):
         self.last_days_ = np.full(len(habits.users), np.inf, dtype=np.float32)
         np.minimum.at(self.last_days_, pairs, data.age_days)
 
-    def evidence(self, user: int, item: int) -> dict[str, float] | None:
-        """What is known of a customer's purchases of an item at `as_of`; None for never.
+    def _evidence(self, query: Query, item: int) -> Evidence | None:
+        """What is known of a customer's purchases of an item before the fit; None for never.
 
         Returns
         -------
-        dict
+        Evidence
             ``times`` (days it was bought on), ``cycle_days`` and whether at least half of it is the customer's ``own_cycle``, ``last_days``, and
             ``expected_in_days``: the cycle less the days since, negative when overdue.
         """
-        place = self._place(user, item)
+        place = self._place(int(query.users[0]), item)
         if place is None:
             return None
-        cycle, last = float(np.exp(self.cycle_[place])), float(self.last_days_[place])
+        cycle, last = float(np.exp(self.cycle_[place])), float(self.last_days_[place]) + query.later_days
         return {
             "times": int(self.times_[place]),
             "cycle_days": cycle,
@@ -133,7 +138,7 @@ class ReplenishRecommender(Recommender):
             "expected_in_days": cycle - last,
         }
 
-    def expected_days(self, users: Ints, items: Indices, within_days: float | None = None) -> Floats:
+    def expected_days(self, users: Indices, items: Indices, within_days: float | None = None) -> Floats:
         """Days from `as_of` until each pair's next purchase, given the silence so far and that it comes: the median, (m,).
 
         Parameters
@@ -161,6 +166,8 @@ class ReplenishRecommender(Recommender):
         return np.where(place >= 0, clocks.expected_days(quiet_days, within_days), np.nan)
 
     def _place(self, user: int, item: int) -> int | None:
+        if user < 0:
+            return None
         start, stop = self.chances_.indptr[user : user + 2]
         place = start + int(np.searchsorted(self.chances_.indices[start:stop], item))
         return None if place == stop or self.chances_.indices[place] != item else int(place)

@@ -12,7 +12,8 @@ from scipy import sparse
 from features.interactions import TrainingSet
 from models.persist import Arrays, pack_csr, unpack_csr
 from models.ranked import NOT_A_CANDIDATE, Ranked, top_k
-from models.recommend.base import Barred, Choice, Query, Recommender, Span
+from models.recommend.base import Barred, Choice, Evidence, Query, Recommender, Span
+from models.recommend.choice_models import logit_weights
 from models.recommend.complement import given_items, last_orders
 from models.recommend.popular import recent_customers
 from models.recommend.similar.item_features import (
@@ -74,6 +75,9 @@ class SimilarRecommender(Recommender):
     supports_similar: ClassVar[bool] = True
     supports_fold_in: ClassVar[bool] = True
     may_be_short: ClassVar[bool] = True
+    supports_item_vectors: ClassVar[bool] = True
+    supports_evidence: ClassVar[bool] = True
+    supports_similar_to: ClassVar[bool] = True
     search_space: ClassVar[Mapping[str, Span | Choice]] = {
         "factors": Choice((32, 64, 128, 256)),
         "recent_days": Span(7.0, 91.0),
@@ -128,7 +132,7 @@ class SimilarRecommender(Recommender):
         if self.behaviour == "ials":
             from models.recommend.ials import ImplicitALSRecommender
 
-            vectors = ImplicitALSRecommender(seed=self.seed).fit(train)._item_vectors()
+            vectors = ImplicitALSRecommender(seed=self.seed).fit(train).item_vectors()
         else:
             vectors = customer_vectors(train.interactions.matrix(), self.factors, self.seed)
         norms = np.linalg.norm(vectors, axis=1, keepdims=True)
@@ -161,6 +165,12 @@ class SimilarRecommender(Recommender):
         ids, values = top_k(Barred(allowed).apply(scores), k)
         return Ranked.of(ids, values, np.zeros(ids.shape, dtype=np.int8), k, (self.name,))
 
+    def _evidence(self, query: Query, item: int) -> Evidence | None:
+        """The attributes that an item shares with the item of the query (``alike``); None where the query has not exactly one."""
+        if query.items is None or len(query.items[0]) != 1:
+            return None
+        return {"alike": self.in_common(int(query.items[0][0]), item)}
+
     def in_common(self, item: int, other: int) -> dict[str, str]:
         """The columns two items agree in, and the value: for a reason in words. The category as far as it is shared."""
         return self.traits_.in_common(item, other)
@@ -187,7 +197,7 @@ class SimilarRecommender(Recommender):
         alike: Floats = self._alike(self.traits_.take(np.array([item])))[0]
         return alike
 
-    def _item_vectors(self) -> Floats:
+    def item_vectors(self) -> Floats:
         return self.traits_.vectors
 
     def _scores(self, query: Query) -> Floats:
@@ -312,54 +322,3 @@ def first_purchases(
     users, items, last, wanted = users[known], items[known], last[place[known]], wanted[known]
     order = np.lexsort((items, wanted))
     return users[order], items[order], last[order]
-
-
-def logit_weights(
-    values: Floats,
-    chosen: NDArray[np.int64],
-    group: NDArray[np.int64],
-    used: NDArray[np.bool_],
-    penalty: float = 1.0,
-    never_negative: NDArray[np.bool_] | None = None,
-) -> NDArray[np.float32]:
-    """Weights of a multinomial logit: those that make what was chosen likeliest among its group, with a ridge on standardised values.
-
-    Parameters
-    ----------
-    values : ndarray of float32, (m, f)
-    chosen : ndarray of int64, (g,)
-        Row of each choice.
-    group : ndarray of int64, (m,)
-        Rising.
-    used : ndarray of bool, (f,)
-        The others weigh 0.
-    never_negative : ndarray of bool, (f,), optional
-        Those that can only speak for a choice.
-    """
-    from scipy.optimize import minimize
-
-    columns = np.flatnonzero(used & (values.std(axis=0) > 1e-6))
-    weights = np.zeros(values.shape[1], dtype=np.float32)
-    if not len(columns):
-        return weights
-    spread = values[:, columns].std(axis=0)
-    x = ((values[:, columns] - values[:, columns].mean(axis=0)) / spread).astype(np.float64)
-    starts, many = np.searchsorted(group, np.arange(len(chosen))), len(chosen)
-
-    def loss(w: NDArray[np.float64]) -> tuple[float, NDArray[np.float64]]:
-        z = x @ w
-        z -= np.maximum.reduceat(z, starts)[group]
-        e = np.exp(z)
-        sums = np.add.reduceat(e, starts)
-        likelihood = float((np.log(sums) - z[chosen]).sum() + penalty * (w @ w))
-        gradient = x.T @ (e / sums[group]) - x[chosen].sum(axis=0) + 2 * penalty * w
-        return likelihood / many, gradient / many
-
-    bounds = (
-        None
-        if never_negative is None
-        else [(0.0 if bound else None, None) for bound in never_negative[columns].tolist()]
-    )
-    found = minimize(loss, np.zeros(len(columns)), jac=True, method="L-BFGS-B", bounds=bounds)
-    weights[columns] = found.x / spread
-    return weights

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,7 +13,19 @@ from scipy import sparse
 from features.interactions import TrainingSet
 from models.persist import Arrays, pack_csr, unpack_csr
 from models.ranked import NOT_A_CANDIDATE
-from models.recommend.base import Barred, Choice, Indices, Query, Recommender, Span, best_of_rows, folded, values_at
+from models.recommend.base import (
+    Barred,
+    Choice,
+    Evidence,
+    Indices,
+    Query,
+    Recommender,
+    Span,
+    best_of_rows,
+    folded,
+    values_at,
+)
+from models.recommend.choice_models import choice_weights
 from models.recommend.upgrade.item_features import Floats, Ints, Market, Shelf, price_limits, usual_items
 
 LARGER = 1.1  # of size, and of the price of a unit of size that a larger one may cost
@@ -70,48 +82,6 @@ class Offers:
         return Offers(self.rows[kept], self.usual[kept], number[self.of[mine]], self.items[mine], self.limits)
 
 
-def choice_weights(columns: Floats, of: Ints, chosen: NDArray[np.bool_], prior: Floats, ridge: float) -> Floats:
-    """Conditional logit (McFadden 1974): weights under which what was chosen of each set is likely, by Newton's method, pulled towards a prior.
-
-    Parameters
-    ----------
-    columns : ndarray, (c, k)
-    of : ndarray of int64, (c,)
-        The set of each candidate, rising.
-    chosen : ndarray of bool, (c,)
-    """
-    weights, sets = prior.copy(), int(of.max(initial=-1)) + 1
-    number = np.bincount(of, chosen, sets)
-
-    def state(at: Floats) -> tuple[float, Floats]:
-        score = columns @ at
-        top = np.full(sets, -np.inf)
-        np.maximum.at(top, of, score)
-        raised = np.exp(score - top[of])
-        sums = np.bincount(of, raised, sets)
-        log_likelihood = score[chosen].sum() - (number * (top + np.log(sums))).sum()
-        return float(log_likelihood - 0.5 * ridge * ((at - prior) ** 2).sum()), raised / sums[of]
-
-    value, p = state(weights)
-    for _ in range(20):
-        pull = p * number[of]
-        slope = columns.T @ (chosen - pull) - ridge * (weights - prior)
-        means = np.column_stack([np.bincount(of, p * column, sets) for column in columns.T])
-        curvature = (
-            (columns * pull[:, None]).T @ columns - (means * number[:, None]).T @ means + ridge * np.eye(len(prior))
-        )
-        step, length = np.linalg.solve(curvature, slope), 1.0
-        while True:
-            better, likely = state(weights + length * step)
-            if better >= value or length < 1e-3:
-                break
-            length /= 2.0
-        if better < value + 1e-8 * abs(value):
-            break
-        weights, value, p = weights + length * step, better, likely
-    return weights
-
-
 class UpgradeRecommender(Recommender):
     """A better or larger one: items of a category the customer buys from (to its last level), dearer than their usual one, never had.
 
@@ -139,6 +109,7 @@ class UpgradeRecommender(Recommender):
     name: ClassVar[str] = "upgrade"
     supports_fold_in: ClassVar[bool] = True
     may_be_short: ClassVar[bool] = True
+    supports_evidence: ClassVar[bool] = True
     search_space: ClassVar[Mapping[str, Span | Choice]] = {
         "half_life_days": Span(30.0, 365.0, log=True),
         "prior": Span(1.0, 200.0, log=True),
@@ -321,13 +292,12 @@ class UpgradeRecommender(Recommender):
         made.sort_indices()
         return made, offers
 
-    def evidence(self, user: int, item: int) -> dict[str, Any] | None:
+    def _evidence(self, query: Query, item: int) -> Evidence | None:
         """What an item is better than: ``instead_of`` (the usual item of its category), ``price_ratio``, ``better`` ("larger" or "better").
 
         None where it is no upgrade for this customer.
         """
-        query = Query(np.array([user]))
-        own, rows, usual = self._asked(query)
+        own, rows, usual = self._asked(Query(query.users))
         here = self.shelf_.leaf[usual] == self.shelf_.leaf[item]
         offers = self._offers(own, rows[here], usual[here], self.market_)
         place = np.flatnonzero(offers.items == item)
@@ -335,7 +305,7 @@ class UpgradeRecommender(Recommender):
             return None
         return self.comparison(int(offers.usual[offers.of[place[0]]]), item)
 
-    def comparison(self, usual: int, item: int) -> dict[str, Any]:
+    def comparison(self, usual: int, item: int) -> Evidence:
         """How an item compares with another: ``instead_of``, ``price_ratio``, ``better`` and, where sizes compare, ``size_ratio``."""
         one, other = np.array([item]), np.array([usual])
         larger, step = (
@@ -343,7 +313,7 @@ class UpgradeRecommender(Recommender):
             float(self.shelf_.price[item] - self.shelf_.price[usual]),
         )
         kind = "larger" if larger >= np.log(LARGER) and step - larger <= np.log(LARGER) else "better"
-        facts: dict[str, Any] = {"instead_of": usual, "price_ratio": float(np.exp(step)), "better": kind}
+        facts: Evidence = {"instead_of": usual, "price_ratio": float(np.exp(step)), "better": kind}
         return {**facts, "size_ratio": float(np.exp(larger))} if np.isfinite(larger) else facts
 
     def _scores(self, query: Query) -> NDArray[np.float32]:

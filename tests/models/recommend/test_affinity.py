@@ -27,7 +27,7 @@ def test_a_new_item_is_scored_as_the_formula_says(train):
     model = AffinityRecommender(half_life_days=None, prior_lines=4.0, brand_weight=0.5, new_item_customers=1.0).fit(
         train
     )
-    got = model.scores_of_new(0, [{"category": "food/tea", "brand": "A"}])[0]
+    got = model.score_unseen(0, [{"category": "food/tea", "brand": "A"}])[0]
     food, tea = (
         (3 + 4 * 3 / 5) / (3 + 4),
         (2 + 4 * 2 / 3) / (3 + 4),
@@ -40,11 +40,11 @@ def test_a_new_item_is_scored_as_the_formula_says(train):
 def test_taste_orders_new_items_and_a_stranger_gets_everybodys(train):
     model = AffinityRecommender().fit(train)
     new = [{"category": "food/tea"}, {"category": "home/lamps"}]
-    tea, lamp = model.scores_of_new(0, new)
-    other_tea, other_lamp = model.scores_of_new(1, new)
+    tea, lamp = model.score_unseen(0, new)
+    other_tea, other_lamp = model.score_unseen(1, new)
     assert tea - lamp > 0 > other_tea - other_lamp
-    np.testing.assert_allclose(model.scores_of_new(-1, new), model.scores_of_new(2, new))
-    brand_b, brand_a = model.scores_of_new(
+    np.testing.assert_allclose(model.score_unseen(-1, new), model.score_unseen(2, new))
+    brand_b, brand_a = model.score_unseen(
         1, [{"category": "home/lamps", "brand": "B"}, {"category": "home/lamps", "brand": "A"}]
     )
     assert brand_b > brand_a
@@ -56,15 +56,15 @@ def test_what_was_done_since_changes_the_taste(train):
     since = lines.where(lines.users == 1)
     since = type(since)(np.zeros_like(since.users), since.items, np.ones_like(since.age_days), since.weights, (1, 4))
     before, after = (
-        model.scores_of_new(2, [{"category": "home/lamps"}]),
-        model.scores_of_new(2, [{"category": "home/lamps"}], since=since),
+        model.score_unseen(2, [{"category": "home/lamps"}]),
+        model.score_unseen(2, [{"category": "home/lamps"}], since=since),
     )
     assert after[0] > before[0]
 
 
 def test_unknown_kinds_count_as_what_stands_above_them(train):
     model = AffinityRecommender().fit(train)
-    known, deeper, strange, nothing = model.scores_of_new(
+    known, deeper, strange, nothing = model.score_unseen(
         0,
         [
             {"category": "food", "brand": "A"},
@@ -76,9 +76,9 @@ def test_unknown_kinds_count_as_what_stands_above_them(train):
     assert deeper == known
     assert strange == nothing
     assert np.isfinite([known, strange]).all()
-    assert model.scores_of_new(0, []).tolist() == []
+    assert model.score_unseen(0, []).tolist() == []
     with pytest.raises(InvalidRequest):
-        model.scores_of_new(7, [{}])
+        model.score_unseen(7, [{}])
 
 
 def test_saved_and_loaded_it_says_the_same(train, tmp_path):
@@ -88,5 +88,5 @@ def test_saved_and_loaded_it_says_the_same(train, tmp_path):
         AffinityRecommender.load(tmp_path / "affinity"),
         [{"category": "food/soup", "brand": "A"}, {"category": "home"}],
     )
-    np.testing.assert_array_equal(loaded.scores_of_new(0, new), model.scores_of_new(0, new))
+    np.testing.assert_array_equal(loaded.score_unseen(0, new), model.score_unseen(0, new))
     np.testing.assert_array_equal(loaded._scores(Query(np.array([0]))), model._scores(Query(np.array([0]))))

@@ -10,8 +10,9 @@ from scipy import sparse
 
 from features.contents import ContentSet
 from features.interactions import Interactions, TrainingSet
-from models.recommend.content.features import FEATURES, ContentFacts, Words, due, likeness, log_lift, rates
+from models.recommend.content.features import FEATURES, ContentFacts, due, likeness, log_lift, rates
 from models.recommend.content.model import ContentRecommender
+from models.recommend.content.words import Words
 
 MILK, BREAD, SOAP = "milk", "bread", "soap"
 

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from typing import get_type_hints
+
 import numpy as np
 import pytest
 
 from features.interactions import Interactions
 from models.recommend import RECOMMENDERS
-from models.recommend.base import Query
+from models.recommend.base import Evidence, Query, Recommender
 from qianmian.errors import ArtifactError, DataError, InvalidRequest, UsageError
 
 SMALL = {
@@ -450,3 +452,202 @@ def test_scores_at_are_the_scores_of_the_list(model, shop):
 def test_since_of_other_users_is_refused(model, shop):
     with pytest.raises(InvalidRequest, match="since"):
         model.recommend([0, 1], 3, since=since([0], [1], 1, shop.n_items))
+
+
+# ---- capabilities ----------------------------------------------------------------------------------------------------
+
+
+def similar_items(model):
+    return model.similar_items(3, 5)
+
+
+def item_vectors(model):
+    return model.item_vectors()
+
+
+def evidence(model):
+    """Of a few users and all items, also with an item that the list goes with, and later."""
+    pairs = [(user, item) for user in (-1, 0, 5, 9, 38, 39) for item in range(model.n_items_)]
+    return [
+        [model.evidence(user, item) for user, item in pairs],
+        [model.evidence(user, item, items=np.array([(item + 15) % model.n_items_])) for user, item in pairs],
+        [model.evidence(user, item, later_days=2.0) for user, item in pairs],
+    ]
+
+
+def purchase_counts(model):
+    return [model.purchase_counts(user) for user in (-1, 0, 5, 39)]
+
+
+def expected_days(model):
+    users = np.repeat(np.arange(10), model.n_items_)
+    items = np.tile(np.arange(model.n_items_), 10)
+    return [model.expected_days(users, items), model.expected_days(users, items, 7.0)]
+
+
+def score_unseen(model):
+    described = [{"category": "c1/d2", "brand": "b1"}, {"category": "c1"}, {}]
+    return [model.score_unseen(user, described) for user in (-1, 0, 5, 39)]
+
+
+def similar_to(model):
+    return model.similar_to({"category": "c1/d2", "brand": "b1", "price": 2.0}, 5)
+
+
+FLAGS = {
+    "supports_similar": similar_items,
+    "supports_item_vectors": item_vectors,
+    "supports_evidence": evidence,
+    "supports_purchase_counts": purchase_counts,
+    "supports_expected_days": expected_days,
+    "supports_score_unseen": score_unseen,
+    "supports_similar_to": similar_to,
+}
+
+
+def same(one, other):
+    """Equal bit for bit: lists, arrays, evidence or several of them."""
+    if isinstance(one, list | tuple):
+        return len(one) == len(other) and all(map(same, one, other))
+    if one is None or isinstance(one, dict):
+        return one == other
+    if isinstance(one, np.ndarray):
+        return one.dtype == other.dtype and np.array_equal(one, other, equal_nan=one.dtype.kind == "f")
+    equal(one, other)
+    return True
+
+
+def test_every_flag_is_tested():
+    flags = {name for name in vars(Recommender) if name.startswith("supports_")}
+    assert flags == {*FLAGS, "supports_cold", "supports_fold_in"}
+
+
+@pytest.mark.parametrize("flag", FLAGS)
+def test_a_capability_works_where_declared_and_says_so_where_not(model, flag, tmp_path):
+    call = FLAGS[flag]
+    model.save(tmp_path / "model")
+    loaded = type(model).load(tmp_path / "model")
+    if getattr(model, flag):
+        assert same(call(loaded), call(model))
+        return
+    for one in (model, loaded):
+        with pytest.raises(UsageError, match=f"{model.name} does not support {call.__name__}"):
+            call(one)
+
+
+def declaring(flag):
+    """For the recommenders that declare a capability."""
+    names = [name for name in RECOMMENDERS if getattr(RECOMMENDERS[name], flag)]
+    return pytest.mark.parametrize("name", names, indirect=True)
+
+
+@declaring("supports_item_vectors")
+def test_item_vectors(model, shop):
+    vectors = model.item_vectors()
+    assert vectors.ndim == 2
+    assert len(vectors) == shop.n_items
+    assert vectors.dtype == np.float32
+    assert np.isfinite(vectors).all()
+
+
+@declaring("supports_evidence")
+def test_evidence_is_typed(model):
+    types = get_type_hints(Evidence)
+    found = [facts for facts in (facts for call in evidence(model) for facts in call) if facts is not None]
+    assert found
+    for facts in found:
+        assert facts
+        for name, value in facts.items():
+            assert type(value) is (dict if name == "alike" else types[name])
+
+
+@declaring("supports_evidence")
+def test_evidence_of_an_unknown_user_is_about_the_given_items_only(model):
+    for item in range(model.n_items_):
+        assert model.evidence(-1, item) is None
+        facts = model.evidence(-1, item, items=np.array([(item + 1) % model.n_items_]))
+        assert facts is None or set(facts) <= {"with_item", "lift", "alike"}
+
+
+@declaring("supports_evidence")
+def test_evidence_moves_with_time(model):
+    now, _, later = evidence(model)
+    for one, other in zip(now, later, strict=True):
+        for name in {"last_days", "with_days"} & set(one or ()):
+            assert other[name] == one[name] + 2.0
+
+
+@declaring("supports_evidence")
+@pytest.mark.parametrize(("user", "item"), [(-2, 0), (40, 0), (0, -1), (0, 25)])
+def test_evidence_refuses_what_it_does_not_know(model, user, item):
+    with pytest.raises(InvalidRequest, match="outside the training set"):
+        model.evidence(user, item)
+
+
+@declaring("supports_purchase_counts")
+def test_purchase_counts(model, shop):
+    lines = shop.interactions
+    for user in range(shop.n_users):
+        items, counts = model.purchase_counts(user)
+        expected = np.bincount(lines.items[lines.users == user], minlength=shop.n_items)
+        np.testing.assert_array_equal(items, np.flatnonzero(expected))
+        np.testing.assert_array_equal(counts, expected[expected > 0])
+    assert [len(part) for part in model.purchase_counts(-1)] == [0, 0]
+    with pytest.raises(InvalidRequest):
+        model.purchase_counts(shop.n_users)
+
+
+@declaring("supports_expected_days")
+def test_expected_days(model, shop):
+    days, within = expected_days(model)
+    assert days.dtype == within.dtype == np.float64
+    assert days.shape == within.shape == (10 * shop.n_items,)
+    had = [item in history(shop, user) for user in range(10) for item in range(shop.n_items)]
+    np.testing.assert_array_equal(np.isfinite(days), had)
+    assert (days[had] > 0).all()
+    assert (within[had] > 0).all()
+    assert (within[had] <= 7.0).all()
+
+
+@declaring("supports_score_unseen")
+def test_score_unseen(model, shop):
+    for scores in score_unseen(model):
+        assert scores.shape == (3,)
+        assert scores.dtype == np.float32
+        assert np.isfinite(scores).all()
+    assert model.score_unseen(0, []).shape == (0,)
+    with pytest.raises(InvalidRequest):
+        model.score_unseen(shop.n_users, [{}])
+
+
+@declaring("supports_similar_to")
+def test_similar_to(model, shop):
+    well_formed(similar_to(model), 5, shop.n_items)
+    allowed = np.arange(shop.n_items) < 2
+    assert model.similar_to({"brand": "b1"}, 4, allowed=allowed).valid.tolist() == [2]
+    with pytest.raises(InvalidRequest):
+        model.similar_to({"brand": "b1"}, 0)
+    with pytest.raises(InvalidRequest):
+        model.similar_to({"no such attribute": "at all"}, 3)
+
+
+def test_attribute_names_are_those_that_change_an_answer(name, model, shop, tmp_path):
+    names = {attribute for part in model.with_submodels() for attribute in part.attribute_names}
+    assert names in (set(), {"band=18-24", "band=65+"})
+    assert isinstance(model.attribute_names, tuple)
+    plain = model.recommend([-1], shop.n_items)
+    told = model.recommend([-1], shop.n_items, attributes=[{"band": "65+"}])
+    changed = plain.ids.tobytes() != told.ids.tobytes() or plain.scores.tobytes() != told.scores.tobytes()
+    assert changed == bool(names)
+    model.save(tmp_path / "model")
+    assert type(model).load(tmp_path / "model").attribute_names == model.attribute_names
+
+
+def test_submodels(name, model, tmp_path):
+    model.save(tmp_path / "model")
+    for one in (model, type(model).load(tmp_path / "model")):
+        assert isinstance(one.submodels, tuple)
+        assert list(one.with_submodels())[0] is one
+        assert len(list(one.with_submodels())) == 1 + len(one.submodels)
+        assert [part.name for part in one.submodels] == [stage[0] for stage in one.get_params().get("stages", [])]
+        assert {(part.n_users_, part.n_items_) for part in one.submodels} <= {(model.n_users_, model.n_items_)}

@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 
 from features.interactions import Interactions, TrainingSet
 from models.recommend.base import Query
-from models.recommend.next_basket import NextBasketRecommender, Orders
+from models.recommend.next_basket.model import NextBasketRecommender
+from models.recommend.next_basket.orders import Orders
 from qianmian.errors import UsageError
 
 
@@ -232,8 +233,8 @@ def test_evidence_counts_orders_and_tells_the_last_where_there_is_time():
     timed, untimed = (
         NextBasketRecommender().fit(baskets_of(*customers, n_items=4, gap_days=gap)) for gap in (10, None)
     )
-    assert timed.evidence(0, 0) == (2, 11.0)
-    assert timed.evidence(1, 2) == (1, 1.0)
+    assert timed.evidence(0, 0) == {"times": 2, "last_days": 11.0}
+    assert timed.evidence(1, 2) == {"times": 1, "last_days": 1.0}
     assert timed.evidence(1, 0) is None
     assert timed.evidence(0, 3) is None
-    assert untimed.evidence(0, 0) == (2, 0.0)
+    assert untimed.evidence(0, 0) == {"times": 2}

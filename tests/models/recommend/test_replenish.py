@@ -12,18 +12,10 @@ from hypothesis import strategies as st
 from scipy import stats
 
 from features.interactions import Interactions, TrainingSet
+from models.recommend.replenish.calibration import corrected, taught
+from models.recommend.replenish.history import Days, Habits, Seen
 from models.recommend.replenish.model import ReplenishRecommender
-from models.recommend.replenish.repurchase import (
-    Clocks,
-    Cycles,
-    Days,
-    Habits,
-    Population,
-    Seen,
-    corrected,
-    shrunk,
-    taught,
-)
+from models.recommend.replenish.repurchase import Clocks, Cycles, Population, shrunk
 from qianmian.errors import DataError
 
 

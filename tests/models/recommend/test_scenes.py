@@ -25,7 +25,7 @@ def test_each_scene_is_answered_by_its_models_in_order(scenes, shop):
     assert home.source[0].tolist() == sorted(home.source[0].tolist())
     assert home.valid[0] == popular.valid[0] == 25
     np.testing.assert_array_equal(popular.ids, scenes.models["popular"].recommend([0], 25).ids)
-    assert scenes.scene("home").models[1] is scenes.scene("popular only").models[0]
+    assert scenes.scene("home").submodels[1] is scenes.scene("popular only").submodels[0]
 
 
 def test_a_scene_nobody_trained(scenes):

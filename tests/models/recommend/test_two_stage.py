@@ -12,18 +12,10 @@ from models.recommend.base import Barred, Query
 from models.recommend.ials import ImplicitALSRecommender
 from models.recommend.popular import PopularRecommender
 from models.recommend.ranking.candidates import stage_columns, stage_lists, union
-from models.recommend.ranking.features import (
-    FEATURES,
-    GROUP,
-    GROUPS,
-    ITEM,
-    PAIR,
-    USER,
-    Histories,
-    ItemStatistics,
-    features,
-    item_groups,
-)
+from models.recommend.ranking.examples import RankingExamples
+from models.recommend.ranking.features import FEATURES, features
+from models.recommend.ranking.histories import GROUP, GROUPS, PAIR, USER, Histories
+from models.recommend.ranking.item_statistics import ITEM, ItemStatistics, item_groups
 from models.recommend.ranking.two_stage import TwoStageRecommender
 from models.recommend.repeat import RepeatPurchaseRecommender
 from qianmian.errors import ArtifactError, DataError, UsageError
@@ -173,7 +165,7 @@ def test_nothing_after_a_cut_reaches_its_examples(shop_and_truth):
     """What happens after a cut moves the labels of that cut, never a feature: stages and statistics are of what lies before."""
     train, _ = shop_and_truth
     model = TwoStageRecommender(stages=STAGES, **QUICK)
-    X, y, queries = model._examples(train, 56.0)
+    before = model._sampler().at_cut(train, 56.0)
     data = train.interactions
     rng = np.random.default_rng(1)
     after = data.age_days <= 56.0
@@ -182,10 +174,10 @@ def test_nothing_after_a_cut_reaches_its_examples(shop_and_truth):
     weights[after] = 7.0
     changed = train.with_interactions(replace(data, items=items, weights=weights))
     # the same customers are asked: those who did anything in the window
-    X_changed, y_changed, queries_changed = model._examples(changed, 56.0)
-    np.testing.assert_array_equal(queries, queries_changed)
-    np.testing.assert_array_equal(X, X_changed)
-    assert (y != y_changed).any()
+    after_change = model._sampler().at_cut(changed, 56.0)
+    np.testing.assert_array_equal(before.groups, after_change.groups)
+    np.testing.assert_array_equal(before.features, after_change.features)
+    assert (before.labels != after_change.labels).any()
 
 
 def test_labels_are_what_was_had_within_the_horizon(shop_and_truth):
@@ -193,11 +185,11 @@ def test_labels_are_what_was_had_within_the_horizon(shop_and_truth):
     train, _ = shop_and_truth
     data = train.interactions
     model = TwoStageRecommender(stages=(("repeat", {}, 1000),), **QUICK)
-    _, y, _ = model._examples(train, 56.0)
+    labels = model._sampler().at_cut(train, 56.0).labels
     window = (data.age_days <= 56.0) & (data.age_days > 28.0)
     pairs = data.users.astype(int) * train.n_items + data.items
     again = np.intersect1d(np.unique(pairs[window]), np.unique(pairs[data.age_days > 56.0]))
-    assert y.sum() == len(again)
+    assert labels.sum() == len(again)
 
 
 def test_an_item_too_few_had_by_a_cut_is_no_candidate_there(shop_and_truth):
@@ -208,8 +200,8 @@ def test_an_item_too_few_had_by_a_cut_is_no_candidate_there(shop_and_truth):
     ages = np.where(late, data.age_days % 20.0 + 0.1, data.age_days).astype(np.float32)
     ages[np.flatnonzero(late)[0]] = 120.0  # one customer had it early
     model = TwoStageRecommender(stages=(("popular", {}, 1000),), **QUICK)
-    _, _, queries = model._examples(train.with_interactions(replace(data, age_days=ages)), 56.0)
-    per_customer = np.bincount(queries)
+    examples = model._sampler().at_cut(train.with_interactions(replace(data, age_days=ages)), 56.0)
+    per_customer = np.bincount(examples.groups)
     assert set(per_customer.tolist()) == {train.n_items - 1}
 
 
@@ -336,25 +328,35 @@ def test_importances_are_shares_of_known_names(model):
 def test_sampled_customers_are_enough(shop_and_truth):
     train, truth = shop_and_truth
     few = TwoStageRecommender(stages=STAGES, users_per_cut=60, **QUICK)
-    assert len(np.unique(few._examples(train, 28.0)[2])) == 60
+    assert len(np.unique(few._sampler().at_cut(train, 28.0).groups)) == 60
     assert mean_ndcg(few.fit(train), truth) > mean_ndcg(few.models_[1], truth)
 
 
 def test_negatives_beyond_what_is_asked_for_are_sampled_and_weighed():
     y = np.array([1.0] * 10 + [0.0] * 1000, dtype=np.float32)
     rows = np.arange(len(y))
-    X, labels, queries, weights = TwoStageRecommender(negatives_per_positive=20.0)._sampled(
-        rows[:, None].astype(np.float32), y, rows
-    )
-    assert labels.sum() == 10, "no positive is lost"
-    assert 150 < (labels == 0).sum() < 250
-    assert weights[labels == 1].tolist() == [1.0] * 10
-    np.testing.assert_allclose(weights[labels == 0], 5.0)
-    np.testing.assert_array_equal(X[:, 0], queries)
+    examples = RankingExamples(rows[:, None].astype(np.float32), y, rows, np.ones(len(y), np.float32))
+
+    def sampled(of, **params):
+        return TwoStageRecommender(**params)._sampler().without_excess_negatives(of)
+
+    kept = sampled(examples, negatives_per_positive=20.0)
+    assert kept.labels.sum() == 10, "no positive is lost"
+    assert 150 < (kept.labels == 0).sum() < 250
+    assert kept.weights[kept.labels == 1].tolist() == [1.0] * 10
+    np.testing.assert_allclose(kept.weights[kept.labels == 0], 5.0)
+    np.testing.assert_array_equal(kept.features[:, 0], kept.groups)
     for few in (200.0, 100.0):
-        assert len(TwoStageRecommender(negatives_per_positive=few)._sampled(X, y[queries], queries)[0]) == len(queries)
-    nothing = TwoStageRecommender()._sampled(X, np.zeros(len(X), np.float32), queries)
-    assert len(nothing[0]) == len(X)
+        assert sampled(examples, negatives_per_positive=few) is examples
+    nothing = replace(examples, labels=np.zeros(len(y), np.float32))
+    assert sampled(nothing) is nothing
+
+
+def test_groups_of_several_cuts_are_different_lists():
+    part = RankingExamples(
+        np.zeros((3, 1), np.float32), np.ones(3, np.float32), np.array([0, 0, 1]), np.ones(3, np.float32)
+    )
+    assert RankingExamples.concatenate([part, part]).groups.tolist() == [0, 0, 1, 2, 2, 3]
 
 
 def test_saved_with_orders_quantities_and_any_names(tmp_path, shop_and_truth):

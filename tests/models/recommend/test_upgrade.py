@@ -11,8 +11,9 @@ from hypothesis import strategies as st
 from scipy import sparse
 
 from features.interactions import Interactions, TrainingSet
+from models.recommend.choice_models import choice_weights
 from models.recommend.upgrade.item_features import Shelf, price_limits, size_of, usual_items
-from models.recommend.upgrade.model import COLUMNS, PRIOR, UpgradeRecommender, choice_weights
+from models.recommend.upgrade.model import COLUMNS, PRIOR, UpgradeRecommender
 
 PRICES = np.array([1.0, 1.05, 1.5, 2.0, 30.0, 5.0, 6.0, np.nan], dtype=np.float32)
 CATEGORIES = np.array(["tea", "tea", "tea", "tea", "tea", "jam", "jam", "tea"])

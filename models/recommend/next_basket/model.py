@@ -2,101 +2,45 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
-from typing import Any, ClassVar
+from collections.abc import Mapping
+from typing import ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy import sparse
 
-from features.interactions import Interactions, TrainingSet
+from features.interactions import TrainingSet
 from models.persist import Arrays, pack_csr, unpack_csr
 from models.ranked import NOT_A_CANDIDATE
 from models.recommend import base
-from models.recommend.base import Barred, Choice, Indices, Query, Recommender, Span, best_of_rows, rows_of, values_at
+from models.recommend.base import (
+    Barred,
+    Choice,
+    Evidence,
+    Indices,
+    Query,
+    Recommender,
+    Span,
+    best_of_rows,
+    rows_of,
+    values_at,
+)
+from models.recommend.evidence import times_and_last
 from models.recommend.item_knn import DENSE_SHARE
+from models.recommend.next_basket.orders import FEWEST_HALVINGS, Ints, Orders, scaled
+from models.recommend.next_basket.rates import fit_rates, shares_before
 from models.topk import top_k
 from qianmian.errors import UsageError
 
 Floats = NDArray[np.float32]
-Ints = NDArray[np.int64]
 
 ORDERS_OF_A_STATE = 30  # what lies further back has next to no weight in it
 LEAST_OF_A_STATE = 0.05  # of its greatest entry: smaller ones make it long and change nothing
-BLOCK_ENTRIES = 4_000_000  # of decayed counts held at a time while learning
-FEWEST_HALVINGS, MOST_HALVINGS = -60.0, 60.0  # beyond, float32 knows no difference to nothing
 WEIGHTS = (0.0, 0.1, 0.2, 0.35, 0.5, 0.7, 1.0, 1.4)  # of the neighbours, to choose from
 USUAL_WEIGHT = 0.5  # where there are too few to choose by
 FEWEST_PROBES = 30
-SHRINKAGE = 3.0  # of ρ_i in shares, of ρ_u in expected purchases
 PROBES = 2000  # customers whose last order the weight is chosen on
 PLACES = 10  # of the lists it is chosen by
-
-
-@dataclass(frozen=True)
-class Orders:
-    """Orders sorted by owner, the oldest first.
-
-    Attributes
-    ----------
-    owners : ndarray of int64, (o,)
-    ages : ndarray of float64, (o,)
-        Days before now.
-    baskets : csr_matrix of float32, (o, n_items)
-        1 where the order has the item.
-    starts : ndarray of int64, (n_owners + 1,)
-        The orders of owner u are ``starts[u]:starts[u + 1]``.
-    """
-
-    owners: Ints
-    ages: NDArray[np.float64]
-    baskets: sparse.csr_matrix
-    starts: Ints
-
-    @classmethod
-    def of(cls, lines: Interactions, days_per_order: float | None) -> Orders:
-        """Orders of these lines; where none are known, what was had on one day.
-
-        Parameters
-        ----------
-        days_per_order : float or None
-            Where the data have no time: how far apart orders are taken to be, the last one that many days ago.
-        """
-        names = (
-            np.floor(-lines.age_days.astype(np.float64)).astype(np.int64)
-            if lines.orders is None
-            else lines.orders.astype(np.int64)
-        )
-        users = lines.users.astype(np.int64)
-        by = np.lexsort((names, users))
-        new = np.ones(len(by), dtype=bool)
-        new[1:] = (np.diff(users[by]) != 0) | (np.diff(names[by]) != 0)
-        first = np.flatnonzero(new)
-        of_line = np.cumsum(new) - 1
-        owners = users[by][first]
-        ages = np.maximum.reduceat(lines.age_days[by].astype(np.float64), first) if len(first) else np.empty(0)
-        baskets = sparse.csr_matrix(
-            (np.ones(len(by), np.float32), (of_line, lines.items[by])), shape=(len(first), lines.shape[1])
-        )
-        baskets.sum_duplicates()
-        baskets.data[:] = 1.0
-        starts = np.searchsorted(owners, np.arange(lines.shape[0] + 1))
-        if days_per_order is not None:
-            ages = (starts[owners + 1] - np.arange(len(owners))) * float(days_per_order)
-        return cls(owners, ages, baskets, starts)
-
-    def sums(
-        self, first: Ints, end: Ints, now: NDArray[np.float64], half_life_days: float
-    ) -> tuple[sparse.csr_matrix, NDArray[np.float64]]:
-        """Decayed counts over the orders ``first[r]:end[r]`` as they stood at age `now[r]`: of items (r, n_items), and of orders (r,)."""
-        counts = end - first
-        bounds = np.concatenate([[0], np.cumsum(counts)])
-        order = np.arange(bounds[-1]) + np.repeat(first - bounds[:-1], counts)
-        halvings = (np.repeat(now, counts) - self.ages[order]) / half_life_days
-        weights = np.exp2(np.clip(halvings, FEWEST_HALVINGS, MOST_HALVINGS)).astype(np.float32)
-        decayed = sparse.csr_matrix((weights, order, bounds), shape=(len(first), len(self.owners)))
-        return (decayed @ self.baskets).tocsr(), np.asarray(decayed.sum(axis=1), dtype=np.float64).ravel()
 
 
 class NextBasketRecommender(Recommender):
@@ -151,6 +95,7 @@ class NextBasketRecommender(Recommender):
     name: ClassVar[str] = "next_basket"
     supports_fold_in: ClassVar[bool] = True
     may_be_short: ClassVar[bool] = True
+    supports_evidence: ClassVar[bool] = True
     search_space: ClassVar[Mapping[str, Span | Choice]] = {
         "half_life_days": Span(30.0, 365.0, log=True),
         "taste_half_life_days": Span(4.0, 60.0, log=True),
@@ -190,7 +135,7 @@ class NextBasketRecommender(Recommender):
         behind = orders.starts[orders.owners + 1] - 1 - place
         answers = np.flatnonzero((place > orders.starts[orders.owners]) & (behind < self.orders_per_customer))
         held = behind[answers] == 0  # the last order of each customer is kept from what the weight is chosen with
-        earlier, whole = self._rates(answers, held)
+        earlier, whole = fit_rates(orders, answers, held, self.half_life_days, self.fresh_half_life_days)
         self._set_states(answers)
         if self.neighbour_weight is None:
             self.again_, self.customer_ = earlier
@@ -219,57 +164,6 @@ class NextBasketRecommender(Recommender):
                 allowed=">= 0, or None",
             )
 
-    def _rates(self, answers: Ints, held: NDArray[np.bool_]) -> tuple[tuple[Floats, Floats], tuple[Floats, Floats]]:
-        """ρ_i and ρ_u of the orders that are not `held`, and of all."""
-        orders = self.orders_
-        n_users, n_items = len(orders.starts) - 1, orders.baskets.shape[1]
-        expected, happened = np.zeros((2, n_items)), np.zeros((2, n_items))  # of the held, of the others
-        fresh = np.exp2(np.maximum(-orders.ages[answers] / self.fresh_half_life_days, FEWEST_HALVINGS))
-        for rows in self._blocks(answers):
-            shares, again = self._shares(answers[rows])
-            for part in (0, 1):
-                weights = np.where(held[rows] == (part == 0), fresh[rows], 0.0)
-                expected[part] += shares.T @ weights
-                happened[part] += again.T @ weights
-        items = []
-        for parts in ((1,), (0, 1)):
-            shares_of, times = sum(expected[part] for part in parts), sum(happened[part] for part in parts)
-            usual = (times.sum() + 1.0) / (shares_of.sum() + 2.0)
-            items.append((times + SHRINKAGE * usual) / (shares_of + SHRINKAGE))
-        expected, happened = np.zeros((2, n_users)), np.zeros((2, n_users))  # with the rates of the others, of all
-        for rows in self._blocks(answers):
-            shares, again = self._shares(answers[rows])
-            owners, times = orders.owners[answers[rows]], np.asarray(again.sum(axis=1)).ravel()
-            for level, counted in enumerate((~held[rows], np.ones(len(rows), dtype=bool))):
-                expected[level] += np.bincount(owners, np.where(counted, shares @ items[level], 0.0), minlength=n_users)
-                happened[level] += np.bincount(owners, np.where(counted, times, 0.0), minlength=n_users)
-        customers = (happened + SHRINKAGE) / (expected + SHRINKAGE)
-        earlier, whole = ((items[level].astype(np.float32), customers[level].astype(np.float32)) for level in (0, 1))
-        return earlier, whole
-
-    def _shares(self, answers: Ints) -> tuple[sparse.csr_matrix, sparse.csr_matrix]:
-        """s of the customers just before these orders, (r, n_items), and 1 where the order has what they had."""
-        orders = self.orders_
-        counts, n_orders = orders.sums(
-            orders.starts[orders.owners[answers]], answers, orders.ages[answers], self.half_life_days
-        )
-        shares = _scaled(counts, 1.0 / (1.0 + n_orders))
-        had = shares.copy()
-        had.data = np.ones_like(had.data)
-        return shares, had.multiply(orders.baskets[answers]).tocsr()
-
-    def _blocks(self, answers: Ints) -> Iterator[Ints]:
-        """Rows of `answers` so many at a time that their decayed counts fit into memory."""
-        lines = self.orders_.baskets.indptr.astype(np.int64)
-        sizes = np.cumsum(lines[answers] - lines[self.orders_.starts[self.orders_.owners[answers]]])
-        start = 0
-        while start < len(answers):
-            end = max(
-                start + 1, int(np.searchsorted(sizes, (sizes[start - 1] if start else 0) + BLOCK_ENTRIES, side="right"))
-            )
-            yield np.arange(start, min(end, len(answers)))
-            start = end
-
     def _set_states(self, answers: Ints) -> None:
         """The states whose next order is known, the freshest `max_states`."""
         orders = self.orders_
@@ -277,7 +171,7 @@ class NextBasketRecommender(Recommender):
         self.next_orders_ = answers = answers[kept]
         fresh = np.exp2(np.maximum(-orders.ages[answers] / self.fresh_half_life_days, FEWEST_HALVINGS))
         parts = [sparse.csr_matrix((0, orders.baskets.shape[1]), dtype=np.float32)]
-        parts += [_scaled(self._states_before(answers[rows]), fresh[rows]) for rows in self._blocks(answers)]
+        parts += [scaled(self._states_before(answers[rows]), fresh[rows]) for rows in orders.blocks(answers)]
         self.states_ = sparse.vstack(parts, format="csr").T.tocsr()
         self.next_ = orders.baskets[answers]
 
@@ -298,7 +192,7 @@ class NextBasketRecommender(Recommender):
         told = sparse.csr_matrix((values, counts.indices, counts.indptr), shape=counts.shape)
         told.eliminate_zeros()
         norms = np.sqrt(np.asarray(told.multiply(told).sum(axis=1), dtype=np.float64).ravel())
-        return _scaled(told, 1.0 / np.maximum(norms, 1e-12))
+        return scaled(told, 1.0 / np.maximum(norms, 1e-12))
 
     def _chosen_weight(self, last: Ints) -> float:
         """Of `WEIGHTS`, the one that would have named most of these orders, known by what came before them alone."""
@@ -311,7 +205,9 @@ class NextBasketRecommender(Recommender):
         block = max(1, base.BLOCK_CELLS // max(1, orders.baskets.shape[1]))
         for start in range(0, len(last), block):
             answers = last[start : start + block]
-            own = self._bought_again(self._shares(answers)[0], self.customer_[orders.owners[answers]])
+            own = self._bought_again(
+                shares_before(orders, answers, self.half_life_days)[0], self.customer_[orders.owners[answers]]
+            )
             near = self._bought_next(self._states_before(answers), shut)
             wanted = orders.baskets[answers]
             attainable = np.minimum(np.diff(wanted.indptr), PLACES)
@@ -320,17 +216,22 @@ class NextBasketRecommender(Recommender):
                 found[place] += ((values_at(wanted, ids) > 0).sum(axis=1) / attainable).sum()
         return WEIGHTS[int(found.argmax())]
 
-    def evidence(self, user: int, item: int) -> tuple[int, float] | None:
-        """In how many orders the user had the item, and how many days before `as_of` the last was (0 without time); None for never."""
+    def _evidence(self, query: Query, item: int) -> Evidence | None:
+        """In how many orders before the fit the user had the item (``times``), and ``last_days``; None for never."""
+        user = int(query.users[0])
+        if user < 0:
+            return None
         orders = self.orders_
         own = slice(*orders.starts[user : user + 2].tolist())
         had = np.flatnonzero(orders.baskets[own].getcol(item).toarray().ravel())
-        return (len(had), float(orders.ages[own][had[-1]]) if self.timed_ else 0.0) if len(had) else None
+        if not len(had):
+            return None
+        return times_and_last(len(had), float(orders.ages[own][had[-1]]) if self.timed_ else 0.0, query.later_days)
 
     # ---- answering -----------------------------------------------------------------------------------------------
 
     def _bought_again(self, shares: sparse.csr_matrix, customers: Floats) -> sparse.csr_matrix:
-        scored = _scaled(shares, customers)
+        scored = scaled(shares, customers)
         scored.data *= self.again_[scored.indices]
         return scored
 
@@ -382,7 +283,7 @@ class NextBasketRecommender(Recommender):
         if query.since is None or not (len(query.since.users) or query.later_days):
             counts, n_orders = orders.sums(first, end, now, self.half_life_days)
             taste = orders.sums(recent, end, then, self.taste_half_life_days)[0]
-            return _scaled(counts, 1.0 / (1.0 + n_orders)), self._told(taste)
+            return scaled(counts, 1.0 / (1.0 + n_orders)), self._told(taste)
         since = Orders.of(query.since, None if self.timed_ else self.days_per_order)
         new = np.diff(since.starts)
         now -= query.later_days if self.timed_ else new * self.days_per_order
@@ -390,7 +291,7 @@ class NextBasketRecommender(Recommender):
         taste = orders.sums(recent, end, np.where(new > 0, now, then), self.taste_half_life_days)[0]
         fresh, n_fresh = since.sums(since.starts[:-1], since.starts[1:], np.zeros(len(query)), self.half_life_days)
         newest = since.sums(since.starts[:-1], since.starts[1:], np.zeros(len(query)), self.taste_half_life_days)[0]
-        return _scaled((counts + fresh).tocsr(), 1.0 / (1.0 + n_orders + n_fresh)), self._told((taste + newest).tocsr())
+        return scaled((counts + fresh).tocsr(), 1.0 / (1.0 + n_orders + n_fresh)), self._told((taste + newest).tocsr())
 
     def _scores(self, query: Query) -> Floats:
         return _dense(self._found(query))
@@ -425,12 +326,6 @@ class NextBasketRecommender(Recommender):
         self.telling_, self.again_, self.customer_ = state["telling"], state["again"], state["customer"]
         self.weight_, self.timed_ = float(state["weight"]), bool(state["timed"])
         self.at_fit_ = self._now(Query(np.arange(len(self.orders_.starts) - 1)))
-
-
-def _scaled(matrix: sparse.csr_matrix, factors: NDArray[Any]) -> sparse.csr_matrix:
-    """Each row times its factor."""
-    data = matrix.data * np.repeat(factors, np.diff(matrix.indptr)).astype(np.float32)
-    return sparse.csr_matrix((data.astype(np.float32), matrix.indices, matrix.indptr), shape=matrix.shape)
 
 
 def _sum(own: sparse.csr_matrix, near: sparse.csr_matrix, weight: float) -> sparse.csr_matrix:

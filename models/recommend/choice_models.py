@@ -1,0 +1,102 @@
+"""Logit models of a choice: weights under which the candidates that were chosen are the likeliest of their sets."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+Floats = NDArray[np.float64]
+Ints = NDArray[np.int64]
+
+
+def choice_weights(columns: Floats, of: Ints, chosen: NDArray[np.bool_], prior: Floats, ridge: float) -> Floats:
+    """Conditional logit (McFadden 1974): weights under which what was chosen of each set is likely, by Newton's method, pulled towards a prior.
+
+    Parameters
+    ----------
+    columns : ndarray, (c, k)
+    of : ndarray of int64, (c,)
+        The set of each candidate, rising.
+    chosen : ndarray of bool, (c,)
+    """
+    weights, sets = prior.copy(), int(of.max(initial=-1)) + 1
+    number = np.bincount(of, chosen, sets)
+
+    def state(at: Floats) -> tuple[float, Floats]:
+        score = columns @ at
+        top = np.full(sets, -np.inf)
+        np.maximum.at(top, of, score)
+        raised = np.exp(score - top[of])
+        sums = np.bincount(of, raised, sets)
+        log_likelihood = score[chosen].sum() - (number * (top + np.log(sums))).sum()
+        return float(log_likelihood - 0.5 * ridge * ((at - prior) ** 2).sum()), raised / sums[of]
+
+    value, p = state(weights)
+    for _ in range(20):
+        pull = p * number[of]
+        slope = columns.T @ (chosen - pull) - ridge * (weights - prior)
+        means = np.column_stack([np.bincount(of, p * column, sets) for column in columns.T])
+        curvature = (
+            (columns * pull[:, None]).T @ columns - (means * number[:, None]).T @ means + ridge * np.eye(len(prior))
+        )
+        step, length = np.linalg.solve(curvature, slope), 1.0
+        while True:
+            better, likely = state(weights + length * step)
+            if better >= value or length < 1e-3:
+                break
+            length /= 2.0
+        if better < value + 1e-8 * abs(value):
+            break
+        weights, value, p = weights + length * step, better, likely
+    return weights
+
+
+def logit_weights(
+    values: NDArray[np.float32],
+    chosen: NDArray[np.int64],
+    group: NDArray[np.int64],
+    used: NDArray[np.bool_],
+    penalty: float = 1.0,
+    never_negative: NDArray[np.bool_] | None = None,
+) -> NDArray[np.float32]:
+    """Weights of a multinomial logit: those that make what was chosen likeliest among its group, with a ridge on standardised values.
+
+    Parameters
+    ----------
+    values : ndarray of float32, (m, f)
+    chosen : ndarray of int64, (g,)
+        Row of each choice.
+    group : ndarray of int64, (m,)
+        Rising.
+    used : ndarray of bool, (f,)
+        The others weigh 0.
+    never_negative : ndarray of bool, (f,), optional
+        Those that can only speak for a choice.
+    """
+    from scipy.optimize import minimize
+
+    columns = np.flatnonzero(used & (values.std(axis=0) > 1e-6))
+    weights = np.zeros(values.shape[1], dtype=np.float32)
+    if not len(columns):
+        return weights
+    spread = values[:, columns].std(axis=0)
+    x = ((values[:, columns] - values[:, columns].mean(axis=0)) / spread).astype(np.float64)
+    starts, many = np.searchsorted(group, np.arange(len(chosen))), len(chosen)
+
+    def loss(w: NDArray[np.float64]) -> tuple[float, NDArray[np.float64]]:
+        z = x @ w
+        z -= np.maximum.reduceat(z, starts)[group]
+        e = np.exp(z)
+        sums = np.add.reduceat(e, starts)
+        likelihood = float((np.log(sums) - z[chosen]).sum() + penalty * (w @ w))
+        gradient = x.T @ (e / sums[group]) - x[chosen].sum(axis=0) + 2 * penalty * w
+        return likelihood / many, gradient / many
+
+    bounds = (
+        None
+        if never_negative is None
+        else [(0.0 if bound else None, None) for bound in never_negative[columns].tolist()]
+    )
+    found = minimize(loss, np.zeros(len(columns)), jac=True, method="L-BFGS-B", bounds=bounds)
+    weights[columns] = found.x / spread
+    return weights

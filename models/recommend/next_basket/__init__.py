@@ -1,0 +1,1 @@
+"""What a customer buys in the next order."""

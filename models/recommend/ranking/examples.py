@@ -1,0 +1,163 @@
+"""Training examples of the second stage: what the stages proposed at earlier moments, and whether it was had afterwards."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from features.interactions import TrainingSet
+from models.recommend import base
+from models.recommend.base import Barred, Query, Recommender
+from models.recommend.ranking.candidates import stage_columns, stage_lists, union
+from models.recommend.ranking.features import FEATURES, features
+from models.recommend.ranking.histories import Histories
+from models.recommend.ranking.item_statistics import ItemStatistics, item_groups, item_prices
+from qianmian.errors import DataError
+
+CATALOGUE_CUSTOMERS = 5  # what `training_set` asks of an item unless told otherwise
+
+
+@dataclass(frozen=True)
+class RankingExamples:
+    """Candidates of customers.
+
+    Attributes
+    ----------
+    features : ndarray of float32, (m, f)
+        Those of `FEATURES`, then two columns of each stage.
+    labels : ndarray of float32, (m,)
+        1 where the customer had the item within the horizon.
+    groups : ndarray of int64, (m,)
+        Which customer's list a candidate is of, rising from 0.
+    weights : ndarray of float32, (m,)
+        How many candidates each stands for.
+    """
+
+    features: NDArray[np.float32]
+    labels: NDArray[np.float32]
+    groups: NDArray[np.int64]
+    weights: NDArray[np.float32]
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    @classmethod
+    def concatenate(cls, parts: Sequence[RankingExamples]) -> RankingExamples:
+        """All of them; no group of one part is one of another."""
+        offsets = np.cumsum([0, *(int(part.groups.max(initial=-1)) + 1 for part in parts)])
+        return cls(
+            np.concatenate([part.features for part in parts]),
+            np.concatenate([part.labels for part in parts]),
+            np.concatenate([part.groups + offset for part, offset in zip(parts, offsets[:-1], strict=True)]),
+            np.concatenate([part.weights for part in parts]),
+        )
+
+
+@dataclass(frozen=True)
+class ExampleSampler:
+    """Makes examples out of the past, with the parameters of `TwoStageRecommender`.
+
+    Attributes
+    ----------
+    fit_stages : callable
+        Fits the stages on a training set.
+    widths : sequence of int
+        How many items each stage proposes.
+    of_history : sequence of bool
+        Which stages rank the customer's own items only.
+    """
+
+    target: str
+    horizon_days: float
+    cuts: int
+    users_per_cut: int
+    negatives_per_positive: float
+    seed: int
+    fit_stages: Callable[[TrainingSet], Sequence[Recommender]]
+    widths: Sequence[int]
+    of_history: Sequence[bool]
+
+    def sample(self, train: TrainingSet) -> RankingExamples:
+        """The examples of all cuts.
+
+        Raises
+        ------
+        DataError
+            The history is shorter than two horizons.
+        """
+        cuts = self.cut_days(train)
+        return RankingExamples.concatenate([self.without_excess_negatives(self.at_cut(train, days)) for days in cuts])
+
+    def cut_days(self, train: TrainingSet) -> list[float]:
+        """How many days before the end of the history each cut is."""
+        span = float(train.interactions.age_days.max(initial=0.0))
+        # what lies before a cut has to be at least as long as what is looked ahead
+        days = [step * self.horizon_days for step in range(1, self.cuts + 1) if (step + 1) * self.horizon_days <= span]
+        if not days:
+            raise DataError(
+                "the history is too short to learn a second stage from"
+                if span
+                else "the data have no time, so no past can be cut out of them",
+                where="two_stage",
+                got=f"{span:.0f} days",
+                allowed=f"at least {2 * self.horizon_days:.0f} days",
+                hint="bring a longer history, lower horizon_days, or use the models of the first stage alone",
+            )
+        return days
+
+    def at_cut(self, train: TrainingSet, days: float) -> RankingExamples:
+        """The candidates as they stood `days` ago."""
+        past, n_items = train.rewound(days), train.n_items
+        ages = train.interactions.age_days
+        taken = train.interactions.where((ages <= days) & (ages > days - self.horizon_days))
+        # an item that too few had by then would not have been in the catalogue
+        customers = past.item_customers
+        known = customers >= min(CATALOGUE_CUSTOMERS, int(train.item_customers[train.item_customers > 0].min()))
+        wanted = np.unique(taken.users.astype(np.int64) * n_items + taken.items)
+        wanted = wanted[known[wanted % n_items]]
+        had = past.interactions.matrix()
+        if self.target == "new":
+            wanted = np.setdiff1d(
+                wanted, np.repeat(np.arange(train.n_users), np.diff(had.indptr)) * n_items + had.indices
+            )
+        users = np.intersect1d(wanted // n_items, np.flatnonzero(np.diff(had.indptr)))
+        if len(users) > self.users_per_cut:
+            users = np.sort(np.random.default_rng(self.seed).choice(users, self.users_per_cut, replace=False))
+        if not len(users):
+            nothing = np.empty(0, np.float32)
+            width = len(FEATURES) + 2 * len(self.widths)
+            return RankingExamples(np.empty((0, width), np.float32), nothing, np.empty(0, np.int64), nothing)
+        models, codes = self.fit_stages(past), item_groups(train.item_attributes)
+        histories = past.once("histories", lambda: Histories.of(past.interactions, codes))
+        statistics = ItemStatistics.of(histories, n_items, codes, item_prices(train))
+        parts, block = [], max(1, base.BLOCK_CELLS // n_items)
+        for start in range(0, len(users), block):
+            query = Query(users[start : start + block])
+            own = had[query.users] if self.target == "new" else None
+            lists = stage_lists(models, self.widths, query, Barred(known, own))
+            found = union(lists, self.of_history)
+            rows, places = np.nonzero(found.ids >= 0)
+            ids = found.ids[rows, places]
+            columns = stage_columns(models, self.widths, query, found.ids, lists)[rows, places]
+            X = np.concatenate([features(histories, statistics, query.users[rows], ids), columns], axis=1)
+            parts.append((X, np.isin(query.users[rows] * n_items + ids, wanted).astype(np.float32), rows + start))
+        X, y, groups = (np.concatenate(column) for column in zip(*parts, strict=True))
+        return RankingExamples(X, y, groups, np.ones(len(y), dtype=np.float32))
+
+    def without_excess_negatives(self, examples: RankingExamples) -> RankingExamples:
+        """At most `negatives_per_positive`, drawn; the weights of those kept make up for the others."""
+        positive = examples.labels > 0
+        positives = int(positive.sum())
+        share = min(1.0, self.negatives_per_positive * positives / max(len(examples) - positives, 1))
+        if share == 1.0 or not positives:
+            return examples
+        kept = positive | (np.random.default_rng(self.seed).random(len(examples)) < share)
+        return RankingExamples(
+            examples.features[kept],
+            examples.labels[kept],
+            examples.groups[kept],
+            np.where(positive[kept], 1.0, 1.0 / share).astype(np.float32),
+        )

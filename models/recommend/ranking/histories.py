@@ -1,0 +1,338 @@
+"""What customers did before a moment, as tables: of each customer and item, of each customer, of each customer and group of items."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from features.interactions import Interactions
+from models.recommend.query import Query
+
+Floats = NDArray[np.float32]
+Ints = NDArray[np.int64]
+
+WINDOWS = (28, 56, 112)  # days
+HALF_LIVES = (7, 20, 45, 120)  # days
+RECENT_DAYS = 28
+RHYTHM = (
+    *(f"orders_{days}d" for days in WINDOWS),
+    "orders",
+    *(f"decayed_{days}d" for days in HALF_LIVES),
+    "days_since_last",
+    "days_since_first",
+    "last_gap",
+    "gap_before",
+    "mean_gap",
+    "gap_variation",
+    "due",
+    "orders_a_day",
+)
+PAIR = (*RHYTHM, "orders_since_last", "share_of_orders", "decayed_orders", "quantity", "amount")
+USER = (
+    "user_orders_28d",
+    "user_orders_56d",
+    "user_orders_112d",
+    "user_orders",
+    "user_days_since_last",
+    "user_days_since_first",
+    "user_mean_gap",
+    "user_items_28d",
+    "user_items_56d",
+    "user_basket",
+    "user_distinct_items",
+    "user_repeat_share",
+    "user_repeat_share_28d",
+    "user_quantity",
+    "user_amount",
+)
+GROUPS = ("category", "category_above", "brand")
+GROUP_RHYTHM = ("orders_112d", "orders", "decayed_20d", "decayed_120d", "days_since_last", "mean_gap", "due")
+GROUP = (*GROUP_RHYTHM, "items")
+GROUP_COLUMNS = [RHYTHM.index(name) for name in GROUP_RHYTHM]
+
+
+@dataclass(frozen=True)
+class Histories:
+    """What n customers did, as tables to look things up in.
+
+    Attributes
+    ----------
+    pair_keys : ndarray of int64, (p,)
+        ``user × n_items + item``, rising.
+    pairs : ndarray of float32, (p + 1, len(PAIR))
+        One row a pair; the last one is that of a pair that never was.
+    users : ndarray of float32, (n_users, len(USER))
+    group_keys : tuple of ndarray of int64
+        For each of `GROUPS`: ``user × groups + group``, rising.
+    groups : tuple of ndarray of float32, (g + 1, len(GROUP))
+    seen : ndarray of float32, (p,)
+        1 where a pair was bought 28 to 56 days ago.
+    group_recent : tuple of ndarray of float32, each (groups, 2)
+        Orders with the group in the last 28 days, and in the 28 before.
+    """
+
+    pair_keys: Ints
+    pairs: Floats
+    users: Floats
+    group_keys: tuple[Ints, ...]
+    groups: tuple[Floats, ...]
+    seen: Floats
+    group_recent: tuple[Floats, ...]
+
+    @classmethod
+    def of(cls, lines: Interactions, codes: Mapping[str, Ints]) -> Histories:
+        """Tables of these interactions; `codes` are the group of each item, −1 unknown, for each of `GROUPS`."""
+        n_users, n_items = lines.shape
+        users, items, ages = (
+            lines.users.astype(np.int64),
+            lines.items.astype(np.int64),
+            lines.age_days.astype(np.float64),
+        )
+        owner, when, place, occasion = _occasions(users, ages, lines.orders)
+        keys, order, starts = _distinct(users * n_items + items, place)
+        age, behind = when[occasion[order]], place[order].astype(np.float64)
+        first = _starts(keys)
+        pairs, count, last = keys[first], np.diff(np.append(first, len(keys))), np.append(first[1:], len(keys)) - 1
+        with_nothing = np.zeros(len(pairs), dtype=np.float64)
+        quantity = (
+            _mean_known(lines.quantities, starts, first) if lines.quantities is not None else with_nothing + np.nan
+        )
+        amount = _mean_known(lines.amounts, starts, first) if lines.amounts is not None else with_nothing + np.nan
+        behind_last = behind[first] if len(first) else with_nothing
+        tables = [
+            *_rhythm(age, first, count),
+            behind_last,
+            count / (behind[last] + 1.0) if len(first) else with_nothing,
+            _reduced(np.exp2(-behind / 8.0), first),
+            quantity,
+            amount,
+        ]
+        table = _with_missing(np.column_stack(tables), PAIR)
+        group_keys, groups, recent = [], [], []
+        for name in GROUPS:
+            found = _group(codes[name], pairs, n_items, users, items, place, when, occasion)
+            group_keys.append(found[0])
+            groups.append(found[1])
+            recent.append(found[2])
+        per_user = _users(n_users, owner, when, pairs // max(n_items, 1), table[:-1], keys // max(n_items, 1), age)
+        seen = _reduced((age > RECENT_DAYS) & (age <= 2 * RECENT_DAYS), first) > 0
+        return cls(pairs, table, per_user, tuple(group_keys), tuple(groups), seen.astype(np.float32), tuple(recent))
+
+    def pair_rows(self, keys: Ints) -> Ints:
+        """Row of each key in `pairs`; the last row for one that is not there."""
+        return rows_of_keys(self.pair_keys, keys)
+
+
+def lines_now(lines: Interactions, starts: Ints, query: Query, changed: Ints) -> Interactions:
+    """All lines of some customers of a query, before the fit and since, aged until now.
+
+    Parameters
+    ----------
+    lines : Interactions
+        Those of the fit, sorted by user.
+    starts : ndarray of int64, (n_users + 1,)
+        Where the lines of each user begin.
+    changed : ndarray of int64, (c,)
+        Rows of the query; they are the users 0 .. c − 1 of what is returned.
+    """
+    assert query.since is not None
+    since, users = query.since, query.users[changed]
+    place = np.full(len(query), -1, dtype=np.int64)
+    place[changed] = np.arange(len(changed))
+    first = np.where(users >= 0, starts[np.maximum(users, 0)], 0)
+    counts = (
+        np.where(users >= 0, starts[np.maximum(users, 0) + 1] - first, 0) if len(starts) > 1 else np.zeros_like(users)
+    )
+    at = np.arange(counts.sum()) + np.repeat(first - np.cumsum(counts) + counts, counts)
+    old = lines.where(at)
+    ages = np.concatenate([old.age_days + np.float32(query.later_days), since.age_days])
+    # an order of the fit and one since then are never the same, whatever their numbers
+    before = old.orders if old.orders is not None else np.floor(old.age_days)
+    after = since.orders if since.orders is not None else np.floor(since.age_days)
+    shift = before.max(initial=0) + 1 - after.min(initial=0)
+    return Interactions(
+        np.concatenate([np.repeat(np.arange(len(changed)), counts), place[since.users]]).astype(np.int32),
+        np.concatenate([old.items, since.items]),
+        ages,
+        np.concatenate([old.weights, since.weights]),
+        (len(changed), lines.shape[1]),
+        np.concatenate([before, after + shift]).astype(np.int32),
+        quantities=_joined(old.quantities, since.quantities, len(at), len(since.users)),
+        amounts=_joined(old.amounts, since.amounts, len(at), len(since.users)),
+    )
+
+
+def _occasions(
+    users: Ints, ages: NDArray[np.float64], orders: NDArray[np.int32] | None
+) -> tuple[Ints, NDArray[np.float64], Ints, Ints]:
+    """Orders (days where none are known): owner and age of each, and of each line how many are younger, and which one it is of."""
+    names = np.floor(ages).astype(np.int64) if orders is None else orders.astype(np.int64)
+    by = np.lexsort((names, users))
+    changed = np.ones(len(by), dtype=bool)
+    changed[1:] = (np.diff(users[by]) != 0) | (np.diff(names[by]) != 0)
+    occasion = np.empty(len(by), dtype=np.int64)
+    occasion[by] = np.cumsum(changed) - 1
+    starts = np.flatnonzero(changed)
+    owner = users[by][starts]
+    when = np.minimum.reduceat(ages[by], starts) if len(starts) else np.empty(0)
+    order = np.lexsort((when, owner))
+    younger = np.empty(len(order), dtype=np.int64)
+    younger[order] = np.arange(len(order)) - np.searchsorted(owner[order], owner[order])
+    return owner, when, younger[occasion], occasion
+
+
+def _distinct(keys: Ints, place: Ints) -> tuple[Ints, Ints, tuple[Ints, Ints]]:
+    """One entry a (key, order), youngest order first within a key: its key, a line of it, and (all lines sorted, where each entry begins)."""
+    by = np.lexsort((place, keys))
+    changed = np.ones(len(by), dtype=bool)
+    changed[1:] = (np.diff(keys[by]) != 0) | (np.diff(place[by]) != 0)
+    starts = np.flatnonzero(changed)
+    return keys[by][starts], by[starts], (by, starts)
+
+
+def _rhythm(age: NDArray[np.float64], first: Ints, count: Ints) -> list[NDArray[np.float64]]:
+    """`RHYTHM` of groups of ages, each rising and beginning at `first`."""
+    if not len(first):
+        return [np.empty(0)] * len(RHYTHM)
+    ends = first + count - 1
+    last, oldest = age[first], age[ends]
+    further = [np.where(count > step, age[np.minimum(first + step, len(age) - 1)], np.nan) for step in (1, 2)]
+    several = np.maximum(count - 1, 1)
+    mean = np.where(count > 1, (oldest - last) / several, np.nan)
+    gaps = np.diff(age, append=age[-1])
+    gaps[ends] = 0.0
+    spread = np.sqrt(np.maximum(_reduced(gaps**2, first) / several - mean**2, 0.0))
+    steady = np.maximum(mean, 0.5)  # two orders of a day are no rhythm
+    return [
+        *(_reduced(age <= days, first) for days in WINDOWS),
+        count.astype(np.float64),
+        *(_reduced(np.exp2(-age / days), first) for days in HALF_LIVES),
+        last,
+        oldest,
+        further[0] - last,
+        further[1] - further[0],
+        mean,
+        np.where(count > 2, spread / steady, np.nan),
+        last / steady,
+        count / np.maximum(oldest, 7.0),
+    ]
+
+
+def _group(
+    codes: Ints,
+    pairs: Ints,
+    n_items: int,
+    users: Ints,
+    items: Ints,
+    place: Ints,
+    when: NDArray[np.float64],
+    occasion: Ints,
+) -> tuple[Ints, Floats, Floats]:
+    """Keys, table and recent orders of one of `GROUPS`."""
+    n_groups = int(codes.max(initial=-1)) + 1
+    known = np.flatnonzero(codes[items] >= 0) if n_groups else np.empty(0, dtype=np.int64)
+    keys, order, _ = _distinct(users[known] * max(n_groups, 1) + codes[items[known]], place[known])
+    age = when[occasion[known[order]]]
+    first = _starts(keys)
+    rhythm = np.column_stack(_rhythm(age, first, np.diff(np.append(first, len(keys)))))[:, GROUP_COLUMNS]
+    of_pairs = codes[pairs % n_items] if n_groups else np.empty(0, dtype=np.int64)
+    held = np.sort(pairs[of_pairs >= 0] // n_items * n_groups + of_pairs[of_pairs >= 0]) if n_groups else of_pairs
+    distinct = np.searchsorted(held, keys[first], side="right") - np.searchsorted(held, keys[first])
+    of_group = keys % max(n_groups, 1)
+    recent = [
+        np.bincount(of_group, (age > low) & (age <= low + RECENT_DAYS), minlength=n_groups) for low in (0, RECENT_DAYS)
+    ]
+    return (
+        keys[first],
+        _with_missing(np.column_stack([rhythm, distinct]), GROUP),
+        np.column_stack(recent).astype(np.float32),
+    )
+
+
+def _users(
+    n_users: int,
+    owner: Ints,
+    when: NDArray[np.float64],
+    pair_user: Ints,
+    pairs: Floats,
+    event_user: Ints,
+    event_age: NDArray[np.float64],
+) -> Floats:
+    def count(who: Ints, kept: NDArray[np.bool_] | None = None) -> NDArray[np.float64]:
+        return np.bincount(who if kept is None else who[kept], minlength=n_users).astype(np.float64)
+
+    def mean(name: str) -> NDArray[np.float64]:
+        values = pairs[:, PAIR.index(name)].astype(np.float64)
+        known = np.isfinite(values)
+        sums, counts = np.bincount(pair_user[known], values[known], minlength=n_users), count(pair_user, known)
+        return np.where(counts > 0, sums / np.maximum(counts, 1), np.nan)
+
+    orders, events, distinct = count(owner), count(event_user), count(pair_user)
+    youngest, oldest = np.full(n_users, np.nan), np.full(n_users, np.nan)
+    np.fmin.at(youngest, owner, when)
+    np.fmax.at(oldest, owner, when)
+    recent = {days: count(event_user, event_age <= days) for days in (28, 56)}
+    new = count(pair_user, pairs[:, PAIR.index("days_since_first")] <= RECENT_DAYS)
+    table = [
+        *(count(owner, when <= days) for days in WINDOWS),
+        orders,
+        youngest,
+        oldest,
+        (oldest - youngest) / np.maximum(orders - 1, 1),
+        recent[28],
+        recent[56],
+        events / np.maximum(orders, 1),
+        distinct,
+        1 - distinct / np.maximum(events, 1),
+        1 - new / np.maximum(recent[28], 1),
+        mean("quantity"),
+        mean("amount"),
+    ]
+    return np.column_stack(table).astype(np.float32)
+
+
+def _mean_known(values: NDArray[np.float32], lines: tuple[Ints, Ints], first: Ints) -> NDArray[np.float64]:
+    """Mean of what is known a (user, item, order), averaged over the orders of the pair; NaN where nothing is."""
+    by, starts = lines
+    given = values[by].astype(np.float64)
+    known = np.isfinite(given)
+    per_order, any_known = _reduced(np.where(known, given, 0.0), starts), _reduced(known, starts) > 0
+    counts = _reduced(any_known, first)
+    return np.where(counts > 0, _reduced(per_order, first) / np.maximum(counts, 1), np.nan)
+
+
+def _with_missing(table: NDArray[np.float64], names: tuple[str, ...]) -> Floats:
+    """One more row for what never was: counts are 0, everything else unknown."""
+    counted = ("orders", "decayed", "share", "items")
+    unknown = ("orders_since_last",)
+    row = [0.0 if name.startswith(counted) and name not in unknown else np.nan for name in names]
+    return np.concatenate([table, np.array(row)[None, :]]).astype(np.float32)
+
+
+def rows_of_keys(held: Ints, wanted: Ints) -> Ints:
+    """Row of each wanted key among those held, which rise; the row after the last one for a key that is not there."""
+    if not len(held):
+        return np.zeros(len(wanted), dtype=np.int64)
+    place = np.minimum(np.searchsorted(held, wanted), len(held) - 1)
+    return np.where(held[place] == wanted, place, len(held))
+
+
+def _starts(keys: Ints) -> Ints:
+    return np.flatnonzero(np.concatenate([[True], np.diff(keys) != 0])) if len(keys) else np.empty(0, dtype=np.int64)
+
+
+def _reduced(values: NDArray[Any], starts: Ints) -> NDArray[np.float64]:
+    return np.add.reduceat(values.astype(np.float64), starts) if len(starts) else np.empty(0)
+
+
+def _joined(
+    old: NDArray[np.float32] | None, new: NDArray[np.float32] | None, n_old: int, n_new: int
+) -> NDArray[np.float32] | None:
+    if old is None and new is None:
+        return None
+    unknown = np.full(n_old if old is None else n_new, np.nan, dtype=np.float32)
+    return np.concatenate([unknown if old is None else old, unknown if new is None else new])

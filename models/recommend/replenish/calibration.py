@@ -1,0 +1,64 @@
+"""Corrects the log-odds of the repurchase model by a logistic regression on what happened after earlier moments."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.special import expit
+
+from models.recommend.replenish.history import Floats
+
+
+def taught(columns: Floats, bought: NDArray[np.bool_], weights: Floats, ridge: float) -> Floats:
+    """How the log-odds in the first column are to be corrected: logistic regression on all columns over it, weights shrunk towards 0.
+
+    Parameters
+    ----------
+    columns : ndarray, (p, c)
+    bought : ndarray of bool, (p,)
+    weights : ndarray, (p,)
+        How many pairs each stands for.
+
+    Returns
+    -------
+    ndarray, (1 + c, 3)
+        Intercept, then of each column its weight, and the middle and scale it is standardised by; see `corrected`.
+    """
+    middle = np.average(columns, axis=0, weights=weights)
+    scale = np.sqrt(np.average((columns - middle) ** 2, axis=0, weights=weights))
+    scale = np.where(scale > 1e-9, scale, 1.0)
+    x = np.column_stack([np.ones(len(columns)), (columns - middle) / scale])
+    penalty = np.append(1e-6, np.full(columns.shape[1], ridge))
+    found = np.zeros(x.shape[1])
+    odds = columns[:, 0].copy()
+    loss = _loss(odds, bought, weights)
+    for _ in range(25):  # Newton's method, a step halved until it is one forward
+        p = expit(odds)
+        curvature = (x * (weights * p * (1.0 - p))[:, None]).T @ x + np.diag(penalty)
+        step = np.linalg.solve(curvature, x.T @ (weights * (bought - p)) - penalty * found)
+        along, length, before = x @ step, 1.0, loss
+        while True:
+            loss = _loss(odds + length * along, bought, weights) + 0.5 * float(penalty @ (found + length * step) ** 2)
+            if loss <= before or length < 1e-3:
+                break
+            length /= 2.0
+        found, odds = found + length * step, odds + length * along
+        if before - loss < 1e-7 * before:
+            break
+    return np.column_stack([found, np.append(0.0, middle), np.append(1.0, scale)])
+
+
+def corrected(columns: list[Floats], correction: Floats) -> Floats:
+    """Probabilities, 0..1, from the columns of `Population.asked`; a correction of the intercept only leaves the clock's."""
+    odds = columns[0] + correction[0, 0]
+    for column, (weight, middle, scale) in zip(
+        columns, correction[1:], strict=False
+    ):  # one by one: the same for one pair as among many
+        odds = odds + weight * ((column - middle) / scale)
+    found: Floats = np.clip(expit(odds), 1e-9, 1.0 - 1e-9)
+    return found
+
+
+def _loss(odds: Floats, bought: NDArray[np.bool_], weights: Floats) -> float:
+    """Negative log-likelihood."""
+    return float(weights @ (np.logaddexp(0.0, odds) - odds * bought))
