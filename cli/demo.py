@@ -86,7 +86,7 @@ def demo(workspace: WorkspaceOption = None, as_json: JsonOption = False) -> None
         f"mlflow ui --backend-store-uri '{place.tracking_uri}'"
     ]
     output.say(
-        f"all in all {sum(stages.seconds.values()):.0f} s. Next (in the virtual environment: . .venv/bin/activate):"
+        f"{sum(stages.seconds.values()):.0f} s in total. Next (in the virtual environment: . .venv/bin/activate):"
     )
     for line in following:
         output.say(f"  {line}")
@@ -142,7 +142,7 @@ def show_results(output: Output, results: list[JobResult]) -> None:
             verdict = ""
     columns = ["model", "metric", "value", "95 % interval", "the same metric of its baselines"]
     output.table(
-        "measured on a period no fit or tuning has seen; registered in MLflow as champion",
+        "evaluated on a held-out test period; registered in MLflow as champion",
         columns,
         rows,
         ["value", "95 % interval"],

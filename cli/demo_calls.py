@@ -21,8 +21,8 @@ if TYPE_CHECKING:
 SEED_CATEGORY = "GROCERY/CAT FOOD"
 SEED_SIZE = 40
 FOUND_SIZE = 50
-NEWCOMER = "walked-in-today"
-NOBODY = "nobody-we-know"
+NEWCOMER = "new-customer"
+NOBODY = "unknown-user"
 
 
 @dataclass(frozen=True)
@@ -97,23 +97,27 @@ def ask_everything(url: str, cast: Cast) -> list[Call]:
     regular = {"user_id": cast.regular, "num_results": 5, "explain": True}
     asked: list[tuple[str, str, dict[str, Any]]] = [
         ("a regular customer", "/v1/recommendations", regular),
-        ("what they are about to run out of", "/v1/recommendations", {**regular, "scene": "replenish"}),
-        ("what they never had", "/v1/recommendations", {**regular, "scene": "discover"}),
-        ("what goes with their last basket", "/v1/recommendations", {**regular, "scene": "complement"}),
+        ("scene replenish: items about to run out", "/v1/recommendations", {**regular, "scene": "replenish"}),
+        ("scene discover: items never bought before", "/v1/recommendations", {**regular, "scene": "discover"}),
         (
-            "a newcomer: no history, only attributes",
+            "scene complement: items that go with the last basket",
+            "/v1/recommendations",
+            {**regular, "scene": "complement"},
+        ),
+        (
+            "a new customer: no history, only attributes",
             "/v1/recommendations",
             {"user_id": NEWCOMER, "num_results": 5, "context": {"attributes": cast.attributes}},
         ),
-        ("somebody nothing is known of", "/v1/recommendations", {"user_id": NOBODY, "num_results": 5}),
-        ("who is about to leave", "/v1/churn", {"user_ids": [*cast.churners, NOBODY], "explain": True}),
-        ("what comes next for them", "/v1/predictions", {"user_ids": cast.churners}),
+        ("an unknown user", "/v1/recommendations", {"user_id": NOBODY, "num_results": 5}),
+        ("churn risk, with reasons", "/v1/churn", {"user_ids": [*cast.churners, NOBODY], "explain": True}),
+        ("lifecycle stage, now and next", "/v1/predictions", {"user_ids": cast.churners}),
         (
-            f"who is like the {len(cast.seed)} best {SEED_CATEGORY} customers",
+            f"lookalike: customers similar to the {len(cast.seed)} best {SEED_CATEGORY} customers",
             "/v1/lookalike",
             {"seed_user_ids": cast.seed, "size": FOUND_SIZE},
         ),
-        ("who the regular customer is", "/v1/profile", {"user_id": cast.regular}),
+        ("profile of the regular customer", "/v1/profile", {"user_id": cast.regular}),
     ]
     return [ask(url, what, route, body) for what, route, body in asked]
 
@@ -250,7 +254,7 @@ def _show_lookalike(output: Output, answer: dict[str, Any], cast: Cast) -> None:
     output.say(f"  {len(found)} customers: {shown}, …")
     output.say(f"  {also} of them have bought {SEED_CATEGORY} too; of all customers outside the seed {share:.0%} have")
     output.say(
-        "  an easy one: the profiles know who bought it. The registered model was measured on what people bought afterwards"
+        "  this is an easy case: past purchases of the category are in the profiles. The registered model was evaluated on later purchases"
     )
     evidence = answer["evidence"] or {}
     measured = {name: value for name, value in evidence.items() if isinstance(value, dict) and "low" in value}
@@ -258,7 +262,7 @@ def _show_lookalike(output: Output, answer: dict[str, Any], cast: Cast) -> None:
         f"{name.replace('_', ' ')} {number(one['value'])} [{number(one['low'])}, {number(one['high'])}]"
         for name, one in measured.items()
     )
-    output.say(f"  evidence, half of the seed hidden and searched for: {told}")
+    output.say(f"  evidence, from hiding half of the seed: {told}")
 
 
 def _show_profile(output: Output, answer: dict[str, Any]) -> None:

@@ -13,6 +13,7 @@ import pytest
 import yaml
 from typer.main import get_command
 
+from cli import demo_calls
 from cli.main import app
 from features.data.ingest import ingest
 from features.data.sources.files import Files
@@ -109,8 +110,8 @@ def test_every_link_to_a_file_leads_to_one(path):
 
 @every_document
 def test_every_file_of_the_repository_named_in_backticks_exists(path):
-    floors = "qianmian|features|models|training|serving|cli|docs|benchmarks|tests|notebooks"
-    named = {piece for piece in code(path) if re.fullmatch(rf"(?:{floors})/[\w/.-]+\.(?:py|md|ipynb|yaml|svg)", piece)}
+    folders = "qianmian|features|models|training|serving|cli|docs|benchmarks|tests|notebooks"
+    named = {piece for piece in code(path) if re.fullmatch(rf"(?:{folders})/[\w/.-]+\.(?:py|md|ipynb|yaml|svg)", piece)}
     assert [name for name in sorted(named) if "NAME" not in name and not (ROOT / name).exists()] == []
 
 
@@ -158,6 +159,32 @@ def test_both_readmes_show_the_same_figures():
         for path in READMES
     ]
     assert figures[0] == figures[1]
+
+
+def test_both_readmes_show_the_same_code():
+    """Blocks are equal in both languages, but for the comments behind commands."""
+    english, chinese = (
+        [[line.split("  #")[0].rstrip() for line in block.splitlines()] for block in blocks(path, r"\w*")]
+        for path in READMES
+    )
+    assert english == chinese
+
+
+@every_readme
+def test_the_transcript_has_the_headings_the_demo_prints(path, monkeypatch):
+    monkeypatch.setattr(demo_calls, "ask", lambda url, what, route, body: (what, route))
+    customers = [str(number) for number in range(demo_calls.SEED_SIZE)]
+    printed = set(demo_calls.ask_everything("", demo_calls.Cast("1", {}, customers, customers, customers, 100)))
+    (transcript,) = [block for block in blocks(path, r"\w*") if "\nPOST " in block]
+    shown = re.findall(r"^(.+)\nPOST (/v1/\S+)", transcript, re.MULTILINE)
+    assert shown
+    assert set(shown) <= printed
+
+
+@pytest.mark.parametrize("name", ["README.md", "README.zh.md", "CONTRIBUTING.md", "CHANGELOG.md"])
+def test_no_retired_word_is_used(name):
+    words = r"\b(had|somebody|nobody|whoever|mend(?:s|ed|ing)?|house|floors?|rooms?|shelf|shelves|told|asked)\b|房子|楼层|房间"
+    assert re.findall(words, text(Path(name)), re.IGNORECASE) == []
 
 
 def test_help_answers_for_every_verb():
