@@ -5,12 +5,15 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from datetime import datetime
 
 import pyarrow as pa
 import pyarrow.csv
 import pyarrow.parquet as pq
 import pytest
 
+from features.profiles.snapshot import current
+from qianmian.workspace import Workspace
 from tests.features.same import assert_same
 
 
@@ -38,6 +41,21 @@ def test_as_of_reads_nothing_later(qianmian, fresh_shop, tmp_path):
     out = tmp_path / "profiles.parquet"
     assert qianmian("features", "--as-of", "2024-02-01", "--out", out, "--workspace", fresh_shop).code == 0
     assert max(pq.read_table(out)["days_since_first_order"].to_pylist()) <= 31.0
+
+
+def test_a_file_of_the_past_leaves_the_published_profiles_alone(qianmian, fresh_shop, tmp_path):
+    first = qianmian("features", "--workspace", fresh_shop, "--json").json
+    assert first["published"]
+    out = tmp_path / "past.parquet"
+    done = qianmian("features", "--as-of", "2024-02-01", "--out", out, "--workspace", fresh_shop, "--json")
+    assert done.code == 0
+    assert not done.json["published"]
+    assert out.exists()
+    profiles = current(Workspace(fresh_shop))
+    assert f"{profiles.as_of:%Y-%m-%dT%H:%M:%S}" == first["as_of"]
+    # without --out the profiles of that moment are asked for themselves
+    assert qianmian("features", "--as-of", "2024-02-01", "--workspace", fresh_shop, "--json").json["published"]
+    assert current(Workspace(fresh_shop)).as_of == datetime(2024, 2, 1)
 
 
 def test_an_as_of_long_after_the_data_is_said_to_look_silent(qianmian, fresh_shop):

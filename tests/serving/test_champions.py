@@ -207,7 +207,7 @@ def test_an_endpoint_without_a_model_says_what_to_run(champions):
 
 
 def test_an_export_answers_the_same_without_the_workspace(workspace, champions, buyers, tmp_path):
-    loaded = load_from_folder(export(workspace, tmp_path / "exported"))
+    loaded = load_from_folder(export(workspace, Settings(), tmp_path / "exported"))
     for route, fields in {
         "/recommendations": {"user_id": buyers[0]},
         "/churn": {"user_ids": buyers[:5], "explain": True},

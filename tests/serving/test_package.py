@@ -23,7 +23,8 @@ def test_the_bento_carries_its_champions(workspace, buyers, server_environment, 
             sys.executable,
             "-c",
             "import sys; from pathlib import Path; from qianmian.workspace import Workspace; "
-            "from serving.package import store_champions; print(store_champions(Workspace(Path(sys.argv[1]))))",
+            "from qianmian.settings import Settings; from serving.package import store_champions; "
+            "print(store_champions(Workspace(Path(sys.argv[1])), Settings()))",
             str(workspace.root),
         ],
         env=env,

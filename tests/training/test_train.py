@@ -24,7 +24,9 @@ from models.bundle import ModelBundle
 from models.persist import load_arrays
 from qianmian.errors import DataError, QianmianError, UsageError, WorkspaceError
 from qianmian.schema import RISK_BANDS
+from qianmian.settings import Settings
 from qianmian.workspace import Workspace
+from tests.features.conftest import write_lake
 from training import JOBS, promotion, train
 from training.gate import judge
 from training.jobs.base import Context
@@ -369,5 +371,52 @@ def test_what_cannot_be_trained(shop, settings, jobs, options, error, match):
 
 def test_a_workspace_that_is_not_there(tmp_path):
     with pytest.raises(WorkspaceError, match="no workspace here"):
-        train(Workspace(tmp_path / "nothing"), ["all"], clock=CLOCK)
+        train(Workspace(tmp_path / "nothing"), ["all"], settings=Settings(), clock=CLOCK)
     assert not (tmp_path / "nothing").exists()
+
+
+# ---- settings and published profiles -------------------------------------------------------------------------------------
+
+
+def purchases(*days):
+    return {
+        "transactions": [
+            {
+                "source": "app",
+                "source_user_id": "1",
+                "order_id": f"o{day}",
+                "line_no": 1,
+                "ts": datetime(2024, 1, 1) + timedelta(days=day),
+                "item_id": "i",
+                "quantity": 1.0,
+                "amount": 5.0,
+                "status": "paid",
+            }
+            for day in days
+        ]
+    }
+
+
+def test_training_uses_the_settings_it_is_given_and_not_the_file(tmp_path):
+    lake = write_lake(tmp_path / "workspace", purchases(9))
+    lake.workspace.config_file.write_text("lifecycle: {new_days: 5}\npack: beauty\n", encoding="utf-8")
+    given = Settings.model_validate({"lifecycle": {"new_days": 60}})
+    results = train(lake.workspace, ["all"], settings=given, clock=CLOCK, as_of=datetime(2024, 1, 30))
+    assert {result.status for result in results} == {"skipped"}
+    made = snapshot.current(lake.workspace)
+    assert made.tags["lifecycle_stage"] == ["new"]
+    assert "replenishment_due" not in made.tags
+    assert not [name for name in made.spec.names if name.startswith("serum_")]
+
+
+def test_training_at_an_earlier_moment_does_not_move_the_published_profiles_back(tmp_path):
+    lake, lines = write_lake(tmp_path / "workspace", purchases(1, 9, 20)), []
+    run = partial(train, lake.workspace, ["all"], settings=Settings(), clock=CLOCK, progress=lines.append)
+    late, early = datetime(2024, 1, 30), datetime(2024, 1, 15)
+    run(as_of=late)
+    assert lines[-1] == "profiles: published as of 2024-01-30"
+    run(as_of=early)
+    assert snapshot.current(lake.workspace).as_of == late
+    assert lines[-1] == "profiles: those of 2024-01-30 stay published; this training is of 2024-01-15"
+    run(as_of=late + timedelta(days=1))
+    assert snapshot.current(lake.workspace).as_of == late + timedelta(days=1)
