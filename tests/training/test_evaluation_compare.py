@@ -118,7 +118,7 @@ def test_thirty_thousand_customers_take_less_than_a_second():
 def measured():
     split = time_split(market(), 40)
     asked = {
-        model.name: split.ask(model.fit(split.train), 10)
+        model.name: split.recommend_with(model.fit(split.train), 10)
         for model in (RepeatPurchaseRecommender(), PopularRecommender())
     }
     categories = np.array([f"c{item % 3}/{item}" for item in range(split.train.n_items)])

@@ -47,7 +47,7 @@ def test_habits_and_the_next_two_weeks_only():
     assert asked.truth.toarray().tolist() == [[1.0, 0.0, 0.0]]  # item 1 comes too late, item 2 was had once
     assert asked.exclude is not None
     assert [part.tolist() for part in asked.exclude] == [[2]]
-    ranked = asked.ask(make("replenish", RecommendSettings(), 0).fit(asked.train), 3)
+    ranked = asked.recommend_with(make("replenish", RecommendSettings(), 0).fit(asked.train), 3)
     assert set(ranked.ids[0].tolist()) == {0, 1, -1}
 
 

@@ -14,8 +14,9 @@ from models.recommend.base import Recommender, at_pairs
 from models.recommend.replenish.model import ReplenishRecommender
 from models.recommend.replenish.repurchase import Days, Habits, totals
 from qianmian.settings import RecommendSettings
+from training.evaluation.split import EvaluationSplit, interaction_matrix
 from training.metrics import CLASSIFICATION
-from training.tasks.base import Examples, Task, make, taken
+from training.tasks.base import Task, make
 
 HORIZON_DAYS = 14
 LEAST_DAYS = 2  # on which an item was bought: with one there is no habit to be due
@@ -33,25 +34,25 @@ def candidates(settings: RecommendSettings, seed: int) -> Mapping[str, Recommend
     }
 
 
-def examples(train: TrainingSet, after: Interactions, seed: int) -> Examples:
+def examples(train: TrainingSet, after: Interactions, seed: int) -> EvaluationSplit:
     """Customers who buy again, in the first `HORIZON_DAYS` of the window, something they had on `LEAST_DAYS` days or more; nothing else is asked.
 
     Over four weeks nearly every habit is due and own counts answer; in two weeks what was just bought is not, and what is late is.
     """
     habits = Habits.at(0.0, Days.of(train.interactions), 1.0)
     often = habits.times >= LEAST_DAYS
-    asked = taken(habits.users[often], habits.items[often], after.shape)
+    asked = interaction_matrix(habits.users[often], habits.items[often], after.shape)
     soon = after.where(after.age_days > _window(after) - HORIZON_DAYS)
-    truth = taken(soon.users, soon.items, after.shape).multiply(asked).tocsr()
+    truth = interaction_matrix(soon.users, soon.items, after.shape).multiply(asked).tocsr()
     truth.sort_indices()
     users = np.flatnonzero(np.diff(truth.indptr) > 0)
-    seldom = taken(habits.users[~often], habits.items[~often], after.shape)[users]
-    return Examples(
+    seldom = interaction_matrix(habits.users[~often], habits.items[~often], after.shape)[users]
+    return EvaluationSplit(
         train, users, truth[users], exclude=np.split(seldom.indices, seldom.indptr[1:-1]) if len(users) else []
     )
 
 
-def extra(model: Recommender, examples: Examples, after: Interactions) -> Mapping[str, Values]:
+def extra(model: Recommender, examples: EvaluationSplit, after: Interactions) -> Mapping[str, Values]:
     """Whether what comes sooner stands higher; of the model with clocks, how far off its day is.
 
     Returns
@@ -65,7 +66,7 @@ def extra(model: Recommender, examples: Examples, after: Interactions) -> Mappin
     n = len(examples)
     habits = Habits.at(0.0, Days.of(examples.train.interactions), 1.0)
     most = min(int(np.bincount(habits.users[habits.times >= LEAST_DAYS]).max(initial=1)), LONGEST_LIST)
-    ranked = examples.ask(model, most)
+    ranked = examples.recommend_with(model, most)
     row, place = np.nonzero(ranked.ids >= 0)
     item = ranked.ids[row, place].astype(np.int64)
     window = _window(after)
