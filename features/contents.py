@@ -139,7 +139,7 @@ def content_rows(builder: Builder, as_of: datetime, start: datetime | None = Non
         )
     views = builder.views(as_of)
     rows = views["events"]
-    age = (views.cut.epoch_seconds().cast("float64") - rows.ts.epoch_seconds().cast("float64")) / 86_400.0
+    age = views.days_before(rows.ts)
     unknown = ibis.null("float64")
     rows = rows.mutate(
         age_days=age,

@@ -274,11 +274,7 @@ def interaction_rows(builder: Builder, as_of: datetime, start: datetime | None =
     rows = views["lines" if source == "transactions" else source]
     weight = ibis.literal(1.0) if source == "transactions" else rows.event_type.cases(*EVENT_WEIGHTS.items(), else_=0.0)
     timed = "ts" in builder.states[source].filled
-    age = (
-        (views.cut.epoch_seconds().cast("float64") - rows.ts.epoch_seconds().cast("float64")) / 86_400.0
-        if timed
-        else ibis.literal(0.0)
-    )
+    age = views.days_before(rows.ts) if timed else ibis.literal(0.0)
     rows = rows.mutate(weight=weight.cast("float64"), age_days=age)
     rows = rows.filter(rows.item_id.notnull() & (rows.weight > 0))
     if start is not None:

@@ -6,9 +6,10 @@ so the same declaration can become a query, a segment predicate or an online val
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import operator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
 from qianmian.errors import ConfigError
 
@@ -46,9 +47,18 @@ NEEDS_TIME = ("recency", "age", "gap_mean", "gap_std", "first", "last")
 NEEDS_COLUMN = ("sum", "mean", "min", "max", "std", "first", "last", "ratio", "attribute", "days_since", *BY_VALUE)
 NO_WINDOW = ("attribute", "days_since", "quotient")
 STARTS_AT_ZERO = ("count", "distinct")
+PROFILE_PREFIX = "profile_"  # of the features made of profile attributes, whatever a source calls them
 VIEWS = ("lines", "orders", "refunds", "events", "touches", "profiles")
 
 # What every execution must do alike
+COMPARISONS: Mapping[str, Callable[[Any, Any], Any]] = {
+    "==": operator.eq,
+    "!=": operator.ne,
+    "<": operator.lt,
+    "<=": operator.le,
+    ">": operator.gt,
+    ">=": operator.ge,
+}
 TIME_COLUMNS = ("hour", "weekday", "day", "week")  # made of `ts`, in UTC; never null where there is one
 SESSION_GAP_SECONDS = 1_800  # a visit ends after half an hour without an event
 WEIGHT_DIGITS = 6  # weights are compared rounded: equal sums of floats added in another order must stay equal

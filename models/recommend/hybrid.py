@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import sparse
 
+from features.compute.algebra import PROFILE_PREFIX
 from features.interactions import TrainingSet
 from models.inner_product_search import FactorIndex
 from models.persist import Arrays, pack_csr, unpack_csr
@@ -17,7 +18,6 @@ from models.recommend.matrix_factorization import FactorRecommender, sound
 from models.recommend.popular import recent_customers
 from qianmian.errors import DataError
 
-PREFIX = "profile_"
 MAX_VALUES = 200  # an attribute with more values than this is an id, not a trait
 
 
@@ -240,7 +240,11 @@ def user_attributes(train: TrainingSet) -> tuple[NDArray[np.str_], sparse.csr_ma
     for feature, vocabulary in (
         zip(features.spec.features, features.spec.vocabularies, strict=True) if features is not None else ()
     ):
-        if not feature.name.startswith(PREFIX) or not feature.categorical or not 0 < len(vocabulary) <= MAX_VALUES:
+        if (
+            not feature.name.startswith(PROFILE_PREFIX)
+            or not feature.categorical
+            or not 0 < len(vocabulary) <= MAX_VALUES
+        ):
             continue
         assert features is not None
         codes = features.column(feature.name).astype(np.int64)
@@ -250,7 +254,7 @@ def user_attributes(train: TrainingSet) -> tuple[NDArray[np.str_], sparse.csr_ma
                 (np.ones(len(known), np.float32), (known, codes[known])), shape=(train.n_users, len(vocabulary))
             )
         )
-        names += [f"{feature.name.removeprefix(PREFIX)}={value}" for value in vocabulary]
+        names += [f"{feature.name.removeprefix(PROFILE_PREFIX)}={value}" for value in vocabulary]
     return np.asarray(names, dtype=np.str_), sparse.hstack(blocks, format="csr", dtype=np.float32)
 
 

@@ -15,22 +15,16 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from features.compute.algebra import TIME_COLUMNS, WEIGHT_DIGITS, Condition, Feature
+from features.compute.algebra import COMPARISONS, TIME_COLUMNS, WEIGHT_DIGITS, Condition, Feature
 from features.compute.online.plan import Cell
 from features.compute.online.recent import Rows, rows_now
 from features.compute.online.state import MISSING, Array, Customer, OnlineState, microseconds
+from qianmian.times import MICROSECONDS_PER_DAY, MICROSECONDS_PER_SECOND, SECONDS_PER_DAY
 
-SECOND, DAY = 1_000_000, 86_400_000_000  # microseconds
-SECONDS_PER_DAY = 86_400.0
 SMALL = 4_096
 Summary = Mapping[str, Any]
 COMPARE: dict[str, Callable[[Array, Any], NDArray[np.bool_]]] = {
-    "==": lambda a, b: a == b,
-    "!=": lambda a, b: a != b,
-    "<": lambda a, b: a < b,
-    "<=": lambda a, b: a <= b,
-    ">": lambda a, b: a > b,
-    ">=": lambda a, b: a >= b,
+    **COMPARISONS,
     "in": lambda a, b: np.isin(a, b),
 }
 
@@ -112,7 +106,7 @@ class _Selection:
 
     @cached_property
     def seconds(self) -> NDArray[np.float64]:
-        return (self.ts // SECOND).astype(np.float64)
+        return (self.ts // MICROSECONDS_PER_SECOND).astype(np.float64)
 
 
 def _numbered(column: Array) -> tuple[Array, Array]:
@@ -148,12 +142,14 @@ def _summaries(customer: Customer, rows: Mapping[str, Rows], context: _Context) 
     bounds = []
     for at, days, back in plan.slices:
         ts = selections[at].ts
-        low = 0 if days is None else int(ts.searchsorted(now - days * (back + 1) * DAY))
+        low = 0 if days is None else int(ts.searchsorted(now - days * (back + 1) * MICROSECONDS_PER_DAY))
         bounds.append(
             (
                 selections[at],
                 low,
-                int(ts.searchsorted(now - days * back * DAY)) if days is not None and back else len(ts),
+                int(ts.searchsorted(now - days * back * MICROSECONDS_PER_DAY))
+                if days is not None and back
+                else len(ts),
             )
         )
     found: list[Summary | None] = []
@@ -298,7 +294,7 @@ def _merge_times(old: Summary, new: Summary) -> Summary:
 
 
 def _days(low: float, high: float) -> float:
-    return (high // SECOND - low // SECOND) / SECONDS_PER_DAY
+    return (high // MICROSECONDS_PER_SECOND - low // MICROSECONDS_PER_SECOND) / SECONDS_PER_DAY
 
 
 def _gap_sample(summary: Summary) -> tuple[float, float, float]:

@@ -37,6 +37,7 @@ from features.data.identity.one_id import CUSTOMER_COLUMNS, FIRST_SEEN_SQL, ONE_
 from features.data.lake import literal
 from qianmian.errors import DataError
 from qianmian.settings import IdType, Settings
+from qianmian.times import MICROSECONDS_PER_DAY
 from qianmian.workspace import Workspace
 
 PROBABILISTIC = "probabilistic"
@@ -49,7 +50,6 @@ LINK_COLUMNS = (
     "decided_at",
     "link_id",
 )
-DAY_MICROSECONDS = 86_400_000_000
 BATCH_ROWS = 100_000
 MAX_HOPS = 30  # records further apart than this are found faster by resolving everybody
 RECORD = "source, source_user_id"
@@ -445,7 +445,7 @@ def _rule(kind: IdType) -> str:
 
 
 def _microseconds(days: float | None) -> int | None:
-    return None if days is None else round(days * DAY_MICROSECONDS)
+    return None if days is None else round(days * MICROSECONDS_PER_DAY)
 
 
 def _name(letter: str, columns: str) -> str:
