@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import operator
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Literal, get_args
 
 from qianmian.errors import ConfigError
@@ -120,6 +120,11 @@ class Feature:
         The value of a customer without such rows.
     ttl_days : int
         An online value older than this is stale.
+    grows_with_calendar : bool
+        The value is larger at a later `as_of` whatever the customer does: a total or an age since the start of the data, or of a window as
+        long as most histories. A model over several moments does not learn from it.
+    is_identifier : bool
+        The values are ids: too many to learn from, and new ones every month.
     """
 
     name: str
@@ -134,6 +139,9 @@ class Feature:
     description: str = ""
     owner: str = "profile"
     ttl_days: int = 35
+    # how a feature may be used is no part of what its value means: neither compared, nor hashed, nor saved with a spec
+    grows_with_calendar: bool = field(default=False, compare=False)
+    is_identifier: bool = field(default=False, compare=False)
 
     @property
     def columns(self) -> frozenset[str]:
@@ -191,5 +199,7 @@ def _mistakes(feature: Feature, seen: set[str]) -> Iterator[str]:
         yield f"the default must be {'text' if aggregate == 'top' else 'a number'}"
     if aggregate in STARTS_AT_ZERO and feature.default != 0:
         yield f"the default of '{aggregate}' is 0"
+    if feature.is_identifier and not feature.categorical:
+        yield "an identifier is text"
     if not feature.description or not feature.owner:
         yield "needs a description and an owner"
