@@ -13,7 +13,8 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from features.compute.builder import Builder
-from features.interactions import Interactions, TrainingSet, index_of, interactions_of
+from features.interactions import Interactions, TrainingSet, index_of
+from features.training_data import interactions_of
 from qianmian.errors import DataError
 
 # what an event says of liking a content, beside the time spent

@@ -18,8 +18,9 @@ from numpy.typing import NDArray
 
 from features.compute.builder import Builder
 from features.data.lake import Lake
-from features.interactions import Interactions, index_of, interaction_rows, interactions_of
+from features.interactions import Interactions, index_of
 from features.profiles.snapshot import make_snapshot
+from features.training_data import interaction_rows, interactions_of
 from models.ranked import Ranked
 from models.recommend.base import Query, Recommender, folded
 from models.recommend.scene import SCENES

@@ -15,8 +15,9 @@ from features.compute.builder import Builder, Built
 from features.compute.spec import FeatureSpec, UserFeatures
 from features.data.lake import Lake
 from features.definitions.pack_features import declared_features
-from features.interactions import TrainingSet, training_set
+from features.interactions import TrainingSet
 from features.profiles.tags.declare import TagValue
+from features.training_data import training_set
 from models.bundle import ModelBundle
 from qianmian.errors import DataError
 from qianmian.settings import Settings
