@@ -13,6 +13,7 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from features.compute.builder import Builder
+from features.compute.views import days_before
 from features.interactions import Interactions, TrainingSet, index_of
 from features.training_data import interactions_of
 from qianmian.errors import DataError
@@ -140,7 +141,7 @@ def content_rows(builder: Builder, as_of: datetime, start: datetime | None = Non
         )
     views = builder.views(as_of)
     rows = views["events"]
-    age = views.days_before(rows.ts)
+    age = days_before(views.cut, rows.ts)
     unknown = ibis.null("float64")
     rows = rows.mutate(
         age_days=age,

@@ -13,6 +13,7 @@ from ibis import _
 from numpy.typing import NDArray
 
 from features.compute.builder import Builder
+from features.compute.views import days_before
 from features.interactions import EVENT_WEIGHTS, Interactions, TrainingSet, index_of, sorted_interactions
 from qianmian.errors import DataError
 
@@ -53,7 +54,7 @@ def interaction_rows(builder: Builder, as_of: datetime, start: datetime | None =
     rows = views["lines" if source == "transactions" else source]
     weight = ibis.literal(1.0) if source == "transactions" else rows.event_type.cases(*EVENT_WEIGHTS.items(), else_=0.0)
     timed = "ts" in builder.states[source].filled
-    age = views.days_before(rows.ts) if timed else ibis.literal(0.0)
+    age = days_before(views.cut, rows.ts) if timed else ibis.literal(0.0)
     rows = rows.mutate(weight=weight.cast("float64"), age_days=age)
     rows = rows.filter(rows.item_id.notnull() & (rows.weight > 0))
     if start is not None:

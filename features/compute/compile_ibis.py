@@ -17,7 +17,7 @@ import ibis
 import ibis.expr.types as ir
 
 from features.compute.algebra import BY_VALUE, COMPARISONS, ORDER, WEIGHT_DIGITS, Condition, Feature
-from features.compute.views import Views, epoch_seconds, first_part
+from features.compute.views import Views, days_before, epoch_seconds, first_part
 from qianmian.times import SECONDS_PER_DAY
 
 COMPARE: dict[str, Callable[[Any, Any], Any]] = {
@@ -77,9 +77,9 @@ def _plain(t: ir.Table, feature: Feature, views: Views) -> ir.Scalar:
     if name == "ratio":
         return _divide(_total(t, feature.column, where), _total(t, feature.over, where))
     if name == "recency":
-        return views.days_before(t.ts.max(where=where))
+        return days_before(views.cut, t.ts.max(where=where))
     if name == "age":
-        return views.days_before(t.ts.min(where=where))
+        return days_before(views.cut, t.ts.min(where=where))
     if name == "gap_mean":
         span = epoch_seconds(t.ts.max(where=where)) - epoch_seconds(t.ts.min(where=where))
         return _divide(span / SECONDS_PER_DAY, t.count(where=where) - 1)
@@ -94,7 +94,7 @@ def _plain(t: ir.Table, feature: Feature, views: Views) -> ir.Scalar:
     if name == "attribute":
         return t[feature.column].min(where=where)
     if name == "days_since":
-        return views.days_before(t[feature.column].min(where=where))
+        return days_before(views.cut, t[feature.column].min(where=where))
     raise AssertionError(name)
 
 

@@ -48,6 +48,11 @@ def epoch_seconds(ts: ir.TimestampValue) -> ir.FloatingValue:
     return ts.epoch_seconds().cast("float64")
 
 
+def days_before(cut: ir.TimestampScalar, ts: ir.TimestampValue) -> ir.FloatingValue:
+    """Days from a moment to a later one."""
+    return (epoch_seconds(cut) - epoch_seconds(ts)) / SECONDS_PER_DAY
+
+
 def is_supported(feature: Feature, states: Mapping[str, TableState]) -> bool:
     """Whether the lake holds anything the feature could be made of (a quotient is judged by its parts)."""
     if feature.aggregate == "quotient":
@@ -173,10 +178,6 @@ class Views:
     def before(self, days: int) -> ir.TimestampScalar:
         """The moment so many days before `as_of`."""
         return self.cut - ibis.interval(days=days) if self._variable else timestamp(self.as_of - timedelta(days=days))
-
-    def days_before(self, ts: ir.TimestampValue) -> ir.FloatingValue:
-        """Days from a moment to the cut."""
-        return (epoch_seconds(self.cut) - epoch_seconds(ts)) / SECONDS_PER_DAY
 
     @cached_property
     def customers(self) -> ir.Table:
