@@ -1,0 +1,31 @@
+"""The tables a resolution works with in DuckDB: what they are keyed by, and how arrays get into them."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import duckdb
+import pyarrow as pa
+
+from features.data.identity.components import ALWAYS, Ints
+
+PROBABILISTIC = "probabilistic"
+RECORD = "source, source_user_id"
+BATCH_ROWS = 100_000
+
+
+def timestamps(values: Ints) -> pa.Array:
+    """Microseconds as timestamps; null for `ALWAYS`."""
+    return pa.array(values.astype("datetime64[us]"), pa.timestamp("us"), mask=values == ALWAYS)
+
+
+def register(connection: duckdb.DuckDBPyConnection, name: str, columns: dict[str, Any]) -> None:
+    """Give the connection a table; in pieces, because one piece is read by one thread."""
+    table = pa.table(columns)
+    connection.register(name, pa.Table.from_batches(table.to_batches(max_chunksize=BATCH_ROWS), table.schema))
+
+
+def row_count(connection: duckdb.DuckDBPyConnection, table: str) -> int:
+    """Rows of a table."""
+    row = connection.execute(f"SELECT count(*) FROM {table}").fetchone()
+    return int(row[0]) if row else 0
