@@ -32,7 +32,6 @@ MOST_TRIALS = 200  # of one model: a small search space is exhausted long before
 SHARES = {
     "two_stage": 4.0
 }  # of the time; 1 for the others. A ranker is fitted on top of the others, a trial takes longer
-Parameters = Mapping[str, Mapping[str, Any]]
 
 
 def tune(

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Any, ClassVar
+from collections.abc import Mapping
+from typing import ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,7 +25,7 @@ class HybridRecommender(FactorRecommender):
     """WARP-trained hybrid with user features (identity + profile attributes) and item features (identity + category levels + brand).
 
     A user without history is represented by the attributes alone; without attributes either, the model has no answer. An item without history is
-    represented by its traits alone, and its prior is what items of its traits have; so is one outside the catalogue (`item_vectors_for`).
+    represented by its traits alone, and its prior is what items of its traits have.
 
     Parameters
     ----------
@@ -136,32 +136,6 @@ class HybridRecommender(FactorRecommender):
         usual = np.linalg.norm(self.user_vectors_ - self.center_, axis=1)
         self.item_prior_ = prior
         self.index_ = FactorIndex(vectors, prior, float(self.personal_weight * np.median(usual)) if len(usual) else 1.0)
-
-    def item_vectors_for(self, traits: Sequence[Mapping[str, Any]]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-        """Vectors and priors of items that are not in the catalogue, by their `category` path and `brand`.
-
-        A user's score for such an item is ``prior + personal_weight × (user − center_) · vector``: comparable with those of the catalogue.
-
-        Returns
-        -------
-        vectors : ndarray of float32, (n, factors)
-            Zeros where no trait is known from training.
-        priors : ndarray of float32, (n,)
-        """
-        place = {name: column for column, name in enumerate(self.trait_names_.tolist())}
-        known = [
-            [
-                place[name]
-                for name in _traits(str(of.get("category") or ""), str(of.get("brand") or ""))
-                if name in place
-            ]
-            for of in traits
-        ]
-        edges = np.cumsum([0, *map(len, known)])
-        columns = np.asarray([column for row in known for column in row], dtype=np.int64)
-        return self._of_traits(
-            sparse.csr_matrix((np.ones(len(columns), np.float32), columns, edges), shape=(len(known), len(place)))
-        )
 
     def _of_traits(self, traits: sparse.csr_matrix) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
         """Vectors and priors of items by one-hot traits (n, t) alone."""

@@ -15,7 +15,6 @@ from models.recommend.replenish.model import ReplenishRecommender
 from models.recommend.replenish.repurchase import Days, Habits, totals
 from qianmian.settings import RecommendSettings
 from training.evaluation.split import EvaluationSplit, interaction_matrix
-from training.metrics import CLASSIFICATION
 from training.tasks.base import Task, make
 
 HORIZON_DAYS = 14
@@ -90,33 +89,6 @@ def extra(model: Recommender, examples: EvaluationSplit, after: Interactions) ->
         }
         found |= {name: _mean(row[came], np.abs(guess - days), n) for name, guess in told.items()}
     return found
-
-
-def calibration(model: ReplenishRecommender, after: Interactions) -> dict[str, float]:
-    """How good the probabilities are, over everything any customer had on `LEAST_DAYS` days or more, whether or not they bought anything again.
-
-    Returns
-    -------
-    dict
-        ``ece`` (ten equally filled bins), ``brier`` and that of the share bought (``brier_base``), ``probability`` (the mean) and ``bought`` (the share), for
-        the horizon of the model, which the window must cover.
-    """
-    n_users = after.shape[0]
-    chances = model.chances_
-    rows = np.repeat(np.arange(n_users), np.diff(chances.indptr))
-    often = model.times_ >= LEAST_DAYS
-    soon = after.where(after.age_days > _window(after) - model.horizon_days)
-    bought = np.isin(
-        rows[often] * after.shape[1] + chances.indices[often], soon.users.astype(np.int64) * after.shape[1] + soon.items
-    )
-    chance, y = chances.data[often].astype(np.float64), bought.astype(np.int64)
-    share = float(y.mean())
-    return {
-        **{name: CLASSIFICATION[name](y, chance) for name in ("ece", "brier")},
-        "brier_base": share * (1.0 - share),
-        "probability": float(chance.mean()),
-        "bought": share,
-    }
 
 
 def sooner_first(rows: NDArray[Any], places: NDArray[Any], days: NDArray[Any], n: int) -> Values:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, ClassVar, Self
+from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -83,12 +83,6 @@ class ContentRecommender(Recommender):
         self.half_life_days, self.purchase_half_life_days = half_life_days, purchase_half_life_days
         self.neighbour_shrinkage, self.exploration = neighbour_shrinkage, exploration
         self.learn_days, self.show_read, self.seed = learn_days, show_read, seed
-
-    def with_read(self) -> Self:
-        """The same model, which also shows what was read to the end: for a customer who asks for it."""
-        other = type(self)(**{**self.get_params(), "show_read": True})
-        other.__dict__.update({name: value for name, value in vars(self).items() if name.endswith("_")})
-        return other
 
     def _fit(self, train: TrainingSet) -> None:
         words = Words.of(train)
