@@ -24,8 +24,11 @@ from models.recommend.query import (
     Query,
     at_pairs,
     best_of_rows,
+    dense_scores,
     folded,
+    row_indices,
     rows_of,
+    top_k_rows,
     values_at,
 )
 from qianmian.errors import ArtifactError, InvalidRequest, UsageError
@@ -41,9 +44,12 @@ __all__ = [  # all that the file of a model needs
     "Span",
     "at_pairs",
     "best_of_rows",
+    "dense_scores",
     "fitted",
     "folded",
+    "row_indices",
     "rows_of",
+    "top_k_rows",
     "values_at",
 ]
 

@@ -11,7 +11,6 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from pathlib import Path
 from typing import Any
 
 import duckdb
@@ -33,7 +32,7 @@ from features.data.identity.components import (
 from features.data.identity.decisions import pending_entries, record_decisions
 from features.data.identity.ledger import Ledger
 from features.data.identity.one_id import CUSTOMER_COLUMNS, FIRST_SEEN_SQL, ONE_ID_SQL, Resolution
-from features.data.identity.tables import PROBABILISTIC, RECORD, register, row_count, timestamps
+from features.data.identity.tables import PROBABILISTIC, RECORD, links_path, register, row_count, timestamps
 from features.data.lake import literal
 from qianmian.errors import DataError
 from qianmian.settings import IdType, Settings
@@ -50,11 +49,6 @@ LINK_COLUMNS = (
     "link_id",
 )
 MAX_HOPS = 30  # records further apart than this are found faster by resolving everybody
-
-
-def links_file(workspace: Workspace) -> Path:
-    """Where probabilistic linkage writes its links; each is an edge that counts after all identifiers."""
-    return workspace.root / "identity" / "links.parquet"
 
 
 @dataclass(frozen=True)
@@ -85,7 +79,7 @@ class GraphResolver:
 
     def rules_digest(self) -> str:
         """Changes with everything but rows that decides who is who."""
-        links = links_file(self.workspace)
+        links = links_path(self.workspace)
         found = hashlib.sha256(links.read_bytes()).hexdigest() if links.exists() else ""
         rules = json.dumps([[kind.model_dump() for kind in self.id_types], self.ledger.digest(), found], sort_keys=True)
         return hashlib.sha256(rules.encode()).hexdigest()[:16]
@@ -173,7 +167,7 @@ class GraphResolver:
             "CREATE OR REPLACE TEMP TABLE identity_rules (level TINYINT, id_type VARCHAR, max_customers INTEGER, rule VARCHAR)"
         )
         connection.executemany("INSERT INTO identity_rules VALUES (?, ?, ?, ?)", rules)
-        file = links_file(self.workspace)
+        file = links_path(self.workspace)
         source = (
             f"read_parquet({literal(file)})"
             if file.exists()

@@ -1,17 +1,24 @@
-"""The tables a resolution works with in DuckDB: what they are keyed by, and how arrays get into them."""
+"""The tables a resolution works with: what they are keyed by, where the links lie, and how arrays get into DuckDB."""
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import duckdb
 import pyarrow as pa
 
 from features.data.identity.components import ALWAYS, Ints
+from qianmian.workspace import Workspace
 
 PROBABILISTIC = "probabilistic"
 RECORD = "source, source_user_id"
 BATCH_ROWS = 100_000
+
+
+def links_path(workspace: Workspace) -> Path:
+    """Where probabilistic linkage writes its links; each is an edge that counts after all identifiers."""
+    return workspace.root / "identity" / "links.parquet"
 
 
 def timestamps(values: Ints) -> pa.Array:

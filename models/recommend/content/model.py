@@ -13,7 +13,7 @@ from features.contents import READ, ContentSet
 from features.interactions import Interactions, TrainingSet
 from models.persist import Arrays, pack_csr, unpack_csr
 from models.ranked import NOT_A_CANDIDATE
-from models.recommend.base import Query, Recommender, Span, folded
+from models.recommend.base import Query, Recommender, Span, folded, row_indices
 from models.recommend.content.features import FEATURES, NEVER_NEGATIVE, ContentFacts, Words, unit_rows
 from models.recommend.hybrid import user_attributes
 from models.recommend.similar.model import logit_weights
@@ -138,7 +138,7 @@ class ContentRecommender(Recommender):
     def evidence(self, user: int, content: int) -> dict[str, str] | None:
         """What of a content is most the user's own: ``topic``, and ``because`` they ``read`` or ``bought`` of it more than others; None for nothing."""
         facts = self.facts_
-        words = _row(facts.about, content)
+        words = row_indices(facts.about, content)
         if not len(words):
             return None
         best, found = 1.0, None
@@ -217,11 +217,6 @@ class ContentRecommender(Recommender):
             state["vocabulary"],
         )
         self.read_, self.facts_ = unpack_csr("read", state), ContentFacts.restored(state)
-
-
-def _row(matrix: sparse.csr_matrix, row: int) -> NDArray[np.int32]:
-    found: NDArray[np.int32] = matrix.indices[matrix.indptr[row] : matrix.indptr[row + 1]]
-    return found
 
 
 def _read(data: Interactions) -> sparse.csr_matrix:

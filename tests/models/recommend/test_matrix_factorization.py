@@ -7,9 +7,9 @@ import pytest
 
 from features.interactions import Interactions
 from models.persist import load_arrays, save_arrays
-from models.recommend import HybridRecommender, ImplicitALSRecommender
 from models.recommend.base import Query, folded
-from models.recommend.hybrid import item_traits
+from models.recommend.hybrid import HybridRecommender, item_traits
+from models.recommend.ials import ImplicitALSRecommender
 from qianmian.errors import ArtifactError, DataError
 
 MODELS = [ImplicitALSRecommender(factors=8, iterations=5), HybridRecommender(factors=8, epochs=3)]
