@@ -14,7 +14,7 @@ from features.interactions import Interactions, TrainingSet
 from models.ranked import Ranked
 from models.recommend.base import Attributes, Indices, Recommender
 
-BATCH_SIZE = 200  # examples with their own candidates are ranked so many at a time: what is no candidate is excluded item by item
+BATCH_SIZE = 200  # examples ranked together that have their own candidates: all other items are excluded one by one
 
 
 @dataclass(frozen=True)
@@ -122,7 +122,7 @@ class EvaluationSplit:
 
 
 def interaction_matrix(users: NDArray[Any], items: NDArray[Any], shape: tuple[int, int]) -> sparse.csr_matrix:
-    """A 0/1 matrix of pairs with sorted indices; a pair that occurs twice counts once.
+    """A 0/1 matrix of (user, item) pairs with sorted indices; a pair that occurs twice counts once.
 
     Examples
     --------

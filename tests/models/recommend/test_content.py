@@ -70,7 +70,7 @@ def library() -> ContentSet:
 
 
 def model_of(train: TrainingSet, **parameters: object) -> ContentRecommender:
-    return ContentRecommender(**{"learn_days": None, **parameters}).fit(train)  # type: ignore[arg-type]
+    return ContentRecommender(**{"learn_days": None, **parameters}).fit(train)
 
 
 def weighing(model: ContentRecommender, *names: str) -> ContentRecommender:
