@@ -30,7 +30,7 @@ from scipy import sparse
 from features.compute.builder import Builder
 from features.data.lake import Lake
 from features.definitions import FEATURES
-from features.interactions import training_set
+from features.training_data import training_set
 from models.recommend.fallback import FallbackChain
 from qianmian.settings import RecommendSettings
 from qianmian.workspace import Workspace

@@ -132,7 +132,7 @@ def journey(folder: Path) -> Any:
 
     from features.compute.builder import Builder
     from features.data.lake import Lake
-    from features.interactions import training_set
+    from features.training_data import training_set
     from qianmian.workspace import Workspace
 
     common.timed([sys.executable, "-m", "cli.main", "ingest", "completejourney", "--workspace", str(folder)])

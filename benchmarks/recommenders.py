@@ -24,6 +24,7 @@ from pathlib import Path
 from typing import Any
 
 import common
+import recommenders_figures
 import recommenders_page
 
 import qianmian
@@ -137,7 +138,7 @@ def publish(docs: Path, found: Mapping[str, Any]) -> None:
     if not december["quick"] and recommenders_page.OURS in december["models"]:
         log_december(log, december["models"])
     rows = list(csv.DictReader(log.open(encoding="utf-8", newline=""))) if log.exists() else []
-    text = recommenders_page.page(known, rows, recommenders_page.draw(known, folder))
+    text = recommenders_page.page(known, rows, recommenders_figures.draw(known, folder))
     for path, content in ((kept, json.dumps(known, indent=1, sort_keys=True) + "\n"), (docs / "benchmarks.md", text)):
         part = path.with_suffix(".part")
         part.write_text(content, encoding="utf-8")

@@ -35,7 +35,8 @@ from models.recommend.popular import PopularRecommender
 from models.recommend.spectral import SpectralRecommender
 from models.topk import top_k
 from training.evaluation.compare import evaluate
-from training.evaluation.protocols import Split, lightgcn_split
+from training.evaluation.protocols import lightgcn_split
+from training.evaluation.split import EvaluationSplit
 
 K = 20
 OURS = "qianmian"
@@ -87,18 +88,15 @@ QUOTED = {  # read, not run
 }
 
 
-def split(data: Path, quick: bool) -> Split:
+def split(data: Path, quick: bool) -> EvaluationSplit:
     """Train and test, and who is asked."""
     pairs = [pq.read_table(data / "lightgcn_gowalla" / f"{part}.parquet") for part in ("train", "test")]
     train, test = ((table["user"].to_numpy(), table["item"].to_numpy()) for table in pairs)
     whole = lightgcn_split(train, test)
-    if not quick:
-        return whole
-    rows = np.arange(0, len(whole), QUICK_USERS)
-    return Split(whole.train, whole.users[rows], whole.truth[rows], whole.items, exclude_purchased=True)
+    return whole.take(np.arange(0, len(whole), QUICK_USERS)) if quick else whole
 
 
-def item_knn(asked: Split) -> np.ndarray:
+def item_knn(asked: EvaluationSplit) -> np.ndarray:
     """Item k-NN as BARS has it: cosine, 100 neighbours whose weights sum to 1, and of every count its item's mean is taken: ``S (x − m) + m``."""
     model = ItemKNNRecommender(100, "cosine", normalise=True, popularity_power=0.0).fit(asked.train)
     had = asked.train.interactions.matrix()
@@ -107,7 +105,7 @@ def item_knn(asked: Split) -> np.ndarray:
     return dense_lists(asked, lambda own, rows: (own @ model.links_).toarray() + bias)
 
 
-def gf_cf(asked: Split) -> np.ndarray:
+def gf_cf(asked: EvaluationSplit) -> np.ndarray:
     """GF-CF as its authors' code has it (Shen et al. 2021): ``X NᵀN + 0.3 X C^(−1/2) V Vᵀ C^(1/2)``, 256 singular vectors."""
     from sklearn.utils.extmath import randomized_svd
 
@@ -122,7 +120,7 @@ def gf_cf(asked: Split) -> np.ndarray:
     )
 
 
-def dense_lists(asked: Split, scores_of: Callable[[sparse.csr_matrix, slice], np.ndarray]) -> np.ndarray:
+def dense_lists(asked: EvaluationSplit, scores_of: Callable[[sparse.csr_matrix, slice], np.ndarray]) -> np.ndarray:
     """The best items of everybody but what they have, from dense scores of what they have and of which rows they are, some hundred at a time."""
     had = asked.train.interactions.matrix()
     lists = []
@@ -147,7 +145,7 @@ def child(name: str, seed: int, data: Path, quick: bool, out: Path) -> None:
     else:
         model = entry.make(seed).fit(asked.train)
         fit_seconds = time.perf_counter() - started
-        ids = asked.ask(model, K).ids
+        ids = asked.recommend_with(model, K).ids
     seconds = time.perf_counter() - started
     np.savez(out, ids=ids, seconds=seconds, fit_seconds=fit_seconds, peak_mb=common.peak_megabytes())
 

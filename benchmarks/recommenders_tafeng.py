@@ -35,7 +35,8 @@ from models.recommend.repeat import RepeatPurchaseRecommender
 from models.topk import top_k
 from training.evaluation.compare import evaluate
 from training.evaluation.metrics import ranking_metrics
-from training.evaluation.protocols import Split, last_basket_split
+from training.evaluation.protocols import last_basket_split
+from training.evaluation.split import EvaluationSplit
 
 K = 10
 OURS, TIFU, TUNED = "qianmian", "TIFU-KNN, settings of its paper", "TIFU-KNN, chosen on validation"
@@ -69,12 +70,9 @@ def baskets(data: Path) -> TrainingSet:
     )
 
 
-def asked(split: Split, quick: bool) -> Split:
+def asked(split: EvaluationSplit, quick: bool) -> EvaluationSplit:
     """The split, or every tenth of its customers."""
-    if not quick:
-        return split
-    rows = np.arange(0, len(split), QUICK_USERS)
-    return Split(split.train, split.users[rows], split.truth[rows], split.items)
+    return split.take(np.arange(0, len(split), QUICK_USERS)) if quick else split
 
 
 # ---- TIFU-KNN, as its authors' code has it ---------------------------------------------------------------------------
@@ -96,7 +94,7 @@ def basket_weights(n: int, groups: int, within: float, between: float) -> NDArra
 
 
 def tifu_knn(
-    split: Split, neighbours: int, groups: int, within: float, between: float, own: float
+    split: EvaluationSplit, neighbours: int, groups: int, within: float, between: float, own: float
 ) -> NDArray[np.int32]:
     """``own × a customer's decayed frequencies + (1 − own) × the mean of those of the nearest customers``, Euclidean (Hu, He, Gao & Zhang 2020)."""
     orders = Orders.of(split.train.interactions, None)
@@ -124,7 +122,7 @@ def tifu_knn(
 # ---- the benchmark ---------------------------------------------------------------------------------------------------
 
 
-def best_tifu(split: Split) -> dict[str, Any]:
+def best_tifu(split: EvaluationSplit) -> dict[str, Any]:
     """Of `TIFU_GRID`, the settings with the greatest recall."""
     tried = [
         float(
@@ -157,7 +155,7 @@ def run(data: Path | None, quick: bool) -> tuple[dict[str, Any], list[str]]:
     seconds: dict[str, float] = {}
     for name, make in MODELS.items():
         started = time.perf_counter()
-        ids[name] = test.ask(make().fit(test.train), K).ids
+        ids[name] = test.recommend_with(make().fit(test.train), K).ids
         seconds[name] = time.perf_counter() - started
     peak = common.peak_megabytes()
     tifu = {TIFU: PAPER} if quick else {TIFU: PAPER, TUNED: best_tifu(last_basket_split(everything, earlier=1))}

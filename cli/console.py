@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import sys
-import time
 from collections.abc import Iterator, Sequence
 from datetime import date, datetime
 from pathlib import Path
@@ -34,7 +33,6 @@ class Output:
         self.err = Console(stderr=True, highlight=False)
         self._progress: Progress | None = None
         self._task: Any = None
-        self._begun = time.perf_counter()
 
     # ---- progress ------------------------------------------------------------------------------------------------
 

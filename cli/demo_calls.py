@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from cli.console import Output
 from cli.train import number
+from features.compute.algebra import PROFILE_PREFIX
 from qianmian.errors import NotReady
 
 if TYPE_CHECKING:
@@ -85,10 +86,10 @@ def choose(snapshot: Snapshot, lake: Lake) -> Cast:
 
 def _attributes(snapshot: Snapshot) -> dict[str, str]:
     """The attributes of the first customer who has told all of them."""
-    names = [name for name in snapshot.table.column_names if name.startswith("profile_")]
+    names = [name for name in snapshot.table.column_names if name.startswith(PROFILE_PREFIX)]
     for row in snapshot.table.select(names).to_pylist():
         if all(isinstance(value, str) and value for value in row.values()):
-            return {name.removeprefix("profile_"): value for name, value in row.items()}
+            return {name.removeprefix(PROFILE_PREFIX): value for name, value in row.items()}
     return {}
 
 

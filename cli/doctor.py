@@ -17,6 +17,7 @@ from cli.console import Output
 from cli.options import JsonOption, WorkspaceOption
 from cli.times import utc_now
 from qianmian.errors import ConfigError, NotReady, QianmianError, UsageError
+from qianmian.times import days_between, is_stale
 from qianmian.workspace import Workspace, atomic_path
 
 OK, WARN, FAIL = "ok", "warn", "fail"
@@ -247,11 +248,13 @@ def _profiles(place: Workspace) -> Iterator[Finding]:
     if snapshot.data_digest != Lake(place).digest:
         yield Finding("profiles", WARN, f"{text}, made of other data than the lake holds now", "qianmian features")
         return
-    age = (utc_now() - snapshot.as_of).total_seconds() / 86_400
-    if age > stale_after:
+    now = utc_now()
+    if is_stale(snapshot.as_of, now, stale_after):
         newer = Lake(place).dated and Lake(place).default_as_of > snapshot.as_of
         mend = "qianmian features: the lake holds newer rows" if newer else "ingest newer data, then qianmian features"
-        yield Finding("profiles", WARN, f"{text}, {age:,.0f} days ago: answers say stale", mend)
+        yield Finding(
+            "profiles", WARN, f"{text}, {days_between(snapshot.as_of, now):,.0f} days ago: answers say stale", mend
+        )
     else:
         yield Finding("profiles", OK, text)
 

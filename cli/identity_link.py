@@ -59,9 +59,10 @@ def link(
     as_json: JsonOption = False,
 ) -> None:
     """Link records by name, birth date, address, phone and email; what links goes to the workspace, what is unclear to people."""
-    from features.data.identity.probabilistic import BACKENDS, LINKS, links_path, merged, write_links
+    from features.data.identity.probabilistic import BACKENDS, LINKS, merged, write_links
     from features.data.identity.probabilistic import link as link_records
     from features.data.identity.records import RecordFiles
+    from features.data.identity.tables import links_path
     from qianmian.config import load_settings
 
     output = Output(as_json)

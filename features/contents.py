@@ -13,7 +13,9 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from features.compute.builder import Builder
-from features.interactions import Interactions, TrainingSet, index_of, interactions_of
+from features.compute.views import days_before
+from features.interactions import Interactions, TrainingSet, index_of
+from features.training_data import interactions_of
 from qianmian.errors import DataError
 
 # what an event says of liking a content, beside the time spent
@@ -139,7 +141,7 @@ def content_rows(builder: Builder, as_of: datetime, start: datetime | None = Non
         )
     views = builder.views(as_of)
     rows = views["events"]
-    age = (views.cut.epoch_seconds().cast("float64") - rows.ts.epoch_seconds().cast("float64")) / 86_400.0
+    age = days_before(views.cut, rows.ts)
     unknown = ibis.null("float64")
     rows = rows.mutate(
         age_days=age,

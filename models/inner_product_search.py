@@ -325,31 +325,6 @@ class _Catalogue:
         return rows[order], places[order]
 
 
-def factor_top_k(
-    user_vectors: NDArray[np.float32],
-    item_vectors: NDArray[np.float32],
-    k: int,
-    *,
-    item_bias: NDArray[np.float32] | None = None,
-    allowed: NDArray[np.bool_] | None = None,
-    excluded: sparse.csr_matrix | None = None,
-    threads: int | None = None,
-) -> tuple[Ids, Scores]:
-    """`FactorIndex.search` on vectors that are searched once.
-
-    Examples
-    --------
-    >>> users, items = np.array([[1.0, 0.0]], np.float32), np.array([[1.0, 5.0], [3.0, 0.0], [1.0, -5.0]], np.float32)
-    >>> factor_top_k(users, items, 2)
-    (array([[1, 0]], dtype=int32), array([[3., 1.]], dtype=float32))
-    >>> factor_top_k(users, items, 5, excluded=sparse.csr_matrix([[0, 1, 0]]))[0]
-    array([[ 0,  2, -1]], dtype=int32)
-    """
-    typical = float(np.median(np.linalg.norm(user_vectors, axis=1))) if len(user_vectors) else 1.0
-    index = FactorIndex(item_vectors, item_bias, typical if np.isfinite(typical) else 1.0)
-    return index.search(user_vectors, k, allowed=allowed, excluded=excluded, threads=threads)
-
-
 def _norms(vectors: NDArray[np.float32], what: str) -> NDArray[np.float32]:
     with np.errstate(over="ignore", invalid="ignore"):
         norms = np.sqrt(np.einsum("nd,nd->n", vectors, vectors))

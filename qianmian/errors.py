@@ -2,8 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from difflib import get_close_matches
 from typing import Any, ClassVar
+
+
+def did_you_mean(name: str, allowed: Iterable[str]) -> str:
+    """What to append to a message about an unknown name; empty where nothing is close.
+
+    Examples
+    --------
+    >>> did_you_mean("quantty", ["quantity", "price"]), did_you_mean("x", ["quantity"])
+    (' (did you mean quantity?)', '')
+    """
+    close = get_close_matches(name, list(allowed), n=1)
+    return f" (did you mean {close[0]}?)" if close else ""
 
 
 class QianmianError(Exception):

@@ -6,7 +6,6 @@ What a pack declares about features and tags is checked where features are known
 
 from __future__ import annotations
 
-import difflib
 import hashlib
 import importlib.resources
 from collections.abc import Iterable, Mapping
@@ -16,7 +15,7 @@ from typing import Annotated, Any, get_args
 
 from pydantic import AfterValidator, BaseModel, Field, ValidationError, model_validator
 
-from qianmian.errors import ConfigError
+from qianmian.errors import ConfigError, did_you_mean
 from qianmian.schema import EVENT_TYPES, TAG_CATEGORIES
 from qianmian.settings import LifecycleSettings, Section, read_yaml
 
@@ -28,7 +27,7 @@ Word = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]*$", max_length=64)]
 def _one_of(allowed: tuple[str, ...], what: str) -> AfterValidator:
     def check(value: str) -> str:
         if value not in allowed:
-            raise ValueError(f"'{value}' is no {what}{_close(value, allowed)}; allowed: {', '.join(allowed)}")
+            raise ValueError(f"'{value}' is no {what}{did_you_mean(value, allowed)}; allowed: {', '.join(allowed)}")
         return value
 
     return AfterValidator(check)
@@ -213,7 +212,7 @@ def locate(chosen: str, relative_to: Path) -> Path:
         return file
     packs = shipped()
     if chosen not in packs:
-        problem = f"pack: there is no pack '{chosen}'{_close(chosen, packs)}; allowed: {', '.join(packs)}, or a path such as ./my-pack"
+        problem = f"pack: there is no pack '{chosen}'{did_you_mean(chosen, packs)}; allowed: {', '.join(packs)}, or a path such as ./my-pack"
         raise ConfigError([problem], where=str(relative_to))
     return packs[chosen] / FILE
 
@@ -286,7 +285,9 @@ def _told(found: Any) -> str:
     path = ".".join(str(part) for part in found["loc"] if part != "[key]") or "(whole file)"
     if found["type"] == "extra_forbidden":
         allowed = _keys_at(found["loc"][:-1])
-        return f"{path}: there is no such key{_close(str(found['loc'][-1]), allowed)}; allowed: {', '.join(allowed)}"
+        return (
+            f"{path}: there is no such key{did_you_mean(str(found['loc'][-1]), allowed)}; allowed: {', '.join(allowed)}"
+        )
     return f"{path}: {str(found['msg']).removeprefix('Value error, ')}"
 
 
@@ -353,8 +354,3 @@ def _plain(raw: str) -> str:
 
 def _literal(text: str) -> str:
     return "'" + text.replace("'", "''") + "'"
-
-
-def _close(name: str, allowed: Iterable[str]) -> str:
-    close = difflib.get_close_matches(name, list(allowed), n=1)
-    return f" (did you mean {close[0]}?)" if close else ""

@@ -20,7 +20,6 @@ SLEEP_REASONS = ("no_offer", "irrelevant_pushes", "no_interest")
 DEMAND_TYPES = ("price_driven", "quality_driven", "content_driven", "balanced")
 TAG_CATEGORIES = ("basic", "behaviour", "transaction", "interest", "lifecycle")
 RISK_BANDS = ("low", "medium", "high")
-NO_CUSTOMER = ""  # one_id of a row without a customer: it counts for items only
 
 
 @dataclass(frozen=True)

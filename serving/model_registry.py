@@ -116,17 +116,6 @@ def history(workspace: Workspace, name: str) -> list[ModelEvent]:
     return events
 
 
-def in_production(workspace: Workspace, name: str, at: datetime) -> str | None:
-    """The version that was the champion at a moment (naive UTC or aware), None before the first."""
-    moment = at.replace(tzinfo=UTC) if at.tzinfo is None else at
-    version = None
-    for event in history(workspace, name):
-        when = datetime.fromisoformat(event.at)
-        if (when.replace(tzinfo=UTC) if when.tzinfo is None else when) <= moment:
-            version = event.version
-    return version
-
-
 def version_of(workspace: Workspace, name: str, alias: str = CHAMPION) -> str | None:
     """The version an alias names, None where there is no such model or alias."""
     client = _client(workspace)

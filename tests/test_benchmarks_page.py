@@ -26,7 +26,8 @@ def loaded(name):
     return module
 
 
-page = loaded("recommenders_page")
+page = sys.modules["recommenders_page"] = loaded("recommenders_page")  # the figures import it by this name
+figures = loaded("recommenders_figures")
 
 
 def metric(value, spread=0.005, n=1000):
@@ -162,7 +163,7 @@ def test_a_failed_must_and_a_quick_run_are_said(measured):
 
 
 def test_pictures_are_drawn_and_the_same_twice(measured, tmp_path):
-    drawn = [page.draw({"gowalla": measured}, tmp_path / name) for name in ("one", "two")][0]
+    drawn = [figures.draw({"gowalla": measured}, tmp_path / name) for name in ("one", "two")][0]
     assert drawn == {"gowalla": ["gowalla_accuracy.png", "gowalla_cost.png"]}
     assert re.findall(r"\(benchmarks/(\w+\.png)\)", page.page({"gowalla": measured}, [], drawn)) == drawn["gowalla"]
     for name in drawn["gowalla"]:
@@ -171,8 +172,8 @@ def test_pictures_are_drawn_and_the_same_twice(measured, tmp_path):
         assert len(first) > 5_000
     del measured["models"]["qianmian"]["seconds"], measured["models"]["item k-NN"]["seconds"]
     del measured["models"]["qianmian"]["peak_mb"], measured["models"]["item k-NN"]["peak_mb"]
-    assert page.cost_picture(measured["models"]) is None
-    figure = page.accuracy_picture(page.DATA["gowalla"], measured["models"])
+    assert figures.cost_picture(measured["models"]) is None
+    figure = figures.accuracy_picture(page.DATA["gowalla"], measured["models"])
     labels = [label.get_text() for label in figure.axes[0].get_yticklabels()]
     assert labels == ["popular", "item k-NN", "qianmian"]
     assert "BSPM-EM, published" in [text.get_text() for text in figure.legends[0].get_texts()]

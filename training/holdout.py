@@ -9,7 +9,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from features.interactions import Interactions, TrainingSet, interaction_rows, interaction_source, interactions_of
+from features.interactions import Interactions, TrainingSet
+from features.training_data import interaction_rows, interaction_source, interactions_of
 from qianmian.errors import DataError
 from training.evaluation.protocols import by_popularity, hold_out
 from training.jobs.base import Context

@@ -22,16 +22,16 @@ from qianmian.settings import RecommendSettings
 from qianmian.workspace import Workspace, write_json
 from training import tracking
 from training.evaluation.metrics import ranking_metrics
+from training.evaluation.split import EvaluationSplit
 from training.jobs.base import Progress
 from training.tasks import TASKS
-from training.tasks.base import MIN_EXAMPLES, Examples, Task, make, parameters_of, with_parameters
+from training.tasks.base import MIN_EXAMPLES, Task, make, parameters_of, with_parameters
 
 FILE = "recommend.json"
 MOST_TRIALS = 200  # of one model: a small search space is exhausted long before
 SHARES = {
     "two_stage": 4.0
 }  # of the time; 1 for the others. A ranker is fitted on top of the others, a trial takes longer
-Parameters = Mapping[str, Mapping[str, Any]]
 
 
 def tune(
@@ -116,7 +116,7 @@ def _search(
     workspace: Workspace,
     name: str,
     task: Task,
-    examples: Examples,
+    examples: EvaluationSplit,
     settings: RecommendSettings,
     seed: int,
     seconds: float,
@@ -142,7 +142,7 @@ def _search(
             except QianmianError as error:
                 mlflow.set_tag("qianmian.refused", str(error)[:500])
                 raise optuna.TrialPruned from error
-            values = ranking_metrics(examples.ask(model, task.k).ids, examples.truth, task.k)
+            values = ranking_metrics(examples.recommend_with(model, task.k).ids, examples.truth, task.k)
             figures = {f"{metric}_at_{task.k}": float(np.mean(found)) for metric, found in values.items()}
             mlflow.log_metrics({**figures, "seconds": time.perf_counter() - begun})
         return float(np.mean(values[task.metric]))

@@ -6,9 +6,10 @@ so the same declaration can become a query, a segment predicate or an online val
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass
-from typing import Literal, get_args
+import operator
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal, get_args
 
 from qianmian.errors import ConfigError
 
@@ -46,9 +47,18 @@ NEEDS_TIME = ("recency", "age", "gap_mean", "gap_std", "first", "last")
 NEEDS_COLUMN = ("sum", "mean", "min", "max", "std", "first", "last", "ratio", "attribute", "days_since", *BY_VALUE)
 NO_WINDOW = ("attribute", "days_since", "quotient")
 STARTS_AT_ZERO = ("count", "distinct")
+PROFILE_PREFIX = "profile_"  # of the features made of profile attributes, whatever a source calls them
 VIEWS = ("lines", "orders", "refunds", "events", "touches", "profiles")
 
 # What every execution must do alike
+COMPARISONS: Mapping[str, Callable[[Any, Any], Any]] = {
+    "==": operator.eq,
+    "!=": operator.ne,
+    "<": operator.lt,
+    "<=": operator.le,
+    ">": operator.gt,
+    ">=": operator.ge,
+}
 TIME_COLUMNS = ("hour", "weekday", "day", "week")  # made of `ts`, in UTC; never null where there is one
 SESSION_GAP_SECONDS = 1_800  # a visit ends after half an hour without an event
 WEIGHT_DIGITS = 6  # weights are compared rounded: equal sums of floats added in another order must stay equal
@@ -110,6 +120,11 @@ class Feature:
         The value of a customer without such rows.
     ttl_days : int
         An online value older than this is stale.
+    grows_with_calendar : bool
+        The value is larger at a later `as_of` whatever the customer does: a total or an age since the start of the data, or of a window as
+        long as most histories. A model over several moments does not learn from it.
+    is_identifier : bool
+        The values are ids: too many to learn from, and new ones every month.
     """
 
     name: str
@@ -124,6 +139,9 @@ class Feature:
     description: str = ""
     owner: str = "profile"
     ttl_days: int = 35
+    # how a feature may be used is no part of what its value means: neither compared, nor hashed, nor saved with a spec
+    grows_with_calendar: bool = field(default=False, compare=False)
+    is_identifier: bool = field(default=False, compare=False)
 
     @property
     def columns(self) -> frozenset[str]:
@@ -181,5 +199,7 @@ def _mistakes(feature: Feature, seen: set[str]) -> Iterator[str]:
         yield f"the default must be {'text' if aggregate == 'top' else 'a number'}"
     if aggregate in STARTS_AT_ZERO and feature.default != 0:
         yield f"the default of '{aggregate}' is 0"
+    if feature.is_identifier and not feature.categorical:
+        yield "an identifier is text"
     if not feature.description or not feature.owner:
         yield "needs a description and an owner"

@@ -8,7 +8,7 @@ from datetime import datetime
 
 import pyarrow as pa
 
-from features.compute.algebra import Feature
+from features.compute.algebra import PROFILE_PREFIX, Feature
 from features.compute.engines import DuckDBEngine, Engine
 from features.compute.spec import FeatureSpec, UserFeatures
 from features.compute.views import DATED, Views, is_supported, timestamp
@@ -119,7 +119,7 @@ class Builder:
             text = schema[name].is_string()
             found.append(
                 Feature(
-                    f"profile_{name}",
+                    f"{PROFILE_PREFIX}{name}",
                     "profiles",
                     "attribute",
                     name,

@@ -16,17 +16,12 @@ from typing import Any
 import ibis
 import ibis.expr.types as ir
 
-from features.compute.algebra import BY_VALUE, ORDER, WEIGHT_DIGITS, Condition, Feature
-from features.compute.views import Views, first_part
+from features.compute.algebra import BY_VALUE, COMPARISONS, ORDER, WEIGHT_DIGITS, Condition, Feature
+from features.compute.views import Views, days_before, epoch_seconds, first_part
+from qianmian.times import SECONDS_PER_DAY
 
-SECONDS_PER_DAY = 86_400.0
 COMPARE: dict[str, Callable[[Any, Any], Any]] = {
-    "==": operator.eq,
-    "!=": operator.ne,
-    "<": operator.lt,
-    "<=": operator.le,
-    ">": operator.gt,
-    ">=": operator.ge,
+    **COMPARISONS,
     "in": lambda column, values: column.isin(list(values)),
     "known": lambda column, known: column.notnull() == bool(known),
 }
@@ -58,15 +53,6 @@ def _window(t: ir.Table, views: Views, days: int | None, back: int = 0) -> ir.Bo
     return inside & (t.ts < views.before(days * back)) if back else inside
 
 
-def _seconds(ts: ir.TimestampValue) -> ir.FloatingValue:
-    # whole seconds divided turn decimal on some engines: cast first
-    return ts.epoch_seconds().cast("float64")
-
-
-def _days_before(views: Views, ts: ir.TimestampValue) -> ir.FloatingValue:
-    return (_seconds(views.cut) - _seconds(ts)) / SECONDS_PER_DAY
-
-
 def _divide(a: ir.NumericValue, b: ir.NumericValue) -> ir.FloatingValue:
     return a.cast("float64") / b.cast("float64").nullif(0.0)
 
@@ -91,11 +77,11 @@ def _plain(t: ir.Table, feature: Feature, views: Views) -> ir.Scalar:
     if name == "ratio":
         return _divide(_total(t, feature.column, where), _total(t, feature.over, where))
     if name == "recency":
-        return _days_before(views, t.ts.max(where=where))
+        return days_before(views.cut, t.ts.max(where=where))
     if name == "age":
-        return _days_before(views, t.ts.min(where=where))
+        return days_before(views.cut, t.ts.min(where=where))
     if name == "gap_mean":
-        span = _seconds(t.ts.max(where=where)) - _seconds(t.ts.min(where=where))
+        span = epoch_seconds(t.ts.max(where=where)) - epoch_seconds(t.ts.min(where=where))
         return _divide(span / SECONDS_PER_DAY, t.count(where=where) - 1)
     if name in ("trend", "slope"):
         before = both(_window(t, views, feature.window_days, back=1), condition)
@@ -108,7 +94,7 @@ def _plain(t: ir.Table, feature: Feature, views: Views) -> ir.Scalar:
     if name == "attribute":
         return t[feature.column].min(where=where)
     if name == "days_since":
-        return _days_before(views, t[feature.column].min(where=where))
+        return days_before(views.cut, t[feature.column].min(where=where))
     raise AssertionError(name)
 
 
@@ -156,7 +142,7 @@ def _in_order(t: ir.Table, feature: Feature, views: Views) -> ir.Table:
     kept = both(_window(t, views, feature.window_days), passes(t, feature.where))
     if feature.aggregate == "gap_std":
         t = t.filter(kept) if kept is not None else t
-        gap = (_seconds(t.ts) - _seconds(t.ts).lag().over(group_by="one_id", order_by=t.ts)) / SECONDS_PER_DAY
+        gap = (epoch_seconds(t.ts) - epoch_seconds(t.ts).lag().over(group_by="one_id", order_by=t.ts)) / SECONDS_PER_DAY
         gaps = t.select("one_id", gap=gap)
         return gaps.group_by("one_id").aggregate(**{feature.name: gaps.gap.std(how="sample")})
     last = feature.aggregate == "last"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from datetime import datetime
 from typing import Any
 
@@ -52,7 +52,8 @@ class FeatureSpec:
     def as_dict(self) -> dict[str, Any]:
         columns = []
         for feature, vocabulary in zip(self.features, self.vocabularies, strict=True):
-            column = {**feature.__dict__, "where": [list(condition.__dict__.values()) for condition in feature.where]}
+            column = {one.name: getattr(feature, one.name) for one in fields(feature) if one.compare}
+            column["where"] = [list(condition.__dict__.values()) for condition in feature.where]
             columns.append(
                 {**column, "dtype": "category" if feature.categorical else "float32", "vocabulary": list(vocabulary)}
             )

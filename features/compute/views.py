@@ -17,6 +17,7 @@ from ibis import _
 
 from features.compute.algebra import NEEDS_TIME, ORDER, PAIRED, SESSION_GAP_SECONDS, TIME_COLUMNS, Feature
 from features.data.lake import TableState
+from qianmian.times import SECONDS_PER_DAY
 
 TABLE_OF = {
     "lines": "transactions",
@@ -40,6 +41,16 @@ MADE_OF: dict[str, tuple[tuple[str, str], ...]] = {
 }  # any of the pairs is enough; a column not listed is the canonical column of the same name
 DATED = ("transactions", "events", "touches")
 SHARED = ("items", "contents")  # not about customers
+
+
+def epoch_seconds(ts: ir.TimestampValue) -> ir.FloatingValue:
+    """Whole seconds since 1970, as float64: some engines make a decimal of their quotient."""
+    return ts.epoch_seconds().cast("float64")
+
+
+def days_before(cut: ir.TimestampScalar, ts: ir.TimestampValue) -> ir.FloatingValue:
+    """Days from a moment to a later one."""
+    return (epoch_seconds(cut) - epoch_seconds(ts)) / SECONDS_PER_DAY
 
 
 def is_supported(feature: Feature, states: Mapping[str, TableState]) -> bool:
@@ -209,11 +220,11 @@ class Views:
             store_id=t.store_id.min(),
             channel=t.channel.min(),
         )
-        seconds = orders.ts.epoch_seconds().cast("float64")
+        seconds = epoch_seconds(orders.ts)
         window = ibis.window(group_by="one_id", order_by=list(ORDER["orders"]))
         orders = orders.mutate(
             full_amount=orders.amount + orders.discount + orders.coupon_discount,
-            gap_days=(seconds - seconds.lag().over(window)) / 86_400.0,
+            gap_days=(seconds - seconds.lag().over(window)) / SECONDS_PER_DAY,
         )
         return with_calendar(orders)
 

@@ -20,6 +20,6 @@ FEATURES = (
     ),
     Feature("events_trend_7d", "events", "trend", window_days=7, unit="-1..1", description="events of the last 7 days against the 7 before"),
     Feature("touches_28d", "touches", "count", window_days=28, unit="contacts", description="campaign contacts in the last 28 days"),
-    Feature("touches_total", "touches", "count", unit="contacts", description="campaign contacts ever"),
+    Feature("touches_total", "touches", "count", unit="contacts", description="campaign contacts ever", grows_with_calendar=True),
 )
 # fmt: on

@@ -5,7 +5,7 @@ from __future__ import annotations
 from features.compute.algebra import Feature
 
 FEATURES = (
-    Feature("orders_total", "orders", "count", unit="orders", description="paid orders ever"),
+    Feature("orders_total", "orders", "count", unit="orders", description="paid orders ever", grows_with_calendar=True),
     *(
         Feature(
             f"orders_{days}d",
@@ -14,6 +14,7 @@ FEATURES = (
             window_days=days,
             unit="orders",
             description=f"paid orders in the last {days} days",
+            grows_with_calendar=days >= 365,
         )
         for days in (7, 14, 28, 56, 91, 182, 365)
     ),

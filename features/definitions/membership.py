@@ -7,7 +7,7 @@ from features.definitions.recency import NEVER
 
 # fmt: off
 FEATURES = (
-    Feature("days_since_registered", "profiles", "days_since", "registered_at", default=NEVER, unit="days", description="time since the registration"),
+    Feature("days_since_registered", "profiles", "days_since", "registered_at", default=NEVER, unit="days", description="time since the registration", grows_with_calendar=True),
     Feature("days_since_points_expired", "profiles", "days_since", "points_expire_at", default=NEVER, unit="days", description="time since the points lapsed; negative: they lapse in so many days"),
 )
 # fmt: on

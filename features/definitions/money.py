@@ -6,9 +6,9 @@ from features.compute.algebra import Feature
 
 # fmt: off
 FEATURES = (
-    Feature("amount_total", "orders", "sum", "amount", unit="currency", description="paid ever"),
+    Feature("amount_total", "orders", "sum", "amount", unit="currency", description="paid ever", grows_with_calendar=True),
     *(
-        Feature(f"amount_{days}d", "orders", "sum", "amount", window_days=days, unit="currency", description=f"paid in the last {days} days")
+        Feature(f"amount_{days}d", "orders", "sum", "amount", window_days=days, unit="currency", description=f"paid in the last {days} days", grows_with_calendar=days >= 365)
         for days in (28, 91, 365)
     ),
     Feature("amount_trend_28d", "orders", "trend", "amount", window_days=28, unit="-1..1", description="amount of the last 28 days against the 28 before"),

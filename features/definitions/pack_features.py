@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from features.compute.algebra import Condition, Feature, check
+from features.compute.algebra import PROFILE_PREFIX, Condition, Feature, check
 from features.definitions import FEATURES
 from features.definitions.recency import NEVER
-from qianmian.errors import ConfigError
+from qianmian.errors import ConfigError, did_you_mean
 from qianmian.packs import Cycle, Pack, PackFeature, PackTag, load_pack
 from qianmian.settings import Settings
-
-ATTRIBUTE = "profile_"
 
 
 def pack_of(settings: Settings) -> Pack | None:
@@ -108,11 +105,8 @@ def _cycle_features(name: str, cycle: Cycle) -> Iterator[Feature]:
 def _unknown(tag: PackTag, known: list[str]) -> Iterator[str]:
     for number, value in enumerate(tag.values):
         for name in _asked(value.when):
-            if name not in known and not name.startswith(ATTRIBUTE):
-                close = difflib.get_close_matches(name, known, 1)
-                yield f"values.{number}.when: there is no feature '{name}'" + (
-                    f"; did you mean '{close[0]}'?" if close else ""
-                )
+            if name not in known and not name.startswith(PROFILE_PREFIX):
+                yield f"values.{number}.when: there is no feature '{name}'{did_you_mean(name, known)}"
 
 
 def _asked(rule: Any) -> Iterator[str]:

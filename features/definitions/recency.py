@@ -22,6 +22,7 @@ FEATURES = (
         default=0.0,
         unit="days",
         description="time since the first paid order",
+        grows_with_calendar=True,
     ),
     Feature(
         "days_since_last_refund",

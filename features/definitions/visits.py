@@ -14,7 +14,7 @@ FEATURES = (
     Feature("top_visit_channel_28d", "events", "top", "channel", window_days=28, default="", description="channel of most events of the last 28 days"),
     Feature("top_device_28d", "events", "top", "device", window_days=28, default="", description="device of most events of the last 28 days"),
     Feature("visit_channels_distinct_91d", "events", "distinct", "channel", window_days=91, unit="channels", description="channels visited in the last 91 days"),
-    Feature("days_since_first_event", "events", "age", unit="days", description="time since the first behaviour event"),
+    Feature("days_since_first_event", "events", "age", unit="days", description="time since the first behaviour event", grows_with_calendar=True),
     Feature("sessions_91d", "events", "distinct", "session_id", window_days=91, unit="sessions", description="sessions in the last 91 days"),
     Feature("event_days_91d", "events", "distinct", "day", window_days=91, unit="days", description="days with an event in the last 91"),
     Feature("events_91d", "events", "count", window_days=91, unit="events", description="events in the last 91 days"),

@@ -19,19 +19,14 @@ from typing import Any, Literal, get_args
 import numpy as np
 from numpy.typing import NDArray
 
-from features.compute.algebra import Feature, Operator, Scalar
+from features.compute.algebra import COMPARISONS, Feature, Operator, Scalar
 from qianmian.errors import ConfigError
 
 MAX_DEPTH, MAX_TESTS = 20, 500  # a rule may come over HTTP
 Known = Mapping[str, bool]  # name → whether its values are text
 
 _PLAIN: dict[str, Callable[[Any, Any], Any]] = {
-    "==": operator.eq,
-    "!=": operator.ne,
-    "<": operator.lt,
-    "<=": operator.le,
-    ">": operator.gt,
-    ">=": operator.ge,
+    **COMPARISONS,
     "in": lambda value, allowed: value in allowed,
 }
 

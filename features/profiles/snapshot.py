@@ -29,6 +29,7 @@ from features.profiles.tags.declare import TagFacts, TagValue
 from features.profiles.tags.tagging import make_tags, tags_digest
 from qianmian.errors import ArtifactError, InvalidRequest, WorkspaceError
 from qianmian.settings import Settings
+from qianmian.times import is_stale
 from qianmian.workspace import Workspace, atomic_path, write_json
 
 FORMAT = 3
@@ -130,7 +131,7 @@ class Snapshot:
                 found.setdefault(facts.category, {})[name] = {
                     "value": values[row],
                     "as_of": facts.as_of,
-                    "stale": facts.is_stale(now),
+                    "stale": is_stale(facts.as_of, now, facts.ttl_days),
                     "source": facts.source,
                 }
         return found

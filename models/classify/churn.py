@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any, Self
@@ -17,6 +18,7 @@ from models.classify.boosting import contributions, load_booster, matrix, save_b
 from models.persist import load_json
 from models.threads import cores, side_by_side
 from qianmian.errors import DataError
+from qianmian.schema import RISK_BANDS
 from qianmian.workspace import write_json
 
 
@@ -144,3 +146,14 @@ class ChurnClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         model.calibration_ = np.asarray(described["calibration"], dtype=np.float64)
         model.booster_ = load_booster(folder / "booster.json")
         return model
+
+
+def risk_bands(probabilities: NDArray[np.float64], edges: Sequence[float]) -> list[str]:
+    """The band of each probability: low < first ≤ medium < second ≤ high.
+
+    Examples
+    --------
+    >>> risk_bands(np.array([0.1, 0.33, 0.66]), (0.33, 0.66))
+    ['low', 'medium', 'high']
+    """
+    return [RISK_BANDS[band] for band in np.searchsorted(np.asarray(edges), probabilities, side="right").tolist()]

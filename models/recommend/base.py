@@ -24,9 +24,12 @@ from models.recommend.query import (
     Query,
     at_pairs,
     best_of_rows,
+    dense_scores,
     exclusion_matrix,
     folded,
+    row_indices,
     rows_of,
+    top_k_rows,
     values_at,
 )
 from models.recommend.search_space import Choice, Span
@@ -44,9 +47,12 @@ __all__ = [  # all that the file of a model needs
     "Span",
     "at_pairs",
     "best_of_rows",
+    "dense_scores",
     "fitted",
     "folded",
+    "row_indices",
     "rows_of",
+    "top_k_rows",
     "values_at",
 ]
 

@@ -12,8 +12,19 @@ from scipy import sparse
 
 from features.interactions import Interactions, TrainingSet
 from models.persist import Arrays, pack_csr, unpack_csr
-from models.ranked import NOT_A_CANDIDATE
-from models.recommend.base import Barred, Choice, Evidence, Indices, Query, Recommender, Span, best_of_rows, values_at
+from models.recommend.base import (
+    Barred,
+    Choice,
+    Evidence,
+    Indices,
+    Query,
+    Recommender,
+    Span,
+    best_of_rows,
+    dense_scores,
+    row_indices,
+    values_at,
+)
 from models.recommend.item_knn import item_products, strongest
 
 LEAST_WEIGHT = np.float32(1e-30)  # of an order that is years old: still one
@@ -196,7 +207,7 @@ class ComplementRecommender(Recommender):
             if order < 0 or self.baskets_.users[order] != query.users[0]:
                 return None
             with_days = float(self.baskets_.age_days[order]) + query.later_days
-            items = _row(self.baskets_.items, order)
+            items = row_indices(self.baskets_.items, order)
         found = self.pairing(item, items)
         if found is None:
             return None
@@ -213,15 +224,12 @@ class ComplementRecommender(Recommender):
         if not np.isfinite(strength[best]):
             return None
         held = self.orders_of_items_
-        first, second = _row(held, int(others[best])), _row(held, item)
+        first, second = row_indices(held, int(others[best])), row_indices(held, item)
         both = len(np.intersect1d(first, second, assume_unique=True))
         return Pairing(int(others[best]), both, both * held.shape[1] / (len(first) * len(second)))
 
     def _scores(self, query: Query) -> Floats:
-        scores = np.full((len(query), self.n_items_), NOT_A_CANDIDATE, dtype=np.float32)
-        found = self._candidates(query).tocoo()
-        scores[found.row, found.col] = found.data
-        return scores
+        return dense_scores(self._candidates(query))
 
     def _best(self, query: Query, k: int, barred: Barred) -> tuple[NDArray[np.int32], Floats]:
         return best_of_rows(self._candidates(query), k, barred)
@@ -366,8 +374,3 @@ def _only(rows: NDArray[np.bool_]) -> sparse.csr_matrix:
 def _fading(baskets: Baskets, half_life_days: np.float32) -> Floats:
     faded: Floats = np.maximum(np.exp2(-baskets.age_days / half_life_days), LEAST_WEIGHT).astype(np.float32)
     return faded
-
-
-def _row(matrix: sparse.csr_matrix, row: int) -> NDArray[np.int32]:
-    found: NDArray[np.int32] = matrix.indices[matrix.indptr[row] : matrix.indptr[row + 1]]
-    return found

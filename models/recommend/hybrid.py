@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Any, ClassVar
+from collections.abc import Mapping
+from typing import ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy import sparse
 
+from features.compute.algebra import PROFILE_PREFIX
 from features.interactions import TrainingSet
 from models.inner_product_search import FactorIndex
 from models.persist import Arrays, pack_csr, unpack_csr
@@ -17,7 +18,6 @@ from models.recommend.matrix_factorization import FactorRecommender, sound
 from models.recommend.popular import recent_customers
 from qianmian.errors import DataError
 
-PREFIX = "profile_"
 MAX_VALUES = 200  # an attribute with more values than this is an id, not a trait
 
 
@@ -25,7 +25,7 @@ class HybridRecommender(FactorRecommender):
     """WARP-trained hybrid with user features (identity + profile attributes) and item features (identity + category levels + brand).
 
     A user without history is represented by the attributes alone; without attributes either, the model has no answer. An item without history is
-    represented by its traits alone, and its prior is what items of its traits have; so is one outside the catalogue (`item_vectors_for`).
+    represented by its traits alone, and its prior is what items of its traits have.
 
     Parameters
     ----------
@@ -141,32 +141,6 @@ class HybridRecommender(FactorRecommender):
     def attribute_names(self) -> tuple[str, ...]:
         return tuple(self.attribute_names_.tolist())
 
-    def item_vectors_for(self, traits: Sequence[Mapping[str, Any]]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-        """Vectors and priors of items that are not in the catalogue, by their `category` path and `brand`.
-
-        A user's score for such an item is ``prior + personal_weight × (user − center_) · vector``: comparable with those of the catalogue.
-
-        Returns
-        -------
-        vectors : ndarray of float32, (n, factors)
-            Zeros where no trait is known from training.
-        priors : ndarray of float32, (n,)
-        """
-        place = {name: column for column, name in enumerate(self.trait_names_.tolist())}
-        known = [
-            [
-                place[name]
-                for name in _traits(str(of.get("category") or ""), str(of.get("brand") or ""))
-                if name in place
-            ]
-            for of in traits
-        ]
-        edges = np.cumsum([0, *map(len, known)])
-        columns = np.asarray([column for row in known for column in row], dtype=np.int64)
-        return self._of_traits(
-            sparse.csr_matrix((np.ones(len(columns), np.float32), columns, edges), shape=(len(known), len(place)))
-        )
-
     def _of_traits(self, traits: sparse.csr_matrix) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
         """Vectors and priors of items by one-hot traits (n, t) alone."""
         told = np.isfinite(self.trait_priors_)
@@ -244,7 +218,11 @@ def user_attributes(train: TrainingSet) -> tuple[NDArray[np.str_], sparse.csr_ma
     for feature, vocabulary in (
         zip(features.spec.features, features.spec.vocabularies, strict=True) if features is not None else ()
     ):
-        if not feature.name.startswith(PREFIX) or not feature.categorical or not 0 < len(vocabulary) <= MAX_VALUES:
+        if (
+            not feature.name.startswith(PROFILE_PREFIX)
+            or not feature.categorical
+            or not 0 < len(vocabulary) <= MAX_VALUES
+        ):
             continue
         assert features is not None
         codes = features.column(feature.name).astype(np.int64)
@@ -254,7 +232,7 @@ def user_attributes(train: TrainingSet) -> tuple[NDArray[np.str_], sparse.csr_ma
                 (np.ones(len(known), np.float32), (known, codes[known])), shape=(train.n_users, len(vocabulary))
             )
         )
-        names += [f"{feature.name.removeprefix(PREFIX)}={value}" for value in vocabulary]
+        names += [f"{feature.name.removeprefix(PROFILE_PREFIX)}={value}" for value in vocabulary]
     return np.asarray(names, dtype=np.str_), sparse.hstack(blocks, format="csr", dtype=np.float32)
 
 

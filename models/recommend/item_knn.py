@@ -13,12 +13,21 @@ from scipy import sparse
 from features.interactions import TrainingSet
 from models.persist import Arrays, pack_csr, unpack_csr
 from models.ranked import NOT_A_CANDIDATE
-from models.recommend.base import Barred, Choice, Indices, Query, Recommender, Span, best_of_rows, folded, values_at
-from models.topk import top_k
+from models.recommend.base import (
+    Barred,
+    Choice,
+    Indices,
+    Query,
+    Recommender,
+    Span,
+    dense_scores,
+    folded,
+    top_k_rows,
+    values_at,
+)
 from qianmian.errors import UsageError
 
 BLOCK_ENTRIES = 5_000_000  # pairs of items held at a time while counting
-DENSE_SHARE = 0.03  # of a block's scores that are stored: from there on a dense block is ranked faster
 Floats = NDArray[np.float32]
 
 
@@ -82,13 +91,10 @@ class ItemLinksRecommender(Recommender):
         return found
 
     def _scores(self, query: Query) -> Floats:
-        return _dense(self._candidates(query))
+        return dense_scores(self._candidates(query))
 
     def _best(self, query: Query, k: int, barred: Barred) -> tuple[NDArray[np.int32], Floats]:
-        found = self._candidates(query)
-        if found.nnz < DENSE_SHARE * len(query) * self.n_items_:
-            return best_of_rows(found, k, barred)
-        return top_k(barred.apply(_dense(found)), k)
+        return top_k_rows(self._candidates(query), k, barred)
 
     def _scores_at(self, query: Query, ids: Indices) -> Floats:
         return values_at(self._candidates(query), ids)
@@ -261,9 +267,3 @@ def positive_power(values: Floats, power: float) -> Floats:
     return np.where(values > 0, np.maximum(values, np.float32(1e-30)) ** np.float32(power), np.float32(1.0)).astype(
         np.float32
     )
-
-
-def _dense(found: sparse.csr_matrix) -> Floats:
-    scores = np.full(found.shape, NOT_A_CANDIDATE, dtype=np.float32)
-    scores[np.repeat(np.arange(found.shape[0]), np.diff(found.indptr)), found.indices] = found.data
-    return scores

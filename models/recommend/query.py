@@ -11,11 +11,12 @@ from numpy.typing import NDArray
 from scipy import sparse
 
 from features.interactions import Interactions
-from models.ranked import NOT_A_CANDIDATE
+from models.ranked import NOT_A_CANDIDATE, top_k
 
 T = TypeVar("T")
 Attributes = Mapping[str, str]
 Indices = NDArray[np.integer[Any]]
+DENSE_SHARE = 0.03  # of a block's scores that are stored: from there on a dense block is ranked faster
 
 
 @dataclass(frozen=True)
@@ -179,6 +180,32 @@ def best_of_rows(matrix: sparse.csr_matrix, k: int, barred: Barred) -> tuple[NDA
     ids[rows[first], place[first]] = columns[first]
     scores[rows[first], place[first]] = values[first] + np.float32(0.0)
     return ids, scores
+
+
+def dense_scores(matrix: sparse.csr_matrix) -> NDArray[np.float32]:
+    """The same scores without gaps, (n, n_items): −inf where none is stored.
+
+    Examples
+    --------
+    >>> dense_scores(sparse.csr_matrix([[0, 5.0]])).tolist()
+    [[-inf, 5.0]]
+    """
+    scores = np.full(matrix.shape, NOT_A_CANDIDATE, dtype=np.float32)
+    scores[np.repeat(np.arange(matrix.shape[0]), np.diff(matrix.indptr)), matrix.indices] = matrix.data
+    return scores
+
+
+def top_k_rows(matrix: sparse.csr_matrix, k: int, barred: Barred) -> tuple[NDArray[np.int32], NDArray[np.float32]]:
+    """As `best_of_rows`, by whichever way is faster."""
+    if matrix.nnz < DENSE_SHARE * matrix.shape[0] * matrix.shape[1]:
+        return best_of_rows(matrix, k, barred)
+    return top_k(barred.apply(dense_scores(matrix)), k)
+
+
+def row_indices(matrix: sparse.csr_matrix, row: int) -> NDArray[np.int32]:
+    """The columns of one row that are stored."""
+    found: NDArray[np.int32] = matrix.indices[matrix.indptr[row] : matrix.indptr[row + 1]]
+    return found
 
 
 def rows_of(matrix: sparse.csr_matrix, users: Indices) -> sparse.csr_matrix:

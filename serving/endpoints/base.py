@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import datetime
 from typing import Annotated, Any, Generic, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError
 from pydantic_core import ErrorDetails
 
 from qianmian.errors import InvalidRequest, MalformedRequest
+from qianmian.times import is_stale
 from serving.champions import Champion, Champions
 
 MAX_RESULTS = 500
@@ -158,17 +159,6 @@ def refusal(found: list[ErrorDetails], model: type[BaseModel]) -> MalformedReque
         field=".".join(str(part) for part in first["loc"]) or None,
         hint="see the schema of the request in /docs.json",
     )
-
-
-def is_stale(as_of: datetime, now: datetime, days: float) -> bool:
-    """`as_of` is more than `days` ago.
-
-    Examples
-    --------
-    >>> is_stale(datetime(2024, 1, 1), datetime(2024, 1, 9), 7.0)
-    True
-    """
-    return now - as_of > timedelta(days=days)
 
 
 def utc_text(moment: datetime) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from datetime import datetime
 from typing import Any
 
@@ -11,7 +10,7 @@ from numpy.typing import NDArray
 from pydantic import BaseModel, Field
 
 from features.compute.spec import UserFeatures
-from qianmian.schema import RISK_BANDS
+from models.classify.churn import risk_bands
 from serving.champions import Champions
 from serving.endpoints.base import Answer, Endpoint, Response, UsersRequest, about_profiles, resolve_list, rounded
 from serving.recommending.explain import days_text, score_reasons
@@ -123,17 +122,6 @@ def no_score_reasons(champions: Champions, rows: NDArray[np.int64]) -> list[str 
         else None
         for row, bought, days in zip(rows.tolist(), orders.tolist(), silent.tolist(), strict=True)
     ]
-
-
-def risk_bands(probabilities: NDArray[np.float64], edges: Sequence[float]) -> list[str]:
-    """The band of each probability: low < first ≤ medium < second ≤ high.
-
-    Examples
-    --------
-    >>> risk_bands(np.array([0.1, 0.33, 0.66]), (0.33, 0.66))
-    ['low', 'medium', 'high']
-    """
-    return [RISK_BANDS[band] for band in np.searchsorted(np.asarray(edges), probabilities, side="right").tolist()]
 
 
 ENDPOINT = Endpoint(

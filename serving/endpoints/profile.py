@@ -7,8 +7,9 @@ from datetime import datetime
 from pydantic import BaseModel, Field
 
 from qianmian.schema import TAG_CATEGORIES
+from qianmian.times import is_stale
 from serving.champions import Champions
-from serving.endpoints.base import Answer, Endpoint, Response, UserRequest, is_stale, resolve_user, utc_text
+from serving.endpoints.base import Answer, Endpoint, Response, UserRequest, resolve_user, utc_text
 
 NAME = "profiles"
 

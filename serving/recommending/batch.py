@@ -18,13 +18,15 @@ from numpy.typing import NDArray
 
 from features.compute.builder import Builder
 from features.data.lake import Lake
-from features.interactions import Interactions, index_of, interaction_rows, interactions_of
+from features.interactions import Interactions, index_of
 from features.profiles.snapshot import make_snapshot
+from features.training_data import interaction_rows, interactions_of
 from models.ranked import Ranked
 from models.recommend.base import Query, Recommender, folded
 from models.recommend.scene import SCENES
 from models.rerank import Arranged, Controls, arrange
 from qianmian.errors import DataError, UsageError
+from qianmian.times import SECONDS_PER_DAY, days_between
 from qianmian.workspace import atomic_path
 from serving.champions import Champion, Champions
 from serving.endpoints import churn, predictions
@@ -33,7 +35,6 @@ from serving.endpoints.recommendations import JOB, PROMOTION, REPLENISH, champio
 from serving.recommending.catalogue import SIMILAR, Mask, both, expected_days
 from serving.recommending.request_options import ListOptions, allowed_by, controls_of, purchased_of
 
-SECONDS_PER_DAY = 86_400.0
 ONLY_CELLS = 4_000_000  # customers × items looked at together where each may be shown their own items only
 BLOCK = 8_192  # customers scored at a time: what is held beside the result does not grow with their number
 FORMATS = (".parquet", ".csv")
@@ -120,7 +121,7 @@ def score_recommend(
     at = champions
     if as_of is not None and as_of != champion.bundle.as_of:
         at = _at_moment(champions, champion, as_of, builder)
-    later = (as_of - champion.bundle.as_of).total_seconds() / SECONDS_PER_DAY if as_of is not None else 0.0
+    later = days_between(champion.bundle.as_of, as_of) if as_of is not None else 0.0
     allowed = allowed_by(catalogue, options.filters, None if gone is None else ~catalogue.restricted(gone))[1]
     if candidates is not None:
         wanted = catalogue.restricted(candidates)

@@ -12,11 +12,11 @@ from pydantic import Field
 from features.interactions import EVENT_WEIGHTS, Interactions
 from qianmian.errors import InvalidRequest
 from qianmian.schema import EVENT_TYPES
+from qianmian.times import days_between
 from serving.endpoints.base import Identifier
 from serving.recommending.catalogue import Catalogue
 from serving.recommending.request_options import Part
 
-SECONDS_PER_DAY = 86_400.0
 WHERE = "context.events"
 
 
@@ -123,8 +123,8 @@ def since_of(
                 {"index": place, "reason": f"the model learns from {learns_from}: {event.event_type} does not count"}
             )
         else:
-            rows.append((column, (moment - time).total_seconds() / SECONDS_PER_DAY, weight, time))
-    later = (moment - as_of).total_seconds() / SECONDS_PER_DAY
+            rows.append((column, days_between(time, moment), weight, time))
+    later = days_between(as_of, moment)
     return Since(_interactions(rows, len(catalogue.item_ids)) if rows else None, later, ignored, list(unknown))
 
 

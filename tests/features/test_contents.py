@@ -22,7 +22,7 @@ from features.contents import (
     happened,
 )
 from features.definitions import FEATURES
-from features.interactions import training_set
+from features.training_data import training_set
 from qianmian.errors import DataError
 
 AS_OF = datetime(2024, 3, 10)

@@ -9,7 +9,8 @@ import pytest
 
 from features.compute.builder import Builder
 from features.definitions import FEATURES
-from features.interactions import EVENT_WEIGHTS, index_of, interaction_rows, interaction_source, training_set
+from features.interactions import EVENT_WEIGHTS, index_of
+from features.training_data import interaction_rows, interaction_source, training_set
 from qianmian.errors import DataError
 
 AS_OF = datetime(2024, 3, 1)

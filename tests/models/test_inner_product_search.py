@@ -9,15 +9,32 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
+from numpy.typing import NDArray
 from scipy import sparse
 
 from models import inner_product_search
-from models.inner_product_search import FactorIndex, factor_top_k
+from models.inner_product_search import FactorIndex
 from models.threads import blas
 from qianmian.errors import DataError
 
 WHOLE = st.integers(-3, 3).map(np.float32)  # sums of products of small whole numbers are exact, so ties are ties
 SMALL_TILES = {"CHUNK": 2, "FIRST": 4, "WIDEST": 8, "TILE_CELLS": 64, "USERS": 16}  # a few dozen items make several
+
+
+def factor_top_k(
+    user_vectors: NDArray[np.float32],
+    item_vectors: NDArray[np.float32],
+    k: int,
+    *,
+    item_bias: NDArray[np.float32] | None = None,
+    allowed: NDArray[np.bool_] | None = None,
+    excluded: sparse.csr_matrix | None = None,
+    threads: int | None = None,
+) -> tuple[NDArray[np.int32], NDArray[np.float32]]:
+    """`FactorIndex.search` on vectors that are searched once."""
+    typical = float(np.median(np.linalg.norm(user_vectors, axis=1))) if len(user_vectors) else 1.0
+    index = FactorIndex(item_vectors, item_bias, typical if np.isfinite(typical) else 1.0)
+    return index.search(user_vectors, k, allowed=allowed, excluded=excluded, threads=threads)
 
 
 def sorted_products(users, items, k, bias=None, allowed=None, excluded=None):

@@ -183,7 +183,7 @@ def test_all_mistakes_of_a_pack_come_together(tmp_path):
                     }
                 ]
             },
-            "there is no feature 'orders_29d'; did you mean",
+            "there is no feature 'orders_29d' (did you mean",
         ),
         (
             {

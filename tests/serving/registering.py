@@ -14,9 +14,9 @@ import numpy as np
 from features.compute.builder import Builder
 from features.data.lake import Lake
 from features.definitions import FEATURES
-from features.interactions import training_set
 from features.profiles.lifecycle import stages_of
 from features.profiles.snapshot import make_snapshot, publish
+from features.training_data import training_set
 from models.bundle import ModelBundle
 from models.classify.churn import ChurnClassifier
 from models.classify.lifecycle import NextStageClassifier

@@ -13,7 +13,7 @@ import pytest
 from features.compute.builder import Builder
 from features.data.lake import Lake
 from features.definitions import FEATURES
-from features.interactions import interaction_rows
+from features.training_data import interaction_rows
 from qianmian.errors import DataError, InvalidRequest, UsageError
 from serving.endpoints import ENDPOINTS
 from serving.recommending import batch

@@ -165,7 +165,6 @@ def test_novelty_and_popularity_by_hand():
     assert metrics.inverse_user_frequency(ids, 2, customers, 4)[:2].tolist() == [1.0, 2.0], (
         "an item nobody had counts as had by one"
     )
-    assert metrics.self_information(ids, 2, np.array([4, 2, 2]))[:2].tolist() == [1.5, 2.0]
     assert metrics.popularity(ids, 2, customers, 4)[:2].tolist() == [0.625, 0.0]
     taken = metrics.popularity_of_taken(sparse.csr_matrix([[1, 1, 0], [0, 0, 1], [0, 0, 0]]), customers, 4)
     assert taken[:2].tolist() == [0.625, 0.0]

@@ -13,9 +13,7 @@ from models.recommend.repeat import RepeatPurchaseRecommender
 from qianmian.errors import DataError, UsageError
 from training.evaluation.protocols import (
     by_popularity,
-    cold_items,
-    cold_users,
-    held_out_pairs,
+    hold_out,
     last_basket_split,
     lightgcn_split,
     time_split,
@@ -43,7 +41,7 @@ def lines(data, which=None):
 
 def pairs(split, users=None):
     rows, columns = split.truth.nonzero()
-    return {(int(user), int(item)) for user, item in zip(split.users[rows], split.items[columns], strict=True)}
+    return {(int(user), int(item)) for user, item in zip(split.users[rows], split.source_items[columns], strict=True)}
 
 
 # ---- time ------------------------------------------------------------------------------------------------------------
@@ -66,12 +64,12 @@ def test_no_row_at_or_after_the_cut_is_learnt_from(seed, horizon, ends, least):
             time_split(data, horizon, ends_days=ends, min_item_customers=least)
         return
     split = time_split(data, horizon, ends_days=ends, min_item_customers=least)
-    assert sorted(lines(split.train, split.items)) == sorted(
+    assert sorted(lines(split.train, split.source_items)) == sorted(
         (user, item, age - cut) for user, item, age in before if item in enough
     )
     assert (split.train.interactions.age_days > 0).all()
     assert pairs(split) == right
-    assert set(split.items.tolist()) == enough
+    assert set(split.source_items.tolist()) == enough
     assert split.train.user_features is None
 
 
@@ -85,11 +83,11 @@ def test_ties_are_not_broken_by_what_came_after_the_cut():
         age_days=[40.0, 40.0, 40.0, 40.0, 1.0, 1.0, 1.0],
     )
     split = time_split(data.with_interactions(data.interactions), 28)
-    assert split.items.tolist() == [0, 1]
+    assert split.source_items.tolist() == [0, 1]
     turned = TrainingSet.of_pairs(
         data.interactions.users, 1 - data.interactions.items, n_users=3, n_items=2, age_days=data.interactions.age_days
     )
-    assert time_split(turned, 28).items.tolist() == [1, 0]
+    assert time_split(turned, 28).source_items.tolist() == [1, 0]
     assert time_split(turned, 28).train.item_customers.tolist() == [3, 1]
 
 
@@ -150,7 +148,7 @@ def test_the_lightgcn_split_masks_what_was_trained_on():
     split = lightgcn_split((np.array([0, 0, 1]), np.array([0, 1, 1])), (np.array([0, 2]), np.array([2, 1])), n_items=4)
     assert (split.train.n_users, split.train.n_items) == (3, 4)
     assert pairs(split) == {(0, 2), (2, 1)}
-    answer = split.ask(PopularRecommender().fit(split.train), 4)
+    answer = split.recommend_with(PopularRecommender().fit(split.train), 4)
     assert {0, 1}.isdisjoint(answer.ids[0].tolist())
     assert answer.ids[1, 0] == 1, "who has no train row sees everything"
     assert split.history().toarray().tolist() == [[1, 1, 0, 0], [0, 0, 0, 0]]
@@ -158,18 +156,20 @@ def test_the_lightgcn_split_masks_what_was_trained_on():
 
 @QUICK
 @given(st.integers(0, 10_000), st.floats(0.05, 0.9))
-def test_held_out_pairs_leave_everybody_something(seed, share):
+def test_holding_out_leaves_every_customer_something(seed, share):
     data = purchases(seed)
     every = {(user, item) for user, item, _ in lines(data)}
-    split = held_out_pairs(data, share=share, seed=seed)
-    kept, held = {(user, item) for user, item, _ in lines(split.train)}, pairs(split)
+    train, after = hold_out(data, share=share, seed=seed)
+    kept = {(user, item) for user, item, _ in lines(train)}
+    held = set(zip(after.users.tolist(), after.items.tolist(), strict=True))
     assert kept & held == set()
     assert kept | held == every
     for user in range(data.n_users):
         n = sum(1 for of, _ in every if of == user)
         out = sum(1 for of, _ in held if of == user)
         assert out == (min(max(round(share * n), 1), n - 1) if n > 1 else 0)
-    assert pairs(held_out_pairs(data, share=share, seed=seed)) == held
+    again = hold_out(data, share=share, seed=seed)[1]
+    assert set(zip(again.users.tolist(), again.items.tolist(), strict=True)) == held
 
 
 # ---- customers -------------------------------------------------------------------------------------------------------
@@ -185,13 +185,14 @@ def test_folds_partition_the_customers_and_keep_them_out(seed, folds):
     for split in user_folds(data, folds=folds, seed=seed):
         assert set(split.users.tolist()).isdisjoint(split.train.interactions.users.tolist())
         told = {
-            (int(split.users[row]), int(item)) for row, item in zip(split.since.users, split.since.items, strict=True)
+            (int(split.users[row]), int(item))
+            for row, item in zip(split.recent_interactions.users, split.recent_interactions.items, strict=True)
         }
         right = pairs(split)
         assert told & right == set()
         assert told | right == {(user, item) for user, item in every if user in set(split.users.tolist())}
-        assert (np.diff(split.since.matrix().indptr) > 0).all(), "everybody tells something"
-        assert split.since.shape == (len(split), data.n_items)
+        assert (np.diff(split.recent_interactions.matrix().indptr) > 0).all(), "everybody tells something"
+        assert split.recent_interactions.shape == (len(split), data.n_items)
         asked += split.users.tolist()
     assert sorted(asked) == sorted(several)
 
@@ -199,37 +200,10 @@ def test_folds_partition_the_customers_and_keep_them_out(seed, folds):
 def test_a_fold_is_answered_from_what_was_told():
     data = purchases(5)
     split = next(user_folds(data, folds=3))
-    answer = split.ask(RepeatPurchaseRecommender().fit(split.train), 9)
+    answer = split.recommend_with(RepeatPurchaseRecommender().fit(split.train), 9)
     had = split.history().toarray() > 0
     assert not any(had[row, item] for row, ids in enumerate(answer.ids) for item in ids if item >= 0), (
         "what was told is not asked again"
     )
     with pytest.raises(UsageError):
         next(user_folds(data, folds=1))
-
-
-def test_a_cold_customer_has_no_history_anywhere():
-    data = purchases(7)
-    split = time_split(data, 35)
-    attributes = [{"age_band": "25-34"} if user % 2 else None for user in range(data.n_users)]
-    hidden = cold_users(split, share=0.5, attributes=attributes)
-    assert len(hidden) == int(0.5 * (split.users % 2).sum())
-    assert (hidden.users % 2 == 1).all()
-    assert set(hidden.users.tolist()).isdisjoint(hidden.train.interactions.users.tolist())
-    assert hidden.history().nnz == 0
-    assert hidden.attributes == [{"age_band": "25-34"}] * len(hidden)
-    assert pairs(hidden) == {pair for pair in pairs(split) if pair[0] in hidden.users}
-    assert hidden.ask(PopularRecommender().fit(hidden.train), 3).valid.tolist() == [3] * len(hidden)
-    with pytest.raises(DataError):
-        cold_users(split, attributes=[None] * data.n_users)
-
-
-def test_cold_items_are_those_nobody_had():
-    users, items, ages = [0, 0, 1, 0, 1, 2], [0, 1, 1, 2, 3, 2], [40.0, 40.0, 40.0, 3.0, 3.0, 3.0]
-    data = TrainingSet.of_pairs(users, items, n_users=3, n_items=4, age_days=ages)
-    split = cold_items(data, 28)
-    assert split.items.tolist() == [1, 0, 2, 3], "known ones by popularity, the unseen as given"
-    assert split.allowed.tolist() == [False, False, True, True]
-    assert pairs(split) == {(0, 2), (1, 3)}, "who has no history is not asked"
-    assert not split.allowed[split.train.interactions.items].any()
-    assert set(split.ask(PopularRecommender().fit(split.train), 4).ids.ravel().tolist()) <= {2, 3, -1}

@@ -11,10 +11,11 @@ from features.interactions import TrainingSet
 from models.recommend.base import fitted
 from qianmian.errors import ConfigError
 from qianmian.settings import RecommendSettings
+from training.evaluation.split import EvaluationSplit, interaction_matrix
 from training.holdout import happened
 from training.jobs.base import Context
 from training.tasks import TASKS
-from training.tasks.base import Examples, check_models, make, parameters_of, taken, with_parameters
+from training.tasks.base import check_models, make, parameters_of, with_parameters
 
 END = datetime(2024, 5, 30)
 START = END - timedelta(days=28)
@@ -41,7 +42,7 @@ def task(request):
 
 
 @pytest.fixture(scope="module")
-def examples(task, train, after) -> Examples:
+def examples(task, train, after) -> EvaluationSplit:
     return task.examples(train, after, 0)
 
 
@@ -57,7 +58,7 @@ def test_every_question_has_an_answer_that_happened(task, train, after, examples
     assert examples.truth.shape == (len(examples.users), train.n_items)
     assert (np.diff(examples.truth.indptr) > 0).all()
     assert set(np.unique(examples.truth.data)) == {1.0}
-    took = taken(after.users, after.items, after.shape)
+    took = interaction_matrix(after.users, after.items, after.shape)
     per_user = np.bincount(after.users, minlength=train.n_users)
     assert (per_user[examples.users] > 0).all()
     # an item's index may be another in the task, how many items a customer took is not
@@ -88,7 +89,7 @@ def test_candidates_are_unfitted_and_end_with_a_baseline(task, settings):
 
 def test_discover_asks_for_what_was_never_had(train, after):
     asked = TASKS["discover"].examples(train, after, 0)
-    had = taken(train.interactions.users, train.interactions.items, after.shape)[asked.users]
+    had = interaction_matrix(train.interactions.users, train.interactions.items, after.shape)[asked.users]
     assert asked.truth.multiply(had).nnz == 0
     assert asked.exclude_purchased
 

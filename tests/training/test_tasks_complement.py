@@ -38,7 +38,7 @@ def test_one_order_a_customer_split_in_two(shop, asked):
     assert len(set(asked.users.tolist())) == len(asked) > 20
     assert asked.users.max() < 30
     baskets = Baskets.of(shop[1].interactions)
-    for user, given, row in zip(asked.users, asked.items, asked.truth, strict=True):
+    for user, given, row in zip(asked.users, asked.context_items, asked.truth, strict=True):
         both = sorted([*given.tolist(), *row.indices.tolist()])
         held = [baskets.items[order].indices.tolist() for order in np.flatnonzero(baskets.users == user)]
         assert both in held
@@ -48,7 +48,7 @@ def test_one_order_a_customer_split_in_two(shop, asked):
 
 def test_the_half_is_drawn(shop, asked):
     other = examples(shop[0], shop[1].interactions, 1)
-    same = [np.array_equal(one, two) for one, two in zip(asked.items, other.items, strict=False)]
+    same = [np.array_equal(one, two) for one, two in zip(asked.context_items, other.context_items, strict=False)]
     assert not all(same)
 
 

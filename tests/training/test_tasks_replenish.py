@@ -8,8 +8,9 @@ import pytest
 from features.interactions import Interactions, TrainingSet
 from models.recommend.replenish.model import ReplenishRecommender
 from qianmian.settings import RecommendSettings
+from training.metrics import CLASSIFICATION
 from training.tasks.base import make
-from training.tasks.replenish import HORIZON_DAYS, TASK, calibration, examples, sooner_first
+from training.tasks.replenish import HORIZON_DAYS, LEAST_DAYS, TASK, examples, sooner_first
 
 WINDOW = 28
 
@@ -47,7 +48,7 @@ def test_habits_and_the_next_two_weeks_only():
     assert asked.truth.toarray().tolist() == [[1.0, 0.0, 0.0]]  # item 1 comes too late, item 2 was had once
     assert asked.exclude is not None
     assert [part.tolist() for part in asked.exclude] == [[2]]
-    ranked = asked.ask(make("replenish", RecommendSettings(), 0).fit(asked.train), 3)
+    ranked = asked.recommend_with(make("replenish", RecommendSettings(), 0).fit(asked.train), 3)
     assert set(ranked.ids[0].tolist()) == {0, 1, -1}
 
 
@@ -98,6 +99,33 @@ def test_where_habits_are_regular_the_clock_is_ahead(town):
     assert held["ece"] < 0.08
     assert held["brier"] < held["brier_base"] / 2
     assert held["bought"] == pytest.approx(held["probability"], abs=0.05)
+
+
+def calibration(model: ReplenishRecommender, after: Interactions) -> dict[str, float]:
+    """How good the probabilities are, over everything any customer had on `LEAST_DAYS` days or more, whether or not they bought anything again.
+
+    Returns
+    -------
+    dict
+        ``ece`` (ten equally filled bins), ``brier`` and that of the share bought (``brier_base``), ``probability`` (the mean) and ``bought`` (the share), for
+        the horizon of the model, which the window must cover.
+    """
+    n_users = after.shape[0]
+    chances = model.chances_
+    rows = np.repeat(np.arange(n_users), np.diff(chances.indptr))
+    often = model.times_ >= LEAST_DAYS
+    soon = after.where(after.age_days > np.ceil(after.age_days.max()) - model.horizon_days)
+    bought = np.isin(
+        rows[often] * after.shape[1] + chances.indices[often], soon.users.astype(np.int64) * after.shape[1] + soon.items
+    )
+    chance, y = chances.data[often].astype(np.float64), bought.astype(np.int64)
+    share = float(y.mean())
+    return {
+        **{name: CLASSIFICATION[name](y, chance) for name in ("ece", "brier")},
+        "brier_base": share * (1.0 - share),
+        "probability": float(chance.mean()),
+        "bought": share,
+    }
 
 
 def test_sooner_first_is_the_c_index():

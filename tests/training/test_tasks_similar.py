@@ -49,7 +49,7 @@ def test_one_category_a_customer_and_the_item_had_last(shop, asked):
     data, category = train.interactions, train.item_attributes["category"]
     assert len(set(asked.users.tolist())) == len(asked) > 20
     assert asked.exclude_purchased
-    for user, given, row in zip(asked.users.tolist(), asked.items, asked.truth, strict=True):
+    for user, given, row in zip(asked.users.tolist(), asked.context_items, asked.truth, strict=True):
         mine = data.users == user
         own = data.items[mine]
         of = category[int(given[0])]
@@ -63,7 +63,7 @@ def test_one_category_a_customer_and_the_item_had_last(shop, asked):
 def test_another_seed_asks_of_other_categories(shop, asked):
     other = examples(shop[0], shop[1].interactions, 1)
     np.testing.assert_array_equal(other.users, asked.users)
-    assert [one[0] for one in other.items] != [one[0] for one in asked.items]
+    assert [one[0] for one in other.context_items] != [one[0] for one in asked.context_items]
 
 
 def test_without_categories_nothing_is_asked(shop):

@@ -11,7 +11,8 @@ from features.interactions import Interactions, TrainingSet
 from models.recommend import RECOMMENDERS
 from models.recommend.upgrade.model import UpgradeRecommender
 from training.evaluation.metrics import ranking_metrics
-from training.tasks.upgrade import TASK, TOGETHER, Within, examples, extra
+from training.evaluation.split import BATCH_SIZE
+from training.tasks.upgrade import TASK, examples, extra
 
 PRICES = np.array([1.0, 1.05, 2.0, 3.0, 4.0, 1.0, 2.0, np.nan], dtype=np.float32)
 CATEGORIES = np.array(["tea"] * 5 + ["jam"] * 2 + ["tea"])
@@ -51,11 +52,10 @@ def shelf() -> TrainingSet:
 def test_only_dearer_new_items_of_a_category_somebody_buys_from(shelf):
     after = lines([(0, 2), (0, 3), (0, 6), (1, 3), (2, 6), (3, 1), (3, 7)], 4)
     asked = examples(shelf, after, 0)
-    assert isinstance(asked, Within)
     assert asked.users.tolist() == [
         0
     ]  # 1 had one line of it, 2 has no choice, what 3 takes is 5 % dearer or of no price
-    assert [item.tolist() for item in asked.items] == [[0]]
+    assert [item.tolist() for item in asked.context_items] == [[0]]
     assert asked.candidates.indices.tolist() == [3, 4]  # not 1 (as dear), not 2 (had), not 7 (no price)
     assert asked.truth.indices.tolist() == [3]
 
@@ -63,7 +63,7 @@ def test_only_dearer_new_items_of_a_category_somebody_buys_from(shelf):
 def test_nobody_takes_anything_dearer(shelf):
     asked = examples(shelf, lines([(0, 0), (2, 5)], 4), 0)
     assert len(asked) == 0
-    assert asked.ask(RECOMMENDERS["popular"]().fit(shelf), 3).ids.shape == (0, 3)
+    assert asked.recommend_with(RECOMMENDERS["popular"]().fit(shelf), 3).ids.shape == (0, 3)
 
 
 @pytest.fixture(scope="module")
@@ -97,12 +97,12 @@ def street() -> tuple[TrainingSet, Interactions]:
 def test_everybody_answers_from_the_candidates(street):
     train, after = street
     asked = examples(train, after, 0)
-    assert len(asked) > TOGETHER  # more than one part
+    assert len(asked) > BATCH_SIZE  # more than one part
     assert len(np.unique(asked.users)) == len(asked)  # one question a customer
     for name in ("upgrade", "popular", "ials") if "upgrade" in RECOMMENDERS else ("popular", "ials"):
-        ranked = asked.ask(RECOMMENDERS[name]().fit(asked.train), 10)
+        ranked = asked.recommend_with(RECOMMENDERS[name]().fit(asked.train), 10)
         assert ranked.ids.shape == (len(asked), 10)
-        for row in (0, TOGETHER - 1, TOGETHER, len(asked) - 1):
+        for row in (0, BATCH_SIZE - 1, BATCH_SIZE, len(asked) - 1):
             given = set(
                 asked.candidates.indices[asked.candidates.indptr[row] : asked.candidates.indptr[row + 1]].tolist()
             )
@@ -118,7 +118,7 @@ def test_the_truth_is_a_candidate_and_was_never_had(street):
     assert asked.candidates.multiply(had).nnz == 0
     others = examples(train, after, 1)
     np.testing.assert_array_equal(others.users, asked.users)
-    assert any(one[0] != other[0] for one, other in zip(asked.items, others.items, strict=True))
+    assert any(one[0] != other[0] for one, other in zip(asked.context_items, others.context_items, strict=True))
 
 
 def test_who_trades_up_how_is_learnt(street):
@@ -127,7 +127,9 @@ def test_who_trades_up_how_is_learnt(street):
     asked = examples(train, after, 0)
     found = {}
     for name, model in {"learnt": UpgradeRecommender(), "popular": UpgradeRecommender(by="popularity")}.items():
-        found[name] = float(ranking_metrics(asked.ask(model.fit(train), 10).ids, asked.truth, 10)["mrr"].mean())
+        found[name] = float(
+            ranking_metrics(asked.recommend_with(model.fit(train), 10).ids, asked.truth, 10)["mrr"].mean()
+        )
     assert found["learnt"] > found["popular"] + 0.1
     told = extra(UpgradeRecommender(), asked, after)
     number = told["candidates"]

@@ -187,24 +187,6 @@ def inverse_user_frequency(ids: Ids, k: int, item_customers: NDArray[Any], n_cus
     return _mean_over_list(ids, k, -np.log2(np.maximum(item_customers, 1) / n_customers))
 
 
-def self_information(ids: Ids, k: int, item_counts: NDArray[Any]) -> Values:
-    """Novelty: mean of −log2(share of all interactions that were with the item) over a list (MSI of Vargas & Castells 2011).
-
-    An item without any counts as had once.
-
-    Parameters
-    ----------
-    item_counts : ndarray, (n_items,)
-        Interactions an item, before the cut.
-
-    Examples
-    --------
-    >>> self_information(np.array([[0, 1]]), 2, np.array([4, 4])).tolist()
-    [1.0]
-    """
-    return _mean_over_list(ids, k, -np.log2(np.maximum(item_counts, 1) / np.sum(item_counts)))
-
-
 def popularity(ids: Ids, k: int, item_customers: NDArray[Any], n_customers: int) -> Values:
     """Mean share of customers who had a listed item: average recommendation popularity, ARP (Yin et al. 2012), over the number of customers.
 

@@ -6,79 +6,24 @@ Profile features are left out of every split: they are of the day they were comp
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import sparse
 
 from features.interactions import Interactions, TrainingSet
-from models.ranked import Ranked
-from models.recommend.base import Attributes, Recommender
 from qianmian.errors import DataError, UsageError
+from training.evaluation.split import EvaluationSplit, interaction_matrix, interactions_of_users
 
 Rows = NDArray[np.int64]
 Pairs = tuple[NDArray[Any], NDArray[Any]]
 
 
-@dataclass(frozen=True)
-class Split:
-    """Questions with known answers.
-
-    Attributes
-    ----------
-    train : TrainingSet
-        What may be learnt.
-    users : ndarray of int64, (n,)
-        Who is asked, as indices of `train`.
-    truth : csr_matrix of float32, (n, n_items)
-        1 where the right answer has the item; every row has one.
-    items : ndarray of int64, (n_items,)
-        Which item of the data that was split each item of `train` is.
-    since : Interactions, optional
-        What the asked told after the fit, for models that fold it in; its `users` are rows.
-    attributes : sequence of mapping or None, (n,), optional
-        Profile attributes given with the question.
-    allowed : ndarray of bool, (n_items,), optional
-        Only these items may be answered.
-    exclude_purchased : bool
-        What the customer had is no answer.
-    """
-
-    train: TrainingSet
-    users: Rows
-    truth: sparse.csr_matrix
-    items: Rows
-    since: Interactions | None = None
-    attributes: Sequence[Attributes | None] | None = None
-    allowed: NDArray[np.bool_] | None = None
-    exclude_purchased: bool = False
-
-    def __len__(self) -> int:
-        return len(self.users)
-
-    def ask(self, model: Recommender, k: int) -> Ranked:
-        """The answers of a model fitted on `train`."""
-        return model.recommend(
-            self.users,
-            k,
-            allowed=self.allowed,
-            exclude_purchased=self.exclude_purchased,
-            attributes=self.attributes,
-            since=self.since,
-        )
-
-    def history(self) -> sparse.csr_matrix:
-        """What the asked had when they were asked, 0/1, (n, n_items)."""
-        had = self.train.interactions.matrix()[self.users]
-        if self.since is not None:
-            had = had + self.since.matrix()
-        return _taken(np.repeat(np.arange(len(self)), np.diff(had.tocsr().indptr)), had.tocsr().indices, had.shape)
-
-
-def time_split(data: TrainingSet, horizon_days: float, *, ends_days: float = 0.0, min_item_customers: int = 1) -> Split:
+def time_split(
+    data: TrainingSet, horizon_days: float, *, ends_days: float = 0.0, min_item_customers: int = 1
+) -> EvaluationSplit:
     """A global cut in time: everything before it is learnt from, what is taken in the horizon after it is right (Ji et al. 2023).
 
     The cut lies `ends_days` + `horizon_days` before the data's `as_of`. An interaction at the very cut belongs to the test window. Asked is
@@ -101,7 +46,7 @@ def time_split(data: TrainingSet, horizon_days: float, *, ends_days: float = 0.0
     --------
     >>> data = TrainingSet.of_pairs([0, 0, 0], [5, 3, 5], n_users=1, n_items=9, age_days=[40.0, 35.0, 2.0])
     >>> split = time_split(data, 28)
-    >>> split.items.tolist(), split.train.interactions.age_days.tolist(), split.truth.toarray().tolist()
+    >>> split.source_items.tolist(), split.train.interactions.age_days.tolist(), split.truth.toarray().tolist()
     ([3, 5], [7.0, 12.0], [[0.0, 1.0]])
     """
     train, after = _cut(data, horizon_days, ends_days)
@@ -112,7 +57,7 @@ def time_split(data: TrainingSet, horizon_days: float, *, ends_days: float = 0.0
     return _asked(train, after.users[known], place[after.items[known]], items)
 
 
-def last_basket_split(data: TrainingSet, *, earlier: int = 0) -> Split:
+def last_basket_split(data: TrainingSet, *, earlier: int = 0) -> EvaluationSplit:
     """Each customer's last basket is right, what they bought before is learnt from (Li et al. 2023; Hu et al. 2020).
 
     There is no common cut: what one customer did may be later than another's last basket (Ji et al. 2023 call it a leak; it is the
@@ -146,7 +91,9 @@ def last_basket_split(data: TrainingSet, *, earlier: int = 0) -> Split:
     return _asked(train, last.users, last.items, np.arange(data.n_items))
 
 
-def lightgcn_split(train: Pairs, test: Pairs, *, n_users: int | None = None, n_items: int | None = None) -> Split:
+def lightgcn_split(
+    train: Pairs, test: Pairs, *, n_users: int | None = None, n_items: int | None = None
+) -> EvaluationSplit:
     """Given train and test pairs; all items are ranked but those the customer has in train (He et al. 2020, LightGCN; Wang et al. 2019).
 
     Report `recall_of_taken` and `ndcg` of `training.evaluation.metrics`, which are theirs.
@@ -169,22 +116,6 @@ def lightgcn_split(train: Pairs, test: Pairs, *, n_users: int | None = None, n_i
     return replace(_asked(data, *test, np.arange(data.n_items), known=False), exclude_purchased=True)
 
 
-def held_out_pairs(data: TrainingSet, *, share: float = 0.1, seed: int = 0) -> Split:
-    """A random share of each customer's items is right, the rest is learnt from: how a validation part is cut from `lightgcn_split`'s train.
-
-    At least one item of whoever has two is held out, and at least one stays (Wang et al. 2019, NGCF, choose on such a tenth).
-
-    Examples
-    --------
-    >>> data = TrainingSet.of_pairs(np.repeat(0, 10), np.arange(10), n_users=1, n_items=10)
-    >>> split = held_out_pairs(data, share=0.2)
-    >>> len(split.train.interactions.items), split.truth.nnz
-    (8, 2)
-    """
-    train, held = hold_out(data, share=share, seed=seed)
-    return replace(_asked(train, held.users, held.items, np.arange(data.n_items)), exclude_purchased=True)
-
-
 def hold_out(data: TrainingSet, *, share: float = 0.1, seed: int = 0) -> tuple[TrainingSet, Interactions]:
     """Without, and only, a random share of each customer's items: one at least of whoever has two, and never all.
 
@@ -200,11 +131,11 @@ def hold_out(data: TrainingSet, *, share: float = 0.1, seed: int = 0) -> tuple[T
     return replace(data, interactions=rows.where(~held), user_features=None), rows.where(held)
 
 
-def user_folds(data: TrainingSet, *, folds: int = 5, held_out: float = 0.2, seed: int = 0) -> Iterator[Split]:
+def user_folds(data: TrainingSet, *, folds: int = 5, held_out: float = 0.2, seed: int = 0) -> Iterator[EvaluationSplit]:
     """Strong generalisation, k times: models never saw the customers they are asked about (Liang et al. 2018, Mult-VAE; Marlin 2004).
 
     Customers are dealt into `folds` parts. Of each part in turn everything is taken out of training; of each of its customers the share
-    `held_out` of their items (at random, at least one) is right, and the rest is told after the fit, as `since`. Who has one item only is in
+    `held_out` of their items (at random, at least one) is right, and the rest is given after the fit, as `recent_interactions`. Who has one item only is in
     no question, and in training when it is another part's turn.
 
     Raises
@@ -215,7 +146,7 @@ def user_folds(data: TrainingSet, *, folds: int = 5, held_out: float = 0.2, seed
     Examples
     --------
     >>> data = TrainingSet.of_pairs(np.repeat([0, 1], 5), np.tile(np.arange(5), 2), n_users=2, n_items=5)
-    >>> [(split.users.tolist(), len(split.since.items), split.truth.nnz) for split in user_folds(data, folds=2)]
+    >>> [(split.users.tolist(), len(split.recent_interactions.items), split.truth.nnz) for split in user_folds(data, folds=2)]
     [([0], 4, 1), ([1], 4, 1)]
     """
     rows = data.interactions
@@ -233,88 +164,8 @@ def user_folds(data: TrainingSet, *, folds: int = 5, held_out: float = 0.2, seed
         asked = _asked(
             train, rows.users[inside & held], rows.items[inside & held], np.arange(data.n_items), known=False
         )
-        row = np.full(data.n_users, -1, dtype=np.int32)
-        row[asked.users] = np.arange(len(asked), dtype=np.int32)
-        told = rows.where(inside & ~held & (row[rows.users] >= 0))
-        told = replace(told, users=row[told.users], shape=(len(asked), data.n_items))
-        yield replace(asked, since=told, exclude_purchased=True)
-
-
-def cold_users(
-    split: Split,
-    *,
-    share: float = 0.3,
-    attributes: Sequence[Attributes | None] | None = None,
-    seed: int = 0,
-    at_least: int = 1,
-) -> Split:
-    """The history of some of the asked is hidden, so that nothing but their attributes is known (Schein et al. 2002, user cold start).
-
-    Parameters
-    ----------
-    split : Split
-        A time split.
-    share : float
-        Of those asked whose attributes are known (of all, without `attributes`).
-    attributes : sequence of mapping or None, (n_users,), optional
-        Of every customer of the data.
-
-    Raises
-    ------
-    DataError
-        When fewer than `at_least` can be asked.
-
-    Examples
-    --------
-    >>> data = TrainingSet.of_pairs([0, 1, 0, 1], [0, 0, 0, 0], n_users=2, n_items=1, age_days=[40.0, 40.0, 2.0, 2.0])
-    >>> hidden = cold_users(time_split(data, 28), share=0.5)
-    >>> len(hidden), hidden.history().nnz, len(hidden.train.interactions.users)
-    (1, 0, 1)
-    """
-    able = (
-        np.arange(len(split))
-        if attributes is None
-        else np.flatnonzero([bool(attributes[user]) for user in split.users.tolist()])
-    )
-    drawn = np.random.default_rng(seed).permutation(able)
-    rows = np.sort(drawn[: max(at_least, int(share * len(able)))])
-    if len(rows) < max(at_least, 1):
-        raise DataError(
-            "too few customers could be asked without their history",
-            got=len(rows),
-            allowed=f"at least {max(at_least, 1)}",
-        )
-    users = split.users[rows]
-    data = split.train.interactions
-    train = split.train.with_interactions(data.where(~np.isin(data.users, users)))
-    told = None if attributes is None else [attributes[user] for user in users.tolist()]
-    return replace(split, train=train, users=users, truth=split.truth[rows], attributes=told)
-
-
-def cold_items(data: TrainingSet, horizon_days: float, *, ends_days: float = 0.0) -> Split:
-    """Items nobody had before the cut: only they may be answered, and what was taken of them is right (Schein et al. 2002, item cold start).
-
-    The catalogue keeps every item, the unseen last. Asked is who has a history and takes an unseen item in the window.
-
-    Raises
-    ------
-    DataError
-        When the data has no time, or nobody can be asked.
-
-    Examples
-    --------
-    >>> data = TrainingSet.of_pairs([0, 0, 0], [0, 1, 0], n_users=1, n_items=2, age_days=[40.0, 2.0, 2.0])
-    >>> split = cold_items(data, 28)
-    >>> split.truth.indices.tolist(), split.allowed.tolist()
-    ([1], [False, True])
-    """
-    train, after = _cut(data, horizon_days, ends_days)
-    train, items = by_popularity(train, 0)
-    place = np.empty(data.n_items, dtype=np.int64)
-    place[items] = np.arange(len(items))
-    allowed = train.item_customers == 0
-    new = allowed[place[after.items]]
-    return replace(_asked(train, after.users[new], place[after.items[new]], items), allowed=allowed)
+        recent = interactions_of_users(rows.where(inside & ~held), asked.users)
+        yield replace(asked, recent_interactions=recent, exclude_purchased=True)
 
 
 def by_popularity(train: TrainingSet, min_item_customers: int = 1) -> tuple[TrainingSet, Rows]:
@@ -368,9 +219,11 @@ def _cut(data: TrainingSet, horizon_days: float, ends_days: float) -> tuple[Trai
     return data.rewound(days), data.interactions.where((ages <= days) & (ages > ends_days))
 
 
-def _asked(train: TrainingSet, users: NDArray[Any], items: NDArray[Any], which: Rows, *, known: bool = True) -> Split:
+def _asked(
+    train: TrainingSet, users: NDArray[Any], items: NDArray[Any], which: Rows, *, known: bool = True
+) -> EvaluationSplit:
     """Who of these pairs can be asked (with `known`: has a history in train), and what is right."""
-    truth = _taken(users, items, (train.n_users, train.n_items))
+    truth = interaction_matrix(users, items, (train.n_users, train.n_items))
     able = np.diff(truth.indptr) > 0
     if known:
         able &= np.bincount(train.interactions.users, minlength=train.n_users) > 0
@@ -381,7 +234,7 @@ def _asked(train: TrainingSet, users: NDArray[Any], items: NDArray[Any], which: 
             where=train.source,
             hint="bring a longer history",
         )
-    return Split(train, asked, truth[asked], which)
+    return EvaluationSplit(train, asked, truth[asked], source_items=which)
 
 
 def _held_out(rows: Interactions, share: float, seed: int) -> NDArray[np.bool_]:
@@ -406,10 +259,3 @@ def _baskets_from_end(users: NDArray[np.int32], orders: NDArray[np.int32]) -> Ro
     ends = np.searchsorted(owners, owners, side="right") - 1
     later: Rows = (ends - np.arange(len(baskets)))[of]
     return later
-
-
-def _taken(users: NDArray[Any], items: NDArray[Any], shape: tuple[int, int]) -> sparse.csr_matrix:
-    matrix = sparse.csr_matrix((np.ones(len(users), np.float32), (users, items)), shape=shape)
-    matrix.sum_duplicates()
-    matrix.data[:] = 1.0
-    return matrix

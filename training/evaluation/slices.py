@@ -1,8 +1,6 @@
-"""Which customers a figure is of, and what another answer differs by on the same customers."""
+"""Slices of the customers a figure is of: new, asleep, light and heavy ones."""
 
 from __future__ import annotations
-
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -10,10 +8,7 @@ from numpy.typing import NDArray
 from features.interactions import Interactions
 from features.profiles.lifecycle import own_gap
 from qianmian.settings import LifecycleSettings
-from training.metrics import mean_metric
-from training.report import Metric
 
-SLICES = ("new", "asleep", "light", "heavy")
 Mask = NDArray[np.bool_]
 
 
@@ -41,7 +36,7 @@ def activity_slices(
     Returns
     -------
     dict of str to ndarray of bool, each (n,)
-        Every name of `SLICES`.
+        ``new``, ``asleep``, ``light`` and ``heavy``.
 
     Examples
     --------
@@ -64,24 +59,6 @@ def activity_slices(
     rest = ~new & ~asleep
     heavy = rest & (count > (np.median(count[rest]) if rest.any() else 0))
     return {"new": new, "asleep": asleep, "light": rest & ~heavy, "heavy": heavy}
-
-
-def paired_bootstrap(a: NDArray[Any], b: NDArray[Any], seed: int = 0, draws: int | None = None) -> Metric:
-    """mean(a) − mean(b) over the same customers, drawn together (percentile bootstrap; Efron & Tibshirani 1993).
-
-    Parameters
-    ----------
-    a, b : ndarray, (n,)
-        One value a customer; who has none (NaN) in either is left out.
-
-    Examples
-    --------
-    >>> gain = paired_bootstrap(np.arange(50) + 1.0, np.arange(50))
-    >>> gain.value, gain.low, gain.high, gain.n
-    (1.0, 1.0, 1.0, 50)
-    """
-    differences = np.asarray(a, dtype=np.float64) - np.asarray(b, dtype=np.float64)
-    return mean_metric(differences[np.isfinite(differences)], seed, draws)
 
 
 def _orders(history: Interactions) -> tuple[NDArray[np.int64], NDArray[np.float64], NDArray[np.float64]]:

@@ -15,8 +15,9 @@ from features.compute.builder import Builder, Built
 from features.compute.spec import FeatureSpec, UserFeatures
 from features.data.lake import Lake
 from features.definitions.pack_features import declared_features
-from features.interactions import TrainingSet, training_set
+from features.interactions import TrainingSet
 from features.profiles.tags.declare import TagValue
+from features.training_data import training_set
 from models.bundle import ModelBundle
 from qianmian.errors import DataError
 from qianmian.settings import Settings
@@ -28,25 +29,6 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 Progress = Callable[[str], None]
-# totals since the start of the data grow with the snapshot date, not with the customer
-DRIFTING = (
-    "amount_total",
-    "orders_total",
-    "lines_total",
-    "days_since_first_order",
-    "orders_365d",
-    "amount_365d",
-    "touches_total",
-    "items_distinct",
-    "days_since_first_event",
-    "days_since_registered",
-    # ids: a code a value, too many to learn from, and new ones every month
-    "first_store",
-    "last_store",
-    "top_store",
-    "last_item",
-    "top_item",
-)
 
 
 @dataclass(frozen=True)
@@ -121,9 +103,9 @@ class Context:
         return self.built(as_of).matrix(spec)
 
     def steady_spec(self, as_of: datetime) -> FeatureSpec:
-        """The profile's columns at a moment without those in `DRIFTING`: what a model over several moments may learn from."""
+        """The profile's columns at a moment that a model over several moments may learn from: no ids, nothing that grows with the calendar."""
         spec = self.profile(as_of).spec
-        return spec.select([name for name in spec.names if name not in DRIFTING])
+        return spec.select([one.name for one in spec.features if not (one.grows_with_calendar or one.is_identifier)])
 
     def need_orders(self, features: Sequence[str], what: str) -> None:
         """Refuse a job whose features of dated orders the lake cannot give.

@@ -12,9 +12,8 @@ from numpy.typing import NDArray
 
 from features.compute.spec import FeatureSpec
 from models.bundle import ModelBundle
-from models.classify.churn import ChurnClassifier
+from models.classify.churn import ChurnClassifier, risk_bands
 from qianmian.errors import DataError
-from qianmian.schema import RISK_BANDS
 from training import plots
 from training.gate import Rule
 from training.jobs.base import Context, Job, Outcome, snapshots
@@ -167,10 +166,8 @@ def _risk(context: Context, model: ChurnClassifier, active_days: int, spec: Feat
     profile = context.profile(context.as_of, spec).take(asked(context, context.as_of, active_days))
     if not len(profile.one_ids):
         return [], []
-    places = np.searchsorted(
-        np.asarray(context.settings.churn.risk_bands), model.predict_proba(profile.values)[:, 1], side="right"
-    )
-    return profile.one_ids.tolist(), np.asarray(RISK_BANDS)[places].tolist()
+    bands = risk_bands(model.predict_proba(profile.values)[:, 1], context.settings.churn.risk_bands)
+    return profile.one_ids.tolist(), bands
 
 
 def _example(context: Context, spec: FeatureSpec) -> pa.Table:

@@ -27,11 +27,12 @@ from qianmian.errors import DataError
 from training import plots
 from training.evaluation.compare import evaluate
 from training.evaluation.metrics import ranking_metrics
+from training.evaluation.split import interaction_matrix
 from training.gate import Rule
 from training.jobs.base import Context, Job, Outcome
 from training.metrics import mean_metric
 from training.report import EvalReport, Metric
-from training.tasks.base import MIN_EXAMPLES, taken
+from training.tasks.base import MIN_EXAMPLES
 
 K = 10
 CURVE = (1, 2, 3, 5, 10, 15, 20)
@@ -121,8 +122,8 @@ def _contents(context: Context, moment: datetime) -> ContentSet:
 def _asked(train: ContentSet, after: Interactions) -> tuple[NDArray[np.int64], sparse.csr_matrix, sparse.csr_matrix]:
     """Customers with a history who met a content they had not read to the end: indices (n,), what they met (n, n_contents), and what everybody had read."""
     ends = train.interactions.weights >= READ
-    read = taken(train.interactions.users[ends], train.interactions.items[ends], train.interactions.shape)
-    met = taken(after.users, after.items, after.shape)
+    read = interaction_matrix(train.interactions.users[ends], train.interactions.items[ends], train.interactions.shape)
+    met = interaction_matrix(after.users, after.items, after.shape)
     truth = (met - met.multiply(read)).tocsr()
     truth.eliminate_zeros()
     truth.sort_indices()

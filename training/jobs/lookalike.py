@@ -19,7 +19,8 @@ from sklearn.metrics import average_precision_score, roc_auc_score
 from threadpoolctl import threadpool_limits
 
 from features.compute.spec import FeatureSpec
-from features.interactions import index_of, interaction_rows
+from features.interactions import index_of
+from features.training_data import interaction_rows
 from models.bundle import ModelBundle
 from models.lookalike import LookalikeExpander
 from qianmian.errors import DataError

@@ -29,12 +29,13 @@ from training import plots
 from training.evaluation.compare import evaluate, means
 from training.evaluation.metrics import STANDARD, ranking_metrics
 from training.evaluation.slices import activity_slices
+from training.evaluation.split import EvaluationSplit
 from training.gate import Rule
 from training.holdout import Holdouts
 from training.jobs.base import Context, Job, Outcome, Progress
 from training.report import EvalReport
 from training.tasks import TASKS
-from training.tasks.base import MIN_EXAMPLES, Examples, Task, check_models, make, with_parameters
+from training.tasks.base import MIN_EXAMPLES, Task, check_models, make, with_parameters
 from training.tuning import tune, tuned
 
 T = TypeVar("T")
@@ -60,7 +61,7 @@ class Decided:
     """
 
     task: Task
-    examples: Examples
+    examples: EvaluationSplit
     fitted: Mapping[str, Recommender]
     winner: str
     values: Mapping[str, Mapping[str, NDArray[np.float64]]]
@@ -143,7 +144,7 @@ def decide(
         except DataError as error:
             progress(f"recommend: {task.name}: {name} is no candidate: {error}")
             continue
-        ranked[name] = examples.ask(models[name], max(task.k, *CURVE))
+        ranked[name] = examples.recommend_with(models[name], max(task.k, *CURVE))
         values[name] = ranking_metrics(ranked[name].ids, examples.truth, task.k)
         if task.extra is not None:
             values[name] = {**values[name], **task.extra(models[name], examples, after)}
@@ -176,7 +177,9 @@ def _chosen(
     examples, tried = TASKS[HOME].examples(held.train, held.after, seed), {}
     for half_life in (*settings.half_life_days, None):
         model = make("repeat", settings, seed, half_life_days=half_life).fit(held.train)
-        tried[half_life] = float(ranking_metrics(examples.ask(model, K).ids, examples.truth, K)["ndcg"].mean())
+        tried[half_life] = float(
+            ranking_metrics(examples.recommend_with(model, K).ids, examples.truth, K)["ndcg"].mean()
+        )
     best = max(tried, key=lambda key: tried[key])
     return with_parameters(settings, {"repeat": {"half_life_days": best}}), tried
 
@@ -246,13 +249,13 @@ def _report(decided: Mapping[str, Decided], train: TrainingSet, period: str) -> 
     home = decided[HOME]
     filling = [model for name in ("popular",) if (model := home.fitted.get(name)) is not None and name != home.winner]
     chain = FallbackChain.of([home.fitted[home.winner], *filling])
-    ranked = {SHIPPED: home.examples.ask(chain, max(CURVE)), **home.ranked}
+    ranked = {SHIPPED: home.examples.recommend_with(chain, max(CURVE)), **home.ranked}
     truth, users = home.examples.truth, home.examples.users
     compared = evaluate(
         ranked,
         truth,
         K,
-        history=train.interactions.matrix()[users],
+        history=home.examples.history(),
         item_customers=train.item_customers,
         n_customers=train.n_users,
         categories=train.item_attributes["category"],

@@ -9,59 +9,18 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import sparse
 
 from features.interactions import Interactions, TrainingSet
-from models.ranked import Ranked
 from models.recommend import RECOMMENDERS
-from models.recommend.base import Attributes, Indices, Recommender
+from models.recommend.base import Recommender
 from qianmian.errors import ConfigError
 from qianmian.settings import RecommendSettings
+from training.evaluation.split import EvaluationSplit
 
 MIN_EXAMPLES = 30
 
 
-@dataclass(frozen=True)
-class Examples:
-    """Questions with known answers.
-
-    Attributes
-    ----------
-    train : TrainingSet
-        What the models may learn from; a cold task has taken the histories of its users out of it.
-    users : ndarray of int64, (n,)
-    truth : csr_matrix, (n, n_items)
-        1 where the right answer to a question has the item; every row has one.
-    items, attributes, exclude, exclude_purchased, allowed
-        As `Recommender.recommend` takes them.
-    """
-
-    train: TrainingSet
-    users: NDArray[np.int64]
-    truth: sparse.csr_matrix
-    items: Sequence[Indices] | None = None
-    attributes: Sequence[Attributes | None] | None = None
-    exclude: Sequence[Indices] | None = None
-    exclude_purchased: bool = False
-    allowed: NDArray[np.bool_] | None = None
-
-    def __len__(self) -> int:
-        return len(self.users)
-
-    def ask(self, model: Recommender, k: int) -> Ranked:
-        """A fitted model's answers."""
-        return model.recommend(
-            self.users,
-            k,
-            allowed=self.allowed,
-            exclude=self.exclude,
-            exclude_purchased=self.exclude_purchased,
-            attributes=self.attributes,
-            items=self.items,
-        )
-
-
-Extra = Callable[[Recommender, Examples, Interactions], Mapping[str, NDArray[np.float64]]]
+Extra = Callable[[Recommender, EvaluationSplit, Interactions], Mapping[str, NDArray[np.float64]]]
 
 
 @dataclass(frozen=True)
@@ -77,7 +36,7 @@ class Task:
     candidates : callable
         (settings, seed) → unfitted models by name: first the one the scene is for, then its baselines, the simplest last. The better of them ships.
     examples : callable
-        (train, after, seed) → `Examples`. `train` ends where the test window begins; `after` is what happened in the window: the same users and
+        (train, after, seed) → its `EvaluationSplit`. `train` ends where the test window begins; `after` is what happened in the window: the same users and
         items, ages counted from the window's end. Few or none may be found; fewer than `MIN_EXAMPLES` decide nothing.
     metric : str
         Of the ranking metrics at `k`, the one that decides.
@@ -94,7 +53,7 @@ class Task:
     name: str
     description: str
     candidates: Callable[[RecommendSettings, int], Mapping[str, Recommender]]
-    examples: Callable[[TrainingSet, Interactions, int], Examples]
+    examples: Callable[[TrainingSet, Interactions, int], EvaluationSplit]
     metric: str = "ndcg"
     k: int = 10
     filled_by: Sequence[str] = ()
@@ -148,11 +107,3 @@ def check_models(settings: RecommendSettings) -> None:
         ]
     if problems:
         raise ConfigError(problems, where="the settings")
-
-
-def taken(users: NDArray[Any], items: NDArray[Any], shape: tuple[int, int]) -> sparse.csr_matrix:
-    """A 0/1 matrix of pairs, sorted, doubles once."""
-    matrix = sparse.csr_matrix((np.ones(len(users), np.float32), (users, items)), shape=shape)
-    matrix.data[:] = 1.0
-    matrix.sort_indices()
-    return matrix

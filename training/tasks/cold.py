@@ -10,7 +10,8 @@ from features.interactions import Interactions, TrainingSet
 from models.recommend.base import Recommender
 from models.recommend.hybrid import user_attributes
 from qianmian.settings import RecommendSettings
-from training.tasks.base import MIN_EXAMPLES, Examples, Task, make, taken
+from training.evaluation.split import EvaluationSplit, interaction_matrix
+from training.tasks.base import MIN_EXAMPLES, Task, make
 
 HIDDEN_SHARE = 0.3  # of the customers with attributes
 
@@ -24,16 +25,16 @@ def candidates(settings: RecommendSettings, seed: int) -> Mapping[str, Recommend
     }
 
 
-def examples(train: TrainingSet, after: Interactions, seed: int) -> Examples:
+def examples(train: TrainingSet, after: Interactions, seed: int) -> EvaluationSplit:
     """Some of the customers with attributes who take something; the models are fitted without them."""
-    truth = taken(after.users, after.items, after.shape)
+    truth = interaction_matrix(after.users, after.items, after.shape)
     _, attributes = user_attributes(train)
     data = train.interactions
     known = np.bincount(data.users, minlength=train.n_users) > 0
     testable = np.flatnonzero(known & (np.diff(truth.indptr) > 0) & (np.diff(attributes.indptr) > 0))
     drawn = np.random.default_rng(seed).permutation(testable)
     users = np.sort(drawn[: max(MIN_EXAMPLES, int(HIDDEN_SHARE * len(testable)))])
-    return Examples(train.with_interactions(data.where(~np.isin(data.users, users))), users, truth[users])
+    return EvaluationSplit(train.with_interactions(data.where(~np.isin(data.users, users))), users, truth[users])
 
 
 TASK = Task(

@@ -10,7 +10,8 @@ import numpy as np
 from features.interactions import Interactions, TrainingSet
 from models.recommend.base import Recommender
 from qianmian.settings import RecommendSettings
-from training.tasks.base import Examples, Task, make, taken
+from training.evaluation.split import EvaluationSplit, first_interactions, interaction_matrix
+from training.tasks.base import Task, make
 
 HIDDEN_SHARE = 0.2  # of the items
 
@@ -25,7 +26,7 @@ def candidates(settings: RecommendSettings, seed: int) -> Mapping[str, Recommend
     }
 
 
-def examples(train: TrainingSet, after: Interactions, seed: int) -> Examples:
+def examples(train: TrainingSet, after: Interactions, seed: int) -> EvaluationSplit:
     """Customers who take a hidden item they never had; only hidden items are candidates.
 
     Items are put into a drawn order first: theirs is that of popularity, which of a hidden item nobody may know.
@@ -35,14 +36,13 @@ def examples(train: TrainingSet, after: Interactions, seed: int) -> Examples:
     place = np.empty(train.n_items, dtype=np.int32)
     place[order] = np.arange(train.n_items, dtype=np.int32)
     data = train.interactions
-    had = taken(data.users, place[data.items], data.shape)
-    truth = taken(after.users, place[after.items], after.shape)
+    had = interaction_matrix(data.users, place[data.items], data.shape)
+    truth = interaction_matrix(after.users, place[after.items], after.shape)
     hidden = np.zeros(train.n_items, dtype=bool)
     hidden[rng.permutation(train.n_items)[: int(HIDDEN_SHARE * train.n_items)]] = True
-    new = (truth - truth.multiply(had)).tocsr()
+    new = first_interactions(truth, had)
     new.data[~hidden[new.indices]] = 0.0
     new.eliminate_zeros()
-    new.sort_indices()
     left = data.where(~hidden[place[data.items]])
     attributes = {name: values[order] for name, values in train.item_attributes.items()}
     shown = replace(
@@ -53,7 +53,7 @@ def examples(train: TrainingSet, after: Interactions, seed: int) -> Examples:
     )
     known = np.bincount(left.users, minlength=train.n_users) > 0
     users = np.flatnonzero(known & (np.diff(new.indptr) > 0))
-    return Examples(shown, users, new[users], allowed=hidden)
+    return EvaluationSplit(shown, users, new[users], allowed=hidden)
 
 
 TASK = Task(

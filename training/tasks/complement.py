@@ -13,7 +13,8 @@ from models.recommend.base import Recommender
 from models.recommend.complement import Baskets
 from qianmian.settings import RecommendSettings
 from training.evaluation.metrics import ranking_metrics
-from training.tasks.base import Examples, Task, make
+from training.evaluation.split import EvaluationSplit, first_interactions
+from training.tasks.base import Task, make
 
 MIN_ITEMS = 3  # of an order: two of one and one of the other half
 MOST_EXAMPLES = 5_000
@@ -32,7 +33,7 @@ def candidates(settings: RecommendSettings, seed: int) -> Mapping[str, Recommend
     }
 
 
-def examples(train: TrainingSet, after: Interactions, seed: int) -> Examples:
+def examples(train: TrainingSet, after: Interactions, seed: int) -> EvaluationSplit:
     """Of every customer with a history one order of `MIN_ITEMS` items or more, drawn; a drawn half of it is hidden (the smaller one).
 
     One order a customer, so that what is asked is independent; the order of items within a basket is not known, so the half is drawn.
@@ -56,16 +57,14 @@ def examples(train: TrainingSet, after: Interactions, seed: int) -> Examples:
     truth.sort_indices()
     bounds = np.cumsum(np.bincount(rows[~hidden], minlength=n))[:-1] if n else np.empty(0, np.int64)
     given = np.split(drawn.indices[~hidden], bounds) if n else []
-    return Examples(train, orders.users[asked], truth, items=given, exclude=given)
+    return EvaluationSplit(train, orders.users[asked], truth, context_items=given, exclude=given)
 
 
-def extra(model: Recommender, examples: Examples, after: Interactions) -> Mapping[str, NDArray[np.float64]]:
+def extra(model: Recommender, examples: EvaluationSplit, after: Interactions) -> Mapping[str, NDArray[np.float64]]:
     """The same asked of items the customer never had: habits do not help there. NaN for an order whose hidden half has none."""
-    had = examples.train.interactions.matrix()[examples.users]
-    new = (examples.truth - examples.truth.multiply(had > 0)).tocsr()
-    new.eliminate_zeros()
+    new = first_interactions(examples.truth, examples.history())
     ranked = model.recommend(
-        examples.users, TASK.k, items=examples.items, exclude=examples.exclude, exclude_purchased=True
+        examples.users, TASK.k, items=examples.context_items, exclude=examples.exclude, exclude_purchased=True
     )
     found = ranking_metrics(ranked.ids, new, TASK.k, ("recall", "ndcg", "mrr"))
     return {f"{name}@{TASK.k}, {NEW}": values for name, values in found.items()}

@@ -9,7 +9,8 @@ import numpy as np
 from features.interactions import Interactions, TrainingSet
 from models.recommend.base import Recommender
 from qianmian.settings import RecommendSettings
-from training.tasks.base import Examples, Task, make, taken
+from training.evaluation.split import EvaluationSplit, first_interactions, interaction_matrix
+from training.tasks.base import Task, make
 
 
 def candidates(settings: RecommendSettings, seed: int) -> Mapping[str, Recommender]:
@@ -22,15 +23,13 @@ def candidates(settings: RecommendSettings, seed: int) -> Mapping[str, Recommend
     }
 
 
-def examples(train: TrainingSet, after: Interactions, seed: int) -> Examples:
+def examples(train: TrainingSet, after: Interactions, seed: int) -> EvaluationSplit:
     """Customers with a history who take something they never had; right is what they take for the first time."""
-    had = taken(train.interactions.users, train.interactions.items, after.shape)
-    truth = taken(after.users, after.items, after.shape)
-    new = (truth - truth.multiply(had)).tocsr()
-    new.eliminate_zeros()
-    new.sort_indices()
+    had = interaction_matrix(train.interactions.users, train.interactions.items, after.shape)
+    truth = interaction_matrix(after.users, after.items, after.shape)
+    new = first_interactions(truth, had)
     users = np.flatnonzero((np.diff(had.indptr) > 0) & (np.diff(new.indptr) > 0))
-    return Examples(train, users, new[users], exclude_purchased=True)
+    return EvaluationSplit(train, users, new[users], exclude_purchased=True)
 
 
 TASK = Task(

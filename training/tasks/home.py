@@ -9,7 +9,8 @@ import numpy as np
 from features.interactions import Interactions, TrainingSet
 from models.recommend.base import Recommender
 from qianmian.settings import RecommendSettings
-from training.tasks.base import Examples, Task, make, taken
+from training.evaluation.split import EvaluationSplit, interaction_matrix
+from training.tasks.base import Task, make
 
 
 def candidates(settings: RecommendSettings, seed: int) -> Mapping[str, Recommender]:
@@ -25,12 +26,12 @@ def candidates(settings: RecommendSettings, seed: int) -> Mapping[str, Recommend
     }
 
 
-def examples(train: TrainingSet, after: Interactions, seed: int) -> Examples:
+def examples(train: TrainingSet, after: Interactions, seed: int) -> EvaluationSplit:
     """Customers with a history who take something; right is all they take."""
-    truth = taken(after.users, after.items, after.shape)
+    truth = interaction_matrix(after.users, after.items, after.shape)
     known = np.bincount(train.interactions.users, minlength=train.n_users) > 0
     users = np.flatnonzero(known & (np.diff(truth.indptr) > 0))
-    return Examples(train, users, truth[users])
+    return EvaluationSplit(train, users, truth[users])
 
 
 TASK = Task(

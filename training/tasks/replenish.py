@@ -12,10 +12,9 @@ from scipy import sparse
 from features.interactions import Interactions, TrainingSet
 from models.recommend.base import Recommender, at_pairs
 from models.recommend.replenish.history import Days, Habits, totals
-from models.recommend.replenish.model import ReplenishRecommender
 from qianmian.settings import RecommendSettings
-from training.metrics import CLASSIFICATION
-from training.tasks.base import Examples, Task, make, taken
+from training.evaluation.split import EvaluationSplit, interaction_matrix
+from training.tasks.base import Task, make
 
 HORIZON_DAYS = 14
 LEAST_DAYS = 2  # on which an item was bought: with one there is no habit to be due
@@ -33,25 +32,25 @@ def candidates(settings: RecommendSettings, seed: int) -> Mapping[str, Recommend
     }
 
 
-def examples(train: TrainingSet, after: Interactions, seed: int) -> Examples:
+def examples(train: TrainingSet, after: Interactions, seed: int) -> EvaluationSplit:
     """Customers who buy again, in the first `HORIZON_DAYS` of the window, something they had on `LEAST_DAYS` days or more; nothing else is asked.
 
     Over four weeks nearly every habit is due and own counts answer; in two weeks what was just bought is not, and what is late is.
     """
     habits = Habits.at(0.0, Days.of(train.interactions), 1.0)
     often = habits.times >= LEAST_DAYS
-    asked = taken(habits.users[often], habits.items[often], after.shape)
+    asked = interaction_matrix(habits.users[often], habits.items[often], after.shape)
     soon = after.where(after.age_days > _window(after) - HORIZON_DAYS)
-    truth = taken(soon.users, soon.items, after.shape).multiply(asked).tocsr()
+    truth = interaction_matrix(soon.users, soon.items, after.shape).multiply(asked).tocsr()
     truth.sort_indices()
     users = np.flatnonzero(np.diff(truth.indptr) > 0)
-    seldom = taken(habits.users[~often], habits.items[~often], after.shape)[users]
-    return Examples(
+    seldom = interaction_matrix(habits.users[~often], habits.items[~often], after.shape)[users]
+    return EvaluationSplit(
         train, users, truth[users], exclude=np.split(seldom.indices, seldom.indptr[1:-1]) if len(users) else []
     )
 
 
-def extra(model: Recommender, examples: Examples, after: Interactions) -> Mapping[str, Values]:
+def extra(model: Recommender, examples: EvaluationSplit, after: Interactions) -> Mapping[str, Values]:
     """Whether what comes sooner stands higher; of the model with clocks, how far off its day is.
 
     Returns
@@ -65,7 +64,7 @@ def extra(model: Recommender, examples: Examples, after: Interactions) -> Mappin
     n = len(examples)
     habits = Habits.at(0.0, Days.of(examples.train.interactions), 1.0)
     most = min(int(np.bincount(habits.users[habits.times >= LEAST_DAYS]).max(initial=1)), LONGEST_LIST)
-    ranked = examples.ask(model, most)
+    ranked = examples.recommend_with(model, most)
     row, place = np.nonzero(ranked.ids >= 0)
     item = ranked.ids[row, place].astype(np.int64)
     window = _window(after)
@@ -89,33 +88,6 @@ def extra(model: Recommender, examples: Examples, after: Interactions) -> Mappin
         }
         found |= {name: _mean(row[came], np.abs(guess - days), n) for name, guess in told.items()}
     return found
-
-
-def calibration(model: ReplenishRecommender, after: Interactions) -> dict[str, float]:
-    """How good the probabilities are, over everything any customer had on `LEAST_DAYS` days or more, whether or not they bought anything again.
-
-    Returns
-    -------
-    dict
-        ``ece`` (ten equally filled bins), ``brier`` and that of the share bought (``brier_base``), ``probability`` (the mean) and ``bought`` (the share), for
-        the horizon of the model, which the window must cover.
-    """
-    n_users = after.shape[0]
-    chances = model.chances_
-    rows = np.repeat(np.arange(n_users), np.diff(chances.indptr))
-    often = model.times_ >= LEAST_DAYS
-    soon = after.where(after.age_days > _window(after) - model.horizon_days)
-    bought = np.isin(
-        rows[often] * after.shape[1] + chances.indices[often], soon.users.astype(np.int64) * after.shape[1] + soon.items
-    )
-    chance, y = chances.data[often].astype(np.float64), bought.astype(np.int64)
-    share = float(y.mean())
-    return {
-        **{name: CLASSIFICATION[name](y, chance) for name in ("ece", "brier")},
-        "brier_base": share * (1.0 - share),
-        "probability": float(chance.mean()),
-        "bought": share,
-    }
 
 
 def sooner_first(rows: NDArray[Any], places: NDArray[Any], days: NDArray[Any], n: int) -> Values:

@@ -14,7 +14,8 @@ from models.recommend.base import Recommender
 from models.recommend.similar.model import SimilarRecommender, first_purchases
 from qianmian.settings import RecommendSettings
 from training.evaluation.metrics import ranking_metrics
-from training.tasks.base import Examples, Task, make
+from training.evaluation.split import EvaluationSplit
+from training.tasks.base import Task, make
 
 MOST_EXAMPLES = 5_000
 COLD = "given by its features only"
@@ -33,7 +34,7 @@ def candidates(settings: RecommendSettings, seed: int) -> Mapping[str, Recommend
     }
 
 
-def examples(train: TrainingSet, after: Interactions, seed: int) -> Examples:
+def examples(train: TrainingSet, after: Interactions, seed: int) -> EvaluationSplit:
     """Of every customer who took an item for the first time, of a category (to its last level) they had bought from, one category, drawn.
 
     Given is the item of it they had last; right is what they took of it for the first time. Items without a category ask nothing.
@@ -58,12 +59,16 @@ def examples(train: TrainingSet, after: Interactions, seed: int) -> Examples:
         (np.ones(int(kept.sum()), np.float32), (row[of][kept], items[kept])), shape=(len(asked), train.n_items)
     )
     truth.sort_indices()
-    return Examples(
-        train, owners[asked], truth, items=[np.array([item]) for item in given[asked].tolist()], exclude_purchased=True
+    return EvaluationSplit(
+        train,
+        owners[asked],
+        truth,
+        context_items=[np.array([item]) for item in given[asked].tolist()],
+        exclude_purchased=True,
     )
 
 
-def extra(model: Recommender, examples: Examples, after: Interactions) -> Mapping[str, NDArray[np.float64]]:
+def extra(model: Recommender, examples: EvaluationSplit, after: Interactions) -> Mapping[str, NDArray[np.float64]]:
     """The same, were the given item one nobody had: told only what it is. NaN beyond the first examples; nothing for models that cannot."""
     if not isinstance(model, SimilarRecommender) or not {"attributes", "popularity"} & set(model.uses):
         return {}
@@ -73,7 +78,7 @@ def extra(model: Recommender, examples: Examples, after: Interactions) -> Mappin
     compared = ["category", *model.traits_.numbers, *model.traits_.codes, *model.traits_.tags]
     rows, ids = np.arange(min(n, COLD_EXAMPLES)), []
     for row in rows.tolist():
-        item = int(examples.items[row][0]) if examples.items is not None else -1
+        item = int(examples.context_items[row][0]) if examples.context_items is not None else -1
         left = np.ones(examples.train.n_items, dtype=bool)
         user = examples.users[row]
         left[had.indices[had.indptr[user] : had.indptr[user + 1]]] = False

@@ -3,56 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import sparse
 
 from features.interactions import Interactions, TrainingSet
-from models.ranked import Ranked
 from models.recommend.base import Recommender
 from models.recommend.upgrade.item_features import usual_items
 from qianmian.settings import RecommendSettings
 from training.evaluation.metrics import ranking_metrics
-from training.tasks.base import Examples, Task, make, taken
+from training.evaluation.split import EvaluationSplit, first_interactions, interaction_matrix
+from training.tasks.base import Task, make
 
 DEARER = 1.1  # at least so many times the price of the usual item
 LEAST_LINES = 2  # a category somebody buys from
 LEAST_CANDIDATES = 2  # one alone needs no ranking
-TOGETHER = 200  # examples asked about at a time: what is no candidate is excluded one by one
-
-
-@dataclass(frozen=True)
-class Within(Examples):
-    """Examples each of which has its own candidates; whoever is asked ranks these only.
-
-    Attributes
-    ----------
-    candidates : csr_matrix or None, (n, n_items)
-        1 for a candidate.
-    """
-
-    candidates: sparse.csr_matrix | None = None
-
-    def ask(self, model: Recommender, k: int) -> Ranked:
-        """A fitted model's answers."""
-        parts = [self._part(model, k, start) for start in range(0, len(self), TOGETHER)]
-        if not parts:
-            return super().ask(model, k)
-        ids, scores, valid, source = (
-            np.concatenate([getattr(part, name) for part in parts]) for name in ("ids", "scores", "valid", "source")
-        )
-        return Ranked(ids, scores, valid, source, parts[0].sources)
-
-    def _part(self, model: Recommender, k: int, start: int) -> Ranked:
-        stop = min(start + TOGETHER, len(self))
-        assert self.candidates is not None
-        others = np.ones((stop - start, self.truth.shape[1]), dtype=bool)
-        mine = self.candidates[start:stop]
-        others[np.repeat(np.arange(stop - start), np.diff(mine.indptr)), mine.indices] = False
-        items = None if self.items is None else self.items[start:stop]
-        return model.recommend(self.users[start:stop], k, exclude=[np.flatnonzero(row) for row in others], items=items)
 
 
 def candidates(settings: RecommendSettings, seed: int) -> Mapping[str, Recommender]:
@@ -65,12 +30,11 @@ def candidates(settings: RecommendSettings, seed: int) -> Mapping[str, Recommend
     }
 
 
-def examples(train: TrainingSet, after: Interactions, seed: int) -> Examples:
+def examples(train: TrainingSet, after: Interactions, seed: int) -> EvaluationSplit:
     """One category, drawn, of every customer who takes there for the first time something dearer than what they usually buy there.
 
     Given is the usual item; candidates are all items of its category at least `DEARER` times its price that the customer never had.
     """
-    none = Within(train, np.empty(0, np.int64), sparse.csr_matrix((0, train.n_items), dtype=np.float32))
     names, leaf = np.unique(train.item_attributes["category"], return_inverse=True)
     leaf = np.where(names[leaf] != "", leaf, -1).astype(np.int64)
     price = train.item_attributes["price"].astype(np.float64)
@@ -83,10 +47,9 @@ def examples(train: TrainingSet, after: Interactions, seed: int) -> Examples:
     bounds = np.searchsorted(leaf[items], np.arange(len(names) + 1))
     # only sets in which something new was taken are made
     width = np.int64(len(names) + 1)
-    had = taken(train.interactions.users, train.interactions.items, after.shape)
-    bought = taken(after.users, after.items, after.shape)
-    new = (bought - bought.multiply(had)).tocsr()
-    new.eliminate_zeros()
+    had = interaction_matrix(train.interactions.users, train.interactions.items, after.shape)
+    bought = interaction_matrix(after.users, after.items, after.shape)
+    new = first_interactions(bought, had)
     buyers = np.repeat(np.arange(after.shape[0], dtype=np.int64), np.diff(new.indptr))
     some = np.isin(users * width + leaf[usual], buyers * width + leaf[new.indices])
     users, usual = users[some], usual[some]
@@ -103,8 +66,6 @@ def examples(train: TrainingSet, after: Interactions, seed: int) -> Examples:
     asked = np.flatnonzero(
         (np.bincount(of, right, len(users)) > 0) & (np.bincount(of, minlength=len(users)) >= LEAST_CANDIDATES)
     )
-    if not len(asked):
-        return none
     drawn = np.random.default_rng(seed).permutation(asked)
     _, first = np.unique(users[drawn], return_index=True)
     asked = drawn[first]
@@ -112,14 +73,13 @@ def examples(train: TrainingSet, after: Interactions, seed: int) -> Examples:
     row[asked] = np.arange(len(asked))
     mine = row[of] >= 0
     shape = (len(asked), train.n_items)
-    offered = taken(row[of[mine]], other[mine], shape)
-    truth = taken(row[of[mine & right]], other[mine & right], shape)
-    return replace(none, users=users[asked], truth=truth, items=list(usual[asked][:, None]), candidates=offered)
+    offered = interaction_matrix(row[of[mine]], other[mine], shape)
+    truth = interaction_matrix(row[of[mine & right]], other[mine & right], shape)
+    return EvaluationSplit(train, users[asked], truth, context_items=list(usual[asked][:, None]), candidates=offered)
 
 
-def extra(model: Recommender, examples: Examples, after: Interactions) -> Mapping[str, NDArray[np.float64]]:
+def extra(model: Recommender, examples: EvaluationSplit, after: Interactions) -> Mapping[str, NDArray[np.float64]]:
     """How many candidates there were, and what a drawn order of them gets."""
-    assert isinstance(examples, Within)
     assert examples.candidates is not None
     offered = examples.candidates
     n, number = len(examples), np.diff(offered.indptr)

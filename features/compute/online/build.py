@@ -19,8 +19,8 @@ from features.compute.compile_ibis import both, compile_features, passes
 from features.compute.online.plan import NONE_TEXT, Plan
 from features.compute.online.state import MISSING, Array, OnlineState, Ragged, microseconds
 from features.compute.views import Views, first_part, timestamp
+from qianmian.times import MICROSECONDS_PER_SECOND, SECONDS_PER_DAY
 
-DAY = 86_400_000_000  # microseconds
 NEVER = np.iinfo(np.int64).min
 ORDER_COLUMNS = ("ts", "lines", "units", "amount", "discount", "coupon_discount", "store_id", "channel")
 KEYS = {  # what tells a row apart when new ones come, beside the order of the view
@@ -137,12 +137,17 @@ def _base(
             )
         for number in ("age", "recency"):  # kept as moments: days before another moment would have to be moved
             if number in made:
-                moment = microseconds(as_of) - np.round(np.nan_to_num(made[number]) * 86_400.0) * 1_000_000.0
+                moment = (
+                    microseconds(as_of)
+                    - np.round(np.nan_to_num(made[number]) * SECONDS_PER_DAY) * MICROSECONDS_PER_SECOND
+                )
                 made[number] = np.where(np.isnan(made[number]), np.nan, moment)
         if made:
             base[int(name[1:])] = made
     days = _values(table["last_order"]) if with_orders else np.full(table.num_rows, np.nan)
-    moments = microseconds(as_of) - np.round(np.nan_to_num(days) * 86_400.0).astype(np.int64) * 1_000_000
+    moments = (
+        microseconds(as_of) - np.round(np.nan_to_num(days) * SECONDS_PER_DAY).astype(np.int64) * MICROSECONDS_PER_SECOND
+    )
     return base, np.where(np.isnan(days), NEVER, moments)
 
 

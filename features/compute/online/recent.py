@@ -17,8 +17,8 @@ from numpy.typing import NDArray
 
 from features.compute.algebra import ORDER, SESSION_GAP_SECONDS
 from features.compute.online.state import MISSING, Array, Customer, OnlineState, microseconds
+from qianmian.times import MICROSECONDS_PER_SECOND, SECONDS_PER_DAY
 
-SECOND, DAY = 1_000_000, 86_400_000_000  # microseconds
 FRESH = 2**30  # codes of new visits begin beyond every code of the state
 VIEW_OF = {("transactions", "paid"): "lines", ("transactions", "refunded"): "refunds"}
 TIES = {view: columns[1:] for view, columns in ORDER.items()}  # of rows of one moment
@@ -46,8 +46,8 @@ class Rows:
         return self._columns[name]
 
     def _made(self, name: str) -> Array:
-        seconds = self.ts // SECOND
-        day = seconds // 86_400
+        seconds = self.ts // MICROSECONDS_PER_SECOND
+        day = seconds // SECONDS_PER_DAY
         if name == "day":
             return day.astype(np.float64)
         if name == "weekday":
@@ -55,12 +55,12 @@ class Rows:
         if name == "week":
             return (day - (day + 3) % 7).astype(np.float64)
         if name == "hour":
-            return (seconds % 86_400 // 3_600).astype(np.float64)
+            return (seconds % SECONDS_PER_DAY // 3_600).astype(np.float64)
         if name == "gap_days":
             gaps = np.full(len(seconds), np.nan)
-            gaps[1:] = np.diff(seconds) / 86_400.0
+            gaps[1:] = np.diff(seconds) / SECONDS_PER_DAY
             if len(seconds) and self._last_before is not None:
-                gaps[0] = (seconds[0] - self._last_before // SECOND) / 86_400.0
+                gaps[0] = (seconds[0] - self._last_before // MICROSECONDS_PER_SECOND) / SECONDS_PER_DAY
             return gaps
         if name == "full_amount":
             return np.asarray(self.column("amount") + self.column("discount") + self.column("coupon_discount"))
@@ -160,7 +160,7 @@ def _sessions(tail: Mapping[str, Array], keys: pa.Table, new: list[dict[str, Any
         tuple[str, str], tuple[int, int]
     ] = {}  # record → moment and visit of its last event without a visit of its own
     if new and len(ts):
-        lately = int(np.searchsorted(ts, new[0]["ts"] - (SESSION_GAP_SECONDS + 1) * SECOND))
+        lately = int(np.searchsorted(ts, new[0]["ts"] - (SESSION_GAP_SECONDS + 1) * MICROSECONDS_PER_SECOND))
         for moment, code, row in zip(
             ts[lately:].tolist(), codes[lately:].tolist(), keys.slice(lately).to_pylist(), strict=True
         ):
@@ -177,7 +177,10 @@ def _sessions(tail: Mapping[str, Array], keys: pa.Table, new: list[dict[str, Any
             made[at] = known[text]
             continue
         before, code = running.get(record, (None, MISSING))
-        if before is None or row["ts"] // SECOND - before // SECOND > SESSION_GAP_SECONDS:
+        if (
+            before is None
+            or row["ts"] // MICROSECONDS_PER_SECOND - before // MICROSECONDS_PER_SECOND > SESSION_GAP_SECONDS
+        ):
             code = fresh = fresh + 1
         running[record] = (row["ts"], code)
         made[at] = code
@@ -207,7 +210,10 @@ def _sessions_anew(tail: Mapping[str, Array], keys: list[dict[str, Any]], new: l
     for rows in records.values():
         before, code = None, MISSING
         for ts, _event, at in sorted(rows):
-            if before is None or ts // SECOND - before // SECOND > SESSION_GAP_SECONDS:
+            if (
+                before is None
+                or ts // MICROSECONDS_PER_SECOND - before // MICROSECONDS_PER_SECOND > SESSION_GAP_SECONDS
+            ):
                 # the first visit of the tail may have begun before it, so it keeps its code
                 code = int(tail["session_id"][at]) if before is None and at < len(keys) else (fresh := fresh + 1)
             before, result[at] = ts, code

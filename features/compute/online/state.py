@@ -23,6 +23,7 @@ from features.compute.algebra import Feature
 from features.compute.online.plan import Plan
 from features.compute.spec import FeatureSpec
 from qianmian.errors import ArtifactError
+from qianmian.times import MICROSECONDS_PER_SECOND, SECONDS_PER_DAY
 from qianmian.workspace import write_json
 
 FORMAT = 1
@@ -40,7 +41,7 @@ def microseconds(moment: datetime) -> int:
     86400000000
     """
     apart = moment - EPOCH
-    return (apart.days * 86_400 + apart.seconds) * 1_000_000 + apart.microseconds
+    return (apart.days * SECONDS_PER_DAY + apart.seconds) * MICROSECONDS_PER_SECOND + apart.microseconds
 
 
 @dataclass(frozen=True)

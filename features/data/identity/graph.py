@@ -11,7 +11,6 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from pathlib import Path
 from typing import Any
 
 import duckdb
@@ -21,25 +20,25 @@ from numpy.typing import NDArray
 
 from features.data.identity.components import (
     ALWAYS,
-    APART,
     NO_CLAIM,
     NOBODY,
     Grouping,
-    Ints,
     Level,
     Links,
     Sightings,
     group,
     periods,
 )
-from features.data.identity.ledger import CONFLICT, MERGE, SHARED, WITHDRAW, Ledger
+from features.data.identity.decisions import pending_entries, record_decisions
+from features.data.identity.ledger import Ledger
 from features.data.identity.one_id import CUSTOMER_COLUMNS, FIRST_SEEN_SQL, ONE_ID_SQL, Resolution
+from features.data.identity.tables import PROBABILISTIC, RECORD, links_path, register, row_count, timestamps
 from features.data.lake import literal
 from qianmian.errors import DataError
 from qianmian.settings import IdType, Settings
+from qianmian.times import MICROSECONDS_PER_DAY
 from qianmian.workspace import Workspace
 
-PROBABILISTIC = "probabilistic"
 LINK_COLUMNS = (
     "left_source",
     "left_source_user_id",
@@ -49,15 +48,7 @@ LINK_COLUMNS = (
     "decided_at",
     "link_id",
 )
-DAY_MICROSECONDS = 86_400_000_000
-BATCH_ROWS = 100_000
 MAX_HOPS = 30  # records further apart than this are found faster by resolving everybody
-RECORD = "source, source_user_id"
-
-
-def links_file(workspace: Workspace) -> Path:
-    """Where probabilistic linkage writes its links; each is an edge that counts after all identifiers."""
-    return workspace.root / "identity" / "links.parquet"
 
 
 @dataclass(frozen=True)
@@ -88,7 +79,7 @@ class GraphResolver:
 
     def rules_digest(self) -> str:
         """Changes with everything but rows that decides who is who."""
-        links = links_file(self.workspace)
+        links = links_path(self.workspace)
         found = hashlib.sha256(links.read_bytes()).hexdigest() if links.exists() else ""
         rules = json.dumps([[kind.model_dump() for kind in self.id_types], self.ledger.digest(), found], sort_keys=True)
         return hashlib.sha256(rules.encode()).hexdigest()[:16]
@@ -114,7 +105,7 @@ class GraphResolver:
         scoped = known is not None and self._scope(connection, known)
         self._rows(connection, scoped)
         grouping = self._group(connection)
-        self._decisions(connection, grouping)
+        record_decisions(connection, grouping, self.id_types, self.decided_at)
         others = (
             f"SELECT {CUSTOMER_COLUMNS} FROM {known.customers} ANTI JOIN identity_scope USING ({RECORD}) UNION ALL "
             if scoped and known
@@ -131,7 +122,8 @@ class GraphResolver:
             FROM identity_periods AS p JOIN identity_records AS r ON r.record = p.record JOIN identity_records AS o ON o.record = p.owner
             LEFT JOIN identity_decisions AS d ON d.link = p.link
             ORDER BY source, source_user_id, valid_from NULLS FIRST""")
-        return Resolution("SELECT * FROM identity_customers", f"SELECT * FROM {self._pending(connection, scoped)}")
+        pending = pending_entries(connection, self.ledger, self.decided_at, scoped)
+        return Resolution("SELECT * FROM identity_customers", f"SELECT * FROM {pending}")
 
     def inspect(self, connection: duckdb.DuckDBPyConnection, records: Sequence[tuple[str, str]]) -> Grouping:
         """Group the given records and whoever they are connected with; the tables of the working stay in `connection`."""
@@ -142,10 +134,8 @@ class GraphResolver:
         connection.executemany("INSERT INTO identity_scope VALUES (?, ?)", records)
         self._rows(connection, self._spread(connection))
         grouping = self._group(connection)
-        self._decisions(connection, grouping)
+        record_decisions(connection, grouping, self.id_types, self.decided_at)
         return grouping
-
-    # ---- loading -------------------------------------------------------------------------------------------------
 
     def _refuse_undeclared(self, connection: duckdb.DuckDBPyConnection) -> None:
         declared = {kind.type for kind in self.id_types}
@@ -177,7 +167,7 @@ class GraphResolver:
             "CREATE OR REPLACE TEMP TABLE identity_rules (level TINYINT, id_type VARCHAR, max_customers INTEGER, rule VARCHAR)"
         )
         connection.executemany("INSERT INTO identity_rules VALUES (?, ?, ?, ?)", rules)
-        file = links_file(self.workspace)
+        file = links_path(self.workspace)
         source = (
             f"read_parquet({literal(file)})"
             if file.exists()
@@ -222,7 +212,7 @@ class GraphResolver:
                 ANTI JOIN identity_scope USING ({RECORD})""")
             connection.execute("INSERT INTO identity_scope SELECT * FROM identity_next")
             connection.execute("CREATE OR REPLACE TEMP TABLE identity_frontier AS SELECT * FROM identity_next")
-            if not _count(connection, "identity_frontier"):
+            if not row_count(connection, "identity_frontier"):
                 return True
         return False
 
@@ -245,7 +235,7 @@ class GraphResolver:
             SELECT *, row_number() OVER (PARTITION BY seen, level ORDER BY since NULLS FIRST, id_value) AS place FROM (
                 SELECT seen, level, id_value, CASE WHEN count(observed_at) = count(*) THEN min(observed_at) END AS since
                 FROM identity_rows SEMI JOIN several USING (seen, level) GROUP BY seen, level, id_value)""")
-        if _count(connection, "identity_contradictions"):
+        if row_count(connection, "identity_contradictions"):
             connection.execute("""
                 DELETE FROM identity_rows WHERE (seen, level, id_value) IN (
                     SELECT (seen, level, id_value) FROM identity_contradictions WHERE place > 1)""")
@@ -335,103 +325,18 @@ class GraphResolver:
         levels = [Level(kind.max_customers, _microseconds(kind.expires_days)) for kind in self.id_types]
         grouping = group(len(first), levels, Sightings(*sightings), Links(*given), claims, np.column_stack(apart), tie)
         whom, owner, since, link = periods(grouping, first)
-        _register(
+        register(
             connection,
             "identity_periods",
             {
                 "record": whom,
                 "owner": owner,
-                "valid_from": _times(since),
+                "valid_from": timestamps(since),
                 "link": pa.array(link, mask=link == NOBODY),
             },
         )
         connection.execute("DROP TABLE identity_rows")
         return grouping
-
-    # ---- decisions -----------------------------------------------------------------------------------------------
-
-    def _decisions(self, connection: duckdb.DuckDBPyConnection, grouping: Grouping) -> None:
-        """`identity_decisions`: a row a link that made a customer; `identity_found`: those, conflicts and shared values, as ledger entries."""
-        links = grouping.links
-        used = np.unique(grouping.by[grouping.by != NOBODY])
-        why = grouping.refused[grouping.refused[:, 1] != APART]
-        _register(connection, "identity_used", _chosen(links, used, np.full(len(used), NOBODY)))
-        _register(connection, "identity_refused", _chosen(links, why[:, 0], why[:, 1]))
-        _register(connection, "identity_shared", {"value": grouping.shared[:, 0], "holders": grouping.shared[:, 1]})
-        strong = [kind.type for kind in self.id_types if kind.strong]
-        connection.execute("CREATE OR REPLACE TEMP TABLE identity_strong (why INTEGER, strong VARCHAR)")
-        if strong:
-            connection.executemany("INSERT INTO identity_strong VALUES (?, ?)", list(enumerate(strong)))
-        named = """
-            SELECT k.link, k.why, a.source AS left_source, a.source_user_id AS left_source_user_id, b.source AS right_source,
-                b.source_user_id AS right_source_user_id, t.id_type, v.id_value, k.observed_at, t.rule, t.level
-            FROM {} AS k JOIN identity_records AS a ON a.record = k.a JOIN identity_records AS b ON b.record = k.b
-            JOIN identity_values AS v ON v.value = k.value JOIN identity_rules AS t ON t.level = k.level"""
-        both = "left_source, left_source_user_id, right_source, right_source_user_id, id_type, id_value"
-        connection.execute(f"""
-            CREATE OR REPLACE TEMP TABLE identity_decisions AS
-            SELECT {_name("m", both + ", observed_at")} AS ledger_id, *, CASE WHEN level = {len(self.id_types)} THEN '{PROBABILISTIC}'
-                ELSE 'deterministic' END AS source FROM ({named.format("identity_used")})""")
-        decided = (
-            f"{literal(self.decided_at.isoformat(sep=' ')) if self.decided_at else 'NULL'}::TIMESTAMP AS decided_at"
-        )
-        unlinked = f"SELECT {RECORD}, level, id_value, since FROM identity_contradictions AS c JOIN identity_seen AS s ON s.rowid = c.seen WHERE place > 1"
-        connection.execute(f"""
-            CREATE OR REPLACE TEMP VIEW identity_found AS
-            SELECT ledger_id, '{MERGE}' AS action, {both}, observed_at, {decided}, rule, 'both hold this ' || id_type AS reason, source,
-                NULL::VARCHAR AS refers_to FROM identity_decisions
-            UNION ALL
-            SELECT {_name("c", both + ", strong")}, '{CONFLICT}', {both}, min(observed_at), {decided}, any_value(rule),
-                'not linked: they are of customers with different values of ' || strong, 'deterministic', NULL
-            FROM ({named.format("identity_refused")}) JOIN identity_strong USING (why) GROUP BY {both}, strong
-            UNION ALL
-            SELECT {_name("c", "source, source_user_id, id_type, id_value")}, '{CONFLICT}', source, source_user_id, NULL, NULL, id_type, id_value,
-                since, {decided}, rule, 'one record with two values of ' || id_type || ': the one seen first counts', 'deterministic', NULL
-            FROM ({unlinked}) JOIN identity_rules USING (level)
-            UNION ALL
-            SELECT {_name("s", "id_type, id_value")}, '{SHARED}', r.source, r.source_user_id, NULL, NULL, id_type, id_value, NULL, {decided}, rule,
-                'shared, links nobody: held by ' || holders || ' customers, more than ' || max_customers, 'deterministic', NULL
-            FROM identity_shared JOIN identity_values USING (value) JOIN identity_rules USING (level) JOIN (
-                SELECT value, min(record) AS record FROM identity_held SEMI JOIN identity_shared USING (value)
-                JOIN identity_records USING (seen) GROUP BY value) USING (value) JOIN identity_records AS r USING (record)""")
-
-    def _pending(self, connection: duckdb.DuckDBPyConnection, scoped: bool) -> str:
-        """The table of what the ledger does not say yet, or says and is no longer so."""
-        if not self.ledger.files():
-            return "identity_found"
-        connection.execute(f"CREATE OR REPLACE TEMP TABLE identity_standing AS {self.ledger.standing()}")
-        names = "ledger_id, action, left_source, left_source_user_id, right_source, right_source_user_id, id_type, id_value, observed_at"
-        inside = "true"
-        if scoped:
-            inside = " OR ".join(
-                f"EXISTS (SELECT 1 FROM identity_scope AS s WHERE s.source = g.{side}_source AND s.source_user_id = g.{side}_source_user_id)"
-                for side in ("left", "right")
-            )
-        decided = f"{literal(self.decided_at.isoformat(sep=' ')) if self.decided_at else 'NULL'}::TIMESTAMP"
-        whose = "SELECT source, source_user_id, arg_max(one_id, coalesce(valid_from, TIMESTAMP '0001-01-01')) AS one_id FROM identity_customers GROUP BY ALL"
-        connection.execute(f"""
-            CREATE OR REPLACE TEMP TABLE identity_pending AS
-            SELECT * FROM identity_found ANTI JOIN (FROM identity_standing WHERE action <> '{WITHDRAW}') USING (ledger_id)""")
-        gone = f"""SELECT g.* FROM identity_standing AS g ANTI JOIN identity_found USING (ledger_id) WHERE action <> '{WITHDRAW}' AND ({inside})"""
-        connection.execute(f"CREATE OR REPLACE TEMP TABLE identity_gone AS {gone}")
-        if not _count(connection, "identity_gone"):
-            return "identity_pending"
-        connection.execute(f"CREATE OR REPLACE TEMP TABLE identity_whose AS {whose}")
-        connection.execute(f"""
-            CREATE OR REPLACE TEMP TABLE identity_undone AS SELECT g.ledger_id FROM identity_gone AS g JOIN ({self.ledger.apart()}) AS u
-            ON (u.left_source, u.left_source_user_id, u.right_source, u.right_source_user_id) IN (
-                (g.left_source, g.left_source_user_id, g.right_source, g.right_source_user_id),
-                (g.right_source, g.right_source_user_id, g.left_source, g.left_source_user_id))""")
-        kept = names.replace("action", f"'{WITHDRAW}'").split(", ")
-        connection.execute(f"""
-            INSERT INTO identity_pending SELECT {", ".join(name if name.startswith("'") else "g." + name for name in kept)}, {decided}, g.rule,
-                'was ' || g.action || ': ' || CASE WHEN g.action <> '{MERGE}' THEN 'no longer so' WHEN g.ledger_id IN (SELECT ledger_id FROM identity_undone)
-                THEN 'unmerged by a person'
-                WHEN a.one_id = b.one_id THEN 'another link came first' ELSE 'the link no longer holds' END, g.source, NULL
-            FROM identity_gone AS g
-            LEFT JOIN identity_whose AS a ON a.source = g.left_source AND a.source_user_id = g.left_source_user_id
-            LEFT JOIN identity_whose AS b ON b.source = g.right_source AND b.source_user_id = g.right_source_user_id""")
-        return "identity_pending"
 
 
 def _rule(kind: IdType) -> str:
@@ -445,37 +350,4 @@ def _rule(kind: IdType) -> str:
 
 
 def _microseconds(days: float | None) -> int | None:
-    return None if days is None else round(days * DAY_MICROSECONDS)
-
-
-def _name(letter: str, columns: str) -> str:
-    """SQL: the ledger_id of a decision, from its content."""
-    parts = ", ".join(f"coalesce({column}::VARCHAR, '')" for column in columns.split(", "))
-    return f"'{letter}' || substr(md5(concat_ws(chr(31), {parts})), 1, 16)"
-
-
-def _times(values: Ints) -> pa.Array:
-    return pa.array(values.astype("datetime64[us]"), pa.timestamp("us"), mask=values == ALWAYS)
-
-
-def _chosen(links: Links, chosen: Ints, why: Ints) -> dict[str, Any]:
-    return {
-        "link": chosen.astype(np.int32),
-        "a": links.left[chosen],
-        "b": links.right[chosen],
-        "level": links.level[chosen],
-        "value": links.value[chosen],
-        "observed_at": _times(links.time[chosen]),
-        "why": why.astype(np.int32),
-    }
-
-
-def _register(connection: duckdb.DuckDBPyConnection, name: str, columns: dict[str, Any]) -> None:
-    """Give the connection a table; in pieces, because one piece is read by one thread."""
-    table = pa.table(columns)
-    connection.register(name, pa.Table.from_batches(table.to_batches(max_chunksize=BATCH_ROWS), table.schema))
-
-
-def _count(connection: duckdb.DuckDBPyConnection, table: str) -> int:
-    row = connection.execute(f"SELECT count(*) FROM {table}").fetchone()
-    return int(row[0]) if row else 0
+    return None if days is None else round(days * MICROSECONDS_PER_DAY)

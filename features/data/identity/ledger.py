@@ -37,7 +37,6 @@ COLUMNS = {
 }
 MERGE, CONFLICT, SHARED, WITHDRAW, UNMERGE, REMERGE = "merge", "conflict", "shared", "withdraw", "unmerge", "remerge"
 FOUND = (MERGE, CONFLICT, SHARED)  # what resolving finds; the rest undoes something
-MADE_BY = {"deterministic": "an identifier both hold", "probabilistic": "record linkage", "person": "somebody's word"}
 Record = tuple[str, str]
 
 

@@ -17,6 +17,7 @@ import pyarrow.parquet as pq
 
 from features.data.identity.link_model import clues, comparisons, expected_share, household, splink_settings, train
 from features.data.identity.records import FIELDS, Prepared, checked, prepare, private_connection
+from features.data.identity.tables import links_path
 from features.data.lake import literal
 from qianmian.errors import ConfigError, DataError
 from qianmian.settings import LinkingSettings
@@ -252,11 +253,6 @@ def _quiet() -> Iterator[None]:
         yield
     finally:
         splink.setLevel(before)
-
-
-def links_path(workspace: Workspace) -> Path:
-    """Where the links lie: `identity/links.parquet`."""
-    return workspace.root / "identity" / "links.parquet"
 
 
 def merged(workspace: Workspace, links: Links, decided_at: datetime) -> pa.Table:

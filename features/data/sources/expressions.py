@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import itertools
 import json
 from collections.abc import Iterator, Mapping
@@ -12,6 +11,7 @@ from typing import Any
 import duckdb
 
 from features.data.lake import literal, quote
+from qianmian.errors import did_you_mean
 
 # A text column that is used as a number (`Quantity * UnitPrice` over a CSV) is read as one; the same for times.
 # A value that is not one refuses its own row only.
@@ -186,12 +186,7 @@ class ExpressionChecker:
         lower = {name.lower() for name in self.columns}
         for name in _column_names(tree):
             if name.lower() not in lower and "not found" in str(failure):
-                close = difflib.get_close_matches(name, list(self.columns), n=1)
-                return (
-                    f"there is no column {name}"
-                    + (f" (did you mean {close[0]}?)" if close else "")
-                    + f"; {self._listing()}"
-                )
+                return f"there is no column {name}{did_you_mean(name, self.columns)}; {self._listing()}"
         return f"DuckDB refuses it: {_first_line(str(failure))}; {self._listing()}"
 
     def _listing(self) -> str:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import csv
-import difflib
 import glob
 import gzip
 import re
@@ -21,7 +20,7 @@ from features.data.sources.base import RawTable, Source
 from features.data.sources.casting import NOUNS, attribute_dtype, missing_columns
 from features.data.sources.casting import cast as cast_sql
 from features.data.sources.expressions import ExpressionChecker, csv_rejects, csv_relation
-from qianmian.errors import ConfigError, DataError
+from qianmian.errors import ConfigError, DataError, did_you_mean
 from qianmian.packs import Pack
 from qianmian.schema import TABLES, Table
 from qianmian.settings import Section, problems_of, read_yaml
@@ -115,7 +114,7 @@ class Files(Source):
         """Check one entry and keep its raw table; the problems found."""
         where = f"tables.{name}"
         if name not in TABLES:
-            return [f"{where}: there is no such table{_close(name, TABLES)}; the tables are {', '.join(TABLES)}"]
+            return [f"{where}: there is no such table{did_you_mean(name, TABLES)}; the tables are {', '.join(TABLES)}"]
         return self._add_table(TABLES[name], entry, where)
 
     def _add_table(self, table: Table, entry: Any, where: str) -> list[str]:
@@ -300,7 +299,7 @@ def _name_problems(table: Table, columns: Iterable[str], where: str) -> list[str
             continue
         if not table.open_ended:
             problems.append(
-                f"{where}.columns.{name}: {table.name} has no such column{_close(name, table.names)}; it has {', '.join(table.names)}"
+                f"{where}.columns.{name}: {table.name} has no such column{did_you_mean(name, table.names)}; it has {', '.join(table.names)}"
             )
         elif not name.isidentifier() or name.startswith("_"):
             problems.append(
@@ -321,7 +320,7 @@ def _validated(model: type[Section], value: Any, where: str) -> tuple[Any, list[
         unknown = [str(key) for key in value if key not in model.model_fields]
         value = {key: part for key, part in value.items() if key in model.model_fields}
     problems = [
-        f"{key}: there is no such key{_close(key, model.model_fields)}; the keys are {', '.join(model.model_fields)}"
+        f"{key}: there is no such key{did_you_mean(key, model.model_fields)}; the keys are {', '.join(model.model_fields)}"
         for key in unknown
     ]
     found = None
@@ -338,10 +337,5 @@ def _timezone_problems(timezone: str) -> list[str]:
     if timezone in zones:
         return []
     return [
-        f"timezone: {timezone!r} is not a time zone{_close(timezone, zones)}; write an IANA name such as Europe/London or Asia/Shanghai"
+        f"timezone: {timezone!r} is not a time zone{did_you_mean(timezone, zones)}; write an IANA name such as Europe/London or Asia/Shanghai"
     ]
-
-
-def _close(name: str, allowed: Iterable[str]) -> str:
-    close = difflib.get_close_matches(name, list(allowed), n=1)
-    return f" (did you mean {close[0]}?)" if close else ""

@@ -8,6 +8,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from qianmian.times import SECONDS_PER_DAY
+
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
 
@@ -26,7 +28,7 @@ def when(days: Floats | Sequence[float]) -> NDArray[np.datetime64]:
     """Days since the start → whole seconds; not a number → not a time."""
     offset = np.asarray(days, dtype=np.float64)
     known = np.isfinite(offset)
-    seconds = np.where(known, np.floor(np.where(known, offset, 0.0) * 86_400.0), 0.0).astype("timedelta64[s]")
+    seconds = np.where(known, np.floor(np.where(known, offset, 0.0) * SECONDS_PER_DAY), 0.0).astype("timedelta64[s]")
     return np.where(known, START + seconds, np.datetime64("NaT", "us"))
 
 

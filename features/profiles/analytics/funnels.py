@@ -25,6 +25,7 @@ from features.profiles.analytics.steps import (
 )
 from features.profiles.analytics.tagged import UNTAGGED
 from qianmian.errors import UsageError
+from qianmian.times import SECONDS_PER_DAY
 
 DEFAULT_STEPS = ("view", "cart", "buy")
 Per = Literal["customer", "session", "item"]
@@ -237,7 +238,7 @@ def _entities(
         t = t.mutate(start=t[f"start{k - 1}"].max().over(so_far), before=t[f"at{k - 1}"].max().over(so_far))
         reached = (t.step == name) & t.start.notnull()
         if within_days is not None:
-            reached &= t.ts <= t.start + ibis.interval(seconds=round(within_days * 86_400))
+            reached &= t.ts <= t.start + ibis.interval(seconds=round(within_days * SECONDS_PER_DAY))
         # the latest step before has the latest start, so that `before` and `start` are of one way
         t = t.mutate(
             **{

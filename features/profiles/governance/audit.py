@@ -15,6 +15,7 @@ import numpy as np
 from features.profiles.governance.encoding import Coded, encode_all, entropy_bits, mutual_information
 from features.profiles.tags.declare import Tag, TagFacts, TagValue
 from qianmian.schema import REGISTERED_PREFIX
+from qianmian.times import is_stale
 
 NAME = re.compile(r"[a-z][a-z0-9]*(_[a-z0-9]+)*")
 LONGEST_NAME = 40
@@ -180,7 +181,7 @@ def _unused(tags: Sequence[Tag], uses: Mapping[str, Sequence[str]] | None) -> It
 def _expired(facts: Mapping[str, TagFacts], now: datetime) -> Iterator[Finding]:
     groups: dict[tuple[datetime, str], list[str]] = defaultdict(list)
     for name, about in facts.items():
-        if about.is_stale(now):
+        if is_stale(about.as_of, now, about.ttl_days):
             groups[about.as_of, about.source if about.how == "model" else ""].append(name)
     for (as_of, model), names in groups.items():
         job = model.removeprefix("model:").removeprefix(REGISTERED_PREFIX)

@@ -8,17 +8,17 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import datetime, timedelta
+from datetime import datetime
 from typing import Any, Literal, get_args
 
 import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from features.compute.algebra import Feature
+from features.compute.algebra import PROFILE_PREFIX, Feature
 from features.definitions import FEATURES
 from features.profiles.rules import mask, mistakes, names_of, parse, text_features
-from qianmian.errors import ConfigError
+from qianmian.errors import ConfigError, did_you_mean
 from qianmian.schema import TAG_CATEGORIES
 from qianmian.settings import Settings
 
@@ -27,7 +27,6 @@ TagValue = str | float | bool | None
 Fitted = dict[str, list[float]]
 Kind = Literal["static", "dynamic"]
 How = Literal["rule", "statistic", "model"]
-ATTRIBUTE = "profile_"  # prefix of the features made of profile attributes, whatever a source calls them
 DIGITS = 4
 
 
@@ -115,7 +114,7 @@ def check(tags: Sequence[Tag], features: Iterable[str], where: str = "the tag de
     ...
     qianmian.errors.ConfigError: the tag declarations: 2 mistake(s):
       - vip: unknown category 'value'; allowed: basic, behaviour, transaction, interest, lifecycle
-      - vip: there is no feature 'amout_28d'; did you mean 'amount_28d'?
+      - vip: there is no feature 'amout_28d' (did you mean amount_28d?)
     . To mend: correct the tag declarations and run the command again
     """
     known, seen, problems = sorted(set(features)), set[str](), list[str]()
@@ -128,8 +127,6 @@ def check(tags: Sequence[Tag], features: Iterable[str], where: str = "the tag de
 
 
 def _mistakes(tag: Tag, seen: set[str], known: list[str]) -> Iterator[str]:
-    from difflib import get_close_matches
-
     if not tag.name:
         yield "needs a name"
     if tag.name in seen:
@@ -153,9 +150,8 @@ def _mistakes(tag: Tag, seen: set[str], known: list[str]) -> Iterator[str]:
     if (tag.how == "statistic") != (tag.fit is not None):
         yield "a statistic has a fit, and only a statistic has one"
     for name in tag.inputs:
-        if name not in known and not name.startswith(ATTRIBUTE):
-            close = get_close_matches(name, known, 1)
-            yield f"there is no feature '{name}'" + (f"; did you mean '{close[0]}'?" if close else "")
+        if name not in known and not name.startswith(PROFILE_PREFIX):
+            yield f"there is no feature '{name}'{did_you_mean(name, known)}"
 
 
 def tag_values(
@@ -325,7 +321,7 @@ def tag_from_rule(
         problems += [
             problem
             for problem in mistakes(one, known, names_of(one, "tag"))
-            if not problem.startswith(("there is no feature", f"feature '{ATTRIBUTE}"))
+            if not problem.startswith(("there is no feature", f"feature '{PROFILE_PREFIX}"))
         ]
 
     def made(columns: Columns, _: Given) -> NDArray[Any]:
@@ -372,10 +368,6 @@ class TagFacts:
     source: str
     fitted: Fitted = field(default_factory=dict)
     model: tuple[str, ...] = ()
-
-    def is_stale(self, now: datetime) -> bool:
-        """Whether the values have outlived the tag's time to live."""
-        return now - self.as_of > timedelta(days=self.ttl_days)
 
     def as_dict(self) -> dict[str, Any]:
         """Plain values for JSON."""

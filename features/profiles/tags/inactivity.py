@@ -19,6 +19,7 @@ from features.compute.views import Views
 from features.data.lake import TableState
 from features.profiles.lifecycle import NEEDS, own_gap
 from qianmian.settings import Settings
+from qianmian.times import SECONDS_PER_DAY
 
 CONTACTS, RESPONSES, VISITS = "silence_contacts", "silence_responses", "silence_visits"
 SOURCES = {CONTACTS: "touches", RESPONSES: "touches", VISITS: "events"}  # which table each column is made of
@@ -42,11 +43,11 @@ def silence_columns(
     buyers = table["orders_total"].to_numpy() > 0
     span = np.minimum(own_gap(gaps, settings.lifecycle) * settings.lifecycle.at_risk_gaps, days)
     begin = [
-        views.as_of - timedelta(seconds=round(float(day) * 86_400)) if buyer else None
+        views.as_of - timedelta(seconds=round(float(day) * SECONDS_PER_DAY)) if buyer else None
         for day, buyer in zip(days, buyers, strict=True)
     ]
     end = [
-        start and start + timedelta(seconds=round(float(long) * 86_400))
+        start and start + timedelta(seconds=round(float(long) * SECONDS_PER_DAY))
         for start, long in zip(begin, span, strict=True)
     ]
     moment = pa.timestamp("us")

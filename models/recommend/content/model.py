@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, ClassVar, Self
+from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,7 +13,7 @@ from features.contents import READ, ContentSet
 from features.interactions import Interactions, TrainingSet
 from models.persist import Arrays, pack_csr, unpack_csr
 from models.ranked import NOT_A_CANDIDATE
-from models.recommend.base import Evidence, Query, Recommender, Span, folded
+from models.recommend.base import Evidence, Query, Recommender, Span, folded, row_indices
 from models.recommend.choice_models import logit_weights
 from models.recommend.content.features import FEATURES, NEVER_NEGATIVE, ContentFacts, unit_rows
 from models.recommend.content.words import Words
@@ -87,12 +87,6 @@ class ContentRecommender(Recommender):
         self.neighbour_shrinkage, self.exploration = neighbour_shrinkage, exploration
         self.learn_days, self.show_read, self.seed = learn_days, show_read, seed
 
-    def with_read(self) -> Self:
-        """The same model, which also shows what was read to the end: for a customer who asks for it."""
-        other = type(self)(**{**self.get_params(), "show_read": True})
-        other.__dict__.update({name: value for name, value in vars(self).items() if name.endswith("_")})
-        return other
-
     def _fit(self, train: TrainingSet) -> None:
         words = Words.of(train)
         self.attribute_names_, traits = user_attributes(train)
@@ -152,7 +146,7 @@ class ContentRecommender(Recommender):
         """The ``topic`` of a content that is most the user's own, and ``because`` they ``read`` or ``bought`` of it more than others; None for none."""
         user = int(query.users[0])
         facts = self.facts_
-        words = _row(facts.about, item)
+        words = row_indices(facts.about, item)
         if user < 0 or not len(words):
             return None
         best, found = 1.0, None
@@ -232,11 +226,6 @@ class ContentRecommender(Recommender):
             state["vocabulary"],
         )
         self.read_, self.facts_ = unpack_csr("read", state), ContentFacts.restored(state)
-
-
-def _row(matrix: sparse.csr_matrix, row: int) -> NDArray[np.int32]:
-    found: NDArray[np.int32] = matrix.indices[matrix.indptr[row] : matrix.indptr[row + 1]]
-    return found
 
 
 def _read(data: Interactions) -> sparse.csr_matrix:

@@ -11,7 +11,6 @@ from scipy import sparse
 
 from features.interactions import TrainingSet
 from models.persist import Arrays, pack_csr, unpack_csr
-from models.ranked import NOT_A_CANDIDATE
 from models.recommend import base
 from models.recommend.base import (
     Barred,
@@ -21,12 +20,12 @@ from models.recommend.base import (
     Query,
     Recommender,
     Span,
-    best_of_rows,
+    dense_scores,
     rows_of,
+    top_k_rows,
     values_at,
 )
 from models.recommend.evidence import times_and_last
-from models.recommend.item_knn import DENSE_SHARE
 from models.recommend.next_basket.orders import FEWEST_HALVINGS, Ints, Orders, scaled
 from models.recommend.next_basket.rates import fit_rates, shares_before
 from models.topk import top_k
@@ -212,7 +211,7 @@ class NextBasketRecommender(Recommender):
             wanted = orders.baskets[answers]
             attainable = np.minimum(np.diff(wanted.indptr), PLACES)
             for place, weight in enumerate(WEIGHTS):
-                ids, _ = _first(_sum(own, near, weight), PLACES, Barred())
+                ids, _ = top_k_rows(_sum(own, near, weight), PLACES, Barred())
                 found[place] += ((values_at(wanted, ids) > 0).sum(axis=1) / attainable).sum()
         return WEIGHTS[int(found.argmax())]
 
@@ -294,10 +293,10 @@ class NextBasketRecommender(Recommender):
         return scaled((counts + fresh).tocsr(), 1.0 / (1.0 + n_orders + n_fresh)), self._told((taste + newest).tocsr())
 
     def _scores(self, query: Query) -> Floats:
-        return _dense(self._found(query))
+        return dense_scores(self._found(query))
 
     def _best(self, query: Query, k: int, barred: Barred) -> tuple[NDArray[np.int32], Floats]:
-        return _first(self._found(query), k, barred)
+        return top_k_rows(self._found(query), k, barred)
 
     def _scores_at(self, query: Query, ids: Indices) -> Floats:
         return values_at(self._found(query), ids)
@@ -332,16 +331,3 @@ def _sum(own: sparse.csr_matrix, near: sparse.csr_matrix, weight: float) -> spar
     total = (own + near * np.float32(weight)).tocsr().astype(np.float32) if weight else own.copy()
     total.sort_indices()
     return total
-
-
-def _dense(found: sparse.csr_matrix) -> Floats:
-    scores = np.full(found.shape, NOT_A_CANDIDATE, dtype=np.float32)
-    scores[np.repeat(np.arange(found.shape[0]), np.diff(found.indptr)), found.indices] = found.data
-    return scores
-
-
-def _first(found: sparse.csr_matrix, k: int, barred: Barred) -> tuple[NDArray[np.int32], Floats]:
-    """The k best of each row, by whichever way is faster."""
-    if found.nnz < DENSE_SHARE * found.shape[0] * found.shape[1]:
-        return best_of_rows(found, k, barred)
-    return top_k(barred.apply(_dense(found)), k)

@@ -300,14 +300,6 @@ class TwoStageRecommender(Recommender):
         table[anew] = features(now, self.statistics_, place[rows[anew]], ids[anew])
         return table
 
-    def importances(self) -> dict[str, float]:
-        """Share of each feature in the total gain of the splits, falling."""
-        gains = {
-            name: float(np.sum(gain)) for name, gain in self.booster_.get_score(importance_type="total_gain").items()
-        }
-        total = sum(gains.values()) or 1.0
-        return {name: gain / total for name, gain in sorted(gains.items(), key=lambda entry: -entry[1])}
-
     # ---- keeping -------------------------------------------------------------------------------------------------
 
     @property

@@ -26,6 +26,7 @@ from models.recommend.similar.item_features import (
     shared_levels,
 )
 from qianmian.errors import InvalidRequest, UsageError
+from qianmian.times import days_between
 
 ROWS = 64  # items compared with all others at a time
 LEAST_SWITCHES = 200  # fewer teach nothing: the weights below then
@@ -295,7 +296,7 @@ def switches(
 
 def train_age(train: TrainingSet, before: TrainingSet) -> float:
     """Days between the two moments."""
-    return (train.as_of - before.as_of).total_seconds() / 86_400.0
+    return days_between(before.as_of, train.as_of)
 
 
 def first_purchases(

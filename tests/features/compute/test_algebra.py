@@ -23,6 +23,7 @@ GOOD = Feature("orders_28d", "orders", "count", window_days=28, description="d")
         ({"aggregate": "trend", "window_days": None}, "needs a window"),
         ({"aggregate": "top", "column": "channel"}, "default must be text"),
         ({"default": ""}, "default must be a number"),
+        ({"is_identifier": True}, "an identifier is text"),
         ({"description": ""}, "needs a description and an owner"),
         ({"owner": ""}, "needs a description and an owner"),
         ({"aggregate": "quotient", "view": "", "column": "a", "over": "b"}, "no feature called 'a' before it"),
@@ -61,3 +62,26 @@ def test_declarations_cannot_be_changed():
     with pytest.raises(FrozenInstanceError):
         Condition("a", "==", 1).value = 2
     assert check(FEATURES) is FEATURES
+
+
+def test_what_grows_with_the_calendar_and_what_is_an_id_is_declared():
+    """Models in production were trained without these."""
+    assert {feature.name for feature in FEATURES if feature.grows_with_calendar} == {
+        "amount_total",
+        "orders_total",
+        "lines_total",
+        "days_since_first_order",
+        "orders_365d",
+        "amount_365d",
+        "touches_total",
+        "items_distinct",
+        "days_since_first_event",
+        "days_since_registered",
+    }
+    assert {feature.name for feature in FEATURES if feature.is_identifier} == {
+        "first_store",
+        "last_store",
+        "top_store",
+        "last_item",
+        "top_item",
+    }

@@ -17,8 +17,8 @@ from features.compute.builder import Builder
 from features.compute.engines import duckdb as engine_module
 from features.compute.views import Rows
 from features.definitions import FEATURES
-from features.interactions import training_set
 from features.profiles.snapshot import make_snapshot
+from features.training_data import training_set
 from qianmian.errors import DataError
 from qianmian.settings import Settings
 from tests.features.plain import (

@@ -44,6 +44,19 @@ def test_it_survives_json():
     assert again.hash == SPEC.hash
 
 
+def test_the_hash_of_a_spec_stays_what_it_was():
+    """Bundles and snapshots of existing workspaces carry these hashes."""
+    assert SPEC.hash == "b6b521d5a978e3e8"
+
+
+def test_how_a_feature_may_be_used_is_no_part_of_its_meaning():
+    marked = FeatureSpec((replace(ORDERS, grows_with_calendar=True), *SPEC.features[1:]), SPEC.vocabularies)
+    assert marked == SPEC
+    assert marked.as_dict() == SPEC.as_dict()
+    assert marked.hash == SPEC.hash
+    assert FeatureSpec.of(marked.as_dict()) == marked
+
+
 @pytest.mark.parametrize(
     "other",
     [

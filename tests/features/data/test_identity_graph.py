@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 from features.compute.algebra import Feature
 from features.compute.builder import Builder
 from features.data.identity import GraphResolver, Ledger, changes, resolve
-from features.data.identity.graph import Known, links_file
+from features.data.identity.graph import Known
+from features.data.identity.tables import links_path
 from features.data.lake import Lake
 from features.definitions import FEATURES
 from qianmian.config import load_settings
@@ -281,11 +282,11 @@ def test_a_type_can_be_declared_and_a_rule_changed(lake_of):
 
 
 def write_links(lake: Lake, rows: list[tuple[str, str, float, str]]) -> None:
-    links_file(lake.workspace).parent.mkdir(parents=True, exist_ok=True)
+    links_path(lake.workspace).parent.mkdir(parents=True, exist_ok=True)
     values = ", ".join(f"('s', '{a}', 's', '{b}', {p}, NULL::TIMESTAMP, '{name}')" for a, b, p, name in rows)
     names = "left_source, left_source_user_id, right_source, right_source_user_id, probability, decided_at, link_id"
     duckdb.sql(
-        f"COPY (SELECT * FROM (VALUES {values}) AS t({names})) TO '{links_file(lake.workspace)}' (FORMAT parquet)"
+        f"COPY (SELECT * FROM (VALUES {values}) AS t({names})) TO '{links_path(lake.workspace)}' (FORMAT parquet)"
     )
 
 

@@ -13,8 +13,9 @@ import pyarrow.parquet as pq
 import pytest
 
 from features.data.identity.link_spark import spark_api
-from features.data.identity.probabilistic import HOUSEHOLD, LINKS, PAIR_KEY, link, links_path, write_links
+from features.data.identity.probabilistic import HOUSEHOLD, LINKS, PAIR_KEY, link, write_links
 from features.data.identity.records import FIELDS
+from features.data.identity.tables import links_path
 from qianmian.config import load_settings
 from qianmian.errors import ConfigError, DataError, UsageError
 from qianmian.settings import LinkingSettings

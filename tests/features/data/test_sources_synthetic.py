@@ -11,7 +11,8 @@ import pytest
 from features.data.ingest import ingest
 from features.data.lake import Lake
 from features.data.sources import SOURCES
-from features.data.sources.synthetic import EFFECT_DAYS, Synthetic, generate
+from features.data.sources.synthetic import Synthetic, generate
+from features.data.sources.synthetic_orders import EFFECT_DAYS
 from qianmian.errors import UsageError
 from qianmian.settings import Settings
 from qianmian.workspace import Workspace

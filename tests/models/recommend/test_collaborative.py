@@ -11,6 +11,7 @@ from scipy import sparse
 
 from features.interactions import Interactions, TrainingSet
 from models.recommend import ease, item_knn, spectral
+from models.recommend import query as query_module
 from models.recommend.base import Barred, Query
 from models.recommend.bpr import BPRRecommender
 from models.recommend.ease import EASERecommender
@@ -160,7 +161,7 @@ def test_dense_and_sparse_answers_are_the_same(kind, taste, monkeypatch):
     barred = Barred(np.arange(40) != 3, model.history_[[0, 17, 1, 79]])
     answers = []
     for share in (0.0, 2.0):
-        monkeypatch.setattr(item_knn, "DENSE_SHARE", share)
+        monkeypatch.setattr(query_module, "DENSE_SHARE", share)
         ids, scores = model._best(query, 6, barred)
         width = np.isfinite(scores).sum(axis=1)
         answers.append([(row[:n].tolist(), of[:n].tolist()) for row, of, n in zip(ids, scores, width, strict=True)])

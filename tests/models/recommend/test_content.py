@@ -71,7 +71,7 @@ def library() -> ContentSet:
 
 
 def model_of(train: TrainingSet, **parameters: object) -> ContentRecommender:
-    return ContentRecommender(**{"learn_days": None, **parameters}).fit(train)  # type: ignore[arg-type]
+    return ContentRecommender(**{"learn_days": None, **parameters}).fit(train)
 
 
 def weighing(model: ContentRecommender, *names: str) -> ContentRecommender:
@@ -111,11 +111,10 @@ def test_what_was_read_to_the_end_is_not_shown_again_unless_asked(library):
     assert 0 not in model.recommend([0], 9).ids
     assert 1 in model.recommend([0], 9).ids  # opened, not read to the end
     assert 0 in model.recommend([2], 9).ids
-    asked = model.with_read()
+    asked = model_of(done, show_read=True)
     assert 0 in asked.recommend([0], 9).ids
     assert asked.recommend([0], 9).valid[0] == 9
     assert model.recommend([0], 9).valid[0] == 8
-    assert not model.show_read
     since = Interactions(
         np.zeros(1, np.int32), np.array([1], np.int32), np.array([0.1], np.float32), np.array([1.5], np.float32), (1, 9)
     )

@@ -315,16 +315,6 @@ def test_folding_in_is_what_a_later_fit_would_have_counted(shop_and_truth, model
     np.testing.assert_allclose(given[:, of_customer], whole[:, of_customer], rtol=1e-4, atol=1e-4)
 
 
-def test_importances_are_shares_of_known_names(model):
-    shares = model.importances()
-    assert sum(shares.values()) == pytest.approx(1.0)
-    assert set(shares) <= {
-        *FEATURES,
-        *(f"{level}_{name}_{what}" for level, (name, _, _) in enumerate(STAGES) for what in ("score", "rank")),
-    }
-    assert list(shares.values()) == sorted(shares.values(), reverse=True)
-
-
 def test_sampled_customers_are_enough(shop_and_truth):
     train, truth = shop_and_truth
     few = TwoStageRecommender(stages=STAGES, users_per_cut=60, **QUICK)

@@ -1,0 +1,141 @@
+"""The online value of every feature of one customer, on made-up events and orders. `benchmarks/features.py` calls this."""
+
+from __future__ import annotations
+
+import tempfile
+import time
+from datetime import datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+
+def online(customers: int = 200, events: int = 1_000) -> dict[str, float]:
+    """One customer after the other: state read, twenty new events, all features; milliseconds."""
+    import gc
+
+    import duckdb
+    import pyarrow as pa
+
+    from features.compute.builder import Builder
+    from features.compute.online import OnlineState, values
+    from features.compute.online.build import build_state
+    from features.data.identity import SingleSourceResolver
+    from features.data.lake import Lake
+    from features.definitions import FEATURES
+    from qianmian.workspace import Workspace
+
+    rng = np.random.default_rng(0)
+    n = customers * events
+    begin = np.datetime64("2023-01-01T00:00:00", "us")
+    users = np.repeat(np.char.add("u", np.arange(customers).astype(str)), events)
+
+    def stamps(size: int) -> Any:
+        return begin + rng.integers(0, 365 * 86_400, size).astype("timedelta64[s]")
+
+    kinds = np.array(["view", "view", "view", "cart", "search", "favourite", "message_open", "message_click"])
+    seen = pa.table(
+        {
+            "event_id": np.char.add("e", np.arange(n).astype(str)),
+            "source": ["app"] * n,
+            "source_user_id": users,
+            "session_id": pa.nulls(n, pa.string()),
+            "event_type": rng.choice(kinds, n),
+            "ts": stamps(n),
+            "item_id": np.char.add("i", rng.integers(0, 300, n).astype(str)),
+            "category": pa.nulls(n, pa.string()),
+            "content_id": np.char.add("c", rng.integers(0, 30, n).astype(str)),
+            "page": rng.choice(["home", "list", "item"], n),
+            "referrer": rng.choice(["search", "ad", "direct"], n),
+            "campaign_id": rng.choice(["m1", "m2"], n),
+            "duration_seconds": rng.integers(1, 90, n).astype(float),
+            "channel": rng.choice(["app", "web"], n),
+            "device": rng.choice(["phone", "desktop"], n),
+            "value": pa.nulls(n, pa.float64()),
+            "properties": pa.nulls(n, pa.string()),
+        }
+    )
+    m = customers * 100
+    bought = pa.table(
+        {
+            "order_id": np.char.add("o", (np.arange(m) // 3).astype(str)),
+            "line_no": np.arange(m),
+            "source": ["app"] * m,
+            "source_user_id": np.repeat(users[::events], 100),
+            "ts": stamps(m),
+            "item_id": np.char.add("i", rng.integers(0, 300, m).astype(str)),
+            "quantity": rng.integers(1, 4, m).astype(float),
+            "amount": rng.integers(1, 90, m) / 2,
+            "discount": rng.integers(0, 5, m) / 2,
+            "coupon_discount": rng.integers(0, 2, m).astype(float),
+            "store_id": rng.choice(["s1", "s2"], m),
+            "channel": rng.choice(["app", "web"], m),
+            "status": rng.choice(["paid"] * 9 + ["refunded"], m),
+        }
+    )
+    items = pa.table(
+        {
+            "item_id": [f"i{k}" for k in range(300)],
+            "category": [f"c{k % 7}/s{k % 31}" for k in range(300)],
+            "brand": [f"b{k % 20}" for k in range(300)],
+            "price": [1.0] * 300,
+            "available": [True] * 300,
+            "tags": [""] * 300,
+        }
+    )
+    contents = pa.table(
+        {
+            "content_id": [f"c{k}" for k in range(30)],
+            "type": ["article"] * 30,
+            "topics": [f"t{k % 6}" for k in range(30)],
+            "item_ids": [""] * 30,
+            "channel": ["app"] * 30,
+            "language": ["en"] * 30,
+        }
+    )
+    with tempfile.TemporaryDirectory() as folder:
+        lake = Lake(Workspace(Path(folder) / "workspace").create())
+        with duckdb.connect() as connection:
+            tables = {"events": seen, "transactions": bought, "items": items, "contents": contents}
+            for name, table in tables.items():
+                connection.register(f"made_{name}", table)
+            lake.commit(connection, {name: f"SELECT * FROM made_{name}" for name in tables})
+            lake.attach(connection)
+            lake.commit(connection, {"customers": SingleSourceResolver().plan(connection).customers})
+        built_at = datetime(2024, 1, 1)
+        build_state(Builder(lake, FEATURES), built_at).save(Path(folder) / "state")
+        state = OnlineState.load(Path(folder) / "state")
+    people = [str(one_id) for one_id in state.one_ids]
+    now = built_at + timedelta(hours=2)
+    fresh = [
+        {
+            "source": "app",
+            "source_user_id": "u0",
+            "event_id": f"new{k}",
+            "event_type": "view",
+            "ts": built_at + timedelta(minutes=3 * k),
+            "item_id": f"i{k}",
+            "content_id": "c1",
+            "session_id": None,
+            "duration_seconds": 3.0,
+            "page": "item",
+            "channel": "app",
+        }
+        for k in range(20)
+    ]
+    times: dict[str, list[float]] = {"stored": [], "with 20 new events": []}
+    for one_id in people[:20]:
+        values(state.customer(one_id), now, {"events": fresh})
+    gc.collect()
+    gc.freeze()  # as the server does
+    for _ in range(5):
+        for one_id in people:
+            for name, new in (("stored", {}), ("with 20 new events", {"events": fresh})):
+                begun = time.perf_counter()
+                values(state.customer(one_id), now, new)
+                times[name].append((time.perf_counter() - begun) * 1e3)
+    result: dict[str, float] = {"features": float(len(state.plan.features))}
+    for name, taken in times.items():
+        result.update({f"{name} p50": float(np.percentile(taken, 50)), f"{name} p99": float(np.percentile(taken, 99))})
+    return result

@@ -1,0 +1,99 @@
+"""The rows of one view that pass one filter, with what several windows of a column share: running totals and numbered values."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from features.compute.algebra import COMPARISONS, Condition
+from features.compute.online.recent import Rows
+from features.compute.online.state import MISSING, Array, OnlineState
+from qianmian.times import MICROSECONDS_PER_SECOND
+
+SMALL = 4_096
+COMPARE: dict[str, Callable[[Array, Any], NDArray[np.bool_]]] = {
+    **COMPARISONS,
+    "in": lambda a, b: np.isin(a, b),
+}
+
+
+class Selection:
+    """The rows of one view that pass one filter."""
+
+    def __init__(self, rows: Rows, where: tuple[Condition, ...], state: OnlineState) -> None:
+        self._rows = rows
+        mask: NDArray[np.bool_] | None = None
+        for condition in where:
+            test = _passes(rows, condition, state)
+            mask = test if mask is None else mask & test
+        self._at = None if mask is None else mask.nonzero()[0]
+        self.ts: NDArray[np.int64] = rows.ts if self._at is None else rows.ts[self._at]
+        self._columns: dict[str, Array] = {}
+        self._running: dict[str, tuple[Array, Array]] = {}
+        self._numbered: dict[str, tuple[Array, Array]] = {}
+
+    def column(self, name: str) -> Array:
+        if name not in self._columns:
+            whole = self._rows.column(name)
+            self._columns[name] = whole if self._at is None else whole[self._at]
+        return self._columns[name]
+
+    def running(self, name: str) -> tuple[Array, Array]:
+        """Rows known and total of a column up to each row, (rows + 1,) each."""
+        if name not in self._running:
+            column = self.column(name)
+            known = column == column
+            counts, totals = np.zeros(len(column) + 1, np.int64), np.zeros(len(column) + 1)
+            np.cumsum(known, out=counts[1:])
+            np.cumsum(np.where(known, column, 0.0), out=totals[1:])
+            self._running[name] = counts, totals
+        return self._running[name]
+
+    def numbered(self, name: str) -> tuple[Array, Array]:
+        """The different values of a column, and for each row the number of its value, −1 where it has none."""
+        if name not in self._numbered:
+            self._numbered[name] = factorized(self.column(name))
+        return self._numbered[name]
+
+    @cached_property
+    def seconds(self) -> NDArray[np.float64]:
+        return (self.ts // MICROSECONDS_PER_SECOND).astype(np.float64)
+
+
+def factorized(column: Array) -> tuple[Array, Array]:
+    """Sorting is what costs: small whole numbers (codes of a short vocabulary, days, hours) are their own numbers."""
+    text = column.dtype == np.int32
+    if not len(column):
+        return column, np.zeros(0, dtype=np.int64)
+    if text and int(column.max()) < SMALL:
+        return np.arange(int(column.max()) + 1, dtype=np.int32), column
+    if not text:
+        low, high = column.min(), column.max()
+        if low == low and high - low < SMALL and low % 1 == 0:
+            numbers = column.astype(np.int64)
+            if (numbers == column).all():
+                return np.arange(low, high + 1.0), numbers - int(low)
+    different, numbers = np.unique(column, return_inverse=True)
+    absent = different == MISSING if text else different != different
+    return different, np.where(absent[numbers], -1, numbers) if absent.any() else numbers
+
+
+def _passes(rows: Rows, condition: Condition, state: OnlineState) -> NDArray[np.bool_]:
+    column, value = rows.column(condition.column), condition.value
+    known: NDArray[np.bool_] = column != MISSING if column.dtype == np.int32 else column == column
+    if condition.operator == "known":
+        return known if value else ~known
+    wanted: Any = value
+    if column.dtype == np.int32:
+        if condition.operator not in ("==", "!=", "in"):  # texts in their order: compare as texts
+            texts = [state.text(condition.column, code) if code != MISSING else "" for code in column]
+            return COMPARE[condition.operator](np.asarray(texts, dtype=object), value) & known
+        wanted = [state.code(condition.column, str(v)) for v in (value if isinstance(value, tuple) else (value,))]
+        wanted = wanted if condition.operator == "in" else wanted[0]
+    elif isinstance(value, tuple):
+        wanted = [float(v) for v in value]
+    return COMPARE[condition.operator](column, wanted) & known

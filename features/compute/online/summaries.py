@@ -1,0 +1,216 @@
+"""What a window of rows says of a column, as a few numbers: made of recent rows, and merged with what the last build made of the old ones."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import numpy as np
+
+from features.compute.algebra import TIME_COLUMNS, WEIGHT_DIGITS
+from features.compute.online.plan import Cell
+from features.compute.online.recent import Rows
+from features.compute.online.selection import Selection, factorized
+from features.compute.online.state import MISSING, Array, Customer, OnlineState
+from qianmian.times import MICROSECONDS_PER_DAY, MICROSECONDS_PER_SECOND, SECONDS_PER_DAY
+
+Summary = Mapping[str, Any]
+
+
+class ReadContext:
+    """What reading a summary may need to know."""
+
+    def __init__(self, state: OnlineState, now: int) -> None:
+        self.state, self.now = state, now
+
+
+def summaries(customer: Customer, rows: Mapping[str, Rows], context: ReadContext) -> list[Summary | None]:
+    """The summary of every cell of the plan: old rows and recent ones together; None where there are none."""
+    state, now = context.state, context.now
+    plan = state.plan
+    selections = [Selection(rows[view], where, state) for view, where in plan.selections]
+    bounds = []
+    for at, days, back in plan.slices:
+        ts = selections[at].ts
+        low = 0 if days is None else int(ts.searchsorted(now - days * (back + 1) * MICROSECONDS_PER_DAY))
+        bounds.append(
+            (
+                selections[at],
+                low,
+                int(ts.searchsorted(now - days * back * MICROSECONDS_PER_DAY))
+                if days is not None and back
+                else len(ts),
+            )
+        )
+    found: list[Summary | None] = []
+    for number, (cell, at) in enumerate(zip(plan.cells, plan.slice_of, strict=True)):
+        selection, low, high = bounds[at]
+        recent = SUMMARISE[cell.kind](selection, low, high, cell, context) if high > low else None
+        base = (customer.counts if cell.kind == "values" else customer.base).get(number) if cell.days is None else None
+        found.append(recent if base is None else base if recent is None else MERGE[cell.kind](base, recent))
+    return found
+
+
+# ---- summaries of the recent rows ----------------------------------------------------------------------------------------
+
+
+def _rows(_s: Selection, low: int, high: int, _c: Cell, _a: ReadContext) -> Summary:
+    return {"n": high - low}
+
+
+def _total(s: Selection, low: int, high: int, cell: Cell, _a: ReadContext) -> Summary | None:
+    counts, totals = s.running(cell.column)
+    n = int(counts[high] - counts[low])
+    return {"n": n, "total": float(totals[high] - totals[low])} if n else None
+
+
+def _known(s: Selection, low: int, high: int, cell: Cell) -> Array:
+    column: Array = s.column(cell.column)[low:high]
+    known: Array = column[column == column]
+    return known
+
+
+def _moments(s: Selection, low: int, high: int, cell: Cell, _a: ReadContext) -> Summary | None:
+    known = _known(s, low, high, cell)
+    if not len(known):
+        return None
+    mean = float(known.mean())
+    return {"n": len(known), "mean": mean, "squares": float(((known - mean) ** 2).sum())}
+
+
+def _min(s: Selection, low: int, high: int, cell: Cell, _a: ReadContext) -> Summary | None:
+    known = _known(s, low, high, cell)
+    return {"value": float(known.min())} if len(known) else None
+
+
+def _max(s: Selection, low: int, high: int, cell: Cell, _a: ReadContext) -> Summary | None:
+    known = _known(s, low, high, cell)
+    return {"value": float(known.max())} if len(known) else None
+
+
+def _edge(s: Selection, low: int, high: int, cell: Cell, context: ReadContext) -> Summary | None:
+    column = s.column(cell.column)
+    text = column.dtype == np.int32
+    for at in range(low, high) if cell.kind == "first" else range(high - 1, low - 1, -1):
+        if column[at] != MISSING if text else column[at] == column[at]:
+            return {"value": context.state.text(cell.column, int(column[at])) if text else float(column[at])}
+    return None
+
+
+def _times(s: Selection, low: int, high: int, _c: Cell, _a: ReadContext) -> Summary:
+    return {"n": high - low, "age": int(s.ts[low]), "recency": int(s.ts[high - 1])}
+
+
+def _gaps(s: Selection, low: int, high: int, cell: Cell, context: ReadContext) -> Summary:
+    times = dict(_times(s, low, high, cell, context))
+    gaps = np.diff(s.seconds[low:high]) / SECONDS_PER_DAY
+    times["squares"] = float(((gaps - gaps.mean()) ** 2).sum()) if len(gaps) else 0.0
+    return times
+
+
+def _values(s: Selection, low: int, high: int, cell: Cell, _a: ReadContext) -> Summary | None:
+    different, numbers = s.numbered(cell.column)
+    numbers = numbers[low:high]
+    over = s.column(cell.over)[low:high] if cell.over else None
+    if over is not None or cell.column not in TIME_COLUMNS:
+        kept = numbers >= 0 if over is None else (numbers >= 0) & (over == over)
+        numbers, over = numbers[kept], None if over is None else over[kept]
+    weights = np.bincount(numbers, weights=over, minlength=len(different))
+    if over is not None:
+        weights = np.round(weights, WEIGHT_DIGITS)
+    there = (weights > 0).nonzero()[0]
+    return {"values": different[there], "weights": weights[there]} if len(there) else None
+
+
+SUMMARISE: dict[str, Callable[[Selection, int, int, Cell, ReadContext], Summary | None]] = {
+    "rows": _rows,
+    "total": _total,
+    "moments": _moments,
+    "min": _min,
+    "max": _max,
+    "first": _edge,
+    "last": _edge,
+    "times": _times,
+    "gaps": _gaps,
+    "values": _values,
+}
+
+# ---- old and recent together; every old row lies before every recent one --------------------------------------------------
+
+
+def squared_deviations(summary: Summary) -> float:
+    """Sum of squared deviations; a base knows the sample standard deviation."""
+    if "squares" in summary:
+        return float(summary["squares"])
+    return 0.0 if math.isnan(summary["std"]) else float(summary["std"]) ** 2 * (summary["n"] - 1)
+
+
+def _pool(*parts: tuple[float, float, float]) -> tuple[float, float, float]:
+    """(n, mean, squares) of several samples together (Chan, Golub, LeVeque 1979)."""
+    n, mean, squares = 0.0, 0.0, 0.0
+    for n2, mean2, squares2 in parts:
+        if n2:
+            apart = mean2 - mean
+            squares += squares2 + apart * apart * n * n2 / (n + n2)
+            mean += apart * n2 / (n + n2)
+            n += n2
+    return n, mean, squares
+
+
+def _merge_moments(old: Summary, new: Summary) -> Summary:
+    n, mean, squares = _pool(
+        (old["n"], old["mean"], squared_deviations(old)), (new["n"], new["mean"], squared_deviations(new))
+    )
+    return {"n": n, "mean": mean, "squares": squares}
+
+
+def _merge_times(old: Summary, new: Summary) -> Summary:
+    return {"n": old["n"] + new["n"], "age": old["age"], "recency": new["recency"]}
+
+
+def elapsed_days(low: float, high: float) -> float:
+    return (high // MICROSECONDS_PER_SECOND - low // MICROSECONDS_PER_SECOND) / SECONDS_PER_DAY
+
+
+def gap_sample(summary: Summary) -> tuple[float, float, float]:
+    n = summary["n"] - 1
+    if n < 1:
+        return 0.0, 0.0, 0.0
+    squares = (
+        summary["squares"]
+        if "squares" in summary
+        else 0.0
+        if math.isnan(summary["std"])
+        else summary["std"] ** 2 * (n - 1)
+    )
+    return n, elapsed_days(summary["age"], summary["recency"]) / n, squares
+
+
+def _merge_gaps(old: Summary, new: Summary) -> Summary:
+    between = (1.0, elapsed_days(old["recency"], new["age"]), 0.0)
+    return {**_merge_times(old, new), "squares": _pool(gap_sample(old), between, gap_sample(new))[2]}
+
+
+def _merge_values(old: Summary, new: Summary) -> Summary:
+    different, numbers = factorized(np.concatenate([old["values"], new["values"]]))
+    weights = np.round(
+        np.bincount(numbers, weights=np.concatenate([old["weights"], new["weights"]]), minlength=len(different)),
+        WEIGHT_DIGITS,
+    )
+    there = (weights > 0).nonzero()[0]
+    return {"values": different[there], "weights": weights[there]}
+
+
+MERGE: dict[str, Callable[[Summary, Summary], Summary]] = {
+    "rows": lambda old, new: {"n": old["n"] + new["n"]},
+    "total": lambda old, new: {"n": old["n"] + new["n"], "total": old["total"] + new["total"]},
+    "moments": _merge_moments,
+    "min": lambda old, new: {"value": min(old["value"], new["value"])},
+    "max": lambda old, new: {"value": max(old["value"], new["value"])},
+    "first": lambda old, new: old,
+    "last": lambda old, new: new,
+    "times": _merge_times,
+    "gaps": _merge_gaps,
+    "values": _merge_values,
+}

@@ -1,0 +1,164 @@
+"""The orders of the made-up shop: its items, when each person orders, what a campaign changes, and what an order holds."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from features.data.sources.market import Market
+from features.data.sources.synthetic_columns import Floats, Ints, joined, names, when
+
+ITEMS_PER_CATEGORY = 20
+FAVOURITES = 6  # items a person buys again and again
+EFFECT_DAYS = 7  # a campaign works for so long
+PROPENSITY = 0.5  # of being contacted, drawn by lot
+
+
+def draw_items(rng: np.random.Generator, market: Market) -> dict[str, Any]:
+    count = len(market.categories) * ITEMS_PER_CATEGORY
+    category = np.repeat(np.arange(len(market.categories)), ITEMS_PER_CATEGORY)
+    drawn = rng.lognormal(1.5, 0.5, len(market.categories))
+    level = (np.array(market.prices) if market.prices else drawn)[category]
+    return {
+        "item_id": names("i", np.arange(count)),
+        "category": np.array(market.categories)[category],
+        "brand": names("brand", rng.integers(0, 8, count), width=1),
+        "price": np.round(level * rng.lognormal(0.0, 0.4, count) + 0.5, 2),
+        "available": rng.random(count) > 0.02,
+    }
+
+
+def draw_orders(rng: np.random.Generator, people: Mapping[str, Any], days: int) -> tuple[dict[str, Any], ...]:
+    count = len(people["segment"])
+    end = np.where(np.isnan(people["churn"]), float(days), people["churn"])
+    most = int(days / people["gap"].min() * 1.3) + 5
+    gaps = rng.gamma(4.0, 1.0, (count, most)) * (people["gap"][:, None] / 4.0)
+    time = people["start"][:, None] + np.cumsum(gaps, axis=1) - gaps[:, :1] * rng.random((count, 1))
+    alive = time < end[:, None]
+    person, time = np.broadcast_to(np.arange(count)[:, None], time.shape)[alive], time[alive]
+    sent = np.arange(30.0, days - EFFECT_DAYS, 45.0)
+    kept = np.ones(len(time), dtype=bool)
+    extra_person, extra_time, touched, effects = [], [], [], []
+    lift = people["lift"]
+    for number, day in enumerate(sent):  # a handful of campaigns
+        asked = np.flatnonzero((people["start"] <= day) & (end > day + EFFECT_DAYS))
+        treated = rng.random(len(asked)) < PROPENSITY
+        chosen = np.zeros(count, dtype=bool)
+        chosen[asked[treated]] = True
+        within = (time >= day) & (time < day + EFFECT_DAYS)
+        # annoyed people order less, pleased ones order once more; nobody changes what they like
+        kept &= ~(within & chosen[person] & (rng.random(len(time)) < -lift[person]))
+        moved = np.flatnonzero(chosen & (rng.random(count) < lift))
+        extra_person.append(moved)
+        extra_time.append(day + rng.random(len(moved)) * EFFECT_DAYS)
+        touched.append((number, asked, treated, day + 9.0 / 24.0))
+        expected = np.where(lift[asked] < 0, lift[asked] * EFFECT_DAYS / people["gap"][asked], lift[asked])
+        effects.append((number, asked, treated, expected))
+    person = np.concatenate([person[kept], *extra_person])
+    time = np.concatenate([time[kept], *extra_time])
+    hour = np.clip(people["hour"][person] + rng.normal(0.0, 1.5, len(person)), 0.0, 23.9)
+    at = np.floor(time) + hour / 24.0
+    stays = at < end[person]  # the hour may not carry an order past the leaving
+    person, at = person[stays], at[stays]
+    order = np.lexsort((person, at))
+    asked, treated = (np.concatenate([part[position] for part in touched]) for position in (1, 2))
+    campaign = np.repeat(names("c", np.arange(len(sent)), width=2), [len(part[1]) for part in touched])
+    variant = np.where(treated, "contact", "control")
+    opened = treated & (rng.random(len(asked)) < 0.4)
+    touches = {
+        "person": asked,
+        "touch_id": joined(campaign, names("p", asked)),
+        "campaign_id": campaign,
+        "ts": when(np.repeat([part[3] for part in touched], [len(part[1]) for part in touched])),
+        "variant": variant,
+        "propensity": np.where(treated, PROPENSITY, 1 - PROPENSITY),
+        "delivered": treated,
+        "opened": opened,
+        "clicked": opened & (rng.random(len(asked)) < 0.3),
+    }
+    truth = {
+        "campaign_id": campaign,
+        "person_id": asked,
+        "variant": variant,
+        "propensity": touches["propensity"],
+        "lift": np.concatenate([part[3] for part in effects]),
+    }
+    campaigns = {
+        "campaign_id": names("c", np.arange(len(sent)), width=2),
+        "kind": np.repeat(np.array(["message"]), len(sent)),
+        "start": when(sent),
+        "end": when(sent + EFFECT_DAYS),
+        "channel": np.repeat(np.array(["push"]), len(sent)),
+    }
+    return {"person": person[order], "at": at[order]}, touches, truth, campaigns
+
+
+def draw_lines(
+    rng: np.random.Generator,
+    people: Mapping[str, Any],
+    orders: Mapping[str, Any],
+    items: Mapping[str, Any],
+    days: int,
+    market: Market,
+) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Which items each order holds: what ran out since, and what caught the eye."""
+    count, total = len(people["segment"]), len(items["item_id"])
+    owner = np.repeat(np.arange(count), FAVOURITES)
+    favourite = sample_items(rng, people["taste"], owner)
+    unique = np.unique(owner * total + favourite)
+    owner, favourite = unique // total, unique % total
+    if market.cycles:  # what lasts so long is one thing at a time: the first favourite of each category
+        _, first = np.unique(owner * len(market.categories) + favourite // ITEMS_PER_CATEGORY, return_index=True)
+        owner, favourite = owner[first], favourite[first]
+    varies = rng.lognormal(0.7, 0.5, len(owner))
+    cycle = np.clip(people["gap"][owner] * varies, 4.0, 120.0)
+    if market.cycles:  # the trade's own, with its spread between people
+        known = [
+            (cycle_days, spread / cycle_days) if pair else (np.nan, 0.0)
+            for pair in market.cycles
+            for cycle_days, spread in [pair or (1, 0)]
+        ]
+        typical, relative = np.array(known)[favourite // ITEMS_PER_CATEGORY].T
+        cycle = np.where(
+            np.isnan(typical), cycle, np.maximum(typical * np.exp(relative * (np.log(varies) - 0.7) / 0.5), 2.0)
+        )
+    most = int(days / cycle.min()) + 2
+    due = people["start"][owner][:, None] + cycle[:, None] * (
+        rng.random((len(owner), 1)) + np.arange(most)[None, :] * rng.normal(1.0, 0.03, (len(owner), most))
+    )
+    needed = due < days
+    pair, due = np.broadcast_to(np.arange(len(owner))[:, None], due.shape)[needed], due[needed]
+    # bought with the first order after it ran out
+    by_person = np.lexsort((orders["at"], orders["person"]))
+    scale = float(days + 10)
+    keys = (orders["person"] * scale + orders["at"])[by_person]
+    found = np.searchsorted(keys, owner[pair] * scale + due)
+    inside = found < len(keys)
+    position = by_person[found[inside]]
+    same = orders["person"][position] == owner[pair][inside]
+    repeat_order, repeat_item = position[same], favourite[pair][inside][same]
+    tried_order = np.repeat(np.arange(len(orders["at"])), 1 + rng.poisson(market.tries, len(orders["at"])))
+    tried_item = sample_items(rng, people["taste"], orders["person"][tried_order])
+    if market.cycles:  # nobody tries what they still have
+        lasts = np.array([pair is not None for pair in market.cycles])[tried_item // ITEMS_PER_CATEGORY]
+        tried_order, tried_item = tried_order[~lasts], tried_item[~lasts]
+    both = np.unique(np.concatenate([repeat_order * total + repeat_item, tried_order * total + tried_item]))
+    both = both[~people["looks_only"][orders["person"][both // total]]]
+    if market.child_months:
+        months = (orders["at"][both // total] - people["born"][orders["person"][both // total]]) / 30.4
+        low, high = np.array([span or (-np.inf, np.inf) for span in market.child_months])[
+            both % total // ITEMS_PER_CATEGORY
+        ].T
+        both = both[(months >= low) & (months < high)]
+    return {"order": both // total, "item": both % total}, {"person": owner, "item": favourite, "cycle": cycle}
+
+
+def sample_items(rng: np.random.Generator, taste: Floats, person: Ints) -> Ints:
+    """An item for each of `person`: a category by taste, then an item of it by popularity (1 / rank)."""
+    steps = np.cumsum(taste, axis=1)
+    category = np.minimum((rng.random(len(person))[:, None] > steps[person]).sum(axis=1), taste.shape[1] - 1)
+    popularity = np.cumsum(1.0 / np.arange(1, ITEMS_PER_CATEGORY + 1))
+    rank = np.searchsorted(popularity / popularity[-1], rng.random(len(person)))
+    return np.asarray(category * ITEMS_PER_CATEGORY + rank, dtype=np.int64)

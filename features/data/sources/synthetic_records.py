@@ -1,0 +1,134 @@
+"""The records of the made-up shop: transactions with their refunds, and the events around them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from features.data.sources.market import Market
+from features.data.sources.synthetic_columns import joined, names, when, with_account
+from features.data.sources.synthetic_orders import sample_items
+
+
+def transactions_and_events(
+    rng: np.random.Generator,
+    people: Mapping[str, Any],
+    orders: Mapping[str, Any],
+    lines: Mapping[str, Any],
+    items: Mapping[str, Any],
+    accounts: Mapping[str, Any],
+    days: int,
+    market: Market,
+) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Transactions (with refunds) and the events around them."""
+    order, item = lines["order"], lines["item"]
+    number = len(order)
+    second = (rng.random(len(orders["at"])) < 0.4).astype(np.int64)  # who has two accounts uses now this, now that
+    quantity = 1.0 + rng.poisson(0.3, number)
+    full = items["price"][item] * quantity
+    discount = np.round(np.where(rng.random(number) < 0.2, full * 0.15, 0.0), 2)
+    coupon = np.round(np.where(rng.random(number) < 0.05, full * 0.10, 0.0), 2)
+    bought = {
+        "person": orders["person"][order],
+        "order_id": names("o", order, width=8),
+        "line_no": np.arange(number) - np.searchsorted(order, order) + 1,
+        "ts": when(orders["at"][order]),
+        "item_id": items["item_id"][item],
+        "quantity": quantity,
+        "amount": np.round(full - discount - coupon, 2),
+        "discount": discount,
+        "coupon_discount": coupon,
+        "status": np.repeat(np.array(["paid"]), number),
+    }
+    back = np.flatnonzero((rng.random(number) < 0.02) & (orders["at"][order] < days - 15))
+    returned = {name: values[back] for name, values in bought.items()}
+    returned["order_id"] = joined(returned["order_id"], np.repeat(np.array(["R"]), len(back)))
+    returned["ts"] = when(orders["at"][order][back] + 1.0 + rng.random(len(back)) * 13.0)
+    returned["status"] = np.repeat(np.array(["refunded"]), len(back))
+    transactions = {name: np.concatenate([bought[name], returned[name]]) for name in bought}
+    transactions = with_account(transactions, accounts, np.concatenate([second[order], second[order][back]]))
+    # before a purchase comes a look and usually the cart; many looks lead nowhere
+    viewed, carted = rng.random(number) < 0.9, rng.random(number) < 0.8
+    visits = rng.poisson(1.5, len(orders["at"]))
+    idle = np.repeat(np.arange(len(orders["at"])), visits)
+    idle_at = np.maximum(orders["at"][idle] - rng.exponential(3.0, len(idle)), people["start"][orders["person"][idle]])
+    groups = [
+        (
+            "view",
+            order[viewed],
+            item[viewed],
+            orders["at"][order][viewed] - (10.0 + 20.0 * rng.random(viewed.sum())) / 1440.0,
+        ),
+        (
+            "cart",
+            order[carted],
+            item[carted],
+            orders["at"][order][carted] - (1.0 + 8.0 * rng.random(carted.sum())) / 1440.0,
+        ),
+        ("view", idle, sample_items(rng, people["taste"], orders["person"][idle]), idle_at),
+    ]
+    source_order = np.concatenate([group[1] for group in groups])
+    at = np.concatenate([group[3] for group in groups])
+    session = np.concatenate(
+        [np.repeat(np.array(["b"]), viewed.sum() + carted.sum()), np.repeat(np.array(["v"]), len(idle))]
+    )
+    within = np.concatenate([order[viewed], order[carted], np.arange(len(idle))])
+    events = {
+        "person": orders["person"][source_order],
+        "event_type": np.repeat(
+            np.array([market.event_names.get(group[0], group[0]) for group in groups]),
+            [len(group[1]) for group in groups],
+        ),
+        "ts": when(at),
+        "item_id": items["item_id"][np.concatenate([group[2] for group in groups])],
+        "session_id": joined(session, names("", within, width=8)),
+        "duration_seconds": np.round(rng.exponential(40.0, len(at)), 1),
+    }
+    by_time = np.argsort(at, kind="stable")
+    events = with_account(events, accounts, second[source_order])
+    return transactions, {name: values[by_time] for name, values in events.items()}
+
+
+def with_other_events(
+    rng: np.random.Generator,
+    events: Mapping[str, Any],
+    people: Mapping[str, Any],
+    items: Mapping[str, Any],
+    accounts: Mapping[str, Any],
+    days: int,
+    market: Market,
+) -> dict[str, Any]:
+    """The events together with those of other types, which lead to nothing and come at any time."""
+    count = len(people["segment"])
+    end = np.where(np.isnan(people["churn"]), float(days), people["churn"])
+    parts = []
+    for kind, mean in market.events_per_person.items():
+        person = np.repeat(np.arange(count), rng.poisson(mean, count))
+        at = people["start"][person] + (end - people["start"])[person] * rng.random(len(person))
+        own = {
+            "person": person,
+            "event_type": np.repeat(np.array([market.event_names.get(kind, kind)]), len(person)),
+            "ts": when(at),
+            "item_id": items["item_id"][sample_items(rng, people["taste"], person)],
+            "session_id": joined(np.array([kind]), names("", np.arange(len(person)), 8)),
+            "duration_seconds": np.round(rng.exponential(90.0, len(person)), 1),
+        }
+        parts.append(with_account(own, accounts, np.zeros(len(person), dtype=np.int64)))
+    both = {name: np.concatenate([events[name], *(part[name] for part in parts)]) for name in events}
+    by_time = np.argsort(both["ts"], kind="stable")
+    return {name: values[by_time] for name, values in both.items()}
+
+
+def concat_events(events: Mapping[str, Any], others: Mapping[str, Any]) -> dict[str, pa.Array]:
+    """Events about items and events about contents, by time; what a kind does not have is null."""
+    parts = [dict(part) for part in (events, others)]
+    for name in {*events, *others}:
+        for part in parts:
+            part.setdefault(name, np.full(len(part["ts"]), None, dtype=object))
+    by_time = np.argsort(np.concatenate([part["ts"] for part in parts]), kind="stable")
+    return {
+        name: pa.array(np.concatenate([part[name] for part in parts])[by_time], from_pandas=True) for name in parts[0]
+    }

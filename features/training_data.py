@@ -1,0 +1,218 @@
+"""Training data read from the lake: which table says who had which item, its rows, and the `TrainingSet` made of them."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Any
+
+import ibis
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from ibis import _
+from numpy.typing import NDArray
+
+from features.compute.builder import Builder
+from features.compute.views import days_before
+from features.interactions import EVENT_WEIGHTS, Interactions, TrainingSet, index_of, sorted_interactions
+from qianmian.errors import DataError
+
+
+def interaction_source(builder: Builder, as_of: datetime) -> str:
+    """The table that says who had which item: `transactions` when any line before `as_of` names one, else `events`.
+
+    Raises
+    ------
+    DataError
+        When neither names items.
+    """
+    states = builder.states_at(as_of)
+    for table in ("transactions", "events"):
+        if table in states and "item_id" in states[table].filled:
+            return table
+    raise DataError(
+        "neither transactions nor events name items",
+        where=str(builder.lake.workspace.lake),
+        hint="map `item_id` in sources.yaml; without items there is nothing to recommend",
+    )
+
+
+def interaction_rows(builder: Builder, as_of: datetime, start: datetime | None = None) -> tuple[pa.Table, str]:
+    """Who did what with which item in ``[start, as_of)``, and the table it came from.
+
+    Paid order lines when any of them names an item, else events (`interaction_source`).
+
+    Returns
+    -------
+    pyarrow.Table
+        one_id, item_id, age_days, weight; basket (the order, or the visit), quantity, amount, each null where the source does not say.
+    str
+        ``transactions`` or ``events``.
+    """
+    source = interaction_source(builder, as_of)
+    views = builder.views(as_of)
+    rows = views["lines" if source == "transactions" else source]
+    weight = ibis.literal(1.0) if source == "transactions" else rows.event_type.cases(*EVENT_WEIGHTS.items(), else_=0.0)
+    timed = "ts" in builder.states[source].filled
+    age = days_before(views.cut, rows.ts) if timed else ibis.literal(0.0)
+    rows = rows.mutate(weight=weight.cast("float64"), age_days=age)
+    rows = rows.filter(rows.item_id.notnull() & (rows.weight > 0))
+    if start is not None:
+        if not timed:
+            raise DataError(
+                "the data has no time, so no period can be cut out of it", where=source, hint="map `ts` in sources.yaml"
+            )
+        rows = rows.filter(rows.ts >= ibis.timestamp(start.isoformat(sep=" ")))
+    if source == "transactions":
+        more = {"basket": rows.source + "\x1f" + rows.order_id, "quantity": rows.quantity, "amount": rows.amount}
+    else:
+        unknown = ibis.null("float64")
+        more = {"basket": rows.session_id, "quantity": unknown, "amount": unknown}
+    return rows.select("one_id", "item_id", "age_days", "weight", **more).to_pyarrow(), source
+
+
+def training_set(
+    builder: Builder, as_of: datetime, *, min_item_customers: int = 5, with_features: bool = True
+) -> TrainingSet:
+    """Build the training set at `as_of`.
+
+    Parameters
+    ----------
+    min_item_customers : int
+        An item that fewer customers had before `as_of` is left out: it cannot be recommended.
+
+    Raises
+    ------
+    DataError
+        When no item has that many customers.
+    """
+    rows, source = interaction_rows(builder, as_of)
+    per_item = rows.group_by("item_id").aggregate([("one_id", "count_distinct"), ("one_id", "count")])
+    per_item = per_item.filter(pc.greater_equal(per_item["one_id_count_distinct"], min_item_customers))
+    per_item = per_item.sort_by(
+        [("one_id_count_distinct", "descending"), ("one_id_count", "descending"), ("item_id", "ascending")]
+    )
+    item_ids = np.asarray(per_item["item_id"].to_pylist(), dtype=np.str_)
+    if not len(item_ids):
+        raise DataError(
+            f"no item was had by at least {min_item_customers} customers before {as_of.date()}",
+            where=source,
+            hint="set recommend.min_item_customers lower in qianmian.yaml, or bring more data",
+        )
+    people = builder.views(as_of).customers.select("one_id").distinct().order_by("one_id").to_pyarrow()
+    user_ids = np.asarray(people["one_id"].to_pylist(), dtype=np.str_)
+    users = pc.index_in(rows["one_id"], value_set=pa.array(user_ids)).combine_chunks()
+    items = pc.index_in(rows["item_id"], value_set=pa.array(item_ids)).combine_chunks()
+    interactions = interactions_of(rows, users, items, (len(user_ids), len(item_ids)))
+    features = None
+    if with_features:
+        built = builder.build(as_of).matrix()
+        features = built.take(built.rows_of(user_ids))
+    return TrainingSet(
+        user_ids,
+        item_ids,
+        interactions,
+        _item_attributes(builder, item_ids, source, as_of, interactions),
+        features,
+        as_of,
+        source,
+    )
+
+
+def interactions_of(rows: pa.Table, users: pa.Array, items: pa.Array, shape: tuple[int, int]) -> Interactions:
+    """Rows of `interaction_rows` as arrays, in an order that does not depend on the engine; entries whose user or item is null are left out.
+
+    Parameters
+    ----------
+    users, items : pyarrow.Array of integers, (m,)
+        Indices of each row's customer and item.
+    """
+    kept = pc.and_(pc.is_valid(users), pc.is_valid(items))
+    user, item, age_days, weights = (
+        pc.filter(column, kept).to_numpy() for column in (users, items, rows["age_days"], rows["weight"])
+    )
+    baskets, quantities, amounts = (pc.filter(rows[name], kept) for name in ("basket", "quantity", "amount"))
+    orders = None if baskets.null_count == len(baskets) else _order_numbers(user, item, age_days, baskets)
+    units, paid = (None if c.null_count == len(c) else c.to_numpy().astype(np.float32) for c in (quantities, amounts))
+    return sorted_interactions(
+        user.astype(np.int32),
+        item.astype(np.int32),
+        age_days.astype(np.float32),
+        weights.astype(np.float32),
+        shape,
+        orders,
+        units,
+        paid,
+    )
+
+
+def _order_numbers(
+    users: NDArray[np.int64], items: NDArray[np.int64], age_days: NDArray[np.float64], baskets: pa.ChunkedArray
+) -> NDArray[np.int32]:
+    """Number baskets by customer, then time, then id. A line without a basket is one of its own, as is a customer's part of a shared one."""
+    coded = baskets.combine_chunks().dictionary_encode()
+    names = np.asarray(coded.dictionary.to_pylist(), dtype=np.str_)
+    place = np.empty(len(names) + 1, dtype=np.int64)
+    place[np.argsort(names)], place[-1] = np.arange(len(names)), -1
+    code = coded.indices.fill_null(len(names)).to_numpy(zero_copy_only=False)
+    alone = np.flatnonzero(code == len(names))
+    basket = place[code]
+    basket[alone] = len(names) + np.argsort(np.lexsort((age_days[alone], items[alone])))
+    _, first, of = np.unique(
+        users.astype(np.int64) * (len(names) + len(alone) + 1) + basket, return_index=True, return_inverse=True
+    )
+    oldest = np.zeros(len(first))
+    np.maximum.at(oldest, of, age_days)
+    number = np.empty(len(first), dtype=np.int32)
+    number[np.lexsort((basket[first], -oldest, users[first]))] = np.arange(len(first), dtype=np.int32)
+    return number[of]
+
+
+def _item_attributes(
+    builder: Builder, item_ids: NDArray[np.str_], source: str, as_of: datetime, interactions: Interactions
+) -> dict[str, NDArray[Any]]:
+    items = builder.backend.table("items").to_pyarrow()
+    at = index_of(np.asarray(items["item_id"].to_pylist(), dtype=np.str_), item_ids)
+    told = [name for name in items.column_names if name != "item_id" and items[name].null_count < len(items)]
+    attributes = {name: _attribute(items[name])[at] for name in dict.fromkeys((*told, "category", "brand", "price"))}
+    attributes["price"] = np.where(
+        np.isnan(attributes["price"]), _paid_for_a_unit(interactions), attributes["price"]
+    ).astype(np.float32)
+    if (
+        source == "events"
+        and not attributes["category"].astype(bool).any()
+        and "category" in builder.states["events"].filled
+    ):
+        t = builder.backend.table("events").filter(_.ts < ibis.timestamp(as_of.isoformat(sep=" ")))
+        pairs = (
+            t.filter(t.category.notnull() & t.item_id.notnull())
+            .group_by("item_id")
+            .aggregate(category=t.category.min())
+            .to_pyarrow()
+        )
+        at = index_of(np.asarray(pairs["item_id"].to_pylist(), dtype=np.str_), item_ids)
+        attributes["category"] = np.asarray([*pairs["category"].to_pylist(), ""], dtype=np.str_)[at]
+    return attributes
+
+
+def _attribute(column: pa.ChunkedArray) -> NDArray[Any]:
+    """A column of `items` as an array of one entry more, the last for an item that has no row."""
+    if pa.types.is_boolean(column.type):
+        return np.append(column.cast(pa.int8()).fill_null(-1).to_numpy(), np.int8(-1))
+    if pa.types.is_integer(column.type) or pa.types.is_floating(column.type):
+        return np.append(column.cast(pa.float32(), safe=False).fill_null(float("nan")).to_numpy(), np.float32("nan"))
+    return np.asarray([*column.cast(pa.string()).fill_null("").to_pylist(), ""], dtype=np.str_)
+
+
+def _paid_for_a_unit(data: Interactions) -> NDArray[np.float32]:
+    """Median amount of a unit of each item, NaN for none, (n_items,)."""
+    paid = np.full(data.shape[1], np.nan, dtype=np.float32)
+    if data.amounts is None:
+        return paid
+    units = np.ones_like(data.amounts) if data.quantities is None else data.quantities
+    priced = (data.amounts > 0) & (units > 0)
+    items, unit_prices = data.items[priced], data.amounts[priced] / units[priced]
+    order = np.lexsort((unit_prices, items))
+    sold, first, counts = np.unique(items[order], return_index=True, return_counts=True)
+    paid[sold] = unit_prices[order][first + (counts - 1) // 2]
+    return paid

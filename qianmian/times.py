@@ -1,0 +1,31 @@
+"""Days: how many seconds one has, how many lie between two moments, and whether too many have passed."""
+
+from __future__ import annotations
+
+from datetime import datetime, timedelta
+
+SECONDS_PER_DAY = 86_400
+MICROSECONDS_PER_SECOND = 1_000_000
+MICROSECONDS_PER_DAY = SECONDS_PER_DAY * MICROSECONDS_PER_SECOND
+
+
+def days_between(start: datetime, end: datetime) -> float:
+    """Days from `start` to `end`, negative when `end` is the earlier one.
+
+    Examples
+    --------
+    >>> days_between(datetime(2024, 1, 1), datetime(2024, 1, 2, 12))
+    1.5
+    """
+    return (end - start).total_seconds() / SECONDS_PER_DAY
+
+
+def is_stale(as_of: datetime, now: datetime, days: float) -> bool:
+    """`as_of` is more than `days` ago.
+
+    Examples
+    --------
+    >>> is_stale(datetime(2024, 1, 1), datetime(2024, 1, 9), 7.0)
+    True
+    """
+    return now - as_of > timedelta(days=days)

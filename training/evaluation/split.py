@@ -1,0 +1,165 @@
+"""`EvaluationSplit`: customers to recommend to, what the models may learn from, and which items are right."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import sparse
+
+from features.interactions import Interactions, TrainingSet
+from models.ranked import Ranked
+from models.recommend.base import Attributes, Indices, Recommender
+
+BATCH_SIZE = 200  # examples ranked together that have their own candidates: all other items are excluded one by one
+
+
+@dataclass(frozen=True)
+class EvaluationSplit:
+    """Examples with known answers. An example is one customer, or one customer in one situation.
+
+    Attributes
+    ----------
+    train : TrainingSet
+        What the models may learn from.
+    users : ndarray of int64, (n,)
+        The customer of each example, as an index of `train`.
+    truth : csr_matrix of float32, (n, n_items)
+        1 where the item is right; every row has one.
+    context_items, attributes, exclude, recent_interactions, exclude_purchased, allowed
+        As `Recommender.recommend` takes them (`context_items` as its `items`), those of each example in the order of `users`.
+    candidates : csr_matrix, (n, n_items), optional
+        1 where the item is a candidate: an example is ranked over its own candidates only.
+    source_items : ndarray of int64, (n_items,), optional
+        Which item of the data that was split each item of `train` is, where a protocol has put them in another order.
+    """
+
+    train: TrainingSet
+    users: NDArray[np.int64]
+    truth: sparse.csr_matrix
+    context_items: Sequence[Indices] | None = None
+    attributes: Sequence[Attributes | None] | None = None
+    exclude: Sequence[Indices] | None = None
+    recent_interactions: Interactions | None = None
+    exclude_purchased: bool = False
+    allowed: NDArray[np.bool_] | None = None
+    candidates: sparse.csr_matrix | None = None
+    source_items: NDArray[np.int64] | None = None
+
+    def __len__(self) -> int:
+        return len(self.users)
+
+    def recommend_with(self, model: Recommender, k: int) -> Ranked:
+        """The lists of a model that was fitted on `train`."""
+        if self.candidates is None or not len(self):
+            return self._recommend(model, k, self.exclude)
+        starts = range(0, len(self), BATCH_SIZE)
+        batches = [self.take(np.arange(start, min(start + BATCH_SIZE, len(self)))) for start in starts]
+        lists = [batch._recommend(model, k, batch._other_than_candidates()) for batch in batches]
+        ids, scores, valid, source = (
+            np.concatenate([getattr(part, name) for part in lists]) for name in ("ids", "scores", "valid", "source")
+        )
+        return Ranked(ids, scores, valid, source, lists[0].sources)
+
+    def take(self, rows: NDArray[np.int64]) -> EvaluationSplit:
+        """Some of the examples, each at most once.
+
+        Examples
+        --------
+        >>> data = TrainingSet.of_pairs([0, 1], [0, 1], n_users=2, n_items=2)
+        >>> both = EvaluationSplit(data, np.arange(2), sparse.csr_matrix(np.eye(2)), recent_interactions=data.interactions)
+        >>> second = both.take(np.array([1]))
+        >>> second.users.tolist(), second.truth.indices.tolist(), second.recent_interactions.matrix().toarray().tolist()
+        ([1], [1], [[0.0, 1.0]])
+        """
+        context_items, attributes, exclude = (
+            None if values is None else [values[row] for row in rows.tolist()]
+            for values in (self.context_items, self.attributes, self.exclude)
+        )
+        recent = self.recent_interactions
+        return replace(
+            self,
+            users=self.users[rows],
+            truth=self.truth[rows],
+            context_items=context_items,
+            attributes=attributes,
+            exclude=exclude,
+            recent_interactions=None if recent is None else interactions_of_users(recent, rows),
+            candidates=None if self.candidates is None else self.candidates[rows],
+        )
+
+    def history(self) -> sparse.csr_matrix:
+        """What the customer of each example has interacted with before, 0/1, (n, n_items)."""
+        before = self.train.interactions.matrix()[self.users]
+        if self.recent_interactions is not None:
+            before = (before + self.recent_interactions.matrix()).tocsr()
+        users, items = before.nonzero()
+        return interaction_matrix(users, items, before.shape)
+
+    def _recommend(self, model: Recommender, k: int, exclude: Sequence[Indices] | None) -> Ranked:
+        return model.recommend(
+            self.users,
+            k,
+            allowed=self.allowed,
+            exclude=exclude,
+            exclude_purchased=self.exclude_purchased,
+            attributes=self.attributes,
+            items=self.context_items,
+            since=self.recent_interactions,
+        )
+
+    def _other_than_candidates(self) -> list[Indices]:
+        """For each example the items that are no candidate, and those it excludes."""
+        assert self.candidates is not None
+        excluded = np.ones(self.candidates.shape, dtype=bool)
+        excluded[self.candidates.nonzero()] = False
+        for row, items in enumerate(self.exclude or ()):
+            excluded[row, items] = True
+        return [np.flatnonzero(row) for row in excluded]
+
+
+def interaction_matrix(users: NDArray[Any], items: NDArray[Any], shape: tuple[int, int]) -> sparse.csr_matrix:
+    """A 0/1 matrix of (user, item) pairs with sorted indices; a pair that occurs twice counts once.
+
+    Examples
+    --------
+    >>> interaction_matrix(np.array([0, 0, 0]), np.array([2, 1, 2]), (1, 3)).toarray().tolist()
+    [[0.0, 1.0, 1.0]]
+    """
+    matrix = sparse.csr_matrix((np.ones(len(users), np.float32), (users, items)), shape=shape)
+    matrix.data[:] = 1.0
+    matrix.sort_indices()
+    return matrix
+
+
+def first_interactions(later: sparse.csr_matrix, earlier: sparse.csr_matrix) -> sparse.csr_matrix:
+    """Of a 0/1 matrix the entries that an earlier one does not have.
+
+    Examples
+    --------
+    >>> later, earlier = (sparse.csr_matrix(np.array([row], np.float32)) for row in ([1, 1, 0], [0, 1, 1]))
+    >>> first_interactions(later, earlier).toarray().tolist()
+    [[1.0, 0.0, 0.0]]
+    """
+    new = (later - later.multiply(earlier)).tocsr()
+    new.eliminate_zeros()
+    new.sort_indices()
+    return new
+
+
+def interactions_of_users(interactions: Interactions, users: NDArray[np.int64]) -> Interactions:
+    """The interactions of some users, who are numbered as given; no user is given twice.
+
+    Examples
+    --------
+    >>> data = TrainingSet.of_pairs([0, 1, 2], [0, 1, 2], n_users=3, n_items=3).interactions
+    >>> interactions_of_users(data, np.array([2, 0])).matrix().toarray().tolist()
+    [[0.0, 0.0, 1.0], [1.0, 0.0, 0.0]]
+    """
+    row = np.full(interactions.shape[0], -1, dtype=np.int32)
+    row[users] = np.arange(len(users), dtype=np.int32)
+    kept = interactions.where(row[interactions.users] >= 0)
+    return replace(kept, users=row[kept.users], shape=(len(users), interactions.shape[1]))
