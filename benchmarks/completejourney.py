@@ -34,16 +34,16 @@ from features.training_data import training_set
 from models.recommend.fallback import FallbackChain
 from qianmian.settings import RecommendSettings
 from qianmian.workspace import Workspace
+from training.bootstrap import CLASSIFICATION, mean_metric, paired_difference, statistic_metric
 from training.evaluation.metrics import ranking_metrics
-from training.metrics import CLASSIFICATION, mean_metric, paired_difference, statistic_metric
-from training.tasks.base import make
+from training.tasks.base import make_recommender
 
 K = 10
-MUST = {"recall@10": 0.413, "ndcg@10": 0.448, "auc": 0.83, "brier": 0.09}
-AIM = {"recall@10": 0.430, "ndcg@10": 0.465}
+REQUIRED = {"recall@10": 0.413, "ndcg@10": 0.448, "auc": 0.83, "brier": 0.09}
+TARGET = {"recall@10": 0.430, "ndcg@10": 0.465}
 RELEASE = "2017-12"
 SEEDS = 5
-SAME = 0.98  # of the places: threads of XGBoost add in another order
+MIN_AGREEMENT = 0.98  # of the places: threads of XGBoost add in another order
 HORIZON_DAYS = 28.0  # of `train recommend`
 
 
@@ -129,32 +129,37 @@ def recommend(workspace: Path, rows: pd.DataFrame, month: str = RELEASE) -> tupl
     print(f"train recommend {train_seconds:.1f} s, score recommend {score_seconds:.1f} s, peak {peak:,.0f} MB")
     if month != RELEASE:
         return result, []
-    drawn = [ranking_metrics(lists(frame), truth, K) for frame in other_seeds(workspace, cut.to_pydatetime(), scored)]
-    for metric in AIM:
-        each = [ours[metric]["value"], *(float(one[metric.partition("@")[0]].mean()) for one in drawn)]
+    seed_metrics = [
+        ranking_metrics(lists(frame), truth, K)
+        for frame in lists_of_other_seeds(workspace, cut.to_pydatetime(), scored)
+    ]
+    for metric in TARGET:
+        each = [ours[metric]["value"], *(float(one[metric.partition("@")[0]].mean()) for one in seed_metrics)]
         ours[f"{metric}, {SEEDS} seeds"] = common.value(float(np.mean(each)), min(each), max(each), SEEDS)
         print(f"{metric}, {SEEDS} seeds: {np.mean(each):.4f}, from {min(each):.4f} to {max(each):.4f}")
-    for metric, aim in AIM.items():
-        print(f"{metric}: {ours[metric]['value']:.4f}, must {MUST[metric]}, aim {aim}")
+    for metric, aim in TARGET.items():
+        print(f"{metric}: {ours[metric]['value']:.4f}, must {REQUIRED[metric]}, aim {aim}")
     return result, [
-        f"{metric} {ours[metric]['value']:.4f} < {MUST[metric]}"
-        for metric in AIM
-        if ours[metric]["value"] < MUST[metric]
+        f"{metric} {ours[metric]['value']:.4f} < {REQUIRED[metric]}"
+        for metric in TARGET
+        if ours[metric]["value"] < REQUIRED[metric]
     ]
 
 
-def other_seeds(workspace: Path, cut: datetime, scored: pd.DataFrame) -> Iterator[pd.DataFrame]:
+def lists_of_other_seeds(workspace: Path, cut: datetime, scored: pd.DataFrame) -> Iterator[pd.DataFrame]:
     """The lists of `home`, as `score recommend` writes them, by its ranker fitted with other seeds; with the first seed they must be `scored`."""
     train = training_set(Builder(Lake(Workspace(workspace)), FEATURES), cut, with_features=False)
     people = scored.drop_duplicates("one_id")
     rows = train.user_rows(people.one_id.to_numpy().astype(np.str_))
-    popular = make("popular", RecommendSettings(), 0, window_days=None).fit(train)
+    popular = make_recommender("popular", RecommendSettings(), 0, window_days=None).fit(train)
     for seed in range(SEEDS):
-        ranker = make("two_stage", RecommendSettings(), seed, target="any", horizon_days=HORIZON_DAYS).fit(train)
+        ranker = make_recommender("two_stage", RecommendSettings(), seed, target="any", horizon_days=HORIZON_DAYS).fit(
+            train
+        )
         ids = FallbackChain.of([ranker, popular]).recommend(rows, K).ids
-        places = np.tile(np.arange(1, K + 1), len(ids))
+        ranks = np.tile(np.arange(1, K + 1), len(ids))
         frame = pd.DataFrame(
-            {"user_id": np.repeat(people.user_id.to_numpy(), K), "rank": places, "item_id": train.item_ids[ids.ravel()]}
+            {"user_id": np.repeat(people.user_id.to_numpy(), K), "rank": ranks, "item_id": train.item_ids[ids.ravel()]}
         )
         if seed:
             yield frame
@@ -162,8 +167,8 @@ def other_seeds(workspace: Path, cut: datetime, scored: pd.DataFrame) -> Iterato
         both = scored.merge(frame, on=["user_id", "rank"], suffixes=("", "_again"))
         same = float((both.item_id == both.item_id_again).mean())
         print(f"the ranker fitted here with the seed that shipped gives {same:.2%} of the same places")
-        if same < SAME:
-            sys.exit(f"so it is not what shipped, and other seeds of it tell nothing; must be {SAME:.0%}")
+        if same < MIN_AGREEMENT:
+            sys.exit(f"so it is not what shipped, and other seeds of it tell nothing; must be {MIN_AGREEMENT:.0%}")
 
 
 def run(data: Path | None, quick: bool) -> tuple[dict[str, Any], list[str]]:
@@ -181,18 +186,18 @@ def churn(workspace: Path, rows: pd.DataFrame) -> tuple[dict[str, Any], list[str
     cli(workspace, "score", "churn", "--out", str(out), "--as-of", "2017-11-01")
     history = rows[rows.ts < cut]
     last = history.groupby("user_id").ts.max()
-    asked = last.index[(cut - last) <= pd.Timedelta(days=56)]
+    active_users = last.index[(cut - last) <= pd.Timedelta(days=56)]
     stayed = set(rows[(rows.ts >= cut) & (rows.ts < cut + pd.Timedelta(days=28))].user_id)
-    y = np.array([user not in stayed for user in asked], dtype=np.int64)
+    y = np.array([user not in stayed for user in active_users], dtype=np.int64)
     frequency = (
         -history[history.ts >= cut - pd.Timedelta(days=28)]
         .groupby("user_id")
         .basket_id.nunique()
-        .reindex(asked)
+        .reindex(active_users)
         .fillna(0)
         .to_numpy(dtype=float)
     )
-    scores = pd.read_parquet(out).set_index("user_id").churn_probability.reindex(asked)
+    scores = pd.read_parquet(out).set_index("user_id").churn_probability.reindex(active_users)
     missing = int(scores.isna().sum())
     p = scores.fillna(y.mean()).to_numpy(dtype=float)
     result: dict[str, Any] = {
@@ -213,8 +218,10 @@ def churn(workspace: Path, rows: pd.DataFrame) -> tuple[dict[str, Any], list[str
         )
     print(f"AUC gained over frequency: {paired_difference(CLASSIFICATION['auc'], y, p, frequency)}")
     ours = result["qianmian"]
-    failed = [f"auc {ours['auc']['value']:.4f} < {MUST['auc']}"] * (ours["auc"]["value"] < MUST["auc"])
-    failed += [f"brier {ours['brier']['value']:.4f} > {MUST['brier']}"] * (ours["brier"]["value"] > MUST["brier"])
+    failed = [f"auc {ours['auc']['value']:.4f} < {REQUIRED['auc']}"] * (ours["auc"]["value"] < REQUIRED["auc"])
+    failed += [f"brier {ours['brier']['value']:.4f} > {REQUIRED['brier']}"] * (
+        ours["brier"]["value"] > REQUIRED["brier"]
+    )
     failed += [f"{missing} households asked for have no score"] * bool(missing)
     return {f"{name}, churn" if name != "qianmian" else "qianmian": metrics for name, metrics in result.items()}, failed
 

@@ -27,7 +27,7 @@ import numpy as np
 AS_OF = datetime(2018, 1, 1)
 SIZES = {"1.5 million": 1, "15 million": 10, "60 million": 41}
 QUICK = {"1.5 million": 1, "4.4 million": 3}
-TEN = (
+TEN_FEATURES = (
     "orders_91d",
     "amount_total",
     "order_value_mean",
@@ -159,12 +159,12 @@ def worker(kind: str, root: Path, out: Path) -> None:
     begun = time.perf_counter()
     made = {
         "all": lambda: by_qianmian(root, ()),
-        "ten": lambda: by_qianmian(root, TEN),
+        "ten": lambda: by_qianmian(root, TEN_FEATURES),
         "sql": lambda: by_sql(root),
         "pandas": lambda: by_pandas(root),
     }[kind]()
     seconds = time.perf_counter() - begun
-    made[["one_id", *TEN]].to_parquet(out)
+    made[["one_id", *TEN_FEATURES]].to_parquet(out)
     peak = common.peak_megabytes()
     print(json.dumps({"seconds": seconds, "peak_mb": peak, "customers": len(made), "columns": made.shape[1]}))
 
@@ -181,7 +181,7 @@ def run(kind: str, root: Path, out: Path) -> dict[str, float]:
     return dict(json.loads(done.stdout.strip().splitlines()[-1]))
 
 
-def copied(journey: Path, root: Path, copies: int) -> Path:
+def replicate_lake(source_lake: Path, root: Path, copies: int) -> Path:
     """A lake of so many copies of Complete Journey's customers."""
     import duckdb
 
@@ -191,7 +191,7 @@ def copied(journey: Path, root: Path, copies: int) -> Path:
 
     if (root / "lake" / "manifest.json").exists():
         return root
-    source, target = Lake(Workspace(journey)), Lake(Workspace(root).create())
+    source, target = Lake(Workspace(source_lake)), Lake(Workspace(root).create())
     ids = {"transactions": "order_id", "events": "event_id", "touches": "touch_id"}
     with duckdb.connect() as connection:
         spill = str(root / "spill").replace("'", "''")
@@ -211,13 +211,13 @@ def copied(journey: Path, root: Path, copies: int) -> Path:
     return root
 
 
-def agree(one: Path, other: Path) -> None:
+def check_agreement(one: Path, other: Path) -> None:
     import pandas as pd
 
     a, b = (pd.read_parquet(file).set_index("one_id").sort_index() for file in (one, other))
     b = b.loc[b.index.isin(a.index)]
     a = a.loc[b.index]
-    for name in TEN:
+    for name in TEN_FEATURES:
         if name == "top_category":
             same = (a[name].fillna("") == b[name].fillna("")).all()
         else:
@@ -250,7 +250,9 @@ def main() -> None:
         full: dict[str, dict[str, float]] = {}
         for size, copies in sizes.items():
             root = (
-                folder / "journey" if copies == 1 else copied(folder / "journey", folder / f"copies-{copies}", copies)
+                folder / "journey"
+                if copies == 1
+                else replicate_lake(folder / "journey", folder / f"copies-{copies}", copies)
             )
             full[size] = run("all", root, folder / "all.parquet")
             features = full[size]["columns"] - 3
@@ -266,11 +268,11 @@ def main() -> None:
             if size == peers_at:
                 print(f"ten of the features at {size} lines, a process each, reading included")
                 ten = {kind: run(kind, root, folder / f"{kind}.parquet") for kind in ("ten", "sql", "pandas")}
-                agree(folder / "ten.parquet", folder / "sql.parquet")
-                agree(folder / "ten.parquet", folder / "pandas.parquet")
+                check_agreement(folder / "ten.parquet", folder / "sql.parquet")
+                check_agreement(folder / "ten.parquet", folder / "pandas.parquet")
                 for kind, found in ten.items():
                     print(f"  {kind:7s} {found['seconds']:6.1f} s  {found['peak_mb']:7,.0f} MB")
-                each = full[size]["seconds"] / features / (ten["sql"]["seconds"] / len(TEN))
+                each = full[size]["seconds"] / features / (ten["sql"]["seconds"] / len(TEN_FEATURES))
                 faster = ten["pandas"]["seconds"] / ten["ten"]["seconds"]
                 print(
                     f"  full set, time a feature: {each:.2f} x the hand-written query's (must ≤ 1.3); ten against pandas: {faster:.1f} x faster (must ≥ 3)"

@@ -31,7 +31,7 @@ def online(customers: int = 200, events: int = 1_000) -> dict[str, float]:
     begin = np.datetime64("2023-01-01T00:00:00", "us")
     users = np.repeat(np.char.add("u", np.arange(customers).astype(str)), events)
 
-    def stamps(size: int) -> Any:
+    def random_timestamps(size: int) -> Any:
         return begin + rng.integers(0, 365 * 86_400, size).astype("timedelta64[s]")
 
     kinds = np.array(["view", "view", "view", "cart", "search", "favourite", "message_open", "message_click"])
@@ -42,7 +42,7 @@ def online(customers: int = 200, events: int = 1_000) -> dict[str, float]:
             "source_user_id": users,
             "session_id": pa.nulls(n, pa.string()),
             "event_type": rng.choice(kinds, n),
-            "ts": stamps(n),
+            "ts": random_timestamps(n),
             "item_id": np.char.add("i", rng.integers(0, 300, n).astype(str)),
             "category": pa.nulls(n, pa.string()),
             "content_id": np.char.add("c", rng.integers(0, 30, n).astype(str)),
@@ -63,7 +63,7 @@ def online(customers: int = 200, events: int = 1_000) -> dict[str, float]:
             "line_no": np.arange(m),
             "source": ["app"] * m,
             "source_user_id": np.repeat(users[::events], 100),
-            "ts": stamps(m),
+            "ts": random_timestamps(m),
             "item_id": np.char.add("i", rng.integers(0, 300, m).astype(str)),
             "quantity": rng.integers(1, 4, m).astype(float),
             "amount": rng.integers(1, 90, m) / 2,
@@ -136,6 +136,8 @@ def online(customers: int = 200, events: int = 1_000) -> dict[str, float]:
                 values(state.customer(one_id), now, new)
                 times[name].append((time.perf_counter() - begun) * 1e3)
     result: dict[str, float] = {"features": float(len(state.plan.features))}
-    for name, taken in times.items():
-        result.update({f"{name} p50": float(np.percentile(taken, 50)), f"{name} p99": float(np.percentile(taken, 99))})
+    for name, latencies in times.items():
+        result.update(
+            {f"{name} p50": float(np.percentile(latencies, 50)), f"{name} p99": float(np.percentile(latencies, 99))}
+        )
     return result

@@ -24,9 +24,9 @@ import pyarrow.compute as pc
 from common import finish, machine, parser, peak_megabytes, value
 
 SETS = {"febrl1": ("dataset1",), "febrl2": ("dataset2",), "febrl3": ("dataset3",), "febrl4": ("dataset4a", "dataset4b")}
-MUST_F1 = {"febrl1": 0.998, "febrl2": 0.996, "febrl3": 0.993, "febrl4": 0.998}
-AIM_F1, AIM_PRECISION = 0.995, 0.999
-DRAWS = 1000
+REQUIRED_F1 = {"febrl1": 0.998, "febrl2": 0.996, "febrl3": 0.993, "febrl4": 0.998}
+TARGET_F1, TARGET_PRECISION = 0.995, 0.999
+N_RESAMPLES = 1000
 ERRORS = ("never_compared", "left_to_people", "scored_too_low", "wrong_links")
 COLUMNS = "given_name, surname, street_number, address_1 AS address, address_2, suburb, postcode, state, date_of_birth AS birth_date, soc_sec_id AS national_id"
 PERSON = "split_part({}, '-', 2)"  # rec-N-org and rec-N-dup-K are person N
@@ -118,8 +118,8 @@ def scores(pairs: pa.Table, records: pa.Table, across: bool) -> dict[str, Any]:
             ORDER BY person""").fetchnumpy()
     hits, given, pairs_ = (np.asarray(counts[name], dtype=np.float64) for name in ("hits", "given", "pairs"))
     rng = np.random.default_rng(0)
-    drawn = rng.multinomial(len(hits), np.full(len(hits), 1 / len(hits)), size=DRAWS)
-    weights = np.vstack([np.ones(len(hits)), drawn])
+    resampled = rng.multinomial(len(hits), np.full(len(hits), 1 / len(hits)), size=N_RESAMPLES)
+    weights = np.vstack([np.ones(len(hits)), resampled])
     h, g, p = weights @ hits, weights @ given, weights @ pairs_
     made = {"precision": h / np.maximum(g, 1), "recall": h / p, "f1": 2 * h / (g + p)}
     return {
@@ -130,14 +130,14 @@ def scores(pairs: pa.Table, records: pa.Table, across: bool) -> dict[str, Any]:
 
 def errors(pairs: pa.Table, review: pa.Table, records: pa.Table, across: bool) -> dict[str, int]:
     """Where the remaining errors lie: pairs of one person never compared, left to people, or scored too low; and links of two persons."""
-    from features.data.identity.link_model import clues
-    from features.data.identity.records import checked, prepare, private_connection
+    from features.data.identity.link_model import blocking_keys
+    from features.data.identity.records import prepare_records, private_connection, validate_records
     from qianmian.settings import LinkingSettings
 
     other = "AND a.source <> b.source" if across else ""
     person = PERSON.format
     with private_connection() as connection:
-        prepare(connection, checked(records), clues(), LinkingSettings().max_block_records)
+        prepare_records(connection, validate_records(records), blocking_keys(), LinkingSettings().max_block_records)
         connection.register("pairs", pairs)
         connection.register("review", review.select(["left_source_user_id", "right_source_user_id"]))
         row = connection.execute(f"""
@@ -160,11 +160,11 @@ def measure(data: Path, name: str, model: str, without_id: bool = False) -> dict
     pairs, review = MODELS[model](records, across)
     seconds = time.perf_counter() - begun
     peak = peak_megabytes()
-    measured = {**scores(pairs, records, across), "seconds": value(seconds), "peak_mb": value(peak)}
+    result = {**scores(pairs, records, across), "seconds": value(seconds), "peak_mb": value(peak)}
     if model == "qianmian":
-        measured |= {metric: value(float(number)) for metric, number in errors(pairs, review, records, across).items()}
-        measured["review"] = value(float(review.num_rows))
-    return measured
+        result |= {metric: value(float(number)) for metric, number in errors(pairs, review, records, across).items()}
+        result["review"] = value(float(review.num_rows))
+    return result
 
 
 def run(data: Path, quick: bool = False) -> dict[str, Any]:
@@ -188,19 +188,19 @@ def run(data: Path, quick: bool = False) -> dict[str, Any]:
             done = subprocess.run(command, check=False, capture_output=True, text=True)
             if done.returncode:
                 sys.exit(f"{name} {model}: {done.stderr[-3000:]}")
-            measured = results[name][model] = json.loads(done.stdout.splitlines()[-1])
+            result = results[name][model] = json.loads(done.stdout.splitlines()[-1])
             print(
                 f"  {name} {model}: "
                 + ", ".join(
-                    f"{metric} {measured[metric]['value']:.4f} [{measured[metric]['low']:.4f}, {measured[metric]['high']:.4f}]"
+                    f"{metric} {result[metric]['value']:.4f} [{result[metric]['low']:.4f}, {result[metric]['high']:.4f}]"
                     for metric in ("f1", "precision", "recall")
                 )
-                + f", {measured['seconds']['value']:.1f} s, {measured['peak_mb']['value']:.0f} MB"
+                + f", {result['seconds']['value']:.1f} s, {result['peak_mb']['value']:.0f} MB"
             )
-            if "review" in measured:
-                left = ", ".join(f"{metric.replace('_', ' ')} {measured[metric]['value']:.0f}" for metric in ERRORS)
+            if "review" in result:
+                left = ", ".join(f"{metric.replace('_', ' ')} {result[metric]['value']:.0f}" for metric in ERRORS)
                 print(
-                    f"      of {measured['f1']['n']:,} true pairs: {left}; {measured['review']['value']:.0f} pairs for people to judge"
+                    f"      of {result['f1']['n']:,} true pairs: {left}; {result['review']['value']:.0f} pairs for people to judge"
                 )
     return results
 
@@ -208,7 +208,7 @@ def run(data: Path, quick: bool = False) -> dict[str, Any]:
 def failures(results: dict[str, Any]) -> list[str]:
     """The musts that were not reached."""
     found = [(name, models["qianmian"]["f1"]["value"]) for name, models in results.items()]
-    return [f"{name}: F1 {f1:.4f}, at least {MUST_F1[name]} needed" for name, f1 in found if f1 < MUST_F1[name]]
+    return [f"{name}: F1 {f1:.4f}, at least {REQUIRED_F1[name]} needed" for name, f1 in found if f1 < REQUIRED_F1[name]]
 
 
 def main() -> None:
@@ -226,8 +226,10 @@ def main() -> None:
     results = run(given.data, given.quick)
     aim = results.get("febrl3", {}).get("qianmian")
     if aim:
-        reached = aim["f1"]["value"] > AIM_F1 and aim["precision"]["value"] >= AIM_PRECISION
-        print(f"aim on FEBRL 3 (F1 > {AIM_F1} at precision ≥ {AIM_PRECISION}): {'reached' if reached else 'missed'}")
+        reached = aim["f1"]["value"] > TARGET_F1 and aim["precision"]["value"] >= TARGET_PRECISION
+        print(
+            f"aim on FEBRL 3 (F1 > {TARGET_F1} at precision ≥ {TARGET_PRECISION}): {'reached' if reached else 'missed'}"
+        )
     finish(results, failures(results), given.json)
 
 

@@ -33,27 +33,27 @@ def main() -> None:
             "features": ["features"],
             "train all": ["train", "all"],
         }
-        measured = {}
+        timings = {}
         for name, command in steps.items():
             full = (
                 command
                 if name == "bare DuckDB copy"
                 else [sys.executable, "-m", "cli.main", *command, "--workspace", str(workspace)]
             )
-            measured[name] = common.timed(full)
-            print(f"{name:18s} {measured[name][0]:7.1f} s   peak so far {measured[name][1]:7.0f} MB")
-    together = measured["ingest"][0] + measured["features"][0]
-    memory = measured["features"][1]
+            timings[name] = common.timed(full)
+            print(f"{name:18s} {timings[name][0]:7.1f} s   peak so far {timings[name][1]:7.0f} MB")
+    together = timings["ingest"][0] + timings["features"][0]
+    memory = timings["features"][1]
     print(
-        f"ingest + features  {together:7.1f} s; ingest is {measured['ingest'][0] / measured['bare DuckDB copy'][0]:.1f} x the bare copy"
+        f"ingest + features  {together:7.1f} s; ingest is {timings['ingest'][0] / timings['bare DuckDB copy'][0]:.1f} x the bare copy"
     )
     failed = [f"ingest + features {together:.1f} s > 30 s"] * (together > 30) + [f"{memory:.0f} MB > 4096 MB"] * (
         memory > 4096
     )
-    failed += [f"train all {measured['train all'][0]:.1f} s > 180 s"] * (measured["train all"][0] > 180)
+    failed += [f"train all {timings['train all'][0]:.1f} s > 180 s"] * (timings["train all"][0] > 180)
     results = {
         name: {"seconds": common.value(seconds), "peak_mb": common.value(peak)}
-        for name, (seconds, peak) in measured.items()
+        for name, (seconds, peak) in timings.items()
     }
     common.finish(
         {

@@ -28,16 +28,16 @@ import numpy as np
 from scipy import sparse
 
 from models.inner_product_search import FactorIndex
-from models.threads import cores
+from models.parallel import thread_budget
 
 K = 100
 REPETITIONS = 5
 MILLION = {"users": 1_000_000, "items": 100_000, "factors": 64}
 PEAK_MB = 800  # of the million: factors 281 MB, the items laid out 26 MB, the answers of a chunk 40 MB, Python and its libraries the rest
-RATIO_TOPK, RATIO_PREDICT, ADDED = 1.0, 10.0, 0.10
+RATIO_TOPK, RATIO_PREDICT, MAX_FIT_OVERHEAD = 1.0, 10.0, 0.10
 
 
-def in_turns(
+def time_interleaved(
     calls: dict[str, Callable[[], Any]], repetitions: int, clock: Callable[[], float] = time.perf_counter
 ) -> dict[str, float]:
     """The least seconds of each call, made in turns so that all meet the same machine."""
@@ -62,30 +62,30 @@ def lognormal_factors(
     return users, items
 
 
-def against_topk(
+def benchmark_topk(
     name: str,
     users: np.ndarray,
     items: np.ndarray,
-    had: sparse.csr_matrix | None,
+    interacted: sparse.csr_matrix | None,
     repetitions: int,
     recommend: Callable[[bool], Any] | None = None,
 ) -> tuple[dict[str, Any], list[str]]:
     """Rates of `FactorIndex.search` and `implicit.topk` for the top 100 of all users, without and with leaving out what they had; and of a model's `recommend`."""
     from implicit.cpu.topk import topk
 
-    n, threads = len(users), cores()
+    n, threads = len(users), thread_budget()
     rng = np.random.default_rng(1)
-    if had is None:
-        had = sparse.csr_matrix(
+    if interacted is None:
+        interacted = sparse.csr_matrix(
             (np.ones(30 * n, np.float32), rng.integers(0, len(items), 30 * n), np.arange(0, 30 * n + 1, 30)),
             shape=(n, len(items)),
         )
-        had.sum_duplicates()
+        interacted.sum_duplicates()
     started = time.perf_counter()
     index = FactorIndex(items)
     built = time.perf_counter() - started
     found, failed = {}, []
-    for label, excluded in (("", None), (", what they had left out", had)):
+    for label, excluded in (("", None), (", what they had left out", interacted)):
         calls = {
             "ours": lambda excluded=excluded: index.search(users, K, excluded=excluded, threads=threads),
             "implicit": lambda excluded=excluded: topk(
@@ -94,7 +94,7 @@ def against_topk(
         }
         if recommend is not None:
             calls["recommend"] = lambda excluded=excluded: recommend(excluded is not None)
-        seconds = in_turns(calls, repetitions)
+        seconds = time_interleaved(calls, repetitions)
         ratio = seconds["implicit"] / seconds["ours"]
         ids, _ = index.search(users[:200], K, excluded=None if excluded is None else excluded[:200])
         theirs, _ = topk(
@@ -126,7 +126,7 @@ def against_topk(
     return {name: found}, failed
 
 
-def journey(folder: Path) -> Any:
+def load_complete_journey(folder: Path) -> Any:
     """The training set of Complete Journey at 2017-11-01."""
     from datetime import datetime
 
@@ -139,7 +139,7 @@ def journey(folder: Path) -> Any:
     return training_set(Builder(Lake(Workspace(folder)), FEATURES), datetime(2017, 11, 1))
 
 
-def gowalla(data: Path) -> Any:
+def load_gowalla(data: Path) -> Any:
     """The train part of the LightGCN split."""
     import pyarrow.parquet as pq
 
@@ -147,10 +147,10 @@ def gowalla(data: Path) -> Any:
 
     rows = pq.read_table(data / "lightgcn_gowalla" / "train.parquet")
     users, items = rows["user"].to_numpy(), rows["item"].to_numpy()
-    return TrainingSet.of_pairs(users, items, n_users=int(users.max()) + 1, n_items=int(items.max()) + 1)
+    return TrainingSet.from_arrays(users, items, n_users=int(users.max()) + 1, n_items=int(items.max()) + 1)
 
 
-def fits(name: str, train: Any, repetitions: int) -> tuple[dict[str, Any], list[str], Any]:
+def benchmark_fit(name: str, train: Any, repetitions: int) -> tuple[dict[str, Any], list[str], Any]:
     """Our fit of iALS beside the library's own on a matrix that is there already: CPU seconds, both have as many threads."""
     from implicit.cpu.als import AlternatingLeastSquares
 
@@ -167,15 +167,15 @@ def fits(name: str, train: Any, repetitions: int) -> tuple[dict[str, Any], list[
             regularization=ridge,
             alpha=model.alpha,
             random_state=0,
-            num_threads=cores(),
+            num_threads=thread_budget(),
         ).fit(counts, show_progress=False)
 
-    seconds = in_turns({"bare": bare, "ours": lambda: model.fit(train)}, repetitions, time.process_time)
-    line, failed = _added(f"{name}, iALS", seconds)
+    seconds = time_interleaved({"bare": bare, "ours": lambda: model.fit(train)}, repetitions, time.process_time)
+    line, failed = _fit_overhead(f"{name}, iALS", seconds)
     return {"ials": line}, failed, model
 
 
-def hybrid_fits(train: Any, repetitions: int) -> tuple[dict[str, Any], list[str], Any]:
+def benchmark_hybrid_fit(train: Any, repetitions: int) -> tuple[dict[str, Any], list[str], Any]:
     """Our fit of the hybrid beside LightFM's own, and LightFM.predict of all items beside our batch top-k."""
     from lightfm import LightFM
 
@@ -205,19 +205,19 @@ def hybrid_fits(train: Any, repetitions: int) -> tuple[dict[str, Any], list[str]
             random_state=np.random.RandomState(0),
         ).fit(counts, user_features=users, item_features=items, epochs=model.epochs, num_threads=1)
 
-    seconds = in_turns({"bare": bare, "ours": lambda: model.fit(train)}, repetitions, time.process_time)
-    line, failed = _added("Complete Journey, hybrid", seconds)
+    seconds = time_interleaved({"bare": bare, "ours": lambda: model.fit(train)}, repetitions, time.process_time)
+    line, failed = _fit_overhead("Complete Journey, hybrid", seconds)
     # LightFM scores the pairs it is given, user by user, with all items; its users are as many as take two seconds or so
     everybody, some = np.arange(train.n_users), np.arange(0, train.n_users, max(1, train.n_users // 100))
     pairs = (
         np.repeat(some, train.n_items).astype(np.int32),
         np.tile(np.arange(train.n_items, dtype=np.int32), len(some)),
     )
-    answered = in_turns(
+    answered = time_interleaved(
         {
             "ours": lambda: model.recommend(everybody, K),
             "theirs": lambda: theirs["model"].predict(
-                *pairs, item_features=items, user_features=users, num_threads=cores()
+                *pairs, item_features=items, user_features=users, num_threads=thread_budget()
             ),
         },
         max(2, repetitions),
@@ -236,7 +236,7 @@ def hybrid_fits(train: Any, repetitions: int) -> tuple[dict[str, Any], list[str]
     return {"hybrid": line}, failed, model
 
 
-def _added(name: str, seconds: dict[str, float]) -> tuple[dict[str, Any], list[str]]:
+def _fit_overhead(name: str, seconds: dict[str, float]) -> tuple[dict[str, Any], list[str]]:
     added = seconds["ours"] / seconds["bare"] - 1.0
     print(f"{name}: fit {seconds['ours']:.2f} CPU s, the library's own {seconds['bare']:.2f} s, {added:+.1%}")
     found = {
@@ -244,10 +244,12 @@ def _added(name: str, seconds: dict[str, float]) -> tuple[dict[str, Any], list[s
         "seconds_bare": common.value(seconds["bare"]),
         "ratio_bare": common.value(1.0 + added),
     }
-    return found, [f"{name}: a fit adds {added:.1%}, must be at most {ADDED:.0%}"] * (added > ADDED)
+    return found, [f"{name}: a fit adds {added:.1%}, must be at most {MAX_FIT_OVERHEAD:.0%}"] * (
+        added > MAX_FIT_OVERHEAD
+    )
 
 
-def million(n_users: int) -> tuple[dict[str, Any], list[str]]:
+def benchmark_million_users(n_users: int) -> tuple[dict[str, Any], list[str]]:
     """Many users × 100,000 items, in a process of its own so that its peak memory is its own."""
     results, failed = {}, []
     for label, spread in (("lengths differ", 0.8), ("all of one length", 0.0)):
@@ -297,21 +299,21 @@ def main() -> None:
         return
     arguments = common.parser(__doc__.splitlines()[0]).parse_args()
     repetitions = 2 if arguments.quick else REPETITIONS
-    print(f"{common.machine()}; {cores()} threads, top {K}, best of {repetitions}")
+    print(f"{common.machine()}; {thread_budget()} threads, top {K}, best of {repetitions}")
     results: dict[str, Any] = {}
     failed: list[str] = []
     n = 4_000 if arguments.quick else 20_000
     for n_items, factors in ((10_000, 64), (50_000, 128)):
         users, items = lognormal_factors(n if n_items == 10_000 else n // 2, n_items, factors, 0.0)
-        found, missed = against_topk(f"{n_items:,} items × {factors}, Gaussian", users, items, None, repetitions)
+        found, missed = benchmark_topk(f"{n_items:,} items × {factors}, Gaussian", users, items, None, repetitions)
         results |= found
         failed += missed
     with tempfile.TemporaryDirectory() as folder:
-        train = journey(Path(folder) / "workspace")
-    found, missed, model = fits("Complete Journey", train, repetitions)
+        train = load_complete_journey(Path(folder) / "workspace")
+    found, missed, model = benchmark_fit("Complete Journey", train, repetitions)
     failed += missed
     warm = np.flatnonzero(np.diff(model.history_.indptr) > 0)
-    rates, missed = against_topk(
+    rates, missed = benchmark_topk(
         "completejourney",
         model.user_factors_[warm],
         model.index_.item_vectors,
@@ -321,15 +323,15 @@ def main() -> None:
     )
     results["completejourney"] = {**found, **rates["completejourney"]}
     failed += missed
-    found, missed, _ = hybrid_fits(train, 1 if arguments.quick else 3)
+    found, missed, _ = benchmark_hybrid_fit(train, 1 if arguments.quick else 3)
     results["completejourney"] |= found
     failed += missed
     if arguments.data is not None and (arguments.data / "lightgcn_gowalla" / "train.parquet").exists():
-        train = gowalla(arguments.data)
-        found, missed, model = fits("Gowalla", train, min(repetitions, 3))
+        train = load_gowalla(arguments.data)
+        found, missed, model = benchmark_fit("Gowalla", train, min(repetitions, 3))
         failed += missed
         everybody = np.arange(train.n_users)
-        rates, missed = against_topk(
+        rates, missed = benchmark_topk(
             "gowalla",
             model.user_factors_,
             model.index_.item_vectors,
@@ -343,7 +345,7 @@ def main() -> None:
         print(
             "Gowalla is left out: --data DIR with lightgcn_gowalla/train.parquet (https://github.com/kuandeng/LightGCN, Data/gowalla)"
         )
-    found, missed = million(50_000 if arguments.quick else MILLION["users"])
+    found, missed = benchmark_million_users(50_000 if arguments.quick else MILLION["users"])
     results |= found
     common.finish(results, failed + missed, arguments.json)
 

@@ -35,17 +35,17 @@ BENCHMARKS = {  # data set → module with `run(data, quick) -> (results, failed
     "gowalla": ("recommenders_gowalla", "lightgcn_gowalla"),
     "tafeng": ("recommenders_tafeng", "tafeng_nbr"),
 }
-LOGGED = ("recall@10", "ndcg@10", "hit_rate@10")
+LOGGED_METRICS = ("recall@10", "ndcg@10", "hit_rate@10")
 RELEASE_AS_OF = "2017-12-01"
 
 
-def why_not(name: str, data: Path | None) -> str | None:
+def skip_reason(name: str, data: Path | None) -> str | None:
     """Why a data set cannot be measured; None when it can."""
     folder = BENCHMARKS[name][1]
     if folder is None or (data is not None and (data / folder).is_dir()):
         return None
     looked = f"{data} has no folder {folder}" if data is not None else "--data DIR names no folder"
-    return f"{looked}. {recommenders_page.DATA[name].get}"
+    return f"{looked}. {recommenders_page.DATA[name].how_to_get}"
 
 
 def child(name: str, data: Path | None, quick: bool, models: list[str], out: Path) -> None:
@@ -104,8 +104,8 @@ def log_december(path: Path, models: Mapping[str, Any]) -> None:
     A line says which version was scored and from when it answered, not on which day somebody ran it.
     """
     ours = models[recommenders_page.OURS]
-    row = {"version": qianmian.__version__, "as_of": RELEASE_AS_OF, "households": str(ours[LOGGED[0]]["n"])}
-    for metric in LOGGED:
+    row = {"version": qianmian.__version__, "as_of": RELEASE_AS_OF, "households": str(ours[LOGGED_METRICS[0]]["n"])}
+    for metric in LOGGED_METRICS:
         row |= {
             metric: f"{ours[metric]['value']:.4f}",
             f"{metric} low": f"{ours[metric]['low']:.4f}",
@@ -138,7 +138,7 @@ def publish(docs: Path, found: Mapping[str, Any]) -> None:
     if not december["quick"] and recommenders_page.OURS in december["models"]:
         log_december(log, december["models"])
     rows = list(csv.DictReader(log.open(encoding="utf-8", newline=""))) if log.exists() else []
-    text = recommenders_page.page(known, rows, recommenders_figures.draw(known, folder))
+    text = recommenders_page.page(known, rows, recommenders_figures.draw_figures(known, folder))
     for path, content in ((kept, json.dumps(known, indent=1, sort_keys=True) + "\n"), (docs / "benchmarks.md", text)):
         part = path.with_suffix(".part")
         part.write_text(content, encoding="utf-8")
@@ -172,7 +172,7 @@ def main() -> None:
     print(common.machine())
     found: dict[str, Any] = {}
     for name in wanted:
-        reason = why_not(name, arguments.data)
+        reason = skip_reason(name, arguments.data)
         if reason is not None:
             print(f"{name}: skipped: {reason}")
             continue
@@ -187,13 +187,13 @@ def main() -> None:
             }
             for name, result in found.items()
         }
-    measured = {name: result for name, result in found.items() if result["models"]}
+    completed = {name: result for name, result in found.items() if result["models"]}
     docs = arguments.docs or (None if arguments.quick else ROOT / "docs")
-    if docs is not None and measured:
-        publish(docs, measured)
+    if docs is not None and completed:
+        publish(docs, completed)
         print(f"\nwritten: {docs / 'benchmarks.md'}")
     failed = [f"{name}: {line}" for name, result in found.items() for line in result["failed"]]
-    common.finish({name: result["models"] for name, result in measured.items()}, failed, arguments.json)
+    common.finish({name: result["models"] for name, result in completed.items()}, failed, arguments.json)
 
 
 if __name__ == "__main__":

@@ -10,41 +10,41 @@ from recommenders_page import (
     DATA,
     OURS,
     DataSet,
-    Found,
-    Models,
-    by_first_metric,
+    MetricValue,
+    ModelResults,
     cost_columns,
-    figure_text,
-    quantity,
+    format_quantity,
+    format_value,
     ranking_columns,
+    sorted_by_metric,
 )
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-LINES = 4  # published figures drawn
-FAR_BEHIND = 0.6  # of the best: what is further behind is not drawn to scale
+MAX_PUBLISHED_LINES = 4  # published figures drawn
+MIN_DRAWN_SHARE = 0.6  # of the best: what is further behind is not drawn to scale
 
 
-def accuracy_picture(about: DataSet, models: Models) -> Figure | None:
+def accuracy_picture(data_set: DataSet, models: ModelResults) -> Figure | None:
     """Every model with its interval; the best published figures as dashed lines. What is far behind is an arrow with its value."""
     from matplotlib.figure import Figure
 
-    metrics = ranking_columns(about, models)[:2]
+    metrics = ranking_columns(data_set, models)[:2]
     if not metrics:
         return None
-    names = by_first_metric(models, metrics[0])[::-1]
-    lines = sorted((one for one in about.quoted if metrics[0] in one.values), key=lambda one: -one.values[metrics[0]])[
-        :LINES
-    ]
+    names = sorted_by_metric(models, metrics[0])[::-1]
+    lines = sorted(
+        (one for one in data_set.published if metrics[0] in one.values), key=lambda one: -one.values[metrics[0]]
+    )[:MAX_PUBLISHED_LINES]
     figure = Figure(figsize=(5.2 * len(metrics), 0.34 * len(names) + 1.2 + 0.3 * bool(lines)), layout="constrained")
     for axes, metric in zip(figure.subplots(1, len(metrics), sharey=True, squeeze=False)[0], metrics, strict=True):
         held = {name: models[name][metric] for name in names if metric in models[name]}
         shown = [found["value"] for found in held.values()] + [
             one.values[metric] for one in lines if metric in one.values
         ]
-        nearest = min(value for value in shown if value >= FAR_BEHIND * max(shown))
+        nearest = min(value for value in shown if value >= MIN_DRAWN_SHARE * max(shown))
         left, right = (
             nearest - 0.12 * (max(shown) - nearest + 0.02),
             max([*shown, *(found["high"] for found in held.values())]),
@@ -80,11 +80,11 @@ def accuracy_picture(about: DataSet, models: Models) -> Figure | None:
     return figure
 
 
-def dot(axes: Axes, place: int, found: Found, left: float, colour: str) -> None:
+def dot(axes: Axes, place: int, found: MetricValue, left: float, colour: str) -> None:
     """One model's figure with its interval, or an arrow at the left edge when it lies beyond."""
     if found["value"] < left:
         axes.annotate(
-            f"◂ {figure_text(found['value'])}",
+            f"◂ {format_value(found['value'])}",
             (0.01, place),
             xycoords=("axes fraction", "data"),
             va="center",
@@ -96,12 +96,12 @@ def dot(axes: Axes, place: int, found: Found, left: float, colour: str) -> None:
     axes.errorbar(found["value"], place, xerr=spread, fmt="o", markersize=5, capsize=3, color=colour)
 
 
-def cost_picture(models: Models) -> Figure | None:
+def cost_picture(models: ModelResults) -> Figure | None:
     """Training time, on a logarithmic axis, and memory of every model that says them."""
     from matplotlib.figure import Figure
 
     costs = [cost for cost in cost_columns(models) if cost in ("seconds", "train_seconds", "fit_seconds")][:1]
-    costs += ["peak_mb"] * any("peak_mb" in measured for measured in models.values())
+    costs += ["peak_mb"] * any("peak_mb" in results for results in models.values())
     names = [name for name in models if any(cost in models[name] for cost in costs)][::-1]
     if not costs or not names:
         return None
@@ -109,9 +109,11 @@ def cost_picture(models: Models) -> Figure | None:
     for axes, cost in zip(figure.subplots(1, len(costs), sharey=True, squeeze=False)[0], costs, strict=True):
         memory = cost == "peak_mb"
         values = [models[name][cost]["value"] if cost in models[name] else 0.0 for name in names]
-        bars = axes.barh(names, values, color=["tab:red" if name == OURS else "tab:blue" for name in names])
+        drawn_bars = axes.barh(names, values, color=["tab:red" if name == OURS else "tab:blue" for name in names])
         axes.bar_label(
-            bars, [f" {quantity(value, 'MB' if memory else 's')}" if value else "" for value in values], fontsize=8
+            drawn_bars,
+            [f" {format_quantity(value, 'MB' if memory else 's')}" if value else "" for value in values],
+            fontsize=8,
         )
         axes.set(xlabel="peak memory, MB" if memory else f"{cost.replace('_', ' ')}", xlim=(0, max(values) * 1.25))
         if not memory and max(values) > 0:
@@ -120,14 +122,14 @@ def cost_picture(models: Models) -> Figure | None:
     return figure
 
 
-def draw(measured: Mapping[str, Mapping[str, Any]], folder: Path) -> dict[str, list[str]]:
+def draw_figures(results: Mapping[str, Mapping[str, Any]], folder: Path) -> dict[str, list[str]]:
     """Pictures of every data set into the folder; their file names by data set. The same figures give the same files: no date is in them."""
     folder.mkdir(parents=True, exist_ok=True)
-    drawn: dict[str, list[str]] = {}
-    for key, found in measured.items():
+    figure_files: dict[str, list[str]] = {}
+    for key, found in results.items():
         pictures = {"accuracy": accuracy_picture(DATA[key], found["models"]), "cost": cost_picture(found["models"])}
-        drawn[key] = [f"{key}_{name}.png" for name, figure in pictures.items() if figure is not None]
+        figure_files[key] = [f"{key}_{name}.png" for name, figure in pictures.items() if figure is not None]
         for name, figure in pictures.items():
             if figure is not None:
                 figure.savefig(folder / f"{key}_{name}.png", dpi=110, metadata={"Software": None})
-    return drawn
+    return figure_files

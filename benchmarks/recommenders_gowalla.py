@@ -40,15 +40,15 @@ from training.evaluation.split import EvaluationSplit
 
 K = 20
 OURS = "qianmian"
-MUST = {"recall@20": 0.1849, "ndcg@20": 0.1518}  # GF-CF, as published
-AIM = {"recall@20": 0.1920, "ndcg@20": 0.1597}  # BSPM-EM, as published
+REQUIRED = {"recall@20": 0.1849, "ndcg@20": 0.1518}  # GF-CF, as published
+TARGET = {"recall@20": 0.1920, "ndcg@20": 0.1597}  # BSPM-EM, as published
 SEEDS = 5
 EASE_GIGABYTES = 8.5
 QUICK_USERS = 10  # every tenth
 
 
 @dataclass(frozen=True)
-class Entry:
+class BenchmarkModel:
     """A model of the table.
 
     Attributes
@@ -67,20 +67,20 @@ class Entry:
 
 
 ENTRIES = {
-    OURS: Entry(lambda seed: SpectralRecommender(seed=seed)),
-    "most popular": Entry(lambda seed: PopularRecommender(None)),
-    "item k-NN": Entry(None, published=(0.1570, 0.1214)),
-    "item k-NN, our defaults": Entry(lambda seed: ItemKNNRecommender()),
-    "GF-CF": Entry(None, published=(0.1849, 0.1518)),
-    "EASE": Entry(
+    OURS: BenchmarkModel(lambda seed: SpectralRecommender(seed=seed)),
+    "most popular": BenchmarkModel(lambda seed: PopularRecommender(None)),
+    "item k-NN": BenchmarkModel(None, published=(0.1570, 0.1214)),
+    "item k-NN, our defaults": BenchmarkModel(lambda seed: ItemKNNRecommender()),
+    "GF-CF": BenchmarkModel(None, published=(0.1849, 0.1518)),
+    "EASE": BenchmarkModel(
         lambda seed: EASERecommender(regularization=80.0, max_items=45_000), published=(0.1765, 0.1467), quick=False
     ),
-    "iALS": Entry(
+    "iALS": BenchmarkModel(
         lambda seed: ImplicitALSRecommender(512, 10, alpha=30.0, half_life_days=None, seed=seed), quick=False
     ),
-    "BPR": Entry(lambda seed: BPRRecommender(128, 200, seed=seed), published=(0.1627, 0.1378), quick=False),
+    "BPR": BenchmarkModel(lambda seed: BPRRecommender(128, 200, seed=seed), published=(0.1627, 0.1378), quick=False),
 }
-QUOTED = {  # read, not run
+PUBLISHED = {  # read, not run
     "LightGCN": (0.1820, 0.1547),
     "UltraGCN": (0.1862, 0.1580),
     "SimpleX": (0.1872, 0.1557),
@@ -96,56 +96,56 @@ def split(data: Path, quick: bool) -> EvaluationSplit:
     return whole.take(np.arange(0, len(whole), QUICK_USERS)) if quick else whole
 
 
-def item_knn(asked: EvaluationSplit) -> np.ndarray:
+def item_knn(test_split: EvaluationSplit) -> np.ndarray:
     """Item k-NN as BARS has it: cosine, 100 neighbours whose weights sum to 1, and of every count its item's mean is taken: ``S (x − m) + m``."""
-    model = ItemKNNRecommender(100, "cosine", normalise=True, popularity_power=0.0).fit(asked.train)
-    had = asked.train.interactions.matrix()
-    means = np.asarray(had.mean(axis=0)).ravel()
+    model = ItemKNNRecommender(100, "cosine", normalise=True, popularity_power=0.0).fit(test_split.train)
+    interacted = test_split.train.interactions.matrix()
+    means = np.asarray(interacted.mean(axis=0)).ravel()
     bias = (means - means @ model.links_).astype(np.float32)
-    return dense_lists(asked, lambda own, rows: (own @ model.links_).toarray() + bias)
+    return dense_lists(test_split, lambda own, rows: (own @ model.links_).toarray() + bias)
 
 
-def gf_cf(asked: EvaluationSplit) -> np.ndarray:
+def gf_cf(test_split: EvaluationSplit) -> np.ndarray:
     """GF-CF as its authors' code has it (Shen et al. 2021): ``X NᵀN + 0.3 X C^(−1/2) V Vᵀ C^(1/2)``, 256 singular vectors."""
     from sklearn.utils.extmath import randomized_svd
 
-    had = asked.train.interactions.matrix()
-    by_user, by_item = (np.maximum(np.asarray(had.sum(axis=axis)).ravel(), 1.0) for axis in (1, 0))
-    normal = sparse.csr_matrix(sparse.diags(by_user**-0.5) @ had @ sparse.diags(by_item**-0.5), dtype=np.float32)
+    interacted = test_split.train.interactions.matrix()
+    by_user, by_item = (np.maximum(np.asarray(interacted.sum(axis=axis)).ravel(), 1.0) for axis in (1, 0))
+    normal = sparse.csr_matrix(sparse.diags(by_user**-0.5) @ interacted @ sparse.diags(by_item**-0.5), dtype=np.float32)
     _, _, right = randomized_svd(normal, 256, n_oversamples=64, n_iter=8, random_state=0)
-    low = np.asarray(had[asked.users] @ (right.T * by_item[:, None] ** -0.5), dtype=np.float32)
+    low = np.asarray(interacted[test_split.users] @ (right.T * by_item[:, None] ** -0.5), dtype=np.float32)
     ideal = np.asarray(right * by_item**0.5, dtype=np.float32)
     return dense_lists(
-        asked, lambda own, rows: (own @ normal.T @ normal).toarray() + np.float32(0.3) * (low[rows] @ ideal)
+        test_split, lambda own, rows: (own @ normal.T @ normal).toarray() + np.float32(0.3) * (low[rows] @ ideal)
     )
 
 
-def dense_lists(asked: EvaluationSplit, scores_of: Callable[[sparse.csr_matrix, slice], np.ndarray]) -> np.ndarray:
+def dense_lists(test_split: EvaluationSplit, scores_of: Callable[[sparse.csr_matrix, slice], np.ndarray]) -> np.ndarray:
     """The best items of everybody but what they have, from dense scores of what they have and of which rows they are, some hundred at a time."""
-    had = asked.train.interactions.matrix()
+    interacted = test_split.train.interactions.matrix()
     lists = []
-    for start in range(0, len(asked), 500):
+    for start in range(0, len(test_split), 500):
         rows = slice(start, start + 500)
-        own = had[asked.users[rows]]
+        own = interacted[test_split.users[rows]]
         scores = scores_of(own, rows)
         scores[np.repeat(np.arange(own.shape[0]), np.diff(own.indptr)), own.indices] = -np.inf
         lists.append(top_k(scores.astype(np.float32), K)[0])
     return np.concatenate(lists)
 
 
-THEIRS = {"item k-NN": item_knn, "GF-CF": gf_cf}  # what is run as others have it
+REFERENCE_IMPLEMENTATIONS = {"item k-NN": item_knn, "GF-CF": gf_cf}  # what is run as others have it
 
 
 def child(name: str, seed: int, data: Path, quick: bool, out: Path) -> None:
     """Fit and ask one model in this process; write its lists and what it took."""
-    asked = split(data, quick)
+    test_split = split(data, quick)
     entry, started = ENTRIES[name], time.perf_counter()
     if entry.make is None:
-        ids, fit_seconds = THEIRS[name](asked), float("nan")
+        ids, fit_seconds = REFERENCE_IMPLEMENTATIONS[name](test_split), float("nan")
     else:
-        model = entry.make(seed).fit(asked.train)
+        model = entry.make(seed).fit(test_split.train)
         fit_seconds = time.perf_counter() - started
-        ids = asked.recommend_with(model, K).ids
+        ids = test_split.recommend_with(model, K).ids
     seconds = time.perf_counter() - started
     np.savez(out, ids=ids, seconds=seconds, fit_seconds=fit_seconds, peak_mb=common.peak_megabytes())
 
@@ -182,9 +182,10 @@ def run(data: Path | None, quick: bool, models: Sequence[str] = ()) -> tuple[dic
     if data is None or not (data / "lightgcn_gowalla").is_dir():
         print("Gowalla: skipped, --data DIR has no folder lightgcn_gowalla (train.parquet, test.parquet: user, item)")
         return {}, []
-    asked = split(data, quick)
+    test_split = split(data, quick)
     print(
-        f"Gowalla: {asked.train.n_users:,} users, {asked.train.n_items:,} items, {len(asked):,} users asked", flush=True
+        f"Gowalla: {test_split.train.n_users:,} users, {test_split.train.n_items:,} items, {len(test_split):,} users asked",
+        flush=True,
     )
     found: dict[str, dict[str, np.ndarray]] = {}
     for name, entry in ENTRIES.items():
@@ -197,9 +198,9 @@ def run(data: Path | None, quick: bool, models: Sequence[str] = ()) -> tuple[dic
         print(f"  {name}: {float(found[name]['seconds']):.1f} s, {float(found[name]['peak_mb']):,.0f} MB", flush=True)
     others = {} if quick or models else {seed: lists_of(OURS, seed, data, quick)["ids"] for seed in range(1, SEEDS)}
     names = ("recall_of_taken", "ndcg", "hit_rate")
-    measured = evaluate(
+    comparison = evaluate(
         {name: one["ids"] for name, one in found.items()},
-        asked.truth,
+        test_split.truth,
         K,
         names=names,
         differences=("recall_of_taken", "ndcg"),
@@ -210,7 +211,7 @@ def run(data: Path | None, quick: bool, models: Sequence[str] = ()) -> tuple[dic
             for metric, value in metrics.items()
             if value.n
         }
-        for name, metrics in measured.models.items()
+        for name, metrics in comparison.models.items()
     }
     for name, one in found.items():
         result[name] |= {
@@ -219,10 +220,10 @@ def run(data: Path | None, quick: bool, models: Sequence[str] = ()) -> tuple[dic
     if others:
         seeds = evaluate(
             {OURS: found[OURS]["ids"], **{str(seed): ids for seed, ids in others.items()}},
-            asked.truth,
+            test_split.truth,
             K,
             names=names,
-            draws=2,
+            n_resamples=2,
         ).models
         for metric, theirs in (("recall@20", "recall_of_taken@20"), ("ndcg@20", "ndcg@20")):
             each = [one[theirs].value for one in seeds.values()]
@@ -231,19 +232,19 @@ def run(data: Path | None, quick: bool, models: Sequence[str] = ()) -> tuple[dic
             )
     report(result)
     for metric, theirs in (("recall@20", "recall_of_taken@20"), ("ndcg@20", "ndcg@20")):
-        gain = measured.differences[f"{theirs}:GF-CF"]
+        gain = comparison.differences[f"{theirs}:GF-CF"]
         print(f"{OURS} minus GF-CF, {metric}: {gain}")
         result[OURS][f"{metric} minus GF-CF"] = dict(gain.__dict__)
     if quick:
         return result, []
     failed = [
         f"{metric} {result[OURS][metric]['value']:.4f} < {bar}"
-        for metric, bar in MUST.items()
+        for metric, bar in REQUIRED.items()
         if result[OURS][metric]["value"] < bar
     ]
-    beyond = all(result[OURS][metric]["low"] > bar for metric, bar in AIM.items())
+    beyond = all(result[OURS][metric]["low"] > bar for metric, bar in TARGET.items())
     print(
-        f"beyond BSPM-EM as published ({AIM['recall@20']:.4f}, {AIM['ndcg@20']:.4f}), whole intervals above: {'yes' if beyond else 'no'}"
+        f"beyond BSPM-EM as published ({TARGET['recall@20']:.4f}, {TARGET['ndcg@20']:.4f}), whole intervals above: {'yes' if beyond else 'no'}"
     )
     return result, failed
 
@@ -252,7 +253,7 @@ def report(result: dict[str, Any]) -> None:
     """The table: measured, then quoted."""
     print(f"{'model':26s} {'recall@20':>26s} {'NDCG@20':>26s} {'published':>16s} {'seconds':>8s} {'MB':>7s}")
     for name, metrics in result.items():
-        cells = [f"{metrics[m]['value']:.4f} [{metrics[m]['low']:.4f}, {metrics[m]['high']:.4f}]" for m in MUST]
+        cells = [f"{metrics[m]['value']:.4f} [{metrics[m]['low']:.4f}, {metrics[m]['high']:.4f}]" for m in REQUIRED]
         published = ENTRIES[name].published
         beside = "" if published is None else f"{published[0]:.4f} / {published[1]:.4f}"
         print(
@@ -263,7 +264,8 @@ def report(result: dict[str, Any]) -> None:
             f"{OURS}, {metric}: {result[OURS][metric]['value']:.4f}, from {result[OURS][metric]['low']:.4f} to {result[OURS][metric]['high']:.4f}"
         )
     print(
-        "quoted, not run: " + " · ".join(f"{name} {recall:.4f} / {ndcg:.4f}" for name, (recall, ndcg) in QUOTED.items())
+        "quoted, not run: "
+        + " · ".join(f"{name} {recall:.4f} / {ndcg:.4f}" for name, (recall, ndcg) in PUBLISHED.items())
     )
 
 

@@ -40,7 +40,7 @@ from training.evaluation.split import EvaluationSplit
 
 K = 10
 OURS, TIFU, TUNED = "qianmian", "TIFU-KNN, settings of its paper", "TIFU-KNN, chosen on validation"
-MUST = {"recall@10": 0.150}
+REQUIRED = {"recall@10": 0.150}
 NAMES = {"recall_of_taken": "recall", "ndcg_of_taken": "ndcg", "hit_rate": "phr"}  # ours → theirs
 QUICK_USERS = 10  # every tenth
 PAPER = {"neighbours": 300, "groups": 7, "within": 0.9, "between": 0.7, "own": 0.7}
@@ -61,7 +61,7 @@ def baskets(data: Path) -> TrainingSet:
     """All baskets; there are no dates, only their order."""
     table = pq.read_table(data / "tafeng_nbr" / "baskets.parquet")
     users, items = (np.unique(table[name].to_numpy(), return_inverse=True) for name in ("user", "item"))
-    return TrainingSet.of_pairs(
+    return TrainingSet.from_arrays(
         users[1],
         items[1],
         n_users=len(users[0]),
@@ -70,7 +70,7 @@ def baskets(data: Path) -> TrainingSet:
     )
 
 
-def asked(split: EvaluationSplit, quick: bool) -> EvaluationSplit:
+def subsample(split: EvaluationSplit, quick: bool) -> EvaluationSplit:
     """The split, or every tenth of its customers."""
     return split.take(np.arange(0, len(split), QUICK_USERS)) if quick else split
 
@@ -146,7 +146,7 @@ def run(data: Path | None, quick: bool) -> tuple[dict[str, Any], list[str]]:
         )
         return {}, []
     everything = baskets(data)
-    test = asked(last_basket_split(everything), quick)
+    test = subsample(last_basket_split(everything), quick)
     print(
         f"Ta-Feng: {everything.n_users:,} customers, {everything.n_items:,} items, {len(test):,} customers asked",
         flush=True,
@@ -158,7 +158,7 @@ def run(data: Path | None, quick: bool) -> tuple[dict[str, Any], list[str]]:
         ids[name] = test.recommend_with(make().fit(test.train), K).ids
         seconds[name] = time.perf_counter() - started
     peak = common.peak_megabytes()
-    tifu = {TIFU: PAPER} if quick else {TIFU: PAPER, TUNED: best_tifu(last_basket_split(everything, earlier=1))}
+    tifu = {TIFU: PAPER} if quick else {TIFU: PAPER, TUNED: best_tifu(last_basket_split(everything, skip_last=1))}
     for name, settings in tifu.items():
         started = time.perf_counter()
         ids[name] = tifu_knn(test, **settings)
@@ -180,7 +180,7 @@ def run(data: Path | None, quick: bool) -> tuple[dict[str, Any], list[str]]:
         return result, []
     return result, [
         f"{metric} {result[OURS][metric]['value']:.4f} < {bar}"
-        for metric, bar in MUST.items()
+        for metric, bar in REQUIRED.items()
         if result[OURS][metric]["value"] < bar
     ]
 

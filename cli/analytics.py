@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from cli.console import Output
-from cli.features import ENDINGS, check_ending, write_table
+from cli.features import SUFFIXES, check_suffix, write_table
 from cli.options import AsOfOption, JsonOption, WorkspaceOption
 from cli.times import as_of_or_default, note_empty_days
 from qianmian.workspace import Workspace
@@ -41,7 +41,7 @@ ByOption = Annotated[
 OutOption = Annotated[
     Path | None, typer.Option("--out", metavar="FILE", help="Write the rows here too: .parquet or .csv.")
 ]
-GROUPS_SHOWN = 20
+MAX_GROUPS_SHOWN = 20
 
 
 @analytics.command("sessions")
@@ -54,14 +54,14 @@ def sessions(
     as_json: JsonOption = False,
 ) -> None:
     """How many visits, how long, how many of them buy. --out writes a row a visit."""
-    check_ending(out, ENDINGS)
+    check_suffix(out, SUFFIXES)
     from features.profiles.analytics import sessions as visits
     from features.profiles.analytics import summary
 
-    output, builder, settings, moment = _opened(workspace, as_of, as_json)
+    output, builder, settings, moment = _open_lake(workspace, as_of, as_json)
     with output.working():
         views = builder.views(moment)
-        tags = _tags(output, builder, settings, moment, by)
+        tags = _tag_values(output, builder, settings, moment, by)
         output.step(f"visits before {moment:%Y-%m-%d %H:%M}")
         found = summary(views, window_days, tags)
         if out is not None:
@@ -96,15 +96,15 @@ def sessions(
             group.events_per_session,
             group.duration_seconds_median,
             group.duration_seconds_p90,
-            percent(group.conversion),
-            percent(group.bounce),
-            number(group.index),
+            format_percent(group.conversion),
+            format_percent(group.bounce),
+            format_index(group.index),
         ]
-        for group in found[: GROUPS_SHOWN + 1]
+        for group in found[: MAX_GROUPS_SHOWN + 1]
     ]
     output.table(f"visits as of {moment}", (by or "", *columns), rows, right=columns)
-    _cut_short(output, len(found) - 1)
-    _notes(output, out)
+    _note_truncation(output, len(found) - 1)
+    _print_footnotes(output, out)
 
 
 @analytics.command("funnel")
@@ -131,12 +131,12 @@ def funnel(
     as_json: JsonOption = False,
 ) -> None:
     """How many get from one step to the next, how fast, and (--by TAG) who falls out where."""
-    check_ending(out, ENDINGS)
+    check_suffix(out, SUFFIXES)
     from features.profiles.analytics import funnel as compute
 
-    output, builder, settings, moment = _opened(workspace, as_of, as_json)
+    output, builder, settings, moment = _open_lake(workspace, as_of, as_json)
     with output.working():
-        tags = _tags(output, builder, settings, moment, by)
+        tags = _tag_values(output, builder, settings, moment, by)
         output.step(f"funnel {steps} a {per}")
         names = [name.strip() for name in steps.split(",") if name.strip()]
         found = compute(
@@ -150,15 +150,15 @@ def funnel(
         )
         if out is not None:
             write_table(found.as_table(), out)
-    asked = {"window_days": window_days, "within_days": within_days, "within_session": within_session, "by": by}
-    output.result({"as_of": moment, **asked, **found.as_dict(), "out": out})
+    options = {"window_days": window_days, "within_days": within_days, "within_session": within_session, "by": by}
+    output.result({"as_of": moment, **options, **found.as_dict(), "out": out})
     columns: tuple[str, ...] = (f"{per}s", "of the step before", "of the first", "median hours", "90 % hours")
     rows = [
         [
             s.step,
             s.reached,
-            percent(s.conversion),
-            percent(s.overall if s.conversion else None),
+            format_percent(s.conversion),
+            format_percent(s.overall if s.conversion else None),
             s.hours_median,
             s.hours_p90,
         ]
@@ -173,9 +173,13 @@ def funnel(
             *(text for step in later for text in (step, f"{step} %", f"drop-off index {step}")),
         )
         grouped: list[list[object]] = []
-        for group in found.groups[:GROUPS_SHOWN]:
+        for group in found.groups[:MAX_GROUPS_SHOWN]:
             after = zip(group.reached[1:], group.conversion, group.drop_off_index, strict=True)
-            parts = [part for reached, share, index in after for part in (reached, percent(share), number(index))]
+            parts = [
+                part
+                for reached, share, index in after
+                for part in (reached, format_percent(share), format_index(index))
+            ]
             grouped.append([group.tag, group.customers, group.reached[0], *parts])
         output.table(
             f"by {by}; drop-off index: 100 is everybody's, above falls out more",
@@ -183,13 +187,13 @@ def funnel(
             grouped,
             right=columns,
         )
-        _cut_short(output, len(found.groups))
+        _note_truncation(output, len(found.groups))
     if not found.steps[0].reached:
         output.say(
             f"nobody reached '{found.steps[0].step}': the data may hold no such event; "
             "`qianmian analytics paths` shows which there are, --steps chooses others"
         )
-    _notes(output, out)
+    _print_footnotes(output, out)
 
 
 @analytics.command("paths")
@@ -209,10 +213,10 @@ def paths(
     as_json: JsonOption = False,
 ) -> None:
     """The most frequent ways through a visit, what follows what, and where visits begin and end."""
-    check_ending(out, ENDINGS)
+    check_suffix(out, SUFFIXES)
     from features.profiles.analytics import paths as compute
 
-    output, builder, _, moment = _opened(workspace, as_of, as_json)
+    output, builder, _, moment = _open_lake(workspace, as_of, as_json)
     with output.working():
         output.step(f"paths of {of}")
         found = compute(
@@ -225,8 +229,8 @@ def paths(
         [
             " > ".join(way.path) + (" > …" if way.longer else ""),
             way.sessions,
-            percent(way.share),
-            percent(way.conversion),
+            format_percent(way.share),
+            format_percent(way.conversion),
         ]
         for way in found.paths
     ]
@@ -243,16 +247,16 @@ def paths(
         [[t.state, t.next, t.count, f"{t.share:.1%}"] for t in frequent],
         right=columns,
     )
-    _notes(output, out)
+    _print_footnotes(output, out)
 
 
-def percent(found: Rate | None) -> str:
+def format_percent(found: Rate | None) -> str:
     """A share with its interval.
 
     Examples
     --------
     >>> from features.profiles.analytics import rate
-    >>> percent(rate(1, 10)), percent(rate(0, 0)), percent(None)
+    >>> format_percent(rate(1, 10)), format_percent(rate(0, 0)), format_percent(None)
     ('10.0 % (1.8–40.4)', '–', '')
     """
     if found is None:
@@ -264,14 +268,14 @@ def percent(found: Rate | None) -> str:
     )
 
 
-def number(found: Rate | None) -> str:
+def format_index(found: Rate | None) -> str:
     """An index with its interval."""
     if found is None:
         return ""
     return f"{found.value:.0f} ({found.low:.0f}–{found.high:.0f})" if found.n and found.value == found.value else "–"
 
 
-def _opened(workspace: Path | None, as_of: str | None, as_json: bool) -> tuple[Output, Builder, Settings, datetime]:
+def _open_lake(workspace: Path | None, as_of: str | None, as_json: bool) -> tuple[Output, Builder, Settings, datetime]:
     from features.compute.builder import Builder
     from features.data.lake import Lake
     from features.definitions.pack_features import declared_features
@@ -285,24 +289,26 @@ def _opened(workspace: Path | None, as_of: str | None, as_json: bool) -> tuple[O
     return output, Builder(lake, declared_features(settings)), settings, moment
 
 
-def _tags(output: Output, builder: Builder, settings: Settings, moment: datetime, by: str | None) -> pa.Table | None:
+def _tag_values(
+    output: Output, builder: Builder, settings: Settings, moment: datetime, by: str | None
+) -> pa.Table | None:
     """The tag's value of every customer at `moment`; profiles of another moment are made anew and not published."""
     if by is None:
         return None
     from features.profiles.analytics import tag_column
-    from features.profiles.snapshot import profiles_at
+    from features.profiles.snapshot import snapshot_at
 
     output.step(f"tags as of {moment:%Y-%m-%d %H:%M}")
-    snapshot = profiles_at(builder, moment, settings)
+    snapshot = snapshot_at(builder, moment, settings)
     return tag_column(by, snapshot.one_ids, snapshot.tags)
 
 
-def _cut_short(output: Output, groups: int) -> None:
-    if groups > GROUPS_SHOWN:
-        output.say(f"the largest {GROUPS_SHOWN} of {groups} groups; --json has all")
+def _note_truncation(output: Output, groups: int) -> None:
+    if groups > MAX_GROUPS_SHOWN:
+        output.say(f"the largest {MAX_GROUPS_SHOWN} of {groups} groups; --json has all")
 
 
-def _notes(output: Output, out: Any) -> None:
+def _print_footnotes(output: Output, out: Any) -> None:
     output.say("intervals: 95 %, a customer's visits counted as belonging together")
     if out is not None:
         output.say(f"written: {out}")

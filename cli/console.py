@@ -83,7 +83,7 @@ class Output:
         if self.as_json:
             import orjson  # writes NaN as null, which JSON has no word for
 
-            sys.stdout.write(orjson.dumps(value, default=plain, option=orjson.OPT_NON_STR_KEYS).decode() + "\n")
+            sys.stdout.write(orjson.dumps(value, default=to_jsonable, option=orjson.OPT_NON_STR_KEYS).decode() + "\n")
             sys.stdout.flush()
 
     def say(self, line: str = "", markup: bool = False) -> None:
@@ -102,16 +102,16 @@ class Output:
             numeric = column in right
             table.add_column(column, justify="right" if numeric else "left", no_wrap=numeric, overflow="fold")
         for row in rows:
-            table.add_row(*(escape(cell(value)) for value in row))
+            table.add_row(*(escape(format_cell(value)) for value in row))
         self.out.print(table)
 
 
-def cell(value: object) -> str:
+def format_cell(value: object) -> str:
     """A value as people read it.
 
     Examples
     --------
-    >>> cell(12345), cell(0.12345), cell(None), cell(["a", "b"])
+    >>> format_cell(12345), format_cell(0.12345), format_cell(None), format_cell(["a", "b"])
     ('12,345', '0.123', '', 'a, b')
     """
     if value is None:
@@ -125,11 +125,11 @@ def cell(value: object) -> str:
     if isinstance(value, datetime):
         return value.isoformat(sep=" ", timespec="seconds").removesuffix(" 00:00:00")
     if isinstance(value, list | tuple):
-        return ", ".join(cell(part) for part in value)
+        return ", ".join(format_cell(part) for part in value)
     return str(value)
 
 
-def plain(value: Any) -> Any:
+def to_jsonable(value: Any) -> Any:
     """What `json` cannot write by itself, as something it can."""
     if isinstance(value, datetime | date):
         return value.isoformat()

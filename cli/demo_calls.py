@@ -11,7 +11,7 @@ from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
 from cli.console import Output
-from cli.train import number
+from cli.train import format_number
 from features.compute.algebra import PROFILE_PREFIX
 from qianmian.errors import NotReady
 
@@ -21,13 +21,13 @@ if TYPE_CHECKING:
 
 SEED_CATEGORY = "GROCERY/CAT FOOD"
 SEED_SIZE = 40
-FOUND_SIZE = 50
-NEWCOMER = "new-customer"
-NOBODY = "unknown-user"
+AUDIENCE_SIZE = 50
+NEW_USER = "new-customer"
+UNKNOWN_USER = "unknown-user"
 
 
 @dataclass(frozen=True)
-class Cast:
+class DemoCustomers:
     """Who the demo asks about.
 
     Attributes
@@ -47,7 +47,7 @@ class Cast:
     churners: list[str]
     seed: list[str]
     buyers: list[str]
-    customers: int
+    n_customers: int
 
 
 @dataclass(frozen=True)
@@ -64,7 +64,7 @@ class Call:
         return asdict(self)
 
 
-def choose(snapshot: Snapshot, lake: Lake) -> Cast:
+def choose_customers(snapshot: Snapshot, lake: Lake) -> DemoCustomers:
     """The same people every time for the same data."""
     table = snapshot.table.select(["user_id", "orders_total", "days_since_last_order"]).to_pylist()
     by_orders = sorted(table, key=lambda row: (row["orders_total"], row["user_id"]))
@@ -81,7 +81,7 @@ def choose(snapshot: Snapshot, lake: Lake) -> Cast:
     bought = lines.filter(lines.source_user_id.notnull()).semi_join(wanted, "item_id")
     counts = bought.group_by("source_user_id").aggregate(n=bought.count()).to_pyarrow().to_pylist()
     buyers = [row["source_user_id"] for row in sorted(counts, key=lambda row: (-row["n"], row["source_user_id"]))]
-    return Cast(regular, _attributes(snapshot), churners, buyers[:SEED_SIZE], buyers, snapshot.table.num_rows)
+    return DemoCustomers(regular, _attributes(snapshot), churners, buyers[:SEED_SIZE], buyers, snapshot.table.num_rows)
 
 
 def _attributes(snapshot: Snapshot) -> dict[str, str]:
@@ -93,10 +93,10 @@ def _attributes(snapshot: Snapshot) -> dict[str, str]:
     return {}
 
 
-def ask_everything(url: str, cast: Cast) -> list[Call]:
+def call_endpoints(url: str, demo_customers: DemoCustomers) -> list[Call]:
     """One call of each kind, the first of them twice: the second shows the time of a warm server."""
-    regular = {"user_id": cast.regular, "num_results": 5, "explain": True}
-    asked: list[tuple[str, str, dict[str, Any]]] = [
+    regular = {"user_id": demo_customers.regular, "num_results": 5, "explain": True}
+    requests: list[tuple[str, str, dict[str, Any]]] = [
         ("a regular customer", "/v1/recommendations", regular),
         ("scene replenish: items about to run out", "/v1/recommendations", {**regular, "scene": "replenish"}),
         ("scene discover: items never bought before", "/v1/recommendations", {**regular, "scene": "discover"}),
@@ -108,22 +108,26 @@ def ask_everything(url: str, cast: Cast) -> list[Call]:
         (
             "a new customer: no history, only attributes",
             "/v1/recommendations",
-            {"user_id": NEWCOMER, "num_results": 5, "context": {"attributes": cast.attributes}},
+            {"user_id": NEW_USER, "num_results": 5, "context": {"attributes": demo_customers.attributes}},
         ),
-        ("an unknown user", "/v1/recommendations", {"user_id": NOBODY, "num_results": 5}),
-        ("churn risk, with reasons", "/v1/churn", {"user_ids": [*cast.churners, NOBODY], "explain": True}),
-        ("lifecycle stage, now and next", "/v1/predictions", {"user_ids": cast.churners}),
+        ("an unknown user", "/v1/recommendations", {"user_id": UNKNOWN_USER, "num_results": 5}),
         (
-            f"lookalike: customers similar to the {len(cast.seed)} best {SEED_CATEGORY} customers",
-            "/v1/lookalike",
-            {"seed_user_ids": cast.seed, "size": FOUND_SIZE},
+            "churn risk, with reasons",
+            "/v1/churn",
+            {"user_ids": [*demo_customers.churners, UNKNOWN_USER], "explain": True},
         ),
-        ("profile of the regular customer", "/v1/profile", {"user_id": cast.regular}),
+        ("lifecycle stage, now and next", "/v1/predictions", {"user_ids": demo_customers.churners}),
+        (
+            f"lookalike: customers similar to the {len(demo_customers.seed)} best {SEED_CATEGORY} customers",
+            "/v1/lookalike",
+            {"seed_user_ids": demo_customers.seed, "size": AUDIENCE_SIZE},
+        ),
+        ("profile of the regular customer", "/v1/profile", {"user_id": demo_customers.regular}),
     ]
-    return [ask(url, what, route, body) for what, route, body in asked]
+    return [post(url, what, route, body) for what, route, body in requests]
 
 
-def ask(url: str, what: str, route: str, body: dict[str, Any]) -> Call:
+def post(url: str, what: str, route: str, body: dict[str, Any]) -> Call:
     """POST one JSON body.
 
     Raises
@@ -156,14 +160,14 @@ def ask(url: str, what: str, route: str, body: dict[str, Any]) -> Call:
 # ---- printing --------------------------------------------------------------------------------------------------------
 
 
-def show_calls(output: Output, calls: Sequence[Call], cast: Cast, lake: Lake) -> None:
+def show_calls(output: Output, calls: Sequence[Call], demo_customers: DemoCustomers, lake: Lake) -> None:
     """Every call with its answer."""
     if output.as_json:
         return
     names = item_names(lake, {item["item_id"] for call in calls for item in call.answer.get("items", [])})
     for call in calls:
         output.say(f"{call.what}", markup=False)
-        output.say(f"POST {call.route} {_short(call.request)}  → 200 in {call.milliseconds:.1f} ms")
+        output.say(f"POST {call.route} {_shorten(call.request)}  → 200 in {call.milliseconds:.1f} ms")
         if "items" in call.answer:
             _show_items(output, call.answer, names)
         elif call.route == "/v1/churn":
@@ -171,7 +175,7 @@ def show_calls(output: Output, calls: Sequence[Call], cast: Cast, lake: Lake) ->
         elif call.route == "/v1/predictions":
             _show_predictions(output, call.answer)
         elif call.route == "/v1/lookalike":
-            _show_lookalike(output, call.answer, cast)
+            _show_lookalike(output, call.answer, demo_customers)
         else:
             _show_profile(output, call.answer)
         output.say()
@@ -189,7 +193,7 @@ def item_names(lake: Lake, item_ids: set[str]) -> dict[str, tuple[str, str]]:
     return {row["item_id"]: (row["category"] or "", row["brand"] or "") for row in rows}
 
 
-def _short(body: dict[str, Any], most: int = 120) -> str:
+def _shorten(body: dict[str, Any], most: int = 120) -> str:
     text = json.dumps(body, ensure_ascii=False)
     return text if len(text) <= most else text[: most - 1] + "…"
 
@@ -218,7 +222,7 @@ def _show_churn(output: Output, answer: dict[str, Any]) -> None:
         rows.append(
             [
                 score["user_id"],
-                "" if probability is None else number(probability),
+                "" if probability is None else format_number(probability),
                 score["risk_band"],
                 score["no_score_reason"] or why,
             ]
@@ -245,23 +249,24 @@ def _show_predictions(output: Output, answer: dict[str, Any]) -> None:
     output.table("", ["user_id", "lifecycle_stage", "most likely next"], rows)
 
 
-def _show_lookalike(output: Output, answer: dict[str, Any], cast: Cast) -> None:
+def _show_lookalike(output: Output, answer: dict[str, Any], demo_customers: DemoCustomers) -> None:
     found = [user["user_id"] for user in answer["users"]]
     also, share = (
-        len(set(found) & set(cast.buyers)),
-        len(set(cast.buyers) - set(cast.seed)) / max(cast.customers - len(cast.seed), 1),
+        len(set(found) & set(demo_customers.buyers)),
+        len(set(demo_customers.buyers) - set(demo_customers.seed))
+        / max(demo_customers.n_customers - len(demo_customers.seed), 1),
     )
-    shown = ", ".join(f"{user['user_id']} ({number(user['score'])})" for user in answer["users"][:6])
+    shown = ", ".join(f"{user['user_id']} ({format_number(user['score'])})" for user in answer["users"][:6])
     output.say(f"  {len(found)} customers: {shown}, …")
     output.say(f"  {also} of them have bought {SEED_CATEGORY} too; of all customers outside the seed {share:.0%} have")
     output.say(
         "  this is an easy case: past purchases of the category are in the profiles. The registered model was evaluated on later purchases"
     )
     evidence = answer["evidence"] or {}
-    measured = {name: value for name, value in evidence.items() if isinstance(value, dict) and "low" in value}
+    with_interval = {name: value for name, value in evidence.items() if isinstance(value, dict) and "low" in value}
     told = ", ".join(
-        f"{name.replace('_', ' ')} {number(one['value'])} [{number(one['low'])}, {number(one['high'])}]"
-        for name, one in measured.items()
+        f"{name.replace('_', ' ')} {format_number(one['value'])} [{format_number(one['low'])}, {format_number(one['high'])}]"
+        for name, one in with_interval.items()
     )
     output.say(f"  evidence, from hiding half of the seed: {told}")
 

@@ -37,13 +37,13 @@ LIBRARIES = {
     "scipy": "1.13",
     "xgboost-cpu": "3",
 }
-EITHER = {"xgboost-cpu": "xgboost"}  # the wheel with CUDA gives the same package
-LOW_DISK_GIB, NO_DISK_GIB = 5.0, 0.5
+ALTERNATIVE_PACKAGES = {"xgboost-cpu": "xgboost"}  # the wheel with CUDA gives the same package
+LOW_DISK_GIB, MIN_DISK_GIB = 5.0, 0.5
 FAIL_EXIT = 2
 
 
 @dataclass(frozen=True)
-class Finding:
+class CheckResult:
     """One thing looked at: `status` ok, warn or fail; `hint` says how to mend it."""
 
     check: str
@@ -65,32 +65,32 @@ def doctor(
     as_json: JsonOption = False,
 ) -> None:
     """Check the machine, the libraries and the workspace; exit 2 where something fails."""
-    output, place = Output(as_json), Workspace.locate(workspace)
+    output, located = Output(as_json), Workspace.locate(workspace)
     if init_settings:
-        write_settings(output, place)
+        write_settings(output, located)
         return
-    findings: list[Finding] = []
+    results: list[CheckResult] = []
     with output.working():
         for check in CHECKS:
-            findings += check(place, port)
-    failed = any(finding.status == FAIL for finding in findings)
+            results += check(located, port)
+    failed = any(result.status == FAIL for result in results)
     output.result(
-        {"workspace": place.root, "healthy": not failed, "findings": [asdict(finding) for finding in findings]}
+        {"workspace": located.root, "healthy": not failed, "findings": [asdict(result) for result in results]}
     )
-    for finding in findings:
-        output.say(_line(finding), markup=True)
+    for result in results:
+        output.say(_line(result), markup=True)
     if failed:
         raise typer.Exit(FAIL_EXIT)
 
 
-def _line(finding: Finding) -> str:
+def _line(result: CheckResult) -> str:
     from rich.markup import escape
 
-    mend = f"\n       to mend: {escape(finding.hint)}" if finding.hint and finding.status != OK else ""
-    return f"{MARKS[finding.status]} {escape(finding.check)}: {escape(finding.found)}{mend}"
+    fix = f"\n       to mend: {escape(result.hint)}" if result.hint and result.status != OK else ""
+    return f"{MARKS[result.status]} {escape(result.check)}: {escape(result.found)}{fix}"
 
 
-def write_settings(output: Output, place: Workspace) -> None:
+def write_settings(output: Output, located: Workspace) -> None:
     """Copy the commented defaults into the workspace; a file that is there is never touched.
 
     Raises
@@ -98,7 +98,7 @@ def write_settings(output: Output, place: Workspace) -> None:
     UsageError
         When there is one already.
     """
-    target = place.config_file
+    target = located.config_file
     if target.exists():
         raise UsageError(
             "there are settings already",
@@ -112,7 +112,7 @@ def write_settings(output: Output, place: Workspace) -> None:
     output.say(f"written: {target}; delete what you do not change, and `qianmian doctor` checks the rest")
 
 
-def fact(error: QianmianError) -> str:
+def message_of(error: QianmianError) -> str:
     """What is wrong and where, without the hint, which has a line of its own."""
     return str(error.as_dict()["message"])
 
@@ -120,35 +120,37 @@ def fact(error: QianmianError) -> str:
 # ---- the checks ------------------------------------------------------------------------------------------------------
 
 
-def _python(place: Workspace, port: int) -> Iterator[Finding]:
-    yield Finding(
+def _python(located: Workspace, port: int) -> Iterator[CheckResult]:
+    yield CheckResult(
         "Python", OK, f"{platform.python_version()} on {platform.system()} {platform.machine()}, {os.cpu_count()} cores"
     )
 
 
-def _compiler(place: Workspace, port: int) -> Iterator[Finding]:
+def _compiler(located: Workspace, port: int) -> Iterator[CheckResult]:
     found = next((path for path in map(shutil.which, (os.environ.get("CC", "cc"), "gcc", "clang")) if path), None)
     if found:
-        yield Finding("C compiler", OK, found)
+        yield CheckResult("C compiler", OK, found)
     else:
         hint = "needed only to install rectools-lightfm: apt-get install build-essential, or xcode-select --install"
-        yield Finding("C compiler", WARN, "none", hint)
+        yield CheckResult("C compiler", WARN, "none", hint)
 
 
-def _libraries(place: Workspace, port: int) -> Iterator[Finding]:
+def _libraries(located: Workspace, port: int) -> Iterator[CheckResult]:
     found, wrong = [], []
-    for name, least in LIBRARIES.items():
-        version = next((version for version in map(_version_of, (name, EITHER.get(name, name))) if version), None)
-        if version is None or _numbers(version) < _numbers(least):
-            wrong.append(f"{name} {version or 'missing'} (needs {least} or newer)")
+    for name, minimum in LIBRARIES.items():
+        version = next(
+            (version for version in map(_version_of, (name, ALTERNATIVE_PACKAGES.get(name, name))) if version), None
+        )
+        if version is None or _version_tuple(version) < _version_tuple(minimum):
+            wrong.append(f"{name} {version or 'missing'} (needs {minimum} or newer)")
         else:
             found.append(f"{name} {version}")
     if wrong:
-        yield Finding(
+        yield CheckResult(
             "libraries", FAIL, ", ".join(wrong), "make install, or pip install --require-hashes -r requirements.lock"
         )
     else:
-        yield Finding("libraries", OK, ", ".join(found))
+        yield CheckResult("libraries", OK, ", ".join(found))
 
 
 def _version_of(name: str) -> str | None:
@@ -158,34 +160,36 @@ def _version_of(name: str) -> str | None:
         return None
 
 
-def _numbers(version: str) -> tuple[int, ...]:
+def _version_tuple(version: str) -> tuple[int, ...]:
     return tuple(int(part) for part in version.split(".")[:3] if part.isdigit())
 
 
-def _settings(place: Workspace, port: int) -> Iterator[Finding]:
+def _settings(located: Workspace, port: int) -> Iterator[CheckResult]:
     from qianmian.config import load_settings
 
     try:
-        pack = load_settings(place.config_file).pack
+        pack = load_settings(located.config_file).pack
     except QianmianError as error:
-        yield Finding("settings", FAIL, error.message.strip(), error.hint or "")
+        yield CheckResult("settings", FAIL, error.message.strip(), error.hint or "")
         return
-    where = str(place.config_file) if place.config_file.exists() else "the defaults (--init-settings writes them out)"
-    yield Finding("settings", OK, where + (f"; industry pack {pack}" if pack else ""))
+    where = (
+        str(located.config_file) if located.config_file.exists() else "the defaults (--init-settings writes them out)"
+    )
+    yield CheckResult("settings", OK, where + (f"; industry pack {pack}" if pack else ""))
 
 
-def _disk(place: Workspace, port: int) -> Iterator[Finding]:
-    folder = next(folder for folder in (place.root, *place.root.parents) if folder.exists())
+def _disk(located: Workspace, port: int) -> Iterator[CheckResult]:
+    folder = next(folder for folder in (located.root, *located.root.parents) if folder.exists())
     free = shutil.disk_usage(folder).free / 2**30
     hint = "free some space, or name a --workspace on another disk"
-    yield Finding(
+    yield CheckResult(
         "disk",
-        OK if free >= LOW_DISK_GIB else WARN if free >= NO_DISK_GIB else FAIL,
+        OK if free >= LOW_DISK_GIB else WARN if free >= MIN_DISK_GIB else FAIL,
         f"{free:.1f} GiB free at {folder}",
         hint,
     )
     if not os.access(folder, os.W_OK):
-        yield Finding(
+        yield CheckResult(
             "disk",
             FAIL,
             f"{folder} cannot be written to",
@@ -193,113 +197,115 @@ def _disk(place: Workspace, port: int) -> Iterator[Finding]:
         )
 
 
-def _workspace(place: Workspace, port: int) -> Iterator[Finding]:
+def _workspace(located: Workspace, port: int) -> Iterator[CheckResult]:
     try:
-        place.require()
+        located.require()
     except QianmianError as error:
-        yield Finding("workspace", FAIL, f"{place.root}: {error.message}", error.hint or "")
+        yield CheckResult("workspace", FAIL, f"{located.root}: {error.message}", error.hint or "")
         return
-    yield Finding("workspace", OK, str(place.root))
+    yield CheckResult("workspace", OK, str(located.root))
     for name, check in (("lake", _lake), ("profiles", _profiles), ("champions", _champions)):
         try:
-            yield from check(place)
+            yield from check(located)
         except QianmianError as error:
-            yield Finding(name, FAIL, fact(error), error.hint or "")
+            yield CheckResult(name, FAIL, message_of(error), error.hint or "")
 
 
-def _lake(place: Workspace) -> Iterator[Finding]:
+def _lake(located: Workspace) -> Iterator[CheckResult]:
     from features.data.lake import Lake
 
-    lake = Lake(place)
+    lake = Lake(located)
     try:
         states = lake.states()
         lake.connect()  # opens the header of every file the manifest names
     except QianmianError as error:
-        yield Finding("lake", FAIL, fact(error), error.hint or "")
+        yield CheckResult("lake", FAIL, message_of(error), error.hint or "")
         return
     if not states:
-        yield Finding("lake", FAIL, "empty", "qianmian ingest completejourney")
+        yield CheckResult("lake", FAIL, "empty", "qianmian ingest completejourney")
         return
     rows = ", ".join(f"{name} {state.rows:,}" for name, state in states.items())
-    yield Finding("lake", OK, f"{rows}; last row {lake.last or 'undated'}; digest {lake.digest}")
-    refused = sum(1 for _ in place.quarantine.rglob("*.parquet")) if place.quarantine.is_dir() else 0
+    yield CheckResult("lake", OK, f"{rows}; last row {lake.last or 'undated'}; digest {lake.digest}")
+    refused = sum(1 for _ in located.quarantine.rglob("*.parquet")) if located.quarantine.is_dir() else 0
     if refused:
-        yield Finding(
+        yield CheckResult(
             "quarantine",
             WARN,
             f"{refused} file(s) of refused rows",
-            f"look at the reason column of {place.quarantine}/*/*.parquet",
+            f"look at the reason column of {located.quarantine}/*/*.parquet",
         )
 
 
-def _profiles(place: Workspace) -> Iterator[Finding]:
+def _profiles(located: Workspace) -> Iterator[CheckResult]:
     from features.data.lake import Lake
-    from features.profiles.snapshot import current
+    from features.profiles.snapshot import load_current
     from qianmian.config import load_settings
 
     try:
-        snapshot = current(place)
-        stale_after = load_settings(place.config_file).serving.stale_after_days
+        snapshot = load_current(located)
+        stale_after = load_settings(located.config_file).serving.stale_after_days
     except QianmianError as error:
         status = FAIL if error.code == "artifact" else WARN
-        yield Finding("profiles", status, fact(error), error.hint or "")
+        yield CheckResult("profiles", status, message_of(error), error.hint or "")
         return
     text = f"{snapshot.table.num_rows:,} customers as of {snapshot.as_of}"
-    if snapshot.data_digest != Lake(place).digest:
-        yield Finding("profiles", WARN, f"{text}, made of other data than the lake holds now", "qianmian features")
+    if snapshot.data_digest != Lake(located).digest:
+        yield CheckResult("profiles", WARN, f"{text}, made of other data than the lake holds now", "qianmian features")
         return
     now = utc_now()
     if is_stale(snapshot.as_of, now, stale_after):
-        newer = Lake(place).dated and Lake(place).default_as_of > snapshot.as_of
-        mend = "qianmian features: the lake holds newer rows" if newer else "ingest newer data, then qianmian features"
-        yield Finding(
-            "profiles", WARN, f"{text}, {days_between(snapshot.as_of, now):,.0f} days ago: answers say stale", mend
+        newer = Lake(located).has_timestamps and Lake(located).default_as_of > snapshot.as_of
+        fix = "qianmian features: the lake holds newer rows" if newer else "ingest newer data, then qianmian features"
+        yield CheckResult(
+            "profiles", WARN, f"{text}, {days_between(snapshot.as_of, now):,.0f} days ago: answers say stale", fix
         )
     else:
-        yield Finding("profiles", OK, text)
+        yield CheckResult("profiles", OK, text)
 
 
-def _champions(place: Workspace) -> Iterator[Finding]:
+def _champions(located: Workspace) -> Iterator[CheckResult]:
     from qianmian.config import load_settings
     from serving.champions import load_from_workspace
 
     try:
-        champions = load_from_workspace(place, load_settings(place.config_file))
+        champions = load_from_workspace(located, load_settings(located.config_file))
     except NotReady as error:
-        yield Finding("champions", WARN, error.message, error.hint or "")
+        yield CheckResult("champions", WARN, error.message, error.hint or "")
         return
     except ConfigError:
-        yield Finding("champions", WARN, "not looked at: the settings are wrong", "see settings")
+        yield CheckResult("champions", WARN, "not looked at: the settings are wrong", "see settings")
         return
     for problem in champions.problems:
-        yield Finding(
+        yield CheckResult(
             "champion",
             WARN,
-            f"{fact(problem)}; the one before it serves",
+            f"{message_of(problem)}; the one before it serves",
             "train it again, or qianmian models promote another version",
         )
     broken = {job: error for job, error in champions.failures.items() if job != "profiles"}
     for job, reason in broken.items():
-        yield Finding(f"champion {job}", FAIL, fact(reason), f"qianmian models rollback {job}, or qianmian train {job}")
+        yield CheckResult(
+            f"champion {job}", FAIL, message_of(reason), f"qianmian models rollback {job}, or qianmian train {job}"
+        )
     loaded = ", ".join(f"{job} v{champion.version}" for job, champion in champions.models.items())
     if loaded:
-        yield Finding("champions", OK, f"{loaded}; checksums match")
+        yield CheckResult("champions", OK, f"{loaded}; checksums match")
     elif not broken:
-        yield Finding("champions", WARN, "none yet", "qianmian train all")
+        yield CheckResult("champions", WARN, "none yet", "qianmian train all")
 
 
-def _port(place: Workspace, port: int) -> Iterator[Finding]:
+def _port(located: Workspace, port: int) -> Iterator[CheckResult]:
     from serving.server import check_port
 
     try:
         check_port("127.0.0.1", port)
     except UsageError as error:
-        yield Finding("port", WARN, error.message, error.hint or "")
+        yield CheckResult("port", WARN, error.message, error.hint or "")
         return
-    yield Finding("port", OK, f"{port} is free on 127.0.0.1")
+    yield CheckResult("port", OK, f"{port} is free on 127.0.0.1")
 
 
-CHECKS: tuple[Callable[[Workspace, int], Iterator[Finding]], ...] = (
+CHECKS: tuple[Callable[[Workspace, int], Iterator[CheckResult]], ...] = (
     _python,
     _compiler,
     _libraries,

@@ -23,8 +23,8 @@ if TYPE_CHECKING:
     from features.data.lake import Lake
     from qianmian.settings import Settings
 
-SHOWN_OFF = 8
-ENDINGS = (".parquet", ".csv")
+MAX_OFF_SHOWN = 8
+SUFFIXES = (".parquet", ".csv")
 
 
 def features(
@@ -51,17 +51,17 @@ def features(
 ) -> None:
     """Build the profile of every customer known before a date."""
     check_engine(engine, spark_master, out)
-    check_ending(out, ENDINGS if engine != "spark" else (*ENDINGS, ""))
+    check_suffix(out, SUFFIXES if engine != "spark" else (*SUFFIXES, ""))
     from features.compute.builder import Builder
     from features.data.lake import Lake
     from features.definitions.pack_features import declared_features
-    from features.profiles.snapshot import ensure, profiles_at, published_as_of
+    from features.profiles.snapshot import ensure_snapshot, published_as_of, snapshot_at
     from qianmian.config import load_settings
 
     output = Output(as_json)
-    place = Workspace.locate(workspace).require()
-    settings = load_settings(place.config_file)
-    lake = Lake(place)
+    located = Workspace.locate(workspace).require()
+    settings = load_settings(located.config_file)
+    lake = Lake(located)
     moment = as_of_or_default(lake, as_of)
     note_empty_days(output, lake, moment)
     begun = time.perf_counter()
@@ -70,13 +70,13 @@ def features(
         return
     with output.working():
         output.step(f"building profiles as of {moment:%Y-%m-%d %H:%M}")
-        published = published_as_of(place)
+        published = published_as_of(located)
         # profiles of the past are written to a file; what is served does not go back for that
         publishes = out is None or published is None or moment >= published
         snapshot = (
-            ensure(place, moment, settings, with_state=True)
+            ensure_snapshot(located, moment, settings, with_state=True)
             if publishes
-            else profiles_at(Builder(lake, declared_features(settings)), moment, settings)
+            else snapshot_at(Builder(lake, declared_features(settings)), moment, settings)
         )
         if out is not None:
             output.step(f"writing {out}")
@@ -85,12 +85,12 @@ def features(
     names = list(snapshot.spec.names)
     output.result(
         {
-            "workspace": place.root,
+            "workspace": located.root,
             "as_of": moment,
             "customers": snapshot.table.num_rows,
             "features": names,
             "tags": sorted(snapshot.tags),
-            "off": list(snapshot.off),
+            "off": list(snapshot.unsupported),
             "spec_hash": snapshot.spec.hash,
             "data_digest": snapshot.data_digest,
             "out": out,
@@ -101,7 +101,7 @@ def features(
     output.say(
         f"{snapshot.table.num_rows:,} customers, {len(names)} features and {len(snapshot.tags)} tags as of {moment}, {seconds:.1f} s"
     )
-    _say_off(output, snapshot.off)
+    _report_unsupported(output, snapshot.unsupported)
     if out is not None:
         output.say(f"written: {out}")
     if not publishes:
@@ -111,14 +111,14 @@ def features(
 def _on_spark(output: Output, lake: Lake, settings: Settings, moment: datetime, master: str | None, out: Path) -> None:
     """Let Spark compute the profiles and write them; nothing but counts comes here, and what is served stays as it is."""
     from features.compute.builder import Builder
-    from features.compute.engines.spark import LOCAL, SparkEngine
+    from features.compute.engines.spark import LOCAL_MASTER, SparkEngine
     from features.definitions.pack_features import declared_features
 
     begun = time.perf_counter()
     with output.working():
-        output.step(f"starting Spark ({master or LOCAL})")
-        with SparkEngine(lake, master or LOCAL) as spark:
-            kept, off = Builder(lake, declared_features(settings), spark).supported(as_of=moment)
+        output.step(f"starting Spark ({master or LOCAL_MASTER})")
+        with SparkEngine(lake, master or LOCAL_MASTER) as spark:
+            kept, unsupported = Builder(lake, declared_features(settings), spark).supported(as_of=moment)
             output.step(f"building profiles as of {moment:%Y-%m-%d %H:%M} into {out}")
             customers = spark.write(kept, moment, out)
     seconds = time.perf_counter() - begun
@@ -129,25 +129,25 @@ def _on_spark(output: Output, lake: Lake, settings: Settings, moment: datetime, 
             "as_of": moment,
             "customers": customers,
             "features": names,
-            "off": list(off),
+            "off": list(unsupported),
             "data_digest": lake.digest,
             "engine": "spark",
-            "spark_master": master or LOCAL,
+            "spark_master": master or LOCAL_MASTER,
             "out": out,
             "seconds": round(seconds, 3),
         }
     )
     output.say(f"{customers:,} customers and {len(names)} features as of {moment}, by Spark in {seconds:.1f} s")
-    _say_off(output, off)
+    _report_unsupported(output, unsupported)
     output.say(
         f"written: {out}; the profiles that are served are those of the last `qianmian features` without --engine spark"
     )
 
 
-def _say_off(output: Output, off: Sequence[str]) -> None:
-    if off:
-        shown = ", ".join(off[:SHOWN_OFF]) + (
-            f", … ({len(off)} in all; --json lists them)" if len(off) > SHOWN_OFF else ""
+def _report_unsupported(output: Output, unsupported: Sequence[str]) -> None:
+    if unsupported:
+        shown = ", ".join(unsupported[:MAX_OFF_SHOWN]) + (
+            f", … ({len(unsupported)} in all; --json lists them)" if len(unsupported) > MAX_OFF_SHOWN else ""
         )
         output.say(f"off, because the data holds nothing to make them of: {shown}")
 
@@ -180,23 +180,23 @@ def check_engine(engine: str, spark_master: str | None = None, out: Path | None 
         )
 
 
-def check_ending(out: Path | None, endings: tuple[str, ...]) -> None:
+def check_suffix(out: Path | None, suffixes: tuple[str, ...]) -> None:
     """Refuse a file name that does not say a format, before the work and not after it."""
     if out is not None and out.is_dir():
         raise UsageError(
             "that is a folder",
             where="--out",
             got=str(out),
-            allowed=", ".join(ending for ending in endings if ending),
-            hint=f"name a file in it, such as {out / 'table'}{endings[0]}",
+            allowed=", ".join(suffix for suffix in suffixes if suffix),
+            hint=f"name a file in it, such as {out / 'table'}{suffixes[0]}",
         )
-    if out is not None and out.suffix not in endings:
+    if out is not None and out.suffix not in suffixes:
         raise UsageError(
             "the file's name does not say a format",
             where="--out",
             got=str(out),
-            allowed=", ".join(ending for ending in endings if ending),
-            hint=f"name it {out.with_suffix(endings[0])}",
+            allowed=", ".join(suffix for suffix in suffixes if suffix),
+            hint=f"name it {out.with_suffix(suffixes[0])}",
         )
 
 

@@ -15,14 +15,14 @@ from qianmian.errors import UsageError
 from qianmian.workspace import Workspace
 
 if TYPE_CHECKING:
-    from features.data.identity import Changes, Explanation
+    from features.data.identity import Explanation, ResolutionChanges
     from features.data.lake import Lake
     from qianmian.settings import Settings
 
 identity = typer.Typer(help="Which records are one customer: resolve, link, explain, unmerge.", no_args_is_help=True)
 identity.command("link")(link)
 RECORD_HELP = "SOURCE:USER_ID, a user id, a one_id, or ID_TYPE=VALUE such as phone=+44…"
-SAID = {
+ACTION_LABELS = {
     "merge": "merges: both hold the identifier",
     "withdraw": "withdrawn: merges and findings that no longer hold",
     "conflict": "conflicts: links refused",
@@ -37,12 +37,12 @@ def resolve(
     as_json: JsonOption = False,
 ) -> None:
     """Work out anew who is who from all identifiers, by the rules of now (`identity` in qianmian.yaml)."""
-    from features.data.identity import changes
+    from features.data.identity import resolve_and_compare
 
     output, (lake, settings) = Output(as_json), _opened(workspace)
     with output.working():
         output.step("resolving customers" + (" (nothing is written)" if dry_run else ""))
-        found = changes(lake, settings, utc_now(), dry_run)
+        found = resolve_and_compare(lake, settings, utc_now(), dry_run)
     output.result({"workspace": lake.workspace.root, "dry_run": dry_run, **found.as_dict()})
     show_changes(output, found, dry_run)
 
@@ -113,7 +113,7 @@ def _opened(workspace: Path | None) -> tuple[Lake, Settings]:
     return Lake(place), load_settings(place.config_file)
 
 
-def show_changes(output: Output, found: Changes, dry_run: bool) -> None:
+def show_changes(output: Output, found: ResolutionChanges, dry_run: bool) -> None:
     """Counts, then a few lines of each sort."""
     verb = "would become" if dry_run else "are now"
     output.say(
@@ -131,7 +131,9 @@ def show_changes(output: Output, found: Changes, dry_run: bool) -> None:
         columns = ("ledger_id", "left", "right", "id_type", "id_value", "since", "reason")
         rows = [_line(entry) for entry in found.samples.get(action, [])]
         output.table(
-            f"{count:,} new {SAID[action]}" + (f" (the first {len(rows)})" if count > len(rows) else ""), columns, rows
+            f"{count:,} new {ACTION_LABELS[action]}" + (f" (the first {len(rows)})" if count > len(rows) else ""),
+            columns,
+            rows,
         )
     if not any(counts.values()):
         output.say("nothing new for the ledger")

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from cli.console import Output
-from cli.features import check_ending, write_table
+from cli.features import check_suffix, write_table
 from cli.options import JsonOption, WorkspaceOption
 from cli.times import utc_now
 from qianmian.errors import UsageError
@@ -18,11 +18,11 @@ from qianmian.workspace import Workspace, atomic_path
 if TYPE_CHECKING:
     import pyarrow as pa
 
-    from features.data.identity.probabilistic import Links
+    from features.data.identity.probabilistic import LinkageResult
 
-REVIEW_ENDINGS = (".csv", ".parquet")
-CHART_ENDINGS = (".html",)
-SHOWN = 10
+REVIEW_SUFFIXES = (".csv", ".parquet")
+CHART_SUFFIXES = (".html",)
+MAX_PAIRS_SHOWN = 10
 
 
 def link(
@@ -59,14 +59,14 @@ def link(
     as_json: JsonOption = False,
 ) -> None:
     """Link records by name, birth date, address, phone and email; what links goes to the workspace, what is unclear to people."""
-    from features.data.identity.probabilistic import BACKENDS, LINKS, merged, write_links
+    from features.data.identity.probabilistic import BACKENDS, LINKS_SCHEMA, merged, write_links
     from features.data.identity.probabilistic import link as link_records
     from features.data.identity.records import RecordFiles
     from features.data.identity.tables import links_path
     from qianmian.config import load_settings
 
     output = Output(as_json)
-    place = Workspace.locate(workspace)
+    located = Workspace.locate(workspace)
     if backend not in BACKENDS:
         raise UsageError(
             "there is no such backend",
@@ -75,11 +75,11 @@ def link(
             allowed=", ".join(BACKENDS),
             hint="leave --backend out",
         )
-    for file, endings, option in ((review, REVIEW_ENDINGS, "--review"), (chart, CHART_ENDINGS, "--chart")):
-        _check_file(file, endings, option)
+    for file, suffixes, option in ((review, REVIEW_SUFFIXES, "--review"), (chart, CHART_SUFFIXES, "--chart")):
+        _check_file(file, suffixes, option)
     if show_values:
-        _check_values_may_be_shown(place, review)
-    settings = load_settings(place.config_file)
+        _check_values_may_be_shown(located, review)
+    settings = load_settings(located.config_file)
     begun = time.perf_counter()
     with output.working():
         output.step(f"reading the records of {config}")
@@ -89,8 +89,8 @@ def link(
             found.table, settings.linking, seed=settings.seed, backend=backend, within_sources=not between_sources
         )
         now = utc_now()
-        table = merged(place, links, now)
-        new = _new(links_path(place), table)
+        table = merged(located, links, now)
+        new = _count_new_links(links_path(located), table)
         if review is not None:
             output.step(f"writing {review}")
             write_table(_with_values(links.review, found.table) if show_values else links.review, review)
@@ -99,31 +99,31 @@ def link(
             with atomic_path(chart) as temporary:
                 temporary.write_text(links.chart, encoding="utf-8")
         if not dry_run:
-            write_links(place.create(), links, now)
+            write_links(located.create(), links, now)
     seconds = time.perf_counter() - begun
     output.result(
         {
-            "workspace": place.root,
+            "workspace": located.root,
             "sources": list(links.sources),
             "records": links.records,
             "skipped": found.skipped,
             "compared": links.compared,
-            "crowded": links.crowded,
+            "crowded": links.oversized_blocks,
             "links": links.pairs.num_rows,
             "new_links": new,
             "review": links.review.num_rows,
             "untrained": list(links.untrained),
             "threshold": settings.linking.threshold,
             "review_low": settings.linking.review_low,
-            "links_file": None if dry_run else links_path(place),
+            "links_file": None if dry_run else links_path(located),
             "review_file": review,
             "chart_file": chart if links.chart else None,
-            "columns": LINKS.names,
+            "columns": LINKS_SCHEMA.names,
             "dry_run": dry_run,
             "seconds": round(seconds, 3),
         }
     )
-    _say(output, links, found.skipped, new, dry_run)
+    _print_summary(output, links, found.skipped, new, dry_run)
     for file, what in ((review, "for people to judge"), (chart if links.chart else None, "match weights")):
         if file is not None:
             output.say(f"{what}: {file}")
@@ -132,20 +132,20 @@ def link(
             f"{review} holds people's names, addresses and numbers in the clear: keep it as such a file is to be kept, then delete it."
         )
     if not dry_run:
-        output.say(f"written: {links_path(place)}, {seconds:.1f} s. Next: qianmian identity resolve")
+        output.say(f"written: {links_path(located)}, {seconds:.1f} s. Next: qianmian identity resolve")
 
 
-def _check_file(file: Path | None, endings: tuple[str, ...], option: str) -> None:
+def _check_file(file: Path | None, suffixes: tuple[str, ...], option: str) -> None:
     try:
-        check_ending(file, endings)
+        check_suffix(file, suffixes)
     except UsageError as error:
         raise UsageError(error.message, where=option, got=error.got, allowed=error.allowed, hint=error.hint) from error
 
 
-def _check_values_may_be_shown(place: Workspace, review: Path | None) -> None:
+def _check_values_may_be_shown(located: Workspace, review: Path | None) -> None:
     if review is None:
         raise UsageError("there is no file to show them in", where="--show-values", hint="add --review FILE.csv")
-    if review.expanduser().absolute().resolve().is_relative_to(place.root.resolve()):
+    if review.expanduser().absolute().resolve().is_relative_to(located.root.resolve()):
         raise UsageError(
             "the workspace never holds personal values",
             where="--review",
@@ -154,7 +154,7 @@ def _check_values_may_be_shown(place: Workspace, review: Path | None) -> None:
         )
 
 
-def _new(path: Path, table: pa.Table) -> int:
+def _count_new_links(path: Path, table: pa.Table) -> int:
     """How many links of `table` the file does not have yet."""
     import pyarrow.compute as pc
     import pyarrow.parquet as pq
@@ -169,10 +169,10 @@ def _with_values(review: pa.Table, records: pa.Table) -> pa.Table:
     """The pairs with both records beside each other, in the order they had."""
     import duckdb
 
-    from features.data.identity.records import KEY
+    from features.data.identity.records import RECORD_KEY
     from features.data.lake import quote
 
-    values = [name for name in records.column_names if name not in KEY]
+    values = [name for name in records.column_names if name not in RECORD_KEY]
     listed = "".join(
         f", {side}.{quote(name)} AS {quote(f'{full}_{name}')}"
         for name in values
@@ -190,7 +190,7 @@ def _with_values(review: pa.Table, records: pa.Table) -> pa.Table:
         ).to_arrow_table()
 
 
-def _say(output: Output, links: Links, skipped: dict[str, int], new: int, dry_run: bool) -> None:
+def _print_summary(output: Output, links: LinkageResult, skipped: dict[str, int], new: int, dry_run: bool) -> None:
     """The outcome in sentences; keys and words only, never a value."""
     for reason, count in skipped.items():
         output.say(f"left out: {count:,} row(s), {reason}")
@@ -199,13 +199,13 @@ def _say(output: Output, links: Links, skipped: dict[str, int], new: int, dry_ru
         f"{links.records:,} records of {', '.join(links.sources)}: {links.compared:,} pairs compared, {links.pairs.num_rows:,} linked"
     )
     output.say(f"{new:,} link(s) {would}new; {links.review.num_rows:,} pair(s) for people to judge")
-    if links.crowded:
+    if links.oversized_blocks:
         output.say(
-            f"{links.crowded:,} value(s) are shared by too many records to be a clue (linking.max_block_records)"
+            f"{links.oversized_blocks:,} value(s) are shared by too many records to be a clue (linking.max_block_records)"
         )
     if links.untrained:
         output.say(f"too few records to learn the weights of {', '.join(links.untrained)}: usual ones are used")
-    first: list[dict[str, Any]] = links.review.slice(0, SHOWN).to_pylist()
+    first: list[dict[str, Any]] = links.review.slice(0, MAX_PAIRS_SHOWN).to_pylist()
     if first:
         rows = [
             (

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from features.data.sources import Source
     from qianmian.packs import Pack
 
-OPTION_OF = {"config_path": "--config"}  # a source's parameter → our option, where the two differ
+OPTION_NAMES = {"config_path": "--config"}  # a source's parameter → our option, where the two differ
 
 
 def ingest(
@@ -50,23 +50,23 @@ def ingest(
     from qianmian.config import load_settings
 
     output = Output(as_json)
-    place = Workspace.locate(workspace)
-    settings = load_settings(place.config_file)
+    located = Workspace.locate(workspace)
+    settings = load_settings(located.config_file)
     made = make_source(
         source,
         {"config_path": config, "customers": customers, "days": days, "seed": seed},
         pack_of(settings),
     )
     with output.working():
-        report = run_ingest(place, made, settings, output.step, utc_now())
-    output.result({"workspace": place.root, **report.as_dict()})
+        report = run_ingest(located, made, settings, output.step, utc_now())
+    output.result({"workspace": located.root, **report.as_dict()})
     show_report(output, report)
     output.say(
-        f"{place.root}: lake {report.digest}, {report.seconds:.1f} s. Next: qianmian features, or qianmian train all"
+        f"{located.root}: lake {report.digest}, {report.seconds:.1f} s. Next: qianmian features, or qianmian train all"
     )
 
 
-def make_source(name: str, given: dict[str, Any], pack: Pack | None = None) -> Source:
+def make_source(name: str, option_values: dict[str, Any], pack: Pack | None = None) -> Source:
     """The source of that name with the options given for it, and the industry pack where it reads one.
 
     Raises
@@ -77,20 +77,20 @@ def make_source(name: str, given: dict[str, Any], pack: Pack | None = None) -> S
     from features.data.sources import SOURCES
 
     factory = SOURCES[name]
-    takes = dict(inspect.signature(factory).parameters)
-    reads_pack = takes.pop("pack", None) is not None
-    options = {key: value for key, value in given.items() if value is not None}
-    wrong = [OPTION_OF.get(key, f"--{key}") for key in options if key not in takes]
+    accepted = dict(inspect.signature(factory).parameters)
+    reads_pack = accepted.pop("pack", None) is not None
+    options = {key: value for key, value in option_values.items() if value is not None}
+    wrong = [OPTION_NAMES.get(key, f"--{key}") for key in options if key not in accepted]
     if wrong:
         raise UsageError(
             f"the source '{name}' does not take {', '.join(wrong)}",
             where="qianmian ingest",
-            allowed=", ".join(OPTION_OF.get(key, f"--{key}") for key in takes) or "no options",
+            allowed=", ".join(OPTION_NAMES.get(key, f"--{key}") for key in accepted) or "no options",
             hint="leave it out",
         )
     missing = [
-        OPTION_OF.get(key, f"--{key}")
-        for key, parameter in takes.items()
+        OPTION_NAMES.get(key, f"--{key}")
+        for key, parameter in accepted.items()
         if parameter.default is parameter.empty and key not in options
     ]
     if missing:

@@ -51,10 +51,10 @@ INTERRUPTED_EXIT = 130
 # typer keeps its own copy of click in some versions and imports it in others: its public exception leads to the right base
 ClickException: Any = typer.BadParameter.__mro__[2]
 DISK_FULL = ("No space left on device", "database or disk is full", "Disk quota exceeded")
-REPORT = "run the command again with --debug and report what it prints"
+BUG_REPORT_HINT = "run the command again with --debug and report what it prints"
 
 
-class InOrder(TyperGroup):
+class OrderedGroup(TyperGroup):
     """Lists the verbs in the order they are used in, as `VERBS` has them."""
 
     def list_commands(self, ctx: Any) -> list[str]:
@@ -62,7 +62,7 @@ class InOrder(TyperGroup):
 
 
 app = typer.Typer(
-    cls=InOrder,
+    cls=OrderedGroup,
     name="qianmian",
     help="Know every customer and decide what each one sees: profiles, recommenders, churn, lookalikes, served over HTTP.",
     epilog="Exit codes: 0 done · 2 usage or configuration · 3 data refused · 4 gate refused · 1 a fault of ours.",
@@ -73,8 +73,8 @@ app = typer.Typer(
 )
 
 
-def _version(asked: bool) -> None:
-    if asked:
+def _version(value: bool) -> None:
+    if value:
         typer.echo(__version__)
         raise typer.Exit
 
@@ -115,7 +115,7 @@ def run(arguments: Sequence[str]) -> int:
         code = app(kept, standalone_mode=False, prog_name="qianmian")
         return code if isinstance(code, int) else 0
     except QianmianError as error:
-        return _refuse(error.as_dict(), str(error), error.exit_code, as_json, debug)
+        return _report_error(error.as_dict(), str(error), error.exit_code, as_json, debug)
     except ClickException as error:
         return _usage(error, as_json)
     except (KeyboardInterrupt, typer.Abort):
@@ -131,12 +131,12 @@ def run(arguments: Sequence[str]) -> int:
                 "the disk is full",
                 hint="free some space or name a --workspace on another disk; what was there before is still there",
             )
-            return _refuse(full.as_dict(), str(full), full.exit_code, as_json, debug)
+            return _report_error(full.as_dict(), str(full), full.exit_code, as_json, debug)
         message = f"{type(error).__name__}: {' '.join(str(error).split())[:500]}"
-        found = {"code": "internal", "message": message, "field": None, "hint": REPORT}
-        return _refuse(
+        found = {"code": "internal", "message": message, "field": None, "hint": BUG_REPORT_HINT}
+        return _report_error(
             found,
-            f"{message}. This is a fault of Qianmian, not of your data. To mend: {REPORT}",
+            f"{message}. This is a fault of Qianmian, not of your data. To mend: {BUG_REPORT_HINT}",
             UNEXPECTED_EXIT,
             as_json,
             debug,
@@ -159,7 +159,7 @@ def quieten(debug: bool) -> None:
         logging.getLogger(name).setLevel(logging.ERROR)
 
 
-def _refuse(found: dict[str, Any], text: str, code: int, as_json: bool, debug: bool) -> int:
+def _report_error(found: dict[str, Any], text: str, code: int, as_json: bool, debug: bool) -> int:
     if debug:
         traceback.print_exc()
     if as_json:
@@ -181,7 +181,7 @@ def _usage(error: Any, as_json: bool) -> int:
     else:
         message, hint = error.format_message().rstrip("."), f"see `{path} --help`"
     found = {"code": "usage", "message": message, "field": None, "hint": hint}
-    return _refuse(found, f"{message}. To mend: {hint}", 2, as_json, debug=False)
+    return _report_error(found, f"{message}. To mend: {hint}", 2, as_json, debug=False)
 
 
 def main() -> None:

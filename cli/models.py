@@ -10,7 +10,7 @@ import typer
 from cli.console import Output
 from cli.options import JsonOption, WorkspaceOption
 from cli.times import utc_now
-from cli.train import number
+from cli.train import format_number
 from qianmian.errors import NotFound
 from qianmian.schema import registered_name
 from qianmian.workspace import Workspace
@@ -24,9 +24,9 @@ def list_(workspace: WorkspaceOption = None, as_json: JsonOption = False) -> Non
     """Every registered model and the version that serves."""
     from serving.model_registry import list_models
 
-    output, place = Output(as_json), Workspace.locate(workspace).require()
-    found = list_models(place)
-    output.result({"workspace": place.root, "models": found})
+    output, located = Output(as_json), Workspace.locate(workspace).require()
+    found = list_models(located)
+    output.result({"workspace": located.root, "models": found})
     if not found:
         output.say("no model is registered yet; run `qianmian train all`")
         return
@@ -39,12 +39,12 @@ def show(name: NameArgument, workspace: WorkspaceOption = None, as_json: JsonOpt
     """One model: its versions, newest first, with the metrics of their runs."""
     from serving.model_registry import show as show_model
 
-    output, place = Output(as_json), Workspace.locate(workspace).require()
-    found = show_model(place, name)
+    output, located = Output(as_json), Workspace.locate(workspace).require()
+    found = show_model(located, name)
     output.result(found)
     for version in found["versions"]:
         aliases = f" ({', '.join(version['aliases'])})" if version["aliases"] else ""
-        columns, rows = beside_baselines(version["metrics"])
+        columns, rows = metric_rows(version["metrics"])
         output.table(f"{found['name']} version {version['version']}{aliases}", columns, rows, right=columns[1:])
         output.say(f"  registered {version['created_at']}, run {version['run_id']}")
 
@@ -59,8 +59,8 @@ def promote(
     """Make a version the champion; the champion before becomes `previous`."""
     from training.promotion import promote as promote_model
 
-    output, place = Output(as_json), Workspace.locate(workspace).require()
-    _said(output, promote_model(place, name, version, utc_now()))
+    output, located = Output(as_json), Workspace.locate(workspace).require()
+    _print_change(output, promote_model(located, name, version, utc_now()))
 
 
 @models.command("rollback")
@@ -68,8 +68,8 @@ def rollback(name: NameArgument, workspace: WorkspaceOption = None, as_json: Jso
     """Make the previous champion the champion again."""
     from training.promotion import rollback as roll_back
 
-    output, place = Output(as_json), Workspace.locate(workspace).require()
-    _said(output, roll_back(place, name, utc_now()))
+    output, located = Output(as_json), Workspace.locate(workspace).require()
+    _print_change(output, roll_back(located, name, utc_now()))
 
 
 @models.command("history")
@@ -87,10 +87,10 @@ def history(
     from serving.model_registry import history as model_history
     from serving.model_registry import list_models
 
-    output, place = Output(as_json), Workspace.locate(workspace).require()
-    names = [registered_name(name)] if name else [str(model["name"]) for model in list_models(place)]
-    events = [{"name": each, **event.as_dict()} for each in names for event in model_history(place, each)]
-    output.result({"workspace": place.root, "events": events})
+    output, located = Output(as_json), Workspace.locate(workspace).require()
+    names = [registered_name(name)] if name else [str(model["name"]) for model in list_models(located)]
+    events = [{"name": each, **event.as_dict()} for each in names for event in model_history(located, each)]
+    output.result({"workspace": located.root, "events": events})
     columns = ["at", "name", "action", "version", "previous"]
     output.table(
         "",
@@ -110,30 +110,30 @@ def export(
     """Put the champions and the profiles into BentoML's model store, where `bentoml build` finds them."""
     from qianmian.config import load_settings
 
-    output, place = Output(as_json), Workspace.locate(workspace).require()
-    settings = load_settings(place.config_file)
+    output, located = Output(as_json), Workspace.locate(workspace).require()
+    settings = load_settings(located.config_file)
     if out is not None:
         from serving.champions import export as export_champions
 
         output.step(f"writing the champions to {out}")
-        export_champions(place, settings, out)
-        output.result({"workspace": place.root, "out": out})
+        export_champions(located, settings, out)
+        output.result({"workspace": located.root, "out": out})
         output.say(f"written: {out}")
         return
     from serving.package import store_champions
 
     output.step("putting the champions into BentoML's model store")
-    tag = store_champions(place, settings)
-    output.result({"workspace": place.root, "tag": str(tag)})
+    tag = store_champions(located, settings)
+    output.result({"workspace": located.root, "tag": str(tag)})
     output.say(f"stored: {tag}. Next: bentoml build")
 
 
-def beside_baselines(metrics: dict[str, float]) -> tuple[list[str], list[list[object]]]:
+def metric_rows(metrics: dict[str, float]) -> tuple[list[str], list[list[object]]]:
     """Columns and rows of a run's metrics: the model's own with their intervals, the same metric of each baseline beside them.
 
     Examples
     --------
-    >>> beside_baselines({"auc": 0.8, "auc.low": 0.7, "auc.high": 0.9, "baseline/recency/auc": 0.6})
+    >>> metric_rows({"auc": 0.8, "auc.low": 0.7, "auc.high": 0.9, "baseline/recency/auc": 0.6})
     (['metric', 'value', '95 % interval', 'recency'], [['auc', '0.800', '0.700 – 0.900', '0.600']])
     """
     own = [name for name in sorted(metrics) if "/" not in name and not name.endswith((".low", ".high"))]
@@ -141,15 +141,20 @@ def beside_baselines(metrics: dict[str, float]) -> tuple[list[str], list[list[ob
     rows: list[list[object]] = []
     for name in own:
         ends = [metrics.get(f"{name}.{end}") for end in ("low", "high")]
-        interval = " – ".join(number(end) for end in ends if end is not None)
+        interval = " – ".join(format_number(end) for end in ends if end is not None)
         others = [metrics.get(f"baseline/{baseline}/{name}") for baseline in baselines]
         rows.append(
-            [name, number(metrics[name]), interval, *("" if other is None else number(other) for other in others)]
+            [
+                name,
+                format_number(metrics[name]),
+                interval,
+                *("" if other is None else format_number(other) for other in others),
+            ]
         )
     return ["metric", "value", "95 % interval", *baselines], rows
 
 
-def _said(output: Output, changed: dict[str, Any]) -> None:
+def _print_change(output: Output, changed: dict[str, Any]) -> None:
     if not changed:
         raise NotFound("nothing changed", hint="qianmian models list")
     output.result(changed)

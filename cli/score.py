@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from cli.console import Output
-from cli.features import check_ending
+from cli.features import check_suffix
 from cli.options import AsOfOption, JsonOption, WorkspaceOption
 from cli.times import as_of_or_default, parse_as_of, utc_now
 from cli.train import show_result
@@ -25,12 +25,12 @@ if TYPE_CHECKING:
     from qianmian.settings import Settings
     from serving.champions import Champions
 
-JOB_OF = {
+JOB_FOR_SCORE = {
     "recommend": "recommend",
     "churn": "churn",
     "predictions": "lifecycle",
 }  # what is scored → whose champion scores it
-ENDINGS = (".parquet", ".csv")
+SUFFIXES = (".parquet", ".csv")
 LIST_OPTIONS = (
     "--num-results",
     "--scene",
@@ -124,7 +124,7 @@ def score(
 ) -> None:
     """Score every customer with the champion; without one, it is trained first."""
     moment = parse_as_of(as_of)
-    asked = (
+    option_values = (
         num_results,
         scene,
         exclude_purchased or None,
@@ -136,9 +136,9 @@ def score(
         promotions,
         exploration,
     )
-    _check_options(what, [value is not None for value in asked])
-    check_ending(out, ENDINGS)
-    wanted = read_candidates(candidates) if candidates is not None else None
+    _check_options(what, [value is not None for value in option_values])
+    check_suffix(out, SUFFIXES)
+    candidate_ids = read_candidates(candidates) if candidates is not None else None
     if exclude_purchased and purchased not in (None, "never"):
         raise UsageError(
             "--exclude-purchased is --purchased never", got=f"--purchased {purchased}", hint="leave one of them out"
@@ -148,7 +148,7 @@ def score(
         if max_per or mmr is not None
         else None
     )
-    chosen = {
+    raw_options = {
         "filters": read_json("--filters", filters),
         "purchased": "never" if exclude_purchased else purchased,
         "diversity": diversity,
@@ -159,50 +159,53 @@ def score(
     from qianmian.config import load_settings
     from serving.champions import load_from_workspace
     from serving.recommending.batch import write
-    from serving.recommending.request_options import options_of
+    from serving.recommending.request_options import parse_list_options
 
-    listed = options_of({name: value for name, value in chosen.items() if value is not None})
+    list_options = parse_list_options({name: value for name, value in raw_options.items() if value is not None})
     output = Output(as_json)
-    place = Workspace.locate(workspace).require()
-    settings = load_settings(place.config_file)
+    located = Workspace.locate(workspace).require()
+    settings = load_settings(located.config_file)
     begun = time.perf_counter()
     with output.working():
-        trained = ensure_champion(output, place, settings, JOB_OF[what], moment)
-        ensure_profiles(output, place, settings)
+        trained = ensure_champion(output, located, settings, JOB_FOR_SCORE[what], moment)
+        ensure_profiles(output, located, settings)
         output.step(f"scoring {what}")
-        champions = load_from_workspace(place, settings)
-        options = {"num_results": num_results, "scene": scene, "candidates": wanted, "options": listed}
+        champions = load_from_workspace(located, settings)
+        options = {"num_results": num_results, "scene": scene, "candidates": candidate_ids, "options": list_options}
         table = score_table(
-            champions, place, what, moment, {key: value for key, value in options.items() if value is not None}
+            champions, located, what, moment, {key: value for key, value in options.items() if value is not None}
         )
         output.step(f"writing {out}")
         write(table, out)
-    version = champions.need(JOB_OF[what]).version
+    version = champions.require(JOB_FOR_SCORE[what]).version
     seconds = time.perf_counter() - begun
     customers = len(set(table["one_id"].to_pylist()))
     output.result(
         {
-            "workspace": place.root,
+            "workspace": located.root,
             "out": out,
             "rows": table.num_rows,
             "customers": customers,
             "columns": table.column_names,
             "as_of": table["as_of"][0].as_py() if table.num_rows else None,
-            "model": JOB_OF[what],
+            "model": JOB_FOR_SCORE[what],
             "model_version": version,
             "trained_first": trained,
             "seconds": round(seconds, 3),
         }
     )
     output.say(
-        f"{out}: {table.num_rows:,} rows of {customers:,} customers, {JOB_OF[what]} version {version}, {seconds:.1f} s"
+        f"{out}: {table.num_rows:,} rows of {customers:,} customers, {JOB_FOR_SCORE[what]} version {version}, {seconds:.1f} s"
     )
 
 
 def _check_options(what: str, given: list[bool]) -> None:
-    if what not in JOB_OF:
+    if what not in JOB_FOR_SCORE:
         raise UsageError(
-            "there is nothing of that name to score", got=what, allowed=", ".join(JOB_OF), hint="qianmian score --help"
+            "there is nothing of that name to score",
+            got=what,
+            allowed=", ".join(JOB_FOR_SCORE),
+            hint="qianmian score --help",
         )
     wrong = [name for name, is_given in zip(LIST_OPTIONS, given, strict=True) if is_given]
     if what != "recommend" and wrong:
@@ -279,7 +282,7 @@ def read_candidates(path: Path) -> list[str]:
             "there is no such file", where="--candidates", got=str(path), hint="name a file with an item id a line"
         )
     try:
-        if path.suffix in ENDINGS:
+        if path.suffix in SUFFIXES:
             as_text = pyarrow.csv.ConvertOptions(column_types={"item_id": pa.string()})
             table = (
                 pyarrow.parquet.read_table(path)
@@ -308,7 +311,7 @@ def read_candidates(path: Path) -> list[str]:
     return found
 
 
-def ensure_champion(output: Output, place: Workspace, settings: Settings, job: str, moment: datetime | None) -> bool:
+def ensure_champion(output: Output, located: Workspace, settings: Settings, job: str, moment: datetime | None) -> bool:
     """Train the champion of a job where there is none; True when it was.
 
     Raises
@@ -319,13 +322,13 @@ def ensure_champion(output: Output, place: Workspace, settings: Settings, job: s
     from features.data.lake import Lake
     from serving.model_registry import version_of
 
-    if version_of(place, job) is not None:
+    if version_of(located, job) is not None:
         return False
     from training import train
 
     output.step(f"there is no {job} champion yet: training it first")
-    moment = moment or as_of_or_default(Lake(place), None)
-    for result in train(place, [job], clock=utc_now, as_of=moment, settings=settings, progress=output.step):
+    moment = moment or as_of_or_default(Lake(located), None)
+    for result in train(located, [job], clock=utc_now, as_of=moment, settings=settings, progress=output.step):
         show_result(output, result)
         if result.status == "refused":
             raise GateRefused(
@@ -336,41 +339,41 @@ def ensure_champion(output: Output, place: Workspace, settings: Settings, job: s
     return True
 
 
-def ensure_profiles(output: Output, place: Workspace, settings: Settings) -> None:
+def ensure_profiles(output: Output, located: Workspace, settings: Settings) -> None:
     """Build the profiles where there are none, or where the lake holds other data than they were made of."""
     from features.data.lake import Lake
-    from features.profiles.snapshot import current, current_name, ensure
+    from features.profiles.snapshot import current_snapshot_name, ensure_snapshot, load_current
 
-    lake = Lake(place)
-    if current_name(place) is None or current(place).data_digest != lake.digest:
+    lake = Lake(located)
+    if current_snapshot_name(located) is None or load_current(located).data_digest != lake.digest:
         moment = as_of_or_default(lake, None)
         output.step(f"the profiles are missing or of other data: building them as of {moment:%Y-%m-%d}")
-        ensure(place, moment, settings)
+        ensure_snapshot(located, moment, settings)
 
 
 def score_table(
-    champions: Champions, place: Workspace, what: str, moment: datetime | None, options: dict[str, Any]
+    champions: Champions, located: Workspace, what: str, moment: datetime | None, options: dict[str, Any]
 ) -> pa.Table:
     """The scores of everybody as a table."""
     from features.compute.builder import Builder
     from features.data.lake import Lake
     from features.definitions.pack_features import declared_features
-    from serving.recommending.batch import gone_from, score_churn, score_predictions, score_recommend
+    from serving.recommending.batch import score_churn, score_predictions, score_recommend, unavailable_items
 
     if what == "recommend":
         # what was bought since the champion was fitted is read from the lake
-        other = moment is not None and moment != champions.need("recommend").bundle.as_of
-        lake = Lake(place)
+        other = moment is not None and moment != champions.require("recommend").bundle.as_of
+        lake = Lake(located)
         return score_recommend(
             champions,
             as_of=moment,
             builder=Builder(lake, declared_features(champions.settings)) if other else None,
-            gone=gone_from(lake),
+            unavailable=unavailable_items(lake),
             **options,
         )
     # profiles of another moment than the current ones are built for this file only; what is served stays
     other = moment is not None and moment != champions.customers.as_of
-    builder = Builder(Lake(place), declared_features(champions.settings)) if other else None
+    builder = Builder(Lake(located), declared_features(champions.settings)) if other else None
     scored = (score_churn if what == "churn" else score_predictions)(champions, as_of=moment, builder=builder)
     if not scored.num_rows:
         raise DataError("no customer is known at that time", got=str(moment), hint="a later --as-of")

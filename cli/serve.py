@@ -27,18 +27,18 @@ def serve(
     from serving.server import check_port
 
     output = Output(as_json)
-    place = Workspace.locate(workspace).require()
+    located = Workspace.locate(workspace).require()
     check_port(host, port)
     champions = {
-        str(model["name"]): str(model["champion"]) for model in list_models(place) if model["champion"] is not None
+        str(model["name"]): str(model["champion"]) for model in list_models(located) if model["champion"] is not None
     }
     if not champions:
-        raise NotReady("there is no champion to serve", where=str(place.root), hint="run `qianmian train all`")
+        raise NotReady("there is no champion to serve", where=str(located.root), hint="run `qianmian train all`")
     url = f"http://{host}:{port}"
-    output.result({"workspace": place.root, "url": url, "workers": workers, "champions": champions})
+    output.result({"workspace": located.root, "url": url, "workers": workers, "champions": champions})
     output.say(f"serving {', '.join(f'{name} v{version}' for name, version in champions.items())}")
     output.say(f"{url}  ready when {url}/readyz answers 200; routes: {url}/docs.json; Ctrl-C stops")
-    code = run_server(place, host, port, workers)
+    code = run_server(located, host, port, workers)
     if code:
         raise NotReady(
             f"the server ended with exit code {code}",

@@ -15,7 +15,7 @@ from qianmian.schema import TAG_CATEGORIES
 from qianmian.workspace import Workspace
 
 if TYPE_CHECKING:
-    from features.profiles.governance.value import Worth
+    from features.profiles.governance.value import InformationGain
     from features.profiles.snapshot import Snapshot
 
 STRICT_EXIT = 3
@@ -44,13 +44,13 @@ def list_(
     from features.profiles.governance.catalogue import catalogue
     from features.profiles.tags.tagging import declared_tags
 
-    output, place = Output(as_json), Workspace.locate(workspace).require()
-    snapshot = profiles(output, place, as_of)
-    declared = [tag for tag in declared_tags(load_settings(place.config_file)) if category in (None, tag.category)]
+    output, located = Output(as_json), Workspace.locate(workspace).require()
+    snapshot = load_profiles(output, located, as_of)
+    declared = [tag for tag in declared_tags(load_settings(located.config_file)) if category in (None, tag.category)]
     entries = catalogue(declared, snapshot)
     output.result(
         {
-            "workspace": place.root,
+            "workspace": located.root,
             "as_of": snapshot.as_of,
             "customers": len(snapshot.one_ids),
             "tags": [entry.as_dict() for entry in entries],
@@ -65,10 +65,10 @@ def list_(
             one.how,
             one.owner,
             one.ttl_days,
-            percent(one.coverage),
+            format_percent(one.coverage),
             one.values,
             one.top_value,
-            made_of(one.needs),
+            join_names(one.needs),
         ]
         for one in entries
         if one.coverage is not None
@@ -80,7 +80,7 @@ def list_(
     if absent:
         output.say(f"{len(absent)} more are absent, because the data holds nothing to make them of:")
         for one in absent:
-            output.say(f"  {one.name}: {made_of(one.lacks)}")
+            output.say(f"  {one.name}: {join_names(one.lacks)}")
 
 
 @tags.command("audit")
@@ -98,21 +98,21 @@ def audit_(
 ) -> None:
     """What is wrong: duplicate, nearly equal, empty, constant, never used, expired and ownerless tags, names against the rules."""
     from features.profiles.governance.audit import audit
-    from features.profiles.governance.usage import recorded_uses
+    from features.profiles.governance.usage import tag_usage
     from features.profiles.tags import INPUTS
     from features.profiles.tags.tagging import declared_tags
     from qianmian.config import load_settings
 
-    output, place = Output(as_json), Workspace.locate(workspace).require()
-    uses = recorded_uses(place)
-    snapshot = profiles(output, place, as_of)
-    declared = declared_tags(load_settings(place.config_file))
+    output, located = Output(as_json), Workspace.locate(workspace).require()
+    usage = tag_usage(located)
+    snapshot = load_profiles(output, located, as_of)
+    declared = declared_tags(load_settings(located.config_file))
     found = audit(
-        declared, snapshot.tags, snapshot.tag_facts, utc_now(), uses, {*INPUTS, *snapshot.spec.names}, threshold
+        declared, snapshot.tags, snapshot.tag_facts, utc_now(), usage, {*INPUTS, *snapshot.spec.names}, threshold
     )
     output.result(
         {
-            "workspace": place.root,
+            "workspace": located.root,
             "as_of": snapshot.as_of,
             "tags": len(declared),
             "present": len(snapshot.tags),
@@ -123,7 +123,7 @@ def audit_(
         f"{len(declared)} tags declared, {len(snapshot.tags)} present as of {snapshot.as_of}; {len(found)} findings"
     )
     for finding in found:
-        output.say(f"\n{finding.rule}: {made_of(finding.tags)}")
+        output.say(f"\n{finding.rule}: {join_names(finding.tags)}")
         for word, text in (("found", finding.what), ("why it matters", finding.why), ("to mend", finding.mend)):
             output.say(f"  {word}: {text}")
     if found and strict:
@@ -148,27 +148,27 @@ def value_(
     from features.compute.builder import Builder
     from features.data.lake import Lake
     from features.definitions.pack_features import declared_features
-    from features.profiles.governance.outcome import TARGETS, end_of, outcome_of
-    from features.profiles.governance.value import worth
-    from features.profiles.snapshot import profiles_at
+    from features.profiles.governance.outcome import TARGETS, horizon_end, target_labels
+    from features.profiles.governance.value import information_gain
+    from features.profiles.snapshot import snapshot_at
     from qianmian.config import load_settings
 
     TARGETS[target]
-    output, place = Output(as_json), Workspace.locate(workspace).require()
-    settings = load_settings(place.config_file)
-    lake = Lake(place)
+    output, located = Output(as_json), Workspace.locate(workspace).require()
+    settings = load_settings(located.config_file)
+    lake = Lake(located)
     moment = parse_as_of(as_of) or as_of_or_default(lake, None) - timedelta(days=horizon_days)
-    end_of(lake, moment, horizon_days)
+    horizon_end(lake, moment, horizon_days)
     builder = Builder(lake, declared_features(settings))
     with output.working():
         output.step(f"tags as of {moment:%Y-%m-%d}")
-        snapshot = profiles_at(builder, moment, settings)
+        snapshot = snapshot_at(builder, moment, settings)
         output.step(f"what happened in the {horizon_days} days after it")
-        outcome = outcome_of(
+        outcome = target_labels(
             builder, snapshot.table, moment, target, horizon_days, settings.churn.active_days or 2 * horizon_days
         )
         output.step(f"what {len(snapshot.tags)} tags tell about it")
-        found = worth(
+        found = information_gain(
             {name: [values[row] for row in outcome.rows] for name, values in snapshot.tags.items()},
             outcome.codes,
             settings.seed,
@@ -176,24 +176,24 @@ def value_(
     counts = {label: int((outcome.codes == code).sum()) for code, label in enumerate(outcome.labels)}
     output.result(
         {
-            "workspace": place.root,
+            "workspace": located.root,
             "target": target,
             "as_of": moment,
             "horizon_days": horizon_days,
             "customers": found.n,
             "outcome": counts,
             "entropy_bits": found.entropy_bits,
-            "told_bits": found.told_bits,
+            "told_bits": found.information_bits,
             "keep": list(found.picked),
             "tags": [one.as_dict() for one in found.tags],
         }
     )
-    show(
+    print_tag_ranking(
         output, found, f"{target} in the {horizon_days} days from {moment:%Y-%m-%d}: {found.n:,} customers", counts, top
     )
 
 
-def show(output: Output, found: Worth, title: str, counts: dict[str, int], top: int) -> None:
+def print_tag_ranking(output: Output, found: InformationGain, title: str, counts: dict[str, int], top: int) -> None:
     """The ranking, and the few that matter."""
     told = ", ".join(f"{label} {count:,}" for label, count in counts.items())
     output.say(f"{title} ({told}); {found.entropy_bits:.3f} bits to be known of each")
@@ -210,8 +210,8 @@ def show(output: Output, found: Worth, title: str, counts: dict[str, int], top: 
             bits(one.adds),
             f"{bits(one.adds_low)} – {bits(one.adds_high)}",
         ]
-        for place, one in enumerate(found.tags)
-        if place < top or one.picked is not None
+        for position, one in enumerate(found.tags)
+        if position < top or one.picked is not None
     ]
     output.table("", columns, rows, columns[1:])
     output.say("bits: told by the tag alone; chance: what a tag without connection stays under in 95 of 100 cases")
@@ -220,36 +220,36 @@ def show(output: Output, found: Worth, title: str, counts: dict[str, int], top: 
     )
     if found.picked:
         output.say(
-            f"keep: {', '.join(found.picked)}; together they tell {found.told_bits:.3f} of {found.entropy_bits:.3f} bits"
+            f"keep: {', '.join(found.picked)}; together they tell {found.information_bits:.3f} of {found.entropy_bits:.3f} bits"
         )
     else:
         output.say("keep: none of them tells anything about it that is surely more than chance")
 
 
-def profiles(output: Output, place: Workspace, as_of: str | None) -> Snapshot:
+def load_profiles(output: Output, located: Workspace, as_of: str | None) -> Snapshot:
     """The profiles that are served; those of another moment are built and not published."""
     from features.compute.builder import Builder
     from features.data.lake import Lake
     from features.definitions.pack_features import declared_features
-    from features.profiles.snapshot import current, current_name, profiles_at
+    from features.profiles.snapshot import current_snapshot_name, load_current, snapshot_at
     from qianmian.config import load_settings
 
-    if as_of is None and current_name(place) is not None:
-        return current(place)
-    settings = load_settings(place.config_file)
-    builder = Builder(Lake(place), declared_features(settings))
+    if as_of is None and current_snapshot_name(located) is not None:
+        return load_current(located)
+    settings = load_settings(located.config_file)
+    builder = Builder(Lake(located), declared_features(settings))
     moment = as_of_or_default(builder.lake, as_of)
     with output.working():
         output.step(f"building profiles as of {moment:%Y-%m-%d %H:%M}")
-        return profiles_at(builder, moment, settings)
+        return snapshot_at(builder, moment, settings)
 
 
-def percent(share: float | None) -> str:
+def format_percent(share: float | None) -> str:
     """A share as people read it.
 
     Examples
     --------
-    >>> percent(0.4567)
+    >>> format_percent(0.4567)
     '45.7%'
     """
     return "" if share is None else f"{share:.1%}"
@@ -266,12 +266,12 @@ def bits(value: float) -> str:
     return f"{value if abs(value) >= 0.0005 else 0.0:.3f}"
 
 
-def made_of(names: Any) -> str:
+def join_names(names: Any) -> str:
     """Some names, and how many more there are.
 
     Examples
     --------
-    >>> made_of(["a", "b"]), made_of("abcdefgh")
+    >>> join_names(["a", "b"]), join_names("abcdefgh")
     ('a, b', 'a, b, c, d, e, f, … (8)')
     """
     listed = list(names)

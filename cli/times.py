@@ -45,7 +45,7 @@ def parse_as_of(text: str | None) -> datetime | None:
 def as_of_or_default(lake: Lake, text: str | None) -> datetime:
     """What was asked for, else the midnight after the last row of the lake, else, where nothing is dated, the last midnight."""
     return parse_as_of(text) or (
-        lake.default_as_of if lake.dated else utc_now().replace(hour=0, minute=0, second=0, microsecond=0)
+        lake.default_as_of if lake.has_timestamps else utc_now().replace(hour=0, minute=0, second=0, microsecond=0)
     )
 
 

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from training import JobResult
     from training.report import EvalReport
 
-EVERYTHING = "all"
+ALL_JOBS = "all"
 STATUSES = ("registered", "refused", "skipped")
 
 
@@ -71,22 +71,22 @@ def train(
     from training import JOBS
     from training import train as run_jobs
 
-    names = [EVERYTHING] if job == EVERYTHING else [JOBS[job].name]
+    names = [ALL_JOBS] if job == ALL_JOBS else [JOBS[job].name]
     output = Output(as_json)
-    place = Workspace.locate(workspace).require()
-    settings = load_settings(place.config_file)
+    located = Workspace.locate(workspace).require()
+    settings = load_settings(located.config_file)
     if tune_seconds is not None:
         if not tune:
             raise UsageError("--tune-seconds says how long --tune may take", hint="give --tune too, or leave it out")
         settings = settings.model_copy(
             update={"recommend": settings.recommend.model_copy(update={"tune_seconds": tune_seconds})}
         )
-    lake = Lake(place)
+    lake = Lake(located)
     moment = as_of_or_default(lake, as_of)
     note_empty_days(output, lake, moment)
-    with output.working(total=len(JOBS) if job == EVERYTHING else 1):
+    with output.working(total=len(JOBS) if job == ALL_JOBS else 1):
         results = run_jobs(
-            place,
+            located,
             names,
             clock=utc_now,
             as_of=moment,
@@ -94,19 +94,19 @@ def train(
             active_days=active_days,
             settings=settings,
             tune=tune,
-            progress=lambda line: follow(output, line, list(JOBS)),
+            progress=lambda line: report_progress(output, line, list(JOBS)),
         )
     for result in results:
         show_result(output, result)
     answer: dict[str, Any] = {
-        "workspace": place.root,
+        "workspace": located.root,
         "as_of": moment,
         "results": [result.as_dict() for result in results],
     }
     if all(result.status == "skipped" for result in results):
         raise DataError(
             "the data can support none of the jobs; each says above why",
-            where=str(place.root),
+            where=str(located.root),
             hint="docs/mlflow.md says what each job needs",
         )
     refused = [result for result in results if result.status == "refused"]
@@ -120,7 +120,7 @@ def train(
         if as_json:
             raise typer.Exit(error.exit_code)
         raise error
-    if job != EVERYTHING and results[0].status == "skipped":
+    if job != ALL_JOBS and results[0].status == "skipped":
         raise DataError(
             f"the data cannot support {job}",
             got=str(results[0].reason),
@@ -130,7 +130,7 @@ def train(
     output.say("next: qianmian serve, qianmian score, or qianmian models list")
 
 
-def follow(output: Output, line: str, jobs: list[str]) -> None:
+def report_progress(output: Output, line: str, jobs: list[str]) -> None:
     """Pass a step on; one that closes a job moves the bar."""
     output.step(line)
     if line.startswith(tuple(f"{job}: {status} in" for job in jobs for status in STATUSES)):
@@ -159,22 +159,22 @@ def show_report(output: Output, title: str, report: EvalReport) -> None:
         rows.append(
             [
                 name,
-                number(metric.value),
-                f"{number(metric.low)} – {number(metric.high)}",
+                format_number(metric.value),
+                f"{format_number(metric.low)} – {format_number(metric.high)}",
                 metric.n,
-                *(number(other.value) if other else "" for other in beside),
+                *(format_number(other.value) if other else "" for other in beside),
             ]
         )
     columns = ["metric", "value", "95 % interval", "n", *baselines]
     output.table(title, columns, rows, right=columns[1:])
 
 
-def number(value: float) -> str:
+def format_number(value: float) -> str:
     """Three digits that mean something.
 
     Examples
     --------
-    >>> number(0.41234), number(123.4)
+    >>> format_number(0.41234), format_number(123.4)
     ('0.412', '123')
     """
     return f"{value:.3f}" if abs(value) < 10 else f"{value:,.0f}"

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from features.compute.builder import Builder
 from features.compute.views import days_before
 from features.interactions import Interactions, TrainingSet, index_of
-from features.training_data import interactions_of
+from features.training_data import interactions_from_rows
 from qianmian.errors import DataError
 
 # what an event says of liking a content, beside the time spent
@@ -31,10 +31,10 @@ CONTENT_WEIGHTS = {
     "coupon_redeem": 2.0,
     "purchase": 2.0,
 }
-READ = 1.0  # an event of this weight or more: it was read to the end, or as good as
-LEAST_DWELLS = 5  # of a content, for a median of its own; else that of its type, else that of all
-SHORTEST, LONGEST = 0.1, 2.0  # what the time spent may make of an event
-COLUMNS = ("type", "topics", "item_ids", "channel", "language")
+READ_WEIGHT = 1.0  # an event of this weight or more: it was read to the end, or as good as
+MIN_DWELL_SAMPLES = 5  # of a content, for a median of its own; else that of its type, else that of all
+MIN_DWELL_FACTOR, MAX_DWELL_FACTOR = 0.1, 2.0  # what the time spent may make of an event
+CONTENT_COLUMNS = ("type", "topics", "item_ids", "channel", "language")
 
 
 @dataclass(frozen=True)
@@ -42,24 +42,24 @@ class ContentSet(TrainingSet):
     """A `TrainingSet` whose items are contents; `source` is ``contents``.
 
     `item_attributes` are the columns of `contents`; `category` is the type. A content nobody met yet is an item too, at the end. An entry of
-    `interactions` is an event with a content, its weight by `engagement`.
+    `interactions` is an event with a content, its weight by `engagement_weights`.
 
     Attributes
     ----------
-    shop : TrainingSet or None
+    purchases : TrainingSet or None
         What the same customers bought, without profile features; None where the lake names no items.
     """
 
-    shop: TrainingSet | None = None
+    purchases: TrainingSet | None = None
 
-    def rewound(self, days: float) -> ContentSet:
-        """As `TrainingSet.rewound`, purchases too."""
-        before = super().rewound(days)
+    def with_earlier_cutoff(self, days: float) -> ContentSet:
+        """As `TrainingSet.with_earlier_cutoff`, purchases too."""
+        before = super().with_earlier_cutoff(days)
         assert isinstance(before, ContentSet)
-        return replace(before, shop=None if self.shop is None else self.shop.rewound(days))
+        return replace(before, purchases=None if self.purchases is None else self.purchases.with_earlier_cutoff(days))
 
 
-def engagement(
+def engagement_weights(
     event_types: NDArray[np.str_],
     seconds: NDArray[np.floating[Any]],
     contents: NDArray[np.integer[Any]],
@@ -89,22 +89,24 @@ def engagement(
     Examples
     --------
     >>> kinds, spent = np.array(["view", "view", "view", "share"]), np.array([30.0, 30.0, 90.0, np.nan])
-    >>> engagement(kinds, spent, np.zeros(4, int), np.array(["article"])).tolist()
+    >>> engagement_weights(kinds, spent, np.zeros(4, int), np.array(["article"])).tolist()
     [1.0, 1.0, 2.0, 2.0]
     """
     weights = np.zeros(len(event_types), dtype=np.float64)
     for kind, weight in CONTENT_WEIGHTS.items():
         weights[event_types == kind] = weight
-    told = np.isfinite(seconds) & (np.nan_to_num(seconds) > 0)
-    if not told.any():
+    has_dwell_time = np.isfinite(seconds) & (np.nan_to_num(seconds) > 0)
+    if not has_dwell_time.any():
         return weights.astype(np.float32)
     _, kinds = np.unique(types, return_inverse=True)
-    own, many = _medians(contents[told], seconds[told], len(types))
-    of_type, many_of_type = _medians(kinds[contents[told]], seconds[told], int(kinds.max()) + 1)
-    overall = float(np.median(seconds[told]))
-    usual = np.where(many >= LEAST_DWELLS, own, np.where(many_of_type[kinds] >= LEAST_DWELLS, of_type[kinds], overall))
-    stayed = np.log2(1.0 + np.where(told, seconds, 0.0) / usual[contents])
-    weights *= np.where(told, np.clip(stayed, SHORTEST, LONGEST), 1.0)
+    own, many = _medians(contents[has_dwell_time], seconds[has_dwell_time], len(types))
+    of_type, many_of_type = _medians(kinds[contents[has_dwell_time]], seconds[has_dwell_time], int(kinds.max()) + 1)
+    overall = float(np.median(seconds[has_dwell_time]))
+    median_dwell = np.where(
+        many >= MIN_DWELL_SAMPLES, own, np.where(many_of_type[kinds] >= MIN_DWELL_SAMPLES, of_type[kinds], overall)
+    )
+    dwell_factor = np.log2(1.0 + np.where(has_dwell_time, seconds, 0.0) / median_dwell[contents])
+    weights *= np.where(has_dwell_time, np.clip(dwell_factor, MIN_DWELL_FACTOR, MAX_DWELL_FACTOR), 1.0)
     return weights.astype(np.float32)
 
 
@@ -121,7 +123,7 @@ def _medians(
 
 
 def content_rows(builder: Builder, as_of: datetime, start: datetime | None = None) -> pa.Table:
-    """Events with a content in ``[start, as_of)``: one_id, content_id, event_type, seconds, age_days, and for `interactions_of` basket, quantity, amount.
+    """Events with a content in ``[start, as_of)``: one_id, content_id, event_type, seconds, age_days, and for `interactions_from_rows` basket, quantity, amount.
 
     Raises
     ------
@@ -141,7 +143,7 @@ def content_rows(builder: Builder, as_of: datetime, start: datetime | None = Non
         )
     views = builder.views(as_of)
     rows = views["events"]
-    age = days_before(views.cut, rows.ts)
+    age = days_before(views.cutoff, rows.ts)
     unknown = ibis.null("float64")
     rows = rows.mutate(
         age_days=age,
@@ -158,14 +160,14 @@ def content_rows(builder: Builder, as_of: datetime, start: datetime | None = Non
     ).to_pyarrow()
 
 
-def content_set(builder: Builder, as_of: datetime, shop: TrainingSet | None = None) -> ContentSet:
+def content_set(builder: Builder, as_of: datetime, purchases: TrainingSet | None = None) -> ContentSet:
     """Build the training set of contents at `as_of`.
 
     Contents carry no date in the lake, so one that appears later is there already, as one nobody met.
 
     Parameters
     ----------
-    shop : TrainingSet, optional
+    purchases : TrainingSet, optional
         Purchases of the customers known at `as_of` (`features.interactions.training_set`); its profile features become this set's.
 
     Raises
@@ -176,17 +178,17 @@ def content_set(builder: Builder, as_of: datetime, shop: TrainingSet | None = No
     rows = content_rows(builder, as_of)
     described = builder.backend.table("contents").to_pyarrow()
     named = np.asarray(described["content_id"].to_pylist(), dtype=np.str_)
-    met = rows.group_by("content_id").aggregate([("one_id", "count_distinct"), ("one_id", "count")])
-    also = np.asarray(met["content_id"].to_pylist(), dtype=np.str_)
+    interacted = rows.group_by("content_id").aggregate([("one_id", "count_distinct"), ("one_id", "count")])
+    also = np.asarray(interacted["content_id"].to_pylist(), dtype=np.str_)
     every = np.union1d(named, also)
     at = index_of(every, also)
     customers, events = np.zeros(len(every), np.int64), np.zeros(len(every), np.int64)
-    customers[at], events[at] = met["one_id_count_distinct"].to_numpy(), met["one_id_count"].to_numpy()
+    customers[at], events[at] = interacted["one_id_count_distinct"].to_numpy(), interacted["one_id_count"].to_numpy()
     content_ids = every[np.lexsort((np.arange(len(every)), -events, -customers))]
     place = index_of(named, content_ids)
     attributes = {
         name: np.asarray([*described[name].fill_null("").to_pylist(), ""], dtype=np.str_)[place]
-        for name in COLUMNS
+        for name in CONTENT_COLUMNS
         if name in described.column_names
     }
     attributes |= {
@@ -194,18 +196,18 @@ def content_set(builder: Builder, as_of: datetime, shop: TrainingSet | None = No
         "brand": np.full(len(content_ids), ""),
         "price": np.full(len(content_ids), np.nan, dtype=np.float32),
     }
-    if shop is None:
+    if purchases is None:
         people = builder.views(as_of).customers.select("one_id").distinct().order_by("one_id").to_pyarrow()
         user_ids = np.asarray(people["one_id"].to_pylist(), dtype=np.str_)
     else:
-        user_ids = shop.user_ids
-    bought = None if shop is None else replace(shop, user_features=None)
-    features = None if shop is None else shop.user_features
-    data = happened(rows, user_ids, content_ids, attributes["category"])
-    return ContentSet(user_ids, content_ids, data, attributes, features, as_of, "contents", bought)
+        user_ids = purchases.user_ids
+    purchases_only = None if purchases is None else replace(purchases, user_features=None)
+    features = None if purchases is None else purchases.user_features
+    data = content_interactions(rows, user_ids, content_ids, attributes["category"])
+    return ContentSet(user_ids, content_ids, data, attributes, features, as_of, "contents", purchases_only)
 
 
-def happened(
+def content_interactions(
     rows: pa.Table, user_ids: NDArray[np.str_], content_ids: NDArray[np.str_], types: NDArray[np.str_]
 ) -> Interactions:
     """Rows of `content_rows` as interactions of known customers with known contents.
@@ -218,7 +220,7 @@ def happened(
     contents = pc.index_in(rows["content_id"], value_set=pa.array(content_ids)).combine_chunks()
     known = np.asarray(contents.fill_null(0).to_numpy(zero_copy_only=False), dtype=np.int64)
     seconds = np.asarray(rows["seconds"].to_numpy(zero_copy_only=False), dtype=np.float64)
-    weights = engagement(np.asarray(rows["event_type"].to_pylist(), dtype=np.str_), seconds, known, types)
-    return interactions_of(
+    weights = engagement_weights(np.asarray(rows["event_type"].to_pylist(), dtype=np.str_), seconds, known, types)
+    return interactions_from_rows(
         rows.append_column("weight", pa.array(weights)), users, contents, (len(user_ids), len(content_ids))
     )

@@ -18,7 +18,7 @@ from scipy import sparse
 from features.compute.spec import UserFeatures
 
 T = TypeVar("T")
-COLUMNS = (
+INTERACTION_FIELDS = (
     "users",
     "items",
     "age_days",
@@ -69,7 +69,7 @@ class Interactions:
 
     def where(self, kept: NDArray[np.bool_] | NDArray[np.integer[Any]]) -> Interactions:
         """The entries where the mask (m,) holds, or at these places."""
-        columns = {name: getattr(self, name) for name in COLUMNS}
+        columns = {name: getattr(self, name) for name in INTERACTION_FIELDS}
         return replace(self, **{name: column[kept] for name, column in columns.items() if column is not None})
 
     def matrix(self, half_life_days: float | None = None) -> sparse.csr_matrix:
@@ -92,16 +92,16 @@ class Interactions:
         return result
 
 
-class _Once:
+class _Memo:
     """A value, or not yet one."""
 
     def __init__(self) -> None:
         self._lock = threading.RLock()
         self._made: tuple[Any, ...] = ()
 
-    def of(self, work: Callable[[], Any]) -> Any:
+    def of(self, factory: Callable[[], Any]) -> Any:
         with self._lock:
-            self._made = self._made or (work(),)
+            self._made = self._made or (factory(),)
         return self._made[0]
 
 
@@ -129,9 +129,9 @@ class TrainingSet:
     user_features: UserFeatures | None
     as_of: datetime
     source: str = "transactions"
-    _kept: dict[Hashable, _Once] = field(default_factory=dict, init=False, compare=False, repr=False)
+    _memo: dict[Hashable, _Memo] = field(default_factory=dict, init=False, compare=False, repr=False)
 
-    def once(self, key: Hashable, work: Callable[[], T]) -> T:
+    def memoize(self, key: Hashable, factory: Callable[[], T]) -> T:
         """What is worked out from these data for whoever asks first, and kept for the others as long as the data are.
 
         Two rankers cut the same past and are fed by the same models of it; a candidate may be a stage of another. Whoever asks while another thread
@@ -139,15 +139,15 @@ class TrainingSet:
 
         Examples
         --------
-        >>> data = TrainingSet.of_pairs(np.array([0]), np.array([0]), n_users=1, n_items=1)
-        >>> data.once("lines", lambda: len(data.interactions.users)), data.once("lines", lambda: 7)
+        >>> data = TrainingSet.from_arrays(np.array([0]), np.array([0]), n_users=1, n_items=1)
+        >>> data.memoize("lines", lambda: len(data.interactions.users)), data.memoize("lines", lambda: 7)
         (1, 1)
         """
-        found: T = self._kept.setdefault(key, _Once()).of(work)
+        found: T = self._memo.setdefault(key, _Memo()).of(factory)
         return found
 
     @classmethod
-    def of_pairs(
+    def from_arrays(
         cls,
         users: NDArray[Any],
         items: NDArray[Any],
@@ -162,7 +162,7 @@ class TrainingSet:
 
         Examples
         --------
-        >>> TrainingSet.of_pairs(np.array([1, 0]), np.array([2, 2]), n_users=2, n_items=3).item_customers.tolist()
+        >>> TrainingSet.from_arrays(np.array([1, 0]), np.array([2, 2]), n_users=2, n_items=3).item_customers.tolist()
         [0, 0, 2]
         """
         m = len(users)
@@ -190,20 +190,20 @@ class TrainingSet:
         """The same customers and items with other interactions."""
         return replace(self, interactions=interactions)
 
-    def rewound(self, days: float) -> TrainingSet:
+    def with_earlier_cutoff(self, days: float) -> TrainingSet:
         """The same customers and items as they stood so many days before `as_of`: nothing younger is in it.
 
-        Profile features are of `as_of` and left out; what is known of items has no date and stays. Made once for all who ask (`once`).
+        Profile features are of `as_of` and left out; what is known of items has no date and stays. Made once for all who ask (`memoize`).
 
         Examples
         --------
-        >>> now = TrainingSet.of_pairs(np.array([0, 0]), np.array([0, 1]), n_users=1, n_items=2, age_days=np.array([3.0, 30.0]))
-        >>> now.rewound(7).interactions.items.tolist(), now.rewound(7).interactions.age_days.tolist()
+        >>> now = TrainingSet.from_arrays(np.array([0, 0]), np.array([0, 1]), n_users=1, n_items=2, age_days=np.array([3.0, 30.0]))
+        >>> now.with_earlier_cutoff(7).interactions.items.tolist(), now.with_earlier_cutoff(7).interactions.age_days.tolist()
         ([1], [23.0])
         """
-        return self.once(("rewound", days), lambda: self._rewound(days))
+        return self.memoize(("rewound", days), lambda: self._with_earlier_cutoff(days))
 
-    def _rewound(self, days: float) -> TrainingSet:
+    def _with_earlier_cutoff(self, days: float) -> TrainingSet:
         data = self.interactions.where(self.interactions.age_days > days)
         data = replace(data, age_days=data.age_days - np.float32(days))
         return replace(self, interactions=data, user_features=None, as_of=self.as_of - timedelta(days=days))

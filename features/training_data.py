@@ -54,7 +54,7 @@ def interaction_rows(builder: Builder, as_of: datetime, start: datetime | None =
     rows = views["lines" if source == "transactions" else source]
     weight = ibis.literal(1.0) if source == "transactions" else rows.event_type.cases(*EVENT_WEIGHTS.items(), else_=0.0)
     timed = "ts" in builder.states[source].filled
-    age = days_before(views.cut, rows.ts) if timed else ibis.literal(0.0)
+    age = days_before(views.cutoff, rows.ts) if timed else ibis.literal(0.0)
     rows = rows.mutate(weight=weight.cast("float64"), age_days=age)
     rows = rows.filter(rows.item_id.notnull() & (rows.weight > 0))
     if start is not None:
@@ -103,7 +103,7 @@ def training_set(
     user_ids = np.asarray(people["one_id"].to_pylist(), dtype=np.str_)
     users = pc.index_in(rows["one_id"], value_set=pa.array(user_ids)).combine_chunks()
     items = pc.index_in(rows["item_id"], value_set=pa.array(item_ids)).combine_chunks()
-    interactions = interactions_of(rows, users, items, (len(user_ids), len(item_ids)))
+    interactions = interactions_from_rows(rows, users, items, (len(user_ids), len(item_ids)))
     features = None
     if with_features:
         built = builder.build(as_of).matrix()
@@ -119,7 +119,7 @@ def training_set(
     )
 
 
-def interactions_of(rows: pa.Table, users: pa.Array, items: pa.Array, shape: tuple[int, int]) -> Interactions:
+def interactions_from_rows(rows: pa.Table, users: pa.Array, items: pa.Array, shape: tuple[int, int]) -> Interactions:
     """Rows of `interaction_rows` as arrays, in an order that does not depend on the engine; entries whose user or item is null are left out.
 
     Parameters
@@ -173,10 +173,12 @@ def _item_attributes(
 ) -> dict[str, NDArray[Any]]:
     items = builder.backend.table("items").to_pyarrow()
     at = index_of(np.asarray(items["item_id"].to_pylist(), dtype=np.str_), item_ids)
-    told = [name for name in items.column_names if name != "item_id" and items[name].null_count < len(items)]
-    attributes = {name: _attribute(items[name])[at] for name in dict.fromkeys((*told, "category", "brand", "price"))}
+    known_columns = [name for name in items.column_names if name != "item_id" and items[name].null_count < len(items)]
+    attributes = {
+        name: _attribute(items[name])[at] for name in dict.fromkeys((*known_columns, "category", "brand", "price"))
+    }
     attributes["price"] = np.where(
-        np.isnan(attributes["price"]), _paid_for_a_unit(interactions), attributes["price"]
+        np.isnan(attributes["price"]), _median_unit_price(interactions), attributes["price"]
     ).astype(np.float32)
     if (
         source == "events"
@@ -204,7 +206,7 @@ def _attribute(column: pa.ChunkedArray) -> NDArray[Any]:
     return np.asarray([*column.cast(pa.string()).fill_null("").to_pylist(), ""], dtype=np.str_)
 
 
-def _paid_for_a_unit(data: Interactions) -> NDArray[np.float32]:
+def _median_unit_price(data: Interactions) -> NDArray[np.float32]:
     """Median amount of a unit of each item, NaN for none, (n_items,)."""
     paid = np.full(data.shape[1], np.nan, dtype=np.float32)
     if data.amounts is None:

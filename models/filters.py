@@ -4,7 +4,7 @@ The language is that of segment rules (`features.profiles.rules`) with ``attribu
 
 ``{"all": [filter, …]}`` · ``{"any": [filter, …]}`` · ``{"not": filter}`` · ``{"attribute": name, "operator": op, "value": v}``;
 operators ``== != < <= > >= in known`` as there, and ``between`` (both ends count) and ``contains`` (one of the parts of a text joined by
-``|``). ``and``, ``or``, ``op`` and the words of `WORDS` say the same. ``{"brand": ["A", "B"], "price": 2}`` is short for all of them, each
+``|``). ``and``, ``or``, ``op`` and the words of `OPERATOR_ALIASES` say the same. ``{"brand": ["A", "B"], "price": 2}`` is short for all of them, each
 ``in``. A value that is not known passes no comparison but ``known`` false. A category is met by itself and by everything below it.
 """
 
@@ -15,19 +15,28 @@ from dataclasses import dataclass, field
 from typing import Any, Literal, get_args
 
 from features.compute.algebra import Operator, Scalar
-from features.profiles.rules import MAX_DEPTH, MAX_TESTS
+from features.profiles.rules import MAX_COMPARISONS, MAX_DEPTH
 from qianmian.errors import InvalidRequest
 
 MAX_VALUES = 10_000  # in all lists of one filter together
 MAX_PROBLEMS = 10
 OPERATORS: tuple[str, ...] = (*get_args(Operator), "between", "contains")
-WORDS = {"eq": "==", "ne": "!=", "lt": "<", "lte": "<=", "gt": ">", "gte": ">=", "range": "between", "exists": "known"}
+OPERATOR_ALIASES = {
+    "eq": "==",
+    "ne": "!=",
+    "lt": "<",
+    "lte": "<=",
+    "gt": ">",
+    "gte": ">=",
+    "range": "between",
+    "exists": "known",
+}
 GROUPS = {"all": "all", "any": "any", "not": "not", "and": "all", "or": "any"}
 KEYS = ("attribute", "operator", "op", "value", *GROUPS)
 
 
 @dataclass(frozen=True)
-class Condition:
+class AttributeCondition:
     """One comparison of an attribute; `path` is where it stands in what was given, for errors."""
 
     attribute: str
@@ -37,18 +46,18 @@ class Condition:
 
 
 @dataclass(frozen=True)
-class Group:
+class FilterGroup:
     """Filters together: all of them, any of them, or (one) not."""
 
     how: Literal["all", "any", "not"]
-    filters: tuple[Filter, ...]
+    filters: tuple[FilterExpression, ...]
 
 
-Filter = Condition | Group
+FilterExpression = AttributeCondition | FilterGroup
 Problem = tuple[str, str]  # where, what
 
 
-def parse(data: Any, where: str = "filters") -> Filter | None:
+def parse(data: Any, where: str = "filters") -> FilterExpression | None:
     """A filter from its data; None for none (``{}``).
 
     Raises
@@ -67,17 +76,17 @@ def parse(data: Any, where: str = "filters") -> Filter | None:
     """
     if data is None or data == {}:
         return None
-    reader = _Reader()
+    reader = _FilterParser()
     found = reader.filter(data, where, 0)
-    if reader.tests > MAX_TESTS:
-        reader.problems.append((where, f"{reader.tests} comparisons; at most {MAX_TESTS}"))
+    if reader.tests > MAX_COMPARISONS:
+        reader.problems.append((where, f"{reader.tests} comparisons; at most {MAX_COMPARISONS}"))
     if reader.values > MAX_VALUES:
         reader.problems.append((where, f"{reader.values} values; at most {MAX_VALUES}"))
-    refuse(reader.problems)
+    raise_problems(reader.problems)
     return found
 
 
-def refuse(problems: Sequence[Problem]) -> None:
+def raise_problems(problems: Sequence[Problem]) -> None:
     """Raise what was found, all of it in one error.
 
     Raises
@@ -91,7 +100,7 @@ def refuse(problems: Sequence[Problem]) -> None:
         raise InvalidRequest("; ".join(dict.fromkeys(lines)) + more, field=problems[0][0])
 
 
-class _Reader:
+class _FilterParser:
     """Reads a filter and gathers what is wrong with it."""
 
     def __init__(self) -> None:
@@ -99,84 +108,88 @@ class _Reader:
         self.tests = 0
         self.values = 0
 
-    def wrong(self, path: str, text: str) -> Condition | None:
+    def add_problem(self, path: str, text: str) -> AttributeCondition | None:
         """Note it; None, so that a reader can end with it."""
         self.problems.append((path, text))
         return None
 
-    def filter(self, data: Any, path: str, depth: int) -> Filter | None:
+    def filter(self, data: Any, path: str, depth: int) -> FilterExpression | None:
         if depth > MAX_DEPTH:
-            return self.wrong(path, f"nested deeper than {MAX_DEPTH}")
+            return self.add_problem(path, f"nested deeper than {MAX_DEPTH}")
         if not isinstance(data, Mapping):
-            return self.wrong(path, f"a filter is an object; got {type(data).__name__}")
+            return self.add_problem(path, f"a filter is an object; got {type(data).__name__}")
         heads = [key for key in ("attribute", *GROUPS) if key in data]
         if not heads:
-            return self.short(data, path)
+            return self.shorthand(data, path)
         if len(heads) > 1:
-            return self.wrong(path, f"exactly one of {', '.join(heads)} at a time")
+            return self.add_problem(path, f"exactly one of {', '.join(heads)} at a time")
         head = heads[0]
         allowed = ("attribute", "operator", "op", "value") if head == "attribute" else (head,)
         for key in data:
             if key not in allowed:
-                self.wrong(f"{path}.{key}", f"unknown; allowed beside {head}: {', '.join(allowed[1:]) or 'nothing'}")
+                self.add_problem(
+                    f"{path}.{key}", f"unknown; allowed beside {head}: {', '.join(allowed[1:]) or 'nothing'}"
+                )
         if head == "attribute":
             return self.condition(data, path)
         inner = [data[head]] if head == "not" else data[head]
         if not isinstance(inner, Sequence) or isinstance(inner, str) or not inner:
-            return self.wrong(f"{path}.{head}", "takes a list of filters that is not empty")
-        if self.tests > MAX_TESTS:
+            return self.add_problem(f"{path}.{head}", "takes a list of filters that is not empty")
+        if self.tests > MAX_COMPARISONS:
             return None
-        places = [f"{path}.{head}" if head == "not" else f"{path}.{head}[{number}]" for number in range(len(inner))]
-        filters = [self.filter(part, place, depth + 1) for part, place in zip(inner, places, strict=True)]
-        return Group(GROUPS[head], tuple(one for one in filters if one is not None))  # type: ignore[arg-type]
+        paths = [f"{path}.{head}" if head == "not" else f"{path}.{head}[{number}]" for number in range(len(inner))]
+        filters = [self.filter(part, place, depth + 1) for part, place in zip(inner, paths, strict=True)]
+        return FilterGroup(GROUPS[head], tuple(one for one in filters if one is not None))  # type: ignore[arg-type]
 
-    def short(self, data: Mapping[str, Any], path: str) -> Filter | None:
+    def shorthand(self, data: Mapping[str, Any], path: str) -> FilterExpression | None:
         """``{"brand": "A", "category": ["B", "C"]}``: all of them, each one of its values."""
         if not data:
-            return self.wrong(path, "an empty filter says nothing; leave it out")
+            return self.add_problem(path, "an empty filter says nothing; leave it out")
         found = []
         for name, value in data.items():
             listed = value if isinstance(value, list | tuple) else [value]
             found.append(self.test(str(name), "in", listed, f"{path}.{name}", f"{path}.{name}"))
         conditions = tuple(one for one in found if one is not None)
-        return conditions[0] if len(conditions) == 1 else Group("all", conditions)
+        return conditions[0] if len(conditions) == 1 else FilterGroup("all", conditions)
 
-    def condition(self, data: Mapping[str, Any], path: str) -> Condition | None:
+    def condition(self, data: Mapping[str, Any], path: str) -> AttributeCondition | None:
         name = data["attribute"]
         if not isinstance(name, str) or not name:
-            return self.wrong(f"{path}.attribute", f"the name of an attribute; got {name!r}")
+            return self.add_problem(f"{path}.attribute", f"the name of an attribute; got {name!r}")
         if "operator" in data and "op" in data:
-            return self.wrong(f"{path}.op", "operator and op are the same; give one")
+            return self.add_problem(f"{path}.op", "operator and op are the same; give one")
         key = "op" if "op" in data else "operator"
         given = data.get(key, "==")
-        said = WORDS.get(given, given) if isinstance(given, str) else given
+        said = OPERATOR_ALIASES.get(given, given) if isinstance(given, str) else given
         if said not in OPERATORS:
-            return self.wrong(f"{path}.{key}", f"unknown operator {given!r}; allowed: {', '.join(OPERATORS)}")
+            return self.add_problem(f"{path}.{key}", f"unknown operator {given!r}; allowed: {', '.join(OPERATORS)}")
         if "value" not in data and said != "known":
-            return self.wrong(f"{path}.value", "is required")
+            return self.add_problem(f"{path}.value", "is required")
         return self.test(name, str(said), data.get("value", True), path, f"{path}.value")
 
-    def test(self, name: str, op: str, value: Any, path: str, value_path: str) -> Condition | None:
+    def test(self, name: str, op: str, value: Any, path: str, value_path: str) -> AttributeCondition | None:
         self.tests += 1
         if op in ("in", "contains", "between"):
             listed = [value] if op == "contains" and isinstance(value, str) else value
             if not isinstance(listed, list | tuple) or not listed or not all(map(_is_value, listed)):
-                return self.wrong(
+                return self.add_problem(
                     value_path, f"'{op}' takes a list of texts, finite numbers or true/false; got {shown(value)}"
                 )
             self.values += len(listed)
             if op == "between" and (
                 len(listed) != 2 or kinds_of(listed) not in ({"number"}, {"text"}) or listed[0] > listed[1]
             ):
-                return self.wrong(
+                return self.add_problem(
                     value_path, f"'between' takes [from, to], two numbers or two texts in order; got {shown(value)}"
                 )
-            return Condition(name, op, tuple(listed), path)
+            return AttributeCondition(name, op, tuple(listed), path)
         if op == "known" and not isinstance(value, bool):
-            return self.wrong(value_path, f"'known' takes true or false; got {shown(value)}")
+            return self.add_problem(value_path, f"'known' takes true or false; got {shown(value)}")
         if not _is_value(value):
-            return self.wrong(value_path, f"'{op}' takes a text, a finite number or true/false; got {shown(value)}")
-        return Condition(name, op, value, path)
+            return self.add_problem(
+                value_path, f"'{op}' takes a text, a finite number or true/false; got {shown(value)}"
+            )
+        return AttributeCondition(name, op, value, path)
 
 
 def _is_value(value: Any) -> bool:
@@ -198,9 +211,9 @@ def kinds_of(values: Sequence[Scalar]) -> set[str]:
     }
 
 
-def conditions(given: Filter | None) -> Iterator[Condition]:
+def conditions(given: FilterExpression | None) -> Iterator[AttributeCondition]:
     """Every comparison of a filter."""
-    if isinstance(given, Condition):
+    if isinstance(given, AttributeCondition):
         yield given
     elif given is not None:
         for part in given.filters:

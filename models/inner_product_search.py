@@ -12,19 +12,19 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import sparse
 
-from models.threads import blas, cores
+from models.parallel import blas, thread_budget
 from models.topk import (
-    LEAST,
     LOW_HALF,
+    MIN_FINITE,
     NO_KEY,
     NOT_A_CANDIDATE,
-    BestLists,
     Ids,
     Scores,
-    about_the_kth,
-    ids_of,
-    keys_of,
-    scores_of,
+    TopKBuffer,
+    decode_ids,
+    decode_scores,
+    encode_keys,
+    kth_score_bound,
 )
 from qianmian.errors import DataError
 
@@ -37,7 +37,9 @@ TILE_CELLS = 1 << 19  # scores held at a time, a worker
 USERS = 512  # a block of them shares a pass over the items
 MARGIN = 4  # places beyond k whose scores are computed again before the cut
 COMPACT = 0.15  # new candidates a place of the list, before the lists are cut and the thresholds rise
-_many = threading.Lock()  # two callers that set and restore BLAS's one number of threads would mix it up
+_parallel_search_lock = (
+    threading.Lock()
+)  # two callers that set and restore BLAS's one number of threads would mix it up
 
 
 class FactorIndex:
@@ -90,7 +92,7 @@ class FactorIndex:
         scores = np.asarray(user_vectors @ self._vectors.T, dtype=np.float32)
         return scores if self._bias is None else scores + self._bias
 
-    def scores_at(self, user_vectors: NDArray[np.float32], ids: NDArray[np.integer[Any]]) -> Scores:
+    def score_items(self, user_vectors: NDArray[np.float32], ids: NDArray[np.integer[Any]]) -> Scores:
         """Scores of given items (n, m) for n users; −inf for the id −1. To the last bit those that `search` answers."""
         inside = np.maximum(ids, 0)
         scores = np.empty(ids.shape, dtype=np.float32)
@@ -149,22 +151,22 @@ class FactorIndex:
         wanted = min(k + MARGIN, catalogue.size)
 
         def answer(rows: slice, found: NDArray[np.int64]) -> None:
-            keys = keys_of(self.scores_at(users[rows], found), found)
+            keys = encode_keys(self.score_items(users[rows], found), found)
             keys[found < 0] = NO_KEY
             keys.sort(axis=1)
             width = min(k, keys.shape[1])
-            ids[rows, :width], scores[rows, :width] = ids_of(keys[:, :width]), scores_of(keys[:, :width])
+            ids[rows, :width], scores[rows, :width] = decode_ids(keys[:, :width]), decode_scores(keys[:, :width])
             ids[rows, width:], scores[rows, width:] = -1, NOT_A_CANDIDATE
 
         if n == 1 and wanted:
             answer(
                 slice(0, 1),
-                catalogue.best_of_one(
+                catalogue.search_one(
                     users[0], float(lengths[0]), wanted, None if excluded is None else excluded.indices
                 ),
             )
             return ids, scores
-        workers = max(1, threads if threads is not None else cores())
+        workers = max(1, threads if threads is not None else thread_budget())
         # blocks of one size, as many for every worker; long lists want fewer users at a time
         most = max(16, min(USERS, (1 << 21) // (4 * k)))
         block = -(-n // (workers * -(-n // (workers * most)))) if n > most // 4 else n
@@ -179,7 +181,7 @@ class FactorIndex:
                 answer(rows, found)
 
         if (
-            block >= n or workers == 1 or not _many.acquire(blocking=False)
+            block >= n or workers == 1 or not _parallel_search_lock.acquire(blocking=False)
         ):  # while another caller has the cores, one of them is enough
             work(0)
         else:
@@ -187,7 +189,7 @@ class FactorIndex:
                 with blas().limit(limits=1, user_api="blas"), ThreadPoolExecutor(workers) as pool:
                     list(pool.map(work, range(workers)))
             finally:
-                _many.release()
+                _parallel_search_lock.release()
         return ids, scores
 
 
@@ -234,29 +236,29 @@ class _Catalogue:
         place[self.order] = np.arange(self.size)
         return place
 
-    def best_of_one(
+    def search_one(
         self, user: NDArray[np.float32], length: float, k: int, excluded: NDArray[np.integer[Any]] | None
     ) -> NDArray[np.int64]:
         """`best` for one user, (1, k), with as few calls as may be: what an online answer waits for."""
         scores = np.empty(self.size, dtype=np.float32)
-        places = None if excluded is None else self.place[excluded]
-        start, end, least = 0, min(max(FIRST, 4 * k), self.size), LEAST
+        positions = None if excluded is None else self.place[excluded]
+        start, end, least = 0, min(max(FIRST, 4 * k), self.size), MIN_FINITE
         while True:
             np.matmul(user, self.columns[:, start:end], out=scores[start:end])
             if self.bias is not None:
                 scores[start:end] += self.bias[start:end]
-            if places is not None:
-                scores[places[(places >= start) & (places < end)]] = NOT_A_CANDIDATE
+            if positions is not None:
+                scores[positions[(positions >= start) & (positions < end)]] = NOT_A_CANDIDATE
             if start or end == self.size:
                 break
-            least = max(LEAST, np.partition(scores[:end], end - k)[end - k])
+            least = max(MIN_FINITE, np.partition(scores[:end], end - k)[end - k])
             possible = np.flatnonzero(length * self.longest + self.highest >= least)
             start, end = end, min((int(possible.max(initial=-1)) + 1) * CHUNK, self.size)
             if end <= start:
                 end = start
                 break
         hits = np.flatnonzero(scores[:end] >= least)
-        keys = keys_of(scores[hits], self.order[hits])
+        keys = encode_keys(scores[hits], self.order[hits])
         keys.sort()
         best = np.full((1, k), -1, dtype=np.int64)
         best[0, : len(keys)] = keys[:k] & LOW_HALF
@@ -274,8 +276,8 @@ class _Catalogue:
         n = len(users)
         if not k:
             return np.empty((n, 0), dtype=np.int64), tile
-        lists, least = BestLists(n, k), np.full(n, LEAST)
-        out_rows, out_places = (
+        lists, least = TopKBuffer(n, k), np.full(n, MIN_FINITE)
+        out_rows, out_positions = (
             self._by_place(*excluded) if excluded is not None else (np.empty(0, np.int64), np.empty(0, np.int64))
         )
         start, width = 0, -(-max(FIRST, 4 * k) // CHUNK) * CHUNK
@@ -296,18 +298,18 @@ class _Catalogue:
                 np.matmul(users if len(live) == n else users[live], self.columns[:, start:end], out=scores)
                 if self.bias is not None:
                     scores += self.bias[start:end]
-                first, last = np.searchsorted(out_places, (start, end))
+                first, last = np.searchsorted(out_positions, (start, end))
                 if first < last:
                     row_of = np.full(n, -1, dtype=np.int64)
                     row_of[live] = np.arange(len(live))
-                    rows, places = row_of[out_rows[first:last]], out_places[first:last] - start
-                    scores[rows[rows >= 0], places[rows >= 0]] = NOT_A_CANDIDATE
-                reached = about_the_kth(scores, k) if start == 0 else least[live]
+                    rows, positions = row_of[out_rows[first:last]], out_positions[first:last] - start
+                    scores[rows[rows >= 0], positions[rows >= 0]] = NOT_A_CANDIDATE
+                reached = kth_score_bound(scores, k) if start == 0 else least[live]
                 hits = np.flatnonzero(scores >= reached[:, None])
                 rows = hits // (end - start)
                 if len(hits):
                     lists.add(
-                        live[rows], keys_of(scores.ravel()[hits], self.order[hits - rows * (end - start) + start])
+                        live[rows], encode_keys(scores.ravel()[hits], self.order[hits - rows * (end - start) + start])
                     )
                 if start == 0 or lists.new > COMPACT * k * n:
                     lists.cut()
@@ -319,10 +321,10 @@ class _Catalogue:
 
     def _by_place(self, rows: NDArray[Any], items: NDArray[Any]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
         """(row, item) pairs as (row, place in the order), places rising; items that are not in it left out."""
-        places = self.place[items]
-        order = np.argsort(places, kind="stable")
-        order = order[np.searchsorted(places[order], 0) :]
-        return rows[order], places[order]
+        positions = self.place[items]
+        order = np.argsort(positions, kind="stable")
+        order = order[np.searchsorted(positions[order], 0) :]
+        return rows[order], positions[order]
 
 
 def _norms(vectors: NDArray[np.float32], what: str) -> NDArray[np.float32]:

@@ -10,12 +10,21 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from models.filters import Condition, Filter, Group, Problem, conditions, kinds_of, refuse, shown
+from models.filters import (
+    AttributeCondition,
+    FilterExpression,
+    FilterGroup,
+    Problem,
+    conditions,
+    kinds_of,
+    raise_problems,
+    shown,
+)
 
 KEPT_VALUES = 200  # a filter of more values is not kept: it may be a megabyte itself
 MASK_BYTES = 64_000_000  # of masks kept for filters that were asked before
 SEPARATOR = "|"
-PATHS = ("category",)  # attributes whose value is a path; what lies below a value belongs to it
+PATH_ATTRIBUTES = ("category",)  # attributes whose value is a path; what lies below a value belongs to it
 ITEM_ID = "item_id"
 Kind = Literal["text", "number", "boolean"]
 Mask = NDArray[np.bool_]
@@ -81,7 +90,7 @@ class ItemTable:
             self._texts[name] = (values, codes.astype(np.int64))
         return self._texts[name]
 
-    def check(self, given: Filter | None) -> None:
+    def check(self, given: FilterExpression | None) -> None:
         """Every comparison can be answered here.
 
         Raises
@@ -89,9 +98,9 @@ class ItemTable:
         InvalidRequest
             It names an attribute there is not, or compares one with a value of another kind; all of it, the first in `field`.
         """
-        refuse([problem for condition in conditions(given) for problem in self._problems(condition)])
+        raise_problems([problem for condition in conditions(given) for problem in self._problems(condition)])
 
-    def _problems(self, condition: Condition) -> Iterator[Problem]:
+    def _problems(self, condition: AttributeCondition) -> Iterator[Problem]:
         name, op, value = condition.attribute, condition.operator, condition.value
         if name not in self._columns:
             yield condition.path, f"unknown attribute '{name}'; allowed: {', '.join(self.names)}"
@@ -107,7 +116,7 @@ class ItemTable:
                 f"'{name}' is {_ARTICLE[kind]} and is compared with {shown(list(value) if isinstance(value, tuple) else value)}",
             )
 
-    def mask(self, given: Filter) -> Mask:
+    def mask(self, given: FilterExpression) -> Mask:
         """Which items pass, (n_items,), not to be written to; a filter asked before is answered from memory.
 
         The filter must have passed `check`.
@@ -137,8 +146,8 @@ class ItemTable:
         found.flags.writeable = False
         return found
 
-    def _evaluated(self, given: Filter) -> Mask:
-        if isinstance(given, Group):
+    def _evaluated(self, given: FilterExpression) -> Mask:
+        if isinstance(given, FilterGroup):
             parts = [self._evaluated(part) for part in given.filters]
             found = (
                 ~parts[0]
@@ -147,45 +156,45 @@ class ItemTable:
             )
         elif self.kind(given.attribute) == "text":
             values, codes = self.distinct(given.attribute)
-            found = _texts_passing(values, given)[codes]
+            found = _text_mask(values, given)[codes]
         else:
-            found = _numbers_passing(self._columns[given.attribute], given)
+            found = _number_mask(self._columns[given.attribute], given)
         found.flags.writeable = False
         return found
 
 
-def _texts_passing(values: NDArray[np.str_], condition: Condition) -> Mask:
+def _text_mask(values: NDArray[np.str_], condition: AttributeCondition) -> Mask:
     """Which of the distinct texts pass; '' is not known."""
     op, known = condition.operator, values != ""
     if op == "known":
         return np.asarray(known == condition.value)
-    asked = condition.value if isinstance(condition.value, tuple) else (condition.value,)
-    wanted = np.asarray([str(value) for value in asked], dtype=np.str_)
+    operands = condition.value if isinstance(condition.value, tuple) else (condition.value,)
+    wanted = np.asarray([str(value) for value in operands], dtype=np.str_)
     if op == "contains":
         joined = np.char.add(np.char.add(SEPARATOR, values), SEPARATOR)
         passing = reduce(
             operator.or_, [np.char.find(joined, f"{SEPARATOR}{value}{SEPARATOR}") >= 0 for value in wanted.tolist()]
         )
     else:
-        passing = _compared(op, values, wanted)
-        if condition.attribute in PATHS and op in ("==", "!=", "in"):
+        passing = _compare(op, values, wanted)
+        if condition.attribute in PATH_ATTRIBUTES and op in ("==", "!=", "in"):
             below = reduce(operator.or_, [np.char.startswith(values, value + "/") for value in wanted.tolist()])
             passing = passing & ~below if op == "!=" else passing | below
     return np.asarray(known & passing)
 
 
-def _numbers_passing(values: NDArray[Any], condition: Condition) -> Mask:
+def _number_mask(values: NDArray[Any], condition: AttributeCondition) -> Mask:
     """Which of the numbers (NaN not known), or of true, false and −1, pass."""
     op, known = condition.operator, ~np.isnan(values) if values.dtype.kind == "f" else values >= 0
     if op == "known":
         return np.asarray(known == condition.value)
-    asked = condition.value if isinstance(condition.value, tuple) else (condition.value,)
+    operands = condition.value if isinstance(condition.value, tuple) else (condition.value,)
     with np.errstate(over="ignore"):  # beyond float32 is infinite, which compares as it should
-        wanted = np.asarray([float(value) for value in asked]).astype(values.dtype)
-    return np.asarray(known & _compared(op, values, wanted))
+        wanted = np.asarray([float(value) for value in operands]).astype(values.dtype)
+    return np.asarray(known & _compare(op, values, wanted))
 
 
-def _compared(op: str, values: NDArray[Any], wanted: NDArray[Any]) -> Mask:
+def _compare(op: str, values: NDArray[Any], wanted: NDArray[Any]) -> Mask:
     if op in ("==", "in"):
         return np.isin(values, wanted)
     if op == "!=":

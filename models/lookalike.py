@@ -23,7 +23,7 @@ CLIP = 5.0  # standard deviations
 
 
 @dataclass(frozen=True)
-class Evidence:
+class SeedEvaluation:
     """How well the seed's hidden half was found, over repeated splits: mean, and the 2.5 and 97.5 % quantiles.
 
     Attributes
@@ -93,7 +93,7 @@ class LookalikeExpander:
         self.mean_, spread = compressed.mean(axis=0), compressed.std(axis=0)
         self.scale_ = np.where(spread > 1e-6, spread, 1.0).astype(np.float32)
         space = np.clip((compressed - self.mean_) / self.scale_, -CLIP, CLIP)
-        taste = np.zeros((len(profile), 0), dtype=np.float32)
+        user_embedding = np.zeros((len(profile), 0), dtype=np.float32)
         factors = min(self.factors, min(interactions.shape) - 1) if interactions is not None else 0
         if factors > 0 and interactions is not None:
             weights = interactions.astype(np.float32).tocsr(copy=True)
@@ -104,10 +104,10 @@ class LookalikeExpander:
             )
             lengths = np.sqrt(np.asarray(weights.multiply(weights).sum(axis=1)).ravel())
             weights = sparse.diags((1.0 / np.maximum(lengths, 1e-9)).astype(np.float32)) @ weights
-            taste = TruncatedSVD(factors, random_state=self.seed).fit_transform(weights).astype(np.float32)
-            taste /= np.maximum(taste.std(axis=0), 1e-9)
-        self.space_ = np.hstack([space, taste]).astype(np.float32)
-        self.embedding_ = _unit(taste if taste.shape[1] else space)
+            user_embedding = TruncatedSVD(factors, random_state=self.seed).fit_transform(weights).astype(np.float32)
+            user_embedding /= np.maximum(user_embedding.std(axis=0), 1e-9)
+        self.space_ = np.hstack([space, user_embedding]).astype(np.float32)
+        self.embedding_ = _unit(user_embedding if user_embedding.shape[1] else space)
         return self
 
     def score(self, seeds: NDArray[np.integer[Any]]) -> NDArray[np.float64]:
@@ -160,7 +160,7 @@ class LookalikeExpander:
         order = order[np.isfinite(ranked[order])]
         return order.astype(np.int64), scores[order]
 
-    def evidence(self, seeds: NDArray[np.integer[Any]], size: int, splits: int = 5) -> Evidence:
+    def evidence(self, seeds: NDArray[np.integer[Any]], size: int, splits: int = 5) -> SeedEvaluation:
         """Hide half of the seed `splits` times and see where the hidden half ranks among all customers that are not given."""
         rng = np.random.default_rng(self.seed)
         unique = np.unique(seeds)
@@ -182,7 +182,9 @@ class LookalikeExpander:
             {"share": float(share), "found": float(value)}
             for share, value in zip(shares, np.mean(curves, axis=0), strict=True)
         ]
-        return Evidence(_spread(aucs), _spread(recalls), _spread(lifts), reach, splits)
+        return SeedEvaluation(
+            _mean_and_interval(aucs), _mean_and_interval(recalls), _mean_and_interval(lifts), reach, splits
+        )
 
     def save(self, folder: Path) -> None:
         """Write the space as npz and the parameters as JSON."""
@@ -211,6 +213,6 @@ def _unit(vectors: NDArray[np.float32]) -> NDArray[np.float32]:
     return np.asarray(vectors / np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-9), dtype=np.float32)
 
 
-def _spread(values: list[float]) -> tuple[float, float, float]:
+def _mean_and_interval(values: list[float]) -> tuple[float, float, float]:
     low, high = np.quantile(values, [0.025, 0.975])
     return float(np.mean(values)), float(low), float(high)

@@ -12,7 +12,7 @@ Keys = NDArray[np.int64]
 Ids = NDArray[np.int32]
 Scores = NDArray[np.float32]
 
-LEAST = np.finfo(np.float32).min  # what every score reaches and −inf does not
+MIN_FINITE = np.finfo(np.float32).min  # what every score reaches and −inf does not
 NO_KEY = np.iinfo(np.int64).max
 FLIP = np.int32(0x7FFFFFFF)
 LOW_HALF = np.int64(0xFFFFFFFF)
@@ -22,33 +22,33 @@ DENSE_CELLS = 1 << 19  # of dense scores looked at together: what a core's cache
 # ---- keys ------------------------------------------------------------------------------------------------------------
 
 
-def keys_of(values: Scores, columns: NDArray[np.integer[Any]]) -> Keys:
+def encode_keys(values: Scores, columns: NDArray[np.integer[Any]]) -> Keys:
     """One int64 orders by (score falling, column rising): the bits of a float sort like an integer once negatives are flipped."""
     bits = (values + np.float32(0.0)).view(np.int32)  # −0.0 becomes 0.0: they are equal scores
     rising = np.where(bits < 0, bits ^ FLIP, bits)
     return (np.invert(rising).astype(np.int64) << 32) | columns
 
 
-def scores_of(keys: Keys) -> Scores:
+def decode_scores(keys: Keys) -> Scores:
     rising = np.invert((keys >> 32).astype(np.int32))
     values: Scores = np.where(rising < 0, rising ^ FLIP, rising).view(np.float32)
     values[keys == NO_KEY] = NOT_A_CANDIDATE
     return values
 
 
-def ids_of(keys: Keys) -> Ids:
+def decode_ids(keys: Keys) -> Ids:
     return np.where(keys == NO_KEY, -1, keys & LOW_HALF).astype(np.int32)
 
 
-def about_the_kth(scores: Scores, k: int) -> Scores:
-    """A number at least k scores of each row reach, as near the k-th greatest as is cheap; `LEAST` where none was found, (n,).
+def kth_score_bound(scores: Scores, k: int) -> Scores:
+    """A number at least k scores of each row reach, as near the k-th greatest as is cheap; `MIN_FINITE` where none was found, (n,).
 
     The k-th greatest of the maxima of disjoint groups is at most the k-th greatest of all. With a few groups a place it is hardly less, and
     maxima of strided groups cost a vector instruction a few scores, where a selection costs several steps a score.
     """
     n, m = scores.shape
     if m < 2 * k:
-        return np.full(n, LEAST)
+        return np.full(n, MIN_FINITE)
     groups = min(max(256, 4 * k), m)
     members = m // groups
     row, cell = scores.strides
@@ -59,7 +59,7 @@ def about_the_kth(scores: Scores, k: int) -> Scores:
         np.fmax(best[:, :rest], scores[:, members * groups :], out=best[:, :rest])
     np.copyto(best, NOT_A_CANDIDATE, where=np.isnan(best))
     best.partition(groups - k, axis=1)
-    return np.maximum(best[:, groups - k], LEAST)
+    return np.maximum(best[:, groups - k], MIN_FINITE)
 
 
 def _thinned(
@@ -78,7 +78,7 @@ def _thinned(
     return rows[kept], keys[kept]
 
 
-class BestLists:
+class TopKBuffer:
     """The best keys of each row so far."""
 
     def __init__(self, n: int, k: int) -> None:
@@ -107,8 +107,8 @@ class BestLists:
         self.new = 0
 
     def thresholds(self) -> Scores:
-        """The k-th best score of each row; `LEAST` where there are fewer."""
-        return np.maximum(scores_of(self.keys[:, self.k - 1]), LEAST)
+        """The k-th best score of each row; `MIN_FINITE` where there are fewer."""
+        return np.maximum(decode_scores(self.keys[:, self.k - 1]), MIN_FINITE)
 
 
 # ---- dense -----------------------------------------------------------------------------------------------------------
@@ -150,10 +150,10 @@ def _one_row(scores: Scores, k: int) -> tuple[Ids, Scores]:
     """`_dense_block` of one row with as few calls as may be: what an online answer waits for."""
     hits = np.flatnonzero(scores > NOT_A_CANDIDATE)
     if len(hits) > max(1024, 4 * k):
-        hits = np.flatnonzero(scores >= about_the_kth(scores[None, :], k)[0])
-    keys = keys_of(scores[hits], hits)
+        hits = np.flatnonzero(scores >= kth_score_bound(scores[None, :], k)[0])
+    keys = encode_keys(scores[hits], hits)
     keys.sort()
-    ids, values = ids_of(keys[:k]), scores_of(keys[:k])
+    ids, values = decode_ids(keys[:k]), decode_scores(keys[:k])
     if len(ids) < k:
         others = np.flatnonzero(~(scores[:k] > NOT_A_CANDIDATE))[: k - len(ids)].astype(np.int32)
         ids, values = np.concatenate([ids, others]), np.concatenate([values, np.full(len(others), NOT_A_CANDIDATE)])
@@ -162,13 +162,13 @@ def _one_row(scores: Scores, k: int) -> tuple[Ids, Scores]:
 
 def _dense_block(scores: Scores, k: int) -> tuple[Ids, Scores]:
     n, m = scores.shape
-    hits = np.flatnonzero(scores >= about_the_kth(scores, k)[:, None])
+    hits = np.flatnonzero(scores >= kth_score_bound(scores, k)[:, None])
     rows = hits // m
-    lists = BestLists(n, k)
-    lists.add(rows, keys_of(scores.ravel()[hits], hits - rows * m))
+    lists = TopKBuffer(n, k)
+    lists.add(rows, encode_keys(scores.ravel()[hits], hits - rows * m))
     lists.cut()
     best = lists.keys[:, :k]
-    ids, values = ids_of(best), scores_of(best)
+    ids, values = decode_ids(best), decode_scores(best)
     short = np.flatnonzero(lists.fill < k)
     if len(short):  # the first columns that are no candidates; k columns hold enough of them
         rows, columns = np.nonzero(~(scores[short, :k] > NOT_A_CANDIDATE))

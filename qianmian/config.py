@@ -7,7 +7,7 @@ from pathlib import Path
 from pydantic import ValidationError
 
 from qianmian.errors import ConfigError
-from qianmian.packs import under
+from qianmian.packs import merge_pack_defaults
 from qianmian.settings import Settings, problems_of, read_yaml
 
 
@@ -26,14 +26,14 @@ def load_settings(path: Path) -> Settings:
     """
     if not path.exists():
         return Settings()
-    given, problems = read_yaml(path) or {}, []
-    if isinstance(given, dict):
+    raw, problems = read_yaml(path) or {}, []
+    if isinstance(raw, dict):
         try:
-            given = under(given, path.parent)
+            raw = merge_pack_defaults(raw, path.parent)
         except ConfigError as error:
             problems = error.problems
     try:
-        settings = Settings.model_validate(given)
+        settings = Settings.model_validate(raw)
     except ValidationError as error:
         raise ConfigError([*problems, *problems_of(error)], where=str(path)) from error
     if problems:

@@ -13,7 +13,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Annotated, Any, get_args
 
-from pydantic import AfterValidator, BaseModel, Field, ValidationError, model_validator
+from pydantic import AfterValidator, AliasChoices, BaseModel, Field, ValidationError, model_validator
 
 from qianmian.errors import ConfigError, did_you_mean
 from qianmian.schema import EVENT_TYPES, TAG_CATEGORIES
@@ -21,7 +21,7 @@ from qianmian.settings import LifecycleSettings, Section, read_yaml
 
 FILE = "pack.yaml"
 Scalar = str | float | bool
-Word = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]*$", max_length=64)]
+SnakeCaseName = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]*$", max_length=64)]
 
 
 def _one_of(allowed: tuple[str, ...], what: str) -> AfterValidator:
@@ -33,14 +33,14 @@ def _one_of(allowed: tuple[str, ...], what: str) -> AfterValidator:
     return AfterValidator(check)
 
 
-class Threshold(Section):
+class LifecycleOverride(Section):
     """A lifecycle setting of the trade and why it is so."""
 
     value: float = Field(gt=0)
     because: str = Field(min_length=10, description="the reason, for whoever wonders")
 
 
-class Cycle(Section):
+class ReplenishmentCycle(Section):
     """How long what was bought lasts."""
 
     days: float = Field(gt=0, le=3650, description="from one purchase to when the next is due")
@@ -52,7 +52,7 @@ class Cycle(Section):
     source: str = Field(min_length=10, description="where the number comes from")
 
     @model_validator(mode="after")
-    def _plausible(self) -> Cycle:
+    def _plausible(self) -> ReplenishmentCycle:
         if self.spread >= self.days:
             raise ValueError(
                 f"the spread ({self.spread:g} days) must be below the cycle ({self.days:g} days): nothing would ever be due"
@@ -71,7 +71,7 @@ class PackCondition(Section):
 class PackFeature(Section):
     """A feature of the trade, as `features.compute.algebra.Feature` declares one."""
 
-    name: Word
+    name: SnakeCaseName
     view: str
     aggregate: str
     column: str = ""
@@ -83,7 +83,7 @@ class PackFeature(Section):
     description: str = Field(min_length=1)
 
 
-class PackValue(Section):
+class PackTagValue(Section):
     """A value of a tag, and the segment rule a customer passes who has it."""
 
     value: Scalar
@@ -93,16 +93,16 @@ class PackValue(Section):
 class PackTag(Section):
     """A tag of the trade: the value of the first rule a customer passes."""
 
-    name: Word
+    name: SnakeCaseName
     category: Annotated[str, _one_of(TAG_CATEGORIES, "tag category")]
     description: str = Field(min_length=1)
-    values: list[PackValue] = Field(min_length=1)
+    values: list[PackTagValue] = Field(min_length=1)
     default: Scalar | None = Field(None, description="for who passes none; null: unknown")
     owner: str = "profile"
     ttl_days: int = Field(35, ge=1)
 
 
-class ShopCategory(Section):
+class SyntheticCategory(Section):
     """A category of the made-up shop."""
 
     price: float = Field(gt=0, description="typical list price")
@@ -112,7 +112,7 @@ class ShopCategory(Section):
     )
 
 
-class ShopKind(Section):
+class SyntheticSegment(Section):
     """A kind of people of the made-up shop."""
 
     share: float = Field(gt=0, le=1)
@@ -124,7 +124,7 @@ class ShopKind(Section):
     likes: list[str] = Field(min_length=1, description="its favourite categories")
 
 
-class Shop(Section):
+class SyntheticShopConfig(Section):
     """The trade's made-up shop, for `ingest synthetic` and the tests."""
 
     customers: int = Field(300, ge=20)
@@ -133,12 +133,21 @@ class Shop(Section):
     gap_days: tuple[float, float, float] = Field(
         (9.0, 3.0, 45.0), description="days between orders: median, least, most"
     )
-    tries: float = Field(
-        0.6, ge=0, description="items an order that somebody just wanted to try; never of a category with a cycle"
+    trial_items: float = Field(
+        0.6,
+        validation_alias=AliasChoices("trial_items", "tries"),
+        ge=0,
+        description="items an order that somebody just wanted to try; never of a category with a cycle",
     )
-    lookers: float = Field(0.0, ge=0, lt=1, description="share of people who look and never buy")
-    categories: dict[str, ShopCategory] = Field(min_length=1)
-    kinds: list[ShopKind] = Field(min_length=1)
+    browsers_share: float = Field(
+        0.0,
+        validation_alias=AliasChoices("browsers_share", "lookers"),
+        ge=0,
+        lt=1,
+        description="share of people who look and never buy",
+    )
+    categories: dict[str, SyntheticCategory] = Field(min_length=1)
+    kinds: list[SyntheticSegment] = Field(min_length=1)
     events_per_person: dict[Annotated[str, _one_of(EVENT_TYPES, "event type")], Annotated[float, Field(gt=0)]] = Field(
         default_factory=dict, description="events besides views and carts: how many of each type a person has"
     )
@@ -155,13 +164,13 @@ class Pack(Section):
     events: dict[str, Annotated[str, _one_of(EVENT_TYPES, "event type")]] = Field(
         default_factory=dict, description="raw event name (capitals and outer blanks do not count) → event type"
     )
-    lifecycle: dict[Annotated[str, _one_of(tuple(LifecycleSettings.model_fields), "lifecycle setting")], Threshold] = (
-        Field(default_factory=dict)
-    )
-    replenishment: dict[Word, Cycle] = Field(default_factory=dict)
+    lifecycle: dict[
+        Annotated[str, _one_of(tuple(LifecycleSettings.model_fields), "lifecycle setting")], LifecycleOverride
+    ] = Field(default_factory=dict)
+    replenishment: dict[SnakeCaseName, ReplenishmentCycle] = Field(default_factory=dict)
     features: list[PackFeature] = Field(default_factory=list)
     tags: list[PackTag] = Field(default_factory=list)
-    synthetic: Shop | None = None
+    synthetic: SyntheticShopConfig | None = None
 
     @property
     def settings(self) -> dict[str, Any]:
@@ -182,17 +191,17 @@ class Pack(Section):
         """
         if not self.events:
             return expression
-        cases = " ".join(f"WHEN {_literal(_plain(raw))} THEN {_literal(kind)}" for raw, kind in self.events.items())
+        cases = " ".join(f"WHEN {_literal(_normalize(raw))} THEN {_literal(kind)}" for raw, kind in self.events.items())
         return f"coalesce(CASE lower(trim(({expression})::VARCHAR)) {cases} END, ({expression})::VARCHAR)"
 
 
-def shipped() -> dict[str, Path]:
+def builtin_packs() -> dict[str, Path]:
     """The packs that come with the project: name → folder."""
     root = Path(str(importlib.resources.files("packs")))
     return {folder.name: folder for folder in sorted(root.iterdir()) if (folder / FILE).is_file()}
 
 
-def locate(chosen: str, relative_to: Path) -> Path:
+def find_pack_file(name_or_path: str, relative_to: Path) -> Path:
     """The file of the pack that was asked for: by name, or by path when it has a slash or begins with a dot.
 
     Raises
@@ -200,24 +209,24 @@ def locate(chosen: str, relative_to: Path) -> Path:
     ConfigError
         There is none.
     """
-    if "/" in chosen or "\\" in chosen or chosen.startswith("."):
-        path = (relative_to / Path(chosen).expanduser()).resolve()
+    if "/" in name_or_path or "\\" in name_or_path or name_or_path.startswith("."):
+        path = (relative_to / Path(name_or_path).expanduser()).resolve()
         file = path if path.suffix in (".yaml", ".yml") else path / FILE
         if not file.is_file():
             raise ConfigError(
-                [f"pack: '{chosen}': there is no {file}"],
+                [f"pack: '{name_or_path}': there is no {file}"],
                 where=str(relative_to),
                 hint="docs/packs.md says how to write one",
             )
         return file
-    packs = shipped()
-    if chosen not in packs:
-        problem = f"pack: there is no pack '{chosen}'{did_you_mean(chosen, packs)}; allowed: {', '.join(packs)}, or a path such as ./my-pack"
+    packs = builtin_packs()
+    if name_or_path not in packs:
+        problem = f"pack: there is no pack '{name_or_path}'{did_you_mean(name_or_path, packs)}; allowed: {', '.join(packs)}, or a path such as ./my-pack"
         raise ConfigError([problem], where=str(relative_to))
-    return packs[chosen] / FILE
+    return packs[name_or_path] / FILE
 
 
-def load_pack(chosen: str, relative_to: Path = Path()) -> Pack:
+def load_pack(name_or_path: str, relative_to: Path = Path()) -> Pack:
     """Read a pack and check it.
 
     Raises
@@ -230,11 +239,11 @@ def load_pack(chosen: str, relative_to: Path = Path()) -> Pack:
     >>> load_pack("beauty").title
     'Beauty and personal care'
     """
-    file = locate(chosen, relative_to)
+    file = find_pack_file(name_or_path, relative_to)
     return _read(file, file.stat().st_mtime_ns)
 
 
-def pack_digest(chosen: str | None) -> str:
+def pack_digest(name_or_path: str | None) -> str:
     """Digest of what a pack says; '' for none.
 
     Examples
@@ -242,10 +251,10 @@ def pack_digest(chosen: str | None) -> str:
     >>> pack_digest(None), len(pack_digest("beauty"))
     ('', 16)
     """
-    return hashlib.sha256(load_pack(chosen).model_dump_json().encode()).hexdigest()[:16] if chosen else ""
+    return hashlib.sha256(load_pack(name_or_path).model_dump_json().encode()).hexdigest()[:16] if name_or_path else ""
 
 
-def under(given: Mapping[str, Any], folder: Path) -> dict[str, Any]:
+def merge_pack_defaults(user_settings: Mapping[str, Any], folder: Path) -> dict[str, Any]:
     """The contents of a qianmian.yaml with those of its pack beneath: what the user wrote wins, key by key.
 
     Raises
@@ -253,16 +262,18 @@ def under(given: Mapping[str, Any], folder: Path) -> dict[str, Any]:
     ConfigError
         The pack is not there or has mistakes.
     """
-    chosen = given.get("pack")
-    if not isinstance(chosen, str):
-        return dict(given)
-    pack, file = load_pack(chosen, folder), locate(chosen, folder)
+    name_or_path = user_settings.get("pack")
+    if not isinstance(name_or_path, str):
+        return dict(user_settings)
+    pack, file = load_pack(name_or_path, folder), find_pack_file(name_or_path, folder)
     merged: dict[str, Any] = {
-        **given,
-        "pack": str(file.parent if file.name == FILE else file) if chosen not in shipped() else chosen,
+        **user_settings,
+        "pack": str(file.parent if file.name == FILE else file)
+        if name_or_path not in builtin_packs()
+        else name_or_path,
     }
     for section, values in pack.settings.items():
-        own = given.get(section) or {}
+        own = user_settings.get(section) or {}
         merged[section] = {**values, **own} if isinstance(own, dict) else own
     return merged
 
@@ -273,15 +284,15 @@ def _read(file: Path, changed: int) -> Pack:
         pack = Pack.model_validate(read_yaml(file) or {})
     except ValidationError as error:
         raise ConfigError(
-            [f"{file}: {_told(found)}" for found in error.errors()], where="the pack", hint=f"correct {file}"
+            [f"{file}: {_error_line(found)}" for found in error.errors()], where="the pack", hint=f"correct {file}"
         ) from error
-    problems = [f"{file}: {problem}" for problem in _mistakes(pack)]
+    problems = [f"{file}: {problem}" for problem in _consistency_errors(pack)]
     if problems:
         raise ConfigError(problems, where="the pack", hint=f"correct {file}")
     return pack
 
 
-def _told(found: Any) -> str:
+def _error_line(found: Any) -> str:
     path = ".".join(str(part) for part in found["loc"] if part != "[key]") or "(whole file)"
     if found["type"] == "extra_forbidden":
         allowed = _keys_at(found["loc"][:-1])
@@ -303,13 +314,13 @@ def _keys_at(path: Iterable[str | int]) -> list[str]:
     return list(kind.model_fields) if isinstance(kind, type) and issubclass(kind, BaseModel) else []
 
 
-def _mistakes(pack: Pack) -> Iterable[str]:
+def _consistency_errors(pack: Pack) -> Iterable[str]:
     """What only shows when the parts are seen together."""
     plain: dict[str, str] = {}
     for raw in pack.events:
-        if _plain(raw) in plain:
-            yield f"events.{raw}: the same name as '{plain[_plain(raw)]}' (capitals and outer blanks do not count)"
-        plain[_plain(raw)] = raw
+        if _normalize(raw) in plain:
+            yield f"events.{raw}: the same name as '{plain[_normalize(raw)]}' (capitals and outer blanks do not count)"
+        plain[_normalize(raw)] = raw
     try:
         LifecycleSettings.model_validate(pack.settings.get("lifecycle", {}))
     except ValidationError as error:
@@ -327,10 +338,10 @@ def _mistakes(pack: Pack) -> Iterable[str]:
             if name in names[:number]:
                 yield f"{kind}.{number}.name: '{name}' is declared twice"
     if pack.synthetic is not None:
-        yield from _shop_mistakes(pack, pack.synthetic)
+        yield from _shop_errors(pack, pack.synthetic)
 
 
-def _shop_mistakes(pack: Pack, shop: Shop) -> Iterable[str]:
+def _shop_errors(pack: Pack, shop: SyntheticShopConfig) -> Iterable[str]:
     for name, category in shop.categories.items():
         if category.cycle is not None and category.cycle not in pack.replenishment:
             yield f"synthetic.categories.{name}.cycle: no cycle '{category.cycle}'; allowed: {', '.join(pack.replenishment) or 'none'}"
@@ -340,15 +351,15 @@ def _shop_mistakes(pack: Pack, shop: Shop) -> Iterable[str]:
                 yield f"synthetic.kinds.{number}.likes: no category '{liked}'; allowed: {', '.join(shop.categories)}"
     if abs(sum(kind.share for kind in shop.kinds) - 1) > 1e-6:
         yield f"synthetic.kinds: the shares make {sum(kind.share for kind in shop.kinds):g}, not 1"
-    meaning = {_plain(raw): kind for raw, kind in pack.events.items()}
+    meaning = {_normalize(raw): kind for raw, kind in pack.events.items()}
     for kind_, raw in shop.event_names.items():
-        if meaning.get(_plain(raw)) != kind_:
+        if meaning.get(_normalize(raw)) != kind_:
             yield f"synthetic.event_names.{kind_}: the pack's events do not read '{raw}' as {kind_}"
     if not shop.gap_days[1] <= shop.gap_days[0] <= shop.gap_days[2] or shop.gap_days[1] <= 0:
         yield "synthetic.gap_days: median, least and most, all above 0, least ≤ median ≤ most"
 
 
-def _plain(raw: str) -> str:
+def _normalize(raw: str) -> str:
     return raw.strip().lower()
 
 

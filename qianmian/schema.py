@@ -16,7 +16,7 @@ EVENT_TYPES = (
 ORDER_STATUSES = ("paid", "refunded", "cancelled")
 LIFECYCLE_STAGES = ("prospect", "new", "active", "loyal", "at_risk", "asleep", "lost")
 BUYER_STAGES = ("prospect", "first_time", "repeat", "loyal")
-SLEEP_REASONS = ("no_offer", "irrelevant_pushes", "no_interest")
+INACTIVITY_REASONS = ("no_offer", "irrelevant_pushes", "no_interest")
 DEMAND_TYPES = ("price_driven", "quality_driven", "content_driven", "balanced")
 TAG_CATEGORIES = ("basic", "behaviour", "transaction", "interest", "lifecycle")
 RISK_BANDS = ("low", "medium", "high")
@@ -54,7 +54,7 @@ class Table:
     name: str
     key: tuple[str, ...]
     columns: tuple[Column, ...]
-    open_ended: bool = False  # unknown columns are kept as attributes
+    keeps_extra_columns: bool = False  # unknown columns are kept as attributes
 
     def column(self, name: str) -> Column | None:
         """The column of that name, or None."""
@@ -92,7 +92,7 @@ TABLES: dict[str, Table] = {
             _c("consent_email", "bool", "may be contacted by e-mail"),
             _c("consent_sms", "bool", "may be contacted by text message"),
             _c("consent_push", "bool", "may be contacted by push message"),
-        ), open_ended=True),
+        ), keeps_extra_columns=True),
         Table("identities", ("source", "source_user_id", "id_type", "id_value", "observed_at"), (
             _SOURCE,
             _c("source_user_id", "string", "the customer's id in that system", required=True),
@@ -139,7 +139,7 @@ TABLES: dict[str, Table] = {
             _c("price", "float64", "list price", unit="currency", maximum=1_000_000.0),
             _c("available", "bool", "can be sold now"),
             _c("tags", "string", "free tags joined by |"),
-        ), open_ended=True),
+        ), keeps_extra_columns=True),
         Table("contents", ("content_id",), (
             _c("content_id", "string", "the content", required=True),
             _c("type", "string", "article, banner, message …"),

@@ -111,18 +111,18 @@ class IdentitySettings(Section):
 
     @model_validator(mode="before")
     @classmethod
-    def _over_the_defaults(cls, given: Any) -> Any:
+    def _merge_default_id_types(cls, raw: Any) -> Any:
         """An entry need only say what it changes."""
-        entries = given.get("id_types") if isinstance(given, dict) else None
+        entries = raw.get("id_types") if isinstance(raw, dict) else None
         if not isinstance(entries, list | tuple) or not all(isinstance(entry, dict) for entry in entries):
-            return given
+            return raw
         merged: dict[Any, dict[str, Any]] = {kind.type: kind.model_dump() for kind in ID_TYPES}
         for entry in entries:
             merged[entry.get("type")] = {**merged.get(entry.get("type"), {}), **entry}
-        return {**given, "id_types": list(merged.values())}
+        return {**raw, "id_types": list(merged.values())}
 
     @model_validator(mode="after")
-    def _counted_types_exist(self) -> Self:
+    def _check_counts_as(self) -> Self:
         known = {kind.type: kind for kind in self.id_types}
         for kind in self.id_types:
             if kind.counts_as is None:

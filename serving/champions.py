@@ -28,16 +28,16 @@ from serving.recommending.catalogue import Catalogue
 
 logger = logging.getLogger(__name__)
 
-KINDS = {  # job → kind of its bundle
+BUNDLE_KINDS = {  # job → kind of its bundle
     "recommend": "scenes",
     "content": "scenes",
     "churn": "churn",
     "lifecycle": "lifecycle",
     "lookalike": "lookalike",
 }
-INDEX = "index.json"
+INDEX_FILE = "index.json"
 FORMAT = 1
-RESTORE = "restore the file from a backup, `qianmian models rollback`, or train again"
+RESTORE_HINT = "restore the file from a backup, `qianmian models rollback`, or train again"
 
 
 @dataclass(frozen=True)
@@ -81,7 +81,7 @@ class Champions:
     failures: Mapping[str, QianmianError] = field(default_factory=dict)
     problems: tuple[QianmianError, ...] = ()
 
-    def need(self, job: str) -> Champion:
+    def require(self, job: str) -> Champion:
         """The champion of a job.
 
         Raises
@@ -92,7 +92,7 @@ class Champions:
             One was, and cannot be loaded.
         """
         if job not in self.models:
-            raise self.failures.get(job) or _untrained(job)
+            raise self.failures.get(job) or _no_champion_error(job)
         return self.models[job]
 
     @property
@@ -113,7 +113,7 @@ class Champions:
     def encoded(self, job: str) -> UserFeatures:
         """The profiles as the model of that job expects them, (n, f); made once."""
         if job not in self._encoded:
-            spec = self.need(job).bundle.spec
+            spec = self.require(job).bundle.spec
             self._encoded[job] = self.customers.encoded(spec) if spec is not None else self.customers.features
         return self._encoded[job]
 
@@ -150,7 +150,9 @@ class Champions:
 # ---- loading ---------------------------------------------------------------------------------------------------------
 
 
-def load_from_workspace(workspace: Workspace, settings: Settings, jobs: Collection[str] = tuple(KINDS)) -> Champions:
+def load_from_workspace(
+    workspace: Workspace, settings: Settings, jobs: Collection[str] = tuple(BUNDLE_KINDS)
+) -> Champions:
     """Load the champions; where one is broken, the version before it, and say so.
 
     Parameters
@@ -168,7 +170,7 @@ def load_from_workspace(workspace: Workspace, settings: Settings, jobs: Collecti
     failures: dict[str, QianmianError] = {}
     problems: list[QianmianError] = []
     for job in jobs:
-        for version, folder in _candidates(workspace, job):
+        for version, folder in _candidate_versions(workspace, job):
             try:
                 with folder as path:
                     models[job] = Champion(job, version, _load_bundle(path, job))
@@ -183,7 +185,7 @@ def load_from_workspace(workspace: Workspace, settings: Settings, jobs: Collecti
         failures["profiles"] = found[0]
     else:
         problems += found
-    return _checked(Champions(models, snapshot, settings, failures, tuple(problems)), str(workspace.root))
+    return _require_models(Champions(models, snapshot, settings, failures, tuple(problems)), str(workspace.root))
 
 
 def load_from_folder(folder: Path) -> Champions:
@@ -211,7 +213,7 @@ def load_from_folder(folder: Path) -> Champions:
             snapshot = Snapshot.load(folder / index["snapshot"])
         except ArtifactError as error:
             failures["profiles"] = error
-    return _checked(Champions(models, snapshot, index["settings"], failures), str(folder))
+    return _require_models(Champions(models, snapshot, index["settings"], failures), str(folder))
 
 
 def export(workspace: Workspace, settings: Settings, folder: Path) -> Path:
@@ -234,7 +236,7 @@ def export(workspace: Workspace, settings: Settings, folder: Path) -> Path:
         if champions.snapshot is not None:
             champions.snapshot.save(temporary / "snapshot")
         write_json(
-            temporary / INDEX,
+            temporary / INDEX_FILE,
             {
                 "format": FORMAT,
                 "models": entries,
@@ -245,7 +247,7 @@ def export(workspace: Workspace, settings: Settings, folder: Path) -> Path:
     return folder
 
 
-def _candidates(workspace: Workspace, job: str) -> Iterator[tuple[str, AbstractContextManager[Path]]]:
+def _candidate_versions(workspace: Workspace, job: str) -> Iterator[tuple[str, AbstractContextManager[Path]]]:
     tried = set[str]()
     for alias in (CHAMPION, PREVIOUS):
         version = model_registry.version_of(workspace, job, alias)
@@ -259,15 +261,15 @@ def _load_bundle(folder: Path, job: str) -> ModelBundle:
         bundle = ModelBundle.load(folder)
     except (KeyError, ValueError, TypeError, AttributeError) as error:  # a manifest that is JSON but not ours
         raise ArtifactError(
-            "a model cannot be read", where=str(folder), got=f"{type(error).__name__}: {error}", hint=RESTORE
+            "a model cannot be read", where=str(folder), got=f"{type(error).__name__}: {error}", hint=RESTORE_HINT
         ) from error
-    if bundle.kind != KINDS[job]:
+    if bundle.kind != BUNDLE_KINDS[job]:
         raise ArtifactError(
             "the registered model is of another kind",
             where=str(folder),
             got=bundle.kind,
-            allowed=KINDS[job],
-            hint=RESTORE,
+            allowed=BUNDLE_KINDS[job],
+            hint=RESTORE_HINT,
         )
     return bundle
 
@@ -276,7 +278,7 @@ def _load_snapshot(workspace: Workspace) -> tuple[Snapshot | None, list[Qianmian
     """The current profiles, else the newest ones that can be read, and what was wrong with those before."""
     found: list[QianmianError] = []
     try:
-        return snapshots.current(workspace), found
+        return snapshots.load_current(workspace), found
     except WorkspaceError as error:
         return None, [error]
     except ArtifactError as error:
@@ -292,7 +294,7 @@ def _load_snapshot(workspace: Workspace) -> tuple[Snapshot | None, list[Qianmian
 
 
 def _read_index(folder: Path) -> dict[str, Any]:
-    path = folder / INDEX
+    path = folder / INDEX_FILE
     try:
         index = json.loads(path.read_text(encoding="utf-8"))
         if index["format"] != FORMAT:
@@ -310,7 +312,7 @@ def _read_index(folder: Path) -> dict[str, Any]:
         ) from error
 
 
-def _checked(champions: Champions, where: str) -> Champions:
+def _require_models(champions: Champions, where: str) -> Champions:
     if not champions.models:
         first = next(iter(champions.failures.values()), None)
         if isinstance(first, ArtifactError):
@@ -319,7 +321,7 @@ def _checked(champions: Champions, where: str) -> Champions:
     return champions
 
 
-def _untrained(job: str) -> NotReady:
+def _no_champion_error(job: str) -> NotReady:
     return NotReady(
         f"no {job} model is in production",
         where=REGISTERED_PREFIX + job,

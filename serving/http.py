@@ -18,7 +18,7 @@ from starlette.responses import Response
 from qianmian.errors import NotReady, QianmianError
 from serving.champions import Champions
 from serving.endpoints import ENDPOINTS
-from serving.endpoints.base import Endpoint, ErrorResponse, parse
+from serving.endpoints.base import Endpoint, ErrorResponse, parse_request
 
 logger = logging.getLogger(__name__)
 
@@ -34,7 +34,7 @@ DRAIN_BYTES = 8_000_000  # of a body that is too large: read and forgotten, as a
 WORKER_THREADS = 2  # more would only fight over the interpreter lock with the event loop
 
 
-class Models(Protocol):
+class ChampionsProvider(Protocol):
     """Where the champions come from once they are loaded."""
 
     def get(self) -> Champions:
@@ -52,11 +52,11 @@ class BodyTooLarge(QianmianError):
     code, http_status, exit_code = "body_too_large", 413, 2
 
 
-def make_app(models: Models) -> FastAPI:
+def make_app(models: ChampionsProvider) -> FastAPI:
     """A FastAPI app with a POST route for every entry of `ENDPOINTS`."""
     app = FastAPI(title="Qianmian", docs_url=None, redoc_url=None, openapi_url=None)
     limiter = anyio.CapacityLimiter(WORKER_THREADS)
-    described = {
+    error_responses = {
         code: {"model": ErrorResponse, "description": text}
         for code, text in {
             400: "the body is not JSON",
@@ -76,7 +76,7 @@ def make_app(models: Models) -> FastAPI:
             description=endpoint.request.__doc__ or "",
             tags=["Qianmian"],
             response_model=None,
-            responses={200: {"model": endpoint.response}, **described},  # type: ignore[dict-item]
+            responses={200: {"model": endpoint.response}, **error_responses},  # type: ignore[dict-item]
             openapi_extra={
                 "requestBody": {"required": True, "content": {JSON: {"schema": inline_schema(endpoint.request)}}}
             },
@@ -85,19 +85,21 @@ def make_app(models: Models) -> FastAPI:
 
 
 def _handler(
-    models: Models, endpoint: Endpoint[Any], limiter: anyio.CapacityLimiter
+    models: ChampionsProvider, endpoint: Endpoint[Any], limiter: anyio.CapacityLimiter
 ) -> Callable[[Request], Awaitable[Response]]:
     async def handle(request: Request) -> Response:
         try:
             champions = models.get()
             body = await read_body(request, champions.settings.serving.max_body_bytes)
-            asked = parse(endpoint.request, body)
+            parsed = parse_request(endpoint.request, body)
             now = datetime.now(UTC).replace(tzinfo=None)
-            if endpoint.heavy(asked):
-                answer = await anyio.to_thread.run_sync(endpoint.answer, champions, asked, now, limiter=limiter)
+            if endpoint.runs_in_thread(parsed):
+                response_body = await anyio.to_thread.run_sync(
+                    endpoint.respond, champions, parsed, now, limiter=limiter
+                )
             else:
-                answer = endpoint.answer(champions, asked, now)
-            return Response(orjson.dumps(answer, option=orjson.OPT_SERIALIZE_NUMPY), media_type=JSON)
+                response_body = endpoint.respond(champions, parsed, now)
+            return Response(orjson.dumps(response_body, option=orjson.OPT_SERIALIZE_NUMPY), media_type=JSON)
         except QianmianError as error:
             if error.http_status >= 500 and not isinstance(error, NotReady):
                 logger.warning("route=%s status=%d error=%s", endpoint.route, error.http_status, error)
@@ -171,7 +173,7 @@ def internal_error() -> dict[str, Any]:
 
 # ---- the shape of everybody else's errors ----------------------------------------------------------------------------
 
-CODES: dict[int, tuple[str, str, str | None]] = {
+STATUS_ERRORS: dict[int, tuple[str, str, str | None]] = {
     404: ("not_found", "there is no such path", "the paths are in /docs.json"),
     405: ("method_not_allowed", "the path does not take this method", "all /v1 paths take POST"),
     408: ("timeout", "the request took too long to arrive", "send it again"),
@@ -183,10 +185,10 @@ CODES: dict[int, tuple[str, str, str | None]] = {
 }
 
 
-class OneErrorShape:
+class UniformErrorMiddleware:
     """ASGI wrapper around everything: an error whose body is not ours already gets the one shape; other answers pass untouched."""
 
-    def __init__(self, app: Application, models: Models) -> None:
+    def __init__(self, app: Application, models: ChampionsProvider) -> None:
         self.app = app
         self.models = models
 
@@ -194,26 +196,26 @@ class OneErrorShape:
         if scope["type"] != "http":
             await self.app(scope, receive, send)
             return
-        held: Message | None = None
+        error_start: Message | None = None
         body: list[bytes] = []
         started = False
 
-        async def watch(message: Message) -> None:
-            nonlocal held, started
+        async def intercept_send(message: Message) -> None:
+            nonlocal error_start, started
             if message["type"] == "http.response.start":
                 started = True
                 if message["status"] >= 400:
-                    held = message
+                    error_start = message
                     return
-            elif held is not None and message["type"] == "http.response.body":
+            elif error_start is not None and message["type"] == "http.response.body":
                 body.append(message.get("body", b""))
                 if not message.get("more_body", False):
-                    await self._send_error(held, b"".join(body), send)
+                    await self._send_error(error_start, b"".join(body), send)
                 return
             await send(message)
 
         try:
-            await self.app(scope, receive, watch)
+            await self.app(scope, receive, intercept_send)
         except Exception:
             # Starlette has sent its own 500 by now unless the answer had begun; uvicorn must still see the exception to log it
             if not started:
@@ -227,27 +229,29 @@ class OneErrorShape:
             for name, value in start.get("headers", [])
             if name.lower() not in (b"content-length", b"content-type")
         ]
-        if not is_ours(body):
-            body = orjson.dumps({"error": self._translated(status)})
+        if not has_error_shape(body):
+            body = orjson.dumps({"error": self._error_for_status(status)})
         headers += [(b"content-type", JSON.encode()), (b"content-length", str(len(body)).encode())]
         await send({"type": "http.response.start", "status": status, "headers": headers})
         await send({"type": "http.response.body", "body": body})
 
-    def _translated(self, status: int) -> dict[str, Any]:
+    def _error_for_status(self, status: int) -> dict[str, Any]:
         reason = self.models.why_not_ready() if status == 503 else None
         if reason is not None:
             return reason.as_dict()
         phrase = HTTPStatus(status).phrase if status in set(HTTPStatus) else "error"
-        code, message, hint = CODES.get(status, ("internal" if status >= 500 else "bad_request", phrase.lower(), None))
+        code, message, hint = STATUS_ERRORS.get(
+            status, ("internal" if status >= 500 else "bad_request", phrase.lower(), None)
+        )
         return {"code": code, "message": message, "field": None, "hint": hint}
 
 
-def is_ours(body: bytes) -> bool:
+def has_error_shape(body: bytes) -> bool:
     """The body already is ``{"error": {code, message, field, hint}}``.
 
     Examples
     --------
-    >>> is_ours(b'{"error": "no"}'), is_ours(b'{"error": {"code": "c", "message": "m", "field": null, "hint": null}}')
+    >>> has_error_shape(b'{"error": "no"}'), has_error_shape(b'{"error": {"code": "c", "message": "m", "field": null, "hint": null}}')
     (False, True)
     """
     try:

@@ -20,7 +20,7 @@ GC_THRESHOLD = (
 )  # a request leaves few cycles; the default walks everything the imports left every 700 objects
 
 
-class Loading:
+class BackgroundLoader:
     """Champions that arrive later.
 
     Parameters
@@ -72,7 +72,7 @@ class Loading:
             self._error = NotReady("the models could not be loaded", hint="the reason is in the server's log")
             logger.exception("loading=failed")
             return
-        settle()
+        freeze_garbage_collector()
         self._champions = champions
         versions = " ".join(f"{champion.name}={champion.version}" for champion in champions.models.values())
         logger.info(
@@ -80,7 +80,7 @@ class Loading:
         )
 
 
-def settle() -> None:
+def freeze_garbage_collector() -> None:
     """Take all that was loaded out of the garbage collector's rounds: full collections over it are what a slow tail is made of."""
     gc.collect()
     gc.freeze()

@@ -55,7 +55,7 @@ def list_models(workspace: Workspace) -> list[dict[str, Any]]:
     client = _client(workspace)
     if client is None:
         return []
-    with _explained(workspace):
+    with _translate_errors(workspace):
         found = [model for model in client.search_registered_models() if model.name.startswith(REGISTERED_PREFIX)]
         return [
             {
@@ -77,7 +77,7 @@ def show(workspace: Workspace, name: str) -> dict[str, Any]:
         No such registered model.
     """
     client, model = _registered(workspace, name)
-    with _explained(workspace):
+    with _translate_errors(workspace):
         aliases = {str(alias): str(version) for alias, version in model.aliases.items()}
         versions = sorted(
             client.search_model_versions(f"name='{model.name}'"), key=lambda version: -int(version.version)
@@ -121,7 +121,7 @@ def version_of(workspace: Workspace, name: str, alias: str = CHAMPION) -> str | 
     client = _client(workspace)
     if client is None:
         return None
-    with _explained(workspace):
+    with _translate_errors(workspace):
         found = client.search_registered_models(f"name='{registered_name(name)}'")
         return _alias(found[0], alias) if found else None
 
@@ -198,7 +198,7 @@ def _registered(workspace: Workspace, name: str) -> tuple[Any, Any]:
     client, full = _client(workspace), registered_name(name)
     found: list[Any] = []
     if client is not None:
-        with _explained(workspace):
+        with _translate_errors(workspace):
             found = client.search_registered_models(f"name='{full}'")
     if not found:
         names = ", ".join(str(model["name"]) for model in list_models(workspace))
@@ -239,7 +239,7 @@ def _describe(client: Any, version: Any, aliases: dict[str, str]) -> dict[str, A
 
 
 @contextlib.contextmanager
-def _explained(workspace: Workspace) -> Iterator[None]:
+def _translate_errors(workspace: Workspace) -> Iterator[None]:
     from mlflow.exceptions import MlflowException
 
     try:

@@ -11,9 +11,9 @@ import yaml
 from qianmian.errors import ArtifactError
 from qianmian.settings import Settings
 from qianmian.workspace import Workspace
-from serving.champions import INDEX, export
+from serving.champions import INDEX_FILE, export
 
-MODEL = "qianmian-champions"
+BENTO_MODEL_NAME = "qianmian-champions"
 
 
 def store_champions(workspace: Workspace, settings: Settings) -> str:
@@ -28,12 +28,12 @@ def store_champions(workspace: Workspace, settings: Settings) -> str:
 
     with tempfile.TemporaryDirectory(prefix="qianmian-champions-") as temporary:
         folder = export(workspace, settings, Path(temporary) / "champions")
-        with bentoml.models.create(MODEL) as model:
+        with bentoml.models.create(BENTO_MODEL_NAME) as model:
             shutil.copytree(folder, model.path, dirs_exist_ok=True)
     return str(model.tag)
 
 
-def carried_champions(bento_file: Path) -> Path:
+def bento_champions(bento_file: Path) -> Path:
     """The folder of champions a Bento carries.
 
     Parameters
@@ -51,13 +51,13 @@ def carried_champions(bento_file: Path) -> Path:
 
     manifest = yaml.safe_load(bento_file.read_text(encoding="utf-8"))
     tags: list[str] = [
-        entry["tag"] for entry in manifest.get("models") or [] if str(entry["tag"]).split(":")[0] == MODEL
+        entry["tag"] for entry in manifest.get("models") or [] if str(entry["tag"]).split(":")[0] == BENTO_MODEL_NAME
     ]
     carried: list[Path] = [
         bento_file.parent / "models" / tag.replace(":", "/") for tag in tags
     ]  # a container or an exported Bento has its own store
     for folder in carried:
-        if (folder / INDEX).exists():
+        if (folder / INDEX_FILE).exists():
             return folder
     try:
         return Path(bentoml.models.get(tags[0]).path)

@@ -12,8 +12,8 @@ import bentoml
 from qianmian.config import load_settings
 from qianmian.workspace import Workspace
 from serving.champions import Champions, load_from_folder, load_from_workspace
-from serving.http import OneErrorShape, make_app
-from serving.loading import Loading
+from serving.http import UniformErrorMiddleware, make_app
+from serving.loading import BackgroundLoader
 
 BENTO_FILE = (
     Path(__file__).resolve().parents[2] / "bento.yaml"
@@ -23,14 +23,14 @@ BENTO_FILE = (
 def load() -> Champions:
     """The champions this process serves."""
     if BENTO_FILE.exists():
-        from serving.package import carried_champions
+        from serving.package import bento_champions
 
-        return load_from_folder(carried_champions(BENTO_FILE))
+        return load_from_folder(bento_champions(BENTO_FILE))
     workspace = Workspace.locate()
     return load_from_workspace(workspace, load_settings(workspace.config_file))
 
 
-LOADING = Loading(load)
+LOADER = BackgroundLoader(load)
 
 
 class UniformService(bentoml.Service):  # type: ignore[misc]
@@ -38,7 +38,7 @@ class UniformService(bentoml.Service):  # type: ignore[misc]
 
     def to_asgi(self, is_main: bool = True) -> Any:
         """BentoML's application inside the wrapper; a middleware would sit inside its time and concurrency limits and miss theirs."""
-        return OneErrorShape(super().to_asgi(is_main=is_main), LOADING)
+        return UniformErrorMiddleware(super().to_asgi(is_main=is_main), LOADER)
 
 
 # one request is one thread's work: numeric libraries that each wake a pool for it made a lookalike answer 20 times slower
@@ -57,12 +57,12 @@ SINGLE_THREADED = [
     tracing={"excluded_urls": ".*"},
     envs=SINGLE_THREADED,
 )
-@bentoml.asgi_app(make_app(LOADING), path="/v1", name="v1")
+@bentoml.asgi_app(make_app(LOADER), path="/v1", name="v1")
 class Qianmian:
     """Recommendations, churn risks, profiles and lookalikes from the models in production."""
 
     def __init__(self) -> None:
-        LOADING.start()
+        LOADER.start()
 
     async def __is_ready__(self) -> bool:
-        return LOADING.why_not_ready() is None
+        return LOADER.why_not_ready() is None

@@ -39,7 +39,7 @@ def exactly(value):
 
 
 @pytest.fixture
-def measured():
+def results():
     models = {
         "item k-NN": {
             "recall@20": metric(0.1571),
@@ -67,8 +67,8 @@ def measured():
     }
 
 
-def test_the_table_holds_every_figure_with_its_interval(measured):
-    text = page.page({"gowalla": measured}, [], {})
+def test_the_table_holds_every_figure_with_its_interval(results):
+    text = page.page({"gowalla": results}, [], {})
     rows = [line for line in text.splitlines() if line.startswith("| ")]
     assert "| **qianmian** | .1900 [.1880, .1920] | .1516 [.1466, .1566] | 12.3 min | 5.1 GB |" in rows
     assert "| item k-NN | .1571 [.1521, .1621] | .1300 [.1250, .1350] | 4.2 s | 812 MB |" in rows
@@ -80,8 +80,8 @@ def test_the_table_holds_every_figure_with_its_interval(measured):
     assert "`python benchmarks/recommenders.py --only gowalla --data DIR`" in text
 
 
-def test_published_figures_are_quoted_beside_what_the_same_method_gave_here(measured):
-    rows = page.page({"gowalla": measured}, [], {}).splitlines()
+def test_published_figures_are_quoted_beside_what_the_same_method_gave_here(results):
+    rows = page.page({"gowalla": results}, [], {}).splitlines()
     assert (
         "| ItemCF | .1570 | .1214 | Sarwar et al. 2001; BARS leaderboard | item k-NN: .1571 (+0.1%), .1300 (+7.1%) |"
         in rows
@@ -89,8 +89,8 @@ def test_published_figures_are_quoted_beside_what_the_same_method_gave_here(meas
     assert "| LightGCN | .1820 | .1547 | He et al. 2020; BARS leaderboard | not rerun |" in rows
 
 
-def test_a_figure_is_said_to_be_above_only_when_it_is(measured):
-    text = page.page({"gowalla": measured}, [], {})
+def test_a_figure_is_said_to_be_above_only_when_it_is(results):
+    text = page.page({"gowalla": results}, [], {})
     assert (
         "must .1849: reached, and the whole interval is above it; aim .1920: not reached, but the interval includes it."
         in text
@@ -104,7 +104,7 @@ def test_a_figure_is_said_to_be_above_only_when_it_is(measured):
     assert (
         "In recall@20, `qianmian` is 20.9% better than item k-NN (.1571), the best other model measured here." in text
     )
-    better = copy.deepcopy(measured)
+    better = copy.deepcopy(results)
     better["models"]["qianmian"] |= {"recall@20": metric(0.195, 0.002), "ndcg@20": metric(0.163, 0.002)}
     better["models"]["item k-NN"]["ndcg@20"] = metric(0.1214)
     text = page.page({"gowalla": better}, [], {})
@@ -122,68 +122,77 @@ def test_a_figure_is_said_to_be_above_only_when_it_is(measured):
     ],
 )
 def test_standing(value, spread, words):
-    assert page.standing(metric(value, spread), 0.2) == words
+    assert page.compare_to_threshold(metric(value, spread), 0.2) == words
 
 
-def test_every_figure_on_the_page_is_given_or_made_of_given_ones(measured):
+def test_every_figure_on_the_page_is_given_or_made_of_given_ones(results):
     """No figure is left over from other results."""
-    given = copy.deepcopy(measured)
+    given = copy.deepcopy(results)
     text = page.page({"gowalla": given}, [], {})
     part = text[text.index("## Gowalla") : text.index("## Ta-Feng")]
     known = {
-        page.figure_text(number)
+        page.format_value(number)
         for model in given["models"].values()
         for found in model.values()
         for number in found.values()
     }
-    known |= {page.figure_text(value) for quoted in page.DATA["gowalla"].quoted for value in quoted.values.values()}
-    known |= {page.figure_text(bar) for one in page.DATA["gowalla"].bars for bar in (one.must, one.aim)}
     known |= {
-        page.figure_text(bar - given["models"]["qianmian"][one.metric]["value"])
-        for one in page.DATA["gowalla"].bars
-        for bar in (one.must, one.aim)
+        page.format_value(value) for published in page.DATA["gowalla"].published for value in published.values.values()
+    }
+    known |= {
+        page.format_value(threshold)
+        for one in page.DATA["gowalla"].thresholds
+        for threshold in (one.required, one.target)
+    }
+    known |= {
+        page.format_value(threshold - given["models"]["qianmian"][one.metric]["value"])
+        for one in page.DATA["gowalla"].thresholds
+        for threshold in (one.required, one.target)
     }
     assert set(re.findall(r"(?<![\d])-?\.\d{4}", part)) <= known
 
 
-def test_what_was_not_measured_is_not_spoken_of(measured):
-    text = page.page({"gowalla": measured}, [], {})
+def test_what_was_not_measured_is_not_spoken_of(results):
+    text = page.page({"gowalla": results}, [], {})
     for key in ("completejourney", "tafeng"):
         assert f"## {page.DATA[key].title}\n\nNot measured yet." in text
-    del measured["models"]["qianmian"]
-    text = page.page({"gowalla": measured}, [], {})
+    del results["models"]["qianmian"]
+    text = page.page({"gowalla": results}, [], {})
     assert "`qianmian`, the model that ships, was not measured." in text
     assert "recall@20 was not measured; it is unknown whether it reaches .1849 (must)." in text
 
 
-def test_a_failed_must_and_a_quick_run_are_said(measured):
-    text = page.page({"gowalla": measured | {"failed": ["ndcg@20 0.1516 < 0.1518"], "quick": True}}, [], {})
+def test_a_failed_must_and_a_quick_run_are_said(results):
+    text = page.page({"gowalla": results | {"failed": ["ndcg@20 0.1516 < 0.1518"], "quick": True}}, [], {})
     assert "- A requirement of the benchmark failed: ndcg@20 0.1516 < 0.1518." in text
     assert "This was a quick run" in text
 
 
-def test_pictures_are_drawn_and_the_same_twice(measured, tmp_path):
-    drawn = [figures.draw({"gowalla": measured}, tmp_path / name) for name in ("one", "two")][0]
-    assert drawn == {"gowalla": ["gowalla_accuracy.png", "gowalla_cost.png"]}
-    assert re.findall(r"\(benchmarks/(\w+\.png)\)", page.page({"gowalla": measured}, [], drawn)) == drawn["gowalla"]
-    for name in drawn["gowalla"]:
+def test_pictures_are_drawn_and_the_same_twice(results, tmp_path):
+    figure_files = [figures.draw_figures({"gowalla": results}, tmp_path / name) for name in ("one", "two")][0]
+    assert figure_files == {"gowalla": ["gowalla_accuracy.png", "gowalla_cost.png"]}
+    assert (
+        re.findall(r"\(benchmarks/(\w+\.png)\)", page.page({"gowalla": results}, [], figure_files))
+        == figure_files["gowalla"]
+    )
+    for name in figure_files["gowalla"]:
         first, second = ((tmp_path / run / name).read_bytes() for run in ("one", "two"))
         assert first == second
         assert len(first) > 5_000
-    del measured["models"]["qianmian"]["seconds"], measured["models"]["item k-NN"]["seconds"]
-    del measured["models"]["qianmian"]["peak_mb"], measured["models"]["item k-NN"]["peak_mb"]
-    assert figures.cost_picture(measured["models"]) is None
-    figure = figures.accuracy_picture(page.DATA["gowalla"], measured["models"])
+    del results["models"]["qianmian"]["seconds"], results["models"]["item k-NN"]["seconds"]
+    del results["models"]["qianmian"]["peak_mb"], results["models"]["item k-NN"]["peak_mb"]
+    assert figures.cost_picture(results["models"]) is None
+    figure = figures.accuracy_picture(page.DATA["gowalla"], results["models"])
     labels = [label.get_text() for label in figure.axes[0].get_yticklabels()]
     assert labels == ["popular", "item k-NN", "qianmian"]
     assert "BSPM-EM, published" in [text.get_text() for text in figure.legends[0].get_texts()]
 
 
-def test_a_data_set_keeps_its_figures_when_another_is_measured(measured, tmp_path, monkeypatch):
+def test_a_data_set_keeps_its_figures_when_another_is_measured(results, tmp_path, monkeypatch):
     monkeypatch.syspath_prepend(str(BENCHMARKS))
     recommenders = loaded("recommenders")
-    recommenders.publish(tmp_path, {"gowalla": measured})
-    baskets = copy.deepcopy(measured) | {"models": {"qianmian": {"recall@10": metric(0.16)}}}
+    recommenders.publish(tmp_path, {"gowalla": results})
+    baskets = copy.deepcopy(results) | {"models": {"qianmian": {"recall@10": metric(0.16)}}}
     recommenders.publish(tmp_path, {"tafeng": baskets})
     known = json.loads((tmp_path / "benchmarks" / "results.json").read_text())
     assert set(known) == {"gowalla", "tafeng"}
@@ -193,13 +202,13 @@ def test_a_data_set_keeps_its_figures_when_another_is_measured(measured, tmp_pat
     assert not (tmp_path / "benchmarks" / "december.csv").exists()
 
 
-def test_every_look_at_december_is_logged(measured, tmp_path, monkeypatch):
+def test_every_look_at_december_is_logged(results, tmp_path, monkeypatch):
     monkeypatch.syspath_prepend(str(BENCHMARKS))
     recommenders = loaded("recommenders")
     ours = {
         name: metric(value, n=2037) for name, value in (("recall@10", 0.42), ("ndcg@10", 0.45), ("hit_rate@10", 0.83))
     }
-    found = measured | {"models": {"qianmian": ours}}
+    found = results | {"models": {"qianmian": ours}}
     for quick in (True, False, False):
         recommenders.publish(tmp_path, {"completejourney": found | {"quick": quick}})
     with (tmp_path / "benchmarks" / "december.csv").open() as file:

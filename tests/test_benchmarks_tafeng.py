@@ -42,7 +42,7 @@ def test_a_list_is_of_own_and_the_nearest_frequencies(tafeng):
         (user, item, place) for user, own in enumerate(baskets) for place, basket in enumerate(own) for item in basket
     ]
     users, items, orders = (np.array(column) for column in zip(*lines, strict=True))
-    split = last_basket_split(TrainingSet.of_pairs(users, items, n_users=9, n_items=12, orders=orders))
+    split = last_basket_split(TrainingSet.from_arrays(users, items, n_users=9, n_items=12, orders=orders))
     got = tafeng.tifu_knn(split, neighbours=3, groups=2, within=0.9, between=0.7, own=0.6)
     vectors = np.zeros((9, 12))
     for user, own in enumerate(baskets):

@@ -19,11 +19,11 @@ from cli.main import VERBS
 from training import JOBS
 
 ROOT = Path(__file__).resolve().parent.parent
-FLOORS = ("qianmian", "features", "models", "training", "serving", "cli")
-MODULES = sorted(path.relative_to(ROOT) for floor in FLOORS for path in (ROOT / floor).rglob("*.py"))
+LAYERS = ("qianmian", "features", "models", "training", "serving", "cli")
+MODULES = sorted(path.relative_to(ROOT) for floor in LAYERS for path in (ROOT / floor).rglob("*.py"))
 NAMES = [str(path.with_suffix("")).replace("/", ".").removesuffix(".__init__") for path in MODULES]
 # BentoML finds a service as a module's attribute, MLflow a model from code as what its file sets: said in their docstrings
-DOES_SOMETHING = ("serving.service", "training.pyfunc")
+WITH_SIDE_EFFECTS = ("serving.service", "training.pyfunc")
 LOCKS = ("requirements.lock", "requirements-dev.lock")
 
 
@@ -81,7 +81,7 @@ def test_importing_a_module_does_nothing(tmp_path):
     """No folder, no MLflow, no logging set-up, for every module of every floor."""
     code = f"""
 import importlib, json, logging, sys
-for name in {[name for name in NAMES if name not in DOES_SOMETHING]!r}:
+for name in {[name for name in NAMES if name not in WITH_SIDE_EFFECTS]!r}:
     importlib.import_module(name)
 print(json.dumps({{"loaded": sorted(set(sys.modules) & {{"mlflow", "bentoml", "pyspark"}}), "handlers": len(logging.getLogger().handlers)}}))
 """

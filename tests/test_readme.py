@@ -16,7 +16,7 @@ from typer.main import get_command
 from cli import demo_calls
 from cli.main import app
 from features.data.ingest import ingest
-from features.data.sources.files import Files
+from features.data.sources.files import FileSource
 from qianmian.settings import Settings
 from qianmian.workspace import Workspace
 from serving.endpoints import ENDPOINTS
@@ -129,7 +129,7 @@ def test_the_example_of_own_data_can_be_ingested(path, tmp_path):
     assert len(config.strip().splitlines()) <= 10
     (tmp_path / "sources.yaml").write_text(config, encoding="utf-8")
     (tmp_path / yaml.safe_load(config)["tables"]["transactions"]["path"]).write_text(orders, encoding="utf-8")
-    report = ingest(Workspace(tmp_path / "workspace"), Files(tmp_path / "sources.yaml"), Settings())
+    report = ingest(Workspace(tmp_path / "workspace"), FileSource(tmp_path / "sources.yaml"), Settings())
     assert report.tables["transactions"].kept == len(orders.strip().splitlines()) - 1
 
 

@@ -10,7 +10,7 @@ from training.report import EvalReport
 
 
 @dataclass(frozen=True)
-class Rule:
+class GateRule:
     """A paired difference that must hold.
 
     Attributes
@@ -19,16 +19,16 @@ class Rule:
         Key of `EvalReport.differences`.
     higher_is_better : bool
         The sign an improvement has.
-    clearly : bool
+    require_improvement : bool
         True: the whole interval is an improvement. False: the interval is not wholly a loss.
     """
 
     difference: str
     higher_is_better: bool = True
-    clearly: bool = True
+    require_improvement: bool = True
 
 
-def judge(report: EvalReport, rules: Sequence[Rule]) -> EvalReport:
+def apply_gate(report: EvalReport, rules: Sequence[GateRule]) -> EvalReport:
     """The report with `passed` and one reason a rule that failed (or all that held)."""
     held: list[str] = []
     failed: list[str] = []
@@ -39,9 +39,11 @@ def judge(report: EvalReport, rules: Sequence[Rule]) -> EvalReport:
         metric, baseline = rule.difference.split(":", 1)
         text = f"{metric} minus that of {baseline}: {found}"
         # a difference that could not be measured, or whose interval has an open end, does not pass
-        measured = all(map(math.isfinite, (found.value, found.low, found.high)))
-        good = measured and (worst > 0 if rule.clearly else best >= 0)
+        is_finite = all(map(math.isfinite, (found.value, found.low, found.high)))
+        good = is_finite and (worst > 0 if rule.require_improvement else best >= 0)
         (held if good else failed).append(
-            f"{text} {'beats it' if rule.clearly else 'is not behind it'}" if good else f"{text} does not beat it"
+            f"{text} {'beats it' if rule.require_improvement else 'is not behind it'}"
+            if good
+            else f"{text} does not beat it"
         )
-    return report.judged(not failed, tuple(failed or held))
+    return report.with_verdict(not failed, tuple(failed or held))

@@ -10,37 +10,37 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from features.interactions import Interactions, TrainingSet
-from features.training_data import interaction_rows, interaction_source, interactions_of
+from features.training_data import interaction_rows, interaction_source, interactions_from_rows
 from qianmian.errors import DataError
-from training.evaluation.protocols import by_popularity, hold_out
-from training.jobs.base import Context
+from training.evaluation.protocols import hold_out, sort_items_by_popularity
+from training.jobs.base import TrainingContext
 from training.tasks.base import MIN_EXAMPLES
 
-EVER = datetime(1, 1, 1)
-SHARE = 0.1  # of each customer's items, where nothing is dated
+NO_START = datetime(1, 1, 1)
+HOLDOUT_SHARE = 0.1  # of each customer's items, where nothing is dated
 
 
 @dataclass(frozen=True)
-class Held:
+class HoldoutSplit:
     """What may be learnt from, and what happened then.
 
     Attributes
     ----------
-    after : Interactions
+    holdout : Interactions
         Of the customers and items of `train`.
     period : str
         What is held out, in words.
-    begins : datetime
-        From when on; `EVER` where nothing is dated.
+    start : datetime
+        From when on; `NO_START` where nothing is dated.
     """
 
     train: TrainingSet
-    after: Interactions
+    holdout: Interactions
     period: str
-    begins: datetime
+    start: datetime
 
 
-class Holdouts:
+class HoldoutSplitter:
     """The part to measure on, and the part before it to choose on.
 
     Dated interactions are cut in time: measured is the last horizon before `as_of`, chosen is on the horizon before that, and a model that is measured on a
@@ -58,12 +58,12 @@ class Holdouts:
         When the history is too short to be cut.
     """
 
-    def __init__(self, context: Context) -> None:
+    def __init__(self, context: TrainingContext) -> None:
         self._context = context
         source = interaction_source(context.builder, context.as_of)
         self.horizon_days = _horizon_days(context, source) if context.builder.states[source].begin is not None else None
 
-    def measured(self) -> Held:
+    def test(self) -> HoldoutSplit:
         """What is measured.
 
         Raises
@@ -72,44 +72,46 @@ class Holdouts:
             When too few customers are in it.
         """
         if self.horizon_days is None:
-            return _drawn(self._whole(), self._context.settings.seed)
-        return self._window(1, with_features=True)
+            return _random_split(self._full_training_set(), self._context.settings.seed)
+        return self._window_split(1, with_features=True)
 
-    def chosen_on(self, *, with_features: bool) -> Held:
-        """What is chosen on; nothing of `measured` is in it."""
+    def validation(self, *, with_features: bool) -> HoldoutSplit:
+        """What is chosen on; nothing of `test` is in it."""
         if self.horizon_days is None:
             seed = self._context.settings.seed
-            return _drawn(_drawn(self._whole(), seed).train, seed + 1)
-        return self._window(2, with_features=with_features)
+            return _random_split(_random_split(self._full_training_set(), seed).train, seed + 1)
+        return self._window_split(2, with_features=with_features)
 
-    def _whole(self) -> TrainingSet:
+    def _full_training_set(self) -> TrainingSet:
         return self._training_set(self._context.as_of, with_features=False)
 
-    def _training_set(self, moment: datetime, *, with_features: bool) -> TrainingSet:
+    def _training_set(self, as_of: datetime, *, with_features: bool) -> TrainingSet:
         least = self._context.settings.recommend.min_item_customers
-        return self._context.training_set(moment, min_item_customers=least, with_features=with_features)
+        return self._context.training_set(as_of, min_item_customers=least, with_features=with_features)
 
-    def _window(self, back: int, *, with_features: bool) -> Held:
-        """The horizon that begins `back` horizons before `as_of`."""
+    def _window_split(self, horizons_back: int, *, with_features: bool) -> HoldoutSplit:
+        """The horizon that begins `horizons_back` horizons before `as_of`."""
         assert self.horizon_days is not None
-        end = self._context.as_of - timedelta(days=(back - 1) * self.horizon_days)
+        end = self._context.as_of - timedelta(days=(horizons_back - 1) * self.horizon_days)
         start = end - timedelta(days=self.horizon_days)
         train = self._training_set(start, with_features=with_features)
         period = f"{start:%Y-%m-%d} to {end:%Y-%m-%d}"
-        return _checked(Held(train, happened(self._context, train, start, end), period, start))
+        return _require_enough_customers(
+            HoldoutSplit(train, interactions_between(self._context, train, start, end), period, start)
+        )
 
 
-def happened(context: Context, train: TrainingSet, start: datetime, end: datetime) -> Interactions:
+def interactions_between(context: TrainingContext, train: TrainingSet, start: datetime, end: datetime) -> Interactions:
     """What the customers of a training set did with its items in ``[start, end)``; ages count from `end`."""
     rows, _ = interaction_rows(context.builder, end, start)
     users = pc.index_in(rows["one_id"], value_set=pa.array(train.user_ids)).combine_chunks()
     items = pc.index_in(rows["item_id"], value_set=pa.array(train.item_ids)).combine_chunks()
-    return interactions_of(rows, users, items, (train.n_users, train.n_items))
+    return interactions_from_rows(rows, users, items, (train.n_users, train.n_items))
 
 
-def _horizon_days(context: Context, source: str) -> int:
+def _horizon_days(context: TrainingContext, source: str) -> int:
     wanted = context.horizon_days or context.settings.recommend.horizon_days
-    span = (context.as_of - context.first(source)).days
+    span = (context.as_of - context.history_start(source)).days
     # a short history gets shorter windows: at least half of it stays for learning
     horizon = min(wanted, span // 4)
     if horizon < 1:
@@ -122,19 +124,21 @@ def _horizon_days(context: Context, source: str) -> int:
     return horizon
 
 
-def _drawn(data: TrainingSet, seed: int) -> Held:
+def _random_split(data: TrainingSet, seed: int) -> HoldoutSplit:
     """A share of each customer's items held out; the others in the order of their popularity without it."""
-    kept, held = hold_out(data, share=SHARE, seed=seed)
-    train, items = by_popularity(kept)
+    kept, held = hold_out(data, share=HOLDOUT_SHARE, seed=seed)
+    train, items = sort_items_by_popularity(kept)
     place = np.full(data.n_items, -1, dtype=np.int32)
     place[items] = np.arange(len(items), dtype=np.int32)
-    after = held.where(place[held.items] >= 0)
-    after = replace(after, items=place[after.items], shape=(train.n_users, train.n_items))
-    return _checked(Held(train, after, f"{SHARE:.0%} of each customer's items, drawn: nothing is dated", EVER))
+    holdout = held.where(place[held.items] >= 0)
+    holdout = replace(holdout, items=place[holdout.items], shape=(train.n_users, train.n_items))
+    return _require_enough_customers(
+        HoldoutSplit(train, holdout, f"{HOLDOUT_SHARE:.0%} of each customer's items, drawn: nothing is dated", NO_START)
+    )
 
 
-def _checked(held: Held) -> Held:
-    both = np.intersect1d(held.train.interactions.users, held.after.users)
+def _require_enough_customers(held: HoldoutSplit) -> HoldoutSplit:
+    both = np.intersect1d(held.train.interactions.users, held.holdout.users)
     if len(both) < MIN_EXAMPLES:
         raise DataError(
             f"only {len(both)} customers have both a history and something in {held.period}",

@@ -22,7 +22,7 @@ def curves(x: Sequence[float], lines: Mapping[str, Sequence[float]], x_label: st
     return figure
 
 
-def calibration(y: NDArray[np.int64], p: NDArray[np.float64], title: str, bins: int = 10) -> Figure:
+def calibration_curve(y: NDArray[np.int64], p: NDArray[np.float64], title: str, bins: int = 10) -> Figure:
     """Observed share against mean prediction in equally filled bins, with binomial 95 % bars."""
     figure = Figure(figsize=(5, 5), layout="constrained")
     axes = figure.subplots()
@@ -38,9 +38,9 @@ def calibration(y: NDArray[np.int64], p: NDArray[np.float64], title: str, bins: 
     return figure
 
 
-def bars(values: Mapping[str, float], x_label: str, title: str, most: int = 20) -> Figure:
+def bars(values: Mapping[str, float], x_label: str, title: str, max_count: int = 20) -> Figure:
     """The largest values, largest on top."""
-    top = sorted(values.items(), key=lambda item: item[1])[-most:]
+    top = sorted(values.items(), key=lambda item: item[1])[-max_count:]
     figure = Figure(figsize=(7, 0.28 * len(top) + 1.2), layout="constrained")
     axes = figure.subplots()
     axes.barh([name for name, _ in top], [value for _, value in top])
@@ -49,7 +49,7 @@ def bars(values: Mapping[str, float], x_label: str, title: str, most: int = 20) 
     return figure
 
 
-def matrix(rows: NDArray[Any], columns: NDArray[Any], names: Sequence[str], title: str) -> Figure:
+def transition_matrix(rows: NDArray[Any], columns: NDArray[Any], names: Sequence[str], title: str) -> Figure:
     """Share of each row's members in each column."""
     counts = np.array([[((rows == a) & (columns == b)).sum() for b in names] for a in names], dtype=float)
     shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)

@@ -17,21 +17,21 @@ def _client(workspace: Workspace) -> Any:
     return MlflowClient(tracking_uri=workspace.tracking_uri, registry_uri=workspace.tracking_uri)
 
 
-def _alias(client: Any, name: str, alias: str) -> int | None:
+def _version_of_alias(client: Any, name: str, alias: str) -> int | None:
     model = client.get_registered_model(name)
     version = model.aliases.get(alias)
     return int(version) if version is not None else None
 
 
-def _move(client: Any, name: str, version: int, action: str, now: datetime) -> dict[str, Any]:
-    before = _alias(client, name, CHAMPION)
+def _set_champion(client: Any, name: str, version: int, action: str, now: datetime) -> dict[str, Any]:
+    before = _version_of_alias(client, name, CHAMPION)
     if before is not None and before != version:
         client.set_registered_model_alias(name, PREVIOUS, str(before))
     client.set_registered_model_alias(name, CHAMPION, str(version))
     event = {
         "action": action,
         "version": version,
-        "previous": before if before != version else _alias(client, name, PREVIOUS),
+        "previous": before if before != version else _version_of_alias(client, name, PREVIOUS),
     }
     client.set_registered_model_tag(name, f"{EVENT_TAG}{now:%Y-%m-%dT%H:%M:%S.%fZ}", json.dumps(event))
     return {"name": name, **event}
@@ -51,7 +51,7 @@ def register(
             raise
         client.create_registered_model(name)
     version = client.create_model_version(name, source=model_uri, run_id=run_id, tags=tags)
-    return _move(client, name, int(version.version), "register", now)
+    return _set_champion(client, name, int(version.version), "register", now)
 
 
 def promote(workspace: Workspace, job: str, version: int, now: datetime) -> dict[str, Any]:
@@ -62,11 +62,11 @@ def promote(workspace: Workspace, job: str, version: int, now: datetime) -> dict
     UsageError
         No such model or version.
     """
-    client, name = _client(workspace), _known(workspace, job)
+    client, name = _client(workspace), _require_registered(workspace, job)
     versions = sorted(int(found.version) for found in client.search_model_versions(f"name = '{name}'"))
     if version not in versions:
         raise UsageError(f"{name} has no version {version}", allowed=versions, hint=f"see `qianmian models show {job}`")
-    return _move(client, name, version, "promote", now)
+    return _set_champion(client, name, version, "promote", now)
 
 
 def rollback(workspace: Workspace, job: str, now: datetime) -> dict[str, Any]:
@@ -77,17 +77,17 @@ def rollback(workspace: Workspace, job: str, now: datetime) -> dict[str, Any]:
     UsageError
         There is no previous version.
     """
-    client, name = _client(workspace), _known(workspace, job)
-    before = _alias(client, name, PREVIOUS)
+    client, name = _client(workspace), _require_registered(workspace, job)
+    before = _version_of_alias(client, name, PREVIOUS)
     if before is None:
         raise UsageError(
             f"{name} has no previous version to go back to",
             hint=f"see `qianmian models history {job}`, then `qianmian models promote`",
         )
-    return _move(client, name, before, "rollback", now)
+    return _set_champion(client, name, before, "rollback", now)
 
 
-def _known(workspace: Workspace, job: str) -> str:
+def _require_registered(workspace: Workspace, job: str) -> str:
     name = registered_name(job)
     names = sorted(
         model.name

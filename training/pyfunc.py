@@ -30,19 +30,19 @@ def _recommend(bundle: ModelBundle, frame: pd.DataFrame, params: Mapping[str, An
     ranked = bundle.model.scene(scene).recommend(
         users, int(params.get("num_results", 10)), exclude_purchased=bool(params.get("exclude_purchased", False))
     )
-    rows, places = np.nonzero(ranked.ids >= 0)
+    rows, positions = np.nonzero(ranked.ids >= 0)
     return pd.DataFrame(
         {
             "one_id": frame["one_id"].to_numpy()[rows],
-            "rank": places + 1,
-            "item_id": bundle.item_ids[ranked.ids[rows, places]],
-            "score": ranked.scores[rows, places],
-            "source": np.asarray(ranked.sources)[ranked.source[rows, places]],
+            "rank": positions + 1,
+            "item_id": bundle.item_ids[ranked.ids[rows, positions]],
+            "score": ranked.scores[rows, positions],
+            "source": np.asarray(ranked.sources)[ranked.source[rows, positions]],
         }
     )
 
 
-def _encoded(bundle: ModelBundle, frame: pd.DataFrame) -> UserFeatures:
+def _feature_values(bundle: ModelBundle, frame: pd.DataFrame) -> UserFeatures:
     if bundle.spec is None:
         raise DataError("the model carries no feature spec")
     if "one_id" not in frame:
@@ -53,12 +53,12 @@ def _encoded(bundle: ModelBundle, frame: pd.DataFrame) -> UserFeatures:
 
 
 def _churn(bundle: ModelBundle, frame: pd.DataFrame, params: Mapping[str, Any]) -> pd.DataFrame:
-    return pd.DataFrame({"churn_probability": bundle.model.predict_proba(_encoded(bundle, frame).values)[:, 1]})
+    return pd.DataFrame({"churn_probability": bundle.model.predict_proba(_feature_values(bundle, frame).values)[:, 1]})
 
 
 def _lifecycle(bundle: ModelBundle, frame: pd.DataFrame, params: Mapping[str, Any]) -> pd.DataFrame:
     today = frame["lifecycle_stage"].to_numpy(dtype=np.str_)
-    probabilities = bundle.model.predict_proba(_encoded(bundle, frame).values, today)
+    probabilities = bundle.model.predict_proba(_feature_values(bundle, frame).values, today)
     return pd.DataFrame(probabilities, columns=bundle.model.classes_.tolist())
 
 
@@ -68,7 +68,7 @@ def _lookalike(bundle: ModelBundle, frame: pd.DataFrame, params: Mapping[str, An
     return pd.DataFrame({"one_id": bundle.user_ids[rows], "score": scores})
 
 
-ANSWERS: dict[str, Callable[[ModelBundle, pd.DataFrame, Mapping[str, Any]], pd.DataFrame]] = {
+PREDICT_FUNCTIONS: dict[str, Callable[[ModelBundle, pd.DataFrame, Mapping[str, Any]], pd.DataFrame]] = {
     "scenes": _recommend,
     "churn": _churn,
     "lifecycle": _lifecycle,
@@ -80,7 +80,7 @@ PARAMETERS: dict[str, dict[str, Any]] = {
 }
 
 
-def answer(bundle: ModelBundle, frame: pd.DataFrame, params: Mapping[str, Any] | None = None) -> pd.DataFrame:
+def predict_table(bundle: ModelBundle, frame: pd.DataFrame, params: Mapping[str, Any] | None = None) -> pd.DataFrame:
     """What the registered model answers to a table.
 
     Parameters
@@ -89,7 +89,7 @@ def answer(bundle: ModelBundle, frame: pd.DataFrame, params: Mapping[str, Any] |
         `one_id` for recommend, content and lookalike (there: the seed); one column a feature, categories as text, for churn and lifecycle
         (there with today's `lifecycle_stage`, by `features.profiles.lifecycle`).
     """
-    return ANSWERS[bundle.kind](bundle, frame, params or {})
+    return PREDICT_FUNCTIONS[bundle.kind](bundle, frame, params or {})
 
 
 class BundleModel(PythonModel):
@@ -102,8 +102,8 @@ class BundleModel(PythonModel):
     def predict(
         self, context: PythonModelContext, model_input: pd.DataFrame, params: dict[str, Any] | None = None
     ) -> pd.DataFrame:
-        """See `answer`."""
-        return answer(self.bundle, model_input, params)
+        """See `predict_table`."""
+        return predict_table(self.bundle, model_input, params)
 
 
 set_model(BundleModel())

@@ -48,7 +48,7 @@ class EvalReport:
     passed: bool = False
     reasons: tuple[str, ...] = ()
 
-    def judged(self, passed: bool, reasons: tuple[str, ...]) -> EvalReport:
+    def with_verdict(self, passed: bool, reasons: tuple[str, ...]) -> EvalReport:
         """The same report with the gate's verdict."""
         return replace(self, passed=passed, reasons=reasons)
 

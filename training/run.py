@@ -18,9 +18,9 @@ from qianmian.errors import DataError, UsageError
 from qianmian.schema import CHAMPION, registered_name
 from qianmian.settings import Settings
 from qianmian.workspace import Workspace
-from training.gate import judge
+from training.gate import apply_gate
 from training.jobs import JOBS
-from training.jobs.base import Context, Outcome, Progress
+from training.jobs.base import EvaluatedModel, Progress, TrainingContext
 from training.report import EvalReport
 
 logger = logging.getLogger(__name__)
@@ -90,7 +90,7 @@ def train(
     """
     workspace.require()
     lake = Lake(workspace)
-    moment = _moment(lake, as_of)
+    cutoff = _resolve_as_of(lake, as_of)
     every = "all" in jobs
     names = list(JOBS) if every else list(dict.fromkeys(jobs))
     chosen = [JOBS[name] for name in names]
@@ -102,9 +102,9 @@ def train(
             got=", ".join(names),
             allowed=", ".join(job.name for job in JOBS.values() if job.can_tune),
         )
-    context = Context(
+    context = TrainingContext(
         workspace,
-        moment,
+        cutoff,
         settings,
         progress,
         horizon_days,
@@ -117,30 +117,30 @@ def train(
     for job in chosen:
         started = time.perf_counter()
         try:
-            outcome = job.run(context)
+            evaluated_model = job.run(context)
         except DataError as error:
             if not every:
                 raise
             result = JobResult(job.name, "skipped", str(error))
         else:
-            result = _finish(context, job.name, outcome, clock)
+            result = _gate_and_register(context, job.name, evaluated_model, clock)
         results.append(JobResult(**{**result.__dict__, "seconds": round(time.perf_counter() - started, 2)}))
         progress(f"{job.name}: {result.status} in {results[-1].seconds:.1f} s")
-    _publish_profiles(workspace, moment, settings, progress)
+    _publish_profiles(workspace, cutoff, settings, progress)
     return results
 
 
-def _publish_profiles(workspace: Workspace, moment: datetime, settings: Settings, progress: Progress) -> None:
+def _publish_profiles(workspace: Workspace, cutoff: datetime, settings: Settings, progress: Progress) -> None:
     """Publish the profiles the models were trained beside, unless serving has later ones already."""
     published = snapshot.published_as_of(workspace)
-    if published is not None and moment < published:
-        progress(f"profiles: those of {published:%Y-%m-%d} stay published; this training is of {moment:%Y-%m-%d}")
+    if published is not None and cutoff < published:
+        progress(f"profiles: those of {published:%Y-%m-%d} stay published; this training is of {cutoff:%Y-%m-%d}")
         return
-    snapshot.ensure(workspace, moment, settings)
-    progress(f"profiles: published as of {moment:%Y-%m-%d}")
+    snapshot.ensure_snapshot(workspace, cutoff, settings)
+    progress(f"profiles: published as of {cutoff:%Y-%m-%d}")
 
 
-def _moment(lake: Lake, as_of: datetime | None) -> datetime:
+def _resolve_as_of(lake: Lake, as_of: datetime | None) -> datetime:
     if as_of is None:
         return lake.default_as_of
     last = lake.last
@@ -154,15 +154,15 @@ def _moment(lake: Lake, as_of: datetime | None) -> datetime:
     return as_of
 
 
-def _finish(context: Context, name: str, outcome: Outcome, clock: Clock) -> JobResult:
+def _gate_and_register(context: TrainingContext, name: str, evaluated_model: EvaluatedModel, clock: Clock) -> JobResult:
     """Gate, log, register."""
-    report = judge(outcome.report, outcome.rules)
+    report = apply_gate(evaluated_model.report, evaluated_model.rules)
     # imported here: MLflow is only needed once there is something to log
     from training import promotion, tracking
 
     context.progress(f"{name}: writing to MLflow")
     with tracking.run(context.workspace, name) as active:
-        logged = tracking.log(outcome, report)
+        logged = tracking.log(evaluated_model, report)
         import mlflow
 
         mlflow.set_tag("qianmian.gate", "passed" if report.passed else "refused")
@@ -177,7 +177,7 @@ def _finish(context: Context, name: str, outcome: Outcome, clock: Clock) -> JobR
     tags = {"as_of": f"{context.as_of:%Y-%m-%d}", "data_digest": context.lake.digest}
     event = promotion.register(context.workspace, name, run_id, logged.model_uri, stamp, tags)
     logger.info("registered job=%s version=%s alias=%s", name, event["version"], CHAMPION)
-    for tag, (one_ids, values) in outcome.tags.items():
+    for tag, (one_ids, values) in evaluated_model.tags.items():
         publish(
             context.workspace,
             tag,

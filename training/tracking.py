@@ -13,17 +13,17 @@ from pathlib import Path
 from typing import Any
 
 from qianmian.workspace import Workspace, explain_os_errors
-from training.jobs.base import Outcome
+from training.jobs.base import EvaluatedModel
 from training.report import EvalReport, Metric
 
 EXPERIMENT = "qianmian"
 BUNDLE = "bundle"
-MOST_METRICS = 1000  # what a tracking server takes in one request
+MAX_METRICS_PER_REQUEST = 1000  # what a tracking server takes in one request
 logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
-class Logged:
+class LoggedModel:
     """Where MLflow put a model."""
 
     run_id: str
@@ -43,7 +43,7 @@ def run(workspace: Workspace, name: str) -> Iterator[Any]:
         logging.getLogger(chatty).setLevel(logging.WARNING)
     os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
     joined = os.environ.get("MLFLOW_RUN_ID")
-    with explain_os_errors(workspace.root), _tracking_uri_kept():
+    with explain_os_errors(workspace.root), _restore_tracking_uri():
         mlflow.set_tracking_uri(uri)
         mlflow.set_registry_uri(uri)
         if joined is None:
@@ -60,7 +60,7 @@ def run(workspace: Workspace, name: str) -> Iterator[Any]:
 
 
 @contextlib.contextmanager
-def _tracking_uri_kept() -> Iterator[None]:
+def _restore_tracking_uri() -> Iterator[None]:
     """`mlflow.set_tracking_uri` writes the environment, and every later workspace of this process would follow it."""
     before = os.environ.get("MLFLOW_TRACKING_URI")
     try:
@@ -72,27 +72,27 @@ def _tracking_uri_kept() -> Iterator[None]:
             os.environ["MLFLOW_TRACKING_URI"] = before
 
 
-def log(outcome: Outcome, report: EvalReport) -> Logged:
+def log(evaluated_model: EvaluatedModel, report: EvalReport) -> LoggedModel:
     """Write parameters, data digest, spec hash, seed, metrics with intervals, baselines, plots and the model with its signature."""
     import mlflow
     from mlflow.models import infer_signature
 
     from training import pyfunc
 
-    bundle = outcome.bundle
+    bundle = evaluated_model.bundle
     facts = {"as_of": bundle.as_of.isoformat(), "spec_hash": bundle.spec.hash if bundle.spec else "", **bundle.facts}
-    _log_parameters({**facts, **outcome.parameters})
+    _log_parameters({**facts, **evaluated_model.parameters})
     mlflow.set_tags({f"qianmian.{key}": str(facts.get(key, "")) for key in ("data_digest", "spec_hash", "as_of")})
-    figures = flattened(report)
+    figures = flatten_metrics(report)
     mlflow.log_metrics({name: value for name, value in figures.items() if "/" not in name})
     mlflow.log_dict(report.as_dict(), "report.json")
-    for name, figure in outcome.figures.items():
+    for name, figure in evaluated_model.figures.items():
         mlflow.log_figure(figure, f"plots/{name}")
     # the one whole number of an answer is a rank, and an answer has one
     warnings.filterwarnings("ignore", message=".*Inferred schema contains integer column.*", category=UserWarning)
-    example = outcome.example.to_pandas()
+    example = evaluated_model.example.to_pandas()
     parameters = pyfunc.PARAMETERS.get(bundle.kind)
-    signature = infer_signature(example, pyfunc.answer(bundle, example, parameters), parameters)
+    signature = infer_signature(example, pyfunc.predict_table(bundle, example, parameters), parameters)
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch) / BUNDLE
         bundle.save(folder)
@@ -106,10 +106,10 @@ def log(outcome: Outcome, report: EvalReport) -> Logged:
             pip_requirements=[f"qianmian=={_version()}"],
         )
     # only now: `log_model` reads what the run has so far one by one and writes it to the model, 1,300 figures in 8 seconds
-    beside = [(name, value) for name, value in figures.items() if "/" in name]
-    for start in range(0, len(beside), MOST_METRICS):
-        mlflow.log_metrics(dict(beside[start : start + MOST_METRICS]))
-    return Logged(info.run_id or "", info.model_uri)
+    namespaced = [(name, value) for name, value in figures.items() if "/" in name]
+    for start in range(0, len(namespaced), MAX_METRICS_PER_REQUEST):
+        mlflow.log_metrics(dict(namespaced[start : start + MAX_METRICS_PER_REQUEST]))
+    return LoggedModel(info.run_id or "", info.model_uri)
 
 
 def _log_parameters(parameters: dict[str, Any]) -> None:
@@ -117,13 +117,16 @@ def _log_parameters(parameters: dict[str, Any]) -> None:
     import mlflow
 
     active = mlflow.active_run()
-    asked = mlflow.get_run(active.info.run_id).data.params if active is not None else {}
+    logged_params = mlflow.get_run(active.info.run_id).data.params if active is not None else {}
     mlflow.log_params(
-        {f"used.{key}" if asked.get(key, str(value)) != str(value) else key: value for key, value in parameters.items()}
+        {
+            f"used.{key}" if logged_params.get(key, str(value)) != str(value) else key: value
+            for key, value in parameters.items()
+        }
     )
 
 
-def flattened(report: EvalReport) -> dict[str, float]:
+def flatten_metrics(report: EvalReport) -> dict[str, float]:
     """Metric names MLflow accepts: the model's own, ``baseline/…``, ``difference/…``, ``slice/…``, each with ``.low`` and ``.high``."""
     flat: dict[str, float] = {}
 

@@ -25,11 +25,11 @@ from training.evaluation.metrics import ranking_metrics
 from training.evaluation.split import EvaluationSplit
 from training.jobs.base import Progress
 from training.tasks import TASKS
-from training.tasks.base import MIN_EXAMPLES, Task, make, parameters_of, with_parameters
+from training.tasks.base import MIN_EXAMPLES, Task, make_recommender, parameters_of, with_parameters
 
-FILE = "recommend.json"
-MOST_TRIALS = 200  # of one model: a small search space is exhausted long before
-SHARES = {
+TUNED_FILE = "recommend.json"
+MAX_TRIALS = 200  # of one model: a small search space is exhausted long before
+TIME_WEIGHTS = {
     "two_stage": 4.0
 }  # of the time; 1 for the others. A ranker is fitted on top of the others, a trial takes longer
 
@@ -39,8 +39,8 @@ def tune(
     settings: RecommendSettings,
     seed: int,
     train: TrainingSet,
-    after: Interactions,
-    until: datetime,
+    holdout: Interactions,
+    window_end: datetime,
     progress: Progress,
 ) -> dict[str, dict[str, Any]]:
     """The best parameters found for each model a task tunes, within `settings.tune_seconds`.
@@ -49,7 +49,7 @@ def tune(
     ----------
     train, after
         Customers before the validation window, and what they did in it.
-    until : datetime
+    window_end : datetime
         End of that window; kept beside what is found.
 
     Returns
@@ -58,19 +58,20 @@ def tune(
         Model → parameters. The first trial of a model is what it would be without tuning, so on the window none is worse.
     """
     todo = sorted(
-        ((name, task) for task in TASKS.values() for name in task.tunes), key=lambda pair: SHARES.get(pair[0], 1.0)
+        ((name, task) for task in TASKS.values() for name in task.tuned_models),
+        key=lambda pair: TIME_WEIGHTS.get(pair[0], 1.0),
     )
     found: dict[str, dict[str, Any]] = {}
-    ends = time.monotonic() + settings.tune_seconds
-    left = sum(SHARES.get(name, 1.0) for name, _ in todo)
+    deadline = time.monotonic() + settings.tune_seconds
+    left = sum(TIME_WEIGHTS.get(name, 1.0) for name, _ in todo)
     with tracking.run(workspace, "recommend tune") as parent:
         import mlflow
 
         for name, task in todo:
-            share = SHARES.get(name, 1.0)
-            seconds = (ends - time.monotonic()) * share / left
+            share = TIME_WEIGHTS.get(name, 1.0)
+            seconds = (deadline - time.monotonic()) * share / left
             left -= share
-            examples = task.examples(train, after, seed)
+            examples = task.examples(train, holdout, seed)
             if len(examples) < MIN_EXAMPLES:
                 progress(
                     f"recommend: {name} is not tuned: {task.name} has {len(examples)} examples, {MIN_EXAMPLES} are needed"
@@ -83,18 +84,18 @@ def tune(
                 found[name] = best
         mlflow.log_params({f"{name}.{key}": value for name, given in found.items() for key, value in given.items()})
         run_id = parent.info.run_id
-    write_json(_file(workspace), {"until": until.isoformat(), "run_id": run_id, "models": found})
+    write_json(_file(workspace), {"until": window_end.isoformat(), "run_id": run_id, "models": found})
     progress(f"recommend: what was found is kept in {_file(workspace)}; delete the file for the defaults")
     return found
 
 
-def tuned(workspace: Workspace, before: datetime, progress: Progress) -> dict[str, dict[str, Any]]:
-    """What an earlier tuning found, for a measurement that begins at `before`; nothing where there was none, or where it has seen later days."""
+def load_tuned_parameters(workspace: Workspace, test_start: datetime, progress: Progress) -> dict[str, dict[str, Any]]:
+    """What an earlier tuning found, for a measurement that begins at `test_start`; nothing where there was none, or where it has seen later days."""
     path = _file(workspace)
     if not path.exists():
         return {}
     kept = load_json(path)
-    if datetime.fromisoformat(kept["until"]) > before:
+    if datetime.fromisoformat(kept["until"]) > test_start:
         progress(
             f"recommend: {path} was found on days up to {kept['until'][:10]}, which are measured here: the defaults are used"
         )
@@ -109,7 +110,7 @@ def tuned(workspace: Workspace, before: datetime, progress: Progress) -> dict[st
 
 
 def _file(workspace: Workspace) -> Any:
-    return workspace.root / "tuned" / FILE
+    return workspace.root / "tuned" / TUNED_FILE
 
 
 def _search(
@@ -129,11 +130,11 @@ def _search(
     mine = {key: space for key, space in kind.search_space.items() if key not in settings.models.get(name, {})}
     optuna.logging.set_verbosity(logging.WARNING)
     study = optuna.create_study(direction="maximize", sampler=optuna.samplers.TPESampler(seed=seed))
-    usual = _model(name, task, settings, seed, {}).get_params()
-    study.enqueue_trial({key: usual[key] for key in mine if usual[key] is not None})
+    default_params = _model(name, task, settings, seed, {}).get_params()
+    study.enqueue_trial({key: default_params[key] for key in mine if default_params[key] is not None})
 
     def objective(trial: optuna.Trial) -> float:
-        given = {key: _suggested(trial, key, space) for key, space in mine.items()}
+        given = {key: _suggest(trial, key, space) for key, space in mine.items()}
         with tracking.run(workspace, f"{name} {trial.number}"):
             mlflow.log_params({"model": name, "task": task.name, **given})
             begun = time.perf_counter()
@@ -149,14 +150,14 @@ def _search(
 
     if not mine:
         return {}
-    ends = time.monotonic() + seconds
+    deadline = time.monotonic() + seconds
 
     def stop_in_time(study: optuna.Study, _trial: optuna.trial.FrozenTrial) -> None:
-        if time.monotonic() >= ends:
+        if time.monotonic() >= deadline:
             study.stop()
 
     try:  # not Optuna's own timeout: however short the time, the usual parameters are tried
-        study.optimize(objective, n_trials=MOST_TRIALS, callbacks=[stop_in_time], catch=())
+        study.optimize(objective, n_trials=MAX_TRIALS, callbacks=[stop_in_time], catch=())
         best = study.best_trial
     except ValueError:  # Optuna's word for: no trial was completed
         progress(f"recommend: {name}: no trial could be completed")
@@ -172,13 +173,15 @@ def _search(
 def _model(name: str, task: Task, settings: RecommendSettings, seed: int, given: Mapping[str, Any]) -> Recommender:
     """The model as its task makes it, so that what the task fixes is fixed here too, with the given parameters over it."""
     candidates = task.candidates(with_parameters(settings, {name: given}), seed).values()
-    return next((model for model in candidates if model.name == name), None) or make(name, settings, seed, **given)
+    return next((model for model in candidates if model.name == name), None) or make_recommender(
+        name, settings, seed, **given
+    )
 
 
-def _suggested(trial: Any, key: str, space: Any) -> Any:
+def _suggest(trial: Any, key: str, space: Any) -> Any:
     if isinstance(space, Choice):
         return trial.suggest_categorical(key, list(space.values))
-    ask: Callable[..., Any] = (
+    suggest: Callable[..., Any] = (
         trial.suggest_int if isinstance(space.low, int) and isinstance(space.high, int) else trial.suggest_float
     )
-    return ask(key, space.low, space.high, log=space.log)
+    return suggest(key, space.low, space.high, log=space.log)

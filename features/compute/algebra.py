@@ -40,13 +40,30 @@ Aggregate = Literal[
     "attribute",
     "days_since",
 ]
-BY_VALUE = ("distinct", "top", "top_share", "entropy")  # of how often (or how heavily) each value of a column occurs
-EITHER_KIND = ("attribute", "first", "last")  # text or a number, as the default says
-PAIRED = ("trend", "slope")  # this window against the one before it
-NEEDS_TIME = ("recency", "age", "gap_mean", "gap_std", "first", "last")
-NEEDS_COLUMN = ("sum", "mean", "min", "max", "std", "first", "last", "ratio", "attribute", "days_since", *BY_VALUE)
-NO_WINDOW = ("attribute", "days_since", "quotient")
-STARTS_AT_ZERO = ("count", "distinct")
+VALUE_COUNT_AGGREGATES = (
+    "distinct",
+    "top",
+    "top_share",
+    "entropy",
+)  # of how often (or how heavily) each value of a column occurs
+NUMBER_OR_TEXT_AGGREGATES = ("attribute", "first", "last")  # text or a number, as the default says
+TWO_WINDOW_AGGREGATES = ("trend", "slope")  # this window against the one before it
+TIME_AGGREGATES = ("recency", "age", "gap_mean", "gap_std", "first", "last")
+COLUMN_AGGREGATES = (
+    "sum",
+    "mean",
+    "min",
+    "max",
+    "std",
+    "first",
+    "last",
+    "ratio",
+    "attribute",
+    "days_since",
+    *VALUE_COUNT_AGGREGATES,
+)
+WINDOWLESS_AGGREGATES = ("attribute", "days_since", "quotient")
+ZERO_DEFAULT_AGGREGATES = ("count", "distinct")
 PROFILE_PREFIX = "profile_"  # of the features made of profile attributes, whatever a source calls them
 VIEWS = ("lines", "orders", "refunds", "events", "touches", "profiles")
 
@@ -63,7 +80,7 @@ TIME_COLUMNS = ("hour", "weekday", "day", "week")  # made of `ts`, in UTC; never
 SESSION_GAP_SECONDS = 1_800  # a visit ends after half an hour without an event
 WEIGHT_DIGITS = 6  # weights are compared rounded: equal sums of floats added in another order must stay equal
 # rows of a view in time: what happened later comes later; the last columns only break ties
-ORDER = {
+SORT_KEYS = {
     "lines": ("ts", "order_id", "line_no", "item_id", "source"),
     "refunds": ("ts", "order_id", "line_no", "item_id", "source"),
     "orders": ("ts", "order_id", "source"),
@@ -164,14 +181,14 @@ def check(features: tuple[Feature, ...]) -> tuple[Feature, ...]:
     """
     problems, seen = [], set[str]()
     for feature in features:
-        problems += [f"{feature.name}: {problem}" for problem in _mistakes(feature, seen)]
+        problems += [f"{feature.name}: {problem}" for problem in _declaration_problems(feature, seen)]
         seen.add(feature.name)
     if problems:
         raise ConfigError(problems, where="the feature declarations")
     return features
 
 
-def _mistakes(feature: Feature, seen: set[str]) -> Iterator[str]:
+def _declaration_problems(feature: Feature, seen: set[str]) -> Iterator[str]:
     aggregate = feature.aggregate
     if feature.name in seen:
         yield "declared twice"
@@ -183,21 +200,21 @@ def _mistakes(feature: Feature, seen: set[str]) -> Iterator[str]:
         )
     elif feature.view not in VIEWS:
         yield f"unknown view '{feature.view}'; allowed: {', '.join(VIEWS)}"
-    elif (feature.view == "profiles") != (aggregate in NO_WINDOW):
+    elif (feature.view == "profiles") != (aggregate in WINDOWLESS_AGGREGATES):
         yield f"aggregate '{aggregate}' is not for the view '{feature.view}'"
-    if aggregate in NEEDS_COLUMN and not feature.column:
+    if aggregate in COLUMN_AGGREGATES and not feature.column:
         yield f"aggregate '{aggregate}' needs a column"
     if aggregate == "ratio" and not feature.over:
         yield "aggregate 'ratio' needs `over`"
     if feature.over and aggregate not in ("ratio", "quotient", "top", "top_share", "entropy"):
         yield f"aggregate '{aggregate}' takes no `over`"
-    if aggregate in PAIRED and feature.window_days is None:
+    if aggregate in TWO_WINDOW_AGGREGATES and feature.window_days is None:
         yield f"aggregate '{aggregate}' needs a window"
-    if feature.window_days is not None and (aggregate in NO_WINDOW or feature.window_days < 1):
+    if feature.window_days is not None and (aggregate in WINDOWLESS_AGGREGATES or feature.window_days < 1):
         yield f"a window of {feature.window_days} days makes no sense here"
-    if aggregate not in EITHER_KIND and (aggregate == "top") != feature.categorical:
+    if aggregate not in NUMBER_OR_TEXT_AGGREGATES and (aggregate == "top") != feature.categorical:
         yield f"the default must be {'text' if aggregate == 'top' else 'a number'}"
-    if aggregate in STARTS_AT_ZERO and feature.default != 0:
+    if aggregate in ZERO_DEFAULT_AGGREGATES and feature.default != 0:
         yield f"the default of '{aggregate}' is 0"
     if feature.is_identifier and not feature.categorical:
         yield "an identifier is text"

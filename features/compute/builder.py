@@ -11,17 +11,17 @@ import pyarrow as pa
 from features.compute.algebra import PROFILE_PREFIX, Feature
 from features.compute.engines import DuckDBEngine, Engine
 from features.compute.spec import FeatureSpec, UserFeatures
-from features.compute.views import DATED, Views, is_supported, timestamp
+from features.compute.views import DATED_TABLES, Views, is_supported, timestamp
 from features.data.lake import Lake, TableState
-from features.data.privacy import personal_kind
+from features.data.privacy import personal_data_type
 from qianmian.errors import DataError
 from qianmian.schema import TABLES
 
-NOT_ATTRIBUTES = ("source", "source_user_id")
+ID_COLUMNS = ("source", "source_user_id")
 
 
 @dataclass(frozen=True)
-class Built:
+class ProfileBuild:
     """What one build gave.
 
     Attributes
@@ -30,13 +30,13 @@ class Built:
         `one_id`, `user_id` and `user_source` (the first source record of the customer), then a column a feature: float64, or text for a category.
     features : tuple of Feature
         The declarations behind the columns.
-    off : tuple of str
+    unsupported : tuple of str
         Features left out because the lake holds nothing to make them of.
     """
 
     table: pa.Table
     features: tuple[Feature, ...]
-    off: tuple[str, ...]
+    unsupported: tuple[str, ...]
     as_of: datetime
 
     def matrix(self, spec: FeatureSpec | None = None) -> UserFeatures:
@@ -76,22 +76,22 @@ class Builder:
 
     def states_at(self, as_of: datetime) -> dict[str, TableState]:
         """The tables as they were known at `as_of`: what only later rows (or later customers) fill is not filled yet."""
-        states, cut = dict(self.states), timestamp(as_of)
-        for name in (*DATED, "profiles"):
+        states, cutoff = dict(self.states), timestamp(as_of)
+        for name in (*DATED_TABLES, "profiles"):
             state = states.get(name)
-            if state is None or (name in DATED and (state.last is None or state.last < as_of)):
+            if state is None or (name in DATED_TABLES and (state.last is None or state.last < as_of)):
                 continue
             t = self.backend.table(name)
             if name == "profiles":
-                people = self.backend.table("customers")
-                people = (
-                    people.filter(people.valid_from.isnull() | (people.valid_from < cut))
+                customers = self.backend.table("customers")
+                customers = (
+                    customers.filter(customers.valid_from.isnull() | (customers.valid_from < cutoff))
                     .select("source", "source_user_id")
                     .distinct()
                 )
-                known = t.semi_join(people, ["source", "source_user_id"])
+                known = t.semi_join(customers, ["source", "source_user_id"])
             else:
-                known = t.filter(t.ts < cut)
+                known = t.filter(t.ts < cutoff)
             counts = known.aggregate(
                 [known.count().name("_rows"), *(known[column].count().name(column) for column in state.filled)]
             )
@@ -110,10 +110,10 @@ class Builder:
         found = []
         for name in filled.filled:
             column = TABLES["profiles"].column(name)
-            if name in NOT_ATTRIBUTES or not (schema[name].is_string() or schema[name].is_numeric()):
+            if name in ID_COLUMNS or not (schema[name].is_string() or schema[name].is_numeric()):
                 continue
             if (
-                column is None and personal_kind(name) is not None
+                column is None and personal_data_type(name) is not None
             ):  # the hash of a name or number: everybody has another one
                 continue
             text = schema[name].is_string()
@@ -135,17 +135,17 @@ class Builder:
     ) -> tuple[tuple[Feature, ...], tuple[str, ...]]:
         """The features this lake can give (from what was known at `as_of`), and the names of those it cannot."""
         states = self.states if as_of is None else self.states_at(as_of)
-        asked = (*self.declared, *self.attributes(states)) if features is None else tuple(features)
+        requested = (*self.declared, *self.attributes(states)) if features is None else tuple(features)
         kept: list[Feature] = []
-        for feature in asked:
+        for feature in requested:
             names = {other.name for other in kept}
             if is_supported(feature, states) and (
                 feature.aggregate != "quotient" or {feature.column, feature.over} <= names
             ):
                 kept.append(feature)
-        return tuple(kept), tuple(feature.name for feature in asked if feature not in kept)
+        return tuple(kept), tuple(feature.name for feature in requested if feature not in kept)
 
-    def build(self, as_of: datetime, features: Sequence[Feature] | None = None) -> Built:
+    def build(self, as_of: datetime, features: Sequence[Feature] | None = None) -> ProfileBuild:
         """The profiles at `as_of` (naive UTC): rows with ``ts < as_of`` only.
 
         Parameters
@@ -158,7 +158,7 @@ class Builder:
         DataError
             When no customer is known before `as_of`.
         """
-        kept, off = self.supported(features, as_of)
+        kept, unsupported = self.supported(features, as_of)
         table = self.engine.table(kept, as_of)
         if not table.num_rows:
             raise DataError(
@@ -166,4 +166,4 @@ class Builder:
                 where=f"--as-of {as_of.date()}",
                 hint=f"the data begins later; it ends at {self.lake.last}",
             )
-        return Built(table, kept, off, as_of)
+        return ProfileBuild(table, kept, unsupported, as_of)

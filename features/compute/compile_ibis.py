@@ -16,41 +16,41 @@ from typing import Any
 import ibis
 import ibis.expr.types as ir
 
-from features.compute.algebra import BY_VALUE, COMPARISONS, ORDER, WEIGHT_DIGITS, Condition, Feature
+from features.compute.algebra import COMPARISONS, SORT_KEYS, VALUE_COUNT_AGGREGATES, WEIGHT_DIGITS, Condition, Feature
 from features.compute.views import Views, days_before, epoch_seconds, first_part
 from qianmian.times import SECONDS_PER_DAY
 
-COMPARE: dict[str, Callable[[Any, Any], Any]] = {
+COLUMN_OPERATORS: dict[str, Callable[[Any, Any], Any]] = {
     **COMPARISONS,
     "in": lambda column, values: column.isin(list(values)),
     "known": lambda column, known: column.notnull() == bool(known),
 }
-IN_ORDER = ("first", "last", "gap_std")
+ORDERED_AGGREGATES = ("first", "last", "gap_std")
 SEPARATOR = "\x1f"
-Part = tuple[int | None, tuple[Condition, ...], str]  # window, filter, weight
+ValueCountKey = tuple[int | None, tuple[Condition, ...], str]  # window, filter, weight
 
 
-def passes(t: ir.Table, conditions: Sequence[Condition]) -> ir.BooleanValue | None:
+def row_filter(t: ir.Table, conditions: Sequence[Condition]) -> ir.BooleanValue | None:
     """All conditions together; a null column passes none."""
-    return both(
+    return all_of(
         *(
-            COMPARE[condition.operator](t[condition.column], condition.value).fill_null(False)
+            COLUMN_OPERATORS[condition.operator](t[condition.column], condition.value).fill_null(False)
             for condition in conditions
         )
     )
 
 
-def both(*tests: ir.BooleanValue | None) -> ir.BooleanValue | None:
+def all_of(*tests: ir.BooleanValue | None) -> ir.BooleanValue | None:
     """The conjunction of those that are there."""
     present = [test for test in tests if test is not None]
     return reduce(operator.and_, present) if present else None
 
 
-def _window(t: ir.Table, views: Views, days: int | None, back: int = 0) -> ir.BooleanValue | None:
+def _window(t: ir.Table, views: Views, days: int | None, windows_back: int = 0) -> ir.BooleanValue | None:
     if days is None:
         return None
-    inside = t.ts >= views.before(days * (back + 1))
-    return inside & (t.ts < views.before(days * back)) if back else inside
+    inside = t.ts >= views.before(days * (windows_back + 1))
+    return inside & (t.ts < views.before(days * windows_back)) if windows_back else inside
 
 
 def _divide(a: ir.NumericValue, b: ir.NumericValue) -> ir.FloatingValue:
@@ -61,10 +61,10 @@ def _total(t: ir.Table, column: str, where: ir.BooleanValue | None) -> ir.Numeri
     return t[column].sum(where=where).fill_null(0) if column else t.count(where=where)
 
 
-def _plain(t: ir.Table, feature: Feature, views: Views) -> ir.Scalar:
+def _simple_aggregate(t: ir.Table, feature: Feature, views: Views) -> ir.Scalar:
     """One aggregate of the one pass over the view."""
-    window, condition = _window(t, views, feature.window_days), passes(t, feature.where)
-    where = both(window, condition)
+    window, condition = _window(t, views, feature.window_days), row_filter(t, feature.where)
+    where = all_of(window, condition)
     name = feature.aggregate
     if name == "count":
         return t.count(where=where)
@@ -77,14 +77,14 @@ def _plain(t: ir.Table, feature: Feature, views: Views) -> ir.Scalar:
     if name == "ratio":
         return _divide(_total(t, feature.column, where), _total(t, feature.over, where))
     if name == "recency":
-        return days_before(views.cut, t.ts.max(where=where))
+        return days_before(views.cutoff, t.ts.max(where=where))
     if name == "age":
-        return days_before(views.cut, t.ts.min(where=where))
+        return days_before(views.cutoff, t.ts.min(where=where))
     if name == "gap_mean":
         span = epoch_seconds(t.ts.max(where=where)) - epoch_seconds(t.ts.min(where=where))
         return _divide(span / SECONDS_PER_DAY, t.count(where=where) - 1)
     if name in ("trend", "slope"):
-        before = both(_window(t, views, feature.window_days, back=1), condition)
+        before = all_of(_window(t, views, feature.window_days, windows_back=1), condition)
         now, then = _total(t, feature.column, where), _total(t, feature.column, before)
         return (
             _divide(now - then, now + then)
@@ -94,26 +94,26 @@ def _plain(t: ir.Table, feature: Feature, views: Views) -> ir.Scalar:
     if name == "attribute":
         return t[feature.column].min(where=where)
     if name == "days_since":
-        return days_before(views.cut, t[feature.column].min(where=where))
+        return days_before(views.cutoff, t[feature.column].min(where=where))
     raise AssertionError(name)
 
 
-def _by_value(t: ir.Table, column: str, views: Views, features: Sequence[Feature]) -> ir.Table:
+def _value_count_aggregates(t: ir.Table, column: str, views: Views, features: Sequence[Feature]) -> ir.Table:
     """Everything about how often the values of one column occur: counts a value first, then over the values of a customer."""
-    kinds: dict[Part, str] = {}
+    count_columns: dict[ValueCountKey, str] = {}
     for feature in features:
-        kinds.setdefault((feature.window_days, feature.where, feature.over), f"n{len(kinds)}")
+        count_columns.setdefault((feature.window_days, feature.where, feature.over), f"n{len(count_columns)}")
     t = t.filter(t[column].notnull())
     # rows outside the widest window are not worth counting
     widest = [feature.window_days for feature in features]
     if None not in widest:
         t = t.filter(_window(t, views, max(days for days in widest if days is not None)))
     made = {}
-    for (days, conditions, over), name in kinds.items():
-        where = both(_window(t, views, days), passes(t, conditions))
+    for (days, conditions, over), name in count_columns.items():
+        where = all_of(_window(t, views, days), row_filter(t, conditions))
         made[name] = t[over].sum(where=where).fill_null(0.0).round(WEIGHT_DIGITS) if over else t.count(where=where)
     counts = t.group_by(one_id=t.one_id, value=t[column]).aggregate(**made)
-    of = {feature.name: kinds[feature.window_days, feature.where, feature.over] for feature in features}
+    of = {feature.name: count_columns[feature.window_days, feature.where, feature.over] for feature in features}
     most = {of[f.name]: counts[of[f.name]].max().over(group_by="one_id") for f in features if f.aggregate == "top"}
     counts = counts.mutate(**{f"most_{name}": expression for name, expression in most.items()})
     result = {}
@@ -137,21 +137,21 @@ def _by_value(t: ir.Table, column: str, views: Views, features: Sequence[Feature
     return counts.group_by("one_id").aggregate(**result)
 
 
-def _in_order(t: ir.Table, feature: Feature, views: Views) -> ir.Table:
+def _ordered_aggregate(t: ir.Table, feature: Feature, views: Views) -> ir.Table:
     """`first`, `last` and `gap_std`: what needs the rows in their order in time."""
-    kept = both(_window(t, views, feature.window_days), passes(t, feature.where))
+    kept = all_of(_window(t, views, feature.window_days), row_filter(t, feature.where))
     if feature.aggregate == "gap_std":
         t = t.filter(kept) if kept is not None else t
         gap = (epoch_seconds(t.ts) - epoch_seconds(t.ts).lag().over(group_by="one_id", order_by=t.ts)) / SECONDS_PER_DAY
         gaps = t.select("one_id", gap=gap)
         return gaps.group_by("one_id").aggregate(**{feature.name: gaps.gap.std(how="sample")})
     last = feature.aggregate == "last"
-    t = t.filter(both(kept, t[feature.column].notnull()))
+    t = t.filter(all_of(kept, t[feature.column].notnull()))
     # the few rows of the outermost moment are found by hashing; only they are sorted
     edges = t.group_by("one_id").aggregate(edge=t.ts.max() if last else t.ts.min())
     t = t.inner_join(edges, ["one_id", t.ts == edges.edge])
     # ties: later in the order means a higher order_id, line_no …; texts of null sort as ''
-    keys = [t[name].fill_null("") if t[name].type().is_string() else t[name] for name in ORDER[feature.view]]
+    keys = [t[name].fill_null("") if t[name].type().is_string() else t[name] for name in SORT_KEYS[feature.view]]
     order = [ibis.desc(key) if last else ibis.asc(key) for key in keys]
     t = t.mutate(place=ibis.row_number().over(group_by="one_id", order_by=order))
     return t.filter(t.place == 0).select("one_id", **{feature.name: t[feature.column]})
@@ -169,7 +169,7 @@ def compile_features(features: Sequence[Feature], views: Views) -> ir.Table:
     """
     result = views.customers.select("one_id").distinct()
     for number, part in enumerate(
-        _parts(features, views)
+        _subqueries(features, views)
     ):  # one flat chain of joins: nested ones overflow the compiler's stack
         result = result.left_join(part, "one_id", rname=f"{{name}}_right_{number}")
     result = result.select(
@@ -202,18 +202,20 @@ def compile_profiles(features: Sequence[Feature], views: Views, ordered: bool = 
     return profiles.order_by("one_id") if ordered else profiles
 
 
-def _parts(features: Sequence[Feature], views: Views) -> Iterable[ir.Table]:
+def _subqueries(features: Sequence[Feature], views: Views) -> Iterable[ir.Table]:
     plain: dict[str, list[Feature]] = defaultdict(list)
     by_value: dict[tuple[str, str], list[Feature]] = defaultdict(list)
     for feature in features:
-        if feature.aggregate in BY_VALUE:
+        if feature.aggregate in VALUE_COUNT_AGGREGATES:
             by_value[feature.view, feature.column].append(feature)
-        elif feature.aggregate in IN_ORDER:
-            yield _in_order(views[feature.view], feature, views)
+        elif feature.aggregate in ORDERED_AGGREGATES:
+            yield _ordered_aggregate(views[feature.view], feature, views)
         elif feature.aggregate != "quotient":
             plain[feature.view].append(feature)
     for view, group in plain.items():
         t = views[view]
-        yield t.group_by("one_id").aggregate(**{feature.name: _plain(t, feature, views) for feature in group})
+        yield t.group_by("one_id").aggregate(
+            **{feature.name: _simple_aggregate(t, feature, views) for feature in group}
+        )
     for (view, column), group in by_value.items():
-        yield _by_value(views[view], column, views, group)
+        yield _value_count_aggregates(views[view], column, views, group)

@@ -15,11 +15,18 @@ import ibis
 import ibis.expr.types as ir
 from ibis import _
 
-from features.compute.algebra import NEEDS_TIME, ORDER, PAIRED, SESSION_GAP_SECONDS, TIME_COLUMNS, Feature
+from features.compute.algebra import (
+    SESSION_GAP_SECONDS,
+    SORT_KEYS,
+    TIME_AGGREGATES,
+    TIME_COLUMNS,
+    TWO_WINDOW_AGGREGATES,
+    Feature,
+)
 from features.data.lake import TableState
 from qianmian.times import SECONDS_PER_DAY
 
-TABLE_OF = {
+VIEW_TABLES = {
     "lines": "transactions",
     "orders": "transactions",
     "refunds": "transactions",
@@ -27,7 +34,7 @@ TABLE_OF = {
     "touches": "touches",
     "profiles": "profiles",
 }
-MADE_OF: dict[str, tuple[tuple[str, str], ...]] = {
+COLUMN_SOURCES: dict[str, tuple[tuple[str, str], ...]] = {
     "lines.category": (("items", "category"),),
     "lines.category_top": (("items", "category"),),
     "lines.brand": (("items", "brand"),),
@@ -39,8 +46,8 @@ MADE_OF: dict[str, tuple[tuple[str, str], ...]] = {
     "events.session_id": (("events", "ts"),),
     "events.topic": (("contents", "topics"),),
 }  # any of the pairs is enough; a column not listed is the canonical column of the same name
-DATED = ("transactions", "events", "touches")
-SHARED = ("items", "contents")  # not about customers
+DATED_TABLES = ("transactions", "events", "touches")
+SHARED_TABLES = ("items", "contents")  # not about customers
 
 
 def epoch_seconds(ts: ir.TimestampValue) -> ir.FloatingValue:
@@ -48,89 +55,91 @@ def epoch_seconds(ts: ir.TimestampValue) -> ir.FloatingValue:
     return ts.epoch_seconds().cast("float64")
 
 
-def days_before(cut: ir.TimestampScalar, ts: ir.TimestampValue) -> ir.FloatingValue:
+def days_before(cutoff: ir.TimestampScalar, ts: ir.TimestampValue) -> ir.FloatingValue:
     """Days from a moment to a later one."""
-    return (epoch_seconds(cut) - epoch_seconds(ts)) / SECONDS_PER_DAY
+    return (epoch_seconds(cutoff) - epoch_seconds(ts)) / SECONDS_PER_DAY
 
 
 def is_supported(feature: Feature, states: Mapping[str, TableState]) -> bool:
     """Whether the lake holds anything the feature could be made of (a quotient is judged by its parts)."""
     if feature.aggregate == "quotient":
         return True
-    table = TABLE_OF[feature.view]
+    table = VIEW_TABLES[feature.view]
     if table not in states or not states[table].rows:
         return False
-    timed = feature.window_days is not None or feature.aggregate in (*NEEDS_TIME, *PAIRED)
+    timed = feature.window_days is not None or feature.aggregate in (*TIME_AGGREGATES, *TWO_WINDOW_AGGREGATES)
     columns = feature.columns
     if timed or columns.intersection(TIME_COLUMNS):
         columns = columns.difference(TIME_COLUMNS) | {"ts"}
     return all(
-        any(source in states and made_of in states[source].filled for source, made_of in pairs) or not pairs
-        for pairs in (MADE_OF.get(f"{feature.view}.{column}", ((table, column),)) for column in columns)
+        any(source in states and source_column in states[source].filled for source, source_column in pairs) or not pairs
+        for pairs in (COLUMN_SOURCES.get(f"{feature.view}.{column}", ((table, column),)) for column in columns)
     )
 
 
-class Rows:
+class PreparedTables:
     """The rows of one lake connection with everything that does not depend on `as_of`: one_id, item traits, sessions, calendar.
 
-    Made once and shared by the views of every moment. A table of up to `KEPT_ROWS` rows is kept in memory as a temporary
+    Made once and shared by the views of every moment. A table of up to `MAX_CACHED_ROWS` rows is kept in memory as a temporary
     table (measured on 1.4 million lines: 0.6 s once instead of 1.1 s a moment); a larger one stays a query.
     """
 
-    KEPT_ROWS = 5_000_000
+    MAX_CACHED_ROWS = 5_000_000
 
     def __init__(self, backend: Any, states: Mapping[str, TableState], prefix: str = "") -> None:
         self.backend, self.states, self._prefix = backend, states, prefix
-        self._made: dict[str, ir.Table] = {}
+        self._cache: dict[str, ir.Table] = {}
 
     def __getitem__(self, name: str) -> ir.Table:
-        if name not in self._made:
+        if name not in self._cache:
             rows = getattr(self, f"_{name}")()
-            if self._is_kept(name):
-                rows = self.backend.create_table(self.kept_name(name), rows, temp=True)
-            self._made[name] = rows
-        return self._made[name]
+            if self._is_cached(name):
+                rows = self.backend.create_table(self.cached_table_name(name), rows, temp=True)
+            self._cache[name] = rows
+        return self._cache[name]
 
-    def _is_kept(self, name: str) -> bool:
-        return bool(self._prefix) or (name in self.states and self.states[name].rows <= self.KEPT_ROWS)
+    def _is_cached(self, name: str) -> bool:
+        return bool(self._prefix) or (name in self.states and self.states[name].rows <= self.MAX_CACHED_ROWS)
 
-    def kept_name(self, name: str) -> str:
+    def cached_table_name(self, name: str) -> str:
         """The temporary table the rows of `name` are kept in."""
         return f"rows_of_{self._prefix}{name}"
 
-    def keep(self, names: Iterable[str]) -> None:
+    def cache(self, names: Iterable[str]) -> None:
         """Make the rows of these tables ready under the names an earlier query knows."""
         for name in dict.fromkeys(names):
-            if name in DATED:
+            if name in DATED_TABLES:
                 self[name]
 
-    def own(self, table: str) -> ir.Table:
+    def customer_table(self, table: str) -> ir.Table:
         """A canonical table about customers, or `customers` itself."""
         return self.backend.table(self._prefix + table)
 
     @cached_property
-    def looks(self) -> tuple[Any, ...]:
+    def schema_key(self) -> tuple[Any, ...]:
         """All that a query over these rows depends on: which tables there are, which are kept or dated, and their columns."""
         names = ("customers", "profiles", "transactions", "events", "touches", "items", "contents")
-        tables = [self.own(name) if name not in SHARED else self.backend.table(name) for name in names]
+        tables = [
+            self.customer_table(name) if name not in SHARED_TABLES else self.backend.table(name) for name in names
+        ]
         states = [self.states.get(name) for name in names]
         facts = tuple(
-            (self._is_kept(name), state is not None and "ts" in state.filled)
+            (self._is_cached(name), state is not None and "ts" in state.filled)
             for name, state in zip(names, states, strict=True)
         )
-        return self._prefix, self.settled, facts, tuple(tuple(table.schema().items()) for table in tables)
+        return self._prefix, self.one_ids_static, facts, tuple(tuple(table.schema().items()) for table in tables)
 
     @cached_property
-    def settled(self) -> bool:
+    def one_ids_static(self) -> bool:
         """No record ever changed its customer, so that `one_id` does not depend on the moment."""
         records = self.backend.table("customers").group_by(["source", "source_user_id"]).aggregate(periods=_.count())
         return not records.filter(records.periods > 1).limit(1).count().execute()
 
-    def _owned(self, table: str) -> ir.Table:
-        rows = self.own(table)
-        if not self.settled:
+    def _with_one_id(self, table: str) -> ir.Table:
+        rows = self.customer_table(table)
+        if not self.one_ids_static:
             return rows.filter(rows.source_user_id.notnull())
-        customers = self.own("customers").select("one_id", "source", "source_user_id")
+        customers = self.customer_table("customers").select("one_id", "source", "source_user_id")
         return rows.inner_join(customers, ["source", "source_user_id"])
 
     def _with_items(self, t: ir.Table, own_category: bool = False) -> ir.Table:
@@ -140,16 +149,16 @@ class Rows:
         return joined.mutate(category=category, category_top=first_part(category, "/"))
 
     def _transactions(self) -> ir.Table:
-        return with_calendar(self._with_items(self._owned("transactions")))
+        return with_calendar(self._with_items(self._with_one_id("transactions")))
 
     def _events(self) -> ir.Table:
         contents = self.backend.table("contents").select("content_id", topic=first_part(_.topics, "|"))
-        t = self._with_items(self._owned("events"), own_category=True)
+        t = self._with_items(self._with_one_id("events"), own_category=True)
         t = t.left_join(contents, "content_id").drop("content_id_right")
         return with_calendar(with_sessions(t))
 
     def _touches(self) -> ir.Table:
-        return with_calendar(self._owned("touches"))
+        return with_calendar(self._with_one_id("touches"))
 
 
 class Views:
@@ -160,31 +169,33 @@ class Views:
     rows : Rows
     as_of : datetime
         Naive UTC. A table without any time has no cut to make.
-    cut : TimestampScalar, optional
+    cutoff : TimestampScalar, optional
         The same moment as an expression, where the engine has a variable for it.
     """
 
-    def __init__(self, rows: Rows, as_of: datetime, cut: ir.TimestampScalar | None = None) -> None:
+    def __init__(self, rows: PreparedTables, as_of: datetime, cutoff: ir.TimestampScalar | None = None) -> None:
         self.rows, self.as_of = rows, as_of
-        self._variable = cut is not None
-        self.cut = timestamp(as_of) if cut is None else cut
-        self._made: dict[str, ir.Table] = {}
+        self._variable = cutoff is not None
+        self.cutoff = timestamp(as_of) if cutoff is None else cutoff
+        self._cache: dict[str, ir.Table] = {}
 
     def __getitem__(self, name: str) -> ir.Table:
-        if name not in self._made:
-            self._made[name] = getattr(self, f"_{name}")()
-        return self._made[name]
+        if name not in self._cache:
+            self._cache[name] = getattr(self, f"_{name}")()
+        return self._cache[name]
 
     def before(self, days: int) -> ir.TimestampScalar:
         """The moment so many days before `as_of`."""
-        return self.cut - ibis.interval(days=days) if self._variable else timestamp(self.as_of - timedelta(days=days))
+        return (
+            self.cutoff - ibis.interval(days=days) if self._variable else timestamp(self.as_of - timedelta(days=days))
+        )
 
     @cached_property
     def customers(self) -> ir.Table:
         """Every record known before `as_of` and whose it was then: one_id, source, source_user_id."""
-        t = self.rows.own("customers")
-        t = t.filter(t.valid_from.isnull() | (t.valid_from < self.cut))
-        if not self.rows.settled:
+        t = self.rows.customer_table("customers")
+        t = t.filter(t.valid_from.isnull() | (t.valid_from < self.cutoff))
+        if not self.rows.one_ids_static:
             always = timestamp(datetime(1, 1, 1))
             latest = ibis.row_number().over(
                 group_by=["source", "source_user_id"], order_by=ibis.desc(t.valid_from.fill_null(always))
@@ -193,19 +204,19 @@ class Views:
             t = t.filter(t.place == 0)
         return t.select("one_id", "source", "source_user_id")
 
-    def _before(self, table: str) -> ir.Table:
+    def _before_cutoff(self, table: str) -> ir.Table:
         t = self.rows[table]
         states = self.rows.states
         if table in states and "ts" in states[table].filled:
-            t = t.filter(t.ts < self.cut)
-        return t if self.rows.settled else t.inner_join(self.customers, ["source", "source_user_id"])
+            t = t.filter(t.ts < self.cutoff)
+        return t if self.rows.one_ids_static else t.inner_join(self.customers, ["source", "source_user_id"])
 
     def _lines(self) -> ir.Table:
-        t = self._before("transactions")
+        t = self._before_cutoff("transactions")
         return t.filter(t.status == "paid")
 
     def _refunds(self) -> ir.Table:
-        t = self._before("transactions")
+        t = self._before_cutoff("transactions")
         return t.filter(t.status == "refunded")
 
     def _orders(self) -> ir.Table:
@@ -221,7 +232,7 @@ class Views:
             channel=t.channel.min(),
         )
         seconds = epoch_seconds(orders.ts)
-        window = ibis.window(group_by="one_id", order_by=list(ORDER["orders"]))
+        window = ibis.window(group_by="one_id", order_by=list(SORT_KEYS["orders"]))
         orders = orders.mutate(
             full_amount=orders.amount + orders.discount + orders.coupon_discount,
             gap_days=(seconds - seconds.lag().over(window)) / SECONDS_PER_DAY,
@@ -229,13 +240,13 @@ class Views:
         return with_calendar(orders)
 
     def _events(self) -> ir.Table:
-        return self._before("events")
+        return self._before_cutoff("events")
 
     def _touches(self) -> ir.Table:
-        return self._before("touches")
+        return self._before_cutoff("touches")
 
     def _profiles(self) -> ir.Table:
-        return self.rows.own("profiles").inner_join(self.customers, ["source", "source_user_id"])
+        return self.rows.customer_table("profiles").inner_join(self.customers, ["source", "source_user_id"])
 
 
 def timestamp(moment: datetime) -> ir.TimestampScalar:
@@ -256,8 +267,8 @@ def with_sessions(t: ir.Table) -> ir.Table:
     """
     t = t.mutate(own=t.session_id.notnull())
     record: dict[str, Any] = {"group_by": ["source", "source_user_id", "own"], "order_by": ["ts", "event_id"]}
-    pause = t.ts.epoch_seconds() - t.ts.epoch_seconds().lag().over(**record)
-    t = t.mutate(starts=ibis.ifelse(pause.isnull() | (pause > SESSION_GAP_SECONDS), 1, 0))
+    gap_seconds = t.ts.epoch_seconds() - t.ts.epoch_seconds().lag().over(**record)
+    t = t.mutate(starts=ibis.ifelse(gap_seconds.isnull() | (gap_seconds > SESSION_GAP_SECONDS), 1, 0))
     number = t.starts.sum().over(rows=(None, 0), **record)
     made = t.source_user_id + "\x1f" + number.cast("string")
     return t.mutate(session_id=t.source + "\x1f" + ibis.coalesce(t.session_id, made)).drop("starts", "own")

@@ -37,9 +37,9 @@ SQL_TYPES = {
     "json": "VARCHAR",
 }
 FORMAT = 2  # of the manifest
-MOMENTS = ("first", "last", "begin", "end")
-STRAY_SHARE = 0.001
-STRAY_GAP_DAYS = 30
+TIME_FIELDS = ("first", "last", "begin", "end")
+OUTLIER_SHARE = 0.001
+OUTLIER_GAP_DAYS = 30
 PARTITION_ROWS = 20_000_000  # a table with a `ts` and more rows than this is Hive-partitioned by day
 CUSTOMERS = Table(
     "customers",
@@ -71,13 +71,13 @@ class TableState:
 
     def as_dict(self) -> dict[str, Any]:
         value = dict(self.__dict__)
-        for name in MOMENTS:
+        for name in TIME_FIELDS:
             value[name] = value[name].isoformat() if value[name] else None
         return value
 
     @classmethod
     def of(cls, value: Mapping[str, Any]) -> TableState:
-        moments = {name: datetime.fromisoformat(value[name]) if value[name] else None for name in MOMENTS}
+        moments = {name: datetime.fromisoformat(value[name]) if value[name] else None for name in TIME_FIELDS}
         return cls(
             value["name"],
             value["path"],
@@ -99,11 +99,11 @@ def literal(text: str | Path) -> str:
     return "'" + str(text).replace("'", "''") + "'"
 
 
-def typical_span(days: Sequence[tuple[date, int]]) -> tuple[datetime | None, datetime | None]:
+def typical_time_range(days: Sequence[tuple[date, int]]) -> tuple[datetime | None, datetime | None]:
     """Midnights between which the rows lie, but for a few stray ones: a source's wrong clocks must not stretch its history.
 
-    At either end days are left out that together hold at most `STRAY_SHARE` of the rows; at the far end only when at least
-    `STRAY_GAP_DAYS` without a row lie between them and the rest, so that a thin last day is never lost.
+    At either end days are left out that together hold at most `OUTLIER_SHARE` of the rows; at the far end only when at least
+    `OUTLIER_GAP_DAYS` without a row lie between them and the rest, so that a thin last day is never lost.
 
     Parameters
     ----------
@@ -112,13 +112,13 @@ def typical_span(days: Sequence[tuple[date, int]]) -> tuple[datetime | None, dat
 
     Examples
     --------
-    >>> begin, end = typical_span([(date(2001, 1, 1), 1), (date(2017, 1, 1), 5000), (date(2017, 1, 3), 1), (date(2037, 1, 1), 1)])
+    >>> begin, end = typical_time_range([(date(2001, 1, 1), 1), (date(2017, 1, 1), 5000), (date(2017, 1, 3), 1), (date(2037, 1, 1), 1)])
     >>> f"{begin:%Y-%m-%d} {end:%Y-%m-%d}"
     '2017-01-01 2017-01-04'
     """
     if not days:
         return None, None
-    allowance = STRAY_SHARE * sum(count for _, count in days)
+    allowance = OUTLIER_SHARE * sum(count for _, count in days)
     low, stray = 0, days[0][1]
     while stray <= allowance and low < len(days) - 1:
         low += 1
@@ -128,7 +128,7 @@ def typical_span(days: Sequence[tuple[date, int]]) -> tuple[datetime | None, dat
         stray += days[at][1]
         if stray > allowance:
             break
-        if (days[at][0] - days[at - 1][0]).days > STRAY_GAP_DAYS:
+        if (days[at][0] - days[at - 1][0]).days > OUTLIER_GAP_DAYS:
             high = at
     begin, end = days[low][0], days[high - 1][0] + timedelta(days=1)
     return datetime(begin.year, begin.month, begin.day), datetime(end.year, end.month, end.day)
@@ -203,7 +203,7 @@ class Lake:
         return max(times, default=None)
 
     @property
-    def dated(self) -> bool:
+    def has_timestamps(self) -> bool:
         """Some transaction or event has a time."""
         return any(state.end for name, state in self.states().items() if name in ("transactions", "events"))
 
@@ -226,7 +226,7 @@ class Lake:
             )
         return last
 
-    def source_path(self, state: TableState) -> str:
+    def parquet_path(self, state: TableState) -> str:
         """What DuckDB's ``read_parquet`` takes for a table."""
         return str(self.workspace.lake / state.path)
 
@@ -257,7 +257,7 @@ class Lake:
                 continue
             missing = [column for column in table.columns if column.name not in state.columns]
             extra = "".join(f", NULL::{SQL_TYPES[column.dtype]} AS {quote(column.name)}" for column in missing)
-            path = self.source_path(state)
+            path = self.parquet_path(state)
             try:
                 connection.execute(
                     f"CREATE OR REPLACE VIEW {prefix}{table.name} AS SELECT *{extra} FROM {self._scan(state.path)}"
@@ -313,7 +313,7 @@ class Lake:
             view = f"_commit_{table.name}"
             connection.execute(f"CREATE OR REPLACE TEMP VIEW {view} AS {query}")
             names = [row[0] for row in connection.execute(f"DESCRIBE {view}").fetchall()]
-            rows = int(_one(connection, f"SELECT count(*) FROM {view}"))
+            rows = int(_scalar(connection, f"SELECT count(*) FROM {view}"))
             if "ts" in names and rows > PARTITION_ROWS:
                 connection.execute(
                     f"COPY (SELECT *, ts::DATE AS day FROM {view}) TO {literal(folder)} "
@@ -330,17 +330,17 @@ class Lake:
             counts = ", ".join(f"count({quote(name)})" for name in names)
             present = connection.execute(f"SELECT {counts} FROM {source}").fetchone() or ()
             filled = tuple(name for name, count in zip(names, present, strict=True) if count)
-            moments: dict[str, datetime | None] = dict.fromkeys(MOMENTS)
+            moments: dict[str, datetime | None] = dict.fromkeys(TIME_FIELDS)
             if "ts" in names:
                 first, last = connection.execute(f"SELECT min(ts), max(ts) FROM {source}").fetchone() or (None, None)
                 days = connection.execute(
                     f"SELECT ts::DATE, count(*) FROM {source} WHERE ts IS NOT NULL GROUP BY 1 ORDER BY 1"
                 ).fetchall()
-                begin, end = typical_span(days)
+                begin, end = typical_time_range(days)
                 moments = {"first": first, "last": last, "begin": begin, "end": end}
             # of names and values; a sum, because a row that stands there twice would cancel itself out of an exclusive or
             content = ", ".join([literal("|".join(names)), *(f"{quote(name)}::VARCHAR" for name in names)])
-            total = int(_one(connection, f"SELECT coalesce(sum(hash({content})::HUGEINT), 0) FROM {source}"))
+            total = int(_scalar(connection, f"SELECT coalesce(sum(hash({content})::HUGEINT), 0) FROM {source}"))
             digest = f"{rows}-{total % 2**64:016x}"
             return TableState(table.name, relative, rows, tuple(names), filled, **moments, digest=digest), folder
         except BaseException as error:
@@ -356,6 +356,6 @@ class Lake:
                 shutil.rmtree(folder, ignore_errors=True)
 
 
-def _one(connection: duckdb.DuckDBPyConnection, query: str) -> Any:
+def _scalar(connection: duckdb.DuckDBPyConnection, query: str) -> Any:
     row = connection.execute(query).fetchone()
     return row[0] if row else None

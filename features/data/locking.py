@@ -16,7 +16,7 @@ except ImportError:  # Windows
 
 
 @contextlib.contextmanager
-def only_writer(workspace: Workspace) -> Iterator[None]:
+def exclusive_writer(workspace: Workspace) -> Iterator[None]:
     """Hold the lake's lock for the length of the block.
 
     Raises

@@ -30,14 +30,16 @@ from qianmian.workspace import Workspace, atomic_path, write_json
 
 KEY_VARIABLE = "QIANMIAN_PII_KEY"
 MIN_KEY_LENGTH = 16
-PREFIX = "h1:"
-OURS = r"^h1:[0-9a-f]{32}$"
-THEIRS = r"^[0-9A-Za-z+/=_:.-]{16,128}$"  # what a source that says `hashed: true` may bring; no blank, no @
-EMAIL = r"[^@\s\"\\,;:<>]+@[^@\s\"\\,;:<>]+\.[A-Za-z]{2,}"
-PHONE = r"\+[0-9][0-9 ().-]{7,18}"
-QUARANTINED = "quarantine"  # the domain of what is only kept to show which rows were refused
+HASH_PREFIX = "h1:"
+HASH_PATTERN = r"^h1:[0-9a-f]{32}$"
+SOURCE_HASH_PATTERN = (
+    r"^[0-9A-Za-z+/=_:.-]{16,128}$"  # what a source that says `hashed: true` may bring; no blank, no @
+)
+EMAIL_PATTERN = r"[^@\s\"\\,;:<>]+@[^@\s\"\\,;:<>]+\.[A-Za-z]{2,}"
+PHONE_PATTERN = r"\+[0-9][0-9 ().-]{7,18}"
+QUARANTINE_DOMAIN = "quarantine"  # the domain of what is only kept to show which rows were refused
 
-_WORDS: Mapping[str, frozenset[str]] = {
+_PERSONAL_WORDS: Mapping[str, frozenset[str]] = {
     "phone": frozenset(
         {"phone", "telephone", "mobile", "tel", "msisdn", "cellphone", "phonenumber", "whatsapp", "fax"}
     ),
@@ -48,7 +50,7 @@ _WORDS: Mapping[str, frozenset[str]] = {
     ),
     "document": frozenset({"ssn", "passport", "iban", "nationalid", "idcard", "socsecid", "taxid"}),
 }
-_PHRASES: Mapping[str, str] = {
+_PERSONAL_PHRASES: Mapping[str, str] = {
     "name": "name",
     "first name": "name",
     "last name": "name",
@@ -73,7 +75,7 @@ _PHRASES: Mapping[str, str] = {
     "tax id": "document",
     "house number": "address",
 }
-_CHINESE = {
+_PERSONAL_CHINESE_WORDS = {
     "手机": "phone",
     "电话": "phone",
     "邮箱": "email",
@@ -83,7 +85,7 @@ _CHINESE = {
     "身份证": "document",
 }
 # "email_opt_in" or "phone_model" tell nothing of whose they are
-_ABOUT = frozenset(
+_IMPERSONAL_WORDS = frozenset(
     {
         "opt",
         "in",
@@ -117,24 +119,24 @@ _ABOUT = frozenset(
 )
 
 
-def personal_kind(name: str) -> str | None:
+def personal_data_type(name: str) -> str | None:
     """What sort of personal data a column of that name holds; None where it holds none.
 
     Examples
     --------
-    >>> personal_kind("Mobile Phone"), personal_kind("e_mail"), personal_kind("givenName"), personal_kind("consent_email"), personal_kind("city")
+    >>> personal_data_type("Mobile Phone"), personal_data_type("e_mail"), personal_data_type("givenName"), personal_data_type("consent_email"), personal_data_type("city")
     ('phone', 'email', 'name', None, None)
     """
-    for sign, kind in _CHINESE.items():
+    for sign, kind in _PERSONAL_CHINESE_WORDS.items():
         if sign in name:
             return kind
     spaced = re.sub(r"(?<=[a-z])(?=[A-Z])", " ", name).lower().replace("e-mail", "email").replace("e_mail", "email")
     words = re.findall(r"[a-z]+", spaced)
-    if _ABOUT.intersection(words):
+    if _IMPERSONAL_WORDS.intersection(words):
         return None
-    if (phrase := _PHRASES.get(" ".join(words))) is not None:
+    if (phrase := _PERSONAL_PHRASES.get(" ".join(words))) is not None:
         return phrase
-    return next((kind for kind, known in _WORDS.items() if known.intersection(words)), None)
+    return next((kind for kind, known in _PERSONAL_WORDS.items() if known.intersection(words)), None)
 
 
 @dataclass(frozen=True)
@@ -160,7 +162,7 @@ def key_file(workspace: Workspace) -> Path:
     return workspace.root / "secrets" / "pii.key"
 
 
-def _mark(workspace: Workspace) -> Path:
+def _fingerprint_file(workspace: Workspace) -> Path:
     return workspace.root / "identity" / "key.json"
 
 
@@ -175,13 +177,13 @@ def load_key(workspace: Workspace) -> PiiKey:
         What the lake holds was hashed with another key, or its key is gone: new hashes would never equal the old ones.
     """
     marked = None
-    if _mark(workspace).exists():
+    if _fingerprint_file(workspace).exists():
         try:
-            marked = str(json.loads(_mark(workspace).read_text(encoding="utf-8"))["fingerprint"])
+            marked = str(json.loads(_fingerprint_file(workspace).read_text(encoding="utf-8"))["fingerprint"])
         except (ValueError, KeyError, TypeError) as error:
             raise WorkspaceError(
                 "the fingerprint of the key for personal data cannot be read",
-                where=str(_mark(workspace)),
+                where=str(_fingerprint_file(workspace)),
                 hint="restore the file, or delete it where the key has certainly not changed",
             ) from error
     given, file = os.environ.get(KEY_VARIABLE), key_file(workspace)
@@ -212,13 +214,13 @@ def load_key(workspace: Workspace) -> PiiKey:
     return key
 
 
-def remember_key(workspace: Workspace, key: PiiKey) -> None:
+def save_key_fingerprint(workspace: Workspace, key: PiiKey) -> None:
     """Note which key the lake's hashes are of; from now on another one is refused."""
-    if not _mark(workspace).exists():
-        write_json(_mark(workspace), {"fingerprint": key.fingerprint})
+    if not _fingerprint_file(workspace).exists():
+        write_json(_fingerprint_file(workspace), {"fingerprint": key.fingerprint})
 
 
-class Personal:
+class PersonalDataHasher:
     """Builds the SQL that turns personal data into hashes, for one workspace's key and declared id types."""
 
     def __init__(self, key: PiiKey, id_types: Iterable[IdType]) -> None:
@@ -226,10 +228,10 @@ class Personal:
         self.id_types = {kind.type: kind for kind in id_types}
 
     @classmethod
-    def of(cls, workspace: Workspace, settings: Settings) -> Personal:
+    def of(cls, workspace: Workspace, settings: Settings) -> PersonalDataHasher:
         return cls(load_key(workspace), settings.identity.id_types)
 
-    def install(self, connection: duckdb.DuckDBPyConnection) -> None:
+    def set_key_variables(self, connection: duckdb.DuckDBPyConnection) -> None:
         """Give `connection` the key; the expressions of this class need it."""
         connection.execute(f"SET VARIABLE pii_inner = {literal(self.key.inner)}")
         connection.execute(f"SET VARIABLE pii_outer = {literal(self.key.outer)}")
@@ -262,36 +264,36 @@ class Personal:
     def identifier(self, id_type: str, value: str, hashed: bool = False) -> str:
         """What the lake holds of `value`, a SQL expression, of the declared type `id_type`, another one."""
         domain = self._domain(id_type)
-        keep = f"NOT ({self.is_personal(id_type)}) OR regexp_matches({value}, {literal(OURS)})" + (
+        keep = f"NOT ({self.is_personal(id_type)}) OR regexp_matches({value}, {literal(HASH_PATTERN)})" + (
             " OR true" if hashed else ""
         )
-        return f"CASE WHEN {keep} THEN {value} ELSE {self._hash(domain, cleaned(domain, value))} END"
+        return f"CASE WHEN {keep} THEN {value} ELSE {self._hash(domain, normalized_value(domain, value))} END"
 
     def attribute(self, kind: str, value: str) -> str:
         """What the lake holds of a profile's personal attribute."""
         domain = literal(kind)
         return (
-            f"CASE WHEN regexp_matches({value}, {literal(OURS)}) THEN {value} "
-            f"WHEN {value} IS NOT NULL THEN {self._hash(domain, cleaned(domain, value))} END"
+            f"CASE WHEN regexp_matches({value}, {literal(HASH_PATTERN)}) THEN {value} "
+            f"WHEN {value} IS NOT NULL THEN {self._hash(domain, normalized_value(domain, value))} END"
         )
 
     def masked(self, value: str) -> str:
         """What quarantine shows of `value`: equal values look equal, and nothing more is told."""
-        return f"CASE WHEN {value} IS NOT NULL THEN {self._hash(literal(QUARANTINED), f'({value})::VARCHAR')} END"
+        return f"CASE WHEN {value} IS NOT NULL THEN {self._hash(literal(QUARANTINE_DOMAIN), f'({value})::VARCHAR')} END"
 
     @staticmethod
-    def scrubbed(text: str) -> str:
+    def redacted(text: str) -> str:
         """`text` without e-mail addresses and international telephone numbers."""
-        inner = f"regexp_replace({text}, {literal(EMAIL)}, '(e-mail address)', 'g')"
-        return f"regexp_replace({inner}, {literal(PHONE)}, '(telephone number)', 'g')"
+        inner = f"regexp_replace({text}, {literal(EMAIL_PATTERN)}, '(e-mail address)', 'g')"
+        return f"regexp_replace({inner}, {literal(PHONE_PATTERN)}, '(telephone number)', 'g')"
 
     @staticmethod
     def _hash(domain: str, value: str) -> str:
         inner = f"sha256(getvariable('pii_inner') || {domain} || chr(31) || {value})"
-        return f"{literal(PREFIX)} || substr(sha256(getvariable('pii_outer') || {inner}), 1, 32)"
+        return f"{literal(HASH_PREFIX)} || substr(sha256(getvariable('pii_outer') || {inner}), 1, 32)"
 
 
-def cleaned(domain: str, value: str) -> str:
+def normalized_value(domain: str, value: str) -> str:
     """SQL: `value` as all who write it differently mean it. Empty where nothing is left."""
     digits = f"regexp_replace(replace({value}, '(0)', ''), '[^0-9]', '', 'g')"
     number = f"CASE WHEN regexp_matches(trim({value}), '^(\\+|00)') THEN '+' || ltrim({digits}, '0') ELSE {digits} END"
@@ -312,7 +314,7 @@ def hash_value(workspace: Workspace, settings: Settings, id_type: str, raw: str)
     UsageError
         Nobody declared the type. The value itself is not in the message.
     """
-    personal = Personal.of(workspace, settings)
+    personal = PersonalDataHasher.of(workspace, settings)
     if id_type not in personal.id_types:
         raise UsageError(
             "there is no such id type",
@@ -321,7 +323,7 @@ def hash_value(workspace: Workspace, settings: Settings, id_type: str, raw: str)
             hint="declare it under identity.id_types in qianmian.yaml",
         )
     with duckdb.connect() as connection:
-        personal.install(connection)
+        personal.set_key_variables(connection)
         row = connection.execute(
             f"SELECT {personal.identifier('t', 'v')} FROM (SELECT ? AS t, ? AS v)", [id_type, raw]
         ).fetchone()

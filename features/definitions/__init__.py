@@ -13,10 +13,10 @@ from features.definitions import (
     interest,
     membership,
     messages,
-    money,
+    monetary,
     recency,
     repeat,
-    rhythm,
+    timing,
     visits,
 )
 
@@ -24,11 +24,11 @@ FEATURES: tuple[Feature, ...] = check(
     (
         *recency.FEATURES,
         *frequency.FEATURES,
-        *money.FEATURES,
+        *monetary.FEATURES,
         *discount.FEATURES,
         *basket.FEATURES,
         *interest.FEATURES,
-        *rhythm.FEATURES,
+        *timing.FEATURES,
         *behaviour.FEATURES,
         *repeat.FEATURES,
         *visits.FEATURES,

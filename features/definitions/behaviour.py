@@ -4,7 +4,16 @@ from __future__ import annotations
 
 from features.compute.algebra import Condition, Feature
 
-COUNTED = ("view", "cart", "favourite", "search", "message_open", "message_click", "coupon_redeem", "purchase")
+COUNTED_EVENT_TYPES = (
+    "view",
+    "cart",
+    "favourite",
+    "search",
+    "message_open",
+    "message_click",
+    "coupon_redeem",
+    "purchase",
+)
 
 # fmt: off
 FEATURES = (
@@ -16,7 +25,7 @@ FEATURES = (
     *(
         Feature(f"{kind}_events_91d", "events", "count", where=(Condition("event_type", "==", kind),), window_days=91, unit="events",
                 description=f"'{kind}' events in the last 91 days")
-        for kind in COUNTED
+        for kind in COUNTED_EVENT_TYPES
     ),
     Feature("events_trend_7d", "events", "trend", window_days=7, unit="-1..1", description="events of the last 7 days against the 7 before"),
     Feature("touches_28d", "touches", "count", window_days=28, unit="contacts", description="campaign contacts in the last 28 days"),

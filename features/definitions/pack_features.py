@@ -10,7 +10,7 @@ from features.compute.algebra import PROFILE_PREFIX, Condition, Feature, check
 from features.definitions import FEATURES
 from features.definitions.recency import NEVER
 from qianmian.errors import ConfigError, did_you_mean
-from qianmian.packs import Cycle, Pack, PackFeature, PackTag, load_pack
+from qianmian.packs import Pack, PackFeature, PackTag, ReplenishmentCycle, load_pack
 from qianmian.settings import Settings
 
 
@@ -19,14 +19,14 @@ def pack_of(settings: Settings) -> Pack | None:
     return load_pack(settings.pack) if settings.pack else None
 
 
-def replenishment(settings: Settings) -> dict[str, Cycle]:
+def replenishment_cycles(settings: Settings) -> dict[str, ReplenishmentCycle]:
     """Name of a cycle → how long its categories last, as the pack says before anything is learnt.
 
     Examples
     --------
-    >>> replenishment(Settings())
+    >>> replenishment_cycles(Settings())
     {}
-    >>> replenishment(Settings(pack="beauty"))["serum"].days
+    >>> replenishment_cycles(Settings(pack="beauty"))["serum"].days
     60.0
     """
     pack = pack_of(settings)
@@ -49,15 +49,19 @@ def features_for(settings: Settings) -> tuple[Feature, ...]:
         *map(_feature, pack.features),
     )
     problems = []
-    taken = {feature.name for feature in FEATURES}
-    problems += [f"features: '{feature.name}' is a feature already" for feature in made if feature.name in taken]
+    builtin_names = {feature.name for feature in FEATURES}
+    problems += [
+        f"features: '{feature.name}' is a feature already" for feature in made if feature.name in builtin_names
+    ]
     try:
-        check(tuple(feature for feature in (*FEATURES, *made) if feature in FEATURES or feature.name not in taken))
+        check(
+            tuple(feature for feature in (*FEATURES, *made) if feature in FEATURES or feature.name not in builtin_names)
+        )
     except ConfigError as error:
         problems += [f"features: {problem}" for problem in error.problems]
-    known = [*sorted(taken), *(feature.name for feature in made)]
+    known = [*sorted(builtin_names), *(feature.name for feature in made)]
     for tag in pack.tags:
-        problems += [f"tags.{tag.name}: {problem}" for problem in _unknown(tag, known)]
+        problems += [f"tags.{tag.name}: {problem}" for problem in _unknown_feature_problems(tag, known)]
     if problems:
         raise ConfigError(problems, where=f"the pack {Path(str(settings.pack)).name}")
     return made
@@ -68,16 +72,16 @@ def declared_features(settings: Settings) -> tuple[Feature, ...]:
     return (*FEATURES, *features_for(settings))
 
 
-def _feature(given: PackFeature) -> Feature:
+def _feature(pack_feature: PackFeature) -> Feature:
     where = tuple(
         Condition(one.column, one.operator, tuple(one.value) if isinstance(one.value, list) else one.value)  # type: ignore[arg-type]
-        for one in given.where
+        for one in pack_feature.where
     )
-    rest: dict[str, Any] = given.model_dump(exclude={"where"})
+    rest: dict[str, Any] = pack_feature.model_dump(exclude={"where"})
     return Feature(**rest, where=where)
 
 
-def _cycle_features(name: str, cycle: Cycle) -> Iterator[Feature]:
+def _cycle_features(name: str, cycle: ReplenishmentCycle) -> Iterator[Feature]:
     categories = tuple(cycle.categories or [name])
     where = (Condition("category" if "/" in categories[0] else "category_top", "in", categories),)
     yield Feature(
@@ -102,19 +106,19 @@ def _cycle_features(name: str, cycle: Cycle) -> Iterator[Feature]:
     )
 
 
-def _unknown(tag: PackTag, known: list[str]) -> Iterator[str]:
+def _unknown_feature_problems(tag: PackTag, known: list[str]) -> Iterator[str]:
     for number, value in enumerate(tag.values):
-        for name in _asked(value.when):
+        for name in _referenced_features(value.when):
             if name not in known and not name.startswith(PROFILE_PREFIX):
                 yield f"values.{number}.when: there is no feature '{name}'{did_you_mean(name, known)}"
 
 
-def _asked(rule: Any) -> Iterator[str]:
+def _referenced_features(rule: Any) -> Iterator[str]:
     if isinstance(rule, Mapping):
         if isinstance(rule.get("feature"), str):
             yield rule["feature"]
         for part in rule.values():
-            yield from _asked(part)
+            yield from _referenced_features(part)
     elif isinstance(rule, list):
         for part in rule:
-            yield from _asked(part)
+            yield from _referenced_features(part)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from features.compute.algebra import Condition, Feature
 from features.definitions.recency import NEVER
-from features.definitions.rhythm import PARTS_OF_DAY
+from features.definitions.timing import PARTS_OF_DAY
 
 # fmt: off
 FEATURES = (

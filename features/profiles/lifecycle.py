@@ -17,12 +17,12 @@ from features.compute.spec import UserFeatures
 from qianmian.errors import DataError
 from qianmian.settings import LifecycleSettings
 
-NEEDS = ("orders_total", "days_since_last_order", "days_since_first_order", "gap_days_mean", "orders_365d")
-BUYER_NEEDS = ("orders_total", "orders_365d")
-SLEEPING = ("asleep", "lost")
+LIFECYCLE_FEATURES = ("orders_total", "days_since_last_order", "days_since_first_order", "gap_days_mean", "orders_365d")
+BUYER_STAGE_FEATURES = ("orders_total", "orders_365d")
+DORMANT_STAGES = ("asleep", "lost")
 
 
-def own_gap(gap_days: NDArray[Any], rules: LifecycleSettings) -> NDArray[Any]:
+def bounded_gap_days(gap_days: NDArray[Any], rules: LifecycleSettings) -> NDArray[Any]:
     """The mean gap between orders, bounded by `min_gap_days` and `max_gap_days`, (n,)."""
     bounded: NDArray[Any] = np.clip(gap_days, rules.min_gap_days, rules.max_gap_days)
     return bounded
@@ -34,17 +34,17 @@ def lifecycle_stage(columns: Mapping[str, NDArray[Any]], settings: LifecycleSett
     Parameters
     ----------
     columns : mapping of str to ndarray, each (n,)
-        The features named in `NEEDS`.
+        The features named in `LIFECYCLE_FEATURES`.
 
     Examples
     --------
-    >>> silent = dict(zip(NEEDS, np.array([[12.0], [40.0], [300.0], [20.0], [12.0]]), strict=True))
-    >>> never = dict(zip(NEEDS, np.array([[0.0], [9999.0], [0.0], [365.0], [0.0]]), strict=True))
+    >>> silent = dict(zip(LIFECYCLE_FEATURES, np.array([[12.0], [40.0], [300.0], [20.0], [12.0]]), strict=True))
+    >>> never = dict(zip(LIFECYCLE_FEATURES, np.array([[0.0], [9999.0], [0.0], [365.0], [0.0]]), strict=True))
     >>> str(lifecycle_stage(silent)[0]), str(lifecycle_stage(never)[0])
     ('at_risk', 'prospect')
     """
     rules = settings or LifecycleSettings()
-    silent = columns["days_since_last_order"] / own_gap(columns["gap_days_mean"], rules)
+    silent = columns["days_since_last_order"] / bounded_gap_days(columns["gap_days_mean"], rules)
     stages = np.select(
         [
             columns["orders_total"] <= 0,
@@ -66,7 +66,7 @@ def buyer_stage(columns: Mapping[str, NDArray[Any]], settings: LifecycleSettings
     Parameters
     ----------
     columns : mapping of str to ndarray, each (n,)
-        The features named in `BUYER_NEEDS`.
+        The features named in `BUYER_STAGE_FEATURES`.
 
     Examples
     --------
@@ -94,9 +94,9 @@ def falling_asleep_reason(
     Parameters
     ----------
     columns : mapping of str to ndarray, each (n,)
-        `NEEDS` and ``silence_contacts``; ``silence_responses`` and ``silence_visits`` where they are known.
+        `LIFECYCLE_FEATURES` and ``silence_contacts``; ``silence_responses`` and ``silence_visits`` where they are known.
     """
-    asleep = np.isin(lifecycle_stage(columns, settings), SLEEPING)
+    asleep = np.isin(lifecycle_stage(columns, settings), DORMANT_STAGES)
     unknown = np.full(len(asleep), np.nan)
     contacts, responses, visits = (
         columns.get(f"silence_{name}", unknown) for name in ("contacts", "responses", "visits")
@@ -112,7 +112,7 @@ def falling_asleep_reason(
     return reasons.astype(np.str_)
 
 
-def stages_of(features: UserFeatures, settings: LifecycleSettings | None = None) -> NDArray[np.str_]:
+def stages_from_features(features: UserFeatures, settings: LifecycleSettings | None = None) -> NDArray[np.str_]:
     """The stage of every row of a profile matrix, (n,).
 
     Raises
@@ -120,11 +120,11 @@ def stages_of(features: UserFeatures, settings: LifecycleSettings | None = None)
     DataError
         When the data has no dated orders.
     """
-    missing = [name for name in NEEDS if name not in features.spec.names]
+    missing = [name for name in LIFECYCLE_FEATURES if name not in features.spec.names]
     if missing:
         raise DataError(
             "lifecycle stages need dated orders",
             got=f"no {', '.join(missing)}",
             hint="map `ts` of transactions in sources.yaml",
         )
-    return lifecycle_stage({name: features.column(name) for name in NEEDS}, settings)
+    return lifecycle_stage({name: features.column(name) for name in LIFECYCLE_FEATURES}, settings)

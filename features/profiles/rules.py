@@ -22,17 +22,17 @@ from numpy.typing import NDArray
 from features.compute.algebra import COMPARISONS, Feature, Operator, Scalar
 from qianmian.errors import ConfigError
 
-MAX_DEPTH, MAX_TESTS = 20, 500  # a rule may come over HTTP
-Known = Mapping[str, bool]  # name → whether its values are text
+MAX_DEPTH, MAX_COMPARISONS = 20, 500  # a rule may come over HTTP
+TextFlags = Mapping[str, bool]  # name → whether its values are text
 
-_PLAIN: dict[str, Callable[[Any, Any], Any]] = {
+_SCALAR_OPERATORS: dict[str, Callable[[Any, Any], Any]] = {
     **COMPARISONS,
     "in": lambda value, allowed: value in allowed,
 }
 
 
 @dataclass(frozen=True)
-class Comparison:
+class RuleComparison:
     """One comparison of a feature or a tag."""
 
     kind: Literal["feature", "tag"]
@@ -42,14 +42,14 @@ class Comparison:
 
 
 @dataclass(frozen=True)
-class Group:
+class RuleGroup:
     """Rules together: all of them, any of them, or (one) not."""
 
-    how: Literal["all", "any", "not"]
+    combinator: Literal["all", "any", "not"]
     rules: tuple[Rule, ...]
 
 
-Rule = Comparison | Group
+Rule = RuleComparison | RuleGroup
 
 
 def parse(data: Any, where: str = "rule") -> Rule:
@@ -69,50 +69,50 @@ def parse(data: Any, where: str = "rule") -> Rule:
     problems: list[str] = []
     count = [0]
     rule = _parse(data, where, problems, 0, count)
-    if count[0] > MAX_TESTS:
-        problems.append(f"{where}: {count[0]} comparisons; at most {MAX_TESTS}")
+    if count[0] > MAX_COMPARISONS:
+        problems.append(f"{where}: {count[0]} comparisons; at most {MAX_COMPARISONS}")
     if problems or rule is None:
         raise ConfigError(problems, where=where)
     return rule
 
 
 def _parse(data: Any, path: str, problems: list[str], depth: int, count: list[int]) -> Rule | None:
-    def wrong(text: str) -> Rule | None:
+    def add_problem(text: str) -> Rule | None:
         problems.append(f"{path}: {text}")
         return None
 
     if depth > MAX_DEPTH:
-        return wrong(f"nested deeper than {MAX_DEPTH}")
+        return add_problem(f"nested deeper than {MAX_DEPTH}")
     if not isinstance(data, Mapping):
-        return wrong(f"a rule is a mapping with all, any, not, feature or tag; got {type(data).__name__}")
-    heads = [key for key in ("all", "any", "not", "feature", "tag") if key in data]
-    if len(heads) != 1:
-        return wrong(
-            f"exactly one of all, any, not, feature, tag; got {', '.join(heads) or ', '.join(map(str, data)) or 'nothing'}"
+        return add_problem(f"a rule is a mapping with all, any, not, feature or tag; got {type(data).__name__}")
+    keywords = [key for key in ("all", "any", "not", "feature", "tag") if key in data]
+    if len(keywords) != 1:
+        return add_problem(
+            f"exactly one of all, any, not, feature, tag; got {', '.join(keywords) or ', '.join(map(str, data)) or 'nothing'}"
         )
-    head = heads[0]
+    head = keywords[0]
     allowed = {head} if head in ("all", "any", "not") else {head, "operator", "value"}
     if unknown := sorted(str(key) for key in data if key not in allowed):
-        wrong(f"unknown {', '.join(unknown)}; allowed: {', '.join(sorted(allowed))}")
+        add_problem(f"unknown {', '.join(unknown)}; allowed: {', '.join(sorted(allowed))}")
     if head in ("feature", "tag"):
         count[0] += 1
-        return _test(head, data, wrong)  # type: ignore[arg-type]
+        return _parse_comparison(head, data, add_problem)  # type: ignore[arg-type]
     inner = data[head] if head != "not" else [data[head]]
     if not isinstance(inner, Sequence) or isinstance(inner, str) or not inner:
-        return wrong(f"'{head}' takes a list of rules that is not empty")
-    places = [f"{path}.{head}" if head == "not" else f"{path}.{head}[{number}]" for number in range(len(inner))]
-    rules = [_parse(part, place, problems, depth + 1, count) for part, place in zip(inner, places, strict=True)]
-    return Group(head, tuple(rule for rule in rules if rule is not None))  # type: ignore[arg-type]
+        return add_problem(f"'{head}' takes a list of rules that is not empty")
+    paths = [f"{path}.{head}" if head == "not" else f"{path}.{head}[{number}]" for number in range(len(inner))]
+    rules = [_parse(part, place, problems, depth + 1, count) for part, place in zip(inner, paths, strict=True)]
+    return RuleGroup(head, tuple(rule for rule in rules if rule is not None))  # type: ignore[arg-type]
 
 
-def _test(
-    kind: Literal["feature", "tag"], data: Mapping[str, Any], wrong: Callable[[str], object]
-) -> Comparison | None:
+def _parse_comparison(
+    kind: Literal["feature", "tag"], data: Mapping[str, Any], add_problem: Callable[[str], object]
+) -> RuleComparison | None:
     name, op, value = data[kind], data.get("operator", "=="), data.get("value")
     if not isinstance(name, str) or not name:
-        wrong(f"'{kind}' is a name; got {name!r}")
+        add_problem(f"'{kind}' is a name; got {name!r}")
     if op not in get_args(Operator):
-        wrong(f"unknown operator {op!r}; allowed: {', '.join(get_args(Operator))}")
+        add_problem(f"unknown operator {op!r}; allowed: {', '.join(get_args(Operator))}")
         return None
     if op == "in":
         if (
@@ -121,33 +121,33 @@ def _test(
             or not value
             or not all(isinstance(v, Scalar) for v in value)
         ):
-            wrong(f"'in' takes a list of values that is not empty; got {value!r}")
+            add_problem(f"'in' takes a list of values that is not empty; got {value!r}")
             return None
-        return Comparison(kind, str(name), op, tuple(value))
+        return RuleComparison(kind, str(name), op, tuple(value))
     if op == "known":
         value = True if value is None else value
         if not isinstance(value, bool):
-            wrong(f"'known' takes true or false; got {value!r}")
+            add_problem(f"'known' takes true or false; got {value!r}")
     elif not isinstance(value, Scalar) or (isinstance(value, float) and not np.isfinite(value)):
-        wrong(f"'{op}' takes a text, a finite number or true/false; got {value!r}")
-    return Comparison(kind, str(name), op, value if isinstance(value, Scalar) else False)
+        add_problem(f"'{op}' takes a text, a finite number or true/false; got {value!r}")
+    return RuleComparison(kind, str(name), op, value if isinstance(value, Scalar) else False)
 
 
-def comparisons(rule: Rule) -> Iterator[Comparison]:
+def comparisons(rule: Rule) -> Iterator[RuleComparison]:
     """Every comparison of a rule."""
-    if isinstance(rule, Comparison):
+    if isinstance(rule, RuleComparison):
         yield rule
     else:
         for part in rule.rules:
             yield from comparisons(part)
 
 
-def names_of(rule: Rule, kind: Literal["feature", "tag"]) -> tuple[str, ...]:
+def referenced_names(rule: Rule, kind: Literal["feature", "tag"]) -> tuple[str, ...]:
     """The features or tags a rule asks about, each once."""
     return tuple(dict.fromkeys(test.name for test in comparisons(rule) if test.kind == kind))
 
 
-def mistakes(rule: Rule, features: Known, tags: Iterable[str]) -> list[str]:
+def rule_problems(rule: Rule, features: TextFlags, tags: Iterable[str]) -> list[str]:
     """What in a rule cannot be answered: names nobody declared, comparisons of a number with a text."""
     found, tag_names = [], set(tags)
     for test in comparisons(rule):
@@ -156,15 +156,15 @@ def mistakes(rule: Rule, features: Known, tags: Iterable[str]) -> list[str]:
         elif test.name not in features:
             found.append(f"there is no feature '{test.name}'")
         elif test.operator != "known":
-            asked = test.value if isinstance(test.value, tuple) else (test.value,)
-            if any(isinstance(value, str) != features[test.name] for value in asked):
+            allowed_values = test.value if isinstance(test.value, tuple) else (test.value,)
+            if any(isinstance(value, str) != features[test.name] for value in allowed_values):
                 kind = "a text" if features[test.name] else "a number"
                 found.append(f"feature '{test.name}' is {kind} and is compared with {test.value!r}")
     return list(dict.fromkeys(found))
 
 
 def text_features(features: Sequence[Feature]) -> dict[str, bool]:
-    """Name → whether the feature is text: what `mistakes` asks for."""
+    """Name → whether the feature is text: what `rule_problems` asks for."""
     return {feature.name: feature.categorical for feature in features}
 
 
@@ -173,36 +173,38 @@ def text_features(features: Sequence[Feature]) -> dict[str, bool]:
 
 def matches(rule: Rule, features: Mapping[str, Any], tags: Mapping[str, Any] | None = None) -> bool:
     """Whether one customer is in the segment, from values by name; a missing or None value is not known."""
-    if isinstance(rule, Group):
+    if isinstance(rule, RuleGroup):
         parts = (matches(part, features, tags) for part in rule.rules)
-        return all(parts) if rule.how == "all" else any(parts) if rule.how == "any" else not next(parts)
+        return all(parts) if rule.combinator == "all" else any(parts) if rule.combinator == "any" else not next(parts)
     value = (features if rule.kind == "feature" else tags or {}).get(rule.name)
-    return _passes(rule, value)
+    return _comparison_holds(rule, value)
 
 
-def _passes(test: Comparison, value: Any) -> bool:
+def _comparison_holds(test: RuleComparison, value: Any) -> bool:
     known = value is not None and not (test.kind == "tag" and value == "")
     if test.operator == "known":
         return known == test.value
     if not known:
         return False
-    asked = test.value if isinstance(test.value, tuple) else (test.value,)
-    if test.operator not in ("==", "!=", "in") and any(isinstance(value, str) != isinstance(a, str) for a in asked):
+    allowed_values = test.value if isinstance(test.value, tuple) else (test.value,)
+    if test.operator not in ("==", "!=", "in") and any(
+        isinstance(value, str) != isinstance(a, str) for a in allowed_values
+    ):
         return False  # a text is neither less nor more than a number
-    return bool(_PLAIN[test.operator](value, test.value))
+    return bool(_SCALAR_OPERATORS[test.operator](value, test.value))
 
 
 def mask(rule: Rule, features: Mapping[str, Any], tags: Mapping[str, Sequence[Any]] | None = None) -> NDArray[np.bool_]:
     """Whether each of n customers is in the segment, (n,); columns by name, each of length n."""
-    if isinstance(rule, Group):
+    if isinstance(rule, RuleGroup):
         parts = [mask(part, features, tags) for part in rule.rules]
-        if rule.how == "not":
+        if rule.combinator == "not":
             return ~parts[0]
-        return reduce(operator.and_ if rule.how == "all" else operator.or_, parts)
+        return reduce(operator.and_ if rule.combinator == "all" else operator.or_, parts)
     column = (features if rule.kind == "feature" else tags or {})[rule.name]
     values = np.asarray(column)
     if rule.kind == "feature" and values.dtype.kind == "f" and rule.operator != "known":
         if rule.operator == "in":
             return np.isin(values, np.asarray(rule.value, dtype=np.float64))
-        return np.asarray(_PLAIN[rule.operator](values, rule.value), dtype=np.bool_)
-    return np.fromiter((_passes(rule, value) for value in values.tolist()), dtype=np.bool_, count=len(values))
+        return np.asarray(_SCALAR_OPERATORS[rule.operator](values, rule.value), dtype=np.bool_)
+    return np.fromiter((_comparison_holds(rule, value) for value in values.tolist()), dtype=np.bool_, count=len(values))

@@ -20,7 +20,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from features.compute.builder import Builder, Built
+from features.compute.builder import Builder, ProfileBuild
 from features.compute.online.build import build_state
 from features.compute.spec import FeatureSpec, UserFeatures
 from features.data.lake import Lake
@@ -33,9 +33,9 @@ from qianmian.times import is_stale
 from qianmian.workspace import Workspace, atomic_path, write_json
 
 FORMAT = 3
-STATE = "state"  # folder of the online state in that of the snapshot
+ONLINE_STATE_FOLDER = "state"  # folder of the online state in that of the snapshot
 logger = logging.getLogger(__name__)
-REBUILD = "run `qianmian features` to build it again"
+REBUILD_HINT = "run `qianmian features` to build it again"
 
 
 @dataclass(frozen=True)
@@ -45,7 +45,7 @@ class Snapshot:
     Attributes
     ----------
     table : pyarrow.Table
-        As `Built.table`: one_id, user_id, user_source, then features; rows sorted by one_id.
+        As `ProfileBuild.table`: one_id, user_id, user_source, then features; rows sorted by one_id.
     tags : dict of str to list
         Tag name → one value a row.
     customers : pyarrow.Table
@@ -60,7 +60,7 @@ class Snapshot:
     as_of: datetime
     spec: FeatureSpec
     data_digest: str
-    off: tuple[str, ...] = ()
+    unsupported: tuple[str, ...] = ()
     tags_digest: str = ""
     tag_facts: dict[str, TagFacts] = field(default_factory=dict)
 
@@ -151,7 +151,7 @@ class Snapshot:
             "as_of": self.as_of.isoformat(),
             "spec": self.spec.as_dict(),
             "data_digest": self.data_digest,
-            "off": list(self.off),
+            "off": list(self.unsupported),
             "tags_digest": self.tags_digest,
             "tag_facts": {name: facts.as_dict() for name, facts in self.tag_facts.items()},
         }
@@ -168,7 +168,7 @@ class Snapshot:
                     where=str(folder),
                     got=facts["format"],
                     allowed=FORMAT,
-                    hint=REBUILD,
+                    hint=REBUILD_HINT,
                 )
             tables = {name: pq.read_table(folder / f"{name}.parquet") for name in ("profiles", "tags", "customers")}
             tags = {name: tables["tags"][name].to_pylist() for name in tables["tags"].column_names if name != "one_id"}
@@ -185,18 +185,21 @@ class Snapshot:
             )
         except (OSError, ValueError, KeyError, TypeError, pa.ArrowException) as error:
             raise ArtifactError(
-                "the profile snapshot cannot be read", where=str(folder), got=str(error).splitlines()[0], hint=REBUILD
+                "the profile snapshot cannot be read",
+                where=str(folder),
+                got=str(error).splitlines()[0],
+                hint=REBUILD_HINT,
             ) from error
 
 
-def make_snapshot(builder: Builder, as_of: datetime, settings: Settings) -> Snapshot:
+def build_snapshot(builder: Builder, as_of: datetime, settings: Settings) -> Snapshot:
     """Build profiles and tags at `as_of` in memory."""
-    built: Built = builder.build(as_of)
+    built: ProfileBuild = builder.build(as_of)
     customers = builder.views(as_of).customers.order_by(["source", "source_user_id"]).to_pyarrow()
     tags, facts = make_tags(builder, built, settings)
     digest = tags_digest(settings, builder.lake.workspace)
     return Snapshot(
-        built.table, tags, customers, as_of, built.matrix().spec, builder.lake.digest, built.off, digest, facts
+        built.table, tags, customers, as_of, built.matrix().spec, builder.lake.digest, built.unsupported, digest, facts
     )
 
 
@@ -208,7 +211,7 @@ def publish(workspace: Workspace, snapshot: Snapshot) -> Path:
     with atomic_path(folder) as temporary:
         snapshot.save(temporary)
     try:
-        before = current_name(workspace)
+        before = current_snapshot_name(workspace)
     except ArtifactError:
         before = None
     write_json(workspace.online / "current.json", {"snapshot": name})
@@ -218,7 +221,7 @@ def publish(workspace: Workspace, snapshot: Snapshot) -> Path:
     return folder
 
 
-def current_name(workspace: Workspace) -> str | None:
+def current_snapshot_name(workspace: Workspace) -> str | None:
     """Folder name of the current snapshot."""
     pointer = workspace.online / "current.json"
     if not pointer.exists():
@@ -227,11 +230,11 @@ def current_name(workspace: Workspace) -> str | None:
         return str(json.loads(pointer.read_text(encoding="utf-8"))["snapshot"])
     except (ValueError, KeyError, TypeError) as error:
         raise ArtifactError(
-            "the pointer to the profile snapshot cannot be read", where=str(pointer), hint=REBUILD
+            "the pointer to the profile snapshot cannot be read", where=str(pointer), hint=REBUILD_HINT
         ) from error
 
 
-def current(workspace: Workspace) -> Snapshot:
+def load_current(workspace: Workspace) -> Snapshot:
     """The current snapshot.
 
     Raises
@@ -239,7 +242,7 @@ def current(workspace: Workspace) -> Snapshot:
     WorkspaceError
         When none was built yet.
     """
-    name = current_name(workspace)
+    name = current_snapshot_name(workspace)
     if name is None:
         raise WorkspaceError("no profiles were built yet", where=str(workspace.online), hint="run `qianmian features`")
     return Snapshot.load(workspace.online / name)
@@ -248,37 +251,37 @@ def current(workspace: Workspace) -> Snapshot:
 def published_as_of(workspace: Workspace) -> datetime | None:
     """The moment of the published profiles; None when there are none that can be read."""
     try:
-        return current(workspace).as_of
+        return load_current(workspace).as_of
     except (WorkspaceError, ArtifactError):
         return None
 
 
-def ensure(workspace: Workspace, as_of: datetime, settings: Settings, with_state: bool = False) -> Snapshot:
+def ensure_snapshot(workspace: Workspace, as_of: datetime, settings: Settings, with_state: bool = False) -> Snapshot:
     """The current snapshot when it is of that moment, these data, and the features, tags and settings of now; else a new one, published.
 
     With `with_state` the online state of the same features (`features.compute.online`) lies beside it, in the folder `state`.
     """
     builder = Builder(Lake(workspace), declared_features(settings))
-    snapshot = _current_of(builder, as_of, settings)
+    snapshot = _reusable_snapshot(builder, as_of, settings)
     if snapshot is None:
-        snapshot = make_snapshot(builder, as_of, settings)
+        snapshot = build_snapshot(builder, as_of, settings)
         publish(workspace, snapshot)
-    folder = workspace.online / str(current_name(workspace)) / STATE
+    folder = workspace.online / str(current_snapshot_name(workspace)) / ONLINE_STATE_FOLDER
     if with_state and not folder.exists():
         with atomic_path(folder) as temporary:
             build_state(builder, as_of, snapshot.spec.features).save(temporary)
     return snapshot
 
 
-def profiles_at(builder: Builder, as_of: datetime, settings: Settings) -> Snapshot:
-    """As `ensure`, but what has to be made is not published: looking at an earlier moment does not change what is served."""
-    return _current_of(builder, as_of, settings) or make_snapshot(builder, as_of, settings)
+def snapshot_at(builder: Builder, as_of: datetime, settings: Settings) -> Snapshot:
+    """As `ensure_snapshot`, but what has to be made is not published: looking at an earlier moment does not change what is served."""
+    return _reusable_snapshot(builder, as_of, settings) or build_snapshot(builder, as_of, settings)
 
 
-def _current_of(builder: Builder, as_of: datetime, settings: Settings) -> Snapshot | None:
+def _reusable_snapshot(builder: Builder, as_of: datetime, settings: Settings) -> Snapshot | None:
     workspace = builder.lake.workspace
     try:
-        snapshot = current(workspace)
+        snapshot = load_current(workspace)
         same = snapshot.as_of == as_of and snapshot.data_digest == builder.lake.digest
         declared = tags_digest(settings, workspace)
         if same and snapshot.tags_digest == declared and snapshot.spec.features == builder.supported(as_of=as_of)[0]:

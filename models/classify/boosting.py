@@ -13,7 +13,7 @@ from models.persist import RETRAIN
 from qianmian.errors import ArtifactError
 
 
-def matrix(X: NDArray[np.float32], y: NDArray[Any] | None = None) -> xgb.DMatrix:
+def to_dmatrix(X: NDArray[np.float32], y: NDArray[Any] | None = None) -> xgb.DMatrix:
     """A DMatrix; categories are codes and treated as ordered numbers, −1 unknown."""
     return xgb.DMatrix(np.asarray(X, dtype=np.float32), label=y)
 
@@ -37,4 +37,4 @@ def load_booster(path: Path) -> xgb.Booster:
 
 def contributions(booster: xgb.Booster, X: NDArray[np.float32], trees: int = 0) -> NDArray[np.float32]:
     """Exact SHAP values in log-odds (Lundberg et al. 2020), (n, f); the bias column is dropped."""
-    return np.asarray(booster.predict(matrix(X), pred_contribs=True, iteration_range=(0, trees)))[:, :-1]
+    return np.asarray(booster.predict(to_dmatrix(X), pred_contribs=True, iteration_range=(0, trees)))[:, :-1]

@@ -14,9 +14,9 @@ from sklearn.base import BaseEstimator, ClassifierMixin
 from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import GroupKFold
 
-from models.classify.boosting import contributions, load_booster, matrix, save_booster
+from models.classify.boosting import contributions, load_booster, save_booster, to_dmatrix
+from models.parallel import run_parallel, thread_budget
 from models.persist import load_json
-from models.threads import cores, side_by_side
 from qianmian.errors import DataError
 from qianmian.schema import RISK_BANDS
 from qianmian.workspace import write_json
@@ -67,9 +67,9 @@ class ChurnClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
             "lambda": self.reg_lambda,
             "seed": self.seed,
             "tree_method": "hist",
-            "nthread": cores(),
+            "nthread": thread_budget(),
         }
-        return xgb.train(parameters, matrix(X, y), num_boost_round=self.n_estimators)
+        return xgb.train(parameters, to_dmatrix(X, y), num_boost_round=self.n_estimators)
 
     def fit(self, X: NDArray[np.float32], y: NDArray[np.int64], groups: NDArray[Any] | None = None) -> Self:
         """Learn from customers × features and 0/1 outcomes.
@@ -105,18 +105,18 @@ class ChurnClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
             raise DataError("one customer alone is too few to learn churn from", hint="bring more customers")
         parts = list(GroupKFold(folds).split(X, labels, owners))
         whole = partial(self._boost, X, labels)
-        self.booster_, *boosters = side_by_side(
+        self.booster_, *boosters = run_parallel(
             [whole, *(partial(self._boost, X[train], labels[train]) for train, _ in parts)]
         )
-        for booster, (_, held) in zip(boosters, parts, strict=True):
-            margins[held] = booster.predict(matrix(X[held]), output_margin=True)
+        for booster, (_, held_out) in zip(boosters, parts, strict=True):
+            margins[held_out] = booster.predict(to_dmatrix(X[held_out]), output_margin=True)
         scaler = LogisticRegression(C=1e6).fit(margins[:, None], labels)
         self.calibration_ = np.array([scaler.coef_[0, 0], scaler.intercept_[0]], dtype=np.float64)
         return self
 
     def predict_proba(self, X: NDArray[np.float32]) -> NDArray[np.float64]:
         """Calibrated probabilities of staying and churning, (n, 2)."""
-        margin = self.booster_.predict(matrix(X), output_margin=True).astype(np.float64)
+        margin = self.booster_.predict(to_dmatrix(X), output_margin=True).astype(np.float64)
         churn = 1.0 / (1.0 + np.exp(-(self.calibration_[0] * margin + self.calibration_[1])))
         return np.column_stack([1.0 - churn, churn])
 

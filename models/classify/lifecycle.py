@@ -10,7 +10,7 @@ import xgboost as xgb
 from numpy.typing import NDArray
 from sklearn.base import BaseEstimator, ClassifierMixin
 
-from models.classify.boosting import load_booster, matrix, save_booster
+from models.classify.boosting import load_booster, save_booster, to_dmatrix
 from models.persist import load_json
 from qianmian.errors import DataError
 from qianmian.schema import LIFECYCLE_STAGES
@@ -44,7 +44,7 @@ class NextStageClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
             seed,
         )
 
-    def fit(self, X: NDArray[np.float32], today: NDArray[np.str_], y: NDArray[np.str_]) -> Self:
+    def fit(self, X: NDArray[np.float32], current_stages: NDArray[np.str_], y: NDArray[np.str_]) -> Self:
         """Learn from (n, f) features, today's stage (n,) and the stage (n,) each customer was in one horizon later.
 
         Raises
@@ -71,19 +71,21 @@ class NextStageClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
             "colsample_bytree": self.colsample_bytree,
             "tree_method": "hist",
         }
-        self.booster_ = xgb.train(parameters, matrix(_with_stage(X, today), codes), num_boost_round=self.n_estimators)
+        self.booster_ = xgb.train(
+            parameters, to_dmatrix(_with_stage(X, current_stages), codes), num_boost_round=self.n_estimators
+        )
         return self
 
-    def predict_proba(self, X: NDArray[np.float32], today: NDArray[np.str_]) -> NDArray[np.float64]:
-        """The probability of each of `classes_` for customers in the stages `today`, (n, number of classes), rows sum to 1."""
-        p = np.asarray(self.booster_.predict(matrix(_with_stage(X, today))), dtype=np.float64).reshape(
+    def predict_proba(self, X: NDArray[np.float32], current_stages: NDArray[np.str_]) -> NDArray[np.float64]:
+        """The probability of each of `classes_` for customers in the stages `current_stages`, (n, number of classes), rows sum to 1."""
+        p = np.asarray(self.booster_.predict(to_dmatrix(_with_stage(X, current_stages))), dtype=np.float64).reshape(
             len(X), len(self.classes_)
         )
         return np.asarray(p / p.sum(axis=1, keepdims=True))
 
-    def predict(self, X: NDArray[np.float32], today: NDArray[np.str_]) -> NDArray[np.str_]:
+    def predict(self, X: NDArray[np.float32], current_stages: NDArray[np.str_]) -> NDArray[np.str_]:
         """The likeliest next stage, (n,)."""
-        return np.asarray(self.classes_[self.predict_proba(X, today).argmax(axis=1)])
+        return np.asarray(self.classes_[self.predict_proba(X, current_stages).argmax(axis=1)])
 
     def save(self, folder: Path) -> None:
         """Write the booster as XGBoost JSON and the rest as JSON."""
@@ -104,7 +106,7 @@ class NextStageClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         return model
 
 
-def _with_stage(X: NDArray[np.float32], today: NDArray[np.str_]) -> NDArray[np.float32]:
+def _with_stage(X: NDArray[np.float32], current_stages: NDArray[np.str_]) -> NDArray[np.float32]:
     """Features with today's stage as an ordered code in the last column, (n, f + 1)."""
-    codes = np.array([LIFECYCLE_STAGES.index(stage) for stage in today.tolist()], dtype=np.float32)
+    codes = np.array([LIFECYCLE_STAGES.index(stage) for stage in current_stages.tolist()], dtype=np.float32)
     return np.column_stack([X, codes]).astype(np.float32)

@@ -12,7 +12,7 @@ from scipy import sparse
 from features.interactions import Interactions, TrainingSet, index_of
 from models.persist import Arrays, pack_csr, unpack_csr
 from models.ranked import NOT_A_CANDIDATE
-from models.recommend.base import Choice, Indices, Query, Recommender, Span, folded
+from models.recommend.base import Choice, Indices, Query, Range, Recommender, fold_in
 
 
 class AffinityRecommender(Recommender):
@@ -34,10 +34,10 @@ class AffinityRecommender(Recommender):
     name: ClassVar[str] = "affinity"
     supports_fold_in: ClassVar[bool] = True
     supports_score_unseen: ClassVar[bool] = True
-    search_space: ClassVar[Mapping[str, Span | Choice]] = {
-        "half_life_days": Span(14.0, 730.0, log=True),
-        "prior_lines": Span(0.5, 200.0, log=True),
-        "brand_weight": Span(0.0, 2.0),
+    search_space: ClassVar[Mapping[str, Range | Choice]] = {
+        "half_life_days": Range(14.0, 730.0, log=True),
+        "prior_lines": Range(0.5, 200.0, log=True),
+        "brand_weight": Range(0.0, 2.0),
     }
 
     def __init__(
@@ -77,8 +77,8 @@ class AffinityRecommender(Recommender):
         user: int,
         described: Sequence[Mapping[str, Any]],
         *,
-        since: Interactions | None = None,
-        later_days: float = 0.0,
+        recent_interactions: Interactions | None = None,
+        elapsed_days: float = 0.0,
     ) -> NDArray[np.float32]:
         """Scores of items that are not in the training set, by their `category` and `brand`; comparable with one another, (m,).
 
@@ -94,14 +94,16 @@ class AffinityRecommender(Recommender):
 
         Examples
         --------
-        >>> train = TrainingSet.of_pairs(np.array([0, 0, 1]), np.array([0, 0, 1]), n_users=2, n_items=2)
+        >>> train = TrainingSet.from_arrays(np.array([0, 0, 1]), np.array([0, 0, 1]), n_users=2, n_items=2)
         >>> train.item_attributes["category"] = np.array(["food/tea", "home"])
         >>> tea, lamp = AffinityRecommender().fit(train).score_unseen(0, [{"category": "food/tea"}, {"category": "home"}])
         >>> bool(tea > lamp)
         True
         """
         self._check_users([user])
-        nodes, brands, _ = self._taste(Query(np.array([user], dtype=np.int64), since=since, later_days=later_days))
+        nodes, brands, _ = self._preferences(
+            Query(np.array([user], dtype=np.int64), recent_interactions=recent_interactions, elapsed_days=elapsed_days)
+        )
         at = np.array([self._node(str(one.get("category") or "")) for one in described], dtype=np.int64)
         brand = index_of(self.brands_, np.array([str(one.get("brand") or "") for one in described], dtype=np.str_))
         brand = np.where(brand >= 0, brand, index_of(self.brands_, np.array([""]))[0])
@@ -116,13 +118,13 @@ class AffinityRecommender(Recommender):
         return next((node for name in above if (node := self.node_of_.get(name)) is not None), 0)
 
     def _scores(self, query: Query) -> NDArray[np.float32]:
-        nodes, brands, known = self._taste(query)
+        nodes, brands, known = self._preferences(query)
         scores = nodes[:, self.leaf_] + self.within_leaf_ + np.float32(self.brand_weight) * brands[:, self.brand_]
         scores[~known] = NOT_A_CANDIDATE
         return scores.astype(np.float32)
 
-    def _scores_at(self, query: Query, ids: Indices) -> NDArray[np.float32]:
-        nodes, brands, known = self._taste(query)
+    def _score_items(self, query: Query, ids: Indices) -> NDArray[np.float32]:
+        nodes, brands, known = self._preferences(query)
         inside, rows = np.maximum(ids, 0), np.arange(len(query))[:, None]
         scores = (
             nodes[rows, self.leaf_[inside]]
@@ -131,9 +133,9 @@ class AffinityRecommender(Recommender):
         )
         return np.where((ids >= 0) & known[:, None], scores, NOT_A_CANDIDATE).astype(np.float32)
 
-    def _taste(self, query: Query) -> tuple[NDArray[np.float32], NDArray[np.float32], NDArray[np.bool_]]:
+    def _preferences(self, query: Query) -> tuple[NDArray[np.float32], NDArray[np.float32], NDArray[np.bool_]]:
         """Log-probability of each category node (n, nodes), log-lift of each brand (n, brands), and who has any history (n,)."""
-        own = folded(self.counts_, query, self.half_life_days)
+        own = fold_in(self.counts_, query, self.half_life_days)
         lines = np.asarray(own.sum(axis=1), dtype=np.float32).ravel()
         counts = np.asarray((own @ self._ancestors()).todense(), dtype=np.float32)
         prior = np.float32(self.prior_lines)

@@ -18,51 +18,51 @@ from models.persist import Arrays, load_arrays, load_json, pack_csr, save_arrays
 from models.ranked import NOT_A_CANDIDATE, Ranked, top_k
 from models.recommend.evidence import Evidence
 from models.recommend.query import (
-    Attributes,
-    Barred,
     Indices,
+    ItemFilter,
     Query,
-    at_pairs,
-    best_of_rows,
+    UserAttributes,
     dense_scores,
+    entry_positions,
     exclusion_matrix,
-    folded,
+    fold_in,
     row_indices,
     rows_of,
     top_k_rows,
+    top_k_sparse,
     values_at,
 )
-from models.recommend.search_space import Choice, Span
+from models.recommend.search_space import Choice, Range
 from qianmian.errors import ArtifactError, InvalidRequest, UsageError
 from qianmian.workspace import write_json
 
 __all__ = [  # all that the file of a model needs
-    "Attributes",
-    "Barred",
     "Choice",
     "Evidence",
     "Indices",
+    "ItemFilter",
     "Query",
+    "Range",
     "Recommender",
-    "Span",
-    "at_pairs",
-    "best_of_rows",
+    "UserAttributes",
     "dense_scores",
-    "fitted",
-    "folded",
+    "entry_positions",
+    "fit_cached",
+    "fold_in",
     "row_indices",
     "rows_of",
     "top_k_rows",
+    "top_k_sparse",
     "values_at",
 ]
 
 BLOCK_CELLS = 8_000_000  # scores held at a time: 32 MB, never n_users × n_items
 
 
-def fitted(model: Recommender, train: TrainingSet) -> Recommender:
+def fit_cached(model: Recommender, train: TrainingSet) -> Recommender:
     """A model fitted on these data: this one, or the one with the same parameters that was asked for earlier."""
     key = ("model", model.name, json.dumps(model.get_params(), sort_keys=True, default=str))
-    return train.once(key, lambda: model.fit(train))
+    return train.memoize(key, lambda: model.fit(train))
 
 
 class Recommender(ABC):
@@ -82,8 +82,8 @@ class Recommender(ABC):
     supports_cold : bool
         Ranks items for a user without history.
     supports_fold_in : bool
-        Interactions after the fit (`since`) change the list, and are enough for one.
-    may_be_short : bool
+        Interactions after the fit (`recent_interactions`) change the list, and are enough for one.
+    returns_partial_lists : bool
         Ranks only items that it has evidence for, so a list may be short; the others rank every item.
     supports_similar, supports_item_vectors, supports_evidence, supports_purchase_counts, supports_expected_days,
     supports_score_unseen, supports_similar_to : bool
@@ -95,7 +95,7 @@ class Recommender(ABC):
     name: ClassVar[str]
     supports_cold: ClassVar[bool] = False
     supports_fold_in: ClassVar[bool] = False
-    may_be_short: ClassVar[bool] = False
+    returns_partial_lists: ClassVar[bool] = False
     supports_similar: ClassVar[bool] = False
     supports_item_vectors: ClassVar[bool] = False
     supports_evidence: ClassVar[bool] = False
@@ -103,7 +103,7 @@ class Recommender(ABC):
     supports_expected_days: ClassVar[bool] = False
     supports_score_unseen: ClassVar[bool] = False
     supports_similar_to: ClassVar[bool] = False
-    search_space: ClassVar[Mapping[str, Span | Choice]] = {}
+    search_space: ClassVar[Mapping[str, Range | Choice]] = {}
 
     n_users_: int
     n_items_: int
@@ -119,11 +119,11 @@ class Recommender(ABC):
     def _scores(self, query: Query) -> NDArray[np.float32]:
         """A fresh (n, n_items) array; −inf for an item that is no candidate of that user. Asked for a block of users at a time."""
 
-    def _best(self, query: Query, k: int, barred: Barred) -> tuple[NDArray[np.int32], NDArray[np.float32]]:
+    def _top_k(self, query: Query, k: int, item_filter: ItemFilter) -> tuple[NDArray[np.int32], NDArray[np.float32]]:
         """The k best items of each user and their scores, (n, ≤ k), −inf past the end; where that needs no dense scores, say so here."""
-        return top_k(barred.apply(self._scores(query)), k)
+        return top_k(item_filter.apply(self._scores(query)), k)
 
-    def _scores_at(self, query: Query, ids: Indices) -> NDArray[np.float32]:
+    def _score_items(self, query: Query, ids: Indices) -> NDArray[np.float32]:
         """The scores of given items (n, m); −inf for the id −1 and for what is no candidate."""
         scores = np.take_along_axis(self._scores(query), np.maximum(ids, 0), axis=1)
         return np.where(ids >= 0, scores, NOT_A_CANDIDATE).astype(np.float32)
@@ -172,9 +172,9 @@ class Recommender(ABC):
         allowed: NDArray[np.bool_] | None = None,
         exclude: Sequence[NDArray[np.integer[Any]]] | None = None,
         exclude_purchased: bool = False,
-        attributes: Sequence[Attributes | None] | None = None,
-        since: Interactions | None = None,
-        later_days: float = 0.0,
+        attributes: Sequence[UserAttributes | None] | None = None,
+        recent_interactions: Interactions | None = None,
+        elapsed_days: float = 0.0,
         items: Sequence[Indices] | None = None,
     ) -> Ranked:
         """The k best items of each user.
@@ -190,12 +190,12 @@ class Recommender(ABC):
         exclude : sequence of int arrays, (n,), optional
             Items to leave out of the list of each user.
         exclude_purchased : bool
-            Leave out the items that the user had before, those of `since` included.
+            Leave out the items that the user had before, those of `recent_interactions` included.
         attributes : sequence of mapping or None, (n,), optional
             Profile attributes of users that the model may not know (`{"age_band": "25-34"}`).
-        since : Interactions, optional
+        recent_interactions : Interactions, optional
             Interactions of these users after the fit (see `Query`). A model that `supports_fold_in` uses them.
-        later_days : float
+        elapsed_days : float
             Days from the `as_of` of the fit to now, ≥ 0.
         items : sequence of int arrays, (n,), optional
             Items that the list of each user should go with, such as the basket.
@@ -210,7 +210,7 @@ class Recommender(ABC):
         InvalidRequest
             k < 1, a user or an item is outside the training set, or an argument has the wrong length.
         """
-        query = Query(self._check_users(users), attributes, since, later_days, items)
+        query = Query(self._check_users(users), attributes, recent_interactions, elapsed_days, items)
         n = len(query)
         if k < 1:
             raise InvalidRequest("k must be at least 1", got=k, field="num_results")
@@ -219,22 +219,24 @@ class Recommender(ABC):
         for name, given in (("exclude", exclude), ("attributes", attributes), ("items", items)):
             if given is not None and len(given) != n:
                 raise InvalidRequest(f"`{name}` needs one entry a user", got=len(given), allowed=n)
-        if since is not None and since.shape != (n, self.n_items_):
-            raise InvalidRequest("`since` is of other users or items", got=since.shape, allowed=(n, self.n_items_))
+        if recent_interactions is not None and recent_interactions.shape != (n, self.n_items_):
+            raise InvalidRequest(
+                "`since` is of other users or items", got=recent_interactions.shape, allowed=(n, self.n_items_)
+            )
         for given in (exclude, items):
             if given:
                 self._check_items(np.concatenate(given))
         history = self.history_ if exclude_purchased else None
-        barred = Barred(allowed, exclusion_matrix(query, self.n_items_, exclude, history))
-        block = max(1, BLOCK_CELLS // max(1, self._cells_a_user(k)))
+        item_filter = ItemFilter(allowed, exclusion_matrix(query, self.n_items_, exclude, history))
+        block = max(1, BLOCK_CELLS // max(1, self._cells_per_user(k)))
         blocks = []
         for start in range(0, n, block) or (0,):
             rows = np.arange(start, min(start + block, n))
-            part, left = (query, barred) if n <= block else (query.take(rows), barred.take(rows))
+            part, left = (query, item_filter) if n <= block else (query.take(rows), item_filter.take(rows))
             blocks.append(Ranked.of(*self._rank_block(part, min(k, self.n_items_), left), k, self.sources))
         return Ranked.concatenate(blocks)
 
-    def rank(self, user: int, items: Indices, *, attributes: Attributes | None = None, **given: Any) -> Ranked:
+    def rank(self, user: int, items: Indices, *, attributes: UserAttributes | None = None, **given: Any) -> Ranked:
         """Rank the given items for one user, best first; (1, len(items)). Further keyword arguments are passed to `recommend`."""
         self._check_items(items)
         allowed = np.zeros(self.n_items_, dtype=bool)
@@ -250,7 +252,7 @@ class Recommender(ABC):
             raise InvalidRequest("k must be at least 1", got=k, field="num_results")
         scores = self._similarity(item)
         scores[item] = NOT_A_CANDIDATE
-        ids, values = top_k(Barred(allowed).apply(scores[None, :]), k)
+        ids, values = top_k(ItemFilter(allowed).apply(scores[None, :]), k)
         return Ranked.of(ids, values, np.zeros(ids.shape, dtype=np.int8), k, (self.name,))
 
     def save(self, folder: Path) -> None:
@@ -304,8 +306,8 @@ class Recommender(ABC):
         user: int,
         item: int,
         *,
-        since: Interactions | None = None,
-        later_days: float = 0.0,
+        recent_interactions: Interactions | None = None,
+        elapsed_days: float = 0.0,
         items: Indices | None = None,
     ) -> Evidence | None:
         """What the model knows of a user (−1: unknown) and an item; None for nothing. The other arguments are as in `recommend`, for one user."""
@@ -315,7 +317,9 @@ class Recommender(ABC):
             self._check_users([user])
             self._check_items([item])
         users = np.array([user], dtype=np.int64)
-        return self._evidence(Query(users, None, since, later_days, None if items is None else [items]), item)
+        return self._evidence(
+            Query(users, None, recent_interactions, elapsed_days, None if items is None else [items]), item
+        )
 
     def purchase_counts(self, user: int) -> tuple[Indices, Indices]:
         """The items that a user had before the fit, rising, and how often each of them, (m,)."""
@@ -336,8 +340,8 @@ class Recommender(ABC):
         user: int,
         described: Sequence[Mapping[str, Any]],
         *,
-        since: Interactions | None = None,
-        later_days: float = 0.0,
+        recent_interactions: Interactions | None = None,
+        elapsed_days: float = 0.0,
     ) -> NDArray[np.float32]:
         """Scores for a user of items that the model was not fitted on, by their attributes; comparable with one another, (m,)."""
         raise self._unsupported("score_unseen")
@@ -359,14 +363,14 @@ class Recommender(ABC):
     def _check_items(self, items: NDArray[np.integer[Any]] | Sequence[int]) -> None:
         _check_indices("an item", np.asarray(items), 0, self.n_items_)  # −1 would otherwise be the last item
 
-    def _cells_a_user(self, k: int) -> int:
+    def _cells_per_user(self, k: int) -> int:
         """How many numbers are held at a time for one user of a call: dense scores, unless a model does with fewer."""
         return self.n_items_
 
     def _rank_block(
-        self, query: Query, k: int, barred: Barred
+        self, query: Query, k: int, item_filter: ItemFilter
     ) -> tuple[NDArray[np.int32], NDArray[np.float32], NDArray[np.int8]]:
-        ids, scores = self._best(query, k, barred)
+        ids, scores = self._top_k(query, k, item_filter)
         return ids, scores, np.zeros(ids.shape, dtype=np.int8)
 
     @property
@@ -377,12 +381,12 @@ class Recommender(ABC):
     def _has_history(self, query: Query) -> NDArray[np.bool_]:
         """Who did something, before the fit or (where the model folds it in) since, (n,)."""
         users = query.users
-        had = np.zeros(len(users), dtype=bool)
+        interacted = np.zeros(len(users), dtype=bool)
         if self.n_users_:
-            had = (users >= 0) & (np.diff(self.history_.indptr)[np.maximum(users, 0)] > 0)
-        if self.supports_fold_in and query.since is not None:
-            had[query.since.users] = True
-        return had
+            interacted = (users >= 0) & (np.diff(self.history_.indptr)[np.maximum(users, 0)] > 0)
+        if self.supports_fold_in and query.recent_interactions is not None:
+            interacted[query.recent_interactions.users] = True
+        return interacted
 
 
 def _check_indices(what: str, given: NDArray[np.integer[Any]], least: int, count: int) -> None:

@@ -11,8 +11,8 @@ from numpy.typing import NDArray
 from features.interactions import TrainingSet
 from models.inner_product_search import FactorIndex
 from models.persist import Arrays
-from models.recommend.base import Choice, Query, Span
-from models.recommend.matrix_factorization import FactorRecommender, sound
+from models.recommend.base import Choice, Query, Range
+from models.recommend.matrix_factorization import FactorRecommender, check_finite
 from qianmian.errors import DataError
 
 
@@ -35,12 +35,12 @@ class BPRRecommender(FactorRecommender):
 
     name: ClassVar[str] = "bpr"
     supports_similar: ClassVar[bool] = True
-    search_space: ClassVar[Mapping[str, Span | Choice]] = {
+    search_space: ClassVar[Mapping[str, Range | Choice]] = {
         "factors": Choice((32, 64, 128, 256)),
-        "iterations": Span(20, 300, log=True),
-        "learning_rate": Span(0.005, 0.2, log=True),
-        "regularization": Span(0.0001, 0.1, log=True),
-        "popularity_power": Span(0.0, 1.5),
+        "iterations": Range(20, 300, log=True),
+        "learning_rate": Range(0.005, 0.2, log=True),
+        "regularization": Range(0.0001, 0.1, log=True),
+        "popularity_power": Range(0.0, 1.5),
     }
 
     def __init__(
@@ -97,6 +97,6 @@ class BPRRecommender(FactorRecommender):
         }
 
     def _restore(self, state: Arrays) -> None:
-        self.user_factors_ = sound("bpr user factors", state["user_factors"])
-        self.item_bias_ = sound("bpr item biases", state["item_bias"])
-        self.index_ = FactorIndex(sound("bpr item factors", state["item_factors"]), self.item_bias_)
+        self.user_factors_ = check_finite("bpr user factors", state["user_factors"])
+        self.item_bias_ = check_finite("bpr item biases", state["item_bias"])
+        self.index_ = FactorIndex(check_finite("bpr item factors", state["item_factors"]), self.item_bias_)

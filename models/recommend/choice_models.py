@@ -9,7 +9,7 @@ Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
 
 
-def choice_weights(columns: Floats, of: Ints, chosen: NDArray[np.bool_], prior: Floats, ridge: float) -> Floats:
+def fit_conditional_logit(columns: Floats, of: Ints, chosen: NDArray[np.bool_], prior: Floats, ridge: float) -> Floats:
     """Conditional logit (McFadden 1974): weights under which what was chosen of each set is likely, by Newton's method, pulled towards a prior.
 
     Parameters
@@ -51,13 +51,13 @@ def choice_weights(columns: Floats, of: Ints, chosen: NDArray[np.bool_], prior: 
     return weights
 
 
-def logit_weights(
+def fit_multinomial_logit(
     values: NDArray[np.float32],
     chosen: NDArray[np.int64],
     group: NDArray[np.int64],
     used: NDArray[np.bool_],
     penalty: float = 1.0,
-    never_negative: NDArray[np.bool_] | None = None,
+    non_negative: NDArray[np.bool_] | None = None,
 ) -> NDArray[np.float32]:
     """Weights of a multinomial logit: those that make what was chosen likeliest among its group, with a ridge on standardised values.
 
@@ -70,7 +70,7 @@ def logit_weights(
         Rising.
     used : ndarray of bool, (f,)
         The others weigh 0.
-    never_negative : ndarray of bool, (f,), optional
+    non_negative : ndarray of bool, (f,), optional
         Those that can only speak for a choice.
     """
     from scipy.optimize import minimize
@@ -93,9 +93,7 @@ def logit_weights(
         return likelihood / many, gradient / many
 
     bounds = (
-        None
-        if never_negative is None
-        else [(0.0 if bound else None, None) for bound in never_negative[columns].tolist()]
+        None if non_negative is None else [(0.0 if bound else None, None) for bound in non_negative[columns].tolist()]
     )
     found = minimize(loss, np.zeros(len(columns)), jac=True, method="L-BFGS-B", bounds=bounds)
     weights[columns] = found.x / spread

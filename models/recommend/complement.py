@@ -13,21 +13,21 @@ from scipy import sparse
 from features.interactions import Interactions, TrainingSet
 from models.persist import Arrays, pack_csr, unpack_csr
 from models.recommend.base import (
-    Barred,
     Choice,
     Evidence,
     Indices,
+    ItemFilter,
     Query,
+    Range,
     Recommender,
-    Span,
-    best_of_rows,
     dense_scores,
     row_indices,
+    top_k_sparse,
     values_at,
 )
-from models.recommend.item_knn import item_products, strongest
+from models.recommend.item_knn import cooccurrence_blocks, strongest_links
 
-LEAST_WEIGHT = np.float32(1e-30)  # of an order that is years old: still one
+MIN_WEIGHT = np.float32(1e-30)  # of an order that is years old: still one
 Floats = NDArray[np.float32]
 
 
@@ -81,7 +81,7 @@ class Baskets:
 
 
 @dataclass(frozen=True)
-class Pairing:
+class ItemAssociation:
     """How two items go together in the orders a model was fitted on.
 
     Attributes
@@ -131,17 +131,17 @@ class ComplementRecommender(Recommender):
 
     name: ClassVar[str] = "complement"
     supports_fold_in: ClassVar[bool] = True
-    may_be_short: ClassVar[bool] = True
+    returns_partial_lists: ClassVar[bool] = True
     supports_evidence: ClassVar[bool] = True
-    search_space: ClassVar[Mapping[str, Span | Choice]] = {
-        "given_power": Span(0.3, 1.0),
-        "popularity_power": Span(0.0, 0.7),
-        "size_power": Span(0.0, 1.0),
-        "sharpness": Span(0.7, 2.5),
-        "own_half_life_days": Span(20.0, 365.0, log=True),
-        "own_overlap": Span(0.0, 40.0),
-        "own_floor": Span(0.01, 1.0, log=True),
-        "link_floor": Span(0.01, 1.0, log=True),
+    search_space: ClassVar[Mapping[str, Range | Choice]] = {
+        "given_power": Range(0.3, 1.0),
+        "popularity_power": Range(0.0, 0.7),
+        "size_power": Range(0.0, 1.0),
+        "sharpness": Range(0.7, 2.5),
+        "own_half_life_days": Range(20.0, 365.0, log=True),
+        "own_overlap": Range(0.0, 40.0),
+        "own_floor": Range(0.01, 1.0, log=True),
+        "link_floor": Range(0.01, 1.0, log=True),
     }
 
     def __init__(
@@ -172,10 +172,10 @@ class ComplementRecommender(Recommender):
         _, category = np.unique(train.item_attributes["category"], return_inverse=True)
         known = train.item_attributes["category"] != ""
         self.category_ = np.where(known, category, -1).astype(np.int32)
-        self.links_ = self._linked(self.baskets_.items)
+        self.links_ = self._compute_links(self.baskets_.items)
         self._prepare()
 
-    def _linked(self, held: sparse.csr_matrix) -> sparse.csr_matrix:
+    def _compute_links(self, held: sparse.csr_matrix) -> sparse.csr_matrix:
         """The links of every item, a block of rows at a time so that the pairs of a block fit into memory."""
         sizes = np.diff(held.indptr)
         weighted = sparse.diags(np.maximum(sizes - 1.0, 1.0).astype(np.float32) ** np.float32(-self.size_power)) @ held
@@ -183,40 +183,40 @@ class ComplementRecommender(Recommender):
         counts = np.maximum(np.asarray(weighted.sum(axis=0), dtype=np.float64).ravel(), 1e-9)
         shrink_from, shrink_to = counts**-self.given_power, counts**-self.popularity_power
         parts = []
-        for block, links in item_products(by_item, weighted):
+        for block, links in cooccurrence_blocks(by_item, weighted):
             row = np.repeat(np.arange(block.start, block.stop), np.diff(links.indptr))
             strength = (links.data * shrink_from[row] * shrink_to[links.indices]) ** self.sharpness
             links.data = np.where(row != links.indices, strength, 0.0).astype(np.float32)
-            parts.append(strongest(links, self.neighbours))
+            parts.append(strongest_links(links, self.neighbours))
         return sparse.vstack(parts, format="csr") if parts else sparse.csr_matrix((0, 0), dtype=np.float32)
 
-    def given(self, query: Query) -> sparse.csr_matrix:
-        """What each answer is to go with, 0/1, (n, n_items): see `given_items`."""
-        return given_items(query, self.last_)
+    def query_items(self, query: Query) -> sparse.csr_matrix:
+        """What each answer is to go with, 0/1, (n, n_items): see `resolve_query_items`."""
+        return resolve_query_items(query, self.last_)
 
     def _evidence(self, query: Query, item: int) -> Evidence | None:
         """The item that goes best with one, of the query or else of the user's last order: ``with_item``, ``with_days``, ``lift``; None for none."""
         with_days: float | None = None
         if query.items is not None:
             items = query.items[0]
-        elif query.since is not None and len(query.since.users):
-            with_days = float(query.since.age_days.min())
-            items = query.since.items[query.since.age_days == with_days]
+        elif query.recent_interactions is not None and len(query.recent_interactions.users):
+            with_days = float(query.recent_interactions.age_days.min())
+            items = query.recent_interactions.items[query.recent_interactions.age_days == with_days]
         else:
             order = int(np.searchsorted(self.baskets_.users, query.users[0], side="right")) - 1
             if order < 0 or self.baskets_.users[order] != query.users[0]:
                 return None
-            with_days = float(self.baskets_.age_days[order]) + query.later_days
+            with_days = float(self.baskets_.age_days[order]) + query.elapsed_days
             items = row_indices(self.baskets_.items, order)
-        found = self.pairing(item, items)
+        found = self.strongest_association(item, items)
         if found is None:
             return None
         evidence: Evidence = {"with_item": found.with_item, "lift": found.lift}
         return evidence if with_days is None else {**evidence, "with_days": with_days}
 
-    def pairing(self, item: int, given: Indices) -> Pairing | None:
+    def strongest_association(self, item: int, query_items: Indices) -> ItemAssociation | None:
         """Of the given items the one whose link to `item` is the strongest, and how often they were together; None where none has a link."""
-        others = np.asarray([other for other in np.unique(given).tolist() if other != item], dtype=np.int64)
+        others = np.asarray([other for other in np.unique(query_items).tolist() if other != item], dtype=np.int64)
         if not len(others):
             return None
         strength = values_at(self.links_[others], np.full((len(others), 1), item))[:, 0]
@@ -226,49 +226,53 @@ class ComplementRecommender(Recommender):
         held = self.orders_of_items_
         first, second = row_indices(held, int(others[best])), row_indices(held, item)
         both = len(np.intersect1d(first, second, assume_unique=True))
-        return Pairing(int(others[best]), both, both * held.shape[1] / (len(first) * len(second)))
+        return ItemAssociation(int(others[best]), both, both * held.shape[1] / (len(first) * len(second)))
 
     def _scores(self, query: Query) -> Floats:
         return dense_scores(self._candidates(query))
 
-    def _best(self, query: Query, k: int, barred: Barred) -> tuple[NDArray[np.int32], Floats]:
-        return best_of_rows(self._candidates(query), k, barred)
+    def _top_k(self, query: Query, k: int, item_filter: ItemFilter) -> tuple[NDArray[np.int32], Floats]:
+        return top_k_sparse(self._candidates(query), k, item_filter)
 
-    def _scores_at(self, query: Query, ids: Indices) -> Floats:
+    def _score_items(self, query: Query, ids: Indices) -> Floats:
         return values_at(self._candidates(query), ids)
 
     def _candidates(self, query: Query) -> sparse.csr_matrix:
         """Scores of what goes with the given items or was had before, (n, n_items); a row with nothing given is empty."""
-        given = self.given(query)
-        link = self._outside((given @ self.links_).tocsr(), given)
+        query_items = self.query_items(query)
+        link = self._without_query_items((query_items @ self.links_).tocsr(), query_items)
         greatest = np.asarray(link.max(axis=1).todense()).ravel() if link.nnz else np.zeros(len(query))
         link = sparse.diags((1.0 / np.maximum(greatest, 1e-30)).astype(np.float32)) @ link
         if self.own_floor is None:
             scores = link
         else:
-            own = self._outside(self._own(query, given), given)
+            own = self._without_query_items(self._own_shares(query, query_items), query_items)
             scores = link.multiply(own) + np.float32(self.own_floor) * link + np.float32(self.link_floor) * own
         scores = sparse.csr_matrix(scores, dtype=np.float32)
         scores.sort_indices()
         return scores
 
-    def _outside(self, scores: sparse.csr_matrix, given: sparse.csr_matrix) -> sparse.csr_matrix:
+    def _without_query_items(self, scores: sparse.csr_matrix, query_items: sparse.csr_matrix) -> sparse.csr_matrix:
         """The entries that are not given, nor (unless `same_category`) of the category of a given item."""
         found = scores.tocoo()
-        rows = np.repeat(np.arange(given.shape[0], dtype=np.int64), np.diff(given.indptr))
-        kept = ~np.isin(found.row.astype(np.int64) * self.n_items_ + found.col, rows * self.n_items_ + given.indices)
+        rows = np.repeat(np.arange(query_items.shape[0], dtype=np.int64), np.diff(query_items.indptr))
+        kept = ~np.isin(
+            found.row.astype(np.int64) * self.n_items_ + found.col, rows * self.n_items_ + query_items.indices
+        )
         if not self.same_category:
             codes = np.int64(self.category_.max(initial=0)) + 2  # −1, nobody knows of what, is no category
-            alike = np.isin(found.row * codes + self.category_[found.col], rows * codes + self.category_[given.indices])
+            alike = np.isin(
+                found.row * codes + self.category_[found.col], rows * codes + self.category_[query_items.indices]
+            )
             kept &= ~alike | (self.category_[found.col] < 0)
         kept &= found.data > 0
         return sparse.csr_matrix((found.data[kept], (found.row[kept], found.col[kept])), shape=scores.shape)
 
-    def _own(self, query: Query, given: sparse.csr_matrix) -> sparse.csr_matrix:
+    def _own_shares(self, query: Query, query_items: sparse.csr_matrix) -> sparse.csr_matrix:
         """The share of each user's orders that held each item, (n, n_items); rows where nothing is given are empty."""
-        some = np.diff(given.indptr) > 0
+        some = np.diff(query_items.indptr) > 0
         total, weight = (
-            sparse.csr_matrix(given.shape, dtype=np.float32),
+            sparse.csr_matrix(query_items.shape, dtype=np.float32),
             np.full(len(query), self.own_prior_orders, dtype=np.float32),
         )
         for baskets, orders, fade in self._orders(query):
@@ -278,10 +282,10 @@ class ComplementRecommender(Recommender):
             row, column, faded = row[kept], column[kept], faded[kept]
             if not len(row):
                 continue
-            mine, asked = baskets.items[column], given[row]
-            shared = np.asarray(mine.multiply(asked).sum(axis=1)).ravel()
-            likeness = shared / np.sqrt(np.diff(mine.indptr) * np.diff(asked.indptr))
-            weights = (faded * (1.0 + self.own_overlap * likeness)).astype(np.float32)
+            mine, requested = baskets.items[column], query_items[row]
+            shared = np.asarray(mine.multiply(requested).sum(axis=1)).ravel()
+            overlap_cosine = shared / np.sqrt(np.diff(mine.indptr) * np.diff(requested.indptr))
+            weights = (faded * (1.0 + self.own_overlap * overlap_cosine)).astype(np.float32)
             weight += np.bincount(row, weights, minlength=len(query)).astype(np.float32)
             total = (
                 total + sparse.csr_matrix((weights, (row, np.arange(len(row)))), shape=(len(query), len(row))) @ mine
@@ -290,16 +294,16 @@ class ComplementRecommender(Recommender):
 
     def _orders(self, query: Query) -> list[tuple[Baskets, sparse.csr_matrix, Floats]]:
         """The orders of the fit, then those since: each with the faded weights of every user's own (n, orders), and by how much to fade them (n,)."""
-        half_life, since = np.float32(self.own_half_life_days), query.since
+        half_life, recent_interactions = np.float32(self.own_half_life_days), query.recent_interactions
         before = (
             self.weights_[np.maximum(query.users, 0)]
             if self.n_users_
             else sparse.csr_matrix((len(query), 0), dtype=np.float32)
         )
-        later = np.float32(query.later_days if since is not None else 0.0)
-        found = [(self.baskets_, before, (query.users >= 0) * np.maximum(np.exp2(-later / half_life), LEAST_WEIGHT))]
-        if since is not None and len(since.users):
-            baskets = Baskets.of(since)
+        later = np.float32(query.elapsed_days if recent_interactions is not None else 0.0)
+        found = [(self.baskets_, before, (query.users >= 0) * np.maximum(np.exp2(-later / half_life), MIN_WEIGHT))]
+        if recent_interactions is not None and len(recent_interactions.users):
+            baskets = Baskets.of(recent_interactions)
             found.append(
                 (baskets, baskets.by_user(len(query), _fading(baskets, half_life)), np.ones(len(query), np.float32))
             )
@@ -339,7 +343,7 @@ def last_orders(data: Interactions) -> sparse.csr_matrix:
     return Baskets.of(data).last(data.shape[0])
 
 
-def given_items(query: Query, last: sparse.csr_matrix) -> sparse.csr_matrix:
+def resolve_query_items(query: Query, last: sparse.csr_matrix) -> sparse.csr_matrix:
     """The items of the query; where it gives none, those of the last order, since the fit or before it; 0/1, (n, n_items).
 
     Parameters
@@ -348,14 +352,14 @@ def given_items(query: Query, last: sparse.csr_matrix) -> sparse.csr_matrix:
         The last order of each user before the fit.
     """
     n, n_items = len(query), last.shape[1]
-    asked = list(query.items) if query.items is not None else [np.empty(0, np.int64)] * n
-    lengths = np.array([len(items) for items in asked], dtype=np.int64)
-    columns = np.concatenate(asked) if lengths.sum() else np.empty(0, np.int64)
+    requested = list(query.items) if query.items is not None else [np.empty(0, np.int64)] * n
+    lengths = np.array([len(items) for items in requested], dtype=np.int64)
+    columns = np.concatenate(requested) if lengths.sum() else np.empty(0, np.int64)
     basket = sparse.csr_matrix(
         (np.ones(len(columns), np.float32), (np.repeat(np.arange(n), lengths), columns)), shape=(n, n_items)
     )
-    if query.since is not None and len(query.since.users):
-        basket = basket + _only(np.diff(basket.indptr) == 0) @ last_orders(query.since)
+    if query.recent_interactions is not None and len(query.recent_interactions.users):
+        basket = basket + _only(np.diff(basket.indptr) == 0) @ last_orders(query.recent_interactions)
     if last.shape[0]:
         basket = basket + _only((np.diff(basket.indptr) == 0) & (query.users >= 0)) @ last[np.maximum(query.users, 0)]
     basket = sparse.csr_matrix(basket, dtype=np.float32)
@@ -372,5 +376,5 @@ def _only(rows: NDArray[np.bool_]) -> sparse.csr_matrix:
 
 
 def _fading(baskets: Baskets, half_life_days: np.float32) -> Floats:
-    faded: Floats = np.maximum(np.exp2(-baskets.age_days / half_life_days), LEAST_WEIGHT).astype(np.float32)
+    faded: Floats = np.maximum(np.exp2(-baskets.age_days / half_life_days), MIN_WEIGHT).astype(np.float32)
     return faded

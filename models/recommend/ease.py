@@ -9,8 +9,8 @@ import numpy as np
 from scipy import sparse
 from scipy.linalg import lapack
 
-from models.recommend.base import Choice, Span
-from models.recommend.item_knn import Floats, ItemLinksRecommender, item_products
+from models.recommend.base import Choice, Range
+from models.recommend.item_knn import Floats, ItemLinksRecommender, cooccurrence_blocks
 from models.topk import top_k
 from qianmian.errors import DataError
 
@@ -45,10 +45,10 @@ class EASERecommender(ItemLinksRecommender):
     """
 
     name: ClassVar[str] = "ease"
-    search_space: ClassVar[Mapping[str, Span | Choice]] = {
-        "regularization": Span(1.0, 5000.0, log=True),
+    search_space: ClassVar[Mapping[str, Range | Choice]] = {
+        "regularization": Range(1.0, 5000.0, log=True),
         "half_life_days": Choice((60.0, 120.0, 240.0, None)),
-        "count_power": Span(0.0, 1.0),
+        "count_power": Range(0.0, 1.0),
     }
 
     def __init__(
@@ -62,8 +62,8 @@ class EASERecommender(ItemLinksRecommender):
         self.regularization, self.neighbours, self.max_items = regularization, neighbours, max_items
         self.half_life_days, self.count_power = half_life_days, count_power
 
-    def _linked(self, had: sparse.csr_matrix) -> tuple[sparse.csr_matrix, Floats]:
-        n_items = had.shape[1]
+    def _compute_links(self, interacted: sparse.csr_matrix) -> tuple[sparse.csr_matrix, Floats]:
+        n_items = interacted.shape[1]
         if n_items > self.max_items:
             raise DataError(
                 "the catalogue is too large for EASE",
@@ -72,7 +72,7 @@ class EASERecommender(ItemLinksRecommender):
                 hint=f"it takes 4 × items² bytes, here {4 * n_items**2 / 1e9:.1f} GB: raise recommend.min_item_customers, fit with a larger max_items "
                 "where there is the memory, or use `spectral`",
             )
-        inverse = self._inverse(had)
+        inverse = self._inverse(interacted)
         diagonal = inverse.diagonal().copy()
         ids, strengths = [], []
         block = max(1, BLOCK_CELLS // max(1, n_items))
@@ -92,11 +92,11 @@ class EASERecommender(ItemLinksRecommender):
             n_items, dtype=np.float32
         )
 
-    def _inverse(self, had: sparse.csr_matrix) -> Floats:
+    def _inverse(self, interacted: sparse.csr_matrix) -> Floats:
         """P, (n_items, n_items)."""
-        n_items = had.shape[1]
+        n_items = interacted.shape[1]
         gram = np.zeros((n_items, n_items), dtype=np.float32)
-        for rows, products in item_products(had.T.tocsr(), had):
+        for rows, products in cooccurrence_blocks(interacted.T.tocsr(), interacted):
             gram[rows.start : rows.stop] = products.toarray()
         gram[np.diag_indices(n_items)] += np.float32(self.regularization)
         if not _inverted(gram):

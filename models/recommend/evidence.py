@@ -26,14 +26,14 @@ class Evidence(TypedDict, total=False):
     often: str  # name of a group of items that the user often buys from; added in serving
 
 
-def times_and_last(times: int, last_days: float, later_days: float) -> Evidence:
+def times_and_last(times: int, last_days: float, elapsed_days: float) -> Evidence:
     """Evidence of own purchases.
 
     Parameters
     ----------
     last_days : float
         Days from the last one to the `as_of` of the fit; 0 where the data have no time.
-    later_days : float
+    elapsed_days : float
         Days from the `as_of` of the fit to now.
 
     Examples
@@ -41,4 +41,4 @@ def times_and_last(times: int, last_days: float, later_days: float) -> Evidence:
     >>> times_and_last(3, 2.0, 1.5), times_and_last(3, 0.0, 1.5)
     ({'times': 3, 'last_days': 3.5}, {'times': 3})
     """
-    return {"times": times, "last_days": last_days + later_days} if last_days > 0 else {"times": times}
+    return {"times": times, "last_days": last_days + elapsed_days} if last_days > 0 else {"times": times}

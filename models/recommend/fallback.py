@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from features.interactions import TrainingSet
 from models.persist import Arrays
 from models.ranked import NOT_A_CANDIDATE
-from models.recommend.base import Barred, Query, Recommender
+from models.recommend.base import ItemFilter, Query, Recommender
 from models.recommend.single_stage import SINGLE_STAGE
 
 DEFAULT_STAGES: tuple[tuple[str, Mapping[str, Any]], ...] = (
@@ -67,7 +67,7 @@ class FallbackChain(Recommender):
         return best
 
     def _rank_block(
-        self, query: Query, k: int, barred: Barred
+        self, query: Query, k: int, item_filter: ItemFilter
     ) -> tuple[NDArray[np.int32], NDArray[np.float32], NDArray[np.int8]]:
         n = len(query)
         ids = np.full((n, k), -1, dtype=np.int32)
@@ -78,10 +78,10 @@ class FallbackChain(Recommender):
             rows = np.flatnonzero(filled < k)
             if not len(rows):
                 break
-            asked, left = (query, barred) if len(rows) == n else (query.take(rows), barred.take(rows))
+            subquery, left = (query, item_filter) if len(rows) == n else (query.take(rows), item_filter.take(rows))
             if level:  # an earlier stage has placed some already: that many more, and not those
                 left = left.without(ids[rows], self.n_items_)
-            found, values, stage = model._rank_block(asked, k, left)
+            found, values, stage = model._rank_block(subquery, k, left)
             real = np.isfinite(values)
             place = filled[rows, None] + np.cumsum(real, axis=1) - 1
             real &= place < k

@@ -13,8 +13,8 @@ from features.compute.algebra import PROFILE_PREFIX
 from features.interactions import TrainingSet
 from models.inner_product_search import FactorIndex
 from models.persist import Arrays, pack_csr, unpack_csr
-from models.recommend.base import Attributes, Query, Span
-from models.recommend.matrix_factorization import FactorRecommender, sound
+from models.recommend.base import Query, Range, UserAttributes
+from models.recommend.matrix_factorization import FactorRecommender, check_finite
 from models.recommend.popular import recent_customers
 from qianmian.errors import DataError
 
@@ -46,14 +46,14 @@ class HybridRecommender(FactorRecommender):
     name: ClassVar[str] = "hybrid"
     supports_cold: ClassVar[bool] = True
     supports_similar: ClassVar[bool] = True
-    search_space: ClassVar[Mapping[str, Span]] = {
-        "factors": Span(8, 64, log=True),
-        "epochs": Span(2, 20),
-        "prior_days": Span(7.0, 120.0, log=True),
-        "personal_weight": Span(0.0, 2.0),
-        "learning_rate": Span(0.01, 0.2, log=True),
-        "item_alpha": Span(1e-7, 1e-4, log=True),
-        "user_alpha": Span(1e-7, 1e-4, log=True),
+    search_space: ClassVar[Mapping[str, Range]] = {
+        "factors": Range(8, 64, log=True),
+        "epochs": Range(2, 20),
+        "prior_days": Range(7.0, 120.0, log=True),
+        "personal_weight": Range(0.0, 2.0),
+        "learning_rate": Range(0.01, 0.2, log=True),
+        "item_alpha": Range(1e-7, 1e-4, log=True),
+        "user_alpha": Range(1e-7, 1e-4, log=True),
     }
 
     def __init__(
@@ -115,19 +115,19 @@ class HybridRecommender(FactorRecommender):
         )
         self.user_attributes_ = attributes.astype(np.float32)
         prior = np.log1p(recent_customers(train, self.prior_days))
-        had = np.bincount(counts.indices, minlength=train.n_items) > 0
+        interacted = np.bincount(counts.indices, minlength=train.n_items) > 0
         self.trait_names_, self.trait_vectors_ = (
             trait_names,
             np.asarray(item_embeddings[train.n_items :], dtype=np.float32),
         )
-        items_with = np.asarray(traits.T @ had.astype(np.float64))
+        items_with = np.asarray(traits.T @ interacted.astype(np.float64))
         self.trait_priors_ = np.where(
-            items_with > 0, (traits.T @ (prior * had)) / np.maximum(items_with, 1.0), np.nan
+            items_with > 0, (traits.T @ (prior * interacted)) / np.maximum(items_with, 1.0), np.nan
         ).astype(np.float32)
         vectors = np.asarray(item_features @ item_embeddings, dtype=np.float32)
-        new = np.flatnonzero(~had)
-        vectors[new], prior[new] = self._of_traits(traits[new])  # the identity of an item nobody had is noise
-        strangers, described = self._strangers(self.user_attributes_)
+        new = np.flatnonzero(~interacted)
+        vectors[new], prior[new] = self._from_traits(traits[new])  # the identity of an item nobody had is noise
+        strangers, described = self._cold_users(self.user_attributes_)
         average = strangers[described] if described.any() else self.user_vectors_
         self.center_ = average.mean(axis=0, dtype=np.float32)
         self._set_items(vectors, prior)
@@ -141,7 +141,7 @@ class HybridRecommender(FactorRecommender):
     def attribute_names(self) -> tuple[str, ...]:
         return tuple(self.attribute_names_.tolist())
 
-    def _of_traits(self, traits: sparse.csr_matrix) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    def _from_traits(self, traits: sparse.csr_matrix) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
         """Vectors and priors of items by one-hot traits (n, t) alone."""
         told = np.isfinite(self.trait_priors_)
         seen = _normalised((traits @ sparse.diags(told.astype(np.float32))).tocsr())
@@ -160,7 +160,7 @@ class HybridRecommender(FactorRecommender):
         users = query.users
         inside = np.maximum(users, 0)
         vectors, answerable = (
-            self._strangers(self.user_attributes_[inside]) if self.n_users_ else self._nobody(len(users))
+            self._cold_users(self.user_attributes_[inside]) if self.n_users_ else self._unknown_users(len(users))
         )
         answerable &= users >= 0
         warm = self._has_history(query)
@@ -170,15 +170,15 @@ class HybridRecommender(FactorRecommender):
                 vectors[row], answerable[row] = self.attribute_vectors_[codes].mean(axis=0), True
         return vectors, answerable
 
-    def _strangers(self, attributes: sparse.csr_matrix) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
+    def _cold_users(self, attributes: sparse.csr_matrix) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
         return np.asarray(_normalised(attributes) @ self.attribute_vectors_, dtype=np.float32), np.diff(
             attributes.indptr
         ) > 0
 
-    def _nobody(self, n: int) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
+    def _unknown_users(self, n: int) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
         return np.zeros((n, len(self.center_)), dtype=np.float32), np.zeros(n, dtype=bool)
 
-    def _codes(self, given: Attributes) -> NDArray[np.int64]:
+    def _codes(self, given: UserAttributes) -> NDArray[np.int64]:
         wanted = [f"{name}={value}" for name, value in given.items()]
         return np.flatnonzero(np.isin(self.attribute_names_, wanted)) if wanted else np.empty(0, dtype=np.int64)
 
@@ -198,15 +198,19 @@ class HybridRecommender(FactorRecommender):
 
     def _restore(self, state: Arrays) -> None:
         self.user_vectors_, self.attribute_names_ = (
-            sound("hybrid: user_vectors", state["user_vectors"]),
+            check_finite("hybrid: user_vectors", state["user_vectors"]),
             state["attribute_names"],
         )
-        self.attribute_vectors_ = sound("hybrid: attribute_vectors", state["attribute_vectors"])
-        self.user_attributes_, self.center_ = unpack_csr("traits", state), sound("hybrid: center", state["center"])
+        self.attribute_vectors_ = check_finite("hybrid: attribute_vectors", state["attribute_vectors"])
+        self.user_attributes_, self.center_ = (
+            unpack_csr("traits", state),
+            check_finite("hybrid: center", state["center"]),
+        )
         self.trait_names_, self.trait_priors_ = state["trait_names"], state["trait_priors"]
-        self.trait_vectors_ = sound("hybrid: trait_vectors", state["trait_vectors"])
+        self.trait_vectors_ = check_finite("hybrid: trait_vectors", state["trait_vectors"])
         self._set_items(
-            sound("hybrid: item_vectors", state["item_vectors"]), sound("hybrid: item_prior", state["item_prior"])
+            check_finite("hybrid: item_vectors", state["item_vectors"]),
+            check_finite("hybrid: item_prior", state["item_prior"]),
         )
 
 
@@ -247,7 +251,9 @@ def item_traits(train: TrainingSet) -> tuple[NDArray[np.str_], sparse.csr_matrix
     blocks = []
     for column in ("category", "brand"):
         values, codes = np.unique(train.item_attributes[column], return_inverse=True)
-        told = [_traits(value, "") if column == "category" else _traits("", value) for value in values.tolist()]
+        told = [
+            _trait_names(value, "") if column == "category" else _trait_names("", value) for value in values.tolist()
+        ]
         flat = np.asarray([names.setdefault(name, len(names)) for row in told for name in row], dtype=np.int64)
         edges = np.cumsum([0, *map(len, told)])
         blocks.append(
@@ -260,12 +266,12 @@ def item_traits(train: TrainingSet) -> tuple[NDArray[np.str_], sparse.csr_matrix
     return np.asarray(list(names), dtype=np.str_), (wide[0] + wide[1]).tocsr()
 
 
-def _traits(category: str, brand: str) -> list[str]:
+def _trait_names(category: str, brand: str) -> list[str]:
     """The names of one item's traits.
 
     Examples
     --------
-    >>> _traits("food/milk", "b")
+    >>> _trait_names("food/milk", "b")
     ['category:food', 'category:food/milk', 'brand:b']
     """
     levels = category.split("/") if category else []

@@ -11,10 +11,10 @@ from scipy import sparse
 
 from features.interactions import TrainingSet
 from models.inner_product_search import FactorIndex
+from models.parallel import thread_budget
 from models.persist import Arrays
-from models.recommend.base import Choice, Query, Span, folded
-from models.recommend.matrix_factorization import FactorRecommender, sound
-from models.threads import cores
+from models.recommend.base import Choice, Query, Range, fold_in
+from models.recommend.matrix_factorization import FactorRecommender, check_finite
 from qianmian.errors import DataError
 
 GATHERED = 1 << 22  # item factors copied together when users are solved for: 16 MB
@@ -44,11 +44,11 @@ class ImplicitALSRecommender(FactorRecommender):
     name: ClassVar[str] = "ials"
     supports_similar: ClassVar[bool] = True
     supports_fold_in: ClassVar[bool] = True
-    search_space: ClassVar[Mapping[str, Span | Choice]] = {
+    search_space: ClassVar[Mapping[str, Range | Choice]] = {
         "factors": Choice((32, 64, 128, 256)),
-        "iterations": Span(5, 25),
-        "regularization": Span(0.01, 4.0, log=True),
-        "alpha": Span(0.1, 50.0, log=True),
+        "iterations": Range(5, 25),
+        "regularization": Range(0.01, 4.0, log=True),
+        "alpha": Range(0.1, 50.0, log=True),
         "half_life_days": Choice((60.0, 120.0, 240.0, None)),
     }
 
@@ -78,7 +78,7 @@ class ImplicitALSRecommender(FactorRecommender):
                     iterations=self.iterations,
                     regularization=self.ridge_,
                     random_state=self.seed,
-                    num_threads=cores(),
+                    num_threads=thread_budget(),
                 )  # every row is solved by itself: the same seed gives the same factors, whatever the threads
                 model.fit(self._confidence(weights), show_progress=False)
         except ModelFitError as error:
@@ -105,9 +105,9 @@ class ImplicitALSRecommender(FactorRecommender):
         vectors = np.zeros((len(query), self.index_.factors), dtype=np.float32)
         known = answerable & (query.users >= 0)
         vectors[known] = self.user_factors_[query.users[known]]
-        if query.since is not None and len(query.since.users):
-            changed = np.unique(query.since.users).astype(np.int64)
-            vectors[changed] = self.solve(folded(self._weights(), query.take(changed), self.half_life_days))
+        if query.recent_interactions is not None and len(query.recent_interactions.users):
+            changed = np.unique(query.recent_interactions.users).astype(np.int64)
+            vectors[changed] = self.solve(fold_in(self._weights(), query.take(changed), self.half_life_days))
         return vectors, answerable
 
     def _weights(self) -> sparse.csr_matrix:
@@ -160,9 +160,9 @@ class ImplicitALSRecommender(FactorRecommender):
         }
 
     def _restore(self, state: Arrays) -> None:
-        self.user_factors_, self.weights_ = sound("ials: user_factors", state["user_factors"]), state["weights"]
+        self.user_factors_, self.weights_ = check_finite("ials: user_factors", state["user_factors"]), state["weights"]
         self.ridge_ = float(state["ridge"])
-        self._set_items(sound("ials: item_factors", state["item_factors"]))
+        self._set_items(check_finite("ials: item_factors", state["item_factors"]))
 
 
 def noise_level(matrix: sparse.csr_matrix) -> float:

@@ -14,14 +14,14 @@ from features.interactions import TrainingSet
 from models.persist import Arrays, pack_csr, unpack_csr
 from models.ranked import NOT_A_CANDIDATE
 from models.recommend.base import (
-    Barred,
     Choice,
     Indices,
+    ItemFilter,
     Query,
+    Range,
     Recommender,
-    Span,
     dense_scores,
-    folded,
+    fold_in,
     top_k_rows,
     values_at,
 )
@@ -37,66 +37,66 @@ class ItemLinksRecommender(Recommender):
     An item is no evidence for itself (B has no diagonal), so what is had often does not win by that alone, and what no link reaches is no
     candidate. Since only the user's own row is needed, what was done after the fit changes the answer at once, and is enough for one.
 
-    Subclasses set the parameters `half_life_days` and `count_power` and fill `_linked`.
+    Subclasses set the parameters `half_life_days` and `count_power` and fill `_compute_links`.
 
     Attributes
     ----------
     links_ : csr_matrix of float32, (n_items, n_items)
         Row i: what having item i says of each other item.
-    shown_ : ndarray of float32, (n_items,)
+    popularity_factor_ : ndarray of float32, (n_items,)
         > 0: the part of column j that is j's popularity rather than its likeness to i; `similar_items` divides by it.
     """
 
     supports_fold_in: ClassVar[bool] = True
     supports_similar: ClassVar[bool] = True
-    may_be_short: ClassVar[bool] = True
+    returns_partial_lists: ClassVar[bool] = True
 
     half_life_days: float | None
     count_power: float
     links_: sparse.csr_matrix
-    shown_: Floats
+    popularity_factor_: Floats
 
     @abstractmethod
-    def _linked(self, had: sparse.csr_matrix) -> tuple[sparse.csr_matrix, Floats]:
-        """`links_` and `shown_` of these weights (n_users, n_items), all > 0."""
+    def _compute_links(self, interacted: sparse.csr_matrix) -> tuple[sparse.csr_matrix, Floats]:
+        """`links_` and `popularity_factor_` of these weights (n_users, n_items), all > 0."""
 
     def _fit(self, train: TrainingSet) -> None:
         counts = train.interactions.matrix(self.half_life_days)
         self.weights_ = counts.data
-        links, self.shown_ = self._linked(self._powered(counts))
+        links, self.popularity_factor_ = self._compute_links(self._apply_count_power(counts))
         links.sort_indices()
         self.links_ = links
 
-    def _powered(self, counts: sparse.csr_matrix) -> sparse.csr_matrix:
+    def _apply_count_power(self, counts: sparse.csr_matrix) -> sparse.csr_matrix:
         weights = np.maximum(counts.data, np.float32(0.0))
         powered = np.where(
             weights > 0, weights ** np.float32(self.count_power), np.float32(0.0)
         )  # 0 to the power 0 is 1, and nothing is not
-        had = sparse.csr_matrix(
+        interacted = sparse.csr_matrix(
             (powered.astype(np.float32), counts.indices.copy(), counts.indptr.copy()), shape=counts.shape
         )
-        had.eliminate_zeros()
-        return had
+        interacted.eliminate_zeros()
+        return interacted
 
     def _candidates(self, query: Query) -> sparse.csr_matrix:
         """Scores of what the links reach, (n, n_items)."""
-        return query.once(self, lambda: self._reached(query))
+        return query.memoize(self, lambda: self._score_candidates(query))
 
-    def _reached(self, query: Query) -> sparse.csr_matrix:
+    def _score_candidates(self, query: Query) -> sparse.csr_matrix:
         counts = sparse.csr_matrix(
             (self.weights_, self.history_.indices, self.history_.indptr), shape=self.history_.shape
         )
-        found = (self._powered(folded(counts, query, self.half_life_days)) @ self.links_).tocsr()
+        found = (self._apply_count_power(fold_in(counts, query, self.half_life_days)) @ self.links_).tocsr()
         found.sort_indices()
         return found
 
     def _scores(self, query: Query) -> Floats:
         return dense_scores(self._candidates(query))
 
-    def _best(self, query: Query, k: int, barred: Barred) -> tuple[NDArray[np.int32], Floats]:
-        return top_k_rows(self._candidates(query), k, barred)
+    def _top_k(self, query: Query, k: int, item_filter: ItemFilter) -> tuple[NDArray[np.int32], Floats]:
+        return top_k_rows(self._candidates(query), k, item_filter)
 
-    def _scores_at(self, query: Query, ids: Indices) -> Floats:
+    def _score_items(self, query: Query, ids: Indices) -> Floats:
         return values_at(self._candidates(query), ids)
 
     def _similarity(self, item: int) -> Floats:
@@ -104,16 +104,20 @@ class ItemLinksRecommender(Recommender):
         scores = np.full(self.n_items_, NOT_A_CANDIDATE, dtype=np.float32)
         row = slice(*self.links_.indptr[item : item + 2].tolist())
         others = self.links_.indices[row]
-        strength = self.links_.data[row] / self.shown_[others]
+        strength = self.links_.data[row] / self.popularity_factor_[others]
         if len(others) and strength.max() > 0:
             scores[others] = np.where(strength > 0, strength / strength.max(), NOT_A_CANDIDATE)
         return scores
 
     def _state(self) -> Arrays:
-        return {**pack_csr("links", self.links_), "shown": self.shown_, "weights": self.weights_}
+        return {**pack_csr("links", self.links_), "shown": self.popularity_factor_, "weights": self.weights_}
 
     def _restore(self, state: Arrays) -> None:
-        self.links_, self.shown_, self.weights_ = unpack_csr("links", state), state["shown"], state["weights"]
+        self.links_, self.popularity_factor_, self.weights_ = (
+            unpack_csr("links", state),
+            state["shown"],
+            state["weights"],
+        )
 
 
 class ItemKNNRecommender(ItemLinksRecommender):
@@ -142,20 +146,20 @@ class ItemKNNRecommender(ItemLinksRecommender):
 
     Examples
     --------
-    >>> train = TrainingSet.of_pairs(np.array([0, 0, 1, 1, 2]), np.array([0, 1, 0, 1, 0]), n_users=3, n_items=3)
+    >>> train = TrainingSet.from_arrays(np.array([0, 0, 1, 1, 2]), np.array([0, 1, 0, 1, 0]), n_users=3, n_items=3)
     >>> ItemKNNRecommender().fit(train).recommend([2], 2, exclude_purchased=True).ids.tolist()
     [[1, -1]]
     """
 
     name: ClassVar[str] = "item_knn"
-    search_space: ClassVar[Mapping[str, Span | Choice]] = {
+    search_space: ClassVar[Mapping[str, Range | Choice]] = {
         "neighbours": Choice((50, 100, 200, 400)),
         "weighting": Choice(("cosine", "tf-idf", "bm25")),
-        "shrinkage": Span(0.0, 50.0),
+        "shrinkage": Range(0.0, 50.0),
         "normalise": Choice((False, True)),
-        "popularity_power": Span(0.0, 0.5),
+        "popularity_power": Range(0.0, 0.5),
         "half_life_days": Choice((60.0, 120.0, 240.0, None)),
-        "count_power": Span(0.0, 1.0),
+        "count_power": Range(0.0, 1.0),
     }
 
     def __init__(
@@ -172,24 +176,26 @@ class ItemKNNRecommender(ItemLinksRecommender):
         self.normalise, self.popularity_power = normalise, popularity_power
         self.half_life_days, self.count_power = half_life_days, count_power
 
-    def _linked(self, had: sparse.csr_matrix) -> tuple[sparse.csr_matrix, Floats]:
-        popularity = np.asarray(had.sum(axis=0), dtype=np.float32).ravel()
+    def _compute_links(self, interacted: sparse.csr_matrix) -> tuple[sparse.csr_matrix, Floats]:
+        popularity = np.asarray(interacted.sum(axis=0), dtype=np.float32).ravel()
         shown = positive_power(popularity, self.popularity_power)
-        weighted = weighted_counts(had, self.weighting)
+        weighted = weighted_counts(interacted, self.weighting)
         by_item = weighted.T.tocsr()
         by_item.sort_indices()
         lengths = np.sqrt(np.asarray(by_item.multiply(by_item).sum(axis=1)).ravel()).astype(np.float32)
         parts = []
-        for block, products in item_products(by_item, weighted):
+        for block, products in cooccurrence_blocks(by_item, weighted):
             row = np.repeat(np.arange(block.start, block.stop, dtype=np.int32), np.diff(products.indptr))
             scale = lengths[products.indices]
             scale *= np.repeat(lengths[block.start : block.stop], np.diff(products.indptr))
             scale += np.float32(self.shrinkage)
             products.data /= np.maximum(scale, np.float32(1e-30), out=scale)
             products.data[row == products.indices] = 0.0
-            parts.append(strongest(products, self.neighbours))
+            parts.append(strongest_links(products, self.neighbours))
         nearest = (
-            sparse.vstack(parts, format="csr") if parts else sparse.csr_matrix(2 * (had.shape[1],), dtype=np.float32)
+            sparse.vstack(parts, format="csr")
+            if parts
+            else sparse.csr_matrix(2 * (interacted.shape[1],), dtype=np.float32)
         )
         if self.normalise:
             sums = np.asarray(nearest.sum(axis=1)).ravel()
@@ -197,7 +203,7 @@ class ItemKNNRecommender(ItemLinksRecommender):
         return (sparse.diags(shown) @ nearest).T.tocsr().astype(np.float32), shown
 
 
-def weighted_counts(had: sparse.csr_matrix, weighting: str) -> sparse.csr_matrix:
+def weighted_counts(interacted: sparse.csr_matrix, weighting: str) -> sparse.csr_matrix:
     """Counts weighted as `ItemKNNRecommender` says, (n_users, n_items).
 
     Raises
@@ -208,23 +214,26 @@ def weighted_counts(had: sparse.csr_matrix, weighting: str) -> sparse.csr_matrix
     if weighting not in ("cosine", "tf-idf", "bm25"):
         raise UsageError("there is no such weighting", got=weighting, allowed=["cosine", "tf-idf", "bm25"])
     if weighting == "cosine":
-        return had
-    held = np.diff(had.indptr)
+        return interacted
+    held = np.diff(interacted.indptr)
     # a customer who has everything says nothing, yet a shop of one item must not divide by it
-    telling = np.maximum(np.log(max(1, had.shape[1]) / (1.0 + held)), 0.01).astype(np.float32)
-    counts = had.data
+    telling = np.maximum(np.log(max(1, interacted.shape[1]) / (1.0 + held)), 0.01).astype(np.float32)
+    counts = interacted.data
     if weighting == "bm25":
-        totals = np.asarray(had.sum(axis=0)).ravel()
+        totals = np.asarray(interacted.sum(axis=0)).ravel()
         ratio = 0.25 + 0.75 * totals / max(float(totals.mean()), 1e-30)
-        saturated = counts * 2.2 / (1.2 * ratio[had.indices] + counts)
+        saturated = counts * 2.2 / (1.2 * ratio[interacted.indices] + counts)
     else:
         saturated = np.sqrt(counts)
     return sparse.csr_matrix(
-        ((saturated * np.repeat(telling, held)).astype(np.float32), had.indices, had.indptr), shape=had.shape
+        ((saturated * np.repeat(telling, held)).astype(np.float32), interacted.indices, interacted.indptr),
+        shape=interacted.shape,
     )
 
 
-def item_products(by_item: sparse.csr_matrix, by_user: sparse.csr_matrix) -> Iterator[tuple[range, sparse.csr_matrix]]:
+def cooccurrence_blocks(
+    by_item: sparse.csr_matrix, by_user: sparse.csr_matrix
+) -> Iterator[tuple[range, sparse.csr_matrix]]:
     """``by_item @ by_user`` in blocks of rows, so that the pairs of a block fit into memory: (rows, csr_matrix, its indices in any order)."""
     # an upper bound of the pairs of each item: what its customers hold
     bound = np.cumsum((by_item != 0).astype(np.float64) @ np.diff(by_user.indptr).astype(np.float64))
@@ -235,12 +244,12 @@ def item_products(by_item: sparse.csr_matrix, by_user: sparse.csr_matrix) -> Ite
         start = stop
 
 
-def strongest(links: sparse.csr_matrix, most: int) -> sparse.csr_matrix:
+def strongest_links(links: sparse.csr_matrix, most: int) -> sparse.csr_matrix:
     """The `most` greatest positive entries of each row, in the order of their columns; equal ones go to the lower column.
 
     Examples
     --------
-    >>> strongest(sparse.csr_matrix([[1.0, 3.0, 3.0, 3.0, -1.0]]), 2).toarray().tolist()
+    >>> strongest_links(sparse.csr_matrix([[1.0, 3.0, 3.0, 3.0, -1.0]]), 2).toarray().tolist()
     [[0.0, 3.0, 3.0, 0.0, 0.0]]
     """
     kept, bounds = links.data > 0, links.indptr

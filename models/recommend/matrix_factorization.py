@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from models.inner_product_search import FactorIndex
 from models.ranked import NOT_A_CANDIDATE
-from models.recommend.base import Barred, Indices, Query, Recommender
+from models.recommend.base import Indices, ItemFilter, Query, Recommender
 from qianmian.errors import ArtifactError
 
 
@@ -38,23 +38,23 @@ class FactorRecommender(Recommender):
         scores[~answerable] = NOT_A_CANDIDATE
         return scores
 
-    def _best(self, query: Query, k: int, barred: Barred) -> tuple[NDArray[np.int32], NDArray[np.float32]]:
+    def _top_k(self, query: Query, k: int, item_filter: ItemFilter) -> tuple[NDArray[np.int32], NDArray[np.float32]]:
         vectors, answerable = self._user_vectors(query)
         if answerable.all():
-            return self.index_.search(vectors, k, allowed=barred.allowed, excluded=barred.excluded)
+            return self.index_.search(vectors, k, allowed=item_filter.allowed, excluded=item_filter.excluded)
         rows = np.flatnonzero(answerable)
-        some = barred.take(rows)
+        some = item_filter.take(rows)
         width = min(k, self.n_items_)
         ids, scores = np.full((len(query), width), -1, dtype=np.int32), np.full((len(query), width), NOT_A_CANDIDATE)
         ids[rows], scores[rows] = self.index_.search(vectors[rows], k, allowed=some.allowed, excluded=some.excluded)
         return ids, scores
 
-    def _cells_a_user(self, k: int) -> int:
+    def _cells_per_user(self, k: int) -> int:
         return 8 * (k + int(self.index_.item_vectors.shape[1]))  # the search bounds its own blocks
 
-    def _scores_at(self, query: Query, ids: Indices) -> NDArray[np.float32]:
+    def _score_items(self, query: Query, ids: Indices) -> NDArray[np.float32]:
         vectors, answerable = self._user_vectors(query)
-        scores = self.index_.scores_at(vectors, ids)
+        scores = self.index_.score_items(vectors, ids)
         scores[~answerable] = NOT_A_CANDIDATE
         return scores
 
@@ -62,7 +62,7 @@ class FactorRecommender(Recommender):
         return self.index_.item_vectors
 
 
-def sound(name: str, factors: NDArray[np.float32]) -> NDArray[np.float32]:
+def check_finite(name: str, factors: NDArray[np.float32]) -> NDArray[np.float32]:
     """Factors that were read from a file, as they are.
 
     Raises

@@ -11,11 +11,11 @@ from scipy import sparse
 
 from features.interactions import TrainingSet
 from models.persist import Arrays, pack_csr, unpack_csr
-from models.recommend.base import Choice, Indices, Query, Recommender, Span
+from models.recommend.base import Choice, Indices, Query, Range, Recommender
 from models.recommend.hybrid import user_attributes
-from models.recommend.popular import customers_and_items, recent_customers
+from models.recommend.popular import interaction_matrix, recent_customers
 
-MOST_SEGMENTS = 256  # each is a row of n_items numbers
+MAX_SEGMENTS = 256  # each is a row of n_items numbers
 
 
 class SegmentPopularRecommender(Recommender):
@@ -39,30 +39,32 @@ class SegmentPopularRecommender(Recommender):
     Attributes
     ----------
     attribute_names_ : ndarray of str, (a,)
-        ``attribute=value`` of the `MOST_SEGMENTS` largest segments; row i of `lift_` (a, n_items) is its log-lift.
+        ``attribute=value`` of the `MAX_SEGMENTS` largest segments; row i of `lift_` (a, n_items) is its log-lift.
     """
 
     name: ClassVar[str] = "popular_by_segment"
     supports_cold: ClassVar[bool] = True
-    search_space: ClassVar[Mapping[str, Span | Choice]] = {
-        "window_days": Span(7.0, 365.0, log=True),
-        "prior_events": Span(2.0, 500.0, log=True),
-        "weight": Span(0.0, 1.5),
+    search_space: ClassVar[Mapping[str, Range | Choice]] = {
+        "window_days": Range(7.0, 365.0, log=True),
+        "prior_events": Range(2.0, 500.0, log=True),
+        "weight": Range(0.0, 1.5),
     }
 
     def __init__(self, window_days: float | None = 28.0, prior_events: float = 100.0, weight: float = 0.25) -> None:
         self.window_days, self.prior_events, self.weight = window_days, prior_events, weight
 
     def _fit(self, train: TrainingSet) -> None:
-        had = customers_and_items(train, None)
-        active = (np.diff(had.indptr) > 0).astype(np.float32)
-        share = np.asarray(had.sum(axis=0)).ravel() / max(1.0, float(active.sum()))
+        interacted = interaction_matrix(train, None)
+        active = (np.diff(interacted.indptr) > 0).astype(np.float32)
+        share = np.asarray(interacted.sum(axis=0)).ravel() / max(1.0, float(active.sum()))
         names, attributes = user_attributes(train)
         members = active @ attributes
-        largest = np.sort(np.argsort(-members, kind="stable")[:MOST_SEGMENTS])
+        largest = np.sort(np.argsort(-members, kind="stable")[:MAX_SEGMENTS])
         self.attribute_names_, attributes, members = names[largest], attributes[:, largest], members[largest]
         self.user_attributes_ = attributes.astype(np.float32)
-        counts = np.asarray((attributes.T @ had).todense()) if attributes.shape[1] else np.empty((0, train.n_items))
+        counts = (
+            np.asarray((attributes.T @ interacted).todense()) if attributes.shape[1] else np.empty((0, train.n_items))
+        )
         expected = members[:, None] * share
         self.lift_ = np.log((counts + self.prior_events) / (expected + self.prior_events)).astype(np.float32)
         self.prior_ = np.log(recent_customers(train, self.window_days) + np.float32(0.5)).astype(np.float32)
@@ -72,18 +74,20 @@ class SegmentPopularRecommender(Recommender):
         return tuple(self.attribute_names_.tolist())
 
     def _scores(self, query: Query) -> NDArray[np.float32]:
-        return np.asarray(self.prior_ + np.float32(self.weight) * (self._traits(query) @ self.lift_), dtype=np.float32)
+        return np.asarray(
+            self.prior_ + np.float32(self.weight) * (self._user_attributes(query) @ self.lift_), dtype=np.float32
+        )
 
-    def _scores_at(self, query: Query, ids: Indices) -> NDArray[np.float32]:
+    def _score_items(self, query: Query, ids: Indices) -> NDArray[np.float32]:
         inside = np.maximum(ids, 0)
-        traits = self._traits(query)
+        traits = self._user_attributes(query)
         scores = self.prior_[inside].copy()
         for attribute in np.unique(traits.indices):
             rows = np.flatnonzero(np.asarray(traits[:, attribute].todense()).ravel())
             scores[rows] += np.float32(self.weight) * self.lift_[attribute][inside[rows]]
         return np.where(ids >= 0, scores, np.float32(-np.inf)).astype(np.float32)
 
-    def _traits(self, query: Query) -> sparse.csr_matrix:
+    def _user_attributes(self, query: Query) -> sparse.csr_matrix:
         """Attributes of the users, (n, a): those of the profile, or the ones given for somebody without a profile."""
         n, width = len(query), len(self.attribute_names_)
         traits = (

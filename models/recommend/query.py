@@ -1,4 +1,4 @@
-"""What a recommender is asked (`Query`) and what it may not show (`Barred`), and sparse rows of users read by both."""
+"""What a recommender is asked (`Query`) and what it may not show (`ItemFilter`), and sparse rows of users read by both."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from features.interactions import Interactions
 from models.ranked import NOT_A_CANDIDATE, top_k
 
 T = TypeVar("T")
-Attributes = Mapping[str, str]
+UserAttributes = Mapping[str, str]
 Indices = NDArray[np.integer[Any]]
 DENSE_SHARE = 0.03  # of a block's scores that are stored: from there on a dense block is ranked faster
 
@@ -29,51 +29,55 @@ class Query:
         Indices; −1 for somebody unknown.
     attributes : sequence of mapping or None, (n,), optional
         Profile attributes given with the call.
-    since : Interactions, optional
+    recent_interactions : Interactions, optional
         What these users did after the fit: its `users` are rows of this query, its ages count back from now.
-    later_days : float
+    elapsed_days : float
         From the `as_of` of the fit to now.
     items : sequence of int arrays, (n,), optional
         What the answer should go with: the basket so far, or a given item.
     """
 
     users: NDArray[np.int64]
-    attributes: Sequence[Attributes | None] | None = None
-    since: Interactions | None = None
-    later_days: float = 0.0
+    attributes: Sequence[UserAttributes | None] | None = None
+    recent_interactions: Interactions | None = None
+    elapsed_days: float = 0.0
     items: Sequence[Indices] | None = None
-    _kept: dict[int, Any] = field(default_factory=dict, init=False, compare=False, repr=False)
+    _cache: dict[int, Any] = field(default_factory=dict, init=False, compare=False, repr=False)
 
     def __len__(self) -> int:
         return len(self.users)
 
-    def once(self, model: object, work: Callable[[], T]) -> T:
+    def memoize(self, model: object, factory: Callable[[], T]) -> T:
         """What a model works out for this query: a ranker asks it for its list and then for the scores of others' items, and waits once."""
-        if id(model) not in self._kept:
-            self._kept[id(model)] = work()
-        found: T = self._kept[id(model)]
+        if id(model) not in self._cache:
+            self._cache[id(model)] = factory()
+        found: T = self._cache[id(model)]
         return found
 
     def take(self, rows: NDArray[np.int64]) -> Query:
         """The query of these rows only."""
-        since = self.since
-        if since is not None:
+        recent_interactions = self.recent_interactions
+        if recent_interactions is not None:
             place = np.full(len(self), -1, dtype=np.int32)
             place[rows] = np.arange(len(rows), dtype=np.int32)
-            since = since.where(place[since.users] >= 0)
-            since = replace(since, users=place[since.users], shape=(len(rows), since.shape[1]))
+            recent_interactions = recent_interactions.where(place[recent_interactions.users] >= 0)
+            recent_interactions = replace(
+                recent_interactions,
+                users=place[recent_interactions.users],
+                shape=(len(rows), recent_interactions.shape[1]),
+            )
         picked = rows.tolist()
         return Query(
             self.users[rows],
             None if self.attributes is None else [self.attributes[row] for row in picked],
-            since,
-            self.later_days,
+            recent_interactions,
+            self.elapsed_days,
             None if self.items is None else [self.items[row] for row in picked],
         )
 
 
 @dataclass(frozen=True)
-class Barred:
+class ItemFilter:
     """What may not be shown.
 
     Attributes
@@ -96,36 +100,36 @@ class Barred:
             scores[rows, self.excluded.indices] = NOT_A_CANDIDATE
         return scores
 
-    def at(self, ids: Indices) -> NDArray[np.bool_]:
-        """Which of the items (n, m) are barred; −1 is."""
-        barred = ids < 0
+    def excludes(self, ids: Indices) -> NDArray[np.bool_]:
+        """Which of the items (n, m) are excluded; −1 is."""
+        excluded = ids < 0
         if self.allowed is not None:
-            barred |= ~self.allowed[ids]
+            excluded |= ~self.allowed[ids]
         if self.excluded is not None:
-            barred |= at_pairs(self.excluded, ids) >= 0
-        return barred
+            excluded |= entry_positions(self.excluded, ids) >= 0
+        return excluded
 
-    def without(self, ids: Indices, n_items: int) -> Barred:
+    def without(self, ids: Indices, n_items: int) -> ItemFilter:
         """These items (n, m) barred too; −1 for none."""
         rows, places = np.nonzero(ids >= 0)
         more = sparse.csr_matrix((np.ones(len(rows), np.float32), (rows, ids[rows, places])), shape=(len(ids), n_items))
         both = more if self.excluded is None else (self.excluded + more).tocsr()
         both.sort_indices()
-        return Barred(self.allowed, both)
+        return ItemFilter(self.allowed, both)
 
-    def take(self, rows: NDArray[np.int64]) -> Barred:
+    def take(self, rows: NDArray[np.int64]) -> ItemFilter:
         """The same for these rows only."""
-        return Barred(self.allowed, None if self.excluded is None else self.excluded[rows])
+        return ItemFilter(self.allowed, None if self.excluded is None else self.excluded[rows])
 
 
-def at_pairs(matrix: sparse.csr_matrix, ids: Indices) -> NDArray[np.int64]:
+def entry_positions(matrix: sparse.csr_matrix, ids: Indices) -> NDArray[np.int64]:
     """Where in `matrix.data` each (row, id) stands, −1 where it does not; ids is (n, m), a row of it a row of the matrix.
 
     The matrix must have sorted indices and no double entries.
 
     Examples
     --------
-    >>> at_pairs(sparse.csr_matrix([[0, 5, 7]]), np.array([[2, 0, 1, -1]])).tolist()
+    >>> entry_positions(sparse.csr_matrix([[0, 5, 7]]), np.array([[2, 0, 1, -1]])).tolist()
     [[1, -1, 0, -1]]
     """
     n_items = matrix.shape[1]
@@ -139,31 +143,33 @@ def at_pairs(matrix: sparse.csr_matrix, ids: Indices) -> NDArray[np.int64]:
 
 
 def values_at(matrix: sparse.csr_matrix, ids: Indices) -> NDArray[np.float32]:
-    """The entries of a sparse matrix at (n, m) column ids, −inf where there is none; see `at_pairs`."""
-    place = at_pairs(matrix, ids)
+    """The entries of a sparse matrix at (n, m) column ids, −inf where there is none; see `entry_positions`."""
+    place = entry_positions(matrix, ids)
     if not matrix.nnz:
         return np.full(ids.shape, NOT_A_CANDIDATE, dtype=np.float32)
     return np.where(place >= 0, matrix.data[place], NOT_A_CANDIDATE).astype(np.float32)
 
 
-def best_of_rows(matrix: sparse.csr_matrix, k: int, barred: Barred) -> tuple[NDArray[np.int32], NDArray[np.float32]]:
+def top_k_sparse(
+    matrix: sparse.csr_matrix, k: int, item_filter: ItemFilter
+) -> tuple[NDArray[np.int32], NDArray[np.float32]]:
     """The k greatest entries of each row that are not barred, (n, ≤ k), −inf past the end; equal ones go to the lower column.
 
     Only what is stored is a candidate, and no dense row is made.
 
     Examples
     --------
-    >>> best_of_rows(sparse.csr_matrix([[0, 5.0, 7.0], [0, 0, 2.0]]), 2, Barred())[0].tolist()
+    >>> top_k_sparse(sparse.csr_matrix([[0, 5.0, 7.0], [0, 0, 2.0]]), 2, ItemFilter())[0].tolist()
     [[2, 1], [2, -1]]
     """
     n = matrix.shape[0]
     rows = np.repeat(np.arange(n), np.diff(matrix.indptr))
     columns, values = matrix.indices, matrix.data
-    if barred.allowed is not None or barred.excluded is not None:
-        kept = np.ones(len(columns), dtype=bool) if barred.allowed is None else barred.allowed[columns]
-        if barred.excluded is not None:
+    if item_filter.allowed is not None or item_filter.excluded is not None:
+        kept = np.ones(len(columns), dtype=bool) if item_filter.allowed is None else item_filter.allowed[columns]
+        if item_filter.excluded is not None:
             n_items = matrix.shape[1]
-            out = np.repeat(np.arange(n), np.diff(barred.excluded.indptr)) * n_items + barred.excluded.indices
+            out = np.repeat(np.arange(n), np.diff(item_filter.excluded.indptr)) * n_items + item_filter.excluded.indices
             keys = rows * n_items + columns
             place = np.minimum(
                 np.searchsorted(out, keys), max(len(out) - 1, 0)
@@ -195,11 +201,13 @@ def dense_scores(matrix: sparse.csr_matrix) -> NDArray[np.float32]:
     return scores
 
 
-def top_k_rows(matrix: sparse.csr_matrix, k: int, barred: Barred) -> tuple[NDArray[np.int32], NDArray[np.float32]]:
-    """As `best_of_rows`, by whichever way is faster."""
+def top_k_rows(
+    matrix: sparse.csr_matrix, k: int, item_filter: ItemFilter
+) -> tuple[NDArray[np.int32], NDArray[np.float32]]:
+    """As `top_k_sparse`, by whichever way is faster."""
     if matrix.nnz < DENSE_SHARE * matrix.shape[0] * matrix.shape[1]:
-        return best_of_rows(matrix, k, barred)
-    return top_k(barred.apply(dense_scores(matrix)), k)
+        return top_k_sparse(matrix, k, item_filter)
+    return top_k(item_filter.apply(dense_scores(matrix)), k)
 
 
 def row_indices(matrix: sparse.csr_matrix, row: int) -> NDArray[np.int32]:
@@ -226,7 +234,7 @@ def rows_of(matrix: sparse.csr_matrix, users: Indices) -> sparse.csr_matrix:
     return rows
 
 
-def folded(counts: sparse.csr_matrix, query: Query, half_life_days: float | None) -> sparse.csr_matrix:
+def fold_in(counts: sparse.csr_matrix, query: Query, half_life_days: float | None) -> sparse.csr_matrix:
     """Each user's weights now, (n, n_items): those of the fit, decayed until now, and what they did since.
 
     Parameters
@@ -235,10 +243,10 @@ def folded(counts: sparse.csr_matrix, query: Query, half_life_days: float | None
         `Interactions.matrix(half_life_days)` of the fit.
     """
     now = rows_of(counts, query.users)
-    if query.since is not None and half_life_days is not None:
-        now = now * np.float32(2.0 ** (-query.later_days / half_life_days))
-    if query.since is not None:
-        now = now + query.since.matrix(half_life_days)
+    if query.recent_interactions is not None and half_life_days is not None:
+        now = now * np.float32(2.0 ** (-query.elapsed_days / half_life_days))
+    if query.recent_interactions is not None:
+        now = now + query.recent_interactions.matrix(half_life_days)
     now = now.astype(np.float32)
     now.sort_indices()
     return now
@@ -266,7 +274,7 @@ def exclusion_matrix(
             )
         )
     if history is not None:
-        parts.append(folded(history, query, None))
+        parts.append(fold_in(history, query, None))
     if not parts:
         return None
     both = parts[0] if len(parts) == 1 else (parts[0] + parts[1]).tocsr()

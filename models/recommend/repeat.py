@@ -13,15 +13,15 @@ from features.interactions import TrainingSet
 from models.persist import Arrays, pack_csr, unpack_csr
 from models.ranked import NOT_A_CANDIDATE
 from models.recommend.base import (
-    Barred,
     Choice,
     Evidence,
     Indices,
+    ItemFilter,
     Query,
+    Range,
     Recommender,
-    Span,
-    best_of_rows,
-    folded,
+    fold_in,
+    top_k_sparse,
     values_at,
 )
 from models.recommend.evidence import times_and_last
@@ -40,10 +40,10 @@ class RepeatPurchaseRecommender(Recommender):
 
     name: ClassVar[str] = "repeat"
     supports_fold_in: ClassVar[bool] = True
-    may_be_short: ClassVar[bool] = True
+    returns_partial_lists: ClassVar[bool] = True
     supports_evidence: ClassVar[bool] = True
     supports_purchase_counts: ClassVar[bool] = True
-    search_space: ClassVar[Mapping[str, Span | Choice]] = {"half_life_days": Span(7.0, 730.0, log=True)}
+    search_space: ClassVar[Mapping[str, Range | Choice]] = {"half_life_days": Range(7.0, 730.0, log=True)}
 
     def __init__(self, half_life_days: float | None = 120.0) -> None:
         self.half_life_days = half_life_days
@@ -67,28 +67,28 @@ class RepeatPurchaseRecommender(Recommender):
         place = start + int(np.searchsorted(self.counts_.indices[start:stop], item))
         if place == stop or self.counts_.indices[place] != item:
             return None
-        return times_and_last(int(self.times_[place]), float(self.last_days_[place]), query.later_days)
+        return times_and_last(int(self.times_[place]), float(self.last_days_[place]), query.elapsed_days)
 
     def purchase_counts(self, user: int) -> tuple[Indices, Indices]:
         self._check_users([user])
         own = slice(*self.counts_.indptr[user : user + 2]) if user >= 0 else slice(0)
         return self.counts_.indices[own], self.times_[own]
 
-    def _own(self, query: Query) -> sparse.csr_matrix:
+    def _decayed_counts(self, query: Query) -> sparse.csr_matrix:
         """Decayed purchases of each row, (n, n_items)."""
-        return query.once(self, lambda: folded(self.counts_, query, self.half_life_days))
+        return query.memoize(self, lambda: fold_in(self.counts_, query, self.half_life_days))
 
     def _scores(self, query: Query) -> NDArray[np.float32]:
         scores = np.full((len(query), self.n_items_), NOT_A_CANDIDATE, dtype=np.float32)
-        own = self._own(query).tocoo()
+        own = self._decayed_counts(query).tocoo()
         scores[own.row, own.col] = own.data
         return scores
 
-    def _best(self, query: Query, k: int, barred: Barred) -> tuple[NDArray[np.int32], NDArray[np.float32]]:
-        return best_of_rows(self._own(query), k, barred)
+    def _top_k(self, query: Query, k: int, item_filter: ItemFilter) -> tuple[NDArray[np.int32], NDArray[np.float32]]:
+        return top_k_sparse(self._decayed_counts(query), k, item_filter)
 
-    def _scores_at(self, query: Query, ids: Indices) -> NDArray[np.float32]:
-        return values_at(self._own(query), ids)
+    def _score_items(self, query: Query, ids: Indices) -> NDArray[np.float32]:
+        return values_at(self._decayed_counts(query), ids)
 
     def _state(self) -> Arrays:
         return {**pack_csr("counts", self.counts_), "times": self.times_, "last_days": self.last_days_}

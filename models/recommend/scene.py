@@ -7,8 +7,8 @@ from typing import Literal
 
 from qianmian.registry import Registry
 
-Purchased = Literal["any", "only", "never"]
-EITHER: tuple[Purchased, ...] = ("any", "only", "never")
+PurchasedOption = Literal["any", "only", "never"]
+PURCHASED_OPTIONS: tuple[PurchasedOption, ...] = ("any", "only", "never")
 
 
 @dataclass(frozen=True)
@@ -18,7 +18,7 @@ class Scene:
     purchased : tuple of str
         Which items, by whether the customer had them before, may be asked for: ``any``, ``only`` those, ``never`` those. The first is what
         is shown unless something else is asked.
-    takes_items : bool
+    accepts_items : bool
         A request may give items that the answer goes with; without them it goes with what the customer did.
     job : str
         The training job whose champion answers, where there is one; else that of `recommend` says that nobody does.
@@ -26,8 +26,8 @@ class Scene:
 
     name: str
     description: str
-    purchased: tuple[Purchased, ...] = EITHER
-    takes_items: bool = False
+    purchased: tuple[PurchasedOption, ...] = PURCHASED_OPTIONS
+    accepts_items: bool = False
     job: str = "recommend"
 
     @property
@@ -44,10 +44,10 @@ SCENES: Registry[Scene] = Registry(
             Scene("home", "what this customer is likeliest to want now; what was bought before may come again"),
             Scene("replenish", "what was bought before and is about to be used up", ("any", "only")),
             Scene("discover", "only what this customer never had", ("never",)),
-            Scene("complement", "what goes with the items given, else with the last order", takes_items=True),
-            Scene("upgrade", "a better or a larger one of what is bought, or of the items given", takes_items=True),
+            Scene("complement", "what goes with the items given, else with the last order", accepts_items=True),
+            Scene("upgrade", "a better or a larger one of what is bought, or of the items given", accepts_items=True),
             Scene("content", "what to read, watch or be told", job="content"),
-            Scene("similar", "what is like the items given, else like the last order", takes_items=True),
+            Scene("similar", "what is like the items given, else like the last order", accepts_items=True),
         )
     },
 )

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 
 @dataclass(frozen=True)
-class Span:
+class Range:
     """Numbers from `low` to `high`, whole ones where both are int.
 
     Attributes

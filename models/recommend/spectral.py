@@ -8,13 +8,13 @@ from typing import ClassVar
 import numpy as np
 from scipy import sparse
 
-from models.recommend.base import Choice, Span
+from models.recommend.base import Choice, Range
 from models.recommend.item_knn import Floats, ItemLinksRecommender, positive_power
 from models.topk import top_k
 from qianmian.errors import DataError
 
 BLOCK_CELLS = 8_000_000  # of the dense links made before the strongest are kept: 32 MB
-LEAST_SHARE = 8  # a rank above an eighth of the customers or items would learn them by heart
+MIN_ROWS_PER_COMPONENT = 8  # a rank above an eighth of the customers or items would learn them by heart
 OVERSAMPLES = 32
 
 
@@ -58,15 +58,15 @@ class SpectralRecommender(ItemLinksRecommender):
     """
 
     name: ClassVar[str] = "spectral"
-    search_space: ClassVar[Mapping[str, Span | Choice]] = {
+    search_space: ClassVar[Mapping[str, Range | Choice]] = {
         "components": Choice((64, 128, 256, 512, 1024)),
-        "smoothing": Span(0.1, 4.0, log=True),
-        "beyond": Span(0.0, 1.0),
-        "user_power": Span(0.0, 1.0),
-        "seen_power": Span(0.0, 0.8),
-        "shown_power": Span(0.0, 0.8),
+        "smoothing": Range(0.1, 4.0, log=True),
+        "beyond": Range(0.0, 1.0),
+        "user_power": Range(0.0, 1.0),
+        "seen_power": Range(0.0, 0.8),
+        "shown_power": Range(0.0, 0.8),
         "half_life_days": Choice((60.0, 120.0, 240.0, None)),
-        "count_power": Span(0.0, 1.0),
+        "count_power": Range(0.0, 1.0),
     }
 
     def __init__(
@@ -88,20 +88,20 @@ class SpectralRecommender(ItemLinksRecommender):
         self.neighbours, self.max_items = neighbours, max_items
         self.half_life_days, self.count_power, self.seed = half_life_days, count_power, seed
 
-    def _linked(self, had: sparse.csr_matrix) -> tuple[sparse.csr_matrix, Floats]:
-        n_items = had.shape[1]
+    def _compute_links(self, interacted: sparse.csr_matrix) -> tuple[sparse.csr_matrix, Floats]:
+        n_items = interacted.shape[1]
         if n_items > self.max_items:
             raise DataError(
                 "the catalogue is too large for the spectral model",
                 got=f"{n_items:,} items",
                 allowed=f"at most {self.max_items:,} (max_items)",
                 hint=f"raise recommend.min_item_customers, or fit with a larger max_items: {self.components} eigenvectors of these customers and items take "
-                f"about {12 * sum(had.shape) * self.components / 1e9:.1f} GB, and the time grows with the square of the items; or use `ials`",
+                f"about {12 * sum(interacted.shape) * self.components / 1e9:.1f} GB, and the time grows with the square of the items; or use `ials`",
             )
-        by_user, by_item = (np.asarray(had.sum(axis=axis), dtype=np.float32).ravel() for axis in (1, 0))
+        by_user, by_item = (np.asarray(interacted.sum(axis=axis), dtype=np.float32).ravel() for axis in (1, 0))
         normal = (
             sparse.diags(positive_power(by_user, -self.user_power / 2))
-            @ had
+            @ interacted
             @ sparse.diags(positive_power(by_item, -0.5))
         )
         normal = sparse.csr_matrix(normal, dtype=np.float32)
@@ -134,7 +134,7 @@ class SpectralRecommender(ItemLinksRecommender):
         """The first eigenvectors of ``NᵀN`` (n_items, K) and their eigenvalues > 0 (K,)."""
         from sklearn.utils.extmath import randomized_svd
 
-        rank = max(1, min(self.components, min(normal.shape) // LEAST_SHARE))
+        rank = max(1, min(self.components, min(normal.shape) // MIN_ROWS_PER_COMPONENT))
         _, singular, right = randomized_svd(
             normal, rank, n_oversamples=OVERSAMPLES, n_iter=4, power_iteration_normalizer="QR", random_state=self.seed
         )

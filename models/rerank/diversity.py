@@ -11,13 +11,13 @@ from numpy.typing import NDArray
 
 from models.recommend.base import Recommender
 
-NONE = -1
+NO_ITEM = -1
 Ids = NDArray[np.integer[Any]]
 
 
 @dataclass(frozen=True)
 class Cap:
-    """At most `most` items of one group in a list.
+    """At most `limit` items of one group in a list.
 
     Attributes
     ----------
@@ -29,13 +29,13 @@ class Cap:
 
     name: str
     groups: NDArray[np.int64]
-    most: int
+    limit: int
 
 
 class Similarity(Protocol):
     """How alike items are, 0 (nothing in common) to 1."""
 
-    def among(self, ids: Ids) -> Callable[[NDArray[np.int64]], NDArray[np.float32]]:
+    def within(self, ids: Ids) -> Callable[[NDArray[np.int64]], NDArray[np.float32]]:
         """For lists of items (n, m): a function of one place of each list, (n,), to the likeness of every item to the one there, (n, m)."""
         ...
 
@@ -52,10 +52,10 @@ class VectorSimilarity:
         norms = np.linalg.norm(vectors, axis=1, keepdims=True)
         self.unit = np.nan_to_num(vectors / np.maximum(norms, np.float32(1e-12))).astype(np.float32)
 
-    def among(self, ids: Ids) -> Callable[[NDArray[np.int64]], NDArray[np.float32]]:
+    def within(self, ids: Ids) -> Callable[[NDArray[np.int64]], NDArray[np.float32]]:
         pool = np.where((ids >= 0)[:, :, None], self.unit[ids], np.float32(0.0))
         rows = np.arange(len(ids))
-        return lambda places: np.maximum(np.einsum("nmd,nd->nm", pool, pool[rows, places]), np.float32(0.0))
+        return lambda positions: np.maximum(np.einsum("nmd,nd->nm", pool, pool[rows, positions]), np.float32(0.0))
 
 
 class PathSimilarity:
@@ -71,15 +71,17 @@ class PathSimilarity:
         self.levels = levels
         self.depth = (levels >= 0).sum(axis=1)
 
-    def among(self, ids: Ids) -> Callable[[NDArray[np.int64]], NDArray[np.float32]]:
+    def within(self, ids: Ids) -> Callable[[NDArray[np.int64]], NDArray[np.float32]]:
         pool, depth = self.levels[ids], self.depth[ids]
-        pool = np.where((ids >= 0)[:, :, None], pool, NONE)
+        pool = np.where((ids >= 0)[:, :, None], pool, NO_ITEM)
         rows = np.arange(len(ids))
 
-        def to(places: NDArray[np.int64]) -> NDArray[np.float32]:
-            one = pool[rows, places][:, None, :]
+        def to(positions: NDArray[np.int64]) -> NDArray[np.float32]:
+            one = pool[rows, positions][:, None, :]
             common = ((pool == one) & (pool >= 0)).sum(axis=2)
-            return np.asarray(common / np.maximum(np.maximum(depth, depth[rows, places][:, None]), 1), dtype=np.float32)
+            return np.asarray(
+                common / np.maximum(np.maximum(depth, depth[rows, positions][:, None]), 1), dtype=np.float32
+            )
 
         return to
 
@@ -95,7 +97,7 @@ def select(
     steps: int,
     *,
     caps: Sequence[Cap] = (),
-    taken: Ids | None = None,
+    selected: Ids | None = None,
     mmr: float | None = None,
     similarity: Similarity | None = None,
     scale: int = 1,
@@ -111,7 +113,7 @@ def select(
         Candidates, best first; −1 past the end.
     steps : int
         How many to choose.
-    taken : int array, (n, t), optional
+    selected : int array, (n, t), optional
         Items already in the list: not chosen again, and counted for the limits; −1 for none.
     mmr : float, optional
         λ, 0 (only different) to 1 (only relevant).
@@ -130,30 +132,30 @@ def select(
     [[0, 1, 3]]
     """
     n, m = ids.shape
-    chosen = np.full((n, steps), NONE, dtype=np.int64)
+    chosen = np.full((n, steps), NO_ITEM, dtype=np.int64)
     if not m or not n:
         return chosen
     rows = np.arange(n)
     closed = ids < 0
-    groups = [np.where(ids >= 0, cap.groups[ids], NONE) for cap in caps]
+    groups = [np.where(ids >= 0, cap.groups[ids], NO_ITEM) for cap in caps]
     counts = [np.zeros((n, m), dtype=np.int64) for _ in caps]
-    if taken is not None:
-        for column in taken.T:
+    if selected is not None:
+        for column in selected.T:
             closed |= (ids == column[:, None]) & (column >= 0)[:, None]
             for cap, group, count in zip(caps, groups, counts, strict=True):
-                count += (group == np.where(column >= 0, cap.groups[column], NONE)[:, None]) & (group >= 0)
+                count += (group == np.where(column >= 0, cap.groups[column], NO_ITEM)[:, None]) & (group >= 0)
         for cap, count in zip(caps, counts, strict=True):
-            closed |= count >= cap.most
+            closed |= count >= cap.limit
     if not caps and mmr is None:  # nothing depends on what was chosen before
         first = np.argsort(closed, axis=1, kind="stable")[:, :steps]
-        chosen[:, : first.shape[1]] = np.where(closed[rows[:, None], first], NONE, first)
+        chosen[:, : first.shape[1]] = np.where(closed[rows[:, None], first], NO_ITEM, first)
         return chosen
     value = np.broadcast_to(np.arange(m, 0, -1, dtype=np.float64), (n, m))
     nearest: NDArray[np.float32] | None = None
     likeness: Callable[[NDArray[np.int64]], NDArray[np.float32]] | None = None
     relevance = 1.0 - np.arange(m) / scale
     if mmr is not None and mmr < 1.0 and similarity is not None:
-        likeness, nearest = similarity.among(ids), np.zeros((n, m), dtype=np.float32)
+        likeness, nearest = similarity.within(ids), np.zeros((n, m), dtype=np.float32)
     for step in range(min(steps, m)):
         if mmr is not None and nearest is not None:
             value = mmr * relevance - (1.0 - mmr) * nearest
@@ -161,12 +163,12 @@ def select(
         open_rows = ~closed[rows, best]
         if not open_rows.any():
             break
-        chosen[:, step] = np.where(open_rows, best, NONE)
+        chosen[:, step] = np.where(open_rows, best, NO_ITEM)
         closed[rows, best] = True
         for cap, group, count in zip(caps, groups, counts, strict=True):
             own = group[rows, best]
             count += (group == own[:, None]) & (group >= 0) & open_rows[:, None]
-            closed |= count >= cap.most
+            closed |= count >= cap.limit
         if likeness is not None and nearest is not None:
             nearest = np.maximum(nearest, np.where(open_rows[:, None], likeness(best), 0.0))
     return chosen

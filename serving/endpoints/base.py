@@ -19,10 +19,10 @@ MAX_IDS = 10_000
 
 Identifier = Annotated[str, StringConstraints(min_length=1, max_length=256)]
 NumResults = Annotated[int, Field(ge=1, le=MAX_RESULTS, description="how many items are wanted")]
-Described = dict[
+AttributeValues = dict[
     Identifier, str | bool | Annotated[float, Field(allow_inf_nan=False)]
 ]  # what an item is: its attributes
-Answer = dict[str, Any]
+ResponseBody = dict[str, Any]
 
 
 class Request(BaseModel):
@@ -92,11 +92,11 @@ class Endpoint(Generic[R]):
     ----------
     handle : callable
         (champions, request, now) → the answer, JSON-ready; pure, so batch scoring and tests call it too.
-    describe : callable
+    response_metadata : callable
         (champions, now) → the `model`, `as_of` and `stale` of its answers.
     check : callable
         (champions, request): all that `validate_only` runs; raises what `handle` would raise about the request itself.
-    heavy : callable
+    runs_in_thread : callable
         Whether this request takes more than about 5 ms and must not run on the event loop.
     """
 
@@ -104,20 +104,20 @@ class Endpoint(Generic[R]):
     summary: str
     request: type[R]
     response: type[Response]
-    handle: Callable[[Champions, R, datetime], Answer]
-    describe: Callable[[Champions, datetime], Answer]
+    handle: Callable[[Champions, R, datetime], ResponseBody]
+    response_metadata: Callable[[Champions, datetime], ResponseBody]
     check: Callable[[Champions, R], object] = lambda _champions, _request: None
-    heavy: Callable[[R], bool] = lambda _: False
+    runs_in_thread: Callable[[R], bool] = lambda _: False
 
-    def answer(self, champions: Champions, request: R, now: datetime) -> Answer:
+    def respond(self, champions: Champions, request: R, now: datetime) -> ResponseBody:
         """Handle the request, or only check it where it says `validate_only`."""
         if request.validate_only:
             self.check(champions, request)
-            return {"valid": True, **self.describe(champions, now)}
+            return {"valid": True, **self.response_metadata(champions, now)}
         return self.handle(champions, request, now)
 
 
-def parse(model: type[R], body: bytes) -> R:
+def parse_request(model: type[R], body: bytes) -> R:
     """The request in a body.
 
     Raises
@@ -130,10 +130,12 @@ def parse(model: type[R], body: bytes) -> R:
     try:
         return model.model_validate_json(body)
     except ValidationError as error:
-        raise refusal(error.errors(include_url=False, include_context=False, include_input=False), model) from error
+        raise request_error(
+            error.errors(include_url=False, include_context=False, include_input=False), model
+        ) from error
 
 
-def refusal(found: list[ErrorDetails], model: type[BaseModel]) -> MalformedRequest | InvalidRequest:
+def request_error(found: list[ErrorDetails], model: type[BaseModel]) -> MalformedRequest | InvalidRequest:
     """Pydantic's findings as this project's error."""
     first = found[0]
     if first["type"] == "json_invalid":
@@ -172,7 +174,7 @@ def utc_text(moment: datetime) -> str:
     return moment.isoformat(timespec="seconds") + "Z"
 
 
-def stamp(champions: Champions, champion: Champion, as_of: datetime, now: datetime) -> Answer:
+def make_metadata(champions: Champions, champion: Champion, as_of: datetime, now: datetime) -> ResponseBody:
     """The `model`, `as_of` and `stale` of an answer."""
     return {
         "model": {"name": champion.name, "version": champion.version},
@@ -181,18 +183,20 @@ def stamp(champions: Champions, champion: Champion, as_of: datetime, now: dateti
     }
 
 
-def about_model(job: str) -> Callable[[Champions, datetime], Answer]:
+def model_metadata(job: str) -> Callable[[Champions, datetime], ResponseBody]:
     """The stamp of answers that are as old as their model."""
-    return lambda champions, now: stamp(champions, champions.need(job), champions.need(job).bundle.as_of, now)
+    return lambda champions, now: make_metadata(
+        champions, champions.require(job), champions.require(job).bundle.as_of, now
+    )
 
 
-def about_profiles(job: str) -> Callable[[Champions, datetime], Answer]:
+def profile_metadata(job: str) -> Callable[[Champions, datetime], ResponseBody]:
     """The stamp of answers a model makes from the current profiles."""
-    return lambda champions, now: stamp(champions, champions.need(job), champions.customers.as_of, now)
+    return lambda champions, now: make_metadata(champions, champions.require(job), champions.customers.as_of, now)
 
 
 @dataclass(frozen=True)
-class Asked:
+class ResolvedUser:
     """One customer of a request: who the caller asked for, who that is, and why not where nobody is found."""
 
     user_id: str
@@ -201,12 +205,12 @@ class Asked:
     problem: str | None = None
 
     @property
-    def identity(self) -> Answer:
+    def identity(self) -> ResponseBody:
         """The first fields of a row about this customer."""
         return {"user_id": self.user_id, "user_source": self.user_source, "one_id": self.one_id}
 
 
-def resolve(champions: Champions, user_id: str, user_source: str | None) -> Asked:
+def resolve(champions: Champions, user_id: str, user_source: str | None) -> ResolvedUser:
     """Who is meant.
 
     Raises
@@ -214,23 +218,23 @@ def resolve(champions: Champions, user_id: str, user_source: str | None) -> Aske
     InvalidRequest
         The id is used by several sources and none is named.
     """
-    return Asked(user_id, user_source, champions.customers.resolve(user_id, user_source))
+    return ResolvedUser(user_id, user_source, champions.customers.resolve(user_id, user_source))
 
 
-def resolve_user(champions: Champions, request: UserRequest) -> Asked:
+def resolve_user(champions: Champions, request: UserRequest) -> ResolvedUser:
     """Who a request is about; see `resolve`."""
     return resolve(champions, request.user_id, request.user_source)
 
 
-def resolve_list(champions: Champions, user_ids: list[str], user_source: str | None) -> list[Asked]:
+def resolve_users(champions: Champions, user_ids: list[str], user_source: str | None) -> list[ResolvedUser]:
     """Who is meant by each id; one that cannot be told apart carries the reason instead of failing the list."""
     customers, found = champions.customers, []
     for user_id in user_ids:
         try:
             one_id = customers.resolve(user_id, user_source)
-            found.append(Asked(user_id, user_source, one_id, None if one_id is not None else "unknown customer"))
+            found.append(ResolvedUser(user_id, user_source, one_id, None if one_id is not None else "unknown customer"))
         except InvalidRequest as error:
-            found.append(Asked(user_id, user_source, None, f"{error.message}: say which with user_source"))
+            found.append(ResolvedUser(user_id, user_source, None, f"{error.message}: say which with user_source"))
     return found
 
 
@@ -239,4 +243,4 @@ def rounded(value: float, digits: int = 6) -> float:
     return round(float(value), digits)
 
 
-Attributes = Mapping[str, str]
+UserAttributes = Mapping[str, str]

@@ -12,11 +12,19 @@ from pydantic import BaseModel, Field
 from features.compute.spec import UserFeatures
 from models.classify.churn import risk_bands
 from serving.champions import Champions
-from serving.endpoints.base import Answer, Endpoint, Response, UsersRequest, about_profiles, resolve_list, rounded
+from serving.endpoints.base import (
+    Endpoint,
+    Response,
+    ResponseBody,
+    UsersRequest,
+    profile_metadata,
+    resolve_users,
+    rounded,
+)
 from serving.recommending.explain import days_text, score_reasons
 
 JOB = "churn"
-INLINE = 4  # a list longer than this is scored on a worker thread
+MAX_INLINE_USERS = 4  # a list longer than this is scored on a worker thread
 
 
 class ChurnRequest(UsersRequest):
@@ -54,24 +62,24 @@ class ChurnResponse(Response):
     active_days: float | None = Field(description="asked of customers who bought in so many days before as_of")
 
 
-def handle(champions: Champions, request: ChurnRequest, now: datetime) -> Answer:
+def handle(champions: Champions, request: ChurnRequest, now: datetime) -> ResponseBody:
     """A score, or the reason there is none, for each id."""
-    asked = resolve_list(champions, request.user_ids, request.user_source)
+    users = resolve_users(champions, request.user_ids, request.user_source)
     encoded = champions.encoded(JOB)
     row_of = champions.customers.row_of
-    rows = np.array([row_of.get(one.one_id or "", -1) for one in asked], dtype=np.int64)
+    rows = np.array([row_of.get(one.one_id or "", -1) for one in users], dtype=np.int64)
     scored = score_rows(champions, encoded, rows, request.explain)
     scores = []
-    for one, score in zip(asked, scored, strict=True):
+    for one, score in zip(users, scored, strict=True):
         if one.problem is not None:
             score["no_score_reason"] = one.problem
         scores.append({**one.identity, **score})
-    facts = champions.need(JOB).bundle.facts
+    facts = champions.require(JOB).bundle.facts
     return {
         "scores": scores,
         "horizon_days": facts.get("horizon_days"),
         "active_days": facts.get("active_days"),
-        **about_profiles(JOB)(champions, now),
+        **profile_metadata(JOB)(champions, now),
     }
 
 
@@ -79,10 +87,10 @@ def score_rows(
     champions: Champions, encoded: UserFeatures, rows: NDArray[np.int64], explain: bool
 ) -> list[dict[str, Any]]:
     """The score of some rows of the profiles (−1 for nobody); `reasons` only with `explain`."""
-    champion = champions.need(JOB)
+    champion = champions.require(JOB)
     why_not = no_score_reasons(champions, rows)
-    asked = np.array([position for position, reason in enumerate(why_not) if reason is None], dtype=np.int64)
-    values = encoded.values[rows[asked]]
+    scorable = np.array([position for position, reason in enumerate(why_not) if reason is None], dtype=np.int64)
+    values = encoded.values[rows[scorable]]
     found: list[dict[str, Any]] = [
         {
             "churn_probability": None,
@@ -92,12 +100,12 @@ def score_rows(
         }
         for reason in why_not
     ]
-    if not len(asked):
+    if not len(scorable):
         return found
     probabilities = champion.bundle.model.predict_proba(values)[:, 1]
     bands = risk_bands(probabilities, champions.settings.churn.risk_bands)
     reasons = score_reasons(encoded.spec, values, champion.bundle.model.explain(values)) if explain else None
-    for place, position in enumerate(asked.tolist()):
+    for place, position in enumerate(scorable.tolist()):
         found[position]["churn_probability"] = rounded(probabilities[place])
         found[position]["risk_band"] = bands[place]
         if reasons is not None:
@@ -108,7 +116,7 @@ def score_rows(
 def no_score_reasons(champions: Champions, rows: NDArray[np.int64]) -> list[str | None]:
     """Why each row is not asked about, None where it is."""
     profiles = champions.customers.features
-    active_days = champions.need(JOB).bundle.facts.get("active_days")
+    active_days = champions.require(JOB).bundle.facts.get("active_days")
     silent = profiles.column("days_since_last_order")[rows]
     orders = profiles.column("orders_total")[rows] if "orders_total" in profiles.spec.names else np.ones(len(rows))
     late = f"no purchase in the last {days_text(active_days)}" if active_days is not None else ""
@@ -130,6 +138,6 @@ ENDPOINT = Endpoint(
     ChurnRequest,
     ChurnResponse,
     handle,
-    about_profiles(JOB),
-    heavy=lambda request: len(request.user_ids) > INLINE,
+    profile_metadata(JOB),
+    runs_in_thread=lambda request: len(request.user_ids) > MAX_INLINE_USERS,
 )

@@ -12,18 +12,18 @@ from pydantic import BaseModel, Field, model_validator
 
 from features.interactions import index_of
 from features.profiles.snapshot import user_ids_of
-from models.lookalike import Evidence
+from models.lookalike import SeedEvaluation
 from qianmian.errors import InvalidRequest
 from serving.champions import Champions
 from serving.endpoints.base import (
     MAX_IDS,
-    Answer,
     Endpoint,
     Identifier,
     Request,
     Response,
-    about_model,
-    resolve_list,
+    ResponseBody,
+    model_metadata,
+    resolve_users,
     rounded,
 )
 
@@ -103,7 +103,7 @@ class _Rows:
     unknown: list[str]
 
 
-def handle(champions: Champions, request: LookalikeRequest, now: datetime) -> Answer:
+def handle(champions: Champions, request: LookalikeRequest, now: datetime) -> ResponseBody:
     """The audience and the evidence for it.
 
     Raises
@@ -111,7 +111,7 @@ def handle(champions: Champions, request: LookalikeRequest, now: datetime) -> An
     InvalidRequest
         Fewer known seeds than `lookalike.minimum_seed`.
     """
-    champion = champions.need(JOB)
+    champion = champions.require(JOB)
     user_ids = champion.bundle.user_ids
     seeds = known_seeds(champions, request)
     left_out = _rows(champions, request.exclude, request.user_source)
@@ -136,7 +136,7 @@ def handle(champions: Champions, request: LookalikeRequest, now: datetime) -> An
         "evidence": evidence_answer(evidence) if evidence is not None else None,
         "unknown": list(dict.fromkeys([*seeds.unknown, *left_out.unknown])),
         "short_reason": short,
-        **about_model(JOB)(champions, now),
+        **model_metadata(JOB)(champions, now),
     }
 
 
@@ -161,7 +161,7 @@ def known_seeds(champions: Champions, request: LookalikeRequest) -> _Rows:
     return seeds
 
 
-def evidence_answer(evidence: Evidence) -> Answer:
+def evidence_answer(evidence: SeedEvaluation) -> ResponseBody:
     """The evidence as JSON."""
     intervals = {name: getattr(evidence, name) for name in ("auc", "recall_at_size", "lift_at_size")}
     return {
@@ -175,9 +175,9 @@ def evidence_answer(evidence: Evidence) -> Answer:
 
 
 def _rows(champions: Champions, user_ids: list[str], user_source: str | None) -> _Rows:
-    found = resolve_list(champions, user_ids, user_source)
+    found = resolve_users(champions, user_ids, user_source)
     known = [one for one in found if one.one_id is not None]
-    rows = index_of(champions.need(JOB).bundle.user_ids, np.asarray([one.one_id for one in known], dtype=np.str_))
+    rows = index_of(champions.require(JOB).bundle.user_ids, np.asarray([one.one_id for one in known], dtype=np.str_))
     unknown = [one.user_id for one in found if one.one_id is None]
     unknown += [one.user_id for one, row in zip(known, rows.tolist(), strict=True) if row < 0]
     return _Rows(np.unique(rows[rows >= 0]), unknown)
@@ -189,7 +189,7 @@ ENDPOINT = Endpoint(
     LookalikeRequest,
     LookalikeResponse,
     handle,
-    about_model(JOB),
+    model_metadata(JOB),
     check=known_seeds,
-    heavy=lambda _: True,
+    runs_in_thread=lambda _: True,
 )

@@ -10,13 +10,21 @@ from numpy.typing import NDArray
 from pydantic import BaseModel, Field
 
 from features.compute.spec import UserFeatures
-from features.profiles.lifecycle import stages_of
+from features.profiles.lifecycle import stages_from_features
 from qianmian.schema import LIFECYCLE_STAGES
 from serving.champions import Champions
-from serving.endpoints.base import Answer, Endpoint, Response, UsersRequest, about_profiles, resolve_list, rounded
+from serving.endpoints.base import (
+    Endpoint,
+    Response,
+    ResponseBody,
+    UsersRequest,
+    profile_metadata,
+    resolve_users,
+    rounded,
+)
 
 JOB = "lifecycle"
-INLINE = 4
+MAX_INLINE_USERS = 4
 PROSPECT = LIFECYCLE_STAGES[0]
 
 
@@ -46,26 +54,26 @@ class PredictionsResponse(Response):
     horizon_days: float | None = Field(description="next_stage is the stage so long after as_of")
 
 
-def handle(champions: Champions, request: PredictionsRequest, now: datetime) -> Answer:
+def handle(champions: Champions, request: PredictionsRequest, now: datetime) -> ResponseBody:
     """A row for each id."""
-    asked = resolve_list(champions, request.user_ids, request.user_source)
+    users = resolve_users(champions, request.user_ids, request.user_source)
     row_of = champions.customers.row_of
-    rows = np.array([row_of.get(one.one_id or "", -1) for one in asked], dtype=np.int64)
+    rows = np.array([row_of.get(one.one_id or "", -1) for one in users], dtype=np.int64)
     scores = []
-    for one, score in zip(asked, predict_rows(champions, champions.encoded(JOB), rows), strict=True):
+    for one, score in zip(users, predict_rows(champions, champions.encoded(JOB), rows), strict=True):
         if one.problem is not None:
             score["no_score_reason"] = one.problem
         scores.append({**one.identity, **score})
-    horizon_days = champions.need(JOB).bundle.facts.get("horizon_days")
-    return {"scores": scores, "horizon_days": horizon_days, **about_profiles(JOB)(champions, now)}
+    horizon_days = champions.require(JOB).bundle.facts.get("horizon_days")
+    return {"scores": scores, "horizon_days": horizon_days, **profile_metadata(JOB)(champions, now)}
 
 
 def predict_rows(champions: Champions, encoded: UserFeatures, rows: NDArray[np.int64]) -> list[dict[str, Any]]:
     """The prediction for some rows of the profiles (−1 for nobody)."""
     known = np.flatnonzero(rows >= 0)
     profiles = champions.customers.features.take(rows[known])
-    stages = stages_of(profiles, champions.settings.lifecycle)
-    found: list[dict[str, Any]] = [_nobody() for _ in rows]
+    stages = stages_from_features(profiles, champions.settings.lifecycle)
+    found: list[dict[str, Any]] = [_unknown_customer() for _ in rows]
     orders = profiles.column("orders_total")
     gaps, values = profiles.column("gap_days_mean"), _column(profiles, "order_value_mean")
     for place, position in enumerate(known.tolist()):
@@ -79,7 +87,7 @@ def predict_rows(champions: Champions, encoded: UserFeatures, rows: NDArray[np.i
         }
     buyers = np.flatnonzero(stages != PROSPECT)  # the model learnt from buyers only
     if len(buyers):
-        model = champions.need(JOB).bundle.model
+        model = champions.require(JOB).bundle.model
         p = model.predict_proba(encoded.values[rows[known[buyers]]], stages[buyers])
         names = model.classes_.tolist()
         for position, row in zip(known[buyers].tolist(), p.tolist(), strict=True):
@@ -91,7 +99,7 @@ def _column(profiles: UserFeatures, name: str) -> NDArray[np.float32] | None:
     return profiles.column(name) if name in profiles.spec.names else None
 
 
-def _nobody() -> dict[str, Any]:
+def _unknown_customer() -> dict[str, Any]:
     return {
         "lifecycle_stage": None,
         "next_stage": None,
@@ -107,6 +115,6 @@ ENDPOINT = Endpoint(
     PredictionsRequest,
     PredictionsResponse,
     handle,
-    about_profiles(JOB),
-    heavy=lambda request: len(request.user_ids) > INLINE,
+    profile_metadata(JOB),
+    runs_in_thread=lambda request: len(request.user_ids) > MAX_INLINE_USERS,
 )

@@ -9,7 +9,7 @@ from pydantic import BaseModel, Field
 from qianmian.schema import TAG_CATEGORIES
 from qianmian.times import is_stale
 from serving.champions import Champions
-from serving.endpoints.base import Answer, Endpoint, Response, UserRequest, resolve_user, utc_text
+from serving.endpoints.base import Endpoint, Response, ResponseBody, UserRequest, resolve_user, utc_text
 
 NAME = "profiles"
 
@@ -37,11 +37,11 @@ class ProfileResponse(Response):
     tags: dict[str, dict[str, TagEntry]]
 
 
-def handle(champions: Champions, request: ProfileRequest, now: datetime) -> Answer:
+def handle(champions: Champions, request: ProfileRequest, now: datetime) -> ResponseBody:
     """The tags of one customer."""
     customers = champions.customers
-    asked = resolve_user(champions, request)
-    row = customers.row_of.get(asked.one_id or "", -1)
+    user = resolve_user(champions, request)
+    row = customers.row_of.get(user.one_id or "", -1)
     found = customers.facts_of(row, now) if row >= 0 else {}
     tags = {
         category: {
@@ -49,10 +49,10 @@ def handle(champions: Champions, request: ProfileRequest, now: datetime) -> Answ
         }
         for category in TAG_CATEGORIES
     }
-    return {**asked.identity, "known": row >= 0, "tags": tags, **about_snapshot(champions, now)}
+    return {**user.identity, "known": row >= 0, "tags": tags, **snapshot_metadata(champions, now)}
 
 
-def about_snapshot(champions: Champions, now: datetime) -> Answer:
+def snapshot_metadata(champions: Champions, now: datetime) -> ResponseBody:
     """The stamp of answers that come from the profiles alone; the version says which data and which features."""
     customers = champions.customers
     return {
@@ -68,6 +68,6 @@ ENDPOINT = Endpoint(
     ProfileRequest,
     ProfileResponse,
     handle,
-    about_snapshot,
+    snapshot_metadata,
     check=resolve_user,
 )

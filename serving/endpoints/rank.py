@@ -10,33 +10,33 @@ import numpy as np
 from pydantic import Field
 
 from models.recommend.scene import SCENES
-from models.rerank import Controls
+from models.rerank import RerankOptions
 from qianmian.errors import InvalidRequest
 from serving.champions import Champions
 from serving.endpoints.base import (
-    Answer,
-    Described,
+    AttributeValues,
     Endpoint,
     Identifier,
+    ResponseBody,
     UserRequest,
-    about_model,
+    model_metadata,
     resolve_user,
     rounded,
 )
 from serving.endpoints.recommendations import (
     JOB,
-    Context,
-    Item,
-    Plan,
     RankedResponse,
-    items_asked,
-    list_answer,
-    since_asked,
+    RecommendationPlan,
+    RecommendedItem,
+    RequestContext,
+    list_response,
+    recent_activity_of,
+    resolve_context_items,
     unknown_attributes,
 )
 
 MAX_ITEMS = 1_000
-INLINE = 100
+MAX_INLINE_ITEMS = 100
 SCENE = SCENES["home"]
 
 
@@ -46,25 +46,25 @@ class RankRequest(UserRequest):
     item_ids: list[Identifier] = Field(
         min_length=1, max_length=MAX_ITEMS, description="items to put in order; doubles count once"
     )
-    attributes: dict[Identifier, Described] = Field(
+    attributes: dict[Identifier, AttributeValues] = Field(
         default_factory=dict,
         max_length=MAX_ITEMS,
         description='what items are that the model may not know, by id: {"new-soup": {"category": "GROCERY/SOUP", "brand": "A"}}',
     )
-    context: Context = Field(default_factory=Context)
+    context: RequestContext = Field(default_factory=RequestContext)
     explain: bool = Field(False, description="give a reason in words with each item")
 
 
 class RankResponse(RankedResponse):
     """Every item the model knows, best first; those it does not know but by `attributes` in `new_items`; the others in `unknown`."""
 
-    new_items: list[Item] | None = Field(
+    new_items: list[RecommendedItem] | None = Field(
         None,
         description="only with attributes: items nobody had, by the customer's taste for what they are; scores compare with one another only",
     )
 
 
-def plan(champions: Champions, request: RankRequest) -> Plan:
+def make_plan(champions: Champions, request: RankRequest) -> RecommendationPlan:
     """Understand a request.
 
     Raises
@@ -72,91 +72,109 @@ def plan(champions: Champions, request: RankRequest) -> Plan:
     InvalidRequest
         Of several customers with that id none is meant, an event cannot be, or items are described that are not asked about.
     """
-    asked_about = set(request.item_ids)
-    if stray := [item for item in request.attributes if item not in asked_about]:
+    requested_ids = set(request.item_ids)
+    if stray := [item for item in request.attributes if item not in requested_ids]:
         raise InvalidRequest(
             "attributes are of items that are not to be ranked",
             got=", ".join(stray[:5]),
             field="attributes",
             hint="name them in item_ids too",
         )
-    champion = champions.need(JOB)
+    champion = champions.require(JOB)
     catalogue = champion.catalogue
-    asked, since = resolve_user(champions, request), since_asked(champion, request.context)
-    items_asked(catalogue, SCENE, request.context.items)
+    user, recent_interactions = resolve_user(champions, request), recent_activity_of(champion, request.context)
+    resolve_context_items(catalogue, SCENE, request.context.items)
     columns, unknown = catalogue.columns_of(request.item_ids)
     allowed = np.zeros(len(catalogue.item_ids), dtype=bool)
     allowed[columns] = True
     nothing = np.empty(0, dtype=np.int64)
-    if since is not None:
-        unknown = list(dict.fromkeys([*unknown, *since.unknown]))
-    return Plan(
-        asked,
+    if recent_interactions is not None:
+        unknown = list(dict.fromkeys([*unknown, *recent_interactions.unknown]))
+    return RecommendationPlan(
+        user,
         champion,
         catalogue.model(SCENE.name),
         SCENE,
-        catalogue.user_row(asked.one_id),
+        catalogue.user_row(user.one_id),
         allowed,
         nothing,
         False,
         nothing,
         unknown,
-        since,
-        Controls(),
+        recent_interactions,
+        RerankOptions(),
         [],
     )
 
 
-def handle(champions: Champions, request: RankRequest, now: datetime) -> Answer:
+def handle(champions: Champions, request: RankRequest, now: datetime) -> ResponseBody:
     """The same items, ranked."""
-    asked = plan(champions, request)
-    assert asked.allowed is not None
-    many, attributes = int(asked.allowed.sum()), request.context.attributes
-    listed: Answer = {"items": [], "fallback": None}
-    if many:
-        listed = list_answer(asked, asked.ranked(many, attributes), request.explain)
-    new = new_items(asked, request.attributes, request.explain)
+    plan = make_plan(champions, request)
+    assert plan.allowed is not None
+    k, attributes = int(plan.allowed.sum()), request.context.attributes
+    listed: ResponseBody = {"items": [], "fallback": None}
+    if k:
+        listed = list_response(plan, plan.ranked(k, attributes), request.explain)
+    new = new_items(plan, request.attributes, request.explain)
     named = {item["item_id"] for item in new or ()}
-    answer = {
+    response_body = {
         "recommendation_id": uuid.uuid4().hex,
-        **asked.asked.identity,
+        **plan.user.identity,
         **listed,
         **({} if new is None else {"new_items": new}),
-        "unknown": [item for item in asked.unknown if item not in named],
-        "unknown_attributes": unknown_attributes(asked.champion, attributes),
-        **about_model(JOB)(champions, now),
+        "unknown": [item for item in plan.unknown if item not in named],
+        "unknown_attributes": unknown_attributes(plan.champion, attributes),
+        **model_metadata(JOB)(champions, now),
     }
-    if request.context.events and asked.since is not None:
-        answer["ignored_events"] = asked.since.ignored
-    return answer
+    if request.context.events and plan.recent_interactions is not None:
+        response_body["ignored_events"] = plan.recent_interactions.ignored
+    return response_body
 
 
-def new_items(asked: Plan, attributes: Mapping[str, Described], explain: bool) -> list[Answer] | None:
+def new_items(
+    plan: RecommendationPlan, attributes: Mapping[str, AttributeValues], explain: bool
+) -> list[ResponseBody] | None:
     """The items the model does not know, best first, by what they are; None where none is described or no model can tell."""
-    described = {item: attributes[item] for item in asked.unknown if item in attributes}
-    since, later_days = (None, 0.0) if asked.since is None else (asked.since.interactions, asked.since.later_days)
-    found = asked.catalogue.scored_new(asked.row, list(described.values()), since, later_days) if described else None
+    new_item_attributes = {item: attributes[item] for item in plan.unknown if item in attributes}
+    recent_interactions, elapsed_days = (
+        (None, 0.0)
+        if plan.recent_interactions is None
+        else (plan.recent_interactions.interactions, plan.recent_interactions.elapsed_days)
+    )
+    found = (
+        plan.catalogue.score_new_items(plan.row, list(new_item_attributes.values()), recent_interactions, elapsed_days)
+        if new_item_attributes
+        else None
+    )
     if found is None:
         return None
-    source, scores, usual = found
-    item_ids, answers = list(described), []
-    for place, at in enumerate(np.argsort(-scores, kind="stable").tolist()):
+    source, scores, anonymous_scores = found
+    item_ids, answers = list(new_item_attributes), []
+    for position, at in enumerate(np.argsort(-scores, kind="stable").tolist()):
         item = item_ids[at]
-        told: Answer = {"item_id": item, "score": rounded(float(scores[at])), "rank": place + 1, "source": source}
+        entry: ResponseBody = {
+            "item_id": item,
+            "score": rounded(float(scores[at])),
+            "rank": position + 1,
+            "source": source,
+        }
         if explain:
-            told["reasons"] = [
-                taste_words(str(described[item].get("category") or ""), bool(asked.personal and scores[at] > usual[at]))
+            entry["reasons"] = [
+                new_item_reason(
+                    str(new_item_attributes[item].get("category") or ""),
+                    bool(plan.is_personalized and scores[at] > anonymous_scores[at]),
+                )
             ]
-        answers.append(told)
+        answers.append(entry)
     return answers
 
 
-def taste_words(category: str, liked: bool) -> str:
+def new_item_reason(category: str, liked: bool) -> str:
     """Why an item nobody had.
 
     Examples
     --------
-    >>> taste_words("GROCERY/SOUP", True), taste_words("GROCERY/SOUP", False), taste_words("", False)
+    >>> new_item_reason("GROCERY/SOUP", True), new_item_reason("GROCERY/SOUP", False), new_item_reason("", False)
     ('new in SOUP, more to your taste than to most', 'new in SOUP', 'new')
     """
     kind = category.split("/")[-1]
@@ -170,7 +188,7 @@ ENDPOINT = Endpoint(
     RankRequest,
     RankResponse,
     handle,
-    about_model(JOB),
-    check=plan,
-    heavy=lambda request: len(request.item_ids) > INLINE,
+    model_metadata(JOB),
+    check=make_plan,
+    runs_in_thread=lambda request: len(request.item_ids) > MAX_INLINE_ITEMS,
 )

@@ -15,29 +15,36 @@ from pydantic import BaseModel, Field, field_validator
 from models.ranked import Ranked
 from models.recommend.base import Recommender
 from models.recommend.scene import SCENES, Scene
-from models.rerank import Arranged, Controls, arrange, quotas
+from models.rerank import RerankOptions, Slate, quotas, rerank
 from qianmian.errors import InvalidRequest
 from serving.champions import Champion, Champions
 from serving.endpoints.base import (
     MAX_IDS,
     MAX_RESULTS,
-    Answer,
-    Asked,
-    Attributes,
     Endpoint,
     Identifier,
     NumResults,
+    ResolvedUser,
     Response,
+    ResponseBody,
+    UserAttributes,
     UserRequest,
-    about_model,
+    make_metadata,
+    model_metadata,
     resolve_user,
     rounded,
-    stamp,
 )
-from serving.recommending.catalogue import SIMILAR, Catalogue, Mask, both, expected_days
+from serving.recommending.catalogue import SIMILAR, Catalogue, Mask, combine_masks, expected_days
 from serving.recommending.explain import Explainer
-from serving.recommending.recent import Event, Since, since_of
-from serving.recommending.request_options import ListOptions, Part, allowed_by, controls_of, purchased_of, short_reason
+from serving.recommending.recent import Event, RecentActivity, recent_activity
+from serving.recommending.request_options import (
+    ListOptions,
+    RequestModel,
+    allowed_items,
+    rerank_options_for,
+    resolve_purchased,
+    short_reason,
+)
 
 JOB = "recommend"
 REPLENISH = "replenish"  # its items say when they are due
@@ -46,7 +53,7 @@ MAX_EVENTS = 1_000
 PROBABILITY_DIGITS = 12  # beyond them is the noise of adding two products
 
 
-class Context(Part):
+class RequestContext(RequestModel):
     """What the caller knows of the moment and of a customer the model does not know."""
 
     attributes: dict[Identifier, str] = Field(
@@ -79,7 +86,7 @@ class RecommendationsRequest(ListOptions, UserRequest):
         json_schema_extra={"enum": list(SCENES)},
     )
     exclude: list[Identifier] = Field(default_factory=list, max_length=MAX_IDS, description="items to leave out")
-    context: Context = Field(default_factory=Context)
+    context: RequestContext = Field(default_factory=RequestContext)
     explain: bool = Field(False, description="give a reason in words with each item")
 
     @field_validator("scene")
@@ -90,7 +97,7 @@ class RecommendationsRequest(ListOptions, UserRequest):
         return scene
 
 
-class Item(BaseModel):
+class RecommendedItem(BaseModel):
     """One item of a list."""
 
     item_id: str
@@ -111,7 +118,7 @@ class Item(BaseModel):
     )
 
 
-class Placed(BaseModel):
+class PromotionResult(BaseModel):
     """What became of a promotion."""
 
     name: str
@@ -119,7 +126,7 @@ class Placed(BaseModel):
     filled: int = Field(description="places it could fill")
 
 
-class Ignored(BaseModel):
+class IgnoredEvent(BaseModel):
     """An event that does not count."""
 
     index: int
@@ -133,24 +140,26 @@ class RankedResponse(Response):
     user_id: str
     user_source: str | None
     one_id: str | None = Field(description="the customer behind the id, null for an unknown one")
-    items: list[Item]
+    items: list[RecommendedItem]
     fallback: str | None = Field(
         description="null when all is from the customer's own history, else the source that stood in"
     )
     unknown: list[str] = Field(description="item ids of the request that the model does not know")
     unknown_attributes: list[str] = Field(description="context attributes the model has never seen, as name=value")
-    ignored_events: list[Ignored] | None = Field(None, description="only with events: those that do not count, and why")
+    ignored_events: list[IgnoredEvent] | None = Field(
+        None, description="only with events: those that do not count, and why"
+    )
 
 
 class RecommendationsResponse(RankedResponse):
     """The list."""
 
     short_reason: str | None = Field(description="why there are fewer items than asked for, else null")
-    promotions: list[Placed] | None = Field(None, description="only with promotions")
+    promotions: list[PromotionResult] | None = Field(None, description="only with promotions")
 
 
 @dataclass(frozen=True)
-class Plan:
+class RecommendationPlan:
     """A request understood: whom it is about, what may be shown, and what is done with the list.
 
     Attributes
@@ -159,24 +168,24 @@ class Plan:
         What filters, availability and ``purchased: only`` let through.
     excluded : ndarray of int
         Columns left out.
-    given : ndarray of int
+    context_items : ndarray of int
         Columns of the items the list goes with.
     steps : list of (str, mask or columns)
         What each filter step does, for `short_reason`.
     """
 
-    asked: Asked
+    user: ResolvedUser
     champion: Champion
     model: Recommender
     scene: Scene
     row: int
     allowed: Mask | None
     excluded: NDArray[np.int64]
-    hides_purchased: bool
-    given: NDArray[np.int64]
+    exclude_purchased: bool
+    context_items: NDArray[np.int64]
     unknown: list[str]
-    since: Since | None
-    controls: Controls
+    recent_interactions: RecentActivity | None
+    rerank_options: RerankOptions
     steps: list[tuple[str, Mask | NDArray[np.integer[Any]] | None]]
 
     @property
@@ -184,38 +193,38 @@ class Plan:
         return self.champion.catalogue
 
     @property
-    def by_likeness(self) -> bool:
+    def uses_similar_items(self) -> bool:
         """No model was trained for similar items: they are those the first model that can compare items finds."""
         return self.scene.name == SIMILAR and not self.catalogue.trained(SIMILAR)
 
     @property
-    def personal(self) -> bool:
+    def is_personalized(self) -> bool:
         """Something is known that is this customer's own."""
         return bool(
             self.catalogue.has_history(self.row)
-            or len(self.given)
-            or (self.since is not None and self.since.interactions is not None)
+            or len(self.context_items)
+            or (self.recent_interactions is not None and self.recent_interactions.interactions is not None)
         )
 
-    def ranked(self, many: int, attributes: Attributes, items: Mask | None = None) -> Ranked:
+    def ranked(self, n_candidates: int, attributes: UserAttributes, items: Mask | None = None) -> Ranked:
         """The best items that may be shown, (1, many)."""
-        allowed, since = both(self.allowed, items), self.since
-        if self.by_likeness:
-            return self.catalogue.like(self.given, many, allowed)
+        allowed, recent_interactions = combine_masks(self.allowed, items), self.recent_interactions
+        if self.uses_similar_items:
+            return self.catalogue.similar_items(self.context_items, n_candidates, allowed)
         return self.model.recommend(
             [self.row],
-            many,
+            n_candidates,
             allowed=allowed,
             exclude=[self.excluded],
-            exclude_purchased=self.hides_purchased,
+            exclude_purchased=self.exclude_purchased,
             attributes=[attributes or None],
-            since=since.interactions if since is not None else None,
-            later_days=since.later_days if since is not None else 0.0,
-            items=[self.given] if len(self.given) else None,
+            recent_interactions=recent_interactions.interactions if recent_interactions is not None else None,
+            elapsed_days=recent_interactions.elapsed_days if recent_interactions is not None else 0.0,
+            items=[self.context_items] if len(self.context_items) else None,
         )
 
 
-def plan(champions: Champions, request: RecommendationsRequest) -> Plan:
+def make_plan(champions: Champions, request: RecommendationsRequest) -> RecommendationPlan:
     """Understand a request.
 
     Raises
@@ -223,38 +232,38 @@ def plan(champions: Champions, request: RecommendationsRequest) -> Plan:
     InvalidRequest
         Of several customers with that id none is meant; or the scene, a filter, a promotion or an event cannot be.
     """
-    asked, scene = resolve_user(champions, request), SCENES[request.scene]
-    champion = champion_of(champions, scene)
+    user, scene = resolve_user(champions, request), SCENES[request.scene]
+    champion = champion_for_scene(champions, scene)
     catalogue = champion.catalogue
-    model, row = catalogue.model(scene.name), catalogue.user_row(asked.one_id)
+    model, row = catalogue.model(scene.name), catalogue.user_row(user.one_id)
     excluded, unknown = catalogue.columns_of(request.exclude)
-    since = since_asked(champion, request.context)
-    given = np.empty(0, dtype=np.int64)
+    recent_interactions = recent_activity_of(champion, request.context)
+    context_items = np.empty(0, dtype=np.int64)
     if request.context.items or (scene.name == SIMILAR and not catalogue.trained(SIMILAR)):
-        given, unknown_items = items_asked(catalogue, scene, request.context.items)
+        context_items, unknown_items = resolve_context_items(catalogue, scene, request.context.items)
         unknown = list(dict.fromkeys([*unknown, *unknown_items]))
-        excluded = np.union1d(excluded, given)
-    if since is not None and since.unknown:
-        unknown = list(dict.fromkeys([*unknown, *since.unknown]))
-    passing, allowed = allowed_by(catalogue, request.filters)
-    steps: list[tuple[str, Mask | NDArray[np.integer[Any]] | None]] = [("filters leave", passing)]
-    if allowed is not passing:
+        excluded = np.union1d(excluded, context_items)
+    if recent_interactions is not None and recent_interactions.unknown:
+        unknown = list(dict.fromkeys([*unknown, *recent_interactions.unknown]))
+    filter_mask, allowed = allowed_items(catalogue, request.filters)
+    steps: list[tuple[str, Mask | NDArray[np.integer[Any]] | None]] = [("filters leave", filter_mask)]
+    if allowed is not filter_mask:
         steps.append(("those that can be had are", allowed))
     steps.append(("exclude leaves", excluded))
-    purchased = purchased_of(scene, request.purchased)
+    purchased = resolve_purchased(scene, request.purchased)
     if purchased != "any":
-        had = catalogue.had(row)
-        if since is not None and since.interactions is not None:
-            had = np.union1d(had, since.interactions.items)
+        interacted = catalogue.interacted(row)
+        if recent_interactions is not None and recent_interactions.interactions is not None:
+            interacted = np.union1d(interacted, recent_interactions.interactions.items)
         if purchased == "never":
-            steps.append(("leaving out what the customer had leaves", had))
+            steps.append(("leaving out what the customer had leaves", interacted))
         else:
             only = np.zeros(len(catalogue.item_ids), dtype=bool)
-            only[had] = True
-            allowed = both(allowed, only)
+            only[interacted] = True
+            allowed = combine_masks(allowed, only)
             steps.append(("what the customer had is", only))
-    understood = Plan(
-        asked,
+    plan = RecommendationPlan(
+        user,
         champion,
         model,
         scene,
@@ -262,22 +271,22 @@ def plan(champions: Champions, request: RecommendationsRequest) -> Plan:
         allowed,
         excluded,
         purchased == "never",
-        given,
+        context_items,
         unknown,
-        since,
-        controls_of(catalogue, request),
+        recent_interactions,
+        rerank_options_for(catalogue, request),
         steps,
     )
-    if not understood.by_likeness:
-        return understood
+    if not plan.uses_similar_items:
+        return plan
     left = np.ones(len(catalogue.item_ids), dtype=bool) if allowed is None else allowed.copy()
     for _, columns in steps:
         if columns is not None and columns.dtype != bool:
             left[columns] = False
-    return replace(understood, allowed=left)
+    return replace(plan, allowed=left)
 
 
-def champion_of(champions: Champions, scene: Scene) -> Champion:
+def champion_for_scene(champions: Champions, scene: Scene) -> Champion:
     """The champion that answers a scene; that of `recommend`, which says that none does, where there is no other.
 
     Raises
@@ -285,18 +294,20 @@ def champion_of(champions: Champions, scene: Scene) -> Champion:
     NotReady
         There is not even that one.
     """
-    return champions.models.get(scene.job) or champions.need(JOB)
+    return champions.models.get(scene.job) or champions.require(JOB)
 
 
-def since_asked(champion: Champion, context: Context) -> Since | None:
+def recent_activity_of(champion: Champion, context: RequestContext) -> RecentActivity | None:
     """What the context tells of the time after the fit; None where it tells nothing."""
     if not context.events and context.now is None:
         return None
-    learns_from = str(champion.bundle.facts.get("interactions", "transactions"))
-    return since_of(champion.catalogue, champion.bundle.as_of, learns_from, context.events, context.now)
+    interaction_source = str(champion.bundle.facts.get("interactions", "transactions"))
+    return recent_activity(champion.catalogue, champion.bundle.as_of, interaction_source, context.events, context.now)
 
 
-def items_asked(catalogue: Catalogue, scene: Scene, item_ids: Sequence[str]) -> tuple[NDArray[np.int64], list[str]]:
+def resolve_context_items(
+    catalogue: Catalogue, scene: Scene, item_ids: Sequence[str]
+) -> tuple[NDArray[np.int64], list[str]]:
     """Columns of the items a list goes with, and the ids the model does not know.
 
     Raises
@@ -304,154 +315,158 @@ def items_asked(catalogue: Catalogue, scene: Scene, item_ids: Sequence[str]) -> 
     InvalidRequest
         The scene takes none, or nothing else says what the list should be like.
     """
-    if item_ids and not scene.takes_items:
-        goes = ", ".join(one.name for one in SCENES.values() if one.takes_items)
+    if item_ids and not scene.accepts_items:
+        goes = ", ".join(one.name for one in SCENES.values() if one.accepts_items)
         raise InvalidRequest(
             f"a list for {scene.name} goes with no items", field="context.items", allowed=f"with the scenes {goes}"
         )
-    given, unknown = catalogue.columns_of(item_ids)
-    if scene.name == SIMILAR and not len(given) and not catalogue.trained(SIMILAR):
+    context_items, unknown = catalogue.columns_of(item_ids)
+    if scene.name == SIMILAR and not len(context_items) and not catalogue.trained(SIMILAR):
         raise InvalidRequest(
             "similar needs an item the model knows",
             got=", ".join(item_ids[:5]) or "none",
             field="context.items",
             hint="name it in context.items",
         )
-    return given, unknown
+    return context_items, unknown
 
 
-def handle(champions: Champions, request: RecommendationsRequest, now: datetime) -> Answer:
+def handle(champions: Champions, request: RecommendationsRequest, now: datetime) -> ResponseBody:
     """The best items of one customer."""
-    asked, recommendation_id = plan(champions, request), uuid.uuid4().hex
-    attributes, k, arranged = request.context.attributes, request.num_results, None
-    if asked.controls:
-        arranged = arrange(
-            lambda rows, many, items: asked.ranked(many, attributes, items),
+    plan, recommendation_id = make_plan(champions, request), uuid.uuid4().hex
+    attributes, k, slate = request.context.attributes, request.num_results, None
+    if plan.rerank_options:
+        slate = rerank(
+            lambda rows, n_candidates, items: plan.ranked(n_candidates, attributes, items),
             1,
             k,
-            asked.controls,
-            draws(request, recommendation_id, asked.controls),
+            plan.rerank_options,
+            draws(request, recommendation_id, plan.rerank_options),
         )
-    ranked = arranged.ranked if arranged is not None else asked.ranked(k, attributes)
-    answer = {
+    ranked = slate.ranked if slate is not None else plan.ranked(k, attributes)
+    response_body = {
         "recommendation_id": recommendation_id,
-        **asked.asked.identity,
-        **list_answer(asked, ranked, request.explain, arranged),
-        "unknown": asked.unknown,
-        "unknown_attributes": unknown_attributes(asked.champion, attributes),
-        "short_reason": why_short(asked, ranked, arranged) if int(ranked.valid[0]) < k else None,
-        **stamp(champions, asked.champion, asked.champion.bundle.as_of, now),
+        **plan.user.identity,
+        **list_response(plan, ranked, request.explain, slate),
+        "unknown": plan.unknown,
+        "unknown_attributes": unknown_attributes(plan.champion, attributes),
+        "short_reason": explain_short_list(plan, ranked, slate) if int(ranked.valid[0]) < k else None,
+        **make_metadata(champions, plan.champion, plan.champion.bundle.as_of, now),
     }
-    if arranged is not None and request.promotions:
-        wanted, got = quotas(asked.controls.promotions, k), arranged.promotion[0].tolist()
-        answer["promotions"] = [
+    if slate is not None and request.promotions:
+        wanted, got = quotas(plan.rerank_options.promotions, k), slate.promotion[0].tolist()
+        response_body["promotions"] = [
             {"name": one.name, "places": wanted[number], "filled": got.count(number)}
-            for number, one in enumerate(asked.controls.promotions)
+            for number, one in enumerate(plan.rerank_options.promotions)
         ]
-    if request.context.events and asked.since is not None:
-        answer["ignored_events"] = asked.since.ignored
-    return answer
+    if request.context.events and plan.recent_interactions is not None:
+        response_body["ignored_events"] = plan.recent_interactions.ignored
+    return response_body
 
 
-def draws(request: RecommendationsRequest, recommendation_id: str, asked: Controls) -> NDArray[np.float64] | None:
+def draws(
+    request: RecommendationsRequest, recommendation_id: str, rerank_options: RerankOptions
+) -> NDArray[np.float64] | None:
     """All the chance there is in a list: from the seed of the request, else from the id of the answer, so that it can be repeated."""
     if request.exploration is None:
         return None
     seed = int(recommendation_id, 16) if request.exploration.seed is None else request.exploration.seed
-    return np.random.default_rng(seed).random((1, asked.draws))
+    return np.random.default_rng(seed).random((1, rerank_options.draws))
 
 
-def list_answer(asked: Plan, ranked: Ranked, explain: bool, arranged: Arranged | None = None) -> Answer:
+def list_response(plan: RecommendationPlan, ranked: Ranked, explain: bool, slate: Slate | None = None) -> ResponseBody:
     """The first row of a ranking as `items` and `fallback`."""
     count = int(ranked.valid[0])
-    item_ids, sources, personal = asked.catalogue.item_ids, ranked.sources, asked.personal
-    stands_in = asked.catalogue.stand_ins(asked.model) if not asked.by_likeness else (False,)
-    items: list[Answer] = []
+    item_ids, sources, is_personalized = plan.catalogue.item_ids, ranked.sources, plan.is_personalized
+    is_fallback = plan.catalogue.fallback_sources(plan.model) if not plan.uses_similar_items else (False,)
+    items: list[ResponseBody] = []
     fallback = None
-    explainer = explainer_of(asked) if explain else None
-    more = extras(asked, arranged) if arranged is not None else None
-    expected = expected_on(asked, ranked.ids[0, :count]) if asked.scene.name == REPLENISH else None
+    explainer = make_explainer(plan) if explain else None
+    more = rerank_fields(plan, slate) if slate is not None else None
+    expected = expected_on(plan, ranked.ids[0, :count]) if plan.scene.name == REPLENISH else None
     entries = zip(
         ranked.ids[0, :count].tolist(),
         ranked.scores[0, :count].tolist(),
         ranked.source[0, :count].tolist(),
         strict=True,
     )
-    for place, (column, score, number) in enumerate(entries):
-        item: Answer = {
+    for position, (column, score, number) in enumerate(entries):
+        item: ResponseBody = {
             "item_id": item_ids[column],
             "score": rounded(score),
-            "rank": place + 1,
+            "rank": position + 1,
             "source": sources[number],
         }
         if expected is not None:
-            item["expected_on"] = expected[place]
+            item["expected_on"] = expected[position]
         if more is not None:
-            item.update(more(place))
+            item.update(more(position))
         if explainer is not None:
-            promoted, drawn = PROMOTION in item, bool(item.get("explored"))
-            item["reasons"] = explainer.reasons(column, sources[number], promoted=promoted, drawn=drawn)
-        if fallback is None and PROMOTION not in item and (not personal or stands_in[number]):
+            promoted, explored = PROMOTION in item, bool(item.get("explored"))
+            item["reasons"] = explainer.reasons(column, sources[number], promoted=promoted, explored=explored)
+        if fallback is None and PROMOTION not in item and (not is_personalized or is_fallback[number]):
             fallback = sources[number]
         items.append(item)
     return {"items": items, "fallback": fallback}
 
 
-def extras(asked: Plan, arranged: Arranged) -> Callable[[int], Answer]:
+def rerank_fields(plan: RecommendationPlan, slate: Slate) -> Callable[[int], ResponseBody]:
     """What the controls say of the item at a place."""
-    promotion, explored = arranged.promotion[0].tolist(), arranged.explored
+    promotion, exploration = slate.promotion[0].tolist(), slate.exploration_result
 
-    def of(place: int) -> Answer:
-        found: Answer = {}
-        if promotion[place] >= 0:
-            found = {"source": PROMOTION, PROMOTION: asked.controls.promotions[promotion[place]].name}
-        if explored is not None:
-            found["explored"] = bool(explored.drawn[0, place])
-            found["propensity"] = rounded(explored.propensity[0, place], PROBABILITY_DIGITS)
-            found["propensity_in_list"] = rounded(explored.in_list[0, place], PROBABILITY_DIGITS)
+    def of(position: int) -> ResponseBody:
+        found: ResponseBody = {}
+        if promotion[position] >= 0:
+            found = {"source": PROMOTION, PROMOTION: plan.rerank_options.promotions[promotion[position]].name}
+        if exploration is not None:
+            found["explored"] = bool(exploration.explored[0, position])
+            found["propensity"] = rounded(exploration.propensity[0, position], PROBABILITY_DIGITS)
+            found["propensity_in_list"] = rounded(exploration.slate_propensity[0, position], PROBABILITY_DIGITS)
         return found
 
     return of
 
 
-def expected_on(asked: Plan, columns: NDArray[np.int32]) -> list[str | None]:
+def expected_on(plan: RecommendationPlan, columns: NDArray[np.int32]) -> list[str | None]:
     """The day each item is expected to be wanted again; None where nobody knows, or what was bought since has changed it."""
-    days = expected_days(asked.model, np.full(len(columns), asked.row), columns) if asked.row >= 0 else None
+    days = expected_days(plan.model, np.full(len(columns), plan.row), columns) if plan.row >= 0 else None
     if days is None:
         return [None] * len(columns)
-    since = (
-        asked.since.interactions.items
-        if asked.since is not None and asked.since.interactions is not None
+    recent_interactions = (
+        plan.recent_interactions.interactions.items
+        if plan.recent_interactions is not None and plan.recent_interactions.interactions is not None
         else np.empty(0, np.int32)
     )
-    days = np.where(np.isin(columns, since), np.nan, days)
+    days = np.where(np.isin(columns, recent_interactions), np.nan, days)
     return [
-        None if np.isnan(one) else f"{asked.champion.bundle.as_of + timedelta(days=one):%Y-%m-%d}"
+        None if np.isnan(one) else f"{plan.champion.bundle.as_of + timedelta(days=one):%Y-%m-%d}"
         for one in days.tolist()
     ]
 
 
-def explainer_of(asked: Plan) -> Explainer:
+def make_explainer(plan: RecommendationPlan) -> Explainer:
     """Who says why."""
-    since = asked.since
-    if since is None:
-        return Explainer(asked.champion, asked.row, given=asked.given)
-    return Explainer(asked.champion, asked.row, since.interactions, since.later_days, asked.given)
+    recent_interactions = plan.recent_interactions
+    if recent_interactions is None:
+        return Explainer(plan.champion, plan.row, context_items=plan.context_items)
+    return Explainer(
+        plan.champion, plan.row, recent_interactions.interactions, recent_interactions.elapsed_days, plan.context_items
+    )
 
 
-def unknown_attributes(champion: Champion, attributes: Attributes) -> list[str]:
+def unknown_attributes(champion: Champion, attributes: UserAttributes) -> list[str]:
     """The attributes given that the model has never seen, as ``name=value``."""
     known = champion.catalogue.known_attributes if attributes else frozenset()
     return [pair for pair in (f"{name}={value}" for name, value in attributes.items()) if pair not in known]
 
 
-def why_short(asked: Plan, ranked: Ranked, arranged: Arranged | None) -> str:
+def explain_short_list(plan: RecommendationPlan, ranked: Ranked, slate: Slate | None) -> str:
     """What each step left, in the order they are applied."""
-    had, kept = int(ranked.valid[0]), int(ranked.valid[0])
-    if arranged is not None:
-        had, kept = int(arranged.candidates[0]), int(arranged.ranked.valid[0])
-    capped = [f"{cap.most} a {cap.name}" for cap in asked.controls.caps]
-    return short_reason(asked.catalogue, asked.steps, had, capped, kept)
+    scored, kept = int(ranked.valid[0]), int(ranked.valid[0])
+    if slate is not None:
+        scored, kept = int(slate.candidates[0]), int(slate.ranked.valid[0])
+    capped = [f"{cap.limit} a {cap.name}" for cap in plan.rerank_options.caps]
+    return short_reason(plan.catalogue, plan.steps, scored, capped, kept)
 
 
 ENDPOINT = Endpoint(
@@ -460,9 +475,9 @@ ENDPOINT = Endpoint(
     RecommendationsRequest,
     RecommendationsResponse,
     handle,
-    about_model(JOB),
-    check=plan,
-    heavy=lambda request: (
+    model_metadata(JOB),
+    check=make_plan,
+    runs_in_thread=lambda request: (
         request.num_results > MAX_RESULTS // 2 or bool(request.promotions or request.diversity or request.exploration)
     ),
 )

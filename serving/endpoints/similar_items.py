@@ -14,27 +14,27 @@ from qianmian.errors import NotFound
 from serving.champions import Champions
 from serving.endpoints.base import (
     MAX_IDS,
-    Answer,
-    Described,
+    AttributeValues,
     Endpoint,
     Identifier,
     NumResults,
     Request,
     Response,
-    about_model,
+    ResponseBody,
+    model_metadata,
     rounded,
 )
-from serving.endpoints.recommendations import JOB, Item
+from serving.endpoints.recommendations import JOB, RecommendedItem
 from serving.recommending.catalogue import Catalogue, Mask
-from serving.recommending.explain import like_words
-from serving.recommending.request_options import FILTERS, allowed_by, short_reason
+from serving.recommending.explain import similarity_reason
+from serving.recommending.request_options import FILTERS, allowed_items, short_reason
 
 
 class SimilarItemsRequest(Request):
     """What is like an item."""
 
     item_id: Identifier
-    attributes: Described = Field(
+    attributes: AttributeValues = Field(
         default_factory=dict,
         max_length=50,
         description='what an item is that the model does not know: {"category": "GROCERY/SOUP", "price": 2}',
@@ -50,12 +50,12 @@ class SimilarItemsResponse(Response):
 
     recommendation_id: str
     item_id: str
-    items: list[Item]
+    items: list[RecommendedItem]
     unknown: list[str] = Field(description="item ids of exclude that the model does not know")
     short_reason: str | None = Field(description="why there are fewer items than asked for, else null")
 
 
-def handle(champions: Champions, request: SimilarItemsRequest, now: datetime) -> Answer:
+def handle(champions: Champions, request: SimilarItemsRequest, now: datetime) -> ResponseBody:
     """The items most like one.
 
     Raises
@@ -63,26 +63,26 @@ def handle(champions: Champions, request: SimilarItemsRequest, now: datetime) ->
     NotFound
         The model does not know the item.
     """
-    catalogue, k = champions.need(JOB).catalogue, request.num_results
-    column, passing, allowed = check(champions, request)
+    catalogue, k = champions.require(JOB).catalogue, request.num_results
+    column, filter_mask, allowed = check(champions, request)
     excluded, unknown = catalogue.columns_of(request.exclude)
     if len(excluded):
         allowed = np.ones(len(catalogue.item_ids), dtype=bool) if allowed is None else allowed.copy()
         allowed[excluded] = False
     ranked = (
-        catalogue.like(np.array([column]), k, allowed)
+        catalogue.similar_items(np.array([column]), k, allowed)
         if column >= 0
-        else catalogue.like_one_of(request.attributes, k, allowed)
+        else catalogue.similar_to_attributes(request.attributes, k, allowed)
     )
     count = int(ranked.valid[0])
-    items: list[Answer] = [
+    items: list[ResponseBody] = [
         {
             "item_id": catalogue.item_ids[found],
             "score": rounded(score),
-            "rank": place + 1,
+            "rank": position + 1,
             "source": ranked.sources[source],
         }
-        for place, (found, score, source) in enumerate(
+        for position, (found, score, source) in enumerate(
             zip(
                 ranked.ids[0, :count].tolist(),
                 ranked.scores[0, :count].tolist(),
@@ -94,14 +94,16 @@ def handle(champions: Champions, request: SimilarItemsRequest, now: datetime) ->
     if request.explain:
         for item in items:
             other = catalogue.item_index[item["item_id"]]
-            item["reasons"] = [like_words(catalogue.in_common(column, other)) if column >= 0 else "of the same kind"]
+            item["reasons"] = [
+                similarity_reason(catalogue.shared_attributes(column, other)) if column >= 0 else "of the same kind"
+            ]
     return {
         "recommendation_id": uuid.uuid4().hex,
         "item_id": request.item_id,
         "items": items,
         "unknown": unknown,
-        "short_reason": why_short(catalogue, column, passing, allowed, count) if count < k else None,
-        **about_model(JOB)(champions, now),
+        "short_reason": explain_short_list(catalogue, column, filter_mask, allowed, count) if count < k else None,
+        **model_metadata(JOB)(champions, now),
     }
 
 
@@ -115,7 +117,7 @@ def check(champions: Champions, request: SimilarItemsRequest) -> tuple[int, Mask
     InvalidRequest
         A filter or the attributes cannot be answered.
     """
-    catalogue = champions.need(JOB).catalogue
+    catalogue = champions.require(JOB).catalogue
     column = catalogue.item_index.get(request.item_id, -1)
     if column < 0 and not request.attributes:
         raise NotFound(
@@ -124,17 +126,19 @@ def check(champions: Champions, request: SimilarItemsRequest) -> tuple[int, Mask
             hint="an item that too few customers had (recommend.min_item_customers) is not in the model; say what it is in attributes",
         )
     if column < 0:
-        catalogue.like_one_of(request.attributes, 1, None)
+        catalogue.similar_to_attributes(request.attributes, 1, None)
     catalogue.similar  # noqa: B018 - whether any model can say
-    return column, *allowed_by(catalogue, request.filters)
+    return column, *allowed_items(catalogue, request.filters)
 
 
-def why_short(catalogue: Catalogue, column: int, passing: Mask | None, allowed: Mask | None, count: int) -> str:
+def explain_short_list(
+    catalogue: Catalogue, column: int, filter_mask: Mask | None, allowed: Mask | None, count: int
+) -> str:
     """What each step left."""
     itself: NDArray[np.int64] = np.array([column] if column >= 0 else [], dtype=np.int64)
-    further = None if allowed is passing else allowed
+    further = None if allowed is filter_mask else allowed
     steps = [
-        ("filters leave", passing),
+        ("filters leave", filter_mask),
         ("those that can be had and are not excluded are", further),
         ("beside the item itself", itself),
     ]
@@ -147,6 +151,6 @@ ENDPOINT = Endpoint(
     SimilarItemsRequest,
     SimilarItemsResponse,
     handle,
-    about_model(JOB),
+    model_metadata(JOB),
     check=check,
 )

@@ -19,41 +19,41 @@ from numpy.typing import NDArray
 from features.compute.builder import Builder
 from features.data.lake import Lake
 from features.interactions import Interactions, index_of
-from features.profiles.snapshot import make_snapshot
-from features.training_data import interaction_rows, interactions_of
+from features.profiles.snapshot import build_snapshot
+from features.training_data import interaction_rows, interactions_from_rows
 from models.ranked import Ranked
-from models.recommend.base import Query, Recommender, folded
+from models.recommend.base import Query, Recommender, fold_in
 from models.recommend.scene import SCENES
-from models.rerank import Arranged, Controls, arrange
+from models.rerank import RerankOptions, Slate, rerank
 from qianmian.errors import DataError, UsageError
 from qianmian.times import SECONDS_PER_DAY, days_between
 from qianmian.workspace import atomic_path
 from serving.champions import Champion, Champions
 from serving.endpoints import churn, predictions
 from serving.endpoints.base import MAX_RESULTS
-from serving.endpoints.recommendations import JOB, PROMOTION, REPLENISH, champion_of
-from serving.recommending.catalogue import SIMILAR, Mask, both, expected_days
-from serving.recommending.request_options import ListOptions, allowed_by, controls_of, purchased_of
+from serving.endpoints.recommendations import JOB, PROMOTION, REPLENISH, champion_for_scene
+from serving.recommending.catalogue import SIMILAR, Mask, combine_masks, expected_days
+from serving.recommending.request_options import ListOptions, allowed_items, rerank_options_for, resolve_purchased
 
-ONLY_CELLS = 4_000_000  # customers × items looked at together where each may be shown their own items only
+MAX_MASK_CELLS = 4_000_000  # customers × items looked at together where each may be shown their own items only
 BLOCK = 8_192  # customers scored at a time: what is held beside the result does not grow with their number
 FORMATS = (".parquet", ".csv")
-IDENTITY = [("user_id", pa.string()), ("user_source", pa.string()), ("one_id", pa.string())]
-MADE = [("as_of", pa.timestamp("us")), ("model_version", pa.string())]
+IDENTITY_COLUMNS = [("user_id", pa.string()), ("user_source", pa.string()), ("one_id", pa.string())]
+PROVENANCE = [("as_of", pa.timestamp("us")), ("model_version", pa.string())]
 REASON = pa.struct([(name, pa.string()) for name in ("feature", "description", "value", "effect")])
 CHURN = pa.schema(
     [
-        *IDENTITY,
+        *IDENTITY_COLUMNS,
         ("churn_probability", pa.float64()),
         ("risk_band", pa.string()),
         ("reasons", pa.list_(REASON)),
         ("no_score_reason", pa.string()),
-        *MADE,
+        *PROVENANCE,
     ]
 )
 RECOMMEND = pa.schema(
     [
-        *IDENTITY,
+        *IDENTITY_COLUMNS,
         ("rank", pa.int32()),
         ("item_id", pa.string()),
         ("score", pa.float64()),
@@ -73,7 +73,7 @@ def score_recommend(
     num_results: int = 10,
     scene: str = "home",
     candidates: Collection[str] | None = None,
-    gone: Collection[str] | None = None,
+    unavailable: Collection[str] | None = None,
     options: ListOptions | None = None,
     as_of: datetime | None = None,
     builder: Builder | None = None,
@@ -86,7 +86,7 @@ def score_recommend(
         1 to 500.
     candidates : collection of str, optional
         Only these items.
-    gone : collection of str, optional
+    unavailable : collection of str, optional
         Items that cannot be had now; default those that could not when the model was fitted.
     options : ListOptions, optional
         Filters and controls, as `/v1/recommendations` takes them.
@@ -106,7 +106,7 @@ def score_recommend(
     UsageError or InvalidRequest
         Something is asked that cannot be.
     """
-    champion = champion_of(champions, SCENES[scene])
+    champion = champion_for_scene(champions, SCENES[scene])
     if not 1 <= num_results <= MAX_RESULTS:
         raise UsageError(
             "that many results cannot be given", got=num_results, allowed=f"1..{MAX_RESULTS}", field="num_results"
@@ -117,73 +117,77 @@ def score_recommend(
             "without a model trained for it, similar needs the items of a request",
             hint="ask /v1/similar-items or /v1/recommendations",
         )
-    model, shown = catalogue.model(scene), purchased_of(where, options.purchased)
-    at = champions
+    model, purchased = catalogue.model(scene), resolve_purchased(where, options.purchased)
+    champions_at = champions
     if as_of is not None and as_of != champion.bundle.as_of:
-        at = _at_moment(champions, champion, as_of, builder)
-    later = days_between(champion.bundle.as_of, as_of) if as_of is not None else 0.0
-    allowed = allowed_by(catalogue, options.filters, None if gone is None else ~catalogue.restricted(gone))[1]
+        champions_at = _at_moment(champions, champion, as_of, builder)
+    elapsed_days = days_between(champion.bundle.as_of, as_of) if as_of is not None else 0.0
+    allowed = allowed_items(
+        catalogue, options.filters, None if unavailable is None else ~catalogue.item_mask(unavailable)
+    )[1]
     if candidates is not None:
-        wanted = catalogue.restricted(candidates)
+        wanted = catalogue.item_mask(candidates)
         if not wanted.any():
             raise DataError(
                 "the model knows none of the candidates",
                 got=f"{len(candidates)} item ids",
                 hint="check that the file holds item ids, one a line",
             )
-        allowed = both(allowed, wanted)
-    controls, exploration = controls_of(catalogue, options), options.exploration
-    chance = np.random.default_rng(exploration.seed or 0) if exploration is not None else None
-    people = _People(
+        allowed = combine_masks(allowed, wanted)
+    rerank_options, exploration = rerank_options_for(catalogue, options), options.exploration
+    rng = np.random.default_rng(exploration.seed or 0) if exploration is not None else None
+    batch_users = _BatchUsers(
         model,
-        index_of(champion.bundle.user_ids, np.asarray(at.customers.one_ids, dtype=np.str_)),
+        index_of(champion.bundle.user_ids, np.asarray(champions_at.customers.one_ids, dtype=np.str_)),
         allowed,
-        shown,
-        _since(champion, at, as_of, builder) if later else None,
-        later,
+        purchased,
+        _recent_interactions(champion, champions_at, as_of, builder) if elapsed_days else None,
+        elapsed_days,
     )
-    block = BLOCK if shown != "only" else max(1, ONLY_CELLS // max(len(catalogue.item_ids), 1))
+    block = BLOCK if purchased != "only" else max(1, MAX_MASK_CELLS // max(len(catalogue.item_ids), 1))
     schema = pa.schema(
         [
             *RECOMMEND,
             *(EXPECTED if scene == REPLENISH else ()),
             *(PROMOTED if options.promotions else ()),
-            *(EXPLORED if chance is not None else ()),
-            *(pa.field(*one) for one in MADE),
+            *(EXPLORED if rng is not None else ()),
+            *(pa.field(*one) for one in PROVENANCE),
         ]
     )
-    who = at.customers.table.select([name for name, _ in IDENTITY])
+    identity_columns = champions_at.customers.table.select([name for name, _ in IDENTITY_COLUMNS])
     item_ids, parts = pa.array(champion.bundle.item_ids), []
-    for start in range(0, who.num_rows, block):
-        lists = people.lists(np.arange(start, min(start + block, who.num_rows)), num_results, controls, chance)
-        row, place = np.nonzero(lists.ranked.ids >= 0)
+    for start in range(0, identity_columns.num_rows, block):
+        slate = batch_users.slate(
+            np.arange(start, min(start + block, identity_columns.num_rows)), num_results, rerank_options, rng
+        )
+        row, position = np.nonzero(slate.ranked.ids >= 0)
         columns = [
-            *who.slice(start, block).take(pa.array(row)).columns,
-            pa.array(place.astype(np.int32) + 1),
-            item_ids.take(pa.array(lists.ranked.ids[row, place])),
-            pa.array(np.round(lists.ranked.scores[row, place].astype(np.float64), 6)),
-            _sources(lists, row, place),
+            *identity_columns.slice(start, block).take(pa.array(row)).columns,
+            pa.array(position.astype(np.int32) + 1),
+            item_ids.take(pa.array(slate.ranked.ids[row, position])),
+            pa.array(np.round(slate.ranked.scores[row, position].astype(np.float64), 6)),
+            _source_names(slate, row, position),
             *(
-                [people.expected(start + row, lists.ranked.ids[row, place], champion.bundle.as_of)]
+                [batch_users.expected(start + row, slate.ranked.ids[row, position], champion.bundle.as_of)]
                 if scene == REPLENISH
                 else ()
             ),
-            *_extras(lists, row, place, controls),
-            *_made(len(row), champion.bundle.as_of if as_of is None else as_of, champion),
+            *_rerank_columns(slate, row, position, rerank_options),
+            *_provenance(len(row), champion.bundle.as_of if as_of is None else as_of, champion),
         ]
         parts.append(pa.table(columns, schema=schema))
     return pa.concat_tables(parts) if parts else schema.empty_table()
 
 
 @dataclass(frozen=True)
-class _People:
+class _BatchUsers:
     """Everybody, and what may be shown to them; blocks of them are ranked.
 
     Attributes
     ----------
     users : ndarray of int64, (n,)
         Rows of the model, −1 for one it does not know.
-    since : Interactions or None
+    recent_interactions : Interactions or None
         What they did since the fit, rows as `users`.
     """
 
@@ -191,19 +195,25 @@ class _People:
     users: NDArray[np.int64]
     allowed: Mask | None
     purchased: str
-    since: Interactions | None
-    later_days: float
+    recent_interactions: Interactions | None
+    elapsed_days: float
 
-    def lists(
-        self, rows: NDArray[np.int64], k: int, controls: Controls, chance: np.random.Generator | None
-    ) -> Arranged:
+    def slate(
+        self, rows: NDArray[np.int64], k: int, rerank_options: RerankOptions, rng: np.random.Generator | None
+    ) -> Slate:
         """The lists of these customers."""
-        if not controls:
-            ranked = self._ask(rows, k, None)
-            nobody = np.full(ranked.ids.shape, -1, dtype=np.int64)
-            return Arranged(ranked, nobody, None, ranked.valid.astype(np.int64), ranked.valid.astype(np.int64))
-        draws = chance.random((len(rows), controls.draws)) if chance is not None else None
-        return arrange(lambda some, many, items: self._ask(rows[some], many, items), len(rows), k, controls, draws)
+        if not rerank_options:
+            ranked = self._rank(rows, k, None)
+            no_promotion = np.full(ranked.ids.shape, -1, dtype=np.int64)
+            return Slate(ranked, no_promotion, None, ranked.valid.astype(np.int64), ranked.valid.astype(np.int64))
+        draws = rng.random((len(rows), rerank_options.draws)) if rng is not None else None
+        return rerank(
+            lambda some, n_candidates, items: self._rank(rows[some], n_candidates, items),
+            len(rows),
+            k,
+            rerank_options,
+            draws,
+        )
 
     def expected(self, rows: NDArray[np.int64], items: NDArray[np.int32], as_of: datetime) -> pa.Array:
         """The day on which each of these customers is expected to want an item again; null where nobody knows, or it was bought since."""
@@ -212,39 +222,49 @@ class _People:
         if days is None:
             return pa.nulls(len(rows), pa.date32())
         n_items = np.int64(self.model.n_items_)
-        again = self.since.users * n_items + self.since.items if self.since is not None else np.empty(0, np.int64)
-        unknown = np.isnan(days) | (users < 0) | np.isin(rows * n_items + items, again)
+        repurchased = (
+            self.recent_interactions.users * n_items + self.recent_interactions.items
+            if self.recent_interactions is not None
+            else np.empty(0, np.int64)
+        )
+        unknown = np.isnan(days) | (users < 0) | np.isin(rows * n_items + items, repurchased)
         moments = np.datetime64(as_of, "s") + np.where(unknown, 0.0, days * SECONDS_PER_DAY).astype("timedelta64[s]")
         return pa.array(moments.astype("datetime64[D]"), pa.date32(), mask=unknown)
 
-    def _ask(self, rows: NDArray[np.int64], many: int, items: Mask | None) -> Ranked:
-        users, allowed, since = self.users[rows], both(self.allowed, items), None
-        if self.since is not None:
-            place = np.full(len(self.users), -1, dtype=np.int32)
-            place[rows] = np.arange(len(rows), dtype=np.int32)
-            since = self.since.where(place[self.since.users] >= 0)
-            since = replace(since, users=place[since.users], shape=(len(rows), since.shape[1]))
+    def _rank(self, rows: NDArray[np.int64], n_candidates: int, items: Mask | None) -> Ranked:
+        users, allowed, recent_interactions = self.users[rows], combine_masks(self.allowed, items), None
+        if self.recent_interactions is not None:
+            position = np.full(len(self.users), -1, dtype=np.int32)
+            position[rows] = np.arange(len(rows), dtype=np.int32)
+            recent_interactions = self.recent_interactions.where(position[self.recent_interactions.users] >= 0)
+            recent_interactions = replace(
+                recent_interactions,
+                users=position[recent_interactions.users],
+                shape=(len(rows), recent_interactions.shape[1]),
+            )
         exclude = None
         if self.purchased == "only":
-            had = folded(self.model.history_, Query(users, since=since), None)
-            columns = np.unique(had.indices)
+            interacted = fold_in(self.model.history_, Query(users, recent_interactions=recent_interactions), None)
+            columns = np.unique(interacted.indices)
             anybody = np.zeros(self.model.n_items_, dtype=bool)
             anybody[columns] = True
-            allowed = both(allowed, anybody)
-            row, column = np.nonzero(had[:, columns].toarray() == 0)
+            allowed = combine_masks(allowed, anybody)
+            row, column = np.nonzero(interacted[:, columns].toarray() == 0)
             exclude = np.split(columns[column], np.cumsum(np.bincount(row, minlength=len(rows)))[:-1])
         return self.model.recommend(
             users,
-            many,
+            n_candidates,
             allowed=allowed,
             exclude=exclude,
             exclude_purchased=self.purchased == "never",
-            since=since,
-            later_days=self.later_days,
+            recent_interactions=recent_interactions,
+            elapsed_days=self.elapsed_days,
         )
 
 
-def _since(champion: Champion, at: Champions, as_of: datetime | None, builder: Builder | None) -> Interactions | None:
+def _recent_interactions(
+    champion: Champion, champions_at: Champions, as_of: datetime | None, builder: Builder | None
+) -> Interactions | None:
     """What the customers of the profiles did between the champion's moment and `as_of`."""
     assert as_of is not None
     if champion.job != JOB:
@@ -267,35 +287,45 @@ def _since(champion: Champion, at: Champions, as_of: datetime | None, builder: B
             where=f"{champion.name} version {champion.version}",
             hint="run `qianmian train recommend` again",
         )
-    users = pc.index_in(rows["one_id"], value_set=pa.array(at.customers.one_ids)).combine_chunks()
+    users = pc.index_in(rows["one_id"], value_set=pa.array(champions_at.customers.one_ids)).combine_chunks()
     items = pc.index_in(rows["item_id"], value_set=pa.array(champion.bundle.item_ids)).combine_chunks()
-    found = interactions_of(rows, users, items, (len(at.customers.one_ids), len(champion.bundle.item_ids)))
+    found = interactions_from_rows(
+        rows, users, items, (len(champions_at.customers.one_ids), len(champion.bundle.item_ids))
+    )
     return found if len(found.users) else None
 
 
-def _sources(lists: Arranged, row: NDArray[np.int64], place: NDArray[np.int64]) -> pa.Array:
+def _source_names(slate: Slate, row: NDArray[np.int64], position: NDArray[np.int64]) -> pa.Array:
     """Where each item comes from."""
-    names = pa.array([*lists.ranked.sources, PROMOTION])
-    number = np.where(lists.promotion[row, place] >= 0, len(lists.ranked.sources), lists.ranked.source[row, place])
+    names = pa.array([*slate.ranked.sources, PROMOTION])
+    number = np.where(
+        slate.promotion[row, position] >= 0, len(slate.ranked.sources), slate.ranked.source[row, position]
+    )
     return names.take(pa.array(number))
 
 
-def _extras(lists: Arranged, row: NDArray[np.int64], place: NDArray[np.int64], controls: Controls) -> list[pa.Array]:
+def _rerank_columns(
+    slate: Slate, row: NDArray[np.int64], position: NDArray[np.int64], rerank_options: RerankOptions
+) -> list[pa.Array]:
     """The columns of the controls."""
     found = []
-    if controls.promotions:
-        number = lists.promotion[row, place]
-        names = pa.array([promotion.name for promotion in controls.promotions])
+    if rerank_options.promotions:
+        number = slate.promotion[row, position]
+        names = pa.array([promotion.name for promotion in rerank_options.promotions])
         found.append(names.take(pa.array(number, mask=number < 0)))
-    if lists.explored is not None:
+    if slate.exploration_result is not None:
         found += [
-            pa.array(values[row, place])
-            for values in (lists.explored.drawn, lists.explored.propensity, lists.explored.in_list)
+            pa.array(values[row, position])
+            for values in (
+                slate.exploration_result.explored,
+                slate.exploration_result.propensity,
+                slate.exploration_result.slate_propensity,
+            )
         ]
     return found
 
 
-def gone_from(lake: Lake) -> list[str]:
+def unavailable_items(lake: Lake) -> list[str]:
     """Items the data says cannot be had."""
     items = lake.connect().table("items")
     found = items.filter(~items.available).select("item_id").to_pyarrow()  # an unknown one is not false
@@ -324,15 +354,19 @@ def score_churn(
     DataError
         `as_of` lies before the champion's: it has learnt from later rows.
     """
-    champion = champions.need(churn.JOB)
-    at = _at_moment(champions, champion, as_of, builder)
-    encoded = at.customers.encoded(champion.bundle.spec) if champion.bundle.spec is not None else at.customers.features
+    champion = champions.require(churn.JOB)
+    champions_at = _at_moment(champions, champion, as_of, builder)
+    encoded = (
+        champions_at.customers.encoded(champion.bundle.spec)
+        if champion.bundle.spec is not None
+        else champions_at.customers.features
+    )
     parts = []
-    for who, rows in _blocks(at):
-        scores = churn.score_rows(at, encoded, rows, explain)
+    for identity_columns, rows in _blocks(champions_at):
+        scores = churn.score_rows(champions_at, encoded, rows, explain)
         for score in scores:
             score["reasons"] = [{**reason, "value": _text(reason["value"])} for reason in score.get("reasons", [])]
-        parts.append(_with_identity(who, scores, champion, at, CHURN))
+        parts.append(_with_identity(identity_columns, scores, champion, champions_at, CHURN))
     return pa.concat_tables(parts)
 
 
@@ -347,25 +381,31 @@ def score_predictions(
         user_id, user_source, one_id, lifecycle_stage, next_stage (a struct, a field a stage), average_days_between_orders,
         average_order_value, no_score_reason, as_of, model_version.
     """
-    champion = champions.need(predictions.JOB)
-    at = _at_moment(champions, champion, as_of, builder)
-    encoded = at.customers.encoded(champion.bundle.spec) if champion.bundle.spec is not None else at.customers.features
+    champion = champions.require(predictions.JOB)
+    champions_at = _at_moment(champions, champion, as_of, builder)
+    encoded = (
+        champions_at.customers.encoded(champion.bundle.spec)
+        if champion.bundle.spec is not None
+        else champions_at.customers.features
+    )
     stages = pa.struct([(name, pa.float64()) for name in champion.bundle.model.classes_.tolist()])
     schema = pa.schema(
         [
-            *IDENTITY,
+            *IDENTITY_COLUMNS,
             ("lifecycle_stage", pa.string()),
             ("next_stage", stages),
             ("average_days_between_orders", pa.float64()),
             ("average_order_value", pa.float64()),
             ("no_score_reason", pa.string()),
-            *MADE,
+            *PROVENANCE,
         ]
     )
     return pa.concat_tables(
         [
-            _with_identity(who, predictions.predict_rows(at, encoded, rows), champion, at, schema)
-            for who, rows in _blocks(at)
+            _with_identity(
+                identity_columns, predictions.predict_rows(champions_at, encoded, rows), champion, champions_at, schema
+            )
+            for identity_columns, rows in _blocks(champions_at)
         ]
     )
 
@@ -424,27 +464,46 @@ def _at_moment(champions: Champions, champion: Champion, as_of: datetime | None,
     if wanted is None:
         assert as_of is not None
         assert builder is not None
-        wanted = champions.with_snapshot(make_snapshot(builder, as_of, champions.settings))
+        wanted = champions.with_snapshot(build_snapshot(builder, as_of, champions.settings))
     return wanted
 
 
 def _blocks(champions: Champions) -> Iterator[tuple[pa.Table, NDArray[np.int64]]]:
     """Customers of the profiles, some at a time: who they are, and their rows; one empty block where there are none."""
-    who = champions.customers.table.select([name for name, _ in IDENTITY])
-    for start in range(0, max(1, who.num_rows), BLOCK):
-        yield who.slice(start, BLOCK), np.arange(start, min(start + BLOCK, who.num_rows), dtype=np.int64)
+    identity_columns = champions.customers.table.select([name for name, _ in IDENTITY_COLUMNS])
+    for start in range(0, max(1, identity_columns.num_rows), BLOCK):
+        yield (
+            identity_columns.slice(start, BLOCK),
+            np.arange(start, min(start + BLOCK, identity_columns.num_rows), dtype=np.int64),
+        )
 
 
 def _with_identity(
-    who: pa.Table, scores: list[dict[str, Any]], champion: Champion, at: Champions, schema: pa.Schema
+    identity_columns: pa.Table,
+    scores: list[dict[str, Any]],
+    champion: Champion,
+    champions_at: Champions,
+    schema: pa.Schema,
 ) -> pa.Table:
-    own = pa.schema([field for field in schema if field.name not in {name for name, _ in (*IDENTITY, *MADE)}])
+    own = pa.schema(
+        [field for field in schema if field.name not in {name for name, _ in (*IDENTITY_COLUMNS, *PROVENANCE)}]
+    )
     values = pa.Table.from_pylist(scores, schema=own)
-    return pa.table([*who.columns, *values.columns, *_made(who.num_rows, at.customers.as_of, champion)], schema=schema)
+    return pa.table(
+        [
+            *identity_columns.columns,
+            *values.columns,
+            *_provenance(identity_columns.num_rows, champions_at.customers.as_of, champion),
+        ],
+        schema=schema,
+    )
 
 
-def _made(rows: int, as_of: datetime, champion: Champion) -> list[pa.Array]:
-    return [pa.repeat(pa.scalar(as_of, MADE[0][1]), rows), pa.repeat(pa.scalar(champion.version, pa.string()), rows)]
+def _provenance(rows: int, as_of: datetime, champion: Champion) -> list[pa.Array]:
+    return [
+        pa.repeat(pa.scalar(as_of, PROVENANCE[0][1]), rows),
+        pa.repeat(pa.scalar(champion.version, pa.string()), rows),
+    ]
 
 
 def _text(value: float | str | None) -> str | None:

@@ -13,7 +13,7 @@ from scipy import sparse
 from features.interactions import Interactions
 from models.bundle import ModelBundle
 from models.filters import conditions, parse
-from models.item_table import PATHS, ItemTable
+from models.item_table import PATH_ATTRIBUTES, ItemTable
 from models.ranked import NOT_A_CANDIDATE, Ranked, top_k
 from models.recommend.base import Recommender
 from models.recommend.fallback import FallbackChain
@@ -22,7 +22,7 @@ from models.recommend.scene_models import SceneModels
 from models.rerank import Cap, PathSimilarity, Similarity, VectorSimilarity, item_vectors
 from qianmian.errors import InvalidRequest, NotReady
 
-FOR_EVERYBODY = ("popular", "popular_by_segment", "trending")  # models that know nothing of what this customer did
+NON_PERSONALIZED = ("popular", "popular_by_segment", "trending")  # models that know nothing of what this customer did
 AVAILABLE = "available"
 SIMILAR = "similar"
 MAX_DEPTH = 20  # of a category path
@@ -47,7 +47,7 @@ class Catalogue:
     @cached_property
     def scenes(self) -> tuple[str, ...]:
         """The scenes the recommender answers."""
-        trained = {*(self._made.scenes or ()), *((SIMILAR,) if self._similar is not None else ())}
+        trained = {*(self._scene_models.scenes or ()), *((SIMILAR,) if self._similar is not None else ())}
         return (*(scene for scene in SCENES if scene in trained), *sorted(trained.difference(SCENES)))
 
     def model(self, scene: str) -> Recommender:
@@ -59,7 +59,7 @@ class Catalogue:
             It was not trained for it.
         """
         if self.trained(scene):
-            return self._made.scene(scene)
+            return self._scene_models.scene(scene)
         if scene in self.scenes:
             return self.similar
         why = self._bundle.facts.get("scenes_left_out", {}).get(scene)
@@ -73,33 +73,37 @@ class Catalogue:
 
     def trained(self, scene: str) -> bool:
         """The recommender has models for the scene; `similar` is answered without, by the first model that knows which items are alike."""
-        return scene in (self._made.scenes or ())
+        return scene in (self._scene_models.scenes or ())
 
     @property
-    def _made(self) -> SceneModels:
+    def _scene_models(self) -> SceneModels:
         made: SceneModels = self._bundle.model
         return made
 
-    def stand_ins(self, model: Recommender) -> tuple[bool, ...]:
+    def fallback_sources(self, model: Recommender) -> tuple[bool, ...]:
         """Whether each source of a model's lists is one that knows nothing of this customer, and fills what the others leave open.
 
         What a ranker took from the most popular items it has ranked for this customer: that is none.
         """
-        if id(model) not in self._stand_ins:
+        if id(model) not in self._fallback_sources:
             stages = model.submodels if isinstance(model, FallbackChain) else (model,)
-            self._stand_ins[id(model)] = tuple(stage.name in FOR_EVERYBODY for stage in stages for _ in stage.sources)
-        return self._stand_ins[id(model)]
+            self._fallback_sources[id(model)] = tuple(
+                stage.name in NON_PERSONALIZED for stage in stages for _ in stage.sources
+            )
+        return self._fallback_sources[id(model)]
 
     @cached_property
-    def _stand_ins(self) -> dict[int, tuple[bool, ...]]:
+    def _fallback_sources(self) -> dict[int, tuple[bool, ...]]:
         return {}
 
     @cached_property
     def models(self) -> tuple[Recommender, ...]:
         """Every model once, those that others are made of included: first those of the scenes, in the order they are asked."""
-        made, scenes = self._made.models or {}, self._made.scenes or {}
-        asked = [name for scene in (*SCENES, *sorted(scenes)) for name in scenes.get(scene, ())]
-        return tuple({id(model): model for name in (*asked, *made) for model in made[name].with_submodels()}.values())
+        made, scenes = self._scene_models.models or {}, self._scene_models.scenes or {}
+        scene_model_names = [name for scene in (*SCENES, *sorted(scenes)) for name in scenes.get(scene, ())]
+        return tuple(
+            {id(model): model for name in (*scene_model_names, *made) for model in made[name].with_submodels()}.values()
+        )
 
     @property
     def similar(self) -> Recommender:
@@ -118,7 +122,7 @@ class Catalogue:
 
     @cached_property
     def _similar(self) -> Recommender | None:
-        named = [(self._made.models or {})[name] for name in (self._made.scenes or {}).get(SIMILAR, ())]
+        named = [(self._scene_models.models or {})[name] for name in (self._scene_models.scenes or {}).get(SIMILAR, ())]
         return next(
             (
                 model
@@ -129,21 +133,21 @@ class Catalogue:
             None,
         )
 
-    def like(self, columns: NDArray[np.int64], many: int, allowed: Mask | None) -> Ranked:
+    def similar_items(self, columns: NDArray[np.int64], k: int, allowed: Mask | None) -> Ranked:
         """The items most like any of the given ones, these left out; (1, many)."""
         model, left = self.similar, np.ones(len(self.item_ids), dtype=bool) if allowed is None else allowed.copy()
         left[columns] = False
         if len(columns) == 1:
-            return model.similar_items(int(columns[0]), many, allowed=left)
+            return model.similar_items(int(columns[0]), k, allowed=left)
         scores = np.full((1, len(self.item_ids)), NOT_A_CANDIDATE, dtype=np.float32)
         for column in columns.tolist():
-            found = model.similar_items(column, many, allowed=left)
+            found = model.similar_items(column, k, allowed=left)
             own = found.ids[0, : int(found.valid[0])]
             scores[0, own] = np.maximum(scores[0, own], found.scores[0, : len(own)])
-        ids, values = top_k(scores, many)
-        return Ranked.of(ids, values, np.zeros(ids.shape, dtype=np.int8), many, (model.name,))
+        ids, values = top_k(scores, k)
+        return Ranked.of(ids, values, np.zeros(ids.shape, dtype=np.int8), k, (model.name,))
 
-    def like_one_of(self, attributes: Mapping[str, Any], many: int, allowed: Mask | None) -> Ranked:
+    def similar_to_attributes(self, attributes: Mapping[str, Any], k: int, allowed: Mask | None) -> Ranked:
         """The items most like one that the model does not know, by what it is; (1, many).
 
         Raises
@@ -158,7 +162,7 @@ class Catalogue:
                 hint="ask about an item it knows, or train a recommender with the scene similar",
             )
         try:
-            return self.similar.similar_to(attributes, many, allowed=allowed)
+            return self.similar.similar_to(attributes, k, allowed=allowed)
         except InvalidRequest as error:
             raise InvalidRequest(
                 error.message,
@@ -167,12 +171,12 @@ class Catalogue:
                 field=f"attributes.{error.field}" if error.field else "attributes",
             ) from error
 
-    def scored_new(
+    def score_new_items(
         self,
         row: int,
-        described: Sequence[Mapping[str, Any]],
-        since: Interactions | None = None,
-        later_days: float = 0.0,
+        new_item_attributes: Sequence[Mapping[str, Any]],
+        recent_interactions: Interactions | None = None,
+        elapsed_days: float = 0.0,
     ) -> tuple[str, NDArray[np.float32], NDArray[np.float32]] | None:
         """Items the model does not know, by what they are: the source, the scores for this customer, and those for anybody; None where no model can tell."""
         model = next((model for model in self.models if model.supports_score_unseen), None)
@@ -180,11 +184,13 @@ class Catalogue:
             return None
         return (
             model.name,
-            model.score_unseen(row, described, since=since, later_days=later_days),
-            model.score_unseen(-1, described),
+            model.score_unseen(
+                row, new_item_attributes, recent_interactions=recent_interactions, elapsed_days=elapsed_days
+            ),
+            model.score_unseen(-1, new_item_attributes),
         )
 
-    def in_common(self, item: int, other: int) -> dict[str, str]:
+    def shared_attributes(self, item: int, other: int) -> dict[str, str]:
         """The columns two items agree in, where the model of similar items tells."""
         told = self.similar.evidence(-1, other, items=np.array([item])) if self.similar.supports_evidence else None
         return {} if told is None else told.get("alike", {})
@@ -210,7 +216,7 @@ class Catalogue:
         """Row of a customer, −1 for one the model has never seen."""
         return -1 if one_id is None else self.user_index.get(one_id, -1)
 
-    def had(self, row: int) -> NDArray[np.int32]:
+    def interacted(self, row: int) -> NDArray[np.int32]:
         """The items a customer had, sorted."""
         found: NDArray[np.int32] = (
             self.history.indices[slice(*self.history.indptr[row : row + 2])] if row >= 0 else np.empty(0, np.int32)
@@ -286,7 +292,7 @@ class Catalogue:
                 known[column] = None
         return np.fromiter(known, dtype=np.int64, count=len(known)), list(unknown)
 
-    def filtered(self, given: Any, where: str = "filters") -> tuple[Mask | None, bool]:
+    def parse_filter(self, raw: Any, where: str = "filters") -> tuple[Mask | None, bool]:
         """Which items pass a filter (`models.filters`), (n_items,), None for all; and whether it asks for availability itself.
 
         Raises
@@ -294,13 +300,13 @@ class Catalogue:
         InvalidRequest
             It is not a filter, or asks what the items cannot answer.
         """
-        found = parse(given, where)
+        found = parse(raw, where)
         if found is None:
             return None, False
         self.items.check(found)
         return self.items.mask(found), any(condition.attribute == AVAILABLE for condition in conditions(found))
 
-    def cap(self, name: str, most: int, where: str) -> Cap:
+    def cap(self, name: str, limit: int, where: str) -> Cap:
         """At most so many items with one value of an attribute, or of one category of a depth (``category/2``).
 
         Raises
@@ -315,17 +321,22 @@ class Catalogue:
                 f"{where}: no groups can be made by this", got=name, allowed=", ".join(groupable), field=where
             )
         if not depth:
-            return Cap(name, self.items.codes(attribute), most)
-        if attribute not in PATHS or not depth.isascii() or not depth.isdigit() or not 1 <= int(depth) <= MAX_DEPTH:
+            return Cap(name, self.items.codes(attribute), limit)
+        if (
+            attribute not in PATH_ATTRIBUTES
+            or not depth.isascii()
+            or not depth.isdigit()
+            or not 1 <= int(depth) <= MAX_DEPTH
+        ):
             raise InvalidRequest(
-                f"{where}: levels are of {', '.join(PATHS)}",
+                f"{where}: levels are of {', '.join(PATH_ATTRIBUTES)}",
                 got=name,
-                allowed=f"{PATHS[0]}/1 to {PATHS[0]}/{MAX_DEPTH}",
+                allowed=f"{PATH_ATTRIBUTES[0]}/1 to {PATH_ATTRIBUTES[0]}/{MAX_DEPTH}",
                 field=where,
             )
-        return Cap(name, self.items.codes(attribute, int(depth)), most)
+        return Cap(name, self.items.codes(attribute, int(depth)), limit)
 
-    def restricted(self, item_ids: Iterable[str]) -> Mask:
+    def item_mask(self, item_ids: Iterable[str]) -> Mask:
         """A mask of these items, (n_items,)."""
         mask = np.zeros(len(self.item_ids), dtype=bool)
         mask[self.columns_of(item_ids)[0]] = True
@@ -340,6 +351,6 @@ def expected_days(
     return None if able is None else able.expected_days(users, items)
 
 
-def both(one: Mask | None, other: Mask | None) -> Mask | None:
+def combine_masks(one: Mask | None, other: Mask | None) -> Mask | None:
     """What passes both masks; None is all."""
     return other if one is None else one if other is None else one & other

@@ -18,9 +18,9 @@ from serving.champions import Champion
 from serving.recommending.catalogue import Catalogue
 
 TOP_REASONS = 3
-OFTEN = 5  # times bought, for "often"
-LEAST_TIMES = 3  # bought so often, a customer has a cycle of their own
-WORDS = {  # by source; {buy} is what the model counts
+FREQUENT_MIN_TIMES = 5  # times bought, for "often"
+OWN_CYCLE_MIN_TIMES = 3  # bought so often, a customer has a cycle of their own
+SOURCE_REASONS = {  # by source; {buy} is what the model counts
     "ials": "customers with a similar history {buy} it",
     "bpr": "customers with a similar history {buy} it",
     "item_knn": "customers with a similar history {buy} it",
@@ -33,7 +33,7 @@ WORDS = {  # by source; {buy} is what the model counts
     "popular": "popular with everybody",
     "trending": "more and more customers {buy} it",
 }
-OF_THE_CUSTOMER = (
+CUSTOMER_EVIDENCE = (
     "times",
     "last_days",
     "cycle_days",
@@ -48,11 +48,11 @@ class Explainer:
     ----------
     row : int
         The customer, −1 for an unknown one.
-    since : Interactions, optional
+    recent_interactions : Interactions, optional
         What they did after the fit.
-    later_days : float
+    elapsed_days : float
         How long after the fit the moment is that the list is for.
-    given : ndarray of int, optional
+    context_items : ndarray of int, optional
         The items the list goes with.
     """
 
@@ -60,73 +60,79 @@ class Explainer:
         self,
         champion: Champion,
         row: int,
-        since: Interactions | None = None,
-        later_days: float = 0.0,
-        given: NDArray[np.int64] | None = None,
+        recent_interactions: Interactions | None = None,
+        elapsed_days: float = 0.0,
+        context_items: NDArray[np.int64] | None = None,
     ) -> None:
         self._catalogue = champion.catalogue
         self._events = champion.bundle.facts.get("interactions") == "events"
-        self._row, self._since, self._later_days = row, since, later_days
-        self._given = given if given is not None and len(given) else None
-        self._of_group: dict[tuple[int, int], int] | None = None
+        self._row, self._recent_interactions, self._elapsed_days = row, recent_interactions, elapsed_days
+        self._context_items = context_items if context_items is not None and len(context_items) else None
+        self._purchases_by_group: dict[tuple[int, int], int] | None = None
 
-    def reasons(self, column: int, source: str, *, promoted: bool = False, drawn: bool = False) -> list[str]:
+    def reasons(self, column: int, source: str, *, promoted: bool = False, explored: bool = False) -> list[str]:
         """Why this item is in the list; at least one reason."""
         if promoted:
             return ["promoted"]
-        known = self._since is not None or self._catalogue.has_history(self._row)
-        told = item_words(self.evidence(column, source), source, self._name_of, events=self._events, known=known)
-        return [*told, "shown to learn whether you like it"] if drawn else told
+        has_history = self._recent_interactions is not None or self._catalogue.has_history(self._row)
+        told = item_reasons(
+            self.evidence(column, source), source, self._name_of, events=self._events, has_history=has_history
+        )
+        return [*told, "shown to learn whether you like it"] if explored else told
 
     def evidence(self, column: int, source: str) -> Evidence:
         """All that the models know of the customer and the item."""
         found: Evidence = {}
         for model in self._catalogue.models:
-            told = self._told(model, column, own=model.name == source)
+            told = self._evidence_of_model(model, column, own=model.name == source)
             if told is not None:
                 found = {**told, **found}
-        if self._since is not None and (again := self._since.items == column).any():
+        if self._recent_interactions is not None and (again := self._recent_interactions.items == column).any():
             found["times"] = found.get("times", 0) + int(again.sum())
-            found["last_days"] = float(self._since.age_days[again].min())
-        if "times" not in found and (often := self._often(column)) is not None:
+            found["last_days"] = float(self._recent_interactions.age_days[again].min())
+        if "times" not in found and (often := self._frequent_category(column)) is not None:
             found["often"] = often
         return found
 
-    def _told(self, model: Recommender, column: int, own: bool) -> Evidence | None:
+    def _evidence_of_model(self, model: Recommender, column: int, own: bool) -> Evidence | None:
         """What one model knows; of other items only where it is the one that ranked this."""
         if not model.supports_evidence:
             return None
         told = model.evidence(
-            self._row, column, since=self._since, later_days=self._later_days, items=self._given if own else None
+            self._row,
+            column,
+            recent_interactions=self._recent_interactions,
+            elapsed_days=self._elapsed_days,
+            items=self._context_items if own else None,
         )
         if told is None or own:
             return told
-        return cast(Evidence, {name: value for name, value in told.items() if name in OF_THE_CUSTOMER})
+        return cast(Evidence, {name: value for name, value in told.items() if name in CUSTOMER_EVIDENCE})
 
     def _name_of(self, column: int) -> str:
         """What a shopper calls an item: the end of its category, as items have no names."""
         values = self._catalogue.category_of(column)
         return values[-1] if values else self._catalogue.item_ids[column]
 
-    def _often(self, column: int) -> str | None:
-        """The narrowest group of the item's category that the customer bought from `OFTEN` times."""
+    def _frequent_category(self, column: int) -> str | None:
+        """The narrowest group of the item's category that the customer bought from `FREQUENT_MIN_TIMES` times."""
         path = self._catalogue.category_of(column)
         if not path or self._row < 0:
             return None
-        if self._of_group is None:
-            self._of_group = bought_by_group(self._catalogue, self._row)
+        if self._purchases_by_group is None:
+            self._purchases_by_group = purchases_by_group(self._catalogue, self._row)
         levels = self._catalogue.levels[column]
         broadest = 1 if len(path) > 1 else 0  # a department says nothing
         for depth in range(min(len(path), len(levels)) - 1, broadest - 1, -1):
-            if self._of_group.get((depth, int(levels[depth])), 0) >= OFTEN:
+            if self._purchases_by_group.get((depth, int(levels[depth])), 0) >= FREQUENT_MIN_TIMES:
                 return path[depth]
         return None
 
 
-def bought_by_group(catalogue: Catalogue, row: int) -> dict[tuple[int, int], int]:
+def purchases_by_group(catalogue: Catalogue, row: int) -> dict[tuple[int, int], int]:
     """How often a customer had items of each group: (level, group) → times; times are 1 an item where no model counts them."""
     counting = next((model for model in catalogue.models if model.supports_purchase_counts), None)
-    columns: NDArray[np.integer[Any]] = catalogue.had(row)
+    columns: NDArray[np.integer[Any]] = catalogue.interacted(row)
     times: NDArray[np.integer[Any]] = np.ones(len(columns), dtype=np.int64)
     if counting is not None:
         columns, times = counting.purchase_counts(row)
@@ -144,46 +150,50 @@ def bought_by_group(catalogue: Catalogue, row: int) -> dict[tuple[int, int], int
     return found
 
 
-def item_words(
-    evidence: Evidence, source: str, name_of: Callable[[int], str], *, events: bool = False, known: bool = True
+def item_reasons(
+    evidence: Evidence, source: str, name_of: Callable[[int], str], *, events: bool = False, has_history: bool = True
 ) -> list[str]:
     """The evidence in words a shopper would accept, the strongest first.
 
     Examples
     --------
-    >>> item_words({"times": 9, "last_days": 26.2, "cycle_days": 24.4, "own_cycle": True}, "replenish", str)
+    >>> item_reasons({"times": 9, "last_days": 26.2, "cycle_days": 24.4, "own_cycle": True}, "replenish", str)
     ['bought every 24 days, last 26 days ago']
-    >>> item_words({"with_item": 7, "with_days": 9.0, "often": "SOUP"}, "complement", {7: "PASTA SAUCE"}.__getitem__)
+    >>> item_reasons({"with_item": 7, "with_days": 9.0, "often": "SOUP"}, "complement", {7: "PASTA SAUCE"}.__getitem__)
     ['goes with PASTA SAUCE you bought last week', 'new in SOUP, which you buy often']
-    >>> item_words({}, "ials", str)
+    >>> item_reasons({}, "ials", str)
     ['customers with a similar history buy it']
     """
-    had, buy = ("dealt with", "like") if events else ("bought", "buy")
+    past_verb, buy = ("dealt with", "like") if events else ("bought", "buy")
     told = []
     if "instead_of" in evidence:
         told.append(f"a {evidence.get('better', 'better')} {name_of(evidence['instead_of'])} than you {buy}")
     elif "with_item" in evidence:
-        when = f" you {had} {ago(evidence['with_days'])}" if "with_days" in evidence else ""
+        when = f" you {past_verb} {days_ago_text(evidence['with_days'])}" if "with_days" in evidence else ""
         told.append(f"goes with {name_of(evidence['with_item'])}{when}")
     elif "alike" in evidence:
-        told.append(like_words(evidence["alike"]))
+        told.append(similarity_reason(evidence["alike"]))
     if evidence.get("times"):
-        told.append(_repeated(evidence, had))
-    elif "often" in evidence and known:
+        told.append(_repeat_reason(evidence, past_verb))
+    elif "often" in evidence and has_history:
         told.append(f"new in {evidence['often']}, which you {buy} often")
     if told:
         return told
-    if source == "hybrid" and known:
+    if source == "hybrid" and has_history:
         return ["matches what you had before and customers like you"]
-    return [WORDS.get(source, "chosen for you" if known else "popular with customers like you").format(buy=buy)]
+    return [
+        SOURCE_REASONS.get(source, "chosen for you" if has_history else "popular with customers like you").format(
+            buy=buy
+        )
+    ]
 
 
-def like_words(alike: Mapping[str, str]) -> str:
+def similarity_reason(alike: Mapping[str, str]) -> str:
     """What an item has in common with the one it is like.
 
     Examples
     --------
-    >>> like_words({"category": "GROCERY/CHEESE", "brand": "A"}), like_words({})
+    >>> similarity_reason({"category": "GROCERY/CHEESE", "brand": "A"}), similarity_reason({})
     ('CHEESE too, of the same brand', 'had by the same kind of customers')
     """
     group = alike.get("category", "").split("/")[-1]
@@ -192,24 +202,26 @@ def like_words(alike: Mapping[str, str]) -> str:
     return f"{group} too" + (", of the same brand" if "brand" in alike else "")
 
 
-def _repeated(evidence: Evidence, had: str) -> str:
+def _repeat_reason(evidence: Evidence, past_verb: str) -> str:
     times, last, cycle = evidence["times"], evidence.get("last_days", -1.0), evidence.get("cycle_days", 0.0)
-    if evidence.get("own_cycle", times >= LEAST_TIMES) and cycle >= 1 and last >= 1:
-        return f"{had} every {days_text(round(cycle))}, last {days_text(int(last))} ago"
+    if evidence.get("own_cycle", times >= OWN_CYCLE_MIN_TIMES) and cycle >= 1 and last >= 1:
+        return f"{past_verb} every {days_text(round(cycle))}, last {days_text(int(last))} ago"
     often = "once" if times == 1 else f"{times} times, last" if last >= 0 else f"{times} times"
     if last < 0:
-        return f"you {had} it {often}"
+        return f"you {past_verb} it {often}"
     return (
-        f"you {had} it {often} {days_text(int(last))} ago" if last >= 1 else f"you {had} it {often} less than a day ago"
+        f"you {past_verb} it {often} {days_text(int(last))} ago"
+        if last >= 1
+        else f"you {past_verb} it {often} less than a day ago"
     )
 
 
-def ago(days: float) -> str:
+def days_ago_text(days: float) -> str:
     """How long ago, as people say it.
 
     Examples
     --------
-    >>> [ago(days) for days in (0.2, 1.5, 4, 9, 20, 100, 800)]
+    >>> [days_ago_text(days) for days in (0.2, 1.5, 4, 9, 20, 100, 800)]
     ['today', 'yesterday', '4 days ago', 'last week', '3 weeks ago', '3 months ago', 'more than a year ago']
     """
     if days < 1:

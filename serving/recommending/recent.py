@@ -15,12 +15,12 @@ from qianmian.schema import EVENT_TYPES
 from qianmian.times import days_between
 from serving.endpoints.base import Identifier
 from serving.recommending.catalogue import Catalogue
-from serving.recommending.request_options import Part
+from serving.recommending.request_options import RequestModel
 
-WHERE = "context.events"
+EVENTS_FIELD = "context.events"
 
 
-class Event(Part):
+class Event(RequestModel):
     """Something the customer did since the model's as_of."""
 
     item_id: Identifier
@@ -31,14 +31,14 @@ class Event(Part):
 
 
 @dataclass(frozen=True)
-class Since:
+class RecentActivity:
     """What a request tells of the time after the fit.
 
     Attributes
     ----------
     interactions : Interactions or None
         Of one user, row 0, ages counted back from `moment`; None where nothing counts.
-    later_days : float
+    elapsed_days : float
         From the `as_of` of the fit to `moment`.
     ignored : list of dict
         Events that do not count: their index and why.
@@ -47,12 +47,12 @@ class Since:
     """
 
     interactions: Interactions | None
-    later_days: float
+    elapsed_days: float
     ignored: list[dict[str, int | str]]
     unknown: list[str]
 
 
-def moment_of(text: str, where: str) -> datetime:
+def parse_time(text: str, where: str) -> datetime:
     """An ISO 8601 time as naive UTC.
 
     Raises
@@ -72,14 +72,14 @@ def moment_of(text: str, where: str) -> datetime:
         raise InvalidRequest(f"{where}: beyond the calendar", got=text, field=where) from error
 
 
-def since_of(
-    catalogue: Catalogue, as_of: datetime, learns_from: str, events: Sequence[Event], now: str | None
-) -> Since:
+def recent_activity(
+    catalogue: Catalogue, as_of: datetime, interaction_source: str, events: Sequence[Event], now: str | None
+) -> RecentActivity:
     """The events as interactions.
 
     Parameters
     ----------
-    learns_from : str
+    interaction_source : str
         ``transactions``: the model counts what is bought, so only purchases count. ``events``: everything counts with its weight.
     now : str, optional
         The moment to answer for; default that of the last event.
@@ -89,8 +89,8 @@ def since_of(
     InvalidRequest
         A time that is none, that lies after `now`, or a `now` before the fit.
     """
-    times = [moment_of(event.ts, f"{WHERE}[{place}].ts") for place, event in enumerate(events)]
-    moment = moment_of(now, "context.now") if now is not None else max([as_of, *times])
+    times = [parse_time(event.ts, f"{EVENTS_FIELD}[{index}].ts") for index, event in enumerate(events)]
+    moment = parse_time(now, "context.now") if now is not None else max([as_of, *times])
     if moment < as_of:
         raise InvalidRequest(
             "context.now: the model has seen what came after",
@@ -101,35 +101,38 @@ def since_of(
     ignored: list[dict[str, int | str]] = []
     unknown: dict[str, None] = {}
     rows: list[tuple[int, float, float, datetime]] = []
-    for place, (event, time) in enumerate(zip(events, times, strict=True)):
-        column, weight = catalogue.item_index.get(event.item_id), _weight(event.event_type, learns_from)
+    for index, (event, time) in enumerate(zip(events, times, strict=True)):
+        column, weight = catalogue.item_index.get(event.item_id), _weight(event.event_type, interaction_source)
         if event.event_type not in EVENT_TYPES:
-            where = f"{WHERE}[{place}].event_type"
+            where = f"{EVENTS_FIELD}[{index}].event_type"
             raise InvalidRequest(
                 f"{where}: unknown event type", got=event.event_type, allowed=", ".join(EVENT_TYPES), field=where
             )
         if time > moment:
-            where = f"{WHERE}[{place}].ts"
+            where = f"{EVENTS_FIELD}[{index}].ts"
             raise InvalidRequest(
                 f"{where}: after the moment asked for", got=event.ts, allowed=f"up to {now}", field=where
             )
         if time < as_of:
-            ignored.append({"index": place, "reason": "before as_of: the model knows it already"})
+            ignored.append({"index": index, "reason": "before as_of: the model knows it already"})
         elif column is None:
             unknown[event.item_id] = None
-            ignored.append({"index": place, "reason": "the model does not know the item"})
+            ignored.append({"index": index, "reason": "the model does not know the item"})
         elif not weight:
             ignored.append(
-                {"index": place, "reason": f"the model learns from {learns_from}: {event.event_type} does not count"}
+                {
+                    "index": index,
+                    "reason": f"the model learns from {interaction_source}: {event.event_type} does not count",
+                }
             )
         else:
             rows.append((column, days_between(time, moment), weight, time))
     later = days_between(as_of, moment)
-    return Since(_interactions(rows, len(catalogue.item_ids)) if rows else None, later, ignored, list(unknown))
+    return RecentActivity(_interactions(rows, len(catalogue.item_ids)) if rows else None, later, ignored, list(unknown))
 
 
-def _weight(event_type: str, learns_from: str) -> float:
-    if learns_from == "events":
+def _weight(event_type: str, interaction_source: str) -> float:
+    if interaction_source == "events":
         return EVENT_WEIGHTS.get(event_type, 0.0)
     return 1.0 if event_type == "purchase" else 0.0
 

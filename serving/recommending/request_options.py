@@ -13,11 +13,11 @@ from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from models import rerank
-from models.recommend.scene import Purchased, Scene
-from models.rerank import Controls
+from models.recommend.scene import PurchasedOption, Scene
+from models.rerank import RerankOptions
 from qianmian.errors import InvalidRequest
-from serving.endpoints.base import MAX_RESULTS, Identifier, refusal
-from serving.recommending.catalogue import Catalogue, Mask, both
+from serving.endpoints.base import MAX_RESULTS, Identifier, request_error
+from serving.recommending.catalogue import Catalogue, Mask, combine_masks
 
 MAX_CAPS = 10
 MAX_PROMOTIONS = 10
@@ -27,13 +27,13 @@ FILTERS = (
 )
 
 
-class Part(BaseModel):
+class RequestModel(BaseModel):
     """Base of what a request is made of: types are not coerced, and a field nobody declared is a mistake."""
 
     model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
 
 
-class Diversity(Part):
+class DiversityOptions(RequestModel):
     """A list that is not all alike."""
 
     max_per: dict[Identifier, Annotated[int, Field(ge=1, le=MAX_RESULTS)]] = Field(
@@ -49,7 +49,7 @@ class Diversity(Part):
     )
 
 
-class Promotion(Part):
+class PromotionOptions(RequestModel):
     """Items that get a share of the places."""
 
     name: Identifier
@@ -57,7 +57,7 @@ class Promotion(Part):
     percent: float = Field(gt=0, le=100, description="of the places; all promotions together at most 100")
 
 
-class Exploration(Part):
+class ExplorationOptions(RequestModel):
     """Some places are drawn at random, each item with its probability."""
 
     share: float = Field(gt=0, le=1, description="of the places; a part of a place is one with that probability")
@@ -65,22 +65,22 @@ class Exploration(Part):
     seed: int | None = Field(None, ge=0, lt=2**63, description="default: the recommendation_id")
 
 
-class ListOptions(Part):
+class ListOptions(RequestModel):
     """What may be asked of a list, whoever it is for."""
 
     filters: dict[str, Any] = Field(default_factory=dict, description=FILTERS)
-    purchased: Purchased | None = Field(
+    purchased: PurchasedOption | None = Field(
         None, description="items by whether the customer had them before; default what the scene is for"
     )
-    diversity: Diversity | None = None
-    promotions: list[Promotion] = Field(
+    diversity: DiversityOptions | None = None
+    promotions: list[PromotionOptions] = Field(
         default_factory=list, max_length=MAX_PROMOTIONS, description="items that get a share of the places"
     )
-    exploration: Exploration | None = None
+    exploration: ExplorationOptions | None = None
 
     @field_validator("promotions")
     @classmethod
-    def _possible(cls, promotions: list[Promotion]) -> list[Promotion]:
+    def _possible(cls, promotions: list[PromotionOptions]) -> list[PromotionOptions]:
         names = [promotion.name for promotion in promotions]
         if len(set(names)) < len(names):
             raise ValueError("two promotions have the same name")
@@ -89,7 +89,7 @@ class ListOptions(Part):
         return promotions
 
 
-def options_of(given: Mapping[str, Any]) -> ListOptions:
+def parse_list_options(raw: Mapping[str, Any]) -> ListOptions:
     """Options from plain data.
 
     Raises
@@ -98,14 +98,14 @@ def options_of(given: Mapping[str, Any]) -> ListOptions:
         A field is wrong or unknown.
     """
     try:
-        return ListOptions.model_validate(given)
+        return ListOptions.model_validate(raw)
     except ValidationError as error:
-        raise refusal(
+        raise request_error(
             error.errors(include_url=False, include_context=False, include_input=False), ListOptions
         ) from error
 
 
-def controls_of(catalogue: Catalogue, asked: ListOptions) -> Controls:
+def rerank_options_for(catalogue: Catalogue, request_options: ListOptions) -> RerankOptions:
     """The controls over lists of this catalogue's items.
 
     Raises
@@ -113,47 +113,53 @@ def controls_of(catalogue: Catalogue, asked: ListOptions) -> Controls:
     InvalidRequest
         An attribute or a filter the items cannot answer; `field` says which.
     """
-    diversity, promotions, exploration = asked.diversity, asked.promotions, asked.exploration
+    diversity, promotions, exploration = (
+        request_options.diversity,
+        request_options.promotions,
+        request_options.exploration,
+    )
     if diversity is None and not promotions and exploration is None:
-        return NO_CONTROLS
+        return NO_RERANKING
     caps: list[rerank.Cap] = []
     mmr = None
     if diversity is not None:
         caps = [catalogue.cap(name, most, f"diversity.max_per.{name}") for name, most in diversity.max_per.items()]
         mmr = diversity.mmr
     promoted = [
-        rerank.Promotion(one.name, _promoted(catalogue, one.filter, f"promotions[{number}].filter"), one.percent)
+        rerank.PromotedItems(
+            one.name, _promotion_mask(catalogue, one.filter, f"promotions[{number}].filter"), one.percent
+        )
         for number, one in enumerate(promotions)
     ]
-    return Controls(
+    return RerankOptions(
         tuple(caps),
         mmr,
         catalogue.similarity if mmr is not None else None,
         tuple(promoted),
-        rerank.Exploration(exploration.share, exploration.pool) if exploration is not None else None,
+        rerank.ExplorationPolicy(exploration.share, exploration.pool) if exploration is not None else None,
     )
 
 
-NO_CONTROLS = Controls()
+NO_RERANKING = RerankOptions()
 
 
-def _promoted(catalogue: Catalogue, given: Any, where: str) -> Mask:
-    mask, _ = catalogue.filtered(given, where)
+def _promotion_mask(catalogue: Catalogue, raw: Any, where: str) -> Mask:
+    mask, _ = catalogue.parse_filter(raw, where)
     if mask is None:
         raise InvalidRequest(f"{where}: an empty filter says nothing", field=where, hint="name the items to promote")
     return mask
 
 
-def allowed_by(catalogue: Catalogue, filters: Any, available: Mask | None = None) -> tuple[Mask | None, Mask | None]:
+def allowed_items(catalogue: Catalogue, filters: Any, available: Mask | None = None) -> tuple[Mask | None, Mask | None]:
     """What the filters let through, and what of it can be had (by default by what was known at the fit); None for everything."""
     available = catalogue.available if available is None else available
     if not filters and available is None:
         return None, None
-    passing, asks_itself = catalogue.filtered(filters)
-    return passing, passing if asks_itself else both(passing, available)
+    filter_mask, filters_availability = catalogue.parse_filter(filters)
+    return filter_mask, filter_mask if filters_availability else combine_masks(filter_mask, available)
 
 
-def purchased_of(scene: Scene, asked: str | None) -> str:
+def resolve_purchased(scene: Scene, request_options: str | None) -> str:
     """``any``, ``only`` or ``never``: what is asked, else what the scene does.
 
     Raises
@@ -161,16 +167,16 @@ def purchased_of(scene: Scene, asked: str | None) -> str:
     InvalidRequest
         The scene has no such items.
     """
-    if asked is None:
+    if request_options is None:
         return scene.purchased[0]
-    if asked not in scene.purchased:
+    if request_options not in scene.purchased:
         raise InvalidRequest(
             f"{scene.name} is {scene.description}",
-            got=f"purchased {asked}",
+            got=f"purchased {request_options}",
             allowed=", ".join(scene.purchased),
             field="purchased",
         )
-    return asked
+    return request_options
 
 
 def short_reason(
@@ -193,7 +199,7 @@ def short_reason(
     """
     total = len(catalogue.item_ids)
     left = np.ones(total, dtype=bool)
-    told = [f"the model knows {total} items"]
+    clauses = [f"the model knows {total} items"]
     for name, what in steps:
         before = int(left.sum())
         if what is not None and what.dtype == bool:
@@ -201,9 +207,9 @@ def short_reason(
         elif what is not None:
             left[what] = False
         if (after := int(left.sum())) < before:
-            told.append(f"{name} {after}")
+            clauses.append(f"{name} {after}")
     if ranked is not None and ranked < left.sum():
-        told.append(f"it has evidence for {ranked} of them")
+        clauses.append(f"it has evidence for {ranked} of them")
     if capped and (ranked is None or kept < ranked):
-        told.append(f"at most {' and '.join(capped)} leaves {kept}")
-    return ", ".join(told)
+        clauses.append(f"at most {' and '.join(capped)} leaves {kept}")
+    return ", ".join(clauses)

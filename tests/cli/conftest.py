@@ -11,7 +11,7 @@ from cli.main import run
 
 
 @dataclass(frozen=True)
-class Ran:
+class CommandResult:
     """How a command ended."""
 
     code: int
@@ -31,11 +31,11 @@ def qianmian(capfd, monkeypatch):
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
     monkeypatch.delenv("QIANMIAN_WORKSPACE", raising=False)
 
-    def call(*arguments: object) -> Ran:
+    def call(*arguments: object) -> CommandResult:
         capfd.readouterr()
         code = run([str(argument) for argument in arguments])
         out, err = capfd.readouterr()
-        return Ran(code, out, err)
+        return CommandResult(code, out, err)
 
     return call
 

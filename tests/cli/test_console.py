@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from rich.console import Console
 
-from cli.console import Output, plain
+from cli.console import Output, to_jsonable
 
 
 def test_in_a_pipe_every_step_is_a_line_on_stderr(capsys):
@@ -46,7 +46,7 @@ def test_json_takes_what_the_floors_give(capsys):
     )
     assert capsys.readouterr().out == '{"at":"2024-01-02T00:00:00","path":"a b","n":3,"x":0.5,"nothing":null}\n'
     with pytest.raises(TypeError):
-        plain(object())
+        to_jsonable(object())
 
 
 def test_with_json_nothing_else_is_printed(capsys):

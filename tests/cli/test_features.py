@@ -14,7 +14,7 @@ import pytest
 
 from features.profiles.snapshot import current
 from qianmian.workspace import Workspace
-from tests.features.same import assert_same
+from tests.features.same import assert_tables_equal
 
 
 def test_the_file_has_a_row_a_customer_and_a_column_a_feature(qianmian, fresh_shop, tmp_path):
@@ -136,10 +136,10 @@ def test_spark_writes_what_duckdb_writes(qianmian, fresh_shop, tmp_path):
     assert there.code == 0, there.err
     assert (there.json["customers"], there.json["features"]) == (here.json["customers"], here.json["features"])
     assert there.json["off"] == here.json["off"]
-    assert_same(pq.read_table(one), pq.read_table(other))
+    assert_tables_equal(pq.read_table(one), pq.read_table(other))
     assert sorted((fresh_shop / "online").rglob("*")) == served
     assert qianmian("features", "--engine", "spark", "--out", table, "--workspace", fresh_shop).code == 0
-    assert_same(
+    assert_tables_equal(
         pq.read_table(one),
         pa.csv.read_csv(table, convert_options=pa.csv.ConvertOptions(column_types=pq.read_schema(one))),
     )

@@ -8,7 +8,7 @@ import shutil
 import pytest
 
 from cli.main import run
-from features.profiles.governance.audit import RULES
+from features.profiles.governance.audit import AUDIT_RULES
 from features.profiles.tags import TAGS
 
 
@@ -46,7 +46,7 @@ def test_audit(qianmian, built):
     done = qianmian("tags", "audit", "--workspace", built, "--json")
     assert done.code == 0
     rules = {finding["rule"] for finding in done.json["findings"]}
-    assert rules <= set(RULES)
+    assert rules <= set(AUDIT_RULES)
     assert {"expired", "never_used"} <= rules  # the shop closed in 2024, and keeps no rules
     assert all(finding[part] for finding in done.json["findings"] for part in ("tags", "what", "why", "mend"))
     shown = qianmian("tags", "audit", "--strict", "--workspace", built)

@@ -162,7 +162,7 @@ def test_a_recommender(name):
     for method in ("item_vectors", "purchase_counts", "expected_days", "score_unseen", "similar_to"):
         assert getattr(recommender, f"supports_{method}") == (method in overridden)
     assert isinstance(recommender.supports_fold_in, bool)
-    assert isinstance(recommender.may_be_short, bool)
+    assert isinstance(recommender.returns_partial_lists, bool)
     parameters = inspect.signature(recommender).parameters
     for parameter, space in recommender.search_space.items():
         default = parameters[parameter].default  # what is searched is a parameter, and its default lies inside
@@ -233,7 +233,7 @@ def test_an_endpoint(name):
     assert issubclass(endpoint.response, Response)
     assert {"model", "as_of", "stale"} <= set(endpoint.response.model_fields)
     assert own_docstring(endpoint.request)
-    for part in (endpoint.handle, endpoint.describe, endpoint.check, endpoint.heavy):
+    for part in (endpoint.handle, endpoint.response_metadata, endpoint.check, endpoint.runs_in_thread):
         assert callable(part)
 
 

@@ -25,7 +25,7 @@ TYPES = {
     "date": pa.date32(),
     "json": pa.string(),
 }
-Rows = Mapping[str, Sequence[Mapping[str, Any]]]
+TableRows = Mapping[str, Sequence[Mapping[str, Any]]]
 
 
 def as_arrow(table: str, rows: Sequence[Mapping[str, Any]]) -> pa.Table:
@@ -36,7 +36,7 @@ def as_arrow(table: str, rows: Sequence[Mapping[str, Any]]) -> pa.Table:
     return pa.table({**made, **{name: pa.array([row.get(name) for row in rows]) for name in extra}})
 
 
-def write_lake(root: Path, tables: Rows) -> Lake:
+def write_lake(root: Path, tables: TableRows) -> Lake:
     """Commit the rows as they are and resolve the customers."""
     lake = Lake(Workspace(root).create())
     with duckdb.connect() as connection:
@@ -48,11 +48,11 @@ def write_lake(root: Path, tables: Rows) -> Lake:
 
 
 @pytest.fixture(scope="session", name="write_lake")
-def write_lake_() -> Callable[[Path, Rows], Lake]:
+def write_lake_() -> Callable[[Path, TableRows], Lake]:
     return write_lake
 
 
 @pytest.fixture(scope="session")
-def lake_of(tmp_path_factory) -> Callable[[Rows], Lake]:
+def lake_of(tmp_path_factory) -> Callable[[TableRows], Lake]:
     """A lake in a folder of its own."""
     return lambda tables: write_lake(tmp_path_factory.mktemp("a lake") / "workspace", tables)

@@ -281,7 +281,7 @@ def divided(a, b):
     return None if not b else a / b
 
 
-def plainly(feature, tables, key, as_of, others):
+def reference_value(feature, tables, key, as_of, others):
     """The value of one feature of one customer; None where there is nothing to make it of."""
     if feature.aggregate == "quotient":
         return divided(others[feature.column], others[feature.over])
@@ -443,7 +443,7 @@ def declared():
     )
 
 
-POOL = tuple(
+FEATURE_POOL = tuple(
     Feature(f"f{number:03d}_{aggregate}", view, aggregate, column, where, days, over, default, description="d")
     for number, (view, aggregate, column, where, over, default, days) in enumerate(declared())
 )

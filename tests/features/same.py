@@ -6,7 +6,7 @@ import numpy as np
 import pyarrow as pa
 
 
-def assert_same(one: pa.Table, other: pa.Table, tolerance: float = 1e-9) -> float:
+def assert_tables_equal(one: pa.Table, other: pa.Table, tolerance: float = 1e-9) -> float:
     """Same columns, types, rows and order; gives the greatest difference of a number, relative where it is above 1."""
     assert one.column_names == other.column_names
     assert [field.type for field in one.schema] == [field.type for field in other.schema]

@@ -12,14 +12,14 @@ from hypothesis import strategies as st
 from features.compute.builder import Builder
 from features.contents import (
     CONTENT_WEIGHTS,
-    LONGEST,
-    READ,
-    SHORTEST,
+    MAX_DWELL_FACTOR,
+    MIN_DWELL_FACTOR,
+    READ_WEIGHT,
     ContentSet,
+    content_interactions,
     content_rows,
     content_set,
-    engagement,
-    happened,
+    engagement_weights,
 )
 from features.definitions import FEATURES
 from features.training_data import training_set
@@ -109,23 +109,23 @@ def test_every_content_is_there_the_ones_nobody_met_last(builder):
 
 
 def test_purchases_are_of_the_same_customers(builder):
-    shop = training_set(builder, AS_OF, min_item_customers=1, with_features=False)
-    made = content_set(builder, AS_OF, shop)
-    np.testing.assert_array_equal(made.user_ids, shop.user_ids)
-    assert made.shop.item_ids.tolist() == ["i1"]
-    assert len(made.shop.interactions.users) == 1
-    earlier = made.rewound(5.0)
+    purchases = training_set(builder, AS_OF, min_item_customers=1, with_features=False)
+    made = content_set(builder, AS_OF, purchases)
+    np.testing.assert_array_equal(made.user_ids, purchases.user_ids)
+    assert made.purchases.item_ids.tolist() == ["i1"]
+    assert len(made.purchases.interactions.users) == 1
+    earlier = made.with_earlier_cutoff(5.0)
     assert isinstance(earlier, ContentSet)
     assert earlier.interactions.age_days.min() > 0
     assert (made.interactions.age_days > 5.0).sum() == len(earlier.interactions.users)
-    assert earlier.shop.as_of == earlier.as_of == datetime(2024, 3, 5)
-    assert made.rewound(8.7).shop.interactions.users.size == 0
+    assert earlier.purchases.as_of == earlier.as_of == datetime(2024, 3, 5)
+    assert made.with_earlier_cutoff(8.7).purchases.interactions.users.size == 0
 
 
 def test_what_happened_in_a_window(builder):
     made = content_set(builder, datetime(2024, 3, 3))
     rows = content_rows(builder, AS_OF, datetime(2024, 3, 3))
-    after = happened(rows, made.user_ids, made.item_ids, made.item_attributes["category"])
+    after = content_interactions(rows, made.user_ids, made.item_ids, made.item_attributes["category"])
     found = {
         (str(made.user_ids[user]), str(made.item_ids[item]))
         for user, item in zip(after.users, after.items, strict=True)
@@ -151,15 +151,15 @@ def test_time_counts_against_that_of_the_content():
     """A long text is not liked better for being long."""
     kinds = np.array(["view"] * 12)
     seconds = np.array([10.0] * 5 + [20.0] + [600.0] * 5 + [300.0])
-    weights = engagement(kinds, seconds, np.repeat([0, 1], 6), np.array(["banner", "article"]))
+    weights = engagement_weights(kinds, seconds, np.repeat([0, 1], 6), np.array(["banner", "article"]))
     np.testing.assert_allclose(weights[:5], 1.0)
     np.testing.assert_allclose(weights[6:11], 1.0)
-    assert weights[5] > READ > weights[11]
+    assert weights[5] > READ_WEIGHT > weights[11]
 
 
 def test_a_content_with_few_dwells_is_measured_by_its_type():
     kinds, seconds = np.array(["view"] * 7), np.array([60.0, 30.0, 30.0, 30.0, 30.0, 30.0, 30.0])
-    weights = engagement(kinds, seconds, np.array([0, 1, 1, 1, 1, 1, 1]), np.array(["article", "article"]))
+    weights = engagement_weights(kinds, seconds, np.array([0, 1, 1, 1, 1, 1, 1]), np.array(["article", "article"]))
     assert weights[0] == pytest.approx(np.log2(1 + 60 / 30))
 
 
@@ -179,9 +179,9 @@ def test_a_weight_is_that_of_the_event_within_bounds(rows):
         np.array([row[0] for row in rows]),
         np.array([np.nan if row[1] is None else row[1] for row in rows]),
     )
-    weights = engagement(kinds, seconds, np.array([row[2] for row in rows]), np.array(["x", "y", "x", "z"]))
+    weights = engagement_weights(kinds, seconds, np.array([row[2] for row in rows]), np.array(["x", "y", "x", "z"]))
     base = np.array([CONTENT_WEIGHTS.get(kind, 0.0) for kind in kinds])
-    assert (weights >= base * SHORTEST - 1e-6).all()
-    assert (weights <= base * LONGEST + 1e-6).all()
+    assert (weights >= base * MIN_DWELL_FACTOR - 1e-6).all()
+    assert (weights <= base * MAX_DWELL_FACTOR + 1e-6).all()
     untold = ~(np.nan_to_num(seconds, nan=-1.0) > 0)
     np.testing.assert_allclose(weights[untold], base[untold], rtol=1e-6)

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from features.profiles import rules
-from models.filters import MAX_DEPTH, MAX_TESTS, MAX_VALUES, conditions, parse
+from models.filters import MAX_COMPARISONS, MAX_DEPTH, MAX_VALUES, conditions, parse
 from models.item_table import ItemTable
 from qianmian.errors import InvalidRequest
 
@@ -163,7 +163,7 @@ def test_limits():
     with pytest.raises(InvalidRequest, match="nested deeper"):
         parse({"not": deep})
     with pytest.raises(InvalidRequest, match="comparisons; at most"):
-        parse({"or": [{"brand": "A"}] * (MAX_TESTS + 1)})
+        parse({"or": [{"brand": "A"}] * (MAX_COMPARISONS + 1)})
     with pytest.raises(InvalidRequest, match="values; at most"):
         parse({"brand": ["A"] * (MAX_VALUES + 1)})
     with pytest.raises(InvalidRequest, match="and 40 more"):

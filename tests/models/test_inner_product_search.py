@@ -14,7 +14,7 @@ from scipy import sparse
 
 from models import inner_product_search
 from models.inner_product_search import FactorIndex
-from models.threads import blas
+from models.parallel import blas
 from qianmian.errors import DataError
 
 WHOLE = st.integers(-3, 3).map(np.float32)  # sums of products of small whole numbers are exact, so ties are ties
@@ -110,14 +110,14 @@ def test_one_user_alone_gets_the_same_as_among_others():
     together = index.search(users, 10, threads=1)
     for row in range(0, 700, 50):
         same(index.search(users[row : row + 1], 10), (together[0][row : row + 1], together[1][row : row + 1]))
-    np.testing.assert_array_equal(index.scores_at(users, together[0]), together[1])
+    np.testing.assert_array_equal(index.score_items(users, together[0]), together[1])
     assert (together[0][:, 0] % 4 == 0).all()  # of four equal ones the first
 
 
 def test_scores_at_of_no_item():
     index = FactorIndex(np.ones((3, 2), np.float32), np.array([0.0, 1.0, 2.0], np.float32))
     np.testing.assert_array_equal(
-        index.scores_at(np.ones((1, 2), np.float32), np.array([[2, -1, 0]])), [[4.0, -np.inf, 2.0]]
+        index.score_items(np.ones((1, 2), np.float32), np.array([[2, -1, 0]])), [[4.0, -np.inf, 2.0]]
     )
 
 

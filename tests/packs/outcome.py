@@ -30,7 +30,7 @@ from qianmian.packs import load_pack
 from qianmian.settings import Settings
 from qianmian.workspace import Workspace
 
-NAMED = 6  # customers whose tags are all written out
+CUSTOMERS_SHOWN = 6  # customers whose tags are all written out
 BEGIN = datetime(2024, 1, 1)
 
 
@@ -46,7 +46,7 @@ def make_lake(name: str, folder: Path) -> Lake:
     files.mkdir(parents=True)
     described = {}
     for table in ("items", "profiles", "transactions", "events"):  # without identities: an account is a customer
-        rows = shop._world.tables[table]
+        rows = shop._data.tables[table]
         pq.write_table(rows, files / f"{table}.parquet")
         described[table] = {"path": f"{table}.parquet", "columns": {column: column for column in rows.column_names}}
     (files / "sources.yaml").write_text(yaml.safe_dump({"source": "shop", "tables": described}), encoding="utf-8")
@@ -68,7 +68,9 @@ def outcome(name: str, folder: Path) -> dict[str, Any]:
     built = builder.build(as_of, [feature for feature in declared_features(settings) if feature.name in asked])
     values = tag_values(built.table, tags, settings)
     users = built.table["user_id"].to_pylist()
-    chosen = sorted(range(len(users)), key=lambda row: users[row])[:: max(len(users) // NAMED, 1)][:NAMED]
+    chosen = sorted(range(len(users)), key=lambda row: users[row])[:: max(len(users) // CUSTOMERS_SHOWN, 1)][
+        :CUSTOMERS_SHOWN
+    ]
     fitted = fit_tags(built.table, tags, settings)
     views = builder.views(as_of)
     return {

@@ -12,13 +12,13 @@ from features.data.ingest import ingest
 from features.data.lake import Lake
 from features.data.sources import SOURCES
 from features.definitions import FEATURES
-from features.definitions.pack_features import features_for, replenishment
-from features.profiles.snapshot import ensure
+from features.definitions.pack_features import features_for, replenishment_cycles
+from features.profiles.snapshot import ensure_snapshot
 from features.profiles.tags.pack_tags import tags_for
 from features.profiles.tags.tagging import tags_digest
 from qianmian.config import load_settings
 from qianmian.errors import ConfigError
-from qianmian.packs import load_pack, shipped
+from qianmian.packs import builtin_packs, load_pack
 from qianmian.settings import LifecycleSettings, Settings
 from qianmian.workspace import Workspace
 from tests.packs.outcome import BEGIN
@@ -52,8 +52,8 @@ def test_one_line_changes_thresholds_tags_and_cycles(tmp_path):
     settings = load_settings(write(tmp_path, "pack: beauty\n"))
     assert settings.lifecycle == LifecycleSettings(new_days=45, loyal_orders=6, min_gap_days=14, max_gap_days=90)
     assert "skin_or_makeup" in {tag.name for tag in tags_for(settings)}
-    assert replenishment(settings)["serum"].days == 60
-    assert replenishment(Settings()) == {}
+    assert replenishment_cycles(settings)["serum"].days == 60
+    assert replenishment_cycles(Settings()) == {}
     assert features_for(Settings()) == ()
 
 
@@ -93,7 +93,7 @@ def test_the_pack_of_the_guide_is_a_pack(tmp_path):
     assert load_settings(write(tmp_path, blocks[0])).pack == "beauty"
     file = write(tmp_path, "pack: ./mine\n", yaml.safe_load(blocks[1]))
     assert {"celebrates", "replenishment_due"} <= {tag.name for tag in tags_for(load_settings(file))}
-    for name in shipped():
+    for name in builtin_packs():
         assert f"| `{name}` | {len(load_pack(name).events)} |" in guide
         assert all(tag.name in guide for tag in load_pack(name).tags)
 
@@ -268,12 +268,12 @@ def test_a_snapshot_holds_the_tags_of_its_pack_and_is_made_again_when_another_is
         load_settings(workspace.config_file),
     )
     as_of = BEGIN.replace(month=4)
-    first = ensure(workspace, as_of, load_settings(workspace.config_file))
+    first = ensure_snapshot(workspace, as_of, load_settings(workspace.config_file))
     assert {"skin_or_makeup", "replenishment_due"} <= set(first.tags)
     assert "serum_orders" in first.spec.names
-    assert ensure(workspace, as_of, load_settings(workspace.config_file)).tags == first.tags
+    assert ensure_snapshot(workspace, as_of, load_settings(workspace.config_file)).tags == first.tags
     workspace.config_file.unlink()
-    second = ensure(workspace, as_of, load_settings(workspace.config_file))
+    second = ensure_snapshot(workspace, as_of, load_settings(workspace.config_file))
     assert "skin_or_makeup" not in second.tags
     assert "serum_orders" not in second.spec.names
     assert Builder(Lake(workspace), FEATURES).supported(as_of=as_of)[0] == second.spec.features

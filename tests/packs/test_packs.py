@@ -10,14 +10,14 @@ import pyarrow as pa
 import pytest
 import yaml
 
-from features.definitions.pack_features import declared_features, features_for, replenishment
+from features.definitions.pack_features import declared_features, features_for, replenishment_cycles
 from features.profiles.tags import TAGS, tag_values
-from features.profiles.tags.pack_tags import LAPSED_CYCLES, OWN_ORDERS, tags_for
-from qianmian.packs import load_pack, shipped
+from features.profiles.tags.pack_tags import LAPSED_CYCLES, MIN_CYCLE_ORDERS, tags_for
+from qianmian.packs import builtin_packs, load_pack
 from qianmian.settings import LifecycleSettings, Settings
 from tests.packs.outcome import BEGIN, make_lake, outcome, shop_of
 
-PACKS = sorted(shipped())
+PACKS = sorted(builtin_packs())
 
 
 @pytest.fixture(scope="module")
@@ -39,7 +39,7 @@ def test_the_four_trades_are_there():
 
 @pytest.mark.parametrize("name", PACKS)
 def test_a_pack_gives_what_it_says(name, outcomes):
-    expected = yaml.safe_load((shipped()[name] / "expected.yaml").read_text(encoding="utf-8"))
+    expected = yaml.safe_load((builtin_packs()[name] / "expected.yaml").read_text(encoding="utf-8"))
     found = outcomes(name)
     assert found["learnt_days"] == pytest.approx(expected["learnt_days"], abs=1e-3)
     assert {key: value for key, value in found.items() if key != "learnt_days"} == {
@@ -50,7 +50,7 @@ def test_a_pack_gives_what_it_says(name, outcomes):
 @pytest.mark.parametrize("name", PACKS)
 def test_what_is_learnt_is_near_the_truth_of_the_shop(name, outcomes):
     """The trade's cycle is the shop's truth; people buy with the first order after something ran out."""
-    cycles = replenishment(Settings(pack=name))
+    cycles = replenishment_cycles(Settings(pack=name))
     learnt = outcomes(name)["learnt_days"]
     assert learnt
     assert all(0.65 * cycles[cycle].days < days < 1.65 * cycles[cycle].days for cycle, days in learnt.items())
@@ -104,8 +104,8 @@ def test_rare_values_by_hand():
 def test_what_runs_out_is_computed_as_by_hand(tmp_path, outcomes):
     """Dates of each account's orders, read from the raw rows one by one."""
     name = "beauty"
-    shop, cycles = shop_of(name), replenishment(Settings(pack=name))
-    rows = {table: shop._world.tables[table].to_pandas() for table in ("transactions", "items")}
+    shop, cycles = shop_of(name), replenishment_cycles(Settings(pack=name))
+    rows = {table: shop._data.tables[table].to_pandas() for table in ("transactions", "items")}
     category = dict(zip(rows["items"]["item_id"], rows["items"]["category"], strict=True))
     cycle_of = {member: cycle for cycle, stated in cycles.items() for member in stated.categories}
     as_of = pd.Timestamp(BEGIN) + pd.Timedelta(days=shop.days)
@@ -117,7 +117,7 @@ def test_what_runs_out_is_computed_as_by_hand(tmp_path, outcomes):
     for key, orders in dates.items():
         moments = sorted(ts for ts, _ in orders)
         silent[key] = (as_of - moments[-1]).total_seconds() / 86_400
-        if len(moments) >= OWN_ORDERS:
+        if len(moments) >= MIN_CYCLE_ORDERS:
             own[key] = (moments[-1] - moments[0]).total_seconds() / 86_400 / (len(moments) - 1)
     stated = {}
     for cycle, given in cycles.items():

@@ -49,7 +49,7 @@ def request(
 
 
 @dataclass
-class Running:
+class RunningServer:
     """A server and what it said while it started."""
 
     url: str
@@ -91,7 +91,7 @@ def workspace(tmp_path_factory) -> Iterator[Workspace]:
     before = os.environ.pop("MLFLOW_TRACKING_URI", None)
     made = Workspace(tmp_path_factory.mktemp("a shop") / "work space")
     ingest(made, Synthetic(customers=400, days=240, seed=3), Settings())
-    _registering.fill(made, AS_OF)
+    _registering.register_all(made, AS_OF)
     yield made
     if before is not None:
         os.environ["MLFLOW_TRACKING_URI"] = before
@@ -103,10 +103,10 @@ def champions(workspace) -> Champions:
 
 
 @pytest.fixture(scope="session")
-def serve(workspace, server_environment, tmp_path_factory) -> Iterator[Running]:
+def serve(workspace, server_environment, tmp_path_factory) -> Iterator[RunningServer]:
     log = tmp_path_factory.mktemp("log") / "server.log"
     with log.open("wb") as handle, running(workspace, env=server_environment(workspace), wait=False, log=handle) as url:
-        found = Running(url)
+        found = RunningServer(url)
         deadline = time.monotonic() + 60
         while "/livez" not in found.while_loading:
             try:

@@ -4,9 +4,9 @@ from mlflow.models import set_model
 from mlflow.pyfunc.model import PythonModel
 
 
-class Nothing(PythonModel):
+class EchoModel(PythonModel):
     def predict(self, context, model_input, params=None):
         return model_input
 
 
-set_model(Nothing())
+set_model(EchoModel())

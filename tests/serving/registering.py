@@ -14,8 +14,8 @@ import numpy as np
 from features.compute.builder import Builder
 from features.data.lake import Lake
 from features.definitions import FEATURES
-from features.profiles.lifecycle import stages_of
-from features.profiles.snapshot import make_snapshot, publish
+from features.profiles.lifecycle import stages_from_features
+from features.profiles.snapshot import build_snapshot, publish
 from features.training_data import training_set
 from models.bundle import ModelBundle
 from models.classify.churn import ChurnClassifier
@@ -53,9 +53,9 @@ def fit_bundles(
     active = np.flatnonzero(
         (before.column("orders_total") > 0) & (before.column("days_since_last_order") <= 2 * horizon)
     )
-    gone = (now.column("days_since_last_order")[rows[active]] > horizon).astype(int)
-    churn = ChurnClassifier(n_estimators=30, folds=3, min_child_weight=1.0).fit(before.values[active], gone)
-    today, then = stages_of(before), stages_of(now)[rows]
+    churned = (now.column("days_since_last_order")[rows[active]] > horizon).astype(int)
+    churn = ChurnClassifier(n_estimators=30, folds=3, min_child_weight=1.0).fit(before.values[active], churned)
+    today, then = stages_from_features(before), stages_from_features(now)[rows]
     lifecycle = NextStageClassifier(n_estimators=10).fit(before.values, today, then)
     expander = LookalikeExpander(factors=8, bags=3).fit(
         now.values, train.interactions.matrix()[train.user_rows(now.one_ids)]
@@ -119,10 +119,10 @@ def register(workspace: Workspace, job: str, bundle: ModelBundle) -> str:
     return version
 
 
-def fill(workspace: Workspace, as_of: datetime, **options: int) -> dict[str, ModelBundle]:
+def register_all(workspace: Workspace, as_of: datetime, **options: int) -> dict[str, ModelBundle]:
     """Profiles published and one version of every model registered."""
     bundles = fit_bundles(workspace, as_of, **options)
-    publish(workspace, make_snapshot(Builder(Lake(workspace), FEATURES), as_of, Settings()))
+    publish(workspace, build_snapshot(Builder(Lake(workspace), FEATURES), as_of, Settings()))
     for job, bundle in bundles.items():
         register(workspace, job, bundle)
     return bundles

@@ -17,7 +17,7 @@ from features.training_data import interaction_rows
 from qianmian.errors import DataError, InvalidRequest, UsageError
 from serving.endpoints import ENDPOINTS
 from serving.recommending import batch
-from serving.recommending.request_options import options_of
+from serving.recommending.request_options import parse_list_options
 
 NOW = datetime(2024, 8, 3)
 AS_OF = datetime(2024, 8, 1)
@@ -25,7 +25,7 @@ AS_OF = datetime(2024, 8, 1)
 
 def answer(champions, route, **fields):
     endpoint = ENDPOINTS[route]
-    return endpoint.answer(champions, endpoint.request.model_validate(fields), NOW)
+    return endpoint.respond(champions, endpoint.request.model_validate(fields), NOW)
 
 
 @pytest.mark.parametrize("scene", ["home", "discover"])
@@ -101,11 +101,11 @@ def test_candidates_and_purchased(champions):
     assert set(table["item_id"].to_pylist()) == set(items)
     assert table.num_rows == 10 * champions.customers.table.num_rows
     for purchased in ("never", "only"):
-        lists = batch.score_recommend(champions, num_results=5, options=options_of({"purchased": purchased}))
+        lists = batch.score_recommend(champions, num_results=5, options=parse_list_options({"purchased": purchased}))
         users = np.array([catalogue.user_row(one_id) for one_id in lists["one_id"].to_pylist()])
         columns = np.array([catalogue.item_index[item] for item in lists["item_id"].to_pylist()])
-        had = np.asarray(catalogue.history[users, columns]).ravel()
-        assert (had == (purchased == "only")).all()
+        interacted = np.asarray(catalogue.history[users, columns]).ravel()
+        assert (interacted == (purchased == "only")).all()
         many = np.diff(catalogue.history.indptr)
         lengths = np.minimum(5, many if purchased == "only" else catalogue.history.shape[1] - many)
         assert len(lists) == sum(lengths[catalogue.user_row(one_id)] for one_id in champions.customers.one_ids)
@@ -119,7 +119,7 @@ def test_candidates_and_purchased(champions):
     with pytest.raises(UsageError, match="needs the items"):
         batch.score_recommend(champions, scene="similar")
     with pytest.raises(InvalidRequest, match="never"):
-        batch.score_recommend(champions, scene="discover", options=options_of({"purchased": "only"}))
+        batch.score_recommend(champions, scene="discover", options=parse_list_options({"purchased": "only"}))
 
 
 CONTROLLED = {
@@ -132,7 +132,7 @@ CONTROLLED = {
 
 def test_controls_equal_single_answers(champions, monkeypatch):
     monkeypatch.setattr(batch, "BLOCK", 97)
-    table = batch.score_recommend(champions, num_results=8, options=options_of(CONTROLLED))
+    table = batch.score_recommend(champions, num_results=8, options=parse_list_options(CONTROLLED))
     assert table.column_names[-3:] == ["promotion", "as_of", "model_version"]
     rows: dict[str, list[dict]] = {}
     for row in table.to_pylist():
@@ -146,7 +146,7 @@ def test_controls_equal_single_answers(champions, monkeypatch):
 
 
 def test_exploration_is_the_same_in_blocks_of_any_size_and_its_propensities_are_exact(champions, monkeypatch):
-    explored = options_of({"exploration": {"share": 0.25, "pool": 8, "seed": 5}})
+    explored = parse_list_options({"exploration": {"share": 0.25, "pool": 8, "seed": 5}})
     table = batch.score_recommend(champions, num_results=6, options=explored)
     assert table.column_names[-5:] == ["explored", "propensity", "propensity_in_list", "as_of", "model_version"]
     monkeypatch.setattr(batch, "BLOCK", 31)
@@ -159,7 +159,7 @@ def test_exploration_is_the_same_in_blocks_of_any_size_and_its_propensities_are_
     by_place = table.group_by("rank").aggregate([("explored", "mean")]).sort_by("rank")["explored_mean"].to_pylist()
     assert by_place[0] == 0, "the best item stays first"
     other = batch.score_recommend(
-        champions, num_results=6, options=options_of({"exploration": {"share": 0.25, "pool": 8, "seed": 6}})
+        champions, num_results=6, options=parse_list_options({"exploration": {"share": 0.25, "pool": 8, "seed": 6}})
     )
     assert other["item_id"].to_pylist() != table["item_id"].to_pylist()
 
@@ -184,7 +184,7 @@ def test_a_later_as_of_folds_in_what_was_bought_since(champions, workspace, monk
     builder = Builder(Lake(workspace), FEATURES)
     monkeypatch.setattr(batch, "BLOCK", 97)
     table = batch.score_recommend(
-        champions, num_results=500, as_of=moment, builder=builder, options=options_of({"purchased": "only"})
+        champions, num_results=500, as_of=moment, builder=builder, options=parse_list_options({"purchased": "only"})
     )
     assert set(table["as_of"].to_pylist()) == {moment}
     rows, _ = interaction_rows(builder, moment, AS_OF)
@@ -199,7 +199,9 @@ def test_a_later_as_of_folds_in_what_was_bought_since(champions, workspace, monk
     shown = set(zip(table["one_id"].to_pylist(), table["item_id"].to_pylist(), strict=True))
     assert set(known) <= shown
     new = [
-        (one, item) for one, item in known if catalogue.item_index[item] not in catalogue.had(catalogue.user_row(one))
+        (one, item)
+        for one, item in known
+        if catalogue.item_index[item] not in catalogue.interacted(catalogue.user_row(one))
     ]
     assert new, "and some of it to people who never had it"
     # one answer to the same events is the same list
@@ -227,14 +229,17 @@ def test_a_later_as_of_folds_in_what_was_bought_since(champions, workspace, monk
 def test_what_is_gone_since_the_fit_is_not_shown(champions, workspace):
     catalogue = champions.models["recommend"].catalogue
     known = {item for item, can in zip(catalogue.item_ids, catalogue.available.tolist(), strict=True) if not can}
-    assert set(batch.gone_from(Lake(workspace))) & set(catalogue.item_ids) == known
+    assert set(batch.unavailable_items(Lake(workspace))) & set(catalogue.item_ids) == known
     bestseller = catalogue.item_ids[0]
-    before, after = batch.score_recommend(champions), batch.score_recommend(champions, gone=[bestseller, "ghost"])
+    before, after = (
+        batch.score_recommend(champions),
+        batch.score_recommend(champions, unavailable=[bestseller, "ghost"]),
+    )
     assert bestseller in before["item_id"].to_pylist()
     assert bestseller not in after["item_id"].to_pylist()
     assert before.num_rows == after.num_rows
     asked = batch.score_recommend(
-        champions, gone=[bestseller], options=options_of({"filters": {"available": [True, False]}})
+        champions, unavailable=[bestseller], options=parse_list_options({"filters": {"available": [True, False]}})
     )
     assert bestseller in asked["item_id"].to_pylist()
 

@@ -19,8 +19,8 @@ from qianmian.workspace import Workspace
 from serving import model_registry
 from serving.champions import Champions, export, load_from_folder, load_from_workspace
 from serving.endpoints import ENDPOINTS
-from serving.endpoints.base import parse, resolve, resolve_list
-from serving.loading import Loading
+from serving.endpoints.base import parse_request, resolve, resolve_users
+from serving.loading import BackgroundLoader
 from serving.server import check_port, free_port, running
 
 NOW = datetime(2024, 8, 3)
@@ -28,7 +28,7 @@ NOW = datetime(2024, 8, 3)
 
 def answer(champions: Champions, route: str, **fields):
     endpoint = ENDPOINTS[route]
-    return endpoint.answer(champions, endpoint.request.model_validate(fields), NOW)
+    return endpoint.respond(champions, endpoint.request.model_validate(fields), NOW)
 
 
 def bundle_of(workspace: Workspace, job: str, version: str) -> Path:
@@ -135,7 +135,7 @@ def test_the_version_before_serves_when_the_champion_is_corrupt_over_http(
             assert request_(f"{url}/v1/recommendations", {"user_id": buyers[0]})[0] == 200
         damaged(bundle_of(workspace, "churn", "1") / "manifest.json")
         with pytest.raises(ArtifactError):
-            load_from_workspace(workspace, Settings()).need("churn")
+            load_from_workspace(workspace, Settings()).require("churn")
     finally:
         client.set_registered_model_alias("qianmian-churn", "champion", "1")
         client.delete_registered_model_alias("qianmian-churn", "previous")
@@ -166,12 +166,12 @@ def test_missing_artifacts_are_an_artifact_error(workspace):
 
 def test_corrupt_profiles_leave_the_ones_before(workspace, champions, damaged):
     from features.compute.builder import Builder
-    from features.profiles.snapshot import current_name, make_snapshot, publish
+    from features.profiles.snapshot import build_snapshot, current_snapshot_name, publish
 
-    before = current_name(workspace)
+    before = current_snapshot_name(workspace)
     newer = publish(
         workspace,
-        make_snapshot(Builder(Lake(workspace), FEATURES), champions.customers.as_of + timedelta(days=3), Settings()),
+        build_snapshot(Builder(Lake(workspace), FEATURES), champions.customers.as_of + timedelta(days=3), Settings()),
     )
     try:
         damaged(newer / "profiles.parquet")
@@ -237,7 +237,7 @@ def test_an_id_of_two_sources_must_say_which(champions):
     rows = answer(double, "/churn", user_ids=["7", "8"])["scores"]
     assert "user_source" in rows[0]["no_score_reason"]
     assert rows[1]["no_score_reason"] == "unknown customer"
-    assert resolve_list(double, ["7"], "app")[0].one_id == first
+    assert resolve_users(double, ["7"], "app")[0].one_id == first
 
 
 # ---- the server as a process -----------------------------------------------------------------------------------------
@@ -246,11 +246,11 @@ def test_an_id_of_two_sources_must_say_which(champions):
 def test_without_a_workspace_every_route_says_why(tmp_path):
     from starlette.testclient import TestClient
 
-    from serving.http import OneErrorShape, make_app
+    from serving.http import UniformErrorMiddleware, make_app
 
-    loading = Loading(lambda: load_from_workspace(Workspace(tmp_path / "no"), Settings()))
+    loading = BackgroundLoader(lambda: load_from_workspace(Workspace(tmp_path / "no"), Settings()))
     loading._run()
-    client = TestClient(OneErrorShape(make_app(loading), loading))
+    client = TestClient(UniformErrorMiddleware(make_app(loading), loading))
     for route in ENDPOINTS:
         found = client.post(route, json={})
         assert found.status_code == 503
@@ -306,7 +306,7 @@ def test_loading_tells_an_unexpected_mistake_from_waiting():
     def fail() -> Champions:
         raise ZeroDivisionError("secret")
 
-    loading = Loading(fail)
+    loading = BackgroundLoader(fail)
     assert "being loaded" in str(loading.why_not_ready())
     loading._run()
     assert "could not be loaded" in str(loading.why_not_ready())
@@ -315,7 +315,7 @@ def test_loading_tells_an_unexpected_mistake_from_waiting():
 
 def test_parse_names_every_mistake_and_the_first_field():
     with pytest.raises(InvalidRequest) as found:
-        parse(ENDPOINTS["/recommendations"].request, b'{"num_results": 0, "colour": 1}')
+        parse_request(ENDPOINTS["/recommendations"].request, b'{"num_results": 0, "colour": 1}')
     assert found.value.field == "user_id"
     for part in ("user_id: is required", "num_results", "colour: unknown field"):
         assert part in found.value.message

@@ -12,9 +12,9 @@ from urllib.parse import urlsplit
 import pytest
 
 from models.recommend.scene import SCENES
-from models.rerank import arrange
+from models.rerank import rerank
 from serving.endpoints import ENDPOINTS, recommendations
-from serving.http import OneErrorShape
+from serving.http import UniformErrorMiddleware
 
 ERROR = {"code", "message", "field", "hint"}
 
@@ -203,7 +203,7 @@ def test_filters_and_exclude_leave_the_list_full(serve, buyers, champions):
 def test_discover_hides_what_was_bought_and_home_does_not(serve, buyers, champions):
     champion = champions.models["recommend"]
     row = champion.catalogue.user_row(champions.customers.resolve(buyers[0]))
-    bought = {champion.catalogue.item_ids[column] for column in champion.catalogue.had(row).tolist()}
+    bought = {champion.catalogue.item_ids[column] for column in champion.catalogue.interacted(row).tolist()}
     for scene, repeats in (("home", True), ("discover", False)):
         items = serve("/v1/recommendations", {"user_id": buyers[0], "scene": scene})[1]["items"]
         assert bool({item["item_id"] for item in items} & bought) is repeats
@@ -278,9 +278,9 @@ def test_what_cannot_be_had_is_not_shown_unless_asked_for(serve, buyers, champio
 def test_purchased_in_three_ways(serve, buyers, champions):
     catalogue = champions.models["recommend"].catalogue
     row = catalogue.user_row(champions.customers.resolve(buyers[0]))
-    had = {catalogue.item_ids[column] for column in catalogue.had(row).tolist()}
+    interacted = {catalogue.item_ids[column] for column in catalogue.interacted(row).tolist()}
     can = {item for item, known in table_of(champions).items() if known["available"]}
-    for purchased, expected in (("any", can), ("only", can & had), ("never", can - had)):
+    for purchased, expected in (("any", can), ("only", can & interacted), ("never", can - interacted)):
         body = good(
             "/recommendations",
             serve("/v1/recommendations", {"user_id": buyers[0], "num_results": 500, "purchased": purchased}),
@@ -405,9 +405,11 @@ def test_exploration_says_how_probable_each_item_was_and_can_be_repeated(serve, 
     )
     assert again["items"] == other["items"]
     asked_again = recommendations.RecommendationsRequest.model_validate(asked)
-    plan = recommendations.plan(champions, asked_again)
-    draws = recommendations.draws(asked_again, body["recommendation_id"], plan.controls)
-    repeated = arrange(lambda rows, many, items: plan.ranked(many, {}, items), 1, 10, plan.controls, draws)
+    plan = recommendations.make_plan(champions, asked_again)
+    draws = recommendations.draws(asked_again, body["recommendation_id"], plan.rerank_options)
+    repeated = rerank(
+        lambda rows, n_candidates, items: plan.ranked(n_candidates, {}, items), 1, 10, plan.rerank_options, draws
+    )
     assert [champions.models["recommend"].catalogue.item_ids[column] for column in repeated.ranked.ids[0].tolist()] == [
         item["item_id"] for item in body["items"]
     ]
@@ -437,11 +439,11 @@ def test_exploration_says_how_probable_each_item_was_and_can_be_repeated(serve, 
 
 def test_what_happened_since_changes_the_next_answer(serve, buyers, champions):
     catalogue = champions.models["recommend"].catalogue
-    had = set(catalogue.had(catalogue.user_row(champions.customers.resolve(buyers[0]))).tolist())
+    interacted = set(catalogue.interacted(catalogue.user_row(champions.customers.resolve(buyers[0]))).tolist())
     new = next(
         item
         for column, item in enumerate(catalogue.item_ids)
-        if column not in had and (catalogue.available is None or catalogue.available[column])
+        if column not in interacted and (catalogue.available is None or catalogue.available[column])
     )
     events = [
         {"item_id": new, "ts": "2024-08-02T10:00:00Z"},
@@ -800,7 +802,7 @@ def test_foreign_errors_get_the_one_shape(status):
     async def collect(message):
         sent.append(message)
 
-    asyncio.run(OneErrorShape(foreign, Ready())({"type": "http"}, None, collect))
+    asyncio.run(UniformErrorMiddleware(foreign, Ready())({"type": "http"}, None, collect))
     assert [message["type"] for message in sent] == ["http.response.start", "http.response.body"]
     assert sent[0]["status"] == status
     assert (b"allow", b"POST") in sent[0]["headers"]

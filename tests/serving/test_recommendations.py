@@ -22,7 +22,7 @@ from serving.champions import Champion, Champions
 from serving.endpoints import ENDPOINTS
 from serving.recommending import batch
 from serving.recommending.catalogue import Catalogue
-from serving.recommending.explain import OFTEN, Explainer, item_words
+from serving.recommending.explain import FREQUENT_MIN_TIMES, Explainer, item_reasons
 
 AS_OF, NOW = datetime(2024, 8, 1), datetime(2024, 8, 3)
 NAMES = ["bread", "butter", "pasta", "sauce", "阿 tea", "e\u0301clair \U0001f370"]
@@ -32,7 +32,7 @@ PAIRS = [(0, 1), (2, 3)]  # bread goes with butter, pasta with sauce
 
 def answer(champions, route="/recommendations", **fields):
     endpoint = ENDPOINTS[route]
-    body = endpoint.answer(champions, endpoint.request.model_validate(fields), NOW)
+    body = endpoint.respond(champions, endpoint.request.model_validate(fields), NOW)
     endpoint.response.model_validate(body)
     return body
 
@@ -46,7 +46,9 @@ def bundle_of(one_ids: list[str], *, models=None, scenes=None, facts=None, **att
             rows += [(user, item, 5.0 + 10.0 * (5 - order), 6 * user + order) for item in pair]
     rows += [(1, 4, 9.0, 7), (2, 5, 9.0, 13)]
     users, items, ages, orders = (np.array(column) for column in zip(*rows, strict=True))
-    train = TrainingSet.of_pairs(users, items, n_users=len(one_ids), n_items=len(NAMES), age_days=ages, orders=orders)
+    train = TrainingSet.from_arrays(
+        users, items, n_users=len(one_ids), n_items=len(NAMES), age_days=ages, orders=orders
+    )
     known = {"category": np.array(CATEGORIES), "brand": np.array(["A", "B", "A", "B", "", "A"])}
     train = replace(train, item_attributes={**train.item_attributes, **known, **attributes})
     made = models or {
@@ -142,7 +144,7 @@ def test_new_in_what_is_bought_often(of_bundle):
         "the narrowest group they buy from often"
     )
     assert explainer.reasons(4, "ials") == ["customers with a similar history buy it"], "a department says nothing"
-    assert OFTEN <= 2 * 6
+    assert FREQUENT_MIN_TIMES <= 2 * 6
 
 
 def test_what_is_due_says_when_and_why(of_bundle):
@@ -172,8 +174,8 @@ def test_what_is_due_says_when_and_why(of_bundle):
     told = {(row["user_id"], row["item_id"]): row["expected_on"] for row in table.to_pylist()}
     for item in body["items"]:
         assert told[users[4], item["item_id"]].isoformat() == item["expected_on"]
-    since = {"events": [{"item_id": "bread", "ts": "2024-08-01T09:00:00Z"}]}
-    later = answer(champions, user_id=users[4], scene="replenish", num_results=2, context=since)["items"]
+    recent_interactions = {"events": [{"item_id": "bread", "ts": "2024-08-01T09:00:00Z"}]}
+    later = answer(champions, user_id=users[4], scene="replenish", num_results=2, context=recent_interactions)["items"]
     assert {item["item_id"]: item["expected_on"] is None for item in later} == {"bread": True, "butter": False}, (
         "bought again: another day, unknown"
     )
@@ -301,14 +303,14 @@ def test_an_unknown_item_where_items_are_compared_by_customers(small, champions)
     ids=str,
 )
 def test_words(evidence, source, expected):
-    assert item_words(evidence, source, lambda _: "SAUCE") == expected
+    assert item_reasons(evidence, source, lambda _: "SAUCE") == expected
 
 
 def test_words_for_strangers_and_for_behaviour():
-    assert item_words({}, "hybrid", str, known=False) == ["popular with customers like you"]
-    assert item_words({}, "something new", str, known=False) == ["popular with customers like you"]
-    assert item_words({}, "ials", str, events=True) == ["customers with a similar history like it"]
-    assert item_words({"times": 2, "last_days": 3.0}, "repeat", str, events=True) == [
+    assert item_reasons({}, "hybrid", str, has_history=False) == ["popular with customers like you"]
+    assert item_reasons({}, "something new", str, has_history=False) == ["popular with customers like you"]
+    assert item_reasons({}, "ials", str, events=True) == ["customers with a similar history like it"]
+    assert item_reasons({"times": 2, "last_days": 3.0}, "repeat", str, events=True) == [
         "you dealt with it 2 times, last 3 days ago"
     ]
 
@@ -395,7 +397,7 @@ def test_what_is_known_of_items_may_be_nothing_or_not_a_number(of_bundle):
 
 
 def test_one_user_and_one_item(champions):
-    train = TrainingSet.of_pairs(np.zeros(1, int), np.zeros(1, int), n_users=1, n_items=1, age_days=np.ones(1))
+    train = TrainingSet.from_arrays(np.zeros(1, int), np.zeros(1, int), n_users=1, n_items=1, age_days=np.ones(1))
     scenes = SceneModels({"own": RepeatPurchaseRecommender().fit(train)}, {"home": ["own"]})
     bundle = ModelBundle(
         "scenes",

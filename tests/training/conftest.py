@@ -38,10 +38,10 @@ SETTINGS = Settings.model_validate(
 
 
 @pytest.fixture(autouse=True, scope="session")
-def surroundings() -> Iterator[None]:
+def isolated_environment() -> Iterator[None]:
     """No store but the workspace's, and narrower bootstraps: nine tenths of `train churn` on a small shop."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("training.metrics.STATISTIC_DRAWS", 50)
+        patch.setattr("training.bootstrap.STATISTIC_RESAMPLES", 50)
         patch.delenv("MLFLOW_TRACKING_URI", raising=False)
         patch.delenv("MLFLOW_RUN_ID", raising=False)
         yield
@@ -64,7 +64,7 @@ def small_shop(tmp_path_factory) -> Workspace:
 
 
 @pytest.fixture(scope="session")
-def copy_of(tmp_path_factory) -> Callable[..., Workspace]:
+def copy_workspace(tmp_path_factory) -> Callable[..., Workspace]:
     """Another workspace with the same lake, some of its tables replaced by queries over the old ones."""
 
     def copy(workspace: Workspace, queries: Mapping[str, str] | None = None) -> Workspace:
@@ -87,9 +87,9 @@ def settings() -> Settings:
 
 
 @pytest.fixture(scope="session")
-def trained(shop, copy_of) -> SimpleNamespace:
+def trained(shop, copy_workspace) -> SimpleNamespace:
     """A workspace whose four jobs ran once and `recommend` once more, and how they ended."""
-    workspace, lines = copy_of(shop), []
+    workspace, lines = copy_workspace(shop), []
     results = train(workspace, ["all"], clock=CLOCK, settings=SETTINGS, progress=lines.append)
     again = train(workspace, ["recommend"], clock=lambda: CLOCK() + timedelta(hours=1), settings=SETTINGS)
     return SimpleNamespace(

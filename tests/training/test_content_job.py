@@ -7,11 +7,11 @@ from datetime import datetime, timedelta
 import numpy as np
 import pytest
 
-from features.contents import READ
+from features.contents import READ_WEIGHT
 from models.recommend.content.model import ContentRecommender
 from qianmian.errors import DataError
 from training.jobs import content
-from training.jobs.base import Context
+from training.jobs.base import TrainingContext
 
 END = datetime(2024, 5, 30)  # 150 days from 2024-01-01
 START = END - timedelta(days=28)
@@ -19,12 +19,12 @@ START = END - timedelta(days=28)
 
 @pytest.fixture(scope="module")
 def outcome(shop, settings):
-    return content.run(Context(shop, END, settings, lambda line: None))
+    return content.run(TrainingContext(shop, END, settings, lambda line: None))
 
 
 @pytest.fixture(scope="module")
 def train(shop, settings):
-    return content._contents(Context(shop, START, settings, lambda line: None), START)
+    return content._contents(TrainingContext(shop, START, settings, lambda line: None), START)
 
 
 def test_it_beats_one_line_answers_and_gives_the_new_their_turn(outcome):
@@ -63,12 +63,14 @@ def test_what_was_read_to_the_end_is_not_asked_for(train):
     """Truth is of the window, of customers with a history, and of contents they had not read."""
     rng = np.random.default_rng(0)
     m = 500
-    after = train.interactions.where(rng.integers(0, len(train.interactions.users), m))
-    users, truth, read = content._asked(train, after)
+    holdout = train.interactions.where(rng.integers(0, len(train.interactions.users), m))
+    users, truth, read = content._evaluation_examples(train, holdout)
     data = train.interactions
     ends = {
         (user, item)
-        for user, item in zip(data.users[data.weights >= READ], data.items[data.weights >= READ], strict=True)
+        for user, item in zip(
+            data.users[data.weights >= READ_WEIGHT], data.items[data.weights >= READ_WEIGHT], strict=True
+        )
     }
     rows = np.repeat(users, np.diff(truth.indptr))
     assert len(rows) > 50
@@ -80,24 +82,24 @@ def test_what_was_read_to_the_end_is_not_asked_for(train):
             assert not {(user, item) for item in ids[row].tolist()} & ends, name
 
 
-def test_a_lake_without_contents_says_so(shop, copy_of, settings):
-    workspace = copy_of(shop, {"contents": "SELECT * FROM contents WHERE false"})
+def test_a_lake_without_contents_says_so(shop, copy_workspace, settings):
+    workspace = copy_workspace(shop, {"contents": "SELECT * FROM contents WHERE false"})
     with pytest.raises(DataError, match="no contents"):
-        content.run(Context(workspace, END, settings, lambda line: None))
+        content.run(TrainingContext(workspace, END, settings, lambda line: None))
 
 
-def test_too_few_readers_say_so(shop, copy_of, settings):
-    workspace = copy_of(
+def test_too_few_readers_say_so(shop, copy_workspace, settings):
+    workspace = copy_workspace(
         shop, {"events": "SELECT * FROM events WHERE content_id IS NULL OR hash(source_user_id) % 40 = 0"}
     )
     with pytest.raises(DataError, match="customers with a history"):
-        content.run(Context(workspace, END, settings, lambda line: None))
+        content.run(TrainingContext(workspace, END, settings, lambda line: None))
 
 
 @pytest.mark.slow
-def test_without_a_shop_it_goes_by_what_is_read(shop, copy_of, settings):
+def test_without_a_shop_it_goes_by_what_is_read(shop, copy_workspace, settings):
     """No items, no orders: reading alone is enough."""
-    workspace = copy_of(
+    workspace = copy_workspace(
         shop,
         {
             "transactions": "SELECT * FROM transactions WHERE false",
@@ -105,7 +107,7 @@ def test_without_a_shop_it_goes_by_what_is_read(shop, copy_of, settings):
         },
     )
     lines: list[str] = []
-    found = content.run(Context(workspace, END, settings, lines.append))
+    found = content.run(TrainingContext(workspace, END, settings, lines.append))
     assert any("by what is read alone" in line for line in lines)
     assert found.report.differences["ndcg@10:most clicked"].low > 0
     assert found.bundle.model.scene("content").submodels[0].weights_[[1, 3]].tolist() == [0.0, 0.0]

@@ -14,11 +14,11 @@ from models.recommend.popular import PopularRecommender
 from models.recommend.repeat import RepeatPurchaseRecommender
 from qianmian.errors import UsageError
 from qianmian.settings import LifecycleSettings
+from training.bootstrap import mean_metric
 from training.evaluation.compare import evaluate
 from training.evaluation.metrics import PUBLISHED, STANDARD, ranking_metrics, repeat_and_explore
 from training.evaluation.protocols import time_split
 from training.evaluation.slices import activity_slices
-from training.metrics import mean_metric
 
 
 def market(n_users=120, n_items=40, seed=0):
@@ -29,7 +29,7 @@ def market(n_users=120, n_items=40, seed=0):
     items = np.where(
         rng.random(len(users)) < 0.5, favourite[users], (rng.random(len(users)) ** 3 * n_items).astype(int)
     )
-    return TrainingSet.of_pairs(
+    return TrainingSet.from_arrays(
         users, items, n_users=n_users, n_items=n_items, age_days=np.ceil(rng.random(len(users)) * 200)
     )
 
@@ -59,7 +59,7 @@ def test_each_slice_by_its_rule():
     users = np.repeat(np.arange(5), [len(days) for days in ages.values()])
     days = np.concatenate(list(ages.values()))
     for orders in (None, 1000 - days.astype(int)):
-        data = TrainingSet.of_pairs(
+        data = TrainingSet.from_arrays(
             users, np.zeros(len(users), int), n_users=5, n_items=1, age_days=days, orders=orders
         )
         found = activity_slices(data.interactions, np.arange(5))
@@ -74,7 +74,7 @@ def test_each_slice_by_its_rule():
 
 
 def test_without_time_nobody_sleeps():
-    data = TrainingSet.of_pairs([0, 0, 0, 1, 1, 2], [0, 1, 2, 0, 1, 0], n_users=3, n_items=3)
+    data = TrainingSet.from_arrays([0, 0, 0, 1, 1, 2], [0, 1, 2, 0, 1, 0], n_users=3, n_items=3)
     found = activity_slices(data.interactions, np.arange(3))
     assert {name: np.flatnonzero(rows).tolist() for name, rows in found.items()} == {
         "new": [2],
@@ -114,14 +114,14 @@ def test_thirty_thousand_customers_take_less_than_a_second():
 @pytest.fixture(scope="module")
 def measured():
     split = time_split(market(), 40)
-    asked = {
+    ranked_lists = {
         model.name: split.recommend_with(model.fit(split.train), 10)
         for model in (RepeatPurchaseRecommender(), PopularRecommender())
     }
     categories = np.array([f"c{item % 3}/{item}" for item in range(split.train.n_items)])
     data = split.train.interactions
     found = evaluate(
-        asked,
+        ranked_lists,
         split.truth,
         10,
         names=(*STANDARD, *PUBLISHED),
@@ -130,26 +130,26 @@ def measured():
         n_customers=len(np.unique(data.users)),
         categories=categories,
         slices=activity_slices(data, split.users),
-        draws=200,
+        n_resamples=200,
     )
-    return split, asked, found
+    return split, ranked_lists, found
 
 
 def test_every_model_is_measured_alike(measured):
-    split, asked, found = measured
+    split, ranked_lists, found = measured
     metrics = set(found.models["repeat"])
     assert metrics == set(found.models["popular"])
     assert metrics >= {
         f"{name}@10" for name in (*STANDARD, *PUBLISHED, "repeat_recall", "explore_recall", "repeat_share", "coverage")
     }
     assert metrics >= {f"{name}@10" for name in ("novelty", "popularity", "popularity_lift", "diversity")}
-    for name, answer in asked.items():
+    for name, answer in ranked_lists.items():
         alone = {
             **ranking_metrics(answer.ids, split.truth, 10),
             **repeat_and_explore(answer.ids, split.truth, split.history(), 10),
         }
         for metric, values in alone.items():
-            wanted = mean_metric(values[np.isfinite(values)], draws=200)
+            wanted = mean_metric(values[np.isfinite(values)], n_resamples=200)
             got = found.models[name][f"{metric}@10"]
             assert (got.value, got.n) == (pytest.approx(wanted.value), wanted.n)
             if wanted.n == len(split):
@@ -192,18 +192,18 @@ def test_it_goes_to_json_and_to_a_table(measured):
 
 
 def test_the_reference_can_be_named(measured):
-    split, asked, _ = measured
-    turned = evaluate(asked, split.truth, 10, reference="popular", differences=["map"], draws=20)
+    split, ranked_lists, _ = measured
+    turned = evaluate(ranked_lists, split.truth, 10, reference="popular", differences=["map"], n_resamples=20)
     assert set(turned.differences) == {"map@10:repeat"}
     assert turned.differences["map@10:repeat"].value < 0
     with pytest.raises(UsageError):
-        evaluate(asked, split.truth, 10, reference="nobody")
+        evaluate(ranked_lists, split.truth, 10, reference="nobody")
     with pytest.raises(UsageError):
         evaluate({}, split.truth, 10)
 
 
 def test_a_metric_nobody_has_a_value_of_is_not_a_number():
     truth = sparse.csr_matrix([[0, 1.0]] * 5)
-    found = evaluate({"one": np.array([[0]] * 5)}, truth, 1, history=sparse.csr_matrix((5, 2)), draws=20)
+    found = evaluate({"one": np.array([[0]] * 5)}, truth, 1, history=sparse.csr_matrix((5, 2)), n_resamples=20)
     assert found.models["one"]["repeat_recall@1"].n == 0
     assert "repeat_recall@1" not in found.as_dict()["one"]

@@ -28,22 +28,22 @@ def random_lists(seed, n=6, n_items=20, width=12, padded=0):
     ids = np.array([rng.permutation(n_items)[:width] for _ in range(n)], dtype=np.int32)
     if padded:
         ids[:, max(1, width - padded) :] = -1
-    taken = rng.random((n, n_items)) < rng.uniform(0.05, 0.6)
-    taken[np.arange(n), rng.integers(0, n_items, n)] = True
-    return ids, taken
+    relevant = rng.random((n, n_items)) < rng.uniform(0.05, 0.6)
+    relevant[np.arange(n), rng.integers(0, n_items, n)] = True
+    return ids, relevant
 
 
 @settings(deadline=None, max_examples=60)
 @given(st.integers(0, 10_000), st.integers(1, 25), st.integers(0, 12))
 def test_they_are_those_of_trec_eval(seed, k, padded):
-    ids, taken = random_lists(seed, padded=padded)
-    truth = sparse.csr_matrix(taken.astype(np.float32))
+    ids, relevant = random_lists(seed, padded=padded)
+    truth = sparse.csr_matrix(relevant.astype(np.float32))
     got = ranking_metrics(ids, truth, k, EVERY)
     run = {
         str(user): {str(item): float(-place) for place, item in enumerate(row) if item >= 0}
         for user, row in enumerate(ids)
     }
-    judged = {str(user): {str(item): 1 for item in np.flatnonzero(row)} for user, row in enumerate(taken)}
+    judged = {str(user): {str(item): 1 for item in np.flatnonzero(row)} for user, row in enumerate(relevant)}
     names = {
         "recall_of_taken": ir_measures.R @ k,
         "precision": ir_measures.P @ k,
@@ -59,7 +59,7 @@ def test_they_are_those_of_trec_eval(seed, k, padded):
     for name, measure in names.items():
         assert got[name] == pytest.approx([theirs[str(measure), user] for user in range(len(ids))]), name
     # the project's own divide by what k places could hold
-    share = taken.sum(axis=1) / np.minimum(taken.sum(axis=1), k)
+    share = relevant.sum(axis=1) / np.minimum(relevant.sum(axis=1), k)
     assert got["recall"] == pytest.approx(got["recall_of_taken"] * share)
     assert got["map"] == pytest.approx(got["map_of_taken"] * share)
 
@@ -67,22 +67,22 @@ def test_they_are_those_of_trec_eval(seed, k, padded):
 @settings(deadline=None, max_examples=30)
 @given(st.integers(0, 10_000), st.integers(1, 20))
 def test_ndcg_is_scikit_learns(seed, k):
-    ids, taken = random_lists(seed, width=20)
-    scores = np.empty(taken.shape)
+    ids, relevant = random_lists(seed, width=20)
+    scores = np.empty(relevant.shape)
     np.put_along_axis(scores, ids.astype(np.int64), -np.arange(20.0)[None, :].repeat(len(ids), axis=0), axis=1)
-    got = ranking_metrics(ids, sparse.csr_matrix(taken.astype(np.float32)), k)["ndcg"]
-    assert got.mean() == pytest.approx(ndcg_score(taken.astype(float), scores, k=k))
+    got = ranking_metrics(ids, sparse.csr_matrix(relevant.astype(np.float32)), k)["ndcg"]
+    assert got.mean() == pytest.approx(ndcg_score(relevant.astype(float), scores, k=k))
 
 
 @settings(deadline=None, max_examples=40)
 @given(st.integers(0, 10_000), st.integers(1, 25), st.integers(0, 12))
 def test_the_ideal_of_a_basket_is_as_long_as_the_basket(seed, k, padded):
     """What the published code of Li et al. (2023) does, which no library does."""
-    ids, taken = random_lists(seed, padded=padded)
-    got = ranking_metrics(ids, sparse.csr_matrix(taken.astype(np.float32)), k, ["ndcg_of_taken"])["ndcg_of_taken"]
+    ids, relevant = random_lists(seed, padded=padded)
+    got = ranking_metrics(ids, sparse.csr_matrix(relevant.astype(np.float32)), k, ["ndcg_of_taken"])["ndcg_of_taken"]
     for user, row in enumerate(ids):
-        gain = sum(1 / math.log2(place + 2) for place, item in enumerate(row[:k]) if item >= 0 and taken[user, item])
-        assert got[user] == pytest.approx(gain / sum(1 / math.log2(place + 2) for place in range(taken[user].sum())))
+        gain = sum(1 / math.log2(place + 2) for place, item in enumerate(row[:k]) if item >= 0 and relevant[user, item])
+        assert got[user] == pytest.approx(gain / sum(1 / math.log2(place + 2) for place in range(relevant[user].sum())))
 
 
 @pytest.mark.parametrize("case", range(len(RECTOOLS["cases"])))
@@ -92,11 +92,11 @@ def test_they_are_those_of_rectools(case):
     ids, k = np.array(case["ids"]), case["k"]
     truth, before = (np.array(case[name]) for name in ("truth", "before"))
     n, n_items = case["n"], case["n_items"]
-    taken = sparse.csr_matrix((np.ones(len(truth)), truth.T), shape=(n, n_items))
+    relevant = sparse.csr_matrix((np.ones(len(truth)), truth.T), shape=(n, n_items))
     history = sparse.csr_matrix((np.ones(len(before)), before.T), shape=(n, n_items))
     customers, interested = np.asarray((history > 0).sum(axis=0)).ravel(), int((history.sum(axis=1) > 0).sum())
     codes = metrics.attribute_codes({name: np.array(values) for name, values in case["attributes"].items()})
-    got = ranking_metrics(ids, taken, k, EVERY)
+    got = ranking_metrics(ids, relevant, k, EVERY)
     got |= {
         "inverse_user_frequency": metrics.inverse_user_frequency(ids, k, customers, interested),
         "popularity": metrics.popularity(ids, k, customers, n) * n,
@@ -144,19 +144,24 @@ def test_what_does_not_fit_is_refused():
 @settings(deadline=None, max_examples=40)
 @given(st.integers(0, 10_000), st.integers(1, 15), st.integers(0, 12))
 def test_repeat_and_explore_by_hand(seed, k, padded):
-    ids, taken = random_lists(seed, padded=padded)
-    had = random_lists(seed + 1)[1]
-    got = repeat_and_explore(ids, *(sparse.csr_matrix(part.astype(np.float32)) for part in (taken, had)), k)
+    ids, relevant = random_lists(seed, padded=padded)
+    interacted = random_lists(seed + 1)[1]
+    got = repeat_and_explore(ids, *(sparse.csr_matrix(part.astype(np.float32)) for part in (relevant, interacted)), k)
     for user, row in enumerate(ids):
         listed = [item for item in row[:k].tolist() if item >= 0]
-        for name, part in (("repeat_recall", taken[user] & had[user]), ("explore_recall", taken[user] & ~had[user])):
+        for name, part in (
+            ("repeat_recall", relevant[user] & interacted[user]),
+            ("explore_recall", relevant[user] & ~interacted[user]),
+        ):
             wanted = int(part.sum())
             right = sum(part[item] for item in listed)
             assert got[name][user] == (
                 pytest.approx(right / min(k, wanted)) if wanted else pytest.approx(np.nan, nan_ok=True)
             )
-        assert got["repeat_share"][user] == pytest.approx(np.mean([had[user, item] for item in listed]))
-        assert got["repeat_share_taken"][user] == pytest.approx((taken[user] & had[user]).sum() / taken[user].sum())
+        assert got["repeat_share"][user] == pytest.approx(np.mean([interacted[user, item] for item in listed]))
+        assert got["repeat_share_taken"][user] == pytest.approx(
+            (relevant[user] & interacted[user]).sum() / relevant[user].sum()
+        )
 
 
 def test_novelty_and_popularity_by_hand():
@@ -166,9 +171,9 @@ def test_novelty_and_popularity_by_hand():
         "an item nobody had counts as had by one"
     )
     assert metrics.popularity(ids, 2, customers, 4)[:2].tolist() == [0.625, 0.0]
-    taken = metrics.popularity_of_taken(sparse.csr_matrix([[1, 1, 0], [0, 0, 1], [0, 0, 0]]), customers, 4)
-    assert taken[:2].tolist() == [0.625, 0.0]
-    assert math.isnan(taken[2])
+    relevant = metrics.popularity_of_relevant(sparse.csr_matrix([[1, 1, 0], [0, 0, 1], [0, 0, 0]]), customers, 4)
+    assert relevant[:2].tolist() == [0.625, 0.0]
+    assert math.isnan(relevant[2])
     assert math.isnan(metrics.popularity(ids, 2, customers, 4)[2]), "an empty list has no popularity"
     assert metrics.coverage(ids, 2, 6) == 0.5
     assert metrics.coverage(ids, 1, 6) == pytest.approx(2 / 6)

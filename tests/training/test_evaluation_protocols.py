@@ -12,10 +12,10 @@ from models.recommend.popular import PopularRecommender
 from models.recommend.repeat import RepeatPurchaseRecommender
 from qianmian.errors import DataError, UsageError
 from training.evaluation.protocols import (
-    by_popularity,
     hold_out,
     last_basket_split,
     lightgcn_split,
+    sort_items_by_popularity,
     time_split,
     user_folds,
 )
@@ -29,7 +29,7 @@ def purchases(seed, n_users=12, n_items=9, m=150):
     users, items = rng.integers(0, n_users, m), (rng.random(m) ** 2 * n_items).astype(int)
     orders = rng.integers(0, 5, m)  # a number is a customer's own, a larger one is later
     ages = (6 - orders) * 10 + users * 0.25
-    return TrainingSet.of_pairs(users, items, n_users=n_users, n_items=n_items, age_days=ages, orders=orders)
+    return TrainingSet.from_arrays(users, items, n_users=n_users, n_items=n_items, age_days=ages, orders=orders)
 
 
 def lines(data, which=None):
@@ -61,9 +61,9 @@ def test_no_row_at_or_after_the_cut_is_learnt_from(seed, horizon, ends, least):
     right = {(user, item) for user, item in window if item in enough and user in history}
     if not right:
         with pytest.raises(DataError):
-            time_split(data, horizon, ends_days=ends, min_item_customers=least)
+            time_split(data, horizon, end_offset_days=ends, min_item_customers=least)
         return
-    split = time_split(data, horizon, ends_days=ends, min_item_customers=least)
+    split = time_split(data, horizon, end_offset_days=ends, min_item_customers=least)
     assert sorted(lines(split.train, split.source_items)) == sorted(
         (user, item, age - cut) for user, item, age in before if item in enough
     )
@@ -75,7 +75,7 @@ def test_no_row_at_or_after_the_cut_is_learnt_from(seed, horizon, ends, least):
 
 def test_ties_are_not_broken_by_what_came_after_the_cut():
     # item 1 is the favourite of the test window, item 0 was before it
-    data = TrainingSet.of_pairs(
+    data = TrainingSet.from_arrays(
         [0, 1, 2, 2, 0, 1, 2],
         [0, 0, 0, 1, 1, 1, 1],
         n_users=3,
@@ -84,7 +84,7 @@ def test_ties_are_not_broken_by_what_came_after_the_cut():
     )
     split = time_split(data.with_interactions(data.interactions), 28)
     assert split.source_items.tolist() == [0, 1]
-    turned = TrainingSet.of_pairs(
+    turned = TrainingSet.from_arrays(
         data.interactions.users, 1 - data.interactions.items, n_users=3, n_items=2, age_days=data.interactions.age_days
     )
     assert time_split(turned, 28).source_items.tolist() == [1, 0]
@@ -94,7 +94,7 @@ def test_ties_are_not_broken_by_what_came_after_the_cut():
 def test_attributes_follow_their_items():
     data = purchases(3)
     data.item_attributes["category"] = np.array([f"c{item}" for item in range(9)])
-    train, items = by_popularity(data, 5)
+    train, items = sort_items_by_popularity(data, 5)
     assert train.item_attributes["category"].tolist() == [f"c{item}" for item in items]
     assert train.item_ids.tolist() == items.astype(str).tolist()
     assert (np.diff(train.item_customers) <= 0).all()
@@ -103,13 +103,13 @@ def test_attributes_follow_their_items():
 
 
 def test_a_time_split_needs_time_and_a_window():
-    untimed = TrainingSet.of_pairs([0, 0], [0, 0], n_users=1, n_items=1)
+    untimed = TrainingSet.from_arrays([0, 0], [0, 0], n_users=1, n_items=1)
     with pytest.raises(DataError, match="no time"):
         time_split(untimed, 28)
     with pytest.raises(UsageError):
         time_split(purchases(0), 0)
     with pytest.raises(DataError, match="nobody"):
-        time_split(TrainingSet.of_pairs([0, 1], [0, 0], n_users=2, n_items=1, age_days=[40.0, 1.0]), 28)
+        time_split(TrainingSet.from_arrays([0, 1], [0, 0], n_users=2, n_items=1, age_days=[40.0, 1.0]), 28)
 
 
 # ---- baskets ---------------------------------------------------------------------------------------------------------
@@ -119,7 +119,7 @@ def test_a_time_split_needs_time_and_a_window():
 @given(st.integers(0, 10_000), st.integers(0, 2))
 def test_the_last_basket_is_never_in_train(seed, earlier):
     data = purchases(seed)
-    rows, split = data.interactions, last_basket_split(data, earlier=earlier)
+    rows, split = data.interactions, last_basket_split(data, skip_last=earlier)
     wanted_train, right = [], set()
     for user in range(data.n_users):
         mine = [(int(o), int(i)) for u, o, i in zip(rows.users, rows.orders, rows.items, strict=True) if u == user]
@@ -138,7 +138,7 @@ def test_the_last_basket_is_never_in_train(seed, earlier):
 
 def test_baskets_must_be_known():
     with pytest.raises(DataError, match="basket"):
-        last_basket_split(TrainingSet.of_pairs([0, 0], [0, 1], n_users=1, n_items=2))
+        last_basket_split(TrainingSet.from_arrays([0, 0], [0, 1], n_users=1, n_items=2))
 
 
 # ---- pairs -----------------------------------------------------------------------------------------------------------
@@ -201,8 +201,8 @@ def test_a_fold_is_answered_from_what_was_told():
     data = purchases(5)
     split = next(user_folds(data, folds=3))
     answer = split.recommend_with(RepeatPurchaseRecommender().fit(split.train), 9)
-    had = split.history().toarray() > 0
-    assert not any(had[row, item] for row, ids in enumerate(answer.ids) for item in ids if item >= 0), (
+    interacted = split.history().toarray() > 0
+    assert not any(interacted[row, item] for row, ids in enumerate(answer.ids) for item in ids if item >= 0), (
         "what was told is not asked again"
     )
     with pytest.raises(UsageError):

@@ -16,7 +16,7 @@ from training.evaluation.split import EvaluationSplit
 @pytest.fixture
 def data() -> TrainingSet:
     rng = np.random.default_rng(0)
-    return TrainingSet.of_pairs(rng.integers(0, 7, 60), rng.integers(0, 9, 60), n_users=7, n_items=9)
+    return TrainingSet.from_arrays(rng.integers(0, 7, 60), rng.integers(0, 9, 60), n_users=7, n_items=9)
 
 
 def matrix(rows: list[list[int]], n_items: int = 9) -> sparse.csr_matrix:

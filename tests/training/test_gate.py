@@ -6,7 +6,7 @@ import math
 
 import pytest
 
-from training.gate import Rule, judge
+from training.gate import GateRule, apply_gate
 from training.report import EvalReport, Metric
 
 NAN = float("nan")
@@ -35,7 +35,7 @@ def test_truth_table(low, high, clearly, not_behind, higher_is_better):
     low, high = (low, high) if higher_is_better else (-high, -low)
     measured = report(ndcg__popular=Metric((low + high) / 2, low, high, 9))
     for rule, expected in ((True, clearly), (False, not_behind)):
-        judged = judge(measured, [Rule("ndcg:popular", higher_is_better, rule)])
+        judged = apply_gate(measured, [GateRule("ndcg:popular", higher_is_better, rule)])
         assert judged.passed is expected, (low, high, rule)
         assert len(judged.reasons) == 1
         assert "ndcg minus that of popular" in judged.reasons[0]
@@ -43,16 +43,16 @@ def test_truth_table(low, high, clearly, not_behind, higher_is_better):
 
 
 def test_a_value_that_is_no_number_does_not_pass():
-    assert not judge(report(a__b=Metric(NAN, 0.1, 0.2, 9)), [Rule("a:b")]).passed
+    assert not apply_gate(report(a__b=Metric(NAN, 0.1, 0.2, 9)), [GateRule("a:b")]).passed
 
 
 def test_one_rule_that_fails_is_enough_and_is_the_reason():
     good, bad = Metric(0.2, 0.1, 0.3, 9), Metric(-0.2, -0.3, -0.1, 9)
-    judged = judge(report(a__x=good, b__y=bad), [Rule("a:x"), Rule("b:y", clearly=False)])
+    judged = apply_gate(report(a__x=good, b__y=bad), [GateRule("a:x"), GateRule("b:y", require_improvement=False)])
     assert not judged.passed
     assert len(judged.reasons) == 1
     assert judged.reasons[0].startswith("b minus that of y: -0.2000 [-0.3000, -0.1000]")
-    both = judge(report(a__x=good, b__y=good), [Rule("a:x"), Rule("b:y", clearly=False)])
+    both = apply_gate(report(a__x=good, b__y=good), [GateRule("a:x"), GateRule("b:y", require_improvement=False)])
     assert both.passed
     assert len(both.reasons) == 2
 
@@ -60,8 +60,8 @@ def test_one_rule_that_fails_is_enough_and_is_the_reason():
 def test_the_report_judged_is_another_one():
     measured = report(a__b=Metric(0.2, 0.1, 0.3, 9))
     assert not measured.passed
-    assert judge(measured, [Rule("a:b")]).as_dict() == {
+    assert apply_gate(measured, [GateRule("a:b")]).as_dict() == {
         **measured.as_dict(),
         "passed": True,
-        "reasons": list(judge(measured, [Rule("a:b")]).reasons),
+        "reasons": list(apply_gate(measured, [GateRule("a:b")]).reasons),
     }

@@ -12,8 +12,8 @@ from features.data.lake import Lake
 from qianmian.errors import DataError
 from training import train
 from training.evaluation.protocols import hold_out
-from training.holdout import EVER, SHARE, Holdouts
-from training.jobs.base import Context
+from training.holdout import HOLDOUT_SHARE, NO_START, HoldoutSplitter
+from training.jobs.base import TrainingContext
 
 CLOCK = partial(datetime, 2025, 1, 1, 12, 0)
 END = datetime(2024, 5, 30)
@@ -24,12 +24,12 @@ UNDATED = {
 
 
 def context_of(workspace, settings):
-    return Context(workspace, END, settings, lambda line: None)
+    return TrainingContext(workspace, END, settings, lambda line: None)
 
 
 @pytest.fixture(scope="module")
-def undated(shop, copy_of):
-    return copy_of(shop, UNDATED)
+def undated(shop, copy_workspace):
+    return copy_workspace(shop, UNDATED)
 
 
 def pairs(data, item_ids, user_ids):
@@ -37,46 +37,43 @@ def pairs(data, item_ids, user_ids):
 
 
 def test_dated_windows_follow_each_other(shop, settings):
-    holdouts = Holdouts(context_of(shop, settings))
-    assert holdouts.horizon_days == 28
-    measured, chosen = holdouts.measured(), holdouts.chosen_on(with_features=False)
-    assert (measured.begins, chosen.begins) == (END - timedelta(days=28), END - timedelta(days=56))
-    assert measured.train.as_of == measured.begins
-    assert chosen.train.user_features is None
-    for held in (measured, chosen):
-        assert held.after.shape == (held.train.n_users, held.train.n_items)
-        assert 0 < held.after.age_days.min() <= held.after.age_days.max() <= 28
+    splitter = HoldoutSplitter(context_of(shop, settings))
+    assert splitter.horizon_days == 28
+    test, validation = splitter.test(), splitter.validation(with_features=False)
+    assert (test.start, validation.start) == (END - timedelta(days=28), END - timedelta(days=56))
+    assert test.train.as_of == test.start
+    assert validation.train.user_features is None
+    for held in (test, validation):
+        assert held.holdout.shape == (held.train.n_users, held.train.n_items)
+        assert 0 < held.holdout.age_days.min() <= held.holdout.age_days.max() <= 28
 
 
 def test_without_time_a_share_of_each_customers_items_is_held_out(undated, settings):
-    assert not Lake(undated).dated
-    holdouts = Holdouts(context_of(undated, settings))
-    assert holdouts.horizon_days is None
-    measured, chosen = holdouts.measured(), holdouts.chosen_on(with_features=False)
-    assert measured.begins == chosen.begins == EVER
-    assert "nothing is dated" in measured.period
-    assert measured.train.user_features is None  # profiles know what is held out
+    assert not Lake(undated).has_timestamps
+    splitter = HoldoutSplitter(context_of(undated, settings))
+    assert splitter.horizon_days is None
+    test, validation = splitter.test(), splitter.validation(with_features=False)
+    assert test.start == validation.start == NO_START
+    assert "nothing is dated" in test.period
+    assert test.train.user_features is None  # profiles know what is held out
     learnt, wanted = (
-        pairs(data, measured.train.item_ids, measured.train.user_ids)
-        for data in (measured.train.interactions, measured.after)
+        pairs(data, test.train.item_ids, test.train.user_ids) for data in (test.train.interactions, test.holdout)
     )
     assert learnt
     assert not learnt & wanted, "nothing of an answer is learnt from"
-    assert len(wanted) == pytest.approx(SHARE * len(learnt | wanted), rel=0.2)
-    earlier = pairs(chosen.train.interactions, chosen.train.item_ids, chosen.train.user_ids)
-    chosen_by = pairs(chosen.after, chosen.train.item_ids, chosen.train.user_ids)
+    assert len(wanted) == pytest.approx(HOLDOUT_SHARE * len(learnt | wanted), rel=0.2)
+    earlier = pairs(validation.train.interactions, validation.train.item_ids, validation.train.user_ids)
+    chosen_by = pairs(validation.holdout, validation.train.item_ids, validation.train.user_ids)
     assert not (earlier | chosen_by) & wanted, "nothing of what is measured is chosen on"
     assert chosen_by <= learnt
-    assert np.all(np.diff(measured.train.item_customers) <= 0), (
-        "ties are broken by what may be learnt, not by the answers"
-    )
+    assert np.all(np.diff(test.train.item_customers) <= 0), "ties are broken by what may be learnt, not by the answers"
 
 
 def test_hold_out_takes_one_of_two_and_never_all(undated, settings):
     whole = context_of(undated, settings).training_set(END, min_item_customers=1, with_features=False)
     kept, held = hold_out(whole, share=0.5, seed=1)
-    had = np.bincount(whole.interactions.users, minlength=whole.n_users) > 0
-    assert np.array_equal(np.bincount(kept.interactions.users, minlength=whole.n_users) > 0, had)
+    interacted = np.bincount(whole.interactions.users, minlength=whole.n_users) > 0
+    assert np.array_equal(np.bincount(kept.interactions.users, minlength=whole.n_users) > 0, interacted)
     assert len(kept.interactions.items) + len(held.items) == len(whole.interactions.items)
 
 
@@ -91,8 +88,8 @@ def test_undated_data_are_trained_and_measured(undated, settings):
     assert ours.value > result.report.baselines["own purchase counts"]["ndcg@10"].value
 
 
-def test_too_short_a_history_says_so(shop, copy_of, settings):
+def test_too_short_a_history_says_so(shop, copy_workspace, settings):
     first = "SELECT * FROM {} WHERE ts < TIMESTAMP '2024-01-03'"
-    workspace = copy_of(shop, {name: first.format(name) for name in ("transactions", "events")})
+    workspace = copy_workspace(shop, {name: first.format(name) for name in ("transactions", "events")})
     with pytest.raises(DataError, match="too short"):
-        Holdouts(Context(workspace, datetime(2024, 1, 3), settings, lambda line: None))
+        HoldoutSplitter(TrainingContext(workspace, datetime(2024, 1, 3), settings, lambda line: None))

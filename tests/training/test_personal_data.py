@@ -11,7 +11,7 @@ import pyarrow.parquet as pq
 
 from features.data.ingest import ingest
 from features.data.lake import Lake
-from features.data.sources.files import Files
+from features.data.sources.files import FileSource
 from qianmian.settings import Settings
 from training import train
 
@@ -28,8 +28,8 @@ def told(file: Path) -> str:
     return file.read_bytes().replace(b"\0", b"").decode("latin-1")
 
 
-def test_nothing_personal_reaches_mlflow(shop, copy_of, settings, tmp_path, capsys, caplog):
-    workspace = copy_of(shop)
+def test_nothing_personal_reaches_mlflow(shop, copy_workspace, settings, tmp_path, capsys, caplog):
+    workspace = copy_workspace(shop)
     connection = Lake(workspace).connect().con
     source, user = connection.execute(
         "SELECT source, source_user_id FROM transactions WHERE source_user_id IS NOT NULL ORDER BY ts LIMIT 1"
@@ -51,7 +51,7 @@ tables:
   identities: {{path: identities.csv, columns: {{source_user_id: customer, id_type: kind, id_value: value, observed_at: seen}}}}
   profiles: {{path: profiles.csv, columns: {{source_user_id: id, given_name: given_name, phone: phone}}}}
 """)
-    report = ingest(workspace, Files(tmp_path / "sources.yaml"), Settings())
+    report = ingest(workspace, FileSource(tmp_path / "sources.yaml"), Settings())
     assert report.tables["identities"].kept == 3
     assert report.tables["profiles"].kept == 1
     caplog.set_level("DEBUG")

@@ -8,14 +8,14 @@ import numpy as np
 import pytest
 
 from features.interactions import TrainingSet
-from models.recommend.base import fitted
+from models.recommend.base import fit_cached
 from qianmian.errors import ConfigError
 from qianmian.settings import RecommendSettings
 from training.evaluation.split import EvaluationSplit, interaction_matrix
-from training.holdout import happened
-from training.jobs.base import Context
+from training.holdout import interactions_between
+from training.jobs.base import TrainingContext
 from training.tasks import TASKS
-from training.tasks.base import check_models, make, parameters_of, with_parameters
+from training.tasks.base import check_models, make_recommender, parameters_of, with_parameters
 
 END = datetime(2024, 5, 30)
 START = END - timedelta(days=28)
@@ -23,7 +23,7 @@ START = END - timedelta(days=28)
 
 @pytest.fixture(scope="module")
 def context(shop, settings):
-    return Context(shop, END, settings, lambda line: None)
+    return TrainingContext(shop, END, settings, lambda line: None)
 
 
 @pytest.fixture(scope="module")
@@ -32,8 +32,8 @@ def train(context) -> TrainingSet:
 
 
 @pytest.fixture(scope="module")
-def after(context, train):
-    return happened(context, train, START, END)
+def holdout(context, train):
+    return interactions_between(context, train, START, END)
 
 
 @pytest.fixture(scope="module", params=list(TASKS))
@@ -42,31 +42,31 @@ def task(request):
 
 
 @pytest.fixture(scope="module")
-def examples(task, train, after) -> EvaluationSplit:
-    return task.examples(train, after, 0)
+def examples(task, train, holdout) -> EvaluationSplit:
+    return task.examples(train, holdout, 0)
 
 
-def test_what_happened_is_of_the_window_only(train, after):
-    assert len(after.users)
-    assert after.shape == train.interactions.shape
-    assert after.age_days.min() > 0
-    assert after.age_days.max() <= 28.0
+def test_what_happened_is_of_the_window_only(train, holdout):
+    assert len(holdout.users)
+    assert holdout.shape == train.interactions.shape
+    assert holdout.age_days.min() > 0
+    assert holdout.age_days.max() <= 28.0
     assert train.as_of == START
 
 
-def test_every_question_has_an_answer_that_happened(task, train, after, examples):
+def test_every_question_has_an_answer_that_happened(task, train, holdout, examples):
     assert examples.truth.shape == (len(examples.users), train.n_items)
     assert (np.diff(examples.truth.indptr) > 0).all()
     assert set(np.unique(examples.truth.data)) == {1.0}
-    took = interaction_matrix(after.users, after.items, after.shape)
-    per_user = np.bincount(after.users, minlength=train.n_users)
+    took = interaction_matrix(holdout.users, holdout.items, holdout.shape)
+    per_user = np.bincount(holdout.users, minlength=train.n_users)
     assert (per_user[examples.users] > 0).all()
     # an item's index may be another in the task, how many items a customer took is not
     assert (np.diff(examples.truth.indptr) <= np.diff(took.indptr)[examples.users]).all()
 
 
-def test_the_same_seed_asks_the_same(task, train, after, examples):
-    again = task.examples(train, after, 0)
+def test_the_same_seed_asks_the_same(task, train, holdout, examples):
+    again = task.examples(train, holdout, 0)
     np.testing.assert_array_equal(again.users, examples.users)
     assert (again.truth != examples.truth).nnz == 0
 
@@ -82,67 +82,70 @@ def test_candidates_are_unfitted_and_end_with_a_baseline(task, settings):
     candidates = task.candidates(settings.recommend, 0)
     assert len(candidates) >= 2
     assert all(not hasattr(model, "n_items_") for model in candidates.values())
-    assert set(task.tunes) <= {model.name for model in candidates.values()}
-    for name in task.filled_by:
-        make(name, settings.recommend, 0) if name not in TASKS else TASKS[name]
+    assert set(task.tuned_models) <= {model.name for model in candidates.values()}
+    for name in task.fallbacks:
+        make_recommender(name, settings.recommend, 0) if name not in TASKS else TASKS[name]
 
 
-def test_discover_asks_for_what_was_never_had(train, after):
-    asked = TASKS["discover"].examples(train, after, 0)
-    had = interaction_matrix(train.interactions.users, train.interactions.items, after.shape)[asked.users]
-    assert asked.truth.multiply(had).nnz == 0
-    assert asked.exclude_purchased
+def test_discover_asks_for_what_was_never_had(train, holdout):
+    task_examples = TASKS["discover"].examples(train, holdout, 0)
+    interacted = interaction_matrix(train.interactions.users, train.interactions.items, holdout.shape)[
+        task_examples.users
+    ]
+    assert task_examples.truth.multiply(interacted).nnz == 0
+    assert task_examples.exclude_purchased
 
 
-def test_cold_customers_have_no_history_left(train, after):
-    asked = TASKS["cold customers"].examples(train, after, 0)
-    assert not np.isin(asked.train.interactions.users, asked.users).any()
-    assert np.isin(train.interactions.users, asked.users).any()
-    others = TASKS["cold customers"].examples(train, after, 1).users
-    assert others.shape == asked.users.shape
-    assert others.tolist() != asked.users.tolist()
+def test_cold_customers_have_no_history_left(train, holdout):
+    task_examples = TASKS["cold customers"].examples(train, holdout, 0)
+    assert not np.isin(task_examples.train.interactions.users, task_examples.users).any()
+    assert np.isin(train.interactions.users, task_examples.users).any()
+    others = TASKS["cold customers"].examples(train, holdout, 1).users
+    assert others.shape == task_examples.users.shape
+    assert others.tolist() != task_examples.users.tolist()
 
 
-def test_cold_items_have_no_history_and_an_order_that_tells_nothing(train, after):
-    asked = TASKS["cold items"].examples(train, after, 0)
-    assert not asked.allowed[asked.train.interactions.items].any()
-    assert asked.allowed[asked.truth.indices].all()
-    place = {item: i for i, item in enumerate(asked.train.item_ids.tolist())}
+def test_cold_items_have_no_history_and_an_order_that_tells_nothing(train, holdout):
+    task_examples = TASKS["cold items"].examples(train, holdout, 0)
+    assert not task_examples.allowed[task_examples.train.interactions.items].any()
+    assert task_examples.allowed[task_examples.truth.indices].all()
+    place = {item: i for i, item in enumerate(task_examples.train.item_ids.tolist())}
     assert set(place) == set(train.item_ids.tolist())
     before = np.array([place[item] for item in train.item_ids.tolist()])
     assert abs(np.corrcoef(before, np.arange(train.n_items))[0, 1]) < 0.5
     for name, values in train.item_attributes.items():
-        np.testing.assert_array_equal(asked.train.item_attributes[name][before], values, err_msg=name)
-    had = {
+        np.testing.assert_array_equal(task_examples.train.item_attributes[name][before], values, err_msg=name)
+    interacted = {
         (user, str(train.item_ids[item]))
         for user, item in zip(train.interactions.users, train.interactions.items, strict=True)
     }
-    rows = np.repeat(asked.users, np.diff(asked.truth.indptr))
-    assert not had & {
-        (user, str(asked.train.item_ids[item])) for user, item in zip(rows, asked.truth.indices, strict=True)
+    rows = np.repeat(task_examples.users, np.diff(task_examples.truth.indptr))
+    assert not interacted & {
+        (user, str(task_examples.train.item_ids[item]))
+        for user, item in zip(rows, task_examples.truth.indices, strict=True)
     }
 
 
 def test_fits_are_shared(train):
     settings = RecommendSettings()
-    first = fitted(make("repeat", settings, 0), train)
-    assert fitted(make("repeat", settings, 0), train) is first
-    assert fitted(make("repeat", settings, 0, half_life_days=None), train) is not first
-    assert fitted(make("repeat", settings, 0), train.rewound(7)) is not first
-    assert fitted(make("repeat", settings, 0), train.with_interactions(train.interactions)) is not first
+    first = fit_cached(make_recommender("repeat", settings, 0), train)
+    assert fit_cached(make_recommender("repeat", settings, 0), train) is first
+    assert fit_cached(make_recommender("repeat", settings, 0, half_life_days=None), train) is not first
+    assert fit_cached(make_recommender("repeat", settings, 0), train.with_earlier_cutoff(7)) is not first
+    assert fit_cached(make_recommender("repeat", settings, 0), train.with_interactions(train.interactions)) is not first
     rankers = [
-        make(
+        make_recommender(
             "two_stage", settings, 0, rounds=3, cuts=1, stages=[("repeat", {}, 30), ("popular", {}, 30)], target=target
         )
         for target in ("any", "new")
     ]
-    one, other = (fitted(ranker, train) for ranker in rankers)
+    one, other = (fit_cached(ranker, train) for ranker in rankers)
     assert one is not other
     assert one.models_[0] is other.models_[0], "both are fed by the same"
     assert one.histories_ is other.histories_
-    again = make("two_stage", settings, 0, rounds=3, cuts=1, stages=[("repeat", {}, 30), ("popular", {}, 30)]).fit(
-        train.with_interactions(train.interactions)
-    )
+    again = make_recommender(
+        "two_stage", settings, 0, rounds=3, cuts=1, stages=[("repeat", {}, 30), ("popular", {}, 30)]
+    ).fit(train.with_interactions(train.interactions))
     users = np.arange(train.n_users)
     np.testing.assert_array_equal(
         again.recommend(users, 5).ids, one.recommend(users, 5).ids
@@ -152,15 +155,15 @@ def test_fits_are_shared(train):
 def test_settings_of_models():
     settings = RecommendSettings(models={"ials": {"factors": 7}, "popular": {"window_days": 3}})
     check_models(settings)
-    assert make("ials", settings, 5).get_params()["factors"] == 7
-    assert make("ials", settings, 5).get_params()["seed"] == 5
-    assert make("popular", settings, 5).window_days == 3
-    assert make("popular", RecommendSettings(), 5).window_days == 28.0
-    assert make("popular", settings, 5, window_days=None).window_days is None
+    assert make_recommender("ials", settings, 5).get_params()["factors"] == 7
+    assert make_recommender("ials", settings, 5).get_params()["seed"] == 5
+    assert make_recommender("popular", settings, 5).window_days == 3
+    assert make_recommender("popular", RecommendSettings(), 5).window_days == 28.0
+    assert make_recommender("popular", settings, 5, window_days=None).window_days is None
     chosen = with_parameters(settings, {"ials": {"factors": 9, "iterations": 2}, "repeat": {"half_life_days": 3.0}})
     assert chosen.models["ials"] == {"factors": 7, "iterations": 2}  # what the settings say stays
     assert chosen.models["repeat"] == {"half_life_days": 3.0}
-    assert "half_life_days" in parameters_of(type(make("repeat", settings, 0)))
+    assert "half_life_days" in parameters_of(type(make_recommender("repeat", settings, 0)))
 
 
 def test_settings_of_models_there_are_not():

@@ -7,7 +7,7 @@ import pytest
 
 from features.interactions import TrainingSet
 from models.recommend.complement import Baskets, ComplementRecommender
-from training.tasks.complement import MIN_ITEMS, NEW, examples, extra
+from training.tasks.complement import MIN_ITEMS, NEW, examples, extra_metrics
 
 
 @pytest.fixture(scope="module")
@@ -24,21 +24,21 @@ def shop() -> tuple[TrainingSet, TrainingSet]:
             for item in rng.permutation(20)[: rng.integers(1, 7)]
         ]
         user, item, number, age = (np.array(column) for column in zip(*lines, strict=True))
-        return TrainingSet.of_pairs(user, item, n_users=32, n_items=20, age_days=age, orders=number)
+        return TrainingSet.from_arrays(user, item, n_users=32, n_items=20, age_days=age, orders=number)
 
     return orders(30, 0), orders(32, 150)
 
 
 @pytest.fixture(scope="module")
-def asked(shop):
+def task_examples(shop):
     return examples(shop[0], shop[1].interactions, 0)
 
 
-def test_one_order_a_customer_split_in_two(shop, asked):
-    assert len(set(asked.users.tolist())) == len(asked) > 20
-    assert asked.users.max() < 30
+def test_one_order_a_customer_split_in_two(shop, task_examples):
+    assert len(set(task_examples.users.tolist())) == len(task_examples) > 20
+    assert task_examples.users.max() < 30
     baskets = Baskets.of(shop[1].interactions)
-    for user, given, row in zip(asked.users, asked.context_items, asked.truth, strict=True):
+    for user, given, row in zip(task_examples.users, task_examples.context_items, task_examples.truth, strict=True):
         both = sorted([*given.tolist(), *row.indices.tolist()])
         held = [baskets.items[order].indices.tolist() for order in np.flatnonzero(baskets.users == user)]
         assert both in held
@@ -46,9 +46,11 @@ def test_one_order_a_customer_split_in_two(shop, asked):
         assert len(row.indices) == len(both) // 2
 
 
-def test_the_half_is_drawn(shop, asked):
+def test_the_half_is_drawn(shop, task_examples):
     other = examples(shop[0], shop[1].interactions, 1)
-    same = [np.array_equal(one, two) for one, two in zip(asked.context_items, other.context_items, strict=False)]
+    same = [
+        np.array_equal(one, two) for one, two in zip(task_examples.context_items, other.context_items, strict=False)
+    ]
     assert not all(same)
 
 
@@ -57,11 +59,11 @@ def test_no_orders_no_examples(shop):
     assert len(examples(shop[0], nothing, 0)) == 0
 
 
-def test_the_honest_part_is_of_items_never_had(shop, asked):
+def test_the_honest_part_is_of_items_never_had(shop, task_examples):
     train = shop[0]
-    had = train.interactions.matrix()[asked.users]
-    new = np.asarray((asked.truth > asked.truth.multiply(had > 0)).sum(axis=1)).ravel()
-    found = extra(ComplementRecommender().fit(train), asked, shop[1].interactions)
+    interacted = train.interactions.matrix()[task_examples.users]
+    new = np.asarray((task_examples.truth > task_examples.truth.multiply(interacted > 0)).sum(axis=1)).ravel()
+    found = extra_metrics(ComplementRecommender().fit(train), task_examples, shop[1].interactions)
     values = found[f"ndcg@10, {NEW}"]
     np.testing.assert_array_equal(np.isfinite(values), new > 0)
     assert np.nanmax(values) > 0

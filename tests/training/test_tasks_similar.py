@@ -10,7 +10,7 @@ import pytest
 from features.interactions import TrainingSet
 from models.recommend.popular import PopularRecommender
 from models.recommend.similar.model import SimilarRecommender
-from training.tasks.similar import COLD, examples, extra
+from training.tasks.similar import COLD, examples, extra_metrics
 
 
 @pytest.fixture(scope="module")
@@ -19,7 +19,7 @@ def shop() -> tuple[TrainingSet, TrainingSet]:
     rng = np.random.default_rng(2)
 
     def drawn(lines: int) -> TrainingSet:
-        made = TrainingSet.of_pairs(
+        made = TrainingSet.from_arrays(
             rng.integers(0, 40, lines),
             rng.integers(0, 30, lines),
             n_users=40,
@@ -40,30 +40,32 @@ def shop() -> tuple[TrainingSet, TrainingSet]:
 
 
 @pytest.fixture(scope="module")
-def asked(shop):
+def task_examples(shop):
     return examples(shop[0], shop[1].interactions, 0)
 
 
-def test_one_category_a_customer_and_the_item_had_last(shop, asked):
-    train, after = shop[0], shop[1].interactions
+def test_one_category_a_customer_and_the_item_had_last(shop, task_examples):
+    train, holdout = shop[0], shop[1].interactions
     data, category = train.interactions, train.item_attributes["category"]
-    assert len(set(asked.users.tolist())) == len(asked) > 20
-    assert asked.exclude_purchased
-    for user, given, row in zip(asked.users.tolist(), asked.context_items, asked.truth, strict=True):
+    assert len(set(task_examples.users.tolist())) == len(task_examples) > 20
+    assert task_examples.exclude_purchased
+    for user, given, row in zip(
+        task_examples.users.tolist(), task_examples.context_items, task_examples.truth, strict=True
+    ):
         mine = data.users == user
         own = data.items[mine]
         of = category[int(given[0])]
         assert of
         same = category[own] == of
         assert given[0] == own[same][np.argmin(data.age_days[mine][same])]
-        new = {int(item) for item in after.items[after.users == user] if item not in own and category[item] == of}
+        new = {int(item) for item in holdout.items[holdout.users == user] if item not in own and category[item] == of}
         assert set(row.indices.tolist()) == new
 
 
-def test_another_seed_asks_of_other_categories(shop, asked):
+def test_another_seed_asks_of_other_categories(shop, task_examples):
     other = examples(shop[0], shop[1].interactions, 1)
-    np.testing.assert_array_equal(other.users, asked.users)
-    assert [one[0] for one in other.context_items] != [one[0] for one in asked.context_items]
+    np.testing.assert_array_equal(other.users, task_examples.users)
+    assert [one[0] for one in other.context_items] != [one[0] for one in task_examples.context_items]
 
 
 def test_without_categories_nothing_is_asked(shop):
@@ -71,15 +73,17 @@ def test_without_categories_nothing_is_asked(shop):
     assert len(examples(train, shop[1].interactions, 0)) == 0
 
 
-def test_the_cold_part_is_told_only_what_the_item_is(shop, asked):
+def test_the_cold_part_is_told_only_what_the_item_is(shop, task_examples):
     train = shop[0]
     model = SimilarRecommender(factors=4).fit(train)
-    found = extra(model, asked, shop[1].interactions)
+    found = extra_metrics(model, task_examples, shop[1].interactions)
     values = found[f"recall@10, {COLD}"]
     assert np.isfinite(values).all()
     assert values.max() > 0
     # who had the given items does not matter
-    hidden = model.traits_
-    model.traits_ = replace(hidden, vectors=hidden.vectors[::-1].copy())
-    np.testing.assert_array_equal(extra(model, asked, shop[1].interactions)[f"recall@10, {COLD}"], values)
-    assert extra(PopularRecommender().fit(train), asked, shop[1].interactions) == {}
+    hidden = model.item_features_
+    model.item_features_ = replace(hidden, vectors=hidden.vectors[::-1].copy())
+    np.testing.assert_array_equal(
+        extra_metrics(model, task_examples, shop[1].interactions)[f"recall@10, {COLD}"], values
+    )
+    assert extra_metrics(PopularRecommender().fit(train), task_examples, shop[1].interactions) == {}

@@ -12,7 +12,7 @@ from models.recommend import RECOMMENDERS
 from models.recommend.upgrade.model import UpgradeRecommender
 from training.evaluation.metrics import ranking_metrics
 from training.evaluation.split import BATCH_SIZE
-from training.tasks.upgrade import TASK, examples, extra
+from training.tasks.upgrade import TASK, examples, extra_metrics
 
 PRICES = np.array([1.0, 1.05, 2.0, 3.0, 4.0, 1.0, 2.0, np.nan], dtype=np.float32)
 CATEGORIES = np.array(["tea"] * 5 + ["jam"] * 2 + ["tea"])
@@ -26,7 +26,7 @@ def lines(pairs: list[tuple[int, int]], n_users: int, n_items: int = 8) -> Inter
 
 def goods(pairs: list[tuple[int, int, float]], n_users: int, prices=PRICES, categories=CATEGORIES) -> TrainingSet:
     users, items, ages = (np.array(column) for column in zip(*pairs, strict=True))
-    made = TrainingSet.of_pairs(users, items, n_users=n_users, n_items=len(prices), age_days=ages)
+    made = TrainingSet.from_arrays(users, items, n_users=n_users, n_items=len(prices), age_days=ages)
     return replace(made, item_attributes={**made.item_attributes, "category": categories, "price": prices})
 
 
@@ -50,20 +50,20 @@ def shelf() -> TrainingSet:
 
 
 def test_only_dearer_new_items_of_a_category_somebody_buys_from(shelf):
-    after = lines([(0, 2), (0, 3), (0, 6), (1, 3), (2, 6), (3, 1), (3, 7)], 4)
-    asked = examples(shelf, after, 0)
-    assert asked.users.tolist() == [
+    holdout = lines([(0, 2), (0, 3), (0, 6), (1, 3), (2, 6), (3, 1), (3, 7)], 4)
+    task_examples = examples(shelf, holdout, 0)
+    assert task_examples.users.tolist() == [
         0
     ]  # 1 had one line of it, 2 has no choice, what 3 takes is 5 % dearer or of no price
-    assert [item.tolist() for item in asked.context_items] == [[0]]
-    assert asked.candidates.indices.tolist() == [3, 4]  # not 1 (as dear), not 2 (had), not 7 (no price)
-    assert asked.truth.indices.tolist() == [3]
+    assert [item.tolist() for item in task_examples.context_items] == [[0]]
+    assert task_examples.candidates.indices.tolist() == [3, 4]  # not 1 (as dear), not 2 (had), not 7 (no price)
+    assert task_examples.truth.indices.tolist() == [3]
 
 
 def test_nobody_takes_anything_dearer(shelf):
-    asked = examples(shelf, lines([(0, 0), (2, 5)], 4), 0)
-    assert len(asked) == 0
-    assert asked.recommend_with(RECOMMENDERS["popular"]().fit(shelf), 3).ids.shape == (0, 3)
+    task_examples = examples(shelf, lines([(0, 0), (2, 5)], 4), 0)
+    assert len(task_examples) == 0
+    assert task_examples.recommend_with(RECOMMENDERS["popular"]().fit(shelf), 3).ids.shape == (0, 3)
 
 
 @pytest.fixture(scope="module")
@@ -95,45 +95,49 @@ def street() -> tuple[TrainingSet, Interactions]:
 
 
 def test_everybody_answers_from_the_candidates(street):
-    train, after = street
-    asked = examples(train, after, 0)
-    assert len(asked) > BATCH_SIZE  # more than one part
-    assert len(np.unique(asked.users)) == len(asked)  # one question a customer
+    train, holdout = street
+    task_examples = examples(train, holdout, 0)
+    assert len(task_examples) > BATCH_SIZE  # more than one part
+    assert len(np.unique(task_examples.users)) == len(task_examples)  # one question a customer
     for name in ("upgrade", "popular", "ials") if "upgrade" in RECOMMENDERS else ("popular", "ials"):
-        ranked = asked.recommend_with(RECOMMENDERS[name]().fit(asked.train), 10)
-        assert ranked.ids.shape == (len(asked), 10)
-        for row in (0, BATCH_SIZE - 1, BATCH_SIZE, len(asked) - 1):
+        ranked = task_examples.recommend_with(RECOMMENDERS[name]().fit(task_examples.train), 10)
+        assert ranked.ids.shape == (len(task_examples), 10)
+        for row in (0, BATCH_SIZE - 1, BATCH_SIZE, len(task_examples) - 1):
             given = set(
-                asked.candidates.indices[asked.candidates.indptr[row] : asked.candidates.indptr[row + 1]].tolist()
+                task_examples.candidates.indices[
+                    task_examples.candidates.indptr[row] : task_examples.candidates.indptr[row + 1]
+                ].tolist()
             )
             assert set(ranked.ids[row, : ranked.valid[row]].tolist()) <= given
             assert ranked.valid[row] == min(10, len(given))
 
 
 def test_the_truth_is_a_candidate_and_was_never_had(street):
-    train, after = street
-    asked = examples(train, after, 0)
-    assert asked.truth.multiply(asked.candidates).nnz == asked.truth.nnz
-    had = train.interactions.matrix()[asked.users]
-    assert asked.candidates.multiply(had).nnz == 0
-    others = examples(train, after, 1)
-    np.testing.assert_array_equal(others.users, asked.users)
-    assert any(one[0] != other[0] for one, other in zip(asked.context_items, others.context_items, strict=True))
+    train, holdout = street
+    task_examples = examples(train, holdout, 0)
+    assert task_examples.truth.multiply(task_examples.candidates).nnz == task_examples.truth.nnz
+    interacted = train.interactions.matrix()[task_examples.users]
+    assert task_examples.candidates.multiply(interacted).nnz == 0
+    others = examples(train, holdout, 1)
+    np.testing.assert_array_equal(others.users, task_examples.users)
+    assert any(one[0] != other[0] for one, other in zip(task_examples.context_items, others.context_items, strict=True))
 
 
 def test_who_trades_up_how_is_learnt(street):
     """Ahead of the most popular dearer item by far; a drawn order is what chance gives."""
-    train, after = street
-    asked = examples(train, after, 0)
+    train, holdout = street
+    task_examples = examples(train, holdout, 0)
     found = {}
     for name, model in {"learnt": UpgradeRecommender(), "popular": UpgradeRecommender(by="popularity")}.items():
         found[name] = float(
-            ranking_metrics(asked.recommend_with(model.fit(train), 10).ids, asked.truth, 10)["mrr"].mean()
+            ranking_metrics(task_examples.recommend_with(model.fit(train), 10).ids, task_examples.truth, 10)[
+                "mrr"
+            ].mean()
         )
     assert found["learnt"] > found["popular"] + 0.1
-    told = extra(UpgradeRecommender(), asked, after)
+    told = extra_metrics(UpgradeRecommender(), task_examples, holdout)
     number = told["candidates"]
-    assert number.mean() == pytest.approx(np.diff(asked.candidates.indptr).mean())
+    assert number.mean() == pytest.approx(np.diff(task_examples.candidates.indptr).mean())
     expected = np.mean([np.mean(1.0 / np.arange(1, int(c) + 1)) for c in number])
     assert told["mrr of a drawn order"].mean() == pytest.approx(expected, abs=0.05)
     assert found["learnt"] > told["mrr of a drawn order"].mean() + 0.2

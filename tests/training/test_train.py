@@ -18,7 +18,7 @@ from features.compute.builder import Builder
 from features.data.lake import Lake
 from features.definitions import FEATURES
 from features.profiles import snapshot
-from features.profiles.lifecycle import stages_of
+from features.profiles.lifecycle import stages_from_features
 from features.profiles.tags import published
 from models.bundle import ModelBundle
 from models.persist import load_arrays
@@ -28,8 +28,8 @@ from qianmian.settings import Settings
 from qianmian.workspace import Workspace
 from tests.features.conftest import write_lake
 from training import JOBS, promotion, train
-from training.gate import judge
-from training.jobs.base import Context
+from training.gate import apply_gate
+from training.jobs.base import TrainingContext
 
 NOW = datetime(2025, 1, 1, 12, 0)
 CLOCK = partial(datetime, 2025, 1, 1, 12, 0)
@@ -107,7 +107,7 @@ def test_the_run_tells_everything(trained, client, job):
 def test_churn_publishes_the_risk_of_who_it_asks_about(trained):
     found = published.read(trained.workspace, "churn_risk")
     assert (found.as_of, found.model_name, found.model_version) == (END, "qianmian-churn", "1")
-    profiles = snapshot.current(trained.workspace)
+    profiles = snapshot.load_current(trained.workspace)
     asked = {
         one_id
         for one_id, days in zip(profiles.one_ids, profiles.tags["days_since_last_order"], strict=True)
@@ -187,7 +187,7 @@ def test_pyfunc_answers_as_the_bundle_does(store, profiles, bundle_folder, job):
         got = model.predict(frame[["one_id", *bundle.spec.names]])
         np.testing.assert_array_equal(got["churn_probability"], bundle.model.predict_proba(X)[:, 1])
     else:
-        today = stages_of(profiles.matrix())[:40]
+        today = stages_from_features(profiles.matrix())[:40]
         got = model.predict(frame[["one_id", *bundle.spec.names]].assign(lifecycle_stage=today))
         np.testing.assert_array_equal(
             got[bundle.model.classes_.tolist()].to_numpy(), bundle.model.predict_proba(X, today)
@@ -195,9 +195,9 @@ def test_pyfunc_answers_as_the_bundle_does(store, profiles, bundle_folder, job):
 
 
 def test_what_serving_reads_is_published_beside_the_models(trained):
-    current = snapshot.current(trained.workspace)
-    assert current.as_of == END
-    assert current.data_digest == Lake(trained.workspace).digest
+    load_current = snapshot.load_current(trained.workspace)
+    assert load_current.as_of == END
+    assert load_current.data_digest == Lake(trained.workspace).digest
 
 
 def test_the_process_follows_no_workspace_afterwards(trained):
@@ -261,9 +261,9 @@ def test_promotion_and_rollback(trained, client):
     ]
 
 
-def test_a_store_of_ones_own(small_shop, copy_of, settings, tmp_path, monkeypatch):
+def test_a_store_of_ones_own(small_shop, copy_workspace, settings, tmp_path, monkeypatch):
     """MLFLOW_TRACKING_URI is honoured: the workspace's own store is not even made."""
-    workspace, uri = copy_of(small_shop), f"sqlite:///{tmp_path / 'the store.db'}"
+    workspace, uri = copy_workspace(small_shop), f"sqlite:///{tmp_path / 'the store.db'}"
     monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
     result = train(workspace, ["recommend"], clock=CLOCK, settings=settings)[0]
     assert os.environ["MLFLOW_TRACKING_URI"] == uri
@@ -273,8 +273,8 @@ def test_a_store_of_ones_own(small_shop, copy_of, settings, tmp_path, monkeypatc
     assert client.get_run(result.run_id).info.status == "FINISHED"
 
 
-def test_without_items_recommend_is_skipped_and_says_why(small_shop, copy_of, settings):
-    workspace = copy_of(
+def test_without_items_recommend_is_skipped_and_says_why(small_shop, copy_workspace, settings):
+    workspace = copy_workspace(
         small_shop,
         {
             "transactions": "SELECT * REPLACE (NULL::VARCHAR AS item_id) FROM transactions",
@@ -288,7 +288,7 @@ def test_without_items_recommend_is_skipped_and_says_why(small_shop, copy_of, se
     assert "item_id" in results["recommend"].reason
     assert "too few customers" in results["lookalike"].reason
     assert results["recommend"].version is results["recommend"].run_id is None
-    assert snapshot.current(workspace).as_of == datetime(2024, 3, 31)  # profiles are there all the same
+    assert snapshot.load_current(workspace).as_of == datetime(2024, 3, 31)  # profiles are there all the same
     assert not (workspace.root / "mlflow.db").exists()
     with pytest.raises(DataError, match="name items"):
         train(workspace, ["recommend"], clock=CLOCK, settings=settings)
@@ -334,19 +334,19 @@ FUTURE = {  # the last weeks once more, beginning at the moment trained at, some
     [("recommend", "lifecycle", "content"), pytest.param(("churn", "lookalike"), marks=pytest.mark.slow)],
     ids="-".join,
 )
-def test_no_row_at_or_after_as_of_is_read(trained, store, copy_of, settings, bundle_folder, jobs):
+def test_no_row_at_or_after_as_of_is_read(trained, store, copy_workspace, settings, bundle_folder, jobs):
     """What was trained on everything, trained again as of the same moment on a lake that has gone on for forty days."""
     start = END - timedelta(days=40)
-    workspace = copy_of(
+    workspace = copy_workspace(
         trained.workspace,
         {name: f"SELECT * FROM {name} UNION ALL {query.format(start=start)}" for name, query in FUTURE.items()},
     )
     assert Lake(workspace).default_as_of > END + timedelta(days=35)
-    context = Context(workspace, END, settings, lambda line: None)
+    context = TrainingContext(workspace, END, settings, lambda line: None)
     for job in jobs:
         outcome = JOBS[job].run(context)
         before = trained.results[job].report
-        assert judge(outcome.report, outcome.rules).as_dict() == before.as_dict(), job
+        assert apply_gate(outcome.report, outcome.rules).as_dict() == before.as_dict(), job
         same(ModelBundle.load(bundle_folder(trained.workspace, f"qianmian-{job}")), outcome.bundle)
 
 
@@ -403,7 +403,7 @@ def test_training_uses_the_settings_it_is_given_and_not_the_file(tmp_path):
     given = Settings.model_validate({"lifecycle": {"new_days": 60}})
     results = train(lake.workspace, ["all"], settings=given, clock=CLOCK, as_of=datetime(2024, 1, 30))
     assert {result.status for result in results} == {"skipped"}
-    made = snapshot.current(lake.workspace)
+    made = snapshot.load_current(lake.workspace)
     assert made.tags["lifecycle_stage"] == ["new"]
     assert "replenishment_due" not in made.tags
     assert not [name for name in made.spec.names if name.startswith("serum_")]
@@ -416,7 +416,7 @@ def test_training_at_an_earlier_moment_does_not_move_the_published_profiles_back
     run(as_of=late)
     assert lines[-1] == "profiles: published as of 2024-01-30"
     run(as_of=early)
-    assert snapshot.current(lake.workspace).as_of == late
+    assert snapshot.load_current(lake.workspace).as_of == late
     assert lines[-1] == "profiles: those of 2024-01-30 stay published; this training is of 2024-01-15"
     run(as_of=late + timedelta(days=1))
-    assert snapshot.current(lake.workspace).as_of == late + timedelta(days=1)
+    assert snapshot.load_current(lake.workspace).as_of == late + timedelta(days=1)

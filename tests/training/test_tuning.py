@@ -14,7 +14,7 @@ from models.recommend.base import Choice
 from qianmian.errors import UsageError
 from training import train
 from training.tasks import TASKS
-from training.tuning import tuned
+from training.tuning import load_tuned_parameters
 
 CLOCK = partial(datetime, 2025, 1, 1, 12, 0)
 END = datetime(2024, 5, 30)
@@ -22,8 +22,8 @@ BUDGET = 10
 
 
 @pytest.fixture(scope="module")
-def found(shop, copy_of, settings):
-    workspace, lines = copy_of(shop), []
+def found(shop, copy_workspace, settings):
+    workspace, lines = copy_workspace(shop), []
     quick = settings.model_copy(update={"recommend": settings.recommend.model_copy(update={"tune_seconds": BUDGET})})
     result = train(workspace, ["recommend"], clock=CLOCK, settings=quick, progress=lines.append, tune=True)[0]
     return workspace, lines, result
@@ -38,7 +38,7 @@ def test_every_trial_is_a_run_below_one(found):
     experiment = client.get_experiment_by_name("qianmian").experiment_id
     trials = client.search_runs([experiment], f"tags.mlflow.parentRunId = '{kept['run_id']}'", max_results=500)
     tried = {run.data.params["model"] for run in trials}
-    assert tried == set(kept["models"]) == {name for task in TASKS.values() for name in task.tunes}
+    assert tried == set(kept["models"]) == {name for task in TASKS.values() for name in task.tuned_models}
     for run in trials:
         assert run.info.status == "FINISHED"
         if "qianmian.refused" not in run.data.tags:
@@ -59,7 +59,7 @@ def test_what_was_found_is_used_and_said(found):
     assert any("trials on home" in line for line in lines)
     said: list[str] = []
     before = END - timedelta(days=28)
-    kept = tuned(workspace, before, said.append)
+    kept = load_tuned_parameters(workspace, before, said.append)
     assert kept["repeat"]["half_life_days"] > 0
     assert "delete the file" in said[0]
 
@@ -68,7 +68,7 @@ def test_what_was_found_is_used_and_said(found):
 def test_it_is_not_used_on_the_days_it_was_found_on(found):
     workspace, _, _ = found
     said: list[str] = []
-    assert tuned(workspace, END - timedelta(days=29), said.append) == {}
+    assert load_tuned_parameters(workspace, END - timedelta(days=29), said.append) == {}
     assert "the defaults are used" in said[0]
 
 

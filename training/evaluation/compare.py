@@ -12,16 +12,16 @@ from scipy import sparse
 
 from models.ranked import Ranked
 from qianmian.errors import UsageError
+from training.bootstrap import bootstrap_means, mean_metrics, percentile_interval
 from training.evaluation import metrics
-from training.metrics import interval, mean_metrics, resampled_means
 from training.report import Metric, Metrics
 
-Lists = Ranked | NDArray[np.integer[Any]]
+RankedLists = Ranked | NDArray[np.integer[Any]]
 DIFFERENCES = ("recall", "ndcg")
 
 
 @dataclass(frozen=True)
-class Comparison:
+class ModelComparison:
     """What `evaluate` found; metrics are named ``recall@10``.
 
     Attributes
@@ -43,8 +43,8 @@ class Comparison:
     def as_dict(self) -> dict[str, dict[str, dict[str, float | int]]]:
         """Model → metric → {value, low, high, n}, for JSON; a metric nobody has is left out."""
         return {
-            name: {metric: dict(found.__dict__) for metric, found in measured.items() if found.n}
-            for name, measured in self.models.items()
+            name: {metric: dict(found.__dict__) for metric, found in model_metrics.items() if found.n}
+            for name, model_metrics in self.models.items()
         }
 
     def table(self, names: Sequence[str]) -> str:
@@ -68,7 +68,7 @@ class Comparison:
 
 
 def evaluate(
-    models: Mapping[str, Lists],
+    models: Mapping[str, RankedLists],
     truth: sparse.csr_matrix,
     k: int,
     *,
@@ -81,8 +81,8 @@ def evaluate(
     reference: str | None = None,
     differences: Sequence[str] = DIFFERENCES,
     seed: int = 0,
-    draws: int | None = None,
-) -> Comparison:
+    n_resamples: int | None = None,
+) -> ModelComparison:
     """Measure models' lists for the same customers, with bootstrap intervals of the same draws.
 
     Parameters
@@ -136,17 +136,19 @@ def evaluate(
         )
         for name, lists in ids.items()
     }
-    taken = None if people is None else metrics.popularity_of_taken(truth, np.asarray(item_customers), people)
-    measured = means(values, seed, draws, taken=taken)
+    relevant_popularity = (
+        None if people is None else metrics.popularity_of_relevant(truth, np.asarray(item_customers), people)
+    )
+    model_metrics = metric_means(values, seed, n_resamples, relevant_popularity=relevant_popularity)
     for name, lists in ids.items():
         share = metrics.coverage(lists, k, truth.shape[1])
-        measured[name][f"coverage@{k}"] = Metric(share, share, share, len(lists))
+        model_metrics[name][f"coverage@{k}"] = Metric(share, share, share, len(lists))
     first = reference or next(iter(models))
-    return Comparison(
-        measured,
-        _differences(values, first, [f"{metric}@{k}" for metric in differences], seed, draws),
+    return ModelComparison(
+        model_metrics,
+        _differences(values, first, [f"{metric}@{k}" for metric in differences], seed, n_resamples),
         {
-            name: means(values, seed, draws, taken=taken, rows=rows)
+            name: metric_means(values, seed, n_resamples, relevant_popularity=relevant_popularity, rows=rows)
             for name, rows in (slices or {}).items()
             if rows.any()
         },
@@ -180,33 +182,36 @@ def _codes(categories: NDArray[Any]) -> NDArray[np.int64]:
     return categories.astype(np.int64) if categories.ndim == 2 else metrics.level_codes(categories.astype(np.str_))
 
 
-def means(
+def metric_means(
     values: Mapping[str, Mapping[str, NDArray[np.float64]]],
     seed: int = 0,
-    draws: int | None = None,
+    n_resamples: int | None = None,
     *,
-    taken: NDArray[np.float64] | None = None,
+    relevant_popularity: NDArray[np.float64] | None = None,
     rows: NDArray[np.bool_] | slice = slice(None),
 ) -> dict[str, dict[str, Metric]]:
-    """Means of these customers' values with intervals, all of the same draws; with what was `taken`, the lift of popularity, a ratio of two means."""
+    """Means of these customers' values with intervals, all of the same draws; with what was `relevant_popularity`, the lift of popularity, a ratio of two means."""
     columns = [(name, metric) for name, found in values.items() for metric in found]
     stacked = np.column_stack(
-        [values[name][metric][rows] for name, metric in columns] + ([] if taken is None else [taken[rows]])
+        [values[name][metric][rows] for name, metric in columns]
+        + ([] if relevant_popularity is None else [relevant_popularity[rows]])
     )
-    drawn = resampled_means(stacked, seed, draws)
+    bootstrap_values = bootstrap_means(stacked, seed, n_resamples)
     result: dict[str, dict[str, Metric]] = {name: {} for name in values}
     for place, ((name, metric), found) in enumerate(
-        zip(columns, mean_metrics(stacked[:, : len(columns)], drawn[:, : len(columns)]), strict=True)
+        zip(columns, mean_metrics(stacked[:, : len(columns)], bootstrap_values[:, : len(columns)]), strict=True)
     ):
         result[name][metric] = found
         if (
             metric.startswith("popularity@")
             and found.n
-            and taken is not None
-            and (usual := float(np.nanmean(taken[rows]))) > 0
+            and relevant_popularity is not None
+            and (usual := float(np.nanmean(relevant_popularity[rows]))) > 0
         ):
-            lifts = drawn[:, place] / np.where(drawn[:, -1] > 0, drawn[:, -1], np.nan) - 1
-            result[name][metric.replace("popularity", "popularity_lift")] = interval(
+            lifts = (
+                bootstrap_values[:, place] / np.where(bootstrap_values[:, -1] > 0, bootstrap_values[:, -1], np.nan) - 1
+            )
+            result[name][metric.replace("popularity", "popularity_lift")] = percentile_interval(
                 found.value / usual - 1, lifts, found.n
             )
     return result
@@ -217,11 +222,11 @@ def _differences(
     first: str,
     names: Sequence[str],
     seed: int,
-    draws: int | None,
+    n_resamples: int | None,
 ) -> dict[str, Metric]:
     others = [(name, metric) for name in values if name != first for metric in names]
     if not others:
         return {}
     stacked = np.column_stack([values[first][metric] - values[name][metric] for name, metric in others])
-    found = mean_metrics(stacked, resampled_means(stacked, seed, draws))
+    found = mean_metrics(stacked, bootstrap_means(stacked, seed, n_resamples))
     return {f"{metric}:{name}": difference for (name, metric), difference in zip(others, found, strict=True)}

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import sparse
 
-from models.recommend.base import at_pairs
+from models.recommend.base import entry_positions
 from qianmian.errors import UsageError
 
 STANDARD = ("recall", "ndcg", "map", "mrr", "precision", "hit_rate")  # the project's conventions
@@ -28,7 +28,7 @@ Ids = NDArray[np.integer[Any]]
 def hits(ids: Ids, truth: sparse.csr_matrix, k: int) -> NDArray[np.bool_]:
     """Which places of the first k were right, (n, min(k, width))."""
     top = ids[:, :k].astype(np.int64)
-    return at_pairs(_sorted(truth), top) >= 0
+    return entry_positions(_sorted(truth), top) >= 0
 
 
 def ranking_metrics(ids: Ids, truth: sparse.csr_matrix, k: int, names: Sequence[str] = STANDARD) -> dict[str, Values]:
@@ -86,25 +86,25 @@ def ranking_metrics(ids: Ids, truth: sparse.csr_matrix, k: int, names: Sequence[
         )
     truth = _sorted(truth)
     right = hits(ids, truth, k)
-    taken = np.diff(truth.indptr).astype(np.float64)
-    taken[taken == 0] = np.nan
-    attainable, found = np.minimum(taken, k), right.sum(axis=1)
+    n_relevant = np.diff(truth.indptr).astype(np.float64)
+    n_relevant[n_relevant == 0] = np.nan
+    attainable, found = np.minimum(n_relevant, k), right.sum(axis=1)
     discounts = 1.0 / np.log2(np.arange(2, k + 2))
     gains = right @ discounts[: right.shape[1]]
     precisions = np.cumsum(right, axis=1) / np.arange(1, right.shape[1] + 1)
     summed = (precisions * right).sum(axis=1)
-    some = ~np.isnan(taken)
-    ideals = np.cumsum(1.0 / np.log2(np.arange(2, max(k, int(np.nanmax(taken, initial=1.0))) + 2)))
+    some = ~np.isnan(n_relevant)
+    ideal_dcgs = np.cumsum(1.0 / np.log2(np.arange(2, max(k, int(np.nanmax(n_relevant, initial=1.0))) + 2)))
     first = np.where(right.any(axis=1), right.argmax(axis=1) + 1.0 if right.shape[1] else 1.0, np.inf)
     made = {
         "recall": found / attainable,
-        "recall_of_taken": found / taken,
+        "recall_of_taken": found / n_relevant,
         "precision": np.where(some, found / k, np.nan),
-        "ndcg": gains / _at(ideals, attainable),
-        "ndcg_of_taken": gains / _at(ideals, taken),
-        "ndcg_of_k": np.where(some, gains / ideals[k - 1], np.nan),
+        "ndcg": gains / _ideal_dcg(ideal_dcgs, attainable),
+        "ndcg_of_taken": gains / _ideal_dcg(ideal_dcgs, n_relevant),
+        "ndcg_of_k": np.where(some, gains / ideal_dcgs[k - 1], np.nan),
         "map": summed / attainable,
-        "map_of_taken": summed / taken,
+        "map_of_taken": summed / n_relevant,
         "mrr": np.where(some, 1.0 / first, np.nan),
         "hit_rate": np.where(some, found > 0, np.nan),
     }
@@ -136,16 +136,16 @@ def repeat_and_explore(ids: Ids, truth: sparse.csr_matrix, history: sparse.csr_m
     """
     truth, history = _sorted(truth), _sorted(history)
     top = ids[:, :k].astype(np.int64)
-    right, had = at_pairs(truth, top) >= 0, at_pairs(history, top) >= 0
+    right, interacted = entry_positions(truth, top) >= 0, entry_positions(history, top) >= 0
     rows = np.repeat(np.arange(truth.shape[0]), np.diff(truth.indptr))
-    again = _held(history, rows, truth.indices)
+    again = _has_entry(history, rows, truth.indices)
     n = truth.shape[0]
     repeated = np.bincount(rows, weights=again, minlength=n)
     new = np.bincount(rows, weights=~again, minlength=n)
     return {
-        "repeat_recall": _ratio((right & had).sum(axis=1), np.minimum(repeated, k)),
-        "explore_recall": _ratio((right & ~had).sum(axis=1), np.minimum(new, k)),
-        "repeat_share": _ratio(had.sum(axis=1), (top >= 0).sum(axis=1)),
+        "repeat_recall": _ratio((right & interacted).sum(axis=1), np.minimum(repeated, k)),
+        "explore_recall": _ratio((right & ~interacted).sum(axis=1), np.minimum(new, k)),
+        "repeat_share": _ratio(interacted.sum(axis=1), (top >= 0).sum(axis=1)),
         "repeat_share_taken": _ratio(repeated, repeated + new),
     }
 
@@ -198,10 +198,10 @@ def popularity(ids: Ids, k: int, item_customers: NDArray[Any], n_customers: int)
     return _mean_over_list(ids, k, np.asarray(item_customers, dtype=np.float64) / n_customers)
 
 
-def popularity_of_taken(truth: sparse.csr_matrix, item_customers: NDArray[Any], n_customers: int) -> Values:
+def popularity_of_relevant(truth: sparse.csr_matrix, item_customers: NDArray[Any], n_customers: int) -> Values:
     """The same of what was taken, (n,).
 
-    The lift of a model, mean(`popularity`) / mean(`popularity_of_taken`) − 1, is its popularity bias: how much more popular than what
+    The lift of a model, mean(`popularity`) / mean(`popularity_of_relevant`) − 1, is its popularity bias: how much more popular than what
     people take its lists are (after Abdollahpouri et al. 2019, who compare with the profile instead).
     """
     rows = np.repeat(np.arange(truth.shape[0]), np.diff(truth.indptr))
@@ -296,7 +296,7 @@ def _sorted(matrix: sparse.csr_matrix) -> sparse.csr_matrix:
     return tidy
 
 
-def _held(matrix: sparse.csr_matrix, rows: NDArray[np.int64], columns: NDArray[Any]) -> NDArray[np.bool_]:
+def _has_entry(matrix: sparse.csr_matrix, rows: NDArray[np.int64], columns: NDArray[Any]) -> NDArray[np.bool_]:
     """Whether a sorted matrix has an entry at each (row, column), (m,)."""
     if not matrix.nnz:
         return np.zeros(len(rows), dtype=bool)
@@ -307,11 +307,11 @@ def _held(matrix: sparse.csr_matrix, rows: NDArray[np.int64], columns: NDArray[A
     return found
 
 
-def _at(ideals: Values, lengths: Values) -> Values:
+def _ideal_dcg(ideal_dcgs: Values, lengths: Values) -> Values:
     """The ideal gain of lists so long; NaN of NaN."""
     known = np.isfinite(lengths)
     result = np.full(len(lengths), np.nan)
-    result[known] = ideals[lengths[known].astype(np.int64) - 1]
+    result[known] = ideal_dcgs[lengths[known].astype(np.int64) - 1]
     return result
 
 
@@ -321,7 +321,7 @@ def _mean_over_list(ids: Ids, k: int, values: Values) -> Values:
     return _ratio(np.where(listed, values[top], 0.0).sum(axis=1), listed.sum(axis=1))
 
 
-def _ratio(part: NDArray[Any], whole: NDArray[Any], nothing: float = np.nan) -> Values:
-    result = np.full(np.shape(part), nothing)
+def _ratio(part: NDArray[Any], whole: NDArray[Any], fill_value: float = np.nan) -> Values:
+    result = np.full(np.shape(part), fill_value)
     np.divide(part, whole, out=result, where=np.asarray(whole) > 0)
     return result

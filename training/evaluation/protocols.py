@@ -17,22 +17,22 @@ from features.interactions import Interactions, TrainingSet
 from qianmian.errors import DataError, UsageError
 from training.evaluation.split import EvaluationSplit, interaction_matrix, interactions_of_users
 
-Rows = NDArray[np.int64]
+RowIndices = NDArray[np.int64]
 Pairs = tuple[NDArray[Any], NDArray[Any]]
 
 
 def time_split(
-    data: TrainingSet, horizon_days: float, *, ends_days: float = 0.0, min_item_customers: int = 1
+    data: TrainingSet, horizon_days: float, *, end_offset_days: float = 0.0, min_item_customers: int = 1
 ) -> EvaluationSplit:
     """A global cut in time: everything before it is learnt from, what is taken in the horizon after it is right (Ji et al. 2023).
 
-    The cut lies `ends_days` + `horizon_days` before the data's `as_of`. An interaction at the very cut belongs to the test window. Asked is
+    The cut lies `end_offset_days` + `horizon_days` before the data's `as_of`. An interaction at the very cut belongs to the test window. Asked is
     who has a history and takes a known item. Items are put in the order of their popularity before the cut, so that no tie is broken by what
     came after it.
 
     Parameters
     ----------
-    ends_days : float
+    end_offset_days : float
         How long before `as_of` the test window ends; with `horizon_days` here, the window before the last one (for validation).
     min_item_customers : int
         Items that fewer customers had before the cut are left out.
@@ -44,20 +44,20 @@ def time_split(
 
     Examples
     --------
-    >>> data = TrainingSet.of_pairs([0, 0, 0], [5, 3, 5], n_users=1, n_items=9, age_days=[40.0, 35.0, 2.0])
+    >>> data = TrainingSet.from_arrays([0, 0, 0], [5, 3, 5], n_users=1, n_items=9, age_days=[40.0, 35.0, 2.0])
     >>> split = time_split(data, 28)
     >>> split.source_items.tolist(), split.train.interactions.age_days.tolist(), split.truth.toarray().tolist()
     ([3, 5], [7.0, 12.0], [[0.0, 1.0]])
     """
-    train, after = _cut(data, horizon_days, ends_days)
-    train, items = by_popularity(train, min_item_customers)
+    train, holdout = _split_at_cutoff(data, horizon_days, end_offset_days)
+    train, items = sort_items_by_popularity(train, min_item_customers)
     place = np.full(data.n_items, -1, dtype=np.int64)
     place[items] = np.arange(len(items))
-    known = place[after.items] >= 0
-    return _asked(train, after.users[known], place[after.items[known]], items)
+    known = place[holdout.items] >= 0
+    return _make_split(train, holdout.users[known], place[holdout.items[known]], items)
 
 
-def last_basket_split(data: TrainingSet, *, earlier: int = 0) -> EvaluationSplit:
+def last_basket_split(data: TrainingSet, *, skip_last: int = 0) -> EvaluationSplit:
     """Each customer's last basket is right, what they bought before is learnt from (Li et al. 2023; Hu et al. 2020).
 
     There is no common cut: what one customer did may be later than another's last basket (Ji et al. 2023 call it a leak; it is the
@@ -65,7 +65,7 @@ def last_basket_split(data: TrainingSet, *, earlier: int = 0) -> EvaluationSplit
 
     Parameters
     ----------
-    earlier : int
+    skip_last : int
         How many of the last baskets to leave out of everything first: 1 asks for the last but one, to choose on.
 
     Raises
@@ -75,7 +75,7 @@ def last_basket_split(data: TrainingSet, *, earlier: int = 0) -> EvaluationSplit
 
     Examples
     --------
-    >>> data = TrainingSet.of_pairs([0, 0, 0], [2, 1, 2], n_users=1, n_items=3, orders=[1, 1, 2])
+    >>> data = TrainingSet.from_arrays([0, 0, 0], [2, 1, 2], n_users=1, n_items=3, orders=[1, 1, 2])
     >>> split = last_basket_split(data)
     >>> split.train.interactions.items.tolist(), split.truth.indices.tolist()
     ([1, 2], [2])
@@ -86,9 +86,9 @@ def last_basket_split(data: TrainingSet, *, earlier: int = 0) -> EvaluationSplit
             "which lines make a basket is not known, so none is the last", where=data.source, hint="map `order_id`"
         )
     from_end = _baskets_from_end(rows.users, rows.orders)
-    train = replace(data, interactions=rows.where(from_end > earlier), user_features=None)
-    last = rows.where(from_end == earlier)
-    return _asked(train, last.users, last.items, np.arange(data.n_items))
+    train = replace(data, interactions=rows.where(from_end > skip_last), user_features=None)
+    last = rows.where(from_end == skip_last)
+    return _make_split(train, last.users, last.items, np.arange(data.n_items))
 
 
 def lightgcn_split(
@@ -112,8 +112,8 @@ def lightgcn_split(
     ([0], True, 2)
     """
     users, items = (int(max(a.max(initial=-1), b.max(initial=-1))) + 1 for a, b in zip(train, test, strict=True))
-    data = TrainingSet.of_pairs(*train, n_users=n_users or users, n_items=n_items or items)
-    return replace(_asked(data, *test, np.arange(data.n_items), known=False), exclude_purchased=True)
+    data = TrainingSet.from_arrays(*train, n_users=n_users or users, n_items=n_items or items)
+    return replace(_make_split(data, *test, np.arange(data.n_items), known=False), exclude_purchased=True)
 
 
 def hold_out(data: TrainingSet, *, share: float = 0.1, seed: int = 0) -> tuple[TrainingSet, Interactions]:
@@ -121,7 +121,7 @@ def hold_out(data: TrainingSet, *, share: float = 0.1, seed: int = 0) -> tuple[T
 
     Examples
     --------
-    >>> data = TrainingSet.of_pairs(np.repeat(0, 10), np.arange(10), n_users=1, n_items=10)
+    >>> data = TrainingSet.from_arrays(np.repeat(0, 10), np.arange(10), n_users=1, n_items=10)
     >>> train, held = hold_out(data, share=0.2)
     >>> len(train.interactions.items), len(held.items)
     (8, 2)
@@ -131,11 +131,13 @@ def hold_out(data: TrainingSet, *, share: float = 0.1, seed: int = 0) -> tuple[T
     return replace(data, interactions=rows.where(~held), user_features=None), rows.where(held)
 
 
-def user_folds(data: TrainingSet, *, folds: int = 5, held_out: float = 0.2, seed: int = 0) -> Iterator[EvaluationSplit]:
+def user_folds(
+    data: TrainingSet, *, folds: int = 5, holdout_share: float = 0.2, seed: int = 0
+) -> Iterator[EvaluationSplit]:
     """Strong generalisation, k times: models never saw the customers they are asked about (Liang et al. 2018, Mult-VAE; Marlin 2004).
 
     Customers are dealt into `folds` parts. Of each part in turn everything is taken out of training; of each of its customers the share
-    `held_out` of their items (at random, at least one) is right, and the rest is given after the fit, as `recent_interactions`. Who has one item only is in
+    `holdout_share` of their items (at random, at least one) is right, and the rest is given after the fit, as `recent_interactions`. Who has one item only is in
     no question, and in training when it is another part's turn.
 
     Raises
@@ -145,7 +147,7 @@ def user_folds(data: TrainingSet, *, folds: int = 5, held_out: float = 0.2, seed
 
     Examples
     --------
-    >>> data = TrainingSet.of_pairs(np.repeat([0, 1], 5), np.tile(np.arange(5), 2), n_users=2, n_items=5)
+    >>> data = TrainingSet.from_arrays(np.repeat([0, 1], 5), np.tile(np.arange(5), 2), n_users=2, n_items=5)
     >>> [(split.users.tolist(), len(split.recent_interactions.items), split.truth.nnz) for split in user_folds(data, folds=2)]
     [([0], 4, 1), ([1], 4, 1)]
     """
@@ -157,18 +159,18 @@ def user_folds(data: TrainingSet, *, folds: int = 5, held_out: float = 0.2, seed
         )
     part = np.full(data.n_users, -1, dtype=np.int64)
     part[np.random.default_rng(seed).permutation(people)] = np.arange(len(people)) % folds
-    held = _held_out(rows, held_out, seed + 1)
+    held = _held_out(rows, holdout_share, seed + 1)
     for fold in range(folds):
         inside = part[rows.users] == fold
         train = replace(data, interactions=rows.where(~inside), user_features=None)
-        asked = _asked(
+        evaluated = _make_split(
             train, rows.users[inside & held], rows.items[inside & held], np.arange(data.n_items), known=False
         )
-        recent = interactions_of_users(rows.where(inside & ~held), asked.users)
-        yield replace(asked, recent_interactions=recent, exclude_purchased=True)
+        recent = interactions_of_users(rows.where(inside & ~held), evaluated.users)
+        yield replace(evaluated, recent_interactions=recent, exclude_purchased=True)
 
 
-def by_popularity(train: TrainingSet, min_item_customers: int = 1) -> tuple[TrainingSet, Rows]:
+def sort_items_by_popularity(train: TrainingSet, min_item_customers: int = 1) -> tuple[TrainingSet, RowIndices]:
     """The same with items in the order of their popularity (customers, then lines, then as given), those of too few customers left out.
 
     Returns
@@ -200,7 +202,9 @@ def by_popularity(train: TrainingSet, min_item_customers: int = 1) -> tuple[Trai
     return replace(train, item_ids=train.item_ids[items], interactions=rows, item_attributes=attributes), items
 
 
-def _cut(data: TrainingSet, horizon_days: float, ends_days: float) -> tuple[TrainingSet, Interactions]:
+def _split_at_cutoff(
+    data: TrainingSet, horizon_days: float, end_offset_days: float
+) -> tuple[TrainingSet, Interactions]:
     """What was before the window, and what was in it."""
     ages = data.interactions.age_days
     if not ages.any():
@@ -209,32 +213,32 @@ def _cut(data: TrainingSet, horizon_days: float, ends_days: float) -> tuple[Trai
             where=data.source,
             hint="map `ts` in sources.yaml",
         )
-    if horizon_days <= 0 or ends_days < 0:
+    if horizon_days <= 0 or end_offset_days < 0:
         raise UsageError(
             "a test window has a length and ends at or before `as_of`",
-            got=(horizon_days, ends_days),
+            got=(horizon_days, end_offset_days),
             allowed="> 0, ≥ 0",
         )
-    days = ends_days + horizon_days
-    return data.rewound(days), data.interactions.where((ages <= days) & (ages > ends_days))
+    days = end_offset_days + horizon_days
+    return data.with_earlier_cutoff(days), data.interactions.where((ages <= days) & (ages > end_offset_days))
 
 
-def _asked(
-    train: TrainingSet, users: NDArray[Any], items: NDArray[Any], which: Rows, *, known: bool = True
+def _make_split(
+    train: TrainingSet, users: NDArray[Any], items: NDArray[Any], source_items: RowIndices, *, known: bool = True
 ) -> EvaluationSplit:
     """Who of these pairs can be asked (with `known`: has a history in train), and what is right."""
     truth = interaction_matrix(users, items, (train.n_users, train.n_items))
     able = np.diff(truth.indptr) > 0
     if known:
         able &= np.bincount(train.interactions.users, minlength=train.n_users) > 0
-    asked = np.flatnonzero(able)
-    if not len(asked):
+    evaluated = np.flatnonzero(able)
+    if not len(evaluated):
         raise DataError(
             "nobody has both something to be learnt from and something held out",
             where=train.source,
             hint="bring a longer history",
         )
-    return EvaluationSplit(train, asked, truth[asked], source_items=which)
+    return EvaluationSplit(train, evaluated, truth[evaluated], source_items=source_items)
 
 
 def _held_out(rows: Interactions, share: float, seed: int) -> NDArray[np.bool_]:
@@ -251,11 +255,11 @@ def _held_out(rows: Interactions, share: float, seed: int) -> NDArray[np.bool_]:
     return held
 
 
-def _baskets_from_end(users: NDArray[np.int32], orders: NDArray[np.int32]) -> Rows:
+def _baskets_from_end(users: NDArray[np.int32], orders: NDArray[np.int32]) -> RowIndices:
     """For each line how many of its customer's baskets are later, (m,)."""
     keys = users.astype(np.int64) * (int(orders.max(initial=0)) + 1) + orders
     baskets, of = np.unique(keys, return_inverse=True)
     owners = baskets // (int(orders.max(initial=0)) + 1)
     ends = np.searchsorted(owners, owners, side="right") - 1
-    later: Rows = (ends - np.arange(len(baskets)))[of]
+    later: RowIndices = (ends - np.arange(len(baskets)))[of]
     return later

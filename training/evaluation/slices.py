@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from features.interactions import Interactions
-from features.profiles.lifecycle import own_gap
+from features.profiles.lifecycle import bounded_gap_days
 from qianmian.settings import LifecycleSettings
 
 Mask = NDArray[np.bool_]
@@ -42,7 +42,7 @@ def activity_slices(
     --------
     >>> from features.interactions import TrainingSet
     >>> ages = [20.0, 90.0, 190.0, 180.0, 2.0, 1.0, 9.0, 16.0, 9.0, 16.0, 37.0]
-    >>> data = TrainingSet.of_pairs([0, 0, 1, 1, 2, 3, 3, 3, 4, 4, 4], [0] * 11, n_users=5, n_items=1, age_days=ages)
+    >>> data = TrainingSet.from_arrays([0, 0, 1, 1, 2, 3, 3, 3, 4, 4, 4], [0] * 11, n_users=5, n_items=1, age_days=ages)
     >>> {name: np.flatnonzero(held).tolist() for name, held in activity_slices(data.interactions, np.arange(5)).items()}
     {'new': [2, 3], 'asleep': [1], 'light': [0], 'heavy': [4]}
     """
@@ -55,7 +55,7 @@ def activity_slices(
         oldest, youngest = np.append(first, 0.0)[users], np.append(last, 0.0)[users]
         gaps = np.divide(oldest - youngest, count - 1, out=np.full(len(users), rules.max_gap_days), where=count > 1)
         new |= oldest <= rules.new_days
-        asleep = ~new & (youngest / own_gap(gaps, rules) >= rules.asleep_gaps)
+        asleep = ~new & (youngest / bounded_gap_days(gaps, rules) >= rules.asleep_gaps)
     rest = ~new & ~asleep
     heavy = rest & (count > (np.median(count[rest]) if rest.any() else 0))
     return {"new": new, "asleep": asleep, "light": rest & ~heavy, "heavy": heavy}

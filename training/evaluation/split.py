@@ -12,7 +12,7 @@ from scipy import sparse
 
 from features.interactions import Interactions, TrainingSet
 from models.ranked import Ranked
-from models.recommend.base import Attributes, Indices, Recommender
+from models.recommend.base import Indices, Recommender, UserAttributes
 
 BATCH_SIZE = 200  # examples ranked together that have their own candidates: all other items are excluded one by one
 
@@ -41,7 +41,7 @@ class EvaluationSplit:
     users: NDArray[np.int64]
     truth: sparse.csr_matrix
     context_items: Sequence[Indices] | None = None
-    attributes: Sequence[Attributes | None] | None = None
+    attributes: Sequence[UserAttributes | None] | None = None
     exclude: Sequence[Indices] | None = None
     recent_interactions: Interactions | None = None
     exclude_purchased: bool = False
@@ -69,7 +69,7 @@ class EvaluationSplit:
 
         Examples
         --------
-        >>> data = TrainingSet.of_pairs([0, 1], [0, 1], n_users=2, n_items=2)
+        >>> data = TrainingSet.from_arrays([0, 1], [0, 1], n_users=2, n_items=2)
         >>> both = EvaluationSplit(data, np.arange(2), sparse.csr_matrix(np.eye(2)), recent_interactions=data.interactions)
         >>> second = both.take(np.array([1]))
         >>> second.users.tolist(), second.truth.indices.tolist(), second.recent_interactions.matrix().toarray().tolist()
@@ -108,7 +108,7 @@ class EvaluationSplit:
             exclude_purchased=self.exclude_purchased,
             attributes=self.attributes,
             items=self.context_items,
-            since=self.recent_interactions,
+            recent_interactions=self.recent_interactions,
         )
 
     def _other_than_candidates(self) -> list[Indices]:
@@ -135,16 +135,16 @@ def interaction_matrix(users: NDArray[Any], items: NDArray[Any], shape: tuple[in
     return matrix
 
 
-def first_interactions(later: sparse.csr_matrix, earlier: sparse.csr_matrix) -> sparse.csr_matrix:
+def first_interactions(later: sparse.csr_matrix, skip_last: sparse.csr_matrix) -> sparse.csr_matrix:
     """Of a 0/1 matrix the entries that an earlier one does not have.
 
     Examples
     --------
-    >>> later, earlier = (sparse.csr_matrix(np.array([row], np.float32)) for row in ([1, 1, 0], [0, 1, 1]))
-    >>> first_interactions(later, earlier).toarray().tolist()
+    >>> later, skip_last = (sparse.csr_matrix(np.array([row], np.float32)) for row in ([1, 1, 0], [0, 1, 1]))
+    >>> first_interactions(later, skip_last).toarray().tolist()
     [[1.0, 0.0, 0.0]]
     """
-    new = (later - later.multiply(earlier)).tocsr()
+    new = (later - later.multiply(skip_last)).tocsr()
     new.eliminate_zeros()
     new.sort_indices()
     return new
@@ -155,7 +155,7 @@ def interactions_of_users(interactions: Interactions, users: NDArray[np.int64]) 
 
     Examples
     --------
-    >>> data = TrainingSet.of_pairs([0, 1, 2], [0, 1, 2], n_users=3, n_items=3).interactions
+    >>> data = TrainingSet.from_arrays([0, 1, 2], [0, 1, 2], n_users=3, n_items=3).interactions
     >>> interactions_of_users(data, np.array([2, 0])).matrix().toarray().tolist()
     [[0.0, 0.0, 1.0], [1.0, 0.0, 0.0]]
     """

@@ -11,7 +11,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from features.compute.builder import Builder, Built
+from features.compute.builder import Builder, ProfileBuild
 from features.compute.spec import FeatureSpec, UserFeatures
 from features.data.lake import Lake
 from features.definitions.pack_features import declared_features
@@ -22,7 +22,7 @@ from models.bundle import ModelBundle
 from qianmian.errors import DataError
 from qianmian.settings import Settings
 from qianmian.workspace import Workspace
-from training.gate import Rule
+from training.gate import GateRule
 from training.report import EvalReport
 
 if TYPE_CHECKING:
@@ -32,7 +32,7 @@ Progress = Callable[[str], None]
 
 
 @dataclass(frozen=True)
-class Outcome:
+class EvaluatedModel:
     """A fitted, evaluated, not yet judged model.
 
     Attributes
@@ -51,7 +51,7 @@ class Outcome:
 
     bundle: ModelBundle
     report: EvalReport
-    rules: Sequence[Rule]
+    rules: Sequence[GateRule]
     parameters: dict[str, Any]
     figures: Mapping[str, Figure]
     example: pa.Table
@@ -59,7 +59,7 @@ class Outcome:
 
 
 @dataclass
-class Context:
+class TrainingContext:
     """One training at one moment; what jobs share is built once.
 
     Attributes
@@ -78,7 +78,7 @@ class Context:
     active_days: int | None = None
     shuffle_labels: bool = False
     tune: bool = False
-    _profiles: dict[datetime, Built] = field(default_factory=dict)
+    _profiles: dict[datetime, ProfileBuild] = field(default_factory=dict)
     _builder: Builder | None = None
 
     @property
@@ -91,7 +91,7 @@ class Context:
             self._builder = Builder(Lake(self.workspace), declared_features(self.settings))
         return self._builder
 
-    def built(self, as_of: datetime) -> Built:
+    def build_profiles(self, as_of: datetime) -> ProfileBuild:
         """Profiles at a moment, built once."""
         if as_of not in self._profiles:
             self.progress(f"features at {as_of:%Y-%m-%d}")
@@ -100,26 +100,26 @@ class Context:
 
     def profile(self, as_of: datetime, spec: FeatureSpec | None = None) -> UserFeatures:
         """Profiles at a moment as a matrix."""
-        return self.built(as_of).matrix(spec)
+        return self.build_profiles(as_of).matrix(spec)
 
-    def steady_spec(self, as_of: datetime) -> FeatureSpec:
+    def stationary_spec(self, as_of: datetime) -> FeatureSpec:
         """The profile's columns at a moment that a model over several moments may learn from: no ids, nothing that grows with the calendar."""
         spec = self.profile(as_of).spec
         return spec.select([one.name for one in spec.features if not (one.grows_with_calendar or one.is_identifier)])
 
-    def need_orders(self, features: Sequence[str], what: str) -> None:
+    def require_order_features(self, features: Sequence[str], message: str) -> None:
         """Refuse a job whose features of dated orders the lake cannot give.
 
         Raises
         ------
         DataError
-            With `what` as its message.
+            With `message` as its message.
         """
         kept, _ = self.builder.supported()
         missing = [name for name in features if name not in {feature.name for feature in kept}]
         if missing:
             hint = "map `order_id` and `ts` of transactions in sources.yaml"
-            raise DataError(what, got=f"no {', '.join(missing)}", where="the lake", hint=hint)
+            raise DataError(message, got=f"no {', '.join(missing)}", where="the lake", hint=hint)
 
     def training_set(self, as_of: datetime, *, min_item_customers: int, with_features: bool = True) -> TrainingSet:
         """Interactions at a moment; features come from the shared build."""
@@ -137,7 +137,7 @@ class Context:
             data.source,
         )
 
-    def first(self, *tables: str) -> datetime:
+    def history_start(self, *tables: str) -> datetime:
         """Where the history of the named tables begins, stray rows left out.
 
         Raises
@@ -171,24 +171,24 @@ class Job:
     Attributes
     ----------
     can_tune : bool
-        Heeds `Context.tune`.
+        Heeds `TrainingContext.tune`.
     run : callable
         Raises `DataError` where the data cannot support the job: `train all` skips it then, with that reason.
     """
 
     name: str
     description: str
-    run: Callable[[Context], Outcome]
+    run: Callable[[TrainingContext], EvaluatedModel]
     can_tune: bool = False
 
 
-def snapshots(first: datetime, last: datetime, step_days: int, most: int) -> list[datetime]:
-    """Moments from `last` backwards every `step_days`, none before `first`, at most `most`; oldest first.
+def snapshot_dates(first: datetime, last: datetime, step_days: int, max_count: int) -> list[datetime]:
+    """Moments from `last` backwards every `step_days`, none before `first`, at most `max_count`; oldest first.
 
     Examples
     --------
-    >>> [f"{moment:%m-%d}" for moment in snapshots(datetime(2017, 1, 1), datetime(2017, 3, 1), 28, 9)]
+    >>> [f"{as_of:%m-%d}" for as_of in snapshot_dates(datetime(2017, 1, 1), datetime(2017, 3, 1), 28, 9)]
     ['01-04', '02-01', '03-01']
     """
-    found = [last - timedelta(days=step_days * back) for back in range(most)]
-    return [moment for moment in reversed(found) if moment >= first]
+    found = [last - timedelta(days=step_days * back) for back in range(max_count)]
+    return [as_of for as_of in reversed(found) if as_of >= first]

@@ -15,17 +15,17 @@ from models.bundle import ModelBundle
 from models.classify.churn import ChurnClassifier, risk_bands
 from qianmian.errors import DataError
 from training import plots
-from training.gate import Rule
-from training.jobs.base import Context, Job, Outcome, snapshots
-from training.metrics import CLASSIFICATION, paired_difference, statistic_metric
+from training.bootstrap import CLASSIFICATION, paired_difference, statistic_metric
+from training.gate import GateRule
+from training.jobs.base import EvaluatedModel, Job, TrainingContext, snapshot_dates
 from training.report import EvalReport
 
-MOST_SNAPSHOTS = 9  # half-horizon steps double the rows and gain nothing (validated at 2017-10-04: AUC .867 either way)
+MAX_SNAPSHOTS = 9  # half-horizon steps double the rows and gain nothing (validated at 2017-10-04: AUC .867 either way)
 MIN_CUSTOMERS = 100
-NEEDS = "orders_total", "days_since_last_order"
+REQUIRED_FEATURES = "orders_total", "days_since_last_order"
 
 
-def bought(context: Context, start: datetime, end: datetime) -> set[str]:
+def buyers_between(context: TrainingContext, start: datetime, end: datetime) -> set[str]:
     """one_ids with a paid order in ``[start, end)``."""
     paid = context.builder.views(end)["lines"]
     return set(
@@ -37,21 +37,21 @@ def bought(context: Context, start: datetime, end: datetime) -> set[str]:
     )
 
 
-def asked(context: Context, moment: datetime, active_days: int) -> NDArray[np.int64]:
-    """Rows of the customers churn is asked of at `moment`: those with an order in the last `active_days`."""
-    profile = context.profile(moment)
+def active_customer_rows(context: TrainingContext, as_of: datetime, active_days: int) -> NDArray[np.int64]:
+    """Rows of the customers churn is asked of at `as_of`: those with an order in the last `active_days`."""
+    profile = context.profile(as_of)
     return np.flatnonzero(
         (profile.column("orders_total") > 0) & (profile.column("days_since_last_order") <= active_days)
     )
 
 
-def labelled(
-    context: Context, moment: datetime, horizon: int, active_days: int, spec: FeatureSpec
+def labelled_examples(
+    context: TrainingContext, as_of: datetime, horizon: int, active_days: int, spec: FeatureSpec
 ) -> tuple[NDArray[np.str_], NDArray[np.float32], NDArray[np.int64]]:
-    """Customers asked at `moment`, their features there, and 1 where they then bought nothing for `horizon` days."""
-    rows = asked(context, moment, active_days)
-    profile = context.profile(moment, spec).take(rows)
-    stayed = bought(context, moment, moment + timedelta(days=horizon))
+    """Customers asked at `as_of`, their features there, and 1 where they then bought nothing for `horizon` days."""
+    rows = active_customer_rows(context, as_of, active_days)
+    profile = context.profile(as_of, spec).take(rows)
+    stayed = buyers_between(context, as_of, as_of + timedelta(days=horizon))
     return (
         profile.one_ids,
         profile.values,
@@ -59,34 +59,38 @@ def labelled(
     )
 
 
-def run(context: Context) -> Outcome:
+def run(context: TrainingContext) -> EvaluatedModel:
     """Train on earlier snapshots, measure on the last one whose outcome is known, ship a refit that includes it."""
     horizon = context.horizon_days or context.settings.churn.horizon_days
     active_days = context.active_days or context.settings.churn.active_days or 2 * horizon
-    context.need_orders(NEEDS, "churn needs dated orders")
+    context.require_order_features(REQUIRED_FEATURES, "churn needs dated orders")
     test = context.as_of - timedelta(days=horizon)
-    moments = snapshots(context.first("transactions") + timedelta(days=active_days), test, horizon, MOST_SNAPSHOTS)
+    as_of_dates = snapshot_dates(
+        context.history_start("transactions") + timedelta(days=active_days), test, horizon, MAX_SNAPSHOTS
+    )
     # a snapshot may be learnt from when its outcome was known at the test moment
-    learnt = [moment for moment in moments if moment + timedelta(days=horizon) <= test]
-    if not learnt:
+    train_dates = [as_of for as_of in as_of_dates if as_of + timedelta(days=horizon) <= test]
+    if not train_dates:
         raise DataError(
             "the history is too short to learn churn from",
             where="transactions",
-            got=f"{(context.as_of - context.first('transactions')).days} days",
+            got=f"{(context.as_of - context.history_start('transactions')).days} days",
             allowed=f"at least {active_days + 2 * horizon} days for a horizon of {horizon}",
             hint="choose a shorter --horizon-days or bring a longer history",
         )
-    spec = context.steady_spec(learnt[-1])
+    spec = context.stationary_spec(train_dates[-1])
 
     def stacked(chosen: list[datetime]) -> tuple[NDArray[np.str_], NDArray[np.float32], NDArray[np.int64]]:
-        ids, X, y = zip(*(labelled(context, moment, horizon, active_days, spec) for moment in chosen), strict=True)
+        ids, X, y = zip(
+            *(labelled_examples(context, as_of, horizon, active_days, spec) for as_of in chosen), strict=True
+        )
         return np.concatenate(ids), np.concatenate(X), np.concatenate(y)
 
     context.progress(
-        f"churn: {len(learnt)} snapshots, {learnt[0]:%Y-%m-%d} to {learnt[-1]:%Y-%m-%d}; measured at {test:%Y-%m-%d}"
+        f"churn: {len(train_dates)} snapshots, {train_dates[0]:%Y-%m-%d} to {train_dates[-1]:%Y-%m-%d}; measured at {test:%Y-%m-%d}"
     )
-    ids, X, y = stacked(learnt)
-    _, test_X, test_y = labelled(context, test, horizon, active_days, spec)
+    ids, X, y = stacked(train_dates)
+    _, test_X, test_y = labelled_examples(context, test, horizon, active_days, spec)
     least = int(min(test_y.sum(), (1 - test_y).sum()))
     if len(test_y) < MIN_CUSTOMERS or least < 10:
         raise DataError(
@@ -95,15 +99,15 @@ def run(context: Context) -> Outcome:
             allowed=f"at least {MIN_CUSTOMERS}, 10 of each outcome",
             hint="choose another --horizon-days or --active-days, or bring more customers",
         )
-    measured = ChurnClassifier(seed=context.settings.seed).fit(X, context.shuffled(y), groups=ids)
-    p = measured.predict_proba(test_X)[:, 1]
+    test_model = ChurnClassifier(seed=context.settings.seed).fit(X, context.shuffled(y), groups=ids)
+    p = test_model.predict_proba(test_X)[:, 1]
     report = _report(context, test, active_days, test_y, p, float(y.mean()))
     context.progress("churn: fitting on every snapshot")
-    all_ids, all_X, all_y = stacked([*learnt, test])
+    all_ids, all_X, all_y = stacked([*train_dates, test])
     model = ChurnClassifier(seed=context.settings.seed).fit(all_X, context.shuffled(all_y), groups=all_ids)
-    importance = np.abs(measured.explain(test_X)).mean(axis=0)
+    importance = np.abs(test_model.explain(test_X)).mean(axis=0)
     figures = {
-        "calibration.png": plots.calibration(test_y, p, "Churn: predicted and observed"),
+        "calibration.png": plots.calibration_curve(test_y, p, "Churn: predicted and observed"),
         "importance.png": plots.bars(
             dict(zip(spec.names, importance.tolist(), strict=True)),
             "mean |contribution| to the log-odds",
@@ -113,18 +117,18 @@ def run(context: Context) -> Outcome:
     facts = context.facts("churn", horizon_days=horizon, active_days=active_days, base_rate=float(all_y.mean()))
     bundle = ModelBundle("churn", model, context.as_of, spec, config={"model": model.get_params()}, facts=facts)
     rules = [
-        Rule("brier:base rate", higher_is_better=False),
-        Rule("auc:orders in the last 28 days", clearly=False),
-        Rule("auc:recency", clearly=False),
+        GateRule("brier:base rate", higher_is_better=False),
+        GateRule("auc:orders in the last 28 days", require_improvement=False),
+        GateRule("auc:recency", require_improvement=False),
     ]
     parameters = {
         "horizon_days": horizon,
         "active_days": active_days,
-        "snapshots": len(learnt) + 1,
+        "snapshots": len(train_dates) + 1,
         "rows": len(all_y),
         **model.get_params(),
     }
-    return Outcome(
+    return EvaluatedModel(
         bundle,
         report,
         rules,
@@ -136,10 +140,15 @@ def run(context: Context) -> Outcome:
 
 
 def _report(
-    context: Context, test: datetime, active_days: int, y: NDArray[np.int64], p: NDArray[np.float64], base_rate: float
+    context: TrainingContext,
+    test: datetime,
+    active_days: int,
+    y: NDArray[np.int64],
+    p: NDArray[np.float64],
+    base_rate: float,
 ) -> EvalReport:
     metrics = {name: statistic_metric(statistic, y, p) for name, statistic in CLASSIFICATION.items()}
-    profile = context.profile(test).take(asked(context, test, active_days))
+    profile = context.profile(test).take(active_customer_rows(context, test, active_days))
     constant = np.full(len(y), base_rate)
     rankings: dict[str, NDArray[Any]] = {"recency": profile.column("days_since_last_order").astype(np.float64)}
     if "orders_28d" in profile.spec.names:
@@ -161,17 +170,19 @@ def _report(
     return EvalReport(metrics, baselines, differences)
 
 
-def _risk(context: Context, model: ChurnClassifier, active_days: int, spec: FeatureSpec) -> tuple[list[str], list[str]]:
+def _risk(
+    context: TrainingContext, model: ChurnClassifier, active_days: int, spec: FeatureSpec
+) -> tuple[list[str], list[str]]:
     """The risk band of every customer asked today."""
-    profile = context.profile(context.as_of, spec).take(asked(context, context.as_of, active_days))
+    profile = context.profile(context.as_of, spec).take(active_customer_rows(context, context.as_of, active_days))
     if not len(profile.one_ids):
         return [], []
     bands = risk_bands(model.predict_proba(profile.values)[:, 1], context.settings.churn.risk_bands)
     return profile.one_ids.tolist(), bands
 
 
-def _example(context: Context, spec: FeatureSpec) -> pa.Table:
-    return context.built(context.as_of).table.select(["one_id", *spec.names]).slice(0, 5)
+def _example(context: TrainingContext, spec: FeatureSpec) -> pa.Table:
+    return context.build_profiles(context.as_of).table.select(["one_id", *spec.names]).slice(0, 5)
 
 
 JOB = Job("churn", "who is about to stop buying: calibrated XGBoost on profile features", run)

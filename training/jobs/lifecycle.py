@@ -9,34 +9,34 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from features.compute.spec import FeatureSpec
-from features.profiles.lifecycle import NEEDS, stages_of
+from features.profiles.lifecycle import LIFECYCLE_FEATURES, stages_from_features
 from models.bundle import ModelBundle
 from models.classify.lifecycle import NextStageClassifier
 from qianmian.errors import DataError
 from qianmian.schema import LIFECYCLE_STAGES
 from training import plots
-from training.gate import Rule
-from training.jobs.base import Context, Job, Outcome, snapshots
-from training.metrics import mean_metric
+from training.bootstrap import mean_metric
+from training.gate import GateRule
+from training.jobs.base import EvaluatedModel, Job, TrainingContext, snapshot_dates
 from training.report import EvalReport
 
-MOST_SNAPSHOTS = 8
+MAX_SNAPSHOTS = 8
 MIN_CUSTOMERS = 100
-TINY = 1e-6
+MIN_PROBABILITY = 1e-6
 
 
-def labelled(
-    context: Context, moment: datetime, horizon: int, spec: FeatureSpec
+def labelled_examples(
+    context: TrainingContext, as_of: datetime, horizon: int, spec: FeatureSpec
 ) -> tuple[NDArray[np.float32], NDArray[np.str_], NDArray[np.str_]]:
-    """Buyers known at `moment`: features, today's stage, the stage `horizon` days later."""
-    now, later = context.profile(moment), context.profile(moment + timedelta(days=horizon))
-    today = stages_of(now, context.settings.lifecycle)
+    """Buyers known at `as_of`: features, today's stage, the stage `horizon` days later."""
+    now, later = context.profile(as_of), context.profile(as_of + timedelta(days=horizon))
+    today = stages_from_features(now, context.settings.lifecycle)
     buyers = np.flatnonzero(today != "prospect")
-    then = stages_of(later, context.settings.lifecycle)[later.rows_of(now.one_ids[buyers])]
-    return context.profile(moment, spec).values[buyers], today[buyers], then
+    then = stages_from_features(later, context.settings.lifecycle)[later.rows_of(now.one_ids[buyers])]
+    return context.profile(as_of, spec).values[buyers], today[buyers], then
 
 
-def transition(
+def transition_probabilities(
     before: NDArray[np.str_], after: NDArray[np.str_], classes: NDArray[np.str_]
 ) -> dict[str, NDArray[np.float64]]:
     """P(next | today) by counting, one row a stage, with one pseudo-count spread over the overall shares."""
@@ -48,45 +48,49 @@ def transition(
     }
 
 
-def run(context: Context) -> Outcome:
+def run(context: TrainingContext) -> EvaluatedModel:
     """Train on earlier transitions, measure on the last one before `as_of`, ship a refit that includes it."""
     horizon = context.horizon_days or context.settings.lifecycle.horizon_days
-    context.need_orders(NEEDS, "lifecycle stages need dated orders")
+    context.require_order_features(LIFECYCLE_FEATURES, "lifecycle stages need dated orders")
     test = context.as_of - timedelta(days=horizon)
-    moments = snapshots(context.first("transactions") + timedelta(days=2 * horizon), test, horizon, MOST_SNAPSHOTS)
-    if len(moments) < 2:
+    as_of_dates = snapshot_dates(
+        context.history_start("transactions") + timedelta(days=2 * horizon), test, horizon, MAX_SNAPSHOTS
+    )
+    if len(as_of_dates) < 2:
         raise DataError(
             "the history is too short to see customers change stage",
             where="transactions",
-            got=f"{(context.as_of - context.first('transactions')).days} days",
+            got=f"{(context.as_of - context.history_start('transactions')).days} days",
             allowed=f"at least {4 * horizon} days for a horizon of {horizon}",
             hint="choose a shorter --horizon-days or bring a longer history",
         )
-    spec = context.steady_spec(moments[-2])
-    context.progress(f"lifecycle: {len(moments)} transitions of {horizon} days, measured on the last")
-    parts = [labelled(context, moment, horizon, spec) for moment in moments]
+    spec = context.stationary_spec(as_of_dates[-2])
+    context.progress(f"lifecycle: {len(as_of_dates)} transitions of {horizon} days, measured on the last")
+    parts = [labelled_examples(context, as_of, horizon, spec) for as_of in as_of_dates]
     X, before, after = (np.concatenate([part[i] for part in parts[:-1]]) for i in range(3))
     test_X, test_before, test_after = parts[-1]
     if len(test_after) < MIN_CUSTOMERS:
         raise DataError(
             "too few buyers to measure lifecycle stages on", got=len(test_after), allowed=f"at least {MIN_CUSTOMERS}"
         )
-    measured = NextStageClassifier(seed=context.settings.seed).fit(X, before, context.shuffled(after))
-    counted = transition(before, after, measured.classes_)
-    truth = [np.flatnonzero(measured.classes_ == stage) for stage in test_after.tolist()]
+    test_model = NextStageClassifier(seed=context.settings.seed).fit(X, before, context.shuffled(after))
+    transition_baseline = transition_probabilities(before, after, test_model.classes_)
+    truth = [np.flatnonzero(test_model.classes_ == stage) for stage in test_after.tolist()]
     at = np.array([found[0] if len(found) else -1 for found in truth])
-    p = measured.predict_proba(test_X, test_before)
-    q = np.array([counted[stage] for stage in test_before.tolist()])
+    p = test_model.predict_proba(test_X, test_before)
+    q = np.array([transition_baseline[stage] for stage in test_before.tolist()])
     rows = np.arange(len(at))
-    loss, counted_loss = (-np.log(np.where(at >= 0, values[rows, at], TINY).clip(TINY)) for values in (p, q))
-    right = measured.classes_[p.argmax(axis=1)] == test_after
+    loss, counted_loss = (
+        -np.log(np.where(at >= 0, values[rows, at], MIN_PROBABILITY).clip(MIN_PROBABILITY)) for values in (p, q)
+    )
+    right = test_model.classes_[p.argmax(axis=1)] == test_after
     stays, majority = test_before == test_after, test_after == _majority(after)
     report = EvalReport(
         {"log_loss": mean_metric(loss), "accuracy": mean_metric(right.astype(float))},
         {
             "stage transitions": {
                 "log_loss": mean_metric(counted_loss),
-                "accuracy": mean_metric((measured.classes_[q.argmax(axis=1)] == test_after).astype(float)),
+                "accuracy": mean_metric((test_model.classes_[q.argmax(axis=1)] == test_after).astype(float)),
             },
             "stays in its stage": {"accuracy": mean_metric(stays.astype(float))},
             "majority": {"accuracy": mean_metric(majority.astype(float))},
@@ -113,20 +117,25 @@ def run(context: Context) -> Outcome:
         facts=context.facts("lifecycle", horizon_days=horizon),
     )
     figures = {
-        "transitions.png": plots.matrix(
+        "transitions.png": plots.transition_matrix(
             test_before, test_after, LIFECYCLE_STAGES, f"Stages, {test:%Y-%m-%d} to {context.as_of:%Y-%m-%d}"
         )
     }
-    rules = [Rule("log_loss:stage transitions", higher_is_better=False)]
-    parameters = {"horizon_days": horizon, "transitions": len(moments), "rows": len(every_after), **model.get_params()}
-    today = stages_of(context.profile(context.as_of), context.settings.lifecycle)
+    rules = [GateRule("log_loss:stage transitions", higher_is_better=False)]
+    parameters = {
+        "horizon_days": horizon,
+        "transitions": len(as_of_dates),
+        "rows": len(every_after),
+        **model.get_params(),
+    }
+    today = stages_from_features(context.profile(context.as_of), context.settings.lifecycle)
     example = (
-        context.built(context.as_of)
+        context.build_profiles(context.as_of)
         .table.select(["one_id", *spec.names])
         .append_column("lifecycle_stage", pa.array(today.tolist()))
         .slice(0, 5)
     )
-    return Outcome(bundle, report, rules, parameters, figures, example)
+    return EvaluatedModel(bundle, report, rules, parameters, figures, example)
 
 
 def _majority(stages: NDArray[np.str_]) -> str:

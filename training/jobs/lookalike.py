@@ -25,24 +25,24 @@ from models.bundle import ModelBundle
 from models.lookalike import LookalikeExpander
 from qianmian.errors import DataError
 from training import plots
-from training.gate import Rule
-from training.jobs.base import Context, Job, Outcome
-from training.metrics import mean_metric
+from training.bootstrap import mean_metric
+from training.gate import GateRule
+from training.jobs.base import EvaluatedModel, Job, TrainingContext
 from training.report import EvalReport, Metric
 
 HORIZON_DAYS = 28  # or a quarter of a shorter history
-MOST_SEGMENTS = 6
-SHARES = (0.03, 0.25)  # a segment is neither nearly nobody nor nearly everybody
+MAX_SEGMENTS = 6
+SEGMENT_SHARES = (0.03, 0.25)  # a segment is neither nearly nobody nor nearly everybody
 MIN_SEGMENT = 50
-DRAWS = 3
+N_REPEATS = 3
 RFM = ("days_since_last_order", "orders_91d", "amount_91d")
 
 Scorer = Callable[[NDArray[np.int64]], NDArray[np.float64]]
 
 
-def run(context: Context) -> Outcome:
+def run(context: TrainingContext) -> EvaluatedModel:
     """Measure on segments of the last horizon, ship a fit on everything before `as_of`."""
-    span = (context.as_of - context.first("transactions", "events")).days
+    span = (context.as_of - context.history_start("transactions", "events")).days
     horizon = min(context.horizon_days or HORIZON_DAYS, max(1, span // 4))
     start = context.as_of - timedelta(days=horizon)
     profile = context.profile(start)
@@ -59,7 +59,7 @@ def run(context: Context) -> Outcome:
         raise DataError(
             "no segment to measure lookalikes on",
             where=f"{start:%Y-%m-%d}..{context.as_of:%Y-%m-%d}",
-            allowed=f"{MIN_SEGMENT} or more customers, {SHARES[0]:.0%} to {SHARES[1]:.0%} of all, who bought a category or redeemed a coupon, or whose orders are the largest",
+            allowed=f"{MIN_SEGMENT} or more customers, {SEGMENT_SHARES[0]:.0%} to {SEGMENT_SHARES[1]:.0%} of all, who bought a category or redeemed a coupon, or whose orders are the largest",
             hint="bring items with categories, or more customers",
         )
     context.progress(f"lookalike: measuring on {len(segments)} segments: {', '.join(segments)}")
@@ -81,19 +81,19 @@ def run(context: Context) -> Outcome:
             "Reach",
         )
     }
-    rules = [Rule(f"average_precision:{name}") for name in ("random", "rfm")] + [
-        Rule("average_precision:seed centroid", clearly=False)
+    rules = [GateRule(f"average_precision:{name}") for name in ("random", "rfm")] + [
+        GateRule("average_precision:seed centroid", require_improvement=False)
     ]
     parameters = {"horizon_days": horizon, "segments": len(segments), **final.get_params()}
-    return Outcome(bundle, report, rules, parameters, figures, pa.table({"one_id": now.one_ids[:25].tolist()}))
+    return EvaluatedModel(bundle, report, rules, parameters, figures, pa.table({"one_id": now.one_ids[:25].tolist()}))
 
 
-def _fit(context: Context, moment: datetime, spec: FeatureSpec) -> LookalikeExpander:
-    profile = context.profile(moment, spec)
+def _fit(context: TrainingContext, as_of: datetime, spec: FeatureSpec) -> LookalikeExpander:
+    profile = context.profile(as_of, spec)
     matrix: sparse.csr_matrix | None = None
     try:
         data = context.training_set(
-            moment, min_item_customers=context.settings.recommend.min_item_customers, with_features=False
+            as_of, min_item_customers=context.settings.recommend.min_item_customers, with_features=False
         )
         matrix = data.interactions.matrix()[data.user_rows(profile.one_ids)]
     except DataError as error:
@@ -103,15 +103,15 @@ def _fit(context: Context, moment: datetime, spec: FeatureSpec) -> LookalikeExpa
     )
 
 
-def _rfm(context: Context, moment: datetime) -> NDArray[np.float64] | None:
-    profile = context.profile(moment)
+def _rfm(context: TrainingContext, as_of: datetime) -> NDArray[np.float64] | None:
+    profile = context.profile(as_of)
     if not set(RFM) <= set(profile.spec.names):
         return None
     columns = np.column_stack([np.log1p(profile.column(name)) for name in RFM])
     return np.asarray((columns - columns.mean(axis=0)) / np.maximum(columns.std(axis=0), 1e-6), dtype=np.float64)
 
 
-def _segments(context: Context, start: datetime, one_ids: NDArray[np.str_]) -> dict[str, NDArray[np.int64]]:
+def _segments(context: TrainingContext, start: datetime, one_ids: NDArray[np.str_]) -> dict[str, NDArray[np.int64]]:
     """Name → rows of the customers who turned out to belong to it in ``[start, as_of)``."""
     states = context.builder.states
     found: dict[str, NDArray[np.int64]] = {}
@@ -119,7 +119,7 @@ def _segments(context: Context, start: datetime, one_ids: NDArray[np.str_]) -> d
     def add(name: str, members: list[str]) -> None:
         rows = index_of(one_ids, np.asarray(members, dtype=np.str_))
         rows = np.unique(rows[rows >= 0])
-        if len(rows) >= MIN_SEGMENT and SHARES[0] <= len(rows) / len(one_ids) <= SHARES[1]:
+        if len(rows) >= MIN_SEGMENT and SEGMENT_SHARES[0] <= len(rows) / len(one_ids) <= SEGMENT_SHARES[1]:
             found[name] = rows
 
     views = context.builder.views(context.as_of)
@@ -147,12 +147,16 @@ def _segments(context: Context, start: datetime, one_ids: NDArray[np.str_]) -> d
             if level.get(item):
                 members.setdefault(level[item], set()).add(one_id)
         eligible = sorted(
-            (name for name, who in members.items() if SHARES[0] <= len(who) / len(one_ids) <= SHARES[1]),
+            (
+                name
+                for name, who in members.items()
+                if SEGMENT_SHARES[0] <= len(who) / len(one_ids) <= SEGMENT_SHARES[1]
+            ),
             key=lambda name: (-len(members[name]), name),
         )
         # spread over the sizes, not only the largest
         for name in (
-            [eligible[i] for i in np.unique(np.linspace(0, len(eligible) - 1, MOST_SEGMENTS).astype(int))]
+            [eligible[i] for i in np.unique(np.linspace(0, len(eligible) - 1, MAX_SEGMENTS).astype(int))]
             if eligible
             else []
         ):
@@ -170,7 +174,7 @@ def _segments(context: Context, start: datetime, one_ids: NDArray[np.str_]) -> d
 
 
 def _evaluate(
-    context: Context,
+    context: TrainingContext,
     model: LookalikeExpander,
     values: NDArray[np.float32],
     rfm: NDArray[np.float64] | None,
@@ -204,14 +208,14 @@ def _evaluate(
     shares = np.array([0.01, 0.02, 0.05, 0.1, 0.2, 0.3, 0.5])
     reached: dict[str, list[NDArray[np.float64]]] = {name: [] for name in scorers}
     for segment, members in segments.items():
-        for _ in range(DRAWS):
+        for _ in range(N_REPEATS):
             shuffled = rng.permutation(members)
             given, hidden = shuffled[: len(members) // 2], shuffled[len(members) // 2 :]
-            learnt = rng.choice(n, len(given), replace=False) if context.shuffle_labels else given
-            rest = np.setdiff1d(np.arange(n), np.union1d(given, learnt))
+            fit_seeds = rng.choice(n, len(given), replace=False) if context.shuffle_labels else given
+            rest = np.setdiff1d(np.arange(n), np.union1d(given, fit_seeds))
             truth = np.isin(rest, hidden)
             for name, scorer in scorers.items():
-                scores = scorer(learnt if name == "lookalike" else given)[rest]
+                scores = scorer(fit_seeds if name == "lookalike" else given)[rest]
                 order = np.argsort(-scores, kind="stable")
                 found = truth[order].cumsum() / truth.sum()
                 at = {share: found[max(1, int(share * len(rest))) - 1] for share in (0.05, 0.1)}

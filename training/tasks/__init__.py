@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from qianmian.registry import Registry
-from training.tasks import cold, cold_items, complement, discover, home, replenish, similar, upgrade
+from training.tasks import cold_items, cold_users, complement, discover, home, replenish, similar, upgrade
 from training.tasks.base import Task
 
 TASKS: Registry[Task] = Registry(
@@ -17,7 +17,7 @@ TASKS: Registry[Task] = Registry(
             complement.TASK,
             upgrade.TASK,
             similar.TASK,
-            cold.TASK,
+            cold_users.TASK,
             cold_items.TASK,
         )
     },

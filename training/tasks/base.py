@@ -20,7 +20,7 @@ from training.evaluation.split import EvaluationSplit
 MIN_EXAMPLES = 30
 
 
-Extra = Callable[[Recommender, EvaluationSplit, Interactions], Mapping[str, NDArray[np.float64]]]
+ExtraMetrics = Callable[[Recommender, EvaluationSplit, Interactions], Mapping[str, NDArray[np.float64]]]
 
 
 @dataclass(frozen=True)
@@ -36,17 +36,17 @@ class Task:
     candidates : callable
         (settings, seed) → unfitted models by name: first the one the scene is for, then its baselines, the simplest last. The better of them ships.
     examples : callable
-        (train, after, seed) → its `EvaluationSplit`. `train` ends where the test window begins; `after` is what happened in the window: the same users and
+        (train, after, seed) → its `EvaluationSplit`. `train` ends where the test window begins; `holdout` is what happened in the window: the same users and
         items, ages counted from the window's end. Few or none may be found; fewer than `MIN_EXAMPLES` decide nothing.
     metric : str
         Of the ranking metrics at `k`, the one that decides.
-    filled_by : sequence of str
+    fallbacks : sequence of str
         What fills the places of this scene's lists that its model leaves open: other tasks (the model that won there) or models, by name.
-    tunes : sequence of str
+    tuned_models : sequence of str
         Models whose parameters `--tune` searches on this task.
     is_scene : bool
-        False for a cold case: its model answers where a scene's `filled_by` names it.
-    extra : callable, optional
+        False for a cold case: its model answers where a scene's `fallbacks` names it.
+    extra_metrics : callable, optional
         (fitted model, examples, after) → further values an example, for models that promise more than an order (an expected day).
     """
 
@@ -56,22 +56,22 @@ class Task:
     examples: Callable[[TrainingSet, Interactions, int], EvaluationSplit]
     metric: str = "ndcg"
     k: int = 10
-    filled_by: Sequence[str] = ()
-    tunes: Sequence[str] = ()
+    fallbacks: Sequence[str] = ()
+    tuned_models: Sequence[str] = ()
     is_scene: bool = True
-    extra: Extra | None = None
+    extra_metrics: ExtraMetrics | None = None
 
 
-SHIPPED: Mapping[str, Mapping[str, Any]] = {
+PARAMETER_OVERRIDES: Mapping[str, Mapping[str, Any]] = {
     "popular": {"window_days": 28.0}
 }  # where the class has a baseline's default
 
 
-def make(name: str, settings: RecommendSettings, seed: int, **fixed: Any) -> Recommender:
+def make_recommender(name: str, settings: RecommendSettings, seed: int, **fixed: Any) -> Recommender:
     """An unfitted model: its defaults, over them the settings', over these what is fixed; it gets the seed if it draws."""
     kind = RECOMMENDERS[name]
-    drawn = {"seed": seed} if "seed" in parameters_of(kind) else {}
-    return kind(**{**SHIPPED.get(name, {}), **drawn, **settings.models.get(name, {}), **fixed})
+    seed_parameter = {"seed": seed} if "seed" in parameters_of(kind) else {}
+    return kind(**{**PARAMETER_OVERRIDES.get(name, {}), **seed_parameter, **settings.models.get(name, {}), **fixed})
 
 
 def parameters_of(kind: type[Recommender]) -> list[str]:

@@ -11,7 +11,7 @@ from features.interactions import Interactions, TrainingSet
 from models.recommend.base import Recommender
 from qianmian.settings import RecommendSettings
 from training.evaluation.split import EvaluationSplit, first_interactions, interaction_matrix
-from training.tasks.base import Task, make
+from training.tasks.base import Task, make_recommender
 
 HIDDEN_SHARE = 0.2  # of the items
 
@@ -19,14 +19,14 @@ HIDDEN_SHARE = 0.2  # of the items
 def candidates(settings: RecommendSettings, seed: int) -> Mapping[str, Recommender]:
     """The customer's taste for categories and brands; the LightFM hybrid; what sells in which category; nothing (a drawn order)."""
     return {
-        "affinity": make("affinity", settings, seed),
-        "hybrid": make("hybrid", settings, seed),
-        "popular categories": make("affinity", settings, seed, prior_lines=1e9),
-        "random": make("popular", settings, seed),
+        "affinity": make_recommender("affinity", settings, seed),
+        "hybrid": make_recommender("hybrid", settings, seed),
+        "popular categories": make_recommender("affinity", settings, seed, prior_lines=1e9),
+        "random": make_recommender("popular", settings, seed),
     }
 
 
-def examples(train: TrainingSet, after: Interactions, seed: int) -> EvaluationSplit:
+def examples(train: TrainingSet, holdout: Interactions, seed: int) -> EvaluationSplit:
     """Customers who take a hidden item they never had; only hidden items are candidates.
 
     Items are put into a drawn order first: theirs is that of popularity, which of a hidden item nobody may know.
@@ -36,11 +36,11 @@ def examples(train: TrainingSet, after: Interactions, seed: int) -> EvaluationSp
     place = np.empty(train.n_items, dtype=np.int32)
     place[order] = np.arange(train.n_items, dtype=np.int32)
     data = train.interactions
-    had = interaction_matrix(data.users, place[data.items], data.shape)
-    truth = interaction_matrix(after.users, place[after.items], after.shape)
+    interacted = interaction_matrix(data.users, place[data.items], data.shape)
+    truth = interaction_matrix(holdout.users, place[holdout.items], holdout.shape)
     hidden = np.zeros(train.n_items, dtype=bool)
     hidden[rng.permutation(train.n_items)[: int(HIDDEN_SHARE * train.n_items)]] = True
-    new = first_interactions(truth, had)
+    new = first_interactions(truth, interacted)
     new.data[~hidden[new.indices]] = 0.0
     new.eliminate_zeros()
     left = data.where(~hidden[place[data.items]])
@@ -62,5 +62,5 @@ TASK = Task(
     candidates,
     examples,
     is_scene=False,
-    tunes=("affinity",),
+    tuned_models=("affinity",),
 )

@@ -14,53 +14,56 @@ from models.recommend.complement import Baskets
 from qianmian.settings import RecommendSettings
 from training.evaluation.metrics import ranking_metrics
 from training.evaluation.split import EvaluationSplit, first_interactions
-from training.tasks.base import Task, make
+from training.tasks.base import Task, make_recommender
 
 MIN_ITEMS = 3  # of an order: two of one and one of the other half
-MOST_EXAMPLES = 5_000
+MAX_EXAMPLES = 5_000
 NEW = "never had before"
 
 
 def candidates(settings: RecommendSettings, seed: int) -> Mapping[str, Recommender]:
     """Links between items of one order and the customer's own orders; collaborative filtering; own counts; popularity."""
     return {
-        "complement": make("complement", settings, seed),
-        "item k-NN": make("item_knn", settings, seed),
-        "ials": make("ials", settings, seed),
-        "repeat": make("repeat", settings, seed),
-        "own purchase counts": make("repeat", settings, seed, half_life_days=None),
-        "popular": make("popular", settings, seed),
+        "complement": make_recommender("complement", settings, seed),
+        "item k-NN": make_recommender("item_knn", settings, seed),
+        "ials": make_recommender("ials", settings, seed),
+        "repeat": make_recommender("repeat", settings, seed),
+        "own purchase counts": make_recommender("repeat", settings, seed, half_life_days=None),
+        "popular": make_recommender("popular", settings, seed),
     }
 
 
-def examples(train: TrainingSet, after: Interactions, seed: int) -> EvaluationSplit:
+def examples(train: TrainingSet, holdout: Interactions, seed: int) -> EvaluationSplit:
     """Of every customer with a history one order of `MIN_ITEMS` items or more, drawn; a drawn half of it is hidden (the smaller one).
 
     One order a customer, so that what is asked is independent; the order of items within a basket is not known, so the half is drawn.
     """
     rng = np.random.default_rng(seed)
-    orders = Baskets.of(after)
+    orders = Baskets.of(holdout)
     sizes = np.diff(orders.items.indptr)
     known = np.bincount(train.interactions.users, minlength=train.n_users) > 0
-    asked = rng.permutation(np.flatnonzero((sizes >= MIN_ITEMS) & known[orders.users]))
-    _, first = np.unique(orders.users[asked], return_index=True)
-    asked = np.sort(rng.permutation(asked[first])[:MOST_EXAMPLES])
-    drawn, n = orders.items[asked], len(asked)
-    rows = np.repeat(np.arange(n), np.diff(drawn.indptr))
-    order = np.lexsort((rng.random(drawn.nnz), rows))
-    place = np.empty(drawn.nnz, dtype=np.int64)
-    place[order] = np.arange(drawn.nnz) - drawn.indptr[rows]
-    hidden = place < sizes[asked][rows] // 2
+    selected = rng.permutation(np.flatnonzero((sizes >= MIN_ITEMS) & known[orders.users]))
+    _, first = np.unique(orders.users[selected], return_index=True)
+    selected = np.sort(rng.permutation(selected[first])[:MAX_EXAMPLES])
+    selected_orders, n = orders.items[selected], len(selected)
+    rows = np.repeat(np.arange(n), np.diff(selected_orders.indptr))
+    order = np.lexsort((rng.random(selected_orders.nnz), rows))
+    place = np.empty(selected_orders.nnz, dtype=np.int64)
+    place[order] = np.arange(selected_orders.nnz) - selected_orders.indptr[rows]
+    hidden = place < sizes[selected][rows] // 2
     truth = sparse.csr_matrix(
-        (np.ones(int(hidden.sum()), np.float32), (rows[hidden], drawn.indices[hidden])), shape=(n, train.n_items)
+        (np.ones(int(hidden.sum()), np.float32), (rows[hidden], selected_orders.indices[hidden])),
+        shape=(n, train.n_items),
     )
     truth.sort_indices()
     bounds = np.cumsum(np.bincount(rows[~hidden], minlength=n))[:-1] if n else np.empty(0, np.int64)
-    given = np.split(drawn.indices[~hidden], bounds) if n else []
-    return EvaluationSplit(train, orders.users[asked], truth, context_items=given, exclude=given)
+    given = np.split(selected_orders.indices[~hidden], bounds) if n else []
+    return EvaluationSplit(train, orders.users[selected], truth, context_items=given, exclude=given)
 
 
-def extra(model: Recommender, examples: EvaluationSplit, after: Interactions) -> Mapping[str, NDArray[np.float64]]:
+def extra_metrics(
+    model: Recommender, examples: EvaluationSplit, holdout: Interactions
+) -> Mapping[str, NDArray[np.float64]]:
     """The same asked of items the customer never had: habits do not help there. NaN for an order whose hidden half has none."""
     new = first_interactions(examples.truth, examples.history())
     ranked = model.recommend(
@@ -75,7 +78,7 @@ TASK = Task(
     "one half of an order is given: what is in the other half; right is the hidden half",
     candidates,
     examples,
-    filled_by=("popular",),
-    tunes=("complement",),
-    extra=extra,
+    fallbacks=("popular",),
+    tuned_models=("complement",),
+    extra_metrics=extra_metrics,
 )

@@ -10,130 +10,134 @@ from numpy.typing import NDArray
 from scipy import sparse
 
 from features.interactions import Interactions, TrainingSet
-from models.recommend.base import Recommender, at_pairs
-from models.recommend.replenish.history import Days, Habits, totals
+from models.recommend.base import Recommender, entry_positions
+from models.recommend.replenish.history import PurchaseDays, PurchaseIntervals, group_sums
 from qianmian.settings import RecommendSettings
 from training.evaluation.split import EvaluationSplit, interaction_matrix
-from training.tasks.base import Task, make
+from training.tasks.base import Task, make_recommender
 
 HORIZON_DAYS = 14
-LEAST_DAYS = 2  # on which an item was bought: with one there is no habit to be due
-LONGEST_LIST = 300  # places looked at; who buys more again in a month is no shopper
+MIN_PURCHASE_DAYS = 2  # on which an item was bought: with one there is no habit to be due
+MAX_LIST_LENGTH = 300  # places looked at; who buys more again in a month is no shopper
 Values = NDArray[np.float64]
 
 
 def candidates(settings: RecommendSettings, seed: int) -> Mapping[str, Recommender]:
     """Each item's clock; own purchases, decayed; what was bought last; own purchase counts."""
     return {
-        "replenish": make("replenish", settings, seed),
-        "repeat": make("repeat", settings, seed),
-        "recency": make("repeat", settings, seed, half_life_days=3.0),
-        "own purchase counts": make("repeat", settings, seed, half_life_days=None),
+        "replenish": make_recommender("replenish", settings, seed),
+        "repeat": make_recommender("repeat", settings, seed),
+        "recency": make_recommender("repeat", settings, seed, half_life_days=3.0),
+        "own purchase counts": make_recommender("repeat", settings, seed, half_life_days=None),
     }
 
 
-def examples(train: TrainingSet, after: Interactions, seed: int) -> EvaluationSplit:
-    """Customers who buy again, in the first `HORIZON_DAYS` of the window, something they had on `LEAST_DAYS` days or more; nothing else is asked.
+def examples(train: TrainingSet, holdout: Interactions, seed: int) -> EvaluationSplit:
+    """Customers who buy again, in the first `HORIZON_DAYS` of the window, something they had on `MIN_PURCHASE_DAYS` days or more; nothing else is asked.
 
     Over four weeks nearly every habit is due and own counts answer; in two weeks what was just bought is not, and what is late is.
     """
-    habits = Habits.at(0.0, Days.of(train.interactions), 1.0)
-    often = habits.times >= LEAST_DAYS
-    asked = interaction_matrix(habits.users[often], habits.items[often], after.shape)
-    soon = after.where(after.age_days > _window(after) - HORIZON_DAYS)
-    truth = interaction_matrix(soon.users, soon.items, after.shape).multiply(asked).tocsr()
+    intervals = PurchaseIntervals.at(0.0, PurchaseDays.of(train.interactions), 1.0)
+    repeated = intervals.times >= MIN_PURCHASE_DAYS
+    eligible = interaction_matrix(intervals.users[repeated], intervals.items[repeated], holdout.shape)
+    soon = holdout.where(holdout.age_days > _window_days(holdout) - HORIZON_DAYS)
+    truth = interaction_matrix(soon.users, soon.items, holdout.shape).multiply(eligible).tocsr()
     truth.sort_indices()
     users = np.flatnonzero(np.diff(truth.indptr) > 0)
-    seldom = interaction_matrix(habits.users[~often], habits.items[~often], after.shape)[users]
+    seldom = interaction_matrix(intervals.users[~repeated], intervals.items[~repeated], holdout.shape)[users]
     return EvaluationSplit(
         train, users, truth[users], exclude=np.split(seldom.indices, seldom.indptr[1:-1]) if len(users) else []
     )
 
 
-def extra(model: Recommender, examples: EvaluationSplit, after: Interactions) -> Mapping[str, Values]:
+def extra_metrics(model: Recommender, examples: EvaluationSplit, holdout: Interactions) -> Mapping[str, Values]:
     """Whether what comes sooner stands higher; of the model with clocks, how far off its day is.
 
     Returns
     -------
     dict
-        ``sooner_first``: of two items bought again in the window, how often the one bought first stands higher (½ for a tie; it does not matter how often
+        ``concordance_index``: of two items bought again in the window, how often the one bought first stands higher (½ for a tie; it does not matter how often
         a customer buys at all). ``day_error``: mean absolute error of the expected day in days, over items bought again in the window;
         ``day_error_own_gap`` and ``day_error_item_gap`` of the geometric mean gap of the pair and of the item, ``day_error_middle`` of the middle
         of the window, all of them told that it comes within the window. NaN for a customer without such items.
     """
     n = len(examples)
-    habits = Habits.at(0.0, Days.of(examples.train.interactions), 1.0)
-    most = min(int(np.bincount(habits.users[habits.times >= LEAST_DAYS]).max(initial=1)), LONGEST_LIST)
+    intervals = PurchaseIntervals.at(0.0, PurchaseDays.of(examples.train.interactions), 1.0)
+    most = min(int(np.bincount(intervals.users[intervals.times >= MIN_PURCHASE_DAYS]).max(initial=1)), MAX_LIST_LENGTH)
     ranked = examples.recommend_with(model, most)
     row, place = np.nonzero(ranked.ids >= 0)
     item = ranked.ids[row, place].astype(np.int64)
-    window = _window(after)
-    day = _first_days(after, window)[examples.users]
-    at = at_pairs(day, np.where(ranked.ids >= 0, ranked.ids, -1))[row, place]
+    window = _window_days(holdout)
+    day = _days_to_first_purchase(holdout, window)[examples.users]
+    at = entry_positions(day, np.where(ranked.ids >= 0, ranked.ids, -1))[row, place]
     came = at >= 0
     days = day.data[at[came]] if came.any() else np.empty(0)
-    found: dict[str, Values] = {"sooner_first": sooner_first(row[came], place[came], days, n)}
+    found: dict[str, Values] = {"sooner_first": concordance_index(row[came], place[came], days, n)}
     if model.supports_expected_days:
         users, items = examples.users[row[came]], item[came]
-        pair = np.searchsorted(habits.users * after.shape[1] + habits.items, users * after.shape[1] + items)
-        quiet = habits.quiet_days[pair]
-        own = np.exp(habits.log_gaps / np.maximum(habits.gaps, 1.0))[pair]
-        sums, gaps = (totals(habits.items, values, after.shape[1]) for values in (habits.log_gaps, habits.gaps))
+        pair = np.searchsorted(intervals.users * holdout.shape[1] + intervals.items, users * holdout.shape[1] + items)
+        quiet = intervals.recency_days[pair]
+        own = np.exp(intervals.log_gaps / np.maximum(intervals.gaps, 1.0))[pair]
+        sums, gaps = (
+            group_sums(intervals.items, values, holdout.shape[1]) for values in (intervals.log_gaps, intervals.gaps)
+        )
         of_item = np.exp(sums / np.maximum(gaps, 1.0))[items]
-        told = {
+        estimates = {
             "day_error": model.expected_days(users, items, window),
             "day_error_own_gap": np.clip(own - quiet, 0.5, window),
             "day_error_item_gap": np.clip(of_item - quiet, 0.5, window),
             "day_error_middle": np.full(len(days), window / 2.0),
         }
-        found |= {name: _mean(row[came], np.abs(guess - days), n) for name, guess in told.items()}
+        found |= {name: _mean_per_user(row[came], np.abs(guess - days), n) for name, guess in estimates.items()}
     return found
 
 
-def sooner_first(rows: NDArray[Any], places: NDArray[Any], days: NDArray[Any], n: int) -> Values:
+def concordance_index(rows: NDArray[Any], positions: NDArray[Any], days: NDArray[Any], n: int) -> Values:
     """Share of pairs of items of one customer in the order of their days (Harrell's c-index); NaN where no two days differ, (n,).
 
     Parameters
     ----------
-    rows, places, days : arrays, (m,)
+    rows, positions, days : arrays, (m,)
         Customer, place in the list and day of each item; rows are sorted.
 
     Examples
     --------
-    >>> sooner_first(np.array([0, 0, 0]), np.array([0, 1, 2]), np.array([1.0, 5.0, 3.0]), 1).round(3).tolist()
+    >>> concordance_index(np.array([0, 0, 0]), np.array([0, 1, 2]), np.array([1.0, 5.0, 3.0]), 1).round(3).tolist()
     [0.667]
     """
     right, pairs = np.zeros(n), np.zeros(n)
     for apart in range(1, int(np.bincount(rows).max(initial=1))):
         both = rows[apart:] == rows[:-apart]
         later = (days[apart:] - days[:-apart])[both]
-        lower = (places[apart:] - places[:-apart])[both]
+        lower = (positions[apart:] - positions[:-apart])[both]
         row = rows[apart:][both]
         differ = later != 0
-        pairs += totals(row[differ], differ[differ], n)
-        right += totals(row[differ], (np.sign(later) == np.sign(lower))[differ] + 0.5 * (lower == 0)[differ], n)
-    return _over(right, pairs)
+        pairs += group_sums(row[differ], differ[differ], n)
+        right += group_sums(row[differ], (np.sign(later) == np.sign(lower))[differ] + 0.5 * (lower == 0)[differ], n)
+    return _safe_divide(right, pairs)
 
 
-def _window(after: Interactions) -> float:
+def _window_days(holdout: Interactions) -> float:
     """Length of the window in days: somebody bought something on its first."""
-    return float(np.ceil(after.age_days.max(initial=0.0)))
+    return float(np.ceil(holdout.age_days.max(initial=0.0)))
 
 
-def _first_days(after: Interactions, window: float) -> sparse.csr_matrix:
+def _days_to_first_purchase(holdout: Interactions, window: float) -> sparse.csr_matrix:
     """Days from the start of the window to the first purchase of each pair, > 0."""
-    order = np.lexsort((-after.age_days, after.items, after.users))
-    users, items, ages = after.users[order], after.items[order], after.age_days[order]
+    order = np.lexsort((-holdout.age_days, holdout.items, holdout.users))
+    users, items, ages = holdout.users[order], holdout.items[order], holdout.age_days[order]
     first = np.ones(len(users), dtype=bool)
     first[1:] = (users[1:] != users[:-1]) | (items[1:] != items[:-1])
-    return sparse.csr_matrix((np.maximum(window - ages[first], 1e-3), (users[first], items[first])), shape=after.shape)
+    return sparse.csr_matrix(
+        (np.maximum(window - ages[first], 1e-3), (users[first], items[first])), shape=holdout.shape
+    )
 
 
-def _mean(rows: NDArray[Any], values: NDArray[Any], n: int) -> Values:
-    return _over(totals(rows, values, n), totals(rows, np.ones(len(rows)), n))
+def _mean_per_user(rows: NDArray[Any], values: NDArray[Any], n: int) -> Values:
+    return _safe_divide(group_sums(rows, values, n), group_sums(rows, np.ones(len(rows)), n))
 
 
-def _over(sums: Values, number: Values) -> Values:
+def _safe_divide(sums: Values, number: Values) -> Values:
     found = np.full(len(sums), np.nan)
     np.divide(sums, number, out=found, where=number > 0)
     return found
@@ -141,9 +145,9 @@ def _over(sums: Values, number: Values) -> Values:
 
 TASK = Task(
     "replenish",
-    f"which of the items had on {LEAST_DAYS} days or more will this customer buy in the next {HORIZON_DAYS} days; right is what they buy",
+    f"which of the items had on {MIN_PURCHASE_DAYS} days or more will this customer buy in the next {HORIZON_DAYS} days; right is what they buy",
     candidates,
     examples,
-    tunes=("replenish",),
-    extra=extra,
+    tuned_models=("replenish",),
+    extra_metrics=extra_metrics,
 )

@@ -15,9 +15,9 @@ from models.recommend.similar.model import SimilarRecommender, first_purchases
 from qianmian.settings import RecommendSettings
 from training.evaluation.metrics import ranking_metrics
 from training.evaluation.split import EvaluationSplit
-from training.tasks.base import Task, make
+from training.tasks.base import Task, make_recommender
 
-MOST_EXAMPLES = 5_000
+MAX_EXAMPLES = 5_000
 COLD = "given by its features only"
 COLD_EXAMPLES = 1_000
 
@@ -25,16 +25,16 @@ COLD_EXAMPLES = 1_000
 def candidates(settings: RecommendSettings, seed: int) -> Mapping[str, Recommender]:
     """Behaviour, popularity and attributes together; popularity within the category; the cosine of iALS, in the category; popularity."""
     return {
-        "similar": make("similar", settings, seed),
-        "popular in the category": make("similar", settings, seed, uses=("popularity",), learn_days=None),
-        "ials cosine in the category": make(
+        "similar": make_recommender("similar", settings, seed),
+        "popular in the category": make_recommender("similar", settings, seed, uses=("popularity",), learn_days=None),
+        "ials cosine in the category": make_recommender(
             "similar", settings, seed, uses=("behaviour",), behaviour="ials", learn_days=None
         ),
-        "popular": make("popular", settings, seed),
+        "popular": make_recommender("popular", settings, seed),
     }
 
 
-def examples(train: TrainingSet, after: Interactions, seed: int) -> EvaluationSplit:
+def examples(train: TrainingSet, holdout: Interactions, seed: int) -> EvaluationSplit:
     """Of every customer who took an item for the first time, of a category (to its last level) they had bought from, one category, drawn.
 
     Given is the item of it they had last; right is what they took of it for the first time. Items without a category ask nothing.
@@ -42,48 +42,50 @@ def examples(train: TrainingSet, after: Interactions, seed: int) -> EvaluationSp
     rng = np.random.default_rng(seed)
     _, category = np.unique(train.item_attributes["category"], return_inverse=True)
     leaf = np.where(train.item_attributes["category"] != "", category, -1).astype(np.int32)
-    users, items, last = first_purchases(train, after, leaf)
+    users, items, last = first_purchases(train, holdout, leaf)
     known = leaf[items] >= 0
     users, items, last = users[known], items[known], last[known]
     questions, of = np.unique(users * (int(leaf.max(initial=0)) + 1) + leaf[items], return_inverse=True)
     owners = np.zeros(len(questions), dtype=np.int64)
     given = np.zeros(len(questions), dtype=np.int64)
     owners[of], given[of] = users, last
-    drawn = rng.permutation(len(questions))
-    _, first = np.unique(owners[drawn], return_index=True)
-    asked = np.sort(rng.permutation(drawn[first])[:MOST_EXAMPLES])
+    shuffled = rng.permutation(len(questions))
+    _, first = np.unique(owners[shuffled], return_index=True)
+    selected = np.sort(rng.permutation(shuffled[first])[:MAX_EXAMPLES])
     row = np.full(len(questions), -1, dtype=np.int64)
-    row[asked] = np.arange(len(asked))
+    row[selected] = np.arange(len(selected))
     kept = row[of] >= 0
     truth = sparse.csr_matrix(
-        (np.ones(int(kept.sum()), np.float32), (row[of][kept], items[kept])), shape=(len(asked), train.n_items)
+        (np.ones(int(kept.sum()), np.float32), (row[of][kept], items[kept])), shape=(len(selected), train.n_items)
     )
     truth.sort_indices()
     return EvaluationSplit(
         train,
-        owners[asked],
+        owners[selected],
         truth,
-        context_items=[np.array([item]) for item in given[asked].tolist()],
+        context_items=[np.array([item]) for item in given[selected].tolist()],
         exclude_purchased=True,
     )
 
 
-def extra(model: Recommender, examples: EvaluationSplit, after: Interactions) -> Mapping[str, NDArray[np.float64]]:
+def extra_metrics(
+    model: Recommender, examples: EvaluationSplit, holdout: Interactions
+) -> Mapping[str, NDArray[np.float64]]:
     """The same, were the given item one nobody had: told only what it is. NaN beyond the first examples; nothing for models that cannot."""
     if not isinstance(model, SimilarRecommender) or not {"attributes", "popularity"} & set(model.uses):
         return {}
     n = len(examples)
     found = {f"{name}@{TASK.k}, {COLD}": np.full(n, np.nan) for name in ("recall", "ndcg", "mrr")}
-    columns, had = examples.train.item_attributes, examples.train.interactions.matrix()
-    compared = ["category", *model.traits_.numbers, *model.traits_.codes, *model.traits_.tags]
+    columns, interacted = examples.train.item_attributes, examples.train.interactions.matrix()
+    compared = ["category", *model.item_features_.numbers, *model.item_features_.codes, *model.item_features_.tags]
     rows, ids = np.arange(min(n, COLD_EXAMPLES)), []
     for row in rows.tolist():
         item = int(examples.context_items[row][0]) if examples.context_items is not None else -1
         left = np.ones(examples.train.n_items, dtype=bool)
         user = examples.users[row]
-        left[had.indices[had.indptr[user] : had.indptr[user + 1]]] = False
-        told: dict[str, Any] = {name: columns[name][item].item() for name in compared}
-        ids.append(model.similar_to(told, TASK.k, allowed=left).ids[0])
+        left[interacted.indices[interacted.indptr[user] : interacted.indptr[user + 1]]] = False
+        query_item: dict[str, Any] = {name: columns[name][item].item() for name in compared}
+        ids.append(model.similar_to(query_item, TASK.k, allowed=left).ids[0])
     if len(rows):
         for name, values in ranking_metrics(
             np.array(ids), examples.truth[rows], TASK.k, ("recall", "ndcg", "mrr")
@@ -97,6 +99,6 @@ TASK = Task(
     "a customer tries another item of a category: which, given the one they had last; right is what they took of it for the first time",
     candidates,
     examples,
-    tunes=("similar",),
-    extra=extra,
+    tuned_models=("similar",),
+    extra_metrics=extra_metrics,
 )

@@ -9,48 +9,48 @@ from numpy.typing import NDArray
 
 from features.interactions import Interactions, TrainingSet
 from models.recommend.base import Recommender
-from models.recommend.upgrade.item_features import usual_items
+from models.recommend.upgrade.item_attributes import usual_items
 from qianmian.settings import RecommendSettings
 from training.evaluation.metrics import ranking_metrics
 from training.evaluation.split import EvaluationSplit, first_interactions, interaction_matrix
-from training.tasks.base import Task, make
+from training.tasks.base import Task, make_recommender
 
-DEARER = 1.1  # at least so many times the price of the usual item
-LEAST_LINES = 2  # a category somebody buys from
-LEAST_CANDIDATES = 2  # one alone needs no ranking
+MIN_PRICE_RATIO = 1.1  # at least so many times the price of the usual item
+MIN_LINES = 2  # a category somebody buys from
+MIN_CANDIDATES = 2  # one alone needs no ranking
 
 
 def candidates(settings: RecommendSettings, seed: int) -> Mapping[str, Recommender]:
     """Trade-ups, popularity, price, brand and size, weighed by what was taken; collaborative filtering; the most popular dearer ones."""
     return {
-        "upgrade": make("upgrade", settings, seed),
-        "ials": make("ials", settings, seed),
-        "most popular dearer": make("popular", settings, seed),
-        "most popular dearer, ever": make("popular", settings, seed, window_days=None),
+        "upgrade": make_recommender("upgrade", settings, seed),
+        "ials": make_recommender("ials", settings, seed),
+        "most popular dearer": make_recommender("popular", settings, seed),
+        "most popular dearer, ever": make_recommender("popular", settings, seed, window_days=None),
     }
 
 
-def examples(train: TrainingSet, after: Interactions, seed: int) -> EvaluationSplit:
+def examples(train: TrainingSet, holdout: Interactions, seed: int) -> EvaluationSplit:
     """One category, drawn, of every customer who takes there for the first time something dearer than what they usually buy there.
 
-    Given is the usual item; candidates are all items of its category at least `DEARER` times its price that the customer never had.
+    Given is the usual item; candidates are all items of its category at least `MIN_PRICE_RATIO` times its price that the customer never had.
     """
     names, leaf = np.unique(train.item_attributes["category"], return_inverse=True)
     leaf = np.where(names[leaf] != "", leaf, -1).astype(np.int64)
     price = train.item_attributes["price"].astype(np.float64)
     own = train.interactions.matrix()
     users, usual = usual_items(own, leaf)
-    known = (price[usual] > 0) & (_lines(train.interactions, leaf, users, leaf[usual]) >= LEAST_LINES)
+    known = (price[usual] > 0) & (_lines(train.interactions, leaf, users, leaf[usual]) >= MIN_LINES)
     users, usual = users[known], usual[known]
     items = np.flatnonzero((leaf >= 0) & (price > 0))
     items = items[np.argsort(leaf[items], kind="stable")]
     bounds = np.searchsorted(leaf[items], np.arange(len(names) + 1))
     # only sets in which something new was taken are made
     width = np.int64(len(names) + 1)
-    had = interaction_matrix(train.interactions.users, train.interactions.items, after.shape)
-    bought = interaction_matrix(after.users, after.items, after.shape)
-    new = first_interactions(bought, had)
-    buyers = np.repeat(np.arange(after.shape[0], dtype=np.int64), np.diff(new.indptr))
+    interacted = interaction_matrix(train.interactions.users, train.interactions.items, holdout.shape)
+    bought = interaction_matrix(holdout.users, holdout.items, holdout.shape)
+    new = first_interactions(bought, interacted)
+    buyers = np.repeat(np.arange(holdout.shape[0], dtype=np.int64), np.diff(new.indptr))
     some = np.isin(users * width + leaf[usual], buyers * width + leaf[new.indices])
     users, usual = users[some], usual[some]
     lengths = bounds[leaf[usual] + 1] - bounds[leaf[usual]]
@@ -59,35 +59,44 @@ def examples(train: TrainingSet, after: Interactions, seed: int) -> EvaluationSp
         np.repeat(bounds[leaf[usual]] - np.cumsum(lengths) + lengths, lengths) + np.arange(int(lengths.sum()))
     ]
     n_items = np.int64(train.n_items)
-    owned = np.repeat(np.arange(after.shape[0], dtype=np.int64), np.diff(had.indptr)) * n_items + had.indices
-    kept = (price[other] >= DEARER * price[usual[of]] * (1.0 - 1e-9)) & ~np.isin(users[of] * n_items + other, owned)
+    owned = (
+        np.repeat(np.arange(holdout.shape[0], dtype=np.int64), np.diff(interacted.indptr)) * n_items
+        + interacted.indices
+    )
+    kept = (price[other] >= MIN_PRICE_RATIO * price[usual[of]] * (1.0 - 1e-9)) & ~np.isin(
+        users[of] * n_items + other, owned
+    )
     of, other = of[kept], other[kept]
     right = np.isin(users[of] * n_items + other, buyers * n_items + new.indices)
-    asked = np.flatnonzero(
-        (np.bincount(of, right, len(users)) > 0) & (np.bincount(of, minlength=len(users)) >= LEAST_CANDIDATES)
+    selected = np.flatnonzero(
+        (np.bincount(of, right, len(users)) > 0) & (np.bincount(of, minlength=len(users)) >= MIN_CANDIDATES)
     )
-    drawn = np.random.default_rng(seed).permutation(asked)
-    _, first = np.unique(users[drawn], return_index=True)
-    asked = drawn[first]
+    shuffled = np.random.default_rng(seed).permutation(selected)
+    _, first = np.unique(users[shuffled], return_index=True)
+    selected = shuffled[first]
     row = np.full(len(users), -1, dtype=np.int64)
-    row[asked] = np.arange(len(asked))
+    row[selected] = np.arange(len(selected))
     mine = row[of] >= 0
-    shape = (len(asked), train.n_items)
-    offered = interaction_matrix(row[of[mine]], other[mine], shape)
+    shape = (len(selected), train.n_items)
+    candidate_matrix = interaction_matrix(row[of[mine]], other[mine], shape)
     truth = interaction_matrix(row[of[mine & right]], other[mine & right], shape)
-    return EvaluationSplit(train, users[asked], truth, context_items=list(usual[asked][:, None]), candidates=offered)
+    return EvaluationSplit(
+        train, users[selected], truth, context_items=list(usual[selected][:, None]), candidates=candidate_matrix
+    )
 
 
-def extra(model: Recommender, examples: EvaluationSplit, after: Interactions) -> Mapping[str, NDArray[np.float64]]:
+def extra_metrics(
+    model: Recommender, examples: EvaluationSplit, holdout: Interactions
+) -> Mapping[str, NDArray[np.float64]]:
     """How many candidates there were, and what a drawn order of them gets."""
     assert examples.candidates is not None
-    offered = examples.candidates
-    n, number = len(examples), np.diff(offered.indptr)
+    candidate_matrix = examples.candidates
+    n, number = len(examples), np.diff(candidate_matrix.indptr)
     rows = np.repeat(np.arange(n), number)
-    order = np.lexsort((np.random.default_rng(0).random(offered.nnz), rows))
-    drawn = np.full((n, int(number.max(initial=1))), -1, dtype=np.int64)
-    drawn[rows, np.arange(offered.nnz) - offered.indptr[rows]] = offered.indices[order]
-    chance = ranking_metrics(drawn, examples.truth, TASK.k, ("ndcg", "mrr", "hit_rate"))
+    order = np.lexsort((np.random.default_rng(0).random(candidate_matrix.nnz), rows))
+    shuffled = np.full((n, int(number.max(initial=1))), -1, dtype=np.int64)
+    shuffled[rows, np.arange(candidate_matrix.nnz) - candidate_matrix.indptr[rows]] = candidate_matrix.indices[order]
+    chance = ranking_metrics(shuffled, examples.truth, TASK.k, ("ndcg", "mrr", "hit_rate"))
     return {
         "candidates": number.astype(np.float64),
         **{f"{name} of a drawn order": values for name, values in chance.items()},
@@ -110,10 +119,10 @@ def _lines(
 
 TASK = Task(
     "upgrade",
-    f"given what a customer usually buys of a category: which item at least {DEARER} times as dear will they take first; right is what they took",
+    f"given what a customer usually buys of a category: which item at least {MIN_PRICE_RATIO} times as dear will they take first; right is what they took",
     candidates,
     examples,
     metric="mrr",
-    tunes=("upgrade",),
-    extra=extra,
+    tuned_models=("upgrade",),
+    extra_metrics=extra_metrics,
 )

@@ -1,6 +1,6 @@
 """Engines: what runs the compiled expressions. One file and one line here adds another; all give the same features.
 
-An engine opens the lake as Ibis tables, keeps what does not depend on the moment (`features.compute.views.Rows`), and turns
+An engine opens the lake as Ibis tables, keeps what does not depend on the moment (`features.compute.views.PreparedTables`), and turns
 declarations into a table. What a feature means is decided in `features.compute.compile_ibis`, never here.
 """
 

@@ -9,7 +9,7 @@ from typing import Any, Protocol
 import pyarrow as pa
 
 from features.compute.algebra import Feature
-from features.compute.views import Rows
+from features.compute.views import PreparedTables
 
 
 class Engine(Protocol):
@@ -25,7 +25,7 @@ class Engine(Protocol):
 
     name: str
     backend: Any
-    rows: Rows
+    rows: PreparedTables
 
     def table(self, features: Sequence[Feature], as_of: datetime) -> pa.Table:
         """`one_id`, `user_id`, `user_source` and a column a feature, sorted by `one_id`, in memory."""

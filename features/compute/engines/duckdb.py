@@ -1,7 +1,7 @@
 """The embedded engine: DuckDB in this process.
 
 Measured on two cores: with 190 features Ibis takes about as long to write the SQL as DuckDB to run it over 1.4 million lines, so
-the SQL of a set of features is written once and the moment is a variable in it. Over more than `Rows.KEPT_ROWS` rows every
+the SQL of a set of features is written once and the moment is a variable in it. Over more than `PreparedTables.MAX_CACHED_ROWS` rows every
 pass would read the Parquet again and DuckDB would hold a hash table a pass, so a large lake is first cut into buckets of
 whole customers, one pass in all, and built bucket by bucket: memory stays that of a bucket.
 """
@@ -21,16 +21,16 @@ import pyarrow.compute as pc
 
 from features.compute.algebra import Feature
 from features.compute.compile_ibis import compile_profiles
-from features.compute.views import TABLE_OF, Rows, Views
+from features.compute.views import VIEW_TABLES, PreparedTables, Views
 from features.data.lake import Lake, literal, quote
 from qianmian.schema import TABLES
 from qianmian.workspace import explain_os_errors
 
 BUCKET_ROWS = 2_000_000
 BUCKETED = ("transactions", "events", "touches", "profiles")
-FEW = 20  # so many features are quicker from the files than from buckets, and need no more memory
+MIN_FEATURES_TO_BUCKET = 20  # so many features are quicker from the files than from buckets, and need no more memory
 # columns of a canonical table a feature may stand on without naming them
-ALWAYS = {
+REQUIRED_COLUMNS = {
     "transactions": ("source", "source_user_id", "order_id", "line_no", "ts", "item_id", "status"),
     "events": (
         "source",
@@ -45,11 +45,11 @@ ALWAYS = {
     ),
     "touches": ("source", "source_user_id", "touch_id", "ts"),
 }
-STANDS_ON = {"units": ("quantity",), "full_amount": ("amount", "discount", "coupon_discount")}
+DERIVED_FROM = {"units": ("quantity",), "full_amount": ("amount", "discount", "coupon_discount")}
 VARIABLE = "as_of"
 # queries already written, for every lake of this process whose tables look alike; the oldest is forgotten first
-_WRITTEN: dict[tuple[Any, ...], str] = {}
-WRITTEN_KEPT = 32
+_SQL_CACHE: dict[tuple[Any, ...], str] = {}
+SQL_CACHE_SIZE = 32
 
 
 @ibis.udf.scalar.builtin(signature=((str,), "timestamp"))
@@ -70,7 +70,7 @@ class DuckDBEngine:
     def __init__(self, lake: Lake) -> None:
         self.lake, self.states = lake, lake.states()
         self.backend: Any = lake.connect()
-        self.rows = Rows(self.backend, self.states)
+        self.rows = PreparedTables(self.backend, self.states)
 
     @property
     def connection(self) -> duckdb.DuckDBPyConnection:
@@ -80,19 +80,19 @@ class DuckDBEngine:
         """See `features.compute.engines.base.Engine`."""
         rows = max((self.states[name].rows for name in BUCKETED if name in self.states), default=0)
         self.connection.execute(f"SET VARIABLE {VARIABLE} = TIMESTAMP {literal(as_of.isoformat(sep=' '))}")
-        if rows > self.rows.KEPT_ROWS and len(features) > FEW:
+        if rows > self.rows.MAX_CACHED_ROWS and len(features) > MIN_FEATURES_TO_BUCKET:
             return self._by_bucket(features, as_of)
         return self._run(features, self.rows, as_of)
 
-    def _run(self, features: Sequence[Feature], rows: Rows, as_of: datetime) -> pa.Table:
-        rows.keep(TABLE_OF[feature.view] for feature in features if feature.view)
-        key = (tuple(features), rows.looks)
-        if key not in _WRITTEN:
+    def _run(self, features: Sequence[Feature], rows: PreparedTables, as_of: datetime) -> pa.Table:
+        rows.cache(VIEW_TABLES[feature.view] for feature in features if feature.view)
+        key = (tuple(features), rows.schema_key)
+        if key not in _SQL_CACHE:
             views = Views(rows, as_of, getvariable(VARIABLE))
-            while len(_WRITTEN) >= WRITTEN_KEPT:
-                _WRITTEN.pop(next(iter(_WRITTEN)))
-            _WRITTEN[key] = str(ibis.to_sql(compile_profiles(features, views), dialect="duckdb"))
-        return self.connection.execute(_WRITTEN[key]).to_arrow_table()
+            while len(_SQL_CACHE) >= SQL_CACHE_SIZE:
+                _SQL_CACHE.pop(next(iter(_SQL_CACHE)))
+            _SQL_CACHE[key] = str(ibis.to_sql(compile_profiles(features, views), dialect="duckdb"))
+        return self.connection.execute(_SQL_CACHE[key]).to_arrow_table()
 
     # ---- a lake larger than memory -------------------------------------------------------------------------------
 
@@ -112,15 +112,15 @@ class DuckDBEngine:
         return whole if in_order else whole.sort_by("one_id")
 
     def _bucket_tables(self, features: Sequence[Feature], as_of: datetime, scratch: Path) -> Iterator[pa.Table]:
-        count = self._cut(features, as_of, scratch)
+        count = self._write_buckets(features, as_of, scratch)
         for bucket in range(count):
-            self._open(features, bucket, scratch)
-            rows = Rows(self.backend, self.states, prefix="bucket_")
+            self._open_bucket(features, bucket, scratch)
+            rows = PreparedTables(self.backend, self.states, prefix="bucket_")
             yield self._run(features, rows, as_of)
             for name in BUCKETED:
-                self.connection.execute(f"DROP TABLE IF EXISTS {rows.kept_name(name)}")
+                self.connection.execute(f"DROP TABLE IF EXISTS {rows.cached_table_name(name)}")
 
-    def _cut(self, features: Sequence[Feature], as_of: datetime, scratch: Path) -> int:
+    def _write_buckets(self, features: Sequence[Feature], as_of: datetime, scratch: Path) -> int:
         """Write the rows before `as_of` into a folder a bucket; a customer's rows lie in one of them."""
         count = -(-max(self.states[name].rows for name in BUCKETED if name in self.states) // BUCKET_ROWS)
         latest = "SELECT source, source_user_id, arg_max(one_id, coalesce(valid_from, TIMESTAMP '0001-01-01')) AS one_id FROM customers GROUP BY ALL"
@@ -147,13 +147,13 @@ class DuckDBEngine:
         named = {
             column
             for feature in features
-            if feature.view and TABLE_OF[feature.view] == name
+            if feature.view and VIEW_TABLES[feature.view] == name
             for column in feature.columns
         }
-        named |= {column for derived in named for column in STANDS_ON.get(derived, ())}
-        return [column for column in present if column in named or column in ALWAYS[name]]
+        named |= {column for derived in named for column in DERIVED_FROM.get(derived, ())}
+        return [column for column in present if column in named or column in REQUIRED_COLUMNS[name]]
 
-    def _open(self, features: Sequence[Feature], bucket: int, scratch: Path) -> None:
+    def _open_bucket(self, features: Sequence[Feature], bucket: int, scratch: Path) -> None:
         """Views `bucket_<table>` over one bucket."""
         for name in BUCKETED:
             known = {column.name: column for column in TABLES[name].columns}

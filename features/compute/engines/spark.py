@@ -24,9 +24,9 @@ import ibis
 import ibis.expr.types as ir
 import pyarrow as pa
 
-from features.compute.algebra import ORDER, Feature
+from features.compute.algebra import SORT_KEYS, Feature
 from features.compute.compile_ibis import compile_profiles
-from features.compute.views import TABLE_OF, Rows, Views
+from features.compute.views import VIEW_TABLES, PreparedTables, Views
 from features.data.lake import CUSTOMERS, Lake
 from qianmian.errors import ArtifactError, DataError, UsageError, WorkspaceError
 from qianmian.schema import TABLES, Table
@@ -35,7 +35,7 @@ from qianmian.workspace import atomic_path, explain_os_errors
 if TYPE_CHECKING:
     from pyspark.sql import DataFrame, SparkSession
 
-LOCAL = "local[*]"
+LOCAL_MASTER = "local[*]"
 SPARK_TYPES = {
     "string": "STRING",
     "int64": "BIGINT",
@@ -45,15 +45,15 @@ SPARK_TYPES = {
     "date": "DATE",
     "json": "STRING",
 }
-ROWS_OF_A_PARTITION = 250_000
-FEW_ROWS = 5_000_000
-MEMORY_SHARE, MEMORY_AT_MOST_GB = 0.5, 8  # of this machine, for a local session
+ROWS_PER_PARTITION = 250_000
+CODEGEN_MIN_ROWS = 5_000_000
+MEMORY_SHARE, MAX_MEMORY_GB = 0.5, 8  # of this machine, for a local session
 # what the views are made of besides the columns features name
-STANDS_ON = {
+REQUIRED_COLUMNS = {
     "transactions": (
         "one_id",
         "status",
-        *ORDER["lines"],
+        *SORT_KEYS["lines"],
         "quantity",
         "amount",
         "discount",
@@ -61,16 +61,16 @@ STANDS_ON = {
         "store_id",
         "channel",
     ),
-    "events": ("one_id", *ORDER["events"]),
-    "touches": ("one_id", *ORDER["touches"]),
+    "events": ("one_id", *SORT_KEYS["events"]),
+    "touches": ("one_id", *SORT_KEYS["touches"]),
 }
 # the build is one stage of some hundred operators; these are settings of the whole Spark application, given when it starts
-ONE_BIG_STAGE = {
+SINGLE_STAGE_OPTIONS = {
     "spark.sql.codegen.cache.maxEntries": "5000",  # it makes more classes than are kept by default, and every task would make them again
     "spark.buffer.pageSize": "2m",  # each operator holds pages: of the default size a task with 0.5 GB is out of memory before its first row
 }
 CSV_OPTIONS: dict[str, str | bool] = {"header": True, "quoteAll": True, "escape": '"', "emptyValue": ""}
-ENDINGS = (".parquet", ".csv")
+FILE_SUFFIXES = (".parquet", ".csv")
 
 
 class SparkEngine:
@@ -97,18 +97,18 @@ class SparkEngine:
 
     name = "spark"
 
-    def __init__(self, lake: Lake, master: str = LOCAL, options: Mapping[str, str] | None = None) -> None:
+    def __init__(self, lake: Lake, master: str = LOCAL_MASTER, options: Mapping[str, str] | None = None) -> None:
         self.lake, self.states, self.master = lake, lake.states(), master
         self._scratch = tempfile.TemporaryDirectory(prefix="qianmian-spark-")
-        self._kept: list[DataFrame] = []
-        self._session, self._started = start(master, self._scratch.name, options or {})
+        self._cached_frames: list[DataFrame] = []
+        self._session, self._started = start_session(master, self._scratch.name, options or {})
         self._session.conf.set("spark.sql.shuffle.partitions", self.partitions)
         # a class is made and compiled for every stage of the plan: over few rows that takes longer than it saves
-        self._session.conf.set("spark.sql.codegen.wholeStage", self._rows > FEW_ROWS)
+        self._session.conf.set("spark.sql.codegen.wholeStage", self._rows > CODEGEN_MIN_ROWS)
         for table in (*TABLES.values(), CUSTOMERS):
             self._open(table).createOrReplaceTempView(table.name)
         self.backend: Any = ibis.pyspark.connect(self._session)
-        self.rows: Rows = LazyRows(self.backend, self.states)
+        self.rows: PreparedTables = LazyTables(self.backend, self.states)
 
     def __enter__(self) -> SparkEngine:
         return self
@@ -118,7 +118,7 @@ class SparkEngine:
 
     def close(self) -> None:
         """Let go of what was kept, and stop the session when this engine started it."""
-        self._forget()
+        self._release_cache()
         if self._started:
             self._session.stop()
         self._scratch.cleanup()
@@ -133,11 +133,11 @@ class SparkEngine:
             return self._session.createDataFrame(
                 [], ", ".join(f"`{column.name}` {SPARK_TYPES[column.dtype]}" for column in table.columns)
             )
-        path = Path(self.lake.source_path(state))
+        path = Path(self.lake.parquet_path(state))
         # a table cut into days is a folder of folders; the day is made of `ts` where it is wanted
         folder = Path(*path.parts[: path.parts.index("**")]) if "**" in path.parts else path
         try:
-            frame = self._session.read.option("recursiveFileLookup", "true").parquet(address(folder, pattern=True))
+            frame = self._session.read.option("recursiveFileLookup", "true").parquet(file_uri(folder, pattern=True))
         except AnalysisException as error:
             raise ArtifactError(
                 f"the lake's {table.name} cannot be read by Spark",
@@ -155,24 +155,24 @@ class SparkEngine:
     @cached_property
     def partitions(self) -> int:
         """In how many parts the customers are laid out: as many as there are cores, more when the lake is large."""
-        return max(self._session.sparkContext.defaultParallelism, math.ceil(self._rows / ROWS_OF_A_PARTITION))
+        return max(self._session.sparkContext.defaultParallelism, math.ceil(self._rows / ROWS_PER_PARTITION))
 
     @property
     def _rows(self) -> int:
-        return max((self.states[name].rows for name in STANDS_ON if name in self.states), default=0)
+        return max((self.states[name].rows for name in REQUIRED_COLUMNS if name in self.states), default=0)
 
     def frame(self, features: Sequence[Feature], as_of: datetime) -> DataFrame:
         """The profiles as a Spark data frame, not computed yet, in no order: `one_id`, `user_id`, `user_source`, a column a feature."""
-        self._forget()
-        views = KeptViews(self, features, as_of)
+        self._release_cache()
+        views = CachedViews(self, features, as_of)
         expression = compile_profiles(features, views, ordered=False)
-        with self._joined_in_place():
+        with self._without_broadcast_joins():
             return self._session.sql(self.backend.compile(expression))
 
     def table(self, features: Sequence[Feature], as_of: datetime) -> pa.Table:
         """See `features.compute.engines.base.Engine`; this collects."""
         frame = self.frame(features, as_of)
-        with self._joined_in_place():
+        with self._without_broadcast_joins():
             return frame.toArrow().sort_by("one_id")
 
     def write(self, features: Sequence[Feature], as_of: datetime, out: Path) -> int:
@@ -195,12 +195,12 @@ class SparkEngine:
         ending = out.suffix or ".parquet"
         parts = out.with_name(f".{out.name}.{uuid.uuid4().hex[:8]}.parts")
         try:
-            with explain_os_errors(out), self._joined_in_place(), explain_spark_errors(out):
+            with explain_os_errors(out), self._without_broadcast_joins(), explain_spark_errors(out):
                 out.parent.mkdir(parents=True, exist_ok=True)
                 if ending == ".csv":
-                    frame.write.options(**CSV_OPTIONS).csv(address(parts))
+                    frame.write.options(**CSV_OPTIONS).csv(file_uri(parts))
                 else:
-                    frame.write.option("compression", "zstd").parquet(address(parts))
+                    frame.write.option("compression", "zstd").parquet(file_uri(parts))
             customers = int(counted.get["customers"])
             if not customers:
                 raise DataError(
@@ -221,20 +221,20 @@ class SparkEngine:
             shutil.rmtree(parts, ignore_errors=True)
         return customers
 
-    def keep(self, expression: ir.Table, name: str) -> ir.Table:
+    def cache_by_customer(self, expression: ir.Table, name: str) -> ir.Table:
         """Lay rows out by customer and keep them with the executors, in memory or on their disks."""
         frame = self._session.sql(self.backend.compile(expression)).repartition(self.partitions, "one_id").persist()
-        self._kept.append(frame)
+        self._cached_frames.append(frame)
         view = f"kept_{name}"
         frame.createOrReplaceTempView(view)
         return self.backend.table(view)
 
-    def _forget(self) -> None:
-        while self._kept:
-            self._kept.pop().unpersist()
+    def _release_cache(self) -> None:
+        while self._cached_frames:
+            self._cached_frames.pop().unpersist()
 
     @contextlib.contextmanager
-    def _joined_in_place(self) -> Iterator[None]:
+    def _without_broadcast_joins(self) -> Iterator[None]:
         """Parts that lie together already are joined where they lie instead of being sent around."""
         name = "spark.sql.autoBroadcastJoinThreshold"
         before = str(self._session.conf.get(name))
@@ -245,41 +245,41 @@ class SparkEngine:
             self._session.conf.set(name, before)
 
 
-class LazyRows(Rows):
-    """Rows that stay queries: what is worth keeping depends on the moment (`KeptViews`)."""
+class LazyTables(PreparedTables):
+    """Rows that stay queries: what is worth keeping depends on the moment (`CachedViews`)."""
 
-    KEPT_ROWS = -1
+    MAX_CACHED_ROWS = -1
 
 
-class KeptViews(Views):
+class CachedViews(Views):
     """Views whose rows lie by customer, with the columns that are asked for."""
 
     def __init__(self, engine: SparkEngine, features: Sequence[Feature], as_of: datetime) -> None:
         super().__init__(engine.rows, as_of)
         self._engine, self._features = engine, features
-        self._laid_out: dict[str, ir.Table] = {}
+        self._partitioned: dict[str, ir.Table] = {}
 
     @cached_property
     def customers(self) -> ir.Table:
-        return self._engine.keep(super().customers, "customers")
+        return self._engine.cache_by_customer(super().customers, "customers")
 
-    def _before(self, table: str) -> ir.Table:
-        if table not in self._laid_out:
-            rows = super()._before(table)
-            mine = (feature for feature in self._features if feature.view and TABLE_OF[feature.view] == table)
+    def _before_cutoff(self, table: str) -> ir.Table:
+        if table not in self._partitioned:
+            rows = super()._before_cutoff(table)
+            mine = (feature for feature in self._features if feature.view and VIEW_TABLES[feature.view] == table)
             named = {column for feature in mine for column in feature.columns}
-            columns = [column for column in rows.columns if column in named or column in STANDS_ON[table]]
-            self._laid_out[table] = self._engine.keep(rows.select(columns), table)
-        return self._laid_out[table]
+            columns = [column for column in rows.columns if column in named or column in REQUIRED_COLUMNS[table]]
+            self._partitioned[table] = self._engine.cache_by_customer(rows.select(columns), table)
+        return self._partitioned[table]
 
     def _orders(self) -> ir.Table:
-        return self._engine.keep(super()._orders(), "orders")
+        return self._engine.cache_by_customer(super()._orders(), "orders")
 
     def _profiles(self) -> ir.Table:
-        return self._engine.keep(super()._profiles(), "profiles")
+        return self._engine.cache_by_customer(super()._profiles(), "profiles")
 
 
-def address(path: Path, pattern: bool = False) -> str:
+def file_uri(path: Path, pattern: bool = False) -> str:
     """A path of the file system all machines share, as Spark takes it; never its default file system, never a pattern."""
     text = path.absolute().as_posix()
     return "file://" + (
@@ -287,7 +287,7 @@ def address(path: Path, pattern: bool = False) -> str:
     )
 
 
-def start(master: str, scratch: str, options: Mapping[str, str]) -> tuple[SparkSession, bool]:
+def start_session(master: str, scratch: str, options: Mapping[str, str]) -> tuple[SparkSession, bool]:
     """A session of our own, with its own views and settings, and whether Spark was started for it."""
     try:
         from py4j.protocol import Py4JError  # type: ignore[import-untyped]
@@ -302,15 +302,15 @@ def start(master: str, scratch: str, options: Mapping[str, str]) -> tuple[SparkS
     running = SparkSession.getActiveSession()
     if running is None:
         builder = SparkSession.builder.master(master).appName("qianmian features")
-        fixed = {
+        defaults = {
             "spark.ui.enabled": "false",
             "spark.ui.showConsoleProgress": "false",
             "spark.log.level": "ERROR",
             "spark.sql.warehouse.dir": scratch,
-            **ONE_BIG_STAGE,
-            **(memory(master) if "spark.driver.memory" not in options else {}),
+            **SINGLE_STAGE_OPTIONS,
+            **(driver_memory(master) if "spark.driver.memory" not in options else {}),
         }
-        for name, value in {**fixed, **options}.items():
+        for name, value in {**defaults, **options}.items():
             builder = builder.config(name, value)
         try:
             root = builder.getOrCreate()
@@ -369,11 +369,11 @@ def first_line(error: BaseException) -> str:
     return str(cause.getMessage() if cause is not None else error).strip().splitlines()[0][:200]
 
 
-def memory(master: str) -> dict[str, str]:
+def driver_memory(master: str) -> dict[str, str]:
     """Half of this machine for a session in this process, unless Spark's own settings say something."""
     if not master.startswith("local") or {"SPARK_DRIVER_MEMORY", "SPARK_CONF_DIR", "PYSPARK_SUBMIT_ARGS"} & set(
         os.environ
     ):
         return {}
     total = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
-    return {"spark.driver.memory": f"{max(1, min(MEMORY_AT_MOST_GB, int(total * MEMORY_SHARE)))}g"}
+    return {"spark.driver.memory": f"{max(1, min(MAX_MEMORY_GB, int(total * MEMORY_SHARE)))}g"}

@@ -6,8 +6,8 @@ Ibis or DuckDB; `build`, which fills a state from the lake, does, and is importe
 
 from __future__ import annotations
 
-from features.compute.online.plan import Plan
-from features.compute.online.state import Customer, OnlineState
+from features.compute.online.plan import OnlinePlan
+from features.compute.online.state import CustomerState, OnlineState
 from features.compute.online.values import values
 
-__all__ = ["Customer", "OnlineState", "Plan", "values"]
+__all__ = ["CustomerState", "OnlinePlan", "OnlineState", "values"]

@@ -13,31 +13,31 @@ import pyarrow.compute as pc
 from ibis import _
 from numpy.typing import NDArray
 
-from features.compute.algebra import ORDER, TIME_COLUMNS, WEIGHT_DIGITS, Feature
+from features.compute.algebra import SORT_KEYS, TIME_COLUMNS, WEIGHT_DIGITS, Feature
 from features.compute.builder import Builder
-from features.compute.compile_ibis import both, compile_features, passes
-from features.compute.online.plan import NONE_TEXT, Plan
+from features.compute.compile_ibis import all_of, compile_features, row_filter
+from features.compute.online.plan import NULL_TEXT, OnlinePlan
 from features.compute.online.state import MISSING, Array, OnlineState, Ragged, microseconds
 from features.compute.views import Views, first_part, timestamp
 from qianmian.times import MICROSECONDS_PER_SECOND, SECONDS_PER_DAY
 
-NEVER = np.iinfo(np.int64).min
+NO_TIMESTAMP = np.iinfo(np.int64).min
 ORDER_COLUMNS = ("ts", "lines", "units", "amount", "discount", "coupon_discount", "store_id", "channel")
-KEYS = {  # what tells a row apart when new ones come, beside the order of the view
+ROW_KEYS = {  # what tells a row apart when new ones come, beside the order of the view
     "orders": ("source", "order_id"),
     "events": ("source", "source_user_id", "session_id", "event_id"),
 }
-NOT_STORED = (*TIME_COLUMNS, "gap_days", "full_amount")  # made of the others at request time
+DERIVED_COLUMNS = (*TIME_COLUMNS, "gap_days", "full_amount")  # made of the others at request time
 
 
-class Old:
+class ViewsBeforeTail:
     """Views of the rows before the tail, seen from `as_of`."""
 
     def __init__(self, views: Views, tail_start: datetime) -> None:
-        self.views, self.as_of, self.cut, self.customers, self.before = (
+        self.views, self.as_of, self.cutoff, self.customers, self.before = (
             views,
             views.as_of,
-            views.cut,
+            views.cutoff,
             views.customers,
             views.before,
         )
@@ -57,27 +57,27 @@ def build_state(builder: Builder, as_of: datetime, features: Sequence[Feature] |
         Default: every feature the lake supports at `as_of`.
     """
     kept, _off = builder.supported(features, as_of)
-    plan = Plan.of(kept)
+    plan = OnlinePlan.of(kept)
     tail_start = as_of - timedelta(days=plan.tail_days)
     views = builder.views(as_of)
     people = views.customers.select("one_id").distinct().order_by("one_id").to_pyarrow()
     one_ids = np.asarray(people["one_id"].to_pylist(), dtype=np.str_)
     codes = _Codes()
-    old = Old(views, tail_start)
-    base, last_order = _base(plan, old, codes, as_of)
+    old = ViewsBeforeTail(views, tail_start)
+    base, last_order = _base_summaries(plan, old, codes, as_of)
     counts = {
-        number: _counts(old, cell, one_ids, codes)
-        for number, cell in enumerate(plan.cells)
-        if cell.kind == "values" and cell.has_base
+        number: _value_counts(old, partial, one_ids, codes)
+        for number, partial in enumerate(plan.partials)
+        if partial.kind == "values" and partial.covers_old_rows
     }
-    tails = {view: _tail(plan, views, view, tail_start, one_ids, codes) for view in plan.views}
+    tails = {view: _tail_rows(plan, views, view, tail_start, one_ids, codes) for view in plan.views}
     profile = (
         compile_features([feature for feature in kept if feature.view == "profiles"], views)
         .order_by("one_id")
         .to_pyarrow()
     )
     attributes = {feature.name: _values(profile[feature.name]) for feature in kept if feature.view == "profiles"}
-    items, contents = _traits(builder)
+    items, contents = _item_attributes(builder)
     return OnlineState(
         plan,
         one_ids,
@@ -115,24 +115,28 @@ class _Codes:
         return {column: texts for column, texts in self._parts.items() if column != "session_id"}
 
 
-def _base(
-    plan: Plan, old: Old, codes: _Codes, as_of: datetime
+def _base_summaries(
+    plan: OnlinePlan, old: ViewsBeforeTail, codes: _Codes, as_of: datetime
 ) -> tuple[dict[int, dict[str, Array]], NDArray[np.int64]]:
     """Summaries of the old rows by the same aggregates that features are made of."""
-    wanted = {f"c{number}": cell.auxiliary(f"c{number}") for number, cell in enumerate(plan.cells) if cell.has_base}
+    wanted = {
+        f"c{number}": partial.base_features(f"c{number}")
+        for number, partial in enumerate(plan.partials)
+        if partial.covers_old_rows
+    }
     last = Feature("last_order", "orders", "recency", default=float("nan"), description="state")
     features = [feature for numbers in wanted.values() for feature in numbers.values()]
     with_orders = "orders" in plan.views
     table = compile_features([*features, *([last] if with_orders else [])], old).order_by("one_id").to_pyarrow()  # type: ignore[arg-type]
     base: dict[int, dict[str, Array]] = {}
     for name, numbers in wanted.items():
-        cell = plan.cells[int(name[1:])]
+        partial = plan.partials[int(name[1:])]
         made: dict[str, Array] = {}
         for number, feature in numbers.items():
             column = table[feature.name]
             made[number] = (
-                codes.encode(cell.column, pc.if_else(pc.equal(column, NONE_TEXT), None, column))
-                if cell.text
+                codes.encode(partial.column, pc.if_else(pc.equal(column, NULL_TEXT), None, column))
+                if partial.text
                 else _values(column)
             )
         for number in ("age", "recency"):  # kept as moments: days before another moment would have to be moved
@@ -148,28 +152,28 @@ def _base(
     moments = (
         microseconds(as_of) - np.round(np.nan_to_num(days) * SECONDS_PER_DAY).astype(np.int64) * MICROSECONDS_PER_SECOND
     )
-    return base, np.where(np.isnan(days), NEVER, moments)
+    return base, np.where(np.isnan(days), NO_TIMESTAMP, moments)
 
 
-def _counts(old: Old, cell: Any, one_ids: NDArray[np.str_], codes: _Codes) -> Ragged:
-    t = old[cell.view]
-    t = t.filter(both(passes(t, cell.where), t[cell.column].notnull()))
-    weight = t[cell.over].sum().fill_null(0.0).round(WEIGHT_DIGITS) if cell.over else t.count()
-    counted = t.group_by(one_id=t.one_id, value=t[cell.column]).aggregate(weight=weight)
+def _value_counts(old: ViewsBeforeTail, partial: Any, one_ids: NDArray[np.str_], codes: _Codes) -> Ragged:
+    t = old[partial.view]
+    t = t.filter(all_of(row_filter(t, partial.where), t[partial.column].notnull()))
+    weight = t[partial.over].sum().fill_null(0.0).round(WEIGHT_DIGITS) if partial.over else t.count()
+    counted = t.group_by(one_id=t.one_id, value=t[partial.column]).aggregate(weight=weight)
     counted = counted.filter(counted.weight > 0).order_by(["one_id", "value"]).to_pyarrow()
     offsets, kept = _offsets(counted, one_ids)
-    values = _column(counted["value"], cell.column, codes)[kept]
+    values = _column(counted["value"], partial.column, codes)[kept]
     return Ragged(offsets, {"value": values, "weight": _values(counted["weight"])[kept]})
 
 
-def _tail(
-    plan: Plan, views: Views, view: str, tail_start: datetime, one_ids: NDArray[np.str_], codes: _Codes
+def _tail_rows(
+    plan: OnlinePlan, views: Views, view: str, tail_start: datetime, one_ids: NDArray[np.str_], codes: _Codes
 ) -> Ragged:
     t = views[view]
     t = t.filter(t.ts >= timestamp(tail_start))
-    columns = set(ORDER_COLUMNS if view == "orders" else plan.columns(view)) - set(NOT_STORED) | {"ts"}
-    keys = {name for name in (*ORDER[view], *KEYS.get(view, ())) if name != "ts"}
-    rows = t.select("one_id", *sorted(columns | keys)).order_by(["one_id", *ORDER[view]]).to_pyarrow()
+    columns = set(ORDER_COLUMNS if view == "orders" else plan.columns(view)) - set(DERIVED_COLUMNS) | {"ts"}
+    keys = {name for name in (*SORT_KEYS[view], *ROW_KEYS.get(view, ())) if name != "ts"}
+    rows = t.select("one_id", *sorted(columns | keys)).order_by(["one_id", *SORT_KEYS[view]]).to_pyarrow()
     offsets, kept = _offsets(rows, one_ids)
     made = {}
     for name in sorted(columns):
@@ -208,7 +212,7 @@ def _moments(values: pa.ChunkedArray) -> NDArray[np.int64]:
     return np.asarray(values.cast(pa.timestamp("us")).cast(pa.int64()).to_numpy(), dtype=np.int64)
 
 
-def _traits(builder: Builder) -> tuple[Mapping[str, tuple[str | None, str | None]], Mapping[str, str | None]]:
+def _item_attributes(builder: Builder) -> tuple[Mapping[str, tuple[str | None, str | None]], Mapping[str, str | None]]:
     items = builder.backend.table("items").select("item_id", "category", "brand").to_pyarrow().to_pydict()
     contents = (
         builder.backend.table("contents").select("content_id", topic=first_part(_.topics, "|")).to_pyarrow().to_pydict()

@@ -28,14 +28,14 @@ from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Literal
 
-from features.compute.algebra import BY_VALUE, PAIRED, Aggregate, Condition, Feature
+from features.compute.algebra import TWO_WINDOW_AGGREGATES, VALUE_COUNT_AGGREGATES, Aggregate, Condition, Feature
 
 Kind = Literal["rows", "total", "moments", "min", "max", "first", "last", "times", "gaps", "values"]
-NONE_TEXT = "\x1f"  # stands for "no such row" in a text column of the base
+NULL_TEXT = "\x1f"  # stands for "no such row" in a text column of the base
 NAN = float("nan")
 
 # kind → name of the summary's number → aggregate that gives it
-BASE: dict[Kind, dict[str, Aggregate]] = {
+BASE_AGGREGATES: dict[Kind, dict[str, Aggregate]] = {
     "rows": {"n": "count"},
     "total": {"n": "count", "total": "sum"},
     "moments": {"n": "count", "mean": "mean", "std": "std"},
@@ -59,35 +59,35 @@ KIND_OF: dict[str, Kind] = {
     "age": "times",
     "gap_mean": "times",
     "gap_std": "gaps",
-    **dict.fromkeys(BY_VALUE, "values"),
+    **dict.fromkeys(VALUE_COUNT_AGGREGATES, "values"),
 }
 
 
 @dataclass(frozen=True)
-class Cell:
-    """One summary: which rows (view, filter, window; `back` windows earlier) and what of them."""
+class PartialAggregate:
+    """One summary: which rows (view, filter, window; `windows_back` windows earlier) and what of them."""
 
     view: str
     where: tuple[Condition, ...]
     days: int | None
-    back: int
+    windows_back: int
     kind: Kind
     column: str = ""
     over: str = ""
     text: bool = False
 
     @property
-    def has_base(self) -> bool:
+    def covers_old_rows(self) -> bool:
         """Old rows count too."""
         return self.days is None
 
-    def auxiliary(self, name: str) -> dict[str, Feature]:
+    def base_features(self, name: str) -> dict[str, Feature]:
         """Number of the summary → the feature that gives it of the rows before the tail; none for `values`."""
         made = {}
-        for number, aggregate in BASE[self.kind].items():
+        for number, aggregate in BASE_AGGREGATES[self.kind].items():
             known = self.column and aggregate == "count"
             where = (*self.where, Condition(self.column, "known", True)) if known else self.where
-            default: float | str = 0.0 if aggregate == "count" else NONE_TEXT if self.text else NAN
+            default: float | str = 0.0 if aggregate == "count" else NULL_TEXT if self.text else NAN
             column = self.column if aggregate not in ("count", "age", "recency", "gap_std") else ""
             made[number] = Feature(
                 f"{name}.{number}", self.view, aggregate, column, where, default=default, description="state"
@@ -96,90 +96,103 @@ class Cell:
 
 
 @dataclass(frozen=True)
-class Plan:
+class OnlinePlan:
     """Cells and readers of a set of features.
 
     Attributes
     ----------
     features : tuple of Feature
         In the order given; a quotient after its parts.
-    cells : tuple of Cell
+    partials : tuple of Cell
         Each once, however many features read it.
-    reads : tuple of tuple of int
+    partial_indexes : tuple of tuple of int
         The cells each feature reads.
 
     Examples
     --------
     >>> both = (Feature("a", "orders", "mean", "amount"), Feature("b", "orders", "sum", "amount"))
-    >>> len(Plan.of(both).cells), Plan.of(both).tail_days
+    >>> len(OnlinePlan.of(both).partials), OnlinePlan.of(both).tail_days
     (1, 0)
     """
 
     features: tuple[Feature, ...]
-    cells: tuple[Cell, ...] = ()
-    reads: tuple[tuple[int, ...], ...] = field(default=())
+    partials: tuple[PartialAggregate, ...] = ()
+    partial_indexes: tuple[tuple[int, ...], ...] = field(default=())
 
     @classmethod
-    def of(cls, features: Sequence[Feature]) -> Plan:
+    def of(cls, features: Sequence[Feature]) -> OnlinePlan:
         """The plan of declarations that `features.compute.algebra.check` accepts."""
-        at: dict[Cell, int] = {}
-        reads = tuple(tuple(at.setdefault(cell, len(at)) for cell in _cells(feature)) for feature in features)
-        return cls(tuple(features), tuple(at), reads)
+        at: dict[PartialAggregate, int] = {}
+        partial_indexes = tuple(
+            tuple(at.setdefault(partial, len(at)) for partial in _partials_of(feature)) for feature in features
+        )
+        return cls(tuple(features), tuple(at), partial_indexes)
 
     @cached_property
     def selections(self) -> tuple[tuple[str, tuple[Condition, ...]], ...]:
         """The different (view, filter) pairs of the cells."""
-        return tuple(dict.fromkeys((cell.view, cell.where) for cell in self.cells))
+        return tuple(dict.fromkeys((partial.view, partial.where) for partial in self.partials))
 
     @cached_property
     def slices(self) -> tuple[tuple[int, int | None, int], ...]:
         """The different (selection, window, windows back) of the cells."""
         at = {pair: number for number, pair in enumerate(self.selections)}
-        return tuple(dict.fromkeys((at[cell.view, cell.where], cell.days, cell.back) for cell in self.cells))
+        return tuple(
+            dict.fromkeys(
+                (at[partial.view, partial.where], partial.days, partial.windows_back) for partial in self.partials
+            )
+        )
 
     @cached_property
     def slice_of(self) -> tuple[int, ...]:
         """The slice of each cell."""
         at = {pair: number for number, pair in enumerate(self.selections)}
         of = {slice_: number for number, slice_ in enumerate(self.slices)}
-        return tuple(of[at[cell.view, cell.where], cell.days, cell.back] for cell in self.cells)
+        return tuple(
+            of[at[partial.view, partial.where], partial.days, partial.windows_back] for partial in self.partials
+        )
 
     @property
     def tail_days(self) -> int:
         """How far back rows must be kept as rows."""
-        return max((cell.days * (cell.back + 1) for cell in self.cells if cell.days is not None), default=0)
+        return max(
+            (partial.days * (partial.windows_back + 1) for partial in self.partials if partial.days is not None),
+            default=0,
+        )
 
     def columns(self, view: str) -> tuple[str, ...]:
         """The columns of a view that some cell reads, sorted."""
-        cells = [cell for cell in self.cells if cell.view == view]
+        partials = [partial for partial in self.partials if partial.view == view]
         named = {
-            name for cell in cells for name in (cell.column, cell.over, *(condition.column for condition in cell.where))
+            name
+            for partial in partials
+            for name in (partial.column, partial.over, *(condition.column for condition in partial.where))
         }
         return tuple(sorted(named - {""}))
 
     @property
     def views(self) -> tuple[str, ...]:
         """The views of rows in time that some cell reads."""
-        return tuple(dict.fromkeys(cell.view for cell in self.cells))
+        return tuple(dict.fromkeys(partial.view for partial in self.partials))
 
 
-def _cells(feature: Feature) -> list[Cell]:
+def _partials_of(feature: Feature) -> list[PartialAggregate]:
     aggregate = feature.aggregate
     if aggregate == "quotient" or feature.view == "profiles":
         return []
-    cell = Cell(feature.view, feature.where, feature.window_days, 0, "rows")
-    amount = replace(cell, kind="total", column=feature.column) if feature.column else cell
+    partial = PartialAggregate(feature.view, feature.where, feature.window_days, 0, "rows")
+    amount = replace(partial, kind="total", column=feature.column) if feature.column else partial
     if aggregate == "count":
-        return [cell]
+        return [partial]
     if aggregate == "share":
         return [amount, replace(amount, where=())]
     if aggregate == "ratio":
         return [amount, replace(amount, column=feature.over)]
-    if aggregate in PAIRED:
-        return [amount, replace(amount, back=1)]
+    if aggregate in TWO_WINDOW_AGGREGATES:
+        return [amount, replace(amount, windows_back=1)]
     kind = KIND_OF[aggregate]
     if kind in ("times", "gaps"):
-        return [replace(cell, kind=kind)]
+        return [replace(partial, kind=kind)]
     over = feature.over if kind == "values" else ""
     text = feature.categorical and kind in ("first", "last")
-    return [replace(cell, kind=kind, column=feature.column, over=over, text=text)]
+    return [replace(partial, kind=kind, column=feature.column, over=over, text=text)]

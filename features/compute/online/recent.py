@@ -15,17 +15,17 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from features.compute.algebra import ORDER, SESSION_GAP_SECONDS
-from features.compute.online.state import MISSING, Array, Customer, OnlineState, microseconds
+from features.compute.algebra import SESSION_GAP_SECONDS, SORT_KEYS
+from features.compute.online.state import MISSING, Array, CustomerState, OnlineState, microseconds
 from qianmian.times import MICROSECONDS_PER_SECOND, SECONDS_PER_DAY
 
-FRESH = 2**30  # codes of new visits begin beyond every code of the state
+FIRST_NEW_SESSION = 2**30  # codes of new visits begin beyond every code of the state
 VIEW_OF = {("transactions", "paid"): "lines", ("transactions", "refunded"): "refunds"}
-TIES = {view: columns[1:] for view, columns in ORDER.items()}  # of rows of one moment
+TIE_BREAKERS = {view: columns[1:] for view, columns in SORT_KEYS.items()}  # of rows of one moment
 NewRows = Mapping[str, Sequence[Mapping[str, Any]]]
 
 
-class Rows:
+class ViewRows:
     """The rows of one view, in order of time.
 
     Attributes
@@ -42,10 +42,10 @@ class Rows:
     def column(self, name: str) -> Array:
         """A column by name: float64, NaN where null; int32 codes for text."""
         if name not in self._columns:
-            self._columns[name] = self._made(name)
+            self._columns[name] = self._derived_column(name)
         return self._columns[name]
 
-    def _made(self, name: str) -> Array:
+    def _derived_column(self, name: str) -> Array:
         seconds = self.ts // MICROSECONDS_PER_SECOND
         day = seconds // SECONDS_PER_DAY
         if name == "day":
@@ -67,30 +67,30 @@ class Rows:
         raise KeyError(name)
 
 
-def rows_now(customer: Customer, now: int, new_rows: NewRows) -> dict[str, Rows]:
+def current_rows(customer: CustomerState, now: int, new_rows: NewRows) -> dict[str, ViewRows]:
     """The rows of every view in ``[tail_start, now)``."""
     state = customer.state
-    since: dict[str, list[dict[str, Any]]] = {}
+    rows_by_view: dict[str, list[dict[str, Any]]] = {}
     start = microseconds(state.tail_start)
     for table, rows in new_rows.items():
         for row in rows:
             moment = microseconds(row["ts"]) if isinstance(row["ts"], datetime) else int(row["ts"])
             view = VIEW_OF.get((table, row.get("status") or "paid"), "" if table == "transactions" else table)
             if view and start <= moment < now:
-                since.setdefault(view, []).append({**row, "ts": moment})
+                rows_by_view.setdefault(view, []).append({**row, "ts": moment})
     found = {}
     for view in state.plan.views:
         columns = customer.tails[view]
         if view == "orders":
-            columns = _with_lines(customer, since.get("lines", []))
-        elif since.get(view):
-            columns = _with_rows(customer, view, since[view])
+            columns = _merge_lines(customer, rows_by_view.get("lines", []))
+        elif rows_by_view.get(view):
+            columns = _merge_rows(customer, view, rows_by_view[view])
         last = int(state.last_order[customer.row]) if view == "orders" and customer.row >= 0 else None
-        found[view] = Rows(columns, None if last == np.iinfo(np.int64).min else last)
+        found[view] = ViewRows(columns, None if last == np.iinfo(np.int64).min else last)
     return found
 
 
-def _traits(state: OnlineState, view: str, row: dict[str, Any]) -> None:
+def _add_item_attributes(state: OnlineState, view: str, row: dict[str, Any]) -> None:
     category, brand = state.items.get(row.get("item_id") or "", (None, None))
     category = (row.get("category") if view == "events" else None) or category
     row.update(category=category, category_top=category.split("/")[0] if category else None, brand=brand)
@@ -98,18 +98,18 @@ def _traits(state: OnlineState, view: str, row: dict[str, Any]) -> None:
         row["topic"] = state.contents.get(row.get("content_id") or "")
 
 
-def _with_rows(customer: Customer, view: str, new: list[dict[str, Any]]) -> dict[str, Array]:
+def _merge_rows(customer: CustomerState, view: str, new: list[dict[str, Any]]) -> dict[str, Array]:
     """The tail of a view with new rows, put into order."""
     state, tail, keys = customer.state, customer.tails[view], customer.keys(view)
-    new = _untold(view, new, keys, tail["ts"])
+    new = _drop_duplicates(view, new, keys, tail["ts"])
     for row in new:
-        _traits(state, view, row)
-    ties = TIES[view]
-    new.sort(key=lambda row: _place(row["ts"], row, ties))
+        _add_item_attributes(state, view, row)
+    tie_breakers = TIE_BREAKERS[view]
+    new.sort(key=lambda row: _sort_key(row["ts"], row, tie_breakers))
     order: list[int] | None = None
     if new and len(tail["ts"]) and new[0]["ts"] <= tail["ts"][-1]:  # late rows: put where they belong
         rows = [*zip(tail["ts"].tolist(), keys.to_pylist(), strict=True), *((row["ts"], row) for row in new)]
-        order = sorted(range(len(rows)), key=lambda at: _place(*rows[at], ties))
+        order = sorted(range(len(rows)), key=lambda at: _sort_key(*rows[at], tie_breakers))
     columns = {
         name: np.concatenate([old, _encoded(state, name, old.dtype, new)])
         for name, old in tail.items()
@@ -117,28 +117,28 @@ def _with_rows(customer: Customer, view: str, new: list[dict[str, Any]]) -> dict
     }
     if "session_id" in tail:
         columns["session_id"] = (
-            _sessions(tail, keys, new) if order is None else _sessions_anew(tail, keys.to_pylist(), new)
+            _extend_sessions(tail, keys, new) if order is None else _rebuild_sessions(tail, keys.to_pylist(), new)
         )
     return columns if order is None else {name: values[order] for name, values in columns.items()}
 
 
-def _place(ts: int, row: Mapping[str, Any], ties: tuple[str, ...]) -> tuple[Any, ...]:
-    return (ts, *("" if (value := row.get(name)) is None else value for name in ties))
+def _sort_key(ts: int, row: Mapping[str, Any], tie_breakers: tuple[str, ...]) -> tuple[Any, ...]:
+    return (ts, *("" if (value := row.get(name)) is None else value for name in tie_breakers))
 
 
-def _untold(view: str, new: list[dict[str, Any]], keys: pa.Table, ts: Array) -> list[dict[str, Any]]:
+def _drop_duplicates(view: str, new: list[dict[str, Any]], keys: pa.Table, ts: Array) -> list[dict[str, Any]]:
     """The rows that neither the tail nor a row before them has told already."""
 
     def key(row: Mapping[str, Any]) -> tuple[Any, ...]:
-        return tuple(row.get(name) for name in TIES[view] if name != "item_id")
+        return tuple(row.get(name) for name in TIE_BREAKERS[view] if name != "item_id")
 
     earliest = min(row["ts"] for row in new)
     at = int(np.searchsorted(ts, earliest))  # a row told twice has its moment twice
-    told = {key(row) for row in keys.slice(at).to_pylist()} if keys.num_columns and at < len(ts) else set()
+    seen = {key(row) for row in keys.slice(at).to_pylist()} if keys.num_columns and at < len(ts) else set()
     kept = []
     for row in new:
-        if key(row) not in told:
-            told.add(key(row))
+        if key(row) not in seen:
+            seen.add(key(row))
             kept.append(row)
     return kept
 
@@ -151,18 +151,18 @@ def _encoded(state: OnlineState, name: str, dtype: Any, rows: Sequence[Mapping[s
     return np.asarray([np.nan if row.get(name) is None else float(row[name]) for row in rows], dtype=np.float64)
 
 
-def _sessions(tail: Mapping[str, Array], keys: pa.Table, new: list[dict[str, Any]]) -> Array:
+def _extend_sessions(tail: Mapping[str, Array], keys: pa.Table, new: list[dict[str, Any]]) -> Array:
     """Session codes of the tail and of rows that all came after it: they go on with a visit, or begin one."""
     ts, codes = tail["ts"], tail["session_id"]
-    fresh = FRESH
+    next_session = FIRST_NEW_SESSION
     known: dict[str, int] = {}
     running: dict[
         tuple[str, str], tuple[int, int]
     ] = {}  # record → moment and visit of its last event without a visit of its own
     if new and len(ts):
-        lately = int(np.searchsorted(ts, new[0]["ts"] - (SESSION_GAP_SECONDS + 1) * MICROSECONDS_PER_SECOND))
+        recent_start = int(np.searchsorted(ts, new[0]["ts"] - (SESSION_GAP_SECONDS + 1) * MICROSECONDS_PER_SECOND))
         for moment, code, row in zip(
-            ts[lately:].tolist(), codes[lately:].tolist(), keys.slice(lately).to_pylist(), strict=True
+            ts[recent_start:].tolist(), codes[recent_start:].tolist(), keys.slice(recent_start).to_pylist(), strict=True
         ):
             if row["session_id"].startswith(_prefix(row)):
                 running[row["source"], row["source_user_id"]] = (moment, code)
@@ -173,7 +173,7 @@ def _sessions(tail: Mapping[str, Array], keys: pa.Table, new: list[dict[str, Any
             text = f"{row['source']}\x1f{row['session_id']}"
             if text not in known:
                 found = pc.index(keys["session_id"], text).as_py() if keys.num_rows else -1
-                known[text] = int(codes[found]) if found >= 0 else (fresh := fresh + 1)
+                known[text] = int(codes[found]) if found >= 0 else (next_session := next_session + 1)
             made[at] = known[text]
             continue
         before, code = running.get(record, (None, MISSING))
@@ -181,7 +181,7 @@ def _sessions(tail: Mapping[str, Array], keys: pa.Table, new: list[dict[str, Any
             before is None
             or row["ts"] // MICROSECONDS_PER_SECOND - before // MICROSECONDS_PER_SECOND > SESSION_GAP_SECONDS
         ):
-            code = fresh = fresh + 1
+            code = next_session = next_session + 1
         running[record] = (row["ts"], code)
         made[at] = code
     return np.concatenate([codes, made])
@@ -192,10 +192,10 @@ def _prefix(row: Mapping[str, Any]) -> str:
     return f"{row['source']}\x1f{row['source_user_id']}\x1f"
 
 
-def _sessions_anew(tail: Mapping[str, Array], keys: list[dict[str, Any]], new: list[dict[str, Any]]) -> Array:
+def _rebuild_sessions(tail: Mapping[str, Array], keys: list[dict[str, Any]], new: list[dict[str, Any]]) -> Array:
     """The same when some rows came late: one may join two visits, so visits are made again."""
     codes = {row["session_id"]: int(code) for row, code in zip(keys, tail["session_id"], strict=True)}
-    fresh = FRESH
+    next_session = FIRST_NEW_SESSION
     result = np.empty(len(keys) + len(new), dtype=np.int32)
     records: dict[tuple[str, str], list[tuple[int, str, int]]] = {}
     for at, (ts, row) in enumerate([*zip(tail["ts"].tolist(), keys, strict=True), *((row["ts"], row) for row in new)]):
@@ -205,7 +205,7 @@ def _sessions_anew(tail: Mapping[str, Array], keys: list[dict[str, Any]], new: l
             continue
         text = row["session_id"] if old else f"{row['source']}\x1f{row['session_id']}"
         if text not in codes:
-            codes[text] = fresh = fresh + 1
+            codes[text] = next_session = next_session + 1
         result[at] = codes[text]
     for rows in records.values():
         before, code = None, MISSING
@@ -215,16 +215,20 @@ def _sessions_anew(tail: Mapping[str, Array], keys: list[dict[str, Any]], new: l
                 or ts // MICROSECONDS_PER_SECOND - before // MICROSECONDS_PER_SECOND > SESSION_GAP_SECONDS
             ):
                 # the first visit of the tail may have begun before it, so it keeps its code
-                code = int(tail["session_id"][at]) if before is None and at < len(keys) else (fresh := fresh + 1)
+                code = (
+                    int(tail["session_id"][at])
+                    if before is None and at < len(keys)
+                    else (next_session := next_session + 1)
+                )
             before, result[at] = ts, code
     return result
 
 
-def _with_lines(customer: Customer, new: list[dict[str, Any]]) -> Mapping[str, Array]:
+def _merge_lines(customer: CustomerState, new: list[dict[str, Any]]) -> Mapping[str, Array]:
     """The orders of the tail with new lines: of orders that are there, or new ones."""
     tail = customer.tails["orders"]
     if new and "lines" in customer.tails:
-        new = _untold("lines", new, customer.keys("lines"), customer.tails["lines"]["ts"])
+        new = _drop_duplicates("lines", new, customer.keys("lines"), customer.tails["lines"]["ts"])
     if not new:
         return tail
     state, keys = customer.state, customer.keys("orders")
@@ -238,14 +242,14 @@ def _with_lines(customer: Customer, new: list[dict[str, Any]]) -> Mapping[str, A
             changed[key] = (
                 _new_order(line)
                 if at is None
-                else {name: _told(state, name, values[at]) for name, values in tail.items()}
+                else {name: _decoded(state, name, values[at]) for name, values in tail.items()}
             )
             if at is not None:
                 kept[at] = False
-        _add(changed[key], line)
+        _add_line(changed[key], line)
     rows = [{**order, "source": source, "order_id": order_id} for (source, order_id), order in changed.items()]
-    ties = TIES["orders"]
-    rows.sort(key=lambda order: _place(order["ts"], order, ties))
+    tie_breakers = TIE_BREAKERS["orders"]
+    rows.sort(key=lambda order: _sort_key(order["ts"], order, tie_breakers))
     merged = {
         name: np.concatenate([values[kept], _encoded(state, name, values.dtype, rows)]) for name, values in tail.items()
     }
@@ -255,7 +259,9 @@ def _with_lines(customer: Customer, new: list[dict[str, Any]]) -> Mapping[str, A
     old = [row for row, there in zip(keys.to_pylist(), kept, strict=True) if there]
     order = sorted(
         range(len(old) + len(rows)),
-        key=lambda at: _place(int(merged["ts"][at]), old[at] if at < len(old) else rows[at - len(old)], ties),
+        key=lambda at: _sort_key(
+            int(merged["ts"][at]), old[at] if at < len(old) else rows[at - len(old)], tie_breakers
+        ),
     )
     return {name: values[order] for name, values in merged.items()}
 
@@ -285,7 +291,7 @@ def _new_order(line: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def _add(order: dict[str, Any], line: Mapping[str, Any]) -> None:
+def _add_line(order: dict[str, Any], line: Mapping[str, Any]) -> None:
     order["ts"] = min(order["ts"], line["ts"])
     order["lines"] += 1.0
     for name, column in (
@@ -300,7 +306,7 @@ def _add(order: dict[str, Any], line: Mapping[str, Any]) -> None:
         order[name] = min((text for text in (order[name], line.get(name)) if text is not None), default=None)
 
 
-def _told(state: OnlineState, name: str, value: Any) -> Any:
+def _decoded(state: OnlineState, name: str, value: Any) -> Any:
     if name in ("store_id", "channel"):
         return None if value == MISSING else state.text(name, int(value))
     return value.item()

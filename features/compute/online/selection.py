@@ -10,12 +10,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from features.compute.algebra import COMPARISONS, Condition
-from features.compute.online.recent import Rows
+from features.compute.online.recent import ViewRows
 from features.compute.online.state import MISSING, Array, OnlineState
 from qianmian.times import MICROSECONDS_PER_SECOND
 
-SMALL = 4_096
-COMPARE: dict[str, Callable[[Array, Any], NDArray[np.bool_]]] = {
+MAX_DIRECT_CODES = 4_096
+ARRAY_OPERATORS: dict[str, Callable[[Array, Any], NDArray[np.bool_]]] = {
     **COMPARISONS,
     "in": lambda a, b: np.isin(a, b),
 }
@@ -24,17 +24,17 @@ COMPARE: dict[str, Callable[[Array, Any], NDArray[np.bool_]]] = {
 class Selection:
     """The rows of one view that pass one filter."""
 
-    def __init__(self, rows: Rows, where: tuple[Condition, ...], state: OnlineState) -> None:
+    def __init__(self, rows: ViewRows, where: tuple[Condition, ...], state: OnlineState) -> None:
         self._rows = rows
         mask: NDArray[np.bool_] | None = None
         for condition in where:
-            test = _passes(rows, condition, state)
+            test = _condition_mask(rows, condition, state)
             mask = test if mask is None else mask & test
         self._at = None if mask is None else mask.nonzero()[0]
         self.ts: NDArray[np.int64] = rows.ts if self._at is None else rows.ts[self._at]
         self._columns: dict[str, Array] = {}
-        self._running: dict[str, tuple[Array, Array]] = {}
-        self._numbered: dict[str, tuple[Array, Array]] = {}
+        self._running_totals: dict[str, tuple[Array, Array]] = {}
+        self._factorized: dict[str, tuple[Array, Array]] = {}
 
     def column(self, name: str) -> Array:
         if name not in self._columns:
@@ -42,22 +42,22 @@ class Selection:
             self._columns[name] = whole if self._at is None else whole[self._at]
         return self._columns[name]
 
-    def running(self, name: str) -> tuple[Array, Array]:
+    def running_totals(self, name: str) -> tuple[Array, Array]:
         """Rows known and total of a column up to each row, (rows + 1,) each."""
-        if name not in self._running:
+        if name not in self._running_totals:
             column = self.column(name)
             known = column == column
             counts, totals = np.zeros(len(column) + 1, np.int64), np.zeros(len(column) + 1)
             np.cumsum(known, out=counts[1:])
             np.cumsum(np.where(known, column, 0.0), out=totals[1:])
-            self._running[name] = counts, totals
-        return self._running[name]
+            self._running_totals[name] = counts, totals
+        return self._running_totals[name]
 
-    def numbered(self, name: str) -> tuple[Array, Array]:
+    def factorized(self, name: str) -> tuple[Array, Array]:
         """The different values of a column, and for each row the number of its value, −1 where it has none."""
-        if name not in self._numbered:
-            self._numbered[name] = factorized(self.column(name))
-        return self._numbered[name]
+        if name not in self._factorized:
+            self._factorized[name] = factorized(self.column(name))
+        return self._factorized[name]
 
     @cached_property
     def seconds(self) -> NDArray[np.float64]:
@@ -69,20 +69,20 @@ def factorized(column: Array) -> tuple[Array, Array]:
     text = column.dtype == np.int32
     if not len(column):
         return column, np.zeros(0, dtype=np.int64)
-    if text and int(column.max()) < SMALL:
+    if text and int(column.max()) < MAX_DIRECT_CODES:
         return np.arange(int(column.max()) + 1, dtype=np.int32), column
     if not text:
         low, high = column.min(), column.max()
-        if low == low and high - low < SMALL and low % 1 == 0:
+        if low == low and high - low < MAX_DIRECT_CODES and low % 1 == 0:
             numbers = column.astype(np.int64)
             if (numbers == column).all():
                 return np.arange(low, high + 1.0), numbers - int(low)
-    different, numbers = np.unique(column, return_inverse=True)
-    absent = different == MISSING if text else different != different
-    return different, np.where(absent[numbers], -1, numbers) if absent.any() else numbers
+    distinct, numbers = np.unique(column, return_inverse=True)
+    absent = distinct == MISSING if text else distinct != distinct
+    return distinct, np.where(absent[numbers], -1, numbers) if absent.any() else numbers
 
 
-def _passes(rows: Rows, condition: Condition, state: OnlineState) -> NDArray[np.bool_]:
+def _condition_mask(rows: ViewRows, condition: Condition, state: OnlineState) -> NDArray[np.bool_]:
     column, value = rows.column(condition.column), condition.value
     known: NDArray[np.bool_] = column != MISSING if column.dtype == np.int32 else column == column
     if condition.operator == "known":
@@ -91,9 +91,9 @@ def _passes(rows: Rows, condition: Condition, state: OnlineState) -> NDArray[np.
     if column.dtype == np.int32:
         if condition.operator not in ("==", "!=", "in"):  # texts in their order: compare as texts
             texts = [state.text(condition.column, code) if code != MISSING else "" for code in column]
-            return COMPARE[condition.operator](np.asarray(texts, dtype=object), value) & known
+            return ARRAY_OPERATORS[condition.operator](np.asarray(texts, dtype=object), value) & known
         wanted = [state.code(condition.column, str(v)) for v in (value if isinstance(value, tuple) else (value,))]
         wanted = wanted if condition.operator == "in" else wanted[0]
     elif isinstance(value, tuple):
         wanted = [float(v) for v in value]
-    return COMPARE[condition.operator](column, wanted) & known
+    return ARRAY_OPERATORS[condition.operator](column, wanted) & known

@@ -20,7 +20,7 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from features.compute.algebra import Feature
-from features.compute.online.plan import Plan
+from features.compute.online.plan import OnlinePlan
 from features.compute.spec import FeatureSpec
 from qianmian.errors import ArtifactError
 from qianmian.times import MICROSECONDS_PER_SECOND, SECONDS_PER_DAY
@@ -40,8 +40,8 @@ def microseconds(moment: datetime) -> int:
     >>> microseconds(datetime(1970, 1, 2))
     86400000000
     """
-    apart = moment - EPOCH
-    return (apart.days * SECONDS_PER_DAY + apart.seconds) * MICROSECONDS_PER_SECOND + apart.microseconds
+    delta = moment - EPOCH
+    return (delta.days * SECONDS_PER_DAY + delta.seconds) * MICROSECONDS_PER_SECOND + delta.microseconds
 
 
 @dataclass(frozen=True)
@@ -64,7 +64,7 @@ class Ragged:
 
 
 @dataclass(frozen=True)
-class Customer:
+class CustomerState:
     """The state of one customer, as slices of the arrays of all; an unknown one has no rows and no summaries.
 
     Attributes
@@ -117,7 +117,7 @@ class OnlineState:
         item_id → (category, brand); content_id → topic: the traits of new rows.
     """
 
-    plan: Plan
+    plan: OnlinePlan
     one_ids: NDArray[np.str_]
     as_of: datetime
     tail_start: datetime
@@ -158,33 +158,35 @@ class OnlineState:
             return texts[code]
         return next(text for text, number in self._codes[column].items() if number == code)
 
-    def customer(self, one_id: str) -> Customer:
+    def customer(self, one_id: str) -> CustomerState:
         """The state of one customer."""
         at = int(np.searchsorted(self.one_ids, one_id))
         if at >= len(self.one_ids) or self.one_ids[at] != one_id:
             empty = {
                 view: {name: values[:0] for name, values in tail.columns.items()} for view, tail in self.tails.items()
             }
-            return Customer(
+            return CustomerState(
                 self, -1, empty, {}, {}, {feature.name: feature.default for feature in self.attribute_features}
             )
         tails = {view: _slice(tail, at) for view, tail in self.tails.items()}
-        base = {cell: found for cell, numbers in self.base.items() if (found := self._summary(cell, numbers, at))}
+        base = {
+            partial: found for partial, numbers in self.base.items() if (found := self._summary(partial, numbers, at))
+        }
         counts = {}
-        for cell, ragged in self.counts.items():
+        for partial, ragged in self.counts.items():
             low, high = ragged.offsets[at : at + 2]
             if high > low:
-                counts[cell] = {
+                counts[partial] = {
                     "values": ragged.columns["value"][low:high],
                     "weights": ragged.columns["weight"][low:high],
                 }
-        attributes = {name: _plain(values[at]) for name, values in self.attributes.items()}
-        return Customer(self, at, tails, base, counts, attributes)
+        attributes = {name: _to_python(values[at]) for name, values in self.attributes.items()}
+        return CustomerState(self, at, tails, base, counts, attributes)
 
-    def _summary(self, cell: int, numbers: Mapping[str, Array], row: int) -> dict[str, float | str]:
-        if self.plan.cells[cell].text:
+    def _summary(self, partial: int, numbers: Mapping[str, Array], row: int) -> dict[str, float | str]:
+        if self.plan.partials[partial].text:
             code = int(numbers["value"][row])
-            return {"value": self.text(self.plan.cells[cell].column, code)} if code != MISSING else {}
+            return {"value": self.text(self.plan.partials[partial].column, code)} if code != MISSING else {}
         found: dict[str, float | str] = {name: float(values[row]) for name, values in numbers.items()}
         there = found["value"] == found["value"] if "value" in found else found["n"] > 0  # type: ignore[operator]
         return found if there else {}
@@ -201,16 +203,18 @@ class OnlineState:
         folder.mkdir(parents=True)
         for view, tail in self.tails.items():
             _write_ragged(folder / f"tail_{view}", tail)
-        for cell, ragged in self.counts.items():
-            _write_ragged(folder / f"counts_{cell}", ragged)
-        base = {f"{cell}.{name}": values for cell, numbers in self.base.items() for name, values in numbers.items()}
+        for partial, ragged in self.counts.items():
+            _write_ragged(folder / f"counts_{partial}", ragged)
+        base = {
+            f"{partial}.{name}": values for partial, numbers in self.base.items() for name, values in numbers.items()
+        }
         columns = {"one_id": self.one_ids, "last_order": self.last_order, **base}
         columns.update({f"attribute.{name}": values for name, values in self.attributes.items()})
         pq.write_table(pa.table(columns), folder / "customers.parquet", compression="zstd")
         for column, texts in self.vocabularies.items():
             pq.write_table(pa.table({"text": texts}), folder / f"vocabulary_{column}.parquet", compression="zstd")
         spec = FeatureSpec(self.plan.features, ((),) * len(self.plan.features))
-        facts = {
+        manifest = {
             "format": FORMAT,
             "as_of": self.as_of.isoformat(),
             "tail_start": self.tail_start.isoformat(),
@@ -218,7 +222,7 @@ class OnlineState:
             "items": {item: list(traits) for item, traits in self.items.items()},
             "contents": dict(self.contents),
         }
-        write_json(folder / "state.json", facts)
+        write_json(folder / "state.json", manifest)
 
     @classmethod
     def load(cls, folder: Path) -> OnlineState:
@@ -230,16 +234,16 @@ class OnlineState:
             When the folder is not a state, or one of another version.
         """
         try:
-            facts = json.loads((folder / "state.json").read_text(encoding="utf-8"))
-            if facts["format"] != FORMAT:
+            manifest = json.loads((folder / "state.json").read_text(encoding="utf-8"))
+            if manifest["format"] != FORMAT:
                 raise ArtifactError(
                     "the online state is of another format",
                     where=str(folder),
-                    got=facts["format"],
+                    got=manifest["format"],
                     allowed=FORMAT,
                     hint="run `qianmian features` to build it again",
                 )
-            plan = Plan.of(FeatureSpec.of(facts["features"]).features)
+            plan = OnlinePlan.of(FeatureSpec.of(manifest["features"]).features)
             table = pq.read_table(folder / "customers.parquet")
             base: dict[int, dict[str, Array]] = {}
             attributes = {}
@@ -252,8 +256,8 @@ class OnlineState:
             return cls(
                 plan,
                 np.asarray(table["one_id"].to_pylist(), dtype=np.str_),
-                datetime.fromisoformat(facts["as_of"]),
-                datetime.fromisoformat(facts["tail_start"]),
+                datetime.fromisoformat(manifest["as_of"]),
+                datetime.fromisoformat(manifest["tail_start"]),
                 {file.name[5:]: _read_ragged(file) for file in sorted(folder.glob("tail_*")) if file.is_dir()},
                 base,
                 {int(file.name[7:]): _read_ragged(file) for file in sorted(folder.glob("counts_*"))},
@@ -263,8 +267,8 @@ class OnlineState:
                     file.stem.removeprefix("vocabulary_"): pq.read_table(file)["text"].combine_chunks()
                     for file in folder.glob("vocabulary_*.parquet")
                 },
-                {item: (traits[0], traits[1]) for item, traits in facts["items"].items()},
-                facts["contents"],
+                {item: (traits[0], traits[1]) for item, traits in manifest["items"].items()},
+                manifest["contents"],
             )
         except (OSError, ValueError, KeyError, TypeError, pa.ArrowException) as error:
             raise ArtifactError(
@@ -280,7 +284,7 @@ def _slice(ragged: Ragged, row: int) -> dict[str, Array]:
     return {name: values[low:high] for name, values in ragged.columns.items()}
 
 
-def _plain(value: Any) -> float | str:
+def _to_python(value: Any) -> float | str:
     return str(value) if isinstance(value, str) else float(value)
 
 
@@ -309,4 +313,4 @@ def _read_ragged(folder: Path) -> Ragged:
     )
 
 
-__all__ = ["MISSING", "Customer", "OnlineState", "Ragged", "microseconds"]
+__all__ = ["MISSING", "CustomerState", "OnlineState", "Ragged", "microseconds"]

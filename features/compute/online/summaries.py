@@ -9,10 +9,10 @@ from typing import Any
 import numpy as np
 
 from features.compute.algebra import TIME_COLUMNS, WEIGHT_DIGITS
-from features.compute.online.plan import Cell
-from features.compute.online.recent import Rows
+from features.compute.online.plan import PartialAggregate
+from features.compute.online.recent import ViewRows
 from features.compute.online.selection import Selection, factorized
-from features.compute.online.state import MISSING, Array, Customer, OnlineState
+from features.compute.online.state import MISSING, Array, CustomerState, OnlineState
 from qianmian.times import MICROSECONDS_PER_DAY, MICROSECONDS_PER_SECOND, SECONDS_PER_DAY
 
 Summary = Mapping[str, Any]
@@ -25,112 +25,118 @@ class ReadContext:
         self.state, self.now = state, now
 
 
-def summaries(customer: Customer, rows: Mapping[str, Rows], context: ReadContext) -> list[Summary | None]:
+def summaries(customer: CustomerState, rows: Mapping[str, ViewRows], context: ReadContext) -> list[Summary | None]:
     """The summary of every cell of the plan: old rows and recent ones together; None where there are none."""
     state, now = context.state, context.now
     plan = state.plan
     selections = [Selection(rows[view], where, state) for view, where in plan.selections]
     bounds = []
-    for at, days, back in plan.slices:
+    for at, days, windows_back in plan.slices:
         ts = selections[at].ts
-        low = 0 if days is None else int(ts.searchsorted(now - days * (back + 1) * MICROSECONDS_PER_DAY))
+        low = 0 if days is None else int(ts.searchsorted(now - days * (windows_back + 1) * MICROSECONDS_PER_DAY))
         bounds.append(
             (
                 selections[at],
                 low,
-                int(ts.searchsorted(now - days * back * MICROSECONDS_PER_DAY))
-                if days is not None and back
+                int(ts.searchsorted(now - days * windows_back * MICROSECONDS_PER_DAY))
+                if days is not None and windows_back
                 else len(ts),
             )
         )
     found: list[Summary | None] = []
-    for number, (cell, at) in enumerate(zip(plan.cells, plan.slice_of, strict=True)):
+    for number, (partial, at) in enumerate(zip(plan.partials, plan.slice_of, strict=True)):
         selection, low, high = bounds[at]
-        recent = SUMMARISE[cell.kind](selection, low, high, cell, context) if high > low else None
-        base = (customer.counts if cell.kind == "values" else customer.base).get(number) if cell.days is None else None
-        found.append(recent if base is None else base if recent is None else MERGE[cell.kind](base, recent))
+        recent = SUMMARISE[partial.kind](selection, low, high, partial, context) if high > low else None
+        base = (
+            (customer.counts if partial.kind == "values" else customer.base).get(number)
+            if partial.days is None
+            else None
+        )
+        found.append(recent if base is None else base if recent is None else MERGE[partial.kind](base, recent))
     return found
 
 
 # ---- summaries of the recent rows ----------------------------------------------------------------------------------------
 
 
-def _rows(_s: Selection, low: int, high: int, _c: Cell, _a: ReadContext) -> Summary:
+def _rows(_s: Selection, low: int, high: int, _c: PartialAggregate, _a: ReadContext) -> Summary:
     return {"n": high - low}
 
 
-def _total(s: Selection, low: int, high: int, cell: Cell, _a: ReadContext) -> Summary | None:
-    counts, totals = s.running(cell.column)
+def _total(s: Selection, low: int, high: int, partial: PartialAggregate, _a: ReadContext) -> Summary | None:
+    counts, totals = s.running_totals(partial.column)
     n = int(counts[high] - counts[low])
     return {"n": n, "total": float(totals[high] - totals[low])} if n else None
 
 
-def _known(s: Selection, low: int, high: int, cell: Cell) -> Array:
-    column: Array = s.column(cell.column)[low:high]
+def _known(s: Selection, low: int, high: int, partial: PartialAggregate) -> Array:
+    column: Array = s.column(partial.column)[low:high]
     known: Array = column[column == column]
     return known
 
 
-def _moments(s: Selection, low: int, high: int, cell: Cell, _a: ReadContext) -> Summary | None:
-    known = _known(s, low, high, cell)
+def _moments(s: Selection, low: int, high: int, partial: PartialAggregate, _a: ReadContext) -> Summary | None:
+    known = _known(s, low, high, partial)
     if not len(known):
         return None
     mean = float(known.mean())
     return {"n": len(known), "mean": mean, "squares": float(((known - mean) ** 2).sum())}
 
 
-def _min(s: Selection, low: int, high: int, cell: Cell, _a: ReadContext) -> Summary | None:
-    known = _known(s, low, high, cell)
+def _min(s: Selection, low: int, high: int, partial: PartialAggregate, _a: ReadContext) -> Summary | None:
+    known = _known(s, low, high, partial)
     return {"value": float(known.min())} if len(known) else None
 
 
-def _max(s: Selection, low: int, high: int, cell: Cell, _a: ReadContext) -> Summary | None:
-    known = _known(s, low, high, cell)
+def _max(s: Selection, low: int, high: int, partial: PartialAggregate, _a: ReadContext) -> Summary | None:
+    known = _known(s, low, high, partial)
     return {"value": float(known.max())} if len(known) else None
 
 
-def _edge(s: Selection, low: int, high: int, cell: Cell, context: ReadContext) -> Summary | None:
-    column = s.column(cell.column)
+def _first_or_last(
+    s: Selection, low: int, high: int, partial: PartialAggregate, context: ReadContext
+) -> Summary | None:
+    column = s.column(partial.column)
     text = column.dtype == np.int32
-    for at in range(low, high) if cell.kind == "first" else range(high - 1, low - 1, -1):
+    for at in range(low, high) if partial.kind == "first" else range(high - 1, low - 1, -1):
         if column[at] != MISSING if text else column[at] == column[at]:
-            return {"value": context.state.text(cell.column, int(column[at])) if text else float(column[at])}
+            return {"value": context.state.text(partial.column, int(column[at])) if text else float(column[at])}
     return None
 
 
-def _times(s: Selection, low: int, high: int, _c: Cell, _a: ReadContext) -> Summary:
+def _times(s: Selection, low: int, high: int, _c: PartialAggregate, _a: ReadContext) -> Summary:
     return {"n": high - low, "age": int(s.ts[low]), "recency": int(s.ts[high - 1])}
 
 
-def _gaps(s: Selection, low: int, high: int, cell: Cell, context: ReadContext) -> Summary:
-    times = dict(_times(s, low, high, cell, context))
+def _gaps(s: Selection, low: int, high: int, partial: PartialAggregate, context: ReadContext) -> Summary:
+    times = dict(_times(s, low, high, partial, context))
     gaps = np.diff(s.seconds[low:high]) / SECONDS_PER_DAY
     times["squares"] = float(((gaps - gaps.mean()) ** 2).sum()) if len(gaps) else 0.0
     return times
 
 
-def _values(s: Selection, low: int, high: int, cell: Cell, _a: ReadContext) -> Summary | None:
-    different, numbers = s.numbered(cell.column)
+def _values(s: Selection, low: int, high: int, partial: PartialAggregate, _a: ReadContext) -> Summary | None:
+    distinct, numbers = s.factorized(partial.column)
     numbers = numbers[low:high]
-    over = s.column(cell.over)[low:high] if cell.over else None
-    if over is not None or cell.column not in TIME_COLUMNS:
+    over = s.column(partial.over)[low:high] if partial.over else None
+    if over is not None or partial.column not in TIME_COLUMNS:
         kept = numbers >= 0 if over is None else (numbers >= 0) & (over == over)
         numbers, over = numbers[kept], None if over is None else over[kept]
-    weights = np.bincount(numbers, weights=over, minlength=len(different))
+    weights = np.bincount(numbers, weights=over, minlength=len(distinct))
     if over is not None:
         weights = np.round(weights, WEIGHT_DIGITS)
-    there = (weights > 0).nonzero()[0]
-    return {"values": different[there], "weights": weights[there]} if len(there) else None
+    present = (weights > 0).nonzero()[0]
+    return {"values": distinct[present], "weights": weights[present]} if len(present) else None
 
 
-SUMMARISE: dict[str, Callable[[Selection, int, int, Cell, ReadContext], Summary | None]] = {
+SUMMARISE: dict[str, Callable[[Selection, int, int, PartialAggregate, ReadContext], Summary | None]] = {
     "rows": _rows,
     "total": _total,
     "moments": _moments,
     "min": _min,
     "max": _max,
-    "first": _edge,
-    "last": _edge,
+    "first": _first_or_last,
+    "last": _first_or_last,
     "times": _times,
     "gaps": _gaps,
     "values": _values,
@@ -151,9 +157,9 @@ def _pool(*parts: tuple[float, float, float]) -> tuple[float, float, float]:
     n, mean, squares = 0.0, 0.0, 0.0
     for n2, mean2, squares2 in parts:
         if n2:
-            apart = mean2 - mean
-            squares += squares2 + apart * apart * n * n2 / (n + n2)
-            mean += apart * n2 / (n + n2)
+            delta = mean2 - mean
+            squares += squares2 + delta * delta * n * n2 / (n + n2)
+            mean += delta * n2 / (n + n2)
             n += n2
     return n, mean, squares
 
@@ -193,13 +199,13 @@ def _merge_gaps(old: Summary, new: Summary) -> Summary:
 
 
 def _merge_values(old: Summary, new: Summary) -> Summary:
-    different, numbers = factorized(np.concatenate([old["values"], new["values"]]))
+    distinct, numbers = factorized(np.concatenate([old["values"], new["values"]]))
     weights = np.round(
-        np.bincount(numbers, weights=np.concatenate([old["weights"], new["weights"]]), minlength=len(different)),
+        np.bincount(numbers, weights=np.concatenate([old["weights"], new["weights"]]), minlength=len(distinct)),
         WEIGHT_DIGITS,
     )
-    there = (weights > 0).nonzero()[0]
-    return {"values": different[there], "weights": weights[there]}
+    present = (weights > 0).nonzero()[0]
+    return {"values": distinct[present], "weights": weights[present]}
 
 
 MERGE: dict[str, Callable[[Summary, Summary], Summary]] = {

@@ -14,8 +14,8 @@ from typing import Any
 import numpy as np
 
 from features.compute.algebra import Feature
-from features.compute.online.recent import rows_now
-from features.compute.online.state import Customer, OnlineState, microseconds
+from features.compute.online.recent import current_rows
+from features.compute.online.state import CustomerState, OnlineState, microseconds
 from features.compute.online.summaries import (
     ReadContext,
     Summary,
@@ -26,11 +26,11 @@ from features.compute.online.summaries import (
 )
 
 Value = float | str | None
-Read = Callable[[Feature, Sequence[Summary | None], ReadContext], Value]
+FeatureReader = Callable[[Feature, Sequence[Summary | None], ReadContext], Value]
 
 
 def values(
-    customer: Customer, now: datetime, new_rows: Mapping[str, Sequence[Mapping[str, Any]]] | None = None
+    customer: CustomerState, now: datetime, new_rows: Mapping[str, Sequence[Mapping[str, Any]]] | None = None
 ) -> dict[str, float | str]:
     """Every feature of the state's plan for one customer, as a build at `now` would give it.
 
@@ -50,18 +50,20 @@ def values(
         Feature → value, in the plan's order.
     """
     state = customer.state
-    rows = rows_now(customer, microseconds(now), new_rows or {})
+    rows = current_rows(customer, microseconds(now), new_rows or {})
     context = ReadContext(state, microseconds(now))
-    cells = summaries(customer, rows, context)
+    partials = summaries(customer, rows, context)
     result: dict[str, float | str] = {}
-    for feature, reads in zip(state.plan.features, state.plan.reads, strict=True):
+    for feature, partial_indexes in zip(state.plan.features, state.plan.partial_indexes, strict=True):
         value: Value
         if feature.aggregate == "quotient":
             value = _divide(float(result[feature.column]), float(result[feature.over]))
         elif feature.view == "profiles":
             value = _attribute(customer, feature, now)
         else:
-            value = READ[feature.aggregate](feature, [cells[cell] for cell in reads], context)
+            value = FEATURE_READERS[feature.aggregate](
+                feature, [partials[partial] for partial in partial_indexes], context
+            )
         result[feature.name] = feature.default if value is None else value
     return result
 
@@ -75,25 +77,25 @@ def _amount(summary: Summary | None) -> float:
     return 0.0 if summary is None else float(summary.get("total", summary["n"]))
 
 
-def _number(name: str) -> Read:
-    return lambda _f, cells, _a: None if cells[0] is None else cells[0][name]
+def _number(name: str) -> FeatureReader:
+    return lambda _f, partials, _a: None if partials[0] is None else partials[0][name]
 
 
-def _mean(_f: Feature, cells: Sequence[Summary | None], _a: ReadContext) -> Value:
-    return None if cells[0] is None else _divide(cells[0]["total"], cells[0]["n"])
+def _mean(_f: Feature, partials: Sequence[Summary | None], _a: ReadContext) -> Value:
+    return None if partials[0] is None else _divide(partials[0]["total"], partials[0]["n"])
 
 
-def _std(_f: Feature, cells: Sequence[Summary | None], _a: ReadContext) -> Value:
-    summary = cells[0]
+def _std(_f: Feature, partials: Sequence[Summary | None], _a: ReadContext) -> Value:
+    summary = partials[0]
     return None if summary is None or summary["n"] < 2 else math.sqrt(squared_deviations(summary) / (summary["n"] - 1))
 
 
-def _since(name: str) -> Read:
-    return lambda _f, cells, context: None if cells[0] is None else elapsed_days(cells[0][name], context.now)
+def _days_since(name: str) -> FeatureReader:
+    return lambda _f, partials, context: None if partials[0] is None else elapsed_days(partials[0][name], context.now)
 
 
-def _gap_mean(_f: Feature, cells: Sequence[Summary | None], _a: ReadContext) -> Value:
-    summary = cells[0]
+def _gap_mean(_f: Feature, partials: Sequence[Summary | None], _a: ReadContext) -> Value:
+    summary = partials[0]
     return (
         None
         if summary is None or summary["n"] < 2
@@ -101,22 +103,22 @@ def _gap_mean(_f: Feature, cells: Sequence[Summary | None], _a: ReadContext) -> 
     )
 
 
-def _gap_std(_f: Feature, cells: Sequence[Summary | None], _a: ReadContext) -> Value:
-    n, _mean_gap, squares = gap_sample(cells[0]) if cells[0] is not None else (0.0, 0.0, 0.0)
+def _gap_std(_f: Feature, partials: Sequence[Summary | None], _a: ReadContext) -> Value:
+    n, _mean_gap, squares = gap_sample(partials[0]) if partials[0] is not None else (0.0, 0.0, 0.0)
     return math.sqrt(squares / (n - 1)) if n > 1 else None
 
 
-def _trend(_f: Feature, cells: Sequence[Summary | None], _a: ReadContext) -> Value:
-    now, then = _amount(cells[0]), _amount(cells[1])
+def _trend(_f: Feature, partials: Sequence[Summary | None], _a: ReadContext) -> Value:
+    now, then = _amount(partials[0]), _amount(partials[1])
     return _divide(now - then, now + then)
 
 
-def _slope(feature: Feature, cells: Sequence[Summary | None], _a: ReadContext) -> Value:
-    return (_amount(cells[0]) - _amount(cells[1])) / float(feature.window_days or 1)
+def _slope(feature: Feature, partials: Sequence[Summary | None], _a: ReadContext) -> Value:
+    return (_amount(partials[0]) - _amount(partials[1])) / float(feature.window_days or 1)
 
 
-def _top(feature: Feature, cells: Sequence[Summary | None], context: ReadContext) -> Value:
-    summary = cells[0]
+def _top(feature: Feature, partials: Sequence[Summary | None], context: ReadContext) -> Value:
+    summary = partials[0]
     if summary is None:
         return None
     best = summary["values"][summary["weights"] == summary["weights"].max()]
@@ -131,22 +133,22 @@ def _as_text(column: str, value: Any, state: OnlineState) -> str:
     return str(int(value)) if column in ("hour", "weekday") else str(float(value))
 
 
-def _entropy(_f: Feature, cells: Sequence[Summary | None], _a: ReadContext) -> Value:
-    if cells[0] is None:
+def _entropy(_f: Feature, partials: Sequence[Summary | None], _a: ReadContext) -> Value:
+    if partials[0] is None:
         return None
-    p = cells[0]["weights"] / cells[0]["weights"].sum()
+    p = partials[0]["weights"] / partials[0]["weights"].sum()
     return max(float(-(p * np.log(p)).sum()), 0.0)
 
 
-def _attribute(customer: Customer, feature: Feature, now: datetime) -> Value:
+def _attribute(customer: CustomerState, feature: Feature, now: datetime) -> Value:
     value = customer.attributes[feature.name]
     if isinstance(value, str) or feature.aggregate == "attribute" or value == feature.default or customer.row < 0:
         return value
     return value + elapsed_days(microseconds(customer.state.as_of), microseconds(now))
 
 
-READ: dict[str, Read] = {
-    "count": lambda _f, cells, _a: _amount(cells[0]),
+FEATURE_READERS: dict[str, FeatureReader] = {
+    "count": lambda _f, partials, _a: _amount(partials[0]),
     "sum": _number("total"),
     "mean": _mean,
     "std": _std,
@@ -154,18 +156,18 @@ READ: dict[str, Read] = {
     "max": _number("value"),
     "first": _number("value"),
     "last": _number("value"),
-    "share": lambda _f, cells, _a: _divide(_amount(cells[0]), _amount(cells[1])),
-    "ratio": lambda _f, cells, _a: _divide(_amount(cells[0]), _amount(cells[1])),
-    "recency": _since("recency"),
-    "age": _since("age"),
+    "share": lambda _f, partials, _a: _divide(_amount(partials[0]), _amount(partials[1])),
+    "ratio": lambda _f, partials, _a: _divide(_amount(partials[0]), _amount(partials[1])),
+    "recency": _days_since("recency"),
+    "age": _days_since("age"),
     "gap_mean": _gap_mean,
     "gap_std": _gap_std,
     "trend": _trend,
     "slope": _slope,
-    "distinct": lambda _f, cells, _a: None if cells[0] is None else float(len(cells[0]["values"])),
+    "distinct": lambda _f, partials, _a: None if partials[0] is None else float(len(partials[0]["values"])),
     "top": _top,
-    "top_share": lambda _f, cells, _a: (
-        None if cells[0] is None else float(cells[0]["weights"].max() / cells[0]["weights"].sum())
+    "top_share": lambda _f, partials, _a: (
+        None if partials[0] is None else float(partials[0]["weights"].max() / partials[0]["weights"].sum())
     ),
     "entropy": _entropy,
 }

@@ -9,26 +9,26 @@ from typing import Any
 import duckdb
 import numpy as np
 
-from features.data.identity.components import APART, NOBODY, Grouping, Ints, Links
+from features.data.identity.components import NO_RECORD, UNMERGED, CandidateLinks, Ints, RecordClusters
 from features.data.identity.ledger import CONFLICT, MERGE, SHARED, WITHDRAW, Ledger
-from features.data.identity.tables import PROBABILISTIC, RECORD, register, row_count, timestamps
+from features.data.identity.tables import PROBABILISTIC, RECORD_COLUMNS, register, row_count, timestamps
 from features.data.lake import literal
 from qianmian.settings import IdType
 
 
 def record_decisions(
     connection: duckdb.DuckDBPyConnection,
-    grouping: Grouping,
+    clusters: RecordClusters,
     id_types: Sequence[IdType],
     decided_at: datetime | None,
 ) -> None:
     """`identity_decisions`: a row a link that made a customer; `identity_found`: those, conflicts and shared values, as ledger entries."""
-    links = grouping.links
-    used = np.unique(grouping.by[grouping.by != NOBODY])
-    why = grouping.refused[grouping.refused[:, 1] != APART]
-    register(connection, "identity_used", _chosen(links, used, np.full(len(used), NOBODY)))
-    register(connection, "identity_refused", _chosen(links, why[:, 0], why[:, 1]))
-    register(connection, "identity_shared", {"value": grouping.shared[:, 0], "holders": grouping.shared[:, 1]})
+    links = clusters.links
+    used = np.unique(clusters.merged_by[clusters.merged_by != NO_RECORD])
+    why = clusters.rejected[clusters.rejected[:, 1] != UNMERGED]
+    register(connection, "identity_used", _link_columns(links, used, np.full(len(used), NO_RECORD)))
+    register(connection, "identity_refused", _link_columns(links, why[:, 0], why[:, 1]))
+    register(connection, "identity_shared", {"value": clusters.shared[:, 0], "holders": clusters.shared[:, 1]})
     strong = [kind.type for kind in id_types if kind.strong]
     connection.execute("CREATE OR REPLACE TEMP TABLE identity_strong (why INTEGER, strong VARCHAR)")
     if strong:
@@ -41,24 +41,24 @@ def record_decisions(
     both = "left_source, left_source_user_id, right_source, right_source_user_id, id_type, id_value"
     connection.execute(f"""
         CREATE OR REPLACE TEMP TABLE identity_decisions AS
-        SELECT {_name("m", both + ", observed_at")} AS ledger_id, *, CASE WHEN level = {len(id_types)} THEN '{PROBABILISTIC}'
+        SELECT {_decision_id("m", both + ", observed_at")} AS ledger_id, *, CASE WHEN level = {len(id_types)} THEN '{PROBABILISTIC}'
             ELSE 'deterministic' END AS source FROM ({named.format("identity_used")})""")
     decided = f"{_moment(decided_at)} AS decided_at"
-    unlinked = f"SELECT {RECORD}, level, id_value, since FROM identity_contradictions AS c JOIN identity_seen AS s ON s.rowid = c.seen WHERE place > 1"
+    unlinked = f"SELECT {RECORD_COLUMNS}, level, id_value, since FROM identity_contradictions AS c JOIN identity_seen AS s ON s.rowid = c.seen WHERE place > 1"
     connection.execute(f"""
         CREATE OR REPLACE TEMP VIEW identity_found AS
         SELECT ledger_id, '{MERGE}' AS action, {both}, observed_at, {decided}, rule, 'both hold this ' || id_type AS reason, source,
             NULL::VARCHAR AS refers_to FROM identity_decisions
         UNION ALL
-        SELECT {_name("c", both + ", strong")}, '{CONFLICT}', {both}, min(observed_at), {decided}, any_value(rule),
+        SELECT {_decision_id("c", both + ", strong")}, '{CONFLICT}', {both}, min(observed_at), {decided}, any_value(rule),
             'not linked: they are of customers with different values of ' || strong, 'deterministic', NULL
         FROM ({named.format("identity_refused")}) JOIN identity_strong USING (why) GROUP BY {both}, strong
         UNION ALL
-        SELECT {_name("c", "source, source_user_id, id_type, id_value")}, '{CONFLICT}', source, source_user_id, NULL, NULL, id_type, id_value,
+        SELECT {_decision_id("c", "source, source_user_id, id_type, id_value")}, '{CONFLICT}', source, source_user_id, NULL, NULL, id_type, id_value,
             since, {decided}, rule, 'one record with two values of ' || id_type || ': the one seen first counts', 'deterministic', NULL
         FROM ({unlinked}) JOIN identity_rules USING (level)
         UNION ALL
-        SELECT {_name("s", "id_type, id_value")}, '{SHARED}', r.source, r.source_user_id, NULL, NULL, id_type, id_value, NULL, {decided}, rule,
+        SELECT {_decision_id("s", "id_type, id_value")}, '{SHARED}', r.source, r.source_user_id, NULL, NULL, id_type, id_value, NULL, {decided}, rule,
             'shared, links nobody: held by ' || holders || ' customers, more than ' || max_customers, 'deterministic', NULL
         FROM identity_shared JOIN identity_values USING (value) JOIN identity_rules USING (level) JOIN (
             SELECT value, min(record) AS record FROM identity_held SEMI JOIN identity_shared USING (value)
@@ -71,7 +71,7 @@ def pending_entries(
     """The table of what the ledger does not say yet, or says and is no longer so."""
     if not ledger.files():
         return "identity_found"
-    connection.execute(f"CREATE OR REPLACE TEMP TABLE identity_standing AS {ledger.standing()}")
+    connection.execute(f"CREATE OR REPLACE TEMP TABLE identity_standing AS {ledger.active_decisions()}")
     names = "ledger_id, action, left_source, left_source_user_id, right_source, right_source_user_id, id_type, id_value, observed_at"
     inside = "true"
     if scoped:
@@ -84,13 +84,13 @@ def pending_entries(
     connection.execute(f"""
         CREATE OR REPLACE TEMP TABLE identity_pending AS
         SELECT * FROM identity_found ANTI JOIN (FROM identity_standing WHERE action <> '{WITHDRAW}') USING (ledger_id)""")
-    gone = f"""SELECT g.* FROM identity_standing AS g ANTI JOIN identity_found USING (ledger_id) WHERE action <> '{WITHDRAW}' AND ({inside})"""
-    connection.execute(f"CREATE OR REPLACE TEMP TABLE identity_gone AS {gone}")
+    withdrawn = f"""SELECT g.* FROM identity_standing AS g ANTI JOIN identity_found USING (ledger_id) WHERE action <> '{WITHDRAW}' AND ({inside})"""
+    connection.execute(f"CREATE OR REPLACE TEMP TABLE identity_gone AS {withdrawn}")
     if not row_count(connection, "identity_gone"):
         return "identity_pending"
     connection.execute(f"CREATE OR REPLACE TEMP TABLE identity_whose AS {whose}")
     connection.execute(f"""
-        CREATE OR REPLACE TEMP TABLE identity_undone AS SELECT g.ledger_id FROM identity_gone AS g JOIN ({ledger.apart()}) AS u
+        CREATE OR REPLACE TEMP TABLE identity_undone AS SELECT g.ledger_id FROM identity_gone AS g JOIN ({ledger.unmerged_pairs()}) AS u
         ON (u.left_source, u.left_source_user_id, u.right_source, u.right_source_user_id) IN (
             (g.left_source, g.left_source_user_id, g.right_source, g.right_source_user_id),
             (g.right_source, g.right_source_user_id, g.left_source, g.left_source_user_id))""")
@@ -106,13 +106,13 @@ def pending_entries(
     return "identity_pending"
 
 
-def _name(letter: str, columns: str) -> str:
+def _decision_id(letter: str, columns: str) -> str:
     """SQL: the ledger_id of a decision, from its content."""
     parts = ", ".join(f"coalesce({column}::VARCHAR, '')" for column in columns.split(", "))
     return f"'{letter}' || substr(md5(concat_ws(chr(31), {parts})), 1, 16)"
 
 
-def _chosen(links: Links, chosen: Ints, why: Ints) -> dict[str, Any]:
+def _link_columns(links: CandidateLinks, chosen: Ints, why: Ints) -> dict[str, Any]:
     return {
         "link": chosen.astype(np.int32),
         "a": links.left[chosen],

@@ -10,10 +10,10 @@ from typing import Any
 import duckdb
 import numpy as np
 
-from features.data.identity.components import ALWAYS, APART, Grouping
+from features.data.identity.components import UNDATED, UNMERGED, RecordClusters
 from features.data.identity.graph import GraphResolver
-from features.data.identity.ledger import Ledger, Record
-from features.data.identity.resolve import connected
+from features.data.identity.ledger import Ledger, RecordKey
+from features.data.identity.resolve import lake_connection
 from features.data.lake import Lake, literal
 from features.data.privacy import hash_value
 from qianmian.errors import NotFound, UsageError
@@ -26,8 +26,8 @@ SHOWN = 20
 class Step:
     """One link of the chain. `ledger_id` is None where the link holds but another one had joined the two before it."""
 
-    left: Record
-    right: Record
+    left: RecordKey
+    right: RecordKey
     id_type: str
     id_value: str
     since: datetime | None
@@ -66,20 +66,20 @@ class Explanation:
         How many records the customer has.
     """
 
-    asked: tuple[Record, ...]
+    asked: tuple[RecordKey, ...]
     one_ids: tuple[str, ...]
     periods: tuple[Period, ...]
     same: bool | None
     steps: tuple[Step, ...]
     reasons: tuple[str, ...]
-    records: tuple[Record, ...]
+    records: tuple[RecordKey, ...]
     size: int
 
     def as_dict(self) -> dict[str, Any]:
         return asdict(self)
 
 
-def find_record(lake: Lake, settings: Settings, text: str) -> Record:
+def find_record(lake: Lake, settings: Settings, text: str) -> RecordKey:
     """The record somebody means by `text`.
 
     Parameters
@@ -98,7 +98,7 @@ def find_record(lake: Lake, settings: Settings, text: str) -> Record:
     id_type, equals, value = text.partition("=")
     kinds = {kind.type for kind in GraphResolver(lake.workspace, settings).id_types}
     latest = "arg_max(one_id, coalesce(valid_from, TIMESTAMP '0001-01-01'))"
-    with connected(lake) as connection:
+    with lake_connection(lake) as connection:
         if equals and id_type in kinds:
             named = f"a record with this {id_type}"
             where = f"(source, source_user_id) IN (SELECT (source, source_user_id) FROM identities WHERE id_type = {literal(id_type)} AND id_value = ?)"
@@ -128,32 +128,32 @@ def find_record(lake: Lake, settings: Settings, text: str) -> Record:
     return str(exact[0][0]), str(exact[0][1])
 
 
-def explain(lake: Lake, settings: Settings, record: Record, other: Record | None = None) -> Explanation:
+def explain(lake: Lake, settings: Settings, record: RecordKey, other: RecordKey | None = None) -> Explanation:
     """Work out anew why `record` (and `other`) are of the customer they are of; nothing is written."""
     resolver = GraphResolver(lake.workspace, settings)
     asked = (record,) if other is None else (record, other)
-    with connected(lake) as connection:
-        grouping = resolver.inspect(connection, asked)
+    with lake_connection(lake) as connection:
+        clusters = resolver.inspect(connection, asked)
         one_ids = tuple(_periods(connection, each)[-1].one_id for each in asked)
-        numbers = [_number(connection, each) for each in asked]
+        numbers = [_record_number(connection, each) for each in asked]
         same = (
             None
             if other is None
-            else record == other or (None not in numbers and len({grouping.customer[n] for n in numbers}) == 1)
+            else record == other or (None not in numbers and len({clusters.customer[n] for n in numbers}) == 1)
         )
         steps: tuple[Step, ...] = ()
         reasons: tuple[str, ...] = ()
         first = numbers[0]
         if other is None:
-            steps = _made(connection, grouping, first)
+            steps = _merge_steps(connection, clusters, first)
         elif same and record != other:
-            steps = _chain(connection, grouping, *numbers)  # type: ignore[arg-type]
+            steps = _chain(connection, clusters, *numbers)  # type: ignore[arg-type]
         elif not same:
-            reasons = _why_not(connection, resolver, grouping, asked, numbers)
+            reasons = _why_not(connection, resolver, clusters, asked, numbers)
         members = (
             np.array([], dtype=np.int64)
             if first is None
-            else np.flatnonzero(grouping.customer == grouping.customer[first])
+            else np.flatnonzero(clusters.customer == clusters.customer[first])
         )
         records = tuple(_records(connection, members[:SHOWN])) or (record,)
         return Explanation(
@@ -161,7 +161,7 @@ def explain(lake: Lake, settings: Settings, record: Record, other: Record | None
         )
 
 
-def _periods(connection: duckdb.DuckDBPyConnection, record: Record) -> tuple[Period, ...]:
+def _periods(connection: duckdb.DuckDBPyConnection, record: RecordKey) -> tuple[Period, ...]:
     rows = connection.execute(
         "SELECT one_id, valid_from, ledger_id FROM customers WHERE source = ? AND source_user_id = ? ORDER BY valid_from NULLS FIRST",
         record,
@@ -169,7 +169,7 @@ def _periods(connection: duckdb.DuckDBPyConnection, record: Record) -> tuple[Per
     return tuple(Period(*row) for row in rows)
 
 
-def _number(connection: duckdb.DuckDBPyConnection, record: Record) -> int | None:
+def _record_number(connection: duckdb.DuckDBPyConnection, record: RecordKey) -> int | None:
     """Its place in the grouping; None for a record that shares no identifier with anybody."""
     row = connection.execute(
         "SELECT record FROM identity_records WHERE source = ? AND source_user_id = ?", record
@@ -177,7 +177,7 @@ def _number(connection: duckdb.DuckDBPyConnection, record: Record) -> int | None
     return int(row[0]) if row else None
 
 
-def _records(connection: duckdb.DuckDBPyConnection, numbers: np.ndarray) -> list[Record]:
+def _records(connection: duckdb.DuckDBPyConnection, numbers: np.ndarray) -> list[RecordKey]:
     listed = ", ".join(str(int(number)) for number in numbers)
     if not listed:
         return []
@@ -187,9 +187,9 @@ def _records(connection: duckdb.DuckDBPyConnection, numbers: np.ndarray) -> list
     return [(str(source), str(user)) for source, user in rows]
 
 
-def _steps(connection: duckdb.DuckDBPyConnection, grouping: Grouping, chosen: list[int]) -> tuple[Step, ...]:
+def _steps(connection: duckdb.DuckDBPyConnection, clusters: RecordClusters, chosen: list[int]) -> tuple[Step, ...]:
     """The links, with the names behind their numbers."""
-    links, steps = grouping.links, []
+    links, steps = clusters.links, []
     for link in chosen:
         left, right = _records(connection, np.array([links.left[link]])) + _records(
             connection, np.array([links.right[link]])
@@ -201,26 +201,28 @@ def _steps(connection: duckdb.DuckDBPyConnection, grouping: Grouping, chosen: li
         assert row is not None
         since = (
             connection.execute("SELECT make_timestamp(?)", [int(links.time[link])]).fetchone()
-            if links.time[link] != ALWAYS
+            if links.time[link] != UNDATED
             else None
         )
         steps.append(Step(left, right, str(row[0]), str(row[1]), since[0] if since else None, str(row[2]), row[3]))
     return tuple(steps)
 
 
-def _made(connection: duckdb.DuckDBPyConnection, grouping: Grouping, record: int | None) -> tuple[Step, ...]:
+def _merge_steps(
+    connection: duckdb.DuckDBPyConnection, clusters: RecordClusters, record: int | None
+) -> tuple[Step, ...]:
     if record is None:
         return ()
-    members = np.flatnonzero(grouping.customer == grouping.customer[record])
-    decisions = [int(grouping.by[member]) for member in members if grouping.by[member] >= 0]
-    return _steps(connection, grouping, sorted(decisions, key=lambda link: int(grouping.links.time[link]))[:SHOWN])
+    members = np.flatnonzero(clusters.customer == clusters.customer[record])
+    decisions = [int(clusters.merged_by[member]) for member in members if clusters.merged_by[member] >= 0]
+    return _steps(connection, clusters, sorted(decisions, key=lambda link: int(clusters.links.time[link]))[:SHOWN])
 
 
-def _chain(connection: duckdb.DuckDBPyConnection, grouping: Grouping, start: int, end: int) -> tuple[Step, ...]:
+def _chain(connection: duckdb.DuckDBPyConnection, clusters: RecordClusters, start: int, end: int) -> tuple[Step, ...]:
     """The fewest links from one record to the other; of two as good the one that is a decision, then the more trusted one."""
-    links = grouping.links
-    decisions = set(grouping.by[grouping.by >= 0].tolist())
-    inside = np.flatnonzero(grouping.accepted & (grouping.customer[links.left] == grouping.customer[start]))
+    links = clusters.links
+    decisions = set(clusters.merged_by[clusters.merged_by >= 0].tolist())
+    inside = np.flatnonzero(clusters.accepted & (clusters.customer[links.left] == clusters.customer[start]))
     ordered = sorted(
         inside.tolist(), key=lambda link: (link not in decisions, int(links.level[link]), int(links.time[link]), link)
     )
@@ -241,67 +243,68 @@ def _chain(connection: duckdb.DuckDBPyConnection, grouping: Grouping, start: int
     while here != start:
         here, link = came[here]
         chosen.append(link)
-    return _steps(connection, grouping, chosen[::-1])
+    return _steps(connection, clusters, chosen[::-1])
 
 
 def _why_not(
     connection: duckdb.DuckDBPyConnection,
     resolver: GraphResolver,
-    grouping: Grouping,
-    asked: tuple[Record, ...],
+    clusters: RecordClusters,
+    asked: tuple[RecordKey, ...],
     numbers: list[int | None],
 ) -> tuple[str, ...]:
     if None in numbers:
         lonely = asked[numbers.index(None)]
         return (f"{lonely[0]}:{lonely[1]} holds no identifier that anybody else holds",)
-    links, customer = grouping.links, grouping.customer
+    links, customer = clusters.links, clusters.customer
     mine, theirs = (int(customer[number]) for number in numbers if number is not None)
     reasons = [
-        _told(ledger_id, at, why) for ledger_id, at, why in _apart(connection, resolver.ledger, customer, mine, theirs)
+        _unmerge_reason(ledger_id, at, why)
+        for ledger_id, at, why in _unmerges_between(connection, resolver.ledger, customer, mine, theirs)
     ]
     strong = [kind.type for kind in resolver.id_types if kind.strong]
-    refused = {
+    rejected = {
         int(links.value[link]): why
-        for link, why in grouping.refused.tolist()
+        for link, why in clusters.rejected.tolist()
         if {int(customer[links.left[link]]), int(customer[links.right[link]])} == {mine, theirs}
     }
-    shared = dict(grouping.shared.tolist())
-    for value, level, id_type, id_value in _common(connection, customer, mine, theirs):
+    shared = dict(clusters.shared.tolist())
+    for value, level, id_type, id_value in _shared_values(connection, customer, mine, theirs):
         kind = resolver.id_types[level]
         held = f"both hold {id_type} {id_value}"
         if value in shared:
             reasons.append(
                 f"{held}, but {shared[value]} customers do (more than {kind.max_customers}): a shared one links nobody"
             )
-        elif refused.get(value, APART) != APART:
-            reasons.append(f"{held}, but they are customers with different values of {strong[refused[value]]}")
-        elif value not in refused:
+        elif rejected.get(value, UNMERGED) != UNMERGED:
+            reasons.append(f"{held}, but they are customers with different values of {strong[rejected[value]]}")
+        elif value not in rejected:
             reasons.append(
                 f"{held}, but others held it between, or it was seen more than {kind.expires_days} days apart"
             )
     for record in asked:
-        for (id_type,) in _contradicted(connection, record):
+        for (id_type,) in _contradicting_id_types(connection, record):
             reasons.append(
                 f"{record[0]}:{record[1]} was seen with several values of {id_type}, which is strong: the first one counts, others link nobody"
             )
     return tuple(reasons) or ("they hold no identifier in common",)
 
 
-def _told(ledger_id: str, at: datetime | None, why: str) -> str:
+def _unmerge_reason(ledger_id: str, at: datetime | None, why: str) -> str:
     return f"somebody unmerged them{f' on {at:%Y-%m-%d}' if at else ''}: {why} ({ledger_id})"
 
 
-def _apart(
+def _unmerges_between(
     connection: duckdb.DuckDBPyConnection, ledger: Ledger, customer: np.ndarray, mine: int, theirs: int
 ) -> list[tuple[Any, ...]]:
     rows = connection.execute(f"""
-        SELECT u.ledger_id, u.decided_at, u.reason, a.record, b.record FROM ({ledger.apart()}) AS u
+        SELECT u.ledger_id, u.decided_at, u.reason, a.record, b.record FROM ({ledger.unmerged_pairs()}) AS u
         JOIN identity_records AS a ON a.source = u.left_source AND a.source_user_id = u.left_source_user_id
         JOIN identity_records AS b ON b.source = u.right_source AND b.source_user_id = u.right_source_user_id ORDER BY u.sequence""").fetchall()
     return [row[:3] for row in rows if {int(customer[row[3]]), int(customer[row[4]])} == {mine, theirs}]
 
 
-def _contradicted(connection: duckdb.DuckDBPyConnection, record: Record) -> list[tuple[Any, ...]]:
+def _contradicting_id_types(connection: duckdb.DuckDBPyConnection, record: RecordKey) -> list[tuple[Any, ...]]:
     return connection.execute(
         "SELECT DISTINCT t.id_type FROM identity_contradictions AS c JOIN identity_seen AS s ON s.rowid = c.seen "
         "JOIN identity_rules AS t ON t.level = c.level WHERE s.source = ? AND s.source_user_id = ? ORDER BY 1",
@@ -309,7 +312,7 @@ def _contradicted(connection: duckdb.DuckDBPyConnection, record: Record) -> list
     ).fetchall()
 
 
-def _common(
+def _shared_values(
     connection: duckdb.DuckDBPyConnection, customer: np.ndarray, mine: int, theirs: int
 ) -> list[tuple[Any, ...]]:
     """Values that records of both customers hold: value, level, id_type, id_value."""

@@ -19,20 +19,20 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from features.data.identity.components import (
-    ALWAYS,
-    NO_CLAIM,
-    NOBODY,
-    Grouping,
-    Level,
-    Links,
-    Sightings,
-    group,
+    NO_RECORD,
+    NO_VALUE,
+    UNDATED,
+    CandidateLinks,
+    IdentifierSightings,
+    IdTypeRule,
+    RecordClusters,
+    cluster_records,
     periods,
 )
 from features.data.identity.decisions import pending_entries, record_decisions
 from features.data.identity.ledger import Ledger
 from features.data.identity.one_id import CUSTOMER_COLUMNS, FIRST_SEEN_SQL, ONE_ID_SQL, Resolution
-from features.data.identity.tables import PROBABILISTIC, RECORD, links_path, register, row_count, timestamps
+from features.data.identity.tables import PROBABILISTIC, RECORD_COLUMNS, links_path, register, row_count, timestamps
 from features.data.lake import literal
 from qianmian.errors import DataError
 from qianmian.settings import IdType, Settings
@@ -52,7 +52,7 @@ MAX_HOPS = 30  # records further apart than this are found faster by resolving e
 
 
 @dataclass(frozen=True)
-class Known:
+class KnownCustomers:
     """What was resolved before, as relations: customers (complete), and the records that got new identifiers or links since."""
 
     customers: str
@@ -84,7 +84,7 @@ class GraphResolver:
         rules = json.dumps([[kind.model_dump() for kind in self.id_types], self.ledger.digest(), found], sort_keys=True)
         return hashlib.sha256(rules.encode()).hexdigest()[:16]
 
-    def plan(self, connection: duckdb.DuckDBPyConnection, known: Known | None = None) -> Resolution:
+    def plan(self, connection: duckdb.DuckDBPyConnection, known: KnownCustomers | None = None) -> Resolution:
         """Work out the `customers` table over the views of `connection`; nothing is written.
 
         Parameters
@@ -103,19 +103,19 @@ class GraphResolver:
         connection.execute(f"CREATE OR REPLACE TEMP TABLE identity_seen AS {FIRST_SEEN_SQL}")
         self._prepare(connection)
         scoped = known is not None and self._scope(connection, known)
-        self._rows(connection, scoped)
-        grouping = self._group(connection)
-        record_decisions(connection, grouping, self.id_types, self.decided_at)
+        self._load_rows(connection, scoped)
+        clusters = self._group(connection)
+        record_decisions(connection, clusters, self.id_types, self.decided_at)
         others = (
-            f"SELECT {CUSTOMER_COLUMNS} FROM {known.customers} ANTI JOIN identity_scope USING ({RECORD}) UNION ALL "
+            f"SELECT {CUSTOMER_COLUMNS} FROM {known.customers} ANTI JOIN identity_scope USING ({RECORD_COLUMNS}) UNION ALL "
             if scoped and known
             else ""
         )
-        inside = f" SEMI JOIN identity_scope USING ({RECORD})" if scoped else ""
+        inside = f" SEMI JOIN identity_scope USING ({RECORD_COLUMNS})" if scoped else ""
         # the query would otherwise run twice: once to be counted, once to be written
         connection.execute(f"""
             CREATE OR REPLACE TEMP TABLE identity_customers AS {others}
-            SELECT {ONE_ID_SQL} AS one_id, {RECORD}, first_seen AS valid_from, NULL::VARCHAR AS ledger_id
+            SELECT {ONE_ID_SQL} AS one_id, {RECORD_COLUMNS}, first_seen AS valid_from, NULL::VARCHAR AS ledger_id
             FROM (SELECT *, rowid AS seen FROM identity_seen{inside}) WHERE seen NOT IN (SELECT seen FROM identity_records)
             UNION ALL
             SELECT o.one_id, r.source, r.source_user_id, p.valid_from, d.ledger_id
@@ -125,17 +125,17 @@ class GraphResolver:
         pending = pending_entries(connection, self.ledger, self.decided_at, scoped)
         return Resolution("SELECT * FROM identity_customers", f"SELECT * FROM {pending}")
 
-    def inspect(self, connection: duckdb.DuckDBPyConnection, records: Sequence[tuple[str, str]]) -> Grouping:
+    def inspect(self, connection: duckdb.DuckDBPyConnection, records: Sequence[tuple[str, str]]) -> RecordClusters:
         """Group the given records and whoever they are connected with; the tables of the working stay in `connection`."""
         self._refuse_undeclared(connection)
         connection.execute(f"CREATE OR REPLACE TEMP TABLE identity_seen AS {FIRST_SEEN_SQL}")
         self._prepare(connection)
         connection.execute("CREATE OR REPLACE TEMP TABLE identity_scope (source VARCHAR, source_user_id VARCHAR)")
         connection.executemany("INSERT INTO identity_scope VALUES (?, ?)", records)
-        self._rows(connection, self._spread(connection))
-        grouping = self._group(connection)
-        record_decisions(connection, grouping, self.id_types, self.decided_at)
-        return grouping
+        self._load_rows(connection, self._spread(connection))
+        clusters = self._group(connection)
+        record_decisions(connection, clusters, self.id_types, self.decided_at)
+        return clusters
 
     def _refuse_undeclared(self, connection: duckdb.DuckDBPyConnection) -> None:
         declared = {kind.type for kind in self.id_types}
@@ -180,15 +180,15 @@ class GraphResolver:
             SEMI JOIN identity_seen AS a ON a.source = l.left_source AND a.source_user_id = l.left_source_user_id
             SEMI JOIN identity_seen AS b ON b.source = l.right_source AND b.source_user_id = l.right_source_user_id""")
 
-    def _scope(self, connection: duckdb.DuckDBPyConnection, known: Known) -> bool:
+    def _scope(self, connection: duckdb.DuckDBPyConnection, known: KnownCustomers) -> bool:
         """`identity_scope`: the records that are new or changed, and whoever is connected with one. False where that is not worth it."""
         connection.execute(f"""
             CREATE OR REPLACE TEMP TABLE identity_scope AS
-            SELECT {RECORD} FROM identity_seen LEFT JOIN (
-                SELECT {RECORD}, true AS is_known, CASE WHEN count(valid_from) = count(*) THEN min(valid_from) END AS since
-                FROM {known.customers} GROUP BY {RECORD}) USING ({RECORD})
+            SELECT {RECORD_COLUMNS} FROM identity_seen LEFT JOIN (
+                SELECT {RECORD_COLUMNS}, true AS is_known, CASE WHEN count(valid_from) = count(*) THEN min(valid_from) END AS since
+                FROM {known.customers} GROUP BY {RECORD_COLUMNS}) USING ({RECORD_COLUMNS})
             WHERE is_known IS NULL OR since IS DISTINCT FROM first_seen
-            UNION SELECT {RECORD} FROM ({known.changed})""")
+            UNION SELECT {RECORD_COLUMNS} FROM ({known.changed})""")
         return self._spread(connection)
 
     def _spread(self, connection: duckdb.DuckDBPyConnection) -> bool:
@@ -198,7 +198,7 @@ class GraphResolver:
         rows = "(SELECT * FROM identities JOIN identity_levels USING (id_type))"
         for _ in range(MAX_HOPS):
             connection.execute(f"""
-                CREATE OR REPLACE TEMP TABLE identity_hop AS SELECT DISTINCT level, id_value FROM {rows} SEMI JOIN identity_frontier USING ({RECORD})
+                CREATE OR REPLACE TEMP TABLE identity_hop AS SELECT DISTINCT level, id_value FROM {rows} SEMI JOIN identity_frontier USING ({RECORD_COLUMNS})
                 ANTI JOIN identity_reached USING (level, id_value)""")
             connection.execute("INSERT INTO identity_reached SELECT * FROM identity_hop")
             one, other = (
@@ -208,24 +208,24 @@ class GraphResolver:
             )
             connection.execute(f"""
                 CREATE OR REPLACE TEMP TABLE identity_next AS SELECT * FROM (
-                    SELECT {RECORD} FROM {rows} SEMI JOIN identity_hop USING (level, id_value) UNION {one} UNION {other})
-                ANTI JOIN identity_scope USING ({RECORD})""")
+                    SELECT {RECORD_COLUMNS} FROM {rows} SEMI JOIN identity_hop USING (level, id_value) UNION {one} UNION {other})
+                ANTI JOIN identity_scope USING ({RECORD_COLUMNS})""")
             connection.execute("INSERT INTO identity_scope SELECT * FROM identity_next")
             connection.execute("CREATE OR REPLACE TEMP TABLE identity_frontier AS SELECT * FROM identity_next")
             if not row_count(connection, "identity_frontier"):
                 return True
         return False
 
-    def _rows(self, connection: duckdb.DuckDBPyConnection, scoped: bool) -> None:
+    def _load_rows(self, connection: duckdb.DuckDBPyConnection, scoped: bool) -> None:
         """The tables the grouping reads: values that two records hold, who held them when, and the records by age.
 
         `seen` is the row of a record in `identity_seen`: texts are joined once, here.
         """
-        inside = f" SEMI JOIN identity_scope USING ({RECORD})" if scoped else ""
+        inside = f" SEMI JOIN identity_scope USING ({RECORD_COLUMNS})" if scoped else ""
         connection.execute(f"""
             CREATE OR REPLACE TEMP TABLE identity_rows AS SELECT s.rowid AS seen, level, id_value, observed_at
             FROM (SELECT * FROM identities WHERE source_user_id IS NOT NULL AND id_value IS NOT NULL){inside} JOIN identity_levels USING (id_type)
-            JOIN identity_seen AS s USING ({RECORD})""")
+            JOIN identity_seen AS s USING ({RECORD_COLUMNS})""")
         strong = ", ".join(str(number) for number, kind in enumerate(self.id_types) if kind.strong) or "NULL"
         # a record with two logins is of the one it had first; the other one is not its
         connection.execute(f"""
@@ -265,23 +265,23 @@ class GraphResolver:
         )
         # in order of age: the row is the number
         connection.execute(f"""
-            CREATE OR REPLACE TEMP TABLE identity_aged AS SELECT s.rowid AS seen, {RECORD}, first_seen, {ONE_ID_SQL} AS one_id FROM identity_seen AS s
+            CREATE OR REPLACE TEMP TABLE identity_aged AS SELECT s.rowid AS seen, {RECORD_COLUMNS}, first_seen, {ONE_ID_SQL} AS one_id FROM identity_seen AS s
             WHERE s.rowid IN (SELECT seen FROM identity_held UNION SELECT one FROM identity_given UNION SELECT other FROM identity_given)
-            ORDER BY first_seen NULLS FIRST, {RECORD}""")
+            ORDER BY first_seen NULLS FIRST, {RECORD_COLUMNS}""")
         connection.execute(
             "CREATE OR REPLACE TEMP VIEW identity_records AS SELECT rowid::INTEGER AS record, * FROM identity_aged"
         )
 
-    def _group(self, connection: duckdb.DuckDBPyConnection) -> Grouping:
+    def _group(self, connection: duckdb.DuckDBPyConnection) -> RecordClusters:
         """Group the numbers; `identity_periods` are the customers of each linked record in time."""
 
         def numbers(query: str, *kinds: type[np.generic]) -> list[NDArray[Any]]:
-            """The columns of a query as arrays of those kinds; a moment is microseconds, `ALWAYS` where there is none."""
+            """The columns of a query as arrays of those kinds; a moment is microseconds, `UNDATED` where there is none."""
             found = connection.execute(query).fetchnumpy()
             return [np.asarray(column, dtype=kind) for column, kind in zip(found.values(), kinds, strict=True)]
 
         def moment(column: str) -> str:
-            return f"coalesce(epoch_us({column}), ({ALWAYS})::BIGINT)"
+            return f"coalesce(epoch_us({column}), ({UNDATED})::BIGINT)"
 
         sightings = numbers(
             f"""
@@ -291,7 +291,7 @@ class GraphResolver:
             np.int32,
             np.int64,
         )
-        given = numbers(
+        linkage_links = numbers(
             f"""
             SELECT least(a.record, b.record), greatest(a.record, b.record), {moment("decided_at")}, {len(self.id_types)}, value
             FROM identity_given AS g JOIN identity_records AS a ON a.seen = g.one JOIN identity_records AS b ON b.seen = g.other ORDER BY value""",
@@ -301,42 +301,50 @@ class GraphResolver:
             np.int8,
             np.int32,
         )
-        (tie,) = numbers("SELECT (tie >> 1)::BIGINT FROM identity_values ORDER BY value", np.int64)
+        (tie_break,) = numbers("SELECT (tie >> 1)::BIGINT FROM identity_values ORDER BY value", np.int64)
         (first,) = numbers(f"SELECT {moment('first_seen')} FROM identity_records ORDER BY record", np.int64)
-        apart = numbers(
+        unmerged_pairs = numbers(
             f"""
-            SELECT a.record, b.record AS other FROM ({self.ledger.apart()}) AS u
+            SELECT a.record, b.record AS other FROM ({self.ledger.unmerged_pairs()}) AS u
             JOIN identity_records AS a ON a.source = u.left_source AND a.source_user_id = u.left_source_user_id
             JOIN identity_records AS b ON b.source = u.right_source AND b.source_user_id = u.right_source_user_id""",
             np.int32,
             np.int32,
         )
         strong = [number for number, kind in enumerate(self.id_types) if kind.strong]
-        claims = np.full((len(strong), len(first)), NO_CLAIM)
+        strong_values = np.full((len(strong), len(first)), NO_VALUE)
         for place, level in enumerate(strong):
-            record, claim = numbers(
+            record, strong_value = numbers(
                 f"""
                 SELECT record, (hash(min(id_value)) >> 1)::BIGINT FROM identity_rows JOIN identity_records USING (seen)
                 WHERE level = {level} GROUP BY record""",
                 np.int32,
                 np.int64,
             )
-            claims[place, record] = claim
-        levels = [Level(kind.max_customers, _microseconds(kind.expires_days)) for kind in self.id_types]
-        grouping = group(len(first), levels, Sightings(*sightings), Links(*given), claims, np.column_stack(apart), tie)
-        whom, owner, since, link = periods(grouping, first)
+            strong_values[place, record] = strong_value
+        levels = [IdTypeRule(kind.max_customers, _microseconds(kind.expires_days)) for kind in self.id_types]
+        clusters = cluster_records(
+            len(first),
+            levels,
+            IdentifierSightings(*sightings),
+            CandidateLinks(*linkage_links),
+            strong_values,
+            np.column_stack(unmerged_pairs),
+            tie_break,
+        )
+        whom, merged_into, merged_at, link = periods(clusters, first)
         register(
             connection,
             "identity_periods",
             {
                 "record": whom,
-                "owner": owner,
-                "valid_from": timestamps(since),
-                "link": pa.array(link, mask=link == NOBODY),
+                "owner": merged_into,
+                "valid_from": timestamps(merged_at),
+                "link": pa.array(link, mask=link == NO_RECORD),
             },
         )
         connection.execute("DROP TABLE identity_rows")
-        return grouping
+        return clusters
 
 
 def _rule(kind: IdType) -> str:

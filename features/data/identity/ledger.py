@@ -11,6 +11,7 @@ import hashlib
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
+from typing import Any
 
 import duckdb
 
@@ -18,7 +19,7 @@ from features.data.lake import literal
 from qianmian.errors import DataError
 from qianmian.workspace import Workspace, atomic_path
 
-COLUMNS = {
+LEDGER_COLUMNS = {
     "sequence": "BIGINT",
     "ledger_id": "VARCHAR",
     "action": "VARCHAR",
@@ -36,12 +37,12 @@ COLUMNS = {
     "refers_to": "VARCHAR",
 }
 MERGE, CONFLICT, SHARED, WITHDRAW, UNMERGE, REMERGE = "merge", "conflict", "shared", "withdraw", "unmerge", "remerge"
-FOUND = (MERGE, CONFLICT, SHARED)  # what resolving finds; the rest undoes something
-Record = tuple[str, str]
+RESOLVER_ACTIONS = (MERGE, CONFLICT, SHARED)  # what resolving finds; the rest undoes something
+RecordKey = tuple[str, str]
 
 
 @dataclass(frozen=True)
-class Entry:
+class LedgerEntry:
     """One line of the ledger.
 
     Attributes
@@ -59,8 +60,8 @@ class Entry:
     sequence: int
     ledger_id: str
     action: str
-    left: Record | None
-    right: Record | None
+    left: RecordKey | None
+    right: RecordKey | None
     id_type: str | None
     id_value: str | None
     observed_at: datetime | None
@@ -87,18 +88,18 @@ class Ledger:
         """A SELECT of all entries."""
         files = ", ".join(literal(path) for path in self.files())
         if files:
-            return f"SELECT {', '.join(COLUMNS)} FROM read_parquet([{files}])"
-        return f"SELECT {', '.join(f'NULL::{kind} AS {name}' for name, kind in COLUMNS.items())} WHERE false"
+            return f"SELECT {', '.join(LEDGER_COLUMNS)} FROM read_parquet([{files}])"
+        return f"SELECT {', '.join(f'NULL::{kind} AS {name}' for name, kind in LEDGER_COLUMNS.items())} WHERE false"
 
-    def standing(self) -> str:
+    def active_decisions(self) -> str:
         """A SELECT of the last entry of each decision that resolving found and has not withdrawn since."""
-        found = ", ".join(literal(action) for action in FOUND)
+        found = ", ".join(literal(action) for action in RESOLVER_ACTIONS)
         return (
             f"SELECT * FROM ({self.relation()}) WHERE action IN ({found}, {literal(WITHDRAW)}) "
             f"QUALIFY row_number() OVER (PARTITION BY ledger_id ORDER BY sequence DESC) = 1"
         )
 
-    def apart(self) -> str:
+    def unmerged_pairs(self) -> str:
         """A SELECT of the unmerges in force: a person's, and not undone by a later remerge."""
         return (
             f"SELECT * FROM ({self.relation()}) AS u WHERE action = {literal(UNMERGE)} AND NOT EXISTS (SELECT 1 FROM ({self.relation()}) AS r "
@@ -115,7 +116,7 @@ class Ledger:
             return 0
         files = self.files()
         number = int(files[-1].stem) + 1 if files else 1
-        names = ", ".join(f"{name}::{kind} AS {name}" for name, kind in COLUMNS.items() if name != "sequence")
+        names = ", ".join(f"{name}::{kind} AS {name}" for name, kind in LEDGER_COLUMNS.items() if name != "sequence")
         with atomic_path(self.folder / f"{number:08d}.parquet") as temporary:
             connection.execute(
                 f"COPY (SELECT {int(before)} + row_number() OVER () AS sequence, * FROM (SELECT {names} FROM ({entries}) ORDER BY ledger_id)) "
@@ -123,9 +124,9 @@ class Ledger:
             )
         return int(count)
 
-    def entries(self, condition: str = "true", limit: int | None = None) -> list[Entry]:
+    def entries(self, condition: str = "true", limit: int | None = None) -> list[LedgerEntry]:
         """Entries that fulfil a SQL condition, oldest first."""
-        names = ", ".join(COLUMNS)
+        names = ", ".join(LEDGER_COLUMNS)
         with duckdb.connect() as connection:
             query = f"SELECT {names} FROM ({self.relation()}) WHERE {condition} ORDER BY sequence" + (
                 f" LIMIT {limit}" if limit else ""
@@ -139,30 +140,30 @@ class Ledger:
             repr([(entry.sequence, entry.ledger_id, entry.refers_to) for entry in decided]).encode()
         ).hexdigest()[:16]
 
-    def undo(
-        self, left: Record, right: Record, reason: str, decided_at: datetime | None, refers_to: str | None
-    ) -> Entry:
+    def unmerge(
+        self, left: RecordKey, right: RecordKey, reason: str, decided_at: datetime | None, refers_to: str | None
+    ) -> LedgerEntry:
         """Append an unmerge: these two records must never be one customer again."""
-        return self._decide(UNMERGE, left, right, reason, decided_at, refers_to, "never one customer")
+        return self._append_decision(UNMERGE, left, right, reason, decided_at, refers_to, "never one customer")
 
-    def redo(self, unmerge: Entry, reason: str, decided_at: datetime | None) -> Entry:
+    def remerge(self, unmerge: LedgerEntry, reason: str, decided_at: datetime | None) -> LedgerEntry:
         """Append a remerge: that unmerge no longer counts."""
         if unmerge.left is None or unmerge.right is None:
             raise DataError("the ledger's unmerge names no records", where=str(self.folder), got=unmerge.ledger_id)
-        return self._decide(
+        return self._append_decision(
             REMERGE, unmerge.left, unmerge.right, reason, decided_at, unmerge.ledger_id, "the unmerge no longer counts"
         )
 
-    def _decide(
+    def _append_decision(
         self,
         action: str,
-        left: Record,
-        right: Record,
+        left: RecordKey,
+        right: RecordKey,
         reason: str,
         decided_at: datetime | None,
         refers_to: str | None,
         rule: str,
-    ) -> Entry:
+    ) -> LedgerEntry:
         number = 1 + (self.entries()[-1].sequence if self.files() else 0)
         # not "u": a one_id begins with that
         ledger_id = {UNMERGE: "x", REMERGE: "r"}[action] + hashlib.sha256(
@@ -171,14 +172,16 @@ class Ledger:
         values = [ledger_id, action, *left, *right, None, None, None, decided_at, rule, reason, "person", refers_to]
         with duckdb.connect() as connection:
             connection.execute(
-                f"CREATE TEMP TABLE decision ({', '.join(f'{name} {kind}' for name, kind in list(COLUMNS.items())[1:])})"
+                f"CREATE TEMP TABLE decision ({', '.join(f'{name} {kind}' for name, kind in list(LEDGER_COLUMNS.items())[1:])})"
             )
             connection.execute(f"INSERT INTO decision VALUES ({', '.join('?' for _ in values)})", values)
             self.append(connection, "SELECT * FROM decision")
         return self.entries(f"ledger_id = {literal(ledger_id)}")[-1]
 
 
-def _entry(row: tuple[object, ...]) -> Entry:
-    values = dict(zip(COLUMNS, row, strict=True))
+def _entry(row: tuple[object, ...]) -> LedgerEntry:
+    values: dict[str, Any] = dict(zip(LEDGER_COLUMNS, row, strict=True))
     left, right = ((values.pop(f"{side}_source"), values.pop(f"{side}_source_user_id")) for side in ("left", "right"))
-    return Entry(left=left if left[1] is not None else None, right=right if right[1] is not None else None, **values)  # type: ignore[arg-type]
+    return LedgerEntry(
+        left=left if left[1] is not None else None, right=right if right[1] is not None else None, **values
+    )

@@ -16,15 +16,15 @@ if TYPE_CHECKING:
 
 U_PAIRS = 800_000  # random pairs from which the chance of agreeing by accident is counted
 EM_PAIRS = 1_000_000
-FEWEST_RANDOM_PAIRS = (
+MIN_RANDOM_PAIRS = (
     1_000  # among fewer, the pairs of one person are no longer rare: Splink's defaults are the better guess
 )
-FEWEST_PAIRS = 30  # fewer would teach little but their own accidents
-FEWEST_M = 0.0005  # nobody's data is so clean that one mistake rules a match out
-SURELY_DIFFERENT = 0.8  # "matches" that differ nearly as often as strangers are strangers
+MIN_TRAINING_PAIRS = 30  # fewer would teach little but their own accidents
+MIN_M = 0.0005  # nobody's data is so clean that one mistake rules a match out
+MAX_M_TO_U_RATIO = 0.8  # "matches" that differ nearly as often as strangers are strangers
 RECALL_OF_STRICT_RULES = 0.8
 # two clues of one group say nearly the same thing, so they are not paired: a whole suburb would be compared with itself
-_CLUES: dict[str, dict[str, str]] = {
+_BLOCKING_KEYS: dict[str, dict[str, str]] = {
     "given": {"given_sound": "given_sound"},
     "surname": {"surname_sound": "surname_sound"},
     "birth": {
@@ -43,7 +43,7 @@ _CLUES: dict[str, dict[str, str]] = {
     "email": {"mailbox": "split_part(email, '@', 1)"},
 }
 # both spellings of the name in either order, and what belongs to one person alone
-_SINGLE_CLUES = (
+_SINGLE_BLOCKING_KEYS = (
     "CASE WHEN given_sound < surname_sound THEN given_sound || chr(31) || surname_sound ELSE surname_sound || chr(31) || given_sound END",
     "national_id",
     "phone",
@@ -73,25 +73,25 @@ _TRAINING_RULES = (
 )
 
 
-def clues() -> list[str]:
+def blocking_keys() -> list[str]:
     """SQL of every clue: agreeing on two independent parts, or on one that is a person's own, brings a pair to comparison.
 
     Examples
     --------
-    >>> "surname_sound || chr(31) || birth_date" in clues()
+    >>> "surname_sound || chr(31) || birth_date" in blocking_keys()
     True
     """
     pairs = [
         f"{one} || chr(31) || {other}"
-        for first, second in itertools.combinations(_CLUES.values(), 2)
+        for first, second in itertools.combinations(_BLOCKING_KEYS.values(), 2)
         for one in first.values()
         for other in second.values()
     ]
-    return [*_SINGLE_CLUES, *(pair for pair in pairs if pair != "given_sound || chr(31) || surname_sound")]
+    return [*_SINGLE_BLOCKING_KEYS, *(pair for pair in pairs if pair != "given_sound || chr(31) || surname_sound")]
 
 
 @dataclass(frozen=True)
-class Compared:
+class ComparisonSpec:
     """One comparison: its name, the columns it reads, and its levels from most to least alike as (Splink's level, words for people)."""
 
     name: str
@@ -105,7 +105,7 @@ class Compared:
         return "different" if level == 0 else self.levels[len(self.levels) - level][1]
 
 
-def comparisons(filled: frozenset[str]) -> list[Compared]:
+def comparisons(filled: frozenset[str]) -> list[ComparisonSpec]:
     """The comparisons that the filled columns allow.
 
     Street, house number and second address line are one comparison, suburb and postcode another: people of one household agree on all of
@@ -113,7 +113,7 @@ def comparisons(filled: frozenset[str]) -> list[Compared]:
 
     Examples
     --------
-    >>> [compared.name for compared in comparisons(frozenset({"surname", "postcode", "phone"}))]
+    >>> [specs.name for specs in comparisons(frozenset({"surname", "postcode", "phone"}))]
     ['surname', 'area', 'phone']
     """
     import splink.comparison_level_library as levels
@@ -177,23 +177,23 @@ def comparisons(filled: frozenset[str]) -> list[Compared]:
         area = ((exact(one), f"same {one}"), (near_suburb if one == "suburb" else near_postcode, f"similar {one}"))
     mailbox = levels.ExactMatchLevel(_mailbox())
     found = [
-        Compared("given_name", ("given_name", "surname"), name("given_name", "surname")),
-        Compared("surname", ("surname", "given_name"), name("surname", "given_name")),
-        Compared("birth_date", ("birth_date",), code("birth_date")),
-        Compared("street", ("address", "street_number", "address_2"), tuple(street)),
-        Compared("area", ("suburb", "postcode"), area),
-        Compared("phone", ("phone",), code("phone")[:2]),
-        Compared(
+        ComparisonSpec("given_name", ("given_name", "surname"), name("given_name", "surname")),
+        ComparisonSpec("surname", ("surname", "given_name"), name("surname", "given_name")),
+        ComparisonSpec("birth_date", ("birth_date",), code("birth_date")),
+        ComparisonSpec("street", ("address", "street_number", "address_2"), tuple(street)),
+        ComparisonSpec("area", ("suburb", "postcode"), area),
+        ComparisonSpec("phone", ("phone",), code("phone")[:2]),
+        ComparisonSpec(
             "email",
             ("email",),
             ((exact("email"), "same"), (mailbox, "same mailbox"), (typing_error("email", 2, 0.9), "typing error")),
         ),
-        Compared("national_id", ("national_id",), code("national_id")),
+        ComparisonSpec("national_id", ("national_id",), code("national_id")),
     ]
     if "suburb" not in filled and "postcode" not in filled:
         found = [each for each in found if each.name != "area"]
         if "state" in filled:
-            found.append(Compared("state", ("state",), ((exact("state"), "same"),)))
+            found.append(ComparisonSpec("state", ("state",), ((exact("state"), "same"),)))
     needed = {"given_name": "given_name", "surname": "surname", "street": "address"}
     return [
         each
@@ -208,7 +208,7 @@ def _mailbox() -> Any:
     return ColumnExpression("email").regex_extract("^[^@]+")
 
 
-def household(compared: list[Compared]) -> str:
+def household_condition(specs: list[ComparisonSpec]) -> str:
     """SQL condition on the words of a pair: it may be two people of one household, however probable it is.
 
     Surname, address and telephone agree together in every family, and a sum of weights counts them as if they were independent. So one pair
@@ -217,10 +217,10 @@ def household(compared: list[Compared]) -> str:
 
     Examples
     --------
-    >>> household(comparisons(frozenset({"surname", "phone"})))
+    >>> household_condition(comparisons(frozenset({"surname", "phone"})))
     'false'
     """
-    names = {each.name for each in compared}
+    names = {each.name for each in specs}
     own = [name for name in ("given_name", "birth_date", "national_id") if name in names]
     conditions = []
     if own:
@@ -233,14 +233,14 @@ def household(compared: list[Compared]) -> str:
     return " OR ".join(conditions) or "false"
 
 
-def splink_settings(compared: list[Compared], filled: frozenset[str], link_type: str, prior: float) -> Any:
+def splink_settings(specs: list[ComparisonSpec], filled: frozenset[str], link_type: str, prior: float) -> Any:
     """The Splink settings, the same for every engine."""
     import splink.comparison_level_library as levels
     import splink.comparison_library as library
     from splink import SettingsCreator, block_on
 
     made: list[Any] = []
-    for each in compared:
+    for each in specs:
         # a name that is missing is missing, also where the other name could have been compared with it
         columns = (
             each.columns[:1]
@@ -270,29 +270,31 @@ def splink_settings(compared: list[Compared], filled: frozenset[str], link_type:
     )
 
 
-def expected_share(connection: duckdb.DuckDBPyConnection, filled: frozenset[str], across: bool) -> float:
+def prior_match_probability(
+    connection: duckdb.DuckDBPyConnection, filled: frozenset[str], between_sources: bool
+) -> float:
     """How likely two random records are one person: pairs that agree on a strict rule, over all pairs and the rules' recall."""
     rules = [rule for rule in _STRICT_RULES if filled.issuperset(rule)]
-    apart = "AND l.source <> r.source" if across else ""
-    total = _number(
-        connection, f"SELECT {_pairs(across)} FROM (SELECT source, count(*) AS n FROM cleaned GROUP BY source)"
+    apart = "AND l.source <> r.source" if between_sources else ""
+    total = _scalar(
+        connection, f"SELECT {_pairs(between_sources)} FROM (SELECT source, count(*) AS n FROM cleaned GROUP BY source)"
     )
     unions = " UNION ".join(
         f"SELECT l.rid AS one, r.rid AS other FROM cleaned AS l JOIN cleaned AS r ON l.rid < r.rid {apart} AND "
         + " AND ".join(f"l.{column} = r.{column}" for column in rule)
         for rule in rules
     )
-    found = _number(connection, f"SELECT count(*) FROM ({unions})") if unions else 0
+    found = _scalar(connection, f"SELECT count(*) FROM ({unions})") if unions else 0
     return float(min(max(found, 1) / RECALL_OF_STRICT_RULES / max(total, 2), 0.5))
 
 
 def train(
     engine: Callable[[Any], Linker],
     connection: duckdb.DuckDBPyConnection,
-    compared: list[Compared],
+    specs: list[ComparisonSpec],
     filled: frozenset[str],
     settings: Any,
-    across: bool,
+    between_sources: bool,
     seed: int,
 ) -> tuple[Linker, list[str]]:
     """Learn the weights; the trained linker, and the names of the comparisons that stay at usual weights.
@@ -309,30 +311,30 @@ def train(
     from splink import block_on
 
     linker = engine(settings)
-    random_pairs = _number(
-        connection, f"SELECT {_pairs(across)} FROM (SELECT source, count(*) AS n FROM cleaned GROUP BY source)"
+    random_pairs = _scalar(
+        connection, f"SELECT {_pairs(between_sources)} FROM (SELECT source, count(*) AS n FROM cleaned GROUP BY source)"
     )
-    if random_pairs >= FEWEST_RANDOM_PAIRS:
+    if random_pairs >= MIN_RANDOM_PAIRS:
         linker.training.estimate_u_using_random_sampling(
             max_pairs=U_PAIRS, seed=seed, min_count_per_level=None, num_chunks=1
         )
     model = linker.misc.save_model_to_json()
-    if random_pairs >= FEWEST_RANDOM_PAIRS:
+    if random_pairs >= MIN_RANDOM_PAIRS:
         for level in _levels(model):
             level["u_probability"] = max(level.get("u_probability", 0.0), 0.5 / min(random_pairs, U_PAIRS))
     learnt: dict[str, list[list[float]]] = {}
     for rule in _TRAINING_RULES:
-        left = [each.name for each in compared if not set(each.columns) & set(rule)]
+        left = [each.name for each in specs if not set(each.columns) & set(rule)]
         if not filled.issuperset(rule) or not left:
             continue
         group, present = ", ".join(rule), " AND ".join(f"{column} IS NOT NULL" for column in rule)
-        pairs = _number(
+        pairs = _scalar(
             connection,
             f"""
-            SELECT coalesce(sum(pairs), 0) FROM (SELECT {_pairs(across)} AS pairs FROM (
+            SELECT coalesce(sum(pairs), 0) FROM (SELECT {_pairs(between_sources)} AS pairs FROM (
                 SELECT {group}, source, count(*) AS n FROM cleaned WHERE {present} GROUP BY {group}, source) GROUP BY {group})""",
         )
-        if pairs < FEWEST_PAIRS:
+        if pairs < MIN_TRAINING_PAIRS:
             continue
         trial = engine(copy.deepcopy(model))
         trial.training.estimate_parameters_using_expectation_maximisation(
@@ -346,17 +348,17 @@ def train(
         sound = [
             name
             for name, m in found.items()
-            if m[-1] < SURELY_DIFFERENT * _by_name(model)[name]["comparison_levels"][-1].get("u_probability", 1)
+            if m[-1] < MAX_M_TO_U_RATIO * _by_name(model)[name]["comparison_levels"][-1].get("u_probability", 1)
         ]
         if 2 * len(sound) > len(found):
             for name in sound:
                 learnt.setdefault(name, []).append(found[name])
     for name, values in learnt.items():
-        medians = [max(statistics.median(level), FEWEST_M) for level in zip(*values, strict=True)]
+        medians = [max(statistics.median(level), MIN_M) for level in zip(*values, strict=True)]
         rated = [level for level in _by_name(model)[name]["comparison_levels"] if not level.get("is_null_level")]
         for level, m in zip(rated, medians, strict=True):
             level["m_probability"] = m / sum(medians)
-    return engine(model), [each.name for each in compared if each.name not in learnt]
+    return engine(model), [each.name for each in specs if each.name not in learnt]
 
 
 def _by_name(model: dict[str, Any]) -> dict[str, dict[str, Any]]:
@@ -381,11 +383,11 @@ def _m_values(comparison: dict[str, Any]) -> list[float]:
     ]
 
 
-def _pairs(across: bool) -> str:
+def _pairs(between_sources: bool) -> str:
     """SQL of the number of pairs of records, from the number `n` of each source."""
-    return "(sum(n) * sum(n) - sum(n * n)) // 2" if across else "sum(n) * (sum(n) - 1) // 2"
+    return "(sum(n) * sum(n) - sum(n * n)) // 2" if between_sources else "sum(n) * (sum(n) - 1) // 2"
 
 
-def _number(connection: duckdb.DuckDBPyConnection, query: str) -> int:
+def _scalar(connection: duckdb.DuckDBPyConnection, query: str) -> int:
     row = connection.execute(query).fetchone()
     return int(row[0]) if row else 0

@@ -15,8 +15,21 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from features.data.identity.link_model import clues, comparisons, expected_share, household, splink_settings, train
-from features.data.identity.records import FIELDS, Prepared, checked, prepare, private_connection
+from features.data.identity.link_model import (
+    blocking_keys,
+    comparisons,
+    household_condition,
+    prior_match_probability,
+    splink_settings,
+    train,
+)
+from features.data.identity.records import (
+    FIELDS,
+    PreparedRecords,
+    prepare_records,
+    private_connection,
+    validate_records,
+)
 from features.data.identity.tables import links_path
 from features.data.lake import literal
 from qianmian.errors import ConfigError, DataError
@@ -30,7 +43,7 @@ IN_THE_BAND, HOUSEHOLD = "probability in the review band", "may be two people of
 BACKENDS = ("duckdb", "spark")
 DECIMALS = 6  # of a probability: the last bits of a parallel sum differ from run to run
 PAIR_KEY = ("left_source", "left_source_user_id", "right_source", "right_source_user_id")
-LINKS = pa.schema(
+LINKS_SCHEMA = pa.schema(
     [
         *((name, pa.string()) for name in PAIR_KEY),
         ("probability", pa.float64()),
@@ -43,7 +56,7 @@ logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
-class Links:
+class LinkageResult:
     """What linking a set of records found. No value of a record is in it, only keys.
 
     Attributes
@@ -52,12 +65,12 @@ class Links:
         The matches: `PAIR_KEY` (the left key is the smaller one), `probability` (float64, threshold to 1) and `link_id`, a digest of the key.
     review : pa.Table
         The pairs for people to judge: the same columns, for each comparison how alike the two records are, in words, and `reason`: the
-        probability lies in the review band, or nothing that is a person's own agrees (`link_model.household`).
+        probability lies in the review band, or nothing that is a person's own agrees (`link_model.household_condition`).
     sources : tuple of str
         The systems that were linked.
     records, compared : int
         Records, and pairs that were compared.
-    crowded : int
+    oversized_blocks : int
         Values too many records share to be a clue.
     untrained : tuple of str
         Comparisons whose weights are Splink's defaults: too few pairs agree on anything else.
@@ -72,7 +85,7 @@ class Links:
     sources: tuple[str, ...]
     records: int
     compared: int
-    crowded: int
+    oversized_blocks: int
     untrained: tuple[str, ...]
     model: dict[str, Any]
     chart: str
@@ -85,7 +98,7 @@ def link(
     seed: int = 0,
     backend: str = "duckdb",
     within_sources: bool = True,
-) -> Links:
+) -> LinkageResult:
     """Find the pairs of records that are one person. Unsupervised: no pair is ever labelled.
 
     The weight of a comparison level is log2(m / u): m is how often records of one person agree like that (expectation maximisation), u how
@@ -130,30 +143,32 @@ def link(
             [f"backend: there is no such backend as {backend!r}; the backends are {', '.join(BACKENDS)}"],
             where="linking",
         )
-    table = checked(records)
+    table = validate_records(records)
     sources = tuple(sorted(set(table["source"].to_pylist())))
     with private_connection() as connection:
-        prepared = prepare(connection, table, clues(), settings.max_block_records)
+        prepared = prepare_records(connection, table, blocking_keys(), settings.max_block_records)
         _check_comparable(prepared, table.num_rows, settings)
-        across = not within_sources
-        if prepared.pairs == 0 or (across and len(sources) < 2):
+        between_sources = not within_sources
+        if prepared.pairs == 0 or (between_sources and len(sources) < 2):
             nothing = _empty_review()
-            return Links(
+            return LinkageResult(
                 nothing.select([*PAIR_KEY, "probability", "link_id"]),
                 nothing,
                 sources,
                 table.num_rows,
                 0,
-                prepared.crowded,
+                prepared.oversized_blocks,
                 (),
                 {},
                 "",
             )
         compared = comparisons(prepared.filled)
-        kind = "dedupe_only" if len(sources) == 1 else "link_only" if across else "link_and_dedupe"
-        model = splink_settings(compared, prepared.filled, kind, expected_share(connection, prepared.filled, across))
+        kind = "dedupe_only" if len(sources) == 1 else "link_only" if between_sources else "link_and_dedupe"
+        model = splink_settings(
+            compared, prepared.filled, kind, prior_match_probability(connection, prepared.filled, between_sources)
+        )
         with _quiet(), _engine(backend, connection, prepared, sources) as engine:
-            linker, untrained = train(engine, connection, compared, prepared.filled, model, across, seed)
+            linker, untrained = train(engine, connection, compared, prepared.filled, model, between_sources, seed)
             result: Any = linker.inference.predict(warning_mode="never")
             predicted = result.as_pyarrow_table()
             connection.register("predicted", predicted)
@@ -167,7 +182,7 @@ def link(
             )
             scored = connection.execute(f"""
                 SELECT *, {_LINK_ID} AS link_id,
-                       CASE WHEN probability < {settings.threshold} THEN '{IN_THE_BAND}' WHEN {household(compared)} THEN '{HOUSEHOLD}' END AS reason
+                       CASE WHEN probability < {settings.threshold} THEN '{IN_THE_BAND}' WHEN {household_condition(compared)} THEN '{HOUSEHOLD}' END AS reason
                 FROM (
                     SELECT l.source AS left_source, l.source_user_id AS left_source_user_id,
                            r.source AS right_source, r.source_user_id AS right_source_user_id,
@@ -181,20 +196,20 @@ def link(
     logger.info(
         "records=%d compared=%d pairs=%d review=%d", table.num_rows, predicted.num_rows, pairs.num_rows, review.num_rows
     )
-    return Links(
+    return LinkageResult(
         pairs.select([*PAIR_KEY, "probability", "link_id"]),
         review,
         sources,
         table.num_rows,
         predicted.num_rows,
-        prepared.crowded,
+        prepared.oversized_blocks,
         tuple(untrained),
         found,
         chart,
     )
 
 
-def _check_comparable(prepared: Prepared, records: int, settings: LinkingSettings) -> None:
+def _check_comparable(prepared: PreparedRecords, records: int, settings: LinkingSettings) -> None:
     if records and not comparisons(prepared.filled):
         raise DataError(
             "the records hold nothing to compare",
@@ -220,7 +235,7 @@ def _empty_review() -> pa.Table:
 
 @contextlib.contextmanager
 def _engine(
-    backend: str, connection: duckdb.DuckDBPyConnection, prepared: Prepared, sources: tuple[str, ...]
+    backend: str, connection: duckdb.DuckDBPyConnection, prepared: PreparedRecords, sources: tuple[str, ...]
 ) -> Iterator[Callable[[Any], Linker]]:
     """Makes linkers over the prepared records, one table a source."""
     with contextlib.ExitStack() as stack:
@@ -245,7 +260,7 @@ def _engine(
 
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
-    """Keep Splink's remarks on levels nobody reached, and its SQL, out of our log; `Links.untrained` says what matters of them."""
+    """Keep Splink's remarks on levels nobody reached, and its SQL, out of our log; `LinkageResult.untrained` says what matters of them."""
     splink = logging.getLogger("splink")
     before = splink.level
     splink.setLevel(logging.ERROR)
@@ -255,14 +270,14 @@ def _quiet() -> Iterator[None]:
         splink.setLevel(before)
 
 
-def merged(workspace: Workspace, links: Links, decided_at: datetime) -> pa.Table:
-    """The links of the workspace as `write_links` would leave them (`LINKS`), in the order of their key.
+def merged(workspace: Workspace, links: LinkageResult, decided_at: datetime) -> pa.Table:
+    """The links of the workspace as `write_links` would leave them (`LINKS_SCHEMA`), in the order of their key.
 
     Links between two of the systems that were linked are replaced; links with other systems stay. A link found again keeps the moment it
     was first decided, so that history is not rewritten by every run.
     """
     path = links_path(workspace)
-    before = pq.read_table(path) if path.exists() else LINKS.empty_table()
+    before = pq.read_table(path) if path.exists() else LINKS_SCHEMA.empty_table()
     with private_connection() as connection:
         connection.register("before_", before)
         connection.register("now_", links.pairs)
@@ -278,11 +293,11 @@ def merged(workspace: Workspace, links: Links, decided_at: datetime) -> pa.Table
                 [decided_at],
             )
             .to_arrow_table()
-            .cast(LINKS)
+            .cast(LINKS_SCHEMA)
         )
 
 
-def write_links(workspace: Workspace, links: Links, decided_at: datetime) -> Path:
+def write_links(workspace: Workspace, links: LinkageResult, decided_at: datetime) -> Path:
     """Put the matches into the workspace, whole or not at all; beside them the model as JSON.
 
     Parameters

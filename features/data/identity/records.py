@@ -14,12 +14,12 @@ import pyarrow.compute as pc
 from features.data.lake import literal, quote
 from features.data.sources.base import RawTable
 from features.data.sources.casting import cast
-from features.data.sources.files import Files
+from features.data.sources.files import FileSource
 from qianmian.errors import ConfigError, DataError
 from qianmian.schema import Column, Table
 from qianmian.settings import read_yaml
 
-KEY = ("source", "source_user_id")
+RECORD_KEY = ("source", "source_user_id")
 RECORDS = Table(
     "records",
     ("source_user_id",),
@@ -40,7 +40,7 @@ RECORDS = Table(
         Column("national_id", "string", "identity card, social security or tax number"),
     ),
 )
-FIELDS = tuple(column.name for column in RECORDS.columns if column.name not in KEY)
+FIELDS = tuple(column.name for column in RECORDS.columns if column.name not in RECORD_KEY)
 _SHAPE = "records: [{source: …, path: …, columns: {source_user_id: …, surname: …}}, …]"
 
 
@@ -60,7 +60,7 @@ class ReadRecords:
     skipped: dict[str, int]
 
 
-class RecordFiles(Files):
+class RecordFiles(FileSource):
     """The files a `records.yaml` names; its entries are those of a `sources.yaml`, each with its own `source`.
 
     Raises
@@ -156,7 +156,7 @@ def _read(connection: duckdb.DuckDBPyConnection, source: str, raw: RawTable, ski
     return connection.execute("SELECT * FROM records WHERE source_user_id IS NOT NULL").to_arrow_table()
 
 
-def checked(records: pa.Table) -> pa.Table:
+def validate_records(records: pa.Table) -> pa.Table:
     """The records as text, in the order of their key; every column of `FIELDS` is there, null where the input lacks it.
 
     Compatibility forms (full-width digits, ligatures) become the plain ones.
@@ -167,27 +167,27 @@ def checked(records: pa.Table) -> pa.Table:
         For a column nobody declared, a missing key column, a record without a key, or two records with one key.
     """
     where = "records"
-    unknown = [name for name in records.column_names if name not in (*KEY, *FIELDS)]
+    unknown = [name for name in records.column_names if name not in (*RECORD_KEY, *FIELDS)]
     if unknown:
         raise DataError(
             "there is no such column",
             where=where,
             got=unknown,
-            allowed=", ".join((*KEY, *FIELDS)),
+            allowed=", ".join((*RECORD_KEY, *FIELDS)),
             hint="map or drop it",
         )
-    missing = [name for name in KEY if name not in records.column_names]
+    missing = [name for name in RECORD_KEY if name not in records.column_names]
     if missing:
         raise DataError(
             "a key column is missing",
             where=where,
             got=records.column_names,
-            allowed=", ".join(KEY),
+            allowed=", ".join(RECORD_KEY),
             hint="a record is known by both",
         )
-    columns = {name: _text(records, name) for name in (*KEY, *FIELDS)}
+    columns = {name: _text(records, name) for name in (*RECORD_KEY, *FIELDS)}
     table = pa.table({**columns, **{name: pc.utf8_normalize(columns[name], form="NFKC") for name in FIELDS}})
-    nameless = sum(table[name].null_count for name in KEY)
+    nameless = sum(table[name].null_count for name in RECORD_KEY)
     if nameless:
         raise DataError(
             "a record has no key",
@@ -195,8 +195,8 @@ def checked(records: pa.Table) -> pa.Table:
             got=f"{nameless} empty value(s)",
             hint="every record needs source and source_user_id",
         )
-    table = table.sort_by([(name, "ascending") for name in KEY])
-    distinct = table.group_by(list(KEY)).aggregate([]).num_rows
+    table = table.sort_by([(name, "ascending") for name in RECORD_KEY])
+    distinct = table.group_by(list(RECORD_KEY)).aggregate([]).num_rows
     if distinct < table.num_rows:
         raise DataError(
             "two records have the same key",
@@ -217,7 +217,7 @@ def _text(records: pa.Table, name: str) -> pa.ChunkedArray:
     return pc.cast(column, pa.string())
 
 
-def _plain(column: str, gap: str = " ") -> str:
+def _normalized_text(column: str, gap: str = " ") -> str:
     """Lower case, no accents; whatever is neither letter nor digit, of any script, becomes `gap`."""
     return (
         rf"nullif(trim(regexp_replace(strip_accents(lower({column})), '[^\p{{L}}\p{{N}}]+', {literal(gap)}, 'g')), '')"
@@ -240,14 +240,14 @@ def soundex(column: str) -> str:
     return f"CASE WHEN {letters} = '' THEN {column} ELSE left({letters}, 1) || left(replace(substr({codes}, 2), '0', ''), 3) END"
 
 
-def _cleaned() -> dict[str, str]:
+def _normalized_columns() -> dict[str, str]:
     """Comparable column → SQL over the checked records."""
-    name = _plain("full_name")
+    name = _normalized_text("full_name")
     # "Millar, Naomi" and "Naomi Millar"; a name in Chinese characters has its surname first and no blank
     comma = "position(',' IN full_name) > 0"
     ideographs = r"regexp_full_match(full_name, '\p{Han}{2,}')"
     first, last = f"split_part({name}, ' ', 1)", f"split_part({name}, ' ', -1)"
-    before, after = _plain("split_part(full_name, ',', 1)"), _plain("split_part(full_name, ',', 2)")
+    before, after = _normalized_text("split_part(full_name, ',', 1)"), _normalized_text("split_part(full_name, ',', 2)")
     given = f"CASE WHEN {comma} THEN {after} WHEN {ideographs} THEN substr(full_name, 2) WHEN {name} LIKE '% %' THEN {first} END"
     surname = f"CASE WHEN {comma} THEN {before} WHEN {ideographs} THEN left(full_name, 1) ELSE {last} END"
     digits = "regexp_replace(phone, '[^0-9]', '', 'g')"
@@ -255,18 +255,20 @@ def _cleaned() -> dict[str, str]:
     phone = f"CASE WHEN length({digits}) >= 6 AND length(replace({digits}, left({digits}, 1), '')) > 0 THEN right({digits}, 9) END"
     email = "lower(trim(email))"
     cleaned = {
-        "given_name": f"coalesce({_plain('given_name')}, CASE WHEN given_name IS NULL AND surname IS NULL THEN {given} END)",
-        "surname": f"coalesce({_plain('surname')}, CASE WHEN given_name IS NULL AND surname IS NULL THEN {surname} END)",
+        "given_name": f"coalesce({_normalized_text('given_name')}, CASE WHEN given_name IS NULL AND surname IS NULL THEN {given} END)",
+        "surname": f"coalesce({_normalized_text('surname')}, CASE WHEN given_name IS NULL AND surname IS NULL THEN {surname} END)",
         "phone": phone,
         "email": f"CASE WHEN {email} LIKE '_%@_%' THEN {email} END",
     }
-    cleaned |= {column: _plain(column) for column in ("address", "address_2", "suburb", "state")}
-    cleaned |= {column: _plain(column, "") for column in ("birth_date", "street_number", "postcode", "national_id")}
+    cleaned |= {column: _normalized_text(column) for column in ("address", "address_2", "suburb", "state")}
+    cleaned |= {
+        column: _normalized_text(column, "") for column in ("birth_date", "street_number", "postcode", "national_id")
+    }
     return cleaned
 
 
 @dataclass(frozen=True)
-class Prepared:
+class PreparedRecords:
     """Comparable records, ready for either engine.
 
     Attributes
@@ -278,19 +280,19 @@ class Prepared:
         Comparable columns with at least one value.
     pairs : int
         Upper bound of the pairs to compare.
-    crowded : int
+    oversized_blocks : int
         Keys shared by too many records, which bring nobody together.
     """
 
     table: pa.Table
     filled: frozenset[str]
     pairs: int
-    crowded: int
+    oversized_blocks: int
 
 
-def prepare(
-    connection: duckdb.DuckDBPyConnection, records: pa.Table, clues: Sequence[str], max_block_records: int
-) -> Prepared:
+def prepare_records(
+    connection: duckdb.DuckDBPyConnection, records: pa.Table, blocking_keys: Sequence[str], max_block_records: int
+) -> PreparedRecords:
     """Clean checked records into the table `comparable` of `connection`, with the keys of each record.
 
     Parameters
@@ -298,14 +300,14 @@ def prepare(
     connection : duckdb.DuckDBPyConnection
         A `private_connection`.
     records : pa.Table
-        Of `checked`.
-    clues : sequence of str
+        Of `validate_records`.
+    blocking_keys : sequence of str
         SQL expressions over the comparable columns; two records that agree on one are compared.
     max_block_records : int
         A value shared by more records than this (a shop's own phone number) is no clue.
     """
     connection.register("checked_records", records)
-    cleaned = ", ".join(f"{sql} AS {quote(name)}" for name, sql in _cleaned().items())
+    cleaned = ", ".join(f"{sql} AS {quote(name)}" for name, sql in _normalized_columns().items())
     connection.execute(f"""
         CREATE OR REPLACE TABLE cleaned AS SELECT row_number() OVER (ORDER BY source, source_user_id) AS rid, source, source_user_id, {cleaned}
         FROM checked_records""")
@@ -313,7 +315,7 @@ def prepare(
         CREATE OR REPLACE TABLE sounding AS
         SELECT *, {soundex("given_name")} AS given_sound, {soundex("surname")} AS surname_sound FROM cleaned""")
     connection.execute("CREATE OR REPLACE TABLE record_keys (rid BIGINT, key BIGINT)")
-    for number, clue in enumerate(clues):
+    for number, clue in enumerate(blocking_keys):
         connection.execute(f"""
             INSERT INTO record_keys SELECT rid, (hash({number}, clue) >> 1)::BIGINT
             FROM (SELECT rid, {clue} AS clue FROM sounding) WHERE clue IS NOT NULL""")
@@ -324,12 +326,12 @@ def prepare(
         "SELECT coalesce(sum(n * (n - 1) // 2) FILTER (n <= $1), 0)::BIGINT, count(*) FILTER (n > $1) FROM blocks",
         [max_block_records],
     ).fetchone()
-    pairs, crowded = counts if counts else (0, 0)
+    pairs, oversized_blocks = counts if counts else (0, 0)
     connection.execute(f"""
         CREATE OR REPLACE TABLE comparable AS
         SELECT cleaned.*, coalesce(keys, []) AS keys FROM cleaned LEFT JOIN (
             SELECT rid, list(key ORDER BY key) AS keys FROM record_keys SEMI JOIN (FROM blocks WHERE n <= {int(max_block_records)}) USING (key)
             GROUP BY rid) USING (rid) ORDER BY rid""")
     table = connection.execute("SELECT * FROM comparable ORDER BY rid").to_arrow_table()
-    filled = frozenset(name for name in _cleaned() if table[name].null_count < table.num_rows)
-    return Prepared(table, filled, int(pairs), int(crowded))
+    filled = frozenset(name for name in _normalized_columns() if table[name].null_count < table.num_rows)
+    return PreparedRecords(table, filled, int(pairs), int(oversized_blocks))

@@ -13,11 +13,11 @@ from typing import Any, cast
 
 import duckdb
 
-from features.data.identity.graph import GraphResolver, Known
+from features.data.identity.graph import GraphResolver, KnownCustomers
 from features.data.identity.ledger import CONFLICT, MERGE, SHARED, WITHDRAW
 from features.data.identity.one_id import Resolver
 from features.data.lake import Lake, TableState, literal
-from features.data.locking import only_writer
+from features.data.locking import exclusive_writer
 from qianmian.settings import Settings
 from qianmian.workspace import Workspace, write_json
 
@@ -26,7 +26,7 @@ _LATEST = "SELECT source, source_user_id, arg_max(one_id, coalesce(valid_from, T
 
 
 @dataclass(frozen=True)
-class Changes:
+class ResolutionChanges:
     """What resolving would change, or has changed.
 
     Attributes
@@ -67,24 +67,26 @@ def resolve(
     decided_at : datetime, optional
         When, for the ledger.
     """
-    with only_writer(lake.workspace), connected(lake) as connection:
+    with exclusive_writer(lake.workspace), lake_connection(lake) as connection:
         return commit(lake, connection, {}, resolver or GraphResolver(lake.workspace, settings, decided_at))[
             "customers"
         ]
 
 
-def changes(lake: Lake, settings: Settings, decided_at: datetime | None = None, dry_run: bool = True) -> Changes:
+def resolve_and_compare(
+    lake: Lake, settings: Settings, decided_at: datetime | None = None, dry_run: bool = True
+) -> ResolutionChanges:
     """Resolve the lake anew and say what that changes; with `dry_run` nothing is written."""
     lake.state("customers")
     resolver = GraphResolver(lake.workspace, settings, decided_at)
-    with only_writer(lake.workspace), connected(lake) as connection:
+    with exclusive_writer(lake.workspace), lake_connection(lake) as connection:
         plan = resolver.plan(connection)
         entries = plan.entries or ""
-        found = _changes(connection, entries)
+        found = _compare_customers(connection, entries)
         if not dry_run:
             resolver.ledger.append(connection, entries)
             lake.commit(connection, {"customers": plan.customers})
-            _remember(lake, resolver)
+            _save_resolved_state(lake, resolver)
     return found
 
 
@@ -107,7 +109,11 @@ def commit(
         A SELECT (source, source_user_id) of the records with new identifiers: who is not connected with them is not resolved again.
     """
     if isinstance(resolver, GraphResolver):
-        known = Known("lake_customers", changed) if changed is not None and _is_remembered(lake, resolver) else None
+        known = (
+            KnownCustomers("lake_customers", changed)
+            if changed is not None and _is_resolved_state_current(lake, resolver)
+            else None
+        )
         plan = resolver.plan(connection, known)
         # the ledger first: a customer's ledger_id never names a decision that is not there
         if plan.entries is not None:
@@ -116,11 +122,11 @@ def commit(
         plan = resolver.plan(connection)
     states = lake.commit(connection, {**queries, "customers": plan.customers})
     if isinstance(resolver, GraphResolver):
-        _remember(lake, resolver)
+        _save_resolved_state(lake, resolver)
     return states
 
 
-def _changes(connection: duckdb.DuckDBPyConnection, entries: str) -> Changes:
+def _compare_customers(connection: duckdb.DuckDBPyConnection, entries: str) -> ResolutionChanges:
     before, now = _LATEST.format("customers"), _LATEST.format("identity_customers")
     facts = connection.execute(f"""
         SELECT count(*), count(DISTINCT b.one_id), count(DISTINCT n.one_id), count(*) FILTER (b.one_id <> n.one_id)
@@ -134,7 +140,7 @@ def _changes(connection: duckdb.DuckDBPyConnection, entries: str) -> Changes:
         names = [column[0] for column in rows.description or ()]
         samples[action] = [dict(zip(names, row, strict=True)) for row in rows.fetchall()]
     records, customers_before, customers, renamed = facts
-    return Changes(
+    return ResolutionChanges(
         records,
         customers_before,
         customers,
@@ -148,7 +154,7 @@ def _changes(connection: duckdb.DuckDBPyConnection, entries: str) -> Changes:
 
 
 @contextlib.contextmanager
-def connected(lake: Lake) -> Iterator[duckdb.DuckDBPyConnection]:
+def lake_connection(lake: Lake) -> Iterator[duckdb.DuckDBPyConnection]:
     """A connection to the lake that spills into the workspace, not into the folder somebody happens to stand in."""
     connection = cast(duckdb.DuckDBPyConnection, lake.connect().con)
     scratch = lake.workspace.root / f".ingest-{uuid.uuid4().hex[:8]}"
@@ -166,21 +172,21 @@ def _state_file(workspace: Workspace) -> Any:
     return workspace.root / "identity" / "resolved.json"
 
 
-def _facts(lake: Lake, resolver: GraphResolver) -> dict[str, str]:
+def _resolved_state(lake: Lake, resolver: GraphResolver) -> dict[str, str]:
     states = lake.states()
     digests = {name: states[name].digest if name in states else "" for name in ("customers", "identities")}
     files = resolver.ledger.files()  # one more than noted: it was told of a commit that never came
     return {"rules": resolver.rules_digest(), "ledger": files[-1].name if files else "", **digests}
 
 
-def _remember(lake: Lake, resolver: GraphResolver) -> None:
+def _save_resolved_state(lake: Lake, resolver: GraphResolver) -> None:
     """Note by which rules the lake's customers were made, so that the next rows need not resolve everybody."""
-    write_json(_state_file(lake.workspace), _facts(lake, resolver))
+    write_json(_state_file(lake.workspace), _resolved_state(lake, resolver))
 
 
-def _is_remembered(lake: Lake, resolver: GraphResolver) -> bool:
+def _is_resolved_state_current(lake: Lake, resolver: GraphResolver) -> bool:
     file = _state_file(lake.workspace)
     try:
-        return file.exists() and bool(json.loads(file.read_text(encoding="utf-8")) == _facts(lake, resolver))
+        return file.exists() and bool(json.loads(file.read_text(encoding="utf-8")) == _resolved_state(lake, resolver))
     except ValueError:  # whoever damaged it: everybody is resolved again, which is always right
         return False

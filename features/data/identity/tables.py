@@ -8,11 +8,11 @@ from typing import Any
 import duckdb
 import pyarrow as pa
 
-from features.data.identity.components import ALWAYS, Ints
+from features.data.identity.components import UNDATED, Ints
 from qianmian.workspace import Workspace
 
 PROBABILISTIC = "probabilistic"
-RECORD = "source, source_user_id"
+RECORD_COLUMNS = "source, source_user_id"
 BATCH_ROWS = 100_000
 
 
@@ -22,8 +22,8 @@ def links_path(workspace: Workspace) -> Path:
 
 
 def timestamps(values: Ints) -> pa.Array:
-    """Microseconds as timestamps; null for `ALWAYS`."""
-    return pa.array(values.astype("datetime64[us]"), pa.timestamp("us"), mask=values == ALWAYS)
+    """Microseconds as timestamps; null for `UNDATED`."""
+    return pa.array(values.astype("datetime64[us]"), pa.timestamp("us"), mask=values == UNDATED)
 
 
 def register(connection: duckdb.DuckDBPyConnection, name: str, columns: dict[str, Any]) -> None:

@@ -5,10 +5,10 @@ from __future__ import annotations
 from datetime import datetime
 
 from features.data.identity.explain import explain
-from features.data.identity.ledger import MERGE, REMERGE, UNMERGE, Entry, Ledger, Record
-from features.data.identity.resolve import Changes, changes
+from features.data.identity.ledger import MERGE, REMERGE, UNMERGE, Ledger, LedgerEntry, RecordKey
+from features.data.identity.resolve import ResolutionChanges, resolve_and_compare
 from features.data.lake import Lake, literal
-from features.data.locking import only_writer
+from features.data.locking import exclusive_writer
 from qianmian.errors import NotFound, UsageError
 from qianmian.settings import Settings
 
@@ -19,8 +19,8 @@ def unmerge(
     reason: str,
     decided_at: datetime | None,
     ledger_id: str | None = None,
-    records: tuple[Record, Record] | None = None,
-) -> tuple[Entry, Changes]:
+    records: tuple[RecordKey, RecordKey] | None = None,
+) -> tuple[LedgerEntry, ResolutionChanges]:
     """Undo a merge, by its ledger_id or by two of the customer's records, and resolve the lake again.
 
     The two records of the decision will never be one customer again, whatever links them: everybody else of that customer goes with
@@ -52,15 +52,15 @@ def unmerge(
             got=" and ".join(":".join(record) for record in records),
             hint="`qianmian identity explain` says why not; `qianmian identity resolve` takes over what the lake does not know yet",
         )
-    with only_writer(lake.workspace):
+    with exclusive_writer(lake.workspace):
         if entry is not None and entry.action == UNMERGE:
-            written = ledger.redo(entry, reason, decided_at)
+            written = ledger.remerge(entry, reason, decided_at)
         else:
-            written = ledger.undo(*records, reason, decided_at, ledger_id)
-    return written, changes(lake, settings, decided_at, dry_run=False)
+            written = ledger.unmerge(*records, reason, decided_at, ledger_id)
+    return written, resolve_and_compare(lake, settings, decided_at, dry_run=False)
 
 
-def _decision(ledger: Ledger, ledger_id: str) -> Entry:
+def _decision(ledger: Ledger, ledger_id: str) -> LedgerEntry:
     """The decision of that name that is in force."""
     found = ledger.entries(f"ledger_id = {literal(ledger_id)}")
     if not found:

@@ -13,13 +13,13 @@ import duckdb
 
 from features.data.identity import GraphResolver
 from features.data.identity.resolve import commit
-from features.data.ingest.contract import Staged, stage
-from features.data.ingest.merge import Merged, flag_queries, merge
-from features.data.ingest.refused import explain, quarantine, refused_rows
+from features.data.ingest.contract import StagedTable, stage
+from features.data.ingest.merge import MergedTable, flag_queries, merge
+from features.data.ingest.rejected import quarantine, rejected_rows, translate_duckdb_errors
 from features.data.ingest.report import IngestReport, TableReport
 from features.data.lake import Lake, literal
-from features.data.locking import only_writer
-from features.data.privacy import Personal, remember_key
+from features.data.locking import exclusive_writer
+from features.data.privacy import PersonalDataHasher, save_key_fingerprint
 from features.data.sources.base import RawTable, Source
 from qianmian.errors import DataError
 from qianmian.schema import TABLES
@@ -71,33 +71,33 @@ def ingest(
     Ingesting the same input twice changes nothing: known rows are counted as duplicates.
     """
     begun = time.perf_counter()
-    say = progress or (lambda line: None)
+    report_progress = progress or (lambda line: None)
     workspace.create()
     lake = Lake(workspace)
     scratch = workspace.root / f".ingest-{uuid.uuid4().hex[:8]}"
     connection = duckdb.connect()
     try:
-        with explain(workspace.root, source):
+        with translate_duckdb_errors(workspace.root, source):
             connection.execute(
                 f"SET TimeZone='UTC'; SET preserve_insertion_order=true; SET temp_directory={literal(scratch)}"
             )
             # in a notebook without ipywidgets DuckDB has switched its bar off itself and refuses to be told anything about it
             if connection.execute("SELECT current_setting('enable_progress_bar')").fetchone() == (True,):
                 connection.execute("SET enable_progress_bar=false")
-            with only_writer(workspace):
+            with exclusive_writer(workspace):
                 lake.attach(connection, "lake_")
-                personal = Personal.of(workspace, settings)
-                personal.install(connection)
+                personal = PersonalDataHasher.of(workspace, settings)
+                personal.set_key_variables(connection)
                 outcomes = [
-                    _one_table(connection, workspace, source, raw, personal, now, say)
+                    _ingest_table(connection, workspace, source, raw, personal, now, report_progress)
                     for raw in source.tables(connection)
                 ]
-                _refuse_lost_tables(outcomes)
+                _reject_empty_tables(outcomes)
                 queries = {staged.table.name: merged.query for staged, merged, report in outcomes if report.kept}
                 if any(staged.personal for staged, _, report in outcomes if report.kept):
-                    remember_key(workspace, personal.key)
+                    save_key_fingerprint(workspace, personal.key)
                 if queries or "customers" not in lake.states():
-                    say("resolving customers and writing the lake")
+                    report_progress("resolving customers and writing the lake")
                     for name in TABLES:  # as the lake is about to be: rows and customers change in one commit
                         connection.execute(
                             f"CREATE OR REPLACE VIEW {name} AS {queries.get(name, f'SELECT * FROM lake_{name}')}"
@@ -115,33 +115,33 @@ def ingest(
     return IngestReport(source.name, tables, time.perf_counter() - begun, lake.digest)
 
 
-def _one_table(
+def _ingest_table(
     connection: duckdb.DuckDBPyConnection,
     workspace: Workspace,
     source: Source,
     raw: RawTable,
-    personal: Personal,
+    personal: PersonalDataHasher,
     now: datetime | None,
-    say: Callable[[str], None],
-) -> tuple[Staged, Merged, TableReport]:
-    say(f"{raw.table}: reading {_named(raw.files)}")
+    report_progress: Callable[[str], None],
+) -> tuple[StagedTable, MergedTable, TableReport]:
+    report_progress(f"{raw.table}: reading {_file_names(raw.files)}")
     staged = stage(connection, raw, source.name, source.timezone, personal, now)
     described = connection.execute(f"DESCRIBE lake_{raw.table}").fetchall()
     merged = merge(connection, staged, {row[0]: str(row[1]) for row in described})
-    refused = refused_rows(connection, raw, staged, merged, personal)
+    rejected = rejected_rows(connection, raw, staged, merged, personal)
     reasons = {
         str(reason): int(count)
         for reason, count in connection.execute(
-            f"SELECT reason, count(*) FROM {refused} GROUP BY 1 ORDER BY 2 DESC, 1"
+            f"SELECT reason, count(*) FROM {rejected} GROUP BY 1 ORDER BY 2 DESC, 1"
         ).fetchall()
     }
     quarantined = sum(reasons.values())
-    file = quarantine(connection, workspace, source, raw.table, refused) if quarantined else None
+    file = quarantine(connection, workspace, source, raw.table, rejected) if quarantined else None
     flags = (
         {name: _count(connection, query) for name, query in flag_queries(staged, merged).items()} if merged.kept else {}
     )
     flags["superseded"] = merged.superseded
-    unreadable = _count(connection, f"SELECT count(*) FROM {refused} WHERE position IS NULL")
+    unreadable = _count(connection, f"SELECT count(*) FROM {rejected} WHERE position IS NULL")
     report = TableReport(
         read=staged.read + unreadable,
         kept=merged.kept,
@@ -152,30 +152,30 @@ def _one_table(
         reasons=reasons,
         quarantine_file=str(file) if file else None,
     )
-    say(
+    report_progress(
         f"{raw.table}: read {report.read:,} = kept {report.kept:,} + duplicates {report.duplicates:,} + quarantined {report.quarantined:,}"
     )
     return staged, merged, report
 
 
-def _refuse_lost_tables(outcomes: list[tuple[Staged, Merged, TableReport]]) -> None:
+def _reject_empty_tables(outcomes: list[tuple[StagedTable, MergedTable, TableReport]]) -> None:
     """A table of which nothing is left is a wrong mapping or a wrong file; keeping the other tables would hide it."""
-    lost = [(staged, report) for staged, _, report in outcomes if not report.kept + report.duplicates]
-    if not lost and outcomes:
+    empty_tables = [(staged, report) for staged, _, report in outcomes if not report.kept + report.duplicates]
+    if not empty_tables and outcomes:
         return
     parts = []
-    for staged, report in lost:
-        files = _named(staged.files)
+    for staged, report in empty_tables:
+        files = _file_names(staged.files)
         reasons = "; ".join(f"{count:,} × {reason}" for reason, count in list(report.reasons.items())[:3])
         parts.append(
             f"{staged.table.name} from {files}: "
             + (f"{report.read:,} rows read, all refused: {reasons}" if report.read else "no rows")
         )
-    refused = [report.quarantine_file for _, report in lost if report.quarantine_file]
+    rejected = [report.quarantine_file for _, report in empty_tables if report.quarantine_file]
     look = "check the file, or leave the table out"
-    if refused:
-        look = f"look at the refused rows in {refused[0]}, correct the mapping or the file"
-    if any("not a time" in reason for _, report in lost for reason in report.reasons):
+    if rejected:
+        look = f"look at the refused rows in {rejected[0]}, correct the mapping or the file"
+    if any("not a time" in reason for _, report in empty_tables for reason in report.reasons):
         look += " (times are read as ISO 8601; for others write e.g. strptime(column, '%d/%m/%Y %H:%M'))"
     where = " · ".join(parts) or "the source"
     raise DataError("nothing could be kept", where=where, hint=f"{look}, and ingest again; the lake is as it was")
@@ -186,5 +186,5 @@ def _count(connection: duckdb.DuckDBPyConnection, query: str) -> int:
     return int(row[0]) if row and row[0] is not None else 0
 
 
-def _named(files: tuple[str, ...]) -> str:
+def _file_names(files: tuple[str, ...]) -> str:
     return Path(files[0]).name + (f" and {len(files) - 1} more" if len(files) > 1 else "")

@@ -9,13 +9,21 @@ from datetime import datetime, timedelta
 import duckdb
 
 from features.data.lake import SQL_TYPES, literal, quote
-from features.data.privacy import EMAIL, OURS, PHONE, THEIRS, Personal, cleaned, personal_kind
+from features.data.privacy import (
+    EMAIL_PATTERN,
+    HASH_PATTERN,
+    PHONE_PATTERN,
+    SOURCE_HASH_PATTERN,
+    PersonalDataHasher,
+    normalized_value,
+    personal_data_type,
+)
 from features.data.sources.base import RawTable
-from features.data.sources.casting import NOUNS, Cast, attribute_dtype, cast, missing_columns
+from features.data.sources.casting import DTYPE_NOUNS, ColumnCast, attribute_dtype, cast, missing_columns
 from qianmian.errors import DataError
 from qianmian.schema import TABLES, Column, Table
 
-NOT_NEGATIVE = {
+NON_NEGATIVE = {
     ("transactions", "discount"),
     ("transactions", "coupon_discount"),
     ("items", "price"),
@@ -28,14 +36,14 @@ FIRST_TIME, LAST_TIME = (
 DEFAULTS = {("transactions", "status"): "paid"}
 
 OPTIONAL_KEYS = {("identities", "observed_at")}  # a sighting nobody dated held always
-CONTACT = "source_user_id is an e-mail address or a telephone number: map the customer's number in your system, or a hash of it"
+CONTACT_AS_ID_REASON = "source_user_id is an e-mail address or a telephone number: map the customer's number in your system, or a hash of it"
 
 _PAID = "coalesce(lower(trim(status)), 'paid') = 'paid'"
 
 
 @dataclass(frozen=True)
-class Staged:
-    """A raw table cast and checked: temp table `typed` has `_row`, `_reason`, `_signed` and `columns`, in file order or not."""
+class StagedTable:
+    """A raw table cast and checked: temp table `typed` has `_row`, `_rejection_reason`, `_signed` and `columns`, in file order or not."""
 
     table: Table
     raw: str
@@ -52,9 +60,9 @@ def stage(
     raw_table: RawTable,
     source: str,
     timezone: str,
-    personal: Personal,
+    personal: PersonalDataHasher,
     now: datetime | None = None,
-) -> Staged:
+) -> StagedTable:
     """Read one raw table and type it; personal data becomes hashes. Makes the temp tables ``raw_<table>`` and ``typed_<table>``.
 
     Raises
@@ -77,10 +85,10 @@ def stage(
     connection.execute(f"CREATE OR REPLACE TEMP TABLE {raw} AS {raw_table.relation}")
     # rowid of a temp table filled by one statement is the order of its rows
     picked = ", ".join(f"({expression}) AS {quote(name)}" for name, expression in raw_table.columns.items())
-    fault = _first_of([(condition, reason) for condition, reason in raw_table.faults])
+    fault = _first_matching_case([(condition, reason) for condition, reason in raw_table.error_conditions])
     loose = f"SELECT rowid AS _row, {fault} AS _fault, {picked} FROM {raw}"
     types = {row[0]: str(row[1]) for row in connection.execute(f"DESCRIBE {loose}").fetchall()}
-    casts, columns = _plan(table, raw_table.columns, types, timezone, where)
+    casts, columns = _plan_casts(table, raw_table.columns, types, timezone, where)
     values = ", ".join(
         f"{casts[name].value if name in casts else f'NULL::{kind}'} AS {quote(name)}" for name, kind in columns.items()
     )
@@ -90,47 +98,47 @@ def stage(
         if made.failed
     )
     cast_rows = f"SELECT _row, _fault, {values}{failed} FROM ({loose})"
-    reason = _reason(table, casts, personal, raw_table.hashed, now)
+    reason = _rejection_reason(table, casts, personal, raw_table.hashed, now)
     checked = f"SELECT *, {reason} AS _reason FROM ({cast_rows})"
-    secret = _secret_columns(table, casts, types)
-    query = _finish(
+    secret = _personal_columns(table, casts, types)
+    query = _canonical_query(
         table, columns, casts, checked, source, {name: _hashed(name, personal, raw_table.hashed) for name in secret}
     )
     connection.execute(f"CREATE OR REPLACE TEMP TABLE {typed} AS {query}")
     read = int((connection.execute(f"SELECT count(*) FROM {raw}").fetchone() or (0,))[0])
-    return Staged(table, raw, typed, columns, frozenset(raw_table.columns), read, raw_table.files, secret)
+    return StagedTable(table, raw, typed, columns, frozenset(raw_table.columns), read, raw_table.files, secret)
 
 
-def _secret_columns(table: Table, casts: Mapping[str, Cast], types: Mapping[str, str]) -> tuple[str, ...]:
+def _personal_columns(table: Table, casts: Mapping[str, ColumnCast], types: Mapping[str, str]) -> tuple[str, ...]:
     """The columns kept as hashes: identifiers, and profile attributes that are called like personal data."""
     if table.name == "identities":
         return ("id_value",)
-    return tuple(name for name in casts if _is_secret(table, name, types[name]))
+    return tuple(name for name in casts if _is_personal_column(table, name, types[name]))
 
 
-def _is_secret(table: Table, name: str, sql_type: str) -> bool:
+def _is_personal_column(table: Table, name: str, sql_type: str) -> bool:
     return (
         table.name == "profiles"
         and table.column(name) is None
         and sql_type != "BOOLEAN"
-        and personal_kind(name) is not None
+        and personal_data_type(name) is not None
     )
 
 
-def _hashed(name: str, personal: Personal, hashed: bool) -> str:
+def _hashed(name: str, personal: PersonalDataHasher, hashed: bool) -> str:
     if name == "id_value":
         return personal.identifier("lower(trim(c.id_type))", "c.id_value", hashed)
-    return personal.attribute(personal_kind(name) or name, f"c.{quote(name)}")
+    return personal.attribute(personal_data_type(name) or name, f"c.{quote(name)}")
 
 
-def _plan(
+def _plan_casts(
     table: Table, mapped: Mapping[str, str], types: Mapping[str, str], timezone: str, where: str
-) -> tuple[dict[str, Cast], dict[str, str]]:
+) -> tuple[dict[str, ColumnCast], dict[str, str]]:
     columns = {column.name: SQL_TYPES[column.dtype] for column in table.columns}
-    casts: dict[str, Cast] = {}
+    casts: dict[str, ColumnCast] = {}
     for name in mapped:
         column = table.column(name)
-        if column is None and not table.open_ended:
+        if column is None and not table.keeps_extra_columns:
             raise DataError(
                 f"{table.name} has no column of that name", where=where, got=name, allowed=", ".join(table.names)
             )
@@ -138,33 +146,35 @@ def _plan(
             column.dtype
             if column
             else "string"
-            if _is_secret(table, name, types[name])
+            if _is_personal_column(table, name, types[name])
             else attribute_dtype(types[name])
         )
         casts[name] = cast(dtype, types[name], quote(name), timezone)
-        if casts[name].impossible:
+        if casts[name].unsupported_reason:
             raise DataError(
-                f"{table.name}.{name} cannot be {NOUNS[dtype]}",
+                f"{table.name}.{name} cannot be {DTYPE_NOUNS[dtype]}",
                 where=where,
                 got=f"{mapped[name]} of type {types[name]}",
-                hint=casts[name].impossible,
+                hint=casts[name].unsupported_reason,
             )
         columns.setdefault(name, SQL_TYPES[dtype])
     return casts, columns
 
 
-def _first_of(cases: list[tuple[str, str]]) -> str:
+def _first_matching_case(cases: list[tuple[str, str]]) -> str:
     if not cases:
         return "NULL::VARCHAR"
     return "CASE " + " ".join(f"WHEN {condition} THEN {literal(reason)}" for condition, reason in cases) + " END"
 
 
-def _reason(table: Table, casts: Mapping[str, Cast], personal: Personal, hashed: bool, now: datetime | None) -> str:
+def _rejection_reason(
+    table: Table, casts: Mapping[str, ColumnCast], personal: PersonalDataHasher, hashed: bool, now: datetime | None
+) -> str:
     """The first thing wrong with a row, most basic first."""
     cases = [("_fault IS NOT NULL", "")]  # replaced below: a fault brings its own text
     for name, made in casts.items():
         column = table.column(name)
-        noun = NOUNS.get(column.dtype if column else "string", "a value")
+        noun = DTYPE_NOUNS.get(column.dtype if column else "string", "a value")
         if made.failed:
             cases.append((quote("!" + name), f"{name} is not {noun}"))
     for name in casts:
@@ -180,7 +190,12 @@ def _reason(table: Table, casts: Mapping[str, Cast], personal: Personal, hashed:
             )
         cases.extend(_range(table, column, now) if column else [])
     if "source_user_id" in casts:
-        cases.append((f"regexp_full_match(trim(source_user_id), {literal(f'{EMAIL}|{PHONE}')})", CONTACT))
+        cases.append(
+            (
+                f"regexp_full_match(trim(source_user_id), {literal(f'{EMAIL_PATTERN}|{PHONE_PATTERN}')})",
+                CONTACT_AS_ID_REASON,
+            )
+        )
     if table.name == "identities":
         cases += _identity_cases(personal, hashed)
     if table.name == "transactions":
@@ -190,10 +205,10 @@ def _reason(table: Table, casts: Mapping[str, Cast], personal: Personal, hashed:
                 "quantity and amount have opposite signs, and status is not refunded",
             )
         )
-    return _first_of(cases).replace("THEN ''", "THEN _fault", 1)
+    return _first_matching_case(cases).replace("THEN ''", "THEN _fault", 1)
 
 
-def _identity_cases(personal: Personal, hashed: bool) -> list[tuple[str, str]]:
+def _identity_cases(personal: PersonalDataHasher, hashed: bool) -> list[tuple[str, str]]:
     # neither type nor value stands in a reason: where the two columns were swapped, the type is a telephone number
     id_type = "lower(trim(id_type))"
     cases = [
@@ -202,22 +217,24 @@ def _identity_cases(personal: Personal, hashed: bool) -> list[tuple[str, str]]:
             f"id_type is not one that identity.id_types declares ({personal.declared})",
         )
     ]
-    secret = f"{personal.is_personal(id_type)} AND NOT regexp_matches(id_value, {literal(OURS)})"
+    secret = f"{personal.is_personal(id_type)} AND NOT regexp_matches(id_value, {literal(HASH_PATTERN)})"
     if hashed:
         cases.append(
             (
-                f"{secret} AND NOT regexp_matches(id_value, {literal(THEIRS)})",
+                f"{secret} AND NOT regexp_matches(id_value, {literal(SOURCE_HASH_PATTERN)})",
                 "id_value is no hash, although the source says hashed: true",
             )
         )
     else:
-        cases.append((f"{secret} AND {cleaned(id_type, 'id_value')} = ''", "id_value holds nothing of its type"))
+        cases.append(
+            (f"{secret} AND {normalized_value(id_type, 'id_value')} = ''", "id_value holds nothing of its type")
+        )
     return cases
 
 
 def _range(table: Table, column: Column, now: datetime | None) -> list[tuple[str, str]]:
     name = quote(column.name)
-    if (table.name, column.name) in NOT_NEGATIVE:
+    if (table.name, column.name) in NON_NEGATIVE:
         condition = f"{name} < 0"
         if table.name == "transactions":  # a refund turns every sign of its line
             condition += f" AND coalesce(quantity, 0) >= 0 AND coalesce(amount, 0) >= 0 AND {_PAID}"
@@ -234,10 +251,10 @@ def _range(table: Table, column: Column, now: datetime | None) -> list[tuple[str
     return []
 
 
-def _finish(
+def _canonical_query(
     table: Table,
     columns: Mapping[str, str],
-    casts: Mapping[str, Cast],
+    casts: Mapping[str, ColumnCast],
     checked: str,
     source: str,
     hashes: Mapping[str, str],

@@ -7,17 +7,17 @@ from dataclasses import dataclass
 
 import duckdb
 
-from features.data.ingest.contract import Staged
+from features.data.ingest.contract import StagedTable
 from features.data.lake import quote
 from qianmian.schema import TABLES, Table
 
 # What is said of something may change and the newer word counts; what happened stays as it was first told.
 DIMENSIONS = frozenset({"profiles", "identities", "items", "contents", "campaigns"})
-CONFLICT = "same key, different content: another row has this key, and facts are not overwritten"
+CONFLICT_REASON = "same key, different content: another row has this key, and facts are not overwritten"
 
 
 @dataclass(frozen=True)
-class Merged:
+class MergedTable:
     """The outcome of a merge.
 
     Attributes
@@ -40,12 +40,12 @@ class Merged:
     updated: int
 
 
-def merge(connection: duckdb.DuckDBPyConnection, staged: Staged, lake_columns: Mapping[str, str]) -> Merged:
+def merge(connection: duckdb.DuckDBPyConnection, staged: StagedTable, lake_columns: Mapping[str, str]) -> MergedTable:
     """Compare the good rows of `staged` with the view ``lake_<table>`` whose columns are `lake_columns` (name → SQL type)."""
     table, verdicts = staged.table, f"verdicts_{staged.table.name}"
-    columns = _common(staged.columns, lake_columns)
-    good = f"SELECT _row, {_casted(columns, staged.columns)} FROM {staged.typed} WHERE _reason IS NULL"
-    known = f"SELECT {_casted(columns, lake_columns)} FROM lake_{table.name}"
+    columns = _common_columns(staged.columns, lake_columns)
+    good = f"SELECT _row, {_cast_columns(columns, staged.columns)} FROM {staged.typed} WHERE _reason IS NULL"
+    known = f"SELECT {_cast_columns(columns, lake_columns)} FROM lake_{table.name}"
     make = _merge_dimension if table.name in DIMENSIONS else _merge_fact
     updated = make(connection, table, columns, staged, good, known, verdicts)
     counts = {
@@ -65,7 +65,7 @@ def merge(connection: duckdb.DuckDBPyConnection, staged: Staged, lake_columns: M
         new = f"SELECT * FROM ({good})" + (f" WHERE _row NOT IN (SELECT _row FROM {verdicts})" if counts else "")
         old = f"SELECT {names} FROM ({known})"
     query = f"{old} UNION ALL (SELECT {names} FROM ({new}) ORDER BY _row)"
-    return Merged(
+    return MergedTable(
         query,
         new,
         verdicts,
@@ -81,12 +81,12 @@ def _merge_fact(
     connection: duckdb.DuckDBPyConnection,
     table: Table,
     columns: Mapping[str, str],
-    staged: Staged,
+    staged: StagedTable,
     good: str,
     known: str,
     verdicts: str,
 ) -> int:
-    keys, content = _list(table.key), _list(columns)
+    keys, content = _column_list(table.key), _column_list(columns)
     # Nearly all keys occur once: find the few that do not by their hash, and compare only those rows.
     clash = f"clash_{table.name}"
     connection.execute(
@@ -110,21 +110,21 @@ def _merge_dimension(
     connection: duckdb.DuckDBPyConnection,
     table: Table,
     columns: Mapping[str, str],
-    staged: Staged,
+    staged: StagedTable,
     good: str,
     known: str,
     verdicts: str,
 ) -> int:
-    keys, content = _list(table.key), _list(columns)
+    keys, content = _column_list(table.key), _column_list(columns)
     final = f"final_{table.name}"
     joined = " AND ".join(f"n.{quote(key)} IS NOT DISTINCT FROM l.{quote(key)}" for key in table.key)
     # A column the new input does not have keeps its older value: two files may each tell a part of one profile.
-    told = staged.mapped | set(table.key)
-    values = ", ".join(f"{'n' if name in told else 'l'}.{quote(name)} AS {quote(name)}" for name in columns)
+    mapped_columns = staged.mapped | set(table.key)
+    values = ", ".join(f"{'n' if name in mapped_columns else 'l'}.{quote(name)} AS {quote(name)}" for name in columns)
     connection.execute(
         f"CREATE OR REPLACE TEMP TABLE {final} AS "
         f"SELECT n._row AS _row, {values}, l._known IS NOT NULL AS _known, "
-        f"l._content IS NOT DISTINCT FROM hash({', '.join(('n.' if name in told else 'l.') + quote(name) for name in columns)}) AS _same, "
+        f"l._content IS NOT DISTINCT FROM hash({', '.join(('n.' if name in mapped_columns else 'l.') + quote(name) for name in columns)}) AS _same, "
         f"n._last = n._row AS _latest, n._told = n._last_told AS _repeat FROM ("
         f"SELECT *, hash({content}) AS _told, max(_row) OVER of_key AS _last, arg_max(hash({content}), _row) OVER of_key AS _last_told "
         f"FROM ({good}) WINDOW of_key AS (PARTITION BY {keys})) AS n "
@@ -141,11 +141,11 @@ def _merge_dimension(
     )
 
 
-def _list(names: Mapping[str, str] | tuple[str, ...]) -> str:
+def _column_list(names: Mapping[str, str] | tuple[str, ...]) -> str:
     return ", ".join(quote(name) for name in names)
 
 
-def _common(new: Mapping[str, str], known: Mapping[str, str]) -> dict[str, str]:
+def _common_columns(new: Mapping[str, str], known: Mapping[str, str]) -> dict[str, str]:
     """Columns of both; an attribute that changed its type becomes text."""
     return {
         name: new.get(name, sql_type) if known.get(name, sql_type) == new.get(name, sql_type) else "VARCHAR"
@@ -153,7 +153,7 @@ def _common(new: Mapping[str, str], known: Mapping[str, str]) -> dict[str, str]:
     }
 
 
-def _casted(columns: Mapping[str, str], present: Mapping[str, str]) -> str:
+def _cast_columns(columns: Mapping[str, str], present: Mapping[str, str]) -> str:
     parts = []
     for name, sql_type in columns.items():
         if name not in present:
@@ -163,7 +163,7 @@ def _casted(columns: Mapping[str, str], present: Mapping[str, str]) -> str:
     return ", ".join(parts)
 
 
-def refunds_without_sale(merged: Merged) -> str:
+def refunds_without_sale(merged: MergedTable) -> str:
     """Counts kept refunds of a customer and item nobody ever saw bought, in the lake or in this input."""
     item = "r.item_id IS NOT DISTINCT FROM s.item_id"
     return (
@@ -172,7 +172,7 @@ def refunds_without_sale(merged: Merged) -> str:
     )
 
 
-def flag_queries(staged: Staged, merged: Merged) -> dict[str, str]:
+def flag_queries(staged: StagedTable, merged: MergedTable) -> dict[str, str]:
     """SQL counts of odd but kept rows, by flag name."""
     new, table = f"({merged.new})", TABLES[staged.table.name]
     flags = {

@@ -23,7 +23,7 @@ class RawTable:
         Canonical column → SQL expression over the columns of `relation`. In an open-ended table other names are attributes.
     files : tuple of str
         Where the rows come from, for messages.
-    faults : tuple of (str, str)
+    error_conditions : tuple of (str, str)
         (SQL condition over `relation`, reason): rows to refuse beyond what the contract refuses.
     file_column : str or None
         Column of `relation` that holds the file of each row.
@@ -37,7 +37,7 @@ class RawTable:
     relation: str
     columns: Mapping[str, str]
     files: tuple[str, ...]
-    faults: tuple[tuple[str, str], ...] = field(default=())
+    error_conditions: tuple[tuple[str, str], ...] = field(default=())
     file_column: str | None = None
     rejects: str | None = None
     hashed: bool = False

@@ -21,7 +21,7 @@ _WHOLE = {
     "UHUGEINT",
 }
 _NAIVE = {"TIMESTAMP", "TIMESTAMP_S", "TIMESTAMP_MS", "TIMESTAMP_NS", "DATE"}
-NOUNS = {
+DTYPE_NOUNS = {
     "float64": "a finite number",
     "int64": "a whole number",
     "bool": "true or false",
@@ -34,12 +34,12 @@ _ZONED = r"\d{1,2}:\d{2}.*(Z|z|UTC|GMT|[+-]\d{2}(:?\d{2})?)$"
 
 
 @dataclass(frozen=True)
-class Cast:
+class ColumnCast:
     """How one loosely typed expression becomes a canonical value, and when it could not."""
 
     value: str
     failed: str | None  # condition: something is there but it is not a value of the dtype
-    impossible: str | None = None  # no row of this SQL type can ever be one
+    unsupported_reason: str | None = None  # no row of this SQL type can ever be one
 
 
 def missing_columns(table: Table, mapped: Mapping[str, str]) -> list[str]:
@@ -60,7 +60,7 @@ def attribute_dtype(sql_type: str) -> DType:
     return found.get(family, "string")
 
 
-def cast(dtype: DType, sql_type: str, raw: str, timezone: str) -> Cast:
+def cast(dtype: DType, sql_type: str, raw: str, timezone: str) -> ColumnCast:
     """The cast of expression `raw` of SQL type `sql_type` to `dtype`; naive times are read in `timezone`, results are UTC.
 
     Examples
@@ -71,7 +71,7 @@ def cast(dtype: DType, sql_type: str, raw: str, timezone: str) -> Cast:
     """
     family = _family(sql_type)
     if family == "null":
-        return Cast(f"NULL::{SQL_TYPES[dtype]}", None)
+        return ColumnCast(f"NULL::{SQL_TYPES[dtype]}", None)
     if family == "other":
         raw, family = f"to_json({raw})::VARCHAR", "text"
     elif family == "text" and sql_type != "VARCHAR":
@@ -83,66 +83,66 @@ def cast(dtype: DType, sql_type: str, raw: str, timezone: str) -> Cast:
     return _time(dtype, family, text, raw, timezone)
 
 
-def _string(family: str, text: str, raw: str) -> Cast:
+def _string(family: str, text: str, raw: str) -> ColumnCast:
     if family == "text":  # the text exactly, blanks included, unless blank is all there is
-        return Cast(f"CASE WHEN {text} IS NOT NULL THEN {raw} END", None)
+        return ColumnCast(f"CASE WHEN {text} IS NOT NULL THEN {raw} END", None)
     if family == "real":  # a float id is an integer that once shared its column with a missing value
         whole = f"isfinite({raw}::DOUBLE) AND {raw} = floor({raw}) AND abs({raw}) < 9007199254740992"
-        return Cast(
+        return ColumnCast(
             f"CASE WHEN {whole} THEN {raw}::BIGINT::VARCHAR WHEN NOT isnan({raw}::DOUBLE) THEN {raw}::VARCHAR END", None
         )
-    return Cast(f"{raw}::VARCHAR", None)
+    return ColumnCast(f"{raw}::VARCHAR", None)
 
 
-def _float(family: str, text: str, raw: str) -> Cast:
+def _float(family: str, text: str, raw: str) -> ColumnCast:
     if family in ("whole", "bool"):
-        return Cast(f"{raw}::DOUBLE", None)
+        return ColumnCast(f"{raw}::DOUBLE", None)
     if family not in ("text", "real"):
-        return Cast("NULL::DOUBLE", f"{raw} IS NOT NULL", "a number cannot come from this type")
+        return ColumnCast("NULL::DOUBLE", f"{raw} IS NOT NULL", "a number cannot come from this type")
     number = f"TRY_CAST({text} AS DOUBLE)"
-    return Cast(f"CASE WHEN isfinite({number}) THEN {number} END", f"{text} IS NOT NULL")
+    return ColumnCast(f"CASE WHEN isfinite({number}) THEN {number} END", f"{text} IS NOT NULL")
 
 
-def _int(family: str, text: str, raw: str) -> Cast:
+def _int(family: str, text: str, raw: str) -> ColumnCast:
     if family in ("whole", "bool"):
-        return Cast(f"TRY_CAST({raw} AS BIGINT)", f"{raw} IS NOT NULL")
+        return ColumnCast(f"TRY_CAST({raw} AS BIGINT)", f"{raw} IS NOT NULL")
     if family not in ("text", "real"):
-        return Cast("NULL::BIGINT", f"{raw} IS NOT NULL", "a whole number cannot come from this type")
+        return ColumnCast("NULL::BIGINT", f"{raw} IS NOT NULL", "a whole number cannot come from this type")
     number = f"TRY_CAST({text} AS DOUBLE)"
     # DuckDB rounds '1.5' to 2; half a line number is a mistake
-    return Cast(
+    return ColumnCast(
         f"CASE WHEN isfinite({number}) AND {number} = floor({number}) THEN TRY_CAST({text} AS BIGINT) END",
         f"{text} IS NOT NULL",
     )
 
 
-def _bool(family: str, text: str, raw: str) -> Cast:
+def _bool(family: str, text: str, raw: str) -> ColumnCast:
     if family in ("whole", "real"):
-        return Cast(f"CASE {raw} WHEN 1 THEN true WHEN 0 THEN false END", f"{raw} IS NOT NULL")
+        return ColumnCast(f"CASE {raw} WHEN 1 THEN true WHEN 0 THEN false END", f"{raw} IS NOT NULL")
     if family == "text":
         words = f"lower({text})"
         value = (
             f"CASE WHEN {words} IN ('true', 't', 'yes', 'y', '1', '1.0') THEN true "
             f"WHEN {words} IN ('false', 'f', 'no', 'n', '0', '0.0') THEN false END"
         )
-        return Cast(value, f"{text} IS NOT NULL")
+        return ColumnCast(value, f"{text} IS NOT NULL")
     return (
-        Cast(f"{raw}::BOOLEAN", None)
+        ColumnCast(f"{raw}::BOOLEAN", None)
         if family == "bool"
-        else Cast("NULL::BOOLEAN", f"{raw} IS NOT NULL", "true or false cannot come from this type")
+        else ColumnCast("NULL::BOOLEAN", f"{raw} IS NOT NULL", "true or false cannot come from this type")
     )
 
 
-def _json(family: str, text: str, raw: str) -> Cast:
+def _json(family: str, text: str, raw: str) -> ColumnCast:
     if family == "text":
-        return Cast(f"CASE WHEN json_valid({text}) THEN {text} END", f"{text} IS NOT NULL")
-    return Cast(f"to_json({raw})::VARCHAR", None)
+        return ColumnCast(f"CASE WHEN json_valid({text}) THEN {text} END", f"{text} IS NOT NULL")
+    return ColumnCast(f"to_json({raw})::VARCHAR", None)
 
 
-def _time(dtype: DType, family: str, text: str, raw: str, timezone: str) -> Cast:
+def _time(dtype: DType, family: str, text: str, raw: str, timezone: str) -> ColumnCast:
     target = SQL_TYPES[dtype]
     if family not in ("text", "naive", "zoned"):
-        return Cast(
+        return ColumnCast(
             f"NULL::{target}",
             f"{raw} IS NOT NULL",
             "a number is not a time by itself: write to_timestamp(column) for epoch seconds",
@@ -162,7 +162,7 @@ def _time(dtype: DType, family: str, text: str, raw: str, timezone: str) -> Cast
         value = f"{raw} AT TIME ZONE 'UTC'"
     else:
         value = to_utc(f"TRY_CAST({raw} AS TIMESTAMP)")
-    return Cast(f"CASE WHEN isfinite({value}) THEN {value} END", f"{text} IS NOT NULL")
+    return ColumnCast(f"CASE WHEN isfinite({value}) THEN {value} END", f"{text} IS NOT NULL")
 
 
 def _family(sql_type: str) -> str:

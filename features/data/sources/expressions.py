@@ -15,8 +15,8 @@ from qianmian.errors import did_you_mean
 
 # A text column that is used as a number (`Quantity * UnitPrice` over a CSV) is read as one; the same for times.
 # A value that is not one refuses its own row only.
-_READ_AS = {"DOUBLE": "a number", "TIMESTAMP": "a time"}
-_REFUSED = {
+_CAST_NOUNS = {"DOUBLE": "a number", "TIMESTAMP": "a time"}
+_FORBIDDEN_NODES = {
     "SUBQUERY": "a query inside it is not allowed",
     "WINDOW": "it looks at other rows; only the row itself may be used",
     "STAR": "name one column instead of *",
@@ -37,16 +37,16 @@ class Expression:
     Attributes
     ----------
     value : str
-        SQL of the value; null where `faults` apply.
+        SQL of the value; null where `error_conditions` apply.
     sql_type : str
         Its type.
-    faults : tuple of (str, str)
+    error_conditions : tuple of (str, str)
         (condition, reason) of rows whose value cannot be computed.
     """
 
     value: str
     sql_type: str
-    faults: tuple[tuple[str, str], ...] = ()
+    error_conditions: tuple[tuple[str, str], ...] = ()
 
 
 class ExpressionChecker:
@@ -90,17 +90,17 @@ class ExpressionChecker:
         if text in self.columns:  # exactly a column, blanks and odd characters included
             return Expression(quote(text), self.columns[text])
         tree = self._parse(text)
-        self._refuse(tree, text)
+        self._check_allowed(tree, text)
         used = sorted({name for name in _column_names(tree) if self.columns.get(name) == "VARCHAR"})
         failure: duckdb.Error | None = None
-        for reading in _readings(used):
-            sql = self._sql(tree, reading)
+        for text_casts in _text_cast_candidates(used):
+            sql = self._sql(tree, text_casts)
             try:
                 sql_type = self._bind(sql)
             except duckdb.Error as error:
                 failure = failure or error
                 continue
-            return self._expression(text, sql, sql_type, reading)
+            return self._expression(text, sql, sql_type, text_casts)
         raise ValueError(self._explain(tree, failure))
 
     def _parse(self, text: str) -> dict[str, Any]:
@@ -126,11 +126,11 @@ class ExpressionChecker:
             raise ValueError(f"leave out the name after it (AS {node['select_list'][0]['alias']}); {self._listing()}")
         return parsed
 
-    def _refuse(self, tree: dict[str, Any], text: str) -> None:
+    def _check_allowed(self, tree: dict[str, Any], text: str) -> None:
         functions = set()
         for node in _nodes(tree["statements"][0]["node"]["select_list"]):
-            if node.get("class") in _REFUSED:
-                raise ValueError(_REFUSED[node["class"]])
+            if node.get("class") in _FORBIDDEN_NODES:
+                raise ValueError(_FORBIDDEN_NODES[node["class"]])
             if node.get("class") == "FUNCTION":
                 functions.add(str(node["function_name"]).lower())
             if node.get("class") == "COLUMN_REF" and node["column_names"][-1] not in self.columns:
@@ -150,15 +150,15 @@ class ExpressionChecker:
                     f"{name}() does not depend on the row alone, so the same file would not give the same data twice"
                 )
 
-    def _sql(self, tree: dict[str, Any], reading: Mapping[str, str]) -> str:
+    def _sql(self, tree: dict[str, Any], text_casts: Mapping[str, str]) -> str:
         casts = {}
-        for name, sql_type in reading.items():
+        for name, sql_type in text_casts.items():
             row = self._connection.execute(
-                "SELECT json_serialize_sql(?)", [f"SELECT {_read_as(name, sql_type)}"]
+                "SELECT json_serialize_sql(?)", [f"SELECT {_try_cast(name, sql_type)}"]
             ).fetchone()
             casts[name] = json.loads(row[0])["statements"][0]["node"]["select_list"][0] if row else None
         row = self._connection.execute(
-            "SELECT json_deserialize_sql(?::JSON)", [json.dumps(_replaced(tree, casts))]
+            "SELECT json_deserialize_sql(?::JSON)", [json.dumps(_with_casts(tree, casts))]
         ).fetchone()
         return str(row[0] if row else "").removeprefix("SELECT ")
 
@@ -169,18 +169,18 @@ class ExpressionChecker:
         ).fetchall()
         return str(described[0][1])
 
-    def _expression(self, text: str, sql: str, sql_type: str, reading: Mapping[str, str]) -> Expression:
-        faults = [
+    def _expression(self, text: str, sql: str, sql_type: str, text_casts: Mapping[str, str]) -> Expression:
+        error_conditions = [
             (
-                f"nullif(trim({quote(name)}), '') IS NOT NULL AND {_read_as(name, kind)} IS NULL",
-                f"{name} is not {_READ_AS[kind]} (in {text})",
+                f"nullif(trim({quote(name)}), '') IS NOT NULL AND {_try_cast(name, kind)} IS NULL",
+                f"{name} is not {_CAST_NOUNS[kind]} (in {text})",
             )
-            for name, kind in reading.items()
+            for name, kind in text_casts.items()
         ]
         # TRY turns an error into null; around a struct it tells an error from a value that is null
         attempt = f"TRY(struct_pack(v := {sql}))"
-        faults.append((f"{attempt} IS NULL", f"{text} cannot be computed"))
-        return Expression(f"struct_extract({attempt}, 'v')", sql_type, tuple(faults))
+        error_conditions.append((f"{attempt} IS NULL", f"{text} cannot be computed"))
+        return Expression(f"struct_extract({attempt}, 'v')", sql_type, tuple(error_conditions))
 
     def _explain(self, tree: dict[str, Any], failure: duckdb.Error | None) -> str:
         lower = {name.lower() for name in self.columns}
@@ -193,11 +193,11 @@ class ExpressionChecker:
         return "the columns are " + ", ".join(self.columns)
 
 
-def _read_as(name: str, sql_type: str) -> str:
+def _try_cast(name: str, sql_type: str) -> str:
     return f"TRY_CAST(nullif(trim({quote(name)}), '') AS {sql_type})"
 
 
-def _readings(names: list[str]) -> Iterator[dict[str, str]]:
+def _text_cast_candidates(names: list[str]) -> Iterator[dict[str, str]]:
     """All ways to read text columns as numbers or times, fewest changes first, numbers before times."""
     kinds = ("VARCHAR", "DOUBLE", "TIMESTAMP") if len(names) <= 5 else ("VARCHAR", "DOUBLE")
     ways = itertools.product(kinds, repeat=min(len(names), 10))
@@ -219,12 +219,12 @@ def _column_names(tree: Any) -> list[str]:
     return [str(node["column_names"][-1]) for node in _nodes(tree) if node.get("class") == "COLUMN_REF"]
 
 
-def _replaced(tree: Any, casts: Mapping[str, Any]) -> Any:
+def _with_casts(tree: Any, casts: Mapping[str, Any]) -> Any:
     if isinstance(tree, dict):
         if tree.get("class") == "COLUMN_REF" and tree["column_names"][-1] in casts:
             return casts[tree["column_names"][-1]]
-        return {key: _replaced(value, casts) for key, value in tree.items()}
-    return [_replaced(value, casts) for value in tree] if isinstance(tree, list) else tree
+        return {key: _with_casts(value, casts) for key, value in tree.items()}
+    return [_with_casts(value, casts) for value in tree] if isinstance(tree, list) else tree
 
 
 def _first_line(text: str) -> str:

@@ -15,9 +15,9 @@ import duckdb
 from pydantic import Field, ValidationError
 
 from features.data.lake import literal
-from features.data.privacy import EMAIL, PHONE
+from features.data.privacy import EMAIL_PATTERN, PHONE_PATTERN
 from features.data.sources.base import RawTable, Source
-from features.data.sources.casting import NOUNS, attribute_dtype, missing_columns
+from features.data.sources.casting import DTYPE_NOUNS, attribute_dtype, missing_columns
 from features.data.sources.casting import cast as cast_sql
 from features.data.sources.expressions import ExpressionChecker, csv_rejects, csv_relation
 from qianmian.errors import ConfigError, DataError, did_you_mean
@@ -26,7 +26,7 @@ from qianmian.schema import TABLES, Table
 from qianmian.settings import Section, problems_of, read_yaml
 
 CSV_ENDINGS = (".csv", ".tsv", ".txt", ".csv.gz", ".tsv.gz", ".txt.gz")
-CONTACT = re.compile(f"{EMAIL}|{PHONE}")
+CONTACT_PATTERN = re.compile(f"{EMAIL_PATTERN}|{PHONE_PATTERN}")
 PARQUET_ENDINGS = (".parquet", ".pq")
 
 
@@ -55,7 +55,7 @@ class FilesSettings(Section):
     tables: dict[str, Any] = Field(min_length=1)
 
 
-class Files(Source):
+class FileSource(Source):
     """A source described by a YAML file.
 
     Parameters
@@ -136,10 +136,12 @@ class Files(Source):
                 problems += self._map(table, settings, found, [str(file) for file in filled], where)
         return problems
 
-    def _map(self, table: Table, settings: TableSettings, found: _Found, files: list[str], where: str) -> list[str]:
+    def _map(
+        self, table: Table, settings: TableSettings, found: _InputFiles, files: list[str], where: str
+    ) -> list[str]:
         problems: list[str] = []
         columns: dict[str, str] = {}
-        faults: dict[tuple[str, str], None] = {}
+        error_conditions: dict[tuple[str, str], None] = {}
         checker = ExpressionChecker(found.columns)
         try:
             for name, given in settings.columns.items():
@@ -151,15 +153,15 @@ class Files(Source):
                     continue
                 column = table.column(name)
                 dtype = column.dtype if column else attribute_dtype(expression.sql_type)
-                impossible = cast_sql(dtype, expression.sql_type, "x", "UTC").impossible
-                if impossible:
+                unsupported_reason = cast_sql(dtype, expression.sql_type, "x", "UTC").unsupported_reason
+                if unsupported_reason:
                     problems.append(
-                        f"{where}.columns.{name}: {text!r} is {expression.sql_type}, not {NOUNS[dtype]}: {impossible}"
+                        f"{where}.columns.{name}: {text!r} is {expression.sql_type}, not {DTYPE_NOUNS[dtype]}: {unsupported_reason}"
                     )
                 columns[name] = expression.value
                 if self.pack is not None and (table.name, name) == ("events", "event_type"):
                     columns[name] = self.pack.event_type(expression.value)
-                faults.update(dict.fromkeys(expression.faults))
+                error_conditions.update(dict.fromkeys(expression.error_conditions))
         finally:
             checker.close()
         self._tables.append(
@@ -168,7 +170,7 @@ class Files(Source):
                 found.relation,
                 columns,
                 tuple(files),
-                tuple(faults),
+                tuple(error_conditions),
                 "_file",
                 found.rejects,
                 settings.hashed,
@@ -209,14 +211,14 @@ class Files(Source):
         return files, problems
 
 
-class _Found:
+class _InputFiles:
     """The rows a table's files hold: relation, columns with SQL types, the SELECT of unreadable lines."""
 
     def __init__(self, relation: str, columns: dict[str, str], rejects: str | None) -> None:
         self.relation, self.columns, self.rejects = relation, columns, rejects
 
 
-def _parquet(files: Sequence[Path]) -> _Found | str:
+def _parquet(files: Sequence[Path]) -> _InputFiles | str:
     listed = ", ".join(literal(file) for file in files)
     relation = f"SELECT * FROM read_parquet([{listed}], union_by_name=true, hive_partitioning=false, filename='_file')"
     try:
@@ -225,10 +227,10 @@ def _parquet(files: Sequence[Path]) -> _Found | str:
     except duckdb.Error as error:
         return f"cannot be read as Parquet: {' '.join(str(error).split())[:300]}"
     columns = {row[0]: str(row[1]) for row in rows if row[0] != "_file"}
-    return _name_clash(columns) or _Found(relation, columns, None)
+    return _name_clash(columns) or _InputFiles(relation, columns, None)
 
 
-def _csv(files: Sequence[Path], settings: TableSettings, table: str) -> _Found | str:
+def _csv(files: Sequence[Path], settings: TableSettings, table: str) -> _InputFiles | str:
     groups: dict[tuple[tuple[str, ...], str], list[str]] = {}
     for file in files:
         try:
@@ -238,7 +240,9 @@ def _csv(files: Sequence[Path], settings: TableSettings, table: str) -> _Found |
         clash = _name_clash(names)
         if clash:
             return f"{file.name}: {clash}"
-        if any(CONTACT.search(name) for name in names):  # and is not repeated in a message about missing columns
+        if any(
+            CONTACT_PATTERN.search(name) for name in names
+        ):  # and is not repeated in a message about missing columns
             return f"{file.name}: the first line holds somebody's e-mail address or telephone number: name the columns with `header: [...]`"
         groups.setdefault((names, delimiter), []).append(str(file))
     relations, rejects = [], []
@@ -249,7 +253,7 @@ def _csv(files: Sequence[Path], settings: TableSettings, table: str) -> _Found |
         )
         rejects.append(csv_rejects(rejected))
     columns = {name: "VARCHAR" for names, _ in groups for name in names}
-    return _Found(
+    return _InputFiles(
         " UNION ALL BY NAME ".join(f"({relation})" for relation in relations), columns, " UNION ALL ".join(rejects)
     )
 
@@ -297,7 +301,7 @@ def _name_problems(table: Table, columns: Iterable[str], where: str) -> list[str
     for name in given:
         if table.column(name):
             continue
-        if not table.open_ended:
+        if not table.keeps_extra_columns:
             problems.append(
                 f"{where}.columns.{name}: {table.name} has no such column{did_you_mean(name, table.names)}; it has {', '.join(table.names)}"
             )

@@ -13,18 +13,18 @@ import pandas as pd
 import pyarrow as pa
 
 from features.data.sources.base import RawTable, Source
-from features.data.sources.market import Market
-from features.data.sources.synthetic_columns import names, when, with_account
-from features.data.sources.synthetic_contents import contents_and_reading
+from features.data.sources.synthetic_columns import make_ids, timestamps, with_account
+from features.data.sources.synthetic_contents import generate_contents
 from features.data.sources.synthetic_orders import draw_items, draw_lines, draw_orders
 from features.data.sources.synthetic_people import draw_accounts, draw_people
 from features.data.sources.synthetic_records import concat_events, transactions_and_events, with_other_events
+from features.data.sources.synthetic_shop import SyntheticShop
 from qianmian.errors import UsageError
 from qianmian.packs import Pack
 
 
 @dataclass(frozen=True)
-class World:
+class SyntheticData:
     """What was generated: raw tables, and the truth behind them."""
 
     tables: Mapping[str, pa.Table]
@@ -64,7 +64,9 @@ class Synthetic(Source):
         customers, days, seed = (
             ours if given is None else given for given, ours in zip((customers, days, seed), usual, strict=True)
         )
-        self.market = Market.of(shop, pack.replenishment) if pack is not None and shop is not None else Market()
+        self.synthetic_shop = (
+            SyntheticShop.of(shop, pack.replenishment) if pack is not None and shop is not None else SyntheticShop()
+        )
         # raw rows carry the trade's names, and are read as `files` would read them
         self.event_type = pack.event_type('"event_type"') if pack is not None else '"event_type"'
         if customers < 20 or days < 60:
@@ -76,8 +78,8 @@ class Synthetic(Source):
         self.customers, self.days, self.seed = customers, days, seed
 
     @cached_property
-    def _world(self) -> World:
-        return generate(self.customers, self.days, self.seed, self.market)
+    def _data(self) -> SyntheticData:
+        return generate(self.customers, self.days, self.seed, self.synthetic_shop)
 
     def truth(self) -> dict[str, pd.DataFrame]:
         """What no model may see.
@@ -94,12 +96,12 @@ class Synthetic(Source):
             ``interests`` (person_id, topic, share: sums to 1 a person) ·
             ``published`` (content_id, published_at, appeal). The last two not for the shop of a pack.
         """
-        return {name: frame.copy() for name, frame in self._world.truth.items()}
+        return {name: frame.copy() for name, frame in self._data.truth.items()}
 
     def tables(self, connection: duckdb.DuckDBPyConnection) -> Sequence[RawTable]:
         """The raw tables, registered with `connection` as Arrow."""
         raw = []
-        for table, rows in self._world.tables.items():
+        for table, rows in self._data.tables.items():
             view = f"synthetic_{table}"
             connection.register(view, rows)
             columns = {name: f'"{name}"' for name in rows.column_names}
@@ -118,38 +120,40 @@ class Synthetic(Source):
         return raw
 
 
-def generate(customers: int, days: int, seed: int, market: Market | None = None) -> World:
+def generate(customers: int, days: int, seed: int, synthetic_shop: SyntheticShop | None = None) -> SyntheticData:
     """Draw a whole shop. Every part has its own random stream, so that one part's size does not change another part."""
-    market = market or Market()
+    synthetic_shop = synthetic_shop or SyntheticShop()
     streams = np.random.default_rng(seed).spawn(9)
-    items = draw_items(streams[0], market)
-    people = draw_people(streams[1], customers, days, market)
+    items = draw_items(streams[0], synthetic_shop)
+    people = draw_people(streams[1], customers, days, synthetic_shop)
     if (
-        market.child_months
+        synthetic_shop.child_months
     ):  # day on which the person's child is born, from eight months after the beginning to four years before
         people["born"] = streams[6].uniform(-1460.0, 240.0, customers)
-    people["looks_only"] = streams[6].random(customers) < market.lookers
+    people["looks_only"] = streams[6].random(customers) < synthetic_shop.browsers_share
     accounts, identities, profiles = draw_accounts(streams[2], people)
     orders, touches, effects, campaigns = draw_orders(streams[3], people, days)
-    lines, cycles = draw_lines(streams[4], people, orders, items, days, market)
-    transactions, events = transactions_and_events(streams[5], people, orders, lines, items, accounts, days, market)
-    if market.events_per_person:
-        events = with_other_events(streams[7], events, people, items, accounts, days, market)
-    reading: Mapping[str, Any] = {}
-    if not market.event_names:  # the shop of a pack tells of its trade alone
-        reading = contents_and_reading(streams[8], people, items, accounts, days, market.categories)
-        events = concat_events(events, reading["events"])
+    lines, cycles = draw_lines(streams[4], people, orders, items, days, synthetic_shop)
+    transactions, events = transactions_and_events(
+        streams[5], people, orders, lines, items, accounts, days, synthetic_shop
+    )
+    if synthetic_shop.events_per_person:
+        events = with_other_events(streams[7], events, people, items, accounts, days, synthetic_shop)
+    content_data: Mapping[str, Any] = {}
+    if not synthetic_shop.event_names:  # the shop of a pack tells of its trade alone
+        content_data = generate_contents(streams[8], people, items, accounts, days, synthetic_shop.categories)
+        events = concat_events(events, content_data["events"])
     touches = with_account(touches, accounts, np.zeros(len(touches["person"]), dtype=np.int64))
-    person_ids = names("p", np.arange(customers))
+    person_ids = make_ids("p", np.arange(customers))
     truth = {
         "persons": pd.DataFrame(
             {
                 "person_id": person_ids,
                 "segment": people["segment"],
-                "started_at": when(people["start"]),
-                "churned_at": when(people["churn"]),
+                "started_at": timestamps(people["start"]),
+                "churned_at": timestamps(people["churn"]),
                 "mean_gap_days": people["gap"],
-                **({"child_born_at": when(people["born"])} if "born" in people else {}),
+                **({"child_born_at": timestamps(people["born"])} if "born" in people else {}),
             }
         ),
         "accounts": pd.DataFrame(
@@ -161,8 +165,8 @@ def generate(customers: int, days: int, seed: int, market: Market | None = None)
         ),
         "preferences": pd.DataFrame(
             {
-                "person_id": np.repeat(person_ids, len(market.categories)),
-                "category": np.tile(np.array(market.categories), customers),
+                "person_id": np.repeat(person_ids, len(synthetic_shop.categories)),
+                "category": np.tile(np.array(synthetic_shop.categories), customers),
                 "share": people["taste"].ravel(),
             }
         ),
@@ -174,7 +178,7 @@ def generate(customers: int, days: int, seed: int, market: Market | None = None)
             }
         ),
         "effects": pd.DataFrame({**effects, "person_id": person_ids[effects["person_id"]]}),
-        **reading.get("truth", {}),
+        **content_data.get("truth", {}),
     }
     tables = {
         "items": {name: items[name] for name in ("item_id", "category", "brand", "price", "available")},
@@ -184,6 +188,6 @@ def generate(customers: int, days: int, seed: int, market: Market | None = None)
         "touches": touches,
         "transactions": transactions,
         "events": events,
-        **({"contents": reading["contents"]} if reading else {}),
+        **({"contents": content_data["contents"]} if content_data else {}),
     }
-    return World({name: pa.table(dict(columns)) for name, columns in tables.items()}, truth)
+    return SyntheticData({name: pa.table(dict(columns)) for name, columns in tables.items()}, truth)

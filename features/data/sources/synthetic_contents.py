@@ -9,22 +9,22 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from features.data.sources.synthetic_columns import Floats, Ints, joined, names, when, with_account
+from features.data.sources.synthetic_columns import Floats, Ints, join_ids, make_ids, timestamps, with_account
 
-GENERAL = ("recipes", "savings", "health", "season")  # topics that belong to no category
-TYPES, SHARES = ("article", "banner", "message"), (0.55, 0.25, 0.20)
-FIRST = 40  # contents there are on the first day
-A_DAY = 0.6  # that come every day
-FADES_DAYS = 25.0  # a content is shown less and less
-OFFERED = 8  # contents a visit shows
-READERS = 0.75  # share of people who ever read
-VISITS_A_WEEK = 2.0
-OWN_TASTE = 0.4  # how far what people read differs from what they buy
-TAKES = 0.10  # clicks an offer of average appeal, to somebody of average interest
-AGAIN = 0.15  # of the clicks on what was opened before
+GENERAL_TOPICS = ("recipes", "savings", "health", "season")  # topics that belong to no category
+CONTENT_TYPES, CONTENT_TYPE_SHARES = ("article", "banner", "message"), (0.55, 0.25, 0.20)
+INITIAL_CONTENTS = 40  # contents there are on the first day
+NEW_CONTENTS_PER_DAY = 0.6  # that come every day
+VISIBILITY_DECAY_DAYS = 25.0  # a content is shown less and less
+IMPRESSIONS_PER_VISIT = 8  # contents a visit shows
+READER_SHARE = 0.75  # share of people who ever read
+VISITS_PER_WEEK = 2.0
+INTEREST_DIVERGENCE = 0.4  # how far what people read differs from what they buy
+CLICK_RATE = 0.10  # clicks an offer of average appeal, to somebody of average interest
+REPEAT_CLICK_PROBABILITY = 0.15  # of the clicks on what was opened before
 
 
-def contents_and_reading(
+def generate_contents(
     rng: np.random.Generator,
     people: Mapping[str, Any],
     items: Mapping[str, Any],
@@ -39,11 +39,11 @@ def contents_and_reading(
     dict
         ``contents`` and ``events``, columns by name; ``truth``: the data frames ``interests`` and ``published``.
     """
-    topics = [category.split("/")[-1] for category in categories] + list(GENERAL)
-    made, about, published, appeal, seconds = _contents(rng, items, days, categories, topics)
+    topics = [category.split("/")[-1] for category in categories] + list(GENERAL_TOPICS)
+    content_columns, content_topics, published, appeal, seconds = _contents(rng, items, days, categories, topics)
     interest = _interests(rng, people["taste"], len(topics))
-    clicks = _clicks(rng, people, about, published, appeal, interest, days)
-    person_ids = names("p", np.arange(len(interest)))
+    clicks = _clicks(rng, people, content_topics, published, appeal, interest, days)
+    person_ids = make_ids("p", np.arange(len(interest)))
     truth = {
         "interests": pd.DataFrame(
             {
@@ -53,37 +53,51 @@ def contents_and_reading(
             }
         ),
         "published": pd.DataFrame(
-            {"content_id": made["content_id"], "published_at": when(published), "appeal": appeal}
+            {"content_id": content_columns["content_id"], "published_at": timestamps(published), "appeal": appeal}
         ),
     }
-    return {"contents": made, "events": _events(rng, clicks, made, seconds, accounts), "truth": truth}
+    return {
+        "contents": content_columns,
+        "events": _events(rng, clicks, content_columns, seconds, accounts),
+        "truth": truth,
+    }
 
 
 def _contents(
     rng: np.random.Generator, items: Mapping[str, Any], days: int, categories: Sequence[str], topics: Sequence[str]
 ) -> tuple[dict[str, Any], Floats, Floats, Floats, Floats]:
-    count = FIRST + int(days * A_DAY)
-    published = np.sort(np.concatenate([rng.uniform(-60.0, 0.0, FIRST), rng.uniform(0.0, days, count - FIRST)]))
+    count = INITIAL_CONTENTS + int(days * NEW_CONTENTS_PER_DAY)
+    published = np.sort(
+        np.concatenate([rng.uniform(-60.0, 0.0, INITIAL_CONTENTS), rng.uniform(0.0, days, count - INITIAL_CONTENTS)])
+    )
     main = rng.integers(0, len(categories), count)
-    about = np.zeros((count, len(topics)))
-    about[np.arange(count), main] = 1.0
+    content_topics = np.zeros((count, len(topics)))
+    content_topics[np.arange(count), main] = 1.0
     second, general = rng.random(count) < 0.4, rng.random(count) < 0.5
-    about[second, rng.integers(0, len(categories), count)[second]] = 1.0
-    about[general, len(categories) + rng.integers(0, len(GENERAL), count)[general]] = 1.0
+    content_topics[second, rng.integers(0, len(categories), count)[second]] = 1.0
+    content_topics[general, len(categories) + rng.integers(0, len(GENERAL_TOPICS), count)[general]] = 1.0
     per_category = len(items["item_id"]) // len(categories)
     shown = [
         items["item_id"][main[row] * per_category + rng.choice(per_category, number, replace=False)]
         for row, number in enumerate(rng.choice(4, count, p=(0.35, 0.30, 0.20, 0.15)).tolist())
     ]
-    made = {
-        "content_id": names("t", np.arange(count), width=5),
-        "type": rng.choice(TYPES, count, p=SHARES),
-        "topics": np.array(["|".join(topics[place] for place in np.flatnonzero(row).tolist()) for row in about]),
+    content_columns = {
+        "content_id": make_ids("t", np.arange(count), width=5),
+        "type": rng.choice(CONTENT_TYPES, count, p=CONTENT_TYPE_SHARES),
+        "topics": np.array(
+            ["|".join(topics[place] for place in np.flatnonzero(row).tolist()) for row in content_topics]
+        ),
         "item_ids": np.array(["|".join(own) for own in shown]),
         "channel": rng.choice(("app", "web"), count),
         "language": np.repeat(np.array(["en"]), count),
     }
-    return made, about, published, rng.lognormal(0.0, 0.5, count), rng.lognormal(np.log(60.0), 0.6, count)
+    return (
+        content_columns,
+        content_topics,
+        published,
+        rng.lognormal(0.0, 0.5, count),
+        rng.lognormal(np.log(60.0), 0.6, count),
+    )
 
 
 def _interests(rng: np.random.Generator, taste: Floats, count: int) -> Floats:
@@ -92,14 +106,14 @@ def _interests(rng: np.random.Generator, taste: Floats, count: int) -> Floats:
     own /= own.sum(axis=1, keepdims=True)
     bought = np.zeros((len(taste), count))
     bought[:, : taste.shape[1]] = taste
-    mixed = (1.0 - OWN_TASTE) * bought + OWN_TASTE * own
+    mixed = (1.0 - INTEREST_DIVERGENCE) * bought + INTEREST_DIVERGENCE * own
     return np.asarray(mixed / mixed.sum(axis=1, keepdims=True))
 
 
 def _clicks(
     rng: np.random.Generator,
     people: Mapping[str, Any],
-    about: Floats,
+    content_topics: Floats,
     published: Floats,
     appeal: Floats,
     interest: Floats,
@@ -108,7 +122,7 @@ def _clicks(
     """Who opened what and when, and how much it was theirs."""
     count = len(interest)
     end = np.where(np.isnan(people["churn"]), float(days), people["churn"])
-    reads = (rng.random(count) < READERS) * rng.gamma(2.0, VISITS_A_WEEK / 2.0, count)
+    reads = (rng.random(count) < READER_SHARE) * rng.gamma(2.0, VISITS_PER_WEEK / 2.0, count)
     visitor = np.repeat(np.arange(count), rng.poisson(reads * np.maximum(end - people["start"], 0.0) / 7.0))
     at = people["start"][visitor] + (end - people["start"])[visitor] * rng.random(len(visitor))
     visit, content = [np.empty(0, np.int64)], [np.empty(0, np.int64)]
@@ -118,20 +132,22 @@ def _clicks(
         today, out = by_day[bounds[day] : bounds[day + 1]], np.flatnonzero(published <= day)
         if not len(today) or not len(out):
             continue
-        prominence = np.cumsum(appeal[out] * (np.exp(-(day - published[out]) / FADES_DAYS) + 0.02))
-        offered = out[np.searchsorted(prominence / prominence[-1], rng.random(len(today) * OFFERED))]
-        pairs = np.unique(np.repeat(today, OFFERED) * len(about) + offered)
-        visit.append(pairs // len(about))
-        content.append(pairs % len(about))
+        prominence = np.cumsum(appeal[out] * (np.exp(-(day - published[out]) / VISIBILITY_DECAY_DAYS) + 0.02))
+        offered = out[np.searchsorted(prominence / prominence[-1], rng.random(len(today) * IMPRESSIONS_PER_VISIT))]
+        pairs = np.unique(np.repeat(today, IMPRESSIONS_PER_VISIT) * len(content_topics) + offered)
+        visit.append(pairs // len(content_topics))
+        content.append(pairs % len(content_topics))
     visits, contents = np.concatenate(visit), np.concatenate(content)
-    match = (interest @ (about / about.sum(axis=1, keepdims=True)).T * interest.shape[1])[visitor[visits], contents]
-    taken = rng.random(len(visits)) < 1.0 - np.exp(-TAKES * appeal[contents] * match)
-    visits, contents, match = visits[taken], contents[taken], match[taken]
+    match = (interest @ (content_topics / content_topics.sum(axis=1, keepdims=True)).T * interest.shape[1])[
+        visitor[visits], contents
+    ]
+    clicked = rng.random(len(visits)) < 1.0 - np.exp(-CLICK_RATE * appeal[contents] * match)
+    visits, contents, match = visits[clicked], contents[clicked], match[clicked]
     order = np.lexsort((at[visits], contents, visitor[visits]))
     visits, contents, match = visits[order], contents[order], match[order]
-    pair = visitor[visits] * np.int64(len(about)) + contents
+    pair = visitor[visits] * np.int64(len(content_topics)) + contents
     before = np.concatenate([[False], pair[1:] == pair[:-1]]) if len(pair) else np.empty(0, bool)
-    kept = ~before | (rng.random(len(pair)) < AGAIN)
+    kept = ~before | (rng.random(len(pair)) < REPEAT_CLICK_PROBABILITY)
     minutes = rng.random(len(pair)) * 20.0 / 1440.0
     return {
         "person": visitor[visits][kept],
@@ -145,13 +161,13 @@ def _clicks(
 def _events(
     rng: np.random.Generator,
     clicks: Mapping[str, Any],
-    made: Mapping[str, Any],
+    content_columns: Mapping[str, Any],
     seconds: Floats,
     accounts: Mapping[str, Any],
 ) -> dict[str, Any]:
     """Views with the time spent, messages opened and followed, now and then something kept or passed on."""
     number, content, match = len(clicks["person"]), clicks["content"], clicks["match"]
-    message = made["type"][content] == "message"
+    message = content_columns["type"][content] == "message"
     spent = np.round(
         np.clip(seconds[content] * rng.lognormal(0.0, 0.5, number) * (0.4 + 0.4 * np.minimum(match, 2.5)), 1.0, 3600.0),
         1,
@@ -171,9 +187,9 @@ def _events(
     columns = {
         "person": clicks["person"][of],
         "event_type": np.repeat([kind for kind, *_ in every], sizes),
-        "ts": when(clicks["at"][of] + np.repeat([later for *_, later, _ in every], sizes) / 1440.0),
-        "content_id": made["content_id"][content[of]],
-        "session_id": joined(np.array(["r"]), names("", clicks["visit"][of], width=8)),
+        "ts": timestamps(clicks["at"][of] + np.repeat([later for *_, later, _ in every], sizes) / 1440.0),
+        "content_id": content_columns["content_id"][content[of]],
+        "session_id": join_ids(np.array(["r"]), make_ids("", clicks["visit"][of], width=8)),
         "duration_seconds": np.where(timed, spent[of], np.nan),
     }
     return with_account(columns, accounts, (rng.random(number) < 0.4).astype(np.int64)[of])

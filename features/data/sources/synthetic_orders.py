@@ -7,8 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from features.data.sources.market import Market
-from features.data.sources.synthetic_columns import Floats, Ints, joined, names, when
+from features.data.sources.synthetic_columns import Floats, Ints, join_ids, make_ids, timestamps
+from features.data.sources.synthetic_shop import SyntheticShop
 
 ITEMS_PER_CATEGORY = 20
 FAVOURITES = 6  # items a person buys again and again
@@ -16,15 +16,15 @@ EFFECT_DAYS = 7  # a campaign works for so long
 PROPENSITY = 0.5  # of being contacted, drawn by lot
 
 
-def draw_items(rng: np.random.Generator, market: Market) -> dict[str, Any]:
-    count = len(market.categories) * ITEMS_PER_CATEGORY
-    category = np.repeat(np.arange(len(market.categories)), ITEMS_PER_CATEGORY)
-    drawn = rng.lognormal(1.5, 0.5, len(market.categories))
-    level = (np.array(market.prices) if market.prices else drawn)[category]
+def draw_items(rng: np.random.Generator, synthetic_shop: SyntheticShop) -> dict[str, Any]:
+    count = len(synthetic_shop.categories) * ITEMS_PER_CATEGORY
+    category = np.repeat(np.arange(len(synthetic_shop.categories)), ITEMS_PER_CATEGORY)
+    sampled = rng.lognormal(1.5, 0.5, len(synthetic_shop.categories))
+    level = (np.array(synthetic_shop.prices) if synthetic_shop.prices else sampled)[category]
     return {
-        "item_id": names("i", np.arange(count)),
-        "category": np.array(market.categories)[category],
-        "brand": names("brand", rng.integers(0, 8, count), width=1),
+        "item_id": make_ids("i", np.arange(count)),
+        "category": np.array(synthetic_shop.categories)[category],
+        "brand": make_ids("brand", rng.integers(0, 8, count), width=1),
         "price": np.round(level * rng.lognormal(0.0, 0.4, count) + 0.5, 2),
         "available": rng.random(count) > 0.02,
     }
@@ -43,19 +43,19 @@ def draw_orders(rng: np.random.Generator, people: Mapping[str, Any], days: int) 
     extra_person, extra_time, touched, effects = [], [], [], []
     lift = people["lift"]
     for number, day in enumerate(sent):  # a handful of campaigns
-        asked = np.flatnonzero((people["start"] <= day) & (end > day + EFFECT_DAYS))
-        treated = rng.random(len(asked)) < PROPENSITY
+        eligible = np.flatnonzero((people["start"] <= day) & (end > day + EFFECT_DAYS))
+        treated = rng.random(len(eligible)) < PROPENSITY
         chosen = np.zeros(count, dtype=bool)
-        chosen[asked[treated]] = True
+        chosen[eligible[treated]] = True
         within = (time >= day) & (time < day + EFFECT_DAYS)
         # annoyed people order less, pleased ones order once more; nobody changes what they like
         kept &= ~(within & chosen[person] & (rng.random(len(time)) < -lift[person]))
         moved = np.flatnonzero(chosen & (rng.random(count) < lift))
         extra_person.append(moved)
         extra_time.append(day + rng.random(len(moved)) * EFFECT_DAYS)
-        touched.append((number, asked, treated, day + 9.0 / 24.0))
-        expected = np.where(lift[asked] < 0, lift[asked] * EFFECT_DAYS / people["gap"][asked], lift[asked])
-        effects.append((number, asked, treated, expected))
+        touched.append((number, eligible, treated, day + 9.0 / 24.0))
+        expected = np.where(lift[eligible] < 0, lift[eligible] * EFFECT_DAYS / people["gap"][eligible], lift[eligible])
+        effects.append((number, eligible, treated, expected))
     person = np.concatenate([person[kept], *extra_person])
     time = np.concatenate([time[kept], *extra_time])
     hour = np.clip(people["hour"][person] + rng.normal(0.0, 1.5, len(person)), 0.0, 23.9)
@@ -63,33 +63,33 @@ def draw_orders(rng: np.random.Generator, people: Mapping[str, Any], days: int) 
     stays = at < end[person]  # the hour may not carry an order past the leaving
     person, at = person[stays], at[stays]
     order = np.lexsort((person, at))
-    asked, treated = (np.concatenate([part[position] for part in touched]) for position in (1, 2))
-    campaign = np.repeat(names("c", np.arange(len(sent)), width=2), [len(part[1]) for part in touched])
+    eligible, treated = (np.concatenate([part[position] for part in touched]) for position in (1, 2))
+    campaign = np.repeat(make_ids("c", np.arange(len(sent)), width=2), [len(part[1]) for part in touched])
     variant = np.where(treated, "contact", "control")
-    opened = treated & (rng.random(len(asked)) < 0.4)
+    opened = treated & (rng.random(len(eligible)) < 0.4)
     touches = {
-        "person": asked,
-        "touch_id": joined(campaign, names("p", asked)),
+        "person": eligible,
+        "touch_id": join_ids(campaign, make_ids("p", eligible)),
         "campaign_id": campaign,
-        "ts": when(np.repeat([part[3] for part in touched], [len(part[1]) for part in touched])),
+        "ts": timestamps(np.repeat([part[3] for part in touched], [len(part[1]) for part in touched])),
         "variant": variant,
         "propensity": np.where(treated, PROPENSITY, 1 - PROPENSITY),
         "delivered": treated,
         "opened": opened,
-        "clicked": opened & (rng.random(len(asked)) < 0.3),
+        "clicked": opened & (rng.random(len(eligible)) < 0.3),
     }
     truth = {
         "campaign_id": campaign,
-        "person_id": asked,
+        "person_id": eligible,
         "variant": variant,
         "propensity": touches["propensity"],
         "lift": np.concatenate([part[3] for part in effects]),
     }
     campaigns = {
-        "campaign_id": names("c", np.arange(len(sent)), width=2),
+        "campaign_id": make_ids("c", np.arange(len(sent)), width=2),
         "kind": np.repeat(np.array(["message"]), len(sent)),
-        "start": when(sent),
-        "end": when(sent + EFFECT_DAYS),
+        "start": timestamps(sent),
+        "end": timestamps(sent + EFFECT_DAYS),
         "channel": np.repeat(np.array(["push"]), len(sent)),
     }
     return {"person": person[order], "at": at[order]}, touches, truth, campaigns
@@ -101,7 +101,7 @@ def draw_lines(
     orders: Mapping[str, Any],
     items: Mapping[str, Any],
     days: int,
-    market: Market,
+    synthetic_shop: SyntheticShop,
 ) -> tuple[dict[str, Any], dict[str, Any]]:
     """Which items each order holds: what ran out since, and what caught the eye."""
     count, total = len(people["segment"]), len(items["item_id"])
@@ -109,15 +109,17 @@ def draw_lines(
     favourite = sample_items(rng, people["taste"], owner)
     unique = np.unique(owner * total + favourite)
     owner, favourite = unique // total, unique % total
-    if market.cycles:  # what lasts so long is one thing at a time: the first favourite of each category
-        _, first = np.unique(owner * len(market.categories) + favourite // ITEMS_PER_CATEGORY, return_index=True)
+    if synthetic_shop.cycles:  # what lasts so long is one thing at a time: the first favourite of each category
+        _, first = np.unique(
+            owner * len(synthetic_shop.categories) + favourite // ITEMS_PER_CATEGORY, return_index=True
+        )
         owner, favourite = owner[first], favourite[first]
     varies = rng.lognormal(0.7, 0.5, len(owner))
     cycle = np.clip(people["gap"][owner] * varies, 4.0, 120.0)
-    if market.cycles:  # the trade's own, with its spread between people
+    if synthetic_shop.cycles:  # the trade's own, with its spread between people
         known = [
             (cycle_days, spread / cycle_days) if pair else (np.nan, 0.0)
-            for pair in market.cycles
+            for pair in synthetic_shop.cycles
             for cycle_days, spread in [pair or (1, 0)]
         ]
         typical, relative = np.array(known)[favourite // ITEMS_PER_CATEGORY].T
@@ -139,16 +141,18 @@ def draw_lines(
     position = by_person[found[inside]]
     same = orders["person"][position] == owner[pair][inside]
     repeat_order, repeat_item = position[same], favourite[pair][inside][same]
-    tried_order = np.repeat(np.arange(len(orders["at"])), 1 + rng.poisson(market.tries, len(orders["at"])))
+    tried_order = np.repeat(
+        np.arange(len(orders["at"])), 1 + rng.poisson(synthetic_shop.trial_items, len(orders["at"]))
+    )
     tried_item = sample_items(rng, people["taste"], orders["person"][tried_order])
-    if market.cycles:  # nobody tries what they still have
-        lasts = np.array([pair is not None for pair in market.cycles])[tried_item // ITEMS_PER_CATEGORY]
+    if synthetic_shop.cycles:  # nobody tries what they still have
+        lasts = np.array([pair is not None for pair in synthetic_shop.cycles])[tried_item // ITEMS_PER_CATEGORY]
         tried_order, tried_item = tried_order[~lasts], tried_item[~lasts]
     both = np.unique(np.concatenate([repeat_order * total + repeat_item, tried_order * total + tried_item]))
     both = both[~people["looks_only"][orders["person"][both // total]]]
-    if market.child_months:
+    if synthetic_shop.child_months:
         months = (orders["at"][both // total] - people["born"][orders["person"][both // total]]) / 30.4
-        low, high = np.array([span or (-np.inf, np.inf) for span in market.child_months])[
+        low, high = np.array([span or (-np.inf, np.inf) for span in synthetic_shop.child_months])[
             both % total // ITEMS_PER_CATEGORY
         ].T
         both = both[(months >= low) & (months < high)]

@@ -8,25 +8,29 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from features.data.sources.market import Market
-from features.data.sources.synthetic_columns import names, when
+from features.data.sources.synthetic_columns import make_ids, timestamps
+from features.data.sources.synthetic_shop import SyntheticShop
 
 CITIES = {"north": "Northam", "south": "Southend", "east": "Eastbourne", "west": "Westbury"}
 ATTRIBUTE_FIDELITY = 0.7  # how often a person looks like the rest of the segment
 
 
-def draw_people(rng: np.random.Generator, count: int, days: int, market: Market) -> dict[str, Any]:
-    kinds = market.segments
+def draw_people(rng: np.random.Generator, count: int, days: int, synthetic_shop: SyntheticShop) -> dict[str, Any]:
+    kinds = synthetic_shop.segments
     segment = (
-        rng.integers(0, len(kinds), count) if market.shares is None else rng.choice(len(kinds), count, p=market.shares)
+        rng.integers(0, len(kinds), count)
+        if synthetic_shop.shares is None
+        else rng.choice(len(kinds), count, p=synthetic_shop.shares)
     )
-    liking = np.full((len(kinds), len(market.categories)), 0.25)
+    liking = np.full((len(kinds), len(synthetic_shop.categories)), 0.25)
     for number in range(len(kinds)):  # each kind of people has three categories of its own
-        liking[number, list(market.likes[number]) if market.likes else slice(number * 3, number * 3 + 3)] = 3.0
+        liking[
+            number, list(synthetic_shop.likes[number]) if synthetic_shop.likes else slice(number * 3, number * 3 + 3)
+        ] = 3.0
     taste = rng.gamma(liking[segment])
     taste /= taste.sum(axis=1, keepdims=True)
     start = np.where(rng.random(count) < 0.7, 0.0, rng.random(count) * days * 0.6)
-    median, least, most = market.gap_days
+    median, least, most = synthetic_shop.gap_days
     gap = np.clip(rng.lognormal(np.log(median), 0.5, count), least, most)
     leaving = start + 30.0 + rng.exponential(days * 0.6, count)
     churn = np.where((rng.random(count) < 0.6) & (leaving < days), leaving, np.nan)
@@ -61,7 +65,7 @@ def draw_accounts(
     accounts = {
         "person": person,
         "source": np.repeat(np.array(["app", "web"]), [len(app), len(web)]),
-        "source_user_id": np.concatenate([names("a", app), names("w", web_number)]),
+        "source_user_id": np.concatenate([make_ids("a", app), make_ids("w", web_number)]),
         "first": np.where(has_app, np.cumsum(has_app) - 1, len(app) + np.cumsum(has_web) - 1),
         "second": np.where(has_web, len(app) + np.cumsum(has_web) - 1, np.cumsum(has_app) - 1),
     }
@@ -70,20 +74,20 @@ def draw_accounts(
         (np.arange(len(person)) < len(app)) | (rng.random(len(person)) < 0.8), person, count + person
     )  # some give another number
     parts = [
-        ("phone", names("+44", phone, width=9), rng.random(len(person)) < 0.9),
+        ("phone", make_ids("+44", phone, width=9), rng.random(len(person)) < 0.9),
         (
             "device",
-            names("d", np.where(rng.random(len(person)) < 0.5, person, count + np.arange(len(person)))),
+            make_ids("d", np.where(rng.random(len(person)) < 0.5, person, count + np.arange(len(person)))),
             rng.random(len(person)) < 0.8,
         ),
-        ("email", names("mail", person), accounts["source"] == "web"),
+        ("email", make_ids("mail", person), accounts["source"] == "web"),
     ]
     identities = {
         "source": np.concatenate([accounts["source"][kept] for _, _, kept in parts]),
         "source_user_id": np.concatenate([accounts["source_user_id"][kept] for _, _, kept in parts]),
         "id_type": np.concatenate([np.repeat(np.array([kind]), kept.sum()) for kind, _, kept in parts]),
         "id_value": np.concatenate([value[kept] for _, value, kept in parts]),
-        "observed_at": np.concatenate([when(start[kept]) for _, _, kept in parts]),
+        "observed_at": np.concatenate([timestamps(start[kept]) for _, _, kept in parts]),
     }
     attributes = {name: values[person] for name, values in people["attributes"].items()}
     profiles = {
@@ -93,7 +97,7 @@ def draw_accounts(
         "city": np.array([CITIES[str(region)] for region in CITIES])[
             pd.Index(list(CITIES)).get_indexer(attributes["region"])
         ],
-        "registered_at": when(start),
+        "registered_at": timestamps(start),
         "member_tier": np.where(people["gap"][person] < 7.0, "gold", "silver"),
         "consent_email": rng.random(len(person)) < 0.7,
         "consent_push": rng.random(len(person)) < 0.5,

@@ -8,9 +8,9 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from features.data.sources.market import Market
-from features.data.sources.synthetic_columns import joined, names, when, with_account
+from features.data.sources.synthetic_columns import join_ids, make_ids, timestamps, with_account
 from features.data.sources.synthetic_orders import sample_items
+from features.data.sources.synthetic_shop import SyntheticShop
 
 
 def transactions_and_events(
@@ -21,7 +21,7 @@ def transactions_and_events(
     items: Mapping[str, Any],
     accounts: Mapping[str, Any],
     days: int,
-    market: Market,
+    synthetic_shop: SyntheticShop,
 ) -> tuple[dict[str, Any], dict[str, Any]]:
     """Transactions (with refunds) and the events around them."""
     order, item = lines["order"], lines["item"]
@@ -33,9 +33,9 @@ def transactions_and_events(
     coupon = np.round(np.where(rng.random(number) < 0.05, full * 0.10, 0.0), 2)
     bought = {
         "person": orders["person"][order],
-        "order_id": names("o", order, width=8),
+        "order_id": make_ids("o", order, width=8),
         "line_no": np.arange(number) - np.searchsorted(order, order) + 1,
-        "ts": when(orders["at"][order]),
+        "ts": timestamps(orders["at"][order]),
         "item_id": items["item_id"][item],
         "quantity": quantity,
         "amount": np.round(full - discount - coupon, 2),
@@ -45,8 +45,8 @@ def transactions_and_events(
     }
     back = np.flatnonzero((rng.random(number) < 0.02) & (orders["at"][order] < days - 15))
     returned = {name: values[back] for name, values in bought.items()}
-    returned["order_id"] = joined(returned["order_id"], np.repeat(np.array(["R"]), len(back)))
-    returned["ts"] = when(orders["at"][order][back] + 1.0 + rng.random(len(back)) * 13.0)
+    returned["order_id"] = join_ids(returned["order_id"], np.repeat(np.array(["R"]), len(back)))
+    returned["ts"] = timestamps(orders["at"][order][back] + 1.0 + rng.random(len(back)) * 13.0)
     returned["status"] = np.repeat(np.array(["refunded"]), len(back))
     transactions = {name: np.concatenate([bought[name], returned[name]]) for name in bought}
     transactions = with_account(transactions, accounts, np.concatenate([second[order], second[order][back]]))
@@ -79,12 +79,12 @@ def transactions_and_events(
     events = {
         "person": orders["person"][source_order],
         "event_type": np.repeat(
-            np.array([market.event_names.get(group[0], group[0]) for group in groups]),
+            np.array([synthetic_shop.event_names.get(group[0], group[0]) for group in groups]),
             [len(group[1]) for group in groups],
         ),
-        "ts": when(at),
+        "ts": timestamps(at),
         "item_id": items["item_id"][np.concatenate([group[2] for group in groups])],
-        "session_id": joined(session, names("", within, width=8)),
+        "session_id": join_ids(session, make_ids("", within, width=8)),
         "duration_seconds": np.round(rng.exponential(40.0, len(at)), 1),
     }
     by_time = np.argsort(at, kind="stable")
@@ -99,21 +99,21 @@ def with_other_events(
     items: Mapping[str, Any],
     accounts: Mapping[str, Any],
     days: int,
-    market: Market,
+    synthetic_shop: SyntheticShop,
 ) -> dict[str, Any]:
     """The events together with those of other types, which lead to nothing and come at any time."""
     count = len(people["segment"])
     end = np.where(np.isnan(people["churn"]), float(days), people["churn"])
     parts = []
-    for kind, mean in market.events_per_person.items():
+    for kind, mean in synthetic_shop.events_per_person.items():
         person = np.repeat(np.arange(count), rng.poisson(mean, count))
         at = people["start"][person] + (end - people["start"])[person] * rng.random(len(person))
         own = {
             "person": person,
-            "event_type": np.repeat(np.array([market.event_names.get(kind, kind)]), len(person)),
-            "ts": when(at),
+            "event_type": np.repeat(np.array([synthetic_shop.event_names.get(kind, kind)]), len(person)),
+            "ts": timestamps(at),
             "item_id": items["item_id"][sample_items(rng, people["taste"], person)],
-            "session_id": joined(np.array([kind]), names("", np.arange(len(person)), 8)),
+            "session_id": join_ids(np.array([kind]), make_ids("", np.arange(len(person)), 8)),
             "duration_seconds": np.round(rng.exponential(90.0, len(person)), 1),
         }
         parts.append(with_account(own, accounts, np.zeros(len(person), dtype=np.int64)))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from features.profiles.analytics.funnels import DEFAULT_STEPS, Funnel, funnel
-from features.profiles.analytics.paths import STATES, Paths, paths
+from features.profiles.analytics.paths import PATH_STATES, PathAnalysis, paths
 from features.profiles.analytics.rates import Rate, rate
 from features.profiles.analytics.sessions import SessionSummary, sessions, summary
 from features.profiles.analytics.steps import STEPS, steps
@@ -11,10 +11,10 @@ from features.profiles.analytics.tagged import tag_column
 
 __all__ = [
     "DEFAULT_STEPS",
-    "STATES",
+    "PATH_STATES",
     "STEPS",
     "Funnel",
-    "Paths",
+    "PathAnalysis",
     "Rate",
     "SessionSummary",
     "funnel",

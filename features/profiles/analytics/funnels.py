@@ -15,11 +15,11 @@ from features.profiles.analytics.rates import Rate, moments, rate_of
 from features.profiles.analytics.steps import (
     BUY,
     STEPS,
+    fetch_rows,
     has_events,
     in_window,
-    kept,
-    refuse_no_events,
-    rows_of,
+    materialized,
+    raise_no_events,
     seconds_between,
     steps,
 )
@@ -29,7 +29,7 @@ from qianmian.times import SECONDS_PER_DAY
 
 DEFAULT_STEPS = ("view", "cart", "buy")
 Per = Literal["customer", "session", "item"]
-KEYS: dict[str, list[str]] = {
+ENTITY_KEYS: dict[str, list[str]] = {
     "customer": ["one_id"],
     "session": ["one_id", "session_id"],
     "item": ["one_id", "item_id"],
@@ -96,11 +96,11 @@ class Funnel:
                 "tag": None,
                 "step": s.step,
                 "reached": s.reached,
-                **_parts("conversion", s.conversion),
-                **_parts("overall", s.overall),
+                **_rate_columns("conversion", s.conversion),
+                **_rate_columns("overall", s.overall),
                 "hours_median": s.hours_median,
                 "hours_p90": s.hours_p90,
-                **_parts("drop_off_index", None),
+                **_rate_columns("drop_off_index", None),
             }
             for s in self.steps
         ]
@@ -109,11 +109,11 @@ class Funnel:
                 "tag": group.tag,
                 "step": step.step,
                 "reached": group.reached[k],
-                **_parts("conversion", group.conversion[k - 1] if k else None),
-                **_parts("overall", None),
+                **_rate_columns("conversion", group.conversion[k - 1] if k else None),
+                **_rate_columns("overall", None),
                 "hours_median": None,
                 "hours_p90": None,
-                **_parts("drop_off_index", group.drop_off_index[k - 1] if k else None),
+                **_rate_columns("drop_off_index", group.drop_off_index[k - 1] if k else None),
             }
             for group in self.groups
             for k, step in enumerate(self.steps)
@@ -124,7 +124,7 @@ class Funnel:
         )
 
 
-def _parts(name: str, found: Rate | None) -> dict[str, float | None]:
+def _rate_columns(name: str, found: Rate | None) -> dict[str, float | None]:
     return {
         name: found.value if found else None,
         f"{name}_low": found.low if found else None,
@@ -134,7 +134,7 @@ def _parts(name: str, found: Rate | None) -> dict[str, float | None]:
 
 def funnel(
     views: Views,
-    steps_wanted: Sequence[str] = DEFAULT_STEPS,
+    step_names: Sequence[str] = DEFAULT_STEPS,
     *,
     window_days: int | None = None,
     within_days: float | None = None,
@@ -149,7 +149,7 @@ def funnel(
 
     Parameters
     ----------
-    steps_wanted : sequence of str
+    step_names : sequence of str
         Two or more of `STEPS`, each once; ``buy`` is a paid order or a purchase event.
     window_days : int, optional
         Only rows of ``[as_of - window_days, as_of)``.
@@ -174,41 +174,41 @@ def funnel(
     One pass over the rows a step: the latest start of a way that reaches a row is the running maximum of those before it, and the latest
     start is the one that leaves the most time (as `windowFunnel` of ClickHouse does).
     """
-    names = checked_steps(steps_wanted)
+    names = validate_steps(step_names)
     if per not in get_args(Per):
         raise UsageError("that cannot be counted", where="--per", got=per, allowed=", ".join(get_args(Per)))
     if within_days is not None and within_days <= 0:
         raise UsageError("a funnel takes time", where="--within-days", got=within_days, allowed="more than 0")
-    entity = KEYS[per]
+    entity = ENTITY_KEYS[per]
     keys = [*entity, "session_id"] if within_session and per != "session" else entity
     rows = in_window(
         steps(views, "lines" if per == "item" else "orders", "session_id" in keys), "ts", views, window_days
     )
     rows = rows.filter(rows.step.isin(names), *(rows[key].notnull() for key in keys)).select(*keys, "ts", "step")
-    with kept(views, _entities(rows, names, entity, keys, within_days)) as found:
+    with materialized(views, _entities(rows, names, entity, keys, within_days)) as found:
         each = found.group_by("one_id").aggregate(**{f"n{k}": found[f"reached{k}"].sum() for k in range(len(names))})
         times = found.aggregate(
             **{f"hours{k}_{q}": found[f"hours{k}"].quantile(q / 100) for k in range(1, len(names)) for q in (50, 90)}
         )
-        row = rows_of(_rates(each.mutate(everybody=ibis.literal("")), "everybody", len(names)))
+        row = fetch_rows(_rates(each.mutate(everybody=ibis.literal("")), "everybody", len(names)))
         everybody = row[0] if row else {}
         if not row and not has_events(views, window_days):
-            refuse_no_events(views, window_days)
-        taken = rows_of(times)[0]
-        made = tuple(_step(name, k, everybody, taken) for k, name in enumerate(names))
+            raise_no_events(views, window_days)
+        step_times = fetch_rows(times)[0]
+        made = tuple(_step(name, k, everybody, step_times) for k, name in enumerate(names))
         if tags is None or not row:
             return Funnel(per, made)
         tagged = each.left_join(ibis.memtable(tags), "one_id").drop("one_id_right")
-        groups = rows_of(_rates(tagged.mutate(tag=tagged.tag.fill_null(UNTAGGED)), "tag", len(names)))
+        groups = fetch_rows(_rates(tagged.mutate(tag=tagged.tag.fill_null(UNTAGGED)), "tag", len(names)))
     return Funnel(per, made, tuple(_group(row, made) for row in groups))
 
 
-def checked_steps(wanted: Sequence[str]) -> tuple[str, ...]:
+def validate_steps(wanted: Sequence[str]) -> tuple[str, ...]:
     """The steps by the names used here.
 
     Examples
     --------
-    >>> checked_steps(["view", "purchase"])
+    >>> validate_steps(["view", "purchase"])
     ('view', 'buy')
     """
     names = tuple(BUY if name == "purchase" else name for name in wanted)
@@ -250,11 +250,11 @@ def _entities(
     reached_at = {f"reached{k}": t[f"at{k}"].notnull().any().cast("int64") for k in range(len(names))}
     hours = {}
     for k in range(1, len(names)):
-        took = seconds_between(t.ts, t[f"before{k}"]) / 3_600.0
+        step_hours = seconds_between(t.ts, t[f"before{k}"]) / 3_600.0
         first = ibis.struct(
-            {"at": t[f"at{k}"], "took": took}
+            {"at": t[f"at{k}"], "took": step_hours}
         )  # of several visits that get there at one instant, the quickest
-        hours[f"hours{k}"] = took.argmin(first, where=t[f"at{k}"].notnull())
+        hours[f"hours{k}"] = step_hours.argmin(first, where=t[f"at{k}"].notnull())
     found = t.group_by(entity).aggregate(**reached_at, **hours)
     return found.filter(found.reached0 > 0)
 

@@ -13,24 +13,24 @@ from features.compute.views import Views
 from features.profiles.analytics.rates import Rate, moments, rate_of
 from features.profiles.analytics.steps import (
     BUY,
-    IN_TIME,
+    SORT_COLUMNS,
+    fetch_rows,
     has_events,
     in_window,
-    kept,
-    refuse_no_events,
-    rows_of,
+    materialized,
+    raise_no_events,
     steps,
 )
 from qianmian.errors import UsageError
 
 State = Literal["event_type", "category", "category_top", "page"]
-STATES: tuple[str, ...] = get_args(State)
+PATH_STATES: tuple[str, ...] = get_args(State)
 SEPARATOR = " > "
 EXIT, OTHER, MORE = "(exit)", "(other)", "…"
 
 
 @dataclass(frozen=True)
-class Path:
+class ClickPath:
     """One way: its states, the visits that went it (share of all visits) and how many of those bought."""
 
     path: tuple[str, ...]
@@ -52,7 +52,7 @@ class Transition:
 
 
 @dataclass(frozen=True)
-class End:
+class EntryExitShare:
     """How often visits begin and end in a state, as shares of all visits."""
 
     state: str
@@ -62,14 +62,14 @@ class End:
 
 
 @dataclass(frozen=True)
-class Paths:
+class PathAnalysis:
     """The most frequent paths, the transitions between the most frequent states, and where visits begin and end."""
 
     state: str
     sessions: int
-    paths: tuple[Path, ...]
+    paths: tuple[ClickPath, ...]
     transitions: tuple[Transition, ...]
-    ends: tuple[End, ...]
+    ends: tuple[EntryExitShare, ...]
 
     def as_dict(self) -> dict[str, Any]:
         """For JSON."""
@@ -114,7 +114,7 @@ def paths(
     top: int = 20,
     window_days: int | None = None,
     keep_repeats: bool = False,
-) -> Paths:
+) -> PathAnalysis:
     """Paths of the visits before `as_of`.
 
     Parameters
@@ -135,18 +135,23 @@ def paths(
     DataError
         There are no events.
     """
-    if state not in STATES:
-        raise UsageError("a path cannot be made of that", where="--of", got=state, allowed=", ".join(STATES))
+    if state not in PATH_STATES:
+        raise UsageError("a path cannot be made of that", where="--of", got=state, allowed=", ".join(PATH_STATES))
     if depth < 1 or top < 1:
         raise UsageError("that is no path", where="--depth, --top", got=f"{depth}, {top}", allowed="1 or more")
     t = steps(views)
     t = t.filter(t.session_id.notnull()).mutate(state=t.step if state == "event_type" else t[state])
-    told = t.select("one_id", "session_id", *IN_TIME, "step", "state")
-    with kept(views, told) as happened, kept(views, _states(happened, views, window_days, keep_repeats)) as rows:
+    visit_steps = t.select("one_id", "session_id", *SORT_COLUMNS, "step", "state")
+    with (
+        materialized(views, visit_steps) as visit_rows,
+        materialized(views, _states(visit_rows, views, window_days, keep_repeats)) as rows,
+    ):
         total = int(rows.select("one_id", "session_id").distinct().count().execute())
         if not total and not has_events(views, window_days):
-            refuse_no_events(views, window_days)
-        return Paths(state, total, _paths(rows, _buying(happened), depth, top), *_transitions(rows, top, total))
+            raise_no_events(views, window_days)
+        return PathAnalysis(
+            state, total, _paths(rows, _visits_with_purchase(visit_rows), depth, top), *_transitions(rows, top, total)
+        )
 
 
 def _states(t: ir.Table, views: Views, window_days: int | None, keep_repeats: bool) -> ir.Table:
@@ -154,8 +159,8 @@ def _states(t: ir.Table, views: Views, window_days: int | None, keep_repeats: bo
     visit = ["one_id", "session_id"]
     if window_days is not None:
         t = in_window(t.mutate(begun=t.ts.min().over(group_by=visit)), "begun", views, window_days)
-    t = t.filter(t.state.notnull()).select(*visit, *IN_TIME, "state")
-    order = {"group_by": visit, "order_by": list(IN_TIME)}
+    t = t.filter(t.state.notnull()).select(*visit, *SORT_COLUMNS, "state")
+    order = {"group_by": visit, "order_by": list(SORT_COLUMNS)}
     if not keep_repeats:
         t = t.mutate(before=t.state.lag().over(**order))
         t = t.filter(t.before.isnull() | (t.before != t.state)).drop("before")
@@ -163,19 +168,19 @@ def _states(t: ir.Table, views: Views, window_days: int | None, keep_repeats: bo
     return t.select(*visit, "state", "place", "next")
 
 
-def _buying(t: ir.Table) -> ir.Table:
+def _visits_with_purchase(t: ir.Table) -> ir.Table:
     """The visits with a purchase."""
     return t.filter(t.step == BUY).select("one_id", "session_id").distinct().mutate(bought=ibis.literal(True))
 
 
-def _paths(rows: ir.Table, buying: ir.Table, depth: int, top: int) -> tuple[Path, ...]:
-    told = rows.filter(rows.place <= depth)
-    visits = told.group_by(["one_id", "session_id"]).aggregate(
+def _paths(rows: ir.Table, purchase_visits: ir.Table, depth: int, top: int) -> tuple[ClickPath, ...]:
+    visit_steps = rows.filter(rows.place <= depth)
+    visits = visit_steps.group_by(["one_id", "session_id"]).aggregate(
         # a control character cannot be part of a page's name, the separator for people can
-        path=told.state.group_concat(sep="\x1f", order_by=told.place, where=told.place < depth),
-        longer=(told.place == depth).any(),
+        path=visit_steps.state.group_concat(sep="\x1f", order_by=visit_steps.place, where=visit_steps.place < depth),
+        longer=(visit_steps.place == depth).any(),
     )
-    visits = visits.left_join(buying, ["one_id", "session_id"]).drop("one_id_right", "session_id_right")
+    visits = visits.left_join(purchase_visits, ["one_id", "session_id"]).drop("one_id_right", "session_id_right")
     visits = visits.mutate(bought=visits.bought.fill_null(False))
     customers = visits.group_by("one_id").aggregate(all=visits.count())
     each = visits.group_by(["path", "longer", "one_id"]).aggregate(
@@ -192,13 +197,13 @@ def _paths(rows: ir.Table, buying: ir.Table, depth: int, top: int) -> tuple[Path
     crossed = (
         each.inner_join(customers, "one_id").group_by(["path", "longer"]).aggregate(yn=lambda t: (t.n * t["all"]).sum())
     )
-    whole = rows_of(
+    whole = fetch_rows(
         customers.aggregate(
             n=customers["all"].sum(), nn=(customers["all"] * customers["all"]).sum(), m=customers.count()
         )
     )[0]
     made = []
-    for row in rows_of(
+    for row in fetch_rows(
         found.inner_join(crossed, ["path", "longer"]).order_by([ibis.desc("sessions"), "path", "longer"])
     ):
         parts = {
@@ -211,13 +216,15 @@ def _paths(rows: ir.Table, buying: ir.Table, depth: int, top: int) -> tuple[Path
         }
         share = rate_of("share", {f"share_{name}": value for name, value in parts.items()})
         path = tuple(row["path"].split("\x1f"))
-        made.append(Path(path, row["longer"], row["sessions"], row["customers"], share, rate_of("conversion", row)))
+        made.append(
+            ClickPath(path, row["longer"], row["sessions"], row["customers"], share, rate_of("conversion", row))
+        )
     return tuple(made)
 
 
-def _transitions(rows: ir.Table, top: int, total: int) -> tuple[tuple[Transition, ...], tuple[End, ...]]:
+def _transitions(rows: ir.Table, top: int, total: int) -> tuple[tuple[Transition, ...], tuple[EntryExitShare, ...]]:
     counts = rows.group_by("state").aggregate(n=rows.count()).order_by([ibis.desc("n"), "state"])
-    states = [row["state"] for row in rows_of(counts.limit(top))]
+    states = [row["state"] for row in fetch_rows(counts.limit(top))]
     named = rows.mutate(
         state=ibis.ifelse(rows.state.isin(states), rows.state, OTHER),
         next=ibis.ifelse(rows.next.isnull(), EXIT, ibis.ifelse(rows.next.isin(states), rows.next, OTHER)),
@@ -228,14 +235,17 @@ def _transitions(rows: ir.Table, top: int, total: int) -> tuple[tuple[Transition
         entries=named.count(where=named.place == 0),
         exits=named.count(where=named.next == EXIT),
     )
-    each = rows_of(ends.order_by([ibis.desc("occurrences"), "state"]))
+    each = fetch_rows(ends.order_by([ibis.desc("occurrences"), "state"]))
     occurrences = {row["state"]: row["occurrences"] for row in each}
     place = {row["state"]: number for number, row in enumerate(each)}
-    found = sorted(rows_of(pairs), key=lambda row: (place[row["state"]], -row["count"], row["next"]))
+    found = sorted(fetch_rows(pairs), key=lambda row: (place[row["state"]], -row["count"], row["next"]))
     return (
         tuple(
             Transition(row["state"], row["next"], row["count"], row["count"] / occurrences[row["state"]])
             for row in found
         ),
-        tuple(End(row["state"], row["occurrences"], row["entries"] / total, row["exits"] / total) for row in each),
+        tuple(
+            EntryExitShare(row["state"], row["occurrences"], row["entries"] / total, row["exits"] / total)
+            for row in each
+        ),
     )

@@ -9,8 +9,8 @@ from typing import Any
 
 import ibis.expr.types as ir
 
-Z = 1.959964  # 95 %
-NONE = float("nan")
+Z_95 = 1.959964  # 95 %
+NAN = float("nan")
 
 
 @dataclass(frozen=True)
@@ -43,7 +43,7 @@ class Rate:
         150
         """
         if not base.value > 0:
-            return Rate(NONE, NONE, NONE, self.n)
+            return Rate(NAN, NAN, NAN, self.n)
         value, low, high = (100.0 * part / base.value for part in (self.value, self.low, self.high))
         return Rate(value, low, high, self.n)
 
@@ -53,12 +53,12 @@ class Rate:
         return Rate(1.0 - self.value, 1.0 - self.high, 1.0 - self.low, self.n)
 
 
-def rate(successes: float, trials: float, independent: float | None = None) -> Rate:
+def rate(successes: float, trials: float, effective_n: float | None = None) -> Rate:
     """Wilson's score interval (Wilson 1927).
 
     Parameters
     ----------
-    independent : float, optional
+    effective_n : float, optional
         How many independent trials the trials are worth; default: all of them.
 
     Examples
@@ -68,10 +68,10 @@ def rate(successes: float, trials: float, independent: float | None = None) -> R
     (0.018, 0.1, 0.404)
     """
     if not trials:
-        return Rate(NONE, NONE, NONE, 0)
-    p, n = successes / trials, trials if independent is None else independent
-    centre, spread = p + Z * Z / (2 * n), Z * math.sqrt(p * (1 - p) / n + Z * Z / (4 * n * n))
-    scale = 1 + Z * Z / n
+        return Rate(NAN, NAN, NAN, 0)
+    p, n = successes / trials, trials if effective_n is None else effective_n
+    centre, spread = p + Z_95 * Z_95 / (2 * n), Z_95 * math.sqrt(p * (1 - p) / n + Z_95 * Z_95 / (4 * n * n))
+    scale = 1 + Z_95 * Z_95 / n
     return Rate(p, max(0.0, (centre - spread) / scale), min(1.0, (centre + spread) / scale), round(trials))
 
 
@@ -96,5 +96,5 @@ def rate_of(name: str, row: Mapping[str, Any]) -> Rate:
     p = y / n
     variance = (yy - 2 * p * yn + p * p * nn) / (n * n)
     # all or none: nothing is known about how alike a customer's rows are, so a customer counts once
-    independent = p * (1 - p) / variance if 0 < p < 1 and variance > 1e-15 else customers
-    return rate(y, n, min(n, max(independent, 1.0)))
+    effective_n = p * (1 - p) / variance if 0 < p < 1 and variance > 1e-15 else customers
+    return rate(y, n, min(n, max(effective_n, 1.0)))

@@ -13,17 +13,17 @@ from features.compute.views import Views
 from features.profiles.analytics.rates import Rate, moments, rate_of
 from features.profiles.analytics.steps import (
     BUY,
-    bought,
-    happened,
+    event_rows,
+    fetch_rows,
     in_window,
-    kept,
-    refuse_no_events,
-    rows_of,
+    materialized,
+    purchase_rows,
+    raise_no_events,
     seconds_between,
 )
 from features.profiles.analytics.tagged import UNTAGGED
 
-SAID = ("step", "page", "referrer", "channel")  # of a visit's first event
+VISIT_EVENT_COLUMNS = ("step", "page", "referrer", "channel")  # of a visit's first event
 
 
 def sessions(views: Views, window_days: int | None = None) -> ir.Table:
@@ -37,12 +37,12 @@ def sessions(views: Views, window_days: int | None = None) -> ir.Table:
         ``entry_referrer``, ``entry_channel`` of the first event, ``exit_step``, ``exit_page`` of the last one; ``bounce`` (one event, nothing bought).
         Its order is the engine's.
     """
-    t = happened(views)
+    t = event_rows(views)
     t = t.filter(t.session_id.notnull())
     # one hash aggregate: the first and the last event as structs need no sorting
-    moment, said = (
+    moment, event_columns = (
         ibis.struct({name: t[name] for name in ("ts", "row_id", "source")}),
-        ibis.struct({name: t[name] for name in SAID}),
+        ibis.struct({name: t[name] for name in VISIT_EVENT_COLUMNS}),
     )
     visits = t.group_by(["one_id", "session_id"]).aggregate(
         start=t.ts.min(),
@@ -50,20 +50,20 @@ def sessions(views: Views, window_days: int | None = None) -> ir.Table:
         events=t.count(),
         views=t.count(where=t.step == "view"),
         carts=t.count(where=t.step == "cart"),
-        told=t.count(where=t.step == BUY),
-        entry=said.argmin(moment),
-        exit=said.argmax(moment),
+        purchase_events=t.count(where=t.step == BUY),
+        entry=event_columns.argmin(moment),
+        exit=event_columns.argmax(moment),
     )
     visits = in_window(visits, "start", views, window_days)
-    orders = bought(views)
+    orders = purchase_rows(views)
     orders = orders.filter(orders.session_id.notnull()).group_by(["one_id", "session_id"])
     orders = orders.aggregate(orders=lambda t: t.count(), paid=lambda t: t.ts.max())
     made = visits.left_join(orders, ["one_id", "session_id"]).drop("one_id_right", "session_id_right")
     made = made.mutate(
-        purchases=ibis.greatest(made.orders.fill_null(0), made.told),
+        purchases=ibis.greatest(made.orders.fill_null(0), made.purchase_events),
         end=ibis.greatest(made.last, made.paid.fill_null(made.last)),
-        **{f"entry_{name}": made.entry[name] for name in SAID},
-        **{f"exit_{name}": made.exit[name] for name in SAID},
+        **{f"entry_{name}": made.entry[name] for name in VISIT_EVENT_COLUMNS},
+        **{f"exit_{name}": made.exit[name] for name in VISIT_EVENT_COLUMNS},
     )
     made = made.mutate(
         bounce=(made.events == 1) & (made.purchases == 0), duration_seconds=seconds_between(made.end, made.start)
@@ -78,7 +78,7 @@ def sessions(views: Views, window_days: int | None = None) -> ir.Table:
         "views",
         "carts",
         "purchases",
-        *(f"entry_{name}" for name in SAID),
+        *(f"entry_{name}" for name in VISIT_EVENT_COLUMNS),
         "exit_step",
         "exit_page",
         "bounce",
@@ -128,10 +128,10 @@ def summary(views: Views, window_days: int | None = None, tags: pa.Table | None 
     DataError
         There are no events.
     """
-    with kept(views, sessions(views, window_days).mutate(everybody=ibis.literal(""))) as visits:
+    with materialized(views, sessions(views, window_days).mutate(everybody=ibis.literal(""))) as visits:
         base = _summaries(visits, "everybody", None)
         if not base:
-            refuse_no_events(views, window_days)
+            raise_no_events(views, window_days)
         if tags is None:
             return base
         tagged = visits.left_join(ibis.memtable(tags), "one_id").drop("one_id_right")
@@ -151,7 +151,7 @@ def _summaries(visits: ir.Table, group: str, base: SessionSummary | None) -> lis
         median=visits.duration_seconds.quantile(0.5),
         p90=visits.duration_seconds.quantile(0.9),
     )
-    rows = rows_of(rates.inner_join(sizes, group).order_by([ibis.desc("sessions"), group]))
+    rows = fetch_rows(rates.inner_join(sizes, group).order_by([ibis.desc("sessions"), group]))
     found = []
     for row in rows:
         conversion = rate_of("conversion", row)

@@ -19,7 +19,7 @@ from qianmian.schema import EVENT_TYPES
 BUY = "buy"
 STEPS = (*(kind for kind in EVENT_TYPES if kind != "purchase"), BUY)
 EVENT, PURCHASE = 0, 1
-IN_TIME = (
+SORT_COLUMNS = (
     "ts",
     "kind",
     "row_id",
@@ -58,10 +58,10 @@ def steps(views: Views, purchases: Purchases = "orders", with_visits: bool = Tru
     ibis Table
         `COLUMNS`; kind is 0 for an event, 1 for a purchase.
     """
-    return happened(views).select(*COLUMNS).union(bought(views, purchases, with_visits).select(*COLUMNS))
+    return event_rows(views).select(*COLUMNS).union(purchase_rows(views, purchases, with_visits).select(*COLUMNS))
 
 
-def happened(views: Views) -> ir.Table:
+def event_rows(views: Views) -> ir.Table:
     """The events, with `referrer` and `channel`."""
     t = views["events"]
     return t.select(
@@ -81,7 +81,7 @@ def happened(views: Views) -> ir.Table:
     )
 
 
-def bought(views: Views, purchases: Purchases = "orders", with_visits: bool = True) -> ir.Table:
+def purchase_rows(views: Views, purchases: Purchases = "orders", with_visits: bool = True) -> ir.Table:
     """Paid orders or lines.
 
     One belongs to the visit of the customer's last event before it (of several at that instant the one whose `session_id` is
@@ -122,7 +122,7 @@ def seconds_between(later: ir.TimestampValue, earlier: ir.TimestampValue) -> ir.
     return (later.epoch_seconds() - earlier.epoch_seconds()).cast("float64")
 
 
-def refuse_no_events(views: Views, window_days: int | None = None) -> NoReturn:
+def raise_no_events(views: Views, window_days: int | None = None) -> NoReturn:
     """Journeys nobody made are not described.
 
     Raises
@@ -144,7 +144,7 @@ def has_events(views: Views, window_days: int | None = None) -> bool:
 
 
 @contextlib.contextmanager
-def kept(views: Views, t: ir.Table) -> Iterator[ir.Table]:
+def materialized(views: Views, t: ir.Table) -> Iterator[ir.Table]:
     """A result that several queries read, computed once into a temporary table."""
     backend, name = views.rows.backend, f"journeys_{uuid.uuid4().hex}"
     try:
@@ -154,7 +154,7 @@ def kept(views: Views, t: ir.Table) -> Iterator[ir.Table]:
         backend.raw_sql(f'DROP TABLE IF EXISTS "{name}"')
 
 
-def rows_of(t: ir.Table) -> list[dict[str, Any]]:
+def fetch_rows(t: ir.Table) -> list[dict[str, Any]]:
     """A small result as dictionaries."""
     found: list[dict[str, Any]] = t.to_pyarrow().to_pylist()
     return found

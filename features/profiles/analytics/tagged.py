@@ -14,7 +14,7 @@ from qianmian.errors import UsageError
 if TYPE_CHECKING:
     from features.profiles.tags.declare import TagValue
 
-MOST_VALUES = 12  # a number with more values than that is cut at its quartiles
+MAX_VALUES = 12  # a number with more values than that is cut at its quartiles
 UNTAGGED = "(none)"
 
 
@@ -41,7 +41,7 @@ def tag_column(name: str, one_ids: Sequence[str], tags: dict[str, list[TagValue]
         )
     values = tags[name]
     numbers = [value for value in values if isinstance(value, int | float) and not isinstance(value, bool)]
-    if len(set(numbers)) > MOST_VALUES:
+    if len(set(numbers)) > MAX_VALUES:
         made = _banded(values, np.quantile(np.asarray(numbers, dtype=np.float64), [0.25, 0.5, 0.75]))
     else:
         made = [_text(value) for value in values]

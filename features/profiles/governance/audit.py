@@ -12,25 +12,25 @@ from typing import Any
 
 import numpy as np
 
-from features.profiles.governance.encoding import Coded, encode_all, entropy_bits, mutual_information
+from features.profiles.governance.encoding import EncodedTags, encode_tags, entropy_bits, mutual_information
 from features.profiles.tags.declare import Tag, TagFacts, TagValue
 from qianmian.schema import REGISTERED_PREFIX
 from qianmian.times import is_stale
 
-NAME = re.compile(r"[a-z][a-z0-9]*(_[a-z0-9]+)*")
-LONGEST_NAME = 40
-NEARLY = 0.9
-RULES = ("duplicate", "nearly_equal", "empty", "constant", "never_used", "expired", "ownerless", "naming")
+NAME_PATTERN = re.compile(r"[a-z][a-z0-9]*(_[a-z0-9]+)*")
+MAX_NAME_LENGTH = 40
+NEARLY_EQUAL_THRESHOLD = 0.9
+AUDIT_RULES = ("duplicate", "nearly_equal", "empty", "constant", "never_used", "expired", "ownerless", "naming")
 
 
 @dataclass(frozen=True)
-class Finding:
+class AuditFinding:
     """One thing that is wrong.
 
     Attributes
     ----------
     rule : str
-        One of `RULES`.
+        One of `AUDIT_RULES`.
     tags : tuple of str
         Whom it concerns.
     what, why, mend : str
@@ -53,11 +53,11 @@ def audit(
     values: Mapping[str, Sequence[TagValue]],
     facts: Mapping[str, TagFacts],
     now: datetime,
-    uses: Mapping[str, Sequence[str]] | None = None,
+    usage: Mapping[str, Sequence[str]] | None = None,
     features: Collection[str] = (),
-    threshold: float = NEARLY,
-) -> list[Finding]:
-    """Everything that is wrong, in the order of `RULES`.
+    threshold: float = NEARLY_EQUAL_THRESHOLD,
+) -> list[AuditFinding]:
+    """Everything that is wrong, in the order of `AUDIT_RULES`.
 
     Parameters
     ----------
@@ -65,7 +65,7 @@ def audit(
         Tag → one value a customer, of the tags the data can support.
     now : datetime
         Naive UTC; what is older than a tag's time to live is expired.
-    uses : mapping of str to sequence of str, optional
+    usage : mapping of str to sequence of str, optional
         Tag → where rules ask about it (`features.profiles.governance.usage`). None: not judged.
     features : collection of str
         Names of the features: a tag called like one must be that one.
@@ -73,20 +73,20 @@ def audit(
         Two tags with a normalised mutual information (I ÷ the greater entropy) from here on are nearly equal.
     """
     found = [
-        *_filled(values),
-        *_alike(values, threshold),
-        *_unused(tags, uses),
+        *_empty_or_constant(values),
+        *_duplicates(values, threshold),
+        *_unused(tags, usage),
         *_expired(facts, now),
-        *(finding for tag in tags for finding in _declared(tag, features)),
+        *(finding for tag in tags for finding in _declaration_findings(tag, features)),
     ]
-    return sorted(found, key=lambda finding: (RULES.index(finding.rule), finding.tags))
+    return sorted(found, key=lambda finding: (AUDIT_RULES.index(finding.rule), finding.tags))
 
 
-def _filled(values: Mapping[str, Sequence[TagValue]]) -> Iterator[Finding]:
+def _empty_or_constant(values: Mapping[str, Sequence[TagValue]]) -> Iterator[AuditFinding]:
     for name, column in values.items():
         different = set(column)
         if len(column) and different == {None}:
-            yield Finding(
+            yield AuditFinding(
                 "empty",
                 (name,),
                 f"unknown for all {len(column):,} customers",
@@ -94,7 +94,7 @@ def _filled(values: Mapping[str, Sequence[TagValue]]) -> Iterator[Finding]:
                 "bring the data it is made of (`qianmian tags list` says which), or take it out",
             )
         elif len(column) > 1 and len(different) == 1:
-            yield Finding(
+            yield AuditFinding(
                 "constant",
                 (name,),
                 f"{_text(column[0])} for all {len(column):,} customers",
@@ -103,47 +103,47 @@ def _filled(values: Mapping[str, Sequence[TagValue]]) -> Iterator[Finding]:
             )
 
 
-def _alike(values: Mapping[str, Sequence[TagValue]], threshold: float) -> Iterator[Finding]:
-    telling = {name: column for name, column in values.items() if len(set(column)) > 1}
+def _duplicates(values: Mapping[str, Sequence[TagValue]], threshold: float) -> Iterator[AuditFinding]:
+    informative = {name: column for name, column in values.items() if len(set(column)) > 1}
     same: dict[str, list[str]] = defaultdict(list)
-    for name, column in telling.items():
+    for name, column in informative.items():
         same[hashlib.sha256(repr(list(column)).encode()).hexdigest()].append(name)  # tells True from 'True' and 1.0
-    twin = {name: group[0] for group in same.values() for name in group}
+    duplicate_of = {name: group[0] for group in same.values() for name in group}
     for group in same.values():
         if len(group) > 1:
-            yield Finding(
+            yield AuditFinding(
                 "duplicate",
                 tuple(group),
                 "the same value for every customer",
                 "two names for one thing drift apart in rules and reports",
                 f"keep {group[0]} and take the other out, or derive them from different features",
             )
-    coded = encode_all(telling)
-    shared = normalised_information(coded)
+    encoded = encode_tags(informative)
+    shared = normalised_information(encoded)
     for i, j in zip(*np.nonzero(np.triu(shared >= threshold, k=1)), strict=True):
-        left, right = coded.names[i], coded.names[j]
-        if twin[left] != twin[right]:
-            yield Finding(
+        left, right = encoded.names[i], encoded.names[j]
+        if duplicate_of[left] != duplicate_of[right]:
+            yield AuditFinding(
                 "nearly_equal",
                 (left, right),
-                f"normalised mutual information {shared[i, j]:.3f}, {_agreement(telling[left], telling[right])}",
+                f"normalised mutual information {shared[i, j]:.3f}, {_agreement(informative[left], informative[right])}",
                 "who knows one knows the other: a rule on both counts the same thing twice",
                 "keep the one people understand",
             )
 
 
-def normalised_information(coded: Coded) -> np.ndarray[Any, np.dtype[np.float64]]:
+def normalised_information(encoded: EncodedTags) -> np.ndarray[Any, np.dtype[np.float64]]:
     """Mutual information of every two tags ÷ the greater of their entropies, (t, t): 1 where each tells the other exactly."""
-    Z = coded.one_hot()
-    together = np.asarray((Z.T @ Z).todense(), dtype=np.float64)
-    starts, sizes = coded.starts, coded.sizes
+    Z = encoded.one_hot()
+    joint_counts = np.asarray((Z.T @ Z).todense(), dtype=np.float64)
+    starts, sizes = encoded.starts, encoded.sizes
     entropies = [
-        float(entropy_bits(np.bincount(coded.codes[:, tag]).astype(np.float64))) for tag in range(len(coded.names))
+        float(entropy_bits(np.bincount(encoded.codes[:, tag]).astype(np.float64))) for tag in range(len(encoded.names))
     ]
-    shared = np.eye(len(coded.names))
-    for i in range(len(coded.names)):
-        for j in range(i + 1, len(coded.names)):
-            counts = together[starts[i] : starts[i] + sizes[i], starts[j] : starts[j] + sizes[j]]
+    shared = np.eye(len(encoded.names))
+    for i in range(len(encoded.names)):
+        for j in range(i + 1, len(encoded.names)):
+            counts = joint_counts[starts[i] : starts[i] + sizes[i], starts[j] : starts[j] + sizes[j]]
             most = max(entropies[i], entropies[j])
             shared[i, j] = shared[j, i] = float(mutual_information(counts)) / most if most > 0 else 0.0
     return shared
@@ -153,13 +153,13 @@ def _agreement(left: Sequence[TagValue], right: Sequence[TagValue]) -> str:
     return f"the same word for {np.mean([a == b for a, b in zip(left, right, strict=True)]):.0%} of the customers"
 
 
-def _unused(tags: Sequence[Tag], uses: Mapping[str, Sequence[str]] | None) -> Iterator[Finding]:
-    if uses is None:
+def _unused(tags: Sequence[Tag], usage: Mapping[str, Sequence[str]] | None) -> Iterator[AuditFinding]:
+    if usage is None:
         return
     names = [tag.name for tag in tags]
     why = "a tag no rule asks about is upkeep without a reader; the profile shows it all the same"
-    if not set(uses).intersection(names):
-        yield Finding(
+    if not set(usage).intersection(names):
+        yield AuditFinding(
             "never_used",
             tuple(names),
             "no rule kept in this workspace asks about any tag",
@@ -168,8 +168,8 @@ def _unused(tags: Sequence[Tag], uses: Mapping[str, Sequence[str]] | None) -> It
         )
         return
     for name in names:
-        if name not in uses:
-            yield Finding(
+        if name not in usage:
+            yield AuditFinding(
                 "never_used",
                 (name,),
                 "no rule kept in this workspace asks about it",
@@ -178,7 +178,7 @@ def _unused(tags: Sequence[Tag], uses: Mapping[str, Sequence[str]] | None) -> It
             )
 
 
-def _expired(facts: Mapping[str, TagFacts], now: datetime) -> Iterator[Finding]:
+def _expired(facts: Mapping[str, TagFacts], now: datetime) -> Iterator[AuditFinding]:
     groups: dict[tuple[datetime, str], list[str]] = defaultdict(list)
     for name, about in facts.items():
         if is_stale(about.as_of, now, about.ttl_days):
@@ -191,7 +191,7 @@ def _expired(facts: Mapping[str, TagFacts], now: datetime) -> Iterator[Finding]:
             else "ingest what has happened since and run `qianmian features`"
         )
         lives = sorted({facts[name].ttl_days for name in names})
-        yield Finding(
+        yield AuditFinding(
             "expired",
             tuple(names),
             f"as of {as_of:%Y-%m-%d}, {(now - as_of).days:,} days ago; they keep {' or '.join(map(str, lives))} days",
@@ -200,9 +200,9 @@ def _expired(facts: Mapping[str, TagFacts], now: datetime) -> Iterator[Finding]:
         )
 
 
-def _declared(tag: Tag, features: Collection[str]) -> Iterator[Finding]:
+def _declaration_findings(tag: Tag, features: Collection[str]) -> Iterator[AuditFinding]:
     if not tag.owner.strip():
-        yield Finding(
+        yield AuditFinding(
             "ownerless",
             (tag.name,),
             "nobody answers for it",
@@ -210,19 +210,19 @@ def _declared(tag: Tag, features: Collection[str]) -> Iterator[Finding]:
             "name an owner in its declaration",
         )
     problems = []
-    if not NAME.fullmatch(tag.name):
+    if not NAME_PATTERN.fullmatch(tag.name):
         problems.append("not snake_case")
-    if len(tag.name) > LONGEST_NAME:
-        problems.append(f"longer than {LONGEST_NAME} characters")
+    if len(tag.name) > MAX_NAME_LENGTH:
+        problems.append(f"longer than {MAX_NAME_LENGTH} characters")
     if tag.name.startswith("tag_") or tag.name.endswith("_tag"):
         problems.append("the word tag is part of the name")
     if tag.name in features and tag.name not in tag.inputs:
         problems.append("called like a feature it is not made of")
-    odd = [value for value in tag.values if not NAME.fullmatch(value)]
+    odd = [value for value in tag.values if not NAME_PATTERN.fullmatch(value)]
     if odd:
         problems.append(f"values that are not snake_case: {', '.join(odd)}")
     if problems:
-        yield Finding(
+        yield AuditFinding(
             "naming",
             (tag.name,),
             "; ".join(problems),

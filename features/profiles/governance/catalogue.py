@@ -9,11 +9,11 @@ from typing import Any
 
 from features.profiles.snapshot import Snapshot
 from features.profiles.tags.declare import Tag, TagValue
-from features.profiles.tags.tagging import lacking
+from features.profiles.tags.tagging import missing_features
 
 
 @dataclass(frozen=True)
-class Entry:
+class CatalogueEntry:
     """One tag of the catalogue.
 
     Attributes
@@ -46,18 +46,18 @@ class Entry:
         return {**self.__dict__, "needs": list(self.needs), "lacks": list(self.lacks)}
 
 
-def catalogue(tags: Sequence[Tag], snapshot: Snapshot) -> list[Entry]:
+def catalogue(tags: Sequence[Tag], snapshot: Snapshot) -> list[CatalogueEntry]:
     """Every declared tag, and how it is filled in these profiles."""
     present = set(snapshot.table.column_names)
     entries = []
     for tag in tags:
         about = (tag.name, tag.category, tag.kind, tag.how, tag.owner, tag.ttl_days, tag.inputs, tag.description)
         if tag.name not in snapshot.tags:
-            lacks = ("not published by a model yet",) if tag.how == "model" else lacking(tag, present)
-            entries.append(Entry(*about, lacks=lacks))
+            lacks = ("not published by a model yet",) if tag.how == "model" else missing_features(tag, present)
+            entries.append(CatalogueEntry(*about, lacks=lacks))
             continue
         known = [value for value in snapshot.tags[tag.name] if value is not None]
         counted = Counter(known)
         top = min(counted, key=lambda value: (-counted[value], str(value))) if counted else None
-        entries.append(Entry(*about, round(len(known) / max(len(snapshot.one_ids), 1), 4), len(counted), top))
+        entries.append(CatalogueEntry(*about, round(len(known) / max(len(snapshot.one_ids), 1), 4), len(counted), top))
     return entries

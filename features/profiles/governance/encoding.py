@@ -13,12 +13,12 @@ from scipy import sparse
 from features.profiles.tags.declare import TagValue
 
 BINS = 8  # a number is cut into so many equal parts
-MOST_VALUES = 30  # rarer values of a text are one code: counts of one say nothing
+MAX_VALUES = 30  # rarer values of a text are one code: counts of one say nothing
 UNKNOWN, OTHER = "(unknown)", "(other)"
 
 
 @dataclass(frozen=True)
-class Coded:
+class EncodedTags:
     """Tags of n customers as codes.
 
     Attributes
@@ -61,21 +61,21 @@ def encode(values: Sequence[TagValue]) -> tuple[NDArray[np.int64], tuple[str, ..
     """
     kinds = {type(value) for value in values if value is not None}
     if kinds <= {float, int} and kinds and len(set(values)) > BINS:
-        return _cut(values)
+        return _bin_numbers(values)
     texts = [UNKNOWN if value is None else str(value) for value in values]
     counted = sorted(Counter(texts).items(), key=lambda item: (-item[1], item[0]))
     kept = (
-        {text for text, _ in counted[:MOST_VALUES]}
-        if len(counted) <= MOST_VALUES
-        else {text for text, _ in counted[: MOST_VALUES - 1]}
+        {text for text, _ in counted[:MAX_VALUES]}
+        if len(counted) <= MAX_VALUES
+        else {text for text, _ in counted[: MAX_VALUES - 1]}
     )
     shown = [text if text in kept else OTHER for text in texts]
     labels = tuple(sorted(set(shown), key=lambda text: (text not in (UNKNOWN, OTHER), text)))
-    places = {label: code for code, label in enumerate(labels)}
-    return np.array([places[text] for text in shown], dtype=np.int64), labels
+    code_of = {label: code for code, label in enumerate(labels)}
+    return np.array([code_of[text] for text in shown], dtype=np.int64), labels
 
 
-def _cut(values: Sequence[TagValue]) -> tuple[NDArray[np.int64], tuple[str, ...]]:
+def _bin_numbers(values: Sequence[TagValue]) -> tuple[NDArray[np.int64], tuple[str, ...]]:
     numbers = np.array([np.nan if value is None else float(value) for value in values])
     known = ~np.isnan(numbers)
     edges = np.unique(np.quantile(numbers[known], np.linspace(0, 1, BINS + 1)[1:-1]))
@@ -85,12 +85,12 @@ def _cut(values: Sequence[TagValue]) -> tuple[NDArray[np.int64], tuple[str, ...]
     return codes.astype(np.int64), tuple(names[code] for code in present)
 
 
-def encode_all(tags: Mapping[str, Sequence[TagValue]]) -> Coded:
+def encode_tags(tags: Mapping[str, Sequence[TagValue]]) -> EncodedTags:
     """Every tag coded, in the order given."""
     made = [encode(values) for values in tags.values()]
     n = len(next(iter(tags.values()))) if tags else 0
     codes = np.column_stack([codes for codes, _ in made]) if made else np.empty((n, 0), dtype=np.int64)
-    return Coded(tuple(tags), codes, tuple(labels for _, labels in made))
+    return EncodedTags(tuple(tags), codes, tuple(labels for _, labels in made))
 
 
 def entropy_bits(counts: NDArray[np.float64], axis: int | tuple[int, ...] = -1) -> NDArray[np.float64]:

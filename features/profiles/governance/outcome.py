@@ -16,12 +16,12 @@ from features.data.lake import Lake
 from qianmian.errors import DataError
 from qianmian.registry import Registry
 
-LEAST_CUSTOMERS, LEAST_OF_A_KIND = 100, 10
-MONEY_PARTS = 4
+MIN_CUSTOMERS, MIN_CUSTOMERS_PER_LABEL = 100, 10
+AMOUNT_QUANTILES = 4
 
 
 @dataclass(frozen=True)
-class Outcome:
+class TargetLabels:
     """What happened in the horizon.
 
     Attributes
@@ -40,46 +40,48 @@ class Outcome:
 
 
 @dataclass(frozen=True)
-class Asked:
+class TargetInputs:
     """What a target is computed from, each (n,): customers of the profile table, orders and money of the horizon."""
 
     orders_before: NDArray[np.float64]
-    silent_days: NDArray[np.float64]
+    recency_days: NDArray[np.float64]
     orders: NDArray[np.float64]
     amount: NDArray[np.float64]
     active_days: float
 
 
-def churn(asked: Asked) -> Outcome:
+def churn(inputs: TargetInputs) -> TargetLabels:
     """Of who bought within `active_days`: no order in the horizon, or some."""
-    rows = np.flatnonzero((asked.orders_before > 0) & (asked.silent_days <= asked.active_days))
-    return Outcome(rows, (asked.orders[rows] <= 0).astype(np.int64), ("stayed", "churned"))
+    rows = np.flatnonzero((inputs.orders_before > 0) & (inputs.recency_days <= inputs.active_days))
+    return TargetLabels(rows, (inputs.orders[rows] <= 0).astype(np.int64), ("stayed", "churned"))
 
 
-def purchase(asked: Asked) -> Outcome:
+def purchase(inputs: TargetInputs) -> TargetLabels:
     """Of everybody: an order in the horizon, or none."""
-    return Outcome(np.arange(len(asked.orders)), (asked.orders > 0).astype(np.int64), ("no order", "ordered"))
+    return TargetLabels(np.arange(len(inputs.orders)), (inputs.orders > 0).astype(np.int64), ("no order", "ordered"))
 
 
-def clv(asked: Asked) -> Outcome:
+def clv(inputs: TargetInputs) -> TargetLabels:
     """Of everybody: the money of the horizon, as none or a quarter of those who paid."""
-    paid = asked.amount > 0
+    paid = inputs.amount > 0
     edges = (
-        np.unique(np.quantile(asked.amount[paid], np.linspace(0, 1, MONEY_PARTS + 1)[1:-1]))
+        np.unique(np.quantile(inputs.amount[paid], np.linspace(0, 1, AMOUNT_QUANTILES + 1)[1:-1]))
         if paid.any()
         else np.empty(0)
     )
-    codes = np.where(paid, np.searchsorted(edges, asked.amount, side="right") + 1, 0)
+    codes = np.where(paid, np.searchsorted(edges, inputs.amount, side="right") + 1, 0)
     names = ["nothing", *(f"up to {edge:,.2f}" for edge in edges), *(f"{edge:,.2f} and more" for edge in edges[-1:])]
-    return Outcome(
+    return TargetLabels(
         np.arange(len(codes)), codes.astype(np.int64), tuple(names) if len(edges) else ("nothing", "something")
     )
 
 
-TARGETS: Registry[Callable[[Asked], Outcome]] = Registry("target", {"churn": churn, "purchase": purchase, "clv": clv})
+TARGETS: Registry[Callable[[TargetInputs], TargetLabels]] = Registry(
+    "target", {"churn": churn, "purchase": purchase, "clv": clv}
+)
 
 
-def end_of(lake: Lake, as_of: datetime, horizon_days: int) -> datetime:
+def horizon_end(lake: Lake, as_of: datetime, horizon_days: int) -> datetime:
     """The end of the horizon.
 
     Raises
@@ -98,9 +100,9 @@ def end_of(lake: Lake, as_of: datetime, horizon_days: int) -> datetime:
     return end
 
 
-def outcome_of(
+def target_labels(
     builder: Builder, table: pa.Table, as_of: datetime, target: str, horizon_days: int, active_days: int
-) -> Outcome:
+) -> TargetLabels:
     """What the customers of a profile table did in ``[as_of, as_of + horizon_days)``.
 
     Raises
@@ -110,8 +112,8 @@ def outcome_of(
     DataError
         The horizon is not over, orders are not dated, or too few customers did either.
     """
-    ask = TARGETS[target]
-    end = end_of(builder.lake, as_of, horizon_days)
+    compute_target = TARGETS[target]
+    end = horizon_end(builder.lake, as_of, horizon_days)
     needs = ["orders_total", "days_since_last_order", *(["amount_28d"] if target == "clv" else [])]
     if missing := [name for name in needs if name not in table.column_names]:
         raise DataError(
@@ -134,18 +136,18 @@ def outcome_of(
             strict=True,
         )
     )
-    both = np.array([found.get(one_id, (0, 0.0)) for one_id in table["one_id"].to_pylist()], dtype=np.float64).reshape(
-        -1, 2
-    )
-    before, silent = (table[name].to_numpy() for name in needs[:2])
-    outcome = ask(Asked(before, silent, both[:, 0], both[:, 1], float(active_days)))
+    totals = np.array(
+        [found.get(one_id, (0, 0.0)) for one_id in table["one_id"].to_pylist()], dtype=np.float64
+    ).reshape(-1, 2)
+    before, recency = (table[name].to_numpy() for name in needs[:2])
+    outcome = compute_target(TargetInputs(before, recency, totals[:, 0], totals[:, 1], float(active_days)))
     kinds = np.bincount(outcome.codes, minlength=2)
-    if len(outcome.rows) < LEAST_CUSTOMERS or (kinds > 0).sum() < 2 or kinds[kinds > 0].min() < LEAST_OF_A_KIND:
-        said = ", ".join(f"{label}: {count}" for label, count in zip(outcome.labels, kinds.tolist(), strict=False))
+    if len(outcome.rows) < MIN_CUSTOMERS or (kinds > 0).sum() < 2 or kinds[kinds > 0].min() < MIN_CUSTOMERS_PER_LABEL:
+        counts = ", ".join(f"{label}: {count}" for label, count in zip(outcome.labels, kinds.tolist(), strict=False))
         raise DataError(
             "too few customers to measure information on",
-            got=f"{len(outcome.rows)} asked; {said}",
-            allowed=f"at least {LEAST_CUSTOMERS}, {LEAST_OF_A_KIND} of each outcome",
+            got=f"{len(outcome.rows)} asked; {counts}",
+            allowed=f"at least {MIN_CUSTOMERS}, {MIN_CUSTOMERS_PER_LABEL} of each outcome",
             hint="choose another --horizon-days or --as-of, or bring more customers",
         )
     return outcome

@@ -11,11 +11,11 @@ from qianmian.errors import ConfigError
 from qianmian.settings import read_yaml
 from qianmian.workspace import Workspace
 
-FOLDERS = ("segments", "rules")
-ENDINGS = (".json", ".yaml", ".yml")
+RULE_FOLDERS = ("segments", "rules")
+FILE_SUFFIXES = (".json", ".yaml", ".yml")
 
 
-def recorded_uses(workspace: Workspace) -> dict[str, list[str]]:
+def tag_usage(workspace: Workspace) -> dict[str, list[str]]:
     """Tag → the files of the workspace whose rules ask about it.
 
     Read are ``qianmian.yaml`` and every JSON or YAML file under ``segments/`` and ``rules/``; a reference is the ``{"tag": NAME, …}`` of a
@@ -27,8 +27,8 @@ def recorded_uses(workspace: Workspace) -> dict[str, list[str]]:
         A file that cannot be read: its references would be missed.
     """
     files = [workspace.config_file] if workspace.config_file.exists() else []
-    for folder in FOLDERS:
-        files += sorted(path for path in (workspace.root / folder).rglob("*") if path.suffix in ENDINGS)
+    for folder in RULE_FOLDERS:
+        files += sorted(path for path in (workspace.root / folder).rglob("*") if path.suffix in FILE_SUFFIXES)
     found: dict[str, list[str]] = {}
     for path in files:
         for name in dict.fromkeys(_references(_content(path))):

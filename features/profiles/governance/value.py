@@ -18,22 +18,22 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import sparse, stats
 
-from features.profiles.governance.encoding import Coded, encode_all, entropy_bits, mutual_information
+from features.profiles.governance.encoding import EncodedTags, encode_tags, entropy_bits, mutual_information
 from features.profiles.tags.declare import TagValue
 from qianmian.errors import DataError
 
-DRAWS = 400
-MOST_CUSTOMERS = 100_000  # more are sampled: the intervals are narrow by then
-MOST_PICKED = 10
+BOOTSTRAP_SAMPLES = 400
+MAX_CUSTOMERS = 100_000  # more are sampled: the intervals are narrow by then
+MAX_SELECTED_TAGS = 10
 FOLDS = 5
 SHORTLIST = 3  # candidates of a step that are fitted in full
-SURE = 0.05  # chance of picking a tag that adds nothing, over all candidates of a step
+SELECTION_ALPHA = 0.05  # chance of picking a tag that adds nothing, over all candidates of a step
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
 
 
 @dataclass(frozen=True)
-class TagWorth:
+class TagInformation:
     """The worth of one tag.
 
     Attributes
@@ -70,7 +70,7 @@ class TagWorth:
 
 
 @dataclass(frozen=True)
-class Worth:
+class InformationGain:
     """The worth of all tags.
 
     Attributes
@@ -81,20 +81,20 @@ class Worth:
         The few that matter, in the order they were picked.
     entropy_bits : float
         The surprise of the outcome when nothing is known.
-    told_bits : float
+    information_bits : float
         What all picks together take off it, of unseen customers.
     """
 
-    tags: tuple[TagWorth, ...]
+    tags: tuple[TagInformation, ...]
     picked: tuple[str, ...]
     entropy_bits: float
-    told_bits: float
+    information_bits: float
     n: int
 
 
-def worth(
-    tags: Mapping[str, Sequence[TagValue]], outcome: Ints, seed: int = 0, most_picked: int = MOST_PICKED
-) -> Worth:
+def information_gain(
+    tags: Mapping[str, Sequence[TagValue]], outcome: Ints, seed: int = 0, max_selected: int = MAX_SELECTED_TAGS
+) -> InformationGain:
     """Rank tags by what they tell about an outcome.
 
     Parameters
@@ -114,14 +114,14 @@ def worth(
     Examples
     --------
     >>> rng = np.random.default_rng(0)
-    >>> told = rng.integers(0, 2, 1000)
-    >>> found = worth({"noise": rng.choice(["a", "b"], 1000).tolist(), "telling": [("lo", "hi")[t] for t in told]}, np.where(rng.random(1000) < 0.9, told, 1 - told))
+    >>> total_gain = rng.integers(0, 2, 1000)
+    >>> found = information_gain({"noise": rng.choice(["a", "b"], 1000).tolist(), "telling": [("lo", "hi")[t] for t in total_gain]}, np.where(rng.random(1000) < 0.9, total_gain, 1 - total_gain))
     >>> [tag.name for tag in found.tags], found.picked
     (['telling', 'noise'], ('telling',))
     """
     streams = np.random.default_rng(seed).spawn(3)
-    if len(outcome) > MOST_CUSTOMERS:
-        kept = np.sort(streams[0].choice(len(outcome), MOST_CUSTOMERS, replace=False))
+    if len(outcome) > MAX_CUSTOMERS:
+        kept = np.sort(streams[0].choice(len(outcome), MAX_CUSTOMERS, replace=False))
         tags, outcome = {name: [values[row] for row in kept] for name, values in tags.items()}, outcome[kept]
     _, outcome, kinds = np.unique(outcome, return_inverse=True, return_counts=True)
     if len(kinds) < 2 or kinds.min() < 2 * FOLDS:
@@ -130,48 +130,58 @@ def worth(
             got=kinds.tolist(),
             allowed=f"two outcomes, {2 * FOLDS} customers each",
         )
-    coded = encode_all(tags)
+    encoded = encode_tags(tags)
     classes = int(outcome.max()) + 1
-    surprise = float(entropy_bits(np.bincount(outcome).astype(np.float64)))
+    target_entropy = float(entropy_bits(np.bincount(outcome).astype(np.float64)))
     alone = [
-        _alone(coded.codes[:, tag], outcome, classes, surprise, name, streams[1])
-        for tag, name in enumerate(coded.names)
+        _single_tag_information(encoded.codes[:, tag], outcome, classes, target_entropy, name, streams[1])
+        for tag, name in enumerate(encoded.names)
     ]
-    picks, rest, told = _pick(coded, outcome.astype(np.int64), classes, streams[2], most_picked)
+    selection, rest, total_gain = _select_greedily(encoded, outcome.astype(np.int64), classes, streams[2], max_selected)
     on_top: dict[str, tuple[int | None, float, float, float]] = {
-        coded.names[tag]: (place, *gain) for place, (tag, gain) in enumerate(picks, start=1)
+        encoded.names[tag]: (place, *gain) for place, (tag, gain) in enumerate(selection, start=1)
     }
-    on_top |= {coded.names[tag]: (None, *gain) for tag, gain in rest.items()}
+    on_top |= {encoded.names[tag]: (None, *gain) for tag, gain in rest.items()}
     tagged = []
     for one in alone:
         place, adds, low, high = on_top[one.name]
         tagged.append(replace(one, picked=place, adds=adds, adds_low=low, adds_high=high))
     tagged.sort(key=lambda one: (-one.bits, one.name))
-    return Worth(tuple(tagged), tuple(coded.names[tag] for tag, _ in picks), surprise, told, len(outcome))
+    return InformationGain(
+        tuple(tagged), tuple(encoded.names[tag] for tag, _ in selection), target_entropy, total_gain, len(outcome)
+    )
 
 
 # ---- alone -----------------------------------------------------------------------------------------------------------
 
 
-def _alone(codes: Ints, outcome: Ints, classes: int, surprise: float, name: str, rng: np.random.Generator) -> TagWorth:
+def _single_tag_information(
+    codes: Ints, outcome: Ints, classes: int, target_entropy: float, name: str, rng: np.random.Generator
+) -> TagInformation:
     size = int(codes.max()) + 1
     counts = np.bincount(codes * classes + outcome, minlength=size * classes).reshape(size, classes)
     if size < 2:
-        return TagWorth(name, 0.0, 0.0, 0.0, 0.0, 0.0, size)
+        return TagInformation(name, 0.0, 0.0, 0.0, 0.0, 0.0, size)
     n = len(codes)
     counted = float(mutual_information(counts.astype(np.float64)))
     bits = counted - bias(counts)
     # resampling customers with replacement is a multinomial draw of the cells
-    again = mutual_information(
-        rng.multinomial(n, counts.ravel() / n, size=DRAWS).reshape(DRAWS, size, classes).astype(np.float64)
+    bootstrap = mutual_information(
+        rng.multinomial(n, counts.ravel() / n, size=BOOTSTRAP_SAMPLES)
+        .reshape(BOOTSTRAP_SAMPLES, size, classes)
+        .astype(np.float64)
     )
     # the bootstrap is as much above the counted value as that is above the truth: turning it round takes the bias out twice over
-    low, high = 2 * counted - np.quantile(again, [0.975, 0.025])
+    low, high = 2 * counted - np.quantile(bootstrap, [0.975, 0.025])
     # dealing the outcome out anew is a random table with the same margins
-    dealt = stats.random_table(counts.sum(axis=1), counts.sum(axis=0), seed=rng).rvs(DRAWS)
-    unconnected = mutual_information(dealt.astype(np.float64)) - np.array([bias(table) for table in dealt])
-    chance = float(np.quantile(unconnected, 0.95))
-    return TagWorth(name, bits, float(low), float(high), chance, bits / surprise if surprise > 0 else 0.0, size)
+    permuted_tables = stats.random_table(counts.sum(axis=1), counts.sum(axis=0), seed=rng).rvs(BOOTSTRAP_SAMPLES)
+    null_information = mutual_information(permuted_tables.astype(np.float64)) - np.array(
+        [bias(table) for table in permuted_tables]
+    )
+    chance = float(np.quantile(null_information, 0.95))
+    return TagInformation(
+        name, bits, float(low), float(high), chance, bits / target_entropy if target_entropy > 0 else 0.0, size
+    )
 
 
 def bias(counts: NDArray[Any]) -> float:
@@ -185,42 +195,44 @@ def bias(counts: NDArray[Any]) -> float:
 Gain = tuple[float, float, float]
 
 
-def _pick(
-    coded: Coded, outcome: Ints, classes: int, rng: np.random.Generator, most: int
+def _select_greedily(
+    encoded: EncodedTags, outcome: Ints, classes: int, rng: np.random.Generator, most: int
 ) -> tuple[list[tuple[int, Gain]], dict[int, Gain], float]:
     """Greedy picks (tag, gain), the gain of every other tag on top of them, and what the picks tell together."""
-    n, candidates = len(outcome), [tag for tag, size in enumerate(coded.sizes) if size > 1]
+    n, candidates = len(outcome), [tag for tag, size in enumerate(encoded.sizes) if size > 1]
     shuffled = rng.permutation(n)
     fold = np.empty(n, dtype=np.int64)
     fold[shuffled[np.argsort(outcome[shuffled], kind="stable")]] = np.arange(n) % FOLDS  # every outcome in every fold
-    one_hot, wanted = coded.one_hot(), np.eye(classes)[outcome]
-    known = _fit(None, outcome, fold, classes)
-    start = surprise_bits(known, outcome, fold)
-    picks: list[tuple[int, Gain]] = []
+    one_hot, wanted = encoded.one_hot(), np.eye(classes)[outcome]
+    log_probabilities = _fit(None, outcome, fold, classes)
+    start = log_loss_bits(log_probabilities, outcome, fold)
+    selection: list[tuple[int, Gain]] = []
     while True:
-        left = [tag for tag in candidates if tag not in {picked for picked, _ in picks}]
-        gains = dict(zip(left, _steps(coded, one_hot, left, known, wanted, outcome, fold), strict=True))
-        if not left or len(picks) == most:
+        left = [tag for tag in candidates if tag not in {picked for picked, _ in selection}]
+        gains = dict(
+            zip(left, _newton_step_gains(encoded, one_hot, left, log_probabilities, wanted, outcome, fold), strict=True)
+        )
+        if not left or len(selection) == most:
             break
         fitted: dict[int, Floats] = {}
         for tag in sorted(left, key=lambda tag: (-float(gains[tag].mean()), tag))[:SHORTLIST]:
-            chosen = [*(picked for picked, _ in picks), tag]
+            chosen = [*(picked for picked, _ in selection), tag]
             columns = np.concatenate(
-                [np.arange(coded.starts[one], coded.starts[one] + coded.sizes[one]) for one in chosen]
+                [np.arange(encoded.starts[one], encoded.starts[one] + encoded.sizes[one]) for one in chosen]
             )
             fitted[tag] = _fit(one_hot[:, columns], outcome, fold, classes)
-        best = min(fitted, key=lambda tag: (float(surprise_bits(fitted[tag], outcome, fold).mean()), tag))
+        best = min(fitted, key=lambda tag: (float(log_loss_bits(fitted[tag], outcome, fold).mean()), tag))
         then = fitted[best]
-        gain = surprise_bits(known, outcome, fold) - surprise_bits(then, outcome, fold)
+        gain = log_loss_bits(log_probabilities, outcome, fold) - log_loss_bits(then, outcome, fold)
         # the best of many looks good by luck: it must stand out among all that were looked at
-        if gain.mean() - stats.norm.ppf(1 - SURE / len(left)) * gain.std() / np.sqrt(n) <= 0:
+        if gain.mean() - stats.norm.ppf(1 - SELECTION_ALPHA / len(left)) * gain.std() / np.sqrt(n) <= 0:
             break
-        picks.append((best, interval(gain)))
-        known = then
-    told = float((start - surprise_bits(known, outcome, fold)).mean())
+        selection.append((best, interval(gain)))
+        log_probabilities = then
+    total_gain = float((start - log_loss_bits(log_probabilities, outcome, fold)).mean())
     rest = {tag: interval(gain) for tag, gain in gains.items()}
-    rest |= {tag: (0.0, 0.0, 0.0) for tag in range(len(coded.names)) if tag not in candidates}
-    return picks, rest, told
+    rest |= {tag: (0.0, 0.0, 0.0) for tag in range(len(encoded.names)) if tag not in candidates}
+    return selection, rest, total_gain
 
 
 def interval(gains: Floats) -> Gain:
@@ -248,27 +260,33 @@ def _fit(columns: sparse.csr_matrix | None, outcome: Ints, fold: Ints, classes: 
     return made
 
 
-def surprise_bits(log_p: Floats, outcome: Ints, fold: Ints) -> Floats:
+def log_loss_bits(log_p: Floats, outcome: Ints, fold: Ints) -> Floats:
     """Log loss of each customer by the model that has not seen them, (n,) in bits."""
     rows = np.arange(len(outcome))
     return np.asarray(-log_p[fold, rows, outcome] / np.log(2), dtype=np.float64)
 
 
-def _steps(
-    coded: Coded, one_hot: sparse.csr_matrix, tags: list[int], known: Floats, wanted: Floats, outcome: Ints, fold: Ints
+def _newton_step_gains(
+    encoded: EncodedTags,
+    one_hot: sparse.csr_matrix,
+    tags: list[int],
+    log_probabilities: Floats,
+    wanted: Floats,
+    outcome: Ints,
+    fold: Ints,
 ) -> list[Floats]:
     """How much less each customer surprises, (n,) a tag, when each value of the tag may shift the model's log odds by one Newton step."""
     classes = wanted.shape[1]
-    before = surprise_bits(known, outcome, fold)
+    before = log_loss_bits(log_probabilities, outcome, fold)
     after = np.empty((len(tags), len(outcome)))
     for number in range(FOLDS):
         seen, unseen = np.flatnonzero(fold != number), np.flatnonzero(fold == number)
-        p = np.exp(known[number])
+        p = np.exp(log_probabilities[number])
         Z = one_hot[seen].T.tocsr()
-        slope, bend = Z @ (wanted[seen] - p[seen]), Z @ (p[seen] * (1 - p[seen]))
-        shift = (classes - 1) / classes * np.asarray(slope) / (np.asarray(bend) + 1.0)
+        gradient, curvature = Z @ (wanted[seen] - p[seen]), Z @ (p[seen] * (1 - p[seen]))
+        shift = (classes - 1) / classes * np.asarray(gradient) / (np.asarray(curvature) + 1.0)
         for place, tag in enumerate(tags):
-            moved = known[number][unseen] + shift[coded.starts[tag] + coded.codes[unseen, tag]]
+            moved = log_probabilities[number][unseen] + shift[encoded.starts[tag] + encoded.codes[unseen, tag]]
             moved -= np.logaddexp.reduce(moved, axis=1, keepdims=True)
             after[place, unseen] = -moved[np.arange(len(unseen)), outcome[unseen]] / np.log(2)
     return list(before - after)

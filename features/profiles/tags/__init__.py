@@ -5,11 +5,11 @@ from __future__ import annotations
 from features.definitions import FEATURES
 from features.profiles.tags import basic, behaviour, interest, lifecycle, transaction
 from features.profiles.tags.declare import Tag, TagFacts, TagValue, check, tag_values
-from features.profiles.tags.inactivity import SOURCES as SILENCE
+from features.profiles.tags.inactivity import SOURCES as INACTIVITY_SOURCES
 from qianmian.registry import Registry
 
 # what a tag may be made of, besides the attributes of a profile
-INPUTS: tuple[str, ...] = (*(feature.name for feature in FEATURES), *SILENCE)
+INPUTS: tuple[str, ...] = (*(feature.name for feature in FEATURES), *INACTIVITY_SOURCES)
 TAGS: Registry[Tag] = Registry(
     "tag",
     {

@@ -9,18 +9,18 @@ import numpy as np
 from numpy.typing import NDArray
 
 from features.definitions.recency import NEVER
-from features.profiles.tags.declare import Columns, Given, Tag
+from features.profiles.tags.declare import Columns, Tag, TagContext
 
-FIXED = ("gender", "age_band", "income_band", "region", "city")
+STATIC_ATTRIBUTES = ("gender", "age_band", "income_band", "region", "city")
 MONTH, YEAR = 30.0, 365.0
 
 
-def attribute(name: str) -> Callable[[Columns, Given], NDArray[Any]]:
+def attribute(name: str) -> Callable[[Columns, TagContext], NDArray[Any]]:
     """The profile attribute itself."""
     return lambda columns, _: columns[f"profile_{name}"]
 
 
-def first_visit_source(columns: Columns, _: Given) -> NDArray[Any]:
+def first_visit_source(columns: Columns, _: TagContext) -> NDArray[Any]:
     """The first event's referrer, else its channel; unknown where neither was recorded."""
     referrer, channel = columns.get("first_referrer"), columns.get("first_visit_channel")
     if referrer is None or channel is None:
@@ -28,7 +28,7 @@ def first_visit_source(columns: Columns, _: Given) -> NDArray[Any]:
     return np.where(referrer == "", channel, referrer)
 
 
-def membership(columns: Columns, _: Given) -> NDArray[Any]:
+def membership(columns: Columns, _: TagContext) -> NDArray[Any]:
     """How long the customer has been registered."""
     days = columns["days_since_registered"]
     return np.select([days >= NEVER, days <= MONTH, days <= YEAR], ["", "new", "under_a_year"], default="over_a_year")
@@ -36,9 +36,9 @@ def membership(columns: Columns, _: Given) -> NDArray[Any]:
 
 # fmt: off
 TAGS = (
-    *(Tag(name, "basic", f"{name.replace('_', ' ')} as the source gives it", (f"profile_{name}",), attribute(name), kind="static") for name in FIXED),
+    *(Tag(name, "basic", f"{name.replace('_', ' ')} as the source gives it", (f"profile_{name}",), attribute(name), kind="static") for name in STATIC_ATTRIBUTES),
     Tag("member_tier", "basic", "member tier as the source gives it", ("profile_member_tier",), attribute("member_tier")),
-    Tag("first_visit_source", "basic", "where the first visit came from: its referrer, else its channel", (), first_visit_source, uses=("first_referrer", "first_visit_channel"), kind="static"),
+    Tag("first_visit_source", "basic", "where the first visit came from: its referrer, else its channel", (), first_visit_source, optional_features=("first_referrer", "first_visit_channel"), kind="static"),
     Tag("acquisition_channel", "basic", "channel of the first order", ("first_channel",), lambda c, _: c["first_channel"], kind="static"),
     Tag("membership", "basic", "registered for up to 30 days, up to a year, or longer", ("days_since_registered",), membership, values=("new", "under_a_year", "over_a_year")),
 )

@@ -8,27 +8,27 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from features.profiles.tags.declare import Columns, Given, Tag, yes_no
+from features.profiles.tags.declare import Columns, Tag, TagContext, yes_no
 
-PARTS = ("night", "morning", "afternoon", "evening")
+DAY_PARTS = ("night", "morning", "afternoon", "evening")
 WEEKDAYS = ("monday", "tuesday", "wednesday", "thursday", "friday", "saturday", "sunday")
 ABANDONED_DAYS = 14.0  # an older cart is forgotten, not abandoned
 
 
-def busiest(share: str, rows: str) -> Callable[[Columns, Given], NDArray[Any]]:
+def busiest_day_part(share: str, rows: str) -> Callable[[Columns, TagContext], NDArray[Any]]:
     """The part of the day with the greatest share; unknown without rows."""
     return lambda c, _: np.where(
-        c[rows] > 0, np.asarray(PARTS)[np.argmax([c[share.format(part)] for part in PARTS], axis=0)], ""
+        c[rows] > 0, np.asarray(DAY_PARTS)[np.argmax([c[share.format(part)] for part in DAY_PARTS], axis=0)], ""
     )
 
 
-def weekday(columns: Columns, _: Given) -> NDArray[Any]:
+def weekday(columns: Columns, _: TagContext) -> NDArray[Any]:
     """The name of the weekday."""
     number = np.array([int(value) if value else -1 for value in columns["top_weekday"]], dtype=np.int64)
     return np.asarray([*WEEKDAYS, ""])[number]
 
 
-def abandoned_cart(columns: Columns, _: Given) -> NDArray[Any]:
+def abandoned_cart(columns: Columns, _: TagContext) -> NDArray[Any]:
     """A cart filled lately and nothing bought since."""
     cart = columns["days_since_last_cart"]
     bought = np.min(
@@ -39,14 +39,14 @@ def abandoned_cart(columns: Columns, _: Given) -> NDArray[Any]:
     return yes_no((cart <= ABANDONED_DAYS) & (bought > cart))
 
 
-def funnel_stop(columns: Columns, _: Given) -> NDArray[Any]:
+def funnel_stop(columns: Columns, _: TagContext) -> NDArray[Any]:
     """How far the last 91 days went: looking, filling the cart, buying."""
     bought = columns["purchase_events_91d"] + columns.get("orders_91d", np.zeros(len(columns["purchase_events_91d"])))
     reached = [bought > 0, columns["cart_events_91d"] > 0, columns["view_events_91d"] > 0]
     return np.select(reached, ["buys", "fills_cart", "looks"], default="")
 
 
-def message_response(columns: Columns, _: Given) -> NDArray[Any]:
+def message_response(columns: Columns, _: TagContext) -> NDArray[Any]:
     """What became of the contacts that arrived; unknown where none did."""
     arrived = columns["touches_delivered_91d"] > 0
     clicked = columns.get("touches_clicked_91d", np.zeros(len(arrived)))
@@ -57,8 +57,8 @@ def message_response(columns: Columns, _: Given) -> NDArray[Any]:
 
 # fmt: off
 TAGS = (
-    Tag("active_hours", "behaviour", "part of the day with most orders (UTC)", (*(f"{part}_order_share" for part in PARTS), "orders_total"), busiest("{}_order_share", "orders_total"), values=PARTS),
-    Tag("browsing_hours", "behaviour", "part of the day with most events of the last 91 days (UTC)", (*(f"{part}_event_share_91d" for part in PARTS), "events_91d"), busiest("{}_event_share_91d", "events_91d"), values=PARTS),
+    Tag("active_hours", "behaviour", "part of the day with most orders (UTC)", (*(f"{part}_order_share" for part in DAY_PARTS), "orders_total"), busiest_day_part("{}_order_share", "orders_total"), values=DAY_PARTS),
+    Tag("browsing_hours", "behaviour", "part of the day with most events of the last 91 days (UTC)", (*(f"{part}_event_share_91d" for part in DAY_PARTS), "events_91d"), busiest_day_part("{}_event_share_91d", "events_91d"), values=DAY_PARTS),
     Tag("favourite_weekday", "behaviour", "weekday with most orders", ("top_weekday",), weekday, values=WEEKDAYS),
     Tag("weekend_shopper", "behaviour", "at least half of the orders fall on a weekend", ("weekend_order_share", "orders_total"), lambda c, _: yes_no(c["weekend_order_share"] >= 0.5, c["orders_total"] > 0)),
     Tag("preferred_channel", "behaviour", "most used order channel", ("top_channel",), lambda c, _: c["top_channel"]),
@@ -67,10 +67,10 @@ TAGS = (
     Tag("browsing", "behaviour", "behaviour events in the last 28 days: none, light (1–4), regular (5–49), heavy", ("events_28d",), lambda c, _: np.select([c["events_28d"] >= 50, c["events_28d"] >= 5, c["events_28d"] > 0], ["heavy", "regular", "light"], default="none"), values=("none", "light", "regular", "heavy")),
     Tag("visit_frequency", "behaviour", "days with an event in the last 28: none, seldom (1–3), weekly (4–19), daily (20 and more)", ("event_days_28d",), lambda c, _: np.select([c["event_days_28d"] >= 20, c["event_days_28d"] >= 4, c["event_days_28d"] > 0], ["daily", "weekly", "seldom"], default="none"), values=("none", "seldom", "weekly", "daily")),
     Tag("session_depth", "behaviour", "events a session, last 91 days: glance (under 3), browse (under 10), deep", ("events_per_session",), lambda c, _: np.select([c["events_per_session"] <= 0, c["events_per_session"] < 3, c["events_per_session"] < 10], ["", "glance", "browse"], default="deep"), values=("glance", "browse", "deep")),
-    Tag("abandoned_cart", "behaviour", "filled a cart in the last 14 days and bought nothing since", ("days_since_last_cart",), abandoned_cart, uses=("days_since_last_order", "days_since_last_purchase"), ttl_days=7),
-    Tag("funnel_stop", "behaviour", "how far the last 91 days went: looks, fills the cart, buys", ("view_events_91d", "cart_events_91d", "purchase_events_91d"), funnel_stop, uses=("orders_91d",), values=("looks", "fills_cart", "buys")),
+    Tag("abandoned_cart", "behaviour", "filled a cart in the last 14 days and bought nothing since", ("days_since_last_cart",), abandoned_cart, optional_features=("days_since_last_order", "days_since_last_purchase"), ttl_days=7),
+    Tag("funnel_stop", "behaviour", "how far the last 91 days went: looks, fills the cart, buys", ("view_events_91d", "cart_events_91d", "purchase_events_91d"), funnel_stop, optional_features=("orders_91d",), values=("looks", "fills_cart", "buys")),
     Tag("coupon_redeemer", "behaviour", "redeemed a coupon in the last 91 days", ("coupon_redeem_events_91d",), lambda c, _: yes_no(c["coupon_redeem_events_91d"] > 0)),
-    Tag("message_response", "behaviour", "clicks, opens or ignores the contacts of the last 91 days that arrived", ("touches_delivered_91d", "touches_opened_91d"), message_response, uses=("touches_clicked_91d",), values=("clicks", "opens", "ignores")),
+    Tag("message_response", "behaviour", "clicks, opens or ignores the contacts of the last 91 days that arrived", ("touches_delivered_91d", "touches_opened_91d"), message_response, optional_features=("touches_clicked_91d",), values=("clicks", "opens", "ignores")),
     Tag("contact_pressure", "behaviour", "campaign contacts in the last 28 days: none, light (1–2), normal (3–8), heavy", ("touches_28d",), lambda c, _: np.select([c["touches_28d"] > 8, c["touches_28d"] > 2, c["touches_28d"] > 0], ["heavy", "normal", "light"], default="none"), values=("none", "light", "normal", "heavy")),
 )
 # fmt: on

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from features.compute.algebra import PROFILE_PREFIX, Feature
 from features.definitions import FEATURES
-from features.profiles.rules import mask, mistakes, names_of, parse, text_features
+from features.profiles.rules import mask, parse, referenced_names, rule_problems, text_features
 from qianmian.errors import ConfigError, did_you_mean
 from qianmian.schema import TAG_CATEGORIES
 from qianmian.settings import Settings
@@ -27,11 +27,11 @@ TagValue = str | float | bool | None
 Fitted = dict[str, list[float]]
 Kind = Literal["static", "dynamic"]
 How = Literal["rule", "statistic", "model"]
-DIGITS = 4
+VALUE_DIGITS = 4
 
 
 @dataclass(frozen=True)
-class Given:
+class TagContext:
     """What a tag's functions are told besides the columns.
 
     Attributes
@@ -52,12 +52,12 @@ class Tag:
     ----------
     category : str
         One of `qianmian.schema.TAG_CATEGORIES`.
-    needs : tuple of str
+    required_features : tuple of str
         Features it is made of; a tag whose features are off is absent.
     rule : callable
-        Columns of those features, each (n,), and what is `Given` → values (n,), None, '' or NaN where unknown. None for a model's tag.
-    uses : tuple of str
-        More features, taken where they are on. A tag with `uses` and no `needs` is absent when all of them are off.
+        Columns of those features, each (n,), and what is `TagContext` → values (n,), None, '' or NaN where unknown. None for a model's tag.
+    optional_features : tuple of str
+        More features, taken where they are on. A tag with `optional_features` and no `required_features` is absent when all of them are off.
     kind : str
         `static` tags hardly ever change for one customer; `dynamic` ones follow what the customer does.
     how : str
@@ -73,12 +73,12 @@ class Tag:
     name: str
     category: str
     description: str
-    needs: tuple[str, ...] = ()
-    rule: Callable[[Columns, Given], NDArray[Any]] | None = None
-    uses: tuple[str, ...] = ()
+    required_features: tuple[str, ...] = ()
+    rule: Callable[[Columns, TagContext], NDArray[Any]] | None = None
+    optional_features: tuple[str, ...] = ()
     kind: Kind = "dynamic"
     how: How = "rule"
-    fit: Callable[[Columns, Given], Fitted] | None = None
+    fit: Callable[[Columns, TagContext], Fitted] | None = None
     values: tuple[str, ...] = ()
     owner: str = "profile"
     ttl_days: int = 35
@@ -86,12 +86,14 @@ class Tag:
     @property
     def inputs(self) -> tuple[str, ...]:
         """Every feature it may be made of."""
-        return (*self.needs, *self.uses)
+        return (*self.required_features, *self.optional_features)
 
     def supported(self, present: Iterable[str]) -> bool:
         """Whether these features are enough to make it of."""
         there = set(present)
-        return there.issuperset(self.needs) and (bool(self.needs) or bool(there.intersection(self.uses)))
+        return there.issuperset(self.required_features) and (
+            bool(self.required_features) or bool(there.intersection(self.optional_features))
+        )
 
 
 def check(tags: Sequence[Tag], features: Iterable[str], where: str = "the tag declarations") -> tuple[Tag, ...]:
@@ -119,14 +121,14 @@ def check(tags: Sequence[Tag], features: Iterable[str], where: str = "the tag de
     """
     known, seen, problems = sorted(set(features)), set[str](), list[str]()
     for tag in tags:
-        problems += [f"{tag.name or '(no name)'}: {problem}" for problem in _mistakes(tag, seen, known)]
+        problems += [f"{tag.name or '(no name)'}: {problem}" for problem in _declaration_problems(tag, seen, known)]
         seen.add(tag.name)
     if problems:
         raise ConfigError(problems, where=where)
     return tuple(tags)
 
 
-def _mistakes(tag: Tag, seen: set[str], known: list[str]) -> Iterator[str]:
+def _declaration_problems(tag: Tag, seen: set[str], known: list[str]) -> Iterator[str]:
     if not tag.name:
         yield "needs a name"
     if tag.name in seen:
@@ -165,67 +167,71 @@ def tag_values(
         What the statistics learnt from all customers (`fit_tags`). Without it they are learnt from the rows of `table` itself.
     """
     chosen = settings or Settings()
-    columns = Arrays(table)
-    learnt = fit_tags(table, tags, chosen) if fitted is None else fitted
+    columns = TagColumns(table)
+    fitted_by_tag = fit_tags(table, tags, chosen) if fitted is None else fitted
     values: dict[str, list[TagValue]] = {}
     for tag in tags:
-        if tag.rule is not None and tag.supported(table.column_names) and (tag.fit is None or tag.name in learnt):
-            made = tag.rule(columns.of(tag), Given(chosen, dict(learnt.get(tag.name, {}))))
-            values[tag.name] = plain_all(np.asarray(made))
+        if (
+            tag.rule is not None
+            and tag.supported(table.column_names)
+            and (tag.fit is None or tag.name in fitted_by_tag)
+        ):
+            made = tag.rule(columns.of(tag), TagContext(chosen, dict(fitted_by_tag.get(tag.name, {}))))
+            values[tag.name] = clean_values(np.asarray(made))
     return values
 
 
 def fit_tags(table: pa.Table, tags: Sequence[Tag], settings: Settings | None = None) -> dict[str, Fitted]:
     """What each statistic learns from the customers of `table`, JSON-ready."""
-    columns = Arrays(table)
-    given = Given(settings or Settings())
+    columns = TagColumns(table)
+    context = TagContext(settings or Settings())
     return {
-        tag.name: tag.fit(columns.of(tag), given)
+        tag.name: tag.fit(columns.of(tag), context)
         for tag in tags
         if tag.fit is not None and tag.supported(table.column_names)
     }
 
 
-class Arrays:
+class TagColumns:
     """Columns of a table as arrays, each converted once."""
 
     def __init__(self, table: pa.Table) -> None:
-        self.table, self._made = table, dict[str, NDArray[Any]]()
+        self.table, self._cache = table, dict[str, NDArray[Any]]()
 
     def of(self, tag: Tag) -> dict[str, NDArray[Any]]:
         """The columns of one tag that are there."""
         return {name: self[name] for name in tag.inputs if name in self.table.column_names}
 
     def __getitem__(self, name: str) -> NDArray[Any]:
-        if name not in self._made:
+        if name not in self._cache:
             column = self.table[name]
             numeric = pa.types.is_floating(column.type) and not column.null_count
-            self._made[name] = column.to_numpy() if numeric else np.asarray(column.to_pylist())
-        return self._made[name]
+            self._cache[name] = column.to_numpy() if numeric else np.asarray(column.to_pylist())
+        return self._cache[name]
 
 
-def plain(value: Any) -> TagValue:
+def clean_value(value: Any) -> TagValue:
     """A value as JSON and Parquet take it; '' and numbers that are none are unknown."""
     found = value.item() if isinstance(value, np.generic) else value
     if found == "" or (isinstance(found, float) and not np.isfinite(found)):
         return None
-    return round(found, DIGITS) if isinstance(found, float) else found
+    return round(found, VALUE_DIGITS) if isinstance(found, float) else found
 
 
-def plain_all(values: NDArray[Any]) -> list[TagValue]:
-    """`plain` of every value of an array, by the array where its kind allows."""
+def clean_values(values: NDArray[Any]) -> list[TagValue]:
+    """`clean_value` of every value of an array, by the array where its kind allows."""
     if values.dtype.kind == "U":
         texts: list[TagValue] = values.tolist()
         return [text or None for text in texts]
     if values.dtype.kind == "b":
         return list(values.tolist())
-    return [plain(value) for value in values.tolist()]
+    return [clean_value(value) for value in values.tolist()]
 
 
 # ---- helpers of declarations -----------------------------------------------------------------------------------------
 
 
-def yes_no(truth: NDArray[np.bool_], known: NDArray[np.bool_] | bool = True) -> NDArray[Any]:
+def yes_no(flags: NDArray[np.bool_], known: NDArray[np.bool_] | bool = True) -> NDArray[Any]:
     """True and False where it is known, None elsewhere.
 
     Examples
@@ -233,9 +239,9 @@ def yes_no(truth: NDArray[np.bool_], known: NDArray[np.bool_] | bool = True) -> 
     >>> yes_no(np.array([True, False, True]), np.array([True, True, False])).tolist()
     [True, False, None]
     """
-    said = truth.astype(object)
-    said[~np.broadcast_to(known, truth.shape)] = None
-    return said
+    result = flags.astype(object)
+    result[~np.broadcast_to(known, flags.shape)] = None
+    return result
 
 
 def quantile_edges(values: NDArray[Any], parts: int) -> list[float]:
@@ -244,20 +250,20 @@ def quantile_edges(values: NDArray[Any], parts: int) -> list[float]:
     return [float(edge) for edge in np.quantile(positive, np.linspace(0, 1, parts + 1)[1:-1])] if len(positive) else []
 
 
-def place(values: NDArray[Any], edges: Sequence[float]) -> NDArray[np.int64]:
+def quantile_bin(values: NDArray[Any], edges: Sequence[float]) -> NDArray[np.int64]:
     """Which part each value falls into, lowest 0; −1 for values that are not above zero."""
     return np.where(values > 0, np.searchsorted(np.asarray(edges), values, side="right"), -1)
 
 
-def tier(
+def quantile_tag(
     name: str, category: str, description: str, column: str, names: tuple[str, ...], *, owner: str = "profile"
 ) -> Tag:
     """A statistic: equal parts of the customers with a value above zero, lowest first; unknown for the others."""
 
-    def rule(columns: Columns, given: Given) -> NDArray[Any]:
-        return np.asarray([*names, ""])[place(columns[column], given.fitted["edges"])]
+    def rule(columns: Columns, context: TagContext) -> NDArray[Any]:
+        return np.asarray([*names, ""])[quantile_bin(columns[column], context.fitted["edges"])]
 
-    def fit(columns: Columns, _: Given) -> Fitted:
+    def fit(columns: Columns, _: TagContext) -> Fitted:
         return {"edges": quantile_edges(columns[column], len(names))}
 
     return Tag(name, category, description, (column,), rule, how="statistic", fit=fit, values=names, owner=owner)
@@ -301,43 +307,47 @@ def tag_from_rule(
     >>> tag_values(pa.table({"basket_lines_mean": [30.0, 30.0], "orders_28d": [1.0, 5.0]}), [tag])
     {'stocks_up': [True, False]}
     """
-    given = [rule] if isinstance(rule, Mapping) else list(rule)
+    rules = [rule] if isinstance(rule, Mapping) else list(rule)
     problems = (
         []
-        if given and len(given) == len(values)
-        else [f"{len(given)} rules and {len(values)} values: there must be one each"]
+        if rules and len(rules) == len(values)
+        else [f"{len(rules)} rules and {len(values)} values: there must be one each"]
     )
     parsed = []
-    for number, data in enumerate(given):
+    for number, data in enumerate(rules):
         try:
             parsed.append(parse(data, f"rule {number + 1}"))
         except ConfigError as error:
             problems += error.problems
-    asked = tuple(dict.fromkeys(feature for one in parsed for feature in names_of(one, "feature")))
+    inputs = tuple(
+        dict.fromkeys(feature for parsed_rule in parsed for feature in referenced_names(parsed_rule, "feature"))
+    )
     known = text_features(features)
     # a source's own attributes may be of either kind: what they are shows when they are read
-    for one in parsed:
-        problems += [f"a tag is made of features, not of the tag '{other}'" for other in names_of(one, "tag")]
+    for parsed_rule in parsed:
+        problems += [
+            f"a tag is made of features, not of the tag '{other}'" for other in referenced_names(parsed_rule, "tag")
+        ]
         problems += [
             problem
-            for problem in mistakes(one, known, names_of(one, "tag"))
+            for problem in rule_problems(parsed_rule, known, referenced_names(parsed_rule, "tag"))
             if not problem.startswith(("there is no feature", f"feature '{PROFILE_PREFIX}"))
         ]
 
-    def made(columns: Columns, _: Given) -> NDArray[Any]:
+    def made(columns: Columns, _: TagContext) -> NDArray[Any]:
         found = np.full(len(next(iter(columns.values()))), default, dtype=object)
-        for one, value in reversed(list(zip(parsed, values, strict=True))):
-            found[mask(one, columns)] = value
+        for parsed_rule, value in reversed(list(zip(parsed, values, strict=True))):
+            found[mask(parsed_rule, columns)] = value
         return found
 
     words = tuple(dict.fromkeys(value for value in (*values, default) if isinstance(value, str)))
-    tag = Tag(name, category, description, asked, made, kind=kind, values=words, owner=owner, ttl_days=ttl_days)
+    tag = Tag(name, category, description, inputs, made, kind=kind, values=words, owner=owner, ttl_days=ttl_days)
     if not problems:
         return check([tag], known, f"the tag '{name}'")[0]
     problems += [
         f"{name}: {problem}"
-        for problem in _mistakes(tag, set(), sorted(known))
-        if asked or "needs a rule" not in problem
+        for problem in _declaration_problems(tag, set(), sorted(known))
+        if inputs or "needs a rule" not in problem
     ]
     raise ConfigError(problems, where=f"the tag '{name}'")
 

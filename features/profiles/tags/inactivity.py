@@ -17,16 +17,20 @@ from ibis import _
 
 from features.compute.views import Views
 from features.data.lake import TableState
-from features.profiles.lifecycle import NEEDS, own_gap
+from features.profiles.lifecycle import LIFECYCLE_FEATURES, bounded_gap_days
 from qianmian.settings import Settings
 from qianmian.times import SECONDS_PER_DAY
 
-CONTACTS, RESPONSES, VISITS = "silence_contacts", "silence_responses", "silence_visits"
-SOURCES = {CONTACTS: "touches", RESPONSES: "touches", VISITS: "events"}  # which table each column is made of
-NOT_VISITS = ("message_open", "message_click", "purchase", "service")
+INACTIVITY_CONTACTS, INACTIVITY_RESPONSES, INACTIVITY_VISITS = "silence_contacts", "silence_responses", "silence_visits"
+SOURCES = {
+    INACTIVITY_CONTACTS: "touches",
+    INACTIVITY_RESPONSES: "touches",
+    INACTIVITY_VISITS: "events",
+}  # which table each column is made of
+NON_VISIT_EVENTS = ("message_open", "message_click", "purchase", "service")
 
 
-def silence_columns(
+def inactivity_columns(
     views: Views, table: pa.Table, states: Mapping[str, TableState], settings: Settings
 ) -> dict[str, pa.Array]:
     """Contacts that arrived, those opened or clicked, and the customer's own visits in their silence; a column a row of `table`.
@@ -37,11 +41,11 @@ def silence_columns(
         name: set(states[name].filled) if name in states and states[name].rows else set()
         for name in ("touches", "events")
     }
-    if not set(NEEDS) <= set(table.column_names) or "ts" not in filled["touches"] | filled["events"]:
+    if not set(LIFECYCLE_FEATURES) <= set(table.column_names) or "ts" not in filled["touches"] | filled["events"]:
         return {}
     days, gaps = (table[name].to_numpy() for name in ("days_since_last_order", "gap_days_mean"))
     buyers = table["orders_total"].to_numpy() > 0
-    span = np.minimum(own_gap(gaps, settings.lifecycle) * settings.lifecycle.at_risk_gaps, days)
+    span = np.minimum(bounded_gap_days(gaps, settings.lifecycle) * settings.lifecycle.at_risk_gaps, days)
     begin = [
         views.as_of - timedelta(seconds=round(float(day) * SECONDS_PER_DAY)) if buyer else None
         for day, buyer in zip(days, buyers, strict=True)
@@ -60,13 +64,15 @@ def silence_columns(
         inside = rows.inner_join(people, "one_id").filter((_.ts >= _.begin) & (_.ts < _.end))
         answered = _.opened.fill_null(False) | _.clicked.fill_null(False)
         counts = inside.group_by("one_id").aggregate(contacts=_.count(), responses=_.count(where=answered)).to_pyarrow()
-        made[CONTACTS] = _aligned(table, counts, "contacts")
+        made[INACTIVITY_CONTACTS] = _aligned(table, counts, "contacts")
         if filled["touches"] & {"opened", "clicked"}:
-            made[RESPONSES] = _aligned(table, counts, "responses")
+            made[INACTIVITY_RESPONSES] = _aligned(table, counts, "responses")
     if "ts" in filled["events"]:
-        rows = views["events"].filter(_.event_type.notin(NOT_VISITS))
+        rows = views["events"].filter(_.event_type.notin(NON_VISIT_EVENTS))
         inside = rows.inner_join(people, "one_id").filter((_.ts > _.begin) & (_.ts < _.end))
-        made[VISITS] = _aligned(table, inside.group_by("one_id").aggregate(visits=_.count()).to_pyarrow(), "visits")
+        made[INACTIVITY_VISITS] = _aligned(
+            table, inside.group_by("one_id").aggregate(visits=_.count()).to_pyarrow(), "visits"
+        )
     return made
 
 

@@ -8,47 +8,54 @@ import numpy as np
 from numpy.typing import NDArray
 
 from features.definitions.recency import NEVER
-from features.profiles.lifecycle import BUYER_NEEDS, NEEDS, buyer_stage, falling_asleep_reason, lifecycle_stage, own_gap
-from features.profiles.tags.declare import Columns, Given, Tag, yes_no
-from features.profiles.tags.inactivity import CONTACTS, RESPONSES, VISITS
-from qianmian.schema import BUYER_STAGES, LIFECYCLE_STAGES, RISK_BANDS, SLEEP_REASONS
+from features.profiles.lifecycle import (
+    BUYER_STAGE_FEATURES,
+    LIFECYCLE_FEATURES,
+    bounded_gap_days,
+    buyer_stage,
+    falling_asleep_reason,
+    lifecycle_stage,
+)
+from features.profiles.tags.declare import Columns, Tag, TagContext, yes_no
+from features.profiles.tags.inactivity import INACTIVITY_CONTACTS, INACTIVITY_RESPONSES, INACTIVITY_VISITS
+from qianmian.schema import BUYER_STAGES, INACTIVITY_REASONS, LIFECYCLE_STAGES, RISK_BANDS
 
 POINTS_DAYS = 30.0
-LEAST_ORDERS = 3  # fewer make no rhythm
+MIN_ORDERS = 3  # fewer make no rhythm
 
 
-def days_to_next_order(columns: Columns, _: Given) -> NDArray[Any]:
+def days_to_next_order(columns: Columns, _: TagContext) -> NDArray[Any]:
     """The own mean gap less the time since the last order."""
     return np.where(
-        columns["orders_total"] < LEAST_ORDERS, np.nan, columns["gap_days_mean"] - columns["days_since_last_order"]
+        columns["orders_total"] < MIN_ORDERS, np.nan, columns["gap_days_mean"] - columns["days_since_last_order"]
     )
 
 
-def replenishment(columns: Columns, given: Given) -> NDArray[Any]:
+def replenishment(columns: Columns, context: TagContext) -> NDArray[Any]:
     """Whether the next order is due by the customer's own cycle."""
-    rules = given.settings.lifecycle
-    silent = columns["days_since_last_order"] / np.maximum(columns["gap_days_mean"], 1.0)
-    conditions = [columns["orders_total"] < LEAST_ORDERS, silent < 0.8, silent < 1.3, silent < rules.at_risk_gaps]
+    rules = context.settings.lifecycle
+    recency = columns["days_since_last_order"] / np.maximum(columns["gap_days_mean"], 1.0)
+    conditions = [columns["orders_total"] < MIN_ORDERS, recency < 0.8, recency < 1.3, recency < rules.at_risk_gaps]
     return np.select(conditions, ["", "not_yet", "due", "overdue"], default="missed")
 
 
-def reactivated(columns: Columns, given: Given) -> NDArray[Any]:
+def reactivated(columns: Columns, context: TagContext) -> NDArray[Any]:
     """The last order, a recent one, ended a silence in which the customer was asleep by the gaps before it."""
-    rules, orders = given.settings.lifecycle, columns["orders_total"]
+    rules, orders = context.settings.lifecycle, columns["orders_total"]
     before = (columns["gap_days_mean"] * (orders - 1) - columns["last_gap_days"]) / np.maximum(orders - 2, 1)
-    woke = columns["last_gap_days"] >= rules.asleep_gaps * own_gap(before, rules)
-    return yes_no(woke & (columns["days_since_last_order"] <= rules.new_days), orders >= LEAST_ORDERS)
+    woke = columns["last_gap_days"] >= rules.asleep_gaps * bounded_gap_days(before, rules)
+    return yes_no(woke & (columns["days_since_last_order"] <= rules.new_days), orders >= MIN_ORDERS)
 
 
-def points_expiring(columns: Columns, _: Given) -> NDArray[Any]:
+def points_expiring(columns: Columns, _: TagContext) -> NDArray[Any]:
     """Points held that lapse soon; unknown without a date."""
-    since = columns["days_since_points_expired"]
+    days_since_expiry = columns["days_since_points_expired"]
     held = (
         columns["profile_points_balance"] > 0
         if "profile_points_balance" in columns
-        else np.ones(len(since), dtype=bool)
+        else np.ones(len(days_since_expiry), dtype=bool)
     )
-    return yes_no(held & (since <= 0) & (since > -POINTS_DAYS), since < NEVER)
+    return yes_no(held & (days_since_expiry <= 0) & (days_since_expiry > -POINTS_DAYS), days_since_expiry < NEVER)
 
 
 def trend(change: str, rows: str, names: tuple[str, str, str]) -> Any:
@@ -58,19 +65,19 @@ def trend(change: str, rows: str, names: tuple[str, str, str]) -> Any:
     )
 
 
-TREND = ("rising", "steady", "falling")
+TREND_LEVELS = ("rising", "steady", "falling")
 # fmt: off
 TAGS = (
-    Tag("lifecycle_stage", "lifecycle", "prospect, new, active, loyal, at_risk, asleep or lost by the customer's own rhythm", NEEDS, lambda c, given: lifecycle_stage(c, given.settings.lifecycle), values=LIFECYCLE_STAGES),
-    Tag("buyer_stage", "lifecycle", "prospect, first-time, repeat or loyal buyer by the number of orders", BUYER_NEEDS, lambda c, given: buyer_stage(c, given.settings.lifecycle), values=BUYER_STAGES),
+    Tag("lifecycle_stage", "lifecycle", "prospect, new, active, loyal, at_risk, asleep or lost by the customer's own rhythm", LIFECYCLE_FEATURES, lambda c, context: lifecycle_stage(c, context.settings.lifecycle), values=LIFECYCLE_STAGES),
+    Tag("buyer_stage", "lifecycle", "prospect, first-time, repeat or loyal buyer by the number of orders", BUYER_STAGE_FEATURES, lambda c, context: buyer_stage(c, context.settings.lifecycle), values=BUYER_STAGES),
     Tag("days_since_last_order", "lifecycle", "time since the last order", ("days_since_last_order", "orders_total"), lambda c, _: np.where(c["orders_total"] > 0, c["days_since_last_order"], np.nan)),
     Tag("days_to_next_order", "lifecycle", "own mean gap less the time since the last order; negative: overdue; from three orders on", ("gap_days_mean", "days_since_last_order", "orders_total"), days_to_next_order),
     Tag("replenishment", "lifecycle", "time since the last order in own mean gaps: not_yet, due (0.8), overdue (1.3), missed (at risk); from three orders on", ("gap_days_mean", "days_since_last_order", "orders_total"), replenishment, values=("not_yet", "due", "overdue", "missed"), ttl_days=7),
     Tag("reactivated", "lifecycle", "ordered lately after a silence of four own gaps", ("last_gap_days", "gap_days_mean", "days_since_last_order", "orders_total"), reactivated),
-    Tag("spending_trend", "lifecycle", "amount of the last 28 days against the 28 before, by a fifth", ("amount_trend_28d", "orders_56d"), trend("amount_trend_28d", "orders_56d", TREND), values=TREND),
-    Tag("engagement_trend", "lifecycle", "events of the last 7 days against the 7 before, by a fifth", ("events_trend_7d", "events_28d"), trend("events_trend_7d", "events_28d", TREND), values=TREND, ttl_days=7),
-    Tag("points_expiring", "lifecycle", "holds points that lapse within 30 days", ("days_since_points_expired",), points_expiring, uses=("profile_points_balance",), ttl_days=7),
-    Tag("falling_asleep_reason", "lifecycle", "why a sleeper fell asleep, from what happened between the last order and then: no offer, irrelevant pushes, no interest", (*NEEDS, CONTACTS), lambda c, given: falling_asleep_reason(c, given.settings.lifecycle), uses=(RESPONSES, VISITS), values=SLEEP_REASONS),
+    Tag("spending_trend", "lifecycle", "amount of the last 28 days against the 28 before, by a fifth", ("amount_trend_28d", "orders_56d"), trend("amount_trend_28d", "orders_56d", TREND_LEVELS), values=TREND_LEVELS),
+    Tag("engagement_trend", "lifecycle", "events of the last 7 days against the 7 before, by a fifth", ("events_trend_7d", "events_28d"), trend("events_trend_7d", "events_28d", TREND_LEVELS), values=TREND_LEVELS, ttl_days=7),
+    Tag("points_expiring", "lifecycle", "holds points that lapse within 30 days", ("days_since_points_expired",), points_expiring, optional_features=("profile_points_balance",), ttl_days=7),
+    Tag("falling_asleep_reason", "lifecycle", "why a sleeper fell asleep, from what happened between the last order and then: no offer, irrelevant pushes, no interest", (*LIFECYCLE_FEATURES, INACTIVITY_CONTACTS), lambda c, context: falling_asleep_reason(c, context.settings.lifecycle), optional_features=(INACTIVITY_RESPONSES, INACTIVITY_VISITS), values=INACTIVITY_REASONS),
     Tag("churn_risk", "lifecycle", "risk band of the churn model, of the customers it asks about", how="model", values=RISK_BANDS),
 )
 # fmt: on

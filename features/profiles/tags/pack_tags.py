@@ -12,15 +12,15 @@ from numpy.typing import NDArray
 from features.compute.algebra import Feature
 from features.definitions.pack_features import declared_features, pack_of
 from features.profiles.tags import TAGS
-from features.profiles.tags.declare import Columns, Fitted, Given, Tag, tag_from_rule
+from features.profiles.tags.declare import Columns, Fitted, Tag, TagContext, tag_from_rule
 from qianmian.errors import ConfigError
-from qianmian.packs import Cycle, PackTag
+from qianmian.packs import PackTag, ReplenishmentCycle
 from qianmian.settings import Settings
 
-OWN_ORDERS = 3  # so many orders show a customer's own cycle
-ENOUGH_CUSTOMERS = 30  # so many such customers show that of the shop
+MIN_CYCLE_ORDERS = 3  # so many orders show a customer's own cycle
+MIN_CYCLE_CUSTOMERS = 30  # so many such customers show that of the shop
 LAPSED_CYCLES = 3.0  # not bought for so many cycles: bought elsewhere, or not needed any more
-STATES = ("due", "overdue", "stocked", "lapsed")
+REPLENISHMENT_STATES = ("due", "overdue", "stocked", "lapsed")
 
 
 def tags_for(settings: Settings) -> list[Tag]:
@@ -33,14 +33,14 @@ def tags_for(settings: Settings) -> list[Tag]:
 
     Examples
     --------
-    >>> house = tags_for(Settings())
-    >>> [tag.name for tag in tags_for(Settings(pack="fast_moving_goods"))[len(house):]][:2]
+    >>> builtin_tags = tags_for(Settings())
+    >>> [tag.name for tag in tags_for(Settings(pack="fast_moving_goods"))[len(builtin_tags):]][:2]
     ['replenishment_due', 'replenishment_state']
     """
-    house = list(TAGS.values())
+    builtin_tags = list(TAGS.values())
     pack = pack_of(settings)
     if pack is None:
-        return house
+        return builtin_tags
     declared = declared_features(settings)
     made = _cycle_tags(pack.replenishment) if pack.replenishment else []
     problems = []
@@ -49,26 +49,26 @@ def tags_for(settings: Settings) -> list[Tag]:
             made.append(_tag(tag, declared))
         except ConfigError as error:
             problems += [f"tags.{problem}" for problem in error.problems]
-    names = [tag.name for tag in house]
+    names = [tag.name for tag in builtin_tags]
     for tag_ in made:
         if tag_.name in names:
             problems.append(f"tags.{tag_.name}: is a tag already")
         names.append(tag_.name)
     if problems:
         raise ConfigError(problems, where=f"the pack {Path(str(settings.pack)).name}")
-    return house + made
+    return builtin_tags + made
 
 
-def _tag(given: PackTag, declared: tuple[Feature, ...]) -> Tag:
+def _tag(pack_tag: PackTag, declared: tuple[Feature, ...]) -> Tag:
     return tag_from_rule(
-        given.name,
-        given.category,
-        given.description,
-        [value.when for value in given.values],
-        [value.value for value in given.values],
-        given.owner,
-        given.ttl_days,
-        default=given.default,
+        pack_tag.name,
+        pack_tag.category,
+        pack_tag.description,
+        [value.when for value in pack_tag.values],
+        [value.value for value in pack_tag.values],
+        pack_tag.owner,
+        pack_tag.ttl_days,
+        default=pack_tag.default,
         features=declared,
     )
 
@@ -76,27 +76,27 @@ def _tag(given: PackTag, declared: tuple[Feature, ...]) -> Tag:
 # ---- what runs out ---------------------------------------------------------------------------------------------------
 
 
-def _cycle_tags(cycles: Mapping[str, Cycle]) -> list[Tag]:
-    uses = tuple(
+def _cycle_tags(cycles: Mapping[str, ReplenishmentCycle]) -> list[Tag]:
+    optional_features = tuple(
         name.format(cycle) for cycle in cycles for name in ("{}_orders", "days_since_first_{}", "days_since_{}")
     )
 
-    def fit(columns: Columns, _: Given) -> Fitted:
-        return learnt(columns, cycles)
+    def fit(columns: Columns, _: TagContext) -> Fitted:
+        return fit_cycles(columns, cycles)
 
-    def due(columns: Columns, given: Given) -> NDArray[Any]:
-        names, state = most_due(columns, cycles, given.fitted)
-        return np.where(np.isin(state, STATES[:2]), names, "")
+    def due(columns: Columns, context: TagContext) -> NDArray[Any]:
+        names, state = next_due_cycle(columns, cycles, context.fitted)
+        return np.where(np.isin(state, REPLENISHMENT_STATES[:2]), names, "")
 
-    def state(columns: Columns, given: Given) -> NDArray[Any]:
-        return most_due(columns, cycles, given.fitted)[1]
+    def state(columns: Columns, context: TagContext) -> NDArray[Any]:
+        return next_due_cycle(columns, cycles, context.fitted)[1]
 
     return [
         Tag(
             "replenishment_due",
             "lifecycle",
             "what runs out now, by the customer's own cycle, else that of the shop, else that of the trade",
-            uses=uses,
+            optional_features=optional_features,
             rule=due,
             how="statistic",
             fit=fit,
@@ -106,66 +106,68 @@ def _cycle_tags(cycles: Mapping[str, Cycle]) -> list[Tag]:
             "replenishment_state",
             "lifecycle",
             "due, overdue, stocked or lapsed (not bought for three cycles), of what is nearest to running out",
-            uses=uses,
+            optional_features=optional_features,
             rule=state,
             how="statistic",
             fit=fit,
-            values=STATES,
+            values=REPLENISHMENT_STATES,
         ),
     ]
 
 
-def own_cycle(columns: Columns, name: str) -> NDArray[np.float64]:
-    """Mean days between a customer's orders of one cycle, (n,); not a number below `OWN_ORDERS` orders."""
+def customer_cycle_days(columns: Columns, name: str) -> NDArray[np.float64]:
+    """Mean days between a customer's orders of one cycle, (n,); not a number below `MIN_CYCLE_ORDERS` orders."""
     orders = np.asarray(columns[f"{name}_orders"], dtype=np.float64)
     span = columns[f"days_since_first_{name}"] - columns[f"days_since_{name}"]
-    return np.where(orders >= OWN_ORDERS, span / np.maximum(orders - 1, 1), np.nan)
+    return np.where(orders >= MIN_CYCLE_ORDERS, span / np.maximum(orders - 1, 1), np.nan)
 
 
-def learnt(columns: Columns, cycles: Mapping[str, Cycle]) -> Fitted:
+def fit_cycles(columns: Columns, cycles: Mapping[str, ReplenishmentCycle]) -> Fitted:
     """Days and spread of each cycle from the customers who show one: their median, and 1.4826 × the median absolute deviation.
 
-    A cycle that fewer than `ENOUGH_CUSTOMERS` customers show is left out: the pack's value stays.
+    A cycle that fewer than `MIN_CYCLE_CUSTOMERS` customers show is left out: the pack's value stays.
     """
     found: Fitted = {}
     for name in cycles:
         if f"{name}_orders" not in columns:
             continue
-        own = own_cycle(columns, name)
+        own = customer_cycle_days(columns, name)
         own = own[np.isfinite(own) & (own > 0)]
-        if len(own) >= ENOUGH_CUSTOMERS:
+        if len(own) >= MIN_CYCLE_CUSTOMERS:
             days = float(np.median(own))
             spread = 1.4826 * float(np.median(np.abs(own - days)))
             found[name] = [round(days, 4), round(min(max(spread, 0.05 * days), 0.9 * days), 4)]
     return found
 
 
-def most_due(
-    columns: Columns, cycles: Mapping[str, Cycle], fitted: Mapping[str, list[float]]
+def next_due_cycle(
+    columns: Columns, cycles: Mapping[str, ReplenishmentCycle], fitted: Mapping[str, list[float]]
 ) -> tuple[NDArray[Any], NDArray[Any]]:
     """For each customer the cycle nearest to running out and its state, (n,) each; '' for who bought none of them.
 
     Within one spread of the cycle it is due, after that overdue, after `LAPSED_CYCLES` lapsed, before it stocked. Due goes
     before overdue, then stocked, then lapsed; within a state the one nearest to its day, then by the pack's order.
     """
-    there = [name for name in cycles if f"{name}_orders" in columns]
+    present = [name for name in cycles if f"{name}_orders" in columns]
     n = len(next(iter(columns.values())))
-    if not there:
+    if not present:
         return np.full(n, ""), np.full(n, "")
-    ranks = np.full((len(there), n), np.inf)
-    states = np.empty((len(there), n), dtype=object)
-    for row, name in enumerate(there):
+    ranks = np.full((len(present), n), np.inf)
+    states = np.empty((len(present), n), dtype=object)
+    for row, name in enumerate(present):
         days, spread = fitted.get(name, [cycles[name].days, cycles[name].spread])
-        own = own_cycle(columns, name)
+        own = customer_cycle_days(columns, name)
         shows = np.isfinite(own) & (own > 0)
         each = np.where(shows, own, days)
-        silent = np.asarray(columns[f"days_since_{name}"], dtype=np.float64)
-        off = (silent - each) / np.maximum(each * spread / days, 1e-9)  # a long own cycle varies more than a short one
-        state = np.select([silent > LAPSED_CYCLES * each, off > 1, off >= -1], [3, 1, 0], default=2)
-        states[row] = np.asarray(STATES, dtype=object)[state]
-        near = np.abs(off) / (1 + np.abs(off))
+        recency = np.asarray(columns[f"days_since_{name}"], dtype=np.float64)
+        days_off = (recency - each) / np.maximum(
+            each * spread / days, 1e-9
+        )  # a long own cycle varies more than a short one
+        state = np.select([recency > LAPSED_CYCLES * each, days_off > 1, days_off >= -1], [3, 1, 0], default=2)
+        states[row] = np.asarray(REPLENISHMENT_STATES, dtype=object)[state]
+        near = np.abs(days_off) / (1 + np.abs(days_off))
         ranks[row] = np.where(np.asarray(columns[f"{name}_orders"]) > 0, state + near, np.inf)
     best = ranks.argmin(axis=0)
     bought = np.isfinite(ranks.min(axis=0))
     each_one = np.arange(n)
-    return np.where(bought, np.asarray(there, dtype=object)[best], ""), np.where(bought, states[best, each_one], "")
+    return np.where(bought, np.asarray(present, dtype=object)[best], ""), np.where(bought, states[best, each_one], "")

@@ -11,7 +11,7 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from features.profiles.tags.declare import TagValue, plain
+from features.profiles.tags.declare import TagValue, clean_value
 from qianmian.errors import ArtifactError, DataError
 from qianmian.workspace import Workspace, atomic_path
 
@@ -20,7 +20,7 @@ COLUMNS = ("one_id", "value", "as_of", "model_name", "model_version")
 
 
 @dataclass(frozen=True)
-class Published:
+class PublishedTag:
     """The values one model gave one tag.
 
     Attributes
@@ -37,7 +37,7 @@ class Published:
     model_version: str
 
 
-def path_of(workspace: Workspace, name: str) -> Path:
+def tag_path(workspace: Workspace, name: str) -> Path:
     """Where the values of a tag are kept."""
     return workspace.online / FOLDER / f"{name}.parquet"
 
@@ -74,19 +74,19 @@ def publish(
     table = pa.table(
         {
             "one_id": pa.array(list(one_ids), pa.string()),
-            "value": pa.array([plain(value) for value in values]),
+            "value": pa.array([clean_value(value) for value in values]),
             "as_of": pa.array([as_of] * size, pa.timestamp("us")),
             "model_name": pa.array([model_name] * size, pa.string()),
             "model_version": pa.array([str(model_version)] * size, pa.string()),
         }
     )
-    target = path_of(workspace, name)
+    target = tag_path(workspace, name)
     with atomic_path(target) as temporary:
         pq.write_table(table, temporary, compression="zstd")
     return target
 
 
-def read(workspace: Workspace, name: str) -> Published | None:
+def read(workspace: Workspace, name: str) -> PublishedTag | None:
     """The published values of a tag, None where no model gave any yet.
 
     Raises
@@ -94,7 +94,7 @@ def read(workspace: Workspace, name: str) -> Published | None:
     ArtifactError
         The file cannot be read, or holds more than one publication.
     """
-    path = path_of(workspace, name)
+    path = tag_path(workspace, name)
     if not path.exists():
         return None
     try:
@@ -107,12 +107,12 @@ def read(workspace: Workspace, name: str) -> Published | None:
     if len(about) > 1:
         raise _broken(path, f"{len(about)} publications in one file")
     values = dict(zip(table["one_id"].to_pylist(), table["value"].to_pylist(), strict=True))
-    return Published(values, about[0]["as_of"], about[0]["model_name"], about[0]["model_version"])
+    return PublishedTag(values, about[0]["as_of"], about[0]["model_name"], about[0]["model_version"])
 
 
-def stamp(workspace: Workspace, names: Sequence[str]) -> list[str]:
+def published_digests(workspace: Workspace, names: Sequence[str]) -> list[str]:
     """What changes when one of these tags is published again with other values: a digest of each file there is."""
-    paths = [(name, path_of(workspace, name)) for name in names]
+    paths = [(name, tag_path(workspace, name)) for name in names]
     return [f"{name}:{hashlib.sha256(path.read_bytes()).hexdigest()[:16]}" for name, path in paths if path.exists()]
 
 

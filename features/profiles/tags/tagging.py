@@ -8,16 +8,16 @@ from collections.abc import Collection, Mapping
 from datetime import datetime
 from typing import Any
 
-from features.compute.builder import Builder, Built
+from features.compute.builder import Builder, ProfileBuild
 from features.profiles.tags import published
 from features.profiles.tags.declare import Fitted, Tag, TagFacts, TagValue, fit_tags, tag_values
-from features.profiles.tags.inactivity import SOURCES, silence_columns
+from features.profiles.tags.inactivity import SOURCES, inactivity_columns
 from features.profiles.tags.pack_tags import tags_for
 from qianmian.packs import pack_digest
 from qianmian.settings import Settings
 from qianmian.workspace import Workspace
 
-Values = dict[str, list[TagValue]]
+TagValuesByName = dict[str, list[TagValue]]
 
 
 def declared_tags(settings: Settings) -> list[Tag]:
@@ -25,14 +25,14 @@ def declared_tags(settings: Settings) -> list[Tag]:
     return tags_for(settings)
 
 
-def make_tags(builder: Builder, built: Built, settings: Settings) -> tuple[Values, dict[str, TagFacts]]:
+def make_tags(builder: Builder, built: ProfileBuild, settings: Settings) -> tuple[TagValuesByName, dict[str, TagFacts]]:
     """The values of every tag the build supports, a list a tag in the order of its rows, and the facts of each.
 
     A model's tag is there when a model has published it and knew nothing at or after ``built.as_of``.
     """
     tags = declared_tags(settings)
     table = built.table
-    for name, column in silence_columns(
+    for name, column in inactivity_columns(
         builder.views(built.as_of), table, builder.states_at(built.as_of), settings
     ).items():
         table = table.append_column(name, column)
@@ -62,7 +62,7 @@ def make_tags(builder: Builder, built: Built, settings: Settings) -> tuple[Value
     return {name: values[name] for name in order}, {name: facts[name] for name in order}
 
 
-def _sources(built: Built) -> dict[str, frozenset[str]]:
+def _sources(built: ProfileBuild) -> dict[str, frozenset[str]]:
     """The tables each column is made of; a quotient's are those of its parts."""
     found: dict[str, frozenset[str]] = {name: frozenset({table}) for name, table in SOURCES.items()}
     for feature in built.features:
@@ -89,13 +89,13 @@ def tags_digest(settings: Settings, workspace: Workspace) -> str:
             tag.how,
             tag.owner,
             tag.ttl_days,
-            tag.needs,
-            tag.uses,
+            tag.required_features,
+            tag.optional_features,
             tag.values,
         ]
         for tag in tags
     ]
-    models = published.stamp(workspace, [tag.name for tag in tags if tag.how == "model"])
+    models = published.published_digests(workspace, [tag.name for tag in tags if tag.how == "model"])
     return hashlib.sha256(
         json.dumps(
             [declared, models, settings.lifecycle.model_dump(), pack_digest(settings.pack)], sort_keys=True
@@ -103,6 +103,6 @@ def tags_digest(settings: Settings, workspace: Workspace) -> str:
     ).hexdigest()[:16]
 
 
-def lacking(tag: Tag, present: Collection[str]) -> tuple[str, ...]:
+def missing_features(tag: Tag, present: Collection[str]) -> tuple[str, ...]:
     """What a tag lacks where it is absent: the features it needs, else those of which it could have used any."""
-    return tuple(name for name in tag.needs if name not in present) or tag.uses
+    return tuple(name for name in tag.required_features if name not in present) or tag.optional_features

@@ -7,7 +7,16 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from features.profiles.tags.declare import Columns, Fitted, Given, Tag, place, quantile_edges, tier, yes_no
+from features.profiles.tags.declare import (
+    Columns,
+    Fitted,
+    Tag,
+    TagContext,
+    quantile_bin,
+    quantile_edges,
+    quantile_tag,
+    yes_no,
+)
 from qianmian.schema import DEMAND_TYPES
 
 RFM = ("days_since_last_order", "orders_365d", "amount_365d")
@@ -23,64 +32,73 @@ RFM_SEGMENTS = (
     "important_develop",
     "important_value",
 )
-STEPS = 20  # a driver of demand is placed in steps of 5 %
-STANDS_OUT = 2 / 3
-DRIVERS = dict(
+DEMAND_BINS = 20  # a driver of demand is placed in steps of 5 %
+DEMAND_THRESHOLD = 2 / 3
+DEMAND_FEATURES = dict(
     zip(DEMAND_TYPES, ("discounted_line_share_182d", "unit_price_mean_182d", "content_event_share_91d"), strict=False)
 )
 
 
-def fit_rfm(parts: int) -> Any:
+def fit_rfm(quantiles: int) -> Any:
     """The edges that cut last year's buyers into equal parts by each of the three."""
 
-    def fit(columns: Columns, _: Given) -> Fitted:
+    def fit(columns: Columns, _: TagContext) -> Fitted:
         buyers = columns["orders_365d"] > 0
-        return {name: quantile_edges(columns[name][buyers], parts) for name in RFM}
+        return {name: quantile_edges(columns[name][buyers], quantiles) for name in RFM}
 
     return fit
 
 
-def scores(columns: Columns, given: Given) -> list[NDArray[np.int64]]:
+def rfm_scores(columns: Columns, context: TagContext) -> list[NDArray[np.int64]]:
     """Recency, frequency and money of each customer as a part number, best highest."""
-    silent, orders, money = (
-        np.searchsorted(np.asarray(given.fitted[name]), columns[name], side="right") for name in RFM
+    recency, orders, money = (
+        np.searchsorted(np.asarray(context.fitted[name]), columns[name], side="right") for name in RFM
     )
-    return [len(given.fitted[RFM[0]]) - silent, orders, money]
+    return [len(context.fitted[RFM[0]]) - recency, orders, money]
 
 
-def rfm_tier(columns: Columns, given: Given) -> NDArray[Any]:
+def rfm_tier(columns: Columns, context: TagContext) -> NDArray[Any]:
     """Fifths of each of the three, summed: 0 to 12."""
-    total = np.sum(scores(columns, given), axis=0)
+    total = np.sum(rfm_scores(columns, context), axis=0)
     names = np.asarray(RFM_TIERS)[np.searchsorted([2, 4, 7, 10], total, side="right")]
     return np.where(columns["orders_365d"] > 0, names, "")
 
 
-def rfm_segment(columns: Columns, given: Given) -> NDArray[Any]:
+def rfm_segment(columns: Columns, context: TagContext) -> NDArray[Any]:
     """Above or below the median buyer by each of the three."""
-    recent, often, money = scores(columns, given)
+    recent, often, money = rfm_scores(columns, context)
     return np.where(
         columns["orders_365d"] > 0, np.asarray(RFM_SEGMENTS)[(4 * money + 2 * recent + often).clip(0, 7)], ""
     )
 
 
-def fit_demand(columns: Columns, _: Given) -> Fitted:
+def fit_demand(columns: Columns, _: TagContext) -> Fitted:
     """The edges of each driver's twentieths among the customers who show it."""
-    return {driver: quantile_edges(columns[name], STEPS) for driver, name in DRIVERS.items() if name in columns}
+    return {
+        driver: quantile_edges(columns[name], DEMAND_BINS)
+        for driver, name in DEMAND_FEATURES.items()
+        if name in columns
+    }
 
 
-def demand_type(columns: Columns, given: Given) -> NDArray[Any]:
+def demand_type(columns: Columns, context: TagContext) -> NDArray[Any]:
     """What moves the customer: the driver in which they stand highest among all, where they are in the upper third of it.
 
     What is dear, or often reduced, differs from shop to shop, so the measure is the customer's place among all and not a number of ours.
     """
     bought = columns["unit_price_mean_182d"] > 0
-    drivers = [driver for driver in DRIVERS if driver in given.fitted and DRIVERS[driver] in columns]
-    heights = np.array([(place(columns[DRIVERS[driver]], given.fitted[driver]) + 1) / STEPS for driver in drivers])
-    strongest = np.asarray(drivers)[heights.argmax(axis=0)]
-    return np.select([~bought, heights.max(axis=0) > STANDS_OUT], ["", strongest], default=DEMAND_TYPES[-1])
+    drivers = [driver for driver in DEMAND_FEATURES if driver in context.fitted and DEMAND_FEATURES[driver] in columns]
+    heights = np.array(
+        [
+            (quantile_bin(columns[DEMAND_FEATURES[driver]], context.fitted[driver]) + 1) / DEMAND_BINS
+            for driver in drivers
+        ]
+    )
+    strongest_links = np.asarray(drivers)[heights.argmax(axis=0)]
+    return np.select([~bought, heights.max(axis=0) > DEMAND_THRESHOLD], ["", strongest_links], default=DEMAND_TYPES[-1])
 
 
-def purchase_cycle(columns: Columns, _: Given) -> NDArray[Any]:
+def purchase_cycle(columns: Columns, _: TagContext) -> NDArray[Any]:
     """The mean gap in words."""
     gap = columns["gap_days_mean"]
     names = ["", "weekly", "fortnightly", "monthly", "quarterly"]
@@ -89,7 +107,7 @@ def purchase_cycle(columns: Columns, _: Given) -> NDArray[Any]:
     )
 
 
-def purchase_regularity(columns: Columns, _: Given) -> NDArray[Any]:
+def purchase_regularity(columns: Columns, _: TagContext) -> NDArray[Any]:
     """Spread of the gaps against their mean; a chance process has 1."""
     spread = columns["gap_variation"]
     return np.select(
@@ -97,7 +115,7 @@ def purchase_regularity(columns: Columns, _: Given) -> NDArray[Any]:
     )
 
 
-def coupon_user(columns: Columns, _: Given) -> NDArray[Any]:
+def coupon_user(columns: Columns, _: TagContext) -> NDArray[Any]:
     """How many of the orders of the last 91 days had a coupon."""
     share = columns["coupon_order_share_91d"]
     return np.select(
@@ -105,7 +123,7 @@ def coupon_user(columns: Columns, _: Given) -> NDArray[Any]:
     )
 
 
-def trading(columns: Columns, _: Given) -> NDArray[Any]:
+def trading(columns: Columns, _: TagContext) -> NDArray[Any]:
     """Dearer or cheaper units than before."""
     drift = columns["price_drift"]
     return np.select(
@@ -113,7 +131,7 @@ def trading(columns: Columns, _: Given) -> NDArray[Any]:
     )
 
 
-def store_loyalty(columns: Columns, _: Given) -> NDArray[Any]:
+def store_loyalty(columns: Columns, _: TagContext) -> NDArray[Any]:
     """How much one store has of the orders."""
     share = columns["top_store_share"]
     return np.select(
@@ -123,13 +141,13 @@ def store_loyalty(columns: Columns, _: Given) -> NDArray[Any]:
 
 # fmt: off
 TAGS = (
-    tier("value_tier", "transaction", "thirds by amount paid in the last 365 days", "amount_365d", ("low", "middle", "high")),
+    quantile_tag("value_tier", "transaction", "thirds by amount paid in the last 365 days", "amount_365d", ("low", "middle", "high")),
     Tag("rfm_tier", "transaction", "fifths of recency, frequency and money of the last 365 days, summed", RFM, rfm_tier, how="statistic", fit=fit_rfm(5), values=RFM_TIERS),
     Tag("rfm_segment", "transaction", "recency, frequency and money each above or below the median buyer: eight classes", RFM, rfm_segment, how="statistic", fit=fit_rfm(2), values=RFM_SEGMENTS),
-    tier("price_band", "transaction", "thirds by mean price paid a unit in the last 91 days", "unit_price_mean_91d", ("budget", "middle", "premium")),
-    tier("basket_size", "transaction", "thirds by mean lines an order", "basket_lines_mean", ("small", "middle", "large")),
+    quantile_tag("price_band", "transaction", "thirds by mean price paid a unit in the last 91 days", "unit_price_mean_91d", ("budget", "middle", "premium")),
+    quantile_tag("basket_size", "transaction", "thirds by mean lines an order", "basket_lines_mean", ("small", "middle", "large")),
     Tag("demand_type", "transaction", "what moves the customer most, against all customers: price (discounted lines), quality (price paid a unit) or content (events with content)",
-        ("discounted_line_share_182d", "unit_price_mean_182d"), demand_type, uses=("content_event_share_91d",), how="statistic", fit=fit_demand, values=DEMAND_TYPES),
+        ("discounted_line_share_182d", "unit_price_mean_182d"), demand_type, optional_features=("content_event_share_91d",), how="statistic", fit=fit_demand, values=DEMAND_TYPES),
     Tag("discount_seeker", "transaction", "more than 60 % of the lines of the last 91 days were discounted", ("discounted_line_share_91d", "lines_91d"), lambda c, _: yes_no(c["discounted_line_share_91d"] > 0.6, c["lines_91d"] > 0)),
     Tag("coupon_user", "transaction", "orders of the last 91 days with a coupon: never, sometimes, mostly (half and more)", ("coupon_order_share_91d", "orders_91d"), coupon_user, values=("never", "sometimes", "mostly")),
     Tag("trading", "transaction", "price paid a unit in the last 28 days against the last 182: up (15 % more), steady, down", ("price_drift", "orders_28d"), trading, values=("up", "steady", "down")),

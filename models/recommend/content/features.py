@@ -11,29 +11,29 @@ from scipy import sparse
 
 from features.interactions import Interactions
 from models.persist import Arrays, pack_csr, unpack_csr
-from models.recommend.content.words import Words
+from models.recommend.content.words import TopicMatrices
 
 FEATURES = ("read", "bought", "alike", "shown", "readers", "rate", "age", "new")
-NEVER_NEGATIVE = FEATURES[:6]  # what can only speak for a content
-FEW_READ, FEW_BOUGHT = 3.0, 20.0  # engagements, and (logarithms of) purchases, that a taste is seen against
-FEW_MEMBERS = 20.0  # customers that an attribute's taste is seen against
-LEAST_LIFT = 1e-3
-LEAST_TIMES = 3  # bought so often, an item has a rhythm
+NON_NEGATIVE = FEATURES[:6]  # what can only speak for a content
+READ_PRIOR, BOUGHT_PRIOR = 3.0, 20.0  # engagements, and (logarithms of) purchases, that a taste is seen against
+MEMBER_PRIOR = 20.0  # customers that an attribute's taste is seen against
+MIN_LIFT = 1e-3
+MIN_TIMES = 3  # bought so often, an item has a rhythm
 USERS = 256  # whose features are held at a time
-LEAST_PRIOR, MOST_PRIOR = 2.0, 1000.0  # readers that the expected rate counts for
+MIN_PRIOR, MAX_PRIOR = 2.0, 1000.0  # readers that the expected rate counts for
 FADED_HALF_LIVES = 30.0  # after so many nothing is left
 TOPIC_READERS = 50.0  # readers that the overall rate counts for in that of a topic
 Floats = NDArray[np.float32]
 
 
 @dataclass(frozen=True)
-class ContentFacts:
+class ContentStatistics:
     """Everything the features are made of, at one moment.
 
     Attributes
     ----------
     about : csr_matrix, (n_contents, w)
-        As `Words.contents`.
+        As `TopicMatrices.contents`.
     read_share, bought_share : ndarray of float32, (w,)
         Share of each word in what everybody reads, and buys.
     counts : csr_matrix, (n_users, n_contents)
@@ -78,12 +78,12 @@ class ContentFacts:
         cls,
         data: Interactions,
         purchases: Interactions | None,
-        words: Words,
+        words: TopicMatrices,
         traits: sparse.csr_matrix,
         half_life_days: float,
         purchase_half_life_days: float,
         shrinkage: float,
-    ) -> ContentFacts:
+    ) -> ContentStatistics:
         """From what was read and bought before one moment."""
         counts = data.matrix(half_life_days)
         n_users, n_contents = data.shape
@@ -92,18 +92,18 @@ class ContentFacts:
             sparse.csr_matrix(data.shape, dtype=np.float32),
         )
         if purchases is not None and len(purchases.users):
-            had = purchases.matrix(purchase_half_life_days)
-            damped = had.copy()
+            purchased = purchases.matrix(purchase_half_life_days)
+            damped = purchased.copy()
             damped.data = np.log1p(damped.data)
             bought = (damped @ words.items).tocsr()
-            shows = (_saturated(had, due(purchases, had)) @ words.shown.T.tocsr()).tocsr()
+            shows = (_saturated(purchased, due_ratio(purchases, purchased)) @ words.shown.T.tocsr()).tocsr()
             shows.data = np.minimum(shows.data, np.float32(1.0))
         read = (counts @ words.contents).tocsr()
         read_share = _share(read)
-        rate, uncertainty = rates(data, words.contents, half_life_days)
+        rate, uncertainty = engagement_rates(data, words.contents, half_life_days)
         first = np.full(n_contents, -1.0, dtype=np.float32)
         np.maximum.at(first, data.items, data.age_days)
-        alike = likeness(data, shrinkage)
+        alike = reader_similarity(data, shrinkage)
         return cls(
             words.contents,
             read_share,
@@ -112,7 +112,7 @@ class ContentFacts:
             bought,
             shows,
             traits,
-            _of_traits(traits, read, words.contents, read_share),
+            _attribute_lift(traits, read, words.contents, read_share),
             alike,
             _expected(counts, alike),
             rate,
@@ -134,8 +134,8 @@ class ContentFacts:
         known = sparse.diags((users >= 0).astype(np.float32))
         inside, nobody = np.maximum(users, 0), not self.counts.shape[0]
         total = np.asarray(counts.sum(axis=1), dtype=np.float32)
-        some = (total / (total + np.float32(FEW_READ))).reshape(-1, 1)
-        read = log_lift(counts @ self.about, self.about, self.read_share, FEW_READ)
+        some = (total / (total + np.float32(READ_PRIOR))).reshape(-1, 1)
+        read = log_lift(counts @ self.about, self.about, self.read_share, READ_PRIOR)
         bought = (
             sparse.csr_matrix((len(users), self.about.shape[1]), dtype=np.float32)
             if nobody
@@ -143,10 +143,10 @@ class ContentFacts:
         )
         shown = np.zeros_like(read) if nobody else (known @ self.shows[inside]).toarray()
         many = np.maximum(np.asarray(traits.sum(axis=1), dtype=np.float32), np.float32(1.0)).reshape(-1, 1)
-        alike = np.log(np.maximum(1.0 + (traits @ self.of_traits) / many, np.float32(LEAST_LIFT)))
+        alike = np.log(np.maximum(1.0 + (traits @ self.of_traits) / many, np.float32(MIN_LIFT)))
         # beyond what anybody's reading lets expect: an old content has met more readers, and is no better for it
         readers = (_readers(counts, self.alike) - self.expected) * some
-        of_bought = log_lift(bought, self.about, self.bought_share, FEW_BOUGHT)
+        of_bought = log_lift(bought, self.about, self.bought_share, BOUGHT_PRIOR)
         return [
             read,
             of_bought,
@@ -177,7 +177,7 @@ class ContentFacts:
         return kept
 
     @classmethod
-    def restored(cls, state: Arrays) -> ContentFacts:
+    def restored(cls, state: Arrays) -> ContentStatistics:
         """The inverse of `state`."""
         return cls(**{name: unpack_csr(name, state) for name in _MATRICES}, **{name: state[name] for name in _ARRAYS})
 
@@ -214,7 +214,7 @@ def log_lift(words: sparse.csr_matrix, about: sparse.csr_matrix, share: Floats, 
         + np.float32(few) * (1.0 - unknown)
         + (total + np.float32(few)) * unknown
     ) / (total + np.float32(few))
-    return np.asarray(np.log(np.maximum(lift, LEAST_LIFT)), dtype=np.float32)
+    return np.asarray(np.log(np.maximum(lift, MIN_LIFT)), dtype=np.float32)
 
 
 def _share(words: sparse.csr_matrix) -> Floats:
@@ -236,7 +236,7 @@ def _expected(counts: sparse.csr_matrix, alike: sparse.csr_matrix) -> Floats:
     return np.asarray(share @ alike, dtype=np.float32).ravel()
 
 
-def likeness(data: Interactions, shrinkage: float) -> sparse.csr_matrix:
+def reader_similarity(data: Interactions, shrinkage: float) -> sparse.csr_matrix:
     """Cosine of the contents' readers, times ``shared / (shared + shrinkage)``; nothing with itself."""
     met = data.matrix()
     met.data[:] = 1.0
@@ -250,7 +250,7 @@ def likeness(data: Interactions, shrinkage: float) -> sparse.csr_matrix:
     return found
 
 
-def rates(data: Interactions, topics: sparse.csr_matrix, half_life_days: float) -> tuple[Floats, Floats]:
+def engagement_rates(data: Interactions, topics: sparse.csr_matrix, half_life_days: float) -> tuple[Floats, Floats]:
     """Log of the share of readers each content engages, and how much more it may be, (n_contents,) each.
 
     A reader of a day counts as a chance for every content that was there, which it is since its first event; fading with `half_life_days`. Of n
@@ -264,9 +264,9 @@ def rates(data: Interactions, topics: sparse.csr_matrix, half_life_days: float) 
     reader_days = np.unique(data.users.astype(np.int64) * (day.max() + 1) + day) % (day.max() + 1)
     fading = np.exp2(-np.arange(day.max() + 1) / half_life_days)
     until = np.cumsum(np.bincount(reader_days, minlength=len(fading)) * fading)
-    taken = np.unique((data.users.astype(np.int64) * n_contents + data.items) * (day.max() + 1) + day)
-    contents = taken // (day.max() + 1) % n_contents
-    n = np.bincount(contents, fading[taken % (day.max() + 1)], minlength=n_contents)
+    engaged = np.unique((data.users.astype(np.int64) * n_contents + data.items) * (day.max() + 1) + day)
+    contents = engaged // (day.max() + 1) % n_contents
+    n = np.bincount(contents, fading[engaged % (day.max() + 1)], minlength=n_contents)
     first = np.full(n_contents, -1)
     np.maximum.at(first, data.items, day)
     chances = np.where(first >= 0, until[np.maximum(first, 0)], 0.0)
@@ -278,21 +278,21 @@ def rates(data: Interactions, topics: sparse.csr_matrix, half_life_days: float) 
     prior = np.where(many > 0, ((topics > 0) @ expected) / np.maximum(many, 1), overall)
     found = n[met] / chances[met]
     spread = float(np.var(found / prior[met]) * overall**2) if met.sum() > 1 else 0.0
-    weight = np.clip(overall * (1.0 - overall) / max(spread, 1e-12) - 1.0, LEAST_PRIOR, MOST_PRIOR)
+    weight = np.clip(overall * (1.0 - overall) / max(spread, 1e-12) - 1.0, MIN_PRIOR, MAX_PRIOR)
     a, b = prior * weight + n, (1.0 - prior) * weight + np.maximum(chances - n, 0.0)
     mean = np.maximum(a / (a + b), 1e-9)
     deviation = np.sqrt(a * b / ((a + b) ** 2 * (a + b + 1.0)))
     return np.log(mean).astype(np.float32), np.log1p(deviation / mean).astype(np.float32)
 
 
-def due(purchases: Interactions, had: sparse.csr_matrix) -> Floats:
-    """How far each pair of `had` is due again: days since the last time over the pair's own mean gap, at most 1; 1 where bought too rarely to say."""
-    pairs = purchases.users.astype(np.int64) * had.shape[1] + purchases.items
+def due_ratio(purchases: Interactions, purchased: sparse.csr_matrix) -> Floats:
+    """How far each pair of `purchased` is due again: days since the last time over the pair's own mean gap, at most 1; 1 where bought too rarely to say."""
+    pairs = purchases.users.astype(np.int64) * purchased.shape[1] + purchases.items
     order = np.lexsort((purchases.age_days, pairs))
     _, first, times = np.unique(pairs[order], return_index=True, return_counts=True)
     newest, oldest = purchases.age_days[order][first], purchases.age_days[order][first + times - 1]
     gap = (oldest - newest) / np.maximum(times - 1, 1)
-    return np.where((times >= LEAST_TIMES) & (gap > 0), np.minimum(newest / np.maximum(gap, 1e-6), 1.0), 1.0).astype(
+    return np.where((times >= MIN_TIMES) & (gap > 0), np.minimum(newest / np.maximum(gap, 1e-6), 1.0), 1.0).astype(
         np.float32
     )
 
@@ -303,13 +303,15 @@ def unit_rows(matrix: sparse.csr_matrix) -> sparse.csr_matrix:
     return (sparse.diags((1.0 / np.maximum(lengths, 1e-12)).astype(np.float32)) @ matrix).tocsr().astype(np.float32)
 
 
-def _saturated(had: sparse.csr_matrix, share_due: Floats) -> sparse.csr_matrix:
-    bought = had.copy()
+def _saturated(purchased: sparse.csr_matrix, share_due: Floats) -> sparse.csr_matrix:
+    bought = purchased.copy()
     bought.data = bought.data / (bought.data + 1.0) * (0.5 + 0.5 * share_due)
     return bought.astype(np.float32)
 
 
-def _of_traits(traits: sparse.csr_matrix, read: sparse.csr_matrix, about: sparse.csr_matrix, share: Floats) -> Floats:
+def _attribute_lift(
+    traits: sparse.csr_matrix, read: sparse.csr_matrix, about: sparse.csr_matrix, share: Floats
+) -> Floats:
     """The lift of each content among the readers with each attribute, less 1, (a, n_contents); a few of them say little."""
     total = np.asarray(read.sum(axis=1)).ravel()
     each = sparse.diags((1.0 / np.maximum(total, 1e-9) * (total > 0)).astype(np.float32)) @ read
@@ -317,4 +319,4 @@ def _of_traits(traits: sparse.csr_matrix, read: sparse.csr_matrix, about: sparse
     inverse = sparse.diags(np.where(share > 0, 1.0 / np.maximum(share, 1e-12), 0.0).astype(np.float32))
     known = np.asarray(about @ (share > 0).astype(np.float32), dtype=np.float32).ravel()
     lift = (traits.T @ each @ inverse @ about.T.tocsr()).toarray() - members * known
-    return np.asarray(lift / (members + np.float32(FEW_MEMBERS)), dtype=np.float32)
+    return np.asarray(lift / (members + np.float32(MEMBER_PRIOR)), dtype=np.float32)

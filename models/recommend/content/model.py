@@ -9,21 +9,30 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import sparse
 
-from features.contents import READ, ContentSet
+from features.contents import READ_WEIGHT, ContentSet
 from features.interactions import Interactions, TrainingSet
 from models.persist import Arrays, pack_csr, unpack_csr
 from models.ranked import NOT_A_CANDIDATE
-from models.recommend.base import Evidence, Query, Recommender, Span, folded, row_indices
-from models.recommend.choice_models import logit_weights
-from models.recommend.content.features import FEATURES, NEVER_NEGATIVE, ContentFacts, unit_rows
-from models.recommend.content.words import Words
+from models.recommend.base import Evidence, Query, Range, Recommender, fold_in, row_indices
+from models.recommend.choice_models import fit_multinomial_logit
+from models.recommend.content.features import FEATURES, NON_NEGATIVE, ContentStatistics, unit_rows
+from models.recommend.content.words import TopicMatrices
 from models.recommend.hybrid import user_attributes
 
-LEAST_CHOICES = 200  # fewer teach nothing: the weights below then
-MOST_CHOICES = 3_000
-OTHERS = 60  # contents a choice is seen against
+MIN_CHOICES = 200  # fewer teach nothing: the weights below then
+MAX_CHOICES = 3_000
+SAMPLED_ALTERNATIVES = 60  # contents a choice is seen against
 # about what the made-up shop teaches
-USUAL = {"read": 0.6, "bought": 0.6, "alike": 0.3, "shown": 0.3, "readers": 0.5, "rate": 1.0, "age": -0.3, "new": -0.5}
+DEFAULT_WEIGHTS = {
+    "read": 0.6,
+    "bought": 0.6,
+    "alike": 0.3,
+    "shown": 0.3,
+    "readers": 0.5,
+    "rate": 1.0,
+    "age": -0.3,
+    "new": -0.5,
+}
 Floats = NDArray[np.float32]
 
 
@@ -45,7 +54,7 @@ class ContentRecommender(Recommender):
     be (an upper confidence bound, Auer et al. 2002), so it is met, and then judged. That is an order, not a draw: drawing with a known propensity is left to the
     exploration of `models.rerank`.
 
-    What a customer read to the end (an event of weight `READ` or more) is not shown again, unless `show_read`; see `with_read`.
+    What a customer read to the end (an event of weight `READ_WEIGHT` or more) is not shown again, unless `show_read`; see `including_read`.
 
     Parameters
     ----------
@@ -63,14 +72,14 @@ class ContentRecommender(Recommender):
     supports_cold: ClassVar[bool] = True
     supports_similar: ClassVar[bool] = True
     supports_fold_in: ClassVar[bool] = True
-    may_be_short: ClassVar[bool] = True
+    returns_partial_lists: ClassVar[bool] = True
     supports_item_vectors: ClassVar[bool] = True
     supports_evidence: ClassVar[bool] = True
     search_space: ClassVar[Mapping[str, Any]] = {
-        "half_life_days": Span(7.0, 365.0, log=True),
-        "purchase_half_life_days": Span(14.0, 365.0, log=True),
-        "neighbour_shrinkage": Span(1.0, 100.0, log=True),
-        "exploration": Span(0.0, 2.0),
+        "half_life_days": Range(7.0, 365.0, log=True),
+        "purchase_half_life_days": Range(14.0, 365.0, log=True),
+        "neighbour_shrinkage": Range(1.0, 100.0, log=True),
+        "exploration": Range(0.0, 2.0),
     }
 
     def __init__(
@@ -88,21 +97,23 @@ class ContentRecommender(Recommender):
         self.learn_days, self.show_read, self.seed = learn_days, show_read, seed
 
     def _fit(self, train: TrainingSet) -> None:
-        words = Words.of(train)
+        words = TopicMatrices.of(train)
         self.attribute_names_, traits = user_attributes(train)
         self.vocabulary_ = words.vocabulary
-        self.facts_ = self._known(train, words, traits)
-        self.read_ = _read(train.interactions)
-        self.weights_ = np.array([USUAL[name] for name in FEATURES], dtype=np.float32)
+        self.statistics_ = self._statistics(train, words, traits)
+        self.read_ = _read_matrix(train.interactions)
+        self.weights_ = np.array([DEFAULT_WEIGHTS[name] for name in FEATURES], dtype=np.float32)
         if self.learn_days is not None and (train.interactions.age_days > self.learn_days).any():
-            learnt = self._learnt(train, self._known(train.rewound(self.learn_days), words, traits))
+            learnt = self._fit_weights(
+                train, self._statistics(train.with_earlier_cutoff(self.learn_days), words, traits)
+            )
             self.weights_ = self.weights_ if learnt is None else learnt
 
-    def _known(self, train: TrainingSet, words: Words, traits: sparse.csr_matrix) -> ContentFacts:
-        shop = train.shop if isinstance(train, ContentSet) else None
-        return ContentFacts.of(
+    def _statistics(self, train: TrainingSet, words: TopicMatrices, traits: sparse.csr_matrix) -> ContentStatistics:
+        purchases = train.purchases if isinstance(train, ContentSet) else None
+        return ContentStatistics.of(
             train.interactions,
-            None if shop is None else shop.interactions,
+            None if purchases is None else purchases.interactions,
             words,
             traits,
             self.half_life_days,
@@ -110,33 +121,35 @@ class ContentRecommender(Recommender):
             self.neighbour_shrinkage,
         )
 
-    def _learnt(self, train: TrainingSet, before: ContentFacts) -> NDArray[np.float32] | None:
+    def _fit_weights(self, train: TrainingSet, before: ContentStatistics) -> NDArray[np.float32] | None:
         """Weights that make what was opened in the last days likeliest, among what there was and the customer had not read."""
         assert self.learn_days is not None
         data, rng = train.interactions, np.random.default_rng(self.seed)
         late = data.age_days <= self.learn_days
         n_items = np.int64(train.n_items)
         opened = np.unique(data.users[late] * n_items + data.items[late])
-        done = _read(data.where(~late))
+        done = _read_matrix(data.where(~late))
         finished = np.repeat(np.arange(train.n_users), np.diff(done.indptr)) * n_items + done.indices
         choices = np.setdiff1d(opened, finished)
-        if len(choices) < LEAST_CHOICES:
+        if len(choices) < MIN_CHOICES:
             return None
-        choices = np.sort(rng.permutation(choices)[:MOST_CHOICES])
+        choices = np.sort(rng.permutation(choices)[:MAX_CHOICES])
         users, chosen = choices // n_items, choices % n_items
-        others = rng.integers(0, n_items, (len(choices), OTHERS))
+        others = rng.integers(0, n_items, (len(choices), SAMPLED_ALTERNATIVES))
         seen = np.column_stack([chosen, others])
         pairs = users[:, None] * n_items + others
-        taken = np.isin(pairs, opened) | np.isin(pairs, finished)
+        excluded = np.isin(pairs, opened) | np.isin(pairs, finished)
         values = before.pairs(users, seen)
-        kept = np.column_stack([np.ones(len(choices), dtype=bool), ~taken]) & np.any(~taken, axis=1, keepdims=True)
+        kept = np.column_stack([np.ones(len(choices), dtype=bool), ~excluded]) & np.any(
+            ~excluded, axis=1, keepdims=True
+        )
         group = np.broadcast_to(np.arange(len(choices))[:, None], kept.shape)[kept]
         of, group = np.unique(group, return_inverse=True)
         first = np.searchsorted(group, np.arange(len(of)))
-        if len(of) < LEAST_CHOICES:
+        if len(of) < MIN_CHOICES:
             return None
         every = np.ones(len(FEATURES), dtype=bool)
-        return logit_weights(values[kept], first, group, every, never_negative=np.isin(FEATURES, NEVER_NEGATIVE))
+        return fit_multinomial_logit(values[kept], first, group, every, non_negative=np.isin(FEATURES, NON_NEGATIVE))
 
     @property
     def attribute_names(self) -> tuple[str, ...]:
@@ -145,14 +158,14 @@ class ContentRecommender(Recommender):
     def _evidence(self, query: Query, item: int) -> Evidence | None:
         """The ``topic`` of a content that is most the user's own, and ``because`` they ``read`` or ``bought`` of it more than others; None for none."""
         user = int(query.users[0])
-        facts = self.facts_
-        words = row_indices(facts.about, item)
+        statistics = self.statistics_
+        words = row_indices(statistics.about, item)
         if user < 0 or not len(words):
             return None
         best, found = 1.0, None
         for because, own, share in (
-            ("read", (facts.counts[user] @ facts.about).tocsr(), facts.read_share),
-            ("bought", facts.bought[user], facts.bought_share),
+            ("read", (statistics.counts[user] @ statistics.about).tocsr(), statistics.read_share),
+            ("bought", statistics.bought[user], statistics.bought_share),
         ):
             counts = own[:, words].toarray().ravel()
             lift = counts / np.maximum(float(own.sum()) * share[words], 1e-12)
@@ -163,12 +176,14 @@ class ContentRecommender(Recommender):
         return found
 
     def _scores(self, query: Query) -> Floats:
-        facts = self.facts_
-        values = facts.features(folded(facts.counts, query, self.half_life_days), query.users, self._traits(query))
+        statistics = self.statistics_
+        values = statistics.features(
+            fold_in(statistics.counts, query, self.half_life_days), query.users, self._user_attributes(query)
+        )
         scores = np.zeros((len(query), self.n_items_), dtype=np.float32)
         for weight, value in zip(self.weights_, values, strict=True):
             scores += weight * value
-        scores += np.float32(self.exploration) * facts.uncertainty
+        scores += np.float32(self.exploration) * statistics.uncertainty
         if not self.show_read:
             done = self._read_now(query)
             scores[np.repeat(np.arange(len(query)), np.diff(done.indptr)), done.indices] = NOT_A_CANDIDATE
@@ -176,15 +191,17 @@ class ContentRecommender(Recommender):
 
     def _read_now(self, query: Query) -> sparse.csr_matrix:
         """What was read to the end, before the fit or since."""
-        before = folded(self.read_, Query(query.users), None)
-        return before if query.since is None else (before + _read(query.since)).tocsr()
+        before = fold_in(self.read_, Query(query.users), None)
+        return (
+            before if query.recent_interactions is None else (before + _read_matrix(query.recent_interactions)).tocsr()
+        )
 
-    def _traits(self, query: Query) -> sparse.csr_matrix:
+    def _user_attributes(self, query: Query) -> sparse.csr_matrix:
         """Profile attributes, (n, a): the profile's, or those given for somebody nobody knows."""
         shape = (len(query), len(self.attribute_names_))
         known = (query.users >= 0).astype(np.float32)
         traits = sparse.diags(known) @ (
-            self.facts_.traits[np.maximum(query.users, 0)]
+            self.statistics_.traits[np.maximum(query.users, 0)]
             if self.n_users_
             else sparse.csr_matrix(shape, dtype=np.float32)
         )
@@ -200,12 +217,12 @@ class ContentRecommender(Recommender):
 
     def _similarity(self, item: int) -> Floats:
         """Half the cosine of the topics, half the likeness of the readers."""
-        facts, topics = self.facts_, self.item_vectors()
-        return np.asarray((topics @ topics[item] + facts.alike[item].toarray().ravel()) / 2.0, dtype=np.float32)
+        statistics, topics = self.statistics_, self.item_vectors()
+        return np.asarray((topics @ topics[item] + statistics.alike[item].toarray().ravel()) / 2.0, dtype=np.float32)
 
     def item_vectors(self) -> Floats:
         """TF-IDF vectors of the words of each content, (n_contents, w)."""
-        about = self.facts_.about
+        about = self.statistics_.about
         many = np.asarray((about > 0).sum(axis=0)).ravel()
         rarity = sparse.diags((np.log((1.0 + self.n_items_) / (1.0 + many)) + 1.0).astype(np.float32))
         return np.asarray(unit_rows(about @ rarity).todense(), dtype=np.float32)
@@ -216,7 +233,7 @@ class ContentRecommender(Recommender):
             "attribute_names": self.attribute_names_,
             "vocabulary": self.vocabulary_,
             **pack_csr("read", self.read_),
-            **self.facts_.state(),
+            **self.statistics_.state(),
         }
 
     def _restore(self, state: Arrays) -> None:
@@ -225,12 +242,12 @@ class ContentRecommender(Recommender):
             state["attribute_names"],
             state["vocabulary"],
         )
-        self.read_, self.facts_ = unpack_csr("read", state), ContentFacts.restored(state)
+        self.read_, self.statistics_ = unpack_csr("read", state), ContentStatistics.restored(state)
 
 
-def _read(data: Interactions) -> sparse.csr_matrix:
+def _read_matrix(data: Interactions) -> sparse.csr_matrix:
     """What each user read to the end, 0/1, (n_users, n_contents)."""
-    ends = data.weights >= READ
+    ends = data.weights >= READ_WEIGHT
     done = sparse.csr_matrix(
         (np.ones(int(ends.sum()), np.float32), (data.users[ends], data.items[ends])), shape=data.shape
     )

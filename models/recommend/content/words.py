@@ -16,7 +16,7 @@ SHOWN_WORDS = 0.5  # what a word of an item that a content shows counts beside o
 
 
 @dataclass(frozen=True)
-class Words:
+class TopicMatrices:
     """What contents and items are about, in one vocabulary: topics, levels of categories, tags; lower case.
 
     Attributes
@@ -37,9 +37,9 @@ class Words:
     vocabulary: NDArray[np.str_]
 
     @classmethod
-    def of(cls, train: TrainingSet) -> Words:
+    def of(cls, train: TrainingSet) -> TopicMatrices:
         """Of a `ContentSet`; of any other training set the categories are the topics."""
-        columns, shop = train.item_attributes, train.shop if isinstance(train, ContentSet) else None
+        columns, purchases = train.item_attributes, train.purchases if isinstance(train, ContentSet) else None
         topics = (
             [_parts(text, "|") for text in columns["topics"].tolist()]
             if "topics" in columns
@@ -47,13 +47,13 @@ class Words:
         )
         sold: list[list[str]] = []
         shown = sparse.csr_matrix((train.n_items, 0), dtype=np.float32)
-        if shop is not None:
-            tags = shop.item_attributes.get("tags", np.full(shop.n_items, ""))
+        if purchases is not None:
+            tags = purchases.item_attributes.get("tags", np.full(purchases.n_items, ""))
             sold = [
                 [*own, *_parts(text, "|")]
-                for own, text in zip(_levels(shop.item_attributes["category"]), tags.tolist(), strict=True)
+                for own, text in zip(_levels(purchases.item_attributes["category"]), tags.tolist(), strict=True)
             ]
-            shown = _shown(columns.get("item_ids"), shop.item_ids, train.n_items)
+            shown = _shown(columns.get("item_ids"), purchases.item_ids, train.n_items)
         vocabulary = {
             word: place for place, word in enumerate(sorted({word for own in (*topics, *sold) for word in own}))
         }

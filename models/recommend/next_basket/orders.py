@@ -13,7 +13,7 @@ from scipy import sparse
 from features.interactions import Interactions
 
 Ints = NDArray[np.int64]
-FEWEST_HALVINGS, MOST_HALVINGS = -60.0, 60.0  # beyond, float32 knows no difference to nothing
+MIN_HALVINGS, MAX_HALVINGS = -60.0, 60.0  # beyond, float32 knows no difference to nothing
 BLOCK_ENTRIES = 4_000_000  # of decayed counts held at a time while learning
 
 
@@ -77,20 +77,20 @@ class Orders:
         bounds = np.concatenate([[0], np.cumsum(counts)])
         order = np.arange(bounds[-1]) + np.repeat(first - bounds[:-1], counts)
         halvings = (np.repeat(now, counts) - self.ages[order]) / half_life_days
-        weights = np.exp2(np.clip(halvings, FEWEST_HALVINGS, MOST_HALVINGS)).astype(np.float32)
+        weights = np.exp2(np.clip(halvings, MIN_HALVINGS, MAX_HALVINGS)).astype(np.float32)
         decayed = sparse.csr_matrix((weights, order, bounds), shape=(len(first), len(self.owners)))
         return (decayed @ self.baskets).tocsr(), np.asarray(decayed.sum(axis=1), dtype=np.float64).ravel()
 
-    def blocks(self, answers: Ints) -> Iterator[Ints]:
-        """Rows of `answers` so many at a time that their decayed counts fit into memory."""
+    def blocks(self, target_orders: Ints) -> Iterator[Ints]:
+        """Rows of `target_orders` so many at a time that their decayed counts fit into memory."""
         lines = self.baskets.indptr.astype(np.int64)
-        sizes = np.cumsum(lines[answers] - lines[self.starts[self.owners[answers]]])
+        sizes = np.cumsum(lines[target_orders] - lines[self.starts[self.owners[target_orders]]])
         start = 0
-        while start < len(answers):
+        while start < len(target_orders):
             end = max(
                 start + 1, int(np.searchsorted(sizes, (sizes[start - 1] if start else 0) + BLOCK_ENTRIES, side="right"))
             )
-            yield np.arange(start, min(end, len(answers)))
+            yield np.arange(start, min(end, len(target_orders)))
             start = end
 
 

@@ -9,9 +9,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from models.ranked import NOT_A_CANDIDATE
-from models.recommend.base import Barred, Indices, Query, Recommender
+from models.recommend.base import Indices, ItemFilter, Query, Recommender
 
-Lists = list[
+StageLists = list[
     tuple[NDArray[np.int32], NDArray[np.float32]]
 ]  # of each stage: ids and scores, (n, ≤ width), −inf past the end
 
@@ -32,18 +32,20 @@ class Candidates:
     source: NDArray[np.int8]
 
 
-def stage_lists(stages: Sequence[Recommender], widths: Sequence[int], query: Query, barred: Barred) -> Lists:
+def stage_lists(
+    stages: Sequence[Recommender], widths: Sequence[int], query: Query, item_filter: ItemFilter
+) -> StageLists:
     """The best `widths[s]` items of each stage s that are not barred."""
-    return [model._best(query, width, barred) for model, width in zip(stages, widths, strict=True)]
+    return [model._top_k(query, width, item_filter) for model, width in zip(stages, widths, strict=True)]
 
 
-def union(lists: Lists, of_history: Sequence[bool]) -> Candidates:
-    """Every item of any list, once; `of_history` says which stages rank the customer's own items only.
+def merge_candidates(lists: StageLists, from_history: Sequence[bool]) -> Candidates:
+    """Every item of any list, once; `from_history` says which stages rank the customer's own items only.
 
     Examples
     --------
     >>> scores = np.zeros((1, 2), np.float32)
-    >>> both = union([(np.array([[4, 2]], np.int32), scores), (np.array([[2, 7]], np.int32), scores)], [False, False])
+    >>> both = merge_candidates([(np.array([[4, 2]], np.int32), scores), (np.array([[2, 7]], np.int32), scores)], [False, False])
     >>> both.ids.tolist(), both.source.tolist()
     ([[2, 4, 7]], [[1, 0, 1]])
     """
@@ -53,7 +55,7 @@ def union(lists: Lists, of_history: Sequence[bool]) -> Candidates:
     level = np.concatenate([np.full(found.shape, stage) for stage, found in enumerate(ids)], axis=1).ravel()
     places = [
         np.zeros(found.shape[1], np.int64) if own else np.arange(1, found.shape[1] + 1)
-        for found, own in zip(ids, of_history, strict=True)
+        for found, own in zip(ids, from_history, strict=True)
     ]
     rank = np.concatenate(
         [np.broadcast_to(place, found.shape) for place, found in zip(places, ids, strict=True)], axis=1
@@ -72,8 +74,8 @@ def union(lists: Lists, of_history: Sequence[bool]) -> Candidates:
     return Candidates(answer, source)
 
 
-def stage_columns(
-    stages: Sequence[Recommender], widths: Sequence[int], query: Query, ids: Indices, lists: Lists
+def stage_features(
+    stages: Sequence[Recommender], widths: Sequence[int], query: Query, ids: Indices, lists: StageLists
 ) -> NDArray[np.float32]:
     """Score and rank by each stage of given items (n, m), (n, m, 2 × stages); NaN for the score of no candidate.
 
@@ -84,7 +86,7 @@ def stage_columns(
     """
     columns = []
     for model, width, (_, best) in zip(stages, widths, lists, strict=True):
-        scores = model._scores_at(query, ids).astype(np.float32)
+        scores = model._score_items(query, ids).astype(np.float32)
         there = scores > NOT_A_CANDIDATE
         known = np.where(there, scores, np.float32(0.0))
         above = known + np.float32(1e-5) * np.abs(known)  # the last bits differ between a search and a look-up

@@ -10,14 +10,14 @@ from numpy.typing import NDArray
 
 from features.interactions import TrainingSet
 from models.recommend import base
-from models.recommend.base import Barred, Query, Recommender
-from models.recommend.ranking.candidates import stage_columns, stage_lists, union
+from models.recommend.base import ItemFilter, Query, Recommender
+from models.recommend.ranking.candidates import merge_candidates, stage_features, stage_lists
 from models.recommend.ranking.features import FEATURES, features
 from models.recommend.ranking.histories import Histories
 from models.recommend.ranking.item_statistics import ItemStatistics, item_groups, item_prices
 from qianmian.errors import DataError
 
-CATALOGUE_CUSTOMERS = 5  # what `training_set` asks of an item unless told otherwise
+MIN_ITEM_CUSTOMERS = 5  # what `training_set` asks of an item unless told otherwise
 
 
 @dataclass(frozen=True)
@@ -66,7 +66,7 @@ class ExampleSampler:
         Fits the stages on a training set.
     widths : sequence of int
         How many items each stage proposes.
-    of_history : sequence of bool
+    from_history : sequence of bool
         Which stages rank the customer's own items only.
     """
 
@@ -78,7 +78,7 @@ class ExampleSampler:
     seed: int
     fit_stages: Callable[[TrainingSet], Sequence[Recommender]]
     widths: Sequence[int]
-    of_history: Sequence[bool]
+    from_history: Sequence[bool]
 
     def sample(self, train: TrainingSet) -> RankingExamples:
         """The examples of all cuts.
@@ -110,20 +110,20 @@ class ExampleSampler:
 
     def at_cut(self, train: TrainingSet, days: float) -> RankingExamples:
         """The candidates as they stood `days` ago."""
-        past, n_items = train.rewound(days), train.n_items
+        past, n_items = train.with_earlier_cutoff(days), train.n_items
         ages = train.interactions.age_days
-        taken = train.interactions.where((ages <= days) & (ages > days - self.horizon_days))
+        future = train.interactions.where((ages <= days) & (ages > days - self.horizon_days))
         # an item that too few had by then would not have been in the catalogue
         customers = past.item_customers
-        known = customers >= min(CATALOGUE_CUSTOMERS, int(train.item_customers[train.item_customers > 0].min()))
-        wanted = np.unique(taken.users.astype(np.int64) * n_items + taken.items)
+        known = customers >= min(MIN_ITEM_CUSTOMERS, int(train.item_customers[train.item_customers > 0].min()))
+        wanted = np.unique(future.users.astype(np.int64) * n_items + future.items)
         wanted = wanted[known[wanted % n_items]]
-        had = past.interactions.matrix()
+        interacted = past.interactions.matrix()
         if self.target == "new":
             wanted = np.setdiff1d(
-                wanted, np.repeat(np.arange(train.n_users), np.diff(had.indptr)) * n_items + had.indices
+                wanted, np.repeat(np.arange(train.n_users), np.diff(interacted.indptr)) * n_items + interacted.indices
             )
-        users = np.intersect1d(wanted // n_items, np.flatnonzero(np.diff(had.indptr)))
+        users = np.intersect1d(wanted // n_items, np.flatnonzero(np.diff(interacted.indptr)))
         if len(users) > self.users_per_cut:
             users = np.sort(np.random.default_rng(self.seed).choice(users, self.users_per_cut, replace=False))
         if not len(users):
@@ -131,17 +131,17 @@ class ExampleSampler:
             width = len(FEATURES) + 2 * len(self.widths)
             return RankingExamples(np.empty((0, width), np.float32), nothing, np.empty(0, np.int64), nothing)
         models, codes = self.fit_stages(past), item_groups(train.item_attributes)
-        histories = past.once("histories", lambda: Histories.of(past.interactions, codes))
+        histories = past.memoize("histories", lambda: Histories.of(past.interactions, codes))
         statistics = ItemStatistics.of(histories, n_items, codes, item_prices(train))
         parts, block = [], max(1, base.BLOCK_CELLS // n_items)
         for start in range(0, len(users), block):
             query = Query(users[start : start + block])
-            own = had[query.users] if self.target == "new" else None
-            lists = stage_lists(models, self.widths, query, Barred(known, own))
-            found = union(lists, self.of_history)
+            own = interacted[query.users] if self.target == "new" else None
+            lists = stage_lists(models, self.widths, query, ItemFilter(known, own))
+            found = merge_candidates(lists, self.from_history)
             rows, places = np.nonzero(found.ids >= 0)
             ids = found.ids[rows, places]
-            columns = stage_columns(models, self.widths, query, found.ids, lists)[rows, places]
+            columns = stage_features(models, self.widths, query, found.ids, lists)[rows, places]
             X = np.concatenate([features(histories, statistics, query.users[rows], ids), columns], axis=1)
             parts.append((X, np.isin(query.users[rows] * n_items + ids, wanted).astype(np.float32), rows + start))
         X, y, groups = (np.concatenate(column) for column in zip(*parts, strict=True))

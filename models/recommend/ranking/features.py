@@ -9,20 +9,33 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from models.recommend.ranking.histories import GROUP, GROUPS, PAIR, USER, Histories, rows_of_keys
-from models.recommend.ranking.item_statistics import ITEM, ItemStatistics
+from models.recommend.ranking.histories import (
+    GROUP_FEATURES,
+    GROUPS,
+    PAIR_FEATURES,
+    USER_FEATURES,
+    Histories,
+    rows_of_keys,
+)
+from models.recommend.ranking.item_statistics import ITEM_FEATURES, ItemStatistics
 
 Floats = NDArray[np.float32]
 Ints = NDArray[np.int64]
 
-CROSSED = (
+CROSS_FEATURES = (
     "last_to_item_gap",
     "expected_rate",
     "due_in_orders",
     "rising_habit",
     *(f"share_of_{name}" for name in GROUPS),
 )
-FEATURES = (*PAIR, *USER, *ITEM, *(f"{group}_{name}" for group in GROUPS for name in (*GROUP, "trend")), *CROSSED)
+FEATURES = (
+    *PAIR_FEATURES,
+    *USER_FEATURES,
+    *ITEM_FEATURES,
+    *(f"{group}_{name}" for group in GROUPS for name in (*GROUP_FEATURES, "trend")),
+    *CROSS_FEATURES,
+)
 
 
 def features(histories: Histories, items: ItemStatistics, rows: Ints, ids: Ints) -> Floats:
@@ -37,21 +50,21 @@ def features(histories: Histories, items: ItemStatistics, rows: Ints, ids: Ints)
     item = items.table[ids]
     blocks = [pair, histories.users[rows], item]
     shares = []
-    decayed = pair[:, PAIR.index("decayed_120d")]
+    decayed = pair[:, PAIR_FEATURES.index("decayed_120d")]
     for name, keys, table, trend in zip(GROUPS, histories.group_keys, histories.groups, items.trends, strict=True):
         code = items.codes[name][ids]
         wanted = np.where(code >= 0, rows * max(len(trend), 1) + code, -1)
         own = table[rows_of_keys(keys, wanted)]
         moving = np.append(trend, np.float32(np.nan))[code]  # −1 is the last
         blocks += [own, moving[:, None]]
-        of_group = own[:, GROUP.index("decayed_120d")]
+        of_group = own[:, GROUP_FEATURES.index("decayed_120d")]
         shares.append(np.where(of_group > 0, decayed / np.maximum(of_group, np.float32(1e-12)), np.float32(0.0)))
-    of_pair = {name: pair[:, place] for place, name in enumerate(PAIR)}
+    of_pair = {name: pair[:, place] for place, name in enumerate(PAIR_FEATURES)}
     crossed = [
-        of_pair["days_since_last"] / item[:, ITEM.index("item_gap")],
+        of_pair["days_since_last"] / item[:, ITEM_FEATURES.index("item_gap")],
         (of_pair["orders"] + np.float32(0.5)) / (of_pair["days_since_first"] + np.float32(40.0)),
         of_pair["orders_since_last"] * of_pair["share_of_orders"],
-        of_pair["decayed_45d"] * item[:, ITEM.index("item_trend_28d")],
+        of_pair["decayed_45d"] * item[:, ITEM_FEATURES.index("item_trend_28d")],
         *shares,
     ]
     return np.concatenate([*blocks, np.column_stack(crossed).astype(np.float32)], axis=1)

@@ -18,7 +18,7 @@ Ints = NDArray[np.int64]
 WINDOWS = (28, 56, 112)  # days
 HALF_LIVES = (7, 20, 45, 120)  # days
 RECENT_DAYS = 28
-RHYTHM = (
+RHYTHM_FEATURES = (
     *(f"orders_{days}d" for days in WINDOWS),
     "orders",
     *(f"decayed_{days}d" for days in HALF_LIVES),
@@ -31,8 +31,8 @@ RHYTHM = (
     "due",
     "orders_a_day",
 )
-PAIR = (*RHYTHM, "orders_since_last", "share_of_orders", "decayed_orders", "quantity", "amount")
-USER = (
+PAIR_FEATURES = (*RHYTHM_FEATURES, "orders_since_last", "share_of_orders", "decayed_orders", "quantity", "amount")
+USER_FEATURES = (
     "user_orders_28d",
     "user_orders_56d",
     "user_orders_112d",
@@ -50,9 +50,9 @@ USER = (
     "user_amount",
 )
 GROUPS = ("category", "category_above", "brand")
-GROUP_RHYTHM = ("orders_112d", "orders", "decayed_20d", "decayed_120d", "days_since_last", "mean_gap", "due")
-GROUP = (*GROUP_RHYTHM, "items")
-GROUP_COLUMNS = [RHYTHM.index(name) for name in GROUP_RHYTHM]
+GROUP_RHYTHM_FEATURES = ("orders_112d", "orders", "decayed_20d", "decayed_120d", "days_since_last", "mean_gap", "due")
+GROUP_FEATURES = (*GROUP_RHYTHM_FEATURES, "items")
+GROUP_COLUMNS = [RHYTHM_FEATURES.index(name) for name in GROUP_RHYTHM_FEATURES]
 
 
 @dataclass(frozen=True)
@@ -69,7 +69,7 @@ class Histories:
     group_keys : tuple of ndarray of int64
         For each of `GROUPS`: ``user × groups + group``, rising.
     groups : tuple of ndarray of float32, (g + 1, len(GROUP))
-    seen : ndarray of float32, (p,)
+    purchased_28_56d : ndarray of float32, (p,)
         1 where a pair was bought 28 to 56 days ago.
     group_recent : tuple of ndarray of float32, each (groups, 2)
         Orders with the group in the last 28 days, and in the 28 before.
@@ -80,7 +80,7 @@ class Histories:
     users: Floats
     group_keys: tuple[Ints, ...]
     groups: tuple[Floats, ...]
-    seen: Floats
+    purchased_28_56d: Floats
     group_recent: tuple[Floats, ...]
 
     @classmethod
@@ -92,7 +92,7 @@ class Histories:
             lines.items.astype(np.int64),
             lines.age_days.astype(np.float64),
         )
-        owner, when, place, occasion = _occasions(users, ages, lines.orders)
+        owner, when, place, occasion = _orders(users, ages, lines.orders)
         keys, order, starts = _distinct(users * n_items + items, place)
         age, behind = when[occasion[order]], place[order].astype(np.float64)
         first = _starts(keys)
@@ -107,11 +107,11 @@ class Histories:
             *_rhythm(age, first, count),
             behind_last,
             count / (behind[last] + 1.0) if len(first) else with_nothing,
-            _reduced(np.exp2(-behind / 8.0), first),
+            _run_sums(np.exp2(-behind / 8.0), first),
             quantity,
             amount,
         ]
-        table = _with_missing(np.column_stack(tables), PAIR)
+        table = _with_missing(np.column_stack(tables), PAIR_FEATURES)
         group_keys, groups, recent = [], [], []
         for name in GROUPS:
             found = _group(codes[name], pairs, n_items, users, items, place, when, occasion)
@@ -119,8 +119,10 @@ class Histories:
             groups.append(found[1])
             recent.append(found[2])
         per_user = _users(n_users, owner, when, pairs // max(n_items, 1), table[:-1], keys // max(n_items, 1), age)
-        seen = _reduced((age > RECENT_DAYS) & (age <= 2 * RECENT_DAYS), first) > 0
-        return cls(pairs, table, per_user, tuple(group_keys), tuple(groups), seen.astype(np.float32), tuple(recent))
+        purchased_28_56d = _run_sums((age > RECENT_DAYS) & (age <= 2 * RECENT_DAYS), first) > 0
+        return cls(
+            pairs, table, per_user, tuple(group_keys), tuple(groups), purchased_28_56d.astype(np.float32), tuple(recent)
+        )
 
     def pair_rows(self, keys: Ints) -> Ints:
         """Row of each key in `pairs`; the last row for one that is not there."""
@@ -139,8 +141,8 @@ def lines_now(lines: Interactions, starts: Ints, query: Query, changed: Ints) ->
     changed : ndarray of int64, (c,)
         Rows of the query; they are the users 0 .. c − 1 of what is returned.
     """
-    assert query.since is not None
-    since, users = query.since, query.users[changed]
+    assert query.recent_interactions is not None
+    recent_interactions, users = query.recent_interactions, query.users[changed]
     place = np.full(len(query), -1, dtype=np.int64)
     place[changed] = np.arange(len(changed))
     first = np.where(users >= 0, starts[np.maximum(users, 0)], 0)
@@ -149,24 +151,26 @@ def lines_now(lines: Interactions, starts: Ints, query: Query, changed: Ints) ->
     )
     at = np.arange(counts.sum()) + np.repeat(first - np.cumsum(counts) + counts, counts)
     old = lines.where(at)
-    ages = np.concatenate([old.age_days + np.float32(query.later_days), since.age_days])
+    ages = np.concatenate([old.age_days + np.float32(query.elapsed_days), recent_interactions.age_days])
     # an order of the fit and one since then are never the same, whatever their numbers
     before = old.orders if old.orders is not None else np.floor(old.age_days)
-    after = since.orders if since.orders is not None else np.floor(since.age_days)
+    after = (
+        recent_interactions.orders if recent_interactions.orders is not None else np.floor(recent_interactions.age_days)
+    )
     shift = before.max(initial=0) + 1 - after.min(initial=0)
     return Interactions(
-        np.concatenate([np.repeat(np.arange(len(changed)), counts), place[since.users]]).astype(np.int32),
-        np.concatenate([old.items, since.items]),
+        np.concatenate([np.repeat(np.arange(len(changed)), counts), place[recent_interactions.users]]).astype(np.int32),
+        np.concatenate([old.items, recent_interactions.items]),
         ages,
-        np.concatenate([old.weights, since.weights]),
+        np.concatenate([old.weights, recent_interactions.weights]),
         (len(changed), lines.shape[1]),
         np.concatenate([before, after + shift]).astype(np.int32),
-        quantities=_joined(old.quantities, since.quantities, len(at), len(since.users)),
-        amounts=_joined(old.amounts, since.amounts, len(at), len(since.users)),
+        quantities=_joined(old.quantities, recent_interactions.quantities, len(at), len(recent_interactions.users)),
+        amounts=_joined(old.amounts, recent_interactions.amounts, len(at), len(recent_interactions.users)),
     )
 
 
-def _occasions(
+def _orders(
     users: Ints, ages: NDArray[np.float64], orders: NDArray[np.int32] | None
 ) -> tuple[Ints, NDArray[np.float64], Ints, Ints]:
     """Orders (days where none are known): owner and age of each, and of each line how many are younger, and which one it is of."""
@@ -195,9 +199,9 @@ def _distinct(keys: Ints, place: Ints) -> tuple[Ints, Ints, tuple[Ints, Ints]]:
 
 
 def _rhythm(age: NDArray[np.float64], first: Ints, count: Ints) -> list[NDArray[np.float64]]:
-    """`RHYTHM` of groups of ages, each rising and beginning at `first`."""
+    """`RHYTHM_FEATURES` of groups of ages, each rising and beginning at `first`."""
     if not len(first):
-        return [np.empty(0)] * len(RHYTHM)
+        return [np.empty(0)] * len(RHYTHM_FEATURES)
     ends = first + count - 1
     last, oldest = age[first], age[ends]
     further = [np.where(count > step, age[np.minimum(first + step, len(age) - 1)], np.nan) for step in (1, 2)]
@@ -205,12 +209,12 @@ def _rhythm(age: NDArray[np.float64], first: Ints, count: Ints) -> list[NDArray[
     mean = np.where(count > 1, (oldest - last) / several, np.nan)
     gaps = np.diff(age, append=age[-1])
     gaps[ends] = 0.0
-    spread = np.sqrt(np.maximum(_reduced(gaps**2, first) / several - mean**2, 0.0))
+    spread = np.sqrt(np.maximum(_run_sums(gaps**2, first) / several - mean**2, 0.0))
     steady = np.maximum(mean, 0.5)  # two orders of a day are no rhythm
     return [
-        *(_reduced(age <= days, first) for days in WINDOWS),
+        *(_run_sums(age <= days, first) for days in WINDOWS),
         count.astype(np.float64),
-        *(_reduced(np.exp2(-age / days), first) for days in HALF_LIVES),
+        *(_run_sums(np.exp2(-age / days), first) for days in HALF_LIVES),
         last,
         oldest,
         further[0] - last,
@@ -239,8 +243,12 @@ def _group(
     age = when[occasion[known[order]]]
     first = _starts(keys)
     rhythm = np.column_stack(_rhythm(age, first, np.diff(np.append(first, len(keys)))))[:, GROUP_COLUMNS]
-    of_pairs = codes[pairs % n_items] if n_groups else np.empty(0, dtype=np.int64)
-    held = np.sort(pairs[of_pairs >= 0] // n_items * n_groups + of_pairs[of_pairs >= 0]) if n_groups else of_pairs
+    from_arrays = codes[pairs % n_items] if n_groups else np.empty(0, dtype=np.int64)
+    held = (
+        np.sort(pairs[from_arrays >= 0] // n_items * n_groups + from_arrays[from_arrays >= 0])
+        if n_groups
+        else from_arrays
+    )
     distinct = np.searchsorted(held, keys[first], side="right") - np.searchsorted(held, keys[first])
     of_group = keys % max(n_groups, 1)
     recent = [
@@ -248,7 +256,7 @@ def _group(
     ]
     return (
         keys[first],
-        _with_missing(np.column_stack([rhythm, distinct]), GROUP),
+        _with_missing(np.column_stack([rhythm, distinct]), GROUP_FEATURES),
         np.column_stack(recent).astype(np.float32),
     )
 
@@ -266,7 +274,7 @@ def _users(
         return np.bincount(who if kept is None else who[kept], minlength=n_users).astype(np.float64)
 
     def mean(name: str) -> NDArray[np.float64]:
-        values = pairs[:, PAIR.index(name)].astype(np.float64)
+        values = pairs[:, PAIR_FEATURES.index(name)].astype(np.float64)
         known = np.isfinite(values)
         sums, counts = np.bincount(pair_user[known], values[known], minlength=n_users), count(pair_user, known)
         return np.where(counts > 0, sums / np.maximum(counts, 1), np.nan)
@@ -276,7 +284,7 @@ def _users(
     np.fmin.at(youngest, owner, when)
     np.fmax.at(oldest, owner, when)
     recent = {days: count(event_user, event_age <= days) for days in (28, 56)}
-    new = count(pair_user, pairs[:, PAIR.index("days_since_first")] <= RECENT_DAYS)
+    new = count(pair_user, pairs[:, PAIR_FEATURES.index("days_since_first")] <= RECENT_DAYS)
     table = [
         *(count(owner, when <= days) for days in WINDOWS),
         orders,
@@ -300,9 +308,9 @@ def _mean_known(values: NDArray[np.float32], lines: tuple[Ints, Ints], first: In
     by, starts = lines
     given = values[by].astype(np.float64)
     known = np.isfinite(given)
-    per_order, any_known = _reduced(np.where(known, given, 0.0), starts), _reduced(known, starts) > 0
-    counts = _reduced(any_known, first)
-    return np.where(counts > 0, _reduced(per_order, first) / np.maximum(counts, 1), np.nan)
+    per_order, any_known = _run_sums(np.where(known, given, 0.0), starts), _run_sums(known, starts) > 0
+    counts = _run_sums(any_known, first)
+    return np.where(counts > 0, _run_sums(per_order, first) / np.maximum(counts, 1), np.nan)
 
 
 def _with_missing(table: NDArray[np.float64], names: tuple[str, ...]) -> Floats:
@@ -325,7 +333,7 @@ def _starts(keys: Ints) -> Ints:
     return np.flatnonzero(np.concatenate([[True], np.diff(keys) != 0])) if len(keys) else np.empty(0, dtype=np.int64)
 
 
-def _reduced(values: NDArray[Any], starts: Ints) -> NDArray[np.float64]:
+def _run_sums(values: NDArray[Any], starts: Ints) -> NDArray[np.float64]:
     return np.add.reduceat(values.astype(np.float64), starts) if len(starts) else np.empty(0)
 
 

@@ -10,12 +10,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from features.interactions import TrainingSet
-from models.recommend.ranking.histories import PAIR, RECENT_DAYS, Histories
+from models.recommend.ranking.histories import PAIR_FEATURES, RECENT_DAYS, Histories
 
 Floats = NDArray[np.float32]
 Ints = NDArray[np.int64]
 
-ITEM = (
+ITEM_FEATURES = (
     "item_customers",
     "item_customers_7d",
     "item_customers_14d",
@@ -56,7 +56,7 @@ class ItemStatistics:
     def of(cls, histories: Histories, n_items: int, codes: Mapping[str, Ints], price: Floats) -> ItemStatistics:
         """Statistics of all customers together."""
         pairs, item = histories.pairs[:-1], histories.pair_keys % max(n_items, 1)
-        column = {name: pairs[:, place].astype(np.float64) for place, name in enumerate(PAIR)}
+        column = {name: pairs[:, place].astype(np.float64) for place, name in enumerate(PAIR_FEATURES)}
         last, first = column["days_since_last"], column["days_since_first"]
 
         def customers(kept: NDArray[np.bool_]) -> NDArray[np.float64]:
@@ -64,7 +64,10 @@ class ItemStatistics:
 
         everybody = customers(np.ones(len(item), dtype=bool))
         within = {days: customers(last <= days) for days in (7, 14, 28, 56, 112)}
-        earlier, again = customers(histories.seen > 0), customers((histories.seen > 0) & (last <= RECENT_DAYS))
+        earlier, again = (
+            customers(histories.purchased_28_56d > 0),
+            customers((histories.purchased_28_56d > 0) & (last <= RECENT_DAYS)),
+        )
         owners, back = customers(first > RECENT_DAYS), customers((first > RECENT_DAYS) & (last <= RECENT_DAYS))
         gap = column["mean_gap"]
         timed = np.isfinite(gap)
@@ -84,8 +87,8 @@ class ItemStatistics:
                 (4 * within[7] + 1) / (within[28] + 1),
                 (within[28] + 1) / (earlier + 1),
                 (within[28] + 1) / (within[112] / 4 + 1),
-                _pooled(back, owners),
-                _pooled(again, earlier),
+                _shrunk_rate(back, owners),
+                _shrunk_rate(again, earlier),
                 np.bincount(item, column["orders"], minlength=n_items) / np.maximum(everybody, 1),
                 np.exp(typical),
                 newest,
@@ -120,7 +123,7 @@ def item_prices(train: TrainingSet) -> Floats:
     return np.full(train.n_items, np.nan, np.float32) if given is None else np.asarray(given, dtype=np.float32)
 
 
-def _pooled(hits: NDArray[np.float64], of: NDArray[np.float64], strength: float = 5.0) -> NDArray[np.float64]:
+def _shrunk_rate(hits: NDArray[np.float64], of: NDArray[np.float64], strength: float = 5.0) -> NDArray[np.float64]:
     overall = float(hits.sum() / max(float(of.sum()), 1.0))
     return (hits + strength * overall) / (of + strength)
 

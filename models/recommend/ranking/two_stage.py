@@ -10,19 +10,19 @@ import numpy as np
 import xgboost as xgb
 from numpy.typing import NDArray
 
-from features.interactions import COLUMNS, Interactions, TrainingSet
+from features.interactions import INTERACTION_FIELDS, Interactions, TrainingSet
 from models.classify.boosting import load_booster, save_booster
+from models.parallel import thread_budget
 from models.persist import Arrays
 from models.ranked import NOT_A_CANDIDATE, top_k
-from models.recommend.base import Barred, Choice, Indices, Query, Recommender, Span, fitted, folded
-from models.recommend.ranking.candidates import Candidates, stage_columns, stage_lists, union
+from models.recommend.base import Choice, Indices, ItemFilter, Query, Range, Recommender, fit_cached, fold_in
+from models.recommend.ranking.candidates import Candidates, merge_candidates, stage_features, stage_lists
 from models.recommend.ranking.examples import ExampleSampler
 from models.recommend.ranking.features import FEATURES, features
 from models.recommend.ranking.histories import GROUPS, Histories, lines_now
 from models.recommend.ranking.item_statistics import ItemStatistics, item_groups, item_prices
 from models.recommend.repeat import RepeatPurchaseRecommender
 from models.recommend.single_stage import SINGLE_STAGE
-from models.threads import cores
 from qianmian.errors import DataError, UsageError
 
 Stages = Sequence[tuple[str, Mapping[str, Any], int]]
@@ -42,7 +42,7 @@ class TwoStageRecommender(Recommender):
     of the whole history.
 
     Items outside the union are no candidates, so a list may be short; a customer without history is left to other models. Of a customer who did
-    something since the fit (`since`), all that is known of the customer is counted anew; what is known of items stays as it was.
+    something since the fit (`recent_interactions`), all that is known of the customer is counted anew; what is known of items stays as it was.
 
     Profile attributes of `as_of` are not used: they do not exist at an earlier cut.
 
@@ -82,13 +82,13 @@ class TwoStageRecommender(Recommender):
 
     name: ClassVar[str] = "two_stage"
     supports_fold_in: ClassVar[bool] = True
-    may_be_short: ClassVar[bool] = True
-    search_space: ClassVar[Mapping[str, Span | Choice]] = {
-        "rounds": Span(100, 400),
-        "learning_rate": Span(0.03, 0.15, log=True),
-        "depth": Span(4, 8),
-        "min_child_weight": Span(5.0, 100.0, log=True),
-        "cuts": Span(1, 5),
+    returns_partial_lists: ClassVar[bool] = True
+    search_space: ClassVar[Mapping[str, Range | Choice]] = {
+        "rounds": Range(100, 400),
+        "learning_rate": Range(0.03, 0.15, log=True),
+        "depth": Range(4, 8),
+        "min_child_weight": Range(5.0, 100.0, log=True),
+        "cuts": Range(1, 5),
         "objective": Choice(OBJECTIVES),
     }
 
@@ -143,7 +143,7 @@ class TwoStageRecommender(Recommender):
                 hint="use a longer history or a longer horizon_days, or the models of the first stage alone",
             )
         by_list = self.objective.startswith("rank:")
-        threads = cores() if self.n_jobs is None else self.n_jobs
+        threads = thread_budget() if self.n_jobs is None else self.n_jobs
         matrix = xgb.QuantileDMatrix(
             examples.features,
             label=examples.labels,
@@ -172,7 +172,7 @@ class TwoStageRecommender(Recommender):
         self.models_ = self._fitted_stages(train)
         self.lines_, self.codes_ = train.interactions, item_groups(train.item_attributes)
         self.price_ = item_prices(train)
-        self._set_tables(train.once("histories", lambda: Histories.of(self.lines_, self.codes_)))
+        self._set_tables(train.memoize("histories", lambda: Histories.of(self.lines_, self.codes_)))
 
     def _check_parameters(self) -> None:
         if self.target not in DEFAULT_STAGES:
@@ -190,11 +190,11 @@ class TwoStageRecommender(Recommender):
             seed=self.seed,
             fit_stages=self._fitted_stages,
             widths=self._widths,
-            of_history=self._of_history,
+            from_history=self._from_history,
         )
 
     def _fitted_stages(self, train: TrainingSet) -> tuple[Recommender, ...]:
-        return tuple(fitted(SINGLE_STAGE[name](**params), train) for name, params, _ in self._stages)
+        return tuple(fit_cached(SINGLE_STAGE[name](**params), train) for name, params, _ in self._stages)
 
     @property
     def _stages(self) -> Stages:
@@ -205,7 +205,7 @@ class TwoStageRecommender(Recommender):
         return [width for _, _, width in self._stages]
 
     @property
-    def _of_history(self) -> list[bool]:
+    def _from_history(self) -> list[bool]:
         return [name == RepeatPurchaseRecommender.name for name, _, _ in self._stages]
 
     def _feature_names(self) -> list[str]:
@@ -226,52 +226,52 @@ class TwoStageRecommender(Recommender):
     # ---- answering -----------------------------------------------------------------------------------------------
 
     def _rank_block(
-        self, query: Query, k: int, barred: Barred
+        self, query: Query, k: int, item_filter: ItemFilter
     ) -> tuple[NDArray[np.int32], NDArray[np.float32], NDArray[np.int8]]:
-        found, scores = self._candidates(query, barred)
+        found, scores = self._candidates(query, item_filter)
         place, best = top_k(scores, k)
         ids = np.take_along_axis(found.ids, place.astype(np.int64), axis=1).astype(np.int32)
         return ids, best, np.take_along_axis(found.source, place.astype(np.int64), axis=1)
 
-    def _best(self, query: Query, k: int, barred: Barred) -> tuple[NDArray[np.int32], NDArray[np.float32]]:
-        return self._rank_block(query, k, barred)[:2]
+    def _top_k(self, query: Query, k: int, item_filter: ItemFilter) -> tuple[NDArray[np.int32], NDArray[np.float32]]:
+        return self._rank_block(query, k, item_filter)[:2]
 
     def _scores(self, query: Query) -> NDArray[np.float32]:
         scores = np.full((len(query), self.n_items_), NOT_A_CANDIDATE, dtype=np.float32)
-        found, values = self._candidates(query, Barred())
+        found, values = self._candidates(query, ItemFilter())
         rows, places = np.nonzero(found.ids >= 0)
         scores[rows, found.ids[rows, places]] = values[rows, places]
         return scores
 
-    def _scores_at(self, query: Query, ids: Indices) -> NDArray[np.float32]:
-        always = self._always_barred(query)
-        given = np.where(always.at(ids) | ~self._has_history(query)[:, None], -1, ids)
-        return self._ranked(query, given, stage_lists(self.models_, self._widths, query, always))
+    def _score_items(self, query: Query, ids: Indices) -> NDArray[np.float32]:
+        always = self._always_excluded(query)
+        given = np.where(always.excludes(ids) | ~self._has_history(query)[:, None], -1, ids)
+        return self._ranker_scores(query, given, stage_lists(self.models_, self._widths, query, always))
 
-    def _candidates(self, query: Query, barred: Barred) -> tuple[Candidates, NDArray[np.float32]]:
+    def _candidates(self, query: Query, item_filter: ItemFilter) -> tuple[Candidates, NDArray[np.float32]]:
         """What the stages propose of what is not barred, and its scores (n, m), −inf past the end."""
-        always = self._always_barred(query)
+        always = self._always_excluded(query)
         lists = stage_lists(self.models_, self._widths, query, always)
         proposed = lists
-        if barred.allowed is not None or barred.excluded is not None:
-            excluded = barred.excluded
+        if item_filter.allowed is not None or item_filter.excluded is not None:
+            excluded = item_filter.excluded
             if always.excluded is not None:
                 excluded = always.excluded if excluded is None else (always.excluded + excluded).tocsr()
                 excluded.sort_indices()
-            proposed = stage_lists(self.models_, self._widths, query, Barred(barred.allowed, excluded))
-        found = union(proposed, self._of_history)
+            proposed = stage_lists(self.models_, self._widths, query, ItemFilter(item_filter.allowed, excluded))
+        found = merge_candidates(proposed, self._from_history)
         answered = self._has_history(query)
         if not answered.all():
             found = Candidates(
                 np.where(answered[:, None], found.ids, -1),
                 np.where(answered[:, None], found.source, -1).astype(np.int8),
             )
-        return found, self._ranked(query, found.ids, lists)
+        return found, self._ranker_scores(query, found.ids, lists)
 
-    def _always_barred(self, query: Query) -> Barred:
-        return Barred(None, folded(self.history_, query, None)) if self.target == "new" else Barred()
+    def _always_excluded(self, query: Query) -> ItemFilter:
+        return ItemFilter(None, fold_in(self.history_, query, None)) if self.target == "new" else ItemFilter()
 
-    def _ranked(
+    def _ranker_scores(
         self, query: Query, ids: Indices, lists: list[tuple[NDArray[np.int32], NDArray[np.float32]]]
     ) -> NDArray[np.float32]:
         """The booster's scores of items (n, m), −inf for −1."""
@@ -280,17 +280,17 @@ class TwoStageRecommender(Recommender):
         if not len(rows):
             return scores
         wanted = ids[rows, places].astype(np.int64)
-        columns = stage_columns(self.models_, self._widths, query, ids, lists)[rows, places]
+        columns = stage_features(self.models_, self._widths, query, ids, lists)[rows, places]
         X = np.concatenate([self._features(query, rows, wanted), columns], axis=1)
         margin = self.booster_.inplace_predict(X, predict_type="margin", validate_features=False)
         scores[rows, places] = np.asarray(margin, dtype=np.float32) + np.float32(0.0)
         return scores
 
     def _features(self, query: Query, rows: NDArray[np.int64], ids: NDArray[np.int64]) -> NDArray[np.float32]:
-        since = query.since
-        if since is None or not len(since.users):
+        recent_interactions = query.recent_interactions
+        if recent_interactions is None or not len(recent_interactions.users):
             return features(self.histories_, self.statistics_, query.users[rows], ids)
-        changed = np.unique(since.users).astype(np.int64)
+        changed = np.unique(recent_interactions.users).astype(np.int64)
         place = np.full(len(query), -1, dtype=np.int64)
         place[changed] = np.arange(len(changed))
         anew = place[rows] >= 0
@@ -309,7 +309,7 @@ class TwoStageRecommender(Recommender):
 
     @property
     def sources(self) -> tuple[str, ...]:
-        """The stages: an item's source is the one that proposed it, own history before all (`candidates.union`)."""
+        """The stages: an item's source is the one that proposed it, own history before all (`candidates.merge_candidates`)."""
         return tuple(name for name, _, _ in self._stages)
 
     def get_params(self) -> dict[str, Any]:
@@ -335,7 +335,7 @@ class TwoStageRecommender(Recommender):
         return model
 
     def _state(self) -> Arrays:
-        lines = {name: getattr(self.lines_, name) for name in COLUMNS}
+        lines = {name: getattr(self.lines_, name) for name in INTERACTION_FIELDS}
         return {
             **{f"lines_{name}": column for name, column in lines.items() if column is not None},
             **{f"codes_{name}": self.codes_[name] for name in GROUPS},
@@ -343,7 +343,7 @@ class TwoStageRecommender(Recommender):
         }
 
     def _restore(self, state: Arrays) -> None:
-        columns = {name: state[f"lines_{name}"] for name in COLUMNS if f"lines_{name}" in state}
+        columns = {name: state[f"lines_{name}"] for name in INTERACTION_FIELDS if f"lines_{name}" in state}
         self.lines_ = Interactions(**columns, shape=(self.n_users_, self.n_items_))
         self.codes_ = {name: state[f"codes_{name}"] for name in GROUPS}
         self.price_ = state["price"]

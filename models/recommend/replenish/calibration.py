@@ -9,7 +9,7 @@ from scipy.special import expit
 from models.recommend.replenish.history import Floats
 
 
-def taught(columns: Floats, bought: NDArray[np.bool_], weights: Floats, ridge: float) -> Floats:
+def fit_calibration(columns: Floats, bought: NDArray[np.bool_], weights: Floats, ridge: float) -> Floats:
     """How the log-odds in the first column are to be corrected: logistic regression on all columns over it, weights shrunk towards 0.
 
     Parameters
@@ -22,7 +22,7 @@ def taught(columns: Floats, bought: NDArray[np.bool_], weights: Floats, ridge: f
     Returns
     -------
     ndarray, (1 + c, 3)
-        Intercept, then of each column its weight, and the middle and scale it is standardised by; see `corrected`.
+        Intercept, then of each column its weight, and the middle and scale it is standardised by; see `calibrate`.
     """
     middle = np.average(columns, axis=0, weights=weights)
     scale = np.sqrt(np.average((columns - middle) ** 2, axis=0, weights=weights))
@@ -48,11 +48,11 @@ def taught(columns: Floats, bought: NDArray[np.bool_], weights: Floats, ridge: f
     return np.column_stack([found, np.append(0.0, middle), np.append(1.0, scale)])
 
 
-def corrected(columns: list[Floats], correction: Floats) -> Floats:
-    """Probabilities, 0..1, from the columns of `Population.asked`; a correction of the intercept only leaves the clock's."""
-    odds = columns[0] + correction[0, 0]
+def calibrate(columns: list[Floats], calibration: Floats) -> Floats:
+    """Probabilities, 0..1, from the columns of `PopulationPriors.calibration_inputs`; a correction of the intercept only leaves the clock's."""
+    odds = columns[0] + calibration[0, 0]
     for column, (weight, middle, scale) in zip(
-        columns, correction[1:], strict=False
+        columns, calibration[1:], strict=False
     ):  # one by one: the same for one pair as among many
         odds = odds + weight * ((column - middle) / scale)
     found: Floats = np.clip(expit(odds), 1e-9, 1.0 - 1e-9)

@@ -9,14 +9,14 @@ import numpy as np
 from scipy.special import logit, ndtr, ndtri
 
 from models.persist import Arrays
-from models.recommend.replenish.history import Floats, Habits, Ints, Seen, totals
+from models.recommend.replenish.history import Floats, Ints, PurchaseHistory, PurchaseIntervals, group_sums
 
-OFTEN = 12  # purchases from which on a habit ends as seldom as any
-LARGEST_LATENESS = 8.0  # standard deviations: beyond, the tail of a normal is no number any more
+DROPOUT_LEVELS = 12  # purchases from which on a habit ends as seldom as any
+MAX_OVERDUE_ZSCORE = 8.0  # standard deviations: beyond, the tail of a normal is no number any more
 
 
 @dataclass(frozen=True)
-class Clocks:
+class RepurchaseModel:
     """When each pair's next purchase is due; each (p,).
 
     Attributes
@@ -24,57 +24,64 @@ class Clocks:
     cycle : mean of the logarithm of the days to the next purchase.
     spread : its standard deviation.
     own : share of the cycle that is the customer's own, 0..1.
-    gone : probability, when the last purchase was made, that it was the last for good.
+    dropout_probability : probability, when the last purchase was made, that it was the last for good.
     """
 
     cycle: Floats
     spread: Floats
     own: Floats
-    gone: Floats
+    dropout_probability: Floats
 
-    def lateness(self, days: Floats) -> Floats:
+    def overdue_zscore(self, days: Floats) -> Floats:
         """So many days after the last purchase, in standard deviations."""
-        found: Floats = np.clip((np.log(days) - self.cycle) / self.spread, -LARGEST_LATENESS, LARGEST_LATENESS)
+        found: Floats = np.clip((np.log(days) - self.cycle) / self.spread, -MAX_OVERDUE_ZSCORE, MAX_OVERDUE_ZSCORE)
         return found
 
-    def chance(self, quiet_days: Floats, horizon_days: float) -> Floats:
+    def purchase_probability(self, recency_days: Floats, horizon_days: float) -> Floats:
         """Probability of a purchase in the next days, given the silence so far, 0..1."""
-        now, then = ndtr(-self.lateness(quiet_days)), ndtr(-self.lateness(quiet_days + horizon_days))
-        found: Floats = (1.0 - self.gone) * (now - then) / ((1.0 - self.gone) * now + self.gone)
+        now, then = ndtr(-self.overdue_zscore(recency_days)), ndtr(-self.overdue_zscore(recency_days + horizon_days))
+        found: Floats = (
+            (1.0 - self.dropout_probability)
+            * (now - then)
+            / ((1.0 - self.dropout_probability) * now + self.dropout_probability)
+        )
         return found
 
-    def expected_days(self, quiet_days: Floats, within_days: float | None = None) -> Floats:
+    def expected_days(self, recency_days: Floats, within_days: float | None = None) -> Floats:
         """Median of the days until the next purchase, given the silence so far and that there will be one (in so many days)."""
-        left = ndtr(-self.lateness(quiet_days))
-        then = ndtr(-self.lateness(quiet_days + within_days)) if within_days is not None else 0.0
-        found: Floats = np.maximum(np.exp(self.cycle - self.spread * ndtri((left + then) / 2.0)) - quiet_days, 0.5)
+        left = ndtr(-self.overdue_zscore(recency_days))
+        then = ndtr(-self.overdue_zscore(recency_days + within_days)) if within_days is not None else 0.0
+        found: Floats = np.maximum(np.exp(self.cycle - self.spread * ndtri((left + then) / 2.0)) - recency_days, 0.5)
         return found if within_days is None else np.minimum(found, within_days)
 
 
+SAVED_NAMES = {"dropout_probability": "gone", "units_slope": "lasts"}  # attribute → saved name
+
+
 @dataclass(frozen=True)
-class Cycles:
+class CyclePriors:
     """What is known of cycles at large: what a pair's own gaps are seen against.
 
     Attributes
     ----------
     prior : ndarray, (n_groups,)
         Mean log gap of each item (or group), shrunk towards its parent's.
-    lasts : ndarray, (n_groups,)
+    units_slope : ndarray, (n_groups,)
         By how much the log gap grows with the logarithm of the units bought, ≥ 0.
-    gone : ndarray, (OFTEN,)
+    dropout_probability : ndarray, (OFTEN,)
         Probability that the first, second, … purchase is the last for good.
     within, between : ndarray, ()
         Variance of log gaps within a pair, and of pairs around their item.
     """
 
     prior: Floats
-    lasts: Floats
-    gone: Floats
+    units_slope: Floats
+    dropout_probability: Floats
     within: Floats
     between: Floats
 
     @classmethod
-    def of(cls, habits: Habits, parent: Ints, start: float) -> Cycles:
+    def of(cls, intervals: PurchaseIntervals, parent: Ints, start: float) -> CyclePriors:
         """Estimate from the habits at a moment.
 
         Parameters
@@ -84,134 +91,148 @@ class Cycles:
             Log gap to begin with where nobody bought anything twice.
         """
         groups, parents = len(parent), int(parent.max(initial=0)) + 1
-        item, gaps = habits.items, habits.gaps
+        item, gaps = intervals.items, intervals.gaps
         several = gaps >= 2
-        spare = (habits.squares - habits.log_gaps**2 / np.maximum(gaps, 1.0))[several].sum()
+        spare = (intervals.squares - intervals.log_gaps**2 / np.maximum(gaps, 1.0))[several].sum()
         within = float(np.clip(spare / max((gaps[several] - 1.0).sum(), 1.0), 0.01, None)) if several.any() else 1.0
-        middle = habits.log_gaps.sum() / gaps.sum() if gaps.any() else start
-        number, total = totals(item, gaps, groups), totals(item, habits.log_gaps, groups)
-        of_parents = shrunk(
-            totals(parent, total, parents), totals(parent, number, parents), np.full(parents, middle), within
+        middle = intervals.log_gaps.sum() / gaps.sum() if gaps.any() else start
+        number, total = group_sums(item, gaps, groups), group_sums(item, intervals.log_gaps, groups)
+        of_parents = shrink_means(
+            group_sums(parent, total, parents), group_sums(parent, number, parents), np.full(parents, middle), within
         )
-        prior = shrunk(total, number, of_parents[parent], within)
-        between = variance_between(habits.log_gaps, gaps, prior[item], within)
+        prior = shrink_means(total, number, of_parents[parent], within)
+        between = variance_between(intervals.log_gaps, gaps, prior[item], within)
         squares, products = (
-            totals(parent[item], sums, parents) for sums in (habits.units_squares, habits.units_log_gaps)
+            group_sums(parent[item], sums, parents) for sums in (intervals.units_squares, intervals.units_log_gaps)
         )
         overall = max(products.sum() / squares.sum(), 0.0) if squares.sum() > 0 else 0.0
-        lasts = np.clip(shrunk(products, squares, np.full(parents, overall), within), 0.0, 1.0)[parent]
-        known = cls(prior, lasts, np.full(OFTEN, 0.3), np.array(within), np.array(between))
-        return cls(prior, lasts, known._ends(habits), known.within, known.between)
+        units_slope = np.clip(shrink_means(products, squares, np.full(parents, overall), within), 0.0, 1.0)[parent]
+        known = cls(prior, units_slope, np.full(DROPOUT_LEVELS, 0.3), np.array(within), np.array(between))
+        return cls(prior, units_slope, known._fit_dropout(intervals), known.within, known.between)
 
-    def _ends(self, habits: Habits) -> Floats:
+    def _fit_dropout(self, intervals: PurchaseIntervals) -> Floats:
         """EM for the share of purchases that were the last (mixture cure model, Farewell 1982): a silence may be either."""
-        order = np.minimum(habits.times, OFTEN).astype(np.int64) - 1
-        waiting = ndtr(-self.clocks(habits).lateness(habits.quiet_days))
-        open_ = np.bincount(order, minlength=OFTEN)
-        followed = np.append(open_[::-1].cumsum()[::-1][1:], np.maximum(habits.times - OFTEN, 0.0).sum())
-        gone = self.gone
+        order = np.minimum(intervals.times, DROPOUT_LEVELS).astype(np.int64) - 1
+        waiting = ndtr(-self.repurchase_model(intervals).overdue_zscore(intervals.recency_days))
+        open_ = np.bincount(order, minlength=DROPOUT_LEVELS)
+        followed = np.append(open_[::-1].cumsum()[::-1][1:], np.maximum(intervals.times - DROPOUT_LEVELS, 0.0).sum())
+        dropout_probability = self.dropout_probability
         for _ in range(8):
-            ended = gone[order] / (gone[order] + (1.0 - gone[order]) * waiting)
-            gone = np.clip(totals(order, ended, OFTEN) / np.maximum(open_ + followed, 1.0), 1e-3, 0.999)
-        return gone
+            ended = dropout_probability[order] / (
+                dropout_probability[order] + (1.0 - dropout_probability[order]) * waiting
+            )
+            dropout_probability = np.clip(
+                group_sums(order, ended, DROPOUT_LEVELS) / np.maximum(open_ + followed, 1.0), 1e-3, 0.999
+            )
+        return dropout_probability
 
-    def clocks(self, habits: Habits) -> Clocks:
+    def repurchase_model(self, intervals: PurchaseIntervals) -> RepurchaseModel:
         """Each pair's own clock (posterior of a normal mean with a normal prior; the predictive spread)."""
-        prior, weights = self.prior[habits.items], habits.weights
-        own_gaps = np.divide(weights**2, habits.weights_squared, out=np.zeros(len(weights)), where=weights > 0)
-        mean = np.divide(habits.weighted, weights, out=np.zeros(len(weights)), where=weights > 0)
+        prior, weights = self.prior[intervals.items], intervals.weights
+        own_gaps = np.divide(weights**2, intervals.weights_squared, out=np.zeros(len(weights)), where=weights > 0)
+        mean = np.divide(intervals.weighted, weights, out=np.zeros(len(weights)), where=weights > 0)
         share = own_gaps * self.between / (own_gaps * self.between + self.within)
-        cycle = share * mean + (1.0 - share) * prior + self.lasts[habits.items] * habits.excess
-        gone = self.gone[np.minimum(habits.times, OFTEN).astype(np.int64) - 1]
-        return Clocks(cycle, np.sqrt(self.within + (1.0 - share) * self.between), share, gone)
+        cycle = share * mean + (1.0 - share) * prior + self.units_slope[intervals.items] * intervals.excess
+        dropout_probability = self.dropout_probability[np.minimum(intervals.times, DROPOUT_LEVELS).astype(np.int64) - 1]
+        return RepurchaseModel(cycle, np.sqrt(self.within + (1.0 - share) * self.between), share, dropout_probability)
 
 
 @dataclass(frozen=True)
-class Population:
+class PopulationPriors:
     """All that is learnt of everybody at a moment; per item, per group of items, and how to correct the chances.
 
     Attributes
     ----------
     items, groups : Cycles
-    again : ndarray, (n_items,)
+    repurchase_log_odds : ndarray, (n_items,)
         Log-odds that who had it once has it again.
     trend : ndarray, (n_items,)
         Logarithm of its sales of the last weeks over what was usual.
     """
 
-    items: Cycles
-    groups: Cycles
-    again: Floats
+    items: CyclePriors
+    groups: CyclePriors
+    repurchase_log_odds: Floats
     trend: Floats
 
     @classmethod
-    def of(cls, seen: Seen, group: Ints, start: float) -> Population:
+    def of(cls, history: PurchaseHistory, group: Ints, start: float) -> PopulationPriors:
         """Of what was bought before a moment."""
-        n_items, habits = len(group), seen.habits
-        had, twice = np.bincount(habits.items, minlength=n_items), totals(habits.items, habits.times > 1, n_items)
-        usual = (twice.sum() + 1.0) / (had.sum() + 2.0)
+        n_items, intervals = len(group), history.intervals
+        purchased, twice = (
+            np.bincount(intervals.items, minlength=n_items),
+            group_sums(intervals.items, intervals.times > 1, n_items),
+        )
+        usual = (twice.sum() + 1.0) / (purchased.sum() + 2.0)
         short, long = (
-            totals(seen.days.items, seen.fading(seen.days, half_life), n_items) for half_life in (14.0, 120.0)
+            group_sums(history.days.items, history.decay_weights(history.days, half_life), n_items)
+            for half_life in (14.0, 120.0)
         )
         expected = long * short.sum() / max(long.sum(), 1e-9)
         return cls(
-            Cycles.of(habits, group, start),
-            Cycles.of(seen.group_habits, np.zeros(int(group.max(initial=0)) + 1, np.int64), start),
-            logit((twice + 10.0 * usual) / (had + 10.0)),
+            CyclePriors.of(intervals, group, start),
+            CyclePriors.of(history.group_intervals, np.zeros(int(group.max(initial=0)) + 1, np.int64), start),
+            logit((twice + 10.0 * usual) / (purchased + 10.0)),
             np.log((short + 1.0) / (expected + 1.0)),
         )
 
-    def asked(self, seen: Seen, group: Ints, horizon_days: float) -> tuple[Clocks, list[Floats]]:
+    def calibration_inputs(
+        self, history: PurchaseHistory, group: Ints, horizon_days: float
+    ) -> tuple[RepurchaseModel, list[Floats]]:
         """The clocks of the pairs seen, and what the correction looks at: first the log-odds by the clock, each (p,)."""
-        habits, of_group = seen.habits, seen.group_habits
-        clocks, group_clocks = self.items.clocks(habits), self.groups.clocks(of_group)
+        intervals, of_group = history.intervals, history.group_intervals
+        repurchase_model, group_clocks = self.items.repurchase_model(intervals), self.groups.repurchase_model(of_group)
         groups = np.int64(len(self.groups.prior))
-        place = np.searchsorted(of_group.users * groups + of_group.items, habits.users * groups + group[habits.items])
-        times, quiet, recent = np.log(habits.times), np.log(habits.quiet_days), np.log(habits.recent + 0.01)
-        core = [times, quiet, clocks.cycle, recent, self.again[habits.items]]
-        group_odds = _log_odds(group_clocks.chance(of_group.quiet_days, horizon_days))
-        busy = np.log(np.bincount(seen.group_days.users, seen.fading(seen.group_days, 28.0)) + 0.1)
-        return clocks, [
-            _log_odds(clocks.chance(habits.quiet_days, horizon_days)),
+        place = np.searchsorted(
+            of_group.users * groups + of_group.items, intervals.users * groups + group[intervals.items]
+        )
+        times, quiet, recent = np.log(intervals.times), np.log(intervals.recency_days), np.log(intervals.recent + 0.01)
+        core = [times, quiet, repurchase_model.cycle, recent, self.repurchase_log_odds[intervals.items]]
+        group_odds = _log_odds(group_clocks.purchase_probability(of_group.recency_days, horizon_days))
+        busy = np.log(np.bincount(history.group_days.users, history.decay_weights(history.group_days, 28.0)) + 0.1)
+        return repurchase_model, [
+            _log_odds(repurchase_model.purchase_probability(intervals.recency_days, horizon_days)),
             *core,
             *(one * other for i, one in enumerate(core) for other in core[i:]),
-            np.log(habits.lately + 0.01),
-            clocks.lateness(habits.quiet_days) ** 2,
-            self.trend[habits.items],
+            np.log(intervals.purchases_120d + 0.01),
+            repurchase_model.overdue_zscore(intervals.recency_days) ** 2,
+            self.trend[intervals.items],
             group_odds[place],
-            (np.log(of_group.quiet_days) - group_clocks.cycle)[place],
-            np.log((habits.lately + 1e-9) / (of_group.lately[place] + 1e-9) + 1e-3),
-            busy[habits.users],
+            (np.log(of_group.recency_days) - group_clocks.cycle)[place],
+            np.log((intervals.purchases_120d + 1e-9) / (of_group.purchases_120d[place] + 1e-9) + 1e-3),
+            busy[intervals.users],
         ]
 
     def state(self) -> Arrays:
         """As plain arrays."""
         levels = {"items": self.items, "groups": self.groups}
         cycles = {
-            f"{level}_{part.name}": getattr(found, part.name)
+            f"{level}_{SAVED_NAMES.get(part.name, part.name)}": getattr(found, part.name)
             for level, found in levels.items()
-            for part in fields(Cycles)
+            for part in fields(CyclePriors)
         }
-        return {**cycles, "again": self.again, "trend": self.trend}
+        return {**cycles, "again": self.repurchase_log_odds, "trend": self.trend}
 
     @classmethod
     def restored(cls, state: Arrays) -> Self:
         """The inverse of `state`."""
         items, groups = (
-            Cycles(**{part.name: state[f"{level}_{part.name}"] for part in fields(Cycles)})
+            CyclePriors(
+                **{part.name: state[f"{level}_{SAVED_NAMES.get(part.name, part.name)}"] for part in fields(CyclePriors)}
+            )
             for level in ("items", "groups")
         )
         return cls(items, groups, state["again"], state["trend"])
 
 
-def shrunk(sums: Floats, weights: Floats, towards: Floats, variance: float) -> Floats:
+def shrink_means(sums: Floats, weights: Floats, towards: Floats, variance: float) -> Floats:
     """Means of groups, each pulled towards a prior mean: ``(sum + κ prior) / (weight + κ)`` with ``κ = variance / variance_between``.
 
     Normal observations with a known variance under a normal prior: Efron & Morris 1975.
 
     Examples
     --------
-    >>> shrunk(np.array([30.0, 0.0]), np.array([10.0, 0.0]), np.array([1.0, 1.0]), 1.0).round(2).tolist()
+    >>> shrink_means(np.array([30.0, 0.0]), np.array([10.0, 0.0]), np.array([1.0, 1.0]), 1.0).round(2).tolist()
     [2.95, 1.0]
     """
     strength = variance / max(variance_between(sums, weights, towards, variance), 1e-9)
@@ -228,6 +249,6 @@ def variance_between(sums: Floats, weights: Floats, towards: Floats, variance: f
     return float(max(distance - some.sum() * variance, 0.0) / weights.sum())
 
 
-def _log_odds(chance: Floats) -> Floats:
-    found: Floats = logit(np.clip(chance, 1e-6, 1.0 - 1e-6))
+def _log_odds(purchase_probability: Floats) -> Floats:
+    found: Floats = logit(np.clip(purchase_probability, 1e-6, 1.0 - 1e-6))
     return found

@@ -13,15 +13,15 @@ from models.persist import Arrays
 from qianmian.errors import InvalidRequest
 
 BEHAVIOUR, POPULARITY, ATTRIBUTES = "behaviour", "popularity", "attributes"
-POPULARITIES = ("recent customers", "customers")
+POPULARITY_FEATURES = ("recent customers", "customers")
 NOT_COMPARED = ("available", "category")  # the category has levels of its own
-MOST_TAGS = 256  # of a column that joins several by |; the commonest
-UNKNOWN_CLOSENESS = np.float32(0.5)
+MAX_TAGS = 256  # of a column that joins several by |; the commonest
+UNKNOWN_SIMILARITY = np.float32(0.5)
 Floats = NDArray[np.float32]
 
 
 @dataclass(frozen=True)
-class Traits:
+class ItemFeatures:
     """Items described.
 
     Attributes
@@ -55,7 +55,7 @@ class Traits:
     scales: Mapping[str, float]
 
     @classmethod
-    def of(cls, attributes: Mapping[str, NDArray[Any]]) -> Traits:
+    def of(cls, attributes: Mapping[str, NDArray[Any]]) -> ItemFeatures:
         """The columns of `TrainingSet.item_attributes`; who had the items is not told yet."""
         n = len(attributes["category"])
         numbers, codes, tags, values, scales = {}, {}, {}, {}, {}
@@ -85,8 +85,8 @@ class Traits:
 
     @property
     def names(self) -> list[str]:
-        """What `closeness` compares, in order."""
-        return [BEHAVIOUR, *POPULARITIES, *self.numbers, *self.codes, *self.tags]
+        """What `similarity_features` compares, in order."""
+        return [BEHAVIOUR, *POPULARITY_FEATURES, *self.numbers, *self.codes, *self.tags]
 
     def type_of(self, name: str) -> str:
         """``number`` or ``text``."""
@@ -103,11 +103,11 @@ class Traits:
         )
         return np.where(depth > 0, last, -1).astype(np.int32)
 
-    def with_behaviour(self, vectors: Floats, popularity: Floats) -> Traits:
+    def with_behaviour(self, vectors: Floats, popularity: Floats) -> ItemFeatures:
         """The same items, with who had them."""
         return replace(self, vectors=vectors, popularity=popularity)
 
-    def take(self, rows: NDArray[np.integer[Any]]) -> Traits:
+    def take(self, rows: NDArray[np.integer[Any]]) -> ItemFeatures:
         """Some of the items."""
         return replace(
             self,
@@ -119,7 +119,7 @@ class Traits:
             tags={name: column[rows] for name, column in self.tags.items()},
         )
 
-    def described(self, attributes: Mapping[str, Any]) -> Traits:
+    def from_attributes(self, attributes: Mapping[str, Any]) -> ItemFeatures:
         """One item that nobody had yet, by its attributes; a value no other item has agrees with none.
 
         Raises
@@ -162,7 +162,7 @@ class Traits:
             levels=levels,
         )
 
-    def in_common(self, item: int, other: int) -> dict[str, str]:
+    def shared_attributes(self, item: int, other: int) -> dict[str, str]:
         """The text columns two items agree in; the category as far as it is shared."""
         shared = [
             level
@@ -197,7 +197,7 @@ class Traits:
         return kept
 
     @classmethod
-    def restored(cls, state: Arrays) -> Traits:
+    def restored(cls, state: Arrays) -> ItemFeatures:
         """The inverse of `state`."""
         parts: dict[str, dict[str, Any]] = {"numbers": {}, "codes": {}, "tags": {}}
         values, scales = {}, {}
@@ -221,16 +221,16 @@ class Traits:
         )
 
 
-def kinds(names: Sequence[str]) -> list[str]:
-    """Which sort of likeness each of `Traits.names` is."""
-    return [name if name == BEHAVIOUR else POPULARITY if name in POPULARITIES else ATTRIBUTES for name in names]
+def feature_kinds(names: Sequence[str]) -> list[str]:
+    """Which sort of likeness each of `ItemFeatures.names` is."""
+    return [name if name == BEHAVIOUR else POPULARITY if name in POPULARITY_FEATURES else ATTRIBUTES for name in names]
 
 
-def closeness(left: Traits, right: Traits, *, paired: bool) -> Any:
-    """How close items are in each of `Traits.names`.
+def similarity_features(left: ItemFeatures, right: ItemFeatures, *, paired: bool) -> Any:
+    """How close items are in each of `ItemFeatures.names`.
 
     The cosine of vectors and tags; the popularity of the right one; ``exp(−|a − b|)`` of numbers (of prices the cheaper one's share of the
-    other), `UNKNOWN_CLOSENESS` where one is unknown; 1 or 0 for text.
+    other), `UNKNOWN_SIMILARITY` where one is unknown; 1 or 0 for text.
 
     Parameters
     ----------
@@ -247,18 +247,19 @@ def closeness(left: Traits, right: Traits, *, paired: bool) -> Any:
 
     found: list[NDArray[Any]] = [product(left.vectors, right.vectors)]
     found += [
-        right.popularity[:, place] if paired else right.popularity[None, :, place] for place in range(len(POPULARITIES))
+        right.popularity[:, place] if paired else right.popularity[None, :, place]
+        for place in range(len(POPULARITY_FEATURES))
     ]
     for name, number in left.numbers.items():
         close = np.exp(-np.abs(spread(number) - right.numbers[name]))
-        found.append(np.where(np.isnan(close), UNKNOWN_CLOSENESS, close))
+        found.append(np.where(np.isnan(close), UNKNOWN_SIMILARITY, close))
     for name, code in left.codes.items():
         found.append(((spread(code) == right.codes[name]) & (spread(code) >= 0)).astype(np.float32))
     found += [product(tags, right.tags[name]) for name, tags in left.tags.items()]
     return np.column_stack(found).astype(np.float32) if paired else found
 
 
-def shared_levels(left: Traits, right: Traits) -> Floats:
+def shared_levels(left: ItemFeatures, right: ItemFeatures) -> Floats:
     """How many levels of its category each left item shares with each right one, (a, b)."""
     shared = np.zeros((len(left), len(right)), dtype=np.float32)
     for level in range(left.levels.shape[1]):
@@ -277,7 +278,7 @@ def _codes(column: NDArray[np.str_], values: NDArray[np.str_]) -> NDArray[np.int
 
 def _commonest(column: NDArray[np.str_]) -> NDArray[np.str_]:
     found, counts = np.unique([tag for text in column.tolist() for tag in text.split("|") if tag], return_counts=True)
-    return np.sort(found[np.argsort(-counts, kind="stable")[:MOST_TAGS]])
+    return np.sort(found[np.argsort(-counts, kind="stable")[:MAX_TAGS]])
 
 
 def _one_hot(column: NDArray[np.str_], values: NDArray[np.str_]) -> Floats:

@@ -12,27 +12,27 @@ from scipy import sparse
 from features.interactions import TrainingSet
 from models.persist import Arrays, pack_csr, unpack_csr
 from models.ranked import NOT_A_CANDIDATE, Ranked, top_k
-from models.recommend.base import Barred, Choice, Evidence, Query, Recommender, Span
-from models.recommend.choice_models import logit_weights
-from models.recommend.complement import given_items, last_orders
+from models.recommend.base import Choice, Evidence, ItemFilter, Query, Range, Recommender
+from models.recommend.choice_models import fit_multinomial_logit
+from models.recommend.complement import last_orders, resolve_query_items
 from models.recommend.popular import recent_customers
 from models.recommend.similar.item_features import (
     ATTRIBUTES,
     BEHAVIOUR,
     POPULARITY,
-    Traits,
-    closeness,
-    kinds,
+    ItemFeatures,
+    feature_kinds,
     shared_levels,
+    similarity_features,
 )
 from qianmian.errors import InvalidRequest, UsageError
 from qianmian.times import days_between
 
 ROWS = 64  # items compared with all others at a time
-LEAST_SWITCHES = 200  # fewer teach nothing: the weights below then
-MOST_SWITCHES = 3_000
-MOST_OTHERS = 200  # items of the category that a switch is seen against
-USUAL = {
+MIN_SWITCHES = 200  # fewer teach nothing: the weights below then
+MAX_SWITCHES = 3_000
+MAX_ALTERNATIVES = 200  # items of the category that a switch is seen against
+DEFAULT_WEIGHTS = {
     BEHAVIOUR: 2.5,
     "recent customers": 0.4,
     "customers": 0.1,
@@ -75,14 +75,14 @@ class SimilarRecommender(Recommender):
     name: ClassVar[str] = "similar"
     supports_similar: ClassVar[bool] = True
     supports_fold_in: ClassVar[bool] = True
-    may_be_short: ClassVar[bool] = True
+    returns_partial_lists: ClassVar[bool] = True
     supports_item_vectors: ClassVar[bool] = True
     supports_evidence: ClassVar[bool] = True
     supports_similar_to: ClassVar[bool] = True
-    search_space: ClassVar[Mapping[str, Span | Choice]] = {
+    search_space: ClassVar[Mapping[str, Range | Choice]] = {
         "factors": Choice((32, 64, 128, 256)),
-        "recent_days": Span(7.0, 91.0),
-        "learn_days": Span(14.0, 91.0),
+        "recent_days": Range(7.0, 91.0),
+        "learn_days": Range(14.0, 91.0),
     }
 
     def __init__(
@@ -109,22 +109,22 @@ class SimilarRecommender(Recommender):
         if self.behaviour not in ("customers", "ials"):
             raise UsageError("there are no such item vectors", got=self.behaviour, allowed="customers, ials")
         self.last_ = last_orders(train.interactions)
-        self.traits_ = self._described(train, Traits.of(train.item_attributes))
-        names = self.traits_.names
-        used = np.array([kind in self.uses for kind in kinds(names)])
+        self.item_features_ = self._item_features(train, ItemFeatures.of(train.item_attributes))
+        names = self.item_features_.names
+        used = np.array([kind in self.uses for kind in feature_kinds(names)])
         self.weights_ = np.where(
-            used, [USUAL.get(name, USUAL[self.traits_.type_of(name)]) for name in names], 0.0
+            used, [DEFAULT_WEIGHTS.get(name, DEFAULT_WEIGHTS[self.item_features_.type_of(name)]) for name in names], 0.0
         ).astype(np.float32)
         self.cold_weights_ = np.where(np.array(names) == BEHAVIOUR, 0.0, self.weights_).astype(np.float32)
-        self.usual_ = np.zeros(len(names), dtype=np.float32)
+        self.feature_means_ = np.zeros(len(names), dtype=np.float32)
         if self.learn_days is not None and (train.interactions.age_days > self.learn_days).any():
             self._learn(train, used)
 
-    def _described(self, train: TrainingSet, traits: Traits) -> Traits:
+    def _item_features(self, train: TrainingSet, item_features: ItemFeatures) -> ItemFeatures:
         """What items are together with who had them in `train`."""
         recent, customers = recent_customers(train, self.recent_days), train.item_customers
         popularity = np.log(np.column_stack([recent + 0.5, customers + 1.0]))
-        return traits.with_behaviour(self._vectors(train), popularity.astype(np.float32))
+        return item_features.with_behaviour(self._vectors(train), popularity.astype(np.float32))
 
     def _vectors(self, train: TrainingSet) -> Floats:
         """Item vectors of length 1, or 0 for an item nobody had, (n_items, d)."""
@@ -141,16 +141,18 @@ class SimilarRecommender(Recommender):
 
     def _learn(self, train: TrainingSet, used: NDArray[np.bool_]) -> None:
         assert self.learn_days is not None
-        before = train.rewound(self.learn_days)
-        groups = switches(train, before, self.traits_.leaf, np.random.default_rng(self.seed))
+        before = train.with_earlier_cutoff(self.learn_days)
+        groups = switch_choice_sets(train, before, self.item_features_.leaf, np.random.default_rng(self.seed))
         if groups is None:
             return
         left, right, chosen, group = groups
-        seen = self._described(before, self.traits_)
-        values = closeness(seen.take(left), seen.take(right), paired=True)
-        self.usual_ = values.mean(axis=0).astype(np.float32)
-        self.weights_ = logit_weights(values, chosen, group, used)
-        self.cold_weights_ = logit_weights(values, chosen, group, used & (np.array(self.traits_.names) != BEHAVIOUR))
+        seen = self._item_features(before, self.item_features_)
+        values = similarity_features(seen.take(left), seen.take(right), paired=True)
+        self.feature_means_ = values.mean(axis=0).astype(np.float32)
+        self.weights_ = fit_multinomial_logit(values, chosen, group, used)
+        self.cold_weights_ = fit_multinomial_logit(
+            values, chosen, group, used & (np.array(self.item_features_.names) != BEHAVIOUR)
+        )
 
     def similar_to(self, attributes: Mapping[str, Any], k: int, *, allowed: NDArray[np.bool_] | None = None) -> Ranked:
         """The k items most like one that is not in the catalogue, by what it is: ``{"category": "food/milk", "brand": "A", "price": 1.2}``; (1, k).
@@ -162,89 +164,89 @@ class SimilarRecommender(Recommender):
         """
         if k < 1:
             raise InvalidRequest("k must be at least 1", got=k, field="num_results")
-        scores = self._alike(self.traits_.described(attributes))
-        ids, values = top_k(Barred(allowed).apply(scores), k)
+        scores = self._similarity_matrix(self.item_features_.from_attributes(attributes))
+        ids, values = top_k(ItemFilter(allowed).apply(scores), k)
         return Ranked.of(ids, values, np.zeros(ids.shape, dtype=np.int8), k, (self.name,))
 
     def _evidence(self, query: Query, item: int) -> Evidence | None:
         """The attributes that an item shares with the item of the query (``alike``); None where the query has not exactly one."""
         if query.items is None or len(query.items[0]) != 1:
             return None
-        return {"alike": self.in_common(int(query.items[0][0]), item)}
+        return {"alike": self.shared_attributes(int(query.items[0][0]), item)}
 
-    def in_common(self, item: int, other: int) -> dict[str, str]:
+    def shared_attributes(self, item: int, other: int) -> dict[str, str]:
         """The columns two items agree in, and the value: for a reason in words. The category as far as it is shared."""
-        return self.traits_.in_common(item, other)
+        return self.item_features_.shared_attributes(item, other)
 
-    def _alike(self, left: Traits) -> Floats:
+    def _similarity_matrix(self, left: ItemFeatures) -> Floats:
         """How alike every item is to each of a few described ones, 0..1, (a, n_items)."""
         result = np.empty((len(left), self.n_items_), dtype=np.float32)
         for start in range(0, len(left), ROWS):
             some = left.take(np.arange(start, min(start + ROWS, len(left))))
             cold = ~some.vectors.any(axis=1)
-            values = closeness(some, self.traits_, paired=False)
+            values = similarity_features(some, self.item_features_, paired=False)
             z = np.zeros(values[0].shape, dtype=np.float32)
             for place, value in enumerate(values):
                 weights = np.where(cold, self.cold_weights_[place], self.weights_[place]).astype(np.float32)
-                z += weights[:, None] * (value - self.usual_[place])
+                z += weights[:, None] * (value - self.feature_means_[place])
             alike = (1.0 + z / (1.0 + np.abs(z))) / 2.0
             if self.by_category:
                 depth = (some.levels >= 0).sum(axis=1).astype(np.float32)
-                alike = (shared_levels(some, self.traits_) + alike) / (depth[:, None] + 1.0)
+                alike = (shared_levels(some, self.item_features_) + alike) / (depth[:, None] + 1.0)
             result[start : start + len(some)] = alike
         return result
 
     def _similarity(self, item: int) -> Floats:
-        alike: Floats = self._alike(self.traits_.take(np.array([item])))[0]
+        alike: Floats = self._similarity_matrix(self.item_features_.take(np.array([item])))[0]
         return alike
 
     def item_vectors(self) -> Floats:
-        return self.traits_.vectors
+        return self.item_features_.vectors
 
     def _scores(self, query: Query) -> Floats:
         """The mean similarity to the given items."""
-        given = given_items(query, self.last_)
-        asked, place = np.unique(given.indices, return_inverse=True)
-        shares = sparse.csr_matrix((given.data, place, given.indptr), shape=(len(query), len(asked)))
-        counts = np.diff(given.indptr)
+        query_items = resolve_query_items(query, self.last_)
+        unique_items, place = np.unique(query_items.indices, return_inverse=True)
+        shares = sparse.csr_matrix((query_items.data, place, query_items.indptr), shape=(len(query), len(unique_items)))
+        counts = np.diff(query_items.indptr)
         scores = np.zeros((len(query), self.n_items_), dtype=np.float32)
-        for start in range(0, len(asked), ROWS):
+        for start in range(0, len(unique_items), ROWS):
             some = slice(start, start + ROWS)
-            scores += shares[:, some] @ self._alike(self.traits_.take(asked[some]))
+            scores += shares[:, some] @ self._similarity_matrix(self.item_features_.take(unique_items[some]))
         scores /= np.maximum(counts, 1)[:, None].astype(np.float32)
         scores[counts == 0] = NOT_A_CANDIDATE
-        scores[np.repeat(np.arange(len(query)), counts), given.indices] = NOT_A_CANDIDATE
+        scores[np.repeat(np.arange(len(query)), counts), query_items.indices] = NOT_A_CANDIDATE
         return scores
 
     def _state(self) -> Arrays:
-        learnt = {"weights": self.weights_, "cold_weights": self.cold_weights_, "usual": self.usual_}
-        return {**learnt, **self.traits_.state(), **pack_csr("last", self.last_)}
+        learnt = {"weights": self.weights_, "cold_weights": self.cold_weights_, "usual": self.feature_means_}
+        return {**learnt, **self.item_features_.state(), **pack_csr("last", self.last_)}
 
     def _restore(self, state: Arrays) -> None:
-        self.weights_, self.cold_weights_, self.usual_ = state["weights"], state["cold_weights"], state["usual"]
-        self.traits_, self.last_ = Traits.restored(state), unpack_csr("last", state)
+        self.weights_, self.cold_weights_, self.feature_means_ = state["weights"], state["cold_weights"], state["usual"]
+        self.item_features_, self.last_ = ItemFeatures.restored(state), unpack_csr("last", state)
 
 
-def customer_vectors(had: sparse.csr_matrix, factors: int, seed: int) -> Floats:
+def customer_vectors(interacted: sparse.csr_matrix, factors: int, seed: int) -> Floats:
     """Vectors whose products approximate the cosine of the items' customers, (n_items, ≤ factors); see `SimilarRecommender`."""
     from sklearn.utils.extmath import randomized_svd
     from threadpoolctl import threadpool_limits
 
-    n_users, n_items = had.shape
-    pairs = had.copy()
-    pairs.data = np.repeat((np.diff(had.indptr) + 5.0) ** -0.5, np.diff(had.indptr)).astype(np.float32)
+    n_users, n_items = interacted.shape
+    pairs = interacted.copy()
+    pairs.data = np.repeat((np.diff(interacted.indptr) + 5.0) ** -0.5, np.diff(interacted.indptr)).astype(np.float32)
     by_item = pairs.T.tocsr()
     lengths = np.sqrt(np.asarray(by_item.multiply(by_item).sum(axis=1)).ravel())
     by_item = sparse.diags((1.0 / np.maximum(lengths, 1e-12)).astype(np.float32)) @ by_item
     rank = min(factors, n_users - 1, n_items - 1)
-    if rank < 1 or not had.nnz:
+    if rank < 1 or not interacted.nnz:
         return np.asarray(lengths[:, None] > 0, dtype=np.float32)
     with threadpool_limits(1, "blas"):  # one order of the sums: the same seed gives the same vectors
         left, values, _ = randomized_svd(by_item, rank, n_iter=2, random_state=seed)
     return np.asarray(left * values, dtype=np.float32)
 
 
-def switches(
+def switch_choice_sets(
     train: TrainingSet, before: TrainingSet, leaf: NDArray[np.int32], rng: np.random.Generator
 ) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]] | None:
     """First purchases, within a category bought from before, that came after `before`; what they are chosen from.
@@ -261,27 +263,27 @@ def switches(
     chosen : ndarray of int64, (g,)
         Where in `right` the choice of each group stands.
     group : ndarray of int64, (m,)
-        0..g − 1, rising. None of all this where there are fewer than `LEAST_SWITCHES`.
+        0..g − 1, rising. None of all this where there are fewer than `MIN_SWITCHES`.
     """
     users, items, last = first_purchases(
-        before, train.interactions.where(train.interactions.age_days < train_age(train, before)), leaf
+        before, train.interactions.where(train.interactions.age_days < cutoff_days_between(train, before)), leaf
     )
-    if len(users) < LEAST_SWITCHES:
+    if len(users) < MIN_SWITCHES:
         return None
-    drawn = np.sort(rng.permutation(len(users))[:MOST_SWITCHES])
-    users, items, last = users[drawn], items[drawn], last[drawn]
+    sampled = np.sort(rng.permutation(len(users))[:MAX_SWITCHES])
+    users, items, last = users[sampled], items[sampled], last[sampled]
     members = np.argsort(leaf, kind="stable")
     bounds = np.searchsorted(leaf[members], np.arange(-1, leaf.max() + 2))
-    had = before.interactions.matrix()
+    interacted = before.interactions.matrix()
     left, right, chosen, group = [], [], [], []
     total = 0
     for place in range(len(users)):  # a few thousand, whatever the number of customers
         others = members[bounds[leaf[items[place]] + 1] : bounds[leaf[items[place]] + 2]]
-        if len(others) > 4 * MOST_OTHERS:
-            others = rng.choice(others, 2 * MOST_OTHERS, replace=False)
-        own = had.indices[had.indptr[users[place]] : had.indptr[users[place] + 1]]
+        if len(others) > 4 * MAX_ALTERNATIVES:
+            others = rng.choice(others, 2 * MAX_ALTERNATIVES, replace=False)
+        own = interacted.indices[interacted.indptr[users[place]] : interacted.indptr[users[place] + 1]]
         others = others[~np.isin(others, own) & (others != items[place])]
-        others = rng.permutation(others)[:MOST_OTHERS]
+        others = rng.permutation(others)[:MAX_ALTERNATIVES]
         if not len(others):
             continue
         chosen.append(total)
@@ -289,12 +291,12 @@ def switches(
         left.append(np.full(len(others) + 1, last[place]))
         group.append(np.full(len(others) + 1, len(chosen) - 1))
         total += len(others) + 1
-    if len(chosen) < LEAST_SWITCHES:
+    if len(chosen) < MIN_SWITCHES:
         return None
     return np.concatenate(left), np.concatenate(right), np.array(chosen), np.concatenate(group)
 
 
-def train_age(train: TrainingSet, before: TrainingSet) -> float:
+def cutoff_days_between(train: TrainingSet, before: TrainingSet) -> float:
     """Days between the two moments."""
     return days_between(before.as_of, train.as_of)
 

@@ -12,22 +12,22 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from features.compute.algebra import PAIRED, Aggregate, Feature
+from features.compute.algebra import TWO_WINDOW_AGGREGATES, Aggregate, Feature
 from features.compute.builder import Builder
 from features.compute.engines import duckdb as engine_module
-from features.compute.views import Rows
+from features.compute.views import PreparedTables
 from features.definitions import FEATURES
-from features.profiles.snapshot import make_snapshot
+from features.profiles.snapshot import build_snapshot
 from features.training_data import training_set
 from qianmian.errors import DataError
 from qianmian.settings import Settings
 from tests.features.plain import (
     BEGIN,
     EVENT,
+    FEATURE_POOL,
     ITEMS,
     LINE,
     MOMENTS,
-    POOL,
     PROFILE,
     SOURCES,
     TOUCH,
@@ -37,14 +37,14 @@ from tests.features.plain import (
     histories,
     known,
     numbered,
-    plainly,
+    reference_value,
     unique,
 )
 
 QUICK = settings(
     deadline=None, max_examples=10, suppress_health_check=[HealthCheck.too_slow, HealthCheck.function_scoped_fixture]
 )
-SOME = st.lists(st.sampled_from(POOL), min_size=8, max_size=12, unique=True)
+SOME = st.lists(st.sampled_from(FEATURE_POOL), min_size=8, max_size=12, unique=True)
 
 
 def with_quotient(features):
@@ -55,9 +55,9 @@ def with_quotient(features):
 
 def test_the_pool_has_every_aggregate_and_window():
     declared_kinds = set(get_args(Aggregate)) - {"quotient"}  # made of two others, see with_quotient
-    windowless = {"attribute": {None}, "days_since": {None}, **dict.fromkeys(PAIRED, {7, 28})}
+    windowless = {"attribute": {None}, "days_since": {None}, **dict.fromkeys(TWO_WINDOW_AGGREGATES, {7, 28})}
     for kind in declared_kinds:
-        assert {feature.window_days for feature in POOL if feature.aggregate == kind} == windowless.get(
+        assert {feature.window_days for feature in FEATURE_POOL if feature.aggregate == kind} == windowless.get(
             kind, set(WINDOWS)
         ), kind
 
@@ -135,7 +135,7 @@ def test_every_feature_of_the_pool_on_one_long_history(lake_of, part):
         for n in range(60)
     ]
     tables = {"transactions": lines, "events": events, "profiles": profiles, "touches": touches, **catalogue()}
-    check_all(lake_of, tables, BEGIN + timedelta(days=42), POOL[part::4])
+    check_all(lake_of, tables, BEGIN + timedelta(days=42), FEATURE_POOL[part::4])
 
 
 def check_all(lake_of, tables, as_of, features):
@@ -143,14 +143,14 @@ def check_all(lake_of, tables, as_of, features):
     features = with_quotient(features)
     built = builder.build(as_of, features)
     assert built.features == tuple(features)
-    assert built.off == ()
+    assert built.unsupported == ()
     rows = built.table.to_pylist()
     assert {(row["user_source"], row["user_id"]) for row in rows} == known(tables, as_of)
     assert [row["one_id"] for row in rows] == sorted(row["one_id"] for row in rows)
     for row in rows:
         key = (row["user_source"], row["user_id"])
         for feature in features:
-            expected = plainly(feature, tables, key, as_of, row)
+            expected = reference_value(feature, tables, key, as_of, row)
             expected = feature.default if expected is None else expected
             if feature.categorical:
                 assert row[feature.name] == expected, (feature, key)
@@ -249,7 +249,7 @@ def test_future_rows_change_no_feature(lake_of, case, features):
     features = with_quotient(features)
     before, after = (Builder(lake_of(tables), FEATURES).build(as_of, features) for tables in (past, joined))
     assert before.features == after.features
-    assert before.off == after.off
+    assert before.unsupported == after.unsupported
     same_tables(before.table, after.table)
     assert before.matrix().spec.hash == after.matrix().spec.hash
     np.testing.assert_array_equal(before.matrix().values, after.matrix().values)
@@ -271,13 +271,13 @@ def test_future_rows_change_no_training_set_and_no_snapshot(lake_of, case):
     for name, values in first.item_attributes.items():
         np.testing.assert_array_equal(values, second.item_attributes[name])
     assert first.source == second.source
-    snapshots = make_snapshot(one, as_of, Settings()), make_snapshot(other, as_of, Settings())
+    snapshots = build_snapshot(one, as_of, Settings()), build_snapshot(other, as_of, Settings())
     same_tables(snapshots[0].table, snapshots[1].table)
     same_tables(snapshots[0].customers, snapshots[1].customers)
     assert snapshots[0].tags == snapshots[1].tags
     assert snapshots[0].spec == snapshots[1].spec
     np.testing.assert_array_equal(snapshots[0].features.values, snapshots[1].features.values)
-    assert snapshots[0].off == snapshots[1].off
+    assert snapshots[0].unsupported == snapshots[1].unsupported
 
 
 # ---- what the data does not hold ------------------------------------------------------------------------------------------
@@ -308,7 +308,7 @@ def names(built):
 def test_a_column_never_filled_is_off_and_not_zero(lake_of):
     built = Builder(lake_of({"transactions": lines(discount=1.0)}), FEATURES).build(BEGIN + timedelta(days=9))
     assert {"discount_91d", "orders_total", "amount_total"} <= names(built)
-    off = set(built.off)
+    unsupported = set(built.unsupported)
     assert {
         "coupon_discount_91d",
         "coupon_orders_182d",
@@ -317,14 +317,14 @@ def test_a_column_never_filled_is_off_and_not_zero(lake_of):
         "top_category",
         "events_28d",
         "touches_total",
-    } <= off
-    assert off | names(built) == {feature.name for feature in FEATURES}
-    assert not off & set(built.table.column_names)
+    } <= unsupported
+    assert unsupported | names(built) == {feature.name for feature in FEATURES}
+    assert not unsupported & set(built.table.column_names)
 
 
 def test_an_empty_table_is_off(lake_of):
     built = Builder(lake_of({"transactions": lines(), "events": []}), FEATURES).build(BEGIN + timedelta(days=9))
-    assert "events_28d" in built.off
+    assert "events_28d" in built.unsupported
 
 
 def test_without_times_only_what_needs_none(lake_of):
@@ -340,21 +340,23 @@ def test_without_times_only_what_needs_none(lake_of):
     assert not [
         feature for feature in built.features if feature.window_days or feature.aggregate in ("recency", "age", "trend")
     ]
-    assert {"gap_days_mean", "gaps_silent", "night_order_share", "weekday_entropy"} <= set(built.off)
+    assert {"gap_days_mean", "gaps_silent", "night_order_share", "weekday_entropy"} <= set(built.unsupported)
     assert built.table["orders_total"].to_pylist() == [2.0, 2.0]
 
 
 def test_without_amounts_no_money(lake_of):
     built = Builder(lake_of({"transactions": lines(amount=None)}), FEATURES).build(BEGIN + timedelta(days=9))
     assert {"orders_28d", "lines_per_item", "basket_units_mean"} <= names(built)
-    assert {"amount_total", "amount_28d", "order_value_mean", "unit_price_mean_91d", "discount_rate"} <= set(built.off)
+    assert {"amount_total", "amount_28d", "order_value_mean", "unit_price_mean_91d", "discount_rate"} <= set(
+        built.unsupported
+    )
 
 
 def test_a_quotient_of_a_part_that_is_off_is_off(lake_of):
-    part, off = (Feature(name, "orders", "sum", name, description="d") for name in ("amount", "units"))
+    part, unsupported = (Feature(name, "orders", "sum", name, description="d") for name in ("amount", "units"))
     both = Feature("both", "", "quotient", "amount", over="units", description="d")
     builder = Builder(lake_of({"transactions": lines(quantity=None)}), FEATURES)
-    assert builder.build(BEGIN + timedelta(days=9), (part, off, both)).off == ("units", "both")
+    assert builder.build(BEGIN + timedelta(days=9), (part, unsupported, both)).unsupported == ("units", "both")
 
 
 def test_windows_hold_their_first_moment_and_not_their_last(lake_of):
@@ -414,7 +416,7 @@ def test_a_lake_without_customers_is_refused(lake_of):
 def test_buckets_of_customers_give_what_one_pass_gives(lake_of, monkeypatch):
     """A large lake is built bucket by bucket; here "large" is ten rows."""
     monkeypatch.setattr(engine_module, "BUCKET_ROWS", 10)
-    monkeypatch.setattr(engine_module, "FEW", 0)
+    monkeypatch.setattr(engine_module, "MIN_FEATURES_TO_BUCKET", 0)
     users = [f"u{n}" for n in range(23)]
     lines = [
         {
@@ -441,11 +443,11 @@ def test_buckets_of_customers_give_what_one_pass_gives(lake_of, monkeypatch):
     lake = lake_of({"transactions": lines, "events": events, "profiles": profiles, **catalogue()})
     as_of = BEGIN + timedelta(days=3)
     whole = Builder(lake, FEATURES).build(as_of)
-    monkeypatch.setattr(Rows, "KEPT_ROWS", 10)
+    monkeypatch.setattr(PreparedTables, "MAX_CACHED_ROWS", 10)
     parts = Builder(lake, FEATURES)
     for moment in (as_of - timedelta(days=1), as_of):
         built = parts.build(moment)
-    assert built.off == whole.off
+    assert built.unsupported == whole.unsupported
     same_tables(built.table, whole.table)
     assert not list(lake.workspace.root.glob(".build-*"))
 

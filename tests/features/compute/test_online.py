@@ -13,18 +13,18 @@ from hypothesis import strategies as st
 
 from features.compute.algebra import Feature
 from features.compute.builder import Builder
-from features.compute.online import OnlineState, Plan, values
+from features.compute.online import OnlinePlan, OnlineState, values
 from features.compute.online.build import build_state
 from features.definitions import FEATURES
 from qianmian.errors import ArtifactError
-from tests.features.plain import BEGIN, POOL, histories
+from tests.features.plain import BEGIN, FEATURE_POOL, histories
 
 QUICK = settings(
     deadline=None, max_examples=15, suppress_health_check=[HealthCheck.too_slow, HealthCheck.function_scoped_fixture]
 )
 DATED = ("transactions", "events", "touches")
 # with a longest window of 7 days (14 for a trend) most of a history of 50 days lies before the tail
-SHORT = tuple(feature for feature in POOL if feature.window_days in (None, 7))
+SHORT = tuple(feature for feature in FEATURE_POOL if feature.window_days in (None, 7))
 SOME = st.lists(st.sampled_from(SHORT), min_size=15, max_size=25, unique=True)
 
 
@@ -260,8 +260,8 @@ def test_a_plan_shares_what_features_have_in_common():
     features = tuple(Feature(name, "orders", name, "amount") for name in ("sum", "mean")) + (
         Feature("n", "orders", "count", window_days=28),
     )
-    plan = Plan.of(features)
-    assert len(plan.cells) == 2
+    plan = OnlinePlan.of(features)
+    assert len(plan.partials) == 2
     assert plan.tail_days == 28
-    assert Plan.of((Feature("t", "orders", "trend", window_days=28),)).tail_days == 56
+    assert OnlinePlan.of((Feature("t", "orders", "trend", window_days=28),)).tail_days == 56
     assert datetime(1970, 1, 1) <= BEGIN

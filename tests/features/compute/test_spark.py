@@ -14,7 +14,7 @@ from hypothesis import Phase, given, settings
 from features.compute.algebra import Condition, Feature
 from features.compute.builder import Builder
 from features.compute.engines import ENGINES
-from features.compute.engines.spark import LOCAL, ONE_BIG_STAGE, SparkEngine, address, memory
+from features.compute.engines.spark import LOCAL_MASTER, SINGLE_STAGE_OPTIONS, SparkEngine, driver_memory, file_uri
 from features.data import lake as lake_module
 from features.data.ingest import ingest
 from features.data.lake import Lake
@@ -24,8 +24,8 @@ from qianmian.errors import DataError, UsageError
 from qianmian.settings import Settings
 from qianmian.workspace import Workspace
 from tests.features.compute.test_builder import QUICK, with_quotient
-from tests.features.plain import BEGIN, MOMENTS, POOL, catalogue, histories
-from tests.features.same import assert_same
+from tests.features.plain import BEGIN, FEATURE_POOL, MOMENTS, catalogue, histories
+from tests.features.same import assert_tables_equal
 
 pytest.importorskip("pyspark")
 if shutil.which("java") is None:
@@ -42,7 +42,7 @@ def running():
         "spark.ui.showConsoleProgress": "false",
         "spark.log.level": "ERROR",
         "spark.driver.memory": "2g",
-        **ONE_BIG_STAGE,
+        **SINGLE_STAGE_OPTIONS,
     }
     builder = SparkSession.builder.master("local[2]").appName("tests")
     for name, value in settings.items():
@@ -57,7 +57,7 @@ def both(lake, as_of, features):
     one = Builder(lake, FEATURES).build(as_of, features)
     with SparkEngine(lake) as spark:
         other = Builder(lake, FEATURES, spark).build(as_of, features)
-    assert one.off == other.off
+    assert one.unsupported == other.unsupported
     assert one.features == other.features
     return one.table, other.table
 
@@ -98,7 +98,7 @@ def test_the_smallest_build_there_is(lake_of, tmp_path):
     out = tmp_path / "new" / "profiles.parquet"
     with SparkEngine(lake) as spark:
         assert spark.write(one.features, one.as_of, out) == 2
-    assert_same(one.table, pq.read_table(out))
+    assert_tables_equal(one.table, pq.read_table(out))
     assert [path.name for path in out.parent.iterdir()] == ["profiles.parquet"]
 
 
@@ -106,12 +106,12 @@ def test_the_smallest_build_there_is(lake_of, tmp_path):
 def test_a_folder_of_parts_and_a_moment_before_everything(lake_of, tmp_path):
     lake = lake_of({"transactions": lines()})
     one = Builder(lake, FEATURES).build(BEGIN + timedelta(days=4), FEW)
-    assert one.off == ("carts",)
+    assert one.unsupported == ("carts",)
     with SparkEngine(lake) as spark:
         spark.write(one.features, one.as_of, tmp_path / "profiles")
         with pytest.raises(DataError, match="no customer is known"):
             spark.write(one.features, BEGIN, tmp_path / "none.parquet")
-    assert_same(one.table, pq.read_table(tmp_path / "profiles").sort_by("one_id"))
+    assert_tables_equal(one.table, pq.read_table(tmp_path / "profiles").sort_by("one_id"))
     assert [path.name for path in tmp_path.iterdir()] == ["profiles"]
 
 
@@ -122,24 +122,24 @@ def test_engines_are_known_by_name():
 
 
 def test_a_path_is_never_a_pattern_nor_on_another_file_system(tmp_path):
-    assert address(tmp_path / "a [lake]", pattern=True) == f"file://{tmp_path}/a \\[lake\\]"
-    assert address(tmp_path) == f"file://{tmp_path}"
+    assert file_uri(tmp_path / "a [lake]", pattern=True) == f"file://{tmp_path}/a \\[lake\\]"
+    assert file_uri(tmp_path) == f"file://{tmp_path}"
 
 
 def test_a_cluster_and_spark_s_own_settings_keep_their_memory(monkeypatch):
     for name in ("SPARK_DRIVER_MEMORY", "SPARK_CONF_DIR", "PYSPARK_SUBMIT_ARGS"):
         monkeypatch.delenv(name, raising=False)
-    assert memory(LOCAL)["spark.driver.memory"].endswith("g")
-    assert memory("spark://host:7077") == {}
+    assert driver_memory(LOCAL_MASTER)["spark.driver.memory"].endswith("g")
+    assert driver_memory("spark://host:7077") == {}
     monkeypatch.setenv("SPARK_DRIVER_MEMORY", "3g")
-    assert memory(LOCAL) == {}
+    assert driver_memory(LOCAL_MASTER) == {}
 
 
 @pytest.mark.slow
 @settings(QUICK, max_examples=3, phases=[Phase.generate], derandomize=True)
 @given(tables=histories(), as_of=MOMENTS)
 def test_every_feature_of_the_pool_is_duckdb_s(lake_of, tables, as_of):
-    assert_same(*both(lake_of(tables), as_of, with_quotient(POOL)))
+    assert_tables_equal(*both(lake_of(tables), as_of, with_quotient(FEATURE_POOL)))
 
 
 @pytest.mark.slow
@@ -163,7 +163,7 @@ def test_without_times_without_items_and_with_attributes(lake_of):
             "shoe.width": None,
         },
     ]
-    assert_same(*both(lake_of({"transactions": lines(ts=None), "profiles": profiles}), BEGIN, None))
+    assert_tables_equal(*both(lake_of({"transactions": lines(ts=None), "profiles": profiles}), BEGIN, None))
 
 
 @pytest.mark.slow
@@ -171,7 +171,7 @@ def test_days_in_folders_and_a_name_like_a_pattern(write_lake, tmp_path, monkeyp
     monkeypatch.setattr(lake_module, "PARTITION_ROWS", 1)
     lake = write_lake(tmp_path / "a {lake} of one" / "workspace", {"transactions": lines(), **catalogue()})
     assert "**" in lake.states()["transactions"].path
-    assert_same(*both(lake, BEGIN + timedelta(days=4), FEW[:4]))
+    assert_tables_equal(*both(lake, BEGIN + timedelta(days=4), FEW[:4]))
 
 
 @pytest.mark.slow
@@ -188,7 +188,7 @@ def test_a_record_joins_a_customer_when_it_was_known_to(lake_of):
     for as_of, people in ((known, 2), (known + timedelta(seconds=1), 1)):
         one, other = both(lake, as_of, FEW[:4])
         assert one.num_rows == people
-        assert_same(one, other)
+        assert_tables_equal(one, other)
 
 
 @pytest.mark.slow
@@ -203,9 +203,9 @@ def test_complete_journey_at_two_moments(tmp_path):
         there = Builder(lake, FEATURES, spark)
         for as_of in (datetime(2017, 6, 15, 12, 0, 1), lake.default_as_of):
             one = here.build(as_of)
-            kept, off = there.supported(as_of=as_of)
-            assert (kept, off) == (one.features, one.off)
+            kept, unsupported = there.supported(as_of=as_of)
+            assert (kept, unsupported) == (one.features, one.unsupported)
             assert len(kept) > 120
             out = tmp_path / f"{as_of:%Y%m%d}.parquet"
             assert spark.write(kept, as_of, out) == one.table.num_rows
-            assert_same(one.table, pq.read_table(out))
+            assert_tables_equal(one.table, pq.read_table(out))

@@ -10,15 +10,25 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from features.data.identity import components
-from features.data.identity.components import ALWAYS, APART, NO_CLAIM, NOBODY, Level, Links, Sightings, group, periods
+from features.data.identity.components import (
+    NO_RECORD,
+    NO_VALUE,
+    UNDATED,
+    UNMERGED,
+    CandidateLinks,
+    IdentifierSightings,
+    IdTypeRule,
+    cluster_records,
+    periods,
+)
 
-NO_LINKS = Links.joined([])
+NO_LINKS = CandidateLinks.joined([])
 
 
 def sightings_of(rows):
     rows = sorted(rows, key=lambda row: (row[0], row[1], row[3], row[2]))
     level, value, record, time = (list(column) for column in zip(*rows, strict=True)) if rows else ([], [], [], [])
-    return Sightings(
+    return IdentifierSightings(
         np.array(level, np.int8), np.array(value, np.int32), np.array(record, np.int32), np.array(time, np.int64)
     )
 
@@ -26,7 +36,7 @@ def sightings_of(rows):
 def links_of(rows, level):
     rows = [(min(a, b), max(a, b), time, value) for a, b, time, value in rows]
     left, right, time, value = (list(column) for column in zip(*rows, strict=True)) if rows else ([], [], [], [])
-    return Links(
+    return CandidateLinks(
         np.array(left, np.int32),
         np.array(right, np.int32),
         np.array(time, np.int64),
@@ -35,7 +45,7 @@ def links_of(rows, level):
     )
 
 
-def plain(count, levels, rows, given_links, claims, apart):
+def plain(count, levels, rows, given_links, strong_values, unmerged_pairs):
     """The rules as one would read them aloud; values are their own tie breakers. → customers, links (a, b, time, held), shared."""
     customer = list(range(count))
     candidates, shared = [], set()
@@ -51,8 +61,8 @@ def plain(count, levels, rows, given_links, claims, apart):
                     shared.add(value)
                     continue
                 for (before, one), (now, other) in zip(held, held[1:], strict=False):
-                    if expires is not None and before != ALWAYS and now != ALWAYS and now - before > expires:
-                        if held[0][0] != ALWAYS:
+                    if expires is not None and before != UNDATED and now != UNDATED and now - before > expires:
+                        if held[0][0] != UNDATED:
                             continue
                         one = held[0][1]
                     if one != other:
@@ -60,8 +70,10 @@ def plain(count, levels, rows, given_links, claims, apart):
         for time, a, b, _ in sorted(found):
             one, other = customer[a], customer[b]
             members = [r for r in range(count) if customer[r] in (one, other)]
-            contradiction = any(len({claim[r] for r in members} - {NO_CLAIM}) > 1 for claim in claims)
-            forbidden = any({x, y} <= set(members) for x, y in apart)
+            contradiction = any(
+                len({strong_value[r] for r in members} - {NO_VALUE}) > 1 for strong_value in strong_values
+            )
+            forbidden = any({x, y} <= set(members) for x, y in unmerged_pairs)
             if one != other and not contradiction and not forbidden:
                 customer = [min(one, other) if c in (one, other) else c for c in customer]
             candidates.append((a, b, time))
@@ -80,12 +92,12 @@ def at(count, held, moment):
 
 
 RECORDS = 8
-TIME = st.one_of(st.just(ALWAYS), st.integers(0, 12))
+TIME = st.one_of(st.just(UNDATED), st.integers(0, 12))
 ROWS = st.lists(st.tuples(st.integers(0, 2), st.integers(0, 3), st.integers(0, RECORDS - 1), TIME), max_size=24)
 PAIR = st.tuples(st.integers(0, RECORDS - 1), st.integers(0, RECORDS - 1)).filter(lambda pair: pair[0] != pair[1])
 GIVEN = st.lists(st.tuples(PAIR, TIME), max_size=4)
-LEVELS = st.tuples(*[st.builds(Level, st.sampled_from([None, 2, 3]), st.sampled_from([None, 2, 5]))] * 3)
-CLAIMS = st.lists(st.lists(st.sampled_from([NO_CLAIM, NO_CLAIM, 1, 2]), min_size=RECORDS, max_size=RECORDS), max_size=2)
+LEVELS = st.tuples(*[st.builds(IdTypeRule, st.sampled_from([None, 2, 3]), st.sampled_from([None, 2, 5]))] * 3)
+CLAIMS = st.lists(st.lists(st.sampled_from([NO_VALUE, NO_VALUE, 1, 2]), min_size=RECORDS, max_size=RECORDS), max_size=2)
 
 
 @settings(max_examples=300, deadline=timedelta(seconds=2))
@@ -93,68 +105,68 @@ CLAIMS = st.lists(st.lists(st.sampled_from([NO_CLAIM, NO_CLAIM, 1, 2]), min_size
     rows=ROWS,
     linked=GIVEN,
     levels=LEVELS,
-    claims=CLAIMS,
-    apart=st.lists(PAIR, max_size=2),
+    strong_values=CLAIMS,
+    unmerged_pairs=st.lists(PAIR, max_size=2),
     rounds=st.sampled_from([1, 32]),
 )
-def test_the_grouping_is_what_the_rules_say(rows, linked, levels, claims, apart, rounds):
+def test_the_grouping_is_what_the_rules_say(rows, linked, levels, strong_values, unmerged_pairs, rounds):
     rows = list(
         {(level, level * 4 + value, record, time) for level, value, record, time in rows}
     )  # a value is of one type
     given_links = [(*pair, time, 12 + number) for number, (pair, time) in enumerate(linked)]
-    table = np.array(claims, dtype=np.int64).reshape(-1, RECORDS)
-    before, components.ROUNDS = components.ROUNDS, rounds  # both ways of replaying
+    table = np.array(strong_values, dtype=np.int64).reshape(-1, RECORDS)
+    before, components.MAX_VECTORIZED_LINKS = components.MAX_VECTORIZED_LINKS, rounds  # both ways of replaying
     try:
-        found = group(
+        found = cluster_records(
             RECORDS,
             levels,
             sightings_of(rows),
             links_of(given_links, 3),
             table,
-            np.array(apart, np.int32).reshape(-1, 2),
+            np.array(unmerged_pairs, np.int32).reshape(-1, 2),
             np.arange(20, dtype=np.int64),
         )
     finally:
-        components.ROUNDS = before
-    customer, held, shared = plain(RECORDS, levels, rows, given_links, claims, apart)
+        components.MAX_VECTORIZED_LINKS = before
+    customer, held, shared = plain(RECORDS, levels, rows, given_links, strong_values, unmerged_pairs)
     assert found.customer.tolist() == customer
     assert set(found.shared[:, 0].tolist()) == shared
-    seen = np.full(RECORDS, ALWAYS)
-    record, owner, since, link = periods(found, seen)
-    for moment in [ALWAYS, *range(13)]:
+    seen = np.full(RECORDS, UNDATED)
+    record, merged_into, merged_at, link = periods(found, seen)
+    for moment in [UNDATED, *range(13)]:
         valid = sorted(
             (start, r, o)
-            for r, o, start in zip(record.tolist(), owner.tolist(), since.tolist(), strict=True)
+            for r, o, start in zip(record.tolist(), merged_into.tolist(), merged_at.tolist(), strict=True)
             if start <= moment
         )
         now = {r: o for _, r, o in valid}
         assert [now[r] for r in range(RECORDS)] == at(RECORDS, held, moment)
-    pairs = list(zip(record.tolist(), since.tolist(), strict=True))
+    pairs = list(zip(record.tolist(), merged_at.tolist(), strict=True))
     assert len(pairs) == len(set(pairs))  # one row a record and moment
-    for at_link in link[link != NOBODY].tolist():
+    for at_link in link[link != NO_RECORD].tolist():
         assert found.accepted[at_link]
 
 
 def test_the_claims_given_stay_as_they_were():
-    claims = np.array([[1, NO_CLAIM]])
-    group(
+    strong_values = np.array([[1, NO_VALUE]])
+    cluster_records(
         2,
-        [Level()],
+        [IdTypeRule()],
         sightings_of([(0, 0, 0, 1), (0, 0, 1, 2)]),
         NO_LINKS,
-        claims,
+        strong_values,
         np.zeros((0, 2), np.int32),
         np.zeros(1, np.int64),
     )
-    assert claims.tolist() == [[1, NO_CLAIM]]
+    assert strong_values.tolist() == [[1, NO_VALUE]]
 
 
 @pytest.mark.parametrize("size", [3, 50, 4000])
 def test_a_long_chain_is_one_customer(size):
     rows = [(0, number, number + side, number) for number in range(size - 1) for side in (0, 1)]
-    found = group(
+    found = cluster_records(
         size,
-        [Level(3)],
+        [IdTypeRule(3)],
         sightings_of(rows),
         NO_LINKS,
         np.zeros((0, size), np.int64),
@@ -162,13 +174,15 @@ def test_a_long_chain_is_one_customer(size):
         np.arange(size, dtype=np.int64),
     )
     assert set(found.customer.tolist()) == {0}
-    assert (found.owner[1:] != NOBODY).all()
+    assert (found.merged_into[1:] != NO_RECORD).all()
 
 
 def test_refused_links_say_why():
     rows = [(0, 0, 0, 1), (0, 0, 1, 2), (0, 1, 1, 3), (0, 1, 2, 4)]
-    claims = np.array([[NO_CLAIM, 7, 8]])
-    apart = np.array([[0, 1]], np.int32)
-    found = group(3, [Level()], sightings_of(rows), NO_LINKS, claims, apart, np.arange(2, dtype=np.int64))
+    strong_values = np.array([[NO_VALUE, 7, 8]])
+    unmerged_pairs = np.array([[0, 1]], np.int32)
+    found = cluster_records(
+        3, [IdTypeRule()], sightings_of(rows), NO_LINKS, strong_values, unmerged_pairs, np.arange(2, dtype=np.int64)
+    )
     assert found.customer.tolist() == [0, 1, 2]
-    assert found.refused[:, 1].tolist() == [APART, 0]
+    assert found.rejected[:, 1].tolist() == [UNMERGED, 0]

@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 
 from features.compute.algebra import Feature
 from features.compute.builder import Builder
-from features.data.identity import GraphResolver, Ledger, changes, resolve
-from features.data.identity.graph import Known
+from features.data.identity import GraphResolver, Ledger, resolve, resolve_and_compare
+from features.data.identity.graph import KnownCustomers
 from features.data.identity.tables import links_path
 from features.data.lake import Lake
 from features.definitions import FEATURES
@@ -333,11 +333,11 @@ def test_a_dry_run_says_what_would_change_and_changes_nothing(lake_of):
     lake = lake_of({"identities": [held("a", "device", "x", DAY[0]), held("b", "device", "x", DAY[1])]})
     lake.workspace.config_file.write_text("identity: {id_types: [{type: device, expires_days: 0.5}]}\n")
     digest = lake.digest
-    found = changes(lake, load_settings(lake.workspace.config_file))
+    found = resolve_and_compare(lake, load_settings(lake.workspace.config_file))
     assert (found.withdrawn, found.merged, found.customers_before, found.customers, found.renamed) == (1, 0, 1, 2, 1)
     assert lake.digest == digest
     assert actions(lake) == ["merge"]
-    assert changes(lake, load_settings(lake.workspace.config_file), dry_run=False).withdrawn == 1
+    assert resolve_and_compare(lake, load_settings(lake.workspace.config_file), dry_run=False).withdrawn == 1
     assert groups(lake) == people("a", "b")
     assert actions(lake) == ["merge", "withdraw"]
     lake.workspace.config_file.unlink()
@@ -359,13 +359,13 @@ def test_unmerge_splits_for_all_moments_and_can_be_undone(lake_of):
 
     assert customers(DAY[5]) == [2.0]
     (merge,) = ledger.entries("action = 'merge'")
-    unmerge = ledger.undo(merge.left, merge.right, "two sisters", DAY[400], merge.ledger_id)
+    unmerge = ledger.unmerge(merge.left, merge.right, "two sisters", DAY[400], merge.ledger_id)
     resolve(lake, Settings())
     assert groups(lake) == people("a", "b")  # although the device would link them again
     assert customers(DAY[5]) == [1.0, 1.0]
     assert customers(DAY[500]) == [1.0, 1.0]
     assert [entry.action for entry in ledger.entries()] == ["merge", "unmerge", "withdraw"]
-    ledger.redo(unmerge, "one person after all", DAY[401])
+    ledger.remerge(unmerge, "one person after all", DAY[401])
     resolve(lake, Settings())
     assert customers(DAY[5]) == [2.0]
     assert [entry.action for entry in ledger.entries()] == ["merge", "unmerge", "withdraw", "remerge", "merge"]
@@ -374,7 +374,7 @@ def test_unmerge_splits_for_all_moments_and_can_be_undone(lake_of):
 def test_what_a_person_decided_outlives_the_lake(lake_of, write_lake):
     rows = {"identities": [held(user, "email", "x", DAY[2]) for user in "ab"]}
     lake = lake_of(rows)
-    Ledger(lake.workspace).undo(("s", "a"), ("s", "b"), "two people", None, None)
+    Ledger(lake.workspace).unmerge(("s", "a"), ("s", "b"), "two people", None, None)
     import shutil
 
     shutil.rmtree(lake.workspace.lake)
@@ -424,7 +424,7 @@ def test_new_rows_give_what_resolving_everything_gives(
         write_links(lake, [("a", "c", 0.9, "l1"), ("b", "f", 0.9, "l2")])
     resolver = GraphResolver(lake.workspace, Settings())
     if apart:
-        resolver.ledger.undo(("s", "a"), ("s", "b"), "two people", None, None)
+        resolver.ledger.unmerge(("s", "a"), ("s", "b"), "two people", None, None)
     with duckdb.connect() as connection:
         views_over(connection, lake)
         connection.execute("CREATE TABLE before AS FROM empty_customers")
@@ -436,7 +436,7 @@ def test_new_rows_give_what_resolving_everything_gives(
                 if changed
                 else "SELECT '' AS source, '' AS source_user_id LIMIT 0"
             )
-            plan = resolver.plan(connection, Known("before", changed))
+            plan = resolver.plan(connection, KnownCustomers("before", changed))
             added = connection.execute(f"SELECT * FROM ({plan.customers}) ORDER BY ALL").fetchall()
             told = connection.execute("SELECT ledger_id, action FROM identity_found ORDER BY ALL").fetchall()
             ledger_ids = connection.execute(f"SELECT ledger_id, action FROM ({plan.entries}) ORDER BY ALL").fetchall()

@@ -48,9 +48,9 @@ def customers(workspace: Workspace) -> list[tuple[object, ...]]:
     return Lake(workspace).connect().con.execute("SELECT * FROM customers ORDER BY ALL").fetchall()
 
 
-def standing(workspace: Workspace) -> set[tuple[str, str]]:
+def active_decisions(workspace: Workspace) -> set[tuple[str, str]]:
     rows = duckdb.sql(
-        f"SELECT ledger_id, action FROM ({Ledger(workspace).standing()}) WHERE action <> 'withdraw'"
+        f"SELECT ledger_id, action FROM ({Ledger(workspace).active_decisions()}) WHERE action <> 'withdraw'"
     ).fetchall()
     return {(str(name), str(action)) for name, action in rows}
 
@@ -73,7 +73,7 @@ def test_many_small_ingests_are_one_large_one(tmp_path_factory: pytest.TempPathF
         ingest(small, Sightings(rows), Settings())
     ingest(large, Sightings([row for rows in batches for row in rows]), Settings())
     assert customers(small) == customers(large)
-    assert standing(small) == standing(large)
+    assert active_decisions(small) == active_decisions(large)
     digest = Lake(small).digest
     resolve(Lake(small), Settings())
     assert Lake(small).digest == digest
@@ -112,7 +112,7 @@ def test_an_ingest_resolves_only_who_is_connected_with_it(tmp_path, monkeypatch)
     (workspace.root / "qianmian.yaml").write_text("identity: {id_types: [{type: email, max_customers: 2}]}\n")
     ingest(workspace, Sightings([("e", "email", "z", day)]), load_settings(workspace.config_file))
     assert len(scopes) == 1  # other rules: everybody is resolved again
-    assert {action for _, action in standing(workspace)} == {"shared"}
+    assert {action for _, action in active_decisions(workspace)} == {"shared"}
 
 
 def test_a_failed_commit_leaves_customers_and_the_next_ingest_mends_it(tmp_path, monkeypatch):
@@ -130,6 +130,6 @@ def test_a_failed_commit_leaves_customers_and_the_next_ingest_mends_it(tmp_path,
     monkeypatch.undo()
     assert customers(workspace) == before
     ingest(workspace, Sightings([("c", "email", "z", day)]), Settings())
-    assert standing(workspace) == set()  # the ledger had been told of a merge that never came to be
+    assert active_decisions(workspace) == set()  # the ledger had been told of a merge that never came to be
     ingest(workspace, Sightings([("b", "email", "x", day)]), Settings())
-    assert len(standing(workspace)) == 1
+    assert len(active_decisions(workspace)) == 1

@@ -13,7 +13,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from features.data.identity.link_spark import spark_api
-from features.data.identity.probabilistic import HOUSEHOLD, LINKS, PAIR_KEY, link, write_links
+from features.data.identity.probabilistic import HOUSEHOLD, LINKS_SCHEMA, PAIR_KEY, link, write_links
 from features.data.identity.records import FIELDS
 from features.data.identity.tables import links_path
 from qianmian.config import load_settings
@@ -259,7 +259,7 @@ def test_a_shared_value_is_no_clue_and_too_many_pairs_are_refused():
         records.column_names.index("phone"), "phone", pa.array(["0800 123 456"] * records.num_rows)
     )
     links = link(everywhere, LinkingSettings(max_block_records=20))
-    assert links.crowded >= 1
+    assert links.oversized_blocks >= 1
     assert links.pairs.num_rows == 0
     with pytest.raises(DataError, match="max_pairs"):
         link(everywhere, LinkingSettings(max_pairs=100))
@@ -281,20 +281,20 @@ def test_links_are_replaced_for_the_systems_linked_and_nothing_else(tmp_path, li
     other = pa.Table.from_pylist(
         [
             {
-                **dict.fromkeys(LINKS.names, "x"),
+                **dict.fromkeys(LINKS_SCHEMA.names, "x"),
                 "left_source": "fair",
                 "right_source": "till",
                 "probability": 1.0,
                 "decided_at": DECIDED,
             }
         ],
-        schema=LINKS,
+        schema=LINKS_SCHEMA,
     )
     links_path(place).parent.mkdir()
     pq.write_table(other, links_path(place))
     write_links(place, links, DECIDED)
     first = pq.read_table(links_path(place))
-    assert first.schema.equals(LINKS)
+    assert first.schema.equals(LINKS_SCHEMA)
     assert first.num_rows == links.pairs.num_rows + 1
     assert len(set(first["link_id"].to_pylist())) == first.num_rows
     fewer = dataclasses.replace(links, pairs=links.pairs.slice(0, 10))

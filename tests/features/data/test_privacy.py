@@ -11,19 +11,19 @@ import pytest
 
 from cli.main import run
 from features.data.ingest import ingest
-from features.data.ingest.refused import without_values
+from features.data.ingest.rejected import redact_values
 from features.data.lake import Lake
 from features.data.privacy import (
+    HASH_PATTERN,
     KEY_VARIABLE,
-    OURS,
-    Personal,
+    PersonalDataHasher,
     PiiKey,
     hash_value,
     load_key,
-    personal_kind,
-    remember_key,
+    personal_data_type,
+    save_key_fingerprint,
 )
-from features.data.sources.files import Files
+from features.data.sources.files import FileSource
 from qianmian.errors import ConfigError, DataError, UsageError, WorkspaceError
 from qianmian.settings import ID_TYPES, Settings
 from qianmian.workspace import Workspace
@@ -147,7 +147,7 @@ def test_nothing_that_was_typed_is_anywhere(tmp_path, capfd, monkeypatch):
 
 def test_what_is_kept_instead(tmp_path):
     workspace = Workspace(tmp_path / "workspace")
-    report = ingest(workspace, Files(corner(tmp_path)), Settings())
+    report = ingest(workspace, FileSource(corner(tmp_path)), Settings())
     assert report.tables["identities"].kept == 5
     assert sorted(report.tables["identities"].reasons.values()) == [1, 1, 1, 1, 2]
     connection = Lake(workspace).connect().con
@@ -172,11 +172,11 @@ def test_what_is_kept_instead(tmp_path):
     assert connection.execute(
         "SELECT count(DISTINCT one_id) FROM customers WHERE source_user_id IN ('v', 'w')"
     ).fetchone() == (1,)
-    assert ingest(workspace, Files(tmp_path / "sources.yaml"), Settings()).kept == 0
+    assert ingest(workspace, FileSource(tmp_path / "sources.yaml"), Settings()).kept == 0
 
 
 def test_refused_rows_say_where_and_why_and_equal_values_look_equal(tmp_path):
-    report = ingest(Workspace(tmp_path / "workspace"), Files(corner(tmp_path)), Settings()).tables["identities"]
+    report = ingest(Workspace(tmp_path / "workspace"), FileSource(corner(tmp_path)), Settings()).tables["identities"]
     rows = duckdb.sql(
         f"SELECT reason, position, row FROM '{report.quarantine_file}' ORDER BY position NULLS LAST"
     ).fetchall()
@@ -193,20 +193,20 @@ def test_hashes_are_kept_where_the_source_says_they_are(tmp_path):
     theirs = "9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08"
     csv = f"c,v\na,{theirs}\nb,{theirs}\n"
     yaml = "source: s\ntables:\n  identities:\n    path: i.csv\n    {}columns: {{source_user_id: c, id_type: \"'phone'\", id_value: v}}\n"
-    ingest(workspace, Files(write(tmp_path, i_csv=csv, sources_yaml=yaml.format(""))), Settings())
+    ingest(workspace, FileSource(write(tmp_path, i_csv=csv, sources_yaml=yaml.format(""))), Settings())
     values = "SELECT DISTINCT id_value FROM identities"
     ours = Lake(workspace).connect().con.execute(values).fetchall()
     assert ours != [(theirs,)]
     other = Workspace(tmp_path / "other")
-    ingest(other, Files(write(tmp_path, sources_yaml=yaml.format("hashed: true\n    "))), Settings())
+    ingest(other, FileSource(write(tmp_path, sources_yaml=yaml.format("hashed: true\n    "))), Settings())
     assert Lake(other).connect().con.execute(values).fetchall() == [(theirs,)]
     # ours are known by their prefix: what was exported comes back as it was
     write(tmp_path, i_csv=f"c,v\nc,{ours[0][0]}\n", sources_yaml=yaml.format(""))
-    ingest(workspace, Files(tmp_path / "sources.yaml"), Settings())
+    ingest(workspace, FileSource(tmp_path / "sources.yaml"), Settings())
     assert Lake(workspace).connect().con.execute(values).fetchall() == ours
     write(tmp_path, i_csv=f"c,v\nc,{PHONE}\n", sources_yaml=yaml.format("hashed: true\n    "))
     with pytest.raises(DataError, match="no hash, although the source says hashed") as caught:
-        ingest(workspace, Files(tmp_path / "sources.yaml"), Settings())
+        ingest(workspace, FileSource(tmp_path / "sources.yaml"), Settings())
     assert told(str(caught.value)) == []
 
 
@@ -227,7 +227,7 @@ def test_the_key_is_made_once_and_its_owners_alone(tmp_path, monkeypatch):
 def test_another_key_is_refused(tmp_path, monkeypatch):
     monkeypatch.delenv(KEY_VARIABLE, raising=False)
     workspace = Workspace(tmp_path / "w")
-    remember_key(workspace, load_key(workspace))
+    save_key_fingerprint(workspace, load_key(workspace))
     monkeypatch.setenv(KEY_VARIABLE, "another key altogether")
     with pytest.raises(WorkspaceError, match="hashed with another key") as caught:
         load_key(workspace)
@@ -266,16 +266,16 @@ def test_a_short_key_and_an_unknown_type_are_refused(tmp_path, monkeypatch):
     ],
 )
 def test_one_value_is_written_in_many_ways(id_type, one, other, equal):
-    personal = Personal(PiiKey.of("a key for the test"), ID_TYPES)
+    personal = PersonalDataHasher(PiiKey.of("a key for the test"), ID_TYPES)
     with duckdb.connect() as connection:
-        personal.install(connection)
+        personal.set_key_variables(connection)
         made = [
             connection.execute(
                 f"SELECT {personal.identifier('t', 'v')} FROM (SELECT ? AS t, ? AS v)", [id_type, text]
             ).fetchone()
             for text in (one, other)
         ]
-        hashed = connection.execute(f"SELECT regexp_matches(?, '{OURS}')", [made[0][0]]).fetchone()
+        hashed = connection.execute(f"SELECT regexp_matches(?, '{HASH_PATTERN}')", [made[0][0]]).fetchone()
     assert (made[0] == made[1]) is equal
     assert hashed == (id_type != "cookie",)
 
@@ -305,13 +305,13 @@ def test_one_value_is_written_in_many_ways(id_type, one, other, equal):
     ],
 )
 def test_personal_columns_are_known_by_their_names(name, kind):
-    assert personal_kind(name) == kind
+    assert personal_data_type(name) == kind
 
 
 def test_messages_of_the_engine_lose_their_values():
     text = f"Conversion Error: Could not convert string '{PHONE}' to INT64 in file '/data/people.csv' near \"{EMAIL}\" {EMAIL}"
-    assert told(without_values(text)) == []
-    assert "/data/people.csv" in without_values(text)
+    assert told(redact_values(text)) == []
+    assert "/data/people.csv" in redact_values(text)
 
 
 def test_a_header_that_is_a_row_is_not_repeated(tmp_path):
@@ -321,5 +321,5 @@ def test_a_header_that_is_a_row_is_not_repeated(tmp_path):
         sources_yaml="source: s\ntables:\n  identities:\n    path: i.csv\n    columns: {source_user_id: c, id_type: t, id_value: v}\n",
     )
     with pytest.raises(ConfigError, match="header") as caught:
-        Files(tmp_path / "sources.yaml")
+        FileSource(tmp_path / "sources.yaml")
     assert told(str(caught.value)) == []

@@ -129,9 +129,9 @@ def test_the_window_forgets_earlier_steps(lake_of):
 @pytest.mark.parametrize(
     ("asked", "said"),
     [
-        ({"steps_wanted": ("view", "wishlist")}, "wishlist"),
-        ({"steps_wanted": ("view",)}, "two or more steps"),
-        ({"steps_wanted": ("view", "buy", "purchase")}, "each once"),
+        ({"step_names": ("view", "wishlist")}, "wishlist"),
+        ({"step_names": ("view",)}, "two or more steps"),
+        ({"step_names": ("view", "buy", "purchase")}, "each once"),
         ({"per": "household"}, "customer, session, item"),
         ({"within_days": 0}, "more than 0"),
     ],

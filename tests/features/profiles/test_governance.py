@@ -11,11 +11,11 @@ import pytest
 
 from features.compute.builder import Builder
 from features.definitions import FEATURES
-from features.profiles.governance.audit import RULES, audit, normalised_information
+from features.profiles.governance.audit import AUDIT_RULES, audit, normalised_information
 from features.profiles.governance.catalogue import catalogue
-from features.profiles.governance.encoding import MOST_VALUES, OTHER, UNKNOWN, encode, encode_all
-from features.profiles.governance.usage import recorded_uses
-from features.profiles.snapshot import make_snapshot
+from features.profiles.governance.encoding import MAX_VALUES, OTHER, UNKNOWN, encode, encode_tags
+from features.profiles.governance.usage import tag_usage
+from features.profiles.snapshot import build_snapshot
 from features.profiles.tags import INPUTS, TAGS
 from features.profiles.tags.declare import Tag, TagFacts
 from qianmian.errors import ConfigError
@@ -32,7 +32,7 @@ def tag(name="fine", **changed):
             "name": name,
             "category": "interest",
             "description": "made up",
-            "needs": ("orders_total",),
+            "required_features": ("orders_total",),
             "rule": lambda c, _: c["orders_total"],
             **changed,
         }
@@ -52,7 +52,8 @@ def found(values=None, tags=None, **more):
 def test_nothing_is_wrong_with_what_is_sound():
     assert found() == []
     assert (
-        found({"left": ["a", "a", "b", "b"], "right": ["a", "b", "a", "b"]}, uses={"left": ["x"], "right": ["x"]}) == []
+        found({"left": ["a", "a", "b", "b"], "right": ["a", "b", "a", "b"]}, usage={"left": ["x"], "right": ["x"]})
+        == []
     )
     assert found({}) == []
 
@@ -100,7 +101,7 @@ def test_nearly_equal_begins_where_it_is_said_to():
     left = rng.choice(["a", "b"], 2000)
     right = np.where(rng.random(2000) < 0.02, np.where(left == "a", "b", "a"), left)
     values = {"left": left.tolist(), "right": right.tolist()}
-    shared = float(normalised_information(encode_all(values))[0, 1])
+    shared = float(normalised_information(encode_tags(values))[0, 1])
     assert shared == pytest.approx(1 + 0.02 * np.log2(0.02) + 0.98 * np.log2(0.98), abs=0.03)
     assert [one.rule for one in found(values, threshold=shared - 0.001)] == ["nearly_equal"]
     assert found(values, threshold=shared + 0.001) == []
@@ -113,11 +114,11 @@ def test_a_finer_tag_is_not_nearly_equal_to_a_coarser_one():
 
 def test_never_used():
     values = {"asked_for": GOOD, "left_out": [*GOOD[1:], True]}
-    assert found(values, uses=None) == []
-    lone = found(values, uses={"asked_for": ["segments/vip.yaml"]})
+    assert found(values, usage=None) == []
+    lone = found(values, usage={"asked_for": ["segments/vip.yaml"]})
     assert [(one.rule, one.tags) for one in lone] == [("never_used", ("left_out",))]
     # where no rule is kept at all, that is one finding and not one a tag
-    nothing = found(values, uses={})
+    nothing = found(values, usage={})
     assert [(one.rule, one.tags) for one in nothing] == [("never_used", ("asked_for", "left_out"))]
     assert "segments/" in nothing[0].mend
 
@@ -172,9 +173,9 @@ def test_our_own_tags_are_named_and_owned():
 def test_findings_come_in_the_order_of_the_rules_and_as_json():
     findings = found(
         {"b": [None] * 4, "a": [None] * 4, "c": [True] * 4, "d": [True, False] * 2, "e": [True, False] * 2},
-        uses={"a": ["x"]},
+        usage={"a": ["x"]},
     )
-    assert [RULES.index(one.rule) for one in findings] == sorted(RULES.index(one.rule) for one in findings)
+    assert [AUDIT_RULES.index(one.rule) for one in findings] == sorted(AUDIT_RULES.index(one.rule) for one in findings)
     assert [one.tags for one in findings if one.rule == "empty"] == [("a",), ("b",)]
     assert json.loads(json.dumps([one.as_dict() for one in findings]))[0]["tags"] == ["d", "e"]
 
@@ -188,18 +189,18 @@ def test_numbers_are_cut_and_rare_texts_are_one():
     assert np.bincount(codes).tolist() == [1] + [10] * 8
     assert (np.diff(codes[1:]) >= 0).all()
     codes, labels = encode([f"v{n % 50}" for n in range(500)] + ["often"] * 9)
-    assert len(labels) == MOST_VALUES
+    assert len(labels) == MAX_VALUES
     assert OTHER in labels
     assert "often" not in labels  # ten of each of the others
     assert len(np.unique(codes)) == len(labels)
 
 
 def test_one_hot_counts_what_happened():
-    coded = encode_all({"a": ["x", "y", "x", None], "b": [True, True, False, False]})
-    counts = (coded.one_hot().T @ coded.one_hot()).todense()
+    encoded = encode_tags({"a": ["x", "y", "x", None], "b": [True, True, False, False]})
+    counts = (encoded.one_hot().T @ encoded.one_hot()).todense()
     assert counts.shape == (5, 5)
     assert np.diag(counts).tolist() == [1, 2, 1, 2, 2]
-    assert encode_all({}).one_hot().shape == (0, 0)
+    assert encode_tags({}).one_hot().shape == (0, 0)
 
 
 # ---- where tags are used -------------------------------------------------------------------------------------------------
@@ -207,7 +208,7 @@ def test_one_hot_counts_what_happened():
 
 def test_uses_are_read_from_the_rules_a_workspace_keeps(tmp_path):
     place = Workspace(tmp_path).create()
-    assert recorded_uses(place) == {}
+    assert tag_usage(place) == {}
     rule = {
         "all": [
             {"tag": "price_band", "operator": "==", "value": "premium"},
@@ -219,13 +220,13 @@ def test_uses_are_read_from_the_rules_a_workspace_keeps(tmp_path):
     (tmp_path / "segments" / "more.yaml").write_text(
         "rules:\n  - {tag: price_band, operator: known}\n  - {feature: orders_28d, operator: '>', value: 1}\n"
     )
-    assert recorded_uses(place) == {
+    assert tag_usage(place) == {
         "price_band": ["segments/more.yaml", "segments/vip.json"],
         "churn_risk": ["segments/vip.json"],
     }
     (tmp_path / "segments" / "broken.json").write_text("{")
     with pytest.raises(ConfigError, match="broken.json"):
-        recorded_uses(place)
+        tag_usage(place)
 
 
 # ---- the catalogue -------------------------------------------------------------------------------------------------------
@@ -247,7 +248,7 @@ def test_the_catalogue_says_how_tags_are_filled_and_what_absent_ones_lack(lake_o
         for user, day, item in [("1", 1, "i1"), ("1", 9, "i1"), ("2", 3, "i2"), ("3", 4, "i3")]
     ]
     items = [{"item_id": "i1", "category": "food"}, {"item_id": "i2", "category": "food"}]
-    snapshot = make_snapshot(
+    snapshot = build_snapshot(
         Builder(lake_of({"transactions": lines, "items": items}), FEATURES), datetime(2024, 2, 1), Settings()
     )
     entries = {entry.name: entry for entry in catalogue(list(TAGS.values()), snapshot)}

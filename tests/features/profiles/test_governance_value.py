@@ -9,9 +9,9 @@ import pytest
 
 from features.compute.builder import Builder
 from features.definitions import FEATURES
-from features.profiles.governance.outcome import TARGETS, outcome_of
-from features.profiles.governance.value import bias, mutual_information, worth
-from features.profiles.snapshot import make_snapshot
+from features.profiles.governance.outcome import TARGETS, target_labels
+from features.profiles.governance.value import bias, information_gain, mutual_information
+from features.profiles.snapshot import build_snapshot
 from qianmian.errors import DataError, UsageError
 from qianmian.settings import Settings
 
@@ -36,7 +36,7 @@ def made():
         "constant": ["same"] * n,
         "nothing": [None] * n,
     }
-    return tags, outcome, worth(tags, outcome, seed=1)
+    return tags, outcome, information_gain(tags, outcome, seed=1)
 
 
 def by_name(found):
@@ -50,8 +50,8 @@ def test_the_telling_tag_ranks_first_and_the_picks_are_those_that_add(made):
     assert len(found.picked) == 2
     assert found.picked[0] in ("strong", "copy")
     assert found.picked[1] == "weak"
-    assert found.told_bits == pytest.approx(sum(by_name(found)[name].adds for name in found.picked), abs=1e-9)
-    assert 0 < found.told_bits < found.entropy_bits <= 1.0
+    assert found.information_bits == pytest.approx(sum(by_name(found)[name].adds for name in found.picked), abs=1e-9)
+    assert 0 < found.information_bits < found.entropy_bits <= 1.0
 
 
 def test_a_copy_adds_nothing(made):
@@ -106,7 +106,7 @@ def test_intervals_of_noise_include_zero_about_as_often_as_they_say():
     rng = np.random.default_rng(3)
     outcome = rng.integers(0, 2, 400)
     tags = {f"noise{n}": rng.integers(0, 4, 400).astype(str).tolist() for n in range(60)}
-    found = worth(tags, outcome, seed=2)
+    found = information_gain(tags, outcome, seed=2)
     assert np.mean([tag.low <= 0 for tag in found.tags]) > 0.85
     assert found.picked == ()
 
@@ -116,25 +116,27 @@ def test_the_same_seed_gives_the_same_figures(made):
         {name: values[:600] for name, values in made[0].items() if name in ("weak", "strong", "noise")},
         made[1][:600],
     )
-    found = worth(tags, outcome, seed=1)
-    assert worth(tags, outcome, seed=1) == found
-    assert worth(tags, outcome, seed=2) != found
+    found = information_gain(tags, outcome, seed=1)
+    assert information_gain(tags, outcome, seed=1) == found
+    assert information_gain(tags, outcome, seed=2) != found
 
 
 def test_money_has_more_than_two_outcomes():
     rng = np.random.default_rng(5)
     tier = rng.integers(0, 4, 1500)
     outcome = np.where(rng.random(1500) < 0.7, tier, rng.integers(0, 4, 1500))
-    found = worth({"tier": tier.astype(str).tolist(), "noise": rng.integers(0, 4, 1500).astype(str).tolist()}, outcome)
+    found = information_gain(
+        {"tier": tier.astype(str).tolist(), "noise": rng.integers(0, 4, 1500).astype(str).tolist()}, outcome
+    )
     assert found.picked == ("tier",)
     assert found.entropy_bits == pytest.approx(2.0, abs=0.02)
-    assert found.tags[0].bits == pytest.approx(found.told_bits, abs=0.03)
+    assert found.tags[0].bits == pytest.approx(found.information_bits, abs=0.03)
 
 
 @pytest.mark.parametrize("outcome", [np.zeros(500, dtype=np.int64), np.array([1] * 5 + [0] * 495)])
 def test_one_outcome_is_none(outcome):
     with pytest.raises(DataError, match="too few customers of an outcome"):
-        worth({"a": ["x"] * 500}, outcome)
+        information_gain({"a": ["x"] * 500}, outcome)
 
 
 # ---- outcomes ------------------------------------------------------------------------------------------------------------
@@ -165,11 +167,11 @@ def builder(lake_of):
 
 def test_outcomes_are_what_happened_after(builder):
     as_of = BEGIN + timedelta(days=30)
-    snapshot = make_snapshot(builder, as_of, Settings())
+    snapshot = build_snapshot(builder, as_of, Settings())
     users = snapshot.table["user_id"].to_pylist()
 
     def told(target, **more):
-        outcome = outcome_of(
+        outcome = target_labels(
             builder, snapshot.table, as_of, target, more.get("horizon_days", 25), more.get("active_days", 56)
         )
         return outcome, {
@@ -199,10 +201,12 @@ def test_outcomes_are_what_happened_after(builder):
 def test_what_cannot_be_measured_is_refused(builder, days, target, horizon, said):
     as_of = BEGIN + timedelta(days=days)
     with pytest.raises(DataError, match=said):
-        outcome_of(builder, builder.build(as_of).table, as_of, target, horizon, 56)
+        target_labels(builder, builder.build(as_of).table, as_of, target, horizon, 56)
 
 
 def test_targets_are_named(builder):
     assert list(TARGETS) == ["churn", "purchase", "clv"]
     with pytest.raises(UsageError, match="churn, purchase, clv"):
-        outcome_of(builder, builder.build(BEGIN + timedelta(days=30)).table, BEGIN + timedelta(days=30), "love", 5, 56)
+        target_labels(
+            builder, builder.build(BEGIN + timedelta(days=30)).table, BEGIN + timedelta(days=30), "love", 5, 56
+        )

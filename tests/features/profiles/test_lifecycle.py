@@ -10,7 +10,7 @@ import pytest
 
 from features.compute.spec import UserFeatures
 from features.definitions import FEATURES
-from features.profiles.lifecycle import NEEDS, lifecycle_stage, stages_of
+from features.profiles.lifecycle import LIFECYCLE_FEATURES, lifecycle_stage, stages_from_features
 from qianmian.errors import DataError
 from qianmian.schema import LIFECYCLE_STAGES
 from qianmian.settings import LifecycleSettings
@@ -56,9 +56,9 @@ def test_every_stage_can_be_reached(name):
 
 def test_all_at_once_is_each_alone():
     people = [{**REGULAR, **STAGES[name]} for name in LIFECYCLE_STAGES]
-    found = lifecycle_stage({need: np.array([person[need] for person in people]) for need in NEEDS})
+    found = lifecycle_stage({need: np.array([person[need] for person in people]) for need in LIFECYCLE_FEATURES})
     assert found.tolist() == list(LIFECYCLE_STAGES)
-    assert lifecycle_stage({need: np.empty(0) for need in NEEDS}).tolist() == []
+    assert lifecycle_stage({need: np.empty(0) for need in LIFECYCLE_FEATURES}).tolist() == []
 
 
 @pytest.mark.parametrize(
@@ -131,9 +131,12 @@ def features_with(names):
 
 
 def test_stages_of_a_profile_matrix():
-    assert stages_of(features_with(NEEDS)).tolist() == list(LIFECYCLE_STAGES)
+    assert stages_from_features(features_with(LIFECYCLE_FEATURES)).tolist() == list(LIFECYCLE_STAGES)
     assert (
-        stages_of(features_with(NEEDS), LifecycleSettings(loyal_orders=5))[LIFECYCLE_STAGES.index("active")] == "loyal"
+        stages_from_features(features_with(LIFECYCLE_FEATURES), LifecycleSettings(loyal_orders=5))[
+            LIFECYCLE_STAGES.index("active")
+        ]
+        == "loyal"
     )
 
 
@@ -141,4 +144,4 @@ def test_stages_without_dated_orders_say_what_is_missing():
     with pytest.raises(
         DataError, match="lifecycle stages need dated orders.*no days_since_last_order, gap_days_mean.*map `ts`"
     ):
-        stages_of(features_with(["orders_total", "days_since_first_order", "orders_365d"]))
+        stages_from_features(features_with(["orders_total", "days_since_first_order", "orders_365d"]))

@@ -14,13 +14,13 @@ from features.compute.online import values
 from features.compute.online.build import build_state
 from features.definitions import FEATURES
 from features.profiles.rules import (
-    Comparison,
-    Group,
+    RuleComparison,
+    RuleGroup,
     mask,
     matches,
-    mistakes,
-    names_of,
     parse,
+    referenced_names,
+    rule_problems,
     text_features,
 )
 from features.profiles.segments import members
@@ -72,13 +72,15 @@ def test_all_mistakes_come_together_and_nesting_ends():
 
 def test_what_a_rule_asks_about():
     rule = parse({"any": [ORDERS, {"not": BAND}, ORDERS]})
-    assert isinstance(rule, Group)
-    assert names_of(rule, "feature") == ("orders_28d",)
-    assert names_of(rule, "tag") == ("price_band",)
-    assert mistakes(rule, {"orders_28d": False}, ["price_band"]) == []
-    assert mistakes(rule, {}, []) == ["there is no feature 'orders_28d'", "there is no tag 'price_band'"]
+    assert isinstance(rule, RuleGroup)
+    assert referenced_names(rule, "feature") == ("orders_28d",)
+    assert referenced_names(rule, "tag") == ("price_band",)
+    assert rule_problems(rule, {"orders_28d": False}, ["price_band"]) == []
+    assert rule_problems(rule, {}, []) == ["there is no feature 'orders_28d'", "there is no tag 'price_band'"]
     text = parse({"feature": "top_category", "value": 3})
-    assert mistakes(text, {"top_category": True}, []) == ["feature 'top_category' is a text and is compared with 3"]
+    assert rule_problems(text, {"top_category": True}, []) == [
+        "feature 'top_category' is a text and is compared with 3"
+    ]
 
 
 def test_what_is_not_known_passes_nothing_but_known_false():
@@ -94,32 +96,32 @@ def test_what_is_not_known_passes_nothing_but_known_false():
 
 TESTS = st.one_of(
     st.builds(
-        lambda n, o, v: Comparison("feature", n, o, v),
+        lambda n, o, v: RuleComparison("feature", n, o, v),
         st.sampled_from(["orders_total", "lines_28d", "days_since_last_order", "lines_per_item", "amount_28d"]),
         st.sampled_from(["==", "!=", "<", "<=", ">", ">="]),
         st.sampled_from([0.0, 1.0, 3.0, 10.0, 30.0]),
     ),
     st.builds(
-        lambda n, o, v: Comparison("feature", n, o, v),
+        lambda n, o, v: RuleComparison("feature", n, o, v),
         st.sampled_from(["top_category", "top_channel"]),
         st.sampled_from(["==", "!=", "<", ">="]),
         st.sampled_from(["", "food", "web", "app"]),
     ),
     st.builds(
-        lambda v: Comparison("feature", "orders_total", "in", tuple(v)),
+        lambda v: RuleComparison("feature", "orders_total", "in", tuple(v)),
         st.lists(st.sampled_from([0.0, 5.0, 7.0]), min_size=1, max_size=3),
     ),
-    st.builds(lambda v: Comparison("feature", "top_channel", "known", v), st.booleans()),
+    st.builds(lambda v: RuleComparison("feature", "top_channel", "known", v), st.booleans()),
 )
 RULES = st.recursive(
     TESTS,
     lambda inner: st.one_of(
         st.builds(
-            lambda how, parts: Group(how, tuple(parts)),
+            lambda combinator, parts: RuleGroup(combinator, tuple(parts)),
             st.sampled_from(["all", "any"]),
             st.lists(inner, min_size=1, max_size=3),
         ),
-        st.builds(lambda part: Group("not", (part,)), inner),
+        st.builds(lambda part: RuleGroup("not", (part,)), inner),
     ),
     max_leaves=6,
 )
@@ -160,7 +162,7 @@ def test_the_three_answers_agree(asked, rule):
     builder, now, built, online = asked
     ids = built["one_id"].to_pylist()
     by_engine = members(rule, builder, now)
-    columns = {name: np.asarray(built[name].to_pylist()) for name in names_of(rule, "feature")}
+    columns = {name: np.asarray(built[name].to_pylist()) for name in referenced_names(rule, "feature")}
     assert [one_id for one_id, inside in zip(ids, mask(rule, columns), strict=True) if inside] == by_engine
     assert [one_id for one_id in ids if matches(rule, online[one_id])] == by_engine
 

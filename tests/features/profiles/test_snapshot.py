@@ -14,7 +14,15 @@ from features.compute.algebra import Feature
 from features.compute.builder import Builder
 from features.compute.spec import FeatureSpec
 from features.definitions import FEATURES
-from features.profiles.snapshot import Snapshot, current, current_name, ensure, make_snapshot, publish, user_ids_of
+from features.profiles.snapshot import (
+    Snapshot,
+    build_snapshot,
+    current_snapshot_name,
+    ensure_snapshot,
+    load_current,
+    publish,
+    user_ids_of,
+)
 from qianmian.config import load_settings
 from qianmian.errors import ArtifactError, InvalidRequest, WorkspaceError
 from qianmian.settings import Settings
@@ -64,7 +72,7 @@ def lake(lake_of):
 
 @pytest.fixture(scope="module")
 def snapshot(lake):
-    return make_snapshot(Builder(lake, FEATURES), AS_OF, Settings())
+    return build_snapshot(Builder(lake, FEATURES), AS_OF, Settings())
 
 
 @pytest.fixture(scope="module")
@@ -91,12 +99,12 @@ def same(left, right):
     assert left.table.equals(right.table)
     assert left.customers.equals(right.customers)
     assert left.tags == right.tags
-    assert (left.as_of, left.spec, left.spec.hash, left.data_digest, left.off) == (
+    assert (left.as_of, left.spec, left.spec.hash, left.data_digest, left.unsupported) == (
         right.as_of,
         right.spec,
         right.spec.hash,
         right.data_digest,
-        right.off,
+        right.unsupported,
     )
     np.testing.assert_array_equal(left.features.values, right.features.values)
     np.testing.assert_array_equal(left.features.one_ids, right.features.one_ids)
@@ -111,7 +119,7 @@ def test_a_snapshot_holds_every_customer_with_features_and_tags(snapshot, lake):
     assert set(snapshot.table.column_names) == {"one_id", "user_id", "user_source", *snapshot.spec.names}
     assert all(len(values) == 4 for values in snapshot.tags.values())
     assert snapshot.data_digest == lake.digest
-    assert "events_28d" in snapshot.off
+    assert "events_28d" in snapshot.unsupported
     row = snapshot.row_of[one_id(snapshot, "张三", "app")]
     assert snapshot.table["amount_total"][row].as_py() == 5.0
     assert (snapshot.tags["age_band"][row], snapshot.tags["favourite_category"][row]) == ("65+", "home")
@@ -132,24 +140,24 @@ def test_a_folder_that_is_there_is_not_written_over(snapshot, tmp_path):
 
 
 def test_nothing_published_is_said_with_the_way_out(workspace):
-    assert current_name(workspace) is None
+    assert current_snapshot_name(workspace) is None
     with pytest.raises(WorkspaceError, match="no profiles were built yet.*qianmian features"):
-        current(workspace)
+        load_current(workspace)
 
 
 def test_publish_keeps_the_current_one_and_the_one_before(months, workspace):
     paths = []
     for number, made in enumerate(months):
         paths.append(publish(workspace, made))
-        assert current_name(workspace) == paths[-1].name
-        same(current(workspace), made)
+        assert current_snapshot_name(workspace) == paths[-1].name
+        same(load_current(workspace), made)
         assert folders(workspace) == {path.name for path in paths[max(0, number - 1) :]}
     same(Snapshot.load(paths[1]), months[1])
 
 
 def test_a_snapshot_loaded_before_a_publish_stays_usable(months, workspace):
     publish(workspace, months[0])
-    held = current(workspace)
+    held = load_current(workspace)
     for made in months[1:]:
         publish(workspace, made)
     same(held, months[0])
@@ -195,27 +203,27 @@ def test_ensure_builds_again_when_data_or_moment_changed_and_not_otherwise(write
         found = (workspace.online / "current.json").stat()
         return found.st_ino, found.st_mtime_ns
 
-    first = ensure(workspace, AS_OF, Settings())
-    same(current(workspace), first)
+    first = ensure_snapshot(workspace, AS_OF, Settings())
+    same(load_current(workspace), first)
     before = written()
-    same(ensure(workspace, AS_OF, Settings()), first)
+    same(ensure_snapshot(workspace, AS_OF, Settings()), first)
     assert written() == before
 
-    moved = ensure(workspace, datetime(2024, 2, 1), Settings())
-    assert moved.as_of == current(workspace).as_of == datetime(2024, 2, 1)
+    moved = ensure_snapshot(workspace, datetime(2024, 2, 1), Settings())
+    assert moved.as_of == load_current(workspace).as_of == datetime(2024, 2, 1)
     assert (sum(first.table["orders_total"].to_pylist()), sum(moved.table["orders_total"].to_pylist())) == (3, 2)
     assert written() != before
 
     before = written()
     write_lake(workspace.root, ROWS)  # the same rows again
-    ensure(workspace, datetime(2024, 2, 1), Settings())
+    ensure_snapshot(workspace, datetime(2024, 2, 1), Settings())
     assert written() == before
 
     write_lake(workspace.root, {**ROWS, "profiles": [*ROWS["profiles"], person("10", "app", age_band="65+")]})
-    grown = ensure(workspace, datetime(2024, 2, 1), Settings())
+    grown = ensure_snapshot(workspace, datetime(2024, 2, 1), Settings())
     assert grown.resolve("10") is not None
     assert grown.data_digest != moved.data_digest
-    same(current(workspace), grown)
+    same(load_current(workspace), grown)
     assert written() != before
 
 
@@ -264,7 +272,7 @@ def truncate(path):
 def test_a_broken_file_is_an_artifact_error_with_a_hint(snapshot, workspace, name, damage):
     folder = publish(workspace, snapshot)
     damage(folder / name)
-    for use in (lambda: Snapshot.load(folder), lambda: current(workspace)):
+    for use in (lambda: Snapshot.load(folder), lambda: load_current(workspace)):
         with pytest.raises(ArtifactError, match="the profile snapshot cannot be read") as caught:
             use()
         assert caught.value.where == str(folder)
@@ -286,25 +294,25 @@ def test_a_broken_pointer_is_an_artifact_error(snapshot, workspace, content):
     publish(workspace, snapshot)
     (workspace.online / "current.json").write_text(content)
     with pytest.raises(ArtifactError, match="pointer to the profile snapshot cannot be read.*qianmian features"):
-        current(workspace)
+        load_current(workspace)
 
 
 def test_a_pointer_to_nothing_is_an_artifact_error(workspace):
     (workspace.online / "current.json").write_text('{"snapshot": "gone"}')
     with pytest.raises(ArtifactError, match="gone.*qianmian features"):
-        current(workspace)
+        load_current(workspace)
 
 
 @pytest.mark.parametrize("damage", ["pointer", "tags.parquet", "snapshot.json"])
 def test_what_is_damaged_is_mended_by_building_again(lake_of, damage):
     lake = lake_of(ROWS)
-    ensure(lake.workspace, AS_OF, Settings())
-    folder = lake.workspace.online / str(current_name(lake.workspace))
+    ensure_snapshot(lake.workspace, AS_OF, Settings())
+    folder = lake.workspace.online / str(current_snapshot_name(lake.workspace))
     (lake.workspace.online / "current.json" if damage == "pointer" else folder / damage).write_text("{")
     with pytest.raises(ArtifactError):
-        current(lake.workspace)
-    made = ensure(lake.workspace, AS_OF, Settings())
-    same(current(lake.workspace), made)
+        load_current(lake.workspace)
+    made = ensure_snapshot(lake.workspace, AS_OF, Settings())
+    same(load_current(lake.workspace), made)
 
 
 def test_values_changed_between_rows_change_the_profiles(lake_of):
@@ -316,10 +324,10 @@ def test_values_changed_between_rows_change_the_profiles(lake_of):
 
 def test_a_changed_setting_of_the_lifecycle_reaches_the_tags(lake_of):
     lake = lake_of({"transactions": [line("1", "app", "o1", datetime(2024, 1, 10))]})
-    assert ensure(lake.workspace, datetime(2024, 1, 30), load_settings(lake.workspace.config_file)).tags[
+    assert ensure_snapshot(lake.workspace, datetime(2024, 1, 30), load_settings(lake.workspace.config_file)).tags[
         "lifecycle_stage"
     ] == ["new"]
     lake.workspace.config_file.write_text("lifecycle: {new_days: 10}\n")
-    assert ensure(lake.workspace, datetime(2024, 1, 30), load_settings(lake.workspace.config_file)).tags[
+    assert ensure_snapshot(lake.workspace, datetime(2024, 1, 30), load_settings(lake.workspace.config_file)).tags[
         "lifecycle_stage"
     ] == ["active"]

@@ -10,10 +10,10 @@ import pytest
 
 from features.compute.builder import Builder
 from features.definitions import FEATURES
-from features.profiles.lifecycle import NEEDS
-from features.profiles.snapshot import make_snapshot
+from features.profiles.lifecycle import LIFECYCLE_FEATURES
+from features.profiles.snapshot import build_snapshot
 from features.profiles.tags import TAGS, basic, tag_values
-from features.profiles.tags.declare import place, quantile_edges
+from features.profiles.tags.declare import quantile_bin, quantile_edges
 from qianmian.settings import Settings
 
 nan = float("nan")
@@ -30,7 +30,7 @@ def value(name, **columns):
 EVENT_PARTS = tuple(f"{part}_event_share_91d" for part in ("night", "morning", "afternoon", "evening"))
 STAGE = dict(
     zip(
-        NEEDS,
+        LIFECYCLE_FEATURES,
         [
             [0.0, 3.0, 9.0, 9.0, 9.0, 9.0, 9.0],
             [9999.0, 1.0, 50.0, 50.0, 90.0, 50.0, 50.0],
@@ -345,14 +345,14 @@ def test_every_tag_but_a_models_has_a_known_answer():
 @pytest.mark.parametrize("name", ["purchase_cycle_days", "average_order_value"])
 @pytest.mark.parametrize("odd", [nan, float("inf")])
 def test_a_number_that_is_none_is_no_value(name, odd):
-    measured = next(need for need in TAGS[name].needs if need != "orders_total")
+    measured = next(need for need in TAGS[name].required_features if need != "orders_total")
     assert value(name, **{measured: [odd, 2.0], "orders_total": [5.0, 5.0]}) == [None, 2.0]
 
 
 @pytest.mark.parametrize("parts", [2, 3, 4, 20])
 def test_tiers_are_equal_shares_of_those_above_zero(parts):
     values = np.concatenate([np.zeros(7), np.random.default_rng(0).permutation(np.arange(1.0, 121.0))])
-    found = place(values, quantile_edges(values, parts))
+    found = quantile_bin(values, quantile_edges(values, parts))
     assert (found[:7] == -1).all()
     assert np.bincount(found[7:]).tolist() == [120 // parts] * parts
     # who has more is never in a lower tier
@@ -360,7 +360,7 @@ def test_tiers_are_equal_shares_of_those_above_zero(parts):
 
 
 def test_tiers_of_nobody_above_zero():
-    assert place(np.zeros(3), quantile_edges(np.zeros(3), 3)).tolist() == [-1, -1, -1]
+    assert quantile_bin(np.zeros(3), quantile_edges(np.zeros(3), 3)).tolist() == [-1, -1, -1]
     assert value("value_tier", amount_365d=[0.0, 0.0]) == [None, None]
 
 
@@ -381,7 +381,7 @@ def test_tags_of_nobody_are_empty_columns():
 
 def kind_of(name):
     text = {feature.name for feature in FEATURES if feature.categorical} | {
-        f"profile_{attribute}" for attribute in (*basic.FIXED, "member_tier")
+        f"profile_{attribute}" for attribute in (*basic.STATIC_ATTRIBUTES, "member_tier")
     }
     return pa.string() if name in text else pa.float64()
 
@@ -405,7 +405,7 @@ def test_a_shop_without_times_and_amounts_has_the_tags_that_need_neither(lake_of
             "items": [{"item_id": "i1", "category": "food/milk"}, {"item_id": "i2", "category": "home"}],
         }
     )
-    snapshot = make_snapshot(Builder(lake, FEATURES), datetime(2024, 1, 1), Settings())
+    snapshot = build_snapshot(Builder(lake, FEATURES), datetime(2024, 1, 1), Settings())
     assert set(snapshot.tags) == {
         "favourite_category",
         "favourite_item",

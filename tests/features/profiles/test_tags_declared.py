@@ -11,7 +11,7 @@ import pytest
 
 from features.compute.builder import Builder
 from features.definitions import FEATURES
-from features.profiles.snapshot import Snapshot, current, ensure, make_snapshot
+from features.profiles.snapshot import Snapshot, build_snapshot, ensure_snapshot, load_current
 from features.profiles.tags import INPUTS, TAGS, published
 from features.profiles.tags.declare import Tag, check, fit_tags, tag_from_rule, tag_values
 from features.profiles.tags.tagging import make_tags
@@ -27,7 +27,7 @@ def tag(**changed):
             "name": "vip",
             "category": "interest",
             "description": "d",
-            "needs": ("orders_total",),
+            "required_features": ("orders_total",),
             "rule": lambda c, _: c["orders_total"],
             **changed,
         }
@@ -61,9 +61,9 @@ def line(user, day, **more):
         ({"how": "magic"}, "unknown way to make it 'magic'; allowed: rule, statistic, model"),
         ({"description": ""}, "needs a description"),
         ({"ttl_days": 0}, "a time to live of 0 days"),
-        ({"needs": ("ordrs_total",)}, "there is no feature 'ordrs_total' (did you mean orders_total?)"),
-        ({"uses": ("qqq",)}, "there is no feature 'qqq'"),
-        ({"needs": ()}, "needs a rule and the features"),
+        ({"required_features": ("ordrs_total",)}, "there is no feature 'ordrs_total' (did you mean orders_total?)"),
+        ({"optional_features": ("qqq",)}, "there is no feature 'qqq'"),
+        ({"required_features": ()}, "needs a rule and the features"),
         ({"rule": None}, "needs a rule and the features"),
         ({"how": "statistic"}, "a statistic has a fit"),
         ({"fit": lambda c, _: {}}, "only a statistic has one"),
@@ -78,14 +78,18 @@ def test_a_declaration_that_makes_no_sense_is_refused(changed, said):
 
 def test_all_mistakes_come_at_once():
     with pytest.raises(ConfigError) as caught:
-        check([tag(), tag(category="x"), tag(name="b", needs=("nothing_like_it", "orders_28dd"))], INPUTS, "the pack")
+        check(
+            [tag(), tag(category="x"), tag(name="b", required_features=("nothing_like_it", "orders_28dd"))],
+            INPUTS,
+            "the pack",
+        )
     assert len(caught.value.problems) == 4
     assert any("vip: declared twice" in problem for problem in caught.value.problems)
     assert str(caught.value).startswith("the pack: 4 mistake(s)")
 
 
 def test_a_sources_own_attributes_need_not_be_known_beforehand():
-    assert check([tag(needs=("profile_shoe_size",))], INPUTS)
+    assert check([tag(required_features=("profile_shoe_size",))], INPUTS)
 
 
 # ---- tags from data ----------------------------------------------------------------------------------------------------
@@ -99,7 +103,7 @@ def test_the_first_rule_that_holds_gives_the_value():
     table = pa.table({"orders_28d": [9.0, 3.0, 3.0, 0.0], "top_brand": ["a", "b", "a", "b"]})
     made = tag_from_rule("buys", "behaviour", "how much", rules, ["much", "loyally"], "shop", 7)
     assert tag_values(table, [made]) == {"buys": ["much", "loyally", None, None]}
-    assert (made.owner, made.ttl_days, made.values, made.needs) == (
+    assert (made.owner, made.ttl_days, made.values, made.required_features) == (
         "shop",
         7,
         ("much", "loyally"),
@@ -154,7 +158,7 @@ def test_one_customer_alone_gets_the_value_they_have_among_all():
 
 def test_a_snapshot_keeps_what_the_statistics_learnt(lake_of, tmp_path):
     lake = lake_of({"transactions": [line(str(user), user % 20, amount=float(user + 1)) for user in range(30)]})
-    snapshot = make_snapshot(Builder(lake, FEATURES), BEGIN + timedelta(days=30), Settings())
+    snapshot = build_snapshot(Builder(lake, FEATURES), BEGIN + timedelta(days=30), Settings())
     snapshot.save(tmp_path / "kept")
     loaded = Snapshot.load(tmp_path / "kept")
     assert loaded.tag_facts == snapshot.tag_facts
@@ -190,29 +194,29 @@ def give(lake, values, as_of, version="3"):
 
 def test_what_a_model_publishes_is_a_tag_of_the_next_profiles(shop):
     as_of = BEGIN + timedelta(days=20)
-    before = ensure(shop.workspace, as_of, Settings())
+    before = ensure_snapshot(shop.workspace, as_of, Settings())
     assert "churn_risk" not in before.tags
     first, second, third = before.one_ids
     give(shop, {first: "high", third: "low", "somebody else": "low"}, as_of - timedelta(days=2))
-    snapshot = ensure(shop.workspace, as_of, Settings())  # it is built again because of the new publication
+    snapshot = ensure_snapshot(shop.workspace, as_of, Settings())  # it is built again because of the new publication
     assert snapshot.tags["churn_risk"] == ["high", None, "low"]
-    facts = current(shop.workspace).tag_facts["churn_risk"]
+    facts = load_current(shop.workspace).tag_facts["churn_risk"]
     assert (facts.as_of, facts.source, facts.model, facts.how) == (
         as_of - timedelta(days=2),
         "model:qianmian-churn",
         ("qianmian-churn", "3"),
         "model",
     )
-    assert ensure(shop.workspace, as_of, Settings()).tags == snapshot.tags
+    assert ensure_snapshot(shop.workspace, as_of, Settings()).tags == snapshot.tags
     give(shop, {second: "medium"}, as_of, "4")
-    assert ensure(shop.workspace, as_of, Settings()).tags["churn_risk"] == [None, "medium", None]
+    assert ensure_snapshot(shop.workspace, as_of, Settings()).tags["churn_risk"] == [None, "medium", None]
 
 
 def test_what_a_model_knew_later_is_not_there_yet(shop):
     as_of = BEGIN + timedelta(days=20)
     give(shop, {"x": "low"}, as_of + timedelta(seconds=1))
-    assert "churn_risk" not in make_snapshot(Builder(shop, FEATURES), as_of, Settings()).tags
-    assert "churn_risk" in make_snapshot(Builder(shop, FEATURES), as_of + timedelta(seconds=1), Settings()).tags
+    assert "churn_risk" not in build_snapshot(Builder(shop, FEATURES), as_of, Settings()).tags
+    assert "churn_risk" in build_snapshot(Builder(shop, FEATURES), as_of + timedelta(seconds=1), Settings()).tags
 
 
 def test_publications_that_make_no_sense_are_refused(shop):
@@ -245,9 +249,9 @@ def test_publications_that_make_no_sense_are_refused(shop):
 
 def test_every_value_says_as_of_stale_and_source(shop):
     as_of = BEGIN + timedelta(days=20)
-    snapshot = ensure(shop.workspace, as_of, Settings())
+    snapshot = ensure_snapshot(shop.workspace, as_of, Settings())
     give(shop, {snapshot.one_ids[0]: "high"}, as_of - timedelta(days=3))
-    snapshot = ensure(shop.workspace, as_of, Settings())
+    snapshot = ensure_snapshot(shop.workspace, as_of, Settings())
     said = snapshot.facts_of(0, as_of + timedelta(days=33))
     assert said["lifecycle"]["churn_risk"] == {
         "value": "high",

@@ -7,7 +7,7 @@ import pytest
 from sklearn.base import clone, is_classifier
 from sklearn.metrics import brier_score_loss, roc_auc_score
 
-from models.classify.boosting import matrix
+from models.classify.boosting import to_dmatrix
 from models.classify.churn import ChurnClassifier
 from qianmian.errors import ArtifactError, DataError
 
@@ -85,7 +85,7 @@ def test_calibration_mends_an_overconfident_model():
         n_estimators=150, max_depth=6, learning_rate=0.3, min_child_weight=0.1, reg_lambda=0.0, folds=3
     ).fit(X, y)
     new_X, new_y = sample(seed=2, n=2000)
-    raw = 1 / (1 + np.exp(-rash.booster_.predict(matrix(new_X), output_margin=True)))
+    raw = 1 / (1 + np.exp(-rash.booster_.predict(to_dmatrix(new_X), output_margin=True)))
     assert rash.calibration_[0] < 0.7
     assert brier_score_loss(new_y, rash.predict_proba(new_X)[:, 1]) < brier_score_loss(new_y, raw) - 0.01
 
@@ -95,7 +95,7 @@ def test_reasons_add_up_to_the_log_odds(model, data):
     reasons = model.explain(X)
     assert reasons.shape == X.shape
     slope, intercept = model.calibration_
-    bias = model.booster_.predict(matrix(X), pred_contribs=True)[:, -1]
+    bias = model.booster_.predict(to_dmatrix(X), pred_contribs=True)[:, -1]
     p = model.predict_proba(X)[:, 1]
     np.testing.assert_allclose(reasons.sum(axis=1) + slope * bias + intercept, np.log(p / (1 - p)), atol=1e-4)
     assert np.abs(reasons).mean(axis=0).argmax() == 0

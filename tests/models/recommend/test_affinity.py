@@ -16,7 +16,7 @@ CATEGORIES = np.array(["food/tea", "food/tea", "food/soup", "home/lamps"])
 @pytest.fixture
 def train():
     """User 0 has tea, user 1 lamps of brand B; a third has nothing."""
-    data = TrainingSet.of_pairs(
+    data = TrainingSet.from_arrays(
         np.array([0, 0, 0, 1, 1]), np.array([0, 1, 2, 3, 3]), n_users=3, n_items=4, age_days=np.full(5, 3.0)
     )
     data.item_attributes.update({"category": CATEGORIES, "brand": np.array(["A", "", "A", "B"])})
@@ -53,11 +53,17 @@ def test_taste_orders_new_items_and_a_stranger_gets_everybodys(train):
 def test_what_was_done_since_changes_the_taste(train):
     model = AffinityRecommender().fit(train)
     lines = train.interactions
-    since = lines.where(lines.users == 1)
-    since = type(since)(np.zeros_like(since.users), since.items, np.ones_like(since.age_days), since.weights, (1, 4))
+    recent_interactions = lines.where(lines.users == 1)
+    recent_interactions = type(recent_interactions)(
+        np.zeros_like(recent_interactions.users),
+        recent_interactions.items,
+        np.ones_like(recent_interactions.age_days),
+        recent_interactions.weights,
+        (1, 4),
+    )
     before, after = (
         model.score_unseen(2, [{"category": "home/lamps"}]),
-        model.score_unseen(2, [{"category": "home/lamps"}], since=since),
+        model.score_unseen(2, [{"category": "home/lamps"}], recent_interactions=recent_interactions),
     )
     assert after[0] > before[0]
 

@@ -12,10 +12,10 @@ from scipy import sparse
 from features.interactions import Interactions, TrainingSet
 from models.recommend import ease, item_knn, spectral
 from models.recommend import query as query_module
-from models.recommend.base import Barred, Query
+from models.recommend.base import ItemFilter, Query
 from models.recommend.bpr import BPRRecommender
 from models.recommend.ease import EASERecommender
-from models.recommend.item_knn import ItemKNNRecommender, item_products, strongest, weighted_counts
+from models.recommend.item_knn import ItemKNNRecommender, cooccurrence_blocks, strongest_links, weighted_counts
 from models.recommend.spectral import SpectralRecommender
 from qianmian.errors import DataError, UsageError
 
@@ -27,7 +27,7 @@ def training_set(counts):
     """As many entries a pair as its count."""
     users, items = np.nonzero(counts)
     times = counts[users, items].astype(int)
-    return TrainingSet.of_pairs(
+    return TrainingSet.from_arrays(
         np.repeat(users, times), np.repeat(items, times), n_users=counts.shape[0], n_items=counts.shape[1]
     )
 
@@ -107,7 +107,7 @@ def dense_spectral(model, counts):
     normal = by_user[:, None] ** (-model.user_power / 2) * had * by_item**-0.5
     graph = normal.T @ normal
     values, vectors = np.linalg.eigh(graph)
-    first = np.argsort(-values)[: min(model.components, min(counts.shape) // spectral.LEAST_SHARE)]
+    first = np.argsort(-values)[: min(model.components, min(counts.shape) // spectral.MIN_ROWS_PER_COMPONENT)]
     low, basis = values[first], vectors[:, first]
     smoothing = model.smoothing * low[-1]
     filtered = (basis * (low / (low + smoothing))) @ basis.T
@@ -158,11 +158,11 @@ def test_blocks_change_nothing(kind, taste, monkeypatch):
 def test_dense_and_sparse_answers_are_the_same(kind, taste, monkeypatch):
     model = kind().fit(taste)
     query = Query(np.array([0, 17, -1, 79]))
-    barred = Barred(np.arange(40) != 3, model.history_[[0, 17, 1, 79]])
+    item_filter = ItemFilter(np.arange(40) != 3, model.history_[[0, 17, 1, 79]])
     answers = []
     for share in (0.0, 2.0):
         monkeypatch.setattr(query_module, "DENSE_SHARE", share)
-        ids, scores = model._best(query, 6, barred)
+        ids, scores = model._top_k(query, 6, item_filter)
         width = np.isfinite(scores).sum(axis=1)
         answers.append([(row[:n].tolist(), of[:n].tolist()) for row, of, n in zip(ids, scores, width, strict=True)])
     assert answers[0] == answers[1]
@@ -185,7 +185,7 @@ def test_a_stranger_is_answered_like_a_customer_who_did_the_same(kind, taste):
     same = Interactions(np.zeros(len(mine.items), np.int32), mine.items, mine.age_days, mine.weights, (1, 40))
     known, stranger = (
         model.recommend([5], 8, exclude_purchased=True),
-        model.recommend([-1], 8, since=same, exclude_purchased=True),
+        model.recommend([-1], 8, recent_interactions=same, exclude_purchased=True),
     )
     np.testing.assert_array_equal(known.ids, stranger.ids)
     np.testing.assert_allclose(known.scores, stranger.scores, rtol=1e-5)
@@ -255,7 +255,7 @@ def test_bpr_scores_are_those_of_implicit(taste):
 @settings(max_examples=60, deadline=None)
 @given(COUNTS, st.integers(1, 5))
 def test_strongest_keeps_the_greatest(counts, most):
-    kept = strongest(sparse.csr_matrix(counts), most).toarray()
+    kept = strongest_links(sparse.csr_matrix(counts), most).toarray()
     for given_row, row in zip(counts, kept, strict=True):
         expected = np.sort(given_row[given_row > 0])[::-1][:most]
         assert sorted(row[row > 0].tolist(), reverse=True) == expected.tolist()
@@ -270,7 +270,7 @@ def test_strongest_of_equal_ones_are_the_first_columns_however_the_row_is_stored
         own = slice(stored.indptr[row], stored.indptr[row + 1])
         stored.indices[own], stored.data[own] = stored.indices[own][::-1].copy(), stored.data[own][::-1].copy()
     stored.has_sorted_indices = False
-    kept = strongest(stored, most)
+    kept = strongest_links(stored, most)
     assert kept.has_canonical_format
     for given_row, row in zip(counts, kept.toarray(), strict=True):
         best = np.lexsort((np.arange(len(given_row)), -given_row))[:most]
@@ -280,7 +280,7 @@ def test_strongest_of_equal_ones_are_the_first_columns_however_the_row_is_stored
 def test_products_in_blocks_are_the_product(taste, monkeypatch):
     monkeypatch.setattr(item_knn, "BLOCK_ENTRIES", 50)
     had = taste.interactions.matrix()
-    blocks = list(item_products(had.T.tocsr(), had))
+    blocks = list(cooccurrence_blocks(had.T.tocsr(), had))
     assert len(blocks) > 3
     assert [row for rows, _ in blocks for row in rows] == list(range(40))
     np.testing.assert_allclose(sparse.vstack([products for _, products in blocks]).toarray(), (had.T @ had).toarray())

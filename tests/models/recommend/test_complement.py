@@ -23,7 +23,7 @@ def orders_of(
     users = [user for user, _, items in lists for _ in items]
     ages = [age for _, age, items in lists for _ in items]
     numbers = [number for number, (_, _, items) in enumerate(lists) for _ in items]
-    train = TrainingSet.of_pairs(
+    train = TrainingSet.from_arrays(
         np.array(users),
         np.array([item for _, _, items in lists for item in items]),
         n_users=n_users,
@@ -117,7 +117,7 @@ def test_substitutes_can_be_left_out(grocer):
 
 
 def test_an_order_since_the_fit_is_the_last_one(model):
-    since = Interactions(
+    recent_interactions = Interactions(
         np.zeros(2, np.int32),
         np.array([BEER, PASTA], np.int32),
         np.array([0.5, 2.0], np.float32),
@@ -125,12 +125,14 @@ def test_an_order_since_the_fit_is_the_last_one(model):
         (1, 6),
         orders=np.array([1, 0], np.int32),
     )
-    assert model.recommend([9], 1, since=since, later_days=4.0).ids[0, 0] == CRISPS
-    assert model.recommend([-1], 1, since=since, later_days=4.0).ids[0, 0] == CRISPS
-    query = Query(np.array([9]), since=since, later_days=4.0)
-    assert model.given(query).indices.tolist() == [BEER]
-    days = replace(since, orders=None)  # without orders what was had on the last day counts
-    assert model.given(Query(np.array([9]), since=days, later_days=4.0)).indices.tolist() == [BEER]
+    assert model.recommend([9], 1, recent_interactions=recent_interactions, elapsed_days=4.0).ids[0, 0] == CRISPS
+    assert model.recommend([-1], 1, recent_interactions=recent_interactions, elapsed_days=4.0).ids[0, 0] == CRISPS
+    query = Query(np.array([9]), recent_interactions=recent_interactions, elapsed_days=4.0)
+    assert model.query_items(query).indices.tolist() == [BEER]
+    days = replace(recent_interactions, orders=None)  # without orders what was had on the last day counts
+    assert model.query_items(Query(np.array([9]), recent_interactions=days, elapsed_days=4.0)).indices.tolist() == [
+        BEER
+    ]
 
 
 def test_why(model):
@@ -141,9 +143,9 @@ def test_why(model):
     assert model.evidence(9, PASTA) is None
     assert model.evidence(9, RARE) is None
     assert model.evidence(10, SAUCE) is None
-    pairing = model.pairing(SAUCE, np.array([BANANA, PASTA]))
-    assert (pairing.with_item, pairing.orders) == (PASTA, 24)
-    assert model.pairing(SAUCE, np.array([SAUCE])) is None
+    strongest_association = model.strongest_association(SAUCE, np.array([BANANA, PASTA]))
+    assert (strongest_association.with_item, strongest_association.orders) == (PASTA, 24)
+    assert model.strongest_association(SAUCE, np.array([SAUCE])) is None
 
 
 def test_counting_in_blocks_changes_nothing(grocer, model, monkeypatch):

@@ -10,9 +10,16 @@ from scipy import sparse
 
 from features.contents import ContentSet
 from features.interactions import Interactions, TrainingSet
-from models.recommend.content.features import FEATURES, ContentFacts, due, likeness, log_lift, rates
+from models.recommend.content.features import (
+    FEATURES,
+    ContentStatistics,
+    due_ratio,
+    engagement_rates,
+    log_lift,
+    reader_similarity,
+)
 from models.recommend.content.model import ContentRecommender
-from models.recommend.content.words import Words
+from models.recommend.content.words import TopicMatrices
 
 MILK, BREAD, SOAP = "milk", "bread", "soap"
 
@@ -28,7 +35,7 @@ def contents(
 ) -> ContentSet:
     """A set of (user, content, age in days, weight); `bought` are (user, item, age in days) of items with `categories`."""
     users, items, ages, weights = (np.array(column) for column in zip(*met, strict=True)) if met else (np.empty(0),) * 4
-    made = TrainingSet.of_pairs(
+    made = TrainingSet.from_arrays(
         users.astype(int), items.astype(int), n_users=n_users, n_items=len(topics), age_days=ages, weights=weights
     )
     attributes = {
@@ -36,14 +43,18 @@ def contents(
         "topics": np.array(topics),
         "item_ids": np.array(item_ids or [""] * len(topics)),
     }
-    shop = None
+    purchases = None
     if categories:
         who, what, when = (np.array(column) for column in zip(*bought, strict=True)) if bought else (np.empty(0),) * 3
-        shop = TrainingSet.of_pairs(
+        purchases = TrainingSet.from_arrays(
             who.astype(int), what.astype(int), n_users=n_users, n_items=len(categories), age_days=when
         )
-        shop = replace(shop, item_attributes={**shop.item_attributes, "category": np.array(list(categories))})
-    return ContentSet(made.user_ids, made.item_ids, made.interactions, attributes, None, made.as_of, "contents", shop)
+        purchases = replace(
+            purchases, item_attributes={**purchases.item_attributes, "category": np.array(list(categories))}
+        )
+    return ContentSet(
+        made.user_ids, made.item_ids, made.interactions, attributes, None, made.as_of, "contents", purchases
+    )
 
 
 @pytest.fixture(scope="module")
@@ -115,21 +126,21 @@ def test_what_was_read_to_the_end_is_not_shown_again_unless_asked(library):
     assert 0 in asked.recommend([0], 9).ids
     assert asked.recommend([0], 9).valid[0] == 9
     assert model.recommend([0], 9).valid[0] == 8
-    since = Interactions(
+    recent_interactions = Interactions(
         np.zeros(1, np.int32), np.array([1], np.int32), np.array([0.1], np.float32), np.array([1.5], np.float32), (1, 9)
     )
-    assert 1 not in model.recommend([0], 9, since=since, later_days=1.0).ids
+    assert 1 not in model.recommend([0], 9, recent_interactions=recent_interactions, elapsed_days=1.0).ids
 
 
 def test_what_is_read_since_the_fit_counts(library):
-    since = Interactions(
+    recent_interactions = Interactions(
         np.zeros(2, np.int32),
         np.array([2, 3], np.int32),
         np.full(2, 0.1, np.float32),
         np.full(2, 0.9, np.float32),
         (1, 9),
     )
-    first = model_of(library).recommend([-1], 3, since=since).ids[0]
+    first = model_of(library).recommend([-1], 3, recent_interactions=recent_interactions).ids[0]
     assert {library.item_attributes["topics"][item] for item in first} == {SOAP}
 
 
@@ -139,7 +150,7 @@ def test_the_new_get_their_turn_by_what_they_may_turn_out_to_be():
     train = contents(many, ["news", "news", "news"], n_users=40)
     cautious, curious = (weighing(model_of(train, exploration=much), "rate") for much in (0.0, 20.0))
     assert curious.recommend([35], 1).ids[0, 0] == 2
-    facts = cautious.facts_
+    facts = cautious.statistics_
     assert facts.new.tolist() == [0.0, 0.0, 1.0]
     assert facts.uncertainty[2] > facts.uncertainty[0]
     assert cautious.recommend([35], 3).ids[0, 0] != 2
@@ -151,16 +162,16 @@ def test_rates_are_shrunk_to_what_the_topics_let_expect():
         (0, 1, float(day), 1.0) for day in range(1, 11)
     ]
     train = contents(rows, ["hot", "cold", "hot", "cold"], n_users=10)
-    rate, uncertainty = rates(train.interactions, Words.of(train).contents, 1e6)
+    rate, uncertainty = engagement_rates(train.interactions, TopicMatrices.of(train).contents, 1e6)
     assert rate[0] > rate[2] > rate[3]
     assert rate[0] > rate[1]
     assert np.exp(rate[0]) == pytest.approx(1.0, abs=0.1)
     assert np.exp(rate[1]) == pytest.approx(0.1, abs=0.1)
     assert uncertainty[2] > uncertainty[0]
     nothing = train.interactions.where(np.zeros(len(rows), dtype=bool))
-    assert rates(nothing, Words.of(train).contents, 10.0)[0].tolist() == [0.0] * 4
+    assert engagement_rates(nothing, TopicMatrices.of(train).contents, 10.0)[0].tolist() == [0.0] * 4
     ancient = replace(train.interactions, age_days=np.full(len(rows), 1e7, np.float32))
-    assert np.isfinite(rates(ancient, Words.of(train).contents, 10.0)).all()
+    assert np.isfinite(engagement_rates(ancient, TopicMatrices.of(train).contents, 10.0)).all()
 
 
 def test_a_lift_is_one_where_nothing_is_known():
@@ -175,7 +186,7 @@ def test_readers_are_alike_where_they_are_shared():
     data = contents(
         [(u, i, 1.0, 1.0) for u in range(4) for i in (0, 1)] + [(4, 2, 1.0, 1.0), (0, 2, 1.0, 1.0)], ["", "", ""]
     ).interactions
-    alike = likeness(data, 4.0).toarray()
+    alike = reader_similarity(data, 4.0).toarray()
     assert alike[0, 1] == pytest.approx(1.0 * 4 / 8)
     assert alike[0, 2] == pytest.approx(1 / np.sqrt(4 * 2) * 1 / 5)
     assert np.diag(alike).tolist() == [0.0, 0.0, 0.0]
@@ -195,13 +206,13 @@ def test_who_read_the_same_reads_on_alike():
 def test_an_item_is_due_when_its_own_gap_is_over():
     bought = [(0, 0, 40.0), (0, 0, 30.0), (0, 0, 20.0), (1, 0, 22.0), (1, 0, 12.0), (1, 0, 2.0), (2, 0, 1.0)]
     train = contents([], ["x"], bought=bought, categories=["a"])
-    data = train.shop.interactions
-    np.testing.assert_allclose(due(data, data.matrix()), [1.0, 0.2, 1.0])
+    data = train.purchases.interactions
+    np.testing.assert_allclose(due_ratio(data, data.matrix()), [1.0, 0.2, 1.0])
 
 
 def test_words_are_topics_categories_and_tags_in_any_case():
     train = contents([], ["Milk| NEWS", ""], item_ids=["", "1"], categories=["Food/Milk", "Home/Soap"])
-    words = Words.of(train)
+    words = TopicMatrices.of(train)
     assert words.vocabulary.tolist() == ["food", "home", "milk", "news", "soap"]
     np.testing.assert_allclose(words.contents.toarray(), [[0, 0, 0.5, 0.5, 0], [0, 0.5, 0, 0, 0.5]])
     assert words.items.toarray().tolist() == [[1, 0, 1, 0, 0], [0, 1, 0, 0, 1]]
@@ -260,7 +271,7 @@ def test_like_contents_are_of_the_same_topics(library):
 
 
 def test_facts_survive_their_arrays(library):
-    facts = model_of(library).facts_
-    again = ContentFacts.restored(facts.state())
+    facts = model_of(library).statistics_
+    again = ContentStatistics.restored(facts.state())
     np.testing.assert_array_equal(again.rate, facts.rate)
     assert (again.about != facts.about).nnz == 0

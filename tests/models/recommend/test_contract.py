@@ -122,7 +122,7 @@ def test_warm_users_get_full_lists(name, model, shop):
     valid = model.recommend(np.arange(shop.n_users - 4), 5).valid
     if name == "repeat":
         assert valid.tolist() == [min(5, len(history(shop, user))) for user in range(shop.n_users - 4)]
-    elif model.may_be_short:
+    elif model.returns_partial_lists:
         assert valid.max() == 5
     else:
         assert (valid == 5).all()
@@ -138,7 +138,7 @@ def test_allowed_items_only_and_the_list_still_full(name, model, shop, users):
         can = (
             history(shop, user) & set(np.flatnonzero(allowed).tolist()) if name == "repeat" else np.flatnonzero(allowed)
         )
-        assert ranked.valid[user] == min(5, len(can)) or (model.may_be_short and name != "repeat")
+        assert ranked.valid[user] == min(5, len(can)) or (model.returns_partial_lists and name != "repeat")
 
 
 def test_nothing_allowed_gives_nothing(model, shop, users):
@@ -176,7 +176,7 @@ def test_exclude_purchased(name, model, shop, users):
     for user, (ids, valid) in enumerate(zip(ranked.ids, ranked.valid, strict=True)):
         had = history(shop, user)
         assert not had & set(ids[:valid].tolist())
-        if not model.may_be_short and user < shop.n_users - 4:
+        if not model.returns_partial_lists and user < shop.n_users - 4:
             assert valid == shop.n_items - len(had)
 
 
@@ -357,7 +357,7 @@ def test_odd_data(name, training_set_of, pairs, n_users, n_items):
     ranked = fitted.recommend(np.arange(n_users), n_items + 1)
     well_formed(ranked, n_items + 1, n_items)
     known = np.bincount(train.interactions.users, minlength=n_users) > 0
-    if not fitted.may_be_short:
+    if not fitted.returns_partial_lists:
         assert (ranked.valid[known] == n_items).all()
     well_formed(fitted.recommend([-1], 2, exclude_purchased=True), 2, n_items)
 
@@ -390,7 +390,7 @@ def test_never_a_nan(name, training_set_of):
     well_formed(ranked, 4, 4)
 
 
-def since(rows, items, n, n_items, age_days=0.5):
+def recent_interactions(rows, items, n, n_items, age_days=0.5):
     """What the users in these rows of a call did after the fit."""
     m = len(rows)
     return Interactions(
@@ -403,23 +403,23 @@ def since(rows, items, n, n_items, age_days=0.5):
 
 
 def test_nothing_since_changes_nothing(model, shop, users):
-    none = since([], [], len(users), shop.n_items)
-    equal(model.recommend(users, 6, since=none), model.recommend(users, 6))
+    none = recent_interactions([], [], len(users), shop.n_items)
+    equal(model.recommend(users, 6, recent_interactions=none), model.recommend(users, 6))
 
 
 def test_what_was_had_since_counts_as_had(model, shop, users):
-    had = since([0, 0, 3], [2, 5, 7], len(users), shop.n_items)
-    ranked = model.recommend(users, shop.n_items, since=had, later_days=3.0, exclude_purchased=True)
+    had = recent_interactions([0, 0, 3], [2, 5, 7], len(users), shop.n_items)
+    ranked = model.recommend(users, shop.n_items, recent_interactions=had, elapsed_days=3.0, exclude_purchased=True)
     assert not {2, 5} & set(ranked.ids[0].tolist())
     assert 7 not in ranked.ids[3]
-    assert 7 not in model.recommend(users, shop.n_items, since=had, exclude_purchased=True).ids[3]
+    assert 7 not in model.recommend(users, shop.n_items, recent_interactions=had, exclude_purchased=True).ids[3]
 
 
 def test_fold_in(model, shop, users):
     """New events change the answer of a model that can fold them in, of that user only, and are enough for one nobody knew."""
     asked = np.array([0, 1, -1])
-    happened = since([0] * 30 + [2] * 5, [24] * 30 + [3] * 5, 3, shop.n_items)
-    before, after = model.recommend(asked, 6), model.recommend(asked, 6, since=happened, later_days=1.0)
+    happened = recent_interactions([0] * 30 + [2] * 5, [24] * 30 + [3] * 5, 3, shop.n_items)
+    before, after = model.recommend(asked, 6), model.recommend(asked, 6, recent_interactions=happened, elapsed_days=1.0)
     well_formed(after, 6, shop.n_items)
     np.testing.assert_array_equal(before.ids[1], after.ids[1])
     if not model.supports_fold_in:
@@ -430,7 +430,10 @@ def test_fold_in(model, shop, users):
     for row, user in enumerate(asked.tolist()):
         mine = happened.where(happened.users == row)
         alone = model.recommend(
-            [user], 6, since=since([0] * len(mine.users), mine.items, 1, shop.n_items), later_days=1.0
+            [user],
+            6,
+            recent_interactions=recent_interactions([0] * len(mine.users), mine.items, 1, shop.n_items),
+            elapsed_days=1.0,
         )
         np.testing.assert_array_equal(alone.ids[0], after.ids[row])
         np.testing.assert_allclose(alone.scores[0], after.scores[row], rtol=1e-4)
@@ -441,7 +444,7 @@ def test_scores_at_are_the_scores_of_the_list(model, shop):
     query = Query(np.array([0, 5]))
     dense = model._scores(query)
     ids = np.array([[3, 0, -1], [24, 7, 11]])
-    given = model._scores_at(query, ids)
+    given = model._score_items(query, ids)
     assert given.shape == (2, 3)
     assert np.isneginf(given[0, 2])
     np.testing.assert_allclose(
@@ -451,7 +454,7 @@ def test_scores_at_are_the_scores_of_the_list(model, shop):
 
 def test_since_of_other_users_is_refused(model, shop):
     with pytest.raises(InvalidRequest, match="since"):
-        model.recommend([0, 1], 3, since=since([0], [1], 1, shop.n_items))
+        model.recommend([0, 1], 3, recent_interactions=recent_interactions([0], [1], 1, shop.n_items))
 
 
 # ---- capabilities ----------------------------------------------------------------------------------------------------
@@ -471,7 +474,7 @@ def evidence(model):
     return [
         [model.evidence(user, item) for user, item in pairs],
         [model.evidence(user, item, items=np.array([(item + 15) % model.n_items_])) for user, item in pairs],
-        [model.evidence(user, item, later_days=2.0) for user, item in pairs],
+        [model.evidence(user, item, elapsed_days=2.0) for user, item in pairs],
     ]
 
 

@@ -7,7 +7,7 @@ import pytest
 
 from features.interactions import Interactions
 from models.persist import load_arrays, save_arrays
-from models.recommend.base import Query, folded
+from models.recommend.base import Query, fold_in
 from models.recommend.hybrid import HybridRecommender, item_traits
 from models.recommend.ials import ImplicitALSRecommender
 from qianmian.errors import ArtifactError, DataError
@@ -28,14 +28,16 @@ def test_ials_solves_for_users_as_implicit_recalculates_them(shop, half_life):
 
     model = ImplicitALSRecommender(factors=8, alpha=3.0, half_life_days=half_life).fit(shop)
     users = np.arange(shop.n_users)
-    since = since_of([0, 0, 5, 39], [3, 7, 24, 2], [1, 2, 0.5, 3], (40, 25))  # the last one has no history
-    now = folded(model._weights(), Query(users, None, since, 10.0), half_life)
+    recent_interactions = since_of(
+        [0, 0, 5, 39], [3, 7, 24, 2], [1, 2, 0.5, 3], (40, 25)
+    )  # the last one has no history
+    now = fold_in(model._weights(), Query(users, None, recent_interactions, 10.0), half_life)
     theirs = AlternatingLeastSquares(factors=8, regularization=model.ridge_, num_threads=1)
     theirs.item_factors = model.index_.item_vectors
     theirs.user_factors = model.user_factors_
     expected = theirs.recalculate_user(users, model._confidence(now))
     np.testing.assert_allclose(model.solve(now), expected, atol=1e-4)
-    vectors, answerable = model._user_vectors(Query(users, None, since, 10.0))
+    vectors, answerable = model._user_vectors(Query(users, None, recent_interactions, 10.0))
     np.testing.assert_allclose(vectors[[0, 5, 39]], expected[[0, 5, 39]], atol=1e-4)
     np.testing.assert_array_equal(vectors[1], model.user_factors_[1])  # nothing new: the factors of the fit
     assert answerable.tolist() == [user < 36 or user == 39 for user in range(40)]
@@ -51,7 +53,9 @@ def test_ials_solves_in_batches_of_any_size(shop, monkeypatch):
 
 def test_ials_answers_from_what_was_done_since(shop):
     model = ImplicitALSRecommender(factors=8, alpha=20.0).fit(shop)
-    stranger = model.recommend([-1], 5, since=since_of([0, 0], [4, 6], [1, 1], (1, 25)), exclude_purchased=True)
+    stranger = model.recommend(
+        [-1], 5, recent_interactions=since_of([0, 0], [4, 6], [1, 1], (1, 25)), exclude_purchased=True
+    )
     assert stranger.valid[0] == 5
     assert not {4, 6} & set(stranger.ids[0].tolist())
     assert model.recommend([-1], 5).valid[0] == 0
@@ -70,7 +74,7 @@ def test_what_is_best_and_what_given_items_score_are_the_dense_scores(model, sho
         np.testing.assert_allclose(
             ranked.scores[row, :valid], dense[row, ranked.ids[row, :valid]], rtol=1e-4, atol=1e-5
         )
-    np.testing.assert_array_equal(model._scores_at(query, ranked.ids), ranked.scores)
+    np.testing.assert_array_equal(model._score_items(query, ranked.ids), ranked.scores)
 
 
 @pytest.mark.parametrize("model", MODELS, ids=lambda model: model.name)

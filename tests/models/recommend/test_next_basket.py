@@ -26,18 +26,20 @@ def baskets_of(*customers, n_items, gap_days=None):
     ]
     users, items, orders, back = (np.array(column) for column in zip(*lines, strict=True))
     ages = None if gap_days is None else 1.0 + back * float(gap_days)
-    return TrainingSet.of_pairs(users, items, n_users=len(customers), n_items=n_items, orders=orders, age_days=ages)
+    return TrainingSet.from_arrays(users, items, n_users=len(customers), n_items=n_items, orders=orders, age_days=ages)
 
 
-def scores(model, users, since=None, later_days=0.0):
-    return model._scores(Query(np.asarray(users, dtype=np.int64), since=since, later_days=later_days))
+def scores(model, users, recent_interactions=None, elapsed_days=0.0):
+    return model._scores(
+        Query(np.asarray(users, dtype=np.int64), recent_interactions=recent_interactions, elapsed_days=elapsed_days)
+    )
 
 
 def test_what_is_bought_again_depends_on_the_item():
     """Everybody buys milk (0) every time; the other items are bought once in a life."""
     customers = [[[0, 1 + 4 * u + place] for place in range(4)] for u in range(6)]
     model = NextBasketRecommender(neighbour_weight=0.0).fit(baskets_of(*customers, n_items=25))
-    assert model.again_[0] > 1.5 * model.again_[1:].max()
+    assert model.item_rate_[0] > 1.5 * model.item_rate_[1:].max()
     ranked = model.recommend(range(6), 5)
     assert (ranked.ids[:, 0] == 0).all()
     for user, (ids, valid) in enumerate(zip(ranked.ids, ranked.valid, strict=True)):
@@ -53,9 +55,9 @@ def test_share_and_rates_are_the_formula():
     s = {"b": 0.5 / 1.5, "c0": (0.25 + 0.5) / 1.75, "c1": 0.5 / 1.75, "d": 0.5 / 1.5}
     usual = (3 + 1) / (sum(s.values()) + 2)  # of the shares, 0 came back once, 1 twice
     again = np.array([(1 + 3 * usual) / (s["b"] + s["c0"] + 3), (2 + 3 * usual) / (s["c1"] + s["d"] + 3)])
-    np.testing.assert_allclose(model.again_, again, rtol=1e-5)
+    np.testing.assert_allclose(model.item_rate_, again, rtol=1e-5)
     customer = (2 + 3) / ((s["b"] + s["c0"]) * again[0] + s["c1"] * again[1] + 3)
-    np.testing.assert_allclose(model.customer_[0], customer, rtol=1e-5)
+    np.testing.assert_allclose(model.customer_rate_[0], customer, rtol=1e-5)
     a, b, c = 2 ** -(np.array([21, 11, 1]) / 10)
     expected = again * customer * np.array([a + b, b + c]) / (1 + a + b + c)
     np.testing.assert_allclose(scores(model, [0])[0], expected, rtol=1e-5)
@@ -90,7 +92,7 @@ def test_time_counts_in_days_and_untimed_orders_are_spaced():
     baskets = ([[0], [1]], [[1], [0]], [[0], [1]])
     spaced = NextBasketRecommender(days_per_order=7.0).fit(baskets_of(*baskets, n_items=2))
     timed = NextBasketRecommender().fit(
-        TrainingSet.of_pairs(
+        TrainingSet.from_arrays(
             np.array([0, 0, 1, 1, 2, 2]),
             np.array([0, 1, 1, 0, 0, 1]),
             n_users=3,
@@ -127,9 +129,9 @@ def test_folding_in_is_having_known_it(gap_days):
     told = lines.where(late)
     told = replace(told, users=np.zeros_like(told.users), shape=(1, 12))
     after = NextBasketRecommender(neighbour_weight=0.7).fit(whole)
-    after.again_, after.customer_, after.telling_ = before.again_, before.customer_, before.telling_
-    after.states_, after.next_ = before.states_, before.next_
-    after.at_fit_ = after._now(Query(np.arange(12)))
+    after.item_rate_, after.customer_rate_, after.idf_ = before.item_rate_, before.customer_rate_, before.idf_
+    after.states_, after.next_baskets_ = before.states_, before.next_baskets_
+    after.state_at_fit_ = after._current_state(Query(np.arange(12)))
     np.testing.assert_allclose(scores(before, [4], told), scores(after, [4]), rtol=1e-4)
     assert not np.allclose(scores(before, [4], told), scores(before, [4]))
 
@@ -137,20 +139,22 @@ def test_folding_in_is_having_known_it(gap_days):
 def test_a_stranger_is_answered_from_what_was_just_bought():
     customers = [[[0, 1], [2, 3]] for _ in range(6)] + [[[4, 5], [6, 7]] for _ in range(6)]
     model = NextBasketRecommender(neighbour_weight=1.0, neighbours=6).fit(baskets_of(*customers, n_items=8))
-    since = Interactions(
+    recent_interactions = Interactions(
         np.zeros(2, np.int32), np.array([4, 5], np.int32), np.zeros(2, np.float32), np.ones(2, np.float32), (1, 8)
     )
-    assert set(model.recommend([-1], 2, since=since, exclude_purchased=True).ids[0].tolist()) == {6, 7}
+    assert set(
+        model.recommend([-1], 2, recent_interactions=recent_interactions, exclude_purchased=True).ids[0].tolist()
+    ) == {6, 7}
     assert model.recommend([-1], 2).valid.tolist() == [0]
 
 
 def test_what_is_told_later_lets_the_old_fade():
     train = baskets_of([[0], [0], [0]], [[1], [1]], n_items=3, gap_days=7)
     model = NextBasketRecommender(neighbour_weight=0.0).fit(train)
-    since = Interactions(
+    recent_interactions = Interactions(
         np.zeros(1, np.int32), np.array([2], np.int32), np.zeros(1, np.float32), np.ones(1, np.float32), (1, 3)
     )
-    soon, late = scores(model, [0], since, 1.0)[0], scores(model, [0], since, 400.0)[0]
+    soon, late = scores(model, [0], recent_interactions, 1.0)[0], scores(model, [0], recent_interactions, 400.0)[0]
     assert late[0] < soon[0]
     assert late[2] > soon[2]  # the share of the orders that had it
 
@@ -162,7 +166,9 @@ def test_a_year_without_an_order_changes_no_taste():
     far = far.with_interactions(replace(far.interactions, age_days=far.interactions.age_days + np.float32(3650.0)))
     one, other = (NextBasketRecommender().fit(train) for train in (near, far))
     np.testing.assert_allclose(
-        one._now(Query(np.arange(2)))[1].toarray(), other._now(Query(np.arange(2)))[1].toarray(), rtol=1e-5
+        one._current_state(Query(np.arange(2)))[1].toarray(),
+        other._current_state(Query(np.arange(2)))[1].toarray(),
+        rtol=1e-5,
     )
     assert np.isfinite(scores(other, [0, 1])).any()
 
@@ -192,7 +198,7 @@ def test_blocks_and_look_ups_agree(seed, timed, k):
     assert (dense[np.isfinite(dense)] >= 0).all()
     assert np.isneginf(dense[2]).all()
     ids = np.tile(np.arange(9), (5, 1))
-    np.testing.assert_array_equal(model._scores_at(query, ids), dense)
+    np.testing.assert_array_equal(model._score_items(query, ids), dense)
     ranked = model.recommend(query.users, k)
     for row, (found, values, valid) in enumerate(zip(ranked.ids, ranked.scores, ranked.valid, strict=True)):
         np.testing.assert_array_equal(values[:valid], dense[row, found[:valid]])
@@ -222,10 +228,13 @@ def test_wrong_parameters_are_refused(wrong):
 def test_a_query_is_worked_out_once_and_another_anew():
     model = NextBasketRecommender(neighbour_weight=0.5).fit(baskets_of([[0], [0, 1]], [[1], [2]], n_items=3))
     query = Query(np.array([0, 1]))
-    assert model._found(query) is model._found(query)
-    assert model._found(query.take(np.array([1]))).toarray().tolist() == model._found(query)[[1]].toarray().tolist()
+    assert model._candidates(query) is model._candidates(query)
+    assert (
+        model._candidates(query.take(np.array([1]))).toarray().tolist()
+        == model._candidates(query)[[1]].toarray().tolist()
+    )
     other = NextBasketRecommender(neighbour_weight=0.0).fit(baskets_of([[0], [0, 1]], [[1], [2]], n_items=3))
-    assert other._found(query) is not model._found(query)
+    assert other._candidates(query) is not model._candidates(query)
 
 
 def test_evidence_counts_orders_and_tells_the_last_where_there_is_time():

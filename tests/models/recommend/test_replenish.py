@@ -12,10 +12,10 @@ from hypothesis import strategies as st
 from scipy import stats
 
 from features.interactions import Interactions, TrainingSet
-from models.recommend.replenish.calibration import corrected, taught
-from models.recommend.replenish.history import Days, Habits, Seen
+from models.recommend.replenish.calibration import calibrate, fit_calibration
+from models.recommend.replenish.history import PurchaseDays, PurchaseHistory, PurchaseIntervals
 from models.recommend.replenish.model import ReplenishRecommender
-from models.recommend.replenish.repurchase import Clocks, Cycles, Population, shrunk
+from models.recommend.replenish.repurchase import CyclePriors, PopulationPriors, RepurchaseModel, shrink_means
 from qianmian.errors import DataError
 
 
@@ -48,7 +48,7 @@ def town(
                 if rng.random() < ends:
                     break
                 day += cycles[item] * np.exp(rng.normal(0, spread))
-    made = TrainingSet.of_pairs(
+    made = TrainingSet.from_arrays(
         np.array(users), np.array(items), n_users=n_users, n_items=n_items, age_days=np.array(ages)
     )
     return replace(
@@ -77,14 +77,14 @@ def test_what_is_due_comes_before_what_was_just_bought():
     """Both items are bought as often; own counts prefer the one of yesterday."""
     users = np.repeat(np.arange(40), 12)
     ages = np.tile(np.concatenate([np.arange(6) * 20 + 19.5, np.arange(6) * 20 + 1.5]), 40)
-    train = TrainingSet.of_pairs(users, np.tile(np.repeat([0, 1], 6), 40), n_users=40, n_items=2, age_days=ages)
+    train = TrainingSet.from_arrays(users, np.tile(np.repeat([0, 1], 6), 40), n_users=40, n_items=2, age_days=ages)
     model = ReplenishRecommender(horizon_days=5, snapshots=0).fit(train)
     assert model.recommend([3], 2).ids.tolist() == [[0, 1]]
     assert chances(model, 3)[0] > 5 * chances(model, 3)[1]
 
 
 def test_it_is_told_when_it_is_due():
-    train = TrainingSet.of_pairs(
+    train = TrainingSet.from_arrays(
         np.zeros(5), np.zeros(5), n_users=1, n_items=1, age_days=np.array([26.3, 50.3, 74.3, 98.3, 122.3])
     )
     facts = ReplenishRecommender().fit(train).evidence(0, 0)
@@ -130,7 +130,7 @@ def test_an_item_nobody_had_twice_has_the_cycle_of_its_category():
             users += [user] * times
             items += [item] * times
             ages += (np.arange(times) * cycle + 1.5 + user % 5).tolist()
-    made = TrainingSet.of_pairs(np.array(users), np.array(items), n_users=30, n_items=4, age_days=np.array(ages))
+    made = TrainingSet.from_arrays(np.array(users), np.array(items), n_users=30, n_items=4, age_days=np.array(ages))
     made = replace(made, item_attributes={**made.item_attributes, "category": np.array(["a", "b", "a", "b"])})
     model = ReplenishRecommender().fit(made)
     assert model.evidence(0, 2)["cycle_days"] == pytest.approx(7, rel=0.2)
@@ -139,8 +139,13 @@ def test_an_item_nobody_had_twice_has_the_cycle_of_its_category():
 
 def test_the_chance_rises_until_it_is_due_and_falls_after():
     """What is overdue does not stay first for ever: the habit has ended."""
-    clocks = Clocks(np.array([np.log(20.0)]), np.array([0.4]), np.ones(1), np.array([0.1]))
-    curve = np.array([clocks.chance(np.array([day]), 7.0)[0] for day in (1.0, 8.0, 16.0, 24.0, 40.0, 80.0, 300.0)])
+    repurchase_model = RepurchaseModel(np.array([np.log(20.0)]), np.array([0.4]), np.ones(1), np.array([0.1]))
+    curve = np.array(
+        [
+            repurchase_model.purchase_probability(np.array([day]), 7.0)[0]
+            for day in (1.0, 8.0, 16.0, 24.0, 40.0, 80.0, 300.0)
+        ]
+    )
     best = int(np.argmax(curve))
     assert 1 < best < 5
     assert (np.diff(curve[: best + 1]) > 0).all()
@@ -152,40 +157,49 @@ def test_the_chance_rises_until_it_is_due_and_falls_after():
 @given(
     cycle=st.floats(0.0, 6.0),
     spread=st.floats(0.1, 2.0),
-    gone=st.floats(0.001, 0.999),
+    dropout_probability=st.floats(0.001, 0.999),
     quiet=st.floats(0.5, 3000.0),
     horizon=st.floats(1.0, 90.0),
 )
-def test_chances_are_those_of_the_mixture(cycle, spread, gone, quiet, horizon):
+def test_chances_are_those_of_the_mixture(cycle, spread, dropout_probability, quiet, horizon):
     """Against scipy's log-normal, where its tail is a number."""
-    clocks = Clocks(np.array([cycle]), np.array([spread]), np.ones(1), np.array([gone]))
-    chance, later = (float(clocks.chance(np.array([quiet]), length)[0]) for length in (horizon, horizon * 2))
-    assert 0.0 <= chance <= later <= 1.0
+    repurchase_model = RepurchaseModel(
+        np.array([cycle]), np.array([spread]), np.ones(1), np.array([dropout_probability])
+    )
+    purchase_probability, later = (
+        float(repurchase_model.purchase_probability(np.array([quiet]), length)[0]) for length in (horizon, horizon * 2)
+    )
+    assert 0.0 <= purchase_probability <= later <= 1.0
     gap = stats.lognorm(spread, scale=np.exp(cycle))
     if abs(np.log(quiet + 2 * horizon) - cycle) < 6 * spread:
-        alive = (1 - gone) * gap.sf(quiet)
-        assert chance == pytest.approx(
-            (1 - gone) * (gap.sf(quiet) - gap.sf(quiet + horizon)) / (alive + gone), abs=1e-9
+        alive = (1 - dropout_probability) * gap.sf(quiet)
+        assert purchase_probability == pytest.approx(
+            (1 - dropout_probability) * (gap.sf(quiet) - gap.sf(quiet + horizon)) / (alive + dropout_probability),
+            abs=1e-9,
         )
-        middle = float(clocks.expected_days(np.array([quiet]))[0])
+        middle = float(repurchase_model.expected_days(np.array([quiet]))[0])
         assert middle == pytest.approx(max(gap.isf(gap.sf(quiet) / 2) - quiet, 0.5), rel=1e-4, abs=1e-3)
-    assert 0.5 <= float(clocks.expected_days(np.array([quiet]), horizon)[0]) <= horizon
+    assert 0.5 <= float(repurchase_model.expected_days(np.array([quiet]), horizon)[0]) <= horizon
 
 
 def test_the_probabilities_are_right(shop):
     """Of a town whose cycles are known, rewound: the share bought is the mean of the chances, in the lower and in the upper half."""
     big = town(seed=4, n_users=600)
-    before = big.rewound(7)
+    before = big.with_earlier_cutoff(7)
     model = ReplenishRecommender(horizon_days=7).fit(before)
-    users = np.repeat(np.arange(big.n_users), np.diff(model.chances_.indptr))
+    users = np.repeat(np.arange(big.n_users), np.diff(model.purchase_probabilities_.indptr))
     soon = big.interactions.where(big.interactions.age_days <= 7)
     bought = np.isin(
-        users * big.n_items + model.chances_.indices, soon.users.astype(np.int64) * big.n_items + soon.items
+        users * big.n_items + model.purchase_probabilities_.indices,
+        soon.users.astype(np.int64) * big.n_items + soon.items,
     )
-    chance = model.chances_.data
-    for part in (chance < np.median(chance), chance >= np.median(chance)):
-        assert chance[part].mean() == pytest.approx(bought[part].mean(), abs=0.03)
-    assert chance[bought].mean() > 2 * chance[~bought].mean()
+    purchase_probability = model.purchase_probabilities_.data
+    for part in (
+        purchase_probability < np.median(purchase_probability),
+        purchase_probability >= np.median(purchase_probability),
+    ):
+        assert purchase_probability[part].mean() == pytest.approx(bought[part].mean(), abs=0.03)
+    assert purchase_probability[bought].mean() > 2 * purchase_probability[~bought].mean()
 
 
 def test_a_purchase_since_resets_the_clock(model, shop):
@@ -200,30 +214,33 @@ def test_a_purchase_since_resets_the_clock(model, shop):
     ]
     assert len(due) > 5
     for user, item in due:
-        since = lines([0], [item], [0.2], (1, shop.n_items))
-        before, after = chances(model, user, later_days=0.5), chances(model, user, since=since, later_days=0.5)
+        recent_interactions = lines([0], [item], [0.2], (1, shop.n_items))
+        before, after = (
+            chances(model, user, elapsed_days=0.5),
+            chances(model, user, recent_interactions=recent_interactions, elapsed_days=0.5),
+        )
         assert after[item] < before[item] / 2
         assert set(after) == set(before)
 
 
 def test_fold_in_is_what_the_clocks_say_of_the_joined_history(shop):
     """Purchases since the fit count as if the fitted model had seen them."""
-    past = shop.rewound(10)
+    past = shop.with_earlier_cutoff(10)
     model = ReplenishRecommender(horizon_days=7).fit(past)
     recent = shop.interactions.where(shop.interactions.age_days <= 10)
-    folded = model.recommend(np.arange(shop.n_users), shop.n_items, since=recent, later_days=10.0)
-    days = Days.of(shop.interactions, 10.0)
-    seen = Seen.at(10.0, days, days.of_groups(model.group_), model.gap_decay)
-    _, whole = model._asked(seen)
+    folded = model.recommend(np.arange(shop.n_users), shop.n_items, recent_interactions=recent, elapsed_days=10.0)
+    days = PurchaseDays.of(shop.interactions, 10.0)
+    history = PurchaseHistory.at(10.0, days, days.by_item_group(model.group_), model.gap_decay)
+    _, whole = model._purchase_probabilities(history)
     dense = np.full((shop.n_users, shop.n_items), -np.inf)
-    dense[seen.habits.users, seen.habits.items] = whole
+    dense[history.intervals.users, history.intervals.items] = whole
     got = np.take_along_axis(dense, np.maximum(folded.ids, 0), axis=1)
     np.testing.assert_allclose(folded.scores[folded.ids >= 0], got[folded.ids >= 0], rtol=1e-5)
     assert (folded.valid == np.isfinite(dense).sum(axis=1)).all()
 
 
 def test_time_alone_moves_the_clock(model):
-    now, later = chances(model, 1), chances(model, 1, later_days=365.0)
+    now, later = chances(model, 1), chances(model, 1, elapsed_days=365.0)
     assert set(now) == set(later)
     assert max(later.values()) < max(now.values())
 
@@ -243,9 +260,9 @@ def test_two_of_it_last_longer_where_the_data_show_it():
             ages.append(age)
             units.append(quantity)
     data = lines(users, [0] * len(users), ages, (80, 1), units)
-    train = TrainingSet.of_pairs(np.zeros(1), np.zeros(1), n_users=80, n_items=1).with_interactions(data)
+    train = TrainingSet.from_arrays(np.zeros(1), np.zeros(1), n_users=80, n_items=1).with_interactions(data)
     model = ReplenishRecommender(snapshots=0).fit(train)
-    assert model.population_.items.lasts[0] == pytest.approx(1.0, abs=0.1)
+    assert model.population_priors_.items.units_slope[0] == pytest.approx(1.0, abs=0.1)
     last = {user: quantity for user, quantity, age in zip(users, units, ages, strict=True) if age < 7}
     cycles = {
         quantity: np.mean([model.evidence(user, 0)["cycle_days"] for user in last if last[user] == quantity])
@@ -253,22 +270,25 @@ def test_two_of_it_last_longer_where_the_data_show_it():
     }
     assert cycles[2.0] > 1.6 * cycles[1.0]
     mixed = replace(data, quantities=rng.permutation(data.quantities))
-    assert ReplenishRecommender(snapshots=0).fit(train.with_interactions(mixed)).population_.items.lasts[0] < 0.2
+    assert (
+        ReplenishRecommender(snapshots=0).fit(train.with_interactions(mixed)).population_priors_.items.units_slope[0]
+        < 0.2
+    )
 
 
 def test_one_day_is_one_purchase():
     data = lines([0, 0, 0], [0, 0, 0], [3.2, 3.9, 10.5], (1, 1), [1, 2, 1])
-    days = Days.of(data)
+    days = PurchaseDays.of(data)
     assert days.days.tolist() == [-11, -4]
     np.testing.assert_allclose(np.exp(days.units), [1, 3])
-    assert Habits.at(0.0, days, 0.8).times.tolist() == [2]
+    assert PurchaseIntervals.at(0.0, days, 0.8).times.tolist() == [2]
 
 
 def test_later_gaps_count_more():
-    gaps_then_now = Days(
+    gaps_then_now = PurchaseDays(
         np.zeros(5, np.int64), np.zeros(5, np.int64), np.array([-200, -160, -120, -110, -100]), np.zeros(5)
     )
-    even, recent = (Habits.at(0.0, gaps_then_now, decay) for decay in (1.0, 0.5))
+    even, recent = (PurchaseIntervals.at(0.0, gaps_then_now, decay) for decay in (1.0, 0.5))
     assert np.exp(even.weighted / even.weights)[0] == pytest.approx(20.0)
     assert np.exp(recent.weighted / recent.weights)[0] < 15.0
 
@@ -278,7 +298,7 @@ def test_later_gaps_count_more():
 def test_shrunk_means_lie_between_the_group_and_the_prior(groups, variance):
     means, weights = np.array([mean for mean, _ in groups]), np.array([float(weight) for _, weight in groups])
     prior = np.zeros(len(groups))
-    found = shrunk(means * weights, weights, prior, variance)
+    found = shrink_means(means * weights, weights, prior, variance)
     assert (np.abs(found) <= np.abs(means) + 1e-9).all()
     assert (found * means >= -1e-9).all()
     assert (found[weights == 0] == 0).all()
@@ -288,18 +308,18 @@ def test_the_correction_learns_what_the_clock_does_not_know():
     rng = np.random.default_rng(0)
     odds, trait = rng.normal(-1, 1, 20_000), rng.normal(0, 1, 20_000)
     bought = rng.random(20_000) < 1 / (1 + np.exp(-(odds + 0.8 * trait)))
-    found = taught(np.column_stack([odds, trait]), bought, np.ones(20_000), ridge=1.0)
+    found = fit_calibration(np.column_stack([odds, trait]), bought, np.ones(20_000), ridge=1.0)
     assert found[2, 0] == pytest.approx(0.8, abs=0.08)
     assert abs(found[1, 0]) < 0.1
-    better = corrected([odds, trait], found)
-    assert better[bought].mean() > corrected([odds, trait], np.array([[0.0, 0.0, 1.0]]))[bought].mean()
-    strong = taught(np.column_stack([odds, trait]), bought, np.ones(20_000), ridge=1e9)
+    better = calibrate([odds, trait], found)
+    assert better[bought].mean() > calibrate([odds, trait], np.array([[0.0, 0.0, 1.0]]))[bought].mean()
+    strong = fit_calibration(np.column_stack([odds, trait]), bought, np.ones(20_000), ridge=1e9)
     assert np.abs(strong[1:, 0]).max() < 1e-3
 
 
 def test_nothing_to_learn_from_leaves_the_clock_alone(training_set_of):
     train = training_set_of([(0, 0, 3.0), (0, 0, 9.0), (1, 1, 2.0)], 2, 2)
-    assert ReplenishRecommender().fit(train).correction_.tolist() == [[0.0, 0.0, 1.0]]
+    assert ReplenishRecommender().fit(train).calibration_.tolist() == [[0.0, 0.0, 1.0]]
 
 
 def test_what_is_learnt_is_of_before(shop):
@@ -307,34 +327,37 @@ def test_what_is_learnt_is_of_before(shop):
     model = ReplenishRecommender(horizon_days=7)
     model.fit(shop)
     past = model.days_.where(model.days_.days < -7)
-    group_days = past.of_groups(model.group_)
-    seen = Seen.at(-7.0, past, group_days, model.gap_decay)
-    rewound = ReplenishRecommender(horizon_days=7).fit(shop.rewound(7.0))
-    then, again = Population.of(seen, model.group_, np.log(7.0)), rewound.population_
+    group_days = past.by_item_group(model.group_)
+    history = PurchaseHistory.at(-7.0, past, group_days, model.gap_decay)
+    with_earlier_cutoff = ReplenishRecommender(horizon_days=7).fit(shop.with_earlier_cutoff(7.0))
+    then, again = PopulationPriors.of(history, model.group_, np.log(7.0)), with_earlier_cutoff.population_priors_
     np.testing.assert_allclose(then.items.prior, again.items.prior, rtol=1e-6)
     np.testing.assert_allclose(then.trend, again.trend, rtol=1e-5, atol=1e-7)
-    np.testing.assert_allclose(then.items.gone, again.items.gone, rtol=1e-5)
+    np.testing.assert_allclose(then.items.dropout_probability, again.items.dropout_probability, rtol=1e-5)
 
 
 def test_without_times_nothing_is_due():
     with pytest.raises(DataError, match="nothing is ever due"):
-        ReplenishRecommender().fit(TrainingSet.of_pairs(np.array([0, 1]), np.array([0, 0]), n_users=2, n_items=1))
+        ReplenishRecommender().fit(TrainingSet.from_arrays(np.array([0, 1]), np.array([0, 0]), n_users=2, n_items=1))
 
 
 def test_no_history_at_all_is_no_crash():
-    empty = TrainingSet.of_pairs(np.empty(0, int), np.empty(0, int), n_users=3, n_items=2)
+    empty = TrainingSet.from_arrays(np.empty(0, int), np.empty(0, int), n_users=3, n_items=2)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         model = ReplenishRecommender().fit(empty)
         assert model.recommend([0, -1], 2).valid.tolist() == [0, 0]
-        since = lines([1], [1], [0.5], (2, 2))
-        assert model.recommend([0, -1], 2, since=since, later_days=1.0).ids.tolist() == [[-1, -1], [1, -1]]
+        recent_interactions = lines([1], [1], [0.5], (2, 2))
+        assert model.recommend([0, -1], 2, recent_interactions=recent_interactions, elapsed_days=1.0).ids.tolist() == [
+            [-1, -1],
+            [1, -1],
+        ]
 
 
 def test_gone_habits_are_found():
     """The share of purchases that were the last for good, of a town where it is one in ten (and the data end somewhere)."""
     train = town(seed=2, n_users=400, ends=0.1)
-    days = Days.of(train.interactions)
-    found = Cycles.of(Habits.at(0.0, days, 1.0), np.zeros(train.n_items, np.int64), np.log(14.0))
-    assert found.gone[:4] == pytest.approx(0.1, abs=0.05)
+    days = PurchaseDays.of(train.interactions)
+    found = CyclePriors.of(PurchaseIntervals.at(0.0, days, 1.0), np.zeros(train.n_items, np.int64), np.log(14.0))
+    assert found.dropout_probability[:4] == pytest.approx(0.1, abs=0.05)
     assert float(found.within) == pytest.approx(0.25**2, rel=0.3)

@@ -8,14 +8,14 @@ import numpy as np
 import pytest
 
 from features.interactions import TrainingSet
-from models.recommend.similar.item_features import BEHAVIOUR, Traits, closeness, shared_levels
+from models.recommend.similar.item_features import BEHAVIOUR, ItemFeatures, shared_levels, similarity_features
 from models.recommend.similar.model import (
-    LEAST_SWITCHES,
+    MIN_SWITCHES,
     SimilarRecommender,
     customer_vectors,
     first_purchases,
-    logit_weights,
-    switches,
+    fit_multinomial_logit,
+    switch_choice_sets,
 )
 from qianmian.errors import InvalidRequest, UsageError
 
@@ -36,7 +36,7 @@ def dairy() -> TrainingSet:
     """Seven items; customers 0–3 have 0 and 1, customers 4–7 have 2 and 3; nobody has 5 or 6, customer 8 nothing."""
     pairs = [(user, item) for user in range(8) for item in ((0, 1) if user < 4 else (2, 3))]
     users, items = np.array(pairs).T
-    train = TrainingSet.of_pairs(users, items, n_users=9, n_items=7, age_days=np.arange(1, 17, dtype=np.float32))
+    train = TrainingSet.from_arrays(users, items, n_users=9, n_items=7, age_days=np.arange(1, 17, dtype=np.float32))
     return with_attributes(train, category=np.array(CATEGORIES), brand=np.array(BRANDS), price=PRICES)
 
 
@@ -50,7 +50,7 @@ def switchers(seed: int = 0, n_users: int = 600) -> TrainingSet:
     second = rng.integers(0, 10, n_users) * 4 + other
     users = np.tile(np.arange(n_users), 2)
     ages = np.concatenate([rng.uniform(40, 100, n_users), rng.uniform(1, 20, n_users)])
-    train = TrainingSet.of_pairs(users, np.concatenate([first, second]), n_users=n_users, n_items=40, age_days=ages)
+    train = TrainingSet.from_arrays(users, np.concatenate([first, second]), n_users=n_users, n_items=40, age_days=ages)
     return with_attributes(
         train,
         category=np.full(40, "tea"),
@@ -76,7 +76,7 @@ def test_behaviour_alone_is_the_cosine_of_customers(dairy):
     model = SimilarRecommender(uses=(BEHAVIOUR,), learn_days=None, by_category=False).fit(dairy)
     assert model.similar_items(0, 1).ids[0, 0] == 1
     assert model.similar_items(3, 1).ids[0, 0] == 2
-    vectors = model.traits_.vectors
+    vectors = model.item_features_.vectors
     np.testing.assert_allclose(vectors[0] @ vectors[1], 1.0, atol=1e-5)
     np.testing.assert_allclose(vectors[0] @ vectors[2], 0.0, atol=1e-5)
     assert not vectors[5].any()
@@ -84,7 +84,7 @@ def test_behaviour_alone_is_the_cosine_of_customers(dairy):
 
 def test_vectors_approximate_the_cosine_of_customers():
     rng = np.random.default_rng(0)
-    train = TrainingSet.of_pairs(rng.integers(0, 60, 900), rng.integers(0, 30, 900), n_users=60, n_items=30)
+    train = TrainingSet.from_arrays(rng.integers(0, 60, 900), rng.integers(0, 30, 900), n_users=60, n_items=30)
     had = train.interactions.matrix()
     vectors = customer_vectors(had, 30, 0)
     weighted = (had > 0).toarray() * (np.diff(had.indptr)[:, None] + 5.0) ** -0.5
@@ -94,17 +94,17 @@ def test_vectors_approximate_the_cosine_of_customers():
 
 def test_weights_are_those_of_what_customers_do(learnt):
     """Brand decides, price does not; in a shop where brand does not, it does not."""
-    weights = dict(zip(learnt.traits_.names, learnt.weights_.tolist(), strict=True))
+    weights = dict(zip(learnt.item_features_.names, learnt.weights_.tolist(), strict=True))
     assert weights["brand"] > 2.0
     assert abs(weights["price"]) < 0.5
     train = switchers()
     mixed = with_attributes(train, brand=np.random.default_rng(1).permutation(train.item_attributes["brand"]))
     other = SimilarRecommender(factors=8).fit(mixed)
-    assert abs(dict(zip(other.traits_.names, other.weights_.tolist(), strict=True))["brand"]) < 0.6
+    assert abs(dict(zip(other.item_features_.names, other.weights_.tolist(), strict=True))["brand"]) < 0.6
 
 
 def test_the_same_brand_comes_first_once_learnt(learnt):
-    brands = learnt.traits_.codes["brand"]
+    brands = learnt.item_features_.codes["brand"]
     same = [(brands[learnt.similar_items(item, 5).ids[0]] == brands[item]).mean() for item in range(40)]
     assert np.mean(same) > 0.95  # chance: 9 of 39
 
@@ -112,11 +112,11 @@ def test_the_same_brand_comes_first_once_learnt(learnt):
 def test_what_is_learnt_from_is_before_what_is_learnt():
     """Weights do not change when the last weeks' purchases are taken out of what describes the items."""
     train = switchers()
-    before = train.rewound(28.0)
-    groups = switches(train, before, np.zeros(40, np.int32), np.random.default_rng(0))
+    before = train.with_earlier_cutoff(28.0)
+    groups = switch_choice_sets(train, before, np.zeros(40, np.int32), np.random.default_rng(0))
     assert groups is not None
     left, right, chosen, group = groups
-    assert len(chosen) >= LEAST_SWITCHES
+    assert len(chosen) >= MIN_SWITCHES
     had = before.interactions.matrix()
     users, items, last = first_purchases(
         before, train.interactions.where(train.interactions.age_days < 28.0), np.zeros(40, np.int32)
@@ -133,16 +133,19 @@ def test_what_is_learnt_from_is_before_what_is_learnt():
 
 
 def test_too_few_switches_teach_nothing(dairy):
-    assert switches(dairy, dairy.rewound(8.0), np.zeros(7, np.int32), np.random.default_rng(0)) is None
+    assert (
+        switch_choice_sets(dairy, dairy.with_earlier_cutoff(8.0), np.zeros(7, np.int32), np.random.default_rng(0))
+        is None
+    )
     usual = SimilarRecommender(learn_days=None).fit(dairy)
     np.testing.assert_array_equal(SimilarRecommender(learn_days=8.0).fit(dairy).weights_, usual.weights_)
 
 
 def test_the_last_item_of_a_category_is_given():
-    train = TrainingSet.of_pairs(
+    train = TrainingSet.from_arrays(
         np.array([0, 0, 0, 1]), np.array([0, 1, 3, 0]), n_users=2, n_items=5, age_days=np.array([9.0, 2.0, 1.0, 1.0])
     )
-    after = TrainingSet.of_pairs(np.array([0, 0, 0, 1]), np.array([2, 1, 4, 4]), n_users=2, n_items=5).interactions
+    after = TrainingSet.from_arrays(np.array([0, 0, 0, 1]), np.array([2, 1, 4, 4]), n_users=2, n_items=5).interactions
     found = first_purchases(train, after, np.array([0, 0, 0, 1, 1], np.int32))
     assert [column.tolist() for column in found] == [
         [0, 0],
@@ -156,15 +159,15 @@ def test_an_item_nobody_had_is_compared_by_what_it_is(dairy, learnt):
     assert model.similar_items(5, 2).valid[0] == 2
     assert set(model.similar_items(5, 3).ids[0].tolist()) == {0, 1, 2}
     described = {"category": "tea", "brand": "b2", "price": 3.0}
-    brands = learnt.traits_.codes["brand"]
+    brands = learnt.item_features_.codes["brand"]
     assert (brands[learnt.similar_to(described, 8).ids[0]] == 2).all()
     # what is told of an item that is known is what the model knows of it, without its customers
-    cold = learnt.traits_.described(
-        {"category": "tea", "brand": "b1", "price": float(np.exp(learnt.traits_.numbers["price"][1]))}
+    cold = learnt.item_features_.from_attributes(
+        {"category": "tea", "brand": "b1", "price": float(np.exp(learnt.item_features_.numbers["price"][1]))}
     )
-    assert cold.codes["brand"].tolist() == [learnt.traits_.codes["brand"][1]]
-    np.testing.assert_allclose(cold.numbers["price"], learnt.traits_.numbers["price"][1], rtol=1e-5)
-    np.testing.assert_array_equal(cold.levels[0], learnt.traits_.levels[1])
+    assert cold.codes["brand"].tolist() == [learnt.item_features_.codes["brand"][1]]
+    np.testing.assert_allclose(cold.numbers["price"], learnt.item_features_.numbers["price"][1], rtol=1e-5)
+    np.testing.assert_array_equal(cold.levels[0], learnt.item_features_.levels[1])
 
 
 def test_an_item_described_by_a_sub_category_nobody_has_falls_to_the_department(dairy):
@@ -203,9 +206,9 @@ def test_items_like_those_given_and_never_those(dairy):
 
 def test_what_two_items_have_in_common(dairy):
     model = SimilarRecommender(learn_days=None).fit(dairy)
-    assert model.in_common(0, 1) == {"category": "food/milk", "brand": "A"}
-    assert model.in_common(0, 3) == {"category": "food", "brand": "A"}
-    assert model.in_common(0, 6) == {}
+    assert model.shared_attributes(0, 1) == {"category": "food/milk", "brand": "A"}
+    assert model.shared_attributes(0, 3) == {"category": "food", "brand": "A"}
+    assert model.shared_attributes(0, 6) == {}
 
 
 def test_traits_compare_every_column_that_says_something():
@@ -218,20 +221,20 @@ def test_traits_compare_every_column_that_says_something():
         "same": np.array(["s", "s", "s"]),
         "available": np.array([1, 0, 1], np.int8),
     }
-    traits = Traits.of(columns)
-    assert traits.names == [BEHAVIOUR, "recent customers", "customers", "price", "weight", "brand", "tags"]
-    found = dict(zip(traits.names, closeness(traits, traits, paired=False), strict=True))
+    item_features = ItemFeatures.of(columns)
+    assert item_features.names == [BEHAVIOUR, "recent customers", "customers", "price", "weight", "brand", "tags"]
+    found = dict(zip(item_features.names, similarity_features(item_features, item_features, paired=False), strict=True))
     np.testing.assert_allclose(found["price"], [[1, 0.5, 0.5], [0.5, 1, 0.5], [0.5, 0.5, 0.5]], rtol=1e-5)
     np.testing.assert_array_equal(found["brand"], [[1, 1, 0], [1, 1, 0], [0, 0, 0]])  # two unknown brands do not agree
     np.testing.assert_allclose(found["tags"], [[1, 0.5**0.5, 0], [0.5**0.5, 1, 0], [0, 0, 0]], rtol=1e-5)
-    np.testing.assert_array_equal(shared_levels(traits, traits), [[2, 1, 2], [1, 2, 1], [2, 1, 2]])
+    np.testing.assert_array_equal(shared_levels(item_features, item_features), [[2, 1, 2], [1, 2, 1], [2, 1, 2]])
     every = np.arange(3)
-    pairs = closeness(traits.take(every), traits.take(every[::-1]), paired=True)
-    for place, name in enumerate(traits.names):
+    pairs = similarity_features(item_features.take(every), item_features.take(every[::-1]), paired=True)
+    for place, name in enumerate(item_features.names):
         np.testing.assert_allclose(pairs[:, place], np.broadcast_to(found[name], (3, 3))[every, every[::-1]], rtol=1e-5)
-    again = Traits.restored(traits.state())
-    np.testing.assert_array_equal(again.tags["tags"], traits.tags["tags"])
-    assert again.scales == traits.scales
+    again = ItemFeatures.restored(item_features.state())
+    np.testing.assert_array_equal(again.tags["tags"], item_features.tags["tags"])
+    assert again.scales == item_features.scales
 
 
 def test_a_logit_finds_the_weights_choices_were_made_with():
@@ -240,6 +243,6 @@ def test_a_logit_finds_the_weights_choices_were_made_with():
     group = np.repeat(np.arange(2_000), 10)
     worth = values @ np.array([1.5, -0.5, 0.0]) + rng.gumbel(size=20_000)
     chosen = worth.reshape(2_000, 10).argmax(axis=1) + np.arange(2_000) * 10
-    found = logit_weights(values, chosen, group, np.array([True, True, True]))
+    found = fit_multinomial_logit(values, chosen, group, np.array([True, True, True]))
     np.testing.assert_allclose(found, [1.5, -0.5, 0.0], atol=0.1)
-    assert logit_weights(values, chosen, group, np.array([True, False, False]))[1:].tolist() == [0.0, 0.0]
+    assert fit_multinomial_logit(values, chosen, group, np.array([True, False, False]))[1:].tolist() == [0.0, 0.0]

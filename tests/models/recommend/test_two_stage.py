@@ -8,14 +8,14 @@ import numpy as np
 import pytest
 
 from features.interactions import Interactions, TrainingSet
-from models.recommend.base import Barred, Query
+from models.recommend.base import ItemFilter, Query
 from models.recommend.ials import ImplicitALSRecommender
 from models.recommend.popular import PopularRecommender
-from models.recommend.ranking.candidates import stage_columns, stage_lists, union
+from models.recommend.ranking.candidates import merge_candidates, stage_features, stage_lists
 from models.recommend.ranking.examples import RankingExamples
 from models.recommend.ranking.features import FEATURES, features
-from models.recommend.ranking.histories import GROUP, GROUPS, PAIR, USER, Histories
-from models.recommend.ranking.item_statistics import ITEM, ItemStatistics, item_groups
+from models.recommend.ranking.histories import GROUP_FEATURES, GROUPS, PAIR_FEATURES, USER_FEATURES, Histories
+from models.recommend.ranking.item_statistics import ITEM_FEATURES, ItemStatistics, item_groups
 from models.recommend.ranking.two_stage import TwoStageRecommender
 from models.recommend.repeat import RepeatPurchaseRecommender
 from qianmian.errors import ArtifactError, DataError, UsageError
@@ -56,14 +56,14 @@ def shop_and_truth():
     rows, n_users, n_items = lines_of_shop()
     ages = rows[:, 2] - 28.0
     before, after = rows[ages > 0], rows[ages <= 0]
-    train = TrainingSet.of_pairs(
+    train = TrainingSet.from_arrays(
         before[:, 0].astype(int),
         before[:, 1].astype(int),
         n_users=n_users,
         n_items=n_items,
         age_days=before[:, 2] - 28.0,
     )
-    truth = TrainingSet.of_pairs(
+    truth = TrainingSet.from_arrays(
         after[:, 0].astype(int), after[:, 1].astype(int), n_users=n_users, n_items=n_items
     ).interactions.matrix()
     truth.data[:] = 1.0
@@ -157,7 +157,7 @@ def test_a_feature_for_every_name(shop_and_truth):
         statistics.table.shape[1],
         histories.groups[0].shape[1],
     )
-    assert widths == (len(PAIR), len(USER), len(ITEM), len(GROUP))
+    assert widths == (len(PAIR_FEATURES), len(USER_FEATURES), len(ITEM_FEATURES), len(GROUP_FEATURES))
     assert len(histories.groups) == len(GROUPS)
 
 
@@ -216,8 +216,8 @@ def test_union_has_every_item_once_and_says_who_put_it_there(shop_and_truth):
         ImplicitALSRecommender(factors=8).fit(train),
     ]
     query = Query(np.array([0, 3, 7]))
-    lists = stage_lists(stages, [5, 6, 7], query, Barred())
-    found = union(lists, [True, False, False])
+    lists = stage_lists(stages, [5, 6, 7], query, ItemFilter())
+    found = merge_candidates(lists, [True, False, False])
     for row in range(3):
         ids = found.ids[row][found.ids[row] >= 0].tolist()
         assert ids == sorted({item for listed, _ in lists for item in listed[row].tolist() if item >= 0})
@@ -231,11 +231,11 @@ def test_ranks_do_not_depend_on_what_a_call_leaves_out(shop_and_truth):
     train, _ = shop_and_truth
     stages = [ImplicitALSRecommender(factors=8).fit(train)]
     query = Query(np.array([0, 3]))
-    lists = stage_lists(stages, [10], query, Barred())
+    lists = stage_lists(stages, [10], query, ItemFilter())
     ids = lists[0][0].astype(np.int64)
-    columns = stage_columns(stages, [10], query, ids, lists)
+    columns = stage_features(stages, [10], query, ids, lists)
     np.testing.assert_array_equal(columns[:, :, 1], np.tile(np.arange(10.0), (2, 1)))
-    turned = stage_columns(stages, [10], query, ids[:, ::-1], lists)
+    turned = stage_features(stages, [10], query, ids[:, ::-1], lists)
     np.testing.assert_array_equal(turned[:, ::-1, 1], columns[:, :, 1])
 
 
@@ -265,15 +265,15 @@ def test_new_never_shows_what_was_had(shop_and_truth):
     assert not np.asarray(history[rows, ranked.ids[rows, places]]).any()
     assert (ranked.valid > 5).all()
     item = int(ranked.ids[0, 0])
-    since = Interactions(
+    recent_interactions = Interactions(
         np.zeros(1, np.int32),
         np.array([item], np.int32),
         np.ones(1, np.float32),
         np.ones(1, np.float32),
         (1, train.n_items),
     )
-    assert item not in model.recommend([0], 10, since=since, later_days=2.0).ids
-    given = model._scores_at(Query(np.array([0])), np.array([[item, int(history[0].indices[0])]]))
+    assert item not in model.recommend([0], 10, recent_interactions=recent_interactions, elapsed_days=2.0).ids
+    given = model._score_items(Query(np.array([0])), np.array([[item, int(history[0].indices[0])]]))
     assert np.isfinite(given[0, 0])
     assert np.isneginf(given[0, 1])
 
@@ -282,36 +282,36 @@ def test_what_was_just_bought_on_a_clock_falls(model, shop_and_truth):
     """Of an item bought every 45 days and due now, buying it today lowers the chance of the next 28 days."""
     train, _ = shop_and_truth
     table = model.histories_.pairs[:-1]
-    gap, last = table[:, PAIR.index("mean_gap")], table[:, PAIR.index("days_since_last")]
+    gap, last = table[:, PAIR_FEATURES.index("mean_gap")], table[:, PAIR_FEATURES.index("days_since_last")]
     slow = np.flatnonzero((gap > 40) & (gap < 50) & (last > 30) & (last < 50))[:20]
     users, items = model.histories_.pair_keys[slow] // train.n_items, model.histories_.pair_keys[slow] % train.n_items
     query, n = Query(users), len(slow)
-    before = model._scores_at(query, items[:, None])
-    since = Interactions(
+    before = model._score_items(query, items[:, None])
+    recent_interactions = Interactions(
         np.arange(n, dtype=np.int32),
         items.astype(np.int32),
         np.full(n, 0.1, np.float32),
         np.ones(n, np.float32),
         (n, train.n_items),
     )
-    after = model._scores_at(Query(users, since=since, later_days=0.1), items[:, None])
+    after = model._score_items(Query(users, recent_interactions=recent_interactions, elapsed_days=0.1), items[:, None])
     assert n >= 10
     assert np.mean(after < before) > 0.7
 
 
 def test_folding_in_is_what_a_later_fit_would_have_counted(shop_and_truth, model):
-    """The customer's tables with `since` are those of one history: the old lines older by what has passed, the new ones beside them."""
+    """The customer's tables with `recent_interactions` are those of one history: the old lines older by what has passed, the new ones beside them."""
     train, _ = shop_and_truth
     data = train.interactions
     recent = (data.users == 4) & (data.age_days <= 20.0)
-    past = TwoStageRecommender(stages=STAGES, **QUICK).fit(train.rewound(20.0))
+    past = TwoStageRecommender(stages=STAGES, **QUICK).fit(train.with_earlier_cutoff(20.0))
     mine = data.where(recent)
-    since = replace(mine, users=np.zeros(len(mine.users), np.int32), shape=(1, train.n_items))
-    query = Query(np.array([4]), since=since, later_days=20.0)
+    recent_interactions = replace(mine, users=np.zeros(len(mine.users), np.int32), shape=(1, train.n_items))
+    query = Query(np.array([4]), recent_interactions=recent_interactions, elapsed_days=20.0)
     ids = np.arange(train.n_items)
     given = past._features(query, np.zeros(train.n_items, np.int64), ids)
     whole = model._features(Query(np.array([4])), np.zeros(train.n_items, np.int64), ids)
-    of_customer = [FEATURES.index(name) for name in (*PAIR, *USER)]
+    of_customer = [FEATURES.index(name) for name in (*PAIR_FEATURES, *USER_FEATURES)]
     np.testing.assert_allclose(given[:, of_customer], whole[:, of_customer], rtol=1e-4, atol=1e-4)
 
 

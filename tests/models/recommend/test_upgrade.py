@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 from scipy import sparse
 
 from features.interactions import Interactions, TrainingSet
-from models.recommend.choice_models import choice_weights
-from models.recommend.upgrade.item_features import Shelf, price_limits, size_of, usual_items
+from models.recommend.choice_models import fit_conditional_logit
+from models.recommend.upgrade.item_attributes import ItemAttributes, price_limits, size_of, usual_items
 from models.recommend.upgrade.model import COLUMNS, PRIOR, UpgradeRecommender
 
 PRICES = np.array([1.0, 1.05, 1.5, 2.0, 30.0, 5.0, 6.0, np.nan], dtype=np.float32)
@@ -23,7 +23,7 @@ def goods(
     pairs: list[tuple[int, int, float]], n_users: int, prices=PRICES, categories=CATEGORIES, **attributes
 ) -> TrainingSet:
     users, items, ages = (np.array(column) for column in zip(*pairs, strict=True))
-    made = TrainingSet.of_pairs(users, items, n_users=n_users, n_items=len(prices), age_days=ages)
+    made = TrainingSet.from_arrays(users, items, n_users=n_users, n_items=len(prices), age_days=ages)
     return replace(
         made,
         item_attributes={
@@ -66,17 +66,17 @@ def test_dearer_items_of_the_category_within_the_band(model):
 
 def test_what_was_had_is_no_upgrade(model, shelf_of_tea):
     assert 3 not in listed(model, 5)
-    since = Interactions(
+    recent_interactions = Interactions(
         np.zeros(1, np.int32), np.array([3], np.int32), np.array([0.5], np.float32), np.ones(1, np.float32), (1, 8)
     )
-    assert listed(model, 0, since=since, later_days=1.0) == [2]
+    assert listed(model, 0, recent_interactions=recent_interactions, elapsed_days=1.0) == [2]
 
 
 def test_a_purchase_since_is_enough(model):
-    since = Interactions(
+    recent_interactions = Interactions(
         np.zeros(1, np.int32), np.array([5], np.int32), np.array([0.5], np.float32), np.ones(1, np.float32), (1, 8)
     )
-    assert listed(model, -1, since=since) == [6]
+    assert listed(model, -1, recent_interactions=recent_interactions) == [6]
 
 
 def test_better_than_the_given_item(model):
@@ -178,11 +178,11 @@ def test_the_usual_item_is_the_one_bought_most():
 
 def test_price_limits_are_weighted_quantiles(model, shelf_of_tea):
     own = sparse.csr_matrix((np.array([9.0, 1.0]), (np.array([0, 0]), np.array([0, 3]))), shape=(2, 8))
-    shelf, market = Shelf.of(shelf_of_tea.item_attributes, 8), model.market_
-    low, high = (price_limits(own, shelf, market, quantile) for quantile in (0.9, 0.91))
-    tea = shelf.leaf[0]
-    assert low[0] == pytest.approx(shelf.price[0] - market.middle[tea])
-    assert high[0] == pytest.approx(shelf.price[3] - market.middle[tea])
+    item_attributes, market = ItemAttributes.of(shelf_of_tea.item_attributes, 8), model.market_
+    low, high = (price_limits(own, item_attributes, market, quantile) for quantile in (0.9, 0.91))
+    tea = item_attributes.leaf[0]
+    assert low[0] == pytest.approx(item_attributes.price[0] - market.mean_log_price[tea])
+    assert high[0] == pytest.approx(item_attributes.price[3] - market.mean_log_price[tea])
     assert low[1] == 0.0
 
 
@@ -194,10 +194,10 @@ def test_choices_teach_the_weights_that_made_them():
     drawn = (columns @ true + rng.gumbel(size=sets * size)).reshape(sets, size).argmax(axis=1)
     chosen = np.zeros(sets * size, dtype=bool)
     chosen[np.arange(sets) * size + drawn] = True
-    found = choice_weights(columns, np.repeat(np.arange(sets), size), chosen, np.zeros(3), 1.0)
+    found = fit_conditional_logit(columns, np.repeat(np.arange(sets), size), chosen, np.zeros(3), 1.0)
     np.testing.assert_allclose(found, true, atol=0.08)
     np.testing.assert_allclose(
-        choice_weights(columns, np.repeat(np.arange(sets), size), chosen, np.ones(3), 1e9), 1.0, atol=1e-3
+        fit_conditional_logit(columns, np.repeat(np.arange(sets), size), chosen, np.ones(3), 1e9), 1.0, atol=1e-3
     )
 
 
@@ -221,11 +221,11 @@ def test_what_is_listed_is_what_the_docstring_says(seed):
     model = UpgradeRecommender().fit(train)
     own = train.interactions.matrix()
     for user in range(9):
-        had = set(own.indices[own.indptr[user] : own.indptr[user + 1]].tolist())
+        item_customers = set(own.indices[own.indptr[user] : own.indptr[user + 1]].tolist())
         for item in listed(model, user):
             facts = model.evidence(user, item)
-            assert item not in had
-            assert facts["instead_of"] in had
+            assert item not in item_customers
+            assert facts["instead_of"] in item_customers
             assert categories[item] == categories[facts["instead_of"]] != ""
             assert 1.1 - 1e-4 <= facts["price_ratio"] <= 10.0 + 1e-4
             assert facts["price_ratio"] == pytest.approx(prices[item] / prices[facts["instead_of"]], rel=1e-4)
@@ -252,8 +252,8 @@ def test_too_little_to_learn_from_leaves_the_prior(model):
 
 
 def test_trade_ups_count_only_upwards_and_later(model):
-    moves = model.market_.moves.toarray() * (model.market_.had + model.prior)[:, None]
-    assert moves[0, 3] == pytest.approx(9.0)
-    assert moves[0, 2] == pytest.approx(3.0)
-    assert moves[3].sum() == 0.0  # nothing dearer was bought after it
-    assert moves[:, 0].sum() == 0.0
+    transitions = model.market_.transitions.toarray() * (model.market_.item_customers + model.prior)[:, None]
+    assert transitions[0, 3] == pytest.approx(9.0)
+    assert transitions[0, 2] == pytest.approx(3.0)
+    assert transitions[3].sum() == 0.0  # nothing dearer was bought after it
+    assert transitions[:, 0].sum() == 0.0

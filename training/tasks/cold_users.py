@@ -11,7 +11,7 @@ from models.recommend.base import Recommender
 from models.recommend.hybrid import user_attributes
 from qianmian.settings import RecommendSettings
 from training.evaluation.split import EvaluationSplit, interaction_matrix
-from training.tasks.base import MIN_EXAMPLES, Task, make
+from training.tasks.base import MIN_EXAMPLES, Task, make_recommender
 
 HIDDEN_SHARE = 0.3  # of the customers with attributes
 
@@ -19,21 +19,21 @@ HIDDEN_SHARE = 0.3  # of the customers with attributes
 def candidates(settings: RecommendSettings, seed: int) -> Mapping[str, Recommender]:
     """Popularity among customers with the same attributes; the LightFM hybrid; popularity."""
     return {
-        "popular by segment": make("popular_by_segment", settings, seed),
-        "hybrid": make("hybrid", settings, seed),
-        "popular": make("popular", settings, seed),
+        "popular by segment": make_recommender("popular_by_segment", settings, seed),
+        "hybrid": make_recommender("hybrid", settings, seed),
+        "popular": make_recommender("popular", settings, seed),
     }
 
 
-def examples(train: TrainingSet, after: Interactions, seed: int) -> EvaluationSplit:
+def examples(train: TrainingSet, holdout: Interactions, seed: int) -> EvaluationSplit:
     """Some of the customers with attributes who take something; the models are fitted without them."""
-    truth = interaction_matrix(after.users, after.items, after.shape)
+    truth = interaction_matrix(holdout.users, holdout.items, holdout.shape)
     _, attributes = user_attributes(train)
     data = train.interactions
     known = np.bincount(data.users, minlength=train.n_users) > 0
     testable = np.flatnonzero(known & (np.diff(truth.indptr) > 0) & (np.diff(attributes.indptr) > 0))
-    drawn = np.random.default_rng(seed).permutation(testable)
-    users = np.sort(drawn[: max(MIN_EXAMPLES, int(HIDDEN_SHARE * len(testable)))])
+    shuffled = np.random.default_rng(seed).permutation(testable)
+    users = np.sort(shuffled[: max(MIN_EXAMPLES, int(HIDDEN_SHARE * len(testable)))])
     return EvaluationSplit(train.with_interactions(data.where(~np.isin(data.users, users))), users, truth[users])
 
 
@@ -43,5 +43,5 @@ TASK = Task(
     candidates,
     examples,
     is_scene=False,
-    tunes=("popular_by_segment", "hybrid"),
+    tuned_models=("popular_by_segment", "hybrid"),
 )

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from qianmian.packs import Cycle, Shop
+from qianmian.packs import ReplenishmentCycle, SyntheticShopConfig
 
 # fmt: off
 CATEGORIES = (
@@ -24,7 +24,7 @@ SEGMENTS: tuple[dict[str, Any], ...] = (
 
 
 @dataclass(frozen=True)
-class Market:
+class SyntheticShop:
     """What the shop sells and to whom; the defaults are a general shop, an industry pack describes its trade.
 
     Attributes
@@ -45,9 +45,9 @@ class Market:
         (from, to) a category: only bought while the person's child is of this age, negative before birth.
     gap_days : tuple of float
         Days between a person's orders: median, least, most.
-    tries : float
+    trial_items : float
         Items an order that the person just wanted to try, beside one.
-    lookers : float
+    browsers_share : float
         Share of people who look and never buy.
     events_per_person : mapping of str to float
         Other event type → how many a person has.
@@ -63,13 +63,13 @@ class Market:
     cycles: tuple[tuple[float, float] | None, ...] | None = None
     child_months: tuple[tuple[float, float] | None, ...] | None = None
     gap_days: tuple[float, float, float] = (9.0, 3.0, 45.0)
-    tries: float = 0.6
-    lookers: float = 0.0
+    trial_items: float = 0.6
+    browsers_share: float = 0.0
     event_names: Mapping[str, str] = field(default_factory=dict)
     events_per_person: Mapping[str, float] = field(default_factory=dict)
 
     @classmethod
-    def of(cls, shop: Shop, cycles: Mapping[str, Cycle]) -> Market:
+    def of(cls, shop: SyntheticShopConfig, cycles: Mapping[str, ReplenishmentCycle]) -> SyntheticShop:
         """The shop of an industry pack."""
         names = list(shop.categories)
         kinds = [
@@ -86,8 +86,8 @@ class Market:
             ),
             tuple(category.child_months for category in shop.categories.values()),
             shop.gap_days,
-            shop.tries,
-            shop.lookers,
+            shop.trial_items,
+            shop.browsers_share,
             shop.event_names,
             shop.events_per_person,
         )

@@ -11,13 +11,13 @@ import pytest
 from threadpoolctl import threadpool_info
 
 from features.interactions import TrainingSet
-from models import threads
-from models.threads import cores, side_by_side
+from models import parallel
+from models.parallel import run_parallel, thread_budget
 
 
 @pytest.fixture
 def four_cores(monkeypatch):
-    monkeypatch.setattr(threads.os, "sched_getaffinity", lambda _: range(4), raising=False)
+    monkeypatch.setattr(parallel.os, "sched_getaffinity", lambda _: range(4), raising=False)
 
 
 def blas_threads():
@@ -29,23 +29,23 @@ def test_results_come_in_the_order_of_the_work(four_cores):
         time.sleep(0.02 * (3 - value))
         return value
 
-    assert side_by_side([partial(late, value) for value in range(4)]) == [0, 1, 2, 3]
-    assert side_by_side([]) == []
+    assert run_parallel([partial(late, value) for value in range(4)]) == [0, 1, 2, 3]
+    assert run_parallel([]) == []
 
 
 def test_they_run_at_the_same_time(four_cores):
     meeting = threading.Barrier(2, timeout=20)
-    side_by_side([meeting.wait, meeting.wait])
+    run_parallel([meeting.wait, meeting.wait])
 
 
 def test_the_cores_are_shared_and_given_back(four_cores):
     before = blas_threads()
-    assert side_by_side([cores, cores]) == [2, 2]
-    assert side_by_side([cores] * 9) == [1] * 9
-    assert side_by_side([lambda: cores()]) == [4], "one piece alone has them all"
-    assert side_by_side([partial(side_by_side, [cores, cores])] * 2) == [[1, 1]] * 2
-    assert all(found == {1} for found in side_by_side([blas_threads] * 2))
-    assert (cores(), blas_threads()) == (4, before)
+    assert run_parallel([thread_budget, thread_budget]) == [2, 2]
+    assert run_parallel([thread_budget] * 9) == [1] * 9
+    assert run_parallel([lambda: thread_budget()]) == [4], "one piece alone has them all"
+    assert run_parallel([partial(run_parallel, [thread_budget, thread_budget])] * 2) == [[1, 1]] * 2
+    assert all(found == {1} for found in run_parallel([blas_threads] * 2))
+    assert (thread_budget(), blas_threads()) == (4, before)
 
 
 def test_the_first_error_is_raised_and_the_cores_are_given_back(four_cores):
@@ -57,7 +57,7 @@ def test_the_first_error_is_raised_and_the_cores_are_given_back(four_cores):
         raise ValueError(name)
 
     with pytest.raises(ValueError, match="first"):
-        side_by_side(
+        run_parallel(
             [
                 partial(failing, "first", 0.1),
                 partial(failing, "second", 0.0),
@@ -65,25 +65,25 @@ def test_the_first_error_is_raised_and_the_cores_are_given_back(four_cores):
             ]
         )
     assert len(begun) < 30, "what had not begun is left out"
-    assert (cores(), blas_threads()) == (4, before)
+    assert (thread_budget(), blas_threads()) == (4, before)
 
 
 def test_two_that_ask_for_the_same_get_one(four_cores):
-    data, made = TrainingSet.of_pairs(np.array([0]), np.array([0]), n_users=1, n_items=1), []
+    data, made = TrainingSet.from_arrays(np.array([0]), np.array([0]), n_users=1, n_items=1), []
 
     def work():
         time.sleep(0.05)
         made.append(1)
         return object()
 
-    first, second, third = side_by_side([partial(data.once, "key", work)] * 3)
+    first, second, third = run_parallel([partial(data.memoize, "key", work)] * 3)
     assert first is second is third
     assert made == [1]
 
 
 def test_what_failed_is_tried_again():
-    data = TrainingSet.of_pairs(np.array([0]), np.array([0]), n_users=1, n_items=1)
+    data = TrainingSet.from_arrays(np.array([0]), np.array([0]), n_users=1, n_items=1)
     with pytest.raises(ZeroDivisionError):
-        data.once("key", lambda: 1 // 0)
-    assert data.once("key", lambda: None) is None
-    assert data.once("key", lambda: 5) is None
+        data.memoize("key", lambda: 1 // 0)
+    assert data.memoize("key", lambda: None) is None
+    assert data.memoize("key", lambda: 5) is None

@@ -10,14 +10,14 @@ from scipy.stats import rankdata
 
 from training.report import Metric
 
-DRAWS = 1000
+N_RESAMPLES = 1000
 COUNT_CELLS = 2_000_000  # how often each user was drawn, held at a time: 16 MB
-NOTHING = Metric(float("nan"), float("nan"), float("nan"), 0)
-STATISTIC_DRAWS = 300  # of a statistic that costs a millisecond a draw
+EMPTY_METRIC = Metric(float("nan"), float("nan"), float("nan"), 0)
+STATISTIC_RESAMPLES = 300  # of a statistic that costs a millisecond a draw
 Statistic = Callable[[NDArray[np.int64], NDArray[np.float64]], float]
 
 
-def resampled_means(values: NDArray[np.floating], seed: int = 0, draws: int | None = None) -> NDArray[np.float64]:
+def bootstrap_means(values: NDArray[np.floating], seed: int = 0, n_resamples: int | None = None) -> NDArray[np.float64]:
     """The means of n users drawn with replacement, again and again: the same users for every column.
 
     Parameters
@@ -32,34 +32,34 @@ def resampled_means(values: NDArray[np.floating], seed: int = 0, draws: int | No
     """
     rng = np.random.default_rng(seed)
     n, columns = values.shape
-    draws = draws or DRAWS
+    n_resamples = n_resamples or N_RESAMPLES
     known = np.isfinite(values)
     gaps = np.flatnonzero(~known.all(axis=0))
     stacked = np.hstack([np.where(known, values, 0.0), known[:, gaps].astype(np.float64)])
-    sums = np.empty((draws, stacked.shape[1]))
-    counts = np.empty((max(1, min(draws, COUNT_CELLS // max(n, 1))), n))
-    for start in range(0, draws, len(counts)):
-        some = counts[: draws - start]
+    sums = np.empty((n_resamples, stacked.shape[1]))
+    counts = np.empty((max(1, min(n_resamples, COUNT_CELLS // max(n, 1))), n))
+    for start in range(0, n_resamples, len(counts)):
+        some = counts[: n_resamples - start]
         for row in some:
             row[:] = np.bincount(rng.integers(0, n, n, dtype=np.int32), minlength=n)
         sums[start : start + len(some)] = some @ stacked
-    sizes = np.full((draws, columns), float(n))
+    sizes = np.full((n_resamples, columns), float(n))
     sizes[:, gaps] = sums[:, columns:]
-    means = np.full((draws, columns), np.nan)
+    means = np.full((n_resamples, columns), np.nan)
     np.divide(sums[:, :columns], sizes, out=means, where=sizes > 0)
     return means
 
 
-def mean_metrics(values: NDArray[np.floating], drawn: NDArray[np.float64]) -> list[Metric]:
-    """The mean of each column (n, c), NaN left out, with the interval of its draws (`resampled_means`)."""
+def mean_metrics(values: NDArray[np.floating], bootstrap_values: NDArray[np.float64]) -> list[Metric]:
+    """The mean of each column (n, c), NaN left out, with the interval of its draws (`bootstrap_means`)."""
     made = []
-    for column, draws in zip(values.T, drawn.T, strict=True):
+    for column, resampled in zip(values.T, bootstrap_values.T, strict=True):
         known = column[np.isfinite(column)]
-        made.append(interval(float(known.mean()), draws, len(known)) if len(known) else NOTHING)
+        made.append(percentile_interval(float(known.mean()), resampled, len(known)) if len(known) else EMPTY_METRIC)
     return made
 
 
-def mean_metric(values: NDArray[np.floating], seed: int = 0, draws: int | None = None) -> Metric:
+def mean_metric(values: NDArray[np.floating], seed: int = 0, n_resamples: int | None = None) -> Metric:
     """The mean of one value a user, with its bootstrap interval.
 
     Examples
@@ -68,17 +68,17 @@ def mean_metric(values: NDArray[np.floating], seed: int = 0, draws: int | None =
     1.0
     """
     column = np.asarray(values, dtype=np.float64)[:, None]
-    return mean_metrics(column, resampled_means(column, seed, draws))[0] if len(column) else NOTHING
+    return mean_metrics(column, bootstrap_means(column, seed, n_resamples))[0] if len(column) else EMPTY_METRIC
 
 
-def interval(estimate: float, drawn: NDArray[np.float64], n: int) -> Metric:
+def percentile_interval(estimate: float, bootstrap_values: NDArray[np.float64], n: int) -> Metric:
     """An estimate with the middle 95 % of its draws; NaN draws are left out."""
-    low, high = np.nanquantile(drawn, [0.025, 0.975])
+    low, high = np.nanquantile(bootstrap_values, [0.025, 0.975])
     return Metric(estimate, float(low), float(high), n)
 
 
 def statistic_metric(
-    statistic: Statistic, y: NDArray[np.int64], p: NDArray[np.float64], seed: int = 0, draws: int | None = None
+    statistic: Statistic, y: NDArray[np.int64], p: NDArray[np.float64], seed: int = 0, n_resamples: int | None = None
 ) -> Metric:
     """A statistic of outcomes and predictions, with its bootstrap interval over customers.
 
@@ -87,7 +87,7 @@ def statistic_metric(
     """
     rng = np.random.default_rng(seed)
     estimate, values = float(statistic(y, p)), []
-    for _ in range(draws or STATISTIC_DRAWS):
+    for _ in range(n_resamples or STATISTIC_RESAMPLES):
         rows = rng.integers(0, len(y), len(y))
         if 0 < y[rows].sum() < len(y):
             values.append(statistic(y[rows], p[rows]))
@@ -104,12 +104,12 @@ def paired_difference(
     p: NDArray[np.float64],
     q: NDArray[np.float64],
     seed: int = 0,
-    draws: int | None = None,
+    n_resamples: int | None = None,
 ) -> Metric:
     """statistic(p) − statistic(q) on the same customers, resampled together."""
     rng = np.random.default_rng(seed)
     values = []
-    for _ in range(draws or STATISTIC_DRAWS):
+    for _ in range(n_resamples or STATISTIC_RESAMPLES):
         rows = rng.integers(0, len(y), len(y))
         if 0 < y[rows].sum() < len(y):
             values.append(statistic(y[rows], p[rows]) - statistic(y[rows], q[rows]))
@@ -154,15 +154,15 @@ def _log_loss(y: NDArray[np.int64], p: NDArray[np.float64]) -> float:
     return float(-np.mean(np.log(np.where(y == 1, kept, 1 - kept))))
 
 
-def _of_both_outcomes(metric: Statistic) -> Statistic:
+def _nan_if_one_class(metric: Statistic) -> Statistic:
     """A ranking metric; NaN where only one outcome occurs, which ranks nothing."""
     return lambda y, p: metric(y, p) if 0 < int(y.sum()) < len(y) else float("nan")
 
 
 # scikit-learn's values (tested), without what it checks at each call: in a bootstrap that is nine tenths of its time
 CLASSIFICATION: Mapping[str, Statistic] = {
-    "auc": _of_both_outcomes(_auc),
-    "average_precision": _of_both_outcomes(_average_precision),
+    "auc": _nan_if_one_class(_auc),
+    "average_precision": _nan_if_one_class(_average_precision),
     "brier": _brier,
     "log_loss": _log_loss,
     "ece": expected_calibration_error,

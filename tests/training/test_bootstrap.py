@@ -10,13 +10,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.metrics import average_precision_score, brier_score_loss, log_loss, roc_auc_score
 
-from training.metrics import (
+from training.bootstrap import (
     CLASSIFICATION,
+    bootstrap_means,
     expected_calibration_error,
     mean_metric,
     mean_metrics,
     paired_difference,
-    resampled_means,
     statistic_metric,
 )
 
@@ -93,11 +93,11 @@ def test_columns_share_their_draws_and_missing_values_are_left_out():
     rng = np.random.default_rng(4)
     values = np.column_stack([rng.random(300), rng.exponential(size=300)])
     values[:40, 1] = np.nan
-    drawn = resampled_means(values, seed=5, draws=200)
+    bootstrap_values = bootstrap_means(values, seed=5, n_resamples=200)
     again = np.random.default_rng(5)
     rows = again.integers(0, 300, 300)
-    np.testing.assert_allclose(drawn[0], [values[rows, 0].mean(), np.nanmean(values[rows, 1])])
-    first, second = mean_metrics(values, resampled_means(values, seed=5))
+    np.testing.assert_allclose(bootstrap_values[0], [values[rows, 0].mean(), np.nanmean(values[rows, 1])])
+    first, second = mean_metrics(values, bootstrap_means(values, seed=5))
     alone = mean_metric(values[:, 0], seed=5)
     assert (first.value, first.low, first.high) == pytest.approx((alone.value, alone.low, alone.high), rel=1e-12)
     assert (second.n, second.value) == (260, pytest.approx(np.nanmean(values[:, 1])))
@@ -109,16 +109,16 @@ def test_columns_share_their_draws_and_missing_values_are_left_out():
 
 def test_a_block_of_draws_is_as_good_as_one(monkeypatch):
     values = np.random.default_rng(6).random((50, 2))
-    whole = resampled_means(values, draws=37)
-    monkeypatch.setattr("training.metrics.COUNT_CELLS", 500)
-    np.testing.assert_allclose(resampled_means(values, draws=37), whole, rtol=1e-12)
+    whole = bootstrap_means(values, n_resamples=37)
+    monkeypatch.setattr("training.bootstrap.COUNT_CELLS", 500)
+    np.testing.assert_allclose(bootstrap_means(values, n_resamples=37), whole, rtol=1e-12)
 
 
 def test_intervals_cover_the_truth_about_as_often_as_they_say():
     rng = np.random.default_rng(1)
     covered = [
         found.low <= 0.3 <= found.high
-        for found in (mean_metric((rng.random(80) < 0.3).astype(float), draws=200) for _ in range(200))
+        for found in (mean_metric((rng.random(80) < 0.3).astype(float), n_resamples=200) for _ in range(200))
     ]
     assert 0.89 <= np.mean(covered) <= 0.99
 
@@ -129,7 +129,7 @@ def test_intervals_of_a_statistic_cover():
     for _ in range(100):
         y = rng.integers(0, 2, 150)
         metric = statistic_metric(
-            lambda y, p: float(p[y == 1].mean() - p[y == 0].mean()), y, rng.normal(size=150) + y, draws=200
+            lambda y, p: float(p[y == 1].mean() - p[y == 0].mean()), y, rng.normal(size=150) + y, n_resamples=200
         )
         assert metric.low <= metric.value <= metric.high
         covered.append(metric.low <= 1.0 <= metric.high)
@@ -142,13 +142,13 @@ def test_a_paired_difference_is_narrower_than_two_intervals():
     p = rng.normal(size=300) + y
     q = p + 0.05 * rng.normal(size=300)
     auc = CLASSIFICATION["auc"]
-    difference = paired_difference(auc, y, p, q, draws=100)
-    alone = statistic_metric(auc, y, p, draws=100)
+    difference = paired_difference(auc, y, p, q, n_resamples=100)
+    alone = statistic_metric(auc, y, p, n_resamples=100)
     assert difference.value == pytest.approx(auc(y, p) - auc(y, q))
     assert difference.high - difference.low < 0.3 * (alone.high - alone.low)
-    same = paired_difference(auc, y, p, p, draws=20)
+    same = paired_difference(auc, y, p, p, n_resamples=20)
     assert (same.value, same.low, same.high) == (0.0, 0.0, 0.0)
-    worse = paired_difference(auc, y, rng.normal(size=300), p, draws=100)
+    worse = paired_difference(auc, y, rng.normal(size=300), p, n_resamples=100)
     assert worse.high < 0
 
 

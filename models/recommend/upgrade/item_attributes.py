@@ -55,7 +55,7 @@ UNITS: Mapping[str, tuple[str, float]] = {
 PART = re.compile(r"(\d+(?:\.\d+)?|\.\d+)\s*([a-z]*)")
 HALF, STRANGE = re.compile(r"^\s*1/2\s+"), re.compile(r"[^a-z0-9./ ]")
 MAKERS = ("manufacturer", "manufacturer_id", "maker", "vendor")  # columns that may tell more than the brand
-TASTES = 48  # singular vectors
+N_FACTORS = 48  # singular vectors
 SMALL = 200  # customers or items: a dense decomposition is as fast and never fails
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
@@ -88,7 +88,7 @@ def size_of(text: str) -> tuple[str, float] | None:
 
 
 @dataclass(frozen=True)
-class Shelf:
+class ItemAttributes:
     """What is known of items whenever, each (n_items,), and the items of each category.
 
     Attributes
@@ -111,7 +111,7 @@ class Shelf:
     maker: Ints
 
     @classmethod
-    def of(cls, attributes: Mapping[str, NDArray[Any]], n_items: int) -> Shelf:
+    def of(cls, attributes: Mapping[str, NDArray[Any]], n_items: int) -> ItemAttributes:
         """From the attributes of a training set."""
         _, leaf = np.unique(attributes["category"], return_inverse=True)
         leaf = np.where(attributes["category"] != "", leaf, -1).astype(np.int64)
@@ -155,78 +155,90 @@ class Shelf:
 
 
 @dataclass(frozen=True)
-class Market:
+class MarketStatistics:
     """What is known at a moment of what customers like, and how they move between items of a category.
 
     Attributes
     ----------
     shares : ndarray, (n_items, 4)
         Logarithm of an item's share of its category: of the customers ever, and of the lines fading with half-lives of 84, 28 and 14 days.
-    moves : csr_matrix, (n_items, n_items)
-        Row i: of those who had i, how many had j (dearer, same category) for the first time on a later day; divided by `had` + prior.
-    had : ndarray, (n_items,)
+    transitions : csr_matrix, (n_items, n_items)
+        Row i: of those who had i, how many had j (dearer, same category) for the first time on a later day; divided by `item_customers` + prior.
+    item_customers : ndarray, (n_items,)
         Customers of an item.
-    middle : ndarray, (n_leaves,)
+    mean_log_price : ndarray, (n_leaves,)
         Mean log price in each category.
     brands : ndarray, (n_brands,)
         Share of all lines.
-    tastes : ndarray, (n_items, d)
+    item_factors : ndarray, (n_items, d)
         Right singular vectors of who had what (PureSVD; Cremonesi, Koren & Turrin 2010), each shrunk by the share of it that is noise: one minus the
         mean of the squares left out over its own (Tipping & Bishop 1999).
     """
 
     shares: Floats
-    moves: sparse.csr_matrix
-    had: Floats
-    middle: Floats
+    transitions: sparse.csr_matrix
+    item_customers: Floats
+    mean_log_price: Floats
     brands: Floats
-    tastes: NDArray[np.float32]
+    item_factors: NDArray[np.float32]
 
     @classmethod
-    def at(cls, train: TrainingSet, own: sparse.csr_matrix, shelf: Shelf, floor: float, prior: float) -> Market:
+    def at(
+        cls, train: TrainingSet, own: sparse.csr_matrix, item_attributes: ItemAttributes, floor: float, prior: float
+    ) -> MarketStatistics:
         """Learn from a training set, of which `own` are the decayed counts; nothing but its interactions is of a date."""
         data, n_items = train.interactions, train.n_items
-        leaves = max(int(shelf.leaf.max(initial=-1)) + 1, 1)
-        inside = np.maximum(shelf.leaf, 0)
-        had = np.bincount(own.indices, minlength=n_items).astype(np.float64)
+        leaves = max(int(item_attributes.leaf.max(initial=-1)) + 1, 1)
+        inside = np.maximum(item_attributes.leaf, 0)
+        item_customers = np.bincount(own.indices, minlength=n_items).astype(np.float64)
         fading = [
             np.bincount(data.items, np.exp2(-data.age_days / half_life), n_items) for half_life in (84.0, 28.0, 14.0)
         ]
-        smoothed = [had + 0.5, *(weights + 0.2 for weights in fading)]
+        smoothed = [item_customers + 0.5, *(weights + 0.2 for weights in fading)]
         shares = np.column_stack(
             [np.log(weights / np.bincount(inside, weights, leaves)[inside]) for weights in smoothed]
         )
-        priced = (shelf.leaf >= 0) & np.isfinite(shelf.price)
-        number = np.bincount(shelf.leaf[priced], had[priced], leaves)
-        sums = np.bincount(shelf.leaf[priced], had[priced] * shelf.price[priced], leaves)
-        brands = np.bincount(shelf.brand[data.items], minlength=int(shelf.brand.max(initial=0)) + 1) + 1.0
-        moves = _moves(train, shelf, float(np.log(floor)), had, prior)
-        return cls(shares, moves, had, sums / np.maximum(number, 1.0), brands / brands.sum(), _tastes(own, had))
+        priced = (item_attributes.leaf >= 0) & np.isfinite(item_attributes.price)
+        number = np.bincount(item_attributes.leaf[priced], item_customers[priced], leaves)
+        sums = np.bincount(item_attributes.leaf[priced], item_customers[priced] * item_attributes.price[priced], leaves)
+        brands = (
+            np.bincount(item_attributes.brand[data.items], minlength=int(item_attributes.brand.max(initial=0)) + 1)
+            + 1.0
+        )
+        transitions = _transitions(train, item_attributes, float(np.log(floor)), item_customers, prior)
+        return cls(
+            shares,
+            transitions,
+            item_customers,
+            sums / np.maximum(number, 1.0),
+            brands / brands.sum(),
+            _item_factors(own, item_customers),
+        )
 
-    def taste_of(self, own: sparse.csr_matrix) -> NDArray[np.float32]:
+    def user_factors(self, own: sparse.csr_matrix) -> NDArray[np.float32]:
         """Where customers with these decayed counts (n, n_items) stand among the tastes, (n, d)."""
-        found: NDArray[np.float32] = np.asarray(_unit(own, self.had) @ self.tastes, dtype=np.float32)
+        found: NDArray[np.float32] = np.asarray(_unit(own, self.item_customers) @ self.item_factors, dtype=np.float32)
         return found
 
     @cached_property
     def norms(self) -> NDArray[np.float32]:
         """Lengths of the items' tastes, > 0."""
-        found: NDArray[np.float32] = np.linalg.norm(self.tastes, axis=1) + np.float32(1e-9)
+        found: NDArray[np.float32] = np.linalg.norm(self.item_factors, axis=1) + np.float32(1e-9)
         return found
 
 
-def _unit(own: sparse.csr_matrix, had: Floats) -> sparse.csr_matrix:
+def _unit(own: sparse.csr_matrix, item_customers: Floats) -> sparse.csr_matrix:
     """Damped counts, what everybody has counting less, as rows of length one."""
-    values = np.log1p(own.data.astype(np.float64)) / np.sqrt(had[own.indices] + 10.0)
+    values = np.log1p(own.data.astype(np.float64)) / np.sqrt(item_customers[own.indices] + 10.0)
     rows = np.repeat(np.arange(own.shape[0]), np.diff(own.indptr))
     norms = np.sqrt(np.bincount(rows, values**2, own.shape[0]))
     return sparse.csr_matrix((values / np.maximum(norms, 1e-12)[rows], own.indices, own.indptr), shape=own.shape)
 
 
-def _tastes(own: sparse.csr_matrix, had: Floats) -> NDArray[np.float32]:
-    unit = _unit(own, had)
+def _item_factors(own: sparse.csr_matrix, item_customers: Floats) -> NDArray[np.float32]:
+    unit = _unit(own, item_customers)
     rank = min(unit.shape)
-    kept = min(TASTES, rank // 4)
+    kept = min(N_FACTORS, rank // 4)
     if not unit.nnz or not kept:
         return np.zeros((own.shape[1], 1), dtype=np.float32)
     if rank <= SMALL:
@@ -239,10 +251,12 @@ def _tastes(own: sparse.csr_matrix, had: Floats) -> NDArray[np.float32]:
     return np.ascontiguousarray((right * np.sqrt(shrunk)[:, None]).T, dtype=np.float32)
 
 
-def _moves(train: TrainingSet, shelf: Shelf, step: float, had: Floats, prior: float) -> sparse.csr_matrix:
-    """See `Market.moves`."""
+def _transitions(
+    train: TrainingSet, item_attributes: ItemAttributes, step: float, item_customers: Floats, prior: float
+) -> sparse.csr_matrix:
+    """See `MarketStatistics.transitions`."""
     data, n_items = train.interactions, train.n_items
-    kept = (shelf.leaf[data.items] >= 0) & np.isfinite(shelf.price[data.items])
+    kept = (item_attributes.leaf[data.items] >= 0) & np.isfinite(item_attributes.price[data.items])
     users, items, days = (
         data.users[kept].astype(np.int64),
         data.items[kept].astype(np.int64),
@@ -253,10 +267,10 @@ def _moves(train: TrainingSet, shelf: Shelf, step: float, had: Floats, prior: fl
     first = np.ones(len(users), dtype=bool)
     first[1:] = (users[1:] != users[:-1]) | (items[1:] != items[:-1])
     users, items, days = users[first], items[first], days[first]
-    place = np.lexsort((days, shelf.leaf[items], users))
+    place = np.lexsort((days, item_attributes.leaf[items], users))
     users, items, days = users[place], items[place], days[place]
-    group = users * (np.int64(shelf.leaf.max(initial=0)) + 1) + shelf.leaf[items]
-    found_low, found_high, price = [np.empty(0, np.int64)], [np.empty(0, np.int64)], shelf.price[items]
+    group = users * (np.int64(item_attributes.leaf.max(initial=0)) + 1) + item_attributes.leaf[items]
+    found_low, found_high, price = [np.empty(0, np.int64)], [np.empty(0, np.int64)], item_attributes.price[items]
     later = (
         np.searchsorted(group, group, side="right") - np.arange(len(group)) - 1
     )  # how many of the same customer and category follow
@@ -269,9 +283,9 @@ def _moves(train: TrainingSet, shelf: Shelf, step: float, had: Floats, prior: fl
         earlier = earlier[later[earlier] >= apart]
     rows, columns = np.concatenate(found_low), np.concatenate(found_high)
     total = sparse.csr_matrix((np.ones(len(rows)), (rows, columns)), shape=(n_items, n_items))
-    moves = (sparse.diags(1.0 / (had + prior)) @ total).tocsr()
-    moves.sort_indices()
-    return moves
+    transitions = (sparse.diags(1.0 / (item_customers + prior)) @ total).tocsr()
+    transitions.sort_indices()
+    return transitions
 
 
 def _codes(names: NDArray[Any]) -> Ints:
@@ -293,13 +307,15 @@ def usual_items(own: sparse.csr_matrix, leaf: Ints) -> tuple[Ints, Ints]:
     return rows[first], items[first]
 
 
-def price_limits(own: sparse.csr_matrix, shelf: Shelf, market: Market, quantile: float) -> Floats:
+def price_limits(
+    own: sparse.csr_matrix, item_attributes: ItemAttributes, market: MarketStatistics, quantile: float
+) -> Floats:
     """How far above the middle of a category each row's prices go, as a log ratio: a weighted quantile of what was bought, (n,); 0 for nothing."""
     rows = np.repeat(np.arange(own.shape[0], dtype=np.int64), np.diff(own.indptr))
     items = own.indices.astype(np.int64)
-    kept = (shelf.leaf[items] >= 0) & np.isfinite(shelf.price[items])
+    kept = (item_attributes.leaf[items] >= 0) & np.isfinite(item_attributes.price[items])
     rows, items, weights = rows[kept], items[kept], own.data[kept].astype(np.float64)
-    above = shelf.price[items] - market.middle[shelf.leaf[items]]
+    above = item_attributes.price[items] - market.mean_log_price[item_attributes.leaf[items]]
     order = np.lexsort((above, rows))
     rows, above, weights = rows[order], above[order], weights[order]
     total = np.bincount(rows, weights, own.shape[0])

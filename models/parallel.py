@@ -13,25 +13,25 @@ from threadpoolctl import ThreadpoolController, threadpool_limits
 
 T = TypeVar("T")
 
-MOST_BESIDE = 4  # pieces of work at a time: each holds its own data
-_of_thread = threading.local()
+MAX_PARALLEL = 4  # pieces of work at a time: each holds its own data
+_thread_local = threading.local()
 
 
-def cores() -> int:
-    """How many cores the calling thread may use: those of the process, or its share of them within `side_by_side`.
+def thread_budget() -> int:
+    """How many cores the calling thread may use: those of the process, or its share of them within `run_parallel`.
 
     Examples
     --------
-    >>> side_by_side([cores, cores]) == [max(1, cores() // 2)] * 2
+    >>> run_parallel([thread_budget, thread_budget]) == [max(1, thread_budget() // 2)] * 2
     True
     """
-    share: int | None = getattr(_of_thread, "cores", None)
+    share: int | None = getattr(_thread_local, "thread_budget", None)
     if share is not None:
         return share
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def side_by_side(work: Sequence[Callable[[], T]]) -> list[T]:
+def run_parallel(work: Sequence[Callable[[], T]]) -> list[T]:
     """The results of pieces of work, in their order; as many at a time as there are cores for, the first ones first.
 
     Everything that takes its time here leaves the interpreter (NumPy, SciPy, XGBoost, implicit, LightFM), so threads are enough, and what the pieces
@@ -48,13 +48,13 @@ def side_by_side(work: Sequence[Callable[[], T]]) -> list[T]:
     Exception
         The first piece's that failed, in their order; what had not begun by then is left out.
     """
-    at_once = min(MOST_BESIDE, cores(), len(work))
+    at_once = min(MAX_PARALLEL, thread_budget(), len(work))
     if at_once < 2:
         return [piece() for piece in work]
-    share = cores() // at_once
+    share = thread_budget() // at_once
 
     def claim() -> None:
-        _of_thread.cores = share
+        _thread_local.thread_budget = share
 
     import scipy.linalg  # noqa: F401  a library that is loaded later would not know the limit
 
