@@ -78,8 +78,8 @@ class EASERecommender(ItemLinksRecommender):
         block = max(1, BLOCK_CELLS // max(1, n_items))
         for start in range(0, n_items, block):
             links = inverse[start : start + block] / -diagonal
-            places = np.arange(len(links))
-            links[places, start + places] = 0.0
+            positions = np.arange(len(links))
+            links[positions, start + positions] = 0.0
             best, _ = top_k(np.abs(links), self.neighbours)
             ids.append(best)
             strengths.append(np.take_along_axis(links, best, axis=1))

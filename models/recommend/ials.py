@@ -139,11 +139,11 @@ class ImplicitALSRecommender(FactorRecommender):
             # padded to the longest of the batch, the last one
             fits = np.arange(1, len(order) - start + 1) * counts[order[start:]] * self.index_.factors <= GATHERED
             rows = order[start : start + max(1, int(fits.sum()))]
-            places = weights.indptr[rows][:, None] + np.arange(counts[rows[-1]])
-            there = places < weights.indptr[rows + 1][:, None]
-            places = np.where(there, places, 0)
-            extra = np.where(there, np.float32(self.alpha) * weights.data[places] - np.float32(1.0), np.float32(0.0))
-            items = self.index_.item_vectors[weights.indices[places]]
+            positions = weights.indptr[rows][:, None] + np.arange(counts[rows[-1]])
+            there = positions < weights.indptr[rows + 1][:, None]
+            positions = np.where(there, positions, 0)
+            extra = np.where(there, np.float32(self.alpha) * weights.data[positions] - np.float32(1.0), np.float32(0.0))
+            items = self.index_.item_vectors[weights.indices[positions]]
             transposed = items.transpose(0, 2, 1)
             left = self.gram_ + transposed @ (extra[:, :, None] * items)
             right = transposed @ np.where(there, 1.0 + extra, np.float32(0.0))[:, :, None]

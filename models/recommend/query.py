@@ -111,8 +111,10 @@ class ItemFilter:
 
     def without(self, ids: Indices, n_items: int) -> ItemFilter:
         """These items (n, m) barred too; −1 for none."""
-        rows, places = np.nonzero(ids >= 0)
-        more = sparse.csr_matrix((np.ones(len(rows), np.float32), (rows, ids[rows, places])), shape=(len(ids), n_items))
+        rows, positions = np.nonzero(ids >= 0)
+        more = sparse.csr_matrix(
+            (np.ones(len(rows), np.float32), (rows, ids[rows, positions])), shape=(len(ids), n_items)
+        )
         both = more if self.excluded is None else (self.excluded + more).tocsr()
         both.sort_indices()
         return ItemFilter(self.allowed, both)

@@ -53,12 +53,12 @@ def merge_candidates(lists: StageLists, from_history: Sequence[bool]) -> Candida
     n = len(ids[0])
     item = np.concatenate(ids, axis=1)
     level = np.concatenate([np.full(found.shape, stage) for stage, found in enumerate(ids)], axis=1).ravel()
-    places = [
+    positions = [
         np.zeros(found.shape[1], np.int64) if own else np.arange(1, found.shape[1] + 1)
         for found, own in zip(ids, from_history, strict=True)
     ]
     rank = np.concatenate(
-        [np.broadcast_to(place, found.shape) for place, found in zip(places, ids, strict=True)], axis=1
+        [np.broadcast_to(place, found.shape) for place, found in zip(positions, ids, strict=True)], axis=1
     ).ravel()
     row, item = np.repeat(np.arange(n), item.shape[1]), item.ravel()
     kept = np.flatnonzero(item >= 0)
@@ -94,7 +94,7 @@ def stage_features(
         if len(ids) < best.shape[1]:  # few customers: one step each, as an online answer wants it
             for row in range(len(ids)):
                 rank[row] = np.searchsorted(-best[row], -above[row])
-        else:  # over the places of a list, for all customers at once: no (n, m, width) in memory
+        else:  # over the positions of a list, for all customers at once: no (n, m, width) in memory
             for place in range(best.shape[1]):
                 rank += best[:, place, None] > above
         columns += [np.where(there, scores, np.float32(np.nan)), np.where(there, rank, np.float32(width))]
