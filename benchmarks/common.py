@@ -81,7 +81,7 @@ class Cost:
         return json.dumps(asdict(self))
 
 
-def measured(call: Callable[[], T]) -> tuple[T, Cost]:
+def measure_cost(call: Callable[[], T]) -> tuple[T, Cost]:
     """The result of a call in this process and its cost; the peak is that of the process since it began."""
     started, cpu_started = time.perf_counter(), _cpu_seconds()
     result = call()
@@ -179,6 +179,6 @@ def finish(
 
 if __name__ == "__main__" and sys.argv[1:2] == ["--timed"]:
     # `timed` runs this in between: the peak memory that the kernel gives of a child is at least its parent's, and this process is small
-    completed, cost = measured(lambda: subprocess.run(sys.argv[2:], check=False))
+    completed, cost = measure_cost(lambda: subprocess.run(sys.argv[2:], check=False))
     print(cost.json())
     sys.exit(completed.returncode)

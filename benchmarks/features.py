@@ -176,7 +176,7 @@ def worker(kind: str, root: Path, out: Path) -> None:
         "sql": lambda: by_sql(root),
         "pandas": lambda: by_pandas(root),
     }
-    made, cost = common.measured(kinds[kind])
+    made, cost = common.measure_cost(kinds[kind])
     made[["one_id", *TEN]].to_parquet(out)
     print(json.dumps({"cost": asdict(cost), "customers": len(made), "columns": made.shape[1]}))
 

@@ -86,7 +86,7 @@ def resolve_child(root: Path) -> dict[str, Any]:
     from qianmian.workspace import Workspace
 
     lake = Lake(Workspace(root))
-    _, cost = common.measured(lambda: resolve(lake, Settings()))
+    _, cost = common.measure_cost(lambda: resolve(lake, Settings()))
     with duckdb.connect() as connection:
         customers = f"read_parquet('{lake.source_path(lake.state('customers'))}')"
         records, people = connection.execute(
@@ -132,7 +132,7 @@ def bare_child(root: Path) -> dict[str, Any]:
         graph = coo_matrix((np.ones(len(record), np.int8), (record, value + int(record.max()) + 1)), shape=(size, size))
         connected_components(graph, directed=False)
 
-    return {"cost": asdict(common.measured(components)[1])}
+    return {"cost": asdict(common.measure_cost(components)[1])}
 
 
 def in_child(what: str, root: Path) -> tuple[dict[str, Any], common.Cost]:

@@ -19,7 +19,7 @@ import duckdb
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-from common import Check, Must, check, finish, machine, measured, parser, run_child, value
+from common import Check, Must, check, finish, machine, measure_cost, parser, run_child, value
 
 SETS = {"febrl1": ("dataset1",), "febrl2": ("dataset2",), "febrl3": ("dataset3",), "febrl4": ("dataset4a", "dataset4b")}
 MUSTS = {
@@ -157,7 +157,7 @@ def measure(data: Path, name: str, model: str, without_id: bool = False) -> dict
     """One model on one set, in this process."""
     records = records_of(data, name, without_id)
     across = len(SETS[name]) > 1
-    (pairs, review), cost = measured(lambda: MODELS[model](records, across))
+    (pairs, review), cost = measure_cost(lambda: MODELS[model](records, across))
     metrics = {**scores(pairs, records, across), **cost.metrics()}
     if model == "qianmian":
         metrics |= {metric: value(float(number)) for metric, number in errors(pairs, review, records, across).items()}

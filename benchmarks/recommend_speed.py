@@ -277,7 +277,7 @@ def child(n_users: int, spread: float) -> None:
             valid += int((ids >= 0).sum())
         return valid
 
-    valid, cost = common.measured(search)
+    valid, cost = common.measure_cost(search)
     if valid != n_users * K:
         sys.exit(f"{n_users * K - valid} places are empty")
     print(cost.json())

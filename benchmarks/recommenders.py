@@ -48,8 +48,8 @@ def why_not(name: str, data: Path | None) -> str | None:
 def child(name: str, data: Path | None, quick: bool, models: list[str], out: Path) -> None:
     """Run one data set in this process and write what it found, how long it took and what it held."""
     run = importlib.import_module(BENCHMARKS[name][0]).run
-    (results, checks), cost = common.measured(lambda: run(data, quick, *([models] * bool(models))))
-    print(f"{name}: {cost}", flush=True)
+    (results, checks), cost = common.measure_cost(lambda: run(data, quick, *([models] * bool(models))))
+    print(f"{name}: {cost}")
     results = results.get(name, results)  # either {model: …} or the JSON of that benchmark alone
     found = {
         "models": results,

@@ -152,9 +152,9 @@ def child(name: str, seed: int, data: Path, quick: bool, out: Path) -> None:
         fit_seconds = time.perf_counter() - started
         return asked.ask(model, K).ids, fit_seconds
 
-    (ids, fit_seconds), cost = common.measured(fit_and_ask)
-    costs = {"seconds": cost.wall_seconds, "cpu_seconds": cost.cpu_seconds, "peak_mb": cost.peak_mb}
-    np.savez(out, ids=ids, fit_seconds=fit_seconds, **costs)
+    (ids, fit_seconds), cost = common.measure_cost(fit_and_ask)
+    seconds = {"seconds": cost.wall_seconds, "fit_seconds": fit_seconds, "cpu_seconds": cost.cpu_seconds}
+    np.savez(out, ids=ids, peak_mb=cost.peak_mb, **seconds)
 
 
 def lists_of(name: str, seed: int, data: Path, quick: bool) -> dict[str, np.ndarray]:

@@ -155,11 +155,11 @@ def run(data: Path | None, quick: bool) -> tuple[dict[str, Any], list[Check]]:
     ids: dict[str, NDArray[np.int32]] = {}
     costs: dict[str, common.Cost] = {}
     for name, make in MODELS.items():
-        ids[name], costs[name] = common.measured(lambda make=make: test.ask(make().fit(test.train), K).ids)
+        ids[name], costs[name] = common.measure_cost(lambda make=make: test.ask(make().fit(test.train), K).ids)
     peak = common.peak_megabytes()
     tifu = {TIFU: PAPER} if quick else {TIFU: PAPER, TUNED: best_tifu(last_basket_split(everything, earlier=1))}
     for name, settings in tifu.items():
-        ids[name], costs[name] = common.measured(lambda settings=settings: tifu_knn(test, **settings))
+        ids[name], costs[name] = common.measure_cost(lambda settings=settings: tifu_knn(test, **settings))
     compared = evaluate(ids, test.truth, K, names=tuple(NAMES), differences=("recall_of_taken", "ndcg_of_taken"))
     renamed = {f"{ours}@{K}": f"{theirs}@{K}" for ours, theirs in NAMES.items()}
     result = {

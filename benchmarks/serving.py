@@ -173,6 +173,8 @@ def bare() -> Iterator[str]:
 def measure(urls: Mapping[str, str], bodies: list[bytes], quick: bool) -> dict[str, dict[str, Any]]:
     """The metrics of each server; of the rounds of load the median, with the least and the most."""
     single = one_at_a_time(urls, bodies, 500 if quick else 3_000)
+    for url in urls.values():  # a warm-up
+        under_load(url, bodies, 1)
     loads: dict[str, list[dict[str, float]]] = {name: [] for name in urls}
     for _ in range(ROUNDS):
         for name, url in urls.items():
@@ -216,8 +218,8 @@ def main() -> None:
         bodies = [json.dumps({"user_id": users[row]}).encode() for row in chosen.tolist()]
         env = {**environment(workspace), "BENTOML_HOME": os.environ.get("BENTOML_HOME", home)}
         with bare() as no_op_url, running(workspace, env=env) as own_url:
-            measured = measure({OURS: own_url, NO_OP_SERVER: no_op_url}, bodies, options.quick)
-    own, peer = measured[OURS], measured[NO_OP_SERVER]
+            results = measure({OURS: own_url, NO_OP_SERVER: no_op_url}, bodies, options.quick)
+    own, peer = results[OURS], results[NO_OP_SERVER]
     ratios = {name: own[name]["value"] / peer[name]["value"] for name in own}
     print(f"{'':>12}  {'qianmian':>10}  {'no-op':>10}  {'ratio':>7}")
     for name, ratio in ratios.items():
@@ -229,7 +231,7 @@ def main() -> None:
     }
     if own[f"rps@{CONNECTIONS}"]["value"] < GOAL_RPS:
         print(f"goal of {GOAL_RPS:,} requests a second not reached")
-    finish({f"{len(users)} customers": measured}, check(MUSTS, values), options.json)
+    finish({f"{len(users)} customers": results}, check(MUSTS, values), options.json)
 
 
 if __name__ == "__main__":

@@ -139,7 +139,7 @@ def test_the_cost_of_a_command_is_that_of_its_own_process(common):
 
 
 def test_the_cost_of_a_call(common):
-    result, cost = common.measured(lambda: sum(range(1_000_000)))
+    result, cost = common.measure_cost(lambda: sum(range(1_000_000)))
     assert result == 499_999_500_000
     assert cost.cpu_seconds > 0
     assert cost.peak_mb > 10
