@@ -1,4 +1,8 @@
-"""What the benchmarks share: arguments, timing in a child process, the machine's name, and the JSON they write."""
+"""What the benchmarks share: arguments, the cost of a run, musts, the machine's name, and the JSON they write.
+
+A must bounds a ratio of two figures of the same run, CPU seconds, peak memory or a metric. It never bounds wall seconds: on a busy machine
+they measure how busy the machine is.
+"""
 
 from __future__ import annotations
 
@@ -10,12 +14,16 @@ import resource
 import subprocess
 import sys
 import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 sys.path.insert(
     0, str(Path(__file__).resolve().parents[1])
-)  # before this folder: `import features` means the floor, not features.py here
+)  # before this folder: `import features` means the package, not features.py here
+
+T = TypeVar("T")
 
 
 def parser(description: str) -> argparse.ArgumentParser:
@@ -49,26 +57,128 @@ def value(number: float, low: float | None = None, high: float | None = None, n:
     return {"value": number, "low": number if low is None else low, "high": number if high is None else high, "n": n}
 
 
-def timed(command: list[str]) -> tuple[float, float]:
-    """Run a command in a child process: its wall seconds and its peak memory in MB (the largest child so far)."""
-    started = time.perf_counter()
+# ---- what a run costs ------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Cost:
+    """What a run cost; CPU seconds are of all its threads and of the child processes it waited for."""
+
+    wall_seconds: float
+    cpu_seconds: float
+    peak_mb: float
+
+    def __str__(self) -> str:
+        return f"{self.wall_seconds:.1f} s, {self.cpu_seconds:.1f} CPU s, peak {self.peak_mb:,.0f} MB"
+
+    def metrics(self) -> dict[str, dict[str, Any]]:
+        """The metrics of the JSON."""
+        found = {"seconds": self.wall_seconds, "cpu_seconds": self.cpu_seconds, "peak_mb": self.peak_mb}
+        return {name: value(number) for name, number in found.items()}
+
+    def json(self) -> str:
+        """One line, which `run_child` parses."""
+        return json.dumps(asdict(self))
+
+
+def measure_cost(call: Callable[[], T]) -> tuple[T, Cost]:
+    """The result of a call in this process and its cost; the peak is that of the process since it began."""
+    started, cpu_started = time.perf_counter(), _cpu_seconds()
+    result = call()
+    return result, Cost(time.perf_counter() - started, _cpu_seconds() - cpu_started, peak_megabytes())
+
+
+def timed(command: Sequence[str]) -> Cost:
+    """Run a command in a child process and return its cost."""
+    return Cost(**run_child([sys.executable, "-I", "-S", __file__, "--timed", *command]))
+
+
+def run_child(command: Sequence[str]) -> dict[str, Any]:
+    """Run a command in a child process and parse the JSON of its last line of output; exit when the command fails."""
     done = subprocess.run(command, check=False, capture_output=True, text=True)
-    seconds = time.perf_counter() - started
     if done.returncode:
         sys.exit(f"{' '.join(command)} failed with {done.returncode}:\n{done.stderr[-3000:]}")
-    return seconds, resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 1024
+    return dict(json.loads(done.stdout.splitlines()[-1]))
+
+
+def _cpu_seconds() -> float:
+    """Of this process and of the child processes it waited for."""
+    used = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
+    return sum(one.ru_utime + one.ru_stime for one in used)
 
 
 def peak_megabytes() -> float:
-    """Of this process since it began (what getrusage says of a child starts with its parent's)."""
+    """Of this process, and of the child processes it waited for, since it began."""
     line = next(line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith("VmHWM"))
-    return int(line.split()[1]) / 1024
+    return max(int(line.split()[1]), resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss) / 1024
 
 
-def finish(results: dict[str, Any], failed: list[str], json_file: Path | None) -> None:
-    """Write the JSON, say what failed, and exit 1 when a must failed."""
+# ---- musts -----------------------------------------------------------------------------------------------------------
+
+UNITS = {"ratio": "{:.3g} ×", "cpu_seconds": "{:.1f} CPU s", "peak_mb": "{:,.0f} MB", "metric": "{:.5g}"}
+
+
+@dataclass(frozen=True)
+class Must:
+    """A bound of a benchmark: `least` or `most`, in one of `UNITS`."""
+
+    unit: str
+    least: float | None = None
+    most: float | None = None
+
+    def __post_init__(self) -> None:
+        if self.unit not in UNITS:
+            raise ValueError(f"a must is in {', '.join(UNITS)}, not in {self.unit}")
+        if (self.least is None) == (self.most is None):
+            raise ValueError("a must has one bound: least or most")
+
+
+@dataclass(frozen=True)
+class Check:
+    """A measured value beside its must."""
+
+    name: str
+    must: Must
+    value: float
+
+    @property
+    def passed(self) -> bool:
+        """False for NaN too."""
+        return self.value >= self.must.least if self.must.least is not None else self.value <= self.must.most
+
+    def __str__(self) -> str:
+        text = UNITS[self.must.unit].format
+        bound = f"at least {text(self.must.least)}" if self.must.most is None else f"at most {text(self.must.most)}"
+        return f"{self.name}: {text(self.value)}, must be {bound}"
+
+
+def check(musts: Mapping[str, Must], values: Mapping[str, float], where: str = "") -> list[Check]:
+    """Each value beside the must of its name; `where` says which of several runs it is of."""
+    return [Check(f"{where}, {name}" if where else name, musts[name], number) for name, number in values.items()]
+
+
+def report(checks: Iterable[Check]) -> list[str]:
+    """Print every check and return the lines of those that failed."""
+    failed = []
+    for one in checks:
+        print(f"{'must reached' if one.passed else 'MUST FAILED'}: {one}")
+        failed += [str(one)] * (not one.passed)
+    return failed
+
+
+def finish(
+    results: Mapping[str, Any], checks: Iterable[Check], json_file: Path | None, failed_before: Sequence[str] = ()
+) -> None:
+    """Write the JSON, print every check, and exit with 1 when a must failed, here or in a child process (`failed_before`)."""
     if json_file:
         json_file.write_text(json.dumps(results, indent=1) + "\n")
-    for line in failed:
+    for line in failed_before:
         print(f"MUST FAILED: {line}")
-    sys.exit(1 if failed else 0)
+    sys.exit(1 if report(checks) or failed_before else 0)
+
+
+if __name__ == "__main__" and sys.argv[1:2] == ["--timed"]:
+    # `timed` runs this in between: the peak memory that the kernel gives of a child is at least its parent's, and this process is small
+    completed, cost = measure_cost(lambda: subprocess.run(sys.argv[2:], check=False))
+    print(cost.json())
+    sys.exit(completed.returncode)

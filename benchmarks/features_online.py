@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import tempfile
 import time
+from collections.abc import Callable
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -11,8 +12,10 @@ from typing import Any
 import numpy as np
 
 
-def online(customers: int = 200, events: int = 1_000) -> dict[str, float]:
-    """One customer after the other: state read, twenty new events, all features; milliseconds."""
+def online(
+    query: Callable[[dict[str, str], datetime], str], customers: int = 200, events: int = 1_000
+) -> dict[str, float]:
+    """One customer after the other: state read, twenty new events, all features; and `TEN_FEATURES` by the prepared query; milliseconds, wall and CPU."""
     import gc
 
     import duckdb
@@ -106,6 +109,12 @@ def online(customers: int = 200, events: int = 1_000) -> dict[str, float]:
         built_at = datetime(2024, 1, 1)
         build_state(Builder(lake, FEATURES), built_at).save(Path(folder) / "state")
         state = OnlineState.load(Path(folder) / "state")
+        peer = duckdb.connect(config={"threads": 1})
+        lake.attach(peer, "stored_")
+        for name in ("transactions", "customers", "items"):
+            peer.execute(f"CREATE TABLE {name} AS SELECT * FROM stored_{name}")
+    tables = {name: name for name in ("transactions", "customers", "items")}
+    peer.execute(f"PREPARE ten AS {query(tables, built_at)}")
     people = [str(one_id) for one_id in state.one_ids]
     now = built_at + timedelta(hours=2)
     fresh = [
@@ -124,20 +133,25 @@ def online(customers: int = 200, events: int = 1_000) -> dict[str, float]:
         }
         for k in range(20)
     ]
-    times: dict[str, list[float]] = {"stored": [], "with 20 new events": []}
-    for one_id in people[:20]:
-        values(state.customer(one_id), now, {"events": fresh})
+    calls: dict[str, Callable[[str], Any]] = {
+        "stored": lambda one_id: values(state.customer(one_id), now, {}),
+        "with 20 new events": lambda one_id: values(state.customer(one_id), now, {"events": fresh}),
+        "sql": lambda one_id: peer.execute(f"EXECUTE ten('{one_id}')").fetchall(),
+    }
+    times: dict[str, list[tuple[float, float]]] = {name: [] for name in calls}
     gc.collect()
     gc.freeze()  # as the server does
-    for _ in range(5):
-        for one_id in people:
-            for name, new in (("stored", {}), ("with 20 new events", {"events": fresh})):
-                begun = time.perf_counter()
-                values(state.customer(one_id), now, new)
-                times[name].append((time.perf_counter() - begun) * 1e3)
+    for turn in range(6):
+        for name, call in calls.items():
+            for one_id in people:
+                begun, cpu_begun = time.perf_counter(), time.process_time()
+                call(one_id)
+                latencies = (time.perf_counter() - begun) * 1e3, (time.process_time() - cpu_begun) * 1e3
+                if turn:  # the first is a warm-up
+                    times[name].append(latencies)
     result: dict[str, float] = {"features": float(len(state.plan.features))}
     for name, latencies in times.items():
-        result.update(
-            {f"{name} p50": float(np.percentile(latencies, 50)), f"{name} p99": float(np.percentile(latencies, 99))}
-        )
+        for percent in (50, 99):
+            wall, cpu = np.percentile(latencies, percent, axis=0).tolist()
+            result |= {f"{name} p{percent}": wall, f"{name} cpu p{percent}": cpu}
     return result

@@ -14,11 +14,9 @@ import csv
 import importlib
 import json
 import os
-import resource
 import subprocess
 import sys
 import tempfile
-import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -30,7 +28,7 @@ import recommenders_page
 import qianmian
 
 ROOT = Path(__file__).resolve().parents[1]
-BENCHMARKS = {  # data set → module with `run(data, quick) -> (results, failed)`, and the folder it reads
+BENCHMARKS = {  # data set → module with `run(data, quick) -> (results, checks)`, and the folder it reads
     "completejourney": ("completejourney", None),
     "gowalla": ("recommenders_gowalla", "lightgcn_gowalla"),
     "tafeng": ("recommenders_tafeng", "tafeng_nbr"),
@@ -50,16 +48,15 @@ def skip_reason(name: str, data: Path | None) -> str | None:
 
 def child(name: str, data: Path | None, quick: bool, models: list[str], out: Path) -> None:
     """Run one data set in this process and write what it found, how long it took and what it held."""
-    started = time.perf_counter()
-    results, failed = importlib.import_module(BENCHMARKS[name][0]).run(data, quick, *([models] * bool(models)))
-    seconds = time.perf_counter() - started
+    run = importlib.import_module(BENCHMARKS[name][0]).run
+    (results, checks), cost = common.measure_cost(lambda: run(data, quick, *([models] * bool(models))))
+    print(f"{name}: {cost}")
     results = results.get(name, results)  # either {model: …} or the JSON of that benchmark alone
-    grandchildren = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 1024
     found = {
         "models": results,
-        "failed": failed,
-        "seconds": seconds,
-        "peak_mb": max(common.peak_megabytes(), grandchildren),
+        "failed": common.report(checks),
+        "seconds": cost.wall_seconds,
+        "peak_mb": cost.peak_mb,
     }
     out.write_text(json.dumps(found))
 
@@ -178,7 +175,6 @@ def main() -> None:
             continue
         print(f"\n== {name}", flush=True)
         found[name] = measure(name, arguments.data, arguments.quick, models)
-        print(f"{name}: {found[name]['seconds']:.1f} s, at most {found[name]['peak_mb']:,.0f} MB", flush=True)
     if models:  # those they are compared with keep their figures too
         found = {
             name: {
@@ -193,7 +189,7 @@ def main() -> None:
         publish(docs, completed)
         print(f"\nwritten: {docs / 'benchmarks.md'}")
     failed = [f"{name}: {line}" for name, result in found.items() for line in result["failed"]]
-    common.finish({name: result["models"] for name, result in completed.items()}, failed, arguments.json)
+    common.finish({name: result["models"] for name, result in completed.items()}, (), arguments.json, failed)
 
 
 if __name__ == "__main__":

@@ -1,0 +1,147 @@
+"""A benchmark fails on a ratio of its own run, CPU seconds, peak memory or a metric, never on wall seconds."""
+
+from __future__ import annotations
+
+import ast
+import importlib
+import importlib.util
+import json
+import sys
+from pathlib import Path
+
+import pytest
+
+BENCHMARKS = Path(__file__).resolve().parent.parent / "benchmarks"
+HELPERS = {"common", "recommenders_page", "recommenders"}  # what they share, the page, and what runs the others
+PACKAGES = {"qianmian", "features", "models", "training", "serving", "cli", "packs"}
+FILES = sorted(BENCHMARKS.glob("*.py"))
+
+
+@pytest.fixture
+def load(monkeypatch):
+    """Import a benchmark without its folder in front of the packages: features.py there is not the package of that name."""
+    monkeypatch.setattr(sys, "path", [*sys.path, str(BENCHMARKS)])
+
+    def module(name):
+        spec = importlib.util.spec_from_file_location(f"benchmarks_{name}", BENCHMARKS / f"{name}.py")
+        loaded = importlib.util.module_from_spec(spec)
+        sys.modules[spec.name] = loaded  # a dataclass looks its module up
+        spec.loader.exec_module(loaded)
+        return loaded
+
+    yield module
+    for name in [name for name, held in sys.modules.items() if getattr(held, "__file__", None) in map(str, FILES)]:
+        del sys.modules[name]
+
+
+@pytest.fixture
+def common(load):
+    load("pipeline")
+    return sys.modules["common"]
+
+
+def test_a_must_is_never_in_wall_seconds(common):
+    assert set(common.UNITS) == {"ratio", "cpu_seconds", "peak_mb", "metric"}
+    for unit in ("seconds", "wall_seconds", "ms"):
+        with pytest.raises(ValueError, match="a must is in"):
+            common.Must(unit, most=1.0)
+    for bounds in ({}, {"least": 1.0, "most": 2.0}):
+        with pytest.raises(ValueError, match="one bound"):
+            common.Must("ratio", **bounds)
+
+
+@pytest.mark.parametrize("name", [file.stem for file in FILES if file.stem not in HELPERS])
+def test_every_benchmark_declares_its_musts(name, load):
+    musts = load(name).MUSTS
+    assert musts
+    assert all(type(must).__name__ == "Must" for must in musts.values())
+
+
+@pytest.mark.parametrize("file", FILES, ids=lambda file: file.stem)
+def test_what_a_benchmark_imports_is_there(file):
+    """Most imports are inside functions, and the fast tests run no benchmark."""
+    missing = []
+    for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
+        if not isinstance(node, ast.ImportFrom) or node.module.partition(".")[0] not in PACKAGES:
+            continue
+        module = importlib.import_module(node.module)
+        missing += [
+            f"{node.module}.{alias.name}"
+            for alias in node.names
+            if not hasattr(module, alias.name) and importlib.util.find_spec(f"{node.module}.{alias.name}") is None
+        ]
+    assert missing == []
+
+
+@pytest.mark.parametrize(
+    "file", [file for file in FILES if file.stem != "recommenders_page"], ids=lambda file: file.stem
+)
+def test_common_is_imported_before_the_packages(file):
+    """It puts their folder before that of the benchmarks, whose features.py would hide a package."""
+    modules = [
+        node.module if isinstance(node, ast.ImportFrom) else node.names[0].name
+        for node in ast.parse(file.read_text(encoding="utf-8")).body
+        if isinstance(node, ast.Import | ast.ImportFrom)
+    ]
+    ours = [name for name in modules if name.partition(".")[0] in PACKAGES | {"common"}]
+    assert ours[:1] in ([], ["common"])
+
+
+@pytest.mark.parametrize(
+    ("bound", "value", "passed"),
+    [
+        ({"least": 1.0}, 1.0, True),
+        ({"least": 1.0}, 0.99, False),
+        ({"most": 1.0}, 1.0, True),
+        ({"most": 1.0}, 1.01, False),
+        ({"least": 1.0}, float("nan"), False),
+        ({"most": 1.0}, float("nan"), False),
+    ],
+)
+def test_a_value_is_checked_against_its_must(common, bound, value, passed):
+    (check,) = common.check({"beside the peer": common.Must("ratio", **bound)}, {"beside the peer": value})
+    assert check.passed is passed
+
+
+def test_every_must_is_printed_and_a_failed_one_fails_the_benchmark(common, tmp_path, capsys):
+    musts = {"memory": common.Must("peak_mb", most=4_096), "CPU": common.Must("cpu_seconds", most=40.0)}
+    results = {"a size": {"qianmian": {"seconds": common.value(1.0)}}}
+    with pytest.raises(SystemExit) as passed:
+        common.finish(results, common.check(musts, {"memory": 2_365.4}), tmp_path / "found.json")
+    assert passed.value.code == 0
+    assert json.loads((tmp_path / "found.json").read_text()) == results
+    with pytest.raises(SystemExit) as failed:
+        common.finish(results, common.check(musts, {"memory": 100.0, "CPU": 52.25}, "15 million lines"), None)
+    assert failed.value.code == 1
+    with pytest.raises(SystemExit) as failed_before:
+        common.finish(results, (), None, ["gowalla: recall@20"])
+    assert failed_before.value.code == 1
+    assert capsys.readouterr().out.splitlines() == [
+        "must reached: memory: 2,365 MB, must be at most 4,096 MB",
+        "must reached: 15 million lines, memory: 100 MB, must be at most 4,096 MB",
+        "MUST FAILED: 15 million lines, CPU: 52.2 CPU s, must be at most 40.0 CPU s",
+        "MUST FAILED: gowalla: recall@20",
+    ]
+
+
+def test_the_cost_of_a_command_is_that_of_its_own_process(common):
+    """Not of this one, which holds more, nor of the child before it."""
+    large = common.timed([sys.executable, "-c", "held = b'x' * 300_000_000; print('done')"])
+    small = common.timed([sys.executable, "-c", "import time; time.sleep(0.3)"])
+    busy = common.timed([sys.executable, "-c", "import time\nwhile time.process_time() < 0.4: pass"])
+    assert large.peak_mb > 286
+    assert small.peak_mb < 60
+    assert small.wall_seconds >= 0.3
+    assert small.cpu_seconds < busy.cpu_seconds
+    assert busy.cpu_seconds >= 0.4
+    with pytest.raises(SystemExit, match="failed with 3"):
+        common.timed([sys.executable, "-c", "raise SystemExit(3)"])
+
+
+def test_the_cost_of_a_call(common):
+    result, cost = common.measure_cost(lambda: sum(range(1_000_000)))
+    assert result == 499_999_500_000
+    assert cost.cpu_seconds > 0
+    assert cost.peak_mb > 10
+    assert set(cost.metrics()) == {"seconds", "cpu_seconds", "peak_mb"}
+    assert common.Cost(**json.loads(cost.json())) == cost
