@@ -58,6 +58,23 @@ def test_retired_names_are_listed():
     assert {"Barred", "Shelf", "Clocks", "since", "told_bits", "arrange"} <= set(RETIRED)
 
 
+def test_the_names_in_the_code_exist():
+    tables = GLOSSARY.split("## Retired names", 1)[0]
+    rows = [line[1:-1].split("|") for line in tables.splitlines() if line.startswith("| ") and line.count("|") == 6]
+    assert len(rows) > 100
+    files = [*FILES, *(ROOT / "benchmarks").glob("*.py")]
+    known = set(re.findall(r"[A-Za-z_]\w*", "\n".join(path.read_text(encoding="utf-8") for path in files)))
+    known |= {part for path in files for part in path.relative_to(ROOT).with_suffix("").parts} | {"py"}
+    missing = {
+        name
+        for concept, _, code, *_ in rows
+        for span in re.findall(r"`([^`]+)`", code)
+        for name in re.findall(r"[A-Za-z_]\w*", span)
+        if name not in known
+    }
+    assert missing == set()
+
+
 def test_a_class_name_means_one_thing():
     places = defaultdict(list)
     for path in FILES:
