@@ -68,7 +68,7 @@ def parse(data: Any, where: str = "filters") -> FilterExpression | None:
     Examples
     --------
     >>> parse({"brand": ["A", "B"]})
-    Condition(attribute='brand', operator='in', value=('A', 'B'), path='filters.brand')
+    AttributeCondition(attribute='brand', operator='in', value=('A', 'B'), path='filters.brand')
     >>> parse({"and": [{"attribute": "price", "op": "about", "value": 2}]})
     Traceback (most recent call last):
     ...
