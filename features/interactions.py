@@ -19,6 +19,7 @@ from scipy import sparse
 
 from features.compute.builder import Builder
 from features.compute.spec import UserFeatures
+from features.id_map import IdMap
 from qianmian.errors import DataError
 
 T = TypeVar("T")
@@ -227,15 +228,7 @@ class TrainingSet:
 
     def user_rows(self, one_ids: NDArray[np.str_]) -> NDArray[np.int64]:
         """Index of each id in `user_ids`, −1 where unknown."""
-        return index_of(self.user_ids, one_ids)
-
-
-def index_of(haystack: NDArray[np.str_], needles: NDArray[np.str_]) -> NDArray[np.int64]:
-    """Position of each needle in an array of unique strings of any order, −1 where it is not in it."""
-    if not len(haystack):
-        return np.full(len(needles), -1, dtype=np.int64)
-    found = pc.index_in(pa.array(needles), value_set=pa.array(haystack))
-    return np.asarray(found.fill_null(-1).to_numpy(zero_copy_only=False), dtype=np.int64)
+        return IdMap(self.user_ids).rows(one_ids)
 
 
 def interaction_source(builder: Builder, as_of: datetime) -> str:
@@ -325,8 +318,7 @@ def training_set(
         )
     people = builder.views(as_of).customers.select("one_id").distinct().order_by("one_id").to_pyarrow()
     user_ids = np.asarray(people["one_id"].to_pylist(), dtype=np.str_)
-    users = pc.index_in(rows["one_id"], value_set=pa.array(user_ids)).combine_chunks()
-    items = pc.index_in(rows["item_id"], value_set=pa.array(item_ids)).combine_chunks()
+    users, items = IdMap(user_ids).rows(rows["one_id"]), IdMap(item_ids).rows(rows["item_id"])
     interactions = interactions_of(rows, users, items, (len(user_ids), len(item_ids)))
     features = None
     if with_features:
@@ -343,24 +335,25 @@ def training_set(
     )
 
 
-def interactions_of(rows: pa.Table, users: pa.Array, items: pa.Array, shape: tuple[int, int]) -> Interactions:
-    """Rows of `interaction_rows` as arrays, in an order that does not depend on the engine; entries whose user or item is null are left out.
+def interactions_of(
+    rows: pa.Table, users: NDArray[np.int64], items: NDArray[np.int64], shape: tuple[int, int]
+) -> Interactions:
+    """Rows of `interaction_rows` as arrays, in an order that does not depend on the engine; entries whose user or item is unknown are left out.
 
     Parameters
     ----------
-    users, items : pyarrow.Array of integers, (m,)
-        Indices of each row's customer and item.
+    users, items : ndarray of int64, (m,)
+        Index of each row's customer and item, −1 where it is unknown.
     """
-    kept = pc.and_(pc.is_valid(users), pc.is_valid(items))
-    user, item, age_days, weights = (
-        pc.filter(column, kept).to_numpy() for column in (users, items, rows["age_days"], rows["weight"])
-    )
+    known = (users >= 0) & (items >= 0)
+    user, item, kept = users[known].astype(np.int32), items[known].astype(np.int32), pa.array(known)
+    age_days, weights = (pc.filter(rows[name], kept).to_numpy() for name in ("age_days", "weight"))
     baskets, quantities, amounts = (pc.filter(rows[name], kept) for name in ("basket", "quantity", "amount"))
     orders = None if baskets.null_count == len(baskets) else _order_numbers(user, item, age_days, baskets)
     units, paid = (None if c.null_count == len(c) else c.to_numpy().astype(np.float32) for c in (quantities, amounts))
     return _sorted(
-        user.astype(np.int32),
-        item.astype(np.int32),
+        user,
+        item,
         age_days.astype(np.float32),
         weights.astype(np.float32),
         shape,
@@ -387,7 +380,7 @@ def _sorted(
 
 
 def _order_numbers(
-    users: NDArray[np.int64], items: NDArray[np.int64], age_days: NDArray[np.float64], baskets: pa.ChunkedArray
+    users: NDArray[np.int32], items: NDArray[np.int32], age_days: NDArray[np.float64], baskets: pa.ChunkedArray
 ) -> NDArray[np.int32]:
     """Number baskets by customer, then time, then id. A line without a basket is one of its own, as is a customer's part of a shared one."""
     coded = baskets.combine_chunks().dictionary_encode()
@@ -412,7 +405,7 @@ def _item_attributes(
     builder: Builder, item_ids: NDArray[np.str_], source: str, as_of: datetime, interactions: Interactions
 ) -> dict[str, NDArray[Any]]:
     items = builder.backend.table("items").to_pyarrow()
-    at = index_of(np.asarray(items["item_id"].to_pylist(), dtype=np.str_), item_ids)
+    at = IdMap(items["item_id"].to_pylist()).rows(item_ids)
     told = [name for name in items.column_names if name != "item_id" and items[name].null_count < len(items)]
     attributes = {name: _attribute(items[name])[at] for name in dict.fromkeys((*told, "category", "brand", "price"))}
     attributes["price"] = np.where(
@@ -430,7 +423,7 @@ def _item_attributes(
             .aggregate(category=t.category.min())
             .to_pyarrow()
         )
-        at = index_of(np.asarray(pairs["item_id"].to_pylist(), dtype=np.str_), item_ids)
+        at = IdMap(pairs["item_id"].to_pylist()).rows(item_ids)
         attributes["category"] = np.asarray([*pairs["category"].to_pylist(), ""], dtype=np.str_)[at]
     return attributes
 
