@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import uuid
-from dataclasses import replace
 from datetime import datetime
 
-import numpy as np
 from pydantic import Field
 
 from models.recommend.scene import DEFAULT_SCENE, SCENES
@@ -67,18 +65,15 @@ def plan(champions: Champions, request: RankRequest) -> UserPlan:
             field="attributes",
             hint="name them in item_ids too",
         )
-    planned = plan_for_user(champions, request, SCENE, request.context, request.item_ids)
-    allowed = np.zeros(len(planned.plan.catalogue.item_ids), dtype=bool)
-    allowed[planned.named] = True
-    return replace(planned, plan=replace(planned.plan, allowed=allowed))
+    return plan_for_user(champions, request, SCENE, request.context, candidates=request.item_ids)
 
 
 def handle(champions: Champions, request: RankRequest, now: datetime) -> Answer:
     """The same items, ranked."""
     planned = plan(champions, request)
-    lists, many = planned.plan, len(planned.named)
-    listed: Answer = {"items": [], "fallback": None}
-    if many:
+    lists, listed = planned.plan, Answer(items=[], fallback=None)
+    assert lists.allowed is not None
+    if many := int(lists.allowed.sum()):
         listed = list_answer(lists, make_rows(lists, make_slate(lists, many)), request.explain)
     new = new_items(lists, planned.unknown, request.attributes, request.explain)
     named = {item["item_id"] for item in new or ()}

@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 import uuid
-from dataclasses import replace
 from datetime import datetime
 
-import numpy as np
 from pydantic import BaseModel, Field, field_validator
 
 from models.recommend.scene import DEFAULT_SCENE, SCENES
 from models.rerank import quotas
 from serving.champions import Champions
 from serving.endpoints.base import Endpoint
-from serving.recommending.pipeline import make_slate, why_short
+from serving.recommending.pipeline import make_slate, random_source, why_short
 from serving.recommending.plan import JOB, UserPlan, plan_for_user
 from serving.recommending.request_options import Context, ListOptions
 from serving.recommending.responses import RankedResponse, ignored_events, list_answer, unknown_attributes
@@ -66,17 +64,16 @@ def plan(champions: Champions, request: RecommendationsRequest) -> UserPlan:
     InvalidRequest
         The user id is ambiguous, or the scene, a filter, a promotion or an event is not possible.
     """
-    planned = plan_for_user(champions, request, SCENES[request.scene], request.context, request.exclude)
-    given = planned.plan.excluded
-    excluded = np.union1d(planned.named, given) if len(given) else planned.named
-    return replace(planned, plan=replace(planned.plan, excluded=excluded).with_options(request))
+    return plan_for_user(
+        champions, request, SCENES[request.scene], request.context, exclude=request.exclude, options=request
+    )
 
 
 def handle(champions: Champions, request: RecommendationsRequest, now: datetime) -> Answer:
     """The best items of one customer."""
     planned, recommendation_id = plan(champions, request), uuid.uuid4().hex
     lists, k = planned.plan, request.num_results
-    slate = make_slate(lists, k, random_source(request, recommendation_id))
+    slate = make_slate(lists, k, random_source(request.exploration, recommendation_id))
     rows = make_rows(lists, slate)
     answer = {
         "recommendation_id": recommendation_id,
@@ -94,14 +91,6 @@ def handle(champions: Champions, request: RecommendationsRequest, now: datetime)
             for number, one in enumerate(lists.controls.promotions)
         ]
     return {**answer, **ignored_events(planned, request.context.events)}
-
-
-def random_source(request: RecommendationsRequest, recommendation_id: str) -> np.random.Generator | None:
-    """All the randomness of an answer: from the seed of the request, else from the id of the answer, so that it can be repeated."""
-    if request.exploration is None:
-        return None
-    seed = request.exploration.seed
-    return np.random.default_rng(int(recommendation_id, 16) if seed is None else seed)
 
 
 ENDPOINT = Endpoint(

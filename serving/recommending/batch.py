@@ -18,13 +18,13 @@ from qianmian.errors import DataError, UsageError
 from serving.champions import Champion, Champions
 from serving.recommending.catalogue import both
 from serving.recommending.pipeline import make_slate
-from serving.recommending.plan import JOB, RecommendationPlan, champion_of
+from serving.recommending.plan import JOB, RecommendationPlan, champion_of, limits_of
+from serving.recommending.recent import SECONDS_PER_DAY
 from serving.recommending.request_options import ListOptions
 from serving.recommending.rows import RecommendedRows, make_rows
 from serving.requests import MAX_RESULTS
 from serving.scoring.tables import BLOCK, IDENTITY, MADE, at_moment, made_columns
 
-SECONDS_PER_DAY = 86_400.0
 ONLY_CELLS = 4_000_000  # customers × items looked at together where each may be shown their own items only
 RECOMMEND = pa.schema(
     [
@@ -99,8 +99,8 @@ def score_recommend(
     later = (as_of - champion.bundle.as_of).total_seconds() / SECONDS_PER_DAY if as_of is not None else 0.0
     users = champion.bundle.user_map.rows(at.customers.one_ids)
     since = _since(champion, at, as_of, builder) if later else None
-    plan = RecommendationPlan(champion, where, model, Query(users, since=since, later_days=later))
-    plan = plan.with_options(options, None if gone is None else ~catalogue.restricted(gone))
+    limits = limits_of(where, catalogue, options, None if gone is None else ~catalogue.restricted(gone))
+    plan = RecommendationPlan(champion, where, model, Query(users, since=since, later_days=later), **limits)
     if candidates is not None:
         plan = _restricted(plan, candidates)
     exploration = options.exploration

@@ -315,8 +315,12 @@ class Catalogue:
 
     def restricted(self, item_ids: Iterable[str]) -> Mask:
         """A mask of these items, (n_items,)."""
+        return self.mask_of(self.columns_of(item_ids)[0])
+
+    def mask_of(self, columns: NDArray[np.integer[Any]]) -> Mask:
+        """A mask of these columns, (n_items,)."""
         mask = np.zeros(len(self.item_ids), dtype=bool)
-        mask[self.columns_of(item_ids)[0]] = True
+        mask[columns] = True
         return mask
 
 

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from models.rerank import Arranged, arrange
 from serving.recommending.catalogue import Catalogue, Mask
 from serving.recommending.plan import RecommendationPlan
+from serving.recommending.request_options import Exploration
 
 ONE_LIST = np.zeros(1, dtype=np.int64)
 Step = tuple[str, Mask | NDArray[np.integer[Any]] | None]
@@ -29,11 +30,18 @@ def make_slate(
         Which of the plan's lists, in rising order; the first by default.
     """
     if not plan.controls:
-        ranked, valid = plan.ranked(lists, k), None
+        ranked = plan.ranked(lists, k)
         valid = ranked.valid.astype(np.int64)
         return Arranged(ranked, np.full(ranked.ids.shape, -1, dtype=np.int64), None, valid, valid)
     draws = rng.random((len(lists), plan.controls.draws)) if rng is not None else None
     return arrange(lambda rows, many, items: plan.ranked(lists[rows], many, items), len(lists), k, plan.controls, draws)
+
+
+def random_source(exploration: Exploration | None, recommendation_id: str) -> np.random.Generator | None:
+    """All the randomness of an answer: from the seed of the request, else from the id of the answer, so that it can be repeated."""
+    if exploration is None:
+        return None
+    return np.random.default_rng(int(recommendation_id, 16) if exploration.seed is None else exploration.seed)
 
 
 def why_short(plan: RecommendationPlan, slate: Arranged) -> str:
@@ -44,13 +52,11 @@ def why_short(plan: RecommendationPlan, slate: Arranged) -> str:
         steps.append((available, plan.allowed))
     steps.append((exclude, plan.excluded))
     if plan.purchased != "any":
-        had = plan.had(plan.query).indices
+        _, had = plan.had(plan.query)
         if plan.purchased == "never":
             steps.append(("leaving out what the customer had leaves", had))
         else:
-            only = np.zeros(len(plan.catalogue.item_ids), dtype=bool)
-            only[had] = True
-            steps.append(("what the customer had is", only))
+            steps.append(("what the customer had is", plan.catalogue.mask_of(had)))
     capped = [f"{cap.most} a {cap.name}" for cap in plan.controls.caps]
     return short_reason(plan.catalogue, steps, int(slate.candidates[0]), capped, int(slate.ranked.valid[0]))
 

@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import sparse
 
 from models.ranked import Ranked
-from models.recommend.base import Query, Recommender, folded
+from models.recommend.base import Query, Recommender
 from models.recommend.scene import SCENES, Purchased, Scene
 from models.rerank import Controls
 from qianmian.errors import InvalidRequest
@@ -91,26 +90,16 @@ class RecommendationPlan:
             or self.query.since is not None
         )
 
-    def with_options(self, options: ListOptions, available: Mask | None = None) -> RecommendationPlan:
-        """The same lists with filters and re-ranking; `available` is that of the catalogue by default.
-
-        Raises
-        ------
-        InvalidRequest
-            The scene or the items cannot answer an option.
-        """
-        filter_mask, allowed = allowed_by(self.catalogue, options.filters, available)
-        return replace(
-            self,
-            filter_mask=filter_mask,
-            allowed=allowed,
-            purchased=purchased_of(self.scene, options.purchased),
-            controls=controls_of(self.catalogue, options),
-        )
-
-    def had(self, query: Query) -> sparse.csr_matrix:
-        """Which items the customers of a query had, before the fit and since, (n, n_items)."""
-        return folded(self.catalogue.history, query, None)
+    def had(self, query: Query) -> tuple[NDArray[np.integer[Any]], NDArray[np.integer[Any]]]:
+        """What the customers of a query had, before the fit and since: pairs of a row of the query and a column, in no order."""
+        history, known = self.catalogue.history, np.flatnonzero(query.users >= 0)
+        starts = history.indptr[query.users[known]]
+        counts = history.indptr[query.users[known] + 1] - starts
+        rows = np.repeat(known, counts)
+        columns = history.indices[np.arange(len(rows)) + np.repeat(starts - (np.cumsum(counts) - counts), counts)]
+        if query.since is None:
+            return rows, columns
+        return np.append(rows, query.since.users), np.append(columns, query.since.items)
 
     def ranked(self, lists: NDArray[np.int64], many: int, items: Mask | None = None) -> Ranked:
         """The best items, of `items` only where given, that these lists may hold, (len(lists), many)."""
@@ -136,16 +125,17 @@ class RecommendationPlan:
         )
 
     def _only_had(self, query: Query, allowed: Mask | None) -> tuple[Mask, list[NDArray[np.integer[Any]]] | None]:
-        """The items that any customer of the query had, and for each those of them that others had; None where nobody had what another had not."""
-        had = self.had(query)
-        columns = np.unique(had.indices)
-        anyones = np.zeros(len(self.catalogue.item_ids), dtype=bool)
-        anyones[columns] = True
+        """The items that any customer of the query had, and for each customer those of them that only others had; None for one customer."""
+        rows, columns = self.had(query)
+        anyones = self.catalogue.mask_of(columns)
         allowed = anyones if allowed is None else allowed & anyones
-        if had.nnz == len(query) * len(columns):
+        if len(query) == 1:
             return allowed, None
-        row, column = np.nonzero(had[:, columns].toarray() == 0)
-        return allowed, np.split(columns[column], np.cumsum(np.bincount(row, minlength=len(query)))[:-1])
+        own = np.zeros((len(query), int(anyones.sum())), dtype=bool)
+        own[rows, (np.cumsum(anyones) - 1)[columns]] = True
+        row, place = np.nonzero(~own)
+        others = np.flatnonzero(anyones)[place]
+        return allowed, np.split(others, np.cumsum(np.bincount(row, minlength=len(query)))[:-1])
 
     def _most_similar(self, query: Query, many: int, allowed: Mask | None) -> Ranked:
         """The items most similar to `similar_to`, (1, many)."""
@@ -153,8 +143,7 @@ class RecommendationPlan:
             allowed = np.ones(len(self.catalogue.item_ids), dtype=bool) if allowed is None else allowed.copy()
             allowed[self.excluded] = False
         if self.purchased != "any":
-            had = np.zeros(len(self.catalogue.item_ids), dtype=bool)
-            had[self.had(query).indices] = True
+            had = self.catalogue.mask_of(self.had(query)[1])
             allowed = both(allowed, had if self.purchased == "only" else ~had)
         if isinstance(self.similar_to, Mapping):
             return self.catalogue.like_one_of(self.similar_to, many, allowed)
@@ -168,33 +157,37 @@ class UserPlan:
 
     Attributes
     ----------
-    named : ndarray of int64
-        Columns of the items the request names (to leave out, or to rank) that the model knows.
     unknown : list of str
         The items of the request that the model does not know.
     """
 
     user: Asked
     plan: RecommendationPlan
-    named: Columns
     unknown: list[str]
     recent: Since | None
 
 
 def plan_for_user(
-    champions: Champions, request: UserRequest, scene: Scene, context: Context, named: Sequence[str]
+    champions: Champions,
+    request: UserRequest,
+    scene: Scene,
+    context: Context,
+    *,
+    candidates: Sequence[str] | None = None,
+    exclude: Sequence[str] = (),
+    options: ListOptions | None = None,
 ) -> UserPlan:
-    """The plan of a request about one customer, without options.
+    """The plan of a request about one customer: of all items that `options` leave, or of the `candidates`, whatever they are.
 
     Raises
     ------
     InvalidRequest
-        The user id is ambiguous, the scene is not answered, or the context is not possible.
+        The user id is ambiguous, the scene is not answered, or the context or an option is not possible.
     """
     user, champion = resolve_user(champions, request), champion_of(champions, scene)
     catalogue = champion.catalogue
     model = catalogue.model(scene.name)
-    columns, unknown = catalogue.columns_of(named)
+    columns, unknown = catalogue.columns_of(exclude if candidates is None else candidates)
     recent = since_asked(champion, context)
     given, unknown_items = items_asked(catalogue, scene, context.items)
     if unknown_items or (recent is not None and recent.unknown):
@@ -207,8 +200,34 @@ def plan_for_user(
         [given] if len(given) else None,
     )
     similar_to = None if scene.needs_model or catalogue.trained(scene.name) else given
-    plan = RecommendationPlan(champion, scene, model, query, excluded=given, similar_to=similar_to)
-    return UserPlan(user, plan, columns, unknown, recent)
+    limits: dict[str, Any] = {}
+    if candidates is not None:
+        limits = {"allowed": catalogue.mask_of(columns)}
+    elif options is not None:
+        excluded = np.union1d(columns, given) if len(given) else columns
+        limits = {"excluded": excluded, **limits_of(scene, catalogue, options)}
+    return UserPlan(
+        user, RecommendationPlan(champion, scene, model, query, similar_to=similar_to, **limits), unknown, recent
+    )
+
+
+def limits_of(
+    scene: Scene, catalogue: Catalogue, options: ListOptions, available: Mask | None = None
+) -> dict[str, Any]:
+    """What options mean for the fields of a plan; `available` is that of the catalogue by default.
+
+    Raises
+    ------
+    InvalidRequest
+        The scene or the items cannot answer an option.
+    """
+    filter_mask, allowed = allowed_by(catalogue, options.filters, available)
+    return {
+        "filter_mask": filter_mask,
+        "allowed": allowed,
+        "purchased": purchased_of(scene, options.purchased),
+        "controls": controls_of(catalogue, options),
+    }
 
 
 def champion_of(champions: Champions, scene: Scene) -> Champion:

@@ -11,9 +11,9 @@ from numpy.typing import NDArray
 from models.rerank import Arranged, Explored
 from serving.recommending.catalogue import expected_days
 from serving.recommending.plan import RecommendationPlan
+from serving.recommending.recent import SECONDS_PER_DAY
 
 PROMOTION = "promotion"  # the source of promoted items
-SECONDS_PER_DAY = 86_400.0
 DIGITS = 6  # of a score
 
 

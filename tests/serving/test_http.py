@@ -14,7 +14,7 @@ import pytest
 from models.recommend.scene import SCENES
 from serving.endpoints import ENDPOINTS, recommendations
 from serving.http import OneErrorShape
-from serving.recommending.pipeline import make_slate
+from serving.recommending.pipeline import make_slate, random_source
 
 ERROR = {"code", "message", "field", "hint"}
 
@@ -406,7 +406,7 @@ def test_exploration_says_how_probable_each_item_was_and_can_be_repeated(serve, 
     assert again["items"] == other["items"]
     asked_again = recommendations.RecommendationsRequest.model_validate(asked)
     plan = recommendations.plan(champions, asked_again).plan
-    repeated = make_slate(plan, 10, recommendations.random_source(asked_again, body["recommendation_id"]))
+    repeated = make_slate(plan, 10, random_source(asked_again.exploration, body["recommendation_id"]))
     assert [champions.models["recommend"].catalogue.item_ids[column] for column in repeated.ranked.ids[0].tolist()] == [
         item["item_id"] for item in body["items"]
     ]

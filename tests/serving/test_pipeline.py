@@ -13,7 +13,7 @@ from models.recommend.base import Query
 from models.recommend.scene import SCENES
 from models.rerank import Arranged
 from serving.recommending.pipeline import make_slate, why_short
-from serving.recommending.plan import RecommendationPlan
+from serving.recommending.plan import RecommendationPlan, limits_of
 from serving.recommending.request_options import options_of
 from serving.recommending.rows import PROMOTION, make_rows
 
@@ -35,8 +35,8 @@ def plan(champions):
         champion = champions.models["recommend"]
         since = recent_of(purchasers, len(users), len(champion.bundle.item_ids)) if len(purchasers) else None
         query = Query(users, since=since, later_days=2.0 if since is not None else 0.0)
-        made = RecommendationPlan(champion, SCENES[scene], champion.catalogue.model(scene), query)
-        return made.with_options(options_of(options))
+        limits = limits_of(SCENES[scene], champion.catalogue, options_of(options))
+        return RecommendationPlan(champion, SCENES[scene], champion.catalogue.model(scene), query, **limits)
 
     return make
 
