@@ -20,7 +20,7 @@ Described = dict[
 
 
 class Part(BaseModel):
-    """Base of what a request is made of: types are not coerced, and a field nobody declared is a mistake."""
+    """Base of what a request is made of: types are not coerced, and an undeclared field is an error."""
 
     model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
 

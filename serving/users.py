@@ -16,7 +16,7 @@ from serving.responses import Answer
 
 @dataclass(frozen=True)
 class Asked:
-    """One customer of a request: who the caller asked for, who that is, and why not where nobody is found."""
+    """One customer of a request: the id as given, the customer behind it, and the problem where none is found."""
 
     user_id: str
     user_source: str | None

@@ -38,7 +38,7 @@ def new_items(
 
 
 def taste_words(category: str, liked: bool) -> str:
-    """Why an item nobody had.
+    """The reason for an item that the model does not know.
 
     Examples
     --------

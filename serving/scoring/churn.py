@@ -35,7 +35,7 @@ CHURN = pa.schema(
 def score_rows(
     champions: Champions, encoded: UserFeatures, rows: NDArray[np.int64], explain: bool
 ) -> list[dict[str, Any]]:
-    """The score of some rows of the profiles (−1 for nobody); `reasons` only with `explain`."""
+    """The score of some rows of the profiles (−1 for an unknown customer); `reasons` only with `explain`."""
     champion = champions.need(JOB)
     why_not = no_score_reasons(champions, rows)
     asked = np.array([position for position, reason in enumerate(why_not) if reason is None], dtype=np.int64)

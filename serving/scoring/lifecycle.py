@@ -22,7 +22,7 @@ PROSPECT = LIFECYCLE_STAGES[0]
 
 
 def predict_rows(champions: Champions, encoded: UserFeatures, rows: NDArray[np.int64]) -> list[dict[str, Any]]:
-    """The prediction for some rows of the profiles (−1 for nobody)."""
+    """The prediction for some rows of the profiles (−1 for an unknown customer)."""
     known = np.flatnonzero(rows >= 0)
     profiles = champions.customers.features.take(rows[known])
     stages = stages_of(profiles, champions.settings.lifecycle)
