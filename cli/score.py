@@ -158,8 +158,8 @@ def score(
 
     from qianmian.config import load_settings
     from serving.champions import load_from_workspace
-    from serving.recommending.batch import write
     from serving.recommending.request_options import options_of
+    from serving.scoring.tables import write
 
     listed = options_of({name: value for name, value in chosen.items() if value is not None})
     output = Output(as_json)
@@ -355,7 +355,9 @@ def score_table(
     from features.compute.builder import Builder
     from features.data.lake import Lake
     from features.definitions.pack_features import declared_features
-    from serving.recommending.batch import gone_from, score_churn, score_predictions, score_recommend
+    from serving.recommending.batch import gone_from, score_recommend
+    from serving.scoring.churn import score_churn
+    from serving.scoring.lifecycle import score_predictions
 
     if what == "recommend":
         # what was bought since the champion was fitted is read from the lake

@@ -3,41 +3,26 @@
 from __future__ import annotations
 
 import uuid
-from collections.abc import Mapping
 from datetime import datetime
 
-import numpy as np
 from pydantic import Field
 
-from models.recommend.scene import SCENES
-from models.rerank import Controls
+from models.recommend.scene import DEFAULT_SCENE, SCENES
 from qianmian.errors import InvalidRequest
 from serving.champions import Champions
-from serving.endpoints.base import (
-    Answer,
-    Described,
-    Endpoint,
-    Identifier,
-    UserRequest,
-    about_model,
-    resolve_user,
-    rounded,
-)
-from serving.endpoints.recommendations import (
-    JOB,
-    Context,
-    Item,
-    Plan,
-    RankedResponse,
-    items_asked,
-    list_answer,
-    since_asked,
-    unknown_attributes,
-)
+from serving.endpoints.base import Endpoint
+from serving.recommending.new_items import new_items
+from serving.recommending.pipeline import make_slate
+from serving.recommending.plan import JOB, UserPlan, plan_for_user
+from serving.recommending.request_options import Context
+from serving.recommending.responses import Item, RankedResponse, ignored_events, list_answer, unknown_attributes
+from serving.recommending.rows import make_rows
+from serving.requests import Described, Identifier, UserRequest
+from serving.responses import Answer, about_model
 
 MAX_ITEMS = 1_000
 INLINE = 100
-SCENE = SCENES["home"]
+SCENE = SCENES[DEFAULT_SCENE]
 
 
 class RankRequest(UserRequest):
@@ -64,104 +49,44 @@ class RankResponse(RankedResponse):
     )
 
 
-def plan(champions: Champions, request: RankRequest) -> Plan:
-    """Understand a request.
+def plan(champions: Champions, request: RankRequest) -> UserPlan:
+    """What the request means.
 
     Raises
     ------
     InvalidRequest
-        Of several customers with that id none is meant, an event cannot be, or items are described that are not asked about.
+        The user id is ambiguous, an event is not possible, or attributes are of items that are not to be ranked.
     """
-    asked_about = set(request.item_ids)
-    if stray := [item for item in request.attributes if item not in asked_about]:
+    listed = set(request.item_ids)
+    if stray := [item for item in request.attributes if item not in listed]:
         raise InvalidRequest(
             "attributes are of items that are not to be ranked",
             got=", ".join(stray[:5]),
             field="attributes",
             hint="name them in item_ids too",
         )
-    champion = champions.need(JOB)
-    catalogue = champion.catalogue
-    asked, since = resolve_user(champions, request), since_asked(champion, request.context)
-    items_asked(catalogue, SCENE, request.context.items)
-    columns, unknown = catalogue.columns_of(request.item_ids)
-    allowed = np.zeros(len(catalogue.item_ids), dtype=bool)
-    allowed[columns] = True
-    nothing = np.empty(0, dtype=np.int64)
-    if since is not None:
-        unknown = list(dict.fromkeys([*unknown, *since.unknown]))
-    return Plan(
-        asked,
-        champion,
-        catalogue.model(SCENE.name),
-        SCENE,
-        catalogue.user_row(asked.one_id),
-        allowed,
-        nothing,
-        False,
-        nothing,
-        unknown,
-        since,
-        Controls(),
-        [],
-    )
+    return plan_for_user(champions, request, SCENE, request.context, candidates=request.item_ids)
 
 
 def handle(champions: Champions, request: RankRequest, now: datetime) -> Answer:
     """The same items, ranked."""
-    asked = plan(champions, request)
-    assert asked.allowed is not None
-    many, attributes = int(asked.allowed.sum()), request.context.attributes
-    listed: Answer = {"items": [], "fallback": None}
-    if many:
-        listed = list_answer(asked, asked.ranked(many, attributes), request.explain)
-    new = new_items(asked, request.attributes, request.explain)
+    planned = plan(champions, request)
+    lists, listed = planned.plan, Answer(items=[], fallback=None)
+    assert lists.allowed is not None
+    if many := int(lists.allowed.sum()):
+        listed = list_answer(lists, make_rows(lists, make_slate(lists, many)), request.explain)
+    new = new_items(lists, planned.unknown, request.attributes, request.explain)
     named = {item["item_id"] for item in new or ()}
-    answer = {
+    return {
         "recommendation_id": uuid.uuid4().hex,
-        **asked.asked.identity,
+        **planned.user.identity,
         **listed,
         **({} if new is None else {"new_items": new}),
-        "unknown": [item for item in asked.unknown if item not in named],
-        "unknown_attributes": unknown_attributes(asked.champion, attributes),
+        "unknown": [item for item in planned.unknown if item not in named],
+        "unknown_attributes": unknown_attributes(lists.champion, request.context.attributes),
         **about_model(JOB)(champions, now),
+        **ignored_events(planned, request.context.events),
     }
-    if request.context.events and asked.since is not None:
-        answer["ignored_events"] = asked.since.ignored
-    return answer
-
-
-def new_items(asked: Plan, attributes: Mapping[str, Described], explain: bool) -> list[Answer] | None:
-    """The items the model does not know, best first, by what they are; None where none is described or no model can tell."""
-    described = {item: attributes[item] for item in asked.unknown if item in attributes}
-    since, later_days = (None, 0.0) if asked.since is None else (asked.since.interactions, asked.since.later_days)
-    found = asked.catalogue.scored_new(asked.row, list(described.values()), since, later_days) if described else None
-    if found is None:
-        return None
-    source, scores, usual = found
-    item_ids, answers = list(described), []
-    for place, at in enumerate(np.argsort(-scores, kind="stable").tolist()):
-        item = item_ids[at]
-        told: Answer = {"item_id": item, "score": rounded(float(scores[at])), "rank": place + 1, "source": source}
-        if explain:
-            told["reasons"] = [
-                taste_words(str(described[item].get("category") or ""), bool(asked.personal and scores[at] > usual[at]))
-            ]
-        answers.append(told)
-    return answers
-
-
-def taste_words(category: str, liked: bool) -> str:
-    """Why an item nobody had.
-
-    Examples
-    --------
-    >>> taste_words("GROCERY/SOUP", True), taste_words("GROCERY/SOUP", False), taste_words("", False)
-    ('new in SOUP, more to your taste than to most', 'new in SOUP', 'new')
-    """
-    kind = category.split("/")[-1]
-    new = f"new in {kind}" if kind else "new"
-    return f"{new}, more to your taste than to most" if liked else new
 
 
 ENDPOINT = Endpoint(

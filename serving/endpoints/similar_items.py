@@ -6,28 +6,18 @@ import uuid
 from datetime import datetime
 from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
 from pydantic import Field
 
-from qianmian.errors import NotFound
 from serving.champions import Champions
-from serving.endpoints.base import (
-    MAX_IDS,
-    Answer,
-    Described,
-    Endpoint,
-    Identifier,
-    NumResults,
-    Request,
-    Response,
-    about_model,
-    rounded,
-)
-from serving.endpoints.recommendations import JOB, Item
-from serving.recommending.catalogue import Catalogue, Mask
-from serving.recommending.explain import like_words
-from serving.recommending.request_options import FILTERS, allowed_by, short_reason
+from serving.endpoints.base import Endpoint
+from serving.recommending.pipeline import make_slate, why_short
+from serving.recommending.plan import JOB, RecommendationPlan
+from serving.recommending.request_options import FILTERS
+from serving.recommending.responses import Item, items_json
+from serving.recommending.rows import make_rows
+from serving.recommending.similar_items import plan_similar_items, similar_item_reasons
+from serving.requests import MAX_IDS, Described, Identifier, NumResults, Request
+from serving.responses import Answer, Response, about_model
 
 
 class SimilarItemsRequest(Request):
@@ -55,6 +45,11 @@ class SimilarItemsResponse(Response):
     short_reason: str | None = Field(description="why there are fewer items than asked for, else null")
 
 
+def plan(champions: Champions, request: SimilarItemsRequest) -> tuple[RecommendationPlan, list[str]]:
+    """What the request means; see `plan_similar_items`."""
+    return plan_similar_items(champions, request.item_id, request.attributes, request.filters, request.exclude)
+
+
 def handle(champions: Champions, request: SimilarItemsRequest, now: datetime) -> Answer:
     """The items most like one.
 
@@ -63,82 +58,18 @@ def handle(champions: Champions, request: SimilarItemsRequest, now: datetime) ->
     NotFound
         The model does not know the item.
     """
-    catalogue, k = champions.need(JOB).catalogue, request.num_results
-    column, passing, allowed = check(champions, request)
-    excluded, unknown = catalogue.columns_of(request.exclude)
-    if len(excluded):
-        allowed = np.ones(len(catalogue.item_ids), dtype=bool) if allowed is None else allowed.copy()
-        allowed[excluded] = False
-    ranked = (
-        catalogue.like(np.array([column]), k, allowed)
-        if column >= 0
-        else catalogue.like_one_of(request.attributes, k, allowed)
-    )
-    count = int(ranked.valid[0])
-    items: list[Answer] = [
-        {
-            "item_id": catalogue.item_ids[found],
-            "score": rounded(score),
-            "rank": place + 1,
-            "source": ranked.sources[source],
-        }
-        for place, (found, score, source) in enumerate(
-            zip(
-                ranked.ids[0, :count].tolist(),
-                ranked.scores[0, :count].tolist(),
-                ranked.source[0, :count].tolist(),
-                strict=True,
-            )
-        )
-    ]
-    if request.explain:
-        for item in items:
-            other = catalogue.item_index[item["item_id"]]
-            item["reasons"] = [like_words(catalogue.in_common(column, other)) if column >= 0 else "of the same kind"]
+    (similar, unknown), k = plan(champions, request), request.num_results
+    slate = make_slate(similar, k)
+    rows = make_rows(similar, slate)
+    reasons = similar_item_reasons(similar, rows) if request.explain else None
     return {
         "recommendation_id": uuid.uuid4().hex,
         "item_id": request.item_id,
-        "items": items,
+        "items": items_json(similar, rows, reasons),
         "unknown": unknown,
-        "short_reason": why_short(catalogue, column, passing, allowed, count) if count < k else None,
+        "short_reason": why_short(similar, slate) if len(rows) < k else None,
         **about_model(JOB)(champions, now),
     }
-
-
-def check(champions: Champions, request: SimilarItemsRequest) -> tuple[int, Mask | None, Mask | None]:
-    """Where the item stands in the model (−1 for one that is told by its attributes), what passes the filters, and what of that can be had.
-
-    Raises
-    ------
-    NotFound
-        The item stands nowhere.
-    InvalidRequest
-        A filter or the attributes cannot be answered.
-    """
-    catalogue = champions.need(JOB).catalogue
-    column = catalogue.item_index.get(request.item_id, -1)
-    if column < 0 and not request.attributes:
-        raise NotFound(
-            "the model does not know the item",
-            field="item_id",
-            hint="an item that too few customers had (recommend.min_item_customers) is not in the model; say what it is in attributes",
-        )
-    if column < 0:
-        catalogue.like_one_of(request.attributes, 1, None)
-    catalogue.similar  # noqa: B018 - whether any model can say
-    return column, *allowed_by(catalogue, request.filters)
-
-
-def why_short(catalogue: Catalogue, column: int, passing: Mask | None, allowed: Mask | None, count: int) -> str:
-    """What each step left."""
-    itself: NDArray[np.int64] = np.array([column] if column >= 0 else [], dtype=np.int64)
-    further = None if allowed is passing else allowed
-    steps = [
-        ("filters leave", passing),
-        ("those that can be had and are not excluded are", further),
-        ("beside the item itself", itself),
-    ]
-    return short_reason(catalogue, steps, count, (), count)
 
 
 ENDPOINT = Endpoint(
@@ -148,5 +79,5 @@ ENDPOINT = Endpoint(
     SimilarItemsResponse,
     handle,
     about_model(JOB),
-    check=check,
+    check=plan,
 )

@@ -21,6 +21,7 @@ from models.bundle import ModelBundle
 from models.ranked import Ranked
 from models.recommend.base import Recommender, fitted
 from models.recommend.fallback import FallbackChain
+from models.recommend.scene import DEFAULT_SCENE, SCENES
 from models.recommend.scene_models import SceneModels
 from models.threads import side_by_side
 from qianmian.errors import DataError
@@ -40,7 +41,7 @@ from training.tuning import tune, tuned
 
 T = TypeVar("T")
 
-HOME = "home"
+HOME = DEFAULT_SCENE  # the task of a scene has its name
 SHIPPED = "qianmian"  # the home lists as they ship, filled where the winner leaves places open
 K = 10
 CURVE = (1, 2, 3, 5, 10, 15, 20)
@@ -199,7 +200,9 @@ def _fitted_scenes(
     """
     candidates = {name: task.candidates(settings, seed) for name, task in TASKS.items()}
     chosen = {name: winners.get(name, list(models)[-1]) for name, models in candidates.items()}
-    scenes = {name: (name, *task.filled_by) for name, task in TASKS.items() if task.is_scene}
+    scenes = {
+        scene.name: (scene.task, *TASKS[scene.task].filled_by) for scene in SCENES.values() if scene.task is not None
+    }
     # what can score items that are in no training set is asked for that, scene or not
     others = {
         name: (name,) for name in winners if name not in scenes and candidates[name][chosen[name]].supports_score_unseen

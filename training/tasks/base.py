@@ -25,12 +25,12 @@ Extra = Callable[[Recommender, EvaluationSplit, Interactions], Mapping[str, NDAr
 
 @dataclass(frozen=True)
 class Task:
-    """The held-out task of one scene, or of one cold case.
+    """The held-out task of a scene (`Scene.task` names it), or of a cold case, whose model answers where a scene's `filled_by` names it.
 
     Attributes
     ----------
     name : str
-        The scene it decides, or ``cold customers``, ``cold items``.
+        That of its scene, or ``cold customers``, ``cold items``.
     description : str
         The question in words, with what counts as right.
     candidates : callable
@@ -44,8 +44,6 @@ class Task:
         What fills the places of this scene's lists that its model leaves open: other tasks (the model that won there) or models, by name.
     tunes : sequence of str
         Models whose parameters `--tune` searches on this task.
-    is_scene : bool
-        False for a cold case: its model answers where a scene's `filled_by` names it.
     extra : callable, optional
         (fitted model, examples, after) → further values an example, for models that promise more than an order (an expected day).
     """
@@ -58,7 +56,6 @@ class Task:
     k: int = 10
     filled_by: Sequence[str] = ()
     tunes: Sequence[str] = ()
-    is_scene: bool = True
     extra: Extra | None = None
 
 

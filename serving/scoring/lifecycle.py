@@ -1,0 +1,93 @@
+"""Lifecycle stages and averages: of some rows of the profiles, and of every customer as a table."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from features.compute.builder import Builder
+from features.compute.spec import UserFeatures
+from features.profiles.lifecycle import stages_of
+from qianmian.schema import LIFECYCLE_STAGES
+from serving.champions import Champions
+from serving.responses import rounded
+from serving.scoring.tables import IDENTITY, MADE, at_moment, blocks, with_identity
+
+JOB = "lifecycle"
+PROSPECT = LIFECYCLE_STAGES[0]
+
+
+def predict_rows(champions: Champions, encoded: UserFeatures, rows: NDArray[np.int64]) -> list[dict[str, Any]]:
+    """The prediction for some rows of the profiles (−1 for an unknown customer)."""
+    known = np.flatnonzero(rows >= 0)
+    profiles = champions.customers.features.take(rows[known])
+    stages = stages_of(profiles, champions.settings.lifecycle)
+    found: list[dict[str, Any]] = [_nobody() for _ in rows]
+    orders = profiles.column("orders_total")
+    gaps, values = profiles.column("gap_days_mean"), _column(profiles, "order_value_mean")
+    for place, position in enumerate(known.tolist()):
+        bought = orders[place]
+        found[position] = {
+            "lifecycle_stage": str(stages[place]),
+            "next_stage": None,
+            "average_days_between_orders": rounded(gaps[place], 4) if bought > 1 else None,
+            "average_order_value": rounded(values[place], 4) if bought > 0 and values is not None else None,
+            "no_score_reason": "never bought" if stages[place] == PROSPECT else None,
+        }
+    buyers = np.flatnonzero(stages != PROSPECT)  # the model learnt from buyers only
+    if len(buyers):
+        model = champions.need(JOB).bundle.model
+        p = model.predict_proba(encoded.values[rows[known[buyers]]], stages[buyers])
+        names = model.classes_.tolist()
+        for position, row in zip(known[buyers].tolist(), p.tolist(), strict=True):
+            found[position]["next_stage"] = {name: rounded(value) for name, value in zip(names, row, strict=True)}
+    return found
+
+
+def score_predictions(
+    champions: Champions, *, as_of: datetime | None = None, builder: Builder | None = None
+) -> pa.Table:
+    """Lifecycle stage, next stage and averages for every customer known; parameters and errors as in `score_churn`.
+
+    Returns
+    -------
+    pyarrow.Table
+        user_id, user_source, one_id, lifecycle_stage, next_stage (a struct, a field a stage), average_days_between_orders,
+        average_order_value, no_score_reason, as_of, model_version.
+    """
+    champion = champions.need(JOB)
+    at = at_moment(champions, champion, as_of, builder)
+    encoded = at.customers.encoded(champion.bundle.spec) if champion.bundle.spec is not None else at.customers.features
+    stages = pa.struct([(name, pa.float64()) for name in champion.bundle.model.classes_.tolist()])
+    schema = pa.schema(
+        [
+            *IDENTITY,
+            ("lifecycle_stage", pa.string()),
+            ("next_stage", stages),
+            ("average_days_between_orders", pa.float64()),
+            ("average_order_value", pa.float64()),
+            ("no_score_reason", pa.string()),
+            *MADE,
+        ]
+    )
+    return pa.concat_tables(
+        [with_identity(who, predict_rows(at, encoded, rows), champion, at, schema) for who, rows in blocks(at)]
+    )
+
+
+def _column(profiles: UserFeatures, name: str) -> NDArray[np.float32] | None:
+    return profiles.column(name) if name in profiles.spec.names else None
+
+
+def _nobody() -> dict[str, Any]:
+    return {
+        "lifecycle_stage": None,
+        "next_stage": None,
+        "average_days_between_orders": None,
+        "average_order_value": None,
+        "no_score_reason": "unknown customer",
+    }
