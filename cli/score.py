@@ -158,8 +158,8 @@ def score(
 
     from qianmian.config import load_settings
     from serving.champions import load_from_workspace
-    from serving.recommending.batch import write
     from serving.recommending.request_options import parse_list_options
+    from serving.scoring.tables import write
 
     list_options = parse_list_options({name: value for name, value in raw_options.items() if value is not None})
     output = Output(as_json)
@@ -358,7 +358,9 @@ def score_table(
     from features.compute.builder import Builder
     from features.data.lake import Lake
     from features.definitions.pack_features import declared_features
-    from serving.recommending.batch import score_churn, score_predictions, score_recommend, unavailable_items
+    from serving.recommending.batch import score_recommend, unavailable_items
+    from serving.scoring.churn import score_churn
+    from serving.scoring.lifecycle import score_predictions
 
     if what == "recommend":
         # what was bought since the champion was fitted is read from the lake

@@ -9,12 +9,12 @@ from typing import Any
 import ibis
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from features.compute.builder import Builder
 from features.compute.views import days_before
-from features.interactions import Interactions, TrainingSet, index_of
+from features.id_map import IdMap
+from features.interactions import Interactions, TrainingSet
 from features.training_data import interactions_from_rows
 from qianmian.errors import DataError
 
@@ -181,11 +181,11 @@ def content_set(builder: Builder, as_of: datetime, purchases: TrainingSet | None
     interacted = rows.group_by("content_id").aggregate([("one_id", "count_distinct"), ("one_id", "count")])
     also = np.asarray(interacted["content_id"].to_pylist(), dtype=np.str_)
     every = np.union1d(named, also)
-    at = index_of(every, also)
+    at = IdMap(every).rows(also)
     customers, events = np.zeros(len(every), np.int64), np.zeros(len(every), np.int64)
     customers[at], events[at] = interacted["one_id_count_distinct"].to_numpy(), interacted["one_id_count"].to_numpy()
     content_ids = every[np.lexsort((np.arange(len(every)), -events, -customers))]
-    place = index_of(named, content_ids)
+    place = IdMap(named).rows(content_ids)
     attributes = {
         name: np.asarray([*described[name].fill_null("").to_pylist(), ""], dtype=np.str_)[place]
         for name in CONTENT_COLUMNS
@@ -216,11 +216,11 @@ def content_interactions(
     ----------
     types : ndarray of str, (n_contents,)
     """
-    users = pc.index_in(rows["one_id"], value_set=pa.array(user_ids)).combine_chunks()
-    contents = pc.index_in(rows["content_id"], value_set=pa.array(content_ids)).combine_chunks()
-    known = np.asarray(contents.fill_null(0).to_numpy(zero_copy_only=False), dtype=np.int64)
+    users, contents = IdMap(user_ids).rows(rows["one_id"]), IdMap(content_ids).rows(rows["content_id"])
     seconds = np.asarray(rows["seconds"].to_numpy(zero_copy_only=False), dtype=np.float64)
-    weights = engagement_weights(np.asarray(rows["event_type"].to_pylist(), dtype=np.str_), seconds, known, types)
+    weights = engagement_weights(
+        np.asarray(rows["event_type"].to_pylist(), dtype=np.str_), seconds, np.maximum(contents, 0), types
+    )
     return interactions_from_rows(
         rows.append_column("weight", pa.array(weights)), users, contents, (len(user_ids), len(content_ids))
     )

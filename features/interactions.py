@@ -10,12 +10,11 @@ from functools import cached_property
 from typing import Any, TypeVar
 
 import numpy as np
-import pyarrow as pa
-import pyarrow.compute as pc
 from numpy.typing import NDArray
 from scipy import sparse
 
 from features.compute.spec import UserFeatures
+from features.id_map import IdMap
 
 T = TypeVar("T")
 INTERACTION_FIELDS = (
@@ -223,15 +222,7 @@ class TrainingSet:
 
     def user_rows(self, one_ids: NDArray[np.str_]) -> NDArray[np.int64]:
         """Index of each id in `user_ids`, −1 where unknown."""
-        return index_of(self.user_ids, one_ids)
-
-
-def index_of(haystack: NDArray[np.str_], needles: NDArray[np.str_]) -> NDArray[np.int64]:
-    """Position of each needle in an array of unique strings of any order, −1 where it is not in it."""
-    if not len(haystack):
-        return np.full(len(needles), -1, dtype=np.int64)
-    found = pc.index_in(pa.array(needles), value_set=pa.array(haystack))
-    return np.asarray(found.fill_null(-1).to_numpy(zero_copy_only=False), dtype=np.int64)
+        return IdMap(self.user_ids).rows(one_ids)
 
 
 def sorted_interactions(

@@ -14,7 +14,8 @@ from numpy.typing import NDArray
 
 from features.compute.builder import Builder
 from features.compute.views import days_before
-from features.interactions import EVENT_WEIGHTS, Interactions, TrainingSet, index_of, sorted_interactions
+from features.id_map import IdMap
+from features.interactions import EVENT_WEIGHTS, Interactions, TrainingSet, sorted_interactions
 from qianmian.errors import DataError
 
 
@@ -101,8 +102,7 @@ def training_set(
         )
     people = builder.views(as_of).customers.select("one_id").distinct().order_by("one_id").to_pyarrow()
     user_ids = np.asarray(people["one_id"].to_pylist(), dtype=np.str_)
-    users = pc.index_in(rows["one_id"], value_set=pa.array(user_ids)).combine_chunks()
-    items = pc.index_in(rows["item_id"], value_set=pa.array(item_ids)).combine_chunks()
+    users, items = IdMap(user_ids).rows(rows["one_id"]), IdMap(item_ids).rows(rows["item_id"])
     interactions = interactions_from_rows(rows, users, items, (len(user_ids), len(item_ids)))
     features = None
     if with_features:
@@ -119,24 +119,25 @@ def training_set(
     )
 
 
-def interactions_from_rows(rows: pa.Table, users: pa.Array, items: pa.Array, shape: tuple[int, int]) -> Interactions:
-    """Rows of `interaction_rows` as arrays, in an order that does not depend on the engine; entries whose user or item is null are left out.
+def interactions_from_rows(
+    rows: pa.Table, users: NDArray[np.int64], items: NDArray[np.int64], shape: tuple[int, int]
+) -> Interactions:
+    """Rows of `interaction_rows` as arrays, in an order that does not depend on the engine; entries whose user or item is unknown are left out.
 
     Parameters
     ----------
-    users, items : pyarrow.Array of integers, (m,)
-        Indices of each row's customer and item.
+    users, items : ndarray of int64, (m,)
+        Index of each row's customer and item, −1 where it is unknown.
     """
-    kept = pc.and_(pc.is_valid(users), pc.is_valid(items))
-    user, item, age_days, weights = (
-        pc.filter(column, kept).to_numpy() for column in (users, items, rows["age_days"], rows["weight"])
-    )
+    known = (users >= 0) & (items >= 0)
+    user, item, kept = users[known].astype(np.int32), items[known].astype(np.int32), pa.array(known)
+    age_days, weights = (pc.filter(rows[name], kept).to_numpy() for name in ("age_days", "weight"))
     baskets, quantities, amounts = (pc.filter(rows[name], kept) for name in ("basket", "quantity", "amount"))
     orders = None if baskets.null_count == len(baskets) else _order_numbers(user, item, age_days, baskets)
     units, paid = (None if c.null_count == len(c) else c.to_numpy().astype(np.float32) for c in (quantities, amounts))
     return sorted_interactions(
-        user.astype(np.int32),
-        item.astype(np.int32),
+        user,
+        item,
         age_days.astype(np.float32),
         weights.astype(np.float32),
         shape,
@@ -147,7 +148,7 @@ def interactions_from_rows(rows: pa.Table, users: pa.Array, items: pa.Array, sha
 
 
 def _order_numbers(
-    users: NDArray[np.int64], items: NDArray[np.int64], age_days: NDArray[np.float64], baskets: pa.ChunkedArray
+    users: NDArray[np.int32], items: NDArray[np.int32], age_days: NDArray[np.float64], baskets: pa.ChunkedArray
 ) -> NDArray[np.int32]:
     """Number baskets by customer, then time, then id. A line without a basket is one of its own, as is a customer's part of a shared one."""
     coded = baskets.combine_chunks().dictionary_encode()
@@ -172,7 +173,7 @@ def _item_attributes(
     builder: Builder, item_ids: NDArray[np.str_], source: str, as_of: datetime, interactions: Interactions
 ) -> dict[str, NDArray[Any]]:
     items = builder.backend.table("items").to_pyarrow()
-    at = index_of(np.asarray(items["item_id"].to_pylist(), dtype=np.str_), item_ids)
+    at = IdMap(items["item_id"].to_pylist()).rows(item_ids)
     known_columns = [name for name in items.column_names if name != "item_id" and items[name].null_count < len(items)]
     attributes = {
         name: _attribute(items[name])[at] for name in dict.fromkeys((*known_columns, "category", "brand", "price"))
@@ -192,7 +193,7 @@ def _item_attributes(
             .aggregate(category=t.category.min())
             .to_pyarrow()
         )
-        at = index_of(np.asarray(pairs["item_id"].to_pylist(), dtype=np.str_), item_ids)
+        at = IdMap(pairs["item_id"].to_pylist()).rows(item_ids)
         attributes["category"] = np.asarray([*pairs["category"].to_pylist(), ""], dtype=np.str_)[at]
     return attributes
 

@@ -6,6 +6,7 @@ import importlib.metadata
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from features.compute.spec import FeatureSpec
+from features.id_map import IdMap
 from models.kinds import MODELS
 from models.persist import RETRAIN, checksum, load_arrays, load_json, save_arrays
 from qianmian.errors import ArtifactError
@@ -45,7 +47,7 @@ class ModelBundle:
     kind : str
         The entry in `models.kinds.MODELS` that loads it.
     user_ids, item_ids : ndarray of str
-        Id maps; empty where the model has no such axis.
+        The id of each row and of each column; empty where the model has no such axis.
     item_attributes : dict of str to ndarray, each (n_items,)
         As in `TrainingSet`.
     spec : FeatureSpec or None
@@ -67,6 +69,16 @@ class ModelBundle:
     item_attributes: dict[str, NDArray[Any]] = field(default_factory=dict)
     config: dict[str, Any] = field(default_factory=dict)
     facts: dict[str, Any] = field(default_factory=dict)
+
+    @cached_property
+    def user_map(self) -> IdMap:
+        """one_id → row of the model."""
+        return IdMap(self.user_ids)
+
+    @cached_property
+    def item_map(self) -> IdMap:
+        """item_id → column of the model."""
+        return IdMap(self.item_ids)
 
     def save(self, folder: Path) -> None:
         """Write the bundle; `manifest.json` comes last and lists the checksum of every other file."""

@@ -12,13 +12,13 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from pydantic import ValidationError
 
 from features.compute.spec import UserFeatures
 from features.profiles import snapshot as snapshots
 from features.profiles.snapshot import Snapshot
 from models.bundle import ModelBundle, verify
+from models.recommend.scene import SCENES
 from qianmian.errors import ArtifactError, NotReady, QianmianError, WorkspaceError
 from qianmian.schema import CHAMPION, PREVIOUS, REGISTERED_PREFIX
 from qianmian.settings import Settings
@@ -126,17 +126,17 @@ class Champions:
         if self.snapshot is not None:
             self.snapshot.resolve("")
             self.snapshot.features  # noqa: B018 - a cached property
-            len(self.snapshot.row_of)
+            self.snapshot.user_map.row("")
             for job in ("churn", "lifecycle"):
                 if job in self.models:
                     self.encoded(job)
-        for job in ("recommend", "content"):
+        for job in dict.fromkeys(scene.job for scene in SCENES.values()):
             if job not in self.models:
                 continue
-            catalogue = self.models[job].catalogue
+            catalogue, users = self.models[job].catalogue, [-1, 0][: 1 + bool(len(self.models[job].bundle.user_ids))]
             catalogue.warm()
             for scene in catalogue.scenes:
-                catalogue.model(scene).recommend(np.array([-1, 0][: 1 + bool(len(catalogue.user_index))]), 1)
+                catalogue.model(scene).recommend(users, 1)
         if "churn" in self.models and self.snapshot is not None:
             model = self.models["churn"].bundle.model
             for ask in (model.predict_proba, model.explain):

@@ -18,7 +18,9 @@ from starlette.responses import Response
 from qianmian.errors import NotReady, QianmianError
 from serving.champions import Champions
 from serving.endpoints import ENDPOINTS
-from serving.endpoints.base import Endpoint, ErrorResponse, parse_request
+from serving.endpoints.base import Endpoint
+from serving.requests import parse_request
+from serving.responses import ErrorResponse
 
 logger = logging.getLogger(__name__)
 

@@ -6,9 +6,8 @@ from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 
 import numpy as np
-import pyarrow as pa
-import pyarrow.compute as pc
 
+from features.id_map import IdMap
 from features.interactions import Interactions, TrainingSet
 from features.training_data import interaction_rows, interaction_source, interactions_from_rows
 from qianmian.errors import DataError
@@ -104,8 +103,7 @@ class HoldoutSplitter:
 def interactions_between(context: TrainingContext, train: TrainingSet, start: datetime, end: datetime) -> Interactions:
     """What the customers of a training set did with its items in ``[start, end)``; ages count from `end`."""
     rows, _ = interaction_rows(context.builder, end, start)
-    users = pc.index_in(rows["one_id"], value_set=pa.array(train.user_ids)).combine_chunks()
-    items = pc.index_in(rows["item_id"], value_set=pa.array(train.item_ids)).combine_chunks()
+    users, items = IdMap(train.user_ids).rows(rows["one_id"]), IdMap(train.item_ids).rows(rows["item_id"])
     return interactions_from_rows(rows, users, items, (train.n_users, train.n_items))
 
 

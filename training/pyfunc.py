@@ -16,17 +16,15 @@ from mlflow.models import set_model
 from mlflow.pyfunc.model import PythonModel, PythonModelContext
 
 from features.compute.spec import UserFeatures
-from features.interactions import index_of
 from models.bundle import ModelBundle
+from models.recommend.scene import DEFAULT_SCENE
 from qianmian.errors import DataError
-
-HOME = "home"
 
 
 def _recommend(bundle: ModelBundle, frame: pd.DataFrame, params: Mapping[str, Any]) -> pd.DataFrame:
-    users = index_of(bundle.user_ids, frame["one_id"].to_numpy(dtype=np.str_))
+    users = bundle.user_map.rows(frame["one_id"].to_numpy(dtype=np.str_))
     scenes = list(bundle.model.scenes)
-    scene = str(params.get("scene") or (HOME if HOME in scenes else scenes[0]))
+    scene = str(params.get("scene") or (DEFAULT_SCENE if DEFAULT_SCENE in scenes else scenes[0]))
     ranked = bundle.model.scene(scene).recommend(
         users, int(params.get("num_results", 10)), exclude_purchased=bool(params.get("exclude_purchased", False))
     )
@@ -63,7 +61,7 @@ def _lifecycle(bundle: ModelBundle, frame: pd.DataFrame, params: Mapping[str, An
 
 
 def _lookalike(bundle: ModelBundle, frame: pd.DataFrame, params: Mapping[str, Any]) -> pd.DataFrame:
-    seeds = index_of(bundle.user_ids, frame["one_id"].to_numpy(dtype=np.str_))
+    seeds = bundle.user_map.rows(frame["one_id"].to_numpy(dtype=np.str_))
     rows, scores = bundle.model.expand(seeds[seeds >= 0], int(params.get("size", 100)))
     return pd.DataFrame({"one_id": bundle.user_ids[rows], "score": scores})
 

@@ -14,6 +14,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from features.compute.algebra import Feature
+from features.id_map import IdMap
 from qianmian.errors import DataError
 
 MISSING_CODE = -1
@@ -139,11 +140,7 @@ class UserFeatures:
 
     def rows_of(self, one_ids: NDArray[np.str_] | Sequence[str]) -> NDArray[np.int64]:
         """Row of each id, −1 where it is unknown, (len(one_ids),)."""
-        wanted = np.asarray(one_ids, dtype=np.str_)
-        if not len(self.one_ids):
-            return np.full(len(wanted), -1, dtype=np.int64)
-        at = np.searchsorted(self.one_ids, wanted).clip(max=len(self.one_ids) - 1)
-        return np.where(self.one_ids[at] == wanted, at, -1).astype(np.int64)
+        return IdMap(self.one_ids).rows(one_ids)
 
     def take(self, rows: NDArray[np.int64]) -> UserFeatures:
         """Some customers, as a copy."""

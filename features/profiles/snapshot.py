@@ -25,6 +25,7 @@ from features.compute.online.build import build_state
 from features.compute.spec import FeatureSpec, UserFeatures
 from features.data.lake import Lake
 from features.definitions.pack_features import declared_features
+from features.id_map import IdMap
 from features.profiles.tags.declare import TagFacts, TagValue
 from features.profiles.tags.tagging import make_tags, tags_digest
 from qianmian.errors import ArtifactError, InvalidRequest, WorkspaceError
@@ -79,9 +80,9 @@ class Snapshot:
         return list(self.table["one_id"].to_pylist())
 
     @cached_property
-    def row_of(self) -> dict[str, int]:
+    def user_map(self) -> IdMap:
         """one_id → row."""
-        return {one_id: row for row, one_id in enumerate(self.one_ids)}
+        return IdMap(self.one_ids)
 
     @cached_property
     def _by_user(self) -> dict[str, list[tuple[str, str]]]:
@@ -294,5 +295,5 @@ def _reusable_snapshot(builder: Builder, as_of: datetime, settings: Settings) ->
 def user_ids_of(snapshot: Snapshot, one_ids: Sequence[str]) -> list[tuple[str, str]]:
     """(user_id, user_source) of each one_id, ('', '') where it is not in the snapshot."""
     users, sources = snapshot.table["user_id"].to_pylist(), snapshot.table["user_source"].to_pylist()
-    rows = [snapshot.row_of.get(one_id, -1) for one_id in one_ids]
+    rows = [snapshot.user_map.row(one_id) for one_id in one_ids]
     return [(users[row], sources[row]) if row >= 0 else ("", "") for row in rows]

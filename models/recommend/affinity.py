@@ -9,7 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import sparse
 
-from features.interactions import Interactions, TrainingSet, index_of
+from features.id_map import IdMap
+from features.interactions import Interactions, TrainingSet
 from models.persist import Arrays, pack_csr, unpack_csr
 from models.ranked import NOT_A_CANDIDATE
 from models.recommend.base import Choice, Indices, Query, Range, Recommender, fold_in
@@ -105,8 +106,8 @@ class AffinityRecommender(Recommender):
             Query(np.array([user], dtype=np.int64), recent_interactions=recent_interactions, elapsed_days=elapsed_days)
         )
         at = np.array([self._node(str(one.get("category") or "")) for one in described], dtype=np.int64)
-        brand = index_of(self.brands_, np.array([str(one.get("brand") or "") for one in described], dtype=np.str_))
-        brand = np.where(brand >= 0, brand, index_of(self.brands_, np.array([""]))[0])
+        brand = IdMap(self.brands_).rows([*(str(one.get("brand") or "") for one in described), ""])
+        brand = np.where(brand >= 0, brand, brand[-1])[:-1]
         lift = np.where(brand >= 0, brands[0, np.maximum(brand, 0)], np.float32(0.0))
         scores: NDArray[np.float32] = nodes[0, at] + self.new_within_[at] + np.float32(self.brand_weight) * lift
         return scores.astype(np.float32)

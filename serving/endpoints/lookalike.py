@@ -10,22 +10,14 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, Field, model_validator
 
-from features.interactions import index_of
 from features.profiles.snapshot import user_ids_of
 from models.lookalike import SeedEvaluation
 from qianmian.errors import InvalidRequest
 from serving.champions import Champions
-from serving.endpoints.base import (
-    MAX_IDS,
-    Endpoint,
-    Identifier,
-    Request,
-    Response,
-    ResponseBody,
-    model_metadata,
-    resolve_users,
-    rounded,
-)
+from serving.endpoints.base import Endpoint
+from serving.requests import MAX_IDS, Identifier, Request
+from serving.responses import Response, ResponseBody, model_metadata, rounded
+from serving.users import resolve_users
 
 JOB = "lookalike"
 MAX_SIZE = 100_000
@@ -117,7 +109,7 @@ def handle(champions: Champions, request: LookalikeRequest, now: datetime) -> Re
     left_out = _rows(champions, request.exclude, request.user_source)
     size = request.size if request.size is not None else max(1, round((request.ratio or 0.0) * len(user_ids)))
     # a customer the profiles do not know has no id a caller could use
-    nameless = np.flatnonzero([one_id not in champions.customers.row_of for one_id in user_ids.tolist()])
+    nameless = np.flatnonzero(champions.customers.user_map.rows(user_ids) < 0)
     rows, scores = champion.bundle.model.expand(seeds.rows, size, exclude=np.union1d(left_out.rows, nameless))
     evidence = (
         champion.bundle.model.evidence(seeds.rows, size, splits=EVIDENCE_SPLITS) if request.with_evidence else None
@@ -177,7 +169,7 @@ def evidence_answer(evidence: SeedEvaluation) -> ResponseBody:
 def _rows(champions: Champions, user_ids: list[str], user_source: str | None) -> _Rows:
     found = resolve_users(champions, user_ids, user_source)
     known = [one for one in found if one.one_id is not None]
-    rows = index_of(champions.require(JOB).bundle.user_ids, np.asarray([one.one_id for one in known], dtype=np.str_))
+    rows = champions.require(JOB).bundle.user_map.rows([str(one.one_id) for one in known])
     unknown = [one.user_id for one in found if one.one_id is None]
     unknown += [one.user_id for one, row in zip(known, rows.tolist(), strict=True) if row < 0]
     return _Rows(np.unique(rows[rows >= 0]), unknown)

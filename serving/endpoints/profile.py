@@ -7,11 +7,11 @@ from datetime import datetime
 from pydantic import BaseModel, Field
 
 from qianmian.schema import TAG_CATEGORIES
-from qianmian.times import is_stale
 from serving.champions import Champions
-from serving.endpoints.base import Endpoint, Response, ResponseBody, UserRequest, resolve_user, utc_text
-
-NAME = "profiles"
+from serving.endpoints.base import Endpoint
+from serving.requests import UserRequest
+from serving.responses import Response, ResponseBody, snapshot_metadata, utc_text
+from serving.users import resolve_user
 
 
 class ProfileRequest(UserRequest):
@@ -41,7 +41,7 @@ def handle(champions: Champions, request: ProfileRequest, now: datetime) -> Resp
     """The tags of one customer."""
     customers = champions.customers
     user = resolve_user(champions, request)
-    row = customers.row_of.get(user.one_id or "", -1)
+    row = customers.user_map.row(user.one_id)
     found = customers.facts_of(row, now) if row >= 0 else {}
     tags = {
         category: {
@@ -50,16 +50,6 @@ def handle(champions: Champions, request: ProfileRequest, now: datetime) -> Resp
         for category in TAG_CATEGORIES
     }
     return {**user.identity, "known": row >= 0, "tags": tags, **snapshot_metadata(champions, now)}
-
-
-def snapshot_metadata(champions: Champions, now: datetime) -> ResponseBody:
-    """The stamp of answers that come from the profiles alone; the version says which data and which features."""
-    customers = champions.customers
-    return {
-        "model": {"name": NAME, "version": f"{customers.data_digest}-{customers.spec.hash}"},
-        "as_of": utc_text(customers.as_of),
-        "stale": is_stale(customers.as_of, now, champions.settings.serving.stale_after_days),
-    }
 
 
 ENDPOINT = Endpoint(

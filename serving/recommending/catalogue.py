@@ -24,7 +24,7 @@ from qianmian.errors import InvalidRequest, NotReady
 
 NON_PERSONALIZED = ("popular", "popular_by_segment", "trending")  # models that know nothing of what this customer did
 AVAILABLE = "available"
-SIMILAR = "similar"
+WITHOUT_MODEL = tuple(scene.name for scene in SCENES.values() if not scene.needs_model)
 MAX_DEPTH = 20  # of a category path
 Mask = NDArray[np.bool_]
 
@@ -47,8 +47,8 @@ class Catalogue:
     @cached_property
     def scenes(self) -> tuple[str, ...]:
         """The scenes the recommender answers."""
-        trained = {*(self._scene_models.scenes or ()), *((SIMILAR,) if self._similar is not None else ())}
-        return (*(scene for scene in SCENES if scene in trained), *sorted(trained.difference(SCENES)))
+        answered = {*(self._scene_models.scenes or ()), *(WITHOUT_MODEL if self._similar is not None else ())}
+        return (*(scene for scene in SCENES if scene in answered), *sorted(answered.difference(SCENES)))
 
     def model(self, scene: str) -> Recommender:
         """What answers a scene.
@@ -72,7 +72,7 @@ class Catalogue:
         )
 
     def trained(self, scene: str) -> bool:
-        """The recommender has models for the scene; `similar` is answered without, by the first model that knows which items are alike."""
+        """The recommender has models for the scene."""
         return scene in (self._scene_models.scenes or ())
 
     @property
@@ -122,7 +122,8 @@ class Catalogue:
 
     @cached_property
     def _similar(self) -> Recommender | None:
-        named = [(self._scene_models.models or {})[name] for name in (self._scene_models.scenes or {}).get(SIMILAR, ())]
+        made, scenes = self._scene_models.models or {}, self._scene_models.scenes or {}
+        named = [made[name] for scene in WITHOUT_MODEL for name in scenes.get(scene, ())]
         return next(
             (
                 model
@@ -198,11 +199,6 @@ class Catalogue:
     # ---- users -------------------------------------------------------------------------------------------------------
 
     @cached_property
-    def user_index(self) -> dict[str, int]:
-        """one_id → row of the model."""
-        return {one_id: row for row, one_id in enumerate(self._bundle.user_ids.tolist())}
-
-    @cached_property
     def history(self) -> sparse.csr_matrix:
         """Who had what, 0/1, (n_users, n_items)."""
         return self.models[0].history_
@@ -214,7 +210,7 @@ class Catalogue:
 
     def user_row(self, one_id: str | None) -> int:
         """Row of a customer, −1 for one the model has never seen."""
-        return -1 if one_id is None else self.user_index.get(one_id, -1)
+        return self._bundle.user_map.row(one_id)
 
     def interacted(self, row: int) -> NDArray[np.int32]:
         """The items a customer had, sorted."""
@@ -228,11 +224,6 @@ class Catalogue:
         return row >= 0 and bool(self.history.indptr[row + 1] > self.history.indptr[row])
 
     # ---- items -------------------------------------------------------------------------------------------------------
-
-    @cached_property
-    def item_index(self) -> dict[str, int]:
-        """item_id → column of the model."""
-        return {item_id: column for column, item_id in enumerate(self.item_ids)}
 
     @cached_property
     def items(self) -> ItemTable:
@@ -275,22 +266,18 @@ class Catalogue:
 
     def warm(self) -> None:
         """Make every lookup now."""
-        for lookup in (self.user_index, self.item_index, self.known_attributes, self.scenes):
-            len(lookup)
-        self.history, self.available  # noqa: B018 - cached properties
+        self.user_row("")
+        self.item_column("")
+        self.known_attributes, self.scenes, self.history, self.available  # noqa: B018 - cached properties
         self.items.warm()
+
+    def item_column(self, item_id: str) -> int:
+        """Column of an item, −1 for one that the model does not know."""
+        return self._bundle.item_map.row(item_id)
 
     def columns_of(self, item_ids: Iterable[str]) -> tuple[NDArray[np.int64], list[str]]:
         """Columns of the items the model knows, in order and once each, and the ids it does not know."""
-        known: dict[int, None] = {}
-        unknown: dict[str, None] = {}
-        for item_id in item_ids:
-            column = self.item_index.get(item_id)
-            if column is None:
-                unknown[item_id] = None
-            else:
-                known[column] = None
-        return np.fromiter(known, dtype=np.int64, count=len(known)), list(unknown)
+        return self._bundle.item_map.split(item_ids)
 
     def parse_filter(self, raw: Any, where: str = "filters") -> tuple[Mask | None, bool]:
         """Which items pass a filter (`models.filters`), (n_items,), None for all; and whether it asks for availability itself.
@@ -338,8 +325,12 @@ class Catalogue:
 
     def item_mask(self, item_ids: Iterable[str]) -> Mask:
         """A mask of these items, (n_items,)."""
+        return self.mask_of(self.columns_of(item_ids)[0])
+
+    def mask_of(self, columns: NDArray[np.integer[Any]]) -> Mask:
+        """A mask of these columns, (n_items,)."""
         mask = np.zeros(len(self.item_ids), dtype=bool)
-        mask[self.columns_of(item_ids)[0]] = True
+        mask[columns] = True
         return mask
 
 

@@ -13,9 +13,8 @@ from features.interactions import EVENT_WEIGHTS, Interactions
 from qianmian.errors import InvalidRequest
 from qianmian.schema import EVENT_TYPES
 from qianmian.times import days_between
-from serving.endpoints.base import Identifier
 from serving.recommending.catalogue import Catalogue
-from serving.recommending.request_options import RequestModel
+from serving.requests import Identifier, RequestModel
 
 EVENTS_FIELD = "context.events"
 
@@ -102,7 +101,7 @@ def recent_activity(
     unknown: dict[str, None] = {}
     rows: list[tuple[int, float, float, datetime]] = []
     for index, (event, time) in enumerate(zip(events, times, strict=True)):
-        column, weight = catalogue.item_index.get(event.item_id), _weight(event.event_type, interaction_source)
+        column, weight = catalogue.item_column(event.item_id), _weight(event.event_type, interaction_source)
         if event.event_type not in EVENT_TYPES:
             where = f"{EVENTS_FIELD}[{index}].event_type"
             raise InvalidRequest(
@@ -115,7 +114,7 @@ def recent_activity(
             )
         if time < as_of:
             ignored.append({"index": index, "reason": "before as_of: the model knows it already"})
-        elif column is None:
+        elif column < 0:
             unknown[event.item_id] = None
             ignored.append({"index": index, "reason": "the model does not know the item"})
         elif not weight:

@@ -5,32 +5,26 @@ The HTTP face and batch scoring read the same words here.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Annotated, Any
 
-import numpy as np
-from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic import Field, ValidationError, field_validator
 
 from models import rerank
 from models.recommend.scene import PurchasedOption, Scene
 from models.rerank import RerankOptions
 from qianmian.errors import InvalidRequest
-from serving.endpoints.base import MAX_RESULTS, Identifier, request_error
 from serving.recommending.catalogue import Catalogue, Mask, combine_masks
+from serving.recommending.recent import Event
+from serving.requests import MAX_RESULTS, Identifier, RequestModel, request_error
 
 MAX_CAPS = 10
 MAX_PROMOTIONS = 10
+MAX_EVENTS = 1_000
 FILTERS = (
     'only these items: {"category": "GROCERY", "brand": ["A", "B"]}, or nested: {"and": [{"attribute": "price", "op": "between", '
     '"value": [1, 5]}, {"not": {"brand": "A"}}]}; see docs/http.md'
 )
-
-
-class RequestModel(BaseModel):
-    """Base of what a request is made of: types are not coerced, and a field nobody declared is a mistake."""
-
-    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
 
 
 class DiversityOptions(RequestModel):
@@ -87,6 +81,29 @@ class ListOptions(RequestModel):
         if (total := sum(promotion.percent for promotion in promotions)) > 100:
             raise ValueError(f"they ask for {total:g} percent of the places together; at most 100")
         return promotions
+
+
+class RequestContext(RequestModel):
+    """What the caller knows of the moment and of a customer the model does not know."""
+
+    attributes: dict[Identifier, str] = Field(
+        default_factory=dict,
+        max_length=50,
+        description='profile attributes of a customer without history: {"age_band": "25-34"}',
+    )
+    items: list[Identifier] = Field(
+        default_factory=list,
+        max_length=MAX_EVENTS,
+        description="what the list should go with (complement, upgrade, similar): the basket, or an item",
+    )
+    events: list[Event] = Field(
+        default_factory=list, max_length=MAX_EVENTS, description="what the customer did since the model's as_of"
+    )
+    now: str | None = Field(
+        None,
+        max_length=40,
+        description="the moment to answer for, ISO 8601; default the last event's, without events as_of",
+    )
 
 
 def parse_list_options(raw: Mapping[str, Any]) -> ListOptions:
@@ -159,7 +176,7 @@ def allowed_items(catalogue: Catalogue, filters: Any, available: Mask | None = N
     return filter_mask, filter_mask if filters_availability else combine_masks(filter_mask, available)
 
 
-def resolve_purchased(scene: Scene, request_options: str | None) -> str:
+def resolve_purchased(scene: Scene, request_options: PurchasedOption | None) -> PurchasedOption:
     """``any``, ``only`` or ``never``: what is asked, else what the scene does.
 
     Raises
@@ -177,39 +194,3 @@ def resolve_purchased(scene: Scene, request_options: str | None) -> str:
             field="purchased",
         )
     return request_options
-
-
-def short_reason(
-    catalogue: Catalogue,
-    steps: Sequence[tuple[str, Mask | NDArray[np.integer[Any]] | None]],
-    ranked: int | None,
-    capped: Sequence[str],
-    kept: int,
-) -> str:
-    """Why a list is shorter than asked: what each step that took anything away leaves, in the order they are applied.
-
-    Parameters
-    ----------
-    steps : sequence of (str, mask or columns)
-        ``filters leave`` and such, and what it lets through (a mask) or takes away (columns); None did nothing.
-    ranked : int, optional
-        How many of those left the scene's model ranks.
-    capped : sequence of str
-        The limits a group, and `kept` how many items they left.
-    """
-    total = len(catalogue.item_ids)
-    left = np.ones(total, dtype=bool)
-    clauses = [f"the model knows {total} items"]
-    for name, what in steps:
-        before = int(left.sum())
-        if what is not None and what.dtype == bool:
-            left &= what
-        elif what is not None:
-            left[what] = False
-        if (after := int(left.sum())) < before:
-            clauses.append(f"{name} {after}")
-    if ranked is not None and ranked < left.sum():
-        clauses.append(f"it has evidence for {ranked} of them")
-    if capped and (ranked is None or kept < ranked):
-        clauses.append(f"at most {' and '.join(capped)} leaves {kept}")
-    return ", ".join(clauses)

@@ -19,11 +19,14 @@ from features.profiles.tags import INPUTS, TAGS
 from models.kinds import MODELS
 from models.recommend import RECOMMENDERS
 from models.recommend.base import Choice, Recommender
+from models.recommend.scene import DEFAULT_SCENE, EITHER, SCENES
 from qianmian.errors import UsageError
 from qianmian.schema import REGISTERED_PREFIX, TABLES, TAG_CATEGORIES, registered_name
 from serving.endpoints import ENDPOINTS
-from serving.endpoints.base import Request, Response
+from serving.requests import Request
+from serving.responses import Response
 from training.jobs import JOBS
+from training.tasks import TASKS
 
 SNAKE = re.compile(r"[a-z][a-z0-9]*(_[a-z0-9]+)*")
 LOWER = re.compile(r"[a-z][a-z0-9]*(-[a-z0-9]+)*")
@@ -32,6 +35,8 @@ REGISTRIES = {
     "model": MODELS,
     "recommender": RECOMMENDERS,
     "job": JOBS,
+    "scene": SCENES,
+    "task": TASKS,
     "source": SOURCES,
     "engine": ENGINES,
     "endpoint": ENDPOINTS,
@@ -207,6 +212,42 @@ def test_an_engine(name):
     assert own_docstring(engine)
     assert next(iter(inspect.signature(engine).parameters)) == "lake"
     assert list(inspect.signature(engine.table).parameters) == ["self", "features", "as_of"]
+
+
+# ---- scenes and tasks ------------------------------------------------------------------------------------------------
+
+
+@by_name(SCENES)
+def test_a_scene(name):
+    scene = SCENES[name]
+    assert scene.name == name
+    assert SNAKE.fullmatch(name)
+    assert scene.description
+    assert scene.job in JOBS
+    assert scene.purchased
+    assert set(scene.purchased) <= set(EITHER)
+    assert scene.needs_model or scene.takes_items, "without a model the items of the request answer"
+
+
+@by_name(SCENES)
+def test_a_scene_names_its_task_or_is_measured_by_its_own_job(name):
+    scene = SCENES[name]
+    assert (scene.task is None) == (scene.job != "recommend")
+    if scene.task is not None:
+        assert TASKS[scene.task].name == name, "the task of a scene has its name"
+
+
+@by_name(TASKS)
+def test_a_task_belongs_to_a_scene_or_is_a_cold_case(name):
+    task = TASKS[name]
+    assert task.name == name
+    assert task.description
+    assert (name in SCENES) == (name in {scene.task for scene in SCENES.values()})
+    assert name in SCENES or name.startswith("cold ")
+
+
+def test_the_default_scene_has_a_task():
+    assert SCENES[DEFAULT_SCENE].task in TASKS
 
 
 # ---- endpoints -------------------------------------------------------------------------------------------------------

@@ -9,7 +9,7 @@ import pytest
 
 from features.compute.builder import Builder
 from features.definitions import FEATURES
-from features.interactions import EVENT_WEIGHTS, index_of
+from features.interactions import EVENT_WEIGHTS
 from features.training_data import interaction_rows, interaction_source, training_set
 from qianmian.errors import DataError
 
@@ -155,12 +155,6 @@ def test_features_stand_in_the_order_of_the_users(train, shop):
 
 def test_user_rows(train):
     assert train.user_rows(np.array([train.user_ids[2], "nobody", train.user_ids[0]])).tolist() == [2, -1, 0]
-
-
-def test_index_of_in_any_order():
-    assert index_of(np.array(["b", "a", "张"]), np.array(["张", "x", "a", "a"])).tolist() == [2, -1, 1, 1]
-    assert index_of(np.array([], dtype=np.str_), np.array(["a"])).tolist() == [-1]
-    assert index_of(np.array(["a"]), np.array([], dtype=np.str_)).tolist() == []
 
 
 def test_item_attributes_are_empty_where_unknown(train):

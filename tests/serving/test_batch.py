@@ -18,6 +18,10 @@ from qianmian.errors import DataError, InvalidRequest, UsageError
 from serving.endpoints import ENDPOINTS
 from serving.recommending import batch
 from serving.recommending.request_options import parse_list_options
+from serving.scoring import tables
+from serving.scoring.churn import score_churn
+from serving.scoring.lifecycle import score_predictions
+from serving.scoring.tables import write
 
 NOW = datetime(2024, 8, 3)
 AS_OF = datetime(2024, 8, 1)
@@ -61,8 +65,8 @@ def test_recommend_equals_single_answers(champions, scene, monkeypatch):
 
 
 def test_churn_and_predictions_equal_single_answers(champions, monkeypatch):
-    monkeypatch.setattr(batch, "BLOCK", 97)
-    churn, predictions = batch.score_churn(champions), batch.score_predictions(champions)
+    monkeypatch.setattr(tables, "BLOCK", 97)
+    churn, predictions = score_churn(champions), score_predictions(champions)
     assert churn.column_names == [
         "user_id",
         "user_source",
@@ -103,7 +107,7 @@ def test_candidates_and_purchased(champions):
     for purchased in ("never", "only"):
         lists = batch.score_recommend(champions, num_results=5, options=parse_list_options({"purchased": purchased}))
         users = np.array([catalogue.user_row(one_id) for one_id in lists["one_id"].to_pylist()])
-        columns = np.array([catalogue.item_index[item] for item in lists["item_id"].to_pylist()])
+        columns = np.array([catalogue.item_column(item) for item in lists["item_id"].to_pylist()])
         interacted = np.asarray(catalogue.history[users, columns]).ravel()
         assert (interacted == (purchased == "only")).all()
         many = np.diff(catalogue.history.indptr)
@@ -167,16 +171,16 @@ def test_exploration_is_the_same_in_blocks_of_any_size_and_its_propensities_are_
 def test_no_row_at_or_after_as_of_is_read(champions, workspace):
     before, later = AS_OF - timedelta(days=1), AS_OF + timedelta(days=14)
     builder = Builder(Lake(workspace), FEATURES)
-    for score in (batch.score_recommend, batch.score_churn, batch.score_predictions):
+    for score in (batch.score_recommend, score_churn, score_predictions):
         assert score(champions, as_of=AS_OF).num_rows
         with pytest.raises(DataError, match="has seen rows after that") as found:
             score(champions, as_of=before, builder=builder)
         assert "qianmian train" in (found.value.hint or "")
         with pytest.raises(UsageError):
             score(champions, as_of=later)
-    table = batch.score_churn(champions, as_of=later, builder=builder)
+    table = score_churn(champions, as_of=later, builder=builder)
     assert set(table["as_of"].to_pylist()) == {later}
-    assert table["churn_probability"].to_pylist() != batch.score_churn(champions)["churn_probability"].to_pylist()
+    assert table["churn_probability"].to_pylist() != score_churn(champions)["churn_probability"].to_pylist()
 
 
 def test_a_later_as_of_folds_in_what_was_bought_since(champions, workspace, monkeypatch):
@@ -193,7 +197,7 @@ def test_a_later_as_of_folds_in_what_was_bought_since(champions, workspace, monk
     known = [
         (one, item)
         for one, item in zip(*(rows[name].to_pylist() for name in ("one_id", "item_id")), strict=True)
-        if item in catalogue.item_index and can_be_had[catalogue.item_index[item]]
+        if (column := catalogue.item_column(item)) >= 0 and can_be_had[column]
     ]
     assert known, "the shop sold something in those days"
     shown = set(zip(table["one_id"].to_pylist(), table["item_id"].to_pylist(), strict=True))
@@ -201,7 +205,7 @@ def test_a_later_as_of_folds_in_what_was_bought_since(champions, workspace, monk
     new = [
         (one, item)
         for one, item in known
-        if catalogue.item_index[item] not in catalogue.interacted(catalogue.user_row(one))
+        if catalogue.item_column(item) not in catalogue.interacted(catalogue.user_row(one))
     ]
     assert new, "and some of it to people who never had it"
     # one answer to the same events is the same list
@@ -245,18 +249,18 @@ def test_what_is_gone_since_the_fit_is_not_shown(champions, workspace):
 
 
 def test_files(champions, tmp_path):
-    table = batch.score_churn(champions)
-    parquet, text = batch.write(table, tmp_path / "churn.parquet"), batch.write(table, tmp_path / "churn.csv")
+    table = score_churn(champions)
+    parquet, text = write(table, tmp_path / "churn.parquet"), write(table, tmp_path / "churn.csv")
     assert pq.read_table(parquet).equals(table)
     with text.open(newline="", encoding="utf-8") as handle:
         rows = list(csv.DictReader(handle))
     assert len(rows) == table.num_rows
     assert list(rows[0]) == table.column_names
     assert json.loads(rows[0]["reasons"]) == table["reasons"][0].as_py()
-    predictions = batch.score_predictions(champions)
-    with batch.write(predictions, tmp_path / "predictions.csv").open(newline="", encoding="utf-8") as handle:
+    predictions = score_predictions(champions)
+    with write(predictions, tmp_path / "predictions.csv").open(newline="", encoding="utf-8") as handle:
         first = next(csv.DictReader(handle))
     assert json.loads(first["next_stage"] or "null") == predictions["next_stage"][0].as_py()
     with pytest.raises(UsageError, match=r"\.parquet, \.csv"):
-        batch.write(table, tmp_path / "churn.xlsx")
+        write(table, tmp_path / "churn.xlsx")
     assert sorted(path.name for path in tmp_path.iterdir()) == ["churn.csv", "churn.parquet", "predictions.csv"]

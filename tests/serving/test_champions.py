@@ -19,9 +19,10 @@ from qianmian.workspace import Workspace
 from serving import model_registry
 from serving.champions import Champions, export, load_from_folder, load_from_workspace
 from serving.endpoints import ENDPOINTS
-from serving.endpoints.base import parse_request, resolve, resolve_users
 from serving.loading import BackgroundLoader
+from serving.requests import parse_request
 from serving.server import check_port, free_port, running
+from serving.users import resolve, resolve_users
 
 NOW = datetime(2024, 8, 3)
 

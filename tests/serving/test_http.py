@@ -12,9 +12,9 @@ from urllib.parse import urlsplit
 import pytest
 
 from models.recommend.scene import SCENES
-from models.rerank import rerank
 from serving.endpoints import ENDPOINTS, recommendations
 from serving.http import UniformErrorMiddleware
+from serving.recommending.pipeline import make_slate, random_source
 
 ERROR = {"code", "message", "field", "hint"}
 
@@ -405,11 +405,8 @@ def test_exploration_says_how_probable_each_item_was_and_can_be_repeated(serve, 
     )
     assert again["items"] == other["items"]
     asked_again = recommendations.RecommendationsRequest.model_validate(asked)
-    plan = recommendations.make_plan(champions, asked_again)
-    draws = recommendations.draws(asked_again, body["recommendation_id"], plan.rerank_options)
-    repeated = rerank(
-        lambda rows, n_candidates, items: plan.ranked(n_candidates, {}, items), 1, 10, plan.rerank_options, draws
-    )
+    plan = recommendations.make_plan(champions, asked_again).plan
+    repeated = make_slate(plan, 10, random_source(asked_again.exploration, body["recommendation_id"]))
     assert [champions.models["recommend"].catalogue.item_ids[column] for column in repeated.ranked.ids[0].tolist()] == [
         item["item_id"] for item in body["items"]
     ]

@@ -22,6 +22,7 @@ from models.ranked import NOT_A_CANDIDATE, top_k
 from models.recommend.content.model import ContentRecommender
 from models.recommend.content.words import TopicMatrices
 from models.recommend.popular import recent_customers
+from models.recommend.scene import SCENES
 from models.recommend.scene_models import SceneModels
 from qianmian.errors import DataError
 from training import plots
@@ -36,7 +37,6 @@ from training.tasks.base import MIN_EXAMPLES
 
 K = 10
 RECALL_KS = (1, 2, 3, 5, 10, 15, 20)
-SCENE = "content"
 OURS, MOST_CLICKED, MOST_RECENT, NEW_FIRST, BY_TOPIC = (
     "content",
     "most clicked",
@@ -90,7 +90,7 @@ def run(context: TrainingContext) -> EvaluatedModel:
     facts = context.facts("content", horizon_days=horizon, interactions="contents")
     bundle = ModelBundle(
         "scenes",
-        SceneModels({OURS: final}, {SCENE: [OURS]}),
+        SceneModels({OURS: final}, {scene.name: [OURS] for scene in SCENES.values() if scene.job == JOB.name}),
         context.as_of,
         spec,
         full.user_ids,

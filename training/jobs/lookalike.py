@@ -19,7 +19,7 @@ from sklearn.metrics import average_precision_score, roc_auc_score
 from threadpoolctl import threadpool_limits
 
 from features.compute.spec import FeatureSpec
-from features.interactions import index_of
+from features.id_map import IdMap
 from features.training_data import interaction_rows
 from models.bundle import ModelBundle
 from models.lookalike import LookalikeExpander
@@ -115,9 +115,10 @@ def _segments(context: TrainingContext, start: datetime, one_ids: NDArray[np.str
     """Name → rows of the customers who turned out to belong to it in ``[start, as_of)``."""
     states = context.builder.states
     found: dict[str, NDArray[np.int64]] = {}
+    people = IdMap(one_ids)
 
     def add(name: str, members: list[str]) -> None:
-        rows = index_of(one_ids, np.asarray(members, dtype=np.str_))
+        rows = people.rows(members)
         rows = np.unique(rows[rows >= 0])
         if len(rows) >= MIN_SEGMENT and SEGMENT_SHARES[0] <= len(rows) / len(one_ids) <= SEGMENT_SHARES[1]:
             found[name] = rows

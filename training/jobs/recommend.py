@@ -22,6 +22,7 @@ from models.parallel import run_parallel
 from models.ranked import Ranked
 from models.recommend.base import Recommender, fit_cached
 from models.recommend.fallback import FallbackChain
+from models.recommend.scene import DEFAULT_SCENE, SCENES
 from models.recommend.scene_models import SceneModels
 from qianmian.errors import DataError
 from qianmian.settings import RecommendSettings
@@ -40,7 +41,7 @@ from training.tuning import load_tuned_parameters, tune
 
 T = TypeVar("T")
 
-HOME = "home"
+HOME = DEFAULT_SCENE  # the task of a scene has its name
 SHIPPED_MODEL = "qianmian"  # the home lists as they ship, filled where the winner leaves places open
 K = 10
 RECALL_KS = (1, 2, 3, 5, 10, 15, 20)
@@ -203,7 +204,9 @@ def _fit_scenes(
     """
     candidates = {name: task.candidates(settings, seed) for name, task in TASKS.items()}
     chosen = {name: winners.get(name, list(models)[-1]) for name, models in candidates.items()}
-    scenes = {name: (name, *task.fallbacks) for name, task in TASKS.items() if task.is_scene}
+    scenes = {
+        scene.name: (scene.task, *TASKS[scene.task].fallbacks) for scene in SCENES.values() if scene.task is not None
+    }
     # what can score items that are in no training set is asked for that, scene or not
     others = {
         name: (name,) for name in winners if name not in scenes and candidates[name][chosen[name]].supports_score_unseen

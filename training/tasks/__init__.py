@@ -1,22 +1,29 @@
-"""The held-out task of every scene and cold case; `TASKS` is the registry `train recommend` goes through. One file and one line add one."""
+"""`TASKS`, the registry that `train recommend` goes through: the held-out task of every scene that names one, and the cold cases.
+
+The task of a scene is `TASK` in the module of this package that has the task's name.
+"""
 
 from __future__ import annotations
 
+from importlib import import_module
+
+from models.recommend.scene import SCENES
 from qianmian.registry import Registry
-from training.tasks import cold_items, cold_users, complement, discover, home, replenish, similar, upgrade
+from training.tasks import cold_items, cold_users
 from training.tasks.base import Task
+
+
+def _task_of_scene(name: str) -> Task:
+    task: Task = import_module(f"{__name__}.{name}").TASK
+    return task
+
 
 TASKS: Registry[Task] = Registry(
     "task",
     {
         task.name: task
         for task in (
-            home.TASK,
-            discover.TASK,
-            replenish.TASK,
-            complement.TASK,
-            upgrade.TASK,
-            similar.TASK,
+            *(_task_of_scene(scene.task) for scene in SCENES.values() if scene.task is not None),
             cold_users.TASK,
             cold_items.TASK,
         )

@@ -25,12 +25,12 @@ ExtraMetrics = Callable[[Recommender, EvaluationSplit, Interactions], Mapping[st
 
 @dataclass(frozen=True)
 class Task:
-    """The held-out task of one scene, or of one cold case.
+    """The held-out task of a scene (`Scene.task` names it), or of a cold case, whose model answers where a scene's `fallbacks` names it.
 
     Attributes
     ----------
     name : str
-        The scene it decides, or ``cold customers``, ``cold items``.
+        That of its scene, or ``cold customers``, ``cold items``.
     description : str
         The question in words, with what counts as right.
     candidates : callable
@@ -44,8 +44,6 @@ class Task:
         What fills the places of this scene's lists that its model leaves open: other tasks (the model that won there) or models, by name.
     tuned_models : sequence of str
         Models whose parameters `--tune` searches on this task.
-    is_scene : bool
-        False for a cold case: its model answers where a scene's `fallbacks` names it.
     extra_metrics : callable, optional
         (fitted model, examples, after) → further values an example, for models that promise more than an order (an expected day).
     """
@@ -58,7 +56,6 @@ class Task:
     k: int = 10
     fallbacks: Sequence[str] = ()
     tuned_models: Sequence[str] = ()
-    is_scene: bool = True
     extra_metrics: ExtraMetrics | None = None
 
 

@@ -61,6 +61,5 @@ TASK = Task(
     "who takes which item first that nobody had; right is a hidden item this customer never had",
     candidates,
     examples,
-    is_scene=False,
     tuned_models=("affinity",),
 )

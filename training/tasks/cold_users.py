@@ -42,6 +42,5 @@ TASK = Task(
     "what will a customer take of whom only attributes are known; right is all they take",
     candidates,
     examples,
-    is_scene=False,
     tuned_models=("popular_by_segment", "hybrid"),
 )

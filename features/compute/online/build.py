@@ -19,6 +19,7 @@ from features.compute.compile_ibis import all_of, compile_features, row_filter
 from features.compute.online.plan import NULL_TEXT, OnlinePlan
 from features.compute.online.state import MISSING, Array, OnlineState, Ragged, microseconds
 from features.compute.views import Views, first_part, timestamp
+from features.id_map import IdMap
 from qianmian.times import MICROSECONDS_PER_SECOND, SECONDS_PER_DAY
 
 NO_TIMESTAMP = np.iinfo(np.int64).min
@@ -182,7 +183,7 @@ def _tail_rows(
 
 
 def _offsets(rows: pa.Table, one_ids: NDArray[np.str_]) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
-    at = pc.index_in(rows["one_id"], value_set=pa.array(one_ids)).fill_null(-1).to_numpy()
+    at = IdMap(one_ids).rows(rows["one_id"])
     kept = at >= 0
     return np.searchsorted(at[kept], np.arange(len(one_ids) + 1)).astype(np.int64), kept
 

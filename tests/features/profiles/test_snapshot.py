@@ -120,7 +120,7 @@ def test_a_snapshot_holds_every_customer_with_features_and_tags(snapshot, lake):
     assert all(len(values) == 4 for values in snapshot.tags.values())
     assert snapshot.data_digest == lake.digest
     assert "events_28d" in snapshot.unsupported
-    row = snapshot.row_of[one_id(snapshot, "张三", "app")]
+    row = snapshot.user_map.row(one_id(snapshot, "张三", "app"))
     assert snapshot.table["amount_total"][row].as_py() == 5.0
     assert (snapshot.tags["age_band"][row], snapshot.tags["favourite_category"][row]) == ("65+", "home")
     assert user_ids_of(snapshot, [snapshot.one_ids[row], "nobody"]) == [("张三", "app"), ("", "")]
@@ -251,8 +251,8 @@ def test_encoded_for_a_model_of_other_data(snapshot):
         ("1", "shop 2"): [-1, 2, -1, 7],
     }
     for (user, source), values in expected.items():
-        assert encoded.values[snapshot.row_of[one_id(snapshot, user, source)]].tolist() == values
-    assert encoded.text("profile_age_band")[snapshot.row_of[one_id(snapshot, "1", "app")]] == "18-24"
+        assert encoded.values[snapshot.user_map.row(one_id(snapshot, user, source))].tolist() == values
+    assert encoded.text("profile_age_band")[snapshot.user_map.row(one_id(snapshot, "1", "app"))] == "18-24"
 
 
 # ---- broken files ----------------------------------------------------------------------------------------------------

@@ -1,0 +1,100 @@
+"""Lifecycle stages and averages: of some rows of the profiles, and of every customer as a table."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from features.compute.builder import Builder
+from features.compute.spec import UserFeatures
+from features.profiles.lifecycle import stages_from_features
+from qianmian.schema import LIFECYCLE_STAGES
+from serving.champions import Champions
+from serving.responses import rounded
+from serving.scoring.tables import IDENTITY_COLUMNS, PROVENANCE, at_moment, blocks, with_identity
+
+JOB = "lifecycle"
+PROSPECT = LIFECYCLE_STAGES[0]
+
+
+def predict_rows(champions: Champions, encoded: UserFeatures, rows: NDArray[np.int64]) -> list[dict[str, Any]]:
+    """The prediction for some rows of the profiles (−1 for an unknown customer)."""
+    known = np.flatnonzero(rows >= 0)
+    profiles = champions.customers.features.take(rows[known])
+    stages = stages_from_features(profiles, champions.settings.lifecycle)
+    found: list[dict[str, Any]] = [_unknown_customer() for _ in rows]
+    orders = profiles.column("orders_total")
+    gaps, values = profiles.column("gap_days_mean"), _column(profiles, "order_value_mean")
+    for position, position in enumerate(known.tolist()):
+        bought = orders[position]
+        found[position] = {
+            "lifecycle_stage": str(stages[position]),
+            "next_stage": None,
+            "average_days_between_orders": rounded(gaps[position], 4) if bought > 1 else None,
+            "average_order_value": rounded(values[position], 4) if bought > 0 and values is not None else None,
+            "no_score_reason": "never bought" if stages[position] == PROSPECT else None,
+        }
+    buyers = np.flatnonzero(stages != PROSPECT)  # the model learnt from buyers only
+    if len(buyers):
+        model = champions.require(JOB).bundle.model
+        p = model.predict_proba(encoded.values[rows[known[buyers]]], stages[buyers])
+        names = model.classes_.tolist()
+        for position, row in zip(known[buyers].tolist(), p.tolist(), strict=True):
+            found[position]["next_stage"] = {name: rounded(value) for name, value in zip(names, row, strict=True)}
+    return found
+
+
+def score_predictions(
+    champions: Champions, *, as_of: datetime | None = None, builder: Builder | None = None
+) -> pa.Table:
+    """Lifecycle stage, next stage and averages for every customer known; parameters and errors as in `score_churn`.
+
+    Returns
+    -------
+    pyarrow.Table
+        user_id, user_source, one_id, lifecycle_stage, next_stage (a struct, a field a stage), average_days_between_orders,
+        average_order_value, no_score_reason, as_of, model_version.
+    """
+    champion = champions.require(JOB)
+    champions_at = at_moment(champions, champion, as_of, builder)
+    encoded = (
+        champions_at.customers.encoded(champion.bundle.spec)
+        if champion.bundle.spec is not None
+        else champions_at.customers.features
+    )
+    stages = pa.struct([(name, pa.float64()) for name in champion.bundle.model.classes_.tolist()])
+    schema = pa.schema(
+        [
+            *IDENTITY_COLUMNS,
+            ("lifecycle_stage", pa.string()),
+            ("next_stage", stages),
+            ("average_days_between_orders", pa.float64()),
+            ("average_order_value", pa.float64()),
+            ("no_score_reason", pa.string()),
+            *PROVENANCE,
+        ]
+    )
+    return pa.concat_tables(
+        [
+            with_identity(identity_columns, predict_rows(champions_at, encoded, rows), champion, champions_at, schema)
+            for identity_columns, rows in blocks(champions_at)
+        ]
+    )
+
+
+def _column(profiles: UserFeatures, name: str) -> NDArray[np.float32] | None:
+    return profiles.column(name) if name in profiles.spec.names else None
+
+
+def _unknown_customer() -> dict[str, Any]:
+    return {
+        "lifecycle_stage": None,
+        "next_stage": None,
+        "average_days_between_orders": None,
+        "average_order_value": None,
+        "no_score_reason": "unknown customer",
+    }
