@@ -77,11 +77,11 @@ def make_plan(champions: Champions, request: RankRequest) -> UserPlan:
 def handle(champions: Champions, request: RankRequest, now: datetime) -> ResponseBody:
     """The same items, ranked."""
     planned = make_plan(champions, request)
-    lists, listed = planned.plan, ResponseBody(items=[], fallback=None)
-    assert lists.allowed is not None
-    if k := int(lists.allowed.sum()):
-        listed = list_response(lists, make_rows(lists, make_slate(lists, k)), request.explain)
-    new = new_items(lists, planned.unknown, request.attributes, request.explain)
+    plan, listed = planned.plan, ResponseBody(items=[], fallback=None)
+    assert plan.allowed is not None
+    if k := int(plan.allowed.sum()):
+        listed = list_response(plan, make_rows(plan, make_slate(plan, k)), request.explain)
+    new = new_items(plan, planned.unknown, request.attributes, request.explain)
     named = {item["item_id"] for item in new or ()}
     return {
         "recommendation_id": uuid.uuid4().hex,
@@ -89,7 +89,7 @@ def handle(champions: Champions, request: RankRequest, now: datetime) -> Respons
         **listed,
         **({} if new is None else {"new_items": new}),
         "unknown": [item for item in planned.unknown if item not in named],
-        "unknown_attributes": unknown_attributes(lists.champion, request.context.attributes),
+        "unknown_attributes": unknown_attributes(plan.champion, request.context.attributes),
         **model_metadata(JOB)(champions, now),
         **ignored_events(planned, request.context.events),
     }
@@ -102,6 +102,6 @@ ENDPOINT = Endpoint(
     RankResponse,
     handle,
     model_metadata(JOB),
-    check=plan,
+    check=make_plan,
     runs_in_thread=lambda request: len(request.item_ids) > MAX_INLINE_ITEMS,
 )

@@ -72,23 +72,23 @@ def make_plan(champions: Champions, request: RecommendationsRequest) -> UserPlan
 def handle(champions: Champions, request: RecommendationsRequest, now: datetime) -> ResponseBody:
     """The best items of one customer."""
     planned, recommendation_id = make_plan(champions, request), uuid.uuid4().hex
-    lists, k = planned.plan, request.num_results
-    slate = make_slate(lists, k, random_source(request.exploration, recommendation_id))
-    rows = make_rows(lists, slate)
+    plan, k = planned.plan, request.num_results
+    slate = make_slate(plan, k, random_source(request.exploration, recommendation_id))
+    rows = make_rows(plan, slate)
     response_body = {
         "recommendation_id": recommendation_id,
         **planned.user.identity,
-        **list_response(lists, rows, request.explain),
+        **list_response(plan, rows, request.explain),
         "unknown": planned.unknown,
-        "unknown_attributes": unknown_attributes(lists.champion, request.context.attributes),
-        "short_reason": explain_short_list(lists, slate) if len(rows) < k else None,
-        **make_metadata(champions, lists.champion, lists.champion.bundle.as_of, now),
+        "unknown_attributes": unknown_attributes(plan.champion, request.context.attributes),
+        "short_reason": explain_short_list(plan, slate) if len(rows) < k else None,
+        **make_metadata(champions, plan.champion, plan.champion.bundle.as_of, now),
     }
     if request.promotions:
-        wanted, got = quotas(lists.rerank_options.promotions, k), rows.promotions.tolist()
+        wanted, got = quotas(plan.rerank_options.promotions, k), rows.promotions.tolist()
         response_body["promotions"] = [
             {"name": one.name, "places": wanted[number], "filled": got.count(number)}
-            for number, one in enumerate(lists.rerank_options.promotions)
+            for number, one in enumerate(plan.rerank_options.promotions)
         ]
     return {**response_body, **ignored_events(planned, request.context.events)}
 
@@ -100,7 +100,7 @@ ENDPOINT = Endpoint(
     RecommendationsResponse,
     handle,
     model_metadata(JOB),
-    check=plan,
+    check=make_plan,
     runs_in_thread=lambda request: (
         request.num_results > MAX_RESULTS // 2 or bool(request.promotions or request.diversity or request.exploration)
     ),

@@ -12,7 +12,7 @@ from models.ranked import Ranked
 from models.recommend.base import Query
 from models.recommend.scene import SCENES
 from models.rerank import Slate
-from serving.recommending.pipeline import make_slate, why_short
+from serving.recommending.pipeline import make_slate, explain_short_list
 from serving.recommending.plan import RecommendationPlan, limits_of
 from serving.recommending.request_options import parse_list_options
 from serving.recommending.rows import PROMOTION, make_rows
@@ -99,6 +99,6 @@ def test_a_short_list_says_what_each_step_left(plan):
     some = plan(np.array([0]), purchased="only")
     some = replace(some, excluded=np.array([0, 1], dtype=np.int64))
     slate = make_slate(some, 500)
-    said = why_short(some, slate)
+    said = explain_short_list(some, slate)
     assert "exclude leaves" in said
     assert f"what the customer had is {int(slate.ranked.valid[0])}" in said
