@@ -4,5 +4,7 @@ from __future__ import annotations
 
 import os
 
-# several test runs on one machine: waiting threads of XGBoost and OpenBLAS would otherwise spin and take the cores from each other
-os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+# The tests run in one process a core, on small data. More threads than that gain nothing: those of OpenBLAS and XGBoost that wait for
+# each other would spin and take the cores from the other processes. Set before either library is loaded.
+for name, value in {"OMP_WAIT_POLICY": "PASSIVE", "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}.items():
+    os.environ.setdefault(name, value)

@@ -206,13 +206,48 @@ def test_every_direct_dependency_is_locked():
 
 
 def test_one_version():
-    assert tomllib.loads(text("pyproject.toml"))["project"]["version"] == qianmian.__version__
+    project, citation = tomllib.loads(text("pyproject.toml"))["project"], yaml.safe_load(text("CITATION.cff"))
+    assert project["version"] == citation["version"] == qianmian.__version__
+    assert project["license"] == citation["license"]
+
+
+# ---- what a hosting platform and pre-commit read ----------------------------------------------------------------------
+
+
+def test_hooks_run_what_make_lint_runs():
+    """With the tools of .venv, whose versions the lock names."""
+    recipe = re.search(r"^lint:.*\n((?:\t.*\n)+)", text("Makefile"), re.MULTILINE)
+    assert recipe is not None
+    hooks = [hook for repo in yaml.safe_load(text(".pre-commit-config.yaml"))["repos"] for hook in repo["hooks"]]
+    commands = [hook["entry"].removesuffix(" --force-exclude") for hook in hooks]
+    assert commands == [f".venv/bin/python {tool}" for tool in ("-m ruff check", "-m ruff format", "-m mypy")]
+    assert all(command.replace(".venv/bin/python", "$(PY)") in recipe.group(1) for command in commands)
+    assert {hook["language"] for hook in hooks} == {"system"}
+
+
+def test_continuous_integration_runs_make():
+    jobs = yaml.safe_load(text(".github/workflows/ci.yml"))["jobs"]
+    commands = "\n".join(step["run"] for job in jobs.values() for step in job["steps"] if "run" in step)
+    targets = set(re.findall(r"\bmake ([a-z-]+)", commands))
+    assert {"install", "test"} <= targets <= set(make_targets())
+    lowest = re.fullmatch(r">=([0-9.]+)", tomllib.loads(text("pyproject.toml"))["project"]["requires-python"])
+    assert lowest is not None
+    assert lowest.group(1) in jobs["test"]["strategy"]["matrix"]["python"]
+
+
+@pytest.mark.parametrize("name", sorted(path.name for path in (ROOT / ".github/ISSUE_TEMPLATE").iterdir()))
+def test_issue_forms_have_what_a_form_needs(name):
+    form = yaml.safe_load(text(f".github/ISSUE_TEMPLATE/{name}"))
+    assert {"name", "description", "body"} <= set(form)
+    fields = [field for field in form["body"] if field["type"] != "markdown"]
+    assert all(field["attributes"]["label"] for field in fields)
+    assert len({field["id"] for field in fields}) == len(fields)
 
 
 # ---- what the documents promise --------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("name", ["README.md", "README.zh.md", "docs/data.md", "docs/http.md"])
+@pytest.mark.parametrize("name", ["README.md", "README.zh.md", "SECURITY.md", "docs/data.md", "docs/http.md"])
 def test_documents_name_only_commands_that_exist(name):
     code = "\n".join(re.findall(r"```.*?```|`[^`\n]+`", text(name), re.DOTALL))
     verbs = set(re.findall(r"(?<![\w/.-])qianmian ([a-z]+)\b", code))
