@@ -12,7 +12,13 @@ from pathlib import Path
 import pytest
 
 BENCHMARKS = Path(__file__).resolve().parent.parent / "benchmarks"
-HELPERS = {"common", "features_online", "recommenders", "recommenders_page", "recommenders_figures"}  # run or used by others
+HELPERS = {
+    "common",
+    "features_online",
+    "recommenders",
+    "recommenders_page",
+    "recommenders_figures",
+}  # run or used by others
 PACKAGES = {"qianmian", "features", "models", "training", "serving", "cli", "packs"}
 FILES = sorted(BENCHMARKS.glob("*.py"))
 

@@ -101,7 +101,7 @@ def test_answers_are_the_same(champions, made):
     for entry in before["answers"]:
         endpoint = ENDPOINTS[entry["route"]]
         request = endpoint.request.model_validate_json(json.dumps(entry["request"]))
-        answer = json.loads(json.dumps(endpoint.answer(champions, request, now)))
+        answer = json.loads(json.dumps(endpoint.respond(champions, request, now)))
         assert list(differences(entry["answer"], answer)) == [], entry["request"]
 
 

@@ -226,7 +226,7 @@ def limits_of(
         "filter_mask": filter_mask,
         "allowed": allowed,
         "purchased": resolve_purchased(scene, options.purchased),
-        "controls": rerank_options_for(catalogue, options),
+        "rerank_options": rerank_options_for(catalogue, options),
     }
 
 

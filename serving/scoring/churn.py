@@ -53,11 +53,11 @@ def score_rows(
     probabilities = champion.bundle.model.predict_proba(values)[:, 1]
     bands = risk_bands(probabilities, champions.settings.churn.risk_bands)
     reasons = score_reasons(encoded.spec, values, champion.bundle.model.explain(values)) if explain else None
-    for position, position in enumerate(scorable.tolist()):
-        found[position]["churn_probability"] = rounded(probabilities[position])
-        found[position]["risk_band"] = bands[position]
+    for index, position in enumerate(scorable.tolist()):
+        found[position]["churn_probability"] = rounded(probabilities[index])
+        found[position]["risk_band"] = bands[index]
         if reasons is not None:
-            found[position]["reasons"] = reasons[position]
+            found[position]["reasons"] = reasons[index]
     return found
 
 

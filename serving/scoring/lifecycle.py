@@ -29,14 +29,14 @@ def predict_rows(champions: Champions, encoded: UserFeatures, rows: NDArray[np.i
     found: list[dict[str, Any]] = [_unknown_customer() for _ in rows]
     orders = profiles.column("orders_total")
     gaps, values = profiles.column("gap_days_mean"), _column(profiles, "order_value_mean")
-    for position, position in enumerate(known.tolist()):
-        bought = orders[position]
+    for index, position in enumerate(known.tolist()):
+        bought = orders[index]
         found[position] = {
-            "lifecycle_stage": str(stages[position]),
+            "lifecycle_stage": str(stages[index]),
             "next_stage": None,
-            "average_days_between_orders": rounded(gaps[position], 4) if bought > 1 else None,
-            "average_order_value": rounded(values[position], 4) if bought > 0 and values is not None else None,
-            "no_score_reason": "never bought" if stages[position] == PROSPECT else None,
+            "average_days_between_orders": rounded(gaps[index], 4) if bought > 1 else None,
+            "average_order_value": rounded(values[index], 4) if bought > 0 and values is not None else None,
+            "no_score_reason": "never bought" if stages[index] == PROSPECT else None,
         }
     buyers = np.flatnonzero(stages != PROSPECT)  # the model learnt from buyers only
     if len(buyers):

@@ -19,7 +19,7 @@ from features.profiles.tags import INPUTS, TAGS
 from models.kinds import MODELS
 from models.recommend import RECOMMENDERS
 from models.recommend.base import Choice, Recommender
-from models.recommend.scene import DEFAULT_SCENE, EITHER, SCENES
+from models.recommend.scene import DEFAULT_SCENE, PURCHASED_OPTIONS, SCENES
 from qianmian.errors import UsageError
 from qianmian.schema import REGISTERED_PREFIX, TABLES, TAG_CATEGORIES, registered_name
 from serving.endpoints import ENDPOINTS
@@ -225,7 +225,7 @@ def test_a_scene(name):
     assert scene.description
     assert scene.job in JOBS
     assert scene.purchased
-    assert set(scene.purchased) <= set(EITHER)
+    assert set(scene.purchased) <= set(PURCHASED_OPTIONS)
     assert scene.needs_model or scene.takes_items, "without a model the items of the request answer"
 
 

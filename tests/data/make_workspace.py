@@ -118,7 +118,7 @@ def record(workspace: Workspace) -> dict[str, Any]:
     for route, body in questions(champions, now):
         endpoint = ENDPOINTS[route]
         request = endpoint.request.model_validate_json(json.dumps(body))
-        answers.append({"route": route, "request": body, "answer": endpoint.answer(champions, request, now)})
+        answers.append({"route": route, "request": body, "answer": endpoint.respond(champions, request, now)})
     with tempfile.TemporaryDirectory() as folder:
         out = Path(folder) / "lists.parquet"
         qianmian(workspace, "score", "recommend", "--out", str(out))

@@ -12,7 +12,7 @@ from models.ranked import Ranked
 from models.recommend.base import Query
 from models.recommend.scene import SCENES
 from models.rerank import Slate
-from serving.recommending.pipeline import make_slate, explain_short_list
+from serving.recommending.pipeline import explain_short_list, make_slate
 from serving.recommending.plan import RecommendationPlan, limits_of
 from serving.recommending.request_options import parse_list_options
 from serving.recommending.rows import PROMOTION, make_rows
