@@ -226,7 +226,7 @@ def test_a_scene(name):
     assert scene.job in JOBS
     assert scene.purchased
     assert set(scene.purchased) <= set(PURCHASED_OPTIONS)
-    assert scene.needs_model or scene.takes_items, "without a model the items of the request answer"
+    assert scene.needs_model or scene.accepts_items, "without a model the items of the request answer"
 
 
 @by_name(SCENES)
