@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, Any
 
 from cli.console import Output
 from cli.train import format_number
-from features.compute.algebra import PROFILE_PREFIX
 from qianmian.errors import NotReady
 
 if TYPE_CHECKING:
@@ -86,6 +85,8 @@ def choose_customers(snapshot: Snapshot, lake: Lake) -> DemoCustomers:
 
 def _attributes(snapshot: Snapshot) -> dict[str, str]:
     """The attributes of the first customer who has told all of them."""
+    from features.compute.algebra import PROFILE_PREFIX  # as all of `features`: not before it is needed
+
     names = [name for name in snapshot.table.column_names if name.startswith(PROFILE_PREFIX)]
     for row in snapshot.table.select(names).to_pylist():
         if all(isinstance(value, str) and value for value in row.values()):

@@ -20,7 +20,7 @@ from features.data.sources.files import FileSource
 from qianmian.settings import Settings
 from qianmian.workspace import Workspace
 from serving.endpoints import ENDPOINTS
-from serving.requests import parse
+from serving.requests import parse_request
 
 ROOT = Path(__file__).resolve().parent.parent
 DOCUMENTS = [
@@ -137,7 +137,7 @@ def test_the_example_of_own_data_can_be_ingested(path, tmp_path):
 def test_the_call_of_a_readme_and_its_answer_are_what_the_endpoint_takes_and_gives(path):
     (called,) = re.findall(r"curl -s localhost:3000/v1(/\S+) -d '(.*?)'", text(path))
     endpoint = ENDPOINTS[called[0]]
-    asked = parse(endpoint.request, called[1].encode())
+    asked = parse_request(endpoint.request, called[1].encode())
     (answer,) = [json.loads(block) for block in blocks(path, "json")]
     endpoint.response.model_validate(answer)
     assert len(answer["items"]) == asked.num_results
@@ -172,7 +172,7 @@ def test_both_readmes_show_the_same_code():
 
 @every_readme
 def test_the_transcript_has_the_headings_the_demo_prints(path, monkeypatch):
-    monkeypatch.setattr(demo_calls, "ask", lambda url, what, route, body: (what, route))
+    monkeypatch.setattr(demo_calls, "post", lambda url, what, route, body: (what, route))
     customers = [str(number) for number in range(demo_calls.SEED_SIZE)]
     printed = set(demo_calls.ask_everything("", demo_calls.Cast("1", {}, customers, customers, customers, 100)))
     (transcript,) = [block for block in blocks(path, r"\w*") if "\nPOST " in block]
