@@ -32,7 +32,7 @@ WindowOption = Annotated[
         "--window-days",
         metavar="N",
         min=1,
-        help="Use only the last N days before --as-of. [default: all data]",
+        help="Use only the last N days before --as-of. Default: all data.",
         show_default=False,
     ),
 ]

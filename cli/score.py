@@ -55,7 +55,7 @@ def score(
         typer.Option(
             "--num-results",
             metavar="K",
-            help="recommend: items a customer, 1 to 500. [default: 10]",
+            help="recommend: items a customer, 1 to 500. Default: 10.",
             show_default=False,
         ),
     ] = None,
@@ -64,7 +64,7 @@ def score(
         typer.Option(
             "--scene",
             metavar="home|replenish|discover|…",
-            help="recommend: what the lists are for. [default: home]",
+            help="recommend: what the lists are for. Default: home.",
             show_default=False,
         ),
     ] = None,
