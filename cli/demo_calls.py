@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, Any
 
 from cli.console import Output
 from cli.train import format_number
-from features.compute.algebra import PROFILE_PREFIX
 from qianmian.errors import NotReady
 
 if TYPE_CHECKING:
@@ -88,6 +87,8 @@ def choose_customers(snapshot: Snapshot, lake: Lake) -> DemoCustomers:
 
 def _attributes(snapshot: Snapshot) -> dict[str, str]:
     """Attributes of the first customer for whom all of them are known."""
+    from features.compute.algebra import PROFILE_PREFIX
+
     names = [name for name in snapshot.table.column_names if name.startswith(PROFILE_PREFIX)]
     for row in snapshot.table.select(names).to_pylist():
         if all(isinstance(value, str) and value for value in row.values()):

@@ -104,8 +104,8 @@ def unmerge(
     output.result({"workspace": lake.workspace.root, "entry": entry.as_dict(), "changes": found.as_dict()})
     names = " and ".join(":".join(record) for record in (entry.left, entry.right) if record)
     outcome = "may be one customer again" if entry.action == "remerge" else "are two customers, for all dates"
-    undo = "" if entry.action == "remerge" else " (unmerge that id to undo it)"
-    output.say(f"{names} {outcome}. Ledger: {entry.ledger_id}{undo}")
+    note = "" if entry.action == "remerge" else " (unmerge that id to undo it)"
+    output.say(f"{names} {outcome}. Ledger: {entry.ledger_id}{note}")
     show_changes(output, found, False)
     output.say("Next: qianmian features, which builds the profiles again")
 

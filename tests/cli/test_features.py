@@ -12,7 +12,7 @@ import pyarrow.csv
 import pyarrow.parquet as pq
 import pytest
 
-from features.profiles.snapshot import current
+from features.profiles.snapshot import load_current
 from qianmian.workspace import Workspace
 from tests.features.same import assert_tables_equal
 
@@ -51,11 +51,11 @@ def test_a_file_of_the_past_leaves_the_published_profiles_alone(qianmian, fresh_
     assert done.code == 0
     assert not done.json["published"]
     assert out.exists()
-    profiles = current(Workspace(fresh_shop))
+    profiles = load_current(Workspace(fresh_shop))
     assert f"{profiles.as_of:%Y-%m-%dT%H:%M:%S}" == first["as_of"]
     # without --out the profiles of that date are published
     assert qianmian("features", "--as-of", "2024-02-01", "--workspace", fresh_shop, "--json").json["published"]
-    assert current(Workspace(fresh_shop)).as_of == datetime(2024, 2, 1)
+    assert load_current(Workspace(fresh_shop)).as_of == datetime(2024, 2, 1)
 
 
 def test_an_as_of_long_after_the_data_prints_a_note(qianmian, fresh_shop):
@@ -83,7 +83,7 @@ def test_invalid_arguments_are_rejected(qianmian, fresh_shop, arguments, code, m
     done = qianmian("features", *arguments, "--workspace", fresh_shop)
     assert done.code == code
     assert message in done.err
-    assert "Fix: " in done.err
+    assert "Fix:" in done.err
 
 
 def test_a_folder_that_cannot_be_written_to_is_exit_2(qianmian, fresh_shop, tmp_path):

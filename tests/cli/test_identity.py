@@ -158,7 +158,7 @@ def test_invalid_arguments_are_rejected_with_a_fix(qianmian, resolved, arguments
     done = qianmian("identity", *arguments, "--workspace", resolved)
     assert done.code == code
     assert message in done.err
-    assert "Fix: " in done.err
+    assert "Fix:" in done.err
     assert "555" not in done.err
     assert "4929" not in done.err
 

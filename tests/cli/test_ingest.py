@@ -1,4 +1,4 @@
-"""`qianmian ingest`: row counts add up, options belong to sources, and bad input is rejected with the right exit code."""
+"""`qianmian ingest`: row counts add up, options belong to sources, bad input has the right exit code."""
 
 from __future__ import annotations
 

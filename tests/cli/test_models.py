@@ -21,7 +21,7 @@ def test_an_empty_registry_is_no_error(qianmian, shop):
 def test_a_missing_model_is_exit_2(qianmian, shop, arguments):
     done = qianmian("models", *arguments, "--workspace", shop)
     assert done.code == 2
-    assert "Fix: " in done.err
+    assert "Fix:" in done.err
 
 
 def test_an_export_without_champions_is_rejected(qianmian, shop, tmp_path):
