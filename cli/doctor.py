@@ -267,7 +267,9 @@ def _profiles(located: Workspace) -> Iterator[CheckResult]:
         return
     text = f"{snapshot.table.num_rows:,} customers as of {snapshot.as_of}"
     if snapshot.data_digest != Lake(located).digest:
-        yield CheckResult("profiles", WARN, f"{text}; the lake has changed since then", "run `qianmian features`")
+        yield CheckResult(
+            "profiles", WARN, f"{text}; the lake has changed since they were built", "run `qianmian features`"
+        )
         return
     now = utc_now()
     if is_stale(snapshot.as_of, now, stale_after):
