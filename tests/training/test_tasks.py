@@ -147,9 +147,8 @@ def test_fits_are_shared(train):
         "two_stage", settings, 0, rounds=3, cuts=1, stages=[("repeat", {}, 30), ("popular", {}, 30)]
     ).fit(train.with_interactions(train.interactions))
     users = np.arange(train.n_users)
-    np.testing.assert_array_equal(
-        again.recommend(users, 5).ids, one.recommend(users, 5).ids
-    )  # a shared model equals one that is not shared
+    # a shared model equals one that is not shared
+    np.testing.assert_array_equal(again.recommend(users, 5).ids, one.recommend(users, 5).ids)
 
 
 def test_settings_of_models():

@@ -45,9 +45,8 @@ def test_examples_are_repeated_purchases_of_the_next_two_weeks():
     )
     task_examples = examples(small(), holdout, 0)
     assert task_examples.users.tolist() == [0]  # user 1 buys too late, user 2 bought on one day only
-    assert task_examples.truth.toarray().tolist() == [
-        [1.0, 0.0, 0.0]
-    ]  # item 1 is bought too late, item 2 was bought once
+    # item 1 is bought too late, item 2 was bought once
+    assert task_examples.truth.toarray().tolist() == [[1.0, 0.0, 0.0]]
     assert task_examples.exclude is not None
     assert [part.tolist() for part in task_examples.exclude] == [[2]]
     ranked = task_examples.recommend_with(

@@ -52,14 +52,11 @@ def shelf() -> TrainingSet:
 def test_relevant_items_are_new_and_dearer_in_a_bought_category(shelf):
     holdout = lines([(0, 2), (0, 3), (0, 6), (1, 3), (2, 6), (3, 1), (3, 7)], 4)
     task_examples = examples(shelf, holdout, 0)
-    assert task_examples.users.tolist() == [
-        0
-    ]  # 1 has one line of it, 2 has no choice, the items of 3 are 5 % dearer or have no price
+    # user 1 has one line of it, 2 has no choice, the items of 3 are 5 % dearer or have no price
+    assert task_examples.users.tolist() == [0]
     assert [item.tolist() for item in task_examples.context_items] == [[0]]
-    assert task_examples.candidates.indices.tolist() == [
-        3,
-        4,
-    ]  # not 1 (same price), not 2 (bought before), not 7 (no price)
+    # not 1 (same price), not 2 (bought before), not 7 (no price)
+    assert task_examples.candidates.indices.tolist() == [3, 4]
     assert task_examples.truth.indices.tolist() == [3]
 
 

@@ -47,9 +47,8 @@ def test_every_trial_is_a_nested_run(found):
         for key, value in given.items():
             space = RECOMMENDERS[name].search_space[key]
             assert value in space.values if isinstance(space, Choice) else space.low <= value <= space.high
-    for name in kept[
-        "models"
-    ]:  # the first trial is the default model, so the best trial is not worse in the validation period
+    # the first trial is the default model, so the best trial is not worse in the validation period
+    for name in kept["models"]:
         mine = sorted((run for run in trials if run.data.params["model"] == name), key=lambda run: run.info.start_time)
         values = [run.data.metrics["ndcg_at_10"] for run in mine if "ndcg_at_10" in run.data.metrics]
         assert max(values) >= values[0]
