@@ -1,1 +1,1 @@
-"""Floor 5: the command line. One file a verb; argument parsing and printing only."""
+"""The command line, the top layer: one file per verb, argument parsing and printing only."""

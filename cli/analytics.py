@@ -1,7 +1,8 @@
-"""`qianmian analytics`: visits, funnels and click paths of the customers, printed as tables."""
+"""`qianmian analytics`: sessions, funnels and click paths, printed as tables."""
 
 from __future__ import annotations
 
+import math
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
     from qianmian.settings import Settings
 
 analytics = typer.Typer(
-    help="Visits, funnels and click paths, from behaviour events and purchases.", no_args_is_help=True
+    help="Sessions, funnels and click paths, computed from behaviour events and purchases.", no_args_is_help=True
 )
 
 WindowOption = Annotated[
@@ -31,15 +32,15 @@ WindowOption = Annotated[
         "--window-days",
         metavar="N",
         min=1,
-        help="Only the last N days before --as-of. [default: everything]",
+        help="Use only the last N days before --as-of. Default: all data.",
         show_default=False,
     ),
 ]
 ByOption = Annotated[
-    str | None, typer.Option("--by", metavar="TAG", help="Split the customers by a tag of their profile.")
+    str | None, typer.Option("--by", metavar="TAG", help="Group the customers by a tag of their profile.")
 ]
 OutOption = Annotated[
-    Path | None, typer.Option("--out", metavar="FILE", help="Write the rows here too: .parquet or .csv.")
+    Path | None, typer.Option("--out", metavar="FILE", help="Also write the rows to this file: .parquet or .csv.")
 ]
 MAX_GROUPS_SHOWN = 20
 
@@ -53,43 +54,44 @@ def sessions(
     workspace: WorkspaceOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """How many visits, how long, how many of them buy. --out writes a row a visit."""
+    """Print number, length and conversion of the sessions. --out writes one row per session."""
     check_suffix(out, SUFFIXES)
-    from features.profiles.analytics import sessions as visits
+    from features.profiles.analytics import sessions as session_rows
     from features.profiles.analytics import summary
 
     output, builder, settings, moment = _open_lake(workspace, as_of, as_json)
     with output.working():
         views = builder.views(moment)
         tags = _tag_values(output, builder, settings, moment, by)
-        output.step(f"visits before {moment:%Y-%m-%d %H:%M}")
-        found = summary(views, window_days, tags)
+        output.step(f"computing the sessions before {moment:%Y-%m-%d %H:%M}")
+        groups = summary(views, window_days, tags)
         if out is not None:
             output.step(f"writing {out}")
-            write_table(visits(views, window_days).order_by(["one_id", "start", "session_id"]).to_pyarrow(), out)
+            table = session_rows(views, window_days).order_by(["one_id", "start", "session_id"]).to_pyarrow()
+            write_table(table, out)
     output.result(
         {
             "as_of": moment,
             "window_days": window_days,
             "by": by,
-            "groups": [group.as_dict() for group in found],
+            "groups": [group.as_dict() for group in groups],
             "out": out,
         }
     )
     columns = (
-        "visits",
+        "sessions",
         "customers",
-        "visits/customer",
-        "events/visit",
+        "sessions/customer",
+        "events/session",
         "median s",
-        "90 % s",
+        "p90 s",
         "conversion",
         "bounce",
         "index",
     )
     rows = [
         [
-            group.tag or "everybody",
+            group.tag or "all customers",
             group.sessions,
             group.customers,
             group.sessions_per_customer,
@@ -100,10 +102,10 @@ def sessions(
             format_percent(group.bounce),
             format_index(group.index),
         ]
-        for group in found[: MAX_GROUPS_SHOWN + 1]
+        for group in groups[: MAX_GROUPS_SHOWN + 1]
     ]
-    output.table(f"visits as of {moment}", (by or "", *columns), rows, right=columns)
-    _note_truncation(output, len(found) - 1)
+    output.table(f"sessions as of {moment}", (by or "", *columns), rows, right=columns)
+    _note_truncation(output, len(groups) - 1)
     _print_footnotes(output, out)
 
 
@@ -116,13 +118,13 @@ def funnel(
     per: Annotated[
         str,
         typer.Option(
-            "--per", metavar="customer|session|item", help="What is counted; item: customer and item together."
+            "--per", metavar="customer|session|item", help="What is counted; item counts pairs of customer and item."
         ),
     ] = "customer",
     within_days: Annotated[
-        float | None, typer.Option("--within-days", metavar="N", help="The whole way takes at most so long.")
+        float | None, typer.Option("--within-days", metavar="N", help="At most N days from the first to the last step.")
     ] = None,
-    within_session: Annotated[bool, typer.Option("--within-session", help="The whole way lies in one visit.")] = False,
+    within_session: Annotated[bool, typer.Option("--within-session", help="All steps are in one session.")] = False,
     as_of: AsOfOption = None,
     window_days: WindowOption = None,
     by: ByOption = None,
@@ -130,14 +132,14 @@ def funnel(
     workspace: WorkspaceOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """How many get from one step to the next, how fast, and (--by TAG) who falls out where."""
+    """Print conversion, time and drop-off from step to step; --by TAG compares groups of customers."""
     check_suffix(out, SUFFIXES)
     from features.profiles.analytics import funnel as compute
 
     output, builder, settings, moment = _open_lake(workspace, as_of, as_json)
     with output.working():
         tags = _tag_values(output, builder, settings, moment, by)
-        output.step(f"funnel {steps} a {per}")
+        output.step(f"computing the funnel {steps} by {per}")
         names = [name.strip() for name in steps.split(",") if name.strip()]
         found = compute(
             builder.views(moment),
@@ -152,7 +154,7 @@ def funnel(
             write_table(found.as_table(), out)
     options = {"window_days": window_days, "within_days": within_days, "within_session": within_session, "by": by}
     output.result({"as_of": moment, **options, **found.as_dict(), "out": out})
-    columns: tuple[str, ...] = (f"{per}s", "of the step before", "of the first", "median hours", "90 % hours")
+    columns: tuple[str, ...] = (f"{per}s", "of previous step", "of first step", "median hours", "p90 hours")
     rows = [
         [
             s.step,
@@ -182,7 +184,7 @@ def funnel(
             ]
             grouped.append([group.tag, group.customers, group.reached[0], *parts])
         output.table(
-            f"by {by}; drop-off index: 100 is everybody's, above falls out more",
+            f"by {by}; drop-off index: 100 is the average of all customers, a higher value is more drop-off",
             (by or "", *columns),
             grouped,
             right=columns,
@@ -190,8 +192,8 @@ def funnel(
         _note_truncation(output, len(found.groups))
     if not found.steps[0].reached:
         output.say(
-            f"nobody reached '{found.steps[0].step}': the data may hold no such event; "
-            "`qianmian analytics paths` shows which there are, --steps chooses others"
+            f"no {per} reached '{found.steps[0].step}': the data may contain no such event; "
+            "`qianmian analytics paths` shows the event types, and --steps selects others"
         )
     _print_footnotes(output, out)
 
@@ -199,12 +201,12 @@ def funnel(
 @analytics.command("paths")
 def paths(
     of: Annotated[
-        str, typer.Option("--of", metavar="event_type|category|category_top|page", help="What a step of a path is.")
+        str, typer.Option("--of", metavar="event_type|category|category_top|page", help="What a state of a path is.")
     ] = "event_type",
-    depth: Annotated[int, typer.Option("--depth", min=1, max=50, help="Tell a path to its first so many steps.")] = 5,
-    top: Annotated[int, typer.Option("--top", min=1, max=1000, help="So many paths and states.")] = 20,
+    depth: Annotated[int, typer.Option("--depth", min=1, max=50, help="Number of states shown per path.")] = 5,
+    top: Annotated[int, typer.Option("--top", min=1, max=1000, help="Number of paths and states shown.")] = 20,
     keep_repeats: Annotated[
-        bool, typer.Option("--keep-repeats", help="The same step several times in a row stays several.")
+        bool, typer.Option("--keep-repeats", help="Do not merge consecutive equal states.")
     ] = False,
     as_of: AsOfOption = None,
     window_days: WindowOption = None,
@@ -212,37 +214,37 @@ def paths(
     workspace: WorkspaceOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """The most frequent ways through a visit, what follows what, and where visits begin and end."""
+    """Print the most frequent click paths, the transitions, and where sessions begin and end."""
     check_suffix(out, SUFFIXES)
     from features.profiles.analytics import paths as compute
 
     output, builder, _, moment = _open_lake(workspace, as_of, as_json)
     with output.working():
-        output.step(f"paths of {of}")
+        output.step(f"computing the paths of {of}")
         found = compute(
             builder.views(moment), of, depth=depth, top=top, window_days=window_days, keep_repeats=keep_repeats
         )
         if out is not None:
             write_table(found.as_table(), out)
     output.result({"as_of": moment, "window_days": window_days, **found.as_dict(), "out": out})
-    ways = [
+    rows = [
         [
-            " > ".join(way.path) + (" > …" if way.longer else ""),
-            way.sessions,
-            format_percent(way.share),
-            format_percent(way.conversion),
+            " > ".join(path.path) + (" > …" if path.longer else ""),
+            path.sessions,
+            format_percent(path.share),
+            format_percent(path.conversion),
         ]
-        for way in found.paths
+        for path in found.paths
     ]
-    columns: tuple[str, ...] = ("visits", "share", "of these buy")
-    output.table(f"paths of {found.sessions:,} visits as of {moment}", ("path", *columns), ways, right=columns)
-    columns = ("times", "visits begin", "visits end")
+    columns: tuple[str, ...] = ("sessions", "share", "conversion")
+    output.table(f"paths of {found.sessions:,} sessions as of {moment}", ("path", *columns), rows, right=columns)
+    columns = ("count", "entry share", "exit share")
     ends = [[end.state, end.occurrences, f"{end.entry_share:.1%}", f"{end.exit_share:.1%}"] for end in found.ends]
-    output.table("where visits begin and end", (of, *columns), ends, right=columns)
-    frequent = sorted(found.transitions, key=lambda way: (-way.count, way.state, way.next))[:top]
-    columns = ("times", "share")
+    output.table("where sessions begin and end", (of, *columns), ends, right=columns)
+    frequent = sorted(found.transitions, key=lambda t: (-t.count, t.state, t.next))[:top]
+    columns = ("count", "share")
     output.table(
-        "what follows what",
+        "transitions",
         (of, "next", *columns),
         [[t.state, t.next, t.count, f"{t.share:.1%}"] for t in frequent],
         right=columns,
@@ -250,8 +252,8 @@ def paths(
     _print_footnotes(output, out)
 
 
-def format_percent(found: Rate | None) -> str:
-    """A share with its interval.
+def format_percent(rate: Rate | None) -> str:
+    """Format a share in percent with its interval.
 
     Examples
     --------
@@ -259,20 +261,20 @@ def format_percent(found: Rate | None) -> str:
     >>> format_percent(rate(1, 10)), format_percent(rate(0, 0)), format_percent(None)
     ('10.0 % (1.8–40.4)', '–', '')
     """
-    if found is None:
+    if rate is None:
         return ""
-    return (
-        f"{100 * found.value:.1f} % ({100 * found.low:.1f}–{100 * found.high:.1f})"
-        if found.n and found.value == found.value
-        else "–"
-    )
+    if not rate.n or math.isnan(rate.value):
+        return "–"
+    return f"{100 * rate.value:.1f} % ({100 * rate.low:.1f}–{100 * rate.high:.1f})"
 
 
-def format_index(found: Rate | None) -> str:
-    """An index with its interval."""
-    if found is None:
+def format_index(rate: Rate | None) -> str:
+    """Format an index with its interval."""
+    if rate is None:
         return ""
-    return f"{found.value:.0f} ({found.low:.0f}–{found.high:.0f})" if found.n and found.value == found.value else "–"
+    if not rate.n or math.isnan(rate.value):
+        return "–"
+    return f"{rate.value:.0f} ({rate.low:.0f}–{rate.high:.0f})"
 
 
 def _open_lake(workspace: Path | None, as_of: str | None, as_json: bool) -> tuple[Output, Builder, Settings, datetime]:
@@ -282,8 +284,8 @@ def _open_lake(workspace: Path | None, as_of: str | None, as_json: bool) -> tupl
     from qianmian.config import load_settings
 
     output = Output(as_json)
-    place = Workspace.locate(workspace).require()
-    lake, settings = Lake(place), load_settings(place.config_file)
+    located = Workspace.locate(workspace).require()
+    lake, settings = Lake(located), load_settings(located.config_file)
     moment = as_of_or_default(lake, as_of)
     note_empty_days(output, lake, moment)
     return output, Builder(lake, declared_features(settings)), settings, moment
@@ -292,23 +294,23 @@ def _open_lake(workspace: Path | None, as_of: str | None, as_json: bool) -> tupl
 def _tag_values(
     output: Output, builder: Builder, settings: Settings, moment: datetime, by: str | None
 ) -> pa.Table | None:
-    """The tag's value of every customer at `moment`; profiles of another moment are made anew and not published."""
+    """Value of tag `by` for every customer at `moment`; profiles of another date are built but not published."""
     if by is None:
         return None
     from features.profiles.analytics import tag_column
     from features.profiles.snapshot import snapshot_at
 
-    output.step(f"tags as of {moment:%Y-%m-%d %H:%M}")
+    output.step(f"computing the tags as of {moment:%Y-%m-%d %H:%M}")
     snapshot = snapshot_at(builder, moment, settings)
     return tag_column(by, snapshot.one_ids, snapshot.tags)
 
 
 def _note_truncation(output: Output, groups: int) -> None:
     if groups > MAX_GROUPS_SHOWN:
-        output.say(f"the largest {MAX_GROUPS_SHOWN} of {groups} groups; --json has all")
+        output.say(f"only the largest {MAX_GROUPS_SHOWN} of {groups} groups are shown; --json lists all")
 
 
 def _print_footnotes(output: Output, out: Any) -> None:
-    output.say("intervals: 95 %, a customer's visits counted as belonging together")
+    output.say("intervals: 95 %, corrected for the correlation of one customer's sessions")
     if out is not None:
         output.say(f"written: {out}")

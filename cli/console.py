@@ -1,4 +1,4 @@
-"""What people and machines see: progress on stderr, results on stdout as tables or as one JSON object."""
+"""Output of a command: progress on stderr, results on stdout as tables or as one JSON object."""
 
 from __future__ import annotations
 
@@ -18,17 +18,17 @@ PIPE_WIDTH = 160
 
 
 class Output:
-    """The two channels of one command.
+    """The output channels of one command.
 
     Parameters
     ----------
     as_json : bool
-        Results become one JSON object; tables and sentences are not printed.
+        Print the result as one JSON object, without tables and sentences.
     """
 
     def __init__(self, as_json: bool = False) -> None:
         self.as_json = as_json
-        # a pipe has no width: wide enough that a table keeps one line a row
+        # a pipe has no width; this one is wide enough to keep each table row on one line
         self.out = Console(highlight=False, width=None if sys.stdout.isatty() else PIPE_WIDTH)
         self.err = Console(stderr=True, highlight=False)
         self._progress: Progress | None = None
@@ -37,7 +37,7 @@ class Output:
     # ---- progress ------------------------------------------------------------------------------------------------
 
     def step(self, line: str) -> None:
-        """Say what is being done now. Terminals see a spinner on it, everything else a plain line on stderr."""
+        """Announce the step that starts now: with a spinner on a terminal, otherwise as a plain line on stderr."""
         if self._progress is None:
             self.err.print(line, markup=False, soft_wrap=True)
             return
@@ -53,14 +53,14 @@ class Output:
 
     @contextlib.contextmanager
     def working(self, total: int | None = None, what: str = "") -> Iterator[Output]:
-        """Around long work: on a terminal a spinner a step, and a bar where the number of stages is known (`advance`)."""
+        """Show progress on a terminal: a spinner per step, and a bar if `total` stages are known (see `advance`)."""
         if not self.err.is_terminal or self._progress is not None:
             yield self
             return
         columns = (SpinnerColumn(), TextColumn("{task.description}"), BarColumn(bar_width=24), TimeElapsedColumn())
         with Progress(*columns, console=self.err, transient=True) as progress:
             self._progress = progress
-            self._bar = progress.add_task(what or "in all", total=total) if total else None
+            self._bar = progress.add_task(what or "total", total=total) if total else None
             try:
                 yield self
                 self._finish_step()
@@ -68,7 +68,7 @@ class Output:
                 self._progress = self._task = self._bar = None
 
     def advance(self) -> None:
-        """One of the stages announced to `working` is done."""
+        """Mark one of the `total` stages of `working` as done."""
         if self._progress is not None:
             self._finish_step()
             if self._bar is not None:
@@ -79,22 +79,22 @@ class Output:
     # ---- results -------------------------------------------------------------------------------------------------
 
     def result(self, value: Any) -> None:
-        """The machine's answer; printed only with `--json`."""
+        """Print the result as JSON; only with `--json`."""
         if self.as_json:
-            import orjson  # writes NaN as null, which JSON has no word for
+            import orjson  # writes NaN as null, because JSON has no NaN
 
             sys.stdout.write(orjson.dumps(value, default=to_jsonable, option=orjson.OPT_NON_STR_KEYS).decode() + "\n")
             sys.stdout.flush()
 
     def say(self, line: str = "", markup: bool = False) -> None:
-        """A sentence for people; not printed with `--json`."""
+        """Print a sentence; not with `--json`."""
         if not self.as_json:
             self.out.print(line, markup=markup, soft_wrap=True)
 
     def table(
         self, title: str, columns: Sequence[str], rows: Sequence[Sequence[object]], right: Sequence[str] = ()
     ) -> None:
-        """A table for people; not printed with `--json`."""
+        """Print a table, the columns `right` right-aligned; not with `--json`."""
         if self.as_json:
             return
         table = Table(title=title or None, title_justify="left", title_style="bold")
@@ -107,7 +107,7 @@ class Output:
 
 
 def format_cell(value: object) -> str:
-    """A value as people read it.
+    """Format the value of a table cell.
 
     Examples
     --------
@@ -130,7 +130,13 @@ def format_cell(value: object) -> str:
 
 
 def to_jsonable(value: Any) -> Any:
-    """What `json` cannot write by itself, as something it can."""
+    """Convert a value that JSON has no type for.
+
+    Raises
+    ------
+    TypeError
+        The value cannot be converted.
+    """
     if isinstance(value, datetime | date):
         return value.isoformat()
     if isinstance(value, Path):
@@ -139,4 +145,4 @@ def to_jsonable(value: Any) -> Any:
         return value.as_dict()
     if hasattr(value, "item"):
         return value.item()
-    raise TypeError(f"{type(value).__name__} is not JSON")
+    raise TypeError(f"{type(value).__name__} cannot be written as JSON")

@@ -1,4 +1,4 @@
-"""`qianmian demo`: the whole way on a real grocer's year, from raw files to HTTP answers."""
+"""`qianmian demo`: the whole pipeline on one year of a real grocer, from raw files to HTTP responses."""
 
 from __future__ import annotations
 
@@ -23,11 +23,11 @@ if TYPE_CHECKING:
     from training import JobResult
 
 SOURCE = "completejourney"
-LOG_LINES = 15  # of the server's own output, shown when it does not come up
+LOG_LINES = 15  # last lines of the server's log, shown if it does not start
 
 
 class StageTimer:
-    """Times each stage of the way."""
+    """Measures the seconds of each stage."""
 
     def __init__(self, output: Output) -> None:
         self.output = output
@@ -35,7 +35,7 @@ class StageTimer:
 
     @contextlib.contextmanager
     def stage(self, name: str) -> Iterator[None]:
-        """One stage; its time is kept, the bar moves on."""
+        """Measure one stage and advance the progress bar."""
         begun = time.perf_counter()
         self.output.step(name)
         yield
@@ -44,7 +44,10 @@ class StageTimer:
 
 
 def demo(workspace: WorkspaceOption = None, as_json: JsonOption = False) -> None:
-    """Complete Journey from raw files to HTTP answers: ingest, features, train all, serve, ask, stop. Running it again changes nothing."""
+    """Run the whole pipeline on Complete Journey: ingest, features, train all, serve, HTTP calls, stop.
+
+    Running it again changes nothing.
+    """
     from features.data.ingest import ingest
     from features.data.lake import Lake
     from features.profiles.snapshot import ensure_snapshot
@@ -70,7 +73,8 @@ def demo(workspace: WorkspaceOption = None, as_json: JsonOption = False) -> None
             calls = call_endpoints(url, demo_customers)
     show_report(output, report)
     output.say(
-        f"{snapshot.table.num_rows:,} customers, {len(snapshot.spec.names)} features, {len(snapshot.tags)} tags as of {snapshot.as_of}\n"
+        f"{snapshot.table.num_rows:,} customers, {len(snapshot.spec.names)} features, "
+        f"{len(snapshot.tags)} tags as of {snapshot.as_of}\n"
     )
     show_results(output, results)
     show_calls(output, calls, demo_customers, lake)
@@ -81,14 +85,12 @@ def demo(workspace: WorkspaceOption = None, as_json: JsonOption = False) -> None
         ["seconds"],
     )
     steps = ["serve", "train churn --horizon-days 14", "score churn --out churn.csv", "models list", "doctor"]
-    known = f' --workspace "{workspace}"' if workspace else ""
-    following = [f"qianmian {step}{known}" for step in steps] + [
-        f"mlflow ui --backend-store-uri '{located.tracking_uri}'"
-    ]
-    output.say(
-        f"{sum(stage_timer.seconds.values()):.0f} s in total. Next (in the virtual environment: . .venv/bin/activate):"
-    )
-    for line in following:
+    workspace_option = f' --workspace "{workspace}"' if workspace else ""
+    next_commands = [f"qianmian {step}{workspace_option}" for step in steps]
+    next_commands.append(f"mlflow ui --backend-store-uri '{located.tracking_uri}'")
+    total = sum(stage_timer.seconds.values())
+    output.say(f"{total:.0f} s in total. Next (in the virtual environment: . .venv/bin/activate):")
+    for line in next_commands:
         output.say(f"  {line}")
     refused = [result.job for result in results if result.status == "refused"]
     output.result(
@@ -98,7 +100,7 @@ def demo(workspace: WorkspaceOption = None, as_json: JsonOption = False) -> None
             "ingest": report,
             "results": results,
             "calls": [call.as_dict() for call in calls],
-            "next": following,
+            "next": next_commands,
             "refused": refused,
         }
     )
@@ -108,7 +110,7 @@ def demo(workspace: WorkspaceOption = None, as_json: JsonOption = False) -> None
 
 @contextlib.contextmanager
 def _server(stage_timer: StageTimer, located: Workspace, output: Output) -> Iterator[str]:
-    """The real server on a free port; what it printed is shown when it does not come up."""
+    """Run the real server on a free port; show the last lines of its log if it does not start."""
     from serving.server import running
 
     with tempfile.TemporaryFile() as log, contextlib.ExitStack() as open_servers:
@@ -119,14 +121,12 @@ def _server(stage_timer: StageTimer, located: Workspace, output: Output) -> Iter
                 log.seek(0)
                 for line in log.read().decode(errors="replace").splitlines()[-LOG_LINES:]:
                     output.step(f"server: {line}")
-                raise NotReady(
-                    error.message, where=error.where, got=error.got, hint="qianmian doctor says what is wrong"
-                ) from error
+                raise NotReady(error.message, where=error.where, got=error.got, hint="run `qianmian doctor`") from error
         yield url
 
 
 def show_results(output: Output, results: list[JobResult]) -> None:
-    """Every metric of every job with its interval, and the baselines it had to beat."""
+    """Print every metric of every job with its interval and the same metric of the baselines."""
     rows: list[list[Any]] = []
     for result in results:
         if result.report is None:

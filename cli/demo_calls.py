@@ -1,4 +1,4 @@
-"""The demo's HTTP calls: who is asked about, real requests to the real server, and the answers as people read them."""
+"""The HTTP calls of the demo: choice of customers, requests to the real server, printed responses."""
 
 from __future__ import annotations
 
@@ -27,18 +27,20 @@ UNKNOWN_USER = "unknown-user"
 
 @dataclass(frozen=True)
 class DemoCustomers:
-    """Who the demo asks about.
+    """The customers in the requests of the demo.
 
     Attributes
     ----------
     regular : str
-        A customer with a long history.
+        Customer with a long history.
     attributes : dict of str to str
-        All that is known of a newcomer.
+        Attributes of a new customer without history.
     churners : list of str
-        Customers from just back to long silent.
+        Customers in ascending order of the days since their last order.
     seed, buyers : list of str
-        The customers who bought most often in `SEED_CATEGORY`, and all who ever did.
+        The customers with the most purchases in `SEED_CATEGORY`, and all customers with at least one.
+    n_customers : int
+        Number of all customers.
     """
 
     regular: str
@@ -51,7 +53,7 @@ class DemoCustomers:
 
 @dataclass(frozen=True)
 class Call:
-    """One request and its answer."""
+    """One request and its response."""
 
     what: str
     route: str
@@ -64,7 +66,7 @@ class Call:
 
 
 def choose_customers(snapshot: Snapshot, lake: Lake) -> DemoCustomers:
-    """The same people every time for the same data."""
+    """Choose the customers of the demo; the same data give the same customers."""
     table = snapshot.table.select(["user_id", "orders_total", "days_since_last_order"]).to_pylist()
     by_orders = sorted(table, key=lambda row: (row["orders_total"], row["user_id"]))
     regular = by_orders[int(len(by_orders) * 0.8)]["user_id"]
@@ -84,8 +86,8 @@ def choose_customers(snapshot: Snapshot, lake: Lake) -> DemoCustomers:
 
 
 def _attributes(snapshot: Snapshot) -> dict[str, str]:
-    """The attributes of the first customer who has told all of them."""
-    from features.compute.algebra import PROFILE_PREFIX  # as all of `features`: not before it is needed
+    """Attributes of the first customer for whom all of them are known."""
+    from features.compute.algebra import PROFILE_PREFIX
 
     names = [name for name in snapshot.table.column_names if name.startswith(PROFILE_PREFIX)]
     for row in snapshot.table.select(names).to_pylist():
@@ -95,7 +97,7 @@ def _attributes(snapshot: Snapshot) -> dict[str, str]:
 
 
 def call_endpoints(url: str, demo_customers: DemoCustomers) -> list[Call]:
-    """One call of each kind, the first of them twice: the second shows the time of a warm server."""
+    """Make one call per endpoint, and for recommendations one per scene and kind of user."""
     regular = {"user_id": demo_customers.regular, "num_results": 5, "explain": True}
     requests: list[tuple[str, str, dict[str, Any]]] = [
         ("a regular customer", "/v1/recommendations", regular),
@@ -134,7 +136,7 @@ def post(url: str, what: str, route: str, body: dict[str, Any]) -> Call:
     Raises
     ------
     NotReady
-        The server refused it or went away.
+        The server returns an error or does not respond.
     """
     request = urllib.request.Request(
         url + route, json.dumps(body).encode(), {"Content-Type": "application/json"}, method="POST"
@@ -144,16 +146,15 @@ def post(url: str, what: str, route: str, body: dict[str, Any]) -> Call:
         with urllib.request.urlopen(request, timeout=60) as answer:
             text = answer.read()
     except urllib.error.HTTPError as error:
-        said = error.read().decode(errors="replace")[:500]
         raise NotReady(
-            f"the server answered {error.code}",
+            f"the server returned status {error.code}",
             where=f"POST {route}",
-            got=said,
-            hint="qianmian doctor says what is missing",
+            got=error.read().decode(errors="replace")[:500],
+            hint="run `qianmian doctor`",
         ) from error
     except OSError as error:
         raise NotReady(
-            "the server does not answer", where=url + route, got=str(error), hint="run the demo again"
+            "the server does not respond", where=url + route, got=str(error), hint="run the demo again"
         ) from error
     return Call(what, route, body, json.loads(text), round((time.perf_counter() - begun) * 1000, 2))
 
@@ -162,7 +163,7 @@ def post(url: str, what: str, route: str, body: dict[str, Any]) -> Call:
 
 
 def show_calls(output: Output, calls: Sequence[Call], demo_customers: DemoCustomers, lake: Lake) -> None:
-    """Every call with its answer."""
+    """Print every call with its response."""
     if output.as_json:
         return
     names = item_names(lake, {item["item_id"] for call in calls for item in call.answer.get("items", [])})
@@ -210,9 +211,8 @@ def _show_items(output: Output, answer: dict[str, Any], names: dict[str, tuple[s
     if not any(row[-1] for row in rows):
         columns, rows = columns[:-1], [row[:-1] for row in rows]
     output.table("", columns, rows, ["rank"])
-    output.say(
-        f"  fallback: {answer['fallback'] or 'none, all from this customer’s own history'}; model version {answer['model']['version']}"
-    )
+    fallback = answer["fallback"] or "none, all from this customer’s own history"
+    output.say(f"  fallback: {fallback}; model version {answer['model']['version']}")
 
 
 def _show_churn(output: Output, answer: dict[str, Any]) -> None:
@@ -233,18 +233,19 @@ def _show_churn(output: Output, answer: dict[str, Any]) -> None:
 
 def _reason(reason: dict[str, Any]) -> str:
     value = reason["value"]
-    return f"{reason['description'].split(', e.g.')[0]} = {f'{value:.3g}' if isinstance(value, float) else value} {reason['effect']} it"
+    shown = f"{value:.3g}" if isinstance(value, float) else value
+    return f"{reason['description'].split(', e.g.')[0]} = {shown} {reason['effect']} it"
 
 
 def _show_predictions(output: Output, answer: dict[str, Any]) -> None:
     rows = []
     for score in answer["scores"]:
-        following = sorted((score.get("next_stage") or {}).items(), key=lambda pair: -pair[1])[:3]
+        next_stages = sorted((score.get("next_stage") or {}).items(), key=lambda pair: -pair[1])[:3]
         rows.append(
             [
                 score["user_id"],
                 score["lifecycle_stage"],
-                ", ".join(f"{stage} {share:.0%}" for stage, share in following),
+                ", ".join(f"{stage} {share:.0%}" for stage, share in next_stages),
             ]
         )
     output.table("", ["user_id", "lifecycle_stage", "most likely next"], rows)
@@ -252,24 +253,26 @@ def _show_predictions(output: Output, answer: dict[str, Any]) -> None:
 
 def _show_lookalike(output: Output, answer: dict[str, Any], demo_customers: DemoCustomers) -> None:
     found = [user["user_id"] for user in answer["users"]]
-    also, share = (
-        len(set(found) & set(demo_customers.buyers)),
-        len(set(demo_customers.buyers) - set(demo_customers.seed))
-        / max(demo_customers.n_customers - len(demo_customers.seed), 1),
-    )
+    buyers, seed = set(demo_customers.buyers), set(demo_customers.seed)
+    n_buyers = len(buyers.intersection(found))
+    share = len(buyers - seed) / max(demo_customers.n_customers - len(seed), 1)
     shown = ", ".join(f"{user['user_id']} ({format_number(user['score'])})" for user in answer["users"][:6])
     output.say(f"  {len(found)} customers: {shown}, …")
-    output.say(f"  {also} of them have bought {SEED_CATEGORY} too; of all customers outside the seed {share:.0%} have")
     output.say(
-        "  this is an easy case: past purchases of the category are in the profiles. The registered model was evaluated on later purchases"
+        f"  {n_buyers} of them have also bought {SEED_CATEGORY}, as have {share:.0%} of all customers outside the seed"
+    )
+    output.say(
+        "  this is an easy case: past purchases of the category are in the profiles. "
+        "The registered model was evaluated on later purchases"
     )
     evidence = answer["evidence"] or {}
     with_interval = {name: value for name, value in evidence.items() if isinstance(value, dict) and "low" in value}
-    told = ", ".join(
-        f"{name.replace('_', ' ')} {format_number(one['value'])} [{format_number(one['low'])}, {format_number(one['high'])}]"
-        for name, one in with_interval.items()
+    metrics = ", ".join(
+        f"{name.replace('_', ' ')} {format_number(metric['value'])} "
+        f"[{format_number(metric['low'])}, {format_number(metric['high'])}]"
+        for name, metric in with_interval.items()
     )
-    output.say(f"  evidence, from hiding half of the seed: {told}")
+    output.say(f"  evidence, with half of the seed held out: {metrics}")
 
 
 def _show_profile(output: Output, answer: dict[str, Any]) -> None:

@@ -1,4 +1,4 @@
-"""`qianmian doctor`: is this machine, this workspace and what it holds fit to work? Each finding says how to mend it."""
+"""`qianmian doctor`: checks the machine, the libraries and the workspace; each finding suggests a fix."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from qianmian.workspace import Workspace, atomic_path
 
 OK, WARN, FAIL = "ok", "warn", "fail"
 MARKS = {OK: "[green]ok[/]  ", WARN: "[yellow]warn[/]", FAIL: "[red]fail[/]"}
-# distribution → the oldest version that works; Qianmian cannot run without any of them
+# distribution → minimum version; all of them are required
 LIBRARIES = {
     "bentoml": "1.4",
     "duckdb": "1.3",
@@ -37,14 +37,26 @@ LIBRARIES = {
     "scipy": "1.13",
     "xgboost-cpu": "3",
 }
-ALTERNATIVE_PACKAGES = {"xgboost-cpu": "xgboost"}  # the wheel with CUDA gives the same package
+ALTERNATIVE_PACKAGES = {"xgboost-cpu": "xgboost"}  # the wheel with CUDA provides the same package
 LOW_DISK_GIB, MIN_DISK_GIB = 5.0, 0.5
 FAIL_EXIT = 2
 
 
 @dataclass(frozen=True)
 class CheckResult:
-    """One thing looked at: `status` ok, warn or fail; `hint` says how to mend it."""
+    """Result of one check.
+
+    Attributes
+    ----------
+    check : str
+        Name of the check.
+    status : {"ok", "warn", "fail"}
+        Outcome.
+    found : str
+        What the check found.
+    hint : str
+        Suggested fix.
+    """
 
     check: str
     status: str
@@ -53,18 +65,18 @@ class CheckResult:
 
 
 def doctor(
-    port: Annotated[int, typer.Option("--port", min=1, max=65535, help="Port `serve` is to use.")] = 3000,
+    port: Annotated[int, typer.Option("--port", min=1, max=65535, help="Port that `serve` will use.")] = 3000,
     init_settings: Annotated[
         bool,
         typer.Option(
             "--init-settings",
-            help="Write qianmian.yaml, every setting with its default and a comment, into the workspace and stop.",
+            help="Write qianmian.yaml with the default and a comment for every setting into the workspace, and stop.",
         ),
     ] = False,
     workspace: WorkspaceOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Check the machine, the libraries and the workspace; exit 2 where something fails."""
+    """Check the machine, the libraries and the workspace; the exit code is 2 if a check fails."""
     output, located = Output(as_json), Workspace.locate(workspace)
     if init_settings:
         write_settings(output, located)
@@ -86,34 +98,34 @@ def doctor(
 def _line(result: CheckResult) -> str:
     from rich.markup import escape
 
-    fix = f"\n       to mend: {escape(result.hint)}" if result.hint and result.status != OK else ""
+    fix = f"\n       fix: {escape(result.hint)}" if result.hint and result.status != OK else ""
     return f"{MARKS[result.status]} {escape(result.check)}: {escape(result.found)}{fix}"
 
 
 def write_settings(output: Output, located: Workspace) -> None:
-    """Copy the commented defaults into the workspace; a file that is there is never touched.
+    """Copy the commented default settings into the workspace; never overwrite a settings file.
 
     Raises
     ------
     UsageError
-        When there is one already.
+        The settings file exists.
     """
     target = located.config_file
     if target.exists():
         raise UsageError(
-            "there are settings already",
+            "the settings file exists already",
             where=str(target),
-            hint="edit that file; remove it first to start from the defaults",
+            hint="edit the file, or remove it to start from the defaults",
         )
     text = importlib.resources.files("qianmian").joinpath("defaults.yaml").read_text(encoding="utf-8")
     with atomic_path(target) as temporary:
         temporary.write_text(text, encoding="utf-8")
     output.result({"settings": target})
-    output.say(f"written: {target}; delete what you do not change, and `qianmian doctor` checks the rest")
+    output.say(f"written: {target}; delete the settings that you do not change. `qianmian doctor` checks the file")
 
 
 def message_of(error: QianmianError) -> str:
-    """What is wrong and where, without the hint, which has a line of its own."""
+    """Message of an error with its details, without the hint, which is printed on its own line."""
     return str(error.as_dict()["message"])
 
 
@@ -131,8 +143,8 @@ def _compiler(located: Workspace, port: int) -> Iterator[CheckResult]:
     if found:
         yield CheckResult("C compiler", OK, found)
     else:
-        hint = "needed only to install rectools-lightfm: apt-get install build-essential, or xcode-select --install"
-        yield CheckResult("C compiler", WARN, "none", hint)
+        hint = "apt-get install build-essential, or xcode-select --install; only needed to install rectools-lightfm"
+        yield CheckResult("C compiler", WARN, "not found", hint)
 
 
 def _libraries(located: Workspace, port: int) -> Iterator[CheckResult]:
@@ -147,7 +159,10 @@ def _libraries(located: Workspace, port: int) -> Iterator[CheckResult]:
             found.append(f"{name} {version}")
     if wrong:
         yield CheckResult(
-            "libraries", FAIL, ", ".join(wrong), "make install, or pip install --require-hashes -r requirements.lock"
+            "libraries",
+            FAIL,
+            ", ".join(wrong),
+            "run `make install`, or `pip install --require-hashes -r requirements.lock`",
         )
     else:
         yield CheckResult("libraries", OK, ", ".join(found))
@@ -173,7 +188,9 @@ def _settings(located: Workspace, port: int) -> Iterator[CheckResult]:
         yield CheckResult("settings", FAIL, error.message.strip(), error.hint or "")
         return
     where = (
-        str(located.config_file) if located.config_file.exists() else "the defaults (--init-settings writes them out)"
+        str(located.config_file)
+        if located.config_file.exists()
+        else "the defaults (--init-settings writes them to a file)"
     )
     yield CheckResult("settings", OK, where + (f"; industry pack {pack}" if pack else ""))
 
@@ -181,7 +198,7 @@ def _settings(located: Workspace, port: int) -> Iterator[CheckResult]:
 def _disk(located: Workspace, port: int) -> Iterator[CheckResult]:
     folder = next(folder for folder in (located.root, *located.root.parents) if folder.exists())
     free = shutil.disk_usage(folder).free / 2**30
-    hint = "free some space, or name a --workspace on another disk"
+    hint = "free some space, or choose a --workspace on another disk"
     yield CheckResult(
         "disk",
         OK if free >= LOW_DISK_GIB else WARN if free >= MIN_DISK_GIB else FAIL,
@@ -192,8 +209,8 @@ def _disk(located: Workspace, port: int) -> Iterator[CheckResult]:
         yield CheckResult(
             "disk",
             FAIL,
-            f"{folder} cannot be written to",
-            "give this user the right to write there, or name another --workspace",
+            f"{folder} is not writable",
+            "give this user write permission, or choose another --workspace",
         )
 
 
@@ -217,22 +234,22 @@ def _lake(located: Workspace) -> Iterator[CheckResult]:
     lake = Lake(located)
     try:
         states = lake.states()
-        lake.connect()  # opens the header of every file the manifest names
+        lake.connect()  # opens the header of every file in the manifest
     except QianmianError as error:
         yield CheckResult("lake", FAIL, message_of(error), error.hint or "")
         return
     if not states:
-        yield CheckResult("lake", FAIL, "empty", "qianmian ingest completejourney")
+        yield CheckResult("lake", FAIL, "empty", "run `qianmian ingest`")
         return
     rows = ", ".join(f"{name} {state.rows:,}" for name, state in states.items())
     yield CheckResult("lake", OK, f"{rows}; last row {lake.last or 'undated'}; digest {lake.digest}")
-    refused = sum(1 for _ in located.quarantine.rglob("*.parquet")) if located.quarantine.is_dir() else 0
-    if refused:
+    rejected = sum(1 for _ in located.quarantine.rglob("*.parquet")) if located.quarantine.is_dir() else 0
+    if rejected:
         yield CheckResult(
             "quarantine",
             WARN,
-            f"{refused} file(s) of refused rows",
-            f"look at the reason column of {located.quarantine}/*/*.parquet",
+            f"{rejected} file(s) with rejected rows",
+            f"read the reasons in the column `reason` of {located.quarantine}/*/*.parquet",
         )
 
 
@@ -250,15 +267,16 @@ def _profiles(located: Workspace) -> Iterator[CheckResult]:
         return
     text = f"{snapshot.table.num_rows:,} customers as of {snapshot.as_of}"
     if snapshot.data_digest != Lake(located).digest:
-        yield CheckResult("profiles", WARN, f"{text}, made of other data than the lake holds now", "qianmian features")
+        yield CheckResult(
+            "profiles", WARN, f"{text}; the lake has changed since they were built", "run `qianmian features`"
+        )
         return
     now = utc_now()
     if is_stale(snapshot.as_of, now, stale_after):
         newer = Lake(located).has_timestamps and Lake(located).default_as_of > snapshot.as_of
-        fix = "qianmian features: the lake holds newer rows" if newer else "ingest newer data, then qianmian features"
-        yield CheckResult(
-            "profiles", WARN, f"{text}, {days_between(snapshot.as_of, now):,.0f} days ago: answers say stale", fix
-        )
+        fix = "run `qianmian features`" if newer else "ingest newer data, then run `qianmian features`"
+        age = f"{days_between(snapshot.as_of, now):,.0f} days ago"
+        yield CheckResult("profiles", WARN, f"{text}, {age}; responses are marked as stale", fix)
     else:
         yield CheckResult("profiles", OK, text)
 
@@ -273,25 +291,28 @@ def _champions(located: Workspace) -> Iterator[CheckResult]:
         yield CheckResult("champions", WARN, error.message, error.hint or "")
         return
     except ConfigError:
-        yield CheckResult("champions", WARN, "not looked at: the settings are wrong", "see settings")
+        yield CheckResult("champions", WARN, "not checked, because the settings are invalid", "correct the settings")
         return
     for problem in champions.problems:
         yield CheckResult(
             "champion",
             WARN,
-            f"{message_of(problem)}; the one before it serves",
-            "train it again, or qianmian models promote another version",
+            f"{message_of(problem)}; the previous version is served instead",
+            "train it again, or promote another version with `qianmian models promote`",
         )
     broken = {job: error for job, error in champions.failures.items() if job != "profiles"}
     for job, reason in broken.items():
         yield CheckResult(
-            f"champion {job}", FAIL, message_of(reason), f"qianmian models rollback {job}, or qianmian train {job}"
+            f"champion {job}",
+            FAIL,
+            message_of(reason),
+            f"run `qianmian models rollback {job}` or `qianmian train {job}`",
         )
     loaded = ", ".join(f"{job} v{champion.version}" for job, champion in champions.models.items())
     if loaded:
         yield CheckResult("champions", OK, f"{loaded}; checksums match")
     elif not broken:
-        yield CheckResult("champions", WARN, "none yet", "qianmian train all")
+        yield CheckResult("champions", WARN, "none yet", "run `qianmian train all`")
 
 
 def _port(located: Workspace, port: int) -> Iterator[CheckResult]:

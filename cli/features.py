@@ -1,4 +1,4 @@
-"""`qianmian features`: build every customer's profile, make it the one that is served, and write it to a file if asked."""
+"""`qianmian features`: builds and publishes the profiles of all customers, and optionally writes them to a file."""
 
 from __future__ import annotations
 
@@ -30,12 +30,12 @@ SUFFIXES = (".parquet", ".csv")
 def features(
     as_of: AsOfOption = None,
     engine: Annotated[
-        str, typer.Option("--engine", metavar="duckdb|spark", help="What computes the features.")
+        str, typer.Option("--engine", metavar="duckdb|spark", help="Engine that computes the features.")
     ] = "duckdb",
     spark_master: Annotated[
         str | None,
         typer.Option(
-            "--spark-master", metavar="URL", help="Spark's master, such as spark://host:7077; default local[*]."
+            "--spark-master", metavar="URL", help="Spark master, such as spark://host:7077. Default: local[*]."
         ),
     ] = None,
     out: Annotated[
@@ -43,13 +43,13 @@ def features(
         typer.Option(
             "--out",
             metavar="FILE",
-            help="Write the profiles here too: .parquet (or .csv), a row a customer. Spark writes only this.",
+            help="Also write the profiles to this file: .parquet or .csv, one row per customer. Required by Spark.",
         ),
     ] = None,
     workspace: WorkspaceOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Build the profile of every customer known before a date."""
+    """Build the profiles of all customers who are known before a date."""
     check_engine(engine, spark_master, out)
     check_suffix(out, SUFFIXES if engine != "spark" else (*SUFFIXES, ""))
     from features.compute.builder import Builder
@@ -71,7 +71,7 @@ def features(
     with output.working():
         output.step(f"building profiles as of {moment:%Y-%m-%d %H:%M}")
         published = published_as_of(located)
-        # profiles of the past are written to a file; what is served does not go back for that
+        # profiles of an earlier date are only written to the file, so that the served ones do not move back
         publishes = out is None or published is None or moment >= published
         snapshot = (
             ensure_snapshot(located, moment, settings, with_state=True)
@@ -99,17 +99,18 @@ def features(
         }
     )
     output.say(
-        f"{snapshot.table.num_rows:,} customers, {len(names)} features and {len(snapshot.tags)} tags as of {moment}, {seconds:.1f} s"
+        f"{snapshot.table.num_rows:,} customers, {len(names)} features and {len(snapshot.tags)} tags "
+        f"as of {moment}, {seconds:.1f} s"
     )
     _report_unsupported(output, snapshot.unsupported)
     if out is not None:
         output.say(f"written: {out}")
     if not publishes:
-        output.say(f"the published profiles stay those of {published}, which is later")
+        output.say(f"not published, because the published profiles are of a later date, {published}")
 
 
 def _on_spark(output: Output, lake: Lake, settings: Settings, moment: datetime, master: str | None, out: Path) -> None:
-    """Let Spark compute the profiles and write them; nothing but counts comes here, and what is served stays as it is."""
+    """Compute and write the profiles with Spark; the rows stay in Spark, and nothing is published."""
     from features.compute.builder import Builder
     from features.compute.engines.spark import LOCAL_MASTER, SparkEngine
     from features.definitions.pack_features import declared_features
@@ -139,52 +140,62 @@ def _on_spark(output: Output, lake: Lake, settings: Settings, moment: datetime, 
     )
     output.say(f"{customers:,} customers and {len(names)} features as of {moment}, by Spark in {seconds:.1f} s")
     _report_unsupported(output, unsupported)
-    output.say(
-        f"written: {out}; the profiles that are served are those of the last `qianmian features` without --engine spark"
-    )
+    output.say(f"written: {out}; not published (run `qianmian features` without --engine spark for that)")
 
 
 def _report_unsupported(output: Output, unsupported: Sequence[str]) -> None:
     if unsupported:
-        shown = ", ".join(unsupported[:MAX_OFF_SHOWN]) + (
-            f", … ({len(unsupported)} in all; --json lists them)" if len(unsupported) > MAX_OFF_SHOWN else ""
-        )
-        output.say(f"off, because the data holds nothing to make them of: {shown}")
+        shown = ", ".join(unsupported[:MAX_OFF_SHOWN])
+        more = f", … ({len(unsupported)} in total; --json lists all)" if len(unsupported) > MAX_OFF_SHOWN else ""
+        output.say(f"features that the data does not support: {shown}{more}")
 
 
 def check_engine(engine: str, spark_master: str | None = None, out: Path | None = None) -> None:
-    """Refuse an engine that is not there, or asked for what it does not do, before anything is read."""
+    """Check the engine and its options before any data is read.
+
+    Raises
+    ------
+    UsageError
+        The engine is unknown, or the options do not fit it.
+    """
     from features.compute.engines import ENGINES
 
     if engine not in ENGINES:
         raise UsageError(
-            "there is no such engine",
+            "unknown engine",
             where="--engine",
             got=engine,
             allowed=", ".join(ENGINES),
-            hint="leave --engine out",
+            hint="omit --engine",
         )
     if engine != "spark" and spark_master is not None:
         raise UsageError(
-            "only Spark has a master",
+            "only the engine spark has a master",
             where="--spark-master",
             got=spark_master,
-            hint="add --engine spark, or leave --spark-master out",
+            hint="add --engine spark, or omit --spark-master",
         )
     if engine == "spark" and out is None:
         raise UsageError(
-            "Spark writes the profiles and keeps none here",
+            "Spark only writes profiles to a file and needs --out",
             where="--engine spark",
             got="no --out",
-            hint="add --out profiles.parquet (one file) or --out profiles (a folder of part files); the profiles that are served are built without --engine",
+            hint="add --out profiles.parquet (one file) or --out profiles (a folder of part files), "
+            "or omit --engine to build the profiles that are served",
         )
 
 
 def check_suffix(out: Path | None, suffixes: tuple[str, ...]) -> None:
-    """Refuse a file name that does not say a format, before the work and not after it."""
+    """Check the suffix of an output file before the work starts.
+
+    Raises
+    ------
+    UsageError
+        `out` is a folder, or its suffix is not in `suffixes`.
+    """
     if out is not None and out.is_dir():
         raise UsageError(
-            "that is a folder",
+            "the output path is a folder",
             where="--out",
             got=str(out),
             allowed=", ".join(suffix for suffix in suffixes if suffix),
@@ -192,7 +203,7 @@ def check_suffix(out: Path | None, suffixes: tuple[str, ...]) -> None:
         )
     if out is not None and out.suffix not in suffixes:
         raise UsageError(
-            "the file's name does not say a format",
+            "the file name has no known suffix",
             where="--out",
             got=str(out),
             allowed=", ".join(suffix for suffix in suffixes if suffix),
@@ -201,7 +212,7 @@ def check_suffix(out: Path | None, suffixes: tuple[str, ...]) -> None:
 
 
 def write_table(table: pa.Table, out: Path) -> None:
-    """Write a table whole or not at all, in the format its name says."""
+    """Write a table atomically, in the format of the suffix of `out`."""
     import pyarrow.csv
     import pyarrow.parquet
 

@@ -1,4 +1,4 @@
-"""`qianmian identity`: who is who, why, and how a wrong merge is mended."""
+"""`qianmian identity`: resolves records to customers, explains merges and corrects wrong ones."""
 
 from __future__ import annotations
 
@@ -19,24 +19,24 @@ if TYPE_CHECKING:
     from features.data.lake import Lake
     from qianmian.settings import Settings
 
-identity = typer.Typer(help="Which records are one customer: resolve, link, explain, unmerge.", no_args_is_help=True)
+identity = typer.Typer(help="Identity resolution: resolve, link, explain and unmerge records.", no_args_is_help=True)
 identity.command("link")(link)
 RECORD_HELP = "SOURCE:USER_ID, a user id, a one_id, or ID_TYPE=VALUE such as phone=+44…"
 ACTION_LABELS = {
-    "merge": "merges: both hold the identifier",
-    "withdraw": "withdrawn: merges and findings that no longer hold",
-    "conflict": "conflicts: links refused",
-    "shared": "shared: identifiers that link nobody",
+    "merge": "merges: both records hold the identifier",
+    "withdraw": "withdrawals: merges and findings that no longer hold",
+    "conflict": "conflicts: rejected links",
+    "shared": "shared identifiers, which link no records",
 }
 
 
 @identity.command("resolve")
 def resolve(
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would change, and change nothing.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Print what would change, without changing it.")] = False,
     workspace: WorkspaceOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Work out anew who is who from all identifiers, by the rules of now (`identity` in qianmian.yaml)."""
+    """Resolve all customers again from all identifiers, by the current rules (`identity` in qianmian.yaml)."""
     from features.data.identity import resolve_and_compare
 
     output, (lake, settings) = Output(as_json), _opened(workspace)
@@ -51,12 +51,12 @@ def resolve(
 def explain(
     record: Annotated[str, typer.Argument(metavar="RECORD", help=RECORD_HELP)],
     other: Annotated[
-        str | None, typer.Argument(metavar="[OTHER]", help="A second record: why the two are one, or are not.")
+        str | None, typer.Argument(metavar="[OTHER]", help="A second record to compare with the first.")
     ] = None,
     workspace: WorkspaceOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Why two records are one customer, or what made one record's customer."""
+    """Explain why two records are or are not one customer, or which links formed the customer of one record."""
     from features.data.identity import explain as explain_records
     from features.data.identity import find_record
 
@@ -72,35 +72,40 @@ def explain(
 def unmerge(
     decision: Annotated[
         str,
-        typer.Argument(metavar="LEDGER_ID|RECORD", help="A decision (`explain` names them), or one of two records."),
+        typer.Argument(
+            metavar="LEDGER_ID|RECORD", help="A decision (listed by `explain`), or the first of two records."
+        ),
     ],
     other: Annotated[str | None, typer.Argument(metavar="[OTHER]", help="The second record.")] = None,
     reason: Annotated[
-        str, typer.Option("--reason", metavar="TEXT", help="Why; the ledger keeps it. Write no personal data here.")
+        str, typer.Option("--reason", metavar="TEXT", help="Reason, stored in the ledger. Do not enter personal data.")
     ] = "",
     workspace: WorkspaceOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Undo one merge for good; the ledger_id of an unmerge undoes that one. Profiles follow with the next `qianmian features`."""
+    """Undo one merge permanently. Given the ledger_id of an unmerge, undo that unmerge.
+
+    Profiles change with the next `qianmian features`.
+    """
     from features.data.identity import find_record
     from features.data.identity import unmerge as unmerge_records
 
     output, (lake, settings) = Output(as_json), _opened(workspace)
     if not reason.strip():
         raise UsageError(
-            "say why", where="--reason", hint='add --reason "two sisters with one telephone": the ledger keeps it'
+            "the reason is missing",
+            where="--reason",
+            hint='add a reason, such as --reason "sisters with one telephone"',
         )
     records = (find_record(lake, settings, decision), find_record(lake, settings, other)) if other else None
     with output.working():
-        output.step("undoing and resolving customers")
+        output.step("writing the decision and resolving customers")
         entry, found = unmerge_records(lake, settings, reason, utc_now(), None if records else decision, records)
     output.result({"workspace": lake.workspace.root, "entry": entry.as_dict(), "changes": found.as_dict()})
     names = " and ".join(":".join(record) for record in (entry.left, entry.right) if record)
-    told = "may be one customer again" if entry.action == "remerge" else "are two customers, for all moments"
-    output.say(
-        f"{names} {told}. Ledger: {entry.ledger_id}"
-        + ("" if entry.action == "remerge" else " (unmerge that id to undo it)")
-    )
+    outcome = "may be one customer again" if entry.action == "remerge" else "are two customers, for all dates"
+    note = "" if entry.action == "remerge" else " (unmerge that id to undo it)"
+    output.say(f"{names} {outcome}. Ledger: {entry.ledger_id}{note}")
     show_changes(output, found, False)
     output.say("Next: qianmian features, which builds the profiles again")
 
@@ -109,15 +114,16 @@ def _opened(workspace: Path | None) -> tuple[Lake, Settings]:
     from features.data.lake import Lake
     from qianmian.config import load_settings
 
-    place = Workspace.locate(workspace).require()
-    return Lake(place), load_settings(place.config_file)
+    located = Workspace.locate(workspace).require()
+    return Lake(located), load_settings(located.config_file)
 
 
 def show_changes(output: Output, found: ResolutionChanges, dry_run: bool) -> None:
-    """Counts, then a few lines of each sort."""
+    """Print the counts, then a few ledger entries of each action."""
     verb = "would become" if dry_run else "are now"
     output.say(
-        f"{found.records:,} records: {found.customers_before:,} customers {verb} {found.customers:,}; {found.renamed:,} records change one_id"
+        f"{found.records:,} records: {found.customers_before:,} customers {verb} {found.customers:,}; "
+        f"{found.renamed:,} records change one_id"
     )
     counts: dict[str, int] = {
         "merge": found.merged,
@@ -136,7 +142,7 @@ def show_changes(output: Output, found: ResolutionChanges, dry_run: bool) -> Non
             rows,
         )
     if not any(counts.values()):
-        output.say("nothing new for the ledger")
+        output.say("no new ledger entries")
 
 
 def _line(entry: dict[str, Any]) -> list[object]:
@@ -148,7 +154,7 @@ def _line(entry: dict[str, Any]) -> list[object]:
 
 
 def show_explanation(output: Output, found: Explanation) -> None:
-    """The customer, the chain of links or what refused it, and the customer's records."""
+    """Print the customer, the chain of links or what prevents the merge, and the customer's records."""
     names = [":".join(record) for record in found.asked]
     if found.same is None:
         output.say(f"{names[0]} is customer {found.one_ids[0]}, with {found.size:,} record(s)")
@@ -174,7 +180,7 @@ def show_explanation(output: Output, found: Explanation) -> None:
         output.table("linked by", ("left", "right", "id_type", "id_value", "since", "ledger_id", "rule"), rows)
     if len(found.periods) > 1:
         output.table(
-            f"{names[0]} in time",
+            f"one_id of {names[0]} over time",
             ("one_id", "from", "ledger_id"),
             [[p.one_id, p.valid_from or "always", p.ledger_id] for p in found.periods],
         )

@@ -1,4 +1,4 @@
-"""`qianmian identity link`: store records of people without a common identifier become one customer where they are alike enough."""
+"""`qianmian identity link`: record linkage of store records that share no identifier."""
 
 from __future__ import annotations
 
@@ -27,38 +27,46 @@ MAX_PAIRS_SHOWN = 10
 
 def link(
     config: Annotated[
-        Path, typer.Option("--config", metavar="FILE", help="The records.yaml: where the records are; docs/linking.md.")
+        Path,
+        typer.Option(
+            "--config", metavar="FILE", help="The records.yaml that describes the records; see docs/linking.md."
+        ),
     ],
     review: Annotated[
         Path | None,
-        typer.Option("--review", metavar="FILE", help="Write the pairs a person should judge here: .csv or .parquet."),
+        typer.Option(
+            "--review", metavar="FILE", help="Write the pairs for manual review to this file: .csv or .parquet."
+        ),
     ] = None,
     chart: Annotated[
         Path | None,
         typer.Option(
-            "--chart", metavar="FILE", help="Write the chart of the match weights here: .html, needs no network."
+            "--chart", metavar="FILE", help="Write a chart of the match weights to this file: .html, needs no network."
         ),
     ] = None,
     dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Say what would change; the workspace stays as it is.")
+        bool, typer.Option("--dry-run", help="Print what would change, without changing the workspace.")
     ] = False,
     backend: Annotated[
-        str, typer.Option("--backend", metavar="duckdb|spark", help="What compares the records.")
+        str, typer.Option("--backend", metavar="duckdb|spark", help="Engine that compares the records.")
     ] = "duckdb",
     between_sources: Annotated[
         bool,
         typer.Option(
-            "--between-sources", help="Each system knows a person once: compare records of different systems only."
+            "--between-sources", help="Compare only records of different systems, if no system has duplicates."
         ),
     ] = False,
     show_values: Annotated[
         bool,
-        typer.Option("--show-values", help="The review file holds the records themselves: names, addresses, numbers."),
+        typer.Option("--show-values", help="Include names, addresses and numbers in the review file."),
     ] = False,
     workspace: WorkspaceOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Link records by name, birth date, address, phone and email; what links goes to the workspace, what is unclear to people."""
+    """Link records by name, birth date, address, phone and email.
+
+    Links are stored in the workspace; uncertain pairs go to the review file.
+    """
     from features.data.identity.probabilistic import BACKENDS, LINKS_SCHEMA, merged, write_links
     from features.data.identity.probabilistic import link as link_records
     from features.data.identity.records import RecordFiles
@@ -69,11 +77,11 @@ def link(
     located = Workspace.locate(workspace)
     if backend not in BACKENDS:
         raise UsageError(
-            "there is no such backend",
+            "unknown backend",
             where="--backend",
             got=backend,
             allowed=", ".join(BACKENDS),
-            hint="leave --backend out",
+            hint="omit --backend",
         )
     for file, suffixes, option in ((review, REVIEW_SUFFIXES, "--review"), (chart, CHART_SUFFIXES, "--chart")):
         _check_file(file, suffixes, option)
@@ -124,12 +132,12 @@ def link(
         }
     )
     _print_summary(output, links, found.skipped, new, dry_run)
-    for file, what in ((review, "for people to judge"), (chart if links.chart else None, "match weights")):
+    for file, what in ((review, "pairs for review"), (chart if links.chart else None, "match weights")):
         if file is not None:
             output.say(f"{what}: {file}")
     if show_values:
         output.err.print(
-            f"{review} holds people's names, addresses and numbers in the clear: keep it as such a file is to be kept, then delete it."
+            f"{review} contains names, addresses and numbers in clear text: protect the file, and delete it after use."
         )
     if not dry_run:
         output.say(f"written: {links_path(located)}, {seconds:.1f} s. Next: qianmian identity resolve")
@@ -144,18 +152,18 @@ def _check_file(file: Path | None, suffixes: tuple[str, ...], option: str) -> No
 
 def _check_values_may_be_shown(located: Workspace, review: Path | None) -> None:
     if review is None:
-        raise UsageError("there is no file to show them in", where="--show-values", hint="add --review FILE.csv")
+        raise UsageError("--show-values needs a review file", where="--show-values", hint="add --review FILE.csv")
     if review.expanduser().absolute().resolve().is_relative_to(located.root.resolve()):
         raise UsageError(
-            "the workspace never holds personal values",
+            "personal data may not be written into the workspace",
             where="--review",
             got=str(review),
-            hint="name a file outside the workspace, or leave out --show-values",
+            hint="choose a file outside the workspace, or omit --show-values",
         )
 
 
 def _count_new_links(path: Path, table: pa.Table) -> int:
-    """How many links of `table` the file does not have yet."""
+    """Number of links in `table` that the file does not contain yet."""
     import pyarrow.compute as pc
     import pyarrow.parquet as pq
 
@@ -166,7 +174,7 @@ def _count_new_links(path: Path, table: pa.Table) -> int:
 
 
 def _with_values(review: pa.Table, records: pa.Table) -> pa.Table:
-    """The pairs with both records beside each other, in the order they had."""
+    """Join both records to each pair, in the order of `review`."""
     import duckdb
 
     from features.data.identity.records import RECORD_KEY
@@ -182,7 +190,8 @@ def _with_values(review: pa.Table, records: pa.Table) -> pa.Table:
         connection.register("review", review)
         connection.register("records", records)
         keys = " ".join(
-            f"JOIN records AS {side} ON {side}.source = v.{full}_source AND {side}.source_user_id = v.{full}_source_user_id"
+            f"JOIN records AS {side} ON {side}.source = v.{full}_source "
+            f"AND {side}.source_user_id = v.{full}_source_user_id"
             for side, full in (("l", "left"), ("r", "right"))
         )
         return connection.execute(
@@ -191,20 +200,22 @@ def _with_values(review: pa.Table, records: pa.Table) -> pa.Table:
 
 
 def _print_summary(output: Output, links: LinkageResult, skipped: dict[str, int], new: int, dry_run: bool) -> None:
-    """The outcome in sentences; keys and words only, never a value."""
+    """Print the result without any personal data."""
     for reason, count in skipped.items():
-        output.say(f"left out: {count:,} row(s), {reason}")
+        output.say(f"skipped: {count:,} row(s), {reason}")
     would = "would be " if dry_run else ""
     output.say(
-        f"{links.records:,} records of {', '.join(links.sources)}: {links.compared:,} pairs compared, {links.pairs.num_rows:,} linked"
+        f"{links.records:,} records of {', '.join(links.sources)}: "
+        f"{links.compared:,} pairs compared, {links.pairs.num_rows:,} linked"
     )
-    output.say(f"{new:,} link(s) {would}new; {links.review.num_rows:,} pair(s) for people to judge")
+    output.say(f"{new:,} link(s) {would}new; {links.review.num_rows:,} pair(s) for review")
     if links.oversized_blocks:
         output.say(
-            f"{links.oversized_blocks:,} value(s) are shared by too many records to be a clue (linking.max_block_records)"
+            f"{links.oversized_blocks:,} value(s) are not used for blocking, because too many records share them "
+            "(linking.max_block_records)"
         )
     if links.untrained:
-        output.say(f"too few records to learn the weights of {', '.join(links.untrained)}: usual ones are used")
+        output.say(f"too few records to learn the weights of {', '.join(links.untrained)}: default weights are used")
     first: list[dict[str, Any]] = links.review.slice(0, MAX_PAIRS_SHOWN).to_pylist()
     if first:
         rows = [
@@ -216,4 +227,6 @@ def _print_summary(output: Output, links: LinkageResult, skipped: dict[str, int]
             )
             for row in first
         ]
-        output.table("first pairs to judge", ["record", "record", "probability", "reason"], rows, right=["probability"])
+        output.table(
+            "first pairs for review", ["record", "record", "probability", "reason"], rows, right=["probability"]
+        )

@@ -1,4 +1,4 @@
-"""`qianmian ingest`: raw rows of a source into the lake; where every row went is printed."""
+"""`qianmian ingest`: reads the raw rows of a source into the lake and reports where every row went."""
 
 from __future__ import annotations
 
@@ -19,32 +19,37 @@ if TYPE_CHECKING:
     from features.data.sources import Source
     from qianmian.packs import Pack
 
-OPTION_NAMES = {"config_path": "--config"}  # a source's parameter → our option, where the two differ
+OPTION_NAMES = {"config_path": "--config"}  # parameter of a source → command-line option, if the names differ
 
 
 def ingest(
-    source: Annotated[str, typer.Argument(metavar="completejourney|synthetic|files", help="Where the rows come from.")],
+    source: Annotated[str, typer.Argument(metavar="completejourney|synthetic|files", help="Source of the rows.")],
     config: Annotated[
-        Path | None, typer.Option("--config", metavar="FILE", help="files: the sources.yaml to read.")
+        Path | None, typer.Option("--config", metavar="FILE", help="files: the sources.yaml that describes the files.")
     ] = None,
     customers: Annotated[
         int | None,
-        typer.Option("--customers", metavar="N", help="synthetic: persons. [default: 1000]", show_default=False),
+        typer.Option(
+            "--customers", metavar="N", help="synthetic: number of persons. Default: 1000.", show_default=False
+        ),
     ] = None,
     days: Annotated[
         int | None,
         typer.Option(
-            "--days", metavar="N", help="synthetic: length of the history. [default: 365]", show_default=False
+            "--days", metavar="N", help="synthetic: number of days of history. Default: 365.", show_default=False
         ),
     ] = None,
     seed: Annotated[
         int | None,
-        typer.Option("--seed", metavar="N", help="synthetic: same seed, same rows. [default: 0]", show_default=False),
+        typer.Option("--seed", metavar="N", help="synthetic: seed of the random rows. Default: 0.", show_default=False),
     ] = None,
     workspace: WorkspaceOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Read a source into the lake. Ingesting the same rows twice changes nothing; refused rows go to quarantine with a reason."""
+    """Read a source into the lake.
+
+    Ingesting the same rows twice changes nothing. Rejected rows go to quarantine with a reason.
+    """
     from features.data.ingest import ingest as run_ingest
     from features.definitions.pack_features import pack_of
     from qianmian.config import load_settings
@@ -52,13 +57,10 @@ def ingest(
     output = Output(as_json)
     located = Workspace.locate(workspace)
     settings = load_settings(located.config_file)
-    made = make_source(
-        source,
-        {"config_path": config, "customers": customers, "days": days, "seed": seed},
-        pack_of(settings),
-    )
+    options = {"config_path": config, "customers": customers, "days": days, "seed": seed}
+    rows = make_source(source, options, pack_of(settings))
     with output.working():
-        report = run_ingest(located, made, settings, output.step, utc_now())
+        report = run_ingest(located, rows, settings, output.step, utc_now())
     output.result({"workspace": located.root, **report.as_dict()})
     show_report(output, report)
     output.say(
@@ -67,12 +69,21 @@ def ingest(
 
 
 def make_source(name: str, option_values: dict[str, Any], pack: Pack | None = None) -> Source:
-    """The source of that name with the options given for it, and the industry pack where it reads one.
+    """Create a source from its name and options, with the industry pack if the source reads one.
+
+    Parameters
+    ----------
+    name : str
+        Name in `SOURCES`.
+    option_values : dict
+        Values of the command-line options by parameter name; None for options that are not set.
+    pack : Pack, optional
+        The selected industry pack.
 
     Raises
     ------
     UsageError
-        For an unknown source, an option it does not take, or one it needs.
+        The source is unknown, does not accept one of the options, or lacks a required one.
     """
     from features.data.sources import SOURCES
 
@@ -83,10 +94,10 @@ def make_source(name: str, option_values: dict[str, Any], pack: Pack | None = No
     wrong = [OPTION_NAMES.get(key, f"--{key}") for key in options if key not in accepted]
     if wrong:
         raise UsageError(
-            f"the source '{name}' does not take {', '.join(wrong)}",
+            f"the source '{name}' does not accept {', '.join(wrong)}",
             where="qianmian ingest",
             allowed=", ".join(OPTION_NAMES.get(key, f"--{key}") for key in accepted) or "no options",
-            hint="leave it out",
+            hint="omit it",
         )
     missing = [
         OPTION_NAMES.get(key, f"--{key}")
@@ -97,13 +108,13 @@ def make_source(name: str, option_values: dict[str, Any], pack: Pack | None = No
         raise UsageError(
             f"the source '{name}' needs {', '.join(missing)}",
             where="qianmian ingest",
-            hint=f"qianmian ingest {name} {missing[0]} FILE",
+            hint=f"run `qianmian ingest {name} {missing[0]} FILE`",
         )
     return factory(**options, pack=pack) if reads_pack else factory(**options)
 
 
 def show_report(output: Output, report: IngestReport) -> None:
-    """The account of an ingest, then why rows were refused or flagged."""
+    """Print the row counts of an ingest, then the reasons for rejected and flagged rows."""
     numbers = ("read", "kept", "duplicates", "quarantined", "updated")
     rows: list[list[object]] = [
         [name, *(getattr(table, number) for number in numbers)] for name, table in report.tables.items()
@@ -113,6 +124,6 @@ def show_report(output: Output, report: IngestReport) -> None:
         for reason, count in table.reasons.items():
             output.say(f"  {name}: {count:,} quarantined: {reason}")
         if table.quarantine_file:
-            output.say(f"  {name}: the refused rows are in {table.quarantine_file}")
+            output.say(f"  {name}: the rejected rows are in {table.quarantine_file}")
         for flag, count in table.flags.items():
-            output.say(f"  {name}: {count:,} kept but odd: {flag.replace('_', ' ')}")
+            output.say(f"  {name}: {count:,} kept and flagged: {flag.replace('_', ' ')}")

@@ -1,4 +1,4 @@
-"""`qianmian`: the registry of verbs, and the one place where an error becomes a sentence and an exit code."""
+"""`qianmian`: the registry of verbs, and the only place where errors become messages and exit codes."""
 
 from __future__ import annotations
 
@@ -48,14 +48,14 @@ VERBS: Registry[Callable[..., Any] | typer.Typer] = Registry(
 
 UNEXPECTED_EXIT = 1
 INTERRUPTED_EXIT = 130
-# typer keeps its own copy of click in some versions and imports it in others: its public exception leads to the right base
+# some versions of typer import click and others contain a copy of it; the base class of typer's exception fits both
 ClickException: Any = typer.BadParameter.__mro__[2]
 DISK_FULL = ("No space left on device", "database or disk is full", "Disk quota exceeded")
-BUG_REPORT_HINT = "run the command again with --debug and report what it prints"
+BUG_REPORT_HINT = "run the command again with --debug and report the output"
 
 
 class OrderedGroup(TyperGroup):
-    """Lists the verbs in the order they are used in, as `VERBS` has them."""
+    """Lists the verbs in the order of `VERBS`, which is the order of use."""
 
     def list_commands(self, ctx: Any) -> list[str]:
         return list(VERBS)
@@ -64,8 +64,8 @@ class OrderedGroup(TyperGroup):
 app = typer.Typer(
     cls=OrderedGroup,
     name="qianmian",
-    help="Know every customer and decide what each one sees: profiles, recommenders, churn, lookalikes, served over HTTP.",
-    epilog="Exit codes: 0 done · 2 usage or configuration · 3 data refused · 4 gate refused · 1 a fault of ours.",
+    help="Customer profiles, recommenders, churn prediction and lookalike audiences, served over HTTP.",
+    epilog="Exit codes: 0 success · 1 internal error · 2 usage or configuration · 3 data · 4 refused by the gate.",
     no_args_is_help=True,
     add_completion=False,
     rich_markup_mode="rich",
@@ -82,13 +82,13 @@ def _version(value: bool) -> None:
 @app.callback()
 def root(
     debug: Annotated[
-        bool, typer.Option("--debug", help="Show the traceback of an error (anywhere on the line).")
+        bool, typer.Option("--debug", help="Show the traceback of an error; may be placed anywhere.")
     ] = False,
     version: Annotated[
         bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version.")
     ] = False,
 ) -> None:
-    """Read before any verb; `--debug` itself is taken off the line by `run`."""
+    """Declare the options of `qianmian` itself; `run` removes `--debug` before parsing."""
 
 
 for _name, _verb in VERBS.items():
@@ -99,7 +99,7 @@ for _name, _verb in VERBS.items():
 
 
 def run(arguments: Sequence[str]) -> int:
-    """Run one command line and return its exit code; never raises, never exits.
+    """Run one command line and return its exit code; never raise or exit.
 
     Examples
     --------
@@ -119,24 +119,24 @@ def run(arguments: Sequence[str]) -> int:
     except ClickException as error:
         return _usage(error, as_json)
     except (KeyboardInterrupt, typer.Abort):
-        print("stopped; what was there before is still there", file=sys.stderr)
+        print("interrupted; existing data is unchanged", file=sys.stderr)
         return INTERRUPTED_EXIT
     except BrokenPipeError:
-        # the reader of our output went away (`| head`): nothing to say, and nobody to say it to
+        # the reader of stdout has closed the pipe (`| head`), so there is nothing left to print
         sys.stdout = open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115
         return 0
-    except Exception as error:  # noqa: BLE001 the edge: whatever is left becomes a sentence instead of a traceback
+    except Exception as error:  # noqa: BLE001 every other error becomes a message instead of a traceback
         if any(text in str(error) for text in DISK_FULL):
             full = WorkspaceError(
                 "the disk is full",
-                hint="free some space or name a --workspace on another disk; what was there before is still there",
+                hint="free some space or choose a --workspace on another disk; existing data is unchanged",
             )
             return _report_error(full.as_dict(), str(full), full.exit_code, as_json, debug)
         message = f"{type(error).__name__}: {' '.join(str(error).split())[:500]}"
         found = {"code": "internal", "message": message, "field": None, "hint": BUG_REPORT_HINT}
         return _report_error(
             found,
-            f"{message}. This is a fault of Qianmian, not of your data. To mend: {BUG_REPORT_HINT}",
+            f"{message}. This is a bug in Qianmian, not a problem of your data. Please {BUG_REPORT_HINT}",
             UNEXPECTED_EXIT,
             as_json,
             debug,
@@ -144,7 +144,7 @@ def run(arguments: Sequence[str]) -> int:
 
 
 def quieten(debug: bool) -> None:
-    """Keep libraries' warnings, log lines and progress bars out of the answer, and their usage reports at home."""
+    """Silence the warnings, log lines and progress bars of libraries, and disable their telemetry."""
     for name in ("MLFLOW_DISABLE_TELEMETRY", "BENTOML_DO_NOT_TRACK", "DO_NOT_TRACK"):
         os.environ.setdefault(name, "true")
     os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
@@ -172,22 +172,22 @@ def _report_error(found: dict[str, Any], text: str, code: int, as_json: bool, de
 def _usage(error: Any, as_json: bool) -> int:
     context = getattr(error, "ctx", None)
     path = context.command_path if context is not None else "qianmian"
-    # typer's "no arguments: show help" is an exception too, whose message is the help it has printed already
+    # a group without arguments raises an exception whose message is the help text
     if type(error).__name__ == "NoArgsIsHelpError":
-        message, hint = "nothing to do", f"{path} --help"
+        message, hint = "the command is missing", f"see `{path} --help`"
         if not as_json:
             print(error.format_message(), file=sys.stderr)
             return int(error.exit_code)
     else:
         message, hint = error.format_message().rstrip("."), f"see `{path} --help`"
     found = {"code": "usage", "message": message, "field": None, "hint": hint}
-    return _report_error(found, f"{message}. To mend: {hint}", 2, as_json, debug=False)
+    return _report_error(found, f"{message}. Fix: {hint}", 2, as_json, debug=False)
 
 
 def main() -> None:
-    """The console script."""
-    # OpenMP threads that spin while they wait make a machine shared with anything else ten times slower (XGBoost, 13,000 rows
-    # on two busy cores: 47 s spinning, 3 s sleeping); libgomp reads this once, when it is first loaded
+    """Entry point of the console script."""
+    # OpenMP threads that spin while they wait are ten times slower on a busy machine (XGBoost, 13,000 rows on two busy
+    # cores: 47 s spinning, 3 s sleeping); libgomp reads this variable once, when it is loaded
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     sys.exit(run(sys.argv[1:]))
 

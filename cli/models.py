@@ -1,4 +1,4 @@
-"""`qianmian models`: what is registered, what serves, and changing that."""
+"""`qianmian models`: lists, shows, promotes, rolls back and exports the registered models."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ from qianmian.schema import registered_name
 from qianmian.workspace import Workspace
 
 models = typer.Typer(help="List, show, promote, roll back and export the registered models.", no_args_is_help=True)
-NameArgument = Annotated[str, typer.Argument(metavar="NAME", help="A registered model, or its job: churn.")]
+NameArgument = Annotated[str, typer.Argument(metavar="NAME", help="A registered model or its job, such as churn.")]
 
 
 @models.command("list")
 def list_(workspace: WorkspaceOption = None, as_json: JsonOption = False) -> None:
-    """Every registered model and the version that serves."""
+    """List the registered models with their served version."""
     from serving.model_registry import list_models
 
     output, located = Output(as_json), Workspace.locate(workspace).require()
@@ -36,7 +36,7 @@ def list_(workspace: WorkspaceOption = None, as_json: JsonOption = False) -> Non
 
 @models.command("show")
 def show(name: NameArgument, workspace: WorkspaceOption = None, as_json: JsonOption = False) -> None:
-    """One model: its versions, newest first, with the metrics of their runs."""
+    """Show the versions of one model, newest first, with the metrics of their runs."""
     from serving.model_registry import show as show_model
 
     output, located = Output(as_json), Workspace.locate(workspace).require()
@@ -52,11 +52,11 @@ def show(name: NameArgument, workspace: WorkspaceOption = None, as_json: JsonOpt
 @models.command("promote")
 def promote(
     name: NameArgument,
-    version: Annotated[int, typer.Argument(min=1, metavar="VERSION", help="The version to serve from now on.")],
+    version: Annotated[int, typer.Argument(min=1, metavar="VERSION", help="The version to serve.")],
     workspace: WorkspaceOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Make a version the champion; the champion before becomes `previous`."""
+    """Make a version the champion; the current champion becomes `previous`."""
     from training.promotion import promote as promote_model
 
     output, located = Output(as_json), Workspace.locate(workspace).require()
@@ -65,7 +65,7 @@ def promote(
 
 @models.command("rollback")
 def rollback(name: NameArgument, workspace: WorkspaceOption = None, as_json: JsonOption = False) -> None:
-    """Make the previous champion the champion again."""
+    """Make the previous version the champion again."""
     from training.promotion import rollback as roll_back
 
     output, located = Output(as_json), Workspace.locate(workspace).require()
@@ -77,19 +77,19 @@ def history(
     name: Annotated[
         str | None,
         typer.Argument(
-            metavar="[NAME]", help="A registered model, or its job. [default: all of them]", show_default=False
+            metavar="[NAME]", help="A registered model or its job. Default: all models.", show_default=False
         ),
     ] = None,
     workspace: WorkspaceOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """What was in production when."""
+    """List which version was served at which time."""
     from serving.model_registry import history as model_history
     from serving.model_registry import list_models
 
     output, located = Output(as_json), Workspace.locate(workspace).require()
     names = [registered_name(name)] if name else [str(model["name"]) for model in list_models(located)]
-    events = [{"name": each, **event.as_dict()} for each in names for event in model_history(located, each)]
+    events = [{"name": model, **event.as_dict()} for model in names for event in model_history(located, model)]
     output.result({"workspace": located.root, "events": events})
     columns = ["at", "name", "action", "version", "previous"]
     output.table(
@@ -102,12 +102,12 @@ def history(
 @models.command("export")
 def export(
     out: Annotated[
-        Path | None, typer.Option("--out", metavar="DIR", help="Write the champions into this folder instead.")
+        Path | None, typer.Option("--out", metavar="DIR", help="Write the champions to this folder instead.")
     ] = None,
     workspace: WorkspaceOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Put the champions and the profiles into BentoML's model store, where `bentoml build` finds them."""
+    """Export the champions and the profiles to BentoML's model store, where `bentoml build` finds them."""
     from qianmian.config import load_settings
 
     output, located = Output(as_json), Workspace.locate(workspace).require()
@@ -122,14 +122,14 @@ def export(
         return
     from serving.package import store_champions
 
-    output.step("putting the champions into BentoML's model store")
+    output.step("writing the champions to BentoML's model store")
     tag = store_champions(located, settings)
     output.result({"workspace": located.root, "tag": str(tag)})
     output.say(f"stored: {tag}. Next: bentoml build")
 
 
 def metric_rows(metrics: dict[str, float]) -> tuple[list[str], list[list[object]]]:
-    """Columns and rows of a run's metrics: the model's own with their intervals, the same metric of each baseline beside them.
+    """Make a table of a run's metrics with intervals and the same metric of each baseline.
 
     Examples
     --------
@@ -156,7 +156,7 @@ def metric_rows(metrics: dict[str, float]) -> tuple[list[str], list[list[object]
 
 def _print_change(output: Output, changed: dict[str, Any]) -> None:
     if not changed:
-        raise NotFound("nothing changed", hint="qianmian models list")
+        raise NotFound("nothing changed", hint="run `qianmian models list`")
     output.result(changed)
     before = f"; version {changed['previous']} is kept as previous" if changed.get("previous") is not None else ""
     output.say(f"{changed['name']}: version {changed['version']} is the champion now{before}")

@@ -1,4 +1,4 @@
-"""Options that several verbs share, spelt once. Importing this imports nothing heavy."""
+"""Options that several verbs share. This module imports nothing heavy."""
 
 from __future__ import annotations
 
@@ -12,19 +12,18 @@ WorkspaceOption = Annotated[
     typer.Option(
         "--workspace",
         metavar="DIR",
-        help="Folder of the workspace. [default: $QIANMIAN_WORKSPACE, else ./workspace]",
+        help="Folder of the workspace. Default: $QIANMIAN_WORKSPACE or ./workspace.",
         show_default=False,
     ),
 ]
-JsonOption = Annotated[
-    bool, typer.Option("--json", help="Machine output: one JSON object on stdout, nothing else there.")
-]
+JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON object to stdout and nothing else.")]
 AsOfOption = Annotated[
     str | None,
     typer.Option(
         "--as-of",
         metavar="DATE",
-        help="No row at or after it is read: YYYY-MM-DD or an ISO time; UTC where it says no zone. [default: midnight after the last row]",
+        help="Cutoff: rows at or after it are not read. YYYY-MM-DD or an ISO time, UTC without a time zone. "
+        "Default: midnight after the last row.",
         show_default=False,
     ),
 ]

@@ -1,4 +1,4 @@
-"""`qianmian score`: answers for every customer in one file; what is missing for that is built first, and said to be."""
+"""`qianmian score`: batch scoring of all customers; missing models and profiles are built first."""
 
 from __future__ import annotations
 
@@ -25,11 +25,8 @@ if TYPE_CHECKING:
     from qianmian.settings import Settings
     from serving.champions import Champions
 
-JOB_FOR_SCORE = {
-    "recommend": "recommend",
-    "churn": "churn",
-    "predictions": "lifecycle",
-}  # what is scored → whose champion scores it
+# what is scored → the job whose champion scores it
+JOB_FOR_SCORE = {"recommend": "recommend", "churn": "churn", "predictions": "lifecycle"}
 SUFFIXES = (".parquet", ".csv")
 LIST_OPTIONS = (
     "--num-results",
@@ -43,19 +40,19 @@ LIST_OPTIONS = (
     "--promotions",
     "--exploration",
 )
-JSON_HELP = "JSON, or @FILE with it, as /v1/recommendations takes it"
+JSON_HELP = "JSON as in /v1/recommendations, or @FILE that contains it"
 
 
 def score(
     what: Annotated[str, typer.Argument(metavar="recommend|churn|predictions", help="What to score.")],
-    out: Annotated[Path, typer.Option("--out", metavar="FILE", help="Where to write: .parquet or .csv.")],
+    out: Annotated[Path, typer.Option("--out", metavar="FILE", help="Output file: .parquet or .csv.")],
     as_of: AsOfOption = None,
     num_results: Annotated[
         int | None,
         typer.Option(
             "--num-results",
             metavar="K",
-            help="recommend: items a customer, 1 to 500. [default: 10]",
+            help="recommend: items per customer, 1 to 500. Default: 10.",
             show_default=False,
         ),
     ] = None,
@@ -64,19 +61,19 @@ def score(
         typer.Option(
             "--scene",
             metavar="home|replenish|discover|…",
-            help="recommend: what the lists are for. [default: home]",
+            help="recommend: scene of the lists. Default: home.",
             show_default=False,
         ),
     ] = None,
     exclude_purchased: Annotated[
-        bool, typer.Option("--exclude-purchased", help="recommend: short for --purchased never.")
+        bool, typer.Option("--exclude-purchased", help="recommend: same as --purchased never.")
     ] = False,
     candidates: Annotated[
         Path | None,
         typer.Option(
             "--candidates",
             metavar="FILE",
-            help="recommend: only these items; an id a line, or .csv/.parquet with item_id.",
+            help="recommend: only these items; one id per line, or .csv/.parquet with a column item_id.",
         ),
     ] = None,
     filters: Annotated[
@@ -88,7 +85,9 @@ def score(
     purchased: Annotated[
         str | None,
         typer.Option(
-            "--purchased", metavar="any|only|never", help="recommend: items by whether the customer had them before."
+            "--purchased",
+            metavar="any|only|never",
+            help="recommend: any items, only items purchased before, or never those.",
         ),
     ] = None,
     max_per: Annotated[
@@ -96,19 +95,19 @@ def score(
         typer.Option(
             "--max-per",
             metavar="ATTRIBUTE=N",
-            help="recommend: at most N items of one brand, category, category/2 …; may be repeated.",
+            help="recommend: at most N items with the same brand, category, category/2 …; may be repeated.",
         ),
     ] = None,
     mmr: Annotated[
         float | None,
         typer.Option(
-            "--mmr", metavar="0..1", help="recommend: 1 only how good an item is, 0 only how unlike the others."
+            "--mmr", metavar="0..1", help="recommend: weight of relevance against diversity (MMR); 1 is relevance only."
         ),
     ] = None,
     promotions: Annotated[
         str | None,
         typer.Option(
-            "--promotions", metavar="JSON|@FILE", help=f"recommend: items that get a share of the places; {JSON_HELP}."
+            "--promotions", metavar="JSON|@FILE", help=f"recommend: items that get a share of the slots; {JSON_HELP}."
         ),
     ] = None,
     exploration: Annotated[
@@ -122,7 +121,7 @@ def score(
     workspace: WorkspaceOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Score every customer with the champion; without one, it is trained first."""
+    """Score all customers with the champion; train it first if it is missing."""
     moment = parse_as_of(as_of)
     option_values = (
         num_results,
@@ -141,7 +140,7 @@ def score(
     candidate_ids = read_candidates(candidates) if candidates is not None else None
     if exclude_purchased and purchased not in (None, "never"):
         raise UsageError(
-            "--exclude-purchased is --purchased never", got=f"--purchased {purchased}", hint="leave one of them out"
+            "--exclude-purchased means --purchased never", got=f"--purchased {purchased}", hint="omit one of the two"
         )
     diversity = (
         {"max_per": read_limits(max_per or []), **({} if mmr is None else {"mmr": mmr})}
@@ -195,34 +194,35 @@ def score(
         }
     )
     output.say(
-        f"{out}: {table.num_rows:,} rows of {customers:,} customers, {JOB_FOR_SCORE[what]} version {version}, {seconds:.1f} s"
+        f"{out}: {table.num_rows:,} rows of {customers:,} customers, "
+        f"{JOB_FOR_SCORE[what]} version {version}, {seconds:.1f} s"
     )
 
 
 def _check_options(what: str, given: list[bool]) -> None:
     if what not in JOB_FOR_SCORE:
         raise UsageError(
-            "there is nothing of that name to score",
+            "unknown kind of score",
             got=what,
             allowed=", ".join(JOB_FOR_SCORE),
-            hint="qianmian score --help",
+            hint="see `qianmian score --help`",
         )
     wrong = [name for name, is_given in zip(LIST_OPTIONS, given, strict=True) if is_given]
     if what != "recommend" and wrong:
         raise UsageError(
-            f"`score {what}` does not take {', '.join(wrong)}",
+            f"`score {what}` does not accept {', '.join(wrong)}",
             where="qianmian score",
-            hint="leave it out, or score recommend",
+            hint="omit it, or use `qianmian score recommend`",
         )
 
 
 def read_json(option: str, text: str | None) -> Any:
-    """The JSON an option gives, or the file behind its @; None for none.
+    """Parse the JSON of an option, or of the file it names as @FILE; None if the option is not set.
 
     Raises
     ------
     UsageError
-        It is no JSON, or there is no such file.
+        The text is not JSON, or the file cannot be read.
     """
     if text is None:
         return None
@@ -230,48 +230,48 @@ def read_json(option: str, text: str | None) -> Any:
         return json.loads(Path(text[1:]).read_text(encoding="utf-8") if text.startswith("@") else text)
     except OSError as error:
         raise UsageError(
-            "the file cannot be read", where=option, got=text[1:], hint="@FILE names a file with JSON in it"
+            "the file cannot be read", where=option, got=text[1:], hint="@FILE must name a file that contains JSON"
         ) from error
     except ValueError as error:
         raise UsageError(
-            "not JSON", where=option, got=text[:100], hint=f"{error}; in a shell, put it into single quotes"
+            "invalid JSON", where=option, got=text[:100], hint=f"{error}; put JSON in single quotes in a shell"
         ) from error
 
 
 def read_limits(texts: Sequence[str]) -> dict[str, int]:
-    """``category/2=3`` and such.
+    """Parse limits such as ``category/2=3``.
 
     Raises
     ------
     UsageError
-        One is not ATTRIBUTE=N.
+        A limit is not ATTRIBUTE=N.
 
     Examples
     --------
     >>> read_limits(["category/2=3", "brand=1"])
     {'category/2': 3, 'brand': 1}
     """
-    found = {}
+    limits = {}
     for text in texts:
         name, _, number = text.rpartition("=")
         if not name or not number.isdecimal():
             raise UsageError(
-                "a limit is ATTRIBUTE=N",
+                "the limit is not ATTRIBUTE=N",
                 where="--max-per",
                 got=text,
-                hint="such as --max-per brand=2 or --max-per category/2=3",
+                hint="write --max-per brand=2 or --max-per category/2=3",
             )
-        found[name] = int(number)
-    return found
+        limits[name] = int(number)
+    return limits
 
 
 def read_candidates(path: Path) -> list[str]:
-    """The item ids of a file: one a line, or the column `item_id` of a CSV or Parquet file.
+    """Read item ids from a file: one per line, or the column `item_id` of a CSV or Parquet file.
 
     Raises
     ------
     UsageError
-        The file is not there, has no `item_id`, or is empty.
+        The file is missing, cannot be read, has no column `item_id`, or is empty.
     """
     import pyarrow as pa
     import pyarrow.csv
@@ -279,7 +279,7 @@ def read_candidates(path: Path) -> list[str]:
 
     if not path.is_file():
         raise UsageError(
-            "there is no such file", where="--candidates", got=str(path), hint="name a file with an item id a line"
+            "the file is missing", where="--candidates", got=str(path), hint="name a file with one item id per line"
         )
     try:
         if path.suffix in SUFFIXES:
@@ -294,7 +294,7 @@ def read_candidates(path: Path) -> list[str]:
                     "the candidates have no column item_id",
                     where=str(path),
                     got=", ".join(table.column_names),
-                    hint="name it item_id",
+                    hint="rename the column with the item ids to item_id",
                 )
             found = [str(value) for value in table["item_id"].to_pylist() if value is not None]
         else:
@@ -304,20 +304,25 @@ def read_candidates(path: Path) -> list[str]:
             "the candidates cannot be read",
             where=str(path),
             got=str(error).splitlines()[0],
-            hint="a text file with an id a line",
+            hint="use a text file with one item id per line",
         ) from error
     if not found:
-        raise UsageError("the file of candidates is empty", where=str(path), hint="an item id a line")
+        raise UsageError("the file of candidates is empty", where=str(path), hint="write one item id per line")
     return found
 
 
 def ensure_champion(output: Output, located: Workspace, settings: Settings, job: str, moment: datetime | None) -> bool:
-    """Train the champion of a job where there is none; True when it was.
+    """Train the champion of a job if it is missing.
+
+    Returns
+    -------
+    bool
+        Whether the champion was trained.
 
     Raises
     ------
     GateRefused
-        The gate refused what was trained.
+        The gate refused the trained model.
     """
     from features.data.lake import Lake
     from serving.model_registry import version_of
@@ -326,35 +331,35 @@ def ensure_champion(output: Output, located: Workspace, settings: Settings, job:
         return False
     from training import train
 
-    output.step(f"there is no {job} champion yet: training it first")
+    output.step(f"no {job} champion exists yet: training it first")
     moment = moment or as_of_or_default(Lake(located), None)
     for result in train(located, [job], clock=utc_now, as_of=moment, settings=settings, progress=output.step):
         show_result(output, result)
         if result.status == "refused":
             raise GateRefused(
-                f"the gate refused {job}, so there is nothing to score with",
+                f"the gate refused {job}, so no model can score",
                 got=result.reason,
-                hint="see its run in MLflow",
+                hint="inspect the run in MLflow",
             )
     return True
 
 
 def ensure_profiles(output: Output, located: Workspace, settings: Settings) -> None:
-    """Build the profiles where there are none, or where the lake holds other data than they were made of."""
+    """Build the profiles if they are missing or the lake has changed since they were built."""
     from features.data.lake import Lake
     from features.profiles.snapshot import current_snapshot_name, ensure_snapshot, load_current
 
     lake = Lake(located)
     if current_snapshot_name(located) is None or load_current(located).data_digest != lake.digest:
         moment = as_of_or_default(lake, None)
-        output.step(f"the profiles are missing or of other data: building them as of {moment:%Y-%m-%d}")
+        output.step(f"the profiles are missing or outdated: building them as of {moment:%Y-%m-%d}")
         ensure_snapshot(located, moment, settings)
 
 
 def score_table(
     champions: Champions, located: Workspace, what: str, moment: datetime | None, options: dict[str, Any]
 ) -> pa.Table:
-    """The scores of everybody as a table."""
+    """Score all customers; one row per score."""
     from features.compute.builder import Builder
     from features.data.lake import Lake
     from features.definitions.pack_features import declared_features
@@ -363,7 +368,7 @@ def score_table(
     from serving.scoring.lifecycle import score_predictions
 
     if what == "recommend":
-        # what was bought since the champion was fitted is read from the lake
+        # recent interactions, after the fit of the champion, are read from the lake
         other = moment is not None and moment != champions.require("recommend").bundle.as_of
         lake = Lake(located)
         return score_recommend(
@@ -373,10 +378,10 @@ def score_table(
             unavailable=unavailable_items(lake),
             **options,
         )
-    # profiles of another moment than the current ones are built for this file only; what is served stays
+    # profiles of another date are built for this file only and not published
     other = moment is not None and moment != champions.customers.as_of
     builder = Builder(Lake(located), declared_features(champions.settings)) if other else None
     scored = (score_churn if what == "churn" else score_predictions)(champions, as_of=moment, builder=builder)
     if not scored.num_rows:
-        raise DataError("no customer is known at that time", got=str(moment), hint="a later --as-of")
+        raise DataError("no customer is known before the cutoff", got=str(moment), hint="use a later --as-of")
     return scored

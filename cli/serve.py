@@ -1,4 +1,4 @@
-"""`qianmian serve`: answer HTTP requests until stopped."""
+"""`qianmian serve`: serves the champions over HTTP until it is stopped."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from qianmian.workspace import Workspace
 
 def serve(
     host: Annotated[
-        str, typer.Option("--host", help="Address to listen on; 0.0.0.0 for every one of this machine.")
+        str, typer.Option("--host", help="Address to listen on; 0.0.0.0 for all addresses of this machine.")
     ] = "127.0.0.1",
     port: Annotated[int, typer.Option("--port", min=1, max=65535, help="Port to listen on.")] = 3000,
-    workers: Annotated[int, typer.Option("--workers", min=1, max=256, help="Processes that answer.")] = 1,
+    workers: Annotated[int, typer.Option("--workers", min=1, max=256, help="Number of server processes.")] = 1,
     workspace: WorkspaceOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Serve the champions over HTTP (BentoML); Ctrl-C stops."""
+    """Serve the champions over HTTP with BentoML; Ctrl-C stops the server."""
     from serving.model_registry import list_models
     from serving.run import serve as run_server
     from serving.server import check_port
@@ -33,16 +33,16 @@ def serve(
         str(model["name"]): str(model["champion"]) for model in list_models(located) if model["champion"] is not None
     }
     if not champions:
-        raise NotReady("there is no champion to serve", where=str(located.root), hint="run `qianmian train all`")
+        raise NotReady("no champion exists yet", where=str(located.root), hint="run `qianmian train all`")
     url = f"http://{host}:{port}"
     output.result({"workspace": located.root, "url": url, "workers": workers, "champions": champions})
     output.say(f"serving {', '.join(f'{name} v{version}' for name, version in champions.items())}")
-    output.say(f"{url}  ready when {url}/readyz answers 200; routes: {url}/docs.json; Ctrl-C stops")
+    output.say(f"{url} is ready when {url}/readyz returns 200; routes: {url}/docs.json; Ctrl-C stops the server")
     code = run_server(located, host, port, workers)
     if code:
         raise NotReady(
             f"the server ended with exit code {code}",
             where=url,
-            hint="its last lines above say why; `qianmian doctor` checks the rest",
+            hint="read its last lines above, or run `qianmian doctor`",
         )
     output.step("stopped")

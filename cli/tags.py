@@ -1,4 +1,4 @@
-"""`qianmian tags`: what tags there are, what is wrong with them, and which of them are worth keeping."""
+"""`qianmian tags`: lists the tags, audits them, and ranks them by information gain."""
 
 from __future__ import annotations
 
@@ -21,26 +21,24 @@ if TYPE_CHECKING:
 STRICT_EXIT = 3
 NAMES_SHOWN = 6
 tags = typer.Typer(
-    help="List the tags, audit them, and rank them by what they tell about a business goal.", no_args_is_help=True
+    help="List the tags, audit them, and rank them by information gain about a target.", no_args_is_help=True
 )
 
 
 @tags.command("list")
 def list_(
     category: Annotated[
-        str | None, typer.Option("--category", metavar="|".join(TAG_CATEGORIES), help="Only these.")
+        str | None, typer.Option("--category", metavar="|".join(TAG_CATEGORIES), help="List only this category.")
     ] = None,
     as_of: AsOfOption = None,
     workspace: WorkspaceOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Every declared tag: how it is made, who answers for it, how many customers have it."""
+    """List all declared tags: how each is computed, its owner, and its coverage."""
     from qianmian.config import load_settings
 
     if category is not None and category not in TAG_CATEGORIES:
-        raise UsageError(
-            "there is no such category", where="--category", got=category, allowed=", ".join(TAG_CATEGORIES)
-        )
+        raise UsageError("unknown category", where="--category", got=category, allowed=", ".join(TAG_CATEGORIES))
     from features.profiles.governance.catalogue import catalogue
     from features.profiles.tags.tagging import declared_tags
 
@@ -56,47 +54,47 @@ def list_(
             "tags": [entry.as_dict() for entry in entries],
         }
     )
-    columns = ["tag", "category", "kind", "how", "owner", "ttl", "coverage", "values", "top value", "made of"]
+    columns = ["tag", "category", "kind", "how", "owner", "ttl", "coverage", "values", "top value", "computed from"]
     rows = [
         [
-            one.name,
-            one.category,
-            one.kind,
-            one.how,
-            one.owner,
-            one.ttl_days,
-            format_percent(one.coverage),
-            one.values,
-            one.top_value,
-            join_names(one.needs),
+            entry.name,
+            entry.category,
+            entry.kind,
+            entry.how,
+            entry.owner,
+            entry.ttl_days,
+            format_percent(entry.coverage),
+            entry.values,
+            entry.top_value,
+            join_names(entry.needs),
         ]
-        for one in entries
-        if one.coverage is not None
+        for entry in entries
+        if entry.coverage is not None
     ]
     output.table(
         f"{len(rows)} tags of {len(snapshot.one_ids):,} customers as of {snapshot.as_of}", columns, rows, columns[5:8]
     )
-    absent = [one for one in entries if one.coverage is None]
+    absent = [entry for entry in entries if entry.coverage is None]
     if absent:
-        output.say(f"{len(absent)} more are absent, because the data holds nothing to make them of:")
-        for one in absent:
-            output.say(f"  {one.name}: {join_names(one.lacks)}")
+        output.say(f"{len(absent)} more tags are absent, because their inputs are missing:")
+        for entry in absent:
+            output.say(f"  {entry.name}: {join_names(entry.lacks)}")
 
 
 @tags.command("audit")
 def audit_(
-    strict: Annotated[bool, typer.Option("--strict", help=f"Exit with {STRICT_EXIT} when anything is found.")] = False,
+    strict: Annotated[bool, typer.Option("--strict", help=f"Exit with {STRICT_EXIT} if there is a finding.")] = False,
     threshold: Annotated[
         float,
         typer.Option(
-            "--threshold", min=0.5, max=1.0, help="Normalised mutual information from which two tags are nearly equal."
+            "--threshold", min=0.5, max=1.0, help="Normalised mutual information at which two tags are nearly equal."
         ),
     ] = 0.9,
     as_of: AsOfOption = None,
     workspace: WorkspaceOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """What is wrong: duplicate, nearly equal, empty, constant, never used, expired and ownerless tags, names against the rules."""
+    """Find duplicate, nearly equal, empty, constant, unused, expired, ownerless and badly named tags."""
     from features.profiles.governance.audit import audit
     from features.profiles.governance.usage import tag_usage
     from features.profiles.tags import INPUTS
@@ -124,26 +122,29 @@ def audit_(
     )
     for finding in found:
         output.say(f"\n{finding.rule}: {join_names(finding.tags)}")
-        for word, text in (("found", finding.what), ("why it matters", finding.why), ("to mend", finding.mend)):
-            output.say(f"  {word}: {text}")
+        for label, text in (("found", finding.what), ("why it matters", finding.why), ("fix", finding.mend)):
+            output.say(f"  {label}: {text}")
     if found and strict:
         raise typer.Exit(STRICT_EXIT)
 
 
 @tags.command("value")
 def value_(
-    target: Annotated[str, typer.Option("--target", metavar="churn|purchase|clv", help="The business goal.")] = "churn",
+    target: Annotated[str, typer.Option("--target", metavar="churn|purchase|clv", help="Target to predict.")] = "churn",
     as_of: AsOfOption = None,
     horizon_days: Annotated[
-        int, typer.Option("--horizon-days", min=1, max=365, help="The outcome is of so many days after the tags.")
+        int,
+        typer.Option(
+            "--horizon-days", min=1, max=365, help="Number of days after the tags in which the outcome is measured."
+        ),
     ] = 28,
-    top: Annotated[int, typer.Option("--top", min=1, help="How many tags to print; --json has all.")] = 15,
+    top: Annotated[int, typer.Option("--top", min=1, help="Number of tags to print; --json lists all.")] = 15,
     workspace: WorkspaceOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Which tags tell something about a goal, alone and on top of each other: the few that matter.
+    """Rank the tags by information gain about a target, alone and on top of each other.
 
-    Tags are those of --as-of (default: a horizon before the end of the data), the outcome is what happened in the days after it.
+    The tags are those of --as-of (default: one horizon before the end of the data); the outcome is measured after it.
     """
     from features.compute.builder import Builder
     from features.data.lake import Lake
@@ -161,13 +162,13 @@ def value_(
     horizon_end(lake, moment, horizon_days)
     builder = Builder(lake, declared_features(settings))
     with output.working():
-        output.step(f"tags as of {moment:%Y-%m-%d}")
+        output.step(f"computing the tags as of {moment:%Y-%m-%d}")
         snapshot = snapshot_at(builder, moment, settings)
-        output.step(f"what happened in the {horizon_days} days after it")
+        output.step(f"computing the outcome in the {horizon_days} days after it")
         outcome = target_labels(
             builder, snapshot.table, moment, target, horizon_days, settings.churn.active_days or 2 * horizon_days
         )
-        output.step(f"what {len(snapshot.tags)} tags tell about it")
+        output.step(f"computing the information gain of {len(snapshot.tags)} tags")
         found = information_gain(
             {name: [values[row] for row in outcome.rows] for name, values in snapshot.tags.items()},
             outcome.codes,
@@ -185,49 +186,45 @@ def value_(
             "entropy_bits": found.entropy_bits,
             "told_bits": found.information_bits,
             "keep": list(found.picked),
-            "tags": [one.as_dict() for one in found.tags],
+            "tags": [tag.as_dict() for tag in found.tags],
         }
     )
-    print_tag_ranking(
-        output, found, f"{target} in the {horizon_days} days from {moment:%Y-%m-%d}: {found.n:,} customers", counts, top
-    )
+    title = f"{target} in the {horizon_days} days from {moment:%Y-%m-%d}: {found.n:,} customers"
+    print_tag_ranking(output, found, title, counts, top)
 
 
 def print_tag_ranking(output: Output, found: InformationGain, title: str, counts: dict[str, int], top: int) -> None:
-    """The ranking, and the few that matter."""
-    told = ", ".join(f"{label} {count:,}" for label, count in counts.items())
-    output.say(f"{title} ({told}); {found.entropy_bits:.3f} bits to be known of each")
+    """Print the ranking and the tags to keep."""
+    classes = ", ".join(f"{label} {count:,}" for label, count in counts.items())
+    output.say(f"{title} ({classes}); {found.entropy_bits:.3f} bits of entropy")
     columns = ["tag", "bits", "95 % interval", "chance", "of all", "values", "pick", "adds", "95 % interval "]
     rows = [
         [
-            one.name,
-            bits(one.bits),
-            f"{bits(one.low)} – {bits(one.high)}",
-            bits(one.chance),
-            f"{one.share:.1%}",
-            one.values,
-            one.picked,
-            bits(one.adds),
-            f"{bits(one.adds_low)} – {bits(one.adds_high)}",
+            tag.name,
+            bits(tag.bits),
+            f"{bits(tag.low)} – {bits(tag.high)}",
+            bits(tag.chance),
+            f"{tag.share:.1%}",
+            tag.values,
+            tag.picked,
+            bits(tag.adds),
+            f"{bits(tag.adds_low)} – {bits(tag.adds_high)}",
         ]
-        for position, one in enumerate(found.tags)
-        if position < top or one.picked is not None
+        for position, tag in enumerate(found.tags)
+        if position < top or tag.picked is not None
     ]
     output.table("", columns, rows, columns[1:])
-    output.say("bits: told by the tag alone; chance: what a tag without connection stays under in 95 of 100 cases")
-    output.say(
-        "adds: told to a model that has the picks before it (all picks, for a tag that is none), of customers it has not seen"
-    )
+    output.say("bits: information of the tag alone; chance: 95th percentile of the bits of an unrelated tag")
+    output.say("adds: cross-validated information on top of the picks before it; on top of all picks for other tags")
     if found.picked:
-        output.say(
-            f"keep: {', '.join(found.picked)}; together they tell {found.information_bits:.3f} of {found.entropy_bits:.3f} bits"
-        )
+        gain = f"{found.information_bits:.3f} of {found.entropy_bits:.3f} bits"
+        output.say(f"keep: {', '.join(found.picked)}; together they provide {gain}")
     else:
-        output.say("keep: none of them tells anything about it that is surely more than chance")
+        output.say("keep: none, because no tag is significantly better than chance")
 
 
 def load_profiles(output: Output, located: Workspace, as_of: str | None) -> Snapshot:
-    """The profiles that are served; those of another moment are built and not published."""
+    """Load the served profiles, or build those of another date without publishing them."""
     from features.compute.builder import Builder
     from features.data.lake import Lake
     from features.definitions.pack_features import declared_features
@@ -245,7 +242,7 @@ def load_profiles(output: Output, located: Workspace, as_of: str | None) -> Snap
 
 
 def format_percent(share: float | None) -> str:
-    """A share as people read it.
+    """Format a share in percent; empty for None.
 
     Examples
     --------
@@ -256,7 +253,7 @@ def format_percent(share: float | None) -> str:
 
 
 def bits(value: float) -> str:
-    """Information as people read it.
+    """Format an amount of information.
 
     Examples
     --------
@@ -267,7 +264,7 @@ def bits(value: float) -> str:
 
 
 def join_names(names: Any) -> str:
-    """Some names, and how many more there are.
+    """Join the first names, with the total number if some are left out.
 
     Examples
     --------

@@ -1,4 +1,4 @@
-"""Dates as people type them."""
+"""Dates on the command line, and the clock."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ if TYPE_CHECKING:
 
 
 def parse_as_of(text: str | None) -> datetime | None:
-    """Naive UTC of a date or ISO time; None for nothing.
+    """Parse a date or ISO time to naive UTC; None for None or an empty text.
 
     Raises
     ------
     UsageError
-        When it is no date.
+        The text is not a date.
 
     Examples
     --------
@@ -33,31 +33,33 @@ def parse_as_of(text: str | None) -> datetime | None:
         moment = datetime.fromisoformat(text)
     except ValueError as error:
         raise UsageError(
-            "that is not a date",
+            "invalid date",
             where="--as-of",
             got=text,
             allowed="YYYY-MM-DD or an ISO time such as 2017-12-01T08:30:00+00:00",
-            hint=f"give a day of the calendar ({error})",
+            hint=f"use a valid date ({error})",
         ) from error
     return moment.astimezone(UTC).replace(tzinfo=None) if moment.tzinfo else moment
 
 
 def as_of_or_default(lake: Lake, text: str | None) -> datetime:
-    """What was asked for, else the midnight after the last row of the lake, else, where nothing is dated, the last midnight."""
+    """Parse `text`; default: the midnight after the last row of the lake, or today if no row has a date."""
     return parse_as_of(text) or (
         lake.default_as_of if lake.has_timestamps else utc_now().replace(hour=0, minute=0, second=0, microsecond=0)
     )
 
 
 def note_empty_days(output: Output, lake: Lake, moment: datetime) -> None:
-    """Say so where `moment` lies days after the data's end: those days look as if everybody had stayed away."""
+    """Print a note if `moment` is days after the end of the data, because those days look like inactivity."""
     last = lake.last
     if last is not None and (moment - last).days >= 2:
+        days = (moment - last).days
         output.step(
-            f"note: the data ends {last:%Y-%m-%d}; the {(moment - last).days} days up to {moment:%Y-%m-%d} look silent"
+            f"note: the data ends {last:%Y-%m-%d}, so all customers look inactive "
+            f"in the {days} days up to {moment:%Y-%m-%d}"
         )
 
 
 def utc_now() -> datetime:
-    """The clock, as naive UTC. Only this floor reads it."""
+    """Return the current time in naive UTC; only the command line reads the clock."""
     return datetime.now(UTC).replace(tzinfo=None)

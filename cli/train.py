@@ -1,4 +1,4 @@
-"""`qianmian train`: one job or all of them; the report beside its baselines, and what the gate said."""
+"""`qianmian train`: trains one job or all, and prints the evaluation beside the baselines and the gate's decision."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ STATUSES = ("registered", "refused", "skipped")
 
 def train(
     job: Annotated[
-        str, typer.Argument(metavar="recommend|churn|lifecycle|lookalike|content|all", help="What to train.")
+        str, typer.Argument(metavar="recommend|churn|lifecycle|lookalike|content|all", help="Job to train.")
     ],
     as_of: AsOfOption = None,
     horizon_days: Annotated[
@@ -32,7 +32,7 @@ def train(
             min=1,
             max=365,
             metavar="N",
-            help="How far ahead is asked. [default: settings, 28]",
+            help="Number of days to predict. Default: from the settings (28).",
             show_default=False,
         ),
     ] = None,
@@ -42,14 +42,14 @@ def train(
             "--active-days",
             min=1,
             metavar="N",
-            help="churn: who bought this lately is asked about. [default: twice the horizon]",
+            help="churn: predict for customers with an order in the last N days. Default: twice the horizon.",
             show_default=False,
         ),
     ] = None,
     tune: Annotated[
         bool,
         typer.Option(
-            "--tune", help="recommend: search parameters on the validation window first; every trial a run in MLflow."
+            "--tune", help="recommend: tune parameters on the validation period first; each trial is an MLflow run."
         ),
     ] = False,
     tune_seconds: Annotated[
@@ -58,14 +58,17 @@ def train(
             "--tune-seconds",
             min=10,
             metavar="N",
-            help="Time budget of --tune. [default: settings, 600]",
+            help="Time budget of --tune. Default: from the settings (600).",
             show_default=False,
         ),
     ] = None,
     workspace: WorkspaceOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Train, evaluate against baselines, pass the gate, register in MLflow as champion. `all` does what the data allows."""
+    """Train a job, compare it with baselines and register it in MLflow as champion if the gate accepts it.
+
+    `all` trains every job that the data supports.
+    """
     from features.data.lake import Lake
     from qianmian.config import load_settings
     from training import JOBS
@@ -77,7 +80,7 @@ def train(
     settings = load_settings(located.config_file)
     if tune_seconds is not None:
         if not tune:
-            raise UsageError("--tune-seconds says how long --tune may take", hint="give --tune too, or leave it out")
+            raise UsageError("--tune-seconds has no effect without --tune", hint="add --tune, or omit --tune-seconds")
         settings = settings.model_copy(
             update={"recommend": settings.recommend.model_copy(update={"tune_seconds": tune_seconds})}
         )
@@ -105,16 +108,16 @@ def train(
     }
     if all(result.status == "skipped" for result in results):
         raise DataError(
-            "the data can support none of the jobs; each says above why",
+            "the data supports none of the jobs; the reasons are printed above",
             where=str(located.root),
-            hint="docs/mlflow.md says what each job needs",
+            hint="add the data that the jobs need; see docs/mlflow.md",
         )
     refused = [result for result in results if result.status == "refused"]
     if refused:
         error = GateRefused(
             f"the gate refused {', '.join(result.job for result in refused)}",
             got="; ".join(str(result.reason) for result in refused),
-            hint="bring more data, ask for another horizon, or look at the run in MLflow; the champion before, if any, still serves",
+            hint="add data, use another horizon, or inspect the run in MLflow; an existing champion is still served",
         )
         output.result({"error": error.as_dict(), **answer})
         if as_json:
@@ -122,24 +125,24 @@ def train(
         raise error
     if job != ALL_JOBS and results[0].status == "skipped":
         raise DataError(
-            f"the data cannot support {job}",
+            f"the data does not support {job}",
             got=str(results[0].reason),
-            hint="bring the data it needs; docs/mlflow.md says which",
+            hint="add the data that the job needs; see docs/mlflow.md",
         )
     output.result(answer)
-    output.say("next: qianmian serve, qianmian score, or qianmian models list")
+    output.say("Next: qianmian serve, qianmian score, or qianmian models list")
 
 
 def report_progress(output: Output, line: str, jobs: list[str]) -> None:
-    """Pass a step on; one that closes a job moves the bar."""
+    """Print a step, and advance the bar if it ends a job."""
     output.step(line)
     if line.startswith(tuple(f"{job}: {status} in" for job in jobs for status in STATUSES)):
         output.advance()
 
 
 def show_result(output: Output, result: JobResult) -> None:
-    """One job's outcome, and its report where it got that far."""
-    words = {
+    """Print the result of one job, after its evaluation report if there is one."""
+    labels = {
         "registered": f"registered as version {result.version}",
         "refused": "refused by the gate",
         "skipped": "skipped",
@@ -147,11 +150,11 @@ def show_result(output: Output, result: JobResult) -> None:
     reason = f": {result.reason}" if result.reason else ""
     if result.report is not None:
         show_report(output, result.job, result.report)
-    output.say(f"{result.job}: {words.get(result.status, result.status)}{reason} ({result.seconds:.1f} s)")
+    output.say(f"{result.job}: {labels.get(result.status, result.status)}{reason} ({result.seconds:.1f} s)")
 
 
 def show_report(output: Output, title: str, report: EvalReport) -> None:
-    """Metric, value, its 95 % interval, and each baseline's value of the same metric."""
+    """Print each metric with its 95 % interval and its value for each baseline."""
     baselines = list(report.baselines)
     rows: list[list[object]] = []
     for name, metric in report.metrics.items():
@@ -170,7 +173,7 @@ def show_report(output: Output, title: str, report: EvalReport) -> None:
 
 
 def format_number(value: float) -> str:
-    """Three digits that mean something.
+    """Format a metric: three decimals below 10, else none.
 
     Examples
     --------

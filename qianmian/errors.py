@@ -38,7 +38,7 @@ class QianmianError(Exception):
     Examples
     --------
     >>> str(DataError("column is missing", where="orders.csv", got=["id"], allowed=["ts"], hint="name it in `columns`"))
-    "column is missing (in orders.csv; got ['id']; allowed: ['ts']). To mend: name it in `columns`"
+    "column is missing (in orders.csv; got ['id']; allowed: ['ts']). Fix: name it in `columns`"
     """
 
     code: ClassVar[str] = "internal"
@@ -74,7 +74,7 @@ class QianmianError(Exception):
         if self.allowed is not None:
             facts.append(f"allowed: {self.allowed}")
         text = self.message + (f" ({'; '.join(facts)})" if facts else "")
-        return f"{text}. To mend: {self.hint}" if self.hint else text
+        return f"{text}. Fix: {self.hint}" if self.hint else text
 
     def as_dict(self) -> dict[str, Any]:
         """The one error object of the HTTP and `--json` faces: code, message, field, hint."""

@@ -1,4 +1,4 @@
-"""The words for people: every command they name exists, every link leads somewhere."""
+"""The documents: every command they name exists, and every link leads to a file."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from features.data.sources.files import FileSource
 from qianmian.settings import Settings
 from qianmian.workspace import Workspace
 from serving.endpoints import ENDPOINTS
-from serving.requests import parse_request
+from serving.endpoints.base import parse
 
 ROOT = Path(__file__).resolve().parent.parent
 DOCUMENTS = [
@@ -38,7 +38,7 @@ every_readme = pytest.mark.parametrize("path", READMES, ids=str)
 
 @cache
 def text(path):
-    """The words of a document; of a notebook those of its text cells."""
+    """Text of a document, or of the text cells of a notebook."""
     raw = (ROOT / path).read_text(encoding="utf-8")
     if path.suffix != ".ipynb":
         return raw
@@ -50,7 +50,7 @@ def blocks(path, language):
 
 
 def code(path):
-    """What stands in code blocks and between backticks, one piece each; comments and the prompt are off."""
+    """Lines of code blocks and texts between backticks, without comments and prompts."""
     pieces = [
         line.split("  #")[0] for block in blocks(path, r"\w*") for line in block.replace("\\\n", " ").splitlines()
     ]
@@ -72,7 +72,7 @@ def options_of(words):
 
 
 def commands(path):
-    """Every `qianmian verb …` that is meant to be run: (the words of the command, its options)."""
+    """Every `qianmian verb …` in code: (words of the command, its options)."""
     for piece in code(path):
         for called in re.findall(r"(?:^|[\s/(])qianmian ((?:[a-z][\w-]*|--[\w-]+)(?: +[^\s|&;)]+)*)", piece):
             words = called.split()
@@ -137,10 +137,10 @@ def test_the_example_of_own_data_can_be_ingested(path, tmp_path):
 def test_the_call_of_a_readme_and_its_answer_are_what_the_endpoint_takes_and_gives(path):
     (called,) = re.findall(r"curl -s localhost:3000/v1(/\S+) -d '(.*?)'", text(path))
     endpoint = ENDPOINTS[called[0]]
-    asked = parse_request(endpoint.request, called[1].encode())
+    request = parse_request(endpoint.request, called[1].encode())
     (answer,) = [json.loads(block) for block in blocks(path, "json")]
     endpoint.response.model_validate(answer)
-    assert len(answer["items"]) == asked.num_results
+    assert len(answer["items"]) == request.num_results
 
 
 @every_document
@@ -174,7 +174,8 @@ def test_both_readmes_show_the_same_code():
 def test_the_transcript_has_the_headings_the_demo_prints(path, monkeypatch):
     monkeypatch.setattr(demo_calls, "post", lambda url, what, route, body: (what, route))
     customers = [str(number) for number in range(demo_calls.SEED_SIZE)]
-    printed = set(demo_calls.ask_everything("", demo_calls.Cast("1", {}, customers, customers, customers, 100)))
+    demo_customers = demo_calls.DemoCustomers("1", {}, customers, customers, customers, 100)
+    printed = set(demo_calls.call_endpoints("", demo_customers))
     (transcript,) = [block for block in blocks(path, r"\w*") if "\nPOST " in block]
     shown = re.findall(r"^(.+)\nPOST (/v1/\S+)", transcript, re.MULTILINE)
     assert shown
@@ -183,8 +184,8 @@ def test_the_transcript_has_the_headings_the_demo_prints(path, monkeypatch):
 
 @pytest.mark.parametrize("name", ["README.md", "README.zh.md", "CONTRIBUTING.md", "CHANGELOG.md"])
 def test_no_retired_word_is_used(name):
-    words = r"\b(had|somebody|nobody|whoever|mend(?:s|ed|ing)?|house|floors?|rooms?|shelf|shelves|told|asked)\b|房子|楼层|房间"
-    assert re.findall(words, text(Path(name)), re.IGNORECASE) == []
+    english = r"\b(had|somebody|nobody|whoever|mend(?:s|ed|ing)?|house|floors?|rooms?|shelf|shelves|told|asked)\b"
+    assert re.findall(f"{english}|房子|楼层|房间", text(Path(name)), re.IGNORECASE) == []
 
 
 def test_help_answers_for_every_verb():

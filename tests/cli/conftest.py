@@ -1,4 +1,4 @@
-"""One command line after the other, in this process, on a tiny made-up shop."""
+"""Runs command lines in this process, on a small synthetic shop."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from cli.main import run
 
 @dataclass(frozen=True)
 class CommandResult:
-    """How a command ended."""
+    """Exit code and output of a command."""
 
     code: int
     out: str
@@ -20,14 +20,14 @@ class CommandResult:
 
     @property
     def json(self):
-        """The one JSON object on stdout; anything else there is a mistake."""
+        """The JSON object on stdout; fails if there is any other output."""
         return json.loads(self.out)
 
 
 @pytest.fixture
 def qianmian(capfd, monkeypatch):
-    """Run a command line and give back exit code, stdout and stderr."""
-    monkeypatch.setattr("cli.main.quieten", lambda debug: None)  # logging and warnings are pytest's here
+    """Return a function that runs a command line and returns its `CommandResult`."""
+    monkeypatch.setattr("cli.main.quieten", lambda debug: None)  # pytest handles logging and warnings
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
     monkeypatch.delenv("QIANMIAN_WORKSPACE", raising=False)
 
@@ -42,7 +42,7 @@ def qianmian(capfd, monkeypatch):
 
 @pytest.fixture(scope="session")
 def shop(tmp_path_factory):
-    """A workspace with 40 people and 90 days, ingested and never trained on; read it, do not change it."""
+    """A workspace with 40 customers and 90 days, without profiles and models; tests must not change it."""
     place = tmp_path_factory.mktemp("a shop with a space in its path") / "workspace"
     assert run(["ingest", "synthetic", "--customers", "40", "--days", "90", "--workspace", str(place), "--json"]) == 0
     return place
@@ -50,7 +50,7 @@ def shop(tmp_path_factory):
 
 @pytest.fixture
 def fresh_shop(shop, tmp_path):
-    """A copy of `shop` a test may change."""
+    """A copy of `shop` that a test may change."""
     import shutil
 
     place = tmp_path / "workspace"

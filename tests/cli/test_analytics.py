@@ -1,4 +1,4 @@
-"""`qianmian analytics`: what is printed, what goes into files, and refusals."""
+"""`qianmian analytics`: printed tables, written files and rejected arguments."""
 
 from __future__ import annotations
 
@@ -7,18 +7,18 @@ import pyarrow.parquet as pq
 import pytest
 
 
-def test_visits_by_tag_and_a_row_a_visit_in_the_file(qianmian, shop, tmp_path):
-    out = tmp_path / "visits.parquet"
+def test_sessions_by_tag_are_printed_and_every_session_is_a_row_of_the_file(qianmian, shop, tmp_path):
+    out = tmp_path / "sessions.parquet"
     done = qianmian("analytics", "sessions", "--workspace", shop, "--by", "lifecycle_stage", "--out", out, "--json")
     assert done.code == 0
-    everybody, *groups = done.json["groups"]
-    assert everybody["sessions"] == pq.read_table(out).num_rows == sum(group["sessions"] for group in groups)
-    assert everybody["conversion"]["low"] < everybody["conversion"]["value"] < everybody["conversion"]["high"]
-    assert not (shop / "online" / "current.json").exists()  # looking publishes nothing
+    overall, *groups = done.json["groups"]
+    assert overall["sessions"] == pq.read_table(out).num_rows == sum(group["sessions"] for group in groups)
+    assert overall["conversion"]["low"] < overall["conversion"]["value"] < overall["conversion"]["high"]
+    assert not (shop / "online" / "current.json").exists()  # an analysis publishes nothing
 
 
 def test_as_of_reads_nothing_later(qianmian, shop, tmp_path):
-    out = tmp_path / "visits.csv"
+    out = tmp_path / "sessions.csv"
     assert (
         qianmian(
             "analytics", "sessions", "--workspace", shop, "--as-of", "2024-02-01", "--window-days", 7, "--out", out
@@ -71,30 +71,30 @@ def test_paths(qianmian, shop, tmp_path):
     )
     assert done.code == 0
     assert len(done.json["paths"]) == pq.read_table(out).num_rows == 3
-    assert all(len(way["path"]) <= 2 for way in done.json["paths"])
-    assert "where visits begin and end" in qianmian("analytics", "paths", "--workspace", shop).out
+    assert all(len(path["path"]) <= 2 for path in done.json["paths"])
+    assert "where sessions begin and end" in qianmian("analytics", "paths", "--workspace", shop).out
 
 
 @pytest.mark.parametrize(
-    ("arguments", "code", "said"),
+    ("arguments", "code", "message"),
     [
         (["funnel", "--steps", "view,dance"], 2, "dance"),
         (["funnel", "--per", "household"], 2, "customer, session, item"),
         (["funnel", "--by", "mood"], 2, "lifecycle_stage"),
         (["paths", "--of", "weather"], 2, "event_type"),
-        (["sessions", "--out", "visits.xlsx"], 2, ".parquet"),
+        (["sessions", "--out", "sessions.xlsx"], 2, ".parquet"),
         (["sessions", "--as-of", "2023-01-01"], 3, "no behaviour event"),
         (["sessions", "--as-of", "someday"], 2, "YYYY-MM-DD"),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",
 )
-def test_what_cannot_be_done_is_refused(qianmian, shop, arguments, code, said):
+def test_invalid_arguments_are_rejected(qianmian, shop, arguments, code, message):
     done = qianmian("analytics", *arguments, "--workspace", shop)
     assert done.code == code
-    assert said in done.err
+    assert message in done.err
 
 
-def test_a_funnel_nobody_enters_says_so(qianmian, shop):
+def test_a_funnel_without_entries_is_reported(qianmian, shop):
     done = qianmian("analytics", "funnel", "--steps", "service,buy", "--workspace", shop)
     assert done.code == 0
-    assert "nobody reached 'service'" in done.out
+    assert "no customer reached 'service'" in done.out

@@ -1,4 +1,4 @@
-"""Progress and tables: plain lines in a pipe, spinners on a terminal, JSON that is always JSON."""
+"""Progress and tables: plain lines in a pipe, spinners on a terminal, and valid JSON."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def test_on_a_terminal_finished_steps_stay(monkeypatch):
     assert "reading [orders]" in screen.getvalue()
 
 
-def test_json_takes_what_the_floors_give(capsys):
+def test_values_of_all_layers_are_written_as_json(capsys):
     Output(as_json=True).result(
         {
             "at": datetime(2024, 1, 2),
@@ -49,13 +49,13 @@ def test_json_takes_what_the_floors_give(capsys):
         to_jsonable(object())
 
 
-def test_with_json_nothing_else_is_printed(capsys):
+def test_with_json_only_the_result_is_printed(capsys):
     output = Output(as_json=True)
     output.say("hello")
     output.table("title", ["a"], [[1]])
     assert capsys.readouterr().out == ""
 
 
-def test_markup_in_data_is_data(capsys):
+def test_markup_in_data_is_not_interpreted(capsys):
     Output().table("", ["name"], [["[red]not red[/red]"]])
     assert "[red]not red[/red]" in capsys.readouterr().out

@@ -1,4 +1,4 @@
-"""`qianmian doctor`: findings with a way to mend, and the settings file."""
+"""`qianmian doctor`: findings with a suggested fix, and the settings file."""
 
 from __future__ import annotations
 

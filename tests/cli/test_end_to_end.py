@@ -1,4 +1,4 @@
-"""The whole way on a made-up shop with the real commands: train, score, serve, ask, roll back; and MLflow's own way."""
+"""The whole pipeline on a synthetic shop with the real commands: train, score, serve, roll back, and `mlflow run`."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ ENVIRONMENT = {
 
 
 def qianmian(*arguments, code=0):
-    """The command as a user runs it; the JSON it answers."""
+    """Run a command in a new process, as a user does; return its JSON."""
     command = [sys.executable, "-m", "cli.main", *map(str, arguments), "--json"]
     done = subprocess.run(command, cwd=ROOT, env=ENVIRONMENT, capture_output=True, text=True, check=False)
     assert done.returncode == code, done.stderr[-2000:] + done.stdout[-2000:]
@@ -42,13 +42,13 @@ def qianmian(*arguments, code=0):
 
 @pytest.fixture(scope="module")
 def shop(tmp_path_factory):
-    """A workspace in a path with a space, large enough that recommend, churn and lifecycle can be learnt."""
+    """A workspace in a path with a space, large enough to train recommend, churn and lifecycle."""
     place = tmp_path_factory.mktemp("a trained shop") / "workspace"
     assert run(["ingest", "synthetic", "--customers", "300", "--days", "240", "--workspace", str(place), "--json"]) == 0
     return place
 
 
-def test_score_trains_what_is_missing_then_scores_everybody(shop, tmp_path):
+def test_score_trains_a_missing_champion_and_scores_all_customers(shop, tmp_path):
     out = tmp_path / "lists.parquet"
     first = qianmian("score", "recommend", "--out", out, "--num-results", "5", "--workspace", shop)
     assert first["trained_first"]
@@ -78,11 +78,11 @@ def test_churn_scores_and_their_reasons(shop, tmp_path):
     out = tmp_path / "churn.parquet"
     qianmian("score", "churn", "--out", out, "--workspace", shop)
     rows = pq.read_table(out).to_pylist()
-    asked = [row for row in rows if row["churn_probability"] is not None]
-    assert asked
+    scored = [row for row in rows if row["churn_probability"] is not None]
+    assert scored
     assert all(
         0 <= row["churn_probability"] <= 1 and row["risk_band"] in ("low", "medium", "high") and row["reasons"]
-        for row in asked
+        for row in scored
     )
     assert all(row["no_score_reason"] for row in rows if row["churn_probability"] is None)
 
@@ -109,7 +109,7 @@ def post(url, route, body):
 
 
 def served(place, then):
-    """Run `qianmian serve`, call `then(url)`, stop it with Ctrl-C; its exit code."""
+    """Run `qianmian serve`, call `then(url)`, stop the server with Ctrl-C and return its exit code."""
     port = free_port()
     command = [sys.executable, "-m", "cli.main", "serve", "--port", str(port), "--workspace", str(place)]
     process = subprocess.Popen(command, cwd=ROOT, env=ENVIRONMENT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
@@ -131,7 +131,7 @@ def served(place, then):
     return code
 
 
-def test_serve_answers_what_score_wrote_and_stops_on_ctrl_c(shop, tmp_path):
+def test_serve_returns_the_lists_that_score_wrote_and_stops_on_ctrl_c(shop, tmp_path):
     out = tmp_path / "lists.parquet"
     qianmian("score", "recommend", "--out", out, "--num-results", "5", "--workspace", shop)
     rows = [row for row in pq.read_table(out).to_pylist() if row["rank"] <= 5]
@@ -169,11 +169,11 @@ def test_mlflow_runs_an_entry_point_and_serve_sees_its_champion(shop, tmp_path):
     assert done.returncode == 0, (done.stdout + done.stderr)[-3000:]
     shown = qianmian("models", "show", "recommend", "--workspace", place)
     assert len(shown["versions"]) == 1
-    assert shown["versions"][0]["run_id"] in done.stderr  # the run MLflow opened is the one the model belongs to
+    assert shown["versions"][0]["run_id"] in done.stderr  # the model belongs to the run that MLflow opened
 
-    def ask(url):
-        answer = post(url, "/v1/recommendations", {"user_id": "nobody", "num_results": 3})
+    def check_response(url):
+        answer = post(url, "/v1/recommendations", {"user_id": "unknown", "num_results": 3})
         assert answer["as_of"].startswith("2024-08-01")
         assert answer["fallback"] == "popular"
 
-    assert served(place, ask) == 0
+    assert served(place, check_response) == 0

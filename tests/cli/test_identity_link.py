@@ -1,4 +1,4 @@
-"""`qianmian identity link`: from the user's files to links; personal values go nowhere unless a person asks."""
+"""`qianmian identity link`: from the user's files to links; personal data are written only with --show-values."""
 
 from __future__ import annotations
 
@@ -69,11 +69,15 @@ def records(tmp_path):
         with (folder / name).open("w", newline="", encoding="utf-8") as handle:
             csv.writer(handle).writerows([HEADER, *held])
     with (folder / "till.csv").open("a", encoding="utf-8") as handle:
-        handle.write(",nobody,nowhere,1970-01-01,,,\n")
-    columns = "{source_user_id: id, given_name: first, surname: last, birth_date: born, address: street, suburb: town, phone: mobile}"
+        handle.write(",without,id,1970-01-01,,,\n")
+    columns = (
+        "{source_user_id: id, given_name: first, surname: last, birth_date: born, "
+        "address: street, suburb: town, phone: mobile}"
+    )
     config = folder / "records.yaml"
     config.write_text(
-        f"records:\n  - {{source: till, path: till.csv, columns: {columns}}}\n  - {{source: club, path: club.csv, columns: {columns}}}\n"
+        f"records:\n  - {{source: till, path: till.csv, columns: {columns}}}\n"
+        f"  - {{source: club, path: club.csv, columns: {columns}}}\n"
     )
     return config
 
@@ -111,7 +115,7 @@ def test_links_are_written_and_values_are_not(call, records, tmp_path):
     assert pq.read_table(place / "identity" / "links.parquet").equals(table)
 
 
-def test_a_dry_run_says_and_does_nothing(call, records, tmp_path):
+def test_a_dry_run_changes_nothing(call, records, tmp_path):
     place = tmp_path / "workspace"
     ran = call("--config", records, "--workspace", place, "--dry-run")
     assert ran.code == 0, ran.err
@@ -133,7 +137,7 @@ def test_values_are_shown_only_on_request_and_never_in_the_workspace(call, recor
     assert call("--config", records, "--workspace", place, "--show-values").code == 2
     ran = call("--config", records, "--workspace", place, "--review", review, "--show-values")
     assert ran.code == 0, ran.err
-    assert "in the clear" in ran.err
+    assert "in clear text" in ran.err
     text = review.read_text(encoding="utf-8")
     assert "left_surname" in text
     assert any(name in text for name in SURNAMES)
@@ -165,13 +169,13 @@ def test_mistakes_in_the_file_are_named(call, records, tmp_path, text, says):
 
 
 @pytest.mark.parametrize("options", [("--review", "review.xls"), ("--chart", "chart.png"), ("--backend", "abacus")])
-def test_options_that_cannot_be_meant_are_refused(call, records, tmp_path, options):
+def test_invalid_options_are_rejected(call, records, tmp_path, options):
     ran = call("--config", records, "--workspace", tmp_path / "workspace", *options)
     assert ran.code == 2
     assert options[0] in ran.err
 
 
-def test_an_empty_file_is_refused(call, records, tmp_path):
+def test_an_empty_file_is_rejected(call, records, tmp_path):
     (records.parent / "till.csv").write_text("")
     ran = call("--config", records, "--workspace", tmp_path / "workspace")
     assert ran.code == 3

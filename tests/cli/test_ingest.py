@@ -1,4 +1,4 @@
-"""`qianmian ingest`: the report adds up, options belong to sources, bad input is refused with the right exit code."""
+"""`qianmian ingest`: row counts add up, options belong to sources, bad input has the right exit code."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def write_source(
 GOOD = "order,customer,item,when,n,paid\n1,a,apple,2024-01-01 10:00:00,1,2.5\n2,b,pear,2024-01-02 11:00:00,2,3.0\n"
 
 
-def test_the_account_adds_up_and_a_second_time_changes_nothing(qianmian, tmp_path):
+def test_row_counts_add_up_and_a_second_ingest_changes_nothing(qianmian, tmp_path):
     config, place = write_source(tmp_path, GOOD), tmp_path / "workspace"
     first = qianmian("ingest", "files", "--config", config, "--workspace", place, "--json")
     assert first.code == 0
@@ -31,7 +31,7 @@ def test_the_account_adds_up_and_a_second_time_changes_nothing(qianmian, tmp_pat
     assert second.json["digest"] == first.json["digest"]
 
 
-def test_people_see_a_table_and_where_refused_rows_are(qianmian, tmp_path):
+def test_the_table_and_the_quarantine_file_are_printed(qianmian, tmp_path):
     config = write_source(tmp_path, GOOD + "3,c,fig,yesterday,1,1.0\n")
     done = qianmian("ingest", "files", "--config", config, "--workspace", tmp_path / "workspace")
     assert done.code == 0
@@ -40,7 +40,7 @@ def test_people_see_a_table_and_where_refused_rows_are(qianmian, tmp_path):
     assert ".parquet" in done.out
 
 
-def test_data_of_which_nothing_can_be_kept_is_exit_3_and_leaves_the_lake(qianmian, tmp_path):
+def test_data_without_a_valid_row_is_exit_3_and_leaves_the_lake(qianmian, tmp_path):
     place = tmp_path / "workspace"
     digest = qianmian("ingest", "files", "--config", write_source(tmp_path, GOOD), "--workspace", place, "--json").json[
         "digest"
@@ -73,20 +73,20 @@ def test_a_missing_column_is_exit_2_and_names_it(qianmian, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("arguments", "said"),
+    ("arguments", "message"),
     [
         (["shops"], "completejourney"),
-        (["completejourney", "--config", "x.yaml"], "does not take --config"),
-        (["synthetic", "--config", "x.yaml"], "does not take --config"),
-        (["files", "--seed", "1"], "does not take --seed"),
+        (["completejourney", "--config", "x.yaml"], "does not accept --config"),
+        (["synthetic", "--config", "x.yaml"], "does not accept --config"),
+        (["files", "--seed", "1"], "does not accept --seed"),
         (["files"], "needs --config"),
         (["files", "--config", "nowhere.yaml"], "nowhere.yaml"),
         (["synthetic", "--customers", "3"], "too small"),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",
 )
-def test_options_belong_to_sources(qianmian, tmp_path, arguments, said):
+def test_options_belong_to_sources(qianmian, tmp_path, arguments, message):
     done = qianmian("ingest", *arguments, "--workspace", tmp_path / "workspace")
     assert done.code == 2
-    assert said in done.err
+    assert message in done.err
     assert not (tmp_path / "workspace").exists()

@@ -1,11 +1,11 @@
-"""A pack in one line of the settings, as the verbs see it."""
+"""The verbs with an industry pack selected in the settings."""
 
 from __future__ import annotations
 
 import pyarrow.parquet as pq
 
 
-def test_a_chosen_pack_is_in_the_made_up_shop_the_profiles_and_the_check_up(qianmian, tmp_path):
+def test_a_selected_pack_is_used_by_the_synthetic_shop_the_profiles_and_doctor(qianmian, tmp_path):
     place, out = tmp_path / "workspace", tmp_path / "profiles.parquet"
     place.mkdir()
     (place / "qianmian.yaml").write_text("pack: medical_aesthetics\n", encoding="utf-8")
@@ -22,7 +22,7 @@ def test_a_chosen_pack_is_in_the_made_up_shop_the_profiles_and_the_check_up(qian
     assert "industry pack medical_aesthetics" in qianmian("doctor", "--workspace", place).out
 
 
-def test_a_pack_that_is_not_there_stops_before_anything_is_read(qianmian, tmp_path):
+def test_an_unknown_pack_is_rejected_before_anything_is_read(qianmian, tmp_path):
     (tmp_path / "qianmian.yaml").write_text("pack: beuty\n", encoding="utf-8")
     done = qianmian("ingest", "synthetic", "--workspace", tmp_path)
     assert done.code == 2

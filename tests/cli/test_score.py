@@ -1,4 +1,4 @@
-"""`qianmian score`: options are checked before any work, candidates are read from text, CSV and Parquet."""
+"""`qianmian score`: options are checked before any work; candidates are read from text, CSV and Parquet."""
 
 from __future__ import annotations
 
@@ -11,18 +11,18 @@ from qianmian.errors import UsageError
 
 
 @pytest.mark.parametrize(
-    ("arguments", "said"),
+    ("arguments", "message"),
     [
         (["weather", "--out", "x.csv"], "recommend, churn, predictions"),
         (["churn", "--out", "x.txt"], ".parquet"),
         (["churn"], "--out"),
-        (["churn", "--out", "x.csv", "--num-results", "3"], "does not take --num-results"),
-        (["churn", "--out", "x.csv", "--scene", "home"], "does not take --scene"),
+        (["churn", "--out", "x.csv", "--num-results", "3"], "does not accept --num-results"),
+        (["churn", "--out", "x.csv", "--scene", "home"], "does not accept --scene"),
         (["churn", "--out", "x.csv", "--as-of", "x"], "YYYY-MM-DD"),
         (["recommend", "--out", "x.csv", "--candidates", "nowhere.txt"], "nowhere.txt"),
-        (["churn", "--out", "x.csv", "--filters", "{}"], "does not take --filters"),
-        (["churn", "--out", "x.csv", "--max-per", "brand=1", "--mmr", "0.5"], "does not take --max-per, --mmr"),
-        (["recommend", "--out", "x.csv", "--filters", "{category: x}"], "not JSON"),
+        (["churn", "--out", "x.csv", "--filters", "{}"], "does not accept --filters"),
+        (["churn", "--out", "x.csv", "--max-per", "brand=1", "--mmr", "0.5"], "does not accept --max-per, --mmr"),
+        (["recommend", "--out", "x.csv", "--filters", "{category: x}"], "invalid JSON"),
         (["recommend", "--out", "x.csv", "--filters", "@nowhere.json"], "nowhere.json"),
         (["recommend", "--out", "x.csv", "--filters", "[]"], "filters"),
         (["recommend", "--out", "x.csv", "--purchased", "sometimes"], "purchased"),
@@ -44,10 +44,10 @@ from qianmian.errors import UsageError
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",
 )
-def test_usage_is_exit_2(qianmian, shop, arguments, said):
+def test_usage_is_exit_2(qianmian, shop, arguments, message):
     done = qianmian("score", *arguments, "--workspace", shop)
     assert done.code == 2
-    assert said in done.err
+    assert message in done.err
 
 
 def test_candidates_from_text(tmp_path):
@@ -68,7 +68,7 @@ def test_candidates_from_parquet(tmp_path):
 @pytest.mark.parametrize(
     ("name", "text"), [("items.txt", "\n"), ("items.csv", "name\npear\n"), ("items.parquet", "no parquet")]
 )
-def test_candidates_that_cannot_be_read_are_refused(tmp_path, name, text):
+def test_candidates_that_cannot_be_read_are_rejected(tmp_path, name, text):
     (tmp_path / name).write_text(text)
     with pytest.raises(UsageError):
         read_candidates(tmp_path / name)
@@ -89,4 +89,4 @@ def test_json_of_an_option_or_of_a_file(tmp_path):
         == read_json("--filters", '{"brand": "阿"}')
     )
     assert read_json("--filters", None) is None
-    assert read_limits(["a=b=2"]) == {"a=b": 2}, "an attribute may be called anything"
+    assert read_limits(["a=b=2"]) == {"a=b": 2}, "the name of an attribute may contain ="

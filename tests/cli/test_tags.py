@@ -1,4 +1,4 @@
-"""`qianmian tags`: list, audit and value on a tiny made-up shop."""
+"""`qianmian tags`: list, audit and value on a small synthetic shop."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from features.profiles.tags import TAGS
 
 @pytest.fixture(scope="module")
 def built(shop, tmp_path_factory):
-    """The shop with its profiles built."""
+    """The shop with published profiles."""
     place = tmp_path_factory.mktemp("tags") / "workspace"
     shutil.copytree(shop, place)
     assert run(["features", "--workspace", str(place), "--json"]) == 0
@@ -36,7 +36,7 @@ def test_list(qianmian, built):
     assert "first_visit_source: first_referrer, first_visit_channel" in shown.out
 
 
-def test_an_earlier_moment_is_looked_at_and_not_published(qianmian, built):
+def test_profiles_of_an_earlier_date_are_not_published(qianmian, built):
     done = qianmian("tags", "list", "--as-of", "2024-02-01", "--workspace", built, "--json")
     assert (done.code, done.json["as_of"]) == (0, "2024-02-01T00:00:00")
     assert qianmian("tags", "list", "--workspace", built, "--json").json["as_of"] == "2024-03-31T00:00:00"
@@ -47,16 +47,16 @@ def test_audit(qianmian, built):
     assert done.code == 0
     rules = {finding["rule"] for finding in done.json["findings"]}
     assert rules <= set(AUDIT_RULES)
-    assert {"expired", "never_used"} <= rules  # the shop closed in 2024, and keeps no rules
+    assert {"expired", "never_used"} <= rules  # the data end in 2024, and the workspace has no rules
     assert all(finding[part] for finding in done.json["findings"] for part in ("tags", "what", "why", "mend"))
     shown = qianmian("tags", "audit", "--strict", "--workspace", built)
     assert shown.code == 3
-    assert "to mend:" in shown.out
+    assert "fix:" in shown.out
     loose = qianmian("tags", "audit", "--threshold", "0.5", "--workspace", built, "--json")
     assert len(loose.json["findings"]) > len(done.json["findings"])
 
 
-def test_audit_reads_the_rules_a_workspace_keeps(qianmian, built, tmp_path):
+def test_audit_reads_the_rules_of_the_workspace(qianmian, built, tmp_path):
     place = tmp_path / "workspace"
     shutil.copytree(built, place)
     (place / "segments").mkdir()
@@ -88,7 +88,7 @@ def test_value(qianmian, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("arguments", "code", "said"),
+    ("arguments", "code", "message"),
     [
         (["list", "--category", "odd"], 2, "basic, behaviour"),
         (["list", "--as-of", "someday"], 2, "YYYY-MM-DD"),
@@ -99,7 +99,7 @@ def test_value(qianmian, tmp_path):
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",
 )
-def test_what_cannot_be_done_is_refused(qianmian, built, arguments, code, said):
+def test_invalid_arguments_are_rejected(qianmian, built, arguments, code, message):
     done = qianmian("tags", *arguments, "--workspace", built)
     assert done.code == code
-    assert said in done.err
+    assert message in done.err

@@ -1,4 +1,4 @@
-"""`qianmian train`: what the gate refuses is exit 4, what the data cannot support is exit 3, or skipped with the reason."""
+"""`qianmian train`: exit 4 if the gate refuses a model, exit 3 if the data support no job."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ REPORT = EvalReport({"auc": Metric(0.81, 0.79, 0.83, 500)}, {"recency": {"auc": 
 
 @pytest.fixture
 def trained(monkeypatch):
-    """Stand-in for `training.train`: gives back what a test says, and keeps how it was called."""
+    """Replace `training.train`: return the results that a test sets, and record the calls."""
     calls = []
 
-    def say(*results: JobResult):
+    def set_results(*results: JobResult):
         def train(workspace, jobs, **options):
             calls.append((jobs, options))
             options["progress"]("features at 2024-03-31")
@@ -24,7 +24,7 @@ def trained(monkeypatch):
         monkeypatch.setattr("training.train", train)
         return calls
 
-    return say
+    return set_results
 
 
 REGISTERED = JobResult("churn", "registered", "beats it", 3, "abc", REPORT, 1.0)
@@ -40,7 +40,7 @@ def test_a_registered_job_shows_its_report_beside_the_baselines(qianmian, shop, 
         assert text in done.out
 
 
-def test_machines_get_the_same(qianmian, shop, trained):
+def test_json_contains_the_report(qianmian, shop, trained):
     trained(REGISTERED)
     found = qianmian("train", "churn", "--workspace", shop, "--json").json
     assert found["results"][0]["report"]["metrics"]["auc"] == {"value": 0.81, "low": 0.79, "high": 0.83, "n": 500}
@@ -58,7 +58,7 @@ def test_a_refusal_of_the_gate_is_exit_4(qianmian, shop, trained):
     assert found.json["results"][0]["status"] == "refused"
 
 
-def test_all_says_what_it_skipped_and_why(qianmian, shop, trained):
+def test_all_prints_skipped_jobs_with_the_reason(qianmian, shop, trained):
     calls = trained(REGISTERED, SKIPPED)
     done = qianmian("train", "all", "--workspace", shop)
     assert done.code == 0
@@ -71,7 +71,7 @@ def test_all_with_a_refusal_is_exit_4(qianmian, shop, trained):
     assert qianmian("train", "all", "--workspace", shop).code == 4
 
 
-def test_all_of_which_nothing_can_be_trained_is_exit_3(qianmian, shop, trained):
+def test_all_without_a_supported_job_is_exit_3(qianmian, shop, trained):
     trained(SKIPPED)
     assert qianmian("train", "all", "--workspace", shop).code == 3
 

@@ -1,4 +1,4 @@
-"""Scoring everybody gives what single requests give, at the right moment, in both formats."""
+"""Batch scoring returns the same results as single requests, at the right date, in both formats."""
 
 from __future__ import annotations
 
@@ -157,7 +157,7 @@ def test_exploration_is_the_same_in_blocks_of_any_size_and_its_propensities_are_
     assert batch.score_recommend(champions, num_results=6, options=explored).equals(table)
     people = champions.customers.table.num_rows
     drawn = table.filter(table["explored"])
-    # of 6 places 1.5 are drawn: one, or with probability one half two; the pool follows those that are not
+    # 1.5 of 6 slots are explored: one, or two with probability one half; the pool follows the ranked items
     assert drawn.num_rows / people == pytest.approx(1.5, abs=0.1)
     assert (np.asarray(table["propensity"]) > 0).all()
     by_place = table.group_by("rank").aggregate([("explored", "mean")]).sort_by("rank")["explored_mean"].to_pylist()
@@ -207,8 +207,8 @@ def test_a_later_as_of_folds_in_what_was_bought_since(champions, workspace, monk
         for one, item in known
         if catalogue.item_column(item) not in catalogue.interacted(catalogue.user_row(one))
     ]
-    assert new, "and some of it to people who never had it"
-    # one answer to the same events is the same list
+    assert new, "and some of it to customers who had never bought the item"
+    # a single request with the same events returns the same list
     one_id = new[0][0]
     user = dict(zip(champions.customers.one_ids, champions.customers.table["user_id"].to_pylist(), strict=True))[one_id]
     events = [

@@ -1,4 +1,4 @@
-"""The registry read back, and what serves when something in the workspace is broken."""
+"""Loading champions from the registry, and what is served if a part of the workspace is damaged."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def bundle_of(workspace: Workspace, job: str, version: str) -> Path:
 
 @pytest.fixture
 def damaged(tmp_path):
-    """Spoil a file for the length of a test."""
+    """Damage files for the duration of a test."""
     saved = []
 
     def spoil(path: Path) -> None:
@@ -119,7 +119,7 @@ def test_the_version_before_serves_when_the_champion_is_corrupt_over_http(
         assert version == "2"
         assert load_from_workspace(workspace, Settings()).models["churn"].version == "2"
         damaged(bundle_of(workspace, "churn", "2") / "model" / "booster.json")
-        damaged(bundle_of(workspace, "lookalike", "1") / "model" / "state.npz")  # no version before it
+        damaged(bundle_of(workspace, "lookalike", "1") / "model" / "state.npz")  # there is no previous version
         loaded = load_from_workspace(workspace, Settings())
         assert loaded.models["churn"].version == "1"
         assert "booster.json" in str(loaded.problems[0])
@@ -188,7 +188,7 @@ def test_corrupt_profiles_leave_the_ones_before(workspace, champions, damaged):
         with pytest.raises(ArtifactError):
             answer(alone, "/profile", user_id="x")
         item = champions.models["recommend"].catalogue.item_ids[0]
-        assert answer(alone, "/similar-items", item_id=item)["items"], "what needs no profiles still answers"
+        assert answer(alone, "/similar-items", item_id=item)["items"], "endpoints without profiles still respond"
     finally:
         (workspace.online / "current.json").write_text(json.dumps({"snapshot": before}))
 
@@ -221,7 +221,7 @@ def test_an_export_answers_the_same_without_the_workspace(workspace, champions, 
         load_from_folder(tmp_path / "exported")
 
 
-# ---- who is meant ----------------------------------------------------------------------------------------------------
+# ---- user resolution -------------------------------------------------------------------------------------------------
 
 
 def test_an_id_of_two_sources_must_say_which(champions):

@@ -33,10 +33,10 @@ def refused(answer, status: int, code: str, field: str | None = None) -> dict:
 def good(route: str, answer) -> dict:
     status, body = answer
     assert status == 200, body
-    ENDPOINTS[route].response.model_validate(body, strict=False)  # what /docs.json promises
+    ENDPOINTS[route].response.model_validate(body, strict=False)  # the schema in /docs.json
     fields = ENDPOINTS[route].response.model_fields
     assert {name for name, field in fields.items() if field.is_required()} <= set(body) <= set(fields), (
-        "the answer and its schema name the same fields"
+        "the response has the fields of its schema"
     )
     assert body["as_of"] == "2024-08-01T00:00:00Z"
     assert body["stale"] is True
@@ -210,7 +210,7 @@ def test_discover_hides_what_was_bought_and_home_does_not(serve, buyers, champio
 
 
 def table_of(champions) -> dict[str, dict]:
-    """What is known of each item."""
+    """Attributes of each item."""
     bundle = champions.models["recommend"].bundle
     columns = {name: values.tolist() for name, values in bundle.item_attributes.items()}
     return {
@@ -365,7 +365,7 @@ def test_promotions(serve, buyers, champions):
     ]
     assert body["fallback"] is None
     narrow = good("/recommendations", serve("/v1/recommendations", {**asked, "filters": {"category": "grocery"}}))
-    assert narrow["promotions"][0]["filled"] == 0, "a promotion does not go past the filters"
+    assert narrow["promotions"][0]["filled"] == 0, "a promotion does not override the filters"
     one = asked["promotions"][0]
     for promotions, field, said in (
         ([{**one, "percent": 60}, {**one, "name": "b", "percent": 60}], "promotions", "at most 100"),
@@ -394,7 +394,7 @@ def test_exploration_says_how_probable_each_item_was_and_can_be_repeated(serve, 
     for item in body["items"]:
         assert item["propensity"] == (1 / 20 if item["explored"] else 1)
         assert item["propensity_in_list"] == (2 / 20 if item["explored"] else 1)
-    # the id of the answer is all the chance there was
+    # the id of the response is the only source of randomness
     again = good(
         "/recommendations",
         serve("/v1/recommendations", {**asked, "exploration": {"share": 0.2, "pool": 20, "seed": 7}}),
@@ -415,7 +415,7 @@ def test_exploration_says_how_probable_each_item_was_and_can_be_repeated(serve, 
         serve("/v1/recommendations", {**asked, "exploration": {"share": 0.9, "pool": 2, "seed": 1}, "explain": True}),
     )
     assert sum(item["explored"] for item in small["items"]) == 2, (
-        "no more places are drawn than there are items to draw"
+        "at most as many slots are explored as the pool has items"
     )
     assert all(
         (item["reasons"][-1] == "shown to learn whether you like it") == item["explored"] for item in small["items"]
@@ -630,7 +630,7 @@ def test_items_nobody_had_are_ranked_by_what_they_are(serve, buyers, champions):
         "explain": True,
     }
     body = good("/rank", serve("/v1/rank", request))
-    assert [item["item_id"] for item in body["items"]] == [known], "what the model knows it ranks itself"
+    assert [item["item_id"] for item in body["items"]] == [known], "the model ranks the items it knows"
     assert {item["item_id"] for item in body["new_items"]} == set(attributes)
     assert [item["rank"] for item in body["new_items"]] == [1, 2]
     assert body["new_items"][0]["score"] >= body["new_items"][1]["score"]
@@ -713,7 +713,7 @@ def test_profile(serve, buyers):
             assert tag["source"]
     assert body["tags"]["transaction"]["value_tier"]["value"] in ("low", "middle", "high")
     assert any(tag["value"] is None for tags in body["tags"].values() for tag in tags.values()), (
-        "what nobody knows is null, not absent"
+        "an unknown value is null, not absent"
     )
     stranger = good("/profile", serve("/v1/profile", {"user_id": "ghost"}))
     assert stranger["known"] is False
@@ -808,7 +808,7 @@ def test_foreign_errors_get_the_one_shape(status):
 
 
 def test_handlers_take_no_parsed_body():
-    """FastAPI must not parse a body itself: its errors and its speed are not ours."""
+    """FastAPI must not parse the body, because its errors have another shape and its parser is slower."""
     from serving.http import make_app
 
     for route in make_app(Ready()).routes:

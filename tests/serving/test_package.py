@@ -1,4 +1,4 @@
-"""The Bento: built from bentofile.yaml, served from elsewhere with the workspace gone."""
+"""The Bento is built from bentofile.yaml and served from another folder without the workspace."""
 
 from __future__ import annotations
 
@@ -51,6 +51,6 @@ def test_the_bento_carries_its_champions(workspace, buyers, server_environment, 
             assert status == 200
             assert len(body["items"]) == 3
             assert request_(f"{url}/v1/churn", {"user_ids": buyers[:3]})[0] == 200
-            # only code that lies in a Bento reads the champions from it; the installed project would look for ./workspace
+            # only code inside a Bento reads its champions; the installed project would use ./workspace
     finally:
         away.rename(workspace.root)

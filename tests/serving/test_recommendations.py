@@ -1,4 +1,4 @@
-"""Scenes that go with items, reasons and odd catalogues: the endpoints over small recommenders made by hand."""
+"""Scenes with context items, reasons and unusual catalogues: the endpoints on small hand-made recommenders."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def answer(champions, route="/recommendations", **fields):
 
 
 def bundle_of(one_ids: list[str], *, models=None, scenes=None, facts=None, **attributes) -> ModelBundle:
-    """Everybody buys a pair every ten days; the first customer alternates between both."""
+    """All customers buy a pair every ten days; the first customer alternates between both pairs."""
     rows = []
     for user in range(len(one_ids)):
         for order in range(6):
@@ -78,7 +78,7 @@ def bundle_of(one_ids: list[str], *, models=None, scenes=None, facts=None, **att
 
 @pytest.fixture(scope="module")
 def of_bundle(champions):
-    """The real shop's customers before another recommender."""
+    """The customers of the shared shop with another recommender."""
 
     def make(**options) -> tuple[Champions, list[str]]:
         bundle = bundle_of(champions.customers.one_ids[:20], **options)
@@ -143,7 +143,9 @@ def test_new_in_what_is_bought_often(of_bundle):
     assert explainer.reasons(3, "ials") == ["new in TEA, which you buy often"], (
         "the narrowest group they buy from often"
     )
-    assert explainer.reasons(4, "ials") == ["customers with a similar history buy it"], "a department says nothing"
+    assert explainer.reasons(4, "ials") == ["customers with a similar history buy it"], (
+        "the department alone is not a reason"
+    )
     assert FREQUENT_MIN_TIMES <= 2 * 6
 
 
@@ -156,7 +158,7 @@ def test_what_is_due_says_when_and_why(of_bundle):
         assert item["reasons"] == ["bought every 10 days, last 5 days ago"]
         assert "2024-08-02" <= item["expected_on"] <= "2024-08-12"
     home = answer(champions, user_id=users[4], num_results=1, explain=True)["items"][0]
-    assert home["reasons"] == ["bought every 10 days, last 5 days ago"], "a cycle is true whoever ranked the item"
+    assert home["reasons"] == ["bought every 10 days, last 5 days ago"], "a cycle holds for the items of every source"
     assert "expected_on" not in home
     table = batch.score_recommend(champions, scene="replenish", num_results=2)
     assert table.column_names == [
@@ -177,7 +179,7 @@ def test_what_is_due_says_when_and_why(of_bundle):
     recent_interactions = {"events": [{"item_id": "bread", "ts": "2024-08-01T09:00:00Z"}]}
     later = answer(champions, user_id=users[4], scene="replenish", num_results=2, context=recent_interactions)["items"]
     assert {item["item_id"]: item["expected_on"] is None for item in later} == {"bread": True, "butter": False}, (
-        "bought again: another day, unknown"
+        "bought again, so the next date is unknown"
     )
     assert answer(champions, user_id="nobody", scene="replenish")["items"] == []
 
@@ -356,7 +358,7 @@ def test_ids_are_any_text(small):
         champions, "/rank", user_id="\u202e顾客", item_ids=["e\u0301clair \U0001f370", "\u00e9clair \U0001f370"]
     )
     assert [item["item_id"] for item in ranked["items"]] == ["e\u0301clair \U0001f370"]
-    assert ranked["unknown"] == ["\u00e9clair \U0001f370"], "other characters are another id"
+    assert ranked["unknown"] == ["\u00e9clair \U0001f370"], "ids are compared exactly"
     assert answer(champions, user_id=users[1], filters={"item_id": ["阿 tea"]})["items"][0]["item_id"] == "阿 tea"
 
 
@@ -364,7 +366,7 @@ def test_a_catalogue_that_shrank(of_bundle):
     champions, users = of_bundle(available=np.array([0, 1, 1, -1, 1, 0], np.int8))
     listed = answer(champions, user_id=users[0], num_results=10)
     assert {item["item_id"] for item in listed["items"]} == {"butter", "pasta", "sauce", "阿 tea"}, (
-        "what nobody says can be had"
+        "an item of unknown availability is available"
     )
     assert listed["short_reason"] == "the model knows 6 items, those that can be had are 4"
     none = of_bundle(available=np.zeros(6, np.int8))[0]
@@ -390,7 +392,7 @@ def test_what_is_known_of_items_may_be_nothing_or_not_a_number(of_bundle):
     free = answer(
         champions, user_id=users[0], num_results=6, diversity={"max_per": {"category/1": 1, "brand": 1}, "mmr": 0.2}
     )
-    assert len(free["items"]) == 3, "what is in no category is not limited, brands are: A, B and one nobody knows"
+    assert len(free["items"]) == 3, "items without a category are not limited; brands are: A, B and unknown"
     bare = replace(champions.models["recommend"].bundle, item_attributes={})
     assert Catalogue(bare).items.names == ("item_id",)
     assert Catalogue(bare).levels.tolist() == [[-1]] * 6

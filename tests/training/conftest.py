@@ -39,7 +39,7 @@ SETTINGS = Settings.model_validate(
 
 @pytest.fixture(autouse=True, scope="session")
 def isolated_environment() -> Iterator[None]:
-    """No store but the workspace's, and narrower bootstraps: nine tenths of `train churn` on a small shop."""
+    """Use the store of the workspace only, and fewer bootstrap samples, which take nine tenths of `train churn`."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("training.bootstrap.STATISTIC_RESAMPLES", 50)
         patch.delenv("MLFLOW_TRACKING_URI", raising=False)
@@ -49,7 +49,7 @@ def isolated_environment() -> Iterator[None]:
 
 @pytest.fixture(scope="session")
 def shop(tmp_path_factory) -> Workspace:
-    """560 people and 150 days, never trained on: with 28 days to look ahead, four moments to build profiles at."""
+    """560 customers and 150 days, without models: with a horizon of 28 days there are four snapshot dates."""
     workspace = Workspace(tmp_path_factory.mktemp("a shop") / "work space")
     ingest(workspace, SOURCES["synthetic"](customers=560, days=150, seed=3), Settings())
     return workspace
@@ -57,7 +57,7 @@ def shop(tmp_path_factory) -> Workspace:
 
 @pytest.fixture(scope="session")
 def small_shop(tmp_path_factory) -> Workspace:
-    """60 people and 90 days: enough for `recommend` and for nothing else."""
+    """60 customers and 90 days: enough for `recommend` only."""
     workspace = Workspace(tmp_path_factory.mktemp("a small shop") / "work space")
     ingest(workspace, SOURCES["synthetic"](customers=60, days=90, seed=3), Settings())
     return workspace
@@ -65,7 +65,7 @@ def small_shop(tmp_path_factory) -> Workspace:
 
 @pytest.fixture(scope="session")
 def copy_workspace(tmp_path_factory) -> Callable[..., Workspace]:
-    """Another workspace with the same lake, some of its tables replaced by queries over the old ones."""
+    """Create a workspace with a copy of the lake, in which some tables are replaced by queries over the old ones."""
 
     def copy(workspace: Workspace, queries: Mapping[str, str] | None = None) -> Workspace:
         other = Workspace(tmp_path_factory.mktemp("another shop") / "work space").create()
@@ -88,7 +88,7 @@ def settings() -> Settings:
 
 @pytest.fixture(scope="session")
 def trained(shop, copy_workspace) -> SimpleNamespace:
-    """A workspace whose four jobs ran once and `recommend` once more, and how they ended."""
+    """A workspace in which four jobs ran once and `recommend` twice, with the results."""
     workspace, lines = copy_workspace(shop), []
     results = train(workspace, ["all"], clock=CLOCK, settings=SETTINGS, progress=lines.append)
     again = train(workspace, ["recommend"], clock=lambda: CLOCK() + timedelta(hours=1), settings=SETTINGS)
@@ -106,7 +106,7 @@ def client(trained):
 
 @pytest.fixture(scope="session")
 def bundle_folder() -> Callable[[Workspace, str], Path]:
-    """Where the champion's bundle lies."""
+    """Path of the champion's bundle."""
 
     def find(workspace: Workspace, name: str) -> Path:
         import mlflow

@@ -1,4 +1,4 @@
-"""Metrics against scikit-learn and by hand; intervals that cover."""
+"""Metrics compared with scikit-learn and with values computed by hand; coverage of the intervals."""
 
 from __future__ import annotations
 
@@ -27,22 +27,22 @@ def test_classification_metrics_by_hand():
     assert CLASSIFICATION["average_precision"](y, p) == pytest.approx(0.5 * 1.0 + 0.5 * 2 / 3), "a tie is one step"
     assert CLASSIFICATION["brier"](y, p) == pytest.approx((0.01 + 0.36 + 0.16 + 0.01) / 4)
     assert CLASSIFICATION["log_loss"](y, np.array([0.0, 1.0, 0.0, 1.0])) == pytest.approx(0.0, abs=2e-6), (
-        "certain and right is not infinite"
+        "the log loss of a certain and right prediction is finite"
     )
     assert CLASSIFICATION["log_loss"](y, np.array([0.0, 0.0, 0.0, 1.0])) == pytest.approx(
         -np.log(1e-6) / 4, rel=1e-4
-    ), "nor certain and wrong"
+    ), "the log loss of a certain and wrong prediction is finite"
 
 
 @pytest.mark.parametrize("name", ["auc", "average_precision"])
-def test_rankings_need_not_be_probabilities(name):
+def test_auc_accepts_scores_that_are_not_probabilities(name):
     rng = np.random.default_rng(0)
     y, scores = rng.integers(0, 2, 300), -np.round(rng.exponential(100, 300))
     assert CLASSIFICATION[name](y, scores) == pytest.approx(CLASSIFICATION[name](y, np.exp(scores / 500)), abs=1e-12)
     assert CLASSIFICATION[name](y, scores + 1000 * y) == 1.0
 
 
-def test_one_outcome_has_no_area():
+def test_auc_is_nan_with_a_single_class():
     y = np.zeros(5, dtype=int)
     assert math.isnan(CLASSIFICATION["auc"](y, np.arange(5.0)))
     assert math.isnan(CLASSIFICATION["auc"](1 - y, np.arange(5.0)))
@@ -55,7 +55,7 @@ def test_one_outcome_has_no_area():
         lambda rows: len({y for y, _ in rows}) == 2
     )
 )
-def test_classification_metrics_are_scikit_learns(rows):
+def test_classification_metrics_equal_scikit_learn(rows):
     y, p = np.array([y for y, _ in rows]), np.array([p for _, p in rows]) / 20
     expected = {
         "auc": roc_auc_score(y, p),
@@ -69,7 +69,7 @@ def test_classification_metrics_are_scikit_learns(rows):
 
 def test_calibration_error_by_hand():
     p = np.repeat([0.2, 0.8], 50)
-    y = np.concatenate([np.arange(50) < 20, np.arange(50) < 40]).astype(int)  # .4 and .8 observed
+    y = np.concatenate([np.arange(50) < 20, np.arange(50) < 40]).astype(int)  # observed shares are .4 and .8
     assert expected_calibration_error(y, p, bins=2) == pytest.approx(0.5 * 0.2 + 0.5 * 0.0)
     assert expected_calibration_error(np.array([1, 0]), np.array([1.0, 0.0])) == 0.0
 
@@ -89,7 +89,7 @@ def test_the_mean_and_its_interval():
     assert math.isnan(nothing.low)
 
 
-def test_columns_share_their_draws_and_missing_values_are_left_out():
+def test_columns_share_resamples_and_missing_values_are_skipped():
     rng = np.random.default_rng(4)
     values = np.column_stack([rng.random(300), rng.exponential(size=300)])
     values[:40, 1] = np.nan
@@ -107,14 +107,14 @@ def test_columns_share_their_draws_and_missing_values_are_left_out():
     assert math.isnan(nobody.value)
 
 
-def test_a_block_of_draws_is_as_good_as_one(monkeypatch):
+def test_the_block_size_does_not_change_the_resamples(monkeypatch):
     values = np.random.default_rng(6).random((50, 2))
     whole = bootstrap_means(values, n_resamples=37)
     monkeypatch.setattr("training.bootstrap.COUNT_CELLS", 500)
     np.testing.assert_allclose(bootstrap_means(values, n_resamples=37), whole, rtol=1e-12)
 
 
-def test_intervals_cover_the_truth_about_as_often_as_they_say():
+def test_intervals_of_a_mean_cover():
     rng = np.random.default_rng(1)
     covered = [
         found.low <= 0.3 <= found.high
@@ -152,7 +152,7 @@ def test_a_paired_difference_is_narrower_than_two_intervals():
     assert worse.high < 0
 
 
-def test_one_outcome_gives_no_interval():
+def test_a_single_class_has_no_interval():
     metric = statistic_metric(CLASSIFICATION["auc"], np.zeros(20, dtype=int), np.arange(20.0))
     assert math.isnan(metric.low)
     assert math.isnan(metric.high)

@@ -1,4 +1,4 @@
-"""`train content`: what is asked, what it is measured beside, and when it says why it cannot."""
+"""`train content`: the split, the baselines, and the reasons for skipping the job."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def train(shop, settings):
     return content._contents(TrainingContext(shop, START, settings, lambda line: None), START)
 
 
-def test_it_beats_one_line_answers_and_gives_the_new_their_turn(outcome):
+def test_it_beats_simple_baselines_and_recommends_new_contents(outcome):
     report = outcome.report
     for name in ("most clicked", "topic popularity", "most recent", "new first"):
         assert report.differences[f"ndcg@10:{name}"].low > 0, name
@@ -48,7 +48,7 @@ def test_it_beats_one_line_answers_and_gives_the_new_their_turn(outcome):
     assert {"light readers", "heavy readers"} <= set(report.slices)
 
 
-def test_the_bundle_holds_contents(outcome):
+def test_the_bundle_contains_contents(outcome):
     bundle = outcome.bundle
     assert bundle.kind == "scenes"
     assert list(bundle.model.scenes) == ["content"]
@@ -59,8 +59,8 @@ def test_the_bundle_holds_contents(outcome):
     assert len(bundle.item_ids) == 130
 
 
-def test_what_was_read_to_the_end_is_not_asked_for(train):
-    """Truth is of the window, of customers with a history, and of contents they had not read."""
+def test_contents_read_before_are_not_relevant(train):
+    """The relevant contents are read in the test period by customers with a history who had not read them before."""
     rng = np.random.default_rng(0)
     m = 500
     holdout = train.interactions.where(rng.integers(0, len(train.interactions.users), m))
@@ -82,13 +82,13 @@ def test_what_was_read_to_the_end_is_not_asked_for(train):
             assert not {(user, item) for item in ids[row].tolist()} & ends, name
 
 
-def test_a_lake_without_contents_says_so(shop, copy_workspace, settings):
+def test_a_lake_without_contents_skips_the_job(shop, copy_workspace, settings):
     workspace = copy_workspace(shop, {"contents": "SELECT * FROM contents WHERE false"})
     with pytest.raises(DataError, match="no contents"):
         content.run(TrainingContext(workspace, END, settings, lambda line: None))
 
 
-def test_too_few_readers_say_so(shop, copy_workspace, settings):
+def test_too_few_readers_skip_the_job(shop, copy_workspace, settings):
     workspace = copy_workspace(
         shop, {"events": "SELECT * FROM events WHERE content_id IS NULL OR hash(source_user_id) % 40 = 0"}
     )
@@ -97,8 +97,8 @@ def test_too_few_readers_say_so(shop, copy_workspace, settings):
 
 
 @pytest.mark.slow
-def test_without_a_shop_it_goes_by_what_is_read(shop, copy_workspace, settings):
-    """No items, no orders: reading alone is enough."""
+def test_without_purchases_it_uses_content_interactions(shop, copy_workspace, settings):
+    """Content interactions are sufficient without items and orders."""
     workspace = copy_workspace(
         shop,
         {

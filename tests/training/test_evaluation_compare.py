@@ -22,7 +22,7 @@ from training.evaluation.slices import activity_slices
 
 
 def market(n_users=120, n_items=40, seed=0):
-    """Customers with favourites they come back for."""
+    """Training data of customers who buy their favourites repeatedly."""
     rng = np.random.default_rng(seed)
     users = np.repeat(np.arange(n_users), rng.integers(4, 40, n_users))
     favourite = rng.integers(0, n_items, n_users)
@@ -37,13 +37,13 @@ def market(n_users=120, n_items=40, seed=0):
 # ---- slices ----------------------------------------------------------------------------------------------------------
 
 
-def test_slices_partition_the_asked():
+def test_slices_partition_the_users():
     data = market()
     users = np.array([3, 0, -1, 7, 7, 50])
     found = activity_slices(data.interactions, users)
     assert tuple(found) == ("new", "asleep", "light", "heavy")
     assert np.sum(list(found.values()), axis=0).tolist() == [1] * 6
-    assert found["new"][2], "somebody unknown"
+    assert found["new"][2], "an unknown user is new"
     everybody = activity_slices(data.interactions, np.arange(120))
     assert all(rows.any() for name, rows in everybody.items() if name != "new")
 
@@ -73,7 +73,7 @@ def test_each_slice_by_its_rule():
     assert activity_slices(data.interactions, np.arange(5), patient)["asleep"].sum() == 0
 
 
-def test_without_time_nobody_sleeps():
+def test_without_timestamps_no_user_is_asleep():
     data = TrainingSet.from_arrays([0, 0, 0, 1, 1, 2], [0, 1, 2, 0, 1, 0], n_users=3, n_items=3)
     found = activity_slices(data.interactions, np.arange(3))
     assert {name: np.flatnonzero(rows).tolist() for name, rows in found.items()} == {
@@ -87,7 +87,7 @@ def test_without_time_nobody_sleeps():
 # ---- paired bootstrap ------------------------------------------------------------------------------------------------
 
 
-def test_a_pair_is_drawn_together():
+def test_pairs_are_resampled_together():
     rng = np.random.default_rng(1)
     b = rng.random(500)
     a = b + 0.01 + rng.normal(0, 0.005, 500)
@@ -100,7 +100,7 @@ def test_thirty_thousand_customers_take_less_than_a_second():
     a, b = np.random.default_rng(2).random((2, 30_000))
     seconds = []
     for _ in range(3):
-        started = time.thread_time()  # of the processor: the machine may be busy with something else
+        started = time.thread_time()  # CPU time, because the machine may be busy
         found = mean_metric(a - b)
         seconds.append(time.thread_time() - started)
     assert min(seconds) < 1.0
@@ -135,7 +135,7 @@ def measured():
     return split, ranked_lists, found
 
 
-def test_every_model_is_measured_alike(measured):
+def test_all_models_are_evaluated_on_the_same_users(measured):
     split, ranked_lists, found = measured
     metrics = set(found.models["repeat"])
     assert metrics == set(found.models["popular"])
@@ -156,7 +156,7 @@ def test_every_model_is_measured_alike(measured):
                 assert (got.low, got.high) == pytest.approx((wanted.low, wanted.high))
 
 
-def test_what_tells_the_models_apart(measured):
+def test_metrics_beyond_accuracy_separate_the_models(measured):
     _, _, found = measured
     repeat, popular = found.models["repeat"], found.models["popular"]
     assert repeat["ndcg@10"].value > popular["ndcg@10"].value
@@ -165,13 +165,13 @@ def test_what_tells_the_models_apart(measured):
     )
     assert found.differences["ndcg@10:popular"].low > 0
     assert set(found.differences) == {"ndcg@10:popular", "recall@10:popular"}
-    assert popular["popularity_lift@10"].value > 0, "the popular are listed more than they are taken"
+    assert popular["popularity_lift@10"].value > 0, "popular items are recommended more often than they are bought"
     assert repeat["popularity_lift@10"].value < popular["popularity_lift@10"].value
     assert repeat["coverage@10"].value > popular["coverage@10"].value == pytest.approx(10 / 40)
     assert repeat["novelty@10"].value > popular["novelty@10"].value
 
 
-def test_slices_hold_their_own_customers(measured):
+def test_slices_contain_their_own_customers(measured):
     split, _, found = measured
     parts = activity_slices(split.train.interactions, split.users)
     assert set(found.slices) == {name for name, rows in parts.items() if rows.any()}
@@ -181,7 +181,7 @@ def test_slices_hold_their_own_customers(measured):
         assert by_model["repeat"]["ndcg@10"].n == parts[name].sum()
 
 
-def test_it_goes_to_json_and_to_a_table(measured):
+def test_a_comparison_is_written_as_json_and_as_a_table(measured):
     _, _, found = measured
     plain = found.as_dict()
     assert plain["repeat"]["ndcg@10"] == found.models["repeat"]["ndcg@10"].__dict__
@@ -202,7 +202,7 @@ def test_the_reference_can_be_named(measured):
         evaluate({}, split.truth, 10)
 
 
-def test_a_metric_nobody_has_a_value_of_is_not_a_number():
+def test_a_metric_without_values_is_nan():
     truth = sparse.csr_matrix([[0, 1.0]] * 5)
     found = evaluate({"one": np.array([[0]] * 5)}, truth, 1, history=sparse.csr_matrix((5, 2)), n_resamples=20)
     assert found.models["one"]["repeat_recall@1"].n == 0

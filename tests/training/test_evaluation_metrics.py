@@ -1,4 +1,4 @@
-"""Ranking metrics against trec_eval (ir-measures), scikit-learn and RecTools on random input, and by hand where no library counts so."""
+"""Ranking metrics compared with trec_eval (ir-measures), scikit-learn and RecTools, or with values by hand."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ EVERY = STANDARD + PUBLISHED
 
 
 def random_lists(seed, n=6, n_items=20, width=12, padded=0):
-    """Lists without doubles, the last `padded` places empty, and what was taken, at least one item each."""
+    """Random lists without duplicates, the last `padded` slots empty, and at least one relevant item per user."""
     rng = np.random.default_rng(seed)
     ids = np.array([rng.permutation(n_items)[:width] for _ in range(n)], dtype=np.int32)
     if padded:
@@ -35,7 +35,7 @@ def random_lists(seed, n=6, n_items=20, width=12, padded=0):
 
 @settings(deadline=None, max_examples=60)
 @given(st.integers(0, 10_000), st.integers(1, 25), st.integers(0, 12))
-def test_they_are_those_of_trec_eval(seed, k, padded):
+def test_metrics_equal_trec_eval(seed, k, padded):
     ids, relevant = random_lists(seed, padded=padded)
     truth = sparse.csr_matrix(relevant.astype(np.float32))
     got = ranking_metrics(ids, truth, k, EVERY)
@@ -58,7 +58,7 @@ def test_they_are_those_of_trec_eval(seed, k, padded):
     }
     for name, measure in names.items():
         assert got[name] == pytest.approx([theirs[str(measure), user] for user in range(len(ids))]), name
-    # the project's own divide by what k places could hold
+    # the project's own metrics divide by the number of relevant items that fit into k slots
     share = relevant.sum(axis=1) / np.minimum(relevant.sum(axis=1), k)
     assert got["recall"] == pytest.approx(got["recall_of_taken"] * share)
     assert got["map"] == pytest.approx(got["map_of_taken"] * share)
@@ -66,7 +66,7 @@ def test_they_are_those_of_trec_eval(seed, k, padded):
 
 @settings(deadline=None, max_examples=30)
 @given(st.integers(0, 10_000), st.integers(1, 20))
-def test_ndcg_is_scikit_learns(seed, k):
+def test_ndcg_equals_scikit_learn(seed, k):
     ids, relevant = random_lists(seed, width=20)
     scores = np.empty(relevant.shape)
     np.put_along_axis(scores, ids.astype(np.int64), -np.arange(20.0)[None, :].repeat(len(ids), axis=0), axis=1)
@@ -76,8 +76,8 @@ def test_ndcg_is_scikit_learns(seed, k):
 
 @settings(deadline=None, max_examples=40)
 @given(st.integers(0, 10_000), st.integers(1, 25), st.integers(0, 12))
-def test_the_ideal_of_a_basket_is_as_long_as_the_basket(seed, k, padded):
-    """What the published code of Li et al. (2023) does, which no library does."""
+def test_the_ideal_dcg_of_a_basket_has_the_length_of_the_basket(seed, k, padded):
+    """The formula of the published code of Li et al. (2023), which no library implements."""
     ids, relevant = random_lists(seed, padded=padded)
     got = ranking_metrics(ids, sparse.csr_matrix(relevant.astype(np.float32)), k, ["ndcg_of_taken"])["ndcg_of_taken"]
     for user, row in enumerate(ids):
@@ -86,8 +86,8 @@ def test_the_ideal_of_a_basket_is_as_long_as_the_basket(seed, k, padded):
 
 
 @pytest.mark.parametrize("case", range(len(RECTOOLS["cases"])))
-def test_they_are_those_of_rectools(case):
-    """RecTools cannot be installed beside pandas 3, so its values on random input were written down."""
+def test_metrics_equal_rectools(case):
+    """RecTools cannot be installed with pandas 3, so its values on random input are stored."""
     case = RECTOOLS["cases"][case]
     ids, k = np.array(case["ids"]), case["k"]
     truth, before = (np.array(case[name]) for name in ("truth", "before"))
@@ -110,7 +110,7 @@ def test_they_are_those_of_rectools(case):
 
 
 def test_padding_is_not_the_last_item():
-    """An id of −1 must not be read as the item before the first of the next user."""
+    """An id of −1 must not be read as the last item of the previous user's row."""
     ids = np.array([[0, -1], [-1, -1]], dtype=np.int32)
     truth = sparse.csr_matrix([[0, 1.0], [0, 1.0]])
     assert {name: values.tolist() for name, values in ranking_metrics(ids, truth, 2, EVERY).items()} == {
@@ -118,7 +118,7 @@ def test_padding_is_not_the_last_item():
     }
 
 
-def test_who_took_nothing_has_no_value():
+def test_a_user_without_relevant_items_has_no_value():
     got = ranking_metrics(np.array([[0], [0]]), sparse.csr_matrix([[1.0, 0], [0, 0]]), 3, EVERY)
     assert all(math.isnan(values[1]) and not math.isnan(values[0]) for values in got.values())
     assert ranking_metrics(np.empty((0, 3), np.int32), sparse.csr_matrix((0, 4)), 3, EVERY)["recall"].shape == (0,)
@@ -128,13 +128,13 @@ def test_who_took_nothing_has_no_value():
     ]
 
 
-def test_doubles_and_stored_zeros_of_the_truth_count_once_or_not_at_all():
+def test_duplicates_in_the_truth_count_once_and_stored_zeros_not_at_all():
     untidy = sparse.csr_matrix((np.array([1.0, 1.0, 0.0]), np.array([2, 2, 0]), np.array([0, 3])), shape=(1, 3))
     assert ranking_metrics(np.array([[2, 1]]), untidy, 2)["recall"].tolist() == [1.0]
-    assert untidy.nnz == 3, "the argument stays as it was"
+    assert untidy.nnz == 3, "the argument is not changed"
 
 
-def test_what_does_not_fit_is_refused():
+def test_invalid_arguments_are_rejected():
     ids, truth = np.array([[0]]), sparse.csr_matrix([[1.0]])
     for lists, k, names in ((ids, 1, ["recal"]), (ids, 0, ["recall"]), (np.array([[0], [0]]), 1, ["recall"])):
         with pytest.raises(UsageError):
@@ -168,7 +168,7 @@ def test_novelty_and_popularity_by_hand():
     ids = np.array([[0, 1], [2, -1], [-1, -1]])
     customers = np.array([4, 1, 0])
     assert metrics.inverse_user_frequency(ids, 2, customers, 4)[:2].tolist() == [1.0, 2.0], (
-        "an item nobody had counts as had by one"
+        "an item without customers counts as one with one customer"
     )
     assert metrics.popularity(ids, 2, customers, 4)[:2].tolist() == [0.625, 0.0]
     relevant = metrics.popularity_of_relevant(sparse.csr_matrix([[1, 1, 0], [0, 0, 1], [0, 0, 0]]), customers, 4)
@@ -179,7 +179,7 @@ def test_novelty_and_popularity_by_hand():
     assert metrics.coverage(ids, 1, 6) == pytest.approx(2 / 6)
 
 
-def test_diversity_leaves_out_what_is_unknown(monkeypatch):
+def test_diversity_ignores_unknown_categories(monkeypatch):
     brands = metrics.attribute_codes({"brand": np.array(["a", "a", "b", ""])})
     ids = np.array([[0, 1, 2], [0, 2, 3], [3, 0, -1], [0, -1, -1]])
     assert metrics.diversity(ids, 3, brands)[:2].tolist() == pytest.approx([2 / 3, 1.0])
@@ -187,10 +187,10 @@ def test_diversity_leaves_out_what_is_unknown(monkeypatch):
     whole = metrics.diversity(ids, 3, brands)
     monkeypatch.setattr("training.evaluation.metrics.PAIR_CELLS", 3)
     np.testing.assert_array_equal(metrics.diversity(ids, 3, brands), whole)
-    assert np.isnan(metrics.diversity(ids, 1, brands)).all(), "one item is no pair"
+    assert np.isnan(metrics.diversity(ids, 1, brands)).all(), "one item has no pairs"
 
 
-def test_categories_that_part_later_are_nearer():
+def test_categories_with_a_longer_common_path_are_more_similar():
     codes = metrics.level_codes(np.array(["food/fruit/apple", "food/fruit/pear", "food/bread/rye", "toys/cars/red"]))
     distances = [metrics.diversity(np.array([[0, other]]), 2, codes)[0] for other in (1, 2, 3)]
     assert distances == pytest.approx([1 / 3, 2 / 3, 1.0])

@@ -1,4 +1,4 @@
-"""No protocol lets an answer into what is learnt from; every one asks whom it says it asks."""
+"""No split leaks relevant items into the training data, and each split evaluates the documented users."""
 
 from __future__ import annotations
 
@@ -24,16 +24,16 @@ QUICK = settings(deadline=None, max_examples=40)
 
 
 def purchases(seed, n_users=12, n_items=9, m=150):
-    """Orders of 1 to 4 lines at whole and broken days; every order of a customer has its own moment."""
+    """Orders of 1 to 4 lines at whole and fractional ages in days; no two orders of a customer have the same time."""
     rng = np.random.default_rng(seed)
     users, items = rng.integers(0, n_users, m), (rng.random(m) ** 2 * n_items).astype(int)
-    orders = rng.integers(0, 5, m)  # a number is a customer's own, a larger one is later
+    orders = rng.integers(0, 5, m)  # order numbers are unique per customer, and larger ones are later
     ages = (6 - orders) * 10 + users * 0.25
     return TrainingSet.from_arrays(users, items, n_users=n_users, n_items=n_items, age_days=ages, orders=orders)
 
 
 def lines(data, which=None):
-    """Every line as (user, item of the data that was split, age)."""
+    """All lines as (user, item of the data before the split, age)."""
     rows = data.interactions
     items = rows.items if which is None else which[rows.items]
     return list(zip(rows.users.tolist(), items.tolist(), rows.age_days.tolist(), strict=True))
@@ -51,7 +51,7 @@ def pairs(split, users=None):
 @given(
     st.integers(0, 10_000), st.sampled_from([5.0, 10.0, 12.75, 20.0]), st.sampled_from([0.0, 10.0]), st.integers(1, 4)
 )
-def test_no_row_at_or_after_the_cut_is_learnt_from(seed, horizon, ends, least):
+def test_no_row_at_or_after_the_cutoff_is_in_the_training_data(seed, horizon, ends, least):
     data = purchases(seed)
     cut = horizon + ends
     before = [(user, item, age) for user, item, age in lines(data) if age > cut]
@@ -73,8 +73,8 @@ def test_no_row_at_or_after_the_cut_is_learnt_from(seed, horizon, ends, least):
     assert split.train.user_features is None
 
 
-def test_ties_are_not_broken_by_what_came_after_the_cut():
-    # item 1 is the favourite of the test window, item 0 was before it
+def test_ties_are_not_broken_by_rows_after_the_cutoff():
+    # item 1 is the most popular in the test period, item 0 before it
     data = TrainingSet.from_arrays(
         [0, 1, 2, 2, 0, 1, 2],
         [0, 0, 0, 1, 1, 1, 1],
@@ -144,19 +144,19 @@ def test_baskets_must_be_known():
 # ---- pairs -----------------------------------------------------------------------------------------------------------
 
 
-def test_the_lightgcn_split_masks_what_was_trained_on():
+def test_the_lightgcn_split_excludes_training_items():
     split = lightgcn_split((np.array([0, 0, 1]), np.array([0, 1, 1])), (np.array([0, 2]), np.array([2, 1])), n_items=4)
     assert (split.train.n_users, split.train.n_items) == (3, 4)
     assert pairs(split) == {(0, 2), (2, 1)}
     answer = split.recommend_with(PopularRecommender().fit(split.train), 4)
     assert {0, 1}.isdisjoint(answer.ids[0].tolist())
-    assert answer.ids[1, 0] == 1, "who has no train row sees everything"
+    assert answer.ids[1, 0] == 1, "a user without training rows may get every item"
     assert split.history().toarray().tolist() == [[1, 1, 0, 0], [0, 0, 0, 0]]
 
 
 @QUICK
 @given(st.integers(0, 10_000), st.floats(0.05, 0.9))
-def test_holding_out_leaves_every_customer_something(seed, share):
+def test_a_random_split_leaves_every_customer_an_item(seed, share):
     data = purchases(seed)
     every = {(user, item) for user, item, _ in lines(data)}
     train, after = hold_out(data, share=share, seed=seed)
@@ -191,19 +191,19 @@ def test_folds_partition_the_customers_and_keep_them_out(seed, folds):
         right = pairs(split)
         assert told & right == set()
         assert told | right == {(user, item) for user, item in every if user in set(split.users.tolist())}
-        assert (np.diff(split.recent_interactions.matrix().indptr) > 0).all(), "everybody tells something"
+        assert (np.diff(split.recent_interactions.matrix().indptr) > 0).all(), "every user has recent interactions"
         assert split.recent_interactions.shape == (len(split), data.n_items)
         asked += split.users.tolist()
     assert sorted(asked) == sorted(several)
 
 
-def test_a_fold_is_answered_from_what_was_told():
+def test_a_fold_is_ranked_from_recent_interactions():
     data = purchases(5)
     split = next(user_folds(data, folds=3))
     answer = split.recommend_with(RepeatPurchaseRecommender().fit(split.train), 9)
     interacted = split.history().toarray() > 0
     assert not any(interacted[row, item] for row, ids in enumerate(answer.ids) for item in ids if item >= 0), (
-        "what was told is not asked again"
+        "recent interactions are not relevant items"
     )
     with pytest.raises(UsageError):
         next(user_folds(data, folds=1))

@@ -1,4 +1,4 @@
-"""`EvaluationSplit`: some of its examples are the same examples; candidates are all an example may be answered with."""
+"""`EvaluationSplit`: a subset keeps its examples unchanged, and lists contain candidates only."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def matrix(rows: list[list[int]], n_items: int = 9) -> sparse.csr_matrix:
     return sparse.csr_matrix(np.array([np.isin(np.arange(n_items), row) for row in rows], dtype=np.float32))
 
 
-def test_the_lists_of_some_examples_are_those_of_all_at_these_places(data):
+def test_lists_of_a_subset_equal_the_rows_of_all_lists(data):
     split = EvaluationSplit(
         data,
         np.arange(7),
@@ -44,7 +44,7 @@ def test_the_lists_of_some_examples_are_those_of_all_at_these_places(data):
 
 
 def test_an_example_is_ranked_over_its_candidates_that_are_not_excluded(data, monkeypatch):
-    monkeypatch.setattr(module, "BATCH_SIZE", 2)  # three examples are two batches
+    monkeypatch.setattr(module, "BATCH_SIZE", 2)  # three examples make two batches
     split = EvaluationSplit(
         data,
         np.arange(3),

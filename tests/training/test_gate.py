@@ -42,11 +42,11 @@ def test_truth_table(low, high, clearly, not_behind, higher_is_better):
         assert ("does not beat it" in judged.reasons[0]) is not expected
 
 
-def test_a_value_that_is_no_number_does_not_pass():
+def test_nan_does_not_pass():
     assert not apply_gate(report(a__b=Metric(NAN, 0.1, 0.2, 9)), [GateRule("a:b")]).passed
 
 
-def test_one_rule_that_fails_is_enough_and_is_the_reason():
+def test_one_failed_rule_refuses_the_model_and_is_the_reason():
     good, bad = Metric(0.2, 0.1, 0.3, 9), Metric(-0.2, -0.3, -0.1, 9)
     judged = apply_gate(report(a__x=good, b__y=bad), [GateRule("a:x"), GateRule("b:y", require_improvement=False)])
     assert not judged.passed
@@ -57,7 +57,7 @@ def test_one_rule_that_fails_is_enough_and_is_the_reason():
     assert len(both.reasons) == 2
 
 
-def test_the_report_judged_is_another_one():
+def test_the_gate_does_not_change_the_report():
     measured = report(a__b=Metric(0.2, 0.1, 0.3, 9))
     assert not measured.passed
     assert apply_gate(measured, [GateRule("a:b")]).as_dict() == {

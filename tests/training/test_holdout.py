@@ -1,4 +1,4 @@
-"""What is chosen and measured on, with time and without."""
+"""Validation and test periods, with and without timestamps."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def pairs(data, item_ids, user_ids):
     return set(zip(user_ids[data.users].tolist(), item_ids[data.items].tolist(), strict=True))
 
 
-def test_dated_windows_follow_each_other(shop, settings):
+def test_test_follows_validation_with_timestamps(shop, settings):
     splitter = HoldoutSplitter(context_of(shop, settings))
     assert splitter.horizon_days == 28
     test, validation = splitter.test(), splitter.validation(with_features=False)
@@ -48,7 +48,7 @@ def test_dated_windows_follow_each_other(shop, settings):
         assert 0 < held.holdout.age_days.min() <= held.holdout.age_days.max() <= 28
 
 
-def test_without_time_a_share_of_each_customers_items_is_held_out(undated, settings):
+def test_without_timestamps_a_share_of_each_customers_items_is_held_out(undated, settings):
     assert not Lake(undated).has_timestamps
     splitter = HoldoutSplitter(context_of(undated, settings))
     assert splitter.horizon_days is None
@@ -60,13 +60,13 @@ def test_without_time_a_share_of_each_customers_items_is_held_out(undated, setti
         pairs(data, test.train.item_ids, test.train.user_ids) for data in (test.train.interactions, test.holdout)
     )
     assert learnt
-    assert not learnt & wanted, "nothing of an answer is learnt from"
+    assert not learnt & wanted, "no relevant item is in the training data"
     assert len(wanted) == pytest.approx(HOLDOUT_SHARE * len(learnt | wanted), rel=0.2)
     earlier = pairs(validation.train.interactions, validation.train.item_ids, validation.train.user_ids)
     chosen_by = pairs(validation.holdout, validation.train.item_ids, validation.train.user_ids)
-    assert not (earlier | chosen_by) & wanted, "nothing of what is measured is chosen on"
+    assert not (earlier | chosen_by) & wanted, "the validation data contain no test data"
     assert chosen_by <= learnt
-    assert np.all(np.diff(test.train.item_customers) <= 0), "ties are broken by what may be learnt, not by the answers"
+    assert np.all(np.diff(test.train.item_customers) <= 0), "ties are broken by the training data, not by the test data"
 
 
 def test_hold_out_takes_one_of_two_and_never_all(undated, settings):
@@ -77,18 +77,18 @@ def test_hold_out_takes_one_of_two_and_never_all(undated, settings):
     assert len(kept.interactions.items) + len(held.items) == len(whole.interactions.items)
 
 
-def test_undated_data_are_trained_and_measured(undated, settings):
+def test_recommend_trains_and_evaluates_undated_data(undated, settings):
     lines = []
     result = train(undated, ["recommend"], clock=CLOCK, as_of=END, settings=settings, progress=lines.append)[0]
     assert result.status in ("registered", "refused"), result.reason
     assert "home" in {line.split(": ")[1] for line in lines if " is best of " in line}
-    assert not any("ranker is best" in line for line in lines), "a ranker needs a past to cut"
+    assert not any("ranker is best" in line for line in lines), "a ranker needs timestamps to cut"
     ours = result.report.metrics["ndcg@10"]
     assert ours.n > 300
     assert ours.value > result.report.baselines["own purchase counts"]["ndcg@10"].value
 
 
-def test_too_short_a_history_says_so(shop, copy_workspace, settings):
+def test_a_history_that_is_too_short_is_rejected(shop, copy_workspace, settings):
     first = "SELECT * FROM {} WHERE ts < TIMESTAMP '2024-01-03'"
     workspace = copy_workspace(shop, {name: first.format(name) for name in ("transactions", "events")})
     with pytest.raises(DataError, match="too short"):

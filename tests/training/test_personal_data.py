@@ -1,4 +1,4 @@
-"""What somebody typed at a till is in no run, artifact or model either."""
+"""No run, artifact or model contains personal data of the source."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ from training import train
 SECRETS = ("7700900461", "quist@post", "4929123412341234", "Wilhelmina")
 
 
-def told(file: Path) -> str:
-    """The content of a file, decompressed where it is compressed."""
+def content_of(file: Path) -> str:
+    """Content of a file, decompressed if it is compressed."""
     if file.suffix == ".parquet":
         return str(pq.read_table(file).to_pydict())
     if zipfile.is_zipfile(file):
@@ -28,7 +28,7 @@ def told(file: Path) -> str:
     return file.read_bytes().replace(b"\0", b"").decode("latin-1")
 
 
-def test_nothing_personal_reaches_mlflow(shop, copy_workspace, settings, tmp_path, capsys, caplog):
+def test_no_personal_data_reach_mlflow(shop, copy_workspace, settings, tmp_path, capsys, caplog):
     workspace = copy_workspace(shop)
     connection = Lake(workspace).connect().con
     source, user = connection.execute(
@@ -48,7 +48,9 @@ def test_nothing_personal_reaches_mlflow(shop, copy_workspace, settings, tmp_pat
     (tmp_path / "profiles.csv").write_text(f"id,given_name,phone\n{user},Wilhelmina,+447700900461\n")
     (tmp_path / "sources.yaml").write_text(f"""source: {source}
 tables:
-  identities: {{path: identities.csv, columns: {{source_user_id: customer, id_type: kind, id_value: value, observed_at: seen}}}}
+  identities:
+    path: identities.csv
+    columns: {{source_user_id: customer, id_type: kind, id_value: value, observed_at: seen}}
   profiles: {{path: profiles.csv, columns: {{source_user_id: id, given_name: given_name, phone: phone}}}}
 """)
     report = ingest(workspace, FileSource(tmp_path / "sources.yaml"), Settings())
@@ -61,7 +63,7 @@ tables:
     assert any(file.is_relative_to(workspace.root / "mlartifacts") for file in written)
     assert (workspace.root / "mlflow.db") in written
     for file in written:
-        content = told(file)
+        content = content_of(file)
         assert not [secret for secret in SECRETS if secret in content], file
-    said = capsys.readouterr()
-    assert not [secret for secret in SECRETS if secret in said.out + said.err + caplog.text]
+    captured = capsys.readouterr()
+    assert not [secret for secret in SECRETS if secret in captured.out + captured.err + caplog.text]

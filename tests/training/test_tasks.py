@@ -1,4 +1,4 @@
-"""The held-out tasks: what is right is what happened after, what is learnt from is what was before, and nothing tells the answer."""
+"""The evaluation tasks: relevant items lie after the cutoff, training data before it, and nothing leaks."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def examples(task, train, holdout) -> EvaluationSplit:
     return task.examples(train, holdout, 0)
 
 
-def test_what_happened_is_of_the_window_only(train, holdout):
+def test_interactions_between_are_those_of_the_test_period(train, holdout):
     assert len(holdout.users)
     assert holdout.shape == train.interactions.shape
     assert holdout.age_days.min() > 0
@@ -54,25 +54,25 @@ def test_what_happened_is_of_the_window_only(train, holdout):
     assert train.as_of == START
 
 
-def test_every_question_has_an_answer_that_happened(task, train, holdout, examples):
+def test_every_example_has_relevant_items_of_the_test_period(task, train, holdout, examples):
     assert examples.truth.shape == (len(examples.users), train.n_items)
     assert (np.diff(examples.truth.indptr) > 0).all()
     assert set(np.unique(examples.truth.data)) == {1.0}
     took = interaction_matrix(holdout.users, holdout.items, holdout.shape)
     per_user = np.bincount(holdout.users, minlength=train.n_users)
     assert (per_user[examples.users] > 0).all()
-    # an item's index may be another in the task, how many items a customer took is not
+    # item indices may differ in the task; the number of relevant items per customer may not
     assert (np.diff(examples.truth.indptr) <= np.diff(took.indptr)[examples.users]).all()
 
 
-def test_the_same_seed_asks_the_same(task, train, holdout, examples):
+def test_the_same_seed_gives_the_same_examples(task, train, holdout, examples):
     again = task.examples(train, holdout, 0)
     np.testing.assert_array_equal(again.users, examples.users)
     assert (again.truth != examples.truth).nnz == 0
 
 
-def test_later_rows_are_not_learnt_from(examples, train):
-    """What the models are given is a part of what was there before the window."""
+def test_later_rows_are_not_in_the_training_data(examples, train):
+    """The training data of the models are a subset of the interactions before the test period."""
     assert len(examples.train.interactions.users) <= len(train.interactions.users)
     assert examples.train.as_of == START
     assert examples.train.interactions.age_days.min() > 0
@@ -87,7 +87,7 @@ def test_candidates_are_unfitted_and_end_with_a_baseline(task, settings):
         make_recommender(name, settings.recommend, 0) if name not in TASKS else TASKS[name]
 
 
-def test_discover_asks_for_what_was_never_had(train, holdout):
+def test_relevant_items_of_discover_are_never_purchased_before(train, holdout):
     task_examples = TASKS["discover"].examples(train, holdout, 0)
     interacted = interaction_matrix(train.interactions.users, train.interactions.items, holdout.shape)[
         task_examples.users
@@ -105,7 +105,7 @@ def test_cold_customers_have_no_history_left(train, holdout):
     assert others.tolist() != task_examples.users.tolist()
 
 
-def test_cold_items_have_no_history_and_an_order_that_tells_nothing(train, holdout):
+def test_cold_items_have_no_history_and_a_random_order(train, holdout):
     task_examples = TASKS["cold items"].examples(train, holdout, 0)
     assert not task_examples.allowed[task_examples.train.interactions.items].any()
     assert task_examples.allowed[task_examples.truth.indices].all()
@@ -141,15 +141,14 @@ def test_fits_are_shared(train):
     ]
     one, other = (fit_cached(ranker, train) for ranker in rankers)
     assert one is not other
-    assert one.models_[0] is other.models_[0], "both are fed by the same"
+    assert one.models_[0] is other.models_[0], "both are trained on the same data"
     assert one.histories_ is other.histories_
     again = make_recommender(
         "two_stage", settings, 0, rounds=3, cuts=1, stages=[("repeat", {}, 30), ("popular", {}, 30)]
     ).fit(train.with_interactions(train.interactions))
     users = np.arange(train.n_users)
-    np.testing.assert_array_equal(
-        again.recommend(users, 5).ids, one.recommend(users, 5).ids
-    )  # shared or not, it is the same model
+    # a shared model equals one that is not shared
+    np.testing.assert_array_equal(again.recommend(users, 5).ids, one.recommend(users, 5).ids)
 
 
 def test_settings_of_models():
@@ -161,12 +160,12 @@ def test_settings_of_models():
     assert make_recommender("popular", RecommendSettings(), 5).window_days == 28.0
     assert make_recommender("popular", settings, 5, window_days=None).window_days is None
     chosen = with_parameters(settings, {"ials": {"factors": 9, "iterations": 2}, "repeat": {"half_life_days": 3.0}})
-    assert chosen.models["ials"] == {"factors": 7, "iterations": 2}  # what the settings say stays
+    assert chosen.models["ials"] == {"factors": 7, "iterations": 2}  # values of the settings are kept
     assert chosen.models["repeat"] == {"half_life_days": 3.0}
     assert "half_life_days" in parameters_of(type(make_recommender("repeat", settings, 0)))
 
 
-def test_settings_of_models_there_are_not():
+def test_settings_of_unknown_models_are_rejected():
     with pytest.raises(ConfigError) as caught:
         check_models(RecommendSettings(models={"ials": {"factor": 7}, "nonsense": {}, "repeat": {"a": 1, "b": 2}}))
     assert len(caught.value.problems) == 4

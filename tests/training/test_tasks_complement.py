@@ -1,4 +1,4 @@
-"""The task of `complement`: an order of the window is split into what is given and what is to be found."""
+"""The task of `complement`: an order of the test period is split into context items and relevant items."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from training.tasks.complement import MIN_ITEMS, NEW, examples, extra_metrics
 
 @pytest.fixture(scope="module")
 def shop() -> tuple[TrainingSet, TrainingSet]:
-    """30 customers before the cut and after it, orders of one to six of 20 items; the last two have no history."""
+    """30 customers before and after the cutoff with orders of one to six of 20 items; two have no history."""
     rng = np.random.default_rng(1)
 
     def orders(users: int, first: int) -> TrainingSet:
@@ -34,7 +34,7 @@ def task_examples(shop):
     return examples(shop[0], shop[1].interactions, 0)
 
 
-def test_one_order_a_customer_split_in_two(shop, task_examples):
+def test_one_order_per_customer_is_split_in_two(shop, task_examples):
     assert len(set(task_examples.users.tolist())) == len(task_examples) > 20
     assert task_examples.users.max() < 30
     baskets = Baskets.of(shop[1].interactions)
@@ -46,7 +46,7 @@ def test_one_order_a_customer_split_in_two(shop, task_examples):
         assert len(row.indices) == len(both) // 2
 
 
-def test_the_half_is_drawn(shop, task_examples):
+def test_the_context_half_is_random(shop, task_examples):
     other = examples(shop[0], shop[1].interactions, 1)
     same = [
         np.array_equal(one, two) for one, two in zip(task_examples.context_items, other.context_items, strict=False)
@@ -59,7 +59,7 @@ def test_no_orders_no_examples(shop):
     assert len(examples(shop[0], nothing, 0)) == 0
 
 
-def test_the_honest_part_is_of_items_never_had(shop, task_examples):
+def test_the_discovery_slice_has_items_never_purchased_before(shop, task_examples):
     train = shop[0]
     interacted = train.interactions.matrix()[task_examples.users]
     new = np.asarray((task_examples.truth > task_examples.truth.multiply(interacted > 0)).sum(axis=1)).ravel()

@@ -1,4 +1,4 @@
-"""The task of `replenish`: habits only, the first two weeks only, and what is measured beside the ranking."""
+"""The task of `replenish`: repeated purchases only, the first two weeks only, and the metrics besides ranking."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def lines(users, items, ages, shape) -> Interactions:
 
 
 def small() -> TrainingSet:
-    """User 0: item 0 on three days, item 1 on two, item 2 on one; user 1: item 0 on two days; user 2: item 1 twice on one day."""
+    """Purchase days: user 0 items 0 (three), 1 (two) and 2 (one); user 1 item 0 (two); user 2 item 1 (one)."""
     users, items = [0, 0, 0, 0, 0, 0, 1, 1, 2, 2], [0, 0, 0, 1, 1, 2, 0, 0, 1, 1]
     return TrainingSet.from_arrays(
         np.array(users),
@@ -34,7 +34,7 @@ def small() -> TrainingSet:
     )
 
 
-def test_habits_and_the_next_two_weeks_only():
+def test_examples_are_repeated_purchases_of_the_next_two_weeks():
     soon, late = WINDOW - 2.0, 5.0
     holdout = lines([0, 0, 0, 1, 2], [0, 1, 2, 0, 1], [soon, late, soon, late, soon], (3, 3))
     holdout = Interactions(
@@ -44,8 +44,9 @@ def test_habits_and_the_next_two_weeks_only():
         (3, 3),
     )
     task_examples = examples(small(), holdout, 0)
-    assert task_examples.users.tolist() == [0]  # user 1 buys too late, user 2 had it on one day only
-    assert task_examples.truth.toarray().tolist() == [[1.0, 0.0, 0.0]]  # item 1 comes too late, item 2 was had once
+    assert task_examples.users.tolist() == [0]  # user 1 buys too late, user 2 bought on one day only
+    # item 1 is bought too late, item 2 was bought once
+    assert task_examples.truth.toarray().tolist() == [[1.0, 0.0, 0.0]]
     assert task_examples.exclude is not None
     assert [part.tolist() for part in task_examples.exclude] == [[2]]
     ranked = task_examples.recommend_with(
@@ -54,14 +55,14 @@ def test_habits_and_the_next_two_weeks_only():
     assert set(ranked.ids[0].tolist()) == {0, 1, -1}
 
 
-def test_nobody_buys_again():
+def test_no_examples_without_repurchases():
     holdout = lines([2], [0], [27.5], (3, 3))
     assert len(examples(small(), holdout, 0)) == 0
 
 
 @pytest.fixture(scope="module")
 def town() -> tuple[TrainingSet, Interactions]:
-    """Items bought every 4 to 40 days, regularly; what comes in the next four weeks."""
+    """Items bought regularly, every 4 to 40 days, and the purchases of the next four weeks."""
     rng = np.random.default_rng(0)
     users, items, days = [], [], []
     for user in range(120):
@@ -78,15 +79,15 @@ def town() -> tuple[TrainingSet, Interactions]:
     return train, lines(users[~past], items[~past], 228 - days[~past], (120, 6))
 
 
-def test_where_habits_are_regular_the_clock_is_ahead(town):
-    """The data it was made for: every one-line baseline loses, the day is hit, the probabilities hold."""
+def test_the_repurchase_model_wins_on_regular_purchases(town):
+    """On regular purchases the model beats all simple baselines, hits the day, and is calibrated."""
     train, holdout = town
     task_examples = TASK.examples(train, holdout, 0)
     values = {}
     for name, model in TASK.candidates(RecommendSettings(), 0).items():
         values[name] = TASK.extra_metrics(model.fit(task_examples.train), task_examples, holdout)
     best = float(np.nanmean(values["replenish"]["sooner_first"]))
-    assert best > 0.79  # in two weeks what comes every 4 and every 7 days comes for sure, in whatever order
+    assert best > 0.79  # within two weeks, items with cycles of 4 and 7 days are certain, in any order
     for name in list(values)[1:]:
         assert best > float(np.nanmean(values[name]["sooner_first"])) + 0.02, name
         assert set(values[name]) == {"sooner_first"}
@@ -104,13 +105,13 @@ def test_where_habits_are_regular_the_clock_is_ahead(town):
 
 
 def calibration_metrics(model: ReplenishRecommender, holdout: Interactions) -> dict[str, float]:
-    """How good the probabilities are, over everything any customer had on `MIN_PURCHASE_DAYS` days or more, whether or not they bought anything again.
+    """Measure the calibration over all pairs with purchases on at least `MIN_PURCHASE_DAYS` days.
 
     Returns
     -------
     dict
-        ``ece`` (ten equally filled bins), ``brier`` and that of the share bought (``brier_base``), ``probability`` (the mean) and ``bought`` (the share), for
-        the horizon of the model, which the window must cover.
+        ``ece`` (ten equally filled bins), ``brier``, ``brier_base`` (of the share of bought pairs), ``probability``
+        (mean) and ``bought`` (share), for the horizon of the model, which the test period must cover.
     """
     n_users = holdout.shape[0]
     chances = model.purchase_probabilities_
@@ -131,8 +132,8 @@ def calibration_metrics(model: ReplenishRecommender, holdout: Interactions) -> d
     }
 
 
-def test_sooner_first_is_the_c_index():
-    """Against every pair of each customer counted one by one; a tie of places is half right."""
+def test_sooner_first_is_the_concordance_index():
+    """Compared with a count over all pairs of each customer; a tie counts as half right."""
     rng = np.random.default_rng(3)
     rows = np.sort(rng.integers(0, 6, 60))
     positions, days = rng.integers(0, 20, 60), rng.integers(1, 9, 60).astype(float)

@@ -1,4 +1,4 @@
-"""The task of `similar`: who tries another item of a category, and which one they had last."""
+"""The task of `similar`: users who try another item of a category, and their last item of it."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from training.tasks.similar import COLD, examples, extra_metrics
 
 @pytest.fixture(scope="module")
 def shop() -> tuple[TrainingSet, TrainingSet]:
-    """40 customers with 30 items of three categories, the last five items of none, before a cut and after it."""
+    """40 customers before and after a cutoff; 30 items in three categories, of which the last five have none."""
     rng = np.random.default_rng(2)
 
     def drawn(lines: int) -> TrainingSet:
@@ -44,7 +44,7 @@ def task_examples(shop):
     return examples(shop[0], shop[1].interactions, 0)
 
 
-def test_one_category_a_customer_and_the_item_had_last(shop, task_examples):
+def test_one_category_per_customer_and_the_last_item_bought(shop, task_examples):
     train, holdout = shop[0], shop[1].interactions
     data, category = train.interactions, train.item_attributes["category"]
     assert len(set(task_examples.users.tolist())) == len(task_examples) > 20
@@ -62,25 +62,25 @@ def test_one_category_a_customer_and_the_item_had_last(shop, task_examples):
         assert set(row.indices.tolist()) == new
 
 
-def test_another_seed_asks_of_other_categories(shop, task_examples):
+def test_another_seed_samples_other_categories(shop, task_examples):
     other = examples(shop[0], shop[1].interactions, 1)
     np.testing.assert_array_equal(other.users, task_examples.users)
     assert [one[0] for one in other.context_items] != [one[0] for one in task_examples.context_items]
 
 
-def test_without_categories_nothing_is_asked(shop):
+def test_without_categories_there_are_no_examples(shop):
     train = replace(shop[0], item_attributes={**shop[0].item_attributes, "category": np.full(30, "")})
     assert len(examples(train, shop[1].interactions, 0)) == 0
 
 
-def test_the_cold_part_is_told_only_what_the_item_is(shop, task_examples):
+def test_the_cold_part_uses_only_the_attributes_of_the_item(shop, task_examples):
     train = shop[0]
     model = SimilarRecommender(factors=4).fit(train)
     found = extra_metrics(model, task_examples, shop[1].interactions)
     values = found[f"recall@10, {COLD}"]
     assert np.isfinite(values).all()
     assert values.max() > 0
-    # who had the given items does not matter
+    # the users of the query items do not matter
     hidden = model.item_features_
     model.item_features_ = replace(hidden, vectors=hidden.vectors[::-1].copy())
     np.testing.assert_array_equal(

@@ -1,4 +1,4 @@
-"""The task of `upgrade`: what is asked, what may be answered, and that everybody answers from the same candidates."""
+"""The task of `upgrade`: its examples, its candidates, and the same candidates for all models."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def goods(pairs: list[tuple[int, int, float]], n_users: int, prices=PRICES, cate
 
 @pytest.fixture(scope="module")
 def shelf() -> TrainingSet:
-    """User 0 buys tea 0, and had 2; user 1 had tea 0 once only; user 2 buys jam 5, of which there is but one dearer."""
+    """User 0 buys tea 0 and has bought 2; user 1 bought tea 0 once; user 2 buys jam 5, with one dearer item."""
     return goods(
         [
             (0, 0, 1.0),
@@ -49,18 +49,18 @@ def shelf() -> TrainingSet:
     )
 
 
-def test_only_dearer_new_items_of_a_category_somebody_buys_from(shelf):
+def test_relevant_items_are_new_and_dearer_in_a_bought_category(shelf):
     holdout = lines([(0, 2), (0, 3), (0, 6), (1, 3), (2, 6), (3, 1), (3, 7)], 4)
     task_examples = examples(shelf, holdout, 0)
-    assert task_examples.users.tolist() == [
-        0
-    ]  # 1 had one line of it, 2 has no choice, what 3 takes is 5 % dearer or of no price
+    # user 1 has one line of it, 2 has no choice, the items of 3 are 5 % dearer or have no price
+    assert task_examples.users.tolist() == [0]
     assert [item.tolist() for item in task_examples.context_items] == [[0]]
-    assert task_examples.candidates.indices.tolist() == [3, 4]  # not 1 (as dear), not 2 (had), not 7 (no price)
+    # not 1 (same price), not 2 (bought before), not 7 (no price)
+    assert task_examples.candidates.indices.tolist() == [3, 4]
     assert task_examples.truth.indices.tolist() == [3]
 
 
-def test_nobody_takes_anything_dearer(shelf):
+def test_no_examples_without_trade_ups(shelf):
     task_examples = examples(shelf, lines([(0, 0), (2, 5)], 4), 0)
     assert len(task_examples) == 0
     assert task_examples.recommend_with(RECOMMENDERS["popular"]().fit(shelf), 3).ids.shape == (0, 3)
@@ -68,9 +68,10 @@ def test_nobody_takes_anything_dearer(shelf):
 
 @pytest.fixture(scope="module")
 def street() -> tuple[TrainingSet, Interactions]:
-    """Twelve categories of eight items of rising price. Customers buy the cheapest; who likes even brands trades up to even items.
+    """Twelve categories of eight items of rising price; customers of even brands trade up to even items.
 
-    The most popular dearer item of every category is odd, and told by popularity alone everybody would be shown it.
+    All customers buy the cheapest item. The most popular dearer item of every category is odd, so a ranking by
+    popularity shows it to all customers.
     """
     rng = np.random.default_rng(1)
     n_users, shelves, size = 420, 12, 8
@@ -94,11 +95,11 @@ def street() -> tuple[TrainingSet, Interactions]:
     return train, lines(later, n_users, shelves * size)
 
 
-def test_everybody_answers_from_the_candidates(street):
+def test_all_models_rank_the_candidates_only(street):
     train, holdout = street
     task_examples = examples(train, holdout, 0)
-    assert len(task_examples) > BATCH_SIZE  # more than one part
-    assert len(np.unique(task_examples.users)) == len(task_examples)  # one question a customer
+    assert len(task_examples) > BATCH_SIZE  # more than one batch
+    assert len(np.unique(task_examples.users)) == len(task_examples)  # one example per customer
     for name in ("upgrade", "popular", "ials") if "upgrade" in RECOMMENDERS else ("popular", "ials"):
         ranked = task_examples.recommend_with(RECOMMENDERS[name]().fit(task_examples.train), 10)
         assert ranked.ids.shape == (len(task_examples), 10)
@@ -112,7 +113,7 @@ def test_everybody_answers_from_the_candidates(street):
             assert ranked.valid[row] == min(10, len(given))
 
 
-def test_the_truth_is_a_candidate_and_was_never_had(street):
+def test_relevant_items_are_candidates_never_purchased_before(street):
     train, holdout = street
     task_examples = examples(train, holdout, 0)
     assert task_examples.truth.multiply(task_examples.candidates).nnz == task_examples.truth.nnz
@@ -123,8 +124,8 @@ def test_the_truth_is_a_candidate_and_was_never_had(street):
     assert any(one[0] != other[0] for one, other in zip(task_examples.context_items, others.context_items, strict=True))
 
 
-def test_who_trades_up_how_is_learnt(street):
-    """Ahead of the most popular dearer item by far; a drawn order is what chance gives."""
+def test_the_model_learns_who_trades_up(street):
+    """The model is far ahead of the most popular dearer item, and a random order has the expected metrics."""
     train, holdout = street
     task_examples = examples(train, holdout, 0)
     found = {}

@@ -1,4 +1,4 @@
-"""All jobs on a made-up shop, into a real MLflow store (SQLite) in a folder whose name has a space."""
+"""All jobs on a synthetic shop, with a real MLflow store (SQLite) in a folder whose name has a space."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ HEADLINE = {
 
 @pytest.fixture
 def store(trained, monkeypatch):
-    """MLflow looks at the trained workspace; afterwards it looks where it did."""
+    """Point MLflow to the trained workspace for the duration of a test."""
     before = mlflow.get_tracking_uri()
     monkeypatch.setenv("MLFLOW_TRACKING_URI", trained.workspace.tracking_uri)
     mlflow.set_tracking_uri(trained.workspace.tracking_uri)
@@ -79,7 +79,7 @@ def test_registered_with_a_report(trained, job):
 
 
 @pytest.mark.parametrize("job", ALL)
-def test_the_run_tells_everything(trained, client, job):
+def test_the_run_logs_the_whole_report(trained, client, job):
     run = client.get_run(trained.results[job].run_id)
     assert run.info.status == "FINISHED"
     parameters, metrics, tags = run.data.params, run.data.metrics, run.data.tags
@@ -104,7 +104,7 @@ def test_the_run_tells_everything(trained, client, job):
     assert str(trained.workspace.artifact_root.as_uri()) in run.info.artifact_uri
 
 
-def test_churn_publishes_the_risk_of_who_it_asks_about(trained):
+def test_churn_publishes_the_risk_of_active_customers(trained):
     found = published.read(trained.workspace, "churn_risk")
     assert (found.as_of, found.model_name, found.model_version) == (END, "qianmian-churn", "1")
     profiles = snapshot.load_current(trained.workspace)
@@ -152,7 +152,7 @@ def profiles(trained):
 
 
 @pytest.mark.parametrize("job", ALL)
-def test_pyfunc_answers_as_the_bundle_does(store, profiles, bundle_folder, job):
+def test_pyfunc_predicts_the_same_as_the_bundle(store, profiles, bundle_folder, job):
     bundle = ModelBundle.load(bundle_folder(store, f"qianmian-{job}"))
     assert bundle.as_of == END
     assert bundle.facts["job"] == job
@@ -194,14 +194,14 @@ def test_pyfunc_answers_as_the_bundle_does(store, profiles, bundle_folder, job):
         )
 
 
-def test_what_serving_reads_is_published_beside_the_models(trained):
+def test_files_for_serving_are_published_with_the_models(trained):
     load_current = snapshot.load_current(trained.workspace)
     assert load_current.as_of == END
     assert load_current.data_digest == Lake(trained.workspace).digest
 
 
-def test_the_process_follows_no_workspace_afterwards(trained):
-    """`mlflow.set_tracking_uri` writes the environment; the next workspace must not inherit it."""
+def test_the_tracking_uri_is_reset_after_training(trained):
+    """`mlflow.set_tracking_uri` changes the environment, which the next workspace must not inherit."""
     assert "MLFLOW_TRACKING_URI" not in os.environ
     assert Workspace(trained.workspace.root.parent / "elsewhere").tracking_uri.endswith("elsewhere/mlflow.db")
 
@@ -221,7 +221,7 @@ def test_shuffled_labels_are_refused_by_every_gate(trained, client, settings):
 
 
 def test_promotion_and_rollback(trained, client):
-    """On a model of another name, so that the champions of the other tests stay where they are."""
+    """Use a model of another name, so that the champions of the other tests are unchanged."""
     workspace, run_id = trained.workspace, trained.results["churn"].run_id
     source = client.get_model_version("qianmian-churn", "1").source
     times = [NOW + timedelta(minutes=minute) for minute in range(9)]
@@ -248,7 +248,7 @@ def test_promotion_and_rollback(trained, client):
     assert state() == {"champion": 1, "previous": 2}
     promotion.promote(workspace, "made-up", 2, times[3])
     assert state() == {"champion": 2, "previous": 1}
-    promotion.promote(workspace, "made-up", 2, times[4])  # already there
+    promotion.promote(workspace, "made-up", 2, times[4])  # already promoted
     assert state() == {"champion": 2, "previous": 1}
     tags = client.get_registered_model("qianmian-made-up").tags
     events = [json.loads(value) for _, value in sorted(tags.items())]
@@ -261,8 +261,8 @@ def test_promotion_and_rollback(trained, client):
     ]
 
 
-def test_a_store_of_ones_own(small_shop, copy_workspace, settings, tmp_path, monkeypatch):
-    """MLFLOW_TRACKING_URI is honoured: the workspace's own store is not even made."""
+def test_the_tracking_uri_of_the_environment_is_used(small_shop, copy_workspace, settings, tmp_path, monkeypatch):
+    """MLFLOW_TRACKING_URI is used, and the store of the workspace is not created."""
     workspace, uri = copy_workspace(small_shop), f"sqlite:///{tmp_path / 'the store.db'}"
     monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
     result = train(workspace, ["recommend"], clock=CLOCK, settings=settings)[0]
@@ -288,14 +288,14 @@ def test_without_items_recommend_is_skipped_and_says_why(small_shop, copy_worksp
     assert "item_id" in results["recommend"].reason
     assert "too few customers" in results["lookalike"].reason
     assert results["recommend"].version is results["recommend"].run_id is None
-    assert snapshot.load_current(workspace).as_of == datetime(2024, 3, 31)  # profiles are there all the same
+    assert snapshot.load_current(workspace).as_of == datetime(2024, 3, 31)  # the profiles exist nevertheless
     assert not (workspace.root / "mlflow.db").exists()
     with pytest.raises(DataError, match="name items"):
         train(workspace, ["recommend"], clock=CLOCK, settings=settings)
 
 
 def same(one, other):
-    """Two bundles hold the same model of the same things."""
+    """Assert that two bundles contain the same model of the same users and items."""
     assert one.spec == other.spec
     assert one.config == other.config
     for name in ("user_ids", "item_ids"):
@@ -317,15 +317,27 @@ def same(one, other):
                 assert (Path(first) / file).read_bytes() == (Path(second) / file).read_bytes(), file
 
 
-FUTURE = {  # the last weeks once more, beginning at the moment trained at, some of it by new people and of new items
-    "transactions": """SELECT * REPLACE (ts + INTERVAL 40 DAY AS ts, 'again' || order_id AS order_id,
-                                         CASE WHEN hash(order_id) % 3 = 0 THEN 'new' || source_user_id ELSE source_user_id END AS source_user_id,
-                                         CASE WHEN hash(item_id) % 5 = 0 THEN 'new' ELSE item_id END AS item_id, 'kiosk' AS channel)
-                       FROM transactions WHERE ts >= TIMESTAMP '{start}'""",
-    "events": """SELECT * REPLACE (ts + INTERVAL 40 DAY AS ts, 'again' || event_id AS event_id, 'coupon_redeem' AS event_type)
-                 FROM events WHERE ts >= TIMESTAMP '{start}'""",
-    "touches": """SELECT * REPLACE (ts + INTERVAL 60 DAY AS ts, 'again' || touch_id AS touch_id)
-                  FROM touches WHERE ts >= TIMESTAMP '{start}' - INTERVAL 20 DAY""",
+# the last weeks repeated after the date of the training, partly with new customers and new items
+FUTURE = {
+    "transactions": """
+        SELECT * REPLACE (
+            ts + INTERVAL 40 DAY AS ts,
+            'again' || order_id AS order_id,
+            CASE WHEN hash(order_id) % 3 = 0 THEN 'new' || source_user_id ELSE source_user_id END AS source_user_id,
+            CASE WHEN hash(item_id) % 5 = 0 THEN 'new' ELSE item_id END AS item_id,
+            'kiosk' AS channel
+        )
+        FROM transactions WHERE ts >= TIMESTAMP '{start}'""",
+    "events": """
+        SELECT * REPLACE (
+            ts + INTERVAL 40 DAY AS ts,
+            'again' || event_id AS event_id,
+            'coupon_redeem' AS event_type
+        )
+        FROM events WHERE ts >= TIMESTAMP '{start}'""",
+    "touches": """
+        SELECT * REPLACE (ts + INTERVAL 60 DAY AS ts, 'again' || touch_id AS touch_id)
+        FROM touches WHERE ts >= TIMESTAMP '{start}' - INTERVAL 20 DAY""",
 }
 
 
@@ -335,7 +347,7 @@ FUTURE = {  # the last weeks once more, beginning at the moment trained at, some
     ids="-".join,
 )
 def test_no_row_at_or_after_as_of_is_read(trained, store, copy_workspace, settings, bundle_folder, jobs):
-    """What was trained on everything, trained again as of the same moment on a lake that has gone on for forty days."""
+    """Training as of a past date, on a lake with forty more days, gives the same models as before these days."""
     start = END - timedelta(days=40)
     workspace = copy_workspace(
         trained.workspace,
@@ -362,20 +374,20 @@ def test_no_row_at_or_after_as_of_is_read(trained, store, copy_workspace, settin
         (["recommend"], {"as_of": datetime(2024, 1, 3)}, DataError, ""),
     ],
 )
-def test_what_cannot_be_trained(shop, settings, jobs, options, error, match):
+def test_unsupported_training_is_rejected(shop, settings, jobs, options, error, match):
     with pytest.raises(error, match=match) as caught:
         train(shop, jobs, clock=CLOCK, settings=settings, **options)
     assert isinstance(caught.value, QianmianError)
     assert not (shop.root / "mlflow.db").exists()
 
 
-def test_a_workspace_that_is_not_there(tmp_path):
+def test_a_missing_workspace_is_rejected(tmp_path):
     with pytest.raises(WorkspaceError, match="no workspace here"):
         train(Workspace(tmp_path / "nothing"), ["all"], settings=Settings(), clock=CLOCK)
     assert not (tmp_path / "nothing").exists()
 
 
-# ---- settings and published profiles -------------------------------------------------------------------------------------
+# ---- settings and published profiles ---------------------------------------------------------------------------------
 
 
 def purchases(*days):

@@ -1,4 +1,4 @@
-"""`--tune`: every trial a nested run, what is found kept and used, never on days it was found on."""
+"""`--tune`: each trial is a nested run; the best parameters are stored and used, but never for their own period."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def found(shop, copy_workspace, settings):
 
 
 @pytest.mark.slow
-def test_every_trial_is_a_run_below_one(found):
+def test_every_trial_is_a_nested_run(found):
     workspace, _, result = found
     assert result.status == "registered", result.reason
     kept = json.loads((workspace.root / "tuned" / "recommend.json").read_text())
@@ -47,14 +47,15 @@ def test_every_trial_is_a_run_below_one(found):
         for key, value in given.items():
             space = RECOMMENDERS[name].search_space[key]
             assert value in space.values if isinstance(space, Choice) else space.low <= value <= space.high
-    for name in kept["models"]:  # the first trial is the usual model, so none is worse on the window
+    # the first trial is the default model, so the best trial is not worse in the validation period
+    for name in kept["models"]:
         mine = sorted((run for run in trials if run.data.params["model"] == name), key=lambda run: run.info.start_time)
         values = [run.data.metrics["ndcg_at_10"] for run in mine if "ndcg_at_10" in run.data.metrics]
         assert max(values) >= values[0]
 
 
 @pytest.mark.slow
-def test_what_was_found_is_used_and_said(found):
+def test_tuned_parameters_are_used_and_reported(found):
     workspace, lines, _ = found
     assert any("trials on home" in line for line in lines)
     said: list[str] = []
@@ -65,7 +66,7 @@ def test_what_was_found_is_used_and_said(found):
 
 
 @pytest.mark.slow
-def test_it_is_not_used_on_the_days_it_was_found_on(found):
+def test_tuned_parameters_are_not_used_on_their_own_period(found):
     workspace, _, _ = found
     said: list[str] = []
     assert load_tuned_parameters(workspace, END - timedelta(days=29), said.append) == {}
