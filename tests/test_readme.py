@@ -20,7 +20,7 @@ from features.data.sources.files import FileSource
 from qianmian.settings import Settings
 from qianmian.workspace import Workspace
 from serving.endpoints import ENDPOINTS
-from serving.endpoints.base import parse
+from serving.requests import parse_request
 
 ROOT = Path(__file__).resolve().parent.parent
 DOCUMENTS = [
