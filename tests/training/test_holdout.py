@@ -54,7 +54,7 @@ def test_without_time_a_share_of_each_customers_items_is_held_out(undated, setti
     assert splitter.horizon_days is None
     test, validation = splitter.test(), splitter.validation(with_features=False)
     assert test.start == validation.start == NO_START
-    assert "nothing is dated" in test.period
+    assert "undated data" in test.period
     assert test.train.user_features is None  # profiles know what is held out
     learnt, wanted = (
         pairs(data, test.train.item_ids, test.train.user_ids) for data in (test.train.interactions, test.holdout)

@@ -73,5 +73,5 @@ def test_it_is_not_used_on_the_days_it_was_found_on(found):
 
 
 def test_a_job_that_cannot_be_tuned_says_so(shop, settings):
-    with pytest.raises(UsageError, match="nothing to tune"):
+    with pytest.raises(UsageError, match="no parameters to tune"):
         train(shop, ["churn"], clock=CLOCK, settings=settings, tune=True)
