@@ -1,4 +1,4 @@
-"""Metrics with confidence intervals: percentile bootstrap over users (Efron & Tibshirani 1993), paired for differences."""
+"""Metrics with intervals: percentile bootstrap over users (Efron & Tibshirani 1993), paired for differences."""
 
 from __future__ import annotations
 

@@ -47,8 +47,8 @@ class HoldoutSplitter:
 
     Dated interactions are split in time: the last horizon before `as_of` is the test period, the horizon before it the
     validation period. Models see nothing of the period they are evaluated on, nor anything later. Undated interactions
-    are split at random: a tenth of each customer's items is test data, and a tenth of the rest is validation data (as in
-    Wang et al. 2019, NGCF). Profile features are then left out, because they could contain held-out interactions.
+    are split at random: a tenth of each customer's items is test data, and a tenth of the rest is validation data (as
+    in Wang et al. 2019, NGCF). Profile features are then left out, because they could contain held-out interactions.
 
     Attributes
     ----------

@@ -1,7 +1,7 @@
 """`--tune`: search parameters of recommenders on the validation period with Optuna; every trial is a nested MLflow run.
 
-The best parameters are saved in the workspace. Later trainings use them if their test period begins after the end of the
-validation period of the search.
+The best parameters are saved in the workspace. Later trainings use them if their test period begins after the end of
+the validation period of the search.
 """
 
 from __future__ import annotations

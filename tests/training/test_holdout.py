@@ -81,7 +81,7 @@ def test_undated_data_are_trained_and_measured(undated, settings):
     lines = []
     result = train(undated, ["recommend"], clock=CLOCK, as_of=END, settings=settings, progress=lines.append)[0]
     assert result.status in ("registered", "refused"), result.reason
-    assert "home" in {line.split(": ")[1] for line in lines if " is best of " in line}
+    assert "home" in {line.split(": ")[1] for line in lines if " is the best of " in line}
     assert not any("ranker is best" in line for line in lines), "a ranker needs a past to cut"
     ours = result.report.metrics["ndcg@10"]
     assert ours.n > 300

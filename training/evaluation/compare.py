@@ -99,8 +99,8 @@ def evaluate(
     history : csr_matrix, shape (n, n_items), optional
         Items each customer interacted with before the cutoff; adds the metrics of `repeat_and_explore`.
     item_customers : ndarray of int, shape (n_items,), optional
-        Distinct customers of each item before the cutoff; adds ``novelty`` (`inverse_user_frequency`), ``popularity`` and
-        ``popularity_lift`` (mean popularity of the lists ÷ that of the relevant items − 1).
+        Distinct customers of each item before the cutoff; adds ``novelty`` (`inverse_user_frequency`), ``popularity``
+        and ``popularity_lift`` (mean popularity of the lists ÷ that of the relevant items − 1).
     n_customers : int, optional
         Distinct customers before the cutoff; default the customers of the most popular item.
     categories : ndarray of str, shape (n_items,), or of int codes, shape (n_items, a), optional

@@ -117,10 +117,12 @@ def ranking_metrics(ids: Ids, truth: sparse.csr_matrix, k: int, names: Sequence[
 
 
 def repeat_and_explore(ids: Ids, truth: sparse.csr_matrix, history: sparse.csr_matrix, k: int) -> dict[str, Values]:
-    """Metrics of the repeated and the new items of a list (Li et al. 2023, "A Next Basket Recommendation Reality Check").
+    """Metrics of the repeated and the new items of a list, separately.
 
+    Source: Li et al. 2023, "A Next Basket Recommendation Reality Check".
     Both kinds of items share one list of length k. The recalls divide by min(k, relevant items of the kind), like
-    `recall`, and the share divides by the length of the list; Li et al. divide by all relevant items of the kind and by k.
+    `recall`, and the share divides by the length of the list; Li et al. divide by all relevant items of the kind and by
+    k.
 
     Parameters
     ----------
@@ -136,8 +138,8 @@ def repeat_and_explore(ids: Ids, truth: sparse.csr_matrix, history: sparse.csr_m
     Returns
     -------
     dict of str to ndarray, shape (n,)
-        ``repeat_recall`` over relevant items of the history and ``explore_recall`` over the other relevant items (NaN for
-        a customer without such items); ``repeat_share``, the share of the history in the list, and
+        ``repeat_recall`` over relevant items of the history and ``explore_recall`` over the other relevant items (NaN
+        for a customer without such items); ``repeat_share``, the share of the history in the list, and
         ``repeat_share_taken``, its share in the relevant items (NaN if empty).
 
     Examples
@@ -232,9 +234,9 @@ def popularity_of_relevant(truth: sparse.csr_matrix, item_customers: NDArray[Any
 def diversity(ids: Ids, k: int, codes: NDArray[np.integer[Any]]) -> Values:
     """Intra-list diversity: mean distance of the pairs of items in a list.
 
-    Source: Smyth & McClave 2001; 1 − the similarity of Ziegler et al. 2005. The distance of two items is the share of the
-    attributes known for both in which they differ: the Hamming distance that RecTools sums, divided by the number of
-    attributes. Pairs without a common known attribute are left out; a list without pairs is NaN (0 in RecTools).
+    Source: Smyth & McClave 2001; 1 − the similarity of Ziegler et al. 2005. The distance of two items is the share of
+    the attributes known for both in which they differ: the Hamming distance that RecTools sums, divided by the number
+    of attributes. Pairs without a common known attribute are left out; a list without pairs is NaN (0 in RecTools).
 
     Parameters
     ----------

@@ -1,7 +1,8 @@
-"""Split protocols: training data, customers to evaluate, and relevant items. Training data never has held-out interactions.
+"""Split protocols: training data, customers to evaluate, and relevant items.
 
-Profile features are left out of every split, because they may have been computed after the cutoff. Item attributes have
-no date and are kept; a source must not put values into them that depend on later interactions, such as a median price.
+Training data never contains held-out interactions. Profile features are left out of every split, because they may have
+been computed after the cutoff. Item attributes have no date and are kept; a source must not put values into them that
+depend on later interactions, such as a median price.
 """
 
 from __future__ import annotations
@@ -26,9 +27,9 @@ def time_split(
 ) -> EvaluationSplit:
     """Split at a global cutoff: training data before it, relevant items in the horizon after it (Ji et al. 2023).
 
-    The cutoff is `end_offset_days` + `horizon_days` before the `as_of` of the data; an interaction at the cutoff belongs
-    to the test period. Evaluated are the customers with a history who interact with a known item in the test period.
-    Items are ordered by their popularity before the cutoff, so that ties are not broken by later interactions.
+    The cutoff is `end_offset_days` + `horizon_days` before the `as_of` of the data; an interaction at the cutoff
+    belongs to the test period. Evaluated are the customers with a history who interact with a known item in the test
+    period. Items are ordered by their popularity before the cutoff, so that ties are not broken by later interactions.
 
     Parameters
     ----------
@@ -276,7 +277,7 @@ def _make_split(
 
 
 def _held_out(rows: Interactions, share: float, seed: int) -> NDArray[np.bool_]:
-    """Boolean mask of the rows whose item is held out, shape (m,): a random share of each customer's items (`hold_out`)."""
+    """Boolean mask of the rows whose item is held out by `hold_out`, shape (m,)."""
     n_items = rows.shape[1]
     pairs, of = np.unique(rows.users.astype(np.int64) * n_items + rows.items, return_inverse=True)
     owners = pairs // n_items

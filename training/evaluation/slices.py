@@ -18,7 +18,7 @@ def activity_slices(
     """Split customers into slices by number and recency of orders. Each customer is in the first slice that applies:
 
     - **new**: at most one order, or the first order at most `new_days` before the cutoff.
-    - **asleep**: the last order is at least `asleep_gaps` mean gaps between orders ago, where the customer's mean gap is
+    - **asleep**: the last order is at least `asleep_gaps` mean gaps between orders ago; the mean gap of a customer is
       bounded by `min_gap_days` and `max_gap_days` (the rule of the lifecycle stages asleep and lost).
     - **light**, **heavy**: the other customers, with at most, or more than, their median number of orders.
 

@@ -1,4 +1,4 @@
-"""The held-out task of every scene and cold case; `TASKS` is the registry `train recommend` goes through. One file and one line add one."""
+"""Registry of the evaluation tasks of `train recommend`: one module and one line here for each scene and cold start."""
 
 from __future__ import annotations
 
