@@ -32,11 +32,11 @@ K = 100
 REPETITIONS = 5
 MILLION = {"users": 1_000_000, "items": 100_000, "factors": 64}
 MUSTS = {
-    "beside implicit.topk": Must("ratio", least=1.0),
-    "recommend() beside implicit.topk": Must("ratio", least=1.0),
-    "places as implicit.topk has them": Must("metric", least=0.99),
-    "beside LightFM.predict": Must("ratio", least=10.0),
-    "CPU seconds of a fit beside the library's own": Must("ratio", most=1.1),
+    "rate relative to implicit.topk": Must("ratio", least=1.0),
+    "rate of recommend() relative to implicit.topk": Must("ratio", least=1.0),
+    "share of slots equal to implicit.topk": Must("metric", least=0.99),
+    "rate relative to LightFM.predict": Must("ratio", least=10.0),
+    "CPU seconds of a fit relative to the library": Must("ratio", most=1.1),
     # of the million: factors 281 MB, the items laid out 26 MB, the answers of a chunk 40 MB, Python and its libraries the rest
     "memory": Must("peak_mb", most=800),
 }
@@ -111,7 +111,7 @@ def benchmark_topk(
             f"{name}{label}: {n / seconds['ours']:,.0f} users/s, implicit.topk {n / seconds['implicit']:,.0f}, ratio {ratio:.2f}; "
             f"{agree:.2%} of places the same; layout {built * 1000:.0f} ms"
         )
-        values = {"beside implicit.topk": ratio, "places as implicit.topk has them": agree}
+        values = {"rate relative to implicit.topk": ratio, "share of slots equal to implicit.topk": agree}
         found[f"top {K}{label}"] = {
             "users_per_second": common.value(n / seconds["ours"], n=n),
             "ratio_implicit": common.value(ratio, n=n),
@@ -124,7 +124,7 @@ def benchmark_topk(
                 "users_per_second": common.value(n / seconds["recommend"], n=n),
                 "ratio_implicit": common.value(through),
             }
-            values["recommend() beside implicit.topk"] = through
+            values["rate of recommend() relative to implicit.topk"] = through
         checks += common.check(MUSTS, values, f"{name}{label}")
     return {name: found}, checks
 
@@ -235,7 +235,7 @@ def benchmark_hybrid_fit(train: Any, repetitions: int) -> tuple[dict[str, Any], 
         "users_per_second": common.value(len(everybody) / answered["ours"], n=len(everybody)),
         "ratio_predict": common.value(ratio),
     }
-    return {"hybrid": line}, checks + common.check(MUSTS, {"beside LightFM.predict": ratio}, "hybrid"), model
+    return {"hybrid": line}, checks + common.check(MUSTS, {"rate relative to LightFM.predict": ratio}, "hybrid"), model
 
 
 def _fit_overhead(name: str, seconds: dict[str, float]) -> tuple[dict[str, Any], list[Check]]:
@@ -246,7 +246,7 @@ def _fit_overhead(name: str, seconds: dict[str, float]) -> tuple[dict[str, Any],
         "seconds_bare": common.value(seconds["bare"]),
         "ratio_bare": common.value(ratio),
     }
-    return found, common.check(MUSTS, {"CPU seconds of a fit beside the library's own": ratio}, name)
+    return found, common.check(MUSTS, {"CPU seconds of a fit relative to the library": ratio}, name)
 
 
 def benchmark_million_users(n_users: int) -> tuple[dict[str, Any], list[Check]]:

@@ -39,8 +39,8 @@ CONNECTIONS = 16
 ROUNDS = 5  # of load, in turns
 OURS, NO_OP_SERVER = "qianmian", "uvicorn + FastAPI no-op"
 MUSTS = {
-    "p50 of one request beside the no-op": Must("ratio", most=25.0),
-    f"requests/s at {CONNECTIONS} connections beside the no-op": Must("ratio", least=0.02),
+    "p50 of one request relative to the no-op": Must("ratio", most=25.0),
+    f"requests/s at {CONNECTIONS} connections relative to the no-op": Must("ratio", least=0.02),
 }
 TARGET_RPS = 3_000
 NO_OP = """
@@ -226,8 +226,8 @@ def main() -> None:
         print(f"{name:>12}  {own[name]['value']:>10.2f}  {peer[name]['value']:>10.2f}  {ratio:>7.3f}")
     own |= {"ratio_p50": value(ratios["p50_ms"]), "ratio_rps": value(ratios[f"rps@{CONNECTIONS}"])}
     values = {
-        "p50 of one request beside the no-op": ratios["p50_ms"],
-        f"requests/s at {CONNECTIONS} connections beside the no-op": ratios[f"rps@{CONNECTIONS}"],
+        "p50 of one request relative to the no-op": ratios["p50_ms"],
+        f"requests/s at {CONNECTIONS} connections relative to the no-op": ratios[f"rps@{CONNECTIONS}"],
     }
     if own[f"rps@{CONNECTIONS}"]["value"] < TARGET_RPS:
         print(f"goal of {TARGET_RPS:,} requests a second not reached")

@@ -10,7 +10,7 @@ from models.recommend.replenish.model import ReplenishRecommender
 from qianmian.settings import RecommendSettings
 from training.bootstrap import CLASSIFICATION
 from training.tasks.base import make_recommender
-from training.tasks.replenish import HORIZON_DAYS, LEAST_DAYS, TASK, concordance_index, examples
+from training.tasks.replenish import HORIZON_DAYS, MIN_PURCHASE_DAYS, TASK, concordance_index, examples
 
 WINDOW = 28
 
@@ -104,7 +104,7 @@ def test_where_habits_are_regular_the_clock_is_ahead(town):
 
 
 def calibration_metrics(model: ReplenishRecommender, holdout: Interactions) -> dict[str, float]:
-    """How good the probabilities are, over everything any customer had on `LEAST_DAYS` days or more, whether or not they bought anything again.
+    """How good the probabilities are, over everything any customer had on `MIN_PURCHASE_DAYS` days or more, whether or not they bought anything again.
 
     Returns
     -------
@@ -115,7 +115,7 @@ def calibration_metrics(model: ReplenishRecommender, holdout: Interactions) -> d
     n_users = holdout.shape[0]
     chances = model.purchase_probabilities_
     rows = np.repeat(np.arange(n_users), np.diff(chances.indptr))
-    often = model.times_ >= LEAST_DAYS
+    often = model.times_ >= MIN_PURCHASE_DAYS
     soon = holdout.where(holdout.age_days > np.ceil(holdout.age_days.max()) - model.horizon_days)
     bought = np.isin(
         rows[often] * holdout.shape[1] + chances.indices[often],

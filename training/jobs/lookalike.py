@@ -157,8 +157,8 @@ def _segments(context: TrainingContext, start: datetime, one_ids: NDArray[np.str
             key=lambda name: (-len(members[name]), name),
         )
         # segments of all sizes, not only the largest
-        chosen = np.unique(np.linspace(0, len(eligible) - 1, MAX_SEGMENTS).astype(int)) if eligible else []
-        for name in [eligible[i] for i in chosen]:
+        places = np.linspace(0, len(eligible) - 1, MAX_SEGMENTS).astype(int).tolist() if eligible else []
+        for name in dict.fromkeys(eligible[place] for place in places):
             add(name, sorted(members[name]))
     if not found and "transactions" in states and "amount" in states["transactions"].filled:
         paid = views["lines"].filter(views["lines"].ts >= start)
