@@ -1,7 +1,7 @@
 """Shared parts of the benchmarks: arguments, cost of a run, musts, description of the machine, and JSON output.
 
-A must is a bound on a ratio of two figures of the same run, on CPU seconds, peak memory or a metric. It never bounds wall
-seconds, which depend on the load of the machine.
+A must is a bound on a ratio of two figures of the same run, on CPU seconds, peak memory or a metric. It never bounds
+wall seconds, which depend on the load of the machine.
 """
 
 from __future__ import annotations
@@ -168,7 +168,7 @@ def report(checks: Iterable[Check]) -> list[str]:
 def finish(
     results: Mapping[str, Any], checks: Iterable[Check], json_file: Path | None, failed_before: Sequence[str] = ()
 ) -> None:
-    """Write the JSON, print every check, and exit with 1 if a must failed, also in a child process (`failed_before`)."""
+    """Write the JSON, print every check, and exit with 1 if a must failed here or in a child (`failed_before`)."""
     if json_file:
         json_file.write_text(json.dumps(results, indent=1) + "\n")
     for line in failed_before:

@@ -3,8 +3,8 @@
 Recommendations: ``train recommend --as-of 2017-12-01``, then ``score recommend``. Relevant are the items that 2,037
 households bought in December, of the items that at least five households had bought before. Recall@10 divides by
 min(10, relevant items), NDCG@10 by the ideal DCG of a list of that length.
-Churn: ``train churn --as-of 2017-11-01``, then ``score churn``. Evaluated are the households with a basket in the last 56
-days; a household has churned if it has no basket in the next 28 days.
+Churn: ``train churn --as-of 2017-11-01``, then ``score churn``. Evaluated are the households with a basket in the last
+56 days; a household has churned if it has no basket in the next 28 days.
 
     python benchmarks/completejourney.py [--month 2017-12] [--json FILE]
 
