@@ -210,9 +210,7 @@ def run(data: Path, quick: bool = False) -> dict[str, Any]:
             print(f"  {name} {model}: {accuracy}, {cost}")
             if "review" in metrics:
                 left = ", ".join(f"{metric.replace('_', ' ')} {values[metric]:.0f}" for metric in ERRORS)
-                print(
-                    f"      of {metrics['f1']['n']:,} true pairs: {left}; {values['review']:.0f} pairs for clerical review"
-                )
+                print(f"      of {metrics['f1']['n']:,} true pairs: {left}; for clerical review {values['review']:.0f}")
     return results
 
 

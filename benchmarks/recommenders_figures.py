@@ -1,4 +1,4 @@
-"""Figures of docs/benchmarks.md: metrics with intervals, and cost of the models; used by `benchmarks/recommenders.py`."""
+"""Figures of docs/benchmarks.md: metrics with intervals, and cost of models; used by `benchmarks/recommenders.py`."""
 
 from __future__ import annotations
 

@@ -41,7 +41,7 @@ class PublishedResult:
 
 @dataclass(frozen=True)
 class Threshold:
-    """Bounds on a metric of the shipped model: below `required` the benchmark fails, below `target` the page says so."""
+    """Bounds on a metric of the shipped model: the benchmark fails below `required`, the page reports `target`."""
 
     metric: str
     required: float | None = None

@@ -55,7 +55,7 @@ async def nothing(request: Request):
 
 
 def measure_sequential(urls: Mapping[str, str], bodies: list[bytes], count: int) -> dict[str, np.ndarray]:
-    """Seconds of sequential requests over one connection per server, shape (count,); the servers are called in turns."""
+    """Seconds of sequential requests over one connection per server, shape (count,); the servers take turns."""
     connections = {name: http.client.HTTPConnection(urlsplit(url).netloc) for name, url in urls.items()}
     seconds = {name: np.empty(count) for name in urls}
     for i in range(-50, count):  # the first 50 requests are a warm-up
