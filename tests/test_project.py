@@ -83,7 +83,8 @@ def test_importing_a_module_has_no_side_effects(tmp_path):
 import importlib, json, logging, sys
 for name in {[name for name in NAMES if name not in WITH_SIDE_EFFECTS]!r}:
     importlib.import_module(name)
-print(json.dumps({{"loaded": sorted(set(sys.modules) & {{"mlflow", "bentoml", "pyspark"}}), "handlers": len(logging.getLogger().handlers)}}))
+loaded = sorted(set(sys.modules) & {{"mlflow", "bentoml", "pyspark"}})
+print(json.dumps({{"loaded": loaded, "handlers": len(logging.getLogger().handlers)}}))
 """
     cache = str(tmp_path / ".cache")  # matplotlib creates this folder when imported; nothing else may appear
     environment = {

@@ -132,7 +132,7 @@ def evaluate(
     (1.0, 1.0)
     """
     if not models or (reference is not None and reference not in models):
-        raise UsageError("the reference model is missing", got=reference, allowed=list(models))
+        raise UsageError("the reference is not one of the compared models", got=reference, allowed=list(models))
     ids = {name: lists.ids if isinstance(lists, Ranked) else lists for name, lists in models.items()}
     codes = None if categories is None else _codes(categories)
     customers = None if item_customers is None else n_customers or int(np.max(item_customers, initial=1))

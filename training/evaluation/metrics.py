@@ -121,8 +121,8 @@ def repeat_and_explore(ids: Ids, truth: sparse.csr_matrix, history: sparse.csr_m
 
     Source: Li et al. 2023, "A Next Basket Recommendation Reality Check".
     Both kinds of items share one list of length k. The recalls divide by min(k, relevant items of the kind), like
-    `recall`, and the share divides by the length of the list; Li et al. divide by all relevant items of the kind and by
-    k.
+    `recall`, and the share divides by the length of the list. Li et al. divide by all relevant items of the kind, and
+    by k.
 
     Parameters
     ----------

@@ -124,14 +124,14 @@ def _contents(context: TrainingContext, as_of: datetime) -> ContentSet:
 def _evaluation_examples(
     train: ContentSet, holdout: Interactions
 ) -> tuple[NDArray[np.int64], sparse.csr_matrix, sparse.csr_matrix]:
-    """Customers with a history and an event in the test period on a content they had not read to the end.
+    """Customers with a history and an event in the test period on a content that they have not read to the end.
 
     Returns
     -------
     ndarray of int64, shape (n,)
         Indices of the customers.
     csr_matrix, shape (n, n_contents)
-        Their contents of the test period, without those they had read to the end.
+        Their contents of the test period, without those read to the end before.
     csr_matrix, shape (n_users, n_contents)
         Contents read to the end before the cutoff, of all customers.
     """
