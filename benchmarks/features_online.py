@@ -1,4 +1,4 @@
-"""The online value of every feature of one customer, on made-up events and orders. `benchmarks/features.py` calls this."""
+"""Latency of the online values of all features of one customer, on synthetic data; used by `benchmarks/features.py`."""
 
 from __future__ import annotations
 
@@ -15,7 +15,21 @@ import numpy as np
 def online(
     query: Callable[[dict[str, str], datetime], str], customers: int = 200, events: int = 1_000
 ) -> dict[str, float]:
-    """One customer after the other: state read, twenty new events, all features; and `TEN_FEATURES` by the prepared query; milliseconds, wall and CPU."""
+    """Latency of online feature values, one customer after the other, and of the prepared query of `TEN_FEATURES`.
+
+    Parameters
+    ----------
+    query : callable
+        (table → name, as_of) → SQL for one customer, given as parameter 1.
+    customers, events : int
+        Number of customers, and of events per customer.
+
+    Returns
+    -------
+    dict of str to float
+        Milliseconds: p50 and p99 of wall and CPU time from the stored state, with 20 new events, and of the query. Also
+        the number of features.
+    """
     import gc
 
     import duckdb
@@ -38,7 +52,7 @@ def online(
         return begin + rng.integers(0, 365 * 86_400, size).astype("timedelta64[s]")
 
     kinds = np.array(["view", "view", "view", "cart", "search", "favourite", "message_open", "message_click"])
-    seen = pa.table(
+    event_rows = pa.table(
         {
             "event_id": np.char.add("e", np.arange(n).astype(str)),
             "source": ["app"] * n,
@@ -60,7 +74,7 @@ def online(
         }
     )
     m = customers * 100
-    bought = pa.table(
+    order_lines = pa.table(
         {
             "order_id": np.char.add("o", (np.arange(m) // 3).astype(str)),
             "line_no": np.arange(m),
@@ -100,10 +114,10 @@ def online(
     with tempfile.TemporaryDirectory() as folder:
         lake = Lake(Workspace(Path(folder) / "workspace").create())
         with duckdb.connect() as connection:
-            tables = {"events": seen, "transactions": bought, "items": items, "contents": contents}
+            tables = {"events": event_rows, "transactions": order_lines, "items": items, "contents": contents}
             for name, table in tables.items():
-                connection.register(f"made_{name}", table)
-            lake.commit(connection, {name: f"SELECT * FROM made_{name}" for name in tables})
+                connection.register(f"new_{name}", table)
+            lake.commit(connection, {name: f"SELECT * FROM new_{name}" for name in tables})
             lake.attach(connection)
             lake.commit(connection, {"customers": SingleSourceResolver().plan(connection).customers})
         built_at = datetime(2024, 1, 1)
@@ -115,9 +129,9 @@ def online(
             peer.execute(f"CREATE TABLE {name} AS SELECT * FROM stored_{name}")
     tables = {name: name for name in ("transactions", "customers", "items")}
     peer.execute(f"PREPARE ten AS {query(tables, built_at)}")
-    people = [str(one_id) for one_id in state.one_ids]
+    one_ids = [str(one_id) for one_id in state.one_ids]
     now = built_at + timedelta(hours=2)
-    fresh = [
+    new_events = [
         {
             "source": "app",
             "source_user_id": "u0",
@@ -135,19 +149,19 @@ def online(
     ]
     calls: dict[str, Callable[[str], Any]] = {
         "stored": lambda one_id: values(state.customer(one_id), now, {}),
-        "with 20 new events": lambda one_id: values(state.customer(one_id), now, {"events": fresh}),
+        "with 20 new events": lambda one_id: values(state.customer(one_id), now, {"events": new_events}),
         "sql": lambda one_id: peer.execute(f"EXECUTE ten('{one_id}')").fetchall(),
     }
     times: dict[str, list[tuple[float, float]]] = {name: [] for name in calls}
     gc.collect()
-    gc.freeze()  # as the server does
+    gc.freeze()  # like the server
     for turn in range(6):
         for name, call in calls.items():
-            for one_id in people:
+            for one_id in one_ids:
                 begun, cpu_begun = time.perf_counter(), time.process_time()
                 call(one_id)
                 latencies = (time.perf_counter() - begun) * 1e3, (time.process_time() - cpu_begun) * 1e3
-                if turn:  # the first is a warm-up
+                if turn:  # the first turn is a warm-up
                     times[name].append(latencies)
     result: dict[str, float] = {"features": float(len(state.plan.features))}
     for name, latencies in times.items():

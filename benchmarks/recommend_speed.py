@@ -1,7 +1,8 @@
-"""Batch recommendation: users a second beside `implicit.topk` and LightFM.predict, a million users in bounded memory, what a fit adds to the library's.
+"""Speed of batch recommendation and of fits, compared with implicit and LightFM, and memory for a million users.
 
-Every peer is timed in the same process, in turns with ours, with as many threads; the best of the repetitions counts. `--data DIR` (Gowalla, the
-LightGCN split, as `DIR/lightgcn_gowalla/train.parquet`) adds learnt factors; Complete Journey comes with the package of the demo.
+The libraries are timed in the same process, in turns with ours and with the same number of threads; the best of the
+repetitions counts. `--data DIR` (Gowalla, LightGCN split, in `DIR/lightgcn_gowalla/train.parquet`) adds factors of a
+fitted model; Complete Journey comes with the package of the demo.
 """
 
 from __future__ import annotations
@@ -9,9 +10,8 @@ from __future__ import annotations
 import os
 import sys
 
-os.environ["OPENBLAS_NUM_THREADS"] = (
-    "1"  # what `implicit` asks for; it is fastest then (and so are we: threads are ours, not BLAS's)
-)
+# `implicit` recommends it and is fastest with it; our code starts its own threads and needs none of BLAS
+os.environ["OPENBLAS_NUM_THREADS"] = "1"
 
 import common  # noqa: I001  (puts the packages on the path)
 
@@ -32,12 +32,12 @@ K = 100
 REPETITIONS = 5
 MILLION = {"users": 1_000_000, "items": 100_000, "factors": 64}
 MUSTS = {
-    "beside implicit.topk": Must("ratio", least=1.0),
-    "recommend() beside implicit.topk": Must("ratio", least=1.0),
-    "places as implicit.topk has them": Must("metric", least=0.99),
-    "beside LightFM.predict": Must("ratio", least=10.0),
-    "CPU seconds of a fit beside the library's own": Must("ratio", most=1.1),
-    # of the million: factors 281 MB, the items laid out 26 MB, the answers of a chunk 40 MB, Python and its libraries the rest
+    "rate relative to implicit.topk": Must("ratio", least=1.0),
+    "rate of recommend() relative to implicit.topk": Must("ratio", least=1.0),
+    "share of slots equal to implicit.topk": Must("metric", least=0.99),
+    "rate relative to LightFM.predict": Must("ratio", least=10.0),
+    "CPU seconds of a fit relative to the library": Must("ratio", most=1.1),
+    # for a million users: factors 281 MB, item index 26 MB, results of a chunk 40 MB, the rest Python and its libraries
     "memory": Must("peak_mb", most=800),
 }
 
@@ -45,7 +45,7 @@ MUSTS = {
 def time_interleaved(
     calls: dict[str, Callable[[], Any]], repetitions: int, clock: Callable[[], float] = time.perf_counter
 ) -> dict[str, float]:
-    """The least seconds of each call, made in turns so that all meet the same machine."""
+    """Minimum seconds of each call; the calls are made in turns, so that all run under the same load."""
     best = dict.fromkeys(calls, float("inf"))
     for _ in range(repetitions):
         for name, call in calls.items():
@@ -58,7 +58,7 @@ def time_interleaved(
 def lognormal_factors(
     n_users: int, n_items: int, factors: int, spread: float, seed: int = 0
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Gaussian directions; with a spread, item lengths differ as learnt ones do (iALS on Gowalla: .8)."""
+    """Gaussian factors; `spread` is the standard deviation of the logarithm of item norms (iALS on Gowalla: .8)."""
     rng = np.random.default_rng(seed)
     users = rng.standard_normal((n_users, factors), dtype=np.float32)
     items = rng.standard_normal((n_items, factors), dtype=np.float32)
@@ -75,7 +75,10 @@ def benchmark_topk(
     repetitions: int,
     recommend: Callable[[bool], Any] | None = None,
 ) -> tuple[dict[str, Any], list[Check]]:
-    """Rates of `FactorIndex.search` and `implicit.topk` for the top 100 of all users, without and with leaving out what they had; and of a model's `recommend`."""
+    """Users per second of `FactorIndex.search`, `implicit.topk` and a model's `recommend` for the top 100.
+
+    Each is measured without and with excluding the items that the user interacted with.
+    """
     from implicit.cpu.topk import topk
 
     n, threads = len(users), thread_budget()
@@ -108,10 +111,11 @@ def benchmark_topk(
         )
         agree = float((ids == theirs).mean())
         print(
-            f"{name}{label}: {n / seconds['ours']:,.0f} users/s, implicit.topk {n / seconds['implicit']:,.0f}, ratio {ratio:.2f}; "
-            f"{agree:.2%} of places the same; layout {built * 1000:.0f} ms"
+            f"{name}{label}: {n / seconds['ours']:,.0f} users/s, "
+            f"implicit.topk {n / seconds['implicit']:,.0f}, ratio {ratio:.2f}; "
+            f"{agree:.2%} of the slots are equal; index built in {built * 1000:.0f} ms"
         )
-        values = {"beside implicit.topk": ratio, "places as implicit.topk has them": agree}
+        values = {"rate relative to implicit.topk": ratio, "share of slots equal to implicit.topk": agree}
         found[f"top {K}{label}"] = {
             "users_per_second": common.value(n / seconds["ours"], n=n),
             "ratio_implicit": common.value(ratio, n=n),
@@ -124,13 +128,13 @@ def benchmark_topk(
                 "users_per_second": common.value(n / seconds["recommend"], n=n),
                 "ratio_implicit": common.value(through),
             }
-            values["recommend() beside implicit.topk"] = through
+            values["rate of recommend() relative to implicit.topk"] = through
         checks += common.check(MUSTS, values, f"{name}{label}")
     return {name: found}, checks
 
 
 def load_complete_journey(folder: Path) -> Any:
-    """The training set of Complete Journey at 2017-11-01."""
+    """Training set of Complete Journey at 2017-11-01."""
     from datetime import datetime
 
     from features.compute.builder import Builder
@@ -144,7 +148,7 @@ def load_complete_journey(folder: Path) -> Any:
 
 
 def load_gowalla(data: Path) -> Any:
-    """The train part of the LightGCN split."""
+    """Training pairs of the LightGCN split."""
     import pyarrow.parquet as pq
 
     from features.interactions import TrainingSet
@@ -155,7 +159,7 @@ def load_gowalla(data: Path) -> Any:
 
 
 def benchmark_fit(name: str, train: Any, repetitions: int) -> tuple[dict[str, Any], list[Check], Any]:
-    """Our fit of iALS beside the library's own on a matrix that is there already: CPU seconds, both have as many threads."""
+    """CPU seconds of our fit of iALS and of the library's fit on a given matrix, with the same number of threads."""
     from implicit.cpu.als import AlternatingLeastSquares
 
     from models.recommend.ials import ImplicitALSRecommender, noise_level
@@ -180,7 +184,7 @@ def benchmark_fit(name: str, train: Any, repetitions: int) -> tuple[dict[str, An
 
 
 def benchmark_hybrid_fit(train: Any, repetitions: int) -> tuple[dict[str, Any], list[Check], Any]:
-    """Our fit of the hybrid beside LightFM's own, and LightFM.predict of all items beside our batch top-k."""
+    """CPU seconds of our fit of the hybrid and of LightFM's, and rates of our batch top-k and of LightFM.predict."""
     from lightfm import LightFM
 
     from models.recommend.hybrid import HybridRecommender, _normalised, item_attributes, user_attributes
@@ -211,46 +215,47 @@ def benchmark_hybrid_fit(train: Any, repetitions: int) -> tuple[dict[str, Any], 
 
     seconds = time_interleaved({"bare": bare, "ours": lambda: model.fit(train)}, repetitions, time.process_time)
     line, checks = _fit_overhead("Complete Journey, hybrid", seconds)
-    # LightFM scores the pairs it is given, user by user, with all items; its users are as many as take two seconds or so
-    everybody, some = np.arange(train.n_users), np.arange(0, train.n_users, max(1, train.n_users // 100))
+    # LightFM scores given pairs; it gets all items of about 100 users, which takes about two seconds
+    every_user, sample = np.arange(train.n_users), np.arange(0, train.n_users, max(1, train.n_users // 100))
     pairs = (
-        np.repeat(some, train.n_items).astype(np.int32),
-        np.tile(np.arange(train.n_items, dtype=np.int32), len(some)),
+        np.repeat(sample, train.n_items).astype(np.int32),
+        np.tile(np.arange(train.n_items, dtype=np.int32), len(sample)),
     )
-    answered = time_interleaved(
+    seconds = time_interleaved(
         {
-            "ours": lambda: model.recommend(everybody, K),
+            "ours": lambda: model.recommend(every_user, K),
             "theirs": lambda: theirs["model"].predict(
                 *pairs, item_features=items, user_features=users, num_threads=thread_budget()
             ),
         },
         max(2, repetitions),
     )
-    ratio = (answered["theirs"] / len(some)) / (answered["ours"] / len(everybody))
+    rate, their_rate = len(every_user) / seconds["ours"], len(sample) / seconds["theirs"]
+    ratio = rate / their_rate
     print(
-        f"hybrid, top {K} of {train.n_items:,} items: {len(everybody) / answered['ours']:,.0f} users/s, "
-        f"LightFM.predict {len(some) / answered['theirs']:,.0f} (on {len(some)} of the users, scores only), ratio {ratio:.1f}"
+        f"hybrid, top {K} of {train.n_items:,} items: {rate:,.0f} users/s, "
+        f"LightFM.predict {their_rate:,.0f} (for {len(sample)} users, scores only), ratio {ratio:.1f}"
     )
     line |= {
-        "users_per_second": common.value(len(everybody) / answered["ours"], n=len(everybody)),
+        "users_per_second": common.value(rate, n=len(every_user)),
         "ratio_predict": common.value(ratio),
     }
-    return {"hybrid": line}, checks + common.check(MUSTS, {"beside LightFM.predict": ratio}, "hybrid"), model
+    return {"hybrid": line}, checks + common.check(MUSTS, {"rate relative to LightFM.predict": ratio}, "hybrid"), model
 
 
 def _fit_overhead(name: str, seconds: dict[str, float]) -> tuple[dict[str, Any], list[Check]]:
     ratio = seconds["ours"] / seconds["bare"]
-    print(f"{name}: fit {seconds['ours']:.2f} CPU s, the library's own {seconds['bare']:.2f} CPU s, {ratio - 1:+.1%}")
+    print(f"{name}: fit {seconds['ours']:.2f} CPU s, the library's fit {seconds['bare']:.2f} CPU s, {ratio - 1:+.1%}")
     found = {
         "seconds": common.value(seconds["ours"]),
         "seconds_bare": common.value(seconds["bare"]),
         "ratio_bare": common.value(ratio),
     }
-    return found, common.check(MUSTS, {"CPU seconds of a fit beside the library's own": ratio}, name)
+    return found, common.check(MUSTS, {"CPU seconds of a fit relative to the library": ratio}, name)
 
 
 def benchmark_million_users(n_users: int) -> tuple[dict[str, Any], list[Check]]:
-    """Many users × 100,000 items, in a process of its own so that its peak memory is its own."""
+    """Search for many users × 100,000 items, in its own process to measure its peak memory."""
     results: dict[str, Any] = {}
     checks: list[Check] = []
     for label, spread in (("lengths differ", 0.8), ("all of one length", 0.0)):
@@ -259,7 +264,7 @@ def benchmark_million_users(n_users: int) -> tuple[dict[str, Any], list[Check]]:
         size = f"{n_users:,} users × {MILLION['items']:,} items × {MILLION['factors']}"
         print(
             f"{size}, {label}: {cost}, {rate:,.0f} users/s "
-            f"(all scores at once would be {n_users * MILLION['items'] * 4 / 1e9:,.0f} GB)"
+            f"(the matrix of all scores would take {n_users * MILLION['items'] * 4 / 1e9:,.0f} GB)"
         )
         results[f"{size}, {label}"] = {"qianmian": {**cost.metrics(), "users_per_second": common.value(rate)}}
         checks += common.check(MUSTS, {"memory": cost.peak_mb}, f"{size}, {label}")
@@ -267,7 +272,7 @@ def benchmark_million_users(n_users: int) -> tuple[dict[str, Any], list[Check]]:
 
 
 def child(n_users: int, spread: float) -> None:
-    """Score in chunks, as `score recommend` does; print the cost."""
+    """Search in chunks, like `score recommend`, and print the cost."""
     users, items = lognormal_factors(n_users, MILLION["items"], MILLION["factors"], spread)
 
     def search() -> int:
@@ -279,7 +284,7 @@ def child(n_users: int, spread: float) -> None:
 
     valid, cost = common.measure_cost(search)
     if valid != n_users * K:
-        sys.exit(f"{n_users * K - valid} places are empty")
+        sys.exit(f"{n_users * K - valid} slots are empty")
     print(cost.json())
 
 
@@ -320,20 +325,21 @@ def main() -> None:
         train = load_gowalla(arguments.data)
         found, more, model = benchmark_fit("Gowalla", train, min(repetitions, 3))
         checks += more
-        everybody = np.arange(train.n_users)
+        every_user = np.arange(train.n_users)
         rates, more = benchmark_topk(
             "gowalla",
             model.user_factors_,
             model.index_.item_vectors,
             model.history_,
             repetitions,
-            lambda new_only: model.recommend(everybody, K, exclude_purchased=new_only),
+            lambda new_only: model.recommend(every_user, K, exclude_purchased=new_only),
         )
         results["gowalla"] = {**found, **rates["gowalla"]}
         checks += more
     else:
         print(
-            "Gowalla is left out: --data DIR with lightgcn_gowalla/train.parquet (https://github.com/kuandeng/LightGCN, Data/gowalla)"
+            "Gowalla is left out: pass --data DIR, where DIR has lightgcn_gowalla/train.parquet "
+            "(https://github.com/kuandeng/LightGCN, Data/gowalla)"
         )
     found, more = benchmark_million_users(50_000 if arguments.quick else MILLION["users"])
     results |= found

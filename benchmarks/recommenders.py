@@ -1,11 +1,13 @@
-"""Every recommender benchmark, one child process a data set, and the page docs/benchmarks.md made from what they found.
+"""All recommender benchmarks, each data set in a child process, and the page docs/benchmarks.md made from the results.
 
-    python benchmarks/recommenders.py [--data DIR] [--quick] [--json FILE] [--only completejourney,gowalla,tafeng] [--models NAME,…] [--docs DIR]
+    python benchmarks/recommenders.py [--data DIR] [--quick] [--json FILE] [--only completejourney,gowalla,tafeng]
+        [--models NAME,…] [--docs DIR]
 
-Complete Journey comes with a package; the others are read from DIR (`lightgcn_gowalla/`, `tafeng_nbr/`) and skipped where it has none. A data
-set that was not measured keeps its earlier figures on the page. With --quick the page stays as it is, unless --docs names another folder.
---models measures some models of Gowalla again, beside the two that are compared; the others keep their figures.
-December of Complete Journey is looked at once a release: every full run of it adds a line to docs/benchmarks/december.csv.
+Complete Journey comes with a package; the other data sets are read from DIR (`lightgcn_gowalla/`, `tafeng_nbr/`) and
+skipped if they are missing. A data set that was not measured keeps its earlier figures on the page. With --quick the
+page is not changed, unless --docs names a folder. --models measures only some models of Gowalla and the two that are
+compared; the other models keep their figures. December of Complete Journey is evaluated once per release: every full
+run adds a line to docs/benchmarks/december.csv.
 """
 
 from __future__ import annotations
@@ -38,20 +40,20 @@ RELEASE_AS_OF = "2017-12-01"
 
 
 def skip_reason(name: str, data: Path | None) -> str | None:
-    """Why a data set cannot be measured; None when it can."""
+    """Why a data set cannot be measured; None if it can."""
     folder = BENCHMARKS[name][1]
     if folder is None or (data is not None and (data / folder).is_dir()):
         return None
-    looked = f"{data} has no folder {folder}" if data is not None else "--data DIR names no folder"
-    return f"{looked}. {recommenders_page.DATA[name].how_to_get}"
+    problem = f"{data} has no folder {folder}" if data is not None else "--data is missing"
+    return f"{problem}. {recommenders_page.DATA[name].how_to_get}"
 
 
 def child(name: str, data: Path | None, quick: bool, models: list[str], out: Path) -> None:
-    """Run one data set in this process and write what it found, how long it took and what it held."""
+    """Run the benchmark of one data set in this process and write results, seconds and peak memory as JSON."""
     run = importlib.import_module(BENCHMARKS[name][0]).run
     (results, checks), cost = common.measure_cost(lambda: run(data, quick, *([models] * bool(models))))
     print(f"{name}: {cost}")
-    results = results.get(name, results)  # either {model: …} or the JSON of that benchmark alone
+    results = results.get(name, results)  # {model: …} or {data set: {model: …}}
     found = {
         "models": results,
         "failed": common.report(checks),
@@ -62,7 +64,7 @@ def child(name: str, data: Path | None, quick: bool, models: list[str], out: Pat
 
 
 def measure(name: str, data: Path | None, quick: bool, models: list[str]) -> dict[str, Any]:
-    """What a data set's benchmark found in a process of its own."""
+    """Results of the benchmark of one data set, run in its own process."""
     with tempfile.TemporaryDirectory() as folder:
         out = Path(folder) / "found.json"
         command = [sys.executable, str(Path(__file__).resolve()), "--child", name, "--json", str(out)]
@@ -75,7 +77,7 @@ def measure(name: str, data: Path | None, quick: bool, models: list[str]) -> dic
         if done.returncode or not out.exists():
             return {
                 "models": {},
-                "failed": [f"{name}: its process ended with {done.returncode}"],
+                "failed": [f"{name}: the process exited with code {done.returncode}"],
                 "seconds": 0.0,
                 "peak_mb": 0.0,
             }
@@ -96,9 +98,9 @@ def measure(name: str, data: Path | None, quick: bool, models: list[str]) -> dic
 
 
 def log_december(path: Path, models: Mapping[str, Any]) -> None:
-    """Add what was found of December to the log; the header comes with the first line.
+    """Add the results of December to the log, with a header if the file is new.
 
-    A line says which version was scored and from when it answered, not on which day somebody ran it.
+    A line has the version and its cutoff, but not the day of the run.
     """
     ours = models[recommenders_page.OURS]
     row = {"version": qianmian.__version__, "as_of": RELEASE_AS_OF, "households": str(ours[LOGGED_METRICS[0]]["n"])}
@@ -118,7 +120,7 @@ def log_december(path: Path, models: Mapping[str, Any]) -> None:
 
 
 def publish(docs: Path, found: Mapping[str, Any]) -> None:
-    """Put what was found over what was known, and write the page of all of it."""
+    """Replace the saved results by the new ones, and write the page of all results."""
     folder = docs / "benchmarks"
     folder.mkdir(parents=True, exist_ok=True)
     kept, log = folder / "results.json", folder / "december.csv"
@@ -145,16 +147,16 @@ def publish(docs: Path, found: Mapping[str, Any]) -> None:
 def main() -> None:
     parser = common.parser(__doc__.splitlines()[0])
     parser.add_argument(
-        "--only", default=",".join(BENCHMARKS), help=f"data sets, joined by commas: {', '.join(BENCHMARKS)}"
+        "--only", default=",".join(BENCHMARKS), help=f"data sets, separated by commas: {', '.join(BENCHMARKS)}"
     )
     parser.add_argument(
-        "--docs", type=Path, default=None, help="folder the page goes to (default docs/; with --quick nowhere)"
+        "--docs", type=Path, default=None, help="folder of the page (default docs/; with --quick no page is written)"
     )
     parser.add_argument(
-        "--child", choices=BENCHMARKS, default=None, help="run this one in this process (what the command itself does)"
+        "--child", choices=BENCHMARKS, default=None, help="run this data set in this process (used by the command)"
     )
     parser.add_argument(
-        "--models", default="", help="of Gowalla, only these, joined by commas; the others keep their figures"
+        "--models", default="", help="models of Gowalla to measure, separated by commas; others keep their figures"
     )
     arguments = parser.parse_args()
     models = [name.strip() for name in arguments.models.split(",") if name.strip()]
@@ -163,9 +165,9 @@ def main() -> None:
         return
     wanted = [name.strip() for name in arguments.only.split(",") if name.strip()]
     if unknown := [name for name in wanted if name not in BENCHMARKS]:
-        parser.error(f"--only names {', '.join(unknown)}; there are {', '.join(BENCHMARKS)}")
+        parser.error(f"--only has unknown data sets {', '.join(unknown)}; known ones: {', '.join(BENCHMARKS)}")
     if models and wanted != ["gowalla"]:
-        parser.error("--models is of Gowalla: give --only gowalla too")
+        parser.error("--models is for Gowalla only: pass --only gowalla too")
     print(common.machine())
     found: dict[str, Any] = {}
     for name in wanted:
@@ -175,7 +177,7 @@ def main() -> None:
             continue
         print(f"\n== {name}", flush=True)
         found[name] = measure(name, arguments.data, arguments.quick, models)
-    if models:  # those they are compared with keep their figures too
+    if models:  # the models they are compared with keep their saved figures
         found = {
             name: {
                 **result,

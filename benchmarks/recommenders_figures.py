@@ -1,4 +1,4 @@
-"""The pictures of docs/benchmarks.md: every model with its interval, and what it costs. `benchmarks/recommenders.py` calls this."""
+"""Figures of docs/benchmarks.md: metrics with intervals, and cost of models; used by `benchmarks/recommenders.py`."""
 
 from __future__ import annotations
 
@@ -23,12 +23,15 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-MAX_PUBLISHED_LINES = 4  # published figures drawn
-MIN_DRAWN_SHARE = 0.6  # of the best: what is further behind is not drawn to scale
+MAX_PUBLISHED_LINES = 4  # number of published results that are drawn
+MIN_DRAWN_SHARE = 0.6  # models below this share of the best value are not drawn to scale
 
 
 def accuracy_picture(data_set: DataSet, models: ModelResults) -> Figure | None:
-    """Every model with its interval; the best published figures as dashed lines. What is far behind is an arrow with its value."""
+    """Every model with its interval, and the best published results as dashed lines.
+
+    Models far below the best are arrows with their value.
+    """
     from matplotlib.figure import Figure
 
     metrics = ranking_columns(data_set, models)[:2]
@@ -81,7 +84,7 @@ def accuracy_picture(data_set: DataSet, models: ModelResults) -> Figure | None:
 
 
 def dot(axes: Axes, place: int, found: MetricValue, left: float, colour: str) -> None:
-    """One model's figure with its interval, or an arrow at the left edge when it lies beyond."""
+    """A value with its interval, or an arrow at the left edge if the value is smaller than `left`."""
     if found["value"] < left:
         axes.annotate(
             f"◂ {format_value(found['value'])}",
@@ -97,7 +100,7 @@ def dot(axes: Axes, place: int, found: MetricValue, left: float, colour: str) ->
 
 
 def cost_picture(models: ModelResults) -> Figure | None:
-    """Training time, on a logarithmic axis, and memory of every model that says them."""
+    """Training time, on a logarithmic axis, and peak memory of every model with these figures."""
     from matplotlib.figure import Figure
 
     costs = [cost for cost in cost_columns(models) if cost in ("seconds", "train_seconds", "fit_seconds")][:1]
@@ -123,7 +126,10 @@ def cost_picture(models: ModelResults) -> Figure | None:
 
 
 def draw_figures(results: Mapping[str, Mapping[str, Any]], folder: Path) -> dict[str, list[str]]:
-    """Pictures of every data set into the folder; their file names by data set. The same figures give the same files: no date is in them."""
+    """Save the figures of every data set and return their file names by data set.
+
+    The files contain no date, so equal results give equal files.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     figure_files: dict[str, list[str]] = {}
     for key, found in results.items():

@@ -1,13 +1,15 @@
-"""Gowalla, the LightGCN split: the shipped collaborative filters beside published ones, run again or quoted.
+"""Gowalla, LightGCN split: the collaborative filters of the product and published ones, reproduced or quoted.
 
     python benchmarks/recommenders_gowalla.py --data DIR [--quick] [--json FILE]
 
-Reads DIR/lightgcn_gowalla/train.parquet and test.parquet (user, item): 29,858 users, 40,981 items, 810,128 and 217,242 pairs. All items are ranked
-but those the user has in train. Recall@20 divides by all test items of the user and NDCG@20 by the ideal of min(20, items), as LightGCN's code
-does (He et al. 2020). Parameters were chosen on a tenth of each user's train pairs; those of EASE and of `item k-NN` are BARS's (Zhu et al. 2022),
-whose item k-NN also takes the mean of each item's counts away; those of GF-CF its authors'. Every model is fitted and asked in a process of its
-own, which tells seconds and peak memory; `qianmian` is `spectral` with its defaults, five times with other seeds. EASE holds 7.8 GB. --quick asks
-every tenth user and leaves out EASE, iALS, BPR and the seeds; it proves nothing, and no bar is checked.
+Reads DIR/lightgcn_gowalla/train.parquet and test.parquet (user, item): 29,858 users, 40,981 items, 810,128 and 217,242
+pairs. The training items of a user are excluded from the user's ranking. Recall@20 divides by all test items of the
+user, NDCG@20 by the ideal DCG of a list of min(20, test items), like the code of LightGCN (He et al. 2020). Parameters
+were chosen on a tenth of each user's training pairs. Those of EASE and `item k-NN` are from BARS (Zhu et al. 2022),
+whose item k-NN also subtracts the mean of each item; those of GF-CF are from its authors. Every model is fitted and
+evaluated in its own process, to measure seconds and peak memory. `qianmian` is `spectral` with its defaults, with five
+seeds. EASE needs 7.8 GB. --quick evaluates every tenth user and leaves out EASE, iALS, BPR and the other seeds; its
+figures are no evidence, and no must is checked.
 """
 
 from __future__ import annotations
@@ -45,7 +47,7 @@ MUSTS = {"recall@20": Must("metric", least=0.1849), "ndcg@20": Must("metric", le
 TARGET = {"recall@20": 0.1920, "ndcg@20": 0.1597}  # BSPM-EM, as published
 SEEDS = 5
 EASE_GIGABYTES = 8.5
-QUICK_USERS = 10  # every tenth
+QUICK_USERS = 10  # a quick run evaluates every tenth user
 
 
 @dataclass(frozen=True)
@@ -54,12 +56,12 @@ class BenchmarkModel:
 
     Attributes
     ----------
-    make : callable, optional
-        The product's recommender for a seed; None where the benchmark has its own code.
+    make : callable or None
+        Seed → recommender of the product; None for a model implemented here.
     published : tuple of float, optional
-        Recall@20 and NDCG@20 it should come out at.
+        Published recall@20 and NDCG@20.
     quick : bool
-        Part of a quick run.
+        Whether a quick run includes it.
     """
 
     make: Callable[[int], Recommender] | None
@@ -81,7 +83,7 @@ ENTRIES = {
     ),
     "BPR": BenchmarkModel(lambda seed: BPRRecommender(128, 200, seed=seed), published=(0.1627, 0.1378), quick=False),
 }
-PUBLISHED = {  # read, not run
+PUBLISHED = {  # quoted, not reproduced
     "LightGCN": (0.1820, 0.1547),
     "UltraGCN": (0.1862, 0.1580),
     "SimpleX": (0.1872, 0.1557),
@@ -90,7 +92,7 @@ PUBLISHED = {  # read, not run
 
 
 def split(data: Path, quick: bool) -> EvaluationSplit:
-    """Train and test, and who is asked."""
+    """Training data, test data and evaluated users."""
     pairs = [pq.read_table(data / "lightgcn_gowalla" / f"{part}.parquet") for part in ("train", "test")]
     train, test = ((table["user"].to_numpy(), table["item"].to_numpy()) for table in pairs)
     whole = lightgcn_split(train, test)
@@ -98,7 +100,7 @@ def split(data: Path, quick: bool) -> EvaluationSplit:
 
 
 def item_knn(test_split: EvaluationSplit) -> np.ndarray:
-    """Item k-NN as BARS has it: cosine, 100 neighbours whose weights sum to 1, and of every count its item's mean is taken: ``S (x − m) + m``."""
+    """Item k-NN of BARS: ``S (x − m) + m`` with cosine weights S of 100 neighbours, normalised, and item means m."""
     model = ItemKNNRecommender(100, "cosine", normalise=True, popularity_power=0.0).fit(test_split.train)
     interacted = test_split.train.interactions.matrix()
     means = np.asarray(interacted.mean(axis=0)).ravel()
@@ -107,7 +109,7 @@ def item_knn(test_split: EvaluationSplit) -> np.ndarray:
 
 
 def gf_cf(test_split: EvaluationSplit) -> np.ndarray:
-    """GF-CF as its authors' code has it (Shen et al. 2021): ``X NᵀN + 0.3 X C^(−1/2) V Vᵀ C^(1/2)``, 256 singular vectors."""
+    """GF-CF as in its authors' code (Shen et al. 2021): ``X NᵀN + 0.3 X C^(−1/2) V Vᵀ C^(1/2)``, V of rank 256."""
     from sklearn.utils.extmath import randomized_svd
 
     interacted = test_split.train.interactions.matrix()
@@ -122,7 +124,14 @@ def gf_cf(test_split: EvaluationSplit) -> np.ndarray:
 
 
 def dense_lists(test_split: EvaluationSplit, scores_of: Callable[[sparse.csr_matrix, slice], np.ndarray]) -> np.ndarray:
-    """The best items of everybody but what they have, from dense scores of what they have and of which rows they are, some hundred at a time."""
+    """Top-k lists from dense scores, without training items, in blocks of 500 users.
+
+    Parameters
+    ----------
+    test_split : EvaluationSplit
+    scores_of : callable
+        (training items of the block, rows of the block) → scores, shape (n_block, n_items).
+    """
     interacted = test_split.train.interactions.matrix()
     lists = []
     for start in range(0, len(test_split), 500):
@@ -134,11 +143,11 @@ def dense_lists(test_split: EvaluationSplit, scores_of: Callable[[sparse.csr_mat
     return np.concatenate(lists)
 
 
-REFERENCE_IMPLEMENTATIONS = {"item k-NN": item_knn, "GF-CF": gf_cf}  # what is run as others have it
+REFERENCE_IMPLEMENTATIONS = {"item k-NN": item_knn, "GF-CF": gf_cf}  # reproductions of published implementations
 
 
 def child(name: str, seed: int, data: Path, quick: bool, out: Path) -> None:
-    """Fit and ask one model in this process; write its lists and what it took."""
+    """Fit and evaluate one model in this process; write its lists, seconds and peak memory."""
     test_split = split(data, quick)
     entry = ENTRIES[name]
 
@@ -156,7 +165,7 @@ def child(name: str, seed: int, data: Path, quick: bool, out: Path) -> None:
 
 
 def lists_of(name: str, seed: int, data: Path, quick: bool) -> dict[str, np.ndarray]:
-    """What `child` found in a process of its own."""
+    """Result of `child` in its own process."""
     with tempfile.TemporaryDirectory() as folder:
         out = Path(folder) / "found.npz"
         command = [
@@ -177,34 +186,35 @@ def lists_of(name: str, seed: int, data: Path, quick: bool) -> dict[str, np.ndar
 
 
 def free_gigabytes() -> float:
-    """Memory that can be had."""
+    """Available memory."""
     line = next(line for line in Path("/proc/meminfo").read_text().splitlines() if line.startswith("MemAvailable"))
     return int(line.split()[1]) / 1e6
 
 
 def run(data: Path | None, quick: bool, models: Sequence[str] = ()) -> tuple[dict[str, Any], list[Check]]:
-    """{model: {metric: {value, low, high, n}}} and the checks of its musts; with `models`, those alone and the two that are compared."""
+    """{model: {metric: {value, low, high, n}}} and the checks of the musts.
+
+    `models` limits the run to these models and the two that are compared.
+    """
     if data is None or not (data / "lightgcn_gowalla").is_dir():
         print("Gowalla: skipped, --data DIR has no folder lightgcn_gowalla (train.parquet, test.parquet: user, item)")
         return {}, []
     test_split = split(data, quick)
-    print(
-        f"Gowalla: {test_split.train.n_users:,} users, {test_split.train.n_items:,} items, {len(test_split):,} users asked",
-        flush=True,
-    )
+    size = f"{test_split.train.n_users:,} users, {test_split.train.n_items:,} items"
+    print(f"Gowalla: {size}, {len(test_split):,} users evaluated", flush=True)
     found: dict[str, dict[str, np.ndarray]] = {}
     for name, entry in ENTRIES.items():
         if (quick and not entry.quick) or (models and name not in (*models, OURS, "GF-CF")):
             continue
         if name == "EASE" and free_gigabytes() < EASE_GIGABYTES:
-            print(f"EASE: skipped, {free_gigabytes():.1f} GB are free and it takes {EASE_GIGABYTES} GB")
+            print(f"EASE: skipped, it needs {EASE_GIGABYTES} GB and {free_gigabytes():.1f} GB are available")
             continue
         found[name] = lists_of(name, 0, data, quick)
         print(f"  {name}: {float(found[name]['seconds']):.1f} s, {float(found[name]['peak_mb']):,.0f} MB", flush=True)
     others = {} if quick or models else {seed: lists_of(OURS, seed, data, quick)["ids"] for seed in range(1, SEEDS)}
     names = ("recall_of_taken", "ndcg", "hit_rate")
     comparison = evaluate(
-        {name: one["ids"] for name, one in found.items()},
+        {name: arrays["ids"] for name, arrays in found.items()},
         test_split.truth,
         K,
         names=names,
@@ -218,11 +228,11 @@ def run(data: Path | None, quick: bool, models: Sequence[str] = ()) -> tuple[dic
         }
         for name, metrics in comparison.models.items()
     }
-    for name, one in found.items():
+    for name, arrays in found.items():
         result[name] |= {
-            key: common.value(float(one[key]))
+            key: common.value(float(arrays[key]))
             for key in ("seconds", "fit_seconds", "cpu_seconds", "peak_mb")
-            if np.isfinite(one[key])
+            if np.isfinite(arrays[key])
         }
     if others:
         seeds = evaluate(
@@ -233,10 +243,9 @@ def run(data: Path | None, quick: bool, models: Sequence[str] = ()) -> tuple[dic
             n_resamples=2,
         ).models
         for metric, theirs in (("recall@20", "recall_of_taken@20"), ("ndcg@20", "ndcg@20")):
-            each = [one[theirs].value for one in seeds.values()]
-            result[OURS][f"{metric}, {SEEDS} seeds"] = common.value(
-                float(np.mean(each)), min(each), max(each), len(each)
-            )
+            figures = [metrics[theirs].value for metrics in seeds.values()]
+            mean = float(np.mean(figures))
+            result[OURS][f"{metric}, {SEEDS} seeds"] = common.value(mean, min(figures), max(figures), len(figures))
     report(result)
     for metric, theirs in (("recall@20", "recall_of_taken@20"), ("ndcg@20", "ndcg@20")):
         gain = comparison.differences[f"{theirs}:GF-CF"]
@@ -244,29 +253,26 @@ def run(data: Path | None, quick: bool, models: Sequence[str] = ()) -> tuple[dic
         result[OURS][f"{metric} minus GF-CF"] = dict(gain.__dict__)
     if quick:
         return result, []
-    beyond = all(result[OURS][metric]["low"] > bar for metric, bar in TARGET.items())
-    print(
-        f"beyond BSPM-EM as published ({TARGET['recall@20']:.4f}, {TARGET['ndcg@20']:.4f}), whole intervals above: {'yes' if beyond else 'no'}"
-    )
+    above = all(result[OURS][metric]["low"] > target for metric, target in TARGET.items())
+    target = f"{TARGET['recall@20']:.4f}, {TARGET['ndcg@20']:.4f}"
+    print(f"whole intervals above the published BSPM-EM ({target}): {'yes' if above else 'no'}")
     return result, common.check(MUSTS, {metric: result[OURS][metric]["value"] for metric in MUSTS})
 
 
 def report(result: dict[str, Any]) -> None:
-    """The table: measured, then quoted."""
+    """Print the table of measured results, then the quoted ones."""
     print(f"{'model':26s} {'recall@20':>26s} {'NDCG@20':>26s} {'published':>16s} {'seconds':>8s} {'MB':>7s}")
     for name, metrics in result.items():
         cells = [f"{metrics[m]['value']:.4f} [{metrics[m]['low']:.4f}, {metrics[m]['high']:.4f}]" for m in MUSTS]
         published = ENTRIES[name].published
-        beside = "" if published is None else f"{published[0]:.4f} / {published[1]:.4f}"
-        print(
-            f"{name:26s} {cells[0]:>26s} {cells[1]:>26s} {beside:>16s} {metrics['seconds']['value']:8.1f} {metrics['peak_mb']['value']:7,.0f}"
-        )
+        quoted = "" if published is None else f"{published[0]:.4f} / {published[1]:.4f}"
+        cost = f"{metrics['seconds']['value']:8.1f} {metrics['peak_mb']['value']:7,.0f}"
+        print(f"{name:26s} {cells[0]:>26s} {cells[1]:>26s} {quoted:>16s} {cost}")
     for metric in (m for m in result[OURS] if "seeds" in m):
-        print(
-            f"{OURS}, {metric}: {result[OURS][metric]['value']:.4f}, from {result[OURS][metric]['low']:.4f} to {result[OURS][metric]['high']:.4f}"
-        )
+        found = result[OURS][metric]
+        print(f"{OURS}, {metric}: {found['value']:.4f}, from {found['low']:.4f} to {found['high']:.4f}")
     print(
-        "quoted, not run: "
+        "quoted, not reproduced: "
         + " · ".join(f"{name} {recall:.4f} / {ndcg:.4f}" for name, (recall, ndcg) in PUBLISHED.items())
     )
 

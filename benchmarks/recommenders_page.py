@@ -1,6 +1,6 @@
-"""docs/benchmarks.md out of measured figures: what was measured, what others published, and what the one says of the other.
+"""The page docs/benchmarks.md, generated from measured and published results; used by `benchmarks/recommenders.py`.
 
-Every sentence with a figure is made from the figures given; nothing is claimed that is not in them. `benchmarks/recommenders.py` calls this.
+Every sentence with a figure is generated from the results, so the page claims nothing that they do not show.
 """
 
 from __future__ import annotations
@@ -12,21 +12,25 @@ from dataclasses import dataclass
 from typing import Any
 
 OURS = "qianmian"  # the model that ships
-REPRODUCTION_TOLERANCE = 0.02  # a reproduction further off than this share says so
+REPRODUCTION_TOLERANCE = 0.02  # relative difference above which the page reports a reproduction as different
 MetricValue = Mapping[str, Any]  # value, low, high, n
 ModelResults = Mapping[str, Mapping[str, MetricValue]]
 
 
 @dataclass(frozen=True)
 class PublishedResult:
-    """What somebody else published.
+    """A result published in a paper or on a leaderboard.
 
     Attributes
     ----------
+    model : str
+        Name of the method.
+    source : str
+        Citation.
     values : mapping of str to float
-        By the metric's name here.
+        Metric, named as here → value.
     model_aliases : sequence of str
-        What the same method may be called among the models measured here; their figures are compared.
+        Normalised names of the same method among the models measured here, whose results are compared.
     """
 
     model: str
@@ -37,7 +41,7 @@ class PublishedResult:
 
 @dataclass(frozen=True)
 class Threshold:
-    """What the shipped model has to reach: `required`, or the benchmark fails; `target`, or the page says what is missing."""
+    """Bounds on a metric of the shipped model: the benchmark fails below `required`, the page reports `target`."""
 
     metric: str
     required: float | None = None
@@ -46,7 +50,7 @@ class Threshold:
 
 @dataclass(frozen=True)
 class DataSet:
-    """How one data set is measured; `protocol` is two sentences."""
+    """A data set of the page: protocol, metrics, thresholds and published results."""
 
     title: str
     protocol: str
@@ -133,22 +137,22 @@ DATA: Mapping[str, DataSet] = {
                 {"recall@10": 0.164},
             ),
         ),
-        how_to_get="The data are the baskets of `liming-7/A-Next-Basket-Recommendation-Reality-Check` on GitHub, stored as "
-        "`tafeng_nbr/baskets.parquet` (user, basket_no, item, is_future).",
+        how_to_get="The data are the baskets of `liming-7/A-Next-Basket-Recommendation-Reality-Check` on GitHub, "
+        "stored as `tafeng_nbr/baskets.parquet` (user, basket_no, item, is_future).",
     ),
 }
 
 
-# ---- words -----------------------------------------------------------------------------------------------------------
+# ---- formatting ------------------------------------------------------------------------------------------------------
 
 
 def format_value(value: float, decimals: int = 4) -> str:
-    """.1935 for 0.1935."""
+    """The value without its leading zero: .1935 for 0.1935."""
     return re.sub(r"^(-?)0\.", r"\1.", f"{value:.{decimals}f}")
 
 
 def with_interval(found: MetricValue) -> str:
-    """A value with its interval, without one where none was given."""
+    """A value with its interval, or the value alone if the interval is empty."""
     text = format_value(found["value"])
     return (
         text
@@ -158,7 +162,7 @@ def with_interval(found: MetricValue) -> str:
 
 
 def compare_to_threshold(found: MetricValue, threshold: float) -> str:
-    """Where a figure stands to a bar, its interval considered."""
+    """How a value and its interval compare to a threshold, in words."""
     if found["value"] >= threshold:
         return (
             "reached, and the whole interval is above it"
@@ -173,14 +177,14 @@ def compare_to_threshold(found: MetricValue, threshold: float) -> str:
 
 
 def format_quantity(value: float, unit: str) -> str:
-    """Seconds or megabytes as a person says them."""
+    """Seconds (or minutes) and megabytes (or gigabytes) with a readable number of digits."""
     if unit == "s":
         return f"{value:.1f} s" if value < 10 else f"{value:,.0f} s" if value < 600 else f"{value / 60:,.1f} min"
     return f"{value:,.0f} MB" if value < 1000 else f"{value / 1000:.1f} GB"
 
 
 def normalised_name(name: str) -> str:
-    """What of a model's name says which method it is: lower letters and digits."""
+    """Lower-case letters and digits of a model's name, by which equal methods are recognised."""
     return re.sub(r"[^a-z0-9]", "", name.lower())
 
 
@@ -188,7 +192,7 @@ def normalised_name(name: str) -> str:
 
 
 def ranking_columns(data_set: DataSet, models: ModelResults) -> list[str]:
-    """Metrics of lists (named ``…@k``) that somebody has: those the protocol names first."""
+    """Ranking metrics (named ``…@k``) that any model has, those of the protocol first."""
     held = dict.fromkeys(metric for results in models.values() for metric in results if "@" in metric)
     return [
         *(metric for metric in data_set.metrics if metric in held),
@@ -197,7 +201,7 @@ def ranking_columns(data_set: DataSet, models: ModelResults) -> list[str]:
 
 
 def cost_columns(models: ModelResults) -> list[str]:
-    """Seconds and peak memory, where measured."""
+    """Names of the measured seconds and peak memory."""
     held = dict.fromkeys(metric for results in models.values() for metric in results)
     return [metric for metric in held if metric.endswith("seconds")] + [
         metric for metric in held if metric == "peak_mb"
@@ -205,19 +209,18 @@ def cost_columns(models: ModelResults) -> list[str]:
 
 
 def sorted_by_metric(models: ModelResults, metric: str) -> list[str]:
-    """Models that have the metric, the best first."""
+    """Models with the metric, the best first."""
     return sorted((name for name in models if metric in models[name]), key=lambda name: -models[name][metric]["value"])
 
 
 def results_table(data_set: DataSet, models: ModelResults) -> list[str]:
-    """Markdown: what was measured here, the best first, intervals of 95 %."""
+    """Markdown table of the results measured here, the best first, with 95 % intervals."""
     ranking, costs = ranking_columns(data_set, models), cost_columns(models)
     if not ranking:
         return []
     names = sorted_by_metric(models, ranking[0])
-    lines = [
-        f"| measured | {' | '.join([*ranking, *(cost.replace('_', ' ').replace('peak mb', 'peak memory') for cost in costs)])} |"
-    ]
+    titles = [*ranking, *(cost.replace("_", " ").replace("peak mb", "peak memory") for cost in costs)]
+    lines = [f"| measured | {' | '.join(titles)} |"]
     lines.append("|---" * (1 + len(ranking) + len(costs)) + "|")
     for name in names:
         cells = [with_interval(models[name][metric]) if metric in models[name] else "" for metric in ranking]
@@ -232,12 +235,12 @@ def results_table(data_set: DataSet, models: ModelResults) -> list[str]:
 
 
 def reproduced_as(published: PublishedResult, models: ModelResults) -> str | None:
-    """The model here that is a published one reproduced."""
+    """The model measured here that reproduces a published one; None if there is none."""
     return next((name for name in models if name != OURS and normalised_name(name) in published.model_aliases), None)
 
 
 def published_table(data_set: DataSet, models: ModelResults) -> list[str]:
-    """Markdown: what others published, and what the same method gave here."""
+    """Markdown table of the published results, with those of the same methods measured here."""
     columns = list(dict.fromkeys(metric for published in data_set.published for metric in published.values))
     if not columns:
         return []
@@ -251,16 +254,16 @@ def published_table(data_set: DataSet, models: ModelResults) -> list[str]:
         again = "not rerun"
         if name is not None:
             shared = [metric for metric in published.values if metric in models[name]]
+            pairs = [(models[name][metric]["value"], published.values[metric]) for metric in shared]
             again = f"{name}: " + ", ".join(
-                f"{format_value(models[name][metric]['value'])} ({models[name][metric]['value'] / published.values[metric] - 1:+.1%})"
-                for metric in shared
+                f"{format_value(ours)} ({ours / theirs - 1:+.1%})" for ours, theirs in pairs
             )
         lines.append(f"| {published.model} | {' | '.join(cells)} | {published.source} | {again} |")
     return lines
 
 
 def summary(data_set: DataSet, models: ModelResults) -> list[str]:
-    """Sentences on the shipped model: against each bar, and against the best of the others."""
+    """Sentences that compare the shipped model with each threshold and with the best other model."""
     if OURS not in models:
         return [f"`{OURS}`, the model that ships, was not measured."]
     ours, lines = models[OURS], []
@@ -289,19 +292,18 @@ def summary(data_set: DataSet, models: ModelResults) -> list[str]:
 
 
 def shortfalls(data_set: DataSet, models: ModelResults, failed: Sequence[str]) -> list[str]:
-    """What was asked for and not reached, and reproductions that are off."""
+    """Sentences about thresholds that are not reached, reproductions that differ, and failed requirements."""
     lines = []
     for threshold in data_set.thresholds:
         found = models.get(OURS, {}).get(threshold.metric)
         for name, value in (("must", threshold.required), ("aim", threshold.target)):
-            if value and found is not None and found["value"] < value:
-                lines.append(
-                    f"{threshold.metric} is {format_value(value - found['value'])} short of {format_value(value)} ({name})."
-                )
-            elif value and found is None:
-                lines.append(
-                    f"{threshold.metric} was not measured; it is unknown whether it reaches {format_value(value)} ({name})."
-                )
+            if not value:
+                continue
+            bound = f"{format_value(value)} ({name})"
+            if found is None:
+                lines.append(f"{threshold.metric} was not measured; it is unknown whether it reaches {bound}.")
+            elif found["value"] < value:
+                lines.append(f"{threshold.metric} is {format_value(value - found['value'])} short of {bound}.")
     for published in data_set.published:
         name = reproduced_as(published, models)
         for metric, value in published.values.items() if name is not None else ():
@@ -318,18 +320,18 @@ def shortfalls(data_set: DataSet, models: ModelResults, failed: Sequence[str]) -
 
 
 def section(key: str, results: Mapping[str, Any], pictures: Sequence[str]) -> list[str]:
-    """One data set's part of the page."""
+    """The part of the page about one data set."""
     data_set, models = DATA[key], results["models"]
     lines = ["", f"## {data_set.title}", "", data_set.protocol, ""]
     for part in (results_table(data_set, models), published_table(data_set, models)):
         lines += [*part, ""] if part else []
     for name in pictures:
-        told = (
+        caption = (
             "training time and peak memory"
             if "cost" in name
             else "every model with its 95 % interval, published figures as dashed lines"
         )
-        lines += [f"![{data_set.title}: {told}](benchmarks/{name})", ""]
+        lines += [f"![{data_set.title}: {caption}](benchmarks/{name})", ""]
     lines += [*(f"- {line}" for line in summary(data_set, models)), "", f"Here {data_set.thresholds_from}.", ""]
     short = shortfalls(data_set, models, results.get("failed", ()))
     lines += (
@@ -342,17 +344,18 @@ def section(key: str, results: Mapping[str, Any], pictures: Sequence[str]) -> li
         else ["All targets are reached."]
     )
     quick = " This was a quick run, which does not follow the full protocol." if results.get("quick") else ""
+    seconds, memory = format_quantity(results["seconds"], "s"), format_quantity(results["peak_mb"], "MB")
     lines += [
         "",
         f"Measured with version {results['version']} on {results['machine']}: "
-        f"{format_quantity(results['seconds'], 's')} in total, peak memory {format_quantity(results['peak_mb'], 'MB')}.{quick} "
+        f"{seconds} in total, peak memory {memory}.{quick} "
         f"To repeat the measurement: `{results['command']}`. {data_set.how_to_get}",
     ]
     return lines
 
 
 def december_lines(log: Sequence[Mapping[str, str]]) -> list[str]:
-    """The log of how often December was looked at."""
+    """The log of the evaluations on December."""
     if not log:
         return []
     return [
@@ -373,16 +376,17 @@ def page(
     log: Sequence[Mapping[str, str]],
     figure_files: Mapping[str, Sequence[str]],
 ) -> str:
-    """The whole page, in Markdown.
+    """The whole page in Markdown.
 
     Parameters
     ----------
     results : mapping
-        Data set → models (model → metric → value, low, high, n), machine, version, command, seconds, peak_mb, failed, quick.
+        Data set → models (model → metric → value, low, high, n), machine, version, command, seconds, peak_mb, failed
+        and quick.
     log : sequence of mapping
-        The lines of december.csv.
+        Lines of december.csv.
     figure_files : mapping of str to sequence of str
-        Pictures of each data set, in the folder ``benchmarks`` beside the page.
+        File names of the figures of each data set in the folder ``benchmarks`` next to the page.
     """
     lines = [
         "# Recommender benchmarks",

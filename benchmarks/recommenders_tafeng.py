@@ -1,16 +1,18 @@
-"""Ta-Feng, the next basket: the shipped model beside personal frequencies and TIFU-KNN, all run here.
+"""Ta-Feng, next basket: the product's model, own purchase counts and TIFU-KNN, all measured here.
 
     python benchmarks/recommenders_tafeng.py --data DIR [--quick] [--json FILE]
 
-Reads DIR/tafeng_nbr/baskets.parquet (user, basket_no, item, is_future): 13,858 customers, 11,997 items, 91,227 baskets in order, without dates.
-The last basket of every customer is right, what came before it is learnt from, and all customers are asked (Li et al. 2023, "A Next Basket
-Recommendation Reality Check"). Recall@10 divides by all items of the basket, NDCG@10 by the ideal list of as many places as the basket has items,
-PHR@10 is the share of customers of whom anything was found: theirs, all three. Equal scores go to the item that stands first in the file, which the
-more popular tend to do; with ties drawn, own purchase counts have a recall of .109 instead of .119.
+Reads DIR/tafeng_nbr/baskets.parquet (user, basket_no, item, is_future): 13,858 customers, 11,997 items, 91,227 baskets
+in order, without dates. The last basket of each customer is the test basket, all earlier baskets are training data, and
+all customers are evaluated (Li et al. 2023, "A Next Basket Recommendation Reality Check"). As in that paper, recall@10
+divides by all items of the basket, NDCG@10 by the ideal DCG of a list as long as the basket, and PHR@10 is the share of
+customers with a hit. Ties go to the item that is first in the file, which tends to be more popular; with random ties,
+own purchase counts have a recall of .109 instead of .119.
 
-`qianmian` is `next_basket` with its defaults, which were chosen on the last basket but one; nothing in it is drawn at random, so there are no
-seeds. TIFU-KNN is run with the settings of its paper (Hu et al. 2020), and with those of `TIFU_GRID` that are best on the last basket but one.
---quick asks every tenth customer and leaves the grid out; it proves nothing, and no bar is checked.
+`qianmian` is `next_basket` with its defaults, which were chosen on the second-to-last basket; it is deterministic, so
+there are no seeds. TIFU-KNN is run with the settings of its paper (Hu et al. 2020), and with those of `TIFU_GRID` that
+are best on the second-to-last basket. --quick evaluates every tenth customer and leaves out the grid; its figures are
+no evidence, and no must is checked.
 """
 
 from __future__ import annotations
@@ -42,7 +44,7 @@ K = 10
 OURS, TIFU, TUNED = "qianmian", "TIFU-KNN, settings of its paper", "TIFU-KNN, chosen on validation"
 MUSTS = {"recall@10": Must("metric", least=0.150)}
 NAMES = {"recall_of_taken": "recall", "ndcg_of_taken": "ndcg", "hit_rate": "phr"}  # ours → theirs
-QUICK_USERS = 10  # every tenth
+QUICK_USERS = 10  # a quick run evaluates every tenth customer
 PAPER = {"neighbours": 300, "groups": 7, "within": 0.9, "between": 0.7, "own": 0.7}
 TIFU_GRID = [
     {"neighbours": neighbours, "groups": 7, "within": within, "between": between, "own": own}
@@ -58,7 +60,7 @@ MODELS: Mapping[str, Callable[[], Recommender]] = {
 
 
 def baskets(data: Path) -> TrainingSet:
-    """All baskets; there are no dates, only their order."""
+    """Training set of all baskets, which have an order but no dates."""
     table = pq.read_table(data / "tafeng_nbr" / "baskets.parquet")
     users, items = (np.unique(table[name].to_numpy(), return_inverse=True) for name in ("user", "item"))
     return TrainingSet.from_arrays(
@@ -71,18 +73,19 @@ def baskets(data: Path) -> TrainingSet:
 
 
 def subsample(split: EvaluationSplit, quick: bool) -> EvaluationSplit:
-    """The split, or every tenth of its customers."""
+    """The split, or every tenth of its customers if `quick`."""
     return split.take(np.arange(0, len(split), QUICK_USERS)) if quick else split
 
 
-# ---- TIFU-KNN, as its authors' code has it ---------------------------------------------------------------------------
+# ---- TIFU-KNN, as in its authors' code -------------------------------------------------------------------------------
 
 
 def basket_weights(n: int, groups: int, within: float, between: float) -> NDArray[np.float64]:
-    """What each of n baskets counts, the oldest first: ``within^(n − 1 − p) / size of its group × between^(groups − 1 − group) / groups``.
+    """Weights of n baskets, the oldest first, shape (n,).
 
-    The later groups are the larger by one where n cannot be divided; with fewer baskets than groups each is its own, and the first of them is
-    the first group, as in the authors' code.
+    The weight of basket p is ``within^(n − 1 − p) / group size × between^(groups − 1 − group) / groups``. If n is not
+    divisible, later groups have one basket more. With fewer baskets than groups each basket is a group, and the first
+    one is the first group, as in the authors' code.
     """
     place = np.arange(n)
     if n < groups:
@@ -96,7 +99,11 @@ def basket_weights(n: int, groups: int, within: float, between: float) -> NDArra
 def tifu_knn(
     split: EvaluationSplit, neighbours: int, groups: int, within: float, between: float, own: float
 ) -> NDArray[np.int32]:
-    """``own × a customer's decayed frequencies + (1 − own) × the mean of those of the nearest customers``, Euclidean (Hu, He, Gao & Zhang 2020)."""
+    """Lists of TIFU-KNN (Hu, He, Gao & Zhang 2020), shape (n, K).
+
+    Scores are ``own`` × the decayed item frequencies of the customer + ``(1 − own)`` × the mean of those of the nearest
+    customers by Euclidean distance.
+    """
     orders = Orders.of(split.train.interactions, None)
     counts = np.diff(orders.starts)
     of_length = {n: basket_weights(n, groups, within, between) for n in np.unique(counts[counts > 0]).tolist()}
@@ -123,7 +130,7 @@ def tifu_knn(
 
 
 def best_tifu(split: EvaluationSplit) -> dict[str, Any]:
-    """Of `TIFU_GRID`, the settings with the greatest recall."""
+    """The settings of `TIFU_GRID` with the greatest recall."""
     tried = [
         float(
             ranking_metrics(tifu_knn(split, **settings), split.truth, K, ("recall_of_taken",))["recall_of_taken"].mean()
@@ -131,15 +138,13 @@ def best_tifu(split: EvaluationSplit) -> dict[str, Any]:
         for settings in TIFU_GRID
     ]
     best = int(np.argmax(tried))
-    print(
-        f"TIFU-KNN, the best of {len(tried)} settings on the last basket but one: {TIFU_GRID[best]}, recall@10 {tried[best]:.4f}",
-        flush=True,
-    )
+    found = f"{TIFU_GRID[best]}, recall@10 {tried[best]:.4f}"
+    print(f"TIFU-KNN, best of {len(tried)} settings on the second-to-last basket: {found}", flush=True)
     return TIFU_GRID[best]
 
 
 def run(data: Path | None, quick: bool) -> tuple[dict[str, Any], list[Check]]:
-    """{model: {metric: {value, low, high, n}}} and the checks of its musts."""
+    """{model: {metric: {value, low, high, n}}} and the checks of the musts."""
     if data is None or not (data / "tafeng_nbr").is_dir():
         print(
             "Ta-Feng: skipped, --data DIR has no folder tafeng_nbr (baskets.parquet: user, basket_no, item, is_future)"
@@ -148,7 +153,7 @@ def run(data: Path | None, quick: bool) -> tuple[dict[str, Any], list[Check]]:
     everything = baskets(data)
     test = subsample(last_basket_split(everything), quick)
     print(
-        f"Ta-Feng: {everything.n_users:,} customers, {everything.n_items:,} items, {len(test):,} customers asked",
+        f"Ta-Feng: {everything.n_users:,} customers, {everything.n_items:,} items, {len(test):,} customers evaluated",
         flush=True,
     )
     ids: dict[str, NDArray[np.int32]] = {}
@@ -181,7 +186,7 @@ def run(data: Path | None, quick: bool) -> tuple[dict[str, Any], list[Check]]:
 
 
 def report(result: Mapping[str, Any]) -> None:
-    """The table."""
+    """Print the table of results."""
     print(f"{'model':34s} {'recall@10':>24s} {'NDCG@10':>24s} {'PHR@10':>24s} {'seconds':>8s}")
     for name, metrics in result.items():
         cells = [

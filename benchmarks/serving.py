@@ -1,12 +1,13 @@
-"""The HTTP face under load: single `/v1/recommendations` through the shipped BentoML server, beside a bare uvicorn + FastAPI no-op.
+"""HTTP latency and throughput of `/v1/recommendations`, compared with a no-op server (uvicorn and FastAPI).
 
-Both servers run one worker, and requests go to them in turns. Must: p50 of one request at a time at most 25 × that of the no-op, and at
-16 connections at least .02 × its requests a second. Goal (not a must): 3,000 requests a second at 16 connections. Uses `wrk` for the
-load where it is installed, else an asyncio client, which itself costs a core.
+Both servers run one worker and are called in turns. Must: the p50 of sequential requests is at most 25 × that of the
+no-op, and the requests per second at 16 connections are at least .02 × those of the no-op. The goal, which is not a
+must, is 3,000 requests per second at 16 connections. The load comes from `wrk` if it is installed, else from an asyncio
+client, which needs a core of its own.
 
     python benchmarks/serving.py [--workspace DIR] [--quick] [--json FILE]
 
-Without --workspace, Complete Journey is ingested and its recommender trained in a temporary folder first (minutes).
+Without --workspace, Complete Journey is ingested and its recommender is trained in a temporary folder first (minutes).
 """
 
 from __future__ import annotations
@@ -36,11 +37,11 @@ from qianmian.workspace import Workspace
 from serving.server import environment, free_port, running, stop
 
 CONNECTIONS = 16
-ROUNDS = 5  # of load, in turns
+ROUNDS = 5  # rounds of load for each server, in turns
 OURS, NO_OP_SERVER = "qianmian", "uvicorn + FastAPI no-op"
 MUSTS = {
-    "p50 of one request beside the no-op": Must("ratio", most=25.0),
-    f"requests/s at {CONNECTIONS} connections beside the no-op": Must("ratio", least=0.02),
+    "p50 of one request relative to the no-op": Must("ratio", most=25.0),
+    f"requests/s at {CONNECTIONS} connections relative to the no-op": Must("ratio", least=0.02),
 }
 TARGET_RPS = 3_000
 NO_OP = """
@@ -54,17 +55,17 @@ async def nothing(request: Request):
 
 
 def measure_sequential(urls: Mapping[str, str], bodies: list[bytes], count: int) -> dict[str, np.ndarray]:
-    """Seconds of each request over one kept connection a server, the servers in turns, each (count,)."""
+    """Seconds of sequential requests over one connection per server, shape (count,); the servers take turns."""
     connections = {name: http.client.HTTPConnection(urlsplit(url).netloc) for name, url in urls.items()}
     seconds = {name: np.empty(count) for name in urls}
-    for i in range(-50, count):  # the first fifty are not counted
+    for i in range(-50, count):  # the first 50 requests are a warm-up
         for name, connection in connections.items():
             started = time.perf_counter()
             connection.request("POST", "/v1/recommendations", bodies[i % len(bodies)])
-            answer = connection.getresponse()
-            answer.read()
-            if answer.status != 200:
-                sys.exit(f"{urls[name]} answered {answer.status}")
+            response = connection.getresponse()
+            response.read()
+            if response.status != 200:
+                sys.exit(f"{urls[name]} responded with status {response.status}")
             if i >= 0:
                 seconds[name][i] = time.perf_counter() - started
     for connection in connections.values():
@@ -73,40 +74,44 @@ def measure_sequential(urls: Mapping[str, str], bodies: list[bytes], count: int)
 
 
 def under_load(url: str, bodies: list[bytes], duration: int) -> dict[str, float]:
-    """Requests a second and latency quantiles in ms at `CONNECTIONS` connections."""
+    """Requests per second and latency quantiles in milliseconds at `CONNECTIONS` connections."""
     return with_wrk(url, bodies, duration) if shutil.which("wrk") else asyncio.run(with_asyncio(url, bodies, duration))
 
 
 def with_wrk(url: str, bodies: list[bytes], duration: int) -> dict[str, float]:
-    """By wrk, another user each time."""
+    """`under_load` by wrk; each request is for another user."""
     script = (
         "bodies = {"
         + ",".join(f"[==[{body.decode()}]==]" for body in bodies)
         + "}\n"
         + (
-            "local i = 0\nrequest = function() i = i % #bodies + 1; return wrk.format('POST', '/v1/recommendations', nil, bodies[i]) end\n"
+            "local i = 0\n"
+            "request = function()\n"
+            "  i = i % #bodies + 1\n"
+            "  return wrk.format('POST', '/v1/recommendations', nil, bodies[i])\nend\n"
             "done = function(summary, latency, requests)\n"
-            "  io.write(string.format('RESULT %f %f %f %d\\n', summary.requests / summary.duration * 1e6, latency:percentile(50) / 1e3, "
-            "latency:percentile(99) / 1e3, summary.errors.status + summary.errors.read + summary.errors.timeout))\nend\n"
+            "  io.write(string.format('RESULT %f %f %f %d\\n', summary.requests / summary.duration * 1e6, "
+            "latency:percentile(50) / 1e3, latency:percentile(99) / 1e3, "
+            "summary.errors.status + summary.errors.read + summary.errors.timeout))\nend\n"
         )
     )
     with tempfile.NamedTemporaryFile("w", suffix=".lua") as handle:
         handle.write(script)
         handle.flush()
-        said = subprocess.run(
+        output = subprocess.run(
             ["wrk", "-t1", f"-c{CONNECTIONS}", f"-d{duration}s", "-s", handle.name, url],
             check=True,
             capture_output=True,
             text=True,
         ).stdout
-    found = re.search(r"RESULT (\S+) (\S+) (\S+) (\d+)", said)
+    found = re.search(r"RESULT (\S+) (\S+) (\S+) (\d+)", output)
     if not found or int(found[4]):
-        sys.exit(f"wrk met errors:\n{said}")
+        sys.exit(f"wrk reported errors:\n{output}")
     return {"rps": float(found[1]), "p50_ms": float(found[2]), "p99_ms": float(found[3])}
 
 
 async def with_asyncio(url: str, bodies: list[bytes], duration: int) -> dict[str, float]:
-    """By a small asyncio client."""
+    """`under_load` by a small asyncio client."""
     host, port = urlsplit(url).hostname, urlsplit(url).port
     latencies: list[float] = []
     deadline = time.perf_counter() + duration
@@ -123,7 +128,7 @@ async def with_asyncio(url: str, bodies: list[bytes], duration: int) -> dict[str
             )
             head = await reader.readuntil(b"\r\n\r\n")
             if b" 200 " not in head.split(b"\r\n", 1)[0]:
-                sys.exit(f"{url} answered {head!r}")
+                sys.exit(f"{url} responded with {head!r}")
             length = re.search(rb"content-length: (\d+)", head, re.IGNORECASE)
             await reader.readexactly(int(length[1]) if length else 0)
             latencies.append(time.perf_counter() - started)
@@ -140,7 +145,7 @@ async def with_asyncio(url: str, bodies: list[bytes], duration: int) -> dict[str
 
 @contextlib.contextmanager
 def bare() -> Iterator[str]:
-    """uvicorn + FastAPI doing nothing, one worker, no access log: what HTTP itself costs here."""
+    """Run the no-op server with one worker and no access log, and yield its URL."""
     with tempfile.TemporaryDirectory() as folder:
         Path(folder, "no_op.py").write_text(NO_OP)
         port = free_port()
@@ -171,9 +176,9 @@ def bare() -> Iterator[str]:
 
 
 def measure(urls: Mapping[str, str], bodies: list[bytes], quick: bool) -> dict[str, dict[str, Any]]:
-    """The metrics of each server; of the rounds of load the median, with the least and the most."""
+    """Metrics of each server; those under load are the median of the rounds, with minimum and maximum."""
     single = measure_sequential(urls, bodies, 500 if quick else 3_000)
-    for url in urls.values():  # a warm-up
+    for url in urls.values():  # warm-up
         under_load(url, bodies, 1)
     loads: dict[str, list[dict[str, float]]] = {name: [] for name in urls}
     for _ in range(ROUNDS):
@@ -185,14 +190,15 @@ def measure(urls: Mapping[str, str], bodies: list[bytes], quick: bool) -> dict[s
         n = len(single[name])
         result[name] = {"p50_ms": value(median, quarter, three_quarters, n), "p99_ms": value(p99, n=n)}
         for metric in rounds[0]:
-            each = [load[metric] for load in rounds]
-            result[name][f"{metric}@{CONNECTIONS}"] = value(float(np.median(each)), min(each), max(each), ROUNDS)
+            figures = [load[metric] for load in rounds]
+            central = float(np.median(figures))
+            result[name][f"{metric}@{CONNECTIONS}"] = value(central, min(figures), max(figures), ROUNDS)
     return result
 
 
 @contextlib.contextmanager
 def open_workspace(given: Path | None) -> Iterator[Workspace]:
-    """The workspace given, or Complete Journey in a temporary one."""
+    """The given workspace, or a temporary one with Complete Journey and its trained recommender."""
     if given is not None:
         yield Workspace(given.absolute()).require()
         return
@@ -207,7 +213,7 @@ def open_workspace(given: Path | None) -> Iterator[Workspace]:
 
 
 def main() -> None:
-    """Measure and print."""
+    """Measure both servers and print the results."""
     arguments = parser(__doc__ or "")
     arguments.add_argument("--workspace", type=Path, default=None, help="a workspace with a recommender in production")
     options: argparse.Namespace = arguments.parse_args()
@@ -226,11 +232,11 @@ def main() -> None:
         print(f"{name:>12}  {own[name]['value']:>10.2f}  {peer[name]['value']:>10.2f}  {ratio:>7.3f}")
     own |= {"ratio_p50": value(ratios["p50_ms"]), "ratio_rps": value(ratios[f"rps@{CONNECTIONS}"])}
     values = {
-        "p50 of one request beside the no-op": ratios["p50_ms"],
-        f"requests/s at {CONNECTIONS} connections beside the no-op": ratios[f"rps@{CONNECTIONS}"],
+        "p50 of one request relative to the no-op": ratios["p50_ms"],
+        f"requests/s at {CONNECTIONS} connections relative to the no-op": ratios[f"rps@{CONNECTIONS}"],
     }
     if own[f"rps@{CONNECTIONS}"]["value"] < TARGET_RPS:
-        print(f"goal of {TARGET_RPS:,} requests a second not reached")
+        print(f"the goal of {TARGET_RPS:,} requests per second is not reached")
     finish({f"{len(users)} customers": results}, check(MUSTS, values), options.json)
 
 

@@ -1,4 +1,4 @@
-"""The benchmark page says what the figures say, and nothing else."""
+"""The benchmark page shows the measured figures and makes no other claims."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ BENCHMARKS = ROOT / "benchmarks"
 
 
 def loaded(name):
-    """A benchmark's module, without its folder on the path: features.py there is not the floor of that name."""
+    """A benchmark's module, without its folder on the path, where features.py would hide the package `features`."""
     spec = importlib.util.spec_from_file_location(f"benchmarks_{name}", BENCHMARKS / f"{name}.py")
     module = importlib.util.module_from_spec(spec)
     sys.modules[spec.name] = module  # a dataclass looks its module up

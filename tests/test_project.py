@@ -1,4 +1,4 @@
-"""The house rules as tests: what every module, the Makefile, the locks and the project files must keep to."""
+"""Rules of the project as tests: modules, the Makefile, the lock files and the project files."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ from training import JOBS
 
 ROOT = Path(__file__).resolve().parent.parent
 LAYERS = ("qianmian", "features", "models", "training", "serving", "cli")
-MODULES = sorted(path.relative_to(ROOT) for floor in LAYERS for path in (ROOT / floor).rglob("*.py"))
+MODULES = sorted(path.relative_to(ROOT) for layer in LAYERS for path in (ROOT / layer).rglob("*.py"))
 NAMES = [str(path.with_suffix("")).replace("/", ".").removesuffix(".__init__") for path in MODULES]
-# BentoML finds a service as a module's attribute, MLflow a model from code as what its file sets: said in their docstrings
+# importing these two registers a service with BentoML and a model with MLflow, as their docstrings say
 WITH_SIDE_EFFECTS = ("serving.service", "training.pyfunc")
 LOCKS = ("requirements.lock", "requirements-dev.lock")
 
@@ -39,7 +39,7 @@ def text(name):
 
 
 @pytest.mark.parametrize("path", MODULES, ids=str)
-def test_every_module_says_what_it_is_for(path):
+def test_every_module_has_a_docstring(path):
     assert ast.get_docstring(tree(path)), f"{path} has no docstring"
 
 
@@ -56,8 +56,8 @@ def test_only_the_command_line_prints(path):
 
 
 @pytest.mark.parametrize("path", MODULES, ids=str)
-def test_the_clock_is_read_at_the_edges_only(path):
-    """`as_of` and `now` are arguments everywhere else; measuring how long something took is no reading of the date."""
+def test_only_the_command_line_and_the_server_read_the_clock(path):
+    """`as_of` and `now` are arguments everywhere else; measuring a duration is allowed."""
     if path.parts[0] == "cli" or str(path) in ("serving/service.py", "serving/http.py"):
         return
     read = [
@@ -72,20 +72,21 @@ def test_the_clock_is_read_at_the_edges_only(path):
 
 
 @pytest.mark.parametrize("path", MODULES, ids=str)
-def test_no_module_is_two_rooms(path):
+def test_no_module_is_too_long(path):
     lines = text(path).count("\n")
     assert lines <= 450, f"{path} has {lines} lines"
 
 
-def test_importing_a_module_does_nothing(tmp_path):
-    """No folder, no MLflow, no logging set-up, for every module of every floor."""
+def test_importing_a_module_has_no_side_effects(tmp_path):
+    """Importing all modules creates no folder, imports no MLflow, BentoML or Spark, and configures no logging."""
     code = f"""
 import importlib, json, logging, sys
 for name in {[name for name in NAMES if name not in WITH_SIDE_EFFECTS]!r}:
     importlib.import_module(name)
-print(json.dumps({{"loaded": sorted(set(sys.modules) & {{"mlflow", "bentoml", "pyspark"}}), "handlers": len(logging.getLogger().handlers)}}))
+loaded = sorted(set(sys.modules) & {{"mlflow", "bentoml", "pyspark"}})
+print(json.dumps({{"loaded": loaded, "handlers": len(logging.getLogger().handlers)}}))
 """
-    cache = str(tmp_path / ".cache")  # matplotlib makes its own when imported; nothing else may appear
+    cache = str(tmp_path / ".cache")  # matplotlib creates this folder when imported; nothing else may appear
     environment = {
         **os.environ,
         "HOME": str(tmp_path),
@@ -106,7 +107,7 @@ print(json.dumps({{"loaded": sorted(set(sys.modules) & {{"mlflow", "bentoml", "p
 
 
 def make_targets():
-    """Targets a person may ask for: named at the start of a line in small letters."""
+    """Targets for users: those whose names are lower-case letters and hyphens."""
     return sorted(set(re.findall(r"^([a-z][a-z-]*):(?!=)", text("Makefile"), re.MULTILINE)))
 
 
@@ -138,7 +139,7 @@ def test_every_target_is_phony():
     assert sorted(phony.group(1).split()) == make_targets()
 
 
-def test_mlproject_has_an_entry_point_a_job():
+def test_mlproject_has_an_entry_point_for_each_job():
     project = yaml.safe_load(text("MLproject"))
     assert set(project["entry_points"]) == {"main", *JOBS}
     for name, entry in project["entry_points"].items():
@@ -148,7 +149,7 @@ def test_mlproject_has_an_entry_point_a_job():
 
 
 @pytest.mark.parametrize("name", ["main", *JOBS])
-def test_an_entry_point_passes_on_what_was_given_and_only_that(name, tmp_path):
+def test_an_entry_point_passes_on_only_the_parameters_that_are_set(name, tmp_path):
     shown = tmp_path / "qianmian"
     shown.write_text('#!/bin/sh\nprintf "%s|" "$@"\n')
     shown.chmod(0o755)
@@ -176,7 +177,7 @@ def pins(name):
 
 
 @pytest.mark.parametrize("name", LOCKS)
-def test_a_lock_names_versions_and_hashes_and_no_address(name):
+def test_a_lock_has_versions_and_hashes_but_no_index_address(name):
     lines = [line for line in text(name).splitlines() if not line.lstrip().startswith("#")]
     assert [
         line
@@ -188,7 +189,7 @@ def test_a_lock_names_versions_and_hashes_and_no_address(name):
     assert len(starts) == len(pins(name))
 
 
-def test_the_development_lock_contains_all_of_the_other():
+def test_the_development_lock_contains_the_product_lock():
     product, development = (pins(name) for name in LOCKS)
     assert {name: version for name, version in product.items() if development.get(name) != version} == {}
     assert "pyspark" in development
@@ -205,7 +206,7 @@ def test_every_direct_dependency_is_locked():
             assert name in locked, requirement
 
 
-def test_one_version():
+def test_the_version_is_the_same_everywhere():
     project, citation = tomllib.loads(text("pyproject.toml"))["project"], yaml.safe_load(text("CITATION.cff"))
     assert project["version"] == citation["version"] == qianmian.__version__
     assert project["license"] == citation["license"]
@@ -244,11 +245,11 @@ def test_issue_forms_have_what_a_form_needs(name):
     assert len({field["id"] for field in fields}) == len(fields)
 
 
-# ---- what the documents promise --------------------------------------------------------------------------------------
+# ---- documentation ---------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("name", ["README.md", "README.zh.md", "SECURITY.md", "docs/data.md", "docs/http.md"])
-def test_documents_name_only_commands_that_exist(name):
+def test_documentation_names_only_commands_that_exist(name):
     code = "\n".join(re.findall(r"```.*?```|`[^`\n]+`", text(name), re.DOTALL))
     verbs = set(re.findall(r"(?<![\w/.-])qianmian ([a-z]+)\b", code))
     assert verbs <= set(VERBS)

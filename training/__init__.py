@@ -1,4 +1,4 @@
-"""Floor 4: jobs: split, fit, evaluate, gate, register. The only writer of MLflow; never imported by `serving`."""
+"""Training jobs: split, fit, evaluate, apply the gate, register. Only this package writes to MLflow."""
 
 from __future__ import annotations
 

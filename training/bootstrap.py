@@ -1,4 +1,4 @@
-"""Metrics with intervals: percentile bootstrap over users (Efron & Tibshirani 1993), paired where two answers are compared."""
+"""Metrics with intervals: percentile bootstrap over users (Efron & Tibshirani 1993), paired for differences."""
 
 from __future__ import annotations
 
@@ -11,24 +11,28 @@ from scipy.stats import rankdata
 from training.report import Metric
 
 N_RESAMPLES = 1000
-COUNT_CELLS = 2_000_000  # how often each user was drawn, held at a time: 16 MB
+COUNT_CELLS = 2_000_000  # resampling counts (resamples × users) in memory at a time: 16 MB
 EMPTY_METRIC = Metric(float("nan"), float("nan"), float("nan"), 0)
-STATISTIC_RESAMPLES = 300  # of a statistic that costs a millisecond a draw
+STATISTIC_RESAMPLES = 300  # for statistics that take about a millisecond each
 Statistic = Callable[[NDArray[np.int64], NDArray[np.float64]], float]
 
 
 def bootstrap_means(values: NDArray[np.floating], seed: int = 0, n_resamples: int | None = None) -> NDArray[np.float64]:
-    """The means of n users drawn with replacement, again and again: the same users for every column.
+    """Column means of bootstrap resamples of users. Every column uses the same resamples.
 
     Parameters
     ----------
-    values : ndarray, (n, c)
-        One row a user; NaN where a column has no value for a user, who is then left out of that column's mean.
+    values : ndarray, shape (n_users, n_columns)
+        NaN where a user has no value; such a user is left out of the mean of that column.
+    seed : int
+    n_resamples : int, optional
+        Default `N_RESAMPLES`.
 
     Returns
     -------
-    ndarray of float64, (draws, c)
-        NaN where a draw has nobody with a value. Differences of columns are the draws of paired differences.
+    ndarray of float64, shape (n_resamples, n_columns)
+        NaN where no user of a resample has a value. The difference of two columns is a bootstrap sample of the paired
+        difference.
     """
     rng = np.random.default_rng(seed)
     n, columns = values.shape
@@ -51,7 +55,14 @@ def bootstrap_means(values: NDArray[np.floating], seed: int = 0, n_resamples: in
 
 
 def mean_metrics(values: NDArray[np.floating], bootstrap_values: NDArray[np.float64]) -> list[Metric]:
-    """The mean of each column (n, c), NaN left out, with the interval of its draws (`bootstrap_means`)."""
+    """Mean of each column without NaN, with its confidence interval.
+
+    Parameters
+    ----------
+    values : ndarray, shape (n_users, n_columns)
+    bootstrap_values : ndarray of float64, shape (n_resamples, n_columns)
+        Result of `bootstrap_means` for `values`.
+    """
     made = []
     for column, resampled in zip(values.T, bootstrap_values.T, strict=True):
         known = column[np.isfinite(column)]
@@ -60,7 +71,7 @@ def mean_metrics(values: NDArray[np.floating], bootstrap_values: NDArray[np.floa
 
 
 def mean_metric(values: NDArray[np.floating], seed: int = 0, n_resamples: int | None = None) -> Metric:
-    """The mean of one value a user, with its bootstrap interval.
+    """Mean of one value per user, with its bootstrap interval.
 
     Examples
     --------
@@ -72,7 +83,7 @@ def mean_metric(values: NDArray[np.floating], seed: int = 0, n_resamples: int | 
 
 
 def percentile_interval(estimate: float, bootstrap_values: NDArray[np.float64], n: int) -> Metric:
-    """An estimate with the middle 95 % of its draws; NaN draws are left out."""
+    """An estimate with the central 95 % of its bootstrap values; NaN values are ignored."""
     low, high = np.nanquantile(bootstrap_values, [0.025, 0.975])
     return Metric(estimate, float(low), float(high), n)
 
@@ -80,10 +91,22 @@ def percentile_interval(estimate: float, bootstrap_values: NDArray[np.float64], 
 def statistic_metric(
     statistic: Statistic, y: NDArray[np.int64], p: NDArray[np.float64], seed: int = 0, n_resamples: int | None = None
 ) -> Metric:
-    """A statistic of outcomes and predictions, with its bootstrap interval over customers.
+    """A statistic of labels and predictions, with its bootstrap interval over customers.
 
-    The calibration error is a distance: resampling adds noise to noise, and its draws lie above the estimate. They are moved back by their
-    mean bias (Efron & Tibshirani 1993, chapter 10).
+    The calibration error is biased upward under resampling, because it is a sum of absolute deviations. Its interval is
+    therefore shifted by the mean bias of the resamples (Efron & Tibshirani 1993, chapter 10).
+
+    Parameters
+    ----------
+    statistic : callable
+        (labels, predictions) → float.
+    y : ndarray of int64, shape (n,)
+        Labels 0 and 1.
+    p : ndarray of float64, shape (n,)
+        Predicted probabilities or scores.
+    seed : int
+    n_resamples : int, optional
+        Default `STATISTIC_RESAMPLES`. Resamples with one class only are ignored.
     """
     rng = np.random.default_rng(seed)
     estimate, values = float(statistic(y, p)), []
@@ -106,7 +129,7 @@ def paired_difference(
     seed: int = 0,
     n_resamples: int | None = None,
 ) -> Metric:
-    """statistic(p) − statistic(q) on the same customers, resampled together."""
+    """statistic(p) − statistic(q) on the same customers, with the interval of paired resamples."""
     rng = np.random.default_rng(seed)
     values = []
     for _ in range(n_resamples or STATISTIC_RESAMPLES):
@@ -118,7 +141,7 @@ def paired_difference(
 
 
 def expected_calibration_error(y: NDArray[np.int64], p: NDArray[np.float64], bins: int = 10) -> float:
-    """ECE with equally filled bins: mean |share of outcomes − mean prediction| (Naeini et al. 2015).
+    """Expected calibration error: mean |observed share − mean prediction| over bins of equal size (Naeini et al. 2015).
 
     Examples
     --------
@@ -131,13 +154,13 @@ def expected_calibration_error(y: NDArray[np.int64], p: NDArray[np.float64], bin
 
 
 def _auc(y: NDArray[np.int64], p: NDArray[np.float64]) -> float:
-    """Mann & Whitney's: how often an outcome is ranked above a non-outcome, a tie half."""
+    """Area under the ROC curve by the Mann–Whitney statistic; a tie counts one half."""
     positives = int(y.sum())
     return float(rankdata(p)[y == 1].sum() - positives * (positives + 1) / 2) / (positives * (len(y) - positives))
 
 
 def _average_precision(y: NDArray[np.int64], p: NDArray[np.float64]) -> float:
-    """Precision wherever recall rises, a tie being one step."""
+    """Mean of the precisions at the thresholds where recall rises; tied scores are one threshold."""
     order = np.argsort(-p, kind="stable")
     ranked = p[order]
     last = np.append(ranked[1:] != ranked[:-1], True)
@@ -155,11 +178,11 @@ def _log_loss(y: NDArray[np.int64], p: NDArray[np.float64]) -> float:
 
 
 def _nan_if_one_class(metric: Statistic) -> Statistic:
-    """A ranking metric; NaN where only one outcome occurs, which ranks nothing."""
+    """The metric, or NaN for labels of one class only."""
     return lambda y, p: metric(y, p) if 0 < int(y.sum()) < len(y) else float("nan")
 
 
-# scikit-learn's values (tested), without what it checks at each call: in a bootstrap that is nine tenths of its time
+# the values equal those of scikit-learn (tested); its input checks would take nine tenths of the time of a bootstrap
 CLASSIFICATION: Mapping[str, Statistic] = {
     "auc": _nan_if_one_class(_auc),
     "average_precision": _nan_if_one_class(_average_precision),

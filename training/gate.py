@@ -1,4 +1,4 @@
-"""The gate: a model is registered only when it beats its baseline on users and days it never saw."""
+"""The gate: a model is registered only when it beats its baselines on the held-out test period."""
 
 from __future__ import annotations
 
@@ -11,16 +11,16 @@ from training.report import EvalReport
 
 @dataclass(frozen=True)
 class GateRule:
-    """A paired difference that must hold.
+    """A condition on one paired difference between the model and a baseline.
 
     Attributes
     ----------
     difference : str
         Key of `EvalReport.differences`.
     higher_is_better : bool
-        The sign an improvement has.
+        False for losses and errors.
     require_improvement : bool
-        True: the whole interval is an improvement. False: the interval is not wholly a loss.
+        True: the whole interval must be an improvement. False: the interval must not lie entirely on the worse side.
     """
 
     difference: str
@@ -29,21 +29,20 @@ class GateRule:
 
 
 def apply_gate(report: EvalReport, rules: Sequence[GateRule]) -> EvalReport:
-    """The report with `passed` and one reason a rule that failed (or all that held)."""
-    held: list[str] = []
+    """The report with `passed` set and, as `reasons`, the rules that failed, or all rules when none failed."""
+    passed: list[str] = []
     failed: list[str] = []
     for rule in rules:
         found = report.differences[rule.difference]
         sign = 1.0 if rule.higher_is_better else -1.0
         worst, best = sorted((sign * found.low, sign * found.high))
         metric, baseline = rule.difference.split(":", 1)
-        text = f"{metric} minus that of {baseline}: {found}"
-        # a difference that could not be measured, or whose interval has an open end, does not pass
+        text = f"{metric} minus that of {baseline} is {found}"
+        # a difference that was not measured, or whose interval is not finite, fails
         is_finite = all(map(math.isfinite, (found.value, found.low, found.high)))
-        good = is_finite and (worst > 0 if rule.require_improvement else best >= 0)
-        (held if good else failed).append(
-            f"{text} {'beats it' if rule.require_improvement else 'is not behind it'}"
-            if good
-            else f"{text} does not beat it"
-        )
-    return report.with_verdict(not failed, tuple(failed or held))
+        if is_finite and (worst > 0 if rule.require_improvement else best >= 0):
+            verdict = "beats" if rule.require_improvement else "is not worse than"
+            passed.append(f"{text}: the model {verdict} the baseline")
+        else:
+            failed.append(f"{text}: the model does not beat the baseline")
+    return report.with_verdict(not failed, tuple(failed or passed))

@@ -1,4 +1,4 @@
-"""What `train recommend` chooses and measures on: the windows before `as_of`, or, where nothing is dated, a share of what each customer had."""
+"""Validation and test data of `train recommend`: the last periods before `as_of`, or a random split of undated data."""
 
 from __future__ import annotations
 
@@ -16,21 +16,23 @@ from training.jobs.base import TrainingContext
 from training.tasks.base import MIN_EXAMPLES
 
 NO_START = datetime(1, 1, 1)
-HOLDOUT_SHARE = 0.1  # of each customer's items, where nothing is dated
+HOLDOUT_SHARE = 0.1  # share of each customer's items, for undated interactions
 
 
 @dataclass(frozen=True)
 class HoldoutSplit:
-    """What may be learnt from, and what happened then.
+    """Training data and the interactions that are held out of it.
 
     Attributes
     ----------
+    train : TrainingSet
+        Data up to the cutoff.
     holdout : Interactions
-        Of the customers and items of `train`.
+        Held-out interactions of the customers and items of `train`.
     period : str
-        What is held out, in words.
+        Description of the held-out period.
     start : datetime
-        From when on; `NO_START` where nothing is dated.
+        Start of the held-out period; `NO_START` for undated interactions.
     """
 
     train: TrainingSet
@@ -40,21 +42,22 @@ class HoldoutSplit:
 
 
 class HoldoutSplitter:
-    """The part to measure on, and the part before it to choose on.
+    """Makes the test split and the validation split.
 
-    Dated interactions are cut in time: measured is the last horizon before `as_of`, chosen is on the horizon before that, and a model that is measured on a
-    window has seen nothing of it or after it. Where the source has no time, a tenth of each customer's items, drawn, is measured, and of the rest
-    another tenth is chosen on (as Wang et al. 2019, NGCF, do); profiles are then left out, for nobody can tell what of them is older.
+    Dated interactions are split in time: the last horizon before `as_of` is the test period, the horizon before it the
+    validation period. Models see nothing of the period they are evaluated on, nor anything later. Undated interactions
+    are split at random: a tenth of each customer's items is test data, and a tenth of the rest is validation data (as
+    in Wang et al. 2019, NGCF). Profile features are then left out, because they could contain held-out interactions.
 
     Attributes
     ----------
     horizon_days : int or None
-        None where nothing is dated.
+        Length of a period in days; None for undated interactions.
 
     Raises
     ------
     DataError
-        When the history is too short to be cut.
+        If the history is too short to hold out two periods.
     """
 
     def __init__(self, context: TrainingContext) -> None:
@@ -63,19 +66,25 @@ class HoldoutSplitter:
         self.horizon_days = _horizon_days(context, source) if context.builder.states[source].begin is not None else None
 
     def test(self) -> HoldoutSplit:
-        """What is measured.
+        """The test split.
 
         Raises
         ------
         DataError
-            When too few customers are in it.
+            If it has too few customers.
         """
         if self.horizon_days is None:
             return _random_split(self._full_training_set(), self._context.settings.seed)
         return self._window_split(1, with_features=True)
 
     def validation(self, *, with_features: bool) -> HoldoutSplit:
-        """What is chosen on; nothing of `test` is in it."""
+        """The validation split, which contains nothing of the test split.
+
+        Parameters
+        ----------
+        with_features : bool
+            Whether its training set has profile features.
+        """
         if self.horizon_days is None:
             seed = self._context.settings.seed
             return _random_split(_random_split(self._full_training_set(), seed).train, seed + 1)
@@ -89,7 +98,7 @@ class HoldoutSplitter:
         return self._context.training_set(as_of, min_item_customers=least, with_features=with_features)
 
     def _window_split(self, horizons_back: int, *, with_features: bool) -> HoldoutSplit:
-        """The horizon that begins `horizons_back` horizons before `as_of`."""
+        """The split whose held-out period begins `horizons_back` horizons before `as_of`."""
         assert self.horizon_days is not None
         end = self._context.as_of - timedelta(days=(horizons_back - 1) * self.horizon_days)
         start = end - timedelta(days=self.horizon_days)
@@ -101,7 +110,7 @@ class HoldoutSplitter:
 
 
 def interactions_between(context: TrainingContext, train: TrainingSet, start: datetime, end: datetime) -> Interactions:
-    """What the customers of a training set did with its items in ``[start, end)``; ages count from `end`."""
+    """Interactions of a training set's customers with its items in ``[start, end)``; ages count back from `end`."""
     rows, _ = interaction_rows(context.builder, end, start)
     users, items = IdMap(train.user_ids).rows(rows["one_id"]), IdMap(train.item_ids).rows(rows["item_id"])
     return interactions_from_rows(rows, users, items, (train.n_users, train.n_items))
@@ -110,11 +119,11 @@ def interactions_between(context: TrainingContext, train: TrainingSet, start: da
 def _horizon_days(context: TrainingContext, source: str) -> int:
     wanted = context.horizon_days or context.settings.recommend.horizon_days
     span = (context.as_of - context.history_start(source)).days
-    # a short history gets shorter windows: at least half of it stays for learning
+    # a short history gets shorter periods, so that at least half of it is training data
     horizon = min(wanted, span // 4)
     if horizon < 1:
         raise DataError(
-            "the history is too short to hold out a validation and a test window",
+            "the history is too short to hold out a validation and a test period",
             where=source,
             got=f"{span} days",
             allowed="at least 4 days",
@@ -123,7 +132,7 @@ def _horizon_days(context: TrainingContext, source: str) -> int:
 
 
 def _random_split(data: TrainingSet, seed: int) -> HoldoutSplit:
-    """A share of each customer's items held out; the others in the order of their popularity without it."""
+    """Hold out a share of each customer's items. Items are ordered by their popularity in the remaining data."""
     kept, held = hold_out(data, share=HOLDOUT_SHARE, seed=seed)
     train, items = sort_items_by_popularity(kept)
     place = np.full(data.n_items, -1, dtype=np.int32)
@@ -131,7 +140,7 @@ def _random_split(data: TrainingSet, seed: int) -> HoldoutSplit:
     holdout = held.where(place[held.items] >= 0)
     holdout = replace(holdout, items=place[holdout.items], shape=(train.n_users, train.n_items))
     return _require_enough_customers(
-        HoldoutSplit(train, holdout, f"{HOLDOUT_SHARE:.0%} of each customer's items, drawn: nothing is dated", NO_START)
+        HoldoutSplit(train, holdout, f"a random {HOLDOUT_SHARE:.0%} of each customer's items (undated data)", NO_START)
     )
 
 
@@ -139,7 +148,7 @@ def _require_enough_customers(held: HoldoutSplit) -> HoldoutSplit:
     both = np.intersect1d(held.train.interactions.users, held.holdout.users)
     if len(both) < MIN_EXAMPLES:
         raise DataError(
-            f"only {len(both)} customers have both a history and something in {held.period}",
+            f"only {len(both)} customers have both a history and interactions in {held.period}",
             allowed=f"at least {MIN_EXAMPLES}",
             hint="bring more customers, a longer history, or lower recommend.min_item_customers",
         )

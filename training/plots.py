@@ -1,4 +1,4 @@
-"""The pictures of a run, drawn without a screen and without pyplot's global state."""
+"""Figures logged to MLflow runs, drawn without a display and without the global state of pyplot."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 
 def curves(x: Sequence[float], lines: Mapping[str, Sequence[float]], x_label: str, y_label: str, title: str) -> Figure:
-    """One line a name over shared x values."""
+    """One labelled line per name over shared x values."""
     figure = Figure(figsize=(6, 4), layout="constrained")
     axes = figure.subplots()
     for name, values in lines.items():
@@ -23,13 +23,13 @@ def curves(x: Sequence[float], lines: Mapping[str, Sequence[float]], x_label: st
 
 
 def calibration_curve(y: NDArray[np.int64], p: NDArray[np.float64], title: str, bins: int = 10) -> Figure:
-    """Observed share against mean prediction in equally filled bins, with binomial 95 % bars."""
+    """Observed share against mean prediction in bins of equal size, with binomial 95 % error bars."""
     figure = Figure(figsize=(5, 5), layout="constrained")
     axes = figure.subplots()
     groups = [group for group in np.array_split(np.argsort(p, kind="stable"), bins) if len(group)]
     predicted, observed = (np.array([values[group].mean() for group in groups]) for values in (p, y))
     spread = 1.96 * np.sqrt(observed * (1 - observed) / np.array([len(group) for group in groups]))
-    axes.plot([0, 1], [0, 1], color="grey", linewidth=1, label="perfect")
+    axes.plot([0, 1], [0, 1], color="grey", linewidth=1, label="perfectly calibrated")
     axes.errorbar(predicted, observed, yerr=spread, marker="o", capsize=2, label="model")
     top = float(max(predicted.max(), (observed + spread).max()) * 1.1)
     axes.set(xlabel="predicted probability", ylabel="observed share", title=title, xlim=(0, top), ylim=(0, top))
@@ -39,7 +39,7 @@ def calibration_curve(y: NDArray[np.int64], p: NDArray[np.float64], title: str, 
 
 
 def bars(values: Mapping[str, float], x_label: str, title: str, max_count: int = 20) -> Figure:
-    """The largest values, largest on top."""
+    """Horizontal bars of the `max_count` largest values, the largest on top."""
     top = sorted(values.items(), key=lambda item: item[1])[-max_count:]
     figure = Figure(figsize=(7, 0.28 * len(top) + 1.2), layout="constrained")
     axes = figure.subplots()
@@ -50,7 +50,13 @@ def bars(values: Mapping[str, float], x_label: str, title: str, max_count: int =
 
 
 def transition_matrix(rows: NDArray[Any], columns: NDArray[Any], names: Sequence[str], title: str) -> Figure:
-    """Share of each row's members in each column."""
+    """Heat map of the share of each column value among the members of each row value.
+
+    Parameters
+    ----------
+    rows, columns : ndarray, shape (n,)
+        Values of each member, of `names`.
+    """
     counts = np.array([[((rows == a) & (columns == b)).sum() for b in names] for a in names], dtype=float)
     shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
     figure = Figure(figsize=(6, 5), layout="constrained")
@@ -58,15 +64,8 @@ def transition_matrix(rows: NDArray[Any], columns: NDArray[Any], names: Sequence
     axes.imshow(shares, cmap="Blues", vmin=0, vmax=1)
     for i, j in np.ndindex(*shares.shape):
         if counts[i, j]:
-            axes.text(
-                j,
-                i,
-                f"{shares[i, j]:.2f}",
-                ha="center",
-                va="center",
-                color="white" if shares[i, j] > 0.5 else "black",
-                fontsize=8,
-            )
+            colour = "white" if shares[i, j] > 0.5 else "black"
+            axes.text(j, i, f"{shares[i, j]:.2f}", ha="center", va="center", color=colour, fontsize=8)
     axes.set(
         xticks=range(len(names)), yticks=range(len(names)), xlabel="one horizon later", ylabel="today", title=title
     )

@@ -1,4 +1,4 @@
-"""Changes to the MLflow registry: register, promote, roll back. Each leaves an event, so what was in production when can be told."""
+"""Changes to the MLflow registry: register, promote, roll back. Each is recorded as an event with its time."""
 
 from __future__ import annotations
 
@@ -40,7 +40,24 @@ def _set_champion(client: Any, name: str, version: int, action: str, now: dateti
 def register(
     workspace: Workspace, job: str, run_id: str, model_uri: str, now: datetime, tags: dict[str, str]
 ) -> dict[str, Any]:
-    """A new version, made champion; the champion before becomes `previous`."""
+    """Register a new version as the champion; the champion so far becomes `previous`.
+
+    Parameters
+    ----------
+    job : str
+        Name of the training job.
+    run_id, model_uri : str
+        MLflow run and the model logged in it.
+    now : datetime
+        Time of the event.
+    tags : dict of str to str
+        Tags of the version.
+
+    Returns
+    -------
+    dict
+        Name of the registered model, action, version and previous version.
+    """
     from mlflow.exceptions import MlflowException
 
     client, name = _client(workspace), registered_name(job)
@@ -60,7 +77,7 @@ def promote(workspace: Workspace, job: str, version: int, now: datetime) -> dict
     Raises
     ------
     UsageError
-        No such model or version.
+        If the model or the version is not registered.
     """
     client, name = _client(workspace), _require_registered(workspace, job)
     versions = sorted(int(found.version) for found in client.search_model_versions(f"name = '{name}'"))
@@ -70,18 +87,18 @@ def promote(workspace: Workspace, job: str, version: int, now: datetime) -> dict
 
 
 def rollback(workspace: Workspace, job: str, now: datetime) -> dict[str, Any]:
-    """Make `previous` the champion again; the two change places.
+    """Make `previous` the champion again, and the champion `previous`.
 
     Raises
     ------
     UsageError
-        There is no previous version.
+        If the model is not registered or has no previous version.
     """
     client, name = _client(workspace), _require_registered(workspace, job)
     before = _version_of_alias(client, name, PREVIOUS)
     if before is None:
         raise UsageError(
-            f"{name} has no previous version to go back to",
+            f"{name} has no previous version",
             hint=f"see `qianmian models history {job}`, then `qianmian models promote`",
         )
     return _set_champion(client, name, before, "rollback", now)

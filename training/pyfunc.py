@@ -1,6 +1,7 @@
-"""The MLflow face of a bundle: loaded from this code, never unpickled.
+"""The MLflow flavour of a bundle: the model is loaded by this code and never unpickled.
 
-MLflow logs this file with the model ("models from code") and runs it to load the model again; `predict` takes and gives tables.
+MLflow logs this file with the model ("models from code") and runs it to load the model, so importing this module has a
+side effect. `predict` takes a table and returns a table.
 """
 
 from __future__ import annotations
@@ -42,7 +43,7 @@ def _recommend(bundle: ModelBundle, frame: pd.DataFrame, params: Mapping[str, An
 
 def _feature_values(bundle: ModelBundle, frame: pd.DataFrame) -> UserFeatures:
     if bundle.spec is None:
-        raise DataError("the model carries no feature spec")
+        raise DataError("the model has no feature spec")
     if "one_id" not in frame:
         frame = frame.assign(one_id=[str(i) for i in range(len(frame))])
     return UserFeatures.from_table(
@@ -79,28 +80,38 @@ PARAMETERS: dict[str, dict[str, Any]] = {
 
 
 def predict_table(bundle: ModelBundle, frame: pd.DataFrame, params: Mapping[str, Any] | None = None) -> pd.DataFrame:
-    """What the registered model answers to a table.
+    """Predictions of the registered model for an input table.
 
     Parameters
     ----------
+    bundle : ModelBundle
     frame : DataFrame
-        `one_id` for recommend, content and lookalike (there: the seed); one column a feature, categories as text, for churn and lifecycle
-        (there with today's `lifecycle_stage`, by `features.profiles.lifecycle`).
+        For recommend and content: column `one_id`. For lookalike: column `one_id` with the seed customers. For churn
+        and lifecycle: one column per feature, categories as text; for lifecycle also the current `lifecycle_stage`
+        (`features.profiles.lifecycle`).
+    params : mapping, optional
+        Of `PARAMETERS`.
+
+    Returns
+    -------
+    DataFrame
+        Ranked items (`one_id`, `rank`, `item_id`, `score`, `source`), customers with scores, or probabilities in the
+        order of the rows of `frame`.
     """
     return PREDICT_FUNCTIONS[bundle.kind](bundle, frame, params or {})
 
 
 class BundleModel(PythonModel):
-    """Loads ``artifacts/bundle`` and answers tables."""
+    """MLflow model that loads the bundle of ``artifacts/bundle`` and predicts tables with it."""
 
     def load_context(self, context: PythonModelContext) -> None:
-        """Verify checksums and load."""
+        """Verify the checksums of the bundle and load it."""
         self.bundle = ModelBundle.load(Path(context.artifacts["bundle"]))
 
     def predict(
         self, context: PythonModelContext, model_input: pd.DataFrame, params: dict[str, Any] | None = None
     ) -> pd.DataFrame:
-        """See `predict_table`."""
+        """Predictions for a table; see `predict_table`."""
         return predict_table(self.bundle, model_input, params)
 
 

@@ -1,4 +1,4 @@
-"""`EvalReport`: what a model was measured at, beside its baselines, and whether that is good enough to ship."""
+"""`EvalReport`: metrics of a model and its baselines on the test period, with the verdict of the gate."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 
 @dataclass(frozen=True)
 class Metric:
-    """A value with its 95 % interval over n units (users or customers)."""
+    """A value with its 95 % confidence interval over n users or customers."""
 
     value: float
     low: float
@@ -25,20 +25,22 @@ Metrics = Mapping[str, Metric]
 
 @dataclass(frozen=True)
 class EvalReport:
-    """The evaluation of one fit on a period the fit and its tuning never saw.
+    """The evaluation of one fit on the held-out test period.
 
     Attributes
     ----------
     metrics : mapping of str to Metric
-        Of the model.
-    baselines : mapping of str to metrics
-        The same metrics of simpler answers on the same users.
+        Metrics of the model.
+    baselines : mapping of str to mapping of str to Metric
+        Metrics of each baseline on the same users.
     differences : mapping of str to Metric
-        Paired model − baseline, named ``metric:baseline``.
-    slices : mapping of str to metrics
-        Of parts of the users, and of the model's parts.
-    passed, reasons
-        Filled by the gate.
+        Paired difference model − baseline, named ``metric:baseline``.
+    slices : mapping of str to mapping of str to Metric
+        Metrics of groups of users, and of parts of the model.
+    passed : bool
+        Verdict of the gate.
+    reasons : tuple of str
+        Reasons of the gate.
     """
 
     metrics: Metrics
@@ -53,7 +55,7 @@ class EvalReport:
         return replace(self, passed=passed, reasons=reasons)
 
     def as_dict(self) -> dict[str, Any]:
-        """Plain values for JSON."""
+        """The report as plain values for JSON."""
 
         def plain(metrics: Metrics) -> dict[str, Any]:
             return {name: dict(metric.__dict__) for name, metric in metrics.items()}

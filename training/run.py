@@ -1,4 +1,4 @@
-"""`train`: run jobs one after the other, each through the gate and into the registry."""
+"""`train`: run training jobs one after the other, apply the gate to each model, and register those that pass."""
 
 from __future__ import annotations
 
@@ -30,16 +30,23 @@ Clock = Callable[[], datetime]
 
 @dataclass(frozen=True)
 class JobResult:
-    """How one job ended.
+    """The outcome of one job.
 
     Attributes
     ----------
+    job : str
+        Name in `JOBS`.
     status : str
-        `registered`; `refused` by the gate; `skipped` because the data cannot support the job.
+        `registered`, `refused` (by the gate) or `skipped` (the data do not support the job).
     reason : str
-        Why, in one line; the gate's findings.
+        The reasons of the gate, or why the job was skipped, in one line.
     version : int or None
-        In the MLflow registry.
+        Version in the MLflow registry.
+    run_id : str or None
+        MLflow run.
+    report : EvalReport or None
+    seconds : float
+        Wall time.
     """
 
     job: str
@@ -51,7 +58,7 @@ class JobResult:
     seconds: float = 0.0
 
     def as_dict(self) -> dict[str, Any]:
-        """Plain values for JSON."""
+        """The result as plain values for JSON."""
         return {**self.__dict__, "report": self.report.as_dict() if self.report else None}
 
 
@@ -68,25 +75,39 @@ def train(
     shuffle_labels: bool = False,
     tune: bool = False,
 ) -> list[JobResult]:
-    """Train the named jobs on everything before `as_of`.
+    """Train the named jobs on the data before `as_of`, register the models that pass the gate, and publish profiles.
 
     Parameters
     ----------
+    workspace : Workspace
     jobs : sequence of str
-        Names in `JOBS`, or `all`. A job of `all` that the data cannot support is skipped; named alone it raises.
+        Names in `JOBS`, or `all`. With `all`, jobs that the data do not support are skipped.
+    settings : Settings
     clock : callable
-        Gives the time, for the registry's history: when a model went into production.
+        Returns the current time, which the registry records for each registered version.
     as_of : datetime, optional
-        Naive UTC; default the midnight after the last row.
+        Cutoff, naive UTC; default the midnight after the last row.
+    horizon_days : int, optional
+        Prediction horizon in days; default that of the settings.
+    active_days : int, optional
+        Churn only: days since the last order within which a customer counts as active.
+    progress : callable, optional
+        Called with a line of text at each step.
     shuffle_labels : bool
-        Learn from permuted outcomes: shows that the gate refuses.
+        Train on permuted labels, which the gate must refuse. For tests.
     tune : bool
-        Search parameters first (`training.tuning`); the jobs that cannot leave it.
+        Search parameters before training (`training.tuning`); jobs without tuning ignore it.
+
+    Returns
+    -------
+    list of JobResult
 
     Raises
     ------
     DataError
-        A job named alone cannot be trained on these data, or `as_of` is outside them.
+        If `as_of` is outside the data, or the data do not support a job that was named (not `all`).
+    UsageError
+        If no job is named, or none of the named jobs can be tuned.
     """
     workspace.require()
     lake = Lake(workspace)
@@ -98,7 +119,7 @@ def train(
         raise UsageError("name a job to train", allowed=", ".join([*JOBS, "all"]))
     if tune and not any(job.can_tune for job in chosen):
         raise UsageError(
-            "this job has nothing to tune",
+            "this job has no parameters to tune",
             got=", ".join(names),
             allowed=", ".join(job.name for job in JOBS.values() if job.can_tune),
         )
@@ -131,10 +152,11 @@ def train(
 
 
 def _publish_profiles(workspace: Workspace, cutoff: datetime, settings: Settings, progress: Progress) -> None:
-    """Publish the profiles the models were trained beside, unless serving has later ones already."""
+    """Publish the profiles at the cutoff of this training, unless later ones are published already."""
     published = snapshot.published_as_of(workspace)
     if published is not None and cutoff < published:
-        progress(f"profiles: those of {published:%Y-%m-%d} stay published; this training is of {cutoff:%Y-%m-%d}")
+        published_day, cutoff_day = f"{published:%Y-%m-%d}", f"{cutoff:%Y-%m-%d}"
+        progress(f"profiles: those of {published_day} stay published, because this training is as of {cutoff_day}")
         return
     snapshot.ensure_snapshot(workspace, cutoff, settings)
     progress(f"profiles: published as of {cutoff:%Y-%m-%d}")
@@ -146,18 +168,18 @@ def _resolve_as_of(lake: Lake, as_of: datetime | None) -> datetime:
     last = lake.last
     if last is not None and as_of > last + timedelta(days=366):
         raise DataError(
-            "as_of lies more than a year after the last row",
+            "as_of is more than a year after the last row",
             got=f"{as_of:%Y-%m-%d}",
             allowed=f"up to {last + timedelta(days=366):%Y-%m-%d}",
-            hint="check the date",
+            hint="correct the date",
         )
     return as_of
 
 
 def _gate_and_register(context: TrainingContext, name: str, evaluated_model: EvaluatedModel, clock: Clock) -> JobResult:
-    """Gate, log, register."""
+    """Apply the gate, log the run to MLflow, and register the model if it passes."""
     report = apply_gate(evaluated_model.report, evaluated_model.rules)
-    # imported here: MLflow is only needed once there is something to log
+    # imported here because importing MLflow is slow and `train` may fail before this point
     from training import promotion, tracking
 
     context.progress(f"{name}: writing to MLflow")

@@ -1,4 +1,4 @@
-"""MLflow runs: what every job writes about itself."""
+"""MLflow runs: parameters, metrics, figures and the model of each job."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ from training.report import EvalReport, Metric
 
 EXPERIMENT = "qianmian"
 BUNDLE = "bundle"
-MAX_METRICS_PER_REQUEST = 1000  # what a tracking server takes in one request
+MAX_METRICS_PER_REQUEST = 1000  # limit of an MLflow tracking server
 logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
 class LoggedModel:
-    """Where MLflow put a model."""
+    """Run and URI of a model logged to MLflow."""
 
     run_id: str
     model_uri: str
@@ -32,9 +32,10 @@ class LoggedModel:
 
 @contextlib.contextmanager
 def run(workspace: Workspace, name: str) -> Iterator[Any]:
-    """An MLflow run in the workspace's store. It joins ``MLFLOW_RUN_ID`` when `mlflow run` started us.
+    """Start an MLflow run in the tracking store of the workspace, nested in the active run if there is one.
 
-    The artifacts of a database store lie in the workspace; an MLflow server keeps its own, and a joined run those of its experiment.
+    When `mlflow run` started the process, the run of ``MLFLOW_RUN_ID`` is continued. Artifacts are stored in the
+    workspace for a database store, by the server for an MLflow server, and by the experiment for a continued run.
     """
     import mlflow
 
@@ -61,7 +62,7 @@ def run(workspace: Workspace, name: str) -> Iterator[Any]:
 
 @contextlib.contextmanager
 def _restore_tracking_uri() -> Iterator[None]:
-    """`mlflow.set_tracking_uri` writes the environment, and every later workspace of this process would follow it."""
+    """Restore ``MLFLOW_TRACKING_URI``: `mlflow.set_tracking_uri` sets it, and later workspaces would read it."""
     before = os.environ.get("MLFLOW_TRACKING_URI")
     try:
         yield
@@ -73,7 +74,7 @@ def _restore_tracking_uri() -> Iterator[None]:
 
 
 def log(evaluated_model: EvaluatedModel, report: EvalReport) -> LoggedModel:
-    """Write parameters, data digest, spec hash, seed, metrics with intervals, baselines, plots and the model with its signature."""
+    """Log parameters, data digest, spec hash, seed, metrics, figures and the model with its signature."""
     import mlflow
     from mlflow.models import infer_signature
 
@@ -88,7 +89,7 @@ def log(evaluated_model: EvaluatedModel, report: EvalReport) -> LoggedModel:
     mlflow.log_dict(report.as_dict(), "report.json")
     for name, figure in evaluated_model.figures.items():
         mlflow.log_figure(figure, f"plots/{name}")
-    # the one whole number of an answer is a rank, and an answer has one
+    # MLflow warns of missing values in integer columns; the only one is the rank, which is never missing
     warnings.filterwarnings("ignore", message=".*Inferred schema contains integer column.*", category=UserWarning)
     example = evaluated_model.example.to_pandas()
     parameters = pyfunc.PARAMETERS.get(bundle.kind)
@@ -96,7 +97,7 @@ def log(evaluated_model: EvaluatedModel, report: EvalReport) -> LoggedModel:
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch) / BUNDLE
         bundle.save(folder)
-        # the table example is the signature; MLflow would also want one to replay
+        # the signature is inferred from the example, so no input example is stored
         warnings.filterwarnings("ignore", message=".*input example was not provided.*", category=UserWarning)
         info = mlflow.pyfunc.log_model(
             name="model",
@@ -105,7 +106,7 @@ def log(evaluated_model: EvaluatedModel, report: EvalReport) -> LoggedModel:
             signature=signature,
             pip_requirements=[f"qianmian=={_version()}"],
         )
-    # only now: `log_model` reads what the run has so far one by one and writes it to the model, 1,300 figures in 8 seconds
+    # logged after `log_model`, which copies the metrics of the run to the model one by one: 1,300 metrics take 8 s
     namespaced = [(name, value) for name, value in figures.items() if "/" in name]
     for start in range(0, len(namespaced), MAX_METRICS_PER_REQUEST):
         mlflow.log_metrics(dict(namespaced[start : start + MAX_METRICS_PER_REQUEST]))
@@ -113,7 +114,7 @@ def log(evaluated_model: EvaluatedModel, report: EvalReport) -> LoggedModel:
 
 
 def _log_parameters(parameters: dict[str, Any]) -> None:
-    """`mlflow run` has logged what it was asked for, and a run's parameters cannot change: what was used stands beside it."""
+    """Log parameters; where `mlflow run` has logged another value, which cannot change, log ours as ``used.NAME``."""
     import mlflow
 
     active = mlflow.active_run()
@@ -127,7 +128,13 @@ def _log_parameters(parameters: dict[str, Any]) -> None:
 
 
 def flatten_metrics(report: EvalReport) -> dict[str, float]:
-    """Metric names MLflow accepts: the model's own, ``baseline/…``, ``difference/…``, ``slice/…``, each with ``.low`` and ``.high``."""
+    """The report as one value per name, in characters that MLflow accepts.
+
+    Returns
+    -------
+    dict of str to float
+        Metrics of the model, ``baseline/…``, ``difference/…`` and ``slice/…``, each also with ``.low`` and ``.high``.
+    """
     flat: dict[str, float] = {}
 
     def add(prefix: str, metrics: Any) -> None:
@@ -145,7 +152,7 @@ def flatten_metrics(report: EvalReport) -> dict[str, float]:
     add("difference/", report.differences)
     for name, metrics in report.slices.items():
         add(f"slice/{name}/", metrics)
-    return {key: value for key, value in flat.items() if value == value}  # MLflow's SQL stores refuse NaN in part
+    return {key: value for key, value in flat.items() if value == value}  # some of MLflow's SQL stores reject NaN
 
 
 def _version() -> str:

@@ -1,6 +1,7 @@
-"""`--tune`: search the parameters of the recommenders on the validation window (Optuna), every trial a nested MLflow run.
+"""`--tune`: search parameters of recommenders on the validation period with Optuna; every trial is a nested MLflow run.
 
-What is found is kept in the workspace and used by later trainings whose measurement begins after the days it was found on.
+The best parameters are saved in the workspace. Later trainings use them if their test period begins after the end of
+the validation period of the search.
 """
 
 from __future__ import annotations
@@ -28,10 +29,9 @@ from training.tasks import TASKS
 from training.tasks.base import MIN_EXAMPLES, Task, make_recommender, parameters_of, with_parameters
 
 TUNED_FILE = "recommend.json"
-MAX_TRIALS = 200  # of one model: a small search space is exhausted long before
-TIME_WEIGHTS = {
-    "two_stage": 4.0
-}  # of the time; 1 for the others. A ranker is fitted on top of the others, a trial takes longer
+MAX_TRIALS = 200  # per model
+# share of the time per model, default 1: a trial of a ranker takes longer, because it also fits its candidate models
+TIME_WEIGHTS = {"two_stage": 4.0}
 
 
 def tune(
@@ -43,19 +43,26 @@ def tune(
     window_end: datetime,
     progress: Progress,
 ) -> dict[str, dict[str, Any]]:
-    """The best parameters found for each model a task tunes, within `settings.tune_seconds`.
+    """Search the parameters of every model that a task tunes, within `settings.tune_seconds`, and save the best.
 
     Parameters
     ----------
-    train, after
-        Customers before the validation window, and what they did in it.
+    workspace : Workspace
+    settings : RecommendSettings
+    seed : int
+    train : TrainingSet
+        Data before the validation period.
+    holdout : Interactions
+        Interactions in the validation period.
     window_end : datetime
-        End of that window; kept beside what is found.
+        End of the validation period, saved with the parameters.
+    progress : callable
 
     Returns
     -------
     dict of str to dict
-        Model → parameters. The first trial of a model is what it would be without tuning, so on the window none is worse.
+        Best parameters of each model. The first trial of a model uses its parameters without tuning, so no model gets
+        worse on the validation period.
     """
     todo = sorted(
         ((name, task) for task in TASKS.values() for name in task.tuned_models),
@@ -73,9 +80,8 @@ def tune(
             left -= share
             examples = task.examples(train, holdout, seed)
             if len(examples) < MIN_EXAMPLES:
-                progress(
-                    f"recommend: {name} is not tuned: {task.name} has {len(examples)} examples, {MIN_EXAMPLES} are needed"
-                )
+                reason = f"{task.name} has {len(examples)} examples, and {MIN_EXAMPLES} are needed"
+                progress(f"recommend: {name} is not tuned, because {reason}")
                 continue
             best = _search(
                 workspace, name, task, examples, with_parameters(settings, found), seed, max(seconds, 0.0), progress
@@ -85,23 +91,22 @@ def tune(
         mlflow.log_params({f"{name}.{key}": value for name, given in found.items() for key, value in given.items()})
         run_id = parent.info.run_id
     write_json(_file(workspace), {"until": window_end.isoformat(), "run_id": run_id, "models": found})
-    progress(f"recommend: what was found is kept in {_file(workspace)}; delete the file for the defaults")
+    progress(f"recommend: the tuned parameters are saved in {_file(workspace)}; delete the file to use the defaults")
     return found
 
 
 def load_tuned_parameters(workspace: Workspace, test_start: datetime, progress: Progress) -> dict[str, dict[str, Any]]:
-    """What an earlier tuning found, for a measurement that begins at `test_start`; nothing where there was none, or where it has seen later days."""
+    """Parameters saved by an earlier tuning, or {} if there are none or they were tuned on data after `test_start`."""
     path = _file(workspace)
     if not path.exists():
         return {}
     kept = load_json(path)
     if datetime.fromisoformat(kept["until"]) > test_start:
-        progress(
-            f"recommend: {path} was found on days up to {kept['until'][:10]}, which are measured here: the defaults are used"
-        )
+        until = kept["until"][:10]
+        progress(f"recommend: the defaults are used, because {path} was tuned on test days (data up to {until})")
         return {}
-    progress(f"recommend: with the parameters of {path}; delete the file for the defaults")
-    # a parameter that has gone since is no reason to stop
+    progress(f"recommend: the tuned parameters of {path} are used; delete the file to use the defaults")
+    # models and parameters that no longer exist are ignored
     return {
         name: {key: value for key, value in given.items() if key in parameters_of(RECOMMENDERS[name])}
         for name, given in kept["models"].items()
@@ -156,22 +161,21 @@ def _search(
         if time.monotonic() >= deadline:
             study.stop()
 
-    try:  # not Optuna's own timeout: however short the time, the usual parameters are tried
+    try:  # Optuna's own timeout is not used, because it could stop before the trial of the default parameters
         study.optimize(objective, n_trials=MAX_TRIALS, callbacks=[stop_in_time], catch=())
         best = study.best_trial
-    except ValueError:  # Optuna's word for: no trial was completed
-        progress(f"recommend: {name}: no trial could be completed")
+    except ValueError:  # Optuna raises it when no trial was completed
+        progress(f"recommend: {name}: no trial was completed")
         return {}
     first = next(trial for trial in study.trials if trial.number == 0)
-    usual_value = f"{first.value:.4f}" if first.value is not None else "nothing"
-    progress(
-        f"recommend: {name}: {len(study.trials)} trials on {task.name}, {task.metric}@{task.k} {usual_value} → {best.value:.4f}"
-    )
+    default_value = f"{first.value:.4f}" if first.value is not None else "failed"
+    gain = f"{task.metric}@{task.k} {default_value} → {best.value:.4f}"
+    progress(f"recommend: {name}: {len(study.trials)} trials on {task.name}, {gain}")
     return dict(best.params)
 
 
 def _model(name: str, task: Task, settings: RecommendSettings, seed: int, given: Mapping[str, Any]) -> Recommender:
-    """The model as its task makes it, so that what the task fixes is fixed here too, with the given parameters over it."""
+    """The candidate of the task with the given parameters, so that parameters fixed by the task stay fixed."""
     candidates = task.candidates(with_parameters(settings, {name: given}), seed).values()
     return next((model for model in candidates if model.name == name), None) or make_recommender(
         name, settings, seed, **given

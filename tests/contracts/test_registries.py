@@ -1,4 +1,4 @@
-"""What every registered thing owes: one line in a registry is enough to be tested here."""
+"""The contract of every registered object: adding it to its registry is enough to have it tested here."""
 
 from __future__ import annotations
 
@@ -50,12 +50,12 @@ def by_name(things):
 
 
 def own_docstring(thing):
-    """The docstring, if it has one of its own and says something."""
+    """The docstring defined by the object itself, not inherited; '' if it has none."""
     return (vars(thing).get("__doc__") if isinstance(thing, type) else thing.__doc__) or ""
 
 
 @pytest.mark.parametrize("kind", REGISTRIES)
-def test_a_registry_is_not_empty_and_says_what_there_is(kind):
+def test_a_registry_is_not_empty_and_an_unknown_name_lists_the_known_ones(kind):
     registry = REGISTRIES[kind]
     assert registry.kind == kind
     assert len(registry) == len(set(registry)) > 0
@@ -76,7 +76,7 @@ def test_there_are_at_least_a_hundred_and_twenty_features():
 
 
 @FEATURE
-def test_a_feature_says_what_it_is_and_who_answers_for_it(feature):
+def test_a_feature_has_a_unit_a_description_and_an_owner(feature):
     assert feature.unit or feature.categorical
     assert feature.description
     assert feature.description == feature.description.strip()
@@ -98,7 +98,7 @@ def test_the_name_of_a_feature_is_snake_case_and_carries_its_window(feature):
 
 
 @FEATURE
-def test_a_feature_survives_its_spec(feature):
+def test_a_feature_is_read_back_unchanged_from_its_spec(feature):
     spec = FeatureSpec((feature,), (("a", "b") if feature.categorical else (),))
     assert FeatureSpec.of(spec.as_dict()) == spec
     assert FeatureSpec.of(spec.as_dict()).hash == spec.hash
@@ -125,7 +125,7 @@ def test_a_tag(name):
     assert all(SNAKE.fullmatch(value) for value in tag.values)
 
 
-def test_tags_are_of_every_category_kind_and_making():
+def test_tags_cover_every_category_kind_and_method():
     assert {tag.category for tag in TAGS.values()} == set(TAG_CATEGORIES)
     assert {tag.kind for tag in TAGS.values()} == {"static", "dynamic"}
     assert {tag.how for tag in TAGS.values()} == {"rule", "statistic", "model"}
@@ -140,7 +140,7 @@ def test_a_model_can_be_saved_and_loaded(name):
     assert SNAKE.fullmatch(name)
     assert own_docstring(model)
     assert list(inspect.signature(model.save).parameters) == ["self", "folder"]
-    assert inspect.ismethod(model.load)  # of the class
+    assert inspect.ismethod(model.load)  # a class method
     assert list(inspect.signature(model.load).parameters) == ["folder"]
 
 
@@ -170,7 +170,7 @@ def test_a_recommender(name):
     assert isinstance(recommender.returns_partial_lists, bool)
     parameters = inspect.signature(recommender).parameters
     for parameter, space in recommender.search_space.items():
-        default = parameters[parameter].default  # what is searched is a parameter, and its default lies inside
+        default = parameters[parameter].default  # searched names are parameters whose defaults lie in the space
         if isinstance(space, Choice):
             assert default in space.values
         else:
@@ -201,7 +201,7 @@ def test_a_source(name):
     assert not inspect.isabstract(source)
     assert LOWER.fullmatch(name)
     assert own_docstring(source)
-    assert getattr(source, "name", name) == name  # `files` takes the name its configuration gives
+    assert getattr(source, "name", name) == name  # the name of a `files` source comes from its configuration
 
 
 @by_name(ENGINES)
@@ -254,7 +254,7 @@ def test_the_default_scene_has_a_task():
 
 
 def models_in(model, seen=()):
-    """The model and every model its fields are made of."""
+    """The model and, recursively, the models of its fields."""
     found = [model]
     for field in model.model_fields.values():
         kinds = [field.annotation, *getattr(field.annotation, "__args__", ())]
@@ -301,7 +301,7 @@ def test_every_field_of_a_request_can_be_described_in_the_schema(name):
 
 
 @by_name(VERBS)
-def test_a_verb_says_what_it_does(name):
+def test_a_verb_has_a_help_text(name):
     verb = VERBS[name]
     assert LOWER.fullmatch(name)
     if isinstance(verb, typer.Typer):
@@ -314,7 +314,7 @@ def test_a_verb_says_what_it_does(name):
 
 
 @by_name(VERBS)
-def test_every_verb_takes_a_workspace_and_speaks_json_but_where_it_serves(name):
+def test_every_verb_takes_a_workspace_and_all_but_serve_print_json(name):
     verb = VERBS[name]
     commands = [command.callback for command in verb.registered_commands] if isinstance(verb, typer.Typer) else [verb]
     for command in commands:

@@ -104,11 +104,11 @@ def test_attributes_follow_their_items():
 
 def test_a_time_split_needs_time_and_a_window():
     untimed = TrainingSet.from_arrays([0, 0], [0, 0], n_users=1, n_items=1)
-    with pytest.raises(DataError, match="no time"):
+    with pytest.raises(DataError, match="no timestamps"):
         time_split(untimed, 28)
     with pytest.raises(UsageError):
         time_split(purchases(0), 0)
-    with pytest.raises(DataError, match="nobody"):
+    with pytest.raises(DataError, match="no customer has both"):
         time_split(TrainingSet.from_arrays([0, 1], [0, 0], n_users=2, n_items=1, age_days=[40.0, 1.0]), 28)
 
 

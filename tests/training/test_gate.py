@@ -39,7 +39,7 @@ def test_truth_table(low, high, clearly, not_behind, higher_is_better):
         assert judged.passed is expected, (low, high, rule)
         assert len(judged.reasons) == 1
         assert "ndcg minus that of popular" in judged.reasons[0]
-        assert ("does not beat it" in judged.reasons[0]) is not expected
+        assert ("does not beat the baseline" in judged.reasons[0]) is not expected
 
 
 def test_nan_does_not_pass():
@@ -51,7 +51,7 @@ def test_one_failed_rule_refuses_the_model_and_is_the_reason():
     judged = apply_gate(report(a__x=good, b__y=bad), [GateRule("a:x"), GateRule("b:y", require_improvement=False)])
     assert not judged.passed
     assert len(judged.reasons) == 1
-    assert judged.reasons[0].startswith("b minus that of y: -0.2000 [-0.3000, -0.1000]")
+    assert judged.reasons[0].startswith("b minus that of y is -0.2000 [-0.3000, -0.1000]")
     both = apply_gate(report(a__x=good, b__y=good), [GateRule("a:x"), GateRule("b:y", require_improvement=False)])
     assert both.passed
     assert len(both.reasons) == 2

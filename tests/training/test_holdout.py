@@ -54,7 +54,7 @@ def test_without_timestamps_a_share_of_each_customers_items_is_held_out(undated,
     assert splitter.horizon_days is None
     test, validation = splitter.test(), splitter.validation(with_features=False)
     assert test.start == validation.start == NO_START
-    assert "nothing is dated" in test.period
+    assert "undated data" in test.period
     assert test.train.user_features is None  # profiles know what is held out
     learnt, wanted = (
         pairs(data, test.train.item_ids, test.train.user_ids) for data in (test.train.interactions, test.holdout)
@@ -81,7 +81,7 @@ def test_recommend_trains_and_evaluates_undated_data(undated, settings):
     lines = []
     result = train(undated, ["recommend"], clock=CLOCK, as_of=END, settings=settings, progress=lines.append)[0]
     assert result.status in ("registered", "refused"), result.reason
-    assert "home" in {line.split(": ")[1] for line in lines if " is best of " in line}
+    assert "home" in {line.split(": ")[1] for line in lines if " is the best of " in line}
     assert not any("ranker is best" in line for line in lines), "a ranker needs timestamps to cut"
     ours = result.report.metrics["ndcg@10"]
     assert ours.n > 300

@@ -68,7 +68,7 @@ def test_registered_with_a_report(trained, job):
     result = trained.results[job]
     assert (result.status, result.version) == ("registered", 1), result.reason
     assert result.report.passed
-    assert "beats it" in result.reason or "is not behind it" in result.reason
+    assert "beats the baseline" in result.reason or "is not worse than the baseline" in result.reason
     assert result.seconds > 0
     for metric in result.report.metrics.values():
         assert metric.low <= metric.value <= metric.high
@@ -210,7 +210,7 @@ def test_shuffled_labels_are_refused_by_every_gate(trained, client, settings):
     results = train(trained.workspace, ["all"], clock=CLOCK, settings=settings, shuffle_labels=True)
     for result in results:
         assert (result.status, result.version) == ("refused", None), result.job
-        assert "does not beat it" in result.reason
+        assert "does not beat the baseline" in result.reason
         assert not result.report.passed
         name = f"qianmian-{result.job}"
         versions = 2 if result.job == "recommend" else 1
@@ -429,6 +429,6 @@ def test_training_at_an_earlier_moment_does_not_move_the_published_profiles_back
     assert lines[-1] == "profiles: published as of 2024-01-30"
     run(as_of=early)
     assert snapshot.load_current(lake.workspace).as_of == late
-    assert lines[-1] == "profiles: those of 2024-01-30 stay published; this training is of 2024-01-15"
+    assert lines[-1] == "profiles: those of 2024-01-30 stay published, because this training is as of 2024-01-15"
     run(as_of=late + timedelta(days=1))
     assert snapshot.load_current(lake.workspace).as_of == late + timedelta(days=1)

@@ -74,5 +74,5 @@ def test_tuned_parameters_are_not_used_on_their_own_period(found):
 
 
 def test_a_job_that_cannot_be_tuned_says_so(shop, settings):
-    with pytest.raises(UsageError, match="nothing to tune"):
+    with pytest.raises(UsageError, match="no parameters to tune"):
         train(shop, ["churn"], clock=CLOCK, settings=settings, tune=True)

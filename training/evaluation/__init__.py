@@ -1,1 +1,1 @@
-"""How recommendations are measured: protocols that split, metrics, slices with intervals, and the comparison of several models."""
+"""Evaluation of recommendations: split protocols, metrics, slices of customers, and the comparison of models."""

@@ -1,4 +1,4 @@
-"""Several models' lists for the same customers, measured alike: one table for `train recommend`'s report and for the benchmarks."""
+"""Comparison of several models on the same customers, for the report of `train recommend` and for the benchmarks."""
 
 from __future__ import annotations
 
@@ -22,17 +22,18 @@ DIFFERENCES = ("recall", "ndcg")
 
 @dataclass(frozen=True)
 class ModelComparison:
-    """What `evaluate` found; metrics are named ``recall@10``.
+    """Result of `evaluate`. Metrics are named like ``recall@10``.
 
     Attributes
     ----------
-    models : mapping of str to metrics
-    differences : metrics
-        Paired: ``ndcg@10:baseline`` is the reference's minus that model's.
-    slices : mapping of str to mapping of str to metrics
-        Slice → model → metrics.
-    values : mapping of str to mapping of str to ndarray, each (n,)
-        Model → metric → value of each customer, NaN where it has none.
+    models : mapping of str to mapping of str to Metric
+        Model → metric.
+    differences : mapping of str to Metric
+        Paired differences: ``ndcg@10:baseline`` is the metric of the reference minus that of the model `baseline`.
+    slices : mapping of str to mapping of str to mapping of str to Metric
+        Slice → model → metric.
+    values : mapping of str to mapping of str to ndarray, shape (n,)
+        Model → metric → value of each customer; NaN where it is undefined.
     """
 
     models: Mapping[str, Metrics]
@@ -41,21 +42,21 @@ class ModelComparison:
     values: Mapping[str, Mapping[str, NDArray[np.float64]]] = field(repr=False)
 
     def as_dict(self) -> dict[str, dict[str, dict[str, float | int]]]:
-        """Model → metric → {value, low, high, n}, for JSON; a metric nobody has is left out."""
+        """Model → metric → {value, low, high, n}, for JSON; metrics without any value are left out."""
         return {
             name: {metric: dict(found.__dict__) for metric, found in model_metrics.items() if found.n}
             for name, model_metrics in self.models.items()
         }
 
     def table(self, names: Sequence[str]) -> str:
-        """Plain text, a model a line.
+        """Table in plain text with one line per model.
 
         Examples
         --------
-        >>> found = evaluate({"all right": np.array([[0]] * 40)}, sparse.csr_matrix(np.ones((40, 1))), 1)
-        >>> print(found.table(["recall@1"]))
-                   recall@1
-        all right  1.0000 [1.0000, 1.0000]
+        >>> comparison = evaluate({"oracle": np.array([[0]] * 40)}, sparse.csr_matrix(np.ones((40, 1))), 1)
+        >>> print(comparison.table(["recall@1"]))
+                recall@1
+        oracle  1.0000 [1.0000, 1.0000]
         """
         rows = [
             ["", *names],
@@ -83,61 +84,64 @@ def evaluate(
     seed: int = 0,
     n_resamples: int | None = None,
 ) -> ModelComparison:
-    """Measure models' lists for the same customers, with bootstrap intervals of the same draws.
+    """Evaluate the lists of several models for the same customers, with intervals from the same bootstrap resamples.
 
     Parameters
     ----------
-    models : mapping of str to Ranked, or ndarray of int (n, ≥ k)
-        −1 past the end of a list.
-    truth : csr_matrix, (n, n_items)
-        Non-zero where the customer took the item.
+    models : mapping of str to Ranked or ndarray of int, shape (n, ≥ k)
+        Ranked item indices; −1 past the end of a list.
+    truth : csr_matrix, shape (n, n_items)
+        Relevant items of each customer, non-zero.
+    k : int
+        Length of the evaluated lists.
     names : sequence of str
-        Of `ranking_metrics`.
-    history : csr_matrix, (n, n_items), optional
-        What each had before: adds the repeat and the explore part (`repeat_and_explore`).
-    item_customers : ndarray of int, (n_items,), optional
-        Distinct customers an item, before the cut: adds ``novelty`` (`inverse_user_frequency`), ``popularity`` and ``popularity_lift``
-        (mean popularity of the lists ÷ that of what was taken, − 1).
+        Metrics of `ranking_metrics`.
+    history : csr_matrix, shape (n, n_items), optional
+        Items each customer interacted with before the cutoff; adds the metrics of `repeat_and_explore`.
+    item_customers : ndarray of int, shape (n_items,), optional
+        Distinct customers of each item before the cutoff; adds ``novelty`` (`inverse_user_frequency`), ``popularity``
+        and ``popularity_lift`` (mean popularity of the lists ÷ that of the relevant items − 1).
     n_customers : int, optional
-        Distinct customers of anything, before the cut; without it, the customers of the most popular item.
-    categories : ndarray, (n_items,) of str or (n_items, a) of int codes, optional
-        Adds ``diversity``; text is split at ``/`` into levels.
-    slices : mapping of str to ndarray of bool, each (n,), optional
-        Customers to measure apart too (`activity_slices`); one without anybody is left out.
+        Distinct customers before the cutoff; default the customers of the most popular item.
+    categories : ndarray of str, shape (n_items,), or of int codes, shape (n_items, a), optional
+        Adds ``diversity``; text is split into levels at ``/``.
+    slices : mapping of str to ndarray of bool, shape (n,), optional
+        Groups of customers that are also evaluated separately (`activity_slices`); empty ones are left out.
     reference : str, optional
-        The model the others are compared with; default the first.
+        The model that the others are compared with; default the first.
     differences : sequence of str
-        Metrics, without their k, to give the paired differences of.
+        Metrics, without their k, for which paired differences are computed.
+    seed : int
+    n_resamples : int, optional
 
     Returns
     -------
-    Comparison
-        ``coverage`` is counted, not sampled: its interval is its value.
+    ModelComparison
+        ``coverage`` is not resampled: both ends of its interval are its value.
 
     Raises
     ------
     UsageError
-        Without models, or for a reference that is none of them.
+        If there are no models, or `reference` is not one of them.
 
     Examples
     --------
-    >>> found = evaluate({"ours": np.array([[1]] * 40), "theirs": np.array([[0]] * 40)}, sparse.csr_matrix([[0, 1]] * 40), 1)
-    >>> found.models["ours"]["ndcg@1"].value, found.differences["ndcg@1:theirs"].low
+    >>> lists = {"ours": np.array([[1]] * 40), "theirs": np.array([[0]] * 40)}
+    >>> comparison = evaluate(lists, sparse.csr_matrix([[0, 1]] * 40), 1)
+    >>> comparison.models["ours"]["ndcg@1"].value, comparison.differences["ndcg@1:theirs"].low
     (1.0, 1.0)
     """
     if not models or (reference is not None and reference not in models):
-        raise UsageError("there is no model to compare the others with", got=reference, allowed=list(models))
+        raise UsageError("the reference is not one of the compared models", got=reference, allowed=list(models))
     ids = {name: lists.ids if isinstance(lists, Ranked) else lists for name, lists in models.items()}
     codes = None if categories is None else _codes(categories)
-    people = None if item_customers is None else n_customers or int(np.max(item_customers, initial=1))
+    customers = None if item_customers is None else n_customers or int(np.max(item_customers, initial=1))
+    wanted = tuple(dict.fromkeys((*names, *differences)))
     values = {
-        name: _values(
-            lists, truth, k, tuple(dict.fromkeys((*names, *differences))), history, item_customers, people, codes
-        )
-        for name, lists in ids.items()
+        name: _values(lists, truth, k, wanted, history, item_customers, customers, codes) for name, lists in ids.items()
     }
     relevant_popularity = (
-        None if people is None else metrics.popularity_of_relevant(truth, np.asarray(item_customers), people)
+        None if customers is None else metrics.popularity_of_relevant(truth, np.asarray(item_customers), customers)
     )
     model_metrics = metric_means(values, seed, n_resamples, relevant_popularity=relevant_popularity)
     for name, lists in ids.items():
@@ -166,7 +170,7 @@ def _values(
     n_customers: int | None,
     codes: NDArray[np.int64] | None,
 ) -> dict[str, NDArray[np.float64]]:
-    """Every metric that has a value a customer."""
+    """Metric → value of each customer, shape (n,)."""
     found = metrics.ranking_metrics(ids, truth, k, names)
     if history is not None:
         found |= metrics.repeat_and_explore(ids, truth, history, k)
@@ -190,7 +194,24 @@ def metric_means(
     relevant_popularity: NDArray[np.float64] | None = None,
     rows: NDArray[np.bool_] | slice = slice(None),
 ) -> dict[str, dict[str, Metric]]:
-    """Means of these customers' values with intervals, all of the same draws; with what was `relevant_popularity`, the lift of popularity, a ratio of two means."""
+    """Mean of every metric over customers, with intervals from the same bootstrap resamples.
+
+    Parameters
+    ----------
+    values : mapping of str to mapping of str to ndarray, shape (n,)
+        Model → metric → value of each customer.
+    seed : int
+    n_resamples : int, optional
+    relevant_popularity : ndarray of float64, shape (n,), optional
+        `popularity_of_relevant`; adds ``popularity_lift``, a ratio of two means − 1, beside ``popularity``.
+    rows : ndarray of bool, shape (n,), or slice
+        Customers to average over.
+
+    Returns
+    -------
+    dict of str to dict of str to Metric
+        Model → metric.
+    """
     columns = [(name, metric) for name, found in values.items() for metric in found]
     stacked = np.column_stack(
         [values[name][metric][rows] for name, metric in columns]

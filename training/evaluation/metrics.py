@@ -1,8 +1,8 @@
-"""Metrics of recommended lists, one value a customer.
+"""Metrics of recommended lists, with one value per customer.
 
-Lists are arrays of item indices (n, ≥ k), best first, −1 for none, an item at most once in a row. What was right is a sparse matrix (n, n_items),
-non-zero where the customer took the item. A customer for whom a metric has no meaning (nothing was taken, nothing was listed) gets NaN and
-is left out of its mean.
+Lists are arrays of item indices, shape (n, ≥ k), best first, padded with −1; an item occurs at most once in a row. The
+relevant items are a sparse matrix, shape (n, n_items), with non-zero entries. A customer for whom a metric is undefined
+(no relevant items, an empty list) gets NaN and is left out of the mean.
 """
 
 from __future__ import annotations
@@ -17,8 +17,8 @@ from scipy import sparse
 from models.recommend.base import entry_positions
 from qianmian.errors import UsageError
 
-STANDARD = ("recall", "ndcg", "map", "mrr", "precision", "hit_rate")  # the project's conventions
-PUBLISHED = ("recall_of_taken", "ndcg_of_taken", "ndcg_of_k", "map_of_taken")  # those of others, where they differ
+STANDARD = ("recall", "ndcg", "map", "mrr", "precision", "hit_rate")  # with the conventions of this project
+PUBLISHED = ("recall_of_taken", "ndcg_of_taken", "ndcg_of_k", "map_of_taken")  # with other published conventions
 PAIR_CELLS = 8_000_000  # item pairs compared at a time
 
 Values = NDArray[np.float64]
@@ -26,50 +26,54 @@ Ids = NDArray[np.integer[Any]]
 
 
 def hits(ids: Ids, truth: sparse.csr_matrix, k: int) -> NDArray[np.bool_]:
-    """Which places of the first k were right, (n, min(k, width))."""
+    """Boolean mask of the relevant items among the first k of each list, shape (n, min(k, width))."""
     top = ids[:, :k].astype(np.int64)
     return entry_positions(_sorted(truth), top) >= 0
 
 
 def ranking_metrics(ids: Ids, truth: sparse.csr_matrix, k: int, names: Sequence[str] = STANDARD) -> dict[str, Values]:
-    """How well the first k places of each list name what was taken.
+    """Ranking metrics of the first k items of each list.
 
-    With t items taken, of which h stand among the first k, rel(i) = 1 where place i is right, d(i) = 1 / log2(i + 1):
+    With t relevant items, of which h are among the first k, rel(i) = 1 if the item at rank i is relevant, and
+    d(i) = 1 / log2(i + 1):
 
-    ===================  ==================================  =======================================================================
-    name                 value                               source; who else counts so
-    ===================  ==================================  =======================================================================
-    ``recall``           h / min(k, t)                       of what k places could hold, so that 1 can always be reached
-    ``recall_of_taken``  h / t                               Manning, Raghavan & Schütze 2008, §8.3; trec_eval, RecTools, LightGCN,
-                                                             Li et al. 2023
+    ===================  ==================================  ========================================================
+    name                 value                               source and implementations with the same definition
+    ===================  ==================================  ========================================================
+    ``recall``           h / min(k, t)                       normalised so that 1 can always be reached
+    ``recall_of_taken``  h / t                               Manning, Raghavan & Schütze 2008, §8.3; trec_eval,
+                                                             RecTools, LightGCN, Li et al. 2023
     ``precision``        h / k, also of a shorter list       Manning et al. 2008, §8.4; trec_eval, RecTools
-    ``ndcg``             Σ rel(i) d(i) / Σ_{i ≤ min(k,t)} d  Järvelin & Kekäläinen 2002, binary gains; trec_eval, LightGCN
-    ``ndcg_of_taken``    Σ rel(i) d(i) / Σ_{i ≤ t} d         the code of Li et al. 2023: the ideal list is as long as the basket
-    ``ndcg_of_k``        Σ rel(i) d(i) / Σ_{i ≤ k} d         RecTools' default: the ideal list is always k long
-    ``map``              Σ rel(i) precision(i) / min(k, t)   of what k places could hold
+    ``ndcg``             Σ rel(i) d(i) / Σ_{i ≤ min(k,t)} d  Järvelin & Kekäläinen 2002 with binary gains; trec_eval,
+                                                             LightGCN
+    ``ndcg_of_taken``    Σ rel(i) d(i) / Σ_{i ≤ t} d         code of Li et al. 2023: the ideal list has t items
+    ``ndcg_of_k``        Σ rel(i) d(i) / Σ_{i ≤ k} d         default of RecTools: the ideal list has k items
+    ``map``              Σ rel(i) precision(i) / min(k, t)   normalised so that 1 can always be reached
     ``map_of_taken``     Σ rel(i) precision(i) / t           Manning et al. 2008, §8.4, cut at k; trec_eval, RecTools
-    ``mrr``              1 / place of the first right one    Voorhees 1999; trec_eval, RecTools
-    ``hit_rate``         1 where h > 0                       next-basket papers' PHR (personalised hit ratio; Li et al. 2023)
-    ===================  ==================================  =======================================================================
+    ``mrr``              1 / rank of the first relevant one  Voorhees 1999; trec_eval, RecTools
+    ``hit_rate``         1 if h > 0, else 0                  PHR (personalised hit ratio) of Li et al. 2023
+    ===================  ==================================  ========================================================
 
     Parameters
     ----------
-    ids : ndarray of int, (n, ≥ k)
-    truth : csr_matrix, (n, n_items)
+    ids : ndarray of int, shape (n, ≥ k)
+        Ranked item indices.
+    truth : csr_matrix, shape (n, n_items)
+        Relevant items.
     k : int
-        ≥ 1.
+        Length of the evaluated lists, ≥ 1.
     names : sequence of str
-        Of the table; default `STANDARD`.
+        Names of the table; default `STANDARD`.
 
     Returns
     -------
-    dict of str to ndarray, each (n,)
-        0..1; NaN for a customer who took nothing.
+    dict of str to ndarray, shape (n,)
+        Values from 0 to 1; NaN for customers without relevant items.
 
     Raises
     ------
     UsageError
-        For a name not in the table, k < 1, or lists and truth of different customers.
+        If a name is not in the table, k < 1, or `ids` and `truth` differ in length.
 
     Examples
     --------
@@ -79,10 +83,11 @@ def ranking_metrics(ids: Ids, truth: sparse.csr_matrix, k: int, names: Sequence[
     """
     known = STANDARD + PUBLISHED
     if unknown := [name for name in names if name not in known]:
-        raise UsageError("there is no such ranking metric", got=unknown, allowed=list(known))
+        raise UsageError("the ranking metric is unknown", got=unknown, allowed=list(known))
     if k < 1 or len(ids) != truth.shape[0]:
         raise UsageError(
-            "lists and truth must be of the same customers and k at least 1", got=(len(ids), truth.shape[0], k)
+            "k must be at least 1, and `ids` and `truth` must have the same number of rows",
+            got=f"k {k}, {len(ids)} rows of ids, {truth.shape[0]} rows of truth",
         )
     truth = _sorted(truth)
     right = hits(ids, truth, k)
@@ -112,21 +117,30 @@ def ranking_metrics(ids: Ids, truth: sparse.csr_matrix, k: int, names: Sequence[
 
 
 def repeat_and_explore(ids: Ids, truth: sparse.csr_matrix, history: sparse.csr_matrix, k: int) -> dict[str, Values]:
-    """The repeat and the explore part of a list apart (Li et al. 2023, "A Next Basket Recommendation Reality Check").
+    """Metrics of the repeated and the new items of a list, separately.
 
-    Both parts are of one list of k: a place spent on one is not there for the other. The recalls divide by min(k, items of the part), as
-    `recall` does, and the share is of the places filled; Li et al. divide by all items of the part, and by k.
+    Source: Li et al. 2023, "A Next Basket Recommendation Reality Check".
+    Both kinds of items share one list of length k. The recalls divide by min(k, relevant items of the kind), like
+    `recall`, and the share divides by the length of the list. Li et al. divide by all relevant items of the kind, and
+    by k.
 
     Parameters
     ----------
-    history : csr_matrix, (n, n_items)
-        Non-zero where the customer had the item before.
+    ids : ndarray of int, shape (n, ≥ k)
+        Ranked item indices.
+    truth : csr_matrix, shape (n, n_items)
+        Relevant items.
+    history : csr_matrix, shape (n, n_items)
+        Items the customer interacted with before.
+    k : int
+        Length of the evaluated lists.
 
     Returns
     -------
-    dict of str to ndarray, each (n,)
-        ``repeat_recall`` over items taken that were had before, ``explore_recall`` over those that never were (NaN for a customer without
-        such); ``repeat_share`` of the list and ``repeat_share_taken`` of what was taken (NaN for an empty one).
+    dict of str to ndarray, shape (n,)
+        ``repeat_recall`` over relevant items of the history and ``explore_recall`` over the other relevant items (NaN
+        for a customer without such items); ``repeat_share``, the share of the history in the list, and
+        ``repeat_share_taken``, its share in the relevant items (NaN if empty).
 
     Examples
     --------
@@ -151,7 +165,7 @@ def repeat_and_explore(ids: Ids, truth: sparse.csr_matrix, history: sparse.csr_m
 
 
 def coverage(ids: Ids, k: int, n_items: int) -> float:
-    """Share of the catalogue that at least one customer was shown (Ge, Delgado-Battenfeld & Jannach 2010, "catalog coverage").
+    """Share of the catalogue that is in at least one list (catalog coverage; Ge, Delgado-Battenfeld & Jannach 2010).
 
     Examples
     --------
@@ -163,21 +177,26 @@ def coverage(ids: Ids, k: int, n_items: int) -> float:
 
 
 def inverse_user_frequency(ids: Ids, k: int, item_customers: NDArray[Any], n_customers: int) -> Values:
-    """Novelty: mean of −log2(share of customers who had the item) over a list (Zhou et al. 2010; MIUF of Castells, Vargas & Wang 2011).
+    """Novelty: mean of −log2(share of customers who interacted with the item) over a list.
 
-    An item nobody had counts as had by one, as in RecTools.
+    Source: Zhou et al. 2010; MIUF of Castells, Vargas & Wang 2011. An item without customers counts as one with one
+    customer, as in RecTools.
 
     Parameters
     ----------
-    item_customers : ndarray of int, (n_items,)
-        Distinct customers an item, before the cut.
+    ids : ndarray of int, shape (n, ≥ k)
+        Ranked item indices.
+    k : int
+        Length of the evaluated lists.
+    item_customers : ndarray of int, shape (n_items,)
+        Distinct customers of each item before the cutoff.
     n_customers : int
-        Distinct customers of anything, before the cut.
+        Distinct customers before the cutoff.
 
     Returns
     -------
-    ndarray, (n,)
-        Bits, 0 (everybody had it) to log2(n_customers).
+    ndarray, shape (n,)
+        Bits, from 0 (items of all customers) to log2(n_customers).
 
     Examples
     --------
@@ -188,7 +207,9 @@ def inverse_user_frequency(ids: Ids, k: int, item_customers: NDArray[Any], n_cus
 
 
 def popularity(ids: Ids, k: int, item_customers: NDArray[Any], n_customers: int) -> Values:
-    """Mean share of customers who had a listed item: average recommendation popularity, ARP (Yin et al. 2012), over the number of customers.
+    """Mean share of customers who interacted with a listed item.
+
+    This is the average recommendation popularity (ARP; Yin et al. 2012) divided by the number of customers.
 
     Examples
     --------
@@ -199,10 +220,11 @@ def popularity(ids: Ids, k: int, item_customers: NDArray[Any], n_customers: int)
 
 
 def popularity_of_relevant(truth: sparse.csr_matrix, item_customers: NDArray[Any], n_customers: int) -> Values:
-    """The same of what was taken, (n,).
+    """Mean share of customers who interacted with a relevant item, shape (n,).
 
-    The lift of a model, mean(`popularity`) / mean(`popularity_of_relevant`) − 1, is its popularity bias: how much more popular than what
-    people take its lists are (after Abdollahpouri et al. 2019, who compare with the profile instead).
+    The popularity lift of a model, mean(`popularity`) / mean(`popularity_of_relevant`) − 1, is its popularity bias: how
+    much more popular the listed items are than the relevant ones (after Abdollahpouri et al. 2019, who compare with the
+    items of the profile instead).
     """
     rows = np.repeat(np.arange(truth.shape[0]), np.diff(truth.indptr))
     shares = np.asarray(item_customers, dtype=np.float64)[truth.indices] / n_customers
@@ -210,20 +232,25 @@ def popularity_of_relevant(truth: sparse.csr_matrix, item_customers: NDArray[Any
 
 
 def diversity(ids: Ids, k: int, codes: NDArray[np.integer[Any]]) -> Values:
-    """Intra-list diversity: mean distance of two items of a list (Smyth & McClave 2001; 1 − the similarity of Ziegler et al. 2005).
+    """Intra-list diversity: mean distance of the pairs of items in a list.
 
-    The distance of two items is the share of known attributes in which they differ: the Hamming distance RecTools sums, over their number.
-    Pairs of which no attribute of both is known are left out; a list without any pair is NaN (RecTools: 0).
+    Source: Smyth & McClave 2001; 1 − the similarity of Ziegler et al. 2005. The distance of two items is the share of
+    the attributes known for both in which they differ: the Hamming distance that RecTools sums, divided by the number
+    of attributes. Pairs without a common known attribute are left out; a list without pairs is NaN (0 in RecTools).
 
     Parameters
     ----------
-    codes : ndarray of int, (n_items, a)
-        What `attribute_codes` or `level_codes` makes; −1 unknown.
+    ids : ndarray of int, shape (n, ≥ k)
+        Ranked item indices.
+    k : int
+        Length of the evaluated lists.
+    codes : ndarray of int, shape (n_items, n_attributes)
+        Result of `attribute_codes` or `level_codes`; −1 for unknown.
 
     Returns
     -------
-    ndarray, (n,)
-        0 (all alike) to 1.
+    ndarray, shape (n,)
+        From 0 (identical attributes) to 1.
 
     Examples
     --------
@@ -252,7 +279,7 @@ def diversity(ids: Ids, k: int, codes: NDArray[np.integer[Any]]) -> Values:
 
 
 def attribute_codes(attributes: Mapping[str, NDArray[Any]]) -> NDArray[np.int64]:
-    """Text attributes of items as codes, (n_items, number of attributes); '' is unknown, −1.
+    """Integer codes of text attributes of items, shape (n_items, n_attributes); −1 for '' (unknown).
 
     Examples
     --------
@@ -263,7 +290,9 @@ def attribute_codes(attributes: Mapping[str, NDArray[Any]]) -> NDArray[np.int64]
 
 
 def level_codes(categories: NDArray[np.str_]) -> NDArray[np.int64]:
-    """Categories whose levels are joined by ``/`` as codes a level, (n_items, depth): items that part later are nearer.
+    """Integer codes of each level of categories like ``food/fruit``, shape (n_items, depth); −1 for unknown.
+
+    Items that share more levels have a smaller distance in `diversity`.
 
     Examples
     --------
@@ -287,7 +316,7 @@ def _codes(values: NDArray[np.str_]) -> NDArray[np.int64]:
 
 
 def _sorted(matrix: sparse.csr_matrix) -> sparse.csr_matrix:
-    """A matrix of which `indptr` counts what is taken: no double entries, no stored zeros, sorted."""
+    """The matrix in canonical form: indices sorted, no duplicate entries, no stored zeros."""
     if matrix.has_canonical_format and matrix.nnz == np.count_nonzero(matrix.data):
         return matrix
     tidy = sparse.csr_matrix(matrix, copy=True)
@@ -297,7 +326,7 @@ def _sorted(matrix: sparse.csr_matrix) -> sparse.csr_matrix:
 
 
 def _has_entry(matrix: sparse.csr_matrix, rows: NDArray[np.int64], columns: NDArray[Any]) -> NDArray[np.bool_]:
-    """Whether a sorted matrix has an entry at each (row, column), (m,)."""
+    """Whether a sorted matrix has an entry at each (row, column), shape (m,)."""
     if not matrix.nnz:
         return np.zeros(len(rows), dtype=bool)
     width = np.int64(matrix.shape[1])
@@ -308,7 +337,7 @@ def _has_entry(matrix: sparse.csr_matrix, rows: NDArray[np.int64], columns: NDAr
 
 
 def _ideal_dcg(ideal_dcgs: Values, lengths: Values) -> Values:
-    """The ideal gain of lists so long; NaN of NaN."""
+    """Ideal DCG of lists of these lengths; NaN for NaN."""
     known = np.isfinite(lengths)
     result = np.full(len(lengths), np.nan)
     result[known] = ideal_dcgs[lengths[known].astype(np.int64) - 1]

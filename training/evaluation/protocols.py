@@ -1,7 +1,8 @@
-"""Protocols: what may be learnt, who is asked, and what was right. Nothing of an answer is ever in what is learnt from.
+"""Split protocols: training data, customers to evaluate, and relevant items.
 
-Profile features are left out of every split: they are of the day they were computed, which may lie after the cut. What is known of items
-(`item_attributes`) has no date and stays, which is the source's business: an item's category is not a leak, a median price may be.
+Training data never contains held-out interactions. Profile features are left out of every split, because they may have
+been computed after the cutoff. Item attributes have no date and are kept; a source must not put values into them that
+depend on later interactions, such as a median price.
 """
 
 from __future__ import annotations
@@ -24,23 +25,29 @@ Pairs = tuple[NDArray[Any], NDArray[Any]]
 def time_split(
     data: TrainingSet, horizon_days: float, *, end_offset_days: float = 0.0, min_item_customers: int = 1
 ) -> EvaluationSplit:
-    """A global cut in time: everything before it is learnt from, what is taken in the horizon after it is right (Ji et al. 2023).
+    """Split at a global cutoff: training data before it, relevant items in the horizon after it (Ji et al. 2023).
 
-    The cut lies `end_offset_days` + `horizon_days` before the data's `as_of`. An interaction at the very cut belongs to the test window. Asked is
-    who has a history and takes a known item. Items are put in the order of their popularity before the cut, so that no tie is broken by what
-    came after it.
+    The cutoff is `end_offset_days` + `horizon_days` before the `as_of` of the data; an interaction at the cutoff
+    belongs to the test period. Evaluated are the customers with a history who interact with a known item in the test
+    period. Items are ordered by their popularity before the cutoff, so that ties are not broken by later interactions.
 
     Parameters
     ----------
+    data : TrainingSet
+    horizon_days : float
+        Length of the test period.
     end_offset_days : float
-        How long before `as_of` the test window ends; with `horizon_days` here, the window before the last one (for validation).
+        Days from the end of the test period to `as_of`; `horizon_days` gives the period before the last one, for
+        validation.
     min_item_customers : int
-        Items that fewer customers had before the cut are left out.
+        Items with fewer customers before the cutoff are left out.
 
     Raises
     ------
     DataError
-        When the data has no time, or nobody can be asked.
+        If the data has no timestamps, or no customer can be evaluated.
+    UsageError
+        If `horizon_days` is not positive or `end_offset_days` is negative.
 
     Examples
     --------
@@ -58,20 +65,21 @@ def time_split(
 
 
 def last_basket_split(data: TrainingSet, *, skip_last: int = 0) -> EvaluationSplit:
-    """Each customer's last basket is right, what they bought before is learnt from (Li et al. 2023; Hu et al. 2020).
+    """Leave-last-basket-out split: the last basket of each customer is test data (Li et al. 2023; Hu et al. 2020).
 
-    There is no common cut: what one customer did may be later than another's last basket (Ji et al. 2023 call it a leak; it is the
-    published protocol). Ages still count back from the `as_of` of the data.
+    There is no global cutoff: training data of one customer may be later than the last basket of another, which Ji et
+    al. (2023) call a leak. It is the published protocol. Ages still count back from the `as_of` of the data.
 
     Parameters
     ----------
+    data : TrainingSet
     skip_last : int
-        How many of the last baskets to leave out of everything first: 1 asks for the last but one, to choose on.
+        Number of last baskets that are removed first; 1 makes the second-to-last basket the test data, for validation.
 
     Raises
     ------
     DataError
-        When baskets are not known, or nobody has two.
+        If the data has no order ids, or no customer has two baskets.
 
     Examples
     --------
@@ -82,9 +90,7 @@ def last_basket_split(data: TrainingSet, *, skip_last: int = 0) -> EvaluationSpl
     """
     rows = data.interactions
     if rows.orders is None:
-        raise DataError(
-            "which lines make a basket is not known, so none is the last", where=data.source, hint="map `order_id`"
-        )
+        raise DataError("the data has no order ids, so baskets are unknown", where=data.source, hint="map `order_id`")
     from_end = _baskets_from_end(rows.users, rows.orders)
     train = replace(data, interactions=rows.where(from_end > skip_last), user_features=None)
     last = rows.where(from_end == skip_last)
@@ -94,16 +100,17 @@ def last_basket_split(data: TrainingSet, *, skip_last: int = 0) -> EvaluationSpl
 def lightgcn_split(
     train: Pairs, test: Pairs, *, n_users: int | None = None, n_items: int | None = None
 ) -> EvaluationSplit:
-    """Given train and test pairs; all items are ranked but those the customer has in train (He et al. 2020, LightGCN; Wang et al. 2019).
+    """Split given as training and test pairs; training items of a user are excluded from the user's ranking.
 
-    Report `recall_of_taken` and `ndcg` of `training.evaluation.metrics`, which are theirs.
+    Source: Wang et al. 2019; He et al. 2020 (LightGCN). Their metrics are `recall_of_taken` and `ndcg` of
+    `training.evaluation.metrics`.
 
     Parameters
     ----------
-    train, test : two int arrays each
-        Users and items.
+    train, test : tuple of two int arrays
+        Users and items of the pairs.
     n_users, n_items : int, optional
-        Default: one more than the largest index.
+        Default: the largest index + 1.
 
     Examples
     --------
@@ -117,7 +124,14 @@ def lightgcn_split(
 
 
 def hold_out(data: TrainingSet, *, share: float = 0.1, seed: int = 0) -> tuple[TrainingSet, Interactions]:
-    """Without, and only, a random share of each customer's items: one at least of whoever has two, and never all.
+    """Hold out a random share of each customer's items: at least one of a customer with two or more, and never all.
+
+    Returns
+    -------
+    TrainingSet
+        The remaining data, without profile features.
+    Interactions
+        The held-out interactions.
 
     Examples
     --------
@@ -134,34 +148,49 @@ def hold_out(data: TrainingSet, *, share: float = 0.1, seed: int = 0) -> tuple[T
 def user_folds(
     data: TrainingSet, *, folds: int = 5, holdout_share: float = 0.2, seed: int = 0
 ) -> Iterator[EvaluationSplit]:
-    """Strong generalisation, k times: models never saw the customers they are asked about (Liang et al. 2018, Mult-VAE; Marlin 2004).
+    """Strong generalisation with k-fold cross-validation over users (Marlin 2004; Liang et al. 2018, Mult-VAE).
 
-    Customers are dealt into `folds` parts. Of each part in turn everything is taken out of training; of each of its customers the share
-    `holdout_share` of their items (at random, at least one) is right, and the rest is given after the fit, as `recent_interactions`. Who has one item only is in
-    no question, and in training when it is another part's turn.
+    Customers are split at random into `folds` folds. The customers of one fold are left out of the training data; a
+    random share of their items, at least one, is relevant, and the other items are their `recent_interactions`, passed
+    to the fitted model. A customer with one item is never evaluated and is training data of the other folds.
+
+    Parameters
+    ----------
+    data : TrainingSet
+    folds : int
+        From 2 to the number of customers.
+    holdout_share : float
+        Share of each evaluated customer's items that is relevant.
+    seed : int
+
+    Yields
+    ------
+    EvaluationSplit
+        One split per fold.
 
     Raises
     ------
     UsageError
-        For fewer than two folds, or more than customers.
+        If `folds` is out of range.
 
     Examples
     --------
     >>> data = TrainingSet.from_arrays(np.repeat([0, 1], 5), np.tile(np.arange(5), 2), n_users=2, n_items=5)
-    >>> [(split.users.tolist(), len(split.recent_interactions.items), split.truth.nnz) for split in user_folds(data, folds=2)]
+    >>> splits = list(user_folds(data, folds=2))
+    >>> [(split.users.tolist(), len(split.recent_interactions.items), split.truth.nnz) for split in splits]
     [([0], 4, 1), ([1], 4, 1)]
     """
     rows = data.interactions
-    people = np.flatnonzero(np.bincount(rows.users, minlength=data.n_users))
-    if not 2 <= folds <= len(people):
+    customers = np.flatnonzero(np.bincount(rows.users, minlength=data.n_users))
+    if not 2 <= folds <= len(customers):
         raise UsageError(
-            "so many folds cannot be made", got=folds, allowed=f"2 to {len(people)}, the number of customers"
+            "the number of folds is out of range", got=folds, allowed=f"2 to {len(customers)}, the number of customers"
         )
-    part = np.full(data.n_users, -1, dtype=np.int64)
-    part[np.random.default_rng(seed).permutation(people)] = np.arange(len(people)) % folds
+    fold_of = np.full(data.n_users, -1, dtype=np.int64)
+    fold_of[np.random.default_rng(seed).permutation(customers)] = np.arange(len(customers)) % folds
     held = _held_out(rows, holdout_share, seed + 1)
     for fold in range(folds):
-        inside = part[rows.users] == fold
+        inside = fold_of[rows.users] == fold
         train = replace(data, interactions=rows.where(~inside), user_features=None)
         evaluated = _make_split(
             train, rows.users[inside & held], rows.items[inside & held], np.arange(data.n_items), known=False
@@ -171,26 +200,32 @@ def user_folds(
 
 
 def sort_items_by_popularity(train: TrainingSet, min_item_customers: int = 1) -> tuple[TrainingSet, RowIndices]:
-    """The same with items in the order of their popularity (customers, then lines, then as given), those of too few customers left out.
+    """Reorder items by popularity (customers, then interactions, then index) and drop those of too few customers.
+
+    Parameters
+    ----------
+    train : TrainingSet
+    min_item_customers : int
+        Items with fewer customers are dropped.
 
     Returns
     -------
     TrainingSet
-    ndarray of int64, (n_items,)
-        Which item each was.
+    ndarray of int64, shape (n_items,)
+        Former index of each item.
 
     Raises
     ------
     DataError
-        When no item has that many customers.
+        If no item has that many customers.
     """
     lines = np.bincount(train.interactions.items, minlength=train.n_items)
     order = np.lexsort((np.arange(train.n_items), -lines, -train.item_customers))
     items = order[train.item_customers[order] >= min_item_customers]
     if not len(items):
         raise DataError(
-            "no item was had by enough customers before the cut",
-            allowed=f"at least {min_item_customers}",
+            "no item has enough customers before the cutoff",
+            allowed=f"at least {min_item_customers} customers",
             where=train.source,
         )
     place = np.full(train.n_items, -1, dtype=np.int32)
@@ -205,19 +240,19 @@ def sort_items_by_popularity(train: TrainingSet, min_item_customers: int = 1) ->
 def _split_at_cutoff(
     data: TrainingSet, horizon_days: float, end_offset_days: float
 ) -> tuple[TrainingSet, Interactions]:
-    """What was before the window, and what was in it."""
+    """Training data before the test period, and the interactions in it."""
     ages = data.interactions.age_days
     if not ages.any():
         raise DataError(
-            "the data has no time, so no period can be cut out of it",
+            "the data has no timestamps, so no period can be held out",
             where=data.source,
             hint="map `ts` in sources.yaml",
         )
     if horizon_days <= 0 or end_offset_days < 0:
         raise UsageError(
-            "a test window has a length and ends at or before `as_of`",
-            got=(horizon_days, end_offset_days),
-            allowed="> 0, ≥ 0",
+            "the test period must have a positive length and end at or before `as_of`",
+            got=f"horizon_days {horizon_days}, end_offset_days {end_offset_days}",
+            allowed="horizon_days > 0, end_offset_days ≥ 0",
         )
     days = end_offset_days + horizon_days
     return data.with_earlier_cutoff(days), data.interactions.where((ages <= days) & (ages > end_offset_days))
@@ -226,7 +261,7 @@ def _split_at_cutoff(
 def _make_split(
     train: TrainingSet, users: NDArray[Any], items: NDArray[Any], source_items: RowIndices, *, known: bool = True
 ) -> EvaluationSplit:
-    """Who of these pairs can be asked (with `known`: has a history in train), and what is right."""
+    """The split of test pairs; with `known`, only customers with a history in `train` are evaluated."""
     truth = interaction_matrix(users, items, (train.n_users, train.n_items))
     able = np.diff(truth.indptr) > 0
     if known:
@@ -234,15 +269,15 @@ def _make_split(
     evaluated = np.flatnonzero(able)
     if not len(evaluated):
         raise DataError(
-            "nobody has both something to be learnt from and something held out",
+            "no customer has both a history and held-out interactions",
             where=train.source,
-            hint="bring a longer history",
+            hint="ingest a longer history",
         )
     return EvaluationSplit(train, evaluated, truth[evaluated], source_items=source_items)
 
 
 def _held_out(rows: Interactions, share: float, seed: int) -> NDArray[np.bool_]:
-    """Which lines are of a held-out item of their customer: a random share of each customer's items, one of two at least, never all."""
+    """Boolean mask of the rows whose item is held out by `hold_out`, shape (m,)."""
     n_items = rows.shape[1]
     pairs, of = np.unique(rows.users.astype(np.int64) * n_items + rows.items, return_inverse=True)
     owners = pairs // n_items
@@ -256,7 +291,7 @@ def _held_out(rows: Interactions, share: float, seed: int) -> NDArray[np.bool_]:
 
 
 def _baskets_from_end(users: NDArray[np.int32], orders: NDArray[np.int32]) -> RowIndices:
-    """For each line how many of its customer's baskets are later, (m,)."""
+    """Number of later baskets of the same customer for each row, shape (m,)."""
     keys = users.astype(np.int64) * (int(orders.max(initial=0)) + 1) + orders
     baskets, of = np.unique(keys, return_inverse=True)
     owners = baskets // (int(orders.max(initial=0)) + 1)

@@ -1,4 +1,4 @@
-"""Slices of the customers a figure is of: new, asleep, light and heavy ones."""
+"""Slices of the evaluated customers by activity: new, asleep, light and heavy."""
 
 from __future__ import annotations
 
@@ -15,27 +15,27 @@ Mask = NDArray[np.bool_]
 def activity_slices(
     history: Interactions, users: NDArray[np.int64], settings: LifecycleSettings | None = None
 ) -> dict[str, Mask]:
-    """The asked by how much and how lately they bought; each in one slice, with the first that holds:
+    """Split customers into slices by number and recency of orders. Each customer is in the first slice that applies:
 
-    - **new**: one order so far, or the first one at most `new_days` before the cut; who has no history at all too.
-    - **asleep**: silent for at least `asleep_gaps` of their own mean gaps between orders, the gap bounded by `min_gap_days` and
-      `max_gap_days` (the rule of the lifecycle stages asleep and lost: each customer's own rhythm).
-    - **light**, **heavy**: the others, with at most, or more than, their median number of orders.
+    - **new**: at most one order, or the first order at most `new_days` before the cutoff.
+    - **asleep**: the last order is at least `asleep_gaps` mean gaps between orders ago; the mean gap of a customer is
+      bounded by `min_gap_days` and `max_gap_days` (the rule of the lifecycle stages asleep and lost).
+    - **light**, **heavy**: the other customers, with at most, or more than, their median number of orders.
 
-    Where the source has no time nobody is asleep. Where orders are not known, what one customer did at one time is one; where neither is,
-    a line is one.
+    Without timestamps no customer is asleep. Without order ids, the interactions of a customer at one time are one
+    order; without both, each interaction is one.
 
     Parameters
     ----------
     history : Interactions
-        What was before the cut; ages count back from it.
-    users : ndarray of int64, (n,)
-        Indices in `history`; −1 for somebody unknown.
+        Interactions before the cutoff; ages count back from it.
+    users : ndarray of int64, shape (n,)
+        User indices of `history`; −1 for an unknown user.
     settings : LifecycleSettings, optional
 
     Returns
     -------
-    dict of str to ndarray of bool, each (n,)
+    dict of str to ndarray of bool, shape (n,)
         ``new``, ``asleep``, ``light`` and ``heavy``.
 
     Examples
@@ -62,7 +62,7 @@ def activity_slices(
 
 
 def _orders(history: Interactions) -> tuple[NDArray[np.int64], NDArray[np.float64], NDArray[np.float64]]:
-    """Orders of each user, and the ages of their oldest and their youngest, each (n_users,)."""
+    """Number of orders of each user, age of the first and age of the last one in days, each of shape (n_users,)."""
     n_users = history.shape[0]
     users = history.users.astype(np.int64)
     if history.orders is not None:
@@ -72,7 +72,7 @@ def _orders(history: Interactions) -> tuple[NDArray[np.int64], NDArray[np.float6
     else:
         of = np.arange(len(users))
     width = int(of.max(initial=0)) + 1
-    keys = np.sort(users * width + of)  # several times faster than np.unique, which hashes
+    keys = np.sort(users * width + of)  # several times faster than np.unique
     orders = np.bincount(keys[np.diff(keys, prepend=-1) > 0] // width, minlength=n_users)
     first, last = np.zeros(n_users), np.full(n_users, np.inf)
     np.maximum.at(first, users, history.age_days.astype(np.float64))

@@ -1,4 +1,4 @@
-"""`EvaluationSplit`: customers to recommend to, what the models may learn from, and which items are right."""
+"""`EvaluationSplit`: customers to evaluate, the training data of the models, and the relevant items."""
 
 from __future__ import annotations
 
@@ -14,27 +14,27 @@ from features.interactions import Interactions, TrainingSet
 from models.ranked import Ranked
 from models.recommend.base import Indices, Recommender, UserAttributes
 
-BATCH_SIZE = 200  # examples ranked together that have their own candidates: all other items are excluded one by one
+BATCH_SIZE = 200  # examples with own candidates that are ranked together; each needs its list of excluded items
 
 
 @dataclass(frozen=True)
 class EvaluationSplit:
-    """Examples with known answers. An example is one customer, or one customer in one situation.
+    """Examples with known relevant items. An example is one customer, or one customer in one context.
 
     Attributes
     ----------
     train : TrainingSet
-        What the models may learn from.
-    users : ndarray of int64, (n,)
-        The customer of each example, as an index of `train`.
-    truth : csr_matrix of float32, (n, n_items)
-        1 where the item is right; every row has one.
+        Training data of the models.
+    users : ndarray of int64, shape (n,)
+        Customer of each example, as an index of `train`.
+    truth : csr_matrix of float32, shape (n, n_items)
+        1 for relevant items; every row has at least one.
     context_items, attributes, exclude, recent_interactions, exclude_purchased, allowed
-        As `Recommender.recommend` takes them (`context_items` as its `items`), those of each example in the order of `users`.
-    candidates : csr_matrix, (n, n_items), optional
-        1 where the item is a candidate: an example is ranked over its own candidates only.
-    source_items : ndarray of int64, (n_items,), optional
-        Which item of the data that was split each item of `train` is, where a protocol has put them in another order.
+        Arguments of `Recommender.recommend` (`context_items` is its `items`), per example in the order of `users`.
+    candidates : csr_matrix, shape (n, n_items), optional
+        1 for candidate items; each example is ranked over its own candidates only.
+    source_items : ndarray of int64, shape (n_items,), optional
+        Index in the original data of each item of `train`, for protocols that reorder items.
     """
 
     train: TrainingSet
@@ -53,7 +53,7 @@ class EvaluationSplit:
         return len(self.users)
 
     def recommend_with(self, model: Recommender, k: int) -> Ranked:
-        """The lists of a model that was fitted on `train`."""
+        """Lists of up to k items by a model that was fitted on `train`."""
         if self.candidates is None or not len(self):
             return self._recommend(model, k, self.exclude)
         starts = range(0, len(self), BATCH_SIZE)
@@ -65,12 +65,13 @@ class EvaluationSplit:
         return Ranked(ids, scores, valid, source, lists[0].sources)
 
     def take(self, rows: NDArray[np.int64]) -> EvaluationSplit:
-        """Some of the examples, each at most once.
+        """A subset of the examples, each at most once.
 
         Examples
         --------
         >>> data = TrainingSet.from_arrays([0, 1], [0, 1], n_users=2, n_items=2)
-        >>> both = EvaluationSplit(data, np.arange(2), sparse.csr_matrix(np.eye(2)), recent_interactions=data.interactions)
+        >>> truth = sparse.csr_matrix(np.eye(2))
+        >>> both = EvaluationSplit(data, np.arange(2), truth, recent_interactions=data.interactions)
         >>> second = both.take(np.array([1]))
         >>> second.users.tolist(), second.truth.indices.tolist(), second.recent_interactions.matrix().toarray().tolist()
         ([1], [1], [[0.0, 1.0]])
@@ -92,7 +93,7 @@ class EvaluationSplit:
         )
 
     def history(self) -> sparse.csr_matrix:
-        """What the customer of each example has interacted with before, 0/1, (n, n_items)."""
+        """Items the customer of each example interacted with before, 0/1, shape (n, n_items)."""
         before = self.train.interactions.matrix()[self.users]
         if self.recent_interactions is not None:
             before = (before + self.recent_interactions.matrix()).tocsr()
@@ -112,7 +113,7 @@ class EvaluationSplit:
         )
 
     def _other_than_candidates(self) -> list[Indices]:
-        """For each example the items that are no candidate, and those it excludes."""
+        """For each example, the items that are not candidates or are excluded."""
         assert self.candidates is not None
         excluded = np.ones(self.candidates.shape, dtype=bool)
         excluded[self.candidates.nonzero()] = False
@@ -122,7 +123,7 @@ class EvaluationSplit:
 
 
 def interaction_matrix(users: NDArray[Any], items: NDArray[Any], shape: tuple[int, int]) -> sparse.csr_matrix:
-    """A 0/1 matrix of (user, item) pairs with sorted indices; a pair that occurs twice counts once.
+    """Sparse 0/1 matrix of (user, item) pairs with sorted indices; repeated pairs are one entry.
 
     Examples
     --------
@@ -135,23 +136,23 @@ def interaction_matrix(users: NDArray[Any], items: NDArray[Any], shape: tuple[in
     return matrix
 
 
-def first_interactions(later: sparse.csr_matrix, skip_last: sparse.csr_matrix) -> sparse.csr_matrix:
-    """Of a 0/1 matrix the entries that an earlier one does not have.
+def first_interactions(interactions: sparse.csr_matrix, history: sparse.csr_matrix) -> sparse.csr_matrix:
+    """Entries of a 0/1 matrix of interactions that the 0/1 matrix of the history does not have.
 
     Examples
     --------
-    >>> later, skip_last = (sparse.csr_matrix(np.array([row], np.float32)) for row in ([1, 1, 0], [0, 1, 1]))
-    >>> first_interactions(later, skip_last).toarray().tolist()
+    >>> later, history = (sparse.csr_matrix(np.array([row], np.float32)) for row in ([1, 1, 0], [0, 1, 1]))
+    >>> first_interactions(later, history).toarray().tolist()
     [[1.0, 0.0, 0.0]]
     """
-    new = (later - later.multiply(skip_last)).tocsr()
+    new = (interactions - interactions.multiply(history)).tocsr()
     new.eliminate_zeros()
     new.sort_indices()
     return new
 
 
 def interactions_of_users(interactions: Interactions, users: NDArray[np.int64]) -> Interactions:
-    """The interactions of some users, who are numbered as given; no user is given twice.
+    """Interactions of the given distinct users, renumbered in the given order.
 
     Examples
     --------

@@ -1,4 +1,4 @@
-"""The training jobs, one file and one line each."""
+"""Registry of the training jobs: each is one module and one line here."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a job is given and what it gives back."""
+"""The input and the result of a training job, and the record that registers one."""
 
 from __future__ import annotations
 
@@ -33,20 +33,24 @@ Progress = Callable[[str], None]
 
 @dataclass(frozen=True)
 class EvaluatedModel:
-    """A fitted, evaluated, not yet judged model.
+    """A fitted model with its evaluation, before the gate has decided.
 
     Attributes
     ----------
-    rules : sequence of Rule
-        What the gate will ask of `report`.
+    bundle : ModelBundle
+        The model to register.
+    report : EvalReport
+        Its evaluation on the test period.
+    rules : sequence of GateRule
+        Conditions on `report` for registration.
     parameters : dict
-        For the run.
-    figures : dict of str to Figure
+        Parameters logged to the MLflow run.
+    figures : mapping of str to Figure
         File name → matplotlib figure.
     example : pyarrow.Table
         A few input rows of the registered model.
-    tags : dict of str to (sequence, sequence)
-        Tag → one_ids and their values, published with the model once it is registered (`features.profiles.tags.published`).
+    tags : mapping of str to (sequence, sequence)
+        Tag → one_ids and their values, published once the model is registered (`features.profiles.tags.published`).
     """
 
     bundle: ModelBundle
@@ -60,14 +64,24 @@ class EvaluatedModel:
 
 @dataclass
 class TrainingContext:
-    """One training at one moment; what jobs share is built once.
+    """Data, settings and cutoff of one training. Profiles and the feature builder are shared by its jobs.
 
     Attributes
     ----------
+    workspace : Workspace
+    as_of : datetime
+        Cutoff, naive UTC.
+    settings : Settings
+    progress : callable
+        Called with a line of text at each step.
+    horizon_days : int or None
+        Prediction horizon in days; None for that of the settings.
+    active_days : int or None
+        Churn: days since the last order within which a customer counts as active; None for that of the settings.
     shuffle_labels : bool
-        Permute the outcomes that are learnt from, never those that are evaluated: shows that the gate refuses. Tests only.
+        Permute the labels of the training data, never those of the test data. For tests of the gate.
     tune : bool
-        Search parameters on the validation window first, where the job can.
+        Search parameters on the validation period first, if the job can be tuned.
     """
 
     workspace: Workspace
@@ -92,37 +106,38 @@ class TrainingContext:
         return self._builder
 
     def build_profiles(self, as_of: datetime) -> ProfileBuild:
-        """Profiles at a moment, built once."""
+        """Profiles at a cutoff, built once and kept."""
         if as_of not in self._profiles:
             self.progress(f"features at {as_of:%Y-%m-%d}")
             self._profiles[as_of] = self.builder.build(as_of)
         return self._profiles[as_of]
 
     def profile(self, as_of: datetime, spec: FeatureSpec | None = None) -> UserFeatures:
-        """Profiles at a moment as a matrix."""
+        """Profiles at a cutoff as a feature matrix."""
         return self.build_profiles(as_of).matrix(spec)
 
     def stationary_spec(self, as_of: datetime) -> FeatureSpec:
-        """The profile's columns at a moment that a model over several moments may learn from: no ids, nothing that grows with the calendar."""
+        """Profile columns for models over several snapshot dates: without identifiers and non-stationary features."""
         spec = self.profile(as_of).spec
-        return spec.select([one.name for one in spec.features if not (one.grows_with_calendar or one.is_identifier)])
+        kept = [feature for feature in spec.features if not (feature.grows_with_calendar or feature.is_identifier)]
+        return spec.select([feature.name for feature in kept])
 
     def require_order_features(self, features: Sequence[str], message: str) -> None:
-        """Refuse a job whose features of dated orders the lake cannot give.
+        """Check that the data supports the order features that a job needs.
 
         Raises
         ------
         DataError
-            With `message` as its message.
+            With `message`, if a feature is not supported.
         """
         kept, _ = self.builder.supported()
         missing = [name for name in features if name not in {feature.name for feature in kept}]
         if missing:
             hint = "map `order_id` and `ts` of transactions in sources.yaml"
-            raise DataError(message, got=f"no {', '.join(missing)}", where="the lake", hint=hint)
+            raise DataError(message, got=f"missing features: {', '.join(missing)}", where="the lake", hint=hint)
 
     def training_set(self, as_of: datetime, *, min_item_customers: int, with_features: bool = True) -> TrainingSet:
-        """Interactions at a moment; features come from the shared build."""
+        """Training set at a cutoff, with the features of `profile`."""
         data = training_set(self.builder, as_of, min_item_customers=min_item_customers, with_features=False)
         if not with_features:
             return data
@@ -138,42 +153,47 @@ class TrainingContext:
         )
 
     def history_start(self, *tables: str) -> datetime:
-        """Where the history of the named tables begins, stray rows left out.
+        """Start of the history of the named tables, without rows with outlying timestamps.
 
         Raises
         ------
         DataError
-            When none of them is dated.
+            If none of the tables has timestamps.
         """
         states = self.builder.states
         times = [states[name].begin for name in tables if name in states and states[name].begin is not None]
         if not times:
             raise DataError(
-                f"{' and '.join(tables)} carry no time, so no period can be held out",
+                f"{' and '.join(tables)} have no timestamps, so no period can be held out",
                 where="the lake",
                 hint="map `ts` in sources.yaml",
             )
         return min(time for time in times if time is not None)
 
     def facts(self, job: str, **more: Any) -> dict[str, Any]:
-        """What every manifest says."""
+        """Facts recorded in the manifest of every bundle, and `more`."""
         return {"job": job, "data_digest": self.lake.digest, "seed": self.settings.seed, **more}
 
     def shuffled(self, labels: NDArray[Any]) -> NDArray[Any]:
-        """The labels themselves, or permuted when `shuffle_labels`."""
+        """The labels, permuted if `shuffle_labels`."""
         return np.random.default_rng(self.settings.seed).permutation(labels) if self.shuffle_labels else labels
 
 
 @dataclass(frozen=True)
 class Job:
-    """A registered way to train one model.
+    """A registered way to train, evaluate and register one kind of model.
 
     Attributes
     ----------
-    can_tune : bool
-        Heeds `TrainingContext.tune`.
+    name : str
+        Name in `JOBS` and on the command line.
+    description : str
+        One line for the command line.
     run : callable
-        Raises `DataError` where the data cannot support the job: `train all` skips it then, with that reason.
+        Takes a `TrainingContext`, returns an `EvaluatedModel`. Raises `DataError` if the data does not support the job;
+        `train all` then skips it with that reason.
+    can_tune : bool
+        Whether the job uses `TrainingContext.tune`.
     """
 
     name: str
@@ -183,12 +203,12 @@ class Job:
 
 
 def snapshot_dates(first: datetime, last: datetime, step_days: int, max_count: int) -> list[datetime]:
-    """Moments from `last` backwards every `step_days`, none before `first`, at most `max_count`; oldest first.
+    """Snapshot dates every `step_days` back from `last`, not before `first`, at most `max_count`; oldest first.
 
     Examples
     --------
     >>> [f"{as_of:%m-%d}" for as_of in snapshot_dates(datetime(2017, 1, 1), datetime(2017, 3, 1), 28, 9)]
     ['01-04', '02-01', '03-01']
     """
-    found = [last - timedelta(days=step_days * back) for back in range(max_count)]
-    return [as_of for as_of in reversed(found) if as_of >= first]
+    dates = [last - timedelta(days=step_days * back) for back in range(max_count)]
+    return [as_of for as_of in reversed(dates) if as_of >= first]

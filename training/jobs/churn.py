@@ -1,4 +1,4 @@
-"""`train churn`: who, of the customers active in the last `active_days`, will buy nothing for `horizon_days`."""
+"""`train churn`: which customers active in the last `active_days` will buy nothing in the next `horizon_days`."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from training.gate import GateRule
 from training.jobs.base import EvaluatedModel, Job, TrainingContext, snapshot_dates
 from training.report import EvalReport
 
-MAX_SNAPSHOTS = 9  # half-horizon steps double the rows and gain nothing (validated at 2017-10-04: AUC .867 either way)
+MAX_SNAPSHOTS = 9  # steps of half a horizon double the rows without a gain (validated at 2017-10-04: AUC .867 for both)
 MIN_CUSTOMERS = 100
 REQUIRED_FEATURES = "orders_total", "days_since_last_order"
 
@@ -38,29 +38,25 @@ def buyers_between(context: TrainingContext, start: datetime, end: datetime) -> 
 
 
 def active_customer_rows(context: TrainingContext, as_of: datetime, active_days: int) -> NDArray[np.int64]:
-    """Rows of the customers churn is asked of at `as_of`: those with an order in the last `active_days`."""
+    """Profile rows of the active customers at `as_of`: those with an order in the last `active_days`."""
     profile = context.profile(as_of)
-    return np.flatnonzero(
-        (profile.column("orders_total") > 0) & (profile.column("days_since_last_order") <= active_days)
-    )
+    recent = profile.column("days_since_last_order") <= active_days
+    return np.flatnonzero((profile.column("orders_total") > 0) & recent)
 
 
 def labelled_examples(
     context: TrainingContext, as_of: datetime, horizon: int, active_days: int, spec: FeatureSpec
 ) -> tuple[NDArray[np.str_], NDArray[np.float32], NDArray[np.int64]]:
-    """Customers asked at `as_of`, their features there, and 1 where they then bought nothing for `horizon` days."""
+    """one_ids, features and churn labels of the active customers at `as_of`; 1 for no order within `horizon` days."""
     rows = active_customer_rows(context, as_of, active_days)
     profile = context.profile(as_of, spec).take(rows)
-    stayed = buyers_between(context, as_of, as_of + timedelta(days=horizon))
-    return (
-        profile.one_ids,
-        profile.values,
-        np.array([one_id not in stayed for one_id in profile.one_ids.tolist()], dtype=np.int64),
-    )
+    retained = buyers_between(context, as_of, as_of + timedelta(days=horizon))
+    churned = np.array([one_id not in retained for one_id in profile.one_ids.tolist()], dtype=np.int64)
+    return profile.one_ids, profile.values, churned
 
 
 def run(context: TrainingContext) -> EvaluatedModel:
-    """Train on earlier snapshots, measure on the last one whose outcome is known, ship a refit that includes it."""
+    """Fit on earlier snapshot dates, evaluate on the last one with known labels, and ship a fit on all of them."""
     horizon = context.horizon_days or context.settings.churn.horizon_days
     active_days = context.active_days or context.settings.churn.active_days or 2 * horizon
     context.require_order_features(REQUIRED_FEATURES, "churn needs dated orders")
@@ -68,50 +64,48 @@ def run(context: TrainingContext) -> EvaluatedModel:
     as_of_dates = snapshot_dates(
         context.history_start("transactions") + timedelta(days=active_days), test, horizon, MAX_SNAPSHOTS
     )
-    # a snapshot may be learnt from when its outcome was known at the test moment
+    # a snapshot date is training data if its labels were known at the test date
     train_dates = [as_of for as_of in as_of_dates if as_of + timedelta(days=horizon) <= test]
     if not train_dates:
         raise DataError(
-            "the history is too short to learn churn from",
+            "the history is too short to train churn",
             where="transactions",
             got=f"{(context.as_of - context.history_start('transactions')).days} days",
             allowed=f"at least {active_days + 2 * horizon} days for a horizon of {horizon}",
-            hint="choose a shorter --horizon-days or bring a longer history",
+            hint="choose a shorter --horizon-days or ingest a longer history",
         )
     spec = context.stationary_spec(train_dates[-1])
 
-    def stacked(chosen: list[datetime]) -> tuple[NDArray[np.str_], NDArray[np.float32], NDArray[np.int64]]:
-        ids, X, y = zip(
-            *(labelled_examples(context, as_of, horizon, active_days, spec) for as_of in chosen), strict=True
-        )
+    def stacked(dates: list[datetime]) -> tuple[NDArray[np.str_], NDArray[np.float32], NDArray[np.int64]]:
+        parts = [labelled_examples(context, as_of, horizon, active_days, spec) for as_of in dates]
+        ids, X, y = zip(*parts, strict=True)
         return np.concatenate(ids), np.concatenate(X), np.concatenate(y)
 
-    context.progress(
-        f"churn: {len(train_dates)} snapshots, {train_dates[0]:%Y-%m-%d} to {train_dates[-1]:%Y-%m-%d}; measured at {test:%Y-%m-%d}"
-    )
+    period = f"{train_dates[0]:%Y-%m-%d} to {train_dates[-1]:%Y-%m-%d}"
+    context.progress(f"churn: {len(train_dates)} snapshot dates from {period}, evaluated at {test:%Y-%m-%d}")
     ids, X, y = stacked(train_dates)
     _, test_X, test_y = labelled_examples(context, test, horizon, active_days, spec)
     least = int(min(test_y.sum(), (1 - test_y).sum()))
     if len(test_y) < MIN_CUSTOMERS or least < 10:
         raise DataError(
-            "too few customers to measure churn on",
-            got=f"{len(test_y)} asked, {int(test_y.sum())} of them churned",
-            allowed=f"at least {MIN_CUSTOMERS}, 10 of each outcome",
-            hint="choose another --horizon-days or --active-days, or bring more customers",
+            "there are too few active customers to evaluate churn",
+            got=f"{len(test_y)} active customers, {int(test_y.sum())} of them churned",
+            allowed=f"at least {MIN_CUSTOMERS} active customers, 10 of each class",
+            hint="choose another --horizon-days or --active-days, or ingest more customers",
         )
     test_model = ChurnClassifier(seed=context.settings.seed).fit(X, context.shuffled(y), groups=ids)
     p = test_model.predict_proba(test_X)[:, 1]
     report = _report(context, test, active_days, test_y, p, float(y.mean()))
-    context.progress("churn: fitting on every snapshot")
+    context.progress("churn: fitting on all snapshot dates")
     all_ids, all_X, all_y = stacked([*train_dates, test])
     model = ChurnClassifier(seed=context.settings.seed).fit(all_X, context.shuffled(all_y), groups=all_ids)
     importance = np.abs(test_model.explain(test_X)).mean(axis=0)
     figures = {
-        "calibration.png": plots.calibration_curve(test_y, p, "Churn: predicted and observed"),
+        "calibration.png": plots.calibration_curve(test_y, p, "Churn: calibration"),
         "importance.png": plots.bars(
             dict(zip(spec.names, importance.tolist(), strict=True)),
-            "mean |contribution| to the log-odds",
-            "Churn: what the model uses",
+            "mean |SHAP value| (log-odds)",
+            "Churn: feature importance",
         ),
     }
     facts = context.facts("churn", horizon_days=horizon, active_days=active_days, base_rate=float(all_y.mean()))
@@ -173,7 +167,7 @@ def _report(
 def _risk(
     context: TrainingContext, model: ChurnClassifier, active_days: int, spec: FeatureSpec
 ) -> tuple[list[str], list[str]]:
-    """The risk band of every customer asked today."""
+    """one_ids of the active customers at `as_of` and their risk bands."""
     profile = context.profile(context.as_of, spec).take(active_customer_rows(context, context.as_of, active_days))
     if not len(profile.one_ids):
         return [], []
@@ -185,4 +179,4 @@ def _example(context: TrainingContext, spec: FeatureSpec) -> pa.Table:
     return context.build_profiles(context.as_of).table.select(["one_id", *spec.names]).slice(0, 5)
 
 
-JOB = Job("churn", "who is about to stop buying: calibrated XGBoost on profile features", run)
+JOB = Job("churn", "which active customers will stop buying: calibrated XGBoost on profile features", run)

@@ -1,7 +1,8 @@
-"""`train content`: what to read, watch or be told, measured on the last horizon before `as_of` beside what one line of SQL would show.
+"""`train content`: recommend articles, banners and messages; evaluated on the last horizon before `as_of`.
 
-Contents carry no date: those nobody has met are the newest ones, and those that were never shown. On the days that are measured they are
-candidates like any other, and what becomes of them is reported apart.
+The baselines are rankings that one SQL query could make. Contents have no publication date: a content without events is
+either new or was never shown. In the test period such contents are candidates like all others, and the report has
+separate metrics for them.
 """
 
 from __future__ import annotations
@@ -44,34 +45,35 @@ OURS, MOST_CLICKED, MOST_RECENT, NEW_FIRST, BY_TOPIC = (
     "new first",
     "topic popularity",
 )
-NEW = "of contents nobody had met"
+NEW = "of contents nobody had met"  # contents without events before the cutoff; part of a metric name in MLflow
 RECENT_DAYS = 28.0
 ItemLists = NDArray[np.int32]
 
 
 def run(context: TrainingContext) -> EvaluatedModel:
-    """Measure on the last horizon, ship a fit on everything before `as_of`."""
-    content_rows(context.builder, context.as_of)  # a lake without contents is told apart first
+    """Evaluate on the last horizon and ship a fit on all data before `as_of`."""
+    content_rows(context.builder, context.as_of)  # raises for a lake without contents before any other check
     span = (context.as_of - context.history_start("events")).days
     horizon = min(context.horizon_days or context.settings.recommend.horizon_days, span // 4)
     if horizon < 1:
         raise DataError(
-            "the history is too short to hold out a test window",
+            "the history is too short to hold out a test period",
             where="events",
             got=f"{span} days",
             allowed="at least 4 days",
         )
     start = context.as_of - timedelta(days=horizon)
-    context.progress("content: measuring on the test window")
+    context.progress("content: evaluating on the test period")
     train = _contents(context, start)
     rows = content_rows(context.builder, context.as_of, start)
     holdout = content_interactions(rows, train.user_ids, train.item_ids, train.item_attributes["category"])
     users, truth, read = _evaluation_examples(train, holdout)
     if len(users) < MIN_EXAMPLES:
         raise DataError(
-            f"only {len(users)} customers with a history met a content in {start:%Y-%m-%d}..{context.as_of:%Y-%m-%d} they had not read",
+            f"only {len(users)} customers with a history have an event on an unread content in the test period",
+            where=f"{start:%Y-%m-%d}..{context.as_of:%Y-%m-%d}",
             allowed=f"at least {MIN_EXAMPLES}",
-            hint="bring more events with contents, or a longer history",
+            hint="ingest more events with contents, or a longer history",
         )
     model = ContentRecommender(seed=context.settings.seed).fit(_shuffled(context, train))
     lists = {OURS: model.recommend(users, max(RECALL_KS)).ids, **_baselines(train, read[users])}
@@ -83,7 +85,7 @@ def run(context: TrainingContext) -> EvaluatedModel:
     period = f"{start:%Y-%m-%d} to {context.as_of:%Y-%m-%d}"
     figures = {"recall_by_k.png": plots.curves(RECALL_KS, curves, "k", "recall", f"Recall by k, {period}")}
 
-    context.progress("content: fitting on everything before as_of")
+    context.progress("content: fitting on all data before as_of")
     full = _shuffled(context, _contents(context, context.as_of))
     final = ContentRecommender(seed=context.settings.seed).fit(full)
     spec = full.user_features.spec if full.user_features else None
@@ -106,23 +108,33 @@ def run(context: TrainingContext) -> EvaluatedModel:
 
 
 def _contents(context: TrainingContext, as_of: datetime) -> ContentSet:
-    """Contents, with what the customers buy and their profiles, where the lake has any."""
+    """Training set of contents at a cutoff, with purchases if the lake has any, and with profiles."""
     purchases: TrainingSet | None = None
     try:
         purchases = context.training_set(as_of, min_item_customers=context.settings.recommend.min_item_customers)
     except DataError as error:
-        context.progress(f"content: by what is read alone ({error.message})")
-    made = content_set(context.builder, as_of, purchases)
-    if made.user_features is None:
+        context.progress(f"content: purchases are not used, only events on contents ({error.message})")
+    contents = content_set(context.builder, as_of, purchases)
+    if contents.user_features is None:
         profile = context.profile(as_of)
-        made = replace(made, user_features=profile.take(profile.rows_of(made.user_ids)))
-    return made
+        contents = replace(contents, user_features=profile.take(profile.rows_of(contents.user_ids)))
+    return contents
 
 
 def _evaluation_examples(
     train: ContentSet, holdout: Interactions
 ) -> tuple[NDArray[np.int64], sparse.csr_matrix, sparse.csr_matrix]:
-    """Customers with a history who met a content they had not read to the end: indices (n,), what they met (n, n_contents), and what everybody had read."""
+    """Customers with a history and an event in the test period on a content that they have not read to the end.
+
+    Returns
+    -------
+    ndarray of int64, shape (n,)
+        Indices of the customers.
+    csr_matrix, shape (n, n_contents)
+        Their contents of the test period, without those read to the end before.
+    csr_matrix, shape (n_users, n_contents)
+        Contents read to the end before the cutoff, of all customers.
+    """
     ends = train.interactions.weights >= READ_WEIGHT
     read = interaction_matrix(train.interactions.users[ends], train.interactions.items[ends], train.interactions.shape)
     met = interaction_matrix(holdout.users, holdout.items, holdout.shape)
@@ -137,11 +149,16 @@ def _evaluation_examples(
 
 
 def _baselines(train: ContentSet, read: sparse.csr_matrix) -> dict[str, ItemLists]:
-    """One order for everybody, what each has read to the end left out: by clicks, by age (what nobody met last, or first), by the clicks of the topics.
+    """Lists of the non-personalised baselines, without the contents that a customer has read to the end.
+
+    Contents are ordered by clicks, by their first event (contents without events last, or first), or by the mean clicks
+    of their topics.
 
     Parameters
     ----------
-    read : csr_matrix, (n, n_contents)
+    train : ContentSet
+    read : csr_matrix, shape (n, n_contents)
+        Contents each customer has read to the end.
     """
     data, words = train.interactions, TopicMatrices.of(train)
     first = np.full(train.n_items, -1.0, dtype=np.float32)
@@ -214,6 +231,6 @@ def _shuffled(context: TrainingContext, train: ContentSet) -> ContentSet:
 
 JOB = Job(
     "content",
-    "articles, banners and messages for each customer: by topics, by what is bought, by readers; the new get their turn",
+    "which articles, banners and messages to show: by topics, purchases and readers, with exposure for new contents",
     run,
 )

@@ -1,4 +1,4 @@
-"""`train lifecycle`: in which stage each customer will be one horizon from now."""
+"""`train lifecycle`: in which lifecycle stage each customer will be one horizon after `as_of`."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ MIN_PROBABILITY = 1e-6
 def labelled_examples(
     context: TrainingContext, as_of: datetime, horizon: int, spec: FeatureSpec
 ) -> tuple[NDArray[np.float32], NDArray[np.str_], NDArray[np.str_]]:
-    """Buyers known at `as_of`: features, today's stage, the stage `horizon` days later."""
+    """Features, stage at `as_of` and stage `horizon` days later of the customers with an order before `as_of`."""
     now, later = context.profile(as_of), context.profile(as_of + timedelta(days=horizon))
     today = stages_from_features(now, context.settings.lifecycle)
     buyers = np.flatnonzero(today != "prospect")
@@ -39,7 +39,13 @@ def labelled_examples(
 def transition_probabilities(
     before: NDArray[np.str_], after: NDArray[np.str_], classes: NDArray[np.str_]
 ) -> dict[str, NDArray[np.float64]]:
-    """P(next | today) by counting, one row a stage, with one pseudo-count spread over the overall shares."""
+    """Smoothed transition probabilities: counts of the next stage, plus one pseudo-count spread by the overall shares.
+
+    Returns
+    -------
+    dict of str to ndarray of float64, shape (n_classes,)
+        Stage → probability of each class.
+    """
     overall = np.array([(after == c).mean() for c in classes])
     return {
         stage: (np.array([((before == stage) & (after == c)).sum() for c in classes]) + overall)
@@ -49,7 +55,7 @@ def transition_probabilities(
 
 
 def run(context: TrainingContext) -> EvaluatedModel:
-    """Train on earlier transitions, measure on the last one before `as_of`, ship a refit that includes it."""
+    """Fit on earlier transitions, evaluate on the last one before `as_of`, and ship a fit on all of them."""
     horizon = context.horizon_days or context.settings.lifecycle.horizon_days
     context.require_order_features(LIFECYCLE_FEATURES, "lifecycle stages need dated orders")
     test = context.as_of - timedelta(days=horizon)
@@ -58,20 +64,22 @@ def run(context: TrainingContext) -> EvaluatedModel:
     )
     if len(as_of_dates) < 2:
         raise DataError(
-            "the history is too short to see customers change stage",
+            "the history is too short to train lifecycle stages",
             where="transactions",
             got=f"{(context.as_of - context.history_start('transactions')).days} days",
             allowed=f"at least {4 * horizon} days for a horizon of {horizon}",
-            hint="choose a shorter --horizon-days or bring a longer history",
+            hint="choose a shorter --horizon-days or ingest a longer history",
         )
     spec = context.stationary_spec(as_of_dates[-2])
-    context.progress(f"lifecycle: {len(as_of_dates)} transitions of {horizon} days, measured on the last")
+    context.progress(f"lifecycle: {len(as_of_dates)} transitions of {horizon} days, evaluated on the last")
     parts = [labelled_examples(context, as_of, horizon, spec) for as_of in as_of_dates]
     X, before, after = (np.concatenate([part[i] for part in parts[:-1]]) for i in range(3))
     test_X, test_before, test_after = parts[-1]
     if len(test_after) < MIN_CUSTOMERS:
         raise DataError(
-            "too few buyers to measure lifecycle stages on", got=len(test_after), allowed=f"at least {MIN_CUSTOMERS}"
+            "there are too few buyers to evaluate lifecycle stages",
+            got=len(test_after),
+            allowed=f"at least {MIN_CUSTOMERS}",
         )
     test_model = NextStageClassifier(seed=context.settings.seed).fit(X, before, context.shuffled(after))
     transition_baseline = transition_probabilities(before, after, test_model.classes_)
@@ -105,7 +113,7 @@ def run(context: TrainingContext) -> EvaluatedModel:
             if (test_before == stage).any()
         },
     )
-    context.progress("lifecycle: fitting on every transition")
+    context.progress("lifecycle: fitting on all transitions")
     every_X, every_before, every_after = (np.concatenate([part[i] for part in parts]) for i in range(3))
     model = NextStageClassifier(seed=context.settings.seed).fit(every_X, every_before, context.shuffled(every_after))
     bundle = ModelBundle(
@@ -143,4 +151,4 @@ def _majority(stages: NDArray[np.str_]) -> str:
     return str(values[counts.argmax()])
 
 
-JOB = Job("lifecycle", "in which lifecycle stage each customer will be next", run)
+JOB = Job("lifecycle", "in which lifecycle stage each customer will be after the horizon", run)

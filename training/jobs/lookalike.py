@@ -1,7 +1,8 @@
-"""`train lookalike`: find more customers like a seed, measured by hiding half of customers known to belong together.
+"""`train lookalike`: find more customers like a seed audience; evaluated by how well hidden seed customers are found.
 
-The measured segments are buyers of a category (or redeemers of a coupon) in the horizon before `as_of`, seen from the profiles
-at its start: the profile cannot contain what defines the segment.
+The evaluation uses segments of customers who bought a category, or redeemed a coupon, in the horizon before `as_of`.
+Half of a segment is the seed, and the other half is hidden. The profiles are those at the start of the horizon, so they
+do not contain the purchases that define the segment.
 """
 
 from __future__ import annotations
@@ -32,7 +33,7 @@ from training.report import EvalReport, Metric
 
 HORIZON_DAYS = 28  # or a quarter of a shorter history
 MAX_SEGMENTS = 6
-SEGMENT_SHARES = (0.03, 0.25)  # a segment is neither nearly nobody nor nearly everybody
+SEGMENT_SHARES = (0.03, 0.25)  # least and greatest share of all customers in a segment
 MIN_SEGMENT = 50
 N_REPEATS = 3
 RFM = ("days_since_last_order", "orders_91d", "amount_91d")
@@ -41,7 +42,7 @@ Scorer = Callable[[NDArray[np.int64]], NDArray[np.float64]]
 
 
 def run(context: TrainingContext) -> EvaluatedModel:
-    """Measure on segments of the last horizon, ship a fit on everything before `as_of`."""
+    """Evaluate on segments of the last horizon and ship a fit on all data before `as_of`."""
     span = (context.as_of - context.history_start("transactions", "events")).days
     horizon = min(context.horizon_days or HORIZON_DAYS, max(1, span // 4))
     start = context.as_of - timedelta(days=horizon)
@@ -50,22 +51,23 @@ def run(context: TrainingContext) -> EvaluatedModel:
     spec = profile.spec.select(numeric)
     if len(profile.one_ids) < 10 * MIN_SEGMENT:
         raise DataError(
-            "too few customers to look for lookalikes among",
+            "there are too few customers to find lookalikes among",
             got=len(profile.one_ids),
             allowed=f"at least {10 * MIN_SEGMENT}",
         )
     segments = _segments(context, start, profile.one_ids)
     if not segments:
+        size = f"{MIN_SEGMENT} or more customers, {SEGMENT_SHARES[0]:.0%} to {SEGMENT_SHARES[1]:.0%} of all"
         raise DataError(
-            "no segment to measure lookalikes on",
+            "there is no segment to evaluate lookalikes on",
             where=f"{start:%Y-%m-%d}..{context.as_of:%Y-%m-%d}",
-            allowed=f"{MIN_SEGMENT} or more customers, {SEGMENT_SHARES[0]:.0%} to {SEGMENT_SHARES[1]:.0%} of all, who bought a category or redeemed a coupon, or whose orders are the largest",
-            hint="bring items with categories, or more customers",
+            allowed=f"{size}, who bought one category, redeemed a coupon, or spent the most",
+            hint="ingest items with categories, or more customers",
         )
-    context.progress(f"lookalike: measuring on {len(segments)} segments: {', '.join(segments)}")
+    context.progress(f"lookalike: evaluating on {len(segments)} segments: {', '.join(segments)}")
     model = _fit(context, start, spec)
     report, curves = _evaluate(context, model, context.profile(start, spec).values, _rfm(context, start), segments)
-    context.progress("lookalike: fitting on everything before as_of")
+    context.progress("lookalike: fitting on all data before as_of")
     final = _fit(context, context.as_of, spec)
     facts = context.facts("lookalike", horizon_days=horizon, segments=list(segments))
     now = context.profile(context.as_of, spec)
@@ -77,8 +79,8 @@ def run(context: TrainingContext) -> EvaluatedModel:
             [share for share, _ in curves["lookalike"]],
             {name: [found for _, found in curve] for name, curve in curves.items()},
             "share of customers contacted",
-            "share of hidden seeds reached",
-            "Reach",
+            "share of hidden seed customers reached",
+            "Lookalike: reach",
         )
     }
     rules = [GateRule(f"average_precision:{name}") for name in ("random", "rfm")] + [
@@ -97,7 +99,7 @@ def _fit(context: TrainingContext, as_of: datetime, spec: FeatureSpec) -> Lookal
         )
         matrix = data.interactions.matrix()[data.user_rows(profile.one_ids)]
     except DataError as error:
-        context.progress(f"lookalike: no taste embedding, profile only ({error.message})")
+        context.progress(f"lookalike: interactions are not used, only profiles ({error.message})")
     return LookalikeExpander(factors=context.settings.lookalike.factors, seed=context.settings.seed).fit(
         profile.values, matrix
     )
@@ -112,7 +114,7 @@ def _rfm(context: TrainingContext, as_of: datetime) -> NDArray[np.float64] | Non
 
 
 def _segments(context: TrainingContext, start: datetime, one_ids: NDArray[np.str_]) -> dict[str, NDArray[np.int64]]:
-    """Name → rows of the customers who turned out to belong to it in ``[start, as_of)``."""
+    """Segment → rows of its customers, who are defined by their behaviour in ``[start, as_of)``."""
     states = context.builder.states
     found: dict[str, NDArray[np.int64]] = {}
     people = IdMap(one_ids)
@@ -155,12 +157,9 @@ def _segments(context: TrainingContext, start: datetime, one_ids: NDArray[np.str
             ),
             key=lambda name: (-len(members[name]), name),
         )
-        # spread over the sizes, not only the largest
-        for name in (
-            [eligible[i] for i in np.unique(np.linspace(0, len(eligible) - 1, MAX_SEGMENTS).astype(int))]
-            if eligible
-            else []
-        ):
+        # segments of all sizes, not only the largest
+        places = np.linspace(0, len(eligible) - 1, MAX_SEGMENTS).astype(int).tolist() if eligible else []
+        for name in dict.fromkeys(eligible[place] for place in places):
             add(name, sorted(members[name]))
     if not found and "transactions" in states and "amount" in states["transactions"].filled:
         paid = views["lines"].filter(views["lines"].ts >= start)
@@ -241,7 +240,7 @@ def _evaluate(
         for name, found in results.items()
         if name != "lookalike"
     }
-    if rfm is None:  # a lake without amounts has no RFM to beat
+    if rfm is None:  # without amounts there is no RFM baseline, so its rule checks the random one
         differences["average_precision:rfm"] = differences["average_precision:random"]
     slices: dict[str, dict[str, Metric]] = {
         segment: {"auc": mean_metric(np.array(values))} for segment, values in by_segment.items()
@@ -258,4 +257,8 @@ def _evaluate(
     }
 
 
-JOB = Job("lookalike", "more customers like a seed: positive-unlabelled bagging over profile and taste", run)
+JOB = Job(
+    "lookalike",
+    "which customers resemble a seed audience: positive-unlabelled bagging over profiles and interactions",
+    run,
+)

@@ -1,7 +1,7 @@
-"""`train recommend`: every scene's model beside its baselines on the last horizon before `as_of`; the better one of each ships.
+"""`train recommend`: compare the candidates of every scene on the last horizon before `as_of` and ship the best.
 
-Choices (the half-life; with `--tune` every parameter) are made on the horizon before the one that is measured (`training.holdout` says what
-stands for both where nothing is dated). What ships is fitted again on everything before `as_of`.
+Parameters (the half-life; all parameters with `--tune`) are chosen on the validation period before the test period
+(`training.holdout` describes the split of undated data). The models that ship are fitted on all data before `as_of`.
 """
 
 from __future__ import annotations
@@ -42,22 +42,26 @@ from training.tuning import load_tuned_parameters, tune
 T = TypeVar("T")
 
 HOME = DEFAULT_SCENE  # the task of a scene has its name
-SHIPPED_MODEL = "qianmian"  # the home lists as they ship, filled where the winner leaves places open
+SHIPPED_MODEL = "qianmian"  # the home lists as they ship: the winner with its fallback
 K = 10
 RECALL_KS = (1, 2, 3, 5, 10, 15, 20)
 
 
 @dataclass(frozen=True)
 class TaskResult:
-    """A task's outcome: which candidate ships, and what each was measured at.
+    """The result of an evaluation task: the candidate that ships and the metrics of all candidates.
 
     Attributes
     ----------
+    task : Task
+    examples : EvaluationSplit
+    models : mapping of str to Recommender
+        Candidate → fitted model.
     winner : str
-        Name of a candidate.
-    values : dict
-        Candidate → metric → value of each example, (n,).
-    ranked : dict
+        Name of the best candidate.
+    values : mapping of str to mapping of str to ndarray, shape (n,)
+        Candidate → metric → value of each example.
+    ranked : mapping of str to Ranked
         Candidate → its lists.
     """
 
@@ -70,7 +74,7 @@ class TaskResult:
 
 
 def run(context: TrainingContext) -> EvaluatedModel:
-    """Choose on validation, measure on test, ship a refit on everything before `as_of`."""
+    """Choose on the validation period, evaluate on the test period, and ship a fit on all data before `as_of`."""
     settings, seed = context.settings.recommend, context.settings.seed
     splitter = HoldoutSplitter(context)
     horizon = splitter.horizon_days
@@ -80,7 +84,7 @@ def run(context: TrainingContext) -> EvaluatedModel:
     test = splitter.test()
     settings, validation_ndcg = _select_parameters(context, settings, splitter, test.start)
     holdout, train = test.holdout, _shuffled(context, test.train)
-    context.progress(f"recommend: measuring {', '.join(TASKS)}")
+    context.progress(f"recommend: evaluating {', '.join(TASKS)}")
     found = _run_parallel(
         {
             name: partial(evaluate_task, task, settings, seed, train, holdout, context.progress)
@@ -90,22 +94,17 @@ def run(context: TrainingContext) -> EvaluatedModel:
     task_results = {name: each for name, each in found.items() if each is not None}
     if HOME not in task_results:
         raise DataError(
-            "no model of `home` could be measured",
+            "no model of `home` can be evaluated",
             where=train.source,
             got=test.period,
-            hint="bring more customers or a longer history",
+            hint="ingest more customers or a longer history",
         )
     report, figures = _report(task_results, train, test.period)
 
     winners = {name: found.winner for name, found in task_results.items()}
-    del (
-        task_results,
-        found,
-        test,
-        train,
-        holdout,
-    )  # and with them the models of the measurement, as large as those that ship
-    context.progress("recommend: fitting on everything before as_of")
+    # frees the evaluated models, which are as large as those that ship
+    del task_results, found, test, train, holdout
+    context.progress("recommend: fitting on all data before as_of")
     full = _shuffled(context, context.training_set(context.as_of, min_item_customers=settings.min_item_customers))
     scenes, shipped, left_out = _fit_scenes(winners, settings, seed, full, context.progress)
     parameters = {name: model.get_params() for name, model in (scenes.models or {}).items()}
@@ -127,48 +126,51 @@ def run(context: TrainingContext) -> EvaluatedModel:
     )
     rules = [GateRule(f"ndcg@{K}:popular"), GateRule(f"ndcg@{K}:own purchase counts", require_improvement=False)]
     flat = {f"{name}.{key}": str(value)[:250] for name, given in parameters.items() for key, value in given.items()}
-    told = {"horizon_days": horizon, **{f"scene.{scene}": name for scene, name in shipped.items()}, **flat}
-    return EvaluatedModel(bundle, report, rules, told, figures, pa.table({"one_id": full.user_ids[:5].tolist()}))
+    logged = {"horizon_days": horizon, **{f"scene.{scene}": name for scene, name in shipped.items()}, **flat}
+    return EvaluatedModel(bundle, report, rules, logged, figures, pa.table({"one_id": full.user_ids[:5].tolist()}))
 
 
 def evaluate_task(
     task: Task, settings: RecommendSettings, seed: int, train: TrainingSet, holdout: Interactions, progress: Progress
 ) -> TaskResult | None:
-    """Fit a task's candidates and compare them on its examples; None where there are too few examples, or the data support no candidate."""
+    """Fit a task's candidates and compare them; None if there are too few examples or no candidate can be fitted."""
     examples = task.examples(train, holdout, seed)
     if len(examples) < MIN_EXAMPLES:
-        progress(
-            f"recommend: {task.name}: nothing could be measured ({MIN_EXAMPLES} examples are needed), so its simplest baseline ships"
-        )
+        count = f"{len(examples)} examples, and {MIN_EXAMPLES} are needed"
+        progress(f"recommend: {task.name} is not evaluated ({count}), so its simplest baseline ships")
         return None
     models, values, ranked = {}, {}, {}
     for name, model in task.candidates(settings, seed).items():
         try:
             models[name] = fit_cached(model, examples.train)
         except DataError as error:
-            progress(f"recommend: {task.name}: {name} is no candidate: {error}")
+            progress(f"recommend: {task.name}: {name} cannot be fitted: {error}")
             continue
         ranked[name] = examples.recommend_with(models[name], max(task.k, *RECALL_KS))
         values[name] = ranking_metrics(ranked[name].ids, examples.truth, task.k)
         if task.extra_metrics is not None:
             values[name] = {**values[name], **task.extra_metrics(models[name], examples, holdout)}
     if not values:
-        progress(f"recommend: {task.name}: nothing could be measured, so its simplest baseline ships")
+        progress(f"recommend: {task.name} is not evaluated, because no candidate can be fitted")
         return None
     winner = max(values, key=lambda name: float(values[name][task.metric].mean()))
-    progress(f"recommend: {task.name}: {winner} is best of {len(values)} on {len(examples):,} examples")
+    progress(f"recommend: {task.name}: {winner} is the best of {len(values)} candidates on {len(examples):,} examples")
     return TaskResult(task, examples, models, winner, values, ranked)
 
 
 def _select_parameters(
     context: TrainingContext, settings: RecommendSettings, splitter: HoldoutSplitter, test_start: datetime
 ) -> tuple[RecommendSettings, dict[int | None, float]]:
-    """The settings with what the validation part chose: every parameter when tuning, else what was tuned earlier, else the half-life."""
+    """Settings with the parameters chosen on the validation period, and the validation NDCG of each half-life.
+
+    With `--tune` all parameters are searched. Without it, parameters saved by an earlier tuning are used; if they do
+    not contain the half-life of `repeat`, it is chosen here.
+    """
     if not context.tune:
         settings = with_parameters(settings, load_tuned_parameters(context.workspace, test_start, context.progress))
         if "half_life_days" in settings.models.get("repeat", {}):
             return settings, {}
-        if splitter.horizon_days is None:  # nothing is old
+        if splitter.horizon_days is None:  # undated interactions do not decay
             return with_parameters(settings, {"repeat": {"half_life_days": None}}), {}
     validation, seed = splitter.validation(with_features=context.tune), context.settings.seed
     if context.tune:
@@ -178,7 +180,7 @@ def _select_parameters(
             settings,
             tune(context.workspace, settings, seed, validation.train, validation.holdout, window_end, context.progress),
         ), {}
-    context.progress("recommend: choosing the half-life on the validation window")
+    context.progress("recommend: choosing the half-life on the validation period")
     examples, validation_ndcg = TASKS[HOME].examples(validation.train, validation.holdout, seed), {}
     for half_life in (*settings.half_life_days, None):
         model = make_recommender("repeat", settings, seed, half_life_days=half_life).fit(validation.train)
@@ -192,14 +194,16 @@ def _select_parameters(
 def _fit_scenes(
     winners: Mapping[str, str], settings: RecommendSettings, seed: int, full: TrainingSet, progress: Progress
 ) -> tuple[SceneModels, dict[str, str], dict[str, str]]:
-    """Refit what ships: the winner of every task (the simplest baseline of one that could not be measured), and what fills its scene's lists.
+    """Fit the models that ship: the winner of every task and the fallbacks of its scene.
+
+    The simplest baseline ships for a task that was not evaluated.
 
     Returns
     -------
     SceneModels
-    dict
-        Task → the candidate that ships.
-    dict
+    dict of str to str
+        Task → candidate that ships.
+    dict of str to str
         Scene → why it is left out.
     """
     candidates = {name: task.candidates(settings, seed) for name, task in TASKS.items()}
@@ -207,7 +211,7 @@ def _fit_scenes(
     scenes = {
         scene.name: (scene.task, *TASKS[scene.task].fallbacks) for scene in SCENES.values() if scene.task is not None
     }
-    # what can score items that are in no training set is asked for that, scene or not
+    # models that score unseen items are needed by serving, even if their task is not a scene
     others = {
         name: (name,) for name in winners if name not in scenes and candidates[name][chosen[name]].supports_score_unseen
     }
@@ -215,7 +219,7 @@ def _fit_scenes(
     wanted = dict.fromkeys(name for names in models_by_use.values() for name in names)
 
     def fit_or_error(name: str) -> Recommender | DataError:
-        """The model that stands for a task, or a model by its own name; or why there is none."""
+        """The fitted model of a task, or of a model name; or the error of the fit."""
         try:
             return fit_cached(
                 candidates[name][chosen[name]] if name in TASKS else make_recommender(name, settings, seed), full
@@ -228,9 +232,8 @@ def _fit_scenes(
         if isinstance(model, DataError):
             left_out |= {use: str(model) for use, names in models_by_use.items() if name in names}
         else:
-            key_of[name] = next(
-                (key for key, other in made.items() if other is model), name
-            )  # one model may stand for several
+            # several tasks may share one model, which is saved once
+            key_of[name] = next((key for key, other in made.items() if other is model), name)
             made[key_of[name]] = model
     for use, reason in left_out.items():
         progress(f"recommend: {use} is left out: {reason}")
@@ -246,9 +249,10 @@ def _fit_scenes(
 
 
 def _run_parallel(work: Mapping[str, Callable[[], T]]) -> dict[str, T]:
-    """Work by name, beside each other: the first one first, then from the last on.
+    """Run named functions in parallel: the first one first, then the others from the last to the second.
 
-    The first two rankers are fed by the same models, so the second comes late and finds what the first has fitted, instead of waiting for it.
+    The first two tasks have rankers with the same candidate models. The second starts late, so that it reuses the
+    models that the first has fitted instead of waiting for them.
     """
     first, *others = work
     order = [first, *reversed(others)]
@@ -279,15 +283,15 @@ def _report(
     for task, found in task_results.items():
         last = list(found.values)[-1]
         best, simple = found.values[found.winner], found.values[last]
-        told = {f"{task}: {name}": values for name, values in found.values.items()}
+        columns = {f"{task}: {name}": values for name, values in found.values.items()}
         if best is not simple:
-            told[f"{task}: {found.winner} minus {last}"] = {
+            columns[f"{task}: {found.winner} minus {last}"] = {
                 metric: best[metric] - simple[metric] for metric in best if metric in simple
             }
-        slices |= metric_means({what: _with_k(values, TASKS[task].k) for what, values in told.items()})
+        slices |= metric_means({name: _with_k(values, TASKS[task].k) for name, values in columns.items()})
     curves = {
-        name: [float(ranking_metrics(answer.ids, truth, k, ("recall",))["recall"].mean()) for k in RECALL_KS]
-        for name, answer in ranked.items()
+        name: [float(ranking_metrics(lists.ids, truth, k, ("recall",))["recall"].mean()) for k in RECALL_KS]
+        for name, lists in ranked.items()
     }
     figures = {"recall_by_k.png": plots.curves(RECALL_KS, curves, "k", "recall", f"Recall by k, {period}")}
     baselines = {name: found for name, found in compared.models.items() if name != SHIPPED_MODEL}
@@ -295,7 +299,7 @@ def _report(
 
 
 def _with_k(values: Mapping[str, NDArray[np.float64]], k: int) -> dict[str, NDArray[np.float64]]:
-    """A metric of lists is named with its k, a task's own metric as it is."""
+    """The metrics with ``@k`` appended to the names of ranking metrics; a task's extra metrics keep their names."""
     return {f"{metric}@{k}" if metric in STANDARD else metric: column for metric, column in values.items()}
 
 
@@ -309,7 +313,7 @@ def _shuffled(context: TrainingContext, train: TrainingSet) -> TrainingSet:
 
 JOB = Job(
     "recommend",
-    "what to show each customer, scene by scene: a ranker over the candidates of many models, or what beats it",
+    "what to recommend to each customer in each scene: the best of a two-stage ranker and simpler models",
     run,
     can_tune=True,
 )

@@ -1,4 +1,4 @@
-"""`TASKS`, the registry that `train recommend` goes through: the held-out task of every scene that names one, and the cold cases.
+"""Registry of the evaluation tasks of `train recommend`: the task of every scene that names one, and the cold starts.
 
 The task of a scene is `TASK` in the module of this package that has the task's name.
 """

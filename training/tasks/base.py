@@ -1,4 +1,4 @@
-"""What a scene is asked on customers and days nobody has learnt from, and who answers: its model beside its baselines."""
+"""Evaluation tasks: the examples of the held-out period that a scene is evaluated on, and the candidate models."""
 
 from __future__ import annotations
 
@@ -25,27 +25,32 @@ ExtraMetrics = Callable[[Recommender, EvaluationSplit, Interactions], Mapping[st
 
 @dataclass(frozen=True)
 class Task:
-    """The held-out task of a scene (`Scene.task` names it), or of a cold case, whose model answers where a scene's `fallbacks` names it.
+    """The evaluation task of one scene (`Scene.task` names it), or of cold-start customers or items.
 
     Attributes
     ----------
     name : str
-        That of its scene, or ``cold customers``, ``cold items``.
+        Name of the scene, or ``cold customers``, ``cold items``.
     description : str
-        The question in words, with what counts as right.
+        What is predicted, and which items are relevant.
     candidates : callable
-        (settings, seed) → unfitted models by name: first the one the scene is for, then its baselines, the simplest last. The better of them ships.
+        (settings, seed) → unfitted models by name: the main model of the scene first, then the baselines, the simplest
+        last. The best one ships.
     examples : callable
-        (train, after, seed) → its `EvaluationSplit`. `train` ends where the test window begins; `holdout` is what happened in the window: the same users and
-        items, ages counted from the window's end. Few or none may be found; fewer than `MIN_EXAMPLES` decide nothing.
+        (train, holdout, seed) → `EvaluationSplit`. `train` ends where the test period begins; `holdout` has the
+        interactions of the period, with the same users and items, and ages counted from its end. With fewer than
+        `MIN_EXAMPLES` examples the task is not evaluated.
     metric : str
-        Of the ranking metrics at `k`, the one that decides.
+        Ranking metric at `k` by which the best candidate is chosen.
+    k : int
+        Length of the evaluated lists.
     fallbacks : sequence of str
-        What fills the places of this scene's lists that its model leaves open: other tasks (the model that won there) or models, by name.
+        Tasks (whose winner is used) or models, by name, that fill the slots the scene's model leaves empty.
     tuned_models : sequence of str
         Models whose parameters `--tune` searches on this task.
     extra_metrics : callable, optional
-        (fitted model, examples, after) → further values an example, for models that promise more than an order (an expected day).
+        (fitted model, examples, holdout) → further metrics per example, for models that predict more than a ranking
+        (such as the expected day).
     """
 
     name: str
@@ -59,46 +64,56 @@ class Task:
     extra_metrics: ExtraMetrics | None = None
 
 
-PARAMETER_OVERRIDES: Mapping[str, Mapping[str, Any]] = {
-    "popular": {"window_days": 28.0}
-}  # where the class has a baseline's default
+# the default of the class is that of a baseline
+PARAMETER_OVERRIDES: Mapping[str, Mapping[str, Any]] = {"popular": {"window_days": 28.0}}
 
 
 def make_recommender(name: str, settings: RecommendSettings, seed: int, **fixed: Any) -> Recommender:
-    """An unfitted model: its defaults, over them the settings', over these what is fixed; it gets the seed if it draws."""
+    """An unfitted model. `fixed` parameters override those of the settings, which override the defaults.
+
+    Parameters
+    ----------
+    name : str
+        Name in `RECOMMENDERS`.
+    settings : RecommendSettings
+    seed : int
+        Passed to models with a parameter `seed`.
+    **fixed
+        Parameters of the model.
+    """
     kind = RECOMMENDERS[name]
     seed_parameter = {"seed": seed} if "seed" in parameters_of(kind) else {}
     return kind(**{**PARAMETER_OVERRIDES.get(name, {}), **seed_parameter, **settings.models.get(name, {}), **fixed})
 
 
 def parameters_of(kind: type[Recommender]) -> list[str]:
-    """What a model's constructor takes."""
+    """Names of the constructor parameters of a model class."""
     return list(inspect.signature(kind).parameters)
 
 
 def with_parameters(settings: RecommendSettings, chosen: Mapping[str, Mapping[str, Any]]) -> RecommendSettings:
-    """The settings with chosen parameters under those they name themselves."""
+    """The settings with chosen model parameters, which do not override those set by the user."""
     names = dict.fromkeys((*chosen, *settings.models))
     merged = {name: {**chosen.get(name, {}), **settings.models.get(name, {})} for name in names}
     return settings.model_copy(update={"models": merged})
 
 
 def check_models(settings: RecommendSettings) -> None:
-    """The settings name models and parameters there are.
+    """Check that the models and parameters named in the settings exist.
 
     Raises
     ------
     ConfigError
-        With every one there is not.
+        With all unknown names.
     """
     problems = []
     for name, given in settings.models.items():
         if name not in RECOMMENDERS:
-            problems.append(f"recommend.models.{name}: there is no such model; there are {', '.join(RECOMMENDERS)}")
+            problems.append(f"recommend.models.{name}: unknown model; known models: {', '.join(RECOMMENDERS)}")
             continue
         known = parameters_of(RECOMMENDERS[name])
         problems += [
-            f"recommend.models.{name}.{key}: not a parameter; there are {', '.join(known)}"
+            f"recommend.models.{name}.{key}: unknown parameter; known parameters: {', '.join(known)}"
             for key in given
             if key not in known
         ]

@@ -1,4 +1,4 @@
-"""Cold items: nobody had them yet, only their features are known. The history of some items is hidden; who takes which of them first?"""
+"""`cold items`: items without interactions, of which only attributes are known. The history of some items is hidden."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ HIDDEN_SHARE = 0.2  # of the items
 
 
 def candidates(settings: RecommendSettings, seed: int) -> Mapping[str, Recommender]:
-    """The customer's taste for categories and brands; the LightFM hybrid; what sells in which category; nothing (a drawn order)."""
+    """Candidates: category and brand affinity; the LightFM hybrid; category popularity; a random order."""
     return {
         "affinity": make_recommender("affinity", settings, seed),
         "hybrid": make_recommender("hybrid", settings, seed),
@@ -27,9 +27,9 @@ def candidates(settings: RecommendSettings, seed: int) -> Mapping[str, Recommend
 
 
 def examples(train: TrainingSet, holdout: Interactions, seed: int) -> EvaluationSplit:
-    """Customers who take a hidden item they never had; only hidden items are candidates.
+    """Customers who interact with a hidden item for the first time; only hidden items are candidates.
 
-    Items are put into a drawn order first: theirs is that of popularity, which of a hidden item nobody may know.
+    Items are shuffled first, because their order is that of popularity, which must be unknown for hidden items.
     """
     rng = np.random.default_rng(seed)
     order = rng.permutation(train.n_items)
@@ -58,7 +58,7 @@ def examples(train: TrainingSet, holdout: Interactions, seed: int) -> Evaluation
 
 TASK = Task(
     "cold items",
-    "who takes which item first that nobody had; right is a hidden item this customer never had",
+    "which item without interactions a customer will choose; relevant are hidden items that are new to the customer",
     candidates,
     examples,
     tuned_models=("affinity",),

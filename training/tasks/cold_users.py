@@ -1,4 +1,4 @@
-"""Cold customers: only attributes are known. The whole history of some is hidden; what they take in the window is right."""
+"""`cold customers`: customers without history, of whom only attributes are known. The history of some is hidden."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ HIDDEN_SHARE = 0.3  # of the customers with attributes
 
 
 def candidates(settings: RecommendSettings, seed: int) -> Mapping[str, Recommender]:
-    """Popularity among customers with the same attributes; the LightFM hybrid; popularity."""
+    """Candidates: popularity among customers with the same attributes; the LightFM hybrid; popularity."""
     return {
         "popular by segment": make_recommender("popular_by_segment", settings, seed),
         "hybrid": make_recommender("hybrid", settings, seed),
@@ -26,7 +26,7 @@ def candidates(settings: RecommendSettings, seed: int) -> Mapping[str, Recommend
 
 
 def examples(train: TrainingSet, holdout: Interactions, seed: int) -> EvaluationSplit:
-    """Some of the customers with attributes who take something; the models are fitted without them."""
+    """A sample of the customers with attributes and held-out interactions; models are fitted without their history."""
     truth = interaction_matrix(holdout.users, holdout.items, holdout.shape)
     _, attributes = user_attributes(train)
     data = train.interactions
@@ -39,7 +39,7 @@ def examples(train: TrainingSet, holdout: Interactions, seed: int) -> Evaluation
 
 TASK = Task(
     "cold customers",
-    "what will a customer take of whom only attributes are known; right is all they take",
+    "which items a customer without history will choose; relevant are all items of the test period",
     candidates,
     examples,
     tuned_models=("popular_by_segment", "hybrid"),

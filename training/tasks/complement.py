@@ -1,4 +1,4 @@
-"""`complement`: one half of an order is given, what is in the other half? And of that, what the customer never had before?"""
+"""`complement`: one half of an order is given, and the items of the other half are predicted."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ from training.evaluation.metrics import ranking_metrics
 from training.evaluation.split import EvaluationSplit, first_interactions
 from training.tasks.base import Task, make_recommender
 
-MIN_ITEMS = 3  # of an order: two of one and one of the other half
+MIN_ITEMS = 3  # of an order: at least two given items and one hidden item
 MAX_EXAMPLES = 5_000
-NEW = "never had before"
+NEW = "never had before"  # items new to the customer; part of a metric name in MLflow
 
 
 def candidates(settings: RecommendSettings, seed: int) -> Mapping[str, Recommender]:
-    """Links between items of one order and the customer's own orders; collaborative filtering; own counts; popularity."""
+    """Candidates: item associations within orders; collaborative filtering; own purchase counts; popularity."""
     return {
         "complement": make_recommender("complement", settings, seed),
         "item k-NN": make_recommender("item_knn", settings, seed),
@@ -34,9 +34,10 @@ def candidates(settings: RecommendSettings, seed: int) -> Mapping[str, Recommend
 
 
 def examples(train: TrainingSet, holdout: Interactions, seed: int) -> EvaluationSplit:
-    """Of every customer with a history one order of `MIN_ITEMS` items or more, drawn; a drawn half of it is hidden (the smaller one).
+    """One random order with at least `MIN_ITEMS` items of every customer with a history; half of it is hidden.
 
-    One order a customer, so that what is asked is independent; the order of items within a basket is not known, so the half is drawn.
+    One order per customer keeps the examples independent. The hidden items are chosen at random, because the sequence
+    in which items were put into the basket is unknown; they are the smaller half.
     """
     rng = np.random.default_rng(seed)
     orders = Baskets.of(holdout)
@@ -64,7 +65,7 @@ def examples(train: TrainingSet, holdout: Interactions, seed: int) -> Evaluation
 def extra_metrics(
     model: Recommender, examples: EvaluationSplit, holdout: Interactions
 ) -> Mapping[str, NDArray[np.float64]]:
-    """The same asked of items the customer never had: habits do not help there. NaN for an order whose hidden half has none."""
+    """Metrics over items that are new to the customer, where habits do not help; NaN without such hidden items."""
     new = first_interactions(examples.truth, examples.history())
     ranked = model.recommend(
         examples.users, TASK.k, items=examples.context_items, exclude=examples.exclude, exclude_purchased=True
@@ -75,7 +76,7 @@ def extra_metrics(
 
 TASK = Task(
     "complement",
-    "one half of an order is given: what is in the other half; right is the hidden half",
+    "which items complete an order of which one half is given; relevant is the hidden half",
     candidates,
     examples,
     fallbacks=("popular",),

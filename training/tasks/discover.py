@@ -1,4 +1,4 @@
-"""`discover`: what the customer takes for the first time."""
+"""`discover`: items a customer interacts with for the first time."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from training.tasks.base import Task, make_recommender
 
 
 def candidates(settings: RecommendSettings, seed: int) -> Mapping[str, Recommender]:
-    """A ranker that has learnt from first purchases only; collaborative filtering; popularity."""
+    """Candidates: a two-stage ranker trained on first interactions only; collaborative filtering; popularity."""
     return {
         "ranker": make_recommender("two_stage", settings, seed, target="new"),
         "spectral": make_recommender("spectral", settings, seed),
@@ -24,7 +24,7 @@ def candidates(settings: RecommendSettings, seed: int) -> Mapping[str, Recommend
 
 
 def examples(train: TrainingSet, holdout: Interactions, seed: int) -> EvaluationSplit:
-    """Customers with a history who take something they never had; right is what they take for the first time."""
+    """Customers with a history and a held-out first interaction; relevant are the items that are new to them."""
     interacted = interaction_matrix(train.interactions.users, train.interactions.items, holdout.shape)
     truth = interaction_matrix(holdout.users, holdout.items, holdout.shape)
     new = first_interactions(truth, interacted)
@@ -34,7 +34,7 @@ def examples(train: TrainingSet, holdout: Interactions, seed: int) -> Evaluation
 
 TASK = Task(
     "discover",
-    "what will this customer take for the first time; right is what they never had before",
+    "which new items a customer will choose; relevant are the items without an earlier interaction of the customer",
     candidates,
     examples,
     fallbacks=("cold customers", "popular"),

@@ -1,4 +1,4 @@
-"""`home`: everything the customer takes in the window, bought before or not."""
+"""`home`: all items a customer interacts with in the test period, known or new to the customer."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from training.tasks.base import Task, make_recommender
 
 
 def candidates(settings: RecommendSettings, seed: int) -> Mapping[str, Recommender]:
-    """The ranker over all candidates; what it is fed by; what fits people who take nothing twice; the customer's own counts; popularity."""
+    """Candidates: the two-stage ranker; repeat models; collaborative filtering; own purchase counts; popularity."""
     return {
         "ranker": make_recommender("two_stage", settings, seed, target="any"),
         "next_basket": make_recommender("next_basket", settings, seed),
@@ -27,7 +27,7 @@ def candidates(settings: RecommendSettings, seed: int) -> Mapping[str, Recommend
 
 
 def examples(train: TrainingSet, holdout: Interactions, seed: int) -> EvaluationSplit:
-    """Customers with a history who take something; right is all they take."""
+    """Customers with a history and held-out interactions; relevant are all items of the test period."""
     truth = interaction_matrix(holdout.users, holdout.items, holdout.shape)
     known = np.bincount(train.interactions.users, minlength=train.n_users) > 0
     users = np.flatnonzero(known & (np.diff(truth.indptr) > 0))
@@ -36,7 +36,7 @@ def examples(train: TrainingSet, holdout: Interactions, seed: int) -> Evaluation
 
 TASK = Task(
     "home",
-    "what will this customer take in the window, of everything; right is all they take",
+    "which items a customer will choose; relevant are all items of the test period",
     candidates,
     examples,
     fallbacks=("cold customers", "popular"),

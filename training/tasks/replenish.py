@@ -1,4 +1,4 @@
-"""`replenish`: which of the things a customer keeps buying are due in the next two weeks, and on which day."""
+"""`replenish`: which of the items a customer buys repeatedly are due in the next two weeks, and on which day."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ from training.evaluation.split import EvaluationSplit, interaction_matrix
 from training.tasks.base import Task, make_recommender
 
 HORIZON_DAYS = 14
-MIN_PURCHASE_DAYS = 2  # on which an item was bought: with one there is no habit to be due
-MAX_LIST_LENGTH = 300  # places looked at; who buys more again in a month is no shopper
+MIN_PURCHASE_DAYS = 2  # purchase days of an item; one day gives no interval
+MAX_LIST_LENGTH = 300  # limit of the evaluated slots; a household repeats fewer purchases in a month
 Values = NDArray[np.float64]
 
 
 def candidates(settings: RecommendSettings, seed: int) -> Mapping[str, Recommender]:
-    """Each item's clock; own purchases, decayed; what was bought last; own purchase counts."""
+    """Candidates: the repurchase model; own purchases with time decay; last purchases; own purchase counts."""
     return {
         "replenish": make_recommender("replenish", settings, seed),
         "repeat": make_recommender("repeat", settings, seed),
@@ -33,9 +33,10 @@ def candidates(settings: RecommendSettings, seed: int) -> Mapping[str, Recommend
 
 
 def examples(train: TrainingSet, holdout: Interactions, seed: int) -> EvaluationSplit:
-    """Customers who buy again, in the first `HORIZON_DAYS` of the window, something they had on `MIN_PURCHASE_DAYS` days or more; nothing else is asked.
+    """Customers who buy an item again in the first `HORIZON_DAYS` of the test period.
 
-    Over four weeks nearly every habit is due and own counts answer; in two weeks what was just bought is not, and what is late is.
+    Only items bought on at least `MIN_PURCHASE_DAYS` days count. The horizon is two weeks: within four weeks nearly all
+    items are due, so that purchase counts alone would predict them; within two weeks items bought recently are not due.
     """
     intervals = PurchaseIntervals.at(0.0, PurchaseDays.of(train.interactions), 1.0)
     repeated = intervals.times >= MIN_PURCHASE_DAYS
@@ -51,15 +52,21 @@ def examples(train: TrainingSet, holdout: Interactions, seed: int) -> Evaluation
 
 
 def extra_metrics(model: Recommender, examples: EvaluationSplit, holdout: Interactions) -> Mapping[str, Values]:
-    """Whether what comes sooner stands higher; of the model with clocks, how far off its day is.
+    """Order of the repeat purchases in time, and the error of the expected day for models that predict it.
 
     Returns
     -------
-    dict
-        ``concordance_index``: of two items bought again in the window, how often the one bought first stands higher (½ for a tie; it does not matter how often
-        a customer buys at all). ``day_error``: mean absolute error of the expected day in days, over items bought again in the window;
-        ``day_error_own_gap`` and ``day_error_item_gap`` of the geometric mean gap of the pair and of the item, ``day_error_middle`` of the middle
-        of the window, all of them told that it comes within the window. NaN for a customer without such items.
+    dict of str to ndarray, shape (n,)
+        NaN for a customer without repeat purchases in the test period.
+
+        - ``sooner_first``: concordance index, the share of pairs of repeat purchases in which the item bought first is
+          ranked higher (½ for a tie).
+        - ``day_error``: mean absolute error in days of the expected day of each repeat purchase.
+        - ``day_error_own_gap``, ``day_error_item_gap``: the same for the geometric mean gap between purchases of the
+          item, of the customer and of all customers.
+        - ``day_error_middle``: the same for the middle of the test period.
+
+        All four predictions are limited to the test period.
     """
     n = len(examples)
     intervals = PurchaseIntervals.at(0.0, PurchaseDays.of(examples.train.interactions), 1.0)
@@ -93,12 +100,19 @@ def extra_metrics(model: Recommender, examples: EvaluationSplit, holdout: Intera
 
 
 def concordance_index(rows: NDArray[Any], positions: NDArray[Any], days: NDArray[Any], n: int) -> Values:
-    """Share of pairs of items of one customer in the order of their days (Harrell's c-index); NaN where no two days differ, (n,).
+    """Share of a customer's pairs of items that are ranked in the order of their days (Harrell's concordance index).
 
     Parameters
     ----------
-    rows, positions, days : arrays, (m,)
-        Customer, place in the list and day of each item; rows are sorted.
+    rows, positions, days : ndarray, shape (m,)
+        Customer, rank and day of each item; `rows` is sorted.
+    n : int
+        Number of customers.
+
+    Returns
+    -------
+    ndarray of float64, shape (n,)
+        NaN for a customer without two different days.
 
     Examples
     --------
@@ -118,12 +132,12 @@ def concordance_index(rows: NDArray[Any], positions: NDArray[Any], days: NDArray
 
 
 def _window_days(holdout: Interactions) -> float:
-    """Length of the window in days: somebody bought something on its first."""
+    """Length of the test period in days, assuming that there are purchases on its first day."""
     return float(np.ceil(holdout.age_days.max(initial=0.0)))
 
 
 def _days_to_first_purchase(holdout: Interactions, window: float) -> sparse.csr_matrix:
-    """Days from the start of the window to the first purchase of each pair, > 0."""
+    """Days from the start of the test period to the first purchase of each (user, item) pair, > 0."""
     order = np.lexsort((-holdout.age_days, holdout.items, holdout.users))
     users, items, ages = holdout.users[order], holdout.items[order], holdout.age_days[order]
     first = np.ones(len(users), dtype=bool)
@@ -145,7 +159,8 @@ def _safe_divide(sums: Values, number: Values) -> Values:
 
 TASK = Task(
     "replenish",
-    f"which of the items had on {MIN_PURCHASE_DAYS} days or more will this customer buy in the next {HORIZON_DAYS} days; right is what they buy",
+    f"which items bought on {MIN_PURCHASE_DAYS} days or more a customer will buy again in {HORIZON_DAYS} days; "
+    "relevant are those bought",
     candidates,
     examples,
     tuned_models=("replenish",),

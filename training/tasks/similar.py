@@ -1,4 +1,4 @@
-"""`similar`: a customer tries another item of a category; which one, given the item of it they had last? And if nobody had had that one?"""
+"""`similar`: which new item of a category a customer chooses, given the item of the category they bought last."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ from training.evaluation.split import EvaluationSplit
 from training.tasks.base import Task, make_recommender
 
 MAX_EXAMPLES = 5_000
-COLD = "given by its features only"
+COLD = "given by its features only"  # query items without interactions; part of a metric name in MLflow
 COLD_EXAMPLES = 1_000
 
 
 def candidates(settings: RecommendSettings, seed: int) -> Mapping[str, Recommender]:
-    """Behaviour, popularity and attributes together; popularity within the category; the cosine of iALS, in the category; popularity."""
+    """Candidates: the `similar` model; popularity in the category; iALS cosine in the category; popularity."""
     return {
         "similar": make_recommender("similar", settings, seed),
         "popular in the category": make_recommender("similar", settings, seed, uses=("popularity",), learn_days=None),
@@ -35,9 +35,10 @@ def candidates(settings: RecommendSettings, seed: int) -> Mapping[str, Recommend
 
 
 def examples(train: TrainingSet, holdout: Interactions, seed: int) -> EvaluationSplit:
-    """Of every customer who took an item for the first time, of a category (to its last level) they had bought from, one category, drawn.
+    """One random category of every customer with a first purchase of an item in a category they had bought from.
 
-    Given is the item of it they had last; right is what they took of it for the first time. Items without a category ask nothing.
+    The category is compared to its last level. The query item is the one bought last of the category; relevant are the
+    items of the category bought for the first time. Items without a category are left out.
     """
     rng = np.random.default_rng(seed)
     _, category = np.unique(train.item_attributes["category"], return_inverse=True)
@@ -71,7 +72,10 @@ def examples(train: TrainingSet, holdout: Interactions, seed: int) -> Evaluation
 def extra_metrics(
     model: Recommender, examples: EvaluationSplit, holdout: Interactions
 ) -> Mapping[str, NDArray[np.float64]]:
-    """The same, were the given item one nobody had: told only what it is. NaN beyond the first examples; nothing for models that cannot."""
+    """Metrics of lists for a query item given by its attributes only; {} for models that cannot make them.
+
+    Only the first `COLD_EXAMPLES` examples are evaluated; the others are NaN.
+    """
     if not isinstance(model, SimilarRecommender) or not {"attributes", "popularity"} & set(model.uses):
         return {}
     n = len(examples)
@@ -96,7 +100,7 @@ def extra_metrics(
 
 TASK = Task(
     "similar",
-    "a customer tries another item of a category: which, given the one they had last; right is what they took of it for the first time",
+    "which new item of a category a customer will choose, given the one bought last; relevant are the new items bought",
     candidates,
     examples,
     tuned_models=("similar",),

@@ -1,4 +1,4 @@
-"""`upgrade`: who takes, of a category they buy from, a dearer item for the first time: which one?"""
+"""`upgrade`: which dearer item of a category a customer chooses for the first time."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ from training.evaluation.metrics import ranking_metrics
 from training.evaluation.split import EvaluationSplit, first_interactions, interaction_matrix
 from training.tasks.base import Task, make_recommender
 
-MIN_PRICE_RATIO = 1.1  # at least so many times the price of the usual item
-MIN_LINES = 2  # a category somebody buys from
-MIN_CANDIDATES = 2  # one alone needs no ranking
+MIN_PRICE_RATIO = 1.1  # minimum price relative to the usual item
+MIN_LINES = 2  # minimum purchases of a customer in the category
+MIN_CANDIDATES = 2  # a single candidate needs no ranking
 
 
 def candidates(settings: RecommendSettings, seed: int) -> Mapping[str, Recommender]:
-    """Trade-ups, popularity, price, brand and size, weighed by what was taken; collaborative filtering; the most popular dearer ones."""
+    """Candidates: the `upgrade` choice model; collaborative filtering; popularity among dearer items."""
     return {
         "upgrade": make_recommender("upgrade", settings, seed),
         "ials": make_recommender("ials", settings, seed),
@@ -31,9 +31,10 @@ def candidates(settings: RecommendSettings, seed: int) -> Mapping[str, Recommend
 
 
 def examples(train: TrainingSet, holdout: Interactions, seed: int) -> EvaluationSplit:
-    """One category, drawn, of every customer who takes there for the first time something dearer than what they usually buy there.
+    """One random category of every customer who buys there an item dearer than the usual one for the first time.
 
-    Given is the usual item; candidates are all items of its category at least `MIN_PRICE_RATIO` times its price that the customer never had.
+    The query item is the usual item. Candidates are all items of its category that cost at least `MIN_PRICE_RATIO`
+    times as much and that the customer has never bought.
     """
     names, leaf = np.unique(train.item_attributes["category"], return_inverse=True)
     leaf = np.where(names[leaf] != "", leaf, -1).astype(np.int64)
@@ -45,7 +46,7 @@ def examples(train: TrainingSet, holdout: Interactions, seed: int) -> Evaluation
     items = np.flatnonzero((leaf >= 0) & (price > 0))
     items = items[np.argsort(leaf[items], kind="stable")]
     bounds = np.searchsorted(leaf[items], np.arange(len(names) + 1))
-    # only sets in which something new was taken are made
+    # candidate sets are built only for (customer, category) pairs with a new item in the test period
     width = np.int64(len(names) + 1)
     interacted = interaction_matrix(train.interactions.users, train.interactions.items, holdout.shape)
     bought = interaction_matrix(holdout.users, holdout.items, holdout.shape)
@@ -88,7 +89,7 @@ def examples(train: TrainingSet, holdout: Interactions, seed: int) -> Evaluation
 def extra_metrics(
     model: Recommender, examples: EvaluationSplit, holdout: Interactions
 ) -> Mapping[str, NDArray[np.float64]]:
-    """How many candidates there were, and what a drawn order of them gets."""
+    """Number of candidates, and the metrics of a random order of them."""
     assert examples.candidates is not None
     candidate_matrix = examples.candidates
     n, number = len(examples), np.diff(candidate_matrix.indptr)
@@ -106,7 +107,7 @@ def extra_metrics(
 def _lines(
     data: Interactions, leaf: NDArray[np.int64], users: NDArray[np.int64], leaves: NDArray[np.int64]
 ) -> NDArray[np.int64]:
-    """Lines of each (user, category), (m,)."""
+    """Number of interactions of each (user, category) pair, shape (m,)."""
     width = np.int64(leaf.max(initial=0)) + 2
     keys, number = np.unique(data.users * width + leaf[data.items], return_counts=True)
     place = np.minimum(np.searchsorted(keys, users * width + leaves), max(len(keys) - 1, 0))
@@ -119,7 +120,8 @@ def _lines(
 
 TASK = Task(
     "upgrade",
-    f"given what a customer usually buys of a category: which item at least {MIN_PRICE_RATIO} times as dear will they take first; right is what they took",
+    f"which item that costs at least {MIN_PRICE_RATIO} times as much as the usual one of its category a customer will "
+    "choose; relevant are the new items bought",
     candidates,
     examples,
     metric="mrr",
