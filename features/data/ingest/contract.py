@@ -167,9 +167,7 @@ def _plan_casts(
     for name in mapped:
         column = table.column(name)
         if column is None and not table.keeps_extra_columns:
-            raise DataError(
-                f"{table.name} has no such column", where=where, got=name, allowed=", ".join(table.names)
-            )
+            raise DataError(f"{table.name} has no such column", where=where, got=name, allowed=", ".join(table.names))
         if column:
             dtype = column.dtype
         else:

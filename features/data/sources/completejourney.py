@@ -53,7 +53,10 @@ class CompleteJourney(Source):
             path = str(folder / f"{file}.parquet")
             return RawTable(table, relation or f"SELECT * FROM read_parquet({literal(path)})", columns, (path,))
 
-        campaigns, descriptions = literal(folder / "campaigns.parquet"), literal(folder / "campaign_descriptions.parquet")
+        campaigns, descriptions = (
+            literal(folder / "campaigns.parquet"),
+            literal(folder / "campaign_descriptions.parquet"),
+        )
         touches = (
             f"SELECT c.campaign_id, c.household_id, d.start_date FROM read_parquet({campaigns}) AS c "
             f"LEFT JOIN read_parquet({descriptions}) AS d USING (campaign_id) "

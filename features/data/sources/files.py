@@ -41,9 +41,7 @@ class TableSettings(Section):
         None, min_length=1, max_length=4, description="CSV: by default the most frequent of , ; tab | in the first line"
     )
     encoding: Literal["utf-8", "latin-1"] = "utf-8"
-    header: list[str] | None = Field(
-        None, min_length=1, description="CSV without a header line: column names"
-    )
+    header: list[str] | None = Field(None, min_length=1, description="CSV without a header line: column names")
     hashed: bool = Field(False, description="identities: the source already hashed the personal identifiers")
 
 
