@@ -131,7 +131,7 @@ def scores(pairs: pa.Table, records: pa.Table, across: bool) -> dict[str, Any]:
 
 def errors(pairs: pa.Table, review: pa.Table, records: pa.Table, across: bool) -> dict[str, int]:
     """Where the remaining errors lie: pairs of one person never compared, left to people, or scored too low; and links of two persons."""
-    from features.data.identity.link_model import blocking_keys
+    from features.data.identity.blocking import blocking_keys
     from features.data.identity.records import prepare_records, private_connection, validate_records
     from qianmian.settings import LinkingSettings
 

@@ -167,7 +167,7 @@ def _order_numbers(
 ) -> NDArray[np.int32]:
     """Number baskets by customer, then time, then id.
 
-    A line without a basket gets a number of its own. A basket id that several customers share is one basket per customer.
+    A line without a basket gets a number of its own. A basket id of several customers is one basket per customer.
     """
     coded = baskets.combine_chunks().dictionary_encode()
     names = np.asarray(coded.dictionary.to_pylist(), dtype=np.str_)

@@ -60,12 +60,8 @@ class TableState:
 
     Attributes
     ----------
-    name : str
-        Table name.
     path : str
         Glob of the Parquet files, relative to the lake folder.
-    rows : int
-        Number of rows.
     columns, filled : tuple of str
         All columns, and the columns with at least one value.
     first, last : datetime or None
@@ -118,20 +114,15 @@ def literal(text: str | Path) -> str:
 
 
 def typical_time_range(days: Sequence[tuple[date, int]]) -> tuple[datetime | None, datetime | None]:
-    """First midnight and last midnight of the rows without outliers, so that wrong clocks do not extend the history.
+    """Midnights before and after the rows without outliers (None without rows): wrong clocks do not extend the history.
 
-    At either end, days are left out that together hold at most `OUTLIER_SHARE` of the rows. At the end they are left out
-    only after a gap of more than `OUTLIER_GAP_DAYS` days, so that a last day with few rows is never lost.
+    At either end, days that together hold at most `OUTLIER_SHARE` of the rows are left out. At the later end they are
+    left out only after a gap of more than `OUTLIER_GAP_DAYS` days, so that a last day with few rows is never lost.
 
     Parameters
     ----------
     days : sequence of (date, int)
         Number of rows per day, in order of the days.
-
-    Returns
-    -------
-    tuple of datetime or None
-        Midnight before the first row and midnight after the last row; None without rows.
 
     Examples
     --------

@@ -24,8 +24,8 @@ def record_decisions(
 ) -> None:
     """Create the temp tables `identity_decisions` and `identity_found`.
 
-    `identity_decisions` has one row per link that merged customers. `identity_found` has these merges, the conflicts and
-    the shared values as ledger entries.
+    `identity_decisions` has one row per link that merged customers. `identity_found` has these merges, the conflicts
+    and the shared values as ledger entries.
     """
     links = clusters.links
     used = np.unique(clusters.merged_by[clusters.merged_by != NO_RECORD])
@@ -46,8 +46,9 @@ def record_decisions(
     both = "left_source, left_source_user_id, right_source, right_source_user_id, id_type, id_value"
     connection.execute(f"""
         CREATE OR REPLACE TEMP TABLE identity_decisions AS
-        SELECT {_decision_id("m", both + ", observed_at")} AS ledger_id, *, CASE WHEN level = {len(id_types)} THEN '{PROBABILISTIC}'
-            ELSE 'deterministic' END AS source FROM ({named.format("identity_used")})""")
+        SELECT {_decision_id("m", both + ", observed_at")} AS ledger_id, *,
+            CASE WHEN level = {len(id_types)} THEN '{PROBABILISTIC}' ELSE 'deterministic' END AS source
+        FROM ({named.format("identity_used")})""")
     decided = f"{_moment(decided_at)} AS decided_at"
     unlinked = f"""
         SELECT {RECORD_COLUMNS}, level, id_value, since
@@ -58,8 +59,8 @@ def record_decisions(
             'both hold this ' || id_type AS reason, source, NULL::VARCHAR AS refers_to
         FROM identity_decisions
         UNION ALL
-        SELECT {_decision_id("c", both + ", strong")}, '{CONFLICT}', {both}, min(observed_at), {decided}, any_value(rule),
-            'not linked: their customers have different values of ' || strong, 'deterministic', NULL
+        SELECT {_decision_id("c", both + ", strong")}, '{CONFLICT}', {both}, min(observed_at), {decided},
+            any_value(rule), 'not linked: their customers have different values of ' || strong, 'deterministic', NULL
         FROM ({named.format("identity_refused")}) JOIN identity_strong USING (why) GROUP BY {both}, strong
         UNION ALL
         SELECT {_decision_id("c", "source, source_user_id, id_type, id_value")}, '{CONFLICT}', source, source_user_id,
@@ -73,7 +74,8 @@ def record_decisions(
             'deterministic', NULL
         FROM identity_shared JOIN identity_values USING (value) JOIN identity_rules USING (level) JOIN (
             SELECT value, min(record) AS record FROM identity_held SEMI JOIN identity_shared USING (value)
-            JOIN identity_records USING (seen) GROUP BY value) USING (value) JOIN identity_records AS r USING (record)""")
+            JOIN identity_records USING (seen) GROUP BY value) USING (value)
+        JOIN identity_records AS r USING (record)""")
 
 
 def pending_entries(
@@ -107,7 +109,8 @@ def pending_entries(
     )
     connection.execute(f"""
         CREATE OR REPLACE TEMP TABLE identity_pending AS
-        SELECT * FROM identity_found ANTI JOIN (FROM identity_standing WHERE action <> '{WITHDRAW}') USING (ledger_id)""")
+        SELECT * FROM identity_found
+        ANTI JOIN (FROM identity_standing WHERE action <> '{WITHDRAW}') USING (ledger_id)""")
     withdrawn = f"""
         SELECT g.* FROM identity_standing AS g ANTI JOIN identity_found USING (ledger_id)
         WHERE action <> '{WITHDRAW}' AND ({inside})"""

@@ -343,5 +343,6 @@ def _shared_values(
     held = "SELECT value FROM identity_held JOIN identity_records USING (seen) WHERE record IN ({})"
     return connection.execute(
         "SELECT value, level, id_type, id_value FROM identity_values JOIN identity_rules USING (level) "
-        f"WHERE value IN ({held.format(listed[0])}) AND value IN ({held.format(listed[1])}) ORDER BY level, id_value LIMIT {SHOWN}"
+        f"WHERE value IN ({held.format(listed[0])}) AND value IN ({held.format(listed[1])}) "
+        f"ORDER BY level, id_value LIMIT {SHOWN}"
     ).fetchall()

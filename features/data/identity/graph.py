@@ -1,8 +1,8 @@
 """Deterministic identity resolution: records that share an identifier are one customer, unless a rule forbids it.
 
-The strings stay in DuckDB; `features.data.identity.components` clusters numbers. The customer of a record depends only on
-the records it is connected with, directly or indirectly. When rows are added, only the connected records are resolved
-again; the rows of all other records are kept.
+The strings stay in DuckDB; `features.data.identity.components` clusters numbers. The customer of a record depends only
+on the records it is connected with, directly or indirectly. When rows are added, only the connected records are
+resolved again; the rows of all other records are kept.
 """
 
 from __future__ import annotations
@@ -28,11 +28,11 @@ from features.data.identity.components import (
     IdTypeRule,
     RecordClusters,
     cluster_records,
-    periods,
 )
 from features.data.identity.decisions import pending_entries, record_decisions
 from features.data.identity.ledger import Ledger
 from features.data.identity.one_id import CUSTOMER_COLUMNS, FIRST_SEEN_SQL, ONE_ID_SQL, Resolution
+from features.data.identity.periods import periods
 from features.data.identity.tables import PROBABILISTIC, RECORD_COLUMNS, links_path, register, row_count, timestamps
 from features.data.lake import literal
 from qianmian.errors import DataError
@@ -123,7 +123,8 @@ class GraphResolver:
         clusters = self._group(connection)
         record_decisions(connection, clusters, self.id_types, self.decided_at)
         others = (
-            f"SELECT {CUSTOMER_COLUMNS} FROM {known.customers} ANTI JOIN identity_scope USING ({RECORD_COLUMNS}) UNION ALL "
+            f"SELECT {CUSTOMER_COLUMNS} FROM {known.customers} "
+            f"ANTI JOIN identity_scope USING ({RECORD_COLUMNS}) UNION ALL "
             if scoped and known
             else ""
         )
@@ -132,7 +133,8 @@ class GraphResolver:
         connection.execute(f"""
             CREATE OR REPLACE TEMP TABLE identity_customers AS {others}
             SELECT {ONE_ID_SQL} AS one_id, {RECORD_COLUMNS}, first_seen AS valid_from, NULL::VARCHAR AS ledger_id
-            FROM (SELECT *, rowid AS seen FROM identity_seen{inside}) WHERE seen NOT IN (SELECT seen FROM identity_records)
+            FROM (SELECT *, rowid AS seen FROM identity_seen{inside})
+            WHERE seen NOT IN (SELECT seen FROM identity_records)
             UNION ALL
             SELECT o.one_id, r.source, r.source_user_id, p.valid_from, d.ledger_id
             FROM identity_periods AS p JOIN identity_records AS r ON r.record = p.record
@@ -239,7 +241,7 @@ class GraphResolver:
         return False
 
     def _load_rows(self, connection: duckdb.DuckDBPyConnection, scoped: bool) -> None:
-        """Create the tables that `_group` reads: values of two or more records, their sightings, and the records by age.
+        """Create the tables that `_group` reads: values of several records, their sightings, and the records by age.
 
         `seen` is the row of a record in `identity_seen`; joins on text happen only here.
         """
@@ -287,7 +289,8 @@ class GraphResolver:
                     + (SELECT count(*) FROM identity_values) AS value
             FROM (SELECT * FROM identity_links AS l{within}) AS l {ends} WHERE a.rowid <> b.rowid""")
         connection.execute(
-            f"INSERT INTO identity_values SELECT {len(self.id_types)}, link_id, hash(link_id), value FROM identity_given"
+            f"INSERT INTO identity_values "
+            f"SELECT {len(self.id_types)}, link_id, hash(link_id), value FROM identity_given"
         )
         # ordered by age, so that the row number is the number of the record
         connection.execute(f"""

@@ -1,9 +1,9 @@
 """The merge ledger: the append-only list of all decisions about which records are one customer.
 
-It is a folder of numbered Parquet files under ``identity/ledger/`` of the workspace, outside the lake, so that decisions
-by people survive when the lake is deleted and ingested again. A file is written to a temporary name and renamed.
-`ledger_id` is a digest of the decision: the same decision always has the same id, and of several entries with one id the
-last is in force.
+It is a folder of numbered Parquet files under ``identity/ledger/`` of the workspace, outside the lake, so that
+decisions by people survive when the lake is deleted and ingested again. A file is written to a temporary name and
+renamed. `ledger_id` is a digest of the decision: the same decision always has the same id, and of several entries with
+one id the last is in force.
 """
 
 from __future__ import annotations
@@ -105,7 +105,8 @@ class Ledger:
         """SELECT of the unmerges in force, that is, not undone by a later remerge."""
         return (
             f"SELECT * FROM ({self.relation()}) AS u WHERE action = {literal(UNMERGE)} "
-            f"AND NOT EXISTS (SELECT 1 FROM ({self.relation()}) AS r WHERE r.action = {literal(REMERGE)} AND r.refers_to = u.ledger_id AND r.sequence > u.sequence)"
+            f"AND NOT EXISTS (SELECT 1 FROM ({self.relation()}) AS r WHERE r.action = {literal(REMERGE)} "
+            "AND r.refers_to = u.ledger_id AND r.sequence > u.sequence)"
         )
 
     def append(self, connection: duckdb.DuckDBPyConnection, entries: str) -> int:
@@ -122,7 +123,8 @@ class Ledger:
         with atomic_path(self.folder / f"{number:08d}.parquet") as temporary:
             connection.execute(
                 f"COPY (SELECT {int(before)} + row_number() OVER () AS sequence, * "
-                f"FROM (SELECT {names} FROM ({entries}) ORDER BY ledger_id)) TO {literal(temporary)} (FORMAT parquet, COMPRESSION zstd)"
+                f"FROM (SELECT {names} FROM ({entries}) ORDER BY ledger_id)) "
+                f"TO {literal(temporary)} (FORMAT parquet, COMPRESSION zstd)"
             )
         return int(count)
 

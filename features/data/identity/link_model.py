@@ -1,9 +1,8 @@
-"""The model of record linkage: blocking keys, comparisons, and weights that are learnt without labels."""
+"""The model of record linkage: comparisons of two records, and weights that are learnt without labels."""
 
 from __future__ import annotations
 
 import copy
-import itertools
 import statistics
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -21,33 +20,6 @@ MIN_TRAINING_PAIRS = 30  # with fewer pairs, the estimates of m are mostly noise
 MIN_M = 0.0005  # lower bound of m: no single error may rule out a match
 MAX_M_TO_U_RATIO = 0.8  # a run whose matches differ nearly as often as random pairs found no matches
 RECALL_OF_STRICT_RULES = 0.8  # assumed share of the matches that agree on a strict rule
-# Keys of one group are correlated, so they are not paired: otherwise all records of a suburb would be compared.
-_BLOCKING_KEYS: dict[str, dict[str, str]] = {
-    "given": {"given_sound": "given_sound"},
-    "surname": {"surname_sound": "surname_sound"},
-    "birth": {
-        "birth_date": "birth_date",
-        "birth_month": "CASE WHEN length(birth_date) = 8 THEN left(birth_date, 6) END",
-        "birthday": "CASE WHEN length(birth_date) = 8 THEN right(birth_date, 4) END",
-        "birth_year_and_day": "CASE WHEN length(birth_date) = 8 THEN left(birth_date, 4) || right(birth_date, 2) END",
-    },
-    "street": {"house": "street_number || ' ' || left(address, 4)", "address": "address", "address_2": "address_2"},
-    "area": {"suburb": "suburb", "postcode": "postcode"},
-    "national_id": {
-        "national_id_begin": "CASE WHEN length(national_id) >= 6 THEN left(national_id, length(national_id) // 2 + 1) END",
-        "national_id_end": "CASE WHEN length(national_id) >= 6 THEN right(national_id, length(national_id) // 2 + 1) END",
-    },
-    "phone": {"phone_end": "right(phone, 6)"},
-    "email": {"mailbox": "split_part(email, '@', 1)"},
-}
-# the sounds of both names in either order, and values that belong to one person alone
-_SINGLE_BLOCKING_KEYS = (
-    "CASE WHEN given_sound < surname_sound THEN given_sound || chr(31) || surname_sound "
-    "ELSE surname_sound || chr(31) || given_sound END",
-    "national_id",
-    "phone",
-    "email",
-)
 # Pairs that agree on all columns of a strict rule are almost certainly matches; their number estimates the prior.
 _STRICT_RULES = (
     ("given_name", "surname", "birth_date"),
@@ -71,23 +43,6 @@ _TRAINING_RULES = (
     ("given_name", "surname"),
     ("address", "postcode"),
 )
-
-
-def blocking_keys() -> list[str]:
-    """SQL expressions of the blocking keys: two independent fields together, or one field that belongs to one person.
-
-    Examples
-    --------
-    >>> "surname_sound || chr(31) || birth_date" in blocking_keys()
-    True
-    """
-    pairs = [
-        f"{one} || chr(31) || {other}"
-        for first, second in itertools.combinations(_BLOCKING_KEYS.values(), 2)
-        for one in first.values()
-        for other in second.values()
-    ]
-    return [*_SINGLE_BLOCKING_KEYS, *(pair for pair in pairs if pair != "given_sound || chr(31) || surname_sound")]
 
 
 @dataclass(frozen=True)
@@ -285,8 +240,8 @@ def prior_match_probability(
 ) -> float:
     """Probability that two random records are one person.
 
-    It is the number of pairs that agree on a strict rule, divided by the assumed recall of these rules and by the number
-    of all pairs.
+    It is the number of pairs that agree on a strict rule, divided by the assumed recall of these rules and by the
+    number of all pairs.
     """
     rules = [rule for rule in _STRICT_RULES if filled.issuperset(rule)]
     apart = "AND l.source <> r.source" if between_sources else ""
@@ -362,7 +317,8 @@ def train(
             connection,
             f"""
             SELECT coalesce(sum(pairs), 0) FROM (SELECT {_pairs(between_sources)} AS pairs FROM (
-                SELECT {group}, source, count(*) AS n FROM cleaned WHERE {present} GROUP BY {group}, source) GROUP BY {group})""",
+                SELECT {group}, source, count(*) AS n FROM cleaned WHERE {present} GROUP BY {group}, source)
+            GROUP BY {group})""",
         )
         if pairs < MIN_TRAINING_PAIRS:
             continue

@@ -15,9 +15,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from features.data.identity.blocking import blocking_keys
 from features.data.identity.link_model import (
     ComparisonSpec,
-    blocking_keys,
     comparisons,
     household_condition,
     prior_match_probability,
@@ -110,7 +110,7 @@ def link(
     Parameters
     ----------
     records : pa.Table
-        `source`, `source_user_id` (unique together) and any of `features.data.identity.records.FIELDS`, as text or dates.
+        `source`, `source_user_id` (unique together) and any of `features.data.identity.records.FIELDS`, text or dates.
     settings : LinkingSettings, optional
         Threshold, review band and size limits.
     seed : int
@@ -134,11 +134,12 @@ def link(
 
     Examples
     --------
-    >>> people = {"source": ["till", "till", "club"], "source_user_id": ["1", "2", "9"], "given_name": ["Ana", "Bo", "Anna"],
-    ...           "surname": ["Silva", "Li", "Silva"], "birth_date": ["1980-02-01", "1991-12-31", "1980-02-01"],
+    >>> people = {"source": ["till", "till", "club"], "source_user_id": ["1", "2", "9"],
+    ...           "given_name": ["Ana", "Bo", "Anna"], "surname": ["Silva", "Li", "Silva"],
+    ...           "birth_date": ["1980-02-01", "1991-12-31", "1980-02-01"],
     ...           "phone": ["+351 912 345 678", "138 0013 8000", "912345678"]}
-    >>> found = link(pa.table(people)).pairs
-    >>> found.select(["left_source_user_id", "right_source_user_id"]).to_pylist()
+    >>> pairs = link(pa.table(people)).pairs
+    >>> pairs.select(["left_source_user_id", "right_source_user_id"]).to_pylist()
     [{'left_source_user_id': '9', 'right_source_user_id': '1'}]
     """
     settings = settings or LinkingSettings()
@@ -279,8 +280,8 @@ def _quiet() -> Iterator[None]:
 def merged(workspace: Workspace, links: LinkageResult, decided_at: datetime) -> pa.Table:
     """Merge the new links with those of the workspace (`LINKS_SCHEMA`), ordered by their key.
 
-    Links between two of the linked sources are replaced; links with other sources stay. A link that is found again keeps
-    its first decision time, so that a new run does not change the past.
+    Links between two of the linked sources are replaced; links with other sources stay. A link that is found again
+    keeps its first decision time, so that a new run does not change the past.
     """
     path = links_path(workspace)
     before = pq.read_table(path) if path.exists() else LINKS_SCHEMA.empty_table()

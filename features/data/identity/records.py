@@ -261,7 +261,8 @@ def _normalized_columns() -> dict[str, str]:
     surname = f"CASE WHEN {comma} THEN {before} WHEN {ideographs} THEN left(full_name, 1) ELSE {last} END"
     unsplit = "given_name IS NULL AND surname IS NULL"
     digits = "regexp_replace(phone, '[^0-9]', '', 'g')"
-    # Formats of one number differ in country code and leading zero, not in the last digits. One repeated digit is no number.
+    # Formats of one number differ in country code and leading zero, not in the last digits. A text of one repeated
+    # digit is a placeholder.
     is_number = f"length({digits}) >= 6 AND length(replace({digits}, left({digits}, 1), '')) > 0"
     phone = f"CASE WHEN {is_number} THEN right({digits}, 9) END"
     email = "lower(trim(email))"

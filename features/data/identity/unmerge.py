@@ -23,8 +23,8 @@ def unmerge(
 ) -> tuple[LedgerEntry, ResolutionChanges]:
     """Undo a merge, given by its ledger_id or by two records of the customer, and resolve the lake again.
 
-    The two records of the decision will not be one customer again, whatever identifiers they share. Each other record of
-    the customer stays with the one it was linked to first. The ledger_id of an unmerge reverses the unmerge.
+    The two records of the decision will not be one customer again, whatever identifiers they share. Each other record
+    of the customer stays with the one it was linked to first. The ledger_id of an unmerge reverses the unmerge.
 
     Parameters
     ----------

@@ -49,8 +49,8 @@ def ingest(
     progress : callable, optional
         Called with one line of text per step.
     now : datetime, optional
-        Current time, naive UTC: `decided_at` of the merge ledger. Rows dated more than a day later are rejected, because
-        the clock of their source is wrong. By default every time up to the year 2262 is accepted.
+        Current time, naive UTC: `decided_at` of the merge ledger. Rows dated more than a day later are rejected,
+        because the clock of their source is wrong. By default every time up to the year 2262 is accepted.
 
     Returns
     -------
@@ -161,7 +161,7 @@ def _ingest_table(
 
 
 def _reject_empty_tables(outcomes: list[tuple[StagedTable, MergedTable, TableReport]]) -> None:
-    """Fail if no row of a table is left: the mapping or the file is wrong, and keeping the other tables would hide it."""
+    """Fail if a table has no row left: mapping or file must be wrong, and keeping the other tables would hide it."""
     empty_tables = [(staged, report) for staged, _, report in outcomes if not report.kept + report.duplicates]
     if not empty_tables and outcomes:
         return

@@ -146,8 +146,8 @@ def _merge_dimension(
     )
     connection.execute(
         f"CREATE OR REPLACE TEMP TABLE {verdicts} AS "
-        f"SELECT _row, CASE WHEN _repeat THEN 'duplicate' ELSE 'superseded' END AS verdict FROM {final} WHERE NOT _latest "
-        f"UNION ALL SELECT _row, 'duplicate' FROM {final} WHERE _latest AND _same"
+        "SELECT _row, CASE WHEN _repeat THEN 'duplicate' ELSE 'superseded' END AS verdict "
+        f"FROM {final} WHERE NOT _latest UNION ALL SELECT _row, 'duplicate' FROM {final} WHERE _latest AND _same"
     )
     updated = f"SELECT count(*) FROM {final} WHERE _latest AND NOT _same AND _known"
     return int((connection.execute(updated).fetchone() or (0,))[0])

@@ -132,6 +132,6 @@ def translate_duckdb_errors(root: Path, source: Source) -> Iterator[None]:
                     "the input cannot be read",
                     where=f"source {source.name}",
                     got=text,
-                    hint="check that the file is complete and readable, otherwise export it again; the lake is unchanged",
+                    hint="check that the file is complete and readable, or export it again; the lake is unchanged",
                 ) from None
             raise type(error)(text) from None

