@@ -53,7 +53,7 @@ def features_for(settings: Settings) -> tuple[Feature, ...]:
     problems = []
     builtin_names = {feature.name for feature in FEATURES}
     problems += [
-        f"features: '{feature.name}' already exists" for feature in pack_features if feature.name in builtin_names
+        f"features: '{feature.name}' is a feature already" for feature in pack_features if feature.name in builtin_names
     ]
     try:
         check((*FEATURES, *(feature for feature in pack_features if feature.name not in builtin_names)))
@@ -110,7 +110,7 @@ def _unknown_feature_problems(tag: PackTag, known: list[str]) -> Iterator[str]:
     for number, value in enumerate(tag.values):
         for name in _referenced_features(value.when):
             if name not in known and not name.startswith(PROFILE_PREFIX):
-                yield f"values.{number}.when: unknown feature '{name}'{did_you_mean(name, known)}"
+                yield f"values.{number}.when: there is no feature '{name}'{did_you_mean(name, known)}"
 
 
 def _referenced_features(rule: Any) -> Iterator[str]:
