@@ -32,7 +32,7 @@ KEY_VARIABLE = "QIANMIAN_PII_KEY"
 MIN_KEY_LENGTH = 16
 HASH_PREFIX = "h1:"
 HASH_PATTERN = r"^h1:[0-9a-f]{32}$"
-# hashes accepted from a source with `hashed: true`: no blank and no @, so that no raw value passes
+# hashes accepted from a source with `hashed: true`: no blank and no @, so that no name or e-mail address passes
 SOURCE_HASH_PATTERN = r"^[0-9A-Za-z+/=_:.-]{16,128}$"
 EMAIL_PATTERN = r"[^@\s\"\\,;:<>]+@[^@\s\"\\,;:<>]+\.[A-Za-z]{2,}"
 PHONE_PATTERN = r"\+[0-9][0-9 ().-]{7,18}"

@@ -369,14 +369,14 @@ class GraphResolver:
             np.column_stack(unmerged_pairs),
             tie_break,
         )
-        record, owner, since, link = periods(clusters, first)
+        record, owner, valid_from, link = periods(clusters, first)
         register(
             connection,
             "identity_periods",
             {
                 "record": record,
                 "owner": owner,
-                "valid_from": timestamps(since),
+                "valid_from": timestamps(valid_from),
                 "link": pa.array(link, mask=link == NO_RECORD),
             },
         )

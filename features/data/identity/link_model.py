@@ -215,11 +215,12 @@ def splink_settings(specs: list[ComparisonSpec], filled: frozenset[str], link_ty
         missing: Any = levels.NullLevel(columns[0])
         if len(columns) > 1:
             missing = levels.And(*(levels.NullLevel(column) for column in columns)).configure(is_null_level=True)
-        labelled = [level.configure(label_for_charts=label) for level, label in spec.levels]
+        labelled_levels = [level.configure(label_for_charts=label) for level, label in spec.levels]
         different = levels.ElseLevel().configure(label_for_charts="different")
         splink_comparisons.append(
             library.CustomComparison(
-                [missing.configure(label_for_charts="missing"), *labelled, different], output_column_name=spec.name
+                [missing.configure(label_for_charts="missing"), *labelled_levels, different],
+                output_column_name=spec.name,
             )
         )
     return SettingsCreator(

@@ -22,7 +22,7 @@ def periods(clusters: RecordClusters, first_seen: Ints) -> tuple[Codes, Codes, I
     -------
     record, owner : int32 array, shape (k,)
         Record, and oldest record of its customer from that time on.
-    since : int64 array, shape (k,)
+    valid_from : int64 array, shape (k,)
         Start of the period, in µs or `UNDATED`.
     link : int32 array, shape (k,)
         Link that assigned the record, or `NO_RECORD` if the record is its own customer.
@@ -38,5 +38,5 @@ def periods(clusters: RecordClusters, first_seen: Ints) -> tuple[Codes, Codes, I
         lasting = ends | (merged_at[above] > merged_at[current])
         rows.append((record[lasting], above[lasting], merged_at[current[lasting]], merged_by[current[lasting]]))
         record, current = record[~ends], above[~ends]
-    record, owner, since, link = (np.concatenate(column) for column in zip(*rows, strict=True))
-    return record, owner, since, link
+    record, owner, valid_from, link = (np.concatenate(column) for column in zip(*rows, strict=True))
+    return record, owner, valid_from, link
