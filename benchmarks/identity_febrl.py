@@ -140,7 +140,7 @@ def scores(pairs: pa.Table, records: pa.Table, across: bool) -> dict[str, Any]:
 
 def errors(pairs: pa.Table, review: pa.Table, records: pa.Table, across: bool) -> dict[str, int]:
     """Counts of errors: true pairs not compared, left to clerical review or scored too low, and wrong links."""
-    from features.data.identity.link_model import blocking_keys
+    from features.data.identity.blocking import blocking_keys
     from features.data.identity.records import prepare_records, private_connection, validate_records
     from qianmian.settings import LinkingSettings
 

@@ -1,1 +1,4 @@
-"""Floor 2: from raw files to profiles. Sources, ingest, identity, feature and tag definitions, the builder. Imports only `qianmian`."""
+"""From raw files to customer profiles: sources, ingest, identity, features, tags and training sets.
+
+This layer imports only `qianmian`.
+"""

@@ -1,4 +1,4 @@
-"""The training set of contents: who met which article, banner or message, how much it was theirs, and what they buy beside it."""
+"""The training set of contents (articles, banners, messages): interactions weighted by engagement, and purchases."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from features.interactions import Interactions, TrainingSet
 from features.training_data import interactions_from_rows
 from qianmian.errors import DataError
 
-# what an event says of liking a content, beside the time spent
+# weight of an event type, before it is multiplied by the dwell time factor
 CONTENT_WEIGHTS = {
     "view": 1.0,
     "message_open": 0.5,
@@ -31,9 +31,9 @@ CONTENT_WEIGHTS = {
     "coupon_redeem": 2.0,
     "purchase": 2.0,
 }
-READ_WEIGHT = 1.0  # an event of this weight or more: it was read to the end, or as good as
-MIN_DWELL_SAMPLES = 5  # of a content, for a median of its own; else that of its type, else that of all
-MIN_DWELL_FACTOR, MAX_DWELL_FACTOR = 0.1, 2.0  # what the time spent may make of an event
+READ_WEIGHT = 1.0  # an event of at least this weight counts as a complete read
+MIN_DWELL_SAMPLES = 5  # with fewer dwell times a content uses the median of its type, then the overall median
+MIN_DWELL_FACTOR, MAX_DWELL_FACTOR = 0.1, 2.0  # bounds of the dwell time factor
 CONTENT_COLUMNS = ("type", "topics", "item_ids", "channel", "language")
 
 
@@ -41,19 +41,20 @@ CONTENT_COLUMNS = ("type", "topics", "item_ids", "channel", "language")
 class ContentSet(TrainingSet):
     """A `TrainingSet` whose items are contents; `source` is ``contents``.
 
-    `item_attributes` are the columns of `contents`; `category` is the type. A content nobody met yet is an item too, at the end. An entry of
-    `interactions` is an event with a content, its weight by `engagement_weights`.
+    `item_attributes` are the columns of the table `contents`; `category` is the type. Contents without interactions are
+    items too, after all others. An entry of `interactions` is an event about a content, weighted by
+    `engagement_weights`.
 
     Attributes
     ----------
     purchases : TrainingSet or None
-        What the same customers bought, without profile features; None where the lake names no items.
+        Purchases of the same customers, without profile features. None if the lake has no items.
     """
 
     purchases: TrainingSet | None = None
 
     def with_earlier_cutoff(self, days: float) -> ContentSet:
-        """As `TrainingSet.with_earlier_cutoff`, purchases too."""
+        """Return the set as it was `days` days before `as_of`, purchases included; see `TrainingSet`."""
         before = super().with_earlier_cutoff(days)
         assert isinstance(before, ContentSet)
         return replace(before, purchases=None if self.purchases is None else self.purchases.with_earlier_cutoff(days))
@@ -65,26 +66,27 @@ def engagement_weights(
     contents: NDArray[np.integer[Any]],
     types: NDArray[np.str_],
 ) -> NDArray[np.float32]:
-    """How much each event says of liking its content.
+    """Weight each event by its type and its dwell time.
 
-    ``CONTENT_WEIGHTS[event type] × clip(log2(1 + seconds / usual), SHORTEST, LONGEST)``; usual is the median of that content, so that a long text
-    is not liked better for being long (dwell time against that of the content, as a logarithm: Yi et al. 2014, "Beyond clicks"). Where no time is
-    told the second factor is 1, which is also that of the median.
+    ``CONTENT_WEIGHTS[event type] × clip(log2(1 + seconds / median), MIN_DWELL_FACTOR, MAX_DWELL_FACTOR)``, where
+    `median` is the median dwell time of the content, so that long texts get no advantage (logarithm of relative dwell
+    time: Yi et al. 2014, "Beyond clicks"). With an unknown dwell time the second factor is 1, as for the median.
 
     Parameters
     ----------
-    event_types : ndarray of str, (m,)
-    seconds : ndarray of float, (m,)
-        NaN or ≤ 0 where unknown.
-    contents : ndarray of int, (m,)
-        Index into `types`.
-    types : ndarray of str, (n_contents,)
-        Of each content.
+    event_types : str array, shape (m,)
+        Event types.
+    seconds : float array, shape (m,)
+        Dwell time in seconds; NaN or ≤ 0 if unknown.
+    contents : int array, shape (m,)
+        Content of each event, as an index into `types`.
+    types : str array, shape (n_contents,)
+        Type of each content.
 
     Returns
     -------
-    ndarray of float32, (m,)
-        0 for an event that says nothing.
+    float32 array, shape (m,)
+        0 for an event type without a weight.
 
     Examples
     --------
@@ -113,22 +115,28 @@ def engagement_weights(
 def _medians(
     groups: NDArray[np.integer[Any]], values: NDArray[np.floating[Any]], n: int
 ) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
-    """Lower median and size of each group; NaN for an empty one."""
+    """Lower median (NaN for an empty group) and size of each group, arrays of shape (n,)."""
     order = np.lexsort((values, groups))
     sizes = np.bincount(groups, minlength=n)
     middle = np.cumsum(sizes) - sizes + np.maximum(sizes - 1, 0) // 2
-    found = np.full(n, np.nan)
-    found[sizes > 0] = values[order][middle[sizes > 0]]
-    return found, sizes
+    medians = np.full(n, np.nan)
+    medians[sizes > 0] = values[order][middle[sizes > 0]]
+    return medians, sizes
 
 
 def content_rows(builder: Builder, as_of: datetime, start: datetime | None = None) -> pa.Table:
-    """Events with a content in ``[start, as_of)``: one_id, content_id, event_type, seconds, age_days, and for `interactions_from_rows` basket, quantity, amount.
+    """Read the events about contents in ``[start, as_of)``.
+
+    Returns
+    -------
+    pyarrow.Table
+        Columns one_id, content_id, event_type, seconds, age_days; and basket, quantity and amount for
+        `interactions_from_rows`.
 
     Raises
     ------
     DataError
-        There are no contents, or no event before `as_of` names one.
+        If the lake has no contents, or no event before `as_of` has a `content_id`.
     """
     states = builder.states_at(as_of)
     if "contents" not in builder.states or not builder.states["contents"].rows:
@@ -137,7 +145,7 @@ def content_rows(builder: Builder, as_of: datetime, start: datetime | None = Non
         )
     if "events" not in states or "content_id" not in states["events"].filled:
         raise DataError(
-            f"no event before {as_of.date()} names a content",
+            f"no event before {as_of.date()} has a content_id",
             where="events",
             hint="map `content_id` of events in sources.yaml",
         )
@@ -163,12 +171,13 @@ def content_rows(builder: Builder, as_of: datetime, start: datetime | None = Non
 def content_set(builder: Builder, as_of: datetime, purchases: TrainingSet | None = None) -> ContentSet:
     """Build the training set of contents at `as_of`.
 
-    Contents carry no date in the lake, so one that appears later is there already, as one nobody met.
+    Contents carry no date in the lake, so a content published after `as_of` is an item too, without interactions.
 
     Parameters
     ----------
     purchases : TrainingSet, optional
-        Purchases of the customers known at `as_of` (`features.interactions.training_set`); its profile features become this set's.
+        Purchases of the customers known at `as_of` (`features.training_data.training_set`). Its profile features become
+        those of the result.
 
     Raises
     ------
@@ -176,20 +185,20 @@ def content_set(builder: Builder, as_of: datetime, purchases: TrainingSet | None
         See `content_rows`.
     """
     rows = content_rows(builder, as_of)
-    described = builder.backend.table("contents").to_pyarrow()
-    named = np.asarray(described["content_id"].to_pylist(), dtype=np.str_)
+    contents = builder.backend.table("contents").to_pyarrow()
+    listed_ids = np.asarray(contents["content_id"].to_pylist(), dtype=np.str_)
     interacted = rows.group_by("content_id").aggregate([("one_id", "count_distinct"), ("one_id", "count")])
-    also = np.asarray(interacted["content_id"].to_pylist(), dtype=np.str_)
-    every = np.union1d(named, also)
-    at = IdMap(every).rows(also)
-    customers, events = np.zeros(len(every), np.int64), np.zeros(len(every), np.int64)
+    interacted_ids = np.asarray(interacted["content_id"].to_pylist(), dtype=np.str_)
+    all_ids = np.union1d(listed_ids, interacted_ids)
+    at = IdMap(all_ids).rows(interacted_ids)
+    customers, events = np.zeros(len(all_ids), np.int64), np.zeros(len(all_ids), np.int64)
     customers[at], events[at] = interacted["one_id_count_distinct"].to_numpy(), interacted["one_id_count"].to_numpy()
-    content_ids = every[np.lexsort((np.arange(len(every)), -events, -customers))]
-    place = IdMap(named).rows(content_ids)
+    content_ids = all_ids[np.lexsort((np.arange(len(all_ids)), -events, -customers))]
+    row_of = IdMap(listed_ids).rows(content_ids)  # −1, the appended '', for an id that `contents` does not list
     attributes = {
-        name: np.asarray([*described[name].fill_null("").to_pylist(), ""], dtype=np.str_)[place]
+        name: np.asarray([*contents[name].fill_null("").to_pylist(), ""], dtype=np.str_)[row_of]
         for name in CONTENT_COLUMNS
-        if name in described.column_names
+        if name in contents.column_names
     }
     attributes |= {
         "category": attributes.get("type", np.full(len(content_ids), "")),
@@ -197,8 +206,8 @@ def content_set(builder: Builder, as_of: datetime, purchases: TrainingSet | None
         "price": np.full(len(content_ids), np.nan, dtype=np.float32),
     }
     if purchases is None:
-        people = builder.views(as_of).customers.select("one_id").distinct().order_by("one_id").to_pyarrow()
-        user_ids = np.asarray(people["one_id"].to_pylist(), dtype=np.str_)
+        known = builder.views(as_of).customers.select("one_id").distinct().order_by("one_id").to_pyarrow()
+        user_ids = np.asarray(known["one_id"].to_pylist(), dtype=np.str_)
     else:
         user_ids = purchases.user_ids
     purchases_only = None if purchases is None else replace(purchases, user_features=None)
@@ -210,11 +219,16 @@ def content_set(builder: Builder, as_of: datetime, purchases: TrainingSet | None
 def content_interactions(
     rows: pa.Table, user_ids: NDArray[np.str_], content_ids: NDArray[np.str_], types: NDArray[np.str_]
 ) -> Interactions:
-    """Rows of `content_rows` as interactions of known customers with known contents.
+    """Convert rows of `content_rows` to interactions; rows of unknown customers or contents are left out.
 
     Parameters
     ----------
-    types : ndarray of str, (n_contents,)
+    rows : pyarrow.Table
+        Result of `content_rows`.
+    user_ids, content_ids : str array, shape (n_users,) and (n_contents,)
+        Ids in the order of the indices.
+    types : str array, shape (n_contents,)
+        Type of each content.
     """
     users, contents = IdMap(user_ids).rows(rows["one_id"]), IdMap(content_ids).rows(rows["content_id"])
     seconds = np.asarray(rows["seconds"].to_numpy(zero_copy_only=False), dtype=np.float64)

@@ -1,4 +1,4 @@
-"""`TrainingSet`: who interacted with what, when, and what is known of both. What every model is fitted on."""
+"""`TrainingSet`: customers, items, their interactions and features; every model is fitted on one."""
 
 from __future__ import annotations
 
@@ -17,6 +17,7 @@ from features.compute.spec import UserFeatures
 from features.id_map import IdMap
 
 T = TypeVar("T")
+# the columns of `Interactions`; `shape` is no column
 INTERACTION_FIELDS = (
     "users",
     "items",
@@ -25,7 +26,7 @@ INTERACTION_FIELDS = (
     "orders",
     "quantities",
     "amounts",
-)  # of `Interactions`, one entry a line
+)
 EVENT_WEIGHTS = {
     "view": 1.0,
     "search": 1.0,
@@ -39,22 +40,24 @@ EVENT_WEIGHTS = {
 
 @dataclass(frozen=True)
 class Interactions:
-    """One entry a paid order line (or a behaviour event, where there are no lines with items).
+    """Interactions as parallel arrays: one entry per paid order line, or per event where no order line names an item.
+
+    `features.training_data.training_set` sorts the entries by user, item, age and weight.
 
     Attributes
     ----------
-    users, items : ndarray of int32, (m,)
-        Indices.
-    age_days : ndarray of float32, (m,)
-        Days between the interaction and `as_of`, > 0; 0 where the source has no time.
-    weights : ndarray of float32, (m,)
-        1 a line; `EVENT_WEIGHTS` for events. A `training_set` is sorted by user, item, age, weight.
+    users, items : int32 array, shape (m,)
+        Row and column indices.
+    age_days : float32 array, shape (m,)
+        Days between the interaction and `as_of`, > 0; 0 where the source has no timestamps.
+    weights : float32 array, shape (m,)
+        1 per order line; `EVENT_WEIGHTS` for events.
     shape : tuple of int
         (n_users, n_items).
-    orders : ndarray of int32, (m,), or None
-        Which order (or visit) a line belongs to; of two orders of a user the larger number is the later one. None where nobody knows.
-    quantities, amounts : ndarray of float32, (m,), or None
-        Units, and what was paid for the line (NaN where unknown). None where the whole source does not say.
+    orders : int32 array, shape (m,), or None
+        Order (or visit) of each line; the later of two orders of a user has the larger number. None if unknown.
+    quantities, amounts : float32 array, shape (m,), or None
+        Units and amount paid for the line, NaN if unknown. None if the source has no such column.
     """
 
     users: NDArray[np.int32]
@@ -67,24 +70,32 @@ class Interactions:
     amounts: NDArray[np.float32] | None = None
 
     def where(self, kept: NDArray[np.bool_] | NDArray[np.integer[Any]]) -> Interactions:
-        """The entries where the mask (m,) holds, or at these places."""
+        """Entries selected by a boolean mask of shape (m,) or by an index array."""
         columns = {name: getattr(self, name) for name in INTERACTION_FIELDS}
         return replace(self, **{name: column[kept] for name, column in columns.items() if column is not None})
 
     def matrix(self, half_life_days: float | None = None) -> sparse.csr_matrix:
-        """Summed weights, user × item; with a half-life an interaction of age a counts ``2 ** (-a / half_life)``.
+        """Sum the weights into a user × item matrix.
+
+        Parameters
+        ----------
+        half_life_days : float, optional
+            With a half-life, the weight of an interaction of age a is multiplied by ``2 ** (-a / half_life_days)``.
+
+        Returns
+        -------
+        csr_matrix of float32, shape (n_users, n_items)
 
         Examples
         --------
-        >>> both = Interactions(np.zeros(2, np.int32), np.zeros(2, np.int32), np.array([0, 10], np.float32), np.ones(2, np.float32), (1, 1))
+        >>> zeros, ones = np.zeros(2, np.int32), np.ones(2, np.float32)
+        >>> both = Interactions(zeros, zeros, np.array([0, 10], np.float32), ones, (1, 1))
         >>> float(both.matrix()[0, 0]), float(both.matrix(half_life_days=10)[0, 0])
         (2.0, 1.5)
         """
-        weights = (
-            self.weights
-            if half_life_days is None
-            else self.weights * np.exp2(-self.age_days / np.float32(half_life_days))
-        )
+        weights = self.weights
+        if half_life_days is not None:
+            weights = weights * np.exp2(-self.age_days / np.float32(half_life_days))
         counts = sparse.coo_matrix((weights.astype(np.float64), (self.users, self.items)), shape=self.shape).tocsr()
         result = counts.astype(np.float32)
         result.sort_indices()
@@ -92,33 +103,40 @@ class Interactions:
 
 
 class _Memo:
-    """A value, or not yet one."""
+    """A value that is computed once, under a lock."""
 
     def __init__(self) -> None:
         self._lock = threading.RLock()
-        self._made: tuple[Any, ...] = ()
+        self._value: tuple[Any, ...] = ()  # empty until computed: the value itself may be None
 
     def of(self, factory: Callable[[], Any]) -> Any:
         with self._lock:
-            self._made = self._made or (factory(),)
-        return self._made[0]
+            self._value = self._value or (factory(),)
+        return self._value[0]
 
 
 @dataclass(frozen=True)
 class TrainingSet:
-    """Everything a model may learn from at `as_of`.
+    """Everything a model may learn from: the data before the cutoff `as_of`.
 
     Attributes
     ----------
-    user_ids : ndarray of str, (n_users,)
-        one_ids, sorted; customers without history included.
-    item_ids : ndarray of str, (n_items,)
-        By falling popularity (customers, then lines, then id): the lower index wins a tie of scores.
-    item_attributes : dict of str to ndarray, each (n_items,)
-        The columns of `items`: text as str ('' where unknown), numbers as float32 (NaN), yes or no as int8 (−1 unknown). `category`,
-        `brand` and `price` are always there, another column when any item has it; a price nobody lists is the median of what was paid for a unit before `as_of`.
+    user_ids : str array, shape (n_users,)
+        Sorted one_ids, including customers without history.
+    item_ids : str array, shape (n_items,)
+        Items by descending popularity (customers, then lines, then id). The lower index wins a tie of scores.
+    interactions : Interactions
+        Interactions before `as_of`.
+    item_attributes : dict of str to array, each of shape (n_items,)
+        Columns of the table `items`: text as str ('' if unknown), numbers as float32 (NaN if unknown), booleans as
+        int8 (−1 if unknown). `category`, `brand` and `price` are always present, another column when any item has a
+        value. A missing list price is the median price paid per unit before `as_of`.
     user_features : UserFeatures or None
-        Rows in the order of `user_ids`.
+        Profile features, rows in the order of `user_ids`.
+    as_of : datetime
+        Cutoff, naive UTC: later data are not included.
+    source : str
+        Table the interactions come from: ``transactions``, ``events`` or ``contents``.
     """
 
     user_ids: NDArray[np.str_]
@@ -131,10 +149,18 @@ class TrainingSet:
     _memo: dict[Hashable, _Memo] = field(default_factory=dict, init=False, compare=False, repr=False)
 
     def memoize(self, key: Hashable, factory: Callable[[], T]) -> T:
-        """What is worked out from these data for whoever asks first, and kept for the others as long as the data are.
+        """Return the cached value of `key`; the first call computes it with `factory`.
 
-        Two rankers cut the same past and are fed by the same models of it; a candidate may be a stage of another. Whoever asks while another thread
-        works it out waits; what failed is tried again by the next.
+        The value lives as long as this training set. Models that need the same intermediate result (an earlier cutoff,
+        a fitted first stage) share it. A call that arrives while another thread computes the value waits for it. When
+        `factory` fails, nothing is cached and the next call computes the value again.
+
+        Parameters
+        ----------
+        key : hashable
+            Name of the value and all parameters it depends on.
+        factory : callable
+            Called without arguments.
 
         Examples
         --------
@@ -142,8 +168,8 @@ class TrainingSet:
         >>> data.memoize("lines", lambda: len(data.interactions.users)), data.memoize("lines", lambda: 7)
         (1, 1)
         """
-        found: T = self._memo.setdefault(key, _Memo()).of(factory)
-        return found
+        value: T = self._memo.setdefault(key, _Memo()).of(factory)
+        return value
 
     @classmethod
     def from_arrays(
@@ -157,7 +183,9 @@ class TrainingSet:
         weights: NDArray[Any] | None = None,
         orders: NDArray[Any] | None = None,
     ) -> TrainingSet:
-        """A training set of plain index arrays, each (m,), for benchmarks and tests: ids are the indices, nothing else is known.
+        """Build a training set from index arrays of shape (m,), for benchmarks and tests.
+
+        The ids are the indices; item attributes are unknown.
 
         Examples
         --------
@@ -186,18 +214,21 @@ class TrainingSet:
         )
 
     def with_interactions(self, interactions: Interactions) -> TrainingSet:
-        """The same customers and items with other interactions."""
+        """Copy with the same customers and items and other interactions."""
         return replace(self, interactions=interactions)
 
     def with_earlier_cutoff(self, days: float) -> TrainingSet:
-        """The same customers and items as they stood so many days before `as_of`: nothing younger is in it.
+        """Return the training set as it was `days` days before `as_of`, without later interactions.
 
-        Profile features are of `as_of` and left out; what is known of items has no date and stays. Made once for all who ask (`memoize`).
+        Profile features are computed at `as_of` and therefore dropped. Item attributes carry no date and stay. The
+        result is cached (`memoize`).
 
         Examples
         --------
-        >>> now = TrainingSet.from_arrays(np.array([0, 0]), np.array([0, 1]), n_users=1, n_items=2, age_days=np.array([3.0, 30.0]))
-        >>> now.with_earlier_cutoff(7).interactions.items.tolist(), now.with_earlier_cutoff(7).interactions.age_days.tolist()
+        >>> age_days = np.array([3.0, 30.0])
+        >>> now = TrainingSet.from_arrays(np.array([0, 0]), np.array([0, 1]), n_users=1, n_items=2, age_days=age_days)
+        >>> week_ago = now.with_earlier_cutoff(7).interactions
+        >>> week_ago.items.tolist(), week_ago.age_days.tolist()
         ([1], [23.0])
         """
         return self.memoize(("rewound", days), lambda: self._with_earlier_cutoff(days))
@@ -217,11 +248,11 @@ class TrainingSet:
 
     @cached_property
     def item_customers(self) -> NDArray[np.int64]:
-        """Distinct customers an item, (n_items,)."""
+        """Distinct customers per item, int64 array, shape (n_items,)."""
         return np.asarray((self.interactions.matrix() > 0).sum(axis=0)).ravel().astype(np.int64)
 
     def user_rows(self, one_ids: NDArray[np.str_]) -> NDArray[np.int64]:
-        """Index of each id in `user_ids`, −1 where unknown."""
+        """Index of each id in `user_ids`, −1 for an unknown user."""
         return IdMap(self.user_ids).rows(one_ids)
 
 
@@ -235,7 +266,10 @@ def sorted_interactions(
     quantities: NDArray[np.float32] | None = None,
     amounts: NDArray[np.float32] | None = None,
 ) -> Interactions:
-    """Interactions sorted by user, item, age, weight and the rest: sums of floats, and so ties, do not depend on the order given."""
+    """Sort interactions by user, item, age, weight and the remaining columns.
+
+    Float sums, and therefore ties of scores, then do not depend on the order of the input.
+    """
     columns = (amounts, quantities, orders, weights, age_days, items, users)
     order = np.lexsort([column for column in columns if column is not None])
     return Interactions(users, items, age_days, weights, shape, orders, quantities, amounts).where(order)

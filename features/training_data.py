@@ -1,4 +1,4 @@
-"""Training data read from the lake: which table says who had which item, its rows, and the `TrainingSet` made of them."""
+"""Read interactions from the lake and build the `TrainingSet` of items."""
 
 from __future__ import annotations
 
@@ -20,35 +20,41 @@ from qianmian.errors import DataError
 
 
 def interaction_source(builder: Builder, as_of: datetime) -> str:
-    """The table that says who had which item: `transactions` when any line before `as_of` names one, else `events`.
+    """Table the interactions come from: `transactions` if any line before `as_of` has an item, else `events`.
 
     Raises
     ------
     DataError
-        When neither names items.
+        If neither table has items.
     """
     states = builder.states_at(as_of)
     for table in ("transactions", "events"):
         if table in states and "item_id" in states[table].filled:
             return table
     raise DataError(
-        "neither transactions nor events name items",
+        "neither transactions nor events have an item_id",
         where=str(builder.lake.workspace.lake),
-        hint="map `item_id` in sources.yaml; without items there is nothing to recommend",
+        hint="map `item_id` in sources.yaml; without items nothing can be recommended",
     )
 
 
 def interaction_rows(builder: Builder, as_of: datetime, start: datetime | None = None) -> tuple[pa.Table, str]:
-    """Who did what with which item in ``[start, as_of)``, and the table it came from.
+    """Read the interactions in ``[start, as_of)`` and name the table they come from.
 
-    Paid order lines when any of them names an item, else events (`interaction_source`).
+    They are paid order lines if any order line has an item, else events (`interaction_source`).
 
     Returns
     -------
     pyarrow.Table
-        one_id, item_id, age_days, weight; basket (the order, or the visit), quantity, amount, each null where the source does not say.
+        Columns one_id, item_id, age_days, weight, basket (order or visit), quantity, amount. The last three are null
+        where the source does not have them.
     str
         ``transactions`` or ``events``.
+
+    Raises
+    ------
+    DataError
+        If the data has no items, or `start` is given and the data has no timestamps.
     """
     source = interaction_source(builder, as_of)
     views = builder.views(as_of)
@@ -61,7 +67,9 @@ def interaction_rows(builder: Builder, as_of: datetime, start: datetime | None =
     if start is not None:
         if not timed:
             raise DataError(
-                "the data has no time, so no period can be cut out of it", where=source, hint="map `ts` in sources.yaml"
+                "the data has no timestamps, so a period cannot be selected",
+                where=source,
+                hint="map `ts` in sources.yaml",
             )
         rows = rows.filter(rows.ts >= ibis.timestamp(start.isoformat(sep=" ")))
     if source == "transactions":
@@ -80,12 +88,14 @@ def training_set(
     Parameters
     ----------
     min_item_customers : int
-        An item that fewer customers had before `as_of` is left out: it cannot be recommended.
+        Items with fewer customers before `as_of` are left out and cannot be recommended.
+    with_features : bool
+        Whether `user_features` is filled with the profile features at `as_of`.
 
     Raises
     ------
     DataError
-        When no item has that many customers.
+        If no item has that many customers.
     """
     rows, source = interaction_rows(builder, as_of)
     per_item = rows.group_by("item_id").aggregate([("one_id", "count_distinct"), ("one_id", "count")])
@@ -96,12 +106,12 @@ def training_set(
     item_ids = np.asarray(per_item["item_id"].to_pylist(), dtype=np.str_)
     if not len(item_ids):
         raise DataError(
-            f"no item was had by at least {min_item_customers} customers before {as_of.date()}",
+            f"no item has at least {min_item_customers} customers before {as_of.date()}",
             where=source,
-            hint="set recommend.min_item_customers lower in qianmian.yaml, or bring more data",
+            hint="lower recommend.min_item_customers in qianmian.yaml, or ingest more data",
         )
-    people = builder.views(as_of).customers.select("one_id").distinct().order_by("one_id").to_pyarrow()
-    user_ids = np.asarray(people["one_id"].to_pylist(), dtype=np.str_)
+    customers = builder.views(as_of).customers.select("one_id").distinct().order_by("one_id").to_pyarrow()
+    user_ids = np.asarray(customers["one_id"].to_pylist(), dtype=np.str_)
     users, items = IdMap(user_ids).rows(rows["one_id"]), IdMap(item_ids).rows(rows["item_id"])
     interactions = interactions_from_rows(rows, users, items, (len(user_ids), len(item_ids)))
     features = None
@@ -122,12 +132,18 @@ def training_set(
 def interactions_from_rows(
     rows: pa.Table, users: NDArray[np.int64], items: NDArray[np.int64], shape: tuple[int, int]
 ) -> Interactions:
-    """Rows of `interaction_rows` as arrays, in an order that does not depend on the engine; entries whose user or item is unknown are left out.
+    """Convert rows of `interaction_rows` to arrays, in an order that does not depend on the compute engine.
+
+    Rows whose user or item is unknown are left out.
 
     Parameters
     ----------
-    users, items : ndarray of int64, (m,)
-        Index of each row's customer and item, −1 where it is unknown.
+    rows : pyarrow.Table
+        Result of `interaction_rows`, m rows.
+    users, items : int64 array, shape (m,)
+        User and item index of each row, −1 where it is unknown.
+    shape : tuple of int
+        (n_users, n_items).
     """
     known = (users >= 0) & (items >= 0)
     user, item, kept = users[known].astype(np.int32), items[known].astype(np.int32), pa.array(known)
@@ -150,7 +166,10 @@ def interactions_from_rows(
 def _order_numbers(
     users: NDArray[np.int32], items: NDArray[np.int32], age_days: NDArray[np.float64], baskets: pa.ChunkedArray
 ) -> NDArray[np.int32]:
-    """Number baskets by customer, then time, then id. A line without a basket is one of its own, as is a customer's part of a shared one."""
+    """Number baskets by customer, then time, then id.
+
+    A line without a basket gets a number of its own. A basket id of several customers is one basket per customer.
+    """
     coded = baskets.combine_chunks().dictionary_encode()
     names = np.asarray(coded.dictionary.to_pylist(), dtype=np.str_)
     place = np.empty(len(names) + 1, dtype=np.int64)
@@ -199,7 +218,7 @@ def _item_attributes(
 
 
 def _attribute(column: pa.ChunkedArray) -> NDArray[Any]:
-    """A column of `items` as an array of one entry more, the last for an item that has no row."""
+    """A column of `items` as an array with one more entry: the last is the value of an item without a row."""
     if pa.types.is_boolean(column.type):
         return np.append(column.cast(pa.int8()).fill_null(-1).to_numpy(), np.int8(-1))
     if pa.types.is_integer(column.type) or pa.types.is_floating(column.type):
@@ -208,7 +227,7 @@ def _attribute(column: pa.ChunkedArray) -> NDArray[Any]:
 
 
 def _median_unit_price(data: Interactions) -> NDArray[np.float32]:
-    """Median amount of a unit of each item, NaN for none, (n_items,)."""
+    """Median price paid per unit of each item, NaN if it was never bought, float32 array, shape (n_items,)."""
     paid = np.full(data.shape[1], np.nan, dtype=np.float32)
     if data.amounts is None:
         return paid

@@ -1,1 +1,1 @@
-"""Raw rows to canonical tables: sources, ingest, the lake, identity and the hashing of personal data."""
+"""From raw rows to canonical tables: sources, ingest, lake, identity resolution and hashing of personal data."""

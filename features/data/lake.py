@@ -1,7 +1,7 @@
 """The lake: canonical tables as Parquet, committed together by one manifest, read through DuckDB.
 
 A commit writes new files beside the old ones and then replaces ``lake/manifest.json`` in one rename, so a reader sees
-all tables of a commit or none. Files no manifest of the last two commits names are removed.
+all tables of a commit or none. Files that are not in the manifests of the last two commits are removed.
 """
 
 from __future__ import annotations
@@ -45,18 +45,32 @@ CUSTOMERS = Table(
     "customers",
     ("source", "source_user_id"),
     (
-        Column("one_id", "string", "the customer", required=True),
-        Column("source", "string", "the system"),
-        Column("source_user_id", "string", "the customer's id in that system", required=True),
-        Column("valid_from", "timestamp", "first seen; null when anything undated is known: there always", unit="UTC"),
-        Column("ledger_id", "string", "the merge decision that made the row"),
+        Column("one_id", "string", "customer id", required=True),
+        Column("source", "string", "source system"),
+        Column("source_user_id", "string", "user id in the source system", required=True),
+        Column("valid_from", "timestamp", "first seen; null (always valid) if any row is undated", unit="UTC"),
+        Column("ledger_id", "string", "merge decision that made the row"),
     ),
 )
 
 
 @dataclass(frozen=True)
 class TableState:
-    """What the manifest says of one table: where it is, how long it is, which columns hold anything."""
+    """Manifest entry of one table.
+
+    Attributes
+    ----------
+    path : str
+        Glob of the Parquet files, relative to the lake folder.
+    columns, filled : tuple of str
+        All columns, and the columns with at least one value.
+    first, last : datetime or None
+        First and last timestamp.
+    begin, end : datetime or None
+        `typical_time_range` of the table.
+    digest : str
+        Digest of the content; independent of the row order.
+    """
 
     name: str
     path: str
@@ -90,43 +104,44 @@ class TableState:
 
 
 def quote(name: str) -> str:
-    """A SQL identifier."""
+    """Quote a SQL identifier."""
     return '"' + name.replace('"', '""') + '"'
 
 
 def literal(text: str | Path) -> str:
-    """A SQL string."""
+    """Quote a SQL string literal."""
     return "'" + str(text).replace("'", "''") + "'"
 
 
 def typical_time_range(days: Sequence[tuple[date, int]]) -> tuple[datetime | None, datetime | None]:
-    """Midnights between which the rows lie, but for a few stray ones: a source's wrong clocks must not stretch its history.
+    """Midnights before and after the rows without outliers (None without rows): wrong clocks do not extend the history.
 
-    At either end days are left out that together hold at most `OUTLIER_SHARE` of the rows; at the far end only when at least
-    `OUTLIER_GAP_DAYS` without a row lie between them and the rest, so that a thin last day is never lost.
+    At either end, days that together hold at most `OUTLIER_SHARE` of the rows are left out. At the later end they are
+    left out only after a gap of more than `OUTLIER_GAP_DAYS` days, so that a last day with few rows is never lost.
 
     Parameters
     ----------
     days : sequence of (date, int)
-        Rows of each day, in order.
+        Number of rows per day, in order of the days.
 
     Examples
     --------
-    >>> begin, end = typical_time_range([(date(2001, 1, 1), 1), (date(2017, 1, 1), 5000), (date(2017, 1, 3), 1), (date(2037, 1, 1), 1)])
+    >>> rows_per_day = [(date(2001, 1, 1), 1), (date(2017, 1, 1), 5000), (date(2017, 1, 3), 1), (date(2037, 1, 1), 1)]
+    >>> begin, end = typical_time_range(rows_per_day)
     >>> f"{begin:%Y-%m-%d} {end:%Y-%m-%d}"
     '2017-01-01 2017-01-04'
     """
     if not days:
         return None, None
     allowance = OUTLIER_SHARE * sum(count for _, count in days)
-    low, stray = 0, days[0][1]
-    while stray <= allowance and low < len(days) - 1:
+    low, outliers = 0, days[0][1]
+    while outliers <= allowance and low < len(days) - 1:
         low += 1
-        stray += days[low][1]
-    high, stray = len(days), 0
+        outliers += days[low][1]
+    high, outliers = len(days), 0
     for at in range(len(days) - 1, low, -1):
-        stray += days[at][1]
-        if stray > allowance:
+        outliers += days[at][1]
+        if outliers > allowance:
             break
         if (days[at][0] - days[at - 1][0]).days > OUTLIER_GAP_DAYS:
             high = at
@@ -140,10 +155,11 @@ class Lake:
     Parameters
     ----------
     workspace : Workspace
+        Workspace that contains the lake.
 
     Notes
     -----
-    Reading never writes. `commit` is the only writer and is all or nothing.
+    Reading never writes. `commit` is the only writer; it writes all tables or none.
     """
 
     def __init__(self, workspace: Workspace) -> None:
@@ -153,14 +169,20 @@ class Lake:
     # ---- reading -------------------------------------------------------------------------------------------------
 
     def states(self) -> dict[str, TableState]:
-        """The committed tables by name; empty before the first commit."""
+        """The committed tables by name; empty before the first commit.
+
+        Raises
+        ------
+        ArtifactError
+            If the manifest cannot be read or has another format.
+        """
         if not self._manifest_file.exists():
             return {}
         try:
             manifest = json.loads(self._manifest_file.read_text(encoding="utf-8"))
             if manifest["format"] != FORMAT:
                 raise ArtifactError(
-                    "the lake was written by another version",
+                    "the lake was written by another version of Qianmian",
                     where=str(self._manifest_file),
                     got=manifest["format"],
                     allowed=FORMAT,
@@ -177,26 +199,33 @@ class Lake:
             ) from error
 
     def state(self, name: str) -> TableState:
-        """The state of a table that must be there."""
+        """The state of one table.
+
+        Raises
+        ------
+        DataError
+            If the lake does not have the table.
+        """
         states = self.states()
         if name not in states:
             raise DataError(
                 f"the lake has no {name}",
                 where=str(self.workspace.lake),
                 got=", ".join(states) or "an empty lake",
-                hint="run `qianmian ingest completejourney`, or `qianmian ingest files --config sources.yaml` with that table",
+                hint="run `qianmian ingest completejourney`, "
+                "or `qianmian ingest files --config sources.yaml` with that table",
             )
         return states[name]
 
     @property
     def digest(self) -> str:
-        """One digest over the contents of all tables; equal data, equal digest."""
+        """Digest of the contents of all tables; equal data give an equal digest."""
         joined = "\n".join(f"{name}={state.digest}" for name, state in sorted(self.states().items()))
         return hashlib.sha256(joined.encode()).hexdigest()[:16]
 
     @property
     def last(self) -> datetime | None:
-        """The last timestamp of any transaction or event."""
+        """Last timestamp of all transactions and events; None if no row has one."""
         times = [
             state.last for name, state in self.states().items() if name in ("transactions", "events") and state.last
         ]
@@ -204,40 +233,43 @@ class Lake:
 
     @property
     def has_timestamps(self) -> bool:
-        """Some transaction or event has a time."""
+        """Whether any transaction or event has a timestamp."""
         return any(state.end for name, state in self.states().items() if name in ("transactions", "events"))
 
     @property
     def default_as_of(self) -> datetime:
-        """The midnight after the last row that is not a stray one: everything known is history.
+        """Default cutoff: the midnight after the last transaction or event that is not an outlier.
 
         Raises
         ------
         DataError
-            When nothing in the lake is dated.
+            If no transaction or event has a timestamp.
         """
         ends = [state.end for name, state in self.states().items() if name in ("transactions", "events") and state.end]
         last = max(ends, default=None)
         if last is None:
             raise DataError(
-                "nothing in the lake is dated",
+                "no transaction or event in the lake has a timestamp",
                 where=str(self.workspace.lake),
-                hint="ingest data with `ts`, or say --as-of",
+                hint="ingest data with `ts`, or pass --as-of",
             )
         return last
 
     def parquet_path(self, state: TableState) -> str:
-        """What DuckDB's ``read_parquet`` takes for a table."""
+        """Path or glob of a table's files, as DuckDB's ``read_parquet`` expects it."""
         return str(self.workspace.lake / state.path)
 
     def _scan(self, relative: str) -> str:
-        """The SQL that reads a table's files; brackets in the name of the workspace are not a pattern."""
+        """SQL that reads a table's files; brackets in the path of the workspace are escaped."""
         return (
             f"read_parquet({literal(Path(glob.escape(str(self.workspace.lake))) / relative)}, hive_partitioning=false)"
         )
 
     def connect(self) -> Backend:
-        """An in-memory DuckDB behind Ibis with a view a canonical table; a table that was never ingested is empty but typed."""
+        """Open an in-memory DuckDB through Ibis, with one view per canonical table.
+
+        The view of a table that was never ingested is empty and has the right column types.
+        """
         backend = ibis.duckdb.connect()
         raw = cast(duckdb.DuckDBPyConnection, backend.con)
         raw.execute("SET TimeZone='UTC'; SET preserve_insertion_order=true")
@@ -245,7 +277,13 @@ class Lake:
         return backend
 
     def attach(self, connection: duckdb.DuckDBPyConnection, prefix: str = "") -> None:
-        """Make the views of `connect` in another DuckDB connection, their names after `prefix`."""
+        """Create the views of `connect` in another DuckDB connection, their names preceded by `prefix`.
+
+        Raises
+        ------
+        ArtifactError
+            If the files of a table cannot be read.
+        """
         states = self.states()
         for table in (*TABLES.values(), CUSTOMERS):
             state = states.get(table.name)
@@ -273,14 +311,14 @@ class Lake:
     # ---- writing -------------------------------------------------------------------------------------------------
 
     def commit(self, connection: duckdb.DuckDBPyConnection, queries: Mapping[str, str]) -> dict[str, TableState]:
-        """Write the result of each query as the new content of its table; all tables change together or none does.
+        """Write the result of each query as the new content of its table; all tables change or none does.
 
         Parameters
         ----------
         connection : DuckDBPyConnection
-            Where the queries run.
+            Connection that runs the queries.
         queries : mapping of str to str
-            Table name → SELECT with the table's columns, in the order the rows are to be kept.
+            Table name → SELECT with the table's columns; its row order is kept.
 
         Returns
         -------
@@ -321,9 +359,8 @@ class Lake:
                 )
                 pattern = "**/*.parquet"
             else:
-                connection.execute(
-                    f"COPY (SELECT * FROM {view}) TO {literal(folder / 'data.parquet')} (FORMAT parquet, COMPRESSION zstd)"
-                )
+                target = literal(folder / "data.parquet")
+                connection.execute(f"COPY (SELECT * FROM {view}) TO {target} (FORMAT parquet, COMPRESSION zstd)")
                 pattern = "data.parquet"
             relative = str((folder / pattern).relative_to(self.workspace.lake))
             source = self._scan(relative)
@@ -338,7 +375,7 @@ class Lake:
                 ).fetchall()
                 begin, end = typical_time_range(days)
                 moments = {"first": first, "last": last, "begin": begin, "end": end}
-            # of names and values; a sum, because a row that stands there twice would cancel itself out of an exclusive or
+            # The digest covers names and values. It is a sum: in an exclusive or, two equal rows would cancel out.
             content = ", ".join([literal("|".join(names)), *(f"{quote(name)}::VARCHAR" for name in names)])
             total = int(_scalar(connection, f"SELECT coalesce(sum(hash({content})::HUGEINT), 0) FROM {source}"))
             digest = f"{rows}-{total % 2**64:016x}"

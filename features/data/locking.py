@@ -1,4 +1,4 @@
-"""One writer at a time: two ingests, or an ingest and a merge decision, would each start from the lake as it was."""
+"""Writer lock: only one process may write a lake, because each writer replaces the content it started from."""
 
 from __future__ import annotations
 
@@ -11,29 +11,29 @@ from qianmian.workspace import Workspace
 
 try:
     import fcntl
-except ImportError:  # Windows
+except ImportError:  # Windows has no fcntl; the lock is not taken there
     fcntl = None  # type: ignore[assignment]
 
 
 @contextlib.contextmanager
 def exclusive_writer(workspace: Workspace) -> Iterator[None]:
-    """Hold the lake's lock for the length of the block.
+    """Hold the writer lock of the lake inside the `with` block; leftovers of killed ingests are removed.
 
     Raises
     ------
     WorkspaceError
-        Somebody else holds it.
+        If another process holds the lock.
     """
     with (workspace.lake / ".lock").open("a") as handle:
-        if fcntl is not None:  # not on Windows
+        if fcntl is not None:
             try:
                 fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError as error:
                 raise WorkspaceError(
-                    "another ingest is writing this lake",
+                    "another process is writing this lake",
                     where=str(workspace.lake),
-                    hint="wait until it has ended and run the command again",
+                    hint="wait until it has finished, then run the command again",
                 ) from error
-        for left_behind in workspace.root.glob(".ingest-*"):  # by an ingest that was killed
-            shutil.rmtree(left_behind, ignore_errors=True)
+        for leftover in workspace.root.glob(".ingest-*"):  # temporary folder of an ingest that was killed
+            shutil.rmtree(leftover, ignore_errors=True)
         yield

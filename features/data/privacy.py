@@ -1,13 +1,13 @@
-"""Personal data: kept as a salted keyed hash only, made before anything is written.
+"""Hashing of personal data: only a salted, keyed hash is stored, computed before anything is written.
 
-A value is cleaned (`+44 (0)7700 900 123` → `+447700900123`, ` Ann@Shop.COM ` → `ann@shop.com`) and becomes
+A value is normalised (`+44 (0)7700 900 123` → `+447700900123`, ` Ann@Shop.COM ` → `ann@shop.com`) and becomes
 
-    h1: + first 32 hex digits of sha256(outer || sha256(inner || domain || 0x1f || cleaned))
+    h1: + first 32 hex digits of sha256(outer || sha256(inner || domain || 0x1f || normalised))
 
-with ``inner = sha256("inner" || key)`` and ``outer = sha256("outer" || key)`` in hex: the nested construction of HMAC (RFC 2104), so
-that nobody without the key can try out telephone numbers. `domain` is the id type (of the type it counts as, where it does): the
-same digits as a card and as a telephone number give different hashes. DuckDB computes it a column at a time; the key reaches it as a
-variable and stands in no query text.
+with ``inner = sha256("inner" || key)`` and ``outer = sha256("outer" || key)`` in hex: the nested construction of HMAC
+(RFC 2104), so that telephone numbers cannot be guessed without the key. `domain` is the id type, or the type it counts
+as: the same digits as a card and as a telephone number give different hashes. DuckDB computes the hash per column. The
+key is passed as a variable and does not appear in the text of a query.
 """
 
 from __future__ import annotations
@@ -32,12 +32,11 @@ KEY_VARIABLE = "QIANMIAN_PII_KEY"
 MIN_KEY_LENGTH = 16
 HASH_PREFIX = "h1:"
 HASH_PATTERN = r"^h1:[0-9a-f]{32}$"
-SOURCE_HASH_PATTERN = (
-    r"^[0-9A-Za-z+/=_:.-]{16,128}$"  # what a source that says `hashed: true` may bring; no blank, no @
-)
+# hashes accepted from a source with `hashed: true`: no blank and no @, so that no name or e-mail address passes
+SOURCE_HASH_PATTERN = r"^[0-9A-Za-z+/=_:.-]{16,128}$"
 EMAIL_PATTERN = r"[^@\s\"\\,;:<>]+@[^@\s\"\\,;:<>]+\.[A-Za-z]{2,}"
 PHONE_PATTERN = r"\+[0-9][0-9 ().-]{7,18}"
-QUARANTINE_DOMAIN = "quarantine"  # the domain of what is only kept to show which rows were refused
+QUARANTINE_DOMAIN = "quarantine"  # hash domain of values in quarantined rows, so that they match nothing in the lake
 
 _PERSONAL_WORDS: Mapping[str, frozenset[str]] = {
     "phone": frozenset(
@@ -84,7 +83,7 @@ _PERSONAL_CHINESE_WORDS = {
     "地址": "address",
     "身份证": "document",
 }
-# "email_opt_in" or "phone_model" tell nothing of whose they are
+# A column such as "email_opt_in" or "phone_model" does not identify a person.
 _IMPERSONAL_WORDS = frozenset(
     {
         "opt",
@@ -120,15 +119,15 @@ _IMPERSONAL_WORDS = frozenset(
 
 
 def personal_data_type(name: str) -> str | None:
-    """What sort of personal data a column of that name holds; None where it holds none.
+    """Type of personal data that a column name indicates; None if it indicates none.
 
     Examples
     --------
-    >>> personal_data_type("Mobile Phone"), personal_data_type("e_mail"), personal_data_type("givenName"), personal_data_type("consent_email"), personal_data_type("city")
-    ('phone', 'email', 'name', None, None)
+    >>> [personal_data_type(name) for name in ("Mobile Phone", "e_mail", "givenName", "consent_email", "city")]
+    ['phone', 'email', 'name', None, None]
     """
-    for sign, kind in _PERSONAL_CHINESE_WORDS.items():
-        if sign in name:
+    for word, kind in _PERSONAL_CHINESE_WORDS.items():
+        if word in name:
             return kind
     spaced = re.sub(r"(?<=[a-z])(?=[A-Z])", " ", name).lower().replace("e-mail", "email").replace("e_mail", "email")
     words = re.findall(r"[a-z]+", spaced)
@@ -141,7 +140,7 @@ def personal_data_type(name: str) -> str | None:
 
 @dataclass(frozen=True)
 class PiiKey:
-    """The secret of one workspace; neither shown nor logged."""
+    """Key of one workspace for hashing personal data; its `repr` shows only the fingerprint."""
 
     inner: str
     outer: str
@@ -152,10 +151,10 @@ class PiiKey:
 
     @classmethod
     def of(cls, secret: str) -> PiiKey:
-        inner, outer, mark = (
+        inner, outer, fingerprint = (
             hashlib.sha256((part + secret).encode()).hexdigest() for part in ("inner", "outer", "fingerprint")
         )
-        return cls(inner, outer, mark[:16])
+        return cls(inner, outer, fingerprint[:16])
 
 
 def key_file(workspace: Workspace) -> Path:
@@ -167,61 +166,73 @@ def _fingerprint_file(workspace: Workspace) -> Path:
 
 
 def load_key(workspace: Workspace) -> PiiKey:
-    """The key: ``QIANMIAN_PII_KEY``, else the workspace's own, made once and readable by its owner only.
+    """Load the key from ``QIANMIAN_PII_KEY`` or from the workspace; without either, create one.
+
+    A created key file is readable by its owner only.
 
     Raises
     ------
     UsageError
-        The variable holds too short a key.
+        If the key in the environment variable is too short.
     WorkspaceError
-        What the lake holds was hashed with another key, or its key is gone: new hashes would never equal the old ones.
+        If the data of the lake was hashed with another key, or its key is missing: new hashes would not match the
+        existing ones.
     """
-    marked = None
+    expected = None
     if _fingerprint_file(workspace).exists():
         try:
-            marked = str(json.loads(_fingerprint_file(workspace).read_text(encoding="utf-8"))["fingerprint"])
+            expected = str(json.loads(_fingerprint_file(workspace).read_text(encoding="utf-8"))["fingerprint"])
         except (ValueError, KeyError, TypeError) as error:
             raise WorkspaceError(
                 "the fingerprint of the key for personal data cannot be read",
                 where=str(_fingerprint_file(workspace)),
-                hint="restore the file, or delete it where the key has certainly not changed",
+                hint="restore the file, or delete it if you are certain that the key has not changed",
             ) from error
-    given, file = os.environ.get(KEY_VARIABLE), key_file(workspace)
-    if given is not None and len(given) < MIN_KEY_LENGTH:
+    from_environment, file = os.environ.get(KEY_VARIABLE), key_file(workspace)
+    if from_environment is not None and len(from_environment) < MIN_KEY_LENGTH:
         raise UsageError(
             "the key for personal data is too short",
             where=KEY_VARIABLE,
-            got=f"{len(given)} characters",
+            got=f"{len(from_environment)} characters",
             allowed=f"at least {MIN_KEY_LENGTH}",
-            hint=f"set {KEY_VARIABLE} to a long random text, or unset it: the workspace then keeps a key of its own",
+            hint=f"set {KEY_VARIABLE} to a long random text, or unset it to use the key file of the workspace",
         )
-    if given is None and not file.exists() and marked is None:
+    if from_environment is None and not file.exists() and expected is None:
         with atomic_path(file) as temporary:
             temporary.touch(mode=0o600)
             temporary.write_text(secrets.token_hex(32), encoding="utf-8")
-    secret = given or (file.read_text(encoding="utf-8").strip() if file.exists() else "")
+    secret = from_environment or (file.read_text(encoding="utf-8").strip() if file.exists() else "")
     key = PiiKey.of(secret)
-    if marked is not None and key.fingerprint != marked:
+    if expected is not None and key.fingerprint != expected:
         raise WorkspaceError(
             "personal data in this workspace was hashed with another key"
             if secret
-            else "the key for personal data is gone",
-            where=KEY_VARIABLE if given else str(file),
+            else "the key for personal data is missing",
+            where=KEY_VARIABLE if from_environment else str(file),
             got=f"a key with fingerprint {key.fingerprint}" if secret else "no key",
-            allowed=marked,
-            hint=f"give the old key back (in {KEY_VARIABLE} or {file}); a new key needs a new workspace, into which everything is ingested again",
+            allowed=expected,
+            hint=f"restore the previous key (in {KEY_VARIABLE} or {file}); "
+            "to use a new key, ingest all data into a new workspace",
         )
     return key
 
 
 def save_key_fingerprint(workspace: Workspace, key: PiiKey) -> None:
-    """Note which key the lake's hashes are of; from now on another one is refused."""
+    """Store the fingerprint of the key of the lake's hashes; `load_key` rejects any other key from then on."""
     if not _fingerprint_file(workspace).exists():
         write_json(_fingerprint_file(workspace), {"fingerprint": key.fingerprint})
 
 
 class PersonalDataHasher:
-    """Builds the SQL that turns personal data into hashes, for one workspace's key and declared id types."""
+    """Builds SQL expressions that hash personal data, for one key and the declared id types.
+
+    Parameters
+    ----------
+    key : PiiKey
+        Key of the workspace.
+    id_types : iterable of IdType
+        Declared id types.
+    """
 
     def __init__(self, key: PiiKey, id_types: Iterable[IdType]) -> None:
         self.key = key
@@ -232,13 +243,13 @@ class PersonalDataHasher:
         return cls(load_key(workspace), settings.identity.id_types)
 
     def set_key_variables(self, connection: duckdb.DuckDBPyConnection) -> None:
-        """Give `connection` the key; the expressions of this class need it."""
+        """Set the key as variables of `connection`; the expressions of this class need them."""
         connection.execute(f"SET VARIABLE pii_inner = {literal(self.key.inner)}")
         connection.execute(f"SET VARIABLE pii_outer = {literal(self.key.outer)}")
 
     @property
     def declared(self) -> str:
-        """The declared types, for messages."""
+        """The declared types as text, for messages."""
         return ", ".join(self.id_types)
 
     @property
@@ -246,11 +257,11 @@ class PersonalDataHasher:
         return tuple(name for name, kind in self.id_types.items() if kind.pii)
 
     def is_declared(self, id_type: str) -> str:
-        """Condition: the id type (a SQL expression, cleaned) is one somebody declared."""
+        """SQL condition: `id_type` (a normalised SQL expression) is a declared id type."""
         return f"{id_type} IN ({', '.join(literal(name) for name in self.id_types)})"
 
     def is_personal(self, id_type: str) -> str:
-        """Condition: values of this id type are hashed."""
+        """SQL condition: values of this id type are hashed."""
         return f"{id_type} IN ({', '.join(literal(name) for name in self.hashed_types) or 'NULL'})"
 
     def _domain(self, id_type: str) -> str:
@@ -262,7 +273,15 @@ class PersonalDataHasher:
         return f"CASE {id_type} {cases} ELSE {id_type} END" if cases else id_type
 
     def identifier(self, id_type: str, value: str, hashed: bool = False) -> str:
-        """What the lake holds of `value`, a SQL expression, of the declared type `id_type`, another one."""
+        """SQL of the stored form of an identifier.
+
+        Parameters
+        ----------
+        id_type, value : str
+            SQL expressions of the declared type and of the value.
+        hashed : bool
+            Whether the source already hashed the values; they are then stored unchanged.
+        """
         domain = self._domain(id_type)
         keep = f"NOT ({self.is_personal(id_type)}) OR regexp_matches({value}, {literal(HASH_PATTERN)})" + (
             " OR true" if hashed else ""
@@ -270,7 +289,7 @@ class PersonalDataHasher:
         return f"CASE WHEN {keep} THEN {value} ELSE {self._hash(domain, normalized_value(domain, value))} END"
 
     def attribute(self, kind: str, value: str) -> str:
-        """What the lake holds of a profile's personal attribute."""
+        """SQL of the stored form of a personal attribute of a profile; `kind` is its `personal_data_type`."""
         domain = literal(kind)
         return (
             f"CASE WHEN regexp_matches({value}, {literal(HASH_PATTERN)}) THEN {value} "
@@ -278,12 +297,12 @@ class PersonalDataHasher:
         )
 
     def masked(self, value: str) -> str:
-        """What quarantine shows of `value`: equal values look equal, and nothing more is told."""
+        """SQL of the hash of `value` in quarantined rows; it shows only which values are equal."""
         return f"CASE WHEN {value} IS NOT NULL THEN {self._hash(literal(QUARANTINE_DOMAIN), f'({value})::VARCHAR')} END"
 
     @staticmethod
     def redacted(text: str) -> str:
-        """`text` without e-mail addresses and international telephone numbers."""
+        """SQL of `text` with e-mail addresses and international telephone numbers replaced."""
         inner = f"regexp_replace({text}, {literal(EMAIL_PATTERN)}, '(e-mail address)', 'g')"
         return f"regexp_replace({inner}, {literal(PHONE_PATTERN)}, '(telephone number)', 'g')"
 
@@ -294,7 +313,7 @@ class PersonalDataHasher:
 
 
 def normalized_value(domain: str, value: str) -> str:
-    """SQL: `value` as all who write it differently mean it. Empty where nothing is left."""
+    """SQL of the normalised `value`, equal for different spellings of one value; '' if nothing is left."""
     digits = f"regexp_replace(replace({value}, '(0)', ''), '[^0-9]', '', 'g')"
     number = f"CASE WHEN regexp_matches(trim({value}), '^(\\+|00)') THEN '+' || ltrim({digits}, '0') ELSE {digits} END"
     lettered = f"regexp_matches({value}, '[[:alpha:]]')"
@@ -307,17 +326,17 @@ def normalized_value(domain: str, value: str) -> str:
 
 
 def hash_value(workspace: Workspace, settings: Settings, id_type: str, raw: str) -> str:
-    """What the lake holds for the identifier `raw` of a declared type: how a customer is looked up by telephone number.
+    """Stored form of the identifier `raw`, for example to look up a customer by telephone number.
 
     Raises
     ------
     UsageError
-        Nobody declared the type. The value itself is not in the message.
+        If the type is not declared. The message does not contain the value.
     """
     personal = PersonalDataHasher.of(workspace, settings)
     if id_type not in personal.id_types:
         raise UsageError(
-            "there is no such id type",
+            "unknown id type",
             got=id_type,
             allowed=personal.declared,
             hint="declare it under identity.id_types in qianmian.yaml",

@@ -1,4 +1,4 @@
-"""The declared features, one file a theme and one line here each. Importing it checks every declaration."""
+"""The declared features: one file per theme, and one line here for each. The import checks every declaration."""
 
 from __future__ import annotations
 

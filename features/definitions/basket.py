@@ -1,4 +1,4 @@
-"""What one order looks like."""
+"""Size and composition of the customer's orders."""
 
 from __future__ import annotations
 

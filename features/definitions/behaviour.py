@@ -1,4 +1,4 @@
-"""What the customer does besides buying: views, carts, messages, campaign contacts."""
+"""Behaviour besides purchases: views, carts, messages, campaign contacts."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the customer reads and watches, and for how long."""
+"""Content consumption and dwell time."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How much the customer buys for the discount."""
+"""Use of discounts and coupons."""
 
 from __future__ import annotations
 

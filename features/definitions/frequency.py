@@ -1,4 +1,4 @@
-"""How often the customer buys."""
+"""Purchase frequency."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""From looking to buying: what is left of views, carts and favourites, and what still lies in the cart."""
+"""Conversion from views, carts and favourites to purchases, and abandoned carts."""
 
 from __future__ import annotations
 

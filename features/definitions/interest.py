@@ -1,4 +1,4 @@
-"""Which categories and brands the customer buys."""
+"""Categories and brands that the customer buys."""
 
 from __future__ import annotations
 

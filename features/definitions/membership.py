@@ -1,4 +1,4 @@
-"""Dates of the membership."""
+"""Dates and points of the membership."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What we sent the customer and what came of it."""
+"""Messages sent to the customer, and the responses to them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the customer pays."""
+"""Amounts that the customer pays."""
 
 from __future__ import annotations
 

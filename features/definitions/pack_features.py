@@ -1,4 +1,4 @@
-"""The features the chosen industry pack adds: its own, and three a replenishment cycle. Without a pack, none."""
+"""Features of the configured industry pack: its own features, and three per replenishment cycle."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from qianmian.settings import Settings
 
 
 def pack_of(settings: Settings) -> Pack | None:
-    """The chosen pack."""
+    """The configured industry pack; None without one."""
     return load_pack(settings.pack) if settings.pack else None
 
 
 def replenishment_cycles(settings: Settings) -> dict[str, ReplenishmentCycle]:
-    """Name of a cycle → how long its categories last, as the pack says before anything is learnt.
+    """Replenishment cycles of the pack by name, before they are learnt from data.
 
     Examples
     --------
@@ -34,41 +34,41 @@ def replenishment_cycles(settings: Settings) -> dict[str, ReplenishmentCycle]:
 
 
 def features_for(settings: Settings) -> tuple[Feature, ...]:
-    """The features the pack adds: its own, and three a replenishment cycle (orders, days since the first and since the last).
+    """Features that the pack adds: its own, and three per replenishment cycle; empty without a pack.
+
+    The features of a cycle are the number of orders, and the days since the first and since the last order.
 
     Raises
     ------
     ConfigError
-        All mistakes in the pack's features, and a rule of a tag about a feature nobody declares.
+        With all problems of the pack's features, and of tag rules that refer to an unknown feature.
     """
     pack = pack_of(settings)
     if pack is None:
         return ()
-    made = (
-        *(part for name, cycle in pack.replenishment.items() for part in _cycle_features(name, cycle)),
+    pack_features = (
+        *(feature for name, cycle in pack.replenishment.items() for feature in _cycle_features(name, cycle)),
         *map(_feature, pack.features),
     )
     problems = []
     builtin_names = {feature.name for feature in FEATURES}
     problems += [
-        f"features: '{feature.name}' is a feature already" for feature in made if feature.name in builtin_names
+        f"features: '{feature.name}' is a feature already" for feature in pack_features if feature.name in builtin_names
     ]
     try:
-        check(
-            tuple(feature for feature in (*FEATURES, *made) if feature in FEATURES or feature.name not in builtin_names)
-        )
+        check((*FEATURES, *(feature for feature in pack_features if feature.name not in builtin_names)))
     except ConfigError as error:
         problems += [f"features: {problem}" for problem in error.problems]
-    known = [*sorted(builtin_names), *(feature.name for feature in made)]
+    known = [*sorted(builtin_names), *(feature.name for feature in pack_features)]
     for tag in pack.tags:
         problems += [f"tags.{tag.name}: {problem}" for problem in _unknown_feature_problems(tag, known)]
     if problems:
         raise ConfigError(problems, where=f"the pack {Path(str(settings.pack)).name}")
-    return made
+    return pack_features
 
 
 def declared_features(settings: Settings) -> tuple[Feature, ...]:
-    """Every feature that is declared under these settings: the product's own, then those of the pack."""
+    """All features declared under these settings: the built-in ones, then those of the pack."""
     return (*FEATURES, *features_for(settings))
 
 

@@ -1,10 +1,10 @@
-"""How long ago things happened."""
+"""Time since the customer's first and last events."""
 
 from __future__ import annotations
 
 from features.compute.algebra import Feature
 
-NEVER = 9_999.0  # days; a customer who never did it is further away than any who did
+NEVER = 9_999.0  # days; a customer without such an event counts as longer ago than any other customer
 
 FEATURES = (
     Feature(

@@ -1,4 +1,4 @@
-"""What the customer bought first, last and most, and how much of it is always the same."""
+"""First, last and most frequent purchases, and how concentrated the purchases are."""
 
 from __future__ import annotations
 

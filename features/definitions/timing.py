@@ -1,4 +1,4 @@
-"""When the customer buys: gaps between orders, hours, weekdays (UTC)."""
+"""Timing of orders: gaps between orders, hours, weekdays (UTC)."""
 
 from __future__ import annotations
 

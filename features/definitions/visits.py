@@ -1,4 +1,4 @@
-"""How the customer came and comes: sources, channels, devices, sessions, hours of visiting (UTC)."""
+"""Visits: referrers, channels, devices, sessions, hours (UTC)."""
 
 from __future__ import annotations
 

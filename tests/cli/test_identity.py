@@ -96,7 +96,7 @@ def test_why_two_records_are_one(qianmian, resolved, first, second):
 
 
 @pytest.mark.parametrize(
-    ("other", "why"), [("bob", "different values of login"), ("zoe", "holds no identifier that anybody else holds")]
+    ("other", "why"), [("bob", "different values of login"), ("zoe", "shares no identifier with another record")]
 )
 def test_why_two_records_are_not_one(qianmian, resolved, other, why):
     done = qianmian("identity", "explain", "ann", other, "--workspace", resolved)
@@ -146,9 +146,9 @@ def test_unmerge_and_back(qianmian, place):
 @pytest.mark.parametrize(
     ("arguments", "code", "message"),
     [
-        (["explain", "nobody"], 2, "there is no record nobody"),
-        (["explain", "phone=+1 555 0100"], 2, "there is no record with this phone"),
-        (["explain", "card=4929 0000 0000 0000"], 2, "there is no record with this card"),
+        (["explain", "nobody"], 2, "unknown record nobody"),
+        (["explain", "phone=+1 555 0100"], 2, "no record has this phone"),
+        (["explain", "card=4929 0000 0000 0000"], 2, "no record has this card"),
         (["unmerge", "m0000000000000000", "--reason", "x"], 2, "the ledger has no such decision"),
         (["unmerge", "ann", "bob", "--reason", "x"], 2, "are not one customer"),
         (["unmerge", "ann", "anna"], 2, "the reason is missing"),

@@ -156,9 +156,9 @@ def test_values_are_shown_only_on_request_and_never_in_the_workspace(call, recor
         ("records:\n  - {source: till, path: till.csv, columns: {surname: last}}", "source_user_id is required"),
         (
             "records:\n  - {source: till, path: till.csv, columns: {source_user_id: id, surname: lastt}}",
-            "no column lastt",
+            "unknown column lastt",
         ),
-        ("people: 1\nrecords:\n  - {source: till, path: till.csv, columns: {source_user_id: id}}", "no such key"),
+        ("people: 1\nrecords:\n  - {source: till, path: till.csv, columns: {source_user_id: id}}", "unknown key"),
     ],
 )
 def test_mistakes_in_the_file_are_named(call, records, tmp_path, text, says):

@@ -139,11 +139,11 @@ def test_without_contents_or_clicks_it_says_so(lake_of):
     with pytest.raises(DataError, match="no contents"):
         content_set(Builder(lake_of({"events": events}), FEATURES), AS_OF)
     contents = [{"content_id": "a", "type": "article", "topics": "milk"}]
-    with pytest.raises(DataError, match="names a content"):
+    with pytest.raises(DataError, match="has a content_id"):
         content_set(
             Builder(lake_of({"contents": contents, "events": [event("u1", None, 1, item="i")]}), FEATURES), AS_OF
         )
-    with pytest.raises(DataError, match="names a content"):
+    with pytest.raises(DataError, match="has a content_id"):
         content_set(Builder(lake_of({"contents": contents, "events": events}), FEATURES), datetime(2024, 3, 1))
 
 

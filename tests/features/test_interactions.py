@@ -193,7 +193,7 @@ def test_ages_are_exact_and_above_zero(lake_of):
 
 def test_nothing_at_or_after_as_of_is_known(shop, lake_of):
     moment = AS_OF - 10 * DAY
-    with pytest.raises(DataError, match="name items"):
+    with pytest.raises(DataError, match="have an item_id"):
         training_set(shop, moment, min_item_customers=1)  # every line is of that very moment
     lines = Orders().add("i", "1", "2", ts=AS_OF - DAY)
     past = Builder(lake_of({"transactions": list(lines.rows)}), FEATURES)
@@ -276,7 +276,7 @@ def test_without_time_everything_counts_and_has_no_age(timeless):
 
 
 def test_without_time_there_are_no_periods(timeless):
-    with pytest.raises(DataError, match="no time, so no period can be cut out.*map `ts`") as caught:
+    with pytest.raises(DataError, match="no timestamps, so a period cannot be selected.*map `ts`") as caught:
         interaction_rows(timeless, AS_OF, AS_OF - DAY)
     assert caught.value.where == "transactions"
 
@@ -287,7 +287,7 @@ def test_without_items_there_is_nothing_to_recommend(lake_of):
         {"transactions": Orders().add(None, "1").rows, "events": seen},
         {"profiles": [{"source": "shop", "source_user_id": "1"}]},
     ):
-        with pytest.raises(DataError, match="neither transactions nor events name items.*map `item_id`"):
+        with pytest.raises(DataError, match="neither transactions nor events have an item_id.*map `item_id`"):
             training_set(Builder(lake_of(tables), FEATURES), AS_OF)
 
 

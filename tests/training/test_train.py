@@ -284,13 +284,13 @@ def test_without_items_recommend_is_skipped_and_says_why(small_shop, copy_worksp
     results = {result.job: result for result in train(workspace, ["all"], clock=CLOCK, settings=settings)}
     assert list(results) == ALL
     assert {result.status for result in results.values()} == {"skipped"}
-    assert "name items" in results["recommend"].reason
+    assert "have an item_id" in results["recommend"].reason
     assert "item_id" in results["recommend"].reason
     assert "too few customers" in results["lookalike"].reason
     assert results["recommend"].version is results["recommend"].run_id is None
     assert snapshot.load_current(workspace).as_of == datetime(2024, 3, 31)  # the profiles exist nevertheless
     assert not (workspace.root / "mlflow.db").exists()
-    with pytest.raises(DataError, match="name items"):
+    with pytest.raises(DataError, match="have an item_id"):
         train(workspace, ["recommend"], clock=CLOCK, settings=settings)
 
 

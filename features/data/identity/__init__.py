@@ -1,4 +1,4 @@
-"""OneID: which records of which systems are one customer. `resolve` fills the `customers` table of the lake."""
+"""OneID: find the records of all source systems that are one customer, and fill the table `customers` of the lake."""
 
 from __future__ import annotations
 

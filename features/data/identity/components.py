@@ -1,8 +1,9 @@
-"""Grouping records into customers: which sightings of one value link, which links are refused, and who was whose since when.
+"""Cluster records into customers: candidate links from shared values, rejected links, and the merge history.
 
-Everything is integers. Records are numbered by age (0 is the oldest), so that the smallest number of a group is its oldest record,
-whose one_id the customer keeps. Links are taken level by level (an id type each, the most trusted first), all of a level at once;
-only groups in which something contradicts are walked link by link, in the order of (time, left, right, tie).
+All data are integers. Records are numbered by age (0 is the oldest), so that the smallest number of a cluster is its
+oldest record, whose one_id the customer keeps. Links are processed level by level (one id type per level, the most
+trusted first), all links of a level at once. Only clusters with a contradiction are processed link by link, in the
+order (time, left, right, tie break).
 """
 
 from __future__ import annotations
@@ -19,16 +20,24 @@ Ints = NDArray[np.int64]
 Codes = NDArray[np.int32]
 Flags = NDArray[np.bool_]
 
-UNDATED = int(np.iinfo(np.int64).min)  # the time of what is undated: it held always
+UNDATED = int(np.iinfo(np.int64).min)  # time of a sighting without a time: it is always valid
 NO_VALUE = UNDATED
 NO_RECORD = -1
-UNMERGED = -1  # refused because somebody said so; any other reason is the position of the strong type
-MAX_VECTORIZED_LINKS = 32  # groups with more links than this are finished one link at a time
+UNMERGED = -1  # a link rejected by an unmerge; any other reason is the position of the strong type
+MAX_VECTORIZED_LINKS = 32  # the remaining links of larger clusters are processed one at a time
 
 
 @dataclass(frozen=True)
 class IdTypeRule:
-    """The rule of one id type: beyond `max_customers` a value links nobody; sightings further apart than `expires` (µs) do not link."""
+    """Link rule of one id type.
+
+    Attributes
+    ----------
+    max_customers : int or None
+        A value held by more customers is shared and links no records. None: no limit.
+    expires : int or None
+        Two sightings further apart than this (µs) do not link. None: no limit.
+    """
 
     max_customers: int | None = None
     expires: int | None = None
@@ -36,7 +45,7 @@ class IdTypeRule:
 
 @dataclass(frozen=True)
 class IdentifierSightings:
-    """Who held which value when, sorted by (level, value, time, record)."""
+    """Sightings of values by records, parallel arrays of shape (k,), sorted by (level, value, time, record)."""
 
     level: NDArray[np.int8]
     value: Codes
@@ -46,7 +55,10 @@ class IdentifierSightings:
 
 @dataclass(frozen=True)
 class CandidateLinks:
-    """Candidate links; `left` is the older record, `time` when both ends had been seen."""
+    """Candidate links, parallel arrays of shape (m,); `left` is the older record.
+
+    `time` (µs) is the moment from which both records have been seen with the value.
+    """
 
     left: Codes
     right: Codes
@@ -72,22 +84,23 @@ class CandidateLinks:
 
 @dataclass(frozen=True)
 class RecordClusters:
-    """The outcome.
+    """Records clustered into customers.
 
     Attributes
     ----------
-    customer : int32 (n,)
-        The oldest record of each record's customer, all times taken together.
-    links : Links
-        Every candidate link, refused ones too.
-    accepted : bool (m,)
-        The links that hold.
-    rejected : int64 (r, 2)
-        Link and why: position of the strong type, or `UNMERGED`.
-    shared : int32 (s, 2)
-        Values that link nobody, and how many customers hold them.
-    merged_into, merged_at, merged_by : (n,)
-        Whose a record's customer became when it stopped being the oldest of its own (or `NO_RECORD`), when, and by which link.
+    customer : int32 array, shape (n,)
+        Oldest record of each record's customer at the end of all data.
+    links : CandidateLinks
+        All m candidate links, including rejected ones.
+    accepted : bool array, shape (m,)
+        Links whose two records are one customer.
+    rejected : int64 array, shape (r, 2)
+        Rejected link, and the reason: position of the strong type, or `UNMERGED`.
+    shared : int32 array, shape (s, 2)
+        Shared value, and the number of customers that hold it.
+    merged_into, merged_at, merged_by : array, shape (n,)
+        The merge at which a record stopped being the oldest of its customer: oldest record of the other customer
+        (`NO_RECORD` if there was no such merge), time in µs, and link.
     """
 
     customer: Codes
@@ -109,28 +122,35 @@ def cluster_records(
     unmerged_pairs: Codes,
     tie_break: Ints,
 ) -> RecordClusters:
-    """Group `count` records.
+    """Cluster `count` records into customers.
 
     Parameters
     ----------
-    linkage_links : Links
-        Links somebody else found, of level ``len(levels)``: they come last.
-    strong_values : int64 (s, n)
-        The value each record holds of each strong type, or `NO_VALUE`.
-    unmerged_pairs : int32 (k, 2)
-        Pairs that must never become one.
-    tie_break : int64 (v,)
-        A number a value that does not depend on what else is there; breaks the last ties.
+    count : int
+        Number of records n.
+    levels : sequence of IdTypeRule
+        Rules of the id types, the most trusted first.
+    sightings : IdentifierSightings
+        Sightings of values by records.
+    linkage_links : CandidateLinks
+        Links from record linkage, of level ``len(levels)``: they are processed last.
+    strong_values : int64 array, shape (s, n)
+        Value of each record for each strong type, or `NO_VALUE`.
+    unmerged_pairs : int32 array, shape (k, 2)
+        Pairs of records that must never be one customer.
+    tie_break : int64 array, shape (v,)
+        A number per value that does not depend on the other values; it breaks the remaining ties.
 
     Examples
     --------
-    Two records hold value 0; the third one's claim contradicts the first one's, so value 1 does not link them.
+    Records 0 and 1 hold value 0. Records 0 and 2 have different strong values, so value 1 does not link 1 and 2.
 
     >>> zeros = np.zeros(4, dtype=np.int8)
     >>> seen = IdentifierSightings(zeros, np.int32([0, 0, 1, 1]), np.int32([0, 1, 1, 2]), np.int64([5, 6, 7, 8]))
-    >>> strong_values = np.int64([[1, NO_VALUE, 2]])
-    >>> found = cluster_records(3, [IdTypeRule()], seen, CandidateLinks.joined([]), strong_values, np.zeros((0, 2), np.int32), np.int64([0, 1]))
-    >>> found.customer.tolist(), found.merged_at[1].item(), found.rejected.tolist()
+    >>> no_links, no_pairs = CandidateLinks.joined([]), np.zeros((0, 2), np.int32)
+    >>> strong_values, tie_break = np.int64([[1, NO_VALUE, 2]]), np.int64([0, 1])
+    >>> clusters = cluster_records(3, [IdTypeRule()], seen, no_links, strong_values, no_pairs, tie_break)
+    >>> clusters.customer.tolist(), clusters.merged_at[1].item(), clusters.rejected.tolist()
     ([0, 0, 2], 6, [[1, 0]])
     """
     customer = np.arange(count, dtype=np.int32)
@@ -169,7 +189,11 @@ def cluster_records(
 def _candidate_links(
     sightings: IdentifierSightings, begin: int, end: int, level: IdTypeRule, customer: Codes, number: int
 ) -> tuple[CandidateLinks, Codes]:
-    """Each sighting of a value to the one before it (the first undated one where that has expired); values held by too many to none."""
+    """Link each sighting of a value to the previous one; also the shared values with their number of customers.
+
+    Where the previous sighting has expired, the link goes to the first sighting if that one is undated. A shared value
+    gives no links.
+    """
     value, record, time = (getattr(sightings, name)[begin:end] for name in ("value", "record", "time"))
     over = np.zeros((0, 2), dtype=np.int32)
     if not len(value):
@@ -177,24 +201,23 @@ def _candidate_links(
     starts = np.flatnonzero(np.concatenate([[True], value[1:] != value[:-1]]))
     sizes = np.diff(np.append(starts, len(value)))
     first = np.repeat(starts, sizes)
-    links_somebody = np.ones(len(value), dtype=bool)
+    gives_links = np.ones(len(value), dtype=bool)
     if level.max_customers is not None and (crowded := sizes > level.max_customers).any():
         held = np.flatnonzero(np.repeat(crowded, sizes))
-        pairs = np.unique(
-            first[held].astype(np.int64) << 32 | customer[record[held]]
-        )  # customers as more trusted types have them
+        # counts customers, not records: the more trusted levels have already merged records
+        pairs = np.unique(first[held].astype(np.int64) << 32 | customer[record[held]])
         holders = np.bincount(pairs >> 32, minlength=len(value))
         shared_values = np.flatnonzero(holders > level.max_customers)
         over = np.column_stack([value[shared_values], holders[shared_values]]).astype(np.int32)
-        links_somebody = holders[first] <= level.max_customers
+        gives_links = holders[first] <= level.max_customers
     here = np.arange(len(value))
     before = here - 1
-    possible = links_somebody & (here != first)
+    possible = gives_links & (here != first)
     if level.expires is not None:
         dated = (time != UNDATED) & (time[before] != UNDATED)
         expired = possible & dated & (np.where(dated, time, 0) - np.where(dated, time[before], 0) > level.expires)
         before = np.where(expired, first, before)
-        possible &= ~expired | (time[first] == UNDATED)  # what is undated never expires
+        possible &= ~expired | (time[first] == UNDATED)  # an undated sighting never expires
     possible &= record != record[before]
     one, other = record[possible], record[before[possible]]
     kept = CandidateLinks(
@@ -210,7 +233,10 @@ def _candidate_links(
 def _merge_level(
     customer: Codes, part: CandidateLinks, strong_values: Ints, unmerged_pairs: Codes, tie_break: Ints
 ) -> tuple[Codes, list[tuple[int, int]]]:
-    """The customers after the links of one level; `strong_values` is kept up at the position of each customer. Also the refused links."""
+    """Customers after the links of one level, and the rejected links with their reason.
+
+    `strong_values` is updated in place, at the position of each customer's oldest record.
+    """
     left, right = customer[part.left], customer[part.right]
     crossing = np.flatnonzero(left != right)
     if not len(crossing):
@@ -224,7 +250,7 @@ def _merge_level(
     together = coo_matrix((np.ones(len(crossing), dtype=np.int8), ends), shape=(len(nodes), len(nodes)))
     number, component = connected_components(together, directed=False)
     oldest = np.zeros(number, dtype=np.int32)
-    oldest[component[::-1]] = nodes[::-1]  # nodes ascend: the last one written is the smallest
+    oldest[component[::-1]] = nodes[::-1]  # the nodes ascend, so the last one written is the smallest
     contradicts = np.zeros(number, dtype=bool)
     for strong_value in strong_values:
         has = np.flatnonzero(strong_value[nodes] != NO_VALUE)
@@ -237,9 +263,9 @@ def _merge_level(
         contradicts[met[met[:, 0] == met[:, 1], 0]] = True
     becomes = oldest[component]
     rejected: list[tuple[int, int]] = []
-    odd = np.flatnonzero(contradicts[component[ends[0]]])
-    if len(odd):
-        slow = crossing[odd]
+    contradicting = np.flatnonzero(contradicts[component[ends[0]]])
+    if len(contradicting):
+        slow = crossing[contradicting]
         order = np.lexsort((tie_break[part.value[slow]], part.right[slow], part.left[slow], part.time[slow]))
         parent_of, rejected = _merge_one_by_one(
             slow[order], left, right, strong_values, customer[unmerged_pairs] if len(unmerged_pairs) else unmerged_pairs
@@ -258,7 +284,7 @@ def _find_root(parent_of: dict[int, int], node: int) -> int:
     top = node
     while (above := parent_of.get(top, top)) != top:
         top = above
-    while (above := parent_of.get(node, node)) != top:  # the next question about these is short
+    while (above := parent_of.get(node, node)) != top:  # path compression: the next search is short
         parent_of[node] = top
         node = above
     return top
@@ -267,7 +293,13 @@ def _find_root(parent_of: dict[int, int], node: int) -> int:
 def _merge_one_by_one(
     order: Ints, left: Codes, right: Codes, strong_values: Ints, unmerged_pairs: Codes
 ) -> tuple[dict[int, int], list[tuple[int, int]]]:
-    """Join customers link by link; a link that would put a contradiction into one of them is refused."""
+    """Merge customers link by link (union-find); a link whose merge would contain a contradiction is rejected.
+
+    Returns
+    -------
+    tuple of dict and list
+        Parent of each merged customer; rejected links with their reason.
+    """
     parent_of: dict[int, int] = {}
     held = {
         int(node): strong_values[:, node].tolist() for node in np.unique(np.concatenate([left[order], right[order]]))
@@ -286,7 +318,7 @@ def _merge_one_by_one(
         why = next(
             (at for at, (a, b) in enumerate(zip(mine, theirs, strict=True)) if NO_VALUE not in (a, b) and a != b), None
         )
-        if why is None and any(_find_root(parent_of, enemy) == older for enemy in unmerged_from.get(younger, ())):
+        if why is None and any(_find_root(parent_of, node) == older for node in unmerged_from.get(younger, ())):
             why = UNMERGED
         if why is not None:
             rejected.append((link, why))
@@ -301,7 +333,7 @@ def _merge_one_by_one(
 def _merge_history(
     customer: Codes, links: CandidateLinks, accepted: Ints, tie_break: Ints
 ) -> tuple[Codes, Ints, Codes]:
-    """Replay the accepted links in time: when did each record stop being the oldest of its customer, whose did it become, by which link."""
+    """Replay the accepted links in time order: `merged_into`, `merged_at` and `merged_by` of `RecordClusters`."""
     merged_into = np.full(len(customer), NO_RECORD, dtype=np.int32)
     merged_by = np.full(len(customer), NO_RECORD, dtype=np.int32)
     merged_at = np.full(len(customer), UNDATED)
@@ -333,9 +365,8 @@ def _merge_history(
         top[younger] = older
         merged_into[younger], merged_at[younger], merged_by[younger] = older, links.time[chosen[new]], chosen[new]
 
-    for step in range(
-        min(MAX_VECTORIZED_LINKS, int(sizes.max()))
-    ):  # the n-th link of every customer at once: no two of them meet
+    # the n-th links of all customers at once: they belong to different customers, so they do not interact
+    for step in range(min(MAX_VECTORIZED_LINKS, int(sizes.max()))):
         join(starts[sizes > step] + step)
     long = np.flatnonzero(sizes > MAX_VECTORIZED_LINKS)
     if len(long):
@@ -352,33 +383,8 @@ def _merge_history(
 
 
 def _find_roots(top: Codes, nodes: Codes) -> Codes:
-    found = top[nodes]
-    while ((above := top[found]) != found).any():
-        found = above
-    top[nodes] = found
-    return found
-
-
-def periods(clusters: RecordClusters, first_seen: Ints) -> tuple[Codes, Codes, Ints, Codes]:
-    """The rows of `customers` of linked records: record, whose (the oldest record of that customer then), since when, by which link.
-
-    A row that another one replaces at the same moment is left out; so is a record's own first row where it was linked when first seen.
-
-    Returns
-    -------
-    tuple of arrays
-        (k,) each: record int32, owner int32, since int64 (µs or `UNDATED`), link int32 (`NO_RECORD` for a record's own first row).
-    """
-    merged_into, merged_at, merged_by = clusters.merged_into, clusters.merged_at, clusters.merged_by
-    joined = np.flatnonzero(merged_into != NO_RECORD).astype(np.int32)
-    alone = np.flatnonzero((merged_into == NO_RECORD) | (merged_at > first_seen)).astype(np.int32)
-    rows = [(alone, alone, first_seen[alone], np.full(len(alone), NO_RECORD, dtype=np.int32))]
-    record, current = joined, joined
-    while len(record):
-        above = merged_into[current]
-        ends = merged_into[above] == NO_RECORD
-        lasting = ends | (merged_at[above] > merged_at[current])
-        rows.append((record[lasting], above[lasting], merged_at[current[lasting]], merged_by[current[lasting]]))
-        record, current = record[~ends], above[~ends]
-    record, whose, moment, link = (np.concatenate(column) for column in zip(*rows, strict=True))
-    return record, whose, moment, link
+    roots = top[nodes]
+    while ((above := top[roots]) != roots).any():
+        roots = above
+    top[nodes] = roots
+    return roots

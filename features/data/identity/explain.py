@@ -1,4 +1,4 @@
-"""Why two records are one customer, or why they are not: the chain of links between them, or what refused it."""
+"""Explain why two records are one customer (the chain of links between them) or why they are not."""
 
 from __future__ import annotations
 
@@ -24,7 +24,10 @@ SHOWN = 20
 
 @dataclass(frozen=True)
 class Step:
-    """One link of the chain. `ledger_id` is None where the link holds but another one had joined the two before it."""
+    """One link of the chain.
+
+    `ledger_id` is None if another link had merged the two customers before this one.
+    """
 
     left: RecordKey
     right: RecordKey
@@ -37,7 +40,7 @@ class Step:
 
 @dataclass(frozen=True)
 class Period:
-    """Whose a record was from when on."""
+    """Customer of a record from `valid_from` on (None: always)."""
 
     one_id: str
     valid_from: datetime | None
@@ -46,24 +49,27 @@ class Period:
 
 @dataclass(frozen=True)
 class Explanation:
-    """What is known of one record, or between two.
+    """Explanation of the customer of one record, or of the relation between two records.
 
     Attributes
     ----------
+    asked : tuple of RecordKey
+        The one or two records to explain.
     one_ids : tuple of str
-        The customer of each record asked about, as of the end of all data.
+        Customer of each of these records at the end of all data.
     periods : tuple of Period
-        The customers of the first record in time.
+        Customers of the first record over time.
     same : bool or None
-        Whether two records are one customer; None where one was asked about.
+        Whether the two records are one customer; None for a single record.
     steps : tuple of Step
-        From the first record to the second by the fewest links; for one record, the links that made its customer (`SHOWN` at most).
+        Shortest chain of links between two records; for a single record, the links that formed its customer, at most
+        `SHOWN`.
     reasons : tuple of str
-        Why two records are not one.
-    records : tuple of Record
-        The customer's records (`SHOWN` at most), oldest first.
+        Why two records are not one customer.
+    records : tuple of RecordKey
+        Records of the first record's customer, oldest first, at most `SHOWN`.
     size : int
-        How many records the customer has.
+        Number of records of that customer.
     """
 
     asked: tuple[RecordKey, ...]
@@ -80,19 +86,20 @@ class Explanation:
 
 
 def find_record(lake: Lake, settings: Settings, text: str) -> RecordKey:
-    """The record somebody means by `text`.
+    """Find the record that `text` refers to.
 
     Parameters
     ----------
     text : str
-        ``SOURCE:USER_ID``, a user id that one source has, a one_id, or ``ID_TYPE=VALUE`` (hashed before it is looked up).
+        ``SOURCE:USER_ID``, a user id that only one source has, a one_id, or ``ID_TYPE=VALUE`` (hashed before the
+        lookup).
 
     Raises
     ------
     NotFound
-        There is none. An identifier's value is not in the message.
+        If no record matches. The message does not contain the value of an identifier.
     UsageError
-        There are several, of different customers.
+        If records of several customers match.
     """
     lake.state("customers")
     id_type, equals, value = text.partition("=")
@@ -100,47 +107,57 @@ def find_record(lake: Lake, settings: Settings, text: str) -> RecordKey:
     latest = "arg_max(one_id, coalesce(valid_from, TIMESTAMP '0001-01-01'))"
     with lake_connection(lake) as connection:
         if equals and id_type in kinds:
-            named = f"a record with this {id_type}"
-            where = f"(source, source_user_id) IN (SELECT (source, source_user_id) FROM identities WHERE id_type = {literal(id_type)} AND id_value = ?)"
+            missing = f"no record has this {id_type}"
+            where = (
+                "(source, source_user_id) IN (SELECT (source, source_user_id) FROM identities "
+                f"WHERE id_type = {literal(id_type)} AND id_value = ?)"
+            )
             values = [hash_value(lake.workspace, settings, id_type, value)]
         else:
-            named = f"a record {text}"
+            missing = f"unknown record {text}"
             where, values = "source || ':' || source_user_id = ? OR source_user_id = ? OR one_id = ?", [text] * 3
         rows = connection.execute(
-            f"SELECT source, source_user_id, {latest}, min(valid_from) AS since FROM customers WHERE {where} GROUP BY 1, 2 ORDER BY 4 NULLS FIRST, 1, 2",
+            f"SELECT source, source_user_id, {latest}, min(valid_from) AS since FROM customers WHERE {where} "
+            "GROUP BY 1, 2 ORDER BY 4 NULLS FIRST, 1, 2",
             values,
         ).fetchall()
     exact = [row for row in rows if f"{row[0]}:{row[1]}" == text] or rows
     if not exact:
         raise NotFound(
-            f"there is no {named.removeprefix('a ')}",
+            missing,
             where=str(lake.workspace.lake),
             allowed="SOURCE:USER_ID, a user id, a one_id, or ID_TYPE=VALUE such as phone=+44…",
             hint="check the spelling and the source",
         )
     if len({row[2] for row in exact}) > 1:
         raise UsageError(
-            "several customers are meant by that",
+            "records of several customers match",
             got=", ".join(f"{row[0]}:{row[1]}" for row in exact[:5]),
             allowed="one record",
-            hint="name one of them as SOURCE:USER_ID",
+            hint="give one of them as SOURCE:USER_ID",
         )
     return str(exact[0][0]), str(exact[0][1])
 
 
 def explain(lake: Lake, settings: Settings, record: RecordKey, other: RecordKey | None = None) -> Explanation:
-    """Work out anew why `record` (and `other`) are of the customer they are of; nothing is written."""
+    """Resolve the records connected with `record` and `other` again and explain the result; nothing is written.
+
+    Parameters
+    ----------
+    record : RecordKey
+        Record to explain.
+    other : RecordKey, optional
+        Second record: explain why the two are, or are not, one customer.
+    """
     resolver = GraphResolver(lake.workspace, settings)
     asked = (record,) if other is None else (record, other)
     with lake_connection(lake) as connection:
         clusters = resolver.inspect(connection, asked)
-        one_ids = tuple(_periods(connection, each)[-1].one_id for each in asked)
-        numbers = [_record_number(connection, each) for each in asked]
-        same = (
-            None
-            if other is None
-            else record == other or (None not in numbers and len({clusters.customer[n] for n in numbers}) == 1)
-        )
+        one_ids = tuple(_periods(connection, key)[-1].one_id for key in asked)
+        numbers = [_record_number(connection, key) for key in asked]
+        same = None
+        if other is not None:
+            same = record == other or (None not in numbers and len({clusters.customer[n] for n in numbers}) == 1)
         steps: tuple[Step, ...] = ()
         reasons: tuple[str, ...] = ()
         first = numbers[0]
@@ -163,14 +180,15 @@ def explain(lake: Lake, settings: Settings, record: RecordKey, other: RecordKey 
 
 def _periods(connection: duckdb.DuckDBPyConnection, record: RecordKey) -> tuple[Period, ...]:
     rows = connection.execute(
-        "SELECT one_id, valid_from, ledger_id FROM customers WHERE source = ? AND source_user_id = ? ORDER BY valid_from NULLS FIRST",
+        "SELECT one_id, valid_from, ledger_id FROM customers WHERE source = ? AND source_user_id = ? "
+        "ORDER BY valid_from NULLS FIRST",
         record,
     ).fetchall()
     return tuple(Period(*row) for row in rows)
 
 
 def _record_number(connection: duckdb.DuckDBPyConnection, record: RecordKey) -> int | None:
-    """Its place in the grouping; None for a record that shares no identifier with anybody."""
+    """Number of the record in `RecordClusters`; None if it shares no identifier with another record."""
     row = connection.execute(
         "SELECT record FROM identity_records WHERE source = ? AND source_user_id = ?", record
     ).fetchone()
@@ -188,14 +206,15 @@ def _records(connection: duckdb.DuckDBPyConnection, numbers: np.ndarray) -> list
 
 
 def _steps(connection: duckdb.DuckDBPyConnection, clusters: RecordClusters, chosen: list[int]) -> tuple[Step, ...]:
-    """The links, with the names behind their numbers."""
+    """Links as steps, with the names of records, id types and values."""
     links, steps = clusters.links, []
     for link in chosen:
         left, right = _records(connection, np.array([links.left[link]])) + _records(
             connection, np.array([links.right[link]])
         )
         row = connection.execute(
-            "SELECT t.id_type, v.id_value, t.rule, d.ledger_id FROM identity_values AS v JOIN identity_rules AS t ON t.level = v.level "
+            "SELECT t.id_type, v.id_value, t.rule, d.ledger_id "
+            "FROM identity_values AS v JOIN identity_rules AS t ON t.level = v.level "
             f"LEFT JOIN identity_decisions AS d ON d.link = {link} WHERE v.value = {int(links.value[link])}"
         ).fetchone()
         assert row is not None
@@ -219,29 +238,29 @@ def _merge_steps(
 
 
 def _chain(connection: duckdb.DuckDBPyConnection, clusters: RecordClusters, start: int, end: int) -> tuple[Step, ...]:
-    """The fewest links from one record to the other; of two as good the one that is a decision, then the more trusted one."""
+    """Shortest chain of links from one record to the other; among equals, decisions first, then more trusted links."""
     links = clusters.links
     decisions = set(clusters.merged_by[clusters.merged_by >= 0].tolist())
     inside = np.flatnonzero(clusters.accepted & (clusters.customer[links.left] == clusters.customer[start]))
     ordered = sorted(
         inside.tolist(), key=lambda link: (link not in decisions, int(links.level[link]), int(links.time[link]), link)
     )
-    around: dict[int, list[tuple[int, int]]] = {}
+    neighbours: dict[int, list[tuple[int, int]]] = {}
     for link in ordered:
         left, right = int(links.left[link]), int(links.right[link])
-        around.setdefault(left, []).append((right, link))
-        around.setdefault(right, []).append((left, link))
-    came: dict[int, tuple[int, int]] = {start: (start, -1)}
-    waiting = deque([start])
-    while waiting and end not in came:
-        here = waiting.popleft()
-        for there, link in around.get(here, ()):
-            if there not in came:
-                came[there] = (here, link)
-                waiting.append(there)
-    chosen, here = [], end
-    while here != start:
-        here, link = came[here]
+        neighbours.setdefault(left, []).append((right, link))
+        neighbours.setdefault(right, []).append((left, link))
+    reached_from: dict[int, tuple[int, int]] = {start: (start, -1)}
+    queue = deque([start])
+    while queue and end not in reached_from:
+        node = queue.popleft()
+        for neighbour, link in neighbours.get(node, ()):
+            if neighbour not in reached_from:
+                reached_from[neighbour] = (node, link)
+                queue.append(neighbour)
+    chosen, node = [], end
+    while node != start:
+        node, link = reached_from[node]
         chosen.append(link)
     return _steps(connection, clusters, chosen[::-1])
 
@@ -254,8 +273,8 @@ def _why_not(
     numbers: list[int | None],
 ) -> tuple[str, ...]:
     if None in numbers:
-        lonely = asked[numbers.index(None)]
-        return (f"{lonely[0]}:{lonely[1]} holds no identifier that anybody else holds",)
+        unlinked = asked[numbers.index(None)]
+        return (f"{unlinked[0]}:{unlinked[1]} shares no identifier with another record",)
     links, customer = clusters.links, clusters.customer
     mine, theirs = (int(customer[number]) for number in numbers if number is not None)
     reasons = [
@@ -274,24 +293,27 @@ def _why_not(
         held = f"both hold {id_type} {id_value}"
         if value in shared:
             reasons.append(
-                f"{held}, but {shared[value]} customers do (more than {kind.max_customers}): a shared one links nobody"
+                f"{held}, but {shared[value]} customers hold it (more than {kind.max_customers}): "
+                "a shared identifier links no records"
             )
         elif rejected.get(value, UNMERGED) != UNMERGED:
-            reasons.append(f"{held}, but they are customers with different values of {strong[rejected[value]]}")
+            reasons.append(f"{held}, but their customers have different values of {strong[rejected[value]]}")
         elif value not in rejected:
             reasons.append(
-                f"{held}, but others held it between, or it was seen more than {kind.expires_days} days apart"
+                f"{held}, but another record held it in between, "
+                f"or the sightings are more than {kind.expires_days} days apart"
             )
     for record in asked:
         for (id_type,) in _contradicting_id_types(connection, record):
             reasons.append(
-                f"{record[0]}:{record[1]} was seen with several values of {id_type}, which is strong: the first one counts, others link nobody"
+                f"{record[0]}:{record[1]} was seen with several values of the strong type {id_type}: "
+                "only the first value links records"
             )
-    return tuple(reasons) or ("they hold no identifier in common",)
+    return tuple(reasons) or ("they have no identifier in common",)
 
 
 def _unmerge_reason(ledger_id: str, at: datetime | None, why: str) -> str:
-    return f"somebody unmerged them{f' on {at:%Y-%m-%d}' if at else ''}: {why} ({ledger_id})"
+    return f"they were unmerged{f' on {at:%Y-%m-%d}' if at else ''}: {why} ({ledger_id})"
 
 
 def _unmerges_between(
@@ -300,7 +322,8 @@ def _unmerges_between(
     rows = connection.execute(f"""
         SELECT u.ledger_id, u.decided_at, u.reason, a.record, b.record FROM ({ledger.unmerged_pairs()}) AS u
         JOIN identity_records AS a ON a.source = u.left_source AND a.source_user_id = u.left_source_user_id
-        JOIN identity_records AS b ON b.source = u.right_source AND b.source_user_id = u.right_source_user_id ORDER BY u.sequence""").fetchall()
+        JOIN identity_records AS b ON b.source = u.right_source AND b.source_user_id = u.right_source_user_id
+        ORDER BY u.sequence""").fetchall()
     return [row[:3] for row in rows if {int(customer[row[3]]), int(customer[row[4]])} == {mine, theirs}]
 
 
@@ -315,10 +338,11 @@ def _contradicting_id_types(connection: duckdb.DuckDBPyConnection, record: Recor
 def _shared_values(
     connection: duckdb.DuckDBPyConnection, customer: np.ndarray, mine: int, theirs: int
 ) -> list[tuple[Any, ...]]:
-    """Values that records of both customers hold: value, level, id_type, id_value."""
+    """Rows (value, level, id_type, id_value) of the values that records of both customers hold."""
     listed = [", ".join(str(member) for member in np.flatnonzero(customer == side)) for side in (mine, theirs)]
     held = "SELECT value FROM identity_held JOIN identity_records USING (seen) WHERE record IN ({})"
     return connection.execute(
-        f"SELECT value, level, id_type, id_value FROM identity_values JOIN identity_rules USING (level) WHERE value IN ({held.format(listed[0])}) "
-        f"AND value IN ({held.format(listed[1])}) ORDER BY level, id_value LIMIT {SHOWN}"
+        "SELECT value, level, id_type, id_value FROM identity_values JOIN identity_rules USING (level) "
+        f"WHERE value IN ({held.format(listed[0])}) AND value IN ({held.format(listed[1])}) "
+        f"ORDER BY level, id_value LIMIT {SHOWN}"
     ).fetchall()

@@ -1,7 +1,8 @@
-"""Deterministic OneID: records that hold one identifier are one customer, unless something says they are two.
+"""Deterministic identity resolution: records that share an identifier are one customer, unless a rule forbids it.
 
-The strings stay in DuckDB; `features.data.identity.components` groups numbers. What a record's customer is depends only on the records it is
-connected with, however indirectly: when rows are added, those are resolved again and everybody else's rows are kept as they are.
+The strings stay in DuckDB; `features.data.identity.components` clusters numbers. The customer of a record depends only
+on the records it is connected with, directly or indirectly. When rows are added, only the connected records are
+resolved again; the rows of all other records are kept.
 """
 
 from __future__ import annotations
@@ -27,11 +28,11 @@ from features.data.identity.components import (
     IdTypeRule,
     RecordClusters,
     cluster_records,
-    periods,
 )
 from features.data.identity.decisions import pending_entries, record_decisions
 from features.data.identity.ledger import Ledger
 from features.data.identity.one_id import CUSTOMER_COLUMNS, FIRST_SEEN_SQL, ONE_ID_SQL, Resolution
+from features.data.identity.periods import periods
 from features.data.identity.tables import PROBABILISTIC, RECORD_COLUMNS, links_path, register, row_count, timestamps
 from features.data.lake import literal
 from qianmian.errors import DataError
@@ -48,28 +49,36 @@ LINK_COLUMNS = (
     "decided_at",
     "link_id",
 )
-MAX_HOPS = 30  # records further apart than this are found faster by resolving everybody
+MAX_HOPS = 30  # if connected records are further apart, resolving all records is faster
 
 
 @dataclass(frozen=True)
 class KnownCustomers:
-    """What was resolved before, as relations: customers (complete), and the records that got new identifiers or links since."""
+    """Result of an earlier resolution, as SQL relations.
+
+    Attributes
+    ----------
+    customers : str
+        The complete table `customers`.
+    changed : str
+        SELECT (source, source_user_id) of the records with new identifiers or links since then.
+    """
 
     customers: str
     changed: str
 
 
 class GraphResolver:
-    """Links records over their identifiers by the rules of `identity.id_types`; the merge ledger's unmerges are kept apart.
+    """Links records by their identifiers, by the rules of `identity.id_types` and the unmerges of the ledger.
 
     Parameters
     ----------
     workspace : Workspace
-        Whose ledger and probabilistic links count.
+        Workspace with the merge ledger and the links of record linkage.
     settings : Settings
-        Its `identity.id_types` count.
+        `settings.identity.id_types` are the link rules.
     decided_at : datetime, optional
-        When the decisions are made, for the ledger.
+        Decision time for the ledger, naive UTC.
     """
 
     def __init__(self, workspace: Workspace, settings: Settings, decided_at: datetime | None = None) -> None:
@@ -78,26 +87,33 @@ class GraphResolver:
         self.ledger = Ledger(workspace)
 
     def rules_digest(self) -> str:
-        """Changes with everything but rows that decides who is who."""
+        """Digest of all inputs of a resolution except the rows: rules, unmerges and links of record linkage."""
         links = links_path(self.workspace)
-        found = hashlib.sha256(links.read_bytes()).hexdigest() if links.exists() else ""
-        rules = json.dumps([[kind.model_dump() for kind in self.id_types], self.ledger.digest(), found], sort_keys=True)
+        links_digest = hashlib.sha256(links.read_bytes()).hexdigest() if links.exists() else ""
+        rules = json.dumps(
+            [[kind.model_dump() for kind in self.id_types], self.ledger.digest(), links_digest], sort_keys=True
+        )
         return hashlib.sha256(rules.encode()).hexdigest()[:16]
 
     def plan(self, connection: duckdb.DuckDBPyConnection, known: KnownCustomers | None = None) -> Resolution:
-        """Work out the `customers` table over the views of `connection`; nothing is written.
+        """Resolve the records in the views of `connection`; nothing is written to the lake.
 
         Parameters
         ----------
         connection : DuckDBPyConnection
-            With a view a canonical table.
-        known : Known, optional
-            The customers before some rows were added: only who is connected with those is resolved anew.
+            Connection with one view per canonical table.
+        known : KnownCustomers, optional
+            Customers before some rows were added: only records connected with these rows are resolved again.
+
+        Returns
+        -------
+        Resolution
+            The table `customers` and the new ledger entries.
 
         Raises
         ------
         DataError
-            The lake holds an id type nobody declared.
+            If the lake contains an undeclared id type.
         """
         self._refuse_undeclared(connection)
         connection.execute(f"CREATE OR REPLACE TEMP TABLE identity_seen AS {FIRST_SEEN_SQL}")
@@ -107,26 +123,29 @@ class GraphResolver:
         clusters = self._group(connection)
         record_decisions(connection, clusters, self.id_types, self.decided_at)
         others = (
-            f"SELECT {CUSTOMER_COLUMNS} FROM {known.customers} ANTI JOIN identity_scope USING ({RECORD_COLUMNS}) UNION ALL "
+            f"SELECT {CUSTOMER_COLUMNS} FROM {known.customers} "
+            f"ANTI JOIN identity_scope USING ({RECORD_COLUMNS}) UNION ALL "
             if scoped and known
             else ""
         )
         inside = f" SEMI JOIN identity_scope USING ({RECORD_COLUMNS})" if scoped else ""
-        # the query would otherwise run twice: once to be counted, once to be written
+        # a table, because the query would otherwise run twice: once to count the rows, once to write them
         connection.execute(f"""
             CREATE OR REPLACE TEMP TABLE identity_customers AS {others}
             SELECT {ONE_ID_SQL} AS one_id, {RECORD_COLUMNS}, first_seen AS valid_from, NULL::VARCHAR AS ledger_id
-            FROM (SELECT *, rowid AS seen FROM identity_seen{inside}) WHERE seen NOT IN (SELECT seen FROM identity_records)
+            FROM (SELECT *, rowid AS seen FROM identity_seen{inside})
+            WHERE seen NOT IN (SELECT seen FROM identity_records)
             UNION ALL
             SELECT o.one_id, r.source, r.source_user_id, p.valid_from, d.ledger_id
-            FROM identity_periods AS p JOIN identity_records AS r ON r.record = p.record JOIN identity_records AS o ON o.record = p.owner
+            FROM identity_periods AS p JOIN identity_records AS r ON r.record = p.record
+            JOIN identity_records AS o ON o.record = p.owner
             LEFT JOIN identity_decisions AS d ON d.link = p.link
             ORDER BY source, source_user_id, valid_from NULLS FIRST""")
         pending = pending_entries(connection, self.ledger, self.decided_at, scoped)
         return Resolution("SELECT * FROM identity_customers", f"SELECT * FROM {pending}")
 
     def inspect(self, connection: duckdb.DuckDBPyConnection, records: Sequence[tuple[str, str]]) -> RecordClusters:
-        """Group the given records and whoever they are connected with; the tables of the working stay in `connection`."""
+        """Cluster the given records and all records connected with them; the temp tables stay in `connection`."""
         self._refuse_undeclared(connection)
         connection.execute(f"CREATE OR REPLACE TEMP TABLE identity_seen AS {FIRST_SEEN_SQL}")
         self._prepare(connection)
@@ -139,32 +158,30 @@ class GraphResolver:
 
     def _refuse_undeclared(self, connection: duckdb.DuckDBPyConnection) -> None:
         declared = {kind.type for kind in self.id_types}
-        found = [
-            str(row[0]) for row in connection.execute("SELECT DISTINCT id_type FROM identities ORDER BY 1").fetchall()
-        ]
-        if unknown := [name for name in found if name not in declared]:
-            named = [
-                name for name in unknown if name.isidentifier() and name.isascii()
-            ]  # anything else may be somebody's number
+        rows = connection.execute("SELECT DISTINCT id_type FROM identities ORDER BY 1").fetchall()
+        if unknown := [str(row[0]) for row in rows if str(row[0]) not in declared]:
+            # text of any other form may be personal data, for example a telephone number
+            named = [name for name in unknown if name.isidentifier() and name.isascii()]
             raise DataError(
-                "the lake holds identifiers of types nobody declared",
+                "the lake contains undeclared id types",
                 where="identities",
-                got=", ".join(named) or f"{len(unknown)} odd types",
+                got=", ".join(named) or f"{len(unknown)} types that are not shown, because they may be personal data",
                 allowed=", ".join(declared),
                 hint="declare them under identity.id_types in qianmian.yaml of the workspace",
             )
 
     def _prepare(self, connection: duckdb.DuckDBPyConnection) -> None:
-        """`identity_levels`: which sightings count at which level; `identity_rules`: what a level is called; `identity_links`."""
+        """Create `identity_levels` (id type → level), `identity_rules` (level → type, rule) and `identity_links`."""
         position = {kind.type: number for number, kind in enumerate(self.id_types)}
         counted = [(kind.type, position[kind.type]) for kind in self.id_types]
         counted += [(kind.type, position[kind.counts_as]) for kind in self.id_types if kind.counts_as]
         rules = [(number, kind.type, kind.max_customers, _rule(kind)) for number, kind in enumerate(self.id_types)]
-        rules.append((len(rules), PROBABILISTIC, None, "alike beyond the threshold of record linkage"))
+        rules.append((len(rules), PROBABILISTIC, None, "match probability above the threshold of record linkage"))
         connection.execute("CREATE OR REPLACE TEMP TABLE identity_levels (id_type VARCHAR, level TINYINT)")
         connection.executemany("INSERT INTO identity_levels VALUES (?, ?)", counted)
         connection.execute(
-            "CREATE OR REPLACE TEMP TABLE identity_rules (level TINYINT, id_type VARCHAR, max_customers INTEGER, rule VARCHAR)"
+            "CREATE OR REPLACE TEMP TABLE identity_rules "
+            "(level TINYINT, id_type VARCHAR, max_customers INTEGER, rule VARCHAR)"
         )
         connection.executemany("INSERT INTO identity_rules VALUES (?, ?, ?, ?)", rules)
         file = links_path(self.workspace)
@@ -181,34 +198,41 @@ class GraphResolver:
             SEMI JOIN identity_seen AS b ON b.source = l.right_source AND b.source_user_id = l.right_source_user_id""")
 
     def _scope(self, connection: duckdb.DuckDBPyConnection, known: KnownCustomers) -> bool:
-        """`identity_scope`: the records that are new or changed, and whoever is connected with one. False where that is not worth it."""
+        """Create `identity_scope`, the new or changed records and all records connected with them.
+
+        False if that takes too many steps; resolving all records is faster then.
+        """
         connection.execute(f"""
             CREATE OR REPLACE TEMP TABLE identity_scope AS
             SELECT {RECORD_COLUMNS} FROM identity_seen LEFT JOIN (
-                SELECT {RECORD_COLUMNS}, true AS is_known, CASE WHEN count(valid_from) = count(*) THEN min(valid_from) END AS since
+                SELECT {RECORD_COLUMNS}, true AS is_known,
+                    CASE WHEN count(valid_from) = count(*) THEN min(valid_from) END AS since
                 FROM {known.customers} GROUP BY {RECORD_COLUMNS}) USING ({RECORD_COLUMNS})
             WHERE is_known IS NULL OR since IS DISTINCT FROM first_seen
             UNION SELECT {RECORD_COLUMNS} FROM ({known.changed})""")
         return self._spread(connection)
 
     def _spread(self, connection: duckdb.DuckDBPyConnection) -> bool:
-        """Add to `identity_scope` whoever is connected with somebody in it. False where that takes too many steps."""
+        """Add all connected records to `identity_scope`; False if that takes more than `MAX_HOPS` steps."""
         connection.execute("CREATE OR REPLACE TEMP TABLE identity_frontier AS SELECT * FROM identity_scope")
         connection.execute("CREATE OR REPLACE TEMP TABLE identity_reached (level TINYINT, id_value VARCHAR)")
         rows = "(SELECT * FROM identities JOIN identity_levels USING (id_type))"
         for _ in range(MAX_HOPS):
             connection.execute(f"""
-                CREATE OR REPLACE TEMP TABLE identity_hop AS SELECT DISTINCT level, id_value FROM {rows} SEMI JOIN identity_frontier USING ({RECORD_COLUMNS})
+                CREATE OR REPLACE TEMP TABLE identity_hop AS
+                SELECT DISTINCT level, id_value FROM {rows} SEMI JOIN identity_frontier USING ({RECORD_COLUMNS})
                 ANTI JOIN identity_reached USING (level, id_value)""")
             connection.execute("INSERT INTO identity_reached SELECT * FROM identity_hop")
             one, other = (
-                f"SELECT {a}_source AS source, {a}_source_user_id AS source_user_id FROM identity_links AS l SEMI JOIN identity_frontier AS f "
+                f"SELECT {a}_source AS source, {a}_source_user_id AS source_user_id "
+                f"FROM identity_links AS l SEMI JOIN identity_frontier AS f "
                 f"ON f.source = l.{b}_source AND f.source_user_id = l.{b}_source_user_id"
                 for a, b in (("left", "right"), ("right", "left"))
             )
             connection.execute(f"""
                 CREATE OR REPLACE TEMP TABLE identity_next AS SELECT * FROM (
-                    SELECT {RECORD_COLUMNS} FROM {rows} SEMI JOIN identity_hop USING (level, id_value) UNION {one} UNION {other})
+                    SELECT {RECORD_COLUMNS} FROM {rows} SEMI JOIN identity_hop USING (level, id_value)
+                    UNION {one} UNION {other})
                 ANTI JOIN identity_scope USING ({RECORD_COLUMNS})""")
             connection.execute("INSERT INTO identity_scope SELECT * FROM identity_next")
             connection.execute("CREATE OR REPLACE TEMP TABLE identity_frontier AS SELECT * FROM identity_next")
@@ -217,21 +241,23 @@ class GraphResolver:
         return False
 
     def _load_rows(self, connection: duckdb.DuckDBPyConnection, scoped: bool) -> None:
-        """The tables the grouping reads: values that two records hold, who held them when, and the records by age.
+        """Create the tables that `_group` reads: values of several records, their sightings, and the records by age.
 
-        `seen` is the row of a record in `identity_seen`: texts are joined once, here.
+        `seen` is the row of a record in `identity_seen`; joins on text happen only here.
         """
         inside = f" SEMI JOIN identity_scope USING ({RECORD_COLUMNS})" if scoped else ""
         connection.execute(f"""
             CREATE OR REPLACE TEMP TABLE identity_rows AS SELECT s.rowid AS seen, level, id_value, observed_at
-            FROM (SELECT * FROM identities WHERE source_user_id IS NOT NULL AND id_value IS NOT NULL){inside} JOIN identity_levels USING (id_type)
+            FROM (SELECT * FROM identities WHERE source_user_id IS NOT NULL AND id_value IS NOT NULL){inside}
+            JOIN identity_levels USING (id_type)
             JOIN identity_seen AS s USING ({RECORD_COLUMNS})""")
         strong = ", ".join(str(number) for number, kind in enumerate(self.id_types) if kind.strong) or "NULL"
-        # a record with two logins is of the one it had first; the other one is not its
+        # of several values of a strong type, a record keeps only the first one
         connection.execute(f"""
             CREATE OR REPLACE TEMP TABLE identity_contradictions AS
             WITH several AS (
-                SELECT seen, level FROM identity_rows WHERE level IN ({strong}) GROUP BY seen, level HAVING min(id_value) <> max(id_value))
+                SELECT seen, level FROM identity_rows WHERE level IN ({strong})
+                GROUP BY seen, level HAVING min(id_value) <> max(id_value))
             SELECT *, row_number() OVER (PARTITION BY seen, level ORDER BY since NULLS FIRST, id_value) AS place FROM (
                 SELECT seen, level, id_value, CASE WHEN count(observed_at) = count(*) THEN min(observed_at) END AS since
                 FROM identity_rows SEMI JOIN several USING (seen, level) GROUP BY seen, level, id_value)""")
@@ -247,7 +273,8 @@ class GraphResolver:
             CREATE OR REPLACE TEMP TABLE identity_held AS
             SELECT level, value, seen, observed_at FROM identity_rows JOIN identity_values USING (level, id_value)""")
         ends = " ".join(
-            f"JOIN identity_seen AS {name} ON {name}.source = l.{side}_source AND {name}.source_user_id = l.{side}_source_user_id"
+            f"JOIN identity_seen AS {name} "
+            f"ON {name}.source = l.{side}_source AND {name}.source_user_id = l.{side}_source_user_id"
             for name, side in (("a", "left"), ("b", "right"))
         )
         within = (
@@ -258,34 +285,41 @@ class GraphResolver:
         connection.execute(f"""
             CREATE OR REPLACE TEMP TABLE identity_given AS
             SELECT a.rowid AS one, b.rowid AS other, l.decided_at, link_id,
-                row_number() OVER (ORDER BY link_id, {", ".join(LINK_COLUMNS[:4])}) - 1 + (SELECT count(*) FROM identity_values) AS value
+                row_number() OVER (ORDER BY link_id, {", ".join(LINK_COLUMNS[:4])}) - 1
+                    + (SELECT count(*) FROM identity_values) AS value
             FROM (SELECT * FROM identity_links AS l{within}) AS l {ends} WHERE a.rowid <> b.rowid""")
         connection.execute(
-            f"INSERT INTO identity_values SELECT {len(self.id_types)}, link_id, hash(link_id), value FROM identity_given"
+            f"INSERT INTO identity_values "
+            f"SELECT {len(self.id_types)}, link_id, hash(link_id), value FROM identity_given"
         )
-        # in order of age: the row is the number
+        # ordered by age, so that the row number is the number of the record
         connection.execute(f"""
-            CREATE OR REPLACE TEMP TABLE identity_aged AS SELECT s.rowid AS seen, {RECORD_COLUMNS}, first_seen, {ONE_ID_SQL} AS one_id FROM identity_seen AS s
-            WHERE s.rowid IN (SELECT seen FROM identity_held UNION SELECT one FROM identity_given UNION SELECT other FROM identity_given)
+            CREATE OR REPLACE TEMP TABLE identity_aged AS
+            SELECT s.rowid AS seen, {RECORD_COLUMNS}, first_seen, {ONE_ID_SQL} AS one_id FROM identity_seen AS s
+            WHERE s.rowid IN (
+                SELECT seen FROM identity_held
+                UNION SELECT one FROM identity_given UNION SELECT other FROM identity_given)
             ORDER BY first_seen NULLS FIRST, {RECORD_COLUMNS}""")
         connection.execute(
             "CREATE OR REPLACE TEMP VIEW identity_records AS SELECT rowid::INTEGER AS record, * FROM identity_aged"
         )
 
     def _group(self, connection: duckdb.DuckDBPyConnection) -> RecordClusters:
-        """Group the numbers; `identity_periods` are the customers of each linked record in time."""
+        """Cluster the records and create `identity_periods`, the customers of each linked record over time."""
 
         def numbers(query: str, *kinds: type[np.generic]) -> list[NDArray[Any]]:
-            """The columns of a query as arrays of those kinds; a moment is microseconds, `UNDATED` where there is none."""
-            found = connection.execute(query).fetchnumpy()
-            return [np.asarray(column, dtype=kind) for column, kind in zip(found.values(), kinds, strict=True)]
+            """Columns of a query as arrays of the given dtypes."""
+            columns = connection.execute(query).fetchnumpy()
+            return [np.asarray(column, dtype=kind) for column, kind in zip(columns.values(), kinds, strict=True)]
 
         def moment(column: str) -> str:
+            """SQL of a timestamp in microseconds, `UNDATED` for null."""
             return f"coalesce(epoch_us({column}), ({UNDATED})::BIGINT)"
 
         sightings = numbers(
             f"""
-            SELECT level, value, record, {moment("observed_at")} FROM identity_held JOIN identity_records USING (seen) ORDER BY 1, 2, 4, 3""",
+            SELECT level, value, record, {moment("observed_at")}
+            FROM identity_held JOIN identity_records USING (seen) ORDER BY 1, 2, 4, 3""",
             np.int8,
             np.int32,
             np.int32,
@@ -293,8 +327,10 @@ class GraphResolver:
         )
         linkage_links = numbers(
             f"""
-            SELECT least(a.record, b.record), greatest(a.record, b.record), {moment("decided_at")}, {len(self.id_types)}, value
-            FROM identity_given AS g JOIN identity_records AS a ON a.seen = g.one JOIN identity_records AS b ON b.seen = g.other ORDER BY value""",
+            SELECT least(a.record, b.record), greatest(a.record, b.record), {moment("decided_at")},
+                {len(self.id_types)}, value
+            FROM identity_given AS g JOIN identity_records AS a ON a.seen = g.one
+            JOIN identity_records AS b ON b.seen = g.other ORDER BY value""",
             np.int32,
             np.int32,
             np.int64,
@@ -313,15 +349,16 @@ class GraphResolver:
         )
         strong = [number for number, kind in enumerate(self.id_types) if kind.strong]
         strong_values = np.full((len(strong), len(first)), NO_VALUE)
-        for place, level in enumerate(strong):
+        for position, level in enumerate(strong):
             record, strong_value = numbers(
                 f"""
-                SELECT record, (hash(min(id_value)) >> 1)::BIGINT FROM identity_rows JOIN identity_records USING (seen)
+                SELECT record, (hash(min(id_value)) >> 1)::BIGINT
+                FROM identity_rows JOIN identity_records USING (seen)
                 WHERE level = {level} GROUP BY record""",
                 np.int32,
                 np.int64,
             )
-            strong_values[place, record] = strong_value
+            strong_values[position, record] = strong_value
         levels = [IdTypeRule(kind.max_customers, _microseconds(kind.expires_days)) for kind in self.id_types]
         clusters = cluster_records(
             len(first),
@@ -332,14 +369,14 @@ class GraphResolver:
             np.column_stack(unmerged_pairs),
             tie_break,
         )
-        whom, merged_into, merged_at, link = periods(clusters, first)
+        record, owner, valid_from, link = periods(clusters, first)
         register(
             connection,
             "identity_periods",
             {
-                "record": whom,
-                "owner": merged_into,
-                "valid_from": timestamps(merged_at),
+                "record": record,
+                "owner": owner,
+                "valid_from": timestamps(valid_from),
                 "link": pa.array(link, mask=link == NO_RECORD),
             },
         )

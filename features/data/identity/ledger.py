@@ -1,8 +1,9 @@
-"""The merge ledger: every decision about who is who, appended and never rewritten.
+"""The merge ledger: the append-only list of all decisions about which records are one customer.
 
-A folder of numbered Parquet files under ``identity/ledger/`` of the workspace, outside the lake: what a person decided outlives a
-lake that is deleted and ingested again. A file is written to a temporary name and renamed. `ledger_id` names a decision by its
-content, so that the same decision has the same name however often it is made; of several entries with one name the last one counts.
+It is a folder of numbered Parquet files under ``identity/ledger/`` of the workspace, outside the lake, so that
+decisions by people survive when the lake is deleted and ingested again. A file is written to a temporary name and
+renamed. `ledger_id` is a digest of the decision: the same decision always has the same id, and of several entries with
+one id the last is in force.
 """
 
 from __future__ import annotations
@@ -37,24 +38,25 @@ LEDGER_COLUMNS = {
     "refers_to": "VARCHAR",
 }
 MERGE, CONFLICT, SHARED, WITHDRAW, UNMERGE, REMERGE = "merge", "conflict", "shared", "withdraw", "unmerge", "remerge"
-RESOLVER_ACTIONS = (MERGE, CONFLICT, SHARED)  # what resolving finds; the rest undoes something
+RESOLVER_ACTIONS = (MERGE, CONFLICT, SHARED)  # decisions of a resolution; the other actions undo one
 RecordKey = tuple[str, str]
 
 
 @dataclass(frozen=True)
 class LedgerEntry:
-    """One line of the ledger.
+    """One entry of the ledger.
 
     Attributes
     ----------
     action : str
-        ``merge``, ``conflict`` or ``shared`` (found by resolving), ``withdraw`` (no longer found), ``unmerge`` or ``remerge`` (a person's).
+        ``merge``, ``conflict`` or ``shared`` (decisions of a resolution), ``withdraw`` (such a decision ended),
+        ``unmerge`` or ``remerge`` (decisions of a person).
     left, right : (source, source_user_id) or None
-        The records it is about.
+        Records of the decision.
     observed_at : datetime or None
-        Since when it holds; None for always.
+        Time from which the decision holds; None for always.
     refers_to : str or None
-        The decision an unmerge or remerge undoes.
+        Decision that an unmerge or remerge undoes.
     """
 
     sequence: int
@@ -76,7 +78,7 @@ class LedgerEntry:
 
 
 class Ledger:
-    """The ledger of one workspace; a connection runs its SQL."""
+    """The merge ledger of one workspace; its methods write entries or return SQL for a DuckDB connection."""
 
     def __init__(self, workspace: Workspace) -> None:
         self.folder = workspace.root / "identity" / "ledger"
@@ -85,14 +87,14 @@ class Ledger:
         return sorted(self.folder.glob("[0-9]*.parquet"))
 
     def relation(self) -> str:
-        """A SELECT of all entries."""
+        """SELECT of all entries."""
         files = ", ".join(literal(path) for path in self.files())
         if files:
             return f"SELECT {', '.join(LEDGER_COLUMNS)} FROM read_parquet([{files}])"
         return f"SELECT {', '.join(f'NULL::{kind} AS {name}' for name, kind in LEDGER_COLUMNS.items())} WHERE false"
 
     def active_decisions(self) -> str:
-        """A SELECT of the last entry of each decision that resolving found and has not withdrawn since."""
+        """SELECT of the last entry of each decision of a resolution, including those that are withdrawn."""
         found = ", ".join(literal(action) for action in RESOLVER_ACTIONS)
         return (
             f"SELECT * FROM ({self.relation()}) WHERE action IN ({found}, {literal(WITHDRAW)}) "
@@ -100,14 +102,15 @@ class Ledger:
         )
 
     def unmerged_pairs(self) -> str:
-        """A SELECT of the unmerges in force: a person's, and not undone by a later remerge."""
+        """SELECT of the unmerges in force, that is, not undone by a later remerge."""
         return (
-            f"SELECT * FROM ({self.relation()}) AS u WHERE action = {literal(UNMERGE)} AND NOT EXISTS (SELECT 1 FROM ({self.relation()}) AS r "
-            f"WHERE r.action = {literal(REMERGE)} AND r.refers_to = u.ledger_id AND r.sequence > u.sequence)"
+            f"SELECT * FROM ({self.relation()}) AS u WHERE action = {literal(UNMERGE)} "
+            f"AND NOT EXISTS (SELECT 1 FROM ({self.relation()}) AS r WHERE r.action = {literal(REMERGE)} "
+            "AND r.refers_to = u.ledger_id AND r.sequence > u.sequence)"
         )
 
     def append(self, connection: duckdb.DuckDBPyConnection, entries: str) -> int:
-        """Append the rows of a SELECT with the columns of the ledger but `sequence`; how many there were."""
+        """Append the rows of a SELECT and return their number; it has all columns of the ledger except `sequence`."""
         last = connection.execute(
             f"SELECT coalesce(max(sequence), 0), (SELECT count(*) FROM ({entries})) FROM ({self.relation()})"
         ).fetchone()
@@ -119,13 +122,14 @@ class Ledger:
         names = ", ".join(f"{name}::{kind} AS {name}" for name, kind in LEDGER_COLUMNS.items() if name != "sequence")
         with atomic_path(self.folder / f"{number:08d}.parquet") as temporary:
             connection.execute(
-                f"COPY (SELECT {int(before)} + row_number() OVER () AS sequence, * FROM (SELECT {names} FROM ({entries}) ORDER BY ledger_id)) "
+                f"COPY (SELECT {int(before)} + row_number() OVER () AS sequence, * "
+                f"FROM (SELECT {names} FROM ({entries}) ORDER BY ledger_id)) "
                 f"TO {literal(temporary)} (FORMAT parquet, COMPRESSION zstd)"
             )
         return int(count)
 
     def entries(self, condition: str = "true", limit: int | None = None) -> list[LedgerEntry]:
-        """Entries that fulfil a SQL condition, oldest first."""
+        """Entries that satisfy a SQL condition, oldest first."""
         names = ", ".join(LEDGER_COLUMNS)
         with duckdb.connect() as connection:
             query = f"SELECT {names} FROM ({self.relation()}) WHERE {condition} ORDER BY sequence" + (
@@ -134,7 +138,7 @@ class Ledger:
             return [_entry(row) for row in connection.execute(query).fetchall()]
 
     def digest(self) -> str:
-        """Changes with whatever was unmerged or remerged."""
+        """Digest of all unmerges and remerges."""
         decided = self.entries(f"action IN ({literal(UNMERGE)}, {literal(REMERGE)})")
         return hashlib.sha256(
             repr([(entry.sequence, entry.ledger_id, entry.refers_to) for entry in decided]).encode()
@@ -143,15 +147,21 @@ class Ledger:
     def unmerge(
         self, left: RecordKey, right: RecordKey, reason: str, decided_at: datetime | None, refers_to: str | None
     ) -> LedgerEntry:
-        """Append an unmerge: these two records must never be one customer again."""
-        return self._append_decision(UNMERGE, left, right, reason, decided_at, refers_to, "never one customer")
+        """Append an unmerge: the two records must never be one customer again."""
+        return self._append_decision(UNMERGE, left, right, reason, decided_at, refers_to, "must never be one customer")
 
     def remerge(self, unmerge: LedgerEntry, reason: str, decided_at: datetime | None) -> LedgerEntry:
-        """Append a remerge: that unmerge no longer counts."""
+        """Append a remerge: `unmerge` is no longer in force."""
         if unmerge.left is None or unmerge.right is None:
-            raise DataError("the ledger's unmerge names no records", where=str(self.folder), got=unmerge.ledger_id)
+            raise DataError("the unmerge in the ledger has no records", where=str(self.folder), got=unmerge.ledger_id)
         return self._append_decision(
-            REMERGE, unmerge.left, unmerge.right, reason, decided_at, unmerge.ledger_id, "the unmerge no longer counts"
+            REMERGE,
+            unmerge.left,
+            unmerge.right,
+            reason,
+            decided_at,
+            unmerge.ledger_id,
+            "the unmerge is no longer in force",
         )
 
     def _append_decision(
@@ -165,15 +175,14 @@ class Ledger:
         rule: str,
     ) -> LedgerEntry:
         number = 1 + (self.entries()[-1].sequence if self.files() else 0)
-        # not "u": a one_id begins with that
+        # not "u", because a one_id begins with it
         ledger_id = {UNMERGE: "x", REMERGE: "r"}[action] + hashlib.sha256(
             "\x1f".join([action, *left, *right, str(number)]).encode()
         ).hexdigest()[:16]
         values = [ledger_id, action, *left, *right, None, None, None, decided_at, rule, reason, "person", refers_to]
         with duckdb.connect() as connection:
-            connection.execute(
-                f"CREATE TEMP TABLE decision ({', '.join(f'{name} {kind}' for name, kind in list(LEDGER_COLUMNS.items())[1:])})"
-            )
+            columns = ", ".join(f"{name} {kind}" for name, kind in LEDGER_COLUMNS.items() if name != "sequence")
+            connection.execute(f"CREATE TEMP TABLE decision ({columns})")
             connection.execute(f"INSERT INTO decision VALUES ({', '.join('?' for _ in values)})", values)
             self.append(connection, "SELECT * FROM decision")
         return self.entries(f"ledger_id = {literal(ledger_id)}")[-1]

@@ -1,4 +1,4 @@
-"""A Spark session for Splink: its similarity functions come as a jar, and nothing of it outlives the run."""
+"""A Spark session for Splink, with the jar of its similarity functions; it leaves no files behind."""
 
 from __future__ import annotations
 
@@ -11,26 +11,27 @@ from typing import Any
 from qianmian.errors import UsageError
 
 RECORDS_OF_A_PARTITION = 20_000
-_started_here: list[bool] = []  # once Spark was started here, it has the jar for as long as the process lives
+_started_here: list[bool] = []  # not empty once Spark was started here: it then has the jar until the process ends
 
 
 @contextlib.contextmanager
 def spark_api(records: int, master: str = "local[*]") -> Iterator[Any]:
-    """Splink's Spark engine on a session of its own, stopped at the end.
+    """Splink's Spark engine on a separate session, which is stopped at the end.
 
-    Intermediate results stay in memory (or in Spark's own spill files, which go with the session): they hold people's names.
+    Intermediate results contain names of people. They stay in memory or in Spark's spill files, which are deleted with
+    the session.
 
     Parameters
     ----------
     records : int
-        How many there are: a partition for every 20,000, so that small data is not cut into crumbs.
+        Number of records; one partition is used per `RECORDS_OF_A_PARTITION`.
     master : str
-        Spark's master URL.
+        Spark master URL.
 
     Raises
     ------
     UsageError
-        When PySpark or Java is not there, or when this process runs Spark already: the jar is loaded when Spark starts.
+        If PySpark or Java is missing, or this process already runs Spark: the jar is loaded when Spark starts.
     """
     try:
         from pyspark import SparkContext
@@ -38,16 +39,18 @@ def spark_api(records: int, master: str = "local[*]") -> Iterator[Any]:
         from pyspark.sql import SparkSession
     except ImportError as error:
         raise UsageError(
-            "PySpark is not installed", where="backend spark", hint="pip install 'qianmian[spark]', and Java 17"
+            "PySpark is not installed",
+            where="backend spark",
+            hint="run pip install 'qianmian[spark]' and install Java 17",
         ) from error
     from splink import SparkAPI
     from splink.backends.spark import similarity_jar_location
 
     if SparkContext._gateway is not None and not _started_here:
         raise UsageError(
-            "this process runs Spark already, without Splink's functions",
+            "this process already runs Spark without Splink's functions",
             where="backend spark",
-            hint="run `qianmian identity link --backend spark` in a process of its own, or leave the backend out",
+            hint="run `qianmian identity link --backend spark` in a separate process, or use the backend duckdb",
         )
     partitions = str(max(1, math.ceil(records / RECORDS_OF_A_PARTITION)))
     with tempfile.TemporaryDirectory(prefix="qianmian-spark-") as scratch:
@@ -71,7 +74,7 @@ def spark_api(records: int, master: str = "local[*]") -> Iterator[Any]:
             _started_here.append(True)
         except PySparkRuntimeError as error:
             raise UsageError(
-                "Spark does not start",
+                "Spark cannot be started",
                 where="backend spark",
                 got=str(error)[:200],
                 hint="install Java 17 and set JAVA_HOME",

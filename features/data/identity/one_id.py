@@ -1,4 +1,4 @@
-"""The identity interface: what a resolver answers, the one_id of a record, and the resolver that links nobody."""
+"""Interface of identity resolution, the one_id of a record, and the resolver that links no records."""
 
 from __future__ import annotations
 
@@ -7,10 +7,10 @@ from typing import Protocol
 
 import duckdb
 
-# of the customer's oldest record, so that the oldest known one_id survives a merge
+# computed from the customer's oldest record, so that the oldest one_id survives a merge
 ONE_ID_SQL = "'u' || substr(sha256(source || chr(31) || source_user_id), 1, 16)"
 CUSTOMER_COLUMNS = "one_id, source, source_user_id, valid_from, ledger_id"
-# a record exists from the first thing known of it; one of which anything undated is known exists always, whatever comes later
+# a record is valid from its first row; if any of its rows is undated, it is always valid
 FIRST_SEEN_SQL = """
     WITH seen AS (
         SELECT source, source_user_id, ts FROM transactions
@@ -24,14 +24,14 @@ FIRST_SEEN_SQL = """
 
 @dataclass(frozen=True)
 class Resolution:
-    """Who is who, worked out and not yet written.
+    """Result of an identity resolution that is not yet written.
 
     Attributes
     ----------
     customers : str
-        A SELECT with the columns of `features.data.lake.CUSTOMERS`.
+        SELECT with the columns of `features.data.lake.CUSTOMERS`.
     entries : str or None
-        A SELECT of what the merge ledger has to learn; None where nothing was decided.
+        SELECT of the new entries of the merge ledger; None if the resolver makes no decisions.
     """
 
     customers: str
@@ -42,15 +42,15 @@ class Resolver(Protocol):
     """Maps source records to customers."""
 
     def plan(self, connection: duckdb.DuckDBPyConnection) -> Resolution:
-        """The customers of the canonical tables that `connection` has views of; nothing is written."""
+        """Resolve the records of the canonical tables in the views of `connection`; nothing is written."""
         ...
 
 
 class SingleSourceResolver:
-    """One customer per (source, source_user_id); `one_id` is a digest of the two, so it never changes between builds."""
+    """Makes one customer per record; `one_id` is a digest of the record key and never changes."""
 
     def plan(self, connection: duckdb.DuckDBPyConnection) -> Resolution:
         return Resolution(
-            f"SELECT {ONE_ID_SQL} AS one_id, source, source_user_id, first_seen AS valid_from, NULL::VARCHAR AS ledger_id "
-            f"FROM ({FIRST_SEEN_SQL}) ORDER BY source, source_user_id"
+            f"SELECT {ONE_ID_SQL} AS one_id, source, source_user_id, first_seen AS valid_from, "
+            f"NULL::VARCHAR AS ledger_id FROM ({FIRST_SEEN_SQL}) ORDER BY source, source_user_id"
         )

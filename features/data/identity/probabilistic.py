@@ -1,4 +1,4 @@
-"""Probabilistic OneID: which store records are one person although they share no identifier (Fellegi and Sunter 1969, through Splink)."""
+"""Record linkage: find store records of one person that share no identifier (Fellegi and Sunter 1969, with Splink)."""
 
 from __future__ import annotations
 
@@ -15,8 +15,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from features.data.identity.blocking import blocking_keys
 from features.data.identity.link_model import (
-    blocking_keys,
+    ComparisonSpec,
     comparisons,
     household_condition,
     prior_match_probability,
@@ -41,7 +42,7 @@ if TYPE_CHECKING:
 
 IN_THE_BAND, HOUSEHOLD = "probability in the review band", "may be two people of one household"
 BACKENDS = ("duckdb", "spark")
-DECIMALS = 6  # of a probability: the last bits of a parallel sum differ from run to run
+DECIMALS = 6  # probabilities are rounded, because the last bits of a parallel sum differ between runs
 PAIR_KEY = ("left_source", "left_source_user_id", "right_source", "right_source_user_id")
 LINKS_SCHEMA = pa.schema(
     [
@@ -51,33 +52,34 @@ LINKS_SCHEMA = pa.schema(
         ("link_id", pa.string()),
     ]
 )
-_LINK_ID = "'l' || substr(sha256(concat_ws(chr(31), left_source, left_source_user_id, right_source, right_source_user_id)), 1, 16)"
+_LINK_ID = f"'l' || substr(sha256(concat_ws(chr(31), {', '.join(PAIR_KEY)})), 1, 16)"
 logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
 class LinkageResult:
-    """What linking a set of records found. No value of a record is in it, only keys.
+    """Result of record linkage. It contains keys of records, but none of their values.
 
     Attributes
     ----------
     pairs : pa.Table
-        The matches: `PAIR_KEY` (the left key is the smaller one), `probability` (float64, threshold to 1) and `link_id`, a digest of the key.
+        Matches: `PAIR_KEY` (the left key is the smaller one), `probability` (float64, from the threshold to 1) and
+        `link_id`, a digest of the key.
     review : pa.Table
-        The pairs for people to judge: the same columns, for each comparison how alike the two records are, in words, and `reason`: the
-        probability lies in the review band, or nothing that is a person's own agrees (`link_model.household_condition`).
+        Pairs for clerical review: the same columns, a label per comparison, and `reason`: the probability lies in the
+        review band, or the pair may be one household (`link_model.household_condition`).
     sources : tuple of str
-        The systems that were linked.
+        Source systems that were linked.
     records, compared : int
-        Records, and pairs that were compared.
+        Number of records, and of compared pairs.
     oversized_blocks : int
-        Values too many records share to be a clue.
+        Number of blocking key values that are not used because too many records share them.
     untrained : tuple of str
-        Comparisons whose weights are Splink's defaults: too few pairs agree on anything else.
+        Comparisons with Splink's default weights: too few pairs agree on other columns.
     model : dict
-        The settings and learnt parameters, as Splink loads them.
+        Settings and learnt parameters, in Splink's format.
     chart : str
-        The chart of the match weights: one HTML page that needs no network. Empty where nothing was compared.
+        Chart of the match weights as an HTML page that needs no network. Empty if no pairs were compared.
     """
 
     pairs: pa.Table
@@ -99,48 +101,51 @@ def link(
     backend: str = "duckdb",
     within_sources: bool = True,
 ) -> LinkageResult:
-    """Find the pairs of records that are one person. Unsupervised: no pair is ever labelled.
+    """Find pairs of records of one person; the model is unsupervised.
 
-    The weight of a comparison level is log2(m / u): m is how often records of one person agree like that (expectation maximisation), u how
-    often two strangers do (random pairs). The sum of the weights and the prior is the log-odds of a match.
+    The weight of a comparison level is log2(m / u), where m is the probability of that level for two records of one
+    person (expectation maximisation) and u for two records of different people (random pairs). The sum of the weights
+    and the prior is the log-odds of a match.
 
     Parameters
     ----------
     records : pa.Table
-        `source`, `source_user_id` (unique together) and any of `features.data.identity.records.FIELDS`; dates may be dates.
+        `source`, `source_user_id` (unique together) and any of `features.data.identity.records.FIELDS`, text or dates.
     settings : LinkingSettings, optional
-        Threshold, review band and guards.
+        Threshold, review band and size limits.
     seed : int
-        Of the random pairs.
+        Seed of the random pairs.
     backend : {"duckdb", "spark"}
-        What compares. Records are cleaned in this process either way.
+        Engine of the comparison. Records are cleaned in this process with either engine.
     within_sources : bool
-        Whether two records of one system may be one person.
+        Whether two records of one source may be one person.
 
     Returns
     -------
-    Links
+    LinkageResult
 
     Raises
     ------
     ConfigError
-        For a backend that is not there.
+        If the backend is unknown.
     DataError
-        For records that cannot be linked: unknown or missing columns, a key twice, nothing to compare, too many pairs.
+        If the records cannot be linked: unknown or missing columns, duplicate keys, no comparable column, too many
+        pairs.
 
     Examples
     --------
-    >>> people = {"source": ["till", "till", "club"], "source_user_id": ["1", "2", "9"], "given_name": ["Ana", "Bo", "Anna"],
-    ...           "surname": ["Silva", "Li", "Silva"], "birth_date": ["1980-02-01", "1991-12-31", "1980-02-01"],
+    >>> people = {"source": ["till", "till", "club"], "source_user_id": ["1", "2", "9"],
+    ...           "given_name": ["Ana", "Bo", "Anna"], "surname": ["Silva", "Li", "Silva"],
+    ...           "birth_date": ["1980-02-01", "1991-12-31", "1980-02-01"],
     ...           "phone": ["+351 912 345 678", "138 0013 8000", "912345678"]}
-    >>> found = link(pa.table(people)).pairs
-    >>> found.select(["left_source_user_id", "right_source_user_id"]).to_pylist()
+    >>> pairs = link(pa.table(people)).pairs
+    >>> pairs.select(["left_source_user_id", "right_source_user_id"]).to_pylist()
     [{'left_source_user_id': '9', 'right_source_user_id': '1'}]
     """
     settings = settings or LinkingSettings()
     if backend not in BACKENDS:
         raise ConfigError(
-            [f"backend: there is no such backend as {backend!r}; the backends are {', '.join(BACKENDS)}"],
+            [f"backend: unknown backend {backend!r}; the backends are {', '.join(BACKENDS)}"],
             where="linking",
         )
     table = validate_records(records)
@@ -150,10 +155,10 @@ def link(
         _check_comparable(prepared, table.num_rows, settings)
         between_sources = not within_sources
         if prepared.pairs == 0 or (between_sources and len(sources) < 2):
-            nothing = _empty_review()
+            empty = _empty_review()
             return LinkageResult(
-                nothing.select([*PAIR_KEY, "probability", "link_id"]),
-                nothing,
+                empty.select([*PAIR_KEY, "probability", "link_id"]),
+                empty,
                 sources,
                 table.num_rows,
                 0,
@@ -162,34 +167,30 @@ def link(
                 {},
                 "",
             )
-        compared = comparisons(prepared.filled)
+        specs = comparisons(prepared.filled)
         kind = "dedupe_only" if len(sources) == 1 else "link_only" if between_sources else "link_and_dedupe"
         model = splink_settings(
-            compared, prepared.filled, kind, prior_match_probability(connection, prepared.filled, between_sources)
+            specs, prepared.filled, kind, prior_match_probability(connection, prepared.filled, between_sources)
         )
         with _quiet(), _engine(backend, connection, prepared, sources) as engine:
-            linker, untrained = train(engine, connection, compared, prepared.filled, model, between_sources, seed)
+            linker, untrained = train(engine, connection, specs, prepared.filled, model, between_sources, seed)
             result: Any = linker.inference.predict(warning_mode="never")
             predicted = result.as_pyarrow_table()
             connection.register("predicted", predicted)
-            labels = "".join(
-                f", CASE gamma_{each.name} "
-                + " ".join(
-                    f"WHEN {level} THEN {literal(each.label(level))}" for level in range(-1, len(each.levels) + 1)
-                )
-                + f" END AS {each.name}"
-                for each in compared
-            )
+            labels = "".join(f", {_label_sql(spec)} AS {spec.name}" for spec in specs)
             scored = connection.execute(f"""
                 SELECT *, {_LINK_ID} AS link_id,
-                       CASE WHEN probability < {settings.threshold} THEN '{IN_THE_BAND}' WHEN {household_condition(compared)} THEN '{HOUSEHOLD}' END AS reason
+                       CASE WHEN probability < {settings.threshold} THEN '{IN_THE_BAND}'
+                            WHEN {household_condition(specs)} THEN '{HOUSEHOLD}' END AS reason
                 FROM (
                     SELECT l.source AS left_source, l.source_user_id AS left_source_user_id,
                            r.source AS right_source, r.source_user_id AS right_source_user_id,
                            round(match_probability, {DECIMALS})::DOUBLE AS probability{labels}
-                    FROM predicted JOIN cleaned AS l ON l.rid = least(rid_l, rid_r) JOIN cleaned AS r ON r.rid = greatest(rid_l, rid_r))
-                WHERE probability >= {settings.review_low} ORDER BY probability DESC, {", ".join(PAIR_KEY)}""").to_arrow_table()
-            found = linker.misc.save_model_to_json()
+                    FROM predicted JOIN cleaned AS l ON l.rid = least(rid_l, rid_r)
+                    JOIN cleaned AS r ON r.rid = greatest(rid_l, rid_r))
+                WHERE probability >= {settings.review_low}
+                ORDER BY probability DESC, {", ".join(PAIR_KEY)}""").to_arrow_table()
+            trained_model = linker.misc.save_model_to_json()
             chart = linker.visualisations.match_weights_chart().to_html(inline=True)
     matched = pc.is_null(scored["reason"])
     pairs, review = scored.filter(matched), scored.filter(pc.invert(matched))
@@ -204,15 +205,21 @@ def link(
         predicted.num_rows,
         prepared.oversized_blocks,
         tuple(untrained),
-        found,
+        trained_model,
         chart,
     )
+
+
+def _label_sql(spec: ComparisonSpec) -> str:
+    """SQL of the label of a comparison, from the level number that Splink predicts."""
+    cases = (f"WHEN {level} THEN {literal(spec.label(level))}" for level in range(-1, len(spec.levels) + 1))
+    return f"CASE gamma_{spec.name} {' '.join(cases)} END"
 
 
 def _check_comparable(prepared: PreparedRecords, records: int, settings: LinkingSettings) -> None:
     if records and not comparisons(prepared.filled):
         raise DataError(
-            "the records hold nothing to compare",
+            "the records have no columns that can be compared",
             where="records",
             got=sorted(prepared.filled) or "only empty columns",
             allowed=", ".join(FIELDS),
@@ -220,11 +227,11 @@ def _check_comparable(prepared: PreparedRecords, records: int, settings: Linking
         )
     if prepared.pairs > settings.max_pairs:
         raise DataError(
-            "too many pairs would have to be compared",
+            "too many pairs to compare",
             where="linking.max_pairs",
             got=f"up to {prepared.pairs:,} pairs",
             allowed=f"{settings.max_pairs:,}",
-            hint="lower linking.max_block_records, or raise linking.max_pairs if there is memory for it",
+            hint="lower linking.max_block_records, or raise linking.max_pairs if the memory is sufficient",
         )
 
 
@@ -237,7 +244,7 @@ def _empty_review() -> pa.Table:
 def _engine(
     backend: str, connection: duckdb.DuckDBPyConnection, prepared: PreparedRecords, sources: tuple[str, ...]
 ) -> Iterator[Callable[[Any], Linker]]:
-    """Makes linkers over the prepared records, one table a source."""
+    """Yield a function from Splink settings to a linker over the prepared records, with one table per source."""
     with contextlib.ExitStack() as stack:
         if backend == "spark":
             from features.data.identity.link_spark import spark_api
@@ -260,7 +267,7 @@ def _engine(
 
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
-    """Keep Splink's remarks on levels nobody reached, and its SQL, out of our log; `LinkageResult.untrained` says what matters of them."""
+    """Suppress Splink's SQL and its warnings about untrained levels; `LinkageResult.untrained` reports the latter."""
     splink = logging.getLogger("splink")
     before = splink.level
     splink.setLevel(logging.ERROR)
@@ -271,10 +278,10 @@ def _quiet() -> Iterator[None]:
 
 
 def merged(workspace: Workspace, links: LinkageResult, decided_at: datetime) -> pa.Table:
-    """The links of the workspace as `write_links` would leave them (`LINKS_SCHEMA`), in the order of their key.
+    """Merge the new links with those of the workspace (`LINKS_SCHEMA`), ordered by their key.
 
-    Links between two of the systems that were linked are replaced; links with other systems stay. A link found again keeps the moment it
-    was first decided, so that history is not rewritten by every run.
+    Links between two of the linked sources are replaced; links with other sources stay. A link that is found again
+    keeps its first decision time, so that a new run does not change the past.
     """
     path = links_path(workspace)
     before = pq.read_table(path) if path.exists() else LINKS_SCHEMA.empty_table()
@@ -286,7 +293,8 @@ def merged(workspace: Workspace, links: LinkageResult, decided_at: datetime) -> 
         return (
             connection.execute(
                 f"""
-            SELECT {columns}, probability, decided_at, link_id FROM before_ WHERE NOT (left_source IN ({listed}) AND right_source IN ({listed}))
+            SELECT {columns}, probability, decided_at, link_id FROM before_
+            WHERE NOT (left_source IN ({listed}) AND right_source IN ({listed}))
             UNION ALL SELECT {", ".join(f"n.{name}" for name in PAIR_KEY)}, n.probability,
                 least(coalesce(b.decided_at, $1), $1)::TIMESTAMP AS decided_at, n.link_id
             FROM now_ AS n LEFT JOIN before_ AS b USING (link_id) ORDER BY {columns}""",
@@ -298,12 +306,17 @@ def merged(workspace: Workspace, links: LinkageResult, decided_at: datetime) -> 
 
 
 def write_links(workspace: Workspace, links: LinkageResult, decided_at: datetime) -> Path:
-    """Put the matches into the workspace, whole or not at all; beside them the model as JSON.
+    """Write the matches to the workspace atomically, and the model as JSON beside them.
 
     Parameters
     ----------
     decided_at : datetime
-        Naive UTC: from when on the links hold.
+        Time from which the links hold, naive UTC.
+
+    Returns
+    -------
+    Path
+        File with the links.
     """
     table = merged(workspace, links, decided_at)
     path = links_path(workspace)

@@ -1,4 +1,7 @@
-"""Store records of people: where they are read from, and what of them is comparable. Nothing here is ever written to the workspace."""
+"""Store records of people: read them from files and clean them for comparison.
+
+Nothing in this module writes to the workspace.
+"""
 
 from __future__ import annotations
 
@@ -24,19 +27,19 @@ RECORDS = Table(
     "records",
     ("source_user_id",),
     (
-        Column("source_user_id", "string", "the record's id in its system", required=True),
-        Column("full_name", "string", "where given name and surname are not apart"),
+        Column("source_user_id", "string", "id of the record in its source system", required=True),
+        Column("full_name", "string", "given name and surname in one column"),
         Column("given_name", "string", "first name"),
         Column("surname", "string", "family name"),
-        Column("birth_date", "string", "a date, or text with the digits year, month, day in this order"),
+        Column("birth_date", "string", "date, or text with the digits of year, month and day in this order"),
         Column("street_number", "string", "house number"),
         Column("address", "string", "street, first line of the address"),
         Column("address_2", "string", "second line of the address"),
         Column("suburb", "string", "suburb, town or city"),
         Column("postcode", "string", "postal code"),
         Column("state", "string", "state, province or region"),
-        Column("phone", "string", "any way of writing it"),
-        Column("email", "string", "any way of writing it"),
+        Column("phone", "string", "telephone number in any format"),
+        Column("email", "string", "e-mail address in any format"),
         Column("national_id", "string", "identity card, social security or tax number"),
     ),
 )
@@ -46,14 +49,14 @@ _SHAPE = "records: [{source: …, path: …, columns: {source_user_id: …, surn
 
 @dataclass(frozen=True)
 class ReadRecords:
-    """Records as their systems have them, and how many rows could not be one.
+    """Records as read, and the number of skipped rows.
 
     Attributes
     ----------
     table : pa.Table
         `source`, `source_user_id` and the mapped columns of `FIELDS`, all text.
     skipped : dict of str to int
-        Reason → rows left out.
+        Reason → number of skipped rows.
     """
 
     table: pa.Table
@@ -61,20 +64,20 @@ class ReadRecords:
 
 
 class RecordFiles(FileSource):
-    """The files a `records.yaml` names; its entries are those of a `sources.yaml`, each with its own `source`.
+    """Files listed in a `records.yaml`; its entries are those of a `sources.yaml`, each with its own `source`.
 
     Raises
     ------
     ConfigError
-        With all mistakes of the file.
+        With all problems of the file.
     """
 
     def __init__(self, config_path: str | Path) -> None:
-        self.pack = None  # no column of a record has a vocabulary
+        self.pack = None  # records have no event types
         self.config_path = Path(config_path).expanduser().absolute()
         if not self.config_path.is_file():
             raise ConfigError(
-                ["there is no such file"], where=str(self.config_path), hint="write one; docs/linking.md shows how"
+                ["the file is missing"], where=str(self.config_path), hint="write one; docs/linking.md shows how"
             )
         self._tables: list[RawTable] = []
         self._empty: dict[str, str] = {}
@@ -83,33 +86,33 @@ class RecordFiles(FileSource):
         entries = loaded.get("records") if isinstance(loaded, dict) else None
         if not isinstance(entries, list) or not entries:
             raise ConfigError(
-                [f"records: a list with an entry for each system is needed: {_SHAPE}"], where=str(self.config_path)
+                [f"records: a list with one entry per system is required: {_SHAPE}"], where=str(self.config_path)
             )
-        problems = [f"{key}: there is no such key; the only one is records" for key in loaded if key != "records"]
+        problems = [f"{key}: unknown key; the only key is records" for key in loaded if key != "records"]
         for number, entry in enumerate(entries):
             problems += self._add_entry(f"records[{number}]", entry)
         if problems:
             raise ConfigError(problems, where=str(self.config_path))
 
     def read(self) -> ReadRecords:
-        """All records of all systems, in memory.
+        """Read all records of all systems into memory.
 
         Raises
         ------
         DataError
-            When the files hold no record.
+            If the files contain no record.
         """
         skipped: dict[str, int] = {}
         parts = []
         with private_connection() as connection:
             tables = self.tables(connection)
         for source, raw in zip(self.sources, tables, strict=True):
-            with private_connection() as connection:  # a connection each: the tables of unreadable lines have one name
+            with private_connection() as connection:  # one each, because the tables of unreadable lines share a name
                 parts.append(_read(connection, source, raw, skipped))
         table = pa.concat_tables(parts, promote_options="default")
         if table.num_rows == 0:
             raise DataError(
-                "the files hold no record",
+                "the files contain no record",
                 where=str(self.config_path),
                 got=skipped or None,
                 hint="check source_user_id and path",
@@ -118,9 +121,9 @@ class RecordFiles(FileSource):
 
     def _add_entry(self, where: str, entry: Any) -> list[str]:
         if not isinstance(entry, dict):
-            return [f"{where}: an entry is needed: {_SHAPE}"]
+            return [f"{where}: an entry is required: {_SHAPE}"]
         source = str(entry.get("source") or "").strip()
-        problems = [] if source else [f"{where}.source: the name of the system is needed, as `ingest` knows it"]
+        problems = [] if source else [f"{where}.source: required; the name of the system as in `ingest`"]
         before = len(self._tables)
         problems += self._add_table(RECORDS, {key: value for key, value in entry.items() if key != "source"}, where)
         if not problems and len(self._tables) > before:
@@ -129,7 +132,7 @@ class RecordFiles(FileSource):
 
 
 def private_connection() -> duckdb.DuckDBPyConnection:
-    """An in-memory DuckDB that never spills to disk: what it holds are people's names and addresses."""
+    """Open an in-memory DuckDB that never spills to disk, because it contains names and addresses of people."""
     return duckdb.connect(config={"temp_directory": ""})
 
 
@@ -144,7 +147,8 @@ def _read(connection: duckdb.DuckDBPyConnection, source: str, raw: RawTable, ski
             column, kind = f"{column}::DATE", "DATE"
         texts.append(f"({cast('string', kind, column, 'UTC').value})::VARCHAR AS {quote(name)}")
     connection.execute(
-        f"CREATE OR REPLACE TEMP TABLE records AS SELECT {literal(source)} AS source, {', '.join(texts)} FROM raw_records"
+        "CREATE OR REPLACE TEMP TABLE records AS "
+        f"SELECT {literal(source)} AS source, {', '.join(texts)} FROM raw_records"
     )
     counts = {"source_user_id is missing": "SELECT count(*) FROM records WHERE source_user_id IS NULL"}
     if raw.rejects:
@@ -157,24 +161,24 @@ def _read(connection: duckdb.DuckDBPyConnection, source: str, raw: RawTable, ski
 
 
 def validate_records(records: pa.Table) -> pa.Table:
-    """The records as text, in the order of their key; every column of `FIELDS` is there, null where the input lacks it.
+    """Check records and return them as text, ordered by their key, with all columns of `FIELDS` (null if missing).
 
-    Compatibility forms (full-width digits, ligatures) become the plain ones.
+    Compatibility characters (full-width digits, ligatures) are replaced by plain ones (Unicode NFKC).
 
     Raises
     ------
     DataError
-        For a column nobody declared, a missing key column, a record without a key, or two records with one key.
+        If a column is unknown, a key column is missing, a record has no key, or two records have the same key.
     """
     where = "records"
     unknown = [name for name in records.column_names if name not in (*RECORD_KEY, *FIELDS)]
     if unknown:
         raise DataError(
-            "there is no such column",
+            "unknown column",
             where=where,
             got=unknown,
             allowed=", ".join((*RECORD_KEY, *FIELDS)),
-            hint="map or drop it",
+            hint="map it to an allowed column, or drop it",
         )
     missing = [name for name in RECORD_KEY if name not in records.column_names]
     if missing:
@@ -183,16 +187,16 @@ def validate_records(records: pa.Table) -> pa.Table:
             where=where,
             got=records.column_names,
             allowed=", ".join(RECORD_KEY),
-            hint="a record is known by both",
+            hint="both columns together identify a record",
         )
     columns = {name: _text(records, name) for name in (*RECORD_KEY, *FIELDS)}
     table = pa.table({**columns, **{name: pc.utf8_normalize(columns[name], form="NFKC") for name in FIELDS}})
-    nameless = sum(table[name].null_count for name in RECORD_KEY)
-    if nameless:
+    missing_values = sum(table[name].null_count for name in RECORD_KEY)
+    if missing_values:
         raise DataError(
             "a record has no key",
             where=where,
-            got=f"{nameless} empty value(s)",
+            got=f"{missing_values} empty value(s)",
             hint="every record needs source and source_user_id",
         )
     table = table.sort_by([(name, "ascending") for name in RECORD_KEY])
@@ -218,45 +222,53 @@ def _text(records: pa.Table, name: str) -> pa.ChunkedArray:
 
 
 def _normalized_text(column: str, gap: str = " ") -> str:
-    """Lower case, no accents; whatever is neither letter nor digit, of any script, becomes `gap`."""
-    return (
-        rf"nullif(trim(regexp_replace(strip_accents(lower({column})), '[^\p{{L}}\p{{N}}]+', {literal(gap)}, 'g')), '')"
-    )
+    """SQL of lower-case text without accents; characters that are neither letter nor digit are replaced by `gap`."""
+    plain = f"strip_accents(lower({column}))"
+    return rf"nullif(trim(regexp_replace({plain}, '[^\p{{L}}\p{{N}}]+', {literal(gap)}, 'g')), '')"
 
 
 def soundex(column: str) -> str:
-    """American Soundex (Russell 1918) of plain text as SQL; text without a Latin letter stands for itself.
+    """SQL of the American Soundex code (Russell 1918) of normalised text; text without Latin letters is unchanged.
 
     Examples
     --------
     >>> import duckdb
-    >>> [duckdb.sql("SELECT " + soundex(f"'{name}'")).fetchone()[0] for name in ("robert", "rupert", "ashcraft", "tymczak", "李")]
+    >>> names = ("robert", "rupert", "ashcraft", "tymczak", "李")
+    >>> [duckdb.sql("SELECT " + soundex(f"'{name}'")).fetchone()[0] for name in names]
     ['r163', 'r163', 'a261', 't522', '李']
     """
     letters = f"regexp_replace({column}, '[^a-z]', '', 'g')"
-    codes = f"translate(left({letters}, 1) || regexp_replace(substr({letters}, 2), '[hw]', '', 'g'), 'bfpvcgjkqsxzdtlmnraeiouyhw', '11112222222233455600000000')"
+    without_hw = f"left({letters}, 1) || regexp_replace(substr({letters}, 2), '[hw]', '', 'g')"
+    codes = f"translate({without_hw}, 'bfpvcgjkqsxzdtlmnraeiouyhw', '11112222222233455600000000')"
     for digit in "0123456":
         codes = f"regexp_replace({codes}, '{digit}+', '{digit}', 'g')"
-    return f"CASE WHEN {letters} = '' THEN {column} ELSE left({letters}, 1) || left(replace(substr({codes}, 2), '0', ''), 3) END"
+    code = f"left({letters}, 1) || left(replace(substr({codes}, 2), '0', ''), 3)"
+    return f"CASE WHEN {letters} = '' THEN {column} ELSE {code} END"
 
 
 def _normalized_columns() -> dict[str, str]:
-    """Comparable column → SQL over the checked records."""
+    """SQL of each comparable column over the checked records."""
     name = _normalized_text("full_name")
-    # "Millar, Naomi" and "Naomi Millar"; a name in Chinese characters has its surname first and no blank
+    # "Millar, Naomi" or "Naomi Millar"; a name in Chinese characters begins with the surname and has no blank
     comma = "position(',' IN full_name) > 0"
     ideographs = r"regexp_full_match(full_name, '\p{Han}{2,}')"
     first, last = f"split_part({name}, ' ', 1)", f"split_part({name}, ' ', -1)"
     before, after = _normalized_text("split_part(full_name, ',', 1)"), _normalized_text("split_part(full_name, ',', 2)")
-    given = f"CASE WHEN {comma} THEN {after} WHEN {ideographs} THEN substr(full_name, 2) WHEN {name} LIKE '% %' THEN {first} END"
+    given = (
+        f"CASE WHEN {comma} THEN {after} WHEN {ideographs} THEN substr(full_name, 2) "
+        f"WHEN {name} LIKE '% %' THEN {first} END"
+    )
     surname = f"CASE WHEN {comma} THEN {before} WHEN {ideographs} THEN left(full_name, 1) ELSE {last} END"
+    unsplit = "given_name IS NULL AND surname IS NULL"
     digits = "regexp_replace(phone, '[^0-9]', '', 'g')"
-    # the country's code and the leading zero differ between two ways of writing one number, its end does not
-    phone = f"CASE WHEN length({digits}) >= 6 AND length(replace({digits}, left({digits}, 1), '')) > 0 THEN right({digits}, 9) END"
+    # Formats of one number differ in country code and leading zero, not in the last digits. A text of one repeated
+    # digit is a placeholder.
+    is_number = f"length({digits}) >= 6 AND length(replace({digits}, left({digits}, 1), '')) > 0"
+    phone = f"CASE WHEN {is_number} THEN right({digits}, 9) END"
     email = "lower(trim(email))"
     cleaned = {
-        "given_name": f"coalesce({_normalized_text('given_name')}, CASE WHEN given_name IS NULL AND surname IS NULL THEN {given} END)",
-        "surname": f"coalesce({_normalized_text('surname')}, CASE WHEN given_name IS NULL AND surname IS NULL THEN {surname} END)",
+        "given_name": f"coalesce({_normalized_text('given_name')}, CASE WHEN {unsplit} THEN {given} END)",
+        "surname": f"coalesce({_normalized_text('surname')}, CASE WHEN {unsplit} THEN {surname} END)",
         "phone": phone,
         "email": f"CASE WHEN {email} LIKE '_%@_%' THEN {email} END",
     }
@@ -274,14 +286,14 @@ class PreparedRecords:
     Attributes
     ----------
     table : pa.Table
-        `rid` (int64, position in the order of the key), `source`, `source_user_id`, the comparable columns, and `keys` (list of int64):
-        two records are compared when they share a key.
+        `rid` (int64, position in the order of the key), `source`, `source_user_id`, the comparable columns, and `keys`
+        (list of int64): two records are compared if they share a key.
     filled : frozenset of str
         Comparable columns with at least one value.
     pairs : int
-        Upper bound of the pairs to compare.
+        Upper bound of the number of pairs to compare.
     oversized_blocks : int
-        Keys shared by too many records, which bring nobody together.
+        Number of keys that are not used because too many records share them.
     """
 
     table: pa.Table
@@ -293,32 +305,33 @@ class PreparedRecords:
 def prepare_records(
     connection: duckdb.DuckDBPyConnection, records: pa.Table, blocking_keys: Sequence[str], max_block_records: int
 ) -> PreparedRecords:
-    """Clean checked records into the table `comparable` of `connection`, with the keys of each record.
+    """Clean records and compute their blocking keys, in the table `comparable` of `connection`.
 
     Parameters
     ----------
     connection : duckdb.DuckDBPyConnection
-        A `private_connection`.
+        From `private_connection`.
     records : pa.Table
-        Of `validate_records`.
+        From `validate_records`.
     blocking_keys : sequence of str
         SQL expressions over the comparable columns; two records that agree on one are compared.
     max_block_records : int
-        A value shared by more records than this (a shop's own phone number) is no clue.
+        A key value shared by more records than this (the shop's own telephone number) is not used.
     """
     connection.register("checked_records", records)
     cleaned = ", ".join(f"{sql} AS {quote(name)}" for name, sql in _normalized_columns().items())
     connection.execute(f"""
-        CREATE OR REPLACE TABLE cleaned AS SELECT row_number() OVER (ORDER BY source, source_user_id) AS rid, source, source_user_id, {cleaned}
+        CREATE OR REPLACE TABLE cleaned AS
+        SELECT row_number() OVER (ORDER BY source, source_user_id) AS rid, source, source_user_id, {cleaned}
         FROM checked_records""")
     connection.execute(f"""
         CREATE OR REPLACE TABLE sounding AS
         SELECT *, {soundex("given_name")} AS given_sound, {soundex("surname")} AS surname_sound FROM cleaned""")
     connection.execute("CREATE OR REPLACE TABLE record_keys (rid BIGINT, key BIGINT)")
-    for number, clue in enumerate(blocking_keys):
+    for number, blocking_key in enumerate(blocking_keys):
         connection.execute(f"""
-            INSERT INTO record_keys SELECT rid, (hash({number}, clue) >> 1)::BIGINT
-            FROM (SELECT rid, {clue} AS clue FROM sounding) WHERE clue IS NOT NULL""")
+            INSERT INTO record_keys SELECT rid, (hash({number}, key_value) >> 1)::BIGINT
+            FROM (SELECT rid, {blocking_key} AS key_value FROM sounding) WHERE key_value IS NOT NULL""")
     connection.execute(
         "CREATE OR REPLACE TABLE blocks AS SELECT key, count(*) AS n FROM record_keys GROUP BY key HAVING count(*) > 1"
     )
@@ -330,7 +343,8 @@ def prepare_records(
     connection.execute(f"""
         CREATE OR REPLACE TABLE comparable AS
         SELECT cleaned.*, coalesce(keys, []) AS keys FROM cleaned LEFT JOIN (
-            SELECT rid, list(key ORDER BY key) AS keys FROM record_keys SEMI JOIN (FROM blocks WHERE n <= {int(max_block_records)}) USING (key)
+            SELECT rid, list(key ORDER BY key) AS keys
+            FROM record_keys SEMI JOIN (FROM blocks WHERE n <= {int(max_block_records)}) USING (key)
             GROUP BY rid) USING (rid) ORDER BY rid""")
     table = connection.execute("SELECT * FROM comparable ORDER BY rid").to_arrow_table()
     filled = frozenset(name for name in _normalized_columns() if table[name].null_count < table.num_rows)

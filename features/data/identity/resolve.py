@@ -1,4 +1,7 @@
-"""Resolving a lake: the `customers` table and the merge ledger change together, all at once or for the rows that came in."""
+"""Resolve a lake: write the table `customers` and the merge ledger together.
+
+All records are resolved, or only those connected with the rows that were added.
+"""
 
 from __future__ import annotations
 
@@ -22,23 +25,28 @@ from qianmian.settings import Settings
 from qianmian.workspace import Workspace, write_json
 
 SAMPLES = 5
-_LATEST = "SELECT source, source_user_id, arg_max(one_id, coalesce(valid_from, TIMESTAMP '0001-01-01')) AS one_id FROM {} GROUP BY ALL"
+_LATEST = (
+    "SELECT source, source_user_id, arg_max(one_id, coalesce(valid_from, TIMESTAMP '0001-01-01')) AS one_id "
+    "FROM {} GROUP BY ALL"
+)
 
 
 @dataclass(frozen=True)
 class ResolutionChanges:
-    """What resolving would change, or has changed.
+    """Changes that a resolution makes, or would make.
 
     Attributes
     ----------
-    records, customers_before, customers : int
-        Records the lake knows, and customers they are, in the lake and by the rules of now.
+    records : int
+        Number of records in the lake.
+    customers_before, customers : int
+        Number of customers before and after the resolution.
     merged, withdrawn, conflicts, shared : int
-        New lines for the ledger: links that make customers, links that no longer do, links refused, values that link nobody.
+        Number of new ledger entries: merges, withdrawn decisions, rejected links, shared values.
     renamed : int
-        Records whose customer has another one_id now.
+        Number of records whose one_id changes.
     samples : mapping of str to list
-        A few lines of each sort.
+        Up to `SAMPLES` new ledger entries per action.
     """
 
     records: int
@@ -58,36 +66,35 @@ class ResolutionChanges:
 def resolve(
     lake: Lake, settings: Settings, resolver: Resolver | None = None, decided_at: datetime | None = None
 ) -> TableState:
-    """Rebuild the `customers` table of the lake from all its rows and return its state.
+    """Rebuild the table `customers` of the lake from all rows and return its state.
 
     Parameters
     ----------
     resolver : Resolver, optional
-        Default: the graph over identifiers, with these settings and the ledger and links of the lake's workspace.
+        Default: `GraphResolver` with these settings, and the ledger and links of the workspace.
     decided_at : datetime, optional
-        When, for the ledger.
+        Decision time for the ledger, naive UTC.
     """
+    resolver = resolver or GraphResolver(lake.workspace, settings, decided_at)
     with exclusive_writer(lake.workspace), lake_connection(lake) as connection:
-        return commit(lake, connection, {}, resolver or GraphResolver(lake.workspace, settings, decided_at))[
-            "customers"
-        ]
+        return commit(lake, connection, {}, resolver)["customers"]
 
 
 def resolve_and_compare(
     lake: Lake, settings: Settings, decided_at: datetime | None = None, dry_run: bool = True
 ) -> ResolutionChanges:
-    """Resolve the lake anew and say what that changes; with `dry_run` nothing is written."""
+    """Resolve the lake again and return the changes; with `dry_run` nothing is written."""
     lake.state("customers")
     resolver = GraphResolver(lake.workspace, settings, decided_at)
     with exclusive_writer(lake.workspace), lake_connection(lake) as connection:
         plan = resolver.plan(connection)
         entries = plan.entries or ""
-        found = _compare_customers(connection, entries)
+        changes = _compare_customers(connection, entries)
         if not dry_run:
             resolver.ledger.append(connection, entries)
             lake.commit(connection, {"customers": plan.customers})
             _save_resolved_state(lake, resolver)
-    return found
+    return changes
 
 
 def commit(
@@ -97,25 +104,26 @@ def commit(
     resolver: Resolver,
     changed: str | None = None,
 ) -> dict[str, TableState]:
-    """Write new table contents and the customers they make, in one commit.
+    """Write new table contents and the resulting customers in one commit.
 
     Parameters
     ----------
     connection : DuckDBPyConnection
-        With a view a canonical table as it is about to be, and the customers of before in the view ``lake_customers``.
+        Connection with one view per canonical table with its new content, and the previous customers in the view
+        ``lake_customers``.
     queries : mapping of str to str
         As for `Lake.commit`.
+    resolver : Resolver
+        Resolver of the records.
     changed : str, optional
-        A SELECT (source, source_user_id) of the records with new identifiers: who is not connected with them is not resolved again.
+        SELECT (source, source_user_id) of the records with new identifiers: only connected records are resolved again.
     """
     if isinstance(resolver, GraphResolver):
-        known = (
-            KnownCustomers("lake_customers", changed)
-            if changed is not None and _is_resolved_state_current(lake, resolver)
-            else None
-        )
+        known = None
+        if changed is not None and _is_resolved_state_current(lake, resolver):
+            known = KnownCustomers("lake_customers", changed)
         plan = resolver.plan(connection, known)
-        # the ledger first: a customer's ledger_id never names a decision that is not there
+        # the ledger is written first, so that the ledger_id of a customer always refers to an existing entry
         if plan.entries is not None:
             resolver.ledger.append(connection, plan.entries)
     else:
@@ -155,7 +163,7 @@ def _compare_customers(connection: duckdb.DuckDBPyConnection, entries: str) -> R
 
 @contextlib.contextmanager
 def lake_connection(lake: Lake) -> Iterator[duckdb.DuckDBPyConnection]:
-    """A connection to the lake that spills into the workspace, not into the folder somebody happens to stand in."""
+    """Connect to the lake; the connection spills to the workspace, not to the current folder."""
     connection = cast(duckdb.DuckDBPyConnection, lake.connect().con)
     scratch = lake.workspace.root / f".ingest-{uuid.uuid4().hex[:8]}"
     try:
@@ -175,12 +183,12 @@ def _state_file(workspace: Workspace) -> Any:
 def _resolved_state(lake: Lake, resolver: GraphResolver) -> dict[str, str]:
     states = lake.states()
     digests = {name: states[name].digest if name in states else "" for name in ("customers", "identities")}
-    files = resolver.ledger.files()  # one more than noted: it was told of a commit that never came
+    files = resolver.ledger.files()  # one more than saved if the commit after the ledger entry failed
     return {"rules": resolver.rules_digest(), "ledger": files[-1].name if files else "", **digests}
 
 
 def _save_resolved_state(lake: Lake, resolver: GraphResolver) -> None:
-    """Note by which rules the lake's customers were made, so that the next rows need not resolve everybody."""
+    """Save the rules and data that the customers result from, so that an ingest need not resolve all records."""
     write_json(_state_file(lake.workspace), _resolved_state(lake, resolver))
 
 
@@ -188,5 +196,5 @@ def _is_resolved_state_current(lake: Lake, resolver: GraphResolver) -> bool:
     file = _state_file(lake.workspace)
     try:
         return file.exists() and bool(json.loads(file.read_text(encoding="utf-8")) == _resolved_state(lake, resolver))
-    except ValueError:  # whoever damaged it: everybody is resolved again, which is always right
+    except ValueError:  # a damaged file: all records are resolved again, which is always correct
         return False

@@ -1,4 +1,4 @@
-"""The tables a resolution works with: what they are keyed by, where the links lie, and how arrays get into DuckDB."""
+"""Helpers of identity resolution: record key, path of the links, and arrays as DuckDB tables."""
 
 from __future__ import annotations
 
@@ -17,22 +17,22 @@ BATCH_ROWS = 100_000
 
 
 def links_path(workspace: Workspace) -> Path:
-    """Where probabilistic linkage writes its links; each is an edge that counts after all identifiers."""
+    """File with the links of record linkage, which are processed after all identifiers."""
     return workspace.root / "identity" / "links.parquet"
 
 
 def timestamps(values: Ints) -> pa.Array:
-    """Microseconds as timestamps; null for `UNDATED`."""
+    """Convert microseconds to timestamps; `UNDATED` becomes null."""
     return pa.array(values.astype("datetime64[us]"), pa.timestamp("us"), mask=values == UNDATED)
 
 
 def register(connection: duckdb.DuckDBPyConnection, name: str, columns: dict[str, Any]) -> None:
-    """Give the connection a table; in pieces, because one piece is read by one thread."""
+    """Register columns as a table of the connection, in batches, because DuckDB reads one batch per thread."""
     table = pa.table(columns)
     connection.register(name, pa.Table.from_batches(table.to_batches(max_chunksize=BATCH_ROWS), table.schema))
 
 
 def row_count(connection: duckdb.DuckDBPyConnection, table: str) -> int:
-    """Rows of a table."""
+    """Number of rows of a table."""
     row = connection.execute(f"SELECT count(*) FROM {table}").fetchone()
     return int(row[0]) if row else 0

@@ -1,4 +1,4 @@
-"""Undoing one decision about who is who, for all moments and for good; and undoing that."""
+"""Undo a merge for all dates, and undo an unmerge."""
 
 from __future__ import annotations
 
@@ -21,36 +21,48 @@ def unmerge(
     ledger_id: str | None = None,
     records: tuple[RecordKey, RecordKey] | None = None,
 ) -> tuple[LedgerEntry, ResolutionChanges]:
-    """Undo a merge, by its ledger_id or by two of the customer's records, and resolve the lake again.
+    """Undo a merge, given by its ledger_id or by two records of the customer, and resolve the lake again.
 
-    The two records of the decision will never be one customer again, whatever links them: everybody else of that customer goes with
-    the one they are linked with first. The ledger_id of an unmerge undoes that one.
+    The two records of the decision will not be one customer again, whatever identifiers they share. Each other record
+    of the customer stays with the one it was linked to first. The ledger_id of an unmerge reverses the unmerge.
+
+    Parameters
+    ----------
+    reason : str
+        Reason for the ledger.
+    decided_at : datetime or None
+        Decision time for the ledger, naive UTC.
+    ledger_id : str, optional
+        Merge to undo, or unmerge to reverse.
+    records : tuple of RecordKey, optional
+        Two records of one customer; required without `ledger_id`.
 
     Returns
     -------
-    tuple of Entry and Changes
-        The line written into the ledger, and what it changed.
+    tuple of LedgerEntry and ResolutionChanges
+        The new ledger entry, and the changes it causes.
 
     Raises
     ------
     NotFound
-        The ledger has no such decision.
+        If the ledger has no such decision.
     UsageError
-        It has been undone already, or the two records are not one customer.
+        If the decision is already undone, or the two records are not one customer.
     """
     ledger = Ledger(lake.workspace)
     lake.state("customers")
     entry = _decision(ledger, ledger_id) if ledger_id is not None else None
     if entry is not None:
         assert entry.left is not None
-        assert entry.right is not None  # `_decision` gives nothing else
+        assert entry.right is not None  # `_decision` returns only entries with two records
         records = entry.left, entry.right
     assert records is not None
     if entry is None and not explain(lake, settings, *records).same:
         raise UsageError(
             "the two records are not one customer",
             got=" and ".join(":".join(record) for record in records),
-            hint="`qianmian identity explain` says why not; `qianmian identity resolve` takes over what the lake does not know yet",
+            hint="`qianmian identity explain` gives the reason; "
+            "`qianmian identity resolve` applies rules and links that changed since the last ingest",
         )
     with exclusive_writer(lake.workspace):
         if entry is not None and entry.action == UNMERGE:
@@ -61,27 +73,27 @@ def unmerge(
 
 
 def _decision(ledger: Ledger, ledger_id: str) -> LedgerEntry:
-    """The decision of that name that is in force."""
-    found = ledger.entries(f"ledger_id = {literal(ledger_id)}")
-    if not found:
+    """The merge or unmerge with this id, if it is in force."""
+    entries = ledger.entries(f"ledger_id = {literal(ledger_id)}")
+    if not entries:
         raise NotFound(
             "the ledger has no such decision",
             where=str(ledger.folder),
             got=ledger_id,
-            hint="`qianmian identity explain RECORD` lists them",
+            hint="`qianmian identity explain RECORD` lists the decisions",
         )
-    last = found[-1]
+    last = entries[-1]
     undone = ledger.entries(f"refers_to = {literal(ledger_id)}")
     if last.action == UNMERGE:
         if any(entry.action == REMERGE for entry in undone):
             raise UsageError(
-                "that unmerge has been undone already", got=ledger_id, hint="unmerge the records anew, by their names"
+                "the unmerge is already undone", got=ledger_id, hint="unmerge the two records by their names"
             )
     elif last.action != MERGE or last.right is None:
         raise UsageError(
-            "that line of the ledger is no merge in force",
+            "the ledger entry is not a merge in force",
             got=f"{ledger_id}: {last.action}",
-            allowed="a merge, or an unmerge to be undone",
-            hint="`qianmian identity explain RECORD` lists the decisions that made a customer",
+            allowed="a merge, or an unmerge to be reversed",
+            hint="`qianmian identity explain RECORD` lists the decisions that formed a customer",
         )
     return last

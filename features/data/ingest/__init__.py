@@ -1,4 +1,4 @@
-"""Ingest: raw rows of any source → canonical tables of the lake; what breaks the contract → quarantine, with its reason."""
+"""Ingest raw rows of a source into the canonical tables of the lake; rejected rows are quarantined with a reason."""
 
 from __future__ import annotations
 
@@ -36,39 +36,39 @@ def ingest(
     progress: Callable[[str], None] | None = None,
     now: datetime | None = None,
 ) -> IngestReport:
-    """Read `source` into the lake of `workspace`; all tables change together or none does.
+    """Read `source` into the lake of `workspace`; all tables change or none does.
 
     Parameters
     ----------
     workspace : Workspace
-        Made if it is not there yet.
+        Created if it does not exist.
     source : Source
         From `features.data.sources.SOURCES`.
     settings : Settings
-        Its `identity` says which identifiers there are, which of them are hashed, and what each may link.
+        `settings.identity` declares the identifier types, which of them are hashed, and their link rules.
     progress : callable, optional
-        Called with one line a step.
+        Called with one line of text per step.
     now : datetime, optional
-        Naive UTC: when records are linked, for the merge ledger; a row dated more than a day later comes from a wrong clock and is
-        refused. Without it every time up to the year 2262 is believed.
+        Current time, naive UTC: `decided_at` of the merge ledger. Rows dated more than a day later are rejected,
+        because the clock of their source is wrong. By default every time up to the year 2262 is accepted.
 
     Returns
     -------
     IngestReport
-        Where every row that was read went: read = kept + duplicates + quarantined, table by table.
+        Number of rows per table: read = kept + duplicates + quarantined.
 
     Raises
     ------
     ConfigError
-        The source's configuration is wrong; nothing was read.
+        If the configuration of the source is invalid; nothing was read.
     DataError
-        The input is missing or of a table nothing could be kept. The lake is as it was.
+        If the input is missing, or every row of a table is rejected. The lake is unchanged.
     WorkspaceError
-        Nothing could be written. The lake is as it was.
+        If the workspace cannot be written. The lake is unchanged.
 
     Notes
     -----
-    Ingesting the same input twice changes nothing: known rows are counted as duplicates.
+    Ingesting the same input again changes nothing: known rows are counted as duplicates.
     """
     begun = time.perf_counter()
     report_progress = progress or (lambda line: None)
@@ -81,7 +81,7 @@ def ingest(
             connection.execute(
                 f"SET TimeZone='UTC'; SET preserve_insertion_order=true; SET temp_directory={literal(scratch)}"
             )
-            # in a notebook without ipywidgets DuckDB has switched its bar off itself and refuses to be told anything about it
+            # In a notebook without ipywidgets, DuckDB disables its progress bar itself and then rejects this setting.
             if connection.execute("SELECT current_setting('enable_progress_bar')").fetchone() == (True,):
                 connection.execute("SET enable_progress_bar=false")
             with exclusive_writer(workspace):
@@ -98,7 +98,8 @@ def ingest(
                     save_key_fingerprint(workspace, personal.key)
                 if queries or "customers" not in lake.states():
                     report_progress("resolving customers and writing the lake")
-                    for name in TABLES:  # as the lake is about to be: rows and customers change in one commit
+                    # views of the lake after this ingest: rows and customers change in one commit
+                    for name in TABLES:
                         connection.execute(
                             f"CREATE OR REPLACE VIEW {name} AS {queries.get(name, f'SELECT * FROM lake_{name}')}"
                         )
@@ -153,13 +154,14 @@ def _ingest_table(
         quarantine_file=str(file) if file else None,
     )
     report_progress(
-        f"{raw.table}: read {report.read:,} = kept {report.kept:,} + duplicates {report.duplicates:,} + quarantined {report.quarantined:,}"
+        f"{raw.table}: read {report.read:,} = kept {report.kept:,} + duplicates {report.duplicates:,} "
+        f"+ quarantined {report.quarantined:,}"
     )
     return staged, merged, report
 
 
 def _reject_empty_tables(outcomes: list[tuple[StagedTable, MergedTable, TableReport]]) -> None:
-    """A table of which nothing is left is a wrong mapping or a wrong file; keeping the other tables would hide it."""
+    """Fail if a table has no row left: mapping or file must be wrong, and keeping the other tables would hide it."""
     empty_tables = [(staged, report) for staged, _, report in outcomes if not report.kept + report.duplicates]
     if not empty_tables and outcomes:
         return
@@ -169,16 +171,16 @@ def _reject_empty_tables(outcomes: list[tuple[StagedTable, MergedTable, TableRep
         reasons = "; ".join(f"{count:,} × {reason}" for reason, count in list(report.reasons.items())[:3])
         parts.append(
             f"{staged.table.name} from {files}: "
-            + (f"{report.read:,} rows read, all refused: {reasons}" if report.read else "no rows")
+            + (f"{report.read:,} rows read, all rejected: {reasons}" if report.read else "no rows")
         )
     rejected = [report.quarantine_file for _, report in empty_tables if report.quarantine_file]
-    look = "check the file, or leave the table out"
+    fix = "check the file, or leave the table out"
     if rejected:
-        look = f"look at the refused rows in {rejected[0]}, correct the mapping or the file"
+        fix = f"read the rejected rows in {rejected[0]}, correct the mapping or the file"
     if any("not a time" in reason for _, report in empty_tables for reason in report.reasons):
-        look += " (times are read as ISO 8601; for others write e.g. strptime(column, '%d/%m/%Y %H:%M'))"
+        fix += " (times are parsed as ISO 8601; for other formats use e.g. strptime(column, '%d/%m/%Y %H:%M'))"
     where = " · ".join(parts) or "the source"
-    raise DataError("nothing could be kept", where=where, hint=f"{look}, and ingest again; the lake is as it was")
+    raise DataError("no row could be kept", where=where, hint=f"{fix}, and ingest again; the lake is unchanged")
 
 
 def _count(connection: duckdb.DuckDBPyConnection, query: str) -> int:

@@ -1,4 +1,4 @@
-"""The contract of the canonical tables as SQL: cast what can be cast, name what is wrong with the rest."""
+"""The contract of the canonical tables as SQL: cast the values, and give a reason for each row that is rejected."""
 
 from __future__ import annotations
 
@@ -29,30 +29,49 @@ NON_NEGATIVE = {
     ("items", "price"),
     ("events", "duration_seconds"),
 }
-FIRST_TIME, LAST_TIME = (
-    "1900-01-01",
-    "2262-01-01",
-)  # beyond these a time is a placeholder, and does not fit nanoseconds either
+# times outside this range are placeholders, and do not fit into nanoseconds
+FIRST_TIME, LAST_TIME = "1900-01-01", "2262-01-01"
 DEFAULTS = {("transactions", "status"): "paid"}
 
-OPTIONAL_KEYS = {("identities", "observed_at")}  # a sighting nobody dated held always
-CONTACT_AS_ID_REASON = "source_user_id is an e-mail address or a telephone number: map the customer's number in your system, or a hash of it"
+OPTIONAL_KEYS = {("identities", "observed_at")}  # a sighting without a time is always valid
+CONTACT_AS_ID_REASON = (
+    "source_user_id is an e-mail address or a telephone number: map the customer number of your system, or a hash of it"
+)
 
 _PAID = "coalesce(lower(trim(status)), 'paid') = 'paid'"
 
 
 @dataclass(frozen=True)
 class StagedTable:
-    """A raw table cast and checked: temp table `typed` has `_row`, `_rejection_reason`, `_signed` and `columns`, in file order or not."""
+    """A raw table after casts and checks.
+
+    Attributes
+    ----------
+    table : Table
+        Canonical table.
+    raw, typed : str
+        Names of the temp tables: the raw rows, and the cast rows with `_row`, `_reason`, `_signed` and `columns`. The
+        order of the rows of `typed` is undefined.
+    columns : mapping of str to str
+        Column name → SQL type, canonical columns first, then attributes.
+    mapped : frozenset of str
+        Columns that the source maps.
+    read : int
+        Number of raw rows.
+    files : tuple of str
+        Input files.
+    personal : tuple of str
+        Columns that are stored as hashes.
+    """
 
     table: Table
     raw: str
     typed: str
-    columns: Mapping[str, str]  # name → SQL type, canonical columns first, then attributes
+    columns: Mapping[str, str]
     mapped: frozenset[str]
     read: int
     files: tuple[str, ...]
-    personal: tuple[str, ...] = ()  # columns that are kept as hashes
+    personal: tuple[str, ...] = ()
 
 
 def stage(
@@ -63,19 +82,28 @@ def stage(
     personal: PersonalDataHasher,
     now: datetime | None = None,
 ) -> StagedTable:
-    """Read one raw table and type it; personal data becomes hashes. Makes the temp tables ``raw_<table>`` and ``typed_<table>``.
+    """Read one raw table, cast and check it, and hash personal data.
+
+    Creates the temp tables ``raw_<table>`` and ``typed_<table>``.
+
+    Parameters
+    ----------
+    source, timezone : str
+        Name of the source, and time zone of its timestamps without an offset.
+    now : datetime, optional
+        Current time, naive UTC; rows dated more than a day later are rejected.
 
     Raises
     ------
     DataError
-        When a required column is not mapped, or a column can never become what it is mapped to.
+        If a required column is not mapped, or a mapped column has a type that cannot be cast.
     """
     table = TABLES[raw_table.table]
     where = ", ".join(raw_table.files[:3]) + (" …" if len(raw_table.files) > 3 else "")
     missing = missing_columns(table, raw_table.columns)
     if missing:
         raise DataError(
-            f"{table.name} lacks required columns",
+            f"required columns of {table.name} are not mapped",
             where=where,
             got=", ".join(raw_table.columns),
             allowed=", ".join(missing),
@@ -83,7 +111,7 @@ def stage(
         )
     raw, typed = f"raw_{table.name}", f"typed_{table.name}"
     connection.execute(f"CREATE OR REPLACE TEMP TABLE {raw} AS {raw_table.relation}")
-    # rowid of a temp table filled by one statement is the order of its rows
+    # The rowid of a temp table that one statement filled is the row order.
     picked = ", ".join(f"({expression}) AS {quote(name)}" for name, expression in raw_table.columns.items())
     fault = _first_matching_case([(condition, reason) for condition, reason in raw_table.error_conditions])
     loose = f"SELECT rowid AS _row, {fault} AS _fault, {picked} FROM {raw}"
@@ -93,9 +121,9 @@ def stage(
         f"{casts[name].value if name in casts else f'NULL::{kind}'} AS {quote(name)}" for name, kind in columns.items()
     )
     failed = "".join(
-        f", ({made.failed}) AND ({made.value}) IS NULL AS {quote('!' + name)}"
-        for name, made in casts.items()
-        if made.failed
+        f", ({column_cast.failed}) AND ({column_cast.value}) IS NULL AS {quote('!' + name)}"
+        for name, column_cast in casts.items()
+        if column_cast.failed
     )
     cast_rows = f"SELECT _row, _fault, {values}{failed} FROM ({loose})"
     reason = _rejection_reason(table, casts, personal, raw_table.hashed, now)
@@ -110,7 +138,7 @@ def stage(
 
 
 def _personal_columns(table: Table, casts: Mapping[str, ColumnCast], types: Mapping[str, str]) -> tuple[str, ...]:
-    """The columns kept as hashes: identifiers, and profile attributes that are called like personal data."""
+    """Columns stored as hashes: identifiers, and profile attributes whose names indicate personal data."""
     if table.name == "identities":
         return ("id_value",)
     return tuple(name for name in casts if _is_personal_column(table, name, types[name]))
@@ -139,20 +167,15 @@ def _plan_casts(
     for name in mapped:
         column = table.column(name)
         if column is None and not table.keeps_extra_columns:
-            raise DataError(
-                f"{table.name} has no column of that name", where=where, got=name, allowed=", ".join(table.names)
-            )
-        dtype = (
-            column.dtype
-            if column
-            else "string"
-            if _is_personal_column(table, name, types[name])
-            else attribute_dtype(types[name])
-        )
+            raise DataError(f"{table.name} has no such column", where=where, got=name, allowed=", ".join(table.names))
+        if column:
+            dtype = column.dtype
+        else:
+            dtype = "string" if _is_personal_column(table, name, types[name]) else attribute_dtype(types[name])
         casts[name] = cast(dtype, types[name], quote(name), timezone)
         if casts[name].unsupported_reason:
             raise DataError(
-                f"{table.name}.{name} cannot be {DTYPE_NOUNS[dtype]}",
+                f"{table.name}.{name} cannot be cast to {DTYPE_NOUNS[dtype]}",
                 where=where,
                 got=f"{mapped[name]} of type {types[name]}",
                 hint=casts[name].unsupported_reason,
@@ -170,16 +193,16 @@ def _first_matching_case(cases: list[tuple[str, str]]) -> str:
 def _rejection_reason(
     table: Table, casts: Mapping[str, ColumnCast], personal: PersonalDataHasher, hashed: bool, now: datetime | None
 ) -> str:
-    """The first thing wrong with a row, most basic first."""
-    cases = [("_fault IS NOT NULL", "")]  # replaced below: a fault brings its own text
-    for name, made in casts.items():
+    """SQL of the reason to reject a row, null for a valid row; the first check that fails gives the reason."""
+    cases = [("_fault IS NOT NULL", "")]  # replaced below by the text of `_fault`
+    for name, column_cast in casts.items():
         column = table.column(name)
         noun = DTYPE_NOUNS.get(column.dtype if column else "string", "a value")
-        if made.failed:
+        if column_cast.failed:
             cases.append((quote("!" + name), f"{name} is not {noun}"))
     for name in casts:
         column = table.column(name)
-        # a whole source may come without times, but a source that has them may not lack one; the same for keys
+        # A source may have no timestamps or keys at all, but if it maps the column, every row needs a value.
         optional = (table.name, name) in OPTIONAL_KEYS
         if column and (column.required or name == "ts" or name in table.key) and not optional:
             cases.append((f"{quote(name)} IS NULL", f"{name} is missing"))
@@ -209,7 +232,7 @@ def _rejection_reason(
 
 
 def _identity_cases(personal: PersonalDataHasher, hashed: bool) -> list[tuple[str, str]]:
-    # neither type nor value stands in a reason: where the two columns were swapped, the type is a telephone number
+    # A reason contains neither type nor value: if the two columns were swapped, the type is a telephone number.
     id_type = "lower(trim(id_type))"
     cases = [
         (
@@ -222,12 +245,12 @@ def _identity_cases(personal: PersonalDataHasher, hashed: bool) -> list[tuple[st
         cases.append(
             (
                 f"{secret} AND NOT regexp_matches(id_value, {literal(SOURCE_HASH_PATTERN)})",
-                "id_value is no hash, although the source says hashed: true",
+                "id_value is not a hash, although the source sets hashed: true",
             )
         )
     else:
         cases.append(
-            (f"{secret} AND {normalized_value(id_type, 'id_value')} = ''", "id_value holds nothing of its type")
+            (f"{secret} AND {normalized_value(id_type, 'id_value')} = ''", "id_value is empty after normalisation")
         )
     return cases
 
@@ -236,7 +259,7 @@ def _range(table: Table, column: Column, now: datetime | None) -> list[tuple[str
     name = quote(column.name)
     if (table.name, column.name) in NON_NEGATIVE:
         condition = f"{name} < 0"
-        if table.name == "transactions":  # a refund turns every sign of its line
+        if table.name == "transactions":  # in a refund every sign may be reversed
             condition += f" AND coalesce(quantity, 0) >= 0 AND coalesce(amount, 0) >= 0 AND {_PAID}"
         return [(condition, f"{column.name} is negative")]
     if column.unit == "0..1":
@@ -244,9 +267,10 @@ def _range(table: Table, column: Column, now: datetime | None) -> list[tuple[str
     if column.name in ("ts", "observed_at"):
         outside = f"{name} < TIMESTAMP '{FIRST_TIME}' OR {name} >= TIMESTAMP '{LAST_TIME}'"
         cases = [(outside, f"{column.name} is not between {FIRST_TIME} and {LAST_TIME}")]
-        if now is not None:  # a day's grace: a source may have its time zone wrong
+        if now is not None:  # one day of tolerance for a wrong time zone
             latest = (now + timedelta(days=1)).isoformat(sep=" ")
-            cases.append((f"{name} > TIMESTAMP {literal(latest)}", f"{column.name} lies in the future: a wrong clock?"))
+            reason = f"{column.name} is in the future: check the clock of the source"
+            cases.append((f"{name} > TIMESTAMP {literal(latest)}", reason))
         return cases
     return []
 
@@ -259,21 +283,25 @@ def _canonical_query(
     source: str,
     hashes: Mapping[str, str],
 ) -> str:
-    """Fill what a source may leave out: the source's name, defaults, signs, line numbers, event ids. Personal data becomes `hashes`."""
-    final = {name: f"c.{quote(name)}" for name in columns}  # qualified: a new value never reads another new value
+    """SQL of the canonical rows, with the values a source may omit: source, defaults, signs, line numbers, event ids.
+
+    `hashes` maps the columns with personal data to the SQL of their hashes.
+    """
+    final = {name: f"c.{quote(name)}" for name in columns}  # qualified, so that no new value reads another new value
     if "source" in final and "source" not in casts:
         final["source"] = literal(source)
     for column in table.columns:
         if column.allowed:
             default = DEFAULTS.get((table.name, column.name))
-            word = f"lower(trim({final[column.name]}))"
-            final[column.name] = f"coalesce({word}, {literal(default)})" if default else word
+            normalised = f"lower(trim({final[column.name]}))"
+            final[column.name] = f"coalesce({normalised}, {literal(default)})" if default else normalised
     final.update(hashes)
     if table.name == "identities":
         final["id_type"] = "lower(trim(c.id_type))"
     signed = "false"
     if table.name == "transactions":
-        signed = f"{final['status']} = 'paid' AND (coalesce({final['quantity']}, 0) < 0 OR coalesce({final['amount']}, 0) < 0)"
+        negative = f"coalesce({final['quantity']}, 0) < 0 OR coalesce({final['amount']}, 0) < 0"
+        signed = f"{final['status']} = 'paid' AND ({negative})"
         final["status"] = f"CASE WHEN {signed} THEN 'refunded' ELSE {final['status']} END"
         for name in ("quantity", "amount", "discount", "coupon_discount"):
             final[name] = f"abs({final[name]})"

@@ -1,4 +1,4 @@
-"""Merging new rows with the lake: which are new, which are known, which contradict what is known."""
+"""Merge staged rows with the lake: new, duplicate, superseded or conflicting rows."""
 
 from __future__ import annotations
 
@@ -11,23 +11,27 @@ from features.data.ingest.contract import StagedTable
 from features.data.lake import quote
 from qianmian.schema import TABLES, Table
 
-# What is said of something may change and the newer word counts; what happened stays as it was first told.
+# In a dimension the newer row replaces the older one with the same key; a fact is never overwritten.
 DIMENSIONS = frozenset({"profiles", "identities", "items", "contents", "campaigns"})
 CONFLICT_REASON = "same key, different content: another row has this key, and facts are not overwritten"
 
 
 @dataclass(frozen=True)
 class MergedTable:
-    """The outcome of a merge.
+    """Result of merging a staged table with the lake.
 
     Attributes
     ----------
     query : str
-        The table's whole new content.
+        SELECT of the complete new content of the table.
     new : str
-        A SELECT of the kept rows.
+        SELECT of the kept rows.
     verdicts : str
-        Temp table (_row, verdict) of rows that were not kept: 'duplicate', 'superseded' or 'conflict'.
+        Temp table (_row, verdict) of the rows that are not kept: 'duplicate', 'superseded' or 'conflict'.
+    kept, duplicates, superseded, conflicts : int
+        Number of rows by result.
+    updated : int
+        Kept rows that replace an older row with the same key.
     """
 
     query: str
@@ -41,7 +45,13 @@ class MergedTable:
 
 
 def merge(connection: duckdb.DuckDBPyConnection, staged: StagedTable, lake_columns: Mapping[str, str]) -> MergedTable:
-    """Compare the good rows of `staged` with the view ``lake_<table>`` whose columns are `lake_columns` (name → SQL type)."""
+    """Merge the valid rows of `staged` with the view ``lake_<table>``.
+
+    Parameters
+    ----------
+    lake_columns : mapping of str to str
+        Columns of the view: name → SQL type.
+    """
     table, verdicts = staged.table, f"verdicts_{staged.table.name}"
     columns = _common_columns(staged.columns, lake_columns)
     good = f"SELECT _row, {_cast_columns(columns, staged.columns)} FROM {staged.typed} WHERE _reason IS NULL"
@@ -57,7 +67,7 @@ def merge(connection: duckdb.DuckDBPyConnection, staged: StagedTable, lake_colum
     )
     names = ", ".join(quote(name) for name in columns)
     if table.name in DIMENSIONS:
-        # a sighting without a time has a key too
+        # IS NOT DISTINCT FROM, because the key of a sighting without a time contains a null
         new = f"SELECT _row, {names} FROM final_{table.name} WHERE _row NOT IN (SELECT _row FROM {verdicts})"
         keys = " AND ".join(f"l.{quote(key)} IS NOT DISTINCT FROM n.{quote(key)}" for key in table.key)
         old = f"SELECT {names} FROM ({known}) AS l WHERE NOT EXISTS (SELECT 1 FROM ({new}) AS n WHERE {keys})"
@@ -87,21 +97,23 @@ def _merge_fact(
     verdicts: str,
 ) -> int:
     keys, content = _column_list(table.key), _column_list(columns)
-    # Nearly all keys occur once: find the few that do not by their hash, and compare only those rows.
+    # Nearly all keys occur once: find the repeated ones by their hash, and compare only those rows.
     clash = f"clash_{table.name}"
     connection.execute(
         f"CREATE OR REPLACE TEMP TABLE {clash} AS SELECT key_hash FROM ("
-        f"SELECT hash({keys}) AS key_hash FROM ({known}) UNION ALL SELECT hash({keys}) FROM ({good})) GROUP BY ALL HAVING count(*) > 1"
+        f"SELECT hash({keys}) AS key_hash FROM ({known}) UNION ALL SELECT hash({keys}) FROM ({good})) "
+        "GROUP BY ALL HAVING count(*) > 1"
     )
     rows = " UNION ALL ".join(
-        f"SELECT {number} AS _row, {keys}, hash({content}) AS content FROM ({relation}) WHERE hash({keys}) IN (SELECT key_hash FROM {clash})"
+        f"SELECT {number} AS _row, {keys}, hash({content}) AS content FROM ({relation}) "
+        f"WHERE hash({keys}) IN (SELECT key_hash FROM {clash})"
         for number, relation in (("-1", known), ("_row", good))
     )
     connection.execute(
         f"CREATE OR REPLACE TEMP TABLE {verdicts} AS "
         "SELECT _row, CASE WHEN content = first_content THEN 'duplicate' ELSE 'conflict' END AS verdict FROM ("
-        f"SELECT _row, content, first_value(content) OVER told AS first_content, row_number() OVER told AS nth FROM ({rows}) "
-        f"WINDOW told AS (PARTITION BY {keys} ORDER BY _row)) WHERE _row >= 0 AND nth > 1"
+        "SELECT _row, content, first_value(content) OVER of_key AS first_content, row_number() OVER of_key AS nth "
+        f"FROM ({rows}) WINDOW of_key AS (PARTITION BY {keys} ORDER BY _row)) WHERE _row >= 0 AND nth > 1"
     )
     return 0
 
@@ -118,27 +130,27 @@ def _merge_dimension(
     keys, content = _column_list(table.key), _column_list(columns)
     final = f"final_{table.name}"
     joined = " AND ".join(f"n.{quote(key)} IS NOT DISTINCT FROM l.{quote(key)}" for key in table.key)
-    # A column the new input does not have keeps its older value: two files may each tell a part of one profile.
+    # A column that the new input lacks keeps its older value: two files may each hold a part of one profile.
     mapped_columns = staged.mapped | set(table.key)
-    values = ", ".join(f"{'n' if name in mapped_columns else 'l'}.{quote(name)} AS {quote(name)}" for name in columns)
+    qualified = {name: f"{'n' if name in mapped_columns else 'l'}.{quote(name)}" for name in columns}
+    values = ", ".join(f"{value} AS {quote(name)}" for name, value in qualified.items())
     connection.execute(
         f"CREATE OR REPLACE TEMP TABLE {final} AS "
         f"SELECT n._row AS _row, {values}, l._known IS NOT NULL AS _known, "
-        f"l._content IS NOT DISTINCT FROM hash({', '.join(('n.' if name in mapped_columns else 'l.') + quote(name) for name in columns)}) AS _same, "
-        f"n._last = n._row AS _latest, n._told = n._last_told AS _repeat FROM ("
-        f"SELECT *, hash({content}) AS _told, max(_row) OVER of_key AS _last, arg_max(hash({content}), _row) OVER of_key AS _last_told "
+        f"l._content IS NOT DISTINCT FROM hash({', '.join(qualified.values())}) AS _same, "
+        "n._last = n._row AS _latest, n._hash = n._last_hash AS _repeat FROM ("
+        f"SELECT *, hash({content}) AS _hash, max(_row) OVER of_key AS _last, "
+        f"arg_max(hash({content}), _row) OVER of_key AS _last_hash "
         f"FROM ({good}) WINDOW of_key AS (PARTITION BY {keys})) AS n "
         f"LEFT JOIN (SELECT *, true AS _known, hash({content}) AS _content FROM ({known})) AS l ON {joined}"
     )
     connection.execute(
-        f"CREATE OR REPLACE TEMP TABLE {verdicts} AS SELECT _row, CASE WHEN _repeat THEN 'duplicate' ELSE 'superseded' END AS verdict "
+        f"CREATE OR REPLACE TEMP TABLE {verdicts} AS "
+        "SELECT _row, CASE WHEN _repeat THEN 'duplicate' ELSE 'superseded' END AS verdict "
         f"FROM {final} WHERE NOT _latest UNION ALL SELECT _row, 'duplicate' FROM {final} WHERE _latest AND _same"
     )
-    return int(
-        (connection.execute(f"SELECT count(*) FROM {final} WHERE _latest AND NOT _same AND _known").fetchone() or (0,))[
-            0
-        ]
-    )
+    updated = f"SELECT count(*) FROM {final} WHERE _latest AND NOT _same AND _known"
+    return int((connection.execute(updated).fetchone() or (0,))[0])
 
 
 def _column_list(names: Mapping[str, str] | tuple[str, ...]) -> str:
@@ -146,7 +158,7 @@ def _column_list(names: Mapping[str, str] | tuple[str, ...]) -> str:
 
 
 def _common_columns(new: Mapping[str, str], known: Mapping[str, str]) -> dict[str, str]:
-    """Columns of both; an attribute that changed its type becomes text."""
+    """Columns of either side with their SQL types; an attribute whose type changed becomes text."""
     return {
         name: new.get(name, sql_type) if known.get(name, sql_type) == new.get(name, sql_type) else "VARCHAR"
         for name, sql_type in {**new, **known}.items()
@@ -164,16 +176,17 @@ def _cast_columns(columns: Mapping[str, str], present: Mapping[str, str]) -> str
 
 
 def refunds_without_sale(merged: MergedTable) -> str:
-    """Counts kept refunds of a customer and item nobody ever saw bought, in the lake or in this input."""
-    item = "r.item_id IS NOT DISTINCT FROM s.item_id"
+    """SQL that counts kept refunds whose customer and item have no paid line, neither in the lake nor in this input."""
     return (
-        f"SELECT count(*) FROM ({merged.new}) AS r WHERE r.status = 'refunded' AND r.source_user_id IS NOT NULL AND NOT EXISTS ("
-        f"SELECT 1 FROM ({merged.query}) AS s WHERE s.status = 'paid' AND s.source = r.source AND s.source_user_id = r.source_user_id AND {item})"
+        f"SELECT count(*) FROM ({merged.new}) AS r "
+        "WHERE r.status = 'refunded' AND r.source_user_id IS NOT NULL AND NOT EXISTS ("
+        f"SELECT 1 FROM ({merged.query}) AS s WHERE s.status = 'paid' AND s.source = r.source "
+        "AND s.source_user_id = r.source_user_id AND r.item_id IS NOT DISTINCT FROM s.item_id)"
     )
 
 
 def flag_queries(staged: StagedTable, merged: MergedTable) -> dict[str, str]:
-    """SQL counts of odd but kept rows, by flag name."""
+    """SQL that counts kept rows with an unusual property, by the name of the flag."""
     new, table = f"({merged.new})", TABLES[staged.table.name]
     flags = {
         f"{column.name}_above_{column.maximum:.0f}": f"count(*) FILTER (abs({quote(column.name)}) > {column.maximum})"

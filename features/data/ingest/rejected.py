@@ -1,4 +1,4 @@
-"""What is said of refused rows and of input that cannot be read: enough to mend it, and nobody's personal data."""
+"""Quarantine and messages for rejected rows and unreadable input: enough to fix the data, without personal data."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from features.data.sources.base import RawTable, Source
 from qianmian.errors import DataError, WorkspaceError
 from qianmian.workspace import Workspace, atomic_path, explain_os_errors
 
-NON_PERSONAL_TABLES = ("items", "contents", "campaigns")  # a "name" in these is nobody's
+NON_PERSONAL_TABLES = ("items", "contents", "campaigns")  # a column "name" of these is not a person's name
 PERSONAL_TABLES = ("identities", "profiles")
 
 
@@ -30,11 +30,13 @@ def rejected_rows(
     merged: MergedTable,
     personal: PersonalDataHasher,
 ) -> str:
-    """Temp table of the refused rows of one table, as they were read: file, position (1 = the file's first row), reason, row (JSON).
+    """Create a temp table of the rejected rows of one table, as they were read, and return its name.
 
-    Columns called like personal data, or that a hashed column is made of, show a hash; addresses and numbers elsewhere are cut out.
+    Its columns are file, position (1 is the first row of the file), reason and row (JSON). Columns whose names indicate
+    personal data, and columns that a hashed column is computed from, are hashed. E-mail addresses and telephone numbers
+    in other columns are replaced.
     """
-    name = f"refused_{raw.table}"
+    name = f"rejected_{raw.table}"
     described = [str(row[0]) for row in connection.execute(f"DESCRIBE {staged.raw}").fetchall()]
     secret = _personal_columns(raw, staged, described)
     shown = {column: personal.masked(quote(column)) if column in secret else quote(column) for column in described}
@@ -44,22 +46,19 @@ def rejected_rows(
     conflicts = f" UNION ALL SELECT _row, {literal(CONFLICT_REASON)} FROM {merged.verdicts} WHERE verdict = 'conflict'"
     unreadable = ""
     if raw.rejects:
-        line = "json_extract_string(row, '$.text')"  # of a line that could not be split nobody knows where in it the personal data is
-        text = (
-            personal.masked(line) if secret or raw.table in PERSONAL_TABLES else personal.redacted(f"({line})::VARCHAR")
-        )
-        kept = (
-            f"json_object('line', json_extract(row, '$.line'), 'text', {text})::VARCHAR"
-            if secret or raw.table in PERSONAL_TABLES
-            else personal.redacted("row")
-        )
+        kept = personal.redacted("row")
+        if secret or raw.table in PERSONAL_TABLES:
+            # The line could not be split into columns, so any part of it may be personal data: hash all of it.
+            text = personal.masked("json_extract_string(row, '$.text')")
+            kept = f"json_object('line', json_extract(row, '$.line'), 'text', {text})::VARCHAR"
         unreadable = f" UNION ALL SELECT file, NULL, reason, {kept} FROM ({raw.rejects})"
     connection.execute(
-        f"CREATE OR REPLACE TEMP TABLE bad_{raw.table} AS SELECT _row, _reason FROM {staged.typed} WHERE _reason IS NOT NULL{conflicts}"
+        f"CREATE OR REPLACE TEMP TABLE bad_{raw.table} AS "
+        f"SELECT _row, _reason FROM {staged.typed} WHERE _reason IS NOT NULL{conflicts}"
     )
     connection.execute(
         f"CREATE OR REPLACE TEMP TABLE {name} AS "
-        # only bad rows are worth turning into JSON
+        # only the rejected rows are converted to JSON, which is slow
         f"WITH rows AS (SELECT rowid AS _row, {file} AS file, {row} AS row FROM {staged.raw} "
         f"WHERE rowid IN (SELECT _row FROM bad_{raw.table})), "
         f"starts AS (SELECT {file} AS file, min(rowid) AS start FROM {staged.raw} GROUP BY 1) "
@@ -71,33 +70,33 @@ def rejected_rows(
 
 
 def _personal_columns(raw: RawTable, staged: StagedTable, columns: list[str]) -> set[str]:
-    made_of = [raw.columns[name].lower() for name in staged.personal]
-    if raw.table == "identities":  # a swapped type and value is the usual mistake
-        made_of.append(raw.columns["id_type"].lower())
-    called = {column for column in columns if raw.table not in NON_PERSONAL_TABLES and personal_data_type(column)}
-    return called | {column for column in columns if any(column.lower() in expression for expression in made_of)}
+    expressions = [raw.columns[name].lower() for name in staged.personal]
+    if raw.table == "identities":  # type and value are easily swapped, so the type may hold the value
+        expressions.append(raw.columns["id_type"].lower())
+    by_name = {column for column in columns if raw.table not in NON_PERSONAL_TABLES and personal_data_type(column)}
+    return by_name | {column for column in columns if any(column.lower() in expression for expression in expressions)}
 
 
 def quarantine(
     connection: duckdb.DuckDBPyConnection, workspace: Workspace, source: Source, table: str, rejected: str
 ) -> Path:
-    """Write refused rows to a file named by their content, so that refusing the same rows again changes nothing."""
+    """Write rejected rows to a file named by their content: rejecting the same rows again writes no second file."""
     row = connection.execute(f"SELECT bit_xor(hash(file, position, reason, row)) FROM {rejected}").fetchone()
     target = workspace.quarantine / source.name / f"{table}-{int(row[0]) if row else 0:016x}.parquet"
     with atomic_path(target) as temporary:
         connection.execute(
-            f'COPY (SELECT {literal(source.name)} AS source, {literal(table)} AS "table", reason, file, position, row FROM {rejected} '
-            f"ORDER BY file, position, row) TO {literal(temporary)} (FORMAT parquet, COMPRESSION zstd)"
+            f'COPY (SELECT {literal(source.name)} AS source, {literal(table)} AS "table", reason, file, position, row '
+            f"FROM {rejected} ORDER BY file, position, row) TO {literal(temporary)} (FORMAT parquet, COMPRESSION zstd)"
         )
     return target
 
 
 def redact_values(text: str) -> str:
-    """A message of DuckDB without the values it quotes: a telephone number that is no number must not end in a log. File names stay.
+    """Remove the quoted values from a message of DuckDB, so that no personal data is logged. File names stay.
 
     Examples
     --------
-    >>> redact_values("Could not convert string 'ann@shop.com' to INT64, file '/data/a.csv' Original Line: ann@shop.com,3")
+    >>> redact_values("Could not convert string 'ann@shop.com' to INT64, file '/data/a.csv' Original Line: ann,3")
     "Could not convert string '…' to INT64, file '/data/a.csv'"
     """
     text = " ".join(text.split("Original Line", 1)[0].split())
@@ -107,13 +106,13 @@ def redact_values(text: str) -> str:
 
 @contextlib.contextmanager
 def translate_duckdb_errors(root: Path, source: Source) -> Iterator[None]:
-    """DuckDB's errors about disks, memory and unreadable files, in this project's words; the lake is untouched by all of them."""
+    """Translate DuckDB's errors about disk, memory and unreadable files; the lake is unchanged after each of them."""
     with explain_os_errors(root):
         try:
             yield
         except duckdb.Error as error:
             text = redact_values(str(error))
-            # `from None`: the original message quotes values, and --debug prints the whole chain
+            # `from None`, because the original message quotes values and --debug prints the whole chain
             if "No space left" in text or "max_temp_directory_size" in text:
                 raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC)) from None
             if isinstance(error, duckdb.OutOfMemoryException):
@@ -133,6 +132,6 @@ def translate_duckdb_errors(root: Path, source: Source) -> Iterator[None]:
                     "the input cannot be read",
                     where=f"source {source.name}",
                     got=text,
-                    hint="check that the file is whole and readable, export it again if it is not; the lake is as it was",
+                    hint="check that the file is complete and readable, or export it again; the lake is unchanged",
                 ) from None
             raise type(error)(text) from None

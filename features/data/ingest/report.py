@@ -1,4 +1,4 @@
-"""What an ingest did, in numbers that must add up."""
+"""Row counts of an ingest; they must add up."""
 
 from __future__ import annotations
 
@@ -9,26 +9,26 @@ from typing import Any
 
 @dataclass(frozen=True)
 class TableReport:
-    """The account of one table.
+    """Row counts of one table.
 
     Attributes
     ----------
     read : int
-        Rows found in the input; always kept + duplicates + quarantined.
+        Rows of the input; always kept + duplicates + quarantined.
     kept : int
-        Rows that were new, or newer than what the lake had.
+        Rows that are new, or newer than those of the lake.
     duplicates : int
-        Rows whose key and content were already there.
+        Rows that the lake has already, or that a later row of the input replaces.
     quarantined : int
-        Rows refused, each with a reason, in the quarantine folder.
+        Rejected rows, written to the quarantine folder with a reason.
     updated : int
-        The part of `kept` that replaced an older row of the same key.
+        Kept rows that replaced an older row with the same key.
     flags : mapping of str to int
-        Rows kept although something about them is odd.
+        Kept rows with an unusual property, by the name of the flag.
     reasons : mapping of str to int
-        Why rows were quarantined.
+        Quarantined rows by reason.
     quarantine_file : str or None
-        Where they are.
+        File with the quarantined rows.
     """
 
     read: int
@@ -45,7 +45,7 @@ class TableReport:
             self.read != self.kept + self.duplicates + self.quarantined
             or sum(self.reasons.values()) != self.quarantined
         ):
-            raise AssertionError(f"rows do not add up: {self}")  # a bug here, never the user's fault
+            raise AssertionError(f"rows do not add up: {self}")  # a bug in this package, not a user error
 
     def as_dict(self) -> dict[str, Any]:
         return {**self.__dict__, "flags": dict(self.flags), "reasons": dict(self.reasons)}
@@ -53,11 +53,12 @@ class TableReport:
 
 @dataclass(frozen=True)
 class IngestReport:
-    """The account of one ingest, table by table.
+    """Row counts of one ingest per table, with its duration in seconds and the digest of the lake after it.
 
     Examples
     --------
-    >>> report = IngestReport("shop", {"items": TableReport(read=3, kept=2, duplicates=1, quarantined=0)}, 0.5, "0" * 16)
+    >>> items = TableReport(read=3, kept=2, duplicates=1, quarantined=0)
+    >>> report = IngestReport("shop", {"items": items}, 0.5, "0" * 16)
     >>> report.read, report.kept
     (3, 2)
     """

@@ -1,4 +1,4 @@
-"""Sources: each turns raw input into canonical columns. One file and one line here adds another."""
+"""Sources: each maps raw input onto the canonical tables. A new source is one file and one line here."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a source is: it says where raw rows are and how they map onto the canonical columns. Nothing more."""
+"""Base class of sources: a source locates raw rows and maps them onto canonical columns, nothing more."""
 
 from __future__ import annotations
 
@@ -11,26 +11,27 @@ import duckdb
 
 @dataclass(frozen=True)
 class RawTable:
-    """One canonical table as a source offers it: raw rows and a SQL expression a column, all still loosely typed.
+    """Raw rows for one canonical table, with one SQL expression per column; types are not yet checked.
 
     Attributes
     ----------
     table : str
         Canonical table name.
     relation : str
-        A SELECT that yields the raw rows in file order.
+        SELECT that yields the raw rows in file order.
     columns : mapping of str to str
-        Canonical column → SQL expression over the columns of `relation`. In an open-ended table other names are attributes.
+        Canonical column → SQL expression over the columns of `relation`. In a table that keeps extra columns, other
+        names are attributes.
     files : tuple of str
-        Where the rows come from, for messages.
+        Input files, for messages.
     error_conditions : tuple of (str, str)
-        (SQL condition over `relation`, reason): rows to refuse beyond what the contract refuses.
+        (SQL condition over `relation`, reason) of rows to reject, in addition to the checks of the contract.
     file_column : str or None
         Column of `relation` that holds the file of each row.
-    hashed : bool
-        The source says that personal identifiers in it are hashes already: they are kept as they are.
     rejects : str or None
-        A SELECT (file, reason, row) of lines that could not even be split into columns; run after `relation` was read.
+        SELECT (file, reason, row) of lines that could not be split into columns; run after `relation` was read.
+    hashed : bool
+        Whether the source already hashed the personal identifiers; they are then stored unchanged.
     """
 
     table: str
@@ -44,14 +45,14 @@ class RawTable:
 
 
 class Source(ABC):
-    """Turns raw input into raw tables. Casting, checking, quarantine and merging are common to all sources.
+    """Maps raw input onto raw tables. Casts, checks, quarantine and merging are common to all sources.
 
     Attributes
     ----------
     name : str
-        What the `source` column says, and the folder of the quarantine.
+        Value of the column `source`, and name of the quarantine folder.
     timezone : str
-        IANA zone of times written without one.
+        IANA time zone of timestamps without an offset.
     """
 
     name: str
@@ -59,10 +60,10 @@ class Source(ABC):
 
     @abstractmethod
     def tables(self, connection: duckdb.DuckDBPyConnection) -> Sequence[RawTable]:
-        """The raw tables, readable through `connection`.
+        """Return the raw tables, readable through `connection`.
 
         Raises
         ------
         ConfigError, DataError
-            When the input is not there or cannot be what it is said to be; before any row is read.
+            If the input is missing or does not match its description; raised before any row is read.
         """

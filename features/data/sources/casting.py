@@ -1,4 +1,4 @@
-"""Casting loosely typed values to the canonical dtypes, as SQL."""
+"""SQL that casts raw values to the canonical dtypes."""
 
 from __future__ import annotations
 
@@ -29,39 +29,51 @@ DTYPE_NOUNS = {
     "date": "a date",
     "json": "JSON",
 }
-# "2017-12-01T10:00:00+01:00", "… 10:00Z": a zone counts only after a clock time, or every date would end in one ("-01")
+# "2017-12-01T10:00:00+01:00", "… 10:00Z": an offset must follow a clock time, because a date also ends like one ("-01")
 _ZONED = r"\d{1,2}:\d{2}.*(Z|z|UTC|GMT|[+-]\d{2}(:?\d{2})?)$"
 
 
 @dataclass(frozen=True)
 class ColumnCast:
-    """How one loosely typed expression becomes a canonical value, and when it could not."""
+    """Cast of one raw expression to a canonical dtype.
+
+    Attributes
+    ----------
+    value : str
+        SQL of the cast value; null where the cast fails.
+    failed : str or None
+        SQL condition of a row that has a raw value; if `value` is null there, the cast failed. None: it cannot fail.
+    unsupported_reason : str or None
+        Why no value of this SQL type can be cast to the dtype.
+    """
 
     value: str
-    failed: str | None  # condition: something is there but it is not a value of the dtype
-    unsupported_reason: str | None = None  # no row of this SQL type can ever be one
+    failed: str | None
+    unsupported_reason: str | None = None
 
 
 def missing_columns(table: Table, mapped: Mapping[str, str]) -> list[str]:
-    """The required columns of `table` that a source does not map."""
+    """Required columns of `table` that a source does not map."""
     return [column.name for column in table.columns if column.required and column.name not in mapped]
 
 
 def attribute_dtype(sql_type: str) -> DType:
-    """What an attribute (a column the schema does not name) is kept as."""
+    """Dtype in which an attribute (a column that is not in the schema) is stored."""
     family = _family(sql_type)
-    found: dict[str, DType] = {
+    dtypes: dict[str, DType] = {
         "whole": "float64",
         "real": "float64",
         "bool": "bool",
         "naive": "timestamp",
         "zoned": "timestamp",
     }
-    return found.get(family, "string")
+    return dtypes.get(family, "string")
 
 
 def cast(dtype: DType, sql_type: str, raw: str, timezone: str) -> ColumnCast:
-    """The cast of expression `raw` of SQL type `sql_type` to `dtype`; naive times are read in `timezone`, results are UTC.
+    """Cast the expression `raw` of SQL type `sql_type` to `dtype`.
+
+    Timestamps without an offset are read in `timezone`; results are UTC.
 
     Examples
     --------
@@ -84,9 +96,9 @@ def cast(dtype: DType, sql_type: str, raw: str, timezone: str) -> ColumnCast:
 
 
 def _string(family: str, text: str, raw: str) -> ColumnCast:
-    if family == "text":  # the text exactly, blanks included, unless blank is all there is
+    if family == "text":  # the text is kept unchanged with its blanks, but text of blanks only is null
         return ColumnCast(f"CASE WHEN {text} IS NOT NULL THEN {raw} END", None)
-    if family == "real":  # a float id is an integer that once shared its column with a missing value
+    if family == "real":  # integer ids become floats when their column has missing values
         whole = f"isfinite({raw}::DOUBLE) AND {raw} = floor({raw}) AND abs({raw}) < 9007199254740992"
         return ColumnCast(
             f"CASE WHEN {whole} THEN {raw}::BIGINT::VARCHAR WHEN NOT isnan({raw}::DOUBLE) THEN {raw}::VARCHAR END", None
@@ -98,7 +110,7 @@ def _float(family: str, text: str, raw: str) -> ColumnCast:
     if family in ("whole", "bool"):
         return ColumnCast(f"{raw}::DOUBLE", None)
     if family not in ("text", "real"):
-        return ColumnCast("NULL::DOUBLE", f"{raw} IS NOT NULL", "a number cannot come from this type")
+        return ColumnCast("NULL::DOUBLE", f"{raw} IS NOT NULL", "values of this type cannot be cast to a number")
     number = f"TRY_CAST({text} AS DOUBLE)"
     return ColumnCast(f"CASE WHEN isfinite({number}) THEN {number} END", f"{text} IS NOT NULL")
 
@@ -107,9 +119,10 @@ def _int(family: str, text: str, raw: str) -> ColumnCast:
     if family in ("whole", "bool"):
         return ColumnCast(f"TRY_CAST({raw} AS BIGINT)", f"{raw} IS NOT NULL")
     if family not in ("text", "real"):
-        return ColumnCast("NULL::BIGINT", f"{raw} IS NOT NULL", "a whole number cannot come from this type")
+        reason = "values of this type cannot be cast to a whole number"
+        return ColumnCast("NULL::BIGINT", f"{raw} IS NOT NULL", reason)
     number = f"TRY_CAST({text} AS DOUBLE)"
-    # DuckDB rounds '1.5' to 2; half a line number is a mistake
+    # DuckDB rounds '1.5' to 2, but a fractional line number is an error
     return ColumnCast(
         f"CASE WHEN isfinite({number}) AND {number} = floor({number}) THEN TRY_CAST({text} AS BIGINT) END",
         f"{text} IS NOT NULL",
@@ -120,17 +133,15 @@ def _bool(family: str, text: str, raw: str) -> ColumnCast:
     if family in ("whole", "real"):
         return ColumnCast(f"CASE {raw} WHEN 1 THEN true WHEN 0 THEN false END", f"{raw} IS NOT NULL")
     if family == "text":
-        words = f"lower({text})"
+        lower = f"lower({text})"
         value = (
-            f"CASE WHEN {words} IN ('true', 't', 'yes', 'y', '1', '1.0') THEN true "
-            f"WHEN {words} IN ('false', 'f', 'no', 'n', '0', '0.0') THEN false END"
+            f"CASE WHEN {lower} IN ('true', 't', 'yes', 'y', '1', '1.0') THEN true "
+            f"WHEN {lower} IN ('false', 'f', 'no', 'n', '0', '0.0') THEN false END"
         )
         return ColumnCast(value, f"{text} IS NOT NULL")
-    return (
-        ColumnCast(f"{raw}::BOOLEAN", None)
-        if family == "bool"
-        else ColumnCast("NULL::BOOLEAN", f"{raw} IS NOT NULL", "true or false cannot come from this type")
-    )
+    if family == "bool":
+        return ColumnCast(f"{raw}::BOOLEAN", None)
+    return ColumnCast("NULL::BOOLEAN", f"{raw} IS NOT NULL", "values of this type cannot be cast to true or false")
 
 
 def _json(family: str, text: str, raw: str) -> ColumnCast:
@@ -145,7 +156,7 @@ def _time(dtype: DType, family: str, text: str, raw: str, timezone: str) -> Colu
         return ColumnCast(
             f"NULL::{target}",
             f"{raw} IS NOT NULL",
-            "a number is not a time by itself: write to_timestamp(column) for epoch seconds",
+            "a number is not a time: use to_timestamp(column) for seconds since 1970",
         )
 
     def to_utc(naive: str) -> str:
@@ -154,10 +165,11 @@ def _time(dtype: DType, family: str, text: str, raw: str, timezone: str) -> Colu
     if dtype == "date":
         value = f"TRY_CAST({text} AS DATE)" if family == "text" else f"{raw}::DATE"
     elif family == "text":
-        # DuckDB wants seconds before a zone ("10:00Z"), ISO 8601 does not
+        # DuckDB requires seconds before an offset, ISO 8601 does not ("10:00Z")
         full = rf"regexp_replace({text}, '([ T]\d{{1,2}}:\d{{2}}) ?(Z|z|UTC|GMT|[+-])', '\1:00\2')"
         zoned = f"TRY_CAST({full} AS TIMESTAMPTZ) AT TIME ZONE 'UTC'"
-        value = f"CASE WHEN regexp_matches({text}, {literal(_ZONED)}) THEN {zoned} ELSE {to_utc(f'TRY_CAST({text} AS TIMESTAMP)')} END"
+        naive = to_utc(f"TRY_CAST({text} AS TIMESTAMP)")
+        value = f"CASE WHEN regexp_matches({text}, {literal(_ZONED)}) THEN {zoned} ELSE {naive} END"
     elif family == "zoned":
         value = f"{raw} AT TIME ZONE 'UTC'"
     else:

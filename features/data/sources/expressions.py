@@ -1,4 +1,7 @@
-"""Column expressions of a user's configuration: checked before any row is read, and unable to do more than compute one value a row."""
+"""Column expressions of `sources.yaml`.
+
+They are checked before any row is read. An expression can only compute one value per row from that row.
+"""
 
 from __future__ import annotations
 
@@ -13,35 +16,32 @@ import duckdb
 from features.data.lake import literal, quote
 from qianmian.errors import did_you_mean
 
-# A text column that is used as a number (`Quantity * UnitPrice` over a CSV) is read as one; the same for times.
-# A value that is not one refuses its own row only.
+# A text column that is used as a number (`Quantity * UnitPrice` over a CSV) is cast to a number; the same for times.
+# If the cast of a value fails, only its row is rejected.
 _CAST_NOUNS = {"DOUBLE": "a number", "TIMESTAMP": "a time"}
 _FORBIDDEN_NODES = {
-    "SUBQUERY": "a query inside it is not allowed",
-    "WINDOW": "it looks at other rows; only the row itself may be used",
+    "SUBQUERY": "a subquery is not allowed",
+    "WINDOW": "a window function reads other rows; only the row itself may be used",
     "STAR": "name one column instead of *",
-    "PARAMETER": "it has a parameter without a value",
-    "DEFAULT": "DEFAULT means nothing here",
+    "PARAMETER": "a parameter without a value is not allowed",
+    "DEFAULT": "DEFAULT has no meaning here",
 }
-_FORBIDDEN_FUNCTIONS = {
-    "getvariable",
-    "current_setting",
-    "getenv",
-}  # consistent in DuckDB's eyes, but not functions of the row
+# DuckDB declares these consistent, but they do not depend on the row
+_FORBIDDEN_FUNCTIONS = {"getvariable", "current_setting", "getenv"}
 
 
 @dataclass(frozen=True)
 class Expression:
-    """A checked right-hand side.
+    """A checked expression.
 
     Attributes
     ----------
     value : str
-        SQL of the value; null where `error_conditions` apply.
+        SQL of the value; null where an error condition holds.
     sql_type : str
-        Its type.
+        SQL type of the value.
     error_conditions : tuple of (str, str)
-        (condition, reason) of rows whose value cannot be computed.
+        (SQL condition, reason) of rows whose value cannot be computed.
     """
 
     value: str
@@ -50,12 +50,12 @@ class Expression:
 
 
 class ExpressionChecker:
-    """Checks right-hand sides against the columns of one input, in a DuckDB that can reach no file.
+    """Checks expressions against the columns of one input, in a DuckDB without access to files.
 
     Parameters
     ----------
     columns : mapping of str to str
-        Column → SQL type.
+        Column name → SQL type.
 
     Examples
     --------
@@ -67,7 +67,7 @@ class ExpressionChecker:
     >>> checker.check("Quantty * 2")
     Traceback (most recent call last):
     ...
-    ValueError: there is no column Quantty (did you mean Quantity?); the columns are Quantity, Unit Price
+    ValueError: unknown column Quantty (did you mean Quantity?); the columns are Quantity, Unit Price
     """
 
     def __init__(self, columns: Mapping[str, str]) -> None:
@@ -80,14 +80,14 @@ class ExpressionChecker:
         self._connection.close()
 
     def check(self, text: str) -> Expression:
-        """The expression, ready to run.
+        """Check one expression and return it ready to run.
 
         Raises
         ------
         ValueError
-            Saying what is wrong with it.
+            With the problem, if the expression is invalid.
         """
-        if text in self.columns:  # exactly a column, blanks and odd characters included
+        if text in self.columns:  # a column name may contain blanks and special characters
             return Expression(quote(text), self.columns[text])
         tree = self._parse(text)
         self._check_allowed(tree, text)
@@ -105,10 +105,11 @@ class ExpressionChecker:
 
     def _parse(self, text: str) -> dict[str, Any]:
         row = self._connection.execute("SELECT json_serialize_sql(?)", [f"SELECT {text}"]).fetchone()
-        parsed: dict[str, Any] = json.loads(row[0]) if row else {"error": True, "error_message": "nothing was parsed"}
+        parsed: dict[str, Any] = json.loads(row[0]) if row else {"error": True, "error_message": "no result"}
         if parsed["error"]:
             raise ValueError(
-                f"it is neither a column nor an expression: {_first_line(parsed['error_message'])}; {self._listing()}"
+                "it is neither a column nor a valid expression: "
+                f"{_first_line(parsed['error_message'])}; {self._listing()}"
             )
         node = parsed["statements"][0]["node"]
         plain = (
@@ -123,7 +124,7 @@ class ExpressionChecker:
         if not plain or len(node["select_list"]) != 1:
             raise ValueError("it must be one expression over the columns of the file, not a query or a list")
         if node["select_list"][0].get("alias"):
-            raise ValueError(f"leave out the name after it (AS {node['select_list'][0]['alias']}); {self._listing()}")
+            raise ValueError(f"remove the alias (AS {node['select_list'][0]['alias']}); {self._listing()}")
         return parsed
 
     def _check_allowed(self, tree: dict[str, Any], text: str) -> None:
@@ -134,20 +135,21 @@ class ExpressionChecker:
             if node.get("class") == "FUNCTION":
                 functions.add(str(node["function_name"]).lower())
             if node.get("class") == "COLUMN_REF" and node["column_names"][-1] not in self.columns:
-                functions.add(str(node["column_names"][-1]).lower())  # current_date and the like need no brackets
+                functions.add(str(node["column_names"][-1]).lower())  # functions such as current_date need no brackets
         if not functions:
             return
         rows = self._connection.execute(
-            "SELECT function_name, bool_and(function_type = 'aggregate'), bool_or(coalesce(stability, 'CONSISTENT') <> 'CONSISTENT') "
+            "SELECT function_name, bool_and(function_type = 'aggregate'), "
+            "bool_or(coalesce(stability, 'CONSISTENT') <> 'CONSISTENT') "
             "FROM duckdb_functions() WHERE list_contains(?, function_name) GROUP BY 1 ORDER BY 1",
             [sorted(functions)],
         ).fetchall()
-        for name, aggregates, unsteady in rows:
-            if aggregates:
-                raise ValueError(f"{name}() looks at other rows; only the row itself may be used")
-            if unsteady or name in _FORBIDDEN_FUNCTIONS:
+        for name, is_aggregate, is_volatile in rows:
+            if is_aggregate:
+                raise ValueError(f"{name}() reads other rows; only the row itself may be used")
+            if is_volatile or name in _FORBIDDEN_FUNCTIONS:
                 raise ValueError(
-                    f"{name}() does not depend on the row alone, so the same file would not give the same data twice"
+                    f"{name}() does not depend on the row alone, so the same file would not always give the same data"
                 )
 
     def _sql(self, tree: dict[str, Any], text_casts: Mapping[str, str]) -> str:
@@ -163,7 +165,7 @@ class ExpressionChecker:
         return str(row[0] if row else "").removeprefix("SELECT ")
 
     def _bind(self, sql: str) -> str:
-        # the second column makes an aggregate that hides in a macro fail
+        # because of the second column, an aggregate inside a macro fails here
         described = self._connection.execute(
             f"DESCRIBE SELECT {sql} AS v, TRY(struct_pack(v := {sql})) AS t, _probe_row FROM _probe"
         ).fetchall()
@@ -177,7 +179,7 @@ class ExpressionChecker:
             )
             for name, kind in text_casts.items()
         ]
-        # TRY turns an error into null; around a struct it tells an error from a value that is null
+        # TRY turns an error into null; with a struct around the value, an error differs from a null value
         attempt = f"TRY(struct_pack(v := {sql}))"
         error_conditions.append((f"{attempt} IS NULL", f"{text} cannot be computed"))
         return Expression(f"struct_extract({attempt}, 'v')", sql_type, tuple(error_conditions))
@@ -186,8 +188,8 @@ class ExpressionChecker:
         lower = {name.lower() for name in self.columns}
         for name in _column_names(tree):
             if name.lower() not in lower and "not found" in str(failure):
-                return f"there is no column {name}{did_you_mean(name, self.columns)}; {self._listing()}"
-        return f"DuckDB refuses it: {_first_line(str(failure))}; {self._listing()}"
+                return f"unknown column {name}{did_you_mean(name, self.columns)}; {self._listing()}"
+        return f"DuckDB rejects it: {_first_line(str(failure))}; {self._listing()}"
 
     def _listing(self) -> str:
         return "the columns are " + ", ".join(self.columns)
@@ -198,11 +200,11 @@ def _try_cast(name: str, sql_type: str) -> str:
 
 
 def _text_cast_candidates(names: list[str]) -> Iterator[dict[str, str]]:
-    """All ways to read text columns as numbers or times, fewest changes first, numbers before times."""
+    """All ways to cast text columns to numbers or times: fewest casts first, numbers before times."""
     kinds = ("VARCHAR", "DOUBLE", "TIMESTAMP") if len(names) <= 5 else ("VARCHAR", "DOUBLE")
-    ways = itertools.product(kinds, repeat=min(len(names), 10))
-    for way in sorted(ways, key=lambda way: (sum(kind != "VARCHAR" for kind in way), way.count("TIMESTAMP"))):
-        yield {name: kind for name, kind in zip(names, way, strict=False) if kind != "VARCHAR"}
+    candidates = itertools.product(kinds, repeat=min(len(names), 10))
+    for types in sorted(candidates, key=lambda types: (sum(k != "VARCHAR" for k in types), types.count("TIMESTAMP"))):
+        yield {name: kind for name, kind in zip(names, types, strict=False) if kind != "VARCHAR"}
 
 
 def _nodes(tree: Any) -> Iterator[dict[str, Any]]:
@@ -234,21 +236,23 @@ def _first_line(text: str) -> str:
 def csv_relation(
     files: list[str], columns: list[str], delimiter: str, encoding: str, header: bool, rejects: str
 ) -> str:
-    """A SELECT over CSV files with the same columns: every value as text, lines that do not fit into the table `rejects`."""
+    """SELECT over CSV files with the same columns, every value as text; malformed lines go to the table `rejects`."""
     named = ", ".join(f"{literal(name)}: 'VARCHAR'" for name in columns)
     listed = ", ".join(literal(file) for file in files)
-    # nothing is sniffed: a guess may change with the first rows of the file, and ids lose their leading zeros
+    # no type detection: its result depends on the first rows of the file, and ids would lose their leading zeros
     return (
-        f"SELECT * FROM read_csv([{listed}], columns={{{named}}}, auto_detect=false, header={str(header).lower()}, delim={literal(delimiter)}, "
-        f"quote='\"', escape='\"', encoding={literal(encoding)}, filename='_file', store_rejects=true, rejects_limit=0, "
-        f"rejects_table={literal(rejects)}, rejects_scan={literal(rejects + '_scan')})"
+        f"SELECT * FROM read_csv([{listed}], columns={{{named}}}, auto_detect=false, header={str(header).lower()}, "
+        f"delim={literal(delimiter)}, quote='\"', escape='\"', encoding={literal(encoding)}, filename='_file', "
+        f"store_rejects=true, rejects_limit=0, rejects_table={literal(rejects)}, "
+        f"rejects_scan={literal(rejects + '_scan')})"
     )
 
 
 def csv_rejects(rejects: str) -> str:
-    """A SELECT (file, reason, row) of the lines `csv_relation` could not split; a line with two faults is one line."""
+    """SELECT (file, reason, row) of the lines that `csv_relation` could not split; one row per line."""
+    error = "lower(replace(any_value(error_type::VARCHAR), '_', ' '))"
     return (
-        f"SELECT file_path AS file, 'line cannot be read: ' || lower(replace(any_value(error_type::VARCHAR), '_', ' ')) AS reason, "
+        f"SELECT file_path AS file, 'line cannot be read: ' || {error} AS reason, "
         f"json_object('line', line, 'text', any_value(csv_line))::VARCHAR AS row "
         f"FROM {rejects} JOIN {rejects}_scan USING (scan_id, file_id) GROUP BY file_path, line"
     )

@@ -1,4 +1,4 @@
-"""Bring your own data: CSV and Parquet files mapped onto the canonical tables by a `sources.yaml`."""
+"""The source `files`: CSV and Parquet files, mapped onto the canonical tables by a `sources.yaml`."""
 
 from __future__ import annotations
 
@@ -31,26 +31,24 @@ PARQUET_ENDINGS = (".parquet", ".pq")
 
 
 class TableSettings(Section):
-    """One entry of `tables`."""
+    """One entry of `tables` in a `sources.yaml`."""
 
-    path: str | list[str] = Field(description="file, glob or a list of them; relative to the YAML")
+    path: str | list[str] = Field(description="file, glob or a list of them, relative to the YAML file")
     columns: dict[str, str | int | float | bool] = Field(
-        min_length=1, description="canonical column → column or expression of the file"
+        min_length=1, description="canonical column → column of the file, or expression over its columns"
     )
     delimiter: str | None = Field(
-        None, min_length=1, max_length=4, description="CSV: default is what the first line uses of , ; tab |"
+        None, min_length=1, max_length=4, description="CSV: by default the most frequent of , ; tab | in the first line"
     )
     encoding: Literal["utf-8", "latin-1"] = "utf-8"
-    header: list[str] | None = Field(
-        None, min_length=1, description="CSV without a header line: the names of its columns"
-    )
-    hashed: bool = Field(False, description="identities: personal identifiers are hashes already, made by the source")
+    header: list[str] | None = Field(None, min_length=1, description="CSV without a header line: column names")
+    hashed: bool = Field(False, description="identities: the source already hashed the personal identifiers")
 
 
 class FilesSettings(Section):
-    """The head of a `sources.yaml`; `tables` is checked entry by entry, so that all mistakes are found."""
+    """A `sources.yaml`; `tables` is validated entry by entry, so that all problems are reported at once."""
 
-    source: str = Field(pattern=r"^\w[\w.\-]{0,63}$", description="the system's name; a folder name in the quarantine")
+    source: str = Field(pattern=r"^\w[\w.\-]{0,63}$", description="name of the system; also a folder of the quarantine")
     timezone: str = "UTC"
     tables: dict[str, Any] = Field(min_length=1)
 
@@ -61,15 +59,15 @@ class FileSource(Source):
     Parameters
     ----------
     config_path : str or Path
-        The `sources.yaml`; relative paths in it start at its folder.
+        The `sources.yaml`; relative paths in it are resolved against its folder.
     pack : Pack, optional
-        The industry pack: `event_type` may hold the names of its trade.
+        Industry pack whose names of event types are accepted.
 
     Raises
     ------
     ConfigError
-        With all mistakes of the file: unknown tables and columns, missing required ones, paths that match nothing,
-        expressions that DuckDB refuses or that name a missing column, unknown time zones.
+        With all problems of the file: unknown tables and columns, missing required columns, paths without a match,
+        invalid expressions, unknown time zones.
     """
 
     def __init__(self, config_path: str | Path, pack: Pack | None = None) -> None:
@@ -77,7 +75,7 @@ class FileSource(Source):
         self.config_path = Path(config_path).expanduser().absolute()
         if not self.config_path.is_file():
             raise ConfigError(
-                ["there is no such file"], where=str(self.config_path), hint="write one; docs/data.md shows how"
+                ["the file is missing"], where=str(self.config_path), hint="write one; docs/data.md shows how"
             )
         loaded = read_yaml(self.config_path)
         _, problems = _validated(FilesSettings, loaded if loaded is not None else {}, "")
@@ -86,7 +84,7 @@ class FileSource(Source):
         self._tables: list[RawTable] = []
         self._empty: dict[str, str] = {}
         problems += _timezone_problems(self.timezone)
-        # entry by entry, and also where the head is wrong: one run shows all mistakes
+        # The entries are checked even if another key is invalid, so that one run reports all problems.
         tables = given.get("tables")
         for name, entry in tables.items() if isinstance(tables, dict) else ():
             problems += self._add(str(name), entry)
@@ -94,27 +92,27 @@ class FileSource(Source):
             raise ConfigError(problems, where=str(self.config_path))
 
     def tables(self, connection: duckdb.DuckDBPyConnection) -> Sequence[RawTable]:
-        """The tables of the configuration.
+        """Return the tables of the configuration.
 
         Raises
         ------
         DataError
-            When a table's files are all empty.
+            If all files of a table are empty.
         """
         for table, path in self._empty.items():
             raise DataError(
                 "the file is empty (0 bytes)" if Path(path).is_file() else "all files are empty (0 bytes)",
                 where=path,
-                got=f"nothing for {table}",
-                hint=f"export it again, or leave {table} out of {self.config_path.name}; the lake is as it was",
+                got=f"no data for {table}",
+                hint=f"export it again, or leave {table} out of {self.config_path.name}; the lake is unchanged",
             )
         return self._tables
 
     def _add(self, name: str, entry: Any) -> list[str]:
-        """Check one entry and keep its raw table; the problems found."""
+        """Check one entry and add its raw table; return the problems."""
         where = f"tables.{name}"
         if name not in TABLES:
-            return [f"{where}: there is no such table{did_you_mean(name, TABLES)}; the tables are {', '.join(TABLES)}"]
+            return [f"{where}: unknown table{did_you_mean(name, TABLES)}; the tables are {', '.join(TABLES)}"]
         return self._add_table(TABLES[name], entry, where)
 
     def _add_table(self, table: Table, entry: Any, where: str) -> list[str]:
@@ -129,20 +127,20 @@ class FileSource(Source):
         if files and not filled:
             self._empty[name] = str(files[0]) if len(files) == 1 else str(settings.path)
         if filled:
-            found = _parquet(filled) if _is_parquet(filled[0]) else _csv(filled, settings, name)
-            if isinstance(found, str):
-                problems.append(f"{where}.path: {found}")
+            input_files = _parquet(filled) if _is_parquet(filled[0]) else _csv(filled, settings, name)
+            if isinstance(input_files, str):
+                problems.append(f"{where}.path: {input_files}")
             else:
-                problems += self._map(table, settings, found, [str(file) for file in filled], where)
+                problems += self._map(table, settings, input_files, [str(file) for file in filled], where)
         return problems
 
     def _map(
-        self, table: Table, settings: TableSettings, found: _InputFiles, files: list[str], where: str
+        self, table: Table, settings: TableSettings, input_files: _InputFiles, files: list[str], where: str
     ) -> list[str]:
         problems: list[str] = []
         columns: dict[str, str] = {}
         error_conditions: dict[tuple[str, str], None] = {}
-        checker = ExpressionChecker(found.columns)
+        checker = ExpressionChecker(input_files.columns)
         try:
             for name, given in settings.columns.items():
                 text = str(given).lower() if isinstance(given, bool) else str(given)
@@ -156,7 +154,8 @@ class FileSource(Source):
                 unsupported_reason = cast_sql(dtype, expression.sql_type, "x", "UTC").unsupported_reason
                 if unsupported_reason:
                     problems.append(
-                        f"{where}.columns.{name}: {text!r} is {expression.sql_type}, not {DTYPE_NOUNS[dtype]}: {unsupported_reason}"
+                        f"{where}.columns.{name}: {text!r} is {expression.sql_type}, "
+                        f"not {DTYPE_NOUNS[dtype]}: {unsupported_reason}"
                     )
                 columns[name] = expression.value
                 if self.pack is not None and (table.name, name) == ("events", "event_type"):
@@ -167,12 +166,12 @@ class FileSource(Source):
         self._tables.append(
             RawTable(
                 table.name,
-                found.relation,
+                input_files.relation,
                 columns,
                 tuple(files),
                 tuple(error_conditions),
                 "_file",
-                found.rejects,
+                input_files.rejects,
                 settings.hashed,
             )
         )
@@ -184,10 +183,10 @@ class FileSource(Source):
         for pattern in [path] if isinstance(path, str) else path:
             absolute = self.config_path.parent / Path(pattern).expanduser()
             matches = [Path(match) for match in sorted(glob.glob(str(absolute), recursive=True))]
-            if absolute.exists():  # a real name may hold brackets
+            if absolute.exists():  # a file name may contain brackets, which are no pattern then
                 matches = [absolute]
             if not matches:
-                problems.append(f"{pattern!r} matches no file (looked for {absolute})")
+                problems.append(f"{pattern!r} matches no file (searched for {absolute})")
             folders = [match for match in matches if not match.is_file()]
             unknown = [
                 match
@@ -195,10 +194,10 @@ class FileSource(Source):
                 if match.is_file() and not _is_parquet(match) and not match.name.lower().endswith(CSV_ENDINGS)
             ]
             if folders:
-                problems.append(f"{folders[0]} is a folder: write {pattern.rstrip('/')}/*.parquet or /*.csv")
+                problems.append(f"{folders[0]} is a folder: use {pattern.rstrip('/')}/*.parquet or /*.csv")
             if unknown:
                 problems.append(
-                    f"{unknown[0].name}: unknown ending; allowed: {', '.join((*PARQUET_ENDINGS, *CSV_ENDINGS))}"
+                    f"{unknown[0].name}: unknown file type; allowed: {', '.join((*PARQUET_ENDINGS, *CSV_ENDINGS))}"
                 )
             files += [
                 match for match in matches if match not in folders and match not in unknown and match not in files
@@ -206,13 +205,13 @@ class FileSource(Source):
         if len({_is_parquet(file) for file in files}) > 1:
             return [], [
                 *problems,
-                "CSV and Parquet files in one table: give them two tables' entries in two YAML files",
+                "CSV and Parquet files cannot be mixed in one table: use two YAML files, one per file type",
             ]
         return files, problems
 
 
 class _InputFiles:
-    """The rows a table's files hold: relation, columns with SQL types, the SELECT of unreadable lines."""
+    """Files of one table: SELECT of their rows, columns with SQL types, SELECT of the unreadable lines."""
 
     def __init__(self, relation: str, columns: dict[str, str], rejects: str | None) -> None:
         self.relation, self.columns, self.rejects = relation, columns, rejects
@@ -240,10 +239,12 @@ def _csv(files: Sequence[Path], settings: TableSettings, table: str) -> _InputFi
         clash = _name_clash(names)
         if clash:
             return f"{file.name}: {clash}"
-        if any(
-            CONTACT_PATTERN.search(name) for name in names
-        ):  # and is not repeated in a message about missing columns
-            return f"{file.name}: the first line holds somebody's e-mail address or telephone number: name the columns with `header: [...]`"
+        # checked here, so that no message about missing columns quotes personal data
+        if any(CONTACT_PATTERN.search(name) for name in names):
+            return (
+                f"{file.name}: the first line contains an e-mail address or a telephone number: "
+                "name the columns with `header: [...]`"
+            )
         groups.setdefault((names, delimiter), []).append(str(file))
     relations, rejects = [], []
     for number, ((names, delimiter), members) in enumerate(groups.items()):
@@ -259,13 +260,13 @@ def _csv(files: Sequence[Path], settings: TableSettings, table: str) -> _InputFi
 
 
 def _header(file: Path, settings: TableSettings) -> tuple[tuple[str, ...], str]:
-    """The column names and the delimiter of a CSV file, from its first line."""
+    """Column names and delimiter of a CSV file, from its first line."""
     with contextlib.ExitStack() as stack:
         if file.name.lower().endswith(".gz"):
             handle: IO[bytes] = cast(IO[bytes], stack.enter_context(gzip.open(file, "rb")))
         else:
             handle = stack.enter_context(file.open("rb"))
-        # only this line has to be text for the table to be read; a bad line further down is refused by itself
+        # only the first line must be valid text; an invalid line further down is rejected on its own
         first = handle.readline().decode("utf-8-sig" if settings.encoding == "utf-8" else settings.encoding)
         delimiter = settings.delimiter or max((",", ";", "\t", "|"), key=first.count)
         if settings.header is not None:
@@ -279,13 +280,13 @@ def _header(file: Path, settings: TableSettings) -> tuple[tuple[str, ...], str]:
 
 
 def _name_clash(names: Iterable[str]) -> str | None:
-    """DuckDB's names do not tell capitals apart, and two are taken."""
+    """Problem with column names: DuckDB ignores case, and two names are reserved. None if there is no problem."""
     seen: dict[str, str] = {}
     for name in names:
         if name.lower() in ("rowid", "_file"):
-            return f"a column may not be called {name}: rename it"
+            return f"the column name {name} is reserved: rename the column"
         if name.lower() in seen:
-            return f"two columns have one name: {seen[name.lower()]!r} and {name!r} (capitals do not count): rename one"
+            return f"two columns have the same name: {seen[name.lower()]!r} and {name!r} (case is ignored): rename one"
         seen[name.lower()] = name
     return None
 
@@ -295,44 +296,46 @@ def _is_parquet(file: Path) -> bool:
 
 
 def _name_problems(table: Table, columns: Iterable[str], where: str) -> list[str]:
-    """Left-hand sides that the table does not have, and required ones that are not there."""
+    """Problems with the canonical columns of a mapping: unknown columns, and required columns that are missing."""
     problems = []
-    given = list(columns)
-    for name in given:
+    mapped = list(columns)
+    for name in mapped:
         if table.column(name):
             continue
         if not table.keeps_extra_columns:
             problems.append(
-                f"{where}.columns.{name}: {table.name} has no such column{did_you_mean(name, table.names)}; it has {', '.join(table.names)}"
+                f"{where}.columns.{name}: unknown column of {table.name}{did_you_mean(name, table.names)}; "
+                f"the columns are {', '.join(table.names)}"
             )
         elif not name.isidentifier() or name.startswith("_"):
             problems.append(
-                f"{where}.columns.{name}: an attribute's name is letters, digits and _, and does not begin with _ or a digit"
+                f"{where}.columns.{name}: the name of an attribute consists of letters, digits and _ "
+                "and begins with a letter"
             )
-        elif name.lower() in {other.lower() for other in (*table.names, *given) if other != name}:
-            problems.append(f"{where}.columns.{name}: capitals do not tell names apart, and {name.lower()} is taken")
-    missing = missing_columns(table, dict.fromkeys(given, ""))
+        elif name.lower() in {other.lower() for other in (*table.names, *mapped) if other != name}:
+            problems.append(f"{where}.columns.{name}: case is ignored, and another column is named {name.lower()}")
+    missing = missing_columns(table, dict.fromkeys(mapped, ""))
     return problems + [
         f"{where}.columns: {name} is required ({cast(Any, table.column(name)).description})" for name in missing
     ]
 
 
 def _validated(model: type[Section], value: Any, where: str) -> tuple[Any, list[str]]:
-    """The model, or None; and what is wrong. A key too many is a mistake but does not hide what the other keys say."""
+    """Validate `value`: the model or None, and all problems. An unknown key does not hide problems of other keys."""
     unknown: list[str] = []
     if isinstance(value, dict):
         unknown = [str(key) for key in value if key not in model.model_fields]
         value = {key: part for key, part in value.items() if key in model.model_fields}
     problems = [
-        f"{key}: there is no such key{did_you_mean(key, model.model_fields)}; the keys are {', '.join(model.model_fields)}"
+        f"{key}: unknown key{did_you_mean(key, model.model_fields)}; the keys are {', '.join(model.model_fields)}"
         for key in unknown
     ]
-    found = None
+    validated = None
     try:
-        found = model.model_validate(value)
+        validated = model.model_validate(value)
     except ValidationError as error:
         problems += problems_of(error)
-    return found, [f"{where}.{problem}" if where else problem for problem in problems]
+    return validated, [f"{where}.{problem}" if where else problem for problem in problems]
 
 
 def _timezone_problems(timezone: str) -> list[str]:
@@ -341,5 +344,6 @@ def _timezone_problems(timezone: str) -> list[str]:
     if timezone in zones:
         return []
     return [
-        f"timezone: {timezone!r} is not a time zone{did_you_mean(timezone, zones)}; write an IANA name such as Europe/London or Asia/Shanghai"
+        f"timezone: {timezone!r} is not a time zone{did_you_mean(timezone, zones)}; "
+        "use an IANA name such as Europe/London or Asia/Shanghai"
     ]

@@ -1,4 +1,4 @@
-"""A made-up shop whose truth is known: what people like, how often they need it, when they leave, what a campaign does."""
+"""A synthetic shop with known ground truth: preferences, repurchase cycles, churn and campaign effects."""
 
 from __future__ import annotations
 
@@ -25,25 +25,30 @@ from qianmian.packs import Pack
 
 @dataclass(frozen=True)
 class SyntheticData:
-    """What was generated: raw tables, and the truth behind them."""
+    """Generated raw tables, and the ground truth behind them."""
 
     tables: Mapping[str, pa.Table]
     truth: Mapping[str, pd.DataFrame]
 
 
 class Synthetic(Source):
-    """A seeded shop with an app and a web store; a quarter of the people use both, under two ids.
+    """A synthetic shop with an app and a web store; a quarter of the people use both, with two user ids.
 
     Parameters
     ----------
-    customers : int
-        Persons, at least 20.
-    days : int
-        Length of the history from 2024-01-01, at least 60.
-    seed : int
-        The same seed gives the same rows.
+    customers : int, optional
+        Number of people, at least 20. Default: 1000, or that of the pack.
+    days : int, optional
+        Length of the history in days from 2024-01-01, at least 60. Default: 365, or that of the pack.
+    seed : int, optional
+        Random seed; the same seed gives the same rows. Default: 0, or that of the pack.
     pack : Pack, optional
-        Draw the shop of this trade; what is not given is as the pack says.
+        Industry pack whose shop is generated.
+
+    Raises
+    ------
+    UsageError
+        If there are too few customers or days.
 
     Examples
     --------
@@ -60,18 +65,19 @@ class Synthetic(Source):
         self, customers: int | None = None, days: int | None = None, seed: int | None = None, pack: Pack | None = None
     ) -> None:
         shop = pack.synthetic if pack is not None else None
-        usual = (shop.customers, shop.days, shop.seed) if shop is not None else (1000, 365, 0)
+        defaults = (shop.customers, shop.days, shop.seed) if shop is not None else (1000, 365, 0)
         customers, days, seed = (
-            ours if given is None else given for given, ours in zip((customers, days, seed), usual, strict=True)
+            default if value is None else value
+            for value, default in zip((customers, days, seed), defaults, strict=True)
         )
         self.synthetic_shop = (
             SyntheticShop.of(shop, pack.replenishment) if pack is not None and shop is not None else SyntheticShop()
         )
-        # raw rows carry the trade's names, and are read as `files` would read them
+        # the raw rows have the event names of the industry, which are mapped as in the source `files`
         self.event_type = pack.event_type('"event_type"') if pack is not None else '"event_type"'
         if customers < 20 or days < 60:
             raise UsageError(
-                "too small a shop to learn from",
+                "the synthetic shop is too small to train on",
                 got=f"customers={customers}, days={days}",
                 allowed="customers ≥ 20, days ≥ 60",
             )
@@ -82,24 +88,25 @@ class Synthetic(Source):
         return generate(self.customers, self.days, self.seed, self.synthetic_shop)
 
     def truth(self) -> dict[str, pd.DataFrame]:
-        """What no model may see.
+        """Return the ground truth, which no model may use.
 
         Returns
         -------
         dict of str to DataFrame
-            ``persons`` (person_id, segment, started_at, churned_at or NaT, mean_gap_days) ·
-            ``accounts`` (person_id, source, source_user_id) ·
-            ``preferences`` (person_id, category, share: sums to 1 a person) ·
-            ``cycles`` (person_id, item_id, cycle_days) ·
-            ``effects`` (campaign_id, person_id, variant, propensity, lift: expected change of the number of orders in the
-            seven days after a contact) ·
-            ``interests`` (person_id, topic, share: sums to 1 a person) ·
-            ``published`` (content_id, published_at, appeal). The last two not for the shop of a pack.
+            - ``persons``: person_id, segment, started_at, churned_at (NaT if not churned), mean_gap_days; also
+              child_born_at if the shop has child ages
+            - ``accounts``: person_id, source, source_user_id
+            - ``preferences``: person_id, category, share (sums to 1 per person)
+            - ``cycles``: person_id, item_id, cycle_days
+            - ``effects``: campaign_id, person_id, variant, propensity, lift (expected change of the number of orders in
+              the seven days after a contact)
+            - ``interests``: person_id, topic, share (sums to 1 per person); not for the shop of a pack
+            - ``published``: content_id, published_at, appeal; not for the shop of a pack
         """
         return {name: frame.copy() for name, frame in self._data.truth.items()}
 
     def tables(self, connection: duckdb.DuckDBPyConnection) -> Sequence[RawTable]:
-        """The raw tables, registered with `connection` as Arrow."""
+        """Return the raw tables, registered with `connection` as Arrow tables."""
         raw = []
         for table, rows in self._data.tables.items():
             view = f"synthetic_{table}"
@@ -107,7 +114,7 @@ class Synthetic(Source):
             columns = {name: f'"{name}"' for name in rows.column_names}
             if table == "events":
                 columns["event_type"] = self.event_type
-            if table == "identities":  # as a company would hand them over: no telephone number in the clear
+            if table == "identities":  # hashed by the source, as a company would export them
                 columns["id_value"] = "sha256('synthetic' || id_value)"
             raw.append(
                 RawTable(
@@ -121,14 +128,13 @@ class Synthetic(Source):
 
 
 def generate(customers: int, days: int, seed: int, synthetic_shop: SyntheticShop | None = None) -> SyntheticData:
-    """Draw a whole shop. Every part has its own random stream, so that one part's size does not change another part."""
+    """Generate a shop. Each part has its own random stream, so that the size of one part does not change another."""
     synthetic_shop = synthetic_shop or SyntheticShop()
     streams = np.random.default_rng(seed).spawn(9)
     items = draw_items(streams[0], synthetic_shop)
     people = draw_people(streams[1], customers, days, synthetic_shop)
-    if (
-        synthetic_shop.child_months
-    ):  # day on which the person's child is born, from eight months after the beginning to four years before
+    if synthetic_shop.child_months:
+        # birthday of the person's child, from four years before to eight months after the start of the history
         people["born"] = streams[6].uniform(-1460.0, 240.0, customers)
     people["looks_only"] = streams[6].random(customers) < synthetic_shop.browsers_share
     accounts, identities, profiles = draw_accounts(streams[2], people)
@@ -140,7 +146,7 @@ def generate(customers: int, days: int, seed: int, synthetic_shop: SyntheticShop
     if synthetic_shop.events_per_person:
         events = with_other_events(streams[7], events, people, items, accounts, days, synthetic_shop)
     content_data: Mapping[str, Any] = {}
-    if not synthetic_shop.event_names:  # the shop of a pack tells of its trade alone
+    if not synthetic_shop.event_names:  # the shop of a pack has no contents
         content_data = generate_contents(streams[8], people, items, accounts, days, synthetic_shop.categories)
         events = concat_events(events, content_data["events"])
     touches = with_account(touches, accounts, np.zeros(len(touches["person"]), dtype=np.int64))

@@ -1,4 +1,4 @@
-"""Columns of made-up tables: ids, times, and whose account a row is of."""
+"""Columns of the synthetic tables: ids, timestamps and accounts."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ START_TIME = np.datetime64("2024-01-01T00:00:00", "us")
 
 
 def with_account(columns: Mapping[str, Any], accounts: Mapping[str, Any], second: Ints) -> dict[str, Any]:
-    """`person` replaced by the source and id of the account used: the first, or the second where `second` is 1."""
+    """Replace `person` by the source and user id of the account: the first one, or the second where `second` is 1."""
     person = columns["person"]
     account = np.where(second == 1, accounts["second"][person], accounts["first"][person])
     rest = {name: values for name, values in columns.items() if name != "person"}
@@ -25,7 +25,7 @@ def with_account(columns: Mapping[str, Any], accounts: Mapping[str, Any], second
 
 
 def timestamps(days: Floats | Sequence[float]) -> NDArray[np.datetime64]:
-    """Days since the start → whole seconds; not a number → not a time."""
+    """Convert days since the start to timestamps in whole seconds; NaN becomes NaT."""
     offset = np.asarray(days, dtype=np.float64)
     known = np.isfinite(offset)
     seconds = np.where(known, np.floor(np.where(known, offset, 0.0) * SECONDS_PER_DAY), 0.0).astype("timedelta64[s]")
@@ -33,10 +33,10 @@ def timestamps(days: Floats | Sequence[float]) -> NDArray[np.datetime64]:
 
 
 def make_ids(prefix: str, numbers: Ints, width: int = 6) -> NDArray[Any]:
-    """Ids of equal length."""
+    """Make ids of equal length: the prefix and the zero-padded number."""
     return np.char.add(prefix, np.char.zfill(numbers.astype(str), width))
 
 
 def join_ids(left: NDArray[Any], right: NDArray[Any]) -> NDArray[Any]:
-    """Two texts with a hyphen between them."""
+    """Join two string arrays with a hyphen."""
     return np.char.add(np.char.add(left, "-"), right)

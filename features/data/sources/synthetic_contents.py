@@ -1,4 +1,4 @@
-"""Contents of the made-up shop and who reads them: topics a person likes, how long they stay, new contents nobody has met."""
+"""Contents of the synthetic shop and their readers: topics of interest, dwell times, and new contents every day."""
 
 from __future__ import annotations
 
@@ -11,17 +11,17 @@ from numpy.typing import NDArray
 
 from features.data.sources.synthetic_columns import Floats, Ints, join_ids, make_ids, timestamps, with_account
 
-GENERAL_TOPICS = ("recipes", "savings", "health", "season")  # topics that belong to no category
+GENERAL_TOPICS = ("recipes", "savings", "health", "season")  # topics without a category
 CONTENT_TYPES, CONTENT_TYPE_SHARES = ("article", "banner", "message"), (0.55, 0.25, 0.20)
-INITIAL_CONTENTS = 40  # contents there are on the first day
-NEW_CONTENTS_PER_DAY = 0.6  # that come every day
-VISIBILITY_DECAY_DAYS = 25.0  # a content is shown less and less
-IMPRESSIONS_PER_VISIT = 8  # contents a visit shows
-READER_SHARE = 0.75  # share of people who ever read
-VISITS_PER_WEEK = 2.0
-INTEREST_DIVERGENCE = 0.4  # how far what people read differs from what they buy
-CLICK_RATE = 0.10  # clicks an offer of average appeal, to somebody of average interest
-REPEAT_CLICK_PROBABILITY = 0.15  # of the clicks on what was opened before
+INITIAL_CONTENTS = 40  # contents on the first day
+NEW_CONTENTS_PER_DAY = 0.6
+VISIBILITY_DECAY_DAYS = 25.0  # time constant with which a content is shown less often
+IMPRESSIONS_PER_VISIT = 8
+READER_SHARE = 0.75  # share of people who read at all
+VISITS_PER_WEEK = 2.0  # mean over the readers
+INTEREST_DIVERGENCE = 0.4  # weight of reading interests that are independent of purchases
+CLICK_RATE = 0.10  # clicks per impression, for average appeal and average interest
+REPEAT_CLICK_PROBABILITY = 0.15  # share of repeated clicks on one content that are kept
 
 
 def generate_contents(
@@ -32,12 +32,12 @@ def generate_contents(
     days: int,
     categories: Sequence[str],
 ) -> dict[str, Any]:
-    """Draw contents and reading.
+    """Generate contents and the events of their readers.
 
     Returns
     -------
     dict
-        ``contents`` and ``events``, columns by name; ``truth``: the data frames ``interests`` and ``published``.
+        ``contents`` and ``events`` (columns by name), and ``truth`` (data frames ``interests`` and ``published``).
     """
     topics = [category.split("/")[-1] for category in categories] + list(GENERAL_TOPICS)
     content_columns, content_topics, published, appeal, seconds = _contents(rng, items, days, categories, topics)
@@ -85,9 +85,9 @@ def _contents(
         "content_id": make_ids("t", np.arange(count), width=5),
         "type": rng.choice(CONTENT_TYPES, count, p=CONTENT_TYPE_SHARES),
         "topics": np.array(
-            ["|".join(topics[place] for place in np.flatnonzero(row).tolist()) for row in content_topics]
+            ["|".join(topics[topic] for topic in np.flatnonzero(row).tolist()) for row in content_topics]
         ),
-        "item_ids": np.array(["|".join(own) for own in shown]),
+        "item_ids": np.array(["|".join(ids) for ids in shown]),
         "channel": rng.choice(("app", "web"), count),
         "language": np.repeat(np.array(["en"]), count),
     }
@@ -101,7 +101,7 @@ def _contents(
 
 
 def _interests(rng: np.random.Generator, taste: Floats, count: int) -> Floats:
-    """What a person likes to read: partly what they buy."""
+    """Reading interests per person, which follow the purchase preferences in part; array, shape (n_people, count)."""
     own = rng.gamma(0.5, size=(len(taste), count))
     own /= own.sum(axis=1, keepdims=True)
     bought = np.zeros((len(taste), count))
@@ -119,7 +119,7 @@ def _clicks(
     interest: Floats,
     days: int,
 ) -> dict[str, Any]:
-    """Who opened what and when, and how much it was theirs."""
+    """Clicks on contents: person, visit, content, time, and how well the content matches the person's interests."""
     count = len(interest)
     end = np.where(np.isnan(people["churn"]), float(days), people["churn"])
     reads = (rng.random(count) < READER_SHARE) * rng.gamma(2.0, VISITS_PER_WEEK / 2.0, count)
@@ -165,7 +165,7 @@ def _events(
     seconds: Floats,
     accounts: Mapping[str, Any],
 ) -> dict[str, Any]:
-    """Views with the time spent, messages opened and followed, now and then something kept or passed on."""
+    """Events of the clicks: views with dwell time, messages opened and clicked, some favourites and shares."""
     number, content, match = len(clicks["person"]), clicks["content"], clicks["match"]
     message = content_columns["type"][content] == "message"
     spent = np.round(

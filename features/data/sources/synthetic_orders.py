@@ -1,4 +1,4 @@
-"""The orders of the made-up shop: its items, when each person orders, what a campaign changes, and what an order holds."""
+"""Items and orders of the synthetic shop: order times, campaign effects, and the items of each order."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from features.data.sources.synthetic_columns import Floats, Ints, join_ids, make
 from features.data.sources.synthetic_shop import SyntheticShop
 
 ITEMS_PER_CATEGORY = 20
-FAVOURITES = 6  # items a person buys again and again
-EFFECT_DAYS = 7  # a campaign works for so long
-PROPENSITY = 0.5  # of being contacted, drawn by lot
+FAVOURITES = 6  # items that a person buys repeatedly
+EFFECT_DAYS = 7  # duration of a campaign effect
+PROPENSITY = 0.5  # probability of being contacted
 
 
 def draw_items(rng: np.random.Generator, synthetic_shop: SyntheticShop) -> dict[str, Any]:
@@ -42,13 +42,13 @@ def draw_orders(rng: np.random.Generator, people: Mapping[str, Any], days: int) 
     kept = np.ones(len(time), dtype=bool)
     extra_person, extra_time, touched, effects = [], [], [], []
     lift = people["lift"]
-    for number, day in enumerate(sent):  # a handful of campaigns
+    for number, day in enumerate(sent):
         eligible = np.flatnonzero((people["start"] <= day) & (end > day + EFFECT_DAYS))
         treated = rng.random(len(eligible)) < PROPENSITY
         chosen = np.zeros(count, dtype=bool)
         chosen[eligible[treated]] = True
         within = (time >= day) & (time < day + EFFECT_DAYS)
-        # annoyed people order less, pleased ones order once more; nobody changes what they like
+        # a negative lift removes orders, a positive lift adds one; preferences do not change
         kept &= ~(within & chosen[person] & (rng.random(len(time)) < -lift[person]))
         moved = np.flatnonzero(chosen & (rng.random(count) < lift))
         extra_person.append(moved)
@@ -60,8 +60,8 @@ def draw_orders(rng: np.random.Generator, people: Mapping[str, Any], days: int) 
     time = np.concatenate([time[kept], *extra_time])
     hour = np.clip(people["hour"][person] + rng.normal(0.0, 1.5, len(person)), 0.0, 23.9)
     at = np.floor(time) + hour / 24.0
-    stays = at < end[person]  # the hour may not carry an order past the leaving
-    person, at = person[stays], at[stays]
+    before_end = at < end[person]  # the hour of the day must not move an order past the churn date
+    person, at = person[before_end], at[before_end]
     order = np.lexsort((person, at))
     eligible, treated = (np.concatenate([part[position] for part in touched]) for position in (1, 2))
     campaign = np.repeat(make_ids("c", np.arange(len(sent)), width=2), [len(part[1]) for part in touched])
@@ -103,20 +103,20 @@ def draw_lines(
     days: int,
     synthetic_shop: SyntheticShop,
 ) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Which items each order holds: what ran out since, and what caught the eye."""
+    """Draw the items of each order (repurchases and trials) and the repurchase cycles."""
     count, total = len(people["segment"]), len(items["item_id"])
     owner = np.repeat(np.arange(count), FAVOURITES)
     favourite = sample_items(rng, people["taste"], owner)
     unique = np.unique(owner * total + favourite)
     owner, favourite = unique // total, unique % total
-    if synthetic_shop.cycles:  # what lasts so long is one thing at a time: the first favourite of each category
+    if synthetic_shop.cycles:  # only one item per category is in use at a time: the first favourite
         _, first = np.unique(
             owner * len(synthetic_shop.categories) + favourite // ITEMS_PER_CATEGORY, return_index=True
         )
         owner, favourite = owner[first], favourite[first]
     varies = rng.lognormal(0.7, 0.5, len(owner))
     cycle = np.clip(people["gap"][owner] * varies, 4.0, 120.0)
-    if synthetic_shop.cycles:  # the trade's own, with its spread between people
+    if synthetic_shop.cycles:  # cycles of the industry pack, with their spread between people
         known = [
             (cycle_days, spread / cycle_days) if pair else (np.nan, 0.0)
             for pair in synthetic_shop.cycles
@@ -132,20 +132,20 @@ def draw_lines(
     )
     needed = due < days
     pair, due = np.broadcast_to(np.arange(len(owner))[:, None], due.shape)[needed], due[needed]
-    # bought with the first order after it ran out
+    # an item is bought with the first order after it ran out
     by_person = np.lexsort((orders["at"], orders["person"]))
     scale = float(days + 10)
     keys = (orders["person"] * scale + orders["at"])[by_person]
-    found = np.searchsorted(keys, owner[pair] * scale + due)
-    inside = found < len(keys)
-    position = by_person[found[inside]]
+    next_order = np.searchsorted(keys, owner[pair] * scale + due)
+    inside = next_order < len(keys)
+    position = by_person[next_order[inside]]
     same = orders["person"][position] == owner[pair][inside]
     repeat_order, repeat_item = position[same], favourite[pair][inside][same]
     tried_order = np.repeat(
         np.arange(len(orders["at"])), 1 + rng.poisson(synthetic_shop.trial_items, len(orders["at"]))
     )
     tried_item = sample_items(rng, people["taste"], orders["person"][tried_order])
-    if synthetic_shop.cycles:  # nobody tries what they still have
+    if synthetic_shop.cycles:  # items with a cycle are bought only when they ran out, never as a trial
         lasts = np.array([pair is not None for pair in synthetic_shop.cycles])[tried_item // ITEMS_PER_CATEGORY]
         tried_order, tried_item = tried_order[~lasts], tried_item[~lasts]
     both = np.unique(np.concatenate([repeat_order * total + repeat_item, tried_order * total + tried_item]))
@@ -160,7 +160,7 @@ def draw_lines(
 
 
 def sample_items(rng: np.random.Generator, taste: Floats, person: Ints) -> Ints:
-    """An item for each of `person`: a category by taste, then an item of it by popularity (1 / rank)."""
+    """Draw an item for each entry of `person`: a category by preference, then an item by popularity (1 / rank)."""
     steps = np.cumsum(taste, axis=1)
     category = np.minimum((rng.random(len(person))[:, None] > steps[person]).sum(axis=1), taste.shape[1] - 1)
     popularity = np.cumsum(1.0 / np.arange(1, ITEMS_PER_CATEGORY + 1))

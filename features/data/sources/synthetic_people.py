@@ -1,4 +1,4 @@
-"""The people of the made-up shop: what each likes, when they come and leave, and the accounts they use."""
+"""The people of the synthetic shop: preferences, start and churn dates, and accounts."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from features.data.sources.synthetic_columns import make_ids, timestamps
 from features.data.sources.synthetic_shop import SyntheticShop
 
 CITIES = {"north": "Northam", "south": "Southend", "east": "Eastbourne", "west": "Westbury"}
-ATTRIBUTE_FIDELITY = 0.7  # how often a person looks like the rest of the segment
+ATTRIBUTE_FIDELITY = 0.7  # probability that an attribute of a person is that of the segment
 
 
 def draw_people(rng: np.random.Generator, count: int, days: int, synthetic_shop: SyntheticShop) -> dict[str, Any]:
@@ -23,10 +23,9 @@ def draw_people(rng: np.random.Generator, count: int, days: int, synthetic_shop:
         else rng.choice(len(kinds), count, p=synthetic_shop.shares)
     )
     liking = np.full((len(kinds), len(synthetic_shop.categories)), 0.25)
-    for number in range(len(kinds)):  # each kind of people has three categories of its own
-        liking[
-            number, list(synthetic_shop.likes[number]) if synthetic_shop.likes else slice(number * 3, number * 3 + 3)
-        ] = 3.0
+    for number in range(len(kinds)):  # by default each segment prefers three categories
+        likes = list(synthetic_shop.likes[number]) if synthetic_shop.likes else slice(number * 3, number * 3 + 3)
+        liking[number, likes] = 3.0
     taste = rng.gamma(liking[segment])
     taste /= taste.sum(axis=1, keepdims=True)
     start = np.where(rng.random(count) < 0.7, 0.0, rng.random(count) * days * 0.6)
@@ -60,7 +59,7 @@ def draw_accounts(
     has_app, has_web = use < 0.85, use >= 0.60  # 60 % app only, 15 % web only, 25 % both
     app, web = np.flatnonzero(has_app), np.flatnonzero(has_web)
     person = np.concatenate([app, web])
-    # web ids are numbered in another order: nothing in an id tells who is who
+    # web ids are numbered in random order, so that equal numbers do not identify a person
     web_number = rng.permutation(count)[web]
     accounts = {
         "person": person,
@@ -70,9 +69,9 @@ def draw_accounts(
         "second": np.where(has_web, len(app) + np.cumsum(has_web) - 1, np.cumsum(has_app) - 1),
     }
     start = people["start"][person]
-    phone = np.where(
-        (np.arange(len(person)) < len(app)) | (rng.random(len(person)) < 0.8), person, count + person
-    )  # some give another number
+    # on the web, a fifth of the people give another telephone number
+    same_phone = (np.arange(len(person)) < len(app)) | (rng.random(len(person)) < 0.8)
+    phone = np.where(same_phone, person, count + person)
     parts = [
         ("phone", make_ids("+44", phone, width=9), rng.random(len(person)) < 0.9),
         (

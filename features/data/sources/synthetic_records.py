@@ -1,4 +1,4 @@
-"""The records of the made-up shop: transactions with their refunds, and the events around them."""
+"""The rows of the synthetic shop: transactions with their refunds, and events."""
 
 from __future__ import annotations
 
@@ -23,10 +23,12 @@ def transactions_and_events(
     days: int,
     synthetic_shop: SyntheticShop,
 ) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Transactions (with refunds) and the events around them."""
+    """Generate transactions with refunds, and the views and carts around them."""
     order, item = lines["order"], lines["item"]
     number = len(order)
-    second = (rng.random(len(orders["at"])) < 0.4).astype(np.int64)  # who has two accounts uses now this, now that
+    second = (rng.random(len(orders["at"])) < 0.4).astype(
+        np.int64
+    )  # a person with two accounts alternates between them
     quantity = 1.0 + rng.poisson(0.3, number)
     full = items["price"][item] * quantity
     discount = np.round(np.where(rng.random(number) < 0.2, full * 0.15, 0.0), 2)
@@ -50,7 +52,7 @@ def transactions_and_events(
     returned["status"] = np.repeat(np.array(["refunded"]), len(back))
     transactions = {name: np.concatenate([bought[name], returned[name]]) for name in bought}
     transactions = with_account(transactions, accounts, np.concatenate([second[order], second[order][back]]))
-    # before a purchase comes a look and usually the cart; many looks lead nowhere
+    # a purchase usually follows a view and a cart event; many views lead to no purchase
     viewed, carted = rng.random(number) < 0.9, rng.random(number) < 0.8
     visits = rng.poisson(1.5, len(orders["at"]))
     idle = np.repeat(np.arange(len(orders["at"])), visits)
@@ -101,14 +103,14 @@ def with_other_events(
     days: int,
     synthetic_shop: SyntheticShop,
 ) -> dict[str, Any]:
-    """The events together with those of other types, which lead to nothing and come at any time."""
+    """Add events of the other types of the shop, at random times and without effect on purchases."""
     count = len(people["segment"])
     end = np.where(np.isnan(people["churn"]), float(days), people["churn"])
     parts = []
     for kind, mean in synthetic_shop.events_per_person.items():
         person = np.repeat(np.arange(count), rng.poisson(mean, count))
         at = people["start"][person] + (end - people["start"])[person] * rng.random(len(person))
-        own = {
+        columns = {
             "person": person,
             "event_type": np.repeat(np.array([synthetic_shop.event_names.get(kind, kind)]), len(person)),
             "ts": timestamps(at),
@@ -116,14 +118,14 @@ def with_other_events(
             "session_id": join_ids(np.array([kind]), make_ids("", np.arange(len(person)), 8)),
             "duration_seconds": np.round(rng.exponential(90.0, len(person)), 1),
         }
-        parts.append(with_account(own, accounts, np.zeros(len(person), dtype=np.int64)))
+        parts.append(with_account(columns, accounts, np.zeros(len(person), dtype=np.int64)))
     both = {name: np.concatenate([events[name], *(part[name] for part in parts)]) for name in events}
     by_time = np.argsort(both["ts"], kind="stable")
     return {name: values[by_time] for name, values in both.items()}
 
 
 def concat_events(events: Mapping[str, Any], others: Mapping[str, Any]) -> dict[str, pa.Array]:
-    """Events about items and events about contents, by time; what a kind does not have is null."""
+    """Concatenate events about items and about contents, ordered by time; missing columns become null."""
     parts = [dict(part) for part in (events, others)]
     for name in {*events, *others}:
         for part in parts:

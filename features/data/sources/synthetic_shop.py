@@ -1,4 +1,4 @@
-"""What a made-up shop sells, and the kinds of people who buy there: a general shop, or the trade of an industry pack."""
+"""Description of a synthetic shop: categories, prices, cycles and segments of a general shop or an industry pack."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ CATEGORIES = (
     "beauty/skin", "beauty/hair", "beauty/scent", "baby/care", "baby/food", "baby/toys",
 )
 # fmt: on
-# four kinds of people: what they look like, and what a contact does to their orders in the week after it
+# four segments: their attributes, and the effect of a contact on their orders in the week after it
 SEGMENTS: tuple[dict[str, Any], ...] = (
     {"gender": "female", "age_band": "25-34", "region": "north", "income_band": "50-74K", "lift": 0.30},
     {"gender": "male", "age_band": "35-44", "region": "south", "income_band": "75-99K", "lift": 0.12},
@@ -25,34 +25,35 @@ SEGMENTS: tuple[dict[str, Any], ...] = (
 
 @dataclass(frozen=True)
 class SyntheticShop:
-    """What the shop sells and to whom; the defaults are a general shop, an industry pack describes its trade.
+    """Description of a synthetic shop; the defaults are a general shop.
 
     Attributes
     ----------
     categories : tuple of str
-        Levels joined by ``/``.
+        Category paths, levels joined by ``/``.
     segments : tuple of dict
-        Kinds of people, as `SEGMENTS`.
+        Customer segments, as `SEGMENTS`.
     shares : tuple of float or None
-        Share of each kind; None: all alike.
+        Share of each segment; None: equal shares.
     likes : tuple of tuple of int, or None
-        Numbers of the favourite categories of each kind; None: three each, in order.
+        Indices of the preferred categories of each segment; None: three each, in order.
     prices : tuple of float or None
-        Typical price a category; None: drawn.
+        Typical price per category; None: random.
     cycles : tuple or None
-        (days, spread) a category, None where its items last as long as a person's rhythm says.
+        (days, spread) of the repurchase cycle per category; None where it depends on the person's order gap.
     child_months : tuple or None
-        (from, to) a category: only bought while the person's child is of this age, negative before birth.
+        (from, to) per category: age in months of the person's child during which the category is bought, negative
+        before birth.
     gap_days : tuple of float
-        Days between a person's orders: median, least, most.
+        Days between the orders of a person: median, minimum, maximum.
     trial_items : float
-        Items an order that the person just wanted to try, beside one.
+        Mean number of trial items per order, in addition to one.
     browsers_share : float
-        Share of people who look and never buy.
-    events_per_person : mapping of str to float
-        Other event type → how many a person has.
+        Share of people who view items and never buy.
     event_names : mapping of str to str
-        Event type → what the trade's systems call it.
+        Event type → name in the systems of the industry.
+    events_per_person : mapping of str to float
+        Other event type → mean number of events per person.
     """
 
     categories: tuple[str, ...] = CATEGORIES
@@ -70,7 +71,7 @@ class SyntheticShop:
 
     @classmethod
     def of(cls, shop: SyntheticShopConfig, cycles: Mapping[str, ReplenishmentCycle]) -> SyntheticShop:
-        """The shop of an industry pack."""
+        """Build the shop of an industry pack."""
         names = list(shop.categories)
         kinds = [
             kind.model_dump(include={"gender", "age_band", "region", "income_band", "lift"}) for kind in shop.kinds

@@ -19,8 +19,8 @@ from features.data.identity.components import (
     IdentifierSightings,
     IdTypeRule,
     cluster_records,
-    periods,
 )
+from features.data.identity.periods import periods
 
 NO_LINKS = CandidateLinks.joined([])
 

@@ -264,7 +264,7 @@ def test_a_circle_of_identifiers_is_one_customer(lake_of):
 
 
 def test_a_type_nobody_declared_is_an_error_that_names_it(lake_of):
-    with pytest.raises(DataError, match=r"types nobody declared.*got 'tattoo'.*identity\.id_types"):
+    with pytest.raises(DataError, match=r"undeclared id types.*got 'tattoo'.*identity\.id_types"):
         lake_of({"identities": [held("a", "tattoo", "anchor")]})
 
 

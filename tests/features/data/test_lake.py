@@ -355,7 +355,7 @@ def test_default_as_of_does_not_follow_a_wrong_clock(lake):
 def test_default_as_of_without_a_date_says_so(lake):
     commit(lake, items=items(("i1", "food")), transactions="SELECT 'o1' AS order_id, NULL::TIMESTAMP AS ts")
     assert lake.last is None
-    with pytest.raises(DataError, match="nothing in the lake is dated.*--as-of"):
+    with pytest.raises(DataError, match="no transaction or event in the lake has a timestamp.*--as-of"):
         lake.default_as_of  # noqa: B018
 
 

@@ -234,9 +234,9 @@ def test_any_script_links():
     [
         (lambda t: pa.concat_tables([t, t]), "same key"),
         (lambda t: t.drop_columns(["source"]), "key column is missing"),
-        (lambda t: t.append_column("shoe_size", pa.array(["42"] * t.num_rows)), "no such column"),
+        (lambda t: t.append_column("shoe_size", pa.array(["42"] * t.num_rows)), "unknown column"),
         (lambda t: t.set_column(1, "source_user_id", pa.nulls(t.num_rows, pa.string())), "has no key"),
-        (lambda t: t.select(["source", "source_user_id"]), "nothing to compare"),
+        (lambda t: t.select(["source", "source_user_id"]), "no columns that can be compared"),
     ],
 )
 def test_records_that_cannot_be_linked_are_refused_without_showing_them(change, says):
@@ -364,5 +364,5 @@ def test_a_spark_without_the_functions_is_not_joined(monkeypatch):
     pyspark = pytest.importorskip("pyspark")
     monkeypatch.setattr(pyspark.SparkContext, "_gateway", object())
     monkeypatch.setattr("features.data.identity.link_spark._started_here", [])
-    with pytest.raises(UsageError, match="runs Spark already"), spark_api(10):
+    with pytest.raises(UsageError, match="already runs Spark"), spark_api(10):
         pass

@@ -205,7 +205,7 @@ def test_hashes_are_kept_where_the_source_says_they_are(tmp_path):
     ingest(workspace, FileSource(tmp_path / "sources.yaml"), Settings())
     assert Lake(workspace).connect().con.execute(values).fetchall() == ours
     write(tmp_path, i_csv=f"c,v\nc,{PHONE}\n", sources_yaml=yaml.format("hashed: true\n    "))
-    with pytest.raises(DataError, match="no hash, although the source says hashed") as caught:
+    with pytest.raises(DataError, match="not a hash, although the source sets hashed") as caught:
         ingest(workspace, FileSource(tmp_path / "sources.yaml"), Settings())
     assert told(str(caught.value)) == []
 
@@ -234,7 +234,7 @@ def test_another_key_is_refused(tmp_path, monkeypatch):
     assert "another key altogether" not in str(caught.value)
     monkeypatch.delenv(KEY_VARIABLE)
     (workspace.root / "secrets" / "pii.key").unlink()
-    with pytest.raises(WorkspaceError, match="is gone"):
+    with pytest.raises(WorkspaceError, match="is missing"):
         load_key(workspace)
     assert not (workspace.root / "secrets" / "pii.key").exists()
 
@@ -244,7 +244,7 @@ def test_a_short_key_and_an_unknown_type_are_refused(tmp_path, monkeypatch):
     with pytest.raises(UsageError, match="too short"):
         load_key(Workspace(tmp_path))
     monkeypatch.setenv(KEY_VARIABLE, "a long enough secret")
-    with pytest.raises(UsageError, match="no such id type"):
+    with pytest.raises(UsageError, match="unknown id type"):
         hash_value(Workspace(tmp_path), Settings(), "tattoo", PHONE)
 
 
