@@ -136,7 +136,7 @@ def run(arguments: Sequence[str]) -> int:
         found = {"code": "internal", "message": message, "field": None, "hint": BUG_REPORT_HINT}
         return _report_error(
             found,
-            f"{message}. This is a fault of Qianmian, not of your data. To mend: {BUG_REPORT_HINT}",
+            f"{message}. This is a fault of Qianmian, not of your data. Fix: {BUG_REPORT_HINT}",
             UNEXPECTED_EXIT,
             as_json,
             debug,
@@ -181,7 +181,7 @@ def _usage(error: Any, as_json: bool) -> int:
     else:
         message, hint = error.format_message().rstrip("."), f"see `{path} --help`"
     found = {"code": "usage", "message": message, "field": None, "hint": hint}
-    return _report_error(found, f"{message}. To mend: {hint}", 2, as_json, debug=False)
+    return _report_error(found, f"{message}. Fix: {hint}", 2, as_json, debug=False)
 
 
 def main() -> None:

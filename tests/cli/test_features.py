@@ -83,14 +83,14 @@ def test_what_cannot_be_done_is_refused(qianmian, fresh_shop, arguments, code, s
     done = qianmian("features", *arguments, "--workspace", fresh_shop)
     assert done.code == code
     assert said in done.err
-    assert "To mend" in done.err
+    assert "Fix:" in done.err
 
 
 def test_a_folder_that_cannot_be_written_to_is_exit_2(qianmian, fresh_shop, tmp_path):
     (tmp_path / "file").write_text("")
     done = qianmian("features", "--out", tmp_path / "file" / "profiles.parquet", "--workspace", fresh_shop)
     assert done.code == 2
-    assert "a file stands where a folder is needed" in done.err
+    assert "a path component is a file, not a folder" in done.err
 
 
 def test_without_pyspark_it_says_what_to_install(qianmian, fresh_shop, tmp_path, monkeypatch):

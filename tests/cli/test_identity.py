@@ -152,7 +152,7 @@ def test_what_cannot_be_meant_says_what_to_do(qianmian, resolved, arguments, cod
     done = qianmian("identity", *arguments, "--workspace", resolved)
     assert done.code == code
     assert said in done.err
-    assert "To mend" in done.err
+    assert "Fix:" in done.err
     assert "555" not in done.err
     assert "4929" not in done.err
 

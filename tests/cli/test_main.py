@@ -87,7 +87,7 @@ def test_a_command_line_that_cannot_be_meant_is_exit_2(qianmian, arguments):
     done = qianmian(*arguments)
     assert done.code == 2
     assert done.out == ""
-    assert "To mend: see `qianmian" in done.err
+    assert "Fix: see `qianmian" in done.err
     as_json = qianmian(*arguments, "--json")
     assert as_json.code == 2
     assert as_json.json["error"]["code"] == "usage"

@@ -21,7 +21,7 @@ def test_an_empty_registry_is_no_error(qianmian, shop):
 def test_what_is_not_there_is_exit_2(qianmian, shop, arguments):
     done = qianmian("models", *arguments, "--workspace", shop)
     assert done.code == 2
-    assert "To mend" in done.err
+    assert "Fix:" in done.err
 
 
 def test_exporting_nothing_is_refused(qianmian, shop, tmp_path):

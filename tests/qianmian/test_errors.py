@@ -20,7 +20,7 @@ def test_codes_are_told_apart():
 @pytest.mark.parametrize("kind", [kind for kind in TREE if kind is not ConfigError], ids=lambda kind: kind.__name__)
 def test_the_whole_sentence(kind):
     error = kind("it is wrong", where="here", got=0, allowed="1 or 2", hint="say 1", field="number")
-    assert str(error) == "it is wrong (in here; got 0; allowed: 1 or 2). To mend: say 1"
+    assert str(error) == "it is wrong (in here; got 0; allowed: 1 or 2). Fix: say 1"
     assert error.as_dict() == {
         "code": kind.code,
         "message": "it is wrong (in here; got 0; allowed: 1 or 2)",

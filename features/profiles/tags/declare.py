@@ -117,7 +117,7 @@ def check(tags: Sequence[Tag], features: Iterable[str], where: str = "the tag de
     qianmian.errors.ConfigError: the tag declarations: 2 mistake(s):
       - vip: unknown category 'value'; allowed: basic, behaviour, transaction, interest, lifecycle
       - vip: there is no feature 'amout_28d' (did you mean amount_28d?)
-    . To mend: correct the tag declarations and run the command again
+    . Fix: correct the tag declarations and run the command again
     """
     known, seen, problems = sorted(set(features)), set[str](), list[str]()
     for tag in tags:
