@@ -96,7 +96,7 @@ TABLES: dict[str, Table] = {
         Table("identities", ("source", "source_user_id", "id_type", "id_value", "observed_at"), (
             _SOURCE,
             _c("source_user_id", "string", "the customer's id in that system", required=True),
-            _c("id_type", "string", "a declared type: phone, email, device, cookie, openid, unionid, card …", required=True),
+            _c("id_type", "string", "declared type: phone, email, device, cookie, openid, card …", required=True),
             _c("id_value", "string", "the identifier; a salted keyed hash for personal ones", required=True),
             _c("observed_at", "timestamp", "when it was seen", unit="UTC"),
         )),

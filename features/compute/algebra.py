@@ -1,7 +1,7 @@
 """The declaration algebra: what a feature is, as data. Each execution computes it (`features.compute.compile_ibis`).
 
-A feature has a view, a filter, an aggregate, a window, a default and an owner. This module imports no engine, so the same
-declaration can become a query, a segment predicate or an online value.
+A feature has a view, a filter, an aggregate, a window, a default and an owner. This module imports no engine, so the
+same declaration can become a query, a segment predicate or an online value.
 """
 
 from __future__ import annotations
@@ -118,14 +118,15 @@ class Feature:
         - ``count sum mean min max std`` as usual (``std`` of the sample); ``share``: count of these rows ÷ count of all
           rows in the window (of the totals of `column`, if given); ``ratio``: sum(`column`) ÷ sum(`over`)
         - ``first``/``last``: `column` in the earliest/latest row where it is not null, text or a number
-        - ``recency``/``age``: days since the last/first row; ``gap_mean``/``gap_std``: mean and sample standard deviation of
-          the days between successive rows
-        - ``trend``: (a − b) ÷ (a + b), ``slope``: (a − b) ÷ `window_days`, where a is the count (or total of `column`) of
-          this window and b that of the equally long window before it
-        - ``distinct``: number of values of `column`; ``top``: the most frequent value (count descending, value ascending),
-          ``top_share``: its share, ``entropy``: Shannon entropy in nats. With `over`, each row has that column as weight
-        - ``quotient``: feature `column` ÷ feature `over`; ``attribute``: a column of the profile; ``days_since``: days from
-          a date column of the profile to `as_of`, negative for a later date
+        - ``recency``/``age``: days since the last/first row; ``gap_mean``/``gap_std``: mean and sample standard
+          deviation of the days between successive rows
+        - ``trend``: (a − b) ÷ (a + b), ``slope``: (a − b) ÷ `window_days`, where a is the count (or total of `column`)
+          of this window and b that of the equally long window before it
+        - ``distinct``: number of values of `column`; ``top``: the most frequent value (count descending, value
+          ascending), ``top_share``: its share, ``entropy``: Shannon entropy in nats. With `over`, each row has that
+          column as weight
+        - ``quotient``: feature `column` ÷ feature `over`; ``attribute``: a column of the profile; ``days_since``: days
+          from a date column of the profile to `as_of`, negative for a later date
     window_days : int or None
         Length of the window ``[as_of - window_days, as_of)``; None for all rows before `as_of`.
     default : float or str
@@ -133,8 +134,8 @@ class Feature:
     ttl_days : int
         Age in days above which an online value is stale.
     grows_with_calendar : bool
-        Whether the value grows with `as_of` whatever the customer does: a total or an age since the start of the data, or
-        of a window as long as most histories. Models trained on several cutoffs do not use such features.
+        Whether the value grows with `as_of` whatever the customer does: a total or an age since the start of the data,
+        or of a window as long as most histories. Models trained on several cutoffs do not use such features.
     is_identifier : bool
         Whether the values are ids: too many distinct values to learn from, and new ones every month.
     """
@@ -172,8 +173,8 @@ def check(features: tuple[Feature, ...]) -> tuple[Feature, ...]:
     Raises
     ------
     ConfigError
-        All mistakes together: duplicate names, unknown views and aggregates, missing columns, quotients of features that
-        are not declared.
+        All mistakes together: duplicate names, unknown views and aggregates, missing columns, quotients of features
+        that are not declared.
     """
     problems, seen = [], set[str]()
     for feature in features:
@@ -192,7 +193,9 @@ def _declaration_problems(feature: Feature, seen: set[str]) -> Iterator[str]:
         yield f"unknown aggregate '{aggregate}'; allowed: {', '.join(get_args(Aggregate))}"
     if aggregate == "quotient":
         yield from (
-            f"the feature '{part}' is not declared before it" for part in (feature.column, feature.over) if part not in seen
+            f"the feature '{part}' is not declared before it"
+            for part in (feature.column, feature.over)
+            if part not in seen
         )
     elif feature.view not in VIEWS:
         yield f"unknown view '{feature.view}'; allowed: {', '.join(VIEWS)}"

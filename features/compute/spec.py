@@ -106,8 +106,8 @@ class UserFeatures:
     ) -> UserFeatures:
         """Encode a table of `features.compute.builder.Builder.build`: numbers become float32, text becomes codes.
 
-        With `spec`, its columns, order and vocabularies are used, as a trained model expects. A column that the table does
-        not have gets its default.
+        With `spec`, its columns, order and vocabularies are used, as a trained model expects. A column that the table
+        does not have gets its default.
         """
         if spec is None:
             vocabularies = []

@@ -84,7 +84,7 @@ def test_all_mistakes_come_at_once():
             "the pack",
         )
     assert len(caught.value.problems) == 4
-    assert any("vip: declared twice" in problem for problem in caught.value.problems)
+    assert any("vip: is declared twice" in problem for problem in caught.value.problems)
     assert str(caught.value).startswith("the pack: 4 mistake(s)")
 
 
