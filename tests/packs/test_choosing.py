@@ -209,7 +209,7 @@ def test_all_mistakes_of_a_pack_come_together(tmp_path):
                     }
                 ]
             },
-            "is a tag already",
+            "is the name of a built-in tag or another tag",
         ),
         (
             {

@@ -99,7 +99,7 @@ def _gap_mean(_f: Feature, partials: Sequence[Summary | None], _a: ReadContext) 
     summary = partials[0]
     if summary is None or summary["n"] < 2:
         return None
-    return elapsed_days(summary["age"], summary["recency"]) / (summary["n"] - 1)
+    return float(elapsed_days(summary["age"], summary["recency"]) / (summary["n"] - 1))
 
 
 def _gap_std(_f: Feature, partials: Sequence[Summary | None], _a: ReadContext) -> Value:
