@@ -101,7 +101,7 @@ class Funnel:
 
     def as_table(self) -> pa.Table:
         """The funnel as a table: one row per step of all customers (tag null) and of each group."""
-        everybody = [
+        overall = [
             {
                 "tag": None,
                 "step": s.step,
@@ -130,7 +130,7 @@ class Funnel:
         ]
         texts = {"tag": pa.string(), "step": pa.string(), "reached": pa.int64()}
         return pa.Table.from_pylist(
-            everybody + grouped, pa.schema([(name, texts.get(name, pa.float64())) for name in everybody[0]])
+            overall + grouped, pa.schema([(name, texts.get(name, pa.float64())) for name in overall[0]])
         )
 
 
@@ -203,12 +203,12 @@ def funnel(
         times = found.aggregate(
             **{f"hours{k}_{q}": found[f"hours{k}"].quantile(q / 100) for k in range(1, len(names)) for q in (50, 90)}
         )
-        row = fetch_rows(_rates(each.mutate(everybody=ibis.literal("")), "everybody", len(names)))
-        everybody = row[0] if row else {}
+        row = fetch_rows(_rates(each.mutate(all_customers=ibis.literal("")), "all_customers", len(names)))
+        overall = row[0] if row else {}
         if not row and not has_events(views, window_days):
             raise_no_events(views, window_days)
         step_times = fetch_rows(times)[0]
-        made = tuple(_step(name, k, everybody, step_times) for k, name in enumerate(names))
+        made = tuple(_step(name, k, overall, step_times) for k, name in enumerate(names))
         if tags is None or not row:
             return Funnel(per, made)
         tagged = each.left_join(ibis.memtable(tags), "one_id").drop("one_id_right")
@@ -301,13 +301,13 @@ def _step(name: str, k: int, row: dict[str, Any], times: dict[str, Any]) -> Funn
     )
 
 
-def _group(row: dict[str, Any], everybody: Sequence[FunnelStep]) -> FunnelGroup:
-    conversion = tuple(rate_of(f"step{k}", row) for k in range(1, len(everybody)))
+def _group(row: dict[str, Any], overall: Sequence[FunnelStep]) -> FunnelGroup:
+    conversion = tuple(rate_of(f"step{k}", row) for k in range(1, len(overall)))
     index = tuple(
         own.complement.index(step.conversion.complement)
-        for own, step in zip(conversion, everybody[1:], strict=True)
+        for own, step in zip(conversion, overall[1:], strict=True)
         if step.conversion is not None
     )
     return FunnelGroup(
-        row["tag"], row["customers"], tuple(row[f"reached{k}"] for k in range(len(everybody))), conversion, index
+        row["tag"], row["customers"], tuple(row[f"reached{k}"] for k in range(len(overall))), conversion, index
     )

@@ -137,8 +137,8 @@ def summary(views: Views, window_days: int | None = None, tags: pa.Table | None 
     DataError
         The window has no events.
     """
-    with materialized(views, sessions(views, window_days).mutate(everybody=ibis.literal(""))) as visits:
-        base = _summaries(visits, "everybody", None)
+    with materialized(views, sessions(views, window_days).mutate(all_customers=ibis.literal(""))) as visits:
+        base = _summaries(visits, "all_customers", None)
         if not base:
             raise_no_events(views, window_days)
         if tags is None:

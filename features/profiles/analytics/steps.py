@@ -146,7 +146,7 @@ def has_events(views: Views, window_days: int | None = None) -> bool:
 @contextlib.contextmanager
 def materialized(views: Views, t: ir.Table) -> Iterator[ir.Table]:
     """Store a result that several queries read in a temporary table, dropped at the end of the block."""
-    backend, name = views.rows.backend, f"journeys_{uuid.uuid4().hex}"
+    backend, name = views.rows.backend, f"analytics_{uuid.uuid4().hex}"
     try:
         yield backend.create_table(name, t, temp=True)
     finally:

@@ -190,7 +190,7 @@ def _expired(facts: Mapping[str, TagFacts], now: datetime) -> Iterator[AuditFind
             groups[about.as_of, about.source if about.how == "model" else ""].append(name)
     for (as_of, model), names in groups.items():
         job = model.removeprefix("model:").removeprefix(REGISTERED_PREFIX)
-        mend = (
+        fix = (
             f"train the model again: `qianmian train {job}`"
             if model
             else "ingest newer data and run `qianmian features`"
@@ -201,7 +201,7 @@ def _expired(facts: Mapping[str, TagFacts], now: datetime) -> Iterator[AuditFind
             tuple(names),
             f"as of {as_of:%Y-%m-%d}, {(now - as_of).days:,} days ago; valid for {' or '.join(map(str, lives))} days",
             "decisions on outdated values are wrong; profiles mark these values with stale: true",
-            mend,
+            fix,
         )
 
 

@@ -244,7 +244,7 @@ def test_publications_that_make_no_sense_are_refused(shop):
         }
     )
     pq.write_table(table, path)
-    with pytest.raises(ArtifactError, match="2 publications"):
+    with pytest.raises(ArtifactError, match="2 model versions"):
         published.read(shop.workspace, "churn_risk")
 
 
