@@ -136,7 +136,7 @@ def run(arguments: Sequence[str]) -> int:
         found = {"code": "internal", "message": message, "field": None, "hint": BUG_REPORT_HINT}
         return _report_error(
             found,
-            f"{message}. This is a fault of Qianmian, not of your data. Fix: {BUG_REPORT_HINT}",
+            f"{message}. This is a fault of Qianmian, not of your data. To mend: {BUG_REPORT_HINT}",
             UNEXPECTED_EXIT,
             as_json,
             debug,

@@ -1,4 +1,4 @@
-"""`qianmian features`: the file of the design, dates, and refusals before any work."""
+"""`qianmian features`: the written file, dates, and arguments that are rejected before any work."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ import pyarrow.csv
 import pyarrow.parquet as pq
 import pytest
 
-from features.profiles.snapshot import current
+from features.profiles.snapshot import load_current
 from qianmian.workspace import Workspace
 from tests.features.same import assert_tables_equal
 
 
-def test_the_file_has_a_row_a_customer_and_a_column_a_feature(qianmian, fresh_shop, tmp_path):
+def test_the_file_has_one_row_per_customer_and_one_column_per_feature(qianmian, fresh_shop, tmp_path):
     out = tmp_path / "profiles.parquet"
     done = qianmian("features", "--out", out, "--workspace", fresh_shop, "--json")
     assert done.code == 0
@@ -32,7 +32,7 @@ def test_the_file_has_a_row_a_customer_and_a_column_a_feature(qianmian, fresh_sh
     assert done.json["as_of"] == "2024-03-31T00:00:00"
 
 
-def test_a_csv_too(qianmian, fresh_shop, tmp_path):
+def test_profiles_can_be_written_as_csv(qianmian, fresh_shop, tmp_path):
     assert qianmian("features", "--out", tmp_path / "profiles.csv", "--workspace", fresh_shop).code == 0
     assert (tmp_path / "profiles.csv").read_text().startswith('"one_id","user_id"')
 
@@ -51,21 +51,21 @@ def test_a_file_of_the_past_leaves_the_published_profiles_alone(qianmian, fresh_
     assert done.code == 0
     assert not done.json["published"]
     assert out.exists()
-    profiles = current(Workspace(fresh_shop))
+    profiles = load_current(Workspace(fresh_shop))
     assert f"{profiles.as_of:%Y-%m-%dT%H:%M:%S}" == first["as_of"]
-    # without --out the profiles of that moment are asked for themselves
+    # without --out the profiles of that date are published
     assert qianmian("features", "--as-of", "2024-02-01", "--workspace", fresh_shop, "--json").json["published"]
-    assert current(Workspace(fresh_shop)).as_of == datetime(2024, 2, 1)
+    assert load_current(Workspace(fresh_shop)).as_of == datetime(2024, 2, 1)
 
 
-def test_an_as_of_long_after_the_data_is_said_to_look_silent(qianmian, fresh_shop):
+def test_an_as_of_long_after_the_data_prints_a_note(qianmian, fresh_shop):
     done = qianmian("features", "--as-of", "2024-06-01", "--workspace", fresh_shop)
     assert done.code == 0
     assert "the data ends 2024-03-30" in done.err
 
 
 @pytest.mark.parametrize(
-    ("arguments", "code", "said"),
+    ("arguments", "code", "message"),
     [
         (["--as-of", "someday"], 2, "YYYY-MM-DD"),
         (["--as-of", "2024-02-30"], 2, "--as-of"),
@@ -79,10 +79,10 @@ def test_an_as_of_long_after_the_data_is_said_to_look_silent(qianmian, fresh_sho
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",
 )
-def test_what_cannot_be_done_is_refused(qianmian, fresh_shop, arguments, code, said):
+def test_invalid_arguments_are_rejected(qianmian, fresh_shop, arguments, code, message):
     done = qianmian("features", *arguments, "--workspace", fresh_shop)
     assert done.code == code
-    assert said in done.err
+    assert message in done.err
     assert "Fix:" in done.err
 
 
@@ -93,15 +93,15 @@ def test_a_folder_that_cannot_be_written_to_is_exit_2(qianmian, fresh_shop, tmp_
     assert "a path component is a file, not a folder" in done.err
 
 
-def test_without_pyspark_it_says_what_to_install(qianmian, fresh_shop, tmp_path, monkeypatch):
-    monkeypatch.setitem(sys.modules, "pyspark.sql", None)  # as Python marks a module that is not there
+def test_without_pyspark_the_error_names_the_extra(qianmian, fresh_shop, tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "pyspark.sql", None)  # how Python marks a missing module
     done = qianmian("features", "--engine", "spark", "--out", tmp_path / "profiles.parquet", "--workspace", fresh_shop)
     assert done.code == 2
     assert "pip install 'qianmian[spark]'" in done.err
     assert not (tmp_path / "profiles.parquet").exists()
 
 
-def test_without_java_it_says_so(fresh_shop, tmp_path):
+def test_without_java_the_error_names_it(fresh_shop, tmp_path):
     environment = {**os.environ, "JAVA_HOME": str(tmp_path / "no java"), "PATH": str(tmp_path)}
     arguments = ["features", "--engine", "spark", "--out", tmp_path / "profiles.parquet", "--workspace", fresh_shop]
     done = subprocess.run(

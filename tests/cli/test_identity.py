@@ -1,4 +1,4 @@
-"""`qianmian identity`: what would change, why two records are one, and how that is undone, as people and machines see it."""
+"""`qianmian identity`: dry runs, explanations and unmerges, as tables and as JSON."""
 
 from __future__ import annotations
 
@@ -14,7 +14,12 @@ bob,login,bob@shop.example,2024-01-01
 bob,device,d1,2024-02-01
 ann,device,d1,2024-02-02
 """
-ORDERS = "order,customer,item,when\n1,ann,apple,2024-01-05\n2,anna,pear,2024-01-15\n3,bob,fig,2024-02-06\n4,zoe,fig,2024-02-07\n"
+ORDERS = """order,customer,item,when
+1,ann,apple,2024-01-05
+2,anna,pear,2024-01-15
+3,bob,fig,2024-02-06
+4,zoe,fig,2024-02-07
+"""
 CONFIG = """source: corner
 tables:
   identities:
@@ -28,7 +33,7 @@ tables:
 
 @pytest.fixture(scope="module")
 def resolved(tmp_path_factory):
-    """A workspace with four records: ann and anna are one by telephone, bob is somebody else, nobody knows anything of zoe."""
+    """A workspace with four records: ann and anna share a telephone, bob is another customer, zoe has no identifier."""
     from cli.main import run
 
     folder = tmp_path_factory.mktemp("corner shop")
@@ -53,24 +58,25 @@ def resolved(tmp_path_factory):
 
 @pytest.fixture
 def place(resolved, tmp_path):
-    """A copy that a test may change."""
+    """A copy of the workspace that a test may change."""
     return shutil.copytree(resolved, tmp_path / "workspace")
 
 
-def test_resolve_after_an_ingest_finds_nothing_new(qianmian, place):
+def test_resolve_right_after_an_ingest_changes_nothing(qianmian, place):
     done = qianmian("identity", "resolve", "--dry-run", "--workspace", place)
     assert done.code == 0
     assert "4 records: 3 customers would become 3" in done.out
-    assert "nothing new for the ledger" in done.out
+    assert "no new ledger entries" in done.out
 
 
-def test_a_changed_rule_is_shown_before_it_counts(qianmian, place):
+def test_a_dry_run_shows_the_effect_of_a_changed_rule(qianmian, place):
     (place / "qianmian.yaml").write_text("identity: {id_types: [{type: phone, expires_days: 10}]}\n")
     shown = qianmian("identity", "resolve", "--dry-run", "--workspace", place)
     assert "3 customers would become 4; 1 records change one_id" in shown.out
     assert "the link no longer holds" in shown.out
-    told = qianmian("identity", "resolve", "--dry-run", "--workspace", place, "--json").json
-    assert (told["dry_run"], told["withdrawn"], told["samples"]["withdraw"][0]["id_type"]) == (True, 1, "phone")
+    changes = qianmian("identity", "resolve", "--dry-run", "--workspace", place, "--json").json
+    assert (changes["dry_run"], changes["withdrawn"]) == (True, 1)
+    assert changes["samples"]["withdraw"][0]["id_type"] == "phone"
     assert qianmian("identity", "resolve", "--workspace", place, "--json").json["customers"] == 4
     assert qianmian("identity", "resolve", "--dry-run", "--workspace", place, "--json").json["customers_before"] == 4
 
@@ -82,9 +88,9 @@ def test_why_two_records_are_one(qianmian, resolved, first, second):
     assert done.code == 0
     assert "corner:ann and corner:anna are one customer" in done.out
     assert "7700" not in done.out
-    told = qianmian("identity", "explain", first, second, "--workspace", resolved, "--json").json
-    (step,) = told["steps"]
-    assert (told["same"], step["id_type"], step["since"]) == (True, "phone", "2024-02-03T00:00:00")
+    explanation = qianmian("identity", "explain", first, second, "--workspace", resolved, "--json").json
+    (step,) = explanation["steps"]
+    assert (explanation["same"], step["id_type"], step["since"]) == (True, "phone", "2024-02-03T00:00:00")
     assert step["ledger_id"].startswith("m")
     assert step["id_value"].startswith("h1:")
 
@@ -102,7 +108,7 @@ def test_why_two_records_are_not_one(qianmian, resolved, other, why):
 def test_one_record_shows_its_customer_in_time(qianmian, resolved):
     done = qianmian("identity", "explain", "anna", "--workspace", resolved)
     assert "with 2 record(s)" in done.out
-    assert "in time" in done.out
+    assert "one_id of corner:anna over time" in done.out
     assert len(qianmian("identity", "explain", "anna", "--workspace", resolved, "--json").json["periods"]) == 2
     alone = qianmian("identity", "explain", "zoe", "--workspace", resolved)
     assert "with 1 record(s)" in alone.out
@@ -122,7 +128,7 @@ def test_unmerge_and_back(qianmian, place):
     ]
     done = qianmian("identity", "unmerge", ledger_id, "--reason", "mother and daughter", "--workspace", place)
     assert done.code == 0
-    assert "are two customers, for all moments" in done.out
+    assert "are two customers, for all dates" in done.out
     why = qianmian("identity", "explain", "ann", "anna", "--workspace", place)
     assert "mother and daughter" in why.out
     features = qianmian("features", "--workspace", place, "--json").json
@@ -138,26 +144,26 @@ def test_unmerge_and_back(qianmian, place):
 
 
 @pytest.mark.parametrize(
-    ("arguments", "code", "said"),
+    ("arguments", "code", "message"),
     [
         (["explain", "nobody"], 2, "there is no record nobody"),
         (["explain", "phone=+1 555 0100"], 2, "there is no record with this phone"),
         (["explain", "card=4929 0000 0000 0000"], 2, "there is no record with this card"),
         (["unmerge", "m0000000000000000", "--reason", "x"], 2, "the ledger has no such decision"),
         (["unmerge", "ann", "bob", "--reason", "x"], 2, "are not one customer"),
-        (["unmerge", "ann", "anna"], 2, "say why"),
+        (["unmerge", "ann", "anna"], 2, "the reason is missing"),
     ],
 )
-def test_what_cannot_be_meant_says_what_to_do(qianmian, resolved, arguments, code, said):
+def test_invalid_arguments_are_rejected_with_a_fix(qianmian, resolved, arguments, code, message):
     done = qianmian("identity", *arguments, "--workspace", resolved)
     assert done.code == code
-    assert said in done.err
+    assert message in done.err
     assert "Fix:" in done.err
     assert "555" not in done.err
     assert "4929" not in done.err
 
 
-def test_without_a_lake_there_is_nothing_to_resolve(qianmian, tmp_path):
+def test_resolve_without_a_lake_is_rejected(qianmian, tmp_path):
     done = qianmian("identity", "resolve", "--workspace", tmp_path)
     assert done.code == 2
     (tmp_path / "lake").mkdir()

@@ -1,4 +1,4 @@
-"""The edge: help is light, every error is one sentence, every kind of failure has its exit code."""
+"""The entry point: help imports little, every error is one message, every kind of error has its exit code."""
 
 from __future__ import annotations
 
@@ -40,7 +40,10 @@ SUBCOMMANDS += [("models", command.name) for command in models.registered_comman
 
 
 def test_help_imports_nothing_heavy():
-    code = "import json, sys; from cli.main import run; run(['--help']); print(json.dumps(sorted(sys.modules)), file=sys.stderr)"
+    code = (
+        "import json, sys; from cli.main import run; run(['--help']); "
+        "print(json.dumps(sorted(sys.modules)), file=sys.stderr)"
+    )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     loaded = json.loads(done.stderr)
     assert sorted({name.split(".")[0] for name in loaded}.intersection(HEAVY)) == []
@@ -50,7 +53,7 @@ def test_help_imports_nothing_heavy():
 
 
 @pytest.mark.parametrize("command", SUBCOMMANDS, ids=" ".join)
-def test_every_verb_takes_workspace_and_json(qianmian, command):
+def test_every_verb_accepts_workspace_and_json(qianmian, command):
     done = qianmian(*command, "--help")
     assert done.code == 0
     assert "--workspace" in done.out
@@ -65,7 +68,7 @@ def test_the_verbs_are_listed_in_the_order_of_use(qianmian):
     assert [word for word in listed if word in VERBS] == list(VERBS)
 
 
-def test_nothing_asked_shows_the_help(qianmian):
+def test_no_arguments_show_the_help(qianmian):
     done = qianmian()
     assert done.code == 2
     assert "Usage" in done.out + done.err
@@ -83,7 +86,7 @@ def test_nothing_asked_shows_the_help(qianmian):
     ],
     ids=" ".join,
 )
-def test_a_command_line_that_cannot_be_meant_is_exit_2(qianmian, arguments):
+def test_an_invalid_command_line_is_exit_2(qianmian, arguments):
     done = qianmian(*arguments)
     assert done.code == 2
     assert done.out == ""
@@ -120,7 +123,7 @@ def test_each_kind_of_error_has_its_exit_code(qianmian, monkeypatch, error, code
     assert len(done.err.splitlines()) <= 4
 
 
-def test_a_fault_of_ours_says_how_to_report_it_and_debug_shows_where(qianmian, monkeypatch):
+def test_an_internal_error_says_how_to_report_it_and_debug_shows_the_traceback(qianmian, monkeypatch):
     def fail(given):
         raise RuntimeError("the wheel came off")
 
@@ -137,7 +140,7 @@ def test_a_fault_of_ours_says_how_to_report_it_and_debug_shows_where(qianmian, m
 @pytest.mark.parametrize(
     "text", ["[Errno 28] No space left on device", "(sqlite3.OperationalError) database or disk is full"]
 )
-def test_a_full_disk_is_a_sentence_whoever_noticed_it(qianmian, monkeypatch, text):
+def test_a_full_disk_is_reported_as_a_workspace_error(qianmian, monkeypatch, text):
     def fail(given):
         raise RuntimeError(text)
 

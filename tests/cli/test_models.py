@@ -1,4 +1,4 @@
-"""`qianmian models` on a workspace without any."""
+"""`qianmian models` on a workspace without models."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ def test_an_empty_registry_is_no_error(qianmian, shop):
     assert done.code == 0
     assert "qianmian train all" in done.out
     assert qianmian("models", "history", "--workspace", shop, "--json").json["events"] == []
-    assert not (shop / "mlflow.db").exists()  # looking creates nothing
+    assert not (shop / "mlflow.db").exists()  # reading creates nothing
 
 
 @pytest.mark.parametrize(
@@ -18,13 +18,13 @@ def test_an_empty_registry_is_no_error(qianmian, shop):
     [["show", "churn"], ["history", "churn"], ["promote", "churn", "one"], ["promote", "churn", "0"]],
     ids=" ".join,
 )
-def test_what_is_not_there_is_exit_2(qianmian, shop, arguments):
+def test_a_missing_model_is_exit_2(qianmian, shop, arguments):
     done = qianmian("models", *arguments, "--workspace", shop)
     assert done.code == 2
     assert "Fix:" in done.err
 
 
-def test_exporting_nothing_is_refused(qianmian, shop, tmp_path):
+def test_an_export_without_champions_is_rejected(qianmian, shop, tmp_path):
     done = qianmian("models", "export", "--out", tmp_path / "champions", "--workspace", shop)
     assert done.code == 2
     assert not (tmp_path / "champions").exists()

@@ -370,7 +370,7 @@ def test_what_cannot_be_trained(shop, settings, jobs, options, error, match):
 
 
 def test_a_workspace_that_is_not_there(tmp_path):
-    with pytest.raises(WorkspaceError, match="no workspace here"):
+    with pytest.raises(WorkspaceError, match="workspace does not exist"):
         train(Workspace(tmp_path / "nothing"), ["all"], settings=Settings(), clock=CLOCK)
     assert not (tmp_path / "nothing").exists()
 
