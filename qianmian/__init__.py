@@ -1,3 +1,3 @@
-"""Floor 1: the words everybody shares: schema, errors, configuration, workspace paths. Imports no other floor."""
+"""Lowest layer: schema, errors, settings, industry packs and workspace paths. It imports no other layer."""
 
 __version__ = "0.1.0"

@@ -1,4 +1,4 @@
-"""Loading settings: one commented YAML, unknown keys refused, all mistakes reported together."""
+"""Loading the settings from one YAML file. Unknown keys are rejected and all mistakes are reported together."""
 
 from __future__ import annotations
 
@@ -12,12 +12,14 @@ from qianmian.settings import Settings, problems_of, read_yaml
 
 
 def load_settings(path: Path) -> Settings:
-    """Settings from `path`, over those of the pack it chooses, over the defaults; the defaults where the file does not exist.
+    """Load the settings of `path`; without that file, the defaults.
+
+    Values of the file override those of the industry pack it names, which override the defaults.
 
     Raises
     ------
     ConfigError
-        With every mistake in the file, and in the pack.
+        The file or the pack is invalid; the error lists every mistake.
 
     Examples
     --------

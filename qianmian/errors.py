@@ -1,4 +1,4 @@
-"""The error tree. Every error a user can cause is a `QianmianError` that says what, where and how to mend it."""
+"""The error hierarchy: every error a user can cause is a `QianmianError` that says what is wrong and how to fix it."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 
 
 def did_you_mean(name: str, allowed: Iterable[str]) -> str:
-    """What to append to a message about an unknown name; empty where nothing is close.
+    """Suggestion to append to a message about an unknown name; empty if no allowed name is similar.
 
     Examples
     --------
@@ -20,20 +20,20 @@ def did_you_mean(name: str, allowed: Iterable[str]) -> str:
 
 
 class QianmianError(Exception):
-    """Root of every error this project raises on purpose.
+    """Base class of every error this project raises on purpose.
 
     Parameters
     ----------
     message : str
         What is wrong, in one sentence.
     where : str, optional
-        The file, table, column, route or verb it was found in.
+        File, table, column, route or command in which the error was found.
     got, allowed : object, optional
-        The value found and what would have been accepted.
+        Value that was found, and the values that are accepted.
     hint : str, optional
-        How to mend it: a command or an edit, not a shrug.
+        How to fix it: a command or an edit.
     field : str, optional
-        The field of an HTTP request the error is about.
+        Field of the HTTP request that the error is about.
 
     Examples
     --------
@@ -55,14 +55,8 @@ class QianmianError(Exception):
         hint: str | None = None,
         field: str | None = None,
     ) -> None:
-        self.message, self.where, self.got, self.allowed, self.hint, self.field = (
-            message,
-            where,
-            got,
-            allowed,
-            hint,
-            field,
-        )
+        self.message, self.where, self.hint, self.field = message, where, hint, field
+        self.got, self.allowed = got, allowed
         super().__init__(message)
 
     def __str__(self) -> str:
@@ -70,31 +64,31 @@ class QianmianError(Exception):
         if self.where is not None:
             facts.append(f"in {self.where}")
         if self.got is not None:
-            facts.append(f"got {self.got!r}" if not isinstance(self.got, str) else f"got '{self.got}'")
+            facts.append(f"got '{self.got}'" if isinstance(self.got, str) else f"got {self.got!r}")
         if self.allowed is not None:
             facts.append(f"allowed: {self.allowed}")
         text = self.message + (f" ({'; '.join(facts)})" if facts else "")
         return f"{text}. Fix: {self.hint}" if self.hint else text
 
     def as_dict(self) -> dict[str, Any]:
-        """The one error object of the HTTP and `--json` faces: code, message, field, hint."""
+        """The error object of HTTP responses and of `--json`: code, message, field, hint."""
         text = QianmianError(self.message, where=self.where, got=self.got, allowed=self.allowed)
         return {"code": self.code, "message": str(text), "field": self.field, "hint": self.hint}
 
 
 class UsageError(QianmianError):
-    """A command was called in a way it cannot be meant."""
+    """A command was called with invalid arguments."""
 
     code, http_status, exit_code = "usage", 400, 2
 
 
 class ConfigError(QianmianError):
-    """A configuration file is wrong. All mistakes of the file are reported together.
+    """A configuration file is invalid. All mistakes in the file are reported together.
 
     Parameters
     ----------
     problems : sequence of str
-        One line a mistake.
+        One line per mistake.
     """
 
     code, http_status, exit_code = "config", 500, 2
@@ -109,19 +103,19 @@ class ConfigError(QianmianError):
 
 
 class WorkspaceError(QianmianError):
-    """The workspace is missing, unwritable or full."""
+    """The workspace is missing, not writable, or its disk is full."""
 
     code, http_status, exit_code = "workspace", 503, 2
 
 
 class DataError(QianmianError):
-    """The data cannot be used for what was asked."""
+    """The data is not sufficient or not valid for the requested operation."""
 
     code, http_status, exit_code = "data", 422, 3
 
 
 class ArtifactError(QianmianError):
-    """A saved model or snapshot is corrupt, incomplete or of another format."""
+    """A saved model or snapshot is corrupt, incomplete or has an unknown format."""
 
     code, http_status, exit_code = "artifact", 503, 3
 
@@ -139,18 +133,18 @@ class MalformedRequest(QianmianError):
 
 
 class InvalidRequest(QianmianError):
-    """A field of an HTTP request is wrong, missing or unknown."""
+    """A field of an HTTP request is invalid, missing or unknown."""
 
     code, http_status, exit_code = "invalid_request", 422, 2
 
 
 class NotFound(QianmianError):
-    """The one thing asked about does not exist."""
+    """The requested object does not exist."""
 
     code, http_status, exit_code = "not_found", 404, 2
 
 
 class NotReady(QianmianError):
-    """The server has no model for this yet."""
+    """The server has no model for this route yet."""
 
     code, http_status, exit_code = "not_ready", 503, 2

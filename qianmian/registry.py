@@ -1,4 +1,4 @@
-"""A registry: the one line that adds a source, feature, tag, model, endpoint or verb."""
+"""A read-only registry of named entries: sources, features, tags, models, endpoints and commands."""
 
 from __future__ import annotations
 
@@ -11,7 +11,14 @@ T = TypeVar("T")
 
 
 class Registry(Mapping[str, T], Generic[T]):
-    """An ordered, read-only name → thing mapping whose lookup error lists what there is.
+    """Ordered, read-only mapping from name to entry; a failed lookup lists the valid names.
+
+    Parameters
+    ----------
+    kind : str
+        What an entry is, for the error message.
+    entries : mapping of str to T
+        Entries by name, in the order of the listing.
 
     Examples
     --------
@@ -34,7 +41,7 @@ class Registry(Mapping[str, T], Generic[T]):
         return self._entries[name]
 
     def get(self, name: str, default: Any = None) -> Any:
-        """The thing, or `default`: the one look-up that does not raise."""
+        """The entry of that name, or `default`; does not raise."""
         return self._entries.get(name, default)
 
     def __contains__(self, name: object) -> bool:

@@ -1,4 +1,4 @@
-"""The canonical tables: their columns, dtypes, units and vocabularies. Every name used elsewhere is spelt here first."""
+"""The canonical tables: their columns, dtypes, units and vocabularies."""
 
 from __future__ import annotations
 
@@ -31,11 +31,11 @@ class Column:
     dtype : DType
         Logical type; timestamps are UTC without zone.
     required : bool
-        The column must be present in the source and non-null in every kept row.
+        The source must have the column, and every accepted row must have a value.
     allowed : tuple of str
-        Closed vocabulary; empty means open.
+        Allowed values; empty if any value is allowed.
     maximum : float or None
-        Absolute values above it are flagged (`flag_absurd`), never dropped.
+        Larger absolute values are flagged (`flag_absurd`), never dropped.
     """
 
     name: str
@@ -49,7 +49,7 @@ class Column:
 
 @dataclass(frozen=True)
 class Table:
-    """One canonical table: its columns and the key that identifies a row."""
+    """One canonical table: its columns, and the key that identifies a row."""
 
     name: str
     key: tuple[str, ...]
@@ -57,7 +57,7 @@ class Table:
     keeps_extra_columns: bool = False  # unknown columns are kept as attributes
 
     def column(self, name: str) -> Column | None:
-        """The column of that name, or None."""
+        """The column of that name; None if the table has no such column."""
         return next((column for column in self.columns if column.name == name), None)
 
     @property
@@ -69,7 +69,7 @@ def _c(name: str, dtype: DType, description: str, **more: object) -> Column:
     return Column(name, dtype, description, **more)  # type: ignore[arg-type]
 
 
-_SOURCE = _c("source", "string", "the system the row came from")
+_SOURCE = _c("source", "string", "the system the row comes from")
 _USER = _c("source_user_id", "string", "the customer's id in that system")
 
 # fmt: off
@@ -96,48 +96,48 @@ TABLES: dict[str, Table] = {
         Table("identities", ("source", "source_user_id", "id_type", "id_value", "observed_at"), (
             _SOURCE,
             _c("source_user_id", "string", "the customer's id in that system", required=True),
-            _c("id_type", "string", "a declared type: phone, email, device, cookie, openid, unionid, card …", required=True),
+            _c("id_type", "string", "declared type: phone, email, device, cookie, openid, card …", required=True),
             _c("id_value", "string", "the identifier; a salted keyed hash for personal ones", required=True),
             _c("observed_at", "timestamp", "when it was seen", unit="UTC"),
         )),
         Table("events", ("source", "event_id"), (
-            _c("event_id", "string", "unique within the source; made from the content when absent"),
+            _c("event_id", "string", "unique within the source; derived from the row when absent"),
             _SOURCE, _USER,
-            _c("session_id", "string", "the visit it belongs to"),
-            _c("event_type", "string", "what happened", required=True, allowed=EVENT_TYPES),
-            _c("ts", "timestamp", "when", unit="UTC", required=True),
+            _c("session_id", "string", "the session the event belongs to"),
+            _c("event_type", "string", "type of the event", required=True, allowed=EVENT_TYPES),
+            _c("ts", "timestamp", "time of the event", unit="UTC", required=True),
             _c("item_id", "string", "the item concerned"),
-            _c("category", "string", "category of the item, when the source says it with the event"),
+            _c("category", "string", "category of the item, if the source records it with the event"),
             _c("content_id", "string", "the content concerned"),
             _c("page", "string", "page or screen"),
-            _c("referrer", "string", "where the visit came from"),
+            _c("referrer", "string", "page or site that led to the session"),
             _c("campaign_id", "string", "the campaign concerned"),
             _c("duration_seconds", "float64", "time spent", unit="s", maximum=86_400.0),
             _c("channel", "string", "app, web, store …"),
-            _c("device", "string", "device kind"),
+            _c("device", "string", "type of device"),
             _c("value", "float64", "money value of the event", unit="currency"),
-            _c("properties", "json", "anything else"),
+            _c("properties", "json", "all other attributes"),
         )),
         Table("transactions", ("source", "order_id", "line_no"), (
-            _c("order_id", "string", "the basket", required=True),
+            _c("order_id", "string", "the order", required=True),
             _c("line_no", "int64", "line within the order; numbered in file order when absent"),
             _SOURCE, _USER,
-            _c("ts", "timestamp", "when it was bought", unit="UTC"),
+            _c("ts", "timestamp", "time of the purchase", unit="UTC"),
             _c("item_id", "string", "the item bought"),
             _c("quantity", "float64", "units bought; positive also in a refund", unit="units", maximum=10_000.0),
             _c("amount", "float64", "what the customer paid for the line", unit="currency", maximum=1_000_000.0),
-            _c("discount", "float64", "reduction the retailer gave on the line", unit="currency"),
-            _c("coupon_discount", "float64", "reduction from coupons on the line", unit="currency"),
-            _c("store_id", "string", "where"),
+            _c("discount", "float64", "discount by the retailer on the line", unit="currency"),
+            _c("coupon_discount", "float64", "discount from coupons on the line", unit="currency"),
+            _c("store_id", "string", "the store"),
             _c("channel", "string", "app, web, store …"),
             _c("status", "string", "paid, refunded or cancelled", allowed=ORDER_STATUSES),
         )),
         Table("items", ("item_id",), (
             _c("item_id", "string", "the item", required=True),
-            _c("category", "string", "levels joined by /, broadest first"),
+            _c("category", "string", "category levels joined by /, broadest first"),
             _c("brand", "string", "brand or maker"),
             _c("price", "float64", "list price", unit="currency", maximum=1_000_000.0),
-            _c("available", "bool", "can be sold now"),
+            _c("available", "bool", "the item can be sold now"),
             _c("tags", "string", "free tags joined by |"),
         ), keeps_extra_columns=True),
         Table("contents", ("content_id",), (
@@ -145,40 +145,40 @@ TABLES: dict[str, Table] = {
             _c("type", "string", "article, banner, message …"),
             _c("topics", "string", "topics joined by |"),
             _c("item_ids", "string", "items shown, joined by |"),
-            _c("channel", "string", "where it can be shown"),
+            _c("channel", "string", "where the content can be shown"),
             _c("language", "string", "language tag"),
         )),
         Table("campaigns", ("campaign_id",), (
             _c("campaign_id", "string", "the campaign", required=True),
-            _c("kind", "string", "what sort"),
+            _c("kind", "string", "type of the campaign"),
             _c("start", "timestamp", "first moment", unit="UTC"),
             _c("end", "timestamp", "last moment", unit="UTC"),
-            _c("channel", "string", "how it was sent"),
+            _c("channel", "string", "channel of delivery"),
         )),
         Table("touches", ("source", "touch_id"), (
             _c("touch_id", "string", "one contact with one customer", required=True),
             _c("campaign_id", "string", "the campaign", required=True),
             _SOURCE,
             _c("source_user_id", "string", "the customer's id in that system", required=True),
-            _c("ts", "timestamp", "when", unit="UTC", required=True),
-            _c("variant", "string", "arm of a test"),
+            _c("ts", "timestamp", "time of the contact", unit="UTC", required=True),
+            _c("variant", "string", "arm of an experiment"),
             _c("propensity", "float64", "probability with which this variant was chosen", unit="0..1"),
-            _c("delivered", "bool", "it arrived"),
-            _c("opened", "bool", "it was opened"),
-            _c("clicked", "bool", "it was clicked"),
+            _c("delivered", "bool", "the message was delivered"),
+            _c("opened", "bool", "the message was opened"),
+            _c("clicked", "bool", "the message was clicked"),
         )),
     )
 }
 # fmt: on
 
-# What passes between training (which writes it) and serving (which reads it) in the MLflow registry.
+# Names in the MLflow registry: training writes them, serving reads them.
 REGISTERED_PREFIX = "qianmian-"
 CHAMPION, PREVIOUS = "champion", "previous"
-EVENT_TAG = "qianmian.event."  # + ISO time: a registered model's tag for each change of what is in production
+EVENT_TAG = "qianmian.event."  # + ISO time: tag of a registered model, one per promotion or rollback
 
 
 def registered_name(job: str) -> str:
-    """The registered MLflow model of a job; the full name stays as it is.
+    """Name of the registered MLflow model of a job; a full name is returned unchanged.
 
     Examples
     --------

@@ -1,4 +1,4 @@
-"""Settings as frozen models: every key with its default and meaning. `qianmian.config` loads them."""
+"""The settings as frozen Pydantic models: every key with its default. `qianmian.config` loads them."""
 
 from __future__ import annotations
 
@@ -14,61 +14,63 @@ Fraction = Annotated[float, Field(gt=0, lt=1)]
 
 
 class Section(BaseModel):
-    """Base of all settings: frozen, and a key nobody declared is a mistake."""
+    """Base class of all settings: immutable, unknown keys are rejected."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
 
 class RecommendSettings(Section):
-    """`train recommend`."""
+    """Settings of `train recommend`."""
 
     horizon_days: int = Field(28, ge=1, le=365, description="length of the validation and test windows")
-    min_item_customers: int = Field(5, ge=1, description="an item bought by fewer customers is not recommended")
+    min_item_customers: int = Field(5, ge=1, description="items bought by fewer customers are not recommended")
     half_life_days: tuple[int, ...] = Field(
-        (30, 60, 90, 120, 180, 365), min_length=1, description="half-lives tried on validation"
+        (30, 60, 90, 120, 180, 365), min_length=1, description="half-lives compared on the validation window"
     )
     models: dict[str, dict[str, Any]] = Field(
-        default_factory=dict, description="parameters of models by name, where not their defaults"
+        default_factory=dict, description="parameters of models, by model name, that differ from the defaults"
     )
     tune_seconds: int = Field(600, ge=10, description="time budget of `train recommend --tune`")
 
 
 class ChurnSettings(Section):
-    """`train churn`: a customer active in the last `active_days` churns by buying nothing for `horizon_days`."""
+    """Settings of `train churn`: an active customer churns by making no purchase for `horizon_days`."""
 
     horizon_days: int = Field(28, ge=1, le=365)
-    active_days: int | None = Field(None, ge=1, description="default: twice the horizon")
+    active_days: int | None = Field(
+        None, ge=1, description="customers who bought in this many days are active; default: twice the horizon"
+    )
     risk_bands: tuple[Fraction, Fraction] = Field((0.33, 0.66), description="low < first ≤ medium < second ≤ high")
 
     @model_validator(mode="after")
     def _ordered(self) -> Self:
         if self.risk_bands[0] >= self.risk_bands[1]:
-            raise ValueError("risk_bands must rise")
+            raise ValueError("risk_bands must be in increasing order")
         return self
 
 
 class LifecycleSettings(Section):
-    """Lifecycle stages, in units of each customer's own mean gap between orders."""
+    """Thresholds of the lifecycle stages, in units of each customer's mean gap between orders."""
 
     horizon_days: int = Field(28, ge=1, le=365)
-    new_days: int = Field(30, ge=1, description="first order at most this long ago: new")
-    loyal_orders: int = Field(10, ge=2, description="orders in the last year that make an active customer loyal")
-    at_risk_gaps: float = Field(2.0, gt=0, description="silent for this many own gaps: at risk")
-    asleep_gaps: float = Field(4.0, gt=0, description="… asleep")
-    lost_gaps: float = Field(8.0, gt=0, description="… lost")
-    min_gap_days: float = Field(7.0, gt=0, description="a shorter own gap counts as this long")
-    max_gap_days: float = Field(60.0, gt=0, description="a longer own gap, or an unknown one, counts as this long")
+    new_days: int = Field(30, ge=1, description="new: the first order is at most this many days ago")
+    loyal_orders: int = Field(10, ge=2, description="loyal: active, with at least this many orders in the last year")
+    at_risk_gaps: float = Field(2.0, gt=0, description="at risk: no order for this many mean gaps")
+    asleep_gaps: float = Field(4.0, gt=0, description="asleep: no order for this many mean gaps")
+    lost_gaps: float = Field(8.0, gt=0, description="lost: no order for this many mean gaps")
+    min_gap_days: float = Field(7.0, gt=0, description="lower bound of the mean gap")
+    max_gap_days: float = Field(60.0, gt=0, description="upper bound of the mean gap, and its value if unknown")
 
 
 class LookalikeSettings(Section):
-    """`train lookalike` and `/v1/lookalike`."""
+    """Settings of `train lookalike` and `/v1/lookalike`."""
 
-    minimum_seed: int = Field(20, ge=5, description="fewer known seeds are refused")
-    factors: int = Field(32, ge=2, le=512, description="dimensions of the taste embedding")
+    minimum_seed: int = Field(20, ge=5, description="requests with fewer known seed customers are rejected")
+    factors: int = Field(32, ge=2, le=512, description="dimensions of the customer embedding")
 
 
 class IdType(Section):
-    """What one sort of identifier says of who somebody is.
+    """How one type of identifier links records.
 
     Examples
     --------
@@ -76,17 +78,19 @@ class IdType(Section):
     False
     """
 
-    type: str = Field(pattern=r"^[a-z][a-z0-9_]{0,31}$", description="as `identities.id_type` has it")
-    priority: int = Field(100, ge=1, description="smaller counts first, where two identifiers contradict each other")
+    type: str = Field(pattern=r"^[a-z][a-z0-9_]{0,31}$", description="value of `identities.id_type`")
+    priority: int = Field(100, ge=1, description="the smaller number wins if two identifiers contradict each other")
     max_customers: int | None = Field(
-        3, ge=2, description="held by more customers than this it is shared and links nobody; null: never"
+        3, ge=2, description="a value of more customers than this is shared and links no records; null: no limit"
     )
     expires_days: float | None = Field(
-        None, gt=0, description="two sightings of one value further apart do not link; null: never"
+        None, gt=0, description="two sightings of one value further apart do not link; null: no limit"
     )
-    strong: bool = Field(False, description="a person has one: customers with different values are never merged")
-    pii: bool = Field(False, description="stored only as a salted keyed hash")
-    counts_as: str | None = Field(None, description="its values are values of that other type too")
+    strong: bool = Field(
+        False, description="a customer has only one value: customers with different values are never merged"
+    )
+    pii: bool = Field(False, description="values are stored only as a salted keyed hash")
+    counts_as: str | None = Field(None, description="the values are also values of this other type")
 
 
 ID_TYPES: tuple[IdType, ...] = (
@@ -103,16 +107,16 @@ ID_TYPES: tuple[IdType, ...] = (
 
 
 class IdentitySettings(Section):
-    """`qianmian identity`: which identifiers there are, and what each may link."""
+    """Settings of `qianmian identity`: the identifier types, and which records each may link."""
 
     id_types: tuple[IdType, ...] = Field(
-        ID_TYPES, description="one entry a type; an entry of yours changes or adds one, the others stay"
+        ID_TYPES, description="one entry per type; an entry changes or adds a type, the other types keep their defaults"
     )
 
     @model_validator(mode="before")
     @classmethod
     def _merge_default_id_types(cls, raw: Any) -> Any:
-        """An entry need only say what it changes."""
+        """Complete entries with the defaults of their type, so that an entry states only what it changes."""
         entries = raw.get("id_types") if isinstance(raw, dict) else None
         if not isinstance(entries, list | tuple) or not all(isinstance(entry, dict) for entry in entries):
             return raw
@@ -136,12 +140,14 @@ class IdentitySettings(Section):
 
 
 class LinkingSettings(Section):
-    """`qianmian identity link`: store records of people that share no identifier."""
+    """Settings of `qianmian identity link`: record linkage of records without a common identifier."""
 
-    threshold: float = Field(0.9, gt=0, le=1, description="at least this probable: one person")
-    review_low: float = Field(0.2, ge=0, lt=1, description="from here up to the threshold a person decides")
-    max_block_records: int = Field(500, ge=2, description="a value shared by more records brings none of them together")
-    max_pairs: int = Field(50_000_000, ge=1, description="more pairs to compare are refused")
+    threshold: float = Field(0.9, gt=0, le=1, description="pairs with at least this match probability are one customer")
+    review_low: float = Field(
+        0.2, ge=0, lt=1, description="pairs from here up to the threshold are left to manual review"
+    )
+    max_block_records: int = Field(500, ge=2, description="a blocking key shared by more records is ignored")
+    max_pairs: int = Field(50_000_000, ge=1, description="a run with more candidate pairs is rejected")
 
     @model_validator(mode="after")
     def _band(self) -> Self:
@@ -151,17 +157,19 @@ class LinkingSettings(Section):
 
 
 class ServingSettings(Section):
-    """`qianmian serve`."""
+    """Settings of `qianmian serve`."""
 
-    stale_after_days: float = Field(7.0, gt=0, description="answers older than this say stale: true")
-    max_body_bytes: int = Field(1_000_000, ge=1_000)
+    stale_after_days: float = Field(7.0, gt=0, description="responses based on older data say stale: true")
+    max_body_bytes: int = Field(1_000_000, ge=1_000, description="larger request bodies are rejected")
 
 
 class Settings(Section):
-    """Everything that can be set, with its default. `qianmian.yaml` in the workspace may override any of it."""
+    """All settings with their defaults. `qianmian.yaml` in the workspace may override any of them."""
 
     seed: int = 0
-    pack: str | None = Field(None, description="industry pack: its name, or a path; its settings lie under these")
+    pack: str | None = Field(
+        None, description="name or path of the industry pack; the settings here override those of the pack"
+    )
     recommend: RecommendSettings = Field(default_factory=RecommendSettings)
     churn: ChurnSettings = Field(default_factory=ChurnSettings)
     lifecycle: LifecycleSettings = Field(default_factory=LifecycleSettings)
@@ -172,14 +180,20 @@ class Settings(Section):
 
 
 def problems_of(error: ValidationError) -> list[str]:
-    """Pydantic's findings as one plain line each, dotted path first."""
+    """The errors found by Pydantic, one line each, beginning with the dotted path."""
     return [
         f"{'.'.join(str(part) for part in found['loc']) or '(whole file)'}: {found['msg']}" for found in error.errors()
     ]
 
 
 def read_yaml(path: Path) -> Any:
-    """Parse a YAML file; a syntax error says the line."""
+    """Parse a YAML file.
+
+    Raises
+    ------
+    ConfigError
+        The file is not UTF-8 or has a syntax error; the error names the line.
+    """
     try:
         return yaml.safe_load(path.read_text(encoding="utf-8"))
     except (yaml.YAMLError, UnicodeDecodeError) as error:

@@ -1,4 +1,4 @@
-"""Days: how many seconds one has, how many lie between two moments, and whether too many have passed."""
+"""Conversions between days and seconds, days between two moments, and the staleness check."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ MICROSECONDS_PER_DAY = SECONDS_PER_DAY * MICROSECONDS_PER_SECOND
 
 
 def days_between(start: datetime, end: datetime) -> float:
-    """Days from `start` to `end`, negative when `end` is the earlier one.
+    """Days from `start` to `end`, negative if `end` is earlier.
 
     Examples
     --------
@@ -21,7 +21,7 @@ def days_between(start: datetime, end: datetime) -> float:
 
 
 def is_stale(as_of: datetime, now: datetime, days: float) -> bool:
-    """`as_of` is more than `days` ago.
+    """Whether `as_of` is more than `days` days before `now`.
 
     Examples
     --------

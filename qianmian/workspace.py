@@ -1,4 +1,4 @@
-"""The workspace: where everything a company's Qianmian knows is kept, and how a file gets there whole or not at all."""
+"""The workspace: the folder of all data and models of one company, and atomic writes into it."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ DEFAULT_ROOT = "workspace"
 
 @dataclass(frozen=True)
 class Workspace:
-    """Paths of one workspace. Making one touches no disk; `create()` does.
+    """Paths of one workspace. The constructor does not touch the disk; `create()` does.
 
     Attributes
     ----------
     root : Path
-        Absolute folder. Inside: ``lake/`` canonical tables, ``quarantine/`` refused rows, ``online/`` serving state,
+        Absolute folder. Inside: ``lake/`` canonical tables, ``quarantine/`` rejected rows, ``online/`` serving state,
         ``features/`` built profiles, ``mlflow.db`` and ``mlartifacts/`` models, ``qianmian.yaml`` optional settings.
     """
 
@@ -34,7 +34,7 @@ class Workspace:
 
     @classmethod
     def locate(cls, given: str | Path | None = None) -> Workspace:
-        """The workspace asked for: the argument, else ``QIANMIAN_WORKSPACE``, else ``./workspace``."""
+        """The workspace named by the argument, else by ``QIANMIAN_WORKSPACE``, else ``./workspace``."""
         return cls(Path(given or os.environ.get(ENVIRONMENT_VARIABLE) or DEFAULT_ROOT).expanduser().absolute())
 
     @property
@@ -63,37 +63,45 @@ class Workspace:
 
     @property
     def tracking_uri(self) -> str:
-        """``MLFLOW_TRACKING_URI`` when set, else the workspace's own SQLite store."""
+        """``MLFLOW_TRACKING_URI`` if set, else the SQLite store of the workspace."""
         return os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{self.root / 'mlflow.db'}"
 
     def create(self) -> Workspace:
-        """Make the folders that are missing; an existing workspace is left as it is."""
+        """Create the missing folders; an existing workspace is left unchanged."""
         with explain_os_errors(self.root):
             for folder in (self.lake, self.quarantine, self.features, self.online):
                 folder.mkdir(parents=True, exist_ok=True)
         return self
 
     def require(self) -> Workspace:
-        """This workspace, or the error that says how to make one."""
+        """Return this workspace if it exists.
+
+        Raises
+        ------
+        WorkspaceError
+            The workspace does not exist; the error says how to create one.
+        """
         if not self.lake.is_dir():
             raise WorkspaceError(
-                "there is no workspace here",
+                "the workspace does not exist",
                 where=str(self.root),
-                hint="run `qianmian ingest completejourney` (or `qianmian demo`), or name another with --workspace",
+                hint="run `qianmian ingest completejourney` (or `qianmian demo`), or name another one with --workspace",
             )
         return self
 
 
 @contextlib.contextmanager
 def explain_os_errors(where: Path) -> Iterator[None]:
-    """Turn a full disk or a missing permission into a `WorkspaceError` that says how to mend it."""
+    """Turn a full disk or a missing permission into a `WorkspaceError` that says how to fix it."""
+    other = "name another --workspace"
+    other_disk = "name a --workspace on another disk; existing files are unchanged"
     hints = {
-        errno.ENOSPC: "free some space or name a --workspace on another disk; nothing that was there before has changed",
-        errno.EDQUOT: "raise the quota or name a --workspace on another disk; nothing that was there before has changed",
-        errno.EACCES: "give this user the right to write there, or name another --workspace",
-        errno.EROFS: "the disk is read-only: name a --workspace on another one",
-        errno.ENOTDIR: "a file stands where a folder is needed: name another --workspace",
-        errno.EEXIST: "a file stands where a folder is needed: name another --workspace",
+        errno.ENOSPC: f"free some space or {other_disk}",
+        errno.EDQUOT: f"raise the quota or {other_disk}",
+        errno.EACCES: f"give this user write permission, or {other}",
+        errno.EROFS: "the disk is read-only: name a --workspace on another disk",
+        errno.ENOTDIR: f"a path component is a file, not a folder: {other}",
+        errno.EEXIST: f"a path component is a file, not a folder: {other}",
     }
     try:
         yield
@@ -107,9 +115,9 @@ def explain_os_errors(where: Path) -> Iterator[None]:
 
 @contextlib.contextmanager
 def atomic_path(target: Path) -> Iterator[Path]:
-    """A temporary path beside `target`, renamed onto it when the block ends well and removed when it does not.
+    """Yield a temporary path beside `target`, renamed to `target` on success and removed on an error.
 
-    Works for a file or a folder (a folder replaces nothing: `target` must not exist then).
+    Works for a file or a folder. A folder replaces nothing: `target` must not exist then.
     """
     with explain_os_errors(target):
         target.parent.mkdir(parents=True, exist_ok=True)
@@ -128,6 +136,6 @@ def atomic_path(target: Path) -> Iterator[Path]:
 
 
 def write_json(target: Path, value: Any) -> None:
-    """Write `value` as readable JSON, atomically."""
+    """Write `value` as indented JSON, atomically."""
     with atomic_path(target) as temporary:
         temporary.write_text(json.dumps(value, indent=1, ensure_ascii=False, sort_keys=True) + "\n", encoding="utf-8")

@@ -1,1 +1,1 @@
-"""From a declared feature to its value, in three executions: DuckDB or Spark, segment rules, online."""
+"""Computation of declared features, in three executions: DuckDB or Spark, segment rules, and online."""

@@ -1,7 +1,7 @@
-"""The declaration algebra: what a feature is, in data. How it is computed lives with each execution (`features.compute.compile_ibis`).
+"""The declaration algebra: what a feature is, as data. Each execution computes it (`features.compute.compile_ibis`).
 
-A feature is a table, a filter, an aggregate, a window, a default and who answers for it. Nothing here imports an engine,
-so the same declaration can become a query, a segment predicate or an online value.
+A feature has a view, a filter, an aggregate, a window, a default and an owner. This module imports no engine, so the
+same declaration can become a query, a segment predicate or an online value.
 """
 
 from __future__ import annotations
@@ -40,14 +40,9 @@ Aggregate = Literal[
     "attribute",
     "days_since",
 ]
-VALUE_COUNT_AGGREGATES = (
-    "distinct",
-    "top",
-    "top_share",
-    "entropy",
-)  # of how often (or how heavily) each value of a column occurs
-NUMBER_OR_TEXT_AGGREGATES = ("attribute", "first", "last")  # text or a number, as the default says
-TWO_WINDOW_AGGREGATES = ("trend", "slope")  # this window against the one before it
+VALUE_COUNT_AGGREGATES = ("distinct", "top", "top_share", "entropy")  # functions of the count or weight of each value
+NUMBER_OR_TEXT_AGGREGATES = ("attribute", "first", "last")  # the type of the default decides between text and number
+TWO_WINDOW_AGGREGATES = ("trend", "slope")  # compare the window with the equally long one before it
 TIME_AGGREGATES = ("recency", "age", "gap_mean", "gap_std", "first", "last")
 COLUMN_AGGREGATES = (
     "sum",
@@ -64,10 +59,10 @@ COLUMN_AGGREGATES = (
 )
 WINDOWLESS_AGGREGATES = ("attribute", "days_since", "quotient")
 ZERO_DEFAULT_AGGREGATES = ("count", "distinct")
-PROFILE_PREFIX = "profile_"  # of the features made of profile attributes, whatever a source calls them
+PROFILE_PREFIX = "profile_"  # prefix of the features that are profile attributes
 VIEWS = ("lines", "orders", "refunds", "events", "touches", "profiles")
 
-# What every execution must do alike
+# Definitions that all executions share
 COMPARISONS: Mapping[str, Callable[[Any, Any], Any]] = {
     "==": operator.eq,
     "!=": operator.ne,
@@ -76,10 +71,10 @@ COMPARISONS: Mapping[str, Callable[[Any, Any], Any]] = {
     ">": operator.gt,
     ">=": operator.ge,
 }
-TIME_COLUMNS = ("hour", "weekday", "day", "week")  # made of `ts`, in UTC; never null where there is one
-SESSION_GAP_SECONDS = 1_800  # a visit ends after half an hour without an event
-WEIGHT_DIGITS = 6  # weights are compared rounded: equal sums of floats added in another order must stay equal
-# rows of a view in time: what happened later comes later; the last columns only break ties
+TIME_COLUMNS = ("hour", "weekday", "day", "week")  # derived from `ts`, in UTC; never null if `ts` is not
+SESSION_GAP_SECONDS = 1_800  # a session ends after half an hour without an event
+WEIGHT_DIGITS = 6  # weights are rounded before comparison, because the order of summation changes floats
+# sort order of the rows of each view: by time, the other columns only break ties
 SORT_KEYS = {
     "lines": ("ts", "order_id", "line_no", "item_id", "source"),
     "refunds": ("ts", "order_id", "line_no", "item_id", "source"),
@@ -91,13 +86,13 @@ SORT_KEYS = {
 
 @dataclass(frozen=True)
 class Condition:
-    """One comparison a row must pass; a row whose column is null passes none but ``known`` False.
+    """One comparison a row must pass; a null value passes only ``known`` False.
 
     Examples
     --------
     >>> Condition("event_type", "in", ("view", "cart"))
     Condition(column='event_type', operator='in', value=('view', 'cart'))
-    >>> Condition("campaign_id", "known", True)  # the column holds something
+    >>> Condition("campaign_id", "known", True)  # the column is not null
     Condition(column='campaign_id', operator='known', value=True)
     """
 
@@ -113,35 +108,36 @@ class Feature:
     Attributes
     ----------
     name : str
-        Unique; the window is part of it (`orders_28d`).
+        Unique name that includes the window (`orders_28d`).
     view : str
-        Which rows: `lines` (paid order lines), `orders` (paid orders, with the gap to the order before), `refunds`,
-        `events`, `touches`, `profiles`; empty for `quotient`.
+        View that is aggregated: `lines` (paid order lines), `orders` (paid orders, with the gap to the previous order),
+        `refunds`, `events`, `touches`, `profiles`; empty for `quotient`.
     aggregate : Aggregate
-        Of the rows of the window that pass `where`:
+        Aggregate of the rows in the window that pass `where`:
 
-        - ``count sum mean min max std`` as usual (``std`` of the sample); ``share``: their count ÷ that of all rows of the
-          window (of totals of `column`, if given); ``ratio``: sum(`column`) ÷ sum(`over`)
-        - ``first``/``last``: `column` in the earliest/latest row that has one, text or a number
-        - ``recency``/``age``: days since the last/first row; ``gap_mean``/``gap_std``: mean and sample standard deviation of
-          the days between successive rows
-        - ``trend``: (a − b) ÷ (a + b), ``slope``: (a − b) ÷ `window_days`; a the count (or total of `column`) of this window, b
-          of the equally long one before
-        - ``distinct``: number of values of `column`; ``top``: the most frequent (count descending, value ascending),
-          ``top_share``: its share, ``entropy``: Shannon's entropy in nats. With `over`, rows weigh as much as that column says
-        - ``quotient``: feature `column` ÷ feature `over`; ``attribute``: a column of the profile; ``days_since``: days from such
-          a column to `as_of`, negative when it lies ahead
+        - ``count sum mean min max std`` as usual (``std`` of the sample); ``share``: count of these rows ÷ count of all
+          rows in the window (of the totals of `column`, if given); ``ratio``: sum(`column`) ÷ sum(`over`)
+        - ``first``/``last``: `column` in the earliest/latest row where it is not null, text or a number
+        - ``recency``/``age``: days since the last/first row; ``gap_mean``/``gap_std``: mean and sample standard
+          deviation of the days between successive rows
+        - ``trend``: (a − b) ÷ (a + b), ``slope``: (a − b) ÷ `window_days`, where a is the count (or total of `column`)
+          of this window and b that of the equally long window before it
+        - ``distinct``: number of values of `column`; ``top``: the most frequent value (count descending, value
+          ascending), ``top_share``: its share, ``entropy``: Shannon entropy in nats. With `over`, each row has that
+          column as weight
+        - ``quotient``: feature `column` ÷ feature `over`; ``attribute``: a column of the profile; ``days_since``: days
+          from a date column of the profile to `as_of`, negative for a later date
     window_days : int or None
-        Rows of ``[as_of - window_days, as_of)``; None means everything before `as_of`.
+        Length of the window ``[as_of - window_days, as_of)``; None for all rows before `as_of`.
     default : float or str
-        The value of a customer without such rows.
+        Value of customers without such rows.
     ttl_days : int
-        An online value older than this is stale.
+        Age in days above which an online value is stale.
     grows_with_calendar : bool
-        The value is larger at a later `as_of` whatever the customer does: a total or an age since the start of the data, or of a window as
-        long as most histories. A model over several moments does not learn from it.
+        Whether the value grows with `as_of` whatever the customer does: a total or an age since the start of the data,
+        or of a window as long as most histories. Models trained on several cutoffs do not use such features.
     is_identifier : bool
-        The values are ids: too many to learn from, and new ones every month.
+        Whether the values are ids: too many distinct values to learn from, and new ones every month.
     """
 
     name: str
@@ -156,28 +152,29 @@ class Feature:
     description: str = ""
     owner: str = "profile"
     ttl_days: int = 35
-    # how a feature may be used is no part of what its value means: neither compared, nor hashed, nor saved with a spec
+    # flags about the use of a feature do not change its value: they are not compared, hashed or saved with a spec
     grows_with_calendar: bool = field(default=False, compare=False)
     is_identifier: bool = field(default=False, compare=False)
 
     @property
     def columns(self) -> frozenset[str]:
-        """The columns of the view it names; for a `quotient` these are features."""
+        """The columns of the view that the feature reads; for a `quotient`, the names of two features."""
         return frozenset({self.column, self.over, *(condition.column for condition in self.where)} - {""})
 
     @property
     def categorical(self) -> bool:
-        """The value is text, encoded as an int32 code with its vocabulary in the spec."""
+        """Whether the value is text, encoded as an int32 code with its vocabulary in the spec."""
         return isinstance(self.default, str)
 
 
 def check(features: tuple[Feature, ...]) -> tuple[Feature, ...]:
-    """The features themselves, when every declaration makes sense.
+    """Validate declarations and return them unchanged.
 
     Raises
     ------
     ConfigError
-        All mistakes together: doubled names, unknown views and aggregates, missing columns, quotients of features that do not exist.
+        All mistakes together: duplicate names, unknown views and aggregates, missing columns, quotients of features
+        that are not declared.
     """
     problems, seen = [], set[str]()
     for feature in features:
@@ -191,32 +188,34 @@ def check(features: tuple[Feature, ...]) -> tuple[Feature, ...]:
 def _declaration_problems(feature: Feature, seen: set[str]) -> Iterator[str]:
     aggregate = feature.aggregate
     if feature.name in seen:
-        yield "declared twice"
+        yield "is declared twice"
     if aggregate not in get_args(Aggregate):
         yield f"unknown aggregate '{aggregate}'; allowed: {', '.join(get_args(Aggregate))}"
     if aggregate == "quotient":
         yield from (
-            f"no feature called '{part}' before it" for part in (feature.column, feature.over) if part not in seen
+            f"the feature '{part}' is not declared before it"
+            for part in (feature.column, feature.over)
+            if part not in seen
         )
     elif feature.view not in VIEWS:
         yield f"unknown view '{feature.view}'; allowed: {', '.join(VIEWS)}"
     elif (feature.view == "profiles") != (aggregate in WINDOWLESS_AGGREGATES):
-        yield f"aggregate '{aggregate}' is not for the view '{feature.view}'"
+        yield f"aggregate '{aggregate}' cannot be used with the view '{feature.view}'"
     if aggregate in COLUMN_AGGREGATES and not feature.column:
         yield f"aggregate '{aggregate}' needs a column"
     if aggregate == "ratio" and not feature.over:
         yield "aggregate 'ratio' needs `over`"
     if feature.over and aggregate not in ("ratio", "quotient", "top", "top_share", "entropy"):
-        yield f"aggregate '{aggregate}' takes no `over`"
+        yield f"aggregate '{aggregate}' does not accept `over`"
     if aggregate in TWO_WINDOW_AGGREGATES and feature.window_days is None:
         yield f"aggregate '{aggregate}' needs a window"
     if feature.window_days is not None and (aggregate in WINDOWLESS_AGGREGATES or feature.window_days < 1):
-        yield f"a window of {feature.window_days} days makes no sense here"
+        yield f"aggregate '{aggregate}' does not accept a window of {feature.window_days} days"
     if aggregate not in NUMBER_OR_TEXT_AGGREGATES and (aggregate == "top") != feature.categorical:
         yield f"the default must be {'text' if aggregate == 'top' else 'a number'}"
     if aggregate in ZERO_DEFAULT_AGGREGATES and feature.default != 0:
-        yield f"the default of '{aggregate}' is 0"
+        yield f"the default of '{aggregate}' must be 0"
     if feature.is_identifier and not feature.categorical:
-        yield "an identifier is text"
+        yield "an identifier must be text"
     if not feature.description or not feature.owner:
-        yield "needs a description and an owner"
+        yield "description and owner are required"

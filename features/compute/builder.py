@@ -1,4 +1,4 @@
-"""The builder: the profile of every customer known before `as_of`, as a table (for people) or a matrix (for models)."""
+"""The builder: the profiles of all customers known before `as_of`, as a table or as a feature matrix."""
 
 from __future__ import annotations
 
@@ -22,16 +22,19 @@ ID_COLUMNS = ("source", "source_user_id")
 
 @dataclass(frozen=True)
 class ProfileBuild:
-    """What one build gave.
+    """Result of one profile build.
 
     Attributes
     ----------
     table : pyarrow.Table
-        `one_id`, `user_id` and `user_source` (the first source record of the customer), then a column a feature: float64, or text for a category.
+        `one_id`, `user_id` and `user_source` (the first source record of the customer), then one column per feature:
+        float64, or text for a categorical feature.
     features : tuple of Feature
-        The declarations behind the columns.
+        Declarations of the feature columns.
     unsupported : tuple of str
-        Features left out because the lake holds nothing to make them of.
+        Names of features left out because the lake has no data for them.
+    as_of : datetime
+        Cutoff, naive UTC.
     """
 
     table: pa.Table
@@ -40,20 +43,25 @@ class ProfileBuild:
     as_of: datetime
 
     def matrix(self, spec: FeatureSpec | None = None) -> UserFeatures:
-        """Encoded for a model; `spec` is what that model was trained on."""
+        """The profiles encoded for a model; `spec` is that of the trained model, if any."""
         return UserFeatures.from_table(self.table, self.features, self.as_of, spec)
 
 
 class Builder:
-    """Builds profiles from one lake; keep it for several moments, the engine is opened once.
+    """Builds profiles from one lake. One builder serves several cutoffs, because the engine is opened only once.
 
     Parameters
     ----------
     lake : Lake
     features : sequence of Feature
-        What is declared: `features.definitions.pack_features.declared_features` of the settings.
+        Declared features: `features.definitions.pack_features.declared_features` of the settings.
     engine : Engine, optional
-        What runs the expressions; DuckDB in this process by default.
+        Engine that runs the expressions; default: DuckDB in this process.
+
+    Raises
+    ------
+    DataError
+        The lake has no customers.
     """
 
     def __init__(self, lake: Lake, features: Sequence[Feature], engine: Engine | None = None) -> None:
@@ -62,7 +70,7 @@ class Builder:
         if not self.states.get("customers") or not self.states["customers"].rows:
             lake.state("customers")
             raise DataError(
-                "the lake knows no customer",
+                "the lake has no customers",
                 where=str(lake.workspace.lake),
                 hint="ingest transactions, events or profiles with a source_user_id",
             )
@@ -75,7 +83,7 @@ class Builder:
         return Views(self.rows, as_of)
 
     def states_at(self, as_of: datetime) -> dict[str, TableState]:
-        """The tables as they were known at `as_of`: what only later rows (or later customers) fill is not filled yet."""
+        """The table states at `as_of`: a column counts as filled only if rows or customers before `as_of` fill it."""
         states, cutoff = dict(self.states), timestamp(as_of)
         for name in (*DATED_TABLES, "profiles"):
             state = states.get(name)
@@ -102,7 +110,7 @@ class Builder:
         return states
 
     def attributes(self, states: Mapping[str, TableState] | None = None) -> tuple[Feature, ...]:
-        """A feature for every filled column of `profiles` that is text or a number, open attributes included."""
+        """One feature per filled text or number column of `profiles`, the additional columns of a source included."""
         filled = (states or self.states).get("profiles")
         if filled is None:
             return ()
@@ -112,9 +120,8 @@ class Builder:
             column = TABLES["profiles"].column(name)
             if name in ID_COLUMNS or not (schema[name].is_string() or schema[name].is_numeric()):
                 continue
-            if (
-                column is None and personal_data_type(name) is not None
-            ):  # the hash of a name or number: everybody has another one
+            # a hash of personal data has another value for every customer
+            if column is None and personal_data_type(name) is not None:
                 continue
             text = schema[name].is_string()
             found.append(
@@ -133,7 +140,7 @@ class Builder:
     def supported(
         self, features: Sequence[Feature] | None = None, as_of: datetime | None = None
     ) -> tuple[tuple[Feature, ...], tuple[str, ...]]:
-        """The features this lake can give (from what was known at `as_of`), and the names of those it cannot."""
+        """The features the lake supports (with the rows before `as_of`), and the names of the unsupported ones."""
         states = self.states if as_of is None else self.states_at(as_of)
         requested = (*self.declared, *self.attributes(states)) if features is None else tuple(features)
         kept: list[Feature] = []
@@ -146,24 +153,30 @@ class Builder:
         return tuple(kept), tuple(feature.name for feature in requested if feature not in kept)
 
     def build(self, as_of: datetime, features: Sequence[Feature] | None = None) -> ProfileBuild:
-        """The profiles at `as_of` (naive UTC): rows with ``ts < as_of`` only.
+        """Build the profiles at `as_of` from rows with ``ts < as_of`` only.
 
         Parameters
         ----------
+        as_of : datetime
+            Cutoff, naive UTC.
         features : sequence of Feature, optional
-            Default: every declared feature and every profile attribute the lake supports.
+            Features to build; default: all declared features and profile attributes the lake supports.
+
+        Returns
+        -------
+        ProfileBuild
 
         Raises
         ------
         DataError
-            When no customer is known before `as_of`.
+            No customer is known before `as_of`.
         """
         kept, unsupported = self.supported(features, as_of)
         table = self.engine.table(kept, as_of)
         if not table.num_rows:
             raise DataError(
-                "no customer is known yet at that time",
+                "no customer is known before this date",
                 where=f"--as-of {as_of.date()}",
-                hint=f"the data begins later; it ends at {self.lake.last}",
+                hint=f"name a later date; the data ends at {self.lake.last}",
             )
         return ProfileBuild(table, kept, unsupported, as_of)

@@ -1,8 +1,8 @@
-"""First execution of a declaration: features → one Ibis expression, for DuckDB and for Spark.
+"""Compilation of features into one Ibis expression, for DuckDB and Spark.
 
-Three kinds of passes over a view, each shared by all features that can share it: plain aggregates (one pass a view), how
-often each value occurs (one pass a column, all windows and filters side by side), and rows in their order in time (one pass
-a window and filter).
+There are three kinds of passes over a view, and features share passes where possible: plain aggregates (one pass per
+view), counts of each value (one pass per column, for all windows and filters), and aggregates of rows ordered by time
+(one pass per window and filter).
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ ValueCountKey = tuple[int | None, tuple[Condition, ...], str]  # window, filter,
 
 
 def row_filter(t: ir.Table, conditions: Sequence[Condition]) -> ir.BooleanValue | None:
-    """All conditions together; a null column passes none."""
+    """The conjunction of all conditions; a row with a null column does not pass."""
     return all_of(
         *(
             COLUMN_OPERATORS[condition.operator](t[condition.column], condition.value).fill_null(False)
@@ -41,7 +41,7 @@ def row_filter(t: ir.Table, conditions: Sequence[Condition]) -> ir.BooleanValue 
 
 
 def all_of(*tests: ir.BooleanValue | None) -> ir.BooleanValue | None:
-    """The conjunction of those that are there."""
+    """The conjunction of the tests that are not None; None if there are none."""
     present = [test for test in tests if test is not None]
     return reduce(operator.and_, present) if present else None
 
@@ -62,7 +62,7 @@ def _total(t: ir.Table, column: str, where: ir.BooleanValue | None) -> ir.Numeri
 
 
 def _simple_aggregate(t: ir.Table, feature: Feature, views: Views) -> ir.Scalar:
-    """One aggregate of the one pass over the view."""
+    """One aggregate in the shared pass over the view."""
     window, condition = _window(t, views, feature.window_days), row_filter(t, feature.where)
     where = all_of(window, condition)
     name = feature.aggregate
@@ -86,11 +86,9 @@ def _simple_aggregate(t: ir.Table, feature: Feature, views: Views) -> ir.Scalar:
     if name in ("trend", "slope"):
         before = all_of(_window(t, views, feature.window_days, windows_back=1), condition)
         now, then = _total(t, feature.column, where), _total(t, feature.column, before)
-        return (
-            _divide(now - then, now + then)
-            if name == "trend"
-            else (now - then).cast("float64") / float(feature.window_days or 1)
-        )
+        if name == "trend":
+            return _divide(now - then, now + then)
+        return (now - then).cast("float64") / float(feature.window_days or 1)
     if name == "attribute":
         return t[feature.column].min(where=where)
     if name == "days_since":
@@ -99,12 +97,12 @@ def _simple_aggregate(t: ir.Table, feature: Feature, views: Views) -> ir.Scalar:
 
 
 def _value_count_aggregates(t: ir.Table, column: str, views: Views, features: Sequence[Feature]) -> ir.Table:
-    """Everything about how often the values of one column occur: counts a value first, then over the values of a customer."""
+    """Aggregates of the counts of values of one column: count each value, then aggregate the counts of a customer."""
     count_columns: dict[ValueCountKey, str] = {}
     for feature in features:
         count_columns.setdefault((feature.window_days, feature.where, feature.over), f"n{len(count_columns)}")
     t = t.filter(t[column].notnull())
-    # rows outside the widest window are not worth counting
+    # rows outside the widest window need not be counted
     widest = [feature.window_days for feature in features]
     if None not in widest:
         t = t.filter(_window(t, views, max(days for days in widest if days is not None)))
@@ -131,14 +129,13 @@ def _value_count_aggregates(t: ir.Table, column: str, views: Views, features: Se
             x = n.cast("float64")
             total = x.sum(where=x > 0)
             entropy = total.ln() - (x * x.nullif(0.0).ln()).sum() / total
-            result[feature.name] = ibis.ifelse(
-                entropy < 0.0, 0.0, entropy
-            )  # `greatest` would turn null into 0 on some engines
+            # `greatest` would turn null into 0 on some engines
+            result[feature.name] = ibis.ifelse(entropy < 0.0, 0.0, entropy)
     return counts.group_by("one_id").aggregate(**result)
 
 
 def _ordered_aggregate(t: ir.Table, feature: Feature, views: Views) -> ir.Table:
-    """`first`, `last` and `gap_std`: what needs the rows in their order in time."""
+    """`first`, `last` and `gap_std`: the aggregates that need rows ordered by time."""
     kept = all_of(_window(t, views, feature.window_days), row_filter(t, feature.where))
     if feature.aggregate == "gap_std":
         t = t.filter(kept) if kept is not None else t
@@ -147,10 +144,10 @@ def _ordered_aggregate(t: ir.Table, feature: Feature, views: Views) -> ir.Table:
         return gaps.group_by("one_id").aggregate(**{feature.name: gaps.gap.std(how="sample")})
     last = feature.aggregate == "last"
     t = t.filter(all_of(kept, t[feature.column].notnull()))
-    # the few rows of the outermost moment are found by hashing; only they are sorted
+    # the rows at the first or last moment are found by hashing, so that only these few rows are sorted
     edges = t.group_by("one_id").aggregate(edge=t.ts.max() if last else t.ts.min())
     t = t.inner_join(edges, ["one_id", t.ts == edges.edge])
-    # ties: later in the order means a higher order_id, line_no …; texts of null sort as ''
+    # ties are broken by order_id, line_no …; null sorts as an empty string
     keys = [t[name].fill_null("") if t[name].type().is_string() else t[name] for name in SORT_KEYS[feature.view]]
     order = [ibis.desc(key) if last else ibis.asc(key) for key in keys]
     t = t.mutate(place=ibis.row_number().over(group_by="one_id", order_by=order))
@@ -158,19 +155,23 @@ def _ordered_aggregate(t: ir.Table, feature: Feature, views: Views) -> ir.Table:
 
 
 def compile_features(features: Sequence[Feature], views: Views) -> ir.Table:
-    """One expression with `one_id` and a column a feature (float64, or text where it is categorical), in no order.
+    """Compile features into one expression: `one_id` and one column per feature, unordered.
 
     Parameters
     ----------
     features : sequence of Feature
-        A quotient comes after its parts.
+        Declarations; a quotient must come after its parts.
     views : Views
-        Where the rows come from and the moment they are cut at.
+        Rows before the cutoff.
+
+    Returns
+    -------
+    ibis.expr.types.Table
+        Feature columns are float64, or text for categorical features.
     """
     result = views.customers.select("one_id").distinct()
-    for number, part in enumerate(
-        _subqueries(features, views)
-    ):  # one flat chain of joins: nested ones overflow the compiler's stack
+    # one flat chain of joins, because nested joins overflow the stack of the compiler
+    for number, part in enumerate(_subqueries(features, views)):
         result = result.left_join(part, "one_id", rname=f"{{name}}_right_{number}")
     result = result.select(
         "one_id",
@@ -191,7 +192,10 @@ def compile_features(features: Sequence[Feature], views: Views) -> ir.Table:
 
 
 def compile_profiles(features: Sequence[Feature], views: Views, ordered: bool = True) -> ir.Table:
-    """`compile_features` with `user_id` and `user_source`, the first record of each customer, after `one_id`; sorted by `one_id` if `ordered`."""
+    """`compile_features` with `user_id` and `user_source`, the first record of each customer, after `one_id`.
+
+    The rows are sorted by `one_id` if `ordered` is true.
+    """
     table, people = compile_features(features, views), views.customers
     key = (people.source + SEPARATOR + people.source_user_id).min()
     first = people.group_by("one_id").aggregate(key=key)

@@ -1,4 +1,4 @@
-"""`FeatureSpec` and `UserFeatures`: the profile of every customer as one matrix, and what its columns mean."""
+"""`FeatureSpec` and `UserFeatures`: the profiles of all customers as one matrix, and the meaning of its columns."""
 
 from __future__ import annotations
 
@@ -22,14 +22,14 @@ MISSING_CODE = -1
 
 @dataclass(frozen=True)
 class FeatureSpec:
-    """Ordered meaning of the columns of a feature matrix.
+    """Declarations and vocabularies of the columns of a feature matrix, in order.
 
     Attributes
     ----------
     features : tuple of Feature
-        The declarations, in column order.
+        Declarations, in column order.
     vocabularies : tuple of tuple of str
-        For each column the values its codes stand for (empty for a number). A value outside them is code −1.
+        Values of the codes 0, 1, … of each column; empty for a number. Any other value has code −1.
 
     Examples
     --------
@@ -47,17 +47,17 @@ class FeatureSpec:
 
     @property
     def hash(self) -> str:
-        """Digest of the declarations and vocabularies: equal hash, equal meaning of every column."""
+        """Digest of the declarations and vocabularies: specs with equal hashes have columns of equal meaning."""
         return hashlib.sha256(json.dumps(self.as_dict(), sort_keys=True).encode()).hexdigest()[:16]
 
     def as_dict(self) -> dict[str, Any]:
+        """The spec as JSON-compatible data, the saved form."""
         columns = []
         for feature, vocabulary in zip(self.features, self.vocabularies, strict=True):
             column = {one.name: getattr(feature, one.name) for one in fields(feature) if one.compare}
             column["where"] = [list(condition.__dict__.values()) for condition in feature.where]
-            columns.append(
-                {**column, "dtype": "category" if feature.categorical else "float32", "vocabulary": list(vocabulary)}
-            )
+            column |= {"dtype": "category" if feature.categorical else "float32", "vocabulary": list(vocabulary)}
+            columns.append(column)
         return {"columns": columns}
 
     @classmethod
@@ -75,24 +75,25 @@ class FeatureSpec:
         return cls(tuple(features), tuple(tuple(column["vocabulary"]) for column in value["columns"]))
 
     def select(self, names: Sequence[str]) -> FeatureSpec:
-        """The same meaning for some of the columns, in the order given."""
+        """The spec of the named columns, in the order of `names`."""
         at = [self.names.index(name) for name in names]
         return FeatureSpec(tuple(self.features[i] for i in at), tuple(self.vocabularies[i] for i in at))
 
 
 @dataclass(frozen=True)
 class UserFeatures:
-    """The profile of n customers at one moment.
+    """The profiles of n customers at one cutoff.
 
     Attributes
     ----------
-    one_ids : ndarray of str, (n,)
-        Sorted, unique.
-    values : ndarray of float32, (n, f)
-        Numbers, and categories as their code.
+    one_ids : ndarray of str, shape (n,)
+        Customer ids, sorted and unique.
+    values : ndarray of float32, shape (n, f)
+        Feature values; categories as their codes.
     as_of : datetime
-        Naive UTC; no row at or after it was read.
+        Cutoff, naive UTC; no row at or after it was read.
     spec : FeatureSpec
+        Meaning of the f columns.
     """
 
     one_ids: NDArray[np.str_]
@@ -104,10 +105,10 @@ class UserFeatures:
     def from_table(
         cls, table: pa.Table, features: Sequence[Feature], as_of: datetime, spec: FeatureSpec | None = None
     ) -> UserFeatures:
-        """Encode a built table (`features.compute.builder.build`): float64 totals become float32, text becomes codes.
+        """Encode a table of `features.compute.builder.Builder.build`: numbers become float32, text becomes codes.
 
-        With `spec` given, its columns, order and vocabularies are used: what a trained model expects. A column the table
-        does not have takes its default.
+        With `spec`, its columns, order and vocabularies are used, as a trained model expects. A column that the table
+        does not have gets its default.
         """
         if spec is None:
             vocabularies = []
@@ -128,20 +129,20 @@ class UserFeatures:
         return cls(np.asarray(table["one_id"].to_pylist(), dtype=np.str_), matrix, as_of, spec)
 
     def column(self, name: str) -> NDArray[np.float32]:
-        """One column by name, (n,)."""
+        """One column by name, shape (n,)."""
         if name not in self.spec.names:
-            raise DataError(f"there is no feature '{name}' here", allowed=", ".join(self.spec.names))
+            raise DataError(f"unknown feature '{name}'", allowed=", ".join(self.spec.names))
         return self.values[:, self.spec.names.index(name)]
 
     def text(self, name: str) -> list[str]:
-        """One categorical column as text, '' where unknown."""
+        """One categorical column as text; an empty string if unknown."""
         vocabulary = (*self.spec.vocabularies[self.spec.names.index(name)], "")
         return [vocabulary[int(code)] for code in self.column(name)]
 
     def rows_of(self, one_ids: NDArray[np.str_] | Sequence[str]) -> NDArray[np.int64]:
-        """Row of each id, −1 where it is unknown, (len(one_ids),)."""
+        """Row of each id, −1 if unknown; int64 array, shape (len(one_ids),)."""
         return IdMap(self.one_ids).rows(one_ids)
 
     def take(self, rows: NDArray[np.int64]) -> UserFeatures:
-        """Some customers, as a copy."""
+        """A copy with the customers of these rows only."""
         return replace(self, one_ids=self.one_ids[rows].copy(), values=self.values[rows].copy())

@@ -1,7 +1,8 @@
-"""The row sets features are declared over, as Ibis expressions: canonical tables with `one_id`, cut at `as_of`.
+"""The views that features aggregate, as Ibis expressions over the canonical tables with `one_id`.
 
-A view never contains a row at or after `as_of`. `NEEDS` says which canonical columns a view column is made of, so that a
-feature whose source never filled them is off instead of silently zero.
+A view never contains a row at or after `as_of`. `COLUMN_SOURCES` maps a view column to the canonical columns it is
+derived from, so that a feature whose source never filled them is reported as unsupported instead of being zero for
+everyone.
 """
 
 from __future__ import annotations
@@ -45,23 +46,23 @@ COLUMN_SOURCES: dict[str, tuple[tuple[str, str], ...]] = {
     "events.category_top": (("events", "category"), ("items", "category")),
     "events.session_id": (("events", "ts"),),
     "events.topic": (("contents", "topics"),),
-}  # any of the pairs is enough; a column not listed is the canonical column of the same name
+}  # one filled pair is enough; a column not listed is the canonical column of the same name
 DATED_TABLES = ("transactions", "events", "touches")
-SHARED_TABLES = ("items", "contents")  # not about customers
+SHARED_TABLES = ("items", "contents")  # tables without customers
 
 
 def epoch_seconds(ts: ir.TimestampValue) -> ir.FloatingValue:
-    """Whole seconds since 1970, as float64: some engines make a decimal of their quotient."""
+    """Whole seconds since 1970, as float64, because some engines return the quotient of integers as a decimal."""
     return ts.epoch_seconds().cast("float64")
 
 
 def days_before(cutoff: ir.TimestampScalar, ts: ir.TimestampValue) -> ir.FloatingValue:
-    """Days from a moment to a later one."""
+    """Days from `ts` to the later moment `cutoff`."""
     return (epoch_seconds(cutoff) - epoch_seconds(ts)) / SECONDS_PER_DAY
 
 
 def is_supported(feature: Feature, states: Mapping[str, TableState]) -> bool:
-    """Whether the lake holds anything the feature could be made of (a quotient is judged by its parts)."""
+    """Whether the lake has data in all columns the feature reads; True for a quotient, which depends on its parts."""
     if feature.aggregate == "quotient":
         return True
     table = VIEW_TABLES[feature.view]
@@ -78,10 +79,11 @@ def is_supported(feature: Feature, states: Mapping[str, TableState]) -> bool:
 
 
 class PreparedTables:
-    """The rows of one lake connection with everything that does not depend on `as_of`: one_id, item traits, sessions, calendar.
+    """Source tables joined with all that does not depend on `as_of`: one_id, item attributes, sessions, calendar.
 
-    Made once and shared by the views of every moment. A table of up to `MAX_CACHED_ROWS` rows is kept in memory as a temporary
-    table (measured on 1.4 million lines: 0.6 s once instead of 1.1 s a moment); a larger one stays a query.
+    They are prepared once and shared by the views of every cutoff. A table of up to `MAX_CACHED_ROWS` rows is kept in
+    memory as a temporary table (measured on 1.4 million lines: 0.6 s once instead of 1.1 s per cutoff); a larger one
+    stays a query.
     """
 
     MAX_CACHED_ROWS = 5_000_000
@@ -102,22 +104,22 @@ class PreparedTables:
         return bool(self._prefix) or (name in self.states and self.states[name].rows <= self.MAX_CACHED_ROWS)
 
     def cached_table_name(self, name: str) -> str:
-        """The temporary table the rows of `name` are kept in."""
+        """Name of the temporary table that caches the rows of `name`."""
         return f"rows_of_{self._prefix}{name}"
 
     def cache(self, names: Iterable[str]) -> None:
-        """Make the rows of these tables ready under the names an earlier query knows."""
+        """Prepare these tables under the names that cached queries refer to."""
         for name in dict.fromkeys(names):
             if name in DATED_TABLES:
                 self[name]
 
     def customer_table(self, table: str) -> ir.Table:
-        """A canonical table about customers, or `customers` itself."""
+        """A canonical table with customer rows, or `customers` itself."""
         return self.backend.table(self._prefix + table)
 
     @cached_property
     def schema_key(self) -> tuple[Any, ...]:
-        """All that a query over these rows depends on: which tables there are, which are kept or dated, and their columns."""
+        """Key of what the SQL of a query depends on: tables, their columns, and which are cached or have times."""
         names = ("customers", "profiles", "transactions", "events", "touches", "items", "contents")
         tables = [
             self.customer_table(name) if name not in SHARED_TABLES else self.backend.table(name) for name in names
@@ -131,7 +133,7 @@ class PreparedTables:
 
     @cached_property
     def one_ids_static(self) -> bool:
-        """No record ever changed its customer, so that `one_id` does not depend on the moment."""
+        """Whether no record ever changed its customer, so that `one_id` does not depend on the cutoff."""
         records = self.backend.table("customers").group_by(["source", "source_user_id"]).aggregate(periods=_.count())
         return not records.filter(records.periods > 1).limit(1).count().execute()
 
@@ -162,15 +164,16 @@ class PreparedTables:
 
 
 class Views:
-    """The views at one moment.
+    """The views at one cutoff.
 
     Parameters
     ----------
-    rows : Rows
+    rows : PreparedTables
+        Prepared tables of the lake.
     as_of : datetime
-        Naive UTC. A table without any time has no cut to make.
+        Cutoff, naive UTC. Tables without timestamps are not restricted.
     cutoff : TimestampScalar, optional
-        The same moment as an expression, where the engine has a variable for it.
+        The cutoff as an expression, for engines that have a variable for it.
     """
 
     def __init__(self, rows: PreparedTables, as_of: datetime, cutoff: ir.TimestampScalar | None = None) -> None:
@@ -185,14 +188,14 @@ class Views:
         return self._cache[name]
 
     def before(self, days: int) -> ir.TimestampScalar:
-        """The moment so many days before `as_of`."""
-        return (
-            self.cutoff - ibis.interval(days=days) if self._variable else timestamp(self.as_of - timedelta(days=days))
-        )
+        """The moment `days` days before `as_of`."""
+        if self._variable:
+            return self.cutoff - ibis.interval(days=days)
+        return timestamp(self.as_of - timedelta(days=days))
 
     @cached_property
     def customers(self) -> ir.Table:
-        """Every record known before `as_of` and whose it was then: one_id, source, source_user_id."""
+        """Records known before `as_of`, with their customer at that time: one_id, source, source_user_id."""
         t = self.rows.customer_table("customers")
         t = t.filter(t.valid_from.isnull() | (t.valid_from < self.cutoff))
         if not self.rows.one_ids_static:
@@ -250,20 +253,20 @@ class Views:
 
 
 def timestamp(moment: datetime) -> ir.TimestampScalar:
-    """A naive UTC moment in a query."""
+    """A naive UTC moment as an Ibis literal."""
     return ibis.timestamp(moment.isoformat(sep=" "))
 
 
 def first_part(text: ir.StringValue, separator: str) -> ir.StringValue:
-    """The text before the first separator (a split would read the separator as a pattern on some engines)."""
+    """The text before the first separator; `split` is not used because some engines read the separator as a pattern."""
     at = text.find(separator)
     return ibis.ifelse(at > 0, text.substr(0, at), text)
 
 
 def with_sessions(t: ir.Table) -> ir.Table:
-    """`session_id` for events whose source gives none: a record's events with at most half an hour between them.
+    """Fill `session_id` of events without one: a session has at most half an hour between the events of a record.
 
-    It looks back only, so an event's session does not change when later rows come.
+    Only earlier rows are read, so the session of an event does not change when later rows arrive.
     """
     t = t.mutate(own=t.session_id.notnull())
     record: dict[str, Any] = {"group_by": ["source", "source_user_id", "own"], "order_by": ["ts", "event_id"]}
@@ -275,5 +278,5 @@ def with_sessions(t: ir.Table) -> ir.Table:
 
 
 def with_calendar(t: ir.Table) -> ir.Table:
-    """`hour`, `weekday` (Monday 0), `day` and `week` (its Monday) of `ts`, in UTC."""
+    """Add `hour`, `weekday` (Monday is 0), `day` and `week` (its Monday) of `ts`, in UTC."""
     return t.mutate(hour=_.ts.hour(), weekday=_.ts.day_of_week.index(), day=_.ts.date(), week=_.ts.truncate("W").date())

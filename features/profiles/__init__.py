@@ -1,1 +1,1 @@
-"""What is known of a customer: tags, segments, lifecycle, snapshots, governance and journey analytics."""
+"""Customer profiles: tags, segments, lifecycle, snapshots, tag governance and behaviour analytics."""

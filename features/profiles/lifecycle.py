@@ -1,8 +1,9 @@
-"""Lifecycle stage by rule, from each customer's own rhythm.
+"""Lifecycle stages by rule, relative to each customer's mean gap between orders.
 
-A customer who has been silent for n of their own mean gaps between orders (bounded by `min_gap_days` and `max_gap_days`) is
-active, at risk, asleep or lost; who never bought is a prospect; who first bought lately is new. Beside the stage, which says how
-things stand, stand the buyer's stage (how far they have come) and, for sleepers, why they fell asleep.
+The time since the last order, in units of the customer's mean gap between orders (bounded by `min_gap_days` and
+`max_gap_days`), decides between active, at risk, asleep and lost. A customer without orders is a prospect; a customer
+whose first order is recent is new. The buyer stage depends only on the number of orders. For dormant customers,
+`falling_asleep_reason` states why they became inactive.
 """
 
 from __future__ import annotations
@@ -23,18 +24,25 @@ DORMANT_STAGES = ("asleep", "lost")
 
 
 def bounded_gap_days(gap_days: NDArray[Any], rules: LifecycleSettings) -> NDArray[Any]:
-    """The mean gap between orders, bounded by `min_gap_days` and `max_gap_days`, (n,)."""
+    """Mean gap between orders in days, bounded by `min_gap_days` and `max_gap_days`, shape (n,)."""
     bounded: NDArray[Any] = np.clip(gap_days, rules.min_gap_days, rules.max_gap_days)
     return bounded
 
 
 def lifecycle_stage(columns: Mapping[str, NDArray[Any]], settings: LifecycleSettings | None = None) -> NDArray[np.str_]:
-    """The stage of each customer, (n,) of `qianmian.schema.LIFECYCLE_STAGES`.
+    """Lifecycle stage of each customer.
 
     Parameters
     ----------
-    columns : mapping of str to ndarray, each (n,)
-        The features named in `LIFECYCLE_FEATURES`.
+    columns : mapping of str to ndarray, each of shape (n,)
+        Features named in `LIFECYCLE_FEATURES`.
+    settings : LifecycleSettings, optional
+        Thresholds of the stages.
+
+    Returns
+    -------
+    ndarray of str, shape (n,)
+        Values of `qianmian.schema.LIFECYCLE_STAGES`.
 
     Examples
     --------
@@ -61,16 +69,24 @@ def lifecycle_stage(columns: Mapping[str, NDArray[Any]], settings: LifecycleSett
 
 
 def buyer_stage(columns: Mapping[str, NDArray[Any]], settings: LifecycleSettings | None = None) -> NDArray[np.str_]:
-    """How far each customer has come, whenever that was, (n,) of `qianmian.schema.BUYER_STAGES`.
+    """Buyer stage of each customer by the number of orders, whenever they were.
 
     Parameters
     ----------
-    columns : mapping of str to ndarray, each (n,)
-        The features named in `BUYER_STAGE_FEATURES`.
+    columns : mapping of str to ndarray, each of shape (n,)
+        Features named in `BUYER_STAGE_FEATURES`.
+    settings : LifecycleSettings, optional
+        `loyal_orders` is the threshold of loyal buyers.
+
+    Returns
+    -------
+    ndarray of str, shape (n,)
+        Values of `qianmian.schema.BUYER_STAGES`.
 
     Examples
     --------
-    >>> buyer_stage({"orders_total": np.array([0.0, 1.0, 9.0, 40.0]), "orders_365d": np.array([0.0, 1.0, 9.0, 30.0])}).tolist()
+    >>> total, last_year = np.array([0.0, 1.0, 9.0, 40.0]), np.array([0.0, 1.0, 9.0, 30.0])
+    >>> buyer_stage({"orders_total": total, "orders_365d": last_year}).tolist()
     ['prospect', 'first_time', 'repeat', 'loyal']
     """
     orders, least = columns["orders_total"], (settings or LifecycleSettings()).loyal_orders
@@ -85,46 +101,50 @@ def buyer_stage(columns: Mapping[str, NDArray[Any]], settings: LifecycleSettings
 def falling_asleep_reason(
     columns: Mapping[str, NDArray[Any]], settings: LifecycleSettings | None = None
 ) -> NDArray[np.str_]:
-    """Why each sleeper fell asleep, (n,) of `qianmian.schema.SLEEP_REASONS`; '' for who is awake and where the data cannot tell.
+    """Reason why each dormant customer became inactive.
 
-    What counts happened between the last order and the moment the customer was at risk (`features.profiles.tags.inactivity`): nothing of ours
-    arrived: *no offer*. Nothing that arrived was opened, though they came by themselves: *irrelevant pushes*. Opened without
-    buying, or neither opened nor came: *no interest*. Where opens or visits are not recorded, only what they do not decide is said.
+    The reason depends on the inactivity window, from the last order to the time the customer counted as at risk
+    (`features.profiles.tags.inactivity`). No contact was delivered: *no offer*. The customer opened no contact but
+    visited without one: *irrelevant pushes*. The customer opened a contact without buying, or neither opened one nor
+    visited: *no interest*. If opens or visits are not recorded, only reasons that do not depend on them are given.
 
     Parameters
     ----------
-    columns : mapping of str to ndarray, each (n,)
-        `LIFECYCLE_FEATURES` and ``silence_contacts``; ``silence_responses`` and ``silence_visits`` where they are known.
+    columns : mapping of str to ndarray, each of shape (n,)
+        `LIFECYCLE_FEATURES` and ``silence_contacts``; ``silence_responses`` and ``silence_visits`` if they are
+        recorded.
+    settings : LifecycleSettings, optional
+        Thresholds of the stages.
+
+    Returns
+    -------
+    ndarray of str, shape (n,)
+        Values of `qianmian.schema.INACTIVITY_REASONS`; an empty string for other customers and if the data are missing.
     """
     asleep = np.isin(lifecycle_stage(columns, settings), DORMANT_STAGES)
     unknown = np.full(len(asleep), np.nan)
     contacts, responses, visits = (
         columns.get(f"silence_{name}", unknown) for name in ("contacts", "responses", "visits")
     )
-    conditions = [
-        ~asleep,
-        contacts == 0,
-        responses > 0,
-        (responses == 0) & (visits > 0),
-        (responses == 0) & (visits == 0),
-    ]
+    unopened = responses == 0
+    conditions = [~asleep, contacts == 0, responses > 0, unopened & (visits > 0), unopened & (visits == 0)]
     reasons = np.select(conditions, ["", "no_offer", "no_interest", "irrelevant_pushes", "no_interest"], default="")
     return reasons.astype(np.str_)
 
 
 def stages_from_features(features: UserFeatures, settings: LifecycleSettings | None = None) -> NDArray[np.str_]:
-    """The stage of every row of a profile matrix, (n,).
+    """Lifecycle stage of every row of a feature matrix, shape (n,).
 
     Raises
     ------
     DataError
-        When the data has no dated orders.
+        The matrix lacks features that need orders with times.
     """
     missing = [name for name in LIFECYCLE_FEATURES if name not in features.spec.names]
     if missing:
         raise DataError(
-            "lifecycle stages need dated orders",
+            "lifecycle stages require orders with times",
             got=f"no {', '.join(missing)}",
-            hint="map `ts` of transactions in sources.yaml",
+            hint="map the column `ts` of transactions in sources.yaml",
         )
     return lifecycle_stage({name: features.column(name) for name in LIFECYCLE_FEATURES}, settings)

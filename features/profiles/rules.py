@@ -1,11 +1,12 @@
-"""Segment rules: and/or/not over comparisons of features and tags, as data. Second execution of a declaration.
+"""Segment rules: and/or/not over comparisons of features and tags, as data.
 
-One rule answers three ways that agree: as a predicate in the engine (`members`: who is in the segment), over columns already
-built (`mask`), and for one customer from online values (`matches`). Rules are data and are never evaluated as code.
+A rule is evaluated in three equivalent ways: as a predicate in the engine (`features.profiles.segments.members`), over
+columns of a profile build (`mask`), and for one customer from online values (`matches`). Rules are data and are never
+evaluated as code.
 
-``{"all": [rule, …]}`` · ``{"any": [rule, …]}`` · ``{"not": rule}`` · ``{"feature": name, "operator": op, "value": v}`` ·
-``{"tag": name, "operator": op, "value": v}``; operators ``== != < <= > >= in known``. A value that is not known passes no
-comparison but ``known`` false.
+``{"all": [rule, …]}`` · ``{"any": [rule, …]}`` · ``{"not": rule}`` · ``{"feature": name, "operator": op, "value": v}``
+· ``{"tag": name, "operator": op, "value": v}``; operators ``== != < <= > >= in known``. An unknown value passes only
+``known`` false.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ from numpy.typing import NDArray
 from features.compute.algebra import COMPARISONS, Feature, Operator, Scalar
 from qianmian.errors import ConfigError
 
-MAX_DEPTH, MAX_COMPARISONS = 20, 500  # a rule may come over HTTP
+MAX_DEPTH, MAX_COMPARISONS = 20, 500  # limits for rules received over HTTP
 TextFlags = Mapping[str, bool]  # name → whether its values are text
 
 _SCALAR_OPERATORS: dict[str, Callable[[Any, Any], Any]] = {
@@ -43,7 +44,7 @@ class RuleComparison:
 
 @dataclass(frozen=True)
 class RuleGroup:
-    """Rules together: all of them, any of them, or (one) not."""
+    """A combination of rules: all, any, or the negation of one rule."""
 
     combinator: Literal["all", "any", "not"]
     rules: tuple[Rule, ...]
@@ -53,16 +54,24 @@ Rule = RuleComparison | RuleGroup
 
 
 def parse(data: Any, where: str = "rule") -> Rule:
-    """A rule from its data.
+    """Parse a rule.
+
+    Parameters
+    ----------
+    data : object
+        Rule as parsed JSON or YAML.
+    where : str
+        Name of the rule in error messages.
 
     Raises
     ------
     ConfigError
-        All mistakes together, each with the path to it.
+        The rule is invalid; the error lists all mistakes with their paths.
 
     Examples
     --------
-    >>> rule = parse({"all": [{"feature": "orders_28d", "operator": ">=", "value": 2}, {"not": {"tag": "price_band", "operator": "==", "value": "budget"}}]})
+    >>> frequent = {"feature": "orders_28d", "operator": ">=", "value": 2}
+    >>> rule = parse({"all": [frequent, {"not": {"tag": "price_band", "operator": "==", "value": "budget"}}]})
     >>> matches(rule, {"orders_28d": 3.0}, {"price_band": "premium"})
     True
     """
@@ -70,7 +79,7 @@ def parse(data: Any, where: str = "rule") -> Rule:
     count = [0]
     rule = _parse(data, where, problems, 0, count)
     if count[0] > MAX_COMPARISONS:
-        problems.append(f"{where}: {count[0]} comparisons; at most {MAX_COMPARISONS}")
+        problems.append(f"{where}: has {count[0]} comparisons; allowed: at most {MAX_COMPARISONS}")
     if problems or rule is None:
         raise ConfigError(problems, where=where)
     return rule
@@ -82,24 +91,23 @@ def _parse(data: Any, path: str, problems: list[str], depth: int, count: list[in
         return None
 
     if depth > MAX_DEPTH:
-        return add_problem(f"nested deeper than {MAX_DEPTH}")
+        return add_problem(f"is nested deeper than {MAX_DEPTH} levels")
     if not isinstance(data, Mapping):
-        return add_problem(f"a rule is a mapping with all, any, not, feature or tag; got {type(data).__name__}")
+        return add_problem(f"a rule must be a mapping with all, any, not, feature or tag; got {type(data).__name__}")
     keywords = [key for key in ("all", "any", "not", "feature", "tag") if key in data]
     if len(keywords) != 1:
-        return add_problem(
-            f"exactly one of all, any, not, feature, tag; got {', '.join(keywords) or ', '.join(map(str, data)) or 'nothing'}"
-        )
+        got = ", ".join(keywords) or ", ".join(map(str, data)) or "nothing"
+        return add_problem(f"exactly one of all, any, not, feature, tag is required; got {got}")
     head = keywords[0]
     allowed = {head} if head in ("all", "any", "not") else {head, "operator", "value"}
     if unknown := sorted(str(key) for key in data if key not in allowed):
-        add_problem(f"unknown {', '.join(unknown)}; allowed: {', '.join(sorted(allowed))}")
+        add_problem(f"unknown key {', '.join(unknown)}; allowed: {', '.join(sorted(allowed))}")
     if head in ("feature", "tag"):
         count[0] += 1
         return _parse_comparison(head, data, add_problem)  # type: ignore[arg-type]
     inner = data[head] if head != "not" else [data[head]]
     if not isinstance(inner, Sequence) or isinstance(inner, str) or not inner:
-        return add_problem(f"'{head}' takes a list of rules that is not empty")
+        return add_problem(f"'{head}' must be a non-empty list of rules")
     paths = [f"{path}.{head}" if head == "not" else f"{path}.{head}[{number}]" for number in range(len(inner))]
     rules = [_parse(part, place, problems, depth + 1, count) for part, place in zip(inner, paths, strict=True)]
     return RuleGroup(head, tuple(rule for rule in rules if rule is not None))  # type: ignore[arg-type]
@@ -110,31 +118,27 @@ def _parse_comparison(
 ) -> RuleComparison | None:
     name, op, value = data[kind], data.get("operator", "=="), data.get("value")
     if not isinstance(name, str) or not name:
-        add_problem(f"'{kind}' is a name; got {name!r}")
+        add_problem(f"'{kind}' must be a name; got {name!r}")
     if op not in get_args(Operator):
         add_problem(f"unknown operator {op!r}; allowed: {', '.join(get_args(Operator))}")
         return None
     if op == "in":
-        if (
-            isinstance(value, str)
-            or not isinstance(value, Sequence)
-            or not value
-            or not all(isinstance(v, Scalar) for v in value)
-        ):
-            add_problem(f"'in' takes a list of values that is not empty; got {value!r}")
+        is_list = isinstance(value, Sequence) and not isinstance(value, str)
+        if not is_list or not value or not all(isinstance(v, Scalar) for v in value):
+            add_problem(f"'in' requires a non-empty list of values; got {value!r}")
             return None
         return RuleComparison(kind, str(name), op, tuple(value))
     if op == "known":
         value = True if value is None else value
         if not isinstance(value, bool):
-            add_problem(f"'known' takes true or false; got {value!r}")
+            add_problem(f"'known' requires true or false; got {value!r}")
     elif not isinstance(value, Scalar) or (isinstance(value, float) and not np.isfinite(value)):
-        add_problem(f"'{op}' takes a text, a finite number or true/false; got {value!r}")
+        add_problem(f"'{op}' requires a text, a finite number or true/false; got {value!r}")
     return RuleComparison(kind, str(name), op, value if isinstance(value, Scalar) else False)
 
 
 def comparisons(rule: Rule) -> Iterator[RuleComparison]:
-    """Every comparison of a rule."""
+    """All comparisons of a rule."""
     if isinstance(rule, RuleComparison):
         yield rule
     else:
@@ -143,36 +147,36 @@ def comparisons(rule: Rule) -> Iterator[RuleComparison]:
 
 
 def referenced_names(rule: Rule, kind: Literal["feature", "tag"]) -> tuple[str, ...]:
-    """The features or tags a rule asks about, each once."""
+    """Names of the features or tags a rule refers to, without duplicates."""
     return tuple(dict.fromkeys(test.name for test in comparisons(rule) if test.kind == kind))
 
 
 def rule_problems(rule: Rule, features: TextFlags, tags: Iterable[str]) -> list[str]:
-    """What in a rule cannot be answered: names nobody declared, comparisons of a number with a text."""
+    """Reasons why a rule cannot be evaluated: undeclared names, comparisons of a number with a text."""
     found, tag_names = [], set(tags)
     for test in comparisons(rule):
         if test.kind == "tag":
-            found += [] if test.name in tag_names else [f"there is no tag '{test.name}'"]
+            found += [] if test.name in tag_names else [f"unknown tag '{test.name}'"]
         elif test.name not in features:
-            found.append(f"there is no feature '{test.name}'")
+            found.append(f"unknown feature '{test.name}'")
         elif test.operator != "known":
             allowed_values = test.value if isinstance(test.value, tuple) else (test.value,)
             if any(isinstance(value, str) != features[test.name] for value in allowed_values):
                 kind = "a text" if features[test.name] else "a number"
-                found.append(f"feature '{test.name}' is {kind} and is compared with {test.value!r}")
+                found.append(f"feature '{test.name}' is {kind} and cannot be compared with {test.value!r}")
     return list(dict.fromkeys(found))
 
 
 def text_features(features: Sequence[Feature]) -> dict[str, bool]:
-    """Name → whether the feature is text: what `rule_problems` asks for."""
+    """Feature name → whether the feature is text, for `rule_problems`."""
     return {feature.name: feature.categorical for feature in features}
 
 
-# ---- the three ways to answer --------------------------------------------------------------------------------------------
+# ---- evaluation ------------------------------------------------------------------------------------------------------
 
 
 def matches(rule: Rule, features: Mapping[str, Any], tags: Mapping[str, Any] | None = None) -> bool:
-    """Whether one customer is in the segment, from values by name; a missing or None value is not known."""
+    """Whether one customer is in the segment, from values by name; missing values and None are unknown."""
     if isinstance(rule, RuleGroup):
         parts = (matches(part, features, tags) for part in rule.rules)
         return all(parts) if rule.combinator == "all" else any(parts) if rule.combinator == "any" else not next(parts)
@@ -190,12 +194,12 @@ def _comparison_holds(test: RuleComparison, value: Any) -> bool:
     if test.operator not in ("==", "!=", "in") and any(
         isinstance(value, str) != isinstance(a, str) for a in allowed_values
     ):
-        return False  # a text is neither less nor more than a number
+        return False  # texts and numbers have no common order
     return bool(_SCALAR_OPERATORS[test.operator](value, test.value))
 
 
 def mask(rule: Rule, features: Mapping[str, Any], tags: Mapping[str, Sequence[Any]] | None = None) -> NDArray[np.bool_]:
-    """Whether each of n customers is in the segment, (n,); columns by name, each of length n."""
+    """Boolean mask of the customers in the segment, shape (n,), from columns by name, each of length n."""
     if isinstance(rule, RuleGroup):
         parts = [mask(part, features, tags) for part in rule.rules]
         if rule.combinator == "not":

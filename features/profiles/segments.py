@@ -1,4 +1,4 @@
-"""Segments: a rule asked of a whole lake, as a predicate in the engine. The second execution of a declaration."""
+"""Segment queries: a rule as a predicate of the engine over a whole lake."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from qianmian.errors import ConfigError
 
 
 def predicate(rule: Rule, table: ir.Table) -> ir.BooleanValue:
-    """The rule as a condition over compiled features (`features.compute.compile_ibis.compile_features`)."""
+    """The rule as a boolean expression over compiled features (`features.compute.compile_ibis.compile_features`)."""
     if isinstance(rule, RuleGroup):
         parts = [predicate(part, table) for part in rule.rules]
         if rule.combinator == "not":
@@ -26,16 +26,18 @@ def predicate(rule: Rule, table: ir.Table) -> ir.BooleanValue:
 
 
 def members(rule: Rule, builder: Builder, as_of: datetime) -> list[str]:
-    """one_ids in the segment at `as_of`, sorted; the engine computes the features the rule asks about and no others.
+    """The one_ids in the segment at `as_of`, sorted. The engine computes only the features the rule refers to.
 
     Raises
     ------
     ConfigError
-        When the rule asks about tags (made from a whole build: use `mask` over a snapshot), or about features the lake does not give.
+        The rule refers to tags, which need a whole build (use `mask` over a snapshot), or to features that the lake
+        does not support.
     """
     supported = builder.supported(as_of=as_of)[0]
-    problems = [f"'{name}' is a tag: ask the snapshot" for name in referenced_names(rule, "tag")]
-    problems += rule_problems(rule, text_features(supported), referenced_names(rule, "tag"))
+    tags = referenced_names(rule, "tag")
+    problems = [f"'{name}' is a tag; rules with tags are evaluated on a profile snapshot" for name in tags]
+    problems += rule_problems(rule, text_features(supported), tags)
     if problems:
         raise ConfigError(problems, where="segment rule")
     wanted = set(referenced_names(rule, "feature"))

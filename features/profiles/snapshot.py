@@ -1,7 +1,8 @@
-"""The profile snapshot: what serving and batch scoring read about customers, one folder written whole.
+"""The profile snapshot: the folder of customer data that serving and batch scoring read, written atomically.
 
-A snapshot holds the built table, the tags and the map from the ids callers know to `one_id`. ``online/current.json`` names
-the newest; a reader that holds an older one keeps it. A Bento carries the same folder.
+A snapshot contains the table of features, the tags and the map from user ids of sources to `one_id`. The file
+``online/current.json`` names the current snapshot; a process that has loaded an older one can go on using it. A Bento
+contains the same folder.
 """
 
 from __future__ import annotations
@@ -34,7 +35,7 @@ from qianmian.times import is_stale
 from qianmian.workspace import Workspace, atomic_path, write_json
 
 FORMAT = 3
-ONLINE_STATE_FOLDER = "state"  # folder of the online state in that of the snapshot
+ONLINE_STATE_FOLDER = "state"  # subfolder with the online state
 logger = logging.getLogger(__name__)
 REBUILD_HINT = "run `qianmian features` to build it again"
 
@@ -46,13 +47,23 @@ class Snapshot:
     Attributes
     ----------
     table : pyarrow.Table
-        As `ProfileBuild.table`: one_id, user_id, user_source, then features; rows sorted by one_id.
+        Table of `ProfileBuild.table`: one_id, user_id, user_source, then features; rows sorted by one_id.
     tags : dict of str to list
-        Tag name → one value a row.
+        Tag name → values, one per row.
     customers : pyarrow.Table
-        one_id, source, source_user_id: every id a caller may use.
+        Columns one_id, source, source_user_id: the user ids of all sources.
+    as_of : datetime
+        Cutoff, naive UTC.
+    spec : FeatureSpec
+        Meaning of the feature columns.
+    data_digest : str
+        Digest of the lake from which the snapshot was built.
+    unsupported : tuple of str
+        Names of features left out because the lake has no data for them.
+    tags_digest : str
+        Digest of the tag declarations, settings and published tags (`features.profiles.tags.tagging.tags_digest`).
     tag_facts : dict of str to TagFacts
-        Tag name → category, as_of, time to live, source, and what a statistic learnt.
+        Tag name → category, as_of, time to live, source, and the fitted parameters of a statistic.
     """
 
     table: pa.Table
@@ -67,16 +78,16 @@ class Snapshot:
 
     @cached_property
     def features(self) -> UserFeatures:
-        """The snapshot's own encoding, (n, f)."""
+        """The feature matrix with the spec of the snapshot, shape (n, f)."""
         return UserFeatures.from_table(self.table, self.spec.features, self.as_of, self.spec)
 
     def encoded(self, spec: FeatureSpec) -> UserFeatures:
-        """The encoding a trained model expects."""
+        """The feature matrix with the spec of a trained model."""
         return UserFeatures.from_table(self.table, self.spec.features, self.as_of, spec)
 
     @cached_property
     def one_ids(self) -> list[str]:
-        """one_id of each row."""
+        """The one_id of each row."""
         return list(self.table["one_id"].to_pylist())
 
     @cached_property
@@ -93,37 +104,37 @@ class Snapshot:
         return found
 
     def resolve(self, user_id: str, user_source: str | None = None) -> str | None:
-        """The one_id behind an id the caller knows, None for an unknown one.
+        """The one_id of a user id, or None if the user id is unknown.
 
         Raises
         ------
         InvalidRequest
-            The id stands for different customers in several sources and `user_source` does not say which.
+            The user id belongs to different customers in several sources, and `user_source` is missing.
         """
         matches = [
             (source, one_id) for source, one_id in self._by_user.get(user_id, []) if user_source in (None, source)
         ]
         if len({one_id for _, one_id in matches}) > 1:
             raise InvalidRequest(
-                "the id is used by more than one source",
+                "the user id occurs in more than one source",
                 got=user_id,
                 allowed=", ".join(sorted(source for source, _ in matches)),
                 field="user_source",
-                hint="say which with user_source",
+                hint="name the source in user_source",
             )
         return matches[0][1] if matches else None
 
     def facts_of(self, row: int, now: datetime) -> dict[str, dict[str, dict[str, Any]]]:
-        """What is known of one customer: category → tag → value, as_of, stale, source.
+        """Tags of one customer: category → tag → value, as_of, stale, source.
 
-        A tag whose features are off is absent; an unknown value is None.
+        A tag whose required features are unsupported is absent; an unknown value is None.
 
         Parameters
         ----------
         row : int
-            Of `table`.
+            Row of the customer in `table`.
         now : datetime
-            Naive UTC; a value older than its tag's `ttl_days` is stale.
+            Current time, naive UTC; a value older than the `ttl_days` of its tag is stale.
         """
         found: dict[str, dict[str, dict[str, Any]]] = {}
         for name, values in self.tags.items():
@@ -160,12 +171,18 @@ class Snapshot:
 
     @classmethod
     def load(cls, folder: Path) -> Snapshot:
-        """The inverse of `save`."""
+        """The inverse of `save`.
+
+        Raises
+        ------
+        ArtifactError
+            The folder is not a snapshot, or has an unknown format.
+        """
         try:
             facts = json.loads((folder / "snapshot.json").read_text(encoding="utf-8"))
             if facts["format"] != FORMAT:
                 raise ArtifactError(
-                    "the profile snapshot is of another format",
+                    "the profile snapshot has an unknown format",
                     where=str(folder),
                     got=facts["format"],
                     allowed=FORMAT,
@@ -194,7 +211,7 @@ class Snapshot:
 
 
 def build_snapshot(builder: Builder, as_of: datetime, settings: Settings) -> Snapshot:
-    """Build profiles and tags at `as_of` in memory."""
+    """Build profiles and tags at `as_of` in memory, without writing them."""
     built: ProfileBuild = builder.build(as_of)
     customers = builder.views(as_of).customers.order_by(["source", "source_user_id"]).to_pyarrow()
     tags, facts = make_tags(builder, built, settings)
@@ -205,8 +222,8 @@ def build_snapshot(builder: Builder, as_of: datetime, settings: Settings) -> Sna
 
 
 def publish(workspace: Workspace, snapshot: Snapshot) -> Path:
-    """Write the snapshot under ``online/`` and make it the current one; the one before is kept, older ones removed."""
-    # a new name each time: publishing the same profiles again also mends a damaged copy of them
+    """Write the snapshot under ``online/`` and make it current; the previous one is kept, older ones are removed."""
+    # a new name each time, so that publishing the same profiles again replaces a damaged copy
     name = f"{snapshot.as_of:%Y%m%dT%H%M%S}-{snapshot.data_digest}-{uuid.uuid4().hex[:8]}"
     folder = workspace.online / name
     with atomic_path(folder) as temporary:
@@ -223,16 +240,15 @@ def publish(workspace: Workspace, snapshot: Snapshot) -> Path:
 
 
 def current_snapshot_name(workspace: Workspace) -> str | None:
-    """Folder name of the current snapshot."""
+    """Folder name of the current snapshot; None if no snapshot was published."""
     pointer = workspace.online / "current.json"
     if not pointer.exists():
         return None
     try:
         return str(json.loads(pointer.read_text(encoding="utf-8"))["snapshot"])
     except (ValueError, KeyError, TypeError) as error:
-        raise ArtifactError(
-            "the pointer to the profile snapshot cannot be read", where=str(pointer), hint=REBUILD_HINT
-        ) from error
+        message = "the pointer to the profile snapshot cannot be read"
+        raise ArtifactError(message, where=str(pointer), hint=REBUILD_HINT) from error
 
 
 def load_current(workspace: Workspace) -> Snapshot:
@@ -241,16 +257,18 @@ def load_current(workspace: Workspace) -> Snapshot:
     Raises
     ------
     WorkspaceError
-        When none was built yet.
+        No snapshot was published yet.
     """
     name = current_snapshot_name(workspace)
     if name is None:
-        raise WorkspaceError("no profiles were built yet", where=str(workspace.online), hint="run `qianmian features`")
+        raise WorkspaceError(
+            "no profiles have been built yet", where=str(workspace.online), hint="run `qianmian features`"
+        )
     return Snapshot.load(workspace.online / name)
 
 
 def published_as_of(workspace: Workspace) -> datetime | None:
-    """The moment of the published profiles; None when there are none that can be read."""
+    """The `as_of` of the published profiles; None if no readable snapshot is published."""
     try:
         return load_current(workspace).as_of
     except (WorkspaceError, ArtifactError):
@@ -258,9 +276,20 @@ def published_as_of(workspace: Workspace) -> datetime | None:
 
 
 def ensure_snapshot(workspace: Workspace, as_of: datetime, settings: Settings, with_state: bool = False) -> Snapshot:
-    """The current snapshot when it is of that moment, these data, and the features, tags and settings of now; else a new one, published.
+    """The current snapshot if it is up to date; otherwise build and publish a new one.
 
-    With `with_state` the online state of the same features (`features.compute.online`) lies beside it, in the folder `state`.
+    A snapshot is up to date if `as_of`, the lake, and the declared features, tags and settings are the same.
+
+    Parameters
+    ----------
+    workspace : Workspace
+        Workspace with the lake.
+    as_of : datetime
+        Cutoff, naive UTC.
+    settings : Settings
+        Settings of features and tags.
+    with_state : bool
+        Also build the online state of the same features (`features.compute.online`) in the subfolder `state`.
     """
     builder = Builder(Lake(workspace), declared_features(settings))
     snapshot = _reusable_snapshot(builder, as_of, settings)
@@ -275,7 +304,7 @@ def ensure_snapshot(workspace: Workspace, as_of: datetime, settings: Settings, w
 
 
 def snapshot_at(builder: Builder, as_of: datetime, settings: Settings) -> Snapshot:
-    """As `ensure_snapshot`, but what has to be made is not published: looking at an earlier moment does not change what is served."""
+    """As `ensure_snapshot`, but a new snapshot is not published, so that the served profiles do not change."""
     return _reusable_snapshot(builder, as_of, settings) or build_snapshot(builder, as_of, settings)
 
 
@@ -293,7 +322,7 @@ def _reusable_snapshot(builder: Builder, as_of: datetime, settings: Settings) ->
 
 
 def user_ids_of(snapshot: Snapshot, one_ids: Sequence[str]) -> list[tuple[str, str]]:
-    """(user_id, user_source) of each one_id, ('', '') where it is not in the snapshot."""
+    """(user_id, user_source) of each one_id, ('', '') if it is not in the snapshot."""
     users, sources = snapshot.table["user_id"].to_pylist(), snapshot.table["user_source"].to_pylist()
     rows = [snapshot.user_map.row(one_id) for one_id in one_ids]
     return [(users[row], sources[row]) if row >= 0 else ("", "") for row in rows]

@@ -90,7 +90,7 @@ def test_a_folder_that_cannot_be_written_to_is_exit_2(qianmian, fresh_shop, tmp_
     (tmp_path / "file").write_text("")
     done = qianmian("features", "--out", tmp_path / "file" / "profiles.parquet", "--workspace", fresh_shop)
     assert done.code == 2
-    assert "a file stands where a folder is needed" in done.err
+    assert "a path component is a file, not a folder" in done.err
 
 
 def test_without_pyspark_the_error_names_the_extra(qianmian, fresh_shop, tmp_path, monkeypatch):

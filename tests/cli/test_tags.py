@@ -93,7 +93,7 @@ def test_value(qianmian, tmp_path):
         (["list", "--category", "odd"], 2, "basic, behaviour"),
         (["list", "--as-of", "someday"], 2, "YYYY-MM-DD"),
         (["value", "--target", "love"], 2, "churn, purchase, clv"),
-        (["value", "--as-of", "2024-03-30"], 3, "not known yet"),
+        (["value", "--as-of", "2024-03-30"], 3, "data ends before the end"),
         (["value"], 3, "too few customers"),
         (["audit", "--threshold", "2"], 2, "threshold"),
     ],

@@ -80,7 +80,7 @@ def test_all_mistakes_are_reported_together(tmp_path):
 def test_risk_bands_must_rise(tmp_path):
     path = tmp_path / "qianmian.yaml"
     path.write_text("churn: {risk_bands: [0.9, 0.1]}\n")
-    with pytest.raises(ConfigError, match="risk_bands must rise"):
+    with pytest.raises(ConfigError, match="risk_bands must be in increasing order"):
         load_settings(path)
 
 

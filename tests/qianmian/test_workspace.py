@@ -35,7 +35,7 @@ def test_where_the_workspace_is(tmp_path, monkeypatch):
 
 def test_create_and_require(tmp_path):
     workspace = Workspace(tmp_path / "a b" / "workspace")
-    with pytest.raises(WorkspaceError, match="no workspace here") as caught:
+    with pytest.raises(WorkspaceError, match="workspace does not exist") as caught:
         workspace.require()
     assert "qianmian ingest" in caught.value.hint
     assert workspace.create().require() is workspace

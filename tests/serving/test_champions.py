@@ -101,7 +101,7 @@ def test_reading_an_empty_workspace_makes_no_store(tmp_path):
     assert not (tmp_path / "mlflow.db").exists()
     with pytest.raises(NotReady, match="no champion"):
         load_from_workspace(empty, Settings())
-    with pytest.raises(WorkspaceError, match="no workspace"):
+    with pytest.raises(WorkspaceError, match="workspace does not exist"):
         load_from_workspace(Workspace(tmp_path / "nowhere"), Settings())
 
 
@@ -284,7 +284,7 @@ def test_a_mistake_of_ours_is_a_500_that_tells_nothing(champions, buyers, monkey
 @pytest.mark.slow
 def test_a_server_that_can_never_be_ready_says_why(tmp_path, server_environment):
     with (
-        pytest.raises(NotReady, match="no workspace"),
+        pytest.raises(NotReady, match="workspace does not exist"),
         running(None, env={**server_environment(None), "QIANMIAN_WORKSPACE": str(tmp_path / "no")}),
     ):
         pass

@@ -382,7 +382,7 @@ def test_unsupported_training_is_rejected(shop, settings, jobs, options, error, 
 
 
 def test_a_missing_workspace_is_rejected(tmp_path):
-    with pytest.raises(WorkspaceError, match="no workspace here"):
+    with pytest.raises(WorkspaceError, match="workspace does not exist"):
         train(Workspace(tmp_path / "nothing"), ["all"], settings=Settings(), clock=CLOCK)
     assert not (tmp_path / "nothing").exists()
 

@@ -1,7 +1,8 @@
-"""Engines: what runs the compiled expressions. One file and one line here adds another; all give the same features.
+"""Engines, which run the compiled expressions; all engines compute the same feature values.
 
-An engine opens the lake as Ibis tables, keeps what does not depend on the moment (`features.compute.views.PreparedTables`), and turns
-declarations into a table. What a feature means is decided in `features.compute.compile_ibis`, never here.
+An engine opens the lake as Ibis tables, caches what does not depend on the cutoff
+(`features.compute.views.PreparedTables`), and turns declarations into a table. The meaning of a feature is defined in
+`features.compute.compile_ibis`, never here. To add an engine, add a file to this folder and a line to `ENGINES`.
 """
 
 from __future__ import annotations

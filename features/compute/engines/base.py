@@ -1,4 +1,4 @@
-"""What the builder needs of an engine."""
+"""The interface between the builder and an engine."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from features.compute.views import PreparedTables
 
 
 class Engine(Protocol):
-    """Runs expressions over one lake.
+    """Runs feature expressions over one lake.
 
     Attributes
     ----------
     backend : ibis.BaseBackend
-        With a table a canonical table, and `customers`.
-    rows : Rows
-        The rows behind every view.
+        Connection with one table per canonical table, and `customers`.
+    rows : PreparedTables
+        Source rows of all views.
     """
 
     name: str
@@ -28,5 +28,5 @@ class Engine(Protocol):
     rows: PreparedTables
 
     def table(self, features: Sequence[Feature], as_of: datetime) -> pa.Table:
-        """`one_id`, `user_id`, `user_source` and a column a feature, sorted by `one_id`, in memory."""
+        """In-memory table of `one_id`, `user_id`, `user_source` and one column per feature, sorted by `one_id`."""
         ...

@@ -1,9 +1,10 @@
 """The embedded engine: DuckDB in this process.
 
-Measured on two cores: with 190 features Ibis takes about as long to write the SQL as DuckDB to run it over 1.4 million lines, so
-the SQL of a set of features is written once and the moment is a variable in it. Over more than `PreparedTables.MAX_CACHED_ROWS` rows every
-pass would read the Parquet again and DuckDB would hold a hash table a pass, so a large lake is first cut into buckets of
-whole customers, one pass in all, and built bucket by bucket: memory stays that of a bucket.
+With 190 features, Ibis takes about as long to generate the SQL as DuckDB takes to run it over 1.4 million lines
+(measured on two cores). Therefore the SQL of a set of features is generated once, with the cutoff as a variable. With
+more than `PreparedTables.MAX_CACHED_ROWS` rows, every pass would read the Parquet files again and DuckDB would hold one
+hash table per pass. Therefore a large lake is first partitioned into buckets of whole customers, in one pass, and built
+bucket by bucket, so that memory is bounded by one bucket.
 """
 
 from __future__ import annotations
@@ -28,8 +29,8 @@ from qianmian.workspace import explain_os_errors
 
 BUCKET_ROWS = 2_000_000
 BUCKETED = ("transactions", "events", "touches", "profiles")
-MIN_FEATURES_TO_BUCKET = 20  # so many features are quicker from the files than from buckets, and need no more memory
-# columns of a canonical table a feature may stand on without naming them
+MIN_FEATURES_TO_BUCKET = 20  # up to this number, reading the files directly is faster and needs no more memory
+# columns of a canonical table that features may need without naming them
 REQUIRED_COLUMNS = {
     "transactions": ("source", "source_user_id", "order_id", "line_no", "ts", "item_id", "status"),
     "events": (
@@ -47,14 +48,14 @@ REQUIRED_COLUMNS = {
 }
 DERIVED_FROM = {"units": ("quantity",), "full_amount": ("amount", "discount", "coupon_discount")}
 VARIABLE = "as_of"
-# queries already written, for every lake of this process whose tables look alike; the oldest is forgotten first
+# generated queries, shared by all lakes of this process with the same tables; the oldest entry is evicted first
 _SQL_CACHE: dict[tuple[Any, ...], str] = {}
 SQL_CACHE_SIZE = 32
 
 
 @ibis.udf.scalar.builtin(signature=((str,), "timestamp"))
 def getvariable(variable):  # type: ignore[no-untyped-def]
-    """DuckDB's own function."""
+    """The DuckDB function `getvariable`."""
 
 
 class DuckDBEngine:
@@ -121,12 +122,16 @@ class DuckDBEngine:
                 self.connection.execute(f"DROP TABLE IF EXISTS {rows.cached_table_name(name)}")
 
     def _write_buckets(self, features: Sequence[Feature], as_of: datetime, scratch: Path) -> int:
-        """Write the rows before `as_of` into a folder a bucket; a customer's rows lie in one of them."""
+        """Write the rows before `as_of` into one folder per bucket, all rows of a customer into the same bucket."""
         count = -(-max(self.states[name].rows for name in BUCKETED if name in self.states) // BUCKET_ROWS)
-        latest = "SELECT source, source_user_id, arg_max(one_id, coalesce(valid_from, TIMESTAMP '0001-01-01')) AS one_id FROM customers GROUP BY ALL"
+        latest = (
+            "SELECT source, source_user_id, arg_max(one_id, coalesce(valid_from, TIMESTAMP '0001-01-01')) AS one_id "
+            "FROM customers GROUP BY ALL"
+        )
         self.connection.execute(
             f"CREATE OR REPLACE TEMP TABLE bucket_of AS WITH latest AS ({latest}), "
-            f"ids AS (SELECT one_id, ntile({count}) OVER (ORDER BY one_id) - 1 AS bucket FROM (SELECT DISTINCT one_id FROM latest)) "
+            f"ids AS (SELECT one_id, ntile({count}) OVER (ORDER BY one_id) - 1 AS bucket "
+            "FROM (SELECT DISTINCT one_id FROM latest)) "
             "SELECT source, source_user_id, bucket FROM latest JOIN ids USING (one_id)"
         )
         for name in BUCKETED:
@@ -135,7 +140,8 @@ class DuckDBEngine:
             columns = ", ".join(f"t.{quote(column)}" for column in self._columns(name, features))
             before = f" WHERE t.ts < getvariable('{VARIABLE}')" if "ts" in self.states[name].filled else ""
             self.connection.execute(
-                f"COPY (SELECT {columns}, b.bucket FROM {name} AS t JOIN bucket_of AS b USING (source, source_user_id){before}) "
+                f"COPY (SELECT {columns}, b.bucket "
+                f"FROM {name} AS t JOIN bucket_of AS b USING (source, source_user_id){before}) "
                 f"TO {literal(scratch / name)} (FORMAT parquet, PARTITION_BY (bucket))"
             )
         return count
@@ -154,18 +160,15 @@ class DuckDBEngine:
         return [column for column in present if column in named or column in REQUIRED_COLUMNS[name]]
 
     def _open_bucket(self, features: Sequence[Feature], bucket: int, scratch: Path) -> None:
-        """Views `bucket_<table>` over one bucket."""
+        """Create the views `bucket_<table>` of one bucket."""
         for name in BUCKETED:
             known = {column.name: column for column in TABLES[name].columns}
             files = sorted((scratch / name / f"bucket={bucket}").glob("*.parquet")) if name in self.states else []
             kept = self._columns(name, features) if name in self.states else []
             if files:
                 paths = ", ".join(literal(file) for file in files)
-                left_out = [
-                    column
-                    for column in [row[0] for row in self.connection.execute(f"DESCRIBE {name}").fetchall()]
-                    if column not in kept
-                ]
+                described = self.connection.execute(f"DESCRIBE {name}").fetchall()
+                left_out = [row[0] for row in described if row[0] not in kept]
                 source = f"read_parquet([{paths}], hive_partitioning=false)"
                 chosen = "".join(
                     f", (SELECT {quote(column)} FROM {name} WHERE false) AS {quote(column)}"

@@ -1,9 +1,9 @@
-"""Spark: the same expressions over the same Parquet, on this machine or on a cluster.
+"""The Spark engine: the same expressions over the same Parquet files, on this machine or on a cluster.
 
-One plan of forty joins would shuffle each of its forty parts, and Spark would plan the rest anew after every one of them (measured on
-1.4 million lines, two cores: 140 s). So the rows before `as_of` are laid out once by customer and kept by the executors; every
-part of the plan then finds its customers where they lie, and the whole build is one stage without a shuffle.
-Nothing comes to the driver but counts, until the profiles are written, by the executors.
+One plan of forty joins would shuffle each of its forty parts, and Spark would plan the rest again after each of them
+(measured on 1.4 million lines, two cores: 140 s). Therefore the rows before `as_of` are partitioned by customer once
+and cached by the executors. All parts of the plan are then joined within a partition, and the build is one stage
+without a shuffle. The driver receives only counts; the executors write the profiles.
 """
 
 from __future__ import annotations
@@ -47,8 +47,8 @@ SPARK_TYPES = {
 }
 ROWS_PER_PARTITION = 250_000
 CODEGEN_MIN_ROWS = 5_000_000
-MEMORY_SHARE, MAX_MEMORY_GB = 0.5, 8  # of this machine, for a local session
-# what the views are made of besides the columns features name
+MEMORY_SHARE, MAX_MEMORY_GB = 0.5, 8  # share of the memory of this machine, for a local session
+# columns that the views need besides those that features name
 REQUIRED_COLUMNS = {
     "transactions": (
         "one_id",
@@ -64,10 +64,12 @@ REQUIRED_COLUMNS = {
     "events": ("one_id", *SORT_KEYS["events"]),
     "touches": ("one_id", *SORT_KEYS["touches"]),
 }
-# the build is one stage of some hundred operators; these are settings of the whole Spark application, given when it starts
+# The build is one stage of some hundred operators. These options apply to the whole Spark application.
 SINGLE_STAGE_OPTIONS = {
-    "spark.sql.codegen.cache.maxEntries": "5000",  # it makes more classes than are kept by default, and every task would make them again
-    "spark.buffer.pageSize": "2m",  # each operator holds pages: of the default size a task with 0.5 GB is out of memory before its first row
+    # the stage generates more classes than the default cache holds, and every task would compile them again
+    "spark.sql.codegen.cache.maxEntries": "5000",
+    # each operator holds pages; with the default page size a task with 0.5 GB has no memory left for its first row
+    "spark.buffer.pageSize": "2m",
 }
 CSV_OPTIONS: dict[str, str | bool] = {"header": True, "quoteAll": True, "escape": '"', "emptyValue": ""}
 FILE_SUFFIXES = (".parquet", ".csv")
@@ -79,20 +81,20 @@ class SparkEngine:
     Parameters
     ----------
     lake : Lake
-        Its folder must be at the same path on every machine of the cluster.
+        Lake whose folder is at the same path on every machine of the cluster.
     master : str
-        Spark's master URL: `local[*]`, `spark://host:7077`, `yarn`, `k8s://…`.
+        Master URL of Spark: `local[*]`, `spark://host:7077`, `yarn`, `k8s://…`.
     options : mapping of str to str, optional
-        Settings of Spark over those chosen here.
+        Spark options that override those set here.
 
     Raises
     ------
     UsageError
-        When PySpark or Java is not there, or the master does not answer.
+        PySpark or Java is not installed, or the master does not respond.
 
     Notes
     -----
-    A context manager: at its end the session is stopped when the engine started it, and what it kept is let go.
+    The engine is a context manager: at the end it releases its cache, and stops the session if it started the session.
     """
 
     name = "spark"
@@ -103,7 +105,7 @@ class SparkEngine:
         self._cached_frames: list[DataFrame] = []
         self._session, self._started = start_session(master, self._scratch.name, options or {})
         self._session.conf.set("spark.sql.shuffle.partitions", self.partitions)
-        # a class is made and compiled for every stage of the plan: over few rows that takes longer than it saves
+        # code generation compiles a class for every stage, which takes longer than it saves on few rows
         self._session.conf.set("spark.sql.codegen.wholeStage", self._rows > CODEGEN_MIN_ROWS)
         for table in (*TABLES.values(), CUSTOMERS):
             self._open(table).createOrReplaceTempView(table.name)
@@ -117,14 +119,14 @@ class SparkEngine:
         self.close()
 
     def close(self) -> None:
-        """Let go of what was kept, and stop the session when this engine started it."""
+        """Release the cache, and stop the session if this engine started it."""
         self._release_cache()
         if self._started:
             self._session.stop()
         self._scratch.cleanup()
 
     def _open(self, table: Table) -> DataFrame:
-        """A canonical table; one never ingested, or a column the source has not, is empty but typed (as `Lake.attach`)."""
+        """Open a canonical table; missing tables and columns are empty but typed, as in `Lake.attach`."""
         from pyspark.errors import AnalysisException
         from pyspark.sql import functions
 
@@ -134,16 +136,16 @@ class SparkEngine:
                 [], ", ".join(f"`{column.name}` {SPARK_TYPES[column.dtype]}" for column in table.columns)
             )
         path = Path(self.lake.parquet_path(state))
-        # a table cut into days is a folder of folders; the day is made of `ts` where it is wanted
+        # a table partitioned by day is a folder of folders; the day is derived from `ts`, not from the folder name
         folder = Path(*path.parts[: path.parts.index("**")]) if "**" in path.parts else path
         try:
             frame = self._session.read.option("recursiveFileLookup", "true").parquet(file_uri(folder, pattern=True))
         except AnalysisException as error:
             raise ArtifactError(
-                f"the lake's {table.name} cannot be read by Spark",
+                f"Spark cannot read the table {table.name} of the lake",
                 where=str(folder),
                 got=str(error).splitlines()[0],
-                hint="ingest again, or see to it that the workspace lies at this path on every machine of the cluster",
+                hint="ingest again, or make the workspace available at this path on every machine of the cluster",
             ) from error
         missing = {column.name: column for column in table.columns if column.name not in state.columns}
         return frame.withColumns(
@@ -154,7 +156,7 @@ class SparkEngine:
 
     @cached_property
     def partitions(self) -> int:
-        """In how many parts the customers are laid out: as many as there are cores, more when the lake is large."""
+        """Number of customer partitions: the number of cores, or more for a large lake."""
         return max(self._session.sparkContext.defaultParallelism, math.ceil(self._rows / ROWS_PER_PARTITION))
 
     @property
@@ -162,7 +164,10 @@ class SparkEngine:
         return max((self.states[name].rows for name in REQUIRED_COLUMNS if name in self.states), default=0)
 
     def frame(self, features: Sequence[Feature], as_of: datetime) -> DataFrame:
-        """The profiles as a Spark data frame, not computed yet, in no order: `one_id`, `user_id`, `user_source`, a column a feature."""
+        """The profiles as a lazy, unordered Spark data frame.
+
+        Columns are `one_id`, `user_id`, `user_source` and one per feature.
+        """
         self._release_cache()
         views = CachedViews(self, features, as_of)
         expression = compile_profiles(features, views, ordered=False)
@@ -170,20 +175,36 @@ class SparkEngine:
             return self._session.sql(self.backend.compile(expression))
 
     def table(self, features: Sequence[Feature], as_of: datetime) -> pa.Table:
-        """See `features.compute.engines.base.Engine`; this collects."""
+        """See `features.compute.engines.base.Engine`; collects the rows on the driver."""
         frame = self.frame(features, as_of)
         with self._without_broadcast_joins():
             return frame.toArrow().sort_by("one_id")
 
     def write(self, features: Sequence[Feature], as_of: datetime, out: Path) -> int:
-        """Write the profiles whole or not at all, by the executors, and give the number of customers.
+        """Write the profiles atomically on the executors.
 
         Parameters
         ----------
+        features : sequence of Feature
+            Features to compute.
+        as_of : datetime
+            Cutoff, naive UTC.
         out : Path
-            ``NAME.parquet`` or ``NAME.csv``: one file, written by one task, in order of `one_id`. A name without an ending: a folder of
-            Parquet part files, each written by the task that computed it and in order for itself. On a cluster the place must be one
-            all its machines share.
+            ``NAME.parquet`` or ``NAME.csv`` for one file, written by one task and sorted by `one_id`. A name without
+            suffix for a folder of Parquet part files, each written by the task that computed it and sorted by `one_id`.
+            On a cluster the path must be on storage that all machines share.
+
+        Returns
+        -------
+        int
+            Number of customers written.
+
+        Raises
+        ------
+        DataError
+            No customer is known before `as_of`.
+        WorkspaceError
+            Spark fails, or `out` is not on shared storage.
         """
         from pyspark.sql import Observation, functions
 
@@ -204,16 +225,16 @@ class SparkEngine:
             customers = int(counted.get["customers"])
             if not customers:
                 raise DataError(
-                    "no customer is known yet at that time",
+                    "no customer is known before this date",
                     where=f"--as-of {as_of.date()}",
-                    hint=f"the data begins later; it ends at {self.lake.last}",
+                    hint=f"name a later date; the data ends at {self.lake.last}",
                 )
             written = sorted(parts.glob(f"part-*{ending}"))
             if not written:
                 raise WorkspaceError(
-                    "Spark's machines wrote the profiles somewhere this one does not see",
+                    "the Spark cluster wrote the profiles to a folder that is not visible on this machine",
                     where=str(out),
-                    hint="name an --out on storage all machines of the cluster share",
+                    hint="name an --out on storage that all machines of the cluster share",
                 )
             with atomic_path(out) as temporary:
                 (written[0] if out.suffix else parts).replace(temporary)
@@ -222,7 +243,7 @@ class SparkEngine:
         return customers
 
     def cache_by_customer(self, expression: ir.Table, name: str) -> ir.Table:
-        """Lay rows out by customer and keep them with the executors, in memory or on their disks."""
+        """Partition rows by customer and cache them on the executors, in memory or on disk."""
         frame = self._session.sql(self.backend.compile(expression)).repartition(self.partitions, "one_id").persist()
         self._cached_frames.append(frame)
         view = f"kept_{name}"
@@ -235,7 +256,7 @@ class SparkEngine:
 
     @contextlib.contextmanager
     def _without_broadcast_joins(self) -> Iterator[None]:
-        """Parts that lie together already are joined where they lie instead of being sent around."""
+        """Disable broadcast joins: the tables are already partitioned by customer and are joined in place."""
         name = "spark.sql.autoBroadcastJoinThreshold"
         before = str(self._session.conf.get(name))
         self._session.conf.set(name, "-1")
@@ -246,13 +267,13 @@ class SparkEngine:
 
 
 class LazyTables(PreparedTables):
-    """Rows that stay queries: what is worth keeping depends on the moment (`CachedViews`)."""
+    """Prepared tables without a cache; `CachedViews` caches the rows of one cutoff instead."""
 
     MAX_CACHED_ROWS = -1
 
 
 class CachedViews(Views):
-    """Views whose rows lie by customer, with the columns that are asked for."""
+    """Views partitioned by customer, with only the columns that the features need."""
 
     def __init__(self, engine: SparkEngine, features: Sequence[Feature], as_of: datetime) -> None:
         super().__init__(engine.rows, as_of)
@@ -280,15 +301,18 @@ class CachedViews(Views):
 
 
 def file_uri(path: Path, pattern: bool = False) -> str:
-    """A path of the file system all machines share, as Spark takes it; never its default file system, never a pattern."""
+    """The `file://` URI of a path, so that Spark does not use its default file system.
+
+    Wildcard characters are escaped if `pattern` is true, for calls in which Spark reads the URI as a pattern.
+    """
     text = path.absolute().as_posix()
-    return "file://" + (
-        "".join(f"\\{letter}" if letter in "*?[]{}\\" else letter for letter in text) if pattern else text
-    )
+    if pattern:
+        text = "".join(f"\\{letter}" if letter in "*?[]{}\\" else letter for letter in text)
+    return f"file://{text}"
 
 
 def start_session(master: str, scratch: str, options: Mapping[str, str]) -> tuple[SparkSession, bool]:
-    """A session of our own, with its own views and settings, and whether Spark was started for it."""
+    """A new session with its own views and settings, and whether this call started Spark."""
     try:
         from py4j.protocol import Py4JError  # type: ignore[import-untyped]
         from pyspark.errors import PySparkRuntimeError
@@ -319,7 +343,7 @@ def start_session(master: str, scratch: str, options: Mapping[str, str]) -> tupl
                 "Spark does not start",
                 where="--engine spark",
                 got=first_line(error),
-                hint="install Java 17 and let JAVA_HOME point to it",
+                hint="install Java 17 and set JAVA_HOME to its folder",
             ) from error
         except Py4JError as error:
             raise UsageError(
@@ -327,7 +351,7 @@ def start_session(master: str, scratch: str, options: Mapping[str, str]) -> tupl
                 where="--spark-master",
                 got=f"{master}: {first_line(error)}",
                 allowed="local[*], spark://HOST:PORT, yarn, k8s://URL",
-                hint="leave --spark-master out to compute on this machine, or see docs/spark.md",
+                hint="omit --spark-master to compute on this machine, or see docs/spark.md",
             ) from error
     else:
         root = running
@@ -337,8 +361,9 @@ def start_session(master: str, scratch: str, options: Mapping[str, str]) -> tupl
         "spark.sql.timestampType": "TIMESTAMP_NTZ",  # times are naive UTC everywhere
         "spark.sql.caseSensitive": "true",  # a source may have both `City` and `city`
         "spark.sql.parquet.inferTimestampNTZ.enabled": "true",
-        "spark.sql.adaptive.enabled": "false",  # what is kept by an adaptive plan does not say how it is laid out
-        "spark.sql.requireAllClusterKeysForCoPartition": "false",  # rows that lie by customer also lie by customer and time
+        "spark.sql.adaptive.enabled": "false",  # the cache of an adaptive plan does not expose its partitioning
+        # rows partitioned by customer are also partitioned by customer and time
+        "spark.sql.requireAllClusterKeysForCoPartition": "false",
         "spark.sql.execution.arrow.pyspark.enabled": "true",
     }
     for name, value in settings.items():
@@ -348,7 +373,7 @@ def start_session(master: str, scratch: str, options: Mapping[str, str]) -> tupl
 
 @contextlib.contextmanager
 def explain_spark_errors(out: Path) -> Iterator[None]:
-    """What failed on Spark's machines, without their stacks."""
+    """Turn errors of Spark into a `WorkspaceError`, without the Java stack trace."""
     from py4j.protocol import Py4JError
     from pyspark.errors import PySparkException
 
@@ -359,21 +384,21 @@ def explain_spark_errors(out: Path) -> Iterator[None]:
             "Spark could not build the profiles",
             where=str(out),
             got=first_line(error),
-            hint="nothing was written; see that the workspace and --out lie on storage all its machines share, and docs/spark.md for memory",
+            hint="nothing was written; put the workspace and --out on storage that all machines of the cluster share, "
+            "and see docs/spark.md for memory settings",
         ) from error
 
 
 def first_line(error: BaseException) -> str:
-    """What a Java error says, without its stack."""
+    """First line of a Java error message, without the stack trace."""
     cause = getattr(error, "java_exception", None)
     return str(cause.getMessage() if cause is not None else error).strip().splitlines()[0][:200]
 
 
 def driver_memory(master: str) -> dict[str, str]:
-    """Half of this machine for a session in this process, unless Spark's own settings say something."""
-    if not master.startswith("local") or {"SPARK_DRIVER_MEMORY", "SPARK_CONF_DIR", "PYSPARK_SUBMIT_ARGS"} & set(
-        os.environ
-    ):
+    """Memory option for a local session, half of this machine, unless the Spark configuration sets it."""
+    variables = {"SPARK_DRIVER_MEMORY", "SPARK_CONF_DIR", "PYSPARK_SUBMIT_ARGS"}
+    if not master.startswith("local") or variables & set(os.environ):
         return {}
     total = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
     return {"spark.driver.memory": f"{max(1, min(MAX_MEMORY_GB, int(total * MEMORY_SHARE)))}g"}

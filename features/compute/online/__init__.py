@@ -1,7 +1,8 @@
-"""Third execution of a declaration: the value at request time, from the state stored at the last build and the rows since.
+"""Online execution of declared features: values at request time, from the state of the last build and newer rows.
 
-`plan` says what a set of features is made of, `state` stores it for every customer, `values` computes. None of them imports
-Ibis or DuckDB; `build`, which fills a state from the lake, does, and is imported by nobody here.
+`plan` lists the partial aggregates that a set of features needs, `state` stores them for every customer, and `values`
+computes the features. None of these modules imports Ibis or DuckDB. Only `build`, which fills a state from the lake,
+imports them, and no module of this package imports `build`.
 """
 
 from __future__ import annotations

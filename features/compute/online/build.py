@@ -1,4 +1,4 @@
-"""Filling an `OnlineState` from the lake: the only module here that knows an engine."""
+"""Building an `OnlineState` from the lake; the only module of this package that uses an engine."""
 
 from __future__ import annotations
 
@@ -24,24 +24,19 @@ from qianmian.times import MICROSECONDS_PER_SECOND, SECONDS_PER_DAY
 
 NO_TIMESTAMP = np.iinfo(np.int64).min
 ORDER_COLUMNS = ("ts", "lines", "units", "amount", "discount", "coupon_discount", "store_id", "channel")
-ROW_KEYS = {  # what tells a row apart when new ones come, beside the order of the view
+ROW_KEYS = {  # columns that identify a row, besides the sort order of the view
     "orders": ("source", "order_id"),
     "events": ("source", "source_user_id", "session_id", "event_id"),
 }
-DERIVED_COLUMNS = (*TIME_COLUMNS, "gap_days", "full_amount")  # made of the others at request time
+DERIVED_COLUMNS = (*TIME_COLUMNS, "gap_days", "full_amount")  # derived from the other columns at request time
 
 
 class ViewsBeforeTail:
-    """Views of the rows before the tail, seen from `as_of`."""
+    """Views restricted to the rows before the tail, with the cutoff `as_of`."""
 
     def __init__(self, views: Views, tail_start: datetime) -> None:
-        self.views, self.as_of, self.cutoff, self.customers, self.before = (
-            views,
-            views.as_of,
-            views.cutoff,
-            views.customers,
-            views.before,
-        )
+        self.views, self.as_of, self.cutoff = views, views.as_of, views.cutoff
+        self.customers, self.before = views.customers, views.before
         self.start = timestamp(tail_start)
 
     def __getitem__(self, name: str) -> ir.Table:
@@ -50,12 +45,16 @@ class ViewsBeforeTail:
 
 
 def build_state(builder: Builder, as_of: datetime, features: Sequence[Feature] | None = None) -> OnlineState:
-    """The state of every customer known before `as_of`.
+    """Build the online state of all customers known before `as_of`.
 
     Parameters
     ----------
+    builder : Builder
+        Builder of the lake.
+    as_of : datetime
+        Cutoff, naive UTC.
     features : sequence of Feature, optional
-        Default: every feature the lake supports at `as_of`.
+        Features of the plan; default: all features the lake supports at `as_of`.
     """
     kept, _off = builder.supported(features, as_of)
     plan = OnlinePlan.of(kept)
@@ -96,7 +95,7 @@ def build_state(builder: Builder, as_of: datetime, features: Sequence[Feature] |
 
 
 class _Codes:
-    """One vocabulary a column name, shared by all views and summaries."""
+    """One vocabulary per column name, shared by all views and summaries."""
 
     def __init__(self) -> None:
         self._parts: dict[str, pa.Array] = {}
@@ -112,14 +111,14 @@ class _Codes:
         return np.asarray(found.to_numpy(), dtype=np.int32)
 
     def vocabularies(self) -> dict[str, pa.Array]:
-        # a session is one customer's: its codes are compared with each other only
+        # session codes are only compared within a customer, so their texts are not needed
         return {column: texts for column, texts in self._parts.items() if column != "session_id"}
 
 
 def _base_summaries(
     plan: OnlinePlan, old: ViewsBeforeTail, codes: _Codes, as_of: datetime
 ) -> tuple[dict[int, dict[str, Array]], NDArray[np.int64]]:
-    """Summaries of the old rows by the same aggregates that features are made of."""
+    """Summaries of the old rows, computed with the aggregates of features, and the time of the last order."""
     wanted = {
         f"c{number}": partial.base_features(f"c{number}")
         for number, partial in enumerate(plan.partials)
@@ -128,31 +127,29 @@ def _base_summaries(
     last = Feature("last_order", "orders", "recency", default=float("nan"), description="state")
     features = [feature for numbers in wanted.values() for feature in numbers.values()]
     with_orders = "orders" in plan.views
-    table = compile_features([*features, *([last] if with_orders else [])], old).order_by("one_id").to_pyarrow()  # type: ignore[arg-type]
+    if with_orders:
+        features.append(last)
+    table = compile_features(features, old).order_by("one_id").to_pyarrow()  # type: ignore[arg-type]
     base: dict[int, dict[str, Array]] = {}
     for name, numbers in wanted.items():
         partial = plan.partials[int(name[1:])]
         made: dict[str, Array] = {}
         for number, feature in numbers.items():
             column = table[feature.name]
-            made[number] = (
-                codes.encode(partial.column, pc.if_else(pc.equal(column, NULL_TEXT), None, column))
-                if partial.text
-                else _values(column)
-            )
-        for number in ("age", "recency"):  # kept as moments: days before another moment would have to be moved
+            if partial.text:
+                made[number] = codes.encode(partial.column, pc.if_else(pc.equal(column, NULL_TEXT), None, column))
+            else:
+                made[number] = _values(column)
+        for number in ("age", "recency"):  # stored as times, because days before `as_of` change with the current time
             if number in made:
-                moment = (
-                    microseconds(as_of)
-                    - np.round(np.nan_to_num(made[number]) * SECONDS_PER_DAY) * MICROSECONDS_PER_SECOND
-                )
+                seconds = np.round(np.nan_to_num(made[number]) * SECONDS_PER_DAY)
+                moment = microseconds(as_of) - seconds * MICROSECONDS_PER_SECOND
                 made[number] = np.where(np.isnan(made[number]), np.nan, moment)
         if made:
             base[int(name[1:])] = made
     days = _values(table["last_order"]) if with_orders else np.full(table.num_rows, np.nan)
-    moments = (
-        microseconds(as_of) - np.round(np.nan_to_num(days) * SECONDS_PER_DAY).astype(np.int64) * MICROSECONDS_PER_SECOND
-    )
+    seconds_ago = np.round(np.nan_to_num(days) * SECONDS_PER_DAY).astype(np.int64)
+    moments = microseconds(as_of) - seconds_ago * MICROSECONDS_PER_SECOND
     return base, np.where(np.isnan(days), NO_TIMESTAMP, moments)
 
 
@@ -195,7 +192,7 @@ def _column(values: pa.ChunkedArray, name: str, codes: _Codes) -> Array:
 
 
 def _values(values: pa.ChunkedArray) -> Array:
-    """float64, null as NaN; a date as its day since 1970; a text column of attributes as it is."""
+    """Values as float64 with NaN for null; dates as days since 1970; text unchanged, as object."""
     if pa.types.is_string(values.type) or pa.types.is_large_string(values.type):
         return np.asarray(values.to_pylist(), dtype=object)
     if pa.types.is_date(values.type):

@@ -1,20 +1,21 @@
-"""What a set of features is made of: cells, each one mergeable summary of some rows, and how a feature is read from cells.
+"""The online plan: the partial aggregates that a set of features needs, and which of them each feature reads.
 
-A feature without a window reaches back for ever. Its old rows are kept as a summary (the *base* of a cell), its recent ones as
-rows (the *tail*, as long as the longest window). A summary of both together is what all rows would give, so a cell must be
-mergeable; `KINDS` lists them, with the aggregates of the algebra that give the same summary of old rows at the build.
+A feature without a window reads all rows of a customer. Its old rows are stored as a summary (the *base* of a partial
+aggregate), its recent rows as rows (the *tail*, as long as the longest window). The merged summary of both must equal
+the summary of all rows, so a partial aggregate must be mergeable. The table lists the kinds, with the aggregates of the
+algebra that give the base at the build (`BASE_AGGREGATES`).
 
 =========  ==========================================================  =====================================
-kind       summary of the rows that pass the filter                    of the base (auxiliary features)
+kind       summary of the rows that pass the filter                    base (auxiliary features)
 =========  ==========================================================  =====================================
 rows       count                                                       count
-total      count and sum of a column where it is known                 count, sum
+total      count and sum of a column where it is not null              count, sum
 moments    count, mean, sum of squared deviations                      count, mean, std
 min, max   of a column                                                 min, max
-first/last of a column, in time                                        first, last
-times      count, first and last moment                                count, age, recency
-gaps       the same, and squared deviations of the gaps between rows   count, age, recency, gap_std
-values     weight of each value of a column                            counts a value
+first/last of a column, ordered by time                                first, last
+times      count, first and last time                                  count, age, recency
+gaps       as times, and squared deviations of the gaps between rows   count, age, recency, gap_std
+values     weight of each value of a column                            counts per value
 =========  ==========================================================  =====================================
 
 Merging means and deviations: Chan, Golub, LeVeque, "Updating formulae and a pairwise algorithm for computing sample
@@ -31,10 +32,10 @@ from typing import Literal
 from features.compute.algebra import TWO_WINDOW_AGGREGATES, VALUE_COUNT_AGGREGATES, Aggregate, Condition, Feature
 
 Kind = Literal["rows", "total", "moments", "min", "max", "first", "last", "times", "gaps", "values"]
-NULL_TEXT = "\x1f"  # stands for "no such row" in a text column of the base
+NULL_TEXT = "\x1f"  # marks "no such row" in a text column of the base
 NAN = float("nan")
 
-# kind → name of the summary's number → aggregate that gives it
+# kind → number of the summary → aggregate that computes it
 BASE_AGGREGATES: dict[Kind, dict[str, Aggregate]] = {
     "rows": {"n": "count"},
     "total": {"n": "count", "total": "sum"},
@@ -65,7 +66,7 @@ KIND_OF: dict[str, Kind] = {
 
 @dataclass(frozen=True)
 class PartialAggregate:
-    """One summary: which rows (view, filter, window; `windows_back` windows earlier) and what of them."""
+    """One summary of the rows of a view that pass a filter and lie in a window, `windows_back` windows earlier."""
 
     view: str
     where: tuple[Condition, ...]
@@ -78,11 +79,11 @@ class PartialAggregate:
 
     @property
     def covers_old_rows(self) -> bool:
-        """Old rows count too."""
+        """Whether rows before the tail are included."""
         return self.days is None
 
     def base_features(self, name: str) -> dict[str, Feature]:
-        """Number of the summary → the feature that gives it of the rows before the tail; none for `values`."""
+        """Number of the summary → feature that computes it from the rows before the tail; empty for `values`."""
         made = {}
         for number, aggregate in BASE_AGGREGATES[self.kind].items():
             known = self.column and aggregate == "count"
@@ -97,16 +98,16 @@ class PartialAggregate:
 
 @dataclass(frozen=True)
 class OnlinePlan:
-    """Cells and readers of a set of features.
+    """Partial aggregates of a set of features.
 
     Attributes
     ----------
     features : tuple of Feature
-        In the order given; a quotient after its parts.
-    partials : tuple of Cell
-        Each once, however many features read it.
+        Features in order; a quotient after its parts.
+    partials : tuple of PartialAggregate
+        Distinct partial aggregates.
     partial_indexes : tuple of tuple of int
-        The cells each feature reads.
+        Indexes into `partials` that each feature reads.
 
     Examples
     --------
@@ -121,7 +122,7 @@ class OnlinePlan:
 
     @classmethod
     def of(cls, features: Sequence[Feature]) -> OnlinePlan:
-        """The plan of declarations that `features.compute.algebra.check` accepts."""
+        """The plan of declarations that pass `features.compute.algebra.check`."""
         at: dict[PartialAggregate, int] = {}
         partial_indexes = tuple(
             tuple(at.setdefault(partial, len(at)) for partial in _partials_of(feature)) for feature in features
@@ -130,12 +131,12 @@ class OnlinePlan:
 
     @cached_property
     def selections(self) -> tuple[tuple[str, tuple[Condition, ...]], ...]:
-        """The different (view, filter) pairs of the cells."""
+        """The distinct (view, filter) pairs of the partial aggregates."""
         return tuple(dict.fromkeys((partial.view, partial.where) for partial in self.partials))
 
     @cached_property
     def slices(self) -> tuple[tuple[int, int | None, int], ...]:
-        """The different (selection, window, windows back) of the cells."""
+        """The distinct (selection, window, windows back) triples of the partial aggregates."""
         at = {pair: number for number, pair in enumerate(self.selections)}
         return tuple(
             dict.fromkeys(
@@ -145,7 +146,7 @@ class OnlinePlan:
 
     @cached_property
     def slice_of(self) -> tuple[int, ...]:
-        """The slice of each cell."""
+        """Index of the slice of each partial aggregate."""
         at = {pair: number for number, pair in enumerate(self.selections)}
         of = {slice_: number for number, slice_ in enumerate(self.slices)}
         return tuple(
@@ -154,14 +155,14 @@ class OnlinePlan:
 
     @property
     def tail_days(self) -> int:
-        """How far back rows must be kept as rows."""
+        """Length of the tail in days: how far back rows must be stored as rows."""
         return max(
             (partial.days * (partial.windows_back + 1) for partial in self.partials if partial.days is not None),
             default=0,
         )
 
     def columns(self, view: str) -> tuple[str, ...]:
-        """The columns of a view that some cell reads, sorted."""
+        """The columns of a view that any partial aggregate reads, sorted."""
         partials = [partial for partial in self.partials if partial.view == view]
         named = {
             name
@@ -172,7 +173,7 @@ class OnlinePlan:
 
     @property
     def views(self) -> tuple[str, ...]:
-        """The views of rows in time that some cell reads."""
+        """The views that any partial aggregate reads."""
         return tuple(dict.fromkeys(partial.view for partial in self.partials))
 
 

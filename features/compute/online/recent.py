@@ -1,7 +1,7 @@
-"""The recent rows of one customer at one moment: the tail of the state, and the rows that came since the build.
+"""The recent rows of one customer: the tail of the state, and the rows that arrived after the build.
 
-One thing is not as a build would have it: a line that comes for an order begun before the tail (longer ago than the longest
-window) opens an order of its own until the next build.
+There is one difference from a build: a new line of an order that began before the tail (earlier than the longest
+window) counts as an order of its own until the next build.
 """
 
 from __future__ import annotations
@@ -19,18 +19,18 @@ from features.compute.algebra import SESSION_GAP_SECONDS, SORT_KEYS
 from features.compute.online.state import MISSING, Array, CustomerState, OnlineState, microseconds
 from qianmian.times import MICROSECONDS_PER_SECOND, SECONDS_PER_DAY
 
-FIRST_NEW_SESSION = 2**30  # codes of new visits begin beyond every code of the state
+FIRST_NEW_SESSION = 2**30  # codes of new sessions are larger than all codes of the state
 VIEW_OF = {("transactions", "paid"): "lines", ("transactions", "refunded"): "refunds"}
-TIE_BREAKERS = {view: columns[1:] for view, columns in SORT_KEYS.items()}  # of rows of one moment
+TIE_BREAKERS = {view: columns[1:] for view, columns in SORT_KEYS.items()}  # order of rows with the same time
 NewRows = Mapping[str, Sequence[Mapping[str, Any]]]
 
 
 class ViewRows:
-    """The rows of one view, in order of time.
+    """Rows of one view, ordered by time.
 
     Attributes
     ----------
-    ts : ndarray of int64, (rows,)
+    ts : ndarray of int64, shape (rows,)
         Microseconds since 1970.
     """
 
@@ -40,7 +40,7 @@ class ViewRows:
         self._last_before = last_before
 
     def column(self, name: str) -> Array:
-        """A column by name: float64, NaN where null; int32 codes for text."""
+        """A column by name, shape (rows,): float64 with NaN for null, or int32 codes for text."""
         if name not in self._columns:
             self._columns[name] = self._derived_column(name)
         return self._columns[name]
@@ -68,7 +68,7 @@ class ViewRows:
 
 
 def current_rows(customer: CustomerState, now: int, new_rows: NewRows) -> dict[str, ViewRows]:
-    """The rows of every view in ``[tail_start, now)``."""
+    """Rows of every view of the plan in ``[tail_start, now)``."""
     state = customer.state
     rows_by_view: dict[str, list[dict[str, Any]]] = {}
     start = microseconds(state.tail_start)
@@ -99,7 +99,7 @@ def _add_item_attributes(state: OnlineState, view: str, row: dict[str, Any]) -> 
 
 
 def _merge_rows(customer: CustomerState, view: str, new: list[dict[str, Any]]) -> dict[str, Array]:
-    """The tail of a view with new rows, put into order."""
+    """The tail of a view merged with new rows, ordered by time."""
     state, tail, keys = customer.state, customer.tails[view], customer.keys(view)
     new = _drop_duplicates(view, new, keys, tail["ts"])
     for row in new:
@@ -107,7 +107,7 @@ def _merge_rows(customer: CustomerState, view: str, new: list[dict[str, Any]]) -
     tie_breakers = TIE_BREAKERS[view]
     new.sort(key=lambda row: _sort_key(row["ts"], row, tie_breakers))
     order: list[int] | None = None
-    if new and len(tail["ts"]) and new[0]["ts"] <= tail["ts"][-1]:  # late rows: put where they belong
+    if new and len(tail["ts"]) and new[0]["ts"] <= tail["ts"][-1]:  # rows that arrived late
         rows = [*zip(tail["ts"].tolist(), keys.to_pylist(), strict=True), *((row["ts"], row) for row in new)]
         order = sorted(range(len(rows)), key=lambda at: _sort_key(*rows[at], tie_breakers))
     columns = {
@@ -127,13 +127,13 @@ def _sort_key(ts: int, row: Mapping[str, Any], tie_breakers: tuple[str, ...]) ->
 
 
 def _drop_duplicates(view: str, new: list[dict[str, Any]], keys: pa.Table, ts: Array) -> list[dict[str, Any]]:
-    """The rows that neither the tail nor a row before them has told already."""
+    """New rows whose key is neither in the tail nor in an earlier new row."""
 
     def key(row: Mapping[str, Any]) -> tuple[Any, ...]:
         return tuple(row.get(name) for name in TIE_BREAKERS[view] if name != "item_id")
 
     earliest = min(row["ts"] for row in new)
-    at = int(np.searchsorted(ts, earliest))  # a row told twice has its moment twice
+    at = int(np.searchsorted(ts, earliest))  # a duplicate has the same time
     seen = {key(row) for row in keys.slice(at).to_pylist()} if keys.num_columns and at < len(ts) else set()
     kept = []
     for row in new:
@@ -152,13 +152,12 @@ def _encoded(state: OnlineState, name: str, dtype: Any, rows: Sequence[Mapping[s
 
 
 def _extend_sessions(tail: Mapping[str, Array], keys: pa.Table, new: list[dict[str, Any]]) -> Array:
-    """Session codes of the tail and of rows that all came after it: they go on with a visit, or begin one."""
+    """Session codes of the tail and of new rows after it; a new row continues a session or begins one."""
     ts, codes = tail["ts"], tail["session_id"]
     next_session = FIRST_NEW_SESSION
     known: dict[str, int] = {}
-    running: dict[
-        tuple[str, str], tuple[int, int]
-    ] = {}  # record → moment and visit of its last event without a visit of its own
+    # record → time and session of its last event without a session id of the source
+    running: dict[tuple[str, str], tuple[int, int]] = {}
     if new and len(ts):
         recent_start = int(np.searchsorted(ts, new[0]["ts"] - (SESSION_GAP_SECONDS + 1) * MICROSECONDS_PER_SECOND))
         for moment, code, row in zip(
@@ -188,12 +187,12 @@ def _extend_sessions(tail: Mapping[str, Array], keys: pa.Table, new: list[dict[s
 
 
 def _prefix(row: Mapping[str, Any]) -> str:
-    """How the visits begin that `features.compute.views.with_sessions` made."""
+    """Prefix of the session ids of `features.compute.views.with_sessions` for a record."""
     return f"{row['source']}\x1f{row['source_user_id']}\x1f"
 
 
 def _rebuild_sessions(tail: Mapping[str, Array], keys: list[dict[str, Any]], new: list[dict[str, Any]]) -> Array:
-    """The same when some rows came late: one may join two visits, so visits are made again."""
+    """Session codes of the tail and of new rows, some of them late; a late row may join two sessions."""
     codes = {row["session_id"]: int(code) for row, code in zip(keys, tail["session_id"], strict=True)}
     next_session = FIRST_NEW_SESSION
     result = np.empty(len(keys) + len(new), dtype=np.int32)
@@ -214,7 +213,7 @@ def _rebuild_sessions(tail: Mapping[str, Array], keys: list[dict[str, Any]], new
                 before is None
                 or ts // MICROSECONDS_PER_SECOND - before // MICROSECONDS_PER_SECOND > SESSION_GAP_SECONDS
             ):
-                # the first visit of the tail may have begun before it, so it keeps its code
+                # the first session of the tail may have begun before it, so it keeps its code
                 code = (
                     int(tail["session_id"][at])
                     if before is None and at < len(keys)
@@ -225,7 +224,7 @@ def _rebuild_sessions(tail: Mapping[str, Array], keys: list[dict[str, Any]], new
 
 
 def _merge_lines(customer: CustomerState, new: list[dict[str, Any]]) -> Mapping[str, Array]:
-    """The orders of the tail with new lines: of orders that are there, or new ones."""
+    """The orders of the tail, with new lines added to them or as new orders."""
     tail = customer.tails["orders"]
     if new and "lines" in customer.tails:
         new = _drop_duplicates("lines", new, customer.keys("lines"), customer.tails["lines"]["ts"])
@@ -256,7 +255,7 @@ def _merge_lines(customer: CustomerState, new: list[dict[str, Any]]) -> Mapping[
     last = tail["ts"][kept][-1] if kept.any() else None
     if last is None or rows[0]["ts"] > last:
         return merged
-    old = [row for row, there in zip(keys.to_pylist(), kept, strict=True) if there]
+    old = [row for row, keep in zip(keys.to_pylist(), kept, strict=True) if keep]
     order = sorted(
         range(len(old) + len(rows)),
         key=lambda at: _sort_key(
@@ -267,7 +266,7 @@ def _merge_lines(customer: CustomerState, new: list[dict[str, Any]]) -> Mapping[
 
 
 def _find(ids: pa.ChunkedArray | None, keys: pa.Table, source: str, order_id: str) -> int | None:
-    """Row of an order."""
+    """Row of an order in `keys`; None if it is not there."""
     if ids is None:
         return None
     start = 0

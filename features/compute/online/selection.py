@@ -1,4 +1,4 @@
-"""The rows of one view that pass one filter, with what several windows of a column share: running totals and numbered values."""
+"""Rows of one view that pass one filter, with running totals and factorized values shared by several windows."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ ARRAY_OPERATORS: dict[str, Callable[[Array, Any], NDArray[np.bool_]]] = {
 
 
 class Selection:
-    """The rows of one view that pass one filter."""
+    """Rows of one view that pass one filter."""
 
     def __init__(self, rows: ViewRows, where: tuple[Condition, ...], state: OnlineState) -> None:
         self._rows = rows
@@ -37,13 +37,14 @@ class Selection:
         self._factorized: dict[str, tuple[Array, Array]] = {}
 
     def column(self, name: str) -> Array:
+        """A column of the selected rows, shape (rows,)."""
         if name not in self._columns:
             whole = self._rows.column(name)
             self._columns[name] = whole if self._at is None else whole[self._at]
         return self._columns[name]
 
     def running_totals(self, name: str) -> tuple[Array, Array]:
-        """Rows known and total of a column up to each row, (rows + 1,) each."""
+        """Cumulative count of non-null values and cumulative sum of a column, shape (rows + 1,) each."""
         if name not in self._running_totals:
             column = self.column(name)
             known = column == column
@@ -54,18 +55,23 @@ class Selection:
         return self._running_totals[name]
 
     def factorized(self, name: str) -> tuple[Array, Array]:
-        """The different values of a column, and for each row the number of its value, −1 where it has none."""
+        """Distinct values of a column, and for each row the index of its value, −1 for null."""
         if name not in self._factorized:
             self._factorized[name] = factorized(self.column(name))
         return self._factorized[name]
 
     @cached_property
     def seconds(self) -> NDArray[np.float64]:
+        """Seconds since 1970, rounded down, shape (rows,)."""
         return (self.ts // MICROSECONDS_PER_SECOND).astype(np.float64)
 
 
 def factorized(column: Array) -> tuple[Array, Array]:
-    """Sorting is what costs: small whole numbers (codes of a short vocabulary, days, hours) are their own numbers."""
+    """Distinct values and the index of each row's value, −1 for null.
+
+    Small integers (codes of a short vocabulary, days, hours) are used as indexes directly, because sorting is
+    expensive.
+    """
     text = column.dtype == np.int32
     if not len(column):
         return column, np.zeros(0, dtype=np.int64)
@@ -89,7 +95,7 @@ def _condition_mask(rows: ViewRows, condition: Condition, state: OnlineState) ->
         return known if value else ~known
     wanted: Any = value
     if column.dtype == np.int32:
-        if condition.operator not in ("==", "!=", "in"):  # texts in their order: compare as texts
+        if condition.operator not in ("==", "!=", "in"):  # an order comparison needs the texts, not their codes
             texts = [state.text(condition.column, code) if code != MISSING else "" for code in column]
             return ARRAY_OPERATORS[condition.operator](np.asarray(texts, dtype=object), value) & known
         wanted = [state.code(condition.column, str(v)) for v in (value if isinstance(value, tuple) else (value,))]

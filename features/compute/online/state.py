@@ -1,7 +1,7 @@
-"""The state stored at a build: for every customer the summaries of old rows and the recent rows, as flat arrays.
+"""The online state stored at a build: summaries of old rows and the recent rows of every customer, as flat arrays.
 
-Rows of all customers lie one customer after the other; `offsets` say where each begins. Texts are int32 codes into one
-vocabulary a column. Files are Parquet, npz and JSON: nothing is unpickled.
+The rows are grouped by customer, and `offsets` contain where each customer begins. Texts are int32 codes into one
+vocabulary per column. Files are Parquet, npy and JSON; nothing is unpickled.
 """
 
 from __future__ import annotations
@@ -46,16 +46,16 @@ def microseconds(moment: datetime) -> int:
 
 @dataclass(frozen=True)
 class Ragged:
-    """Rows of n customers, one after the other.
+    """Rows of n customers, grouped by customer.
 
     Attributes
     ----------
-    offsets : ndarray of int64, (n + 1,)
+    offsets : ndarray of int64, shape (n + 1,)
         Rows of customer i are ``offsets[i]:offsets[i + 1]``.
-    columns : dict of str to ndarray, each (rows,)
-        float64 numbers, int32 text codes, int64 microseconds in `ts`.
+    columns : dict of str to ndarray, each of shape (rows,)
+        float64 numbers, int32 text codes, int64 microseconds since 1970 in `ts`.
     keys : pyarrow.Table
-        What rows are told apart and put in order by, as text; read only when new rows come. As many rows, or no columns.
+        Columns that identify and order the rows; read only if new rows arrive. Without columns if none are stored.
     """
 
     offsets: NDArray[np.int64]
@@ -65,18 +65,18 @@ class Ragged:
 
 @dataclass(frozen=True)
 class CustomerState:
-    """The state of one customer, as slices of the arrays of all; an unknown one has no rows and no summaries.
+    """State of one customer, as slices of the shared arrays; an unknown customer has no rows and no summaries.
 
     Attributes
     ----------
     tails : dict of str to dict of str to ndarray
-        View → column → values, in the view's order of time.
+        View → column → values, ordered by time.
     base : dict of int to dict of str to float or str
-        Cell → numbers of its summary of old rows; absent where there are none.
+        Index of the partial aggregate → summary of the old rows; absent if there are none.
     counts : dict of int to dict of str to ndarray
-        Cell → `values` of its column in old rows, and their `weights`.
+        Index of the partial aggregate → `values` of its column in the old rows, and their `weights`.
     attributes : dict of str to float or str
-        Values of the features made of the profile, as of the build.
+        Values of the profile features at the build.
     """
 
     state: OnlineState
@@ -87,7 +87,7 @@ class CustomerState:
     attributes: Mapping[str, float | str]
 
     def keys(self, view: str) -> pa.Table:
-        """What the rows of a tail are told apart by; no columns where there are no rows."""
+        """Columns that identify the rows of a tail; without columns if the tail is empty."""
         ragged = self.state.tails.get(view)
         if self.row < 0 or ragged is None:
             return pa.table({})
@@ -97,24 +97,24 @@ class CustomerState:
 
 @dataclass(frozen=True)
 class OnlineState:
-    """The state of n customers at `as_of`.
+    """State of n customers at `as_of`.
 
     Attributes
     ----------
-    one_ids : ndarray of str, (n,)
-        Sorted.
+    one_ids : ndarray of str, shape (n,)
+        Customer ids, sorted.
     as_of, tail_start : datetime
-        Rows in ``[tail_start, as_of)`` are kept as rows, older ones (and undated ones) as summaries.
-    base : dict of int to dict of str to ndarray, each (n,)
-        Cell → number → values; texts as codes.
+        Rows in ``[tail_start, as_of)`` are stored as rows; older rows and rows without time are stored as summaries.
+    base : dict of int to dict of str to ndarray, each of shape (n,)
+        Index of the partial aggregate → number of the summary → values; texts as codes.
     counts : dict of int to Ragged
-        Cell → columns `value` and `weight`.
-    last_order : ndarray of int64, (n,)
-        Moment of the last order before the tail in microseconds, or the smallest int64.
+        Index of the partial aggregate → columns `value` and `weight`.
+    last_order : ndarray of int64, shape (n,)
+        Time of the last order before the tail, in microseconds since 1970; the smallest int64 if there is none.
     vocabularies : dict of str to pyarrow.Array
-        Column → the texts of its codes. `session_id` has codes only.
+        Column → texts of its codes. `session_id` has codes only.
     items, contents : dict
-        item_id → (category, brand); content_id → topic: the traits of new rows.
+        item_id → (category, brand), and content_id → topic, to complete new rows.
     """
 
     plan: OnlinePlan
@@ -139,7 +139,7 @@ class OnlineState:
         return {}
 
     def code(self, column: str, text: str | None) -> int:
-        """Code of a text; one the state never saw gets a code of its own for as long as the process lives."""
+        """Code of a text; an unknown text gets a new code that is valid in this process only."""
         if text is None:
             return MISSING
         if column not in self._codes:
@@ -165,9 +165,8 @@ class OnlineState:
             empty = {
                 view: {name: values[:0] for name, values in tail.columns.items()} for view, tail in self.tails.items()
             }
-            return CustomerState(
-                self, -1, empty, {}, {}, {feature.name: feature.default for feature in self.attribute_features}
-            )
+            defaults = {feature.name: feature.default for feature in self.attribute_features}
+            return CustomerState(self, -1, empty, {}, {}, defaults)
         tails = {view: _slice(tail, at) for view, tail in self.tails.items()}
         base = {
             partial: found for partial, numbers in self.base.items() if (found := self._summary(partial, numbers, at))
@@ -188,12 +187,12 @@ class OnlineState:
             code = int(numbers["value"][row])
             return {"value": self.text(self.plan.partials[partial].column, code)} if code != MISSING else {}
         found: dict[str, float | str] = {name: float(values[row]) for name, values in numbers.items()}
-        there = found["value"] == found["value"] if "value" in found else found["n"] > 0  # type: ignore[operator]
-        return found if there else {}
+        present = found["value"] == found["value"] if "value" in found else found["n"] > 0  # type: ignore[operator]
+        return found if present else {}
 
     @property
     def attribute_features(self) -> tuple[Feature, ...]:
-        """The features of the plan that are made of the profile."""
+        """The profile features of the plan."""
         return tuple(feature for feature in self.plan.features if feature.view == "profiles")
 
     # ---- storage -------------------------------------------------------------------------------------------------
@@ -219,7 +218,7 @@ class OnlineState:
             "as_of": self.as_of.isoformat(),
             "tail_start": self.tail_start.isoformat(),
             "features": spec.as_dict(),
-            "items": {item: list(traits) for item, traits in self.items.items()},
+            "items": {item: list(attributes) for item, attributes in self.items.items()},
             "contents": dict(self.contents),
         }
         write_json(folder / "state.json", manifest)
@@ -231,13 +230,13 @@ class OnlineState:
         Raises
         ------
         ArtifactError
-            When the folder is not a state, or one of another version.
+            The folder is not an online state, or has an unknown format.
         """
         try:
             manifest = json.loads((folder / "state.json").read_text(encoding="utf-8"))
             if manifest["format"] != FORMAT:
                 raise ArtifactError(
-                    "the online state is of another format",
+                    "the online state has an unknown format",
                     where=str(folder),
                     got=manifest["format"],
                     allowed=FORMAT,
@@ -267,7 +266,7 @@ class OnlineState:
                     file.stem.removeprefix("vocabulary_"): pq.read_table(file)["text"].combine_chunks()
                     for file in folder.glob("vocabulary_*.parquet")
                 },
-                {item: (traits[0], traits[1]) for item, traits in manifest["items"].items()},
+                {item: (category, brand) for item, (category, brand) in manifest["items"].items()},
                 manifest["contents"],
             )
         except (OSError, ValueError, KeyError, TypeError, pa.ArrowException) as error:

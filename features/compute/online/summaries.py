@@ -1,4 +1,4 @@
-"""What a window of rows says of a column, as a few numbers: made of recent rows, and merged with what the last build made of the old ones."""
+"""Summaries of windows of rows: computed from the recent rows and merged with the stored summary of the old rows."""
 
 from __future__ import annotations
 
@@ -19,44 +19,37 @@ Summary = Mapping[str, Any]
 
 
 class ReadContext:
-    """What reading a summary may need to know."""
+    """The online state and the current time (microseconds since 1970), for functions that read summaries."""
 
     def __init__(self, state: OnlineState, now: int) -> None:
         self.state, self.now = state, now
 
 
 def summaries(customer: CustomerState, rows: Mapping[str, ViewRows], context: ReadContext) -> list[Summary | None]:
-    """The summary of every cell of the plan: old rows and recent ones together; None where there are none."""
+    """Summary of each partial aggregate of the plan, over old and recent rows; None if no row contributes."""
     state, now = context.state, context.now
     plan = state.plan
     selections = [Selection(rows[view], where, state) for view, where in plan.selections]
     bounds = []
     for at, days, windows_back in plan.slices:
         ts = selections[at].ts
-        low = 0 if days is None else int(ts.searchsorted(now - days * (windows_back + 1) * MICROSECONDS_PER_DAY))
-        bounds.append(
-            (
-                selections[at],
-                low,
-                int(ts.searchsorted(now - days * windows_back * MICROSECONDS_PER_DAY))
-                if days is not None and windows_back
-                else len(ts),
-            )
-        )
+        low, high = 0, len(ts)
+        if days is not None:
+            low = int(ts.searchsorted(now - days * (windows_back + 1) * MICROSECONDS_PER_DAY))
+            if windows_back:
+                high = int(ts.searchsorted(now - days * windows_back * MICROSECONDS_PER_DAY))
+        bounds.append((selections[at], low, high))
     found: list[Summary | None] = []
     for number, (partial, at) in enumerate(zip(plan.partials, plan.slice_of, strict=True)):
         selection, low, high = bounds[at]
         recent = SUMMARISE[partial.kind](selection, low, high, partial, context) if high > low else None
-        base = (
-            (customer.counts if partial.kind == "values" else customer.base).get(number)
-            if partial.days is None
-            else None
-        )
+        stored = customer.counts if partial.kind == "values" else customer.base
+        base = stored.get(number) if partial.covers_old_rows else None
         found.append(recent if base is None else base if recent is None else MERGE[partial.kind](base, recent))
     return found
 
 
-# ---- summaries of the recent rows ----------------------------------------------------------------------------------------
+# ---- summaries of recent rows ----------------------------------------------------------------------------------------
 
 
 def _rows(_s: Selection, low: int, high: int, _c: PartialAggregate, _a: ReadContext) -> Summary:
@@ -142,18 +135,18 @@ SUMMARISE: dict[str, Callable[[Selection, int, int, PartialAggregate, ReadContex
     "values": _values,
 }
 
-# ---- old and recent together; every old row lies before every recent one --------------------------------------------------
+# ---- merged summaries of old and recent rows; every old row is earlier than every recent row -------------------------
 
 
 def squared_deviations(summary: Summary) -> float:
-    """Sum of squared deviations; a base knows the sample standard deviation."""
+    """Sum of squared deviations; the base of old rows stores the sample standard deviation instead."""
     if "squares" in summary:
         return float(summary["squares"])
     return 0.0 if math.isnan(summary["std"]) else float(summary["std"]) ** 2 * (summary["n"] - 1)
 
 
 def _pool(*parts: tuple[float, float, float]) -> tuple[float, float, float]:
-    """(n, mean, squares) of several samples together (Chan, Golub, LeVeque 1979)."""
+    """Pooled (n, mean, squares) of several samples (Chan, Golub, LeVeque 1979)."""
     n, mean, squares = 0.0, 0.0, 0.0
     for n2, mean2, squares2 in parts:
         if n2:
@@ -176,20 +169,19 @@ def _merge_times(old: Summary, new: Summary) -> Summary:
 
 
 def elapsed_days(low: float, high: float) -> float:
+    """Days between two moments in microseconds, each rounded down to whole seconds."""
     return (high // MICROSECONDS_PER_SECOND - low // MICROSECONDS_PER_SECOND) / SECONDS_PER_DAY
 
 
 def gap_sample(summary: Summary) -> tuple[float, float, float]:
+    """Count, mean and squared deviations of the gaps between the rows of a summary, in days."""
     n = summary["n"] - 1
     if n < 1:
         return 0.0, 0.0, 0.0
-    squares = (
-        summary["squares"]
-        if "squares" in summary
-        else 0.0
-        if math.isnan(summary["std"])
-        else summary["std"] ** 2 * (n - 1)
-    )
+    if "squares" in summary:
+        squares = summary["squares"]
+    else:
+        squares = 0.0 if math.isnan(summary["std"]) else summary["std"] ** 2 * (n - 1)
     return n, elapsed_days(summary["age"], summary["recency"]) / n, squares
 
 
@@ -200,10 +192,8 @@ def _merge_gaps(old: Summary, new: Summary) -> Summary:
 
 def _merge_values(old: Summary, new: Summary) -> Summary:
     distinct, numbers = factorized(np.concatenate([old["values"], new["values"]]))
-    weights = np.round(
-        np.bincount(numbers, weights=np.concatenate([old["weights"], new["weights"]]), minlength=len(distinct)),
-        WEIGHT_DIGITS,
-    )
+    parts = np.concatenate([old["weights"], new["weights"]])
+    weights = np.round(np.bincount(numbers, weights=parts, minlength=len(distinct)), WEIGHT_DIGITS)
     present = (weights > 0).nonzero()[0]
     return {"values": distinct[present], "weights": weights[present]}
 

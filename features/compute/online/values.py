@@ -1,7 +1,8 @@
-"""The value of every feature of one customer now: summaries of old rows, rows of the tail, and rows since the build.
+"""Online feature values of one customer, from summaries of old rows, rows of the tail, and rows after the build.
 
-Python and NumPy only. Measured (`benchmarks/features.py`): what costs is the number of NumPy calls, not the rows, so sums come
-from running totals and the values of a column are numbered once for all windows.
+This module uses only Python and NumPy. The cost is the number of NumPy calls, not the number of rows (measured by
+`benchmarks/features.py`). Therefore sums are differences of running totals, and the values of a column are factorized
+once for all windows.
 """
 
 from __future__ import annotations
@@ -32,22 +33,23 @@ FeatureReader = Callable[[Feature, Sequence[Summary | None], ReadContext], Value
 def values(
     customer: CustomerState, now: datetime, new_rows: Mapping[str, Sequence[Mapping[str, Any]]] | None = None
 ) -> dict[str, float | str]:
-    """Every feature of the state's plan for one customer, as a build at `now` would give it.
+    """Values of all features of the plan for one customer, equal to those of a build at `now`.
 
     Parameters
     ----------
-    customer : Customer
-        From `OnlineState.customer`.
+    customer : CustomerState
+        State of the customer, from `OnlineState.customer`.
     now : datetime
-        Naive UTC, not before the state's `as_of`. Rows at or after it are not read.
+        Current time, naive UTC, not before the `as_of` of the state. Rows at or after it are not read.
     new_rows : mapping of str to sequence of mapping, optional
-        Canonical table (`transactions`, `events`, `touches`) → rows that the build did not see, in any order, with the columns of
-        `qianmian.schema.TABLES`. A row older than the tail (`OnlineState.tail_start`) waits for the next build.
+        Canonical table (`transactions`, `events`, `touches`) → rows that are not in the build, in any order, with the
+        columns of `qianmian.schema.TABLES`. Rows before the tail (`OnlineState.tail_start`) are ignored until the next
+        build.
 
     Returns
     -------
     dict of str to float or str
-        Feature → value, in the plan's order.
+        Feature → value, in the order of the plan.
     """
     state = customer.state
     rows = current_rows(customer, microseconds(now), new_rows or {})
@@ -61,9 +63,8 @@ def values(
         elif feature.view == "profiles":
             value = _attribute(customer, feature, now)
         else:
-            value = FEATURE_READERS[feature.aggregate](
-                feature, [partials[partial] for partial in partial_indexes], context
-            )
+            inputs = [partials[index] for index in partial_indexes]
+            value = FEATURE_READERS[feature.aggregate](feature, inputs, context)
         result[feature.name] = feature.default if value is None else value
     return result
 
@@ -73,7 +74,7 @@ def _divide(a: float, b: float) -> float | None:
 
 
 def _amount(summary: Summary | None) -> float:
-    """A count, or a total."""
+    """The total of a summary, or its count if it has no total."""
     return 0.0 if summary is None else float(summary.get("total", summary["n"]))
 
 
@@ -96,11 +97,9 @@ def _days_since(name: str) -> FeatureReader:
 
 def _gap_mean(_f: Feature, partials: Sequence[Summary | None], _a: ReadContext) -> Value:
     summary = partials[0]
-    return (
-        None
-        if summary is None or summary["n"] < 2
-        else elapsed_days(summary["age"], summary["recency"]) / (summary["n"] - 1)
-    )
+    if summary is None or summary["n"] < 2:
+        return None
+    return float(elapsed_days(summary["age"], summary["recency"]) / (summary["n"] - 1))
 
 
 def _gap_std(_f: Feature, partials: Sequence[Summary | None], _a: ReadContext) -> Value:

@@ -1,4 +1,4 @@
-"""Journeys: what customers do in time. Visits (`sessions`), ordered steps (`funnel`) and click paths (`paths`), computed in the engine."""
+"""Behaviour analytics in the engine: sessions (`sessions`), funnels (`funnel`) and click paths (`paths`)."""
 
 from __future__ import annotations
 

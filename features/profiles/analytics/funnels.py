@@ -1,4 +1,4 @@
-"""Funnels: how many get from one step to the next, in order, how long it takes, and which customers fall out where."""
+"""Funnels: how many customers, sessions or items pass ordered steps, with times and drop-off by tag."""
 
 from __future__ import annotations
 
@@ -38,18 +38,20 @@ ENTITY_KEYS: dict[str, list[str]] = {
 
 @dataclass(frozen=True)
 class FunnelStep:
-    """One step.
+    """One step of a funnel.
 
     Attributes
     ----------
+    step : str
+        Name of the step.
     reached : int
-        Customers, visits or pairs of customer and item that got here.
+        Number of customers, sessions or customer-item pairs that reached the step.
     conversion : Rate or None
-        Of those that reached the step before; None for the first.
+        Share of those that reached the previous step; None for the first step.
     overall : Rate
-        Of those that reached the first step.
+        Share of those that reached the first step.
     hours_median, hours_p90 : float or None
-        From the step before (the latest that led here) to the first arrival here.
+        Hours from the previous step (the latest one that led here) to the first arrival at this step.
     """
 
     step: str
@@ -66,8 +68,16 @@ class FunnelGroup:
 
     Attributes
     ----------
+    tag : str
+        Tag value.
+    customers : int
+        Number of customers.
+    reached : tuple of int
+        Numbers that reached each step.
+    conversion : tuple of Rate
+        Shares of the previous step, from the second step on.
     drop_off_index : tuple of Rate
-        From the second step on: the share that fell out there ÷ that of everybody × 100, above 100 is worse.
+        Drop-off ÷ drop-off of all customers × 100, from the second step on; above 100 is worse.
     """
 
     tag: str
@@ -79,19 +89,19 @@ class FunnelGroup:
 
 @dataclass(frozen=True)
 class Funnel:
-    """A funnel and, if asked for, its groups by a tag (largest first)."""
+    """A funnel, and optionally its groups by a tag (largest first)."""
 
     per: str
     steps: tuple[FunnelStep, ...]
     groups: tuple[FunnelGroup, ...] = ()
 
     def as_dict(self) -> dict[str, Any]:
-        """For JSON."""
+        """The funnel as JSON-compatible data."""
         return asdict(self)
 
     def as_table(self) -> pa.Table:
-        """A row a step, of everybody (tag null) and of each group: for a file."""
-        everybody = [
+        """The funnel as a table: one row per step of all customers (tag null) and of each group."""
+        overall = [
             {
                 "tag": None,
                 "step": s.step,
@@ -120,7 +130,7 @@ class Funnel:
         ]
         texts = {"tag": pa.string(), "step": pa.string(), "reached": pa.int64()}
         return pa.Table.from_pylist(
-            everybody + grouped, pa.schema([(name, texts.get(name, pa.float64())) for name in everybody[0]])
+            overall + grouped, pa.schema([(name, texts.get(name, pa.float64())) for name in overall[0]])
         )
 
 
@@ -142,60 +152,63 @@ def funnel(
     per: Per = "customer",
     tags: pa.Table | None = None,
 ) -> Funnel:
-    """Count who goes through the steps in order.
+    """Count how many pass the steps in order.
 
-    Each step is an event at or after the one of the step before (two events of one instant count as in order: which came
-    first is not known). Of all ways through the funnel the one that gets furthest counts, whichever first step it starts from.
+    Each step is an event at or after that of the previous step; events at the same time count as ordered, because their
+    order is unknown. Of all sequences of events, the one that reaches the furthest step counts, from any first step.
 
     Parameters
     ----------
+    views : Views
+        Rows before the cutoff.
     step_names : sequence of str
-        Two or more of `STEPS`, each once; ``buy`` is a paid order or a purchase event.
+        Two or more distinct names of `STEPS`; ``buy`` is a paid order or a purchase event.
     window_days : int, optional
-        Only rows of ``[as_of - window_days, as_of)``.
+        Use only rows in ``[as_of - window_days, as_of)``.
     within_days : float, optional
-        The whole way from the first step takes at most so long.
+        Maximum time from the first to the last step, in days.
     within_session : bool
-        The whole way lies in one visit.
+        All steps must be in one session.
     per : {"customer", "session", "item"}
-        What is counted: customers, visits, or pairs of a customer and an item that goes through all steps itself.
+        Unit that is counted: customers, sessions, or customer-item pairs in which the item itself passes all steps.
     tags : pyarrow.Table, optional
-        ``one_id`` and ``tag``, from `tag_column`: the drop-off of each group.
+        Columns ``one_id`` and ``tag``, from `tag_column`, for the drop-off of each group.
 
     Raises
     ------
     UsageError
-        Steps that do not exist, come twice or are fewer than two.
+        Steps are unknown or repeated, or there are fewer than two.
     DataError
-        There are no events.
+        The window has no events.
 
     Notes
     -----
-    One pass over the rows a step: the latest start of a way that reaches a row is the running maximum of those before it, and the latest
-    start is the one that leaves the most time (as `windowFunnel` of ClickHouse does).
+    Each step needs one pass over the rows. The latest start of a sequence that reaches a row is the running maximum of
+    those before it, and the latest start leaves the most time (as in `windowFunnel` of ClickHouse).
     """
     names = validate_steps(step_names)
     if per not in get_args(Per):
-        raise UsageError("that cannot be counted", where="--per", got=per, allowed=", ".join(get_args(Per)))
+        raise UsageError("unknown unit of the funnel", where="--per", got=per, allowed=", ".join(get_args(Per)))
     if within_days is not None and within_days <= 0:
-        raise UsageError("a funnel takes time", where="--within-days", got=within_days, allowed="more than 0")
+        raise UsageError(
+            "the maximum time must be positive", where="--within-days", got=within_days, allowed="more than 0"
+        )
     entity = ENTITY_KEYS[per]
     keys = [*entity, "session_id"] if within_session and per != "session" else entity
-    rows = in_window(
-        steps(views, "lines" if per == "item" else "orders", "session_id" in keys), "ts", views, window_days
-    )
+    all_steps = steps(views, "lines" if per == "item" else "orders", "session_id" in keys)
+    rows = in_window(all_steps, "ts", views, window_days)
     rows = rows.filter(rows.step.isin(names), *(rows[key].notnull() for key in keys)).select(*keys, "ts", "step")
     with materialized(views, _entities(rows, names, entity, keys, within_days)) as found:
         each = found.group_by("one_id").aggregate(**{f"n{k}": found[f"reached{k}"].sum() for k in range(len(names))})
         times = found.aggregate(
             **{f"hours{k}_{q}": found[f"hours{k}"].quantile(q / 100) for k in range(1, len(names)) for q in (50, 90)}
         )
-        row = fetch_rows(_rates(each.mutate(everybody=ibis.literal("")), "everybody", len(names)))
-        everybody = row[0] if row else {}
+        row = fetch_rows(_rates(each.mutate(all_customers=ibis.literal("")), "all_customers", len(names)))
+        overall = row[0] if row else {}
         if not row and not has_events(views, window_days):
             raise_no_events(views, window_days)
         step_times = fetch_rows(times)[0]
-        made = tuple(_step(name, k, everybody, step_times) for k, name in enumerate(names))
+        made = tuple(_step(name, k, overall, step_times) for k, name in enumerate(names))
         if tags is None or not row:
             return Funnel(per, made)
         tagged = each.left_join(ibis.memtable(tags), "one_id").drop("one_id_right")
@@ -204,7 +217,12 @@ def funnel(
 
 
 def validate_steps(wanted: Sequence[str]) -> tuple[str, ...]:
-    """The steps by the names used here.
+    """Validate the names of steps; ``purchase`` is an alias of ``buy``.
+
+    Raises
+    ------
+    UsageError
+        Steps are unknown or repeated, or there are fewer than two.
 
     Examples
     --------
@@ -214,10 +232,10 @@ def validate_steps(wanted: Sequence[str]) -> tuple[str, ...]:
     names = tuple(BUY if name == "purchase" else name for name in wanted)
     unknown = [name for name in names if name not in STEPS]
     if unknown:
-        raise UsageError("there is no such step", where="--steps", got=", ".join(unknown), allowed=", ".join(STEPS))
+        raise UsageError("unknown step", where="--steps", got=", ".join(unknown), allowed=", ".join(STEPS))
     if len(names) < 2 or len(set(names)) < len(names):
         raise UsageError(
-            "a funnel has two or more steps, each once",
+            "a funnel requires two or more distinct steps",
             where="--steps",
             got=", ".join(names),
             hint="--steps view,cart,buy",
@@ -228,9 +246,9 @@ def validate_steps(wanted: Sequence[str]) -> tuple[str, ...]:
 def _entities(
     t: ir.Table, names: Sequence[str], entity: list[str], keys: list[str], within_days: float | None
 ) -> ir.Table:
-    """A row an entity: reached0.. (0 or 1), hours1.. from the step before."""
+    """One row per counted unit: reached0 … (0 or 1), and hours1 … since the previous step."""
     never = ibis.null("timestamp(6)")
-    # rows of the same instant are peers of a range window: a step may come at the moment of the one before
+    # rows with equal times are peers of a range window, so a step may have the time of the previous one
     so_far = ibis.window(group_by=keys, order_by="ts", range=(None, 0))
     t = t.mutate(start0=ibis.ifelse(t.step == names[0], t.ts, never))
     t = t.mutate(at0=t.start0, before0=never)
@@ -239,7 +257,7 @@ def _entities(
         reached = (t.step == name) & t.start.notnull()
         if within_days is not None:
             reached &= t.ts <= t.start + ibis.interval(seconds=round(within_days * SECONDS_PER_DAY))
-        # the latest step before has the latest start, so that `before` and `start` are of one way
+        # the latest previous step has the latest start, so `before` and `start` belong to one sequence
         t = t.mutate(
             **{
                 f"start{k}": ibis.ifelse(reached, t.start, never),
@@ -251,9 +269,8 @@ def _entities(
     hours = {}
     for k in range(1, len(names)):
         step_hours = seconds_between(t.ts, t[f"before{k}"]) / 3_600.0
-        first = ibis.struct(
-            {"at": t[f"at{k}"], "took": step_hours}
-        )  # of several visits that get there at one instant, the quickest
+        # among several rows that reach the step at the same time, the quickest counts
+        first = ibis.struct({"at": t[f"at{k}"], "took": step_hours})
         hours[f"hours{k}"] = step_hours.argmin(first, where=t[f"at{k}"].notnull())
     found = t.group_by(entity).aggregate(**reached_at, **hours)
     return found.filter(found.reached0 > 0)
@@ -270,10 +287,9 @@ def _rates(each: ir.Table, group: str, count: int) -> ir.Table:
 
 
 def _step(name: str, k: int, row: dict[str, Any], times: dict[str, Any]) -> FunnelStep:
-    nothing = dict.fromkeys(
-        (f"{of}{k}_{part}" for of in ("overall", "step") for part in ("y", "n", "yy", "yn", "nn", "m")), 0
-    )
-    row = row or {**nothing, f"reached{k}": 0}
+    parts = ("y", "n", "yy", "yn", "nn", "m")
+    empty = {f"{of}{k}_{part}": 0 for of in ("overall", "step") for part in parts}
+    row = row or {**empty, f"reached{k}": 0}
     conversion = rate_of(f"step{k}", row) if k else None
     return FunnelStep(
         name,
@@ -285,13 +301,13 @@ def _step(name: str, k: int, row: dict[str, Any], times: dict[str, Any]) -> Funn
     )
 
 
-def _group(row: dict[str, Any], everybody: Sequence[FunnelStep]) -> FunnelGroup:
-    conversion = tuple(rate_of(f"step{k}", row) for k in range(1, len(everybody)))
+def _group(row: dict[str, Any], overall: Sequence[FunnelStep]) -> FunnelGroup:
+    conversion = tuple(rate_of(f"step{k}", row) for k in range(1, len(overall)))
     index = tuple(
-        mine.complement.index(step.conversion.complement)
-        for mine, step in zip(conversion, everybody[1:], strict=True)
+        own.complement.index(step.conversion.complement)
+        for own, step in zip(conversion, overall[1:], strict=True)
         if step.conversion is not None
     )
     return FunnelGroup(
-        row["tag"], row["customers"], tuple(row[f"reached{k}"] for k in range(len(everybody))), conversion, index
+        row["tag"], row["customers"], tuple(row[f"reached{k}"] for k in range(len(overall))), conversion, index
     )

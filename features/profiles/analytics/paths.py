@@ -1,4 +1,4 @@
-"""Click paths: the ways visits take, how they begin, go on and end."""
+"""Click paths: the most frequent paths of sessions, transitions between states, and entry and exit shares."""
 
 from __future__ import annotations
 
@@ -31,7 +31,10 @@ EXIT, OTHER, MORE = "(exit)", "(other)", "…"
 
 @dataclass(frozen=True)
 class ClickPath:
-    """One way: its states, the visits that went it (share of all visits) and how many of those bought."""
+    """One path: its states, the number and share of sessions with this path, and their conversion.
+
+    `longer` is true if the sessions continue after the last state.
+    """
 
     path: tuple[str, ...]
     longer: bool
@@ -43,7 +46,7 @@ class ClickPath:
 
 @dataclass(frozen=True)
 class Transition:
-    """What comes after a state: `share` of its occurrences; to ``(exit)`` it is the state's drop-off."""
+    """A transition from a state, with its `share` of the occurrences of the state; to ``(exit)`` it is the drop-off."""
 
     state: str
     next: str
@@ -53,7 +56,7 @@ class Transition:
 
 @dataclass(frozen=True)
 class EntryExitShare:
-    """How often visits begin and end in a state, as shares of all visits."""
+    """Shares of all sessions that begin and end in a state."""
 
     state: str
     occurrences: int
@@ -63,7 +66,7 @@ class EntryExitShare:
 
 @dataclass(frozen=True)
 class PathAnalysis:
-    """The most frequent paths, the transitions between the most frequent states, and where visits begin and end."""
+    """The most frequent paths, the transitions between the most frequent states, and entry and exit shares."""
 
     state: str
     sessions: int
@@ -72,11 +75,11 @@ class PathAnalysis:
     ends: tuple[EntryExitShare, ...]
 
     def as_dict(self) -> dict[str, Any]:
-        """For JSON."""
+        """The analysis as JSON-compatible data."""
         return asdict(self)
 
     def as_table(self) -> pa.Table:
-        """A row a path, for a file."""
+        """The paths as a table, one row per path."""
         rows = [
             {
                 "path": SEPARATOR.join((*found.path, *([MORE] if found.longer else []))),
@@ -92,17 +95,8 @@ class PathAnalysis:
             for found in self.paths
         ]
         kinds = {"path": pa.string(), "sessions": pa.int64(), "customers": pa.int64()}
-        names = (
-            "path",
-            "sessions",
-            "customers",
-            "share",
-            "share_low",
-            "share_high",
-            "conversion",
-            "conversion_low",
-            "conversion_high",
-        )
+        rates = (f"{name}{suffix}" for name in ("share", "conversion") for suffix in ("", "_low", "_high"))
+        names = (*kinds, *rates)
         return pa.Table.from_pylist(rows, pa.schema([(name, kinds.get(name, pa.float64())) for name in names]))
 
 
@@ -115,30 +109,36 @@ def paths(
     window_days: int | None = None,
     keep_repeats: bool = False,
 ) -> PathAnalysis:
-    """Paths of the visits before `as_of`.
+    """Click paths of the sessions before `as_of`.
 
     Parameters
     ----------
+    views : Views
+        Rows before the cutoff.
     state : {"event_type", "category", "category_top", "page"}
-        What a step of a path is; an event without it is left out. Purchases are the event type ``buy``.
+        Column that is the state of an event; events without it are left out. Purchases have the event type ``buy``.
     depth : int
-        A path is told to its first so many states.
+        Number of states after which a path is truncated.
     top : int
-        So many paths; and so many states, the others together being ``(other)``.
+        Number of paths, and number of states; all other states are ``(other)``.
+    window_days : int, optional
+        Only sessions that began in this many days before the cutoff.
     keep_repeats : bool
-        Without it, the same state several times in a row counts once.
+        Whether to keep consecutive repetitions of a state.
 
     Raises
     ------
     UsageError
-        An unknown state, or a depth or number below 1.
+        The state is unknown, or `depth` or `top` is below 1.
     DataError
-        There are no events.
+        The window has no events.
     """
     if state not in PATH_STATES:
-        raise UsageError("a path cannot be made of that", where="--of", got=state, allowed=", ".join(PATH_STATES))
+        raise UsageError("unknown state of a path", where="--of", got=state, allowed=", ".join(PATH_STATES))
     if depth < 1 or top < 1:
-        raise UsageError("that is no path", where="--depth, --top", got=f"{depth}, {top}", allowed="1 or more")
+        raise UsageError(
+            "depth and top must be positive", where="--depth, --top", got=f"{depth}, {top}", allowed="1 or more"
+        )
     t = steps(views)
     t = t.filter(t.session_id.notnull()).mutate(state=t.step if state == "event_type" else t[state])
     visit_steps = t.select("one_id", "session_id", *SORT_COLUMNS, "step", "state")
@@ -149,13 +149,12 @@ def paths(
         total = int(rows.select("one_id", "session_id").distinct().count().execute())
         if not total and not has_events(views, window_days):
             raise_no_events(views, window_days)
-        return PathAnalysis(
-            state, total, _paths(rows, _visits_with_purchase(visit_rows), depth, top), *_transitions(rows, top, total)
-        )
+        most_frequent = _paths(rows, _visits_with_purchase(visit_rows), depth, top)
+        return PathAnalysis(state, total, most_frequent, *_transitions(rows, top, total))
 
 
 def _states(t: ir.Table, views: Views, window_days: int | None, keep_repeats: bool) -> ir.Table:
-    """A row a state of a visit: one_id, session_id, state, place (0..) and the state after it."""
+    """One row per state of a session: one_id, session_id, state, place (from 0) and the next state."""
     visit = ["one_id", "session_id"]
     if window_days is not None:
         t = in_window(t.mutate(begun=t.ts.min().over(group_by=visit)), "begun", views, window_days)
@@ -169,14 +168,14 @@ def _states(t: ir.Table, views: Views, window_days: int | None, keep_repeats: bo
 
 
 def _visits_with_purchase(t: ir.Table) -> ir.Table:
-    """The visits with a purchase."""
+    """Sessions with a purchase."""
     return t.filter(t.step == BUY).select("one_id", "session_id").distinct().mutate(bought=ibis.literal(True))
 
 
 def _paths(rows: ir.Table, purchase_visits: ir.Table, depth: int, top: int) -> tuple[ClickPath, ...]:
     visit_steps = rows.filter(rows.place <= depth)
     visits = visit_steps.group_by(["one_id", "session_id"]).aggregate(
-        # a control character cannot be part of a page's name, the separator for people can
+        # page names cannot contain a control character, but they can contain `SEPARATOR`
         path=visit_steps.state.group_concat(sep="\x1f", order_by=visit_steps.place, where=visit_steps.place < depth),
         longer=(visit_steps.place == depth).any(),
     )
@@ -193,7 +192,7 @@ def _paths(rows: ir.Table, purchase_visits: ir.Table, depth: int, top: int) -> t
         **moments("conversion", each.bought, each.n),
     )
     found = found.order_by([ibis.desc("sessions"), "path", "longer"]).limit(top)
-    # the share of a path is one of all visits: customers who never went it count with none of their visits
+    # the denominator is all sessions, so customers without this path count with 0 of their sessions
     crossed = (
         each.inner_join(customers, "one_id").group_by(["path", "longer"]).aggregate(yn=lambda t: (t.n * t["all"]).sum())
     )

@@ -1,4 +1,4 @@
-"""Shares with their intervals, where what is counted comes in bunches: a customer's visits resemble each other."""
+"""Rates with confidence intervals for clustered data: the sessions of one customer are correlated."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ NAN = float("nan")
 
 @dataclass(frozen=True)
 class Rate:
-    """A share with its 95 % interval.
+    """A share with its 95 % confidence interval.
 
     Attributes
     ----------
     value, low, high : float
-        0..1; not a number where nothing was counted.
+        Share and bounds of the interval, 0 to 1; NaN if `n` is 0.
     n : int
-        What the share is of.
+        Number of trials.
     """
 
     value: float
@@ -31,11 +31,11 @@ class Rate:
     n: int
 
     def as_dict(self) -> dict[str, Any]:
-        """For JSON."""
+        """The rate as JSON-compatible data."""
         return asdict(self)
 
     def index(self, base: Rate) -> Rate:
-        """This share ÷ the share of everybody × 100 (a target group index: 100 is neutral); the base is taken as known.
+        """Target group index: this share ÷ the share of all customers × 100, with the base treated as exact.
 
         Examples
         --------
@@ -49,17 +49,19 @@ class Rate:
 
     @property
     def complement(self) -> Rate:
-        """The share of the others."""
+        """The complementary share, 1 − value."""
         return Rate(1.0 - self.value, 1.0 - self.high, 1.0 - self.low, self.n)
 
 
 def rate(successes: float, trials: float, effective_n: float | None = None) -> Rate:
-    """Wilson's score interval (Wilson 1927).
+    """Share of successes with the Wilson score interval (Wilson 1927).
 
     Parameters
     ----------
+    successes, trials : float
+        Numbers of successes and of trials.
     effective_n : float, optional
-        How many independent trials the trials are worth; default: all of them.
+        Effective sample size of correlated trials; default: `trials`.
 
     Examples
     --------
@@ -76,7 +78,7 @@ def rate(successes: float, trials: float, effective_n: float | None = None) -> R
 
 
 def moments(name: str, y: ir.NumericValue, n: ir.NumericValue) -> dict[str, ir.Scalar]:
-    """What `rate_of` needs to know about one share: y of n in each row, a row a customer."""
+    """Aggregates that `rate_of` needs for one share: y successes of n trials per row, one row per customer."""
     y, n = y.cast("float64"), n.cast("float64")
     parts = {"y": y, "n": n, "yy": y * y, "yn": y * n, "nn": n * n}
     return {f"{name}_{part}": value.sum().fill_null(0.0) for part, value in parts.items()} | {
@@ -85,16 +87,16 @@ def moments(name: str, y: ir.NumericValue, n: ir.NumericValue) -> dict[str, ir.S
 
 
 def rate_of(name: str, row: Mapping[str, Any]) -> Rate:
-    """The share of `moments`, with an interval that knows that rows of one customer belong together.
+    """The share of `moments`, with an interval that accounts for the correlation of the trials of a customer.
 
-    The variance of the ratio estimator over customers says how many independent trials the trials are worth (Kish 1965), and
-    Wilson's interval is taken with that number. With one trial a customer it is Wilson's interval itself.
+    The variance of the ratio estimator over customers gives the effective sample size (Kish 1965), with which the
+    Wilson interval is computed. With one trial per customer this is the ordinary Wilson interval.
     """
     y, n, yy, yn, nn, customers = (float(row[f"{name}_{part}"]) for part in ("y", "n", "yy", "yn", "nn", "m"))
     if not n:
         return rate(0, 0)
     p = y / n
     variance = (yy - 2 * p * yn + p * p * nn) / (n * n)
-    # all or none: nothing is known about how alike a customer's rows are, so a customer counts once
+    # with a share of 0 or 1 the correlation within a customer is unknown, so each customer counts as one trial
     effective_n = p * (1 - p) / variance if 0 < p < 1 and variance > 1e-15 else customers
     return rate(y, n, min(n, max(effective_n, 1.0)))

@@ -1,4 +1,4 @@
-"""Visits: a customer's events with at most half an hour between them, or what the source itself calls a session."""
+"""Sessions: the events of a customer with at most half an hour between them, or the sessions of the source."""
 
 from __future__ import annotations
 
@@ -23,27 +23,26 @@ from features.profiles.analytics.steps import (
 )
 from features.profiles.analytics.tagged import UNTAGGED
 
-VISIT_EVENT_COLUMNS = ("step", "page", "referrer", "channel")  # of a visit's first event
+VISIT_EVENT_COLUMNS = ("step", "page", "referrer", "channel")  # of the first and last event of a session
 
 
 def sessions(views: Views, window_days: int | None = None) -> ir.Table:
-    """A row a visit that began in ``[as_of - window_days, as_of)``, as far as it went before `as_of`.
+    """One row per session that began in ``[as_of - window_days, as_of)``, with its rows before `as_of`.
 
     Returns
     -------
-    ibis Table
-        ``one_id``, ``session_id``; ``start`` and ``end`` (UTC, first and last row), ``duration_seconds``; ``events``, ``views``, ``carts`` (numbers of events),
-        ``purchases`` (orders, or purchase events where they are more: the same purchase may be in both); ``entry_step``, ``entry_page``,
-        ``entry_referrer``, ``entry_channel`` of the first event, ``exit_step``, ``exit_page`` of the last one; ``bounce`` (one event, nothing bought).
-        Its order is the engine's.
+    ibis.expr.types.Table
+        Unordered rows with the columns ``one_id``, ``session_id``; ``start`` and ``end`` (UTC, first and last row),
+        ``duration_seconds``; ``events``, ``views``, ``carts`` (numbers of events); ``purchases`` (the larger of the
+        number of orders and of purchase events, because one purchase may be in both); ``entry_step``, ``entry_page``,
+        ``entry_referrer``, ``entry_channel`` of the first event; ``exit_step``, ``exit_page`` of the last event;
+        ``bounce`` (one event and no purchase).
     """
     t = event_rows(views)
     t = t.filter(t.session_id.notnull())
-    # one hash aggregate: the first and the last event as structs need no sorting
-    moment, event_columns = (
-        ibis.struct({name: t[name] for name in ("ts", "row_id", "source")}),
-        ibis.struct({name: t[name] for name in VISIT_EVENT_COLUMNS}),
-    )
+    # a single hash aggregate, because taking the first and last event as structs needs no sorting
+    moment = ibis.struct({name: t[name] for name in ("ts", "row_id", "source")})
+    event_columns = ibis.struct({name: t[name] for name in VISIT_EVENT_COLUMNS})
     visits = t.group_by(["one_id", "session_id"]).aggregate(
         start=t.ts.min(),
         last=t.ts.max(),
@@ -87,16 +86,22 @@ def sessions(views: Views, window_days: int | None = None) -> ir.Table:
 
 @dataclass(frozen=True)
 class SessionSummary:
-    """Visits in numbers.
+    """Statistics of the sessions of a group of customers.
 
     Attributes
     ----------
     tag : str or None
-        The group of customers; None is everybody.
+        Tag value of the group; None for all customers.
+    sessions, customers : int
+        Numbers of sessions and of customers with a session.
+    sessions_per_customer, events_per_session : float
+        Means.
+    duration_seconds_median, duration_seconds_p90 : float or None
+        Median and 90 % quantile of the duration.
     conversion, bounce : Rate
-        Shares of the visits, with intervals that know that a customer's visits belong together.
+        Shares of sessions with a purchase and of bounces; the intervals account for the correlation within a customer.
     index : Rate or None
-        Conversion ÷ that of everybody × 100.
+        Conversion ÷ conversion of all customers × 100.
     """
 
     tag: str | None
@@ -111,25 +116,29 @@ class SessionSummary:
     index: Rate | None = None
 
     def as_dict(self) -> dict[str, Any]:
-        """For JSON."""
+        """The statistics as JSON-compatible data."""
         return asdict(self)
 
 
 def summary(views: Views, window_days: int | None = None, tags: pa.Table | None = None) -> list[SessionSummary]:
-    """Everybody's visits, then those of each value of a tag (most visits first).
+    """Statistics of all sessions, then of each value of a tag (most sessions first).
 
     Parameters
     ----------
+    views : Views
+        Rows before the cutoff.
+    window_days : int, optional
+        Only sessions that began in this many days before the cutoff.
     tags : pyarrow.Table, optional
-        ``one_id`` and ``tag``, from `tag_column`.
+        Columns ``one_id`` and ``tag``, from `tag_column`.
 
     Raises
     ------
     DataError
-        There are no events.
+        The window has no events.
     """
-    with materialized(views, sessions(views, window_days).mutate(everybody=ibis.literal(""))) as visits:
-        base = _summaries(visits, "everybody", None)
+    with materialized(views, sessions(views, window_days).mutate(all_customers=ibis.literal(""))) as visits:
+        base = _summaries(visits, "all_customers", None)
         if not base:
             raise_no_events(views, window_days)
         if tags is None:

@@ -1,4 +1,4 @@
-"""The rows journeys are made of: behaviour events and purchases of each customer in one order, every one with its visit."""
+"""The rows of behaviour analytics: events and purchases of each customer in one table, each with its session."""
 
 from __future__ import annotations
 
@@ -19,12 +19,8 @@ from qianmian.schema import EVENT_TYPES
 BUY = "buy"
 STEPS = (*(kind for kind in EVENT_TYPES if kind != "purchase"), BUY)
 EVENT, PURCHASE = 0, 1
-SORT_COLUMNS = (
-    "ts",
-    "kind",
-    "row_id",
-    "source",
-)  # an event before a purchase of the same instant; the rest only breaks ties
+# at equal times an event comes before a purchase; the last two columns only break ties
+SORT_COLUMNS = ("ts", "kind", "row_id", "source")
 COLUMNS = (
     "one_id",
     "source",
@@ -48,21 +44,23 @@ def steps(views: Views, purchases: Purchases = "orders", with_visits: bool = Tru
 
     Parameters
     ----------
+    views : Views
+        Rows before the cutoff.
     purchases : {"orders", "lines"}
-        A row an order, or a row a line with its item.
+        One row per order, or one row per line with its item.
     with_visits : bool
-        Say the visit of purchases too, which costs a pass; else theirs is null.
+        Assign sessions to purchases, which needs a join; otherwise their `session_id` is null.
 
     Returns
     -------
-    ibis Table
-        `COLUMNS`; kind is 0 for an event, 1 for a purchase.
+    ibis.expr.types.Table
+        Columns `COLUMNS`; kind is 0 for an event, 1 for a purchase.
     """
     return event_rows(views).select(*COLUMNS).union(purchase_rows(views, purchases, with_visits).select(*COLUMNS))
 
 
 def event_rows(views: Views) -> ir.Table:
-    """The events, with `referrer` and `channel`."""
+    """Events as rows of `steps`, with the additional columns `referrer` and `channel`."""
     t = views["events"]
     return t.select(
         "one_id",
@@ -82,10 +80,11 @@ def event_rows(views: Views) -> ir.Table:
 
 
 def purchase_rows(views: Views, purchases: Purchases = "orders", with_visits: bool = True) -> ir.Table:
-    """Paid orders or lines.
+    """Paid orders or lines as rows of `steps`.
 
-    One belongs to the visit of the customer's last event before it (of several at that instant the one whose `session_id` is
-    greatest) when that was at most half an hour ago; else it has none, as a purchase in a store.
+    A purchase belongs to the session of the customer's last event before it, if that event is at most half an hour
+    older (among events at the same time, the one with the largest `session_id`). Otherwise it has no session, as a
+    purchase in a store.
     """
     t = views[purchases]
     text, lines = ibis.null("string"), purchases == "lines"
@@ -106,55 +105,56 @@ def purchase_rows(views: Views, purchases: Purchases = "orders", with_visits: bo
     events = views["events"]
     seen = events.group_by("one_id", seen=events.ts).aggregate(visit=events.session_id.max())
     t = t.asof_join(seen, on=t.ts >= seen.seen, predicates="one_id")
-    lately = t.ts <= t.seen + ibis.interval(seconds=SESSION_GAP_SECONDS)
-    return t.mutate(session_id=ibis.ifelse(lately, t.visit, None)).drop("one_id_right", "seen", "visit")
+    in_session = t.ts <= t.seen + ibis.interval(seconds=SESSION_GAP_SECONDS)
+    return t.mutate(session_id=ibis.ifelse(in_session, t.visit, None)).drop("one_id_right", "seen", "visit")
 
 
 def in_window(t: ir.Table, column: str, views: Views, window_days: int | None) -> ir.Table:
-    """Rows of ``[as_of - window_days, as_of)``; all rows for None."""
+    """Rows in ``[as_of - window_days, as_of)``; all rows if `window_days` is None."""
     if window_days is None:
         return t
     return t.filter(t[column] >= ibis.timestamp((views.as_of - timedelta(days=window_days)).isoformat(sep=" ")))
 
 
 def seconds_between(later: ir.TimestampValue, earlier: ir.TimestampValue) -> ir.FloatingValue:
-    """Whole seconds, as float64."""
+    """Whole seconds between two moments, as float64."""
     return (later.epoch_seconds() - earlier.epoch_seconds()).cast("float64")
 
 
 def raise_no_events(views: Views, window_days: int | None = None) -> NoReturn:
-    """Journeys nobody made are not described.
+    """Raise the error for a window without events.
 
     Raises
     ------
     DataError
-        Always: no behaviour event of a known customer lies before `as_of` (and in the window).
+        Always: no customer has a behaviour event before `as_of` (and in the window).
     """
     reach = f" in the {window_days} days before" if window_days else " before"
     raise DataError(
-        "there is no behaviour event of a known customer",
+        "no behaviour event of a known customer was found",
         where=f"events{reach} {views.as_of}",
-        hint="map `events` in sources.yaml (docs/data.md) and ingest, or choose another --as-of or a longer --window-days",
+        hint="map `events` in sources.yaml (docs/data.md) and ingest, "
+        "or choose another --as-of or a longer --window-days",
     )
 
 
 def has_events(views: Views, window_days: int | None = None) -> bool:
-    """Whether there is any behaviour event to describe."""
+    """Whether the window has any behaviour event."""
     return bool(in_window(views["events"], "ts", views, window_days).limit(1).count().execute())
 
 
 @contextlib.contextmanager
 def materialized(views: Views, t: ir.Table) -> Iterator[ir.Table]:
-    """A result that several queries read, computed once into a temporary table."""
-    backend, name = views.rows.backend, f"journeys_{uuid.uuid4().hex}"
+    """Store a result that several queries read in a temporary table, dropped at the end of the block."""
+    backend, name = views.rows.backend, f"analytics_{uuid.uuid4().hex}"
     try:
         yield backend.create_table(name, t, temp=True)
     finally:
-        # not `drop_table`: Ibis 12 loses the table's name with sqlglot 30
+        # not `drop_table`, because Ibis 12 loses the table name with sqlglot 30
         backend.raw_sql(f'DROP TABLE IF EXISTS "{name}"')
 
 
 def fetch_rows(t: ir.Table) -> list[dict[str, Any]]:
-    """A small result as dictionaries."""
+    """The rows of a small result as dictionaries."""
     found: list[dict[str, Any]] = t.to_pyarrow().to_pylist()
     return found

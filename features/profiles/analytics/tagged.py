@@ -1,4 +1,4 @@
-"""A tag of the profile snapshot as a column to split journeys by."""
+"""A tag of the profile snapshot as a column, to group behaviour analytics by."""
 
 from __future__ import annotations
 
@@ -14,17 +14,17 @@ from qianmian.errors import UsageError
 if TYPE_CHECKING:
     from features.profiles.tags.declare import TagValue
 
-MAX_VALUES = 12  # a number with more values than that is cut at its quartiles
+MAX_VALUES = 12  # a number with more distinct values is divided at its quartiles
 UNTAGGED = "(none)"
 
 
 def tag_column(name: str, one_ids: Sequence[str], tags: dict[str, list[TagValue]]) -> pa.Table:
-    """one_id and `tag`, the values of one tag as text.
+    """Table with the columns ``one_id`` and ``tag``, the values of one tag as text.
 
     Raises
     ------
     UsageError
-        There is no such tag.
+        The tag is unknown.
 
     Examples
     --------
@@ -33,11 +33,11 @@ def tag_column(name: str, one_ids: Sequence[str], tags: dict[str, list[TagValue]
     """
     if name not in tags:
         raise UsageError(
-            "the profiles have no such tag",
+            "the profiles do not have this tag",
             where="--by",
             got=name,
             allowed=", ".join(sorted(tags)) or "none",
-            hint="`qianmian tags list` says what each means",
+            hint="run `qianmian tags list` for the meaning of each tag",
         )
     values = tags[name]
     numbers = [value for value in values if isinstance(value, int | float) and not isinstance(value, bool)]

@@ -1,1 +1,1 @@
-"""Keeping the tags few and sound: what there is (`catalogue`), what is wrong with it (`audit`), what each is worth (`value`)."""
+"""Tag governance: the catalogue of tags (`catalogue`), their problems (`audit`) and their information (`value`)."""

@@ -1,4 +1,4 @@
-"""What is wrong with the tags: doubled, empty, constant, unused, expired, nobody's, badly named; each with what to do about it."""
+"""Tag audit: duplicate, empty, constant, unused, expired, ownerless and badly named tags, each with a fix."""
 
 from __future__ import annotations
 
@@ -25,16 +25,16 @@ AUDIT_RULES = ("duplicate", "nearly_equal", "empty", "constant", "never_used", "
 
 @dataclass(frozen=True)
 class AuditFinding:
-    """One thing that is wrong.
+    """One problem of one or more tags.
 
     Attributes
     ----------
     rule : str
         One of `AUDIT_RULES`.
     tags : tuple of str
-        Whom it concerns.
+        Names of the tags.
     what, why, mend : str
-        What was found, why it matters, what to do.
+        The problem, its consequence, and how to fix it.
     """
 
     rule: str
@@ -44,7 +44,7 @@ class AuditFinding:
     mend: str
 
     def as_dict(self) -> dict[str, Any]:
-        """Plain values for JSON."""
+        """The finding as JSON-compatible data."""
         return {**self.__dict__, "tags": list(self.tags)}
 
 
@@ -57,20 +57,24 @@ def audit(
     features: Collection[str] = (),
     threshold: float = NEARLY_EQUAL_THRESHOLD,
 ) -> list[AuditFinding]:
-    """Everything that is wrong, in the order of `AUDIT_RULES`.
+    """Find the problems of all tags, in the order of `AUDIT_RULES`.
 
     Parameters
     ----------
+    tags : sequence of Tag
+        Declarations.
     values : mapping of str to sequence
-        Tag → one value a customer, of the tags the data can support.
+        Tag → values, one per customer, for the supported tags.
+    facts : mapping of str to TagFacts
+        Tag → metadata of its values.
     now : datetime
-        Naive UTC; what is older than a tag's time to live is expired.
+        Current time, naive UTC; values older than the `ttl_days` of a tag are expired.
     usage : mapping of str to sequence of str, optional
-        Tag → where rules ask about it (`features.profiles.governance.usage`). None: not judged.
+        Tag → files whose rules refer to it (`features.profiles.governance.usage`). If None, usage is not checked.
     features : collection of str
-        Names of the features: a tag called like one must be that one.
+        Names of all features: a tag with the name of a feature must use that feature.
     threshold : float
-        Two tags with a normalised mutual information (I ÷ the greater entropy) from here on are nearly equal.
+        Minimum normalised mutual information (I ÷ the larger entropy) of nearly equal tags.
     """
     found = [
         *_empty_or_constant(values),
@@ -90,16 +94,16 @@ def _empty_or_constant(values: Mapping[str, Sequence[TagValue]]) -> Iterator[Aud
                 "empty",
                 (name,),
                 f"unknown for all {len(column):,} customers",
-                "it costs a place in every list and says nothing",
-                "bring the data it is made of (`qianmian tags list` says which), or take it out",
+                "the tag takes up space in every list without information",
+                "ingest the data the tag needs (see `qianmian tags list`), or remove the tag",
             )
         elif len(column) > 1 and len(different) == 1:
             yield AuditFinding(
                 "constant",
                 (name,),
                 f"{_text(column[0])} for all {len(column):,} customers",
-                "it tells nobody apart",
-                "move its threshold, bring the data it is made of, or take it out",
+                "the tag does not distinguish any customers",
+                "change its threshold, ingest the data it needs, or remove the tag",
             )
 
 
@@ -107,7 +111,7 @@ def _duplicates(values: Mapping[str, Sequence[TagValue]], threshold: float) -> I
     informative = {name: column for name, column in values.items() if len(set(column)) > 1}
     same: dict[str, list[str]] = defaultdict(list)
     for name, column in informative.items():
-        same[hashlib.sha256(repr(list(column)).encode()).hexdigest()].append(name)  # tells True from 'True' and 1.0
+        same[hashlib.sha256(repr(list(column)).encode()).hexdigest()].append(name)  # distinguishes True, 'True' and 1.0
     duplicate_of = {name: group[0] for group in same.values() for name in group}
     for group in same.values():
         if len(group) > 1:
@@ -115,25 +119,26 @@ def _duplicates(values: Mapping[str, Sequence[TagValue]], threshold: float) -> I
                 "duplicate",
                 tuple(group),
                 "the same value for every customer",
-                "two names for one thing drift apart in rules and reports",
-                f"keep {group[0]} and take the other out, or derive them from different features",
+                "rules and reports that use two names for the same tag become inconsistent",
+                f"keep {group[0]} and remove the others, or derive them from different features",
             )
     encoded = encode_tags(informative)
     shared = normalised_information(encoded)
     for i, j in zip(*np.nonzero(np.triu(shared >= threshold, k=1)), strict=True):
         left, right = encoded.names[i], encoded.names[j]
         if duplicate_of[left] != duplicate_of[right]:
+            agreement = _agreement(informative[left], informative[right])
             yield AuditFinding(
                 "nearly_equal",
                 (left, right),
-                f"normalised mutual information {shared[i, j]:.3f}, {_agreement(informative[left], informative[right])}",
-                "who knows one knows the other: a rule on both counts the same thing twice",
-                "keep the one people understand",
+                f"normalised mutual information {shared[i, j]:.3f}, {agreement}",
+                "each tag nearly determines the other, so a rule on both uses the same information twice",
+                "keep the tag that is easier to understand",
             )
 
 
 def normalised_information(encoded: EncodedTags) -> np.ndarray[Any, np.dtype[np.float64]]:
-    """Mutual information of every two tags ÷ the greater of their entropies, (t, t): 1 where each tells the other exactly."""
+    """Mutual information of each pair of tags ÷ the larger entropy, shape (t, t); 1 if they determine each other."""
     Z = encoded.one_hot()
     joint_counts = np.asarray((Z.T @ Z).todense(), dtype=np.float64)
     starts, sizes = encoded.starts, encoded.sizes
@@ -150,21 +155,21 @@ def normalised_information(encoded: EncodedTags) -> np.ndarray[Any, np.dtype[np.
 
 
 def _agreement(left: Sequence[TagValue], right: Sequence[TagValue]) -> str:
-    return f"the same word for {np.mean([a == b for a, b in zip(left, right, strict=True)]):.0%} of the customers"
+    return f"the same value for {np.mean([a == b for a, b in zip(left, right, strict=True)]):.0%} of the customers"
 
 
 def _unused(tags: Sequence[Tag], usage: Mapping[str, Sequence[str]] | None) -> Iterator[AuditFinding]:
     if usage is None:
         return
     names = [tag.name for tag in tags]
-    why = "a tag no rule asks about is upkeep without a reader; the profile shows it all the same"
+    why = "a tag that no rule uses must still be maintained; profiles show it nevertheless"
     if not set(usage).intersection(names):
         yield AuditFinding(
             "never_used",
             tuple(names),
-            "no rule kept in this workspace asks about any tag",
+            "no rule in this workspace refers to any tag",
             why,
-            "keep segment rules as files under segments/ of the workspace, then audit again",
+            "store segment rules as files under segments/ of the workspace, and run the audit again",
         )
         return
     for name in names:
@@ -172,9 +177,9 @@ def _unused(tags: Sequence[Tag], usage: Mapping[str, Sequence[str]] | None) -> I
             yield AuditFinding(
                 "never_used",
                 (name,),
-                "no rule kept in this workspace asks about it",
+                "no rule in this workspace refers to the tag",
                 why,
-                "take it out, unless people read it in the profile: `qianmian tags value` says what it is worth",
+                "remove the tag, unless people read it in profiles; `qianmian tags value` measures its information",
             )
 
 
@@ -185,18 +190,18 @@ def _expired(facts: Mapping[str, TagFacts], now: datetime) -> Iterator[AuditFind
             groups[about.as_of, about.source if about.how == "model" else ""].append(name)
     for (as_of, model), names in groups.items():
         job = model.removeprefix("model:").removeprefix(REGISTERED_PREFIX)
-        mend = (
+        fix = (
             f"train the model again: `qianmian train {job}`"
             if model
-            else "ingest what has happened since and run `qianmian features`"
+            else "ingest newer data and run `qianmian features`"
         )
         lives = sorted({facts[name].ttl_days for name in names})
         yield AuditFinding(
             "expired",
             tuple(names),
-            f"as of {as_of:%Y-%m-%d}, {(now - as_of).days:,} days ago; they keep {' or '.join(map(str, lives))} days",
-            "old values served as new ones decide wrongly; the profile says stale: true",
-            mend,
+            f"as of {as_of:%Y-%m-%d}, {(now - as_of).days:,} days ago; valid for {' or '.join(map(str, lives))} days",
+            "decisions on outdated values are wrong; profiles mark these values with stale: true",
+            fix,
         )
 
 
@@ -205,9 +210,9 @@ def _declaration_findings(tag: Tag, features: Collection[str]) -> Iterator[Audit
         yield AuditFinding(
             "ownerless",
             (tag.name,),
-            "nobody answers for it",
-            "nobody will notice when it goes wrong",
-            "name an owner in its declaration",
+            "the tag has no owner",
+            "errors in the tag are not noticed",
+            "set an owner in the declaration of the tag",
         )
     problems = []
     if not NAME_PATTERN.fullmatch(tag.name):
@@ -215,9 +220,9 @@ def _declaration_findings(tag: Tag, features: Collection[str]) -> Iterator[Audit
     if len(tag.name) > MAX_NAME_LENGTH:
         problems.append(f"longer than {MAX_NAME_LENGTH} characters")
     if tag.name.startswith("tag_") or tag.name.endswith("_tag"):
-        problems.append("the word tag is part of the name")
+        problems.append("contains the word tag")
     if tag.name in features and tag.name not in tag.inputs:
-        problems.append("called like a feature it is not made of")
+        problems.append("has the name of a feature that it does not use")
     odd = [value for value in tag.values if not NAME_PATTERN.fullmatch(value)]
     if odd:
         problems.append(f"values that are not snake_case: {', '.join(odd)}")
@@ -226,8 +231,8 @@ def _declaration_findings(tag: Tag, features: Collection[str]) -> Iterator[Audit
             "naming",
             (tag.name,),
             "; ".join(problems),
-            "people guess names: one that follows the rules is found",
-            "rename it in its declaration",
+            "names that follow the conventions are easier to find",
+            "rename the tag in its declaration",
         )
 
 

@@ -1,4 +1,4 @@
-"""What tags there are: how each is made, who answers for it, and how it is filled at the moment."""
+"""The tag catalogue: how each tag is made, its owner, and its coverage in a snapshot."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ class CatalogueEntry:
     Attributes
     ----------
     coverage : float or None
-        Share of the customers whose value is known; None where the tag is absent.
+        Share of customers with a known value; None if the tag is absent.
     values : int or None
-        Number of different known values.
+        Number of distinct known values.
     top_value : str, float, bool or None
-        The most frequent one (count descending, then by its text).
+        Most frequent value (count descending, then text ascending).
     lacks : tuple of str
-        Why it is absent: the features that are off, or the model that has not published it.
+        Reasons why the tag is absent: unsupported features, or a note that no model has published it.
     """
 
     name: str
@@ -42,12 +42,12 @@ class CatalogueEntry:
     lacks: tuple[str, ...] = ()
 
     def as_dict(self) -> dict[str, Any]:
-        """Plain values for JSON."""
+        """The entry as JSON-compatible data."""
         return {**self.__dict__, "needs": list(self.needs), "lacks": list(self.lacks)}
 
 
 def catalogue(tags: Sequence[Tag], snapshot: Snapshot) -> list[CatalogueEntry]:
-    """Every declared tag, and how it is filled in these profiles."""
+    """One entry per declared tag, with its coverage in the snapshot."""
     present = set(snapshot.table.column_names)
     entries = []
     for tag in tags:

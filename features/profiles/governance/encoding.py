@@ -1,4 +1,4 @@
-"""Tags as small integer codes, so that all of them can be counted against each other and against an outcome."""
+"""Encoding of tags as small integer codes, to count joint frequencies of tags with each other and with an outcome."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from scipy import sparse
 
 from features.profiles.tags.declare import TagValue
 
-BINS = 8  # a number is cut into so many equal parts
-MAX_VALUES = 30  # rarer values of a text are one code: counts of one say nothing
+BINS = 8  # quantile bins of a number
+MAX_VALUES = 30  # the rarest values of a text share one code, because very small counts carry no information
 UNKNOWN, OTHER = "(unknown)", "(other)"
 
 
@@ -23,10 +23,12 @@ class EncodedTags:
 
     Attributes
     ----------
-    codes : ndarray of int64, (n, t)
-        One column a tag; every code from 0 to its number of labels − 1 occurs.
+    names : tuple of str
+        Names of the t tags.
+    codes : ndarray of int64, shape (n, t)
+        One column per tag; all codes from 0 to its number of labels − 1 occur.
     labels : tuple of tuple of str
-        What the codes of each tag stand for.
+        Labels of the codes of each tag.
     """
 
     names: tuple[str, ...]
@@ -35,23 +37,23 @@ class EncodedTags:
 
     @property
     def sizes(self) -> NDArray[np.int64]:
-        """Number of codes a tag, (t,)."""
+        """Number of codes of each tag, shape (t,)."""
         return np.array([len(labels) for labels in self.labels], dtype=np.int64)
 
     @property
     def starts(self) -> NDArray[np.int64]:
-        """First column of each tag in `one_hot`, (t,)."""
+        """First column of each tag in `one_hot`, shape (t,)."""
         return np.concatenate([[0], np.cumsum(self.sizes)[:-1]]).astype(np.int64)
 
     def one_hot(self) -> sparse.csr_matrix:
-        """(n, number of all codes): a one for each value a customer has."""
+        """One-hot encoding of all tags, shape (n, total number of codes)."""
         n, t = self.codes.shape
         columns = (self.codes + self.starts).ravel()
         return sparse.csr_matrix((np.ones(n * t), columns, np.arange(n + 1) * t), shape=(n, int(self.sizes.sum())))
 
 
 def encode(values: Sequence[TagValue]) -> tuple[NDArray[np.int64], tuple[str, ...]]:
-    """Codes (n,) of one tag and their labels: unknown is a value of its own, numbers are cut, rare texts are one.
+    """Codes of one tag, shape (n,), and their labels; numbers are binned, and unknown has its own code.
 
     Examples
     --------
@@ -64,11 +66,8 @@ def encode(values: Sequence[TagValue]) -> tuple[NDArray[np.int64], tuple[str, ..
         return _bin_numbers(values)
     texts = [UNKNOWN if value is None else str(value) for value in values]
     counted = sorted(Counter(texts).items(), key=lambda item: (-item[1], item[0]))
-    kept = (
-        {text for text, _ in counted[:MAX_VALUES]}
-        if len(counted) <= MAX_VALUES
-        else {text for text, _ in counted[: MAX_VALUES - 1]}
-    )
+    limit = MAX_VALUES if len(counted) <= MAX_VALUES else MAX_VALUES - 1
+    kept = {text for text, _ in counted[:limit]}
     shown = [text if text in kept else OTHER for text in texts]
     labels = tuple(sorted(set(shown), key=lambda text: (text not in (UNKNOWN, OTHER), text)))
     code_of = {label: code for code, label in enumerate(labels)}
@@ -86,7 +85,7 @@ def _bin_numbers(values: Sequence[TagValue]) -> tuple[NDArray[np.int64], tuple[s
 
 
 def encode_tags(tags: Mapping[str, Sequence[TagValue]]) -> EncodedTags:
-    """Every tag coded, in the order given."""
+    """Encode all tags, in the order of the mapping."""
     made = [encode(values) for values in tags.values()]
     n = len(next(iter(tags.values()))) if tags else 0
     codes = np.column_stack([codes for codes, _ in made]) if made else np.empty((n, 0), dtype=np.int64)
@@ -94,7 +93,7 @@ def encode_tags(tags: Mapping[str, Sequence[TagValue]]) -> EncodedTags:
 
 
 def entropy_bits(counts: NDArray[np.float64], axis: int | tuple[int, ...] = -1) -> NDArray[np.float64]:
-    """Shannon's entropy of counts over some axes, in bits.
+    """Shannon entropy of counts over some axes, in bits.
 
     Examples
     --------
@@ -107,7 +106,9 @@ def entropy_bits(counts: NDArray[np.float64], axis: int | tuple[int, ...] = -1) 
 
 
 def mutual_information(counts: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Mutual information of tables of counts (…, k, c) in bits: H(rows) + H(columns) − H(cells), as counted (biased upwards).
+    """Plug-in mutual information (biased upwards) of contingency tables of shape (…, k, c), in bits.
+
+    It is H(rows) + H(columns) − H(cells).
 
     Examples
     --------

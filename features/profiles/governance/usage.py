@@ -1,4 +1,4 @@
-"""Where a workspace refers to tags: the segment rules it keeps. What nobody refers to, nobody would miss."""
+"""Tag usage: which segment rules of a workspace refer to a tag."""
 
 from __future__ import annotations
 
@@ -16,15 +16,15 @@ FILE_SUFFIXES = (".json", ".yaml", ".yml")
 
 
 def tag_usage(workspace: Workspace) -> dict[str, list[str]]:
-    """Tag → the files of the workspace whose rules ask about it.
+    """Map each tag to the files of the workspace whose rules refer to it.
 
-    Read are ``qianmian.yaml`` and every JSON or YAML file under ``segments/`` and ``rules/``; a reference is the ``{"tag": NAME, …}`` of a
-    segment rule, wherever in the file it stands.
+    The files are ``qianmian.yaml`` and every JSON or YAML file under ``segments/`` and ``rules/``. A reference is a
+    mapping ``{"tag": NAME, …}``, as in a segment rule, anywhere in a file.
 
     Raises
     ------
     ConfigError
-        A file that cannot be read: its references would be missed.
+        A file cannot be read, so its references are unknown.
     """
     files = [workspace.config_file] if workspace.config_file.exists() else []
     for folder in RULE_FOLDERS:

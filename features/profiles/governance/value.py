@@ -1,11 +1,12 @@
-"""What each tag is worth: the bits it tells about a business goal, alone and on top of the tags already kept.
+"""Information of each tag about a business target, in bits: alone, and in addition to the tags already selected.
 
-*Alone*: mutual information of the tag and the outcome, corrected for the bias of counting (Miller 1955), with a bootstrap interval
-of the customers, beside what a tag without any connection would show (the outcome dealt out anew).
+*Alone*: mutual information of the tag and the outcome, corrected for the bias of the plug-in estimate (Miller 1955),
+with a bootstrap interval over customers, and with the 95 % quantile under independence (the outcome permuted).
 
-*On top*: tags are picked greedily. Each pick is the tag that most lowers the surprise (log loss in bits a customer) at the outcome
-of customers a model has not seen, given the tags picked before; it ends when no tag clearly does. Being measured on unseen customers,
-a copy of a picked tag adds nothing and noise adds less than nothing.
+*In addition*: tags are selected greedily (forward selection). Each step selects the tag that most reduces the log loss,
+in bits per customer, on held-out customers, given the tags selected before. The selection ends when no tag reduces it
+significantly. Because the log loss is measured on held-out customers, a copy of a selected tag adds nothing, and a tag
+without information adds a negative amount.
 """
 
 from __future__ import annotations
@@ -23,33 +24,33 @@ from features.profiles.tags.declare import TagValue
 from qianmian.errors import DataError
 
 BOOTSTRAP_SAMPLES = 400
-MAX_CUSTOMERS = 100_000  # more are sampled: the intervals are narrow by then
+MAX_CUSTOMERS = 100_000  # larger data sets are sampled, because the intervals are narrow enough
 MAX_SELECTED_TAGS = 10
 FOLDS = 5
-SHORTLIST = 3  # candidates of a step that are fitted in full
-SELECTION_ALPHA = 0.05  # chance of picking a tag that adds nothing, over all candidates of a step
+SHORTLIST = 3  # candidates per step for which a full model is fitted
+SELECTION_ALPHA = 0.05  # probability of selecting a tag without information, over all candidates of a step
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
 
 
 @dataclass(frozen=True)
 class TagInformation:
-    """The worth of one tag.
+    """Information of one tag about the outcome.
 
     Attributes
     ----------
     bits, low, high : float
-        Information about the outcome, and its 95 % interval; an interval that includes 0 is no evidence of any.
+        Mutual information in bits and its 95 % interval; an interval that includes 0 is no evidence of information.
     chance : float
-        What 95 % of unconnected tags with the same values stay under, in bits.
+        95 % quantile of the bits of independent tags with the same value counts.
     share : float
-        `bits` ÷ the entropy of the outcome.
+        `bits` ÷ entropy of the outcome.
     values : int
-        Number of values it was counted by, unknown being one.
+        Number of distinct values, including unknown.
     picked : int or None
-        Its place among the picks.
+        Position in the selection, from 1; None if not selected.
     adds, adds_low, adds_high : float
-        Bits a customer on top of the tags picked before it, or of all picks where it is none of them; 95 % interval.
+        Bits per customer in addition to the tags selected before it, or to all selected tags; with 95 % interval.
     """
 
     name: str
@@ -65,24 +66,26 @@ class TagInformation:
     adds_high: float = 0.0
 
     def as_dict(self) -> dict[str, Any]:
-        """Plain values for JSON."""
+        """The values as JSON-compatible data."""
         return dict(self.__dict__)
 
 
 @dataclass(frozen=True)
 class InformationGain:
-    """The worth of all tags.
+    """Information of all tags about the outcome.
 
     Attributes
     ----------
-    tags : tuple of TagWorth
-        By information, most first.
+    tags : tuple of TagInformation
+        Tags by `bits`, descending.
     picked : tuple of str
-        The few that matter, in the order they were picked.
+        Selected tags, in the order of selection.
     entropy_bits : float
-        The surprise of the outcome when nothing is known.
+        Entropy of the outcome.
     information_bits : float
-        What all picks together take off it, of unseen customers.
+        Reduction of the log loss on held-out customers by all selected tags, in bits per customer.
+    n : int
+        Number of customers.
     """
 
     tags: tuple[TagInformation, ...]
@@ -95,29 +98,32 @@ class InformationGain:
 def information_gain(
     tags: Mapping[str, Sequence[TagValue]], outcome: Ints, seed: int = 0, max_selected: int = MAX_SELECTED_TAGS
 ) -> InformationGain:
-    """Rank tags by what they tell about an outcome.
+    """Rank tags by their information about an outcome.
 
     Parameters
     ----------
-    tags : mapping of str to sequence, each (n,)
-        Values before the outcome.
-    outcome : ndarray of int64, (n,)
+    tags : mapping of str to sequence, each of length n
+        Values of the tags at the begin of the horizon.
+    outcome : ndarray of int64, shape (n,)
         Class of each customer, from 0.
     seed : int
-        The same seed and data give the same figures.
+        Random seed.
+    max_selected : int
+        Maximum number of selected tags.
 
     Raises
     ------
     DataError
-        Fewer than two outcomes, or too few customers of one.
+        There are fewer than two classes, or a class has too few customers.
 
     Examples
     --------
     >>> rng = np.random.default_rng(0)
-    >>> total_gain = rng.integers(0, 2, 1000)
-    >>> found = information_gain({"noise": rng.choice(["a", "b"], 1000).tolist(), "telling": [("lo", "hi")[t] for t in total_gain]}, np.where(rng.random(1000) < 0.9, total_gain, 1 - total_gain))
-    >>> [tag.name for tag in found.tags], found.picked
-    (['telling', 'noise'], ('telling',))
+    >>> signal = rng.integers(0, 2, 1000)
+    >>> tags = {"noise": rng.choice(["a", "b"], 1000).tolist(), "signal": [("lo", "hi")[bit] for bit in signal]}
+    >>> gain = information_gain(tags, np.where(rng.random(1000) < 0.9, signal, 1 - signal))
+    >>> [tag.name for tag in gain.tags], gain.picked
+    (['signal', 'noise'], ('signal',))
     """
     streams = np.random.default_rng(seed).spawn(3)
     if len(outcome) > MAX_CUSTOMERS:
@@ -126,9 +132,9 @@ def information_gain(
     _, outcome, kinds = np.unique(outcome, return_inverse=True, return_counts=True)
     if len(kinds) < 2 or kinds.min() < 2 * FOLDS:
         raise DataError(
-            "too few customers of an outcome to measure information on",
+            "too few customers of an outcome to estimate the information of tags",
             got=kinds.tolist(),
-            allowed=f"two outcomes, {2 * FOLDS} customers each",
+            allowed=f"at least two outcomes with {2 * FOLDS} customers each",
         )
     encoded = encode_tags(tags)
     classes = int(outcome.max()) + 1
@@ -165,32 +171,30 @@ def _single_tag_information(
     n = len(codes)
     counted = float(mutual_information(counts.astype(np.float64)))
     bits = counted - bias(counts)
-    # resampling customers with replacement is a multinomial draw of the cells
-    bootstrap = mutual_information(
-        rng.multinomial(n, counts.ravel() / n, size=BOOTSTRAP_SAMPLES)
-        .reshape(BOOTSTRAP_SAMPLES, size, classes)
-        .astype(np.float64)
-    )
-    # the bootstrap is as much above the counted value as that is above the truth: turning it round takes the bias out twice over
+    # resampling customers with replacement is equivalent to a multinomial sample of the cells
+    samples = rng.multinomial(n, counts.ravel() / n, size=BOOTSTRAP_SAMPLES)
+    bootstrap = mutual_information(samples.reshape(BOOTSTRAP_SAMPLES, size, classes).astype(np.float64))
+    # basic bootstrap: reflecting the quantiles at the plug-in value corrects its bias and that of the bootstrap
     low, high = 2 * counted - np.quantile(bootstrap, [0.975, 0.025])
-    # dealing the outcome out anew is a random table with the same margins
+    # permuting the outcome is equivalent to a random table with the same margins
     permuted_tables = stats.random_table(counts.sum(axis=1), counts.sum(axis=0), seed=rng).rvs(BOOTSTRAP_SAMPLES)
-    null_information = mutual_information(permuted_tables.astype(np.float64)) - np.array(
-        [bias(table) for table in permuted_tables]
-    )
+    null_bias = np.array([bias(table) for table in permuted_tables])
+    null_information = mutual_information(permuted_tables.astype(np.float64)) - null_bias
     chance = float(np.quantile(null_information, 0.95))
-    return TagInformation(
-        name, bits, float(low), float(high), chance, bits / target_entropy if target_entropy > 0 else 0.0, size
-    )
+    share = bits / target_entropy if target_entropy > 0 else 0.0
+    return TagInformation(name, bits, float(low), float(high), chance, share, size)
 
 
 def bias(counts: NDArray[Any]) -> float:
-    """How much counting overstates mutual information, in bits: (cells − rows − columns + 1) ÷ (2 n ln 2), of those that occur."""
+    """Bias of the plug-in mutual information in bits (Miller 1955): (cells − rows − columns + 1) ÷ (2 n ln 2).
+
+    Only non-empty cells, rows and columns count.
+    """
     cells, rows, columns = (counts > 0).sum(), (counts.sum(axis=1) > 0).sum(), (counts.sum(axis=0) > 0).sum()
     return float((cells - rows - columns + 1) / (2 * counts.sum() * np.log(2)))
 
 
-# ---- on top of each other --------------------------------------------------------------------------------------------
+# ---- in addition to the selected tags --------------------------------------------------------------------------------
 
 Gain = tuple[float, float, float]
 
@@ -198,11 +202,11 @@ Gain = tuple[float, float, float]
 def _select_greedily(
     encoded: EncodedTags, outcome: Ints, classes: int, rng: np.random.Generator, most: int
 ) -> tuple[list[tuple[int, Gain]], dict[int, Gain], float]:
-    """Greedy picks (tag, gain), the gain of every other tag on top of them, and what the picks tell together."""
+    """Selected tags with their gains, the gains of the other tags, and the total gain of the selection."""
     n, candidates = len(outcome), [tag for tag, size in enumerate(encoded.sizes) if size > 1]
     shuffled = rng.permutation(n)
     fold = np.empty(n, dtype=np.int64)
-    fold[shuffled[np.argsort(outcome[shuffled], kind="stable")]] = np.arange(n) % FOLDS  # every outcome in every fold
+    fold[shuffled[np.argsort(outcome[shuffled], kind="stable")]] = np.arange(n) % FOLDS  # stratified folds
     one_hot, wanted = encoded.one_hot(), np.eye(classes)[outcome]
     log_probabilities = _fit(None, outcome, fold, classes)
     start = log_loss_bits(log_probabilities, outcome, fold)
@@ -224,7 +228,7 @@ def _select_greedily(
         best = min(fitted, key=lambda tag: (float(log_loss_bits(fitted[tag], outcome, fold).mean()), tag))
         then = fitted[best]
         gain = log_loss_bits(log_probabilities, outcome, fold) - log_loss_bits(then, outcome, fold)
-        # the best of many looks good by luck: it must stand out among all that were looked at
+        # Bonferroni correction: the best of many candidates is large by chance
         if gain.mean() - stats.norm.ppf(1 - SELECTION_ALPHA / len(left)) * gain.std() / np.sqrt(n) <= 0:
             break
         selection.append((best, interval(gain)))
@@ -236,13 +240,13 @@ def _select_greedily(
 
 
 def interval(gains: Floats) -> Gain:
-    """The mean and its 95 % interval."""
+    """Mean of the gains and its 95 % interval."""
     half = 1.96 * gains.std() / np.sqrt(len(gains))
     return float(gains.mean()), float(gains.mean() - half), float(gains.mean() + half)
 
 
 def _fit(columns: sparse.csr_matrix | None, outcome: Ints, fold: Ints, classes: int) -> Floats:
-    """Log probabilities (folds, n, classes) by one model a fold that has not seen that fold's customers."""
+    """Log probabilities, shape (folds, n, classes): the model of each fold is fitted on the other folds."""
     from sklearn.linear_model import LogisticRegression
 
     made = np.empty((FOLDS, len(outcome), classes))
@@ -252,16 +256,13 @@ def _fit(columns: sparse.csr_matrix | None, outcome: Ints, fold: Ints, classes: 
             shares = np.bincount(outcome[seen], minlength=classes) + 0.5
             made[number] = np.log(shares / shares.sum())
         else:
-            made[number] = (
-                LogisticRegression(solver="newton-cholesky")
-                .fit(columns[seen], outcome[seen])
-                .predict_log_proba(columns)
-            )
+            model = LogisticRegression(solver="newton-cholesky").fit(columns[seen], outcome[seen])
+            made[number] = model.predict_log_proba(columns)
     return made
 
 
 def log_loss_bits(log_p: Floats, outcome: Ints, fold: Ints) -> Floats:
-    """Log loss of each customer by the model that has not seen them, (n,) in bits."""
+    """Log loss in bits of each customer, shape (n,), by the model of the customer's fold."""
     rows = np.arange(len(outcome))
     return np.asarray(-log_p[fold, rows, outcome] / np.log(2), dtype=np.float64)
 
@@ -275,7 +276,10 @@ def _newton_step_gains(
     outcome: Ints,
     fold: Ints,
 ) -> list[Floats]:
-    """How much less each customer surprises, (n,) a tag, when each value of the tag may shift the model's log odds by one Newton step."""
+    """Approximate gains in bits of each customer, shape (n,), per tag.
+
+    Each value of the tag shifts the log odds of the current model by one Newton step.
+    """
     classes = wanted.shape[1]
     before = log_loss_bits(log_probabilities, outcome, fold)
     after = np.empty((len(tags), len(outcome)))

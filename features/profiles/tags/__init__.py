@@ -1,4 +1,4 @@
-"""Tags: what a person would say about a customer, in five categories, by rule, statistic or model. `TAGS` is the registry."""
+"""Customer tags in five categories, made by rule, statistic or model. `TAGS` is the registry of the built-in tags."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from features.profiles.tags.declare import Tag, TagFacts, TagValue, check, tag_v
 from features.profiles.tags.inactivity import SOURCES as INACTIVITY_SOURCES
 from qianmian.registry import Registry
 
-# what a tag may be made of, besides the attributes of a profile
+# names of the columns a tag may use, besides the attributes of a profile
 INPUTS: tuple[str, ...] = (*(feature.name for feature in FEATURES), *INACTIVITY_SOURCES)
 TAGS: Registry[Tag] = Registry(
     "tag",

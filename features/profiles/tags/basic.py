@@ -1,4 +1,4 @@
-"""Who the customer is and where they came from."""
+"""Basic tags: profile attributes, acquisition and membership."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ MONTH, YEAR = 30.0, 365.0
 
 
 def attribute(name: str) -> Callable[[Columns, TagContext], NDArray[Any]]:
-    """The profile attribute itself."""
+    """The value of a profile attribute."""
     return lambda columns, _: columns[f"profile_{name}"]
 
 
 def first_visit_source(columns: Columns, _: TagContext) -> NDArray[Any]:
-    """The first event's referrer, else its channel; unknown where neither was recorded."""
+    """The referrer of the first event, else its channel; unknown if neither is recorded."""
     referrer, channel = columns.get("first_referrer"), columns.get("first_visit_channel")
     if referrer is None or channel is None:
         return columns["first_referrer" if channel is None else "first_visit_channel"]
@@ -29,7 +29,7 @@ def first_visit_source(columns: Columns, _: TagContext) -> NDArray[Any]:
 
 
 def membership(columns: Columns, _: TagContext) -> NDArray[Any]:
-    """How long the customer has been registered."""
+    """Time since registration, in three groups."""
     days = columns["days_since_registered"]
     return np.select([days >= NEVER, days <= MONTH, days <= YEAR], ["", "new", "under_a_year"], default="over_a_year")
 

@@ -1,4 +1,4 @@
-"""What the customer does: when, where, how far towards buying, and how they answer us."""
+"""Behaviour tags: times, channels, progress towards a purchase, and response to messages."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from features.profiles.tags.declare import Columns, Tag, TagContext, yes_no
 
 DAY_PARTS = ("night", "morning", "afternoon", "evening")
 WEEKDAYS = ("monday", "tuesday", "wednesday", "thursday", "friday", "saturday", "sunday")
-ABANDONED_DAYS = 14.0  # an older cart is forgotten, not abandoned
+ABANDONED_DAYS = 14.0  # an older cart does not count as abandoned
 
 
 def busiest_day_part(share: str, rows: str) -> Callable[[Columns, TagContext], NDArray[Any]]:
-    """The part of the day with the greatest share; unknown without rows."""
+    """The part of the day with the largest share; unknown without rows."""
     return lambda c, _: np.where(
         c[rows] > 0, np.asarray(DAY_PARTS)[np.argmax([c[share.format(part)] for part in DAY_PARTS], axis=0)], ""
     )
@@ -29,7 +29,7 @@ def weekday(columns: Columns, _: TagContext) -> NDArray[Any]:
 
 
 def abandoned_cart(columns: Columns, _: TagContext) -> NDArray[Any]:
-    """A cart filled lately and nothing bought since."""
+    """Whether the customer filled a cart recently and has not bought since."""
     cart = columns["days_since_last_cart"]
     bought = np.min(
         [columns[name] for name in ("days_since_last_order", "days_since_last_purchase") if name in columns]
@@ -40,14 +40,14 @@ def abandoned_cart(columns: Columns, _: TagContext) -> NDArray[Any]:
 
 
 def funnel_stop(columns: Columns, _: TagContext) -> NDArray[Any]:
-    """How far the last 91 days went: looking, filling the cart, buying."""
+    """The furthest step of the last 91 days: viewing, filling the cart, buying."""
     bought = columns["purchase_events_91d"] + columns.get("orders_91d", np.zeros(len(columns["purchase_events_91d"])))
     reached = [bought > 0, columns["cart_events_91d"] > 0, columns["view_events_91d"] > 0]
     return np.select(reached, ["buys", "fills_cart", "looks"], default="")
 
 
 def message_response(columns: Columns, _: TagContext) -> NDArray[Any]:
-    """What became of the contacts that arrived; unknown where none did."""
+    """Response to the delivered contacts of the last 91 days; unknown without any."""
     arrived = columns["touches_delivered_91d"] > 0
     clicked = columns.get("touches_clicked_91d", np.zeros(len(arrived)))
     return np.select(

@@ -1,7 +1,8 @@
-"""What a tag is, and how tags are computed for any number of customers at once.
+"""Declaration of tags, and their computation for many customers at once.
 
-A tag is made by *rule* (from the customer's own features), by *statistic* (from where the customer stands among all, so what was
-learnt from all of them is kept) or by *model* (published by a training job). Nothing here reads a disk or a clock.
+A tag is made by *rule* (from the features of the customer), by *statistic* (from the customer's position among all
+customers, with parameters that are fitted on all customers and stored) or by *model* (published by a training job).
+This module reads neither files nor the clock.
 """
 
 from __future__ import annotations
@@ -28,16 +29,19 @@ Fitted = dict[str, list[float]]
 Kind = Literal["static", "dynamic"]
 How = Literal["rule", "statistic", "model"]
 VALUE_DIGITS = 4
+RULE_REQUIRED = "a rule and features are required"
 
 
 @dataclass(frozen=True)
 class TagContext:
-    """What a tag's functions are told besides the columns.
+    """Settings and fitted parameters for the functions of a tag.
 
     Attributes
     ----------
+    settings : Settings
+        Settings of the workspace.
     fitted : dict of str to list of float
-        What `Tag.fit` learnt from all customers; empty for a rule.
+        Parameters that `Tag.fit` fitted on all customers; empty for a rule.
     """
 
     settings: Settings = field(default_factory=Settings)
@@ -53,21 +57,23 @@ class Tag:
     category : str
         One of `qianmian.schema.TAG_CATEGORIES`.
     required_features : tuple of str
-        Features it is made of; a tag whose features are off is absent.
-    rule : callable
-        Columns of those features, each (n,), and what is `TagContext` → values (n,), None, '' or NaN where unknown. None for a model's tag.
+        Features the tag needs; the tag is absent if any of them is unsupported.
+    rule : callable or None
+        Function of the feature columns, each of shape (n,), and the `TagContext` that returns values of shape (n,):
+        None, an empty string or NaN if unknown. None for a model tag.
     optional_features : tuple of str
-        More features, taken where they are on. A tag with `optional_features` and no `required_features` is absent when all of them are off.
+        Features used if supported. A tag without `required_features` is absent if all of these are unsupported.
     kind : str
-        `static` tags hardly ever change for one customer; `dynamic` ones follow what the customer does.
+        `static` for tags that rarely change for a customer, `dynamic` for tags that follow the customer's behaviour.
     how : str
         `rule`, `statistic` or `model`.
     fit : callable or None
-        Of a statistic: columns of all customers → what `rule` finds in `given.fitted`, so that one customer alone gets the same value.
+        For a statistic: function of the columns of all customers that returns `TagContext.fitted` for `rule`, so that a
+        single customer gets the same value.
     values : tuple of str
-        The closed vocabulary; empty for numbers, yes/no and open text.
+        Allowed values; empty for numbers, booleans and open text.
     ttl_days : int
-        A value older than this is stale.
+        Age in days above which a value is stale.
     """
 
     name: str
@@ -85,38 +91,42 @@ class Tag:
 
     @property
     def inputs(self) -> tuple[str, ...]:
-        """Every feature it may be made of."""
+        """All features the tag may use."""
         return (*self.required_features, *self.optional_features)
 
     def supported(self, present: Iterable[str]) -> bool:
-        """Whether these features are enough to make it of."""
-        there = set(present)
-        return there.issuperset(self.required_features) and (
-            bool(self.required_features) or bool(there.intersection(self.optional_features))
-        )
+        """Whether the tag can be computed from these features."""
+        available = set(present)
+        if self.required_features:
+            return available.issuperset(self.required_features)
+        return bool(available.intersection(self.optional_features))
 
 
 def check(tags: Sequence[Tag], features: Iterable[str], where: str = "the tag declarations") -> tuple[Tag, ...]:
-    """The tags themselves, when every declaration makes sense.
+    """Validate declarations and return them as a tuple.
 
     Parameters
     ----------
+    tags : sequence of Tag
+        Declarations.
     features : iterable of str
-        Names a tag may be made of; any profile attribute (``profile_…``) is one.
+        Names a tag may use; profile attributes (``profile_…``) are always allowed.
+    where : str
+        Name of the declarations in the error message.
 
     Raises
     ------
     ConfigError
-        All mistakes together: doubled names, unknown categories, features that do not exist, a statistic without a fit.
+        All mistakes together: duplicate names, unknown categories, undeclared features, a statistic without a fit.
 
     Examples
     --------
-    >>> check([Tag("vip", "value", "pays much", ("amout_28d",), lambda c, _: c["amout_28d"] > 9)], ["amount_28d"])
+    >>> check([Tag("vip", "value", "high spender", ("amout_28d",), lambda c, _: c["amout_28d"] > 9)], ["amount_28d"])
     Traceback (most recent call last):
     ...
     qianmian.errors.ConfigError: the tag declarations: 2 mistake(s):
       - vip: unknown category 'value'; allowed: basic, behaviour, transaction, interest, lifecycle
-      - vip: there is no feature 'amout_28d' (did you mean amount_28d?)
+      - vip: unknown feature 'amout_28d' (did you mean amount_28d?)
     . Fix: correct the tag declarations and run the command again
     """
     known, seen, problems = sorted(set(features)), set[str](), list[str]()
@@ -130,59 +140,67 @@ def check(tags: Sequence[Tag], features: Iterable[str], where: str = "the tag de
 
 def _declaration_problems(tag: Tag, seen: set[str], known: list[str]) -> Iterator[str]:
     if not tag.name:
-        yield "needs a name"
+        yield "name is required"
     if tag.name in seen:
-        yield "declared twice"
+        yield "is declared twice"
     if tag.category not in TAG_CATEGORIES:
         yield f"unknown category '{tag.category}'; allowed: {', '.join(TAG_CATEGORIES)}"
     if tag.kind not in get_args(Kind):
         yield f"unknown kind '{tag.kind}'; allowed: {', '.join(get_args(Kind))}"
     if tag.how not in get_args(How):
-        yield f"unknown way to make it '{tag.how}'; allowed: {', '.join(get_args(How))}"
+        yield f"unknown `how` '{tag.how}'; allowed: {', '.join(get_args(How))}"
     if not tag.description:
-        yield "needs a description"
+        yield "description is required"
     if tag.ttl_days < 1:
-        yield f"a time to live of {tag.ttl_days} days makes no sense"
+        yield f"ttl_days must be at least 1; got {tag.ttl_days}"
     if tag.how == "model":
         if tag.inputs or tag.rule or tag.fit:
-            yield "a model's tag has no features, rule or fit of its own: its values are published"
+            yield "a model tag must not have features, a rule or a fit, because its values are published"
         return
     if tag.rule is None or not tag.inputs:
-        yield "needs a rule and the features it is made of"
+        yield RULE_REQUIRED
     if (tag.how == "statistic") != (tag.fit is not None):
-        yield "a statistic has a fit, and only a statistic has one"
+        yield "a statistic requires a fit, and other tags must not have one"
     for name in tag.inputs:
         if name not in known and not name.startswith(PROFILE_PREFIX):
-            yield f"there is no feature '{name}'{did_you_mean(name, known)}"
+            yield f"unknown feature '{name}'{did_you_mean(name, known)}"
 
 
 def tag_values(
     table: pa.Table, tags: Sequence[Tag], settings: Settings | None = None, fitted: Mapping[str, Fitted] | None = None
 ) -> dict[str, list[TagValue]]:
-    """Values of each tag for every row of a built profile table; tags the table cannot support, and models' tags, are left out.
+    """Values of each tag for every row of a profile table. Unsupported tags and model tags are left out.
 
     Parameters
     ----------
+    table : pyarrow.Table
+        Table of a profile build, n rows.
+    tags : sequence of Tag
+        Declarations.
+    settings : Settings, optional
+        Settings for the rules.
     fitted : mapping of str to dict, optional
-        What the statistics learnt from all customers (`fit_tags`). Without it they are learnt from the rows of `table` itself.
+        Fitted parameters of the statistics (`fit_tags`); default: fitted on the rows of `table`.
+
+    Returns
+    -------
+    dict of str to list
+        Tag name → n values.
     """
     chosen = settings or Settings()
     columns = TagColumns(table)
     fitted_by_tag = fit_tags(table, tags, chosen) if fitted is None else fitted
     values: dict[str, list[TagValue]] = {}
     for tag in tags:
-        if (
-            tag.rule is not None
-            and tag.supported(table.column_names)
-            and (tag.fit is None or tag.name in fitted_by_tag)
-        ):
-            made = tag.rule(columns.of(tag), TagContext(chosen, dict(fitted_by_tag.get(tag.name, {}))))
-            values[tag.name] = clean_values(np.asarray(made))
+        has_parameters = tag.fit is None or tag.name in fitted_by_tag
+        if tag.rule is not None and has_parameters and tag.supported(table.column_names):
+            result = tag.rule(columns.of(tag), TagContext(chosen, dict(fitted_by_tag.get(tag.name, {}))))
+            values[tag.name] = clean_values(np.asarray(result))
     return values
 
 
 def fit_tags(table: pa.Table, tags: Sequence[Tag], settings: Settings | None = None) -> dict[str, Fitted]:
-    """What each statistic learns from the customers of `table`, JSON-ready."""
+    """Parameters of each statistic, fitted on the customers of `table`, JSON-compatible."""
     columns = TagColumns(table)
     context = TagContext(settings or Settings())
     return {
@@ -193,13 +211,13 @@ def fit_tags(table: pa.Table, tags: Sequence[Tag], settings: Settings | None = N
 
 
 class TagColumns:
-    """Columns of a table as arrays, each converted once."""
+    """Columns of a table as arrays, each converted only once."""
 
     def __init__(self, table: pa.Table) -> None:
         self.table, self._cache = table, dict[str, NDArray[Any]]()
 
     def of(self, tag: Tag) -> dict[str, NDArray[Any]]:
-        """The columns of one tag that are there."""
+        """The columns of one tag that the table has."""
         return {name: self[name] for name in tag.inputs if name in self.table.column_names}
 
     def __getitem__(self, name: str) -> NDArray[Any]:
@@ -211,7 +229,7 @@ class TagColumns:
 
 
 def clean_value(value: Any) -> TagValue:
-    """A value as JSON and Parquet take it; '' and numbers that are none are unknown."""
+    """A value for JSON and Parquet; empty strings, NaN and infinities become None."""
     found = value.item() if isinstance(value, np.generic) else value
     if found == "" or (isinstance(found, float) and not np.isfinite(found)):
         return None
@@ -219,7 +237,7 @@ def clean_value(value: Any) -> TagValue:
 
 
 def clean_values(values: NDArray[Any]) -> list[TagValue]:
-    """`clean_value` of every value of an array, by the array where its kind allows."""
+    """`clean_value` of every value of an array, vectorized for text and booleans."""
     if values.dtype.kind == "U":
         texts: list[TagValue] = values.tolist()
         return [text or None for text in texts]
@@ -232,7 +250,7 @@ def clean_values(values: NDArray[Any]) -> list[TagValue]:
 
 
 def yes_no(flags: NDArray[np.bool_], known: NDArray[np.bool_] | bool = True) -> NDArray[Any]:
-    """True and False where it is known, None elsewhere.
+    """Booleans as objects, with None for customers whose value is unknown.
 
     Examples
     --------
@@ -245,20 +263,23 @@ def yes_no(flags: NDArray[np.bool_], known: NDArray[np.bool_] | bool = True) -> 
 
 
 def quantile_edges(values: NDArray[Any], parts: int) -> list[float]:
-    """The inner edges that cut the values above zero into equal parts; empty where none is above zero."""
+    """Inner quantile edges of the values above zero, for `parts` bins; empty if no value is above zero."""
     positive = values[values > 0]
     return [float(edge) for edge in np.quantile(positive, np.linspace(0, 1, parts + 1)[1:-1])] if len(positive) else []
 
 
 def quantile_bin(values: NDArray[Any], edges: Sequence[float]) -> NDArray[np.int64]:
-    """Which part each value falls into, lowest 0; −1 for values that are not above zero."""
+    """Index of the quantile bin of each value, from 0; −1 for values that are not above zero."""
     return np.where(values > 0, np.searchsorted(np.asarray(edges), values, side="right"), -1)
 
 
 def quantile_tag(
     name: str, category: str, description: str, column: str, names: tuple[str, ...], *, owner: str = "profile"
 ) -> Tag:
-    """A statistic: equal parts of the customers with a value above zero, lowest first; unknown for the others."""
+    """A statistic that divides customers with values above zero into equal-sized groups; unknown for the others.
+
+    `names` are the names of the groups, lowest first.
+    """
 
     def rule(columns: Columns, context: TagContext) -> NDArray[Any]:
         return np.asarray([*names, ""])[quantile_bin(columns[column], context.fitted["edges"])]
@@ -282,37 +303,40 @@ def tag_from_rule(
     kind: Kind = "dynamic",
     features: Sequence[Feature] = FEATURES,
 ) -> Tag:
-    """A tag declared by data: the value of the first rule a customer passes, else `default`.
+    """A tag declared as data: its value is that of the first rule the customer passes, otherwise `default`.
 
     Parameters
     ----------
+    name, category, description : str
+        As in `Tag`.
     rule : mapping, or sequence of mapping
         Segment rules (`features.profiles.rules`) over features, in order.
     values : sequence
-        One a rule.
+        Values of the tag, one per rule.
+    owner, ttl_days, kind
+        As in `Tag`.
     default : str, float, bool or None
-        For who passes none; None says unknown.
+        Value of customers who pass no rule; None for unknown.
     features : sequence of Feature
-        What a rule may ask about; default: the features of the house.
+        Features a rule may refer to; default: the built-in features.
 
     Raises
     ------
     ConfigError
-        All mistakes together: of the rules, and of the declaration.
+        All mistakes together, in the rules and in the declaration.
 
     Examples
     --------
-    >>> tag = tag_from_rule("stocks_up", "behaviour", "large baskets, seldom", {"all": [
-    ...     {"feature": "basket_lines_mean", "operator": ">", "value": 20}, {"feature": "orders_28d", "operator": "<", "value": 2}]}, default=False)
+    >>> large_basket = {"feature": "basket_lines_mean", "operator": ">", "value": 20}
+    >>> rule = {"all": [large_basket, {"feature": "orders_28d", "operator": "<", "value": 2}]}
+    >>> tag = tag_from_rule("stocks_up", "behaviour", "large baskets, rare orders", rule, default=False)
     >>> tag_values(pa.table({"basket_lines_mean": [30.0, 30.0], "orders_28d": [1.0, 5.0]}), [tag])
     {'stocks_up': [True, False]}
     """
     rules = [rule] if isinstance(rule, Mapping) else list(rule)
-    problems = (
-        []
-        if rules and len(rules) == len(values)
-        else [f"{len(rules)} rules and {len(values)} values: there must be one each"]
-    )
+    problems = []
+    if not rules or len(rules) != len(values):
+        problems.append(f"has {len(rules)} rules and {len(values)} values; one value per rule is required")
     parsed = []
     for number, data in enumerate(rules):
         try:
@@ -323,49 +347,51 @@ def tag_from_rule(
         dict.fromkeys(feature for parsed_rule in parsed for feature in referenced_names(parsed_rule, "feature"))
     )
     known = text_features(features)
-    # a source's own attributes may be of either kind: what they are shows when they are read
+    # profile attributes of a source may be text or numbers, so their type is not checked here
     for parsed_rule in parsed:
         problems += [
-            f"a tag is made of features, not of the tag '{other}'" for other in referenced_names(parsed_rule, "tag")
+            f"a rule of a tag must not refer to the tag '{other}'" for other in referenced_names(parsed_rule, "tag")
         ]
         problems += [
             problem
             for problem in rule_problems(parsed_rule, known, referenced_names(parsed_rule, "tag"))
-            if not problem.startswith(("there is no feature", f"feature '{PROFILE_PREFIX}"))
+            if not problem.startswith(("unknown feature", f"feature '{PROFILE_PREFIX}"))
         ]
 
-    def made(columns: Columns, _: TagContext) -> NDArray[Any]:
-        found = np.full(len(next(iter(columns.values()))), default, dtype=object)
+    def first_passed(columns: Columns, _: TagContext) -> NDArray[Any]:
+        result = np.full(len(next(iter(columns.values()))), default, dtype=object)
         for parsed_rule, value in reversed(list(zip(parsed, values, strict=True))):
-            found[mask(parsed_rule, columns)] = value
-        return found
+            result[mask(parsed_rule, columns)] = value
+        return result
 
-    words = tuple(dict.fromkeys(value for value in (*values, default) if isinstance(value, str)))
-    tag = Tag(name, category, description, inputs, made, kind=kind, values=words, owner=owner, ttl_days=ttl_days)
+    texts = tuple(dict.fromkeys(value for value in (*values, default) if isinstance(value, str)))
+    tag = Tag(
+        name, category, description, inputs, first_passed, kind=kind, values=texts, owner=owner, ttl_days=ttl_days
+    )
     if not problems:
         return check([tag], known, f"the tag '{name}'")[0]
     problems += [
         f"{name}: {problem}"
         for problem in _declaration_problems(tag, set(), sorted(known))
-        if inputs or "needs a rule" not in problem
+        if inputs or problem != RULE_REQUIRED
     ]
     raise ConfigError(problems, where=f"the tag '{name}'")
 
 
 @dataclass(frozen=True)
 class TagFacts:
-    """What goes with the values of one tag: where they come from and how long they hold.
+    """Metadata of the values of one tag: their origin and how long they are valid.
 
     Attributes
     ----------
     as_of : datetime
-        Naive UTC; nothing that happened at or after it is in the values.
+        Cutoff, naive UTC; the values depend only on earlier rows.
     source : str
-        The tables behind it joined by +, or ``model:NAME``.
+        Names of the source tables joined by +, or ``model:NAME``.
     fitted : dict
-        What a statistic learnt from all customers.
+        Fitted parameters of a statistic.
     model : tuple of str
-        Name and version of the model that made the values; empty otherwise.
+        Name and version of the model that computed the values; empty for other tags.
     """
 
     category: str
@@ -380,7 +406,7 @@ class TagFacts:
     model: tuple[str, ...] = ()
 
     def as_dict(self) -> dict[str, Any]:
-        """Plain values for JSON."""
+        """The metadata as JSON-compatible data."""
         return {**self.__dict__, "as_of": self.as_of.isoformat(), "model": list(self.model)}
 
     @classmethod

@@ -1,8 +1,8 @@
-"""What happened between a customer's last order and the moment they fell asleep: the columns behind `falling_asleep_reason`.
+"""Counts in the inactivity window of each customer: the columns that `falling_asleep_reason` reads.
 
-A window of the feature algebra ends at `as_of` for everybody. This one is each customer's own: it begins with their last order and
-ends once they had been silent for `at_risk_gaps` of their own gaps, so that a message that tries to wake a sleeper does not count
-as one that came before the sleep.
+A window of the feature algebra ends at `as_of` for all customers. The inactivity window depends on the customer: it
+begins at the last order and ends when the customer counts as at risk, after `at_risk_gaps` mean gaps. Later messages,
+which try to reactivate the customer, are therefore not counted.
 """
 
 from __future__ import annotations
@@ -22,20 +22,32 @@ from qianmian.settings import Settings
 from qianmian.times import SECONDS_PER_DAY
 
 INACTIVITY_CONTACTS, INACTIVITY_RESPONSES, INACTIVITY_VISITS = "silence_contacts", "silence_responses", "silence_visits"
-SOURCES = {
-    INACTIVITY_CONTACTS: "touches",
-    INACTIVITY_RESPONSES: "touches",
-    INACTIVITY_VISITS: "events",
-}  # which table each column is made of
+# column → source table
+SOURCES = {INACTIVITY_CONTACTS: "touches", INACTIVITY_RESPONSES: "touches", INACTIVITY_VISITS: "events"}
 NON_VISIT_EVENTS = ("message_open", "message_click", "purchase", "service")
 
 
 def inactivity_columns(
     views: Views, table: pa.Table, states: Mapping[str, TableState], settings: Settings
 ) -> dict[str, pa.Array]:
-    """Contacts that arrived, those opened or clicked, and the customer's own visits in their silence; a column a row of `table`.
+    """Delivered contacts, opened or clicked contacts, and visits in the inactivity window of each row of `table`.
 
-    Columns whose tables hold nothing are left out, and all of them where there are no dated orders.
+    Parameters
+    ----------
+    views : Views
+        Rows before the cutoff.
+    table : pyarrow.Table
+        Table of the profile build, n rows.
+    states : mapping of str to TableState
+        State of the canonical tables at the cutoff.
+    settings : Settings
+        Thresholds of the lifecycle stages.
+
+    Returns
+    -------
+    dict of str to pyarrow.Array
+        Column name → n counts as float64. Columns whose tables are empty are missing; without orders with times, all
+        are.
     """
     filled = {
         name: set(states[name].filled) if name in states and states[name].rows else set()
@@ -70,9 +82,8 @@ def inactivity_columns(
     if "ts" in filled["events"]:
         rows = views["events"].filter(_.event_type.notin(NON_VISIT_EVENTS))
         inside = rows.inner_join(people, "one_id").filter((_.ts > _.begin) & (_.ts < _.end))
-        made[INACTIVITY_VISITS] = _aligned(
-            table, inside.group_by("one_id").aggregate(visits=_.count()).to_pyarrow(), "visits"
-        )
+        counts = inside.group_by("one_id").aggregate(visits=_.count()).to_pyarrow()
+        made[INACTIVITY_VISITS] = _aligned(table, counts, "visits")
     return made
 
 

@@ -1,4 +1,4 @@
-"""What the customer likes: categories, brands, items, topics."""
+"""Interest tags: preferred categories, brands, items and topics."""
 
 from __future__ import annotations
 
@@ -10,28 +10,28 @@ from numpy.typing import NDArray
 
 from features.profiles.tags.declare import Columns, Tag, TagContext
 
-MIN_LINES = 5  # fewer lines say nothing about a preference
+MIN_LINES = 5  # minimum lines to state a preference
 
 
 def first_known(*names: str) -> Callable[[Columns, TagContext], NDArray[Any]]:
-    """The first of these features that is on and known."""
+    """The first of these features that is supported and known."""
 
     def rule(columns: Columns, _: TagContext) -> NDArray[Any]:
-        there = [columns[name] for name in names if name in columns]
-        return np.select([column != "" for column in there], there, default="")
+        present = [columns[name] for name in names if name in columns]
+        return np.select([column != "" for column in present], present, default="")
 
     return rule
 
 
 def affinity(share: str) -> Callable[[Columns, TagContext], NDArray[Any]]:
-    """How much of the purchases goes to the favourite."""
+    """Level of the share of the favourite value in all purchased lines."""
     return lambda c, _: np.select(
         [c["lines_total"] < MIN_LINES, c[share] >= 0.6, c[share] >= 0.4], ["", "strong", "moderate"], default="weak"
     )
 
 
 def repertoire(columns: Columns, _: TagContext) -> NDArray[Any]:
-    """Always the same items, or always others."""
+    """Whether the customer buys the same items repeatedly or different ones."""
     per_item = columns["lines_per_item"]
     return np.select(
         [columns["lines_total"] < MIN_LINES, per_item < 1.3, per_item < 2.5],
@@ -41,7 +41,7 @@ def repertoire(columns: Columns, _: TagContext) -> NDArray[Any]:
 
 
 def content_reader(columns: Columns, _: TagContext) -> NDArray[Any]:
-    """How much content in the last 28 days."""
+    """Level of the number of content events in the last 28 days."""
     events = columns["content_events_28d"]
     return np.select([events >= 20, events >= 4, events > 0], ["heavy", "regular", "light"], default="none")
 

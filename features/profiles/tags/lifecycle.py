@@ -1,4 +1,4 @@
-"""Where the customer stands, measured by the customer's own rhythm."""
+"""Lifecycle tags: stages, next order, trends and churn risk, relative to each customer's mean gap between orders."""
 
 from __future__ import annotations
 
@@ -21,18 +21,18 @@ from features.profiles.tags.inactivity import INACTIVITY_CONTACTS, INACTIVITY_RE
 from qianmian.schema import BUYER_STAGES, INACTIVITY_REASONS, LIFECYCLE_STAGES, RISK_BANDS
 
 POINTS_DAYS = 30.0
-MIN_ORDERS = 3  # fewer make no rhythm
+MIN_ORDERS = 3  # minimum orders for a mean gap
 
 
 def days_to_next_order(columns: Columns, _: TagContext) -> NDArray[Any]:
-    """The own mean gap less the time since the last order."""
+    """Mean gap between orders minus the days since the last order; NaN below `MIN_ORDERS` orders."""
     return np.where(
         columns["orders_total"] < MIN_ORDERS, np.nan, columns["gap_days_mean"] - columns["days_since_last_order"]
     )
 
 
 def replenishment(columns: Columns, context: TagContext) -> NDArray[Any]:
-    """Whether the next order is due by the customer's own cycle."""
+    """State of the next order, by the days since the last order in units of the mean gap."""
     rules = context.settings.lifecycle
     recency = columns["days_since_last_order"] / np.maximum(columns["gap_days_mean"], 1.0)
     conditions = [columns["orders_total"] < MIN_ORDERS, recency < 0.8, recency < 1.3, recency < rules.at_risk_gaps]
@@ -40,7 +40,7 @@ def replenishment(columns: Columns, context: TagContext) -> NDArray[Any]:
 
 
 def reactivated(columns: Columns, context: TagContext) -> NDArray[Any]:
-    """The last order, a recent one, ended a silence in which the customer was asleep by the gaps before it."""
+    """Whether a recent order ended a gap in which the customer was asleep, by the mean of the earlier gaps."""
     rules, orders = context.settings.lifecycle, columns["orders_total"]
     before = (columns["gap_days_mean"] * (orders - 1) - columns["last_gap_days"]) / np.maximum(orders - 2, 1)
     woke = columns["last_gap_days"] >= rules.asleep_gaps * bounded_gap_days(before, rules)
@@ -48,18 +48,16 @@ def reactivated(columns: Columns, context: TagContext) -> NDArray[Any]:
 
 
 def points_expiring(columns: Columns, _: TagContext) -> NDArray[Any]:
-    """Points held that lapse soon; unknown without a date."""
+    """Whether points expire soon; unknown without an expiry date."""
     days_since_expiry = columns["days_since_points_expired"]
-    held = (
-        columns["profile_points_balance"] > 0
-        if "profile_points_balance" in columns
-        else np.ones(len(days_since_expiry), dtype=bool)
-    )
-    return yes_no(held & (days_since_expiry <= 0) & (days_since_expiry > -POINTS_DAYS), days_since_expiry < NEVER)
+    has_points = np.ones(len(days_since_expiry), dtype=bool)
+    if "profile_points_balance" in columns:
+        has_points = columns["profile_points_balance"] > 0
+    return yes_no(has_points & (days_since_expiry <= 0) & (days_since_expiry > -POINTS_DAYS), days_since_expiry < NEVER)
 
 
 def trend(change: str, rows: str, names: tuple[str, str, str]) -> Any:
-    """Rising, steady or falling by more than a fifth; unknown where there was nothing to change."""
+    """Direction of a change of more than 20 %; unknown without rows."""
     return lambda c, _: np.select(
         [c[rows] <= 0, c[change] > 0.2, c[change] < -0.2], ["", names[0], names[2]], default=names[1]
     )

@@ -1,4 +1,4 @@
-"""The tags the chosen industry pack adds: by rule, and what runs out when. Without a pack, none."""
+"""Tags of the selected industry pack: tags by rule, and replenishment tags. Without a pack there are none."""
 
 from __future__ import annotations
 
@@ -17,19 +17,19 @@ from qianmian.errors import ConfigError
 from qianmian.packs import PackTag, ReplenishmentCycle
 from qianmian.settings import Settings
 
-MIN_CYCLE_ORDERS = 3  # so many orders show a customer's own cycle
-MIN_CYCLE_CUSTOMERS = 30  # so many such customers show that of the shop
-LAPSED_CYCLES = 3.0  # not bought for so many cycles: bought elsewhere, or not needed any more
+MIN_CYCLE_ORDERS = 3  # minimum orders of a customer to estimate their own cycle
+MIN_CYCLE_CUSTOMERS = 30  # minimum customers with a cycle to estimate that of the shop
+LAPSED_CYCLES = 3.0  # not bought for this many cycles: bought elsewhere, or no longer needed
 REPLENISHMENT_STATES = ("due", "overdue", "stocked", "lapsed")
 
 
 def tags_for(settings: Settings) -> list[Tag]:
-    """The house's tags, then those of the pack.
+    """The built-in tags, then those of the pack.
 
     Raises
     ------
     ConfigError
-        All mistakes in the pack's tags.
+        Tags of the pack are invalid; the error lists all mistakes.
 
     Examples
     --------
@@ -52,7 +52,7 @@ def tags_for(settings: Settings) -> list[Tag]:
     names = [tag.name for tag in builtin_tags]
     for tag_ in made:
         if tag_.name in names:
-            problems.append(f"tags.{tag_.name}: is a tag already")
+            problems.append(f"tags.{tag_.name}: is the name of a built-in tag or another tag of the pack")
         names.append(tag_.name)
     if problems:
         raise ConfigError(problems, where=f"the pack {Path(str(settings.pack)).name}")
@@ -73,7 +73,7 @@ def _tag(pack_tag: PackTag, declared: tuple[Feature, ...]) -> Tag:
     )
 
 
-# ---- what runs out ---------------------------------------------------------------------------------------------------
+# ---- replenishment ---------------------------------------------------------------------------------------------------
 
 
 def _cycle_tags(cycles: Mapping[str, ReplenishmentCycle]) -> list[Tag]:
@@ -116,16 +116,16 @@ def _cycle_tags(cycles: Mapping[str, ReplenishmentCycle]) -> list[Tag]:
 
 
 def customer_cycle_days(columns: Columns, name: str) -> NDArray[np.float64]:
-    """Mean days between a customer's orders of one cycle, (n,); not a number below `MIN_CYCLE_ORDERS` orders."""
+    """Mean days between each customer's orders of one cycle, shape (n,); NaN below `MIN_CYCLE_ORDERS` orders."""
     orders = np.asarray(columns[f"{name}_orders"], dtype=np.float64)
     span = columns[f"days_since_first_{name}"] - columns[f"days_since_{name}"]
     return np.where(orders >= MIN_CYCLE_ORDERS, span / np.maximum(orders - 1, 1), np.nan)
 
 
 def fit_cycles(columns: Columns, cycles: Mapping[str, ReplenishmentCycle]) -> Fitted:
-    """Days and spread of each cycle from the customers who show one: their median, and 1.4826 × the median absolute deviation.
+    """Days and spread of each cycle: median and 1.4826 × median absolute deviation of the customers' own cycles.
 
-    A cycle that fewer than `MIN_CYCLE_CUSTOMERS` customers show is left out: the pack's value stays.
+    A cycle with fewer than `MIN_CYCLE_CUSTOMERS` such customers is left out, so that the value of the pack applies.
     """
     found: Fitted = {}
     for name in cycles:
@@ -143,10 +143,11 @@ def fit_cycles(columns: Columns, cycles: Mapping[str, ReplenishmentCycle]) -> Fi
 def next_due_cycle(
     columns: Columns, cycles: Mapping[str, ReplenishmentCycle], fitted: Mapping[str, list[float]]
 ) -> tuple[NDArray[Any], NDArray[Any]]:
-    """For each customer the cycle nearest to running out and its state, (n,) each; '' for who bought none of them.
+    """Names and states of the cycle that runs out next for each customer, shape (n,) each; '' without purchases.
 
-    Within one spread of the cycle it is due, after that overdue, after `LAPSED_CYCLES` lapsed, before it stocked. Due goes
-    before overdue, then stocked, then lapsed; within a state the one nearest to its day, then by the pack's order.
+    A cycle is due within one spread of its length, overdue after that, lapsed after `LAPSED_CYCLES` cycles, and stocked
+    before. Due cycles take precedence over overdue, then stocked, then lapsed ones. Within a state, the cycle nearest
+    to its due day is chosen, then the first one of the pack.
     """
     present = [name for name in cycles if f"{name}_orders" in columns]
     n = len(next(iter(columns.values())))
@@ -157,17 +158,16 @@ def next_due_cycle(
     for row, name in enumerate(present):
         days, spread = fitted.get(name, [cycles[name].days, cycles[name].spread])
         own = customer_cycle_days(columns, name)
-        shows = np.isfinite(own) & (own > 0)
-        each = np.where(shows, own, days)
+        cycle_days = np.where(np.isfinite(own) & (own > 0), own, days)
         recency = np.asarray(columns[f"days_since_{name}"], dtype=np.float64)
-        days_off = (recency - each) / np.maximum(
-            each * spread / days, 1e-9
-        )  # a long own cycle varies more than a short one
-        state = np.select([recency > LAPSED_CYCLES * each, days_off > 1, days_off >= -1], [3, 1, 0], default=2)
+        # the spread is proportional to the cycle of the customer
+        spreads_late = (recency - cycle_days) / np.maximum(cycle_days * spread / days, 1e-9)
+        lapsed = recency > LAPSED_CYCLES * cycle_days
+        state = np.select([lapsed, spreads_late > 1, spreads_late >= -1], [3, 1, 0], default=2)
         states[row] = np.asarray(REPLENISHMENT_STATES, dtype=object)[state]
-        near = np.abs(days_off) / (1 + np.abs(days_off))
+        near = np.abs(spreads_late) / (1 + np.abs(spreads_late))
         ranks[row] = np.where(np.asarray(columns[f"{name}_orders"]) > 0, state + near, np.inf)
     best = ranks.argmin(axis=0)
     bought = np.isfinite(ranks.min(axis=0))
-    each_one = np.arange(n)
-    return np.where(bought, np.asarray(present, dtype=object)[best], ""), np.where(bought, states[best, each_one], "")
+    names = np.where(bought, np.asarray(present, dtype=object)[best], "")
+    return names, np.where(bought, states[best, np.arange(n)], "")

@@ -1,4 +1,4 @@
-"""Tags a model makes: one Parquet file a tag under ``online/model_tags/``, written by training, read when profiles are built."""
+"""Model tags: one Parquet file per tag under ``online/model_tags/``, written by training and read by profile builds."""
 
 from __future__ import annotations
 
@@ -21,14 +21,16 @@ COLUMNS = ("one_id", "value", "as_of", "model_name", "model_version")
 
 @dataclass(frozen=True)
 class PublishedTag:
-    """The values one model gave one tag.
+    """The values that one model version computed for one tag.
 
     Attributes
     ----------
     values : dict of str to TagValue
-        By one_id; who is not in it was not asked about.
+        one_id → value, for the scored customers.
     as_of : datetime
-        Naive UTC; what the model knew.
+        Cutoff of the scored data, naive UTC.
+    model_name, model_version : str
+        Registered model and its version.
     """
 
     values: dict[str, TagValue]
@@ -38,7 +40,7 @@ class PublishedTag:
 
 
 def tag_path(workspace: Workspace, name: str) -> Path:
-    """Where the values of a tag are kept."""
+    """Path of the published values of a tag."""
     return workspace.online / FOLDER / f"{name}.parquet"
 
 
@@ -52,23 +54,36 @@ def publish(
     model_name: str,
     model_version: str,
 ) -> Path:
-    """Replace the values of a model's tag, whole; profiles built from then on carry them.
+    """Replace all values of a model tag; later profile builds include them.
 
     Parameters
     ----------
+    workspace : Workspace
+        Workspace in which the values are stored.
+    name : str
+        Name of the tag.
+    one_ids, values : sequence
+        Distinct customer ids and their values, of equal length.
     as_of : datetime
-        Naive UTC; nothing at or after it was known to the model.
+        Cutoff of the scored data, naive UTC.
+    model_name, model_version : str
+        Registered model and its version.
+
+    Returns
+    -------
+    Path
+        File with the published values.
 
     Raises
     ------
     DataError
-        When ids and values differ in number, or an id comes twice.
+        The numbers of ids and values differ, or an id occurs twice.
     """
     if len(one_ids) != len(values) or len(set(one_ids)) != len(one_ids):
         raise DataError(
-            "a tag has one value a customer",
+            "a tag requires exactly one value per customer",
             where=name,
-            got=f"{len(one_ids)} ids ({len(set(one_ids))} of them different), {len(values)} values",
+            got=f"{len(one_ids)} ids ({len(set(one_ids))} distinct), {len(values)} values",
         )
     size = len(values)
     table = pa.table(
@@ -87,12 +102,12 @@ def publish(
 
 
 def read(workspace: Workspace, name: str) -> PublishedTag | None:
-    """The published values of a tag, None where no model gave any yet.
+    """The published values of a tag; None if no model has published any.
 
     Raises
     ------
     ArtifactError
-        The file cannot be read, or holds more than one publication.
+        The file cannot be read, or contains values of more than one model version.
     """
     path = tag_path(workspace, name)
     if not path.exists():
@@ -105,13 +120,13 @@ def read(workspace: Workspace, name: str) -> PublishedTag | None:
         return None
     about = table.select(COLUMNS[2:]).group_by(COLUMNS[2:]).aggregate([]).to_pylist()
     if len(about) > 1:
-        raise _broken(path, f"{len(about)} publications in one file")
+        raise _broken(path, f"{len(about)} model versions in one file")
     values = dict(zip(table["one_id"].to_pylist(), table["value"].to_pylist(), strict=True))
     return PublishedTag(values, about[0]["as_of"], about[0]["model_name"], about[0]["model_version"])
 
 
 def published_digests(workspace: Workspace, names: Sequence[str]) -> list[str]:
-    """What changes when one of these tags is published again with other values: a digest of each file there is."""
+    """Digests of the published files of these tags; they change when a tag is published with other values."""
     paths = [(name, tag_path(workspace, name)) for name in names]
     return [f"{name}:{hashlib.sha256(path.read_bytes()).hexdigest()[:16]}" for name, path in paths if path.exists()]
 

@@ -1,4 +1,4 @@
-"""The tags of one build: by rule and statistic from its columns, by model from what was published, with the facts that go with each."""
+"""Tags of one profile build: rules and statistics are computed from its columns, model tags are read as published."""
 
 from __future__ import annotations
 
@@ -21,20 +21,19 @@ TagValuesByName = dict[str, list[TagValue]]
 
 
 def declared_tags(settings: Settings) -> list[Tag]:
-    """Every tag that is declared under these settings."""
+    """All tags declared under these settings."""
     return tags_for(settings)
 
 
 def make_tags(builder: Builder, built: ProfileBuild, settings: Settings) -> tuple[TagValuesByName, dict[str, TagFacts]]:
-    """The values of every tag the build supports, a list a tag in the order of its rows, and the facts of each.
+    """Values of every tag the build supports, in the order of its rows, and the metadata of each tag.
 
-    A model's tag is there when a model has published it and knew nothing at or after ``built.as_of``.
+    A model tag is included if a model has published it from data before ``built.as_of``.
     """
     tags = declared_tags(settings)
     table = built.table
-    for name, column in inactivity_columns(
-        builder.views(built.as_of), table, builder.states_at(built.as_of), settings
-    ).items():
+    views, states = builder.views(built.as_of), builder.states_at(built.as_of)
+    for name, column in inactivity_columns(views, table, states, settings).items():
         table = table.append_column(name, column)
     fitted = fit_tags(table, tags, settings)
     values = tag_values(table, tags, settings, fitted)
@@ -63,7 +62,7 @@ def make_tags(builder: Builder, built: ProfileBuild, settings: Settings) -> tupl
 
 
 def _sources(built: ProfileBuild) -> dict[str, frozenset[str]]:
-    """The tables each column is made of; a quotient's are those of its parts."""
+    """Source tables of each column; a quotient has those of its parts."""
     found: dict[str, frozenset[str]] = {name: frozenset({table}) for name, table in SOURCES.items()}
     for feature in built.features:
         parts = feature.aggregate == "quotient"
@@ -78,7 +77,7 @@ def _facts(tag: Tag, as_of: datetime, sources: Mapping[str, frozenset[str]], fit
 
 
 def tags_digest(settings: Settings, workspace: Workspace) -> str:
-    """Digest of what tags are made by: their declarations, the settings they read, and what models have published."""
+    """Digest of all that tag values depend on besides the lake: declarations, settings and published model tags."""
     tags = declared_tags(settings)
     declared: list[Any] = [
         [
@@ -96,13 +95,10 @@ def tags_digest(settings: Settings, workspace: Workspace) -> str:
         for tag in tags
     ]
     models = published.published_digests(workspace, [tag.name for tag in tags if tag.how == "model"])
-    return hashlib.sha256(
-        json.dumps(
-            [declared, models, settings.lifecycle.model_dump(), pack_digest(settings.pack)], sort_keys=True
-        ).encode()
-    ).hexdigest()[:16]
+    contents = [declared, models, settings.lifecycle.model_dump(), pack_digest(settings.pack)]
+    return hashlib.sha256(json.dumps(contents, sort_keys=True).encode()).hexdigest()[:16]
 
 
 def missing_features(tag: Tag, present: Collection[str]) -> tuple[str, ...]:
-    """What a tag lacks where it is absent: the features it needs, else those of which it could have used any."""
+    """Features because of which a tag is absent: its missing required features, otherwise its optional features."""
     return tuple(name for name in tag.required_features if name not in present) or tag.optional_features

@@ -1,4 +1,7 @@
-"""How the customer buys. A tier says where one customer stands among all: its edges are learnt once and kept with the values."""
+"""Transaction tags: value, RFM, prices, purchase cycle and stores.
+
+Tiers rank a customer among all customers; their quantile edges are fitted on all customers and stored with the values.
+"""
 
 from __future__ import annotations
 
@@ -21,7 +24,7 @@ from qianmian.schema import DEMAND_TYPES
 
 RFM = ("days_since_last_order", "orders_365d", "amount_365d")
 RFM_TIERS = ("bottom", "low", "middle", "high", "top")
-# money first, then recency and frequency: the eight classes of the trade
+# the usual eight RFM classes: monetary value is the most significant bit, then recency, then frequency
 RFM_SEGMENTS = (
     "general_win_back",
     "general_keep",
@@ -32,7 +35,7 @@ RFM_SEGMENTS = (
     "important_develop",
     "important_value",
 )
-DEMAND_BINS = 20  # a driver of demand is placed in steps of 5 %
+DEMAND_BINS = 20  # quantile bins of a demand driver, 5 % each
 DEMAND_THRESHOLD = 2 / 3
 DEMAND_FEATURES = dict(
     zip(DEMAND_TYPES, ("discounted_line_share_182d", "unit_price_mean_182d", "content_event_share_91d"), strict=False)
@@ -40,7 +43,7 @@ DEMAND_FEATURES = dict(
 
 
 def fit_rfm(quantiles: int) -> Any:
-    """The edges that cut last year's buyers into equal parts by each of the three."""
+    """Fit the quantile edges of recency, frequency and monetary value among the buyers of the last 365 days."""
 
     def fit(columns: Columns, _: TagContext) -> Fitted:
         buyers = columns["orders_365d"] > 0
@@ -50,7 +53,7 @@ def fit_rfm(quantiles: int) -> Any:
 
 
 def rfm_scores(columns: Columns, context: TagContext) -> list[NDArray[np.int64]]:
-    """Recency, frequency and money of each customer as a part number, best highest."""
+    """Quantile bin of recency, frequency and monetary value of each customer; the best bin is the highest."""
     recency, orders, money = (
         np.searchsorted(np.asarray(context.fitted[name]), columns[name], side="right") for name in RFM
     )
@@ -58,22 +61,21 @@ def rfm_scores(columns: Columns, context: TagContext) -> list[NDArray[np.int64]]
 
 
 def rfm_tier(columns: Columns, context: TagContext) -> NDArray[Any]:
-    """Fifths of each of the three, summed: 0 to 12."""
+    """Tier by the sum of the three scores in quintiles, from 0 to 12."""
     total = np.sum(rfm_scores(columns, context), axis=0)
     names = np.asarray(RFM_TIERS)[np.searchsorted([2, 4, 7, 10], total, side="right")]
     return np.where(columns["orders_365d"] > 0, names, "")
 
 
 def rfm_segment(columns: Columns, context: TagContext) -> NDArray[Any]:
-    """Above or below the median buyer by each of the three."""
+    """RFM class: above or below the median buyer in each of the three."""
     recent, often, money = rfm_scores(columns, context)
-    return np.where(
-        columns["orders_365d"] > 0, np.asarray(RFM_SEGMENTS)[(4 * money + 2 * recent + often).clip(0, 7)], ""
-    )
+    segments = np.asarray(RFM_SEGMENTS)[(4 * money + 2 * recent + often).clip(0, 7)]
+    return np.where(columns["orders_365d"] > 0, segments, "")
 
 
 def fit_demand(columns: Columns, _: TagContext) -> Fitted:
-    """The edges of each driver's twentieths among the customers who show it."""
+    """Fit the quantile edges of each demand driver among the customers with values above zero."""
     return {
         driver: quantile_edges(columns[name], DEMAND_BINS)
         for driver, name in DEMAND_FEATURES.items()
@@ -82,24 +84,21 @@ def fit_demand(columns: Columns, _: TagContext) -> Fitted:
 
 
 def demand_type(columns: Columns, context: TagContext) -> NDArray[Any]:
-    """What moves the customer: the driver in which they stand highest among all, where they are in the upper third of it.
+    """The demand driver in which the customer ranks highest, if this is in the upper third of all customers.
 
-    What is dear, or often reduced, differs from shop to shop, so the measure is the customer's place among all and not a number of ours.
+    The measure is the rank among all customers, not a fixed number, because price levels and discounts differ between
+    shops.
     """
     bought = columns["unit_price_mean_182d"] > 0
     drivers = [driver for driver in DEMAND_FEATURES if driver in context.fitted and DEMAND_FEATURES[driver] in columns]
-    heights = np.array(
-        [
-            (quantile_bin(columns[DEMAND_FEATURES[driver]], context.fitted[driver]) + 1) / DEMAND_BINS
-            for driver in drivers
-        ]
-    )
-    strongest_links = np.asarray(drivers)[heights.argmax(axis=0)]
-    return np.select([~bought, heights.max(axis=0) > DEMAND_THRESHOLD], ["", strongest_links], default=DEMAND_TYPES[-1])
+    bins = [quantile_bin(columns[DEMAND_FEATURES[driver]], context.fitted[driver]) for driver in drivers]
+    ranks = (np.array(bins) + 1) / DEMAND_BINS
+    leading_driver = np.asarray(drivers)[ranks.argmax(axis=0)]
+    return np.select([~bought, ranks.max(axis=0) > DEMAND_THRESHOLD], ["", leading_driver], default=DEMAND_TYPES[-1])
 
 
 def purchase_cycle(columns: Columns, _: TagContext) -> NDArray[Any]:
-    """The mean gap in words."""
+    """Name of the mean gap between orders."""
     gap = columns["gap_days_mean"]
     names = ["", "weekly", "fortnightly", "monthly", "quarterly"]
     return np.select(
@@ -108,7 +107,7 @@ def purchase_cycle(columns: Columns, _: TagContext) -> NDArray[Any]:
 
 
 def purchase_regularity(columns: Columns, _: TagContext) -> NDArray[Any]:
-    """Spread of the gaps against their mean; a chance process has 1."""
+    """Class of the coefficient of variation of the gaps; it is 1 for a Poisson process."""
     spread = columns["gap_variation"]
     return np.select(
         [columns["orders_total"] < 4, spread < 0.5, spread < 1.0], ["", "regular", "uneven"], default="bursts"
@@ -116,7 +115,7 @@ def purchase_regularity(columns: Columns, _: TagContext) -> NDArray[Any]:
 
 
 def coupon_user(columns: Columns, _: TagContext) -> NDArray[Any]:
-    """How many of the orders of the last 91 days had a coupon."""
+    """Class of the share of orders with a coupon in the last 91 days."""
     share = columns["coupon_order_share_91d"]
     return np.select(
         [columns["orders_91d"] <= 0, share <= 0, share < 0.5], ["", "never", "sometimes"], default="mostly"
@@ -124,7 +123,7 @@ def coupon_user(columns: Columns, _: TagContext) -> NDArray[Any]:
 
 
 def trading(columns: Columns, _: TagContext) -> NDArray[Any]:
-    """Dearer or cheaper units than before."""
+    """Direction of the price paid per unit, last 28 days against the last 182."""
     drift = columns["price_drift"]
     return np.select(
         [(columns["orders_28d"] <= 0) | (drift <= 0), drift > 1.15, drift < 0.87], ["", "up", "down"], default="steady"
@@ -132,7 +131,7 @@ def trading(columns: Columns, _: TagContext) -> NDArray[Any]:
 
 
 def store_loyalty(columns: Columns, _: TagContext) -> NDArray[Any]:
-    """How much one store has of the orders."""
+    """Class of the share of orders in the most used store."""
     share = columns["top_store_share"]
     return np.select(
         [columns["orders_total"] < 3, share >= 0.8, share >= 0.5], ["", "one_store", "main_store"], default="roaming"

@@ -23,10 +23,13 @@ GOOD = Feature("orders_28d", "orders", "count", window_days=28, description="d")
         ({"aggregate": "trend", "window_days": None}, "needs a window"),
         ({"aggregate": "top", "column": "channel"}, "default must be text"),
         ({"default": ""}, "default must be a number"),
-        ({"is_identifier": True}, "an identifier is text"),
-        ({"description": ""}, "needs a description and an owner"),
-        ({"owner": ""}, "needs a description and an owner"),
-        ({"aggregate": "quotient", "view": "", "column": "a", "over": "b"}, "no feature called 'a' before it"),
+        ({"is_identifier": True}, "an identifier must be text"),
+        ({"description": ""}, "description and owner are required"),
+        ({"owner": ""}, "description and owner are required"),
+        (
+            {"aggregate": "quotient", "view": "", "column": "a", "over": "b"},
+            "the feature 'a' is not declared before it",
+        ),
     ],
 )
 def test_a_mistake_is_named(changes, mistake):

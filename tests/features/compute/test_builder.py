@@ -406,7 +406,7 @@ def test_nobody_known_yet(lake_of):
 
 
 def test_a_lake_without_customers_is_refused(lake_of):
-    with pytest.raises(DataError, match="knows no customer"):
+    with pytest.raises(DataError, match="has no customers"):
         Builder(lake_of({"transactions": lines(source_user_id=None)}), FEATURES)
 
 

@@ -130,8 +130,8 @@ def test_the_window_forgets_earlier_steps(lake_of):
     ("asked", "said"),
     [
         ({"step_names": ("view", "wishlist")}, "wishlist"),
-        ({"step_names": ("view",)}, "two or more steps"),
-        ({"step_names": ("view", "buy", "purchase")}, "each once"),
+        ({"step_names": ("view",)}, "two or more distinct steps"),
+        ({"step_names": ("view", "buy", "purchase")}, "two or more distinct steps"),
         ({"per": "household"}, "customer, session, item"),
         ({"within_days": 0}, "more than 0"),
     ],
@@ -234,5 +234,5 @@ def test_numbers_are_cut_at_their_quartiles():
 
 
 def test_an_unknown_tag_is_refused():
-    with pytest.raises(UsageError, match="no such tag"):
+    with pytest.raises(UsageError, match="do not have this tag"):
         tag_column("mood", ["a"], {"member": [True]})

@@ -71,13 +71,13 @@ def test_nothing_is_wrong_with_what_is_sound():
             {"yes": [True, False] * 4, "word": ["ja", "nein"] * 4},
             "nearly_equal",
             ("yes", "word"),
-            "1.000, the same word for 0%",
+            "1.000, the same value for 0%",
         ),
         (
             {"yes": [True, False] * 4, "number": [1.0, 0.0] * 4},
             "nearly_equal",
             ("yes", "number"),
-            "1.000, the same word for 100%",
+            "1.000, the same value for 100%",
         ),
         ({"nothing": [None] * 4}, "empty", ("nothing",), "unknown for all 4"),
         ({"always": [False] * 4}, "constant", ("always",), "false for all 4"),
@@ -134,7 +134,7 @@ def test_expired_is_one_finding_a_moment_and_starts_after_the_time_to_live():
     findings = found(values, facts=about)
     assert [(one.rule, one.tags) for one in findings] == [("expired", ("by_model",)), ("expired", ("one",))]
     assert "qianmian train churn" in findings[0].mend
-    assert "40 days ago; they keep 39 days" in findings[1].what
+    assert "40 days ago; valid for 39 days" in findings[1].what
     assert {
         one.tags for one in found(values, facts=about, now=NOW + timedelta(seconds=1)) if one.rule == "expired"
     } == {
@@ -154,7 +154,7 @@ def test_ownerless():
         ({"name": "is vip"}, "not snake_case"),
         ({"name": "a" * 41}, "longer than 40"),
         ({"name": "tag_vip"}, "the word tag"),
-        ({"name": "orders_28d"}, "called like a feature"),
+        ({"name": "orders_28d"}, "has the name of a feature"),
         ({"name": "vip", "values": ("Very good", "bad")}, "values that are not snake_case: Very good"),
     ],
 )

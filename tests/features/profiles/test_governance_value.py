@@ -193,7 +193,7 @@ def test_outcomes_are_what_happened_after(builder):
 @pytest.mark.parametrize(
     ("days", "target", "horizon", "said"),
     [
-        (30, "churn", 90, "the outcome is not known yet"),
+        (30, "churn", 90, "the data ends before the end of the horizon"),
         (54, "churn", 1, "too few customers"),
         (12, "purchase", 5, "too few customers"),
     ],

@@ -142,6 +142,7 @@ def test_stages_of_a_profile_matrix():
 
 def test_stages_without_dated_orders_say_what_is_missing():
     with pytest.raises(
-        DataError, match="lifecycle stages need dated orders.*no days_since_last_order, gap_days_mean.*map `ts`"
+        DataError,
+        match="lifecycle stages require orders with times.*no days_since_last_order, gap_days_mean.*map the column `ts`",
     ):
         stages_from_features(features_with(["orders_total", "days_since_first_order", "orders_365d"]))

@@ -35,20 +35,20 @@ BAND = {"tag": "price_band", "operator": "==", "value": "budget"}
 @pytest.mark.parametrize(
     ("data", "mistake"),
     [
-        ("orders_28d > 2", "a rule is a mapping"),
+        ("orders_28d > 2", "a rule must be a mapping"),
         ({}, "exactly one of"),
-        ({"all": [ORDERS], "any": [ORDERS]}, "exactly one of all, any, not, feature, tag; got all, any"),
-        ({"all": []}, "rule: 'all' takes a list"),
-        ({"all": "x"}, "'all' takes a list"),
+        ({"all": [ORDERS], "any": [ORDERS]}, "exactly one of all, any, not, feature, tag is required; got all, any"),
+        ({"all": []}, "rule: 'all' must be a non-empty list"),
+        ({"all": "x"}, "'all' must be a non-empty list"),
         ({"feature": "a", "operator": "~", "value": 1}, "unknown operator '~'"),
-        ({"feature": "", "value": 1}, "'feature' is a name"),
-        ({"feature": "a", "operator": "in", "value": "abc"}, "'in' takes a list"),
-        ({"feature": "a", "operator": "in", "value": []}, "'in' takes a list"),
-        ({"feature": "a", "operator": ">", "value": None}, "takes a text, a finite number"),
-        ({"feature": "a", "operator": ">", "value": float("nan")}, "takes a text, a finite number"),
-        ({"feature": "a", "operator": "known", "value": "yes"}, "'known' takes true or false"),
-        ({"feature": "a", "value": 1, "window": 3}, "unknown window"),
-        ({"any": [{"not": {"all": [3]}}]}, "rule.any[0].not.all[0]: a rule is a mapping"),
+        ({"feature": "", "value": 1}, "'feature' must be a name"),
+        ({"feature": "a", "operator": "in", "value": "abc"}, "'in' requires a non-empty list"),
+        ({"feature": "a", "operator": "in", "value": []}, "'in' requires a non-empty list"),
+        ({"feature": "a", "operator": ">", "value": None}, "requires a text, a finite number"),
+        ({"feature": "a", "operator": ">", "value": float("nan")}, "requires a text, a finite number"),
+        ({"feature": "a", "operator": "known", "value": "yes"}, "'known' requires true or false"),
+        ({"feature": "a", "value": 1, "window": 3}, "unknown key window"),
+        ({"any": [{"not": {"all": [3]}}]}, "rule.any[0].not.all[0]: a rule must be a mapping"),
     ],
 )
 def test_a_mistake_is_named_with_its_place(data, mistake):
@@ -76,10 +76,10 @@ def test_what_a_rule_asks_about():
     assert referenced_names(rule, "feature") == ("orders_28d",)
     assert referenced_names(rule, "tag") == ("price_band",)
     assert rule_problems(rule, {"orders_28d": False}, ["price_band"]) == []
-    assert rule_problems(rule, {}, []) == ["there is no feature 'orders_28d'", "there is no tag 'price_band'"]
+    assert rule_problems(rule, {}, []) == ["unknown feature 'orders_28d'", "unknown tag 'price_band'"]
     text = parse({"feature": "top_category", "value": 3})
     assert rule_problems(text, {"top_category": True}, []) == [
-        "feature 'top_category' is a text and is compared with 3"
+        "feature 'top_category' is a text and cannot be compared with 3"
     ]
 
 
@@ -169,7 +169,7 @@ def test_the_three_answers_agree(asked, rule):
 
 def test_members_asks_the_engine_only_for_what_it_has(asked):
     builder, now, _built, _online = asked
-    with pytest.raises(ConfigError, match="no feature 'nothing'"):
+    with pytest.raises(ConfigError, match="unknown feature 'nothing'"):
         members(parse({"feature": "nothing", "value": 1}), builder, now)
     with pytest.raises(ConfigError, match="is a tag"):
         members(parse(BAND), builder, now)

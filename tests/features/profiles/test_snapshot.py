@@ -141,7 +141,7 @@ def test_a_folder_that_is_there_is_not_written_over(snapshot, tmp_path):
 
 def test_nothing_published_is_said_with_the_way_out(workspace):
     assert current_snapshot_name(workspace) is None
-    with pytest.raises(WorkspaceError, match="no profiles were built yet.*qianmian features"):
+    with pytest.raises(WorkspaceError, match="no profiles have been built yet.*qianmian features"):
         load_current(workspace)
 
 

@@ -55,19 +55,19 @@ def line(user, day, **more):
 @pytest.mark.parametrize(
     ("changed", "said"),
     [
-        ({"name": ""}, "(no name): needs a name"),
+        ({"name": ""}, "(no name): name is required"),
         ({"category": "value"}, "unknown category 'value'; allowed: basic"),
         ({"kind": "sticky"}, "unknown kind 'sticky'; allowed: static, dynamic"),
-        ({"how": "magic"}, "unknown way to make it 'magic'; allowed: rule, statistic, model"),
-        ({"description": ""}, "needs a description"),
-        ({"ttl_days": 0}, "a time to live of 0 days"),
-        ({"required_features": ("ordrs_total",)}, "there is no feature 'ordrs_total' (did you mean orders_total?)"),
-        ({"optional_features": ("qqq",)}, "there is no feature 'qqq'"),
-        ({"required_features": ()}, "needs a rule and the features"),
-        ({"rule": None}, "needs a rule and the features"),
-        ({"how": "statistic"}, "a statistic has a fit"),
-        ({"fit": lambda c, _: {}}, "only a statistic has one"),
-        ({"how": "model"}, "a model's tag has no features"),
+        ({"how": "magic"}, "unknown `how` 'magic'; allowed: rule, statistic, model"),
+        ({"description": ""}, "description is required"),
+        ({"ttl_days": 0}, "ttl_days must be at least 1; got 0"),
+        ({"required_features": ("ordrs_total",)}, "unknown feature 'ordrs_total' (did you mean orders_total?)"),
+        ({"optional_features": ("qqq",)}, "unknown feature 'qqq'"),
+        ({"required_features": ()}, "a rule and features are required"),
+        ({"rule": None}, "a rule and features are required"),
+        ({"how": "statistic"}, "a statistic requires a fit"),
+        ({"fit": lambda c, _: {}}, "other tags must not have one"),
+        ({"how": "model"}, "a model tag must not have features"),
     ],
 )
 def test_a_declaration_that_makes_no_sense_is_refused(changed, said):
@@ -84,7 +84,7 @@ def test_all_mistakes_come_at_once():
             "the pack",
         )
     assert len(caught.value.problems) == 4
-    assert any("vip: declared twice" in problem for problem in caught.value.problems)
+    assert any("vip: is declared twice" in problem for problem in caught.value.problems)
     assert str(caught.value).startswith("the pack: 4 mistake(s)")
 
 
@@ -123,8 +123,12 @@ def test_the_first_rule_that_holds_gives_the_value():
     [
         ({"feature": "orders_28", "operator": ">", "value": 1}, (True,), "did you mean orders_28d"),
         ({"feature": "orders_28d", "operator": "~", "value": 1}, (True,), "unknown operator"),
-        ({"feature": "orders_28d", "operator": ">", "value": "x"}, (True,), "is a number and is compared with 'x'"),
-        ({"tag": "price_band", "value": "premium"}, (True,), "not of the tag 'price_band'"),
+        (
+            {"feature": "orders_28d", "operator": ">", "value": "x"},
+            (True,),
+            "is a number and cannot be compared with 'x'",
+        ),
+        ({"tag": "price_band", "value": "premium"}, (True,), "must not refer to the tag 'price_band'"),
         ([{"feature": "orders_28d", "value": 1}], ("a", "b"), "1 rules and 2 values"),
         ([], (), "0 rules"),
     ],
@@ -220,7 +224,7 @@ def test_what_a_model_knew_later_is_not_there_yet(shop):
 
 
 def test_publications_that_make_no_sense_are_refused(shop):
-    with pytest.raises(DataError, match="one value a customer"):
+    with pytest.raises(DataError, match="exactly one value per customer"):
         published.publish(
             shop.workspace, "churn_risk", ["a", "a"], ["low", "high"], as_of=BEGIN, model_name="m", model_version="1"
         )
@@ -240,7 +244,7 @@ def test_publications_that_make_no_sense_are_refused(shop):
         }
     )
     pq.write_table(table, path)
-    with pytest.raises(ArtifactError, match="2 publications"):
+    with pytest.raises(ArtifactError, match="2 model versions"):
         published.read(shop.workspace, "churn_risk")
 
 
