@@ -334,7 +334,7 @@ def _require_models(champions: Champions, where: str) -> Champions:
         first = next(iter(champions.failures.values()), None)
         if isinstance(first, ArtifactError):
             raise first
-        raise NotReady("the workspace has no champion model", where=where, hint="run `qianmian train all`")
+        raise NotReady("no champion model was found", where=where, hint="run `qianmian train all`")
     return champions
 
 

@@ -221,7 +221,7 @@ class UniformErrorMiddleware:
         try:
             await self.app(scope, receive, intercept_send)
         except Exception:
-            # Starlette has sent its own 500 by now unless the response had started; uvicorn must still log the exception
+            # Starlette has sent its own 500 unless the response had started; uvicorn must still log the exception
             if not started:
                 await self._send_error({"status": 500, "headers": []}, b"", send)
             raise

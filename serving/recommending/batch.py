@@ -105,12 +105,13 @@ def score_recommend(
             f"the scene {scene} has no model, so it requires the context items of a request",
             hint="send requests to /v1/similar-items or /v1/recommendations instead",
         )
-    model, champions_at = catalogue.model(scene), champions
-    if as_of is not None and as_of != champion.bundle.as_of:
-        champions_at = at_moment(champions, champion, as_of, builder)
-    elapsed_days = days_between(champion.bundle.as_of, as_of) if as_of is not None else 0.0
+    model = catalogue.model(scene)
+    moment = champion.bundle.as_of if as_of is None else as_of
+    is_later = moment != champion.bundle.as_of
+    champions_at = at_moment(champions, champion, moment, builder) if is_later else champions
+    elapsed_days = days_between(champion.bundle.as_of, moment)
     users = champion.bundle.user_map.rows(champions_at.customers.one_ids)
-    recent_interactions = _recent_interactions(champion, champions_at, as_of, builder) if elapsed_days else None
+    recent_interactions = _recent_interactions(champion, champions_at, moment, builder) if is_later else None
     query = Query(users, recent_interactions=recent_interactions, elapsed_days=elapsed_days)
     available = None if unavailable is None else ~catalogue.item_mask(unavailable)
     plan = RecommendationPlan(champion, scene_record, model, query).with_options(options, available)
@@ -120,7 +121,6 @@ def score_recommend(
     rng = np.random.default_rng(exploration.seed or 0) if exploration is not None else None
     schema = _schema(plan)
     identity_columns = champions_at.customers.table.select([name for name, _ in IDENTITY_COLUMNS])
-    moment = champion.bundle.as_of if as_of is None else as_of
     block_size = BLOCK if plan.purchased != "only" else max(1, MAX_MASK_CELLS // max(len(catalogue.item_ids), 1))
     item_ids, parts = pa.array(champion.bundle.item_ids), []
     for start in range(0, len(users), block_size):
@@ -136,7 +136,13 @@ def score_recommend(
 
 
 def _restricted(plan: RecommendationPlan, candidates: Collection[str]) -> RecommendationPlan:
-    """Return the plan with the allowed items limited to the candidates."""
+    """Return the plan with the allowed items limited to the candidates.
+
+    Raises
+    ------
+    DataError
+        If the model knows none of the candidates.
+    """
     candidate_mask = plan.catalogue.item_mask(candidates)
     if not candidate_mask.any():
         raise DataError(
@@ -148,6 +154,7 @@ def _restricted(plan: RecommendationPlan, candidates: Collection[str]) -> Recomm
 
 
 def _schema(plan: RecommendationPlan) -> pa.Schema:
+    """Columns of the table, which depend on the scene and the options."""
     return pa.schema(
         [
             *RECOMMEND,
@@ -179,7 +186,7 @@ def _columns(rows: RecommendedRows, plan: RecommendationPlan, item_ids: pa.Array
 
 
 def _recent_interactions(
-    champion: Champion, champions_at: Champions, as_of: datetime | None, builder: Builder | None
+    champion: Champion, champions_at: Champions, as_of: datetime, builder: Builder | None
 ) -> Interactions | None:
     """Interactions of the customers of the profiles between the cutoff of the champion and `as_of`, None if none.
 
@@ -190,7 +197,6 @@ def _recent_interactions(
     UsageError
         If there is no builder.
     """
-    assert as_of is not None
     if champion.job != JOB:
         raise DataError(
             f"recent interactions cannot be folded into the {champion.job} model",
