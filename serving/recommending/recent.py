@@ -121,7 +121,7 @@ def recent_activity(
             unknown[event.item_id] = None
             ignored.append({"index": index, "reason": "the model does not know the item"})
         elif not weight:
-            reason = f"the model is trained on {interaction_source}: {event.event_type} events are not used"
+            reason = f"the model learns from {interaction_source}: {event.event_type} does not count"
             ignored.append({"index": index, "reason": reason})
         else:
             rows.append((column, days_between(time, moment), weight, time))

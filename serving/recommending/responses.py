@@ -82,10 +82,10 @@ def recommended_items(
             rows.gather(values).tolist()
             for values in (rows.exploration.explored, rows.exploration.propensity, rows.exploration.slate_propensity)
         )
-        for item, was_explored, at_slot, in_list in zip(items, explored, *probabilities, strict=True):
+        for item, was_explored, propensity, slate_propensity in zip(items, explored, *probabilities, strict=True):
             item["explored"] = bool(was_explored)
-            item["propensity"] = rounded(at_slot, PROBABILITY_DIGITS)
-            item["propensity_in_list"] = rounded(in_list, PROBABILITY_DIGITS)
+            item["propensity"] = rounded(propensity, PROBABILITY_DIGITS)
+            item["propensity_in_list"] = rounded(slate_propensity, PROBABILITY_DIGITS)
     if reasons is not None:
         for item, item_reasons in zip(items, reasons, strict=True):
             item["reasons"] = list(item_reasons)

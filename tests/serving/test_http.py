@@ -316,7 +316,7 @@ def test_diversity(serve, buyers, champions):
         "/recommendations", serve("/v1/recommendations", {**asked, "diversity": {"max_per": {"category/1": 1}}})
     )
     assert len(short["items"]) < 10
-    assert f"at most 1 a category/1 leaves {len(short['items'])}" in short["short_reason"]
+    assert f"at most 1 per category/1 leaves {len(short['items'])}" in short["short_reason"]
     plain = [item["item_id"] for item in serve("/v1/recommendations", {"user_id": buyers[0]})[1]["items"]]
     lists = {}
     for mmr in (1.0, 0.3):
@@ -462,7 +462,7 @@ def test_recent_events_change_the_list(serve, buyers, champions):
     assert found["reasons"] == ["you bought it 2 times, last 3 days ago"]
     assert body["unknown"] == ["ghost"]
     assert [(one["index"], one["reason"].split(":")[0]) for one in body["ignored_events"]] == [
-        (2, "the model is trained on transactions"),
+        (2, "the model learns from transactions"),
         (3, "the model does not know the item"),
         (4, "before as_of"),
     ]
