@@ -1,1 +1,4 @@
-"""Floor 4: the HTTP face and the score files, on the champions of the registry. Never imports `training`; alone imports `bentoml`."""
+"""HTTP API and batch scoring with the champions of the model registry.
+
+This package never imports `training`, and it is the only one that imports `bentoml`.
+"""

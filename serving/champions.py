@@ -1,4 +1,4 @@
-"""`Champions`: the models in production and the customers' profiles, loaded and checked, from a workspace or from an exported folder."""
+"""`Champions`: the models in production and the profiles, loaded and verified from a workspace or an export."""
 
 from __future__ import annotations
 
@@ -50,29 +50,31 @@ class Champion:
 
     @property
     def name(self) -> str:
-        """The registered model's name."""
+        """Name of the registered model."""
         return REGISTERED_PREFIX + self.job
 
     @cached_property
     def catalogue(self) -> Catalogue:
-        """Users and items by id, and filters over the items; for a recommender."""
+        """Lookups of users, items and scenes; for a recommender only."""
         return Catalogue(self.bundle)
 
 
 @dataclass(frozen=True)
 class Champions:
-    """Everything the answers are made of. Never changed once made, so any number of threads may read it.
+    """The models and profiles that responses are computed from. Immutable, so threads can share it.
 
     Attributes
     ----------
     models : mapping of str to Champion
-        By job; a job that has no usable model is not in it.
+        Champions by job; jobs without a usable model are missing.
     snapshot : Snapshot or None
+        Profiles, None if there are none.
     settings : Settings
+        Settings of the workspace.
     failures : mapping of str to QianmianError
-        Why a job (or ``profiles``) is not there.
+        Why a job, or ``profiles``, could not be loaded.
     problems : tuple of QianmianError
-        What was met on the way although an older version serves now.
+        Errors of versions that were replaced by an earlier version.
     """
 
     models: Mapping[str, Champion]
@@ -82,14 +84,14 @@ class Champions:
     problems: tuple[QianmianError, ...] = ()
 
     def require(self, job: str) -> Champion:
-        """The champion of a job.
+        """Return the champion of a job.
 
         Raises
         ------
         NotReady
-            None was trained.
+            If none was trained.
         ArtifactError
-            One was, and cannot be loaded.
+            If its files cannot be loaded.
         """
         if job not in self.models:
             raise self.failures.get(job) or _no_champion_error(job)
@@ -97,32 +99,34 @@ class Champions:
 
     @property
     def customers(self) -> Snapshot:
-        """The profiles.
+        """The profile snapshot.
 
         Raises
         ------
-        WorkspaceError or ArtifactError
-            Nothing was built, or it cannot be read.
+        NotReady or WorkspaceError
+            If no profiles were published.
+        ArtifactError
+            If the profiles cannot be read.
         """
         if self.snapshot is None:
             raise self.failures.get("profiles") or NotReady(
-                "no profiles were built yet", hint="run `qianmian features`"
+                "no profiles have been published", hint="run `qianmian features`"
             )
         return self.snapshot
 
     def encoded(self, job: str) -> UserFeatures:
-        """The profiles as the model of that job expects them, (n, f); made once."""
+        """Return the profiles encoded for the model of a job, shape (n, f); computed once."""
         if job not in self._encoded:
             spec = self.require(job).bundle.spec
             self._encoded[job] = self.customers.encoded(spec) if spec is not None else self.customers.features
         return self._encoded[job]
 
     def with_snapshot(self, snapshot: Snapshot) -> Champions:
-        """The same models over other profiles."""
+        """Return the same models with other profiles."""
         return Champions(self.models, snapshot, self.settings, self.failures, self.problems)
 
     def warm(self) -> None:
-        """Make now what the first request would otherwise wait for."""
+        """Compute the cached values and run every model once, so that the first request is not slow."""
         if self.snapshot is not None:
             self.snapshot.resolve("")
             self.snapshot.features  # noqa: B018 - a cached property
@@ -133,14 +137,16 @@ class Champions:
         for job in dict.fromkeys(scene.job for scene in SCENES.values()):
             if job not in self.models:
                 continue
-            catalogue, users = self.models[job].catalogue, [-1, 0][: 1 + bool(len(self.models[job].bundle.user_ids))]
+            catalogue = self.models[job].catalogue
+            users = [-1, 0] if len(self.models[job].bundle.user_ids) else [-1]
             catalogue.warm()
             for scene in catalogue.scenes:
                 catalogue.model(scene).recommend(users, 1)
         if "churn" in self.models and self.snapshot is not None:
             model = self.models["churn"].bundle.model
-            for ask in (model.predict_proba, model.explain):
-                ask(self.encoded("churn").values[:1])
+            first_row = self.encoded("churn").values[:1]
+            model.predict_proba(first_row)
+            model.explain(first_row)
 
     @cached_property
     def _encoded(self) -> dict[str, UserFeatures]:
@@ -153,17 +159,27 @@ class Champions:
 def load_from_workspace(
     workspace: Workspace, settings: Settings, jobs: Collection[str] = tuple(BUNDLE_KINDS)
 ) -> Champions:
-    """Load the champions; where one is broken, the version before it, and say so.
+    """Load the champions and the profiles of a workspace.
+
+    If a champion cannot be loaded, the previous version is loaded instead and `Champions.problems` contains the error.
 
     Parameters
     ----------
+    workspace : Workspace
+        Workspace to read.
+    settings : Settings
+        Settings of the workspace.
     jobs : collection of str
-        Only these; batch scoring needs one.
+        Jobs to load; default: all.
 
     Raises
     ------
     WorkspaceError
-        There is no workspace, or its registry cannot be read.
+        If there is no workspace, or its registry cannot be read.
+    NotReady
+        If no model can be loaded because none was trained.
+    ArtifactError
+        If no model can be loaded because its files are corrupt.
     """
     workspace.require()
     models: dict[str, Champion] = {}
@@ -180,21 +196,21 @@ def load_from_workspace(
                 failures.setdefault(job, error)
         if job in models and job in failures:
             problems.append(failures.pop(job))
-    snapshot, found = _load_snapshot(workspace)
+    snapshot, snapshot_errors = _load_snapshot(workspace)
     if snapshot is None:
-        failures["profiles"] = found[0]
+        failures["profiles"] = snapshot_errors[0]
     else:
-        problems += found
+        problems += snapshot_errors
     return _require_models(Champions(models, snapshot, settings, failures, tuple(problems)), str(workspace.root))
 
 
 def load_from_folder(folder: Path) -> Champions:
-    """Load what `export` wrote; no MLflow, no workspace.
+    """Load a folder that `export` wrote, without MLflow and without a workspace.
 
     Raises
     ------
     ArtifactError
-        The folder holds no export.
+        If the folder contains no export.
     """
     index = _read_index(folder)
     models: dict[str, Champion] = {}
@@ -217,12 +233,12 @@ def load_from_folder(folder: Path) -> Champions:
 
 
 def export(workspace: Workspace, settings: Settings, folder: Path) -> Path:
-    """Copy the champions that load and the current profiles into `folder`, which must not exist; all of it or nothing.
+    """Copy the champions that can be loaded and the current profiles into a new folder, atomically.
 
     Raises
     ------
     NotReady
-        There is no champion to export.
+        If there is no champion to export.
     """
     champions = load_from_workspace(workspace, settings)
     with atomic_path(folder) as temporary:
@@ -248,6 +264,7 @@ def export(workspace: Workspace, settings: Settings, folder: Path) -> Path:
 
 
 def _candidate_versions(workspace: Workspace, job: str) -> Iterator[tuple[str, AbstractContextManager[Path]]]:
+    """Yield the version and bundle folder of the champion, then those of the previous version."""
     tried = set[str]()
     for alias in (CHAMPION, PREVIOUS):
         version = model_registry.version_of(workspace, job, alias)
@@ -259,13 +276,13 @@ def _candidate_versions(workspace: Workspace, job: str) -> Iterator[tuple[str, A
 def _load_bundle(folder: Path, job: str) -> ModelBundle:
     try:
         bundle = ModelBundle.load(folder)
-    except (KeyError, ValueError, TypeError, AttributeError) as error:  # a manifest that is JSON but not ours
+    except (KeyError, ValueError, TypeError, AttributeError) as error:  # valid JSON that is no manifest
         raise ArtifactError(
-            "a model cannot be read", where=str(folder), got=f"{type(error).__name__}: {error}", hint=RESTORE_HINT
+            "the model cannot be read", where=str(folder), got=f"{type(error).__name__}: {error}", hint=RESTORE_HINT
         ) from error
     if bundle.kind != BUNDLE_KINDS[job]:
         raise ArtifactError(
-            "the registered model is of another kind",
+            "the registered model has the wrong kind",
             where=str(folder),
             got=bundle.kind,
             allowed=BUNDLE_KINDS[job],
@@ -275,22 +292,22 @@ def _load_bundle(folder: Path, job: str) -> ModelBundle:
 
 
 def _load_snapshot(workspace: Workspace) -> tuple[Snapshot | None, list[QianmianError]]:
-    """The current profiles, else the newest ones that can be read, and what was wrong with those before."""
-    found: list[QianmianError] = []
+    """Load the current profiles, else the newest ones that can be read; also return the errors of those skipped."""
+    errors: list[QianmianError] = []
     try:
-        return snapshots.load_current(workspace), found
+        return snapshots.load_current(workspace), errors
     except WorkspaceError as error:
         return None, [error]
     except ArtifactError as error:
         logger.warning("profiles=broken reason=%s", error)
-        found.append(error)
+        errors.append(error)
     others = [path for path in workspace.online.iterdir() if (path / "snapshot.json").exists()]
     for folder in sorted(others, key=lambda path: path.stat().st_mtime, reverse=True):
         try:
-            return Snapshot.load(folder), found
+            return Snapshot.load(folder), errors
         except ArtifactError as error:
-            found.append(error)
-    return None, found
+            errors.append(error)
+    return None, errors
 
 
 def _read_index(folder: Path) -> dict[str, Any]:
@@ -299,7 +316,7 @@ def _read_index(folder: Path) -> dict[str, Any]:
         index = json.loads(path.read_text(encoding="utf-8"))
         if index["format"] != FORMAT:
             raise ArtifactError(
-                "the export has another format",
+                "the export has an unsupported format",
                 where=str(path),
                 got=index["format"],
                 allowed=FORMAT,
@@ -308,7 +325,7 @@ def _read_index(folder: Path) -> dict[str, Any]:
         return {**index, "settings": Settings.model_validate(index["settings"])}
     except (OSError, ValueError, KeyError, TypeError, ValidationError) as error:
         raise ArtifactError(
-            "an export cannot be read", where=str(path), got=str(error).splitlines()[0], hint="export again"
+            "the export cannot be read", where=str(path), got=str(error).splitlines()[0], hint="export again"
         ) from error
 
 
@@ -317,7 +334,7 @@ def _require_models(champions: Champions, where: str) -> Champions:
         first = next(iter(champions.failures.values()), None)
         if isinstance(first, ArtifactError):
             raise first
-        raise NotReady("there is no champion model to serve", where=where, hint="run `qianmian train all`")
+        raise NotReady("no champion model was found", where=where, hint="run `qianmian train all`")
     return champions
 
 

@@ -1,4 +1,4 @@
-"""The HTTP edge: routes over `ENDPOINTS`, bodies with a limit, and one error shape for everything, BentoML's own errors included."""
+"""The HTTP layer: routes of `ENDPOINTS`, a limit on body size, and one error format, also for errors of BentoML."""
 
 from __future__ import annotations
 
@@ -32,30 +32,32 @@ Application = Callable[[Scope, Receive, Send], Awaitable[None]]
 
 JSON = "application/json"
 ERROR_FIELDS = frozenset({"code", "message", "field", "hint"})
-DRAIN_BYTES = 8_000_000  # of a body that is too large: read and forgotten, as a client that is still sending sees a reset, not our 413
-WORKER_THREADS = 2  # more would only fight over the interpreter lock with the event loop
+# A body that is too large is read this far beyond the limit, because a client that is still sending would see a reset
+# connection instead of the 413.
+DRAIN_BYTES = 8_000_000
+WORKER_THREADS = 2  # more threads would only compete with the event loop for the interpreter lock
 
 
 class ChampionsProvider(Protocol):
-    """Where the champions come from once they are loaded."""
+    """Access to the champions, which may still be loading."""
 
     def get(self) -> Champions:
-        """The champions, or the error that says why there are none."""
+        """Return the champions, or raise the error that explains why there are none."""
         ...
 
     def why_not_ready(self) -> QianmianError | None:
-        """The same error, None when ready."""
+        """Return that error, None when ready."""
         ...
 
 
 class BodyTooLarge(QianmianError):
-    """The body of a request is longer than the server takes."""
+    """The body of a request is longer than `serving.max_body_bytes`."""
 
     code, http_status, exit_code = "body_too_large", 413, 2
 
 
 def make_app(models: ChampionsProvider) -> FastAPI:
-    """A FastAPI app with a POST route for every entry of `ENDPOINTS`."""
+    """Make a FastAPI app with a POST route for every entry of `ENDPOINTS`."""
     app = FastAPI(title="Qianmian", docs_url=None, redoc_url=None, openapi_url=None)
     limiter = anyio.CapacityLimiter(WORKER_THREADS)
     error_responses = {
@@ -63,9 +65,9 @@ def make_app(models: ChampionsProvider) -> FastAPI:
         for code, text in {
             400: "the body is not JSON",
             413: "the body is too large",
-            422: "a field is wrong, missing or unknown",
-            500: "a mistake of the server",
-            503: "no model for this is loaded",
+            422: "a field is invalid, missing or unknown",
+            500: "internal server error",
+            503: "the model of this route is not loaded",
         }.items()
     }
     for endpoint in ENDPOINTS.values():
@@ -114,12 +116,12 @@ def _handler(
 
 
 async def read_body(request: Request, limit: int) -> bytes:
-    """The body, refused as soon as it is longer than `limit` bytes.
+    """Read the body of a request.
 
     Raises
     ------
     BodyTooLarge
-        Declared or found to be longer.
+        If it is longer than `limit` bytes.
     """
     total = 0
     parts = []
@@ -140,7 +142,7 @@ async def read_body(request: Request, limit: int) -> bytes:
 
 
 def inline_schema(model: type[BaseModel]) -> dict[str, Any]:
-    """The JSON schema of a request with its parts in place of references: OpenAPI has nowhere to put them for a raw body."""
+    """Return the JSON schema of a request without references, which OpenAPI cannot resolve for a raw body."""
     schema = model.model_json_schema()
     parts = schema.pop("$defs", {})
 
@@ -152,43 +154,43 @@ def inline_schema(model: type[BaseModel]) -> dict[str, Any]:
                     **{key: value for key, value in node.items() if key != "$ref"},
                 }
             return {key: resolved(value) for key, value in node.items()}
-        return [resolved(one) for one in node] if isinstance(node, list) else node
+        return [resolved(item) for item in node] if isinstance(node, list) else node
 
     result: dict[str, Any] = resolved(schema)
     return result
 
 
 def error_response(error: dict[str, Any], status: int) -> Response:
-    """An error in the one shape there is."""
+    """Return an error response in the uniform format."""
     return Response(orjson.dumps({"error": error}), status_code=status, media_type=JSON)
 
 
 def internal_error() -> dict[str, Any]:
-    """The error that says nothing about the inside."""
+    """Return an error that reveals no internals."""
     return {
         "code": "internal",
-        "message": "the server made a mistake",
+        "message": "internal server error",
         "field": None,
-        "hint": "it is in the server's log",
+        "hint": "the log of the server has the details",
     }
 
 
-# ---- the shape of everybody else's errors ----------------------------------------------------------------------------
+# ---- errors of BentoML, Starlette and uvicorn ------------------------------------------------------------------------
 
 STATUS_ERRORS: dict[int, tuple[str, str, str | None]] = {
-    404: ("not_found", "there is no such path", "the paths are in /docs.json"),
-    405: ("method_not_allowed", "the path does not take this method", "all /v1 paths take POST"),
+    404: ("not_found", "unknown path", "/docs.json lists the paths"),
+    405: ("method_not_allowed", "the method is not allowed", "send a POST request to /v1 paths"),
     408: ("timeout", "the request took too long to arrive", "send it again"),
     413: ("body_too_large", "the body is too large", "send fewer ids at a time"),
-    429: ("too_many_requests", "the server has more requests than it may take", "wait and try again"),
-    500: ("internal", "the server made a mistake", "it is in the server's log"),
-    503: ("not_ready", "the server is not ready", "try again in a moment; /readyz says when"),
-    504: ("timeout", "the answer took too long", "ask for less at a time"),
+    429: ("too_many_requests", "the server has too many requests", "try again later"),
+    500: ("internal", "internal server error", "the log of the server has the details"),
+    503: ("not_ready", "the server is not ready", "try again when /readyz returns 200"),
+    504: ("timeout", "the response took too long", "send smaller requests"),
 }
 
 
 class UniformErrorMiddleware:
-    """ASGI wrapper around everything: an error whose body is not ours already gets the one shape; other answers pass untouched."""
+    """ASGI wrapper that gives every error the uniform format; other responses pass unchanged."""
 
     def __init__(self, app: Application, models: ChampionsProvider) -> None:
         self.app = app
@@ -219,7 +221,7 @@ class UniformErrorMiddleware:
         try:
             await self.app(scope, receive, intercept_send)
         except Exception:
-            # Starlette has sent its own 500 by now unless the answer had begun; uvicorn must still see the exception to log it
+            # Starlette has sent its own 500 unless the response had started; uvicorn must still log the exception
             if not started:
                 await self._send_error({"status": 500, "headers": []}, b"", send)
             raise
@@ -249,12 +251,14 @@ class UniformErrorMiddleware:
 
 
 def has_error_shape(body: bytes) -> bool:
-    """The body already is ``{"error": {code, message, field, hint}}``.
+    """Whether the body is ``{"error": {code, message, field, hint}}``.
 
     Examples
     --------
-    >>> has_error_shape(b'{"error": "no"}'), has_error_shape(b'{"error": {"code": "c", "message": "m", "field": null, "hint": null}}')
-    (False, True)
+    >>> has_error_shape(b'{"error": "no"}')
+    False
+    >>> has_error_shape(b'{"error": {"code": "c", "message": "m", "field": null, "hint": null}}')
+    True
     """
     try:
         value = orjson.loads(body)

@@ -1,4 +1,4 @@
-"""Loading in the background: the server answers `/livez` at once, and everything else as soon as the models are there."""
+"""Background loading: the server answers `/livez` at once, and all other routes when the models are loaded."""
 
 from __future__ import annotations
 
@@ -13,54 +13,49 @@ from serving.champions import Champions
 
 logger = logging.getLogger(__name__)
 
-GC_THRESHOLD = (
-    50_000,
-    50,
-    50,
-)  # a request leaves few cycles; the default walks everything the imports left every 700 objects
+# A request creates few reference cycles; the default thresholds would scan all imported objects far too often.
+GC_THRESHOLD = (50_000, 50, 50)
 
 
 class BackgroundLoader:
-    """Champions that arrive later.
+    """Loads the champions in a thread.
 
     Parameters
     ----------
     load : callable
-        Gives the champions or raises a `QianmianError`.
+        Returns the champions or raises a `QianmianError`.
     """
 
     def __init__(self, load: Callable[[], Champions]) -> None:
         self._load = load
         self._champions: Champions | None = None
-        self._error: QianmianError = NotReady(
-            "the models are being loaded", hint="try again in a moment; /readyz says when"
-        )
+        self._error: QianmianError = NotReady("the models are being loaded", hint="try again when /readyz returns 200")
         self._thread: threading.Thread | None = None
 
     def start(self) -> None:
-        """Begin; a second call does nothing."""
+        """Start loading; further calls have no effect."""
         if self._thread is None:
             self._thread = threading.Thread(target=self._run, name="qianmian-load", daemon=True)
             self._thread.start()
 
     def get(self) -> Champions:
-        """The champions.
+        """Return the champions.
 
         Raises
         ------
         QianmianError
-            They are not loaded yet, or cannot be.
+            If they are not loaded yet, or cannot be loaded.
         """
         if self._champions is None:
             raise self._error
         return self._champions
 
     def why_not_ready(self) -> QianmianError | None:
-        """The error `get` would raise, None when it would not."""
+        """Return the error that `get` would raise, None if it would not."""
         return self._error if self._champions is None else None
 
     def _run(self) -> None:
-        began = time.perf_counter()
+        started = time.perf_counter()
         try:
             champions = self._load()
             champions.warm()
@@ -69,19 +64,19 @@ class BackgroundLoader:
             logger.error("loading=failed reason=%s", error)
             return
         except Exception:
-            self._error = NotReady("the models could not be loaded", hint="the reason is in the server's log")
+            self._error = NotReady("the models could not be loaded", hint="the log of the server has the details")
             logger.exception("loading=failed")
             return
         freeze_garbage_collector()
         self._champions = champions
         versions = " ".join(f"{champion.name}={champion.version}" for champion in champions.models.values())
         logger.info(
-            "loading=done seconds=%.1f problems=%d %s", time.perf_counter() - began, len(champions.problems), versions
+            "loading=done seconds=%.1f problems=%d %s", time.perf_counter() - started, len(champions.problems), versions
         )
 
 
 def freeze_garbage_collector() -> None:
-    """Take all that was loaded out of the garbage collector's rounds: full collections over it are what a slow tail is made of."""
+    """Exclude all loaded objects from garbage collection, because full collections over them cause slow requests."""
     gc.collect()
     gc.freeze()
     gc.set_threshold(*GC_THRESHOLD)

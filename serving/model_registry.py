@@ -1,6 +1,7 @@
-"""Reading MLflow's model registry: which versions there are, which one is in production, and which one was when.
+"""Read access to the MLflow model registry: versions, aliases and history of the registered models.
 
-Nothing here writes; `training` sets the aliases and leaves a tag an event on the registered model, which `history` reads.
+This module never writes. `training.promotion` sets the aliases, and stores every change as a tag of the registered
+model, which `history` reads.
 """
 
 from __future__ import annotations
@@ -27,18 +28,18 @@ SQLITE = "sqlite:///"
 
 @dataclass(frozen=True)
 class ModelEvent:
-    """One change of what is in production.
+    """A change of the champion.
 
     Attributes
     ----------
     at : str
-        ISO 8601, UTC.
+        Time of the change, ISO 8601, UTC.
     action : str
         ``register``, ``promote`` or ``rollback``.
     version : str
-        The version that was in production afterwards.
+        Champion after the change.
     previous : str or None
-        What was in production before.
+        Champion before the change.
     """
 
     at: str
@@ -47,16 +48,17 @@ class ModelEvent:
     previous: str | None
 
     def as_dict(self) -> dict[str, Any]:
+        """Return the fields as a dict."""
         return asdict(self)
 
 
 def list_models(workspace: Workspace) -> list[dict[str, Any]]:
-    """Every registered model of the project: name, versions, the champion and the one before it."""
+    """List the registered models: name, number of versions, champion and previous champion."""
     client = _client(workspace)
     if client is None:
         return []
     with _translate_errors(workspace):
-        found = [model for model in client.search_registered_models() if model.name.startswith(REGISTERED_PREFIX)]
+        models = [model for model in client.search_registered_models() if model.name.startswith(REGISTERED_PREFIX)]
         return [
             {
                 "name": model.name,
@@ -64,17 +66,17 @@ def list_models(workspace: Workspace) -> list[dict[str, Any]]:
                 CHAMPION: _alias(model, CHAMPION),
                 PREVIOUS: _alias(model, PREVIOUS),
             }
-            for model in sorted(found, key=lambda model: str(model.name))
+            for model in sorted(models, key=lambda model: str(model.name))
         ]
 
 
 def show(workspace: Workspace, name: str) -> dict[str, Any]:
-    """One registered model and its versions, newest first, each with its aliases and the metrics and parameters of its run.
+    """Describe a registered model and its versions, newest first, with aliases, metrics and parameters.
 
     Raises
     ------
     NotFound
-        No such registered model.
+        If there is no such registered model.
     """
     client, model = _registered(workspace, name)
     with _translate_errors(workspace):
@@ -90,12 +92,12 @@ def show(workspace: Workspace, name: str) -> dict[str, Any]:
 
 
 def history(workspace: Workspace, name: str) -> list[ModelEvent]:
-    """What was registered, promoted and rolled back, oldest first.
+    """List the registrations, promotions and rollbacks of a model, oldest first.
 
     Raises
     ------
     NotFound
-        No such registered model.
+        If there is no such registered model.
     """
     _, model = _registered(workspace, name)
     events = []
@@ -117,23 +119,23 @@ def history(workspace: Workspace, name: str) -> list[ModelEvent]:
 
 
 def version_of(workspace: Workspace, name: str, alias: str = CHAMPION) -> str | None:
-    """The version an alias names, None where there is no such model or alias."""
+    """Return the version that an alias refers to, None if there is no such model or alias."""
     client = _client(workspace)
     if client is None:
         return None
     with _translate_errors(workspace):
-        found = client.search_registered_models(f"name='{registered_name(name)}'")
-        return _alias(found[0], alias) if found else None
+        models = client.search_registered_models(f"name='{registered_name(name)}'")
+        return _alias(models[0], alias) if models else None
 
 
 @contextlib.contextmanager
 def bundle_folder(workspace: Workspace, name: str, version: str) -> Iterator[Path]:
-    """The `ModelBundle` folder of a registered version; a remote one is downloaded and removed after the block.
+    """Context manager of the `ModelBundle` folder of a version; remote artifacts are downloaded for its duration.
 
     Raises
     ------
     ArtifactError
-        The artifacts are gone or hold no bundle.
+        If the artifacts are missing or contain no bundle.
     """
     import mlflow.artifacts
     from mlflow.exceptions import MlflowException
@@ -141,7 +143,7 @@ def bundle_folder(workspace: Workspace, name: str, version: str) -> Iterator[Pat
     full, client = registered_name(name), _client(workspace)
     where = f"models:/{full}/{version}"
     if client is None:
-        raise ArtifactError("there is no model registry here", where=where, hint="run `qianmian train all`")
+        raise ArtifactError("the workspace has no model registry", where=where, hint="run `qianmian train all`")
     with tempfile.TemporaryDirectory(prefix="qianmian-model-") as temporary:
         try:
             uri = client.get_model_version_download_uri(full, version)
@@ -151,24 +153,24 @@ def bundle_folder(workspace: Workspace, name: str, version: str) -> Iterator[Pat
             )
         except (MlflowException, OSError) as error:
             raise ArtifactError(
-                "the artifacts of a model version cannot be fetched",
+                "the artifacts of the model version cannot be read",
                 where=where,
                 got=_first_line(error),
                 hint="restore them from a backup, `qianmian models rollback`, or train again",
             ) from error
-        found = sorted(root.glob("artifacts/*/manifest.json"))
-        if len(found) != 1:
+        manifests = sorted(root.glob("artifacts/*/manifest.json"))
+        if len(manifests) != 1:
             raise ArtifactError(
-                "a model version holds no bundle",
+                "the model version does not contain exactly one bundle",
                 where=f"{where} ({root / 'artifacts'})",
-                got=f"{len(found)} manifest.json",
+                got=f"{len(manifests)} manifest.json",
                 hint="restore it from a backup, `qianmian models rollback`, or train again",
             )
-        yield found[0].parent
+        yield manifests[0].parent
 
 
 def local_path(uri: str) -> Path | None:
-    """The path behind a file URI or a plain path, None for anything remote.
+    """Return the local path of a file URI or a plain path, None for a remote URI.
 
     Examples
     --------
@@ -185,7 +187,7 @@ def local_path(uri: str) -> Path | None:
 
 
 def _client(workspace: Workspace) -> Any:
-    """MLflow's client, None where the workspace has no store yet (opening one would create it, and reading never writes)."""
+    """MLflow client, None if the workspace has no SQLite store yet, because opening one would create it."""
     uri = workspace.tracking_uri
     if uri.startswith(SQLITE) and not Path(uri.removeprefix(SQLITE)).exists():
         return None
@@ -195,20 +197,21 @@ def _client(workspace: Workspace) -> Any:
 
 
 def _registered(workspace: Workspace, name: str) -> tuple[Any, Any]:
+    """Client and registered model of a name; raises `NotFound`."""
     client, full = _client(workspace), registered_name(name)
-    found: list[Any] = []
+    models: list[Any] = []
     if client is not None:
         with _translate_errors(workspace):
-            found = client.search_registered_models(f"name='{full}'")
-    if not found:
+            models = client.search_registered_models(f"name='{full}'")
+    if not models:
         names = ", ".join(str(model["name"]) for model in list_models(workspace))
         raise NotFound(
-            "there is no registered model of that name",
+            "unknown registered model",
             got=full,
             allowed=names or "none yet",
             hint=f"run `qianmian train {full.removeprefix(REGISTERED_PREFIX)}`",
         )
-    return client, found[0]
+    return client, models[0]
 
 
 def _alias(model: Any, alias: str) -> str | None:
@@ -224,7 +227,7 @@ def _describe(client: Any, version: Any, aliases: dict[str, str]) -> dict[str, A
     try:
         run = client.get_run(version.run_id) if version.run_id else None
     except MlflowException:
-        run = None  # the run was deleted; the version still serves
+        run = None  # the run was deleted; the version can still be served
     if run is not None:
         metrics, parameters = dict(run.data.metrics), dict(run.data.params)
     return {
@@ -249,7 +252,7 @@ def _translate_errors(workspace: Workspace) -> Iterator[None]:
             "the model registry cannot be read",
             where=workspace.tracking_uri,
             got=_first_line(error),
-            hint="check MLFLOW_TRACKING_URI and that its server answers",
+            hint="check MLFLOW_TRACKING_URI, and that the tracking server is running",
         ) from error
 
 

@@ -1,4 +1,4 @@
-"""Putting the champions into a Bento: BentoML's model store on one side, the folder inside a Bento on the other."""
+"""Champions in a Bento: storing them in BentoML's model store, and finding them inside a Bento."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ BENTO_MODEL_NAME = "qianmian-champions"
 
 
 def store_champions(workspace: Workspace, settings: Settings) -> str:
-    """Copy champions and profiles into BentoML's model store (``BENTOML_HOME``); `bentoml build` takes the latest.
+    """Copy champions and profiles into BentoML's model store (``BENTOML_HOME``); `bentoml build` uses the latest.
 
     Returns
     -------
     str
-        The tag, ``qianmian-champions:<version>``.
+        Tag of the stored model, ``qianmian-champions:<version>``.
     """
     import bentoml
 
@@ -34,17 +34,17 @@ def store_champions(workspace: Workspace, settings: Settings) -> str:
 
 
 def bento_champions(bento_file: Path) -> Path:
-    """The folder of champions a Bento carries.
+    """Return the folder of champions in a Bento.
 
     Parameters
     ----------
     bento_file : Path
-        The `bento.yaml` of the Bento this code runs in.
+        The `bento.yaml` of the Bento that this code runs in.
 
     Raises
     ------
     ArtifactError
-        It carries none.
+        If the Bento contains no champions.
     """
     import bentoml
     from bentoml.exceptions import BentoMLException
@@ -53,17 +53,16 @@ def bento_champions(bento_file: Path) -> Path:
     tags: list[str] = [
         entry["tag"] for entry in manifest.get("models") or [] if str(entry["tag"]).split(":")[0] == BENTO_MODEL_NAME
     ]
-    carried: list[Path] = [
-        bento_file.parent / "models" / tag.replace(":", "/") for tag in tags
-    ]  # a container or an exported Bento has its own store
-    for folder in carried:
+    # a container or an exported Bento contains the model itself
+    included: list[Path] = [bento_file.parent / "models" / tag.replace(":", "/") for tag in tags]
+    for folder in included:
         if (folder / INDEX_FILE).exists():
             return folder
     try:
         return Path(bentoml.models.get(tags[0]).path)
     except (BentoMLException, IndexError) as error:
         raise ArtifactError(
-            "the Bento carries no champions",
+            "the Bento contains no champions",
             where=str(bento_file),
             got=str(error).splitlines()[0],
             hint="build it again: `qianmian models export`, then `bentoml build`",

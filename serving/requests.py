@@ -1,4 +1,4 @@
-"""What every request model is made of, and how a body becomes one."""
+"""Base classes of the request models, and the parsing of a request body."""
 
 from __future__ import annotations
 
@@ -13,30 +13,29 @@ MAX_RESULTS = 500
 MAX_IDS = 10_000
 
 Identifier = Annotated[str, StringConstraints(min_length=1, max_length=256)]
-NumResults = Annotated[int, Field(ge=1, le=MAX_RESULTS, description="how many items are wanted")]
-AttributeValues = dict[
-    Identifier, str | bool | Annotated[float, Field(allow_inf_nan=False)]
-]  # what an item is: its attributes
+NumResults = Annotated[int, Field(ge=1, le=MAX_RESULTS, description="number of items to return")]
+# attribute → value of one item
+AttributeValues = dict[Identifier, str | bool | Annotated[float, Field(allow_inf_nan=False)]]
 
 
 class RequestModel(BaseModel):
-    """Base of what a request is made of: types are not coerced, and an undeclared field is an error."""
+    """Base class of requests and their parts: types are not coerced, and an undeclared field is an error."""
 
     model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
 
 
 class Request(RequestModel):
-    """Base of every request."""
+    """Base class of all requests."""
 
-    validate_only: bool = Field(False, description="check the request, do not run it")
+    validate_only: bool = Field(False, description="validate the request without running the model")
 
 
 class UserRequest(Request):
     """A request about one customer."""
 
-    user_id: Identifier = Field(description="the customer's id as the caller knows it")
+    user_id: Identifier = Field(description="id of the customer in the caller's system")
     user_source: Identifier | None = Field(
-        None, description="the system that id is from; needed where two systems use the same id"
+        None, description="source system of the id; required if two systems use the same id"
     )
 
 
@@ -44,44 +43,43 @@ class UsersRequest(Request):
     """A request about a list of customers."""
 
     user_ids: list[Identifier] = Field(
-        min_length=1, max_length=MAX_IDS, description="customers, as the caller knows them"
+        min_length=1, max_length=MAX_IDS, description="ids of the customers in the caller's system"
     )
-    user_source: Identifier | None = Field(None, description="the system those ids are from")
+    user_source: Identifier | None = Field(None, description="source system of the ids")
 
 
 R = TypeVar("R", bound=Request)
 
 
 def parse_request(model: type[R], body: bytes) -> R:
-    """The request in a body.
+    """Parse and validate a request body.
 
     Raises
     ------
     MalformedRequest
-        The body is not JSON.
+        If the body is not JSON.
     InvalidRequest
-        A field is wrong, missing or unknown; `field` names the first.
+        If a field is invalid, missing or unknown; `field` names the first one.
     """
     try:
         return model.model_validate_json(body)
     except ValidationError as error:
-        raise request_error(
-            error.errors(include_url=False, include_context=False, include_input=False), model
-        ) from error
+        details = error.errors(include_url=False, include_context=False, include_input=False)
+        raise request_error(details, model) from error
 
 
-def request_error(found: list[ErrorDetails], model: type[BaseModel]) -> MalformedRequest | InvalidRequest:
-    """Pydantic's findings as this project's error."""
-    first = found[0]
+def request_error(details: list[ErrorDetails], model: type[BaseModel]) -> MalformedRequest | InvalidRequest:
+    """Translate the validation errors of Pydantic into one error of this project."""
+    first = details[0]
     if first["type"] == "json_invalid":
         return MalformedRequest(
             f"the body is not JSON: {first['msg'].removeprefix('Invalid JSON: ')}", hint="send one JSON object"
         )
     lines, allowed = [], None
-    for one in found:
-        field = ".".join(str(part) for part in one["loc"])
+    for detail in details:
+        field = ".".join(str(part) for part in detail["loc"])
         text = {"extra_forbidden": "unknown field", "missing": "is required"}.get(
-            one["type"], one["msg"].removeprefix("Value error, ")
+            detail["type"], detail["msg"].removeprefix("Value error, ")
         )
         lines.append(f"{field}: {text}" if field else text)
     name = str(first["loc"][0]) if len(first["loc"]) == 1 else ""

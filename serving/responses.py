@@ -1,4 +1,4 @@
-"""What every answer is made of: its base model, the model and the moment it says it is of, and errors."""
+"""Base class of the response models, response metadata, and the error format."""
 
 from __future__ import annotations
 
@@ -11,27 +11,27 @@ from pydantic import BaseModel, Field
 from qianmian.times import is_stale
 from serving.champions import Champion, Champions
 
-PROFILES = "profiles"  # the `model` of answers that come from the profiles alone
+PROFILES = "profiles"  # name in `model` of responses that are made from the profiles only
 ResponseBody = dict[str, Any]
 
 
 class ModelVersion(BaseModel):
-    """What made the answer."""
+    """Model that made the response."""
 
     name: str
     version: str
 
 
 class Response(BaseModel):
-    """Base of every answer."""
+    """Base class of all responses."""
 
-    model: ModelVersion = Field(description="registered model and version that answered")
-    as_of: str = Field(description="UTC; nothing that happened at or after it is known to the answer")
-    stale: bool = Field(description="as_of is longer ago than serving.stale_after_days")
+    model: ModelVersion = Field(description="registered model and its version")
+    as_of: str = Field(description="UTC; no data from this moment or later was used")
+    stale: bool = Field(description="whether as_of is more than serving.stale_after_days ago")
 
 
 class ErrorBody(BaseModel):
-    """The inside of every error."""
+    """Fields of an error."""
 
     code: str
     message: str
@@ -40,18 +40,18 @@ class ErrorBody(BaseModel):
 
 
 class ErrorResponse(BaseModel):
-    """Every error there is."""
+    """Response body of an error."""
 
     error: ErrorBody
 
 
 def rounded(value: float, digits: int = 6) -> float:
-    """A score as it is shown: enough digits to order by, no float32 noise."""
+    """Round a score for a response, which removes float32 noise."""
     return round(float(value), digits)
 
 
 def utc_text(moment: datetime) -> str:
-    """A naive UTC time as ISO 8601.
+    """Format a naive UTC time as ISO 8601.
 
     Examples
     --------
@@ -62,7 +62,7 @@ def utc_text(moment: datetime) -> str:
 
 
 def make_metadata(champions: Champions, champion: Champion, as_of: datetime, now: datetime) -> ResponseBody:
-    """The `model`, `as_of` and `stale` of an answer."""
+    """Return the response fields `model`, `as_of` and `stale`."""
     return {
         "model": {"name": champion.name, "version": champion.version},
         "as_of": utc_text(as_of),
@@ -71,19 +71,19 @@ def make_metadata(champions: Champions, champion: Champion, as_of: datetime, now
 
 
 def model_metadata(job: str) -> Callable[[Champions, datetime], ResponseBody]:
-    """The stamp of answers that are as old as their model."""
+    """Return the metadata function of responses whose `as_of` is the cutoff of the model."""
     return lambda champions, now: make_metadata(
         champions, champions.require(job), champions.require(job).bundle.as_of, now
     )
 
 
 def profile_metadata(job: str) -> Callable[[Champions, datetime], ResponseBody]:
-    """The stamp of answers a model makes from the current profiles."""
+    """Return the metadata function of responses whose `as_of` is that of the profiles."""
     return lambda champions, now: make_metadata(champions, champions.require(job), champions.customers.as_of, now)
 
 
 def snapshot_metadata(champions: Champions, now: datetime) -> ResponseBody:
-    """The stamp of answers that come from the profiles alone; the version says which data and which features."""
+    """Return the metadata of a response made from the profiles only; the version is data digest and spec hash."""
     customers = champions.customers
     return {
         "model": {"name": PROFILES, "version": f"{customers.data_digest}-{customers.spec.hash}"},

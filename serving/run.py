@@ -1,4 +1,4 @@
-"""`serve`: the HTTP server in the foreground, until it is told to stop."""
+"""`serve`: run the HTTP server in the foreground until a signal stops it."""
 
 from __future__ import annotations
 
@@ -11,21 +11,32 @@ from serving.server import check_port, command, environment, stop
 
 
 def serve(workspace: Workspace, host: str = "127.0.0.1", port: int = 3000, workers: int = 1) -> int:
-    """Run the server until it ends or SIGINT or SIGTERM arrives; then it and its workers are ended in order.
+    """Run the server until it exits or SIGINT or SIGTERM arrives; then stop it and its workers.
+
+    Parameters
+    ----------
+    workspace : Workspace
+        Workspace to serve.
+    host : str
+        Address to listen on.
+    port : int
+        Port to listen on.
+    workers : int
+        Number of worker processes.
 
     Returns
     -------
     int
-        Its exit code; 0 when it was stopped on purpose.
+        Exit code of the server; 0 if a signal stopped it.
 
     Raises
     ------
     UsageError
-        The address cannot be listened on.
+        If the address is in use or does not belong to this machine.
     """
     check_port(host, port)
     stopping = False
-    # a session of its own: Ctrl-C reaches this process only, which then stops the server and all its workers
+    # in its own session, Ctrl-C reaches only this process, which then stops the server and all its workers
     process = subprocess.Popen(command(host, port), env=environment(workspace, workers), start_new_session=True)
 
     def end(_number: int, _frame: FrameType | None) -> None:
@@ -33,11 +44,11 @@ def serve(workspace: Workspace, host: str = "127.0.0.1", port: int = 3000, worke
         stopping = True
         process.terminate()
 
-    before = {number: signal.signal(number, end) for number in (signal.SIGINT, signal.SIGTERM)}
+    previous_handlers = {number: signal.signal(number, end) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
         code = process.wait()
     finally:
-        for number, handler in before.items():
+        for number, handler in previous_handlers.items():
             signal.signal(number, handler)
         stop(process)
     return 0 if stopping else code

@@ -1,4 +1,4 @@
-"""Running the BentoML server as a process: the command, its environment, and waiting until it is ready."""
+"""The BentoML server as a process: its command and environment, starting, waiting until it is ready, stopping."""
 
 from __future__ import annotations
 
@@ -26,27 +26,27 @@ STOP_SECONDS = 10.0
 
 
 def command(host: str = "127.0.0.1", port: int = 3000, target: str = SERVICE) -> list[str]:
-    """The `bentoml serve` of this interpreter; `target` may be the tag of a Bento."""
+    """Return the `bentoml serve` command for this interpreter; `target` may be the tag of a Bento."""
     return [sys.executable, "-m", "bentoml", "serve", target, "--host", host, "--port", str(port)]
 
 
 def environment(workspace: Workspace | None, workers: int = 1) -> dict[str, str]:
-    """The environment of the server: this one, the workspace, the number of workers; BentoML reports nothing home."""
-    found = {**os.environ, "BENTOML_DO_NOT_TRACK": "True"}
+    """Return the environment of the server: that of this process, workspace and workers set, telemetry off."""
+    variables = {**os.environ, "BENTOML_DO_NOT_TRACK": "True"}
     options = f"services.qianmian.workers={workers}"
-    found["BENTOML_CONFIG_OPTIONS"] = " ".join(filter(None, (os.environ.get("BENTOML_CONFIG_OPTIONS"), options)))
+    variables["BENTOML_CONFIG_OPTIONS"] = " ".join(filter(None, (os.environ.get("BENTOML_CONFIG_OPTIONS"), options)))
     if workspace is not None:
-        found[ENVIRONMENT_VARIABLE] = str(workspace.root)
-    return found
+        variables[ENVIRONMENT_VARIABLE] = str(workspace.root)
+    return variables
 
 
 def check_port(host: str, port: int) -> None:
-    """Nothing else listens there.
+    """Check that the address can be listened on.
 
     Raises
     ------
     UsageError
-        The port is taken, or the host is not this machine's.
+        If the port is in use, or the host is not an address of this machine.
     """
     with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET) as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -54,15 +54,15 @@ def check_port(host: str, port: int) -> None:
             probe.bind((host, port))
         except OSError as error:
             raise UsageError(
-                "cannot listen there",
+                "cannot listen on this address",
                 where=f"{host}:{port}",
                 got=os.strerror(error.errno) if error.errno else str(error),
-                hint="stop what is using the port, or choose another with --port",
+                hint="stop the process that uses the port, or choose another one with --port",
             ) from error
 
 
 def free_port(host: str = "127.0.0.1") -> int:
-    """A port nothing listens on now."""
+    """Return a port that is not in use."""
     with socket.socket() as probe:
         probe.bind((host, 0))
         return int(probe.getsockname()[1])
@@ -81,21 +81,27 @@ def running(
     env: Mapping[str, str] | None = None,
     cwd: Path | None = None,
 ) -> Iterator[str]:
-    """A server for the length of the block, stopped after it; gives its base URL.
+    """Context manager of a running server; yields its base URL and stops the server at the end.
 
     Parameters
     ----------
+    workspace : Workspace or None
+        Workspace to serve; None for a Bento.
     port : int, optional
-        Default: a free one.
+        Port to listen on; default: a free one.
+    log : binary file, optional
+        Receives the output of the server; default: discarded.
     wait : bool
-        Only enter the block once `/readyz` is 200.
+        Wait until `/readyz` returns 200.
     env : mapping, optional
-        Instead of `environment(workspace, workers)`.
+        Environment of the server; default: `environment(workspace, workers)`.
+    cwd : Path, optional
+        Working directory of the server.
 
     Raises
     ------
     NotReady
-        The server stopped, or was not ready in two minutes; with what it said itself.
+        If the server exits, or is not ready within two minutes.
     """
     chosen = port if port is not None else free_port(host)
     check_port(host, chosen)
@@ -117,22 +123,22 @@ def running(
 
 
 def wait_ready(url: str, process: subprocess.Popen[bytes], seconds: float = START_SECONDS) -> None:
-    """Return once `/readyz` is 200.
+    """Wait until `/readyz` returns 200.
 
     Raises
     ------
     NotReady
-        The server stopped, gave up loading, or took longer.
+        If the server exits, cannot load its models, or takes longer than `seconds`.
     """
     deadline = time.monotonic() + seconds
-    said = "nothing yet"
+    last_message = "no response"
     while time.monotonic() < deadline:
         if process.poll() is not None:
             raise NotReady(
-                "the server stopped while starting",
+                "the server exited before it was ready",
                 where=url,
                 got=f"exit code {process.returncode}",
-                hint="see its log",
+                hint="see the log of the server",
             )
         try:
             with urllib.request.urlopen(f"{url}/readyz", timeout=5):
@@ -141,21 +147,23 @@ def wait_ready(url: str, process: subprocess.Popen[bytes], seconds: float = STAR
             body = error.read()
             with contextlib.suppress(orjson.JSONDecodeError, KeyError, TypeError):
                 problem = orjson.loads(body)["error"]
-                said = problem["message"]
-                if said != "the models are being loaded":
-                    raise NotReady(said, where=url, hint=problem["hint"]) from error
+                last_message = problem["message"]
+                if last_message != "the models are being loaded":
+                    raise NotReady(last_message, where=url, hint=problem["hint"]) from error
         except OSError:
             pass  # not listening yet
         time.sleep(0.1)
-    raise NotReady(f"the server was not ready after {seconds:g} s", where=url, got=said, hint="see its log")
+    raise NotReady(
+        f"the server was not ready after {seconds:g} s", where=url, got=last_message, hint="see the log of the server"
+    )
 
 
 def stop(process: subprocess.Popen[bytes]) -> None:
-    """End the server and its workers; by force where it does not listen."""
-    for how in (signal.SIGTERM, signal.SIGKILL):
+    """Stop the server and its workers; SIGKILL follows if SIGTERM does not end them."""
+    for number in (signal.SIGTERM, signal.SIGKILL):
         if process.poll() is not None:
             break
         with contextlib.suppress(ProcessLookupError):
-            os.killpg(process.pid, how)
+            os.killpg(process.pid, number)
         with contextlib.suppress(subprocess.TimeoutExpired):
             process.wait(STOP_SECONDS)

@@ -1,7 +1,7 @@
-"""The BentoML service. The one module that does something when imported: BentoML finds the service as a module's attribute.
+"""The BentoML service.
 
-The champions come from the model a Bento carries when this file lies in one, else from the workspace
-(``QIANMIAN_WORKSPACE`` or ``./workspace``).
+Importing this module creates the service, because BentoML finds it as a module attribute. The champions come from the
+Bento that contains this file, else from the workspace (``QIANMIAN_WORKSPACE`` or ``./workspace``).
 """
 
 from pathlib import Path
@@ -15,13 +15,11 @@ from serving.champions import Champions, load_from_folder, load_from_workspace
 from serving.http import UniformErrorMiddleware, make_app
 from serving.loading import BackgroundLoader
 
-BENTO_FILE = (
-    Path(__file__).resolve().parents[2] / "bento.yaml"
-)  # a Bento keeps the sources in src/ beside its bento.yaml
+BENTO_FILE = Path(__file__).resolve().parents[2] / "bento.yaml"  # a Bento has the sources in src/ beside bento.yaml
 
 
 def load() -> Champions:
-    """The champions this process serves."""
+    """Load the champions that this process serves."""
     if BENTO_FILE.exists():
         from serving.package import bento_champions
 
@@ -34,20 +32,21 @@ LOADER = BackgroundLoader(load)
 
 
 class UniformService(bentoml.Service):  # type: ignore[misc]
-    """A BentoML service whose every error, BentoML's own included, has one shape."""
+    """A BentoML service with uniform errors, also for errors raised by BentoML."""
 
     def to_asgi(self, is_main: bool = True) -> Any:
-        """BentoML's application inside the wrapper; a middleware would sit inside its time and concurrency limits and miss theirs."""
+        """Wrap the application; a middleware would not see the errors of BentoML's timeout and concurrency limits."""
         return UniformErrorMiddleware(super().to_asgi(is_main=is_main), LOADER)
 
 
-# one request is one thread's work: numeric libraries that each wake a pool for it made a lookalike answer 20 times slower
+# Starting the thread pools of numeric libraries for each request made lookalike requests 20 times slower.
 SINGLE_THREADED = [
     {"name": name, "value": "1"} for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
 ]
 
 
-# spans nobody exports cost a fifth of a request; BENTOML_CONFIG_OPTIONS with a tracing.exporter_type may take excluded_urls back
+# Trace spans cost a fifth of a request even if they are not exported. To enable tracing, set tracing.exporter_type and
+# an empty tracing.excluded_urls in BENTOML_CONFIG_OPTIONS.
 @bentoml.service(
     name="qianmian",
     service_class=UniformService,

@@ -1,4 +1,4 @@
-"""Which customers a request is about: from the ids a caller knows to one_ids."""
+"""Resolution of the user ids of a request to customers (`one_id`)."""
 
 from __future__ import annotations
 
@@ -16,7 +16,17 @@ from serving.responses import ResponseBody
 
 @dataclass(frozen=True)
 class ResolvedUser:
-    """One customer of a request: the id as given, the customer behind it, and the problem where none is found."""
+    """A user id of a request and the customer that it resolves to.
+
+    Attributes
+    ----------
+    user_id, user_source : str
+        As in the request.
+    one_id : str or None
+        Id of the customer, None if there is none.
+    problem : str or None
+        Why the id resolves to no customer; set by `resolve_users` only.
+    """
 
     user_id: str
     user_source: str | None
@@ -25,38 +35,38 @@ class ResolvedUser:
 
     @property
     def identity(self) -> ResponseBody:
-        """The first fields of a row about this customer."""
+        """Response fields that identify the customer."""
         return {"user_id": self.user_id, "user_source": self.user_source, "one_id": self.one_id}
 
 
 def resolve(champions: Champions, user_id: str, user_source: str | None) -> ResolvedUser:
-    """Who is meant.
+    """Resolve a user id; an unknown user has no `one_id`.
 
     Raises
     ------
     InvalidRequest
-        The id is used by several sources and none is named.
+        If several sources use the id and `user_source` is missing.
     """
     return ResolvedUser(user_id, user_source, champions.customers.resolve(user_id, user_source))
 
 
 def resolve_user(champions: Champions, request: UserRequest) -> ResolvedUser:
-    """Who a request is about; see `resolve`."""
+    """Resolve the user id of a request; see `resolve`."""
     return resolve(champions, request.user_id, request.user_source)
 
 
 def resolve_users(champions: Champions, user_ids: list[str], user_source: str | None) -> list[ResolvedUser]:
-    """Who is meant by each id; one that cannot be told apart carries the reason instead of failing the list."""
-    customers, found = champions.customers, []
+    """Resolve user ids; an ambiguous id gets a `problem` instead of an error for the whole list."""
+    customers, users = champions.customers, []
     for user_id in user_ids:
         try:
             one_id = customers.resolve(user_id, user_source)
-            found.append(ResolvedUser(user_id, user_source, one_id, None if one_id is not None else "unknown customer"))
+            users.append(ResolvedUser(user_id, user_source, one_id, None if one_id is not None else "unknown customer"))
         except InvalidRequest as error:
-            found.append(ResolvedUser(user_id, user_source, None, f"{error.message}: say which with user_source"))
-    return found
+            users.append(ResolvedUser(user_id, user_source, None, f"{error.message}: name the source in user_source"))
+    return users
 
 
 def profile_rows(champions: Champions, users: Sequence[ResolvedUser]) -> NDArray[np.int64]:
-    """The row of each customer in the profiles, −1 for an unknown one, (n,)."""
+    """Row of each customer in the profiles, −1 for an unknown one, shape (n,)."""
     return np.array([champions.customers.user_map.row(user.one_id) for user in users], dtype=np.int64)

@@ -1,4 +1,4 @@
-"""`Evidence`: what a model knows of a user and an item, from which the reasons of a recommendation are written."""
+"""`Evidence`: facts that a model knows about a user and an item, from which reasons are written."""
 
 from __future__ import annotations
 
@@ -6,35 +6,37 @@ from typing import TypedDict
 
 
 class Evidence(TypedDict, total=False):
-    """Facts about a user and an item. A model gives those that it knows; every one may be missing."""
+    """Facts about a user and an item. Every fact is optional: a model states those that it knows."""
 
-    times: int  # how often the user interacted with the item: orders, days or interactions
-    last_days: float  # days since the last time; missing where the data have no time
+    times: int  # number of interactions of the user with the item (orders, days or events)
+    last_days: float  # days since the last one; missing if interactions have no time
     cycle_days: float  # days between two purchases
-    own_cycle: bool  # the cycle is mostly that of this user with this item
-    expected_in_days: float  # the cycle less the days since the last purchase; negative when overdue
-    with_item: int  # the item that it goes with
-    with_days: float  # days since the user had that one; missing where the request named it
-    lift: float  # how many times as often the two are in one order as by chance
-    alike: dict[str, str]  # attributes that it shares with the item it is similar to; of the category the shared levels
-    instead_of: int  # the item that it is an upgrade of
-    better: str  # how: "larger" or "better"
-    price_ratio: float  # its price over that of the other item
-    size_ratio: float  # its size over that of the other item; missing where the sizes do not compare
-    topic: str  # what a content is about that the user prefers
-    because: str  # whether the user "read" or "bought" of that topic
-    often: str  # name of a group of items that the user often buys from; added in serving
+    own_cycle: bool  # whether the cycle is mostly estimated from this user and this item
+    expected_in_days: float  # cycle minus days since the last purchase; negative if overdue
+    with_item: int  # column of the item that it goes with
+    with_days: float  # days since the user interacted with that item; missing if it is a context item
+    lift: float  # co-occurrence of the two in an order, relative to chance
+    alike: dict[str, str]  # shared attributes with the item it is similar to; for the category, the shared levels
+    instead_of: int  # column of the item that it is an upgrade of
+    better: str  # "larger" or "better"
+    price_ratio: float  # its price divided by that of the other item
+    size_ratio: float  # its size divided by that of the other item; missing if not comparable
+    topic: str  # topic of the content that the user prefers
+    because: str  # "read" or "bought": how the user showed that preference
+    often: str  # name of a category that the user often buys from; added by serving
 
 
 def times_and_last(times: int, last_days: float, elapsed_days: float) -> Evidence:
-    """Evidence of own purchases.
+    """Make evidence of the user's own interactions with the item.
 
     Parameters
     ----------
+    times : int
+        Number of interactions.
     last_days : float
-        Days from the last one to the `as_of` of the fit; 0 where the data have no time.
+        Days from the last interaction to the `as_of` of the fit; 0 if interactions have no time.
     elapsed_days : float
-        Days from the `as_of` of the fit to now.
+        Days from the `as_of` of the fit to the moment of the list.
 
     Examples
     --------

@@ -1,4 +1,4 @@
-"""The scenes: where a list is shown, what a request may ask of it, which job and which task decide its model."""
+"""The scenes: the purpose of a list, the request options it supports, and the job and task that select its model."""
 
 from __future__ import annotations
 
@@ -9,25 +9,34 @@ from qianmian.registry import Registry
 
 PurchasedOption = Literal["any", "only", "never"]
 PURCHASED_OPTIONS: tuple[PurchasedOption, ...] = ("any", "only", "never")
-DEFAULT_SCENE = "home"  # the scene of a request that names none; without a model for it no recommender is registered
+DEFAULT_SCENE = "home"  # default scene of a request; a recommender without a model for it is not registered
 
 
 @dataclass(frozen=True)
 class Scene:
-    """Attributes
+    """A scene: the place and purpose of a list.
+
+    Attributes
     ----------
+    name : str
+        Name of the scene in requests.
+    description : str
+        Noun phrase that describes the items of the list, for the API documentation and error messages.
     task : str or None
-        Name of the held-out task that chooses the scene's model, a module of `training.tasks`; None where the job measures its only model itself.
-    purchased : tuple of str
-        Which items, by whether the customer had them before, may be requested: ``any``, ``only`` those, ``never`` those. The first is the default.
+        Name of the evaluation task that selects the model, a module of `training.tasks`; None if the job evaluates its
+        only model itself.
+    purchased : tuple of {"any", "only", "never"}
+        Supported values of the option ``purchased``: any item, only items the customer interacted with, or never those.
+        The first value is the default.
     accepts_items : bool
-        A request may give items that the answer goes with; without them it goes with what the customer did.
+        Whether a request may contain context items; without them the list is based on the customer's history.
     needs_model : bool
-        False: where no model was trained for the scene, the items most similar to the given ones answer it, and a request must give some.
+        False if the items most similar to the context items are shown when no model was trained for the scene; a
+        request must then contain context items.
     shows_expected_on : bool
-        Each item comes with the day on which the customer is expected to want it again.
+        Whether each item has the day of the expected next purchase.
     job : str
-        The training job whose champion answers; where it has none, the champion of `recommend` says that the scene is not answered.
+        Training job whose champion serves the scene.
     """
 
     name: str
@@ -45,31 +54,31 @@ SCENES: Registry[Scene] = Registry(
     {
         scene.name: scene
         for scene in (
-            Scene("home", "what this customer is likeliest to want now; what was bought before may come again", "home"),
+            Scene("home", "the items this customer is most likely to want now, bought before or not", "home"),
             Scene(
                 "replenish",
-                "what was bought before and is about to be used up",
+                "items bought before that are about to run out",
                 "replenish",
                 purchased=("any", "only"),
                 shows_expected_on=True,
             ),
-            Scene("discover", "only what this customer never had", "discover", purchased=("never",)),
+            Scene("discover", "items the customer has never bought", "discover", purchased=("never",)),
             Scene(
                 "complement",
-                "what goes with the items given, else with the last order",
+                "items that go with the context items, or with the last order",
                 "complement",
                 accepts_items=True,
             ),
             Scene(
                 "upgrade",
-                "a better or a larger one of what is bought, or of the items given",
+                "a better or larger version of the items the customer buys, or of the context items",
                 "upgrade",
                 accepts_items=True,
             ),
-            Scene("content", "what to read, watch or be told", None, job="content"),
+            Scene("content", "articles, banners and messages", None, job="content"),
             Scene(
                 "similar",
-                "what is like the items given, else like the last order",
+                "items similar to the context items, or to the last order",
                 "similar",
                 accepts_items=True,
                 needs_model=False,

@@ -1,4 +1,4 @@
-"""`SceneModels`: what a shop's recommender is made of, a list of models for each scene, every model held once."""
+"""`SceneModels`: the model of a recommender bundle, an ordered list of models for each scene."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ from qianmian.workspace import write_json
 
 
 class SceneModels:
-    """Models by name, and which of them answer each scene, in which order.
+    """Models by name, and the models of each scene. A model that several scenes use is stored once.
 
     Parameters
     ----------
     models : mapping of str to Recommender
-        Fitted on the same customers and items.
+        Models fitted on the same customers and items.
     scenes : mapping of str to sequence of str
-        Scene → names of models; a later one fills what the earlier ones leave open (`FallbackChain`).
+        Scene → names of its models; a later model fills the slots that the earlier ones leave empty (`FallbackChain`).
     """
 
     def __init__(
@@ -33,17 +33,17 @@ class SceneModels:
         self.scenes = scenes
 
     def scene(self, name: str) -> FallbackChain:
-        """What answers a scene.
+        """Return the fallback chain of a scene.
 
         Raises
         ------
         InvalidRequest
-            This recommender was not trained for it.
+            If the recommender was not trained for the scene.
         """
         chains = self._chains
         if name not in chains:
             raise InvalidRequest(
-                "the recommender in production does not answer this scene",
+                "the recommender in production has no model for this scene",
                 got=name,
                 allowed=", ".join(chains) or "none",
                 field="scene",
@@ -59,7 +59,7 @@ class SceneModels:
         }
 
     def save(self, folder: Path) -> None:
-        """Write each model into a folder of its name, and the scenes."""
+        """Write each model into a subfolder of its name, and `scenes.json`."""
         folder.mkdir(parents=True, exist_ok=True)
         models = self.models or {}
         for name, model in models.items():
@@ -72,7 +72,13 @@ class SceneModels:
 
     @classmethod
     def load(cls, folder: Path) -> SceneModels:
-        """The inverse of `save`."""
+        """Read what `save` wrote.
+
+        Raises
+        ------
+        ArtifactError
+            If the scenes refer to models that this version does not know.
+        """
         described = load_json(folder / "scenes.json")
         kinds, scenes = described["models"], described["scenes"]
         if unknown := sorted(
@@ -80,7 +86,7 @@ class SceneModels:
             | {name for names in scenes.values() for name in names} - set(kinds)
         ):
             raise ArtifactError(
-                "the scenes name models this version does not know",
+                "the scenes refer to models that this version does not know",
                 where=str(folder),
                 got=", ".join(unknown),
                 hint="train again with this version",

@@ -1,4 +1,7 @@
-"""The endpoints: one file and one line each. Pure functions of (champions, request, now); HTTP is `serving.http`'s matter."""
+"""The endpoints, one module each, registered by route.
+
+Handlers are pure functions of (champions, request, now); `serving.http` adds HTTP.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`Endpoint`: what a route is made of."""
+"""`Endpoint`: the parts of one HTTP route."""
 
 from __future__ import annotations
 
@@ -14,18 +14,27 @@ from serving.responses import Response, ResponseBody
 
 @dataclass(frozen=True)
 class Endpoint(Generic[R]):
-    """One route.
+    """One HTTP route.
 
     Attributes
     ----------
+    route : str
+        Path below ``/v1``.
+    summary : str
+        Title in the API documentation.
+    request : type of Request
+        Request model.
+    response : type of Response
+        Response model.
     handle : callable
-        (champions, request, now) → the answer, JSON-ready; pure, so batch scoring and tests call it too.
+        (champions, request, now) → response body; a pure function, so tests call it without a server.
     response_metadata : callable
-        (champions, now) → the `model`, `as_of` and `stale` of its answers.
+        (champions, now) → the response fields `model`, `as_of` and `stale`.
     check : callable
-        (champions, request): all that `validate_only` runs; raises what `handle` would raise about the request itself.
+        (champions, request) → anything; run for `validate_only`. It raises the errors that `handle` would raise about
+        the request.
     runs_in_thread : callable
-        Whether this request takes more than about 5 ms and must not run on the event loop.
+        request → whether it takes more than about 5 ms and must not block the event loop.
     """
 
     route: str
@@ -38,7 +47,7 @@ class Endpoint(Generic[R]):
     runs_in_thread: Callable[[R], bool] = lambda _: False
 
     def respond(self, champions: Champions, request: R, now: datetime) -> ResponseBody:
-        """Handle the request, or only check it where it says `validate_only`."""
+        """Handle the request, or only check it if `validate_only` is set."""
         if request.validate_only:
             self.check(champions, request)
             return {"valid": True, **self.response_metadata(champions, now)}

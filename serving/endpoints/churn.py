@@ -1,4 +1,4 @@
-"""`/v1/churn`: who is about to leave, and why."""
+"""`/v1/churn`: the churn probability of each customer, with reasons."""
 
 from __future__ import annotations
 
@@ -13,26 +13,26 @@ from serving.responses import Response, ResponseBody, profile_metadata
 from serving.scoring.churn import JOB, score_rows
 from serving.users import profile_rows, resolve_users
 
-MAX_INLINE_USERS = 4  # a list longer than this is scored on a worker thread
+MAX_INLINE_USERS = 4  # longer lists are scored in a worker thread
 
 
 class ChurnRequest(UsersRequest):
-    """Who is about to leave."""
+    """Compute the churn probability of each customer."""
 
-    explain: bool = Field(False, description="give the three features that moved each score most")
+    explain: bool = Field(False, description="add the three features with the largest contribution to each score")
 
 
 class Reason(BaseModel):
-    """One feature that moved a score."""
+    """A feature that contributes to a score."""
 
     feature: str
     description: str
     value: float | str | None
-    effect: str = Field(description="raises or lowers the probability")
+    effect: str = Field(description="raises or lowers (the probability)")
 
 
 class ChurnScore(BaseModel):
-    """One customer."""
+    """Churn score of one customer."""
 
     user_id: str
     user_source: str | None
@@ -44,23 +44,27 @@ class ChurnScore(BaseModel):
 
 
 class ChurnResponse(Response):
-    """A row for each id, in the order asked."""
+    """One row per id, in the order of the request."""
 
     scores: list[ChurnScore]
-    horizon_days: float | None = Field(description="churn is: buys nothing for so long after as_of")
-    active_days: float | None = Field(description="asked of customers who bought in so many days before as_of")
+    horizon_days: float | None = Field(
+        description="a customer churns if they buy nothing for this many days after as_of"
+    )
+    active_days: float | None = Field(
+        description="only customers who bought within this many days before as_of get a score"
+    )
 
 
 def handle(champions: Champions, request: ChurnRequest, now: datetime) -> ResponseBody:
-    """A score, or the reason there is none, for each id."""
+    """Return a score, or the reason why there is none, for each id."""
     users = resolve_users(champions, request.user_ids, request.user_source)
     encoded = champions.encoded(JOB)
     scored = score_rows(champions, encoded, profile_rows(champions, users), request.explain)
     scores = []
-    for one, score in zip(users, scored, strict=True):
-        if one.problem is not None:
-            score["no_score_reason"] = one.problem
-        scores.append({**one.identity, **score})
+    for user, score in zip(users, scored, strict=True):
+        if user.problem is not None:
+            score["no_score_reason"] = user.problem
+        scores.append({**user.identity, **score})
     facts = champions.require(JOB).bundle.facts
     return {
         "scores": scores,
@@ -72,7 +76,7 @@ def handle(champions: Champions, request: ChurnRequest, now: datetime) -> Respon
 
 ENDPOINT = Endpoint(
     "/churn",
-    "Who is about to leave, and why",
+    "Churn probabilities, with reasons",
     ChurnRequest,
     ChurnResponse,
     handle,

@@ -1,4 +1,4 @@
-"""`/v1/lookalike`: more customers like these."""
+"""`/v1/lookalike`: customers similar to a seed audience."""
 
 from __future__ import annotations
 
@@ -21,19 +21,19 @@ from serving.users import resolve_users
 
 JOB = "lookalike"
 MAX_SIZE = 100_000
-EVIDENCE_SPLITS = 5  # each is another fit of the expander
+EVIDENCE_SPLITS = 5  # each split fits the expander again
 
 
 class LookalikeRequest(Request):
-    """More customers like these. Exactly one of `size` and `ratio`."""
+    """Find customers similar to a seed audience. Exactly one of `size` and `ratio` is required."""
 
     seed_user_ids: list[Identifier] = Field(min_length=1, max_length=MAX_IDS)
-    user_source: Identifier | None = Field(None, description="the system those ids are from")
-    size: int | None = Field(None, ge=1, le=MAX_SIZE, description="how many customers are wanted")
-    ratio: float | None = Field(None, gt=0, le=1, description="… or which share of all known customers")
-    exclude: list[Identifier] = Field(default_factory=list, max_length=MAX_IDS, description="customers to leave out")
+    user_source: Identifier | None = Field(None, description="source system of the ids")
+    size: int | None = Field(None, ge=1, le=MAX_SIZE, description="number of customers to return")
+    ratio: float | None = Field(None, gt=0, le=1, description="share of all known customers to return")
+    exclude: list[Identifier] = Field(default_factory=list, max_length=MAX_IDS, description="customer ids to leave out")
     with_evidence: bool = Field(
-        True, description="hide half of the seed a few times and say how well it is found; costs most of the time"
+        True, description="measure how well hidden halves of the seed are found; takes most of the response time"
     )
 
     @model_validator(mode="after")
@@ -44,7 +44,7 @@ class LookalikeRequest(Request):
 
 
 class Interval(BaseModel):
-    """A mean over repeated splits and its 2.5 and 97.5 % quantiles."""
+    """Mean over repeated splits, with the 2.5 % and 97.5 % quantiles."""
 
     value: float
     low: float
@@ -52,14 +52,14 @@ class Interval(BaseModel):
 
 
 class Reach(BaseModel):
-    """A point of the reach curve."""
+    """Point of the reach curve."""
 
-    share: float = Field(description="best share of all customers")
-    found: float = Field(description="share of the hidden seeds in it")
+    share: float = Field(description="share of all customers, highest scores first")
+    found: float = Field(description="share of the hidden seeds among them")
 
 
 class EvidenceEntry(BaseModel):
-    """How well the hidden half of the seed was found among everybody."""
+    """How well the hidden half of the seed was found among all customers."""
 
     auc: Interval
     recall_at_size: Interval
@@ -69,48 +69,48 @@ class EvidenceEntry(BaseModel):
 
 
 class LookalikeUser(BaseModel):
-    """One customer of the audience."""
+    """Customer of the audience."""
 
     user_id: str
     user_source: str | None
     one_id: str
-    score: float = Field(description="0..1; falls along the list")
+    score: float = Field(description="0..1; decreases along the list")
 
 
 class LookalikeResponse(Response):
-    """The customers most like the seed, best first, seed and excluded left out."""
+    """Customers most similar to the seed, best first, without seed customers and excluded ones."""
 
     users: list[LookalikeUser]
     known_seeds: int
     evidence: EvidenceEntry | None = Field(description="null when with_evidence is false")
-    unknown: list[str] = Field(description="ids of the request that nobody is behind")
-    short_reason: str | None = Field(description="why there are fewer customers than asked for, else null")
+    unknown: list[str] = Field(description="ids of the request that are no known customers")
+    short_reason: str | None = Field(description="why there are fewer customers than requested, else null")
 
 
 @dataclass(frozen=True)
 class _Rows:
-    """Rows of the model's space behind ids, and the ids with none."""
+    """Rows of the customers in the model, and the ids that are not in it."""
 
     rows: NDArray[np.int64]
     unknown: list[str]
 
 
 def handle(champions: Champions, request: LookalikeRequest, now: datetime) -> ResponseBody:
-    """The audience and the evidence for it.
+    """Return the audience and its evidence.
 
     Raises
     ------
     InvalidRequest
-        Fewer known seeds than `lookalike.minimum_seed`.
+        If fewer seeds are known than `lookalike.minimum_seed`.
     """
     champion = champions.require(JOB)
     user_ids = champion.bundle.user_ids
     seeds = known_seeds(champions, request)
     left_out = _rows(champions, request.exclude, request.user_source)
     size = request.size if request.size is not None else max(1, round((request.ratio or 0.0) * len(user_ids)))
-    # a customer the profiles do not know has no id a caller could use
-    nameless = np.flatnonzero(champions.customers.user_map.rows(user_ids) < 0)
-    rows, scores = champion.bundle.model.expand(seeds.rows, size, exclude=np.union1d(left_out.rows, nameless))
+    # customers that are not in the profiles have no id that the caller could use
+    without_id = np.flatnonzero(champions.customers.user_map.rows(user_ids) < 0)
+    rows, scores = champion.bundle.model.expand(seeds.rows, size, exclude=np.union1d(left_out.rows, without_id))
     evidence = (
         champion.bundle.model.evidence(seeds.rows, size, splits=EVIDENCE_SPLITS) if request.with_evidence else None
     )
@@ -125,7 +125,7 @@ def handle(champions: Champions, request: LookalikeRequest, now: datetime) -> Re
     return {
         "users": users,
         "known_seeds": len(seeds.rows),
-        "evidence": evidence_answer(evidence) if evidence is not None else None,
+        "evidence": evidence_entry(evidence) if evidence is not None else None,
         "unknown": list(dict.fromkeys([*seeds.unknown, *left_out.unknown])),
         "short_reason": short,
         **model_metadata(JOB)(champions, now),
@@ -133,28 +133,28 @@ def handle(champions: Champions, request: LookalikeRequest, now: datetime) -> Re
 
 
 def known_seeds(champions: Champions, request: LookalikeRequest) -> _Rows:
-    """The seed.
+    """Return the seed customers.
 
     Raises
     ------
     InvalidRequest
-        Fewer of it are known than `lookalike.minimum_seed`.
+        If fewer of them are known than `lookalike.minimum_seed`.
     """
     seeds = _rows(champions, request.seed_user_ids, request.user_source)
     minimum = champions.settings.lookalike.minimum_seed
     if len(seeds.rows) < minimum:
         raise InvalidRequest(
-            "too few known seeds to say what they have in common",
-            got=f"{len(seeds.rows)} known of {len(request.seed_user_ids)} given",
+            "too few known seed customers",
+            got=f"{len(seeds.rows)} known of {len(request.seed_user_ids)} ids",
             allowed=f"at least {minimum}",
             field="seed_user_ids",
-            hint="give more customers, or ids of another source with user_source",
+            hint="add customers, or name the source of the ids in user_source",
         )
     return seeds
 
 
-def evidence_answer(evidence: SeedEvaluation) -> ResponseBody:
-    """The evidence as JSON."""
+def evidence_entry(evidence: SeedEvaluation) -> ResponseBody:
+    """Return the evidence as in `EvidenceEntry`."""
     intervals = {name: getattr(evidence, name) for name in ("auc", "recall_at_size", "lift_at_size")}
     return {
         **{
@@ -167,17 +167,17 @@ def evidence_answer(evidence: SeedEvaluation) -> ResponseBody:
 
 
 def _rows(champions: Champions, user_ids: list[str], user_source: str | None) -> _Rows:
-    found = resolve_users(champions, user_ids, user_source)
-    known = [one for one in found if one.one_id is not None]
-    rows = champions.require(JOB).bundle.user_map.rows([str(one.one_id) for one in known])
-    unknown = [one.user_id for one in found if one.one_id is None]
-    unknown += [one.user_id for one, row in zip(known, rows.tolist(), strict=True) if row < 0]
+    users = resolve_users(champions, user_ids, user_source)
+    known = [user for user in users if user.one_id is not None]
+    rows = champions.require(JOB).bundle.user_map.rows([str(user.one_id) for user in known])
+    unknown = [user.user_id for user in users if user.one_id is None]
+    unknown += [user.user_id for user, row in zip(known, rows.tolist(), strict=True) if row < 0]
     return _Rows(np.unique(rows[rows >= 0]), unknown)
 
 
 ENDPOINT = Endpoint(
     "/lookalike",
-    "More customers like these",
+    "Customers similar to a seed audience",
     LookalikeRequest,
     LookalikeResponse,
     handle,

@@ -1,4 +1,4 @@
-"""`/v1/predictions`: where each customer stands and where they are going."""
+"""`/v1/predictions`: the lifecycle stage of each customer and the probabilities of the next one."""
 
 from __future__ import annotations
 
@@ -13,51 +13,51 @@ from serving.responses import Response, ResponseBody, profile_metadata
 from serving.scoring.lifecycle import JOB, predict_rows
 from serving.users import profile_rows, resolve_users
 
-MAX_INLINE_USERS = 4
+MAX_INLINE_USERS = 4  # longer lists are scored in a worker thread
 
 
 class PredictionsRequest(UsersRequest):
-    """Where each customer stands and where they are going."""
+    """Predict the lifecycle stage of each customer."""
 
 
 class Prediction(BaseModel):
-    """One customer."""
+    """Prediction for one customer."""
 
     user_id: str
     user_source: str | None
     one_id: str | None
-    lifecycle_stage: str | None = Field(description="today's stage, by rule; null for an unknown customer")
+    lifecycle_stage: str | None = Field(description="current stage, assigned by rule; null for an unknown user")
     next_stage: dict[str, float] | None = Field(
-        description="stage → probability of being in it horizon_days after as_of"
+        description="stage → probability of this stage horizon_days after as_of"
     )
-    average_days_between_orders: float | None = Field(description="days; null below two orders")
-    average_order_value: float | None = Field(description="currency; null below one order")
+    average_days_between_orders: float | None = Field(description="days; null with fewer than two orders")
+    average_order_value: float | None = Field(description="in the currency of the data; null without orders")
     no_score_reason: str | None = Field(description="why there is no next_stage, else null")
 
 
 class PredictionsResponse(Response):
-    """A row for each id, in the order asked."""
+    """One row per id, in the order of the request."""
 
     scores: list[Prediction]
-    horizon_days: float | None = Field(description="next_stage is the stage so long after as_of")
+    horizon_days: float | None = Field(description="next_stage is the stage this many days after as_of")
 
 
 def handle(champions: Champions, request: PredictionsRequest, now: datetime) -> ResponseBody:
-    """A row for each id."""
+    """Return a prediction, or the reason why there is none, for each id."""
     users = resolve_users(champions, request.user_ids, request.user_source)
     scored = predict_rows(champions, champions.encoded(JOB), profile_rows(champions, users))
     scores = []
-    for one, score in zip(users, scored, strict=True):
-        if one.problem is not None:
-            score["no_score_reason"] = one.problem
-        scores.append({**one.identity, **score})
+    for user, score in zip(users, scored, strict=True):
+        if user.problem is not None:
+            score["no_score_reason"] = user.problem
+        scores.append({**user.identity, **score})
     horizon_days = champions.require(JOB).bundle.facts.get("horizon_days")
     return {"scores": scores, "horizon_days": horizon_days, **profile_metadata(JOB)(champions, now)}
 
 
 ENDPOINT = Endpoint(
     "/predictions",
-    "Where each customer stands and where they are going",
+    "Lifecycle stages and probabilities of the next stage",
     PredictionsRequest,
     PredictionsResponse,
     handle,

@@ -1,4 +1,4 @@
-"""`/v1/profile`: what is known of one customer, as tags."""
+"""`/v1/profile`: the tags of one customer."""
 
 from __future__ import annotations
 
@@ -15,37 +15,37 @@ from serving.users import resolve_user
 
 
 class ProfileRequest(UserRequest):
-    """What is known of one customer."""
+    """Look up the tags of one customer."""
 
 
 class TagEntry(BaseModel):
     """One tag."""
 
-    value: str | float | bool | None = Field(description="null where nobody knows")
-    as_of: str = Field(description="UTC; nothing that happened at or after it is in the value")
-    stale: bool = Field(description="as_of is longer ago than this tag keeps")
-    source: str = Field(description="the tables it was made of, joined by +, or model:NAME")
+    value: str | float | bool | None = Field(description="null if unknown for this customer")
+    as_of: str = Field(description="UTC; no data from this moment or later was used")
+    stale: bool = Field(description="whether as_of is longer ago than the validity of this tag")
+    source: str = Field(description="the tables that the value is computed from, joined by +, or model:NAME")
 
 
 class ProfileResponse(Response):
-    """Tags by category; a tag whose features the data cannot give is absent. The `model` is the profile snapshot that answered."""
+    """Tags by category. A tag that the data does not support is absent. `model` is the profile snapshot."""
 
     user_id: str
     user_source: str | None
     one_id: str | None
-    known: bool = Field(description="false for an unknown customer, whose categories are empty")
+    known: bool = Field(description="false for an unknown user, whose categories are empty")
     tags: dict[str, dict[str, TagEntry]]
 
 
 def handle(champions: Champions, request: ProfileRequest, now: datetime) -> ResponseBody:
-    """The tags of one customer."""
+    """Return the tags of one customer."""
     customers = champions.customers
     user = resolve_user(champions, request)
     row = customers.user_map.row(user.one_id)
-    found = customers.facts_of(row, now) if row >= 0 else {}
+    facts = customers.facts_of(row, now) if row >= 0 else {}
     tags = {
         category: {
-            name: {**entry, "as_of": utc_text(entry["as_of"])} for name, entry in found.get(category, {}).items()
+            name: {**entry, "as_of": utc_text(entry["as_of"])} for name, entry in facts.get(category, {}).items()
         }
         for category in TAG_CATEGORIES
     }
@@ -54,7 +54,7 @@ def handle(champions: Champions, request: ProfileRequest, now: datetime) -> Resp
 
 ENDPOINT = Endpoint(
     "/profile",
-    "What is known of one customer",
+    "Tags of one customer",
     ProfileRequest,
     ProfileResponse,
     handle,

@@ -1,4 +1,4 @@
-"""`/v1/rank`: the caller's own items, in the order this customer would want them."""
+"""`/v1/rank`: a given set of items, ranked for one customer."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from serving.champions import Champions
 from serving.endpoints.base import Endpoint
 from serving.recommending.new_items import new_items
 from serving.recommending.pipeline import make_slate
-from serving.recommending.plan import JOB, UserPlan, plan_for_user
+from serving.recommending.plan import JOB, ResolvedRequest, resolve_request
 from serving.recommending.request_options import RequestContext
 from serving.recommending.responses import (
     RankedResponse,
@@ -32,76 +32,78 @@ SCENE = SCENES[DEFAULT_SCENE]
 
 
 class RankRequest(UserRequest):
-    """The caller's own items, in the order this customer would want them."""
+    """Rank a given set of items for one customer."""
 
     item_ids: list[Identifier] = Field(
-        min_length=1, max_length=MAX_ITEMS, description="items to put in order; doubles count once"
+        min_length=1, max_length=MAX_ITEMS, description="item ids to rank; duplicates count once"
     )
     attributes: dict[Identifier, AttributeValues] = Field(
         default_factory=dict,
         max_length=MAX_ITEMS,
-        description='what items are that the model may not know, by id: {"new-soup": {"category": "GROCERY/SOUP", "brand": "A"}}',
+        description="attributes of items that the model may not know, by item id: "
+        '{"new-soup": {"category": "GROCERY/SOUP", "brand": "A"}}',
     )
     context: RequestContext = Field(default_factory=RequestContext)
-    explain: bool = Field(False, description="give a reason in words with each item")
+    explain: bool = Field(False, description="add reasons to each item")
 
 
 class RankResponse(RankedResponse):
-    """Every item the model knows, best first; those it does not know but by `attributes` in `new_items`; the others in `unknown`."""
+    """Known items, best first. Unknown items are in `new_items` if `attributes` describes them, else in `unknown`."""
 
     new_items: list[RecommendedItem] | None = Field(
         None,
-        description="only with attributes: items nobody had, by the customer's taste for what they are; scores compare with one another only",
+        description="only with attributes: unknown items, ranked by the customer's preferences for their attributes; "
+        "their scores are comparable only with each other",
     )
 
 
-def make_plan(champions: Champions, request: RankRequest) -> UserPlan:
-    """What the request means.
+def resolve(champions: Champions, request: RankRequest) -> ResolvedRequest:
+    """Resolve the ids of the request and plan the list.
 
     Raises
     ------
     InvalidRequest
-        The user id is ambiguous, an event is not possible, or attributes are of items that are not to be ranked.
+        If the user id is ambiguous, the context is invalid, or `attributes` names items that are not in `item_ids`.
     """
     listed = set(request.item_ids)
     if stray := [item for item in request.attributes if item not in listed]:
         raise InvalidRequest(
-            "attributes are of items that are not to be ranked",
+            "attributes describes items that are not in item_ids",
             got=", ".join(stray[:5]),
             field="attributes",
-            hint="name them in item_ids too",
+            hint="add them to item_ids",
         )
-    return plan_for_user(champions, request, SCENE, request.context, candidates=request.item_ids)
+    return resolve_request(champions, request, SCENE, request.context, candidates=request.item_ids)
 
 
 def handle(champions: Champions, request: RankRequest, now: datetime) -> ResponseBody:
-    """The same items, ranked."""
-    planned = make_plan(champions, request)
-    plan, listed = planned.plan, ResponseBody(items=[], fallback=None)
+    """Return the items of the request, ranked."""
+    resolved = resolve(champions, request)
+    plan, ranked_list = resolved.plan, ResponseBody(items=[], fallback=None)
     assert plan.allowed is not None
     if k := int(plan.allowed.sum()):
-        listed = list_response(plan, make_rows(plan, make_slate(plan, k)), request.explain)
-    new = new_items(plan, planned.unknown, request.attributes, request.explain)
-    named = {item["item_id"] for item in new or ()}
+        ranked_list = list_response(plan, make_rows(plan, make_slate(plan, k)), request.explain)
+    new = new_items(plan, resolved.unknown, request.attributes, request.explain)
+    new_ids = {item["item_id"] for item in new or ()}
     return {
         "recommendation_id": uuid.uuid4().hex,
-        **planned.user.identity,
-        **listed,
+        **resolved.user.identity,
+        **ranked_list,
         **({} if new is None else {"new_items": new}),
-        "unknown": [item for item in planned.unknown if item not in named],
+        "unknown": [item_id for item_id in resolved.unknown if item_id not in new_ids],
         "unknown_attributes": unknown_attributes(plan.champion, request.context.attributes),
         **model_metadata(JOB)(champions, now),
-        **ignored_events(planned, request.context.events),
+        **ignored_events(resolved.recent, request.context.events),
     }
 
 
 ENDPOINT = Endpoint(
     "/rank",
-    "The caller's own items, ranked for one customer",
+    "A given set of items, ranked for one customer",
     RankRequest,
     RankResponse,
     handle,
     model_metadata(JOB),
-    check=make_plan,
+    check=resolve,
     runs_in_thread=lambda request: len(request.item_ids) > MAX_INLINE_ITEMS,
 )

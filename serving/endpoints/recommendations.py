@@ -1,4 +1,4 @@
-"""`/v1/recommendations`: what to show one customer."""
+"""`/v1/recommendations`: the items to show one customer."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from models.rerank import quotas
 from serving.champions import Champions
 from serving.endpoints.base import Endpoint
 from serving.recommending.pipeline import explain_short_list, make_slate, random_source
-from serving.recommending.plan import JOB, UserPlan, plan_for_user
+from serving.recommending.plan import JOB, ResolvedRequest, resolve_request
 from serving.recommending.request_options import ListOptions, RequestContext
 from serving.recommending.responses import RankedResponse, ignored_events, list_response, unknown_attributes
 from serving.recommending.rows import make_rows
@@ -21,17 +21,17 @@ from serving.responses import ResponseBody, make_metadata, model_metadata
 
 
 class RecommendationsRequest(ListOptions, UserRequest):
-    """What to show one customer."""
+    """Recommend items to one customer."""
 
     num_results: NumResults = 10
     scene: str = Field(
         DEFAULT_SCENE,
-        description="; ".join(f"{one.name}: {one.description}" for one in SCENES.values()),
+        description="; ".join(f"{scene.name}: {scene.description}" for scene in SCENES.values()),
         json_schema_extra={"enum": list(SCENES)},
     )
-    exclude: list[Identifier] = Field(default_factory=list, max_length=MAX_IDS, description="items to leave out")
+    exclude: list[Identifier] = Field(default_factory=list, max_length=MAX_IDS, description="item ids to leave out")
     context: RequestContext = Field(default_factory=RequestContext)
-    explain: bool = Field(False, description="give a reason in words with each item")
+    explain: bool = Field(False, description="add reasons to each item")
 
     @field_validator("scene")
     @classmethod
@@ -42,65 +42,65 @@ class RecommendationsRequest(ListOptions, UserRequest):
 
 
 class PromotionResult(BaseModel):
-    """What became of a promotion."""
+    """How many slots a promotion filled."""
 
     name: str
-    places: int = Field(description="its share of the places asked for")
-    filled: int = Field(description="places it could fill")
+    places: int = Field(description="slots that the promotion was entitled to")
+    filled: int = Field(description="slots that it filled")
 
 
 class RecommendationsResponse(RankedResponse):
-    """The list."""
+    """A list of recommended items, best first."""
 
-    short_reason: str | None = Field(description="why there are fewer items than asked for, else null")
+    short_reason: str | None = Field(description="why there are fewer items than requested, else null")
     promotions: list[PromotionResult] | None = Field(None, description="only with promotions")
 
 
-def make_plan(champions: Champions, request: RecommendationsRequest) -> UserPlan:
-    """What the request means.
+def resolve(champions: Champions, request: RecommendationsRequest) -> ResolvedRequest:
+    """Resolve the ids of the request and plan the list.
 
     Raises
     ------
     InvalidRequest
-        The user id is ambiguous, or the scene, a filter, a promotion or an event is not possible.
+        If the user id is ambiguous, or the scene, an option or the context is invalid.
     """
-    return plan_for_user(
+    return resolve_request(
         champions, request, SCENES[request.scene], request.context, exclude=request.exclude, options=request
     )
 
 
 def handle(champions: Champions, request: RecommendationsRequest, now: datetime) -> ResponseBody:
-    """The best items of one customer."""
-    planned, recommendation_id = make_plan(champions, request), uuid.uuid4().hex
-    plan, k = planned.plan, request.num_results
+    """Return the list of one customer."""
+    resolved, recommendation_id = resolve(champions, request), uuid.uuid4().hex
+    plan, k = resolved.plan, request.num_results
     slate = make_slate(plan, k, random_source(request.exploration, recommendation_id))
     rows = make_rows(plan, slate)
     response_body = {
         "recommendation_id": recommendation_id,
-        **planned.user.identity,
+        **resolved.user.identity,
         **list_response(plan, rows, request.explain),
-        "unknown": planned.unknown,
+        "unknown": resolved.unknown,
         "unknown_attributes": unknown_attributes(plan.champion, request.context.attributes),
         "short_reason": explain_short_list(plan, slate) if len(rows) < k else None,
         **make_metadata(champions, plan.champion, plan.champion.bundle.as_of, now),
     }
     if request.promotions:
-        wanted, got = quotas(plan.rerank_options.promotions, k), rows.promotions.tolist()
+        places, placed_by = quotas(plan.rerank_options.promotions, k), rows.promotions.tolist()
         response_body["promotions"] = [
-            {"name": one.name, "places": wanted[number], "filled": got.count(number)}
-            for number, one in enumerate(plan.rerank_options.promotions)
+            {"name": promotion.name, "places": places[number], "filled": placed_by.count(number)}
+            for number, promotion in enumerate(plan.rerank_options.promotions)
         ]
-    return {**response_body, **ignored_events(planned, request.context.events)}
+    return {**response_body, **ignored_events(resolved.recent, request.context.events)}
 
 
 ENDPOINT = Endpoint(
     "/recommendations",
-    "What to show one customer",
+    "Items to show one customer",
     RecommendationsRequest,
     RecommendationsResponse,
     handle,
     model_metadata(JOB),
-    check=make_plan,
+    check=resolve,
     runs_in_thread=lambda request: (
         request.num_results > MAX_RESULTS // 2 or bool(request.promotions or request.diversity or request.exploration)
     ),

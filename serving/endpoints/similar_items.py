@@ -1,4 +1,4 @@
-"""`/v1/similar-items`: what is like an item."""
+"""`/v1/similar-items`: the items similar to one item."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from serving.endpoints.base import Endpoint
 from serving.recommending.pipeline import explain_short_list, make_slate
 from serving.recommending.plan import JOB, RecommendationPlan
 from serving.recommending.request_options import FILTERS
-from serving.recommending.responses import RecommendedItem, items_json
+from serving.recommending.responses import RecommendedItem, recommended_items
 from serving.recommending.rows import make_rows
 from serving.recommending.similar_items import plan_similar_items, similar_item_reasons
 from serving.requests import MAX_IDS, AttributeValues, Identifier, NumResults, Request
@@ -21,63 +21,64 @@ from serving.responses import Response, ResponseBody, model_metadata
 
 
 class SimilarItemsRequest(Request):
-    """What is like an item."""
+    """Find items similar to one item."""
 
     item_id: Identifier
     attributes: AttributeValues = Field(
         default_factory=dict,
         max_length=50,
-        description='what an item is that the model does not know: {"category": "GROCERY/SOUP", "price": 2}',
+        description="attributes of the item, used if the model does not know it: "
+        '{"category": "GROCERY/SOUP", "price": 2}',
     )
     num_results: NumResults = 10
     filters: dict[str, Any] = Field(default_factory=dict, description=FILTERS)
-    exclude: list[Identifier] = Field(default_factory=list, max_length=MAX_IDS, description="items to leave out")
-    explain: bool = Field(False, description="give a reason in words with each item")
+    exclude: list[Identifier] = Field(default_factory=list, max_length=MAX_IDS, description="item ids to leave out")
+    explain: bool = Field(False, description="add reasons to each item")
 
 
 class SimilarItemsResponse(Response):
-    """Items with the same kind of customers, most alike first, the item itself left out."""
+    """Items similar to the item of the request, most similar first, without the item itself."""
 
     recommendation_id: str
     item_id: str
     items: list[RecommendedItem]
     unknown: list[str] = Field(description="item ids of exclude that the model does not know")
-    short_reason: str | None = Field(description="why there are fewer items than asked for, else null")
+    short_reason: str | None = Field(description="why there are fewer items than requested, else null")
 
 
-def plan(champions: Champions, request: SimilarItemsRequest) -> tuple[RecommendationPlan, list[str]]:
-    """What the request means; see `plan_similar_items`."""
+def make_plan(champions: Champions, request: SimilarItemsRequest) -> tuple[RecommendationPlan, list[str]]:
+    """Plan the list and return the unknown ids of `exclude`; see `plan_similar_items`."""
     return plan_similar_items(champions, request.item_id, request.attributes, request.filters, request.exclude)
 
 
 def handle(champions: Champions, request: SimilarItemsRequest, now: datetime) -> ResponseBody:
-    """The items most like one.
+    """Return the items most similar to one item.
 
     Raises
     ------
     NotFound
-        The model does not know the item.
+        If the model does not know the item and the request has no attributes.
     """
-    (similar, unknown), k = plan(champions, request), request.num_results
-    slate = make_slate(similar, k)
-    rows = make_rows(similar, slate)
-    reasons = similar_item_reasons(similar, rows) if request.explain else None
+    (plan, unknown), k = make_plan(champions, request), request.num_results
+    slate = make_slate(plan, k)
+    rows = make_rows(plan, slate)
+    reasons = similar_item_reasons(plan, rows) if request.explain else None
     return {
         "recommendation_id": uuid.uuid4().hex,
         "item_id": request.item_id,
-        "items": items_json(similar, rows, reasons),
+        "items": recommended_items(plan, rows, reasons),
         "unknown": unknown,
-        "short_reason": explain_short_list(similar, slate) if len(rows) < k else None,
+        "short_reason": explain_short_list(plan, slate) if len(rows) < k else None,
         **model_metadata(JOB)(champions, now),
     }
 
 
 ENDPOINT = Endpoint(
     "/similar-items",
-    "What is like an item",
+    "Items similar to one item",
     SimilarItemsRequest,
     SimilarItemsResponse,
     handle,
     model_metadata(JOB),
-    check=plan,
+    check=make_plan,
 )

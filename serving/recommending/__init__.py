@@ -1,1 +1,1 @@
-"""The recommendation pipeline: request options, ranking, re-ranking, explanations, one customer or many."""
+"""The recommendation pipeline: request options, ranking, re-ranking and reasons, for one customer or many."""

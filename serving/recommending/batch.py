@@ -1,4 +1,7 @@
-"""The list of every customer as a table, which `qianmian score recommend` writes. It is the pipeline of single requests, some customers at a time."""
+"""Lists of all customers as a table, written by `qianmian score recommend`.
+
+The pipeline is that of single requests, applied to blocks of customers.
+"""
 
 from __future__ import annotations
 
@@ -20,13 +23,13 @@ from qianmian.times import days_between
 from serving.champions import Champion, Champions
 from serving.recommending.catalogue import combine_masks
 from serving.recommending.pipeline import make_slate
-from serving.recommending.plan import JOB, RecommendationPlan, champion_for_scene, limits_of
+from serving.recommending.plan import JOB, RecommendationPlan, champion_for_scene
 from serving.recommending.request_options import ListOptions
 from serving.recommending.rows import RecommendedRows, make_rows
 from serving.requests import MAX_RESULTS
-from serving.scoring.tables import BLOCK, IDENTITY_COLUMNS, PROVENANCE, at_moment, made_columns
+from serving.scoring.tables import BLOCK, IDENTITY_COLUMNS, PROVENANCE, at_moment, provenance_columns
 
-MAX_MASK_CELLS = 4_000_000  # customers × items looked at together where each may be shown their own items only
+MAX_MASK_CELLS = 4_000_000  # customers × items of a block if every customer has eligible items of their own
 RECOMMEND = pa.schema(
     [
         *IDENTITY_COLUMNS,
@@ -36,11 +39,11 @@ RECOMMEND = pa.schema(
         ("source", pa.string()),
     ]
 )
-PROMOTED = pa.schema([("promotion", pa.string())])  # with promotions
-EXPECTED = pa.schema([("expected_on", pa.date32())])  # in replenish
-EXPLORED = pa.schema(
+PROMOTED = pa.schema([("promotion", pa.string())])  # only with promotions
+EXPECTED = pa.schema([("expected_on", pa.date32())])  # only in scenes that show it
+EXPLORED = pa.schema(  # only with exploration
     [("explored", pa.bool_()), ("propensity", pa.float64()), ("propensity_in_list", pa.float64())]
-)  # with exploration
+)
 
 
 def score_recommend(
@@ -54,162 +57,174 @@ def score_recommend(
     as_of: datetime | None = None,
     builder: Builder | None = None,
 ) -> pa.Table:
-    """A list for every customer known.
+    """Compute a list for every customer of the profiles.
 
     Parameters
     ----------
+    champions : Champions
+        Models and profiles.
     num_results : int
-        1 to 500.
+        Length of each list, 1 to 500.
+    scene : str
+        Scene of the lists.
     candidates : collection of str, optional
-        Only these items.
+        Recommend only these items.
     unavailable : collection of str, optional
-        Items that cannot be had now; default those that could not when the model was fitted.
+        Items that are not available now; default: those that were not when the model was fitted.
     options : ListOptions, optional
-        Filters and controls, as `/v1/recommendations` takes them.
+        Filters, purchased option and re-ranking, as in `/v1/recommendations`.
     as_of : datetime, optional
-        Default: the champion's. What customers did between that and a later one is read with `builder` and folded in.
+        Moment of the lists; default: the cutoff of the champion. For a later moment, the interactions in between are
+        read with `builder` and folded in.
+    builder : Builder, optional
+        Access to the lake, required for a later `as_of`.
 
     Returns
     -------
     pyarrow.Table
-        user_id, user_source, one_id, rank, item_id, score, source, as_of, model_version; a row an item. Before `as_of`: expected_on in a scene
-        that shows it; promotion where there are promotions; explored, propensity, propensity_in_list with exploration.
+        One row per item: user_id, user_source, one_id, rank, item_id, score, source, as_of, model_version. Optional
+        columns before as_of: expected_on in a scene that shows it; promotion with promotions; explored, propensity and
+        propensity_in_list with exploration.
 
     Raises
     ------
     DataError
-        An earlier `as_of`, or candidates none of which the model knows.
+        If `as_of` is before the cutoff of the champion, or if the model knows none of the candidates.
     UsageError or InvalidRequest
-        Something is asked that cannot be.
+        If an argument or an option is invalid.
     """
-    where, options = SCENES[scene], options or ListOptions()
-    champion = champion_for_scene(champions, where)
+    scene_record, options = SCENES[scene], options or ListOptions()
+    champion = champion_for_scene(champions, scene_record)
     catalogue = champion.catalogue
     if not 1 <= num_results <= MAX_RESULTS:
         raise UsageError(
-            "that many results cannot be given", got=num_results, allowed=f"1..{MAX_RESULTS}", field="num_results"
+            "the number of results is out of range", got=num_results, allowed=f"1..{MAX_RESULTS}", field="num_results"
         )
-    if not where.needs_model and not catalogue.trained(scene):
+    if not scene_record.needs_model and not catalogue.trained(scene):
         raise UsageError(
-            f"without a model trained for it, {scene} needs the items of a request",
-            hint="ask /v1/similar-items or /v1/recommendations",
+            f"the scene {scene} has no model, so it requires the context items of a request",
+            hint="send requests to /v1/similar-items or /v1/recommendations instead",
         )
-    model, champions_at = catalogue.model(scene), champions
-    if as_of is not None and as_of != champion.bundle.as_of:
-        champions_at = at_moment(champions, champion, as_of, builder)
-    elapsed_days = days_between(champion.bundle.as_of, as_of) if as_of is not None else 0.0
+    model = catalogue.model(scene)
+    moment = champion.bundle.as_of if as_of is None else as_of
+    is_later = moment != champion.bundle.as_of
+    champions_at = at_moment(champions, champion, moment, builder) if is_later else champions
+    elapsed_days = days_between(champion.bundle.as_of, moment)
     users = champion.bundle.user_map.rows(champions_at.customers.one_ids)
-    recent_interactions = _recent_interactions(champion, champions_at, as_of, builder) if elapsed_days else None
-    limits = limits_of(where, catalogue, options, None if unavailable is None else ~catalogue.item_mask(unavailable))
-    plan = RecommendationPlan(
-        champion,
-        where,
-        model,
-        Query(users, recent_interactions=recent_interactions, elapsed_days=elapsed_days),
-        **limits,
-    )
+    recent_interactions = _recent_interactions(champion, champions_at, moment, builder) if is_later else None
+    query = Query(users, recent_interactions=recent_interactions, elapsed_days=elapsed_days)
+    available = None if unavailable is None else ~catalogue.item_mask(unavailable)
+    plan = RecommendationPlan(champion, scene_record, model, query).with_options(options, available)
     if candidates is not None:
         plan = _restricted(plan, candidates)
     exploration = options.exploration
     rng = np.random.default_rng(exploration.seed or 0) if exploration is not None else None
     schema = _schema(plan)
     identity_columns = champions_at.customers.table.select([name for name, _ in IDENTITY_COLUMNS])
-    moment = champion.bundle.as_of if as_of is None else as_of
-    block = BLOCK if plan.purchased != "only" else max(1, MAX_MASK_CELLS // max(len(catalogue.item_ids), 1))
+    block_size = BLOCK if plan.purchased != "only" else max(1, MAX_MASK_CELLS // max(len(catalogue.item_ids), 1))
     item_ids, parts = pa.array(champion.bundle.item_ids), []
-    for start in range(0, len(users), block):
-        lists = np.arange(start, min(start + block, len(users)))
+    for start in range(0, len(users), block_size):
+        lists = np.arange(start, min(start + block_size, len(users)))
         rows = make_rows(plan, make_slate(plan, num_results, rng, lists), start)
         columns = [
-            *identity_columns.slice(start, block).take(pa.array(rows.lists)).columns,
+            *identity_columns.slice(start, block_size).take(pa.array(rows.lists)).columns,
             *_columns(rows, plan, item_ids),
-            *made_columns(len(rows), moment, champion),
+            *provenance_columns(len(rows), moment, champion),
         ]
         parts.append(pa.table(columns, schema=schema))
     return pa.concat_tables(parts) if parts else schema.empty_table()
 
 
 def _restricted(plan: RecommendationPlan, candidates: Collection[str]) -> RecommendationPlan:
-    wanted = plan.catalogue.item_mask(candidates)
-    if not wanted.any():
+    """Return the plan with the allowed items limited to the candidates.
+
+    Raises
+    ------
+    DataError
+        If the model knows none of the candidates.
+    """
+    candidate_mask = plan.catalogue.item_mask(candidates)
+    if not candidate_mask.any():
         raise DataError(
             "the model knows none of the candidates",
             got=f"{len(candidates)} item ids",
-            hint="check that the file holds item ids, one a line",
+            hint="check that the file contains one item id per line",
         )
-    return replace(plan, allowed=combine_masks(plan.allowed, wanted))
+    return replace(plan, allowed=combine_masks(plan.allowed, candidate_mask))
 
 
 def _schema(plan: RecommendationPlan) -> pa.Schema:
+    """Columns of the table, which depend on the scene and the options."""
     return pa.schema(
         [
             *RECOMMEND,
             *(EXPECTED if plan.scene.shows_expected_on else ()),
             *(PROMOTED if plan.rerank_options.promotions else ()),
             *(EXPLORED if plan.rerank_options.exploration is not None else ()),
-            *(pa.field(*one) for one in PROVENANCE),
+            *(pa.field(*name_and_type) for name_and_type in PROVENANCE),
         ]
     )
 
 
 def _columns(rows: RecommendedRows, plan: RecommendationPlan, item_ids: pa.Array) -> list[pa.Array]:
-    """The columns between those that say who and those that say by what, as in `_schema`."""
-    found = [
+    """The columns of `_schema` between the identity columns and the provenance columns."""
+    columns = [
         pa.array(rows.positions.astype(np.int32) + 1),
         item_ids.take(pa.array(rows.columns)),
         pa.array(rows.scores),
         pa.array(rows.source_names).take(pa.array(rows.sources)),
     ]
     if rows.expected_on is not None:
-        found.append(pa.array(rows.expected_on, pa.date32()))
+        columns.append(pa.array(rows.expected_on, pa.date32()))
     if promotions := plan.rerank_options.promotions:
         names = pa.array([promotion.name for promotion in promotions])
-        found.append(names.take(pa.array(rows.promotions, mask=rows.promotions < 0)))
-    if (exploration_result := rows.exploration) is not None:
-        found += [
-            pa.array(rows.of_entries(values))
-            for values in (
-                exploration_result.explored,
-                exploration_result.propensity,
-                exploration_result.slate_propensity,
-            )
-        ]
-    return found
+        columns.append(names.take(pa.array(rows.promotions, mask=rows.promotions < 0)))
+    if (exploration := rows.exploration) is not None:
+        by_slot = (exploration.explored, exploration.propensity, exploration.slate_propensity)
+        columns += [pa.array(rows.gather(values)) for values in by_slot]
+    return columns
 
 
 def _recent_interactions(
-    champion: Champion, champions_at: Champions, as_of: datetime | None, builder: Builder | None
+    champion: Champion, champions_at: Champions, as_of: datetime, builder: Builder | None
 ) -> Interactions | None:
-    """What the customers of the profiles did between the champion's moment and `as_of`."""
-    assert as_of is not None
+    """Interactions of the customers of the profiles between the cutoff of the champion and `as_of`, None if none.
+
+    Raises
+    ------
+    DataError
+        If the champion does not support fold-in of the interactions that the lake contains.
+    UsageError
+        If there is no builder.
+    """
     if champion.job != JOB:
         raise DataError(
-            f"what happened since cannot be folded into the {champion.job} model",
+            f"recent interactions cannot be folded into the {champion.job} model",
             where=f"{champion.name} version {champion.version}",
             got=f"--as-of {as_of:%Y-%m-%d}",
             allowed=f"{champion.bundle.as_of:%Y-%m-%d}",
-            hint="train it again",
+            hint=f"run `qianmian train {champion.job}` again",
         )
     if builder is None:
         raise UsageError(
-            "what was bought since needs the data it stands in", got=f"--as-of {as_of:%Y-%m-%d}", field="as_of"
+            "recent interactions can only be read from a lake", got=f"--as-of {as_of:%Y-%m-%d}", field="as_of"
         )
     rows, source = interaction_rows(builder, as_of, champion.bundle.as_of)
-    learnt = champion.bundle.facts.get("interactions", "transactions")
-    if source != learnt:
+    trained_on = champion.bundle.facts.get("interactions", "transactions")
+    if source != trained_on:
         raise DataError(
-            f"the recommender in production learnt from {learnt}, and the data now says who had what in {source}",
+            f"the recommender in production was trained on {trained_on}, but the interactions are now in {source}",
             where=f"{champion.name} version {champion.version}",
             hint="run `qianmian train recommend` again",
         )
     batch_users, items = champions_at.customers.user_map, champion.bundle.item_map
     users, columns = batch_users.rows(rows["one_id"]), items.rows(rows["item_id"])
-    found = interactions_from_rows(rows, users, columns, (len(batch_users), len(items)))
-    return found if len(found.users) else None
+    interactions = interactions_from_rows(rows, users, columns, (len(batch_users), len(items)))
+    return interactions if len(interactions.users) else None
 
 
 def unavailable_items(lake: Lake) -> list[str]:
-    """Items the data says cannot be had."""
+    """Return the ids of the items whose `available` is false in the lake; a missing value counts as available."""
     items = lake.connect().table("items")
-    found = items.filter(~items.available).select("item_id").to_pyarrow()  # an unknown one is not false
-    return [str(item_id) for item_id in found["item_id"].to_pylist()]
+    unavailable = items.filter(~items.available).select("item_id").to_pyarrow()
+    return [str(item_id) for item_id in unavailable["item_id"].to_pylist()]

@@ -1,4 +1,4 @@
-"""`Catalogue`: the users, items and scenes of a recommender by the names callers use, and what may be said of its items."""
+"""`Catalogue`: lookups of the users, items and scenes of a recommender by id or name, and operations on its items."""
 
 from __future__ import annotations
 
@@ -22,20 +22,20 @@ from models.recommend.scene_models import SceneModels
 from models.rerank import Cap, PathSimilarity, Similarity, VectorSimilarity, item_vectors
 from qianmian.errors import InvalidRequest, NotReady
 
-NON_PERSONALIZED = ("popular", "popular_by_segment", "trending")  # models that know nothing of what this customer did
+NON_PERSONALIZED = ("popular", "popular_by_segment", "trending")  # models that do not use the customer's history
 AVAILABLE = "available"
 WITHOUT_MODEL = tuple(scene.name for scene in SCENES.values() if not scene.needs_model)
-MAX_DEPTH = 20  # of a category path
+MAX_DEPTH = 20  # levels of a category path
 Mask = NDArray[np.bool_]
 
 
 class Catalogue:
-    """Lookups over a recommender's bundle.
+    """Lookups over the bundle of a recommender.
 
     Parameters
     ----------
     bundle : ModelBundle
-        Its model is `SceneModels`.
+        Bundle whose model is a `SceneModels`.
     """
 
     def __init__(self, bundle: ModelBundle) -> None:
@@ -46,17 +46,17 @@ class Catalogue:
 
     @cached_property
     def scenes(self) -> tuple[str, ...]:
-        """The scenes the recommender answers."""
-        answered = {*(self._scene_models.scenes or ()), *(WITHOUT_MODEL if self._similar is not None else ())}
-        return (*(scene for scene in SCENES if scene in answered), *sorted(answered.difference(SCENES)))
+        """Names of the scenes that have a model, or that need none."""
+        names = {*(self._scene_models.scenes or ()), *(WITHOUT_MODEL if self._similar is not None else ())}
+        return (*(scene for scene in SCENES if scene in names), *sorted(names.difference(SCENES)))
 
     def model(self, scene: str) -> Recommender:
-        """What answers a scene.
+        """Return the model of a scene.
 
         Raises
         ------
         InvalidRequest
-            It was not trained for it.
+            If the recommender has no model for the scene.
         """
         if self.trained(scene):
             return self._scene_models.scene(scene)
@@ -64,26 +64,26 @@ class Catalogue:
             return self.similar
         why = self._bundle.facts.get("scenes_left_out", {}).get(scene)
         raise InvalidRequest(
-            "the recommender in production does not answer this scene" + (f": {why}" if why else ""),
+            "the recommender in production has no model for this scene" + (f": {why}" if why else ""),
             got=scene,
             allowed=", ".join(self.scenes) or "none",
             field="scene",
-            hint="run `qianmian train recommend`; it says why a scene is left out",
+            hint="run `qianmian train recommend`; its report says why a scene is left out",
         )
 
     def trained(self, scene: str) -> bool:
-        """The recommender has models for the scene."""
+        """Whether the recommender was trained for the scene."""
         return scene in (self._scene_models.scenes or ())
 
     @property
     def _scene_models(self) -> SceneModels:
-        made: SceneModels = self._bundle.model
-        return made
+        scene_models: SceneModels = self._bundle.model
+        return scene_models
 
     def fallback_sources(self, model: Recommender) -> tuple[bool, ...]:
-        """Whether each source of a model's lists is one that knows nothing of this customer, and fills what the others leave open.
+        """For each source of a model's lists, whether it is a non-personalized model that fills remaining slots.
 
-        What a ranker took from the most popular items it has ranked for this customer: that is none.
+        Items that a two-stage ranker takes from a popularity model do not count: it ranks them for the customer.
         """
         if id(model) not in self._fallback_sources:
             stages = model.submodels if isinstance(model, FallbackChain) else (model,)
@@ -98,69 +98,72 @@ class Catalogue:
 
     @cached_property
     def models(self) -> tuple[Recommender, ...]:
-        """Every model once, those that others are made of included: first those of the scenes, in the order they are asked."""
-        made, scenes = self._scene_models.models or {}, self._scene_models.scenes or {}
+        """Every model once, including submodels; the models of the scenes come first, in their order."""
+        models, scenes = self._scene_models.models or {}, self._scene_models.scenes or {}
         scene_model_names = [name for scene in (*SCENES, *sorted(scenes)) for name in scenes.get(scene, ())]
         return tuple(
-            {id(model): model for name in (*scene_model_names, *made) for model in made[name].with_submodels()}.values()
+            {
+                id(model): model for name in (*scene_model_names, *models) for model in models[name].with_submodels()
+            }.values()
         )
 
     @property
     def similar(self) -> Recommender:
-        """What says which items are alike.
+        """Model that answers which items are similar.
 
         Raises
         ------
         NotReady
-            No model does.
+            If no model supports it.
         """
         if self._similar is None:
             raise NotReady(
-                "the recommender in production knows no similar items", hint="run `qianmian train recommend`"
+                "no model of the recommender in production computes similar items",
+                hint="run `qianmian train recommend`",
             )
         return self._similar
 
     @cached_property
     def _similar(self) -> Recommender | None:
-        made, scenes = self._scene_models.models or {}, self._scene_models.scenes or {}
-        named = [made[name] for scene in WITHOUT_MODEL for name in scenes.get(scene, ())]
+        models, scenes = self._scene_models.models or {}, self._scene_models.scenes or {}
+        preferred = [models[name] for scene in WITHOUT_MODEL for name in scenes.get(scene, ())]
         return next(
             (
                 model
-                for one in (*named, *self.models)
-                for model in one.with_submodels()
+                for parent in (*preferred, *self.models)
+                for model in parent.with_submodels()
                 if model.supports_similar and not isinstance(model, FallbackChain)
             ),
             None,
         )
 
     def similar_items(self, columns: NDArray[np.int64], k: int, allowed: Mask | None) -> Ranked:
-        """The items most like any of the given ones, these left out; (1, many)."""
-        model, left = self.similar, np.ones(len(self.item_ids), dtype=bool) if allowed is None else allowed.copy()
-        left[columns] = False
+        """Rank the other items by their similarity to any of the given columns, shape (1, at most `k`)."""
+        model, others = self.similar, np.ones(len(self.item_ids), dtype=bool) if allowed is None else allowed.copy()
+        others[columns] = False
         if len(columns) == 1:
-            return model.similar_items(int(columns[0]), k, allowed=left)
+            return model.similar_items(int(columns[0]), k, allowed=others)
         scores = np.full((1, len(self.item_ids)), NOT_A_CANDIDATE, dtype=np.float32)
         for column in columns.tolist():
-            found = model.similar_items(column, k, allowed=left)
-            own = found.ids[0, : int(found.valid[0])]
-            scores[0, own] = np.maximum(scores[0, own], found.scores[0, : len(own)])
+            ranked = model.similar_items(column, k, allowed=others)
+            ranked_columns = ranked.ids[0, : int(ranked.valid[0])]
+            scores[0, ranked_columns] = np.maximum(scores[0, ranked_columns], ranked.scores[0, : len(ranked_columns)])
         ids, values = top_k(scores, k)
         return Ranked.of(ids, values, np.zeros(ids.shape, dtype=np.int8), k, (model.name,))
 
     def similar_to_attributes(self, attributes: Mapping[str, Any], k: int, allowed: Mask | None) -> Ranked:
-        """The items most like one that the model does not know, by what it is; (1, many).
+        """Rank the items by their similarity to an unknown item with these attributes, shape (1, at most `k`).
 
         Raises
         ------
         InvalidRequest
-            The items have no such attribute, or the recommender compares items by their customers alone.
+            If the items have no such attribute, or the model compares items by their customers only.
         """
         if not self.similar.supports_similar_to:
             raise InvalidRequest(
-                "the recommender in production compares items by their customers alone, and nobody has had this one",
+                "the recommender in production compares items by their customers only, and this item has none",
                 field="attributes",
-                hint="ask about an item it knows, or train a recommender with the scene similar",
+                hint="use an item that the model knows, or train a recommender with the scene similar",
             )
         try:
             return self.similar.similar_to(attributes, k, allowed=allowed)
@@ -179,7 +182,21 @@ class Catalogue:
         recent_interactions: Interactions | None = None,
         elapsed_days: float = 0.0,
     ) -> tuple[str, NDArray[np.float32], NDArray[np.float32]] | None:
-        """Items the model does not know, by what they are: the source, the scores for this customer, and those for anybody; None where no model can tell."""
+        """Score unknown items by their attributes.
+
+        Parameters
+        ----------
+        row : int
+            Row of the customer, −1 for an unknown user.
+        new_item_attributes : sequence of mapping
+            Attributes of m items.
+
+        Returns
+        -------
+        tuple or None
+            Name of the model, scores for this customer and scores for an unknown user, both float32 of shape (m,);
+            None if no model supports it.
+        """
         model = next((model for model in self.models if model.supports_score_unseen), None)
         if model is None:
             return None
@@ -192,63 +209,62 @@ class Catalogue:
         )
 
     def shared_attributes(self, item: int, other: int) -> dict[str, str]:
-        """The columns two items agree in, where the model of similar items tells."""
-        told = self.similar.evidence(-1, other, items=np.array([item])) if self.similar.supports_evidence else None
-        return {} if told is None else told.get("alike", {})
+        """Return the attributes that two items share, empty if the model of similar items does not state them."""
+        model = self.similar
+        evidence = model.evidence(-1, other, items=np.array([item])) if model.supports_evidence else None
+        return {} if evidence is None else evidence.get("alike", {})
 
     # ---- users -------------------------------------------------------------------------------------------------------
 
     @cached_property
     def history(self) -> sparse.csr_matrix:
-        """Who had what, 0/1, (n_users, n_items)."""
+        """Interaction matrix before the cutoff, 0/1, shape (n_users, n_items)."""
         return self.models[0].history_
 
     @cached_property
     def known_attributes(self) -> frozenset[str]:
-        """``attribute=value`` of every customer trait a cold answer can be made of."""
+        """``attribute=value`` of every user attribute that a model uses for users without history."""
         return frozenset(name for model in self.models for name in model.attribute_names)
 
     def user_row(self, one_id: str | None) -> int:
-        """Row of a customer, −1 for one the model has never seen."""
+        """Row of a customer, −1 for an unknown user."""
         return self._bundle.user_map.row(one_id)
 
     def interacted(self, row: int) -> NDArray[np.int32]:
-        """The items a customer had, sorted."""
-        found: NDArray[np.int32] = (
-            self.history.indices[slice(*self.history.indptr[row : row + 2])] if row >= 0 else np.empty(0, np.int32)
-        )
-        return found
+        """Columns of the items that a customer interacted with before the cutoff, sorted."""
+        if row < 0:
+            return np.empty(0, np.int32)
+        columns: NDArray[np.int32] = self.history.indices[slice(*self.history.indptr[row : row + 2])]
+        return columns
 
     def has_history(self, row: int) -> bool:
-        """The model knows something the customer did."""
+        """Whether the customer has a history in the model."""
         return row >= 0 and bool(self.history.indptr[row + 1] > self.history.indptr[row])
 
     # ---- items -------------------------------------------------------------------------------------------------------
 
     @cached_property
     def items(self) -> ItemTable:
-        """What is known of the items."""
+        """Attributes of the items."""
         return ItemTable(self._bundle.item_attributes, self.item_ids)
 
     @cached_property
     def available(self) -> Mask | None:
-        """Which items can be had, (n_items,); None where all can. What nobody says counts as available."""
-        told = self._bundle.item_attributes.get(AVAILABLE)
-        if told is None or told.dtype.kind not in "biu" or (told != 0).all():
+        """Mask of the available items, shape (n_items,); None if all are. A missing value counts as available."""
+        values = self._bundle.item_attributes.get(AVAILABLE)
+        if values is None or values.dtype.kind not in "biu" or (values != 0).all():
             return None
-        return np.asarray(told != 0)
+        return np.asarray(values != 0)
 
     @cached_property
     def similarity(self) -> Similarity:
-        """How alike items are: by the vectors of a model, else by their categories."""
-        found = next((vectors for vectors in map(item_vectors, self.models) if vectors is not None), None)
-        if found is not None:
-            return VectorSimilarity(found)
-        return PathSimilarity(self.levels)
+        """Similarity of items for diversity: cosine of a model's item vectors, else shared category levels."""
+        vectors = next((vectors for vectors in map(item_vectors, self.models) if vectors is not None), None)
+        return VectorSimilarity(vectors) if vectors is not None else PathSimilarity(self.levels)
 
     @cached_property
     def levels(self) -> NDArray[np.int64]:
-        """For each item the group of the first 1, 2, … levels of its category, −1 past its end, (n_items, depth ≥ 1)."""
+        """Codes of the first 1, 2, … levels of each item's category, −1 past its end, shape (n_items, depth ≥ 1)."""
         if "category" not in self.items.names:
             return np.full((len(self.item_ids), 1), -1, dtype=np.int64)
         values, codes = self.items.distinct("category")
@@ -260,63 +276,83 @@ class Catalogue:
         return np.column_stack(columns)
 
     def category_of(self, column: int) -> list[str]:
-        """The levels of an item's category, broadest first; none where it is not known."""
-        told = self._bundle.item_attributes.get("category")
-        return [] if told is None or not told[column] else str(told[column]).split("/")
+        """Levels of an item's category, broadest first; empty if it is unknown."""
+        categories = self._bundle.item_attributes.get("category")
+        return [] if categories is None or not categories[column] else str(categories[column]).split("/")
 
     def warm(self) -> None:
-        """Make every lookup now."""
+        """Compute the cached lookups, so that the first request does not wait for them."""
         self.user_row("")
         self.item_column("")
         self.known_attributes, self.scenes, self.history, self.available  # noqa: B018 - cached properties
         self.items.warm()
 
     def item_column(self, item_id: str) -> int:
-        """Column of an item, −1 for one that the model does not know."""
+        """Column of an item, −1 for an unknown item."""
         return self._bundle.item_map.row(item_id)
 
     def columns_of(self, item_ids: Iterable[str]) -> tuple[NDArray[np.int64], list[str]]:
-        """Columns of the items the model knows, in order and once each, and the ids it does not know."""
+        """Columns of the known items, in order and without duplicates, and the unknown ids."""
         return self._bundle.item_map.split(item_ids)
 
     def parse_filter(self, raw: Any, where: str = "filters") -> tuple[Mask | None, bool]:
-        """Which items pass a filter (`models.filters`), (n_items,), None for all; and whether it asks for availability itself.
+        """Evaluate a filter expression (`models.filters`).
+
+        Parameters
+        ----------
+        raw : mapping
+            Filter expression as plain data.
+        where : str
+            Field named in an error.
+
+        Returns
+        -------
+        mask : ndarray of bool, shape (n_items,), or None
+            Items that pass; None for an empty filter.
+        filters_availability : bool
+            Whether the expression names ``available``.
 
         Raises
         ------
         InvalidRequest
-            It is not a filter, or asks what the items cannot answer.
+            If it is not a filter expression, or the items do not support it.
         """
-        found = parse(raw, where)
-        if found is None:
+        expression = parse(raw, where)
+        if expression is None:
             return None, False
-        self.items.check(found)
-        return self.items.mask(found), any(condition.attribute == AVAILABLE for condition in conditions(found))
+        self.items.check(expression)
+        filters_availability = any(condition.attribute == AVAILABLE for condition in conditions(expression))
+        return self.items.mask(expression), filters_availability
 
     def cap(self, name: str, limit: int, where: str) -> Cap:
-        """At most so many items with one value of an attribute, or of one category of a depth (``category/2``).
+        """Make a limit of items per value of an attribute.
+
+        Parameters
+        ----------
+        name : str
+            Attribute, or a category with the number of levels to compare (``category/2``).
+        limit : int
+            Maximum number of items per value.
+        where : str
+            Field named in an error.
 
         Raises
         ------
         InvalidRequest
-            There is no such attribute, or its values make no groups.
+            If the attribute is unknown or numeric, or has no levels.
         """
-        groupable = [known for known in self.items.names if self.items.kind(known) != "number"]
+        groupable = [attribute for attribute in self.items.names if self.items.kind(attribute) != "number"]
         attribute, _, depth = (name, "", "") if name in groupable else name.partition("/")
         if attribute not in groupable:
             raise InvalidRequest(
-                f"{where}: no groups can be made by this", got=name, allowed=", ".join(groupable), field=where
+                f"{where}: not an attribute with discrete values", got=name, allowed=", ".join(groupable), field=where
             )
         if not depth:
             return Cap(name, self.items.codes(attribute), limit)
-        if (
-            attribute not in PATH_ATTRIBUTES
-            or not depth.isascii()
-            or not depth.isdigit()
-            or not 1 <= int(depth) <= MAX_DEPTH
-        ):
+        is_number = depth.isascii() and depth.isdigit()
+        if attribute not in PATH_ATTRIBUTES or not is_number or not 1 <= int(depth) <= MAX_DEPTH:
             raise InvalidRequest(
-                f"{where}: levels are of {', '.join(PATH_ATTRIBUTES)}",
+                f"{where}: only {', '.join(PATH_ATTRIBUTES)} has levels, from 1 to {MAX_DEPTH}",
                 got=name,
                 allowed=f"{PATH_ATTRIBUTES[0]}/1 to {PATH_ATTRIBUTES[0]}/{MAX_DEPTH}",
                 field=where,
@@ -324,11 +360,11 @@ class Catalogue:
         return Cap(name, self.items.codes(attribute, int(depth)), limit)
 
     def item_mask(self, item_ids: Iterable[str]) -> Mask:
-        """A mask of these items, (n_items,)."""
+        """Mask of these items, shape (n_items,); unknown ids are ignored."""
         return self.mask_of(self.columns_of(item_ids)[0])
 
     def mask_of(self, columns: NDArray[np.integer[Any]]) -> Mask:
-        """A mask of these columns, (n_items,)."""
+        """Mask of these columns, shape (n_items,)."""
         mask = np.zeros(len(self.item_ids), dtype=bool)
         mask[columns] = True
         return mask
@@ -337,11 +373,24 @@ class Catalogue:
 def expected_days(
     model: Recommender, users: NDArray[np.int64], items: NDArray[np.integer[Any]]
 ) -> NDArray[np.float64] | None:
-    """Days from the `as_of` of the fit until each of m customers is expected to want an item again, NaN unknown, (m,); None where no model says."""
-    able = next((part for part in model.with_submodels() if part.supports_expected_days), None)
-    return None if able is None else able.expected_days(users, items)
+    """Return the days from the `as_of` of the fit to the expected next purchase of m customer–item pairs.
+
+    Parameters
+    ----------
+    model : Recommender
+        Model; the first of its submodels that supports expected days is used.
+    users, items : ndarray of int64, shape (m,)
+        Rows of the customers and columns of the items.
+
+    Returns
+    -------
+    ndarray of float64, shape (m,), or None
+        Days, NaN if unknown; None if no submodel supports it.
+    """
+    supporting = next((submodel for submodel in model.with_submodels() if submodel.supports_expected_days), None)
+    return None if supporting is None else supporting.expected_days(users, items)
 
 
-def combine_masks(one: Mask | None, other: Mask | None) -> Mask | None:
-    """What passes both masks; None is all."""
-    return other if one is None else one if other is None else one & other
+def combine_masks(first: Mask | None, second: Mask | None) -> Mask | None:
+    """Return the items in both masks; None means all items."""
+    return second if first is None else first if second is None else first & second

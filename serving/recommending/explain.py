@@ -1,6 +1,6 @@
-"""Why an item or a score, in words that claim no more than the model holds.
+"""Reasons for an item or a score, as short texts that state only what the model knows.
 
-A model gives facts (`Evidence`, from its `evidence(user, item)`), this file the words.
+A model returns facts (`Evidence`, from `Recommender.evidence`); this module turns them into texts.
 """
 
 from __future__ import annotations
@@ -18,27 +18,23 @@ from serving.champions import Champion
 from serving.recommending.catalogue import Catalogue
 
 TOP_REASONS = 3
-FREQUENT_MIN_TIMES = 5  # times bought, for "often"
-OWN_CYCLE_MIN_TIMES = 3  # bought so often, a customer has a cycle of their own
-SOURCE_REASONS = {  # by source; {buy} is what the model counts
+FREQUENT_MIN_TIMES = 5  # purchases in a category that count as often
+OWN_CYCLE_MIN_TIMES = 3  # purchases of an item from which a customer has a purchase cycle of their own
+SOURCE_REASONS = {  # by source; {buy} is the verb for the interactions that the model is trained on
     "ials": "customers with a similar history {buy} it",
     "bpr": "customers with a similar history {buy} it",
     "item_knn": "customers with a similar history {buy} it",
     "spectral": "customers with a similar history {buy} it",
     "ease": "customers with a similar history {buy} it",
     "next_basket": "customers with a history like yours {buy} it next",
-    "affinity": "like what you often {buy}",
+    "affinity": "similar to what you often {buy}",
     "hybrid": "popular with customers like you",
     "popular_by_segment": "popular with customers like you",
-    "popular": "popular with everybody",
+    "popular": "popular with all customers",
     "trending": "more and more customers {buy} it",
 }
-CUSTOMER_EVIDENCE = (
-    "times",
-    "last_days",
-    "cycle_days",
-    "own_cycle",
-)  # true whichever model ranked the item; the rest only its own model may say
+# facts that hold whichever model ranked the item; other facts are used only if the model that states them ranked it
+CUSTOMER_EVIDENCE = ("times", "last_days", "cycle_days", "own_cycle")
 
 
 class Explainer:
@@ -46,14 +42,16 @@ class Explainer:
 
     Parameters
     ----------
+    champion : Champion
+        Recommender that made the list.
     row : int
-        The customer, −1 for an unknown one.
+        Row of the customer in the model, −1 for an unknown user.
     recent_interactions : Interactions, optional
-        What they did after the fit.
+        Interactions of the customer after the cutoff.
     elapsed_days : float
-        How long after the fit the moment is that the list is for.
-    context_items : ndarray of int, optional
-        The items the list goes with.
+        Days from the `as_of` of the fit to the moment of the list.
+    context_items : ndarray of int64, shape (m,), optional
+        Columns of the context items.
     """
 
     def __init__(
@@ -71,58 +69,68 @@ class Explainer:
         self._purchases_by_group: dict[tuple[int, int], int] | None = None
 
     def reasons(self, column: int, source: str, *, promoted: bool = False, explored: bool = False) -> list[str]:
-        """Why this item is in the list; at least one reason."""
+        """Return the reasons for an item, at least one.
+
+        Parameters
+        ----------
+        column : int
+            Column of the item.
+        source : str
+            Name of the model that ranked it.
+        promoted, explored : bool
+            Whether a promotion or exploration placed it.
+        """
         if promoted:
             return ["promoted"]
         has_history = self._recent_interactions is not None or self._catalogue.has_history(self._row)
-        told = item_reasons(
+        reasons = item_reasons(
             self.evidence(column, source), source, self._name_of, events=self._events, has_history=has_history
         )
-        return [*told, "shown to learn whether you like it"] if explored else told
+        return [*reasons, "shown to learn whether you like it"] if explored else reasons
 
     def evidence(self, column: int, source: str) -> Evidence:
-        """All that the models know of the customer and the item."""
-        found: Evidence = {}
+        """Collect the facts of all models about the customer and the item; earlier models have precedence."""
+        evidence: Evidence = {}
         for model in self._catalogue.models:
-            told = self._evidence_of_model(model, column, own=model.name == source)
-            if told is not None:
-                found = {**told, **found}
+            facts = self._evidence_of_model(model, column, own=model.name == source)
+            if facts is not None:
+                evidence = {**facts, **evidence}
         if self._recent_interactions is not None and (again := self._recent_interactions.items == column).any():
-            found["times"] = found.get("times", 0) + int(again.sum())
-            found["last_days"] = float(self._recent_interactions.age_days[again].min())
-        if "times" not in found and (often := self._frequent_category(column)) is not None:
-            found["often"] = often
-        return found
+            evidence["times"] = evidence.get("times", 0) + int(again.sum())
+            evidence["last_days"] = float(self._recent_interactions.age_days[again].min())
+        if "times" not in evidence and (often := self._frequent_category(column)) is not None:
+            evidence["often"] = often
+        return evidence
 
     def _evidence_of_model(self, model: Recommender, column: int, own: bool) -> Evidence | None:
-        """What one model knows; of other items only where it is the one that ranked this."""
+        """Facts of one model; only `CUSTOMER_EVIDENCE` unless the model ranked the item (`own`)."""
         if not model.supports_evidence:
             return None
-        told = model.evidence(
+        facts = model.evidence(
             self._row,
             column,
             recent_interactions=self._recent_interactions,
             elapsed_days=self._elapsed_days,
             items=self._context_items if own else None,
         )
-        if told is None or own:
-            return told
-        return cast(Evidence, {name: value for name, value in told.items() if name in CUSTOMER_EVIDENCE})
+        if facts is None or own:
+            return facts
+        return cast(Evidence, {name: value for name, value in facts.items() if name in CUSTOMER_EVIDENCE})
 
     def _name_of(self, column: int) -> str:
-        """What a shopper calls an item: the end of its category, as items have no names."""
-        values = self._catalogue.category_of(column)
-        return values[-1] if values else self._catalogue.item_ids[column]
+        """Name of an item in a reason: the last level of its category, because items have no names, else its id."""
+        levels = self._catalogue.category_of(column)
+        return levels[-1] if levels else self._catalogue.item_ids[column]
 
     def _frequent_category(self, column: int) -> str | None:
-        """The narrowest group of the item's category that the customer bought from `FREQUENT_MIN_TIMES` times."""
+        """Narrowest category level of the item with at least `FREQUENT_MIN_TIMES` purchases, None if there is none."""
         path = self._catalogue.category_of(column)
         if not path or self._row < 0:
             return None
         if self._purchases_by_group is None:
             self._purchases_by_group = purchases_by_group(self._catalogue, self._row)
         levels = self._catalogue.levels[column]
-        broadest = 1 if len(path) > 1 else 0  # a department says nothing
+        broadest = 1 if len(path) > 1 else 0  # the top level is too broad to be a reason
         for depth in range(min(len(path), len(levels)) - 1, broadest - 1, -1):
             if self._purchases_by_group.get((depth, int(levels[depth])), 0) >= FREQUENT_MIN_TIMES:
                 return path[depth]
@@ -130,30 +138,45 @@ class Explainer:
 
 
 def purchases_by_group(catalogue: Catalogue, row: int) -> dict[tuple[int, int], int]:
-    """How often a customer had items of each group: (level, group) → times; times are 1 an item where no model counts them."""
+    """Count the purchases of a customer per category level.
+
+    Returns
+    -------
+    dict
+        (level, group) → number of purchases. If no model counts purchases, every item counts once.
+    """
     counting = next((model for model in catalogue.models if model.supports_purchase_counts), None)
     columns: NDArray[np.integer[Any]] = catalogue.interacted(row)
     times: NDArray[np.integer[Any]] = np.ones(len(columns), dtype=np.int64)
     if counting is not None:
         columns, times = counting.purchase_counts(row)
-    found: dict[tuple[int, int], int] = {}
+    counts: dict[tuple[int, int], int] = {}
     for depth in range(catalogue.levels.shape[1]):
-        groups, places = np.unique(catalogue.levels[columns, depth], return_inverse=True)
-        totals = np.bincount(places, weights=times, minlength=len(groups))
-        found.update(
-            {
-                (depth, int(group)): int(total)
-                for group, total in zip(groups.tolist(), totals.tolist(), strict=True)
-                if group >= 0
-            }
-        )
-    return found
+        groups, inverse = np.unique(catalogue.levels[columns, depth], return_inverse=True)
+        totals = np.bincount(inverse, weights=times, minlength=len(groups))
+        for group, total in zip(groups.tolist(), totals.tolist(), strict=True):
+            if group >= 0:
+                counts[depth, int(group)] = int(total)
+    return counts
 
 
 def item_reasons(
     evidence: Evidence, source: str, name_of: Callable[[int], str], *, events: bool = False, has_history: bool = True
 ) -> list[str]:
-    """The evidence in words a shopper would accept, the strongest first.
+    """Turn evidence into texts for the customer, strongest first.
+
+    Parameters
+    ----------
+    evidence : Evidence
+        Facts about the customer and the item.
+    source : str
+        Name of the model that ranked the item.
+    name_of : callable
+        Column of an item → its name in a text.
+    events : bool
+        Whether the model is trained on behaviour events instead of purchases.
+    has_history : bool
+        Whether the customer has a history.
 
     Examples
     --------
@@ -164,60 +187,55 @@ def item_reasons(
     >>> item_reasons({}, "ials", str)
     ['customers with a similar history buy it']
     """
-    past_verb, buy = ("dealt with", "like") if events else ("bought", "buy")
-    told = []
+    past_verb, buy = ("interacted with", "like") if events else ("bought", "buy")
+    reasons = []
     if "instead_of" in evidence:
-        told.append(f"a {evidence.get('better', 'better')} {name_of(evidence['instead_of'])} than you {buy}")
+        reasons.append(f"a {evidence.get('better', 'better')} {name_of(evidence['instead_of'])} than you {buy}")
     elif "with_item" in evidence:
         when = f" you {past_verb} {days_ago_text(evidence['with_days'])}" if "with_days" in evidence else ""
-        told.append(f"goes with {name_of(evidence['with_item'])}{when}")
+        reasons.append(f"goes with {name_of(evidence['with_item'])}{when}")
     elif "alike" in evidence:
-        told.append(similarity_reason(evidence["alike"]))
+        reasons.append(similarity_reason(evidence["alike"]))
     if evidence.get("times"):
-        told.append(_repeat_reason(evidence, past_verb))
+        reasons.append(_repeat_reason(evidence, past_verb))
     elif "often" in evidence and has_history:
-        told.append(f"new in {evidence['often']}, which you {buy} often")
-    if told:
-        return told
+        reasons.append(f"new in {evidence['often']}, which you {buy} often")
+    if reasons:
+        return reasons
     if source == "hybrid" and has_history:
-        return ["matches what you had before and customers like you"]
-    return [
-        SOURCE_REASONS.get(source, "chosen for you" if has_history else "popular with customers like you").format(
-            buy=buy
-        )
-    ]
+        return ["based on your history and on customers like you"]
+    default = "chosen for you" if has_history else "popular with customers like you"
+    return [SOURCE_REASONS.get(source, default).format(buy=buy)]
 
 
 def similarity_reason(alike: Mapping[str, str]) -> str:
-    """What an item has in common with the one it is like.
+    """Return what an item has in common with the item it is similar to.
 
     Examples
     --------
     >>> similarity_reason({"category": "GROCERY/CHEESE", "brand": "A"}), similarity_reason({})
-    ('CHEESE too, of the same brand', 'had by the same kind of customers')
+    ('also CHEESE, same brand', 'popular with similar shoppers')
     """
-    group = alike.get("category", "").split("/")[-1]
+    group, same_brand = alike.get("category", "").split("/")[-1], "brand" in alike
     if not group:
-        return "of the same brand" if "brand" in alike else "had by the same kind of customers"
-    return f"{group} too" + (", of the same brand" if "brand" in alike else "")
+        return "same brand" if same_brand else "popular with similar shoppers"
+    return f"also {group}, same brand" if same_brand else f"also {group}"
 
 
 def _repeat_reason(evidence: Evidence, past_verb: str) -> str:
+    """How often and when the customer interacted with the item."""
     times, last, cycle = evidence["times"], evidence.get("last_days", -1.0), evidence.get("cycle_days", 0.0)
     if evidence.get("own_cycle", times >= OWN_CYCLE_MIN_TIMES) and cycle >= 1 and last >= 1:
         return f"{past_verb} every {days_text(round(cycle))}, last {days_text(int(last))} ago"
     often = "once" if times == 1 else f"{times} times, last" if last >= 0 else f"{times} times"
     if last < 0:
         return f"you {past_verb} it {often}"
-    return (
-        f"you {past_verb} it {often} {days_text(int(last))} ago"
-        if last >= 1
-        else f"you {past_verb} it {often} less than a day ago"
-    )
+    ago = f"{days_text(int(last))} ago" if last >= 1 else "less than a day ago"
+    return f"you {past_verb} it {often} {ago}"
 
 
 def days_ago_text(days: float) -> str:
-    """How long ago, as people say it.
+    """Format an age in days as a phrase.
 
     Examples
     --------
@@ -240,12 +258,23 @@ def days_ago_text(days: float) -> str:
 def score_reasons(
     spec: FeatureSpec, values: NDArray[np.float32], contributions: NDArray[np.float32], top: int = TOP_REASONS
 ) -> list[list[dict[str, Any]]]:
-    """The features that moved each score most.
+    """Return the features with the largest contributions to each score.
 
     Parameters
     ----------
-    values, contributions : ndarray, (n, f)
-        Features and what each adds to the log-odds.
+    spec : FeatureSpec
+        Meaning of the columns.
+    values : ndarray of float32, shape (n, f)
+        Features.
+    contributions : ndarray of float32, shape (n, f)
+        Contribution of each feature to the log-odds (SHAP values).
+    top : int
+        Maximum number of features per score; features without contribution are left out.
+
+    Returns
+    -------
+    list of list of dict
+        Per score: feature, description, value, effect (``raises`` or ``lowers``), largest contribution first.
     """
     best = np.argsort(-np.abs(contributions), axis=1, kind="stable")[:, :top]
     return [
@@ -272,5 +301,5 @@ def _reason(spec: FeatureSpec, j: int, value: float, contribution: float) -> dic
 
 
 def days_text(days: float) -> str:
-    """A number of days, without needless decimals."""
+    """Format a number of days, such as ``1 day`` or ``2.5 days``."""
     return f"{days:g} day" + ("" if days == 1 else "s")

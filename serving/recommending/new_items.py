@@ -1,4 +1,4 @@
-"""Items that the model does not know, ranked for a customer by what they are."""
+"""Items that the model does not know, ranked for a customer by their attributes."""
 
 from __future__ import annotations
 
@@ -14,21 +14,39 @@ from serving.responses import ResponseBody, rounded
 def new_items(
     plan: RecommendationPlan, unknown: Sequence[str], attributes: Mapping[str, AttributeValues], explain: bool
 ) -> list[ResponseBody] | None:
-    """The items the model does not know, best first, by what they are; None where none is described or no model can tell."""
+    """Rank the items that the model does not know by their attributes.
+
+    Parameters
+    ----------
+    plan : RecommendationPlan
+        Plan of one customer's list.
+    unknown : sequence of str
+        Item ids that the model does not know.
+    attributes : mapping of str to mapping
+        Attributes of items by item id.
+    explain : bool
+        Add `reasons` to each item.
+
+    Returns
+    -------
+    list of dict or None
+        Items as in `RecommendedItem`, best first; None if no unknown item has attributes, or if no model can score
+        items by their attributes.
+    """
     new_item_attributes = {item: attributes[item] for item in unknown if item in attributes}
     if not new_item_attributes:
         return None
     query, values = plan.query, list(new_item_attributes.values())
-    found = plan.catalogue.score_new_items(int(query.users[0]), values, query.recent_interactions, query.elapsed_days)
-    if found is None:
+    scored = plan.catalogue.score_new_items(int(query.users[0]), values, query.recent_interactions, query.elapsed_days)
+    if scored is None:
         return None
-    source, scores, anonymous_scores = found
-    item_ids, answers = list(new_item_attributes), []
-    for position, at in enumerate(np.argsort(-scores, kind="stable").tolist()):
-        item = item_ids[at]
+    source, scores, anonymous_scores = scored
+    item_ids, entries = list(new_item_attributes), []
+    for position, index in enumerate(np.argsort(-scores, kind="stable").tolist()):
+        item = item_ids[index]
         entry: ResponseBody = {
             "item_id": item,
-            "score": rounded(float(scores[at])),
+            "score": rounded(float(scores[index])),
             "rank": position + 1,
             "source": source,
         }
@@ -36,21 +54,28 @@ def new_items(
             entry["reasons"] = [
                 new_item_reason(
                     str(new_item_attributes[item].get("category") or ""),
-                    bool(plan.is_personalized and scores[at] > anonymous_scores[at]),
+                    bool(plan.is_personalized and scores[index] > anonymous_scores[index]),
                 )
             ]
-        answers.append(entry)
-    return answers
+        entries.append(entry)
+    return entries
 
 
-def new_item_reason(category: str, liked: bool) -> str:
-    """The reason for an item that the model does not know.
+def new_item_reason(category: str, preferred: bool) -> str:
+    """Return the reason for an item that the model does not know.
+
+    Parameters
+    ----------
+    category : str
+        Category path of the item, empty if unknown.
+    preferred : bool
+        Whether the item scores higher for this customer than for an unknown one.
 
     Examples
     --------
     >>> new_item_reason("GROCERY/SOUP", True), new_item_reason("GROCERY/SOUP", False), new_item_reason("", False)
-    ('new in SOUP, more to your taste than to most', 'new in SOUP', 'new')
+    ('new in SOUP, matches your preferences', 'new in SOUP', 'new')
     """
-    kind = category.split("/")[-1]
-    new = f"new in {kind}" if kind else "new"
-    return f"{new}, more to your taste than to most" if liked else new
+    group = category.split("/")[-1]
+    reason = f"new in {group}" if group else "new"
+    return f"{reason}, matches your preferences" if preferred else reason

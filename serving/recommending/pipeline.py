@@ -1,4 +1,4 @@
-"""From a plan to lists: rank, re-rank, and say why a list is short. One customer or many."""
+"""From a plan to its lists: rank, re-rank, explain why a list is short; the same code for one customer and for many."""
 
 from __future__ import annotations
 
@@ -13,21 +13,30 @@ from serving.recommending.catalogue import Catalogue, Mask
 from serving.recommending.plan import RecommendationPlan
 from serving.recommending.request_options import ExplorationOptions
 
-ONE_LIST = np.zeros(1, dtype=np.int64)
+FIRST_LIST = np.zeros(1, dtype=np.int64)
 Step = tuple[str, Mask | NDArray[np.integer[Any]] | None]
 
 
 def make_slate(
-    plan: RecommendationPlan, k: int, rng: np.random.Generator | None = None, lists: NDArray[np.int64] = ONE_LIST
+    plan: RecommendationPlan, k: int, rng: np.random.Generator | None = None, lists: NDArray[np.int64] = FIRST_LIST
 ) -> Slate:
-    """The lists of a plan, ranked and re-ranked.
+    """Rank and re-rank lists of a plan.
 
     Parameters
     ----------
-    rng : Generator, optional
-        Needed for exploration.
-    lists : ndarray of int64, (n,)
-        Which of the plan's lists, in rising order; the first by default.
+    plan : RecommendationPlan
+        Plan of the lists.
+    k : int
+        Number of slots of each list.
+    rng : numpy.random.Generator, optional
+        Source of randomness, required for exploration.
+    lists : ndarray of int64, shape (n,)
+        Numbers of the lists within the plan, increasing; default: the first list.
+
+    Returns
+    -------
+    Slate
+        Shape (n, at most `k`).
     """
     if not plan.rerank_options:
         ranked = plan.ranked(lists, k)
@@ -44,14 +53,17 @@ def make_slate(
 
 
 def random_source(exploration: ExplorationOptions | None, recommendation_id: str) -> np.random.Generator | None:
-    """All the randomness of an answer: from the seed of the request, else from the id of the answer, so that it can be repeated."""
+    """Return the generator for exploration, None if the request has none.
+
+    The seed is that of the request, or else the recommendation id, so that every list can be reproduced.
+    """
     if exploration is None:
         return None
     return np.random.default_rng(int(recommendation_id, 16) if exploration.seed is None else exploration.seed)
 
 
 def explain_short_list(plan: RecommendationPlan, slate: Slate) -> str:
-    """Why the first list holds fewer items than requested: what each step left, in the order they are applied."""
+    """Explain why the first list has fewer items than requested; see `short_reason`."""
     filters, available, exclude = plan.steps
     steps: list[Step] = [(filters, plan.filter_mask)]
     if plan.allowed is not plan.filter_mask:
@@ -60,38 +72,41 @@ def explain_short_list(plan: RecommendationPlan, slate: Slate) -> str:
     if plan.purchased != "any":
         _, interacted = plan.interacted(plan.query)
         if plan.purchased == "never":
-            steps.append(("leaving out what the customer had leaves", interacted))
+            steps.append(("removing previously purchased items leaves", interacted))
         else:
-            steps.append(("what the customer had is", plan.catalogue.mask_of(interacted)))
-    capped = [f"{cap.limit} a {cap.name}" for cap in plan.rerank_options.caps]
+            steps.append(("keeping only previously purchased items leaves", plan.catalogue.mask_of(interacted)))
+    capped = [f"{cap.limit} per {cap.name}" for cap in plan.rerank_options.caps]
     return short_reason(plan.catalogue, steps, int(slate.candidates[0]), capped, int(slate.ranked.valid[0]))
 
 
 def short_reason(catalogue: Catalogue, steps: Sequence[Step], ranked: int, capped: Sequence[str], kept: int) -> str:
-    """Why a list is shorter than asked: what each step that took anything away leaves, in the order they are applied.
+    """Describe how many items are left after each step that removed any, in the order the steps are applied.
 
     Parameters
     ----------
     steps : sequence of (str, mask or columns)
-        ``filters leave`` and such, and what it lets through (a mask) or takes away (columns); None did nothing.
+        Text of the step, such as ``filters leave``, and the items it keeps (bool mask) or removes (columns); None if
+        the step has no effect.
     ranked : int
-        How many of those left the scene's model ranks.
+        Number of the remaining items that the model ranks.
     capped : sequence of str
-        The limits a group, and `kept` how many items they left.
+        Limits per attribute value, such as ``2 per brand``.
+    kept : int
+        Number of items in the list.
     """
-    total = len(catalogue.item_ids)
-    left = np.ones(total, dtype=bool)
-    told = [f"the model knows {total} items"]
-    for name, what in steps:
+    n_items = len(catalogue.item_ids)
+    left = np.ones(n_items, dtype=bool)
+    parts = [f"the model knows {n_items} items"]
+    for text, items in steps:
         before = int(left.sum())
-        if what is not None and what.dtype == bool:
-            left &= what
-        elif what is not None:
-            left[what] = False
+        if items is not None and items.dtype == bool:
+            left &= items
+        elif items is not None:
+            left[items] = False
         if (after := int(left.sum())) < before:
-            told.append(f"{name} {after}")
+            parts.append(f"{text} {after}")
     if ranked < left.sum():
-        told.append(f"it has evidence for {ranked} of them")
+        parts.append(f"the model ranks {ranked} of them")
     if capped and kept < ranked:
-        told.append(f"at most {' and '.join(capped)} leaves {kept}")
-    return ", ".join(told)
+        parts.append(f"at most {' and '.join(capped)} leaves {kept}")
+    return ", ".join(parts)

@@ -1,9 +1,9 @@
-"""`RecommendationPlan`: everything decided about n lists before they are ranked, and the plans of requests."""
+"""`RecommendationPlan`: everything decided about n lists before they are ranked, and how a request becomes a plan."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -29,7 +29,7 @@ from serving.requests import UserRequest
 from serving.users import ResolvedUser, resolve_user
 
 JOB = "recommend"
-STEPS = ("filters leave", "those that can be had are", "exclude leaves")  # what a short reason calls them
+STEPS = ("filters leave", "removing unavailable items leaves", "exclude leaves")  # in short_reason
 Columns = NDArray[np.int64]
 
 
@@ -39,24 +39,33 @@ def _no_columns() -> Columns:
 
 @dataclass(frozen=True)
 class RecommendationPlan:
-    """n lists of one scene: who they are for, what they may hold, what is done with them after ranking.
+    """Plan of n lists of one scene: the customers, the eligible items and the re-ranking after scoring.
 
     Attributes
     ----------
+    champion : Champion
+        Model version that the items, histories and metadata come from.
+    scene : Scene
+        Scene of the lists.
+    model : Recommender
+        Model that ranks the items.
     query : Query
-        The n customers, and what is known of them beyond the fit.
-    filter_mask : ndarray of bool, (n_items,), or None
-        What the filters let through.
-    allowed : ndarray of bool, (n_items,), or None
-        What of that is available.
-    excluded : ndarray of int64
-        Columns that no list holds.
-    purchased : str
-        ``any`` item, ``only`` those that the customer of a list had before, or ``never`` those.
+        The n customers, with their attributes, recent interactions and context items.
+    filter_mask : ndarray of bool, shape (n_items,), or None
+        Items that pass the filters; None if all do. Used only to explain short lists.
+    allowed : ndarray of bool, shape (n_items,), or None
+        Items that pass the filters and are available; None if all are.
+    excluded : ndarray of int64, shape (m,)
+        Columns of items that no list may contain.
+    purchased : {"any", "only", "never"}
+        Whether a list may contain any item, only items the customer interacted with, or only other items.
+    rerank_options : RerankOptions
+        Caps, diversity, promotions and exploration.
     similar_to : ndarray of int64, mapping, or None
-        Instead of what the model has for the customers, the items most similar to any of these columns, or to an item with these attributes.
+        If set, the list contains the items most similar to any of these columns, or to an item with these attributes,
+        and the model is not used.
     steps : tuple of str
-        What a short reason calls `filter_mask`, `allowed` and `excluded`.
+        Names of the steps `filter_mask`, `allowed` and `excluded` in a short reason.
     """
 
     champion: Champion
@@ -73,25 +82,55 @@ class RecommendationPlan:
 
     @property
     def catalogue(self) -> Catalogue:
-        """The users and items of the champion."""
+        """Users and items of the champion."""
         return self.champion.catalogue
 
     @property
     def context_items(self) -> Columns:
-        """Columns of the items that the first list goes with."""
+        """Columns of the context items of the first list."""
         return np.asarray(self.query.items[0], dtype=np.int64) if self.query.items is not None else _no_columns()
 
     @property
     def is_personalized(self) -> bool:
-        """Something is known that is the first customer's own."""
+        """Whether the first customer has a history, context items or recent interactions."""
         return bool(
             self.catalogue.has_history(int(self.query.users[0]))
             or self.query.items is not None
             or self.query.recent_interactions is not None
         )
 
+    def with_options(self, options: ListOptions, available: Mask | None = None) -> RecommendationPlan:
+        """Return this plan with the filters, the purchased option and the re-ranking of a request.
+
+        Parameters
+        ----------
+        options : ListOptions
+            Options of the request.
+        available : ndarray of bool, shape (n_items,), optional
+            Items that are available; default: as known when the model was fitted.
+
+        Raises
+        ------
+        InvalidRequest
+            If the scene or the item attributes do not support an option.
+        """
+        filter_mask, allowed = allowed_items(self.catalogue, options.filters, available)
+        return replace(
+            self,
+            filter_mask=filter_mask,
+            allowed=allowed,
+            purchased=resolve_purchased(self.scene, options.purchased),
+            rerank_options=rerank_options_for(self.catalogue, options),
+        )
+
     def interacted(self, query: Query) -> tuple[NDArray[np.integer[Any]], NDArray[np.integer[Any]]]:
-        """What the customers of a query had, before the fit and since: pairs of a row of the query and a column, in no order."""
+        """Items that the customers of a query interacted with, before the cutoff and since.
+
+        Returns
+        -------
+        rows, columns : ndarray of int, shape (n_pairs,)
+            Row of the query and column of the item, in no particular order.
+        """
         history, known = self.catalogue.history, np.flatnonzero(query.users >= 0)
         starts = history.indptr[query.users[known]]
         counts = history.indptr[query.users[known] + 1] - starts
@@ -102,14 +141,29 @@ class RecommendationPlan:
         return np.append(rows, query.recent_interactions.users), np.append(columns, query.recent_interactions.items)
 
     def ranked(self, lists: NDArray[np.int64], n_candidates: int, items: Mask | None = None) -> Ranked:
-        """The best items, of `items` only where given, that these lists may hold, (len(lists), many)."""
+        """Rank the eligible items of these lists.
+
+        Parameters
+        ----------
+        lists : ndarray of int64, shape (n,)
+            Numbers of the lists, increasing.
+        n_candidates : int
+            Length of the ranking.
+        items : ndarray of bool, shape (n_items,), optional
+            Rank only these items.
+
+        Returns
+        -------
+        Ranked
+            Shape (n, at most `n_candidates`).
+        """
         query = self.query if len(lists) == len(self.query) else self.query.take(lists)
         allowed = combine_masks(self.allowed, items)
         if self.similar_to is not None:
             return self._most_similar(query, n_candidates, allowed)
         exclude: list[NDArray[np.integer[Any]]] | None = [self.excluded] * len(query) if len(self.excluded) else None
         if self.purchased == "only":
-            allowed, others = self._only_had(query, allowed)
+            allowed, others = self._restrict_to_interacted(query, allowed)
             if others is not None:
                 exclude = others if exclude is None else [np.append(self.excluded, columns) for columns in others]
         return self.model.recommend(
@@ -124,21 +178,26 @@ class RecommendationPlan:
             items=query.items,
         )
 
-    def _only_had(self, query: Query, allowed: Mask | None) -> tuple[Mask, list[NDArray[np.integer[Any]]] | None]:
-        """The items that any customer of the query had, and for each customer those of them that only others had; None for one customer."""
+    def _restrict_to_interacted(
+        self, query: Query, allowed: Mask | None
+    ) -> tuple[Mask, list[NDArray[np.integer[Any]]] | None]:
+        """Return the items that any customer of the query interacted with, and what to exclude for each customer.
+
+        Excluded are the items that only other customers of the query interacted with; None for a single customer.
+        """
         rows, columns = self.interacted(query)
-        anyones = self.catalogue.mask_of(columns)
-        allowed = anyones if allowed is None else allowed & anyones
+        union = self.catalogue.mask_of(columns)
+        allowed = union if allowed is None else allowed & union
         if len(query) == 1:
             return allowed, None
-        own = np.zeros((len(query), int(anyones.sum())), dtype=bool)
-        own[rows, (np.cumsum(anyones) - 1)[columns]] = True
+        own = np.zeros((len(query), int(union.sum())), dtype=bool)
+        own[rows, (np.cumsum(union) - 1)[columns]] = True
         row, position = np.nonzero(~own)
-        others = np.flatnonzero(anyones)[position]
+        others = np.flatnonzero(union)[position]
         return allowed, np.split(others, np.cumsum(np.bincount(row, minlength=len(query)))[:-1])
 
     def _most_similar(self, query: Query, n_candidates: int, allowed: Mask | None) -> Ranked:
-        """The items most similar to `similar_to`, (1, many)."""
+        """Rank the items by similarity to `similar_to`, shape (1, at most `n_candidates`)."""
         if len(self.excluded) or self.purchased != "any":
             allowed = np.ones(len(self.catalogue.item_ids), dtype=bool) if allowed is None else allowed.copy()
             allowed[self.excluded] = False
@@ -152,13 +211,19 @@ class RecommendationPlan:
 
 
 @dataclass(frozen=True)
-class UserPlan:
-    """The plan of the one list a request is about.
+class ResolvedRequest:
+    """A request about one customer, resolved against the models in production.
 
     Attributes
     ----------
+    user : ResolvedUser
+        The customer.
+    plan : RecommendationPlan
+        Plan of the customer's list.
     unknown : list of str
-        The items of the request that the model does not know.
+        Item ids of the request that the model does not know.
+    recent : RecentActivity or None
+        What the request says about the time after the cutoff.
     """
 
     user: ResolvedUser
@@ -167,7 +232,7 @@ class UserPlan:
     recent: RecentActivity | None
 
 
-def plan_for_user(
+def resolve_request(
     champions: Champions,
     request: UserRequest,
     scene: Scene,
@@ -176,13 +241,22 @@ def plan_for_user(
     candidates: Sequence[str] | None = None,
     exclude: Sequence[str] = (),
     options: ListOptions | None = None,
-) -> UserPlan:
-    """The plan of a request about one customer: of all items that `options` leave, or of the `candidates`, whatever they are.
+) -> ResolvedRequest:
+    """Resolve the ids of a request about one customer and plan its list.
+
+    Parameters
+    ----------
+    candidates : sequence of str, optional
+        Item ids to rank, whether or not they are available. Without them, all items that pass `options` are ranked.
+    exclude : sequence of str, optional
+        Item ids to leave out. Context items are left out too.
+    options : ListOptions, optional
+        Filters, purchased option and re-ranking; not used with `candidates`.
 
     Raises
     ------
     InvalidRequest
-        The user id is ambiguous, the scene is not answered, or the context or an option is not possible.
+        If the user id is ambiguous, the recommender has no model for the scene, or the context or an option is invalid.
     """
     user, champion = resolve_user(champions, request), champion_for_scene(champions, scene)
     catalogue = champion.catalogue
@@ -200,49 +274,30 @@ def plan_for_user(
         [context_items] if len(context_items) else None,
     )
     similar_to = None if scene.needs_model or catalogue.trained(scene.name) else context_items
-    limits: dict[str, Any] = {}
+    plan = RecommendationPlan(champion, scene, model, query, similar_to=similar_to)
     if candidates is not None:
-        limits = {"allowed": catalogue.mask_of(columns)}
+        plan = replace(plan, allowed=catalogue.mask_of(columns))
     elif options is not None:
-        excluded = np.union1d(columns, context_items) if len(context_items) else columns
-        limits = {"excluded": excluded, **limits_of(scene, catalogue, options)}
-    return UserPlan(
-        user, RecommendationPlan(champion, scene, model, query, similar_to=similar_to, **limits), unknown, recent
-    )
-
-
-def limits_of(
-    scene: Scene, catalogue: Catalogue, options: ListOptions, available: Mask | None = None
-) -> dict[str, Any]:
-    """What options mean for the fields of a plan; `available` is that of the catalogue by default.
-
-    Raises
-    ------
-    InvalidRequest
-        The scene or the items cannot answer an option.
-    """
-    filter_mask, allowed = allowed_items(catalogue, options.filters, available)
-    return {
-        "filter_mask": filter_mask,
-        "allowed": allowed,
-        "purchased": resolve_purchased(scene, options.purchased),
-        "rerank_options": rerank_options_for(catalogue, options),
-    }
+        plan = replace(plan, excluded=np.union1d(columns, context_items)).with_options(options)
+    return ResolvedRequest(user, plan, unknown, recent)
 
 
 def champion_for_scene(champions: Champions, scene: Scene) -> Champion:
-    """The champion that answers a scene; that of `recommend`, which says that none does, where there is no other.
+    """Return the champion of the scene's job.
+
+    If the job has no champion, that of `recommend` is returned, whose `Catalogue.model` explains that the scene has no
+    model.
 
     Raises
     ------
     NotReady
-        There is not even that one.
+        If `recommend` has no champion either.
     """
     return champions.models.get(scene.job) or champions.require(JOB)
 
 
 def recent_activity_of(champion: Champion, context: RequestContext) -> RecentActivity | None:
-    """What the context tells of the time after the fit; None where it tells nothing."""
+    """Return what the context says about the time after the cutoff, None if it says nothing."""
     if not context.events and context.now is None:
         return None
     interaction_source = str(champion.bundle.facts.get("interactions", "transactions"))
@@ -250,24 +305,26 @@ def recent_activity_of(champion: Champion, context: RequestContext) -> RecentAct
 
 
 def resolve_context_items(catalogue: Catalogue, scene: Scene, item_ids: Sequence[str]) -> tuple[Columns, list[str]]:
-    """Columns of the items a list goes with, and the ids the model does not know.
+    """Return the columns of the context items, and the ids that the model does not know.
 
     Raises
     ------
     InvalidRequest
-        The scene takes none, or nothing else says what the list should be like.
+        If the scene does not use context items, or requires a known one and has none.
     """
     if item_ids and not scene.accepts_items:
-        goes = ", ".join(one.name for one in SCENES.values() if one.accepts_items)
+        accepting = ", ".join(other.name for other in SCENES.values() if other.accepts_items)
         raise InvalidRequest(
-            f"a list for {scene.name} goes with no items", field="context.items", allowed=f"with the scenes {goes}"
+            f"the scene {scene.name} does not use context items",
+            field="context.items",
+            allowed=f"with the scenes {accepting}",
         )
     context_items, unknown = catalogue.columns_of(item_ids)
     if not scene.needs_model and not len(context_items) and not catalogue.trained(scene.name):
         raise InvalidRequest(
-            f"{scene.name} needs an item the model knows",
+            f"the scene {scene.name} requires a context item that the model knows",
             got=", ".join(item_ids[:5]) or "none",
             field="context.items",
-            hint="name it in context.items",
+            hint="name one in context.items",
         )
     return context_items, unknown

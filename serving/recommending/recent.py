@@ -1,4 +1,4 @@
-"""What a customer did after the recommender was fitted, as the caller tells it with the request."""
+"""Events after the training cutoff that a request contains, as interactions for fold-in."""
 
 from __future__ import annotations
 
@@ -20,29 +20,27 @@ EVENTS_FIELD = "context.events"
 
 
 class Event(RequestModel):
-    """Something the customer did since the model's as_of."""
+    """An event of the customer after the as_of of the model."""
 
     item_id: Identifier
-    event_type: str = Field(
-        "purchase", description="one of the event types", json_schema_extra={"enum": list(EVENT_TYPES)}
-    )
-    ts: str = Field(max_length=40, description="when; ISO 8601, UTC where it names no zone")
+    event_type: str = Field("purchase", description="event type", json_schema_extra={"enum": list(EVENT_TYPES)})
+    ts: str = Field(max_length=40, description="time of the event, ISO 8601; UTC if it has no time zone")
 
 
 @dataclass(frozen=True)
 class RecentActivity:
-    """What a request tells of the time after the fit.
+    """What a request says about the time after the cutoff.
 
     Attributes
     ----------
     interactions : Interactions or None
-        Of one user, row 0, ages counted back from `moment`; None where nothing counts.
+        Interactions of one user, row 0, with ages relative to the moment of the list; None if no event is used.
     elapsed_days : float
-        From the `as_of` of the fit to `moment`.
+        Days from the `as_of` of the fit to the moment of the list.
     ignored : list of dict
-        Events that do not count: their index and why.
+        Events that are not used, with `index` and `reason`.
     unknown : list of str
-        Items of events that the model does not know.
+        Item ids of events that the model does not know.
     """
 
     interactions: Interactions | None
@@ -52,47 +50,54 @@ class RecentActivity:
 
 
 def parse_time(text: str, where: str) -> datetime:
-    """An ISO 8601 time as naive UTC.
+    """Parse an ISO 8601 time as naive UTC; `where` is the field named in an error.
 
     Raises
     ------
     InvalidRequest
-        It is none.
+        If the text is not an ISO 8601 time.
     """
     try:
-        found = datetime.fromisoformat(text)
+        parsed = datetime.fromisoformat(text)
     except ValueError as error:
         raise InvalidRequest(
-            f"{where}: not a time", got=text, allowed="ISO 8601, such as 2024-05-01T12:00:00Z", field=where
+            f"{where}: not an ISO 8601 time", got=text, allowed="for example 2024-05-01T12:00:00Z", field=where
         ) from error
     try:
-        return found.astimezone(UTC).replace(tzinfo=None) if found.tzinfo is not None else found
-    except OverflowError as error:  # year 1 and year 9999 have no other time zone
-        raise InvalidRequest(f"{where}: beyond the calendar", got=text, field=where) from error
+        return parsed.astimezone(UTC).replace(tzinfo=None) if parsed.tzinfo is not None else parsed
+    except OverflowError as error:  # conversion to UTC can leave the years 1 to 9999
+        raise InvalidRequest(f"{where}: outside the years 1 to 9999", got=text, field=where) from error
 
 
 def recent_activity(
     catalogue: Catalogue, as_of: datetime, interaction_source: str, events: Sequence[Event], now: str | None
 ) -> RecentActivity:
-    """The events as interactions.
+    """Turn the events of a request into interactions.
 
     Parameters
     ----------
-    interaction_source : str
-        ``transactions``: the model counts what is bought, so only purchases count. ``events``: everything counts with its weight.
+    catalogue : Catalogue
+        Items of the recommender.
+    as_of : datetime
+        Cutoff of the fit, naive UTC.
+    interaction_source : {"transactions", "events"}
+        Table that the model was trained on. ``transactions``: only purchases are used. ``events``: every event is used
+        with its weight.
+    events : sequence of Event
+        Events of the request.
     now : str, optional
-        The moment to answer for; default that of the last event.
+        Moment of the list, ISO 8601; default: the time of the last event, or `as_of` without events.
 
     Raises
     ------
     InvalidRequest
-        A time that is none, that lies after `now`, or a `now` before the fit.
+        If a time is invalid or later than `now`, if `now` is before `as_of`, or if an event type is unknown.
     """
     times = [parse_time(event.ts, f"{EVENTS_FIELD}[{index}].ts") for index, event in enumerate(events)]
     moment = parse_time(now, "context.now") if now is not None else max([as_of, *times])
     if moment < as_of:
         raise InvalidRequest(
-            "context.now: the model has seen what came after",
+            "context.now: earlier than the as_of of the model",
             got=now,
             allowed=f"{as_of.isoformat()}Z or later",
             field="context.now",
@@ -109,25 +114,19 @@ def recent_activity(
             )
         if time > moment:
             where = f"{EVENTS_FIELD}[{index}].ts"
-            raise InvalidRequest(
-                f"{where}: after the moment asked for", got=event.ts, allowed=f"up to {now}", field=where
-            )
+            raise InvalidRequest(f"{where}: later than context.now", got=event.ts, allowed=f"up to {now}", field=where)
         if time < as_of:
-            ignored.append({"index": index, "reason": "before as_of: the model knows it already"})
+            ignored.append({"index": index, "reason": "before as_of: already in the training data"})
         elif column < 0:
             unknown[event.item_id] = None
             ignored.append({"index": index, "reason": "the model does not know the item"})
         elif not weight:
-            ignored.append(
-                {
-                    "index": index,
-                    "reason": f"the model learns from {interaction_source}: {event.event_type} does not count",
-                }
-            )
+            reason = f"the model learns from {interaction_source}: {event.event_type} does not count"
+            ignored.append({"index": index, "reason": reason})
         else:
             rows.append((column, days_between(time, moment), weight, time))
-    later = days_between(as_of, moment)
-    return RecentActivity(_interactions(rows, len(catalogue.item_ids)) if rows else None, later, ignored, list(unknown))
+    interactions = _interactions(rows, len(catalogue.item_ids)) if rows else None
+    return RecentActivity(interactions, days_between(as_of, moment), ignored, list(unknown))
 
 
 def _weight(event_type: str, interaction_source: str) -> float:
@@ -137,13 +136,12 @@ def _weight(event_type: str, interaction_source: str) -> float:
 
 
 def _interactions(rows: Sequence[tuple[int, float, float, datetime]], n_items: int) -> Interactions:
+    """Interactions of one user from rows of (column, age in days, weight, time)."""
     items = np.asarray([row[0] for row in rows], dtype=np.int32)
     ages = np.asarray([row[1] for row in rows], dtype=np.float32)
     weights = np.asarray([row[2] for row in rows], dtype=np.float32)
-    # what happened at one moment was one order
-    orders = np.unique(np.asarray([row[3] for row in rows], dtype="datetime64[us]"), return_inverse=True)[1].astype(
-        np.int32
-    )
-    return Interactions(np.zeros(len(rows), np.int32), items, ages, weights, (1, n_items), orders).where(
-        np.lexsort((weights, ages, items))
-    )
+    # events with the same timestamp form one order
+    times = np.asarray([row[3] for row in rows], dtype="datetime64[us]")
+    orders = np.unique(times, return_inverse=True)[1].astype(np.int32)
+    interactions = Interactions(np.zeros(len(rows), np.int32), items, ages, weights, (1, n_items), orders)
+    return interactions.where(np.lexsort((weights, ages, items)))

@@ -1,6 +1,6 @@
-"""What may be asked of a list beyond who it is for, as it is written in JSON, and what that means for one catalogue.
+"""Options of a list as they are written in JSON, and their meaning for one catalogue.
 
-The HTTP face and batch scoring read the same words here.
+The HTTP API and batch scoring share these models, so both accept the same options.
 """
 
 from __future__ import annotations
@@ -22,53 +22,63 @@ MAX_CAPS = 10
 MAX_PROMOTIONS = 10
 MAX_EVENTS = 1_000
 FILTERS = (
-    'only these items: {"category": "GROCERY", "brand": ["A", "B"]}, or nested: {"and": [{"attribute": "price", "op": "between", '
-    '"value": [1, 5]}, {"not": {"brand": "A"}}]}; see docs/http.md'
+    'conditions that every item must meet: {"category": "GROCERY", "brand": ["A", "B"]}, or nested: '
+    '{"and": [{"attribute": "price", "op": "between", "value": [1, 5]}, {"not": {"brand": "A"}}]}; see docs/http.md'
 )
 
 
 class DiversityOptions(RequestModel):
-    """A list that is not all alike."""
+    """Diversity of a list."""
 
     max_per: dict[Identifier, Annotated[int, Field(ge=1, le=MAX_RESULTS)]] = Field(
         default_factory=dict,
         max_length=MAX_CAPS,
-        description='at most so many items with one value of an attribute: {"category/2": 3, "brand": 2}; category/2 counts by the first two levels',
+        description='maximum number of items per attribute value: {"category/2": 3, "brand": 2}; '
+        "category/2 compares the first two levels",
     )
     mmr: float | None = Field(
         None,
         ge=0,
         le=1,
-        description="maximal marginal relevance: 1 only how good an item is, 0 only how unlike the others",
+        description="λ of maximal marginal relevance: 1 is relevance only, 0 is dissimilarity only",
     )
 
 
 class PromotionOptions(RequestModel):
-    """Items that get a share of the places."""
+    """Items that get a share of the slots."""
 
     name: Identifier
-    filter: dict[str, Any] = Field(description="which items, as in filters")
-    percent: float = Field(gt=0, le=100, description="of the places; all promotions together at most 100")
+    filter: dict[str, Any] = Field(description="the promoted items; same syntax as filters")
+    percent: float = Field(gt=0, le=100, description="percentage of the slots; at most 100 over all promotions")
 
 
 class ExplorationOptions(RequestModel):
-    """Some places are drawn at random, each item with its probability."""
+    """Some slots are filled at random, with known probabilities."""
 
-    share: float = Field(gt=0, le=1, description="of the places; a part of a place is one with that probability")
-    pool: int = Field(50, ge=1, le=MAX_RESULTS, description="drawn from so many of the next best, all equally probable")
-    seed: int | None = Field(None, ge=0, lt=2**63, description="default: the recommendation_id")
+    share: float = Field(
+        gt=0, le=1, description="share of the slots; a fraction of a slot is rounded up with that probability"
+    )
+    pool: int = Field(
+        50,
+        ge=1,
+        le=MAX_RESULTS,
+        description="number of next-best items that are drawn from, all with equal probability",
+    )
+    seed: int | None = Field(
+        None, ge=0, lt=2**63, description="seed of the random draws; default: the recommendation_id"
+    )
 
 
 class ListOptions(RequestModel):
-    """What may be asked of a list, whoever it is for."""
+    """Options of a list that do not depend on the customer."""
 
     filters: dict[str, Any] = Field(default_factory=dict, description=FILTERS)
     purchased: PurchasedOption | None = Field(
-        None, description="items by whether the customer had them before; default what the scene is for"
+        None, description="any item, only items bought before, or never those; the default depends on the scene"
     )
     diversity: DiversityOptions | None = None
     promotions: list[PromotionOptions] = Field(
-        default_factory=list, max_length=MAX_PROMOTIONS, description="items that get a share of the places"
+        default_factory=list, max_length=MAX_PROMOTIONS, description="items that get a share of the slots"
     )
     exploration: ExplorationOptions | None = None
 
@@ -79,12 +89,12 @@ class ListOptions(RequestModel):
         if len(set(names)) < len(names):
             raise ValueError("two promotions have the same name")
         if (total := sum(promotion.percent for promotion in promotions)) > 100:
-            raise ValueError(f"they ask for {total:g} percent of the places together; at most 100")
+            raise ValueError(f"the percentages add up to {total:g}; at most 100")
         return promotions
 
 
 class RequestContext(RequestModel):
-    """What the caller knows of the moment and of a customer the model does not know."""
+    """What the caller knows about the customer and the moment."""
 
     attributes: dict[Identifier, str] = Field(
         default_factory=dict,
@@ -94,59 +104,56 @@ class RequestContext(RequestModel):
     items: list[Identifier] = Field(
         default_factory=list,
         max_length=MAX_EVENTS,
-        description="what the list should go with (complement, upgrade, similar): the basket, or an item",
+        description="items the list should go with (complement, upgrade, similar): the basket, or one item",
     )
     events: list[Event] = Field(
-        default_factory=list, max_length=MAX_EVENTS, description="what the customer did since the model's as_of"
+        default_factory=list, max_length=MAX_EVENTS, description="events of the customer after the as_of of the model"
     )
     now: str | None = Field(
         None,
         max_length=40,
-        description="the moment to answer for, ISO 8601; default the last event's, without events as_of",
+        description="moment of the list, ISO 8601; default: time of the last event, or as_of without events",
     )
 
 
 def parse_list_options(raw: Mapping[str, Any]) -> ListOptions:
-    """Options from plain data.
+    """Parse options from plain data.
 
     Raises
     ------
     InvalidRequest
-        A field is wrong or unknown.
+        If a field is invalid or unknown.
     """
     try:
         return ListOptions.model_validate(raw)
     except ValidationError as error:
-        raise request_error(
-            error.errors(include_url=False, include_context=False, include_input=False), ListOptions
-        ) from error
+        details = error.errors(include_url=False, include_context=False, include_input=False)
+        raise request_error(details, ListOptions) from error
 
 
-def rerank_options_for(catalogue: Catalogue, request_options: ListOptions) -> RerankOptions:
-    """The controls over lists of this catalogue's items.
+def rerank_options_for(catalogue: Catalogue, options: ListOptions) -> RerankOptions:
+    """Translate request options into re-ranking options over the items of a catalogue.
 
     Raises
     ------
     InvalidRequest
-        An attribute or a filter the items cannot answer; `field` says which.
+        If the items do not support an attribute or a filter; `field` names it.
     """
-    diversity, promotions, exploration = (
-        request_options.diversity,
-        request_options.promotions,
-        request_options.exploration,
-    )
+    diversity, promotions, exploration = options.diversity, options.promotions, options.exploration
     if diversity is None and not promotions and exploration is None:
         return NO_RERANKING
     caps: list[rerank.Cap] = []
     mmr = None
     if diversity is not None:
-        caps = [catalogue.cap(name, most, f"diversity.max_per.{name}") for name, most in diversity.max_per.items()]
+        caps = [catalogue.cap(name, limit, f"diversity.max_per.{name}") for name, limit in diversity.max_per.items()]
         mmr = diversity.mmr
     promoted = [
         rerank.PromotedItems(
-            one.name, _promotion_mask(catalogue, one.filter, f"promotions[{number}].filter"), one.percent
+            promotion.name,
+            _promotion_mask(catalogue, promotion.filter, f"promotions[{number}].filter"),
+            promotion.percent,
         )
-        for number, one in enumerate(promotions)
+        for number, promotion in enumerate(promotions)
     ]
     return RerankOptions(
         tuple(caps),
@@ -163,12 +170,27 @@ NO_RERANKING = RerankOptions()
 def _promotion_mask(catalogue: Catalogue, raw: Any, where: str) -> Mask:
     mask, _ = catalogue.parse_filter(raw, where)
     if mask is None:
-        raise InvalidRequest(f"{where}: an empty filter says nothing", field=where, hint="name the items to promote")
+        raise InvalidRequest(f"{where}: the filter is empty", field=where, hint="name the items to promote")
     return mask
 
 
 def allowed_items(catalogue: Catalogue, filters: Any, available: Mask | None = None) -> tuple[Mask | None, Mask | None]:
-    """What the filters let through, and what of it can be had (by default by what was known at the fit); None for everything."""
+    """Return the items that pass the filters, and those of them that are available.
+
+    Parameters
+    ----------
+    catalogue : Catalogue
+        Items of the recommender.
+    filters : mapping
+        Filter expression as in a request; availability is not checked if it names ``available`` itself.
+    available : ndarray of bool, shape (n_items,), optional
+        Available items; default: as known when the model was fitted.
+
+    Returns
+    -------
+    filter_mask, allowed : ndarray of bool, shape (n_items,), or None
+        None means all items.
+    """
     available = catalogue.available if available is None else available
     if not filters and available is None:
         return None, None
@@ -176,21 +198,21 @@ def allowed_items(catalogue: Catalogue, filters: Any, available: Mask | None = N
     return filter_mask, filter_mask if filters_availability else combine_masks(filter_mask, available)
 
 
-def resolve_purchased(scene: Scene, request_options: PurchasedOption | None) -> PurchasedOption:
-    """``any``, ``only`` or ``never``: what is asked, else what the scene does.
+def resolve_purchased(scene: Scene, purchased: PurchasedOption | None) -> PurchasedOption:
+    """Return the option of the request, or the default of the scene.
 
     Raises
     ------
     InvalidRequest
-        The scene has no such items.
+        If the scene does not support the option.
     """
-    if request_options is None:
+    if purchased is None:
         return scene.purchased[0]
-    if request_options not in scene.purchased:
+    if purchased not in scene.purchased:
         raise InvalidRequest(
-            f"{scene.name} is {scene.description}",
-            got=f"purchased {request_options}",
+            f"the scene {scene.name} does not support this value of purchased: it shows {scene.description}",
+            got=purchased,
             allowed=", ".join(scene.purchased),
             field="purchased",
         )
-    return request_options
+    return purchased

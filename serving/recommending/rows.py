@@ -1,4 +1,4 @@
-"""`RecommendedRows`: the items of n lists as columns, which JSON and Arrow are made of."""
+"""`RecommendedRows`: the items of n lists as columns, from which JSON responses and Arrow tables are made."""
 
 from __future__ import annotations
 
@@ -14,31 +14,33 @@ from serving.recommending.catalogue import expected_days
 from serving.recommending.plan import RecommendationPlan
 
 PROMOTION = "promotion"  # the source of promoted items
-DIGITS = 6  # of a score
+DIGITS = 6  # decimal places of a score
 
 
 @dataclass(frozen=True)
 class RecommendedRows:
-    """The items of n lists, list by list in the order shown; every array is (m,).
+    """The items of n lists as rows, list by list in the order shown.
 
     Attributes
     ----------
-    lists : ndarray of int64
+    lists : ndarray of int64, shape (m,)
         Number of the list.
-    positions : ndarray of int64
-        Place in it, from 0.
-    columns : ndarray of int32
-        The item, as column of the model.
-    scores : ndarray of float64
-        Rounded.
-    sources : ndarray of int64
-        Index into `source_names`; the last is that of promotions.
-    promotions : ndarray of int64
-        Which promotion put the item there, −1 for none.
+    positions : ndarray of int64, shape (m,)
+        Slot in the list, from 0.
+    columns : ndarray of int32, shape (m,)
+        Column of the item in the model.
+    scores : ndarray of float64, shape (m,)
+        Score of the item, rounded.
+    sources : ndarray of int64, shape (m,)
+        Index into `source_names`.
+    source_names : tuple of str
+        Names of the models that rank items; the last name is ``promotion``.
+    promotions : ndarray of int64, shape (m,)
+        Index of the promotion that placed the item, −1 for none.
     exploration : ExplorationResult or None
-        As in `Slate`, (n, k).
-    expected_on : ndarray of datetime64[D] or None
-        The day on which the customer is expected to want the item again, NaT unknown; only in scenes that show it.
+        Exploration of the slate; its arrays have the shape (n, k).
+    expected_on : ndarray of datetime64[D], shape (m,), or None
+        Day of the expected next purchase, NaT if unknown; None in scenes that do not show it.
     """
 
     lists: NDArray[np.int64]
@@ -54,13 +56,23 @@ class RecommendedRows:
     def __len__(self) -> int:
         return len(self.lists)
 
-    def of_entries(self, values: NDArray[Any]) -> NDArray[Any]:
-        """The entries of an array by list and place, (n, k), that belong to these rows."""
+    def gather(self, values: NDArray[Any]) -> NDArray[Any]:
+        """Values of these rows, shape (m,), from an array of all slots, shape (n, k)."""
         return values[self.lists, self.positions]
 
 
 def make_rows(plan: RecommendationPlan, slate: Slate, first: int = 0) -> RecommendedRows:
-    """The rows of a slate, whose first list is the plan's number `first`."""
+    """Make the rows of a slate.
+
+    Parameters
+    ----------
+    plan : RecommendationPlan
+        Plan of the lists.
+    slate : Slate
+        Consecutive lists of the plan.
+    first : int
+        Number of the slate's first list within the plan.
+    """
     ranked = slate.ranked
     lists, positions = np.nonzero(ranked.ids >= 0)
     scores = ranked.scores[lists, positions].astype(np.float64)
@@ -81,14 +93,27 @@ def make_rows(plan: RecommendationPlan, slate: Slate, first: int = 0) -> Recomme
 def expected_on(
     plan: RecommendationPlan, lists: NDArray[np.int64], columns: NDArray[np.int32]
 ) -> NDArray[np.datetime64]:
-    """The day on which the customer of each list is expected to want an item again, NaT where it is unknown or the item was bought since the fit, (m,)."""
+    """Day of the expected next purchase of m items, each by the customer of its list.
+
+    Parameters
+    ----------
+    lists : ndarray of int64, shape (m,)
+        Number of the list within the plan.
+    columns : ndarray of int32, shape (m,)
+        Column of the item.
+
+    Returns
+    -------
+    ndarray of datetime64[D], shape (m,)
+        NaT if the day is unknown, or if the customer bought the item after the cutoff.
+    """
     users, n_items = plan.query.users[lists], np.int64(len(plan.catalogue.item_ids))
     days = np.full(len(lists), np.nan)
     known = users >= 0
     if (recent := plan.query.recent_interactions) is not None:
         known &= ~np.isin(lists * n_items + columns, recent.users * n_items + recent.items)
-    if known.any() and (found := expected_days(plan.model, users[known], columns[known])) is not None:
-        days[known] = found
+    if known.any() and (expected := expected_days(plan.model, users[known], columns[known])) is not None:
+        days[known] = expected
     seconds = np.where(np.isnan(days), 0.0, days * SECONDS_PER_DAY).astype("timedelta64[s]")
     moments = (np.datetime64(plan.champion.bundle.as_of, "s") + seconds).astype("datetime64[D]")
     return np.where(np.isnan(days), np.datetime64("NaT", "D"), moments)

@@ -1,4 +1,4 @@
-"""The plan of `/v1/similar-items`: one list of items similar to an item, for no customer in particular."""
+"""The plan of `/v1/similar-items`: one list of items similar to an item, without a customer."""
 
 from __future__ import annotations
 
@@ -17,20 +17,38 @@ from serving.recommending.request_options import allowed_items
 from serving.recommending.rows import RecommendedRows
 
 SCENE = SCENES["similar"]
-STEPS = ("filters leave", "those that can be had and are not excluded are", "beside the item itself")
+STEPS = ("filters leave", "removing unavailable and excluded items leaves", "removing the item itself leaves")
 
 
 def plan_similar_items(
     champions: Champions, item_id: str, attributes: Mapping[str, Any], filters: Any, exclude: Sequence[str]
 ) -> tuple[RecommendationPlan, list[str]]:
-    """The plan, and which of the ids to leave out the model does not know.
+    """Plan the list of similar items.
+
+    Parameters
+    ----------
+    item_id : str
+        Item to compare with.
+    attributes : mapping of str to value
+        Attributes of the item, used if the model does not know it.
+    filters : mapping
+        Filter expression as in a request.
+    exclude : sequence of str
+        Item ids to leave out.
+
+    Returns
+    -------
+    plan : RecommendationPlan
+        Plan of one list.
+    unknown : list of str
+        Ids of `exclude` that the model does not know.
 
     Raises
     ------
     NotFound
-        The model does not know the item, and no attributes describe it.
+        If the model does not know the item and `attributes` is empty.
     InvalidRequest
-        The items cannot answer a filter or the attributes.
+        If the item attributes do not support the filter or `attributes`.
     """
     champion = champions.require(JOB)
     catalogue = champion.catalogue
@@ -39,10 +57,11 @@ def plan_similar_items(
         raise NotFound(
             "the model does not know the item",
             field="item_id",
-            hint="an item that too few customers had (recommend.min_item_customers) is not in the model; say what it is in attributes",
+            hint="items with fewer customers than recommend.min_item_customers are not in the model; "
+            "describe the item in attributes",
         )
     if column < 0:
-        catalogue.similar_to_attributes(attributes, 1, None)
+        catalogue.similar_to_attributes(attributes, 1, None)  # checks the attributes, also for validate_only
     itself = np.array([column] if column >= 0 else [], dtype=np.int64)
     model = catalogue.similar
     filter_mask, allowed = allowed_items(catalogue, filters)
@@ -65,8 +84,8 @@ def plan_similar_items(
 
 
 def similar_item_reasons(plan: RecommendationPlan, rows: RecommendedRows) -> list[list[str]]:
-    """What each item has in common with the one it is similar to."""
+    """Return the reasons of each item: what it has in common with the item of the request."""
     if isinstance(plan.similar_to, Mapping):
-        return [["of the same kind"] for _ in range(len(rows))]
+        return [["similar attributes"] for _ in range(len(rows))]
     item = int(plan.excluded[0])
     return [[similarity_reason(plan.catalogue.shared_attributes(item, other))] for other in rows.columns.tolist()]

@@ -1,1 +1,1 @@
-"""Scores of customers by rows of the profiles, for single requests and as tables of everyone."""
+"""Scores by rows of the profiles, for single requests and as tables of all customers."""

@@ -1,4 +1,4 @@
-"""Churn scores: of some rows of the profiles, and of every customer as a table."""
+"""Churn scores of given profile rows, and of all customers as a table."""
 
 from __future__ import annotations
 
@@ -34,12 +34,29 @@ CHURN = pa.schema(
 def score_rows(
     champions: Champions, encoded: UserFeatures, rows: NDArray[np.int64], explain: bool
 ) -> list[dict[str, Any]]:
-    """The score of some rows of the profiles (−1 for an unknown customer); `reasons` only with `explain`."""
+    """Score rows of the profiles.
+
+    Parameters
+    ----------
+    champions : Champions
+        Models and profiles.
+    encoded : UserFeatures
+        Profiles encoded for the churn model.
+    rows : ndarray of int64, shape (n,)
+        Rows of the profiles, −1 for an unknown customer.
+    explain : bool
+        Add `reasons`.
+
+    Returns
+    -------
+    list of dict
+        Per row: churn_probability, risk_band, no_score_reason and optionally reasons.
+    """
     champion = champions.require(JOB)
     why_not = no_score_reasons(champions, rows)
     scorable = np.array([position for position, reason in enumerate(why_not) if reason is None], dtype=np.int64)
     values = encoded.values[rows[scorable]]
-    found: list[dict[str, Any]] = [
+    scores: list[dict[str, Any]] = [
         {
             "churn_probability": None,
             "risk_band": None,
@@ -49,48 +66,52 @@ def score_rows(
         for reason in why_not
     ]
     if not len(scorable):
-        return found
+        return scores
     probabilities = champion.bundle.model.predict_proba(values)[:, 1]
     bands = risk_bands(probabilities, champions.settings.churn.risk_bands)
     reasons = score_reasons(encoded.spec, values, champion.bundle.model.explain(values)) if explain else None
     for index, position in enumerate(scorable.tolist()):
-        found[position]["churn_probability"] = rounded(probabilities[index])
-        found[position]["risk_band"] = bands[index]
+        scores[position]["churn_probability"] = rounded(probabilities[index])
+        scores[position]["risk_band"] = bands[index]
         if reasons is not None:
-            found[position]["reasons"] = reasons[index]
-    return found
+            scores[position]["reasons"] = reasons[index]
+    return scores
 
 
 def no_score_reasons(champions: Champions, rows: NDArray[np.int64]) -> list[str | None]:
-    """Why each row is not asked about, None where it is."""
+    """Return why each row gets no score, None if it gets one."""
     profiles = champions.customers.features
     active_days = champions.require(JOB).bundle.facts.get("active_days")
-    silent = profiles.column("days_since_last_order")[rows]
+    recency_days = profiles.column("days_since_last_order")[rows]
     orders = profiles.column("orders_total")[rows] if "orders_total" in profiles.spec.names else np.ones(len(rows))
-    late = f"no purchase in the last {days_text(active_days)}" if active_days is not None else ""
+    inactive = f"no purchase in the last {days_text(active_days)}" if active_days is not None else ""
     return [
         "unknown customer"
         if row < 0
         else "never bought"
         if bought <= 0
-        else late
+        else inactive
         if active_days is not None and days > active_days
         else None
-        for row, bought, days in zip(rows.tolist(), orders.tolist(), silent.tolist(), strict=True)
+        for row, bought, days in zip(rows.tolist(), orders.tolist(), recency_days.tolist(), strict=True)
     ]
 
 
 def score_churn(
     champions: Champions, *, as_of: datetime | None = None, builder: Builder | None = None, explain: bool = True
 ) -> pa.Table:
-    """A churn score, or the reason there is none, for every customer known.
+    """Compute a churn score, or the reason why there is none, for every customer of the profiles.
 
     Parameters
     ----------
+    champions : Champions
+        Models and profiles.
     as_of : datetime, optional
-        Default: that of the current profiles. Others are built with `builder`.
+        Date of the profiles; default: that of the current ones.
+    builder : Builder, optional
+        Builds the profiles of another date.
     explain : bool
-        Fill `reasons`.
+        Fill the column `reasons`.
 
     Returns
     -------
@@ -100,7 +121,9 @@ def score_churn(
     Raises
     ------
     DataError
-        `as_of` lies before the champion's: it has learnt from later rows.
+        If `as_of` is before the cutoff of the champion, which was trained on later rows.
+    UsageError
+        If `as_of` is not the date of the current profiles and there is no builder.
     """
     champion = champions.require(JOB)
     champions_at = at_moment(champions, champion, as_of, builder)

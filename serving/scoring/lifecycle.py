@@ -1,4 +1,4 @@
-"""Lifecycle stages and averages: of some rows of the profiles, and of every customer as a table."""
+"""Lifecycle predictions for given profile rows, and for all customers as a table."""
 
 from __future__ import annotations
 
@@ -22,42 +22,44 @@ PROSPECT = LIFECYCLE_STAGES[0]
 
 
 def predict_rows(champions: Champions, encoded: UserFeatures, rows: NDArray[np.int64]) -> list[dict[str, Any]]:
-    """The prediction for some rows of the profiles (−1 for an unknown customer)."""
+    """Predict rows of the profiles, −1 for an unknown customer; a dict per row as in `/v1/predictions`."""
     known = np.flatnonzero(rows >= 0)
     profiles = champions.customers.features.take(rows[known])
     stages = stages_from_features(profiles, champions.settings.lifecycle)
-    found: list[dict[str, Any]] = [_unknown_customer() for _ in rows]
+    predictions: list[dict[str, Any]] = [_unknown_customer() for _ in rows]
     orders = profiles.column("orders_total")
     gaps, values = profiles.column("gap_days_mean"), _column(profiles, "order_value_mean")
     for index, position in enumerate(known.tolist()):
-        bought = orders[index]
-        found[position] = {
+        n_orders = orders[index]
+        predictions[position] = {
             "lifecycle_stage": str(stages[index]),
             "next_stage": None,
-            "average_days_between_orders": rounded(gaps[index], 4) if bought > 1 else None,
-            "average_order_value": rounded(values[index], 4) if bought > 0 and values is not None else None,
+            "average_days_between_orders": rounded(gaps[index], 4) if n_orders > 1 else None,
+            "average_order_value": rounded(values[index], 4) if n_orders > 0 and values is not None else None,
             "no_score_reason": "never bought" if stages[index] == PROSPECT else None,
         }
-    buyers = np.flatnonzero(stages != PROSPECT)  # the model learnt from buyers only
+    buyers = np.flatnonzero(stages != PROSPECT)  # the model is trained on buyers only
     if len(buyers):
         model = champions.require(JOB).bundle.model
-        p = model.predict_proba(encoded.values[rows[known[buyers]]], stages[buyers])
+        probabilities = model.predict_proba(encoded.values[rows[known[buyers]]], stages[buyers])
         names = model.classes_.tolist()
-        for position, row in zip(known[buyers].tolist(), p.tolist(), strict=True):
-            found[position]["next_stage"] = {name: rounded(value) for name, value in zip(names, row, strict=True)}
-    return found
+        for position, row in zip(known[buyers].tolist(), probabilities.tolist(), strict=True):
+            predictions[position]["next_stage"] = {name: rounded(value) for name, value in zip(names, row, strict=True)}
+    return predictions
 
 
 def score_predictions(
     champions: Champions, *, as_of: datetime | None = None, builder: Builder | None = None
 ) -> pa.Table:
-    """Lifecycle stage, next stage and averages for every customer known; parameters and errors as in `score_churn`.
+    """Compute lifecycle stage, next stage and averages for every customer of the profiles.
+
+    Parameters and errors are those of `score_churn`.
 
     Returns
     -------
     pyarrow.Table
-        user_id, user_source, one_id, lifecycle_stage, next_stage (a struct, a field a stage), average_days_between_orders,
-        average_order_value, no_score_reason, as_of, model_version.
+        user_id, user_source, one_id, lifecycle_stage, next_stage (a struct with one field per stage),
+        average_days_between_orders, average_order_value, no_score_reason, as_of, model_version.
     """
     champion = champions.require(JOB)
     champions_at = at_moment(champions, champion, as_of, builder)

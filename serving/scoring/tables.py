@@ -1,4 +1,4 @@
-"""What the tables of `qianmian score` have in common: the columns that say who and when, blocks of customers, files."""
+"""Common parts of the tables of `qianmian score`: identity and provenance columns, blocks of customers, files."""
 
 from __future__ import annotations
 
@@ -20,23 +20,23 @@ from qianmian.errors import DataError, UsageError
 from qianmian.workspace import atomic_path
 from serving.champions import Champion, Champions
 
-BLOCK = 8_192  # customers scored at a time: what is held beside the result does not grow with their number
+BLOCK = 8_192  # customers per block; it bounds the memory used beside the result
 FORMATS = (".parquet", ".csv")
 IDENTITY_COLUMNS = [("user_id", pa.string()), ("user_source", pa.string()), ("one_id", pa.string())]
 PROVENANCE = [("as_of", pa.timestamp("us")), ("model_version", pa.string())]
 
 
 def write(table: pa.Table, path: Path) -> Path:
-    """Write a table as Parquet or CSV, by its ending; all of it or nothing. Lists and structs are JSON text in a CSV.
+    """Write a table atomically as Parquet or CSV, according to the suffix. In CSV, lists and structs are JSON texts.
 
     Raises
     ------
     UsageError
-        Another ending.
+        If the suffix is neither ``.parquet`` nor ``.csv``.
     """
     if path.suffix not in FORMATS:
         raise UsageError(
-            "a table is written as Parquet or CSV", got=path.name, allowed=", ".join(FORMATS), hint="name the file so"
+            "the file format is not supported", got=path.name, allowed=", ".join(FORMATS), hint="change the file suffix"
         )
     with atomic_path(path) as temporary:
         if path.suffix == ".parquet":
@@ -55,34 +55,37 @@ def write(table: pa.Table, path: Path) -> Path:
 
 
 def at_moment(champions: Champions, champion: Champion, as_of: datetime | None, builder: Builder | None) -> Champions:
-    """The champions over the profiles at `as_of`."""
-    if as_of is None or as_of == champions.customers.as_of:
-        wanted = champions
-    elif builder is None:
+    """Return the champions with the profiles at `as_of`.
+
+    Raises
+    ------
+    UsageError
+        If these are not the current profiles and there is no builder.
+    DataError
+        If `as_of` is before the cutoff of the champion.
+    """
+    is_current = as_of is None or as_of == champions.customers.as_of
+    if not is_current and builder is None:
         raise UsageError(
-            "profiles of another moment need the data they are built from",
-            got=f"--as-of {as_of:%Y-%m-%d}",
-            field="as_of",
+            "profiles of another date can only be built from a lake", got=f"--as-of {as_of:%Y-%m-%d}", field="as_of"
         )
-    else:
-        wanted = None
     if as_of is not None and as_of < champion.bundle.as_of:
         raise DataError(
-            f"the {champion.job} model in production has seen rows after that",
+            f"the {champion.job} model in production was trained on rows after this date",
             where=f"{champion.name} version {champion.version}",
             got=f"--as-of {as_of:%Y-%m-%d}",
             allowed=f"{champion.bundle.as_of:%Y-%m-%d} or later",
             hint=f"run `qianmian train {champion.job} --as-of {as_of:%Y-%m-%d}` first",
         )
-    if wanted is None:
-        assert as_of is not None
-        assert builder is not None
-        wanted = champions.with_snapshot(build_snapshot(builder, as_of, champions.settings))
-    return wanted
+    if is_current:
+        return champions
+    assert as_of is not None
+    assert builder is not None
+    return champions.with_snapshot(build_snapshot(builder, as_of, champions.settings))
 
 
 def blocks(champions: Champions) -> Iterator[tuple[pa.Table, NDArray[np.int64]]]:
-    """Customers of the profiles, some at a time: who they are, and their rows; one empty block where there are none."""
+    """Yield the customers of the profiles in blocks: identity columns and rows; one empty block if there are none."""
     identity_columns = champions.customers.table.select([name for name, _ in IDENTITY_COLUMNS])
     for start in range(0, max(1, identity_columns.num_rows), BLOCK):
         yield (
@@ -98,24 +101,24 @@ def with_identity(
     champions_at: Champions,
     schema: pa.Schema,
 ) -> pa.Table:
-    own = pa.schema(
-        [field for field in schema if field.name not in {name for name, _ in (*IDENTITY_COLUMNS, *PROVENANCE)}]
-    )
-    values = pa.Table.from_pylist(scores, schema=own)
+    """Return the table of a block of customers: identity columns, scores, provenance columns."""
+    common = {name for name, _ in (*IDENTITY_COLUMNS, *PROVENANCE)}
+    values = pa.Table.from_pylist(scores, schema=pa.schema([field for field in schema if field.name not in common]))
     return pa.table(
         [
             *identity_columns.columns,
             *values.columns,
-            *made_columns(identity_columns.num_rows, champions_at.customers.as_of, champion),
+            *provenance_columns(identity_columns.num_rows, champions_at.customers.as_of, champion),
         ],
         schema=schema,
     )
 
 
-def made_columns(rows: int, as_of: datetime, champion: Champion) -> list[pa.Array]:
+def provenance_columns(n_rows: int, as_of: datetime, champion: Champion) -> list[pa.Array]:
+    """Return the columns of `PROVENANCE`: the moment of the scores and the version of the model."""
     return [
-        pa.repeat(pa.scalar(as_of, PROVENANCE[0][1]), rows),
-        pa.repeat(pa.scalar(champion.version, pa.string()), rows),
+        pa.repeat(pa.scalar(as_of, PROVENANCE[0][1]), n_rows),
+        pa.repeat(pa.scalar(champion.version, pa.string()), n_rows),
     ]
 
 

@@ -1,4 +1,4 @@
-"""A small shop, its models in an MLflow store and a running BentoML server, shared by all tests of serving."""
+"""A small synthetic shop, its models in an MLflow store, and a BentoML server, shared by all tests of serving."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ Call = Callable[..., tuple[int, Any]]
 def request(
     url: str, body: Any = None, method: str | None = None, headers: dict[str, str] | None = None
 ) -> tuple[int, Any]:
-    """Return status and decoded body; bytes are sent unchanged, None as GET, anything else as JSON."""
+    """Send a request; return status and decoded body. None sends a GET, bytes are sent unchanged, other bodies as JSON."""
     data = body if body is None or isinstance(body, bytes) else orjson.dumps(body)
     asked = urllib.request.Request(url, data=data, method=method, headers=headers or {})
     try:
@@ -50,7 +50,7 @@ def request(
 
 @dataclass
 class RunningServer:
-    """A server, and its responses while it was starting."""
+    """A server and its responses while it started."""
 
     url: str
     while_loading: dict[str, tuple[int, Any]] = field(default_factory=dict)
@@ -124,7 +124,7 @@ def serve(workspace, server_environment, tmp_path_factory) -> Iterator[RunningSe
 
 @pytest.fixture(scope="session")
 def buyers(champions) -> list[str]:
-    """user_ids of customers with a history, most orders first."""
+    """user_ids of customers with history, by number of orders, descending."""
     orders = champions.customers.features.column("orders_total")
     users = champions.customers.table["user_id"].to_pylist()
     return [users[row] for row in (-orders).argsort(kind="stable").tolist() if orders[row] > 0]

@@ -1,4 +1,4 @@
-"""Fits small models and registers them in an MLflow store in the layout of `training`, without its gate."""
+"""Small models registered in an MLflow store in the layout of `training`, without its gate."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ STAGES = [
 def fit_bundles(
     workspace: Workspace, as_of: datetime, *, min_item_customers: int = 2, horizon: int = 28
 ) -> dict[str, ModelBundle]:
-    """Fit one small bundle per job; outcomes are those of the last horizon."""
+    """A small bundle per job; labels are taken from the last horizon."""
     builder = Builder(Lake(workspace), FEATURES)
     facts = {"data_digest": builder.lake.digest, "seed": 0, "horizon_days": horizon}
     train = training_set(builder, as_of, min_item_customers=min_item_customers)
@@ -81,7 +81,7 @@ def fit_bundles(
 
 
 def register(workspace: Workspace, job: str, bundle: ModelBundle) -> str:
-    """Log and register a version as champion, the old one as `previous`, and write the same event as `training`."""
+    """Register a version as champion, the former one as `previous`, and store the event as `training` does."""
     import mlflow
     from mlflow.tracking import MlflowClient
 
@@ -105,8 +105,7 @@ def register(workspace: Workspace, job: str, bundle: ModelBundle) -> str:
             registered_model_name=name,
             pip_requirements=["numpy"],
         )
-    # `set_tracking_uri` sets it, and every other workspace would use it
-    os.environ.pop("MLFLOW_TRACKING_URI", None)
+    os.environ.pop("MLFLOW_TRACKING_URI", None)  # `set_tracking_uri` sets it, and other workspaces would use it
     version = str(info.registered_model_version)
     before = client.get_registered_model(name).aliases.get(CHAMPION)
     if before is not None:
@@ -119,7 +118,7 @@ def register(workspace: Workspace, job: str, bundle: ModelBundle) -> str:
 
 
 def register_all(workspace: Workspace, as_of: datetime, **options: int) -> dict[str, ModelBundle]:
-    """Publish the profiles and register one version of every model."""
+    """A workspace with published profiles and one registered version of every model."""
     bundles = fit_bundles(workspace, as_of, **options)
     publish(workspace, build_snapshot(Builder(Lake(workspace), FEATURES), as_of, Settings()))
     for job, bundle in bundles.items():

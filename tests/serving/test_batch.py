@@ -1,4 +1,4 @@
-"""Batch scoring returns the same results as single requests, at the right date, in both formats."""
+"""Batch scoring gives the same results as single requests, at the right moment, in both formats."""
 
 from __future__ import annotations
 
@@ -120,7 +120,7 @@ def test_candidates_and_purchased(champions):
             batch.score_recommend(champions, num_results=number)
     with pytest.raises(UsageError, match="home, replenish, discover"):
         batch.score_recommend(champions, scene="moon")
-    with pytest.raises(UsageError, match="needs the items"):
+    with pytest.raises(UsageError, match="requires the context items"):
         batch.score_recommend(champions, scene="similar")
     with pytest.raises(InvalidRequest, match="never"):
         batch.score_recommend(champions, scene="discover", options=parse_list_options({"purchased": "only"}))
@@ -157,11 +157,11 @@ def test_exploration_is_the_same_in_blocks_of_any_size_and_its_propensities_are_
     assert batch.score_recommend(champions, num_results=6, options=explored).equals(table)
     people = champions.customers.table.num_rows
     drawn = table.filter(table["explored"])
-    # 1.5 of 6 slots are explored: one, or two with probability one half; the pool follows the ranked items
+    # of 6 slots 1.5 are explored: one, or two with probability one half; the pool follows the other items
     assert drawn.num_rows / people == pytest.approx(1.5, abs=0.1)
     assert (np.asarray(table["propensity"]) > 0).all()
     by_place = table.group_by("rank").aggregate([("explored", "mean")]).sort_by("rank")["explored_mean"].to_pylist()
-    assert by_place[0] == 0, "the best item stays first"
+    assert by_place[0] == 0, "the top-ranked item stays first"
     other = batch.score_recommend(
         champions, num_results=6, options=parse_list_options({"exploration": {"share": 0.25, "pool": 8, "seed": 6}})
     )
@@ -173,7 +173,7 @@ def test_no_row_at_or_after_as_of_is_read(champions, workspace):
     builder = Builder(Lake(workspace), FEATURES)
     for score in (batch.score_recommend, score_churn, score_predictions):
         assert score(champions, as_of=AS_OF).num_rows
-        with pytest.raises(DataError, match="has seen rows after that") as found:
+        with pytest.raises(DataError, match="was trained on rows after") as found:
             score(champions, as_of=before, builder=builder)
         assert "qianmian train" in (found.value.hint or "")
         with pytest.raises(UsageError):
@@ -183,7 +183,7 @@ def test_no_row_at_or_after_as_of_is_read(champions, workspace):
     assert table["churn_probability"].to_pylist() != score_churn(champions)["churn_probability"].to_pylist()
 
 
-def test_a_later_as_of_folds_in_what_was_bought_since(champions, workspace, monkeypatch):
+def test_a_later_as_of_folds_in_recent_purchases(champions, workspace, monkeypatch):
     moment = AS_OF + timedelta(days=14)
     builder = Builder(Lake(workspace), FEATURES)
     monkeypatch.setattr(batch, "BLOCK", 97)
@@ -199,7 +199,7 @@ def test_a_later_as_of_folds_in_what_was_bought_since(champions, workspace, monk
         for one, item in zip(*(rows[name].to_pylist() for name in ("one_id", "item_id")), strict=True)
         if (column := catalogue.item_column(item)) >= 0 and can_be_had[column]
     ]
-    assert known, "the shop sold something in those days"
+    assert known, "the shop had sales in those days"
     shown = set(zip(table["one_id"].to_pylist(), table["item_id"].to_pylist(), strict=True))
     assert set(known) <= shown
     new = [
@@ -207,7 +207,7 @@ def test_a_later_as_of_folds_in_what_was_bought_since(champions, workspace, monk
         for one, item in known
         if catalogue.item_column(item) not in catalogue.interacted(catalogue.user_row(one))
     ]
-    assert new, "and some of it to customers who had never bought the item"
+    assert new, "some of them to new buyers of the item"
     # a single request with the same events returns the same list
     one_id = new[0][0]
     user = dict(zip(champions.customers.one_ids, champions.customers.table["user_id"].to_pylist(), strict=True))[one_id]
@@ -230,7 +230,7 @@ def test_a_later_as_of_folds_in_what_was_bought_since(champions, workspace, monk
     assert together["item_id"].to_pylist() != stale["item_id"].to_pylist()
 
 
-def test_what_is_gone_since_the_fit_is_not_shown(champions, workspace):
+def test_items_that_became_unavailable_are_not_shown(champions, workspace):
     catalogue = champions.models["recommend"].catalogue
     known = {item for item, can in zip(catalogue.item_ids, catalogue.available.tolist(), strict=True) if not can}
     assert set(batch.unavailable_items(Lake(workspace))) & set(catalogue.item_ids) == known

@@ -1,4 +1,4 @@
-"""Loading champions from the registry, and what is served if a part of the workspace is damaged."""
+"""Reading the registry, and what is served if files of the workspace are corrupt."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def bundle_of(workspace: Workspace, job: str, version: str) -> Path:
 
 @pytest.fixture
 def damaged(tmp_path):
-    """Damage files for the duration of a test."""
+    """Corrupt a file for the duration of a test."""
     saved = []
 
     def spoil(path: Path) -> None:
@@ -105,10 +105,10 @@ def test_reading_an_empty_workspace_makes_no_store(tmp_path):
         load_from_workspace(Workspace(tmp_path / "nowhere"), Settings())
 
 
-# ---- a broken champion -----------------------------------------------------------------------------------------------
+# ---- a corrupt champion ----------------------------------------------------------------------------------------------
 
 
-def test_the_version_before_serves_when_the_champion_is_corrupt_over_http(
+def test_the_previous_version_is_served_if_the_champion_is_corrupt(
     workspace, champions, damaged, server_environment, buyers, registering, request_
 ):
     from mlflow.tracking import MlflowClient
@@ -119,7 +119,7 @@ def test_the_version_before_serves_when_the_champion_is_corrupt_over_http(
         assert version == "2"
         assert load_from_workspace(workspace, Settings()).models["churn"].version == "2"
         damaged(bundle_of(workspace, "churn", "2") / "model" / "booster.json")
-        damaged(bundle_of(workspace, "lookalike", "1") / "model" / "state.npz")  # there is no previous version
+        damaged(bundle_of(workspace, "lookalike", "1") / "model" / "state.npz")  # it has no previous version
         loaded = load_from_workspace(workspace, Settings())
         assert loaded.models["churn"].version == "1"
         assert "booster.json" in str(loaded.problems[0])
@@ -143,7 +143,7 @@ def test_the_version_before_serves_when_the_champion_is_corrupt_over_http(
 
 
 @pytest.mark.parametrize("text", ["{}", "[]", "", '{"format": 1}', '{"format": 99, "files": {}}'])
-def test_a_manifest_that_is_not_ours_is_an_artifact_error(text, workspace, damaged):
+def test_an_invalid_manifest_is_an_artifact_error(text, workspace, damaged):
     path = bundle_of(workspace, "lifecycle", "1") / "manifest.json"
     damaged(path)
     path.write_text(text)
@@ -165,7 +165,7 @@ def test_missing_artifacts_are_an_artifact_error(workspace):
         away.rename(folder)
 
 
-def test_corrupt_profiles_leave_the_ones_before(workspace, champions, damaged):
+def test_corrupt_profiles_are_replaced_by_the_previous_ones(workspace, champions, damaged):
     from features.compute.builder import Builder
     from features.profiles.snapshot import build_snapshot, current_snapshot_name, publish
 
@@ -188,7 +188,7 @@ def test_corrupt_profiles_leave_the_ones_before(workspace, champions, damaged):
         with pytest.raises(ArtifactError):
             answer(alone, "/profile", user_id="x")
         item = champions.models["recommend"].catalogue.item_ids[0]
-        assert answer(alone, "/similar-items", item_id=item)["items"], "endpoints without profiles still respond"
+        assert answer(alone, "/similar-items", item_id=item)["items"], "routes that need no profiles still work"
     finally:
         (workspace.online / "current.json").write_text(json.dumps({"snapshot": before}))
 
@@ -221,10 +221,10 @@ def test_an_export_answers_the_same_without_the_workspace(workspace, champions, 
         load_from_folder(tmp_path / "exported")
 
 
-# ---- user resolution -------------------------------------------------------------------------------------------------
+# ---- ambiguous ids ---------------------------------------------------------------------------------------------------
 
 
-def test_an_id_of_two_sources_must_say_which(champions):
+def test_an_id_of_two_sources_requires_user_source(champions):
     import pyarrow as pa
 
     first, second = champions.customers.one_ids[:2]
@@ -259,7 +259,7 @@ def test_without_a_workspace_every_route_says_why(tmp_path):
         assert "qianmian ingest" in found.json()["error"]["hint"]
 
 
-def test_a_mistake_of_ours_is_a_500_that_tells_nothing(champions, buyers, monkeypatch):
+def test_an_unexpected_error_is_a_500_without_details(champions, buyers, monkeypatch):
     from starlette.testclient import TestClient
 
     from serving.http import make_app
@@ -303,7 +303,7 @@ def test_a_port_in_use_is_refused():
     check_port("127.0.0.1", free_port())
 
 
-def test_loading_tells_an_unexpected_mistake_from_waiting():
+def test_an_unexpected_error_while_loading_is_not_reported_as_loading():
     def fail() -> Champions:
         raise ZeroDivisionError("secret")
 
@@ -314,7 +314,7 @@ def test_loading_tells_an_unexpected_mistake_from_waiting():
     assert "secret" not in str(loading.why_not_ready())
 
 
-def test_parse_names_every_mistake_and_the_first_field():
+def test_parse_request_names_all_errors_and_the_first_field():
     with pytest.raises(InvalidRequest) as found:
         parse_request(ENDPOINTS["/recommendations"].request, b'{"num_results": 0, "colour": 1}')
     assert found.value.field == "user_id"

@@ -1,4 +1,4 @@
-"""The real server: every endpoint, every error in one shape, readiness, the schema."""
+"""The real server: every endpoint, uniform errors, readiness, the schema."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def good(route: str, answer) -> dict:
     ENDPOINTS[route].response.model_validate(body, strict=False)  # the schema in /docs.json
     fields = ENDPOINTS[route].response.model_fields
     assert {name for name, field in fields.items() if field.is_required()} <= set(body) <= set(fields), (
-        "the response has the fields of its schema"
+        "the response and its schema have the same fields"
     )
     assert body["as_of"] == "2024-08-01T00:00:00Z"
     assert body["stale"] is True
@@ -73,7 +73,7 @@ def test_alive_at_once_and_ready_once_the_models_are_loaded(serve):
 
 
 @pytest.mark.parametrize("route", list(ENDPOINTS))
-def test_every_endpoint_answers_what_its_schema_says(route, serve, buyers, champions):
+def test_every_response_matches_its_schema(route, serve, buyers, champions):
     good(route, serve(f"/v1{route}", minimal(route, buyers, champions)))
 
 
@@ -92,7 +92,7 @@ def test_validate_only_runs_nothing(route, serve, buyers, champions):
 
 
 @pytest.mark.parametrize("route", list(ENDPOINTS))
-def test_bad_input_is_refused_in_one_shape(route, serve, buyers, champions):
+def test_invalid_input_gets_a_uniform_error(route, serve, buyers, champions):
     path, body = f"/v1{route}", minimal(route, buyers, champions)
     first = next(iter(body))
     for text in (b"{", b"", b'{"a": 1,}', b"\xff\xfe", b'{"user_id": "\\ud800"}', b"[" * 100_000):
@@ -163,7 +163,7 @@ def test_each_source_of_the_fallback_chain_is_seen(serve, buyers, champions):
     assert [item["item_id"] for item in popular["items"]] == catalogue.item_ids[:10], "items are indexed by popularity"
 
 
-def test_a_list_is_ranked_explained_and_free_of_doubles(serve, buyers):
+def test_a_list_is_ranked_and_explained_without_duplicates(serve, buyers):
     body = good(
         "/recommendations", serve("/v1/recommendations", {"user_id": buyers[0], "num_results": 500, "explain": True})
     )
@@ -262,17 +262,17 @@ def test_nested_filters(serve, buyers, champions):
             assert "available, brand, category, item_id, price" in error["message"]
 
 
-def test_what_cannot_be_had_is_not_shown_unless_asked_for(serve, buyers, champions):
+def test_unavailable_items_are_shown_only_if_a_filter_names_them(serve, buyers, champions):
     gone = {item for item, known in table_of(champions).items() if known["available"] == 0}
-    assert gone, "the shop has items it cannot sell"
+    assert gone, "the shop has unavailable items"
     everything = good("/recommendations", serve("/v1/recommendations", {"user_id": buyers[0], "num_results": 500}))
     assert gone.isdisjoint(item["item_id"] for item in everything["items"])
-    assert f"those that can be had are {len(everything['items'])}" in everything["short_reason"]
+    assert f"removing unavailable items leaves {len(everything['items'])}" in everything["short_reason"]
     asked = {"user_id": buyers[0], "num_results": 500, "filters": {"available": False}}
     assert {item["item_id"] for item in good("/recommendations", serve("/v1/recommendations", asked))["items"]} == gone
     one = next(iter(gone))
     ranked = good("/rank", serve("/v1/rank", {"user_id": buyers[0], "item_ids": [one]}))["items"]
-    assert [item["item_id"] for item in ranked] == [one], "the caller's own items are all ranked"
+    assert [item["item_id"] for item in ranked] == [one], "all items of the request are ranked"
 
 
 def test_purchased_in_three_ways(serve, buyers, champions):
@@ -289,7 +289,7 @@ def test_purchased_in_three_ways(serve, buyers, champions):
         assert f" {len(expected)}" in body["short_reason"]
     stranger = good("/recommendations", serve("/v1/recommendations", {"user_id": "nobody", "purchased": "only"}))
     assert stranger["items"] == []
-    assert "what the customer had is 0" in stranger["short_reason"]
+    assert "keeping only previously purchased items leaves 0" in stranger["short_reason"]
     error = refused(
         serve("/v1/recommendations", {"user_id": buyers[0], "scene": "discover", "purchased": "any"}),
         422,
@@ -316,7 +316,7 @@ def test_diversity(serve, buyers, champions):
         "/recommendations", serve("/v1/recommendations", {**asked, "diversity": {"max_per": {"category/1": 1}}})
     )
     assert len(short["items"]) < 10
-    assert f"at most 1 a category/1 leaves {len(short['items'])}" in short["short_reason"]
+    assert f"at most 1 per category/1 leaves {len(short['items'])}" in short["short_reason"]
     plain = [item["item_id"] for item in serve("/v1/recommendations", {"user_id": buyers[0]})[1]["items"]]
     lists = {}
     for mmr in (1.0, 0.3):
@@ -365,7 +365,7 @@ def test_promotions(serve, buyers, champions):
     ]
     assert body["fallback"] is None
     narrow = good("/recommendations", serve("/v1/recommendations", {**asked, "filters": {"category": "grocery"}}))
-    assert narrow["promotions"][0]["filled"] == 0, "a promotion does not override the filters"
+    assert narrow["promotions"][0]["filled"] == 0, "a promotion does not bypass the filters"
     one = asked["promotions"][0]
     for promotions, field, said in (
         ([{**one, "percent": 60}, {**one, "name": "b", "percent": 60}], "promotions", "at most 100"),
@@ -386,7 +386,7 @@ def test_promotions(serve, buyers, champions):
             assert said in error["message"], error
 
 
-def test_exploration_says_how_probable_each_item_was_and_can_be_repeated(serve, buyers, champions):
+def test_exploration_reports_propensities_and_is_reproducible(serve, buyers, champions):
     asked = {"user_id": buyers[0], "num_results": 10, "exploration": {"share": 0.2, "pool": 20}}
     body = good("/recommendations", serve("/v1/recommendations", asked))
     assert len(body["items"]) == 10
@@ -394,7 +394,7 @@ def test_exploration_says_how_probable_each_item_was_and_can_be_repeated(serve, 
     for item in body["items"]:
         assert item["propensity"] == (1 / 20 if item["explored"] else 1)
         assert item["propensity_in_list"] == (2 / 20 if item["explored"] else 1)
-    # the id of the response is the only source of randomness
+    # the draws depend only on the recommendation_id
     again = good(
         "/recommendations",
         serve("/v1/recommendations", {**asked, "exploration": {"share": 0.2, "pool": 20, "seed": 7}}),
@@ -405,7 +405,7 @@ def test_exploration_says_how_probable_each_item_was_and_can_be_repeated(serve, 
     )
     assert again["items"] == other["items"]
     asked_again = recommendations.RecommendationsRequest.model_validate(asked)
-    plan = recommendations.make_plan(champions, asked_again).plan
+    plan = recommendations.resolve(champions, asked_again).plan
     repeated = make_slate(plan, 10, random_source(asked_again.exploration, body["recommendation_id"]))
     assert [champions.models["recommend"].catalogue.item_ids[column] for column in repeated.ranked.ids[0].tolist()] == [
         item["item_id"] for item in body["items"]
@@ -414,9 +414,7 @@ def test_exploration_says_how_probable_each_item_was_and_can_be_repeated(serve, 
         "/recommendations",
         serve("/v1/recommendations", {**asked, "exploration": {"share": 0.9, "pool": 2, "seed": 1}, "explain": True}),
     )
-    assert sum(item["explored"] for item in small["items"]) == 2, (
-        "at most as many slots are explored as the pool has items"
-    )
+    assert sum(item["explored"] for item in small["items"]) == 2, "no more slots are explored than the pool has items"
     assert all(
         (item["reasons"][-1] == "shown to learn whether you like it") == item["explored"] for item in small["items"]
     )
@@ -434,7 +432,7 @@ def test_exploration_says_how_probable_each_item_was_and_can_be_repeated(serve, 
         )
 
 
-def test_what_happened_since_changes_the_next_answer(serve, buyers, champions):
+def test_recent_events_change_the_list(serve, buyers, champions):
     catalogue = champions.models["recommend"].catalogue
     interacted = set(catalogue.interacted(catalogue.user_row(champions.customers.resolve(buyers[0]))).tolist())
     new = next(
@@ -477,7 +475,7 @@ def test_what_happened_since_changes_the_next_answer(serve, buyers, champions):
     assert new not in {item["item_id"] for item in never["items"]}
     stranger = {"user_id": "nobody we know", "num_results": 3, "context": {"events": events}}
     first = good("/recommendations", serve("/v1/recommendations", stranger))
-    assert first["items"][0]["item_id"] == new, "a purchase is a history"
+    assert first["items"][0]["item_id"] == new, "a recent purchase counts as history"
     assert first["items"][0]["source"] == "repeat"
     ranked = good(
         "/rank",
@@ -508,7 +506,7 @@ def test_what_happened_since_changes_the_next_answer(serve, buyers, champions):
                 )
 
 
-def test_scenes_that_go_with_items_and_scenes_nobody_trained(serve, buyers, champions):
+def test_scenes_with_context_items_and_scenes_without_a_model(serve, buyers, champions):
     catalogue = champions.models["recommend"].catalogue
     items = catalogue.item_ids[2:4]
     asked = {"user_id": buyers[0], "scene": "similar", "num_results": 6}
@@ -534,7 +532,7 @@ def test_scenes_that_go_with_items_and_scenes_nobody_trained(serve, buyers, cham
             "invalid_request",
             "context.items",
         )
-        assert "similar needs an item the model knows" in error["message"]
+        assert "similar requires a context item that the model knows" in error["message"]
     untrained = next(scene for scene in SCENES if scene not in catalogue.scenes)
     error = refused(
         serve("/v1/recommendations", {"user_id": buyers[0], "scene": untrained}), 422, "invalid_request", "scene"
@@ -543,7 +541,7 @@ def test_scenes_that_go_with_items_and_scenes_nobody_trained(serve, buyers, cham
     assert "qianmian train recommend" in error["hint"]
 
 
-def test_more_than_there_is_and_nothing_at_all(serve, buyers, champions):
+def test_more_items_requested_than_exist_and_no_items_left(serve, buyers, champions):
     can = sum(1 for known in table_of(champions).values() if known["available"])
     everything = {
         "user_id": buyers[0],
@@ -567,10 +565,10 @@ def test_more_than_there_is_and_nothing_at_all(serve, buyers, champions):
         serve("/v1/similar-items", {"item_id": "i000003", "num_results": 5, "filters": {"item_id": "i000003"}}),
     )
     assert body["items"] == []
-    assert "filters leave 1, beside the item itself 0" in body["short_reason"]
+    assert "filters leave 1, removing the item itself leaves 0" in body["short_reason"]
 
 
-def test_limits_are_said(serve, buyers):
+def test_errors_name_the_limits(serve, buyers):
     for number in (0, -1, 501, 1_000_000):
         error = refused(
             serve("/v1/recommendations", {"user_id": buyers[0], "num_results": number}),
@@ -616,7 +614,7 @@ def test_rank_gives_the_same_items_back(serve, buyers, champions):
     assert good("/rank", serve("/v1/rank", {"user_id": buyers[0], "item_ids": ["ghost"]}))["items"] == []
 
 
-def test_items_nobody_had_are_ranked_by_what_they_are(serve, buyers, champions):
+def test_new_items_are_ranked_by_their_attributes(serve, buyers, champions):
     catalogue = champions.models["recommend"].catalogue
     known = catalogue.item_ids[0]
     attributes = {
@@ -630,7 +628,7 @@ def test_items_nobody_had_are_ranked_by_what_they_are(serve, buyers, champions):
         "explain": True,
     }
     body = good("/rank", serve("/v1/rank", request))
-    assert [item["item_id"] for item in body["items"]] == [known], "the model ranks the items it knows"
+    assert [item["item_id"] for item in body["items"]] == [known], "items that the model knows are ranked by it"
     assert {item["item_id"] for item in body["new_items"]} == set(attributes)
     assert [item["rank"] for item in body["new_items"]] == [1, 2]
     assert body["new_items"][0]["score"] >= body["new_items"][1]["score"]
@@ -639,9 +637,9 @@ def test_items_nobody_had_are_ranked_by_what_they_are(serve, buyers, champions):
     assert body["unknown"] == ["ghost"]
     assert good("/rank", serve("/v1/rank", {"user_id": buyers[0], "item_ids": [known]})).get("new_items") is None
     stranger = good("/rank", serve("/v1/rank", {**request, "user_id": "nobody we know"}))
-    assert {item["reasons"][0].endswith("most") for item in stranger["new_items"]} == {False}
+    assert {item["reasons"][0].endswith("your preferences") for item in stranger["new_items"]} == {False}
     told = refused(serve("/v1/rank", {**request, "item_ids": [known]}), 422, "invalid_request", "attributes")
-    assert "not to be ranked" in told["message"]
+    assert "not in item_ids" in told["message"]
 
 
 def test_similar_items(serve, champions):
@@ -731,7 +729,7 @@ def test_lookalike(serve, buyers):
     assert not set(users) & {*seeds, buyers[50]}
     assert body["unknown"] == ["ghost", "spirit"]
     assert body["known_seeds"] == 40
-    assert body["evidence"]["auc"]["value"] > 0.6, "the best customers have something in common"
+    assert body["evidence"]["auc"]["value"] > 0.6, "the most frequent buyers can be recognised"
     assert [point["share"] for point in body["evidence"]["reach"]] == [0.01, 0.02, 0.05, 0.1, 0.2, 0.5]
     error = refused(
         serve("/v1/lookalike", {"seed_user_ids": [*buyers[:19], *["ghost"] * 20], "size": 5}),
@@ -754,7 +752,7 @@ def test_lookalike(serve, buyers):
     assert rest["short_reason"]
 
 
-def test_user_source_says_whose_id_it_is(serve, buyers, champions):
+def test_user_source_selects_the_source_of_the_id(serve, buyers, champions):
     source = dict(
         zip(
             champions.customers.table["user_id"].to_pylist(),
@@ -768,7 +766,7 @@ def test_user_source_says_whose_id_it_is(serve, buyers, champions):
     assert not serve("/v1/profile", {"user_id": buyers[0], "user_source": "elsewhere"})[1]["known"]
 
 
-# ---- the wrapper alone -----------------------------------------------------------------------------------------------
+# ---- the middleware alone --------------------------------------------------------------------------------------------
 
 
 class Ready:
@@ -780,7 +778,7 @@ class Ready:
 
 
 @pytest.mark.parametrize("status", [429, 503, 504, 418, 599])
-def test_foreign_errors_get_the_one_shape(status):
+def test_foreign_errors_get_the_uniform_format(status):
     import orjson
 
     async def foreign(scope, receive, send):
@@ -808,7 +806,7 @@ def test_foreign_errors_get_the_one_shape(status):
 
 
 def test_handlers_take_no_parsed_body():
-    """FastAPI must not parse the body, because its errors have another shape and its parser is slower."""
+    """FastAPI must not parse the body: its errors have another format, and it is slower."""
     from serving.http import make_app
 
     for route in make_app(Ready()).routes:

@@ -1,4 +1,4 @@
-"""The Bento is built from bentofile.yaml and served from another folder without the workspace."""
+"""A Bento built from bentofile.yaml is served from another folder without the workspace."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ ROOT = Path(__file__).resolve().parents[2]
 
 
 @pytest.mark.slow
-def test_the_bento_carries_its_champions(workspace, buyers, server_environment, request_, tmp_path, monkeypatch):
+def test_the_bento_contains_its_champions(workspace, buyers, server_environment, request_, tmp_path, monkeypatch):
     home = tmp_path / "home"
     home.mkdir()
     env = {**server_environment(None), "BENTOML_HOME": str(home)}
@@ -51,6 +51,6 @@ def test_the_bento_carries_its_champions(workspace, buyers, server_environment, 
             assert status == 200
             assert len(body["items"]) == 3
             assert request_(f"{url}/v1/churn", {"user_ids": buyers[:3]})[0] == 200
-            # only code inside a Bento reads its champions; the installed project would use ./workspace
+            # only the code inside the Bento reads its champions; the installed project would look for ./workspace
     finally:
         away.rename(workspace.root)

@@ -1,4 +1,4 @@
-"""One pipeline: a plan of many customers gives each the list that they get alone."""
+"""One pipeline: in a plan of many customers, each customer gets the same list as alone."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from models.recommend.base import Query
 from models.recommend.scene import SCENES
 from models.rerank import Slate
 from serving.recommending.pipeline import explain_short_list, make_slate
-from serving.recommending.plan import RecommendationPlan, limits_of
+from serving.recommending.plan import RecommendationPlan
 from serving.recommending.request_options import parse_list_options
 from serving.recommending.rows import PROMOTION, make_rows
 
@@ -22,7 +22,7 @@ EVERYONE = np.array([3, -1, 0, 7, 12])
 
 
 def recent_of(users, n, n_items):
-    """Every one of n customers in `users` bought items 2 and 9 a day ago."""
+    """The customers `users` (of n) bought items 2 and 9 a day ago."""
     rows = np.repeat(np.asarray(users, dtype=np.int32), 2)
     items = np.tile(np.array([2, 9], dtype=np.int32), len(users))
     ones = np.ones(len(rows), dtype=np.float32)
@@ -39,8 +39,8 @@ def plan(champions):
         query = Query(
             users, recent_interactions=recent_interactions, elapsed_days=2.0 if recent_interactions is not None else 0.0
         )
-        limits = limits_of(SCENES[scene], champion.catalogue, parse_list_options(options))
-        return RecommendationPlan(champion, SCENES[scene], champion.catalogue.model(scene), query, **limits)
+        plan = RecommendationPlan(champion, SCENES[scene], champion.catalogue.model(scene), query)
+        return plan.with_options(parse_list_options(options))
 
     return make
 
@@ -56,7 +56,7 @@ def lists_of(rows):
         {"purchased": "never"},
         {"purchased": "only"},
         {"purchased": "only", "diversity": {"max_per": {"category/1": 2}}},
-        {"promotions": [{"name": "house", "filter": {"category": "home"}, "percent": 30}]},
+        {"promotions": [{"name": "home weeks", "filter": {"category": "home"}, "percent": 30}]},
     ],
     ids=str,
 )
@@ -77,7 +77,7 @@ def test_some_lists_of_a_plan(plan):
     every = lists_of(make_rows(whole, make_slate(whole, K, lists=np.arange(len(EVERYONE)))))
     some = make_rows(whole, make_slate(whole, K, lists=np.array([1, 3])), 1)
     assert some.columns[some.lists == 0].tolist() == every[1]
-    assert sorted(every[1]) == [2, 9], "an unknown customer had only what they bought since"
+    assert sorted(every[1]) == [2, 9], "an unknown user has only the recent interactions"
 
 
 def test_rows_say_the_place_the_source_and_the_promotion(plan):
@@ -101,4 +101,4 @@ def test_a_short_list_says_what_each_step_left(plan):
     slate = make_slate(some, 500)
     said = explain_short_list(some, slate)
     assert "exclude leaves" in said
-    assert f"what the customer had is {int(slate.ranked.valid[0])}" in said
+    assert f"keeping only previously purchased items leaves {int(slate.ranked.valid[0])}" in said

@@ -1,4 +1,4 @@
-"""Scenes with context items, reasons and unusual catalogues: the endpoints on small hand-made recommenders."""
+"""Context items, reasons and unusual catalogues: the endpoints with small handmade recommenders."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def answer(champions, route="/recommendations", **fields):
 
 
 def bundle_of(one_ids: list[str], *, models=None, scenes=None, facts=None, **attributes) -> ModelBundle:
-    """All customers buy a pair every ten days; the first customer alternates between both pairs."""
+    """Every customer buys one pair every ten days; the first customer alternates between both pairs."""
     rows = []
     for user in range(len(one_ids)):
         for order in range(6):
@@ -78,7 +78,7 @@ def bundle_of(one_ids: list[str], *, models=None, scenes=None, facts=None, **att
 
 @pytest.fixture(scope="module")
 def of_bundle(champions):
-    """The customers of the shared shop with another recommender."""
+    """The champions of the test shop, with another recommender."""
 
     def make(**options) -> tuple[Champions, list[str]]:
         bundle = bundle_of(champions.customers.one_ids[:20], **options)
@@ -94,7 +94,7 @@ def small(of_bundle):
     return of_bundle()
 
 
-def test_what_goes_with_the_basket_is_said(small):
+def test_reasons_name_the_context_item(small):
     champions, users = small
     body = answer(
         champions, user_id=users[1], scene="complement", num_results=2, context={"items": ["bread"]}, explain=True
@@ -109,7 +109,7 @@ def test_what_goes_with_the_basket_is_said(small):
     assert last_order["reasons"][0].endswith("you bought 5 days ago")
 
 
-def test_what_goes_with_an_order_made_since_the_fit(small):
+def test_complement_of_an_order_after_the_cutoff(small):
     champions, users = small
     events = [{"item_id": "pasta", "ts": "2024-08-02T09:00:00Z"}, {"item_id": "bread", "ts": "2024-08-01T09:00:00Z"}]
     body = answer(
@@ -125,14 +125,14 @@ def test_what_goes_with_an_order_made_since_the_fit(small):
     assert body["ignored_events"] == []
 
 
-def test_a_model_speaks_of_other_items_only_where_it_ranked(small):
+def test_reasons_about_other_items_come_only_from_the_model_that_ranked(small):
     champions, users = small
     items = answer(champions, user_id=users[1], num_results=6, explain=True)["items"]
     assert items[0]["reasons"] == ["you bought it 6 times, last 5 days ago"]
     assert not any("goes with" in reason for item in items for reason in item["reasons"])
 
 
-def test_new_in_what_is_bought_often(of_bundle):
+def test_new_item_of_a_frequently_bought_category(of_bundle):
     categories = np.array(
         ["GROCERY/TEA/GREEN", "GROCERY/TEA/GREEN", "X/Y/Z", "GROCERY/TEA/BLACK", "GROCERY/COFFEE", "GROCERY/TEA/GREEN"]
     )
@@ -141,15 +141,13 @@ def test_new_in_what_is_bought_often(of_bundle):
     explainer = Explainer(champion, 2)  # bread and butter six times, and the last item once
     assert champion.catalogue.category_of(0)[-1] == "GREEN"
     assert explainer.reasons(3, "ials") == ["new in TEA, which you buy often"], (
-        "the narrowest group they buy from often"
+        "the narrowest category with frequent purchases"
     )
-    assert explainer.reasons(4, "ials") == ["customers with a similar history buy it"], (
-        "the department alone is not a reason"
-    )
+    assert explainer.reasons(4, "ials") == ["customers with a similar history buy it"], "the top level is no reason"
     assert FREQUENT_MIN_TIMES <= 2 * 6
 
 
-def test_what_is_due_says_when_and_why(of_bundle):
+def test_replenish_returns_the_expected_day_and_the_cycle(of_bundle):
     made = {"due": ReplenishRecommender(), "own": RepeatPurchaseRecommender()}
     champions, users = of_bundle(models=made, scenes={"home": ["own"], "replenish": ["due"]})
     body = answer(champions, user_id=users[4], scene="replenish", num_results=2, explain=True)
@@ -158,7 +156,7 @@ def test_what_is_due_says_when_and_why(of_bundle):
         assert item["reasons"] == ["bought every 10 days, last 5 days ago"]
         assert "2024-08-02" <= item["expected_on"] <= "2024-08-12"
     home = answer(champions, user_id=users[4], num_results=1, explain=True)["items"][0]
-    assert home["reasons"] == ["bought every 10 days, last 5 days ago"], "a cycle holds for the items of every source"
+    assert home["reasons"] == ["bought every 10 days, last 5 days ago"], "a cycle holds whichever model ranked the item"
     assert "expected_on" not in home
     table = batch.score_recommend(champions, scene="replenish", num_results=2)
     assert table.column_names == [
@@ -184,7 +182,7 @@ def test_what_is_due_says_when_and_why(of_bundle):
     assert answer(champions, user_id="nobody", scene="replenish")["items"] == []
 
 
-def test_what_a_ranker_took_from_bestsellers_is_not_a_fallback(of_bundle):
+def test_popular_items_ranked_by_the_two_stage_model_are_no_fallback(of_bundle):
     ranker = TwoStageRecommender(
         horizon_days=14.0,
         cuts=2,
@@ -221,8 +219,8 @@ def test_similar_items_of_a_model_made_for_it(of_bundle):
     assert {item["item_id"] for item in body["items"]} == like_bread
     assert {item["source"] for item in body["items"]} == {"similar"}
     assert {item["item_id"]: item["reasons"] for item in body["items"]} == {
-        "butter": ["BREAD too"],
-        "pasta": ["BREAD too, of the same brand"],
+        "butter": ["also BREAD"],
+        "pasta": ["also BREAD, same brand"],
     }
     listed = answer(
         champions,
@@ -234,10 +232,10 @@ def test_similar_items_of_a_model_made_for_it(of_bundle):
         explain=True,
     )
     assert {item["item_id"] for item in listed["items"][:2]} == like_bread
-    assert listed["items"][0]["reasons"][0].startswith("BREAD too")
+    assert listed["items"][0]["reasons"][0].startswith("also BREAD")
     assert "bread" not in {item["item_id"] for item in listed["items"]}
     without = answer(champions, user_id=users[2], scene="similar", num_results=1)["items"]
-    assert without[0]["source"] == "similar", "like the last order"
+    assert without[0]["source"] == "similar", "similar to the last order"
     new = answer(
         champions,
         "/similar-items",
@@ -247,7 +245,7 @@ def test_similar_items_of_a_model_made_for_it(of_bundle):
         explain=True,
     )
     assert {item["item_id"] for item in new["items"]} == {"sauce", "阿 tea", "e\u0301clair \U0001f370"}
-    assert new["items"][0]["reasons"] == ["of the same kind"]
+    assert new["items"][0]["reasons"] == ["similar attributes"]
     few = answer(
         champions,
         "/similar-items",
@@ -265,9 +263,9 @@ def test_similar_items_of_a_model_made_for_it(of_bundle):
 
 
 def test_an_unknown_item_where_items_are_compared_by_customers(small, champions):
-    with pytest.raises(NotReady, match="no similar items"):
+    with pytest.raises(NotReady, match="no model .* computes similar items"):
         answer(small[0], "/similar-items", item_id="new", attributes={"brand": "A"})
-    with pytest.raises(InvalidRequest, match="by their customers alone"):
+    with pytest.raises(InvalidRequest, match="by their customers only"):
         answer(champions, "/similar-items", item_id="new", attributes={"brand": "A"})
 
 
@@ -298,32 +296,32 @@ def test_an_unknown_item_where_items_are_compared_by_customers(small, champions)
         ({"instead_of": 3}, "upgrade", ["a better SAUCE than you buy"]),
         ({"often": "TEA"}, "ials", ["new in TEA, which you buy often"]),
         ({}, "ials", ["customers with a similar history buy it"]),
-        ({}, "hybrid", ["matches what you had before and customers like you"]),
-        ({}, "popular", ["popular with everybody"]),
+        ({}, "hybrid", ["based on your history and on customers like you"]),
+        ({}, "popular", ["popular with all customers"]),
         ({}, "something new", ["chosen for you"]),
     ],
     ids=str,
 )
-def test_words(evidence, source, expected):
+def test_reason_texts(evidence, source, expected):
     assert item_reasons(evidence, source, lambda _: "SAUCE") == expected
 
 
-def test_words_for_strangers_and_for_behaviour():
+def test_reason_texts_for_unknown_users_and_for_events():
     assert item_reasons({}, "hybrid", str, has_history=False) == ["popular with customers like you"]
     assert item_reasons({}, "something new", str, has_history=False) == ["popular with customers like you"]
     assert item_reasons({}, "ials", str, events=True) == ["customers with a similar history like it"]
     assert item_reasons({"times": 2, "last_days": 3.0}, "repeat", str, events=True) == [
-        "you dealt with it 2 times, last 3 days ago"
+        "you interacted with it 2 times, last 3 days ago"
     ]
 
 
-def test_a_scene_that_was_left_out_says_why(of_bundle):
+def test_the_error_explains_why_a_scene_was_left_out(of_bundle):
     champions, users = of_bundle(facts={"scenes_left_out": {"upgrade": "no prices are known"}})
     assert champions.models["recommend"].catalogue.scenes == ("home", "discover", "complement")
     with pytest.raises(InvalidRequest, match="no prices are known") as caught:
         answer(champions, user_id=users[0], scene="upgrade")
     assert caught.value.field == "scene"
-    with pytest.raises(NotReady, match="no similar items"):
+    with pytest.raises(NotReady, match="no model .* computes similar items"):
         answer(champions, "/similar-items", item_id="bread")
     with pytest.raises(InvalidRequest, match="similar"):
         answer(champions, user_id=users[0], scene="similar", context={"items": ["bread"]})
@@ -358,17 +356,17 @@ def test_ids_are_any_text(small):
         champions, "/rank", user_id="\u202e顾客", item_ids=["e\u0301clair \U0001f370", "\u00e9clair \U0001f370"]
     )
     assert [item["item_id"] for item in ranked["items"]] == ["e\u0301clair \U0001f370"]
-    assert ranked["unknown"] == ["\u00e9clair \U0001f370"], "ids are compared exactly"
+    assert ranked["unknown"] == ["\u00e9clair \U0001f370"], "different characters are different ids"
     assert answer(champions, user_id=users[1], filters={"item_id": ["阿 tea"]})["items"][0]["item_id"] == "阿 tea"
 
 
-def test_a_catalogue_that_shrank(of_bundle):
+def test_unavailable_items_of_the_catalogue(of_bundle):
     champions, users = of_bundle(available=np.array([0, 1, 1, -1, 1, 0], np.int8))
     listed = answer(champions, user_id=users[0], num_results=10)
     assert {item["item_id"] for item in listed["items"]} == {"butter", "pasta", "sauce", "阿 tea"}, (
-        "an item of unknown availability is available"
+        "a missing value counts as available"
     )
-    assert listed["short_reason"] == "the model knows 6 items, those that can be had are 4"
+    assert listed["short_reason"] == "the model knows 6 items, removing unavailable items leaves 4"
     none = of_bundle(available=np.zeros(6, np.int8))[0]
     gone = answer(
         none,
@@ -377,13 +375,13 @@ def test_a_catalogue_that_shrank(of_bundle):
         exploration={"share": 0.5},
     )
     assert gone["items"] == []
-    assert gone["short_reason"] == "the model knows 6 items, those that can be had are 0"
+    assert gone["short_reason"] == "the model knows 6 items, removing unavailable items leaves 0"
     assert gone["promotions"] == [{"name": "a", "places": 5, "filled": 0}]
     asked = answer(none, user_id=users[0], filters={"attribute": "available", "op": "in", "value": [True, False]})
     assert len(asked["items"]) == 6
 
 
-def test_what_is_known_of_items_may_be_nothing_or_not_a_number(of_bundle):
+def test_item_attributes_may_be_missing_or_not_finite(of_bundle):
     champions, users = of_bundle(
         price=np.array([np.nan, 1.0, np.nan, 2.0, np.inf, -np.inf], np.float32), category=np.array([""] * 6)
     )
@@ -392,7 +390,7 @@ def test_what_is_known_of_items_may_be_nothing_or_not_a_number(of_bundle):
     free = answer(
         champions, user_id=users[0], num_results=6, diversity={"max_per": {"category/1": 1, "brand": 1}, "mmr": 0.2}
     )
-    assert len(free["items"]) == 3, "items without a category are not limited; brands are: A, B and unknown"
+    assert len(free["items"]) == 3, "items without category are not limited; the brands are A, B and unknown"
     bare = replace(champions.models["recommend"].bundle, item_attributes={})
     assert Catalogue(bare).items.names == ("item_id",)
     assert Catalogue(bare).levels.tolist() == [[-1]] * 6
@@ -420,4 +418,4 @@ def test_one_user_and_one_item(champions):
     )
     assert [item["item_id"] for item in body["items"]] == ["only"]
     assert body["items"][0]["propensity"] == 1
-    assert answer(alone, user_id="nobody")["short_reason"] == "the model knows 1 items, it has evidence for 0 of them"
+    assert answer(alone, user_id="nobody")["short_reason"] == "the model knows 1 items, the model ranks 0 of them"
