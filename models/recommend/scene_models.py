@@ -1,4 +1,4 @@
-"""`SceneModels`: what a shop's recommender is made of, a list of models for each scene, every model held once."""
+"""`SceneModels`: the recommender of a shop, a list of models for each scene; scenes share models."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ from qianmian.workspace import write_json
 
 
 class SceneModels:
-    """Models by name, and which of them answer each scene, in which order.
+    """Models by name, and the ordered models of each scene.
 
     Parameters
     ----------
     models : mapping of str to Recommender
-        Fitted on the same customers and items.
+        Models fitted on the same users and items.
     scenes : mapping of str to sequence of str
-        Scene → names of models; a later one fills what the earlier ones leave open (`FallbackChain`).
+        Names of the models of each scene; a later model fills the slots that earlier ones leave (`FallbackChain`).
     """
 
     def __init__(
@@ -33,17 +33,17 @@ class SceneModels:
         self.scenes = scenes
 
     def scene(self, name: str) -> FallbackChain:
-        """What answers a scene.
+        """Return the fallback chain of a scene.
 
         Raises
         ------
         InvalidRequest
-            This recommender was not trained for it.
+            This recommender was not trained for the scene.
         """
         chains = self._chains
         if name not in chains:
             raise InvalidRequest(
-                "the recommender in production does not answer this scene",
+                "the champion recommender does not support this scene",
                 got=name,
                 allowed=", ".join(chains) or "none",
                 field="scene",
@@ -59,7 +59,7 @@ class SceneModels:
         }
 
     def save(self, folder: Path) -> None:
-        """Write each model into a folder of its name, and the scenes."""
+        """Write each model into a folder of its name, and the scenes into ``scenes.json``."""
         folder.mkdir(parents=True, exist_ok=True)
         models = self.models or {}
         for name, model in models.items():
@@ -72,7 +72,13 @@ class SceneModels:
 
     @classmethod
     def load(cls, folder: Path) -> SceneModels:
-        """The inverse of `save`."""
+        """Read what `save` wrote.
+
+        Raises
+        ------
+        ArtifactError
+            The scenes name an unknown model, or a file is missing or damaged.
+        """
         described = load_json(folder / "scenes.json")
         kinds, scenes = described["models"], described["scenes"]
         if unknown := sorted(
@@ -80,7 +86,7 @@ class SceneModels:
             | {name for names in scenes.values() for name in names} - set(kinds)
         ):
             raise ArtifactError(
-                "the scenes name models this version does not know",
+                "the scenes name models that this version does not know",
                 where=str(folder),
                 got=", ".join(unknown),
                 hint="train again with this version",
