@@ -1,1 +1,1 @@
-"""Recommenders, classifiers and lookalike: fit, predict, save and load. This layer imports `features` and `qianmian`."""
+"""Recommenders, classifiers and lookalike: fit, predict, save, load. Imports `features` and `qianmian`."""

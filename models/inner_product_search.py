@@ -44,10 +44,10 @@ _parallel_search_lock = threading.Lock()
 class FactorIndex:
     """Item vectors prepared for exact search by inner product: ``score(u, i) = x_u · y_i + b_i``.
 
-    Items are sorted by an upper bound of their score. As ``x · y ≤ |x| |y|`` (Cauchy–Schwarz), the search for a user ends
-    once k candidates score above the bound of all remaining items. With learnt factors, whose norms differ, this skips
-    most of the catalogue (bucket pruning as in LEMP; Teflioudi, Gemulla and Mykytiuk 2015). The other items are scored by
-    block matrix products of bounded size. The result is exact.
+    Items are sorted by an upper bound of their score. As ``x · y ≤ |x| |y|`` (Cauchy–Schwarz), the search for a user
+    ends once k candidates score above the bound of all remaining items. With learnt factors, whose norms differ, this
+    skips most of the catalogue (bucket pruning as in LEMP; Teflioudi, Gemulla and Mykytiuk 2015). The other items are
+    scored by block matrix products of bounded size. The result is exact.
 
     Parameters
     ----------
@@ -56,7 +56,8 @@ class FactorIndex:
     item_bias : ndarray of float32, (n_items,), optional
         Biases b.
     typical_norm : float
-        Norm of a typical user vector, which balances item norms and biases in the sort order. It affects only the speed.
+        Norm of a typical user vector, which balances item norms and biases in the sort order. It affects only the
+        speed.
 
     Raises
     ------
@@ -95,7 +96,7 @@ class FactorIndex:
         return scores if self._bias is None else scores + self._bias
 
     def score_items(self, user_vectors: NDArray[np.float32], ids: NDArray[np.integer[Any]]) -> Scores:
-        """Return the scores of item ids, (n, m), for n users; −inf for the id −1. They equal those of `search` exactly."""
+        """Return the scores of item ids, (n, m), for n users; −inf for the id −1. They are identical to those of `search`."""
         inside = np.maximum(ids, 0)
         scores = np.empty(ids.shape, dtype=np.float32)
         block = max(1, TILE_CELLS // max(1, ids.shape[1] * self.factors))

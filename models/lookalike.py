@@ -127,7 +127,7 @@ class LookalikeExpander:
         total = np.zeros(n)
         if len(unlabelled):
             size = min(len(unlabelled), max(4 * len(positive), 200))
-            # for matrices of this size, two BLAS threads are six times slower than one (measured: 280 and 45 ms per call)
+            # for matrices of this size, two BLAS threads are six times slower than one (280 and 45 ms per call)
             with threadpool_limits(1, "blas"):
                 for _ in range(self.bags):
                     negative = rng.choice(unlabelled, size=size, replace=False)

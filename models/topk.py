@@ -1,4 +1,4 @@
-"""Exact top-k of scores: integer keys that encode the order with ties, a cheap score bound, and a buffer of candidates."""
+"""Exact top-k of scores: integer keys that encode the order with ties, a cheap score bound, a buffer of candidates."""
 
 from __future__ import annotations
 

@@ -18,11 +18,11 @@ from models.recommend.base import Choice, Indices, Query, Range, Recommender, fo
 class AffinityRecommender(Recommender):
     """Scores an item by the probability of its category path for the user, and of the item within its category.
 
-    ``log p(item | u) = Σ_levels log p(node | parent, u) + log p(item | leaf) + brand_weight × log lift(brand, u)``, where
-    the sum runs along the category path of the item. Each share is Dirichlet-smoothed towards that of all customers,
-    ``(n(u, node) + prior_lines × p(node | parent)) / (n(u, parent) + prior_lines)`` (Zhai & Lafferty 2004); the counts
-    decay with `half_life_days`. Within a leaf, an item has its share of customers, where a new item counts as having
-    `new_item_customers` customers.
+    ``log p(item | u) = Σ_levels log p(node | parent, u) + log p(item | leaf) + brand_weight × log lift(brand, u)``,
+    where the sum runs along the category path of the item. Each share is Dirichlet-smoothed towards that of all
+    customers, ``(n(u, node) + prior_lines × p(node | parent)) / (n(u, parent) + prior_lines)`` (Zhai & Lafferty 2004);
+    the counts decay with `half_life_days`. Within a leaf, an item has its share of customers, where a new item counts
+    as having `new_item_customers` customers.
 
     Parameters
     ----------
@@ -107,7 +107,8 @@ class AffinityRecommender(Recommender):
         --------
         >>> train = TrainingSet.from_arrays(np.array([0, 0, 1]), np.array([0, 0, 1]), n_users=2, n_items=2)
         >>> train.item_attributes["category"] = np.array(["food/tea", "home"])
-        >>> tea, lamp = AffinityRecommender().fit(train).score_unseen(0, [{"category": "food/tea"}, {"category": "home"}])
+        >>> new_items = [{"category": "food/tea"}, {"category": "home"}]
+        >>> tea, lamp = AffinityRecommender().fit(train).score_unseen(0, new_items)
         >>> bool(tea > lamp)
         True
         """

@@ -129,7 +129,7 @@ class Recommender(ABC):
         """
 
     def _top_k(self, query: Query, k: int, item_filter: ItemFilter) -> tuple[NDArray[np.int32], NDArray[np.float32]]:
-        """Return the k best items of each user and their scores, each (n, ≤ k); the score past the end of a list is −inf.
+        """Return the k best items of each user and their scores, each (n, ≤ k); scores past the end of a list are −inf.
 
         A model that ranks without dense scores overrides this method.
         """
@@ -380,7 +380,7 @@ class Recommender(ABC):
         recent_interactions: Interactions | None = None,
         elapsed_days: float = 0.0,
     ) -> NDArray[np.float32]:
-        """Score new items for a user from the attributes of the items; the scores are comparable with one another, (m,)."""
+        """Score new items for a user from the item attributes, (m,); the scores are comparable with one another."""
         raise self._unsupported("score_unseen")
 
     def similar_to(self, attributes: Mapping[str, Any], k: int, *, allowed: NDArray[np.bool_] | None = None) -> Ranked:

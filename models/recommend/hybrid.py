@@ -35,12 +35,12 @@ class HybridRecommender(FactorRecommender):
     epochs : int
         Number of passes over the interactions.
     prior_days : float
-        The prior of an item is log(1 + customers of the last `prior_days`). The item bias of WARP is too noisy for users
-        without history.
+        The prior of an item is log(1 + customers of the last `prior_days`). The item bias of WARP is too noisy for
+        users without history.
     personal_weight : float
         Weight of the personal score, (user − average user) · item, which is added to the prior. Validated on Complete
-        Journey (October 2017, histories hidden): NDCG@10 is .257 at 0.5, .252 for the prior alone and .243 for the score
-        of LightFM.
+        Journey (October 2017, histories hidden): NDCG@10 is .257 at 0.5, .252 for the prior alone and .243 for the
+        score of LightFM.
     learning_rate, item_alpha, user_alpha : float
         Learning rate and L2 penalties of LightFM.
     seed : int

@@ -25,7 +25,8 @@ class SpectralRecommender(ItemLinksRecommender):
     ``N = d^(−user_power/2) X c^(−1/2)``, with eigenvectors V and eigenvalues l_1 ≥ l_2 ≥ …, of which K = `components`
     are computed. The links are
 
-        B = c^(−seen_power) [ V f(l) Vᵀ + t (P − V l Vᵀ) ] c^shown_power,   f(l) = l / (l + λ),  λ = smoothing × l_K,  t = beyond / (l_K + λ)
+        B = c^(−seen_power) [ V f(l) Vᵀ + t (P − V l Vᵀ) ] c^shown_power,   f(l) = l / (l + λ),  λ = smoothing × l_K,  t
+        = beyond / (l_K + λ)
 
     GF-CF adds a step at K to the linear filter P. Here f is the filter of a ridge regression, which keeps the largest
     eigenvalues, which represent popularity, from dominating the others. Beyond K, where nothing is decomposed, the

@@ -62,10 +62,10 @@ def explore(
 
     Of L slots, ``s = min(share · L, pool)`` are explored on average: ⌊s⌋, and one more with probability s − ⌊s⌋. With e
     explored slots, the best L − e candidates fill the other slots in order. The explored slots are filled by drawing
-    without replacement from the next P = min(pool, remaining) candidates. Explored slots are spread evenly, at positions
-    that depend only on e. Given e, the ranked candidate of a slot has probability 1, a candidate of the pool has
-    probability 1 / P in an explored slot and e / P in the list. The propensities are the averages of these over the two
-    values of e; they are exact, not estimates.
+    without replacement from the next P = min(pool, remaining) candidates. Explored slots are spread evenly, at
+    positions that depend only on e. Given e, the ranked candidate of a slot has probability 1, a candidate of the pool
+    has probability 1 / P in an explored slot and e / P in the list. The propensities are the averages of these over the
+    two values of e; they are exact, not estimates.
 
     Parameters
     ----------

@@ -13,8 +13,8 @@ NO_CLASS = -1
 def interleave(counts: NDArray[np.integer[Any]], width: int) -> NDArray[np.int64]:
     """Assign each slot to a class such that every class gets its count and a proportional share of every list prefix.
 
-    The method is smooth weighted round robin: at each slot, the credit of every class grows by its count; the class with
-    the largest credit (the first of equals) gets the slot and pays the length of the list.
+    The method is smooth weighted round robin: at each slot, the credit of every class grows by its count; the class
+    with the largest credit (the first of equals) gets the slot and pays the length of the list.
 
     Parameters
     ----------

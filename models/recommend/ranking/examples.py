@@ -1,4 +1,4 @@
-"""Training examples of the ranker: candidates of the stages at earlier cutoffs, labelled by the purchases that followed."""
+"""Training examples of the ranker: candidates of the stages at earlier cutoffs, labelled by the purchases after them."""
 
 from __future__ import annotations
 

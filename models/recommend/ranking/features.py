@@ -1,7 +1,7 @@
 """Features of a (customer, item) pair for the ranker: recency, frequency, purchase intervals, popularity and its trend.
 
-They are looked up in `Histories` (customers) and `ItemStatistics` (items). Both use only interactions before a cutoff, so
-the same code serves the earlier cutoffs of training, the time of the fit, and users with interactions after the fit.
+They are looked up in `Histories` (customers) and `ItemStatistics` (items). Both use only interactions before a cutoff,
+so the same code serves the earlier cutoffs of training, the time of the fit, and users with interactions after the fit.
 """
 
 from __future__ import annotations

@@ -37,13 +37,13 @@ MIN_POSITIVES = 20
 class TwoStageRecommender(Recommender):
     """Ranks the union of the candidates of its stages by XGBoost (Chen & Guestrin 2016).
 
-    The model generates its own training examples. The history is cut at 1, 2, … times `horizon_days` before its end; the
-    stages and all features are computed from the data before a cutoff, and the purchases in the `horizon_days` after it
-    are the labels. The final model uses stages and statistics of the whole history.
+    The model generates its own training examples. The history is cut at 1, 2, … times `horizon_days` before its end;
+    the stages and all features are computed from the data before a cutoff, and the purchases in the `horizon_days`
+    after it are the labels. The final model uses stages and statistics of the whole history.
 
     Items outside the union are not candidates, so a list may have fewer than k items; a user without history gets no
-    list. For users with interactions after the fit (`recent_interactions`), the features of the user are computed again;
-    the statistics of the items stay.
+    list. For users with interactions after the fit (`recent_interactions`), the features of the user are computed
+    again; the statistics of the items stay.
 
     Profile attributes are not used, because they exist only at `as_of` and not at the earlier cutoffs.
 
@@ -64,9 +64,9 @@ class TwoStageRecommender(Recommender):
     users_per_cut : int
         Largest number of users per cutoff; more are sampled.
     negatives_per_positive : float
-        Largest number of negatives per positive; more are sampled and weighted. First purchases of Complete Journey have
-        49 negatives per positive. With 6 or 12 of them, NDCG@10 in the four weeks before 1 October, November and December
-        changed by +.001 to +.002 (noise of the full set: ±.002) in a fifth of the time.
+        Largest number of negatives per positive; more are sampled and weighted. First purchases of Complete Journey
+        have 49 negatives per positive. With 6 or 12 of them, NDCG@10 in the four weeks before 1 October, November and
+        December changed by +.001 to +.002 (noise of the full set: ±.002) in a fifth of the time.
     objective : {"binary:logistic", "rank:ndcg", "rank:pairwise"}
         Objective of XGBoost. A ranking objective ignores the weights of the sampled negatives.
     rounds, learning_rate, depth, min_child_weight, subsample, column_share, bins
@@ -322,7 +322,7 @@ class TwoStageRecommender(Recommender):
     def load(cls, folder: Path) -> Self:
         model = super().load(folder)
         model.booster_ = load_booster(folder / "booster.ubj")
-        # None leaves the choice to OpenMP: one thread in a server, where waking a pool per request costs more than it saves
+        # None leaves the choice to OpenMP: one thread in a server, where waking a pool per request would cost more
         if model.n_jobs is not None:
             model.booster_.set_param({"nthread": model.n_jobs})
         model.models_ = tuple(
