@@ -138,7 +138,7 @@ class _FilterParser:
         for key in data:
             if key not in allowed:
                 others = ", ".join(allowed[1:]) or "nothing"
-                self.add_problem(f"{path}.{key}", f"unknown key; allowed beside '{head}': {others}")
+                self.add_problem(f"{path}.{key}", f"unknown key; allowed together with '{head}': {others}")
         if head == "attribute":
             return self.condition(data, path)
         inner = [data[head]] if head == "not" else data[head]

@@ -96,7 +96,7 @@ class FactorIndex:
         return scores if self._bias is None else scores + self._bias
 
     def score_items(self, user_vectors: NDArray[np.float32], ids: NDArray[np.integer[Any]]) -> Scores:
-        """Return the scores of item ids, (n, m), for n users; −inf for the id −1. They are identical to those of `search`."""
+        """Return the scores of item ids, (n, m), for n users; −inf for the id −1. Identical to those of `search`."""
         inside = np.maximum(ids, 0)
         scores = np.empty(ids.shape, dtype=np.float32)
         block = max(1, TILE_CELLS // max(1, ids.shape[1] * self.factors))

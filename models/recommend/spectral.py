@@ -34,8 +34,8 @@ class SpectralRecommender(ItemLinksRecommender):
     mostly noise. Both powers of c favour popular items less than GF-CF does. The `neighbours` largest positive links of
     each row are kept. Powers, smoothing and `beyond` were chosen on Gowalla, on a tenth of each user's training pairs.
 
-    Fitting needs about ``12 × (n_users + n_items) × components`` bytes beside the interactions; its time grows with
-    ``n_items² × components``.
+    Fitting needs about ``12 × (n_users + n_items) × components`` bytes in addition to the interactions; its time grows
+    with ``n_items² × components``.
 
     Parameters
     ----------

@@ -170,10 +170,10 @@ def select(
         return chosen
     value = np.broadcast_to(np.arange(m, 0, -1, dtype=np.float64), (n, m))
     nearest: NDArray[np.float32] | None = None
-    likeness: Callable[[NDArray[np.int64]], NDArray[np.float32]] | None = None
+    similarity_to: Callable[[NDArray[np.int64]], NDArray[np.float32]] | None = None
     relevance = 1.0 - np.arange(m) / scale
     if mmr is not None and mmr < 1.0 and similarity is not None:
-        likeness, nearest = similarity.within(ids), np.zeros((n, m), dtype=np.float32)
+        similarity_to, nearest = similarity.within(ids), np.zeros((n, m), dtype=np.float32)
     for step in range(min(steps, m)):
         if mmr is not None and nearest is not None:
             value = mmr * relevance - (1.0 - mmr) * nearest
@@ -187,6 +187,6 @@ def select(
             own = group[rows, best]
             count += (group == own[:, None]) & (group >= 0) & open_rows[:, None]
             closed |= count >= cap.limit
-        if likeness is not None and nearest is not None:
-            nearest = np.maximum(nearest, np.where(open_rows[:, None], likeness(best), 0.0))
+        if similarity_to is not None and nearest is not None:
+            nearest = np.maximum(nearest, np.where(open_rows[:, None], similarity_to(best), 0.0))
     return chosen

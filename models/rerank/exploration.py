@@ -90,10 +90,10 @@ def explore(
     length = np.minimum(candidates, slots).astype(np.int64)
     expected = np.minimum(how.share * length, how.pool)
     fewer = np.floor(expected + 1e-9).astype(np.int64)  # .7 · 10 is slightly less than 7 in floating point
-    chance = np.clip(expected - fewer, 0.0, 1.0)
-    more = draws[:, 0] < chance
+    p_more = np.clip(expected - fewer, 0.0, 1.0)
+    more = draws[:, 0] < p_more
     cases = []
-    for explored_slots, weight in ((fewer, 1.0 - chance), (np.minimum(fewer + 1, length), chance)):
+    for explored_slots, weight in ((fewer, 1.0 - p_more), (np.minimum(fewer + 1, length), p_more)):
         classes = interleave(np.column_stack([length - explored_slots, explored_slots]), k)
         first = length - explored_slots  # the first candidate of the pool
         pool = np.minimum(how.pool, candidates - first)

@@ -274,24 +274,24 @@ def engagement_rates(data: Interactions, topics: sparse.csr_matrix, half_life_da
         return np.zeros(n_contents, np.float32), np.zeros(n_contents, np.float32)
     day = np.floor(np.minimum(data.age_days, FADED_HALF_LIVES * half_life_days)).astype(np.int64)
     reader_days = np.unique(data.users.astype(np.int64) * (day.max() + 1) + day) % (day.max() + 1)
-    fading = np.exp2(-np.arange(day.max() + 1) / half_life_days)
-    until = np.cumsum(np.bincount(reader_days, minlength=len(fading)) * fading)
+    decay = np.exp2(-np.arange(day.max() + 1) / half_life_days)
+    until = np.cumsum(np.bincount(reader_days, minlength=len(decay)) * decay)
     engaged = np.unique((data.users.astype(np.int64) * n_contents + data.items) * (day.max() + 1) + day)
     contents = engaged // (day.max() + 1) % n_contents
-    n = np.bincount(contents, fading[engaged % (day.max() + 1)], minlength=n_contents)
+    n = np.bincount(contents, decay[engaged % (day.max() + 1)], minlength=n_contents)
     first = np.full(n_contents, -1)
     np.maximum.at(first, data.items, day)
-    chances = np.where(first >= 0, until[np.maximum(first, 0)], 0.0)
-    met = chances > 0
-    overall = n.sum() / chances.sum()
+    trials = np.where(first >= 0, until[np.maximum(first, 0)], 0.0)
+    met = trials > 0
+    overall = n.sum() / trials.sum()
     by_topic = (topics > 0).T.astype(np.float64)
-    expected = (by_topic @ n + TOPIC_READERS * overall) / (by_topic @ chances + TOPIC_READERS)
+    expected = (by_topic @ n + TOPIC_READERS * overall) / (by_topic @ trials + TOPIC_READERS)
     many = np.asarray((topics > 0).sum(axis=1)).ravel()
     prior = np.where(many > 0, ((topics > 0) @ expected) / np.maximum(many, 1), overall)
-    found = n[met] / chances[met]
+    found = n[met] / trials[met]
     spread = float(np.var(found / prior[met]) * overall**2) if met.sum() > 1 else 0.0
     weight = np.clip(overall * (1.0 - overall) / max(spread, 1e-12) - 1.0, MIN_PRIOR, MAX_PRIOR)
-    a, b = prior * weight + n, (1.0 - prior) * weight + np.maximum(chances - n, 0.0)
+    a, b = prior * weight + n, (1.0 - prior) * weight + np.maximum(trials - n, 0.0)
     mean = np.maximum(a / (a + b), 1e-9)
     deviation = np.sqrt(a * b / ((a + b) ** 2 * (a + b + 1.0)))
     return np.log(mean).astype(np.float32), np.log1p(deviation / mean).astype(np.float32)

@@ -1,4 +1,4 @@
-"""Training examples of the ranker: candidates of the stages at earlier cutoffs, labelled by the purchases after them."""
+"""Training examples of the ranker: candidates of the stages at earlier cutoffs, labelled by the purchases after."""
 
 from __future__ import annotations
 

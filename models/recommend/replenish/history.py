@@ -172,7 +172,7 @@ class PurchaseHistory:
 
     @classmethod
     def at(cls, moment: float, days: PurchaseDays, group_days: PurchaseDays, gap_decay: float) -> PurchaseHistory:
-        """Compute the statistics of purchase days, all of which are before the moment."""
+        """Compute the statistics of purchase days, all of which are before `moment`."""
         return cls(
             moment,
             days,

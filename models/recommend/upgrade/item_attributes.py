@@ -199,10 +199,10 @@ class MarketStatistics:
         leaves = max(int(item_attributes.leaf.max(initial=-1)) + 1, 1)
         inside = np.maximum(item_attributes.leaf, 0)
         item_customers = np.bincount(own.indices, minlength=n_items).astype(np.float64)
-        fading = [
+        decayed = [
             np.bincount(data.items, np.exp2(-data.age_days / half_life), n_items) for half_life in (84.0, 28.0, 14.0)
         ]
-        smoothed = [item_customers + 0.5, *(weights + 0.2 for weights in fading)]
+        smoothed = [item_customers + 0.5, *(weights + 0.2 for weights in decayed)]
         shares = np.column_stack(
             [np.log(weights / np.bincount(inside, weights, leaves)[inside]) for weights in smoothed]
         )

@@ -61,8 +61,8 @@ COLUMNS = (
     "size apart",
     "same size",
     "size known",
-    "taste",
-    "like the usual",
+    "user similarity",
+    "usual item similarity",
 )
 # prior of the weights, used as they are if there are too few data
 PRIOR = tuple(float(name in ("popularity", "transition")) for name in COLUMNS)
@@ -252,7 +252,7 @@ class UpgradeRecommender(Recommender):
         step = item_attributes.price[items] - item_attributes.price[given]
         larger = item_attributes.log_size_ratio(items, given)
         known, apart = np.isfinite(larger), np.abs(np.nan_to_num(larger))
-        taste, alike = self._taste_similarity(own, candidate_sets, market)
+        to_user, to_usual = self._factor_similarity(own, candidate_sets, market)
         return np.column_stack(
             [
                 shares[:, 0],
@@ -267,24 +267,24 @@ class UpgradeRecommender(Recommender):
                 apart,
                 known & (apart < 0.02),
                 known,
-                taste,
-                alike,
+                to_user,
+                to_usual,
             ]
         )
 
-    def _taste_similarity(
+    def _factor_similarity(
         self, own: sparse.csr_matrix, candidate_sets: CandidateSets, market: MarketStatistics
     ) -> tuple[Floats, Floats]:
         """Return the similarity of each candidate to the user factors and to the usual item, (c,) each."""
         mine, norms = market.user_factors(own), market.norms
-        taste, alike = np.zeros(len(candidate_sets.of)), np.zeros(len(candidate_sets.of))
+        to_user, to_usual = np.zeros(len(candidate_sets.of)), np.zeros(len(candidate_sets.of))
         for start in range(0, len(candidate_sets.of), BLOCK):
             part = slice(start, start + BLOCK)
             items, sets = candidate_sets.items[part], candidate_sets.of[part]
             usual, theirs = candidate_sets.usual[sets], market.item_factors[items]
-            taste[part] = 20.0 * np.einsum("ij,ij->i", mine[candidate_sets.rows[sets]], theirs)
-            alike[part] = np.einsum("ij,ij->i", market.item_factors[usual], theirs) / (norms[usual] * norms[items])
-        return taste, alike
+            to_user[part] = 20.0 * np.einsum("ij,ij->i", mine[candidate_sets.rows[sets]], theirs)
+            to_usual[part] = np.einsum("ij,ij->i", market.item_factors[usual], theirs) / (norms[usual] * norms[items])
+        return to_user, to_usual
 
     def _base_items(self, query: Query) -> tuple[sparse.csr_matrix, Ints, Ints]:
         """Return the decayed counts of the users, and the rows and base items (usual or query items) of their sets."""

@@ -102,7 +102,7 @@ def test_hybrid_knows_an_item_by_its_traits(shop):
     """An item without interactions has the vector and the prior of its traits."""
     data = shop.interactions
     model = HybridRecommender(factors=8, epochs=3).fit(shop.with_interactions(data.where(data.items != 7)))
-    vectors, priors = model._of_traits(item_traits(shop)[1][[7]])
+    vectors, priors = model._from_traits(item_traits(shop)[1][[7]])
     np.testing.assert_allclose(vectors[0], model.index_.item_vectors[7], rtol=1e-5)
     np.testing.assert_allclose(priors[0], model.item_prior_[7], rtol=1e-5)
     assert priors[0] > 0
