@@ -22,6 +22,7 @@ from models.recommend.query import (
     ItemFilter,
     Query,
     UserAttributes,
+    check_indices,
     dense_scores,
     entry_positions,
     exclusion_matrix,
@@ -82,11 +83,9 @@ class Recommender(ABC):
     supports_cold : bool
         The model ranks items for a user without history.
     supports_fold_in : bool
-        Interactions after the fit (`recent_interactions`) change the list, and suffice for ranking a user without
-        history before the fit.
+        Interactions after the fit (`recent_interactions`) change the list, and suffice to rank for a new user.
     returns_partial_lists : bool
-        The model ranks only items that it has evidence for, so a list may have fewer than k items. Other models rank
-        every item.
+        The model ranks only items that it has evidence for, so a list may be short. Other models rank every item.
     supports_similar, supports_item_vectors, supports_evidence, supports_purchase_counts, supports_expected_days,
     supports_score_unseen, supports_similar_to : bool
         The model implements `similar_items`, `item_vectors`, `evidence`, `purchase_counts`, `expected_days`,
@@ -120,13 +119,7 @@ class Recommender(ABC):
 
     @abstractmethod
     def _scores(self, query: Query) -> NDArray[np.float32]:
-        """Score all items for a block of users.
-
-        Returns
-        -------
-        ndarray of float32, (n, n_items)
-            A new array, which the caller may overwrite; −inf for an item that is not a candidate of that user.
-        """
+        """Score all items for a block of users in a new array, (n, n_items); −inf for items that are not candidates."""
 
     def _top_k(self, query: Query, k: int, item_filter: ItemFilter) -> tuple[NDArray[np.int32], NDArray[np.float32]]:
         """Return the k best items of each user and their scores, each (n, ≤ k); scores past the end of a list are −inf.
@@ -149,12 +142,9 @@ class Recommender(ABC):
         """Set the fitted attributes from the arrays of `_state`."""
 
     def _similarity(self, item: int) -> NDArray[np.float32]:
-        """Return the similarity of every item to `item`, by default the cosine of `item_vectors`.
+        """Return the similarity of every item to `item` in a new array, (n_items,); −inf for items without one.
 
-        Returns
-        -------
-        ndarray of float32, (n_items,)
-            A new array, which the caller may overwrite; −inf for an item that is not a candidate.
+        The default is the cosine of `item_vectors`.
         """
         vectors = self.item_vectors()
         norms = np.linalg.norm(vectors, axis=1)
@@ -255,10 +245,7 @@ class Recommender(ABC):
         return Ranked.concatenate(blocks)
 
     def rank(self, user: int, items: Indices, *, attributes: UserAttributes | None = None, **given: Any) -> Ranked:
-        """Rank the given items for one user, best first, (1, len(items)).
-
-        Further keyword arguments are passed to `recommend`.
-        """
+        """Rank the given items for one user, (1, len(items)); further keyword arguments are passed to `recommend`."""
         self._check_items(items)
         allowed = np.zeros(self.n_items_, dtype=bool)
         allowed[items] = True
@@ -279,26 +266,16 @@ class Recommender(ABC):
     def save(self, folder: Path) -> None:
         """Write the parameters and the fitted arrays into `folder`."""
         folder.mkdir(parents=True, exist_ok=True)
-        write_json(
-            folder / "params.json",
-            {"name": self.name, "params": self.get_params(), "n_users": self.n_users_, "n_items": self.n_items_},
-        )
+        shape = {"n_users": self.n_users_, "n_items": self.n_items_}
+        write_json(folder / "params.json", {"name": self.name, "params": self.get_params(), **shape})
         save_arrays(folder / "state.npz", {**self._state(), **pack_csr("history", self.history_)})
 
     @classmethod
     def load(cls, folder: Path) -> Self:
-        """Read a model that `save` wrote.
-
-        Raises
-        ------
-        ArtifactError
-            The folder holds another model, or a file is missing or damaged.
-        """
+        """Read a model that `save` wrote; raise `ArtifactError` if the folder holds another model or is damaged."""
         described = load_json(folder / "params.json")
-        if described.get("name") != cls.name:
-            raise ArtifactError(
-                "the folder holds another model", where=str(folder), got=described.get("name"), allowed=cls.name
-            )
+        if (name := described.get("name")) != cls.name:
+            raise ArtifactError("the folder holds another model", where=str(folder), got=name, allowed=cls.name)
         model = cls(**described["params"])
         state = load_arrays(folder / "state.npz")
         model.n_users_, model.n_items_ = described["n_users"], described["n_items"]
@@ -337,19 +314,15 @@ class Recommender(ABC):
         elapsed_days: float = 0.0,
         items: Indices | None = None,
     ) -> Evidence | None:
-        """Return what the model knows about a user (−1: unknown) and an item, or None if it knows nothing.
-
-        The keyword arguments are those of `recommend`, for one user.
-        """
+        """Return what the model knows about a user and an item, or None; keyword arguments are as in `recommend`."""
         if not self.supports_evidence:
             raise self._unsupported("evidence")
         if not (-1 <= user < self.n_users_ and 0 <= item < self.n_items_):  # called for every item of a list
             self._check_users([user])
             self._check_items([item])
         users = np.array([user], dtype=np.int64)
-        return self._evidence(
-            Query(users, None, recent_interactions, elapsed_days, None if items is None else [items]), item
-        )
+        query = Query(users, None, recent_interactions, elapsed_days, None if items is None else [items])
+        return self._evidence(query, item)
 
     def purchase_counts(self, user: int) -> tuple[Indices, Indices]:
         """Return the items that a user interacted with before the fit, in ascending order, and their counts, (m,)."""
@@ -394,11 +367,11 @@ class Recommender(ABC):
 
     def _check_users(self, users: NDArray[np.integer[Any]] | Sequence[int]) -> NDArray[np.int64]:
         wanted = np.asarray(users, dtype=np.int64).reshape(-1)
-        _check_indices("a user", wanted, -1, self.n_users_)
+        check_indices("a user", wanted, -1, self.n_users_)
         return wanted
 
     def _check_items(self, items: NDArray[np.integer[Any]] | Sequence[int]) -> None:
-        _check_indices("an item", np.asarray(items), 0, self.n_items_)  # −1 would otherwise be the last item
+        check_indices("an item", np.asarray(items), 0, self.n_items_)  # −1 would otherwise be the last item
 
     def _cells_per_user(self, k: int) -> int:
         """Return how many numbers one user of a call needs in memory: one per item, unless a model needs fewer."""
@@ -424,12 +397,3 @@ class Recommender(ABC):
         if self.supports_fold_in and query.recent_interactions is not None:
             interacted[query.recent_interactions.users] = True
         return interacted
-
-
-def _check_indices(what: str, given: NDArray[np.integer[Any]], least: int, count: int) -> None:
-    if len(given) and (given.min() < least or given.max() >= count):
-        raise InvalidRequest(
-            f"{what} index is outside the training set",
-            got=[int(given.min()), int(given.max())],
-            allowed=f"{least}..{count - 1}",
-        )

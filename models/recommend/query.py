@@ -12,6 +12,7 @@ from scipy import sparse
 
 from features.interactions import Interactions
 from models.ranked import NOT_A_CANDIDATE, top_k
+from qianmian.errors import InvalidRequest
 
 T = TypeVar("T")
 UserAttributes = Mapping[str, str]
@@ -315,3 +316,19 @@ def exclusion_matrix(
     both = parts[0] if len(parts) == 1 else (parts[0] + parts[1]).tocsr()
     both.sort_indices()
     return both
+
+
+def check_indices(what: str, given: Indices, least: int, count: int) -> None:
+    """Check that user or item indices are in ``least … count − 1``; `what` names them in the error message.
+
+    Raises
+    ------
+    InvalidRequest
+        An index is out of range.
+    """
+    if len(given) and (given.min() < least or given.max() >= count):
+        raise InvalidRequest(
+            f"{what} index is outside the training set",
+            got=[int(given.min()), int(given.max())],
+            allowed=f"{least}..{count - 1}",
+        )

@@ -261,8 +261,8 @@ def _group(
     rhythm = np.column_stack(_rhythm(age, first, np.diff(np.append(first, len(keys)))))[:, GROUP_COLUMNS]
     pair_groups = np.empty(0, dtype=np.int64)
     if n_groups:
-        of_pairs = codes[pairs % n_items]
-        pair_groups = np.sort(pairs[of_pairs >= 0] // n_items * n_groups + of_pairs[of_pairs >= 0])
+        pair_codes = codes[pairs % n_items]
+        pair_groups = np.sort(pairs[pair_codes >= 0] // n_items * n_groups + pair_codes[pair_codes >= 0])
     distinct = np.searchsorted(pair_groups, keys[first], side="right") - np.searchsorted(pair_groups, keys[first])
     of_group = keys % max(n_groups, 1)
     recent = [

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import ClassVar
 
 import numpy as np
@@ -26,6 +25,7 @@ from models.recommend.base import (
     values_at,
 )
 from models.recommend.choice_models import fit_conditional_logit
+from models.recommend.upgrade.candidate_sets import CandidateSets, brand_lift, entries_at, has_entry
 from models.recommend.upgrade.item_attributes import (
     Floats,
     Ints,
@@ -66,33 +66,6 @@ COLUMNS = (
 )
 # prior of the weights, used as they are if there are too few data
 PRIOR = tuple(float(name in ("popularity", "transition")) for name in COLUMNS)
-
-
-@dataclass(frozen=True)
-class CandidateSets:
-    """Upgrade candidates: one set of more expensive items for each customer and category.
-
-    Attributes
-    ----------
-    rows, usual : ndarray of int64, (s,)
-        Row of the query, and usual item of the customer, of each set.
-    of, items : ndarray of int64, (c,)
-        Set (ascending) and item of each candidate.
-    limits : ndarray of float64, (n,)
-        `price_limits` of each row of the query.
-    """
-
-    rows: Ints
-    usual: Ints
-    of: Ints
-    items: Ints
-    limits: Floats
-
-    def of_sets(self, kept: NDArray[np.bool_]) -> CandidateSets:
-        """Select sets by a mask, (s,)."""
-        number = np.cumsum(kept) - 1
-        mine = kept[self.of]
-        return CandidateSets(self.rows[kept], self.usual[kept], number[self.of[mine]], self.items[mine], self.limits)
 
 
 class UpgradeRecommender(Recommender):
@@ -227,7 +200,7 @@ class UpgradeRecommender(Recommender):
         price = item_attributes.price[candidates]
         kept = (price >= base[of] + np.log(self.floor) - 1e-9) & (price <= top[of])
         of, candidates = of[kept], candidates[kept]
-        purchased = _has_entry(own, rows[of], candidates)
+        purchased = has_entry(own, rows[of], candidates)
         of, candidates = of[~purchased], candidates[~purchased]
         return CandidateSets(rows, usual, of, candidates, limits)
 
@@ -246,7 +219,7 @@ class UpgradeRecommender(Recommender):
         part = sparse.csr_matrix((together.data / of_leaf[place], together.indices, together.indptr), shape=own.shape)
         prior_share = self.prior / (market.item_customers[together.indices] + self.prior)
         left = np.bincount(place, part.data * prior_share, len(keys))
-        moved = _values(sparse.csr_matrix(part @ market.transitions), row, items)
+        moved = entries_at(sparse.csr_matrix(part @ market.transitions), row, items)
         smoothing = left[np.searchsorted(keys, row * leaves + item_attributes.leaf[items])]
         shares = market.shares[items]
         step = item_attributes.price[items] - item_attributes.price[given]
@@ -261,7 +234,7 @@ class UpgradeRecommender(Recommender):
                 step,
                 step**2,
                 step * candidate_sets.limits[row],
-                _brand_lift(own, row, item_attributes.brand[items], item_attributes, market),
+                brand_lift(own, row, item_attributes.brand[items], item_attributes, market),
                 (item_attributes.maker[items] > 0) & (item_attributes.maker[items] == item_attributes.maker[given]),
                 np.nan_to_num(larger),
                 apart,
@@ -388,30 +361,3 @@ class UpgradeRecommender(Recommender):
             **{name: state[f"market_{key}"] for key, name in MARKET_KEYS.items()},
         )
         self.by_leaf_ = self.item_attributes_.by_leaf()
-
-
-def _values(matrix: sparse.csr_matrix, rows: Ints, columns: Ints) -> Floats:
-    """Return the entries of a matrix at (row, column) pairs, (m,); 0 where none is stored."""
-    matrix.sort_indices()
-    if not matrix.nnz or not len(rows):
-        return np.zeros(len(rows))
-    width = np.int64(matrix.shape[1])
-    held = np.repeat(np.arange(matrix.shape[0], dtype=np.int64), np.diff(matrix.indptr)) * width + matrix.indices
-    wanted = rows * width + columns
-    place = np.minimum(np.searchsorted(held, wanted), len(held) - 1)
-    return np.where(held[place] == wanted, matrix.data[place], 0.0).astype(np.float64)
-
-
-def _has_entry(matrix: sparse.csr_matrix, rows: Ints, columns: Ints) -> NDArray[np.bool_]:
-    ones = sparse.csr_matrix((np.ones(matrix.nnz), matrix.indices, matrix.indptr), shape=matrix.shape)
-    return _values(ones, rows, columns) > 0
-
-
-def _brand_lift(
-    own: sparse.csr_matrix, rows: Ints, brands: Ints, item_attributes: ItemAttributes, market: MarketStatistics
-) -> Floats:
-    """Return the log-lift of a brand in a customer's purchases, smoothed by five lines of all customers, (c,)."""
-    bought = _values(sparse.csr_matrix(own @ item_attributes.brands), rows, brands)
-    lines = np.asarray(own.sum(axis=1), dtype=np.float64).ravel()[rows]
-    found: Floats = np.log((bought + 5.0 * market.brands[brands]) / (lines + 5.0) / market.brands[brands])
-    return found
