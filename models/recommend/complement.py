@@ -55,14 +55,14 @@ class ComplementRecommender(Recommender):
     """Ranks items that are bought together with the query items; without query items, with those of the last order.
 
     The link from item i to item j is ``(c(i, j) / (n(i)^given_power × n(j)^popularity_power))^sharpness``, where c
-    counts the orders that contain both and n those that contain one. An order of s items counts ``(s −
-    1)^−size_power``, because a large order is weaker evidence for each pair. Powers of 1/2 and 1/2 give the cosine, 1
-    and 0 the conditional probability, 1 and 1 the lift (Deshpande & Karypis 2004, whose α is the popularity power
-    here). Powers in between avoid both links of popular items to everything and strong links from pairs seen twice. The
-    links of an item are summed over the query items and divided by the largest sum, which gives ``link`` in [0, 1].
-    ``own`` is the decayed share of the user's orders that contain the item, where an order b counts ``2^(−age /
-    own_half_life_days) × (1 + own_overlap × |b ∩ query| / sqrt(|b| |query|))`` and `own_prior_orders` empty orders are
-    added.
+    counts the orders that contain both and n those that contain one. An order of s items counts
+    ``(s − 1)^−size_power``, because a large order is weaker evidence for each pair. Powers of 1/2 and 1/2 give the
+    cosine, 1 and 0 the conditional probability, 1 and 1 the lift (Deshpande & Karypis 2004, whose α is the popularity
+    power here). Powers in between avoid both links of popular items to everything and strong links from pairs seen
+    twice. The links of an item are summed over the query items and divided by the largest sum, which gives ``link`` in
+    [0, 1]. ``own`` is the decayed share of the user's orders that contain the item, where an order b counts
+    ``2^(−age / own_half_life_days) × (1 + own_overlap × |b ∩ query| / sqrt(|b| |query|))`` and `own_prior_orders` empty
+    orders are added.
 
         score = (link + link_floor) × (own + own_floor) − link_floor × own_floor
 

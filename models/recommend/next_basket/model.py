@@ -45,11 +45,11 @@ LIST_LENGTH = 10  # length of the lists that the weight is chosen by
 class NextBasketRecommender(Recommender):
     """Scores item i for customer u by ``ρ_i ρ_u s_ui + w n_ui``: repurchases, and next purchases of similar states.
 
-    Repurchases: s_ui is the decayed share of the customer's orders that contain the item, ``Σ_b 2^(−age_b / half_life)
-    [i ∈ b] / (1 + Σ_b 2^(−age_b / half_life))``. ρ_i is the repurchase rate of the item: its frequency in the next
-    order per unit of share, over the earlier orders of all customers, shrunk to the rate of all items. ρ_u is the
-    repurchase rate of the customer relative to the expected one. The rates separate items that are bought regularly
-    (milk) from those that are not (a tent).
+    Repurchases: s_ui is the decayed share of the customer's orders that contain the item,
+    ``Σ_b 2^(−age_b / half_life) [i ∈ b] / (1 + Σ_b 2^(−age_b / half_life))``. ρ_i is the repurchase rate of the item:
+    its frequency in the next order per unit of share, over the earlier orders of all customers, shrunk to the rate of
+    all items. ρ_u is the repurchase rate of the customer relative to the expected one. The rates separate items that
+    are bought regularly (milk) from those that are not (a tent).
 
     Next purchases: every earlier order of every customer gives a state, the tf-idf vector of the purchases before it
     with a shorter half-life. n_ui is the share of the `neighbours` states most similar to the customer's current state,

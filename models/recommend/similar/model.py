@@ -46,20 +46,22 @@ Floats = NDArray[np.float32]
 class SimilarRecommender(Recommender):
     """Ranks items by the probability that a customer switches to them from the query items or the last order.
 
-    Items that share more levels of the category rank first: ``similarity(i, j) = (levels of i's category shared by j +
-    σ(z)) / (levels + 1)`` with ``σ(z) = (1 + z / (1 + |z|)) / 2``. z is a weighted sum of the cosine of the item
-    vectors, the popularity of j, the closeness of prices and other numbers, and the equality of brand and other text
-    attributes. The weights are learnt from switches: first purchases of an item j, in the last `learn_days`, from a
-    category that the customer has bought from before, where i is the last item bought from it. A multinomial logit
-    (McFadden 1974) explains the choice of j among a sample (McFadden 1978) of the items of that category that the
-    customer has not bought. The features for learning are computed from the data before those days. An item without
-    customers is compared by its attributes alone, with weights learnt without behaviour.
+    Items that share more levels of the category rank first:
+    ``similarity(i, j) = (levels of i's category shared by j + σ(z)) / (levels + 1)`` with
+    ``σ(z) = (1 + z / (1 + |z|)) / 2``. z is a weighted sum of the cosine of the item vectors, the popularity of j, the
+    closeness of prices and other numbers, and the equality of brand and other text attributes. The weights are learnt
+    from switches: first purchases of an item j, in the last `learn_days`, from a category that the customer has bought
+    from before, where i is the last item bought from it. A multinomial logit (McFadden 1974) explains the choice of j
+    among a sample (McFadden 1978) of the items of that category that the customer has not bought. The features for
+    learning are computed from the data before those days. An item without customers is compared by its attributes
+    alone, with weights learnt without behaviour.
 
     Parameters
     ----------
     factors : int
-        Dimensions of the item vectors: a truncated SVD of the interaction matrix with customers weighted by ``(items
-        bought + 5)^-1/2`` and items scaled to norm 1, so that products approximate the cosine of the customers.
+        Dimensions of the item vectors: a truncated SVD of the interaction matrix with customers weighted by
+        ``(items bought + 5)^-1/2`` and items scaled to norm 1, so that products approximate the cosine of the
+        customers.
     recent_days : float
         Window of the recent customers in days.
     learn_days : float or None
