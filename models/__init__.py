@@ -1,1 +1,1 @@
-"""Floor 3: recommenders, classifiers, lookalike: fit, predict, save, load, nothing else. Imports `features` and `qianmian`."""
+"""Recommenders, classifiers and lookalike: fit, predict, save, load. Imports `features` and `qianmian`."""

@@ -1,4 +1,4 @@
-"""`ModelBundle`: everything one registered model needs to answer, as a folder of checksummed files."""
+"""`ModelBundle`: everything that a registered model needs for inference, as a folder of files with checksums."""
 
 from __future__ import annotations
 
@@ -40,24 +40,26 @@ LIBRARIES = (
 
 @dataclass(frozen=True)
 class ModelBundle:
-    """A fitted model and what its indices, columns and numbers mean.
+    """A fitted model and the metadata that its indices and feature columns refer to.
 
     Attributes
     ----------
     kind : str
-        The entry in `models.kinds.MODELS` that loads it.
+        Key in `models.kinds.MODELS` of the class that loads the model.
+    model : Savable
+        The fitted model.
+    as_of : datetime
+        Naive UTC. Only data before this time were used for fitting.
+    spec : FeatureSpec or None
+        The feature columns that the model expects.
     user_ids, item_ids : ndarray of str
-        The id of each row and of each column; empty where the model has no such axis.
+        Ids of the user and item indices; empty if the model has no such axis.
     item_attributes : dict of str to ndarray, each (n_items,)
         As in `TrainingSet`.
-    spec : FeatureSpec or None
-        The feature columns the model expects.
-    as_of : datetime
-        Naive UTC; nothing at or after it was read in fitting.
     config : dict
         Settings and parameters of the fit.
     facts : dict
-        data digest, seed, horizon and whatever else describes the fit; written into the manifest.
+        Data digest, seed, horizon and other descriptions of the fit, written into the manifest.
     """
 
     kind: str
@@ -81,14 +83,13 @@ class ModelBundle:
         return IdMap(self.item_ids)
 
     def save(self, folder: Path) -> None:
-        """Write the bundle; `manifest.json` comes last and lists the checksum of every other file."""
+        """Write the bundle; `manifest.json` is written last and lists the checksum of every other file."""
         folder.mkdir(parents=True, exist_ok=True)
         self.model.save(folder / "model")
         save_arrays(folder / "ids.npz", {"user_ids": self.user_ids, "item_ids": self.item_ids})
-        # the columns of a catalogue may have any name: numbered in the archive, named in the manifest
-        save_arrays(
-            folder / "items.npz", {f"column_{i}": values for i, values in enumerate(self.item_attributes.values())}
-        )
+        # catalogue columns may have any name, so the archive numbers them and the manifest lists their names
+        columns = {f"column_{i}": values for i, values in enumerate(self.item_attributes.values())}
+        save_arrays(folder / "items.npz", columns)
         if self.spec is not None:
             write_json(folder / "spec.json", self.spec.as_dict())
         files = {str(path.relative_to(folder)): checksum(path) for path in sorted(folder.rglob("*")) if path.is_file()}
@@ -109,17 +110,17 @@ class ModelBundle:
 
     @classmethod
     def load(cls, folder: Path) -> ModelBundle:
-        """Verify every checksum, then load.
+        """Verify all checksums, then load the bundle.
 
         Raises
         ------
         ArtifactError
-            A file is missing, changed or of another format; nothing of it has been used then.
+            A file is missing, was changed or has another format. The checks run before any file is loaded.
         """
         manifest = verify(folder)
         if manifest["kind"] not in MODELS:
             raise ArtifactError(
-                "the model is of a kind this version does not know",
+                "this version does not know the kind of the model",
                 where=str(folder),
                 got=manifest["kind"],
                 allowed=", ".join(MODELS),
@@ -129,7 +130,7 @@ class ModelBundle:
         spec = FeatureSpec.of(load_json(folder / "spec.json")) if manifest["spec_hash"] else None
         if spec is not None and spec.hash != manifest["spec_hash"]:
             raise ArtifactError(
-                "the feature spec is not the one the model was trained on",
+                "the feature spec differs from the one that the model was trained on",
                 where=str(folder / "spec.json"),
                 hint=RETRAIN,
             )
@@ -149,7 +150,13 @@ class ModelBundle:
 
 
 def verify(folder: Path) -> dict[str, Any]:
-    """The manifest of a bundle whose files are all as they were written."""
+    """Check the manifest and the checksums of a bundle, and return the manifest.
+
+    Raises
+    ------
+    ArtifactError
+        The manifest is incomplete or has another format, or a file is missing, was changed or is not listed.
+    """
     manifest = load_json(folder / "manifest.json")
     if manifest.get("format") != FORMAT_VERSION:
         raise ArtifactError(
@@ -161,19 +168,25 @@ def verify(folder: Path) -> dict[str, Any]:
         )
     if missing := [key for key in MANIFEST_KEYS if key not in manifest]:
         raise ArtifactError(
-            "the model's manifest is incomplete", where=str(folder), got=f"no {', '.join(missing)}", hint=RETRAIN
+            "the manifest of the model is incomplete",
+            where=str(folder),
+            got=f"missing: {', '.join(missing)}",
+            hint=RETRAIN,
         )
     try:
         datetime.fromisoformat(manifest["as_of"])
     except (TypeError, ValueError) as error:
         raise ArtifactError(
-            "the model's as_of is not a time", where=str(folder), got=manifest["as_of"], hint=RETRAIN
+            "the as_of of the model is not a valid time", where=str(folder), got=manifest["as_of"], hint=RETRAIN
         ) from error
     files: Mapping[str, str] = manifest["files"]
     state = (path.relative_to(folder) for path in folder.rglob("*") if path.suffix in (".npz", ".json"))
     if unlisted := sorted({str(path) for path in state} - set(files) - {"manifest.json"}):
         raise ArtifactError(
-            "the model holds a file its manifest does not vouch for", where=str(folder), got=unlisted[0], hint=RETRAIN
+            "the model contains a file that its manifest does not list",
+            where=str(folder),
+            got=unlisted[0],
+            hint=RETRAIN,
         )
     for name, expected in files.items():
         path = folder / name
@@ -181,13 +194,15 @@ def verify(folder: Path) -> dict[str, Any]:
             raise ArtifactError("a file of a model is missing", where=str(path), hint=RETRAIN)
         if checksum(path) != expected:
             raise ArtifactError(
-                "a file of a model is not what was written (its checksum differs)", where=str(path), hint=RETRAIN
+                "a file of a model was changed after it was written (its checksum differs)",
+                where=str(path),
+                hint=RETRAIN,
             )
     return manifest
 
 
 def library_versions() -> dict[str, str]:
-    """Installed versions of the libraries a model depends on."""
+    """Return the installed versions of the libraries that models depend on."""
     found = {}
     for name in LIBRARIES:
         try:

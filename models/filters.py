@@ -1,11 +1,14 @@
-"""Filters over items: and/or/not over comparisons of item attributes, as data; `models.item_table` answers them with a mask over the catalogue.
+"""Item filters: and/or/not over comparisons of item attributes, as data; `models.item_table` computes their masks.
 
 The language is that of segment rules (`features.profiles.rules`) with ``attribute`` in place of ``feature``:
 
-``{"all": [filter, …]}`` · ``{"any": [filter, …]}`` · ``{"not": filter}`` · ``{"attribute": name, "operator": op, "value": v}``;
-operators ``== != < <= > >= in known`` as there, and ``between`` (both ends count) and ``contains`` (one of the parts of a text joined by
-``|``). ``and``, ``or``, ``op`` and the words of `OPERATOR_ALIASES` say the same. ``{"brand": ["A", "B"], "price": 2}`` is short for all of them, each
-``in``. A value that is not known passes no comparison but ``known`` false. A category is met by itself and by everything below it.
+``{"all": [filter, …]}`` · ``{"any": [filter, …]}`` · ``{"not": filter}`` ·
+``{"attribute": name, "operator": op, "value": v}``
+
+The operators are ``== != < <= > >= in known`` as in segment rules, ``between`` (both ends inclusive) and ``contains``
+(equals one of the parts of a text joined by ``|``). ``and``, ``or``, ``op`` and the keys of `OPERATOR_ALIASES` are
+aliases. ``{"brand": ["A", "B"], "price": 2}`` is shorthand for ``all`` of its entries, each compared with ``in``. A
+missing value passes no comparison except ``known`` false. A category matches itself and every category below it.
 """
 
 from __future__ import annotations
@@ -18,7 +21,7 @@ from features.compute.algebra import Operator, Scalar
 from features.profiles.rules import MAX_COMPARISONS, MAX_DEPTH
 from qianmian.errors import InvalidRequest
 
-MAX_VALUES = 10_000  # in all lists of one filter together
+MAX_VALUES = 10_000  # values in all lists of one filter together
 MAX_PROBLEMS = 10
 OPERATORS: tuple[str, ...] = (*get_args(Operator), "between", "contains")
 OPERATOR_ALIASES = {
@@ -37,7 +40,7 @@ KEYS = ("attribute", "operator", "op", "value", *GROUPS)
 
 @dataclass(frozen=True)
 class AttributeCondition:
-    """One comparison of an attribute; `path` is where it stands in what was given, for errors."""
+    """One comparison of an attribute; `path` is its position in the input, for error messages."""
 
     attribute: str
     operator: str
@@ -47,32 +50,39 @@ class AttributeCondition:
 
 @dataclass(frozen=True)
 class FilterGroup:
-    """Filters together: all of them, any of them, or (one) not."""
+    """A combination of filters: all of them, any of them, or the negation of one."""
 
     how: Literal["all", "any", "not"]
     filters: tuple[FilterExpression, ...]
 
 
 FilterExpression = AttributeCondition | FilterGroup
-Problem = tuple[str, str]  # where, what
+Problem = tuple[str, str]  # path, message
 
 
 def parse(data: Any, where: str = "filters") -> FilterExpression | None:
-    """A filter from its data; None for none (``{}``).
+    """Parse a filter; None and ``{}`` give None.
+
+    Parameters
+    ----------
+    data : object
+        The filter as JSON data.
+    where : str
+        Path of the filter in the request, for error messages.
 
     Raises
     ------
     InvalidRequest
-        All mistakes together, each with the path to it; `field` is the first one's.
+        The filter is invalid. The message lists all problems with their paths; `field` is the path of the first.
 
     Examples
     --------
     >>> parse({"brand": ["A", "B"]})
     AttributeCondition(attribute='brand', operator='in', value=('A', 'B'), path='filters.brand')
-    >>> parse({"and": [{"attribute": "price", "op": "about", "value": 2}]})
+    >>> parse({"and": [{"attribute": "price", "op": "about", "value": 2}]})  # doctest: +ELLIPSIS
     Traceback (most recent call last):
     ...
-    qianmian.errors.InvalidRequest: filters.and[0].op: unknown operator 'about'; allowed: ==, !=, <, <=, >, >=, in, known, between, contains
+    qianmian.errors.InvalidRequest: filters.and[0].op: unknown operator 'about'; allowed: ==, !=, ...
     """
     if data is None or data == {}:
         return None
@@ -87,12 +97,12 @@ def parse(data: Any, where: str = "filters") -> FilterExpression | None:
 
 
 def raise_problems(problems: Sequence[Problem]) -> None:
-    """Raise what was found, all of it in one error.
+    """Raise one error that lists all problems, or return if there are none.
 
     Raises
     ------
     InvalidRequest
-        There are any.
+        There is at least one problem.
     """
     if problems:
         lines = [f"{path}: {text}" for path, text in problems[:MAX_PROBLEMS]]
@@ -101,7 +111,7 @@ def raise_problems(problems: Sequence[Problem]) -> None:
 
 
 class _FilterParser:
-    """Reads a filter and gathers what is wrong with it."""
+    """Parses a filter and collects its problems."""
 
     def __init__(self) -> None:
         self.problems: list[Problem] = []
@@ -109,63 +119,63 @@ class _FilterParser:
         self.values = 0
 
     def add_problem(self, path: str, text: str) -> AttributeCondition | None:
-        """Note it; None, so that a reader can end with it."""
+        """Record a problem and return None, so that callers can return the result of this call."""
         self.problems.append((path, text))
         return None
 
     def filter(self, data: Any, path: str, depth: int) -> FilterExpression | None:
         if depth > MAX_DEPTH:
-            return self.add_problem(path, f"nested deeper than {MAX_DEPTH}")
+            return self.add_problem(path, f"filters are nested deeper than {MAX_DEPTH} levels")
         if not isinstance(data, Mapping):
-            return self.add_problem(path, f"a filter is an object; got {type(data).__name__}")
+            return self.add_problem(path, f"a filter must be an object; got {type(data).__name__}")
         heads = [key for key in ("attribute", *GROUPS) if key in data]
         if not heads:
             return self.shorthand(data, path)
         if len(heads) > 1:
-            return self.add_problem(path, f"exactly one of {', '.join(heads)} at a time")
+            return self.add_problem(path, f"use exactly one of {', '.join(heads)} in one filter")
         head = heads[0]
         allowed = ("attribute", "operator", "op", "value") if head == "attribute" else (head,)
         for key in data:
             if key not in allowed:
-                self.add_problem(
-                    f"{path}.{key}", f"unknown; allowed beside {head}: {', '.join(allowed[1:]) or 'nothing'}"
-                )
+                others = ", ".join(allowed[1:]) or "nothing"
+                self.add_problem(f"{path}.{key}", f"unknown key; allowed together with '{head}': {others}")
         if head == "attribute":
             return self.condition(data, path)
         inner = [data[head]] if head == "not" else data[head]
         if not isinstance(inner, Sequence) or isinstance(inner, str) or not inner:
-            return self.add_problem(f"{path}.{head}", "takes a list of filters that is not empty")
+            return self.add_problem(f"{path}.{head}", f"'{head}' takes a non-empty list of filters")
         if self.tests > MAX_COMPARISONS:
             return None
         paths = [f"{path}.{head}" if head == "not" else f"{path}.{head}[{number}]" for number in range(len(inner))]
         filters = [self.filter(part, place, depth + 1) for part, place in zip(inner, paths, strict=True)]
-        return FilterGroup(GROUPS[head], tuple(one for one in filters if one is not None))  # type: ignore[arg-type]
+        valid = tuple(part for part in filters if part is not None)
+        return FilterGroup(GROUPS[head], valid)  # type: ignore[arg-type]
 
     def shorthand(self, data: Mapping[str, Any], path: str) -> FilterExpression | None:
-        """``{"brand": "A", "category": ["B", "C"]}``: all of them, each one of its values."""
+        """Parse ``{"brand": "A", "category": ["B", "C"]}``, which means ``all`` entries, each with ``in``."""
         if not data:
-            return self.add_problem(path, "an empty filter says nothing; leave it out")
+            return self.add_problem(path, "the filter is empty; leave it out")
         found = []
         for name, value in data.items():
             listed = value if isinstance(value, list | tuple) else [value]
             found.append(self.test(str(name), "in", listed, f"{path}.{name}", f"{path}.{name}"))
-        conditions = tuple(one for one in found if one is not None)
+        conditions = tuple(condition for condition in found if condition is not None)
         return conditions[0] if len(conditions) == 1 else FilterGroup("all", conditions)
 
     def condition(self, data: Mapping[str, Any], path: str) -> AttributeCondition | None:
         name = data["attribute"]
         if not isinstance(name, str) or not name:
-            return self.add_problem(f"{path}.attribute", f"the name of an attribute; got {name!r}")
+            return self.add_problem(f"{path}.attribute", f"must be the name of an attribute; got {name!r}")
         if "operator" in data and "op" in data:
-            return self.add_problem(f"{path}.op", "operator and op are the same; give one")
+            return self.add_problem(f"{path}.op", "'op' is an alias of 'operator'; use only one of them")
         key = "op" if "op" in data else "operator"
         given = data.get(key, "==")
-        said = OPERATOR_ALIASES.get(given, given) if isinstance(given, str) else given
-        if said not in OPERATORS:
+        operator = OPERATOR_ALIASES.get(given, given) if isinstance(given, str) else given
+        if operator not in OPERATORS:
             return self.add_problem(f"{path}.{key}", f"unknown operator {given!r}; allowed: {', '.join(OPERATORS)}")
-        if "value" not in data and said != "known":
+        if "value" not in data and operator != "known":
             return self.add_problem(f"{path}.value", "is required")
-        return self.test(name, str(said), data.get("value", True), path, f"{path}.value")
+        return self.test(name, str(operator), data.get("value", True), path, f"{path}.value")
 
     def test(self, name: str, op: str, value: Any, path: str, value_path: str) -> AttributeCondition | None:
         self.tests += 1
@@ -180,7 +190,8 @@ class _FilterParser:
                 len(listed) != 2 or kinds_of(listed) not in ({"number"}, {"text"}) or listed[0] > listed[1]
             ):
                 return self.add_problem(
-                    value_path, f"'between' takes [from, to], two numbers or two texts in order; got {shown(value)}"
+                    value_path,
+                    f"'between' takes [from, to], two numbers or two texts in ascending order; got {shown(value)}",
                 )
             return AttributeCondition(name, op, tuple(listed), path)
         if op == "known" and not isinstance(value, bool):
@@ -195,24 +206,24 @@ class _FilterParser:
 def _is_value(value: Any) -> bool:
     if isinstance(value, bool | str):
         return True
-    return isinstance(value, int | float) and abs(value) < 1e300  # an integer of JSON may be longer than any float
+    return isinstance(value, int | float) and abs(value) < 1e300  # a JSON integer may exceed every float
 
 
 def shown(value: Any) -> str:
-    """A value in an error text, at most 80 characters."""
+    """Format a value for an error message, in at most 80 characters."""
     text = repr(value)
     return text if len(text) <= 80 else text[:77] + "…"
 
 
 def kinds_of(values: Sequence[Scalar]) -> set[str]:
-    """What values are: text, number, boolean."""
+    """Return the kinds of the values: text, number, boolean."""
     return {
         "boolean" if isinstance(value, bool) else "text" if isinstance(value, str) else "number" for value in values
     }
 
 
 def conditions(given: FilterExpression | None) -> Iterator[AttributeCondition]:
-    """Every comparison of a filter."""
+    """Iterate over the comparisons of a filter."""
     if isinstance(given, AttributeCondition):
         yield given
     elif given is not None:

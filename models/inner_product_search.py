@@ -1,4 +1,4 @@
-"""Exact top-k of inner products, without ever holding users × items."""
+"""Exact top-k search by inner product, without a dense users × items matrix."""
 
 from __future__ import annotations
 
@@ -28,33 +28,36 @@ from models.topk import (
 )
 from qianmian.errors import DataError
 
-LARGEST = 1e18  # what longer vectors score may not be a float32
-REFIT = "fit again: the training diverged, or the file is damaged"
+LARGEST = 1e18  # largest norm; the scores of longer vectors may overflow float32
+REFIT = "fit the model again: the training diverged, or the file is damaged"
 CHUNK = 512  # items that share a bound
-FIRST = 2048  # items every user is scored on, best bound first; they give the first threshold
-WIDEST = 16_384
-TILE_CELLS = 1 << 19  # scores held at a time, a worker
-USERS = 512  # a block of them shares a pass over the items
-MARGIN = 4  # places beyond k whose scores are computed again before the cut
-COMPACT = 0.15  # new candidates a place of the list, before the lists are cut and the thresholds rise
-_parallel_search_lock = (
-    threading.Lock()
-)  # two callers that set and restore BLAS's one number of threads would mix it up
+FIRST = 2048  # items with the best bounds that every user is scored on; they give the first threshold
+WIDEST = 16_384  # largest number of items per step
+TILE_CELLS = 1 << 19  # scores held in memory at a time per worker
+USERS = 512  # users per block; a block shares a pass over the items
+MARGIN = 4  # positions beyond k whose scores are recomputed before the final cut
+COMPACT = 0.15  # new candidates per list position after which the lists are cut and the thresholds updated
+# the BLAS thread count is global to the process, so two callers must not set and restore it concurrently
+_parallel_search_lock = threading.Lock()
 
 
 class FactorIndex:
-    """Item vectors laid out for exact search by inner product: ``score(u, i) = x_u · y_i + b_i``.
+    """Item vectors prepared for exact search by inner product: ``score(u, i) = x_u · y_i + b_i``.
 
-    Items are kept in the order of a bound. ``x · y ≤ |x| |y|`` (Cauchy–Schwarz), so once a user has k candidates above the bound of all that is
-    left, the rest is never scored: on learnt factors, whose lengths differ, most of the catalogue (the bucket pruning of LEMP, Teflioudi, Gemulla
-    and Mykytiuk 2015). What is left is scored by block matrix products of bounded size. Nothing is approximate.
+    Items are sorted by an upper bound of their score. As ``x · y ≤ |x| |y|`` (Cauchy–Schwarz), the search for a user
+    ends once k candidates score above the bound of all remaining items. With learnt factors, whose norms differ, this
+    skips most of the catalogue (bucket pruning as in LEMP; Teflioudi, Gemulla and Mykytiuk 2015). The other items are
+    scored by block matrix products of bounded size. The result is exact.
 
     Parameters
     ----------
     item_vectors : ndarray of float32, (n_items, d)
+        Vectors y.
     item_bias : ndarray of float32, (n_items,), optional
+        Biases b.
     typical_norm : float
-        Length of a usual user vector; weighs the items' lengths against their biases in the order of the bound. No answer depends on it.
+        Norm of a typical user vector, which balances item norms and biases in the sort order. It affects only the
+        speed.
 
     Raises
     ------
@@ -84,22 +87,22 @@ class FactorIndex:
 
     @property
     def item_vectors(self) -> NDArray[np.float32]:
-        """(n_items, d), by index."""
+        """The item vectors in their original order, (n_items, d)."""
         return self._vectors
 
     def scores(self, user_vectors: NDArray[np.float32]) -> Scores:
-        """All scores of n users, a fresh (n, n_items) array: for few users at a time."""
+        """Return all scores of n users as a new array, (n, n_items); meant for few users at a time."""
         scores = np.asarray(user_vectors @ self._vectors.T, dtype=np.float32)
         return scores if self._bias is None else scores + self._bias
 
     def score_items(self, user_vectors: NDArray[np.float32], ids: NDArray[np.integer[Any]]) -> Scores:
-        """Scores of given items (n, m) for n users; −inf for the id −1. To the last bit those that `search` answers."""
+        """Return the scores of item ids, (n, m), for n users; −inf for the id −1. Identical to those of `search`."""
         inside = np.maximum(ids, 0)
         scores = np.empty(ids.shape, dtype=np.float32)
         block = max(1, TILE_CELLS // max(1, ids.shape[1] * self.factors))
         for start in range(0, len(ids), block):
             some = slice(start, start + block)
-            # a matrix product rounds differently in each corner of its tiles; this sum has one order, whoever else is asked about
+            # the rounding of a matrix product depends on the batch; the order of this sum does not
             scores[some] = np.einsum("nd,nmd->nm", user_vectors[some], self._vectors[inside[some]])
         if self._bias is not None:
             scores += self._bias[inside]
@@ -115,19 +118,20 @@ class FactorIndex:
         excluded: sparse.csr_matrix | None = None,
         threads: int | None = None,
     ) -> tuple[Ids, Scores]:
-        """The k best items of each user; equal scores go to the lower index.
+        """Find the k best items of each user; ties go to the lower index.
 
         Parameters
         ----------
         user_vectors : ndarray of float32, (n, d)
+            Vectors x.
         k : int
-            ≥ 1.
+            Length of the lists, ≥ 1.
         allowed : ndarray of bool, (n_items,), optional
-            Only these.
+            Items that may be found; all by default.
         excluded : csr_matrix, (n, n_items), optional
-            Not these, per user.
+            Items that each user must not get.
         threads : int, optional
-            Default: one a core there is.
+            Number of threads; by default the thread budget of the caller.
 
         Returns
         -------
@@ -150,7 +154,7 @@ class FactorIndex:
         catalogue = self._catalogue if allowed is None else self._catalogue.restricted(allowed, n)
         wanted = min(k + MARGIN, catalogue.size)
 
-        def answer(rows: slice, found: NDArray[np.int64]) -> None:
+        def store(rows: slice, found: NDArray[np.int64]) -> None:
             keys = encode_keys(self.score_items(users[rows], found), found)
             keys[found < 0] = NO_KEY
             keys.sort(axis=1)
@@ -159,15 +163,11 @@ class FactorIndex:
             ids[rows, width:], scores[rows, width:] = -1, NOT_A_CANDIDATE
 
         if n == 1 and wanted:
-            answer(
-                slice(0, 1),
-                catalogue.search_one(
-                    users[0], float(lengths[0]), wanted, None if excluded is None else excluded.indices
-                ),
-            )
+            out_items = None if excluded is None else excluded.indices
+            store(slice(0, 1), catalogue.search_one(users[0], float(lengths[0]), wanted, out_items))
             return ids, scores
         workers = max(1, threads if threads is not None else thread_budget())
-        # blocks of one size, as many for every worker; long lists want fewer users at a time
+        # blocks of equal size, equally many per worker; long lists need blocks of fewer users
         most = max(16, min(USERS, (1 << 21) // (4 * k)))
         block = -(-n // (workers * -(-n // (workers * most)))) if n > most // 4 else n
         starts = itertools.count(0, block)
@@ -178,11 +178,10 @@ class FactorIndex:
                 rows = slice(start, min(start + block, n))
                 out = None if excluded is None else _entries(excluded, rows)
                 found, tile = catalogue.best(users[rows], lengths[rows], wanted, out, tile)
-                answer(rows, found)
+                store(rows, found)
 
-        if (
-            block >= n or workers == 1 or not _parallel_search_lock.acquire(blocking=False)
-        ):  # while another caller has the cores, one of them is enough
+        # while another caller uses the cores, this one uses a single thread
+        if block >= n or workers == 1 or not _parallel_search_lock.acquire(blocking=False):
             work(0)
         else:
             try:
@@ -194,7 +193,7 @@ class FactorIndex:
 
 
 class _Catalogue:
-    """The items one search may answer with, in the order of their bounds."""
+    """The items of one search, sorted by their bounds."""
 
     def __init__(
         self,
@@ -207,22 +206,21 @@ class _Catalogue:
         self.columns, self.order, self.norms, self.bias, self.n_items = columns, order, norms, bias, n_items
         self.size = len(order)
         chunks = np.arange(0, self.size, CHUNK)
-        slack = 1.0 + 4.0 * (len(columns) + 2) * float(np.finfo(np.float32).eps)  # what rounding may add to a score
+        slack = 1.0 + 4.0 * (len(columns) + 2) * float(np.finfo(np.float32).eps)  # rounding error of a score
         self.longest = np.maximum.reduceat(norms, chunks).astype(np.float64) * slack if self.size else np.empty(0)
         self.highest = np.zeros(len(chunks))
         if bias is not None and self.size:
             self.highest = np.maximum.reduceat(bias, chunks).astype(np.float64)
             self.highest += np.abs(np.where(np.isfinite(self.highest), self.highest, 0.0)) * (slack - 1.0)
-        # of all items from a chunk on
+        # bounds of all items from a chunk on
         self.longest_left = np.maximum.accumulate(self.longest[::-1])[::-1]
         self.highest_left = np.maximum.accumulate(self.highest[::-1])[::-1]
 
     def restricted(self, allowed: NDArray[np.bool_], n: int) -> _Catalogue:
-        """Only what is allowed, (n_items,), for a search of n users."""
+        """Return the catalogue of the allowed items, (n_items,), for a search of n users."""
         inside = allowed[self.order]
-        if (
-            n < 64 and 8 * int(inside.sum()) > self.n_items
-        ):  # to copy the vectors of what is allowed would cost more than to score the rest
+        # for few users, copying the vectors of the allowed items costs more than scoring the others
+        if n < 64 and 8 * int(inside.sum()) > self.n_items:
             masked = np.where(inside, np.float32(0.0) if self.bias is None else self.bias, NOT_A_CANDIDATE)
             return _Catalogue(self.columns, self.order, self.norms, masked, self.n_items)
         kept = np.flatnonzero(inside)
@@ -231,7 +229,7 @@ class _Catalogue:
 
     @cached_property
     def place(self) -> NDArray[np.int64]:
-        """Where each item stands in the order, −1 nowhere, (n_items,)."""
+        """The position of each item in the sort order, (n_items,); −1 for an item that is not in the catalogue."""
         place = np.full(self.n_items, -1, dtype=np.int64)
         place[self.order] = np.arange(self.size)
         return place
@@ -239,7 +237,7 @@ class _Catalogue:
     def search_one(
         self, user: NDArray[np.float32], length: float, k: int, excluded: NDArray[np.integer[Any]] | None
     ) -> NDArray[np.int64]:
-        """`best` for one user, (1, k), with as few calls as may be: what an online answer waits for."""
+        """Do the work of `best` for one user, (1, k), with few NumPy calls, for the latency of online requests."""
         scores = np.empty(self.size, dtype=np.float32)
         positions = None if excluded is None else self.place[excluded]
         start, end, least = 0, min(max(FIRST, 4 * k), self.size), MIN_FINITE
@@ -272,14 +270,14 @@ class _Catalogue:
         excluded: tuple[NDArray[Any], NDArray[Any]] | None,
         tile: NDArray[np.float32],
     ) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
-        """The k best of a block of users, (n, k), −1 past the end, and the buffer that may be used again."""
+        """Return the k best items of a block of users, (n, k), −1 past the end, and the buffer for the next block."""
         n = len(users)
         if not k:
             return np.empty((n, 0), dtype=np.int64), tile
         lists, least = TopKBuffer(n, k), np.full(n, MIN_FINITE)
-        out_rows, out_positions = (
-            self._by_place(*excluded) if excluded is not None else (np.empty(0, np.int64), np.empty(0, np.int64))
-        )
+        out_rows, out_positions = np.empty(0, np.int64), np.empty(0, np.int64)
+        if excluded is not None:
+            out_rows, out_positions = self._by_place(*excluded)
         start, width = 0, -(-max(FIRST, 4 * k) // CHUNK) * CHUNK
         while start < self.size:
             chunk = start // CHUNK
@@ -308,9 +306,8 @@ class _Catalogue:
                 hits = np.flatnonzero(scores >= reached[:, None])
                 rows = hits // (end - start)
                 if len(hits):
-                    lists.add(
-                        live[rows], encode_keys(scores.ravel()[hits], self.order[hits - rows * (end - start) + start])
-                    )
+                    columns = self.order[hits - rows * (end - start) + start]
+                    lists.add(live[rows], encode_keys(scores.ravel()[hits], columns))
                 if start == 0 or lists.new > COMPACT * k * n:
                     lists.cut()
                     least = lists.thresholds()
@@ -320,7 +317,7 @@ class _Catalogue:
         return np.where(best == NO_KEY, -1, best & LOW_HALF), tile
 
     def _by_place(self, rows: NDArray[Any], items: NDArray[Any]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-        """(row, item) pairs as (row, place in the order), places rising; items that are not in it left out."""
+        """Convert (row, item) pairs to (row, position), sorted by position; items outside the catalogue are dropped."""
         positions = self.place[items]
         order = np.argsort(positions, kind="stable")
         order = order[np.searchsorted(positions[order], 0) :]
@@ -332,7 +329,7 @@ def _norms(vectors: NDArray[np.float32], what: str) -> NDArray[np.float32]:
         norms = np.sqrt(np.einsum("nd,nd->n", vectors, vectors))
     bad = int((~(norms <= LARGEST)).sum())
     if bad:
-        raise DataError(f"{what} are not finite", got=f"{bad} of {len(vectors)}", hint=REFIT)
+        raise DataError(f"{what} are not finite or too long", got=f"{bad} of {len(vectors)}", hint=REFIT)
     return np.asarray(norms, dtype=np.float32)
 
 

@@ -1,4 +1,4 @@
-"""`ItemTable`: the attributes of all items, answering filters (`models.filters`) with masks and grouping items by value."""
+"""`ItemTable`: the attributes of all items; computes the masks of filters (`models.filters`) and groups of items."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ from models.filters import (
     shown,
 )
 
-KEPT_VALUES = 200  # a filter of more values is not kept: it may be a megabyte itself
-MASK_BYTES = 64_000_000  # of masks kept for filters that were asked before
+KEPT_VALUES = 200  # a filter with more values is not cached, because its key may take a megabyte
+MASK_BYTES = 64_000_000  # memory limit of the cached masks
 SEPARATOR = "|"
-PATH_ATTRIBUTES = ("category",)  # attributes whose value is a path; what lies below a value belongs to it
+PATH_ATTRIBUTES = ("category",)  # attributes whose values are paths: a value also matches the values below it
 ITEM_ID = "item_id"
 Kind = Literal["text", "number", "boolean"]
 Mask = NDArray[np.bool_]
@@ -39,14 +39,14 @@ _ARTICLE: dict[Kind, str] = {"text": "a text", "number": "a number", "boolean": 
 
 
 class ItemTable:
-    """The attributes of all items, ready to be filtered and grouped by.
+    """Attributes of all items, prepared for filtering and grouping.
 
     Parameters
     ----------
     attributes : mapping of str to ndarray, each (n_items,)
-        As `TrainingSet.item_attributes`: text ('' unknown), float (NaN unknown), bool or int8 (−1 unknown).
+        As `TrainingSet.item_attributes`: text ('' is missing), float (NaN is missing), bool or int8 (−1 is missing).
     item_ids : sequence of str, (n_items,)
-        Becomes the attribute ``item_id``.
+        Values of the attribute ``item_id``.
 
     Examples
     --------
@@ -66,37 +66,38 @@ class ItemTable:
 
     @property
     def names(self) -> tuple[str, ...]:
-        """The attributes there are, sorted."""
+        """The names of the attributes, sorted."""
         return tuple(sorted(self._columns))
 
     def kind(self, name: str) -> Kind:
-        """What its values are."""
+        """Return the kind of the values of an attribute."""
         letter = self._columns[name].dtype.kind
         return "text" if letter in "USO" else "number" if letter == "f" else "boolean"
 
     def warm(self) -> None:
-        """Make every lookup now."""
+        """Compute the lookups of all text attributes now instead of at their first use."""
         for name in self._columns:
             if self.kind(name) == "text":
                 self.distinct(name)
 
     def distinct(self, name: str) -> tuple[NDArray[np.str_], NDArray[np.int64]]:
-        """The distinct values of a text attribute, and which of them each item has, (n_items,)."""
-        if name == ITEM_ID:  # each its own
+        """Return the distinct values of a text attribute, and the index of the value of each item, (n_items,)."""
+        if name == ITEM_ID:  # every item has its own value
             return self._columns[name].astype(np.str_, copy=False), np.arange(self._n_items)
         if name not in self._texts:
-            # a category has hundreds of values and a catalogue tens of thousands of items: match the values, not the items
+            # an attribute has far fewer values than items, so filters match the distinct values
             values, codes = np.unique(self._columns[name].astype(np.str_), return_inverse=True)
             self._texts[name] = (values, codes.astype(np.int64))
         return self._texts[name]
 
     def check(self, given: FilterExpression | None) -> None:
-        """Every comparison can be answered here.
+        """Check that every comparison of a filter applies to this table.
 
         Raises
         ------
         InvalidRequest
-            It names an attribute there is not, or compares one with a value of another kind; all of it, the first in `field`.
+            The filter names an unknown attribute or compares an attribute with a value of another kind. The message
+            lists all problems; `field` is the path of the first.
         """
         raise_problems([problem for condition in conditions(given) for problem in self._problems(condition)])
 
@@ -109,28 +110,30 @@ class ItemTable:
         if op == "known":
             return
         if (kind != "text" and op == "contains") or (kind == "boolean" and op not in ("==", "!=", "in")):
-            yield condition.path, f"'{op}' cannot be asked of '{name}', which is {_ARTICLE[kind]}"
+            yield condition.path, f"'{op}' does not apply to '{name}', which is {_ARTICLE[kind]}"
         elif kinds_of(value if isinstance(value, tuple) else (value,)) != {kind}:
-            yield (
-                condition.path,
-                f"'{name}' is {_ARTICLE[kind]} and is compared with {shown(list(value) if isinstance(value, tuple) else value)}",
-            )
+            compared = shown(list(value) if isinstance(value, tuple) else value)
+            yield condition.path, f"'{name}' is {_ARTICLE[kind]} and cannot be compared with {compared}"
 
     def mask(self, given: FilterExpression) -> Mask:
-        """Which items pass, (n_items,), not to be written to; a filter asked before is answered from memory.
+        """Return which items pass a filter, bool, (n_items,), read-only; small filters are cached.
 
         The filter must have passed `check`.
         """
-        values = sum(len(one.value) if isinstance(one.value, tuple) else 1 for one in conditions(given))
-        return self._mask(given) if values <= KEPT_VALUES else self._evaluated(given)
+        n_values = sum(
+            len(condition.value) if isinstance(condition.value, tuple) else 1 for condition in conditions(given)
+        )
+        return self._mask(given) if n_values <= KEPT_VALUES else self._evaluated(given)
 
     def codes(self, name: str, depth: int | None = None) -> NDArray[np.int64]:
-        """Which group each item is in by an attribute, −1 where it is not known, (n_items,).
+        """Return the group of each item by the value of an attribute, (n_items,); −1 where the value is missing.
 
         Parameters
         ----------
+        name : str
+            A text or boolean attribute.
         depth : int, optional
-            Only so many levels of a path: 1 for ``GROCERY`` of ``GROCERY/SOUP``.
+            Number of levels of a path to group by: 1 groups ``GROCERY/SOUP`` as ``GROCERY``.
         """
         return self._codes(name, depth)
 
@@ -149,11 +152,10 @@ class ItemTable:
     def _evaluated(self, given: FilterExpression) -> Mask:
         if isinstance(given, FilterGroup):
             parts = [self._evaluated(part) for part in given.filters]
-            found = (
-                ~parts[0]
-                if given.how == "not"
-                else reduce(operator.and_ if given.how == "all" else operator.or_, parts)
-            )
+            if given.how == "not":
+                found = ~parts[0]
+            else:
+                found = reduce(operator.and_ if given.how == "all" else operator.or_, parts)
         elif self.kind(given.attribute) == "text":
             values, codes = self.distinct(given.attribute)
             found = _text_mask(values, given)[codes]
@@ -164,7 +166,7 @@ class ItemTable:
 
 
 def _text_mask(values: NDArray[np.str_], condition: AttributeCondition) -> Mask:
-    """Which of the distinct texts pass; '' is not known."""
+    """Return which of the distinct texts pass; '' is a missing value."""
     op, known = condition.operator, values != ""
     if op == "known":
         return np.asarray(known == condition.value)
@@ -184,12 +186,12 @@ def _text_mask(values: NDArray[np.str_], condition: AttributeCondition) -> Mask:
 
 
 def _number_mask(values: NDArray[Any], condition: AttributeCondition) -> Mask:
-    """Which of the numbers (NaN not known), or of true, false and −1, pass."""
+    """Return which of the numbers (NaN is missing) or booleans (−1 is missing) pass."""
     op, known = condition.operator, ~np.isnan(values) if values.dtype.kind == "f" else values >= 0
     if op == "known":
         return np.asarray(known == condition.value)
     operands = condition.value if isinstance(condition.value, tuple) else (condition.value,)
-    with np.errstate(over="ignore"):  # beyond float32 is infinite, which compares as it should
+    with np.errstate(over="ignore"):  # a number beyond float32 becomes infinite, which compares correctly
         wanted = np.asarray([float(value) for value in operands]).astype(values.dtype)
     return np.asarray(known & _compare(op, values, wanted))
 

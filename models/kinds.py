@@ -1,4 +1,4 @@
-"""`MODELS`: every kind of model a bundle can hold, by name. One line adds one."""
+"""`MODELS`: the registry of every kind of model that a bundle can hold. Adding a kind takes one line."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Lookalike: a positive-unlabelled classifier over profile and taste, with the evidence that it found the seed's kind."""
+"""Lookalike: a positive-unlabelled classifier over profile features and item embeddings, and its evaluation."""
 
 from __future__ import annotations
 
@@ -19,21 +19,23 @@ from models.persist import load_arrays, load_json, save_arrays
 from qianmian.errors import InvalidRequest
 from qianmian.workspace import write_json
 
-CLIP = 5.0  # standard deviations
+CLIP = 5.0  # limit of the standardised features, in standard deviations
 
 
 @dataclass(frozen=True)
 class SeedEvaluation:
-    """How well the seed's hidden half was found, over repeated splits: mean, and the 2.5 and 97.5 % quantiles.
+    """Evaluation on repeated splits that hide half of the seed; metrics are (mean, 2.5 % quantile, 97.5 % quantile).
 
     Attributes
     ----------
     auc : tuple of float
-        Hidden seeds against everybody else who is not a seed; .5 is chance. Also the separability of the seed.
+        ROC AUC of hidden seeds against customers outside the seed; .5 is chance. It measures how separable the seed is.
     recall_at_size, lift_at_size : tuple of float
-        At a list as long as the one asked for.
+        Recall and lift of hidden seeds in a list of the requested size.
     reach : list of dict
-        Share of hidden seeds found in the best 1, 2, 5, 10, 20, 50 % of customers.
+        Share of hidden seeds found among the best 1, 2, 5, 10, 20, 50 % of customers.
+    splits : int
+        Number of splits.
     """
 
     auc: tuple[float, float, float]
@@ -44,19 +46,24 @@ class SeedEvaluation:
 
 
 class LookalikeExpander:
-    """Bagging of linear classifiers, seeds against random unlabelled customers (Mordelet & Vert 2014), averaged with embedding similarity.
+    """Bagged linear classifiers of seeds against random unlabelled customers (Mordelet & Vert 2014).
 
-    The space is the standardised numeric profile and a truncated SVD of the customer × item matrix (log counts, inverse item
-    frequency). A seed that turns up among the unlabelled is left out of that bag.
+    The ranks of the classifiers are averaged with those of the embedding similarity. The features are the standardised
+    numeric profile and a truncated SVD of the customer × item matrix (log counts, inverse item frequency). Seeds are
+    never sampled as unlabelled customers.
 
     Parameters
     ----------
     factors : int
-        Dimensions of the taste embedding; 0 uses the profile alone.
+        Number of dimensions of the item embedding; 0 uses only the profile.
     bags : int
-        Classifiers averaged.
+        Number of classifiers that are averaged.
     embedding_weight : float
-        Share of the similarity rank in the final rank average.
+        Weight of the similarity rank in the final rank average, 0 … 1.
+    regularization : float
+        Inverse regularization strength C of the logistic regressions.
+    seed : int
+        Seed of the SVD and of the sampling.
     """
 
     def __init__(
@@ -71,7 +78,7 @@ class LookalikeExpander:
         self.regularization, self.seed = regularization, seed
 
     def get_params(self) -> dict[str, Any]:
-        """The constructor's arguments."""
+        """Return the arguments of the constructor."""
         return {
             "factors": self.factors,
             "bags": self.bags,
@@ -81,13 +88,14 @@ class LookalikeExpander:
         }
 
     def fit(self, profile: NDArray[np.float32], interactions: sparse.csr_matrix | None = None) -> Self:
-        """Learn the space.
+        """Compute the feature space of the customers.
 
         Parameters
         ----------
         profile : ndarray of float32, (n, f)
-            Numeric features; heavy tails are log-compressed first.
+            Numeric features; a signed logarithm compresses heavy tails.
         interactions : csr_matrix, (n, n_items), optional
+            Purchase counts.
         """
         compressed = np.sign(profile) * np.log1p(np.abs(profile))
         self.mean_, spread = compressed.mean(axis=0), compressed.std(axis=0)
@@ -98,10 +106,8 @@ class LookalikeExpander:
         if factors > 0 and interactions is not None:
             weights = interactions.astype(np.float32).tocsr(copy=True)
             customers = np.asarray((weights > 0).sum(axis=0)).ravel()
-            weights.data = (
-                np.log1p(weights.data)
-                * np.log(weights.shape[0] / np.maximum(customers, 1)).astype(np.float32)[weights.indices]
-            )
+            idf = np.log(weights.shape[0] / np.maximum(customers, 1)).astype(np.float32)
+            weights.data = np.log1p(weights.data) * idf[weights.indices]
             lengths = np.sqrt(np.asarray(weights.multiply(weights).sum(axis=1)).ravel())
             weights = sparse.diags((1.0 / np.maximum(lengths, 1e-9)).astype(np.float32)) @ weights
             user_embedding = TruncatedSVD(factors, random_state=self.seed).fit_transform(weights).astype(np.float32)
@@ -111,7 +117,7 @@ class LookalikeExpander:
         return self
 
     def score(self, seeds: NDArray[np.integer[Any]]) -> NDArray[np.float64]:
-        """Likeness of every customer to the seed rows, in (0, 1], (n,): the average rank of classifier and similarity."""
+        """Return the similarity of every customer to the seed rows, in (0, 1], (n,): a weighted mean of two ranks."""
         n = len(self.space_)
         rng = np.random.default_rng(self.seed)
         is_seed = np.zeros(n, dtype=bool)
@@ -121,7 +127,7 @@ class LookalikeExpander:
         total = np.zeros(n)
         if len(unlabelled):
             size = min(len(unlabelled), max(4 * len(positive), 200))
-            # matrices this small are six times slower on two BLAS threads than on one (measured: 280 and 45 ms a score)
+            # for matrices of this size, two BLAS threads are six times slower than one (280 and 45 ms per call)
             with threadpool_limits(1, "blas"):
                 for _ in range(self.bags):
                     negative = rng.choice(unlabelled, size=size, replace=False)
@@ -135,12 +141,27 @@ class LookalikeExpander:
     def expand(
         self, seeds: NDArray[np.integer[Any]], size: int, *, exclude: NDArray[np.integer[Any]] | None = None
     ) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
-        """The `size` customers most like the seeds, seeds and excluded left out: rows and scores, best first.
+        """Find the `size` customers most similar to the seeds, without the seeds and `exclude`.
+
+        Parameters
+        ----------
+        seeds : int array
+            Rows of the seed customers.
+        size : int
+            Length of the list, ≥ 1.
+        exclude : int array, optional
+            Rows of customers to leave out.
+
+        Returns
+        -------
+        rows : ndarray of int64, (≤ size,)
+            Customers, best first.
+        scores : ndarray of float64, (≤ size,)
 
         Raises
         ------
         InvalidRequest
-            An empty seed, a size below 1, or a row outside the customers the model was fitted on.
+            The seed is empty, the size is below 1, or a row is outside the customers of the fit.
         """
         if not len(seeds):
             raise InvalidRequest("the seed is empty", field="seed_user_ids")
@@ -161,7 +182,7 @@ class LookalikeExpander:
         return order.astype(np.int64), scores[order]
 
     def evidence(self, seeds: NDArray[np.integer[Any]], size: int, splits: int = 5) -> SeedEvaluation:
-        """Hide half of the seed `splits` times and see where the hidden half ranks among all customers that are not given."""
+        """Evaluate how well one half of the seed finds the other, hidden half, over `splits` random splits."""
         rng = np.random.default_rng(self.seed)
         unique = np.unique(seeds)
         aucs, recalls, lifts, curves = [], [], [], []
@@ -187,7 +208,7 @@ class LookalikeExpander:
         )
 
     def save(self, folder: Path) -> None:
-        """Write the space as npz and the parameters as JSON."""
+        """Write the feature space as npz and the parameters as JSON."""
         folder.mkdir(parents=True, exist_ok=True)
         save_arrays(
             folder / "state.npz",
@@ -197,15 +218,11 @@ class LookalikeExpander:
 
     @classmethod
     def load(cls, folder: Path) -> Self:
-        """The inverse of `save`."""
+        """Read a model that `save` wrote."""
         model = cls(**load_json(folder / "params.json")["params"])
         state = load_arrays(folder / "state.npz")
-        model.space_, model.embedding_, model.mean_, model.scale_ = (
-            state["space"],
-            state["embedding"],
-            state["mean"],
-            state["scale"],
-        )
+        model.space_, model.embedding_ = state["space"], state["embedding"]
+        model.mean_, model.scale_ = state["mean"], state["scale"]
         return model
 
 

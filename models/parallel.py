@@ -1,4 +1,4 @@
-"""Who may use how many cores: the cores of a thread, and pieces of work beside each other."""
+"""Thread budgets, and parallel execution of tasks in threads that share the budget."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from threadpoolctl import ThreadpoolController, threadpool_limits
 
 T = TypeVar("T")
 
-MAX_PARALLEL = 4  # pieces of work at a time: each holds its own data
+MAX_PARALLEL = 4  # tasks at a time, because each holds its own data in memory
 _thread_local = threading.local()
 
 
 def thread_budget() -> int:
-    """How many cores the calling thread may use: those of the process, or its share of them within `run_parallel`.
+    """Return how many cores the calling thread may use: all of the process, or its share within `run_parallel`.
 
     Examples
     --------
@@ -32,21 +32,22 @@ def thread_budget() -> int:
 
 
 def run_parallel(work: Sequence[Callable[[], T]]) -> list[T]:
-    """The results of pieces of work, in their order; as many at a time as there are cores for, the first ones first.
+    """Run tasks in threads and return their results in order; tasks start in order, as cores become free.
 
-    Everything that takes its time here leaves the interpreter (NumPy, SciPy, XGBoost, implicit, LightFM), so threads are enough, and what the pieces
-    have in common is held once. Measured on two cores: 60 s and 57 s of fits one after the other take 63 s beside each other. One piece of
-    work gains less from a second core (a ranker 39 s for 61, iALS 3.7 for 7.3, most others nothing), so a piece gets few and many run.
+    The long computations release the interpreter lock (NumPy, SciPy, XGBoost, implicit, LightFM), so threads suffice,
+    and data shared by the tasks are held once. Measured on two cores: fits of 60 s and 57 s together take 63 s. A
+    single task gains less from a second core (a ranker takes 39 s instead of 61 s, iALS 3.7 s instead of 7.3 s, most
+    others gain nothing), so many tasks run at a time with few cores each.
 
     Parameters
     ----------
     work : sequence of callable
-        None may wait for another that comes after it.
+        The tasks. A task must not wait for a later one.
 
     Raises
     ------
     Exception
-        The first piece's that failed, in their order; what had not begun by then is left out.
+        The exception of the first task, in order, that failed; tasks that have not started by then are cancelled.
     """
     at_once = min(MAX_PARALLEL, thread_budget(), len(work))
     if at_once < 2:
@@ -56,9 +57,9 @@ def run_parallel(work: Sequence[Callable[[], T]]) -> list[T]:
     def claim() -> None:
         _thread_local.thread_budget = share
 
-    import scipy.linalg  # noqa: F401  a library that is loaded later would not know the limit
+    import scipy.linalg  # noqa: F401  the limit applies only to libraries that are already loaded
 
-    # BLAS has one number of threads for the whole process, whoever calls it; pieces that set it to one and restore it do not harm each other
+    # BLAS has one thread count per process; tasks that set it to one and restore it do not disturb each other
     with threadpool_limits(1, "blas"), ThreadPoolExecutor(at_once, initializer=claim) as pool:
         begun = [pool.submit(piece) for piece in work]
         try:
@@ -70,5 +71,8 @@ def run_parallel(work: Sequence[Callable[[], T]]) -> list[T]:
 
 @cache
 def blas() -> ThreadpoolController:
-    """Sets how many threads BLAS takes. It has one number for the whole process: two that set and restore it at a time would mix it up."""
-    return ThreadpoolController()  # looks through every loaded library once
+    """Return the controller of the BLAS thread count.
+
+    The count applies to the whole process, so threads must not set and restore it concurrently.
+    """
+    return ThreadpoolController()  # inspects every loaded library, so it is created once

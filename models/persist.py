@@ -1,4 +1,4 @@
-"""Reading and writing model state: npz for arrays, JSON for parameters, nothing pickled."""
+"""Read and write the state of models: npz for arrays, JSON for parameters, no pickle."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ RETRAIN = "restore the file from a backup, `qianmian models rollback`, or train 
 
 
 class Savable(Protocol):
-    """What a model must offer to be kept in a bundle."""
+    """Protocol of the models that a bundle can hold."""
 
     def save(self, folder: Path) -> None: ...
 
@@ -29,7 +29,7 @@ class Savable(Protocol):
 
 
 def save_arrays(path: Path, arrays: Mapping[str, NDArray[Any]]) -> None:
-    """Write arrays to an npz; object arrays are refused, so reading never unpickles."""
+    """Write arrays to an npz file; object arrays raise `TypeError`, so that reading never unpickles."""
     for name, array in arrays.items():
         if np.asarray(array).dtype.hasobject:
             raise TypeError(f"{name} holds Python objects")
@@ -37,7 +37,13 @@ def save_arrays(path: Path, arrays: Mapping[str, NDArray[Any]]) -> None:
 
 
 def load_arrays(path: Path) -> Arrays:
-    """Read an npz written by `save_arrays`."""
+    """Read an npz file written by `save_arrays`.
+
+    Raises
+    ------
+    ArtifactError
+        The file is missing or damaged.
+    """
     try:
         with np.load(path, allow_pickle=False) as archive:
             return {name: archive[name] for name in archive.files}
@@ -48,7 +54,13 @@ def load_arrays(path: Path) -> Arrays:
 
 
 def load_json(path: Path) -> dict[str, Any]:
-    """Read a JSON object."""
+    """Read a JSON object from a file.
+
+    Raises
+    ------
+    ArtifactError
+        The file is missing or damaged, or holds no object.
+    """
     try:
         value = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
@@ -56,12 +68,12 @@ def load_json(path: Path) -> dict[str, Any]:
             "a file of a model cannot be read", where=str(path), got=str(error), hint=RETRAIN
         ) from error
     if not isinstance(value, dict):
-        raise ArtifactError("a file of a model has another shape than expected", where=str(path), hint=RETRAIN)
+        raise ArtifactError("a file of a model does not hold a JSON object", where=str(path), hint=RETRAIN)
     return value
 
 
 def pack_csr(name: str, matrix: sparse.csr_matrix) -> Arrays:
-    """A CSR matrix as plain arrays."""
+    """Return a CSR matrix as plain arrays, named with the prefix `name`."""
     return {
         f"{name}_data": matrix.data,
         f"{name}_indices": matrix.indices,
@@ -71,13 +83,13 @@ def pack_csr(name: str, matrix: sparse.csr_matrix) -> Arrays:
 
 
 def unpack_csr(name: str, arrays: Mapping[str, NDArray[Any]]) -> sparse.csr_matrix:
-    """The inverse of `pack_csr`."""
+    """Return the CSR matrix that `pack_csr` stored under `name`."""
     parts = (arrays[f"{name}_data"], arrays[f"{name}_indices"], arrays[f"{name}_indptr"])
     return sparse.csr_matrix(parts, shape=tuple(int(n) for n in arrays[f"{name}_shape"]))
 
 
 def checksum(path: Path) -> str:
-    """SHA-256 of a file."""
+    """Return the SHA-256 of a file in hexadecimal."""
     digest = hashlib.sha256()
     with path.open("rb") as handle:
         while block := handle.read(1 << 20):

@@ -1,4 +1,4 @@
-"""`Ranked`, the answer of every recommender."""
+"""`Ranked`: the result of every recommender."""
 
 from __future__ import annotations
 
@@ -22,12 +22,13 @@ class Ranked:
     ids : ndarray of int32, (n, k)
         Item indices, best first, −1 past the end of a list.
     scores : ndarray of float32, (n, k)
-        Falling along a row; comparable within a row only. −inf past the end.
+        Descending along a row; comparable within a row only. −inf past the end.
     valid : ndarray of int32, (n,)
-        How many entries of each row are items.
+        Number of items in each row.
     source : ndarray of int8, (n, k)
-        Index into `sources`: which model put the item there. −1 past the end.
+        Index into `sources` of the model that ranked the item. −1 past the end.
     sources : tuple of str
+        Names of the models.
     """
 
     ids: NDArray[np.int32]
@@ -58,7 +59,7 @@ class Ranked:
 
     @classmethod
     def concatenate(cls, blocks: Sequence[Ranked]) -> Ranked:
-        """The lists of several blocks of users, one block after the other; k and `sources` are the same in all."""
+        """Concatenate the lists of several blocks of users; k and `sources` must be the same in all blocks."""
         if len(blocks) == 1:
             return blocks[0]
         return cls(

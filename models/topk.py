@@ -1,4 +1,4 @@
-"""Exact top-k of scores: keys that order with their ties, a threshold that is cheap, lists that are cut."""
+"""Exact top-k of scores: integer keys that encode the order with ties, a cheap score bound, a buffer of candidates."""
 
 from __future__ import annotations
 
@@ -12,24 +12,28 @@ Keys = NDArray[np.int64]
 Ids = NDArray[np.int32]
 Scores = NDArray[np.float32]
 
-MIN_FINITE = np.finfo(np.float32).min  # what every score reaches and −inf does not
+MIN_FINITE = np.finfo(np.float32).min  # a bound that every finite score reaches and −inf does not
 NO_KEY = np.iinfo(np.int64).max
 FLIP = np.int32(0x7FFFFFFF)
 LOW_HALF = np.int64(0xFFFFFFFF)
-DENSE_CELLS = 1 << 19  # of dense scores looked at together: what a core's cache holds
+DENSE_CELLS = 1 << 19  # dense scores processed at a time; they fit into the cache of a core
 
 
 # ---- keys ------------------------------------------------------------------------------------------------------------
 
 
 def encode_keys(values: Scores, columns: NDArray[np.integer[Any]]) -> Keys:
-    """One int64 orders by (score falling, column rising): the bits of a float sort like an integer once negatives are flipped."""
-    bits = (values + np.float32(0.0)).view(np.int32)  # −0.0 becomes 0.0: they are equal scores
+    """Encode scores and columns as int64 keys that sort by descending score, then by ascending column.
+
+    The bits of a float32 sort like an integer after the bits of negative numbers are flipped.
+    """
+    bits = (values + np.float32(0.0)).view(np.int32)  # −0.0 becomes 0.0, because the two scores are equal
     rising = np.where(bits < 0, bits ^ FLIP, bits)
     return (np.invert(rising).astype(np.int64) << 32) | columns
 
 
 def decode_scores(keys: Keys) -> Scores:
+    """Return the scores of keys; −inf for `NO_KEY`."""
     rising = np.invert((keys >> 32).astype(np.int32))
     values: Scores = np.where(rising < 0, rising ^ FLIP, rising).view(np.float32)
     values[keys == NO_KEY] = NOT_A_CANDIDATE
@@ -37,14 +41,16 @@ def decode_scores(keys: Keys) -> Scores:
 
 
 def decode_ids(keys: Keys) -> Ids:
+    """Return the columns of keys; −1 for `NO_KEY`."""
     return np.where(keys == NO_KEY, -1, keys & LOW_HALF).astype(np.int32)
 
 
 def kth_score_bound(scores: Scores, k: int) -> Scores:
-    """A number at least k scores of each row reach, as near the k-th greatest as is cheap; `MIN_FINITE` where none was found, (n,).
+    """Return a lower bound of the k-th largest score of each row, (n,); `MIN_FINITE` where no better bound is cheap.
 
-    The k-th greatest of the maxima of disjoint groups is at most the k-th greatest of all. With a few groups a place it is hardly less, and
-    maxima of strided groups cost a vector instruction a few scores, where a selection costs several steps a score.
+    The k-th largest of the maxima of disjoint groups is at most the k-th largest score. With a few groups per list
+    position the bound is tight, and the maxima of strided groups use vector instructions, whereas a selection needs
+    several steps per score.
     """
     n, m = scores.shape
     if m < 2 * k:
@@ -65,13 +71,13 @@ def kth_score_bound(scores: Scores, k: int) -> Scores:
 def _thinned(
     rows: NDArray[np.int64], keys: Keys, counts: NDArray[np.int64], k: int, most: int
 ) -> tuple[NDArray[np.int64], Keys]:
-    """Rows with more than `most` keys cut to their k best; `rows` rise."""
+    """Cut rows with more than `most` keys to their k best; `rows` is ascending."""
     heavy = np.flatnonzero(counts > most)
     if not len(heavy):
         return rows, keys
     kept = np.ones(len(keys), dtype=bool)
     starts = np.cumsum(counts) - counts
-    for row in heavy:  # many equal scores, or hardly a threshold: few rows, if any
+    for row in heavy:  # rows with many equal scores or a loose bound; these are few, if any
         own = slice(starts[row], starts[row] + counts[row])
         kept[own] = keys[own] <= np.partition(keys[own], k - 1)[k - 1]
     counts[heavy] = k
@@ -79,7 +85,7 @@ def _thinned(
 
 
 class TopKBuffer:
-    """The best keys of each row so far."""
+    """Collects the k best keys of each row."""
 
     def __init__(self, n: int, k: int) -> None:
         self.k, self.most = k, max(4 * k, 64)
@@ -88,7 +94,7 @@ class TopKBuffer:
         self.new = 0
 
     def add(self, rows: NDArray[np.int64], keys: Keys) -> None:
-        """More keys of rows that rise."""
+        """Add keys of rows; `rows` is ascending."""
         counts = np.bincount(rows, minlength=len(self.fill))
         rows, keys = _thinned(rows, keys, counts, self.k, self.most)
         if int((self.fill + counts).max()) > self.keys.shape[1]:
@@ -99,7 +105,7 @@ class TopKBuffer:
         self.new += len(rows)
 
     def cut(self) -> None:
-        """Sort, and forget what is not among the k best."""
+        """Sort the keys of each row and drop all but the k best."""
         width = int(self.fill.max(initial=0))
         self.keys[:, :width].sort(axis=1)
         self.keys[:, self.k : width] = NO_KEY
@@ -107,7 +113,7 @@ class TopKBuffer:
         self.new = 0
 
     def thresholds(self) -> Scores:
-        """The k-th best score of each row; `MIN_FINITE` where there are fewer."""
+        """Return the k-th best score of each row; `MIN_FINITE` for a row with fewer keys."""
         return np.maximum(decode_scores(self.keys[:, self.k - 1]), MIN_FINITE)
 
 
@@ -115,12 +121,14 @@ class TopKBuffer:
 
 
 def top_k(scores: NDArray[np.float32], k: int) -> tuple[Ids, Scores]:
-    """The k best columns of each row, best first; equal scores go to the lower index.
+    """Select the k best columns of each row, best first; ties go to the lower column.
 
     Parameters
     ----------
     scores : ndarray of float32, (n, m)
-        −inf marks what must not be chosen; NaN is read as −inf.
+        −inf marks columns that are not candidates; NaN is treated as −inf.
+    k : int
+        Number of columns to select.
 
     Returns
     -------
@@ -147,7 +155,7 @@ def top_k(scores: NDArray[np.float32], k: int) -> tuple[Ids, Scores]:
 
 
 def _one_row(scores: Scores, k: int) -> tuple[Ids, Scores]:
-    """`_dense_block` of one row with as few calls as may be: what an online answer waits for."""
+    """Do the work of `_dense_block` for one row with few NumPy calls, for the latency of online requests."""
     hits = np.flatnonzero(scores > NOT_A_CANDIDATE)
     if len(hits) > max(1024, 4 * k):
         hits = np.flatnonzero(scores >= kth_score_bound(scores[None, :], k)[0])
@@ -170,7 +178,7 @@ def _dense_block(scores: Scores, k: int) -> tuple[Ids, Scores]:
     best = lists.keys[:, :k]
     ids, values = decode_ids(best), decode_scores(best)
     short = np.flatnonzero(lists.fill < k)
-    if len(short):  # the first columns that are no candidates; k columns hold enough of them
+    if len(short):  # fill up with the first columns that are not candidates; the first k columns hold enough of them
         rows, columns = np.nonzero(~(scores[short, :k] > NOT_A_CANDIDATE))
         counts = np.bincount(rows, minlength=len(short))
         place = lists.fill[short][rows] + np.arange(len(rows)) - (np.cumsum(counts) - counts)[rows]

@@ -1,1 +1,1 @@
-"""Classifiers over profile features, after scikit-learn's API."""
+"""Classifiers over profile features, with the API of scikit-learn."""

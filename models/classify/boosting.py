@@ -1,4 +1,4 @@
-"""What the XGBoost classifiers share: parameters, the save format, and reasons from the model's own contributions."""
+"""Helpers of the XGBoost classifiers: data matrix, file format, and SHAP contributions."""
 
 from __future__ import annotations
 
@@ -14,17 +14,23 @@ from qianmian.errors import ArtifactError
 
 
 def to_dmatrix(X: NDArray[np.float32], y: NDArray[Any] | None = None) -> xgb.DMatrix:
-    """A DMatrix; categories are codes and treated as ordered numbers, −1 unknown."""
+    """Build a DMatrix; categories are codes, treated as ordered numbers, with −1 for a missing value."""
     return xgb.DMatrix(np.asarray(X, dtype=np.float32), label=y)
 
 
 def save_booster(booster: xgb.Booster, path: Path) -> None:
-    """XGBoost's own JSON."""
+    """Write a booster in XGBoost's JSON format."""
     booster.save_model(path)
 
 
 def load_booster(path: Path) -> xgb.Booster:
-    """The inverse of `save_booster`."""
+    """Read a booster that `save_booster` wrote.
+
+    Raises
+    ------
+    ArtifactError
+        The file is missing or damaged.
+    """
     booster = xgb.Booster()
     try:
         booster.load_model(path)
@@ -36,5 +42,5 @@ def load_booster(path: Path) -> xgb.Booster:
 
 
 def contributions(booster: xgb.Booster, X: NDArray[np.float32], trees: int = 0) -> NDArray[np.float32]:
-    """Exact SHAP values in log-odds (Lundberg et al. 2020), (n, f); the bias column is dropped."""
+    """Return exact SHAP values in log-odds (Lundberg et al. 2020), (n, f), without the bias column."""
     return np.asarray(booster.predict(to_dmatrix(X), pred_contribs=True, iteration_range=(0, trees)))[:, :-1]

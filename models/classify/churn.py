@@ -1,4 +1,4 @@
-"""Churn: the calibrated probability that an active customer buys nothing in the next `horizon_days`."""
+"""Churn: the calibrated probability that an active customer buys nothing within the next `horizon_days`."""
 
 from __future__ import annotations
 
@@ -23,19 +23,23 @@ from qianmian.workspace import write_json
 
 
 class ChurnClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
-    """Gradient-boosted trees with Platt scaling (Platt 1999) of out-of-fold margins; folds keep a customer's snapshots together.
+    """Gradient-boosted trees with Platt scaling (Platt 1999) of out-of-fold margins.
+
+    All snapshots of a customer are in the same fold.
 
     Parameters
     ----------
     n_estimators, max_depth, learning_rate, min_child_weight, subsample, colsample_bytree, reg_lambda
         As in XGBoost.
     folds : int
-        Out-of-fold predictions the calibration is learnt from.
+        Number of folds of the cross-validation that the calibration is fitted on.
     seed : int
+        Seed of the trees.
 
     Attributes
     ----------
     booster_ : xgboost.Booster
+        Trees fitted on all rows.
     calibration_ : ndarray of float64, (2,)
         Slope and intercept on the margin: p = 1 / (1 + exp(−(slope · margin + intercept))).
     """
@@ -72,29 +76,30 @@ class ChurnClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         return xgb.train(parameters, to_dmatrix(X, y), num_boost_round=self.n_estimators)
 
     def fit(self, X: NDArray[np.float32], y: NDArray[np.int64], groups: NDArray[Any] | None = None) -> Self:
-        """Learn from customers × features and 0/1 outcomes.
+        """Fit the trees and the calibration.
 
         Parameters
         ----------
         X : ndarray of float32, (n, f)
+            Features.
         y : ndarray of int, (n,)
-            1 where the customer churned.
+            1 where the customer churned, else 0.
         groups : ndarray, (n,), optional
-            Customer of each row, when a customer appears in several snapshots.
+            Customer of each row, if a customer appears in several snapshots.
 
         Raises
         ------
         DataError
-            When there are fewer than 20 of either outcome, or all rows are of one customer.
+            An outcome has fewer than 20 rows, or all rows belong to one customer.
         """
         labels = np.asarray(y, dtype=np.int64)
         least = int(min((labels == 0).sum(), (labels == 1).sum()))
         if least < 20:
             raise DataError(
-                "too few customers of one outcome to learn churn from",
+                "too few customers with one of the outcomes to train the churn model",
                 got=least,
-                allowed="at least 20 of each",
-                hint="choose another --horizon-days, or bring a longer history",
+                allowed="at least 20 per outcome",
+                hint="choose another --horizon-days, or ingest a longer history",
             )
         self.classes_ = np.array([0, 1])
         self.n_features_in_ = X.shape[1]
@@ -102,7 +107,7 @@ class ChurnClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         owners = np.arange(len(labels)) if groups is None else np.asarray(groups)
         folds = min(self.folds, len(np.unique(owners)))
         if folds < 2:
-            raise DataError("one customer alone is too few to learn churn from", hint="bring more customers")
+            raise DataError("the churn model needs more than one customer", hint="ingest more customers")
         parts = list(GroupKFold(folds).split(X, labels, owners))
         whole = partial(self._boost, X, labels)
         self.booster_, *boosters = run_parallel(
@@ -115,17 +120,17 @@ class ChurnClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         return self
 
     def predict_proba(self, X: NDArray[np.float32]) -> NDArray[np.float64]:
-        """Calibrated probabilities of staying and churning, (n, 2)."""
+        """Return the calibrated probabilities of staying and churning, (n, 2)."""
         margin = self.booster_.predict(to_dmatrix(X), output_margin=True).astype(np.float64)
         churn = 1.0 / (1.0 + np.exp(-(self.calibration_[0] * margin + self.calibration_[1])))
         return np.column_stack([1.0 - churn, churn])
 
     def predict(self, X: NDArray[np.float32]) -> NDArray[np.int64]:
-        """1 where churn is likelier than not, (n,)."""
+        """Return 1 where the probability of churn is at least 0.5, else 0, (n,)."""
         return (self.predict_proba(X)[:, 1] >= 0.5).astype(np.int64)
 
     def explain(self, X: NDArray[np.float32]) -> NDArray[np.float32]:
-        """What each feature adds to the log-odds of churn, (n, f)."""
+        """Return the contribution of each feature to the log-odds of churn, (n, f)."""
         return contributions(self.booster_, X) * np.float32(self.calibration_[0])
 
     def save(self, folder: Path) -> None:
@@ -139,7 +144,7 @@ class ChurnClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
 
     @classmethod
     def load(cls, folder: Path) -> Self:
-        """The inverse of `save`."""
+        """Read a model that `save` wrote."""
         described = load_json(folder / "params.json")
         model = cls(**described["params"])
         model.classes_, model.n_features_in_ = np.array([0, 1]), described["n_features"]
@@ -149,7 +154,7 @@ class ChurnClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
 
 
 def risk_bands(probabilities: NDArray[np.float64], edges: Sequence[float]) -> list[str]:
-    """The band of each probability: low < first ≤ medium < second ≤ high.
+    """Return the risk band of each probability: low < first edge ≤ medium < second edge ≤ high.
 
     Examples
     --------

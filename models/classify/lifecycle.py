@@ -1,4 +1,4 @@
-"""Next lifecycle stage: the probability of each stage `horizon_days` from now."""
+"""Next lifecycle stage: the probability of each lifecycle stage after `horizon_days`."""
 
 from __future__ import annotations
 
@@ -18,12 +18,17 @@ from qianmian.workspace import write_json
 
 
 class NextStageClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
-    """Multinomial gradient-boosted trees over profile features and today's stage.
+    """Multinomial gradient-boosted trees over profile features and the current stage.
+
+    Parameters
+    ----------
+    n_estimators, max_depth, learning_rate, min_child_weight, subsample, colsample_bytree, seed
+        As in XGBoost.
 
     Attributes
     ----------
     classes_ : ndarray of str
-        Stages seen in fitting, sorted; the columns of `predict_proba`.
+        Stages in the training labels, sorted; the columns of `predict_proba`.
     """
 
     def __init__(
@@ -37,27 +42,32 @@ class NextStageClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         seed: int = 0,
     ) -> None:
         self.n_estimators, self.max_depth, self.learning_rate = n_estimators, max_depth, learning_rate
-        self.min_child_weight, self.subsample, self.colsample_bytree, self.seed = (
-            min_child_weight,
-            subsample,
-            colsample_bytree,
-            seed,
-        )
+        self.min_child_weight, self.subsample = min_child_weight, subsample
+        self.colsample_bytree, self.seed = colsample_bytree, seed
 
     def fit(self, X: NDArray[np.float32], current_stages: NDArray[np.str_], y: NDArray[np.str_]) -> Self:
-        """Learn from (n, f) features, today's stage (n,) and the stage (n,) each customer was in one horizon later.
+        """Fit the trees.
+
+        Parameters
+        ----------
+        X : ndarray of float32, (n, f)
+            Features.
+        current_stages : ndarray of str, (n,)
+            Stage of each customer at the time of the features.
+        y : ndarray of str, (n,)
+            Stage of each customer one horizon later.
 
         Raises
         ------
         DataError
-            When all customers end in one stage.
+            All customers end in the same stage.
         """
         self.classes_, codes = np.unique(np.asarray(y, dtype=np.str_), return_inverse=True)
         if len(self.classes_) < 2:
             raise DataError(
                 "all customers end in the same lifecycle stage",
                 got=self.classes_.tolist(),
-                hint="choose another --horizon-days, or bring a longer history",
+                hint="choose another --horizon-days, or ingest a longer history",
             )
         self.n_features_in_ = X.shape[1]
         parameters = {
@@ -77,14 +87,13 @@ class NextStageClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         return self
 
     def predict_proba(self, X: NDArray[np.float32], current_stages: NDArray[np.str_]) -> NDArray[np.float64]:
-        """The probability of each of `classes_` for customers in the stages `current_stages`, (n, number of classes), rows sum to 1."""
-        p = np.asarray(self.booster_.predict(to_dmatrix(_with_stage(X, current_stages))), dtype=np.float64).reshape(
-            len(X), len(self.classes_)
-        )
+        """Return the probabilities of `classes_` for customers in `current_stages`, (n, n_classes); rows sum to 1."""
+        predicted = self.booster_.predict(to_dmatrix(_with_stage(X, current_stages)))
+        p = np.asarray(predicted, dtype=np.float64).reshape(len(X), len(self.classes_))
         return np.asarray(p / p.sum(axis=1, keepdims=True))
 
     def predict(self, X: NDArray[np.float32], current_stages: NDArray[np.str_]) -> NDArray[np.str_]:
-        """The likeliest next stage, (n,)."""
+        """Return the most probable next stage, (n,)."""
         return np.asarray(self.classes_[self.predict_proba(X, current_stages).argmax(axis=1)])
 
     def save(self, folder: Path) -> None:
@@ -98,7 +107,7 @@ class NextStageClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
 
     @classmethod
     def load(cls, folder: Path) -> Self:
-        """The inverse of `save`."""
+        """Read a model that `save` wrote."""
         described = load_json(folder / "params.json")
         model = cls(**described["params"])
         model.classes_, model.n_features_in_ = np.asarray(described["classes"], dtype=np.str_), described["n_features"]
@@ -107,6 +116,6 @@ class NextStageClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
 
 
 def _with_stage(X: NDArray[np.float32], current_stages: NDArray[np.str_]) -> NDArray[np.float32]:
-    """Features with today's stage as an ordered code in the last column, (n, f + 1)."""
+    """Append the current stage as an ordered code in the last column, (n, f + 1)."""
     codes = np.array([LIFECYCLE_STAGES.index(stage) for stage in current_stages.tolist()], dtype=np.float32)
     return np.column_stack([X, codes]).astype(np.float32)

@@ -1,4 +1,4 @@
-"""Recommenders behind one contract (`base.Recommender`); `RECOMMENDERS` is the registry the contract tests run over."""
+"""Recommenders with one contract (`base.Recommender`); the contract tests run over the registry `RECOMMENDERS`."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from models.recommend.ranking.two_stage import TwoStageRecommender
 from models.recommend.single_stage import SINGLE_STAGE
 from qianmian.registry import Registry
 
-# those made of other recommenders come last: they are built from the ones above
+# composite recommenders come last, because they are built from the single-stage ones
 RECOMMENDERS: Registry[type[Recommender]] = Registry(
     "recommender", {**SINGLE_STAGE, "chain": FallbackChain, "two_stage": TwoStageRecommender}
 )

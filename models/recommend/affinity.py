@@ -1,4 +1,4 @@
-"""Taste for categories and brands: ranks items by what they are, so an item nobody had yet has a place too."""
+"""Affinity to categories and brands: ranks items by their attributes, so that new items can be ranked as well."""
 
 from __future__ import annotations
 
@@ -17,19 +17,24 @@ from models.recommend.base import Choice, Indices, Query, Range, Recommender, fo
 
 
 class AffinityRecommender(Recommender):
-    """How likely the customer's next line is of an item's category, and of the item within it.
+    """Scores an item by the probability of its category path for the user, and of the item within its category.
 
-    ``log p(item | u) = Σ_levels log p(node | parent, u) + log p(item | leaf) + brand_weight × log lift(brand, u)`` along the item's category path.
-    Each share is Dirichlet-smoothed towards what everybody does, ``(n(u, node) + prior_lines × p(node | parent)) / (n(u, parent) + prior_lines)``
-    (Zhai & Lafferty 2004), with counts that decay by `half_life_days`; within a leaf an item has its share of customers, and one nobody had yet
-    that of `new_item_customers` customers.
+    ``log p(item | u) = Σ_levels log p(node | parent, u) + log p(item | leaf) + brand_weight × log lift(brand, u)``,
+    where the sum runs along the category path of the item. Each share is Dirichlet-smoothed towards that of all
+    customers, ``(n(u, node) + prior_lines × p(node | parent)) / (n(u, parent) + prior_lines)`` (Zhai & Lafferty 2004);
+    the counts decay with `half_life_days`. Within a leaf, an item has its share of customers, where a new item counts
+    as having `new_item_customers` customers.
 
     Parameters
     ----------
+    half_life_days : float or None
+        Half-life of a count in days; None for no decay.
     prior_lines : float
-        Lines of everybody that a customer's own are seen against.
+        Weight of the prior, in order lines.
     brand_weight : float
-        0 leaves brands out.
+        Weight of the brand; 0 ignores brands.
+    new_item_customers : float
+        Number of customers added to each item.
     """
 
     name: ClassVar[str] = "affinity"
@@ -58,18 +63,17 @@ class AffinityRecommender(Recommender):
         self.brands_ = brands
         self.node_of_ = {name: node for node, name in enumerate(self.nodes_.tolist())}
         self.brand_ = self.brand_.astype(np.int64)
-        everybody = np.asarray(self.counts_.sum(axis=0), dtype=np.float64).ravel() + 1e-6
+        by_item = np.asarray(self.counts_.sum(axis=0), dtype=np.float64).ravel() + 1e-6
         ancestors = self._ancestors()
-        at_nodes = np.asarray(everybody @ ancestors, dtype=np.float64).ravel()
+        at_nodes = np.asarray(by_item @ ancestors, dtype=np.float64).ravel()
         share = at_nodes / np.maximum(at_nodes[np.maximum(self.parent_, 0)], 1e-12)
         share[0] = 1.0
         self.share_ = share.astype(np.float32)
-        by_brand = np.bincount(self.brand_, everybody, minlength=len(brands))
+        by_brand = np.bincount(self.brand_, by_item, minlength=len(brands))
         self.brand_share_ = (by_brand / by_brand.sum()).astype(np.float32)
         customers = train.item_customers + self.new_item_customers
-        self.within_leaf_ = np.log(
-            customers / np.bincount(self.leaf_, customers, minlength=len(share))[self.leaf_]
-        ).astype(np.float32)
+        leaf_customers = np.bincount(self.leaf_, customers, minlength=len(share))
+        self.within_leaf_ = np.log(customers / leaf_customers[self.leaf_]).astype(np.float32)
         below = np.asarray(customers @ ancestors).ravel()
         self.new_within_ = np.log(self.new_item_customers / (below + self.new_item_customers)).astype(np.float32)
 
@@ -81,23 +85,31 @@ class AffinityRecommender(Recommender):
         recent_interactions: Interactions | None = None,
         elapsed_days: float = 0.0,
     ) -> NDArray[np.float32]:
-        """Scores of items that are not in the training set, by their `category` and `brand`; comparable with one another, (m,).
+        """Score new items from their `category` and `brand`.
 
-        A category that nothing was ever of counts as the nearest one above it that something was of, an unknown brand as none. For somebody without
-        history they are those of everybody.
+        An unknown category counts as its nearest known ancestor, and an unknown brand as no brand. A user without
+        history gets the scores of all customers together.
 
         Parameters
         ----------
         user : int
-            Index; −1 for somebody unknown.
-        since, later_days
-            As in `recommend`, for one row.
+            User index; −1 is an unknown user.
+        described : sequence of mapping, (m,)
+            Attributes of the new items.
+        recent_interactions, elapsed_days
+            As in `recommend`, for one user.
+
+        Returns
+        -------
+        ndarray of float32, (m,)
+            Scores that are comparable with one another.
 
         Examples
         --------
         >>> train = TrainingSet.from_arrays(np.array([0, 0, 1]), np.array([0, 0, 1]), n_users=2, n_items=2)
         >>> train.item_attributes["category"] = np.array(["food/tea", "home"])
-        >>> tea, lamp = AffinityRecommender().fit(train).score_unseen(0, [{"category": "food/tea"}, {"category": "home"}])
+        >>> new_items = [{"category": "food/tea"}, {"category": "home"}]
+        >>> tea, lamp = AffinityRecommender().fit(train).score_unseen(0, new_items)
         >>> bool(tea > lamp)
         True
         """
@@ -105,15 +117,15 @@ class AffinityRecommender(Recommender):
         nodes, brands, _ = self._preferences(
             Query(np.array([user], dtype=np.int64), recent_interactions=recent_interactions, elapsed_days=elapsed_days)
         )
-        at = np.array([self._node(str(one.get("category") or "")) for one in described], dtype=np.int64)
-        brand = IdMap(self.brands_).rows([*(str(one.get("brand") or "") for one in described), ""])
+        at = np.array([self._node(str(item.get("category") or "")) for item in described], dtype=np.int64)
+        brand = IdMap(self.brands_).rows([*(str(item.get("brand") or "") for item in described), ""])
         brand = np.where(brand >= 0, brand, brand[-1])[:-1]
         lift = np.where(brand >= 0, brands[0, np.maximum(brand, 0)], np.float32(0.0))
         scores: NDArray[np.float32] = nodes[0, at] + self.new_within_[at] + np.float32(self.brand_weight) * lift
         return scores.astype(np.float32)
 
     def _node(self, path: str) -> int:
-        """The node of a category path, or of the nearest one above it that there is."""
+        """Return the node of a category path, or of its nearest known ancestor."""
         levels = path.split("/") if path else []
         above = ["/".join(levels[:depth]) for depth in range(len(levels), 0, -1)]
         return next((node for name in above if (node := self.node_of_.get(name)) is not None), 0)
@@ -135,7 +147,17 @@ class AffinityRecommender(Recommender):
         return np.where((ids >= 0) & known[:, None], scores, NOT_A_CANDIDATE).astype(np.float32)
 
     def _preferences(self, query: Query) -> tuple[NDArray[np.float32], NDArray[np.float32], NDArray[np.bool_]]:
-        """Log-probability of each category node (n, nodes), log-lift of each brand (n, brands), and who has any history (n,)."""
+        """Compute the preferences of the users.
+
+        Returns
+        -------
+        nodes : ndarray of float32, (n, nodes)
+            Log-probability of each category node.
+        brands : ndarray of float32, (n, brands)
+            Log-lift of each brand.
+        known : ndarray of bool, (n,)
+            Whether the user has any history.
+        """
         own = fold_in(self.counts_, query, self.half_life_days)
         lines = np.asarray(own.sum(axis=1), dtype=np.float32).ravel()
         counts = np.asarray((own @ self._ancestors()).todense(), dtype=np.float32)
@@ -154,7 +176,7 @@ class AffinityRecommender(Recommender):
         return step, lift.astype(np.float32), np.diff(own.indptr) > 0
 
     def _ancestors(self) -> sparse.csr_matrix:
-        """1 where an item lies below a node (itself, up to the root), (n_items, nodes)."""
+        """Return a 0/1 matrix, (n_items, nodes): 1 for the leaf of an item and all ancestors of the leaf."""
         at, rows, columns = self.leaf_.copy(), [], []
         items = np.arange(self.n_items_)
         while True:
@@ -196,7 +218,14 @@ class AffinityRecommender(Recommender):
 def category_tree(
     categories: NDArray[np.str_],
 ) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64], NDArray[np.str_]]:
-    """The tree of category paths: node of each item (n_items,), and parent, depth and path of each node; node 0 is the root, its own parent.
+    """Build the tree of category paths; node 0 is the root and its own parent.
+
+    Returns
+    -------
+    leaf : ndarray of int64, (n_items,)
+        Node of each item.
+    parent, depth : ndarray of int64, (nodes,)
+    path : ndarray of str, (nodes,)
 
     Examples
     --------

@@ -1,4 +1,4 @@
-"""The contract of every recommender: public methods check and map, hooks do the maths (after RecTools' `ModelBase`)."""
+"""The contract of every recommender: public methods validate, hooks compute (design after RecTools' `ModelBase`)."""
 
 from __future__ import annotations
 
@@ -22,6 +22,7 @@ from models.recommend.query import (
     ItemFilter,
     Query,
     UserAttributes,
+    check_indices,
     dense_scores,
     entry_positions,
     exclusion_matrix,
@@ -36,7 +37,7 @@ from models.recommend.search_space import Choice, Range
 from qianmian.errors import ArtifactError, InvalidRequest, UsageError
 from qianmian.workspace import write_json
 
-__all__ = [  # all that the file of a model needs
+__all__ = [  # everything that the module of a model needs
     "Choice",
     "Evidence",
     "Indices",
@@ -56,40 +57,41 @@ __all__ = [  # all that the file of a model needs
     "values_at",
 ]
 
-BLOCK_CELLS = 8_000_000  # scores held at a time: 32 MB, never n_users × n_items
+BLOCK_CELLS = 8_000_000  # scores held in memory at a time: 32 MB, independent of n_users × n_items
 
 
 def fit_cached(model: Recommender, train: TrainingSet) -> Recommender:
-    """A model fitted on these data: this one, or the one with the same parameters that was asked for earlier."""
+    """Fit a model, or return the cached model with the same name and parameters that was fitted on `train` before."""
     key = ("model", model.name, json.dumps(model.get_params(), sort_keys=True, default=str))
     return train.memoize(key, lambda: model.fit(train))
 
 
 class Recommender(ABC):
-    """Ranks items for users.
+    """Abstract base class of the recommenders, which rank items for users.
 
-    Subclasses store their parameters in ``__init__`` and nothing else, and fill the hooks. Users and items are the indices
-    of the `TrainingSet` they were fitted on; user −1 is an unknown user.
+    The ``__init__`` of a subclass stores its parameters and nothing else; the subclass implements the hooks. Users and
+    items are indices into the `TrainingSet` of the fit; user −1 is an unknown user.
 
-    What a model can do beyond ranking is declared by class flags, so that callers never probe it. A subclass that sets
-    `supports_expected_days` overrides `expected_days`, and so on (for `evidence` and `similar_items` their hooks); where a flag
-    is not set, the method raises `UsageError`.
+    Class flags declare what a model can do beyond ranking, so that callers never probe it. A subclass that sets
+    `supports_expected_days` overrides `expected_days`, and so on; for `evidence` and `similar_items` it overrides the
+    hooks. Where a flag is not set, the method raises `UsageError`.
 
     Attributes
     ----------
     name : str
-        As in the registry; also the `source` of every item it ranks.
+        Key in the registry; also the `source` of every item that the model ranks.
     supports_cold : bool
-        Ranks items for a user without history.
+        The model ranks items for a user without history.
     supports_fold_in : bool
-        Interactions after the fit (`recent_interactions`) change the list, and are enough for one.
+        Interactions after the fit (`recent_interactions`) change the list, and suffice to rank for a new user.
     returns_partial_lists : bool
-        Ranks only items that it has evidence for, so a list may be short; the others rank every item.
+        The model ranks only items that it has evidence for, so a list may be short. Other models rank every item.
     supports_similar, supports_item_vectors, supports_evidence, supports_purchase_counts, supports_expected_days,
     supports_score_unseen, supports_similar_to : bool
-        The model has `similar_items`, `item_vectors`, `evidence`, `purchase_counts`, `expected_days`, `score_unseen`, `similar_to`.
-    search_space : mapping of str to Span or Choice
-        What `train recommend --tune` searches: parameters of the constructor.
+        The model implements `similar_items`, `item_vectors`, `evidence`, `purchase_counts`, `expected_days`,
+        `score_unseen`, `similar_to`.
+    search_space : mapping of str to Range or Choice
+        Constructor parameters that `train recommend --tune` searches, and their values.
     """
 
     name: ClassVar[str]
@@ -107,54 +109,60 @@ class Recommender(ABC):
 
     n_users_: int
     n_items_: int
-    history_: sparse.csr_matrix  # who had what, for `exclude_purchased`
+    history_: sparse.csr_matrix  # 0/1 interactions of the fit, (n_users, n_items), for `exclude_purchased`
 
     # ---- hooks ---------------------------------------------------------------------------------------------------
 
     @abstractmethod
     def _fit(self, train: TrainingSet) -> None:
-        """Learn; `n_users_`, `n_items_` and `history_` are set."""
+        """Learn from `train`; `n_users_`, `n_items_` and `history_` are already set."""
 
     @abstractmethod
     def _scores(self, query: Query) -> NDArray[np.float32]:
-        """A fresh (n, n_items) array; −inf for an item that is no candidate of that user. Asked for a block of users at a time."""
+        """Score all items for a block of users in a new array, (n, n_items); −inf for items that are not candidates."""
 
     def _top_k(self, query: Query, k: int, item_filter: ItemFilter) -> tuple[NDArray[np.int32], NDArray[np.float32]]:
-        """The k best items of each user and their scores, (n, ≤ k), −inf past the end; where that needs no dense scores, say so here."""
+        """Return the k best items of each user and their scores, each (n, ≤ k); scores past the end of a list are −inf.
+
+        A model that ranks without dense scores overrides this method.
+        """
         return top_k(item_filter.apply(self._scores(query)), k)
 
     def _score_items(self, query: Query, ids: Indices) -> NDArray[np.float32]:
-        """The scores of given items (n, m); −inf for the id −1 and for what is no candidate."""
+        """Return the scores of given items, (n, m); −inf for the id −1 and for items that are not candidates."""
         scores = np.take_along_axis(self._scores(query), np.maximum(ids, 0), axis=1)
         return np.where(ids >= 0, scores, NOT_A_CANDIDATE).astype(np.float32)
 
     @abstractmethod
     def _state(self) -> Arrays:
-        """Fitted arrays."""
+        """Return the fitted arrays by name."""
 
     @abstractmethod
     def _restore(self, state: Arrays) -> None:
-        """The inverse of `_state`."""
+        """Set the fitted attributes from the arrays of `_state`."""
 
     def _similarity(self, item: int) -> NDArray[np.float32]:
-        """Similarity of each item to one, a fresh (n_items,) array, −inf for no candidate; by default the cosine of `item_vectors`."""
+        """Return the similarity of every item to `item` in a new array, (n_items,); −inf for items without one.
+
+        The default is the cosine of `item_vectors`.
+        """
         vectors = self.item_vectors()
         norms = np.linalg.norm(vectors, axis=1)
         scores = (vectors @ vectors[item]) / np.maximum(norms * norms[item], np.float32(1e-12))
         return np.where(norms > 0, scores, NOT_A_CANDIDATE).astype(np.float32)
 
     def _evidence(self, query: Query, item: int) -> Evidence | None:
-        """What is known of the one user of a query and an item; only where `supports_evidence`."""
+        """Return what is known about the only user of a query and an item; called only where `supports_evidence`."""
         raise NotImplementedError
 
     # ---- public --------------------------------------------------------------------------------------------------
 
     def get_params(self) -> dict[str, Any]:
-        """The constructor's arguments."""
+        """Return the arguments of the constructor."""
         return {name: getattr(self, name) for name in inspect.signature(type(self)).parameters}
 
     def fit(self, train: TrainingSet) -> Self:
-        """Learn from `train`, forgetting earlier fits."""
+        """Fit the model on `train`; the state of earlier fits is dropped."""
         for name in [name for name in vars(self) if name.endswith("_")]:
             delattr(self, name)
         self.n_users_, self.n_items_ = train.n_users, train.n_items
@@ -177,20 +185,20 @@ class Recommender(ABC):
         elapsed_days: float = 0.0,
         items: Sequence[Indices] | None = None,
     ) -> Ranked:
-        """The k best items of each user.
+        """Rank the k best items of each user.
 
         Parameters
         ----------
         users : int array, (n,)
-            Indices; −1 is an unknown user.
+            User indices; −1 is an unknown user.
         k : int
             Length of the lists, ≥ 1. It may exceed the number of items; rows are padded with −1.
         allowed : bool array, (n_items,), optional
-            Rank only these items.
+            Items that may be ranked; all by default.
         exclude : sequence of int arrays, (n,), optional
             Items to leave out of the list of each user.
         exclude_purchased : bool
-            Leave out the items that the user had before, those of `recent_interactions` included.
+            Leave out the items that the user has interacted with, including those of `recent_interactions`.
         attributes : sequence of mapping or None, (n,), optional
             Profile attributes of users that the model may not know (`{"age_band": "25-34"}`).
         recent_interactions : Interactions, optional
@@ -198,12 +206,12 @@ class Recommender(ABC):
         elapsed_days : float
             Days from the `as_of` of the fit to now, ≥ 0.
         items : sequence of int arrays, (n,), optional
-            Items that the list of each user should go with, such as the basket.
+            Context items of each user, which the list should go with, such as the basket.
 
         Returns
         -------
         Ranked
-            Filters are applied before top-k, so they do not shorten a list while enough candidates are left.
+            Lists of length k. Filters are applied before top-k, so a list is short only if too few candidates pass.
 
         Raises
         ------
@@ -215,13 +223,13 @@ class Recommender(ABC):
         if k < 1:
             raise InvalidRequest("k must be at least 1", got=k, field="num_results")
         if allowed is not None and allowed.shape != (self.n_items_,):
-            raise InvalidRequest("`allowed` needs one entry an item", got=allowed.shape, allowed=(self.n_items_,))
+            raise InvalidRequest("`allowed` needs one entry per item", got=allowed.shape, allowed=(self.n_items_,))
         for name, given in (("exclude", exclude), ("attributes", attributes), ("items", items)):
             if given is not None and len(given) != n:
-                raise InvalidRequest(f"`{name}` needs one entry a user", got=len(given), allowed=n)
+                raise InvalidRequest(f"`{name}` needs one entry per user", got=len(given), allowed=n)
         if recent_interactions is not None and recent_interactions.shape != (n, self.n_items_):
             raise InvalidRequest(
-                "`since` is of other users or items", got=recent_interactions.shape, allowed=(n, self.n_items_)
+                "`recent_interactions` has the wrong shape", got=recent_interactions.shape, allowed=(n, self.n_items_)
             )
         for given in (exclude, items):
             if given:
@@ -237,14 +245,14 @@ class Recommender(ABC):
         return Ranked.concatenate(blocks)
 
     def rank(self, user: int, items: Indices, *, attributes: UserAttributes | None = None, **given: Any) -> Ranked:
-        """Rank the given items for one user, best first; (1, len(items)). Further keyword arguments are passed to `recommend`."""
+        """Rank the given items for one user, (1, len(items)); further keyword arguments are passed to `recommend`."""
         self._check_items(items)
         allowed = np.zeros(self.n_items_, dtype=bool)
         allowed[items] = True
         return self.recommend([user], max(1, len(items)), allowed=allowed, attributes=[attributes], **given)
 
     def similar_items(self, item: int, k: int, *, allowed: NDArray[np.bool_] | None = None) -> Ranked:
-        """The k items most similar to `item` among those `allowed`, without `item` itself; (1, k)."""
+        """Rank the k items most similar to `item` among those `allowed`, without `item` itself, (1, k)."""
         if not self.supports_similar:
             raise self._unsupported("similar_items")
         self._check_items([item])
@@ -256,22 +264,18 @@ class Recommender(ABC):
         return Ranked.of(ids, values, np.zeros(ids.shape, dtype=np.int8), k, (self.name,))
 
     def save(self, folder: Path) -> None:
-        """Write parameters and fitted arrays into `folder`."""
+        """Write the parameters and the fitted arrays into `folder`."""
         folder.mkdir(parents=True, exist_ok=True)
-        write_json(
-            folder / "params.json",
-            {"name": self.name, "params": self.get_params(), "n_users": self.n_users_, "n_items": self.n_items_},
-        )
+        shape = {"n_users": self.n_users_, "n_items": self.n_items_}
+        write_json(folder / "params.json", {"name": self.name, "params": self.get_params(), **shape})
         save_arrays(folder / "state.npz", {**self._state(), **pack_csr("history", self.history_)})
 
     @classmethod
     def load(cls, folder: Path) -> Self:
-        """The inverse of `save`."""
+        """Read a model that `save` wrote; raise `ArtifactError` if the folder holds another model or is damaged."""
         described = load_json(folder / "params.json")
-        if described.get("name") != cls.name:
-            raise ArtifactError(
-                "the folder holds another model", where=str(folder), got=described.get("name"), allowed=cls.name
-            )
+        if (name := described.get("name")) != cls.name:
+            raise ArtifactError("the folder holds another model", where=str(folder), got=name, allowed=cls.name)
         model = cls(**described["params"])
         state = load_arrays(folder / "state.npz")
         model.n_users_, model.n_items_ = described["n_users"], described["n_items"]
@@ -283,22 +287,22 @@ class Recommender(ABC):
 
     @property
     def submodels(self) -> tuple[Recommender, ...]:
-        """The fitted models that this one is made of."""
+        """The fitted models that this model is composed of."""
         return ()
 
     def with_submodels(self) -> Iterator[Recommender]:
-        """This model and, after it, those that it is made of, at every depth."""
+        """Iterate over this model and then, recursively, over its submodels."""
         yield self
         for part in self.submodels:
             yield from part.with_submodels()
 
     @property
     def attribute_names(self) -> tuple[str, ...]:
-        """The profile attributes that the model uses, as ``attribute=value``."""
+        """The values of profile attributes that the model uses, as ``attribute=value``."""
         return ()
 
     def item_vectors(self) -> NDArray[np.float32]:
-        """Vectors of the items, (n_items, d): the nearer two items, the greater their cosine."""
+        """Return item vectors, (n_items, d); similar items have a high cosine."""
         raise self._unsupported("item_vectors")
 
     def evidence(
@@ -310,28 +314,34 @@ class Recommender(ABC):
         elapsed_days: float = 0.0,
         items: Indices | None = None,
     ) -> Evidence | None:
-        """What the model knows of a user (−1: unknown) and an item; None for nothing. The other arguments are as in `recommend`, for one user."""
+        """Return what the model knows about a user and an item, or None; keyword arguments are as in `recommend`."""
         if not self.supports_evidence:
             raise self._unsupported("evidence")
         if not (-1 <= user < self.n_users_ and 0 <= item < self.n_items_):  # called for every item of a list
             self._check_users([user])
             self._check_items([item])
         users = np.array([user], dtype=np.int64)
-        return self._evidence(
-            Query(users, None, recent_interactions, elapsed_days, None if items is None else [items]), item
-        )
+        query = Query(users, None, recent_interactions, elapsed_days, None if items is None else [items])
+        return self._evidence(query, item)
 
     def purchase_counts(self, user: int) -> tuple[Indices, Indices]:
-        """The items that a user had before the fit, rising, and how often each of them, (m,)."""
+        """Return the items that a user interacted with before the fit, in ascending order, and their counts, (m,)."""
         raise self._unsupported("purchase_counts")
 
     def expected_days(self, users: Indices, items: Indices, within_days: float | None = None) -> NDArray[np.float64]:
-        """Days from the `as_of` of the fit until each of m users is expected to buy an item again, > 0, NaN unknown, (m,).
+        """Predict when each of m users will buy an item again.
 
         Parameters
         ----------
+        users, items : int arrays, (m,)
+            Pairs of a user and an item.
         within_days : float, optional
-            Given that the purchase comes within so many days.
+            If given, the expectation is conditional on a purchase within this many days.
+
+        Returns
+        -------
+        ndarray of float64, (m,)
+            Days from the `as_of` of the fit, > 0; NaN where unknown.
         """
         raise self._unsupported("expected_days")
 
@@ -343,28 +353,28 @@ class Recommender(ABC):
         recent_interactions: Interactions | None = None,
         elapsed_days: float = 0.0,
     ) -> NDArray[np.float32]:
-        """Scores for a user of items that the model was not fitted on, by their attributes; comparable with one another, (m,)."""
+        """Score new items for a user from the item attributes, (m,); the scores are comparable with one another."""
         raise self._unsupported("score_unseen")
 
     def similar_to(self, attributes: Mapping[str, Any], k: int, *, allowed: NDArray[np.bool_] | None = None) -> Ranked:
-        """The k items most similar to one that the model was not fitted on, by its attributes; (1, k)."""
+        """Rank the k items most similar to a new item, which is described by its attributes, (1, k)."""
         raise self._unsupported("similar_to")
 
     def _unsupported(self, method: str) -> UsageError:
-        return UsageError(f"the recommender {self.name} does not support {method}", hint="see its `supports_` flags")
+        return UsageError(f"recommender '{self.name}' does not support {method}", hint="see its `supports_` flags")
 
     # ---- shared --------------------------------------------------------------------------------------------------
 
     def _check_users(self, users: NDArray[np.integer[Any]] | Sequence[int]) -> NDArray[np.int64]:
         wanted = np.asarray(users, dtype=np.int64).reshape(-1)
-        _check_indices("a user", wanted, -1, self.n_users_)
+        check_indices("a user", wanted, -1, self.n_users_)
         return wanted
 
     def _check_items(self, items: NDArray[np.integer[Any]] | Sequence[int]) -> None:
-        _check_indices("an item", np.asarray(items), 0, self.n_items_)  # −1 would otherwise be the last item
+        check_indices("an item", np.asarray(items), 0, self.n_items_)  # −1 would otherwise be the last item
 
     def _cells_per_user(self, k: int) -> int:
-        """How many numbers are held at a time for one user of a call: dense scores, unless a model does with fewer."""
+        """Return how many numbers one user of a call needs in memory: one per item, unless a model needs fewer."""
         return self.n_items_
 
     def _rank_block(
@@ -375,11 +385,11 @@ class Recommender(ABC):
 
     @property
     def sources(self) -> tuple[str, ...]:
-        """What an item's source may be; `_rank_block` gives indices into it."""
+        """The possible sources of an item; `_rank_block` returns indices into this tuple."""
         return (self.name,)
 
     def _has_history(self, query: Query) -> NDArray[np.bool_]:
-        """Who did something, before the fit or (where the model folds it in) since, (n,)."""
+        """Return which users have history, before the fit or, if the model folds it in, after it; bool, (n,)."""
         users = query.users
         interacted = np.zeros(len(users), dtype=bool)
         if self.n_users_:
@@ -387,12 +397,3 @@ class Recommender(ABC):
         if self.supports_fold_in and query.recent_interactions is not None:
             interacted[query.recent_interactions.users] = True
         return interacted
-
-
-def _check_indices(what: str, given: NDArray[np.integer[Any]], least: int, count: int) -> None:
-    if len(given) and (given.min() < least or given.max() >= count):
-        raise InvalidRequest(
-            f"{what} index is outside the training set",
-            got=[int(given.min()), int(given.max())],
-            allowed=f"{least}..{count - 1}",
-        )

@@ -1,4 +1,4 @@
-"""Logit models of a choice: weights under which the candidates that were chosen are the likeliest of their sets."""
+"""Conditional and multinomial logit models: weights that maximise the likelihood of the chosen candidates."""
 
 from __future__ import annotations
 
@@ -10,14 +10,25 @@ Ints = NDArray[np.int64]
 
 
 def fit_conditional_logit(columns: Floats, of: Ints, chosen: NDArray[np.bool_], prior: Floats, ridge: float) -> Floats:
-    """Conditional logit (McFadden 1974): weights under which what was chosen of each set is likely, by Newton's method, pulled towards a prior.
+    """Fit a conditional logit (McFadden 1974) by Newton's method, with a ridge penalty on the distance to a prior.
 
     Parameters
     ----------
-    columns : ndarray, (c, k)
+    columns : ndarray of float64, (c, k)
+        Features of the candidates.
     of : ndarray of int64, (c,)
-        The set of each candidate, rising.
+        Choice set of each candidate, ascending.
     chosen : ndarray of bool, (c,)
+        Whether each candidate was chosen; several may be chosen in one set.
+    prior : ndarray of float64, (k,)
+        Weights to shrink to; also the starting point.
+    ridge : float
+        Strength of the penalty.
+
+    Returns
+    -------
+    ndarray of float64, (k,)
+        Weights of the features.
     """
     weights, sets = prior.copy(), int(of.max(initial=-1)) + 1
     number = np.bincount(of, chosen, sets)
@@ -36,9 +47,8 @@ def fit_conditional_logit(columns: Floats, of: Ints, chosen: NDArray[np.bool_], 
         pull = p * number[of]
         slope = columns.T @ (chosen - pull) - ridge * (weights - prior)
         means = np.column_stack([np.bincount(of, p * column, sets) for column in columns.T])
-        curvature = (
-            (columns * pull[:, None]).T @ columns - (means * number[:, None]).T @ means + ridge * np.eye(len(prior))
-        )
+        second_moments = (columns * pull[:, None]).T @ columns
+        curvature = second_moments - (means * number[:, None]).T @ means + ridge * np.eye(len(prior))
         step, length = np.linalg.solve(curvature, slope), 1.0
         while True:
             better, likely = state(weights + length * step)
@@ -59,19 +69,27 @@ def fit_multinomial_logit(
     penalty: float = 1.0,
     non_negative: NDArray[np.bool_] | None = None,
 ) -> NDArray[np.float32]:
-    """Weights of a multinomial logit: those that make what was chosen likeliest among its group, with a ridge on standardised values.
+    """Fit a multinomial logit with a ridge penalty on the weights of the standardised features.
 
     Parameters
     ----------
     values : ndarray of float32, (m, f)
+        Features of the candidates of all groups.
     chosen : ndarray of int64, (g,)
-        Row of each choice.
+        Row of the chosen candidate of each group.
     group : ndarray of int64, (m,)
-        Rising.
+        Group of each candidate, ascending.
     used : ndarray of bool, (f,)
-        The others weigh 0.
+        Features to use; the weights of the others are 0.
+    penalty : float
+        Strength of the ridge penalty.
     non_negative : ndarray of bool, (f,), optional
-        Those that can only speak for a choice.
+        Features whose weight may not be negative.
+
+    Returns
+    -------
+    ndarray of float32, (f,)
+        Weights of the unscaled features.
     """
     from scipy.optimize import minimize
 

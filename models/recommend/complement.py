@@ -1,4 +1,4 @@
-"""Goes with: what orders that hold the given items hold too, and this customer's own orders like it."""
+"""Complementary items: items bought together with the query items, by all customers and by the user."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import sparse
 
-from features.interactions import Interactions, TrainingSet
+from features.interactions import TrainingSet
 from models.persist import Arrays, pack_csr, unpack_csr
 from models.recommend.base import (
     Choice,
@@ -25,72 +25,25 @@ from models.recommend.base import (
     top_k_sparse,
     values_at,
 )
+from models.recommend.baskets import Baskets, resolve_query_items
 from models.recommend.item_knn import cooccurrence_blocks, strongest_links
 
-MIN_WEIGHT = np.float32(1e-30)  # of an order that is years old: still one
+MIN_WEIGHT = np.float32(1e-30)  # the smallest weight of an old order, so that it still counts
 Floats = NDArray[np.float32]
 
 
 @dataclass(frozen=True)
-class Baskets:
-    """Orders as rows, those of a customer one after the other, oldest first.
-
-    Attributes
-    ----------
-    items : csr_matrix, (n_orders, n_items)
-        1 where the order holds the item.
-    users : ndarray of int64, (n_orders,)
-    age_days : ndarray of float32, (n_orders,)
-    """
-
-    items: sparse.csr_matrix
-    users: NDArray[np.int64]
-    age_days: Floats
-
-    @classmethod
-    def of(cls, data: Interactions) -> Baskets:
-        """The orders of some interactions; where orders are not known, what a customer had on one day (at all, where days are not known)."""
-        visit = -np.floor(data.age_days).astype(np.int64) if data.orders is None else data.orders.astype(np.int64)
-        lines = np.lexsort((visit, data.users))
-        users, visits = data.users[lines].astype(np.int64), visit[lines]
-        begins = np.ones(len(lines), dtype=bool)
-        begins[1:] = (users[1:] != users[:-1]) | (visits[1:] != visits[:-1])
-        row = np.cumsum(begins) - 1
-        first = np.flatnonzero(begins)
-        held = sparse.csr_matrix(
-            (np.ones(len(lines), np.float32), (row, data.items[lines])), shape=(len(first), data.shape[1])
-        )
-        held.data[:] = 1.0
-        held.sort_indices()
-        ages = np.minimum.reduceat(data.age_days[lines], first) if len(first) else np.empty(0)
-        return cls(held, users[first], ages.astype(np.float32))
-
-    def by_user(self, n: int, weights: Floats) -> sparse.csr_matrix:
-        """Weights of each user's orders, (n, n_orders)."""
-        bounds = np.searchsorted(self.users, np.arange(n + 1))
-        return sparse.csr_matrix((weights, np.arange(len(self.users)), bounds), shape=(n, len(self.users)))
-
-    def last(self, n: int) -> sparse.csr_matrix:
-        """What the last order of each user held, 0/1, (n, n_items)."""
-        ends = np.searchsorted(self.users, np.arange(n), side="right")
-        some = np.flatnonzero(ends > np.searchsorted(self.users, np.arange(n)))
-        newest = self.items[ends[some] - 1]
-        bounds = np.zeros(n + 1, dtype=np.int64)
-        bounds[some + 1] = np.diff(newest.indptr)
-        return sparse.csr_matrix((newest.data, newest.indices, np.cumsum(bounds)), shape=(n, self.items.shape[1]))
-
-
-@dataclass(frozen=True)
 class ItemAssociation:
-    """How two items go together in the orders a model was fitted on.
+    """Association of two items in the orders of the fit.
 
     Attributes
     ----------
     with_item : int
+        Index of the other item.
     orders : int
-        Orders that held both.
+        Number of orders that contain both items.
     lift : float
-        How many times as often the one was in orders with the other as in all orders.
+        Share of the one item in orders with the other, over its share in all orders.
     """
 
     with_item: int
@@ -99,34 +52,53 @@ class ItemAssociation:
 
 
 class ComplementRecommender(Recommender):
-    """What goes with the given items; without any, with the customer's last order.
+    """Ranks items that are bought together with the query items; without query items, with those of the last order.
 
-    From item i to item j the link is ``(c(i, j) / (n(i)^given_power × n(j)^popularity_power))^sharpness``, where c counts the orders that hold both and
-    n those that hold one, an order of s items as ``(s − 1)^−size_power`` (a large one says less of any pair). With both powers 1/2 it is the cosine, with 1
-    and 0 the conditional probability, with 1 and 1 the lift (Deshpande & Karypis 2004, whose α is the popularity power here); in between, bananas
-    do not go with everything and a pair seen twice does not win. An item's links are added over the given items and divided by the greatest, which gives
-    ``link`` in [0, 1]. ``own`` is the share of the customer's orders that held the item, faded by age, those like the given items counting more:
-    an order b as ``2^(−age / own_half_life_days) × (1 + own_overlap × |b ∩ given| / sqrt(|b| |given|))``, seen against `own_prior_orders` empty ones.
+    The link from item i to item j is ``(c(i, j) / (n(i)^given_power × n(j)^popularity_power))^sharpness``, where c
+    counts the orders that contain both and n those that contain one. An order of s items counts
+    ``(s − 1)^−size_power``, because a large order is weaker evidence for each pair. Powers of 1/2 and 1/2 give the
+    cosine, 1 and 0 the conditional probability, 1 and 1 the lift (Deshpande & Karypis 2004, whose α is the popularity
+    power here). Powers in between avoid both links of popular items to everything and strong links from pairs seen
+    twice. The links of an item are summed over the query items and divided by the largest sum, which gives ``link`` in
+    [0, 1]. ``own`` is the decayed share of the user's orders that contain the item, where an order b counts
+    ``2^(−age / own_half_life_days) × (1 + own_overlap × |b ∩ query| / sqrt(|b| |query|))`` and `own_prior_orders` empty
+    orders are added.
 
         score = (link + link_floor) × (own + own_floor) − link_floor × own_floor
 
-    Given items are no candidates. Links, powers and floors were chosen on Complete Journey (October and November 2017), with an eye on Ta-Feng.
+    Query items are not candidates. The defaults were chosen on Complete Journey (October and November 2017) and checked
+    on Ta-Feng.
 
     Parameters
     ----------
+    given_power, popularity_power : float
+        Powers of the popularity of the query item and of the linked item.
+    size_power : float
+        Power of the order size.
+    sharpness : float
+        Power of the link; a larger value prefers the strongest links.
     neighbours : int
-        Links kept of each item.
+        Number of links kept per item.
+    own_half_life_days : float
+        Half-life of the user's orders in days.
+    own_overlap : float
+        Additional weight of orders that are similar to the query items.
+    own_prior_orders : float
+        Number of empty orders added to those of the user.
     own_floor : float or None
-        The smaller, the more own habits count; None leaves them out.
+        A smaller value gives the user's own orders more weight; None ignores them.
+    link_floor : float
+        A smaller value gives the links more weight.
     same_category : bool
-        False leaves out what is of the same category (to its last level) as a given item: a substitute rather than a complement.
+        False excludes items of the same category (its full path) as a query item, which are substitutes rather than
+        complements.
 
     Attributes
     ----------
     links_ : csr_matrix, (n_items, n_items)
-        Row i: what goes with item i.
+        Row i holds the links from item i.
     baskets_ : Baskets
-        The orders it was fitted on.
+        The orders of the fit.
     """
 
     name: ClassVar[str] = "complement"
@@ -160,11 +132,8 @@ class ComplementRecommender(Recommender):
     ) -> None:
         self.given_power, self.popularity_power, self.size_power = given_power, popularity_power, size_power
         self.sharpness, self.neighbours = sharpness, neighbours
-        self.own_half_life_days, self.own_overlap, self.own_prior_orders = (
-            own_half_life_days,
-            own_overlap,
-            own_prior_orders,
-        )
+        self.own_half_life_days, self.own_overlap = own_half_life_days, own_overlap
+        self.own_prior_orders = own_prior_orders
         self.own_floor, self.link_floor, self.same_category = own_floor, link_floor, same_category
 
     def _fit(self, train: TrainingSet) -> None:
@@ -176,7 +145,7 @@ class ComplementRecommender(Recommender):
         self._prepare()
 
     def _compute_links(self, held: sparse.csr_matrix) -> sparse.csr_matrix:
-        """The links of every item, a block of rows at a time so that the pairs of a block fit into memory."""
+        """Compute the links of all items from the order matrix, in blocks of rows that fit into memory."""
         sizes = np.diff(held.indptr)
         weighted = sparse.diags(np.maximum(sizes - 1.0, 1.0).astype(np.float32) ** np.float32(-self.size_power)) @ held
         by_item = held.T.tocsr()
@@ -191,11 +160,14 @@ class ComplementRecommender(Recommender):
         return sparse.vstack(parts, format="csr") if parts else sparse.csr_matrix((0, 0), dtype=np.float32)
 
     def query_items(self, query: Query) -> sparse.csr_matrix:
-        """What each answer is to go with, 0/1, (n, n_items): see `resolve_query_items`."""
+        """Return the query items of each user, 0/1, (n, n_items); see `resolve_query_items`."""
         return resolve_query_items(query, self.last_)
 
     def _evidence(self, query: Query, item: int) -> Evidence | None:
-        """The item that goes best with one, of the query or else of the user's last order: ``with_item``, ``with_days``, ``lift``; None for none."""
+        """Return ``with_item``, ``with_days`` and ``lift`` of the strongest link to an item, or None without a link.
+
+        The other item is one of the query items or, without them, of the user's last order.
+        """
         with_days: float | None = None
         if query.items is not None:
             items = query.items[0]
@@ -215,7 +187,7 @@ class ComplementRecommender(Recommender):
         return evidence if with_days is None else {**evidence, "with_days": with_days}
 
     def strongest_association(self, item: int, query_items: Indices) -> ItemAssociation | None:
-        """Of the given items the one whose link to `item` is the strongest, and how often they were together; None where none has a link."""
+        """Return the association with the query item that has the strongest link to `item`, or None without a link."""
         others = np.asarray([other for other in np.unique(query_items).tolist() if other != item], dtype=np.int64)
         if not len(others):
             return None
@@ -238,7 +210,7 @@ class ComplementRecommender(Recommender):
         return values_at(self._candidates(query), ids)
 
     def _candidates(self, query: Query) -> sparse.csr_matrix:
-        """Scores of what goes with the given items or was had before, (n, n_items); a row with nothing given is empty."""
+        """Score items linked to the query items or bought before, (n, n_items); a row without query items is empty."""
         query_items = self.query_items(query)
         link = self._without_query_items((query_items @ self.links_).tocsr(), query_items)
         greatest = np.asarray(link.max(axis=1).todense()).ravel() if link.nnz else np.zeros(len(query))
@@ -253,67 +225,67 @@ class ComplementRecommender(Recommender):
         return scores
 
     def _without_query_items(self, scores: sparse.csr_matrix, query_items: sparse.csr_matrix) -> sparse.csr_matrix:
-        """The entries that are not given, nor (unless `same_category`) of the category of a given item."""
+        """Drop the entries of query items and, unless `same_category`, of items in the category of a query item."""
         found = scores.tocoo()
         rows = np.repeat(np.arange(query_items.shape[0], dtype=np.int64), np.diff(query_items.indptr))
         kept = ~np.isin(
             found.row.astype(np.int64) * self.n_items_ + found.col, rows * self.n_items_ + query_items.indices
         )
         if not self.same_category:
-            codes = np.int64(self.category_.max(initial=0)) + 2  # −1, nobody knows of what, is no category
-            alike = np.isin(
+            codes = np.int64(self.category_.max(initial=0)) + 2  # −1 is an unknown category and matches no other
+            substitutes = np.isin(
                 found.row * codes + self.category_[found.col], rows * codes + self.category_[query_items.indices]
             )
-            kept &= ~alike | (self.category_[found.col] < 0)
+            kept &= ~substitutes | (self.category_[found.col] < 0)
         kept &= found.data > 0
         return sparse.csr_matrix((found.data[kept], (found.row[kept], found.col[kept])), shape=scores.shape)
 
     def _own_shares(self, query: Query, query_items: sparse.csr_matrix) -> sparse.csr_matrix:
-        """The share of each user's orders that held each item, (n, n_items); rows where nothing is given are empty."""
+        """Return the weighted share of each user's orders that contain each item, (n, n_items).
+
+        The row of a user without query items is empty.
+        """
         some = np.diff(query_items.indptr) > 0
-        total, weight = (
-            sparse.csr_matrix(query_items.shape, dtype=np.float32),
-            np.full(len(query), self.own_prior_orders, dtype=np.float32),
-        )
-        for baskets, orders, fade in self._orders(query):
+        total = sparse.csr_matrix(query_items.shape, dtype=np.float32)
+        weight = np.full(len(query), self.own_prior_orders, dtype=np.float32)
+        for baskets, orders, decay in self._orders(query):
             row, column = np.repeat(np.arange(len(query)), np.diff(orders.indptr)), orders.indices
-            faded = orders.data * fade[row]
-            kept = some[row] & (faded > 0)
-            row, column, faded = row[kept], column[kept], faded[kept]
+            decayed = orders.data * decay[row]
+            kept = some[row] & (decayed > 0)
+            row, column, decayed = row[kept], column[kept], decayed[kept]
             if not len(row):
                 continue
             mine, requested = baskets.items[column], query_items[row]
             shared = np.asarray(mine.multiply(requested).sum(axis=1)).ravel()
             overlap_cosine = shared / np.sqrt(np.diff(mine.indptr) * np.diff(requested.indptr))
-            weights = (faded * (1.0 + self.own_overlap * overlap_cosine)).astype(np.float32)
+            weights = (decayed * (1.0 + self.own_overlap * overlap_cosine)).astype(np.float32)
             weight += np.bincount(row, weights, minlength=len(query)).astype(np.float32)
-            total = (
-                total + sparse.csr_matrix((weights, (row, np.arange(len(row)))), shape=(len(query), len(row))) @ mine
-            )
+            by_row = sparse.csr_matrix((weights, (row, np.arange(len(row)))), shape=(len(query), len(row)))
+            total = total + by_row @ mine
         return (sparse.diags(1.0 / np.maximum(weight, np.float32(1e-9))) @ total).tocsr()
 
     def _orders(self, query: Query) -> list[tuple[Baskets, sparse.csr_matrix, Floats]]:
-        """The orders of the fit, then those since: each with the faded weights of every user's own (n, orders), and by how much to fade them (n,)."""
+        """Return the orders of the fit and the recent ones.
+
+        Each entry holds the orders, their decayed weights by user, (n, n_orders), and a further decay per user, (n,).
+        """
         half_life, recent_interactions = np.float32(self.own_half_life_days), query.recent_interactions
-        before = (
-            self.weights_[np.maximum(query.users, 0)]
-            if self.n_users_
-            else sparse.csr_matrix((len(query), 0), dtype=np.float32)
-        )
-        later = np.float32(query.elapsed_days if recent_interactions is not None else 0.0)
-        found = [(self.baskets_, before, (query.users >= 0) * np.maximum(np.exp2(-later / half_life), MIN_WEIGHT))]
+        if self.n_users_:
+            before = self.weights_[np.maximum(query.users, 0)]
+        else:
+            before = sparse.csr_matrix((len(query), 0), dtype=np.float32)
+        elapsed = np.float32(query.elapsed_days if recent_interactions is not None else 0.0)
+        found = [(self.baskets_, before, (query.users >= 0) * np.maximum(np.exp2(-elapsed / half_life), MIN_WEIGHT))]
         if recent_interactions is not None and len(recent_interactions.users):
             baskets = Baskets.of(recent_interactions)
-            found.append(
-                (baskets, baskets.by_user(len(query), _fading(baskets, half_life)), np.ones(len(query), np.float32))
-            )
+            recent = baskets.by_user(len(query), _decayed(baskets, half_life))
+            found.append((baskets, recent, np.ones(len(query), np.float32)))
         return found
 
     def _prepare(self) -> None:
-        """Lookups made of what was fitted."""
-        self.weights_ = self.baskets_.by_user(
-            self.n_users_, _fading(self.baskets_, np.float32(self.own_half_life_days))
-        )
+        """Derive lookups from the fitted orders."""
+        decayed = _decayed(self.baskets_, np.float32(self.own_half_life_days))
+        self.weights_ = self.baskets_.by_user(self.n_users_, decayed)
         self.orders_of_items_ = self.baskets_.items.T.tocsr()
         self.last_ = self.baskets_.last(self.n_users_)
 
@@ -338,43 +310,6 @@ class ComplementRecommender(Recommender):
         self._prepare()
 
 
-def last_orders(data: Interactions) -> sparse.csr_matrix:
-    """What the last order of each user held, 0/1, (n_users, n_items)."""
-    return Baskets.of(data).last(data.shape[0])
-
-
-def resolve_query_items(query: Query, last: sparse.csr_matrix) -> sparse.csr_matrix:
-    """The items of the query; where it gives none, those of the last order, since the fit or before it; 0/1, (n, n_items).
-
-    Parameters
-    ----------
-    last : csr_matrix, (n_users, n_items)
-        The last order of each user before the fit.
-    """
-    n, n_items = len(query), last.shape[1]
-    requested = list(query.items) if query.items is not None else [np.empty(0, np.int64)] * n
-    lengths = np.array([len(items) for items in requested], dtype=np.int64)
-    columns = np.concatenate(requested) if lengths.sum() else np.empty(0, np.int64)
-    basket = sparse.csr_matrix(
-        (np.ones(len(columns), np.float32), (np.repeat(np.arange(n), lengths), columns)), shape=(n, n_items)
-    )
-    if query.recent_interactions is not None and len(query.recent_interactions.users):
-        basket = basket + _only(np.diff(basket.indptr) == 0) @ last_orders(query.recent_interactions)
-    if last.shape[0]:
-        basket = basket + _only((np.diff(basket.indptr) == 0) & (query.users >= 0)) @ last[np.maximum(query.users, 0)]
-    basket = sparse.csr_matrix(basket, dtype=np.float32)
-    basket.eliminate_zeros()
-    basket.data[:] = 1.0
-    basket.sort_indices()
-    return basket
-
-
-def _only(rows: NDArray[np.bool_]) -> sparse.csr_matrix:
-    """Keeps these rows of what it is multiplied with."""
-    kept = np.flatnonzero(rows)
-    return sparse.csr_matrix((np.ones(len(kept), np.float32), (kept, kept)), shape=(len(rows), len(rows)))
-
-
-def _fading(baskets: Baskets, half_life_days: np.float32) -> Floats:
-    faded: Floats = np.maximum(np.exp2(-baskets.age_days / half_life_days), MIN_WEIGHT).astype(np.float32)
-    return faded
+def _decayed(baskets: Baskets, half_life_days: np.float32) -> Floats:
+    weights: Floats = np.maximum(np.exp2(-baskets.age_days / half_life_days), MIN_WEIGHT).astype(np.float32)
+    return weights

@@ -1,4 +1,4 @@
-"""EASE: the linear model of every item on all others, in closed form."""
+"""EASE: a linear model of each item on all others, solved in closed form."""
 
 from __future__ import annotations
 
@@ -14,34 +14,35 @@ from models.recommend.item_knn import Floats, ItemLinksRecommender, cooccurrence
 from models.topk import top_k
 from qianmian.errors import DataError
 
-BLOCK_CELLS = 8_000_000  # of the inverse worked on at a time: 32 MB
-LEAF_ROWS = 8_192  # LAPACK inverts so many at once
+BLOCK_CELLS = 8_000_000  # cells of the inverse processed at a time: 32 MB
+LEAF_ROWS = 8_192  # largest block that LAPACK inverts directly
 
 
 class EASERecommender(ItemLinksRecommender):
-    """Embarrassingly shallow autoencoder (Steck 2019): ``min_B |X − X B|² + regularization |B|²`` with a diagonal of zeros.
+    """Embarrassingly shallow autoencoder (Steck 2019): ``min_B |X − X B|² + regularization |B|²`` with a zero diagonal.
 
-    With ``P = (XᵀX + regularization I)⁻¹`` it is ``B_ij = −P_ij / P_jj``. P is computed in place in float32: one matrix of ``4 × n_items²`` bytes, 2.4 GB
-    for 24,400 items and 6.7 GB for 41,000, in a time that grows with ``n_items³``. Of each row the `neighbours` links greatest in size are kept,
-    negative ones too.
+    The solution is ``B_ij = −P_ij / P_jj`` with ``P = (XᵀX + regularization I)⁻¹``. P is computed in place in float32:
+    one matrix of ``4 × n_items²`` bytes, 2.4 GB for 24,400 items and 6.7 GB for 41,000; the time grows with
+    ``n_items³``. The `neighbours` links of each row with the largest absolute value are kept, negative ones included.
 
     Parameters
     ----------
     regularization : float
-        > 0.
+        Strength of the L2 penalty, > 0.
     neighbours : int
-        Links kept of each item.
+        Number of links kept per item.
     max_items : int
-        More are refused.
+        Largest catalogue that is fitted.
     half_life_days : float or None
-        Of a count; None keeps all.
+        Half-life of a count in days; None for no decay.
     count_power : float
-        Of a decayed count: 0 had or not (age then says nothing), 1 as often as had. 0 was best on first purchases of Complete Journey in October.
+        Power of a decayed count: 0 uses only whether the item was bought (age then has no effect), 1 uses the count.
+        0 was best on first purchases of Complete Journey in October.
 
     Raises
     ------
     DataError
-        `fit`, where there are more than `max_items` items, or too little regularization to invert.
+        `fit` raises it if there are more than `max_items` items, or if the regularization is too small to invert.
     """
 
     name: ClassVar[str] = "ease"
@@ -69,8 +70,8 @@ class EASERecommender(ItemLinksRecommender):
                 "the catalogue is too large for EASE",
                 got=f"{n_items:,} items",
                 allowed=f"at most {self.max_items:,} (max_items)",
-                hint=f"it takes 4 × items² bytes, here {4 * n_items**2 / 1e9:.1f} GB: raise recommend.min_item_customers, fit with a larger max_items "
-                "where there is the memory, or use `spectral`",
+                hint=f"EASE needs 4 × items² bytes of memory, here {4 * n_items**2 / 1e9:.1f} GB: raise "
+                "recommend.min_item_customers, fit with a larger max_items if the memory suffices, or use `spectral`",
             )
         inverse = self._inverse(interacted)
         diagonal = inverse.diagonal().copy()
@@ -88,12 +89,11 @@ class EASERecommender(ItemLinksRecommender):
         columns, data = np.concatenate(ids), np.concatenate(strengths)
         kept = data != 0
         ends = np.concatenate([[0], np.cumsum(kept.sum(axis=1))])
-        return sparse.csr_matrix((data[kept], columns[kept], ends), shape=(n_items, n_items)), np.ones(
-            n_items, dtype=np.float32
-        )
+        links = sparse.csr_matrix((data[kept], columns[kept], ends), shape=(n_items, n_items))
+        return links, np.ones(n_items, dtype=np.float32)
 
     def _inverse(self, interacted: sparse.csr_matrix) -> Floats:
-        """P, (n_items, n_items)."""
+        """Return the inverse P, (n_items, n_items)."""
         n_items = interacted.shape[1]
         gram = np.zeros((n_items, n_items), dtype=np.float32)
         for rows, products in cooccurrence_blocks(interacted.T.tocsr(), interacted):
@@ -101,7 +101,7 @@ class EASERecommender(ItemLinksRecommender):
         gram[np.diag_indices(n_items)] += np.float32(self.regularization)
         if not _inverted(gram):
             raise DataError(
-                "the items' products cannot be inverted",
+                "the item co-occurrence matrix cannot be inverted",
                 where="ease",
                 got=self.regularization,
                 hint="fit with more regularization",
@@ -110,11 +110,11 @@ class EASERecommender(ItemLinksRecommender):
 
 
 def _inverted(matrix: Floats) -> bool:
-    """Invert a symmetric positive definite matrix in place; False where it is none.
+    """Invert a symmetric positive definite matrix in place; return False if the matrix is not positive definite.
 
-    By halves: with ``[[A, Bᵀ], [B, C]]`` and the Schur complement ``S = C − B A⁻¹ Bᵀ`` it is ``[[A⁻¹ + Wᵀ S⁻¹ W, ·], [−S⁻¹ W, S⁻¹]]``, ``W = B A⁻¹``
-    (Banachiewicz 1937). Nearly all of it is products of matrices, and LAPACK sees small ones only: OpenBLAS 0.3.30 crashes in the Cholesky
-    factorisation of 41,000 rows.
+    The matrix is split into ``[[A, Bᵀ], [B, C]]``. With the Schur complement ``S = C − B A⁻¹ Bᵀ`` and ``W = B A⁻¹``,
+    its inverse is ``[[A⁻¹ + Wᵀ S⁻¹ W, ·], [−S⁻¹ W, S⁻¹]]`` (Banachiewicz 1937). Nearly all the work is matrix products,
+    and LAPACK only gets small matrices: OpenBLAS 0.3.30 crashes in the Cholesky factorisation of 41,000 rows.
     """
     n = len(matrix)
     if n <= LEAF_ROWS:
@@ -148,7 +148,7 @@ def _inverted(matrix: Floats) -> bool:
 
 
 def _subtract(matrix: Floats, left: Floats, right: Floats) -> None:
-    """``matrix −= left @ right``, some rows at a time."""
+    """Compute ``matrix −= left @ right`` in blocks of rows."""
     block = max(1, BLOCK_CELLS // right.shape[1])
     for start in range(0, len(matrix), block):
         matrix[start : start + block] -= left[start : start + block] @ right

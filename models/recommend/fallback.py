@@ -1,4 +1,4 @@
-"""The explicit fallback chain: each place of a list is filled by the first model that has an item for it."""
+"""Fallback chain: each slot of a list is filled by the first model that has an item for it."""
 
 from __future__ import annotations
 
@@ -24,15 +24,15 @@ DEFAULT_STAGES: tuple[tuple[str, Mapping[str, Any]], ...] = (
 
 
 class FallbackChain(Recommender):
-    """Fills a list from its stages in order, and says which stage each item came from.
+    """Fills a list from its stages in order, and records the stage of each item as its source.
 
-    An item takes the place its first stage gives it; a later stage only fills what is left, so nothing appears twice. The
-    score is ``stages left + (1 + s / (1 + |s|)) / 2`` of the stage's own score s: it falls along the list and shows the stage.
+    A later stage fills only the slots that earlier stages left empty, and no item appears twice. For a stage score s,
+    the score of an item is ``stages left + (1 + s / (1 + |s|)) / 2``: it descends along the list across stages.
 
     Parameters
     ----------
     stages : sequence of (str, dict)
-        Stage name and its parameters, in order. The last should support cold users.
+        Names and parameters of the stages, in order. The last stage should support cold users.
     """
 
     name: ClassVar[str] = "chain"
@@ -45,7 +45,7 @@ class FallbackChain(Recommender):
 
     @classmethod
     def of(cls, models: Sequence[Recommender]) -> Self:
-        """A chain of models that are fitted already, on the same customers and items."""
+        """Build a chain from models that are already fitted on the same users and items."""
         chain = cls([(model.name, model.get_params()) for model in models])
         chain.models_ = tuple(models)
         chain.n_users_, chain.n_items_, chain.history_ = models[0].n_users_, models[0].n_items_, models[0].history_
@@ -79,7 +79,7 @@ class FallbackChain(Recommender):
             if not len(rows):
                 break
             subquery, left = (query, item_filter) if len(rows) == n else (query.take(rows), item_filter.take(rows))
-            if level:  # an earlier stage has placed some already: that many more, and not those
+            if level:  # items placed by earlier stages must not be ranked again
                 left = left.without(ids[rows], self.n_items_)
             found, values, stage = model._rank_block(subquery, k, left)
             real = np.isfinite(values)
@@ -95,7 +95,7 @@ class FallbackChain(Recommender):
 
     @property
     def sources(self) -> tuple[str, ...]:
-        """What an item's source may be: the stages, and a stage's own where it has several."""
+        """The sources of all stages, in order; a stage may have several."""
         return tuple(name for model in self.models_ for name in model.sources)
 
     @property
@@ -128,7 +128,7 @@ class FallbackChain(Recommender):
         return {}
 
     def _restore(self, state: Arrays) -> None:
-        """The stages are restored by `load`."""
+        """Do nothing: `load` restores the stages."""
 
 
 def _squashed(scores: NDArray[np.float32], level: int) -> NDArray[np.float32]:

@@ -1,4 +1,4 @@
-"""LightFM hybrid (Kula 2015): users and items as sums of feature embeddings, so attributes alone give an answer."""
+"""LightFM hybrid (Kula 2015): users and items are sums of feature embeddings, so attributes alone suffice to rank."""
 
 from __future__ import annotations
 
@@ -18,29 +18,41 @@ from models.recommend.matrix_factorization import FactorRecommender, check_finit
 from models.recommend.popular import recent_customers
 from qianmian.errors import DataError
 
-MAX_VALUES = 200  # an attribute with more values than this is an id, not a trait
+MAX_VALUES = 200  # an attribute with more values is treated as an id and ignored
 
 
 class HybridRecommender(FactorRecommender):
-    """WARP-trained hybrid with user features (identity + profile attributes) and item features (identity + category levels + brand).
+    """Hybrid factor model with user features (identity, attributes) and item features (identity, category path, brand).
 
-    A user without history is represented by the attributes alone; without attributes either, the model has no answer. An item without history is
-    represented by its traits alone, and its prior is what items of its traits have.
+    The model is trained with the WARP loss. A user without history is represented by the attributes alone, and a user
+    without attributes as well gets no list. An item without history is represented by its category levels and brand
+    (its traits) alone, and its prior is the mean prior of the items with these traits.
 
     Parameters
     ----------
+    factors : int
+        Number of dimensions.
+    epochs : int
+        Number of passes over the interactions.
     prior_days : float
-        An item's prior is log(1 + customers of the last `prior_days`); WARP's own item bias is too noisy for strangers.
+        The prior of an item is log(1 + customers of the last `prior_days`). The item bias of WARP is too noisy for
+        users without history.
     personal_weight : float
-        Weight of what sets the user apart from the average customer, (user − average) · item, beside the prior. Validated on
-        Complete Journey (October 2017, histories hidden): NDCG@10 .257 at 0.5, .252 for the prior alone, .243 for LightFM's own score.
+        Weight of the personal score, (user − average user) · item, which is added to the prior. Validated on Complete
+        Journey (October 2017, histories hidden): NDCG@10 is .257 at 0.5, .252 for the prior alone and .243 for the
+        score of LightFM.
+    learning_rate, item_alpha, user_alpha : float
+        Learning rate and L2 penalties of LightFM.
+    seed : int
+        Seed of the training.
 
     Attributes
     ----------
     attribute_names_ : ndarray of str, (a,)
         ``attribute=value``; row i of `attribute_vectors_` is its embedding.
     trait_names_ : ndarray of str, (t,)
-        ``category:path`` and ``brand:name``; row i of `trait_vectors_` is its embedding, `trait_priors_` the mean prior of its items (NaN: none).
+        ``category:path`` and ``brand:name``. Row i of `trait_vectors_` is its embedding, entry i of `trait_priors_` is
+        the mean prior of its items (NaN without such items).
     """
 
     name: ClassVar[str] = "hybrid"
@@ -77,12 +89,7 @@ class HybridRecommender(FactorRecommender):
         names, attributes = user_attributes(train)
         trait_names, traits = item_traits(train)
         counts = train.interactions.matrix()
-        user_features = _normalised(
-            sparse.hstack([sparse.identity(train.n_users, dtype=np.float32, format="csr"), attributes], format="csr")
-        )
-        item_features = _normalised(
-            sparse.hstack([sparse.identity(train.n_items, dtype=np.float32, format="csr"), traits], format="csr")
-        )
+        user_features, item_features = _with_identity(attributes), _with_identity(traits)
         model = LightFM(
             no_components=self.factors,
             loss="warp",
@@ -99,81 +106,77 @@ class HybridRecommender(FactorRecommender):
                 epochs=self.epochs,
                 num_threads=1,
             )
-        except ValueError as error:  # how LightFM says that an embedding is not finite
+        except ValueError as error:  # LightFM raises it when an embedding is not finite
             raise DataError(
-                "the training of the hybrid failed",
+                "the training of the hybrid model failed",
                 where="hybrid",
                 got=str(error),
                 hint="fit with a lower learning_rate",
             ) from error
         user_embeddings, item_embeddings = model.user_embeddings, model.item_embeddings
-        # what the model uses of a user is the embedding of each feature: a user bias shifts all items alike
+        # the user bias of LightFM is left out, because it shifts the scores of all items equally
         self.user_vectors_ = np.asarray(user_features @ user_embeddings, dtype=np.float32)
-        self.attribute_names_, self.attribute_vectors_ = (
-            names,
-            np.asarray(user_embeddings[train.n_users :], dtype=np.float32),
-        )
+        self.attribute_names_ = names
+        self.attribute_vectors_ = np.asarray(user_embeddings[train.n_users :], dtype=np.float32)
         self.user_attributes_ = attributes.astype(np.float32)
         prior = np.log1p(recent_customers(train, self.prior_days))
         interacted = np.bincount(counts.indices, minlength=train.n_items) > 0
-        self.trait_names_, self.trait_vectors_ = (
-            trait_names,
-            np.asarray(item_embeddings[train.n_items :], dtype=np.float32),
-        )
+        self.trait_names_ = trait_names
+        self.trait_vectors_ = np.asarray(item_embeddings[train.n_items :], dtype=np.float32)
         items_with = np.asarray(traits.T @ interacted.astype(np.float64))
-        self.trait_priors_ = np.where(
-            items_with > 0, (traits.T @ (prior * interacted)) / np.maximum(items_with, 1.0), np.nan
-        ).astype(np.float32)
+        mean_priors = (traits.T @ (prior * interacted)) / np.maximum(items_with, 1.0)
+        self.trait_priors_ = np.where(items_with > 0, mean_priors, np.nan).astype(np.float32)
         vectors = np.asarray(item_features @ item_embeddings, dtype=np.float32)
         new = np.flatnonzero(~interacted)
-        vectors[new], prior[new] = self._from_traits(traits[new])  # the identity of an item nobody had is noise
-        strangers, described = self._cold_users(self.user_attributes_)
-        average = strangers[described] if described.any() else self.user_vectors_
+        vectors[new], prior[new] = self._from_traits(traits[new])  # an untrained identity embedding is noise
+        cold_vectors, has_attributes = self._cold_users(self.user_attributes_)
+        average = cold_vectors[has_attributes] if has_attributes.any() else self.user_vectors_
         self.center_ = average.mean(axis=0, dtype=np.float32)
         self._set_items(vectors, prior)
 
     def _set_items(self, vectors: NDArray[np.float32], prior: NDArray[np.float32]) -> None:
-        usual = np.linalg.norm(self.user_vectors_ - self.center_, axis=1)
+        norms = np.linalg.norm(self.user_vectors_ - self.center_, axis=1)
         self.item_prior_ = prior
-        self.index_ = FactorIndex(vectors, prior, float(self.personal_weight * np.median(usual)) if len(usual) else 1.0)
+        self.index_ = FactorIndex(vectors, prior, float(self.personal_weight * np.median(norms)) if len(norms) else 1.0)
 
     @property
     def attribute_names(self) -> tuple[str, ...]:
         return tuple(self.attribute_names_.tolist())
 
     def _from_traits(self, traits: sparse.csr_matrix) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-        """Vectors and priors of items by one-hot traits (n, t) alone."""
-        told = np.isfinite(self.trait_priors_)
-        seen = _normalised((traits @ sparse.diags(told.astype(np.float32))).tocsr())
-        priors = seen @ np.where(told, self.trait_priors_, np.float32(0.0))
-        return np.asarray(seen @ self.trait_vectors_, dtype=np.float32), np.asarray(priors, dtype=np.float32)
+        """Return the vectors and priors of items from their one-hot traits, (n, t), alone."""
+        known = np.isfinite(self.trait_priors_)
+        known_traits = _normalised((traits @ sparse.diags(known.astype(np.float32))).tocsr())
+        priors = known_traits @ np.where(known, self.trait_priors_, np.float32(0.0))
+        return np.asarray(known_traits @ self.trait_vectors_, dtype=np.float32), np.asarray(priors, dtype=np.float32)
 
     def _user_vectors(self, query: Query) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
         vectors, answerable = self.represent(query)
         return np.float32(self.personal_weight) * (vectors - self.center_), answerable
 
     def represent(self, query: Query) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
-        """User vectors (n, d) and whether the model knows enough to answer (n,).
+        """Return the user vectors, (n, d), and which users the model can rank for, bool, (n,).
 
-        With history: identity and attributes. Without: the mean of the attribute embeddings, those given in the call first.
+        The vector of a user with history combines identity and attributes. For other users it is the mean of the
+        attribute embeddings, where attributes of the query take precedence over those of the profile.
         """
         users = query.users
         inside = np.maximum(users, 0)
-        vectors, answerable = (
-            self._cold_users(self.user_attributes_[inside]) if self.n_users_ else self._unknown_users(len(users))
-        )
+        if self.n_users_:
+            vectors, answerable = self._cold_users(self.user_attributes_[inside])
+        else:
+            vectors, answerable = self._unknown_users(len(users))
         answerable &= users >= 0
         warm = self._has_history(query)
         vectors[warm], answerable[warm] = self.user_vectors_[users[warm]], True
-        for row, given in enumerate(query.attributes or ()):  # attributes come with a request, a handful at a time
+        for row, given in enumerate(query.attributes or ()):  # only requests send attributes, so the rows are few
             if given and not warm[row] and len(codes := self._codes(given)):
                 vectors[row], answerable[row] = self.attribute_vectors_[codes].mean(axis=0), True
         return vectors, answerable
 
     def _cold_users(self, attributes: sparse.csr_matrix) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
-        return np.asarray(_normalised(attributes) @ self.attribute_vectors_, dtype=np.float32), np.diff(
-            attributes.indptr
-        ) > 0
+        vectors = np.asarray(_normalised(attributes) @ self.attribute_vectors_, dtype=np.float32)
+        return vectors, np.diff(attributes.indptr) > 0
 
     def _unknown_users(self, n: int) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
         return np.zeros((n, len(self.center_)), dtype=np.float32), np.zeros(n, dtype=bool)
@@ -197,15 +200,11 @@ class HybridRecommender(FactorRecommender):
         }
 
     def _restore(self, state: Arrays) -> None:
-        self.user_vectors_, self.attribute_names_ = (
-            check_finite("hybrid: user_vectors", state["user_vectors"]),
-            state["attribute_names"],
-        )
+        self.user_vectors_ = check_finite("hybrid: user_vectors", state["user_vectors"])
+        self.attribute_names_ = state["attribute_names"]
         self.attribute_vectors_ = check_finite("hybrid: attribute_vectors", state["attribute_vectors"])
-        self.user_attributes_, self.center_ = (
-            unpack_csr("traits", state),
-            check_finite("hybrid: center", state["center"]),
-        )
+        self.user_attributes_ = unpack_csr("traits", state)
+        self.center_ = check_finite("hybrid: center", state["center"])
         self.trait_names_, self.trait_priors_ = state["trait_names"], state["trait_priors"]
         self.trait_vectors_ = check_finite("hybrid: trait_vectors", state["trait_vectors"])
         self._set_items(
@@ -215,7 +214,15 @@ class HybridRecommender(FactorRecommender):
 
 
 def user_attributes(train: TrainingSet) -> tuple[NDArray[np.str_], sparse.csr_matrix]:
-    """One-hot profile attributes: names ``attribute=value`` (a,) and a matrix (n_users, a); unknown values have no column."""
+    """Encode profile attributes one-hot.
+
+    Returns
+    -------
+    names : ndarray of str, (a,)
+        ``attribute=value``.
+    matrix : csr_matrix of float32, (n_users, a)
+        Missing values have no column.
+    """
     names: list[str] = []
     blocks = [sparse.csr_matrix((train.n_users, 0), dtype=np.float32)]
     features = train.user_features
@@ -241,24 +248,31 @@ def user_attributes(train: TrainingSet) -> tuple[NDArray[np.str_], sparse.csr_ma
 
 
 def item_attributes(train: TrainingSet) -> sparse.csr_matrix:
-    """One-hot item traits: every level of the category path, and the brand; (n_items, t)."""
+    """Encode the traits of items one-hot, (n_items, t): every level of the category path, and the brand."""
     return item_traits(train)[1]
 
 
 def item_traits(train: TrainingSet) -> tuple[NDArray[np.str_], sparse.csr_matrix]:
-    """Names of item traits (t,), ``category:path`` of every level and ``brand:name``, and who has them, one-hot, (n_items, t)."""
+    """Encode the traits of items one-hot, with names.
+
+    Returns
+    -------
+    names : ndarray of str, (t,)
+        ``category:path`` for every level of the category paths, and ``brand:name``.
+    matrix : csr_matrix of float32, (n_items, t)
+    """
     names: dict[str, int] = {}
     blocks = []
     for column in ("category", "brand"):
         values, codes = np.unique(train.item_attributes[column], return_inverse=True)
-        told = [
-            _trait_names(value, "") if column == "category" else _trait_names("", value) for value in values.tolist()
-        ]
-        flat = np.asarray([names.setdefault(name, len(names)) for row in told for name in row], dtype=np.int64)
-        edges = np.cumsum([0, *map(len, told)])
-        blocks.append(
-            (sparse.csr_matrix((np.ones(len(flat), np.float32), flat, edges), shape=(len(values), len(names))), codes)
-        )
+        if column == "category":
+            traits = [_trait_names(value, "") for value in values.tolist()]
+        else:
+            traits = [_trait_names("", value) for value in values.tolist()]
+        flat = np.asarray([names.setdefault(name, len(names)) for row in traits for name in row], dtype=np.int64)
+        edges = np.cumsum([0, *map(len, traits)])
+        one_hot = sparse.csr_matrix((np.ones(len(flat), np.float32), flat, edges), shape=(len(values), len(names)))
+        blocks.append((one_hot, codes))
     wide = [
         sparse.csr_matrix((block.data, block.indices, block.indptr), shape=(block.shape[0], len(names)))[codes]
         for block, codes in blocks
@@ -267,7 +281,7 @@ def item_traits(train: TrainingSet) -> tuple[NDArray[np.str_], sparse.csr_matrix
 
 
 def _trait_names(category: str, brand: str) -> list[str]:
-    """The names of one item's traits.
+    """Return the names of the traits of one item.
 
     Examples
     --------
@@ -275,9 +289,14 @@ def _trait_names(category: str, brand: str) -> list[str]:
     ['category:food', 'category:food/milk', 'brand:b']
     """
     levels = category.split("/") if category else []
-    return ["category:" + "/".join(levels[: depth + 1]) for depth in range(len(levels))] + (
-        ["brand:" + brand] if brand else []
-    )
+    names = ["category:" + "/".join(levels[: depth + 1]) for depth in range(len(levels))]
+    return [*names, "brand:" + brand] if brand else names
+
+
+def _with_identity(features: sparse.csr_matrix) -> sparse.csr_matrix:
+    """Prepend an identity matrix to features and normalise the rows to sum 1."""
+    identity = sparse.identity(features.shape[0], dtype=np.float32, format="csr")
+    return _normalised(sparse.hstack([identity, features], format="csr"))
 
 
 def _normalised(matrix: sparse.csr_matrix) -> sparse.csr_matrix:

@@ -17,28 +17,37 @@ from models.recommend.base import Choice, Query, Range, fold_in
 from models.recommend.matrix_factorization import FactorRecommender, check_finite
 from qianmian.errors import DataError
 
-GATHERED = 1 << 22  # item factors copied together when users are solved for: 16 MB
+GATHERED = 1 << 22  # item factors copied per batch when users are solved: 16 MB
 
 
 class ImplicitALSRecommender(FactorRecommender):
-    """Scores by the product of learnt user and item factors; an interaction's weight decays with `half_life_days`.
+    """Scores items by the product of user and item factors; the weight of an interaction decays with its age.
 
-    Confidence is ``alpha × weight`` where there is an interaction and 1 where there is none, as `implicit` has it. A user without history has no
-    factors and is left to other models. What was done since the fit is folded in by one exact half-step: the user's factors are solved for, the
-    items' stay.
+    As in `implicit`, the confidence is ``alpha × weight`` for an interaction and 1 elsewhere. A user without history
+    has no factors and gets no list. Interactions after the fit are folded in by one exact half-step: the factors of the
+    user are solved for, those of the items stay.
 
     Parameters
     ----------
-    alpha : float
-        Confidence in an interaction of weight 1; one in none is 1.
+    factors : int
+        Number of dimensions.
+    iterations : int
+        Number of alternations.
     regularization : float
-        λ, the same for every user and item, in units of `noise_level`: what shrinks noise away in a big shop would shrink a small one to nothing.
+        λ, equal for all users and items, in units of `noise_level`, so that one value suits large and small shops.
+    alpha : float
+        Confidence in an interaction of weight 1; the confidence in its absence is 1.
+    half_life_days : float or None
+        Half-life of a weight in days; None for no decay.
+    seed : int
+        Seed of the initial factors.
 
     Notes
     -----
-    Chosen on validation (Complete Journey, October and November 2017; a tenth of Gowalla's training pairs), 64 factors. NDCG@10 of all purchases /
-    of first purchases in October: .268 / .052 (λ = .05 and alpha = 1: .260 / .048); Gowalla recall@20 .121 (.108). A larger alpha suits sparse data
-    (Gowalla, alpha = 10: .148) and harms where people buy again (Complete Journey, alpha = 10: .172 / .043).
+    The defaults were chosen on validation data (Complete Journey, October and November 2017; a tenth of Gowalla's
+    training pairs) with 64 factors. NDCG@10 of all purchases / of first purchases in October: .268 / .052 (λ = .05 and
+    alpha = 1: .260 / .048); Gowalla recall@20: .121 (.108). A larger alpha suits sparse data (Gowalla, alpha = 10:
+    .148) and is worse where customers buy items again (Complete Journey, alpha = 10: .172 / .043).
     """
 
     name: ClassVar[str] = "ials"
@@ -79,7 +88,7 @@ class ImplicitALSRecommender(FactorRecommender):
                     regularization=self.ridge_,
                     random_state=self.seed,
                     num_threads=thread_budget(),
-                )  # every row is solved by itself: the same seed gives the same factors, whatever the threads
+                )  # every row is solved on its own, so the factors do not depend on the number of threads
                 model.fit(self._confidence(weights), show_progress=False)
         except ModelFitError as error:
             raise DataError(
@@ -91,9 +100,8 @@ class ImplicitALSRecommender(FactorRecommender):
 
     def _set_items(self, item_factors: NDArray[np.float32]) -> None:
         self.index_ = FactorIndex(item_factors)
-        self.gram_ = item_factors.T @ item_factors + np.float32(self.ridge_) * np.eye(
-            item_factors.shape[1], dtype=np.float32
-        )
+        identity = np.eye(item_factors.shape[1], dtype=np.float32)
+        self.gram_ = item_factors.T @ item_factors + np.float32(self.ridge_) * identity
 
     def _confidence(self, weights: sparse.csr_matrix) -> sparse.csr_matrix:
         return sparse.csr_matrix(
@@ -111,19 +119,21 @@ class ImplicitALSRecommender(FactorRecommender):
         return vectors, answerable
 
     def _weights(self) -> sparse.csr_matrix:
-        """What the fit saw, decayed until then, (n_users, n_items); it lies where `history_` does."""
+        """Return the weights of the fit, (n_users, n_items); they share the sparsity pattern of `history_`."""
         return sparse.csr_matrix(
             (self.weights_, self.history_.indices, self.history_.indptr), shape=self.history_.shape
         )
 
     def solve(self, weights: sparse.csr_matrix) -> NDArray[np.float32]:
-        """Factors of users with these weights, the items' as they are.
+        """Solve for the factors of users with the item factors fixed.
 
-        ``x = (YᵀY + Yᵀ(C − I)Y + λI)⁻¹ Yᵀ C p`` (Hu, Koren, Volinsky 2008, equation 4). Users of like history length share one batched solution.
+        ``x = (YᵀY + Yᵀ(C − I)Y + λI)⁻¹ Yᵀ C p`` (Hu, Koren, Volinsky 2008, equation 4). Users with histories of similar
+        length are solved in one batch.
 
         Parameters
         ----------
         weights : csr_matrix, (n, n_items)
+            Decayed weights of the interactions.
 
         Returns
         -------
@@ -136,17 +146,18 @@ class ImplicitALSRecommender(FactorRecommender):
         order = order[counts[order] > 0]
         start = 0
         while start < len(order):
-            # padded to the longest of the batch, the last one
+            # histories are padded to the longest one of the batch, which is the last
             fits = np.arange(1, len(order) - start + 1) * counts[order[start:]] * self.index_.factors <= GATHERED
             rows = order[start : start + max(1, int(fits.sum()))]
             positions = weights.indptr[rows][:, None] + np.arange(counts[rows[-1]])
-            there = positions < weights.indptr[rows + 1][:, None]
-            positions = np.where(there, positions, 0)
-            extra = np.where(there, np.float32(self.alpha) * weights.data[positions] - np.float32(1.0), np.float32(0.0))
+            stored = positions < weights.indptr[rows + 1][:, None]
+            positions = np.where(stored, positions, 0)
+            confidence = np.float32(self.alpha) * weights.data[positions]
+            extra = np.where(stored, confidence - np.float32(1.0), np.float32(0.0))
             items = self.index_.item_vectors[weights.indices[positions]]
             transposed = items.transpose(0, 2, 1)
             left = self.gram_ + transposed @ (extra[:, :, None] * items)
-            right = transposed @ np.where(there, 1.0 + extra, np.float32(0.0))[:, :, None]
+            right = transposed @ np.where(stored, 1.0 + extra, np.float32(0.0))[:, :, None]
             solved[rows] = np.linalg.solve(left, right)[:, :, 0]
             start += len(rows)
         return solved
@@ -166,9 +177,9 @@ class ImplicitALSRecommender(FactorRecommender):
 
 
 def noise_level(matrix: sparse.csr_matrix) -> float:
-    """The largest singular value of a random 0/1 matrix with as many rows, columns and ones: ``√ones × (1/√rows + 1/√columns)`` (Geman 1980).
+    """Estimate the largest singular value of a random 0/1 matrix of the same size and number of ones.
 
-    Rows and columns without an entry do not count.
+    The estimate is ``√ones × (1/√rows + 1/√columns)`` (Geman 1980). Rows and columns without entries do not count.
 
     Examples
     --------

@@ -1,4 +1,4 @@
-"""Item k-NN, and what every model shares that answers by links from what a customer had to what goes with it."""
+"""Item k-NN, and the base class of the recommenders that score by links between items."""
 
 from __future__ import annotations
 
@@ -27,24 +27,25 @@ from models.recommend.base import (
 )
 from qianmian.errors import UsageError
 
-BLOCK_ENTRIES = 5_000_000  # pairs of items held at a time while counting
+BLOCK_ENTRIES = 5_000_000  # pairs of items held in memory at a time while counting
 Floats = NDArray[np.float32]
 
 
 class ItemLinksRecommender(Recommender):
-    """Scores item j by ``Σ_i x_i B_ij`` over what the user has now: x are decayed counts to the power `count_power`, B the sparse `links_`.
+    """Scores item j by ``Σ_i x_i B_ij`` over the user's items i.
 
-    An item is no evidence for itself (B has no diagonal), so what is had often does not win by that alone, and what no link reaches is no
-    candidate. Since only the user's own row is needed, what was done after the fit changes the answer at once, and is enough for one.
+    x are the decayed counts to the power `count_power`, B is the sparse matrix `links_`. B has a zero diagonal, so
+    frequent purchases of an item do not raise its own score, and an item that no link reaches is not a candidate. The
+    scores need only the row of the user, so interactions after the fit change the list, also of a user without history.
 
-    Subclasses set the parameters `half_life_days` and `count_power` and fill `_compute_links`.
+    Subclasses set the parameters `half_life_days` and `count_power` and implement `_compute_links`.
 
     Attributes
     ----------
     links_ : csr_matrix of float32, (n_items, n_items)
-        Row i: what having item i says of each other item.
+        Entry (i, j) is the contribution of item i in the history to the score of item j.
     popularity_factor_ : ndarray of float32, (n_items,)
-        > 0: the part of column j that is j's popularity rather than its likeness to i; `similar_items` divides by it.
+        Factor > 0 of column j that comes from the popularity of item j; `similar_items` divides by it.
     """
 
     supports_fold_in: ClassVar[bool] = True
@@ -58,7 +59,7 @@ class ItemLinksRecommender(Recommender):
 
     @abstractmethod
     def _compute_links(self, interacted: sparse.csr_matrix) -> tuple[sparse.csr_matrix, Floats]:
-        """`links_` and `popularity_factor_` of these weights (n_users, n_items), all > 0."""
+        """Compute `links_` and `popularity_factor_` from weights > 0, (n_users, n_items)."""
 
     def _fit(self, train: TrainingSet) -> None:
         counts = train.interactions.matrix(self.half_life_days)
@@ -69,9 +70,8 @@ class ItemLinksRecommender(Recommender):
 
     def _apply_count_power(self, counts: sparse.csr_matrix) -> sparse.csr_matrix:
         weights = np.maximum(counts.data, np.float32(0.0))
-        powered = np.where(
-            weights > 0, weights ** np.float32(self.count_power), np.float32(0.0)
-        )  # 0 to the power 0 is 1, and nothing is not
+        # 0 to the power 0 would be 1, but a weight of 0 is no interaction
+        powered = np.where(weights > 0, weights ** np.float32(self.count_power), np.float32(0.0))
         interacted = sparse.csr_matrix(
             (powered.astype(np.float32), counts.indices.copy(), counts.indptr.copy()), shape=counts.shape
         )
@@ -79,7 +79,7 @@ class ItemLinksRecommender(Recommender):
         return interacted
 
     def _candidates(self, query: Query) -> sparse.csr_matrix:
-        """Scores of what the links reach, (n, n_items)."""
+        """Return the scores of the items that the links reach, (n, n_items)."""
         return query.memoize(self, lambda: self._score_candidates(query))
 
     def _score_candidates(self, query: Query) -> sparse.csr_matrix:
@@ -100,7 +100,7 @@ class ItemLinksRecommender(Recommender):
         return values_at(self._candidates(query), ids)
 
     def _similarity(self, item: int) -> Floats:
-        """Links from the item, popularity taken out, the strongest being 1; −inf where there is none."""
+        """Return the links of the item without the popularity factor, scaled to a maximum of 1; −inf without a link."""
         scores = np.full(self.n_items_, NOT_A_CANDIDATE, dtype=np.float32)
         row = slice(*self.links_.indptr[item : item + 2].tolist())
         others = self.links_.indices[row]
@@ -113,36 +113,37 @@ class ItemLinksRecommender(Recommender):
         return {**pack_csr("links", self.links_), "shown": self.popularity_factor_, "weights": self.weights_}
 
     def _restore(self, state: Arrays) -> None:
-        self.links_, self.popularity_factor_, self.weights_ = (
-            unpack_csr("links", state),
-            state["shown"],
-            state["weights"],
-        )
+        self.links_ = unpack_csr("links", state)
+        self.popularity_factor_, self.weights_ = state["shown"], state["weights"]
 
 
 class ItemKNNRecommender(ItemLinksRecommender):
-    """Item k-nearest neighbours: what is had by those who have what you have (Sarwar, Karypis, Konstan, Riedl 2001).
+    """Item k-nearest neighbours: ranks items that are bought by the buyers of the user's items (Sarwar et al. 2001).
 
-    The similarity of items i and j, over the columns c of weighted counts, is ``c_i · c_j / (|c_i| |c_j| + shrinkage)`` times ``n_j^popularity_power``
-    for j's summed counts n_j; each item j keeps its `neighbours` greatest, and with `normalise` they are divided by their sum. Exact.
+    With columns c of weighted counts and the summed counts n_j of item j, the similarity of items i and j is
+    ``c_i · c_j / (|c_i| |c_j| + shrinkage) × n_j^popularity_power``. Each item j keeps its `neighbours` most similar
+    items; with `normalise` their similarities are divided by their sum. The computation is exact.
 
     Parameters
     ----------
     neighbours : int
-        Kept of each item, ≥ 1.
+        Number of neighbours kept per item, ≥ 1.
     weighting : str
-        Of the counts before the cosine: ``cosine`` none; ``tf-idf`` ``sqrt(x) × ln(n_items / (1 + items of the user))``, a customer who has
-        everything says little; ``bm25`` the same with saturating counts (Robertson & Zaragoza 2009, k1 = 1.2, b = 0.75).
+        Weighting of the counts before the cosine. ``cosine``: none. ``tf-idf``:
+        ``sqrt(x) × ln(n_items / (1 + items of the user))``, so that a user with many items has little weight. ``bm25``:
+        the same with saturating counts (Robertson & Zaragoza 2009, k1 = 1.2, b = 0.75).
     shrinkage : float
-        ≥ 0, in units of ``|c_i| |c_j|``: a pair seen once or twice counts less.
+        ≥ 0, in units of ``|c_i| |c_j|``; reduces the similarity of pairs with few common customers.
     normalise : bool
-        Divide by the sum of the neighbours, so that an item with few similar ones is not behind (BARS, Zhu et al. 2022).
+        Divide by the sum over the neighbours, so that an item with few similar items can rank high (BARS, Zhu et al.
+        2022).
     popularity_power : float
-        0 is the plain cosine; above, the popular item is preferred among the equally similar.
+        0 is the plain cosine; a larger power prefers the popular item among equally similar ones.
     half_life_days : float or None
-        Of a count; None keeps all.
+        Half-life of a count in days; None for no decay.
     count_power : float
-        Of a decayed count: 0 had or not (age then says nothing), 1 as often as had. 0 was best on first purchases of Complete Journey in October.
+        Power of a decayed count: 0 uses only whether the item was bought (age then has no effect), 1 uses the count.
+        0 was best on first purchases of Complete Journey in October.
 
     Examples
     --------
@@ -204,20 +205,20 @@ class ItemKNNRecommender(ItemLinksRecommender):
 
 
 def weighted_counts(interacted: sparse.csr_matrix, weighting: str) -> sparse.csr_matrix:
-    """Counts weighted as `ItemKNNRecommender` says, (n_users, n_items).
+    """Weight counts, (n_users, n_items), as described in `ItemKNNRecommender`.
 
     Raises
     ------
     UsageError
-        For another weighting.
+        The weighting is unknown.
     """
     if weighting not in ("cosine", "tf-idf", "bm25"):
-        raise UsageError("there is no such weighting", got=weighting, allowed=["cosine", "tf-idf", "bm25"])
+        raise UsageError("unknown weighting", got=weighting, allowed=["cosine", "tf-idf", "bm25"])
     if weighting == "cosine":
         return interacted
-    held = np.diff(interacted.indptr)
-    # a customer who has everything says nothing, yet a shop of one item must not divide by it
-    telling = np.maximum(np.log(max(1, interacted.shape[1]) / (1.0 + held)), 0.01).astype(np.float32)
+    items_per_user = np.diff(interacted.indptr)
+    # the idf of a user with every item is not positive; the floor keeps the norms above 0 in a shop of one item
+    idf = np.maximum(np.log(max(1, interacted.shape[1]) / (1.0 + items_per_user)), 0.01).astype(np.float32)
     counts = interacted.data
     if weighting == "bm25":
         totals = np.asarray(interacted.sum(axis=0)).ravel()
@@ -225,17 +226,23 @@ def weighted_counts(interacted: sparse.csr_matrix, weighting: str) -> sparse.csr
         saturated = counts * 2.2 / (1.2 * ratio[interacted.indices] + counts)
     else:
         saturated = np.sqrt(counts)
-    return sparse.csr_matrix(
-        ((saturated * np.repeat(telling, held)).astype(np.float32), interacted.indices, interacted.indptr),
-        shape=interacted.shape,
-    )
+    weighted = (saturated * np.repeat(idf, items_per_user)).astype(np.float32)
+    return sparse.csr_matrix((weighted, interacted.indices, interacted.indptr), shape=interacted.shape)
 
 
 def cooccurrence_blocks(
     by_item: sparse.csr_matrix, by_user: sparse.csr_matrix
 ) -> Iterator[tuple[range, sparse.csr_matrix]]:
-    """``by_item @ by_user`` in blocks of rows, so that the pairs of a block fit into memory: (rows, csr_matrix, its indices in any order)."""
-    # an upper bound of the pairs of each item: what its customers hold
+    """Compute ``by_item @ by_user`` in blocks of rows, so that the pairs of a block fit into memory.
+
+    Yields
+    ------
+    rows : range
+        The rows of the block.
+    products : csr_matrix, (len(rows), n_items)
+        Indices are not sorted.
+    """
+    # an upper bound of the pairs of each item: the items of its customers
     bound = np.cumsum((by_item != 0).astype(np.float64) @ np.diff(by_user.indptr).astype(np.float64))
     start, n = 0, by_item.shape[0]
     while start < n:
@@ -245,7 +252,7 @@ def cooccurrence_blocks(
 
 
 def strongest_links(links: sparse.csr_matrix, most: int) -> sparse.csr_matrix:
-    """The `most` greatest positive entries of each row, in the order of their columns; equal ones go to the lower column.
+    """Keep the `most` largest positive entries of each row, with sorted indices; ties go to the lower column.
 
     Examples
     --------
@@ -253,9 +260,8 @@ def strongest_links(links: sparse.csr_matrix, most: int) -> sparse.csr_matrix:
     [[0.0, 3.0, 3.0, 0.0, 0.0]]
     """
     kept, bounds = links.data > 0, links.indptr
-    for row in np.flatnonzero(
-        np.diff(bounds) > most
-    ).tolist():  # a partition a row is several times as fast as one sort of them all
+    # one partition per row is several times as fast as sorting all entries
+    for row in np.flatnonzero(np.diff(bounds) > most).tolist():
         own = slice(bounds[row], bounds[row + 1])
         values = links.data[own]
         least = np.partition(values, len(values) - most)[len(values) - most]
@@ -267,12 +273,11 @@ def strongest_links(links: sparse.csr_matrix, most: int) -> sparse.csr_matrix:
         kept[own] &= above
     ends = np.concatenate([[0], np.cumsum(kept)])[bounds]
     best = sparse.csr_matrix((links.data[kept], links.indices[kept], ends), shape=links.shape)
-    best.sort_indices()  # of what is kept: of all links it took more than all the rest
+    best.sort_indices()  # sorting before the selection would take most of the time of the fit
     return best
 
 
 def positive_power(values: Floats, power: float) -> Floats:
-    """``values ** power`` where positive, else 1: a factor that can be divided by."""
-    return np.where(values > 0, np.maximum(values, np.float32(1e-30)) ** np.float32(power), np.float32(1.0)).astype(
-        np.float32
-    )
+    """Return ``values ** power`` for positive values and 1 for the others, so that the result is never 0."""
+    powered = np.maximum(values, np.float32(1e-30)) ** np.float32(power)
+    return np.where(values > 0, powered, np.float32(1.0)).astype(np.float32)

@@ -1,4 +1,4 @@
-"""What recommenders share that score by the product of a user's and an item's vector."""
+"""Base class of the recommenders that score by the inner product of a user vector and an item vector."""
 
 from __future__ import annotations
 
@@ -15,13 +15,14 @@ from qianmian.errors import ArtifactError
 
 
 class FactorRecommender(Recommender):
-    """Scores ``x_u · y_i + b_i``: the best are searched for, never all scores made.
+    """Scores ``x_u · y_i + b_i``; top-k is a search for the largest inner products, without dense scores.
 
-    Subclasses set `index_` whenever they have item vectors, in `_fit` and in `_restore`.
+    Subclasses set `index_` in `_fit` and in `_restore`.
 
     Attributes
     ----------
     index_ : FactorIndex
+        Item vectors and biases, prepared for the search.
     """
 
     supports_item_vectors: ClassVar[bool] = True
@@ -30,7 +31,7 @@ class FactorRecommender(Recommender):
 
     @abstractmethod
     def _user_vectors(self, query: Query) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
-        """Vectors (n, d), and whether the model has an answer (n,)."""
+        """Return the user vectors, (n, d), and which users the model can rank for, bool, (n,)."""
 
     def _scores(self, query: Query) -> NDArray[np.float32]:
         vectors, answerable = self._user_vectors(query)
@@ -50,7 +51,7 @@ class FactorRecommender(Recommender):
         return ids, scores
 
     def _cells_per_user(self, k: int) -> int:
-        return 8 * (k + int(self.index_.item_vectors.shape[1]))  # the search bounds its own blocks
+        return 8 * (k + int(self.index_.item_vectors.shape[1]))  # the search limits its own blocks
 
     def _score_items(self, query: Query, ids: Indices) -> NDArray[np.float32]:
         vectors, answerable = self._user_vectors(query)
@@ -63,12 +64,12 @@ class FactorRecommender(Recommender):
 
 
 def check_finite(name: str, factors: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Factors that were read from a file, as they are.
+    """Return factors that were read from a file, unchanged.
 
     Raises
     ------
     ArtifactError
-        One of them is not a finite number: a model that answers from it would answer nonsense.
+        A factor is not finite, so the scores would be meaningless.
     """
     bad = int((~np.isfinite(factors)).sum())
     if bad:
@@ -76,6 +77,6 @@ def check_finite(name: str, factors: NDArray[np.float32]) -> NDArray[np.float32]
             "the factors of a saved model are not finite",
             where=name,
             got=f"{bad} of {factors.size}",
-            hint="train it again, or roll back",
+            hint="train the model again, or roll back",
         )
     return factors

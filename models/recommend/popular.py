@@ -1,4 +1,4 @@
-"""Popularity: the answer for somebody nobody knows, and the baseline of everything else. Overall, and what is rising."""
+"""Popularity and trends: the list for an unknown user, and the baseline of every other model."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from models.recommend.base import Indices, ItemFilter, Query, Recommender
 
 
 class _NonPersonalizedRecommender(Recommender):
-    """Everybody gets the same scores, `item_scores_` (n_items,)."""
+    """Scores items equally for all users, by `item_scores_`, (n_items,)."""
 
     supports_cold: ClassVar[bool] = True
     item_scores_: NDArray[np.float32]
@@ -27,18 +27,17 @@ class _NonPersonalizedRecommender(Recommender):
         longest = 0 if item_filter.excluded is None else int(np.diff(item_filter.excluded.indptr).max(initial=0))
         if longest > self.n_items_ // 2:
             return super()._top_k(query, k, item_filter)
-        # one list, long enough that what a row may not have is made up for
-        ids, scores = top_k(
-            ItemFilter(item_filter.allowed).apply(self.item_scores_[None, :].copy()), min(k + longest, self.n_items_)
-        )
+        # one list for all rows, long enough that k items remain in each row after its exclusions
+        allowed_scores = ItemFilter(item_filter.allowed).apply(self.item_scores_[None, :].copy())
+        ids, scores = top_k(allowed_scores, min(k + longest, self.n_items_))
         n = len(query)
         ids, scores = np.repeat(ids, n, axis=0), np.repeat(scores, n, axis=0)
         if not longest:
             return ids, scores
-        place = np.argsort(item_filter.excludes(ids), axis=1, kind="stable")[
-            :, :k
-        ]  # what is barred goes to the end, the rest keeps its order
-        out = np.take_along_axis(item_filter.excludes(ids), place, axis=1)
+        excluded = item_filter.excludes(ids)
+        # a stable sort moves the excluded items to the end and keeps the order of the others
+        place = np.argsort(excluded, axis=1, kind="stable")[:, :k]
+        out = np.take_along_axis(excluded, place, axis=1)
         best = np.where(out, np.float32(-np.inf), np.take_along_axis(scores, place, axis=1))
         return np.take_along_axis(ids, place, axis=1), best
 
@@ -53,7 +52,13 @@ class _NonPersonalizedRecommender(Recommender):
 
 
 class PopularRecommender(_NonPersonalizedRecommender):
-    """Ranks items by how many customers had them in the last `window_days` (of all time where the window is None or empty)."""
+    """Ranks items by the number of customers who bought them in the last `window_days`.
+
+    Parameters
+    ----------
+    window_days : float or None
+        Length of the window in days. All interactions count if it is None or if the window has no interactions.
+    """
 
     name: ClassVar[str] = "popular"
 
@@ -65,10 +70,18 @@ class PopularRecommender(_NonPersonalizedRecommender):
 
 
 class TrendingRecommender(_NonPersonalizedRecommender):
-    """Ranks items by how far the customers of the last `window_days` exceed what the `baseline_days` before let expect.
+    """Ranks items by how far their customers in the window exceed the number expected from the baseline period before.
 
-    Scores ``(x − e) / sqrt(e + 1)`` for x customers of the window and e expected ones: a standardised Poisson residual, so that a few sales of
-    something rare do not outrank a real rise. Untimed data have no trend: popularity then.
+    The score is ``(x − e) / sqrt(e + 1)`` for x customers in the window and e expected customers: a standardised
+    Poisson residual, so that a few sales of a rare item do not outrank a real rise. Data without times have no trend;
+    the model then ranks by popularity.
+
+    Parameters
+    ----------
+    window_days : float
+        Length of the window before `as_of` in days.
+    baseline_days : float
+        Length of the baseline period before the window in days.
     """
 
     name: ClassVar[str] = "trending"
@@ -84,7 +97,7 @@ class TrendingRecommender(_NonPersonalizedRecommender):
         recent = _customers(train, ages <= self.window_days)
         earlier = (ages > self.window_days) & (ages <= self.window_days + self.baseline_days)
         span = min(self.baseline_days, float(ages.max()) - self.window_days)
-        # a customer of eight weeks may come several times: counted week by week, as the window is
+        # customers are counted per period of the window's length, because one customer may return in each of them
         pieces = np.ceil(np.maximum(ages - self.window_days, 1e-6) / self.window_days).astype(np.int64)
         expected = np.zeros(train.n_items, dtype=np.float32)
         for piece in range(1, int(np.ceil(span / self.window_days)) + 1):
@@ -94,12 +107,18 @@ class TrendingRecommender(_NonPersonalizedRecommender):
 
 
 def recent_customers(train: TrainingSet, window_days: float | None) -> NDArray[np.float32]:
-    """Distinct customers of each item in the last `window_days` before `as_of` (of all time where nobody had anything then), (n_items,)."""
+    """Count the distinct customers of each item in the last `window_days` before `as_of`, (n_items,).
+
+    All interactions count if `window_days` is None or if there are none in the window.
+    """
     return np.asarray(interaction_matrix(train, window_days).sum(axis=0), dtype=np.float32).ravel()
 
 
 def interaction_matrix(train: TrainingSet, window_days: float | None) -> sparse.csr_matrix:
-    """Who had what in the last `window_days`, 0/1, (n_users, n_items)."""
+    """Return the 0/1 matrix of the interactions in the last `window_days`, (n_users, n_items).
+
+    All interactions count if `window_days` is None or if there are none in the window.
+    """
     data = train.interactions
     recent = np.ones(len(data.users), dtype=bool) if window_days is None else data.age_days <= window_days
     if not recent.any():

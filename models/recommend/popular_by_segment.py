@@ -1,4 +1,4 @@
-"""Popularity by segment: what customers with the same attributes have more than others do."""
+"""Popularity by segment: items that are more popular with customers of the same attributes than with others."""
 
 from __future__ import annotations
 
@@ -15,26 +15,28 @@ from models.recommend.base import Choice, Indices, Query, Range, Recommender
 from models.recommend.hybrid import user_attributes
 from models.recommend.popular import interaction_matrix, recent_customers
 
-MAX_SEGMENTS = 256  # each is a row of n_items numbers
+MAX_SEGMENTS = 256  # each segment stores a row of n_items numbers
 
 
 class SegmentPopularRecommender(Recommender):
-    """What customers with the same attributes have more than others do, starting from what everybody has lately.
+    """Ranks items by recent popularity and by their lift in the segments of the user.
 
-    ``log p(item) + weight × Σ_a log lift(item, a)`` over the customer's attribute values a (naive Bayes), where
-    ``lift = (n(item, a) + prior_events) / (e(item, a) + prior_events)``, n counts the customers of the segment that had the item, e those that
-    would have if the segment were like everybody: the posterior mean of a gamma-Poisson rate (DuMouchel 1999), so few events say little.
-    Without attributes it is popularity.
+    The score is ``log p(item) + weight × Σ_a log lift(item, a)`` over the attribute values a of the user (naive Bayes),
+    where ``lift = (n(item, a) + prior_events) / (e(item, a) + prior_events)``. n is the number of customers of the
+    segment who bought the item, and e is the number expected if the segment were like all customers. The lift is the
+    posterior mean of a gamma-Poisson rate (DuMouchel 1999), so few events give a lift near 1. A user without attributes
+    gets the most popular items.
 
     Parameters
     ----------
     window_days : float or None
-        Popularity counts the customers of these days; the lifts are of all time, there is never too much of those.
+        Window of the popularity in days. The lifts use all interactions, because they need as many as possible.
     prior_events : float
-        Events the prior counts for.
+        Weight of the prior, in events.
     weight : float
-        0 is popularity; attributes tell of each other, so less than 1. Chosen with `prior_events` on Complete Journey (October and November 2017,
-        histories hidden, three draws): NDCG@10 .262 and .268 against .259 and .263 for popularity, and .25 or .20 with more weight or less prior.
+        Weight of the lifts. 0 ranks by popularity; correlated attributes need a weight below 1. Chosen with
+        `prior_events` on Complete Journey (October and November 2017, histories hidden, three draws): NDCG@10 is .262
+        and .268 against .259 and .263 for popularity, and .25 or .20 with a larger weight or a smaller prior.
 
     Attributes
     ----------
@@ -80,33 +82,30 @@ class SegmentPopularRecommender(Recommender):
 
     def _score_items(self, query: Query, ids: Indices) -> NDArray[np.float32]:
         inside = np.maximum(ids, 0)
-        traits = self._user_attributes(query)
+        attributes = self._user_attributes(query)
         scores = self.prior_[inside].copy()
-        for attribute in np.unique(traits.indices):
-            rows = np.flatnonzero(np.asarray(traits[:, attribute].todense()).ravel())
+        for attribute in np.unique(attributes.indices):
+            rows = np.flatnonzero(np.asarray(attributes[:, attribute].todense()).ravel())
             scores[rows] += np.float32(self.weight) * self.lift_[attribute][inside[rows]]
         return np.where(ids >= 0, scores, np.float32(-np.inf)).astype(np.float32)
 
     def _user_attributes(self, query: Query) -> sparse.csr_matrix:
-        """Attributes of the users, (n, a): those of the profile, or the ones given for somebody without a profile."""
+        """One-hot attributes, (n, a): those of the profile, or for a user without a profile those of the query."""
         n, width = len(query), len(self.attribute_names_)
-        traits = (
-            self.user_attributes_[np.maximum(query.users, 0)]
-            if self.n_users_
-            else sparse.csr_matrix((n, width), dtype=np.float32)
-        )
-        traits = (sparse.diags((query.users >= 0).astype(np.float32)) @ traits).tocsr()
-        traits.eliminate_zeros()
-        for row, given in enumerate(query.attributes or ()):  # attributes come with a request, a handful at a time
-            if given and traits.indptr[row] == traits.indptr[row + 1]:
-                codes = np.flatnonzero(
-                    np.isin(self.attribute_names_, [f"{name}={value}" for name, value in given.items()])
-                )
-                added = sparse.csr_matrix(
-                    (np.ones(len(codes), np.float32), (np.full(len(codes), row), codes)), shape=(n, width)
-                )
-                traits = (traits + added).tocsr()
-        return traits
+        if self.n_users_:
+            attributes = self.user_attributes_[np.maximum(query.users, 0)]
+        else:
+            attributes = sparse.csr_matrix((n, width), dtype=np.float32)
+        attributes = (sparse.diags((query.users >= 0).astype(np.float32)) @ attributes).tocsr()
+        attributes.eliminate_zeros()
+        for row, given in enumerate(query.attributes or ()):  # only requests send attributes, so the rows are few
+            if given and attributes.indptr[row] == attributes.indptr[row + 1]:
+                names = [f"{name}={value}" for name, value in given.items()]
+                codes = np.flatnonzero(np.isin(self.attribute_names_, names))
+                cells = np.full(len(codes), row), codes
+                added = sparse.csr_matrix((np.ones(len(codes), np.float32), cells), shape=(n, width))
+                attributes = (attributes + added).tocsr()
+        return attributes
 
     def _state(self) -> Arrays:
         return {

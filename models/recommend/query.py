@@ -1,4 +1,4 @@
-"""What a recommender is asked (`Query`) and what it may not show (`ItemFilter`), and sparse rows of users read by both."""
+"""`Query` (the users to rank for), `ItemFilter` (the items that may be ranked), and operations on sparse user rows."""
 
 from __future__ import annotations
 
@@ -12,29 +12,30 @@ from scipy import sparse
 
 from features.interactions import Interactions
 from models.ranked import NOT_A_CANDIDATE, top_k
+from qianmian.errors import InvalidRequest
 
 T = TypeVar("T")
 UserAttributes = Mapping[str, str]
 Indices = NDArray[np.integer[Any]]
-DENSE_SHARE = 0.03  # of a block's scores that are stored: from there on a dense block is ranked faster
+DENSE_SHARE = 0.03  # from this share of stored scores on, ranking a dense block is faster
 
 
 @dataclass(frozen=True)
 class Query:
-    """Who is asked about, and what is known beyond the fit.
+    """The users to rank for, and what is known about them beyond the fit.
 
     Attributes
     ----------
     users : ndarray of int64, (n,)
-        Indices; −1 for somebody unknown.
+        User indices; −1 is an unknown user.
     attributes : sequence of mapping or None, (n,), optional
-        Profile attributes given with the call.
+        Profile attributes sent with the call.
     recent_interactions : Interactions, optional
-        What these users did after the fit: its `users` are rows of this query, its ages count back from now.
+        Interactions of these users after the fit. Its `users` are rows of this query, its ages count back from now.
     elapsed_days : float
-        From the `as_of` of the fit to now.
+        Days from the `as_of` of the fit to now.
     items : sequence of int arrays, (n,), optional
-        What the answer should go with: the basket so far, or a given item.
+        Context items of each user: the basket so far, or an item being viewed.
     """
 
     users: NDArray[np.int64]
@@ -48,14 +49,17 @@ class Query:
         return len(self.users)
 
     def memoize(self, model: object, factory: Callable[[], T]) -> T:
-        """What a model works out for this query: a ranker asks it for its list and then for the scores of others' items, and waits once."""
+        """Return the cached result of a model for this query, computed by `factory` at the first call.
+
+        A ranker needs the list of a model and then its scores of other models' items; both use one computation.
+        """
         if id(model) not in self._cache:
             self._cache[id(model)] = factory()
         found: T = self._cache[id(model)]
         return found
 
     def take(self, rows: NDArray[np.int64]) -> Query:
-        """The query of these rows only."""
+        """Return the query restricted to these rows."""
         recent_interactions = self.recent_interactions
         if recent_interactions is not None:
             place = np.full(len(self), -1, dtype=np.int32)
@@ -78,21 +82,21 @@ class Query:
 
 @dataclass(frozen=True)
 class ItemFilter:
-    """What may not be shown.
+    """The items that may be ranked.
 
     Attributes
     ----------
     allowed : ndarray of bool, (n_items,), or None
-        Only these; None for all.
+        Items allowed for every user; None allows all.
     excluded : csr_matrix, (n, n_items), or None
-        Not these, per row of the query; sorted indices.
+        Items excluded per row of the query; the indices are sorted.
     """
 
     allowed: NDArray[np.bool_] | None = None
     excluded: sparse.csr_matrix | None = None
 
     def apply(self, scores: NDArray[np.float32]) -> NDArray[np.float32]:
-        """Write −inf over what is barred in dense scores (n, n_items), in place."""
+        """Set the scores of excluded items to −inf, in place; `scores` is dense, (n, n_items)."""
         if self.allowed is not None:
             scores[:, ~self.allowed] = NOT_A_CANDIDATE
         if self.excluded is not None:
@@ -101,7 +105,7 @@ class ItemFilter:
         return scores
 
     def excludes(self, ids: Indices) -> NDArray[np.bool_]:
-        """Which of the items (n, m) are excluded; −1 is."""
+        """Return which of the item ids (n, m) are excluded; the id −1 is."""
         excluded = ids < 0
         if self.allowed is not None:
             excluded |= ~self.allowed[ids]
@@ -110,7 +114,7 @@ class ItemFilter:
         return excluded
 
     def without(self, ids: Indices, n_items: int) -> ItemFilter:
-        """These items (n, m) barred too; −1 for none."""
+        """Return a filter that also excludes the item ids (n, m); the id −1 is ignored."""
         rows, positions = np.nonzero(ids >= 0)
         more = sparse.csr_matrix(
             (np.ones(len(rows), np.float32), (rows, ids[rows, positions])), shape=(len(ids), n_items)
@@ -120,14 +124,24 @@ class ItemFilter:
         return ItemFilter(self.allowed, both)
 
     def take(self, rows: NDArray[np.int64]) -> ItemFilter:
-        """The same for these rows only."""
+        """Return the filter restricted to these rows."""
         return ItemFilter(self.allowed, None if self.excluded is None else self.excluded[rows])
 
 
 def entry_positions(matrix: sparse.csr_matrix, ids: Indices) -> NDArray[np.int64]:
-    """Where in `matrix.data` each (row, id) stands, −1 where it does not; ids is (n, m), a row of it a row of the matrix.
+    """Find the positions in `matrix.data` of the entries (row, id).
 
-    The matrix must have sorted indices and no double entries.
+    Parameters
+    ----------
+    matrix : csr_matrix, (n, n_items)
+        Must have sorted indices and no duplicate entries.
+    ids : int array, (n, m)
+        Column ids for each row of the matrix.
+
+    Returns
+    -------
+    ndarray of int64, (n, m)
+        −1 where no entry is stored.
 
     Examples
     --------
@@ -145,7 +159,7 @@ def entry_positions(matrix: sparse.csr_matrix, ids: Indices) -> NDArray[np.int64
 
 
 def values_at(matrix: sparse.csr_matrix, ids: Indices) -> NDArray[np.float32]:
-    """The entries of a sparse matrix at (n, m) column ids, −inf where there is none; see `entry_positions`."""
+    """Return the entries of a sparse matrix at (n, m) column ids, −inf where none is stored; see `entry_positions`."""
     place = entry_positions(matrix, ids)
     if not matrix.nnz:
         return np.full(ids.shape, NOT_A_CANDIDATE, dtype=np.float32)
@@ -155,9 +169,16 @@ def values_at(matrix: sparse.csr_matrix, ids: Indices) -> NDArray[np.float32]:
 def top_k_sparse(
     matrix: sparse.csr_matrix, k: int, item_filter: ItemFilter
 ) -> tuple[NDArray[np.int32], NDArray[np.float32]]:
-    """The k greatest entries of each row that are not barred, (n, ≤ k), −inf past the end; equal ones go to the lower column.
+    """Select the k largest stored entries of each row that pass the filter.
 
-    Only what is stored is a candidate, and no dense row is made.
+    Only stored entries are candidates, and no dense row is built. Ties go to the lower column.
+
+    Returns
+    -------
+    ids : ndarray of int32, (n, ≤ k)
+        −1 past the end of a list.
+    scores : ndarray of float32, (n, ≤ k)
+        −inf past the end of a list.
 
     Examples
     --------
@@ -173,9 +194,8 @@ def top_k_sparse(
             n_items = matrix.shape[1]
             out = np.repeat(np.arange(n), np.diff(item_filter.excluded.indptr)) * n_items + item_filter.excluded.indices
             keys = rows * n_items + columns
-            place = np.minimum(
-                np.searchsorted(out, keys), max(len(out) - 1, 0)
-            )  # sorted as the rows and their indices are
+            # `out` is sorted, because the rows and the indices within each row are
+            place = np.minimum(np.searchsorted(out, keys), max(len(out) - 1, 0))
             kept &= out[place] != keys if len(out) else True
         rows, columns, values = rows[kept], columns[kept], values[kept]
     order = np.lexsort((columns, -values, rows))
@@ -191,7 +211,7 @@ def top_k_sparse(
 
 
 def dense_scores(matrix: sparse.csr_matrix) -> NDArray[np.float32]:
-    """The same scores without gaps, (n, n_items): −inf where none is stored.
+    """Convert sparse scores to a dense array, (n, n_items), with −inf where no score is stored.
 
     Examples
     --------
@@ -206,20 +226,20 @@ def dense_scores(matrix: sparse.csr_matrix) -> NDArray[np.float32]:
 def top_k_rows(
     matrix: sparse.csr_matrix, k: int, item_filter: ItemFilter
 ) -> tuple[NDArray[np.int32], NDArray[np.float32]]:
-    """As `top_k_sparse`, by whichever way is faster."""
+    """Return the result of `top_k_sparse`, computed on dense or on sparse scores, whichever is faster."""
     if matrix.nnz < DENSE_SHARE * matrix.shape[0] * matrix.shape[1]:
         return top_k_sparse(matrix, k, item_filter)
     return top_k(item_filter.apply(dense_scores(matrix)), k)
 
 
 def row_indices(matrix: sparse.csr_matrix, row: int) -> NDArray[np.int32]:
-    """The columns of one row that are stored."""
+    """Return the columns of the stored entries of one row."""
     found: NDArray[np.int32] = matrix.indices[matrix.indptr[row] : matrix.indptr[row + 1]]
     return found
 
 
 def rows_of(matrix: sparse.csr_matrix, users: Indices) -> sparse.csr_matrix:
-    """The rows of these users, (n, n_items); nothing in that of −1.
+    """Select the rows of users, (n, n_items); the row of user −1 is empty.
 
     Examples
     --------
@@ -237,12 +257,21 @@ def rows_of(matrix: sparse.csr_matrix, users: Indices) -> sparse.csr_matrix:
 
 
 def fold_in(counts: sparse.csr_matrix, query: Query, half_life_days: float | None) -> sparse.csr_matrix:
-    """Each user's weights now, (n, n_items): those of the fit, decayed until now, and what they did since.
+    """Compute the current weights of users: those of the fit, decayed until now, plus the recent interactions.
 
     Parameters
     ----------
     counts : csr_matrix, (n_users, n_items)
         `Interactions.matrix(half_life_days)` of the fit.
+    query : Query
+        The n users, their recent interactions and the elapsed days.
+    half_life_days : float or None
+        Half-life of the exponential decay in days; None for no decay.
+
+    Returns
+    -------
+    csr_matrix of float32, (n, n_items)
+        Indices are sorted.
     """
     now = rows_of(counts, query.users)
     if query.recent_interactions is not None and half_life_days is not None:
@@ -257,14 +286,19 @@ def fold_in(counts: sparse.csr_matrix, query: Query, half_life_days: float | Non
 def exclusion_matrix(
     query: Query, n_items: int, exclude: Sequence[Indices] | None, history: sparse.csr_matrix | None
 ) -> sparse.csr_matrix | None:
-    """The items that each user must not see, (n, n_items), sorted indices; None for none.
+    """Combine the excluded items of each user into one matrix.
 
     Parameters
     ----------
     exclude : sequence of int arrays, (n,), or None
-        Items per user.
+        Items to exclude per user.
     history : csr_matrix, (n_users, n_items), or None
-        Leave out what the users had before, and since.
+        Interactions of the fit. If given, they and the recent interactions are excluded.
+
+    Returns
+    -------
+    csr_matrix, (n, n_items), or None
+        Indices are sorted; None if nothing is excluded.
     """
     parts = []
     if exclude is not None and (lengths := [len(items) for items in exclude]) and sum(lengths):
@@ -282,3 +316,19 @@ def exclusion_matrix(
     both = parts[0] if len(parts) == 1 else (parts[0] + parts[1]).tocsr()
     both.sort_indices()
     return both
+
+
+def check_indices(what: str, given: Indices, least: int, count: int) -> None:
+    """Check that user or item indices are in ``least … count − 1``; `what` names them in the error message.
+
+    Raises
+    ------
+    InvalidRequest
+        An index is out of range.
+    """
+    if len(given) and (given.min() < least or given.max() >= count):
+        raise InvalidRequest(
+            f"{what} index is outside the training set",
+            got=[int(given.min()), int(given.max())],
+            allowed=f"{least}..{count - 1}",
+        )

@@ -1,4 +1,4 @@
-"""Decayed repeat purchase: what a customer bought often and lately comes first."""
+"""Repeat purchases: items that a user bought often and recently rank first."""
 
 from __future__ import annotations
 
@@ -28,14 +28,15 @@ from models.recommend.evidence import times_and_last
 
 
 class RepeatPurchaseRecommender(Recommender):
-    """Scores an item by the customer's own purchases of it, each counting ``2 ** (-age_days / half_life_days)``.
+    """Scores an item by the user's purchases of it, each weighted ``2 ** (-age_days / half_life_days)``.
 
-    Only what the customer had before is a candidate. Ties go to the more popular item (the order of `TrainingSet.item_ids`).
+    Only items that the user has bought are candidates. Ties go to the more popular item (the order of
+    `TrainingSet.item_ids`).
 
     Parameters
     ----------
     half_life_days : float or None
-        None counts every purchase as 1: the customer's own purchase counts.
+        Half-life of a purchase in days; None weights every purchase 1.
     """
 
     name: ClassVar[str] = "repeat"
@@ -53,13 +54,13 @@ class RepeatPurchaseRecommender(Recommender):
         data = train.interactions
         keys = data.users.astype(np.int64) * train.n_items + data.items
         order = np.lexsort((data.age_days, keys))
-        # one entry a pair, in the order of the sorted CSR matrix above
+        # one entry per pair, in the order of the sorted CSR matrix above
         _, first, times = np.unique(keys[order], return_index=True, return_counts=True)
         self.times_ = times.astype(np.int32)
         self.last_days_ = data.age_days[order][first].astype(np.float32)
 
     def _evidence(self, query: Query, item: int) -> Evidence | None:
-        """How many ``times`` the user had the item before the fit, and ``last_days``; None for never."""
+        """Return ``times`` and ``last_days`` of the user's purchases before the fit, or None if there are none."""
         user = int(query.users[0])
         if user < 0:
             return None
@@ -75,7 +76,7 @@ class RepeatPurchaseRecommender(Recommender):
         return self.counts_.indices[own], self.times_[own]
 
     def _decayed_counts(self, query: Query) -> sparse.csr_matrix:
-        """Decayed purchases of each row, (n, n_items)."""
+        """Return the decayed purchase counts of each user, (n, n_items)."""
         return query.memoize(self, lambda: fold_in(self.counts_, query, self.half_life_days))
 
     def _scores(self, query: Query) -> NDArray[np.float32]:

@@ -7,12 +7,14 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Range:
-    """Numbers from `low` to `high`, whole ones where both are int.
+    """Numbers from `low` to `high`, both inclusive; integers where both limits are int.
 
     Attributes
     ----------
+    low, high : float
+        Limits of the range.
     log : bool
-        Search the exponent.
+        Whether to sample on a logarithmic scale.
     """
 
     low: float
@@ -22,6 +24,6 @@ class Range:
 
 @dataclass(frozen=True)
 class Choice:
-    """Values that are tried one by one."""
+    """A finite set of values."""
 
     values: tuple[str | float | bool | None, ...]

@@ -1,4 +1,4 @@
-"""`SINGLE_STAGE`: the recommenders that are not made of other recommenders. One line adds one."""
+"""`SINGLE_STAGE`: the registry of recommenders that are not composed of others. Adding one takes one line."""
 
 from __future__ import annotations
 

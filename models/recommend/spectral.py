@@ -1,4 +1,4 @@
-"""A spectral filter of the item graph: all of its low frequencies, little of the rest, stored as a few links an item."""
+"""Spectral filter of the item graph: keeps the low frequencies, damps the others, stores a few links per item."""
 
 from __future__ import annotations
 
@@ -13,48 +13,58 @@ from models.recommend.item_knn import Floats, ItemLinksRecommender, positive_pow
 from models.topk import top_k
 from qianmian.errors import DataError
 
-BLOCK_CELLS = 8_000_000  # of the dense links made before the strongest are kept: 32 MB
-MIN_ROWS_PER_COMPONENT = 8  # a rank above an eighth of the customers or items would learn them by heart
+BLOCK_CELLS = 8_000_000  # dense links computed at a time, before the strongest are selected: 32 MB
+MIN_ROWS_PER_COMPONENT = 8  # a rank above an eighth of the customers or items would overfit
 OVERSAMPLES = 32
 
 
 class SpectralRecommender(ItemLinksRecommender):
-    """Smooths a user's row over the item graph, after GF-CF (Shen et al. 2021) and BSPM (Choi et al. 2023).
+    """Smooths the row of a user over the item graph, after GF-CF (Shen et al. 2021) and BSPM (Choi et al. 2023).
 
-    With counts X (n_users, n_items), their sums d by user and c by item, the graph is ``P = NᵀN``, ``N = d^(−user_power/2) X c^(−1/2)``, with
-    eigenvectors V and eigenvalues l_1 ≥ l_2 ≥ …, of which `components` = K are computed. The links are
+    With counts X (n_users, n_items) and their sums d by user and c by item, the graph is ``P = NᵀN``,
+    ``N = d^(−user_power/2) X c^(−1/2)``, with eigenvectors V and eigenvalues l_1 ≥ l_2 ≥ …, of which K = `components`
+    are computed. The links are
 
-        B = c^(−seen_power) [ V f(l) Vᵀ + t (P − V l Vᵀ) ] c^shown_power,   f(l) = l / (l + λ),  λ = smoothing × l_K,  t = beyond / (l_K + λ)
+        B = c^(−seen_power) [ V f(l) Vᵀ + t (P − V l Vᵀ) ] c^shown_power,   f(l) = l / (l + λ),  λ = smoothing × l_K,  t
+        = beyond / (l_K + λ)
 
-    Where GF-CF adds a step at K to the linear filter P, f is that of a ridge regression: it does not let the largest frequencies, which are
-    popularity, drown the others. Beyond K the filter stays linear, as it must where nothing was decomposed, and `beyond` = 1 would make it
-    continuous there; less is better, for the rest is mostly noise. Both powers of c lift what is popular less than GF-CF does.
-    Of each row the `neighbours` greatest positive links are kept. Powers, smoothing and `beyond` were chosen on Gowalla, on a tenth of each
-    user's train pairs.
+    GF-CF adds a step at K to the linear filter P. Here f is the filter of a ridge regression, which keeps the largest
+    eigenvalues, which represent popularity, from dominating the others. Beyond K, where nothing is decomposed, the
+    filter is linear; `beyond` = 1 would make it continuous at K, and a smaller value is better because the rest is
+    mostly noise. Both powers of c favour popular items less than GF-CF does. The `neighbours` largest positive links of
+    each row are kept. Powers, smoothing and `beyond` were chosen on Gowalla, on a tenth of each user's training pairs.
 
-    Memory while fitting: about ``12 × (n_users + n_items) × components`` bytes and the interactions; time grows with ``n_items² × components``.
+    Fitting needs about ``12 × (n_users + n_items) × components`` bytes in addition to the interactions; its time grows
+    with ``n_items² × components``.
 
     Parameters
     ----------
     components : int
-        Eigenvectors; at most an eighth of the customers and of the items are taken.
+        Number of eigenvectors, limited to an eighth of the customers and of the items.
+    smoothing : float
+        Ridge λ of the filter, relative to the smallest computed eigenvalue.
+    beyond : float
+        Weight of the frequencies beyond `components`, 0 … 1.
     user_power : float
-        0 … 1: how much less each item of a customer with many says.
+        0 … 1; a larger power gives each item of a customer with many items less weight.
+    seen_power, shown_power : float
+        Powers of the popularity of the items in the history and of the recommended items.
     neighbours : int
-        Links kept of each item.
+        Number of links kept per item.
     max_items : int
-        More are refused.
+        Largest catalogue that is fitted.
     half_life_days : float or None
-        Of a count; None keeps all.
+        Half-life of a count in days; None for no decay.
     count_power : float
-        Of a decayed count: 0 had or not (age then says nothing), 1 as often as had. 0 was best on first purchases of Complete Journey in October.
+        Power of a decayed count: 0 uses only whether the item was bought (age then has no effect), 1 uses the count.
+        0 was best on first purchases of Complete Journey in October.
     seed : int
-        Of the randomised decomposition (Halko, Martinsson & Tropp 2011).
+        Seed of the randomised decomposition (Halko, Martinsson & Tropp 2011).
 
     Raises
     ------
     DataError
-        `fit`, where there are more than `max_items` items.
+        `fit` raises it if there are more than `max_items` items.
     """
 
     name: ClassVar[str] = "spectral"
@@ -95,16 +105,15 @@ class SpectralRecommender(ItemLinksRecommender):
                 "the catalogue is too large for the spectral model",
                 got=f"{n_items:,} items",
                 allowed=f"at most {self.max_items:,} (max_items)",
-                hint=f"raise recommend.min_item_customers, or fit with a larger max_items: {self.components} eigenvectors of these customers and items take "
-                f"about {12 * sum(interacted.shape) * self.components / 1e9:.1f} GB, and the time grows with the square of the items; or use `ials`",
+                hint="raise recommend.min_item_customers, use `ials`, or fit with a larger max_items; "
+                f"{self.components} eigenvectors of these customers and items need about "
+                f"{12 * sum(interacted.shape) * self.components / 1e9:.1f} GB, "
+                "and the time grows with the square of the number of items",
             )
         by_user, by_item = (np.asarray(interacted.sum(axis=axis), dtype=np.float32).ravel() for axis in (1, 0))
-        normal = (
-            sparse.diags(positive_power(by_user, -self.user_power / 2))
-            @ interacted
-            @ sparse.diags(positive_power(by_item, -0.5))
-        )
-        normal = sparse.csr_matrix(normal, dtype=np.float32)
+        user_scale = sparse.diags(positive_power(by_user, -self.user_power / 2))
+        item_scale = sparse.diags(positive_power(by_item, -0.5))
+        normal = sparse.csr_matrix(user_scale @ interacted @ item_scale, dtype=np.float32)
         seen, shown = positive_power(by_item, -self.seen_power), positive_power(by_item, self.shown_power)
         if not normal.nnz:
             return sparse.csr_matrix((n_items, n_items), dtype=np.float32), shown
@@ -131,7 +140,7 @@ class SpectralRecommender(ItemLinksRecommender):
         return sparse.csr_matrix((data[kept], columns[kept], ends), shape=(n_items, n_items)), shown
 
     def _decomposed(self, normal: sparse.csr_matrix) -> tuple[Floats, Floats]:
-        """The first eigenvectors of ``NᵀN`` (n_items, K) and their eigenvalues > 0 (K,)."""
+        """Return the first eigenvectors of ``NᵀN``, (n_items, K), and their eigenvalues > 0, (K,)."""
         from sklearn.utils.extmath import randomized_svd
 
         rank = max(1, min(self.components, min(normal.shape) // MIN_ROWS_PER_COMPONENT))

@@ -1,7 +1,7 @@
-"""Controls over ranked lists: limits a group, diversity, promotions by share, exploration with known propensities.
+"""Re-ranking of lists: limits per group, diversity, promotions by share, exploration with known propensities.
 
-`rerank` applies them; each is a pure function of its own file. All take n lists at a time: one customer is n = 1, so a batch and a
-single answer are the same.
+`rerank` applies them; each is a pure function in its own module. All functions process n lists at a time, and a single
+request has n = 1, so batch and online results are equal.
 """
 
 from __future__ import annotations

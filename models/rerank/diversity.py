@@ -1,4 +1,4 @@
-"""Diversity: at most so many of a group, and maximal marginal relevance."""
+"""Diversity: limits on the number of items per group, and maximal marginal relevance."""
 
 from __future__ import annotations
 
@@ -17,14 +17,16 @@ Ids = NDArray[np.integer[Any]]
 
 @dataclass(frozen=True)
 class Cap:
-    """At most `limit` items of one group in a list.
+    """Limits the number of items of each group in a list.
 
     Attributes
     ----------
     name : str
-        What the groups are, as it was asked for.
+        Name of the grouping, as in the request.
     groups : int array, (n_items,)
-        The group of each item; −1 is in none and not limited.
+        Group of each item; an item of group −1 is not limited.
+    limit : int
+        Largest number of items of one group in a list.
     """
 
     name: str
@@ -33,19 +35,31 @@ class Cap:
 
 
 class Similarity(Protocol):
-    """How alike items are, 0 (nothing in common) to 1."""
+    """Similarity of items, from 0 (nothing in common) to 1."""
 
     def within(self, ids: Ids) -> Callable[[NDArray[np.int64]], NDArray[np.float32]]:
-        """For lists of items (n, m): a function of one place of each list, (n,), to the likeness of every item to the one there, (n, m)."""
+        """Prepare the similarities within n lists of m items.
+
+        Parameters
+        ----------
+        ids : int array, (n, m)
+            Items of the lists; −1 for none.
+
+        Returns
+        -------
+        callable
+            Maps one position per list, (n,), to the similarities of all items to the item at that position, (n, m).
+        """
         ...
 
 
 class VectorSimilarity:
-    """Cosine of item vectors, negative ones as 0.
+    """Cosine of item vectors; a negative cosine counts as 0.
 
     Parameters
     ----------
     vectors : ndarray of float32, (n_items, d)
+        Vector of each item.
     """
 
     def __init__(self, vectors: NDArray[np.float32]) -> None:
@@ -59,12 +73,12 @@ class VectorSimilarity:
 
 
 class PathSimilarity:
-    """The share of category levels two items have in common, counted from the broadest: 1/3 for GROCERY/SOUP/CANNED and GROCERY/TEA/GREEN.
+    """Share of category levels that two items have in common: 1/3 for GROCERY/SOUP/CANNED and GROCERY/TEA/GREEN.
 
     Parameters
     ----------
     levels : int array, (n_items, depth)
-        For each item the group of its path's first 1, 2, … levels, −1 past its end.
+        Groups of each item by the first 1, 2, … levels of its category path; −1 past the end of the path.
     """
 
     def __init__(self, levels: NDArray[np.int64]) -> None:
@@ -76,18 +90,17 @@ class PathSimilarity:
         pool = np.where((ids >= 0)[:, :, None], pool, NO_ITEM)
         rows = np.arange(len(ids))
 
-        def to(positions: NDArray[np.int64]) -> NDArray[np.float32]:
-            one = pool[rows, positions][:, None, :]
-            common = ((pool == one) & (pool >= 0)).sum(axis=2)
-            return np.asarray(
-                common / np.maximum(np.maximum(depth, depth[rows, positions][:, None]), 1), dtype=np.float32
-            )
+        def similarity_to(positions: NDArray[np.int64]) -> NDArray[np.float32]:
+            path = pool[rows, positions][:, None, :]
+            common = ((pool == path) & (pool >= 0)).sum(axis=2)
+            longer = np.maximum(depth, depth[rows, positions][:, None])
+            return np.asarray(common / np.maximum(longer, 1), dtype=np.float32)
 
-        return to
+        return similarity_to
 
 
 def item_vectors(model: Recommender) -> NDArray[np.float32] | None:
-    """The item vectors of a model, or of the first of its submodels that has any, (n_items, d)."""
+    """Return the item vectors, (n_items, d), of a model or its first submodel that has them; None if none has."""
     able = next((part for part in model.with_submodels() if part.supports_item_vectors), None)
     return None if able is None else able.item_vectors()
 
@@ -102,28 +115,33 @@ def select(
     similarity: Similarity | None = None,
     scale: int = 1,
 ) -> NDArray[np.int64]:
-    """Choose from ranked candidates one after the other, never breaking a limit.
+    """Select items from ranked candidates one by one within the limits.
 
-    Without `mmr` the best one that is left comes next. With it the one that maximises ``λ rel − (1 − λ) max sim`` to those chosen (maximal
-    marginal relevance: Carbonell & Goldstein 1998); rel is ``1 − place / scale``, as scores of recommenders have no common scale.
+    Without `mmr`, the best remaining candidate is selected. With `mmr`, the candidate that maximises
+    ``λ rel − (1 − λ) max sim`` to the selected items is (maximal marginal relevance, Carbonell & Goldstein 1998), where
+    rel is ``1 − position / scale``, because the scores of recommenders have no common scale.
 
     Parameters
     ----------
     ids : int array, (n, m)
         Candidates, best first; −1 past the end.
     steps : int
-        How many to choose.
+        Number of items to select.
+    caps : sequence of Cap
+        Limits per group.
     selected : int array, (n, t), optional
-        Items already in the list: not chosen again, and counted for the limits; −1 for none.
+        Items already in the list, −1 for none. They are not selected again and count towards the limits.
     mmr : float, optional
-        λ, 0 (only different) to 1 (only relevant).
+        λ, from 0 (only diversity) to 1 (only relevance).
+    similarity : Similarity, optional
+        Similarity of items, for `mmr`.
     scale : int
-        How many places relevance takes to fall from 1 to 0.
+        Number of positions over which the relevance falls from 1 to 0.
 
     Returns
     -------
     ndarray of int64, (n, steps)
-        Places in `ids` in the order chosen, −1 where nothing was left.
+        Positions in `ids` in the order of selection; −1 where no candidate was left.
 
     Examples
     --------
@@ -146,16 +164,16 @@ def select(
                 count += (group == np.where(column >= 0, cap.groups[column], NO_ITEM)[:, None]) & (group >= 0)
         for cap, count in zip(caps, counts, strict=True):
             closed |= count >= cap.limit
-    if not caps and mmr is None:  # nothing depends on what was chosen before
+    if not caps and mmr is None:  # the choices do not depend on one another
         first = np.argsort(closed, axis=1, kind="stable")[:, :steps]
         chosen[:, : first.shape[1]] = np.where(closed[rows[:, None], first], NO_ITEM, first)
         return chosen
     value = np.broadcast_to(np.arange(m, 0, -1, dtype=np.float64), (n, m))
     nearest: NDArray[np.float32] | None = None
-    likeness: Callable[[NDArray[np.int64]], NDArray[np.float32]] | None = None
+    similarity_to: Callable[[NDArray[np.int64]], NDArray[np.float32]] | None = None
     relevance = 1.0 - np.arange(m) / scale
     if mmr is not None and mmr < 1.0 and similarity is not None:
-        likeness, nearest = similarity.within(ids), np.zeros((n, m), dtype=np.float32)
+        similarity_to, nearest = similarity.within(ids), np.zeros((n, m), dtype=np.float32)
     for step in range(min(steps, m)):
         if mmr is not None and nearest is not None:
             value = mmr * relevance - (1.0 - mmr) * nearest
@@ -169,6 +187,6 @@ def select(
             own = group[rows, best]
             count += (group == own[:, None]) & (group >= 0) & open_rows[:, None]
             closed |= count >= cap.limit
-        if likeness is not None and nearest is not None:
-            nearest = np.maximum(nearest, np.where(open_rows[:, None], likeness(best), 0.0))
+        if similarity_to is not None and nearest is not None:
+            nearest = np.maximum(nearest, np.where(open_rows[:, None], similarity_to(best), 0.0))
     return chosen

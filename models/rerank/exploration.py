@@ -1,4 +1,4 @@
-"""Exploration: some places of a list are drawn at random, and every item says how probable it was there."""
+"""Exploration: some slots of a list are filled at random, and every item carries its propensity."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ RANKED, EXPLORED = 0, 1
 
 @dataclass(frozen=True)
 class ExplorationPolicy:
-    """How much is explored.
+    """Amount of exploration.
 
     Attributes
     ----------
     share : float
-        Share of the places that are drawn, 0 to 1. A part of a place is one with that probability.
+        Share of the slots that are explored, 0 to 1. A fraction of a slot is a slot with that probability.
     pool : int
-        How many of the next best items they are drawn from, each as probable as the other.
+        Number of next best items that explored items are drawn from uniformly.
     """
 
     share: float
@@ -31,18 +31,18 @@ class ExplorationPolicy:
 
 @dataclass(frozen=True)
 class ExplorationResult:
-    """What stands where, and how probable that was.
+    """Candidates by slot, and their propensities.
 
     Attributes
     ----------
     order : ndarray of int64, (n, k)
-        Which candidate stands at each place, −1 past the end.
+        Candidate in each slot; −1 past the end.
     explored : ndarray of bool, (n, k)
-        It was drawn, not ranked there.
+        Whether the candidate was drawn at random.
     propensity : ndarray of float64, (n, k)
-        Probability of that candidate at that place.
+        Probability of this candidate in this slot.
     slate_propensity : ndarray of float64, (n, k)
-        Probability of that candidate anywhere in the list.
+        Probability of this candidate anywhere in the list.
     """
 
     order: NDArray[np.int64]
@@ -58,38 +58,44 @@ def explore(
     how: ExplorationPolicy,
     draws: NDArray[np.float64],
 ) -> ExplorationResult:
-    """Fill the places of n lists: most with the best candidates in order, the others by lot.
+    """Fill the slots of n lists: most with the best candidates in order, the explored ones at random.
 
-    With L places, ``s = min(share · L, pool)`` of them are drawn: ⌊s⌋, and one more with probability s − ⌊s⌋. With e drawn places the best
-    L − e candidates stand, in order, at the other places; the e are filled by drawing without replacement from the P = min(pool, what is
-    left) candidates after those. Drawn places are spread evenly; where they are depends on e alone. So, given e, the candidate ranked for a
-    place stands there with probability 1, one of the pool at a drawn place with 1 / P, and one of the pool is in the list with e / P; the
-    propensities are these, averaged over the two values of e. They are exact, not estimates.
+    Of L slots, ``s = min(share · L, pool)`` are explored on average: ⌊s⌋, and one more with probability s − ⌊s⌋. With e
+    explored slots, the best L − e candidates fill the other slots in order. The explored slots are filled by drawing
+    without replacement from the next P = min(pool, remaining) candidates. Explored slots are spread evenly, at
+    positions that depend only on e. Given e, the ranked candidate of a slot has probability 1, a candidate of the pool
+    has probability 1 / P in an explored slot and e / P in the list. The propensities are the averages of these over the
+    two values of e; they are exact, not estimates.
 
     Parameters
     ----------
     candidates : int array, (n,)
-        How many candidates each list has; candidate 0 is the best.
+        Number of candidates of each list; candidate 0 is the best.
     slots : int array, (n,)
-        How many places, ≤ k; a list with fewer candidates is shorter.
+        Number of slots, ≤ k; a list with fewer candidates is shorter.
+    k : int
+        Width of the result.
+    how : ExplorationPolicy
+        Share of explored slots and size of the pool.
     draws : ndarray of float64, (n, 1 + pool)
-        Independent and uniform on [0, 1): all the chance there is.
+        Independent uniform numbers on [0, 1), the only source of randomness.
 
     Examples
     --------
-    >>> found = explore(np.array([6]), np.array([3]), 3, ExplorationPolicy(1 / 3, 4), np.array([[0.5, 0.9, 0.1, 0.3, 0.7]]))
+    >>> draws = np.array([[0.5, 0.9, 0.1, 0.3, 0.7]])
+    >>> found = explore(np.array([6]), np.array([3]), 3, ExplorationPolicy(1 / 3, 4), draws)
     >>> found.order.tolist(), found.propensity.round(2).tolist(), found.slate_propensity.round(2).tolist()
     ([[0, 3, 1]], [[1.0, 0.25, 1.0]], [[1.0, 0.25, 1.0]])
     """
     length = np.minimum(candidates, slots).astype(np.int64)
     expected = np.minimum(how.share * length, how.pool)
-    fewer = np.floor(expected + 1e-9).astype(np.int64)  # .7 · 10 is a little less than 7
-    chance = np.clip(expected - fewer, 0.0, 1.0)
-    more = draws[:, 0] < chance
+    fewer = np.floor(expected + 1e-9).astype(np.int64)  # .7 · 10 is slightly less than 7 in floating point
+    p_more = np.clip(expected - fewer, 0.0, 1.0)
+    more = draws[:, 0] < p_more
     cases = []
-    for explored_slots, weight in ((fewer, 1.0 - chance), (np.minimum(fewer + 1, length), chance)):
+    for explored_slots, weight in ((fewer, 1.0 - p_more), (np.minimum(fewer + 1, length), p_more)):
         classes = interleave(np.column_stack([length - explored_slots, explored_slots]), k)
-        first = length - explored_slots  # of the pool
+        first = length - explored_slots  # the first candidate of the pool
         pool = np.minimum(how.pool, candidates - first)
         cases.append((classes, first, pool, explored_slots, weight))
 

@@ -1,12 +1,13 @@
-"""`rerank`: all controls together, in the order in which they are applied.
+"""`rerank`: applies all re-ranking options, in this order.
 
-1. What may be shown at all (filters, availability, exclusion, purchased or not) is the caller's `rank_candidates`, before anything is ranked.
-2. The model ranks.
-3. Promotions take their share of the places, each with its own best items, within the limits a group.
-4. The other places: the best items left, chosen by maximal marginal relevance where asked, within the limits a group, which promoted
-   items count for as well.
-5. Exploration draws some of those places from the next best. The limits hold for the list and the pool together, so no lot can break them.
-6. Promoted and drawn places are spread evenly over the list.
+1. The caller's `rank_candidates` applies filters, availability and exclusions before it ranks.
+2. The model ranks the candidates.
+3. Each promotion fills its share of the slots with its own best items, within the limits per group.
+4. The other slots get the best remaining items, selected by maximal marginal relevance if requested, within the limits
+   per group; promoted items count towards the limits.
+5. Exploration fills some of those slots at random from the next best items. The limits hold for the list and the pool
+   together, so no random choice violates them.
+6. Promoted and explored slots are spread evenly over the list.
 """
 
 from __future__ import annotations
@@ -25,24 +26,27 @@ from models.rerank.slots import interleave, rank_within_class
 from qianmian.errors import UsageError
 
 RankFunction = Callable[[NDArray[np.int64], int, NDArray[np.bool_] | None], Ranked]
-"""(rows of the query, how many, only these items) → their best items."""
+"""(rows of the query, number of items, mask of allowed items or None) → the best items of the rows."""
 
-MMR_POOL = 5  # candidates a place that marginal relevance chooses from
-MMR_LEAST = 50
-CELLS = 2_000_000  # candidates looked at together
-MMR_CELL = 16  # of them, where likeness is compared too
-GROWTH = 4  # how many times more candidates are asked for when the limits a group leave too few
+MMR_POOL = 5  # candidates per slot for maximal marginal relevance
+MMR_LEAST = 50  # smallest number of candidates for maximal marginal relevance
+CELLS = 2_000_000  # candidates processed at a time
+MMR_CELL = 16  # memory of a candidate with similarities, relative to one without
+GROWTH = 4  # factor by which the number of candidates grows while the limits per group leave too few
 
 
 @dataclass(frozen=True)
 class PromotedItems:
-    """Items that get a share of the places.
+    """Items that get a share of the slots.
 
     Attributes
     ----------
+    name : str
+        Name of the promotion.
     items : ndarray of bool, (n_items,)
+        Whether each item is promoted.
     percent : float
-        Of the places, 0 to 100.
+        Percentage of the slots, 0 to 100.
     """
 
     name: str
@@ -52,12 +56,20 @@ class PromotedItems:
 
 @dataclass(frozen=True)
 class RerankOptions:
-    """What is asked of a list beyond being the best; nothing by default.
+    """Options of the re-ranking; none is set by default.
 
     Attributes
     ----------
+    caps : tuple of Cap
+        Limits on the number of items per group.
     mmr : float or None
-        λ of maximal marginal relevance, 0 (only different) to 1 (only relevant); needs `similarity`.
+        λ of maximal marginal relevance, 0 (only diversity) to 1 (only relevance); needs `similarity`.
+    similarity : Similarity or None
+        Similarity of items, for `mmr`.
+    promotions : tuple of PromotedItems
+        Promotions, in the order in which they get slots.
+    exploration : ExplorationPolicy or None
+        Amount of exploration.
     """
 
     caps: tuple[Cap, ...] = ()
@@ -71,26 +83,26 @@ class RerankOptions:
 
     @property
     def draws(self) -> int:
-        """How many uniform numbers a list needs."""
+        """Number of uniform random numbers per list."""
         return 1 + self.exploration.pool if self.exploration is not None else 0
 
 
 @dataclass(frozen=True)
 class Slate:
-    """Lists after the controls.
+    """Re-ranked lists.
 
     Attributes
     ----------
     ranked : Ranked
-        Items in the order shown; scores are the model's and need not fall.
+        Items in the order shown; the scores are those of the model and need not descend.
     promotion : ndarray of int64, (n, k)
-        Which promotion put the item there, −1 for none.
-    exploration_result : Explored or None
-        In places of the whole list; promoted ones have propensity 1.
+        Index of the promotion that placed the item; −1 for none.
+    exploration_result : ExplorationResult or None
+        Exploration by slot of the whole list; promoted items have propensity 1.
     candidates : ndarray of int64, (n,)
-        How many the model had, as far as it was asked.
+        Number of candidates that the model returned.
     kept : ndarray of int64, (n,)
-        How many of those the limits a group left, as far as were needed.
+        Number of candidates selected within the limits per group, for the slots and the exploration pool.
     """
 
     ranked: Ranked
@@ -101,7 +113,7 @@ class Slate:
 
 
 def quotas(promotions: Sequence[PromotedItems], k: int) -> list[int]:
-    """Places of each promotion in a list of k, halves rounded up, together at most k.
+    """Return the number of slots of each promotion in a list of k; halves are rounded up, the sum is at most k.
 
     Examples
     --------
@@ -117,14 +129,25 @@ def quotas(promotions: Sequence[PromotedItems], k: int) -> list[int]:
 def rerank(
     rank_candidates: RankFunction, n: int, k: int, options: RerankOptions, draws: NDArray[np.float64] | None = None
 ) -> Slate:
-    """n lists of k under `options`.
+    """Build n lists of k items under `options`.
 
     Parameters
     ----------
     rank_candidates : callable
-        Ranks; asked for more until every list is full or nothing is left.
-    draws : ndarray of float64, (n, controls.draws), optional
-        Uniform on [0, 1); needed for exploration.
+        Ranks candidates. It is called for more candidates until every list is full or no candidate is left.
+    n : int
+        Number of lists.
+    k : int
+        Length of the lists.
+    options : RerankOptions
+        Limits, diversity, promotions and exploration.
+    draws : ndarray of float64, (n, options.draws), optional
+        Uniform numbers on [0, 1); required for exploration.
+
+    Raises
+    ------
+    UsageError
+        The options include exploration, and `draws` is missing.
     """
     promoted = np.full((n, 0), NO_ITEM, dtype=np.int64)
     lists, counts = [], []
@@ -142,7 +165,7 @@ def rerank(
     exploration_result = None
     if options.exploration is not None:
         if draws is None:
-            raise UsageError("exploration needs uniform numbers", hint=f"give `draws` of shape ({n}, {options.draws})")
+            raise UsageError("exploration needs random numbers", hint=f"pass `draws` of shape ({n}, {options.draws})")
         exploration_result = explore(best.count, slots, k, options.exploration, draws)
         order = exploration_result.order
     classes = interleave(np.column_stack([length, *counts]), k)
@@ -156,7 +179,7 @@ def rerank(
 
 @dataclass(frozen=True)
 class _SelectedCandidates:
-    """Items in the order chosen, (n, steps), −1 and −inf past the end; how many candidates they were chosen from, (n,)."""
+    """Items in the order of selection, (n, steps), −1 and −inf past the end; number of candidates considered, (n,)."""
 
     ids: NDArray[np.int64]
     scores: NDArray[np.float32]
@@ -169,7 +192,7 @@ class _SelectedCandidates:
         return np.asarray((self.ids >= 0).sum(axis=1), dtype=np.int64)
 
     def at(self, slots: NDArray[np.int64]) -> _SelectedCandidates:
-        """The items at these places (n, w), none for the place −1."""
+        """Return the items at these positions, (n, w); no item for the position −1."""
         ids, scores, source = (
             _gather(values, slots, past)
             for values, past in ((self.ids, NO_ITEM), (self.scores, float(NOT_A_CANDIDATE)), (self.source, NO_ITEM))
@@ -192,7 +215,7 @@ def _select_candidates(
     selected: NDArray[np.int64],
     items: NDArray[np.bool_] | None,
 ) -> _SelectedCandidates:
-    """The first `steps` items that keep the limits, asking for more candidates until there are so many or no more."""
+    """Select `steps` items within the limits, requesting more candidates until they suffice or none is left."""
     ids = np.full((n, steps), NO_ITEM, dtype=np.int64)
     scores = np.full((n, steps), NOT_A_CANDIDATE, dtype=np.float32)
     source = np.full((n, steps), NO_ITEM, dtype=np.int8)
@@ -230,10 +253,10 @@ def _select_candidates(
 
 
 def _merge_by_class(lists: Sequence[_SelectedCandidates], classes: NDArray[np.int64]) -> Ranked:
-    """One list of several: each place takes the next of its class."""
+    """Merge lists into one: each slot takes the next item of the list of its class."""
     parts = [
-        one.at(np.where(classes == number, rank_within_class(classes, number), NO_ITEM))
-        for number, one in enumerate(lists)
+        candidates.at(np.where(classes == number, rank_within_class(classes, number), NO_ITEM))
+        for number, candidates in enumerate(lists)
     ]
     ids = np.maximum.reduce([part.ids for part in parts]).astype(np.int32)
     scores = np.maximum.reduce([part.scores for part in parts])
@@ -242,7 +265,7 @@ def _merge_by_class(lists: Sequence[_SelectedCandidates], classes: NDArray[np.in
 
 
 def _widen_to_slate(exploration_result: ExplorationResult, classes: NDArray[np.int64]) -> ExplorationResult:
-    """The same by place of the whole list, promoted items certain."""
+    """Return the exploration result by slot of the whole list, in which promoted items have probability 1."""
     turn = np.minimum(rank_within_class(classes, 0), exploration_result.order.shape[1] - 1)
 
     def at(values: NDArray[Any], promoted: float, past: float) -> NDArray[Any]:

@@ -1,4 +1,4 @@
-"""Which place of a list belongs to which kind of item, spread evenly."""
+"""Assign the slots of a list to classes of items, spread evenly."""
 
 from __future__ import annotations
 
@@ -11,22 +11,22 @@ NO_CLASS = -1
 
 
 def interleave(counts: NDArray[np.integer[Any]], width: int) -> NDArray[np.int64]:
-    """Give each place of each list to a class, so that each class gets its count and every beginning of the list its share.
+    """Assign each slot to a class such that every class gets its count and a proportional share of every list prefix.
 
-    Smooth weighted round robin: each place adds every class's count to its credit, the class with the most credit takes the place (the
-    first of equals) and pays the length of the list.
+    The method is smooth weighted round robin: at each slot, the credit of every class grows by its count; the class
+    with the largest credit (the first of equals) gets the slot and pays the length of the list.
 
     Parameters
     ----------
     counts : int array, (n, classes)
-        Places of each class; a list is as long as their sum.
+        Number of slots of each class; the length of a list is their sum.
     width : int
-        ≥ the longest list.
+        Width of the result, at least the length of the longest list.
 
     Returns
     -------
     ndarray of int64, (n, width)
-        The class of each place, −1 past the end of a list.
+        Class of each slot; −1 past the end of a list.
 
     Examples
     --------
@@ -48,7 +48,7 @@ def interleave(counts: NDArray[np.integer[Any]], width: int) -> NDArray[np.int64
 
 
 def rank_within_class(classes: NDArray[np.int64], one: int) -> NDArray[np.int64]:
-    """How many places of that class come before each place, (n, width): the place's number within its class where it is of it.
+    """Count the slots of class `one` before each slot, (n, width): for a slot of the class, its rank within the class.
 
     Examples
     --------

@@ -193,7 +193,7 @@ def test_another_spec_than_the_one_it_was_trained_on(bundles, tmp_path):
     manifest = json.loads((tmp_path / "manifest.json").read_text())
     manifest["files"]["spec.json"] = checksum(tmp_path / "spec.json")
     (tmp_path / "manifest.json").write_text(json.dumps(manifest))
-    refused(tmp_path, "spec is not the one")
+    refused(tmp_path, "spec differs from the one")
 
 
 class Bomb:

@@ -255,7 +255,7 @@ def test_similar_items_of_a_model_made_for_it(of_bundle):
         filters={"brand": "B"},
     )
     assert few["short_reason"] == "the model knows 6 items, filters leave 2"
-    with pytest.raises(InvalidRequest, match="no such attribute") as caught:
+    with pytest.raises(InvalidRequest, match="unknown item attribute") as caught:
         answer(champions, "/similar-items", item_id="a new tea", attributes={"taste": "sweet"})
     assert caught.value.field == "attributes"
     with pytest.raises(NotFound, match="attributes"):

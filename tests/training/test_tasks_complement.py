@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 from features.interactions import TrainingSet
-from models.recommend.complement import Baskets, ComplementRecommender
+from models.recommend.baskets import Baskets
+from models.recommend.complement import ComplementRecommender
 from training.tasks.complement import MIN_ITEMS, NEW, examples, extra_metrics
 
 

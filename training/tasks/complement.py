@@ -10,7 +10,7 @@ from scipy import sparse
 
 from features.interactions import Interactions, TrainingSet
 from models.recommend.base import Recommender
-from models.recommend.complement import Baskets
+from models.recommend.baskets import Baskets
 from qianmian.settings import RecommendSettings
 from training.evaluation.metrics import ranking_metrics
 from training.evaluation.split import EvaluationSplit, first_interactions

@@ -1,1 +1,1 @@
-"""Recommendations of contents: what to read, watch or be told."""
+"""Recommendation of contents: articles, videos and messages."""

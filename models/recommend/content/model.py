@@ -1,4 +1,4 @@
-"""Contents for customers: matched by topics, by the items they show, by who else read them, and by how well they do; the new get their turn."""
+"""Content recommender: topics, shown items, similarity by readers and engagement rate, with a bonus for uncertainty."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ from models.recommend.content.features import FEATURES, NON_NEGATIVE, ContentSta
 from models.recommend.content.words import TopicMatrices
 from models.recommend.hybrid import user_attributes
 
-MIN_CHOICES = 200  # fewer teach nothing: the weights below then
-MAX_CHOICES = 3_000
-SAMPLED_ALTERNATIVES = 60  # contents a choice is seen against
-# about what the made-up shop teaches
+MIN_CHOICES = 200  # with fewer choices, the default weights are used
+MAX_CHOICES = 3_000  # choices that are sampled
+SAMPLED_ALTERNATIVES = 60  # alternatives sampled per choice
+# close to the weights learnt on the synthetic shop
 DEFAULT_WEIGHTS = {
     "read": 0.6,
     "bought": 0.6,
@@ -39,33 +39,44 @@ Floats = NDArray[np.float32]
 class ContentRecommender(Recommender):
     """Ranks contents; its items are those of a `features.contents.ContentSet`.
 
-    The score is ``Σ weight × feature + exploration × log((rate + σ) / rate)`` with the features (`models.recommend.content.features`)
+    The score is ``Σ weight × feature + exploration × log((rate + σ) / rate)`` over these features
+    (`models.recommend.content.features`):
 
-    - *read*: how much more the customer engages with the topics of a content than everybody does, fading with `half_life_days` (log-lift of
-      Dirichlet-smoothed shares);
-    - *bought*: the same with the categories and tags of what the customer buys, where topics share words with them or contents show such items;
-    - *alike*: the same with what customers with the same profile attributes engage with;
-    - *shown*: it shows an item the customer buys, the more so when that is due again;
-    - *readers*: who met what this customer met, met this (item-based k-NN with shrinkage);
-    - *rate*: log of the share of readers it engages, shrunk to what its topics let expect (empirical Bayes, Beta–binomial), *new*: nobody met it.
+    - *read*: log-lift of the topics of the content in the engagement of the user against all users (Dirichlet-smoothed
+      shares, decayed with `half_life_days`);
+    - *bought*: the same for the categories and tags of the user's purchases, which match topics of the same name and
+      contents that show such items;
+    - *alike*: the same for the engagement of users with the same profile attributes;
+    - *shown*: the content shows an item that the user buys, weighted more if the item is due again;
+    - *readers*: similarity by readers to the contents that the user engaged with (item k-NN with shrinkage);
+    - *rate*: log of the engagement rate, shrunk to that of its topics (empirical Bayes, Beta–binomial);
+    - *age*: log of the days since the first engagement; *new*: the content has no engagement.
 
-    The weights are learnt from what customers opened in the last `learn_days` (a multinomial logit over what was there and not opened), seen with
-    what was known before. σ is the standard deviation of the rate's posterior: a content few have met yet is ranked by what it may turn out to
-    be (an upper confidence bound, Auer et al. 2002), so it is met, and then judged. That is an order, not a draw: drawing with a known propensity is left to the
-    exploration of `models.rerank`.
+    The weights are learnt from the contents that users opened in the last `learn_days`, by a multinomial logit over
+    contents that existed and were not opened, with features computed from the data before those days. σ is the standard
+    deviation of the posterior of the rate: a content with few readers is ranked by an upper confidence bound (Auer et
+    al. 2002) until its rate is known. The ranking is deterministic; `models.rerank` explores at random with known
+    propensities.
 
-    What a customer read to the end (an event of weight `READ_WEIGHT` or more) is not shown again, unless `show_read`; see `including_read`.
+    Contents that the user has read to the end (an event of weight `READ_WEIGHT` or more) are not shown again, unless
+    `show_read` is set.
 
     Parameters
     ----------
+    half_life_days : float
+        Half-life of an engagement in days.
     purchase_half_life_days : float
-        How fast a purchase fades.
+        Half-life of a purchase in days.
     neighbour_shrinkage : float
-        Shared readers that a likeness of two contents is seen against.
+        Shrinkage of the similarity by readers, in shared readers.
     exploration : float
-        0 ranks by what is expected alone.
+        Weight of the uncertainty; 0 ranks by the expected engagement.
     learn_days : float or None
-        None takes usual weights.
+        Length of the period that the weights are learnt from in days; None uses the default weights.
+    show_read : bool
+        Whether to rank contents that the user has read to the end.
+    seed : int
+        Seed of the sampling.
     """
 
     name: ClassVar[str] = "content"
@@ -104,9 +115,8 @@ class ContentRecommender(Recommender):
         self.read_ = _read_matrix(train.interactions)
         self.weights_ = np.array([DEFAULT_WEIGHTS[name] for name in FEATURES], dtype=np.float32)
         if self.learn_days is not None and (train.interactions.age_days > self.learn_days).any():
-            learnt = self._fit_weights(
-                train, self._statistics(train.with_earlier_cutoff(self.learn_days), words, traits)
-            )
+            before = self._statistics(train.with_earlier_cutoff(self.learn_days), words, traits)
+            learnt = self._fit_weights(train, before)
             self.weights_ = self.weights_ if learnt is None else learnt
 
     def _statistics(self, train: TrainingSet, words: TopicMatrices, traits: sparse.csr_matrix) -> ContentStatistics:
@@ -122,7 +132,10 @@ class ContentRecommender(Recommender):
         )
 
     def _fit_weights(self, train: TrainingSet, before: ContentStatistics) -> NDArray[np.float32] | None:
-        """Weights that make what was opened in the last days likeliest, among what there was and the customer had not read."""
+        """Fit weights to the contents opened in the last `learn_days`, against contents that were not opened.
+
+        Returns None if there are fewer than `MIN_CHOICES` choices.
+        """
         assert self.learn_days is not None
         data, rng = train.interactions, np.random.default_rng(self.seed)
         late = data.age_days <= self.learn_days
@@ -140,9 +153,8 @@ class ContentRecommender(Recommender):
         pairs = users[:, None] * n_items + others
         excluded = np.isin(pairs, opened) | np.isin(pairs, finished)
         values = before.pairs(users, seen)
-        kept = np.column_stack([np.ones(len(choices), dtype=bool), ~excluded]) & np.any(
-            ~excluded, axis=1, keepdims=True
-        )
+        has_alternative = np.any(~excluded, axis=1, keepdims=True)
+        kept = np.column_stack([np.ones(len(choices), dtype=bool), ~excluded]) & has_alternative
         group = np.broadcast_to(np.arange(len(choices))[:, None], kept.shape)[kept]
         of, group = np.unique(group, return_inverse=True)
         first = np.searchsorted(group, np.arange(len(of)))
@@ -156,7 +168,10 @@ class ContentRecommender(Recommender):
         return tuple(self.attribute_names_.tolist())
 
     def _evidence(self, query: Query, item: int) -> Evidence | None:
-        """The ``topic`` of a content that is most the user's own, and ``because`` they ``read`` or ``bought`` of it more than others; None for none."""
+        """Return the ``topic`` of a content with the highest lift for the user, and ``because``; None without a lift.
+
+        ``because`` is ``read`` or ``bought``, whichever of the two has the higher lift.
+        """
         user = int(query.users[0])
         statistics = self.statistics_
         words = row_indices(statistics.about, item)
@@ -190,38 +205,36 @@ class ContentRecommender(Recommender):
         return scores
 
     def _read_now(self, query: Query) -> sparse.csr_matrix:
-        """What was read to the end, before the fit or since."""
+        """Return the contents read to the end, before or after the fit, (n, n_contents)."""
         before = fold_in(self.read_, Query(query.users), None)
-        return (
-            before if query.recent_interactions is None else (before + _read_matrix(query.recent_interactions)).tocsr()
-        )
+        if query.recent_interactions is None:
+            return before
+        return (before + _read_matrix(query.recent_interactions)).tocsr()
 
     def _user_attributes(self, query: Query) -> sparse.csr_matrix:
-        """Profile attributes, (n, a): the profile's, or those given for somebody nobody knows."""
+        """Return one-hot attributes, (n, a): those of the profile, or for an unknown user those of the query."""
         shape = (len(query), len(self.attribute_names_))
-        known = (query.users >= 0).astype(np.float32)
-        traits = sparse.diags(known) @ (
-            self.statistics_.traits[np.maximum(query.users, 0)]
-            if self.n_users_
-            else sparse.csr_matrix(shape, dtype=np.float32)
-        )
+        if self.n_users_:
+            traits = self.statistics_.traits[np.maximum(query.users, 0)]
+        else:
+            traits = sparse.csr_matrix(shape, dtype=np.float32)
+        traits = sparse.diags((query.users >= 0).astype(np.float32)) @ traits
         rows, columns = [], []
-        for row, given in enumerate(query.attributes or ()):  # attributes come with a request, a handful at a time
+        for row, given in enumerate(query.attributes or ()):  # only requests send attributes, so the rows are few
             if given and query.users[row] < 0:
-                codes = np.flatnonzero(
-                    np.isin(self.attribute_names_, [f"{name}={value}" for name, value in given.items()])
-                )
+                names = [f"{name}={value}" for name, value in given.items()]
+                codes = np.flatnonzero(np.isin(self.attribute_names_, names))
                 rows += [row] * len(codes)
                 columns += codes.tolist()
         return (traits + sparse.csr_matrix((np.ones(len(rows), np.float32), (rows, columns)), shape=shape)).tocsr()
 
     def _similarity(self, item: int) -> Floats:
-        """Half the cosine of the topics, half the likeness of the readers."""
+        """Return the mean of the cosine of the topics and the similarity by readers, (n_contents,)."""
         statistics, topics = self.statistics_, self.item_vectors()
         return np.asarray((topics @ topics[item] + statistics.alike[item].toarray().ravel()) / 2.0, dtype=np.float32)
 
     def item_vectors(self) -> Floats:
-        """TF-IDF vectors of the words of each content, (n_contents, w)."""
+        """Return the TF-IDF vectors of the words of each content, (n_contents, w)."""
         about = self.statistics_.about
         many = np.asarray((about > 0).sum(axis=0)).ravel()
         rarity = sparse.diags((np.log((1.0 + self.n_items_) / (1.0 + many)) + 1.0).astype(np.float32))
@@ -237,16 +250,13 @@ class ContentRecommender(Recommender):
         }
 
     def _restore(self, state: Arrays) -> None:
-        self.weights_, self.attribute_names_, self.vocabulary_ = (
-            state["weights"],
-            state["attribute_names"],
-            state["vocabulary"],
-        )
+        self.weights_, self.attribute_names_ = state["weights"], state["attribute_names"]
+        self.vocabulary_ = state["vocabulary"]
         self.read_, self.statistics_ = unpack_csr("read", state), ContentStatistics.restored(state)
 
 
 def _read_matrix(data: Interactions) -> sparse.csr_matrix:
-    """What each user read to the end, 0/1, (n_users, n_contents)."""
+    """Return the contents that each user read to the end, 0/1, (n_users, n_contents)."""
     ends = data.weights >= READ_WEIGHT
     done = sparse.csr_matrix(
         (np.ones(int(ends.sum()), np.float32), (data.users[ends], data.items[ends])), shape=data.shape

@@ -1,4 +1,4 @@
-"""What contents and items are about: topics, categories and tags as words of one vocabulary."""
+"""Topics of contents and categories and tags of items, as words of one vocabulary."""
 
 from __future__ import annotations
 
@@ -12,23 +12,23 @@ from scipy import sparse
 from features.contents import ContentSet
 from features.interactions import TrainingSet
 
-SHOWN_WORDS = 0.5  # what a word of an item that a content shows counts beside one of its own topics
+SHOWN_WORDS = 0.5  # weight of a word of a shown item, relative to a topic of the content
 
 
 @dataclass(frozen=True)
 class TopicMatrices:
-    """What contents and items are about, in one vocabulary: topics, levels of categories, tags; lower case.
+    """Words of contents and items in one vocabulary of topics, category levels and tags, in lower case.
 
     Attributes
     ----------
     contents : csr_matrix, (n_contents, w)
-        Topics count 1, words of the items a content shows `SHOWN_WORDS`; rows sum to 1.
+        Words of each content; topics count 1, words of shown items `SHOWN_WORDS`, and rows are scaled to sum 1.
     items : csr_matrix, (n_items, w)
-        1 where an item of the shop has a word; no rows where nothing is known of it.
+        1 where an item of the shop has a word; no rows if there are no purchases.
     shown : csr_matrix, (n_contents, n_items)
         1 where a content shows an item.
     vocabulary : ndarray of str, (w,)
-        Sorted.
+        The words, sorted.
     """
 
     contents: sparse.csr_matrix
@@ -38,13 +38,12 @@ class TopicMatrices:
 
     @classmethod
     def of(cls, train: TrainingSet) -> TopicMatrices:
-        """Of a `ContentSet`; of any other training set the categories are the topics."""
+        """Build the matrices of a `ContentSet`; in any other training set, the categories serve as topics."""
         columns, purchases = train.item_attributes, train.purchases if isinstance(train, ContentSet) else None
-        topics = (
-            [_parts(text, "|") for text in columns["topics"].tolist()]
-            if "topics" in columns
-            else _levels(columns["category"])
-        )
+        if "topics" in columns:
+            topics = [_parts(text, "|") for text in columns["topics"].tolist()]
+        else:
+            topics = _levels(columns["category"])
         sold: list[list[str]] = []
         shown = sparse.csr_matrix((train.n_items, 0), dtype=np.float32)
         if purchases is not None:
@@ -54,9 +53,8 @@ class TopicMatrices:
                 for own, text in zip(_levels(purchases.item_attributes["category"]), tags.tolist(), strict=True)
             ]
             shown = _shown(columns.get("item_ids"), purchases.item_ids, train.n_items)
-        vocabulary = {
-            word: place for place, word in enumerate(sorted({word for own in (*topics, *sold) for word in own}))
-        }
+        distinct = sorted({word for words in (*topics, *sold) for word in words})
+        vocabulary = {word: place for place, word in enumerate(distinct)}
         about, items = _counts(topics, vocabulary), _counts(sold, vocabulary)
         by_items = (shown @ items).tocsr()
         by_items.data[:] = SHOWN_WORDS
@@ -75,7 +73,7 @@ def _levels(categories: NDArray[np.str_]) -> list[list[str]]:
 
 
 def _counts(words: Iterable[list[str]], vocabulary: dict[str, int]) -> sparse.csr_matrix:
-    """1 where a row has a word."""
+    """Return a 0/1 matrix of rows by words, with 1 where a row has a word."""
     rows = [[vocabulary[word] for word in sorted(set(own))] for own in words]
     bounds = np.concatenate([[0], np.cumsum([len(own) for own in rows])]).astype(np.int64)
     columns = np.array([column for own in rows for column in own], dtype=np.int64)

@@ -1,1 +1,1 @@
-"""What a customer buys in the next order."""
+"""Recommendation of the items of the next order."""

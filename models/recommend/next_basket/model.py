@@ -1,4 +1,4 @@
-"""Next basket: what a customer buys again, at the rate learnt for each item and customer, and what others bought next who were where they are now."""
+"""Next basket: repurchases at learnt rates per item and customer, and next purchases of similar customers."""
 
 from __future__ import annotations
 
@@ -33,55 +33,60 @@ from qianmian.errors import UsageError
 
 Floats = NDArray[np.float32]
 
-ORDERS_PER_STATE = 30  # what lies further back has next to no weight in it
-MIN_STATE_ENTRY = 0.05  # of its greatest entry: smaller ones make it long and change nothing
-WEIGHT_GRID = (0.0, 0.1, 0.2, 0.35, 0.5, 0.7, 1.0, 1.4)  # of the neighbours, to choose from
-DEFAULT_WEIGHT = 0.5  # where there are too few to choose by
-MIN_VALIDATION_CUSTOMERS = 30
-MAX_VALIDATION_CUSTOMERS = 2000  # customers whose last order the weight is chosen on
-LIST_LENGTH = 10  # of the lists it is chosen by
+ORDERS_PER_STATE = 30  # latest orders that form a state; older orders have negligible weight
+MIN_STATE_ENTRY = 0.05  # entries of a state below this share of its largest entry are dropped
+WEIGHT_GRID = (0.0, 0.1, 0.2, 0.35, 0.5, 0.7, 1.0, 1.4)  # candidate weights of the neighbours
+DEFAULT_WEIGHT = 0.5  # used with too few validation customers
+MIN_VALIDATION_CUSTOMERS = 30  # smallest number of customers to choose the weight on
+MAX_VALIDATION_CUSTOMERS = 2000  # largest number of customers whose last order the weight is chosen on
+LIST_LENGTH = 10  # length of the lists that the weight is chosen by
 
 
 class NextBasketRecommender(Recommender):
-    """Scores item i for customer u by ``ρ_i ρ_u s_ui + w n_ui``: bought again, and bought next by those who were where u is now.
+    """Scores item i for customer u by ``ρ_i ρ_u s_ui + w n_ui``: repurchases, and next purchases of similar states.
 
-    Bought again: s_ui is the share of the customer's orders that had the item, ``Σ_b 2^(−age_b / half_life) [i ∈ b] / (1 + Σ_b 2^(−age_b /
-    half_life))``. ρ_i is how often an item was in the next order for a share of 1, over all customers' earlier orders, drawn to that of all items;
-    ρ_u is how much more often than that the customer bought again. So milk comes back and a tent does not, without being told.
+    Repurchases: s_ui is the decayed share of the customer's orders that contain the item,
+    ``Σ_b 2^(−age_b / half_life) [i ∈ b] / (1 + Σ_b 2^(−age_b / half_life))``. ρ_i is the repurchase rate of the item:
+    its frequency in the next order per unit of share, over the earlier orders of all customers, shrunk to the rate of
+    all items. ρ_u is the repurchase rate of the customer relative to the expected one. The rates separate items that
+    are bought regularly (milk) from those that are not (a tent).
 
-    Bought next: every earlier order of every customer is a state, the tf-idf vector of what had been bought before it with a shorter half-life;
-    n_ui is the share of the `neighbours` states most like the customer's own now, weighted by cosine and freshness, whose next order had the
-    item. Unlike the user k-NN of TIFU-KNN (Hu, He, Gao & Zhang 2020), whose personal frequencies and decay this keeps, it is not what the
-    neighbours have but what they bought after, so that the season, and what leads to what, are in it.
+    Next purchases: every earlier order of every customer gives a state, the tf-idf vector of the purchases before it
+    with a shorter half-life. n_ui is the share of the `neighbours` states most similar to the customer's current state,
+    weighted by cosine and freshness, whose next order contains the item. TIFU-KNN (Hu, He, Gao & Zhang 2020) uses the
+    purchases of the neighbours; this model keeps its personal frequencies and decay, but uses what the neighbours
+    bought next, which reflects seasons and sequences.
 
-    An item neither had nor reached by a neighbour is no candidate, so a list may be short; a customer without history has none. What was bought
-    since the fit changes both parts; ρ and the states stay.
+    An item that the customer has not bought and that no neighbour bought next is not a candidate, so a list may have
+    fewer than k items; a customer without history gets none. Purchases after the fit change both terms; ρ and the
+    states stay.
 
     Parameters
     ----------
     half_life_days : float
-        Of a purchase, for buying again.
+        Half-life of a purchase in s, in days.
     taste_half_life_days : float
-        Of a purchase, for being alike.
+        Half-life of a purchase in a state, in days.
     neighbours : int
-        States.
+        Number of neighbouring states.
     neighbour_weight : float or None
-        w ≥ 0; None chooses it by the recall of 10 places on the last orders of some customers, predicted from what was before them.
+        w ≥ 0. None chooses the weight with the highest recall@10 on the last orders of a sample of customers, predicted
+        from the orders before them.
     fresh_half_life_days : float
-        Of what a neighbour bought next: assortments change.
+        Half-life of the weight of a state in days, because assortments change.
     orders_per_customer : int
-        Only so many of the latest orders of a customer are learnt from.
+        Number of latest orders per customer that are learnt from.
     max_states : int
-        Neighbours are looked for among so many of the latest orders.
+        Largest number of states, the latest ones.
     days_per_order : float
-        How far apart orders are taken to be where the data have no time.
+        Assumed days between two orders if the data have no times.
 
     Attributes
     ----------
     weight_ : float
-        w.
+        The weight w.
     item_rate_, customer_rate_ : ndarray of float32, (n_items,), (n_users,)
-        ρ_i and ρ_u.
+        The rates ρ_i and ρ_u.
 
     Examples
     --------
@@ -113,15 +118,12 @@ class NextBasketRecommender(Recommender):
         max_states: int = 60_000,
         days_per_order: float = 7.0,
     ) -> None:
-        self.half_life_days, self.taste_half_life_days, self.neighbours = (
-            half_life_days,
-            taste_half_life_days,
-            neighbours,
-        )
+        self.half_life_days, self.taste_half_life_days = half_life_days, taste_half_life_days
+        self.neighbours = neighbours
         self.neighbour_weight, self.fresh_half_life_days = neighbour_weight, fresh_half_life_days
         self.orders_per_customer, self.max_states, self.days_per_order = orders_per_customer, max_states, days_per_order
 
-    # ---- learning ------------------------------------------------------------------------------------------------
+    # ---- fitting -------------------------------------------------------------------------------------------------
 
     def _fit(self, train: TrainingSet) -> None:
         self._check_parameters()
@@ -133,7 +135,7 @@ class NextBasketRecommender(Recommender):
         place = np.arange(n)
         behind = orders.starts[orders.owners + 1] - 1 - place
         target_orders = np.flatnonzero((place > orders.starts[orders.owners]) & (behind < self.orders_per_customer))
-        held = behind[target_orders] == 0  # the last order of each customer is kept from what the weight is chosen with
+        held = behind[target_orders] == 0  # the last order of each customer is validation data for the weight
         earlier, whole = fit_rates(orders, target_orders, held, self.half_life_days, self.fresh_half_life_days)
         self._set_states(target_orders)
         if self.neighbour_weight is None:
@@ -148,23 +150,29 @@ class NextBasketRecommender(Recommender):
         for name in ("half_life_days", "taste_half_life_days", "fresh_half_life_days", "days_per_order"):
             if not getattr(self, name) > 0:
                 raise UsageError(
-                    "this takes time", where=f"{self.name}.{name}", got=getattr(self, name), allowed="> 0 days"
+                    "the parameter must be positive",
+                    where=f"{self.name}.{name}",
+                    got=getattr(self, name),
+                    allowed="> 0 days",
                 )
         for name in ("neighbours", "orders_per_customer", "max_states"):
             if getattr(self, name) < 1:
                 raise UsageError(
-                    "at least one is needed", where=f"{self.name}.{name}", got=getattr(self, name), allowed=">= 1"
+                    "the parameter must be at least 1",
+                    where=f"{self.name}.{name}",
+                    got=getattr(self, name),
+                    allowed=">= 1",
                 )
         if self.neighbour_weight is not None and not self.neighbour_weight >= 0:
             raise UsageError(
-                "a weight is not negative",
+                "the weight must not be negative",
                 where=f"{self.name}.neighbour_weight",
                 got=self.neighbour_weight,
                 allowed=">= 0, or None",
             )
 
     def _set_states(self, target_orders: Ints) -> None:
-        """The states whose next order is known, the freshest `max_states`."""
+        """Set the states before the target orders, limited to the latest `max_states`."""
         orders = self.orders_
         kept = np.sort(np.argsort(orders.ages[target_orders], kind="stable")[: self.max_states])
         self.next_orders_ = target_orders = target_orders[kept]
@@ -184,24 +192,24 @@ class NextBasketRecommender(Recommender):
         )
 
     def _tfidf_vectors(self, counts: sparse.csr_matrix) -> sparse.csr_matrix:
-        """Decayed counts as unit vectors in which the rare item tells more."""
+        """Convert decayed counts to tf-idf vectors of norm 1 without small entries."""
         values = counts.data * self.idf_[counts.indices]
         lengths = np.diff(counts.indptr)
         greatest = np.zeros(len(lengths), dtype=np.float32)
         greatest[lengths > 0] = np.maximum.reduceat(values, counts.indptr[:-1][lengths > 0]) if len(values) else 0.0
         values = np.where(values >= np.float32(MIN_STATE_ENTRY) * np.repeat(greatest, lengths), values, np.float32(0.0))
-        told = sparse.csr_matrix((values, counts.indices, counts.indptr), shape=counts.shape)
-        told.eliminate_zeros()
-        norms = np.sqrt(np.asarray(told.multiply(told).sum(axis=1), dtype=np.float64).ravel())
-        return scaled(told, 1.0 / np.maximum(norms, 1e-12))
+        weighted = sparse.csr_matrix((values, counts.indices, counts.indptr), shape=counts.shape)
+        weighted.eliminate_zeros()
+        norms = np.sqrt(np.asarray(weighted.multiply(weighted).sum(axis=1), dtype=np.float64).ravel())
+        return scaled(weighted, 1.0 / np.maximum(norms, 1e-12))
 
     def _chosen_weight(self, last: Ints) -> float:
-        """Of `WEIGHT_GRID`, the one that would have named most of these orders, known by what came before them alone."""
+        """Return the weight in `WEIGHT_GRID` with the highest recall on these last orders, given the orders before."""
         orders = self.orders_
         if len(last) < MIN_VALIDATION_CUSTOMERS:
             return DEFAULT_WEIGHT
         last = last[np.unique(np.linspace(0, len(last) - 1, MAX_VALIDATION_CUSTOMERS).astype(np.int64))]
-        shut = orders.starts[orders.owners[self.next_orders_] + 1] - 1 == self.next_orders_
+        is_last = orders.starts[orders.owners[self.next_orders_] + 1] - 1 == self.next_orders_
         found = np.zeros(len(WEIGHT_GRID))
         block = max(1, base.BLOCK_CELLS // max(1, orders.baskets.shape[1]))
         for start in range(0, len(last), block):
@@ -210,7 +218,7 @@ class NextBasketRecommender(Recommender):
                 shares_before(orders, target_orders, self.half_life_days)[0],
                 self.customer_rate_[orders.owners[target_orders]],
             )
-            near = self._bought_next(self._states_before(target_orders), shut)
+            near = self._bought_next(self._states_before(target_orders), is_last)
             wanted = orders.baskets[target_orders]
             attainable = np.minimum(np.diff(wanted.indptr), LIST_LENGTH)
             for place, weight in enumerate(WEIGHT_GRID):
@@ -219,7 +227,7 @@ class NextBasketRecommender(Recommender):
         return WEIGHT_GRID[int(found.argmax())]
 
     def _evidence(self, query: Query, item: int) -> Evidence | None:
-        """In how many orders before the fit the user had the item (``times``), and ``last_days``; None for never."""
+        """Return the number of orders with the item before the fit (``times``) and ``last_days``; None without any."""
         user = int(query.users[0])
         if user < 0:
             return None
@@ -228,27 +236,26 @@ class NextBasketRecommender(Recommender):
         interacted = np.flatnonzero(orders.baskets[own].getcol(item).toarray().ravel())
         if not len(interacted):
             return None
-        return times_and_last(
-            len(interacted), float(orders.ages[own][interacted[-1]]) if self.has_times_ else 0.0, query.elapsed_days
-        )
+        last_days = float(orders.ages[own][interacted[-1]]) if self.has_times_ else 0.0
+        return times_and_last(len(interacted), last_days, query.elapsed_days)
 
-    # ---- answering -----------------------------------------------------------------------------------------------
+    # ---- ranking -------------------------------------------------------------------------------------------------
 
     def _bought_again(self, shares: sparse.csr_matrix, customers: Floats) -> sparse.csr_matrix:
         scored = scaled(shares, customers)
         scored.data *= self.item_rate_[scored.indices]
         return scored
 
-    def _bought_next(self, states: sparse.csr_matrix, shut: NDArray[np.bool_] | None = None) -> sparse.csr_matrix:
-        """n of customers in these states, (r, n_items); neighbours that are `shut` do not count."""
+    def _bought_next(self, states: sparse.csr_matrix, ignored: NDArray[np.bool_] | None = None) -> sparse.csr_matrix:
+        """Return n of customers in these states, (r, n_items); `ignored` neighbours have no weight."""
         n_states = self.states_.shape[1]
         most = min(self.neighbours, n_states)
         parts = [sparse.csr_matrix((0, self.next_baskets_.shape[1]), dtype=np.float32)]
         block = max(1, base.BLOCK_CELLS // max(1, n_states))
         for start in range(0, states.shape[0], block):
             alike = (states[start : start + block] @ self.states_).toarray()
-            if shut is not None:
-                alike[:, shut] = 0.0
+            if ignored is not None:
+                alike[:, ignored] = 0.0
             nearest, weights = top_k(alike, most)
             weights /= np.maximum(weights.sum(axis=1, keepdims=True), np.float32(1e-12))
             votes = sparse.csr_matrix(
@@ -259,54 +266,44 @@ class NextBasketRecommender(Recommender):
         return sparse.vstack(parts, format="csr")
 
     def _candidates(self, query: Query) -> sparse.csr_matrix:
-        """Scores of all candidates, (n, n_items)."""
+        """Return the scores of all candidates, (n, n_items)."""
         return query.memoize(self, lambda: self._score_candidates(query))
 
     def _score_candidates(self, query: Query) -> sparse.csr_matrix:
         changed = query.recent_interactions is not None and (len(query.recent_interactions.users) or query.elapsed_days)
-        shares, states = (
-            self._current_state(query) if changed else (rows_of(held, query.users) for held in self.state_at_fit_)
-        )
-        known = query.users >= 0
-        customers = (
-            np.where(known, self.customer_rate_[np.maximum(query.users, 0)], np.float32(1.0))
-            if len(self.customer_rate_)
-            else np.ones(len(query), np.float32)
-        )
+        if changed:
+            shares, states = self._current_state(query)
+        else:
+            shares, states = (rows_of(at_fit, query.users) for at_fit in self.state_at_fit_)
+        customers = np.ones(len(query), np.float32)
+        if len(self.customer_rate_):
+            rates = self.customer_rate_[np.maximum(query.users, 0)]
+            customers = np.where(query.users >= 0, rates, np.float32(1.0))
         return _sum(self._bought_again(shares, customers), self._bought_next(states), self.weight_)
 
     def _current_state(self, query: Query) -> tuple[sparse.csr_matrix, sparse.csr_matrix]:
-        """s and the state of each row as they are now, what was bought since included."""
+        """Return the current shares s and states of the users, including the recent interactions."""
         orders, known = self.orders_, query.users >= 0
         users = np.where(known, query.users, 0)
         first = np.where(known, orders.starts[users], 0) if len(orders.starts) > 1 else np.zeros_like(users)
         end = np.where(known, orders.starts[users + 1], 0) if len(orders.starts) > 1 else np.zeros_like(users)
         recent = np.maximum(first, end - ORDERS_PER_STATE)
-        now, then = (
-            np.zeros(len(query)),
-            np.where(end > first, orders.ages[np.maximum(end - 1, 0)] if len(orders.ages) else 0.0, 0.0),
-        )
+        last_ages = orders.ages[np.maximum(end - 1, 0)] if len(orders.ages) else 0.0
+        now, then = np.zeros(len(query)), np.where(end > first, last_ages, 0.0)
         if query.recent_interactions is None or not (len(query.recent_interactions.users) or query.elapsed_days):
             counts, n_orders = orders.sums(first, end, now, self.half_life_days)
             taste = orders.sums(recent, end, then, self.taste_half_life_days)[0]
             return scaled(counts, 1.0 / (1.0 + n_orders)), self._tfidf_vectors(taste)
-        recent_interactions = Orders.of(query.recent_interactions, None if self.has_times_ else self.days_per_order)
-        new = np.diff(recent_interactions.starts)
+        recent_orders = Orders.of(query.recent_interactions, None if self.has_times_ else self.days_per_order)
+        new = np.diff(recent_orders.starts)
         now -= query.elapsed_days if self.has_times_ else new * self.days_per_order
         counts, n_orders = orders.sums(first, end, now, self.half_life_days)
         taste = orders.sums(recent, end, np.where(new > 0, now, then), self.taste_half_life_days)[0]
-        fresh, n_fresh = recent_interactions.sums(
-            recent_interactions.starts[:-1], recent_interactions.starts[1:], np.zeros(len(query)), self.half_life_days
-        )
-        newest = recent_interactions.sums(
-            recent_interactions.starts[:-1],
-            recent_interactions.starts[1:],
-            np.zeros(len(query)),
-            self.taste_half_life_days,
-        )[0]
-        return scaled((counts + fresh).tocsr(), 1.0 / (1.0 + n_orders + n_fresh)), self._tfidf_vectors(
-            (taste + newest).tocsr()
-        )
+        starts, ends, zero = recent_orders.starts[:-1], recent_orders.starts[1:], np.zeros(len(query))
+        fresh, n_fresh = recent_orders.sums(starts, ends, zero, self.half_life_days)
+        newest = recent_orders.sums(starts, ends, zero, self.taste_half_life_days)[0]
+        shares = scaled((counts + fresh).tocsr(), 1.0 / (1.0 + n_orders + n_fresh))
+        return shares, self._tfidf_vectors((taste + newest).tocsr())
 
     def _scores(self, query: Query) -> Floats:
         return dense_scores(self._candidates(query))
@@ -317,7 +314,7 @@ class NextBasketRecommender(Recommender):
     def _score_items(self, query: Query, ids: Indices) -> Floats:
         return values_at(self._candidates(query), ids)
 
-    # ---- keeping -------------------------------------------------------------------------------------------------
+    # ---- persistence ---------------------------------------------------------------------------------------------
 
     def _state(self) -> Arrays:
         return {

@@ -1,4 +1,4 @@
-"""The orders of customers as rows of a matrix, the oldest first, and sums over them that fade with age."""
+"""Orders of customers as rows of a matrix, and decayed sums over them."""
 
 from __future__ import annotations
 
@@ -13,21 +13,22 @@ from scipy import sparse
 from features.interactions import Interactions
 
 Ints = NDArray[np.int64]
-MIN_HALVINGS, MAX_HALVINGS = -60.0, 60.0  # beyond, float32 knows no difference to nothing
-BLOCK_ENTRIES = 4_000_000  # of decayed counts held at a time while learning
+MIN_HALVINGS, MAX_HALVINGS = -60.0, 60.0  # limits that keep the decayed weights within float32
+BLOCK_ENTRIES = 4_000_000  # decayed counts held in memory at a time while fitting
 
 
 @dataclass(frozen=True)
 class Orders:
-    """Orders sorted by owner, the oldest first.
+    """Orders sorted by owner, and of one owner from oldest to newest.
 
     Attributes
     ----------
     owners : ndarray of int64, (o,)
+        Customer of each order.
     ages : ndarray of float64, (o,)
-        Days before now.
+        Age of each order in days.
     baskets : csr_matrix of float32, (o, n_items)
-        1 where the order has the item.
+        1 where the order contains the item.
     starts : ndarray of int64, (n_owners + 1,)
         The orders of owner u are ``starts[u]:starts[u + 1]``.
     """
@@ -39,18 +40,20 @@ class Orders:
 
     @classmethod
     def of(cls, lines: Interactions, days_per_order: float | None) -> Orders:
-        """Orders of these lines; where none are known, what was had on one day.
+        """Group lines into orders; without order numbers, the lines of a customer on one day are an order.
 
         Parameters
         ----------
+        lines : Interactions
+            The order lines.
         days_per_order : float or None
-            Where the data have no time: how far apart orders are taken to be, the last one that many days ago.
+            Assumed days between two orders if the data have no times; the last order is that many days old. None uses
+            the ages of the lines.
         """
-        names = (
-            np.floor(-lines.age_days.astype(np.float64)).astype(np.int64)
-            if lines.orders is None
-            else lines.orders.astype(np.int64)
-        )
+        if lines.orders is None:
+            names = np.floor(-lines.age_days.astype(np.float64)).astype(np.int64)
+        else:
+            names = lines.orders.astype(np.int64)
         users = lines.users.astype(np.int64)
         by = np.lexsort((names, users))
         new = np.ones(len(by), dtype=bool)
@@ -72,7 +75,15 @@ class Orders:
     def sums(
         self, first: Ints, end: Ints, now: NDArray[np.float64], half_life_days: float
     ) -> tuple[sparse.csr_matrix, NDArray[np.float64]]:
-        """Decayed counts over the orders ``first[r]:end[r]`` as they stood at age `now[r]`: of items (r, n_items), and of orders (r,)."""
+        """Sum the orders ``first[r]:end[r]``, decayed until the time when the age was ``now[r]``.
+
+        Returns
+        -------
+        items : csr_matrix of float32, (r, n_items)
+            Decayed counts of the items.
+        orders : ndarray of float64, (r,)
+            Decayed number of orders.
+        """
         counts = end - first
         bounds = np.concatenate([[0], np.cumsum(counts)])
         order = np.arange(bounds[-1]) + np.repeat(first - bounds[:-1], counts)
@@ -82,19 +93,18 @@ class Orders:
         return (decayed @ self.baskets).tocsr(), np.asarray(decayed.sum(axis=1), dtype=np.float64).ravel()
 
     def blocks(self, target_orders: Ints) -> Iterator[Ints]:
-        """Rows of `target_orders` so many at a time that their decayed counts fit into memory."""
+        """Iterate over blocks of rows of `target_orders` whose decayed counts fit into memory."""
         lines = self.baskets.indptr.astype(np.int64)
         sizes = np.cumsum(lines[target_orders] - lines[self.starts[self.owners[target_orders]]])
         start = 0
         while start < len(target_orders):
-            end = max(
-                start + 1, int(np.searchsorted(sizes, (sizes[start - 1] if start else 0) + BLOCK_ENTRIES, side="right"))
-            )
+            limit = (sizes[start - 1] if start else 0) + BLOCK_ENTRIES
+            end = max(start + 1, int(np.searchsorted(sizes, limit, side="right")))
             yield np.arange(start, min(end, len(target_orders)))
             start = end
 
 
 def scaled(matrix: sparse.csr_matrix, factors: NDArray[Any]) -> sparse.csr_matrix:
-    """Each row times its factor."""
+    """Multiply each row by its factor."""
     data = matrix.data * np.repeat(factors, np.diff(matrix.indptr)).astype(np.float32)
     return sparse.csr_matrix((data.astype(np.float32), matrix.indices, matrix.indptr), shape=matrix.shape)

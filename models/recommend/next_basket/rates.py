@@ -1,4 +1,4 @@
-"""How often what was bought is bought again in the next order: a rate of each item and of each customer."""
+"""Repurchase rates: how often items are bought again in the next order, per item and per customer."""
 
 from __future__ import annotations
 
@@ -9,15 +9,32 @@ from scipy import sparse
 from models.recommend.next_basket.orders import MIN_HALVINGS, Ints, Orders, scaled
 
 Floats = NDArray[np.float32]
-SHRINKAGE = 3.0  # of ρ_i in shares, of ρ_u in expected purchases
+SHRINKAGE = 3.0  # weight of the prior of ρ_i, in shares, and of ρ_u, in expected purchases
 
 
 def fit_rates(
     orders: Orders, target_orders: Ints, held: NDArray[np.bool_], half_life_days: float, fresh_half_life_days: float
 ) -> tuple[tuple[Floats, Floats], tuple[Floats, Floats]]:
-    """ρ_i and ρ_u from the orders `target_orders` that are not `held`, and from all; see `NextBasketRecommender`."""
+    """Estimate ρ_i and ρ_u of `NextBasketRecommender`.
+
+    Parameters
+    ----------
+    orders : Orders
+        All orders.
+    target_orders : ndarray of int64, (r,)
+        Orders to predict from the orders before them.
+    held : ndarray of bool, (r,)
+        Target orders that are left out of the first estimate.
+    half_life_days, fresh_half_life_days : float
+        As in `NextBasketRecommender`.
+
+    Returns
+    -------
+    earlier, whole : tuple of (item rates, customer rates)
+        Estimates from the target orders that are not `held`, and from all.
+    """
     n_users, n_items = len(orders.starts) - 1, orders.baskets.shape[1]
-    expected, observed = np.zeros((2, n_items)), np.zeros((2, n_items))  # of the held, of the others
+    expected, observed = np.zeros((2, n_items)), np.zeros((2, n_items))  # row 0: held orders, row 1: the others
     fresh = np.exp2(np.maximum(-orders.ages[target_orders] / fresh_half_life_days, MIN_HALVINGS))
     for rows in orders.blocks(target_orders):
         shares, again = shares_before(orders, target_orders[rows], half_life_days)
@@ -28,9 +45,9 @@ def fit_rates(
     items = []
     for parts in ((1,), (0, 1)):
         shares_of, times = sum(expected[part] for part in parts), sum(observed[part] for part in parts)
-        usual = (times.sum() + 1.0) / (shares_of.sum() + 2.0)
-        items.append((times + SHRINKAGE * usual) / (shares_of + SHRINKAGE))
-    expected, observed = np.zeros((2, n_users)), np.zeros((2, n_users))  # with the rates of the others, of all
+        overall = (times.sum() + 1.0) / (shares_of.sum() + 2.0)
+        items.append((times + SHRINKAGE * overall) / (shares_of + SHRINKAGE))
+    expected, observed = np.zeros((2, n_users)), np.zeros((2, n_users))  # row 0: without held orders, row 1: all
     for rows in orders.blocks(target_orders):
         shares, again = shares_before(orders, target_orders[rows], half_life_days)
         owners, times = orders.owners[target_orders[rows]], np.asarray(again.sum(axis=1)).ravel()
@@ -45,7 +62,7 @@ def fit_rates(
 def shares_before(
     orders: Orders, target_orders: Ints, half_life_days: float
 ) -> tuple[sparse.csr_matrix, sparse.csr_matrix]:
-    """s of the customers just before these orders, (r, n_items), and 1 where the order has what they had."""
+    """Return the shares s of the customers before these orders, (r, n_items), and 1 where the order repeats an item."""
     counts, n_orders = orders.sums(
         orders.starts[orders.owners[target_orders]], target_orders, orders.ages[target_orders], half_life_days
     )

@@ -1,4 +1,4 @@
-"""The union of what several stage-one models would show, and what each of them says of it."""
+"""Candidates of the ranker: the union of the lists of several models, and the scores of each model as features."""
 
 from __future__ import annotations
 
@@ -11,21 +11,21 @@ from numpy.typing import NDArray
 from models.ranked import NOT_A_CANDIDATE
 from models.recommend.base import Indices, ItemFilter, Query, Recommender
 
-StageLists = list[
-    tuple[NDArray[np.int32], NDArray[np.float32]]
-]  # of each stage: ids and scores, (n, ≤ width), −inf past the end
+# ids and scores of each stage, (n, ≤ width); scores are −inf past the end
+StageLists = list[tuple[NDArray[np.int32], NDArray[np.float32]]]
 
 
 @dataclass(frozen=True)
 class Candidates:
-    """What is ranked for each of n customers.
+    """Candidate items of n users.
 
     Attributes
     ----------
     ids : ndarray of int64, (n, m)
-        Items, rising, no item twice, −1 past the end.
+        Items, ascending and distinct; −1 past the end.
     source : ndarray of int8, (n, m)
-        Which stage put the item there: one of the customer's own history, else the one that ranks it highest. −1 past the end.
+        Stage of each item: a stage that ranks the user's own items if there is one, else the stage that ranks the item
+        highest. −1 past the end.
     """
 
     ids: NDArray[np.int64]
@@ -35,17 +35,25 @@ class Candidates:
 def stage_lists(
     stages: Sequence[Recommender], widths: Sequence[int], query: Query, item_filter: ItemFilter
 ) -> StageLists:
-    """The best `widths[s]` items of each stage s that are not barred."""
+    """Return the best `widths[s]` items of each stage s that pass the filter."""
     return [model._top_k(query, width, item_filter) for model, width in zip(stages, widths, strict=True)]
 
 
 def merge_candidates(lists: StageLists, from_history: Sequence[bool]) -> Candidates:
-    """Every item of any list, once; `from_history` says which stages rank the customer's own items only.
+    """Merge the lists of all stages into one set of candidates per user.
+
+    Parameters
+    ----------
+    lists : list of (ids, scores)
+        Lists of each stage.
+    from_history : sequence of bool
+        Whether each stage ranks only items that the user has bought.
 
     Examples
     --------
     >>> scores = np.zeros((1, 2), np.float32)
-    >>> both = merge_candidates([(np.array([[4, 2]], np.int32), scores), (np.array([[2, 7]], np.int32), scores)], [False, False])
+    >>> first, second = np.array([[4, 2]], np.int32), np.array([[2, 7]], np.int32)
+    >>> both = merge_candidates([(first, scores), (second, scores)], [False, False])
     >>> both.ids.tolist(), both.source.tolist()
     ([[2, 4, 7]], [[1, 0, 1]])
     """
@@ -77,25 +85,33 @@ def merge_candidates(lists: StageLists, from_history: Sequence[bool]) -> Candida
 def stage_features(
     stages: Sequence[Recommender], widths: Sequence[int], query: Query, ids: Indices, lists: StageLists
 ) -> NDArray[np.float32]:
-    """Score and rank by each stage of given items (n, m), (n, m, 2 × stages); NaN for the score of no candidate.
+    """Return the score and the rank of items by each stage, as features of the ranker.
 
     Parameters
     ----------
-    lists : sequence of (ids, scores)
-        The stages' lists before any filter of the call, so that a filter moves nobody: the rank is how many of them score higher.
+    ids : int array, (n, m)
+        Items of each user.
+    lists : list of (ids, scores)
+        Lists of each stage without the filters of the call, so that filters do not change the features. The rank of an
+        item is the number of list entries with a higher score.
+
+    Returns
+    -------
+    ndarray of float32, (n, m, 2 × stages)
+        The score is NaN for an item that is not a candidate of the stage.
     """
     columns = []
     for model, width, (_, best) in zip(stages, widths, lists, strict=True):
         scores = model._score_items(query, ids).astype(np.float32)
-        there = scores > NOT_A_CANDIDATE
-        known = np.where(there, scores, np.float32(0.0))
-        above = known + np.float32(1e-5) * np.abs(known)  # the last bits differ between a search and a look-up
+        is_candidate = scores > NOT_A_CANDIDATE
+        known = np.where(is_candidate, scores, np.float32(0.0))
+        above = known + np.float32(1e-5) * np.abs(known)  # scores of a search and a look-up may differ by rounding
         rank = np.zeros(ids.shape, dtype=np.float32)
-        if len(ids) < best.shape[1]:  # few customers: one step each, as an online answer wants it
+        if len(ids) < best.shape[1]:  # few users, as in online requests: one step per user
             for row in range(len(ids)):
                 rank[row] = np.searchsorted(-best[row], -above[row])
-        else:  # over the positions of a list, for all customers at once: no (n, m, width) in memory
+        else:  # one step per list position for all users at once avoids an (n, m, width) array
             for place in range(best.shape[1]):
                 rank += best[:, place, None] > above
-        columns += [np.where(there, scores, np.float32(np.nan)), np.where(there, rank, np.float32(width))]
+        columns += [np.where(is_candidate, scores, np.float32(np.nan)), np.where(is_candidate, rank, np.float32(width))]
     return np.stack(columns, axis=2)

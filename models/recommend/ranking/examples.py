@@ -1,4 +1,4 @@
-"""Training examples of the second stage: what the stages proposed at earlier moments, and whether it was had afterwards."""
+"""Training examples of the ranker: candidates of the stages at earlier cutoffs, labelled by the purchases after."""
 
 from __future__ import annotations
 
@@ -17,23 +17,23 @@ from models.recommend.ranking.histories import Histories
 from models.recommend.ranking.item_statistics import ItemStatistics, item_groups, item_prices
 from qianmian.errors import DataError
 
-MIN_ITEM_CUSTOMERS = 5  # what `training_set` asks of an item unless told otherwise
+MIN_ITEM_CUSTOMERS = 5  # the default of `training_set`
 
 
 @dataclass(frozen=True)
 class RankingExamples:
-    """Candidates of customers.
+    """Labelled candidates of customers.
 
     Attributes
     ----------
     features : ndarray of float32, (m, f)
-        Those of `FEATURES`, then two columns of each stage.
+        The columns of `FEATURES`, then two columns per stage.
     labels : ndarray of float32, (m,)
-        1 where the customer had the item within the horizon.
+        1 where the customer bought the item within the horizon, else 0.
     groups : ndarray of int64, (m,)
-        Which customer's list a candidate is of, rising from 0.
+        Index of the candidate list, ascending from 0; each list belongs to one customer and cutoff.
     weights : ndarray of float32, (m,)
-        How many candidates each stands for.
+        Number of candidates that each sampled candidate represents.
     """
 
     features: NDArray[np.float32]
@@ -46,7 +46,7 @@ class RankingExamples:
 
     @classmethod
     def concatenate(cls, parts: Sequence[RankingExamples]) -> RankingExamples:
-        """All of them; no group of one part is one of another."""
+        """Concatenate examples; groups of different parts stay different."""
         offsets = np.cumsum([0, *(int(part.groups.max(initial=-1)) + 1 for part in parts)])
         return cls(
             np.concatenate([part.features for part in parts]),
@@ -58,16 +58,16 @@ class RankingExamples:
 
 @dataclass(frozen=True)
 class ExampleSampler:
-    """Makes examples out of the past, with the parameters of `TwoStageRecommender`.
+    """Samples examples from earlier cutoffs, with the parameters of `TwoStageRecommender`.
 
     Attributes
     ----------
     fit_stages : callable
         Fits the stages on a training set.
     widths : sequence of int
-        How many items each stage proposes.
+        Number of candidates of each stage.
     from_history : sequence of bool
-        Which stages rank the customer's own items only.
+        Whether each stage ranks only items that the customer has bought.
     """
 
     target: str
@@ -81,7 +81,7 @@ class ExampleSampler:
     from_history: Sequence[bool]
 
     def sample(self, train: TrainingSet) -> RankingExamples:
-        """The examples of all cuts.
+        """Return the examples of all cutoffs.
 
         Raises
         ------
@@ -92,37 +92,36 @@ class ExampleSampler:
         return RankingExamples.concatenate([self.without_excess_negatives(self.at_cut(train, days)) for days in cuts])
 
     def cut_days(self, train: TrainingSet) -> list[float]:
-        """How many days before the end of the history each cut is."""
+        """Return the days from each cutoff to the end of the history."""
         span = float(train.interactions.age_days.max(initial=0.0))
-        # what lies before a cut has to be at least as long as what is looked ahead
+        # the history before a cutoff must be at least as long as the horizon after it
         days = [step * self.horizon_days for step in range(1, self.cuts + 1) if (step + 1) * self.horizon_days <= span]
         if not days:
+            too_short = "the history is too short to train the ranker"
+            no_times = "the data have no times, so the ranker has no earlier cutoffs to learn from"
             raise DataError(
-                "the history is too short to learn a second stage from"
-                if span
-                else "the data have no time, so no past can be cut out of them",
+                too_short if span else no_times,
                 where="two_stage",
                 got=f"{span:.0f} days",
                 allowed=f"at least {2 * self.horizon_days:.0f} days",
-                hint="bring a longer history, lower horizon_days, or use the models of the first stage alone",
+                hint="ingest a longer history, lower horizon_days, or use the models of the first stage alone",
             )
         return days
 
     def at_cut(self, train: TrainingSet, days: float) -> RankingExamples:
-        """The candidates as they stood `days` ago."""
+        """Return the labelled candidates at the cutoff `days` before the end of the history."""
         past, n_items = train.with_earlier_cutoff(days), train.n_items
         ages = train.interactions.age_days
         future = train.interactions.where((ages <= days) & (ages > days - self.horizon_days))
-        # an item that too few had by then would not have been in the catalogue
+        # an item with too few customers before the cutoff would not have been in the catalogue
         customers = past.item_customers
         known = customers >= min(MIN_ITEM_CUSTOMERS, int(train.item_customers[train.item_customers > 0].min()))
         wanted = np.unique(future.users.astype(np.int64) * n_items + future.items)
         wanted = wanted[known[wanted % n_items]]
         interacted = past.interactions.matrix()
         if self.target == "new":
-            wanted = np.setdiff1d(
-                wanted, np.repeat(np.arange(train.n_users), np.diff(interacted.indptr)) * n_items + interacted.indices
-            )
+            owners = np.repeat(np.arange(train.n_users), np.diff(interacted.indptr))
+            wanted = np.setdiff1d(wanted, owners * n_items + interacted.indices)
         users = np.intersect1d(wanted // n_items, np.flatnonzero(np.diff(interacted.indptr)))
         if len(users) > self.users_per_cut:
             users = np.sort(np.random.default_rng(self.seed).choice(users, self.users_per_cut, replace=False))
@@ -148,7 +147,7 @@ class ExampleSampler:
         return RankingExamples(X, y, groups, np.ones(len(y), dtype=np.float32))
 
     def without_excess_negatives(self, examples: RankingExamples) -> RankingExamples:
-        """At most `negatives_per_positive`, drawn; the weights of those kept make up for the others."""
+        """Sample at most `negatives_per_positive` negatives per positive; their weights represent the dropped ones."""
         positive = examples.labels > 0
         positives = int(positive.sum())
         share = min(1.0, self.negatives_per_positive * positives / max(len(examples) - positives, 1))

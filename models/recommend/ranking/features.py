@@ -1,7 +1,7 @@
-"""The features of a customer and an item for the second stage: recency, frequency, rhythm, popularity and its trend, at one moment.
+"""Features of a (customer, item) pair for the ranker: recency, frequency, purchase intervals, popularity and its trend.
 
-They are looked up in `Histories` (customers) and `ItemStatistics` (items). Both are made of the interactions before that moment alone, so
-the same code serves an earlier cut of the history (training), the moment of the fit, and customers with interactions since the fit.
+They are looked up in `Histories` (customers) and `ItemStatistics` (items). Both use only interactions before a cutoff,
+so the same code serves the earlier cutoffs of training, the time of the fit, and users with interactions after the fit.
 """
 
 from __future__ import annotations
@@ -39,10 +39,14 @@ FEATURES = (
 
 
 def features(histories: Histories, items: ItemStatistics, rows: Ints, ids: Ints) -> Floats:
-    """One row of `FEATURES` a (customer, item), (m, len(FEATURES)); NaN where there is nothing to say.
+    """Compute `FEATURES` for (customer, item) pairs, (m, len(FEATURES)); NaN for missing values.
 
     Parameters
     ----------
+    histories : Histories
+        Histories of the customers.
+    items : ItemStatistics
+        Statistics of the items.
     rows, ids : ndarray of int64, (m,)
         Row of the customer in `histories`, and the item.
     """
@@ -55,7 +59,7 @@ def features(histories: Histories, items: ItemStatistics, rows: Ints, ids: Ints)
         code = items.codes[name][ids]
         wanted = np.where(code >= 0, rows * max(len(trend), 1) + code, -1)
         own = table[rows_of_keys(keys, wanted)]
-        moving = np.append(trend, np.float32(np.nan))[code]  # −1 is the last
+        moving = np.append(trend, np.float32(np.nan))[code]  # the code −1 selects the NaN at the end
         blocks += [own, moving[:, None]]
         of_group = own[:, GROUP_FEATURES.index("decayed_120d")]
         shares.append(np.where(of_group > 0, decayed / np.maximum(of_group, np.float32(1e-12)), np.float32(0.0)))

@@ -1,4 +1,4 @@
-"""What customers did before a moment, as tables: of each customer and item, of each customer, of each customer and group of items."""
+"""Purchase histories before a cutoff, as tables by (user, item), by user, and by (user, group of items)."""
 
 from __future__ import annotations
 
@@ -57,22 +57,24 @@ GROUP_COLUMNS = [RHYTHM_FEATURES.index(name) for name in GROUP_RHYTHM_FEATURES]
 
 @dataclass(frozen=True)
 class Histories:
-    """What n customers did, as tables to look things up in.
+    """Lookup tables of the purchase histories of n users.
 
     Attributes
     ----------
     pair_keys : ndarray of int64, (p,)
-        ``user × n_items + item``, rising.
-    pairs : ndarray of float32, (p + 1, len(PAIR))
-        One row a pair; the last one is that of a pair that never was.
-    users : ndarray of float32, (n_users, len(USER))
+        ``user × n_items + item``, ascending.
+    pairs : ndarray of float32, (p + 1, len(PAIR_FEATURES))
+        One row per pair; the last row serves pairs without purchases.
+    users : ndarray of float32, (n_users, len(USER_FEATURES))
+        One row per user.
     group_keys : tuple of ndarray of int64
-        For each of `GROUPS`: ``user × groups + group``, rising.
-    groups : tuple of ndarray of float32, (g + 1, len(GROUP))
+        For each of `GROUPS`, ``user × groups + group``, ascending.
+    groups : tuple of ndarray of float32, (g + 1, len(GROUP_FEATURES))
+        One row per key; the last row serves keys without purchases.
     purchased_28_56d : ndarray of float32, (p,)
-        1 where a pair was bought 28 to 56 days ago.
+        1 where the item was bought 28 to 56 days before the cutoff.
     group_recent : tuple of ndarray of float32, each (groups, 2)
-        Orders with the group in the last 28 days, and in the 28 before.
+        Orders with the group in the last 28 days and in the 28 days before.
     """
 
     pair_keys: Ints
@@ -85,28 +87,23 @@ class Histories:
 
     @classmethod
     def of(cls, lines: Interactions, codes: Mapping[str, Ints]) -> Histories:
-        """Tables of these interactions; `codes` are the group of each item, −1 unknown, for each of `GROUPS`."""
+        """Build the tables; `codes` are the groups of each item (−1 if unknown) for each of `GROUPS`."""
         n_users, n_items = lines.shape
-        users, items, ages = (
-            lines.users.astype(np.int64),
-            lines.items.astype(np.int64),
-            lines.age_days.astype(np.float64),
-        )
+        users, items = lines.users.astype(np.int64), lines.items.astype(np.int64)
+        ages = lines.age_days.astype(np.float64)
         owner, when, place, occasion = _orders(users, ages, lines.orders)
         keys, order, starts = _distinct(users * n_items + items, place)
         age, behind = when[occasion[order]], place[order].astype(np.float64)
         first = _starts(keys)
         pairs, count, last = keys[first], np.diff(np.append(first, len(keys))), np.append(first[1:], len(keys)) - 1
-        with_nothing = np.zeros(len(pairs), dtype=np.float64)
-        quantity = (
-            _mean_known(lines.quantities, starts, first) if lines.quantities is not None else with_nothing + np.nan
-        )
-        amount = _mean_known(lines.amounts, starts, first) if lines.amounts is not None else with_nothing + np.nan
-        behind_last = behind[first] if len(first) else with_nothing
+        zeros = np.zeros(len(pairs), dtype=np.float64)
+        quantity = _mean_known(lines.quantities, starts, first) if lines.quantities is not None else zeros + np.nan
+        amount = _mean_known(lines.amounts, starts, first) if lines.amounts is not None else zeros + np.nan
+        behind_last = behind[first] if len(first) else zeros
         tables = [
             *_rhythm(age, first, count),
             behind_last,
-            count / (behind[last] + 1.0) if len(first) else with_nothing,
+            count / (behind[last] + 1.0) if len(first) else zeros,
             _run_sums(np.exp2(-behind / 8.0), first),
             quantity,
             amount,
@@ -125,38 +122,39 @@ class Histories:
         )
 
     def pair_rows(self, keys: Ints) -> Ints:
-        """Row of each key in `pairs`; the last row for one that is not there."""
+        """Return the row of each key in `pairs`; the last row for a key that is missing."""
         return rows_of_keys(self.pair_keys, keys)
 
 
 def lines_now(lines: Interactions, starts: Ints, query: Query, changed: Ints) -> Interactions:
-    """All lines of some customers of a query, before the fit and since, aged until now.
+    """Combine the interactions of the fit and the recent ones for some users of a query, with ages until now.
 
     Parameters
     ----------
     lines : Interactions
-        Those of the fit, sorted by user.
+        Interactions of the fit, sorted by user.
     starts : ndarray of int64, (n_users + 1,)
-        Where the lines of each user begin.
+        Index of the first line of each user.
+    query : Query
+        A query with recent interactions.
     changed : ndarray of int64, (c,)
-        Rows of the query; they are the users 0 .. c − 1 of what is returned.
+        Rows of the query; they become the users 0 … c − 1 of the result.
     """
     assert query.recent_interactions is not None
     recent_interactions, users = query.recent_interactions, query.users[changed]
     place = np.full(len(query), -1, dtype=np.int64)
     place[changed] = np.arange(len(changed))
     first = np.where(users >= 0, starts[np.maximum(users, 0)], 0)
-    counts = (
-        np.where(users >= 0, starts[np.maximum(users, 0) + 1] - first, 0) if len(starts) > 1 else np.zeros_like(users)
-    )
+    counts = np.zeros_like(users)
+    if len(starts) > 1:
+        counts = np.where(users >= 0, starts[np.maximum(users, 0) + 1] - first, 0)
     at = np.arange(counts.sum()) + np.repeat(first - np.cumsum(counts) + counts, counts)
     old = lines.where(at)
     ages = np.concatenate([old.age_days + np.float32(query.elapsed_days), recent_interactions.age_days])
-    # an order of the fit and one since then are never the same, whatever their numbers
+    # order numbers are shifted so that an order of the fit and a recent order are never the same
     before = old.orders if old.orders is not None else np.floor(old.age_days)
-    after = (
-        recent_interactions.orders if recent_interactions.orders is not None else np.floor(recent_interactions.age_days)
-    )
+    recent_orders = recent_interactions.orders
+    after = recent_orders if recent_orders is not None else np.floor(recent_interactions.age_days)
     shift = before.max(initial=0) + 1 - after.min(initial=0)
     return Interactions(
         np.concatenate([np.repeat(np.arange(len(changed)), counts), place[recent_interactions.users]]).astype(np.int32),
@@ -173,7 +171,17 @@ def lines_now(lines: Interactions, starts: Ints, query: Query, changed: Ints) ->
 def _orders(
     users: Ints, ages: NDArray[np.float64], orders: NDArray[np.int32] | None
 ) -> tuple[Ints, NDArray[np.float64], Ints, Ints]:
-    """Orders (days where none are known): owner and age of each, and of each line how many are younger, and which one it is of."""
+    """Group lines into orders; without order numbers, the lines of a user on one day are an order.
+
+    Returns
+    -------
+    owner, when : (n_orders,)
+        User and age of each order.
+    younger : (n_lines,)
+        Number of orders of the user that are younger than the order of the line.
+    occasion : (n_lines,)
+        Index of the order of each line.
+    """
     names = np.floor(ages).astype(np.int64) if orders is None else orders.astype(np.int64)
     by = np.lexsort((names, users))
     changed = np.ones(len(by), dtype=bool)
@@ -190,7 +198,15 @@ def _orders(
 
 
 def _distinct(keys: Ints, place: Ints) -> tuple[Ints, Ints, tuple[Ints, Ints]]:
-    """One entry a (key, order), youngest order first within a key: its key, a line of it, and (all lines sorted, where each entry begins)."""
+    """Group lines by (key, order), with the youngest order first within a key.
+
+    Returns
+    -------
+    keys, line : (n_entries,)
+        Key of each entry, and one of its lines.
+    runs : tuple of (n_lines,) and (n_entries,)
+        All lines sorted by entry, and the start of each entry among them.
+    """
     by = np.lexsort((place, keys))
     changed = np.ones(len(by), dtype=bool)
     changed[1:] = (np.diff(keys[by]) != 0) | (np.diff(place[by]) != 0)
@@ -199,7 +215,7 @@ def _distinct(keys: Ints, place: Ints) -> tuple[Ints, Ints, tuple[Ints, Ints]]:
 
 
 def _rhythm(age: NDArray[np.float64], first: Ints, count: Ints) -> list[NDArray[np.float64]]:
-    """`RHYTHM_FEATURES` of groups of ages, each rising and beginning at `first`."""
+    """Compute `RHYTHM_FEATURES` of runs of ascending ages that start at `first`."""
     if not len(first):
         return [np.empty(0)] * len(RHYTHM_FEATURES)
     ends = first + count - 1
@@ -210,7 +226,7 @@ def _rhythm(age: NDArray[np.float64], first: Ints, count: Ints) -> list[NDArray[
     gaps = np.diff(age, append=age[-1])
     gaps[ends] = 0.0
     spread = np.sqrt(np.maximum(_run_sums(gaps**2, first) / several - mean**2, 0.0))
-    steady = np.maximum(mean, 0.5)  # two orders of a day are no rhythm
+    steady = np.maximum(mean, 0.5)  # two orders on one day are not an interval
     return [
         *(_run_sums(age <= days, first) for days in WINDOWS),
         count.astype(np.float64),
@@ -236,20 +252,18 @@ def _group(
     when: NDArray[np.float64],
     occasion: Ints,
 ) -> tuple[Ints, Floats, Floats]:
-    """Keys, table and recent orders of one of `GROUPS`."""
+    """Compute the keys, the table and the recent orders of one of `GROUPS`."""
     n_groups = int(codes.max(initial=-1)) + 1
     known = np.flatnonzero(codes[items] >= 0) if n_groups else np.empty(0, dtype=np.int64)
     keys, order, _ = _distinct(users[known] * max(n_groups, 1) + codes[items[known]], place[known])
     age = when[occasion[known[order]]]
     first = _starts(keys)
     rhythm = np.column_stack(_rhythm(age, first, np.diff(np.append(first, len(keys)))))[:, GROUP_COLUMNS]
-    from_arrays = codes[pairs % n_items] if n_groups else np.empty(0, dtype=np.int64)
-    held = (
-        np.sort(pairs[from_arrays >= 0] // n_items * n_groups + from_arrays[from_arrays >= 0])
-        if n_groups
-        else from_arrays
-    )
-    distinct = np.searchsorted(held, keys[first], side="right") - np.searchsorted(held, keys[first])
+    pair_groups = np.empty(0, dtype=np.int64)
+    if n_groups:
+        pair_codes = codes[pairs % n_items]
+        pair_groups = np.sort(pairs[pair_codes >= 0] // n_items * n_groups + pair_codes[pair_codes >= 0])
+    distinct = np.searchsorted(pair_groups, keys[first], side="right") - np.searchsorted(pair_groups, keys[first])
     of_group = keys % max(n_groups, 1)
     recent = [
         np.bincount(of_group, (age > low) & (age <= low + RECENT_DAYS), minlength=n_groups) for low in (0, RECENT_DAYS)
@@ -304,7 +318,7 @@ def _users(
 
 
 def _mean_known(values: NDArray[np.float32], lines: tuple[Ints, Ints], first: Ints) -> NDArray[np.float64]:
-    """Mean of what is known a (user, item, order), averaged over the orders of the pair; NaN where nothing is."""
+    """Sum the known values per order and average over the orders of each pair; NaN if no value is known."""
     by, starts = lines
     given = values[by].astype(np.float64)
     known = np.isfinite(given)
@@ -314,7 +328,7 @@ def _mean_known(values: NDArray[np.float32], lines: tuple[Ints, Ints], first: In
 
 
 def _with_missing(table: NDArray[np.float64], names: tuple[str, ...]) -> Floats:
-    """One more row for what never was: counts are 0, everything else unknown."""
+    """Append the row of a key without purchases: counts are 0, the other features are missing."""
     counted = ("orders", "decayed", "share", "items")
     unknown = ("orders_since_last",)
     row = [0.0 if name.startswith(counted) and name not in unknown else np.nan for name in names]
@@ -322,7 +336,7 @@ def _with_missing(table: NDArray[np.float64], names: tuple[str, ...]) -> Floats:
 
 
 def rows_of_keys(held: Ints, wanted: Ints) -> Ints:
-    """Row of each wanted key among those held, which rise; the row after the last one for a key that is not there."""
+    """Return the index of each wanted key in the ascending keys `held`; ``len(held)`` for a key that is missing."""
     if not len(held):
         return np.zeros(len(wanted), dtype=np.int64)
     place = np.minimum(np.searchsorted(held, wanted), len(held) - 1)

@@ -1,4 +1,4 @@
-"""What is known of items before a moment, counted over all customers."""
+"""Statistics of items before a cutoff, over all customers."""
 
 from __future__ import annotations
 
@@ -38,14 +38,16 @@ ITEM_FEATURES = (
 
 @dataclass(frozen=True)
 class ItemStatistics:
-    """What is known of items: (n_items, len(ITEM)), the group of each, and how each group's sales move.
+    """Statistics of items, their groups, and the sales trend of each group.
 
     Attributes
     ----------
-    table : ndarray of float32, (n_items, len(ITEM))
+    table : ndarray of float32, (n_items, len(ITEM_FEATURES))
+        Statistics of each item.
     codes : mapping of str to ndarray of int64, each (n_items,)
-    trends : tuple of ndarray of float32
-        For each of `GROUPS`: orders of the last 28 days over those of the 28 before, (groups,).
+        Group of each item for each of `GROUPS`; −1 if unknown.
+    trends : tuple of ndarray of float32, each (groups,)
+        For each of `GROUPS`, the orders of the last 28 days over those of the 28 days before.
     """
 
     table: Floats
@@ -54,7 +56,7 @@ class ItemStatistics:
 
     @classmethod
     def of(cls, histories: Histories, n_items: int, codes: Mapping[str, Ints], price: Floats) -> ItemStatistics:
-        """Statistics of all customers together."""
+        """Compute the statistics from the histories of all customers."""
         pairs, item = histories.pairs[:-1], histories.pair_keys % max(n_items, 1)
         column = {name: pairs[:, place].astype(np.float64) for place, name in enumerate(PAIR_FEATURES)}
         last, first = column["days_since_last"], column["days_since_first"]
@@ -62,34 +64,31 @@ class ItemStatistics:
         def customers(kept: NDArray[np.bool_]) -> NDArray[np.float64]:
             return np.bincount(item[kept], minlength=n_items).astype(np.float64)
 
-        everybody = customers(np.ones(len(item), dtype=bool))
+        all_customers = customers(np.ones(len(item), dtype=bool))
         within = {days: customers(last <= days) for days in (7, 14, 28, 56, 112)}
-        earlier, again = (
-            customers(histories.purchased_28_56d > 0),
-            customers((histories.purchased_28_56d > 0) & (last <= RECENT_DAYS)),
-        )
+        bought_earlier = histories.purchased_28_56d > 0
+        earlier, again = customers(bought_earlier), customers(bought_earlier & (last <= RECENT_DAYS))
         owners, back = customers(first > RECENT_DAYS), customers((first > RECENT_DAYS) & (last <= RECENT_DAYS))
         gap = column["mean_gap"]
         timed = np.isfinite(gap)
         logs = np.log(np.maximum(gap[timed], 0.5))
-        usual = float(logs.mean()) if len(logs) else np.log(RECENT_DAYS)
-        # a rate of few customers is drawn to that of all
-        typical = (np.bincount(item[timed], logs, minlength=n_items) + 2 * usual) / (
-            np.bincount(item[timed], minlength=n_items) + 2
-        )
+        mean_log_gap = float(logs.mean()) if len(logs) else np.log(RECENT_DAYS)
+        # the mean gap of an item with few customers is shrunk towards that of all items
+        log_gap_sums = np.bincount(item[timed], logs, minlength=n_items)
+        typical = (log_gap_sums + 2 * mean_log_gap) / (np.bincount(item[timed], minlength=n_items) + 2)
         newest, oldest = np.full(n_items, np.nan), np.full(n_items, np.nan)
         np.fmin.at(newest, item, last)
         np.fmax.at(oldest, item, first)
         table = np.column_stack(
             [
-                everybody,
+                all_customers,
                 *within.values(),
                 (4 * within[7] + 1) / (within[28] + 1),
                 (within[28] + 1) / (earlier + 1),
                 (within[28] + 1) / (within[112] / 4 + 1),
                 _shrunk_rate(back, owners),
                 _shrunk_rate(again, earlier),
-                np.bincount(item, column["orders"], minlength=n_items) / np.maximum(everybody, 1),
+                np.bincount(item, column["orders"], minlength=n_items) / np.maximum(all_customers, 1),
                 np.exp(typical),
                 newest,
                 oldest,
@@ -104,7 +103,7 @@ class ItemStatistics:
 
 
 def item_groups(attributes: Mapping[str, NDArray[Any]]) -> dict[str, Ints]:
-    """The group of each item at each of `GROUPS`, (n_items,) each, −1 where unknown.
+    """Return the group of each item for each of `GROUPS`, (n_items,) each; −1 if unknown.
 
     Examples
     --------
@@ -118,7 +117,7 @@ def item_groups(attributes: Mapping[str, NDArray[Any]]) -> dict[str, Ints]:
 
 
 def item_prices(train: TrainingSet) -> Floats:
-    """The price of each item, NaN unknown, (n_items,)."""
+    """Return the price of each item, (n_items,); NaN if unknown."""
     given = train.item_attributes.get("price")
     return np.full(train.n_items, np.nan, np.float32) if given is None else np.asarray(given, dtype=np.float32)
 
@@ -129,7 +128,7 @@ def _shrunk_rate(hits: NDArray[np.float64], of: NDArray[np.float64], strength: f
 
 
 def _codes(values: NDArray[Any]) -> Ints:
-    """Dense codes of the distinct texts, −1 for ''."""
+    """Return dense codes of the distinct texts; −1 for ''."""
     texts = values.astype(np.str_)
     distinct, codes = np.unique(texts, return_inverse=True)
     shift = int(len(distinct) > 0 and distinct[0] == "")  # '' sorts first

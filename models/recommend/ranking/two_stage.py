@@ -1,4 +1,4 @@
-"""Two stages: several models propose, a boosted ranker that learnt from the customer's own past decides."""
+"""Two-stage recommender: several models generate candidates, and gradient-boosted trees rank them."""
 
 from __future__ import annotations
 
@@ -35,47 +35,52 @@ MIN_POSITIVES = 20
 
 
 class TwoStageRecommender(Recommender):
-    """Ranks the union of what its stages propose by XGBoost (Chen & Guestrin 2016).
+    """Ranks the union of the candidates of its stages by XGBoost (Chen & Guestrin 2016).
 
-    It makes its own examples: the history is cut ``horizon_days``, twice, three times … before its end; everything, the stages included, is learnt
-    from what lies before a cut, and what was had in the `horizon_days` after it is the answer. The model that answers uses stages and statistics
-    of the whole history.
+    The model generates its own training examples. The history is cut at 1, 2, … times `horizon_days` before its end;
+    the stages and all features are computed from the data before a cutoff, and the purchases in the `horizon_days`
+    after it are the labels. The final model uses stages and statistics of the whole history.
 
-    Items outside the union are no candidates, so a list may be short; a customer without history is left to other models. Of a customer who did
-    something since the fit (`recent_interactions`), all that is known of the customer is counted anew; what is known of items stays as it was.
+    Items outside the union are not candidates, so a list may have fewer than k items; a user without history gets no
+    list. For users with interactions after the fit (`recent_interactions`), the features of the user are computed
+    again; the statistics of the items stay.
 
-    Profile attributes of `as_of` are not used: they do not exist at an earlier cut.
+    Profile attributes are not used, because they exist only at `as_of` and not at the earlier cutoffs.
 
-    `next_basket` in the place of `ials` changed NDCG@10 on Complete Journey by −.0024, −.0002, +.0005 and +.0048 in the four weeks before 1 October,
-    1 and 15 November and 1 December: nothing to rely on, for twice the time of an answer.
+    `next_basket` instead of `ials` changed NDCG@10 on Complete Journey by −.0024, −.0002, +.0005 and +.0048 in the four
+    weeks before 1 October, 1 and 15 November and 1 December: no consistent gain for twice the latency.
 
     Parameters
     ----------
     target : {"any", "new"}
-        Learn what is had next, or what is had for the first time (and then show only that).
+        Predict the next purchases, or only first purchases of an item; "new" then ranks only items that the user has
+        not bought.
     stages : sequence of (str, dict, int), optional
-        Name, parameters and number of items of each model that proposes; by default those of `DEFAULT_STAGES` for the target.
+        Name, parameters and number of candidates of each stage; by default `DEFAULT_STAGES` of the target.
     horizon_days : float
-        How far ahead is looked.
+        Length of the label period after a cutoff in days.
     cuts : int
-        How many moments are learnt from, a horizon apart; fewer where the history is short.
+        Number of cutoffs, one horizon apart; fewer if the history is short.
     users_per_cut : int
-        More customers than that are sampled.
+        Largest number of users per cutoff; more are sampled.
     negatives_per_positive : float
-        More candidates that were not had are sampled, and count for the others. First purchases of Complete Journey have 49 a positive; with 6 or 12
-        of them NDCG@10 in the four weeks before 1 October, November and December moved by +.001 to +.002 (full: ±.002), with a fifth of the time.
+        Largest number of negatives per positive; more are sampled and weighted. First purchases of Complete Journey
+        have 49 negatives per positive. With 6 or 12 of them, NDCG@10 in the four weeks before 1 October, November and
+        December changed by +.001 to +.002 (noise of the full set: ±.002) in a fifth of the time.
     objective : {"binary:logistic", "rank:ndcg", "rank:pairwise"}
-        Of a ranking objective the sampled negatives have no weights.
+        Objective of XGBoost. A ranking objective ignores the weights of the sampled negatives.
     rounds, learning_rate, depth, min_child_weight, subsample, column_share, bins
         As in XGBoost.
     n_jobs : int or None
-        Threads of XGBoost; None takes all the cores there are. One thread gives the same booster for the same seed; several add up in another
-        order, which moves a place in a thousand.
+        Threads of XGBoost; None uses the thread budget. With one thread, the same seed gives the same booster; with
+        several, sums in another order change about one position in a thousand.
     seed : int
+        Seed of the sampling and of the trees.
 
     Attributes
     ----------
     booster_ : xgboost.Booster
+        The ranker.
     models_ : tuple of Recommender
         The fitted stages.
     """
@@ -111,24 +116,14 @@ class TwoStageRecommender(Recommender):
         n_jobs: int | None = None,
         seed: int = 0,
     ) -> None:
-        self.target, self.stages, self.horizon_days, self.cuts, self.users_per_cut = (
-            target,
-            stages,
-            horizon_days,
-            cuts,
-            users_per_cut,
-        )
-        self.negatives_per_positive = negatives_per_positive
+        self.target, self.stages, self.horizon_days = target, stages, horizon_days
+        self.cuts, self.users_per_cut, self.negatives_per_positive = cuts, users_per_cut, negatives_per_positive
         self.objective, self.rounds, self.learning_rate, self.depth = objective, rounds, learning_rate, depth
-        self.min_child_weight, self.subsample, self.column_share, self.bins = (
-            min_child_weight,
-            subsample,
-            column_share,
-            bins,
-        )
+        self.min_child_weight, self.subsample = min_child_weight, subsample
+        self.column_share, self.bins = column_share, bins
         self.n_jobs, self.seed = n_jobs, seed
 
-    # ---- learning ------------------------------------------------------------------------------------------------
+    # ---- fitting -------------------------------------------------------------------------------------------------
 
     def _fit(self, train: TrainingSet) -> None:
         self._check_parameters()
@@ -136,7 +131,7 @@ class TwoStageRecommender(Recommender):
         positives = int(np.count_nonzero(examples.labels))
         if positives < MIN_POSITIVES or positives == len(examples):
             raise DataError(
-                "too little was had again after the cuts to learn a ranking from",
+                "too few candidates were bought after the cutoffs to train the ranker",
                 where=self.name,
                 got=f"{positives} of {len(examples)} candidates",
                 allowed=f"at least {MIN_POSITIVES}",
@@ -223,7 +218,7 @@ class TwoStageRecommender(Recommender):
         self.statistics_ = ItemStatistics.of(self.histories_, self.n_items_, self.codes_, self.price_)
         self.user_starts_ = np.searchsorted(self.lines_.users, np.arange(self.n_users_ + 1))
 
-    # ---- answering -----------------------------------------------------------------------------------------------
+    # ---- ranking -------------------------------------------------------------------------------------------------
 
     def _rank_block(
         self, query: Query, k: int, item_filter: ItemFilter
@@ -249,7 +244,7 @@ class TwoStageRecommender(Recommender):
         return self._ranker_scores(query, given, stage_lists(self.models_, self._widths, query, always))
 
     def _candidates(self, query: Query, item_filter: ItemFilter) -> tuple[Candidates, NDArray[np.float32]]:
-        """What the stages propose of what is not barred, and its scores (n, m), −inf past the end."""
+        """Return the candidates that pass the filter and their scores, (n, m); −inf past the end."""
         always = self._always_excluded(query)
         lists = stage_lists(self.models_, self._widths, query, always)
         proposed = lists
@@ -274,7 +269,7 @@ class TwoStageRecommender(Recommender):
     def _ranker_scores(
         self, query: Query, ids: Indices, lists: list[tuple[NDArray[np.int32], NDArray[np.float32]]]
     ) -> NDArray[np.float32]:
-        """The booster's scores of items (n, m), −inf for −1."""
+        """Return the scores of the booster for item ids, (n, m); −inf for the id −1."""
         scores = np.full(ids.shape, NOT_A_CANDIDATE, dtype=np.float32)
         rows, places = np.nonzero(ids >= 0)
         if not len(rows):
@@ -293,14 +288,15 @@ class TwoStageRecommender(Recommender):
         changed = np.unique(recent_interactions.users).astype(np.int64)
         place = np.full(len(query), -1, dtype=np.int64)
         place[changed] = np.arange(len(changed))
-        anew = place[rows] >= 0
+        is_changed = place[rows] >= 0
         table = np.empty((len(rows), len(FEATURES)), dtype=np.float32)
-        table[~anew] = features(self.histories_, self.statistics_, query.users[rows[~anew]], ids[~anew])
+        unchanged_users = query.users[rows[~is_changed]]
+        table[~is_changed] = features(self.histories_, self.statistics_, unchanged_users, ids[~is_changed])
         now = Histories.of(lines_now(self.lines_, self.user_starts_, query, changed), self.codes_)
-        table[anew] = features(now, self.statistics_, place[rows[anew]], ids[anew])
+        table[is_changed] = features(now, self.statistics_, place[rows[is_changed]], ids[is_changed])
         return table
 
-    # ---- keeping -------------------------------------------------------------------------------------------------
+    # ---- persistence ---------------------------------------------------------------------------------------------
 
     @property
     def submodels(self) -> tuple[Recommender, ...]:
@@ -309,7 +305,7 @@ class TwoStageRecommender(Recommender):
 
     @property
     def sources(self) -> tuple[str, ...]:
-        """The stages: an item's source is the one that proposed it, own history before all (`candidates.merge_candidates`)."""
+        """The names of the stages; `candidates.merge_candidates` determines the source of an item."""
         return tuple(name for name, _, _ in self._stages)
 
     def get_params(self) -> dict[str, Any]:
@@ -326,7 +322,7 @@ class TwoStageRecommender(Recommender):
     def load(cls, folder: Path) -> Self:
         model = super().load(folder)
         model.booster_ = load_booster(folder / "booster.ubj")
-        # else as many as OpenMP gives: one in a server, where a pool woken for every request costs more than it does
+        # None leaves the choice to OpenMP: one thread in a server, where waking a pool per request would cost more
         if model.n_jobs is not None:
             model.booster_.set_param({"nthread": model.n_jobs})
         model.models_ = tuple(

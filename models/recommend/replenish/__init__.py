@@ -1,1 +1,1 @@
-"""What a customer bought before and is about to use up."""
+"""Recommendation of items that a customer bought before and is due to buy again."""

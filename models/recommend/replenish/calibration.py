@@ -1,4 +1,4 @@
-"""Corrects the log-odds of the repurchase model by a logistic regression on what happened after earlier moments."""
+"""Calibration of the repurchase model: a logistic regression on the purchases after earlier cutoffs."""
 
 from __future__ import annotations
 
@@ -10,19 +10,23 @@ from models.recommend.replenish.history import Floats
 
 
 def fit_calibration(columns: Floats, bought: NDArray[np.bool_], weights: Floats, ridge: float) -> Floats:
-    """How the log-odds in the first column are to be corrected: logistic regression on all columns over it, weights shrunk towards 0.
+    """Fit a correction of the log-odds in the first column: a ridge logistic regression with them as offset.
 
     Parameters
     ----------
-    columns : ndarray, (p, c)
+    columns : ndarray of float64, (p, c)
+        Inputs of the calibration; the first column holds the log-odds of the repurchase model.
     bought : ndarray of bool, (p,)
-    weights : ndarray, (p,)
-        How many pairs each stands for.
+        Whether the pair was bought in the horizon.
+    weights : ndarray of float64, (p,)
+        Number of pairs that each sampled pair represents.
+    ridge : float
+        Strength of the penalty on the weights.
 
     Returns
     -------
-    ndarray, (1 + c, 3)
-        Intercept, then of each column its weight, and the middle and scale it is standardised by; see `calibrate`.
+    ndarray of float64, (1 + c, 3)
+        The intercept, then the weight of each column and the mean and scale of its standardisation; see `calibrate`.
     """
     middle = np.average(columns, axis=0, weights=weights)
     scale = np.sqrt(np.average((columns - middle) ** 2, axis=0, weights=weights))
@@ -32,7 +36,7 @@ def fit_calibration(columns: Floats, bought: NDArray[np.bool_], weights: Floats,
     found = np.zeros(x.shape[1])
     odds = columns[:, 0].copy()
     loss = _loss(odds, bought, weights)
-    for _ in range(25):  # Newton's method, a step halved until it is one forward
+    for _ in range(25):  # Newton's method; a step is halved until it reduces the loss
         p = expit(odds)
         curvature = (x * (weights * p * (1.0 - p))[:, None]).T @ x + np.diag(penalty)
         step = np.linalg.solve(curvature, x.T @ (weights * (bought - p)) - penalty * found)
@@ -49,16 +53,18 @@ def fit_calibration(columns: Floats, bought: NDArray[np.bool_], weights: Floats,
 
 
 def calibrate(columns: list[Floats], calibration: Floats) -> Floats:
-    """Probabilities, 0..1, from the columns of `PopulationPriors.calibration_inputs`; a correction of the intercept only leaves the clock's."""
+    """Return calibrated probabilities, 0 … 1, from the columns of `PopulationPriors.calibration_inputs`.
+
+    A calibration with an intercept of 0 and no weights returns the probabilities of the repurchase model.
+    """
     odds = columns[0] + calibration[0, 0]
-    for column, (weight, middle, scale) in zip(
-        columns, calibration[1:], strict=False
-    ):  # one by one: the same for one pair as among many
+    # adding column by column makes the result of a pair independent of the batch
+    for column, (weight, middle, scale) in zip(columns, calibration[1:], strict=False):
         odds = odds + weight * ((column - middle) / scale)
     found: Floats = np.clip(expit(odds), 1e-9, 1.0 - 1e-9)
     return found
 
 
 def _loss(odds: Floats, bought: NDArray[np.bool_], weights: Floats) -> float:
-    """Negative log-likelihood."""
+    """Return the negative log-likelihood."""
     return float(weights @ (np.logaddexp(0.0, odds) - odds * bought))

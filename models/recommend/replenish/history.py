@@ -1,4 +1,4 @@
-"""What was bought before a moment: purchase days of customers and items, and what the gaps between them tell."""
+"""Purchase days of customers and items before a cutoff, and statistics of the intervals between them."""
 
 from __future__ import annotations
 
@@ -11,22 +11,23 @@ from numpy.typing import NDArray
 from features.interactions import Interactions
 
 MAX_GAP_DAYS = 36_500.0
-MAX_UNITS = 20.0  # fuel is sold by thousands of units
+MAX_UNITS = 20.0  # limit of the units of a purchase, because some items (fuel) are sold by thousands of units
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
 
 
 @dataclass(frozen=True)
 class PurchaseDays:
-    """Days on which a customer bought an item, sorted by customer, item, day; one entry a day.
+    """Days on which a customer bought an item, sorted by customer, item and day; one entry per day.
 
     Attributes
     ----------
     users, items : ndarray of int64, (m,)
+        Customer and item of each entry.
     days : ndarray of int64, (m,)
-        The day before `as_of` is −1, the day that begins with it 0.
+        Days relative to `as_of`: −1 is the day before it, 0 the day that begins with it.
     units : ndarray of float64, (m,)
-        Logarithm of the units bought, 0 where unknown.
+        Logarithm of the units bought; 0 if unknown.
     """
 
     users: Ints
@@ -36,22 +37,19 @@ class PurchaseDays:
 
     @classmethod
     def of(cls, data: Interactions, elapsed_days: float = 0.0) -> PurchaseDays:
-        """Lines as days; ages count back from so many days after `as_of`."""
-        units = (
-            np.ones(len(data.users))
-            if data.quantities is None
-            else np.nan_to_num(data.quantities.astype(np.float64), nan=1.0)
-        )
+        """Convert order lines to purchase days; ages count back from `elapsed_days` after `as_of`."""
+        units = np.ones(len(data.users))
+        if data.quantities is not None:
+            units = np.nan_to_num(data.quantities.astype(np.float64), nan=1.0)
         days = np.floor(elapsed_days - data.age_days.astype(np.float64)).astype(np.int64)
         return cls.merged(data.users.astype(np.int64), data.items.astype(np.int64), days, units)
 
     @classmethod
     def merged(cls, users: Ints, items: Ints, days: Ints, units: Floats) -> PurchaseDays:
-        """Entries in any order, those of one day added up."""
+        """Sort entries and add up those of one day."""
         first, wide = days.min(initial=0), np.int64(items.max(initial=0)) + 1
-        keys = (users * wide + items) * np.int64(days.max(initial=0) - first + 1) + (
-            days - first
-        )  # one key sorts faster than three
+        n_days = np.int64(days.max(initial=0) - first + 1)
+        keys = (users * wide + items) * n_days + (days - first)  # sorting one key is faster than sorting by three
         order = np.argsort(keys, kind="stable")
         users, items, days = users[order], items[order], days[order]
         begins = run_starts(users, items, days)
@@ -59,7 +57,7 @@ class PurchaseDays:
         return cls(users[begins], items[begins], days[begins], np.log(np.clip(summed, 1.0, MAX_UNITS)))
 
     def joined(self, other: PurchaseDays) -> PurchaseDays:
-        """Both; where they name the same day it is one, with the units of both."""
+        """Merge with other purchase days; entries of the same day are added up."""
         return PurchaseDays.merged(
             np.concatenate([self.users, other.users]),
             np.concatenate([self.items, other.items]),
@@ -68,30 +66,41 @@ class PurchaseDays:
         )
 
     def where(self, kept: NDArray[np.bool_] | Ints) -> PurchaseDays:
-        """The entries where the mask holds, or at these places."""
+        """Select entries by a mask or by indices."""
         return PurchaseDays(self.users[kept], self.items[kept], self.days[kept], self.units[kept])
 
     def by_item_group(self, group: Ints) -> PurchaseDays:
-        """Days on which a customer bought anything of a group of items; units of different items do not add up and are left out."""
+        """Return the days on which a customer bought any item of a group, without units, which differ between items."""
         groups, first = np.int64(group.max(initial=0)) + 1, self.days.min(initial=0)
         span = np.int64(self.days.max(initial=0) - first + 1)
         keys = np.sort((self.users * groups + group[self.items]) * span + (self.days - first))
-        keys = keys[run_starts(keys)]  # numpy's own `unique` hashes, which takes ten times as long
+        keys = keys[run_starts(keys)]  # `np.unique` hashes the keys, which takes ten times as long
         return PurchaseDays(keys // span // groups, keys // span % groups, keys % span + first, np.zeros(len(keys)))
 
 
 @dataclass(frozen=True)
 class PurchaseIntervals:
-    """What the purchase days of a customer and an item (or a group of items) tell at a moment; one entry a pair, each (p,).
+    """Statistics of the purchase days of each (customer, item) or (customer, group) pair at a cutoff; each (p,).
 
     Attributes
     ----------
-    times : purchase days.
-    recency_days : days since the last one, ≥ ½.
-    gaps, log_gaps, squares : number, sum and sum of squares of the logarithms of the days between two purchases.
-    weights, weighted, weights_squared : the same sums with a weight of `gap_decay` to the power of the gaps since.
-    excess, units_squares, units_log_gaps : units bought last over what was usual; within-pair sums of squares and products of units and the gap after.
-    recent, purchases_120d : purchase days that fade with half-lives of 60 and 120 days.
+    users, items : ndarray of int64
+        Customer and item (or group) of each pair.
+    times : ndarray of float64
+        Number of purchase days.
+    recency_days : ndarray of float64
+        Days since the last purchase, ≥ ½.
+    gaps, log_gaps, squares : ndarray of float64
+        Number, sum and sum of squares of the log gaps, the logarithms of the days between two purchases.
+    weights, weighted, weights_squared : ndarray of float64
+        Sums of the weights, of the weighted log gaps, and of the squared weights; the weight of a gap is `gap_decay` to
+        the power of the number of later gaps.
+    excess : ndarray of float64
+        Log units of the last purchase minus the mean of the earlier ones.
+    units_squares, units_log_gaps : ndarray of float64
+        Sum of squares of the centred log units, and sum of their products with the following log gap.
+    recent, purchases_120d : ndarray of float64
+        Purchase days, decayed with half-lives of 60 and 120 days.
     """
 
     users: Ints
@@ -112,7 +121,7 @@ class PurchaseIntervals:
 
     @classmethod
     def at(cls, moment: float, days: PurchaseDays, gap_decay: float) -> PurchaseIntervals:
-        """As they stand so many days after `as_of`; nothing of `days` may be later."""
+        """Compute the statistics at `moment`, in days after `as_of`; `days` must not contain later days."""
         m = len(days.users)
         begins = run_starts(days.users, days.items)
         pair, first = np.cumsum(begins) - 1, np.flatnonzero(begins)
@@ -130,7 +139,7 @@ class PurchaseIntervals:
         weight = np.where(inside, gap_decay ** gaps_after.astype(np.float64), 0.0)
         before = np.where(inside, np.append(0.0, days.units[:-1])[:m], 0.0)
         gaps, log_gaps = times - 1.0, summed(log_gap)
-        usual = summed(before) / np.maximum(gaps, 1.0)
+        mean_units = summed(before) / np.maximum(gaps, 1.0)
         ages = np.maximum(moment - days.days - 0.5, 0.5)
         return cls(
             days.users[first],
@@ -143,9 +152,9 @@ class PurchaseIntervals:
             summed(weight),
             summed(weight * log_gap),
             summed(weight**2),
-            np.where(gaps > 0, days.units[last] - usual, 0.0),
-            np.maximum(summed(before**2) - gaps * usual**2, 0.0),
-            summed(before * log_gap) - usual * log_gaps,
+            np.where(gaps > 0, days.units[last] - mean_units, 0.0),
+            np.maximum(summed(before**2) - gaps * mean_units**2, 0.0),
+            summed(before * log_gap) - mean_units * log_gaps,
             summed(np.exp2(-ages / 60.0)),
             summed(np.exp2(-ages / 120.0)),
         )
@@ -153,7 +162,7 @@ class PurchaseIntervals:
 
 @dataclass(frozen=True)
 class PurchaseHistory:
-    """Everything a moment knows: purchase days before it, of items and of groups of items, and what they tell."""
+    """Purchase days before a cutoff, by item and by item group, and their statistics."""
 
     moment: float
     days: PurchaseDays
@@ -163,7 +172,7 @@ class PurchaseHistory:
 
     @classmethod
     def at(cls, moment: float, days: PurchaseDays, group_days: PurchaseDays, gap_decay: float) -> PurchaseHistory:
-        """Of days before the moment."""
+        """Compute the statistics of purchase days, all of which are before `moment`."""
         return cls(
             moment,
             days,
@@ -173,18 +182,18 @@ class PurchaseHistory:
         )
 
     def decay_weights(self, days: PurchaseDays, half_life_days: float) -> Floats:
-        """Weights of purchase days by their age."""
+        """Return weights of purchase days that decay with their age."""
         found: Floats = np.exp2(-np.maximum(self.moment - days.days - 0.5, 0.5) / half_life_days)
         return found
 
 
 def group_sums(groups: Ints, values: NDArray[Any], n_groups: int) -> Floats:
-    """Sum of the values of each group, (n_groups,)."""
+    """Sum the values of each group, (n_groups,)."""
     return np.bincount(groups, values, n_groups).astype(np.float64)
 
 
 def run_starts(*keys: NDArray[np.integer[Any]]) -> NDArray[np.bool_]:
-    """Where a new combination begins in sorted arrays, (m,)."""
+    """Return where a new combination of sorted keys begins, bool, (m,)."""
     begins = np.ones(len(keys[0]), dtype=bool)
     if len(begins) > 1:
         begins[1:] = np.any([key[1:] != key[:-1] for key in keys], axis=0)

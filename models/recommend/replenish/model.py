@@ -1,4 +1,4 @@
-"""What is about to be used up: each customer's own cycle with each item, pooled with those of others where the history is short."""
+"""Replenishment: the purchase cycle of each customer and item, pooled with those of others if the history is short."""
 
 from __future__ import annotations
 
@@ -21,6 +21,7 @@ from models.recommend.base import (
     Range,
     Recommender,
     entry_positions,
+    rows_of,
     top_k_sparse,
     values_at,
 )
@@ -29,7 +30,7 @@ from models.recommend.replenish.history import Floats, PurchaseDays, PurchaseHis
 from models.recommend.replenish.repurchase import PopulationPriors, RepurchaseModel
 from qianmian.errors import DataError
 
-MAX_CALIBRATION_NEGATIVES = 60_000  # pairs without a purchase that the correction learns from, a snapshot
+MAX_CALIBRATION_NEGATIVES = 60_000  # pairs without a purchase per snapshot that the calibration is fitted on
 # saved name → attribute
 STATE_KEYS = {
     "group": "group_",
@@ -40,41 +41,50 @@ STATE_KEYS = {
     "spread": "spread_",
     "own": "own_",
     "last_days": "last_days_",
-}  # of the state
-MIN_PURCHASES = 50  # in a rewound horizon, for it to teach anything
+}
+MIN_PURCHASES = 50  # smallest number of repurchases of a snapshot that the calibration uses
 
 
 class ReplenishRecommender(Recommender):
-    """Scores what a customer had before by the probability of buying it again in the next `horizon_days`.
+    """Scores the items that a customer has bought by the probability of a repurchase in the next `horizon_days`.
 
-    The days between two purchases of an item by a customer are log-normal. With g the customer's log gaps (later ones count more) the cycle is
+    The days between two purchases of an item by a customer are log-normal. With log gaps g of the customer, where later
+    gaps have more weight, the cycle is
 
-        μ = κ ḡ + (1 − κ) μ_item + β (log units last − usual),   κ = n τ² / (n τ² + σ²),
+        μ = κ ḡ + (1 − κ) μ_item + β (log units of the last purchase − their mean),   κ = n τ² / (n τ² + σ²).
 
-    the James–Stein kind of shrinkage of Efron & Morris (1975), one level at a time: pair towards item, item towards its category, category towards all; τ²
-    by moments (DerSimonian & Laird 1986), σ² within pairs. Who bought once has the item's cycle, and an item nobody had twice its category's. After each purchase
-    the habit may end with probability p (falling with the number of purchases, as in BG/NBD; Fader, Hardie & Lee 2005), so after t silent days
+    This is the James–Stein shrinkage of Efron & Morris (1975), level by level: the pair towards the item, the item
+    towards its category, the category towards all items. τ² is estimated by moments (DerSimonian & Laird 1986), σ²
+    within pairs. A customer with one purchase has the cycle of the item; an item without repurchases has that of its
+    category. After each purchase, the customer stops buying the item with the dropout probability p, which falls with
+    the number of purchases as in BG/NBD (Fader, Hardie & Lee 2005). After t days without a purchase,
 
-        P(next h days | silent) = (1 − p) (S(t) − S(t + h)) / ((1 − p) S(t) + p),
+        P(purchase in the next h days | none in t days) = (1 − p) (S(t) − S(t + h)) / ((1 − p) S(t) + p),
 
-    which rises as the day comes and falls once it is long past. What the clock does not know (whether the item is bought again by anybody, whether it sells these
-    weeks, whether something else of its category was bought since, how often the customer comes) corrects its log-odds by a ridge regression that
-    learns from rewound data, `snapshots` horizons before `as_of`, and is 0 where there is nothing to learn from.
+    where S is the survival function of the gap. The probability rises until the purchase is due and falls when it is
+    long overdue. A ridge logistic regression calibrates its log-odds with further features: the repurchase rate and the
+    sales trend of the item, other purchases in its category, and the activity of the customer. It is fitted on the data
+    at `snapshots` earlier cutoffs, one horizon apart, and left out if the history is too short.
 
-    Only what the customer had is a candidate. A purchase since the fit resets the clock, and time alone moves it.
+    Only items that the customer has bought are candidates. A purchase after the fit restarts the cycle, and elapsed
+    days change the probabilities.
 
     Parameters
     ----------
+    horizon_days : int
+        Length of the predicted period in days.
     gap_decay : float
-        Weight of a gap against the one after it, 0 < gap_decay ≤ 1.
+        Weight of a gap relative to the following one, 0 < gap_decay ≤ 1.
     snapshots : int
-        0: no correction.
+        Number of earlier cutoffs for the calibration; 0 for no calibration.
     shrinkage : float
-        Ridge of the correction.
+        Ridge penalty of the calibration.
 
     Examples
     --------
-    >>> weekly = TrainingSet.from_arrays(np.zeros(5), np.array([0, 0, 0, 0, 1]), n_users=1, n_items=2, age_days=np.array([5.2, 12.2, 19.2, 26.2, 1.2]))
+    >>> ages = np.array([5.2, 12.2, 19.2, 26.2, 1.2])
+    >>> items = np.array([0, 0, 0, 0, 1])
+    >>> weekly = TrainingSet.from_arrays(np.zeros(5), items, n_users=1, n_items=2, age_days=ages)
     >>> model = ReplenishRecommender(horizon_days=7).fit(weekly)
     >>> facts = model.evidence(0, 0)
     >>> facts["times"], round(facts["cycle_days"]), round(facts["expected_in_days"])
@@ -95,17 +105,15 @@ class ReplenishRecommender(Recommender):
     def __init__(
         self, horizon_days: int = 14, gap_decay: float = 0.8, snapshots: int = 2, shrinkage: float = 10.0
     ) -> None:
-        self.horizon_days, self.gap_decay, self.snapshots, self.shrinkage = (
-            horizon_days,
-            gap_decay,
-            snapshots,
-            shrinkage,
-        )
+        self.horizon_days, self.gap_decay = horizon_days, gap_decay
+        self.snapshots, self.shrinkage = snapshots, shrinkage
 
     def _fit(self, train: TrainingSet) -> None:
         data = train.interactions
         if len(data.users) and not data.age_days.any():
-            raise DataError("without times nothing is ever due", where=train.source, hint="map `ts` in sources.yaml")
+            raise DataError(
+                "the replenishment model needs purchase times", where=train.source, hint="map `ts` in sources.yaml"
+            )
         self.days_ = PurchaseDays.of(data)
         self.bounds_ = np.searchsorted(self.days_.users, np.arange(train.n_users + 1))
         _, group = np.unique(train.item_attributes["category"], return_inverse=True)
@@ -114,9 +122,9 @@ class ReplenishRecommender(Recommender):
         history = PurchaseHistory.at(0.0, self.days_, by_group, self.gap_decay)
         self.population_priors_ = self._population(history)
         self.calibration_ = self._fit_calibration(by_group)
-        repurchase_model, chances = self._purchase_probabilities(history)
+        repurchase_model, probabilities = self._purchase_probabilities(history)
         intervals = history.intervals
-        self.purchase_probabilities_ = _rows_of(intervals, chances, (train.n_users, train.n_items))
+        self.purchase_probabilities_ = _rows_of(intervals, probabilities, (train.n_users, train.n_items))
         self.times_, self.recency_days_ = intervals.times.astype(np.int32), intervals.recency_days.astype(np.float32)
         self.cycle_, self.spread_, self.own_ = (
             part.astype(np.float32) for part in (repurchase_model.cycle, repurchase_model.spread, repurchase_model.own)
@@ -128,13 +136,14 @@ class ReplenishRecommender(Recommender):
         np.minimum.at(self.last_days_, pairs, data.age_days)
 
     def _evidence(self, query: Query, item: int) -> Evidence | None:
-        """What is known of a customer's purchases of an item before the fit; None for never.
+        """Return evidence of a customer's purchases of an item before the fit, or None if there are none.
 
         Returns
         -------
-        Evidence
-            ``times`` (days it was bought on), ``cycle_days`` and whether at least half of it is the customer's ``own_cycle``, ``last_days``, and
-            ``expected_in_days``: the cycle less the days since, negative when overdue.
+        Evidence or None
+            ``times`` (number of purchase days), ``cycle_days``, ``own_cycle`` (whether the weight of the customer's own
+            gaps is at least half), ``last_days``, and ``expected_in_days`` (the cycle minus the days since the last
+            purchase, negative when overdue).
         """
         place = self._place(int(query.users[0]), item)
         if place is None:
@@ -149,18 +158,19 @@ class ReplenishRecommender(Recommender):
         }
 
     def expected_days(self, users: Indices, items: Indices, within_days: float | None = None) -> Floats:
-        """Days from `as_of` until each pair's next purchase, given the silence so far and that it comes: the median, (m,).
+        """Predict the median of the days until the next purchase of each pair, if there is one.
 
         Parameters
         ----------
         users, items : int arrays, (m,)
+            Pairs of a user and an item.
         within_days : float, optional
-            Given that it comes in so many days.
+            If given, the median is conditional on a purchase within this many days.
 
         Returns
         -------
-        ndarray
-            > 0; NaN where the user never had the item.
+        ndarray of float64, (m,)
+            Days from the `as_of` of the fit, > 0; NaN if the user has not bought the item.
         """
         if not len(self.times_):
             return np.full(len(items), np.nan)
@@ -173,9 +183,8 @@ class ReplenishRecommender(Recommender):
         cycle, spread, own, recency_days = (
             part[at].astype(np.float64) for part in (self.cycle_, self.spread_, self.own_, self.recency_days_)
         )
-        repurchase_model = RepurchaseModel(
-            cycle, spread, own, np.zeros(len(at))
-        )  # given that it comes, the habit has not ended
+        # the dropout probability is 0, because the expectation is conditional on a purchase
+        repurchase_model = RepurchaseModel(cycle, spread, own, np.zeros(len(at)))
         return np.where(place >= 0, repurchase_model.expected_days(recency_days, within_days), np.nan)
 
     def _place(self, user: int, item: int) -> int | None:
@@ -189,12 +198,12 @@ class ReplenishRecommender(Recommender):
         return PopulationPriors.of(history, self.group_, float(np.log(self.horizon_days)))
 
     def _purchase_probabilities(self, history: PurchaseHistory) -> tuple[RepurchaseModel, Floats]:
-        """Clocks and corrected chances, 0..1."""
+        """Return the repurchase model and the calibrated probabilities, 0 … 1, of the pairs."""
         repurchase_model, columns = self.population_priors_.calibration_inputs(history, self.group_, self.horizon_days)
         return repurchase_model, calibrate(columns, self.calibration_)
 
     def _fit_calibration(self, by_group: PurchaseDays) -> Floats:
-        """The correction, learnt from what happened in the last horizons; see `fit_calibration`."""
+        """Fit the calibration on the purchases after earlier cutoffs; see `fit_calibration`."""
         columns, bought, weights = [], [], []
         width = np.int64(len(self.group_))
         for back in range(1, self.snapshots + 1):
@@ -209,9 +218,7 @@ class ReplenishRecommender(Recommender):
             repurchased = np.isin(intervals.users * width + intervals.items, next_.users * width + next_.items)
             if repurchased.sum() < MIN_PURCHASES:
                 continue
-            every = max(
-                1, -(-int((~repurchased).sum()) // MAX_CALIBRATION_NEGATIVES)
-            )  # one in so many without a purchase stands for them
+            every = max(1, -(-int((~repurchased).sum()) // MAX_CALIBRATION_NEGATIVES))  # sampling step of negatives
             kept = np.sort(np.concatenate([np.flatnonzero(repurchased), np.flatnonzero(~repurchased)[::every]]))
             columns.append(np.column_stack([column[kept] for column in found]))
             bought.append(repurchased[kept])
@@ -221,20 +228,11 @@ class ReplenishRecommender(Recommender):
         return fit_calibration(np.concatenate(columns), np.concatenate(bought), np.concatenate(weights), self.shrinkage)
 
     def _probability_matrix(self, query: Query) -> sparse.csr_matrix:
-        """Chances of what each user had, (n, n_items)."""
+        """Return the purchase probabilities of the items that each user has bought, (n, n_items)."""
         known = query.users >= 0
         recent_interactions = query.recent_interactions
         if query.elapsed_days == 0.0 and (recent_interactions is None or not len(recent_interactions.users)):
-            now = (
-                self.purchase_probabilities_[np.maximum(query.users, 0)]
-                if self.n_users_
-                else sparse.csr_matrix((len(query), self.n_items_), dtype=np.float32)
-            )
-            if known.all():
-                return now
-            now = sparse.diags(known.astype(np.float32)).dot(now).tocsr()
-            now.eliminate_zeros()
-            return now
+            return rows_of(self.purchase_probabilities_, query.users)
         users = query.users[known]
         lengths = self.bounds_[users + 1] - self.bounds_[users]
         places = np.repeat(self.bounds_[users] - np.cumsum(lengths) + lengths, lengths) + np.arange(lengths.sum())
@@ -270,10 +268,8 @@ class ReplenishRecommender(Recommender):
         }
 
     def _restore(self, state: Arrays) -> None:
-        self.purchase_probabilities_, self.population_priors_ = (
-            unpack_csr("chances", state),
-            PopulationPriors.restored(state),
-        )
+        self.purchase_probabilities_ = unpack_csr("chances", state)
+        self.population_priors_ = PopulationPriors.restored(state)
         users, items, days = (state[name].astype(np.int64) for name in ("day_users", "day_items", "days"))
         self.days_ = PurchaseDays(users, items, days, state["units"])
         self.bounds_ = np.searchsorted(users, np.arange(self.n_users_ + 1))
@@ -282,6 +278,6 @@ class ReplenishRecommender(Recommender):
 
 
 def _rows_of(intervals: PurchaseIntervals, values: Floats, shape: tuple[int, int]) -> sparse.csr_matrix:
-    """Values of pairs, which are sorted by user and item, as a matrix."""
+    """Convert values of pairs, which are sorted by user and item, to a matrix."""
     bounds = np.searchsorted(intervals.users, np.arange(shape[0] + 1))
     return sparse.csr_matrix((values.astype(np.float32), intervals.items.astype(np.int32), bounds), shape=shape)

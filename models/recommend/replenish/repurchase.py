@@ -1,4 +1,4 @@
-"""How long a purchase lasts: gaps between purchase days, pooled by empirical Bayes, with habits that end (`replenish`)."""
+"""Repurchase model of `replenish`: log-normal purchase intervals, pooled by empirical Bayes, with customer dropout."""
 
 from __future__ import annotations
 
@@ -11,20 +11,24 @@ from scipy.special import logit, ndtr, ndtri
 from models.persist import Arrays
 from models.recommend.replenish.history import Floats, Ints, PurchaseHistory, PurchaseIntervals, group_sums
 
-DROPOUT_LEVELS = 12  # purchases from which on a habit ends as seldom as any
-MAX_OVERDUE_ZSCORE = 8.0  # standard deviations: beyond, the tail of a normal is no number any more
+DROPOUT_LEVELS = 12  # number of purchases from which on the dropout probability is constant
+MAX_OVERDUE_ZSCORE = 8.0  # limit in standard deviations; the tail of a normal distribution underflows beyond
 
 
 @dataclass(frozen=True)
 class RepurchaseModel:
-    """When each pair's next purchase is due; each (p,).
+    """Distribution of the days to the next purchase of each pair; all attributes are (p,).
 
     Attributes
     ----------
-    cycle : mean of the logarithm of the days to the next purchase.
-    spread : its standard deviation.
-    own : share of the cycle that is the customer's own, 0..1.
-    dropout_probability : probability, when the last purchase was made, that it was the last for good.
+    cycle : ndarray of float64
+        Mean of the logarithm of the days to the next purchase.
+    spread : ndarray of float64
+        Standard deviation of that logarithm.
+    own : ndarray of float64
+        Weight of the customer's own gaps in the cycle, 0 … 1.
+    dropout_probability : ndarray of float64
+        Probability, at the time of the last purchase, that no other purchase follows.
     """
 
     cycle: Floats
@@ -33,22 +37,19 @@ class RepurchaseModel:
     dropout_probability: Floats
 
     def overdue_zscore(self, days: Floats) -> Floats:
-        """So many days after the last purchase, in standard deviations."""
+        """Standardise the logarithm of days since the last purchase by the cycle and its spread."""
         found: Floats = np.clip((np.log(days) - self.cycle) / self.spread, -MAX_OVERDUE_ZSCORE, MAX_OVERDUE_ZSCORE)
         return found
 
     def purchase_probability(self, recency_days: Floats, horizon_days: float) -> Floats:
-        """Probability of a purchase in the next days, given the silence so far, 0..1."""
+        """Return the probability of a purchase in the horizon, given none in `recency_days`, 0 … 1."""
         now, then = ndtr(-self.overdue_zscore(recency_days)), ndtr(-self.overdue_zscore(recency_days + horizon_days))
-        found: Floats = (
-            (1.0 - self.dropout_probability)
-            * (now - then)
-            / ((1.0 - self.dropout_probability) * now + self.dropout_probability)
-        )
-        return found
+        alive = 1.0 - self.dropout_probability
+        probability: Floats = alive * (now - then) / (alive * now + self.dropout_probability)
+        return probability
 
     def expected_days(self, recency_days: Floats, within_days: float | None = None) -> Floats:
-        """Median of the days until the next purchase, given the silence so far and that there will be one (in so many days)."""
+        """Return the median of the days until the next purchase, if there is one (within `within_days`)."""
         left = ndtr(-self.overdue_zscore(recency_days))
         then = ndtr(-self.overdue_zscore(recency_days + within_days)) if within_days is not None else 0.0
         found: Floats = np.maximum(np.exp(self.cycle - self.spread * ndtri((left + then) / 2.0)) - recency_days, 0.5)
@@ -60,18 +61,18 @@ SAVED_NAMES = {"dropout_probability": "gone", "units_slope": "lasts"}  # attribu
 
 @dataclass(frozen=True)
 class CyclePriors:
-    """What is known of cycles at large: what a pair's own gaps are seen against.
+    """Priors of the purchase cycles, estimated over all customers.
 
     Attributes
     ----------
-    prior : ndarray, (n_groups,)
-        Mean log gap of each item (or group), shrunk towards its parent's.
-    units_slope : ndarray, (n_groups,)
-        By how much the log gap grows with the logarithm of the units bought, ≥ 0.
-    dropout_probability : ndarray, (OFTEN,)
-        Probability that the first, second, … purchase is the last for good.
-    within, between : ndarray, ()
-        Variance of log gaps within a pair, and of pairs around their item.
+    prior : ndarray of float64, (n_groups,)
+        Mean log gap of each item (or group), shrunk towards that of its parent.
+    units_slope : ndarray of float64, (n_groups,)
+        Slope of the log gap in the logarithm of the units bought, ≥ 0.
+    dropout_probability : ndarray of float64, (DROPOUT_LEVELS,)
+        Probability that no purchase follows the first, second, … purchase.
+    within, between : ndarray of float64, ()
+        Variance of log gaps within a pair, and of the pairs around their item.
     """
 
     prior: Floats
@@ -82,13 +83,16 @@ class CyclePriors:
 
     @classmethod
     def of(cls, intervals: PurchaseIntervals, parent: Ints, start: float) -> CyclePriors:
-        """Estimate from the habits at a moment.
+        """Estimate the priors from purchase intervals.
 
         Parameters
         ----------
+        intervals : PurchaseIntervals
+            Statistics of all pairs.
         parent : ndarray of int64, (n_groups,)
+            Parent of each item (or group).
         start : float
-            Log gap to begin with where nobody bought anything twice.
+            Log gap that is used if there are no repurchases.
         """
         groups, parents = len(parent), int(parent.max(initial=0)) + 1
         item, gaps = intervals.items, intervals.gaps
@@ -111,23 +115,20 @@ class CyclePriors:
         return cls(prior, units_slope, known._fit_dropout(intervals), known.within, known.between)
 
     def _fit_dropout(self, intervals: PurchaseIntervals) -> Floats:
-        """EM for the share of purchases that were the last (mixture cure model, Farewell 1982): a silence may be either."""
+        """Estimate the dropout probabilities by EM (mixture cure model, Farewell 1982)."""
         order = np.minimum(intervals.times, DROPOUT_LEVELS).astype(np.int64) - 1
         waiting = ndtr(-self.repurchase_model(intervals).overdue_zscore(intervals.recency_days))
         open_ = np.bincount(order, minlength=DROPOUT_LEVELS)
         followed = np.append(open_[::-1].cumsum()[::-1][1:], np.maximum(intervals.times - DROPOUT_LEVELS, 0.0).sum())
-        dropout_probability = self.dropout_probability
+        dropout = self.dropout_probability
         for _ in range(8):
-            ended = dropout_probability[order] / (
-                dropout_probability[order] + (1.0 - dropout_probability[order]) * waiting
-            )
-            dropout_probability = np.clip(
-                group_sums(order, ended, DROPOUT_LEVELS) / np.maximum(open_ + followed, 1.0), 1e-3, 0.999
-            )
-        return dropout_probability
+            ended = dropout[order] / (dropout[order] + (1.0 - dropout[order]) * waiting)
+            dropout = group_sums(order, ended, DROPOUT_LEVELS) / np.maximum(open_ + followed, 1.0)
+            dropout = np.clip(dropout, 1e-3, 0.999)
+        return dropout
 
     def repurchase_model(self, intervals: PurchaseIntervals) -> RepurchaseModel:
-        """Each pair's own clock (posterior of a normal mean with a normal prior; the predictive spread)."""
+        """Return the model of each pair: posterior mean of a normal with a normal prior, and predictive spread."""
         prior, weights = self.prior[intervals.items], intervals.weights
         own_gaps = np.divide(weights**2, intervals.weights_squared, out=np.zeros(len(weights)), where=weights > 0)
         mean = np.divide(intervals.weighted, weights, out=np.zeros(len(weights)), where=weights > 0)
@@ -139,15 +140,16 @@ class CyclePriors:
 
 @dataclass(frozen=True)
 class PopulationPriors:
-    """All that is learnt of everybody at a moment; per item, per group of items, and how to correct the chances.
+    """Statistics over all customers at a cutoff, by item and by item group.
 
     Attributes
     ----------
-    items, groups : Cycles
-    repurchase_log_odds : ndarray, (n_items,)
-        Log-odds that who had it once has it again.
-    trend : ndarray, (n_items,)
-        Logarithm of its sales of the last weeks over what was usual.
+    items, groups : CyclePriors
+        Priors of the cycles of items and of item groups.
+    repurchase_log_odds : ndarray of float64, (n_items,)
+        Log-odds that a customer of the item has bought it more than once.
+    trend : ndarray of float64, (n_items,)
+        Logarithm of the recent sales of the item over the expected ones.
     """
 
     items: CyclePriors
@@ -157,13 +159,11 @@ class PopulationPriors:
 
     @classmethod
     def of(cls, history: PurchaseHistory, group: Ints, start: float) -> PopulationPriors:
-        """Of what was bought before a moment."""
+        """Estimate the statistics from a purchase history; `start` is as in `CyclePriors.of`."""
         n_items, intervals = len(group), history.intervals
-        purchased, twice = (
-            np.bincount(intervals.items, minlength=n_items),
-            group_sums(intervals.items, intervals.times > 1, n_items),
-        )
-        usual = (twice.sum() + 1.0) / (purchased.sum() + 2.0)
+        purchased = np.bincount(intervals.items, minlength=n_items)
+        twice = group_sums(intervals.items, intervals.times > 1, n_items)
+        overall = (twice.sum() + 1.0) / (purchased.sum() + 2.0)
         short, long = (
             group_sums(history.days.items, history.decay_weights(history.days, half_life), n_items)
             for half_life in (14.0, 120.0)
@@ -172,39 +172,39 @@ class PopulationPriors:
         return cls(
             CyclePriors.of(intervals, group, start),
             CyclePriors.of(history.group_intervals, np.zeros(int(group.max(initial=0)) + 1, np.int64), start),
-            logit((twice + 10.0 * usual) / (purchased + 10.0)),
+            logit((twice + 10.0 * overall) / (purchased + 10.0)),
             np.log((short + 1.0) / (expected + 1.0)),
         )
 
     def calibration_inputs(
         self, history: PurchaseHistory, group: Ints, horizon_days: float
     ) -> tuple[RepurchaseModel, list[Floats]]:
-        """The clocks of the pairs seen, and what the correction looks at: first the log-odds by the clock, each (p,)."""
+        """Return the repurchase model and the inputs of the calibration, each (p,), the log-odds first."""
         intervals, of_group = history.intervals, history.group_intervals
-        repurchase_model, group_clocks = self.items.repurchase_model(intervals), self.groups.repurchase_model(of_group)
+        repurchase_model, group_model = self.items.repurchase_model(intervals), self.groups.repurchase_model(of_group)
         groups = np.int64(len(self.groups.prior))
         place = np.searchsorted(
             of_group.users * groups + of_group.items, intervals.users * groups + group[intervals.items]
         )
         times, quiet, recent = np.log(intervals.times), np.log(intervals.recency_days), np.log(intervals.recent + 0.01)
         core = [times, quiet, repurchase_model.cycle, recent, self.repurchase_log_odds[intervals.items]]
-        group_odds = _log_odds(group_clocks.purchase_probability(of_group.recency_days, horizon_days))
+        group_odds = _log_odds(group_model.purchase_probability(of_group.recency_days, horizon_days))
         busy = np.log(np.bincount(history.group_days.users, history.decay_weights(history.group_days, 28.0)) + 0.1)
         return repurchase_model, [
             _log_odds(repurchase_model.purchase_probability(intervals.recency_days, horizon_days)),
             *core,
-            *(one * other for i, one in enumerate(core) for other in core[i:]),
+            *(first * second for i, first in enumerate(core) for second in core[i:]),
             np.log(intervals.purchases_120d + 0.01),
             repurchase_model.overdue_zscore(intervals.recency_days) ** 2,
             self.trend[intervals.items],
             group_odds[place],
-            (np.log(of_group.recency_days) - group_clocks.cycle)[place],
+            (np.log(of_group.recency_days) - group_model.cycle)[place],
             np.log((intervals.purchases_120d + 1e-9) / (of_group.purchases_120d[place] + 1e-9) + 1e-3),
             busy[intervals.users],
         ]
 
     def state(self) -> Arrays:
-        """As plain arrays."""
+        """Return the statistics as arrays, for saving."""
         levels = {"items": self.items, "groups": self.groups}
         cycles = {
             f"{level}_{SAVED_NAMES.get(part.name, part.name)}": getattr(found, part.name)
@@ -215,7 +215,7 @@ class PopulationPriors:
 
     @classmethod
     def restored(cls, state: Arrays) -> Self:
-        """The inverse of `state`."""
+        """Build the statistics from the arrays of `state`."""
         items, groups = (
             CyclePriors(
                 **{part.name: state[f"{level}_{SAVED_NAMES.get(part.name, part.name)}"] for part in fields(CyclePriors)}
@@ -226,9 +226,10 @@ class PopulationPriors:
 
 
 def shrink_means(sums: Floats, weights: Floats, towards: Floats, variance: float) -> Floats:
-    """Means of groups, each pulled towards a prior mean: ``(sum + κ prior) / (weight + κ)`` with ``κ = variance / variance_between``.
+    """Shrink the means of groups towards prior means (Efron & Morris 1975).
 
-    Normal observations with a known variance under a normal prior: Efron & Morris 1975.
+    For normal observations with known variance and a normal prior, the mean is ``(sum + κ prior) / (weight + κ)`` with
+    ``κ = variance / variance_between``.
 
     Examples
     --------
@@ -241,7 +242,7 @@ def shrink_means(sums: Floats, weights: Floats, towards: Floats, variance: float
 
 
 def variance_between(sums: Floats, weights: Floats, towards: Floats, variance: float) -> float:
-    """By how much the true means of groups vary around their priors, by moments (DerSimonian & Laird 1986); ≥ 0."""
+    """Estimate the variance of the true group means around their priors by moments (DerSimonian & Laird 1986); ≥ 0."""
     some = weights > 0
     if not some.any():
         return 0.0

@@ -1,4 +1,4 @@
-"""What items are, in a form in which any two of them (or one nobody has seen) can be compared."""
+"""Item features for pairwise comparison, also with new items."""
 
 from __future__ import annotations
 
@@ -14,34 +14,36 @@ from qianmian.errors import InvalidRequest
 
 BEHAVIOUR, POPULARITY, ATTRIBUTES = "behaviour", "popularity", "attributes"
 POPULARITY_FEATURES = ("recent customers", "customers")
-NOT_COMPARED = ("available", "category")  # the category has levels of its own
-MAX_TAGS = 256  # of a column that joins several by |; the commonest
+NOT_COMPARED = ("available", "category")  # the category is compared by its levels
+MAX_TAGS = 256  # number of tags kept of a multi-valued column, the most frequent ones
 UNKNOWN_SIMILARITY = np.float32(0.5)
 Floats = NDArray[np.float32]
 
 
 @dataclass(frozen=True)
 class ItemFeatures:
-    """Items described.
+    """Features of items.
 
     Attributes
     ----------
     vectors : ndarray of float32, (n, d)
-        Of the items' customers, of length 1; 0 where nobody is known to have had the item.
+        Vectors of the customers of each item, of norm 1; 0 for an item without customers.
     popularity : ndarray of float32, (n, 2)
-        Log of the recent customers, and of all.
+        Logarithms of the recent customers and of all customers.
     numbers : dict of str to ndarray of float32, (n,)
-        Prices as logarithms, other numbers in standard deviations; NaN unknown.
+        Logarithms of prices; other numbers in standard deviations; NaN if missing.
     codes : dict of str to ndarray of int32, (n,)
-        Index into `values`; −1 unknown.
+        Text attributes as indices into `values`; −1 if missing.
     tags : dict of str to ndarray of float32, (n, t)
-        Columns whose values are joined by ``|``, of length 1.
+        Attributes with several values joined by ``|``, as vectors of norm 1.
     levels : ndarray of int32, (n, depth)
-        Category path, level by level: index into `paths`, −1 past its end.
+        Levels of the category path as indices into `paths`; −1 past the end of the path.
     values : dict of str to ndarray of str
+        Distinct values of each text attribute, sorted.
     paths : ndarray of str
+        All category paths and their prefixes, sorted.
     scales : dict of str to float
-        Standard deviation of each number.
+        Standard deviation of each number; 1 for prices.
     """
 
     vectors: Floats
@@ -56,7 +58,7 @@ class ItemFeatures:
 
     @classmethod
     def of(cls, attributes: Mapping[str, NDArray[Any]]) -> ItemFeatures:
-        """The columns of `TrainingSet.item_attributes`; who had the items is not told yet."""
+        """Build the features from `TrainingSet.item_attributes`, with empty vectors and popularity."""
         n = len(attributes["category"])
         numbers, codes, tags, values, scales = {}, {}, {}, {}, {}
         for name, column in attributes.items():
@@ -71,9 +73,10 @@ class ItemFeatures:
                     codes[name] = _codes(column, values[name])
             elif column.dtype.kind == "f":
                 number = np.log(np.where(column > 0, column, np.nan)) if name == "price" else column.astype(np.float64)
-                scales[name] = (
-                    1.0 if name == "price" else float(np.nanstd(number)) if np.isfinite(number).any() else 0.0
-                )
+                if name == "price":
+                    scales[name] = 1.0
+                else:
+                    scales[name] = float(np.nanstd(number)) if np.isfinite(number).any() else 0.0
                 if scales[name] > 0 and np.isfinite(number).any():
                     numbers[name] = (number / scales[name]).astype(np.float32)
         paths, levels = _levels(attributes["category"])
@@ -85,30 +88,28 @@ class ItemFeatures:
 
     @property
     def names(self) -> list[str]:
-        """What `similarity_features` compares, in order."""
+        """The names of the `similarity_features`, in order."""
         return [BEHAVIOUR, *POPULARITY_FEATURES, *self.numbers, *self.codes, *self.tags]
 
     def type_of(self, name: str) -> str:
-        """``number`` or ``text``."""
+        """Return the type of an attribute, ``number`` or ``text``."""
         return "number" if name in self.numbers else "text"
 
     @property
     def leaf(self) -> NDArray[np.int32]:
-        """The last level of each item's category, −1 without any."""
+        """The last level of the category of each item, (n,); −1 without a category."""
         depth = (self.levels >= 0).sum(axis=1)
-        last = (
-            self.levels[np.arange(len(self)), np.maximum(depth - 1, 0)]
-            if self.levels.shape[1]
-            else np.zeros(len(self), np.int32)
-        )
+        last = np.zeros(len(self), np.int32)
+        if self.levels.shape[1]:
+            last = self.levels[np.arange(len(self)), np.maximum(depth - 1, 0)]
         return np.where(depth > 0, last, -1).astype(np.int32)
 
     def with_behaviour(self, vectors: Floats, popularity: Floats) -> ItemFeatures:
-        """The same items, with who had them."""
+        """Return the items with the given vectors and popularity."""
         return replace(self, vectors=vectors, popularity=popularity)
 
     def take(self, rows: NDArray[np.integer[Any]]) -> ItemFeatures:
-        """Some of the items."""
+        """Return the features of some of the items."""
         return replace(
             self,
             vectors=self.vectors[rows],
@@ -120,30 +121,26 @@ class ItemFeatures:
         )
 
     def from_attributes(self, attributes: Mapping[str, Any]) -> ItemFeatures:
-        """One item that nobody had yet, by its attributes; a value no other item has agrees with none.
+        """Return the features of one new item; an unknown value of an attribute equals that of no other item.
 
         Raises
         ------
         InvalidRequest
-            An attribute items do not have, or text where a number belongs.
+            An attribute is unknown, or a numeric attribute is not a number.
         """
         known = ["category", *self.numbers, *self.codes, *self.tags]
         if unknown := [name for name in attributes if name not in known]:
-            raise InvalidRequest("items have no such attribute", got=", ".join(unknown), allowed=", ".join(known))
+            raise InvalidRequest("unknown item attribute", got=", ".join(unknown), allowed=", ".join(known))
         numbers = {name: np.array([np.nan], dtype=np.float32) for name in self.numbers}
         for name in self.numbers:
             given = attributes.get(name)
             if given is None:
                 continue
             if isinstance(given, bool) or not isinstance(given, int | float):
-                raise InvalidRequest(f"{name} is a number", got=given, field=name)
-            number = (
-                np.log(given)
-                if name == "price" and given > 0
-                else np.nan
-                if name == "price"
-                else given / self.scales[name]
-            )
+                raise InvalidRequest(f"{name} must be a number", got=given, field=name)
+            number = given / self.scales[name]
+            if name == "price":
+                number = np.log(given) if given > 0 else np.nan
             numbers[name] = np.array([number], dtype=np.float32)
         codes = {name: _codes(np.array([str(attributes.get(name, ""))]), self.values[name]) for name in self.codes}
         tags = {name: _one_hot(np.array([str(attributes.get(name, ""))]), self.values[name]) for name in self.tags}
@@ -163,22 +160,20 @@ class ItemFeatures:
         )
 
     def shared_attributes(self, item: int, other: int) -> dict[str, str]:
-        """The text columns two items agree in; the category as far as it is shared."""
+        """Return the text attributes in which two items agree, and the shared levels of the category."""
         shared = [
             level
             for level, match in zip(self.levels[item], self.levels[other], strict=True)
             if level >= 0 and level == match
         ]
         found = {"category": str(self.paths[shared[-1]])} if shared else {}
-        same = {
-            name: int(column[item])
-            for name, column in self.codes.items()
-            if column[item] >= 0 and column[item] == column[other]
-        }
-        return {**found, **{name: str(self.values[name][code]) for name, code in same.items()}}
+        for name, column in self.codes.items():
+            if column[item] >= 0 and column[item] == column[other]:
+                found[name] = str(self.values[name][int(column[item])])
+        return found
 
     def state(self) -> Arrays:
-        """As arrays."""
+        """Return the features as arrays, for saving."""
         kept: Arrays = {
             "vectors": self.vectors,
             "popularity": self.popularity,
@@ -188,7 +183,7 @@ class ItemFeatures:
         for part in ("numbers", "codes", "tags"):
             names = list(getattr(self, part))
             kept[f"{part}_names"] = np.array(names, dtype=np.str_)
-            for place, name in enumerate(names):  # a column may have any name
+            for place, name in enumerate(names):  # columns may have any name, so the arrays are numbered
                 kept[f"{part}_{place}"] = getattr(self, part)[name]
                 if part == "numbers":
                     kept[f"scale_{place}"] = np.array(self.scales[name])
@@ -198,7 +193,7 @@ class ItemFeatures:
 
     @classmethod
     def restored(cls, state: Arrays) -> ItemFeatures:
-        """The inverse of `state`."""
+        """Build the features from the arrays of `state`."""
         parts: dict[str, dict[str, Any]] = {"numbers": {}, "codes": {}, "tags": {}}
         values, scales = {}, {}
         for part, columns in parts.items():
@@ -222,25 +217,29 @@ class ItemFeatures:
 
 
 def feature_kinds(names: Sequence[str]) -> list[str]:
-    """Which sort of likeness each of `ItemFeatures.names` is."""
+    """Return the kind of each of `ItemFeatures.names`: behaviour, popularity or attributes."""
     return [name if name == BEHAVIOUR else POPULARITY if name in POPULARITY_FEATURES else ATTRIBUTES for name in names]
 
 
 def similarity_features(left: ItemFeatures, right: ItemFeatures, *, paired: bool) -> Any:
-    """How close items are in each of `ItemFeatures.names`.
+    """Compute the similarity of items in each of `ItemFeatures.names`.
 
-    The cosine of vectors and tags; the popularity of the right one; ``exp(−|a − b|)`` of numbers (of prices the cheaper one's share of the
-    other), `UNKNOWN_SIMILARITY` where one is unknown; 1 or 0 for text.
+    The features are the cosine of vectors and tags, the popularity of the right item, ``exp(−|a − b|)`` of numbers (for
+    prices, the ratio of the lower to the higher one; `UNKNOWN_SIMILARITY` if a number is missing), and equality of
+    text.
 
     Parameters
     ----------
+    left, right : ItemFeatures
+        The items to compare.
     paired : bool
-        True: row by row, an array (n, f). False: each with each, a list of f arrays (a, b) or (1, b).
+        True compares row by row and returns an array (n, f). False compares all a left items with all b right items and
+        returns a list of f arrays, (a, b) or (1, b).
     """
 
-    def product(one: Floats, other: Floats) -> Floats:
-        made: Floats = np.einsum("nd,nd->n", one, other) if paired else one @ other.T
-        return made
+    def product(a: Floats, b: Floats) -> Floats:
+        result: Floats = np.einsum("nd,nd->n", a, b) if paired else a @ b.T
+        return result
 
     def spread(column: NDArray[Any]) -> NDArray[Any]:
         return column if paired else column[:, None]
@@ -260,7 +259,7 @@ def similarity_features(left: ItemFeatures, right: ItemFeatures, *, paired: bool
 
 
 def shared_levels(left: ItemFeatures, right: ItemFeatures) -> Floats:
-    """How many levels of its category each left item shares with each right one, (a, b)."""
+    """Count the category levels that each left item shares with each right item, (a, b)."""
     shared = np.zeros((len(left), len(right)), dtype=np.float32)
     for level in range(left.levels.shape[1]):
         own = left.levels[:, level, None]
@@ -269,7 +268,7 @@ def shared_levels(left: ItemFeatures, right: ItemFeatures) -> Floats:
 
 
 def _codes(column: NDArray[np.str_], values: NDArray[np.str_]) -> NDArray[np.int32]:
-    """Place of each text in sorted `values`, −1 where it is not in them or is empty."""
+    """Return the index of each text in the sorted `values`; −1 for an unknown or empty text."""
     if not len(values):
         return np.full(len(column), -1, dtype=np.int32)
     place = np.minimum(np.searchsorted(values, column), len(values) - 1)
@@ -282,7 +281,7 @@ def _commonest(column: NDArray[np.str_]) -> NDArray[np.str_]:
 
 
 def _one_hot(column: NDArray[np.str_], values: NDArray[np.str_]) -> Floats:
-    """Rows of length 1, 0 for an item without any of the tags, (n, t)."""
+    """Return rows of norm 1, (n, t); 0 for an item without any of the tags."""
     rows = [(row, tag) for row, text in enumerate(column.tolist()) for tag in set(text.split("|"))]
     codes = _codes(np.array([tag for _, tag in rows], dtype=np.str_), values)
     hot = np.zeros((len(column), len(values)), dtype=np.float32)
@@ -293,7 +292,7 @@ def _one_hot(column: NDArray[np.str_], values: NDArray[np.str_]) -> Floats:
 
 
 def _levels(categories: NDArray[np.str_]) -> tuple[NDArray[np.str_], NDArray[np.int32]]:
-    """Every category path and what it begins with, sorted; and for each item the places of its own, (n, depth)."""
+    """Return all category paths with their prefixes, sorted, and the indices of the levels of each item, (n, depth)."""
     distinct, of = np.unique(categories, return_inverse=True)
     split = [path.split("/") if path else [] for path in distinct.tolist()]
     prefixes = [["/".join(levels[: depth + 1]) for depth in range(len(levels))] for levels in split]

@@ -1,4 +1,4 @@
-"""Similar items: what customers of a category go over to, from what items are and who has them; also for items nobody had yet."""
+"""Similar items by attributes and customers, with weights learnt from switches within a category."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from features.interactions import TrainingSet
 from models.persist import Arrays, pack_csr, unpack_csr
 from models.ranked import NOT_A_CANDIDATE, Ranked, top_k
 from models.recommend.base import Choice, Evidence, ItemFilter, Query, Range, Recommender
+from models.recommend.baskets import last_orders, resolve_query_items
 from models.recommend.choice_models import fit_multinomial_logit
-from models.recommend.complement import last_orders, resolve_query_items
 from models.recommend.popular import recent_customers
 from models.recommend.similar.item_features import (
     ATTRIBUTES,
@@ -29,47 +29,56 @@ from qianmian.errors import InvalidRequest, UsageError
 from qianmian.times import days_between
 
 ROWS = 64  # items compared with all others at a time
-MIN_SWITCHES = 200  # fewer teach nothing: the weights below then
-MAX_SWITCHES = 3_000
-MAX_ALTERNATIVES = 200  # items of the category that a switch is seen against
+MIN_SWITCHES = 200  # with fewer switches, the default weights are used
+MAX_SWITCHES = 3_000  # switches that are sampled
+MAX_ALTERNATIVES = 200  # alternatives sampled per switch
+# close to the weights learnt on Complete Journey
 DEFAULT_WEIGHTS = {
     BEHAVIOUR: 2.5,
     "recent customers": 0.4,
     "customers": 0.1,
     "number": 1.0,
     "text": 0.2,
-}  # about what Complete Journey teaches
+}
 Floats = NDArray[np.float32]
 
 
 class SimilarRecommender(Recommender):
-    """Ranks items by how likely a customer of one goes over to the other; without given items, by the last order.
+    """Ranks items by the probability that a customer switches to them from the query items or the last order.
 
-    Items of the same category come first, level by level: ``similarity(i, j) = (levels of i's category that j shares + σ(z)) / (levels + 1)``, with
-    ``σ(z) = (1 + z / (1 + |z|)) / 2`` and z a weighted sum of how alike their customers are (the cosine of item vectors), how many had j, how close
-    prices and other numbers are, and which of brand and other columns agree. The weights are learnt from what customers did: for a first purchase
-    j in the last `learn_days` of a category bought from before, the last item i bought of it, a multinomial logit over the items of that
-    category not had yet (McFadden 1974; over a drawn part of them, McFadden 1978). What counts for it is as it stood before those days. An
-    item without customers is compared by what it is alone, with weights learnt without customers.
+    Items that share more levels of the category rank first:
+    ``similarity(i, j) = (levels of i's category shared by j + σ(z)) / (levels + 1)`` with
+    ``σ(z) = (1 + z / (1 + |z|)) / 2``. z is a weighted sum of the cosine of the item vectors, the popularity of j, the
+    closeness of prices and other numbers, and the equality of brand and other text attributes. The weights are learnt
+    from switches: first purchases of an item j, in the last `learn_days`, from a category that the customer has bought
+    from before, where i is the last item bought from it. A multinomial logit (McFadden 1974) explains the choice of j
+    among a sample (McFadden 1978) of the items of that category that the customer has not bought. The features for
+    learning are computed from the data before those days. An item without customers is compared by its attributes
+    alone, with weights learnt without behaviour.
 
     Parameters
     ----------
     factors : int
-        Of the item vectors: a truncated SVD of who had what, customers weighted by ``(items had + 5)^-1/2`` and items scaled to length 1, so that
-        products approximate the cosine of customers.
+        Dimensions of the item vectors: a truncated SVD of the interaction matrix with customers weighted by
+        ``(items bought + 5)^-1/2`` and items scaled to norm 1, so that products approximate the cosine of the
+        customers.
+    recent_days : float
+        Window of the recent customers in days.
     learn_days : float or None
-        None takes usual weights.
+        Length of the period of switches in days; None uses the default weights.
     uses : sequence of str
-        Of ``behaviour``, ``popularity``, ``attributes``.
+        Kinds of features to use: ``behaviour``, ``popularity``, ``attributes``.
     behaviour : str
-        ``customers`` as above, or ``ials`` for the vectors of iALS.
+        Item vectors: ``customers`` as above, or ``ials`` for the vectors of iALS.
     by_category : bool
         False ranks by z alone.
+    seed : int
+        Seed of the SVD and of the sampling.
 
     Attributes
     ----------
     weights_, cold_weights_ : ndarray of float32, (f,)
-        Of `feature_names_`.
+        Weights of `item_features_.names` for items with and without customers.
     """
 
     name: ClassVar[str] = "similar"
@@ -104,30 +113,29 @@ class SimilarRecommender(Recommender):
     def _fit(self, train: TrainingSet) -> None:
         if unknown := [use for use in self.uses if use not in (BEHAVIOUR, POPULARITY, ATTRIBUTES)]:
             raise UsageError(
-                "there is no such likeness", got=unknown, allowed=f"{BEHAVIOUR}, {POPULARITY}, {ATTRIBUTES}"
+                "unknown kind of features", got=unknown, allowed=f"{BEHAVIOUR}, {POPULARITY}, {ATTRIBUTES}"
             )
         if self.behaviour not in ("customers", "ials"):
-            raise UsageError("there are no such item vectors", got=self.behaviour, allowed="customers, ials")
+            raise UsageError("unknown item vectors", got=self.behaviour, allowed="customers, ials")
         self.last_ = last_orders(train.interactions)
         self.item_features_ = self._item_features(train, ItemFeatures.of(train.item_attributes))
         names = self.item_features_.names
         used = np.array([kind in self.uses for kind in feature_kinds(names)])
-        self.weights_ = np.where(
-            used, [DEFAULT_WEIGHTS.get(name, DEFAULT_WEIGHTS[self.item_features_.type_of(name)]) for name in names], 0.0
-        ).astype(np.float32)
+        defaults = [DEFAULT_WEIGHTS.get(name, DEFAULT_WEIGHTS[self.item_features_.type_of(name)]) for name in names]
+        self.weights_ = np.where(used, defaults, 0.0).astype(np.float32)
         self.cold_weights_ = np.where(np.array(names) == BEHAVIOUR, 0.0, self.weights_).astype(np.float32)
         self.feature_means_ = np.zeros(len(names), dtype=np.float32)
         if self.learn_days is not None and (train.interactions.age_days > self.learn_days).any():
             self._learn(train, used)
 
     def _item_features(self, train: TrainingSet, item_features: ItemFeatures) -> ItemFeatures:
-        """What items are together with who had them in `train`."""
+        """Add item vectors and popularity from `train` to item features."""
         recent, customers = recent_customers(train, self.recent_days), train.item_customers
         popularity = np.log(np.column_stack([recent + 0.5, customers + 1.0]))
         return item_features.with_behaviour(self._vectors(train), popularity.astype(np.float32))
 
     def _vectors(self, train: TrainingSet) -> Floats:
-        """Item vectors of length 1, or 0 for an item nobody had, (n_items, d)."""
+        """Return item vectors of norm 1, (n_items, d); 0 for an item without customers."""
         if BEHAVIOUR not in self.uses:
             return np.zeros((train.n_items, 1), dtype=np.float32)
         if self.behaviour == "ials":
@@ -150,17 +158,21 @@ class SimilarRecommender(Recommender):
         values = similarity_features(seen.take(left), seen.take(right), paired=True)
         self.feature_means_ = values.mean(axis=0).astype(np.float32)
         self.weights_ = fit_multinomial_logit(values, chosen, group, used)
-        self.cold_weights_ = fit_multinomial_logit(
-            values, chosen, group, used & (np.array(self.item_features_.names) != BEHAVIOUR)
-        )
+        without_behaviour = used & (np.array(self.item_features_.names) != BEHAVIOUR)
+        self.cold_weights_ = fit_multinomial_logit(values, chosen, group, without_behaviour)
 
     def similar_to(self, attributes: Mapping[str, Any], k: int, *, allowed: NDArray[np.bool_] | None = None) -> Ranked:
-        """The k items most like one that is not in the catalogue, by what it is: ``{"category": "food/milk", "brand": "A", "price": 1.2}``; (1, k).
+        """Rank the k items most similar to a new item, (1, k).
+
+        Parameters
+        ----------
+        attributes : mapping
+            Attributes of the new item, such as ``{"category": "food/milk", "brand": "A", "price": 1.2}``.
 
         Raises
         ------
         InvalidRequest
-            k < 1, or an attribute no item has.
+            k < 1, an attribute is unknown, or a numeric attribute is not a number.
         """
         if k < 1:
             raise InvalidRequest("k must be at least 1", got=k, field="num_results")
@@ -169,17 +181,17 @@ class SimilarRecommender(Recommender):
         return Ranked.of(ids, values, np.zeros(ids.shape, dtype=np.int8), k, (self.name,))
 
     def _evidence(self, query: Query, item: int) -> Evidence | None:
-        """The attributes that an item shares with the item of the query (``alike``); None where the query has not exactly one."""
+        """Return the attributes shared with the query item (``alike``); None unless there is exactly one query item."""
         if query.items is None or len(query.items[0]) != 1:
             return None
         return {"alike": self.shared_attributes(int(query.items[0][0]), item)}
 
     def shared_attributes(self, item: int, other: int) -> dict[str, str]:
-        """The columns two items agree in, and the value: for a reason in words. The category as far as it is shared."""
+        """Return the text attributes in which two items agree, and the shared levels of the category."""
         return self.item_features_.shared_attributes(item, other)
 
     def _similarity_matrix(self, left: ItemFeatures) -> Floats:
-        """How alike every item is to each of a few described ones, 0..1, (a, n_items)."""
+        """Return the similarity, 0 … 1, of all items to each of a few items, (a, n_items)."""
         result = np.empty((len(left), self.n_items_), dtype=np.float32)
         for start in range(0, len(left), ROWS):
             some = left.take(np.arange(start, min(start + ROWS, len(left))))
@@ -204,7 +216,7 @@ class SimilarRecommender(Recommender):
         return self.item_features_.vectors
 
     def _scores(self, query: Query) -> Floats:
-        """The mean similarity to the given items."""
+        """Return the mean similarity to the query items."""
         query_items = resolve_query_items(query, self.last_)
         unique_items, place = np.unique(query_items.indices, return_inverse=True)
         shares = sparse.csr_matrix((query_items.data, place, query_items.indptr), shape=(len(query), len(unique_items)))
@@ -228,7 +240,10 @@ class SimilarRecommender(Recommender):
 
 
 def customer_vectors(interacted: sparse.csr_matrix, factors: int, seed: int) -> Floats:
-    """Vectors whose products approximate the cosine of the items' customers, (n_items, ≤ factors); see `SimilarRecommender`."""
+    """Return item vectors, (n_items, ≤ factors), whose products approximate the cosine of the customers of two items.
+
+    See the parameter `factors` of `SimilarRecommender`.
+    """
     from sklearn.utils.extmath import randomized_svd
     from threadpoolctl import threadpool_limits
 
@@ -241,7 +256,9 @@ def customer_vectors(interacted: sparse.csr_matrix, factors: int, seed: int) -> 
     rank = min(factors, n_users - 1, n_items - 1)
     if rank < 1 or not interacted.nnz:
         return np.asarray(lengths[:, None] > 0, dtype=np.float32)
-    with threadpool_limits(1, "blas"):  # one order of the sums: the same seed gives the same vectors
+    with threadpool_limits(
+        1, "blas"
+    ):  # one thread fixes the order of the sums, so the same seed gives the same vectors
         left, values, _ = randomized_svd(by_item, rank, n_iter=2, random_state=seed)
     return np.asarray(left * values, dtype=np.float32)
 
@@ -249,25 +266,31 @@ def customer_vectors(interacted: sparse.csr_matrix, factors: int, seed: int) -> 
 def switch_choice_sets(
     train: TrainingSet, before: TrainingSet, leaf: NDArray[np.int32], rng: np.random.Generator
 ) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]] | None:
-    """First purchases, within a category bought from before, that came after `before`; what they are chosen from.
+    """Build the choice sets of switches: first purchases after `before` from a category that was bought from before it.
 
     Parameters
     ----------
+    train, before : TrainingSet
+        The training set, and the same with an earlier cutoff.
     leaf : ndarray of int32, (n_items,)
-        Which category each item is of; those of −1 are one.
+        Category of each item; the items of −1 form one category.
+    rng : Generator
+        Samples switches and alternatives.
 
     Returns
     -------
+    None if there are fewer than `MIN_SWITCHES` switches, else
+
     left, right : ndarray of int64, (m,)
-        The last item of the category before, and the items of the category the customer never had (the chosen one, and a drawn part of the others).
+        The last item bought from the category, and a candidate of the switch: the chosen item, or a sampled item of the
+        category that the customer has not bought.
     chosen : ndarray of int64, (g,)
-        Where in `right` the choice of each group stands.
+        Position in `right` of the choice of each group.
     group : ndarray of int64, (m,)
-        0..g − 1, rising. None of all this where there are fewer than `MIN_SWITCHES`.
+        0 … g − 1, ascending.
     """
-    users, items, last = first_purchases(
-        before, train.interactions.where(train.interactions.age_days < cutoff_days_between(train, before)), leaf
-    )
+    later = train.interactions.where(train.interactions.age_days < cutoff_days_between(train, before))
+    users, items, last = first_purchases(before, later, leaf)
     if len(users) < MIN_SWITCHES:
         return None
     sampled = np.sort(rng.permutation(len(users))[:MAX_SWITCHES])
@@ -277,7 +300,7 @@ def switch_choice_sets(
     interacted = before.interactions.matrix()
     left, right, chosen, group = [], [], [], []
     total = 0
-    for place in range(len(users)):  # a few thousand, whatever the number of customers
+    for place in range(len(users)):  # at most `MAX_SWITCHES`
         others = members[bounds[leaf[items[place]] + 1] : bounds[leaf[items[place]] + 2]]
         if len(others) > 4 * MAX_ALTERNATIVES:
             others = rng.choice(others, 2 * MAX_ALTERNATIVES, replace=False)
@@ -297,19 +320,28 @@ def switch_choice_sets(
 
 
 def cutoff_days_between(train: TrainingSet, before: TrainingSet) -> float:
-    """Days between the two moments."""
+    """Return the days between the cutoffs of two training sets."""
     return days_between(before.as_of, train.as_of)
 
 
 def first_purchases(
     train: TrainingSet, after: Any, leaf: NDArray[np.int32]
 ) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]:
-    """Who had which item for the first time in `after`, of a category had before, and the last item had of it; (m,) each, by user and category.
+    """Find the first purchases of items in `after`, from categories that the user has bought from in `train`.
 
     Parameters
     ----------
+    train : TrainingSet
+        Purchases before a cutoff.
     after : Interactions
-        Of the same users and items.
+        Purchases of the same users and items after it.
+    leaf : ndarray of int32, (n_items,)
+        Category of each item.
+
+    Returns
+    -------
+    users, items, last : ndarray of int64, (m,)
+        User and item of each purchase, and the last item bought from its category before; sorted by user and category.
     """
     data, width = train.interactions, int(leaf.max(initial=0)) + 2
     of = leaf.astype(np.int64) + 1

@@ -1,1 +1,1 @@
-"""A better or a larger version of an item."""
+"""Recommendation of better or larger versions of items."""

@@ -1,4 +1,4 @@
-"""Items beside each other on a shelf: prices, sizes and brands, and how customers move between them (`upgrade`)."""
+"""Prices, sizes and brands of items, and the transitions of customers between items of a category (`upgrade`)."""
 
 from __future__ import annotations
 
@@ -15,14 +15,8 @@ from scipy.sparse.linalg import svds
 
 from features.interactions import TrainingSet
 
-SIZES = (
-    "package_size",
-    "pack_size",
-    "size",
-    "net_content",
-    "weight",
-    "volume",
-)  # columns of items that may tell how large one is
+# item attributes that may contain the size; the first one present is used
+SIZES = ("package_size", "pack_size", "size", "net_content", "weight", "volume")
 GRAMS, LITRES = "weight", "volume"
 UNITS: Mapping[str, tuple[str, float]] = {
     "g": (GRAMS, 1.0),
@@ -54,15 +48,15 @@ UNITS: Mapping[str, tuple[str, float]] = {
 }
 PART = re.compile(r"(\d+(?:\.\d+)?|\.\d+)\s*([a-z]*)")
 HALF, STRANGE = re.compile(r"^\s*1/2\s+"), re.compile(r"[^a-z0-9./ ]")
-MAKERS = ("manufacturer", "manufacturer_id", "maker", "vendor")  # columns that may tell more than the brand
-N_FACTORS = 48  # singular vectors
-SMALL = 200  # customers or items: a dense decomposition is as fast and never fails
+MAKERS = ("manufacturer", "manufacturer_id", "maker", "vendor")  # item attributes that may contain the manufacturer
+N_FACTORS = 48  # number of singular vectors
+SMALL = 200  # up to this many customers or items, a dense decomposition is as fast and always converges
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
 
 
 def size_of(text: str) -> tuple[str, float] | None:
-    """What a size in words measures, and how much; None where it does not say.
+    """Parse a size text into the measure and the amount in its base unit; None if the text cannot be parsed.
 
     Examples
     --------
@@ -82,25 +76,26 @@ def size_of(text: str) -> tuple[str, float] | None:
             if measure:
                 return None
             measure, amount = kind[0], float(number) * kind[1]
-        elif not measure or unit != "ct":  # 6/3.5 OZ, 12 OZ/12 PK: that many of them; 10 OZ/8 CT is cut into 8
+        elif not measure or unit != "ct":  # 6/3.5 OZ and 12 OZ/12 PK are multipacks; 10 OZ/8 CT is one pack of 8 pieces
             packs *= float(number) * (kind[1] if kind else 1.0)
     return (measure or "count", amount * packs) if counted and amount * packs > 0 else None
 
 
 @dataclass(frozen=True)
 class ItemAttributes:
-    """What is known of items whenever, each (n_items,), and the items of each category.
+    """Attributes of items that do not depend on time, each (n_items,).
 
     Attributes
     ----------
     leaf : ndarray of int64
-        Category to its last level; −1 for none.
+        Code of the full category path; −1 without a category.
     price, size : ndarray of float64
-        Logarithms; NaN unknown.
+        Logarithms; NaN if unknown.
     measure : ndarray of int64
-        Sizes of one measure compare; −1 unknown.
+        Code of the measure of the size (weight, volume, count); only sizes of one measure are comparable. −1 if
+        unknown.
     brand, maker : ndarray of int64
-        0 for none.
+        Codes of brand and manufacturer; 0 if unknown.
     """
 
     leaf: Ints
@@ -112,7 +107,7 @@ class ItemAttributes:
 
     @classmethod
     def of(cls, attributes: Mapping[str, NDArray[Any]], n_items: int) -> ItemAttributes:
-        """From the attributes of a training set."""
+        """Extract the attributes from `TrainingSet.item_attributes`."""
         _, leaf = np.unique(attributes["category"], return_inverse=True)
         leaf = np.where(attributes["category"] != "", leaf, -1).astype(np.int64)
         price = np.asarray(attributes.get("price", np.full(n_items, np.nan)), dtype=np.float64)
@@ -122,9 +117,9 @@ class ItemAttributes:
         )
         size, measure = np.full(n_items, np.nan), np.full(n_items, -1, dtype=np.int64)
         if column.dtype.kind == "U":
-            told = {text: size_of(text) for text in np.unique(column).tolist()}
-            kinds = {kind: code for code, kind in enumerate(sorted({found[0] for found in told.values() if found}))}
-            for text, found in told.items():
+            parsed = {text: size_of(text) for text in np.unique(column).tolist()}
+            kinds = {kind: code for code, kind in enumerate(sorted({found[0] for found in parsed.values() if found}))}
+            for text, found in parsed.items():
                 if found:
                     at = column == text
                     size[at], measure[at] = np.log(found[1]), kinds[found[0]]
@@ -136,43 +131,46 @@ class ItemAttributes:
 
     @cached_property
     def brands(self) -> sparse.csr_matrix:
-        """1 where an item is of a brand, (n_items, n_brands)."""
+        """One-hot brands, (n_items, n_brands)."""
         n = len(self.brand)
         return sparse.csr_matrix(
             (np.ones(n), self.brand, np.arange(n + 1)), shape=(n, int(self.brand.max(initial=0)) + 1)
         )
 
     def by_leaf(self) -> tuple[Ints, Ints]:
-        """Items with a price sorted by category, and where each category begins."""
+        """Return the items with a price, sorted by category, and the start of each category."""
         items = np.flatnonzero((self.leaf >= 0) & np.isfinite(self.price))
         items = items[np.argsort(self.leaf[items], kind="stable")]
         return items, np.searchsorted(self.leaf[items], np.arange(int(self.leaf.max(initial=-1)) + 2))
 
     def log_size_ratio(self, items: Ints, others: Ints) -> Floats:
-        """How much larger items are than others, as logarithm; NaN where sizes do not compare."""
+        """Return the log ratio of the sizes of items and others; NaN where the sizes are not comparable."""
         same = (self.measure[items] >= 0) & (self.measure[items] == self.measure[others])
         return np.where(same, self.size[items] - self.size[others], np.nan)
 
 
 @dataclass(frozen=True)
 class MarketStatistics:
-    """What is known at a moment of what customers like, and how they move between items of a category.
+    """Statistics of the purchases before a cutoff: market shares, transitions between items, and item factors.
 
     Attributes
     ----------
-    shares : ndarray, (n_items, 4)
-        Logarithm of an item's share of its category: of the customers ever, and of the lines fading with half-lives of 84, 28 and 14 days.
+    shares : ndarray of float64, (n_items, 4)
+        Logarithm of the share of an item in its category: of all customers, and of the order lines decayed with
+        half-lives of 84, 28 and 14 days.
     transitions : csr_matrix, (n_items, n_items)
-        Row i: of those who had i, how many had j (dearer, same category) for the first time on a later day; divided by `item_customers` + prior.
-    item_customers : ndarray, (n_items,)
-        Customers of an item.
-    mean_log_price : ndarray, (n_leaves,)
+        Entry (i, j) is the number of customers of i who bought j, a more expensive item of the same category, for the
+        first time on a later day, divided by `item_customers` of i plus the prior.
+    item_customers : ndarray of float64, (n_items,)
+        Number of customers of each item.
+    mean_log_price : ndarray of float64, (n_leaves,)
         Mean log price in each category.
-    brands : ndarray, (n_brands,)
-        Share of all lines.
-    item_factors : ndarray, (n_items, d)
-        Right singular vectors of who had what (PureSVD; Cremonesi, Koren & Turrin 2010), each shrunk by the share of it that is noise: one minus the
-        mean of the squares left out over its own (Tipping & Bishop 1999).
+    brands : ndarray of float64, (n_brands,)
+        Share of each brand in all order lines.
+    item_factors : ndarray of float32, (n_items, d)
+        Right singular vectors of the interaction matrix (PureSVD; Cremonesi, Koren & Turrin 2010). Each is scaled by
+        the square root of one minus its share of noise, which is the mean of the omitted squared singular values over
+        its own (Tipping & Bishop 1999).
     """
 
     shares: Floats
@@ -186,25 +184,33 @@ class MarketStatistics:
     def at(
         cls, train: TrainingSet, own: sparse.csr_matrix, item_attributes: ItemAttributes, floor: float, prior: float
     ) -> MarketStatistics:
-        """Learn from a training set, of which `own` are the decayed counts; nothing but its interactions is of a date."""
+        """Compute the statistics of a training set with decayed counts `own`.
+
+        Parameters
+        ----------
+        own : csr_matrix, (n_users, n_items)
+            Decayed counts of the training set.
+        floor : float
+            Smallest price ratio of a transition.
+        prior : float
+            Number of customers added to the denominator of the transitions.
+        """
         data, n_items = train.interactions, train.n_items
         leaves = max(int(item_attributes.leaf.max(initial=-1)) + 1, 1)
         inside = np.maximum(item_attributes.leaf, 0)
         item_customers = np.bincount(own.indices, minlength=n_items).astype(np.float64)
-        fading = [
+        decayed = [
             np.bincount(data.items, np.exp2(-data.age_days / half_life), n_items) for half_life in (84.0, 28.0, 14.0)
         ]
-        smoothed = [item_customers + 0.5, *(weights + 0.2 for weights in fading)]
+        smoothed = [item_customers + 0.5, *(weights + 0.2 for weights in decayed)]
         shares = np.column_stack(
             [np.log(weights / np.bincount(inside, weights, leaves)[inside]) for weights in smoothed]
         )
         priced = (item_attributes.leaf >= 0) & np.isfinite(item_attributes.price)
         number = np.bincount(item_attributes.leaf[priced], item_customers[priced], leaves)
         sums = np.bincount(item_attributes.leaf[priced], item_customers[priced] * item_attributes.price[priced], leaves)
-        brands = (
-            np.bincount(item_attributes.brand[data.items], minlength=int(item_attributes.brand.max(initial=0)) + 1)
-            + 1.0
-        )
+        n_brands = int(item_attributes.brand.max(initial=0)) + 1
+        brands = np.bincount(item_attributes.brand[data.items], minlength=n_brands) + 1.0
         transitions = _transitions(train, item_attributes, float(np.log(floor)), item_customers, prior)
         return cls(
             shares,
@@ -216,19 +222,19 @@ class MarketStatistics:
         )
 
     def user_factors(self, own: sparse.csr_matrix) -> NDArray[np.float32]:
-        """Where customers with these decayed counts (n, n_items) stand among the tastes, (n, d)."""
+        """Return the factors of users with these decayed counts (n, n_items), (n, d)."""
         found: NDArray[np.float32] = np.asarray(_unit(own, self.item_customers) @ self.item_factors, dtype=np.float32)
         return found
 
     @cached_property
     def norms(self) -> NDArray[np.float32]:
-        """Lengths of the items' tastes, > 0."""
+        """Norms of the item factors, > 0, (n_items,)."""
         found: NDArray[np.float32] = np.linalg.norm(self.item_factors, axis=1) + np.float32(1e-9)
         return found
 
 
 def _unit(own: sparse.csr_matrix, item_customers: Floats) -> sparse.csr_matrix:
-    """Damped counts, what everybody has counting less, as rows of length one."""
+    """Return log counts, divided by the root of the item's customers, as rows of norm 1."""
     values = np.log1p(own.data.astype(np.float64)) / np.sqrt(item_customers[own.indices] + 10.0)
     rows = np.repeat(np.arange(own.shape[0]), np.diff(own.indptr))
     norms = np.sqrt(np.bincount(rows, values**2, own.shape[0]))
@@ -245,7 +251,7 @@ def _item_factors(own: sparse.csr_matrix, item_customers: Floats) -> NDArray[np.
         _, strengths, right = np.linalg.svd(unit.toarray(), full_matrices=False)
         strengths, right = strengths[:kept], right[:kept]
     else:
-        _, strengths, right = svds(unit, k=kept, v0=np.ones(rank))  # a start of its own makes it the same every time
+        _, strengths, right = svds(unit, k=kept, v0=np.ones(rank))  # a fixed start vector makes the result reproducible
     noise = max(float((unit.data**2).sum() - (strengths**2).sum()), 0.0) / (rank - kept)
     shrunk = np.clip(1.0 - noise / np.maximum(strengths**2, 1e-12), 0.0, 1.0)
     return np.ascontiguousarray((right * np.sqrt(shrunk)[:, None]).T, dtype=np.float32)
@@ -254,14 +260,11 @@ def _item_factors(own: sparse.csr_matrix, item_customers: Floats) -> NDArray[np.
 def _transitions(
     train: TrainingSet, item_attributes: ItemAttributes, step: float, item_customers: Floats, prior: float
 ) -> sparse.csr_matrix:
-    """See `MarketStatistics.transitions`."""
+    """Compute `MarketStatistics.transitions`; `step` is the smallest difference of the log prices."""
     data, n_items = train.interactions, train.n_items
     kept = (item_attributes.leaf[data.items] >= 0) & np.isfinite(item_attributes.price[data.items])
-    users, items, days = (
-        data.users[kept].astype(np.int64),
-        data.items[kept].astype(np.int64),
-        -np.floor(data.age_days[kept]),
-    )
+    users, items = data.users[kept].astype(np.int64), data.items[kept].astype(np.int64)
+    days = -np.floor(data.age_days[kept])
     order = np.lexsort((days, items, users))
     users, items, days = users[order], items[order], days[order]
     first = np.ones(len(users), dtype=bool)
@@ -271,9 +274,8 @@ def _transitions(
     users, items, days = users[place], items[place], days[place]
     group = users * (np.int64(item_attributes.leaf.max(initial=0)) + 1) + item_attributes.leaf[items]
     found_low, found_high, price = [np.empty(0, np.int64)], [np.empty(0, np.int64)], item_attributes.price[items]
-    later = (
-        np.searchsorted(group, group, side="right") - np.arange(len(group)) - 1
-    )  # how many of the same customer and category follow
+    # number of later entries of the same customer and category
+    later = np.searchsorted(group, group, side="right") - np.arange(len(group)) - 1
     earlier, apart = np.flatnonzero(later >= 1), 1
     while len(earlier):
         up = (days[earlier + apart] > days[earlier]) & (price[earlier + apart] >= price[earlier] + step)
@@ -289,13 +291,13 @@ def _transitions(
 
 
 def _codes(names: NDArray[Any]) -> Ints:
-    """Numbers for names, 0 for none."""
+    """Return codes of names; 0 for ''."""
     distinct, codes = np.unique(names.astype(np.str_), return_inverse=True)
     return codes.astype(np.int64) + int(len(distinct) > 0 and str(distinct[0]) != "")
 
 
 def usual_items(own: sparse.csr_matrix, leaf: Ints) -> tuple[Ints, Ints]:
-    """Of each row and category with any weight the row and the item with the greatest weight; equal ones go to the lower item."""
+    """Return the item with the largest weight of each row and category, as (rows, items); ties go to the lower item."""
     rows = np.repeat(np.arange(own.shape[0], dtype=np.int64), np.diff(own.indptr))
     items = own.indices.astype(np.int64)
     kept = leaf[items] >= 0
@@ -310,7 +312,7 @@ def usual_items(own: sparse.csr_matrix, leaf: Ints) -> tuple[Ints, Ints]:
 def price_limits(
     own: sparse.csr_matrix, item_attributes: ItemAttributes, market: MarketStatistics, quantile: float
 ) -> Floats:
-    """How far above the middle of a category each row's prices go, as a log ratio: a weighted quantile of what was bought, (n,); 0 for nothing."""
+    """Return a weighted quantile of each customer's log price ratios to the category means, (n,); 0 by default."""
     rows = np.repeat(np.arange(own.shape[0], dtype=np.int64), np.diff(own.indptr))
     items = own.indices.astype(np.int64)
     kept = (item_attributes.leaf[items] >= 0) & np.isfinite(item_attributes.price[items])
@@ -324,5 +326,5 @@ def price_limits(
     reached = running - before >= quantile * total[rows] * (1.0 - 1e-12)
     limits = np.zeros(own.shape[0])
     places = np.flatnonzero(reached)[::-1]
-    limits[rows[places]] = above[places]  # the first that reaches it is written last
+    limits[rows[places]] = above[places]  # the order is reversed, so the first entry that reaches the quantile remains
     return limits

@@ -1,9 +1,8 @@
-"""A better or larger one of what is bought: dearer items of the same category, within what the customer is used to paying."""
+"""Upgrades: better or larger items of the same category, more expensive but within the price range of the customer."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import ClassVar
 
 import numpy as np
@@ -26,6 +25,7 @@ from models.recommend.base import (
     values_at,
 )
 from models.recommend.choice_models import fit_conditional_logit
+from models.recommend.upgrade.candidate_sets import CandidateSets, brand_lift, entries_at, has_entry
 from models.recommend.upgrade.item_attributes import (
     Floats,
     Ints,
@@ -35,8 +35,8 @@ from models.recommend.upgrade.item_attributes import (
     usual_items,
 )
 
-LARGER = 1.1  # of size, and of the price of a unit of size that a larger one may cost
-BLOCK = 200_000  # candidates whose tastes are compared at a time
+LARGER = 1.1  # smallest size ratio of a larger item, and its largest ratio of the price per unit of size
+BLOCK = 200_000  # candidates whose factors are compared at a time
 ITEM_ATTRIBUTE_KEYS = ("leaf", "price", "size", "measure", "brand", "maker")
 # saved name → attribute
 MARKET_KEYS = {
@@ -61,63 +61,53 @@ COLUMNS = (
     "size apart",
     "same size",
     "size known",
-    "taste",
-    "like the usual",
+    "user similarity",
+    "usual item similarity",
 )
-PRIOR = tuple(
-    float(name in ("popularity", "transition")) for name in COLUMNS
-)  # what a shop too small to learn from ranks by
-
-
-@dataclass(frozen=True)
-class CandidateSets:
-    """Candidates: a set for each customer and category, and the dearer items in it.
-
-    Attributes
-    ----------
-    rows, usual : ndarray of int64, (s,)
-        Of each set the row of the query, and the item its items are better than.
-    of, items : ndarray of int64, (c,)
-        Of each candidate its set (rising) and the item.
-    limits : ndarray of float64, (n,)
-        `price_limits` of each row of the query.
-    """
-
-    rows: Ints
-    usual: Ints
-    of: Ints
-    items: Ints
-    limits: Floats
-
-    def of_sets(self, kept: NDArray[np.bool_]) -> CandidateSets:
-        """Only these sets (s,)."""
-        number = np.cumsum(kept) - 1
-        mine = kept[self.of]
-        return CandidateSets(self.rows[kept], self.usual[kept], number[self.of[mine]], self.items[mine], self.limits)
+# prior of the weights, used as they are if there are too few data
+PRIOR = tuple(float(name in ("popularity", "transition")) for name in COLUMNS)
 
 
 class UpgradeRecommender(Recommender):
-    """A better or larger one: items of a category the customer buys from (to its last level), dearer than their usual one, never had.
+    """Ranks better or larger items: not bought yet, of a category of the customer, more expensive than the usual item.
 
-    The usual item of a category is the one bought most (decayed by `half_life_days`), or the item given with the query. A candidate costs at least `floor`
-    times as much for what is sold as one, and stays in the customer's price band: at most the greater of `least_band` times the usual item's price and
-    the `band_quantile` of the ratio to the category's mean price that the customer paid anywhere, and at most `most_band` times the usual one. Where a size is
-    known (``package_size`` and the like) a larger pack at about the same price for a unit of size counts as larger, the others as better.
+    Categories are full category paths. The usual item of a category is the one bought most (decayed by
+    `half_life_days`), or the query item. The price of a candidate is at least `floor` times that of the usual item and
+    within the price band of the customer. The upper limit of the band is the larger of `least_band` times the price of
+    the usual item and the mean price of the category times the `band_quantile` of the customer's price ratios to
+    category means; it is at most `most_band` times the price of the usual item. If sizes are known (``package_size``
+    and similar attributes), a larger pack at a similar price per unit of size is "larger"; other candidates are
+    "better".
 
-    Which of them is taken is a conditional logit (McFadden 1974) over an item's share of its category's customers ever and lately, trade-ups seen
-    from the customer's items to it (smoothed by its share), the step in price, the customer's price level, brand, maker, size, and how near it is to
-    what the customer buys and to the usual item (PureSVD; Cremonesi, Koren & Turrin 2010). Its weights
-    are learnt from rewound data, `snapshots` × `learn_days` before `as_of`, and pulled towards trade-ups smoothed by popularity alone. Over several categories
-    the score adds how often the customer buys from each, and how often who buys from it trades up.
+    A conditional logit (McFadden 1974) predicts the choice among the candidates. Its features are the share of the item
+    in the customers of its category, overall and recently; observed transitions from the customer's items to it,
+    smoothed by its share; the price step; the price level of the customer; brand, manufacturer and size; and the
+    similarity to the customer's purchases and to the usual item (PureSVD; Cremonesi, Koren & Turrin 2010). The weights
+    are learnt at `snapshots` earlier cutoffs, `learn_days` apart, and shrunk towards smoothed transitions alone. Across
+    categories, the score adds the log of the customer's purchases in the category and of the trade-up rate of its
+    customers.
 
-    Where no prices are known there are no candidates, and the list is empty; so is that of a customer who buys the dearest already.
+    Without prices there are no candidates, and the list is empty; it is also empty for a customer who already buys the
+    most expensive items.
 
     Parameters
     ----------
-    by : {"learnt", "popularity"}
-        "popularity" ranks the same candidates by customers: the baseline.
+    half_life_days : float or None
+        Half-life of a purchase in days; None for no decay.
+    floor : float
+        Smallest price ratio of a candidate to the usual item.
+    least_band, most_band, band_quantile : float
+        Price band, as above.
     prior : float
-        Customers' worth of popularity that trade-ups from an item are smoothed with.
+        Weight, in customers, of the popularity that smooths the transitions from an item.
+    learn_days : int
+        Length of the label period after each earlier cutoff in days.
+    snapshots : int
+        Number of earlier cutoffs.
+    ridge : float
+        Strength of the shrinkage of the weights.
+    by : {"learnt", "popularity"}
+        "popularity" ranks the same candidates by their number of customers, as a baseline.
     """
 
     name: ClassVar[str] = "upgrade"
@@ -155,7 +145,7 @@ class UpgradeRecommender(Recommender):
         self.market_ = MarketStatistics.at(train, self.counts_, self.item_attributes_, self.floor, self.prior)
 
     def _fit_weights(self, train: TrainingSet) -> tuple[Floats, Floats]:
-        """Weights of `COLUMNS`, and of each category the log share of its customers who trade up in `learn_days`."""
+        """Fit the weights of `COLUMNS`, and the log trade-up rate of each category's customers in `learn_days`."""
         leaves = max(int(self.item_attributes_.leaf.max(initial=-1)) + 1, 1)
         columns, sets, chosen, start = [], [], [], 0
         eligible, up = np.zeros(leaves), np.zeros(leaves)
@@ -171,27 +161,29 @@ class UpgradeRecommender(Recommender):
             candidate_sets = self._candidate_sets(own, rows, usual, market)
             bought = np.unique(data.users[window].astype(np.int64) * train.n_items + data.items[window])
             purchased = np.isin(candidate_sets.rows[candidate_sets.of] * train.n_items + candidate_sets.items, bought)
-            climbed = np.bincount(candidate_sets.of, purchased, len(candidate_sets.rows)) > 0
+            traded_up = np.bincount(candidate_sets.of, purchased, len(candidate_sets.rows)) > 0
             eligible += np.bincount(self.item_attributes_.leaf[candidate_sets.usual], minlength=leaves)
-            up += np.bincount(self.item_attributes_.leaf[candidate_sets.usual], climbed, leaves)
-            learnt = candidate_sets.of_sets(climbed)
-            columns.append(self._columns(own, learnt, market))
-            sets.append(learnt.of + start)
-            chosen.append(purchased[climbed[candidate_sets.of]])
-            start += len(learnt.rows)
+            up += np.bincount(self.item_attributes_.leaf[candidate_sets.usual], traded_up, leaves)
+            with_choice = candidate_sets.of_sets(traded_up)
+            columns.append(self._columns(own, with_choice, market))
+            sets.append(with_choice.of + start)
+            chosen.append(purchased[traded_up[candidate_sets.of]])
+            start += len(with_choice.rows)
         prior = np.array(PRIOR)
         overall = (up.sum() + 1.0) / (eligible.sum() + 10.0)
-        climb = np.log((up + 10.0 * overall) / (eligible + 10.0))
+        trade_up_rate = np.log((up + 10.0 * overall) / (eligible + 10.0))
         if self.by != "learnt" or not start:
-            return prior, climb
-        return fit_conditional_logit(
-            np.concatenate(columns), np.concatenate(sets), np.concatenate(chosen), prior, self.ridge
-        ), climb
+            return prior, trade_up_rate
+        examples = np.concatenate(columns), np.concatenate(sets), np.concatenate(chosen)
+        return fit_conditional_logit(*examples, prior, self.ridge), trade_up_rate
 
     def _candidate_sets(
         self, own: sparse.csr_matrix, rows: Ints, usual: Ints, market: MarketStatistics
     ) -> CandidateSets:
-        """What is dearer than the usual items of these rows of `own` (sorted indices), within the band and not had."""
+        """Find the items above the price of the usual items, within the price band and not bought yet.
+
+        The indices of `own` must be sorted.
+        """
         item_attributes = self.item_attributes_
         priced = np.isfinite(item_attributes.price[usual])
         rows, usual = rows[priced], usual[priced]
@@ -199,9 +191,8 @@ class UpgradeRecommender(Recommender):
         leaf = item_attributes.leaf[usual]
         lengths = bounds[leaf + 1] - bounds[leaf]
         of = np.repeat(np.arange(len(rows)), lengths)
-        candidates = items[
-            np.repeat(bounds[leaf] - np.cumsum(lengths) + lengths, lengths) + np.arange(int(lengths.sum()))
-        ]
+        offsets = np.repeat(bounds[leaf] - np.cumsum(lengths) + lengths, lengths)
+        candidates = items[offsets + np.arange(int(lengths.sum()))]
         base = item_attributes.price[usual]
         limits = price_limits(own, item_attributes, market, self.band_quantile)
         top = np.maximum(base + np.log(self.least_band), market.mean_log_price[leaf] + limits[rows])
@@ -209,37 +200,32 @@ class UpgradeRecommender(Recommender):
         price = item_attributes.price[candidates]
         kept = (price >= base[of] + np.log(self.floor) - 1e-9) & (price <= top[of])
         of, candidates = of[kept], candidates[kept]
-        purchased = _has_entry(own, rows[of], candidates)
+        purchased = has_entry(own, rows[of], candidates)
         of, candidates = of[~purchased], candidates[~purchased]
         return CandidateSets(rows, usual, of, candidates, limits)
 
     def _columns(self, own: sparse.csr_matrix, candidate_sets: CandidateSets, market: MarketStatistics) -> Floats:
-        """`COLUMNS` of each candidate, (c, len(COLUMNS))."""
-        item_attributes, rows, usual, of, items = (
-            self.item_attributes_,
-            candidate_sets.rows,
-            candidate_sets.usual,
-            candidate_sets.of,
-            candidate_sets.items,
-        )
+        """Compute `COLUMNS` of each candidate, (c, len(COLUMNS))."""
+        item_attributes, rows, usual = self.item_attributes_, candidate_sets.rows, candidate_sets.usual
+        of, items = candidate_sets.of, candidate_sets.items
         given, row = usual[of], rows[of]
-        # trade-ups from all of the customer's items of the category, by what each is of it; the usual one where there are none
+        # transitions from all of the customer's items of the category, weighted by their share of its purchases;
+        # the tiny weight of the usual item matters only if there are none
         together = (own + sparse.csr_matrix((np.full(len(rows), 1e-6), (rows, usual)), shape=own.shape)).tocsr()
         entries = np.repeat(np.arange(own.shape[0], dtype=np.int64), np.diff(together.indptr))
         leaves = np.int64(item_attributes.leaf.max(initial=0)) + 2
         keys, place = np.unique(entries * leaves + item_attributes.leaf[together.indices], return_inverse=True)
         of_leaf = np.bincount(place, together.data, len(keys))
         part = sparse.csr_matrix((together.data / of_leaf[place], together.indices, together.indptr), shape=own.shape)
-        left = np.bincount(
-            place, part.data * self.prior / (market.item_customers[together.indices] + self.prior), len(keys)
-        )
-        moved = _values(sparse.csr_matrix(part @ market.transitions), row, items)
+        prior_share = self.prior / (market.item_customers[together.indices] + self.prior)
+        left = np.bincount(place, part.data * prior_share, len(keys))
+        moved = entries_at(sparse.csr_matrix(part @ market.transitions), row, items)
         smoothing = left[np.searchsorted(keys, row * leaves + item_attributes.leaf[items])]
         shares = market.shares[items]
         step = item_attributes.price[items] - item_attributes.price[given]
         larger = item_attributes.log_size_ratio(items, given)
         known, apart = np.isfinite(larger), np.abs(np.nan_to_num(larger))
-        taste, alike = self._taste_similarity(own, candidate_sets, market)
+        to_user, to_usual = self._factor_similarity(own, candidate_sets, market)
         return np.column_stack(
             [
                 shares[:, 0],
@@ -248,41 +234,40 @@ class UpgradeRecommender(Recommender):
                 step,
                 step**2,
                 step * candidate_sets.limits[row],
-                _brand_lift(own, row, item_attributes.brand[items], item_attributes, market),
+                brand_lift(own, row, item_attributes.brand[items], item_attributes, market),
                 (item_attributes.maker[items] > 0) & (item_attributes.maker[items] == item_attributes.maker[given]),
                 np.nan_to_num(larger),
                 apart,
                 known & (apart < 0.02),
                 known,
-                taste,
-                alike,
+                to_user,
+                to_usual,
             ]
         )
 
-    def _taste_similarity(
+    def _factor_similarity(
         self, own: sparse.csr_matrix, candidate_sets: CandidateSets, market: MarketStatistics
     ) -> tuple[Floats, Floats]:
-        """How near each candidate is to the customer's taste, and to what they usually buy."""
+        """Return the similarity of each candidate to the user factors and to the usual item, (c,) each."""
         mine, norms = market.user_factors(own), market.norms
-        taste, alike = np.zeros(len(candidate_sets.of)), np.zeros(len(candidate_sets.of))
+        to_user, to_usual = np.zeros(len(candidate_sets.of)), np.zeros(len(candidate_sets.of))
         for start in range(0, len(candidate_sets.of), BLOCK):
             part = slice(start, start + BLOCK)
             items, sets = candidate_sets.items[part], candidate_sets.of[part]
             usual, theirs = candidate_sets.usual[sets], market.item_factors[items]
-            taste[part] = 20.0 * np.einsum("ij,ij->i", mine[candidate_sets.rows[sets]], theirs)
-            alike[part] = np.einsum("ij,ij->i", market.item_factors[usual], theirs) / (norms[usual] * norms[items])
-        return taste, alike
+            to_user[part] = 20.0 * np.einsum("ij,ij->i", mine[candidate_sets.rows[sets]], theirs)
+            to_usual[part] = np.einsum("ij,ij->i", market.item_factors[usual], theirs) / (norms[usual] * norms[items])
+        return to_user, to_usual
 
     def _base_items(self, query: Query) -> tuple[sparse.csr_matrix, Ints, Ints]:
-        """Each user's own weights, and the rows and usual (or given) items of the sets asked about."""
+        """Return the decayed counts of the users, and the rows and base items (usual or query items) of their sets."""
         own = fold_in(self.counts_, query, self.half_life_days)
         rows, usual = usual_items(own, self.item_attributes_.leaf)
         if query.items is None or not (lengths := np.array([len(items) for items in query.items])).any():
             return own, rows, usual
         given = np.concatenate(query.items).astype(np.int64)
-        price = (
-            np.nan_to_num(np.exp(self.item_attributes_.price[given]), nan=0.0) + 1e-6
-        )  # of two of a category better than the dearer one
+        # with prices as weights, the base item of a category is its most expensive query item
+        price = np.nan_to_num(np.exp(self.item_attributes_.price[given]), nan=0.0) + 1e-6
         basket = sparse.csr_matrix((price, (np.repeat(np.arange(len(query)), lengths), given)), shape=own.shape)
         of_basket, wanted = usual_items(basket, self.item_attributes_.leaf)
         free = lengths[rows] == 0
@@ -291,22 +276,19 @@ class UpgradeRecommender(Recommender):
         return own, rows[order], usual[order]
 
     def _candidates(self, query: Query) -> tuple[sparse.csr_matrix, CandidateSets]:
-        """Log chances of the candidates as a matrix (n, n_items), and what they are of."""
+        """Return the log probabilities of the candidates as a matrix, (n, n_items), and the candidate sets."""
         own, rows, usual = self._base_items(query)
         candidate_sets = self._candidate_sets(own, rows, usual, self.market_)
-        if self.by == "learnt":  # the same to the last bit for one candidate as among many
+        if self.by == "learnt":  # adding column by column makes the score of a candidate independent of the batch
             columns = self._columns(own, candidate_sets, self.market_)
             score = np.sum([weight * column for weight, column in zip(self.weights_, columns.T, strict=True)], axis=0)
         else:
             score = self.market_.shares[candidate_sets.items, 0]
         top = np.full(len(candidate_sets.rows), -np.inf)
         np.maximum.at(top, candidate_sets.of, score)
-        raised = np.exp(score - top[candidate_sets.of])
-        chance = (
-            score
-            - top[candidate_sets.of]
-            - np.log(np.bincount(candidate_sets.of, raised, len(candidate_sets.rows))[candidate_sets.of])
-        )
+        relative = score - top[candidate_sets.of]
+        sums = np.bincount(candidate_sets.of, np.exp(relative), len(candidate_sets.rows))
+        log_probability = relative - np.log(sums[candidate_sets.of])
         entries = np.repeat(np.arange(own.shape[0], dtype=np.int64), np.diff(own.indptr))
         leaf = self.item_attributes_.leaf
         leaves = np.int64(leaf.max(initial=0)) + 2
@@ -316,22 +298,16 @@ class UpgradeRecommender(Recommender):
         at = np.searchsorted(keys, wanted)
         known = at < len(keys)
         known[known] = keys[at[known]] == wanted[known]
-        often = (
-            np.log(np.where(known, amounts[np.where(known, at, -1)], 0.0) + 0.1)
-            + self.trade_up_rate_[leaf[candidate_sets.usual]]
-        )
-        total = (chance + often[candidate_sets.of]).astype(np.float32)
-        made = sparse.csr_matrix(
-            (total, (candidate_sets.rows[candidate_sets.of], candidate_sets.items)), shape=own.shape
-        )
-        made.sort_indices()
-        return made, candidate_sets
+        purchases = np.where(known, amounts[np.where(known, at, -1)], 0.0)
+        of_set = np.log(purchases + 0.1) + self.trade_up_rate_[leaf[candidate_sets.usual]]
+        total = (log_probability + of_set[candidate_sets.of]).astype(np.float32)
+        cells = candidate_sets.rows[candidate_sets.of], candidate_sets.items
+        scores = sparse.csr_matrix((total, cells), shape=own.shape)
+        scores.sort_indices()
+        return scores, candidate_sets
 
     def _evidence(self, query: Query, item: int) -> Evidence | None:
-        """What an item is better than: ``instead_of`` (the usual item of its category), ``price_ratio``, ``better`` ("larger" or "better").
-
-        None where it is no upgrade for this customer.
-        """
+        """Return the `comparison` with the usual item of the category, or None if the item is not an upgrade of it."""
         own, rows, usual = self._base_items(Query(query.users))
         here = self.item_attributes_.leaf[usual] == self.item_attributes_.leaf[item]
         candidate_sets = self._candidate_sets(own, rows[here], usual[here], self.market_)
@@ -341,12 +317,16 @@ class UpgradeRecommender(Recommender):
         return self.comparison(int(candidate_sets.usual[candidate_sets.of[place[0]]]), item)
 
     def comparison(self, usual: int, item: int) -> Evidence:
-        """How an item compares with another: ``instead_of``, ``price_ratio``, ``better`` and, where sizes compare, ``size_ratio``."""
-        one, other = np.array([item]), np.array([usual])
-        larger, step = (
-            float(self.item_attributes_.log_size_ratio(one, other)[0]),
-            float(self.item_attributes_.price[item] - self.item_attributes_.price[usual]),
-        )
+        """Compare an item with the usual one.
+
+        Returns
+        -------
+        Evidence
+            ``instead_of``, ``price_ratio``, ``better`` ("larger" or "better") and, if the sizes are comparable,
+            ``size_ratio``.
+        """
+        larger = float(self.item_attributes_.log_size_ratio(np.array([item]), np.array([usual]))[0])
+        step = float(self.item_attributes_.price[item] - self.item_attributes_.price[usual])
         kind = "larger" if larger >= np.log(LARGER) and step - larger <= np.log(LARGER) else "better"
         facts: Evidence = {"instead_of": usual, "price_ratio": float(np.exp(step)), "better": kind}
         return {**facts, "size_ratio": float(np.exp(larger))} if np.isfinite(larger) else facts
@@ -381,30 +361,3 @@ class UpgradeRecommender(Recommender):
             **{name: state[f"market_{key}"] for key, name in MARKET_KEYS.items()},
         )
         self.by_leaf_ = self.item_attributes_.by_leaf()
-
-
-def _values(matrix: sparse.csr_matrix, rows: Ints, columns: Ints) -> Floats:
-    """The entries of a matrix at pairs, 0 where there is none, (m,)."""
-    matrix.sort_indices()
-    if not matrix.nnz or not len(rows):
-        return np.zeros(len(rows))
-    width = np.int64(matrix.shape[1])
-    held = np.repeat(np.arange(matrix.shape[0], dtype=np.int64), np.diff(matrix.indptr)) * width + matrix.indices
-    wanted = rows * width + columns
-    place = np.minimum(np.searchsorted(held, wanted), len(held) - 1)
-    return np.where(held[place] == wanted, matrix.data[place], 0.0).astype(np.float64)
-
-
-def _has_entry(matrix: sparse.csr_matrix, rows: Ints, columns: Ints) -> NDArray[np.bool_]:
-    ones = sparse.csr_matrix((np.ones(matrix.nnz), matrix.indices, matrix.indptr), shape=matrix.shape)
-    return _values(ones, rows, columns) > 0
-
-
-def _brand_lift(
-    own: sparse.csr_matrix, rows: Ints, brands: Ints, item_attributes: ItemAttributes, market: MarketStatistics
-) -> Floats:
-    """Log-lift of a brand among what a customer buys, smoothed by five lines of everybody, (c,)."""
-    bought = _values(sparse.csr_matrix(own @ item_attributes.brands), rows, brands)
-    lines = np.asarray(own.sum(axis=1), dtype=np.float64).ravel()[rows]
-    found: Floats = np.log((bought + 5.0 * market.brands[brands]) / (lines + 5.0) / market.brands[brands])
-    return found

@@ -65,5 +65,5 @@ def test_nothing_is_declared_by_default(shop):
         lambda: model.score_unseen(0, [{}]),
         lambda: model.similar_to({}, 1),
     ):
-        with pytest.raises(UsageError, match="by_position does not support"):
+        with pytest.raises(UsageError, match="'by_position' does not support"):
             call()

@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 
 from features.interactions import Interactions, TrainingSet
 from models.recommend.base import Query
-from models.recommend.complement import Baskets, ComplementRecommender
+from models.recommend.baskets import Baskets
+from models.recommend.complement import ComplementRecommender
 
 BANANA, PASTA, SAUCE, BEER, CRISPS, RARE = range(6)
 

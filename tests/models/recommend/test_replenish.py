@@ -337,7 +337,7 @@ def test_what_is_learnt_is_of_before(shop):
 
 
 def test_without_times_nothing_is_due():
-    with pytest.raises(DataError, match="nothing is ever due"):
+    with pytest.raises(DataError, match="needs purchase times"):
         ReplenishRecommender().fit(TrainingSet.from_arrays(np.array([0, 1]), np.array([0, 0]), n_users=2, n_items=1))
 
 

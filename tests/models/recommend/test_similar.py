@@ -185,7 +185,7 @@ def test_a_description_that_cannot_be(dairy, attributes):
 
 
 def test_wrong_parameters(dairy):
-    with pytest.raises(UsageError, match="likeness"):
+    with pytest.raises(UsageError, match="kind of features"):
         SimilarRecommender(uses=("price",)).fit(dairy)
     with pytest.raises(UsageError, match="vectors"):
         SimilarRecommender(behaviour="word2vec").fit(dairy)
