@@ -78,6 +78,7 @@ COMPARISONS: Mapping[str, Callable[[Any, Any], Any]] = {
 }
 TIME_COLUMNS = ("hour", "weekday", "day", "week")  # made of `ts`, in UTC; never null where there is one
 SESSION_GAP_SECONDS = 1_800  # a visit ends after half an hour without an event
+SESSION_SEPARATOR = "\x1f"  # between the source, the customer's id there and the number in a `session_id`
 WEIGHT_DIGITS = 6  # weights are compared rounded: equal sums of floats added in another order must stay equal
 # rows of a view in time: what happened later comes later; the last columns only break ties
 SORT_KEYS = {
