@@ -73,6 +73,7 @@ COMPARISONS: Mapping[str, Callable[[Any, Any], Any]] = {
 }
 TIME_COLUMNS = ("hour", "weekday", "day", "week")  # derived from `ts`, in UTC; never null if `ts` is not
 SESSION_GAP_SECONDS = 1_800  # a session ends after half an hour without an event
+SESSION_SEPARATOR = "\x1f"  # between the source, the customer's id there and the number in a `session_id`
 WEIGHT_DIGITS = 6  # weights are rounded before comparison, because the order of summation changes floats
 # sort order of the rows of each view: by time, the other columns only break ties
 SORT_KEYS = {

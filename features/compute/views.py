@@ -18,6 +18,7 @@ from ibis import _
 
 from features.compute.algebra import (
     SESSION_GAP_SECONDS,
+    SESSION_SEPARATOR,
     SORT_KEYS,
     TIME_AGGREGATES,
     TIME_COLUMNS,
@@ -273,8 +274,8 @@ def with_sessions(t: ir.Table) -> ir.Table:
     gap_seconds = t.ts.epoch_seconds() - t.ts.epoch_seconds().lag().over(**record)
     t = t.mutate(starts=ibis.ifelse(gap_seconds.isnull() | (gap_seconds > SESSION_GAP_SECONDS), 1, 0))
     number = t.starts.sum().over(rows=(None, 0), **record)
-    made = t.source_user_id + "\x1f" + number.cast("string")
-    return t.mutate(session_id=t.source + "\x1f" + ibis.coalesce(t.session_id, made)).drop("starts", "own")
+    made = t.source_user_id + SESSION_SEPARATOR + number.cast("string")
+    return t.mutate(session_id=t.source + SESSION_SEPARATOR + ibis.coalesce(t.session_id, made)).drop("starts", "own")
 
 
 def with_calendar(t: ir.Table) -> ir.Table:

@@ -13,11 +13,18 @@ import pyarrow.compute as pc
 from ibis import _
 from numpy.typing import NDArray
 
-from features.compute.algebra import SORT_KEYS, TIME_COLUMNS, WEIGHT_DIGITS, Feature
+from features.compute.algebra import (
+    SESSION_GAP_SECONDS,
+    SESSION_SEPARATOR,
+    SORT_KEYS,
+    TIME_COLUMNS,
+    WEIGHT_DIGITS,
+    Feature,
+)
 from features.compute.builder import Builder
 from features.compute.compile_ibis import all_of, compile_features, row_filter
 from features.compute.online.plan import NULL_TEXT, OnlinePlan
-from features.compute.online.state import MISSING, Array, OnlineState, Ragged, microseconds
+from features.compute.online.state import MISSING, OLD_SESSIONS, Array, OnlineState, Ragged, microseconds
 from features.compute.views import Views, first_part, timestamp
 from features.id_map import IdMap
 from qianmian.times import MICROSECONDS_PER_SECOND, SECONDS_PER_DAY
@@ -71,6 +78,8 @@ def build_state(builder: Builder, as_of: datetime, features: Sequence[Feature] |
         if partial.kind == "values" and partial.covers_old_rows
     }
     tails = {view: _tail_rows(plan, views, view, tail_start, one_ids, codes) for view in plan.views}
+    if any(plan.partials[number].column == "session_id" for number in counts):
+        tails[OLD_SESSIONS] = _old_sessions(old, tail_start, one_ids, codes)
     profile = (
         compile_features([feature for feature in kept if feature.view == "profiles"], views)
         .order_by("one_id")
@@ -177,6 +186,25 @@ def _tail_rows(
     for name in sorted(columns):
         made[name] = (_moments(rows[name]) if name == "ts" else _column(rows[name], name, codes))[kept]
     return Ragged(offsets, made, rows.select(sorted(keys)).filter(pa.array(kept)))
+
+
+def _old_sessions(old: ViewsBeforeTail, tail_start: datetime, one_ids: NDArray[np.str_], codes: _Codes) -> Ragged:
+    """The sessions before the tail that a newer row may belong to.
+
+    One that its source named can go on at any time; any other one only within the gap after its last row.
+    """
+    t = old["events"]
+    t = t.mutate(named=~t.session_id.startswith(t.source + SESSION_SEPARATOR + t.source_user_id + SESSION_SEPARATOR))
+    sessions = t.group_by(["one_id", "session_id"]).aggregate(ts=t.ts.max(), named=t.named.any())
+    running = sessions.ts >= timestamp(tail_start - timedelta(seconds=SESSION_GAP_SECONDS))
+    rows = sessions.filter(sessions.named | running).order_by(["one_id", "ts", "session_id"]).to_pyarrow()
+    offsets, kept = _offsets(rows, one_ids)
+    columns: dict[str, Array] = {
+        "ts": _moments(rows["ts"]),
+        "session_id": _column(rows["session_id"], "session_id", codes),
+    }
+    columns = {name: values[kept] for name, values in columns.items()}
+    return Ragged(offsets, columns, rows.select(["session_id"]).filter(pa.array(kept)))
 
 
 def _offsets(rows: pa.Table, one_ids: NDArray[np.str_]) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:

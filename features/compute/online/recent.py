@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from datetime import datetime
+from itertools import count
 from typing import Any
 
 import numpy as np
@@ -15,11 +16,12 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from features.compute.algebra import SESSION_GAP_SECONDS, SORT_KEYS
-from features.compute.online.state import MISSING, Array, CustomerState, OnlineState, microseconds
+from features.compute.algebra import SESSION_GAP_SECONDS, SESSION_SEPARATOR, SORT_KEYS
+from features.compute.online.state import MISSING, OLD_SESSIONS, Array, CustomerState, OnlineState, microseconds
 from qianmian.times import MICROSECONDS_PER_SECOND, SECONDS_PER_DAY
 
 FIRST_NEW_SESSION = 2**30  # codes of new sessions are larger than all codes of the state
+SESSION_GAP = SESSION_GAP_SECONDS * MICROSECONDS_PER_SECOND
 VIEW_OF = {("transactions", "paid"): "lines", ("transactions", "refunded"): "refunds"}
 TIE_BREAKERS = {view: columns[1:] for view, columns in SORT_KEYS.items()}  # order of rows with the same time
 NewRows = Mapping[str, Sequence[Mapping[str, Any]]]
@@ -102,12 +104,14 @@ def _merge_rows(customer: CustomerState, view: str, new: list[dict[str, Any]]) -
     """The tail of a view merged with new rows, ordered by time."""
     state, tail, keys = customer.state, customer.tails[view], customer.keys(view)
     new = _drop_duplicates(view, new, keys, tail["ts"])
+    if not new:
+        return dict(tail)
     for row in new:
         _add_item_attributes(state, view, row)
     tie_breakers = TIE_BREAKERS[view]
     new.sort(key=lambda row: _sort_key(row["ts"], row, tie_breakers))
     order: list[int] | None = None
-    if new and len(tail["ts"]) and new[0]["ts"] <= tail["ts"][-1]:  # rows that arrived late
+    if len(tail["ts"]) and new[0]["ts"] <= tail["ts"][-1]:  # rows that arrived late
         rows = [*zip(tail["ts"].tolist(), keys.to_pylist(), strict=True), *((row["ts"], row) for row in new)]
         order = sorted(range(len(rows)), key=lambda at: _sort_key(*rows[at], tie_breakers))
     columns = {
@@ -116,9 +120,7 @@ def _merge_rows(customer: CustomerState, view: str, new: list[dict[str, Any]]) -
         if name != "session_id"
     }
     if "session_id" in tail:
-        columns["session_id"] = (
-            _extend_sessions(tail, keys, new) if order is None else _rebuild_sessions(tail, keys.to_pylist(), new)
-        )
+        columns["session_id"] = _session_codes(customer, new, order)
     return columns if order is None else {name: values[order] for name, values in columns.items()}
 
 
@@ -151,76 +153,63 @@ def _encoded(state: OnlineState, name: str, dtype: Any, rows: Sequence[Mapping[s
     return np.asarray([np.nan if row.get(name) is None else float(row[name]) for row in rows], dtype=np.float64)
 
 
-def _extend_sessions(tail: Mapping[str, Array], keys: pa.Table, new: list[dict[str, Any]]) -> Array:
-    """Session codes of the tail and of new rows after it; a new row continues a session or begins one."""
-    ts, codes = tail["ts"], tail["session_id"]
-    next_session = FIRST_NEW_SESSION
-    known: dict[str, int] = {}
-    # record → time and session of its last event without a session id of the source
-    running: dict[tuple[str, str], tuple[int, int]] = {}
-    if new and len(ts):
-        recent_start = int(np.searchsorted(ts, new[0]["ts"] - (SESSION_GAP_SECONDS + 1) * MICROSECONDS_PER_SECOND))
-        for moment, code, row in zip(
-            ts[recent_start:].tolist(), codes[recent_start:].tolist(), keys.slice(recent_start).to_pylist(), strict=True
-        ):
-            if row["session_id"].startswith(_prefix(row)):
-                running[row["source"], row["source_user_id"]] = (moment, code)
-    made = np.empty(len(new), dtype=np.int32)
-    for at, row in enumerate(new):
-        record = (row["source"], row["source_user_id"])
-        if row.get("session_id") is not None:
-            text = f"{row['source']}\x1f{row['session_id']}"
-            if text not in known:
-                found = pc.index(keys["session_id"], text).as_py() if keys.num_rows else -1
-                known[text] = int(codes[found]) if found >= 0 else (next_session := next_session + 1)
-            made[at] = known[text]
-            continue
-        before, code = running.get(record, (None, MISSING))
-        if (
-            before is None
-            or row["ts"] // MICROSECONDS_PER_SECOND - before // MICROSECONDS_PER_SECOND > SESSION_GAP_SECONDS
-        ):
-            code = next_session = next_session + 1
-        running[record] = (row["ts"], code)
-        made[at] = code
-    return np.concatenate([codes, made])
+def _session_codes(customer: CustomerState, new: list[dict[str, Any]], order: list[int] | None) -> Array:
+    """Session codes of the tail and, after them, of the new rows, which are sorted by time.
+
+    `order` sorts tail and new rows together; None when every new row comes after the tail. The sessions that no source named
+    are made again, as `features.compute.views.with_sessions` makes them, from the first row that a new one may follow: a late
+    row may join two of them.
+    """
+    ts, keys = customer.tails["events"]["ts"], customer.keys("events")
+    codes = np.concatenate([customer.tails["events"]["session_id"], np.full(len(new), MISSING, dtype=np.int32)])
+    earliest = new[0]["ts"] - SESSION_GAP
+    start = int(np.searchsorted(ts, earliest))
+    recent = [*zip(ts[start:].tolist(), keys.slice(start).to_pylist(), strict=True), *((row["ts"], row) for row in new)]
+    running = _running_old_sessions(customer, earliest)
+    named: dict[str, int] = {}
+    fresh = count(FIRST_NEW_SESSION)
+    for at in range(start, len(codes)) if order is None else order[start:]:
+        moment, row = recent[at - start]
+        record = SESSION_SEPARATOR.join((row["source"], row["source_user_id"], ""))
+        is_new = at >= len(ts)
+        if is_new and row.get("session_id") is not None:
+            text = row["source"] + SESSION_SEPARATOR + row["session_id"]
+            if text not in named:
+                known = _known_session(customer, text)
+                named[text] = next(fresh) if known is None else known
+            codes[at] = named[text]
+        elif is_new or row["session_id"].startswith(record):
+            before = running.get(record)
+            if before is not None and moment - before[0] <= SESSION_GAP:
+                codes[at] = before[1]
+            elif is_new:
+                codes[at] = next(fresh)
+            running[record] = (moment, int(codes[at]))
+    return codes
 
 
-def _prefix(row: Mapping[str, Any]) -> str:
-    """Prefix of the session ids of `features.compute.views.with_sessions` for a record."""
-    return f"{row['source']}\x1f{row['source_user_id']}\x1f"
+def _running_old_sessions(customer: CustomerState, earliest: int) -> dict[str, tuple[int, int]]:
+    """Record → last moment and code of its last session before the tail, where that ended at `earliest` or later.
+
+    A record is what the ids of all its sessions begin with; a session that the source named has a key that no record has.
+    """
+    old = customer.tails.get(OLD_SESSIONS)
+    start = 0 if old is None else int(np.searchsorted(old["ts"], earliest))
+    if old is None or start == len(old["ts"]):
+        return {}
+    texts = customer.keys(OLD_SESSIONS)["session_id"].slice(start).to_pylist()
+    last = zip(old["ts"][start:].tolist(), old["session_id"][start:].tolist(), strict=True)
+    return {text[: text.rindex(SESSION_SEPARATOR) + 1]: pair for text, pair in zip(texts, last, strict=True)}
 
 
-def _rebuild_sessions(tail: Mapping[str, Array], keys: list[dict[str, Any]], new: list[dict[str, Any]]) -> Array:
-    """Session codes of the tail and of new rows, some of them late; a late row may join two sessions."""
-    codes = {row["session_id"]: int(code) for row, code in zip(keys, tail["session_id"], strict=True)}
-    next_session = FIRST_NEW_SESSION
-    result = np.empty(len(keys) + len(new), dtype=np.int32)
-    records: dict[tuple[str, str], list[tuple[int, str, int]]] = {}
-    for at, (ts, row) in enumerate([*zip(tail["ts"].tolist(), keys, strict=True), *((row["ts"], row) for row in new)]):
-        old = at < len(keys)
-        if row["session_id"].startswith(_prefix(row)) if old else row.get("session_id") is None:
-            records.setdefault((row["source"], row["source_user_id"]), []).append((ts, row["event_id"], at))
-            continue
-        text = row["session_id"] if old else f"{row['source']}\x1f{row['session_id']}"
-        if text not in codes:
-            codes[text] = next_session = next_session + 1
-        result[at] = codes[text]
-    for rows in records.values():
-        before, code = None, MISSING
-        for ts, _event, at in sorted(rows):
-            if (
-                before is None
-                or ts // MICROSECONDS_PER_SECOND - before // MICROSECONDS_PER_SECOND > SESSION_GAP_SECONDS
-            ):
-                # the first session of the tail may have begun before it, so it keeps its code
-                code = (
-                    int(tail["session_id"][at])
-                    if before is None and at < len(keys)
-                    else (next_session := next_session + 1)
-                )
-            before, result[at] = ts, code
-    return result
+def _known_session(customer: CustomerState, text: str) -> int | None:
+    """The code of a session that the source named, where the customer was in it before the build."""
+    for view in ("events", OLD_SESSIONS):
+        keys = customer.keys(view)
+        at = pc.index(keys["session_id"], text).as_py() if keys.num_rows else -1
+        if at >= 0:
+            return int(customer.tails[view]["session_id"][at])
+    return None
 
 
 def _merge_lines(customer: CustomerState, new: list[dict[str, Any]]) -> Mapping[str, Array]:

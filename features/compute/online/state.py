@@ -28,6 +28,7 @@ from qianmian.workspace import write_json
 
 FORMAT = 1
 MISSING = -1  # code of a null text
+OLD_SESSIONS = "old_sessions"  # beside the views: the sessions before the tail that a newer row may belong to
 EPOCH = datetime(1970, 1, 1)
 Array = NDArray[Any]
 
@@ -70,7 +71,8 @@ class CustomerState:
     Attributes
     ----------
     tails : dict of str to dict of str to ndarray
-        View → column → values, ordered by time.
+        View → column → values, ordered by time. Where a feature counts the sessions of old rows, `OLD_SESSIONS` has the
+        last moment and the code of those that a newer row may belong to.
     base : dict of int to dict of str to float or str
         Index of the partial aggregate → summary of the old rows; absent if there are none.
     counts : dict of int to dict of str to ndarray

@@ -25,7 +25,11 @@ QUICK = settings(
 DATED = ("transactions", "events", "touches")
 # with a longest window of 7 days (14 for a trend) most of a history of 50 days lies before the tail
 SHORT = tuple(feature for feature in FEATURE_POOL if feature.window_days in (None, 7))
-SOME = st.lists(st.sampled_from(SHORT), min_size=15, max_size=25, unique=True)
+FOREVER = tuple(feature for feature in SHORT if feature.window_days is None)  # without a window there is no tail
+SOME = st.one_of(
+    st.lists(st.sampled_from(SHORT), min_size=15, max_size=25, unique=True),
+    st.lists(st.sampled_from(FOREVER), min_size=15, max_size=25, unique=True),
+)
 
 
 def short_orders(tables):
@@ -215,6 +219,87 @@ def test_late_rows_count_as_if_they_had_been_there(lake_of):
         }
         same(values(customer, now, mine), row, features, one_id)
         same(values(customer, now, {name: [*rows, *rows] for name, rows in mine.items()}), row, (), one_id)
+
+
+def visit(name, days, session_id=None, source="app"):
+    return {
+        "source": source,
+        "source_user_id": "1",
+        "event_id": name,
+        "event_type": "view",
+        "ts": BEGIN + timedelta(days=days),
+        "session_id": session_id,
+    }
+
+
+MINUTE = 1 / 1_440
+# the state is stored at day 20, with a tail from day 20 or 13 on: events known by then, and events that come later
+SESSIONS = {
+    "named, again after the tail": ([visit("a", 0, "x")], [visit("b", 25, "x")]),
+    "named, in the tail too": ([visit("a", 0, "x"), visit("b", 15, "x")], [visit("c", 25, "x"), visit("d", 26, "y")]),
+    "named, of another source": ([visit("a", 0, "x", source="shop 2")], [visit("b", 25, "x")]),
+    "named like a number": ([visit("a", 0)], [visit("b", 25, "1")]),
+    "unnamed, on over the build": ([visit("a", 20 - 10 * MINUTE)], [visit("b", 20 + 20 * MINUTE)]),
+    "unnamed, ended before the build": ([visit("a", 20 - 10 * MINUTE)], [visit("b", 20 + 21 * MINUTE)]),
+    "unnamed, ended by less than a second": ([visit("a", 20 - 5 * MINUTE)], [visit("b", 20 + 25.005 * MINUTE)]),
+    "unnamed, on through a named one": (
+        [visit("a", 20 - 10 * MINUTE), visit("b", 20 - 5 * MINUTE, "x")],
+        [visit("c", 20 + 5 * MINUTE, "x"), visit("d", 20 + 10 * MINUTE)],
+    ),
+    "late, on from before the tail": ([visit("a", 13 - 10 * MINUTE)], [visit("b", 13 + 20 * MINUTE)]),
+    "late, on from before the tail to one in it": (
+        [visit("a", 13 - 10 * MINUTE), visit("c", 13 + 40 * MINUTE), visit("d", 13 + 60 * MINUTE)],
+        [visit("b", 13 + 15 * MINUTE)],
+    ),
+    "late, before one that began before the tail": (
+        [visit("a", 13 - 10 * MINUTE), visit("c", 13 + 15 * MINUTE)],
+        [visit("b", 13 + 5 * MINUTE)],
+    ),
+    "late, joining two of the tail": (
+        [visit("a", 15), visit("c", 15 + 40 * MINUTE), visit("d", 16), visit("e", 16 + 10 * MINUTE)],
+        [visit("b", 15 + 20 * MINUTE), visit("f", 16 + 10 * MINUTE)],
+    ),
+    "late and named": ([visit("a", 0, "x"), visit("c", 15)], [visit("b", 14, "x"), visit("d", 25, "x")]),
+}
+
+
+@pytest.mark.parametrize("days", [None, 7])
+def test_a_session_goes_on_whatever_the_state_keeps_of_it(lake_of, tmp_path, days):
+    stored_at, now = BEGIN + timedelta(days=20), BEGIN + timedelta(days=30)
+    tail_start = stored_at - timedelta(days=days or 0)
+    known, new = [], []
+    for case, (before, after) in SESSIONS.items():  # a customer each
+        known += [{**row, "source_user_id": case, "event_id": case + row["event_id"]} for row in before]
+        new += [
+            {**row, "source_user_id": case, "event_id": case + row["event_id"]}
+            for row in after
+            if row["ts"] >= tail_start
+        ]
+    features = (
+        Feature("sessions", "events", "distinct", "session_id", description="d"),
+        Feature("spread", "events", "entropy", "session_id", description="d"),
+        Feature("lately", "events", "distinct", "session_id", window_days=days, description="d"),
+    )
+    built = Builder(lake_of({"events": [*known, *new]}), FEATURES).build(now, features).table.to_pylist()
+    state = build_state(Builder(lake_of({"events": known}), FEATURES), stored_at, features)
+    assert state.tail_start == tail_start
+    state.save(tmp_path / "state")
+    for kept in (state, OnlineState.load(tmp_path / "state")):
+        for row in built:
+            key = row["user_source"], row["user_id"]
+            mine = [event for event in new if (event["source"], event["source_user_id"]) == key]
+            same(values(kept.customer(row["one_id"]), now, {"events": mine}), row, features, key)
+
+
+def test_only_sessions_a_new_row_may_belong_to_are_kept(lake_of):
+    events = [visit("a", 0, "x"), visit("b", 1), visit("c", 20 - 10 * MINUTE), visit("d", 20 - 20 * MINUTE)]
+    lake, stored_at = lake_of({"events": events}), BEGIN + timedelta(days=20)
+    ever = Feature("sessions", "events", "distinct", "session_id", description="d")
+    state = build_state(Builder(lake, FEATURES), stored_at, (ever,))
+    texts = state.tails["old_sessions"].keys["session_id"].to_pylist()
+    assert texts == ["app\x1fx", "app\x1f1\x1f2"]
+    lately = Feature("sessions", "events", "distinct", "session_id", window_days=7, description="d")
+    assert set(build_state(Builder(lake, FEATURES), stored_at, (lately,)).tails) == {"events"}
 
 
 def test_a_row_told_twice_counts_once(lake_of):
