@@ -156,9 +156,9 @@ def _encoded(state: OnlineState, name: str, dtype: Any, rows: Sequence[Mapping[s
 def _session_codes(customer: CustomerState, new: list[dict[str, Any]], order: list[int] | None) -> Array:
     """Session codes of the tail and, after them, of the new rows, which are sorted by time.
 
-    `order` sorts tail and new rows together; None when every new row comes after the tail. The sessions that no source named
-    are made again, as `features.compute.views.with_sessions` makes them, from the first row that a new one may follow: a late
-    row may join two of them.
+    `order` sorts tail and new rows together; None if every new row comes after the tail. Sessions without an id of the
+    source are numbered again, as in `features.compute.views.with_sessions`, from the first row that a new one may
+    follow, because a late row may join two of them.
     """
     ts, keys = customer.tails["events"]["ts"], customer.keys("events")
     codes = np.concatenate([customer.tails["events"]["session_id"], np.full(len(new), MISSING, dtype=np.int32)])
@@ -189,9 +189,10 @@ def _session_codes(customer: CustomerState, new: list[dict[str, Any]], order: li
 
 
 def _running_old_sessions(customer: CustomerState, earliest: int) -> dict[str, tuple[int, int]]:
-    """Record → last moment and code of its last session before the tail, where that ended at `earliest` or later.
+    """Record → last moment and code of its last session before the tail, if it ended at `earliest` or later.
 
-    A record is what the ids of all its sessions begin with; a session that the source named has a key that no record has.
+    The key of a record is the common prefix of its session ids; a session with an id of the source has a key that no
+    record has.
     """
     old = customer.tails.get(OLD_SESSIONS)
     start = 0 if old is None else int(np.searchsorted(old["ts"], earliest))
