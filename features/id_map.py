@@ -16,7 +16,7 @@ Ids = Sequence[str] | NDArray[np.str_]
 class IdMap:
     """The row of each of n unique ids, which may be in any order.
 
-    One id is looked up in a dictionary, which is built at the first such call. Many ids at a time are looked up by Arrow.
+    One id is looked up in a dictionary, built at the first such call. Many ids at a time are looked up by Arrow.
 
     Examples
     --------
