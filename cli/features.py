@@ -112,7 +112,8 @@ def features(
 def _on_spark(output: Output, lake: Lake, settings: Settings, moment: datetime, master: str | None, out: Path) -> None:
     """Compute and write the profiles with Spark; the rows stay in Spark, and nothing is published."""
     from features.compute.builder import Builder
-    from features.compute.engines.spark import LOCAL_MASTER, SparkEngine
+    from features.compute.engines.spark import SparkEngine
+    from features.compute.engines.spark_session import LOCAL_MASTER
     from features.definitions.pack_features import declared_features
 
     begun = time.perf_counter()

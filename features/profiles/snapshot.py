@@ -27,7 +27,8 @@ from features.compute.spec import FeatureSpec, UserFeatures
 from features.data.lake import Lake
 from features.definitions.pack_features import declared_features
 from features.id_map import IdMap
-from features.profiles.tags.declare import TagFacts, TagValue
+from features.profiles.tags.declare import TagValue
+from features.profiles.tags.facts import TagFacts
 from features.profiles.tags.tagging import make_tags, tags_digest
 from qianmian.errors import ArtifactError, InvalidRequest, WorkspaceError
 from qianmian.settings import Settings

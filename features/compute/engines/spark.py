@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import contextlib
 import math
-import os
 import shutil
 import tempfile
 import uuid
@@ -26,16 +25,16 @@ import pyarrow as pa
 
 from features.compute.algebra import SORT_KEYS, Feature
 from features.compute.compile_ibis import compile_profiles
+from features.compute.engines.spark_session import LOCAL_MASTER, explain_spark_errors, start_session
 from features.compute.views import VIEW_TABLES, PreparedTables, Views
 from features.data.lake import CUSTOMERS, Lake
-from qianmian.errors import ArtifactError, DataError, UsageError, WorkspaceError
+from qianmian.errors import ArtifactError, DataError, WorkspaceError
 from qianmian.schema import TABLES, Table
 from qianmian.workspace import atomic_path, explain_os_errors
 
 if TYPE_CHECKING:
-    from pyspark.sql import DataFrame, SparkSession
+    from pyspark.sql import DataFrame
 
-LOCAL_MASTER = "local[*]"
 SPARK_TYPES = {
     "string": "STRING",
     "int64": "BIGINT",
@@ -47,7 +46,6 @@ SPARK_TYPES = {
 }
 ROWS_PER_PARTITION = 250_000
 CODEGEN_MIN_ROWS = 5_000_000
-MEMORY_SHARE, MAX_MEMORY_GB = 0.5, 8  # share of the memory of this machine, for a local session
 # columns that the views need besides those that features name
 REQUIRED_COLUMNS = {
     "transactions": (
@@ -63,13 +61,6 @@ REQUIRED_COLUMNS = {
     ),
     "events": ("one_id", *SORT_KEYS["events"]),
     "touches": ("one_id", *SORT_KEYS["touches"]),
-}
-# The build is one stage of some hundred operators. These options apply to the whole Spark application.
-SINGLE_STAGE_OPTIONS = {
-    # the stage generates more classes than the default cache holds, and every task would compile them again
-    "spark.sql.codegen.cache.maxEntries": "5000",
-    # each operator holds pages; with the default page size a task with 0.5 GB has no memory left for its first row
-    "spark.buffer.pageSize": "2m",
 }
 CSV_OPTIONS: dict[str, str | bool] = {"header": True, "quoteAll": True, "escape": '"', "emptyValue": ""}
 FILE_SUFFIXES = (".parquet", ".csv")
@@ -309,96 +300,3 @@ def file_uri(path: Path, pattern: bool = False) -> str:
     if pattern:
         text = "".join(f"\\{letter}" if letter in "*?[]{}\\" else letter for letter in text)
     return f"file://{text}"
-
-
-def start_session(master: str, scratch: str, options: Mapping[str, str]) -> tuple[SparkSession, bool]:
-    """A new session with its own views and settings, and whether this call started Spark."""
-    try:
-        from py4j.protocol import Py4JError  # type: ignore[import-untyped]
-        from pyspark.errors import PySparkRuntimeError
-        from pyspark.sql import SparkSession
-    except ImportError as error:
-        raise UsageError(
-            "PySpark is not installed",
-            where="--engine spark",
-            hint="pip install 'qianmian[spark]', and install Java 17",
-        ) from error
-    running = SparkSession.getActiveSession()
-    if running is None:
-        builder = SparkSession.builder.master(master).appName("qianmian features")
-        defaults = {
-            "spark.ui.enabled": "false",
-            "spark.ui.showConsoleProgress": "false",
-            "spark.log.level": "ERROR",
-            "spark.sql.warehouse.dir": scratch,
-            **SINGLE_STAGE_OPTIONS,
-            **(driver_memory(master) if "spark.driver.memory" not in options else {}),
-        }
-        for name, value in {**defaults, **options}.items():
-            builder = builder.config(name, value)
-        try:
-            root = builder.getOrCreate()
-        except PySparkRuntimeError as error:
-            raise UsageError(
-                "Spark does not start",
-                where="--engine spark",
-                got=first_line(error),
-                hint="install Java 17 and set JAVA_HOME to its folder",
-            ) from error
-        except Py4JError as error:
-            raise UsageError(
-                "the Spark master cannot be used",
-                where="--spark-master",
-                got=f"{master}: {first_line(error)}",
-                allowed="local[*], spark://HOST:PORT, yarn, k8s://URL",
-                hint="omit --spark-master to compute on this machine, or see docs/spark.md",
-            ) from error
-    else:
-        root = running
-    session = root.newSession()
-    settings = {
-        "spark.sql.session.timeZone": "UTC",
-        "spark.sql.timestampType": "TIMESTAMP_NTZ",  # times are naive UTC everywhere
-        "spark.sql.caseSensitive": "true",  # a source may have both `City` and `city`
-        "spark.sql.parquet.inferTimestampNTZ.enabled": "true",
-        "spark.sql.adaptive.enabled": "false",  # the cache of an adaptive plan does not expose its partitioning
-        # rows partitioned by customer are also partitioned by customer and time
-        "spark.sql.requireAllClusterKeysForCoPartition": "false",
-        "spark.sql.execution.arrow.pyspark.enabled": "true",
-    }
-    for name, value in settings.items():
-        session.conf.set(name, value)
-    return session, running is None
-
-
-@contextlib.contextmanager
-def explain_spark_errors(out: Path) -> Iterator[None]:
-    """Turn errors of Spark into a `WorkspaceError`, without the Java stack trace."""
-    from py4j.protocol import Py4JError
-    from pyspark.errors import PySparkException
-
-    try:
-        yield
-    except (Py4JError, PySparkException) as error:
-        raise WorkspaceError(
-            "Spark could not build the profiles",
-            where=str(out),
-            got=first_line(error),
-            hint="nothing was written; put the workspace and --out on storage that all machines of the cluster share, "
-            "and see docs/spark.md for memory settings",
-        ) from error
-
-
-def first_line(error: BaseException) -> str:
-    """First line of a Java error message, without the stack trace."""
-    cause = getattr(error, "java_exception", None)
-    return str(cause.getMessage() if cause is not None else error).strip().splitlines()[0][:200]
-
-
-def driver_memory(master: str) -> dict[str, str]:
-    """Memory option for a local session, half of this machine, unless the Spark configuration sets it."""
-    variables = {"SPARK_DRIVER_MEMORY", "SPARK_CONF_DIR", "PYSPARK_SUBMIT_ARGS"}
-    if not master.startswith("local") or variables & set(os.environ):
-        return {}
-    total = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
-    return {"spark.driver.memory": f"{max(1, min(MAX_MEMORY_GB, int(total * MEMORY_SHARE)))}g"}

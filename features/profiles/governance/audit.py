@@ -13,7 +13,8 @@ from typing import Any
 import numpy as np
 
 from features.profiles.governance.encoding import EncodedTags, encode_tags, entropy_bits, mutual_information
-from features.profiles.tags.declare import Tag, TagFacts, TagValue
+from features.profiles.tags.declare import Tag, TagValue
+from features.profiles.tags.facts import TagFacts
 from qianmian.schema import REGISTERED_PREFIX
 from qianmian.times import is_stale
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from features.definitions import FEATURES
 from features.profiles.tags import basic, behaviour, interest, lifecycle, transaction
-from features.profiles.tags.declare import Tag, TagFacts, TagValue, check, tag_values
+from features.profiles.tags.declare import Tag, TagValue, check, tag_values
+from features.profiles.tags.facts import TagFacts
 from features.profiles.tags.inactivity import SOURCES as INACTIVITY_SOURCES
 from qianmian.registry import Registry
 

@@ -10,7 +10,8 @@ from typing import Any
 
 from features.compute.builder import Builder, ProfileBuild
 from features.profiles.tags import published
-from features.profiles.tags.declare import Fitted, Tag, TagFacts, TagValue, fit_tags, tag_values
+from features.profiles.tags.declare import Fitted, Tag, TagValue, fit_tags, tag_values
+from features.profiles.tags.facts import TagFacts
 from features.profiles.tags.inactivity import SOURCES, inactivity_columns
 from features.profiles.tags.pack_tags import tags_for
 from qianmian.packs import pack_digest

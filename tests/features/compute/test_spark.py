@@ -14,7 +14,8 @@ from hypothesis import Phase, given, settings
 from features.compute.algebra import Condition, Feature
 from features.compute.builder import Builder
 from features.compute.engines import ENGINES
-from features.compute.engines.spark import LOCAL_MASTER, SINGLE_STAGE_OPTIONS, SparkEngine, driver_memory, file_uri
+from features.compute.engines.spark import SparkEngine, file_uri
+from features.compute.engines.spark_session import LOCAL_MASTER, SINGLE_STAGE_OPTIONS, driver_memory
 from features.data import lake as lake_module
 from features.data.ingest import ingest
 from features.data.lake import Lake

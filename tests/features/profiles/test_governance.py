@@ -17,7 +17,8 @@ from features.profiles.governance.encoding import MAX_VALUES, OTHER, UNKNOWN, en
 from features.profiles.governance.usage import tag_usage
 from features.profiles.snapshot import build_snapshot
 from features.profiles.tags import INPUTS, TAGS
-from features.profiles.tags.declare import Tag, TagFacts
+from features.profiles.tags.declare import Tag
+from features.profiles.tags.facts import TagFacts
 from qianmian.errors import ConfigError
 from qianmian.settings import Settings
 from qianmian.workspace import Workspace
