@@ -39,7 +39,7 @@ from qianmian.errors import UsageError
                 "--promotions",
                 '[{"name": "a", "filter": {}, "percent": 60}, {"name": "b", "filter": {}, "percent": 60}]',
             ],
-            "120 percent",
+            "add up to 120",
         ),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",
