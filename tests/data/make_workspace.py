@@ -73,10 +73,13 @@ def questions(champions: Champions, now: datetime) -> list[tuple[str, dict[str, 
     ]
     frequent, middling, never = users[0], users[len(users) // 2], users[-1]
     item_ids = champions.need("recommend").bundle.item_ids.tolist()
-    basket, events = item_ids[10:12], [
-        {"item_id": item_ids[5], "event_type": "purchase", "ts": (now - timedelta(days=1)).isoformat()},
-        {"item_id": item_ids[7], "event_type": "view", "ts": (now - timedelta(hours=2)).isoformat()},
-    ]  # fmt: skip
+    basket, events = (
+        item_ids[10:12],
+        [
+            {"item_id": item_ids[5], "event_type": "purchase", "ts": (now - timedelta(days=1)).isoformat()},
+            {"item_id": item_ids[7], "event_type": "view", "ts": (now - timedelta(hours=2)).isoformat()},
+        ],
+    )
     stranger = {"user_id": "a stranger", "context": {"attributes": {"age_band": "25-34"}}}
     arranged = {
         "filters": {"category": ["grocery/drinks", "grocery/snacks", "home/cleaning", "beauty/skin"]},
