@@ -35,7 +35,6 @@ OPERATOR_ALIASES = {
     "exists": "known",
 }
 GROUPS = {"all": "all", "any": "any", "not": "not", "and": "all", "or": "any"}
-KEYS = ("attribute", "operator", "op", "value", *GROUPS)
 
 
 @dataclass(frozen=True)

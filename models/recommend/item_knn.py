@@ -15,23 +15,18 @@ from models.persist import Arrays, pack_csr, unpack_csr
 from models.ranked import NOT_A_CANDIDATE
 from models.recommend.base import (
     Choice,
-    Indices,
-    ItemFilter,
     Query,
     Range,
-    Recommender,
-    dense_scores,
     fold_in,
-    top_k_rows,
-    values_at,
 )
+from models.recommend.sparse_scores import SparseScoresRecommender
 from qianmian.errors import UsageError
 
 BLOCK_ENTRIES = 5_000_000  # pairs of items held in memory at a time while counting
 Floats = NDArray[np.float32]
 
 
-class ItemLinksRecommender(Recommender):
+class ItemLinksRecommender(SparseScoresRecommender):
     """Scores item j by ``Σ_i x_i B_ij`` over the user's items i.
 
     x are the decayed counts to the power `count_power`, B is the sparse matrix `links_`. B has a zero diagonal, so
@@ -78,10 +73,6 @@ class ItemLinksRecommender(Recommender):
         interacted.eliminate_zeros()
         return interacted
 
-    def _candidates(self, query: Query) -> sparse.csr_matrix:
-        """Return the scores of the items that the links reach, (n, n_items)."""
-        return query.memoize(self, lambda: self._score_candidates(query))
-
     def _score_candidates(self, query: Query) -> sparse.csr_matrix:
         counts = sparse.csr_matrix(
             (self.weights_, self.history_.indices, self.history_.indptr), shape=self.history_.shape
@@ -89,15 +80,6 @@ class ItemLinksRecommender(Recommender):
         found = (self._apply_count_power(fold_in(counts, query, self.half_life_days)) @ self.links_).tocsr()
         found.sort_indices()
         return found
-
-    def _scores(self, query: Query) -> Floats:
-        return dense_scores(self._candidates(query))
-
-    def _top_k(self, query: Query, k: int, item_filter: ItemFilter) -> tuple[NDArray[np.int32], Floats]:
-        return top_k_rows(self._candidates(query), k, item_filter)
-
-    def _score_items(self, query: Query, ids: Indices) -> Floats:
-        return values_at(self._candidates(query), ids)
 
     def _similarity(self, item: int) -> Floats:
         """Return the links of the item without the popularity factor, scaled to a maximum of 1; −inf without a link."""

@@ -15,12 +15,9 @@ from models.recommend import base
 from models.recommend.base import (
     Choice,
     Evidence,
-    Indices,
     ItemFilter,
     Query,
     Range,
-    Recommender,
-    dense_scores,
     rows_of,
     top_k_rows,
     values_at,
@@ -28,6 +25,7 @@ from models.recommend.base import (
 from models.recommend.evidence import times_and_last
 from models.recommend.next_basket.orders import MIN_HALVINGS, Ints, Orders, scaled
 from models.recommend.next_basket.rates import fit_rates, shares_before
+from models.recommend.sparse_scores import SparseScoresRecommender
 from models.topk import top_k
 from qianmian.errors import UsageError
 
@@ -42,7 +40,7 @@ MAX_VALIDATION_CUSTOMERS = 2000  # largest number of customers whose last order 
 LIST_LENGTH = 10  # length of the lists that the weight is chosen by
 
 
-class NextBasketRecommender(Recommender):
+class NextBasketRecommender(SparseScoresRecommender):
     """Scores item i for customer u by ``ρ_i ρ_u s_ui + w n_ui``: repurchases, and next purchases of similar states.
 
     Repurchases: s_ui is the decayed share of the customer's orders that contain the item,
@@ -265,10 +263,6 @@ class NextBasketRecommender(Recommender):
             parts.append((votes @ self.next_baskets_).tocsr())
         return sparse.vstack(parts, format="csr")
 
-    def _candidates(self, query: Query) -> sparse.csr_matrix:
-        """Return the scores of all candidates, (n, n_items)."""
-        return query.memoize(self, lambda: self._score_candidates(query))
-
     def _score_candidates(self, query: Query) -> sparse.csr_matrix:
         changed = query.recent_interactions is not None and (len(query.recent_interactions.users) or query.elapsed_days)
         if changed:
@@ -304,15 +298,6 @@ class NextBasketRecommender(Recommender):
         newest = recent_orders.sums(starts, ends, zero, self.taste_half_life_days)[0]
         shares = scaled((counts + fresh).tocsr(), 1.0 / (1.0 + n_orders + n_fresh))
         return shares, self._tfidf_vectors((taste + newest).tocsr())
-
-    def _scores(self, query: Query) -> Floats:
-        return dense_scores(self._candidates(query))
-
-    def _top_k(self, query: Query, k: int, item_filter: ItemFilter) -> tuple[NDArray[np.int32], Floats]:
-        return top_k_rows(self._candidates(query), k, item_filter)
-
-    def _score_items(self, query: Query, ids: Indices) -> Floats:
-        return values_at(self._candidates(query), ids)
 
     # ---- persistence ---------------------------------------------------------------------------------------------
 
