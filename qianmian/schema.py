@@ -36,6 +36,8 @@ class Column:
         Allowed values; empty if any value is allowed.
     maximum : float or None
         Larger absolute values are flagged (`flag_absurd`), never dropped.
+    derived : bool
+        Computed at ingest from the rows; a source cannot map it, and it does not tell two versions of a row apart.
     """
 
     name: str
@@ -45,6 +47,7 @@ class Column:
     unit: str = ""
     allowed: tuple[str, ...] = ()
     maximum: float | None = None
+    derived: bool = False
 
 
 @dataclass(frozen=True)
@@ -117,6 +120,7 @@ TABLES: dict[str, Table] = {
             _c("device", "string", "type of device"),
             _c("value", "float64", "money value of the event", unit="currency"),
             _c("properties", "json", "all other attributes"),
+            _c("date_only", "bool", "ts is a date without a clock time", derived=True),
         )),
         Table("transactions", ("source", "order_id", "line_no"), (
             _c("order_id", "string", "the order", required=True),
@@ -131,6 +135,7 @@ TABLES: dict[str, Table] = {
             _c("store_id", "string", "the store"),
             _c("channel", "string", "app, web, store …"),
             _c("status", "string", "paid, refunded or cancelled", allowed=ORDER_STATUSES),
+            _c("date_only", "bool", "ts is a date without a clock time", derived=True),
         )),
         Table("items", ("item_id",), (
             _c("item_id", "string", "the item", required=True),
@@ -139,6 +144,8 @@ TABLES: dict[str, Table] = {
             _c("price", "float64", "list price", unit="currency", maximum=1_000_000.0),
             _c("available", "bool", "the item can be sold now"),
             _c("tags", "string", "free tags joined by |"),
+            _c("merchandise", "bool", "the item is chosen by customers; false: bags, deposits, shipping"),
+            _c("source", "string", "the system whose catalogue describes the item", derived=True),
         ), keeps_extra_columns=True),
         Table("contents", ("content_id",), (
             _c("content_id", "string", "the content", required=True),

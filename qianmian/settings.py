@@ -167,6 +167,10 @@ class Settings(Section):
     """All settings with their defaults. `qianmian.yaml` in the workspace may override any of them."""
 
     seed: int = 0
+    timezone: str | None = Field(
+        None,
+        description="IANA time zone of the customers' days and hours; null: UTC, with a warning",
+    )
     pack: str | None = Field(
         None, description="name or path of the industry pack; the settings here override those of the pack"
     )

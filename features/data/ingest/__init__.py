@@ -14,7 +14,8 @@ import duckdb
 from features.data.identity import GraphResolver
 from features.data.identity.resolve import commit
 from features.data.ingest.contract import StagedTable, stage
-from features.data.ingest.merge import MergedTable, flag_queries, merge
+from features.data.ingest.flags import flag_queries
+from features.data.ingest.merge import MergedTable, merge
 from features.data.ingest.rejected import quarantine, rejected_rows, translate_duckdb_errors
 from features.data.ingest.report import IngestReport, TableReport
 from features.data.lake import Lake, literal

@@ -8,6 +8,7 @@ from datetime import datetime, timedelta
 
 import duckdb
 
+from features.data.ingest.columns import content_columns
 from features.data.lake import SQL_TYPES, literal, quote
 from features.data.privacy import (
     EMAIL_PATTERN,
@@ -310,7 +311,8 @@ def _canonical_query(
     chosen = ", ".join(f"{expression} AS {quote(name)}" for name, expression in final.items())
     query = f"SELECT _row, _reason, {signed} AS _signed, {chosen} FROM ({checked}) AS c"
     if table.name == "events" and "event_id" not in casts:
-        parts = ", ".join(f"'{name}=' || {quote(name)}::VARCHAR" for name in columns if name != "event_id")
+        told = [name for name in content_columns(table, columns) if name != "event_id"]
+        parts = ", ".join(f"'{name}=' || {quote(name)}::VARCHAR" for name in told)
         digest = f"SELECT *, left(md5(concat_ws(chr(31), {parts})), 20) AS _content FROM ({query})"
         nth = "row_number() OVER (PARTITION BY _content ORDER BY _row)"
         named = ", ".join(

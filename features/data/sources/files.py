@@ -300,7 +300,10 @@ def _name_problems(table: Table, columns: Iterable[str], where: str) -> list[str
     problems = []
     mapped = list(columns)
     for name in mapped:
-        if table.column(name):
+        column = table.column(name)
+        if column is not None:
+            if column.derived:
+                problems.append(f"{where}.columns.{name}: ingest computes this column; remove the line")
             continue
         if not table.keeps_extra_columns:
             problems.append(

@@ -1,0 +1,36 @@
+"""SQL of column lists that the merges of facts and dimensions share."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+
+from features.data.lake import quote
+from qianmian.schema import Table
+
+
+def column_list(names: Iterable[str]) -> str:
+    return ", ".join(quote(name) for name in names)
+
+
+def common_columns(new: Mapping[str, str], known: Mapping[str, str]) -> dict[str, str]:
+    """Columns of either side with their SQL types; an attribute whose type changed becomes text."""
+    return {
+        name: new.get(name, sql_type) if known.get(name, sql_type) == new.get(name, sql_type) else "VARCHAR"
+        for name, sql_type in {**new, **known}.items()
+    }
+
+
+def cast_columns(columns: Mapping[str, str], present: Mapping[str, str]) -> str:
+    parts = []
+    for name, sql_type in columns.items():
+        if name not in present:
+            parts.append(f"NULL::{sql_type} AS {quote(name)}")
+        else:
+            parts.append(quote(name) if present[name] == sql_type else f"{quote(name)}::{sql_type} AS {quote(name)}")
+    return ", ".join(parts)
+
+
+def content_columns(table: Table, columns: Iterable[str]) -> list[str]:
+    """The columns that tell two versions of a row apart: all but those that ingest derives."""
+    derived = {column.name for column in table.columns if column.derived}
+    return [name for name in columns if name not in derived]
