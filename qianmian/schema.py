@@ -38,6 +38,8 @@ class Column:
         Larger absolute values are flagged (`flag_absurd`), never dropped.
     derived : bool
         Computed at ingest from the rows; a source cannot map it, and it does not tell two versions of a row apart.
+    dates_row : bool
+        The moment from which the row holds: it decides which of two rows with one key is newer, and is no content.
     """
 
     name: str
@@ -48,6 +50,7 @@ class Column:
     allowed: tuple[str, ...] = ()
     maximum: float | None = None
     derived: bool = False
+    dates_row: bool = False
 
 
 @dataclass(frozen=True)
@@ -74,6 +77,7 @@ def _c(name: str, dtype: DType, description: str, **more: object) -> Column:
 
 _SOURCE = _c("source", "string", "the system the row comes from")
 _USER = _c("source_user_id", "string", "the customer's id in that system")
+_VALID_FROM = _c("valid_from", "timestamp", "the row holds from then on; null if unknown", unit="UTC", dates_row=True)
 
 # fmt: off
 TABLES: dict[str, Table] = {
@@ -95,6 +99,7 @@ TABLES: dict[str, Table] = {
             _c("consent_email", "bool", "may be contacted by e-mail"),
             _c("consent_sms", "bool", "may be contacted by text message"),
             _c("consent_push", "bool", "may be contacted by push message"),
+            _VALID_FROM,
         ), keeps_extra_columns=True),
         Table("identities", ("source", "source_user_id", "id_type", "id_value", "observed_at"), (
             _SOURCE,
@@ -145,6 +150,7 @@ TABLES: dict[str, Table] = {
             _c("available", "bool", "the item can be sold now"),
             _c("tags", "string", "free tags joined by |"),
             _c("merchandise", "bool", "the item is chosen by customers; false: bags, deposits, shipping"),
+            _VALID_FROM,
             _c("source", "string", "the system whose catalogue describes the item", derived=True),
         ), keeps_extra_columns=True),
         Table("contents", ("content_id",), (
@@ -154,6 +160,7 @@ TABLES: dict[str, Table] = {
             _c("item_ids", "string", "items shown, joined by |"),
             _c("channel", "string", "where the content can be shown"),
             _c("language", "string", "language tag"),
+            _VALID_FROM,
         )),
         Table("campaigns", ("campaign_id",), (
             _c("campaign_id", "string", "the campaign", required=True),
@@ -161,6 +168,7 @@ TABLES: dict[str, Table] = {
             _c("start", "timestamp", "first moment", unit="UTC"),
             _c("end", "timestamp", "last moment", unit="UTC"),
             _c("channel", "string", "channel of delivery"),
+            _VALID_FROM,
         )),
         Table("touches", ("source", "touch_id"), (
             _c("touch_id", "string", "one contact with one customer", required=True),

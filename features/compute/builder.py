@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 
@@ -57,6 +57,9 @@ class Builder:
         Declared features: `features.definitions.pack_features.declared_features` of the settings.
     engine : Engine, optional
         Engine that runs the expressions; default: DuckDB in this process.
+    allow_undated : collection of str
+        Attributes of profiles without a date that are used at past moments all the same
+        (`settings.profiles.allow_undated`).
 
     Raises
     ------
@@ -64,7 +67,13 @@ class Builder:
         The lake has no customers.
     """
 
-    def __init__(self, lake: Lake, features: Sequence[Feature], engine: Engine | None = None) -> None:
+    def __init__(
+        self,
+        lake: Lake,
+        features: Sequence[Feature],
+        engine: Engine | None = None,
+        allow_undated: Collection[str] = (),
+    ) -> None:
         self.lake = lake
         self.states = lake.states()
         if not self.states.get("customers") or not self.states["customers"].rows:
@@ -77,6 +86,7 @@ class Builder:
         self.declared = tuple(features)
         self.engine: Engine = engine or DuckDBEngine(lake)
         self.backend, self.rows = self.engine.backend, self.engine.rows
+        self.rows.allow_undated = frozenset(allow_undated)
 
     def views(self, as_of: datetime) -> Views:
         """The rows before `as_of`, by view name."""
@@ -89,7 +99,7 @@ class Builder:
             state = states.get(name)
             if state is None or (name in DATED_TABLES and (state.last is None or state.last < as_of)):
                 continue
-            t = self.backend.table(name)
+            t = self.rows.profiles_at(as_of, cutoff) if name == "profiles" else self.backend.table(name)
             if name == "profiles":
                 customers = self.backend.table("customers")
                 customers = (
@@ -100,13 +110,12 @@ class Builder:
                 known = t.semi_join(customers, ["source", "source_user_id"])
             else:
                 known = t.filter(t.ts < cutoff)
+            filled = [column for column in state.filled if column in known.columns]
             counts = known.aggregate(
-                [known.count().name("_rows"), *(known[column].count().name(column) for column in state.filled)]
+                [known.count().name("_rows"), *(known[column].count().name(column) for column in filled)]
             )
             found = counts.to_pyarrow().to_pylist()[0]
-            states[name] = replace(
-                state, rows=found["_rows"], filled=tuple(column for column in state.filled if found[column])
-            )
+            states[name] = replace(state, rows=found["_rows"], filled=tuple(name for name in filled if found[name]))
         return states
 
     def attributes(self, states: Mapping[str, TableState] | None = None) -> tuple[Feature, ...]:

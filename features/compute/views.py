@@ -25,7 +25,7 @@ from features.compute.algebra import (
     TWO_WINDOW_AGGREGATES,
     Feature,
 )
-from features.data.lake import TableState
+from features.data.lake import TableState, data_end
 from qianmian.times import SECONDS_PER_DAY
 
 VIEW_TABLES = {
@@ -89,8 +89,15 @@ class PreparedTables:
 
     MAX_CACHED_ROWS = 5_000_000
 
-    def __init__(self, backend: Any, states: Mapping[str, TableState], prefix: str = "") -> None:
+    def __init__(
+        self,
+        backend: Any,
+        states: Mapping[str, TableState],
+        prefix: str = "",
+        allow_undated: frozenset[str] = frozenset(),
+    ) -> None:
         self.backend, self.states, self._prefix = backend, states, prefix
+        self.allow_undated = allow_undated  # attributes whose first known value holds at every earlier moment
         self._cache: dict[str, ir.Table] = {}
 
     def __getitem__(self, name: str) -> ir.Table:
@@ -118,10 +125,59 @@ class PreparedTables:
         """A canonical table with customer rows, or `customers` itself."""
         return self.backend.table(self._prefix + table)
 
+    def is_past(self, as_of: datetime) -> bool:
+        """Whether `as_of` is before the end of the data, so that profiles are those of their history."""
+        end = data_end(self.states)
+        return end is not None and as_of < end
+
+    def profiles_at(self, as_of: datetime, cutoff: ir.TimestampScalar) -> ir.Table:
+        """The profiles known at `as_of`, one row per record, with the columns of `profiles`.
+
+        From the end of the data on these are the current rows: a workspace in use ingests today what it scores today.
+        Before it they are the last row of the history before `as_of` and the fixed attributes. An attribute that is
+        not known to have had its value then is null.
+        """
+        current = self.customer_table("profiles")
+        keys = ["source", "source_user_id"]
+        registered = ibis.ifelse(current.registered_at < cutoff, current.registered_at, ibis.null("timestamp"))
+        if not self.is_past(as_of):
+            return current.mutate(registered_at=registered)
+        history = self.customer_table("profile_history")
+        names = [name for name in current.columns if name not in (*keys, "valid_from") and name in history.columns]
+        dated = history.filter(history.valid_from.notnull())
+        before = dated.filter(dated.valid_from < cutoff)
+        place = ibis.row_number().over(group_by=keys, order_by=ibis.desc(before.valid_from))
+        latest = before.mutate(place=place)
+        latest = latest.filter(latest.place == 0).select(*keys, **{f"then_{name}": latest[name] for name in names})
+        fixed = history.filter(history.valid_from.isnull())
+        fixed = fixed.select(*keys, **{f"fixed_{name}": fixed[name] for name in names})
+        t = current.select(*keys).left_join(fixed, keys).drop("source_right", "source_user_id_right")
+        t = t.left_join(latest, keys).drop("source_right", "source_user_id_right")
+        values = {name: ibis.coalesce(t[f"fixed_{name}"], t[f"then_{name}"]) for name in names}
+        allowed = [name for name in names if name in self.allow_undated]
+        if allowed:
+            first = dated.group_by(keys).aggregate(
+                **{f"first_{name}": dated[name].argmin(dated.valid_from, where=dated[name].notnull()) for name in allowed}
+            )
+            now = current.select(*keys, **{f"now_{name}": current[name] for name in allowed})
+            for more in (first, now):
+                t = t.left_join(more, keys).drop("source_right", "source_user_id_right")
+            values |= {
+                name: ibis.coalesce(
+                    t[f"fixed_{name}"], t[f"then_{name}"], t[f"first_{name}"], t[f"now_{name}"]
+                )
+                for name in allowed
+            }
+        t = t.select(*keys, **values)
+        return t.mutate(registered_at=ibis.ifelse(t.registered_at < cutoff, t.registered_at, ibis.null("timestamp")))
+
     @cached_property
     def schema_key(self) -> tuple[Any, ...]:
         """Key of what the SQL of a query depends on: tables, their columns, and which are cached or have times."""
-        names = ("customers", "profiles", "transactions", "events", "touches", "items", "contents")
+        names = (
+            *("customers", "profiles", "profile_history", "transactions", "events", "touches"),
+            *("items", "contents"),
+        )
         tables = [
             self.customer_table(name) if name not in SHARED_TABLES else self.backend.table(name) for name in names
         ]
@@ -130,7 +186,8 @@ class PreparedTables:
             (self._is_cached(name), state is not None and "ts" in state.filled)
             for name, state in zip(names, states, strict=True)
         )
-        return self._prefix, self.one_ids_static, facts, tuple(tuple(table.schema().items()) for table in tables)
+        schemas = tuple(tuple(table.schema().items()) for table in tables)
+        return self._prefix, self.one_ids_static, self.allow_undated, facts, schemas
 
     @cached_property
     def one_ids_static(self) -> bool:
@@ -250,7 +307,8 @@ class Views:
         return self._before_cutoff("touches")
 
     def _profiles(self) -> ir.Table:
-        return self.rows.customer_table("profiles").inner_join(self.customers, ["source", "source_user_id"])
+        known = self.rows.profiles_at(self.as_of, self.cutoff)
+        return known.inner_join(self.customers, ["source", "source_user_id"])
 
 
 def timestamp(moment: datetime) -> ir.TimestampScalar:

@@ -23,8 +23,9 @@ import duckdb
 import ibis
 from ibis.backends.duckdb import Backend
 
+from features.data.tables import LAKE_TABLES, PROFILE_HISTORY, undated_history
 from qianmian.errors import ArtifactError, DataError
-from qianmian.schema import TABLES, Column, Table
+from qianmian.schema import Table
 from qianmian.workspace import Workspace, explain_os_errors, write_json
 
 SQL_TYPES = {
@@ -41,17 +42,6 @@ TIME_FIELDS = ("first", "last", "begin", "end")
 OUTLIER_SHARE = 0.001
 OUTLIER_GAP_DAYS = 30
 PARTITION_ROWS = 20_000_000  # a table with a `ts` and more rows than this is Hive-partitioned by day
-CUSTOMERS = Table(
-    "customers",
-    ("source", "source_user_id"),
-    (
-        Column("one_id", "string", "customer id", required=True),
-        Column("source", "string", "source system"),
-        Column("source_user_id", "string", "user id in the source system", required=True),
-        Column("valid_from", "timestamp", "first seen; null (always valid) if any row is undated", unit="UTC"),
-        Column("ledger_id", "string", "merge decision that made the row"),
-    ),
-)
 
 
 @dataclass(frozen=True)
@@ -147,6 +137,12 @@ def typical_time_range(days: Sequence[tuple[date, int]]) -> tuple[datetime | Non
             high = at
     begin, end = days[low][0], days[high - 1][0] + timedelta(days=1)
     return datetime(begin.year, begin.month, begin.day), datetime(end.year, end.month, end.day)
+
+
+def data_end(states: Mapping[str, TableState]) -> datetime | None:
+    """Midnight after the last transaction or event that is not an outlier; None if none has a timestamp."""
+    ends = [states[name].end for name in ("transactions", "events") if name in states]
+    return max((end for end in ends if end is not None), default=None)
 
 
 class Lake:
@@ -245,8 +241,7 @@ class Lake:
         DataError
             If no transaction or event has a timestamp.
         """
-        ends = [state.end for name, state in self.states().items() if name in ("transactions", "events") and state.end]
-        last = max(ends, default=None)
+        last = data_end(self.states())
         if last is None:
             raise DataError(
                 "no transaction or event in the lake has a timestamp",
@@ -285,8 +280,14 @@ class Lake:
             If the files of a table cannot be read.
         """
         states = self.states()
-        for table in (*TABLES.values(), CUSTOMERS):
+        for table in LAKE_TABLES.values():
             state = states.get(table.name)
+            if state is None and table is PROFILE_HISTORY and "profiles" in states:
+                profiles = f"{prefix}profiles"
+                names = [row[0] for row in connection.execute(f"DESCRIBE {profiles}").fetchall()]
+                rows = undated_history({name: quote(name) for name in names}, profiles)
+                connection.execute(f"CREATE OR REPLACE VIEW {prefix}{table.name} AS {rows}")
+                continue
             if state is None:
                 columns = ", ".join(
                     f"NULL::{SQL_TYPES[column.dtype]} AS {quote(column.name)}" for column in table.columns
@@ -330,8 +331,7 @@ class Lake:
         try:
             with explain_os_errors(self.workspace.lake):
                 for name, query in queries.items():
-                    table = CUSTOMERS if name == CUSTOMERS.name else TABLES[name]
-                    states[name], path = self._write(connection, table, query)
+                    states[name], path = self._write(connection, LAKE_TABLES[name], query)
                     written.append(path)
                 before = {state.path for state in self.states().values()}
                 write_json(

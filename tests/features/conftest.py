@@ -12,7 +12,7 @@ import pytest
 
 from features.data.identity import resolve
 from features.data.lake import Lake
-from qianmian.schema import TABLES
+from features.data.tables import LAKE_TABLES
 from qianmian.settings import Settings
 from qianmian.workspace import Workspace
 
@@ -30,15 +30,17 @@ TableRows = Mapping[str, Sequence[Mapping[str, Any]]]
 
 def as_arrow(table: str, rows: Sequence[Mapping[str, Any]]) -> pa.Table:
     """Rows of a canonical table; columns nobody names are null, unknown ones are attributes."""
-    columns = {column.name: TYPES[column.dtype] for column in TABLES[table].columns}
+    columns = {column.name: TYPES[column.dtype] for column in LAKE_TABLES[table].columns}
     extra = sorted({name for row in rows for name in row} - set(columns))
     made = {name: pa.array([row.get(name) for row in rows], kind) for name, kind in columns.items()}
     return pa.table({**made, **{name: pa.array([row.get(name) for row in rows]) for name in extra}})
 
 
 def write_lake(root: Path, tables: TableRows) -> Lake:
-    """Commit the rows as they are and resolve the customers."""
+    """Commit the rows as they are and resolve the customers; without a history, all attributes of profiles are fixed."""
     lake = Lake(Workspace(root).create())
+    if "profiles" in tables:
+        tables = {"profile_history": tables["profiles"], **tables}
     with duckdb.connect() as connection:
         for name, rows in tables.items():
             connection.register(f"made_{name}", as_arrow(name, rows))

@@ -24,11 +24,11 @@ from features.compute.algebra import Feature
 from features.compute.compile_ibis import compile_profiles
 from features.compute.views import VIEW_TABLES, PreparedTables, Views
 from features.data.lake import Lake, literal, quote
-from qianmian.schema import TABLES
+from features.data.tables import LAKE_TABLES
 from qianmian.workspace import explain_os_errors
 
 BUCKET_ROWS = 2_000_000
-BUCKETED = ("transactions", "events", "touches", "profiles")
+BUCKETED = ("transactions", "events", "touches", "profiles", "profile_history")
 MIN_FEATURES_TO_BUCKET = 20  # up to this number, reading the files directly is faster and needs no more memory
 # columns of a canonical table that features may need without naming them
 REQUIRED_COLUMNS = {
@@ -87,7 +87,7 @@ class DuckDBEngine:
 
     def _run(self, features: Sequence[Feature], rows: PreparedTables, as_of: datetime) -> pa.Table:
         rows.cache(VIEW_TABLES[feature.view] for feature in features if feature.view)
-        key = (tuple(features), rows.schema_key)
+        key = (tuple(features), rows.schema_key, rows.is_past(as_of))
         if key not in _SQL_CACHE:
             views = Views(rows, as_of, getvariable(VARIABLE))
             while len(_SQL_CACHE) >= SQL_CACHE_SIZE:
@@ -116,7 +116,7 @@ class DuckDBEngine:
         count = self._write_buckets(features, as_of, scratch)
         for bucket in range(count):
             self._open_bucket(features, bucket, scratch)
-            rows = PreparedTables(self.backend, self.states, prefix="bucket_")
+            rows = PreparedTables(self.backend, self.states, "bucket_", self.rows.allow_undated)
             yield self._run(features, rows, as_of)
             for name in BUCKETED:
                 self.connection.execute(f"DROP TABLE IF EXISTS {rows.cached_table_name(name)}")
@@ -148,7 +148,7 @@ class DuckDBEngine:
 
     def _columns(self, name: str, features: Sequence[Feature]) -> list[str]:
         present = self.states[name].columns
-        if name == "profiles":
+        if name in ("profiles", "profile_history"):
             return list(present)
         named = {
             column
@@ -162,7 +162,7 @@ class DuckDBEngine:
     def _open_bucket(self, features: Sequence[Feature], bucket: int, scratch: Path) -> None:
         """Create the views `bucket_<table>` of one bucket."""
         for name in BUCKETED:
-            known = {column.name: column for column in TABLES[name].columns}
+            known = {column.name: column for column in LAKE_TABLES[name].columns}
             files = sorted((scratch / name / f"bucket={bucket}").glob("*.parquet")) if name in self.states else []
             kept = self._columns(name, features) if name in self.states else []
             if files:
@@ -176,6 +176,8 @@ class DuckDBEngine:
                     if column in known
                 )
                 query = f"SELECT {', '.join(quote(column) for column in kept)}{chosen} FROM {source}"
+            elif name == "profile_history" and "profiles" in self.states:  # of a lake without that table
+                query = f"SELECT * FROM {name} SEMI JOIN bucket_profiles USING (source, source_user_id)"
             else:
                 query = f"SELECT * FROM {name} WHERE false"
             self.connection.execute(f"CREATE OR REPLACE TEMP VIEW bucket_{name} AS {query}")

@@ -27,9 +27,10 @@ from features.compute.algebra import SORT_KEYS, Feature
 from features.compute.compile_ibis import compile_profiles
 from features.compute.engines.spark_session import LOCAL_MASTER, explain_spark_errors, start_session
 from features.compute.views import VIEW_TABLES, PreparedTables, Views
-from features.data.lake import CUSTOMERS, Lake
+from features.data.lake import Lake
+from features.data.tables import LAKE_TABLES, PROFILE_HISTORY, undated_history
 from qianmian.errors import ArtifactError, DataError, WorkspaceError
-from qianmian.schema import TABLES, Table
+from qianmian.schema import Table
 from qianmian.workspace import atomic_path, explain_os_errors
 
 if TYPE_CHECKING:
@@ -98,7 +99,7 @@ class SparkEngine:
         self._session.conf.set("spark.sql.shuffle.partitions", self.partitions)
         # code generation compiles a class for every stage, which takes longer than it saves on few rows
         self._session.conf.set("spark.sql.codegen.wholeStage", self._rows > CODEGEN_MIN_ROWS)
-        for table in (*TABLES.values(), CUSTOMERS):
+        for table in LAKE_TABLES.values():
             self._open(table).createOrReplaceTempView(table.name)
         self.backend: Any = ibis.pyspark.connect(self._session)
         self.rows: PreparedTables = LazyTables(self.backend, self.states)
@@ -122,6 +123,9 @@ class SparkEngine:
         from pyspark.sql import functions
 
         state = self.states.get(table.name)
+        if state is None and table is PROFILE_HISTORY and "profiles" in self.states:
+            quoted = {name: f"`{name}`" for name in self._session.table("profiles").columns}
+            return self._session.sql(undated_history(quoted, "profiles", SPARK_TYPES["timestamp"]))
         if state is None:
             return self._session.createDataFrame(
                 [], ", ".join(f"`{column.name}` {SPARK_TYPES[column.dtype]}" for column in table.columns)

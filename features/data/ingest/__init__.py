@@ -16,12 +16,14 @@ from features.data.identity.resolve import commit
 from features.data.ingest.contract import StagedTable, stage
 from features.data.ingest.flags import flag_queries
 from features.data.ingest.merge import MergedTable, merge
+from features.data.ingest.profile_history import history_query
 from features.data.ingest.rejected import quarantine, rejected_rows, translate_duckdb_errors
 from features.data.ingest.report import IngestReport, TableReport
 from features.data.lake import Lake, literal
 from features.data.locking import exclusive_writer
 from features.data.privacy import PersonalDataHasher, save_key_fingerprint
 from features.data.sources.base import RawTable, Source
+from features.data.tables import PROFILE_HISTORY
 from qianmian.errors import DataError
 from qianmian.schema import TABLES
 from qianmian.settings import Settings
@@ -50,8 +52,10 @@ def ingest(
     progress : callable, optional
         Called with one line of text per step.
     now : datetime, optional
-        Current time, naive UTC: `decided_at` of the merge ledger. Rows dated more than a day later are rejected,
-        because the clock of their source is wrong. By default every time up to the year 2262 is accepted.
+        Current time, naive UTC: `decided_at` of the merge ledger, and the moment from which attributes of profiles
+        without a date are known. Rows dated more than a day later are rejected, because the clock of their source is
+        wrong. By default every time up to the year 2262 is accepted, and attributes without a date are of no past
+        moment.
 
     Returns
     -------
@@ -94,7 +98,11 @@ def ingest(
                     for raw in source.tables(connection)
                 ]
                 _reject_empty_tables(outcomes)
-                queries = {staged.table.name: merged.query for staged, merged, report in outcomes if report.kept}
+                queries = {staged.table.name: merged.query for staged, merged, _ in outcomes if merged.changed}
+                for staged, _, _ in outcomes:
+                    history = history_query(connection, lake, staged, now) if staged.table.name == "profiles" else None
+                    if history is not None:
+                        queries[PROFILE_HISTORY.name] = history
                 if any(staged.personal for staged, _, report in outcomes if report.kept):
                     save_key_fingerprint(workspace, personal.key)
                 if queries or "customers" not in lake.states():
@@ -129,7 +137,7 @@ def _ingest_table(
     report_progress(f"{raw.table}: reading {_file_names(raw.files)}")
     staged = stage(connection, raw, source.name, source.timezone, personal, now)
     described = connection.execute(f"DESCRIBE lake_{raw.table}").fetchall()
-    merged = merge(connection, staged, {row[0]: str(row[1]) for row in described})
+    merged = merge(connection, staged, {row[0]: str(row[1]) for row in described}, now)
     rejected = rejected_rows(connection, raw, staged, merged, personal)
     reasons = {
         str(reason): int(count)

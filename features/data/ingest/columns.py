@@ -31,6 +31,6 @@ def cast_columns(columns: Mapping[str, str], present: Mapping[str, str]) -> str:
 
 
 def content_columns(table: Table, columns: Iterable[str]) -> list[str]:
-    """The columns that tell two versions of a row apart: all but those that ingest derives."""
-    derived = {column.name for column in table.columns if column.derived}
-    return [name for name in columns if name not in derived]
+    """The columns that tell two versions of a row apart: all but its date and those that ingest derives."""
+    no_content = {column.name for column in table.columns if column.derived or column.dates_row}
+    return [name for name in columns if name not in no_content]

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime, timedelta
+from typing import Literal
 
 import duckdb
 
@@ -63,6 +64,12 @@ class StagedTable:
         Input files.
     personal : tuple of str
         Columns that are stored as hashes.
+    fixed : frozenset of str or "all"
+        Attributes of `profiles` that never change.
+    absent : mapping of str to frozenset of str
+        File → canonical columns that it says nothing about.
+    file_column : str or None
+        Column of `raw` that holds the file of each row.
     """
 
     table: Table
@@ -73,6 +80,9 @@ class StagedTable:
     read: int
     files: tuple[str, ...]
     personal: tuple[str, ...] = ()
+    fixed: frozenset[str] | Literal["all"] = frozenset()
+    absent: Mapping[str, frozenset[str]] = field(default_factory=dict)
+    file_column: str | None = None
 
 
 def stage(
@@ -135,7 +145,19 @@ def stage(
     )
     connection.execute(f"CREATE OR REPLACE TEMP TABLE {typed} AS {query}")
     read = int((connection.execute(f"SELECT count(*) FROM {raw}").fetchone() or (0,))[0])
-    return StagedTable(table, raw, typed, columns, frozenset(raw_table.columns), read, raw_table.files, secret)
+    return StagedTable(
+        table,
+        raw,
+        typed,
+        columns,
+        frozenset(raw_table.columns),
+        read,
+        raw_table.files,
+        secret,
+        raw_table.fixed,
+        raw_table.absent,
+        raw_table.file_column,
+    )
 
 
 def _personal_columns(table: Table, casts: Mapping[str, ColumnCast], types: Mapping[str, str]) -> tuple[str, ...]:
@@ -265,7 +287,7 @@ def _range(table: Table, column: Column, now: datetime | None) -> list[tuple[str
         return [(condition, f"{column.name} is negative")]
     if column.unit == "0..1":
         return [(f"NOT {name} BETWEEN 0 AND 1", f"{column.name} is not between 0 and 1")]
-    if column.name in ("ts", "observed_at"):
+    if column.name in ("ts", "observed_at") or column.dates_row:
         outside = f"{name} < TIMESTAMP '{FIRST_TIME}' OR {name} >= TIMESTAMP '{LAST_TIME}'"
         cases = [(outside, f"{column.name} is not between {FIRST_TIME} and {LAST_TIME}")]
         if now is not None:  # one day of tolerance for a wrong time zone

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from datetime import datetime
 
 import duckdb
 
@@ -34,6 +35,8 @@ class MergedTable:
         Number of rows by result.
     updated : int
         Kept rows that replace an older row with the same key.
+    changed : bool
+        Whether `query` differs from the lake: also if a dimension only learns that a known row still holds.
     """
 
     query: str
@@ -44,22 +47,32 @@ class MergedTable:
     superseded: int
     conflicts: int
     updated: int
+    changed: bool
 
 
-def merge(connection: duckdb.DuckDBPyConnection, staged: StagedTable, lake_columns: Mapping[str, str]) -> MergedTable:
+def merge(
+    connection: duckdb.DuckDBPyConnection,
+    staged: StagedTable,
+    lake_columns: Mapping[str, str],
+    now: datetime | None = None,
+) -> MergedTable:
     """Merge the valid rows of `staged` with the view ``lake_<table>``.
 
     Parameters
     ----------
     lake_columns : mapping of str to str
         Columns of the view: name → SQL type.
+    now : datetime, optional
+        Moment of the ingest, naive UTC: the date of rows of a dimension that have none.
     """
     table, verdicts = staged.table, f"verdicts_{staged.table.name}"
     columns = common_columns(staged.columns, lake_columns)
     good = f"SELECT _row, {cast_columns(columns, staged.columns)} FROM {staged.typed} WHERE _reason IS NULL"
     known = f"SELECT {cast_columns(columns, lake_columns)} FROM lake_{table.name}"
-    make = merge_dimension if table.name in DIMENSIONS else merge_fact
-    updated = make(connection, table, columns, staged, good, known, verdicts)
+    if table.name in DIMENSIONS:
+        updated = merge_dimension(connection, table, columns, staged, good, known, verdicts, now)
+    else:
+        updated = merge_fact(connection, table, columns, staged, good, known, verdicts)
     counts = {
         str(verdict): int(count)
         for verdict, count in connection.execute(f"SELECT verdict, count(*) FROM {verdicts} GROUP BY 1").fetchall()
@@ -69,14 +82,17 @@ def merge(connection: duckdb.DuckDBPyConnection, staged: StagedTable, lake_colum
     )
     names = ", ".join(quote(name) for name in columns)
     if table.name in DIMENSIONS:
+        new = f"SELECT _row, {names} FROM final_{table.name} WHERE NOT _same"
+        written = f"SELECT _row, {names} FROM final_{table.name} WHERE _written"
         # IS NOT DISTINCT FROM, because the key of a sighting without a time contains a null
-        new = f"SELECT _row, {names} FROM final_{table.name} WHERE _row NOT IN (SELECT _row FROM {verdicts})"
         keys = " AND ".join(f"l.{quote(key)} IS NOT DISTINCT FROM n.{quote(key)}" for key in table.key)
-        old = f"SELECT {names} FROM ({known}) AS l WHERE NOT EXISTS (SELECT 1 FROM ({new}) AS n WHERE {keys})"
+        old = f"SELECT {names} FROM ({known}) AS l WHERE NOT EXISTS (SELECT 1 FROM ({written}) AS n WHERE {keys})"
+        changed = bool((connection.execute(f"SELECT count(*) FROM ({written})").fetchone() or (0,))[0])
     else:
         new = f"SELECT * FROM ({good})" + (f" WHERE _row NOT IN (SELECT _row FROM {verdicts})" if counts else "")
-        old = f"SELECT {names} FROM ({known})"
-    query = f"{old} UNION ALL (SELECT {names} FROM ({new}) ORDER BY _row)"
+        old, written = f"SELECT {names} FROM ({known})", new
+        changed = total > sum(counts.values())
+    query = f"{old} UNION ALL (SELECT {names} FROM ({written}) ORDER BY _row)"
     return MergedTable(
         query,
         new,
@@ -86,4 +102,5 @@ def merge(connection: duckdb.DuckDBPyConnection, staged: StagedTable, lake_colum
         superseded=counts.get("superseded", 0),
         conflicts=counts.get("conflict", 0),
         updated=updated,
+        changed=changed,
     )

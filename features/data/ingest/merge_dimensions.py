@@ -1,15 +1,24 @@
-"""Merge of a dimension table: a newer row replaces the older row with the same key."""
+"""Merge of a dimension table: a newer row replaces the older row with the same key, column by column.
+
+All that is known of a key is put in order: the row of the lake and the rows of the input, by their date, then by their
+order. The value of a column is the last one that a row told. A row tells a column if its file has it, whatever the
+cell holds; it tells a consent only if the cell is filled, so that silence neither gives nor withdraws one.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from datetime import datetime
 
 import duckdb
 
 from features.data.ingest.columns import column_list, content_columns
 from features.data.ingest.contract import StagedTable
-from features.data.lake import quote
+from features.data.lake import literal, quote
 from qianmian.schema import Table
+
+CONSENT_PREFIX = "consent_"
+SAME_KEY = "IS NOT DISTINCT FROM"  # the key of a sighting without a time contains a null
 
 
 def merge_dimension(
@@ -20,32 +29,132 @@ def merge_dimension(
     good: str,
     known: str,
     verdicts: str,
+    now: datetime | None,
 ) -> int:
-    keys, content = column_list(table.key), column_list(content_columns(table, columns))
-    final = f"final_{table.name}"
-    joined = " AND ".join(f"n.{quote(key)} IS NOT DISTINCT FROM l.{quote(key)}" for key in table.key)
-    # A column that the new input lacks keeps its older value: two files may each hold a part of one profile.
-    mapped_columns = staged.mapped | set(table.key)
-    qualified = {name: f"{'n' if name in mapped_columns else 'l'}.{quote(name)}" for name in columns}
-    compared = ", ".join(qualified[name] for name in content_columns(table, columns))
-    for column in table.columns:
-        if column.derived:  # the first source that described a row stays its source
-            qualified[column.name] = f"coalesce(l.{quote(column.name)}, n.{quote(column.name)})"
-    values = ", ".join(f"{value} AS {quote(name)}" for name, value in qualified.items())
+    """Create the temp tables `verdicts` and ``final_<table>``, and return the number of keys whose row is replaced.
+
+    ``final_<table>`` has one row per key of the input: the columns of the table after the merge, `_row` (the newest row
+    of the input), `_known` (the lake had the key), `_same` (the content is that of the lake) and `_written` (the row
+    differs from that of the lake, maybe only in its date).
+    """
+    dated = next((column.name for column in table.columns if column.dates_row), None)
+    content = [name for name in content_columns(table, columns) if name not in table.key]
+    derived = [column.name for column in table.columns if column.derived]
+    keys, observed, final = column_list(table.key), f"observed_{table.name}", f"final_{table.name}"
+    date = quote(dated) if dated else "NULL::TIMESTAMP"
+    of_lake = lake_observations(table, columns, content, known, good, date)
+    told = ", ".join(f"{box(name, condition)} AS {quote(name)}" for name, condition in told_columns(staged, content))
+    carried = "".join(f", {quote(name)}" for name in derived)
     connection.execute(
-        f"CREATE OR REPLACE TEMP TABLE {final} AS "
-        f"SELECT n._row AS _row, {values}, l._known IS NOT NULL AS _known, "
-        f"l._content IS NOT DISTINCT FROM hash({compared}) AS _same, "
-        "n._last = n._row AS _latest, n._hash = n._last_hash AS _repeat FROM ("
-        f"SELECT *, hash({content}) AS _hash, max(_row) OVER of_key AS _last, "
-        f"arg_max(hash({content}), _row) OVER of_key AS _last_hash "
-        f"FROM ({good}) WINDOW of_key AS (PARTITION BY {keys})) AS n "
-        f"LEFT JOIN (SELECT *, true AS _known, hash({content}) AS _content FROM ({known})) AS l ON {joined}"
+        f"CREATE OR REPLACE TEMP TABLE {observed} AS "
+        f"SELECT *, row_number() OVER (PARTITION BY {keys} ORDER BY _moment, _row) AS _place FROM ("
+        f"SELECT _row, {keys}, {date} AS _date, {moment_of_rows(date, now)} AS _moment{carried}{', ' if told else ''}{told} "
+        f"FROM ({with_files(staged, good)}) UNION ALL {of_lake})"
+    )
+    last = "".join(f", (arg_max({quote(name)}, _place)).v AS {quote(name)}" for name in content)
+    # the first source that described a row stays its source
+    first = "".join(f", arg_min({quote(name)}, _row) AS {quote(name)}" for name in derived)
+    folded = (
+        f"SELECT {keys}, arg_max(_row, _place) FILTER (_row >= 0) AS _row, max(_date) AS _date, "
+        f"arg_max(_date IS NOT NULL, _place) FILTER (_row >= 0) AS _dated{last}{first} FROM {observed} GROUP BY ALL"
+    )
+    joined = " AND ".join(f"n.{quote(key)} {SAME_KEY} l.{quote(key)}" for key in table.key)
+    values = {name: f"n.{quote(name)}" for name in columns}
+    for name in content:
+        if name.startswith(CONSENT_PREFIX):
+            # a dated row does not give back the consent that was withdrawn at an unknown date
+            unknown = f"l._moment = '-infinity' AND n._dated AND l.{quote(name)} = false"
+            values[name] = f"CASE WHEN {unknown} THEN false ELSE n.{quote(name)} END"
+    if dated:
+        values[dated] = "n._date"
+    same = " AND ".join([f"{values[name]} {SAME_KEY} l.{quote(name)}" for name in content] or ["true"])
+    made = ", ".join(f"{value} AS {quote(name)}" for name, value in values.items())
+    lake_row = f"SELECT k.*, o._moment FROM ({known}) AS k JOIN {observed} AS o ON o._row < 0 AND " + " AND ".join(
+        f"k.{quote(key)} {SAME_KEY} o.{quote(key)}" for key in table.key
+    )
+    still = f" AND n._date {SAME_KEY} l.{quote(dated)}" if dated else ""
+    connection.execute(
+        f"CREATE OR REPLACE TEMP TABLE {final} AS SELECT n._row, {made}, l._moment IS NOT NULL AS _known, "
+        f"l._moment IS NOT NULL AND {same} AS _same, NOT (l._moment IS NOT NULL AND {same}{still}) AS _written "
+        f"FROM ({folded}) AS n LEFT JOIN ({lake_row}) AS l ON {joined}"
+    )
+    of_final = " AND ".join(f"o.{quote(key)} {SAME_KEY} f.{quote(key)}" for key in table.key)
+    agrees = " AND ".join(
+        [f"(o.{quote(name)} IS NULL OR (o.{quote(name)}).v {SAME_KEY} f.{quote(name)})" for name in content] or ["true"]
     )
     connection.execute(
         f"CREATE OR REPLACE TEMP TABLE {verdicts} AS "
-        "SELECT _row, CASE WHEN _repeat THEN 'duplicate' ELSE 'superseded' END AS verdict "
-        f"FROM {final} WHERE NOT _latest UNION ALL SELECT _row, 'duplicate' FROM {final} WHERE _latest AND _same"
+        f"SELECT o._row, CASE WHEN {agrees} THEN 'duplicate' ELSE 'superseded' END AS verdict "
+        f"FROM {observed} AS o JOIN {final} AS f ON {of_final} WHERE o._row >= 0 AND (f._same OR o._row <> f._row)"
     )
-    updated = f"SELECT count(*) FROM {final} WHERE _latest AND NOT _same AND _known"
+    updated = f"SELECT count(*) FROM {final} WHERE NOT _same AND _known"
     return int((connection.execute(updated).fetchone() or (0,))[0])
+
+
+def box(name: str, told: str) -> str:
+    """SQL of a value in a struct, null where the row does not tell the column: it tells a null from no value."""
+    return f"CASE WHEN {told} THEN struct_pack(v := {quote(name)}) END"
+
+
+def told_columns(staged: StagedTable, content: list[str]) -> list[tuple[str, str]]:
+    """Each column with the SQL condition of the input rows that tell it."""
+    conditions = []
+    for name in content:
+        condition = "true" if name in staged.mapped else "false"
+        without = [file for file, absent in staged.absent.items() if name in absent]
+        if without and name in staged.mapped:
+            condition = f"coalesce(_file NOT IN ({', '.join(literal(file) for file in without)}), true)"
+        if name.startswith(CONSENT_PREFIX):
+            condition += f" AND {quote(name)} IS NOT NULL"
+        conditions.append((name, condition))
+    return conditions
+
+
+def with_files(staged: StagedTable, good: str) -> str:
+    """SELECT of the valid rows with the file of each in `_file`, if some files lack a column."""
+    if not staged.absent or staged.file_column is None:
+        return good
+    files = f"SELECT rowid AS _row, {quote(staged.file_column)}::VARCHAR AS _file FROM {staged.raw}"
+    return f"SELECT g.*, f._file FROM ({good}) AS g JOIN ({files}) AS f USING (_row)"
+
+
+def moment_of_rows(date: str, now: datetime | None) -> str:
+    """SQL of the moment of an input row: its own date, else that of the ingest, after all others if unknown."""
+    ingest = f"TIMESTAMP {literal(now.isoformat(sep=' '))}" if now else "'infinity'::TIMESTAMP"
+    return f"coalesce({date}, {ingest})"
+
+
+def lake_observations(
+    table: Table, columns: Mapping[str, str], content: list[str], known: str, good: str, date: str
+) -> str:
+    """SELECT of the lake's rows with a key of the input, as observations before those of the same moment.
+
+    A null of the lake tells that there is no value only if the lake has the column at all for that source; else an
+    older file that comes in later would lose what only it tells.
+    """
+    keys = column_list(table.key)
+    source = ", source" if "source" in table.key else ""
+    same_source = f"ON k.source {SAME_KEY} t.source" if source else "ON true"
+    counts = "".join(f", count({quote(name)}) > 0 AS {quote(name)}" for name in content)
+    told = f"SELECT true AS _any{source}{counts} FROM ({known}) GROUP BY ALL"
+    moment, ingests = f"k.{date}" if date.startswith('"') else date, ""
+    if table.name == "profiles":
+        # a profile without a date is as old as the last change of its history
+        moment = f"greatest({moment}, h._seen)"
+        ingests = (
+            " LEFT JOIN (SELECT source, source_user_id, max(last_seen) AS _seen FROM lake_profile_history GROUP BY ALL) "
+            "AS h ON k.source = h.source AND k.source_user_id = h.source_user_id"
+        )
+    boxes = "".join(
+        f", CASE WHEN k.{quote(name)} IS NOT NULL OR t.{quote(name)} THEN struct_pack(v := k.{quote(name)}) END"
+        for name in content
+    )
+    carried = "".join(f", k.{quote(column.name)}" for column in table.columns if column.derived)
+    row_date = f"k.{date}" if date.startswith('"') else date
+    same_key = " AND ".join(f"k.{quote(key)} {SAME_KEY} n.{quote(key)}" for key in table.key)
+    return (
+        f"SELECT -1, {', '.join(f'k.{quote(key)}' for key in table.key)}, {row_date}, "
+        f"coalesce({moment}, '-infinity'::TIMESTAMP){carried}{boxes} FROM ({known}) AS k "
+        f"LEFT JOIN ({told}) AS t {same_source}{ingests} "
+        f"WHERE EXISTS (SELECT 1 FROM (SELECT {keys} FROM ({good})) AS n WHERE {same_key})"
+    )

@@ -5,6 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Literal
 
 import duckdb
 
@@ -32,6 +33,11 @@ class RawTable:
         SELECT (file, reason, row) of lines that could not be split into columns; run after `relation` was read.
     hashed : bool
         Whether the source already hashed the personal identifiers; they are then stored unchanged.
+    fixed : frozenset of str or "all"
+        Attributes of `profiles` that never change, so that one value holds at every moment.
+    absent : mapping of str to frozenset of str
+        File (a value of `file_column`) → canonical columns that it says nothing about, because it lacks a column that
+        their expressions read. A cell without a value in any other column says that there is no value.
     """
 
     table: str
@@ -42,6 +48,8 @@ class RawTable:
     file_column: str | None = None
     rejects: str | None = None
     hashed: bool = False
+    fixed: frozenset[str] | Literal["all"] = frozenset()
+    absent: Mapping[str, frozenset[str]] = field(default_factory=dict)
 
 
 class Source(ABC):

@@ -10,7 +10,8 @@ import pytest
 from features.compute.algebra import Feature
 from features.compute.builder import Builder
 from features.data.identity import SingleSourceResolver, resolve
-from features.data.lake import CUSTOMERS, Lake
+from features.data.lake import Lake
+from features.data.tables import CUSTOMERS
 from features.definitions import FEATURES
 from qianmian.settings import Settings
 

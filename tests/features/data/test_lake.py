@@ -10,7 +10,8 @@ import ibis.expr.datatypes as dt
 import pyarrow.parquet as pq
 import pytest
 
-from features.data.lake import CUSTOMERS, Lake, TableState, typical_time_range
+from features.data.lake import Lake, TableState, typical_time_range
+from features.data.tables import CUSTOMERS, LAKE_TABLES
 from qianmian.errors import ArtifactError, DataError
 from qianmian.schema import TABLES
 from qianmian.workspace import Workspace
@@ -204,7 +205,7 @@ def test_the_same_rows_in_another_table_have_another_digest(lake, another):
 # ---- reading ---------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("table", [*TABLES.values(), CUSTOMERS], ids=lambda table: table.name)
+@pytest.mark.parametrize("table", [*LAKE_TABLES.values()], ids=lambda table: table.name)
 def test_a_table_that_is_not_there_is_empty_but_typed(lake, table):
     view = lake.connect().table(table.name)
     assert view.columns == table.names
