@@ -42,7 +42,14 @@ def merge_dimension(
     derived = [column.name for column in table.columns if column.derived]
     keys, observed, final = column_list(table.key), f"observed_{table.name}", f"final_{table.name}"
     date = quote(dated) if dated else "NULL::TIMESTAMP"
-    of_lake = lake_observations(table, columns, content, known, good, date)
+    history = connection.execute("DESCRIBE lake_profile_history").fetchall() if table.name == "profiles" else []
+    in_history = [name for name, *_ in history if name in content and name.startswith(CONSENT_PREFIX)]
+    if staged.absent and staged.file_column is not None:
+        connection.execute(
+            f"CREATE OR REPLACE TEMP TABLE {files_table(staged)} AS "
+            f"SELECT rowid AS _row, {quote(staged.file_column)}::VARCHAR AS _file FROM {staged.raw}"
+        )
+    of_lake = lake_observations(table, columns, content, known, good, date, in_history)
     told = ", ".join(f"{box(name, condition)} AS {quote(name)}" for name, condition in told_columns(staged, content))
     carried = "".join(f", {quote(name)}" for name in derived)
     connection.execute(
@@ -69,7 +76,7 @@ def merge_dimension(
         values[dated] = "n._date"
     same = " AND ".join([f"{values[name]} {SAME_KEY} l.{quote(name)}" for name in content] or ["true"])
     made = ", ".join(f"{value} AS {quote(name)}" for name, value in values.items())
-    lake_row = f"SELECT k.*, o._moment FROM ({known}) AS k JOIN {observed} AS o ON o._row < 0 AND " + " AND ".join(
+    lake_row = f"SELECT k.*, o._moment FROM ({known}) AS k JOIN {observed} AS o ON o._row = -1 AND " + " AND ".join(
         f"k.{quote(key)} {SAME_KEY} o.{quote(key)}" for key in table.key
     )
     still = f" AND n._date {SAME_KEY} l.{quote(dated)}" if dated else ""
@@ -114,8 +121,12 @@ def with_files(staged: StagedTable, good: str) -> str:
     """SELECT of the valid rows with the file of each in `_file`, if some files lack a column."""
     if not staged.absent or staged.file_column is None:
         return good
-    files = f"SELECT rowid AS _row, {quote(staged.file_column)}::VARCHAR AS _file FROM {staged.raw}"
-    return f"SELECT g.*, f._file FROM ({good}) AS g JOIN ({files}) AS f USING (_row)"
+    return f"SELECT g.*, f._file FROM ({good}) AS g JOIN {files_table(staged)} AS f USING (_row)"
+
+
+def files_table(staged: StagedTable) -> str:
+    """Name of the temp table with the file of each row, which outlives the raw rows."""
+    return f"files_{staged.table.name}"
 
 
 def moment_of_rows(date: str, now: datetime | None) -> str:
@@ -125,36 +136,60 @@ def moment_of_rows(date: str, now: datetime | None) -> str:
 
 
 def lake_observations(
-    table: Table, columns: Mapping[str, str], content: list[str], known: str, good: str, date: str
+    table: Table, columns: Mapping[str, str], content: list[str], known: str, good: str, date: str, in_history: list[str]
 ) -> str:
     """SELECT of the lake's rows with a key of the input, as observations before those of the same moment.
 
     A null of the lake tells that there is no value only if the lake has the column at all for that source; else an
-    older file that comes in later would lose what only it tells.
+    older file that comes in later would lose what only it tells. The consents of a profile are observations of their
+    own, at the moment of their last change: rows that were silent about them came later.
+
+    Parameters
+    ----------
+    in_history : list of str
+        Consents that the profile history has.
     """
     keys = column_list(table.key)
     source = ", source" if "source" in table.key else ""
     same_source = f"ON k.source {SAME_KEY} t.source" if source else "ON true"
     counts = "".join(f", count({quote(name)}) > 0 AS {quote(name)}" for name in content)
     told = f"SELECT true AS _any{source}{counts} FROM ({known}) GROUP BY ALL"
-    moment, ingests = f"k.{date}" if date.startswith('"') else date, ""
+    row_date = f"k.{date}" if date.startswith('"') else date
+    moment, history = f"coalesce({row_date}, '-infinity'::TIMESTAMP)", ""
     if table.name == "profiles":
         # a profile without a date is as old as the last change of its history
-        moment = f"greatest({moment}, h._seen)"
-        ingests = (
-            " LEFT JOIN (SELECT source, source_user_id, max(last_seen) AS _seen FROM lake_profile_history GROUP BY ALL) "
-            "AS h ON k.source = h.source AND k.source_user_id = h.source_user_id"
-        )
-    boxes = "".join(
-        f", CASE WHEN k.{quote(name)} IS NOT NULL OR t.{quote(name)} THEN struct_pack(v := k.{quote(name)}) END"
-        for name in content
-    )
-    carried = "".join(f", k.{quote(column.name)}" for column in table.columns if column.derived)
-    row_date = f"k.{date}" if date.startswith('"') else date
+        moment = f"coalesce(greatest({row_date}, h._seen), '-infinity'::TIMESTAMP)"
+        history = f" LEFT JOIN ({_changes(in_history)}) AS h ON k.source = h.source AND k.source_user_id = h.source_user_id"
     same_key = " AND ".join(f"k.{quote(key)} {SAME_KEY} n.{quote(key)}" for key in table.key)
-    return (
-        f"SELECT -1, {', '.join(f'k.{quote(key)}' for key in table.key)}, {row_date}, "
-        f"coalesce({moment}, '-infinity'::TIMESTAMP){carried}{boxes} FROM ({known}) AS k "
-        f"LEFT JOIN ({told}) AS t {same_source}{ingests} "
+    rows = (
+        f"FROM ({known}) AS k LEFT JOIN ({told}) AS t {same_source}{history} "
         f"WHERE EXISTS (SELECT 1 FROM (SELECT {keys} FROM ({good})) AS n WHERE {same_key})"
     )
+    shown_keys = ", ".join(f"k.{quote(key)}" for key in table.key)
+    carried = [f"k.{quote(column.name)}" for column in table.columns if column.derived]
+    never = {name: f"NULL::STRUCT(v {columns[name]})" for name in content}
+    boxes = {
+        name: f"CASE WHEN k.{quote(name)} IS NOT NULL OR t.{quote(name)} THEN struct_pack(v := k.{quote(name)}) END"
+        for name in content
+        if name not in in_history
+    }
+    parts = [", ".join(["SELECT -1", shown_keys, row_date, moment, *carried, *{**never, **boxes}.values()])]
+    for name in in_history:
+        value = f"CASE WHEN k.{quote(name)} IS NOT NULL THEN struct_pack(v := k.{quote(name)}) END"
+        since = f"coalesce(h.{quote(name)}, {moment})"
+        parts.append(", ".join(["SELECT -2", shown_keys, row_date, since, *carried, *{**never, name: value}.values()]))
+    return " UNION ALL ".join(f"{part} {rows}" for part in parts)
+
+
+def _changes(consents: list[str]) -> str:
+    """SELECT of each record's last moment in the profile history, and of the last change of each consent."""
+    before = "".join(f", lag({quote(name)}) OVER in_order AS {quote('_' + name)}" for name in consents)
+    since = "".join(
+        f", max(valid_from) FILTER ({quote(name)} IS DISTINCT FROM {quote('_' + name)}) AS {quote(name)}"
+        for name in consents
+    )
+    rows = (
+        f"SELECT *{before} FROM lake_profile_history WHERE valid_from IS NOT NULL "
+        "WINDOW in_order AS (PARTITION BY source, source_user_id ORDER BY valid_from)"
+    )
+    return f"SELECT source, source_user_id, max(last_seen) AS _seen{since} FROM ({rows}) GROUP BY ALL"

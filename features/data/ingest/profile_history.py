@@ -15,7 +15,7 @@ import duckdb
 from features.data.ingest.columns import cast_columns, column_list, common_columns, content_columns
 from features.data.ingest.contract import StagedTable
 from features.data.ingest.merge import MergedTable
-from features.data.ingest.merge_dimensions import box, moment_of_rows, told_columns, with_files
+from features.data.ingest.merge_dimensions import CONSENT_PREFIX, box, moment_of_rows, told_columns, with_files
 from features.data.lake import Lake, quote
 from features.data.tables import FIXED_BY_NATURE, PROFILE_HISTORY
 from qianmian.schema import TABLES
@@ -110,16 +110,23 @@ def _dated_rows(
     )
     # a null of the history tells that there is no value only if the lake has the column at all for that source
     has = ", ".join(f"count({quote(name)}) > 0 AS {quote(name)}" for name in changing)
+    consents = [name for name in changing if name.startswith(CONSENT_PREFIX)]
+    tells = {name: f"h.{quote(name)} IS NOT NULL OR t.{quote(name)}" for name in changing}
+    # that a consent did not change may be silence: a row of the input in between, which tells it, goes on to hold
+    tells |= {name: f"h.{quote(name)} IS DISTINCT FROM h.{quote('_' + name)} AND h._first" for name in consents}
     boxes = ", ".join(
-        f"CASE WHEN h.{quote(name)} IS NOT NULL OR t.{quote(name)} THEN struct_pack(v := h.{quote(name)}) END "
-        f"AS {quote(name)}"
-        for name in changing
+        f"CASE WHEN {tells[name]} THEN struct_pack(v := h.{quote(name)}) END AS {quote(name)}" for name in changing
     )
+    before = "".join(f", lag({quote(name)}) OVER in_order AS {quote('_' + name)}" for name in consents)
     # the same values may have been told again later: a row of the input in between ends them, and they come back
-    seen = "unnest(CASE WHEN h.last_seen > h.valid_from THEN [h.valid_from, h.last_seen] ELSE [h.valid_from] END)"
+    seen = "unnest(CASE WHEN last_seen > valid_from THEN [valid_from, last_seen] ELSE [valid_from] END)"
+    rows_of_lake = (
+        f"SELECT *, _moment = valid_from AS _first FROM (SELECT *, {seen} AS _moment{before} FROM ({known}) "
+        f"WHERE valid_from IS NOT NULL AND {of_input} "
+        "WINDOW in_order AS (PARTITION BY source, source_user_id ORDER BY valid_from))"
+    )
     of_lake = (
-        f"SELECT h.source, h.source_user_id, {seen} AS _moment, -1 AS _order, false AS _undated, {boxes} "
-        f"FROM (SELECT * FROM ({known}) WHERE valid_from IS NOT NULL AND {of_input}) AS h "
+        f"SELECT h.source, h.source_user_id, h._moment, -1 AS _order, false AS _undated, {boxes} FROM ({rows_of_lake}) AS h "
         f"LEFT JOIN (SELECT source, {has} FROM ({known}) GROUP BY source) AS t USING (source)"
     )
     record = "PARTITION BY source, source_user_id"
