@@ -278,9 +278,8 @@ def format_index(rate: Rate | None) -> str:
 
 
 def _open_lake(workspace: Path | None, as_of: str | None, as_json: bool) -> tuple[Output, Builder, Settings, datetime]:
-    from features.compute.builder import Builder
     from features.data.lake import Lake
-    from features.definitions.pack_features import declared_features
+    from features.definitions.pack_features import make_builder
     from qianmian.config import load_settings
 
     output = Output(as_json)
@@ -288,7 +287,7 @@ def _open_lake(workspace: Path | None, as_of: str | None, as_json: bool) -> tupl
     lake, settings = Lake(located), load_settings(located.config_file)
     moment = as_of_or_default(lake, as_of)
     note_empty_days(output, lake, moment)
-    return output, Builder(lake, declared_features(settings)), settings, moment
+    return output, make_builder(lake, settings), settings, moment
 
 
 def _tag_values(

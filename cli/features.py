@@ -52,9 +52,8 @@ def features(
     """Build the profiles of all customers who are known before a date."""
     check_engine(engine, spark_master, out)
     check_suffix(out, SUFFIXES if engine != "spark" else (*SUFFIXES, ""))
-    from features.compute.builder import Builder
     from features.data.lake import Lake
-    from features.definitions.pack_features import declared_features
+    from features.definitions.pack_features import make_builder
     from features.profiles.snapshot import ensure_snapshot, published_as_of, snapshot_at
     from qianmian.config import load_settings
 
@@ -76,7 +75,7 @@ def features(
         snapshot = (
             ensure_snapshot(located, moment, settings, with_state=True)
             if publishes
-            else snapshot_at(Builder(lake, declared_features(settings)), moment, settings)
+            else snapshot_at(make_builder(lake, settings), moment, settings)
         )
         if out is not None:
             output.step(f"writing {out}")
@@ -111,16 +110,15 @@ def features(
 
 def _on_spark(output: Output, lake: Lake, settings: Settings, moment: datetime, master: str | None, out: Path) -> None:
     """Compute and write the profiles with Spark; the rows stay in Spark, and nothing is published."""
-    from features.compute.builder import Builder
     from features.compute.engines.spark import SparkEngine
     from features.compute.engines.spark_session import LOCAL_MASTER
-    from features.definitions.pack_features import declared_features
+    from features.definitions.pack_features import make_builder
 
     begun = time.perf_counter()
     with output.working():
         output.step(f"starting Spark ({master or LOCAL_MASTER})")
         with SparkEngine(lake, master or LOCAL_MASTER) as spark:
-            kept, unsupported = Builder(lake, declared_features(settings), spark).supported(as_of=moment)
+            kept, unsupported = make_builder(lake, settings, spark).supported(as_of=moment)
             output.step(f"building profiles as of {moment:%Y-%m-%d %H:%M} into {out}")
             customers = spark.write(kept, moment, out)
     seconds = time.perf_counter() - begun

@@ -360,9 +360,8 @@ def score_table(
     champions: Champions, located: Workspace, what: str, moment: datetime | None, options: dict[str, Any]
 ) -> pa.Table:
     """Score all customers; one row per score."""
-    from features.compute.builder import Builder
     from features.data.lake import Lake
-    from features.definitions.pack_features import declared_features
+    from features.definitions.pack_features import make_builder
     from serving.recommending.batch import score_recommend, unavailable_items
     from serving.scoring.churn import score_churn
     from serving.scoring.lifecycle import score_predictions
@@ -374,13 +373,13 @@ def score_table(
         return score_recommend(
             champions,
             as_of=moment,
-            builder=Builder(lake, declared_features(champions.settings)) if other else None,
+            builder=make_builder(lake, champions.settings) if other else None,
             unavailable=unavailable_items(lake),
             **options,
         )
     # profiles of another date are built for this file only and not published
     other = moment is not None and moment != champions.customers.as_of
-    builder = Builder(Lake(located), declared_features(champions.settings)) if other else None
+    builder = make_builder(Lake(located), champions.settings) if other else None
     scored = (score_churn if what == "churn" else score_predictions)(champions, as_of=moment, builder=builder)
     if not scored.num_rows:
         raise DataError("no customer is known before the cutoff", got=str(moment), hint="use a later --as-of")

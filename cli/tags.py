@@ -146,9 +146,8 @@ def value_(
 
     The tags are those of --as-of (default: one horizon before the end of the data); the outcome is measured after it.
     """
-    from features.compute.builder import Builder
     from features.data.lake import Lake
-    from features.definitions.pack_features import declared_features
+    from features.definitions.pack_features import make_builder
     from features.profiles.governance.outcome import TARGETS, horizon_end, target_labels
     from features.profiles.governance.value import information_gain
     from features.profiles.snapshot import snapshot_at
@@ -160,7 +159,7 @@ def value_(
     lake = Lake(located)
     moment = parse_as_of(as_of) or as_of_or_default(lake, None) - timedelta(days=horizon_days)
     horizon_end(lake, moment, horizon_days)
-    builder = Builder(lake, declared_features(settings))
+    builder = make_builder(lake, settings)
     with output.working():
         output.step(f"computing the tags as of {moment:%Y-%m-%d}")
         snapshot = snapshot_at(builder, moment, settings)
@@ -225,16 +224,15 @@ def print_tag_ranking(output: Output, found: InformationGain, title: str, counts
 
 def load_profiles(output: Output, located: Workspace, as_of: str | None) -> Snapshot:
     """Load the served profiles, or build those of another date without publishing them."""
-    from features.compute.builder import Builder
     from features.data.lake import Lake
-    from features.definitions.pack_features import declared_features
+    from features.definitions.pack_features import make_builder
     from features.profiles.snapshot import current_snapshot_name, load_current, snapshot_at
     from qianmian.config import load_settings
 
     if as_of is None and current_snapshot_name(located) is not None:
         return load_current(located)
     settings = load_settings(located.config_file)
-    builder = Builder(Lake(located), declared_features(settings))
+    builder = make_builder(Lake(located), settings)
     moment = as_of_or_default(builder.lake, as_of)
     with output.working():
         output.step(f"building profiles as of {moment:%Y-%m-%d %H:%M}")

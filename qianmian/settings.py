@@ -139,6 +139,16 @@ class IdentitySettings(Section):
         return self
 
 
+class ProfilesSettings(Section):
+    """Settings of profile attributes."""
+
+    allow_undated: tuple[str, ...] = Field(
+        (),
+        description="attributes that models learn from although their past values are unknown: the first known value "
+        "is taken for every earlier date",
+    )
+
+
 class LinkingSettings(Section):
     """Settings of `qianmian identity link`: record linkage of records without a common identifier."""
 
@@ -180,6 +190,7 @@ class Settings(Section):
     lookalike: LookalikeSettings = Field(default_factory=LookalikeSettings)
     identity: IdentitySettings = Field(default_factory=IdentitySettings)
     linking: LinkingSettings = Field(default_factory=LinkingSettings)
+    profiles: ProfilesSettings = Field(default_factory=ProfilesSettings)
     serving: ServingSettings = Field(default_factory=ServingSettings)
 
 

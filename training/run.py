@@ -9,9 +9,8 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from features.compute.builder import Builder
 from features.data.lake import Lake
-from features.definitions.pack_features import declared_features
+from features.definitions.pack_features import make_builder
 from features.profiles import snapshot
 from features.profiles.tags.published import publish
 from qianmian.errors import DataError, UsageError
@@ -132,7 +131,7 @@ def train(
         active_days,
         shuffle_labels,
         tune,
-        _builder=Builder(lake, declared_features(settings)),
+        _builder=make_builder(lake, settings),
     )
     results = []
     for job in chosen:

@@ -7,6 +7,9 @@ from pathlib import Path
 from typing import Any
 
 from features.compute.algebra import PROFILE_PREFIX, Condition, Feature, check
+from features.compute.builder import Builder
+from features.compute.engines import Engine
+from features.data.lake import Lake
 from features.definitions import FEATURES
 from features.definitions.recency import NEVER
 from qianmian.errors import ConfigError, did_you_mean
@@ -70,6 +73,17 @@ def features_for(settings: Settings) -> tuple[Feature, ...]:
 def declared_features(settings: Settings) -> tuple[Feature, ...]:
     """All features declared under these settings: the built-in ones, then those of the pack."""
     return (*FEATURES, *features_for(settings))
+
+
+def make_builder(lake: Lake, settings: Settings, engine: Engine | None = None) -> Builder:
+    """Make the builder of the features declared under these settings.
+
+    Parameters
+    ----------
+    engine : Engine, optional
+        Engine that runs the expressions; default: DuckDB in this process.
+    """
+    return Builder(lake, declared_features(settings), engine, settings.profiles.allow_undated)
 
 
 def _feature(pack_feature: PackFeature) -> Feature:

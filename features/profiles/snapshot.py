@@ -25,7 +25,7 @@ from features.compute.builder import Builder, ProfileBuild
 from features.compute.online.build import build_state
 from features.compute.spec import FeatureSpec, UserFeatures
 from features.data.lake import Lake
-from features.definitions.pack_features import declared_features
+from features.definitions.pack_features import make_builder
 from features.id_map import IdMap
 from features.profiles.tags.declare import TagValue
 from features.profiles.tags.facts import TagFacts
@@ -292,7 +292,7 @@ def ensure_snapshot(workspace: Workspace, as_of: datetime, settings: Settings, w
     with_state : bool
         Also build the online state of the same features (`features.compute.online`) in the subfolder `state`.
     """
-    builder = Builder(Lake(workspace), declared_features(settings))
+    builder = make_builder(Lake(workspace), settings)
     snapshot = _reusable_snapshot(builder, as_of, settings)
     if snapshot is None:
         snapshot = build_snapshot(builder, as_of, settings)

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from features.compute.builder import Builder, ProfileBuild
 from features.compute.spec import FeatureSpec, UserFeatures
 from features.data.lake import Lake
-from features.definitions.pack_features import declared_features
+from features.definitions.pack_features import make_builder
 from features.interactions import TrainingSet
 from features.profiles.tags.declare import TagValue
 from features.training_data import training_set
@@ -102,7 +102,7 @@ class TrainingContext:
     @property
     def builder(self) -> Builder:
         if self._builder is None:
-            self._builder = Builder(Lake(self.workspace), declared_features(self.settings))
+            self._builder = make_builder(Lake(self.workspace), self.settings)
         return self._builder
 
     def build_profiles(self, as_of: datetime) -> ProfileBuild:

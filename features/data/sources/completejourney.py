@@ -6,6 +6,7 @@ import importlib.resources
 import importlib.util
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Literal
 
 import duckdb
 
@@ -52,7 +53,10 @@ class CompleteJourney(Source):
 
         def raw(table: str, file: str, columns: dict[str, str], relation: str | None = None) -> RawTable:
             path = str(folder / f"{file}.parquet")
-            return RawTable(table, relation or f"SELECT * FROM read_parquet({literal(path)})", columns, (path,))
+            # the demographics are one undated survey of the year, so that no other date would be right either
+            fixed: Literal["all"] | frozenset[str] = "all" if table == "profiles" else frozenset()
+            relation = relation or f"SELECT * FROM read_parquet({literal(path)})"
+            return RawTable(table, relation, columns, (path,), fixed=fixed)
 
         campaigns, descriptions = (
             literal(folder / "campaigns.parquet"),

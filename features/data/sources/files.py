@@ -19,6 +19,12 @@ from features.data.privacy import EMAIL_PATTERN, PHONE_PATTERN
 from features.data.sources.base import RawTable, Source
 from features.data.sources.casting import DTYPE_NOUNS, attribute_dtype, missing_columns
 from features.data.sources.casting import cast as cast_sql
+from features.data.sources.dated_rows import (
+    file_date_problems,
+    file_date_sql,
+    fixed_attributes,
+    fixed_problems,
+)
 from features.data.sources.expressions import ExpressionChecker, csv_rejects, csv_relation
 from qianmian.errors import ConfigError, DataError, did_you_mean
 from qianmian.packs import Pack
@@ -43,6 +49,10 @@ class TableSettings(Section):
     encoding: Literal["utf-8", "latin-1"] = "utf-8"
     header: list[str] | None = Field(None, min_length=1, description="CSV without a header line: column names")
     hashed: bool = Field(False, description="identities: the source already hashed the personal identifiers")
+    file_date: str | None = Field(
+        None, description="the date in the names of the files, e.g. people_%Y-%m.csv; their rows hold from then on"
+    )
+    fixed: list[str] | Literal["all"] = Field([], description="profiles: attributes that never change, or all")
 
 
 class FilesSettings(Section):
@@ -121,11 +131,14 @@ class FileSource(Source):
         if settings is None:
             return problems
         problems += _name_problems(table, settings.columns, where)
+        problems += [f"{where}.{problem}" for problem in fixed_problems(settings.fixed, table, settings.columns)]
         files, missing = self._expand(settings.path)
         problems += [f"{where}.path: {problem}" for problem in missing]
         filled = [file for file in files if file.stat().st_size]
         if files and not filled:
             self._empty[name] = str(files[0]) if len(files) == 1 else str(settings.path)
+        dates = file_date_problems(settings.file_date, table, settings.columns, [str(file) for file in filled])
+        problems += [f"{where}.{problem}" for problem in dates]
         if filled:
             input_files = _parquet(filled) if _is_parquet(filled[0]) else _csv(filled, settings, name)
             if isinstance(input_files, str):
@@ -163,6 +176,8 @@ class FileSource(Source):
                 error_conditions.update(dict.fromkeys(expression.error_conditions))
         finally:
             checker.close()
+        if settings.file_date is not None:
+            columns["valid_from"] = file_date_sql(settings.file_date)
         self._tables.append(
             RawTable(
                 table.name,
@@ -173,6 +188,7 @@ class FileSource(Source):
                 "_file",
                 input_files.rejects,
                 settings.hashed,
+                fixed_attributes(settings.fixed),
             )
         )
         return problems

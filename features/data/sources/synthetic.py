@@ -122,6 +122,7 @@ class Synthetic(Source):
                     f"SELECT * FROM {view}",
                     columns,
                     (f"synthetic customers={self.customers} days={self.days} seed={self.seed}",),
+                    fixed="all" if table == "profiles" else frozenset(),  # each person is drawn once
                 )
             )
         return raw

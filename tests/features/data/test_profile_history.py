@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from datetime import datetime
 from itertools import permutations
@@ -15,6 +16,8 @@ from features.data.ingest import ingest
 from features.data.ingest.report import IngestReport
 from features.data.lake import Lake, literal
 from features.data.sources.base import RawTable, Source
+from features.data.sources.files import FileSource
+from qianmian.errors import ConfigError
 from qianmian.settings import Settings
 from qianmian.workspace import Workspace
 
@@ -286,8 +289,6 @@ def test_a_lake_without_a_history_knows_what_is_fixed_by_nature(workspace: Works
     give(workspace, [user("gold", gender="f", registered_at="2023-01-01"), {**user("gold"), "source_user_id": "u2"}])
     lake = Lake(workspace)
     manifest = workspace.lake / "manifest.json"
-    import json
-
     content = json.loads(manifest.read_text())
     content["tables"] = [table for table in content["tables"] if table["name"] != "profile_history"]
     manifest.write_text(json.dumps(content))
@@ -299,3 +300,82 @@ def test_a_lake_without_a_history_knows_what_is_fixed_by_nature(workspace: Works
         *old,
         ("2024-07-01 12:00:00", "gold", None, None),
     ]
+
+
+# ---- as a sources.yaml declares it -----------------------------------------------------------------------------------
+
+
+def write(folder: Path, yaml: str, **files: str) -> FileSource:
+    for name, text in files.items():
+        (folder / f"{name.replace('__', '-')}.csv").write_text(text)
+    config = folder / "sources.yaml"
+    config.write_text(yaml)
+    return FileSource(config)
+
+
+def test_the_date_in_a_file_name_dates_its_rows(tmp_path: Path, workspace: Workspace) -> None:
+    source = write(
+        tmp_path,
+        """
+source: crm
+timezone: America/New_York
+tables:
+  profiles:
+    path: people_*.csv
+    file_date: people_%Y-%m.csv
+    fixed: [plan]
+    columns: {source_user_id: id, member_tier: tier, plan: plan}
+""",
+        people_2024__02="id,tier,plan\nu1,gold,a\n",
+        people_2023__12="tier,id,plan\nsilver,u1,a\n",
+    )
+    ingest(workspace, source, Settings(), now=JUNE)
+    assert read(workspace, "SELECT member_tier FROM profiles") == [("gold",)]
+    assert history(workspace, "member_tier, plan") == [
+        (None, None, "a"),
+        ("2023-12-01 05:00:00", "silver", None),
+        ("2024-02-01 05:00:00", "gold", None),
+    ]
+
+
+def test_each_row_may_have_its_date(tmp_path: Path, workspace: Workspace) -> None:
+    source = write(
+        tmp_path,
+        """
+source: crm
+tables:
+  profiles: {path: people.csv, fixed: all, columns: {source_user_id: id, plan: plan}}
+  items: {path: items.csv, columns: {item_id: id, price: price, valid_from: since}}
+""",
+        people="id,plan\nu1,a\n",
+        items="id,price,since\ni1,3,2024-05-01\ni1,2,2024-04-01\n",
+    )
+    ingest(workspace, source, Settings(), now=JUNE)
+    assert read(workspace, "SELECT price FROM items") == [(3.0,)]
+    assert history(workspace, "plan") == [(None, "a")]
+
+
+def test_mistakes_in_dates_and_fixed_attributes_come_all_at_once(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError) as caught:
+        write(
+            tmp_path,
+            """
+source: crm
+tables:
+  profiles: {path: a.csv, file_date: p_%Y.csv, fixed: [tier], columns: {source_user_id: id, member_tier: tier}}
+  items: {path: a.csv, file_date: a.csv, fixed: all, columns: {item_id: id}}
+  campaigns: {path: a.csv, file_date: a_%Y.csv, columns: {campaign_id: id, valid_from: tier}}
+  events: {path: a.csv, file_date: a_%Y.csv, columns: {event_type: id, ts: tier}}
+""",
+            a="id,tier\n1,2\n",
+        )
+    text = str(caught.value)
+    for part in (
+        "tables.profiles.fixed: 'tier' is not mapped",
+        "tables.profiles.file_date: 'a.csv' does not match 'p_%Y.csv'",
+        "tables.items.fixed: only attributes of profiles",
+        "tables.items.file_date: 'a.csv' has no year",
+        "tables.campaigns.file_date: valid_from is mapped",
+        "tables.events.file_date: the rows of events have their own times",
+    ):
+        assert part in text
