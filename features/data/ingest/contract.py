@@ -82,6 +82,7 @@ def stage(
     timezone: str,
     personal: PersonalDataHasher,
     now: datetime | None = None,
+    limit: int | None = None,
 ) -> StagedTable:
     """Read one raw table, cast and check it, and hash personal data.
 
@@ -93,6 +94,8 @@ def stage(
         Name of the source, and time zone of its timestamps without an offset.
     now : datetime, optional
         Current time, naive UTC; rows dated more than a day later are rejected.
+    limit : int, optional
+        Read only so many rows.
 
     Raises
     ------
@@ -111,7 +114,8 @@ def stage(
             hint="map each of them to a column or an expression",
         )
     raw, typed = f"raw_{table.name}", f"typed_{table.name}"
-    connection.execute(f"CREATE OR REPLACE TEMP TABLE {raw} AS {raw_table.relation}")
+    limited = f" LIMIT {limit}" if limit else ""
+    connection.execute(f"CREATE OR REPLACE TEMP TABLE {raw} AS {raw_table.relation}{limited}")
     # The rowid of a temp table that one statement filled is the row order.
     picked = ", ".join(f"({expression}) AS {quote(name)}" for name, expression in raw_table.columns.items())
     fault = _first_matching_case([(condition, reason) for condition, reason in raw_table.error_conditions])
