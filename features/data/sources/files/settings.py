@@ -32,4 +32,6 @@ class FilesSettings(Section):
 
     source: str = Field(pattern=r"^\w[\w.\-]{0,63}$", description="name of the system; also a folder of the quarantine")
     timezone: str = "UTC"
+    no_customer: list[str] = Field([], description="customer ids of walk-in, guest and test accounts: no customer")
+    not_merchandise: list[str] = Field([], description="item ids of bags, deposits and shipping: never recommended")
     tables: dict[str, Any] = Field(min_length=1)

@@ -12,6 +12,7 @@ from pydantic import ValidationError
 from features.data.sources.base import RawTable, Source
 from features.data.sources.casting import DTYPE_NOUNS, attribute_dtype, missing_columns
 from features.data.sources.casting import cast as cast_sql
+from features.data.sources.declared import without_customers, without_merchandise
 from features.data.sources.expressions import ExpressionChecker
 from features.data.sources.files.csv_files import read_csv_files
 from features.data.sources.files.input_files import InputFiles
@@ -49,7 +50,7 @@ class FileSource(Source):
                 ["the file is missing"], where=str(self.config_path), hint="write one; docs/data.md shows how"
             )
         loaded = read_yaml(self.config_path)
-        _, problems = _validated(FilesSettings, loaded if loaded is not None else {}, "")
+        declared, problems = _validated(FilesSettings, loaded if loaded is not None else {}, "")
         given: dict[str, Any] = loaded if isinstance(loaded, dict) else {}
         self.name, self.timezone = str(given.get("source")), str(given.get("timezone", "UTC"))
         self.declares_timezone = "timezone" in given
@@ -62,6 +63,8 @@ class FileSource(Source):
             problems += self._add(str(name), entry)
         if problems:
             raise ConfigError(problems, where=str(self.config_path))
+        self._tables = without_customers(self._tables, declared.no_customer)
+        self._tables = without_merchandise(self._tables, declared.not_merchandise)
 
     def tables(self, connection: duckdb.DuckDBPyConnection) -> Sequence[RawTable]:
         """Return the tables of the configuration.
