@@ -11,7 +11,7 @@ import typer
 from cli.console import Output
 from cli.options import JsonOption, WorkspaceOption
 from cli.times import utc_now
-from qianmian.errors import UsageError
+from qianmian.errors import DataError, UsageError
 from qianmian.workspace import Workspace
 
 if TYPE_CHECKING:
@@ -43,6 +43,9 @@ def ingest(
         int | None,
         typer.Option("--seed", metavar="N", help="synthetic: seed of the random rows. Default: 0.", show_default=False),
     ] = None,
+    check: Annotated[
+        bool, typer.Option("--check", help="Read the first rows, report what ingest would do, and write nothing.")
+    ] = False,
     workspace: WorkspaceOption = None,
     as_json: JsonOption = False,
 ) -> None:
@@ -51,6 +54,7 @@ def ingest(
     Ingesting the same rows twice changes nothing. Rejected rows go to quarantine with a reason.
     """
     from features.data.ingest import ingest as run_ingest
+    from features.data.ingest import preview
     from features.definitions.pack_features import pack_of
     from qianmian.config import load_settings
 
@@ -59,6 +63,11 @@ def ingest(
     settings = load_settings(located.config_file)
     options = {"config_path": config, "customers": customers, "days": days, "seed": seed}
     rows = make_source(source, options, pack_of(settings))
+    if check:
+        with output.working():
+            report = preview(located, rows, settings, output.step, utc_now())
+        show_preview(output, located, report)
+        return
     with output.working():
         report = run_ingest(located, rows, settings, output.step, utc_now())
     output.result({"workspace": located.root, **report.as_dict()})
@@ -127,3 +136,30 @@ def show_report(output: Output, report: IngestReport) -> None:
             output.say(f"  {name}: the rejected rows are in {table.quarantine_file}")
         for flag, count in table.flags.items():
             output.say(f"  {name}: {count:,} kept and flagged: {flag.replace('_', ' ')}")
+    for warning in report.warnings:
+        output.say(f"warning: {warning.table}: {warning.message}. Fix: {warning.fix}")
+
+
+def show_preview(output: Output, workspace: Workspace, report: IngestReport) -> None:
+    """Print what an ingest would do: examples of the mapped values, row counts, warnings and errors.
+
+    Raises
+    ------
+    DataError
+        The ingest would fail.
+    """
+    output.result(
+        {"workspace": workspace.root, **report.as_dict(), "errors": report.errors, "examples": report.examples}
+    )
+    for name, columns in report.examples.items():
+        shown: list[list[object]] = [[column, ", ".join(values)] for column, values in columns.items()]
+        output.table(f"{name}: first values, as they would be stored", ["column", "values"], shown)
+    show_report(output, report)
+    if report.errors:
+        raise DataError(
+            "this ingest would fail",
+            where=f"source {report.source}",
+            got=" · ".join(report.errors),
+            hint="correct it and check again; nothing was written",
+        )
+    output.say("Nothing was written. Next: the same command without --check")

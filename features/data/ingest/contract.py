@@ -56,8 +56,8 @@ class StagedTable:
         order of the rows of `typed` is undefined.
     columns : mapping of str to str
         Column name → SQL type, canonical columns first, then attributes.
-    mapped : frozenset of str
-        Columns that the source maps.
+    expressions : mapping of str to str
+        Column that the source maps → SQL expression over the raw columns.
     read : int
         Number of raw rows.
     files : tuple of str
@@ -76,13 +76,18 @@ class StagedTable:
     raw: str
     typed: str
     columns: Mapping[str, str]
-    mapped: frozenset[str]
+    expressions: Mapping[str, str]
     read: int
     files: tuple[str, ...]
     personal: tuple[str, ...] = ()
     fixed: frozenset[str] | Literal["all"] = frozenset()
     absent: Mapping[str, frozenset[str]] = field(default_factory=dict)
     file_column: str | None = None
+
+    @property
+    def mapped(self) -> frozenset[str]:
+        """Columns that the source maps."""
+        return frozenset(self.expressions)
 
 
 def stage(
@@ -92,6 +97,7 @@ def stage(
     timezone: str,
     personal: PersonalDataHasher,
     now: datetime | None = None,
+    limit: int | None = None,
 ) -> StagedTable:
     """Read one raw table, cast and check it, and hash personal data.
 
@@ -103,6 +109,8 @@ def stage(
         Name of the source, and time zone of its timestamps without an offset.
     now : datetime, optional
         Current time, naive UTC; rows dated more than a day later are rejected.
+    limit : int, optional
+        Read only so many rows.
 
     Raises
     ------
@@ -121,7 +129,8 @@ def stage(
             hint="map each of them to a column or an expression",
         )
     raw, typed = f"raw_{table.name}", f"typed_{table.name}"
-    connection.execute(f"CREATE OR REPLACE TEMP TABLE {raw} AS {raw_table.relation}")
+    limited = f" LIMIT {limit}" if limit else ""
+    connection.execute(f"CREATE OR REPLACE TEMP TABLE {raw} AS {raw_table.relation}{limited}")
     # The rowid of a temp table that one statement filled is the row order.
     picked = ", ".join(f"({expression}) AS {quote(name)}" for name, expression in raw_table.columns.items())
     fault = _first_matching_case([(condition, reason) for condition, reason in raw_table.error_conditions])
@@ -150,7 +159,7 @@ def stage(
         raw,
         typed,
         columns,
-        frozenset(raw_table.columns),
+        raw_table.columns,
         read,
         raw_table.files,
         secret,

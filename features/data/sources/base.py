@@ -5,6 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Literal
 
 import duckdb
@@ -33,6 +34,8 @@ class RawTable:
         SELECT (file, reason, row) of lines that could not be split into columns; run after `relation` was read.
     hashed : bool
         Whether the source already hashed the personal identifiers; they are then stored unchanged.
+    max_rejected : float
+        Ingest fails if a larger share of the rows is rejected.
     fixed : frozenset of str or "all"
         Attributes of `profiles` that never change, so that one value holds at every moment.
     absent : mapping of str to frozenset of str
@@ -48,6 +51,7 @@ class RawTable:
     file_column: str | None = None
     rejects: str | None = None
     hashed: bool = False
+    max_rejected: float = 0.5
     fixed: frozenset[str] | Literal["all"] = frozenset()
     absent: Mapping[str, frozenset[str]] = field(default_factory=dict)
 
@@ -61,10 +65,16 @@ class Source(ABC):
         Value of the column `source`, and name of the quarantine folder.
     timezone : str
         IANA time zone of timestamps without an offset.
+    declares_timezone : bool
+        Whether the source names its time zone; otherwise UTC is an assumption.
+    scratch : Path or None
+        Folder for temporary files of one ingest, set by it and removed after it; it need not exist yet.
     """
 
     name: str
     timezone: str = "UTC"
+    declares_timezone: bool = True
+    scratch: Path | None = None
 
     @abstractmethod
     def tables(self, connection: duckdb.DuckDBPyConnection) -> Sequence[RawTable]:
