@@ -25,6 +25,7 @@ from features.compute.algebra import (
     TWO_WINDOW_AGGREGATES,
     Feature,
 )
+from features.compute.past_profiles import past_profiles, without_later_registrations
 from features.data.lake import TableState, data_end
 from qianmian.times import SECONDS_PER_DAY
 
@@ -134,42 +135,13 @@ class PreparedTables:
         """The profiles known at `as_of`, one row per record, with the columns of `profiles`.
 
         From the end of the data on these are the current rows: a workspace in use ingests today what it scores today.
-        Before it they are the last row of the history before `as_of` and the fixed attributes. An attribute that is
-        not known to have had its value then is null.
+        Before it they are those of the profile history.
         """
         current = self.customer_table("profiles")
-        keys = ["source", "source_user_id"]
-        registered = ibis.ifelse(current.registered_at < cutoff, current.registered_at, ibis.null("timestamp"))
-        if not self.is_past(as_of):
-            return current.mutate(registered_at=registered)
-        history = self.customer_table("profile_history")
-        names = [name for name in current.columns if name not in (*keys, "valid_from") and name in history.columns]
-        dated = history.filter(history.valid_from.notnull())
-        before = dated.filter(dated.valid_from < cutoff)
-        place = ibis.row_number().over(group_by=keys, order_by=ibis.desc(before.valid_from))
-        latest = before.mutate(place=place)
-        latest = latest.filter(latest.place == 0).select(*keys, **{f"then_{name}": latest[name] for name in names})
-        fixed = history.filter(history.valid_from.isnull())
-        fixed = fixed.select(*keys, **{f"fixed_{name}": fixed[name] for name in names})
-        t = current.select(*keys).left_join(fixed, keys).drop("source_right", "source_user_id_right")
-        t = t.left_join(latest, keys).drop("source_right", "source_user_id_right")
-        values = {name: ibis.coalesce(t[f"fixed_{name}"], t[f"then_{name}"]) for name in names}
-        allowed = [name for name in names if name in self.allow_undated]
-        if allowed:
-            first = dated.group_by(keys).aggregate(
-                **{f"first_{name}": dated[name].argmin(dated.valid_from, where=dated[name].notnull()) for name in allowed}
-            )
-            now = current.select(*keys, **{f"now_{name}": current[name] for name in allowed})
-            for more in (first, now):
-                t = t.left_join(more, keys).drop("source_right", "source_user_id_right")
-            values |= {
-                name: ibis.coalesce(
-                    t[f"fixed_{name}"], t[f"then_{name}"], t[f"first_{name}"], t[f"now_{name}"]
-                )
-                for name in allowed
-            }
-        t = t.select(*keys, **values)
-        return t.mutate(registered_at=ibis.ifelse(t.registered_at < cutoff, t.registered_at, ibis.null("timestamp")))
+        if self.is_past(as_of):
+            history = self.customer_table("profile_history")
+            current = past_profiles(current, history, cutoff, self.allow_undated)
+        return without_later_registrations(current, cutoff)
 
     @cached_property
     def schema_key(self) -> tuple[Any, ...]:

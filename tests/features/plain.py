@@ -175,7 +175,7 @@ def rows_of(tables, view, key, as_of):
     table = {"orders": "transactions", "lines": "transactions", "refunds": "transactions"}.get(view, view)
     rows = [row for row in tables.get(table, ()) if (row["source"], row["source_user_id"]) == key]
     if view == "profiles":  # their attributes are fixed, but nobody knows of a registration before it happens
-        return [row if (row["registered_at"] or datetime.min) < as_of else {**row, "registered_at": None} for row in rows]
+        return [{**row, "registered_at": at if (at := row["registered_at"]) and at < as_of else None} for row in rows]
     rows = [with_calendar(row) for row in rows if row["ts"] < as_of]
     for row in rows:
         category = (row.get("category") if table == "events" else None) or CATEGORIES.get(row.get("item_id"))

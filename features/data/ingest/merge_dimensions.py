@@ -50,12 +50,12 @@ def merge_dimension(
             f"SELECT rowid AS _row, {quote(staged.file_column)}::VARCHAR AS _file FROM {staged.raw}"
         )
     of_lake = lake_observations(table, columns, content, known, good, date, in_history)
-    told = ", ".join(f"{box(name, condition)} AS {quote(name)}" for name, condition in told_columns(staged, content))
+    told = "".join(f", {box(name, condition)} AS {quote(name)}" for name, condition in told_columns(staged, content))
     carried = "".join(f", {quote(name)}" for name in derived)
     connection.execute(
         f"CREATE OR REPLACE TEMP TABLE {observed} AS "
         f"SELECT *, row_number() OVER (PARTITION BY {keys} ORDER BY _moment, _row) AS _place FROM ("
-        f"SELECT _row, {keys}, {date} AS _date, {moment_of_rows(date, now)} AS _moment{carried}{', ' if told else ''}{told} "
+        f"SELECT _row, {keys}, {date} AS _date, {moment_of_rows(date, now)} AS _moment{carried}{told} "
         f"FROM ({with_files(staged, good)}) UNION ALL {of_lake})"
     )
     last = "".join(f", (arg_max({quote(name)}, _place)).v AS {quote(name)}" for name in content)
@@ -136,7 +136,13 @@ def moment_of_rows(date: str, now: datetime | None) -> str:
 
 
 def lake_observations(
-    table: Table, columns: Mapping[str, str], content: list[str], known: str, good: str, date: str, in_history: list[str]
+    table: Table,
+    columns: Mapping[str, str],
+    content: list[str],
+    known: str,
+    good: str,
+    date: str,
+    in_history: list[str],
 ) -> str:
     """SELECT of the lake's rows with a key of the input, as observations before those of the same moment.
 
@@ -159,7 +165,9 @@ def lake_observations(
     if table.name == "profiles":
         # a profile without a date is as old as the last change of its history
         moment = f"coalesce(greatest({row_date}, h._seen), '-infinity'::TIMESTAMP)"
-        history = f" LEFT JOIN ({_changes(in_history)}) AS h ON k.source = h.source AND k.source_user_id = h.source_user_id"
+        history = (
+            f" LEFT JOIN ({_changes(in_history)}) AS h ON k.source = h.source AND k.source_user_id = h.source_user_id"
+        )
     same_key = " AND ".join(f"k.{quote(key)} {SAME_KEY} n.{quote(key)}" for key in table.key)
     rows = (
         f"FROM ({known}) AS k LEFT JOIN ({told}) AS t {same_source}{history} "

@@ -14,7 +14,6 @@ import duckdb
 
 from features.data.ingest.columns import cast_columns, column_list, common_columns, content_columns
 from features.data.ingest.contract import StagedTable
-from features.data.ingest.merge import MergedTable
 from features.data.ingest.merge_dimensions import CONSENT_PREFIX, box, moment_of_rows, told_columns, with_files
 from features.data.lake import Lake, quote
 from features.data.tables import FIXED_BY_NATURE, PROFILE_HISTORY
@@ -64,7 +63,9 @@ def history_query(
     if PROFILE_HISTORY.name in lake.states() and changed == (0,):
         return None
     order = "source, source_user_id, valid_from NULLS FIRST"
-    return f"SELECT {names} FROM ({known}) WHERE NOT ({of_input}) UNION ALL (SELECT {names} FROM {MADE} ORDER BY {order})"
+    return (
+        f"SELECT {names} FROM ({known}) WHERE NOT ({of_input}) UNION ALL (SELECT {names} FROM {MADE} ORDER BY {order})"
+    )
 
 
 def _fixed_rows(
@@ -82,9 +83,10 @@ def _fixed_rows(
         of_history = f"NULL::{columns[name]}" if name in staged.mapped else f"h.{quote(name)}"
         values.append(f"{of_profile if name in fixed else of_history} AS {quote(name)}")
     some = " OR ".join(f"{quote(name)} IS NOT NULL" for name in attributes)
+    key = "f.source, f.source_user_id, NULL::TIMESTAMP AS valid_from, NULL::TIMESTAMP AS last_seen"
+    before = f"SELECT * FROM ({known}) WHERE valid_from IS NULL"
     return (
-        f"SELECT * FROM (SELECT f.source, f.source_user_id, NULL::TIMESTAMP AS valid_from, NULL::TIMESTAMP AS last_seen, "
-        f"{', '.join(values)} FROM final_profiles AS f LEFT JOIN (SELECT * FROM ({known}) WHERE valid_from IS NULL) AS h "
+        f"SELECT * FROM (SELECT {key}, {', '.join(values)} FROM final_profiles AS f LEFT JOIN ({before}) AS h "
         f"ON f.source = h.source AND f.source_user_id = h.source_user_id) WHERE {some}"
     )
 
@@ -105,8 +107,8 @@ def _dated_rows(
     good = f"{good} FROM {staged.typed} WHERE _reason IS NULL"
     told = ", ".join(f"{box(name, condition)} AS {quote(name)}" for name, condition in told_columns(staged, changing))
     rows = (
-        f"SELECT {KEY}, {moment_of_rows('valid_from', now)} AS _moment, _row AS _order, valid_from IS NULL AS _undated, "
-        f"{told} FROM ({with_files(staged, good)})"
+        f"SELECT {KEY}, {moment_of_rows('valid_from', now)} AS _moment, _row AS _order, "
+        f"valid_from IS NULL AS _undated, {told} FROM ({with_files(staged, good)})"
     )
     # a null of the history tells that there is no value only if the lake has the column at all for that source
     has = ", ".join(f"count({quote(name)}) > 0 AS {quote(name)}" for name in changing)
@@ -126,7 +128,8 @@ def _dated_rows(
         "WINDOW in_order AS (PARTITION BY source, source_user_id ORDER BY valid_from))"
     )
     of_lake = (
-        f"SELECT h.source, h.source_user_id, h._moment, -1 AS _order, false AS _undated, {boxes} FROM ({rows_of_lake}) AS h "
+        f"SELECT h.source, h.source_user_id, h._moment, -1 AS _order, false AS _undated, {boxes} "
+        f"FROM ({rows_of_lake}) AS h "
         f"LEFT JOIN (SELECT source, {has} FROM ({known}) GROUP BY source) AS t USING (source)"
     )
     record = "PARTITION BY source, source_user_id"
@@ -137,10 +140,11 @@ def _dated_rows(
         f"WINDOW in_order AS ({record} ORDER BY _moment, _order), "
         f"so_far AS ({record} ORDER BY _moment, _order ROWS BETWEEN UNBOUNDED PRECEDING AND CURRENT ROW)"
     )
-    last_of_moment = f"SELECT *, hash({column_list(changing)}) AS _hash FROM ({states}) WHERE _next IS DISTINCT FROM _moment"
-    starts = (
-        f"SELECT *, lag(_hash) OVER ({record} ORDER BY _moment) IS DISTINCT FROM _hash AS _starts FROM ({last_of_moment})"
+    last_of_moment = (
+        f"SELECT *, hash({column_list(changing)}) AS _hash FROM ({states}) WHERE _next IS DISTINCT FROM _moment"
     )
+    differs = f"lag(_hash) OVER ({record} ORDER BY _moment) IS DISTINCT FROM _hash"
+    starts = f"SELECT *, {differs} AS _starts FROM ({last_of_moment})"
     runs = f"SELECT *, sum(_starts::BIGINT) OVER ({record} ORDER BY _moment) AS _run FROM ({starts})"
     some = " OR ".join(f"{quote(name)} IS NOT NULL" for name in changing)
     values = ", ".join(
@@ -148,7 +152,8 @@ def _dated_rows(
         for name in attributes
     )
     return (
-        f"SELECT {KEY}, min(_moment) AS valid_from, max(_moment) FILTER (_starts OR NOT _undated) AS last_seen, {values} "
+        f"SELECT {KEY}, min(_moment) AS valid_from, "
+        f"max(_moment) FILTER (_starts OR NOT _undated) AS last_seen, {values} "
         f"FROM ({runs}) WHERE _run > 1 OR {some} GROUP BY source, source_user_id, _run"
     )
 

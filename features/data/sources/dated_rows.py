@@ -26,7 +26,9 @@ def file_date_sql(pattern: str, file_column: str = "_file") -> str:
     return f"strptime(parse_filename({file_column}), {literal(pattern)})"
 
 
-def file_date_problems(pattern: str | None, table: Table, mapped: Mapping[str, object], files: Sequence[str]) -> list[str]:
+def file_date_problems(
+    pattern: str | None, table: Table, mapped: Mapping[str, object], files: Sequence[str]
+) -> list[str]:
     """Problems of the key `file_date`, each beginning with the key.
 
     Examples
@@ -46,7 +48,7 @@ def file_date_problems(pattern: str | None, table: Table, mapped: Mapping[str, o
     for file in files:
         name = Path(file).name
         try:
-            datetime.strptime(name, pattern)
+            datetime.strptime(name, pattern)  # noqa: DTZ007
         except ValueError:
             problems.append(f"file_date: {name!r} does not match {pattern!r}")
     return problems[:3]

@@ -11,7 +11,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from features.data.lake import Lake, TableState, typical_time_range
-from features.data.tables import CUSTOMERS, LAKE_TABLES
+from features.data.tables import LAKE_TABLES
 from qianmian.errors import ArtifactError, DataError
 from qianmian.schema import TABLES
 from qianmian.workspace import Workspace

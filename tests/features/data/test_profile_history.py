@@ -56,9 +56,7 @@ class Files(Source):
         files = tuple(f"{number}.csv" for number in range(len(self.files)))
         columns = {name: f'"{name}"' for name in names}
         relation = "SELECT * FROM made"
-        return [
-            RawTable(self.table, relation, columns, files, file_column="_file", fixed=self.fixed, absent=absent)
-        ]
+        return [RawTable(self.table, relation, columns, files, file_column="_file", fixed=self.fixed, absent=absent)]
 
 
 def user(tier: str | None = None, **more: str | None) -> Row:
@@ -79,7 +77,9 @@ def give(workspace: Workspace, *files: Sequence[Row], now: datetime | None = JUN
 
 
 def history(workspace: Workspace, columns: str = "member_tier") -> list[tuple[Any, ...]]:
-    query = f"SELECT valid_from::VARCHAR, {columns} FROM profile_history ORDER BY source_user_id, valid_from NULLS FIRST"
+    query = (
+        f"SELECT valid_from::VARCHAR, {columns} FROM profile_history ORDER BY source_user_id, valid_from NULLS FIRST"
+    )
     return read(workspace, query)
 
 
@@ -87,7 +87,11 @@ def history(workspace: Workspace, columns: str = "member_tier") -> list[tuple[An
 
 
 def test_the_last_row_of_an_undated_input_is_current_and_known_from_the_ingest_on(workspace: Workspace) -> None:
-    rows = [[user("gold", consent_email="yes")], [user("gold", consent_email="yes")], [user("platinum", consent_email="no")]]
+    rows = [
+        [user("gold", consent_email="yes")],
+        [user("gold", consent_email="yes")],
+        [user("platinum", consent_email="no")],
+    ]
     report = give(workspace, *rows).tables["profiles"]
     assert (report.read, report.kept, report.duplicates, dict(report.flags)) == (3, 1, 2, {"superseded": 2})
     assert read(workspace, "SELECT member_tier, consent_email, valid_from FROM profiles") == [("platinum", False, None)]
@@ -116,7 +120,11 @@ def test_the_latest_date_is_current_in_whatever_order_the_rows_come(
 
 @pytest.mark.parametrize("table", ["items", "contents", "campaigns"])
 def test_dates_decide_in_every_dimension(workspace: Workspace, table: str) -> None:
-    key, value = {"items": ("item_id", "brand"), "contents": ("content_id", "type"), "campaigns": ("campaign_id", "kind")}[table]
+    key, value = {
+        "items": ("item_id", "brand"),
+        "contents": ("content_id", "type"),
+        "campaigns": ("campaign_id", "kind"),
+    }[table]
 
     def row(text: str, date: str) -> Row:
         return {key: "x", value: text, "valid_from": date}
@@ -168,7 +176,10 @@ def test_an_empty_cell_says_that_there_is_no_value(workspace: Workspace) -> None
     give(workspace, [user("gold", valid_from="2024-01-01"), {**user("gold"), "source_user_id": "u2"}])
     give(workspace, [user(None, valid_from="2024-03-01")])
     give(workspace, [user("silver", valid_from="2024-02-01")])  # comes late, and March said: none
-    assert read(workspace, "SELECT source_user_id, member_tier FROM profiles ORDER BY 1") == [("u1", None), ("u2", "gold")]
+    assert read(workspace, "SELECT source_user_id, member_tier FROM profiles ORDER BY 1") == [
+        ("u1", None),
+        ("u2", "gold"),
+    ]
     assert history(workspace)[:3] == [
         ("2024-01-01 00:00:00", "gold"),
         ("2024-02-01 00:00:00", "silver"),
@@ -254,7 +265,9 @@ def test_other_records_and_other_attributes_stay_as_they_were(workspace: Workspa
     other = {**user("silver"), "source_user_id": "u2"}
     give(workspace, [{**user("gold"), "hobby": "chess"}, other], now=JUNE, fixed=frozenset({"hobby"}))
     give(workspace, [user("platinum")], now=JULY)
-    assert read(workspace, "SELECT source_user_id, valid_from::VARCHAR, member_tier, hobby FROM profile_history ORDER BY ALL") == [
+    assert read(
+        workspace, "SELECT source_user_id, valid_from::VARCHAR, member_tier, hobby FROM profile_history ORDER BY ALL"
+    ) == [
         ("u1", "2024-06-01 12:00:00", "gold", None),
         ("u1", "2024-07-01 12:00:00", "platinum", None),
         ("u1", None, None, "chess"),
