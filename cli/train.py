@@ -150,6 +150,8 @@ def show_result(output: Output, result: JobResult) -> None:
     reason = f": {result.reason}" if result.reason else ""
     if result.report is not None:
         show_report(output, result.job, result.report)
+        for note in result.report.notes:
+            output.say(f"{result.job}: {note}")
     output.say(f"{result.job}: {labels.get(result.status, result.status)}{reason} ({result.seconds:.1f} s)")
 
 

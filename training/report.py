@@ -41,6 +41,8 @@ class EvalReport:
         Verdict of the gate.
     reasons : tuple of str
         Reasons of the gate.
+    notes : tuple of str
+        What a reader must know of the data: attributes that are left out, or that alone predict as well as the model.
     """
 
     metrics: Metrics
@@ -49,6 +51,7 @@ class EvalReport:
     slices: Mapping[str, Metrics] = field(default_factory=dict)
     passed: bool = False
     reasons: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
 
     def with_verdict(self, passed: bool, reasons: tuple[str, ...]) -> EvalReport:
         """The same report with the gate's verdict."""
@@ -67,4 +70,5 @@ class EvalReport:
             "slices": {name: plain(metrics) for name, metrics in self.slices.items()},
             "passed": self.passed,
             "reasons": list(self.reasons),
+            "notes": list(self.notes),
         }

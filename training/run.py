@@ -188,6 +188,7 @@ def _gate_and_register(context: TrainingContext, name: str, evaluated_model: Eva
 
         mlflow.set_tag("qianmian.gate", "passed" if report.passed else "refused")
         mlflow.set_tag("qianmian.gate_reasons", " | ".join(report.reasons)[:4900])
+        mlflow.set_tag("qianmian.notes", " | ".join(report.notes)[:4900])
         run_id = active.info.run_id
     reason = "; ".join(report.reasons)
     if not report.passed:

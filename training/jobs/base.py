@@ -22,6 +22,7 @@ from models.bundle import ModelBundle
 from qianmian.errors import DataError
 from qianmian.settings import Settings
 from qianmian.workspace import Workspace
+from training.attributes import unknown_attributes
 from training.gate import GateRule
 from training.report import EvalReport
 
@@ -94,6 +95,7 @@ class TrainingContext:
     tune: bool = False
     _profiles: dict[datetime, ProfileBuild] = field(default_factory=dict)
     _builder: Builder | None = None
+    _unknown: dict[datetime, tuple[str, ...]] = field(default_factory=dict)
 
     @property
     def lake(self) -> Lake:
@@ -122,6 +124,19 @@ class TrainingContext:
         kept = [feature for feature in spec.features if not (feature.grows_with_calendar or feature.is_identifier)]
         return spec.select([feature.name for feature in kept])
 
+    def unknown_attributes(self, past: datetime) -> tuple[str, ...]:
+        """Columns of `profiles` that models do not learn from, because their values at `past` are unknown."""
+        if past not in self._unknown:
+            self._unknown[past] = unknown_attributes(self.builder, past)
+        return self._unknown[past]
+
+    def profile_known_at(self, as_of: datetime, evaluated_at: datetime | None) -> UserFeatures:
+        """Profiles at a cutoff without the attributes that were unknown at an earlier cutoff, if there is one."""
+        features = self.profile(as_of)
+        unknown = self.unknown_attributes(evaluated_at) if evaluated_at is not None else ()
+        kept = [one.name for one in features.spec.features if one.view != "profiles" or one.column not in unknown]
+        return features if len(kept) == len(features.spec.names) else self.profile(as_of, features.spec.select(kept))
+
     def require_order_features(self, features: Sequence[str], message: str) -> None:
         """Check that the data supports the order features that a job needs.
 
@@ -136,12 +151,25 @@ class TrainingContext:
             hint = "map `order_id` and `ts` of transactions in sources.yaml"
             raise DataError(message, got=f"missing features: {', '.join(missing)}", where="the lake", hint=hint)
 
-    def training_set(self, as_of: datetime, *, min_item_customers: int, with_features: bool = True) -> TrainingSet:
-        """Training set at a cutoff, with the features of `profile`."""
+    def training_set(
+        self,
+        as_of: datetime,
+        *,
+        min_item_customers: int,
+        with_features: bool = True,
+        evaluated_at: datetime | None = None,
+    ) -> TrainingSet:
+        """Training set at a cutoff, with the features of `profile`.
+
+        Parameters
+        ----------
+        evaluated_at : datetime, optional
+            Cutoff of the training set on which the model was evaluated: attributes that were unknown then are left out.
+        """
         data = training_set(self.builder, as_of, min_item_customers=min_item_customers, with_features=False)
         if not with_features:
             return data
-        features = self.profile(as_of)
+        features = self.profile_known_at(as_of, evaluated_at)
         return TrainingSet(
             data.user_ids,
             data.item_ids,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -15,6 +16,7 @@ from models.bundle import ModelBundle
 from models.classify.churn import ChurnClassifier, risk_bands
 from qianmian.errors import DataError
 from training import plots
+from training.attributes import left_out_notes, sufficient_for_labels
 from training.bootstrap import CLASSIFICATION, paired_difference, statistic_metric
 from training.gate import GateRule
 from training.jobs.base import EvaluatedModel, Job, TrainingContext, snapshot_dates
@@ -95,7 +97,11 @@ def run(context: TrainingContext) -> EvaluatedModel:
         )
     test_model = ChurnClassifier(seed=context.settings.seed).fit(X, context.shuffled(y), groups=ids)
     p = test_model.predict_proba(test_X)[:, 1]
-    report = _report(context, test, active_days, test_y, p, float(y.mean()))
+    notes = (
+        *left_out_notes(context.unknown_attributes(train_dates[-1]), train_dates[-1]),
+        *sufficient_for_labels(spec, X, y, test_X, test_y, p, context.settings.seed),
+    )
+    report = replace(_report(context, test, active_days, test_y, p, float(y.mean())), notes=notes)
     context.progress("churn: fitting on all snapshot dates")
     all_ids, all_X, all_y = stacked([*train_dates, test])
     model = ChurnClassifier(seed=context.settings.seed).fit(all_X, context.shuffled(all_y), groups=all_ids)

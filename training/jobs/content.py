@@ -27,6 +27,7 @@ from models.recommend.scene import SCENES
 from models.recommend.scene_models import SceneModels
 from qianmian.errors import DataError
 from training import plots
+from training.attributes import left_out_notes
 from training.bootstrap import mean_metric
 from training.evaluation.compare import evaluate
 from training.evaluation.metrics import ranking_metrics
@@ -77,7 +78,8 @@ def run(context: TrainingContext) -> EvaluatedModel:
         )
     model = ContentRecommender(seed=context.settings.seed).fit(_shuffled(context, train))
     lists = {OURS: model.recommend(users, max(RECALL_KS)).ids, **_baselines(train, read[users])}
-    report = _report(train, users, truth, lists)
+    notes = left_out_notes(context.unknown_attributes(start), start)
+    report = replace(_report(train, users, truth, lists), notes=notes)
     curves = {
         name: [float(ranking_metrics(ids, truth, k, ("recall",))["recall"].mean()) for k in RECALL_KS]
         for name, ids in lists.items()
@@ -86,7 +88,7 @@ def run(context: TrainingContext) -> EvaluatedModel:
     figures = {"recall_by_k.png": plots.curves(RECALL_KS, curves, "k", "recall", f"Recall by k, {period}")}
 
     context.progress("content: fitting on all data before as_of")
-    full = _shuffled(context, _contents(context, context.as_of))
+    full = _shuffled(context, _contents(context, context.as_of, evaluated_at=start))
     final = ContentRecommender(seed=context.settings.seed).fit(full)
     spec = full.user_features.spec if full.user_features else None
     facts = context.facts("content", horizon_days=horizon, interactions="contents")
@@ -107,16 +109,17 @@ def run(context: TrainingContext) -> EvaluatedModel:
     return EvaluatedModel(bundle, report, rules, parameters, figures, pa.table({"one_id": full.user_ids[:5].tolist()}))
 
 
-def _contents(context: TrainingContext, as_of: datetime) -> ContentSet:
+def _contents(context: TrainingContext, as_of: datetime, evaluated_at: datetime | None = None) -> ContentSet:
     """Training set of contents at a cutoff, with purchases if the lake has any, and with profiles."""
     purchases: TrainingSet | None = None
+    least = context.settings.recommend.min_item_customers
     try:
-        purchases = context.training_set(as_of, min_item_customers=context.settings.recommend.min_item_customers)
+        purchases = context.training_set(as_of, min_item_customers=least, evaluated_at=evaluated_at)
     except DataError as error:
         context.progress(f"content: purchases are not used, only events on contents ({error.message})")
     contents = content_set(context.builder, as_of, purchases)
     if contents.user_features is None:
-        profile = context.profile(as_of)
+        profile = context.profile_known_at(as_of, evaluated_at)
         contents = replace(contents, user_features=profile.take(profile.rows_of(contents.user_ids)))
     return contents
 

@@ -15,6 +15,7 @@ from models.classify.lifecycle import NextStageClassifier
 from qianmian.errors import DataError
 from qianmian.schema import LIFECYCLE_STAGES
 from training import plots
+from training.attributes import left_out_notes, sufficient_for_classes
 from training.bootstrap import mean_metric
 from training.gate import GateRule
 from training.jobs.base import EvaluatedModel, Job, TrainingContext, snapshot_dates
@@ -83,8 +84,7 @@ def run(context: TrainingContext) -> EvaluatedModel:
         )
     test_model = NextStageClassifier(seed=context.settings.seed).fit(X, before, context.shuffled(after))
     transition_baseline = transition_probabilities(before, after, test_model.classes_)
-    truth = [np.flatnonzero(test_model.classes_ == stage) for stage in test_after.tolist()]
-    at = np.array([found[0] if len(found) else -1 for found in truth])
+    at = _places(test_model.classes_, test_after)
     p = test_model.predict_proba(test_X, test_before)
     q = np.array([transition_baseline[stage] for stage in test_before.tolist()])
     rows = np.arange(len(at))
@@ -112,6 +112,12 @@ def run(context: TrainingContext) -> EvaluatedModel:
             for stage in LIFECYCLE_STAGES
             if (test_before == stage).any()
         },
+        notes=(
+            *left_out_notes(context.unknown_attributes(as_of_dates[-2]), as_of_dates[-2]),
+            *sufficient_for_classes(
+                spec, X, _places(test_model.classes_, after), test_X, at, loss, len(test_model.classes_)
+            ),
+        ),
     )
     context.progress("lifecycle: fitting on all transitions")
     every_X, every_before, every_after = (np.concatenate([part[i] for part in parts]) for i in range(3))
@@ -144,6 +150,12 @@ def run(context: TrainingContext) -> EvaluatedModel:
         .slice(0, 5)
     )
     return EvaluatedModel(bundle, report, rules, parameters, figures, example)
+
+
+def _places(classes: NDArray[np.str_], stages: NDArray[np.str_]) -> NDArray[np.int64]:
+    """Position of each stage among the classes, −1 if it is none of them."""
+    order = {stage: place for place, stage in enumerate(classes.tolist())}
+    return np.array([order.get(stage, -1) for stage in stages.tolist()], dtype=np.int64)
 
 
 def _majority(stages: NDArray[np.str_]) -> str:

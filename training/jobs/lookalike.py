@@ -8,6 +8,7 @@ do not contain the purchases that define the segment.
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -19,13 +20,20 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import average_precision_score, roc_auc_score
 from threadpoolctl import threadpool_limits
 
-from features.compute.spec import FeatureSpec
+from features.compute.spec import FeatureSpec, UserFeatures
 from features.id_map import IdMap
 from features.training_data import interaction_rows
 from models.bundle import ModelBundle
 from models.lookalike import LookalikeExpander
 from qianmian.errors import DataError
 from training import plots
+from training.attributes import (
+    attribute_columns,
+    group_codes,
+    left_out_notes,
+    smoothed_rates,
+    sufficient_for_ranking,
+)
 from training.bootstrap import mean_metric
 from training.gate import GateRule
 from training.jobs.base import EvaluatedModel, Job, TrainingContext
@@ -66,7 +74,10 @@ def run(context: TrainingContext) -> EvaluatedModel:
         )
     context.progress(f"lookalike: evaluating on {len(segments)} segments: {', '.join(segments)}")
     model = _fit(context, start, spec)
-    report, curves = _evaluate(context, model, context.profile(start, spec).values, _rfm(context, start), segments)
+    at_start = context.profile(start, spec)
+    report, curves = _evaluate(context, model, at_start, _rfm(context, start), segments)
+    notes = left_out_notes(context.unknown_attributes(start), start)
+    report = replace(report, notes=(*notes, *report.notes))
     context.progress("lookalike: fitting on all data before as_of")
     final = _fit(context, context.as_of, spec)
     facts = context.facts("lookalike", horizon_days=horizon, segments=list(segments))
@@ -176,12 +187,12 @@ def _segments(context: TrainingContext, start: datetime, one_ids: NDArray[np.str
 def _evaluate(
     context: TrainingContext,
     model: LookalikeExpander,
-    values: NDArray[np.float32],
+    profile: UserFeatures,
     rfm: NDArray[np.float64] | None,
     segments: dict[str, NDArray[np.int64]],
 ) -> tuple[EvalReport, dict[str, list[tuple[float, float]]]]:
     rng = np.random.default_rng(context.settings.seed)
-    n = len(values)
+    n = len(profile.values)
 
     def random_negatives(seeds: NDArray[np.int64]) -> NDArray[np.float64]:
         others = np.setdiff1d(np.arange(n), seeds)
@@ -193,6 +204,11 @@ def _evaluate(
     def centroid(space: NDArray[Any]) -> Scorer:
         return lambda seeds: -np.linalg.norm(space - space[seeds].mean(axis=0), axis=1)
 
+    def of_attribute(values: NDArray[np.float32]) -> Scorer:
+        codes, _ = group_codes(values, values)
+        return lambda seeds: smoothed_rates(codes, np.isin(np.arange(n), seeds).astype(np.float64)[:, None])[codes, 0]
+
+    alone = {name: of_attribute(profile.values[:, at]) for name, at in attribute_columns(profile.spec).items()}
     scorers: dict[str, Scorer] = {
         "lookalike": model.score,
         "random": lambda seeds: rng.random(n),
@@ -201,6 +217,7 @@ def _evaluate(
     }
     if rfm is not None:
         scorers["rfm"] = centroid(rfm)
+    precision_alone: dict[str, list[float]] = {name: [] for name in alone}
     results: dict[str, dict[str, list[float]]] = {
         name: {"auc": [], "average_precision": [], "lift@5%": [], "recall@10%": []} for name in scorers
     }
@@ -228,6 +245,8 @@ def _evaluate(
                 for metric, value in zip(results[name], values_now, strict=True):
                     results[name][metric].append(float(value))
                 reached[name].append(found[np.maximum(1, (shares * len(rest)).astype(int)) - 1])
+            for name, scorer in alone.items():
+                precision_alone[name].append(float(average_precision_score(truth, scorer(given)[rest])))
             by_segment.setdefault(segment, []).append(results["lookalike"]["auc"][-1])
     metrics = {
         name: {metric: mean_metric(np.array(values)) for metric, values in found.items()}
@@ -245,11 +264,23 @@ def _evaluate(
     slices: dict[str, dict[str, Metric]] = {
         segment: {"auc": mean_metric(np.array(values))} for segment, values in by_segment.items()
     }
+    precision = {name: np.array(results[name]["average_precision"]) for name in ("lookalike", "random")}
+    notes = [
+        sufficient_for_ranking(
+            name,
+            mean_metric(precision["lookalike"]),
+            mean_metric(np.array(found)),
+            mean_metric(precision["lookalike"] - np.array(found)),
+            mean_metric(np.array(found) - precision["random"]),
+        )
+        for name, found in precision_alone.items()
+    ]
     report = EvalReport(
         metrics["lookalike"],
         {name: found for name, found in metrics.items() if name != "lookalike"},
         differences,
         slices,
+        notes=tuple(note for found in notes for note in found),
     )
     return report, {
         name: list(zip(shares.tolist(), np.mean(curve, axis=0).tolist(), strict=True))

@@ -7,7 +7,7 @@ Parameters (the half-life; all parameters with `--tune`) are chosen on the valid
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from functools import partial
 from typing import Any, TypeVar
@@ -27,12 +27,13 @@ from models.recommend.scene_models import SceneModels
 from qianmian.errors import DataError
 from qianmian.settings import RecommendSettings
 from training import plots
+from training.attributes import left_out_notes
 from training.evaluation.compare import evaluate, metric_means
 from training.evaluation.metrics import STANDARD, ranking_metrics
 from training.evaluation.slices import activity_slices
 from training.evaluation.split import EvaluationSplit
 from training.gate import GateRule
-from training.holdout import HoldoutSplitter
+from training.holdout import NO_START, HoldoutSplitter
 from training.jobs.base import EvaluatedModel, Job, Progress, TrainingContext
 from training.report import EvalReport
 from training.tasks import TASKS
@@ -100,12 +101,19 @@ def run(context: TrainingContext) -> EvaluatedModel:
             hint="ingest more customers or a longer history",
         )
     report, figures = _report(task_results, train, test.period)
+    evaluated_at = None if test.start == NO_START else test.start
+    if evaluated_at is not None:
+        unknown = context.unknown_attributes(evaluated_at)
+        report = replace(report, notes=left_out_notes(unknown, evaluated_at))
 
     winners = {name: found.winner for name, found in task_results.items()}
     # frees the evaluated models, which are as large as those that ship
     del task_results, found, test, train, holdout
     context.progress("recommend: fitting on all data before as_of")
-    full = _shuffled(context, context.training_set(context.as_of, min_item_customers=settings.min_item_customers))
+    full = _shuffled(
+        context,
+        context.training_set(context.as_of, min_item_customers=settings.min_item_customers, evaluated_at=evaluated_at),
+    )
     scenes, shipped, left_out = _fit_scenes(winners, settings, seed, full, context.progress)
     parameters = {name: model.get_params() for name, model in (scenes.models or {}).items()}
     config = {

@@ -7,7 +7,6 @@ from datetime import timedelta
 import numpy as np
 import pytest
 
-
 from features.compute.builder import Builder
 from features.compute.engines import SparkEngine
 from features.compute.engines import duckdb as engine_module
@@ -106,7 +105,12 @@ def test_a_moment_sees_what_was_known_before_it(lake_of):
 def test_a_registration_is_not_known_before_it_happens(lake_of):
     builder = Builder(lake_of(LAKE), FEATURES)
     days = {
-        day: dict(zip(*(builder.build(at(day)).table[name].to_pylist() for name in ("user_id", "days_since_registered")), strict=True))
+        day: dict(
+            zip(
+                *(builder.build(at(day)).table[name].to_pylist() for name in ("user_id", "days_since_registered")),
+                strict=True,
+            )
+        )
         for day in (10, 11, DAYS)
     }
     assert [days[day]["b"] for day in days] == [20, 21, DAYS + 10]
@@ -122,7 +126,9 @@ def test_a_lake_larger_than_memory_sees_the_same(lake_of, monkeypatch):
 
 def test_an_allowed_attribute_has_its_first_known_value_before_it(lake_of):
     builder = Builder(lake_of(LAKE), FEATURES, allow_undated=("member_tier",))
-    tiers = {day: {user: row["member_tier"] for user, row in attributes(builder, at(day)).items()} for day in (4, 21, DAYS)}
+    tiers = {
+        day: {user: row["member_tier"] for user, row in attributes(builder, at(day)).items()} for day in (4, 21, DAYS)
+    }
     assert tiers[4] == {"a": "gold", "b": "gold", "c": "silver"}
     assert tiers[21] == tiers[DAYS] == {"a": "platinum", "b": "gold", "c": "silver"}
     assert "points_balance" not in attributes(builder, at(4))["a"]
