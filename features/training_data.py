@@ -17,6 +17,7 @@ from features.compute.views import days_before
 from features.id_map import IdMap
 from features.interactions import EVENT_WEIGHTS, Interactions, TrainingSet, sorted_interactions
 from qianmian.errors import DataError
+from qianmian.schema import TABLES
 
 
 def interaction_source(builder: Builder, as_of: datetime) -> str:
@@ -193,7 +194,9 @@ def _item_attributes(
 ) -> dict[str, NDArray[Any]]:
     items = builder.backend.table("items").to_pyarrow()
     at = IdMap(items["item_id"].to_pylist()).rows(item_ids)
-    known_columns = [name for name in items.column_names if name != "item_id" and items[name].null_count < len(items)]
+    no_attribute = {"item_id", *(column.name for column in TABLES["items"].columns if column.dates_row)}
+    known_columns = [name for name in items.column_names if items[name].null_count < len(items)]
+    known_columns = [name for name in known_columns if name not in no_attribute]
     attributes = {
         name: _attribute(items[name])[at] for name in dict.fromkeys((*known_columns, "category", "brand", "price"))
     }

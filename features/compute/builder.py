@@ -99,7 +99,7 @@ class Builder:
             state = states.get(name)
             if state is None or (name in DATED_TABLES and (state.last is None or state.last < as_of)):
                 continue
-            t = self.rows.profiles_at(as_of, cutoff) if name == "profiles" else self.backend.table(name)
+            t = self.rows.known_profiles(as_of, cutoff) if name == "profiles" else self.backend.table(name)
             if name == "profiles":
                 customers = self.backend.table("customers")
                 customers = (

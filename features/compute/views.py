@@ -131,7 +131,7 @@ class PreparedTables:
         end = data_end(self.states)
         return end is not None and as_of < end
 
-    def profiles_at(self, as_of: datetime, cutoff: ir.TimestampScalar) -> ir.Table:
+    def known_profiles(self, as_of: datetime, cutoff: ir.TimestampScalar) -> ir.Table:
         """The profiles known at `as_of`, one row per record, with the columns of `profiles`.
 
         From the end of the data on these are the current rows: a workspace in use ingests today what it scores today.
@@ -279,7 +279,7 @@ class Views:
         return self._before_cutoff("touches")
 
     def _profiles(self) -> ir.Table:
-        known = self.rows.profiles_at(self.as_of, self.cutoff)
+        known = self.rows.known_profiles(self.as_of, self.cutoff)
         return known.inner_join(self.customers, ["source", "source_user_id"])
 
 

@@ -61,7 +61,7 @@ def merge_dimension(
     last = "".join(f", (arg_max({quote(name)}, _place)).v AS {quote(name)}" for name in content)
     # the first source that described a row stays its source
     first = "".join(f", arg_min({quote(name)}, _row) AS {quote(name)}" for name in derived)
-    folded = (
+    newest = (
         f"SELECT {keys}, arg_max(_row, _place) FILTER (_row >= 0) AS _row, max(_date) AS _date, "
         f"arg_max(_date IS NOT NULL, _place) FILTER (_row >= 0) AS _dated{last}{first} FROM {observed} GROUP BY ALL"
     )
@@ -83,7 +83,7 @@ def merge_dimension(
     connection.execute(
         f"CREATE OR REPLACE TEMP TABLE {final} AS SELECT n._row, {made}, l._moment IS NOT NULL AS _known, "
         f"l._moment IS NOT NULL AND {same} AS _same, NOT (l._moment IS NOT NULL AND {same}{still}) AS _written "
-        f"FROM ({folded}) AS n LEFT JOIN ({lake_row}) AS l ON {joined}"
+        f"FROM ({newest}) AS n LEFT JOIN ({lake_row}) AS l ON {joined}"
     )
     of_final = " AND ".join(f"o.{quote(key)} {SAME_KEY} f.{quote(key)}" for key in table.key)
     agrees = " AND ".join(
@@ -184,15 +184,17 @@ def lake_observations(
     parts = [", ".join(["SELECT -1", shown_keys, row_date, moment, *carried, *{**never, **boxes}.values()])]
     for name in in_history:
         value = f"CASE WHEN k.{quote(name)} IS NOT NULL THEN struct_pack(v := k.{quote(name)}) END"
-        since = f"coalesce(h.{quote(name)}, {moment})"
-        parts.append(", ".join(["SELECT -2", shown_keys, row_date, since, *carried, *{**never, name: value}.values()]))
+        changed_at = f"coalesce(h.{quote(name)}, {moment})"
+        parts.append(
+            ", ".join(["SELECT -2", shown_keys, row_date, changed_at, *carried, *{**never, name: value}.values()])
+        )
     return " UNION ALL ".join(f"{part} {rows}" for part in parts)
 
 
 def _changes(consents: list[str]) -> str:
     """SELECT of each record's last moment in the profile history, and of the last change of each consent."""
     before = "".join(f", lag({quote(name)}) OVER in_order AS {quote('_' + name)}" for name in consents)
-    since = "".join(
+    changed_at = "".join(
         f", max(valid_from) FILTER ({quote(name)} IS DISTINCT FROM {quote('_' + name)}) AS {quote(name)}"
         for name in consents
     )
@@ -200,4 +202,4 @@ def _changes(consents: list[str]) -> str:
         f"SELECT *{before} FROM lake_profile_history WHERE valid_from IS NOT NULL "
         "WINDOW in_order AS (PARTITION BY source, source_user_id ORDER BY valid_from)"
     )
-    return f"SELECT source, source_user_id, max(last_seen) AS _seen{since} FROM ({rows}) GROUP BY ALL"
+    return f"SELECT source, source_user_id, max(last_seen) AS _seen{changed_at} FROM ({rows}) GROUP BY ALL"

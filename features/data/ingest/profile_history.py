@@ -80,8 +80,8 @@ def _fixed_rows(
     values = []
     for name in attributes:
         of_profile = f"f.{quote(name)}::{columns[name]}" if name in merged else f"NULL::{columns[name]}"
-        of_history = f"NULL::{columns[name]}" if name in staged.mapped else f"h.{quote(name)}"
-        values.append(f"{of_profile if name in fixed else of_history} AS {quote(name)}")
+        as_before = f"NULL::{columns[name]}" if name in staged.mapped else f"h.{quote(name)}"
+        values.append(f"{of_profile if name in fixed else as_before} AS {quote(name)}")
     some = " OR ".join(f"{quote(name)} IS NOT NULL" for name in attributes)
     key = "f.source, f.source_user_id, NULL::TIMESTAMP AS valid_from, NULL::TIMESTAMP AS last_seen"
     before = f"SELECT * FROM ({known}) WHERE valid_from IS NULL"
@@ -133,9 +133,9 @@ def _dated_rows(
         f"LEFT JOIN (SELECT source, {has} FROM ({known}) GROUP BY source) AS t USING (source)"
     )
     record = "PARTITION BY source, source_user_id"
-    folded = ", ".join(f"(last_value({quote(name)} IGNORE NULLS) OVER so_far).v AS {quote(name)}" for name in changing)
+    carried = ", ".join(f"(last_value({quote(name)} IGNORE NULLS) OVER so_far).v AS {quote(name)}" for name in changing)
     states = (
-        f"SELECT {KEY}, _moment, _undated, lead(_moment) OVER in_order AS _next, {folded} "
+        f"SELECT {KEY}, _moment, _undated, lead(_moment) OVER in_order AS _next, {carried} "
         f"FROM ({rows} UNION ALL {of_lake}) WHERE isfinite(_moment) "
         f"WINDOW in_order AS ({record} ORDER BY _moment, _order), "
         f"so_far AS ({record} ORDER BY _moment, _order ROWS BETWEEN UNBOUNDED PRECEDING AND CURRENT ROW)"
