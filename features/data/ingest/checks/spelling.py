@@ -26,14 +26,14 @@ class Spelling:
     ----------
     what : str
         How the ids differ, for the message.
-    folded : str
+    respelled : str
         SQL of an id `i` without this difference.
     fix : str
         Expression for `sources.yaml`; `COLUMN` stands for the mapped expression.
     """
 
     what: str
-    folded: str
+    respelled: str
     fix: str
 
 
@@ -89,9 +89,7 @@ def ids_spelled_differently(found: CheckInput) -> Iterator[IngestWarning]:
             continue
         ids = _distinct_ids(found, place.table, place.column)
         for spelling in SPELLINGS:
-            groups = (
-                f"SELECT count(*) AS spelled, list(i ORDER BY i)[1:4] AS example FROM {ids} GROUP BY {spelling.folded}"
-            )
+            groups = f"SELECT count(*) AS spelled, list(i ORDER BY i)[1:4] AS example FROM {ids} GROUP BY {spelling.respelled}"
             row = found.rows(
                 f"SELECT count(*), sum(spelled), list(example ORDER BY example)[1:{MAX_SHOWN}] FROM ({groups}) "
                 "WHERE spelled > 1"
@@ -123,7 +121,7 @@ def ids_without_description(found: CheckInput) -> Iterator[IngestWarning]:
             spelling: int(
                 found.rows(
                     f"SELECT count(*) FROM {used} "
-                    f"WHERE {spelling.folded} IN (SELECT {spelling.folded} FROM {described})"
+                    f"WHERE {spelling.respelled} IN (SELECT {spelling.respelled} FROM {described})"
                 )[0][0]
             )
             for spelling in SPELLINGS
