@@ -26,14 +26,14 @@ class Spelling:
     ----------
     what : str
         How the ids differ, for the message.
-    respelled : str
+    equal : str
         SQL of an id `i` without this difference.
     fix : str
         Expression for `sources.yaml`; `COLUMN` stands for the mapped expression.
     """
 
     what: str
-    respelled: str
+    equal: str
     fix: str
 
 
@@ -89,7 +89,9 @@ def ids_spelled_differently(found: CheckInput) -> Iterator[IngestWarning]:
             continue
         ids = _distinct_ids(found, place.table, place.column)
         for spelling in SPELLINGS:
-            groups = f"SELECT count(*) AS spelled, list(i ORDER BY i)[1:4] AS example FROM {ids} GROUP BY {spelling.respelled}"
+            groups = (
+                f"SELECT count(*) AS spelled, list(i ORDER BY i)[1:4] AS example FROM {ids} GROUP BY {spelling.equal}"
+            )
             row = found.rows(
                 f"SELECT count(*), sum(spelled), list(example ORDER BY example)[1:{MAX_SHOWN}] FROM ({groups}) "
                 "WHERE spelled > 1"
@@ -120,8 +122,7 @@ def ids_without_description(found: CheckInput) -> Iterator[IngestWarning]:
         matches = {
             spelling: int(
                 found.rows(
-                    f"SELECT count(*) FROM {used} "
-                    f"WHERE {spelling.respelled} IN (SELECT {spelling.respelled} FROM {described})"
+                    f"SELECT count(*) FROM {used} WHERE {spelling.equal} IN (SELECT {spelling.equal} FROM {described})"
                 )[0][0]
             )
             for spelling in SPELLINGS
