@@ -10,8 +10,9 @@ import ibis.expr.datatypes as dt
 import pyarrow.parquet as pq
 import pytest
 
-from features.data.lake import Lake, TableState, typical_time_range
+from features.data.lake import Lake, TableState
 from features.data.tables import LAKE_TABLES
+from features.data.time_range import typical_time_range
 from qianmian.errors import ArtifactError, DataError
 from qianmian.schema import TABLES
 from qianmian.workspace import Workspace

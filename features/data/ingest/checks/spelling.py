@@ -26,14 +26,14 @@ class Spelling:
     ----------
     what : str
         How the ids differ, for the message.
-    folded : str
+    equal : str
         SQL of an id `i` without this difference.
     fix : str
         Expression for `sources.yaml`; `COLUMN` stands for the mapped expression.
     """
 
     what: str
-    folded: str
+    equal: str
     fix: str
 
 
@@ -90,7 +90,7 @@ def ids_spelled_differently(found: CheckInput) -> Iterator[IngestWarning]:
         ids = _distinct_ids(found, place.table, place.column)
         for spelling in SPELLINGS:
             groups = (
-                f"SELECT count(*) AS spelled, list(i ORDER BY i)[1:4] AS example FROM {ids} GROUP BY {spelling.folded}"
+                f"SELECT count(*) AS spelled, list(i ORDER BY i)[1:4] AS example FROM {ids} GROUP BY {spelling.equal}"
             )
             row = found.rows(
                 f"SELECT count(*), sum(spelled), list(example ORDER BY example)[1:{MAX_SHOWN}] FROM ({groups}) "
@@ -122,8 +122,7 @@ def ids_without_description(found: CheckInput) -> Iterator[IngestWarning]:
         matches = {
             spelling: int(
                 found.rows(
-                    f"SELECT count(*) FROM {used} "
-                    f"WHERE {spelling.folded} IN (SELECT {spelling.folded} FROM {described})"
+                    f"SELECT count(*) FROM {used} WHERE {spelling.equal} IN (SELECT {spelling.equal} FROM {described})"
                 )[0][0]
             )
             for spelling in SPELLINGS

@@ -2,19 +2,27 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from qianmian.settings import Section
 
+FILE_KEYS = ("delimiter", "encoding", "header", "file_date")  # keys that say how a file is read
 Share = Annotated[float, Field(ge=0, le=1)]
 
 
 class TableSettings(Section):
     """One entry of `tables` in a `sources.yaml`."""
 
-    path: str | list[str] = Field(description="file, glob or a list of them, relative to the YAML file")
+    path: str | list[str] | None = Field(None, description="file, glob or a list of them, relative to the YAML file")
+    url: str | None = Field(None, description="database instead of files: SQLAlchemy URL; ${NAME} is a variable")
+    table: str | None = Field(None, description="database: table or schema.table")
+    query: str | None = Field(None, description="database: SELECT instead of a table")
+    watermark: str | None = Field(None, description="database: column that grows with every change; reads what is new")
+    overlap: float | None = Field(
+        None, ge=0, description="database: seconds or numbers before the last watermark that are read again"
+    )
     columns: dict[str, str | int | float | bool] = Field(
         min_length=1, description="canonical column → column of the file, or expression over its columns"
     )
@@ -29,6 +37,18 @@ class TableSettings(Section):
     )
     fixed: list[str] | Literal["all"] = Field([], description="profiles: attributes that never change, or all")
     max_rejected: Share = Field(0.5, description="ingest fails if a larger share of the rows is rejected")
+
+    @model_validator(mode="after")
+    def _one_input(self) -> Self:
+        if (self.path is None) == (self.url is None):
+            raise ValueError("give either path (files) or url (a database)")
+        if self.url is not None and (self.table is None) == (self.query is None):
+            raise ValueError("url needs either table or query")
+        foreign = ("table", "query", "watermark", "overlap") if self.url is None else FILE_KEYS
+        given = [name for name in foreign if name in self.model_fields_set]
+        if given:
+            raise ValueError(f"{given[0]} belongs to {'url' if self.url is None else 'path'}")
+        return self
 
 
 class FilesSettings(Section):
