@@ -38,7 +38,8 @@ def merge_dimension(
     differs from that of the lake, maybe only in its date).
     """
     dated = next((column.name for column in table.columns if column.dates_row), None)
-    content = [name for name in content_columns(table, columns) if name not in table.key]
+    # a column that the input does not map keeps its value
+    content = [name for name in content_columns(table, columns) if name in staged.mapped and name not in table.key]
     derived = [column.name for column in table.columns if column.derived]
     keys, observed, final = column_list(table.key), f"observed_{table.name}", f"final_{table.name}"
     date = quote(dated) if dated else "NULL::TIMESTAMP"
@@ -66,7 +67,8 @@ def merge_dimension(
         f"arg_max(_date IS NOT NULL, _place) FILTER (_row >= 0) AS _dated{last}{first} FROM {observed} GROUP BY ALL"
     )
     joined = " AND ".join(f"n.{quote(key)} {SAME_KEY} l.{quote(key)}" for key in table.key)
-    values = {name: f"n.{quote(name)}" for name in columns}
+    of_input = {*table.key, *content, *derived}
+    values = {name: f"{'n' if name in of_input else 'l'}.{quote(name)}" for name in columns}
     for name in content:
         if name.startswith(CONSENT_PREFIX):
             # a dated row does not give back the consent that was withdrawn at an unknown date

@@ -50,7 +50,9 @@ def history_query(
     }
     attributes = list(types)
     fixed = {*FIXED_BY_NATURE, *(staged.mapped if staged.fixed == "all" else staged.fixed)}
-    changing = [name for name in attributes if name not in fixed]
+    filled = _filled(connection, "lake_profile_history", [name for name in attributes if name in in_lake])
+    # the other columns have no value in any row
+    changing = [name for name in attributes if name not in fixed and (name in staged.mapped or name in filled)]
     known = f"SELECT {cast_columns(columns, in_lake)} FROM lake_profile_history"
     of_input = "(source, source_user_id) IN (SELECT (source, source_user_id) FROM final_profiles)"
     always = _fixed_rows(columns, attributes, fixed, staged, known, merged)
@@ -156,6 +158,13 @@ def _dated_rows(
         f"max(_moment) FILTER (_starts OR NOT _undated) AS last_seen, {values} "
         f"FROM ({runs}) WHERE _run > 1 OR {some} GROUP BY source, source_user_id, _run"
     )
+
+
+def _filled(connection: duckdb.DuckDBPyConnection, relation: str, names: list[str]) -> set[str]:
+    """The columns with a value in any row."""
+    counts = ", ".join(f"count({quote(name)})" for name in names)
+    found = connection.execute(f"SELECT {counts} FROM {relation}").fetchone() or ()
+    return {name for name, count in zip(names, found, strict=True) if count}
 
 
 def _types(connection: duckdb.DuckDBPyConnection, relation: str) -> dict[str, str]:
