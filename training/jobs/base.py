@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
@@ -142,15 +142,7 @@ class TrainingContext:
         if not with_features:
             return data
         features = self.profile(as_of)
-        return TrainingSet(
-            data.user_ids,
-            data.item_ids,
-            data.interactions,
-            data.item_attributes,
-            features.take(features.rows_of(data.user_ids)),
-            as_of,
-            data.source,
-        )
+        return replace(data, user_features=features.take(features.rows_of(data.user_ids)))
 
     def history_start(self, *tables: str) -> datetime:
         """Start of the history of the named tables, without rows with outlying timestamps.
