@@ -213,7 +213,7 @@ def content_set(builder: Builder, as_of: datetime, purchases: TrainingSet | None
     purchases_only = None if purchases is None else replace(purchases, user_features=None)
     features = None if purchases is None else purchases.user_features
     data = content_interactions(rows, user_ids, content_ids, attributes["category"])
-    return ContentSet(user_ids, content_ids, data, attributes, features, as_of, "contents", purchases=purchases_only)
+    return ContentSet(user_ids, content_ids, data, attributes, features, as_of, "contents", purchases_only)
 
 
 def content_interactions(

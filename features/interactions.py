@@ -174,7 +174,7 @@ class TrainingSet:
     user_features: UserFeatures | None
     as_of: datetime
     source: str = "transactions"
-    returned: Interactions | None = None
+    returned: Interactions | None = field(default=None, kw_only=True)
     _memo: dict[Hashable, _Memo] = field(default_factory=dict, init=False, compare=False, repr=False)
 
     def memoize(self, key: Hashable, factory: Callable[[], T]) -> T:

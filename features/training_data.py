@@ -146,7 +146,7 @@ def training_set(
         features,
         as_of,
         source,
-        returned,
+        returned=returned,
     )
 
 
