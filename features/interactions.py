@@ -44,7 +44,8 @@ class Interactions:
     """Interactions as parallel arrays: one entry per paid order line, or per event where no order line names an item.
 
     Lines that were given back are no interactions, nor are lines of items that are no merchandise (bags, deposits). Of
-    a line that was given back in part, `quantities` and `amounts` are those that were kept. `features.training_data.training_set` sorts the entries by user, item, age and weight.
+    a line that was given back in part, `quantities` and `amounts` are those that were kept.
+    `features.training_data.training_set` sorts the entries by user, item, age and weight.
 
     Attributes
     ----------

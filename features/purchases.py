@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from datetime import datetime
-from typing import Any
 
 import ibis
 import ibis.expr.types as ir
@@ -15,7 +14,7 @@ from numpy.typing import NDArray
 from features.compute.builder import Builder
 from features.compute.views import days_before
 from features.id_map import IdMap
-from features.returns import MIN_REFUNDS, UNDATED, Lines, are_credit_notes, has_earlier_sale, has_own_sale, settle
+from features.returns import MIN_REFUNDS, UNDATED, Lines, are_credit_notes, has_earlier_sale, own_sales, settle
 from qianmian.times import SECONDS_PER_DAY
 
 PURCHASE_COLUMNS = ("one_id", "item_id", "age_days", "weight", "basket", "quantity", "amount")
@@ -67,7 +66,7 @@ def purchase_rows(builder: Builder, as_of: datetime, start: datetime | None = No
     pairs = views["refunds"].select(*PAIR).distinct()
     untouched = inside.anti_join(pairs, PAIR).select(*PURCHASE_COLUMNS).to_pyarrow()
     # of the other pairs, older sales are read too: a refund may name one
-    touched = _net(builder, lines, _read(lines.semi_join(pairs, PAIR), PURCHASE_COLUMNS), refunds, as_of)
+    touched = _net(lines, _read(lines.semi_join(pairs, PAIR), PURCHASE_COLUMNS), refunds, as_of)
     if start is not None:
         touched = touched.filter(pc.greater_equal(touched["ts"], pa.scalar(start, touched["ts"].type)))
     untouched = untouched.append_column("returned_days", pa.nulls(untouched.num_rows, pa.float64()))
@@ -81,16 +80,14 @@ def _read(rows: ir.Table, more: tuple[str, ...] = ()) -> pa.Table:
     return rows.select(*names).to_pyarrow().sort_by([(name, "ascending") for name in keys])
 
 
-def _net(builder: Builder, lines: ir.Table, sold: pa.Table, refunded: pa.Table, as_of: datetime) -> pa.Table:
+def _net(lines: ir.Table, sold: pa.Table, refunded: pa.Table, as_of: datetime) -> pa.Table:
     """The sales of customers and items with refunds: what was kept of each, and when the rest went back."""
-    coded = _codes([sold, refunded], PAIR), _codes([sold, refunded], ["source", "order_id"])
+    pairs, orders = _codes([sold, refunded], PAIR), _codes([sold, refunded], ["source", "order_id"])
     sales, refunds = (
-        Lines(pairs, orders, _times(table), _numbers(table["quantity"]))
-        for table, pairs, orders in zip((sold, refunded), *coded, strict=True)
+        Lines(pairs[at], orders[at], _times(table), _numbers(table["quantity"]))
+        for at, table in enumerate((sold, refunded))
     )
-    counts = _without_orders_marked_as_refunded(lines, sales, refunds, refunded["source"])
-    taken = Lines(*(column[counts] for column in (refunds.pairs, refunds.orders, refunds.times, refunds.quantities)))
-    kept, gone = settle(sales, taken)
+    kept, gone = settle(sales, refunds.where(_are_taken_back(lines, sales, refunds, refunded["source"])))
     whole = kept == 0.0
     cutoff = int(np.datetime64(as_of, "us").astype(np.int64))
     days = np.where(gone == UNDATED, np.inf, (cutoff - gone.astype(np.float64)) / (SECONDS_PER_DAY * 1e6))
@@ -101,11 +98,10 @@ def _net(builder: Builder, lines: ir.Table, sold: pa.Table, refunded: pa.Table, 
     return sold.append_column("returned_days", pa.array(days, mask=~whole))
 
 
-def _without_orders_marked_as_refunded(
-    lines: ir.Table, sales: Lines, refunds: Lines, sources: pa.ChunkedArray
-) -> NDArray[np.bool_]:
-    """Mask of the refunds that take something back: all but those of sources that mark the order itself as refunded."""
-    own, earlier = has_own_sale(sales, refunds), has_earlier_sale(sales, refunds)
+def _are_taken_back(lines: ir.Table, sales: Lines, refunds: Lines, sources: pa.ChunkedArray) -> NDArray[np.bool_]:
+    """Mask of the refunds that take something back, (r,): not those of sources that mark orders as refunded."""
+    own = np.array([bool(rows) for rows in own_sales(sales, refunds)], dtype=bool)
+    earlier = has_earlier_sale(sales, refunds)
     counts = np.ones(len(own), dtype=bool)
     of = np.asarray(sources.to_pylist())
     for source in np.unique(of[~own]).tolist():

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 MIN_REFUNDS = 20  # below this number the refunds of a source are always taken for credit notes
 CLEAR_SHARE = 0.9  # so are they if at least this share of them has an earlier sale
+DAY = 86_400_000_000  # in microseconds
 UNDATED = np.iinfo(np.int64).min
 TOLERANCE = 1e-9  # of quantities, relative; goods may be sold by weight
 
@@ -32,7 +33,7 @@ class Lines:
     orders : int64 array, shape (m,)
         Code of the source and the order.
     times : int64 array, shape (m,)
-        Time of the line in any unit; `UNDATED` if unknown, which is earlier than every time.
+        Time of the line in microseconds; `UNDATED` if unknown, which is earlier than every time.
     quantities : float64 array, shape (m,)
         Units, ≥ 0; NaN if unknown.
     """
@@ -41,6 +42,10 @@ class Lines:
     orders: NDArray[np.int64]
     times: NDArray[np.int64]
     quantities: NDArray[np.float64]
+
+    def where(self, kept: NDArray[np.bool_]) -> Lines:
+        """Lines selected by a mask of shape (m,)."""
+        return Lines(self.pairs[kept], self.orders[kept], self.times[kept], self.quantities[kept])
 
 
 def are_credit_notes(matched: int, refunds: int, repeat_share: float) -> bool:
@@ -78,11 +83,19 @@ def has_earlier_sale(sales: Lines, refunds: Lines) -> NDArray[np.bool_]:
     return np.asarray((pairs[at] == refunds.pairs) & (first[at] <= refunds.times))
 
 
-def has_own_sale(sales: Lines, refunds: Lines) -> NDArray[np.bool_]:
-    """Whether the order of each refund has a sale of its item to its customer, shape (r,)."""
-    sold = set(zip(sales.pairs.tolist(), sales.orders.tolist(), strict=True))
-    keys = zip(refunds.pairs.tolist(), refunds.orders.tolist(), strict=True)
-    return np.fromiter((key in sold for key in keys), dtype=bool, count=len(refunds.pairs))
+def own_sales(sales: Lines, refunds: Lines) -> list[list[int]]:
+    """Rows of the sales of each refund's customer and item in the refund's order, up to a day after the refund.
+
+    A refund that is dated without a clock time may seem to lie before a sale of its day.
+    """
+    by_order: dict[tuple[int, int], list[int]] = {}
+    for sale, key in enumerate(zip(sales.pairs.tolist(), sales.orders.tolist(), strict=True)):
+        by_order.setdefault(key, []).append(sale)
+    times = sales.times.tolist()
+    rows = zip(refunds.pairs.tolist(), refunds.orders.tolist(), refunds.times.tolist(), strict=True)
+    return [
+        [sale for sale in by_order.get((pair, order), ()) if times[sale] < time + DAY] for pair, order, time in rows
+    ]
 
 
 def settle(sales: Lines, refunds: Lines) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
@@ -108,18 +121,16 @@ def settle(sales: Lines, refunds: Lines) -> tuple[NDArray[np.float64], NDArray[n
     """
     units = np.where(np.isnan(sales.quantities), 1.0, sales.quantities)
     left, gone = units.tolist(), [UNDATED] * len(units)
-    by_order: dict[tuple[int, int], list[int]] = {}
-    for sale, key in enumerate(zip(sales.pairs.tolist(), sales.orders.tolist(), strict=True)):
-        by_order.setdefault(key, []).append(sale)
+    own_rows = own_sales(sales, refunds)
     times = refunds.times.copy()
-    for refund, key in enumerate(zip(refunds.pairs.tolist(), refunds.orders.tolist(), strict=True)):
-        if key in by_order:  # a date without a clock time may lie before the sale of that day
-            times[refund] = max(times[refund], min(int(sales.times[sale]) for sale in by_order[key]))
+    for refund, own in enumerate(own_rows):
+        if own:  # the goods cannot go back before their sale
+            times[refund] = max(times[refund], min(int(sales.times[sale]) for sale in own))
     rows = [
         *zip(sales.pairs.tolist(), sales.times.tolist(), [0] * len(units), range(len(units)), strict=True),
         *zip(refunds.pairs.tolist(), times.tolist(), [1] * len(times), range(len(times)), strict=True),
     ]
-    quantities, orders = refunds.quantities.tolist(), refunds.orders.tolist()
+    quantities = refunds.quantities.tolist()
     earlier: list[int] = []  # sales of the pair, oldest first
     current = None
     for pair, time, is_refund, at in sorted(rows):
@@ -128,10 +139,9 @@ def settle(sales: Lines, refunds: Lines) -> tuple[NDArray[np.float64], NDArray[n
         if not is_refund:
             earlier.append(at)
             continue
-        own = by_order.get((pair, orders[at]))
         wanted = quantities[at]
         whole_line = wanted != wanted  # NaN
-        for sale in reversed(earlier if own is None else own):
+        for sale in reversed(own_rows[at] or earlier):
             if left[sale] <= 0.0:
                 continue
             taken = left[sale] if whole_line else min(wanted, left[sale])

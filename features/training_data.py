@@ -20,7 +20,6 @@ from features.purchases import PURCHASE_COLUMNS, only_merchandise, purchase_rows
 from qianmian.errors import DataError
 from qianmian.schema import TABLES
 
-
 # columns of `items` that describe no item of a model: the source, and that it is merchandise, are true of all of them
 NOT_ATTRIBUTES = frozenset(
     {"item_id", "merchandise", *(column.name for column in TABLES["items"].columns if column.derived)}

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import date, datetime, timedelta
+from itertools import pairwise
 
 OUTLIER_GAP_DAYS = 30  # a shorter stretch without rows is never a sign of a wrong clock
 OUTLIER_SHARE = 0.01  # more than this share of the rows is never a wrong clock
@@ -82,7 +83,7 @@ def empty_stretches(days: DayCounts) -> list[EmptyStretch]:
     if not days:
         return []
     starts = [0, *(at for at in range(1, len(days)) if _gap(days, at) > OUTLIER_GAP_DAYS), len(days)]
-    parts = list(zip(starts[:-1], starts[1:], strict=True))
+    parts = list(pairwise(starts))
     counts = [sum(count for _, count in days[low:high]) for low, high in parts]
     total = sum(counts)
     first = last = max(range(len(parts)), key=lambda part: (counts[part], part))

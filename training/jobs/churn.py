@@ -143,9 +143,7 @@ def _shorter_horizon(context: TrainingContext) -> str:
     return f"choose a --horizon-days of at most {longest}, or " if longest >= 1 else ""
 
 
-def _require_both_outcomes(
-    context: TrainingContext, test: datetime, horizon: int, churned: NDArray[np.int64]
-) -> None:
+def _require_both_outcomes(context: TrainingContext, test: datetime, horizon: int, churned: NDArray[np.int64]) -> None:
     """Check that some of the active customers of the test date churned and some did not.
 
     Raises
