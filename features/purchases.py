@@ -87,10 +87,12 @@ def _net(lines: ir.Table, sold: pa.Table, refunded: pa.Table, as_of: datetime) -
         Lines(pairs[at], orders[at], _times(table), _numbers(table["quantity"]))
         for at, table in enumerate((sold, refunded))
     )
-    kept, gone = settle(sales, refunds.where(_are_taken_back(lines, sales, refunds, refunded["source"])))
+    kept, return_times = settle(sales, refunds.where(_are_taken_back(lines, sales, refunds, refunded["source"])))
     whole = kept == 0.0
     cutoff = int(np.datetime64(as_of, "us").astype(np.int64))
-    days = np.where(gone == UNDATED, np.inf, (cutoff - gone.astype(np.float64)) / (SECONDS_PER_DAY * 1e6))
+    days = np.where(
+        return_times == UNDATED, np.inf, (cutoff - return_times.astype(np.float64)) / (SECONDS_PER_DAY * 1e6)
+    )
     for name in ("quantity", "amount"):
         column = sold[name].cast(pa.float64())
         left = pc.multiply(column, pa.array(np.where(whole, 1.0, kept)))

@@ -120,7 +120,7 @@ def settle(sales: Lines, refunds: Lines) -> tuple[NDArray[np.float64], NDArray[n
     ([0.67, 0.0], 30)
     """
     units = np.where(np.isnan(sales.quantities), 1.0, sales.quantities)
-    left, gone = units.tolist(), [UNDATED] * len(units)
+    left, return_times = units.tolist(), [UNDATED] * len(units)
     own_rows = own_sales(sales, refunds)
     times = refunds.times.copy()
     for refund, own in enumerate(own_rows):
@@ -144,15 +144,15 @@ def settle(sales: Lines, refunds: Lines) -> tuple[NDArray[np.float64], NDArray[n
         for sale in reversed(own_rows[at] or earlier):
             if left[sale] <= 0.0:
                 continue
-            taken = left[sale] if whole_line else min(wanted, left[sale])
-            left[sale] -= taken
+            moved = left[sale] if whole_line else min(wanted, left[sale])
+            left[sale] -= moved
             if left[sale] <= TOLERANCE * units[sale]:
-                left[sale], gone[sale] = 0.0, max(time, int(sales.times[sale]))
+                left[sale], return_times[sale] = 0.0, max(time, int(sales.times[sale]))
             if whole_line:
                 break
-            wanted -= taken
+            wanted -= moved
             if wanted <= 0.0:
                 break
     kept = np.ones(len(units))
     np.divide(np.asarray(left), units, out=kept, where=units > 0)
-    return kept, np.asarray(gone, dtype=np.int64)
+    return kept, np.asarray(return_times, dtype=np.int64)

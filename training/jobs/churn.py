@@ -161,13 +161,13 @@ def _require_both_outcomes(context: TrainingContext, test: datetime, horizon: in
             hint="choose a shorter --horizon-days, in which some customers do not buy",
         )
     orders = context.profile(test).column("orders_total")
-    once = not (orders > 1).any()
+    no_repeat_buyers = not (orders > 1).any()
     raise DataError(
         f"everybody churned: none of the {len(churned)} active customers bought again within {horizon} days",
         where=where,
-        got="no customer has ever ordered twice" if once else None,
+        got="no customer has ever ordered twice" if no_repeat_buyers else None,
         hint="a longer --horizon-days does not help: churn needs customers who come back"
-        if once
+        if no_repeat_buyers
         else "choose a longer --horizon-days, in which some customers buy again",
     )
 

@@ -114,6 +114,9 @@ def ingest(
         connection.close()
         shutil.rmtree(scratch, ignore_errors=True)
     tables = {staged.table.name: report for staged, _, report in outcomes}
+    for name, stretches in lake.empty_stretches().items():
+        for stretch in stretches if name in tables else ():
+            report_progress(f"warning: {name}: {stretch.text}; correct their time if a clock was wrong")
     return IngestReport(source.name, tables, time.perf_counter() - begun, lake.digest)
 
 
