@@ -89,8 +89,11 @@ def own_sales(sales: Lines, refunds: Lines) -> list[list[int]]:
     A refund that is dated without a clock time may seem to lie before a sale of its day.
     """
     by_order: dict[tuple[int, int], list[int]] = {}
-    for sale, key in enumerate(zip(sales.pairs.tolist(), sales.orders.tolist(), strict=True)):
-        by_order.setdefault(key, []).append(sale)
+    known = np.flatnonzero(np.isin(sales.orders, refunds.orders))
+    for sale, pair, order in zip(
+        known.tolist(), sales.pairs[known].tolist(), sales.orders[known].tolist(), strict=True
+    ):
+        by_order.setdefault((pair, order), []).append(sale)
     times = sales.times.tolist()
     rows = zip(refunds.pairs.tolist(), refunds.orders.tolist(), refunds.times.tolist(), strict=True)
     return [
@@ -126,18 +129,18 @@ def settle(sales: Lines, refunds: Lines) -> tuple[NDArray[np.float64], NDArray[n
     for refund, own in enumerate(own_rows):
         if own:  # the goods cannot go back before their sale
             times[refund] = max(times[refund], min(int(sales.times[sale]) for sale in own))
-    rows = [
-        *zip(sales.pairs.tolist(), sales.times.tolist(), [0] * len(units), range(len(units)), strict=True),
-        *zip(refunds.pairs.tolist(), times.tolist(), [1] * len(times), range(len(times)), strict=True),
-    ]
+    pairs, moments = np.concatenate([sales.pairs, refunds.pairs]), np.concatenate([sales.times, times])
+    is_refund = np.arange(len(pairs)) >= len(units)
+    in_order = np.lexsort((is_refund, moments, pairs))  # a sale before the refunds of its moment; else in row order
     quantities = refunds.quantities.tolist()
     earlier: list[int] = []  # sales of the pair, oldest first
     current = None
-    for pair, time, is_refund, at in sorted(rows):
+    for row, pair, time in zip(in_order.tolist(), pairs[in_order].tolist(), moments[in_order].tolist(), strict=True):
         if pair != current:
             current, earlier = pair, []
-        if not is_refund:
-            earlier.append(at)
+        at = row - len(units)
+        if at < 0:
+            earlier.append(row)
             continue
         wanted = quantities[at]
         whole_line = wanted != wanted  # NaN
