@@ -15,7 +15,7 @@ import shutil
 import uuid
 from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import date, datetime
+from datetime import datetime
 from pathlib import Path
 from typing import Any, cast
 
@@ -23,7 +23,7 @@ import duckdb
 import ibis
 from ibis.backends.duckdb import Backend
 
-from features.data.time_range import EmptyStretch, empty_stretches, typical_time_range
+from features.data.time_range import EmptyStretch, empty_stretches, rows_per_day, typical_time_range
 from qianmian.errors import ArtifactError, DataError
 from qianmian.schema import TABLES, Column, Table
 from qianmian.workspace import Workspace, explain_os_errors, write_json
@@ -180,6 +180,15 @@ class Lake:
             )
         return states[name]
 
+    def watermarks(self) -> dict[str, dict[str, Any]]:
+        """Source name → table → last value read from a database, as `Watermark.as_dict` gives it."""
+        if not self._manifest_file.exists():
+            return {}
+        saved: dict[str, dict[str, Any]] = json.loads(self._manifest_file.read_text(encoding="utf-8")).get(
+            "watermarks", {}
+        )
+        return saved
+
     @property
     def digest(self) -> str:
         """Digest of the contents of all tables; equal data give an equal digest."""
@@ -292,7 +301,12 @@ class Lake:
 
     # ---- writing -------------------------------------------------------------------------------------------------
 
-    def commit(self, connection: duckdb.DuckDBPyConnection, queries: Mapping[str, str]) -> dict[str, TableState]:
+    def commit(
+        self,
+        connection: duckdb.DuckDBPyConnection,
+        queries: Mapping[str, str],
+        watermarks: Mapping[str, Mapping[str, Any]] | None = None,
+    ) -> dict[str, TableState]:
         """Write the result of each query as the new content of its table; all tables change or none does.
 
         Parameters
@@ -301,6 +315,8 @@ class Lake:
             Connection that runs the queries.
         queries : mapping of str to str
             Table name → SELECT with the table's columns; its row order is kept.
+        watermarks : mapping, optional
+            As `watermarks` returns them; default: those of the last commit.
 
         Returns
         -------
@@ -316,9 +332,9 @@ class Lake:
                     states[name], path = self._write(connection, table, query)
                     written.append(path)
                 before = {state.path for state in self.states().values()}
-                write_json(
-                    self._manifest_file, {"format": FORMAT, "tables": [state.as_dict() for state in states.values()]}
-                )
+                tables = [state.as_dict() for state in states.values()]
+                marks = self.watermarks() if watermarks is None else watermarks
+                write_json(self._manifest_file, {"format": FORMAT, "tables": tables, "watermarks": marks})
         except BaseException:
             for path in written:
                 shutil.rmtree(path, ignore_errors=True)
@@ -370,13 +386,6 @@ class Lake:
         for folder in self.workspace.lake.glob("*/*"):
             if folder.is_dir() and tuple(folder.relative_to(self.workspace.lake).parts) not in kept:
                 shutil.rmtree(folder, ignore_errors=True)
-
-
-def rows_per_day(connection: duckdb.DuckDBPyConnection, relation: str) -> list[tuple[date, int]]:
-    """Number of dated rows of a relation per day, in order of the days."""
-    return connection.execute(
-        f"SELECT ts::DATE, count(*) FROM {relation} WHERE ts IS NOT NULL GROUP BY 1 ORDER BY 1"
-    ).fetchall()
 
 
 def _scalar(connection: duckdb.DuckDBPyConnection, query: str) -> Any:

@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from datetime import date, datetime, timedelta
 from itertools import pairwise
 
+import duckdb
+
 OUTLIER_GAP_DAYS = 30  # a shorter stretch without rows is never a sign of a wrong clock
 OUTLIER_SHARE = 0.01  # more than this share of the rows is never a wrong clock
 OUTLIER_RATE = 0.01  # outliers come at less than this share of the rate of the other rows
@@ -140,6 +142,13 @@ def typical_time_range(days: DayCounts) -> tuple[datetime | None, datetime | Non
             begin = stretch.end
     end += timedelta(days=1)
     return datetime(begin.year, begin.month, begin.day), datetime(end.year, end.month, end.day)
+
+
+def rows_per_day(connection: duckdb.DuckDBPyConnection, relation: str) -> list[tuple[date, int]]:
+    """Number of dated rows of a relation per day, in order of the days."""
+    return connection.execute(
+        f"SELECT ts::DATE, count(*) FROM {relation} WHERE ts IS NOT NULL GROUP BY 1 ORDER BY 1"
+    ).fetchall()
 
 
 def _gap(days: DayCounts, at: int) -> int:
