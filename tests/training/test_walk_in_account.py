@@ -34,10 +34,11 @@ START, DAYS = datetime(2024, 1, 1), 200
 END = START + timedelta(days=DAYS)
 CONFIG = """\
 source: shop
+not_merchandise: [BAG]
 tables:
   items:
     path: items.csv
-    columns: {item_id: item, category: category, brand: brand, merchandise: "item <> 'BAG'"}
+    columns: {item_id: item, category: category, brand: brand}
   transactions:
     path: orders.csv
     columns: {order_id: order, source_user_id: cust, item_id: sku, ts: date, quantity: qty, amount: paid, status: state}
