@@ -16,7 +16,7 @@ from typing import Any
 
 import duckdb
 
-from features.data.lake import literal
+from features.data.lake import file_literal, literal
 from qianmian.errors import DataError
 from qianmian.workspace import Workspace, atomic_path
 
@@ -88,9 +88,9 @@ class Ledger:
 
     def relation(self) -> str:
         """SELECT of all entries."""
-        files = ", ".join(literal(path) for path in self.files())
+        files = ", ".join(file_literal(path) for path in self.files())
         if files:
-            return f"SELECT {', '.join(LEDGER_COLUMNS)} FROM read_parquet([{files}])"
+            return f"SELECT {', '.join(LEDGER_COLUMNS)} FROM read_parquet([{files}], hive_partitioning=false)"
         return f"SELECT {', '.join(f'NULL::{kind} AS {name}' for name, kind in LEDGER_COLUMNS.items())} WHERE false"
 
     def active_decisions(self) -> str:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import duckdb
 
-from features.data.lake import literal
+from features.data.lake import file_literal
 from features.data.sources.base import RawTable, Source
 from qianmian.errors import DataError
 
@@ -56,11 +56,11 @@ class CompleteJourney(Source):
 
         def raw(table: str, file: str, columns: dict[str, str], relation: str | None = None) -> RawTable:
             path = str(folder / f"{file}.parquet")
-            return RawTable(table, relation or f"SELECT * FROM read_parquet({literal(path)})", columns, (path,))
+            return RawTable(table, relation or f"SELECT * FROM read_parquet({file_literal(path)})", columns, (path,))
 
         campaigns, descriptions = (
-            literal(folder / "campaigns.parquet"),
-            literal(folder / "campaign_descriptions.parquet"),
+            file_literal(folder / "campaigns.parquet"),
+            file_literal(folder / "campaign_descriptions.parquet"),
         )
         touches = (
             f"SELECT c.campaign_id, c.household_id, d.start_date FROM read_parquet({campaigns}) AS c "
