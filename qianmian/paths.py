@@ -17,9 +17,12 @@ def sqlite_url(file: Path) -> str:
     Examples
     --------
     >>> sqlite_url(Path("/shops/a b/mlflow.db")), sqlite_url(Path("/shops/100%?/mlflow.db"))
-    ('sqlite:////shops/a b/mlflow.db', 'sqlite:////shops/100%25%3F/mlflow.db')
+    ('sqlite:////shops/a b/mlflow.db', 'sqlite+pysqlite:////shops/100%25%3F/mlflow.db')
     """
-    return "sqlite:///" + file.as_posix().replace("%", "%25").replace("?", "%3F")
+    path = file.as_posix()
+    escaped = path.replace("%", "%25").replace("?", "%3F")
+    # MLflow makes the folder of a `sqlite:///` URL, and it makes a second one under the escaped name
+    return f"sqlite:///{path}" if escaped == path else f"sqlite+pysqlite:///{escaped}"
 
 
 def sqlite_file(url: str) -> Path | None:
