@@ -22,6 +22,8 @@ from qianmian.workspace import Workspace, atomic_path
 logger = logging.getLogger(__name__)
 
 EXPERIMENT = "qianmian"
+# folder of an experiment's artifacts inside the workspace; `mlflow run` opens runs in MLflow's own experiment `Default`
+EXPERIMENT_FOLDERS = {EXPERIMENT: "mlartifacts", "Default": "mlartifacts/0"}
 # columns with addresses of artifacts; a store of an earlier MLflow lacks some of the tables
 ADDRESS_COLUMNS = (
     ("experiments", "artifact_location"),
@@ -67,7 +69,8 @@ def adopt(workspace: Workspace, *, required: bool = False) -> None:
     try:
         _unshare(store)
         with _writing(store, WRITER_LOCK_SECONDS if required else READER_LOCK_SECONDS) as connection:
-            if (address := _former_address(connection, workspace)) is not None:  # another process may have changed it
+            # read again, because another process may have changed it
+            while (address := _former_address(connection, workspace)) is not None:
                 _replace(connection, address, workspace.root)
     except (sqlite3.Error, OSError, WorkspaceError) as error:
         logger.info("store=not adopted workspace=%s former=%s reason=%s", workspace.root, former, error)
@@ -112,13 +115,11 @@ def keep_inside(workspace: Workspace) -> None:
     store = own_store(workspace)
     if store is None:
         return
-    folders = {EXPERIMENT: workspace.artifact_root, "Default": workspace.artifact_root / "0"}
     with contextlib.closing(sqlite3.connect(store, timeout=WRITER_LOCK_SECONDS, isolation_level=None)) as connection:
         for name, address in connection.execute("SELECT name, artifact_location FROM experiments").fetchall():
-            if name in folders and address and not is_inside(workspace, address):
-                connection.execute(
-                    "UPDATE experiments SET artifact_location = ? WHERE name = ?", (folders[name].as_uri(), name)
-                )
+            if name in EXPERIMENT_FOLDERS and address and not is_inside(workspace, address):
+                inside = (workspace.root / EXPERIMENT_FOLDERS[name]).as_uri()
+                connection.execute("UPDATE experiments SET artifact_location = ? WHERE name = ?", (inside, name))
 
 
 def is_inside(workspace: Workspace, address: str) -> bool:
@@ -142,12 +143,15 @@ def _same(one: Path, other: Path) -> bool:
 
 
 def _former_address(connection: sqlite3.Connection, workspace: Workspace) -> str | None:
-    """The former folder as the store writes it (URI or path), taken from the experiment of this project."""
-    suffix = f"/{workspace.artifact_root.name}"
-    for (address,) in connection.execute("SELECT artifact_location FROM experiments WHERE name = ?", (EXPERIMENT,)):
-        path = local_path(address) if address and address.endswith(suffix) else None
-        if path is not None and path != workspace.artifact_root and not _same(path.parent, workspace.root):
-            return str(address.removesuffix(suffix))
+    """The former folder as the store writes it (URI or path), taken from the artifact folders of the experiments."""
+    for name, address in connection.execute("SELECT name, artifact_location FROM experiments").fetchall():
+        suffix = f"/{EXPERIMENT_FOLDERS.get(name, '')}"
+        if not address or suffix == "/" or not address.endswith(suffix):
+            continue
+        former = str(address.removesuffix(suffix))
+        path = local_path(former)
+        if path is not None and path.is_absolute() and path != workspace.root and not _same(path, workspace.root):
+            return former
     return None
 
 

@@ -168,6 +168,20 @@ def test_experiments_that_mlflow_made_store_new_artifacts_inside(original, tmp_p
     assert client.get_experiment(theirs).artifact_location == (tmp_path / "x").as_uri()
 
 
+def test_a_workspace_in_which_only_mlflow_opened_runs(original, tmp_path):
+    """`mlflow run` uses the experiment `Default`; that of this project is not there then."""
+    with contextlib.closing(sqlite3.connect(original.mlflow_db, isolation_level=None)) as store:
+        store.execute("UPDATE experiments SET name = 'Default' || experiment_id WHERE name = 'Default'")
+        store.execute(
+            "UPDATE experiments SET name = 'Default', artifact_location = artifact_location || '/0' WHERE name = ?",
+            (model_store.EXPERIMENT,),
+        )
+    moved = Workspace(Path(shutil.move(original.root, tmp_path / "moved")))
+    assert model_store.former_root(moved) == original.root
+    model_store.adopt(moved)
+    assert artifact(moved).is_relative_to(moved.root)
+
+
 def test_a_file_that_is_no_store_is_left_to_mlflow(tmp_path):
     workspace = Workspace(tmp_path).create()
     workspace.mlflow_db.write_text("no database")

@@ -67,7 +67,7 @@ class CompleteJourney(Source):
             f"LEFT JOIN read_parquet({descriptions}) AS d USING (campaign_id) "
             "ORDER BY c.campaign_id, c.household_id"
         )
-        products = literal(folder / "products.parquet")
+        products = file_literal(folder / "products.parquet")
         fuel = f"SELECT product_id FROM read_parquet({products}) WHERE product_type LIKE 'GASOLINE%'"
         return [
             raw(
