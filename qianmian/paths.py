@@ -1,7 +1,8 @@
-"""Local paths as URLs: SQLite URLs of SQLAlchemy, file URLs, and the paths that no URL or pattern can hold."""
+"""Local paths as URLs and as patterns, and the paths that neither can hold."""
 
 from __future__ import annotations
 
+import glob
 import os
 import re
 import unicodedata
@@ -54,6 +55,17 @@ def local_path(uri: str) -> Path | None:
     if parsed.scheme == "file":
         return Path(unquote(parsed.path))
     return Path(uri) if not parsed.scheme else None
+
+
+def exact_pattern(path: str | Path) -> str:
+    """Return the pattern that only this path matches: DuckDB's readers take ``*``, ``?`` and brackets for wildcards.
+
+    Examples
+    --------
+    >>> exact_pattern("/shops/a [1]/links.parquet")
+    '/shops/a [[]1]/links.parquet'
+    """
+    return glob.escape(str(path))
 
 
 def unusable_characters(path: Path) -> str:

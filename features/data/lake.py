@@ -113,17 +113,6 @@ def literal(text: str | Path) -> str:
     return "'" + str(text).replace("'", "''") + "'"
 
 
-def file_literal(path: str | Path) -> str:
-    """Quote the path of one file for DuckDB's readers, which would take ``*``, ``?`` and brackets for a pattern.
-
-    Examples
-    --------
-    >>> file_literal("/shops/a [1]/links.parquet")
-    "'/shops/a [[]1]/links.parquet'"
-    """
-    return literal(glob.escape(str(path)))
-
-
 def typical_time_range(days: Sequence[tuple[date, int]]) -> tuple[datetime | None, datetime | None]:
     """Midnights before and after the rows without outliers (None without rows): wrong clocks do not extend the history.
 
