@@ -24,7 +24,7 @@ import ibis
 from ibis.backends.duckdb import Backend
 
 from features.data.tables import LAKE_TABLES, PROFILE_HISTORY, undated_history
-from features.data.time_range import typical_time_range
+from features.data.time_range import EmptyStretch, empty_stretches, rows_per_day, typical_time_range
 from qianmian.errors import ArtifactError, DataError
 from qianmian.schema import Table
 from qianmian.workspace import Workspace, explain_os_errors, write_json
@@ -205,6 +205,11 @@ class Lake:
         return any(state.end for name, state in self.states().items() if name in ("transactions", "events"))
 
     @property
+    def typical_end(self) -> datetime | None:
+        """The midnight after the last transaction or event that is not an outlier; None if no row has a timestamp."""
+        return data_end(self.states())
+
+    @property
     def default_as_of(self) -> datetime:
         """Default cutoff: the midnight after the last transaction or event that is not an outlier.
 
@@ -213,7 +218,7 @@ class Lake:
         DataError
             If no transaction or event has a timestamp.
         """
-        last = data_end(self.states())
+        last = self.typical_end
         if last is None:
             raise DataError(
                 "no transaction or event in the lake has a timestamp",
@@ -221,6 +226,20 @@ class Lake:
                 hint="ingest data with `ts`, or pass --as-of",
             )
         return last
+
+    def empty_stretches(self) -> dict[str, list[EmptyStretch]]:
+        """The stretches without rows behind which outlying rows lie (`features.data.time_range`), by table.
+
+        Tables without such rows are left out, and not read.
+        """
+        found = {}
+        for name, state in self.states().items():
+            if state.begin and state.end and state.first and state.last:
+                if state.begin <= state.first and state.last < state.end:
+                    continue
+                with duckdb.connect() as connection:
+                    found[name] = empty_stretches(rows_per_day(connection, self._scan(state.path)))
+        return {name: stretches for name, stretches in found.items() if stretches}
 
     def parquet_path(self, state: TableState) -> str:
         """Path or glob of a table's files, as DuckDB's ``read_parquet`` expects it."""
@@ -349,10 +368,7 @@ class Lake:
             moments: dict[str, datetime | None] = dict.fromkeys(TIME_FIELDS)
             if "ts" in names:
                 first, last = connection.execute(f"SELECT min(ts), max(ts) FROM {source}").fetchone() or (None, None)
-                days = connection.execute(
-                    f"SELECT ts::DATE, count(*) FROM {source} WHERE ts IS NOT NULL GROUP BY 1 ORDER BY 1"
-                ).fetchall()
-                begin, end = typical_time_range(days)
+                begin, end = typical_time_range(rows_per_day(connection, source))
                 moments = {"first": first, "last": last, "begin": begin, "end": end}
             # The digest covers names and values. It is a sum: in an exclusive or, two equal rows would cancel out.
             content = ", ".join([literal("|".join(names)), *(f"{quote(name)}::VARCHAR" for name in names)])
