@@ -76,7 +76,9 @@ def features(
         snapshot = (
             ensure_snapshot(located, moment, settings, with_state=True)
             if publishes
-            else snapshot_at(Builder(lake, declared_features(settings)), moment, settings)
+            else snapshot_at(
+                Builder(lake, declared_features(settings), timezone=settings.calendar_timezone), moment, settings
+            )
         )
         if out is not None:
             output.step(f"writing {out}")
@@ -119,7 +121,7 @@ def _on_spark(output: Output, lake: Lake, settings: Settings, moment: datetime, 
     begun = time.perf_counter()
     with output.working():
         output.step(f"starting Spark ({master or LOCAL_MASTER})")
-        with SparkEngine(lake, master or LOCAL_MASTER) as spark:
+        with SparkEngine(lake, master or LOCAL_MASTER, timezone=settings.calendar_timezone) as spark:
             kept, unsupported = Builder(lake, declared_features(settings), spark).supported(as_of=moment)
             output.step(f"building profiles as of {moment:%Y-%m-%d %H:%M} into {out}")
             customers = spark.write(kept, moment, out)

@@ -74,6 +74,9 @@ COMPARISONS: Mapping[str, Callable[[Any, Any], Any]] = {
 # derived from `ts`, in the time zone of the workspace; null if `ts` is
 TIME_COLUMNS = ("hour", "weekday", "day", "week")
 CLOCK_COLUMNS = ("hour",)  # of these: null as well if `ts` is only a date
+# A date without a clock time is stored as the moment of its midnight in the zone of its source, which the lake does not
+# keep. This much later it is the same date in UTC, for every zone from UTC-10 to UTC+13:45.
+DATE_SHIFT_SECONDS = 50_340
 SESSION_GAP_SECONDS = 1_800  # a session ends after half an hour without an event
 SESSION_SEPARATOR = "\x1f"  # between the source, the customer's id there and the number in a `session_id`
 WEIGHT_DIGITS = 6  # weights are rounded before comparison, because the order of summation changes floats

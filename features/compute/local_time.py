@@ -5,11 +5,8 @@ from __future__ import annotations
 import ibis
 import ibis.expr.types as ir
 
+from features.compute.algebra import DATE_SHIFT_SECONDS
 from qianmian.timezones import UTC_ZONE
-
-# A date without a clock time is stored as the moment of its midnight in the zone of its source, which the lake does not
-# keep. This much later it is the same date in UTC, for every zone from UTC-10 to UTC+13:45.
-DATE_SHIFT_SECONDS = 50_340
 
 
 @ibis.udf.scalar.builtin(name="timezone", signature=((str, "timestamp"), "timestamp('UTC')"))

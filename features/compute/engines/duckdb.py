@@ -88,10 +88,10 @@ class DuckDBEngine:
 
     def _check_timezone(self, timezone: str) -> None:
         try:
-            self.connection.execute(f"SELECT timezone({literal(timezone)}, TIMESTAMP '2024-01-01')").fetchall()
+            self.connection.execute(f"SELECT timezone({literal(timezone)}, TIMESTAMPTZ '2024-01-01')")
         except duckdb.Error as error:
-            problem = f"timezone: {timezone!r} is a time zone that the installed DuckDB does not know"
-            raise ConfigError([f"{problem}; install a newer duckdb, or name another city of the zone"]) from error
+            problem = f"timezone: the installed DuckDB does not know {timezone!r}; update duckdb, or name another city"
+            raise ConfigError([problem], where=str(self.lake.workspace.config_file)) from error
 
     @property
     def connection(self) -> duckdb.DuckDBPyConnection:
