@@ -242,6 +242,13 @@ class PersonalDataHasher:
     def of(cls, workspace: Workspace, settings: Settings) -> PersonalDataHasher:
         return cls(load_key(workspace), settings.identity.id_types)
 
+    @classmethod
+    def for_preview(cls, workspace: Workspace, settings: Settings) -> PersonalDataHasher:
+        """The hasher of the workspace if it has a key, else one with a key that is used once and stored nowhere."""
+        known = key_file(workspace).exists() or _fingerprint_file(workspace).exists() or KEY_VARIABLE in os.environ
+        key = load_key(workspace) if known else PiiKey.of(secrets.token_hex(32))
+        return cls(key, settings.identity.id_types)
+
     def set_key_variables(self, connection: duckdb.DuckDBPyConnection) -> None:
         """Set the key as variables of `connection`; the expressions of this class need them."""
         connection.execute(f"SET VARIABLE pii_inner = {literal(self.key.inner)}")

@@ -55,8 +55,8 @@ class StagedTable:
         order of the rows of `typed` is undefined.
     columns : mapping of str to str
         Column name → SQL type, canonical columns first, then attributes.
-    mapped : frozenset of str
-        Columns that the source maps.
+    expressions : mapping of str to str
+        Column that the source maps → SQL expression over the raw columns.
     read : int
         Number of raw rows.
     files : tuple of str
@@ -69,10 +69,15 @@ class StagedTable:
     raw: str
     typed: str
     columns: Mapping[str, str]
-    mapped: frozenset[str]
+    expressions: Mapping[str, str]
     read: int
     files: tuple[str, ...]
     personal: tuple[str, ...] = ()
+
+    @property
+    def mapped(self) -> frozenset[str]:
+        """Columns that the source maps."""
+        return frozenset(self.expressions)
 
 
 def stage(
@@ -82,6 +87,7 @@ def stage(
     timezone: str,
     personal: PersonalDataHasher,
     now: datetime | None = None,
+    limit: int | None = None,
 ) -> StagedTable:
     """Read one raw table, cast and check it, and hash personal data.
 
@@ -93,6 +99,8 @@ def stage(
         Name of the source, and time zone of its timestamps without an offset.
     now : datetime, optional
         Current time, naive UTC; rows dated more than a day later are rejected.
+    limit : int, optional
+        Read only so many rows.
 
     Raises
     ------
@@ -111,7 +119,8 @@ def stage(
             hint="map each of them to a column or an expression",
         )
     raw, typed = f"raw_{table.name}", f"typed_{table.name}"
-    connection.execute(f"CREATE OR REPLACE TEMP TABLE {raw} AS {raw_table.relation}")
+    limited = f" LIMIT {limit}" if limit else ""
+    connection.execute(f"CREATE OR REPLACE TEMP TABLE {raw} AS {raw_table.relation}{limited}")
     # The rowid of a temp table that one statement filled is the row order.
     picked = ", ".join(f"({expression}) AS {quote(name)}" for name, expression in raw_table.columns.items())
     fault = _first_matching_case([(condition, reason) for condition, reason in raw_table.error_conditions])
@@ -135,7 +144,7 @@ def stage(
     )
     connection.execute(f"CREATE OR REPLACE TEMP TABLE {typed} AS {query}")
     read = int((connection.execute(f"SELECT count(*) FROM {raw}").fetchone() or (0,))[0])
-    return StagedTable(table, raw, typed, columns, frozenset(raw_table.columns), read, raw_table.files, secret)
+    return StagedTable(table, raw, typed, columns, raw_table.columns, read, raw_table.files, secret)
 
 
 def _personal_columns(table: Table, casts: Mapping[str, ColumnCast], types: Mapping[str, str]) -> tuple[str, ...]:

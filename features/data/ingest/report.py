@@ -6,6 +6,15 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+import duckdb
+
+from features.data.ingest.checks import IngestWarning
+from features.data.ingest.contract import StagedTable
+from features.data.ingest.merge import MergedTable
+from features.data.lake import quote
+
+EXAMPLES = 3  # values of each column that a preview shows
+
 
 @dataclass(frozen=True)
 class TableReport:
@@ -53,7 +62,24 @@ class TableReport:
 
 @dataclass(frozen=True)
 class IngestReport:
-    """Row counts of one ingest per table, with its duration in seconds and the digest of the lake after it.
+    """What one ingest did, or would do.
+
+    Attributes
+    ----------
+    source : str
+        Name of the source.
+    tables : mapping of str to TableReport
+        Row counts by table.
+    seconds : float
+        Duration.
+    digest : str
+        Digest of the lake after it.
+    warnings : tuple of IngestWarning
+        What looks wrong in rows that are valid.
+    errors : tuple of str
+        Preview only: what would make the ingest fail.
+    examples : mapping of str to mapping
+        Preview only: table → column → some of its values.
 
     Examples
     --------
@@ -67,6 +93,9 @@ class IngestReport:
     tables: Mapping[str, TableReport]
     seconds: float
     digest: str
+    warnings: tuple[IngestWarning, ...] = ()
+    errors: tuple[str, ...] = ()
+    examples: Mapping[str, Mapping[str, list[str]]] = field(default_factory=dict)
 
     @property
     def read(self) -> int:
@@ -95,4 +124,17 @@ class IngestReport:
             "duplicates": self.duplicates,
             "quarantined": self.quarantined,
             "tables": {name: table.as_dict() for name, table in self.tables.items()},
+            "warnings": [warning.as_dict() for warning in self.warnings],
         }
+
+
+def mapped_examples(
+    connection: duckdb.DuckDBPyConnection, staged: StagedTable, merged: MergedTable
+) -> dict[str, list[str]]:
+    """Up to `EXAMPLES` different values of each mapped column, as they would be stored."""
+    names = [name for name in staged.columns if name in staged.mapped]
+    picked = ", ".join(
+        f"list_slice(list_distinct(list({quote(name)}::VARCHAR)), 1, {EXAMPLES}) AS {quote(name)}" for name in names
+    )
+    row = connection.execute(f"SELECT {picked} FROM (SELECT * FROM ({merged.new}) LIMIT 1000)").fetchone()
+    return dict(zip(names, (list(values or ()) for values in row or ()), strict=False))

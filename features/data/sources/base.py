@@ -5,8 +5,12 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
+from types import MappingProxyType
 
 import duckdb
+
+from features.data.sources.watermarks import Watermark
 
 
 @dataclass(frozen=True)
@@ -32,6 +36,8 @@ class RawTable:
         SELECT (file, reason, row) of lines that could not be split into columns; run after `relation` was read.
     hashed : bool
         Whether the source already hashed the personal identifiers; they are then stored unchanged.
+    max_rejected : float
+        Ingest fails if a larger share of the rows is rejected.
     """
 
     table: str
@@ -42,6 +48,7 @@ class RawTable:
     file_column: str | None = None
     rejects: str | None = None
     hashed: bool = False
+    max_rejected: float = 0.5
 
 
 class Source(ABC):
@@ -53,10 +60,25 @@ class Source(ABC):
         Value of the column `source`, and name of the quarantine folder.
     timezone : str
         IANA time zone of timestamps without an offset.
+    declares_timezone : bool
+        Whether the source names its time zone; otherwise UTC is an assumption.
+    scratch : Path or None
+        Folder for temporary files of one ingest, set by it and removed after it; it need not exist yet.
+    limit : int or None
+        Set by a preview: only so many rows of each table are needed.
+    watermarks : mapping of str to Watermark
+        Set by an ingest: table → last value read, for sources that read only what is new.
+    reached : mapping of str to Watermark
+        Table → last value read by `tables`; the ingest saves them in its commit.
     """
 
     name: str
     timezone: str = "UTC"
+    declares_timezone: bool = True
+    scratch: Path | None = None
+    limit: int | None = None
+    watermarks: Mapping[str, Watermark] = MappingProxyType({})
+    reached: Mapping[str, Watermark] = MappingProxyType({})
 
     @abstractmethod
     def tables(self, connection: duckdb.DuckDBPyConnection) -> Sequence[RawTable]:

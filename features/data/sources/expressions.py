@@ -13,7 +13,7 @@ from typing import Any
 
 import duckdb
 
-from features.data.lake import literal, quote
+from features.data.lake import quote
 from qianmian.errors import did_you_mean
 
 # A text column that is used as a number (`Quantity * UnitPrice` over a CSV) is cast to a number; the same for times.
@@ -231,28 +231,3 @@ def _with_casts(tree: Any, casts: Mapping[str, Any]) -> Any:
 
 def _first_line(text: str) -> str:
     return text.strip().splitlines()[0].removesuffix(".") if text.strip() else text
-
-
-def csv_relation(
-    files: list[str], columns: list[str], delimiter: str, encoding: str, header: bool, rejects: str
-) -> str:
-    """SELECT over CSV files with the same columns, every value as text; malformed lines go to the table `rejects`."""
-    named = ", ".join(f"{literal(name)}: 'VARCHAR'" for name in columns)
-    listed = ", ".join(literal(file) for file in files)
-    # no type detection: its result depends on the first rows of the file, and ids would lose their leading zeros
-    return (
-        f"SELECT * FROM read_csv([{listed}], columns={{{named}}}, auto_detect=false, header={str(header).lower()}, "
-        f"delim={literal(delimiter)}, quote='\"', escape='\"', encoding={literal(encoding)}, filename='_file', "
-        f"store_rejects=true, rejects_limit=0, rejects_table={literal(rejects)}, "
-        f"rejects_scan={literal(rejects + '_scan')})"
-    )
-
-
-def csv_rejects(rejects: str) -> str:
-    """SELECT (file, reason, row) of the lines that `csv_relation` could not split; one row per line."""
-    error = "lower(replace(any_value(error_type::VARCHAR), '_', ' '))"
-    return (
-        f"SELECT file_path AS file, 'line cannot be read: ' || {error} AS reason, "
-        f"json_object('line', line, 'text', any_value(csv_line))::VARCHAR AS row "
-        f"FROM {rejects} JOIN {rejects}_scan USING (scan_id, file_id) GROUP BY file_path, line"
-    )

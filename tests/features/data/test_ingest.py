@@ -60,6 +60,7 @@ class Rows(Source):
                 "SELECT * FROM made",
                 self.columns or {name: f'"{name}"' for name in self.names},
                 ("made.csv",),
+                max_rejected=1.0,
             )
         ]
 

@@ -73,12 +73,15 @@ CONFIG = """source: corner
 tables:
   identities:
     path: identities.csv
+    max_rejected: 1
     columns: {source_user_id: customer, id_type: kind, id_value: value, observed_at: seen}
   profiles:
     path: profiles.csv
+    max_rejected: 1
     columns: {source_user_id: id, given_name: Given Name, address: address, mobile: "mobile::BIGINT", email_opt_in: newsletter email opt_in, city: town, registered_at: joined}
   transactions:
     path: orders.csv
+    max_rejected: 1
     columns: {order_id: order, source_user_id: customer, item_id: item, ts: when, amount: paid}
 """
 

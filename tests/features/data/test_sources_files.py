@@ -108,7 +108,7 @@ def test_every_line_of_a_messy_csv_is_accounted_for(shop: Shop) -> None:
         b"A8,3,u1,2017-01-01,,2",
     ]
     path = shop.write("orders.csv", HEAD.encode() + b"\n".join(lines))
-    report = shop.ingest().tables["transactions"]
+    report = shop.ingest(SHOP.replace("    path:", "    max_rejected: 1\n    path:")).tables["transactions"]
     assert report.read == len(lines) == report.kept + report.quarantined
     assert dict(report.reasons) == {
         "Quantity is not a number (in Quantity * UnitPrice)": 1,
@@ -127,7 +127,7 @@ def test_every_line_of_a_messy_csv_is_accounted_for(shop: Shop) -> None:
     ).fetchall()
     assert [(file, position, json.loads(row)["Quantity"]) for file, position, row in rows] == [(str(path), 2, "junk")]
     digest = Lake(shop.workspace).digest
-    again = shop.ingest().tables["transactions"]
+    again = shop.ingest(SHOP.replace("    path:", "    max_rejected: 1\n    path:")).tables["transactions"]
     assert (again.kept, again.duplicates, again.quarantined) == (0, report.kept, report.quarantined)
     assert Lake(shop.workspace).digest == digest
     assert len(list(shop.workspace.quarantine.rglob("*.parquet"))) == 1

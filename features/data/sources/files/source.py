@@ -2,55 +2,30 @@
 
 from __future__ import annotations
 
-import contextlib
-import csv
-import glob
-import gzip
-import re
+import tempfile
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import IO, Any, Literal, cast
+from typing import Any, cast
 
 import duckdb
-from pydantic import Field, ValidationError
+from pydantic import ValidationError
 
 from features.data.lake import literal
-from features.data.privacy import EMAIL_PATTERN, PHONE_PATTERN
 from features.data.sources.base import RawTable, Source
 from features.data.sources.casting import DTYPE_NOUNS, attribute_dtype, missing_columns
 from features.data.sources.casting import cast as cast_sql
-from features.data.sources.expressions import ExpressionChecker, csv_rejects, csv_relation
+from features.data.sources.databases import DatabaseQuery, column_types, copy_rows, shown_url, url_problem
+from features.data.sources.declared import without_customers, without_merchandise
+from features.data.sources.expressions import ExpressionChecker
+from features.data.sources.files.csv_files import read_csv_files
+from features.data.sources.files.input_files import InputFiles
+from features.data.sources.files.parquet_files import is_parquet, read_parquet_files
+from features.data.sources.files.paths import expand_paths
+from features.data.sources.files.settings import FilesSettings, TableSettings
 from qianmian.errors import ConfigError, DataError, did_you_mean
 from qianmian.packs import Pack
 from qianmian.schema import TABLES, Table
 from qianmian.settings import Section, problems_of, read_yaml
-
-CSV_ENDINGS = (".csv", ".tsv", ".txt", ".csv.gz", ".tsv.gz", ".txt.gz")
-CONTACT_PATTERN = re.compile(f"{EMAIL_PATTERN}|{PHONE_PATTERN}")
-PARQUET_ENDINGS = (".parquet", ".pq")
-
-
-class TableSettings(Section):
-    """One entry of `tables` in a `sources.yaml`."""
-
-    path: str | list[str] = Field(description="file, glob or a list of them, relative to the YAML file")
-    columns: dict[str, str | int | float | bool] = Field(
-        min_length=1, description="canonical column → column of the file, or expression over its columns"
-    )
-    delimiter: str | None = Field(
-        None, min_length=1, max_length=4, description="CSV: by default the most frequent of , ; tab | in the first line"
-    )
-    encoding: Literal["utf-8", "latin-1"] = "utf-8"
-    header: list[str] | None = Field(None, min_length=1, description="CSV without a header line: column names")
-    hashed: bool = Field(False, description="identities: the source already hashed the personal identifiers")
-
-
-class FilesSettings(Section):
-    """A `sources.yaml`; `tables` is validated entry by entry, so that all problems are reported at once."""
-
-    source: str = Field(pattern=r"^\w[\w.\-]{0,63}$", description="name of the system; also a folder of the quarantine")
-    timezone: str = "UTC"
-    tables: dict[str, Any] = Field(min_length=1)
 
 
 class FileSource(Source):
@@ -78,11 +53,13 @@ class FileSource(Source):
                 ["the file is missing"], where=str(self.config_path), hint="write one; docs/data.md shows how"
             )
         loaded = read_yaml(self.config_path)
-        _, problems = _validated(FilesSettings, loaded if loaded is not None else {}, "")
+        declared, problems = _validated(FilesSettings, loaded if loaded is not None else {}, "")
         given: dict[str, Any] = loaded if isinstance(loaded, dict) else {}
         self.name, self.timezone = str(given.get("source")), str(given.get("timezone", "UTC"))
+        self.declares_timezone = "timezone" in given
         self._tables: list[RawTable] = []
         self._empty: dict[str, str] = {}
+        self._databases: dict[str, tuple[str, DatabaseQuery]] = {}
         problems += _timezone_problems(self.timezone)
         # The entries are checked even if another key is invalid, so that one run reports all problems.
         tables = given.get("tables")
@@ -90,6 +67,8 @@ class FileSource(Source):
             problems += self._add(str(name), entry)
         if problems:
             raise ConfigError(problems, where=str(self.config_path))
+        self._tables = without_customers(self._tables, declared.no_customer)
+        self._tables = without_merchandise(self._tables, declared.not_merchandise)
 
     def tables(self, connection: duckdb.DuckDBPyConnection) -> Sequence[RawTable]:
         """Return the tables of the configuration.
@@ -106,6 +85,7 @@ class FileSource(Source):
                 got=f"no data for {table}",
                 hint=f"export it again, or leave {table} out of {self.config_path.name}; the lake is unchanged",
             )
+        self._read_databases(connection)
         return self._tables
 
     def _add(self, name: str, entry: Any) -> list[str]:
@@ -121,21 +101,58 @@ class FileSource(Source):
         if settings is None:
             return problems
         problems += _name_problems(table, settings.columns, where)
-        files, missing = self._expand(settings.path)
+        if settings.url is not None:
+            return problems + self._add_database(table, settings, where)
+        files, missing = expand_paths(self.config_path.parent, settings.path or [])
         problems += [f"{where}.path: {problem}" for problem in missing]
         filled = [file for file in files if file.stat().st_size]
         if files and not filled:
             self._empty[name] = str(files[0]) if len(files) == 1 else str(settings.path)
         if filled:
-            input_files = _parquet(filled) if _is_parquet(filled[0]) else _csv(filled, settings, name)
+            input_files = (
+                read_parquet_files(filled) if is_parquet(filled[0]) else read_csv_files(filled, settings, name)
+            )
             if isinstance(input_files, str):
                 problems.append(f"{where}.path: {input_files}")
             else:
                 problems += self._map(table, settings, input_files, [str(file) for file in filled], where)
         return problems
 
+    def _add_database(self, table: Table, settings: TableSettings, where: str) -> list[str]:
+        """Check one table of a database and add its raw table; it is read when the ingest begins."""
+        rows = DatabaseQuery(str(settings.url), settings.table, settings.query, settings.watermark, settings.overlap)
+        problem = url_problem(rows.url)
+        if problem:
+            return [f"{where}.url: {problem}"]
+        try:
+            columns = column_types(rows)
+        except DataError as error:
+            return [f"{where}.url: {error}"]
+        problems = []
+        if rows.watermark is not None and rows.watermark not in columns:
+            problems.append(
+                f"{where}.watermark: unknown column {rows.watermark}{did_you_mean(rows.watermark, columns)}; "
+                f"the columns are {', '.join(columns)}"
+            )
+        name = f"{shown_url(rows.url)} {rows.table or 'query'}"
+        view = f"database_{table.name}"
+        self._databases[table.name] = (view, rows)
+        input_files = InputFiles(f"SELECT *, {literal(name)} AS _file FROM {view}", columns, None)
+        return problems + self._map(table, settings, input_files, [name], where)
+
+    def _read_databases(self, connection: duckdb.DuckDBPyConnection) -> None:
+        """Copy the new rows of each database table to the scratch folder, and make views of them."""
+        reached = {}
+        for table, (view, rows) in self._databases.items():
+            target = (self.scratch or Path(tempfile.mkdtemp())) / f"{view}.parquet"
+            mark = copy_rows(rows, target, self.watermarks.get(table), self.limit)
+            connection.execute(f"CREATE OR REPLACE TEMP VIEW {view} AS SELECT * FROM read_parquet({literal(target)})")
+            if mark is not None:
+                reached[table] = mark
+        self.reached = reached
+
     def _map(
-        self, table: Table, settings: TableSettings, input_files: _InputFiles, files: list[str], where: str
+        self, table: Table, settings: TableSettings, input_files: InputFiles, files: list[str], where: str
     ) -> list[str]:
         problems: list[str] = []
         columns: dict[str, str] = {}
@@ -173,126 +190,10 @@ class FileSource(Source):
                 "_file",
                 input_files.rejects,
                 settings.hashed,
+                settings.max_rejected,
             )
         )
         return problems
-
-    def _expand(self, path: str | list[str]) -> tuple[list[Path], list[str]]:
-        files: list[Path] = []
-        problems = []
-        for pattern in [path] if isinstance(path, str) else path:
-            absolute = self.config_path.parent / Path(pattern).expanduser()
-            matches = [Path(match) for match in sorted(glob.glob(str(absolute), recursive=True))]
-            if absolute.exists():  # a file name may contain brackets, which are no pattern then
-                matches = [absolute]
-            if not matches:
-                problems.append(f"{pattern!r} matches no file (searched for {absolute})")
-            folders = [match for match in matches if not match.is_file()]
-            unknown = [
-                match
-                for match in matches
-                if match.is_file() and not _is_parquet(match) and not match.name.lower().endswith(CSV_ENDINGS)
-            ]
-            if folders:
-                problems.append(f"{folders[0]} is a folder: use {pattern.rstrip('/')}/*.parquet or /*.csv")
-            if unknown:
-                problems.append(
-                    f"{unknown[0].name}: unknown file type; allowed: {', '.join((*PARQUET_ENDINGS, *CSV_ENDINGS))}"
-                )
-            files += [
-                match for match in matches if match not in folders and match not in unknown and match not in files
-            ]
-        if len({_is_parquet(file) for file in files}) > 1:
-            return [], [
-                *problems,
-                "CSV and Parquet files cannot be mixed in one table: use two YAML files, one per file type",
-            ]
-        return files, problems
-
-
-class _InputFiles:
-    """Files of one table: SELECT of their rows, columns with SQL types, SELECT of the unreadable lines."""
-
-    def __init__(self, relation: str, columns: dict[str, str], rejects: str | None) -> None:
-        self.relation, self.columns, self.rejects = relation, columns, rejects
-
-
-def _parquet(files: Sequence[Path]) -> _InputFiles | str:
-    listed = ", ".join(literal(file) for file in files)
-    relation = f"SELECT * FROM read_parquet([{listed}], union_by_name=true, hive_partitioning=false, filename='_file')"
-    try:
-        with duckdb.connect() as connection:
-            rows = connection.execute(f"DESCRIBE {relation}").fetchall()
-    except duckdb.Error as error:
-        return f"cannot be read as Parquet: {' '.join(str(error).split())[:300]}"
-    columns = {row[0]: str(row[1]) for row in rows if row[0] != "_file"}
-    return _name_clash(columns) or _InputFiles(relation, columns, None)
-
-
-def _csv(files: Sequence[Path], settings: TableSettings, table: str) -> _InputFiles | str:
-    groups: dict[tuple[tuple[str, ...], str], list[str]] = {}
-    for file in files:
-        try:
-            names, delimiter = _header(file, settings)
-        except (OSError, UnicodeDecodeError, csv.Error, EOFError) as error:
-            return f"{file.name}: the first line cannot be read: {error}"
-        clash = _name_clash(names)
-        if clash:
-            return f"{file.name}: {clash}"
-        # checked here, so that no message about missing columns quotes personal data
-        if any(CONTACT_PATTERN.search(name) for name in names):
-            return (
-                f"{file.name}: the first line contains an e-mail address or a telephone number: "
-                "name the columns with `header: [...]`"
-            )
-        groups.setdefault((names, delimiter), []).append(str(file))
-    relations, rejects = [], []
-    for number, ((names, delimiter), members) in enumerate(groups.items()):
-        rejected = f"rejected_{table}_{number}"
-        relations.append(
-            csv_relation(members, list(names), delimiter, settings.encoding, settings.header is None, rejected)
-        )
-        rejects.append(csv_rejects(rejected))
-    columns = {name: "VARCHAR" for names, _ in groups for name in names}
-    return _InputFiles(
-        " UNION ALL BY NAME ".join(f"({relation})" for relation in relations), columns, " UNION ALL ".join(rejects)
-    )
-
-
-def _header(file: Path, settings: TableSettings) -> tuple[tuple[str, ...], str]:
-    """Column names and delimiter of a CSV file, from its first line."""
-    with contextlib.ExitStack() as stack:
-        if file.name.lower().endswith(".gz"):
-            handle: IO[bytes] = cast(IO[bytes], stack.enter_context(gzip.open(file, "rb")))
-        else:
-            handle = stack.enter_context(file.open("rb"))
-        # only the first line must be valid text; an invalid line further down is rejected on its own
-        first = handle.readline().decode("utf-8-sig" if settings.encoding == "utf-8" else settings.encoding)
-        delimiter = settings.delimiter or max((",", ";", "\t", "|"), key=first.count)
-        if settings.header is not None:
-            return tuple(settings.header), delimiter
-        row = (
-            next(csv.reader([first], delimiter=delimiter), [])
-            if len(delimiter) == 1
-            else first.strip("\r\n").split(delimiter)
-        )
-    return tuple(name.strip() or f"column{position}" for position, name in enumerate(row)), delimiter
-
-
-def _name_clash(names: Iterable[str]) -> str | None:
-    """Problem with column names: DuckDB ignores case, and two names are reserved. None if there is no problem."""
-    seen: dict[str, str] = {}
-    for name in names:
-        if name.lower() in ("rowid", "_file"):
-            return f"the column name {name} is reserved: rename the column"
-        if name.lower() in seen:
-            return f"two columns have the same name: {seen[name.lower()]!r} and {name!r} (case is ignored): rename one"
-        seen[name.lower()] = name
-    return None
-
-
-def _is_parquet(file: Path) -> bool:
-    return file.name.lower().endswith(PARQUET_ENDINGS)
 
 
 def _name_problems(table: Table, columns: Iterable[str], where: str) -> list[str]:

@@ -1,0 +1,34 @@
+"""Checks of the ingested rows: each finds one circumstance that would make profiles wrong although all rows are valid.
+
+A new check is one file, or one function in a file of its topic, and one line in `CHECKS`. A check reads the rows before
+the commit; it returns warnings, or raises `DataError` where the rows must not enter the lake.
+"""
+
+from __future__ import annotations
+
+from features.data.ingest.checks.base import Check, CheckInput, IngestWarning
+from features.data.ingest.checks.dominating import customer_with_many_rows, item_in_most_orders
+from features.data.ingest.checks.spelling import ids_spelled_differently, ids_without_description
+from features.data.ingest.checks.time_zone import missing_time_zone
+from features.data.ingest.checks.units import quantities_in_other_units
+from qianmian.registry import Registry
+
+CHECKS: Registry[Check] = Registry(
+    "check",
+    {
+        "missing_time_zone": missing_time_zone,
+        "ids_spelled_differently": ids_spelled_differently,
+        "ids_without_description": ids_without_description,
+        "customer_with_many_rows": customer_with_many_rows,
+        "item_in_most_orders": item_in_most_orders,
+        "quantities_in_other_units": quantities_in_other_units,
+    },
+)
+
+
+def run_checks(found: CheckInput) -> tuple[IngestWarning, ...]:
+    """Run all checks and return their warnings, in the order of the registry."""
+    return tuple(warning for name in CHECKS for warning in CHECKS[name](found))
+
+
+__all__ = ["CHECKS", "CheckInput", "IngestWarning", "run_checks"]
