@@ -11,7 +11,7 @@ import typer
 
 from cli.console import Output
 from cli.options import AsOfOption, JsonOption, WorkspaceOption
-from cli.times import as_of_or_default, note_empty_days
+from cli.times import as_of_or_default, note_empty_days, note_missing_timezone
 from qianmian.errors import UsageError
 from qianmian.workspace import Workspace, atomic_path
 
@@ -64,6 +64,7 @@ def features(
     lake = Lake(located)
     moment = as_of_or_default(lake, as_of)
     note_empty_days(output, lake, moment)
+    note_missing_timezone(output, lake, settings)
     begun = time.perf_counter()
     if engine == "spark" and out is not None:
         _on_spark(output, lake, settings, moment, spark_master, out)

@@ -75,14 +75,15 @@ def _offset_changes(timezone: str, year: int) -> tuple[NDArray[np.int64], NDArra
         high = low + SECONDS_PER_DAY - (day == days - 1)
         now = offset(high)
         if now != found[-1][1]:
-            found.append((_first_second(low, high, lambda second, now=now: offset(second) == now), now))
+            found.append((_first_second(low, high, offset), now))
     moments, offsets = zip(*found, strict=True)
     return np.array(moments, dtype=np.int64), np.array(offsets, dtype=np.int64)
 
 
-def _first_second(low: int, high: int, is_new: Callable[[int], bool]) -> int:
-    """The first second in ``(low, high]`` that is new, if all after it are."""
+def _first_second(low: int, high: int, offset: Callable[[int], int]) -> int:
+    """The first second in ``(low, high]`` with the offset of the last one, if the offset changes once between them."""
+    new = offset(high)
     while high - low > 1:
         middle = (low + high) // 2
-        low, high = (low, middle) if is_new(middle) else (middle, high)
+        low, high = (low, middle) if offset(middle) == new else (middle, high)
     return high
