@@ -49,22 +49,24 @@ class LocalTime:
 
         A row that is only a date (`date_only`) has no hour, and its day is that date.
         """
-        local = self.local(t.ts)
+        t = t.mutate(local=self.local(t.ts))
+        if self.timezone != UTC_ZONE:
+            t = t.view()  # keeps the query from repeating the conversion for each column
+        hour = t.local.hour()
         if "date_only" not in t.columns:
-            t = t.mutate(local=local, hour=local.hour())
+            t = t.mutate(hour=hour)
         else:
             only_date = t.date_only.fill_null(False)
             # the midnight of a source in the zone of the workspace needs no shift
+            needs_shift = only_date & (t.local != t.local.truncate("D"))
             shifted = (t.ts + ibis.interval(seconds=DATE_SHIFT_SECONDS)).truncate("D")
-            date = ibis.ifelse(local == local.truncate("D"), local, shifted)
-            hour = local.hour()
             t = t.mutate(
-                local=ibis.ifelse(only_date, date, local), hour=ibis.ifelse(only_date, ibis.null(hour.type()), hour)
+                local=ibis.ifelse(needs_shift, shifted, t.local),
+                hour=ibis.ifelse(only_date, ibis.null(hour.type()), hour),
             )
-        local = t.local
-        return t.mutate(weekday=local.day_of_week.index(), day=local.date(), week=local.truncate("W").date()).drop(
-            "local"
-        )
+        return t.mutate(
+            weekday=t.local.day_of_week.index(), day=t.local.date(), week=t.local.truncate("W").date()
+        ).drop("local")
 
     def _converted(self, ts: ir.TimestampValue, source: str, target: str) -> ir.TimestampValue:
         return ts if source == target else self._in_zone(ts, source, target)
