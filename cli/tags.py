@@ -9,7 +9,7 @@ import typer
 
 from cli.console import Output
 from cli.options import AsOfOption, JsonOption, WorkspaceOption
-from cli.times import as_of_or_default, parse_as_of, utc_now
+from cli.times import as_of_or_default, note_missing_timezone, parse_as_of, utc_now
 from qianmian.errors import UsageError
 from qianmian.schema import TAG_CATEGORIES
 from qianmian.workspace import Workspace
@@ -234,6 +234,7 @@ def load_profiles(output: Output, located: Workspace, as_of: str | None) -> Snap
     settings = load_settings(located.config_file)
     builder = make_builder(Lake(located), settings)
     moment = as_of_or_default(builder.lake, as_of)
+    note_missing_timezone(output, builder.lake, settings)
     with output.working():
         output.step(f"building profiles as of {moment:%Y-%m-%d %H:%M}")
         return snapshot_at(builder, moment, settings)

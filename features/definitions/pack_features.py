@@ -81,9 +81,15 @@ def make_builder(lake: Lake, settings: Settings, engine: Engine | None = None) -
     Parameters
     ----------
     engine : Engine, optional
-        Engine that runs the expressions; default: DuckDB in this process.
+        Engine that runs the expressions, in its own time zone; default: DuckDB in this process.
     """
-    return Builder(lake, declared_features(settings), engine, settings.profiles.allow_undated)
+    return Builder(
+        lake,
+        declared_features(settings),
+        engine,
+        timezone=settings.calendar_timezone,
+        allow_undated=settings.profiles.allow_undated,
+    )
 
 
 def _feature(pack_feature: PackFeature) -> Feature:

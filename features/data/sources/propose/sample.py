@@ -102,9 +102,8 @@ def read_sample(file: Path) -> Sample:
 def _parquet_sample(file: Path) -> Sample:
     try:
         with duckdb.connect() as connection:
-            found = connection.execute(
-                f"SELECT * FROM read_parquet({literal(exact_pattern(file))}, hive_partitioning=false) LIMIT {SAMPLE_ROWS}"
-            )
+            parquet = f"read_parquet({literal(exact_pattern(file))}, hive_partitioning=false)"
+            found = connection.execute(f"SELECT * FROM {parquet} LIMIT {SAMPLE_ROWS}")
             names = tuple(str(column[0]) for column in found.description or ())
             rows = found.fetchall()
     except duckdb.Error as error:
