@@ -90,6 +90,7 @@ def features(
             "customers": snapshot.table.num_rows,
             "features": names,
             "tags": sorted(snapshot.tags),
+            "timezone": snapshot.spec.timezone,
             "off": list(snapshot.unsupported),
             "spec_hash": snapshot.spec.hash,
             "data_digest": snapshot.data_digest,

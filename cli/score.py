@@ -379,20 +379,15 @@ def score_table(
     from serving.scoring.churn import score_churn
     from serving.scoring.lifecycle import score_predictions
 
-    if what == "recommend":
-        # recent interactions, after the fit of the champion, are read from the lake
-        other = moment is not None and moment != champions.require("recommend").bundle.as_of
-        lake = Lake(located)
-        return score_recommend(
-            champions,
-            as_of=moment,
-            builder=make_builder(lake, champions.settings) if other else None,
-            unavailable=unavailable_items(lake),
-            **options,
-        )
-    # profiles of another date are built for this file only and not published
-    other = moment is not None and moment != champions.customers.as_of
-    builder = make_builder(Lake(located), champions.settings) if other else None
+    recommends, settings = what == "recommend", champions.settings
+    known = champions.require("recommend").bundle.as_of if recommends else champions.customers.as_of
+    lake, builder = Lake(located), None
+    if moment is not None and moment != known:
+        # reads the interactions after the fit of the champion, or the profiles of another date, which are not published
+        builder = make_builder(lake, settings)
+    if recommends:
+        unavailable = unavailable_items(lake)
+        return score_recommend(champions, as_of=moment, builder=builder, unavailable=unavailable, **options)
     scored = (score_churn if what == "churn" else score_predictions)(champions, as_of=moment, builder=builder)
     if not scored.num_rows:
         raise DataError("no customer is known before the cutoff", got=str(moment), hint="use a later --as-of")

@@ -10,7 +10,7 @@ from qianmian.timezones import UTC_ZONE
 
 
 @ibis.udf.scalar.builtin(name="timezone", signature=((str, "timestamp"), "timestamp('UTC')"))
-def moment_of(timezone, local):  # type: ignore[no-untyped-def]
+def zoned_moment(timezone, local):  # type: ignore[no-untyped-def]
     """The DuckDB function `timezone` of a local time: its moment."""
 
 
@@ -72,7 +72,7 @@ class LocalTime:
         return ts if source == target else self._in_zone(ts, source, target)
 
     def _in_zone(self, ts: ir.TimestampValue, source: str, target: str) -> ir.TimestampValue:
-        return local_time_of(target, moment_of(source, ts))
+        return local_time_of(target, zoned_moment(source, ts))
 
 
 class SparkLocalTime(LocalTime):

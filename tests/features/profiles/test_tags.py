@@ -72,16 +72,12 @@ KNOWN = [
                     strict=True,
                 )
             ),
-            "orders_total": [10.0, 1.0, 10.0, 10.0, 0.0],
         },
         ["night", "morning", "afternoon", "evening", None],
     ),
     (
         "browsing_hours",
-        {
-            **dict(zip(EVENT_PARTS, [[0.6, 0.0], [0.2, 0.0], [0.1, 0.0], [0.1, 0.0]], strict=True)),
-            "events_91d": [10.0, 0.0],
-        },
+        dict(zip(EVENT_PARTS, [[0.6, 0.0], [0.2, 0.0], [0.1, 0.0], [0.1, 0.0]], strict=True)),
         ["night", None],
     ),
     ("favourite_weekday", {"top_weekday": ["0", "6", ""]}, ["monday", "sunday", None]),
