@@ -19,7 +19,7 @@ from features.data.privacy import (
     normalized_value,
     personal_data_type,
 )
-from features.data.sources.base import RawTable
+from features.data.sources.base import InputWarning, RawTable
 from features.data.sources.casting import DTYPE_NOUNS, ColumnCast, attribute_dtype, cast, missing_columns
 from qianmian.errors import DataError
 from qianmian.schema import TABLES, Column, Table
@@ -63,6 +63,8 @@ class StagedTable:
         Input files.
     personal : tuple of str
         Columns that are stored as hashes.
+    warnings : tuple of InputWarning
+        What the source found odd in its input.
     """
 
     table: Table
@@ -73,6 +75,7 @@ class StagedTable:
     read: int
     files: tuple[str, ...]
     personal: tuple[str, ...] = ()
+    warnings: tuple[InputWarning, ...] = ()
 
     @property
     def mapped(self) -> frozenset[str]:
@@ -144,7 +147,8 @@ def stage(
     )
     connection.execute(f"CREATE OR REPLACE TEMP TABLE {typed} AS {query}")
     read = int((connection.execute(f"SELECT count(*) FROM {raw}").fetchone() or (0,))[0])
-    return StagedTable(table, raw, typed, columns, raw_table.columns, read, raw_table.files, secret)
+    expressions, warnings = raw_table.columns, raw_table.warnings
+    return StagedTable(table, raw, typed, columns, expressions, read, raw_table.files, secret, warnings)
 
 
 def _personal_columns(table: Table, casts: Mapping[str, ColumnCast], types: Mapping[str, str]) -> tuple[str, ...]:

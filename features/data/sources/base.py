@@ -14,6 +14,26 @@ from features.data.sources.watermarks import Watermark
 
 
 @dataclass(frozen=True)
+class InputWarning:
+    """Something odd that a source found in its input before any row was cast.
+
+    Attributes
+    ----------
+    code : str
+        Name of the circumstance, for programs.
+    message, fix : str
+        What is odd, with file and count; and what to change.
+    rows : int
+        Number of rows concerned.
+    """
+
+    code: str
+    message: str
+    fix: str
+    rows: int = 0
+
+
+@dataclass(frozen=True)
 class RawTable:
     """Raw rows for one canonical table, with one SQL expression per column; types are not yet checked.
 
@@ -38,6 +58,11 @@ class RawTable:
         Whether the source already hashed the personal identifiers; they are then stored unchanged.
     max_rejected : float
         Ingest fails if a larger share of the rows is rejected.
+    absent : mapping of str to frozenset of str
+        File → canonical columns that cannot be computed from it; they are null in its rows and say nothing about
+        older values.
+    warnings : tuple of InputWarning
+        What is odd in the input.
     """
 
     table: str
@@ -49,6 +74,8 @@ class RawTable:
     rejects: str | None = None
     hashed: bool = False
     max_rejected: float = 0.5
+    absent: Mapping[str, frozenset[str]] = field(default_factory=dict)
+    warnings: tuple[InputWarning, ...] = ()
 
 
 class Source(ABC):
