@@ -35,8 +35,8 @@ def problems(folder: Path, text: str) -> list[str]:
         ("a: {order_id:Name, ts: date}", 1, "order_id: Name"),
         ("a:\n  x: foo: bar", 2, 'x: "foo: bar"'),
         ("a: {x: foo: bar, y: z}", 1, 'x: "foo: bar"'),
-        ('a:\n  x: "L q" * "L p"\n  y: 1', 2, "x: '\"L q\" * \"L p\"'"),
-        ('a: {x: "L q" * "L p", y: 1}', 1, "x: '\"L q\" * \"L p\"'"),
+        ('a:\n  x: "L q" * "L p"\n  y: 1', 2, 'x: \'"L q" * "L p"\''),
+        ('a: {x: "L q" * "L p", y: 1}', 1, 'x: \'"L q" * "L p"\''),
         ("a:\n  x: 'abc\n  y: 1", 2, "a quote is opened and not closed"),
         ("a:\n  on: 1", 2, '"on"'),
         ("No: 1", 1, '"No"'),
@@ -63,8 +63,15 @@ def test_a_file_that_is_not_utf8_says_so(tmp_path: Path) -> None:
 
 def test_the_content_is_that_of_yaml(tmp_path: Path) -> None:
     file = tmp_path / "a.yaml"
-    file.write_text("\ufeffa: {x: \"strptime(d, '%d')\", 'y': [1, No, null]}\n1: b\nc: &k {z: 1}\nd: {<<: *k}\n", encoding="utf-8")
-    assert read_yaml(file) == {"a": {"x": "strptime(d, '%d')", "y": [1, False, None]}, 1: "b", "c": {"z": 1}, "d": {"z": 1}}
+    file.write_text(
+        "\ufeffa: {x: \"strptime(d, '%d')\", 'y': [1, No, null]}\n1: b\nc: &k {z: 1}\nd: {<<: *k}\n", encoding="utf-8"
+    )
+    assert read_yaml(file) == {
+        "a": {"x": "strptime(d, '%d')", "y": [1, False, None]},
+        1: "b",
+        "c": {"z": 1},
+        "d": {"z": 1},
+    }
     file.write_text("")
     assert read_yaml(file) is None
 
@@ -76,9 +83,20 @@ def test_values_that_are_meant_as_text(tmp_path: Path) -> None:
     assert [problem.split(": write it in quotes: ")[-1] for problem in found] == [
         'a: "No"', 'b: "2024-01-01"', 'c: "12"', "t.columns.d: the value is missing (line 2)", 'e: "null"',
     ]  # fmt: skip
-    assert [problem.split(": write it in quotes: ")[-1] for problem in YamlFile(file).unquoted("t", "header")] == ['- "on"', '- "3"']
+    assert [problem.split(": write it in quotes: ")[-1] for problem in YamlFile(file).unquoted("t", "header")] == [
+        '- "on"',
+        '- "3"',
+    ]
 
 
-@pytest.mark.parametrize("file", sorted(path for path in ROOT.glob("**/*.yaml") if "cases" not in path.parts and not any(part.startswith(".") for part in path.parts)), ids=str)
+@pytest.mark.parametrize(
+    "file",
+    sorted(
+        path
+        for path in ROOT.glob("**/*.yaml")
+        if "cases" not in path.parts and not any(part.startswith(".") for part in path.parts)
+    ),
+    ids=str,
+)
 def test_our_own_files_have_no_trap(file: Path) -> None:
     YamlFile(file)
