@@ -8,7 +8,8 @@ from pydantic import ValidationError
 
 from qianmian.errors import ConfigError
 from qianmian.packs import merge_pack_defaults
-from qianmian.settings import Settings, problems_of, read_yaml
+from qianmian.settings import Settings, problems_of
+from qianmian.yaml_files import read_yaml
 
 
 def load_settings(path: Path) -> Settings:

@@ -18,7 +18,8 @@ from pydantic import AfterValidator, AliasChoices, BaseModel, Field, ValidationE
 
 from qianmian.errors import ConfigError, did_you_mean
 from qianmian.schema import EVENT_TYPES, TAG_CATEGORIES
-from qianmian.settings import LifecycleSettings, Section, read_yaml
+from qianmian.settings import LifecycleSettings, Section
+from qianmian.yaml_files import read_yaml
 
 FILE = "pack.yaml"
 Scalar = str | float | bool

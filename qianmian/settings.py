@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Annotated, Any, Self
 
-import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
-from qianmian.errors import ConfigError
 from qianmian.timezones import UTC_ZONE, timezone_problem
 
 Fraction = Annotated[float, Field(gt=0, lt=1)]
@@ -220,17 +217,3 @@ def problems_of(error: ValidationError) -> list[str]:
     return [
         f"{'.'.join(str(part) for part in found['loc']) or '(whole file)'}: {found['msg']}" for found in error.errors()
     ]
-
-
-def read_yaml(path: Path) -> Any:
-    """Parse a YAML file.
-
-    Raises
-    ------
-    ConfigError
-        The file is not UTF-8 or has a syntax error; the error names the line.
-    """
-    try:
-        return yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise ConfigError([" ".join(str(error).split())], where=str(path)) from error

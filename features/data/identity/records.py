@@ -5,6 +5,7 @@ Nothing in this module writes to the workspace.
 
 from __future__ import annotations
 
+import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,7 +21,6 @@ from features.data.sources.casting import cast
 from features.data.sources.files import FileSource
 from qianmian.errors import ConfigError, DataError
 from qianmian.schema import Column, Table
-from qianmian.settings import read_yaml
 
 RECORD_KEY = ("source", "source_user_id")
 RECORDS = Table(
@@ -73,16 +73,9 @@ class RecordFiles(FileSource):
     """
 
     def __init__(self, config_path: str | Path) -> None:
-        self.pack = None  # records have no event types
-        self.config_path = Path(config_path).expanduser().absolute()
-        if not self.config_path.is_file():
-            raise ConfigError(
-                ["the file is missing"], where=str(self.config_path), hint="write one; docs/linking.md shows how"
-            )
-        self._tables: list[RawTable] = []
-        self._empty: dict[str, str] = {}
+        self._open(config_path, None, "docs/linking.md")  # records have no event types
         self.sources: list[str] = []
-        loaded = read_yaml(self.config_path)
+        loaded = self._yaml.data
         entries = loaded.get("records") if isinstance(loaded, dict) else None
         if not isinstance(entries, list) or not entries:
             raise ConfigError(
@@ -90,7 +83,7 @@ class RecordFiles(FileSource):
             )
         problems = [f"{key}: unknown key; the only key is records" for key in loaded if key != "records"]
         for number, entry in enumerate(entries):
-            problems += self._add_entry(f"records[{number}]", entry)
+            problems += self._add_entry(number, entry)
         if problems:
             raise ConfigError(problems, where=str(self.config_path))
 
@@ -104,11 +97,15 @@ class RecordFiles(FileSource):
         """
         skipped: dict[str, int] = {}
         parts = []
-        with private_connection() as connection:
-            tables = self.tables(connection)
-        for source, raw in zip(self.sources, tables, strict=True):
-            with private_connection() as connection:  # one each, because the tables of unreadable lines share a name
-                parts.append(_read(connection, source, raw, skipped))
+        # copies of files in other encodings; readable by this user only, and removed at once
+        with tempfile.TemporaryDirectory(prefix="qianmian-records-") as scratch:
+            self.scratch = Path(scratch)
+            with private_connection() as connection:
+                tables = self.tables(connection)
+            for source, raw in zip(self.sources, tables, strict=True):
+                # one each, because the tables of unreadable lines share a name
+                with private_connection() as connection:
+                    parts.append(_read(connection, source, raw, skipped))
         table = pa.concat_tables(parts, promote_options="default")
         if table.num_rows == 0:
             raise DataError(
@@ -119,14 +116,16 @@ class RecordFiles(FileSource):
             )
         return ReadRecords(table, skipped)
 
-    def _add_entry(self, where: str, entry: Any) -> list[str]:
+    def _add_entry(self, number: int, entry: Any) -> list[str]:
+        where = f"records[{number}]"
         if not isinstance(entry, dict):
             return [f"{where}: an entry is required: {_SHAPE}"]
         source = str(entry.get("source") or "").strip()
         problems = [] if source else [f"{where}.source: required; the name of the system as in `ingest`"]
-        before = len(self._tables)
-        problems += self._add_table(RECORDS, {key: value for key, value in entry.items() if key != "source"}, where)
-        if not problems and len(self._tables) > before:
+        before = len(self._entries)
+        given = {key: value for key, value in entry.items() if key != "source"}
+        problems += self._add_table(RECORDS, given, where, ("records", number))
+        if not problems and len(self._entries) > before:
             self.sources.append(source)
         return problems
 

@@ -20,7 +20,7 @@ from features.data.privacy import (
     normalized_value,
     personal_data_type,
 )
-from features.data.sources.base import RawTable
+from features.data.sources.base import InputWarning, RawTable
 from features.data.sources.casting import DTYPE_NOUNS, ColumnCast, attribute_dtype, cast, missing_columns
 from qianmian.errors import DataError
 from qianmian.schema import TABLES, Column, Table
@@ -70,6 +70,8 @@ class StagedTable:
         File → canonical columns that it says nothing about.
     file_column : str or None
         Column of `raw` that holds the file of each row.
+    warnings : tuple of InputWarning
+        What the source found odd in its input.
     """
 
     table: Table
@@ -83,6 +85,7 @@ class StagedTable:
     fixed: frozenset[str] | Literal["all"] = frozenset()
     absent: Mapping[str, frozenset[str]] = field(default_factory=dict)
     file_column: str | None = None
+    warnings: tuple[InputWarning, ...] = ()
 
     @property
     def mapped(self) -> frozenset[str]:
@@ -166,6 +169,7 @@ def stage(
         raw_table.fixed,
         raw_table.absent,
         raw_table.file_column,
+        raw_table.warnings,
     )
 
 

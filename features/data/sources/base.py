@@ -15,6 +15,26 @@ from features.data.sources.watermarks import Watermark
 
 
 @dataclass(frozen=True)
+class InputWarning:
+    """Something odd that a source found in its input before any row was cast.
+
+    Attributes
+    ----------
+    code : str
+        Name of the circumstance, for programs.
+    message, fix : str
+        What is odd, with file and count; and what to change.
+    rows : int
+        Number of rows concerned.
+    """
+
+    code: str
+    message: str
+    fix: str
+    rows: int = 0
+
+
+@dataclass(frozen=True)
 class RawTable:
     """Raw rows for one canonical table, with one SQL expression per column; types are not yet checked.
 
@@ -44,6 +64,8 @@ class RawTable:
     absent : mapping of str to frozenset of str
         File (a value of `file_column`) → canonical columns that it says nothing about, because it lacks a column that
         their expressions read. A cell without a value in any other column says that there is no value.
+    warnings : tuple of InputWarning
+        What is odd in the input.
     """
 
     table: str
@@ -57,6 +79,7 @@ class RawTable:
     max_rejected: float = 0.5
     fixed: frozenset[str] | Literal["all"] = frozenset()
     absent: Mapping[str, frozenset[str]] = field(default_factory=dict)
+    warnings: tuple[InputWarning, ...] = ()
 
 
 class Source(ABC):

@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from qianmian.errors import ConfigError
-from qianmian.settings import read_yaml
 from qianmian.workspace import Workspace
+from qianmian.yaml_files import read_yaml
 
 RULE_FOLDERS = ("segments", "rules")
 FILE_SUFFIXES = (".json", ".yaml", ".yml")

@@ -67,7 +67,7 @@ def copied(case: str, name: str, folder: Path) -> Path:
             ],
         ),
         ("20-utf16-and-gbk", "orders.csv", "order_id, source_user_id, amount", [("o1", "c1", 10.0)]),
-        ("20-utf16-and-gbk", "gbk.csv", "order_id, source_user_id, item_id", [("o1", "张三", "耳机")]),
+        ("20-utf16-and-gbk", "gbk.csv", "order_id, source_user_id, item_id", [("o1", "张三", "面霜")]),
         ("34-windows-1252", "orders.csv", "item_id", [("L’Oréal – 5€",)]),
         ("42-epoch-milliseconds", "orders.csv", "min(ts)::VARCHAR", [("2015-06-02 05:02:12.117",)]),
     ],

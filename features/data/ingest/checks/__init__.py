@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from features.data.ingest.checks.base import Check, CheckInput, IngestWarning
 from features.data.ingest.checks.dominating import customer_with_many_rows, item_in_most_orders
+from features.data.ingest.checks.input_files import odd_input
 from features.data.ingest.checks.spelling import ids_spelled_differently, ids_without_description
 from features.data.ingest.checks.time_zone import missing_time_zone
 from features.data.ingest.checks.units import quantities_in_other_units
@@ -17,6 +18,7 @@ from qianmian.registry import Registry
 CHECKS: Registry[Check] = Registry(
     "check",
     {
+        "odd_input": odd_input,
         "missing_time_zone": missing_time_zone,
         "ids_spelled_differently": ids_spelled_differently,
         "ids_without_description": ids_without_description,

@@ -4,12 +4,17 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
+from features.data.sources.files.text_encodings import codec_name
 from qianmian.settings import Section
 
-FILE_KEYS = ("delimiter", "encoding", "header", "file_date")  # keys that say how a file is read
+FILE_KEYS = ("delimiter", "encoding", "header", "quote", "skip", "file_date")  # keys that say how a file is read
 Share = Annotated[float, Field(ge=0, le=1)]
+RESERVED_SOURCES = {
+    "init": "`qianmian ingest init` proposes a sources.yaml",
+    "events": "the source `events` holds what the server records",
+}
 
 
 class TableSettings(Section):
@@ -23,20 +28,32 @@ class TableSettings(Section):
     overlap: float | None = Field(
         None, ge=0, description="database: seconds or numbers before the last watermark that are read again"
     )
-    columns: dict[str, str | int | float | bool] = Field(
+    columns: dict[str, str] = Field(
         min_length=1, description="canonical column → column of the file, or expression over its columns"
     )
     delimiter: str | None = Field(
-        None, min_length=1, max_length=4, description="CSV: by default the most frequent of , ; tab | in the first line"
+        None, min_length=1, max_length=4, description="CSV: by default the most frequent of , ; tab | in the header"
     )
-    encoding: Literal["utf-8", "latin-1"] = "utf-8"
+    quote: str = Field('"', max_length=1, description="CSV: character around cells; empty: a quote is text")
+    encoding: str | None = Field(None, description="CSV: any encoding that Python knows; default UTF-8, or by its BOM")
+    skip: int = Field(0, ge=0, description="CSV: number of lines before the header")
     header: list[str] | None = Field(None, min_length=1, description="CSV without a header line: column names")
+    fill_down: list[str] | None = Field(
+        None, description="columns whose cells are filled only in the first line of an order; []: leave them empty"
+    )
     hashed: bool = Field(False, description="identities: the source already hashed the personal identifiers")
     file_date: str | None = Field(
         None, description="the date in the names of the files, e.g. people_%Y-%m.csv; their rows hold from then on"
     )
     fixed: list[str] | Literal["all"] = Field([], description="profiles: attributes that never change, or all")
     max_rejected: Share = Field(0.5, description="ingest fails if a larger share of the rows is rejected")
+
+    @field_validator("encoding")
+    @classmethod
+    def _known_encoding(cls, value: str | None) -> str | None:
+        if value is not None:
+            codec_name(value)
+        return value
 
     @model_validator(mode="after")
     def _one_input(self) -> Self:
@@ -59,3 +76,10 @@ class FilesSettings(Section):
     no_customer: list[str] = Field([], description="customer ids of walk-in, guest and test accounts: no customer")
     not_merchandise: list[str] = Field([], description="item ids of bags, deposits and shipping: never recommended")
     tables: dict[str, Any] = Field(min_length=1)
+
+    @field_validator("source")
+    @classmethod
+    def _not_reserved(cls, value: str) -> str:
+        if value.lower() in RESERVED_SOURCES:
+            raise ValueError(f"the name {value} is reserved ({RESERVED_SOURCES[value.lower()]}): use another name")
+        return value

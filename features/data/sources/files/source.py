@@ -2,37 +2,37 @@
 
 from __future__ import annotations
 
+import shutil
 import tempfile
-from collections.abc import Iterable, Sequence
+import weakref
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, cast
 
 import duckdb
 from pydantic import ValidationError
 
-from features.data.lake import literal
-from features.data.sources.base import RawTable, Source
-from features.data.sources.casting import DTYPE_NOUNS, attribute_dtype, missing_columns
-from features.data.sources.casting import cast as cast_sql
-from features.data.sources.databases import DatabaseQuery, column_types, copy_rows, shown_url, url_problem
-from features.data.sources.dated_rows import (
-    file_date_problems,
-    file_date_sql,
-    fixed_attributes,
-    fixed_problems,
-)
+from features.data.sources.base import InputWarning, RawTable, Source
+from features.data.sources.casting import missing_columns
+from features.data.sources.dated_rows import file_date_problems, fixed_problems
 from features.data.sources.declared import without_customers, without_merchandise
-from features.data.sources.expressions import ExpressionChecker
-from features.data.sources.files.csv_files import read_csv_files
-from features.data.sources.files.input_files import InputFiles
-from features.data.sources.files.parquet_files import is_parquet, read_parquet_files
-from features.data.sources.files.paths import expand_paths
+from features.data.sources.files.column_use import ColumnUse
+from features.data.sources.files.csv_files import CsvInput
+from features.data.sources.files.csv_format import UnreadableFile, Wanted, matches
+from features.data.sources.files.database_input import DatabaseInput
+from features.data.sources.files.input_files import ReadRequest, TableInput
+from features.data.sources.files.mapping import TableEntry, check_files, map_columns
+from features.data.sources.files.parquet_files import ParquetInput, is_parquet
+from features.data.sources.files.paths import equal_files, expand_paths
+from features.data.sources.files.remote_files import can_fetch, fetch, is_address, missing_extension
 from features.data.sources.files.settings import FilesSettings, TableSettings
 from qianmian.errors import ConfigError, DataError, did_you_mean
 from qianmian.packs import Pack
-from qianmian.paths import exact_pattern
 from qianmian.schema import TABLES, Table
-from qianmian.settings import Section, problems_of, read_yaml
+from qianmian.settings import Section, problems_of
+from qianmian.timezones import timezone_problem
+from qianmian.yaml_files import YamlFile, missing_blank
 
 
 class FileSource(Source):
@@ -49,24 +49,19 @@ class FileSource(Source):
     ------
     ConfigError
         With all problems of the file: unknown tables and columns, missing required columns, paths without a match,
-        invalid expressions, unknown time zones.
+        files whose header lacks a column, invalid expressions, unknown time zones.
     """
 
+    _declared: FilesSettings | None = None
+
     def __init__(self, config_path: str | Path, pack: Pack | None = None) -> None:
-        self.pack = pack
-        self.config_path = Path(config_path).expanduser().absolute()
-        if not self.config_path.is_file():
-            raise ConfigError(
-                ["the file is missing"], where=str(self.config_path), hint="write one; docs/data.md shows how"
-            )
-        loaded = read_yaml(self.config_path)
+        self._open(config_path, pack, "docs/data.md")
+        loaded = self._yaml.data
         declared, problems = _validated(FilesSettings, loaded if loaded is not None else {}, "")
+        self._declared = declared
         given: dict[str, Any] = loaded if isinstance(loaded, dict) else {}
         self.name, self.timezone = str(given.get("source")), str(given.get("timezone", "UTC"))
         self.declares_timezone = "timezone" in given
-        self._tables: list[RawTable] = []
-        self._empty: dict[str, str] = {}
-        self._databases: dict[str, tuple[str, DatabaseQuery]] = {}
         problems += _timezone_problems(self.timezone)
         # The entries are checked even if another key is invalid, so that one run reports all problems.
         tables = given.get("tables")
@@ -74,16 +69,26 @@ class FileSource(Source):
             problems += self._add(str(name), entry)
         if problems:
             raise ConfigError(problems, where=str(self.config_path))
-        self._tables = without_customers(self._tables, declared.no_customer)
-        self._tables = without_merchandise(self._tables, declared.not_merchandise)
+
+    def _open(self, config_path: str | Path, pack: Pack | None, guide: str) -> None:
+        """Read the YAML file; `guide` shows how to write one."""
+        self.pack = pack
+        self.config_path = Path(config_path).expanduser().absolute()
+        if not self.config_path.is_file():
+            raise ConfigError(
+                ["the file is missing"], where=str(self.config_path), hint=f"write one; {guide} shows how"
+            )
+        self._yaml = YamlFile(self.config_path)
+        self._entries: list[TableEntry] = []
+        self._empty: dict[str, str] = {}
 
     def tables(self, connection: duckdb.DuckDBPyConnection) -> Sequence[RawTable]:
-        """Return the tables of the configuration.
+        """Return the tables of the configuration; files that DuckDB cannot read as they are are copied first.
 
         Raises
         ------
         DataError
-            If all files of a table are empty.
+            If all files of a table are empty, or a file cannot be read as it is described.
         """
         for table, path in self._empty.items():
             raise DataError(
@@ -92,122 +97,138 @@ class FileSource(Source):
                 got=f"no data for {table}",
                 hint=f"export it again, or leave {table} out of {self.config_path.name}; the lake is unchanged",
             )
-        self._read_databases(connection)
-        return self._tables
+        if self.scratch is None:  # not called by an ingest
+            self.scratch = Path(tempfile.mkdtemp(prefix="qianmian-"))
+            weakref.finalize(self, shutil.rmtree, self.scratch, ignore_errors=True)
+        tables, reached = [], {}
+        for number, entry in enumerate(self._entries):
+            folder, mark = self.scratch / f"input-{number}", self.watermarks.get(entry.table.name)
+            raw, last = entry.raw_table(ReadRequest(connection, folder, self.limit, mark))
+            tables.append(raw)
+            if last is not None:
+                reached[raw.table] = last
+        self.reached = reached
+        if self._declared is not None:
+            tables = without_customers(tables, self._declared.no_customer)
+            tables = without_merchandise(tables, self._declared.not_merchandise)
+        return tables
 
     def _add(self, name: str, entry: Any) -> list[str]:
         """Check one entry and add its raw table; return the problems."""
         where = f"tables.{name}"
         if name not in TABLES:
             return [f"{where}: unknown table{did_you_mean(name, TABLES)}; the tables are {', '.join(TABLES)}"]
-        return self._add_table(TABLES[name], entry, where)
+        return self._add_table(TABLES[name], entry, where, ("tables", name))
 
-    def _add_table(self, table: Table, entry: Any, where: str) -> list[str]:
-        name = table.name
+    def _add_table(self, table: Table, entry: Any, where: str, keys: tuple[str | int, ...]) -> list[str]:
+        """Check one entry, whose path in the YAML file is `keys`."""
+        problems = self._text_problems(entry, where, keys)
+        if problems:  # what follows from them would hide them
+            return problems
         settings, problems = _validated(TableSettings, entry, where)
         if settings is None:
             return problems
         problems += _name_problems(table, settings.columns, where)
         problems += [f"{where}.{problem}" for problem in fixed_problems(settings.fixed, table, settings.columns)]
         if settings.url is not None:
-            return problems + self._add_database(table, settings, where)
-        files, missing = expand_paths(self.config_path.parent, settings.path or [])
-        problems += [f"{where}.path: {problem}" for problem in missing]
+            found, problem = DatabaseInput.open(settings, table.name)
+            if found is None:
+                return [*problems, f"{where}.{problem}"]
+            return problems + self._map(table, settings, found, [], keys, where)
+        local, shown, missing = self._local_paths(settings.path or [])
+        files, unknown = expand_paths(self.config_path.parent, local)
+        problems += [f"{where}.path: {problem}" for problem in missing + unknown]
         filled = [file for file in files if file.stat().st_size]
         if files and not filled:
-            self._empty[name] = str(files[0]) if len(files) == 1 else str(settings.path)
-        dates = file_date_problems(settings.file_date, table, settings.columns, [str(file) for file in filled])
+            self._empty[table.name] = str(files[0]) if len(files) == 1 else str(settings.path)
+        if not filled:
+            return problems
+        names = [shown.get(str(file), str(file)) for file in filled]
+        dates = file_date_problems(settings.file_date, table, settings.columns, names)
         problems += [f"{where}.{problem}" for problem in dates]
-        if filled:
-            input_files = (
-                read_parquet_files(filled) if is_parquet(filled[0]) else read_csv_files(filled, settings, name)
-            )
-            if isinstance(input_files, str):
-                problems.append(f"{where}.path: {input_files}")
-            else:
-                problems += self._map(table, settings, input_files, [str(file) for file in filled], where)
-        return problems
-
-    def _add_database(self, table: Table, settings: TableSettings, where: str) -> list[str]:
-        """Check one table of a database and add its raw table; it is read when the ingest begins."""
-        rows = DatabaseQuery(str(settings.url), settings.table, settings.query, settings.watermark, settings.overlap)
-        problem = url_problem(rows.url)
-        if problem:
-            return [f"{where}.url: {problem}"]
         try:
-            columns = column_types(rows)
-        except DataError as error:
-            return [f"{where}.url: {error}"]
-        problems = []
-        if rows.watermark is not None and rows.watermark not in columns:
-            problems.append(
-                f"{where}.watermark: unknown column {rows.watermark}{did_you_mean(rows.watermark, columns)}; "
-                f"the columns are {', '.join(columns)}"
-            )
-        name = f"{shown_url(rows.url)} {rows.table or 'query'}"
-        view = f"database_{table.name}"
-        self._databases[table.name] = (view, rows)
-        input_files = InputFiles(f"SELECT *, {literal(name)} AS _file FROM {view}", columns, None)
-        return problems + self._map(table, settings, input_files, [name], where)
+            read = _read_input(filled, settings, table.name)
+        except UnreadableFile as error:
+            return [*problems, f"{where}.path: {error}"]
+        return problems + self._map(table, settings, read, filled, keys, where, shown)
 
-    def _read_databases(self, connection: duckdb.DuckDBPyConnection) -> None:
-        """Copy the new rows of each database table to the scratch folder, and make views of them."""
-        reached = {}
-        for table, (view, rows) in self._databases.items():
-            target = (self.scratch or Path(tempfile.mkdtemp())) / f"{view}.parquet"
-            mark = copy_rows(rows, target, self.watermarks.get(table), self.limit)
-            parquet = f"read_parquet({literal(exact_pattern(target))}, hive_partitioning=false)"
-            connection.execute(f"CREATE OR REPLACE TEMP VIEW {view} AS SELECT * FROM {parquet}")
-            if mark is not None:
-                reached[table] = mark
-        self.reached = reached
+    def _local_paths(self, path: str | list[str]) -> tuple[list[str], dict[str, str], list[str]]:
+        """The paths with local copies of addresses, copy → address, and the problems with addresses."""
+        local: list[str] = []
+        shown: dict[str, str] = {}
+        problems: list[str] = []
+        for pattern in [path] if isinstance(path, str) else path:
+            if not is_address(pattern):
+                local.append(pattern)
+            elif not can_fetch():
+                problems.append(missing_extension(pattern))
+            else:
+                folder = Path(tempfile.mkdtemp(prefix="qianmian-"))
+                weakref.finalize(self, shutil.rmtree, folder, ignore_errors=True)
+                try:
+                    copies = fetch(pattern, folder)
+                except duckdb.Error as error:
+                    problems.append(f"{pattern} cannot be read: {' '.join(str(error).split())[:200]}")
+                    continue
+                shown |= {str(copy): address for copy, address in copies.items()}
+                local += [str(copy) for copy in copies]
+        return local, shown, problems
 
     def _map(
-        self, table: Table, settings: TableSettings, input_files: InputFiles, files: list[str], where: str
+        self,
+        table: Table,
+        settings: TableSettings,
+        found: TableInput,
+        files: Sequence[Path],
+        keys: tuple[str | int, ...],
+        where: str,
+        shown: Mapping[str, str] = MappingProxyType({}),
     ) -> list[str]:
-        problems: list[str] = []
-        columns: dict[str, str] = {}
-        error_conditions: dict[tuple[str, str], None] = {}
-        checker = ExpressionChecker(input_files.columns)
-        try:
-            for name, given in settings.columns.items():
-                text = str(given).lower() if isinstance(given, bool) else str(given)
-                try:
-                    expression = checker.check(text)
-                except ValueError as error:
-                    problems.append(f"{where}.columns.{name}: {text!r}: {error}")
-                    continue
-                column = table.column(name)
-                dtype = column.dtype if column else attribute_dtype(expression.sql_type)
-                unsupported_reason = cast_sql(dtype, expression.sql_type, "x", "UTC").unsupported_reason
-                if unsupported_reason:
-                    problems.append(
-                        f"{where}.columns.{name}: {text!r} is {expression.sql_type}, "
-                        f"not {DTYPE_NOUNS[dtype]}: {unsupported_reason}"
-                    )
-                columns[name] = expression.value
-                if self.pack is not None and (table.name, name) == ("events", "event_type"):
-                    columns[name] = self.pack.event_type(expression.value)
-                error_conditions.update(dict.fromkeys(expression.error_conditions))
-        finally:
-            checker.close()
-        if settings.file_date is not None:
-            columns["valid_from"] = file_date_sql(settings.file_date)
-        self._tables.append(
-            RawTable(
-                table.name,
-                input_files.relation,
-                columns,
-                tuple(files),
-                tuple(error_conditions),
-                "_file",
-                input_files.rejects,
-                settings.hashed,
-                settings.max_rejected,
-                fixed_attributes(settings.fixed),
+        mapped = dict(settings.columns)
+        after = {str(key): scalar.after for key, scalar in self._yaml.scalars(*keys, "columns")}
+        use = ColumnUse(found.columns)
+        hint = _header_doubt(_wanted(settings), found)
+        if hint:
+            return [f"{where}.path: {hint}"]
+        problems, absent, warnings = check_files(table, mapped, use, found)
+        problems = [f"{where}.path: {problem}" for problem in problems]
+        warnings += [
+            InputWarning(
+                "equal_files",
+                f"{one.name} has the same bytes as {other.name}",
+                "remove one of them, unless both are meant",
             )
-        )
-        return problems
+            for one, other in equal_files(files)
+        ]
+        entry, more = map_columns(table, settings, mapped, use, found, after, self.pack)
+        entry.absent, entry.warnings, entry.shown = absent, warnings + entry.warnings, shown
+        self._entries.append(entry)
+        return problems + [f"{where}.{problem}" for problem in more]
+
+    def _text_problems(self, entry: Any, where: str, keys: tuple[str | int, ...]) -> list[str]:
+        """Values that are meant as text and that YAML reads as something else."""
+        if isinstance(entry, dict) and isinstance(entry.get("columns"), str):
+            spaced = missing_blank(entry["columns"])
+            if spaced:
+                return [f"{where}.columns: a blank is missing after the colon: {spaced}"]
+        return [problem for part in ("columns", "header", "fill_down") for problem in self._yaml.unquoted(*keys, part)]
+
+
+def _read_input(files: Sequence[Path], settings: TableSettings, table: str) -> TableInput:
+    return ParquetInput(files) if is_parquet(files[0]) else CsvInput(files, settings, table, _wanted(settings))
+
+
+def _wanted(settings: TableSettings) -> Wanted:
+    use = ColumnUse(())
+    return [(text, use.names(text)) for text in settings.columns.values()]
+
+
+def _header_doubt(wanted: Wanted, found: TableInput) -> str:
+    """What is wrong if the header has less than half of the columns that the mapping uses, and another line has."""
+    named = [(text, names) for text, names in wanted if names]  # a constant names none
+    if 2 * matches(found.columns, named) >= len(named):
+        return ""
+    return found.missing_column_hint(named)
 
 
 def _name_problems(table: Table, columns: Iterable[str], where: str) -> list[str]:
@@ -257,11 +278,5 @@ def _validated(model: type[Section], value: Any, where: str) -> tuple[Any, list[
 
 
 def _timezone_problems(timezone: str) -> list[str]:
-    with duckdb.connect() as connection:
-        zones = {row[0] for row in connection.execute("SELECT name FROM pg_timezone_names()").fetchall()}
-    if timezone in zones:
-        return []
-    return [
-        f"timezone: {timezone!r} is not a time zone{did_you_mean(timezone, zones)}; "
-        "use an IANA name such as Europe/London or Asia/Shanghai"
-    ]
+    problem = timezone_problem(timezone)
+    return [f"timezone: {problem}"] if problem else []
