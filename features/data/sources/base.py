@@ -36,6 +36,9 @@ class RawTable:
         SELECT (file, reason, row) of lines that could not be split into columns; run after `relation` was read.
     hashed : bool
         Whether the source already hashed the personal identifiers; they are then stored unchanged.
+    naive_conditions : mapping of str to str
+        Canonical column → SQL condition over `relation` of rows whose times have no offset, although the expression of
+        the column gives an instant.
     max_rejected : float
         Ingest fails if a larger share of the rows is rejected.
     """
@@ -49,6 +52,7 @@ class RawTable:
     rejects: str | None = None
     hashed: bool = False
     max_rejected: float = 0.5
+    naive_conditions: Mapping[str, str] = field(default_factory=dict)
 
 
 class Source(ABC):

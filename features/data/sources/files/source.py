@@ -27,6 +27,7 @@ from qianmian.packs import Pack
 from qianmian.paths import exact_pattern
 from qianmian.schema import TABLES, Table
 from qianmian.settings import Section, problems_of, read_yaml
+from qianmian.timezones import timezone_problem
 
 
 class FileSource(Source):
@@ -61,7 +62,10 @@ class FileSource(Source):
         self._tables: list[RawTable] = []
         self._empty: dict[str, str] = {}
         self._databases: dict[str, tuple[str, DatabaseQuery]] = {}
-        problems += _timezone_problems(self.timezone)
+        zone_problem = timezone_problem(self.timezone)
+        if zone_problem:
+            problems.append(f"timezone: {zone_problem}")
+            self.timezone = "UTC"  # only to check the rest
         # The entries are checked even if another key is invalid, so that one run reports all problems.
         tables = given.get("tables")
         for name, entry in tables.items() if isinstance(tables, dict) else ():
@@ -159,16 +163,21 @@ class FileSource(Source):
         problems: list[str] = []
         columns: dict[str, str] = {}
         error_conditions: dict[tuple[str, str], None] = {}
-        checker = ExpressionChecker(input_files.columns)
+        naive: dict[str, str] = {}
+        checker = ExpressionChecker(input_files.columns, self.timezone)
         try:
             for name, given in settings.columns.items():
                 text = str(given).lower() if isinstance(given, bool) else str(given)
+                column = table.column(name)
                 try:
-                    expression = checker.check(text)
+                    expression = checker.check(text, column.dtype if column else None)
                 except ValueError as error:
                     problems.append(f"{where}.columns.{name}: {text!r}: {error}")
                     continue
-                column = table.column(name)
+                if expression.naive_conditions:
+                    naive[name] = " OR ".join(
+                        f"({condition})" for condition in dict.fromkeys(expression.naive_conditions)
+                    )
                 dtype = column.dtype if column else attribute_dtype(expression.sql_type)
                 unsupported_reason = cast_sql(dtype, expression.sql_type, "x", "UTC").unsupported_reason
                 if unsupported_reason:
@@ -193,6 +202,7 @@ class FileSource(Source):
                 input_files.rejects,
                 settings.hashed,
                 settings.max_rejected,
+                naive_conditions=naive,
             )
         )
         return problems
@@ -242,14 +252,3 @@ def _validated(model: type[Section], value: Any, where: str) -> tuple[Any, list[
     except ValidationError as error:
         problems += problems_of(error)
     return validated, [f"{where}.{problem}" if where else problem for problem in problems]
-
-
-def _timezone_problems(timezone: str) -> list[str]:
-    with duckdb.connect() as connection:
-        zones = {row[0] for row in connection.execute("SELECT name FROM pg_timezone_names()").fetchall()}
-    if timezone in zones:
-        return []
-    return [
-        f"timezone: {timezone!r} is not a time zone{did_you_mean(timezone, zones)}; "
-        "use an IANA name such as Europe/London or Asia/Shanghai"
-    ]
