@@ -14,6 +14,7 @@ from features.data.ingest.row_times import (
     row_times,
     session_timezone,
 )
+from features.data.ingest.unread_times import UnreadTimes, unread_times
 from features.data.lake import SQL_TYPES, literal, quote
 from features.data.privacy import (
     EMAIL_PATTERN,
@@ -70,6 +71,8 @@ class StagedTable:
         Columns that are stored as hashes.
     times : RowTimes or None
         Counts of the rows by what their `ts` is; None if the source maps no `ts`.
+    unread_times : tuple of UnreadTimes
+        Times that could not be read and have a known format.
     """
 
     table: Table
@@ -81,6 +84,7 @@ class StagedTable:
     files: tuple[str, ...]
     personal: tuple[str, ...] = ()
     times: RowTimes | None = None
+    unread_times: tuple[UnreadTimes, ...] = ()
 
     @property
     def mapped(self) -> frozenset[str]:
@@ -155,8 +159,9 @@ def stage(
     with session_timezone(connection, timezone):
         connection.execute(f"CREATE OR REPLACE TEMP TABLE {typed} AS {query}")
         times = row_times(connection, raw_table, raw, typed, table, casts, timezone)
+        unread = unread_times(connection, table.name, raw, typed, raw_table.columns)
     read = int((connection.execute(f"SELECT count(*) FROM {raw}").fetchone() or (0,))[0])
-    return StagedTable(table, raw, typed, columns, raw_table.columns, read, raw_table.files, secret, times=times)
+    return StagedTable(table, raw, typed, columns, raw_table.columns, read, raw_table.files, secret, times, unread)
 
 
 def _derived(name: str, kind: str, casts: Mapping[str, ColumnCast]) -> str:
