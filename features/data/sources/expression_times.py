@@ -99,7 +99,7 @@ class TimeRewriter:
         ValueError
             If the expression loses the offset of every row.
         """
-        rewritten = self._rewrite(tree, times, naive=False)
+        rewritten: Node = self._rewrite(tree, times, naive=False)
         if self._dtype == "timestamp" and self._type_of(rewritten) == "VARCHAR" and not _is_column(tree):
             self._forbid_lost_offset(rewritten, self._tried(rewritten))
         return rewritten
@@ -179,31 +179,33 @@ class TimeRewriter:
             return node
         return self._read(self._cast_text(child, target, bool(node["try_cast"]), naive))
 
-    def _cast_text(self, child: Node, target: str, tries: bool, naive: bool = False) -> str:
-        """SQL of a text as a time; a text that is none raises an error, unless `tries`."""
+    def _cast_text(self, child: Node, target: str, null_on_error: bool, naive: bool = False) -> str:
+        """SQL of a text as a time; a text that is none raises an error, unless `null_on_error`."""
         text = trimmed(f"CAST({self._sql(child)} AS VARCHAR)")
         value, kind, faults = self._reader("_text", target, naive)
         if target == "TIME":
-            return self._clock_of_text(text, value, tries)
+            return self._clock_of_text(text, value, null_on_error)
         if self._type_of(child) is not None:  # else it is inside a lambda, of which no condition can speak
             seen = text if _is_column(child) else self._tried(child)
             if target != "DATE":
                 self._forbid_lost_offset(child, seen)
             if not naive:
                 self.naive_conditions.append(f"{seen} IS NOT NULL AND NOT {has_offset(seen)}")
-            if not tries:
+            if not null_on_error:
                 label = child["column_names"][-1] if _is_column(child) else self._sql(child)
                 self.failure_conditions += self._not_read(seen, label, value, faults)
-        if not tries:
+        if not null_on_error:
             read = f"CASE WHEN _text IS NOT NULL AND _time IS NULL THEN {_raise('_text', kind)} ELSE _time END"
             value = bound(value, "_time", read)
         value = bound(text, "_text", value)
         return self._as_wanted(value) if kind == INSTANT else value
 
-    def _clock_of_text(self, text: str, instant: str, tries: bool) -> str:
+    def _clock_of_text(self, text: str, instant: str, null_on_error: bool) -> str:
         """SQL of the clock time of a text; an offset without a date is an error."""
-        lost = "NULL" if tries else _raise("_text", "TIME")
-        clock = f"CASE WHEN {has_offset('_text')} THEN {lost} ELSE {'TRY_' if tries else ''}CAST(_text AS TIME) END"
+        lost = "NULL" if null_on_error else _raise("_text", "TIME")
+        clock = (
+            f"CASE WHEN {has_offset('_text')} THEN {lost} ELSE {'TRY_' if null_on_error else ''}CAST(_text AS TIME) END"
+        )
         return bound(text, "_text", f"coalesce(CAST(CAST(({instant}) AS TIMESTAMP) AS TIME), {clock})")
 
     def _reader(self, text: str, target: str, naive: bool) -> tuple[str, str, tuple[tuple[str, str], ...]]:

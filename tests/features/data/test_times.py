@@ -291,8 +291,7 @@ def test_unreadable_times_name_their_format_and_the_line_that_reads_them(shop: S
     found = codes(shop.report)["unread_time_formats"]
     assert (found.rows, found.table) == (2100, "transactions")
     assert "ts looks like day/month/year" in found.message
-    assert 'ts: "strptime("When", \'%d/%m/%Y %H:%M\')"' in found.fix or "strptime(" in found.fix
-    assert "%d/%m/%Y %H:%M" in found.fix
+    assert found.fix == "write in sources.yaml: ts: \"strptime(made_at, '%d/%m/%Y %H:%M')\""
 
 
 @pytest.mark.parametrize(
