@@ -66,9 +66,12 @@ def utc_of_naive(naive: str, timezone: str) -> str:
     """
     if timezone == "UTC":
         return f"({naive})"
-    utc = f"(({naive}) AT TIME ZONE {literal(timezone)}) AT TIME ZONE 'UTC'"
+    return _unless_skipped(naive, timezone, f"(({naive}) AT TIME ZONE {literal(timezone)}) AT TIME ZONE 'UTC'")
+
+
+def _unless_skipped(naive: str, timezone: str, value: str) -> str:
     skips = skipped(naive, timezone)
-    return f"CASE WHEN {skips} THEN NULL ELSE {utc} END" if skips != "false" else utc
+    return f"CASE WHEN {skips} THEN NULL ELSE {value} END" if skips != "false" else value
 
 
 def skipped(naive: str, timezone: str) -> str:
@@ -84,15 +87,20 @@ def skipped(naive: str, timezone: str) -> str:
     )
 
 
-def _utc_of_zoned(text: str) -> str:
+def _instant_of_zoned(text: str) -> str:
     parts = f"regexp_extract({text}, {literal('^' + _ZONED + '$')}, ['time', 'sign', 'hours', 'minutes'])"
     minutes = (
         f"CASE WHEN {parts}.hours = '' THEN 0 ELSE CAST({parts}.sign || '1' AS INTEGER) * "
         f"(CAST({parts}.hours AS INTEGER) * 60 + CAST('0' || {parts}.minutes AS INTEGER)) END"
     )
     # DuckDB reads the usual forms by itself, but no minutes without seconds, no blank before the offset and no +0200
-    usual = f"TRY_CAST({text} AS TIMESTAMPTZ) AT TIME ZONE 'UTC'"
-    return f"coalesce({usual}, TRY_CAST({parts}.time AS TIMESTAMP) - to_minutes({minutes}))"
+    other = f"(TRY_CAST({parts}.time AS TIMESTAMP) - to_minutes({minutes})) AT TIME ZONE 'UTC'"
+    return f"coalesce(TRY_CAST({text} AS TIMESTAMPTZ), {other})"
+
+
+def _by_form(text: str, naive: str, zoned: str) -> str:
+    """SQL of `naive` for a text without an offset, `zoned` for one with an offset, and null for all other texts."""
+    return f"CASE WHEN {_matches(text, _NAIVE)} THEN {naive} WHEN {_matches(text, _ZONED)} THEN {zoned} END"
 
 
 def utc_of_text(text: str, timezone: str) -> str:
@@ -106,14 +114,19 @@ def utc_of_text(text: str, timezone: str) -> str:
         Zone of the texts without an offset.
     """
     naive = utc_of_naive(f"TRY_CAST({text} AS TIMESTAMP)", timezone)
-    return (
-        f"CASE WHEN {_matches(text, _NAIVE)} THEN {naive} WHEN {_matches(text, _ZONED)} THEN {_utc_of_zoned(text)} END"
-    )
+    return _by_form(text, naive, f"{_instant_of_zoned(text)} AT TIME ZONE 'UTC'")
 
 
 def instant_of_text(text: str, timezone: str) -> str:
     """SQL of the instant (TIMESTAMP WITH TIME ZONE) of a text; null where the text is not a time."""
-    return f"({utc_of_text(text, timezone)}) AT TIME ZONE 'UTC'"
+    naive = f"TRY_CAST({text} AS TIMESTAMP)"
+    local = _unless_skipped(naive, timezone, f"({naive}) AT TIME ZONE {literal(timezone)}")
+    return _by_form(text, local, _instant_of_zoned(text))
+
+
+def is_time(text: str) -> str:
+    """SQL condition: the text can be read as a time, whether or not the clocks of the zone skip it."""
+    return _by_form(text, f"TRY_CAST({text} AS TIMESTAMP) IS NOT NULL", f"{_instant_of_zoned(text)} IS NOT NULL")
 
 
 def local_of_utc(utc: str, timezone: str) -> str:
@@ -125,7 +138,8 @@ def date_of_utc(utc: str, timezone: str) -> str:
     """SQL of the date of a naive UTC time in the zone; a midnight in UTC is a date that was written as a time."""
     if timezone == "UTC":
         return f"CAST({utc} AS DATE)"
-    return f"CASE WHEN {utc} = date_trunc('day', {utc}) THEN CAST({utc} AS DATE) ELSE {_local_date(utc, timezone)} END"
+    local = f"CAST({local_of_utc(utc, timezone)} AS DATE)"
+    return f"CASE WHEN {utc} = date_trunc('day', {utc}) THEN CAST({utc} AS DATE) ELSE {local} END"
 
 
 def date_of_text(text: str, timezone: str) -> str:
@@ -135,13 +149,9 @@ def date_of_text(text: str, timezone: str) -> str:
     """
     written = f"CAST(TRY_CAST(regexp_extract({text}, {literal('^' + _DATE)}) AS TIMESTAMP) AS DATE)"
     midnight = f"regexp_matches({text}, {literal(_MIDNIGHT)})"
-    zoned = f"CASE WHEN {midnight} THEN {written} ELSE {_local_date(_utc_of_zoned(text), timezone)} END"
-    naive = f"CAST(TRY_CAST({text} AS TIMESTAMP) AS DATE)"
-    return f"CASE WHEN {_matches(text, _NAIVE)} THEN {naive} WHEN {_matches(text, _ZONED)} THEN {zoned} END"
-
-
-def _local_date(utc: str, timezone: str) -> str:
-    return f"CAST({local_of_utc(utc, timezone)} AS DATE)"
+    local = f"CAST({_instant_of_zoned(text)} AT TIME ZONE {literal(timezone)} AS DATE)"
+    zoned = f"CASE WHEN {midnight} THEN {written} ELSE {local} END"
+    return _by_form(text, f"CAST(TRY_CAST({text} AS TIMESTAMP) AS DATE)", zoned)
 
 
 def skipped_reason(timezone: str) -> str:

@@ -18,6 +18,7 @@ from features.data.sources.casting_times import (
     date_of_text,
     has_offset,
     instant_of_text,
+    is_time,
     naive_of_text,
     text_faults,
     trimmed,
@@ -151,20 +152,18 @@ class TimeRewriter:
         """A text column that a function takes for a time; a text that is none gives null, and its row is rejected."""
         text = trimmed(quote(name))
         value, _, faults = self._reader("_text", "TIMESTAMP", naive)
-        self.conditions += self._not_read(text, name, value, faults)
+        self.conditions += self._not_read(text, name, f"({value}) IS NOT NULL" if naive else is_time("_text"), faults)
         if not naive:
             self.naive_conditions.append(f"{text} IS NOT NULL AND NOT {has_offset(text)}")
         read = bound(text, "_text", value)
         return self._read(read if naive else self._as_wanted(read))
 
-    def _not_read(self, text: str, name: str, value: str, faults: tuple[tuple[str, str], ...]) -> list[tuple[str, str]]:
-        """(SQL condition, reason) of rows whose text is not read as a time; `value` and `faults` are over `_text`."""
+    def _not_read(self, text: str, name: str, read: str, faults: tuple[tuple[str, str], ...]) -> list[tuple[str, str]]:
+        """(SQL condition, reason) of rows whose text is no time; `read` (is one) and `faults` are over `_text`."""
+        unread = f"_text IS NOT NULL AND ({read}) IS NOT true"
         return [
-            (
-                bound(text, "_text", f"_text IS NOT NULL AND ({value}) IS NULL AND {condition}"),
-                f"{name} {what} (in {self._text})",
-            )
-            for condition, what in (*faults, ("true", "is not a time"))
+            (bound(text, "_text", condition), f"{name} {what} (in {self._text})")
+            for condition, what in (*faults, (unread, "is not a time"))
         ]
 
     def _cast(self, node: Node, naive: bool) -> Node:
@@ -193,7 +192,7 @@ class TimeRewriter:
                 self.naive_conditions.append(f"{seen} IS NOT NULL AND NOT {has_offset(seen)}")
             if not null_on_error:
                 label = child["column_names"][-1] if _is_column(child) else self._sql(child)
-                self.failure_conditions += self._not_read(seen, label, value, faults)
+                self.failure_conditions += self._not_read(seen, label, f"({value}) IS NOT NULL", faults)
         if not null_on_error:
             read = f"CASE WHEN _text IS NOT NULL AND _time IS NULL THEN {_raise('_text', kind)} ELSE _time END"
             value = bound(value, "_time", read)
