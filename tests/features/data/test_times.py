@@ -475,19 +475,18 @@ def test_a_zone_that_is_not_certain_is_refused(shop: Shop, zone: str) -> None:
 
 def test_one_row_long_after_all_others(tmp_path: Path) -> None:
     report, _ = case(tmp_path, "26-one-wrong-clock")
-    found = codes(report)["isolated_times"]
+    found = codes(report)["rows_far_from_the_others"]
     assert found.rows == 1
-    assert "the last 27 months" in found.message
-    assert "hold 1 of 1,801 rows" in found.message
-    assert "2026-11-01" in found.message
+    assert "the last 27 months hold 1 row (2026-11-01)" in found.message
+    assert "1,801 rows in all, for example order_id " in found.message
 
 
 def test_one_row_long_before_all_others(shop: Shop) -> None:
     days = [f"2024-05-{number % 28 + 1:02d} 09:00" for number in range(1200)]
     shop.times("t", ["t", "2001-01-01 09:00", *days])
-    found = codes(shop.report)["isolated_times"]
-    assert "order_id o0 on 2001-01-01" in found.message
-    assert "the first 280 months" in found.message
+    found = codes(shop.report)["rows_far_from_the_others"]
+    assert "the first 280 months hold 1 row (2001-01-01)" in found.message
+    assert found.message.endswith("order_id o0")
 
 
 # ---- the inputs of tests/data/cases --------------------------------------------------------------------------------

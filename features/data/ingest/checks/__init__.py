@@ -13,7 +13,6 @@ from features.data.ingest.checks.time_zone import missing_time_zone
 from features.data.ingest.checks.times import (
     changed_clocks,
     dates_without_clock_times,
-    isolated_times,
     times_of_1970,
     unread_time_formats,
 )
@@ -28,7 +27,6 @@ CHECKS: Registry[Check] = Registry(
         "unread_time_formats": unread_time_formats,
         "changed_clocks": changed_clocks,
         "dates_without_clock_times": dates_without_clock_times,
-        "isolated_times": isolated_times,
         "times_of_1970": times_of_1970,
         "ids_spelled_differently": ids_spelled_differently,
         "ids_without_description": ids_without_description,

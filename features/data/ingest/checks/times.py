@@ -1,16 +1,13 @@
-"""Whether times are what they seem: dates, hours that clocks skip or repeat, wrong clocks and wrong units."""
+"""Whether times are what they seem: dates, hours that clocks skip or repeat, other formats and units."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from datetime import date, timedelta
 
 from features.data.ingest.checks.base import CheckInput, IngestWarning
-from features.data.lake import OUTLIER_GAP_DAYS, typical_time_range
 
 DATED = ("transactions", "events")  # tables that tell dates from moments
 TIMED = (*DATED, "touches")
-_ID = {"transactions": "order_id", "touches": "touch_id"}
 
 
 def dates_without_clock_times(found: CheckInput) -> Iterator[IngestWarning]:
@@ -72,52 +69,6 @@ def unread_time_formats(found: CheckInput) -> Iterator[IngestWarning]:
                 times.fix,
                 times.rows,
             )
-
-
-def isolated_times(found: CheckInput) -> Iterator[IngestWarning]:
-    """Warn of a few rows long before or after all others, as a wrong clock makes them."""
-    for table in TIMED:
-        if table not in found.merged or not found.merged[table].kept:
-            continue
-        after = f"({found.after(table)})"
-        days = found.rows(f"SELECT ts::DATE, count(*) FROM {after} WHERE ts IS NOT NULL GROUP BY 1 ORDER BY 1")
-        begin, end = typical_time_range(days)
-        if begin is None or end is None:
-            continue
-        total = sum(count for _, count in days)
-        late = [(day, count) for day, count in days if day >= end.date()]
-        early = [(day, count) for day, count in days if day < begin.date()]
-        if late:
-            yield _isolated(found, table, total, end.date(), late[-1][0], late, "last", after)
-        if early and (begin.date() - early[-1][0]).days > OUTLIER_GAP_DAYS:
-            yield _isolated(found, table, total, early[0][0], begin.date() - timedelta(days=1), early, "first", after)
-
-
-def _isolated(
-    found: CheckInput,
-    table: str,
-    total: int,
-    first: date,
-    last: date,
-    days: list[tuple[date, int]],
-    end: str,
-    after: str,
-) -> IngestWarning:
-    rows = sum(count for _, count in days)
-    name = _ID.get(table)
-    example = ""
-    if name:
-        [(value,)] = found.rows(f"SELECT min({name}) FROM {after} WHERE ts::DATE = DATE '{days[0][0]}'")
-        example = f", for example {name} {value} on {days[0][0]}"
-    months = max(round((last - first).days / 30.44), 1)
-    return IngestWarning(
-        table,
-        "isolated_times",
-        f"{table}: the {end} {months} months ({first} … {last}) hold {rows:,} of {total:,} rows{example}",
-        "if a clock was wrong, correct the time or leave the row out of the file; profiles and models do not use "
-        "the empty time",
-        rows,
-    )
 
 
 def times_of_1970(found: CheckInput) -> Iterator[IngestWarning]:
