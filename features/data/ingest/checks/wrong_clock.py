@@ -23,7 +23,7 @@ def rows_far_from_the_others(found: CheckInput) -> Iterator[IngestWarning]:
                     table,
                     "rows_far_from_the_others",
                     f"{stretch.text}; {sum(count for _, count in days):,} rows in all{example}",
-                    "correct the time of these rows, or leave them out, if a clock was wrong; profiles and training end with the "
-                    "others, unless --as-of says otherwise",
+                    "correct the time of these rows, or leave them out, if a clock was wrong; profiles and training "
+                    "end with the others, unless --as-of says otherwise",
                     stretch.rows,
                 )
