@@ -10,6 +10,12 @@ from typing import Literal
 import duckdb
 
 from features.data.ingest.columns import content_columns
+from features.data.ingest.row_times import (
+    RowTimes,
+    row_times,
+    session_timezone,
+)
+from features.data.ingest.unread_times import UnreadTimes, unread_times
 from features.data.lake import SQL_TYPES, literal, quote
 from features.data.privacy import (
     EMAIL_PATTERN,
@@ -72,6 +78,10 @@ class StagedTable:
         Column of `raw` that holds the file of each row.
     warnings : tuple of InputWarning
         What the source found odd in its input.
+    times : RowTimes or None
+        Counts of the rows by what their `ts` is; None if the source maps no `ts`.
+    unread_times : tuple of UnreadTimes
+        Times that could not be read and have a known format.
     """
 
     table: Table
@@ -86,6 +96,8 @@ class StagedTable:
     absent: Mapping[str, frozenset[str]] = field(default_factory=dict)
     file_column: str | None = None
     warnings: tuple[InputWarning, ...] = ()
+    times: RowTimes | None = None
+    unread_times: tuple[UnreadTimes, ...] = ()
 
     @property
     def mapped(self) -> frozenset[str]:
@@ -141,21 +153,26 @@ def stage(
     types = {row[0]: str(row[1]) for row in connection.execute(f"DESCRIBE {loose}").fetchall()}
     casts, columns = _plan_casts(table, raw_table.columns, types, timezone, where)
     values = ", ".join(
-        f"{casts[name].value if name in casts else f'NULL::{kind}'} AS {quote(name)}" for name, kind in columns.items()
+        f"{casts[name].value if name in casts else _derived(name, kind, casts)} AS {quote(name)}"
+        for name, kind in columns.items()
     )
     failed = "".join(
-        f", ({column_cast.failed}) AND ({column_cast.value}) IS NULL AS {quote('!' + name)}"
+        f", CASE WHEN ({column_cast.failed}) AND ({column_cast.value}) IS NULL "
+        f"THEN {_fault(table, name, column_cast)} END AS {quote('!' + name)}"
         for name, column_cast in casts.items()
         if column_cast.failed
     )
     cast_rows = f"SELECT _row, _fault, {values}{failed} FROM ({loose})"
-    reason = _rejection_reason(table, casts, personal, raw_table.hashed, now)
+    reason = _rejection_reason(table, casts, columns, personal, raw_table.hashed, now)
     checked = f"SELECT *, {reason} AS _reason FROM ({cast_rows})"
     secret = _personal_columns(table, casts, types)
     query = _canonical_query(
         table, columns, casts, checked, source, {name: _hashed(name, personal, raw_table.hashed) for name in secret}
     )
-    connection.execute(f"CREATE OR REPLACE TEMP TABLE {typed} AS {query}")
+    with session_timezone(connection, timezone):
+        connection.execute(f"CREATE OR REPLACE TEMP TABLE {typed} AS {query}")
+        times = row_times(connection, raw_table, raw, typed, table, casts, timezone)
+        unread = unread_times(connection, table.name, raw, typed, raw_table.columns)
     read = int((connection.execute(f"SELECT count(*) FROM {raw}").fetchone() or (0,))[0])
     return StagedTable(
         table,
@@ -170,7 +187,22 @@ def stage(
         raw_table.absent,
         raw_table.file_column,
         raw_table.warnings,
+        times,
+        unread,
     )
+
+
+def _derived(name: str, kind: str, casts: Mapping[str, ColumnCast]) -> str:
+    """SQL of a column that the source does not map."""
+    return casts["ts"].date_only if name == "date_only" and "ts" in casts else f"NULL::{kind}"
+
+
+def _fault(table: Table, name: str, column_cast: ColumnCast) -> str:
+    """SQL of the reason to reject a row whose value could not be cast."""
+    column = table.column(name)
+    noun = DTYPE_NOUNS.get(column.dtype if column else "string", "a value")
+    known = [(condition, f"{name} {what}") for condition, what in column_cast.faults]
+    return _first_matching_case([*known, ("true", f"{name} is not {noun}")])
 
 
 def _personal_columns(table: Table, casts: Mapping[str, ColumnCast], types: Mapping[str, str]) -> tuple[str, ...]:
@@ -221,21 +253,27 @@ def _plan_casts(
 
 
 def _first_matching_case(cases: list[tuple[str, str]]) -> str:
+    """SQL of the reason of the first case that holds. Where a reason is empty, its condition is a text: the reason."""
     if not cases:
         return "NULL::VARCHAR"
-    return "CASE " + " ".join(f"WHEN {condition} THEN {literal(reason)}" for condition, reason in cases) + " END"
+    whens = (
+        f"WHEN {condition} THEN {literal(reason)}" if reason else f"WHEN {condition} IS NOT NULL THEN {condition}"
+        for condition, reason in cases
+    )
+    return f"CASE {' '.join(whens)} END"
 
 
 def _rejection_reason(
-    table: Table, casts: Mapping[str, ColumnCast], personal: PersonalDataHasher, hashed: bool, now: datetime | None
+    table: Table,
+    casts: Mapping[str, ColumnCast],
+    columns: Mapping[str, str],
+    personal: PersonalDataHasher,
+    hashed: bool,
+    now: datetime | None,
 ) -> str:
     """SQL of the reason to reject a row, null for a valid row; the first check that fails gives the reason."""
-    cases = [("_fault IS NOT NULL", "")]  # replaced below by the text of `_fault`
-    for name, column_cast in casts.items():
-        column = table.column(name)
-        noun = DTYPE_NOUNS.get(column.dtype if column else "string", "a value")
-        if column_cast.failed:
-            cases.append((quote("!" + name), f"{name} is not {noun}"))
+    cases = [("_fault", "")]
+    cases += [(quote("!" + name), "") for name, column_cast in casts.items() if column_cast.failed]
     for name in casts:
         column = table.column(name)
         # A source may have no timestamps or keys at all, but if it maps the column, every row needs a value.
@@ -247,6 +285,9 @@ def _rejection_reason(
             cases.append(
                 (f"lower(trim({quote(name)})) NOT IN ({allowed})", f"{name} is not one of {', '.join(column.allowed)}")
             )
+        if columns[name] in ("TIMESTAMP", "DATE"):
+            reason = f"{name} has a year before 1000: a year of two digits is %y in strptime, not %Y"
+            cases.append((f"{quote(name)} < {columns[name]} '1000-01-01'", reason))
         cases.extend(_range(table, column, now) if column else [])
     if "source_user_id" in casts:
         cases.append(
@@ -264,7 +305,7 @@ def _rejection_reason(
                 "quantity and amount have opposite signs, and status is not refunded",
             )
         )
-    return _first_matching_case(cases).replace("THEN ''", "THEN _fault", 1)
+    return _first_matching_case(cases)
 
 
 def _identity_cases(personal: PersonalDataHasher, hashed: bool) -> list[tuple[str, str]]:
@@ -300,6 +341,13 @@ def _range(table: Table, column: Column, now: datetime | None) -> list[tuple[str
         return [(condition, f"{column.name} is negative")]
     if column.unit == "0..1":
         return [(f"NOT {name} BETWEEN 0 AND 1", f"{column.name} is not between 0 and 1")]
+    if column.name == "birth_date":
+        cases = [(f"{name} < DATE '{FIRST_TIME}'", f"birth_date is before {FIRST_TIME}")]
+        if now is not None:
+            latest = (now + timedelta(days=1)).date().isoformat()
+            reason = "birth_date is in the future: strptime reads the years 00 to 68 of %y as 2000 to 2068"
+            cases.append((f"{name} > DATE '{latest}'", reason))
+        return cases
     if column.name in ("ts", "observed_at") or column.dates_row:
         outside = f"{name} < TIMESTAMP '{FIRST_TIME}' OR {name} >= TIMESTAMP '{LAST_TIME}'"
         cases = [(outside, f"{column.name} is not between {FIRST_TIME} and {LAST_TIME}")]

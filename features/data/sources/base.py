@@ -57,6 +57,9 @@ class RawTable:
         SELECT (file, reason, row) of lines that could not be split into columns; run after `relation` was read.
     hashed : bool
         Whether the source already hashed the personal identifiers; they are then stored unchanged.
+    naive_conditions : mapping of str to str
+        Canonical column → SQL condition over `relation` of rows whose times have no offset, although the expression of
+        the column gives an instant.
     max_rejected : float
         Ingest fails if a larger share of the rows is rejected.
     fixed : frozenset of str or "all"
@@ -80,6 +83,7 @@ class RawTable:
     fixed: frozenset[str] | Literal["all"] = frozenset()
     absent: Mapping[str, frozenset[str]] = field(default_factory=dict)
     warnings: tuple[InputWarning, ...] = ()
+    naive_conditions: Mapping[str, str] = field(default_factory=dict)
 
 
 class Source(ABC):

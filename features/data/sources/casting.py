@@ -5,7 +5,17 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from features.data.lake import SQL_TYPES, literal
+from features.data.lake import SQL_TYPES
+from features.data.sources.casting_times import (
+    date_of_text,
+    date_of_utc,
+    has_offset,
+    skipped,
+    skipped_reason,
+    text_faults,
+    utc_of_naive,
+    utc_of_text,
+)
 from qianmian.schema import DType, Table
 
 _WHOLE = {
@@ -29,8 +39,6 @@ DTYPE_NOUNS = {
     "date": "a date",
     "json": "JSON",
 }
-# "2017-12-01T10:00:00+01:00", "… 10:00Z": an offset must follow a clock time, because a date also ends like one ("-01")
-_ZONED = r"\d{1,2}:\d{2}.*(Z|z|UTC|GMT|[+-]\d{2}(:?\d{2})?)$"
 
 
 @dataclass(frozen=True)
@@ -45,11 +53,20 @@ class ColumnCast:
         SQL condition of a row that has a raw value; if `value` is null there, the cast failed. None: it cannot fail.
     unsupported_reason : str or None
         Why no value of this SQL type can be cast to the dtype.
+    faults : tuple of (str, str)
+        (SQL condition, what is wrong) of failed rows, where more is known than that the value is none of the dtype.
+    naive : str
+        Times only. SQL condition: the value has no offset, and is read in the time zone of the source.
+    date_only : str
+        Times only. SQL condition: the value is a date without a clock time.
     """
 
     value: str
     failed: str | None
     unsupported_reason: str | None = None
+    faults: tuple[tuple[str, str], ...] = ()
+    naive: str = "false"
+    date_only: str = "false"
 
 
 def missing_columns(table: Table, mapped: Mapping[str, str]) -> list[str]:
@@ -73,7 +90,7 @@ def attribute_dtype(sql_type: str) -> DType:
 def cast(dtype: DType, sql_type: str, raw: str, timezone: str) -> ColumnCast:
     """Cast the expression `raw` of SQL type `sql_type` to `dtype`.
 
-    Timestamps without an offset are read in `timezone`; results are UTC.
+    Timestamps without an offset are read in `timezone`; results are UTC. A date is the local date of `timezone`.
 
     Examples
     --------
@@ -92,7 +109,7 @@ def cast(dtype: DType, sql_type: str, raw: str, timezone: str) -> ColumnCast:
     builder = {"string": _string, "float64": _float, "int64": _int, "bool": _bool, "json": _json}.get(dtype)
     if builder is not None:
         return builder(family, text, raw)
-    return _time(dtype, family, text, raw, timezone)
+    return _time(dtype, family, text, raw, sql_type, timezone)
 
 
 def _string(family: str, text: str, raw: str) -> ColumnCast:
@@ -150,31 +167,38 @@ def _json(family: str, text: str, raw: str) -> ColumnCast:
     return ColumnCast(f"to_json({raw})::VARCHAR", None)
 
 
-def _time(dtype: DType, family: str, text: str, raw: str, timezone: str) -> ColumnCast:
+def _time(dtype: DType, family: str, text: str, raw: str, sql_type: str, timezone: str) -> ColumnCast:
     target = SQL_TYPES[dtype]
     if family not in ("text", "naive", "zoned"):
         return ColumnCast(
             f"NULL::{target}",
             f"{raw} IS NOT NULL",
-            "a number is not a time: use to_timestamp(column) for seconds since 1970",
+            "a number is not a time: use to_timestamp(column) for seconds since 1970, "
+            "to_timestamp(column / 1000) for milliseconds",
         )
-
-    def to_utc(naive: str) -> str:
-        return naive if timezone == "UTC" else f"(({naive}) AT TIME ZONE {literal(timezone)}) AT TIME ZONE 'UTC'"
-
+    failed = f"{text} IS NOT NULL"
+    if family == "text":
+        read = date_of_text if dtype == "date" else utc_of_text
+        naive = f"NOT {has_offset(text)}"
+        return ColumnCast(
+            read(text, timezone), failed, None, text_faults(text, timezone), naive, f"NOT contains({text}, ':')"
+        )
+    if family == "zoned":
+        utc = f"{raw} AT TIME ZONE 'UTC'"
+        value = date_of_utc(utc, timezone) if dtype == "date" else utc
+        return ColumnCast(f"CASE WHEN isfinite({value}) THEN {value} END", failed)
+    is_date = "true" if sql_type == "DATE" else "false"
     if dtype == "date":
-        value = f"TRY_CAST({text} AS DATE)" if family == "text" else f"{raw}::DATE"
-    elif family == "text":
-        # DuckDB requires seconds before an offset, ISO 8601 does not ("10:00Z")
-        full = rf"regexp_replace({text}, '([ T]\d{{1,2}}:\d{{2}}) ?(Z|z|UTC|GMT|[+-])', '\1:00\2')"
-        zoned = f"TRY_CAST({full} AS TIMESTAMPTZ) AT TIME ZONE 'UTC'"
-        naive = to_utc(f"TRY_CAST({text} AS TIMESTAMP)")
-        value = f"CASE WHEN regexp_matches({text}, {literal(_ZONED)}) THEN {zoned} ELSE {naive} END"
-    elif family == "zoned":
-        value = f"{raw} AT TIME ZONE 'UTC'"
-    else:
-        value = to_utc(f"TRY_CAST({raw} AS TIMESTAMP)")
-    return ColumnCast(f"CASE WHEN isfinite({value}) THEN {value} END", f"{text} IS NOT NULL")
+        return ColumnCast(f"CASE WHEN isfinite({raw}) THEN {raw}::DATE END", failed, naive="true", date_only=is_date)
+    local = f"TRY_CAST({raw} AS TIMESTAMP)"
+    skips = skipped(local, timezone)
+    return ColumnCast(
+        f"CASE WHEN isfinite({raw}) THEN {utc_of_naive(local, timezone)} END",
+        failed,
+        faults=((skips, skipped_reason(timezone)),),
+        naive="true",
+        date_only=is_date,
+    )
 
 
 def _family(sql_type: str) -> str:

@@ -14,11 +14,16 @@ from typing import Any
 import duckdb
 
 from features.data.lake import quote
+from features.data.sources.casting_times import bound
+from features.data.sources.expression_times import TimeRewriter
 from qianmian.errors import did_you_mean
+from qianmian.schema import DType
 
-# A text column that is used as a number (`Quantity * UnitPrice` over a CSV) is cast to a number; the same for times.
-# If the cast of a value fails, only its row is rejected.
-_CAST_NOUNS = {"DOUBLE": "a number", "TIMESTAMP": "a time"}
+TIME = "time"  # kind of a text column that is used as a time
+
+# A text column that is used as a number (`Quantity * UnitPrice` over a CSV) is cast to a number; the same for times
+# (`TimeRewriter`). If the cast of a value fails, only its row is rejected.
+_CAST_NOUNS = {"DOUBLE": "a number"}
 _FORBIDDEN_NODES = {
     "SUBQUERY": "a subquery is not allowed",
     "WINDOW": "a window function reads other rows; only the row itself may be used",
@@ -42,11 +47,14 @@ class Expression:
         SQL type of the value.
     error_conditions : tuple of (str, str)
         (SQL condition, reason) of rows whose value cannot be computed.
+    naive_conditions : tuple of str
+        SQL conditions of rows whose times have no offset and are read in the time zone of the source.
     """
 
     value: str
     sql_type: str
     error_conditions: tuple[tuple[str, str], ...] = ()
+    naive_conditions: tuple[str, ...] = ()
 
 
 class ExpressionChecker:
@@ -56,6 +64,8 @@ class ExpressionChecker:
     ----------
     columns : mapping of str to str
         Column name → SQL type.
+    timezone : str
+        Zone of texts without an offset that an expression uses as times.
 
     Examples
     --------
@@ -70,8 +80,8 @@ class ExpressionChecker:
     ValueError: unknown column Quantty (did you mean Quantity?); the columns are Quantity, Unit Price
     """
 
-    def __init__(self, columns: Mapping[str, str]) -> None:
-        self.columns = dict(columns)
+    def __init__(self, columns: Mapping[str, str], timezone: str = "UTC") -> None:
+        self.columns, self.timezone = dict(columns), timezone
         self._connection = duckdb.connect(config={"enable_external_access": "false"})
         listed = ", ".join(f"{quote(name)} {sql_type}" for name, sql_type in columns.items())
         self._connection.execute(f"SET TimeZone='UTC'; CREATE TABLE _probe (_probe_row INTEGER, {listed})")
@@ -79,8 +89,15 @@ class ExpressionChecker:
     def close(self) -> None:
         self._connection.close()
 
-    def check(self, text: str) -> Expression:
-        """Check one expression and return it ready to run.
+    def check(self, text: str, dtype: DType | None = None) -> Expression:
+        """Check one expression and return it ready to run, in a session whose time zone is that of the source.
+
+        Parameters
+        ----------
+        text : str
+            The expression.
+        dtype : DType, optional
+            What its value is to be: in an expression for a time, texts are ordered as times.
 
         Raises
         ------
@@ -93,19 +110,31 @@ class ExpressionChecker:
         self._check_allowed(tree, text)
         used = sorted({name for name in _column_names(tree) if self.columns.get(name) == "VARCHAR"})
         failure: duckdb.Error | None = None
-        for text_casts in _text_cast_candidates(used):
-            sql = self._sql(tree, text_casts)
+        for text_casts, local in itertools.product(_text_cast_candidates(used), (False, True)):
+            numbers = {name: kind for name, kind in text_casts.items() if kind != TIME}
+            rewriter = TimeRewriter(
+                text,
+                self.columns,
+                self.timezone,
+                dtype,
+                self._node,
+                self._sql,
+                self._type_of,
+                local,
+            )
             try:
+                node = self._with_casts(tree["statements"][0]["node"]["select_list"][0], numbers)
+                node = rewriter.rewrite(node, frozenset(text_casts.keys() - numbers.keys()))
+                sql = self._sql(node)
                 sql_type = self._bind(sql)
             except duckdb.Error as error:
                 failure = failure or error
                 continue
-            return self._expression(text, sql, sql_type, text_casts)
+            return self._expression(text, sql, sql_type, numbers, rewriter)
         raise ValueError(self._explain(tree, failure))
 
     def _parse(self, text: str) -> dict[str, Any]:
-        row = self._connection.execute("SELECT json_serialize_sql(?)", [f"SELECT {text}"]).fetchone()
-        parsed: dict[str, Any] = json.loads(row[0]) if row else {"error": True, "error_message": "no result"}
+        parsed = self._serialized(f"SELECT {text}")
         if parsed["error"]:
             raise ValueError(
                 "it is neither a column nor a valid expression: "
@@ -152,17 +181,42 @@ class ExpressionChecker:
                     f"{name}() does not depend on the row alone, so the same file would not always give the same data"
                 )
 
-    def _sql(self, tree: dict[str, Any], text_casts: Mapping[str, str]) -> str:
-        casts = {}
-        for name, sql_type in text_casts.items():
-            row = self._connection.execute(
-                "SELECT json_serialize_sql(?)", [f"SELECT {_try_cast(name, sql_type)}"]
-            ).fetchone()
-            casts[name] = json.loads(row[0])["statements"][0]["node"]["select_list"][0] if row else None
-        row = self._connection.execute(
-            "SELECT json_deserialize_sql(?::JSON)", [json.dumps(_with_casts(tree, casts))]
-        ).fetchone()
+    def _with_casts(self, node: Any, casts: Mapping[str, str]) -> Any:
+        if isinstance(node, list):
+            return [self._with_casts(part, casts) for part in node]
+        if not isinstance(node, dict):
+            return node
+        if node.get("class") == "COLUMN_REF" and node["column_names"][-1] in casts:
+            name = node["column_names"][-1]
+            return self._node(_try_cast(name, casts[name]))
+        return {key: self._with_casts(value, casts) for key, value in node.items()}
+
+    def _node(self, sql: str) -> dict[str, Any]:
+        """Tree of an SQL expression."""
+        node: dict[str, Any] = self._serialized(f"SELECT {sql}")["statements"][0]["node"]["select_list"][0]
+        return node
+
+    def _serialized(self, sql: str) -> dict[str, Any]:
+        row = self._connection.execute("SELECT json_serialize_sql(?)", [sql]).fetchone()
+        parsed: dict[str, Any] = json.loads(row[0]) if row else {"error": True, "error_message": "no result"}
+        return parsed
+
+    def _sql(self, node: dict[str, Any]) -> str:
+        """SQL of the tree of an expression."""
+        statement = self._serialized("SELECT 1")
+        statement["statements"][0]["node"]["select_list"] = [node]
+        row = self._connection.execute("SELECT json_deserialize_sql(?::JSON)", [json.dumps(statement)]).fetchone()
         return str(row[0] if row else "").removeprefix("SELECT ")
+
+    def _type_of(self, node: dict[str, Any]) -> str | None:
+        """SQL type of the tree of an expression; None if it cannot be bound by itself."""
+        if node.get("class") == "COLUMN_REF":
+            return self.columns.get(node["column_names"][-1])
+        try:
+            described = self._connection.execute(f"DESCRIBE SELECT {self._sql(node)} FROM _probe").fetchall()
+        except duckdb.Error:
+            return None
+        return str(described[0][1])
 
     def _bind(self, sql: str) -> str:
         # because of the second column, an aggregate inside a macro fails here
@@ -171,7 +225,9 @@ class ExpressionChecker:
         ).fetchall()
         return str(described[0][1])
 
-    def _expression(self, text: str, sql: str, sql_type: str, text_casts: Mapping[str, str]) -> Expression:
+    def _expression(
+        self, text: str, sql: str, sql_type: str, text_casts: Mapping[str, str], rewriter: TimeRewriter
+    ) -> Expression:
         error_conditions = [
             (
                 f"nullif(trim({quote(name)}), '') IS NOT NULL AND {_try_cast(name, kind)} IS NULL",
@@ -179,10 +235,14 @@ class ExpressionChecker:
             )
             for name, kind in text_casts.items()
         ]
+        error_conditions += rewriter.conditions
         # TRY turns an error into null; with a struct around the value, an error differs from a null value
-        attempt = f"TRY(struct_pack(v := {sql}))"
-        error_conditions.append((f"{attempt} IS NULL", f"{text} cannot be computed"))
-        return Expression(f"struct_extract({attempt}, 'v')", sql_type, tuple(error_conditions))
+        attempt = f"TRY({bound('0', '_none', f'struct_pack(v := {sql})')})"
+        failures = [*rewriter.failure_conditions, ("true", f"{text} cannot be computed")]
+        error_conditions += [(f"{attempt} IS NULL AND {condition}", reason) for condition, reason in failures]
+        return Expression(
+            f"struct_extract({attempt}, 'v')", sql_type, tuple(error_conditions), tuple(rewriter.naive_conditions)
+        )
 
     def _explain(self, tree: dict[str, Any], failure: duckdb.Error | None) -> str:
         lower = {name.lower() for name in self.columns}
@@ -201,9 +261,9 @@ def _try_cast(name: str, sql_type: str) -> str:
 
 def _text_cast_candidates(names: list[str]) -> Iterator[dict[str, str]]:
     """All ways to cast text columns to numbers or times: fewest casts first, numbers before times."""
-    kinds = ("VARCHAR", "DOUBLE", "TIMESTAMP") if len(names) <= 5 else ("VARCHAR", "DOUBLE")
+    kinds = ("VARCHAR", "DOUBLE", TIME) if len(names) <= 5 else ("VARCHAR", "DOUBLE")
     candidates = itertools.product(kinds, repeat=min(len(names), 10))
-    for types in sorted(candidates, key=lambda types: (sum(k != "VARCHAR" for k in types), types.count("TIMESTAMP"))):
+    for types in sorted(candidates, key=lambda types: (sum(k != "VARCHAR" for k in types), types.count(TIME))):
         yield {name: kind for name, kind in zip(names, types, strict=False) if kind != "VARCHAR"}
 
 
@@ -219,14 +279,6 @@ def _nodes(tree: Any) -> Iterator[dict[str, Any]]:
 
 def _column_names(tree: Any) -> list[str]:
     return [str(node["column_names"][-1]) for node in _nodes(tree) if node.get("class") == "COLUMN_REF"]
-
-
-def _with_casts(tree: Any, casts: Mapping[str, Any]) -> Any:
-    if isinstance(tree, dict):
-        if tree.get("class") == "COLUMN_REF" and tree["column_names"][-1] in casts:
-            return casts[tree["column_names"][-1]]
-        return {key: _with_casts(value, casts) for key, value in tree.items()}
-    return [_with_casts(value, casts) for value in tree] if isinstance(tree, list) else tree
 
 
 def _first_line(text: str) -> str:

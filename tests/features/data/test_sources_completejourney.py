@@ -55,6 +55,9 @@ def test_the_whole_year(tmp_path: Path) -> None:
         0.0,
         8_869,
     )
+    # redemptions are dates, purchases have clock times
+    assert con.execute("SELECT bool_and(date_only) FROM events").fetchone() == (True,)
+    assert con.execute("SELECT bool_or(date_only) FROM transactions").fetchone() == (False,)
     assert con.execute("SELECT category, package_size FROM items WHERE item_id = '25671'").fetchone() == (
         "GROCERY/FRZN ICE/ICE - CRUSHED-CUBED",
         "22 LB",

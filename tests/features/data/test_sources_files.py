@@ -275,7 +275,7 @@ def test_an_expression_can_only_compute_a_value_of_its_row(checker: ExpressionCh
         ("StockCode LIKE '8%'", "BOOLEAN"),
         ("StockCode || '-' || Quantity", "VARCHAR"),
         ("CASE WHEN StockCode LIKE 'C%' THEN -Quantity ELSE Quantity * 1 END", "DOUBLE"),
-        ("date_trunc('month', Day)", "TIMESTAMP"),
+        ("date_trunc('month', Day)", "TIMESTAMP WITH TIME ZONE"),
         ("strptime(Day, '%d/%m/%Y')", "TIMESTAMP"),
         ("coalesce(Quantity, 0) + UnitPrice", "DOUBLE"),
         ("Day::DATE + 1", "DATE"),

@@ -11,6 +11,12 @@ from features.data.ingest.checks.dominating import customer_with_many_rows, item
 from features.data.ingest.checks.input_files import odd_input
 from features.data.ingest.checks.spelling import ids_spelled_differently, ids_without_description
 from features.data.ingest.checks.time_zone import missing_time_zone
+from features.data.ingest.checks.times import (
+    changed_clocks,
+    dates_without_clock_times,
+    times_of_1970,
+    unread_time_formats,
+)
 from features.data.ingest.checks.units import quantities_in_other_units
 from features.data.ingest.checks.wrong_clock import rows_far_from_the_others
 from qianmian.registry import Registry
@@ -20,6 +26,10 @@ CHECKS: Registry[Check] = Registry(
     {
         "odd_input": odd_input,
         "missing_time_zone": missing_time_zone,
+        "unread_time_formats": unread_time_formats,
+        "changed_clocks": changed_clocks,
+        "dates_without_clock_times": dates_without_clock_times,
+        "times_of_1970": times_of_1970,
         "ids_spelled_differently": ids_spelled_differently,
         "ids_without_description": ids_without_description,
         "customer_with_many_rows": customer_with_many_rows,

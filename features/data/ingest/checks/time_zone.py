@@ -8,12 +8,15 @@ from features.data.ingest.checks.base import CheckInput, IngestWarning
 
 
 def missing_time_zone(found: CheckInput) -> Iterator[IngestWarning]:
-    """Warn if the source declares no time zone although it has timestamps."""
-    timed = [name for name, staged in found.staged.items() if "ts" in staged.mapped and staged.read]
-    if timed and not found.source.declares_timezone:
+    """Warn if the source declares no time zone although it has clock times without an offset; dates need no zone."""
+    naive = {name: staged.times.naive for name, staged in found.staged.items() if staged.times and staged.times.naive}
+    if naive and not found.source.declares_timezone:
+        table = next(iter(naive))
         yield IngestWarning(
-            timed[0],
+            table,
             "missing_time_zone",
-            f"the source {found.source.name} declares no time zone, so its times without an offset are read as UTC",
+            f"the source {found.source.name} declares no time zone, so {sum(naive.values()):,} times without an offset "
+            f"({', '.join(naive)}) are read as UTC",
             "add the zone of its clocks to sources.yaml, for example `timezone: Europe/London` (or `timezone: UTC`)",
+            sum(naive.values()),
         )

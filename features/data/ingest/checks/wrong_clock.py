@@ -12,12 +12,18 @@ def rows_far_from_the_others(found: CheckInput) -> Iterator[IngestWarning]:
     """Name the few rows on the far side of a long stretch without rows, which the default cutoff does not follow."""
     for table in ("transactions", "events"):
         if table in found.merged and "ts" in found.staged[table].mapped:
-            for stretch in empty_stretches(rows_per_day(found.connection, f"({found.after(table)})")):
+            after = f"({found.after(table)})"
+            days = rows_per_day(found.connection, after)
+            for stretch in empty_stretches(days):
+                example = ""
+                if table == "transactions":
+                    first = f"SELECT min(order_id) FROM {after} WHERE ts::DATE = DATE '{stretch.first}'"
+                    example = f", for example order_id {found.rows(first)[0][0]}"
                 yield IngestWarning(
                     table,
                     "rows_far_from_the_others",
-                    stretch.text,
-                    "correct the time of these rows if a clock was wrong; profiles and training end with the others, "
-                    "unless --as-of says otherwise",
+                    f"{stretch.text}; {sum(count for _, count in days):,} rows in all{example}",
+                    "correct the time of these rows, or leave them out, if a clock was wrong; profiles and training "
+                    "end with the others, unless --as-of says otherwise",
                     stretch.rows,
                 )

@@ -40,6 +40,8 @@ class TableEntry:
         Columns that `order_id` reads.
     shown : mapping of str to str
         Local copy → address that it was copied from.
+    naive_conditions : mapping of str to str
+        As in `RawTable`.
     """
 
     table: Table
@@ -51,6 +53,7 @@ class TableEntry:
     absent: Mapping[str, frozenset[str]] = field(default_factory=dict)
     warnings: list[InputWarning] = field(default_factory=list)
     shown: Mapping[str, str] = field(default_factory=dict)
+    naive_conditions: Mapping[str, str] = field(default_factory=dict)
 
     def raw_table(self, request: ReadRequest) -> tuple[RawTable, Watermark | None]:
         """Prepare the input for reading; the second value is the last watermark that was read."""
@@ -74,6 +77,7 @@ class TableEntry:
             rejects,
             self.settings.hashed,
             self.settings.max_rejected,
+            naive_conditions=self.naive_conditions,
             fixed=fixed_attributes(self.settings.fixed),
             absent={self.shown.get(file, file): names for file, names in self.absent.items()},
             warnings=(*self.warnings, *found.warnings),
@@ -89,6 +93,7 @@ def map_columns(
     found: TableInput,
     after: Mapping[str, str],
     pack: Pack | None,
+    timezone: str,
 ) -> tuple[TableEntry, list[str]]:
     """Check the right side of each column.
 
@@ -96,6 +101,8 @@ def map_columns(
     ----------
     after : mapping of str to str
         Canonical column → what stands on its line after the unquoted value.
+    timezone : str
+        Time zone of times without an offset.
 
     Returns
     -------
@@ -105,19 +112,22 @@ def map_columns(
     problems: list[str] = []
     columns: dict[str, str] = {}
     error_conditions: dict[tuple[str, str], None] = {}
-    checker = ExpressionChecker(found.columns)
+    naive: dict[str, str] = {}
+    checker = ExpressionChecker(found.columns, timezone)
     try:
         for name, text in mapped.items():
             cut = _cut_at_comment(text, after.get(name, ""), found.columns)
             if cut:
                 problems.append(f"columns.{name}: the value is cut at ' #': write it in quotes: {name}: {quoted(cut)}")
                 continue
+            column = table.column(name)
             try:
-                expression = checker.check(use.resolved(text))
+                expression = checker.check(use.resolved(text), column.dtype if column else None)
             except ValueError as error:
                 problems.append(f"columns.{name}: {text!r}: {error}")
                 continue
-            column = table.column(name)
+            if expression.naive_conditions:
+                naive[name] = " OR ".join(f"({condition})" for condition in dict.fromkeys(expression.naive_conditions))
             dtype = column.dtype if column else attribute_dtype(expression.sql_type)
             unsupported_reason = cast_sql(dtype, expression.sql_type, "x", "UTC").unsupported_reason
             if unsupported_reason:
@@ -133,7 +143,7 @@ def map_columns(
     if settings.file_date is not None:
         columns["valid_from"] = file_date_sql(settings.file_date)
     order = tuple(use.names(use.resolved(mapped["order_id"]))) if "order_id" in mapped else ()
-    entry = TableEntry(table, settings, found, columns, tuple(error_conditions), order)
+    entry = TableEntry(table, settings, found, columns, tuple(error_conditions), order, naive_conditions=naive)
     return entry, problems + _fill_down(entry, mapped, use)
 
 

@@ -62,7 +62,10 @@ class FileSource(Source):
         given: dict[str, Any] = loaded if isinstance(loaded, dict) else {}
         self.name, self.timezone = str(given.get("source")), str(given.get("timezone", "UTC"))
         self.declares_timezone = "timezone" in given
-        problems += _timezone_problems(self.timezone)
+        zone_problem = timezone_problem(self.timezone)
+        if zone_problem:
+            problems.append(f"timezone: {zone_problem}")
+            self.timezone = "UTC"  # only to check the rest
         # The entries are checked even if another key is invalid, so that one run reports all problems.
         tables = given.get("tables")
         for name, entry in tables.items() if isinstance(tables, dict) else ():
@@ -200,7 +203,7 @@ class FileSource(Source):
             )
             for one, other in equal_files(files)
         ]
-        entry, more = map_columns(table, settings, mapped, use, found, after, self.pack)
+        entry, more = map_columns(table, settings, mapped, use, found, after, self.pack, self.timezone)
         entry.absent, entry.warnings, entry.shown = absent, warnings + entry.warnings, shown
         self._entries.append(entry)
         return problems + [f"{where}.{problem}" for problem in more]
@@ -275,8 +278,3 @@ def _validated(model: type[Section], value: Any, where: str) -> tuple[Any, list[
     except ValidationError as error:
         problems += problems_of(error)
     return validated, [f"{where}.{problem}" if where else problem for problem in problems]
-
-
-def _timezone_problems(timezone: str) -> list[str]:
-    problem = timezone_problem(timezone)
-    return [f"timezone: {problem}"] if problem else []
