@@ -10,7 +10,7 @@ import duckdb
 from features.data.ingest.columns import cast_columns, common_columns
 from features.data.ingest.contract import StagedTable
 from features.data.ingest.merge_dimensions import merge_dimension
-from features.data.ingest.merge_facts import merge_fact
+from features.data.ingest.merge_facts import MergedFacts, changed_rows, merge_fact
 from features.data.lake import quote
 
 # In a dimension the newer row replaces the older one with the same key; a fact is never overwritten.
@@ -34,6 +34,10 @@ class MergedTable:
         Number of rows by result.
     updated : int
         Kept rows that replace an older row with the same key.
+    status_changed : int
+        Order lines whose status changed.
+    further_lines : int
+        Lines that were added to an order after the first file, or ingest, that holds it.
     """
 
     query: str
@@ -44,6 +48,8 @@ class MergedTable:
     superseded: int
     conflicts: int
     updated: int
+    status_changed: int = 0
+    further_lines: int = 0
 
 
 def merge(connection: duckdb.DuckDBPyConnection, staged: StagedTable, lake_columns: Mapping[str, str]) -> MergedTable:
@@ -58,8 +64,12 @@ def merge(connection: duckdb.DuckDBPyConnection, staged: StagedTable, lake_colum
     columns = common_columns(staged.columns, lake_columns)
     good = f"SELECT _row, {cast_columns(columns, staged.columns)} FROM {staged.typed} WHERE _reason IS NULL"
     known = f"SELECT {cast_columns(columns, lake_columns)} FROM lake_{table.name}"
-    make = merge_dimension if table.name in DIMENSIONS else merge_fact
-    updated = make(connection, table, columns, staged, good, known, verdicts)
+    facts = MergedFacts()
+    if table.name in DIMENSIONS:
+        updated = merge_dimension(connection, table, columns, staged, good, known, verdicts)
+    else:
+        facts = merge_fact(connection, table, columns, staged, good, known, verdicts)
+        updated = facts.status.updated
     counts = {
         str(verdict): int(count)
         for verdict, count in connection.execute(f"SELECT verdict, count(*) FROM {verdicts} GROUP BY 1").fetchall()
@@ -74,6 +84,8 @@ def merge(connection: duckdb.DuckDBPyConnection, staged: StagedTable, lake_colum
         keys = " AND ".join(f"l.{quote(key)} IS NOT DISTINCT FROM n.{quote(key)}" for key in table.key)
         old = f"SELECT {names} FROM ({known}) AS l WHERE NOT EXISTS (SELECT 1 FROM ({new}) AS n WHERE {keys})"
     else:
+        if facts.status.changed:
+            good, known = changed_rows(columns, good, known)
         new = f"SELECT * FROM ({good})" + (f" WHERE _row NOT IN (SELECT _row FROM {verdicts})" if counts else "")
         old = f"SELECT {names} FROM ({known})"
     query = f"{old} UNION ALL (SELECT {names} FROM ({new}) ORDER BY _row)"
@@ -86,4 +98,6 @@ def merge(connection: duckdb.DuckDBPyConnection, staged: StagedTable, lake_colum
         superseded=counts.get("superseded", 0),
         conflicts=counts.get("conflict", 0),
         updated=updated,
+        status_changed=facts.status.changed,
+        further_lines=facts.further,
     )

@@ -234,7 +234,11 @@ def _ingest_table(
     flags = (
         {name: _count(connection, query) for name, query in flag_queries(staged, merged).items()} if merged.kept else {}
     )
-    flags["superseded"] = merged.superseded
+    flags |= {
+        "superseded": merged.superseded,
+        "status_changed": merged.status_changed,
+        "further_lines": merged.further_lines,
+    }
     unreadable = _count(connection, f"SELECT count(*) FROM {rejected} WHERE position IS NULL")
     report = TableReport(
         read=staged.read + unreadable,
