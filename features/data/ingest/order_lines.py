@@ -23,7 +23,7 @@ from features.data.ingest.contract import StagedTable
 
 MONEY = ("quantity", "amount", "discount", "coupon_discount")
 EMPTIED = "coalesce(quantity, 0) = 0 AND coalesce(amount, 0) = 0"
-FURTHER = "further_lines"
+FURTHER, PLACED = "further_lines", "placed_lines"
 
 
 @dataclass(frozen=True)
@@ -132,7 +132,7 @@ def _number_differing(
     )
     of_line = "PARTITION BY source, order_id, bare, slot ORDER BY _side, _row, line_no"
     connection.execute(
-        "CREATE OR REPLACE TEMP TABLE placed_lines AS SELECT *, "
+        f"CREATE OR REPLACE TEMP TABLE {PLACED} AS SELECT *, "
         f"row_number() OVER ({of_line}) = 1 AS is_first, min(_side) OVER (PARTITION BY source, order_id) AS base "
         f"FROM ({placed})"
     )
@@ -142,10 +142,10 @@ def _number_differing(
         "_side > base AS is_further, CASE WHEN _side = base THEN line_no ELSE last_no + "
         "row_number() OVER (PARTITION BY source, order_id, _side > base ORDER BY _side, _row) END AS line_no "
         "FROM (SELECT *, max(line_no) FILTER (_side = base) OVER (PARTITION BY source, order_id) AS last_no "
-        "FROM placed_lines) WHERE is_first"
+        f"FROM {PLACED}) WHERE is_first"
     )
     connection.execute(
-        f"UPDATE {staged.typed} AS t SET line_no = n.line_no FROM placed_lines AS p JOIN numbered_lines AS n "
+        f"UPDATE {staged.typed} AS t SET line_no = n.line_no FROM {PLACED} AS p JOIN numbered_lines AS n "
         "USING (source, order_id, bare, slot) WHERE t._row = p._row AND p._row >= 0 AND t.line_no <> n.line_no"
     )
     return _store_further(connection)
@@ -160,7 +160,7 @@ def _store_further(connection: duckdb.DuckDBPyConnection) -> int:
     connection.execute(
         "CREATE OR REPLACE TEMP TABLE candidate_lines AS SELECT n.*, s.sides FROM numbered_lines AS n "
         "SEMI JOIN (SELECT source, order_id FROM numbered_lines WHERE is_further) USING (source, order_id) "
-        "JOIN (SELECT source, order_id, bare, slot, list(DISTINCT _side) AS sides FROM placed_lines GROUP BY ALL) AS s "
+        f"JOIN (SELECT source, order_id, bare, slot, list(DISTINCT _side) AS sides FROM {PLACED} GROUP BY ALL) AS s "
         "USING (source, order_id, bare, slot)"
     )
     earlier = (

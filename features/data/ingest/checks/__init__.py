@@ -7,6 +7,7 @@ the commit; it returns warnings, or raises `DataError` where the rows must not e
 from __future__ import annotations
 
 from features.data.ingest.checks.base import Check, CheckInput, IngestWarning
+from features.data.ingest.checks.order_lines import further_lines, renumbered_lines
 from features.data.ingest.checks.time_zone import missing_time_zone
 from qianmian.registry import Registry
 
@@ -14,6 +15,8 @@ CHECKS: Registry[Check] = Registry(
     "check",
     {
         "missing_time_zone": missing_time_zone,
+        "further_lines": further_lines,
+        "renumbered_lines": renumbered_lines,
     },
 )
 
