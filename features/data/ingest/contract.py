@@ -9,6 +9,7 @@ from datetime import datetime, timedelta
 import duckdb
 
 from features.data.ingest.columns import content_columns
+from features.data.ingest.own_items import ITEM_COLUMNS, prefixed
 from features.data.lake import SQL_TYPES, literal, quote
 from features.data.privacy import (
     EMAIL_PATTERN,
@@ -137,9 +138,11 @@ def stage(
     reason = _rejection_reason(table, casts, personal, raw_table.hashed, now)
     checked = f"SELECT *, {reason} AS _reason FROM ({cast_rows})"
     secret = _personal_columns(table, casts, types)
-    query = _canonical_query(
-        table, columns, casts, checked, source, {name: _hashed(name, personal, raw_table.hashed) for name in secret}
-    )
+    changed = {name: _hashed(name, personal, raw_table.hashed) for name in secret}
+    changed |= {
+        name: prefixed(name, f"c.{quote(name)}", raw_table.item_prefix) for name in casts if name in ITEM_COLUMNS
+    }
+    query = _canonical_query(table, columns, casts, checked, source, changed)
     connection.execute(f"CREATE OR REPLACE TEMP TABLE {typed} AS {query}")
     read = int((connection.execute(f"SELECT count(*) FROM {raw}").fetchone() or (0,))[0])
     return StagedTable(table, raw, typed, columns, frozenset(raw_table.columns), read, raw_table.files, secret)
@@ -289,11 +292,11 @@ def _canonical_query(
     casts: Mapping[str, ColumnCast],
     checked: str,
     source: str,
-    hashes: Mapping[str, str],
+    changed: Mapping[str, str],
 ) -> str:
     """SQL of the canonical rows, with the values a source may omit: source, defaults, signs, line numbers, event ids.
 
-    `hashes` maps the columns with personal data to the SQL of their hashes.
+    `changed` maps the columns with personal data and the item ids to the SQL of what is stored.
     """
     final = {name: f"c.{quote(name)}" for name in columns}  # qualified, so that no new value reads another new value
     if "source" in final and "source" not in casts:
@@ -303,7 +306,7 @@ def _canonical_query(
             default = DEFAULTS.get((table.name, column.name))
             normalised = f"lower(trim({final[column.name]}))"
             final[column.name] = f"coalesce({normalised}, {literal(default)})" if default else normalised
-    final.update(hashes)
+    final.update(changed)
     if table.name == "identities":
         final["id_type"] = "lower(trim(c.id_type))"
     signed = negative = "false"
@@ -317,9 +320,7 @@ def _canonical_query(
             final["line_no"] = f"row_number() OVER (PARTITION BY {final['source']}, c.order_id ORDER BY c._row)"
     chosen = ", ".join(f"{expression} AS {quote(name)}" for name, expression in final.items())
     about = "_row, _file, _reason, _signed, _negative"
-    query = (
-        f"SELECT _row, _file, _reason, {signed} AS _signed, {negative} AS _negative, {chosen} FROM ({checked}) AS c"
-    )
+    query = f"SELECT _row, _file, _reason, {signed} AS _signed, {negative} AS _negative, {chosen} FROM ({checked}) AS c"
     if table.name == "events" and "event_id" not in casts:
         told = [name for name in content_columns(table, columns) if name != "event_id"]
         parts = ", ".join(f"'{name}=' || {quote(name)}::VARCHAR" for name in told)

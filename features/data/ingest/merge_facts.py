@@ -6,7 +6,7 @@ Only the status of an order line may change; the newer row replaces the known li
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import duckdb
 
@@ -30,7 +30,7 @@ class MergedFacts:
         Lines that were added to an order after the first input that holds it.
     """
 
-    status: StatusChanges = StatusChanges()
+    status: StatusChanges = field(default_factory=StatusChanges)
     further: int = 0
 
 

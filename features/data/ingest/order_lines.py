@@ -111,16 +111,16 @@ def _number_differing(
         f"hash({column_list(name for name in told if name in ('ts', 'quantity', 'amount'))}) AS moment"
     )
     of_side = "PARTITION BY source, order_id, bare, _side ORDER BY _row, line_no"
-    of_skeleton = "PARTITION BY source, order_id, skeleton"
     differing = "SEMI JOIN differing_orders USING (source, order_id)"
     connection.execute(
         # `hard`: the status differs within the group, or the row of a cancelled line was emptied
         "CREATE OR REPLACE TEMP TABLE order_lines AS SELECT *, row_number() OVER () AS _id, "
         f"row_number() OVER ({of_side}) AS slot, "
-        f"min(status) OVER ({of_skeleton}) <> max(status) OVER ({of_skeleton}) OR (bool_or(emptied AND status <> 'paid') "
-        f"OVER ({of_skeleton}) AND min(bare) OVER ({of_skeleton}) <> max(bare) OVER ({of_skeleton})) AS hard FROM ("
+        "min(status) OVER same <> max(status) OVER same OR (bool_or(emptied AND status <> 'paid') OVER same "
+        "AND min(bare) OVER same <> max(bare) OVER same) AS hard FROM ("
         f"SELECT _side, _row, _negative, {picked} FROM ({new}) {differing} UNION ALL "
-        f"SELECT _side, -1, false, {picked} FROM ({old}) {differing})"
+        f"SELECT _side, -1, false, {picked} FROM ({old}) {differing}) "
+        "WINDOW same AS (PARTITION BY source, order_id, skeleton)"
     )
     says_status = "status" in staged.mapped
     # A hard group takes part under the hash of its skeleton, with the places that `_pair` finds.
@@ -138,8 +138,8 @@ def _number_differing(
     )
     # The first input of an order keeps its numbers; further lines follow in the order in which they came.
     connection.execute(
-        "CREATE OR REPLACE TEMP TABLE numbered_lines AS SELECT source, order_id, bare, slot, _row, _side, item, moment, "
-        "_side > base AS is_further, CASE WHEN _side = base THEN line_no ELSE last_no + "
+        "CREATE OR REPLACE TEMP TABLE numbered_lines AS "
+        "SELECT source, order_id, bare, slot, _row, _side, item, moment, _side > base AS is_further, CASE WHEN _side = base THEN line_no ELSE last_no + "
         "row_number() OVER (PARTITION BY source, order_id, _side > base ORDER BY _side, _row) END AS line_no "
         "FROM (SELECT *, max(line_no) FILTER (_side = base) OVER (PARTITION BY source, order_id) AS last_no "
         f"FROM {PLACED}) WHERE is_first"
@@ -254,4 +254,3 @@ def _pair(rows: Sequence[tuple[Any, ...]], says_status: bool) -> list[int]:
                 lines[place] = (content, status)
             places[at] = place
     return places
-

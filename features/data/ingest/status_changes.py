@@ -153,13 +153,9 @@ def settle_status(
     verdicts : str
         Temp table (_row, verdict) in which all rows with the key of another row and different content are conflicts.
     """
-    empty = ", ".join(f"NULL::DOUBLE AS {name}" for name in MONEY)
-    connection.execute(
-        f"CREATE OR REPLACE TEMP TABLE {TURNED} AS SELECT 0 AS _row, 0 AS line_no, {empty} WHERE false"
-    )
-    connection.execute(
-        f"CREATE OR REPLACE TEMP TABLE {REPLACED} AS SELECT '' AS source, '' AS order_id, 0::BIGINT AS line_no WHERE false"
-    )
+    numbers = ", ".join(f"{name} DOUBLE" for name in MONEY)
+    connection.execute(f"CREATE OR REPLACE TEMP TABLE {TURNED} (_row BIGINT, line_no BIGINT, {numbers})")
+    connection.execute(f"CREATE OR REPLACE TEMP TABLE {REPLACED} (source VARCHAR, order_id VARCHAR, line_no BIGINT)")
     keys = column_list(table.key)
     connection.execute(
         f"CREATE OR REPLACE TEMP TABLE conflict_keys AS SELECT DISTINCT {keys} FROM ({good}) "

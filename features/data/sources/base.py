@@ -35,6 +35,14 @@ class RawTable:
         Whether the source already hashed the personal identifiers; they are then stored unchanged.
     max_rejected : float
         Ingest fails if a larger share of the rows is rejected.
+    shared : bool or None
+        `items`: whether the source shares the item ids of other sources. False: its goods are its own.
+    complete : bool or None
+        `items`: whether the rows are the full catalogue, so that items that it lacks are no longer offered.
+    max_vanished : float
+        `items`: ingest fails if a complete catalogue lacks a larger share of the items of this source.
+    item_prefix : str
+        What ingest puts before the item ids, so that they do not meet those of another source.
     """
 
     table: str
@@ -46,6 +54,10 @@ class RawTable:
     rejects: str | None = None
     hashed: bool = False
     max_rejected: float = 0.5
+    shared: bool | None = None
+    complete: bool | None = None
+    max_vanished: float = 0.5
+    item_prefix: str = ""
 
 
 class Source(ABC):

@@ -115,7 +115,11 @@ def test_a_rejected_line_does_not_hide_that_a_line_is_known(shop: Shop) -> None:
 
 def test_equal_events_of_two_files_are_one_and_of_one_file_two(shop: Shop) -> None:
     view = "c1,view,2024-01-01"
-    events = {"table": "events", "columns": "source_user_id: cust, event_type: what, ts: date", "header": "cust,what,date"}
+    events = {
+        "table": "events",
+        "columns": "source_user_id: cust, event_type: what, ts: date",
+        "header": "cust,what,date",
+    }
     report = shop.read([view, view], [view, "c2,view,2024-01-01"], **events)
     assert (report.kept, report.duplicates) == (3, 1)
     assert shop.read([view, view, view], **events).kept == 1

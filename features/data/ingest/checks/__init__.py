@@ -7,7 +7,9 @@ the commit; it returns warnings, or raises `DataError` where the rows must not e
 from __future__ import annotations
 
 from features.data.ingest.checks.base import Check, CheckInput, IngestWarning
+from features.data.ingest.checks.items import items_of_another_source, vanished_items
 from features.data.ingest.checks.order_lines import further_lines, renumbered_lines
+from features.data.ingest.checks.order_numbers import order_numbers
 from features.data.ingest.checks.time_zone import missing_time_zone
 from qianmian.registry import Registry
 
@@ -17,6 +19,9 @@ CHECKS: Registry[Check] = Registry(
         "missing_time_zone": missing_time_zone,
         "further_lines": further_lines,
         "renumbered_lines": renumbered_lines,
+        "order_numbers": order_numbers,
+        "items_of_another_source": items_of_another_source,
+        "vanished_items": vanished_items,
     },
 )
 

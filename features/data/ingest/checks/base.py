@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import duckdb
 
+from features.data.ingest.catalogue import Catalogue
 from features.data.ingest.contract import StagedTable
 from features.data.ingest.merge import MergedTable
-from features.data.sources.base import Source
+from features.data.sources.base import RawTable, Source
 from qianmian.settings import Settings
 
 
@@ -59,6 +60,10 @@ class CheckInput:
         Table name → cast and checked rows of this ingest, those that are rejected included.
     merged : mapping of str to MergedTable
         Table name → `new`, the rows that are kept, and `query`, the complete table after this ingest.
+    raw : mapping of str to RawTable
+        Table name → how the source declares the table.
+    catalogue : Catalogue
+        The items of the source, compared with those of the lake.
     """
 
     connection: duckdb.DuckDBPyConnection
@@ -66,6 +71,8 @@ class CheckInput:
     settings: Settings
     staged: Mapping[str, StagedTable]
     merged: Mapping[str, MergedTable]
+    raw: Mapping[str, RawTable] = field(default_factory=dict)
+    catalogue: Catalogue = field(default_factory=Catalogue)
 
     def new(self, table: str) -> str | None:
         """SELECT of the rows of `table` that this ingest adds; None if it reads no such table."""

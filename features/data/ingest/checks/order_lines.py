@@ -29,7 +29,8 @@ def renumbered_lines(found: CheckInput) -> Iterator[IngestWarning]:
         quote(name) for name in told_columns(staged.table, staged.columns, staged.mapped) if name != "line_no"
     )
     compared, equal = found.rows(
-        f"WITH added AS (SELECT source, order_id, line_no, hash({content}) AS content FROM ({found.new('transactions')}) "
+        f"WITH added AS (SELECT source, order_id, line_no, hash({content}) AS content "
+        f"FROM ({found.new('transactions')}) "
         "ANTI JOIN lake_transactions USING (source, order_id, line_no) "
         "SEMI JOIN lake_transactions USING (source, order_id)), "
         f"known AS (SELECT source, order_id, hash({content}) AS content FROM lake_transactions "
@@ -77,9 +78,7 @@ def further_lines(found: CheckInput) -> Iterator[IngestWarning]:
     )
     example = f"order {order} had {total - count:,} and has {total:,}"
     if changed >= MIN_CHANGED:
-        compared = found.rows(
-            f"SELECT count(*) FROM {PLACED} WHERE _side > base"
-        )[0][0]
+        compared = found.rows(f"SELECT count(*) FROM {PLACED} WHERE _side > base")[0][0]
         if changed > MAX_CHANGED_SHARE * compared:
             raise DataError(
                 "orders that are known come with other content, and would count twice",

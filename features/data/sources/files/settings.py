@@ -25,6 +25,13 @@ class TableSettings(Section):
     header: list[str] | None = Field(None, min_length=1, description="CSV without a header line: column names")
     hashed: bool = Field(False, description="identities: the source already hashed the personal identifiers")
     max_rejected: Share = Field(0.5, description="ingest fails if a larger share of the rows is rejected")
+    shared: bool | None = Field(
+        None, description="items: true if several sources share one catalogue, false if the goods are this source's own"
+    )
+    complete: bool | None = Field(
+        None, description="items: true if the files are the full catalogue; items that it lacks are no longer offered"
+    )
+    max_vanished: Share = Field(0.5, description="items: ingest fails if a complete catalogue lacks a larger share")
 
 
 class FilesSettings(Section):

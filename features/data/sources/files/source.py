@@ -93,6 +93,9 @@ class FileSource(Source):
         if settings is None:
             return problems
         problems += _name_problems(table, settings.columns, where)
+        if name != "items":
+            only = [key for key in ("shared", "complete", "max_vanished") if key in settings.model_fields_set]
+            problems += [f"{where}.{key}: only tables.items has this key" for key in only]
         files, missing = expand_paths(self.config_path.parent, settings.path)
         problems += [f"{where}.path: {problem}" for problem in missing]
         filled = [file for file in files if file.stat().st_size]
@@ -148,6 +151,9 @@ class FileSource(Source):
                 input_files.rejects,
                 settings.hashed,
                 settings.max_rejected,
+                settings.shared,
+                settings.complete,
+                settings.max_vanished,
             )
         )
         return problems
