@@ -15,7 +15,7 @@ LACKING, BACK = "lacking_items", "items_back"
 
 
 @dataclass(frozen=True)
-class Catalogue:
+class CatalogueChange:
     """The items of one source in the lake, compared with the catalogue that is read.
 
     Attributes
@@ -38,7 +38,7 @@ class Catalogue:
 
 def compare_catalogue(
     connection: duckdb.DuckDBPyConnection, raw: RawTable, source: str, staged: StagedTable, merged: MergedTable
-) -> tuple[MergedTable, Catalogue]:
+) -> tuple[MergedTable, CatalogueChange]:
     """Compare the items that are read with those of the same source in the lake.
 
     If the catalogue is complete, the items that it lacks become unavailable; their rows stay. A rejected row lists its
@@ -48,7 +48,7 @@ def compare_catalogue(
     -------
     MergedTable
         With the withdrawn items, and with those that are back.
-    Catalogue
+    CatalogueChange
         The counts.
     """
     listed = f"item_id IN (SELECT item_id FROM {staged.typed} WHERE item_id IS NOT NULL)"
@@ -69,7 +69,7 @@ def compare_catalogue(
     ).fetchone()
     known, lacking, back = row or (0, 0, 0)
     if not raw.complete:
-        return merged, Catalogue(known, lacking)
+        return merged, CatalogueChange(known, lacking)
     available = (
         f"CASE WHEN item_id IN (SELECT item_id FROM {LACKING}) THEN false "
         f"WHEN item_id IN (SELECT item_id FROM {BACK}) THEN true ELSE available END AS available"
@@ -77,4 +77,4 @@ def compare_catalogue(
     # items of a lake that did not record sources yet become those of the first complete catalogue that lists them
     owner = f"CASE WHEN source IS NULL AND {listed} THEN {literal(source)} ELSE source END AS source"
     query = f"SELECT * REPLACE ({available}, {owner}) FROM ({merged.query})"
-    return replace(merged, query=query), Catalogue(known, lacking, lacking, back)
+    return replace(merged, query=query), CatalogueChange(known, lacking, lacking, back)

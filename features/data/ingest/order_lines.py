@@ -139,7 +139,8 @@ def _number_differing(
     # The first input of an order keeps its numbers; further lines follow in the order in which they came.
     connection.execute(
         "CREATE OR REPLACE TEMP TABLE numbered_lines AS "
-        "SELECT source, order_id, bare, slot, _row, _side, item, moment, _side > base AS is_further, CASE WHEN _side = base THEN line_no ELSE last_no + "
+        "SELECT source, order_id, bare, slot, _row, _side, item, moment, _side > base AS is_further, "
+        "CASE WHEN _side = base THEN line_no ELSE last_no + "
         "row_number() OVER (PARTITION BY source, order_id, _side > base ORDER BY _side, _row) END AS line_no "
         "FROM (SELECT *, max(line_no) FILTER (_side = base) OVER (PARTITION BY source, order_id) AS last_no "
         f"FROM {PLACED}) WHERE is_first"

@@ -16,7 +16,7 @@ import duckdb
 
 from features.data.identity import GraphResolver
 from features.data.identity.resolve import commit
-from features.data.ingest.catalogue import Catalogue, compare_catalogue
+from features.data.ingest.catalogue import CatalogueChange, compare_catalogue
 from features.data.ingest.checks import CheckInput, IngestWarning, run_checks
 from features.data.ingest.contract import StagedTable, stage
 from features.data.ingest.flags import flag_queries
@@ -44,7 +44,7 @@ class _Outcome:
     merged: MergedTable
     report: TableReport
     raw: RawTable
-    catalogue: Catalogue = field(default_factory=Catalogue)
+    catalogue: CatalogueChange = field(default_factory=CatalogueChange)
 
     @property
     def mostly_rejected(self) -> bool:
@@ -218,7 +218,7 @@ def _check_input(
     staged = {found.staged.table.name: found.staged for found in outcomes}
     merged = {found.staged.table.name: found.merged for found in outcomes}
     raw = {found.raw.table: found.raw for found in outcomes}
-    catalogue = next((found.catalogue for found in outcomes if found.raw.table == "items"), Catalogue())
+    catalogue = next((found.catalogue for found in outcomes if found.raw.table == "items"), CatalogueChange())
     return CheckInput(connection, source, settings, staged, merged, raw, catalogue)
 
 
@@ -237,7 +237,7 @@ def _ingest_table(
     staged = stage(connection, raw, source.name, source.timezone, personal, now, limit)
     described = connection.execute(f"DESCRIBE lake_{raw.table}").fetchall()
     merged = merge(connection, staged, {row[0]: str(row[1]) for row in described})
-    catalogue = Catalogue()
+    catalogue = CatalogueChange()
     if raw.table == "items" and not (limit and staged.read >= limit):  # a sample says nothing about what is missing
         merged, catalogue = compare_catalogue(connection, raw, source.name, staged, merged)
     rejected = rejected_rows(connection, raw, staged, merged, personal)

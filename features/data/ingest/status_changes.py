@@ -203,7 +203,7 @@ class _Settled:
             next((line for is_part, line in lines if is_part), None),
         )
         state = known
-        taken: list[tuple[Line, State]] = []
+        applied: list[tuple[Line, State]] = []
         for _, line in lines:
             if line.row == IN_LAKE:
                 continue
@@ -212,13 +212,13 @@ class _Settled:
                 self.verdicts.append((line.row, "conflict"))
             else:
                 state = after
-                taken.append((line, after))
+                applied.append((line, after))
         if known.line is not None and state.equals(known):
             state = known
         elif known.line is not None and state.line is not None and state.line.equals(known.line):
             state = State(known.line, state.part)
         kept = {line.row for line in (state.line, state.part) if line is not None and line.row != IN_LAKE}
-        for line, after in taken:
+        for line, after in applied:
             stays = after.equals(state) or any(part and line.equals(part) for part in (state.line, state.part))
             verdict = "duplicate" if stays else "superseded"
             self.verdicts.append((line.row, None if line.row in kept else verdict))

@@ -8,7 +8,7 @@ from typing import Any
 
 import duckdb
 
-from features.data.ingest.catalogue import Catalogue
+from features.data.ingest.catalogue import CatalogueChange
 from features.data.ingest.contract import StagedTable
 from features.data.ingest.merge import MergedTable
 from features.data.sources.base import RawTable, Source
@@ -62,7 +62,7 @@ class CheckInput:
         Table name → `new`, the rows that are kept, and `query`, the complete table after this ingest.
     raw : mapping of str to RawTable
         Table name → how the source declares the table.
-    catalogue : Catalogue
+    catalogue : CatalogueChange
         The items of the source, compared with those of the lake.
     """
 
@@ -72,7 +72,7 @@ class CheckInput:
     staged: Mapping[str, StagedTable]
     merged: Mapping[str, MergedTable]
     raw: Mapping[str, RawTable] = field(default_factory=dict)
-    catalogue: Catalogue = field(default_factory=Catalogue)
+    catalogue: CatalogueChange = field(default_factory=CatalogueChange)
 
     def new(self, table: str) -> str | None:
         """SELECT of the rows of `table` that this ingest adds; None if it reads no such table."""

@@ -23,7 +23,7 @@ def order_numbers(found: CheckInput) -> Iterator[IngestWarning]:
     merged, staged = found.merged.get("transactions"), found.staged.get("transactions")
     if merged is None or staged is None or not merged.kept:
         return
-    sold = "SELECT hash(source, order_id) AS number, ts, source_user_id FROM ({{}}) WHERE {{}}status = 'paid'"
+    sold = "SELECT hash(source, order_id) AS number, ts, source_user_id FROM ({}) WHERE {}status = 'paid'"
     rows = sold.format(found.after("transactions"), "")
     if found.rows("SELECT 1 FROM lake_transactions LIMIT 1"):
         touched = f"SELECT hash(source, order_id) FROM ({merged.new})"
