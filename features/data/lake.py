@@ -217,6 +217,15 @@ class Lake:
             )
         return states[name]
 
+    def watermarks(self) -> dict[str, dict[str, Any]]:
+        """Source name → table → last value read from a database, as `Watermark.as_dict` gives it."""
+        if not self._manifest_file.exists():
+            return {}
+        saved: dict[str, dict[str, Any]] = json.loads(self._manifest_file.read_text(encoding="utf-8")).get(
+            "watermarks", {}
+        )
+        return saved
+
     @property
     def digest(self) -> str:
         """Digest of the contents of all tables; equal data give an equal digest."""
@@ -310,7 +319,12 @@ class Lake:
 
     # ---- writing -------------------------------------------------------------------------------------------------
 
-    def commit(self, connection: duckdb.DuckDBPyConnection, queries: Mapping[str, str]) -> dict[str, TableState]:
+    def commit(
+        self,
+        connection: duckdb.DuckDBPyConnection,
+        queries: Mapping[str, str],
+        watermarks: Mapping[str, Mapping[str, Any]] | None = None,
+    ) -> dict[str, TableState]:
         """Write the result of each query as the new content of its table; all tables change or none does.
 
         Parameters
@@ -319,6 +333,8 @@ class Lake:
             Connection that runs the queries.
         queries : mapping of str to str
             Table name → SELECT with the table's columns; its row order is kept.
+        watermarks : mapping, optional
+            As `watermarks` returns them; default: those of the last commit.
 
         Returns
         -------
@@ -334,9 +350,9 @@ class Lake:
                     states[name], path = self._write(connection, table, query)
                     written.append(path)
                 before = {state.path for state in self.states().values()}
-                write_json(
-                    self._manifest_file, {"format": FORMAT, "tables": [state.as_dict() for state in states.values()]}
-                )
+                tables = [state.as_dict() for state in states.values()]
+                marks = self.watermarks() if watermarks is None else watermarks
+                write_json(self._manifest_file, {"format": FORMAT, "tables": tables, "watermarks": marks})
         except BaseException:
             for path in written:
                 shutil.rmtree(path, ignore_errors=True)

@@ -57,8 +57,8 @@ class StagedTable:
         is one file only). The order of the rows of `typed` is undefined.
     columns : mapping of str to str
         Column name → SQL type, canonical columns first, then attributes.
-    mapped : frozenset of str
-        Columns that the source maps.
+    expressions : mapping of str to str
+        Column that the source maps → SQL expression over the raw columns.
     read : int
         Number of raw rows.
     files : tuple of str
@@ -71,10 +71,15 @@ class StagedTable:
     raw: str
     typed: str
     columns: Mapping[str, str]
-    mapped: frozenset[str]
+    expressions: Mapping[str, str]
     read: int
     files: tuple[str, ...]
     personal: tuple[str, ...] = ()
+
+    @property
+    def mapped(self) -> frozenset[str]:
+        """Columns that the source maps."""
+        return frozenset(self.expressions)
 
 
 def stage(
@@ -145,7 +150,7 @@ def stage(
     query = _canonical_query(table, columns, casts, checked, source, changed)
     connection.execute(f"CREATE OR REPLACE TEMP TABLE {typed} AS {query}")
     read = int((connection.execute(f"SELECT count(*) FROM {raw}").fetchone() or (0,))[0])
-    return StagedTable(table, raw, typed, columns, frozenset(raw_table.columns), read, raw_table.files, secret)
+    return StagedTable(table, raw, typed, columns, raw_table.columns, read, raw_table.files, secret)
 
 
 def _personal_columns(table: Table, casts: Mapping[str, ColumnCast], types: Mapping[str, str]) -> tuple[str, ...]:

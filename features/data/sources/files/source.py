@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tempfile
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, cast
@@ -9,9 +10,12 @@ from typing import Any, cast
 import duckdb
 from pydantic import ValidationError
 
+from features.data.lake import literal
 from features.data.sources.base import RawTable, Source
 from features.data.sources.casting import DTYPE_NOUNS, attribute_dtype, missing_columns
 from features.data.sources.casting import cast as cast_sql
+from features.data.sources.databases import DatabaseQuery, column_types, copy_rows, shown_url, url_problem
+from features.data.sources.declared import without_customers, without_merchandise
 from features.data.sources.expressions import ExpressionChecker
 from features.data.sources.files.csv_files import read_csv_files
 from features.data.sources.files.input_files import InputFiles
@@ -49,12 +53,13 @@ class FileSource(Source):
                 ["the file is missing"], where=str(self.config_path), hint="write one; docs/data.md shows how"
             )
         loaded = read_yaml(self.config_path)
-        _, problems = _validated(FilesSettings, loaded if loaded is not None else {}, "")
+        declared, problems = _validated(FilesSettings, loaded if loaded is not None else {}, "")
         given: dict[str, Any] = loaded if isinstance(loaded, dict) else {}
         self.name, self.timezone = str(given.get("source")), str(given.get("timezone", "UTC"))
         self.declares_timezone = "timezone" in given
         self._tables: list[RawTable] = []
         self._empty: dict[str, str] = {}
+        self._databases: dict[str, tuple[str, DatabaseQuery]] = {}
         problems += _timezone_problems(self.timezone)
         # The entries are checked even if another key is invalid, so that one run reports all problems.
         tables = given.get("tables")
@@ -62,6 +67,8 @@ class FileSource(Source):
             problems += self._add(str(name), entry)
         if problems:
             raise ConfigError(problems, where=str(self.config_path))
+        self._tables = without_customers(self._tables, declared.no_customer)
+        self._tables = without_merchandise(self._tables, declared.not_merchandise)
 
     def tables(self, connection: duckdb.DuckDBPyConnection) -> Sequence[RawTable]:
         """Return the tables of the configuration.
@@ -78,6 +85,7 @@ class FileSource(Source):
                 got=f"no data for {table}",
                 hint=f"export it again, or leave {table} out of {self.config_path.name}; the lake is unchanged",
             )
+        self._read_databases(connection)
         return self._tables
 
     def _add(self, name: str, entry: Any) -> list[str]:
@@ -96,7 +104,11 @@ class FileSource(Source):
         if name != "items":
             only = [key for key in ("shared", "complete", "max_vanished") if key in settings.model_fields_set]
             problems += [f"{where}.{key}: only tables.items has this key" for key in only]
-        files, missing = expand_paths(self.config_path.parent, settings.path)
+        if settings.complete and settings.watermark:
+            problems.append(f"{where}.complete: with `watermark` only new rows are read; remove one of the two keys")
+        if settings.url is not None:
+            return problems + self._add_database(table, settings, where)
+        files, missing = expand_paths(self.config_path.parent, settings.path or [])
         problems += [f"{where}.path: {problem}" for problem in missing]
         filled = [file for file in files if file.stat().st_size]
         if files and not filled:
@@ -110,6 +122,39 @@ class FileSource(Source):
             else:
                 problems += self._map(table, settings, input_files, [str(file) for file in filled], where)
         return problems
+
+    def _add_database(self, table: Table, settings: TableSettings, where: str) -> list[str]:
+        """Check one table of a database and add its raw table; it is read when the ingest begins."""
+        rows = DatabaseQuery(str(settings.url), settings.table, settings.query, settings.watermark, settings.overlap)
+        problem = url_problem(rows.url)
+        if problem:
+            return [f"{where}.url: {problem}"]
+        try:
+            columns = column_types(rows)
+        except DataError as error:
+            return [f"{where}.url: {error}"]
+        problems = []
+        if rows.watermark is not None and rows.watermark not in columns:
+            problems.append(
+                f"{where}.watermark: unknown column {rows.watermark}{did_you_mean(rows.watermark, columns)}; "
+                f"the columns are {', '.join(columns)}"
+            )
+        name = f"{shown_url(rows.url)} {rows.table or 'query'}"
+        view = f"database_{table.name}"
+        self._databases[table.name] = (view, rows)
+        input_files = InputFiles(f"SELECT *, {literal(name)} AS _file FROM {view}", columns, None)
+        return problems + self._map(table, settings, input_files, [name], where)
+
+    def _read_databases(self, connection: duckdb.DuckDBPyConnection) -> None:
+        """Copy the new rows of each database table to the scratch folder, and make views of them."""
+        reached = {}
+        for table, (view, rows) in self._databases.items():
+            target = (self.scratch or Path(tempfile.mkdtemp())) / f"{view}.parquet"
+            mark = copy_rows(rows, target, self.watermarks.get(table), self.limit)
+            connection.execute(f"CREATE OR REPLACE TEMP VIEW {view} AS SELECT * FROM read_parquet({literal(target)})")
+            if mark is not None:
+                reached[table] = mark
+        self.reached = reached
 
     def _map(
         self, table: Table, settings: TableSettings, input_files: InputFiles, files: list[str], where: str
@@ -152,7 +197,7 @@ class FileSource(Source):
                 settings.hashed,
                 settings.max_rejected,
                 settings.shared,
-                settings.complete,
+                False if settings.watermark else settings.complete,  # only new rows are read
                 settings.max_vanished,
             )
         )
