@@ -201,6 +201,15 @@ def test_a_list_of_changes_is_no_catalogue(company: Company) -> None:
     assert codes(company.read("shop", ", complete: false", items=catalogue("a", "b", "c", "d"))) == []
 
 
+def test_new_rows_of_a_database_are_no_complete_catalogue(tmp_path: Path) -> None:
+    (tmp_path / "sources.yaml").write_text(
+        f"source: shop\ntables:\n  items: {{url: 'sqlite:///{tmp_path}/shop.db', table: items, watermark: changed, "
+        "complete: true, columns: {item_id: id}}\n"
+    )
+    with pytest.raises(ConfigError, match=r"tables.items.complete: with `watermark` only new rows are read"):
+        FileSource(tmp_path / "sources.yaml")
+
+
 def test_a_preview_of_the_first_rows_misses_no_item(company: Company) -> None:
     company.read("shop", items=catalogue("a", "b", "c"))
     source = company.source("shop", ", complete: true", items=catalogue("a", "b", "c"))

@@ -5,6 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from features.data.ingest import IngestReport, ingest
 from features.data.lake import Lake
@@ -150,3 +152,24 @@ def test_a_file_without_a_status_says_nothing_about_it(shop: Exports) -> None:
     shop.with_status = False
     assert counts(shop.read(["o1,1,1,100,"])) == (0, 0, 1, 0)
     assert shop.totals() == {"cancelled": (1, 100)}
+
+
+_day = st.dictionaries(st.integers(1, 3), st.sampled_from(["paid", "refunded", "cancelled"]), min_size=1)
+
+
+@settings(max_examples=6, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(days=st.lists(_day, min_size=1, max_size=4), with_line=st.booleans())
+def test_the_last_status_of_each_line_holds_however_the_days_are_read(
+    tmp_path_factory: pytest.TempPathFactory, days: list[dict[int, str]], with_line: bool
+) -> None:
+    files = [[f"o1,{line},1,{10 * line},{status}" for line, status in sorted(day.items())] for day in days]
+    apart, together = (Exports(tmp_path_factory.mktemp("days"), with_line) for _ in range(2))
+    for file in files:
+        apart.read(file)
+    assert counts(together.read(*files))[3] == 0
+    last = {10 * line: status for day in days for line, status in day.items()}
+    for shop in (apart, together):
+        rows = Lake(shop.workspace).connect().con.execute("SELECT amount, status FROM transactions").fetchall()
+        assert dict(rows) == last
+        assert len(rows) == len(last)
+    assert counts(together.read(*files))[0] == 0
