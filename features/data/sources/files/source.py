@@ -24,6 +24,7 @@ from features.data.sources.files.paths import expand_paths
 from features.data.sources.files.settings import FilesSettings, TableSettings
 from qianmian.errors import ConfigError, DataError, did_you_mean
 from qianmian.packs import Pack
+from qianmian.paths import exact_pattern
 from qianmian.schema import TABLES, Table
 from qianmian.settings import Section, problems_of, read_yaml
 
@@ -151,7 +152,8 @@ class FileSource(Source):
         for table, (view, rows) in self._databases.items():
             target = (self.scratch or Path(tempfile.mkdtemp())) / f"{view}.parquet"
             mark = copy_rows(rows, target, self.watermarks.get(table), self.limit)
-            connection.execute(f"CREATE OR REPLACE TEMP VIEW {view} AS SELECT * FROM read_parquet({literal(target)})")
+            parquet = f"read_parquet({literal(exact_pattern(target))}, hive_partitioning=false)"
+            connection.execute(f"CREATE OR REPLACE TEMP VIEW {view} AS SELECT * FROM {parquet}")
             if mark is not None:
                 reached[table] = mark
         self.reached = reached

@@ -15,6 +15,7 @@ import duckdb
 from features.data.lake import literal
 from features.data.sources.files.parquet_files import is_parquet
 from qianmian.errors import DataError
+from qianmian.paths import exact_pattern
 
 SAMPLE_BYTES = 1_000_000
 SAMPLE_ROWS = 1_000
@@ -101,7 +102,8 @@ def read_sample(file: Path) -> Sample:
 def _parquet_sample(file: Path) -> Sample:
     try:
         with duckdb.connect() as connection:
-            found = connection.execute(f"SELECT * FROM read_parquet({literal(file)}) LIMIT {SAMPLE_ROWS}")
+            parquet = f"read_parquet({literal(exact_pattern(file))}, hive_partitioning=false)"
+            found = connection.execute(f"SELECT * FROM {parquet} LIMIT {SAMPLE_ROWS}")
             names = tuple(str(column[0]) for column in found.description or ())
             rows = found.fetchall()
     except duckdb.Error as error:
