@@ -288,7 +288,7 @@ def _open_lake(workspace: Path | None, as_of: str | None, as_json: bool) -> tupl
     lake, settings = Lake(located), load_settings(located.config_file)
     moment = as_of_or_default(lake, as_of)
     note_empty_days(output, lake, moment)
-    return output, Builder(lake, declared_features(settings)), settings, moment
+    return output, Builder(lake, declared_features(settings), timezone=settings.calendar_timezone), settings, moment
 
 
 def _tag_values(

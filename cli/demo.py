@@ -14,10 +14,10 @@ from cli.console import Output
 from cli.demo_calls import Call, call_endpoints, choose_customers, show_calls
 from cli.ingest import make_source, show_report
 from cli.options import JsonOption, WorkspaceOption
-from cli.times import utc_now
+from cli.times import note_missing_timezone, utc_now
 from cli.train import format_number
 from qianmian.errors import GateRefused, NotReady
-from qianmian.workspace import Workspace
+from qianmian.workspace import Workspace, atomic_path
 
 if TYPE_CHECKING:
     from training import JobResult
@@ -46,7 +46,7 @@ class StageTimer:
 def demo(workspace: WorkspaceOption = None, as_json: JsonOption = False) -> None:
     """Run the whole pipeline on Complete Journey: ingest, features, train all, serve, HTTP calls, stop.
 
-    Running it again changes nothing.
+    A new workspace gets the time zone of the shop's days and hours. Running it again changes nothing.
     """
     from features.data.ingest import ingest
     from features.data.lake import Lake
@@ -56,12 +56,16 @@ def demo(workspace: WorkspaceOption = None, as_json: JsonOption = False) -> None
 
     output = Output(as_json)
     located = Workspace.locate(workspace)
+    source = make_source(SOURCE, {})
+    if not located.config_file.exists() and not Lake(located).states():
+        write_timezone(located, str(source.customers_timezone))
     settings = load_settings(located.config_file)
     stage_timer = StageTimer(output)
     with output.working(total=5, what="demo"):
         with stage_timer.stage("ingest"):
-            report = ingest(located, make_source(SOURCE, {}), settings, output.step)
+            report = ingest(located, source, settings, output.step)
         lake = Lake(located)
+        note_missing_timezone(output, lake, settings)
         with stage_timer.stage("features"):
             snapshot = ensure_snapshot(located, lake.default_as_of, settings)
         with stage_timer.stage("train, evaluate, gate, register"):
@@ -106,6 +110,13 @@ def demo(workspace: WorkspaceOption = None, as_json: JsonOption = False) -> None
     )
     if refused:
         raise typer.Exit(GateRefused.exit_code)
+
+
+def write_timezone(located: Workspace, timezone: str) -> None:
+    """Write the settings file of a new workspace."""
+    text = f"timezone: {timezone}  # of the customers' days and hours; the moments in the data are UTC\n"
+    with atomic_path(located.config_file) as temporary:
+        temporary.write_text(text, encoding="utf-8")
 
 
 @contextlib.contextmanager

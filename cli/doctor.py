@@ -15,7 +15,7 @@ import typer
 
 from cli.console import Output
 from cli.options import JsonOption, WorkspaceOption
-from cli.times import utc_now
+from cli.times import MISSING_TIMEZONE, TIMEZONE_EXAMPLE, utc_now
 from qianmian.errors import ConfigError, NotReady, QianmianError, UsageError
 from qianmian.times import days_between, is_stale
 from qianmian.workspace import Workspace, atomic_path
@@ -183,7 +183,8 @@ def _settings(located: Workspace, port: int) -> Iterator[CheckResult]:
     from qianmian.config import load_settings
 
     try:
-        pack = load_settings(located.config_file).pack
+        settings = load_settings(located.config_file)
+        pack, zone = settings.pack, settings.timezone
     except QianmianError as error:
         yield CheckResult("settings", FAIL, error.message.strip(), error.hint or "")
         return
@@ -193,6 +194,10 @@ def _settings(located: Workspace, port: int) -> Iterator[CheckResult]:
         else "the defaults (--init-settings writes them to a file)"
     )
     yield CheckResult("settings", OK, where + (f"; industry pack {pack}" if pack else ""))
+    if zone is None:
+        yield CheckResult("time zone", WARN, MISSING_TIMEZONE, f"add a line such as {TIMEZONE_EXAMPLE}")
+    else:
+        yield CheckResult("time zone", OK, zone)
 
 
 def _disk(located: Workspace, port: int) -> Iterator[CheckResult]:
@@ -260,7 +265,8 @@ def _profiles(located: Workspace) -> Iterator[CheckResult]:
 
     try:
         snapshot = load_current(located)
-        stale_after = load_settings(located.config_file).serving.stale_after_days
+        settings = load_settings(located.config_file)
+        stale_after = settings.serving.stale_after_days
     except QianmianError as error:
         status = FAIL if error.code == "artifact" else WARN
         yield CheckResult("profiles", status, message_of(error), error.hint or "")
@@ -270,6 +276,10 @@ def _profiles(located: Workspace) -> Iterator[CheckResult]:
         yield CheckResult(
             "profiles", WARN, f"{text}; the lake has changed since they were built", "run `qianmian features`"
         )
+        return
+    if snapshot.spec.timezone != settings.calendar_timezone:
+        zones = f"days and hours are those of {snapshot.spec.timezone}, not of {settings.calendar_timezone}"
+        yield CheckResult("profiles", WARN, f"{text}; {zones}", "run `qianmian features`, then `qianmian train all`")
         return
     now = utc_now()
     if is_stale(snapshot.as_of, now, stale_after):

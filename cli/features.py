@@ -11,7 +11,7 @@ import typer
 
 from cli.console import Output
 from cli.options import AsOfOption, JsonOption, WorkspaceOption
-from cli.times import as_of_or_default, note_empty_days
+from cli.times import as_of_or_default, note_empty_days, note_missing_timezone
 from qianmian.errors import UsageError
 from qianmian.workspace import Workspace, atomic_path
 
@@ -64,6 +64,7 @@ def features(
     lake = Lake(located)
     moment = as_of_or_default(lake, as_of)
     note_empty_days(output, lake, moment)
+    note_missing_timezone(output, lake, settings)
     begun = time.perf_counter()
     if engine == "spark" and out is not None:
         _on_spark(output, lake, settings, moment, spark_master, out)
@@ -76,7 +77,9 @@ def features(
         snapshot = (
             ensure_snapshot(located, moment, settings, with_state=True)
             if publishes
-            else snapshot_at(Builder(lake, declared_features(settings)), moment, settings)
+            else snapshot_at(
+                Builder(lake, declared_features(settings), timezone=settings.calendar_timezone), moment, settings
+            )
         )
         if out is not None:
             output.step(f"writing {out}")
@@ -119,7 +122,7 @@ def _on_spark(output: Output, lake: Lake, settings: Settings, moment: datetime, 
     begun = time.perf_counter()
     with output.working():
         output.step(f"starting Spark ({master or LOCAL_MASTER})")
-        with SparkEngine(lake, master or LOCAL_MASTER) as spark:
+        with SparkEngine(lake, master or LOCAL_MASTER, timezone=settings.calendar_timezone) as spark:
             kept, unsupported = Builder(lake, declared_features(settings), spark).supported(as_of=moment)
             output.step(f"building profiles as of {moment:%Y-%m-%d %H:%M} into {out}")
             customers = spark.write(kept, moment, out)

@@ -92,6 +92,11 @@ def ingest(
         report = run_ingest(located, rows, settings, output.step, utc_now())
     output.result({"workspace": located.root, **report.as_dict()})
     show_report(output, report)
+    if rows.customers_timezone and settings.timezone is None:
+        output.say(
+            f"{source}: the shop's days and hours are those of {rows.customers_timezone}; "
+            f"add the line `timezone: {rows.customers_timezone}` to {located.config_file}"
+        )
     output.say(
         f"{located.root}: lake {report.digest}, {report.seconds:.1f} s. Next: qianmian features, or qianmian train all"
     )

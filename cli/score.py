@@ -387,13 +387,19 @@ def score_table(
         return score_recommend(
             champions,
             as_of=moment,
-            builder=Builder(lake, declared_features(champions.settings)) if other else None,
+            builder=Builder(lake, declared_features(champions.settings), timezone=champions.settings.calendar_timezone)
+            if other
+            else None,
             unavailable=unavailable_items(lake),
             **options,
         )
     # profiles of another date are built for this file only and not published
     other = moment is not None and moment != champions.customers.as_of
-    builder = Builder(Lake(located), declared_features(champions.settings)) if other else None
+    builder = (
+        Builder(Lake(located), declared_features(champions.settings), timezone=champions.settings.calendar_timezone)
+        if other
+        else None
+    )
     scored = (score_churn if what == "churn" else score_predictions)(champions, as_of=moment, builder=builder)
     if not scored.num_rows:
         raise DataError("no customer is known before the cutoff", got=str(moment), hint="use a later --as-of")

@@ -9,7 +9,7 @@ import typer
 
 from cli.console import Output
 from cli.options import AsOfOption, JsonOption, WorkspaceOption
-from cli.times import as_of_or_default, parse_as_of, utc_now
+from cli.times import as_of_or_default, note_missing_timezone, parse_as_of, utc_now
 from qianmian.errors import UsageError
 from qianmian.schema import TAG_CATEGORIES
 from qianmian.workspace import Workspace
@@ -160,7 +160,7 @@ def value_(
     lake = Lake(located)
     moment = parse_as_of(as_of) or as_of_or_default(lake, None) - timedelta(days=horizon_days)
     horizon_end(lake, moment, horizon_days)
-    builder = Builder(lake, declared_features(settings))
+    builder = Builder(lake, declared_features(settings), timezone=settings.calendar_timezone)
     with output.working():
         output.step(f"computing the tags as of {moment:%Y-%m-%d}")
         snapshot = snapshot_at(builder, moment, settings)
@@ -234,8 +234,9 @@ def load_profiles(output: Output, located: Workspace, as_of: str | None) -> Snap
     if as_of is None and current_snapshot_name(located) is not None:
         return load_current(located)
     settings = load_settings(located.config_file)
-    builder = Builder(Lake(located), declared_features(settings))
+    builder = Builder(Lake(located), declared_features(settings), timezone=settings.calendar_timezone)
     moment = as_of_or_default(builder.lake, as_of)
+    note_missing_timezone(output, builder.lake, settings)
     with output.working():
         output.step(f"building profiles as of {moment:%Y-%m-%d %H:%M}")
         return snapshot_at(builder, moment, settings)

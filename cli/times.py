@@ -10,6 +10,10 @@ from qianmian.errors import UsageError
 if TYPE_CHECKING:
     from cli.console import Output
     from features.data.lake import Lake
+    from qianmian.settings import Settings
+
+MISSING_TIMEZONE = "no `timezone` in qianmian.yaml: days and hours are those of UTC"
+TIMEZONE_EXAMPLE = "`timezone: Europe/London` (or `timezone: UTC`)"
 
 
 def parse_as_of(text: str | None) -> datetime | None:
@@ -67,6 +71,12 @@ def note_empty_days(output: Output, lake: Lake, moment: datetime) -> None:
             f"note: the data ends {last:%Y-%m-%d}, so all customers look inactive "
             f"in the {days} days up to {moment:%Y-%m-%d}"
         )
+
+
+def note_missing_timezone(output: Output, lake: Lake, settings: Settings) -> None:
+    """Print a note if the data has times and the settings name no time zone for days and hours."""
+    if settings.timezone is None and lake.has_timestamps:
+        output.step(f"note: {MISSING_TIMEZONE}; set it in {lake.workspace.config_file}, for example {TIMEZONE_EXAMPLE}")
 
 
 def utc_now() -> datetime:

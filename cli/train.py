@@ -8,7 +8,7 @@ import typer
 
 from cli.console import Output
 from cli.options import AsOfOption, JsonOption, WorkspaceOption
-from cli.times import as_of_or_default, note_empty_days, utc_now
+from cli.times import as_of_or_default, note_empty_days, note_missing_timezone, utc_now
 from qianmian.errors import DataError, GateRefused, UsageError
 from qianmian.workspace import Workspace
 
@@ -87,6 +87,7 @@ def train(
     lake = Lake(located)
     moment = as_of_or_default(lake, as_of)
     note_empty_days(output, lake, moment)
+    note_missing_timezone(output, lake, settings)
     with output.working(total=len(JOBS) if job == ALL_JOBS else 1):
         results = run_jobs(
             located,

@@ -6,9 +6,10 @@ from pathlib import Path
 from typing import Annotated, Any, Self
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from qianmian.errors import ConfigError
+from qianmian.timezones import UTC_ZONE, timezone_problem
 
 Fraction = Annotated[float, Field(gt=0, lt=1)]
 
@@ -188,6 +189,19 @@ class Settings(Section):
     identity: IdentitySettings = Field(default_factory=IdentitySettings)
     linking: LinkingSettings = Field(default_factory=LinkingSettings)
     serving: ServingSettings = Field(default_factory=ServingSettings)
+
+    @field_validator("timezone")
+    @classmethod
+    def _one_certain_zone(cls, name: str | None) -> str | None:
+        problem = None if name is None else timezone_problem(name)
+        if problem:
+            raise ValueError(problem)
+        return name
+
+    @property
+    def calendar_timezone(self) -> str:
+        """The time zone of days and hours: `timezone`, or UTC."""
+        return self.timezone or UTC_ZONE
 
 
 def problems_of(error: ValidationError) -> list[str]:

@@ -37,6 +37,7 @@ BUNDLE_KINDS = {  # job → kind of its bundle
 }
 INDEX_FILE = "index.json"
 FORMAT = 1
+PROFILE_JOBS = ("churn", "lifecycle")  # their models read the published profiles
 RESTORE_HINT = "restore the file from a backup, `qianmian models rollback`, or train again"
 
 
@@ -131,7 +132,7 @@ class Champions:
             self.snapshot.resolve("")
             self.snapshot.features  # noqa: B018 - a cached property
             self.snapshot.user_map.row("")
-            for job in ("churn", "lifecycle"):
+            for job in PROFILE_JOBS:
                 if job in self.models:
                     self.encoded(job)
         for job in dict.fromkeys(scene.job for scene in SCENES.values()):
@@ -201,6 +202,7 @@ def load_from_workspace(
         failures["profiles"] = snapshot_errors[0]
     else:
         problems += snapshot_errors
+        _refuse_other_timezones(models, snapshot, failures)
     return _require_models(Champions(models, snapshot, settings, failures, tuple(problems)), str(workspace.root))
 
 
@@ -229,6 +231,8 @@ def load_from_folder(folder: Path) -> Champions:
             snapshot = Snapshot.load(folder / index["snapshot"])
         except ArtifactError as error:
             failures["profiles"] = error
+        else:
+            _refuse_other_timezones(models, snapshot, failures)
     return _require_models(Champions(models, snapshot, index["settings"], failures), str(folder))
 
 
@@ -261,6 +265,21 @@ def export(workspace: Workspace, settings: Settings, folder: Path) -> Path:
             },
         )
     return folder
+
+
+def _refuse_other_timezones(
+    models: dict[str, Champion], snapshot: Snapshot, failures: dict[str, QianmianError]
+) -> None:
+    """Move the models to `failures` that read days or hours of another time zone than that of the profiles."""
+    for job in PROFILE_JOBS:
+        spec = models[job].bundle.spec if job in models else None
+        try:
+            if spec is not None:
+                spec.check_timezone(snapshot.spec.timezone)
+        except ArtifactError as error:
+            logger.warning("champion=other_timezone model=%s reason=%s", models[job].name, error)
+            failures[job] = error
+            del models[job]
 
 
 def _candidate_versions(workspace: Workspace, job: str) -> Iterator[tuple[str, AbstractContextManager[Path]]]:

@@ -136,7 +136,7 @@ def train(
         active_days,
         shuffle_labels,
         tune,
-        _builder=Builder(lake, declared_features(settings)),
+        _builder=Builder(lake, declared_features(settings), timezone=settings.calendar_timezone),
     )
     results = []
     for job in chosen:

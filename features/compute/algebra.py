@@ -71,7 +71,12 @@ COMPARISONS: Mapping[str, Callable[[Any, Any], Any]] = {
     ">": operator.gt,
     ">=": operator.ge,
 }
-TIME_COLUMNS = ("hour", "weekday", "day", "week")  # derived from `ts`, in UTC; never null if `ts` is not
+# derived from `ts`, in the time zone of the workspace; null if `ts` is
+TIME_COLUMNS = ("hour", "weekday", "day", "week")
+CLOCK_COLUMNS = ("hour",)  # of these: null as well if `ts` is only a date
+# A date without a clock time is stored as the moment of its midnight in the zone of its source, which the lake does not
+# keep. This much later it is the same date in UTC, for every zone from UTC-10 to UTC+13:45.
+DATE_SHIFT_SECONDS = 50_340
 SESSION_GAP_SECONDS = 1_800  # a session ends after half an hour without an event
 SESSION_SEPARATOR = "\x1f"  # between the source, the customer's id there and the number in a `session_id`
 WEIGHT_DIGITS = 6  # weights are rounded before comparison, because the order of summation changes floats
@@ -117,7 +122,8 @@ class Feature:
         Aggregate of the rows in the window that pass `where`:
 
         - ``count sum mean min max std`` as usual (``std`` of the sample); ``share``: count of these rows ÷ count of all
-          rows in the window (of the totals of `column`, if given); ``ratio``: sum(`column`) ÷ sum(`over`)
+          rows in the window (of the totals of `column`, if given); of rows with a clock time only, if `where` reads
+          the hour. ``ratio``: sum(`column`) ÷ sum(`over`)
         - ``first``/``last``: `column` in the earliest/latest row where it is not null, text or a number
         - ``recency``/``age``: days since the last/first row; ``gap_mean``/``gap_std``: mean and sample standard
           deviation of the days between successive rows
@@ -161,6 +167,15 @@ class Feature:
     def columns(self) -> frozenset[str]:
         """The columns of the view that the feature reads; for a `quotient`, the names of two features."""
         return frozenset({self.column, self.over, *(condition.column for condition in self.where)} - {""})
+
+    @property
+    def divisor(self) -> tuple[Condition, ...]:
+        """The conditions on the rows by which a `share` divides: rows without a clock time have no hour to share."""
+        return tuple(
+            Condition(column, "known", True)
+            for column in CLOCK_COLUMNS
+            if any(condition.column == column for condition in self.where)
+        )
 
     @property
     def categorical(self) -> bool:

@@ -11,11 +11,12 @@ import pyarrow as pa
 from features.compute.algebra import PROFILE_PREFIX, Feature
 from features.compute.engines import DuckDBEngine, Engine
 from features.compute.spec import FeatureSpec, UserFeatures
-from features.compute.views import DATED_TABLES, Views, is_supported, timestamp
+from features.compute.views import CLOCK_TIME, DATED_TABLES, Views, is_supported, timestamp
 from features.data.lake import Lake, TableState
 from features.data.privacy import personal_data_type
 from qianmian.errors import DataError
 from qianmian.schema import TABLES
+from qianmian.timezones import UTC_ZONE
 
 ID_COLUMNS = ("source", "source_user_id")
 
@@ -35,16 +36,27 @@ class ProfileBuild:
         Names of features left out because the lake has no data for them.
     as_of : datetime
         Cutoff, naive UTC.
+    timezone : str
+        Time zone of days and hours.
     """
 
     table: pa.Table
     features: tuple[Feature, ...]
     unsupported: tuple[str, ...]
     as_of: datetime
+    timezone: str = UTC_ZONE
 
     def matrix(self, spec: FeatureSpec | None = None) -> UserFeatures:
-        """The profiles encoded for a model; `spec` is that of the trained model, if any."""
-        return UserFeatures.from_table(self.table, self.features, self.as_of, spec)
+        """The profiles encoded for a model; `spec` is that of the trained model, if any.
+
+        Raises
+        ------
+        ArtifactError
+            The model was trained on the days and hours of another time zone.
+        """
+        if spec is not None:
+            spec.check_timezone(self.timezone)
+        return UserFeatures.from_table(self.table, self.features, self.as_of, spec, self.timezone)
 
 
 class Builder:
@@ -57,6 +69,9 @@ class Builder:
         Declared features: `features.definitions.pack_features.declared_features` of the settings.
     engine : Engine, optional
         Engine that runs the expressions; default: DuckDB in this process.
+    timezone : str
+        Time zone of days and hours in the default engine (`Settings.calendar_timezone`); an engine that is given has
+        its own.
 
     Raises
     ------
@@ -64,10 +79,12 @@ class Builder:
         The lake has no customers.
     """
 
-    def __init__(self, lake: Lake, features: Sequence[Feature], engine: Engine | None = None) -> None:
+    def __init__(
+        self, lake: Lake, features: Sequence[Feature], engine: Engine | None = None, timezone: str = UTC_ZONE
+    ) -> None:
         self.lake = lake
-        self.states = lake.states()
-        if not self.states.get("customers") or not self.states["customers"].rows:
+        states = lake.states()
+        if not states.get("customers") or not states["customers"].rows:
             lake.state("customers")
             raise DataError(
                 "the lake has no customers",
@@ -75,8 +92,20 @@ class Builder:
                 hint="ingest transactions, events or profiles with a source_user_id",
             )
         self.declared = tuple(features)
-        self.engine: Engine = engine or DuckDBEngine(lake)
+        self.engine: Engine = engine or DuckDBEngine(lake, timezone)
         self.backend, self.rows = self.engine.backend, self.engine.rows
+        self.timezone = self.rows.local_time.timezone
+        self.states = {name: self._with_clock_time(state) for name, state in states.items()}
+
+    def _with_clock_time(self, state: TableState) -> TableState:
+        """The state of a table, with `CLOCK_TIME` among its filled columns if a row has more than a date."""
+        if state.name not in DATED_TABLES or "ts" not in state.filled:
+            return state
+        if "date_only" in state.filled:
+            t = self.backend.table(state.name)
+            if not t.filter(~t.date_only.fill_null(False)).limit(1).count().execute():
+                return state
+        return replace(state, filled=(*state.filled, CLOCK_TIME))
 
     def views(self, as_of: datetime) -> Views:
         """The rows before `as_of`, by view name."""
@@ -100,9 +129,12 @@ class Builder:
                 known = t.semi_join(customers, ["source", "source_user_id"])
             else:
                 known = t.filter(t.ts < cutoff)
-            counts = known.aggregate(
-                [known.count().name("_rows"), *(known[column].count().name(column) for column in state.filled)]
-            )
+            present = {column: known[column].count() for column in state.filled if column != CLOCK_TIME}
+            if CLOCK_TIME in state.filled and "date_only" in state.filled:
+                present[CLOCK_TIME] = known.count(where=~known.date_only.fill_null(False))
+            elif CLOCK_TIME in state.filled:
+                present[CLOCK_TIME] = known.count()
+            counts = known.aggregate(known.count().name("_rows"), **present)
             found = counts.to_pyarrow().to_pylist()[0]
             states[name] = replace(
                 state, rows=found["_rows"], filled=tuple(column for column in state.filled if found[column])
@@ -179,4 +211,4 @@ class Builder:
                 where=f"--as-of {as_of.date()}",
                 hint=f"name a later date; the data ends at {self.lake.typical_end}",
             )
-        return ProfileBuild(table, kept, unsupported, as_of)
+        return ProfileBuild(table, kept, unsupported, as_of, self.timezone)

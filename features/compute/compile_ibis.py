@@ -73,7 +73,8 @@ def _simple_aggregate(t: ir.Table, feature: Feature, views: Views) -> ir.Scalar:
     if name == "std":
         return t[feature.column].std(where=where, how="sample")
     if name == "share":
-        return _divide(_total(t, feature.column, where), _total(t, feature.column, window))
+        whole = all_of(window, row_filter(t, feature.divisor))
+        return _divide(_total(t, feature.column, where), _total(t, feature.column, whole))
     if name == "ratio":
         return _divide(_total(t, feature.column, where), _total(t, feature.over, where))
     if name == "recency":

@@ -13,9 +13,10 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from features.compute.algebra import Feature
+from features.compute.algebra import TIME_COLUMNS, Feature
 from features.id_map import IdMap
-from qianmian.errors import DataError
+from qianmian.errors import ArtifactError, DataError
+from qianmian.timezones import UTC_ZONE
 
 MISSING_CODE = -1
 
@@ -30,6 +31,8 @@ class FeatureSpec:
         Declarations, in column order.
     vocabularies : tuple of tuple of str
         Values of the codes 0, 1, … of each column; empty for a number. Any other value has code −1.
+    timezone : str
+        Time zone of the days and hours that the columns read.
 
     Examples
     --------
@@ -40,6 +43,7 @@ class FeatureSpec:
 
     features: tuple[Feature, ...]
     vocabularies: tuple[tuple[str, ...], ...]
+    timezone: str = UTC_ZONE
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -58,7 +62,8 @@ class FeatureSpec:
             column["where"] = [list(condition.__dict__.values()) for condition in feature.where]
             column |= {"dtype": "category" if feature.categorical else "float32", "vocabulary": list(vocabulary)}
             columns.append(column)
-        return {"columns": columns}
+        # UTC is not named, so that the hash of a spec of earlier versions stays
+        return {"columns": columns, **({"timezone": self.timezone} if self.timezone != UTC_ZONE else {})}
 
     @classmethod
     def of(cls, value: dict[str, Any]) -> FeatureSpec:
@@ -72,12 +77,40 @@ class FeatureSpec:
                 Condition(c, o, tuple(v) if isinstance(v, list) else v) for c, o, v in fields["where"]
             )
             features.append(Feature(**fields))
-        return cls(tuple(features), tuple(tuple(column["vocabulary"]) for column in value["columns"]))
+        vocabularies = tuple(tuple(column["vocabulary"]) for column in value["columns"])
+        return cls(tuple(features), vocabularies, value.get("timezone", UTC_ZONE))
 
     def select(self, names: Sequence[str]) -> FeatureSpec:
         """The spec of the named columns, in the order of `names`."""
         at = [self.names.index(name) for name in names]
-        return FeatureSpec(tuple(self.features[i] for i in at), tuple(self.vocabularies[i] for i in at))
+        return replace(
+            self,
+            features=tuple(self.features[i] for i in at),
+            vocabularies=tuple(self.vocabularies[i] for i in at),
+        )
+
+    def check_timezone(self, timezone: str) -> None:
+        """Check that values of another build mean the same days and hours as the columns of this spec.
+
+        Parameters
+        ----------
+        timezone : str
+            Time zone of the build.
+
+        Raises
+        ------
+        ArtifactError
+            A column reads days or hours, and they are those of another time zone.
+        """
+        read = any(feature.columns & frozenset(TIME_COLUMNS) for feature in self.features)
+        if read and timezone != self.timezone:
+            raise ArtifactError(
+                "the model was trained on the days and hours of another time zone than the profiles have",
+                got=self.timezone,
+                allowed=timezone,
+                hint=f"train the model again, or set `timezone: {self.timezone}` in qianmian.yaml "
+                "and run `qianmian features`",
+            )
 
 
 @dataclass(frozen=True)
@@ -103,19 +136,24 @@ class UserFeatures:
 
     @classmethod
     def from_table(
-        cls, table: pa.Table, features: Sequence[Feature], as_of: datetime, spec: FeatureSpec | None = None
+        cls,
+        table: pa.Table,
+        features: Sequence[Feature],
+        as_of: datetime,
+        spec: FeatureSpec | None = None,
+        timezone: str = UTC_ZONE,
     ) -> UserFeatures:
         """Encode a table of `features.compute.builder.Builder.build`: numbers become float32, text becomes codes.
 
         With `spec`, its columns, order and vocabularies are used, as a trained model expects. A column that the table
-        does not have gets its default.
+        does not have gets its default. `timezone` is that of the table, for the spec that is made without `spec`.
         """
         if spec is None:
             vocabularies = []
             for feature in features:
                 values = table[feature.name].to_pylist() if feature.categorical else []
                 vocabularies.append(tuple(sorted({value for value in values if value})))
-            spec = FeatureSpec(tuple(features), tuple(vocabularies))
+            spec = FeatureSpec(tuple(features), tuple(vocabularies), timezone)
         matrix = np.empty((table.num_rows, len(spec.features)), dtype=np.float32)
         present = set(table.column_names)
         for j, (feature, vocabulary) in enumerate(zip(spec.features, spec.vocabularies, strict=True)):

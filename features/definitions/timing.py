@@ -1,4 +1,4 @@
-"""Timing of orders: gaps between orders, hours, weekdays (UTC)."""
+"""Timing of orders: gaps between orders, hours and weekdays, in the time zone of the workspace."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Visits: referrers, channels, devices, sessions, hours (UTC)."""
+"""Visits: referrers, channels, devices, sessions, and hours in the time zone of the workspace."""
 
 from __future__ import annotations
 

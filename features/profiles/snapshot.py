@@ -83,7 +83,14 @@ class Snapshot:
         return UserFeatures.from_table(self.table, self.spec.features, self.as_of, self.spec)
 
     def encoded(self, spec: FeatureSpec) -> UserFeatures:
-        """The feature matrix with the spec of a trained model."""
+        """The feature matrix with the spec of a trained model.
+
+        Raises
+        ------
+        ArtifactError
+            The model was trained on the days and hours of another time zone.
+        """
+        spec.check_timezone(self.spec.timezone)
         return UserFeatures.from_table(self.table, self.spec.features, self.as_of, spec)
 
     @cached_property
@@ -292,7 +299,7 @@ def ensure_snapshot(workspace: Workspace, as_of: datetime, settings: Settings, w
     with_state : bool
         Also build the online state of the same features (`features.compute.online`) in the subfolder `state`.
     """
-    builder = Builder(Lake(workspace), declared_features(settings))
+    builder = Builder(Lake(workspace), declared_features(settings), timezone=settings.calendar_timezone)
     snapshot = _reusable_snapshot(builder, as_of, settings)
     if snapshot is None:
         snapshot = build_snapshot(builder, as_of, settings)
@@ -314,6 +321,7 @@ def _reusable_snapshot(builder: Builder, as_of: datetime, settings: Settings) ->
     try:
         snapshot = load_current(workspace)
         same = snapshot.as_of == as_of and snapshot.data_digest == builder.lake.digest
+        same = same and snapshot.spec.timezone == builder.timezone
         declared = tags_digest(settings, workspace)
         if same and snapshot.tags_digest == declared and snapshot.spec.features == builder.supported(as_of=as_of)[0]:
             return snapshot

@@ -21,6 +21,18 @@ def test_a_workspace_without_models_is_healthy_with_warnings(qianmian, shop):
     assert "ok" in qianmian("doctor", "--workspace", shop).out
 
 
+def test_days_and_hours_of_no_zone_or_of_an_earlier_one_are_warnings(qianmian, fresh_shop):
+    assert qianmian("features", "--workspace", fresh_shop).code == 0
+    found = by_check(qianmian("doctor", "--workspace", fresh_shop, "--json"))
+    assert found["time zone"]["status"] == "warn"
+    assert "timezone: " in found["time zone"]["hint"]
+    (fresh_shop / "qianmian.yaml").write_text("timezone: Asia/Tokyo\n")
+    found = by_check(qianmian("doctor", "--workspace", fresh_shop, "--json"))
+    assert (found["time zone"]["status"], found["time zone"]["found"]) == ("ok", "Asia/Tokyo")
+    assert "those of UTC, not of Asia/Tokyo" in found["profiles"]["found"]
+    assert "qianmian features" in found["profiles"]["hint"]
+
+
 def test_a_missing_workspace_fails(qianmian, tmp_path):
     done = qianmian("doctor", "--workspace", tmp_path / "nowhere", "--json")
     assert done.code == 2

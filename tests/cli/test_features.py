@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from collections import Counter
 from datetime import datetime
 
 import pyarrow as pa
@@ -62,6 +63,30 @@ def test_an_as_of_long_after_the_data_prints_a_note(qianmian, fresh_shop):
     done = qianmian("features", "--as-of", "2024-06-01", "--workspace", fresh_shop)
     assert done.code == 0
     assert "the data ends 2024-03-30" in done.err
+
+
+def test_a_missing_time_zone_is_said_once_and_changes_the_hours(qianmian, fresh_shop):
+    done = qianmian("features", "--workspace", fresh_shop)
+    assert done.err.count("no `timezone` in qianmian.yaml") == 1
+    assert str(fresh_shop / "qianmian.yaml") in done.err.replace("\n", "")
+    utc = load_current(Workspace(fresh_shop))
+    (fresh_shop / "qianmian.yaml").write_text("timezone: Asia/Tokyo\n")
+    assert "warn" in qianmian("doctor", "--workspace", fresh_shop).out
+    done = qianmian("features", "--workspace", fresh_shop)
+    assert "timezone" not in done.err
+    tokyo = load_current(Workspace(fresh_shop))
+    assert (utc.spec.timezone, tokyo.spec.timezone) == ("UTC", "Asia/Tokyo")
+    assert utc.as_of == tokyo.as_of
+    # the shop of the synthetic data is busiest at 17:00 UTC, which is after midnight in Tokyo
+    busiest = [Counter(snapshot.tags["active_hours"]).most_common(1)[0][0] for snapshot in (utc, tokyo)]
+    assert busiest == ["afternoon", "night"]
+
+
+def test_an_uncertain_time_zone_is_exit_2(qianmian, fresh_shop):
+    (fresh_shop / "qianmian.yaml").write_text("timezone: CST\n")
+    done = qianmian("features", "--workspace", fresh_shop)
+    assert done.code == 2
+    assert "Asia/Shanghai, America/Chicago" in done.err
 
 
 @pytest.mark.parametrize(

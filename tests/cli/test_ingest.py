@@ -31,6 +31,13 @@ def test_row_counts_add_up_and_a_second_ingest_changes_nothing(qianmian, tmp_pat
     assert second.json["digest"] == first.json["digest"]
 
 
+def test_a_source_that_knows_the_zone_of_its_customers_says_the_line(qianmian, tmp_path):
+    arguments = ("ingest", "synthetic", "--customers", 20, "--days", 60, "--workspace", tmp_path)
+    assert "`timezone: UTC`" in qianmian(*arguments).out
+    (tmp_path / "qianmian.yaml").write_text("timezone: UTC\n")
+    assert "timezone" not in qianmian(*arguments).out
+
+
 def test_the_table_and_the_quarantine_file_are_printed(qianmian, tmp_path):
     config = write_source(tmp_path, GOOD + "3,c,fig,yesterday,1,1.0\n")
     done = qianmian("ingest", "files", "--config", config, "--workspace", tmp_path / "workspace")

@@ -5,15 +5,18 @@ from __future__ import annotations
 import math
 import statistics
 from collections import Counter
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, time, timedelta
 from itertools import pairwise
+from zoneinfo import ZoneInfo
 
 from hypothesis import strategies as st
 
 from features.compute.algebra import Condition, Feature
 
-BEGIN = datetime(2024, 1, 1)
+BEGIN = datetime(2024, 2, 20)
 WINDOWS = (None, 7, 28)
+# summer time begins within the histories, by an hour; an offset of half an hour; summer time ends, by half an hour
+ZONES = ("UTC", "America/New_York", "Asia/Kolkata", "Australia/Lord_Howe")
 
 # ---- made-up histories ---------------------------------------------------------------------------------------------------
 
@@ -33,6 +36,7 @@ MOMENTS = st.builds(
     st.sampled_from([0, 0, 0, 1, 43_200]),
 )
 AMOUNTS = st.sampled_from([None, 0.0, 1.0, 2.5, 10.0, 99.5])
+DATE_ONLY = st.sampled_from([None, False, False, True])
 STATUSES = st.sampled_from(["paid", "paid", "paid", "paid", "refunded", "cancelled"])
 
 LINE = st.fixed_dictionaries(
@@ -41,6 +45,7 @@ LINE = st.fixed_dictionaries(
         "source_user_id": st.sampled_from([*USERS, *USERS, None]),
         "order_id": st.sampled_from(["o1", "o2", "o3", "o4"]),
         "ts": TIMES,
+        "date_only": DATE_ONLY,
         "item_id": st.sampled_from([*ITEMS, None]),
         "quantity": st.sampled_from([None, 0.0, 1.0, 3.0]),
         "amount": AMOUNTS,
@@ -57,6 +62,7 @@ EVENT = st.fixed_dictionaries(
         "source_user_id": st.sampled_from([*USERS, "4", None]),
         "event_type": st.sampled_from(["view", "cart", "search"]),
         "ts": TIMES,
+        "date_only": DATE_ONLY,
         "item_id": st.sampled_from([*ITEMS, None]),
         "category": st.sampled_from([None, None, "own/category"]),
         "session_id": st.sampled_from(["x", None, None]),
@@ -159,24 +165,27 @@ def day_of(ts):
     return ts.date()
 
 
-def with_calendar(row):
-    ts = row["ts"]
+def with_calendar(row, zone):
+    local = row["ts"].replace(tzinfo=UTC).astimezone(ZoneInfo(zone)).replace(tzinfo=None)
+    if row.get("date_only") and local.time() != time(0):
+        local = row["ts"] + timedelta(hours=13, minutes=59)
+    day = local.date()
     return {
         **row,
-        "hour": ts.hour,
-        "weekday": ts.weekday(),
-        "day": ts.date(),
-        "week": ts.date() - timedelta(days=ts.weekday()),
+        "hour": None if row.get("date_only") else local.hour,
+        "weekday": day.weekday(),
+        "day": day,
+        "week": day - timedelta(days=day.weekday()),
     }
 
 
-def rows_of(tables, view, key, as_of):
+def rows_of(tables, view, key, as_of, zone):
     """Rows of one customer before `as_of`, as the view says."""
     table = {"orders": "transactions", "lines": "transactions", "refunds": "transactions"}.get(view, view)
     rows = [row for row in tables.get(table, ()) if (row["source"], row["source_user_id"]) == key]
     if view == "profiles":
         return rows
-    rows = [with_calendar(row) for row in rows if row["ts"] < as_of]
+    rows = [with_calendar(row, zone) for row in rows if row["ts"] < as_of]
     for row in rows:
         category = (row.get("category") if table == "events" else None) or CATEGORIES.get(row.get("item_id"))
         row.update(
@@ -190,14 +199,14 @@ def rows_of(tables, view, key, as_of):
         with_sessions(rows)
     if view in ("lines", "orders", "refunds"):
         rows = [row for row in rows if row["status"] == ("refunded" if view == "refunds" else "paid")]
-    return orders_of(rows) if view == "orders" else rows
+    return orders_of(rows, zone) if view == "orders" else rows
 
 
 def with_sessions(rows):
-    """A visit the source gave no id ends after half an hour without an event."""
+    """A visit the source gave no id ends after half an hour without an event; a date is in no such visit."""
     before, number = None, 0
     for row in sorted(rows, key=lambda row: (row["ts"], row["event_id"])):
-        if row["session_id"] is None:
+        if row["session_id"] is None and not row.get("date_only"):
             number += before is None or (row["ts"] - before).total_seconds() > 1_800
             before, row["session_id"] = row["ts"], f"{row['source']}/{number}"
 
@@ -216,7 +225,7 @@ def total(values):
     return sum(present) if present else None
 
 
-def orders_of(lines):
+def orders_of(lines, zone):
     groups = {}
     for line in lines:
         groups.setdefault((line["source"], line["order_id"]), []).append(line)
@@ -229,7 +238,13 @@ def orders_of(lines):
             {
                 "source": key[0],
                 "order_id": key[1],
-                "ts": min(line["ts"] for line in group),
+                **dict(
+                    zip(
+                        ("ts", "date_only"),
+                        min((line["ts"], bool(line.get("date_only"))) for line in group),
+                        strict=True,
+                    )
+                ),
                 "lines": len(group),
                 "units": total(line["quantity"] for line in group),
                 "amount": amount,
@@ -244,7 +259,7 @@ def orders_of(lines):
     orders.sort(key=lambda order: tuple(order[name] for name in ORDER["orders"]))
     for before, after in pairwise(orders):
         after["gap_days"] = (after["ts"] - before["ts"]).total_seconds() / 86_400
-    return [with_calendar(order) for order in orders]
+    return [with_calendar(order, zone) for order in orders]
 
 
 COMPARE = {
@@ -281,11 +296,11 @@ def divided(a, b):
     return None if not b else a / b
 
 
-def reference_value(feature, tables, key, as_of, others):
+def reference_value(feature, tables, key, as_of, others, zone="UTC"):
     """The value of one feature of one customer; None where there is nothing to make it of."""
     if feature.aggregate == "quotient":
         return divided(others[feature.column], others[feature.over])
-    everything = rows_of(tables, feature.view, key, as_of)
+    everything = rows_of(tables, feature.view, key, as_of, zone)
     window = within(everything, feature.window_days, as_of)
     rows = passing(window, feature)
     values = [row[feature.column] for row in rows if row[feature.column] is not None] if feature.column else []
@@ -332,6 +347,8 @@ def reference_value(feature, tables, key, as_of, others):
         case "distinct":
             return len(set(values))
         case "share":
+            if any(condition.column == "hour" for condition in feature.where):
+                window = [row for row in window if row["hour"] is not None]
             return divided(amount_of(rows, feature.column), amount_of(window, feature.column))
         case "ratio":
             return divided(amount_of(rows, feature.column), amount_of(rows, feature.over))

@@ -194,6 +194,29 @@ def test_corrupt_profiles_are_replaced_by_the_previous_ones(workspace, champions
         (workspace.online / "current.json").write_text(json.dumps({"snapshot": before}))
 
 
+def test_a_model_of_another_time_zone_than_the_profiles_is_not_served(workspace, champions, tmp_path):
+    from features.compute.builder import Builder
+    from features.profiles.snapshot import build_snapshot, current_snapshot_name, publish
+
+    before = current_snapshot_name(workspace)
+    settings = Settings(timezone="America/New_York")
+    builder = Builder(Lake(workspace), FEATURES, timezone=settings.calendar_timezone)
+    publish(workspace, build_snapshot(builder, champions.customers.as_of, settings))
+    try:
+        loaded = load_from_workspace(workspace, settings)
+        exported = load_from_folder(export(workspace, settings, tmp_path / "export"))
+    finally:
+        (workspace.online / "current.json").write_text(json.dumps({"snapshot": before}))
+    assert loaded.failures.keys() == {"churn", "lifecycle"}
+    assert exported.models.keys() == loaded.models.keys() == champions.models.keys() - {"churn", "lifecycle"}
+    loaded.warm()
+    with pytest.raises(ArtifactError, match="another time zone") as found:
+        answer(loaded, "/churn", user_ids=["x"])
+    assert "train the model again" in (found.value.hint or "")
+    with pytest.raises(ArtifactError, match="another time zone"):
+        champions.with_snapshot(loaded.customers).encoded("churn")
+
+
 def test_an_endpoint_without_a_model_says_what_to_run(champions):
     without = Champions({"recommend": champions.models["recommend"]}, champions.snapshot, champions.settings)
     with pytest.raises(NotReady) as found:

@@ -117,7 +117,9 @@ class TrainingContext:
     @property
     def builder(self) -> Builder:
         if self._builder is None:
-            self._builder = Builder(Lake(self.workspace), declared_features(self.settings))
+            self._builder = Builder(
+                Lake(self.workspace), declared_features(self.settings), timezone=self.settings.calendar_timezone
+            )
         return self._builder
 
     def build_profiles(self, as_of: datetime) -> ProfileBuild:

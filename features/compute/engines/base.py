@@ -20,7 +20,7 @@ class Engine(Protocol):
     backend : ibis.BaseBackend
         Connection with one table per canonical table, and `customers`.
     rows : PreparedTables
-        Source rows of all views.
+        Source rows of all views, with days and hours in the time zone of the engine (`rows.local_time`).
     """
 
     name: str

@@ -22,10 +22,13 @@ import pyarrow.compute as pc
 
 from features.compute.algebra import Feature
 from features.compute.compile_ibis import compile_profiles
+from features.compute.local_time import LocalTime
 from features.compute.views import VIEW_TABLES, PreparedTables, Views
 from features.data.lake import Lake, literal, quote
+from qianmian.errors import ConfigError
 from qianmian.paths import exact_pattern
 from qianmian.schema import TABLES
+from qianmian.timezones import UTC_ZONE
 from qianmian.workspace import explain_os_errors
 
 BUCKET_ROWS = 2_000_000
@@ -33,13 +36,14 @@ BUCKETED = ("transactions", "events", "touches", "profiles")
 MIN_FEATURES_TO_BUCKET = 20  # up to this number, reading the files directly is faster and needs no more memory
 # columns of a canonical table that features may need without naming them
 REQUIRED_COLUMNS = {
-    "transactions": ("source", "source_user_id", "order_id", "line_no", "ts", "item_id", "status"),
+    "transactions": ("source", "source_user_id", "order_id", "line_no", "ts", "date_only", "item_id", "status"),
     "events": (
         "source",
         "source_user_id",
         "event_id",
         "event_type",
         "ts",
+        "date_only",
         "item_id",
         "content_id",
         "category",
@@ -65,14 +69,30 @@ class DuckDBEngine:
     Parameters
     ----------
     lake : Lake
+    timezone : str
+        Time zone of days and hours: IANA name, or UTC.
+
+    Raises
+    ------
+    ConfigError
+        DuckDB does not know the time zone.
     """
 
     name = "duckdb"
 
-    def __init__(self, lake: Lake) -> None:
+    def __init__(self, lake: Lake, timezone: str = UTC_ZONE) -> None:
         self.lake, self.states = lake, lake.states()
         self.backend: Any = lake.connect()
-        self.rows = PreparedTables(self.backend, self.states)
+        if timezone != UTC_ZONE:
+            self._check_timezone(timezone)
+        self.rows = PreparedTables(self.backend, self.states, LocalTime(timezone))
+
+    def _check_timezone(self, timezone: str) -> None:
+        try:
+            self.connection.execute(f"SELECT timezone({literal(timezone)}, TIMESTAMPTZ '2024-01-01')")
+        except duckdb.Error as error:
+            problem = f"timezone: the installed DuckDB does not know {timezone!r}; update duckdb, or name another city"
+            raise ConfigError([problem], where=str(self.lake.workspace.config_file)) from error
 
     @property
     def connection(self) -> duckdb.DuckDBPyConnection:
@@ -117,7 +137,7 @@ class DuckDBEngine:
         count = self._write_buckets(features, as_of, scratch)
         for bucket in range(count):
             self._open_bucket(features, bucket, scratch)
-            rows = PreparedTables(self.backend, self.states, prefix="bucket_")
+            rows = PreparedTables(self.backend, self.states, self.rows.local_time, prefix="bucket_")
             yield self._run(features, rows, as_of)
             for name in BUCKETED:
                 self.connection.execute(f"DROP TABLE IF EXISTS {rows.cached_table_name(name)}")

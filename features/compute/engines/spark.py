@@ -26,10 +26,12 @@ import pyarrow as pa
 from features.compute.algebra import SORT_KEYS, Feature
 from features.compute.compile_ibis import compile_profiles
 from features.compute.engines.spark_session import LOCAL_MASTER, explain_spark_errors, start_session
+from features.compute.local_time import SparkLocalTime
 from features.compute.views import VIEW_TABLES, PreparedTables, Views
 from features.data.lake import CUSTOMERS, Lake
 from qianmian.errors import ArtifactError, DataError, WorkspaceError
 from qianmian.schema import TABLES, Table
+from qianmian.timezones import UTC_ZONE
 from qianmian.workspace import atomic_path, explain_os_errors
 
 if TYPE_CHECKING:
@@ -51,6 +53,7 @@ REQUIRED_COLUMNS = {
     "transactions": (
         "one_id",
         "status",
+        "date_only",
         *SORT_KEYS["lines"],
         "quantity",
         "amount",
@@ -77,6 +80,8 @@ class SparkEngine:
         Master URL of Spark: `local[*]`, `spark://host:7077`, `yarn`, `k8s://…`.
     options : mapping of str to str, optional
         Spark options that override those set here.
+    timezone : str
+        Time zone of days and hours: IANA name, or UTC.
 
     Raises
     ------
@@ -90,7 +95,13 @@ class SparkEngine:
 
     name = "spark"
 
-    def __init__(self, lake: Lake, master: str = LOCAL_MASTER, options: Mapping[str, str] | None = None) -> None:
+    def __init__(
+        self,
+        lake: Lake,
+        master: str = LOCAL_MASTER,
+        options: Mapping[str, str] | None = None,
+        timezone: str = UTC_ZONE,
+    ) -> None:
         self.lake, self.states, self.master = lake, lake.states(), master
         self._scratch = tempfile.TemporaryDirectory(prefix="qianmian-spark-")
         self._cached_frames: list[DataFrame] = []
@@ -101,7 +112,7 @@ class SparkEngine:
         for table in (*TABLES.values(), CUSTOMERS):
             self._open(table).createOrReplaceTempView(table.name)
         self.backend: Any = ibis.pyspark.connect(self._session)
-        self.rows: PreparedTables = LazyTables(self.backend, self.states)
+        self.rows: PreparedTables = LazyTables(self.backend, self.states, SparkLocalTime(timezone))
 
     def __enter__(self) -> SparkEngine:
         return self

@@ -24,13 +24,13 @@ from features.compute.algebra import (
 from features.compute.builder import Builder
 from features.compute.compile_ibis import all_of, compile_features, row_filter
 from features.compute.online.plan import NULL_TEXT, OnlinePlan
-from features.compute.online.state import MISSING, OLD_SESSIONS, Array, OnlineState, Ragged, microseconds
+from features.compute.online.state import DATE_ONLY, MISSING, OLD_SESSIONS, Array, OnlineState, Ragged, microseconds
 from features.compute.views import Views, first_part, timestamp
 from features.id_map import IdMap
 from qianmian.times import MICROSECONDS_PER_SECOND, SECONDS_PER_DAY
 
 NO_TIMESTAMP = np.iinfo(np.int64).min
-ORDER_COLUMNS = ("ts", "lines", "units", "amount", "discount", "coupon_discount", "store_id", "channel")
+ORDER_COLUMNS = ("ts", DATE_ONLY, "lines", "units", "amount", "discount", "coupon_discount", "store_id", "channel")
 ROW_KEYS = {  # columns that identify a row, besides the sort order of the view
     "orders": ("source", "order_id"),
     "events": ("source", "source_user_id", "session_id", "event_id"),
@@ -100,6 +100,7 @@ def build_state(builder: Builder, as_of: datetime, features: Sequence[Feature] |
         codes.vocabularies(),
         items,
         contents,
+        builder.timezone,
     )
 
 
@@ -178,7 +179,10 @@ def _tail_rows(
 ) -> Ragged:
     t = views[view]
     t = t.filter(t.ts >= timestamp(tail_start))
-    columns = set(ORDER_COLUMNS if view == "orders" else plan.columns(view)) - set(DERIVED_COLUMNS) | {"ts"}
+    named = set(ORDER_COLUMNS if view == "orders" else plan.columns(view))
+    if DATE_ONLY in t.columns and named.intersection(TIME_COLUMNS):
+        named.add(DATE_ONLY)
+    columns = named - set(DERIVED_COLUMNS) | {"ts"}
     keys = {name for name in (*SORT_KEYS[view], *ROW_KEYS.get(view, ())) if name != "ts"}
     rows = t.select("one_id", *sorted(columns | keys)).order_by(["one_id", *SORT_KEYS[view]]).to_pyarrow()
     offsets, kept = _offsets(rows, one_ids)
@@ -194,6 +198,7 @@ def _old_sessions(old: ViewsBeforeTail, tail_start: datetime, one_ids: NDArray[n
     One that its source named can go on at any time; any other one only within the gap after its last row.
     """
     t = old["events"]
+    t = t.filter(t.session_id.notnull())
     t = t.mutate(named=~t.session_id.startswith(t.source + SESSION_SEPARATOR + t.source_user_id + SESSION_SEPARATOR))
     sessions = t.group_by(["one_id", "session_id"]).aggregate(ts=t.ts.max(), named=t.named.any())
     running = sessions.ts >= timestamp(tail_start - timedelta(seconds=SESSION_GAP_SECONDS))

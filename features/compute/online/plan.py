@@ -121,11 +121,15 @@ class OnlinePlan:
     partial_indexes: tuple[tuple[int, ...], ...] = field(default=())
 
     @classmethod
-    def of(cls, features: Sequence[Feature]) -> OnlinePlan:
-        """The plan of declarations that pass `features.compute.algebra.check`."""
+    def of(cls, features: Sequence[Feature], *, share_of_all_rows: bool = False) -> OnlinePlan:
+        """The plan of declarations that pass `features.compute.algebra.check`.
+
+        With `share_of_all_rows`, a share of hours divides by rows without a clock time too, as earlier versions did.
+        """
         at: dict[PartialAggregate, int] = {}
         partial_indexes = tuple(
-            tuple(at.setdefault(partial, len(at)) for partial in _partials_of(feature)) for feature in features
+            tuple(at.setdefault(partial, len(at)) for partial in _partials_of(feature, share_of_all_rows))
+            for feature in features
         )
         return cls(tuple(features), tuple(at), partial_indexes)
 
@@ -177,7 +181,7 @@ class OnlinePlan:
         return tuple(dict.fromkeys(partial.view for partial in self.partials))
 
 
-def _partials_of(feature: Feature) -> list[PartialAggregate]:
+def _partials_of(feature: Feature, share_of_all_rows: bool) -> list[PartialAggregate]:
     aggregate = feature.aggregate
     if aggregate == "quotient" or feature.view == "profiles":
         return []
@@ -186,7 +190,7 @@ def _partials_of(feature: Feature) -> list[PartialAggregate]:
     if aggregate == "count":
         return [partial]
     if aggregate == "share":
-        return [amount, replace(amount, where=())]
+        return [amount, replace(amount, where=() if share_of_all_rows else feature.divisor)]
     if aggregate == "ratio":
         return [amount, replace(amount, column=feature.over)]
     if aggregate in TWO_WINDOW_AGGREGATES:

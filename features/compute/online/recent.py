@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from datetime import datetime
+from functools import cached_property
 from itertools import count
 from typing import Any
 
@@ -16,8 +17,17 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from features.compute.algebra import SESSION_GAP_SECONDS, SESSION_SEPARATOR, SORT_KEYS
-from features.compute.online.state import MISSING, OLD_SESSIONS, Array, CustomerState, OnlineState, microseconds
+from features.compute.algebra import SESSION_GAP_SECONDS, SESSION_SEPARATOR, SORT_KEYS, TIME_COLUMNS
+from features.compute.online.local_time import local_seconds
+from features.compute.online.state import (
+    DATE_ONLY,
+    MISSING,
+    OLD_SESSIONS,
+    Array,
+    CustomerState,
+    OnlineState,
+    microseconds,
+)
 from qianmian.times import MICROSECONDS_PER_SECOND, SECONDS_PER_DAY
 
 FIRST_NEW_SESSION = 2**30  # codes of new sessions are larger than all codes of the state
@@ -28,7 +38,7 @@ NewRows = Mapping[str, Sequence[Mapping[str, Any]]]
 
 
 class ViewRows:
-    """Rows of one view, ordered by time.
+    """Rows of one view, ordered by time, with days and hours of a time zone.
 
     Attributes
     ----------
@@ -36,10 +46,10 @@ class ViewRows:
         Microseconds since 1970.
     """
 
-    def __init__(self, columns: Mapping[str, Array], last_before: int | None = None) -> None:
+    def __init__(self, columns: Mapping[str, Array], timezone: str, last_before: int | None = None) -> None:
         self.ts: NDArray[np.int64] = columns["ts"]
         self._columns = dict(columns)
-        self._last_before = last_before
+        self._timezone, self._last_before = timezone, last_before
 
     def column(self, name: str) -> Array:
         """A column by name, shape (rows,): float64 with NaN for null, or int32 codes for text."""
@@ -48,16 +58,9 @@ class ViewRows:
         return self._columns[name]
 
     def _derived_column(self, name: str) -> Array:
+        if name in TIME_COLUMNS:
+            return self._calendar_column(name)
         seconds = self.ts // MICROSECONDS_PER_SECOND
-        day = seconds // SECONDS_PER_DAY
-        if name == "day":
-            return day.astype(np.float64)
-        if name == "weekday":
-            return ((day + 3) % 7).astype(np.float64)  # 1970-01-01 was a Thursday
-        if name == "week":
-            return (day - (day + 3) % 7).astype(np.float64)
-        if name == "hour":
-            return (seconds % SECONDS_PER_DAY // 3_600).astype(np.float64)
         if name == "gap_days":
             gaps = np.full(len(seconds), np.nan)
             gaps[1:] = np.diff(seconds) / SECONDS_PER_DAY
@@ -67,6 +70,26 @@ class ViewRows:
         if name == "full_amount":
             return np.asarray(self.column("amount") + self.column("discount") + self.column("coupon_discount"))
         raise KeyError(name)
+
+    def _calendar_column(self, name: str) -> Array:
+        day = self._local_seconds // SECONDS_PER_DAY
+        if name == "day":
+            return day.astype(np.float64)
+        if name == "weekday":
+            return ((day + 3) % 7).astype(np.float64)  # 1970-01-01 was a Thursday
+        if name == "week":
+            return (day - (day + 3) % 7).astype(np.float64)
+        hour = (self._local_seconds % SECONDS_PER_DAY // 3_600).astype(np.float64)
+        return hour if self._date_only is None else np.where(self._date_only, np.nan, hour)
+
+    @cached_property
+    def _date_only(self) -> NDArray[np.bool_] | None:
+        found = self._columns.get(DATE_ONLY)  # a state of an earlier version does not have it
+        return None if found is None else np.asarray(found == 1.0)
+
+    @cached_property
+    def _local_seconds(self) -> NDArray[np.int64]:
+        return local_seconds(self.ts // MICROSECONDS_PER_SECOND, self._timezone, self._date_only)
 
 
 def current_rows(customer: CustomerState, now: int, new_rows: NewRows) -> dict[str, ViewRows]:
@@ -88,7 +111,7 @@ def current_rows(customer: CustomerState, now: int, new_rows: NewRows) -> dict[s
         elif rows_by_view.get(view):
             columns = _merge_rows(customer, view, rows_by_view[view])
         last = int(state.last_order[customer.row]) if view == "orders" and customer.row >= 0 else None
-        found[view] = ViewRows(columns, None if last == np.iinfo(np.int64).min else last)
+        found[view] = ViewRows(columns, state.timezone, None if last == np.iinfo(np.int64).min else last)
     return found
 
 
@@ -172,13 +195,16 @@ def _session_codes(customer: CustomerState, new: list[dict[str, Any]], order: li
         moment, row = recent[at - start]
         record = SESSION_SEPARATOR.join((row["source"], row["source_user_id"], ""))
         is_new = at >= len(ts)
+        # an event that is only a date is in no session, unless its source names one
+        if is_new and row.get("session_id") is None and row.get(DATE_ONLY):
+            continue
         if is_new and row.get("session_id") is not None:
             text = row["source"] + SESSION_SEPARATOR + row["session_id"]
             if text not in named:
                 known = _known_session(customer, text)
                 named[text] = next(fresh) if known is None else known
             codes[at] = named[text]
-        elif is_new or row["session_id"].startswith(record):
+        elif is_new or (row["session_id"] or "").startswith(record):
             before = running.get(record)
             if before is not None and moment - before[0] <= SESSION_GAP:
                 codes[at] = before[1]
@@ -270,6 +296,7 @@ def _find(ids: pa.ChunkedArray | None, keys: pa.Table, source: str, order_id: st
 def _new_order(line: Mapping[str, Any]) -> dict[str, Any]:
     return {
         "ts": line["ts"],
+        DATE_ONLY: float(bool(line.get(DATE_ONLY))),
         "lines": 0.0,
         "units": np.nan,
         "amount": np.nan,
@@ -281,7 +308,10 @@ def _new_order(line: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _add_line(order: dict[str, Any], line: Mapping[str, Any]) -> None:
-    order["ts"] = min(order["ts"], line["ts"])
+    # an order has a clock time if its first line has
+    order["ts"], order[DATE_ONLY] = min(
+        (order["ts"], order.get(DATE_ONLY, 0.0)), (line["ts"], float(bool(line.get(DATE_ONLY))))
+    )
     order["lines"] += 1.0
     for name, column in (
         ("units", "quantity"),

@@ -24,9 +24,12 @@ from features.compute.online.plan import OnlinePlan
 from features.compute.spec import FeatureSpec
 from qianmian.errors import ArtifactError
 from qianmian.times import MICROSECONDS_PER_SECOND, SECONDS_PER_DAY
+from qianmian.timezones import UTC_ZONE
 from qianmian.workspace import write_json
 
-FORMAT = 1
+FORMAT = 2
+ALL_ROWS_FORMAT = 1  # of earlier versions: its shares of hours are shares of all rows, and its days are those of UTC
+DATE_ONLY = "date_only"  # column of the rows of a view that reads days or hours
 MISSING = -1  # code of a null text
 OLD_SESSIONS = "old_sessions"  # beside the views: the sessions before the tail that a newer row may belong to
 EPOCH = datetime(1970, 1, 1)
@@ -117,6 +120,8 @@ class OnlineState:
         Column → texts of its codes. `session_id` has codes only.
     items, contents : dict
         item_id → (category, brand), and content_id → topic, to complete new rows.
+    timezone : str
+        Time zone of days and hours.
     """
 
     plan: OnlinePlan
@@ -131,6 +136,7 @@ class OnlineState:
     vocabularies: Mapping[str, pa.Array]
     items: Mapping[str, tuple[str | None, str | None]]
     contents: Mapping[str, str | None]
+    timezone: str = UTC_ZONE
 
     @cached_property
     def _codes(self) -> dict[str, dict[str, int]]:
@@ -214,7 +220,7 @@ class OnlineState:
         pq.write_table(pa.table(columns), folder / "customers.parquet", compression="zstd")
         for column, texts in self.vocabularies.items():
             pq.write_table(pa.table({"text": texts}), folder / f"vocabulary_{column}.parquet", compression="zstd")
-        spec = FeatureSpec(self.plan.features, ((),) * len(self.plan.features))
+        spec = FeatureSpec(self.plan.features, ((),) * len(self.plan.features), self.timezone)
         manifest = {
             "format": FORMAT,
             "as_of": self.as_of.isoformat(),
@@ -236,15 +242,16 @@ class OnlineState:
         """
         try:
             manifest = json.loads((folder / "state.json").read_text(encoding="utf-8"))
-            if manifest["format"] != FORMAT:
+            if manifest["format"] not in (FORMAT, ALL_ROWS_FORMAT):
                 raise ArtifactError(
                     "the online state has an unknown format",
                     where=str(folder),
                     got=manifest["format"],
-                    allowed=FORMAT,
+                    allowed=f"{ALL_ROWS_FORMAT}, {FORMAT}",
                     hint="run `qianmian features` to build it again",
                 )
-            plan = OnlinePlan.of(FeatureSpec.of(manifest["features"]).features)
+            spec = FeatureSpec.of(manifest["features"])
+            plan = OnlinePlan.of(spec.features, share_of_all_rows=manifest["format"] == ALL_ROWS_FORMAT)
             table = pq.read_table(folder / "customers.parquet")
             base: dict[int, dict[str, Array]] = {}
             attributes = {}
@@ -270,6 +277,7 @@ class OnlineState:
                 },
                 {item: (category, brand) for item, (category, brand) in manifest["items"].items()},
                 manifest["contents"],
+                spec.timezone,
             )
         except (OSError, ValueError, KeyError, TypeError, pa.ArrowException) as error:
             raise ArtifactError(

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from features.compute.algebra import TIME_COLUMNS, WEIGHT_DIGITS
+from features.compute.algebra import CLOCK_COLUMNS, TIME_COLUMNS, WEIGHT_DIGITS
 from features.compute.online.plan import PartialAggregate
 from features.compute.online.recent import ViewRows
 from features.compute.online.selection import Selection, factorized
@@ -16,6 +16,7 @@ from features.compute.online.state import MISSING, Array, CustomerState, OnlineS
 from qianmian.times import MICROSECONDS_PER_DAY, MICROSECONDS_PER_SECOND, SECONDS_PER_DAY
 
 Summary = Mapping[str, Any]
+NEVER_NULL = frozenset(TIME_COLUMNS) - frozenset(CLOCK_COLUMNS)
 
 
 class ReadContext:
@@ -112,7 +113,7 @@ def _values(s: Selection, low: int, high: int, partial: PartialAggregate, _a: Re
     distinct, numbers = s.factorized(partial.column)
     numbers = numbers[low:high]
     over = s.column(partial.over)[low:high] if partial.over else None
-    if over is not None or partial.column not in TIME_COLUMNS:
+    if over is not None or partial.column not in NEVER_NULL:
         kept = numbers >= 0 if over is None else (numbers >= 0) & (over == over)
         numbers, over = numbers[kept], None if over is None else over[kept]
     weights = np.bincount(numbers, weights=over, minlength=len(distinct))

@@ -74,6 +74,9 @@ class Source(ABC):
         IANA time zone of timestamps without an offset.
     declares_timezone : bool
         Whether the source names its time zone; otherwise UTC is an assumption.
+    customers_timezone : str or None
+        IANA time zone of the customers' days and hours, if the source knows it: the value for `timezone` in
+        qianmian.yaml.
     scratch : Path or None
         Folder for temporary files of one ingest, set by it and removed after it; it need not exist yet.
     limit : int or None
@@ -87,6 +90,7 @@ class Source(ABC):
     name: str
     timezone: str = "UTC"
     declares_timezone: bool = True
+    customers_timezone: str | None = None
     scratch: Path | None = None
     limit: int | None = None
     watermarks: Mapping[str, Watermark] = MappingProxyType({})

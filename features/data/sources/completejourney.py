@@ -44,6 +44,10 @@ class CompleteJourney(Source):
     """The Complete Journey tables of the installed package; the promotions table is not used."""
 
     name = "completejourney"
+    # The time stamps are moments in UTC: their hours move with American summer time, and the weeks of the data begin at
+    # midnight of the Eastern zone. In it, all 1,107 days of a household with a coupon redemption have an order of the
+    # same household (984 in UTC).
+    customers_timezone = "America/New_York"
 
     def tables(self, connection: duckdb.DuckDBPyConnection) -> Sequence[RawTable]:
         """Return the raw tables; timestamps are read as UTC, so that midnight is the same instant on every machine.
@@ -146,7 +150,7 @@ class CompleteJourney(Source):
                 "coupon_redemptions",
                 {
                     "event_type": "'coupon_redeem'",
-                    "ts": "redemption_date",
+                    "ts": "redemption_date::DATE",  # no clock time
                     "source_user_id": "household_id",
                     "campaign_id": "campaign_id",
                     "properties": "json_object('coupon_upc', coupon_upc::VARCHAR)",

@@ -60,6 +60,7 @@ class Synthetic(Source):
     """
 
     name = "synthetic"
+    customers_timezone = "UTC"
 
     def __init__(
         self, customers: int | None = None, days: int | None = None, seed: int | None = None, pack: Pack | None = None

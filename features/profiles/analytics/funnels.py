@@ -15,6 +15,7 @@ from features.profiles.analytics.rates import Rate, moments, rate_of
 from features.profiles.analytics.steps import (
     BUY,
     STEPS,
+    day_bounds,
     fetch_rows,
     has_events,
     in_window,
@@ -51,7 +52,8 @@ class FunnelStep:
     overall : Rate
         Share of those that reached the first step.
     hours_median, hours_p90 : float or None
-        Hours from the previous step (the latest one that led here) to the first arrival at this step.
+        Hours from the previous step (the latest one that led here) to the first arrival at this step, of those for whom
+        both have a clock time; None if there are none.
     """
 
     step: str
@@ -155,7 +157,9 @@ def funnel(
     """Count how many pass the steps in order.
 
     Each step is an event at or after that of the previous step; events at the same time count as ordered, because their
-    order is unknown. Of all sequences of events, the one that reaches the furthest step counts, from any first step.
+    order is unknown. An event that is only a date may have happened at any time of its local day, before or after the
+    other events of the day. Of all sequences of events, the one that reaches the furthest step counts, from any first
+    step.
 
     Parameters
     ----------
@@ -170,7 +174,8 @@ def funnel(
     within_session : bool
         All steps must be in one session.
     per : {"customer", "session", "item"}
-        Unit that is counted: customers, sessions, or customer-item pairs in which the item itself passes all steps.
+        Unit that is counted: customers, sessions (for events that are only dates: local days of a customer), or
+        customer-item pairs in which the item itself passes all steps.
     tags : pyarrow.Table, optional
         Columns ``one_id`` and ``tag``, from `tag_column`, for the drop-off of each group.
 
@@ -184,7 +189,10 @@ def funnel(
     Notes
     -----
     Each step needs one pass over the rows. The latest start of a sequence that reaches a row is the running maximum of
-    those before it, and the latest start leaves the most time (as in `windowFunnel` of ClickHouse).
+    those before it, and the latest start leaves the most time (as in `windowFunnel` of ClickHouse). A row that is only
+    a date is repeated at the begin and at the end of its day and at each moment of that day at which another step
+    happens: if there is an order of the steps in which it takes part, there is one in which it happens at one of these
+    moments, and none with a later start.
     """
     names = validate_steps(step_names)
     if per not in get_args(Per):
@@ -197,7 +205,8 @@ def funnel(
     keys = [*entity, "session_id"] if within_session and per != "session" else entity
     all_steps = steps(views, "lines" if per == "item" else "orders", "session_id" in keys)
     rows = in_window(all_steps, "ts", views, window_days)
-    rows = rows.filter(rows.step.isin(names), *(rows[key].notnull() for key in keys)).select(*keys, "ts", "step")
+    rows = rows.filter(rows.step.isin(names), *(rows[key].notnull() for key in keys))
+    rows = _at_every_moment(rows.select(*keys, "ts", "step", "day", "date_only"), keys, views)
     with materialized(views, _entities(rows, names, entity, keys, within_days)) as found:
         each = found.group_by("one_id").aggregate(**{f"n{k}": found[f"reached{k}"].sum() for k in range(len(names))})
         times = found.aggregate(
@@ -243,6 +252,15 @@ def validate_steps(wanted: Sequence[str]) -> tuple[str, ...]:
     return names
 
 
+def _at_every_moment(t: ir.Table, keys: list[str], views: Views) -> ir.Table:
+    """The rows, and those that are only dates again at each moment of their day that may matter (see `funnel`)."""
+    timed = t.filter(~t.date_only).select(*keys, "day", "ts").distinct()
+    dates = t.filter(t.date_only).distinct()
+    at_end = dates.mutate(ts=day_bounds(views, dates.day)[1].cast(t.ts.type()))
+    again = dates.drop("ts").inner_join(timed, [*keys, "day"]).select(*t.columns)
+    return t.union(at_end.select(*t.columns), again)
+
+
 def _entities(
     t: ir.Table, names: Sequence[str], entity: list[str], keys: list[str], within_days: float | None
 ) -> ir.Table:
@@ -251,9 +269,9 @@ def _entities(
     # rows with equal times are peers of a range window, so a step may have the time of the previous one
     so_far = ibis.window(group_by=keys, order_by="ts", range=(None, 0))
     t = t.mutate(start0=ibis.ifelse(t.step == names[0], t.ts, never))
-    t = t.mutate(at0=t.start0, before0=never)
+    t = t.mutate(at0=t.start0, timed0=ibis.ifelse(t.date_only, never, t.start0), before0=never)
     for k, name in enumerate(names[1:], 1):
-        t = t.mutate(start=t[f"start{k - 1}"].max().over(so_far), before=t[f"at{k - 1}"].max().over(so_far))
+        t = t.mutate(start=t[f"start{k - 1}"].max().over(so_far), before=t[f"timed{k - 1}"].max().over(so_far))
         reached = (t.step == name) & t.start.notnull()
         if within_days is not None:
             reached &= t.ts <= t.start + ibis.interval(seconds=round(within_days * SECONDS_PER_DAY))
@@ -262,7 +280,8 @@ def _entities(
             **{
                 f"start{k}": ibis.ifelse(reached, t.start, never),
                 f"at{k}": ibis.ifelse(reached, t.ts, never),
-                f"before{k}": ibis.ifelse(reached, t.before, never),
+                f"timed{k}": ibis.ifelse(reached & ~t.date_only, t.ts, never),
+                f"before{k}": ibis.ifelse(reached & ~t.date_only, t.before, never),
             }
         ).drop("start", "before")
     reached_at = {f"reached{k}": t[f"at{k}"].notnull().any().cast("int64") for k in range(len(names))}

@@ -111,6 +111,9 @@ def paths(
 ) -> PathAnalysis:
     """Click paths of the sessions before `as_of`.
 
+    Events that are only dates are in no session. Those of one local day of a customer make a visit, with the purchases
+    of that day that belong to no session; in it they come before the purchases.
+
     Parameters
     ----------
     views : Views
@@ -141,7 +144,7 @@ def paths(
         )
     t = steps(views)
     t = t.filter(t.session_id.notnull()).mutate(state=t.step if state == "event_type" else t[state])
-    visit_steps = t.select("one_id", "session_id", *SORT_COLUMNS, "step", "state")
+    visit_steps = t.select("one_id", "session_id", "ts", *SORT_COLUMNS, "step", "state")
     with (
         materialized(views, visit_steps) as visit_rows,
         materialized(views, _states(visit_rows, views, window_days, keep_repeats)) as rows,

@@ -18,7 +18,7 @@ from features.profiles.analytics.steps import (
     in_window,
     materialized,
     purchase_rows,
-    raise_no_events,
+    raise_no_sessions,
     seconds_between,
 )
 from features.profiles.analytics.tagged import UNTAGGED
@@ -36,7 +36,8 @@ def sessions(views: Views, window_days: int | None = None) -> ir.Table:
         ``duration_seconds``; ``events``, ``views``, ``carts`` (numbers of events); ``purchases`` (the larger of the
         number of orders and of purchase events, because one purchase may be in both); ``entry_step``, ``entry_page``,
         ``entry_referrer``, ``entry_channel`` of the first event; ``exit_step``, ``exit_page`` of the last event;
-        ``bounce`` (one event and no purchase).
+        ``bounce`` (one event and no purchase). Events that are only dates are in no session unless their source names
+        one; the duration of such a session is null, and its `start` is the begin of the day.
     """
     t = event_rows(views)
     t = t.filter(t.session_id.notnull())
@@ -47,6 +48,7 @@ def sessions(views: Views, window_days: int | None = None) -> ir.Table:
         start=t.ts.min(),
         last=t.ts.max(),
         events=t.count(),
+        has_times=~t.date_only.any(),
         views=t.count(where=t.step == "view"),
         carts=t.count(where=t.step == "cart"),
         purchase_events=t.count(where=t.step == BUY),
@@ -64,8 +66,10 @@ def sessions(views: Views, window_days: int | None = None) -> ir.Table:
         **{f"entry_{name}": made.entry[name] for name in VISIT_EVENT_COLUMNS},
         **{f"exit_{name}": made.exit[name] for name in VISIT_EVENT_COLUMNS},
     )
+    seconds = seconds_between(made.end, made.start)
     made = made.mutate(
-        bounce=(made.events == 1) & (made.purchases == 0), duration_seconds=seconds_between(made.end, made.start)
+        bounce=(made.events == 1) & (made.purchases == 0),
+        duration_seconds=ibis.ifelse(made.has_times, seconds, ibis.null("float64")),
     )
     return made.select(
         "one_id",
@@ -135,12 +139,12 @@ def summary(views: Views, window_days: int | None = None, tags: pa.Table | None 
     Raises
     ------
     DataError
-        The window has no events.
+        The window has no events, or all events are only dates.
     """
     with materialized(views, sessions(views, window_days).mutate(all_customers=ibis.literal(""))) as visits:
         base = _summaries(visits, "all_customers", None)
         if not base:
-            raise_no_events(views, window_days)
+            raise_no_sessions(views, window_days)
         if tags is None:
             return base
         tagged = visits.left_join(ibis.memtable(tags), "one_id").drop("one_id_right")

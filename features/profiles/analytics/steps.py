@@ -10,8 +10,9 @@ from typing import Any, Literal, NoReturn
 
 import ibis
 import ibis.expr.types as ir
+from ibis import _
 
-from features.compute.algebra import SESSION_GAP_SECONDS
+from features.compute.algebra import SESSION_GAP_SECONDS, SESSION_SEPARATOR
 from features.compute.views import Views
 from qianmian.errors import DataError
 from qianmian.schema import EVENT_TYPES
@@ -20,11 +21,14 @@ BUY = "buy"
 STEPS = (*(kind for kind in EVENT_TYPES if kind != "purchase"), BUY)
 EVENT, PURCHASE = 0, 1
 # at equal times an event comes before a purchase; the last two columns only break ties
-SORT_COLUMNS = ("ts", "kind", "row_id", "source")
+SORT_COLUMNS = ("placed", "kind", "row_id", "source")
 COLUMNS = (
     "one_id",
     "source",
     "ts",
+    "day",
+    "date_only",
+    "placed",
     "kind",
     "row_id",
     "step",
@@ -34,13 +38,16 @@ COLUMNS = (
     "page",
     "session_id",
 )
+DAY_VISIT = SESSION_SEPARATOR  # before the day, in the `session_id` of a visit of rows that are only dates
 Purchases = Literal["orders", "lines"]
 
 
 def steps(views: Views, purchases: Purchases = "orders", with_visits: bool = True) -> ir.Table:
     """Events and purchases before `views.as_of`, as one table.
 
-    A `purchase` event and a paid order are both the step ``buy``.
+    A `purchase` event and a paid order are both the step ``buy``. A row that is only a date may have happened at any
+    time of its local day, so its `ts` is the begin of that day. In a path it comes as early as it can, a purchase as
+    late as it can (`placed`).
 
     Parameters
     ----------
@@ -49,23 +56,36 @@ def steps(views: Views, purchases: Purchases = "orders", with_visits: bool = Tru
     purchases : {"orders", "lines"}
         One row per order, or one row per line with its item.
     with_visits : bool
-        Assign sessions to purchases, which needs a join; otherwise their `session_id` is null.
+        Assign visits to purchases, which needs a join; otherwise their `session_id` is null.
 
     Returns
     -------
     ibis.expr.types.Table
-        Columns `COLUMNS`; kind is 0 for an event, 1 for a purchase.
+        Columns `COLUMNS`; kind is 0 for an event, 1 for a purchase. `session_id` is the visit: a session, or the local
+        day of an event that is only a date, with the purchases of that day that belong to no session.
     """
-    return event_rows(views).select(*COLUMNS).union(purchase_rows(views, purchases, with_visits).select(*COLUMNS))
+    events = event_rows(views)
+    bought = purchase_rows(views, purchases, with_visits)
+    visit = DAY_VISIT + events.day.cast("string")
+    in_day = ibis.ifelse(events.date_only & events.session_id.isnull(), visit, events.session_id)
+    if with_visits:
+        days = events.filter(events.date_only & events.session_id.isnull())
+        days = days.select("one_id", "day").distinct().mutate(visit=DAY_VISIT + _.day.cast("string"))
+        bought = bought.left_join(days, ["one_id", "day"]).drop("one_id_right", "day_right")
+        bought = bought.mutate(session_id=bought.session_id.coalesce(bought.visit))
+    return events.mutate(session_id=in_day).select(*COLUMNS).union(bought.select(*COLUMNS))
 
 
 def event_rows(views: Views) -> ir.Table:
-    """Events as rows of `steps`, with the additional columns `referrer` and `channel`."""
-    t = views["events"]
+    """Events as rows of `steps`, with the additional columns `referrer` and `channel`; `session_id` is a session."""
+    t = _placed(views, views["events"], as_late=False)
     return t.select(
         "one_id",
         "source",
         "ts",
+        "day",
+        "date_only",
+        "placed",
         "item_id",
         "category",
         "category_top",
@@ -80,18 +100,22 @@ def event_rows(views: Views) -> ir.Table:
 
 
 def purchase_rows(views: Views, purchases: Purchases = "orders", with_visits: bool = True) -> ir.Table:
-    """Paid orders or lines as rows of `steps`.
+    """Paid orders or lines as rows of `steps`; `session_id` is a session.
 
     A purchase belongs to the session of the customer's last event before it, if that event is at most half an hour
-    older (among events at the same time, the one with the largest `session_id`). Otherwise it has no session, as a
-    purchase in a store.
+    older (among events at the same time, the one with the largest `session_id`). One that is only a date belongs to the
+    last session of its local day. Otherwise it has no session, as a purchase in a store.
     """
     t = views[purchases]
     text, lines = ibis.null("string"), purchases == "lines"
-    t = t.filter(t.ts.notnull()).select(
+    t = _placed(views, t.filter(t.ts.notnull()), as_late=True)
+    t = t.select(
         "one_id",
         "source",
         "ts",
+        "day",
+        "date_only",
+        "placed",
         kind=ibis.literal(PURCHASE, "int8"),
         row_id=t.order_id + "\x1f" + t.line_no.cast("string") if lines else t.order_id,
         step=ibis.literal(BUY),
@@ -103,10 +127,29 @@ def purchase_rows(views: Views, purchases: Purchases = "orders", with_visits: bo
     if not with_visits:
         return t.mutate(session_id=text)
     events = views["events"]
-    seen = events.group_by("one_id", seen=events.ts).aggregate(visit=events.session_id.max())
+    events = events.filter(events.session_id.notnull()).mutate(date_only=events.date_only.fill_null(False))
+    seen = events.filter(~events.date_only).group_by("one_id", seen=_.ts).aggregate(visit=_.session_id.max())
     t = t.asof_join(seen, on=t.ts >= seen.seen, predicates="one_id")
-    in_session = t.ts <= t.seen + ibis.interval(seconds=SESSION_GAP_SECONDS)
-    return t.mutate(session_id=ibis.ifelse(in_session, t.visit, None)).drop("one_id_right", "seen", "visit")
+    in_session = ~t.date_only & (t.ts <= t.seen + ibis.interval(seconds=SESSION_GAP_SECONDS))
+    t = t.mutate(session_id=ibis.ifelse(in_session, t.visit, None)).drop("one_id_right", "seen", "visit")
+    moment = ibis.struct({"ts": events.ts, "session_id": events.session_id})
+    last = events.group_by(["one_id", "day"]).aggregate(visit=events.session_id.argmax(moment))
+    t = t.left_join(last, ["one_id", "day"]).drop("one_id_right", "day_right")
+    return t.mutate(session_id=ibis.ifelse(t.date_only, t.visit, t.session_id)).drop("visit")
+
+
+def _placed(views: Views, t: ir.Table, as_late: bool) -> ir.Table:
+    """Rows with `ts` and `placed` of `steps`; `date_only` is never null."""
+    t = t.mutate(date_only=t.date_only.fill_null(False))
+    begin, end = day_bounds(views, t.day)
+    ts = ibis.ifelse(t.date_only, begin, t.ts)
+    return t.mutate(ts=ts, placed=ibis.ifelse(t.date_only, end, t.ts) if as_late else ts)
+
+
+def day_bounds(views: Views, day: ir.DateValue) -> tuple[ir.TimestampValue, ir.TimestampValue]:
+    """First and last moment of days in the time zone of the workspace, in UTC."""
+    begin, clock = day.cast("timestamp"), views.rows.local_time
+    return clock.utc(begin), clock.utc(begin + ibis.interval(days=1)) - ibis.interval(microseconds=1)
 
 
 def in_window(t: ir.Table, column: str, views: Views, window_days: int | None) -> ir.Table:
@@ -136,6 +179,25 @@ def raise_no_events(views: Views, window_days: int | None = None) -> NoReturn:
         hint="map `events` in sources.yaml (docs/data.md) and ingest, "
         "or choose another --as-of or a longer --window-days",
     )
+
+
+def raise_no_sessions(views: Views, window_days: int | None = None) -> NoReturn:
+    """Raise the error for a window without sessions.
+
+    Raises
+    ------
+    DataError
+        Always: there is no event in the window, or none has a clock time.
+    """
+    events = views["events"]
+    if has_events(views, window_days) and not events.filter(events.session_id.notnull()).limit(1).count().execute():
+        raise DataError(
+            "the events are dates without a clock time, so they make no sessions",
+            where=f"events before {views.as_of}",
+            hint="map a time with hours and minutes to `ts` of events, or a `session_id`; "
+            "`analytics funnel` and `analytics paths` read dates too",
+        )
+    raise_no_events(views, window_days)
 
 
 def has_events(views: Views, window_days: int | None = None) -> bool:

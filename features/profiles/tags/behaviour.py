@@ -15,11 +15,14 @@ WEEKDAYS = ("monday", "tuesday", "wednesday", "thursday", "friday", "saturday", 
 ABANDONED_DAYS = 14.0  # an older cart does not count as abandoned
 
 
-def busiest_day_part(share: str, rows: str) -> Callable[[Columns, TagContext], NDArray[Any]]:
-    """The part of the day with the largest share; unknown without rows."""
-    return lambda c, _: np.where(
-        c[rows] > 0, np.asarray(DAY_PARTS)[np.argmax([c[share.format(part)] for part in DAY_PARTS], axis=0)], ""
-    )
+def busiest_day_part(share: str) -> Callable[[Columns, TagContext], NDArray[Any]]:
+    """The part of the day with the largest share; unknown without rows that have a clock time."""
+
+    def rule(columns: Columns, _: TagContext) -> NDArray[Any]:
+        shares = np.array([columns[share.format(part)] for part in DAY_PARTS])
+        return np.where(shares.max(axis=0) > 0, np.asarray(DAY_PARTS)[np.argmax(shares, axis=0)], "")
+
+    return rule
 
 
 def weekday(columns: Columns, _: TagContext) -> NDArray[Any]:
@@ -57,8 +60,8 @@ def message_response(columns: Columns, _: TagContext) -> NDArray[Any]:
 
 # fmt: off
 TAGS = (
-    Tag("active_hours", "behaviour", "part of the day with most orders (UTC)", (*(f"{part}_order_share" for part in DAY_PARTS), "orders_total"), busiest_day_part("{}_order_share", "orders_total"), values=DAY_PARTS),
-    Tag("browsing_hours", "behaviour", "part of the day with most events of the last 91 days (UTC)", (*(f"{part}_event_share_91d" for part in DAY_PARTS), "events_91d"), busiest_day_part("{}_event_share_91d", "events_91d"), values=DAY_PARTS),
+    Tag("active_hours", "behaviour", "part of the day with most orders, in the time zone of the workspace", tuple(f"{part}_order_share" for part in DAY_PARTS), busiest_day_part("{}_order_share"), values=DAY_PARTS),
+    Tag("browsing_hours", "behaviour", "part of the day with most events of the last 91 days, in the time zone of the workspace", tuple(f"{part}_event_share_91d" for part in DAY_PARTS), busiest_day_part("{}_event_share_91d"), values=DAY_PARTS),
     Tag("favourite_weekday", "behaviour", "weekday with most orders", ("top_weekday",), weekday, values=WEEKDAYS),
     Tag("weekend_shopper", "behaviour", "at least half of the orders fall on a weekend", ("weekend_order_share", "orders_total"), lambda c, _: yes_no(c["weekend_order_share"] >= 0.5, c["orders_total"] > 0)),
     Tag("preferred_channel", "behaviour", "most used order channel", ("top_channel",), lambda c, _: c["top_channel"]),

@@ -33,6 +33,7 @@ from tests.features.plain import (
     TOUCH,
     USERS,
     WINDOWS,
+    ZONES,
     catalogue,
     histories,
     known,
@@ -63,9 +64,9 @@ def test_the_pool_has_every_aggregate_and_window():
 
 
 @QUICK
-@given(tables=histories(), as_of=MOMENTS, features=SOME)
-def test_features_are_what_they_say(lake_of, tables, as_of, features):
-    check_all(lake_of, tables, as_of, features)
+@given(tables=histories(), as_of=MOMENTS, features=SOME, zone=st.sampled_from(ZONES))
+def test_features_are_what_they_say(lake_of, tables, as_of, features, zone):
+    check_all(lake_of, tables, as_of, features, zone)
 
 
 @pytest.mark.parametrize("part", range(4))
@@ -85,6 +86,7 @@ def test_every_feature_of_the_pool_on_one_long_history(lake_of, part):
                 "source_user_id": pick([*USERS, None]),
                 "order_id": f"o{rng.integers(40)}",
                 "ts": moment(),
+                "date_only": pick([None, False, False, True]),
                 "item_id": pick([*ITEMS, None]),
                 "quantity": pick([None, 0.0, 1.0, 3.0]),
                 "amount": pick([None, 0.0, 1.0, 99.5]),
@@ -104,6 +106,7 @@ def test_every_feature_of_the_pool_on_one_long_history(lake_of, part):
             "event_id": f"e{n}",
             "event_type": pick(["view", "cart", "search"]),
             "ts": moment(),
+            "date_only": pick([None, False, False, True]),
             "item_id": pick([*ITEMS, None]),
             "category": pick([None, "own/category"]),
             "session_id": pick(["x", None]),
@@ -135,11 +138,11 @@ def test_every_feature_of_the_pool_on_one_long_history(lake_of, part):
         for n in range(60)
     ]
     tables = {"transactions": lines, "events": events, "profiles": profiles, "touches": touches, **catalogue()}
-    check_all(lake_of, tables, BEGIN + timedelta(days=42), FEATURE_POOL[part::4])
+    check_all(lake_of, tables, BEGIN + timedelta(days=42), FEATURE_POOL[part::4], ZONES[part])
 
 
-def check_all(lake_of, tables, as_of, features):
-    builder = Builder(lake_of(tables), FEATURES)
+def check_all(lake_of, tables, as_of, features, zone):
+    builder = Builder(lake_of(tables), FEATURES, timezone=zone)
     features = with_quotient(features)
     built = builder.build(as_of, features)
     assert built.features == tuple(features)
@@ -150,7 +153,7 @@ def check_all(lake_of, tables, as_of, features):
     for row in rows:
         key = (row["user_source"], row["user_id"])
         for feature in features:
-            expected = reference_value(feature, tables, key, as_of, row)
+            expected = reference_value(feature, tables, key, as_of, row, zone)
             expected = feature.default if expected is None else expected
             if feature.categorical:
                 assert row[feature.name] == expected, (feature, key)

@@ -17,7 +17,7 @@ from features.compute.online import OnlinePlan, OnlineState, values
 from features.compute.online.build import build_state
 from features.definitions import FEATURES
 from qianmian.errors import ArtifactError
-from tests.features.plain import BEGIN, FEATURE_POOL, histories
+from tests.features.plain import BEGIN, FEATURE_POOL, ZONES, histories
 
 QUICK = settings(
     deadline=None, max_examples=15, suppress_health_check=[HealthCheck.too_slow, HealthCheck.function_scoped_fixture]
@@ -48,9 +48,9 @@ def same(online, built, features, key):
             assert online[feature.name] == pytest.approx(built[feature.name], rel=1e-6, abs=1e-6), (feature, key)
 
 
-def check(lake, tables, stored_at, now, features):
+def check(lake, tables, stored_at, now, features, zone="UTC"):
     """A state stored at one moment, asked at another, with the rows between them and (to no effect) later ones."""
-    builder = Builder(lake, FEATURES)
+    builder = Builder(lake, FEATURES, timezone=zone)
     state = build_state(builder, stored_at, features)
     assert state.plan.features == tuple(features)
     people = {
@@ -87,10 +87,11 @@ def check(lake, tables, stored_at, now, features):
     after=st.integers(0, 30),
     second=st.sampled_from([0, 1, 43_200]),
     features=SOME,
+    zone=st.sampled_from(ZONES),
 )
-def test_the_online_value_is_what_a_build_would_give(lake_of, tables, split, after, second, features):
+def test_the_online_value_is_what_a_build_would_give(lake_of, tables, split, after, second, features, zone):
     stored_at, tables = BEGIN + timedelta(days=split), short_orders(tables)
-    check(lake_of(tables), tables, stored_at, stored_at + timedelta(days=after, seconds=second), features)
+    check(lake_of(tables), tables, stored_at, stored_at + timedelta(days=after, seconds=second), features, zone)
 
 
 def shop(seed, days=50, n=400):
@@ -110,6 +111,7 @@ def shop(seed, days=50, n=400):
             "order_id": f"o{rng.integers(60)}",
             "line_no": number,
             "ts": moment(),
+            "date_only": pick([None, False, False, True]),
             "item_id": pick(["i1", "i2", "i3", "i9", None]),
             "quantity": pick([None, 0.0, 1.0, 3.0]),
             "amount": pick([None, 0.0, 1.0, 99.5]),
@@ -128,6 +130,7 @@ def shop(seed, days=50, n=400):
             "event_id": f"e{number}",
             "event_type": pick(["view", "cart", "search"]),
             "ts": moment(),
+            "date_only": pick([None, False, False, True]),
             "item_id": pick(["i1", "i2", None]),
             "category": pick([None, "own/category"]),
             "session_id": pick(["x", None, None]),
@@ -171,12 +174,12 @@ def shop(seed, days=50, n=400):
     )
 
 
-@pytest.mark.parametrize("split", [3, 20, 33, 49])
-def test_every_aggregate_and_window_at_several_splits(lake_of, split):
+@pytest.mark.parametrize(("split", "zone"), zip([3, 20, 33, 49], ZONES, strict=True))
+def test_every_aggregate_and_window_at_several_splits(lake_of, split, zone):
     tables = shop(split)
     stored_at = BEGIN + timedelta(days=split)
     quotient = Feature("q", "", "quotient", SHORT[0].name, over=SHORT[5].name, default=-2.0, description="d")
-    check(lake_of(tables), tables, stored_at, stored_at + timedelta(days=5, seconds=7), (*SHORT, quotient))
+    check(lake_of(tables), tables, stored_at, stored_at + timedelta(days=5, seconds=7), (*SHORT, quotient), zone)
 
 
 def test_every_shipped_feature(lake_of):
@@ -185,7 +188,7 @@ def test_every_shipped_feature(lake_of):
     builder = Builder(lake_of(tables), FEATURES)
     features = builder.supported(None, stored_at)[0]
     assert len(features) > len(FEATURES) * 0.9
-    check(builder.lake, tables, stored_at, stored_at + timedelta(days=9), features)
+    check(builder.lake, tables, stored_at, stored_at + timedelta(days=9), features, "Australia/Lord_Howe")
 
 
 def test_late_rows_count_as_if_they_had_been_there(lake_of):

@@ -10,6 +10,7 @@ import duckdb
 import pyarrow.parquet as pq
 import pytest
 from hypothesis import Phase, given, settings
+from hypothesis import strategies as st
 
 from features.compute.algebra import Condition, Feature
 from features.compute.builder import Builder
@@ -25,7 +26,7 @@ from qianmian.errors import DataError, UsageError
 from qianmian.settings import Settings
 from qianmian.workspace import Workspace
 from tests.features.compute.test_builder import QUICK, with_quotient
-from tests.features.plain import BEGIN, FEATURE_POOL, MOMENTS, catalogue, histories
+from tests.features.plain import BEGIN, FEATURE_POOL, MOMENTS, ZONES, catalogue, histories
 from tests.features.same import assert_tables_equal
 
 pytest.importorskip("pyspark")
@@ -53,10 +54,10 @@ def running():
     session.stop()
 
 
-def both(lake, as_of, features):
+def both(lake, as_of, features, zone="UTC"):
     """What DuckDB and Spark give."""
-    one = Builder(lake, FEATURES).build(as_of, features)
-    with SparkEngine(lake) as spark:
+    one = Builder(lake, FEATURES, timezone=zone).build(as_of, features)
+    with SparkEngine(lake, timezone=zone) as spark:
         other = Builder(lake, FEATURES, spark).build(as_of, features)
     assert one.unsupported == other.unsupported
     assert one.features == other.features
@@ -138,9 +139,39 @@ def test_a_cluster_and_spark_s_own_settings_keep_their_memory(monkeypatch):
 
 @pytest.mark.slow
 @settings(QUICK, max_examples=3, phases=[Phase.generate], derandomize=True)
-@given(tables=histories(), as_of=MOMENTS)
-def test_every_feature_of_the_pool_is_duckdb_s(lake_of, tables, as_of):
-    assert_tables_equal(*both(lake_of(tables), as_of, with_quotient(FEATURE_POOL)))
+@given(tables=histories(), as_of=MOMENTS, zone=st.sampled_from(ZONES))
+def test_every_feature_of_the_pool_is_duckdb_s(lake_of, tables, as_of, zone):
+    assert_tables_equal(*both(lake_of(tables), as_of, with_quotient(FEATURE_POOL), zone))
+
+
+@pytest.mark.parametrize("zone", ["America/New_York", "Australia/Lord_Howe"])
+def test_the_calendar_is_duckdb_s(lake_of, zone):
+    """Hours through changes of the clock, and dates that sources of other zones wrote."""
+    moments = [datetime(2023, 12, 30) + timedelta(minutes=7_001 * number) for number in range(60)]
+    moments += [
+        datetime(2024, 3, 10, 7),
+        datetime(2024, 11, 3, 5, 30),
+        datetime(2024, 4, 6, 15),
+        datetime(2024, 4, 6, 15, 30),
+    ]
+    rows = [
+        {
+            "source": "s",
+            "source_user_id": "u",
+            "event_id": f"e{n}",
+            "event_type": "view",
+            "ts": ts,
+            "date_only": n % 4 == 0,
+        }
+        for n, ts in enumerate(moments)
+    ]
+    lake = lake_of({"events": rows})
+    names = ("event_id", "day", "hour", "weekday", "week")
+    here = Builder(lake, FEATURES, timezone=zone).views(datetime(2026, 1, 1))["events"].select(*names)
+    with SparkEngine(lake, timezone=zone) as spark:
+        there = Builder(lake, FEATURES, spark).views(datetime(2026, 1, 1))["events"].select(*names)
+        found = there.order_by("event_id").to_pyarrow().to_pylist()
+    assert found == here.order_by("event_id").to_pyarrow().to_pylist()
 
 
 @pytest.mark.slow

@@ -64,6 +64,14 @@ def test_the_whole_year(tmp_path: Path) -> None:
         None,
     )
     assert con.execute("SELECT count(*) FROM profiles WHERE home_ownership IS NULL").fetchone() == (233,)
+    # in the zone of the stores every day with a coupon redemption has an order of the same household
+    redeemed = "SELECT DISTINCT source_user_id, ts::DATE AS day FROM events"
+    for zone, days in ((CompleteJourney.customers_timezone, 1_107), ("UTC", 984)):
+        local = f"timezone('{zone}', timezone('UTC', ts))::DATE"
+        bought = f"SELECT DISTINCT source_user_id, {local} AS day FROM transactions"
+        assert con.execute(
+            f"SELECT count(*) FROM ({redeemed}) SEMI JOIN ({bought}) USING (source_user_id, day)"
+        ).fetchone() == (days,)
 
 
 @pytest.mark.slow
