@@ -191,7 +191,7 @@ def show_report(output: Output, report: IngestReport) -> None:
         if table.quarantine_file:
             output.say(f"  {name}: the rejected rows are in {table.quarantine_file}")
         for flag, count in table.flags.items():
-            output.say(f"  {name}: {count:,} kept and flagged: {flag.replace('_', ' ')}")
+            output.say(f"  {name}: {count:,} flagged: {flag.replace('_', ' ')}")
     for warning in report.warnings:
         output.say(f"warning: {warning.table}: {warning.message}. Fix: {warning.fix}")
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 
 from features.data.lake import quote
 from qianmian.schema import Table
@@ -34,3 +34,9 @@ def content_columns(table: Table, columns: Iterable[str]) -> list[str]:
     """The columns that tell two versions of a row apart: all but its date and those that ingest derives."""
     no_content = {column.name for column in table.columns if column.derived or column.dates_row}
     return [name for name in columns if name not in no_content]
+
+
+def told_columns(table: Table, columns: Iterable[str], mapped: Collection[str]) -> list[str]:
+    """The columns by which rows of a fact are compared: a column that the source does not map says nothing."""
+    told = {*mapped, *table.key, *(column.name for column in table.columns if column.allowed)}
+    return [name for name in content_columns(table, columns) if name in told]

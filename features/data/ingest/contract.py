@@ -10,6 +10,7 @@ from typing import Literal
 import duckdb
 
 from features.data.ingest.columns import content_columns
+from features.data.ingest.own_items import ITEM_COLUMNS, prefixed
 from features.data.ingest.row_times import (
     RowTimes,
     row_times,
@@ -58,8 +59,9 @@ class StagedTable:
     table : Table
         Canonical table.
     raw, typed : str
-        Names of the temp tables: the raw rows, and the cast rows with `_row`, `_reason`, `_signed` and `columns`. The
-        order of the rows of `typed` is undefined.
+        Names of the temp tables: the raw rows, and the cast rows with `columns` and `_row`, `_reason`, `_signed` (the
+        sign made it a refund), `_negative` (quantity or amount was negative) and `_file` (hash of the file, 0 if there
+        is one file only). The order of the rows of `typed` is undefined.
     columns : mapping of str to str
         Column name → SQL type, canonical columns first, then attributes.
     expressions : mapping of str to str
@@ -149,7 +151,9 @@ def stage(
     # The rowid of a temp table that one statement filled is the row order.
     picked = ", ".join(f"({expression}) AS {quote(name)}" for name, expression in raw_table.columns.items())
     fault = _first_matching_case([(condition, reason) for condition, reason in raw_table.error_conditions])
-    loose = f"SELECT rowid AS _row, {fault} AS _fault, {picked} FROM {raw}"
+    several = raw_table.file_column and len(raw_table.files) > 1
+    file = f"hash({quote(raw_table.file_column)})" if raw_table.file_column and several else "0::UTINYINT"
+    loose = f"SELECT rowid AS _row, {file} AS _file, {fault} AS _fault, {picked} FROM {raw}"
     types = {row[0]: str(row[1]) for row in connection.execute(f"DESCRIBE {loose}").fetchall()}
     casts, columns = _plan_casts(table, raw_table.columns, types, timezone, where)
     values = ", ".join(
@@ -162,13 +166,15 @@ def stage(
         for name, column_cast in casts.items()
         if column_cast.failed
     )
-    cast_rows = f"SELECT _row, _fault, {values}{failed} FROM ({loose})"
+    cast_rows = f"SELECT _row, _file, _fault, {values}{failed} FROM ({loose})"
     reason = _rejection_reason(table, casts, columns, personal, raw_table.hashed, now)
     checked = f"SELECT *, {reason} AS _reason FROM ({cast_rows})"
     secret = _personal_columns(table, casts, types)
-    query = _canonical_query(
-        table, columns, casts, checked, source, {name: _hashed(name, personal, raw_table.hashed) for name in secret}
-    )
+    changed = {name: _hashed(name, personal, raw_table.hashed) for name in secret}
+    changed |= {
+        name: prefixed(name, f"c.{quote(name)}", raw_table.item_prefix) for name in casts if name in ITEM_COLUMNS
+    }
+    query = _canonical_query(table, columns, casts, checked, source, changed)
     with session_timezone(connection, timezone):
         connection.execute(f"CREATE OR REPLACE TEMP TABLE {typed} AS {query}")
         times = row_times(connection, raw_table, raw, typed, table, casts, timezone)
@@ -365,11 +371,11 @@ def _canonical_query(
     casts: Mapping[str, ColumnCast],
     checked: str,
     source: str,
-    hashes: Mapping[str, str],
+    changed: Mapping[str, str],
 ) -> str:
     """SQL of the canonical rows, with the values a source may omit: source, defaults, signs, line numbers, event ids.
 
-    `hashes` maps the columns with personal data to the SQL of their hashes.
+    `changed` maps the columns with personal data and the item ids to the SQL of what is stored.
     """
     final = {name: f"c.{quote(name)}" for name in columns}  # qualified, so that no new value reads another new value
     if "source" in final and "source" not in casts:
@@ -379,10 +385,10 @@ def _canonical_query(
             default = DEFAULTS.get((table.name, column.name))
             normalised = f"lower(trim({final[column.name]}))"
             final[column.name] = f"coalesce({normalised}, {literal(default)})" if default else normalised
-    final.update(hashes)
+    final.update(changed)
     if table.name == "identities":
         final["id_type"] = "lower(trim(c.id_type))"
-    signed = "false"
+    signed = negative = "false"
     if table.name == "transactions":
         negative = f"coalesce({final['quantity']}, 0) < 0 OR coalesce({final['amount']}, 0) < 0"
         signed = f"{final['status']} = 'paid' AND ({negative})"
@@ -392,17 +398,18 @@ def _canonical_query(
         if "line_no" not in casts:
             final["line_no"] = f"row_number() OVER (PARTITION BY {final['source']}, c.order_id ORDER BY c._row)"
     chosen = ", ".join(f"{expression} AS {quote(name)}" for name, expression in final.items())
-    query = f"SELECT _row, _reason, {signed} AS _signed, {chosen} FROM ({checked}) AS c"
+    about = "_row, _file, _reason, _signed, _negative"
+    query = f"SELECT _row, _file, _reason, {signed} AS _signed, {negative} AS _negative, {chosen} FROM ({checked}) AS c"
     if table.name == "events" and "event_id" not in casts:
         told = [name for name in content_columns(table, columns) if name != "event_id"]
         parts = ", ".join(f"'{name}=' || {quote(name)}::VARCHAR" for name in told)
         digest = f"SELECT *, left(md5(concat_ws(chr(31), {parts})), 20) AS _content FROM ({query})"
-        nth = "row_number() OVER (PARTITION BY _content ORDER BY _row)"
+        nth = "row_number() OVER (PARTITION BY _content, _file ORDER BY _row)"
         named = ", ".join(
             f"_content || CASE WHEN {nth} > 1 THEN '-' || {nth} ELSE '' END AS event_id"
             if name == "event_id"
             else quote(name)
             for name in columns
         )
-        query = f"SELECT _row, _reason, _signed, {named} FROM ({digest})"
+        query = f"SELECT {about}, {named} FROM ({digest})"
     return query

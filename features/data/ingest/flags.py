@@ -4,15 +4,20 @@ from __future__ import annotations
 
 from features.data.ingest.contract import StagedTable
 from features.data.ingest.merge import MergedTable
+from features.data.ingest.status_changes import TURNED
 from features.data.lake import quote
 from qianmian.schema import TABLES
 
 
 def refunds_without_sale(merged: MergedTable) -> str:
-    """SQL that counts kept refunds whose customer and item have no paid line, neither in the lake nor in this input."""
+    """SQL that counts kept refunds whose customer and item have no paid line, neither in the lake nor in this input.
+
+    A sale that was marked as refunded is no such refund.
+    """
+    turned = f"AND r._row NOT IN (SELECT _row FROM {TURNED}) " if merged.status_changed else ""
     return (
         f"SELECT count(*) FROM ({merged.new}) AS r "
-        "WHERE r.status = 'refunded' AND r.source_user_id IS NOT NULL AND NOT EXISTS ("
+        f"WHERE r.status = 'refunded' {turned}AND r.source_user_id IS NOT NULL AND NOT EXISTS ("
         f"SELECT 1 FROM ({merged.query}) AS s WHERE s.status = 'paid' AND s.source = r.source "
         "AND s.source_user_id = r.source_user_id AND r.item_id IS NOT DISTINCT FROM s.item_id)"
     )

@@ -11,7 +11,7 @@ import duckdb
 from features.data.ingest.columns import cast_columns, common_columns
 from features.data.ingest.contract import StagedTable
 from features.data.ingest.merge_dimensions import merge_dimension
-from features.data.ingest.merge_facts import merge_fact
+from features.data.ingest.merge_facts import MergedFacts, changed_rows, merge_fact
 from features.data.lake import quote
 
 # In a dimension the newer row replaces the older one with the same key; a fact is never overwritten.
@@ -37,6 +37,10 @@ class MergedTable:
         Kept rows that replace an older row with the same key.
     changed : bool
         Whether `query` differs from the lake: also if a dimension only learns that a known row still holds.
+    status_changed : int
+        Order lines whose status changed.
+    further_lines : int
+        Lines that were added to an order after the first file, or ingest, that holds it.
     """
 
     query: str
@@ -48,6 +52,8 @@ class MergedTable:
     conflicts: int
     updated: int
     changed: bool
+    status_changed: int = 0
+    further_lines: int = 0
 
 
 def merge(
@@ -69,10 +75,12 @@ def merge(
     columns = common_columns(staged.columns, lake_columns)
     good = f"SELECT _row, {cast_columns(columns, staged.columns)} FROM {staged.typed} WHERE _reason IS NULL"
     known = f"SELECT {cast_columns(columns, lake_columns)} FROM lake_{table.name}"
+    facts = MergedFacts()
     if table.name in DIMENSIONS:
         updated = merge_dimension(connection, table, columns, staged, good, known, verdicts, now)
     else:
-        updated = merge_fact(connection, table, columns, staged, good, known, verdicts)
+        facts = merge_fact(connection, table, columns, staged, good, known, verdicts)
+        updated = facts.status.updated
     counts = {
         str(verdict): int(count)
         for verdict, count in connection.execute(f"SELECT verdict, count(*) FROM {verdicts} GROUP BY 1").fetchall()
@@ -89,6 +97,8 @@ def merge(
         old = f"SELECT {names} FROM ({known}) AS l WHERE NOT EXISTS (SELECT 1 FROM ({written}) AS n WHERE {keys})"
         changed = bool((connection.execute(f"SELECT count(*) FROM ({written})").fetchone() or (0,))[0])
     else:
+        if facts.status.changed:
+            good, known = changed_rows(columns, good, known)
         new = f"SELECT * FROM ({good})" + (f" WHERE _row NOT IN (SELECT _row FROM {verdicts})" if counts else "")
         old, written = f"SELECT {names} FROM ({known})", new
         changed = total > sum(counts.values())
@@ -103,4 +113,6 @@ def merge(
         conflicts=counts.get("conflict", 0),
         updated=updated,
         changed=changed,
+        status_changed=facts.status.changed,
+        further_lines=facts.further,
     )

@@ -8,7 +8,7 @@ import tempfile
 import time
 import uuid
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
 
@@ -16,10 +16,12 @@ import duckdb
 
 from features.data.identity import GraphResolver
 from features.data.identity.resolve import commit
+from features.data.ingest.catalogue import CatalogueChange, compare_catalogue
 from features.data.ingest.checks import CheckInput, IngestWarning, run_checks
 from features.data.ingest.contract import StagedTable, stage
 from features.data.ingest.flags import flag_queries
 from features.data.ingest.merge import MergedTable, merge
+from features.data.ingest.own_items import with_own_items
 from features.data.ingest.profile_history import history_query
 from features.data.ingest.rejected import quarantine, rejected_rows, translate_duckdb_errors
 from features.data.ingest.report import IngestReport, TableReport, mapped_examples
@@ -44,11 +46,17 @@ class _Outcome:
     staged: StagedTable
     merged: MergedTable
     report: TableReport
-    max_rejected: float
+    raw: RawTable
+    catalogue: CatalogueChange = field(default_factory=CatalogueChange)
 
     @property
     def mostly_rejected(self) -> bool:
-        return self.report.quarantined > self.max_rejected * self.report.read
+        return self.report.quarantined > self.raw.max_rejected * self.report.read
+
+    @property
+    def changes(self) -> bool:
+        """Whether the table of the lake changes."""
+        return bool(self.merged.changed or self.catalogue.vanished or self.catalogue.back)
 
 
 def ingest(
@@ -107,11 +115,11 @@ def ingest(
         personal.set_key_variables(connection)
         outcomes = [
             _ingest_table(connection, source, raw, personal, now, report_progress, None, workspace)
-            for raw in source.tables(connection)
+            for raw in with_own_items(connection, source.name, source.tables(connection))
         ]
         _refuse_rejected_tables(outcomes)
         warnings = run_checks(_check_input(connection, source, settings, outcomes))
-        queries = {found.staged.table.name: found.merged.query for found in outcomes if found.merged.changed}
+        queries = {found.staged.table.name: found.merged.query for found in outcomes if found.changes}
         for found in outcomes:
             is_profiles = found.staged.table.name == "profiles"
             history = history_query(connection, lake, found.staged, now) if is_profiles else None
@@ -181,7 +189,12 @@ def preview(
         source.watermarks = {name: Watermark.of(mark) for name, mark in lake.watermarks().get(source.name, {}).items()}
         personal = PersonalDataHasher.for_preview(workspace, settings)
         personal.set_key_variables(connection)
-        for raw in source.tables(connection):
+        try:
+            raw_tables = with_own_items(connection, source.name, source.tables(connection))
+        except DataError as error:
+            raw_tables = []
+            errors.append(str(error))
+        for raw in raw_tables:
             try:
                 found = _ingest_table(connection, source, raw, personal, now, report_progress, rows, None)
                 outcomes.append(found)
@@ -222,7 +235,9 @@ def _check_input(
 ) -> CheckInput:
     staged = {found.staged.table.name: found.staged for found in outcomes}
     merged = {found.staged.table.name: found.merged for found in outcomes}
-    return CheckInput(connection, source, settings, staged, merged)
+    raw = {found.raw.table: found.raw for found in outcomes}
+    catalogue = next((found.catalogue for found in outcomes if found.raw.table == "items"), CatalogueChange())
+    return CheckInput(connection, source, settings, staged, merged, raw, catalogue)
 
 
 def _ingest_table(
@@ -240,6 +255,9 @@ def _ingest_table(
     staged = stage(connection, raw, source.name, source.timezone, personal, now, limit)
     described = connection.execute(f"DESCRIBE lake_{raw.table}").fetchall()
     merged = merge(connection, staged, {row[0]: str(row[1]) for row in described}, now)
+    catalogue = CatalogueChange()
+    if raw.table == "items" and not (limit and staged.read >= limit):  # a sample says nothing about what is missing
+        merged, catalogue = compare_catalogue(connection, raw, source.name, staged, merged)
     rejected = rejected_rows(connection, raw, staged, merged, personal)
     reasons = {
         str(reason): int(count)
@@ -252,7 +270,13 @@ def _ingest_table(
     flags = (
         {name: _count(connection, query) for name, query in flag_queries(staged, merged).items()} if merged.kept else {}
     )
-    flags["superseded"] = merged.superseded
+    flags |= {
+        "superseded": merged.superseded,
+        "status_changed": merged.status_changed,
+        "further_lines": merged.further_lines,
+        "vanished": catalogue.vanished,
+        "back": catalogue.back,
+    }
     unreadable = _count(connection, f"SELECT count(*) FROM {rejected} WHERE position IS NULL")
     report = TableReport(
         read=staged.read + unreadable,
@@ -268,7 +292,7 @@ def _ingest_table(
         f"{raw.table}: read {report.read:,} = kept {report.kept:,} + duplicates {report.duplicates:,} "
         f"+ quarantined {report.quarantined:,}"
     )
-    return _Outcome(staged, merged, report, raw.max_rejected)
+    return _Outcome(staged, merged, report, raw, catalogue)
 
 
 def _refuse_rejected_tables(outcomes: list[_Outcome]) -> None:

@@ -69,6 +69,14 @@ class RawTable:
         their expressions read. A cell without a value in any other column says that there is no value.
     warnings : tuple of InputWarning
         What is odd in the input.
+    shared : bool or None
+        `items`: whether the source shares the item ids of other sources. False: its goods are its own.
+    complete : bool or None
+        `items`: whether the rows are the full catalogue, so that items that it lacks are no longer offered.
+    max_vanished : float
+        `items`: ingest fails if a complete catalogue lacks a larger share of the items of this source.
+    item_prefix : str
+        What ingest puts before the item ids, so that they do not meet those of another source.
     """
 
     table: str
@@ -84,6 +92,10 @@ class RawTable:
     absent: Mapping[str, frozenset[str]] = field(default_factory=dict)
     warnings: tuple[InputWarning, ...] = ()
     naive_conditions: Mapping[str, str] = field(default_factory=dict)
+    shared: bool | None = None
+    complete: bool | None = None
+    max_vanished: float = 0.5
+    item_prefix: str = ""
 
 
 class Source(ABC):

@@ -9,6 +9,9 @@ from __future__ import annotations
 from features.data.ingest.checks.base import Check, CheckInput, IngestWarning
 from features.data.ingest.checks.dominating import customer_with_many_rows, item_in_most_orders
 from features.data.ingest.checks.input_files import odd_input
+from features.data.ingest.checks.items import items_of_another_source, vanished_items
+from features.data.ingest.checks.order_lines import further_lines, renumbered_lines
+from features.data.ingest.checks.order_numbers import order_numbers
 from features.data.ingest.checks.spelling import ids_spelled_differently, ids_without_description
 from features.data.ingest.checks.time_zone import missing_time_zone
 from features.data.ingest.checks.times import (
@@ -30,6 +33,11 @@ CHECKS: Registry[Check] = Registry(
         "changed_clocks": changed_clocks,
         "dates_without_clock_times": dates_without_clock_times,
         "times_of_1970": times_of_1970,
+        "further_lines": further_lines,
+        "renumbered_lines": renumbered_lines,
+        "order_numbers": order_numbers,
+        "items_of_another_source": items_of_another_source,
+        "vanished_items": vanished_items,
         "ids_spelled_differently": ids_spelled_differently,
         "ids_without_description": ids_without_description,
         "customer_with_many_rows": customer_with_many_rows,

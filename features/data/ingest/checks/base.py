@@ -8,9 +8,10 @@ from typing import Any
 
 import duckdb
 
+from features.data.ingest.catalogue import CatalogueChange
 from features.data.ingest.contract import StagedTable
 from features.data.ingest.merge import MergedTable
-from features.data.sources.base import Source
+from features.data.sources.base import RawTable, Source
 from qianmian.settings import Settings
 
 
@@ -59,6 +60,10 @@ class CheckInput:
         Table name → cast and checked rows of this ingest, those that are rejected included.
     merged : mapping of str to MergedTable
         Table name → `new`, the rows that are kept, and `query`, the complete table after this ingest.
+    raw : mapping of str to RawTable
+        Table name → how the source declares the table.
+    catalogue : CatalogueChange
+        The items of the source, compared with those of the lake.
     prepared : set of str
         Names of the temporary tables that several checks share.
     """
@@ -68,6 +73,8 @@ class CheckInput:
     settings: Settings
     staged: Mapping[str, StagedTable]
     merged: Mapping[str, MergedTable]
+    raw: Mapping[str, RawTable] = field(default_factory=dict)
+    catalogue: CatalogueChange = field(default_factory=CatalogueChange)
     prepared: set[str] = field(default_factory=set)
 
     def new(self, table: str) -> str | None:

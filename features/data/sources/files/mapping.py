@@ -78,6 +78,9 @@ class TableEntry:
             self.settings.hashed,
             self.settings.max_rejected,
             naive_conditions=self.naive_conditions,
+            shared=self.settings.shared,
+            complete=False if self.settings.watermark else self.settings.complete,  # only new rows are read
+            max_vanished=self.settings.max_vanished,
             fixed=fixed_attributes(self.settings.fixed),
             absent={self.shown.get(file, file): names for file, names in self.absent.items()},
             warnings=(*self.warnings, *found.warnings),

@@ -47,6 +47,13 @@ class TableSettings(Section):
     )
     fixed: list[str] | Literal["all"] = Field([], description="profiles: attributes that never change, or all")
     max_rejected: Share = Field(0.5, description="ingest fails if a larger share of the rows is rejected")
+    shared: bool | None = Field(
+        None, description="items: true if several sources share one catalogue, false if the goods are this source's own"
+    )
+    complete: bool | None = Field(
+        None, description="items: true if the files are the full catalogue; items that it lacks are no longer offered"
+    )
+    max_vanished: Share = Field(0.5, description="items: ingest fails if a complete catalogue lacks a larger share")
 
     @field_validator("encoding")
     @classmethod

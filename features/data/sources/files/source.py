@@ -133,6 +133,11 @@ class FileSource(Source):
             return problems
         problems += _name_problems(table, settings.columns, where)
         problems += [f"{where}.{problem}" for problem in fixed_problems(settings.fixed, table, settings.columns)]
+        if table.name != "items":
+            only = [key for key in ("shared", "complete", "max_vanished") if key in settings.model_fields_set]
+            problems += [f"{where}.{key}: only tables.items has this key" for key in only]
+        if settings.complete and settings.watermark:
+            problems.append(f"{where}.complete: with `watermark` only new rows are read; remove one of the two keys")
         if settings.url is not None:
             found, problem = DatabaseInput.open(settings, table.name)
             if found is None:
