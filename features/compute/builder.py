@@ -13,7 +13,7 @@ from features.compute.engines import DuckDBEngine, Engine
 from features.compute.spec import FeatureSpec, UserFeatures
 from features.compute.views import DATED_TABLES, Views, is_supported, timestamp
 from features.data.lake import Lake, TableState
-from features.data.privacy import personal_data_type
+from features.data.personal_names import personal_data_type
 from qianmian.errors import DataError
 from qianmian.schema import TABLES
 

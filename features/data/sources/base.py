@@ -9,6 +9,34 @@ from pathlib import Path
 
 import duckdb
 
+from features.data.sources.currencies import CurrencyRule
+
+
+@dataclass(frozen=True)
+class ValueRules:
+    """How the values of one raw table are read, beyond what their columns say.
+
+    Attributes
+    ----------
+    decimal : str or None
+        Decimal separator of numbers in text, ``.`` or ``,``. None: the values of each column tell it.
+    number_columns : tuple of str
+        Text columns of the relation that expressions cast to numbers.
+    edited_columns : mapping of str to tuple of str
+        Canonical column → text columns of the relation whose characters its expression replaces.
+    currency : CurrencyRule or None
+        Currency of the amounts.
+    private, readable : tuple of str
+        Attributes that are stored as hashes, or as they are, whatever their names and values look like.
+    """
+
+    decimal: str | None = None
+    number_columns: tuple[str, ...] = ()
+    edited_columns: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    currency: CurrencyRule | None = None
+    private: tuple[str, ...] = ()
+    readable: tuple[str, ...] = ()
+
 
 @dataclass(frozen=True)
 class RawTable:
@@ -35,6 +63,8 @@ class RawTable:
         Whether the source already hashed the personal identifiers; they are then stored unchanged.
     max_rejected : float
         Ingest fails if a larger share of the rows is rejected.
+    values : ValueRules
+        How its values are read.
     """
 
     table: str
@@ -46,6 +76,7 @@ class RawTable:
     rejects: str | None = None
     hashed: bool = False
     max_rejected: float = 0.5
+    values: ValueRules = field(default_factory=ValueRules)
 
 
 class Source(ABC):

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from features.data.lake import SQL_TYPES, literal
+from features.data.sources.numbers import number
 from qianmian.schema import DType, Table
 
 _WHOLE = {
@@ -45,11 +46,14 @@ class ColumnCast:
         SQL condition of a row that has a raw value; if `value` is null there, the cast failed. None: it cannot fail.
     unsupported_reason : str or None
         Why no value of this SQL type can be cast to the dtype.
+    failed_reason : str or None
+        Reason to reject a row whose cast failed. None: "… is not a number", by the dtype.
     """
 
     value: str
     failed: str | None
     unsupported_reason: str | None = None
+    failed_reason: str | None = None
 
 
 def missing_columns(table: Table, mapped: Mapping[str, str]) -> list[str]:
@@ -70,10 +74,10 @@ def attribute_dtype(sql_type: str) -> DType:
     return dtypes.get(family, "string")
 
 
-def cast(dtype: DType, sql_type: str, raw: str, timezone: str) -> ColumnCast:
+def cast(dtype: DType, sql_type: str, raw: str, timezone: str, decimal: str = ".") -> ColumnCast:
     """Cast the expression `raw` of SQL type `sql_type` to `dtype`.
 
-    Timestamps without an offset are read in `timezone`; results are UTC.
+    Timestamps without an offset are read in `timezone`; results are UTC. `decimal` is the decimal separator of text.
 
     Examples
     --------
@@ -89,7 +93,10 @@ def cast(dtype: DType, sql_type: str, raw: str, timezone: str) -> ColumnCast:
     elif family == "text" and sql_type != "VARCHAR":
         raw = f"{raw}::VARCHAR"
     text = f"nullif(trim({raw}), '')" if family == "text" else raw
-    builder = {"string": _string, "float64": _float, "int64": _int, "bool": _bool, "json": _json}.get(dtype)
+    if dtype in ("float64", "int64"):
+        as_number = number(text, literal(decimal)) if family == "text" else f"TRY_CAST({raw} AS DOUBLE)"
+        return (_float if dtype == "float64" else _int)(family, text, raw, as_number)
+    builder = {"string": _string, "bool": _bool, "json": _json}.get(dtype)
     if builder is not None:
         return builder(family, text, raw)
     return _time(dtype, family, text, raw, timezone)
@@ -106,25 +113,24 @@ def _string(family: str, text: str, raw: str) -> ColumnCast:
     return ColumnCast(f"{raw}::VARCHAR", None)
 
 
-def _float(family: str, text: str, raw: str) -> ColumnCast:
+def _float(family: str, text: str, raw: str, as_number: str) -> ColumnCast:
     if family in ("whole", "bool"):
         return ColumnCast(f"{raw}::DOUBLE", None)
     if family not in ("text", "real"):
         return ColumnCast("NULL::DOUBLE", f"{raw} IS NOT NULL", "values of this type cannot be cast to a number")
-    number = f"TRY_CAST({text} AS DOUBLE)"
-    return ColumnCast(f"CASE WHEN isfinite({number}) THEN {number} END", f"{text} IS NOT NULL")
+    return ColumnCast(f"CASE WHEN isfinite({as_number}) THEN {as_number} END", f"{text} IS NOT NULL")
 
 
-def _int(family: str, text: str, raw: str) -> ColumnCast:
+def _int(family: str, text: str, raw: str, as_number: str) -> ColumnCast:
     if family in ("whole", "bool"):
         return ColumnCast(f"TRY_CAST({raw} AS BIGINT)", f"{raw} IS NOT NULL")
     if family not in ("text", "real"):
         reason = "values of this type cannot be cast to a whole number"
         return ColumnCast("NULL::BIGINT", f"{raw} IS NOT NULL", reason)
-    number = f"TRY_CAST({text} AS DOUBLE)"
     # DuckDB rounds '1.5' to 2, but a fractional line number is an error
+    exact = f"CASE WHEN abs({as_number}) < 9007199254740992 THEN {as_number}::BIGINT ELSE TRY_CAST({text} AS BIGINT) END"
     return ColumnCast(
-        f"CASE WHEN isfinite({number}) AND {number} = floor({number}) THEN TRY_CAST({text} AS BIGINT) END",
+        f"CASE WHEN isfinite({as_number}) AND {as_number} = floor({as_number}) THEN {exact} END",
         f"{text} IS NOT NULL",
     )
 

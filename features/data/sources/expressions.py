@@ -14,6 +14,8 @@ from typing import Any
 import duckdb
 
 from features.data.lake import quote
+from features.data.sources.cells import value_text
+from features.data.sources.numbers import number_cell
 from qianmian.errors import did_you_mean
 
 # A text column that is used as a number (`Quantity * UnitPrice` over a CSV) is cast to a number; the same for times.
@@ -28,6 +30,8 @@ _FORBIDDEN_NODES = {
 }
 # DuckDB declares these consistent, but they do not depend on the row
 _FORBIDDEN_FUNCTIONS = {"getvariable", "current_setting", "getenv"}
+# functions that remove or change separators, so that their result may be 100 times the number in the file
+_EDITING_FUNCTIONS = {"replace", "regexp_replace", "translate"}
 
 
 @dataclass(frozen=True)
@@ -42,11 +46,17 @@ class Expression:
         SQL type of the value.
     error_conditions : tuple of (str, str)
         (SQL condition, reason) of rows whose value cannot be computed.
+    number_columns : tuple of str
+        Text columns that are cast to numbers.
+    edited_columns : tuple of str
+        Text columns whose characters the expression replaces.
     """
 
     value: str
     sql_type: str
     error_conditions: tuple[tuple[str, str], ...] = ()
+    number_columns: tuple[str, ...] = ()
+    edited_columns: tuple[str, ...] = ()
 
 
 class ExpressionChecker:
@@ -100,7 +110,7 @@ class ExpressionChecker:
             except duckdb.Error as error:
                 failure = failure or error
                 continue
-            return self._expression(text, sql, sql_type, text_casts)
+            return self._expression(text, sql, sql_type, text_casts, _edited_columns(tree, used))
         raise ValueError(self._explain(tree, failure))
 
     def _parse(self, text: str) -> dict[str, Any]:
@@ -171,10 +181,12 @@ class ExpressionChecker:
         ).fetchall()
         return str(described[0][1])
 
-    def _expression(self, text: str, sql: str, sql_type: str, text_casts: Mapping[str, str]) -> Expression:
+    def _expression(
+        self, text: str, sql: str, sql_type: str, text_casts: Mapping[str, str], edited: tuple[str, ...]
+    ) -> Expression:
         error_conditions = [
             (
-                f"nullif(trim({quote(name)}), '') IS NOT NULL AND {_try_cast(name, kind)} IS NULL",
+                f"{value_text(quote(name))} IS NOT NULL AND {_try_cast(name, kind)} IS NULL",
                 f"{name} is not {_CAST_NOUNS[kind]} (in {text})",
             )
             for name, kind in text_casts.items()
@@ -182,7 +194,8 @@ class ExpressionChecker:
         # TRY turns an error into null; with a struct around the value, an error differs from a null value
         attempt = f"TRY(struct_pack(v := {sql}))"
         error_conditions.append((f"{attempt} IS NULL", f"{text} cannot be computed"))
-        return Expression(f"struct_extract({attempt}, 'v')", sql_type, tuple(error_conditions))
+        numbers = tuple(name for name, kind in text_casts.items() if kind == "DOUBLE")
+        return Expression(f"struct_extract({attempt}, 'v')", sql_type, tuple(error_conditions), numbers, edited)
 
     def _explain(self, tree: dict[str, Any], failure: duckdb.Error | None) -> str:
         lower = {name.lower() for name in self.columns}
@@ -196,7 +209,9 @@ class ExpressionChecker:
 
 
 def _try_cast(name: str, sql_type: str) -> str:
-    return f"TRY_CAST(nullif(trim({quote(name)}), '') AS {sql_type})"
+    if sql_type == "DOUBLE":
+        return number_cell(name)
+    return f"TRY_CAST({value_text(quote(name))} AS {sql_type})"
 
 
 def _text_cast_candidates(names: list[str]) -> Iterator[dict[str, str]]:
@@ -215,6 +230,12 @@ def _nodes(tree: Any) -> Iterator[dict[str, Any]]:
     elif isinstance(tree, list):
         for value in tree:
             yield from _nodes(value)
+
+
+def _edited_columns(tree: Any, columns: list[str]) -> tuple[str, ...]:
+    """Those of `columns` that are arguments of an editing function."""
+    calls = [node for node in _nodes(tree) if str(node.get("function_name", "")).lower() in _EDITING_FUNCTIONS]
+    return tuple(sorted({name for call in calls for name in _column_names(call) if name in columns}))
 
 
 def _column_names(tree: Any) -> list[str]:

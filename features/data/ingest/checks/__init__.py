@@ -7,13 +7,28 @@ the commit; it returns warnings, or raises `DataError` where the rows must not e
 from __future__ import annotations
 
 from features.data.ingest.checks.base import Check, CheckInput, IngestWarning
+from features.data.ingest.checks.identifiers import phones_without_country, strong_values_of_many
 from features.data.ingest.checks.time_zone import missing_time_zone
+from features.data.ingest.checks.values import (
+    decimal_comma,
+    null_words,
+    placeholder_ids,
+    several_currencies,
+    wrapped_ids,
+)
 from qianmian.registry import Registry
 
 CHECKS: Registry[Check] = Registry(
     "check",
     {
         "missing_time_zone": missing_time_zone,
+        "placeholder_ids": placeholder_ids,
+        "wrapped_ids": wrapped_ids,
+        "null_words": null_words,
+        "decimal_comma": decimal_comma,
+        "several_currencies": several_currencies,
+        "strong_values_of_many": strong_values_of_many,
+        "phones_without_country": phones_without_country,
     },
 )
 

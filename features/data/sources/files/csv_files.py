@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import IO, cast
 
 from features.data.lake import literal
-from features.data.privacy import EMAIL_PATTERN, PHONE_PATTERN
+from features.data.personal_values import EMAIL_PATTERN, PHONE_PATTERN
 from features.data.sources.files.input_files import InputFiles, name_clash
 from features.data.sources.files.settings import TableSettings
 

@@ -2,22 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, cast
 
 import duckdb
 from pydantic import ValidationError
 
-from features.data.sources.base import RawTable, Source
+from features.data.sources.base import RawTable, Source, ValueRules
 from features.data.sources.casting import DTYPE_NOUNS, attribute_dtype, missing_columns
 from features.data.sources.casting import cast as cast_sql
-from features.data.sources.expressions import ExpressionChecker
+from features.data.sources.currencies import CurrencyRule, code_of
+from features.data.sources.expressions import Expression, ExpressionChecker
 from features.data.sources.files.csv_files import read_csv_files
 from features.data.sources.files.input_files import InputFiles
 from features.data.sources.files.parquet_files import is_parquet, read_parquet_files
 from features.data.sources.files.paths import expand_paths
-from features.data.sources.files.settings import FilesSettings, TableSettings
+from features.data.sources.files.settings import CurrencySettings, FilesSettings, TableSettings
 from qianmian.errors import ConfigError, DataError, did_you_mean
 from qianmian.packs import Pack
 from qianmian.schema import TABLES, Table
@@ -114,6 +115,8 @@ class FileSource(Source):
         problems: list[str] = []
         columns: dict[str, str] = {}
         error_conditions: dict[tuple[str, str], None] = {}
+        expressions: dict[str, Expression] = {}
+        currency = None
         checker = ExpressionChecker(input_files.columns)
         try:
             for name, given in settings.columns.items():
@@ -131,10 +134,13 @@ class FileSource(Source):
                         f"{where}.columns.{name}: {text!r} is {expression.sql_type}, "
                         f"not {DTYPE_NOUNS[dtype]}: {unsupported_reason}"
                     )
+                expressions[name] = expression
                 columns[name] = expression.value
                 if self.pack is not None and (table.name, name) == ("events", "event_type"):
                     columns[name] = self.pack.event_type(expression.value)
                 error_conditions.update(dict.fromkeys(expression.error_conditions))
+            currency, faults = _currency_rule(settings.currency, checker, where)
+            problems += faults
         finally:
             checker.close()
         self._tables.append(
@@ -148,9 +154,42 @@ class FileSource(Source):
                 input_files.rejects,
                 settings.hashed,
                 settings.max_rejected,
+                _value_rules(table, settings, expressions, currency),
             )
         )
         return problems
+
+
+def _value_rules(
+    table: Table, settings: TableSettings, expressions: Mapping[str, Expression], currency: CurrencyRule | None
+) -> ValueRules:
+    """How the values of a table are read: the keys of its entry, and the columns that its expressions cast or edit."""
+    numbers = {name for expression in expressions.values() for name in expression.number_columns}
+    edited = {}
+    for name, expression in expressions.items():
+        column = table.column(name)
+        if column is not None and column.dtype in ("float64", "int64") and expression.edited_columns:
+            edited[name] = expression.edited_columns
+    return ValueRules(
+        settings.decimal, tuple(sorted(numbers)), edited, currency, tuple(settings.private), tuple(settings.readable)
+    )
+
+
+def _currency_rule(
+    given: str | CurrencySettings | None, checker: ExpressionChecker, where: str
+) -> tuple[CurrencyRule | None, list[str]]:
+    """The rule of the key `currency`, and the problems with it."""
+    if given is None:
+        return None, []
+    if isinstance(given, str):
+        return CurrencyRule(to=code_of(given)), []
+    column = None
+    if given.column is not None:
+        try:
+            column = checker.check(given.column).value
+        except ValueError as error:
+            return None, [f"{where}.currency.column: {given.column!r}: {error}"]
+    return CurrencyRule(column, code_of(given.to), given.rates), []
 
 
 def _name_problems(table: Table, columns: Iterable[str], where: str) -> list[str]:
