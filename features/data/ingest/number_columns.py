@@ -18,6 +18,7 @@ from features.data.sources.numbers import COMMA_ONLY, EITHER, POINT_ONLY, decima
 from qianmian.errors import DataError
 
 COMMA, POINT = ",", "."
+MAX_STRAY = 0.01  # so few values with the other separator are mistakes, and only their rows are rejected
 
 
 @dataclass(frozen=True)
@@ -32,7 +33,10 @@ class _Forms:
     @property
     def told(self) -> str | None:
         """The separator that the values tell; None if they tell none, or both."""
-        return None if bool(self.comma) == bool(self.point) else COMMA if self.comma else POINT
+        stray = MAX_STRAY * (self.comma + self.point)
+        if self.comma > stray and self.point > stray:
+            return None
+        return COMMA if self.comma > self.point else POINT if self.point else None
 
 
 def decimal_separators(
@@ -113,7 +117,7 @@ def _decide(forms: _Forms, declared: str | None, default: str | None, table: str
         return forms.told
     if not (forms.comma or forms.point or forms.either):
         return default or POINT
-    if default is not None and not forms.comma:
+    if default is not None and not forms.comma:  # only numbers that can be read in two ways
         return default
     comma, point, either = (_shown(example) for example in forms.examples)
     if forms.comma:

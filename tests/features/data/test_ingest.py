@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 
 from features.data.ingest import IngestReport, TableReport, ingest
 from features.data.lake import Lake, literal
-from features.data.sources.base import RawTable, Source
+from features.data.sources.base import RawTable, Source, ValueRules
 from qianmian.errors import DataError, WorkspaceError
 from qianmian.settings import Settings
 from qianmian.workspace import Workspace
@@ -61,6 +61,7 @@ class Rows(Source):
                 self.columns or {name: f'"{name}"' for name in self.names},
                 ("made.csv",),
                 max_rejected=1.0,
+                values=ValueRules(decimal="."),
             )
         ]
 
