@@ -59,22 +59,21 @@ _PHRASES: Mapping[str, tuple[str, ...]] = {
 _CHARACTERS: Mapping[str, str] = {
     "phone": "手机 手機 电话 電話 联系方式 聯繫方式 联系号码 携帯 ケータイ 휴대폰 휴대전화 전화 телефон мобильн",
     "email": "邮箱 邮件 郵箱 電子郵件 メール 이메일 почта",
-    "name": "姓名 名字 收货人 收貨人 收件人 联系人 聯絡人 昵称 暱稱 真名 称呼 氏名 名前 お名前 이름 성명 수령인 имя фамилия отчество фио",
+    "name": "姓名 名字 收货人 收貨人 收件人 联系人 聯絡人 昵称 暱稱 真名 称呼 氏名 名前 이름 성명 수령인 "
+    "имя фамилия отчество фио",
     "address": "地址 住址 收货地 详细地 街道 住所 番地 주소 адрес улица",
     "document": "身份证 身份證 证件号 護照 护照 银行卡 银行账 社保号 车牌 マイナンバー 주민등록 паспорт снилс",
     "login": "微信 旺旺 支付宝 用户名 会员名 qq号 qq號 ユーザー名 아이디",
 }
 # A column such as "email_opt_in", "phone_model" or "nombre_pedidos" does not identify a person.
-_IMPERSONAL_WORDS = frozenset(
-    (
-        "opt in optin out consent domain verified model type count has is os brand status valid bounced subscribed "
-        "at date time language channel open opened click clicked rate days device provider operator carrier amount "
-        "total orders permission allowed flag preference app web "
-        "einwilligung zustimmung erlaubt typ art anzahl anz status marke modell datum sprache kanal gueltig ja nein "
-        "consentement accord type marque modele consentimiento permiso marca modelo tipo fecha cantidad "
-        "consenso pedidos compras toestemming merk"
-    ).split()
+_IMPERSONAL = (
+    "opt in optin out consent domain verified model type count has is os brand status valid bounced "
+    "subscribed at date time language channel open opened click clicked rate days device provider operator "
+    "carrier amount total orders permission allowed flag preference app web einwilligung zustimmung erlaubt "
+    "typ art anzahl anz marke modell datum sprache kanal gueltig ja nein consentement accord marque modele "
+    "consentimiento permiso marca modelo tipo fecha cantidad consenso pedidos compras toestemming merk "
 )
+_IMPERSONAL_WORDS = frozenset(_IMPERSONAL.split())
 _IMPERSONAL_CHARACTERS = (
     *("品牌", "型号", "型號", "是否", "订阅", "訂閱", "同意", "数量", "次数", "渠道", "类型", "状态", "关注", "金额"),
     *("时间", "日期", "验证", "运营商", "许可", "有无", "机型", "系统", "ブランド", "機種", "有無", "許可"),
@@ -110,7 +109,7 @@ def personal_data_type(name: str) -> str | None:
     """
     text = spelled(name)
     words = text.split()
-    if _IMPERSONAL_WORDS.intersection(words) or any(part in text for part in _IMPERSONAL_CHARACTERS):
+    if _IMPERSONAL_WORDS.intersection(words) or any(part in text for part in _IMPERSONAL_PARTS):
         return None
     if (phrase := _PHRASE_TYPES.get(text)) is not None:
         return phrase
@@ -131,4 +130,4 @@ _PHRASE_TYPES = {phrase: kind for kind, phrases in _PHRASES.items() for phrase i
 _CHARACTER_LISTS = {kind: [spelled(part) for part in parts.split()] for kind, parts in _CHARACTERS.items()}
 _WORD_SETS = {kind: frozenset(words.split()) for kind, words in _WORDS.items()}
 _STEM_LISTS = {kind: words.split() for kind, words in _STEMS.items()}
-_IMPERSONAL_CHARACTERS = tuple(spelled(part) for part in _IMPERSONAL_CHARACTERS)
+_IMPERSONAL_PARTS = tuple(spelled(part) for part in _IMPERSONAL_CHARACTERS)

@@ -13,7 +13,14 @@ EMAIL_PATTERN = r"[^@\s\"\\,;:<>]+@[^@\s\"\\,;:<>]+\.[A-Za-z]{2,}"
 PHONE_PATTERN = r"\+[0-9][0-9 ().-]{7,18}"
 # Mobile numbers in the national form of their country; blanks, dashes and slashes are removed first.
 _NATIONAL_MOBILES = (
-    *(r"1[3-9][0-9]{9}", r"01[567][0-9]{8,9}", r"07[0-9]{9}", r"0[67][0-9]{8}", r"0[789]0[0-9]{8}", r"01[016789][0-9]{7,8}"),
+    *(
+        r"1[3-9][0-9]{9}",
+        r"01[567][0-9]{8,9}",
+        r"07[0-9]{9}",
+        r"0[67][0-9]{8}",
+        r"0[789]0[0-9]{8}",
+        r"01[016789][0-9]{7,8}",
+    ),
     *(r"04[0-9]{8}", r"(00)?861[3-9][0-9]{9}"),
 )
 NATIONAL_MOBILE_PATTERN = "|".join(_NATIONAL_MOBILES)
@@ -29,6 +36,7 @@ SHARE = 0.5  # of the values of a column; a note that holds one address does not
 ID_SHARE = 0.8  # customer numbers of eleven digits may look like a few mobile numbers
 SAMPLE_ROWS = 20_000
 _CHINESE_ID = r"[1-9][0-9]{5}(19|20)[0-9]{2}(0[1-9]|1[0-2])(0[1-9]|[12][0-9]|3[01])[0-9]{3}[0-9Xx]"
+_CARD_PREFIXES = "4[0-9]{15}|5[1-5][0-9]{14}|2[2-7][0-9]{14}|3[47][0-9]{13}|62[0-9]{14,17}"
 _ID_WEIGHTS = (7, 9, 10, 5, 8, 4, 2, 1, 6, 3, 7, 9, 10, 5, 8, 4, 2)
 
 
@@ -70,8 +78,7 @@ def is_card_number(text: str) -> str:
         f"lambda i: list_transform([{digit}], lambda d: CASE WHEN i % 2 = 0 THEN {doubled} ELSE d END)[1]))"
     )
     return (
-        f"CASE WHEN regexp_full_match({_compact(text)}, '(4[0-9]{{15}}|5[1-5][0-9]{{14}}|2[2-7][0-9]{{14}}|3[47][0-9]{{13}}"
-        f"|62[0-9]{{14,17}})') THEN {total} % 10 = 0 ELSE false END"
+        f"CASE WHEN regexp_full_match({_compact(text)}, {literal(_CARD_PREFIXES)}) THEN {total} % 10 = 0 ELSE false END"
     )
 
 
@@ -119,9 +126,7 @@ def types_by_value(
     """
     found = {}
     for name in columns:
-        counts = ", ".join(
-            f"count(*) FILTER ({' OR '.join(conditions)})" for conditions in RECOGNISERS.values()
-        )
+        counts = ", ".join(f"count(*) FILTER ({' OR '.join(conditions)})" for conditions in RECOGNISERS.values())
         sample = f"SELECT trim({quote(name)}) AS v FROM ({rows}) WHERE trim({quote(name)}) <> '' LIMIT {SAMPLE_ROWS}"
         row = connection.execute(f"SELECT count(*), {counts} FROM ({sample})").fetchone() or (0,)
         for kind, count in zip(RECOGNISERS, row[1:], strict=False):
@@ -146,8 +151,7 @@ def customer_ids_are_personal(connection: duckdb.DuckDBPyConnection, rows: str, 
     """
     digits = "regexp_replace(v, '[^0-9]', '', 'g')"
     sample = (
-        "SELECT DISTINCT trim(source_user_id) AS v FROM "
-        f"({rows}) WHERE trim(source_user_id) <> '' LIMIT {SAMPLE_ROWS}"
+        f"SELECT DISTINCT trim(source_user_id) AS v FROM ({rows}) WHERE trim(source_user_id) <> '' LIMIT {SAMPLE_ROWS}"
     )
     phone, document = is_phone("v"), f"{is_chinese_id('v')} OR {is_iban('v')} OR {is_card_number('v')}"
     like_number = f"regexp_full_match({_compact('v')}, '[+]?[0-9]{{8,15}}')"
@@ -161,7 +165,7 @@ def customer_ids_are_personal(connection: duckdb.DuckDBPyConnection, rows: str, 
     named = personal_data_type(mapped.strip('"'))
     if named == "phone" and numbers >= SHARE * total:
         return _over("source_user_id", like_number)
-    if named == "document" and documents >= SHARE * total or documents >= ID_SHARE * total:
+    if (named == "document" and documents >= SHARE * total) or documents >= ID_SHARE * total:
         return _over("source_user_id", document)
     # numbers that were given out one after the other lie close together
     if phones >= ID_SHARE * total and total > 1 and spread > 100 * total:

@@ -31,8 +31,8 @@ def normalized_phone(value: str, country: str | None = None) -> str:
     >>> import duckdb
     >>> texts = ("13800138000", "+86 138 0013 8000", "8613800138000", "13800138000.0", "010-65001234")
     >>> def read(country):
-    ...     return [duckdb.execute(f"SELECT {normalized_phone('v', country)} FROM (SELECT ? AS v)", [text]).fetchone()[0]
-    ...             for text in texts]
+    ...     query = f"SELECT {normalized_phone('v', country)} FROM (SELECT ? AS v)"
+    ...     return [duckdb.execute(query, [text]).fetchone()[0] for text in texts]
     >>> read("86")
     ['+8613800138000', '+8613800138000', '+8613800138000', '+8613800138000', '+861065001234']
     >>> read(None)

@@ -10,10 +10,11 @@ import duckdb
 
 from features.data.ingest.columns import content_columns
 from features.data.ingest.currency_columns import converted
-from features.data.ingest.ids import ID_COLUMNS, id_cast, id_reasons, id_text, is_empty_identifier
+from features.data.ingest.ids import ID_COLUMNS, id_cast, id_reasons, id_text
 from features.data.ingest.observed import CellFindings, observe
 from features.data.ingest.personal_columns import identity_cases, personal_columns, personal_id_cases
 from features.data.lake import SQL_TYPES, literal, quote
+from features.data.placeholders import is_empty_identifier
 from features.data.privacy import PersonalDataHasher
 from features.data.sources.base import RawTable
 from features.data.sources.casting import DTYPE_NOUNS, ColumnCast, attribute_dtype, cast, missing_columns

@@ -28,7 +28,7 @@ class _Forms:
     comma: int
     point: int
     either: int
-    examples: tuple[str | None, str | None, str | None]
+    examples: tuple[str | None, ...]
 
     @property
     def told(self) -> str | None:
@@ -71,7 +71,7 @@ def decimal_separators(
         for column in used:
             _refuse_removed_separators(connection, raw_table, raw, name, column, forms[f"column {column}"], where)
     separators = {}
-    for name, sql in texts.items():
+    for name in texts:
         converted = name in rules.edited_columns  # an expression that replaces characters writes SQL's decimal point
         declared = None if converted else rules.decimal
         separators[name] = _decide(forms[name], declared, POINT if converted else None, raw_table.table, name, where)
@@ -104,10 +104,11 @@ def _count_forms(connection: duckdb.DuckDBPyConnection, raw: str, texts: Mapping
     )
     row = connection.execute(f"SELECT {counts} FROM (SELECT {picked} FROM (SELECT {source} FROM {raw}))").fetchone()
     found = row or (0, None) * 3 * len(texts)
-    return {
-        name: _Forms(*found[6 * at : 6 * at + 6 : 2], examples=tuple(found[6 * at + 1 : 6 * at + 7 : 2]))
-        for at, name in enumerate(texts)
-    }
+    forms = {}
+    for at, name in enumerate(texts):
+        comma, shown_comma, point, shown_point, either, shown_either = found[6 * at : 6 * at + 6]
+        forms[name] = _Forms(comma, point, either, (shown_comma, shown_point, shown_either))
+    return forms
 
 
 def _decide(forms: _Forms, declared: str | None, default: str | None, table: str, column: str, where: str) -> str:

@@ -8,9 +8,10 @@ from dataclasses import dataclass, field
 import duckdb
 
 from features.data.ingest.currency_columns import row_currencies, unused_currency_column
-from features.data.ingest.ids import ID_COLUMNS, id_text, is_empty_identifier, is_placeholder
+from features.data.ingest.ids import ID_COLUMNS, id_text
 from features.data.ingest.number_columns import decimal_separators
 from features.data.lake import quote
+from features.data.placeholders import is_empty_identifier, is_placeholder
 from features.data.sources.base import RawTable
 from features.data.sources.cells import is_null_word
 from qianmian.schema import DType
@@ -128,7 +129,8 @@ def _count_cells(
             ).fetchall()
             placeholders[name] = {str(word): int(count) for word, count in words}
     wrapped, null_words = (
-        {name: count for (kind, name), count in counted.items() if kind == wanted} for wanted in ("wrapped", "null word")
+        {name: count for (kind, name), count in counted.items() if kind == wanted}
+        for wanted in ("wrapped", "null word")
     )
     return placeholders, wrapped, null_words
 

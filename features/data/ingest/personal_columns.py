@@ -1,4 +1,4 @@
-"""Which columns of a table are personal data and stored as hashes, and which customer ids and identifiers are refused."""
+"""Which columns are personal data and stored as hashes, and which customer ids and identifiers are refused."""
 
 from __future__ import annotations
 
@@ -6,10 +6,10 @@ from collections.abc import Mapping
 
 import duckdb
 
-from features.data.ingest.ids import is_empty_identifier
 from features.data.lake import literal, quote
 from features.data.personal_names import personal_data_type
 from features.data.personal_values import EMAIL_PATTERN, PHONE_PATTERN, customer_ids_are_personal, types_by_value
+from features.data.placeholders import is_empty_identifier
 from features.data.privacy import HASH_PATTERN, SOURCE_HASH_PATTERN, PersonalDataHasher
 from features.data.sources.base import RawTable
 from qianmian.errors import DataError

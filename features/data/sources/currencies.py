@@ -1,4 +1,4 @@
-"""Currencies: codes and signs in amounts, columns that name a currency, and the rates that make one currency of several.
+"""Currencies: codes and signs in amounts, columns that name a currency, and rates that make one currency of several.
 
 Amounts of several currencies are never added up: either a table gives a rate for each, or its rows are refused.
 """
@@ -18,7 +18,9 @@ CURRENCY_CODES = (
     *("TRY", "TWD", "UAH", "USD", "VND", "ZAR"),
 )
 _NAMES = "元|円|圆|圓|원|zł|Kč|kr|Ft|Fr|руб|р"
-CURRENCY_TOKEN = rf"({'|'.join(CURRENCY_CODES)}|(US|AU|CA|NZ|HK|NT|R|A|C|S|CN|JP)?\p{{Sc}}|({_NAMES})\b\.?|元|円|圆|圓|원)"
+CURRENCY_TOKEN = (
+    rf"({'|'.join(CURRENCY_CODES)}|(US|AU|CA|NZ|HK|NT|R|A|C|S|CN|JP)?\p{{Sc}}|({_NAMES})\b\.?|元|円|圆|圓|원)"
+)
 SIGN_CODES: Mapping[str, str] = {
     **{"€": "EUR", "£": "GBP", "₹": "INR", "₽": "RUB", "₩": "KRW", "원": "KRW", "₪": "ILS", "₫": "VND", "₺": "TRY"},
     **{"US$": "USD", "A$": "AUD", "AU$": "AUD", "C$": "CAD", "CA$": "CAD", "NZ$": "NZD", "HK$": "HKD", "NT$": "TWD"},

@@ -24,9 +24,7 @@ def _forms(decimal: str, thousands: str) -> str:
 
 def _certain_forms(decimal: str, thousands: str) -> str:
     """Pattern of the numbers that cannot be read with the other separator as the decimal one."""
-    decimals = (
-        rf"([0-9]*{decimal}([0-9]{{1,2}}|[0-9]{{4,}})|(0[0-9]*|[0-9]{{4,}})?{decimal}[0-9]{{3}}|[0-9]+{decimal})"
-    )
+    decimals = rf"([0-9]*{decimal}([0-9]{{1,2}}|[0-9]{{4,}})|(0[0-9]*|[0-9]{{4,}})?{decimal}[0-9]{{3}}|[0-9]+{decimal})"
     grouped = rf"[1-9][0-9]{{0,2}}({thousands}[0-9]{{2,3}})*{thousands}[0-9]{{3}}"
     return rf"[+-]?({decimals}|{grouped}{decimal}[0-9]*|{grouped.replace('*', '+')})"
 

@@ -8,7 +8,6 @@ from features.data.ingest.checks.base import CheckInput, IngestWarning
 from features.data.lake import literal
 
 
-
 def strong_values_of_many(found: CheckInput) -> Iterator[IngestWarning]:
     """Warn about values of strong types that more records hold than the type allows customers."""
     new = found.new("identities")
@@ -29,8 +28,8 @@ def strong_values_of_many(found: CheckInput) -> Iterator[IngestWarning]:
                 "strong_values_of_many",
                 f"{len(values):,} value(s) of {kind.type} are held by more than {kind.max_customers} records (up to "
                 f"{most:,}); such a value is a placeholder, or a person with many records",
-                f"if it is no placeholder, raise `max_customers` of {kind.type} under identity.id_types in qianmian.yaml "
-                "(`qianmian identity resolve --dry-run` shows the change)",
+                f"if it is no placeholder, raise `max_customers` of {kind.type} under identity.id_types in "
+                "qianmian.yaml (`qianmian identity resolve --dry-run` shows the change)",
                 sum(int(row[1]) for row in values),
             )
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 
 from features.data.ingest.checks.base import CheckInput, IngestWarning
-from features.data.ingest.ids import CUSTOMER_WORDS
+from features.data.placeholders import CUSTOMER_WORDS
 
 SHOWN_WORDS = 6
 
@@ -41,7 +41,7 @@ def wrapped_ids(found: CheckInput) -> Iterator[IngestWarning]:
             yield IngestWarning(
                 table,
                 "wrapped_ids",
-                f"ids are wrapped for Excel (=\"…\", a leading ' or a tab) and were read without it: {columns}",
+                f'ids are wrapped for Excel (="…", a leading \' or a tab) and were read without it: {columns}',
                 "export them as plain text; the wrapping is removed in every table, so that the ids agree",
                 max(wrapped.values()),
             )
