@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from features.data.lake import literal
-from features.data.sources.cells import EDGES, NULL_WORDS
+from features.data.sources.cells import NULL_WORDS
 
 PLACEHOLDER_WORDS = (
     *NULL_WORDS,
@@ -44,17 +44,14 @@ def is_placeholder(name: str, text: str) -> str:
     """
     words = PLACEHOLDER_WORDS + (CUSTOMER_WORDS if name == "source_user_id" else ())
     listed = ", ".join(literal(word) for word in words)
-    longest = max(len(word) for word in words)
-    return (
-        f"CASE WHEN length({text}) <= {longest} THEN lower(trim({text}, {literal(EDGES)})) IN ({listed}) ELSE false END"
-    )
+    return f"lower(trim({text})) IN ({listed})"
 
 
 def is_scientific(text: str) -> str:
     """SQL condition: `text` is a number in scientific notation."""
     return (
         f"CASE WHEN contains({text}, 'E') OR contains({text}, 'e') "
-        f"THEN regexp_full_match(trim({text}, {literal(EDGES)}), {literal(SCIENTIFIC_PATTERN)}) ELSE false END"
+        f"THEN regexp_full_match(trim({text}), {literal(SCIENTIFIC_PATTERN)}) ELSE false END"
     )
 
 
@@ -71,7 +68,7 @@ def is_empty_identifier(id_type: str, text: str) -> str:
         f"list_transform([regexp_replace({text}, '[^0-9]', '', 'g')], "
         f"lambda d: length(d) >= {MIN_REPEATED_DIGITS} AND replace(d, left(d, 1), '') = '')[1]"
     )
-    mail = f"regexp_full_match(lower(trim({text}, {literal(EDGES)})), {literal(EMAIL_PLACEHOLDER_PATTERN)})"
+    mail = f"regexp_full_match(lower(trim({text})), {literal(EMAIL_PLACEHOLDER_PATTERN)})"
     return (
         f"{is_placeholder('id_value', text)} OR {is_scientific(text)} OR CASE WHEN contains({text}, '@') THEN {mail} "
         f"WHEN {id_type} IN ({domains}) AND NOT regexp_matches({text}, '[[:alpha:]]') THEN {repeated} ELSE false END"

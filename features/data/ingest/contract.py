@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 
 import duckdb
 
 from features.data.ingest.columns import content_columns
-from features.data.ingest.currency_columns import converted
+from features.data.ingest.currency_columns import converted, row_currencies, unused_currency_column
 from features.data.ingest.ids import ID_COLUMNS, id_cast, id_reasons, id_text
+from features.data.ingest.number_columns import decimal_separators
 from features.data.ingest.observed import CellFindings, observe
 from features.data.ingest.personal_columns import identity_cases, personal_columns, personal_id_cases
 from features.data.lake import SQL_TYPES, literal, quote
@@ -120,8 +121,14 @@ def stage(
     types = {row[0]: str(row[1]) for row in connection.execute(f"DESCRIBE {rows}").fetchall()}
     secret = personal_columns(connection, table, raw_table, rows, types)
     dtypes = _dtypes(table, types, secret, where)
-    findings, currencies = observe(connection, raw_table, raw, rows, types, dtypes, where)
-    casts, columns = _plan_casts(table, raw_table, types, dtypes, findings.decimals, currencies, timezone, where)
+    numbers = {
+        name: raw_table.columns[name]
+        for name, dtype in dtypes.items()
+        if dtype in ("float64", "int64") and types[name] == "VARCHAR"
+    }
+    decimals = decimal_separators(connection, raw_table, raw, numbers, where)
+    currencies = row_currencies(connection, raw_table, raw, numbers, where)
+    casts, columns = _plan_casts(table, raw_table, types, dtypes, decimals, currencies, timezone, where)
     fault = _first_matching_case([(condition, reason) for condition, reason in raw_table.error_conditions])
     extra = "".join(f", {currency} AS {quote('$' + name)}" for name, currency in currencies.items())
     loose = f"SELECT rowid AS _row, {fault} AS _fault, {picked}{extra} FROM {raw}"
@@ -144,6 +151,12 @@ def stage(
     connection.execute(f"CREATE OR REPLACE TEMP TABLE {typed} AS {query}")
     read = int((connection.execute(f"SELECT count(*) FROM {raw}").fetchone() or (0,))[0])
     mapped = frozenset(raw_table.columns)
+    findings = replace(
+        observe(connection, raw_table, rows, typed, types, dtypes),
+        decimals=decimals,
+        decimal_declared=raw_table.values.decimal is not None,
+        currencies=unused_currency_column(connection, raw_table, raw),
+    )
     return StagedTable(table, raw, typed, columns, mapped, read, raw_table.files, tuple(secret), findings)
 
 

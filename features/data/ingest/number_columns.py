@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import duckdb
 
@@ -103,7 +104,7 @@ def _count_forms(connection: duckdb.DuckDBPyConnection, raw: str, texts: Mapping
         for form in ("comma", "point", "either")
     )
     row = connection.execute(f"SELECT {counts} FROM (SELECT {picked} FROM (SELECT {source} FROM {raw}))").fetchone()
-    found = row or (0, None) * 3 * len(texts)
+    found: tuple[Any, ...] = row or (0, None) * 3 * len(texts)
     forms = {}
     for at, name in enumerate(texts):
         comma, shown_comma, point, shown_point, either, shown_either = found[6 * at : 6 * at + 6]

@@ -7,13 +7,11 @@ from dataclasses import dataclass, field
 
 import duckdb
 
-from features.data.ingest.currency_columns import row_currencies, unused_currency_column
 from features.data.ingest.ids import ID_COLUMNS, id_text
-from features.data.ingest.number_columns import decimal_separators
 from features.data.lake import quote
 from features.data.placeholders import is_empty_identifier, is_placeholder
 from features.data.sources.base import RawTable
-from features.data.sources.cells import is_null_word
+from features.data.sources.cells import is_null_word, may_be_wrapped
 from qianmian.schema import DType
 
 _NATIONAL_PHONES = (
@@ -56,70 +54,41 @@ class CellFindings:
 def observe(
     connection: duckdb.DuckDBPyConnection,
     raw_table: RawTable,
-    raw: str,
     rows: str,
+    typed: str,
     types: Mapping[str, str],
     dtypes: Mapping[str, DType],
-    where: str,
-) -> tuple[CellFindings, dict[str, str]]:
-    """Read the raw cells once before they are cast.
+) -> CellFindings:
+    """Compare the raw cells with the cast rows and count what was changed or left out.
 
     Parameters
     ----------
-    raw : str
-        Name of the temp table with the raw rows.
     rows : str
         SELECT of the raw values by canonical column.
+    typed : str
+        Name of the temp table with the cast rows.
     types, dtypes : mapping
         Canonical column → SQL type of its raw values, and dtype to which they are cast.
-    where : str
-        Files, for messages.
-
-    Returns
-    -------
-    tuple of CellFindings and dict
-        The findings; money column → SQL over `raw` of the currency of its amount, for amounts that are converted.
-
-    Raises
-    ------
-    DataError
-        If numbers of a column can be read in two ways, or amounts of several currencies have no rates.
     """
-    numbers = {
-        name: raw_table.columns[name]
-        for name, dtype in dtypes.items()
-        if dtype in ("float64", "int64") and types[name] == "VARCHAR"
-    }
-    decimals = decimal_separators(connection, raw_table, raw, numbers, where)
-    currencies = row_currencies(connection, raw_table, raw, numbers, where)
-    placeholders, wrapped, null_words = _count_cells(connection, rows, types, dtypes)
-    unused = unused_currency_column(connection, raw_table, raw)
-    declared = raw_table.values.decimal is not None
-    phones = 0
-    if raw_table.table == "identities" and not raw_table.hashed:
-        row = connection.execute(_NATIONAL_PHONES.format(rows=rows)).fetchone()
-        phones = int(row[0]) if row else 0
-    return CellFindings(placeholders, wrapped, null_words, decimals, declared, phones, unused), currencies
-
-
-def _count_cells(
-    connection: duckdb.DuckDBPyConnection, rows: str, types: Mapping[str, str], dtypes: Mapping[str, DType]
-) -> tuple[dict[str, dict[str, int]], dict[str, int], dict[str, int]]:
-    """`placeholders`, `wrapped` and `null_words` of `CellFindings`."""
-    texts = [name for name, sql_type in types.items() if sql_type == "VARCHAR"]
+    # only a column with null values can have placeholders, which few columns have
+    counts = ", ".join(f"count({quote(name)}) < count(*)" for name in types)
+    has_nulls = connection.execute(f"SELECT {counts} FROM {typed}").fetchone() or ()
     conditions: dict[tuple[str, str], str] = {}
-    for name in types:
+    for name, nulls in zip(types, has_nulls, strict=True):
+        text = types[name] == "VARCHAR"
         if name in ID_COLUMNS:
-            conditions["placeholder", name] = _placeholder(name, types)
-            if name in texts:
-                conditions["wrapped", name] = f"{id_text(name)} IS DISTINCT FROM {quote(name)}"
-        elif name in texts and dtypes[name] not in ("string", "json"):
+            if nulls:
+                conditions["placeholder", name] = _placeholder(name, types)
+            if text:
+                changed = f"{id_text(name)} IS DISTINCT FROM {quote(name)}"
+                conditions["wrapped", name] = f"CASE WHEN {may_be_wrapped(quote(name))} THEN {changed} END"
+        elif text and nulls and dtypes[name] not in ("string", "json"):
             conditions["null word", name] = is_null_word(quote(name))
-    if not conditions:
-        return {}, {}, {}
-    counts = ", ".join(f"count(*) FILTER ({condition})" for condition in conditions.values())
-    found = connection.execute(f"SELECT {counts} FROM ({rows})").fetchone() or (0,) * len(conditions)
-    counted = {key: int(count) for key, count in zip(conditions, found, strict=True) if count}
+    counted: dict[tuple[str, str], int] = {}
+    if conditions:
+        counts = ", ".join(f"count(*) FILTER ({condition})" for condition in conditions.values())
+        found = connection.execute(f"SELECT {counts} FROM ({rows})").fetchone() or (0,) * len(conditions)
+        counted = {key: int(count) for key, count in zip(conditions, found, strict=True) if count}
     placeholders = {}
     for kind, name in counted:
         if kind == "placeholder":
@@ -132,7 +101,11 @@ def _count_cells(
         {name: count for (kind, name), count in counted.items() if kind == wanted}
         for wanted in ("wrapped", "null word")
     )
-    return placeholders, wrapped, null_words
+    phones = 0
+    if raw_table.table == "identities" and not raw_table.hashed:
+        row = connection.execute(_NATIONAL_PHONES.format(rows=rows)).fetchone()
+        phones = int(row[0]) if row else 0
+    return CellFindings(placeholders, wrapped, null_words, national_phones=phones)
 
 
 def _placeholder(name: str, types: Mapping[str, str]) -> str:

@@ -31,9 +31,14 @@ def unwrapped(text: str) -> str:
         r"WHEN regexp_full_match(b, '''[\p{L}\p{N}][^''\s]*') THEN substr(b, 2) ELSE b END"
     )
     return (
-        f"CASE WHEN starts_with({text}, '=') OR starts_with({text}, '''') OR contains({text}, '\t') "
-        f"THEN list_transform([trim({text}, '\t')], lambda b: {bare})[1] ELSE {text} END"
+        f"CASE WHEN {may_be_wrapped(text)} THEN list_transform([trim({text}, '\t')], lambda b: {bare})[1] "
+        f"ELSE {text} END"
     )
+
+
+def may_be_wrapped(text: str) -> str:
+    """SQL condition: `text` has a character of a wrapping at one of its ends; cheap."""
+    return f"(starts_with({text}, '=') OR starts_with({text}, '''') OR contains({text}, '\t'))"
 
 
 def value_text(text: str) -> str:
