@@ -156,8 +156,8 @@ def _refuse_removed_separators(
     value = number(f"trim(({raw_table.columns[name]})::VARCHAR)", literal(POINT))
     written = number("w", literal(told))
     row = connection.execute(
-        "SELECT count(*), max(round(log10(abs(v / n)))) FROM ("
-        f"SELECT {value} AS v, {written} AS n FROM (SELECT *, {value_text(quote(column))} AS w FROM {raw})) "
+        "SELECT count(*), min(w), arg_min(v, w) FROM ("
+        f"SELECT {value} AS v, {written} AS n, w FROM (SELECT *, {value_text(quote(column))} AS w FROM {raw})) "
         "WHERE v <> 0 AND n <> 0 AND abs(log10(abs(v / n)) - round(log10(abs(v / n)))) < 1e-9 "
         "AND round(log10(abs(v / n))) <> 0"
     ).fetchone()
@@ -165,8 +165,7 @@ def _refuse_removed_separators(
         raise DataError(
             f"the expression of {raw_table.table}.{name} removes the decimal separator of {column}",
             where=where,
-            got=f"{row[0]:,} values that are {10 ** abs(int(row[1])):,} times too "
-            f"{'large' if row[1] > 0 else 'small'}, for example from {_shown(forms.examples[0] or forms.examples[1])}",
+            got=f"{row[0]:,} values that are wrong by a power of ten, such as {row[2]:.10g} from {_shown(row[1])}",
             hint=f"map the column itself: `{name}: {column}`, with `decimal: {literal(told)}` beside `path`; thousands "
             "separators and currency signs are understood; the lake is unchanged",
         )

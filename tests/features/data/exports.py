@@ -34,10 +34,14 @@ class Export:
         return self.ingest("\n".join((head, *rows)) + "\n", TRANSACTIONS, keys=keys)
 
     def ingest(self, text: str, columns: str, table: str = "transactions", keys: str = "") -> IngestReport:
-        return ingest(self.workspace, self.source(text, columns, table, keys), load_settings(self.workspace.config_file))
+        return ingest(
+            self.workspace, self.source(text, columns, table, keys), load_settings(self.workspace.config_file)
+        )
 
     def preview(self, text: str, columns: str, table: str = "transactions", keys: str = "") -> IngestReport:
-        return preview(self.workspace, self.source(text, columns, table, keys), load_settings(self.workspace.config_file))
+        return preview(
+            self.workspace, self.source(text, columns, table, keys), load_settings(self.workspace.config_file)
+        )
 
     def case(self, name: str, yaml: str = "sources.yaml") -> IngestReport:
         """Ingest one of the troublesome inputs."""

@@ -50,7 +50,10 @@ def test_a_real_identifier_still_links(export):
 @pytest.mark.parametrize(
     ("word", "placeholder"),
     [
-        *((word, True) for word in ("null", "NULL", " nan ", "None", "\\N", "#N/A", "n/a", "nil", "undefined", "-", "--")),
+        *(
+            (word, True)
+            for word in ("null", "NULL", " nan ", "None", "\\N", "#N/A", "n/a", "nil", "undefined", "-", "--")
+        ),
         *((word, True) for word in ("Unknown", "无", "空", "未知", "暂无", "0", "")),
         *((word, False) for word in ("1", "11", "2222", "00000000000", "123.0", "nancy", "N1", "00", "c0", "Nullmann")),
     ],
@@ -62,9 +65,15 @@ def test_which_texts_are_no_customer(word, placeholder):
 @pytest.mark.parametrize(
     ("kind", "value", "empty"),
     [
-        *(("email", value, True) for value in ("none@none.com", "test@test.com", "no@email.com", "NoReply@shop.example")),
+        *(
+            ("email", value, True)
+            for value in ("none@none.com", "test@test.com", "no@email.com", "NoReply@shop.example")
+        ),
         *(("email", value, True) for value in ("noemail@gmail.com", "null@null", "x@shop.invalid", "test@example.com")),
-        *(("email", value, False) for value in ("ann@shop.example", "test.user@gmail.com", "no@company.no", "nan@mail.cn")),
+        *(
+            ("email", value, False)
+            for value in ("ann@shop.example", "test.user@gmail.com", "no@company.no", "nan@mail.cn")
+        ),
         *(("phone", value, True) for value in ("00000000000", "1111111", "+0 000 000", "99999999")),
         *(("phone", value, False) for value in ("111111", "13800138000", "0171 1111112")),
         *(("card", value, flag) for value, flag in (("0000-0000-0000-0000", True), ("1111", False))),
@@ -109,7 +118,9 @@ def test_a_row_whose_id_is_lost_is_quarantined(export, row, reason):
 
 
 def test_placeholders_in_other_tables(export):
-    report = export.ingest("id,town\nu1,None\nNULL,Bonn\n,Bern\nu2,NaN\n", "{source_user_id: id, city: town}", "profiles")
+    report = export.ingest(
+        "id,town\nu1,None\nNULL,Bonn\n,Bern\nu2,NaN\n", "{source_user_id: id, city: town}", "profiles"
+    )
     assert dict(report.tables["profiles"].reasons) == {
         "source_user_id is a placeholder such as NULL or N/A, not an id": 1,
         "source_user_id is missing": 1,
@@ -121,7 +132,9 @@ def test_placeholders_in_other_tables(export):
 
 
 def test_ids_of_few_equal_digits_and_with_a_decimal_point_stay(export):
-    export.orders(*(f"o{n},{cust},s1,2024-01-01,1,10" for n, cust in enumerate(("1", "11", "2222", "7777777", "123.0"))))
+    export.orders(
+        *(f"o{n},{cust},s1,2024-01-01,1,10" for n, cust in enumerate(("1", "11", "2222", "7777777", "123.0")))
+    )
     found = export.query("SELECT source_user_id FROM transactions ORDER BY order_id")
     assert found == [("1",), ("11",), ("2222",), ("7777777",), ("123.0",)]
 
