@@ -23,7 +23,16 @@ OPTION_NAMES = {"config_path": "--config"}  # parameter of a source → command-
 
 
 def ingest(
-    source: Annotated[str, typer.Argument(metavar="completejourney|synthetic|files", help="Source of the rows.")],
+    source: Annotated[
+        str,
+        typer.Argument(
+            metavar="completejourney|synthetic|files|init",
+            help="Source of the rows; init proposes a sources.yaml for files.",
+        ),
+    ],
+    files: Annotated[
+        list[Path] | None, typer.Argument(metavar="[FILE]...", help="init: CSV or Parquet files.", show_default=False)
+    ] = None,
     config: Annotated[
         Path | None, typer.Option("--config", metavar="FILE", help="files: the sources.yaml that describes the files.")
     ] = None,
@@ -51,7 +60,8 @@ def ingest(
 ) -> None:
     """Read a source into the lake.
 
-    Ingesting the same rows twice changes nothing. Rejected rows go to quarantine with a reason.
+    Ingesting the same rows twice changes nothing. Rejected rows go to quarantine with a reason. For your own files:
+    `qianmian ingest init FILE…` proposes a sources.yaml, `--check` shows what an ingest with it would do.
     """
     from features.data.ingest import ingest as run_ingest
     from features.data.ingest import preview
@@ -59,6 +69,16 @@ def ingest(
     from qianmian.config import load_settings
 
     output = Output(as_json)
+    if source == "init":
+        propose_config(output, files or [], config or Path("sources.yaml"))
+        return
+    if files:
+        raise UsageError(
+            f"the source '{source}' takes no files as arguments",
+            where="qianmian ingest",
+            got=" ".join(map(str, files)),
+            hint="name the files in a sources.yaml; `qianmian ingest init FILE…` writes one",
+        )
     located = Workspace.locate(workspace)
     settings = load_settings(located.config_file)
     options = {"config_path": config, "customers": customers, "days": days, "seed": seed}
@@ -75,6 +95,37 @@ def ingest(
     output.say(
         f"{located.root}: lake {report.digest}, {report.seconds:.1f} s. Next: qianmian features, or qianmian train all"
     )
+
+
+def propose_config(output: Output, files: list[Path], target: Path) -> None:
+    """Write a proposed `sources.yaml` for files, with the questions that the files leave open.
+
+    Raises
+    ------
+    UsageError
+        No file is named, or the target exists.
+    DataError
+        A file is missing, empty or no table.
+    """
+    from features.data.sources.propose import propose, read_sample
+
+    if not files:
+        raise UsageError(
+            "no file is named", where="qianmian ingest init", hint="run `qianmian ingest init orders.csv customers.csv`"
+        )
+    if target.exists():
+        raise UsageError(
+            "the file exists and is not overwritten",
+            where=str(target),
+            hint="name another one with --config, or delete it",
+        )
+    samples = [read_sample(file.expanduser().absolute()) for file in files]
+    text, questions = propose(samples, target.absolute().parent)
+    target.write_text(text, encoding="utf-8")
+    output.result({"config": target, "questions": questions})
+    output.say(text)
+    output.say(f"{target} was written with {questions} question(s) in its comments. Next: answer them, then")
+    output.say(f"  qianmian ingest files --config {target} --check")
 
 
 def make_source(name: str, option_values: dict[str, Any], pack: Pack | None = None) -> Source:

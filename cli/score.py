@@ -6,6 +6,7 @@ import json
 import time
 from collections.abc import Sequence
 from datetime import datetime
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -155,8 +156,11 @@ def score(
         "exploration": read_json("--exploration", exploration),
     }
 
+    from features.data.lake import Lake
+    from models.recommend.scene import DEFAULT_SCENE
     from qianmian.config import load_settings
     from serving.champions import load_from_workspace
+    from serving.recommending.popular_lists import popularity_champions
     from serving.recommending.request_options import parse_list_options
     from serving.scoring.tables import write
 
@@ -166,10 +170,19 @@ def score(
     settings = load_settings(located.config_file)
     begun = time.perf_counter()
     with output.working():
-        trained = ensure_champion(output, located, settings, JOB_FOR_SCORE[what], moment)
+        popular_only, trained = False, False
+        try:
+            trained = ensure_champion(output, located, settings, JOB_FOR_SCORE[what], moment)
+        except DataError as error:
+            popular_only = what == "recommend" and scene in (None, DEFAULT_SCENE)
+            if not popular_only:
+                raise
+            output.step(f"no recommender can be trained, so every list contains the most popular items: {error}")
         ensure_profiles(output, located, settings)
+        at = moment or as_of_or_default(Lake(located), None)
+        load = load_from_workspace if not popular_only else partial(popularity_champions, as_of=at)
+        champions = load(located, settings)
         output.step(f"scoring {what}")
-        champions = load_from_workspace(located, settings)
         options = {"num_results": num_results, "scene": scene, "candidates": candidate_ids, "options": list_options}
         table = score_table(
             champions, located, what, moment, {key: value for key, value in options.items() if value is not None}

@@ -50,9 +50,18 @@ def as_of_or_default(lake: Lake, text: str | None) -> datetime:
 
 
 def note_empty_days(output: Output, lake: Lake, moment: datetime) -> None:
-    """Print a note if `moment` is days after the end of the data, because those days look like inactivity."""
-    last = lake.last
-    if last is not None and (moment - last).days >= 2:
+    """Print a note if `moment` is days after the end of the data, because those days look like inactivity.
+
+    A second note names rows that lie behind a long stretch without rows: the default cutoff does not follow them.
+    """
+    for table, stretches in lake.empty_stretches().items():
+        for stretch in stretches:
+            output.step(f"note: {table}: {stretch.text}; rows with a wrong clock do not set the default --as-of")
+    last, end = lake.last, lake.typical_end
+    if last is None or end is None:
+        return
+    last = min(last, end)
+    if (moment - last).days >= 2:
         days = (moment - last).days
         output.step(
             f"note: the data ends {last:%Y-%m-%d}, so all customers look inactive "

@@ -26,6 +26,7 @@ INTERACTION_FIELDS = (
     "orders",
     "quantities",
     "amounts",
+    "returned_days",
 )
 EVENT_WEIGHTS = {
     "view": 1.0,
@@ -42,6 +43,8 @@ EVENT_WEIGHTS = {
 class Interactions:
     """Interactions as parallel arrays: one entry per paid order line, or per event where no order line names an item.
 
+    Lines that were given back are no interactions, nor are lines of items that are no merchandise (bags, deposits). Of
+    a line that was given back in part, `quantities` and `amounts` are those that were kept.
     `features.training_data.training_set` sorts the entries by user, item, age and weight.
 
     Attributes
@@ -58,6 +61,8 @@ class Interactions:
         Order (or visit) of each line; the later of two orders of a user has the larger number. None if unknown.
     quantities, amounts : float32 array, shape (m,), or None
         Units and amount paid for the line, NaN if unknown. None if the source has no such column.
+    returned_days : float32 array, shape (m,), or None
+        Only in `TrainingSet.returned`: days between the return of the line and `as_of`, > 0.
     """
 
     users: NDArray[np.int32]
@@ -68,11 +73,32 @@ class Interactions:
     orders: NDArray[np.int32] | None = None
     quantities: NDArray[np.float32] | None = None
     amounts: NDArray[np.float32] | None = None
+    returned_days: NDArray[np.float32] | None = None
 
     def where(self, kept: NDArray[np.bool_] | NDArray[np.integer[Any]]) -> Interactions:
         """Entries selected by a boolean mask of shape (m,) or by an index array."""
         columns = {name: getattr(self, name) for name in INTERACTION_FIELDS}
         return replace(self, **{name: column[kept] for name, column in columns.items() if column is not None})
+
+    def without_returned(self) -> tuple[Interactions, Interactions | None]:
+        """Divide entries of which some were returned: those without a return, and the returned ones (None if none)."""
+        if self.returned_days is None:
+            return self, None
+        returned = ~np.isnan(self.returned_days)
+        kept = replace(self, returned_days=None).where(~returned)
+        return kept, self.where(returned) if returned.any() else None
+
+    def rewound(self, days: float) -> Interactions:
+        """Return the entries older than `days`, with ages as they were `days` days earlier."""
+        older = self.where(self.age_days > days)
+        back = None if older.returned_days is None else older.returned_days - np.float32(days)
+        return replace(older, age_days=older.age_days - np.float32(days), returned_days=back)
+
+    def merged(self, other: Interactions) -> Interactions:
+        """Add the entries of another array of the same users and items, and sort them; returns are forgotten."""
+        names = [name for name in INTERACTION_FIELDS if getattr(self, name) is not None and name != "returned_days"]
+        columns = {name: np.concatenate([getattr(self, name), getattr(other, name)]) for name in names}
+        return sorted_interactions(**columns, shape=self.shape)
 
     def matrix(self, half_life_days: float | None = None) -> sparse.csr_matrix:
         """Sum the weights into a user × item matrix.
@@ -137,6 +163,9 @@ class TrainingSet:
         Cutoff, naive UTC: later data are not included.
     source : str
         Table the interactions come from: ``transactions``, ``events`` or ``contents``.
+    returned : Interactions or None
+        Lines that were given back before `as_of`, with `returned_days`. At a cutoff before their return they are
+        interactions (`with_earlier_cutoff`). None if there are none.
     """
 
     user_ids: NDArray[np.str_]
@@ -146,6 +175,7 @@ class TrainingSet:
     user_features: UserFeatures | None
     as_of: datetime
     source: str = "transactions"
+    returned: Interactions | None = field(default=None, kw_only=True)
     _memo: dict[Hashable, _Memo] = field(default_factory=dict, init=False, compare=False, repr=False)
 
     def memoize(self, key: Hashable, factory: Callable[[], T]) -> T:
@@ -214,11 +244,11 @@ class TrainingSet:
         )
 
     def with_interactions(self, interactions: Interactions) -> TrainingSet:
-        """Copy with the same customers and items and other interactions."""
-        return replace(self, interactions=interactions)
+        """Copy with the same customers and items and other interactions; returned lines are forgotten."""
+        return replace(self, interactions=interactions, returned=None)
 
     def with_earlier_cutoff(self, days: float) -> TrainingSet:
-        """Return the training set as it was `days` days before `as_of`, without later interactions.
+        """Return the training set as it was `days` days before `as_of`, without later interactions and returns.
 
         Profile features are computed at `as_of` and therefore dropped. Item attributes carry no date and stay. The
         result is cached (`memoize`).
@@ -234,9 +264,14 @@ class TrainingSet:
         return self.memoize(("rewound", days), lambda: self._with_earlier_cutoff(days))
 
     def _with_earlier_cutoff(self, days: float) -> TrainingSet:
-        data = self.interactions.where(self.interactions.age_days > days)
-        data = replace(data, age_days=data.age_days - np.float32(days))
-        return replace(self, interactions=data, user_features=None, as_of=self.as_of - timedelta(days=days))
+        data, returned = self.interactions.rewound(days), self.returned
+        if returned is not None:
+            returned = returned.rewound(days)
+            assert returned.returned_days is not None
+            not_yet = returned.returned_days <= 0  # returned at or after the earlier cutoff
+            data, returned = data.merged(returned.where(not_yet)), returned.where(~not_yet)
+        as_of = self.as_of - timedelta(days=days)
+        return replace(self, interactions=data, user_features=None, as_of=as_of, returned=returned)
 
     @property
     def n_users(self) -> int:
@@ -265,11 +300,12 @@ def sorted_interactions(
     orders: NDArray[np.int32] | None = None,
     quantities: NDArray[np.float32] | None = None,
     amounts: NDArray[np.float32] | None = None,
+    returned_days: NDArray[np.float32] | None = None,
 ) -> Interactions:
     """Sort interactions by user, item, age, weight and the remaining columns.
 
     Float sums, and therefore ties of scores, then do not depend on the order of the input.
     """
-    columns = (amounts, quantities, orders, weights, age_days, items, users)
+    columns = (returned_days, amounts, quantities, orders, weights, age_days, items, users)
     order = np.lexsort([column for column in columns if column is not None])
-    return Interactions(users, items, age_days, weights, shape, orders, quantities, amounts).where(order)
+    return Interactions(users, items, age_days, weights, shape, orders, quantities, amounts, returned_days).where(order)

@@ -16,7 +16,14 @@ from features.compute.builder import Builder
 from features.compute.views import days_before
 from features.id_map import IdMap
 from features.interactions import EVENT_WEIGHTS, Interactions, TrainingSet, sorted_interactions
+from features.purchases import PURCHASE_COLUMNS, only_merchandise, purchase_rows
 from qianmian.errors import DataError
+from qianmian.schema import TABLES
+
+# columns of `items` that describe no item of a model: the source, and that it is merchandise, are true of all of them
+NOT_ATTRIBUTES = frozenset(
+    {"item_id", "merchandise", *(column.name for column in TABLES["items"].columns if column.derived)}
+)
 
 
 def interaction_source(builder: Builder, as_of: datetime) -> str:
@@ -41,7 +48,8 @@ def interaction_source(builder: Builder, as_of: datetime) -> str:
 def interaction_rows(builder: Builder, as_of: datetime, start: datetime | None = None) -> tuple[pa.Table, str]:
     """Read the interactions in ``[start, as_of)`` and name the table they come from.
 
-    They are paid order lines if any order line has an item, else events (`interaction_source`).
+    They are paid order lines if any order line has an item, else events (`interaction_source`). Lines that refunds
+    before `as_of` took back are left out (`features.returns`), and so are items that are no merchandise.
 
     Returns
     -------
@@ -56,28 +64,37 @@ def interaction_rows(builder: Builder, as_of: datetime, start: datetime | None =
     DataError
         If the data has no items, or `start` is given and the data has no timestamps.
     """
+    rows, source = _rows_with_returns(builder, as_of, start)
+    rows = rows.filter(pc.is_null(rows["returned_days"]))
+    return rows.drop_columns(["returned_days"]), source
+
+
+def _rows_with_returns(builder: Builder, as_of: datetime, start: datetime | None = None) -> tuple[pa.Table, str]:
+    """The rows of `interaction_rows` and the purchases that were returned, with the column ``returned_days``."""
     source = interaction_source(builder, as_of)
-    views = builder.views(as_of)
-    rows = views["lines" if source == "transactions" else source]
-    weight = ibis.literal(1.0) if source == "transactions" else rows.event_type.cases(*EVENT_WEIGHTS.items(), else_=0.0)
     timed = "ts" in builder.states[source].filled
-    age = days_before(views.cutoff, rows.ts) if timed else ibis.literal(0.0)
-    rows = rows.mutate(weight=weight.cast("float64"), age_days=age)
-    rows = rows.filter(rows.item_id.notnull() & (rows.weight > 0))
-    if start is not None:
-        if not timed:
-            raise DataError(
-                "the data has no timestamps, so a period cannot be selected",
-                where=source,
-                hint="map `ts` in sources.yaml",
-            )
-        rows = rows.filter(rows.ts >= ibis.timestamp(start.isoformat(sep=" ")))
+    if start is not None and not timed:
+        raise DataError(
+            "the data has no timestamps, so a period cannot be selected",
+            where=source,
+            hint="map `ts` in sources.yaml",
+        )
     if source == "transactions":
-        more = {"basket": rows.source + "\x1f" + rows.order_id, "quantity": rows.quantity, "amount": rows.amount}
-    else:
-        unknown = ibis.null("float64")
-        more = {"basket": rows.session_id, "quantity": unknown, "amount": unknown}
-    return rows.select("one_id", "item_id", "age_days", "weight", **more).to_pyarrow(), source
+        return purchase_rows(builder, as_of, start), source
+    views, unknown = builder.views(as_of), ibis.null("float64")
+    rows = only_merchandise(builder, views[source])
+    rows = rows.mutate(
+        weight=rows.event_type.cases(*EVENT_WEIGHTS.items(), else_=0.0).cast("float64"),
+        age_days=days_before(views.cutoff, rows.ts) if timed else ibis.literal(0.0),
+        basket=rows.session_id,
+        quantity=unknown,
+        amount=unknown,
+        returned_days=unknown,
+    )
+    rows = rows.filter(rows.weight > 0)
+    if start is not None:
+        rows = rows.filter(rows.ts >= ibis.timestamp(start.isoformat(sep=" ")))
+    return rows.select(*PURCHASE_COLUMNS, "returned_days").to_pyarrow(), source
 
 
 def training_set(
@@ -97,8 +114,9 @@ def training_set(
     DataError
         If no item has that many customers.
     """
-    rows, source = interaction_rows(builder, as_of)
-    per_item = rows.group_by("item_id").aggregate([("one_id", "count_distinct"), ("one_id", "count")])
+    rows, source = _rows_with_returns(builder, as_of)
+    kept = rows.filter(pc.is_null(rows["returned_days"]))
+    per_item = kept.group_by("item_id").aggregate([("one_id", "count_distinct"), ("one_id", "count")])
     per_item = per_item.filter(pc.greater_equal(per_item["one_id_count_distinct"], min_item_customers))
     per_item = per_item.sort_by(
         [("one_id_count_distinct", "descending"), ("one_id_count", "descending"), ("item_id", "ascending")]
@@ -113,7 +131,8 @@ def training_set(
     customers = builder.views(as_of).customers.select("one_id").distinct().order_by("one_id").to_pyarrow()
     user_ids = np.asarray(customers["one_id"].to_pylist(), dtype=np.str_)
     users, items = IdMap(user_ids).rows(rows["one_id"]), IdMap(item_ids).rows(rows["item_id"])
-    interactions = interactions_from_rows(rows, users, items, (len(user_ids), len(item_ids)))
+    shape = len(user_ids), len(item_ids)
+    interactions, returned = interactions_from_rows(rows, users, items, shape).without_returned()
     features = None
     if with_features:
         built = builder.build(as_of).matrix()
@@ -126,6 +145,7 @@ def training_set(
         features,
         as_of,
         source,
+        returned=returned,
     )
 
 
@@ -139,7 +159,7 @@ def interactions_from_rows(
     Parameters
     ----------
     rows : pyarrow.Table
-        Result of `interaction_rows`, m rows.
+        Result of `interaction_rows`, m rows; with a column ``returned_days``, the result has it too.
     users, items : int64 array, shape (m,)
         User and item index of each row, −1 where it is unknown.
     shape : tuple of int
@@ -151,6 +171,9 @@ def interactions_from_rows(
     baskets, quantities, amounts = (pc.filter(rows[name], kept) for name in ("basket", "quantity", "amount"))
     orders = None if baskets.null_count == len(baskets) else _order_numbers(user, item, age_days, baskets)
     units, paid = (None if c.null_count == len(c) else c.to_numpy().astype(np.float32) for c in (quantities, amounts))
+    returned = None
+    if "returned_days" in rows.column_names and rows["returned_days"].null_count < len(rows):
+        returned = pc.filter(rows["returned_days"], kept).to_numpy().astype(np.float32)
     return sorted_interactions(
         user,
         item,
@@ -160,6 +183,7 @@ def interactions_from_rows(
         orders,
         units,
         paid,
+        returned,
     )
 
 
@@ -193,7 +217,9 @@ def _item_attributes(
 ) -> dict[str, NDArray[Any]]:
     items = builder.backend.table("items").to_pyarrow()
     at = IdMap(items["item_id"].to_pylist()).rows(item_ids)
-    known_columns = [name for name in items.column_names if name != "item_id" and items[name].null_count < len(items)]
+    known_columns = [
+        name for name in items.column_names if name not in NOT_ATTRIBUTES and items[name].null_count < len(items)
+    ]
     attributes = {
         name: _attribute(items[name])[at] for name in dict.fromkeys((*known_columns, "category", "brand", "price"))
     }

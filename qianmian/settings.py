@@ -109,6 +109,13 @@ ID_TYPES: tuple[IdType, ...] = (
 class IdentitySettings(Section):
     """Settings of `qianmian identity`: the identifier types, and which records each may link."""
 
+    shared_account_share: float = Field(
+        0.05,
+        gt=0,
+        le=1,
+        description="a customer with more of all order lines may be a shared account, such as a till's; 1: never",
+    )
+
     id_types: tuple[IdType, ...] = Field(
         ID_TYPES, description="one entry per type; an entry changes or adds a type, the other types keep their defaults"
     )

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from qianmian.errors import WorkspaceError
+from qianmian.paths import sqlite_url, unusable_characters
 
 ENVIRONMENT_VARIABLE = "QIANMIAN_WORKSPACE"
 DEFAULT_ROOT = "workspace"
@@ -28,9 +29,23 @@ class Workspace:
     root : Path
         Absolute folder. Inside: ``lake/`` canonical tables, ``quarantine/`` rejected rows, ``online/`` serving state,
         ``features/`` built profiles, ``mlflow.db`` and ``mlartifacts/`` models, ``qianmian.yaml`` optional settings.
+
+    Raises
+    ------
+    WorkspaceError
+        The path contains a control character, a backslash or bytes that are no text, which the databases cannot read.
     """
 
     root: Path
+
+    def __post_init__(self) -> None:
+        if found := unusable_characters(self.root):
+            raise WorkspaceError(
+                "the path of a workspace may not contain control characters, backslashes or bytes that are no text",
+                where=ascii(str(self.root)),
+                got=ascii(found),
+                hint="rename the folder, or name another --workspace",
+            )
 
     @classmethod
     def locate(cls, given: str | Path | None = None) -> Workspace:
@@ -62,9 +77,14 @@ class Workspace:
         return self.root / "mlartifacts"
 
     @property
+    def mlflow_db(self) -> Path:
+        """The SQLite file in which MLflow keeps runs and registered models."""
+        return self.root / "mlflow.db"
+
+    @property
     def tracking_uri(self) -> str:
         """``MLFLOW_TRACKING_URI`` if set, else the SQLite store of the workspace."""
-        return os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{self.root / 'mlflow.db'}"
+        return os.environ.get("MLFLOW_TRACKING_URI") or sqlite_url(self.mlflow_db)
 
     def create(self) -> Workspace:
         """Create the missing folders; an existing workspace is left unchanged."""

@@ -12,7 +12,7 @@ import anyio
 import orjson
 from fastapi import FastAPI
 from pydantic import BaseModel
-from starlette.requests import Request
+from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 
 from qianmian.errors import NotReady, QianmianError
@@ -35,6 +35,7 @@ ERROR_FIELDS = frozenset({"code", "message", "field", "hint"})
 # A body that is too large is read this far beyond the limit, because a client that is still sending would see a reset
 # connection instead of the 413.
 DRAIN_BYTES = 8_000_000
+CLIENT_CLOSED = 499  # nginx's status for a client that hung up before it had sent its request
 WORKER_THREADS = 2  # more threads would only compete with the event loop for the interpreter lock
 
 
@@ -108,6 +109,9 @@ def _handler(
             if error.http_status >= 500 and not isinstance(error, NotReady):
                 logger.warning("route=%s status=%d error=%s", endpoint.route, error.http_status, error)
             return error_response(error.as_dict(), error.http_status)
+        except ClientDisconnect:
+            logger.info("route=%s status=%d", endpoint.route, CLIENT_CLOSED)
+            return Response(status_code=CLIENT_CLOSED)  # no one reads it; it is counted in /metrics
         except Exception:
             logger.exception("route=%s status=500", endpoint.route)
             return error_response(internal_error(), 500)
@@ -122,6 +126,8 @@ async def read_body(request: Request, limit: int) -> bytes:
     ------
     BodyTooLarge
         If it is longer than `limit` bytes.
+    ClientDisconnect
+        If the client hangs up before it has sent the whole body.
     """
     total = 0
     parts = []
@@ -183,6 +189,7 @@ STATUS_ERRORS: dict[int, tuple[str, str, str | None]] = {
     408: ("timeout", "the request took too long to arrive", "send it again"),
     413: ("body_too_large", "the body is too large", "send fewer ids at a time"),
     429: ("too_many_requests", "the server has too many requests", "try again later"),
+    CLIENT_CLOSED: ("client_closed", "the client hung up before it had sent the body", None),
     500: ("internal", "internal server error", "the log of the server has the details"),
     503: ("not_ready", "the server is not ready", "try again when /readyz returns 200"),
     504: ("timeout", "the response took too long", "send smaller requests"),

@@ -1,7 +1,7 @@
 """Read access to the MLflow model registry: versions, aliases and history of the registered models.
 
-This module never writes. `training.promotion` sets the aliases, and stores every change as a tag of the registered
-model, which `history` reads.
+This module changes nothing but the artifact addresses of a workspace that was copied or moved. `training.promotion`
+sets the aliases, and stores every change as a tag of the registered model, which `history` reads.
 """
 
 from __future__ import annotations
@@ -15,15 +15,14 @@ from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
-from urllib.parse import unquote, urlparse
 
+from qianmian import model_store
 from qianmian.errors import ArtifactError, NotFound, WorkspaceError
+from qianmian.paths import local_path, sqlite_file
 from qianmian.schema import CHAMPION, EVENT_TAG, PREVIOUS, REGISTERED_PREFIX, registered_name
 from qianmian.workspace import Workspace
 
 logger = logging.getLogger(__name__)
-
-SQLITE = "sqlite:///"
 
 
 @dataclass(frozen=True)
@@ -148,7 +147,8 @@ def bundle_folder(workspace: Workspace, name: str, version: str) -> Iterator[Pat
         try:
             uri = client.get_model_version_download_uri(full, version)
             local = local_path(uri)
-            root = local or Path(
+            # translated, because the store of a read-only copy names the original
+            root = (local and model_store.current_path(workspace, local)) or Path(
                 mlflow.artifacts.download_artifacts(uri, dst_path=temporary, tracking_uri=workspace.tracking_uri)
             )
         except (MlflowException, OSError) as error:
@@ -169,29 +169,18 @@ def bundle_folder(workspace: Workspace, name: str, version: str) -> Iterator[Pat
         yield manifests[0].parent
 
 
-def local_path(uri: str) -> Path | None:
-    """Return the local path of a file URI or a plain path, None for a remote URI.
-
-    Examples
-    --------
-    >>> str(local_path("file:///with%20space/a")), local_path("s3://bucket/a")
-    ('/with space/a', None)
-    """
-    parsed = urlparse(uri)
-    if parsed.scheme == "file":
-        return Path(unquote(parsed.path))
-    return Path(uri) if not parsed.scheme else None
-
-
 # ---- helpers ---------------------------------------------------------------------------------------------------------
 
 
 def _client(workspace: Workspace) -> Any:
     """MLflow client, None if the workspace has no SQLite store yet, because opening one would create it."""
     uri = workspace.tracking_uri
-    if uri.startswith(SQLITE) and not Path(uri.removeprefix(SQLITE)).exists():
+    file = sqlite_file(uri)
+    if file is not None and not file.exists():
         return None
     from mlflow.tracking import MlflowClient
+
+    model_store.adopt(workspace)
 
     return MlflowClient(tracking_uri=uri, registry_uri=uri)
 

@@ -64,6 +64,7 @@ class HoldoutSplitter:
         self._context = context
         source = interaction_source(context.builder, context.as_of)
         self.horizon_days = _horizon_days(context, source) if context.builder.states[source].begin is not None else None
+        self._history = "" if self.horizon_days is None else _history_text(context, source)
 
     def test(self) -> HoldoutSplit:
         """The test split.
@@ -105,7 +106,7 @@ class HoldoutSplitter:
         train = self._training_set(start, with_features=with_features)
         period = f"{start:%Y-%m-%d} to {end:%Y-%m-%d}"
         return _require_enough_customers(
-            HoldoutSplit(train, interactions_between(self._context, train, start, end), period, start)
+            HoldoutSplit(train, interactions_between(self._context, train, start, end), period, start), self._history
         )
 
 
@@ -127,8 +128,16 @@ def _horizon_days(context: TrainingContext, source: str) -> int:
             where=source,
             got=f"{span} days",
             allowed="at least 4 days",
+            hint=f"ingest a longer history; periods of {wanted} days take {4 * wanted} days",
         )
     return horizon
+
+
+def _history_text(context: TrainingContext, source: str) -> str:
+    """How long the history is, and how long it has to be for periods of the full length; for an error message."""
+    wanted = context.horizon_days or context.settings.recommend.horizon_days
+    span = (context.as_of - context.history_start(source)).days
+    return f"; the history has {span} days, and periods of {wanted} days take {4 * wanted}"
 
 
 def _random_split(data: TrainingSet, seed: int) -> HoldoutSplit:
@@ -144,12 +153,12 @@ def _random_split(data: TrainingSet, seed: int) -> HoldoutSplit:
     )
 
 
-def _require_enough_customers(held: HoldoutSplit) -> HoldoutSplit:
+def _require_enough_customers(held: HoldoutSplit, history: str = "") -> HoldoutSplit:
     both = np.intersect1d(held.train.interactions.users, held.holdout.users)
     if len(both) < MIN_EXAMPLES:
         raise DataError(
             f"only {len(both)} customers have both a history and interactions in {held.period}",
-            allowed=f"at least {MIN_EXAMPLES}",
+            allowed=f"at least {MIN_EXAMPLES}{history}",
             hint="bring more customers, a longer history, or lower recommend.min_item_customers",
         )
     return held

@@ -6,7 +6,8 @@ import json
 from datetime import datetime
 from typing import Any
 
-from qianmian.errors import UsageError
+from qianmian import model_store
+from qianmian.errors import UsageError, WorkspaceError
 from qianmian.schema import CHAMPION, EVENT_TAG, PREVIOUS, REGISTERED_PREFIX, registered_name
 from qianmian.workspace import Workspace
 
@@ -14,6 +15,7 @@ from qianmian.workspace import Workspace
 def _client(workspace: Workspace) -> Any:
     from mlflow.tracking import MlflowClient
 
+    model_store.adopt(workspace, required=True)
     return MlflowClient(tracking_uri=workspace.tracking_uri, registry_uri=workspace.tracking_uri)
 
 
@@ -57,6 +59,11 @@ def register(
     -------
     dict
         Name of the registered model, action, version and previous version.
+
+    Raises
+    ------
+    WorkspaceError
+        If the model was stored outside the workspace, because the workspace was moved during the training.
     """
     from mlflow.exceptions import MlflowException
 
@@ -67,6 +74,7 @@ def register(
         if error.error_code != "RESOURCE_DOES_NOT_EXIST":
             raise
         client.create_registered_model(name)
+    _require_inside(workspace, client, model_uri)
     version = client.create_model_version(name, source=model_uri, run_id=run_id, tags=tags)
     return _set_champion(client, name, int(version.version), "register", now)
 
@@ -102,6 +110,20 @@ def rollback(workspace: Workspace, job: str, now: datetime) -> dict[str, Any]:
             hint=f"see `qianmian models history {job}`, then `qianmian models promote`",
         )
     return _set_champion(client, name, before, "rollback", now)
+
+
+def _require_inside(workspace: Workspace, client: Any, model_uri: str) -> None:
+    """Check that the artifacts of a model are in the workspace, if its own store has recorded them."""
+    if model_store.own_store(workspace) is None:
+        return
+    address = str(client.get_logged_model(model_uri.removeprefix("models:/")).artifact_location)
+    if not model_store.is_inside(workspace, address):
+        raise WorkspaceError(
+            "the model was stored outside the workspace",
+            where=address,
+            allowed=str(workspace.artifact_root),
+            hint="another process has opened the same workspace under another path; wait for it, then train again",
+        )
 
 
 def _require_registered(workspace: Workspace, job: str) -> str:

@@ -14,6 +14,7 @@ from features.data.lake import Lake
 from features.definitions.pack_features import declared_features
 from features.profiles import snapshot
 from features.profiles.tags.published import publish
+from qianmian import model_store
 from qianmian.errors import DataError, UsageError
 from qianmian.schema import CHAMPION, registered_name
 from qianmian.settings import Settings
@@ -108,8 +109,11 @@ def train(
         If `as_of` is outside the data, or the data do not support a job that was named (not `all`).
     UsageError
         If no job is named, or none of the named jobs can be tuned.
+    WorkspaceError
+        If the workspace was copied or moved, and its model store cannot be changed.
     """
     workspace.require()
+    model_store.adopt(workspace, required=True)  # before the hours of a training whose model could not be stored
     lake = Lake(workspace)
     cutoff = _resolve_as_of(lake, as_of)
     every = "all" in jobs

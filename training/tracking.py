@@ -12,11 +12,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from qianmian import model_store
+from qianmian.model_store import EXPERIMENT
 from qianmian.workspace import Workspace, explain_os_errors
 from training.jobs.base import EvaluatedModel
 from training.report import EvalReport, Metric
 
-EXPERIMENT = "qianmian"
 BUNDLE = "bundle"
 MAX_METRICS_PER_REQUEST = 1000  # limit of an MLflow tracking server
 logger = logging.getLogger(__name__)
@@ -36,6 +37,11 @@ def run(workspace: Workspace, name: str) -> Iterator[Any]:
 
     When `mlflow run` started the process, the run of ``MLFLOW_RUN_ID`` is continued. Artifacts are stored in the
     workspace for a database store, by the server for an MLflow server, and by the experiment for a continued run.
+
+    Raises
+    ------
+    WorkspaceError
+        If the workspace was copied or moved, and its store cannot be changed.
     """
     import mlflow
 
@@ -44,15 +50,15 @@ def run(workspace: Workspace, name: str) -> Iterator[Any]:
         logging.getLogger(chatty).setLevel(logging.WARNING)
     os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
     joined = os.environ.get("MLFLOW_RUN_ID")
+    model_store.adopt(workspace, required=True)
     with explain_os_errors(workspace.root), _restore_tracking_uri():
         mlflow.set_tracking_uri(uri)
         mlflow.set_registry_uri(uri)
+        if joined is None and mlflow.get_experiment_by_name(EXPERIMENT) is None:
+            local = not uri.startswith(("http://", "https://", "databricks"))
+            mlflow.create_experiment(EXPERIMENT, artifact_location=workspace.artifact_root.as_uri() if local else None)
+        model_store.keep_inside(workspace)
         if joined is None:
-            if mlflow.get_experiment_by_name(EXPERIMENT) is None:
-                local = not uri.startswith(("http://", "https://", "databricks"))
-                mlflow.create_experiment(
-                    EXPERIMENT, artifact_location=workspace.artifact_root.as_uri() if local else None
-                )
             mlflow.set_experiment(EXPERIMENT)
         nested = mlflow.active_run() is not None
         with mlflow.start_run(run_name=None if joined and not nested else name, nested=nested) as active:

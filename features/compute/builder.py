@@ -189,6 +189,6 @@ class Builder:
             raise DataError(
                 "no customer is known before this date",
                 where=f"--as-of {as_of.date()}",
-                hint=f"name a later date; the data ends at {self.lake.last}",
+                hint=f"name a later date; the data ends at {self.lake.typical_end}",
             )
         return ProfileBuild(table, kept, unsupported, as_of)

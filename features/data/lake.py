@@ -13,9 +13,9 @@ import json
 import os
 import shutil
 import uuid
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import date, datetime, timedelta
+from datetime import datetime
 from pathlib import Path
 from typing import Any, cast
 
@@ -23,6 +23,7 @@ import duckdb
 import ibis
 from ibis.backends.duckdb import Backend
 
+from features.data.time_range import EmptyStretch, empty_stretches, rows_per_day, typical_time_range
 from qianmian.errors import ArtifactError, DataError
 from qianmian.schema import TABLES, Column, Table
 from qianmian.workspace import Workspace, explain_os_errors, write_json
@@ -38,8 +39,6 @@ SQL_TYPES = {
 }
 FORMAT = 2  # of the manifest
 TIME_FIELDS = ("first", "last", "begin", "end")
-OUTLIER_SHARE = 0.001
-OUTLIER_GAP_DAYS = 30
 PARTITION_ROWS = 20_000_000  # a table with a `ts` and more rows than this is Hive-partitioned by day
 CUSTOMERS = Table(
     "customers",
@@ -113,42 +112,6 @@ def literal(text: str | Path) -> str:
     return "'" + str(text).replace("'", "''") + "'"
 
 
-def typical_time_range(days: Sequence[tuple[date, int]]) -> tuple[datetime | None, datetime | None]:
-    """Midnights before and after the rows without outliers (None without rows): wrong clocks do not extend the history.
-
-    At either end, days that together hold at most `OUTLIER_SHARE` of the rows are left out. At the later end they are
-    left out only after a gap of more than `OUTLIER_GAP_DAYS` days, so that a last day with few rows is never lost.
-
-    Parameters
-    ----------
-    days : sequence of (date, int)
-        Number of rows per day, in order of the days.
-
-    Examples
-    --------
-    >>> rows_per_day = [(date(2001, 1, 1), 1), (date(2017, 1, 1), 5000), (date(2017, 1, 3), 1), (date(2037, 1, 1), 1)]
-    >>> begin, end = typical_time_range(rows_per_day)
-    >>> f"{begin:%Y-%m-%d} {end:%Y-%m-%d}"
-    '2017-01-01 2017-01-04'
-    """
-    if not days:
-        return None, None
-    allowance = OUTLIER_SHARE * sum(count for _, count in days)
-    low, outliers = 0, days[0][1]
-    while outliers <= allowance and low < len(days) - 1:
-        low += 1
-        outliers += days[low][1]
-    high, outliers = len(days), 0
-    for at in range(len(days) - 1, low, -1):
-        outliers += days[at][1]
-        if outliers > allowance:
-            break
-        if (days[at][0] - days[at - 1][0]).days > OUTLIER_GAP_DAYS:
-            high = at
-    begin, end = days[low][0], days[high - 1][0] + timedelta(days=1)
-    return datetime(begin.year, begin.month, begin.day), datetime(end.year, end.month, end.day)
-
-
 class Lake:
     """The canonical tables of one workspace.
 
@@ -217,6 +180,15 @@ class Lake:
             )
         return states[name]
 
+    def watermarks(self) -> dict[str, dict[str, Any]]:
+        """Source name → table → last value read from a database, as `Watermark.as_dict` gives it."""
+        if not self._manifest_file.exists():
+            return {}
+        saved: dict[str, dict[str, Any]] = json.loads(self._manifest_file.read_text(encoding="utf-8")).get(
+            "watermarks", {}
+        )
+        return saved
+
     @property
     def digest(self) -> str:
         """Digest of the contents of all tables; equal data give an equal digest."""
@@ -237,6 +209,12 @@ class Lake:
         return any(state.end for name, state in self.states().items() if name in ("transactions", "events"))
 
     @property
+    def typical_end(self) -> datetime | None:
+        """The midnight after the last transaction or event that is not an outlier; None if no row has a timestamp."""
+        ends = [state.end for name, state in self.states().items() if name in ("transactions", "events") and state.end]
+        return max(ends, default=None)
+
+    @property
     def default_as_of(self) -> datetime:
         """Default cutoff: the midnight after the last transaction or event that is not an outlier.
 
@@ -245,8 +223,7 @@ class Lake:
         DataError
             If no transaction or event has a timestamp.
         """
-        ends = [state.end for name, state in self.states().items() if name in ("transactions", "events") and state.end]
-        last = max(ends, default=None)
+        last = self.typical_end
         if last is None:
             raise DataError(
                 "no transaction or event in the lake has a timestamp",
@@ -254,6 +231,20 @@ class Lake:
                 hint="ingest data with `ts`, or pass --as-of",
             )
         return last
+
+    def empty_stretches(self) -> dict[str, list[EmptyStretch]]:
+        """The stretches without rows behind which outlying rows lie (`features.data.time_range`), by table.
+
+        Tables without such rows are left out, and not read.
+        """
+        found = {}
+        for name, state in self.states().items():
+            if state.begin and state.end and state.first and state.last:
+                if state.begin <= state.first and state.last < state.end:
+                    continue
+                with duckdb.connect() as connection:
+                    found[name] = empty_stretches(rows_per_day(connection, self._scan(state.path)))
+        return {name: stretches for name, stretches in found.items() if stretches}
 
     def parquet_path(self, state: TableState) -> str:
         """Path or glob of a table's files, as DuckDB's ``read_parquet`` expects it."""
@@ -310,7 +301,12 @@ class Lake:
 
     # ---- writing -------------------------------------------------------------------------------------------------
 
-    def commit(self, connection: duckdb.DuckDBPyConnection, queries: Mapping[str, str]) -> dict[str, TableState]:
+    def commit(
+        self,
+        connection: duckdb.DuckDBPyConnection,
+        queries: Mapping[str, str],
+        watermarks: Mapping[str, Mapping[str, Any]] | None = None,
+    ) -> dict[str, TableState]:
         """Write the result of each query as the new content of its table; all tables change or none does.
 
         Parameters
@@ -319,6 +315,8 @@ class Lake:
             Connection that runs the queries.
         queries : mapping of str to str
             Table name → SELECT with the table's columns; its row order is kept.
+        watermarks : mapping, optional
+            As `watermarks` returns them; default: those of the last commit.
 
         Returns
         -------
@@ -334,9 +332,9 @@ class Lake:
                     states[name], path = self._write(connection, table, query)
                     written.append(path)
                 before = {state.path for state in self.states().values()}
-                write_json(
-                    self._manifest_file, {"format": FORMAT, "tables": [state.as_dict() for state in states.values()]}
-                )
+                tables = [state.as_dict() for state in states.values()]
+                marks = self.watermarks() if watermarks is None else watermarks
+                write_json(self._manifest_file, {"format": FORMAT, "tables": tables, "watermarks": marks})
         except BaseException:
             for path in written:
                 shutil.rmtree(path, ignore_errors=True)
@@ -370,10 +368,7 @@ class Lake:
             moments: dict[str, datetime | None] = dict.fromkeys(TIME_FIELDS)
             if "ts" in names:
                 first, last = connection.execute(f"SELECT min(ts), max(ts) FROM {source}").fetchone() or (None, None)
-                days = connection.execute(
-                    f"SELECT ts::DATE, count(*) FROM {source} WHERE ts IS NOT NULL GROUP BY 1 ORDER BY 1"
-                ).fetchall()
-                begin, end = typical_time_range(days)
+                begin, end = typical_time_range(rows_per_day(connection, source))
                 moments = {"first": first, "last": last, "begin": begin, "end": end}
             # The digest covers names and values. It is a sum: in an exclusive or, two equal rows would cancel out.
             content = ", ".join([literal("|".join(names)), *(f"{quote(name)}::VARCHAR" for name in names)])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 
 import duckdb
@@ -147,7 +148,7 @@ def customer_ids_are_personal(connection: duckdb.DuckDBPyConnection, rows: str, 
     rows : str
         SELECT with the column ``source_user_id``, as text.
     mapped : str
-        Name of the column, or the expression, that the source maps to it.
+        SQL of the expression that the source maps to it; its columns are quoted.
     """
     digits = "regexp_replace(v, '[^0-9]', '', 'g')"
     sample = (
@@ -162,7 +163,7 @@ def customer_ids_are_personal(connection: duckdb.DuckDBPyConnection, rows: str, 
     total, phones, documents, numbers, spread = row or (0, 0, 0, 0, 0)
     if not total:
         return None
-    named = personal_data_type(mapped.strip('"'))
+    named = next((kind for name in re.findall('"([^"]+)"', mapped) if (kind := personal_data_type(name))), None)
     if named == "phone" and numbers >= SHARE * total:
         return _over("source_user_id", like_number)
     if (named == "document" and documents >= SHARE * total) or documents >= ID_SHARE * total:

@@ -78,7 +78,7 @@ class LookalikeUser(BaseModel):
 
 
 class LookalikeResponse(Response):
-    """Customers most similar to the seed, best first, without seed customers and excluded ones."""
+    """Customers most similar to the seed, best first, without seed customers, excluded ones and shared accounts."""
 
     users: list[LookalikeUser]
     known_seeds: int
@@ -110,7 +110,9 @@ def handle(champions: Champions, request: LookalikeRequest, now: datetime) -> Re
     size = request.size if request.size is not None else max(1, round((request.ratio or 0.0) * len(user_ids)))
     # customers that are not in the profiles have no id that the caller could use
     without_id = np.flatnonzero(champions.customers.user_map.rows(user_ids) < 0)
-    rows, scores = champion.bundle.model.expand(seeds.rows, size, exclude=np.union1d(left_out.rows, without_id))
+    shared = champion.bundle.user_map.rows(list(champion.bundle.facts.get("shared_accounts", {})))
+    excluded = np.concatenate([left_out.rows, without_id, shared[shared >= 0]])
+    rows, scores = champion.bundle.model.expand(seeds.rows, size, exclude=np.unique(excluded))
     evidence = (
         champion.bundle.model.evidence(seeds.rows, size, splits=EVIDENCE_SPLITS) if request.with_evidence else None
     )

@@ -46,13 +46,20 @@ def plan_similar_items(
     Raises
     ------
     NotFound
-        If the model does not know the item and `attributes` is empty.
+        If the item is no merchandise, or the model does not know it and `attributes` is empty.
     InvalidRequest
         If the item attributes do not support the filter or `attributes`.
     """
     champion = champions.require(JOB)
     catalogue = champion.catalogue
     column = catalogue.item_column(item_id)
+    if item_id in champion.bundle.facts.get("not_merchandise", ()):
+        raise NotFound(
+            "the item is no merchandise (a bag, a deposit, shipping), so no items are similar to it",
+            field="item_id",
+            got=item_id,
+            hint="if customers do choose it, correct `merchandise` of items in sources.yaml and train again",
+        )
     if column < 0 and not attributes:
         raise NotFound(
             "the model does not know the item",

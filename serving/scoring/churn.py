@@ -80,21 +80,23 @@ def score_rows(
 
 def no_score_reasons(champions: Champions, rows: NDArray[np.int64]) -> list[str | None]:
     """Return why each row gets no score, None if it gets one."""
-    profiles = champions.customers.features
-    active_days = champions.require(JOB).bundle.facts.get("active_days")
+    profiles, facts = champions.customers.features, champions.require(JOB).bundle.facts
+    active_days, shared = facts.get("active_days"), facts.get("shared_accounts", {})
     recency_days = profiles.column("days_since_last_order")[rows]
     orders = profiles.column("orders_total")[rows] if "orders_total" in profiles.spec.names else np.ones(len(rows))
     inactive = f"no purchase in the last {days_text(active_days)}" if active_days is not None else ""
-    return [
-        "unknown customer"
-        if row < 0
-        else "never bought"
-        if bought <= 0
-        else inactive
-        if active_days is not None and days > active_days
-        else None
-        for row, bought, days in zip(rows.tolist(), orders.tolist(), recency_days.tolist(), strict=True)
-    ]
+
+    def reason(row: int, one_id: str, bought: float, days: float) -> str | None:
+        if row < 0:
+            return "unknown customer"
+        if one_id in shared:
+            return str(shared[one_id])
+        if bought <= 0:
+            return "never bought"
+        return inactive if active_days is not None and days > active_days else None
+
+    columns = rows.tolist(), profiles.one_ids[rows].tolist(), orders.tolist(), recency_days.tolist()
+    return [reason(*row) for row in zip(*columns, strict=True)]
 
 
 def score_churn(

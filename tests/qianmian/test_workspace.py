@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from qianmian.errors import WorkspaceError
+from qianmian.paths import sqlite_file
 from qianmian.workspace import ENVIRONMENT_VARIABLE, Workspace, atomic_path, explain_os_errors, write_json
 
 
@@ -49,6 +50,26 @@ def test_where_models_are_tracked(tmp_path, monkeypatch):
     assert workspace.tracking_uri == f"sqlite:///{tmp_path / 'mlflow.db'}"
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://somewhere")
     assert workspace.tracking_uri == "http://somewhere"
+
+
+@pytest.mark.parametrize("name", ["a b", "shop?x #1", "100%", "50%25", "100%41 [a]*", "店", "a&b=c;d+e@f:g", "'\"$~{}"])
+def test_the_store_is_in_the_workspace_whatever_its_name(tmp_path, name):
+    import sqlalchemy
+
+    workspace = Workspace(tmp_path / name).create()
+    with sqlalchemy.create_engine(workspace.tracking_uri).begin() as connection:
+        connection.execute(sqlalchemy.text("CREATE TABLE t (a INTEGER)"))
+    assert everything(tmp_path) == sorted([name, *(f"{name}/{part}" for part in everything(workspace.root))])
+    assert workspace.mlflow_db.is_file()
+    assert sqlite_file(workspace.tracking_uri) == workspace.mlflow_db
+
+
+@pytest.mark.parametrize("name", ["a\\b", "a\nb", "a\x00b", os.fsdecode(b"a\xffb")])
+def test_a_path_that_the_databases_cannot_read_is_refused(tmp_path, name):
+    with pytest.raises(WorkspaceError, match="control characters") as caught:
+        Workspace.locate(tmp_path / name)
+    str(caught.value).encode()  # printable, although the name is not
+    assert not everything(tmp_path)
 
 
 def test_a_file_is_there_only_when_it_is_whole(tmp_path):

@@ -53,6 +53,7 @@ class RunningServer:
     """A server and its responses while it started."""
 
     url: str
+    log: Path
     while_loading: dict[str, tuple[int, Any]] = field(default_factory=dict)
 
     def __call__(self, path: str, body: Any = None, **options: Any) -> tuple[int, Any]:
@@ -106,7 +107,7 @@ def champions(workspace) -> Champions:
 def serve(workspace, server_environment, tmp_path_factory) -> Iterator[RunningServer]:
     log = tmp_path_factory.mktemp("log") / "server.log"
     with log.open("wb") as handle, running(workspace, env=server_environment(workspace), wait=False, log=handle) as url:
-        found = RunningServer(url)
+        found = RunningServer(url, log)
         deadline = time.monotonic() + 60
         while "/livez" not in found.while_loading:
             try:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from dataclasses import replace
 from datetime import datetime, timedelta
 from pathlib import Path
 
@@ -320,3 +321,14 @@ def test_parse_request_names_all_errors_and_the_first_field():
     assert found.value.field == "user_id"
     for part in ("user_id: is required", "num_results", "colour: unknown field"):
         assert part in found.value.message
+
+
+def test_a_shared_account_is_in_no_audience(champions, buyers):
+    champion = champions.models["lookalike"]
+    asked = {"seed_user_ids": buyers[:30], "size": 5, "with_evidence": False}
+    first = answer(champions, "/lookalike", **asked)["users"][0]
+    facts = {**champion.bundle.facts, "shared_accounts": {first["one_id"]: "shared account"}}
+    shared = replace(champions, models={"lookalike": replace(champion, bundle=replace(champion.bundle, facts=facts))})
+    found = answer(shared, "/lookalike", **asked)["users"]
+    assert len(found) == 5
+    assert first["one_id"] not in [user["one_id"] for user in found]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import datetime, timedelta
 
 import numpy as np
@@ -145,7 +146,7 @@ def test_fits_are_shared(train):
     assert one.histories_ is other.histories_
     again = make_recommender(
         "two_stage", settings, 0, rounds=3, cuts=1, stages=[("repeat", {}, 30), ("popular", {}, 30)]
-    ).fit(train.with_interactions(train.interactions))
+    ).fit(replace(train))
     users = np.arange(train.n_users)
     # a shared model equals one that is not shared
     np.testing.assert_array_equal(again.recommend(users, 5).ids, one.recommend(users, 5).ids)

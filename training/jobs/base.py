@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
@@ -17,6 +17,7 @@ from features.data.lake import Lake
 from features.definitions.pack_features import declared_features
 from features.interactions import TrainingSet
 from features.profiles.tags.declare import TagValue
+from features.shared_accounts import SharedAccount, shared_accounts
 from features.training_data import training_set
 from models.bundle import ModelBundle
 from qianmian.errors import DataError
@@ -94,6 +95,20 @@ class TrainingContext:
     tune: bool = False
     _profiles: dict[datetime, ProfileBuild] = field(default_factory=dict)
     _builder: Builder | None = None
+    _shared: list[SharedAccount] | None = None
+
+    @property
+    def shared_accounts(self) -> list[SharedAccount]:
+        """Accounts with which many people buy (`features.shared_accounts`); reported when they are first asked for."""
+        if self._shared is None:
+            self._shared = shared_accounts(self.builder, self.as_of, self.settings.identity.shared_account_share)
+            for account in self._shared:
+                self.progress(f"{account.user_id} is no single customer ({account.text}): no churn score, no lookalike")
+        return self._shared
+
+    def is_shared(self, one_ids: NDArray[np.str_]) -> NDArray[np.bool_]:
+        """Whether each customer is a shared account, shape (n,)."""
+        return np.isin(one_ids, [account.one_id for account in self.shared_accounts])
 
     @property
     def lake(self) -> Lake:
@@ -142,15 +157,7 @@ class TrainingContext:
         if not with_features:
             return data
         features = self.profile(as_of)
-        return TrainingSet(
-            data.user_ids,
-            data.item_ids,
-            data.interactions,
-            data.item_attributes,
-            features.take(features.rows_of(data.user_ids)),
-            as_of,
-            data.source,
-        )
+        return replace(data, user_features=features.take(features.rows_of(data.user_ids)))
 
     def history_start(self, *tables: str) -> datetime:
         """Start of the history of the named tables, without rows with outlying timestamps.
@@ -172,7 +179,9 @@ class TrainingContext:
 
     def facts(self, job: str, **more: Any) -> dict[str, Any]:
         """Facts recorded in the manifest of every bundle, and `more`."""
-        return {"job": job, "data_digest": self.lake.digest, "seed": self.settings.seed, **more}
+        shared = {account.one_id: account.text for account in self.shared_accounts}
+        own = {"job": job, "data_digest": self.lake.digest, "seed": self.settings.seed, "shared_accounts": shared}
+        return {**own, **more}
 
     def shuffled(self, labels: NDArray[Any]) -> NDArray[Any]:
         """The labels, permuted if `shuffle_labels`."""

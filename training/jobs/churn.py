@@ -38,10 +38,13 @@ def buyers_between(context: TrainingContext, start: datetime, end: datetime) -> 
 
 
 def active_customer_rows(context: TrainingContext, as_of: datetime, active_days: int) -> NDArray[np.int64]:
-    """Profile rows of the active customers at `as_of`: those with an order in the last `active_days`."""
+    """Profile rows of the active customers at `as_of`: those with an order in the last `active_days`.
+
+    Shared accounts are left out, because they are no customers who can churn.
+    """
     profile = context.profile(as_of)
     recent = profile.column("days_since_last_order") <= active_days
-    return np.flatnonzero((profile.column("orders_total") > 0) & recent)
+    return np.flatnonzero((profile.column("orders_total") > 0) & recent & ~context.is_shared(profile.one_ids))
 
 
 def labelled_examples(
@@ -72,7 +75,7 @@ def run(context: TrainingContext) -> EvaluatedModel:
             where="transactions",
             got=f"{(context.as_of - context.history_start('transactions')).days} days",
             allowed=f"at least {active_days + 2 * horizon} days for a horizon of {horizon}",
-            hint="choose a shorter --horizon-days or ingest a longer history",
+            hint=_shorter_horizon(context) + "ingest a longer history",
         )
     spec = context.stationary_spec(train_dates[-1])
 
@@ -85,6 +88,7 @@ def run(context: TrainingContext) -> EvaluatedModel:
     context.progress(f"churn: {len(train_dates)} snapshot dates from {period}, evaluated at {test:%Y-%m-%d}")
     ids, X, y = stacked(train_dates)
     _, test_X, test_y = labelled_examples(context, test, horizon, active_days, spec)
+    _require_both_outcomes(context, test, horizon, test_y)
     least = int(min(test_y.sum(), (1 - test_y).sum()))
     if len(test_y) < MIN_CUSTOMERS or least < 10:
         raise DataError(
@@ -130,6 +134,41 @@ def run(context: TrainingContext) -> EvaluatedModel:
         figures,
         _example(context, spec),
         {"churn_risk": _risk(context, model, active_days, spec)},
+    )
+
+
+def _shorter_horizon(context: TrainingContext) -> str:
+    """The longest horizon that the history allows, as the first half of a hint; empty if no horizon fits."""
+    longest = (context.as_of - context.history_start("transactions")).days // 4  # active for two, two to learn from
+    return f"choose a --horizon-days of at most {longest}, or " if longest >= 1 else ""
+
+
+def _require_both_outcomes(context: TrainingContext, test: datetime, horizon: int, churned: NDArray[np.int64]) -> None:
+    """Check that some of the active customers of the test date churned and some did not.
+
+    Raises
+    ------
+    DataError
+        If all did, or none.
+    """
+    if not len(churned) or 0 < churned.sum() < len(churned):
+        return
+    where = f"{test:%Y-%m-%d} to {context.as_of:%Y-%m-%d}"
+    if not churned.any():
+        raise DataError(
+            f"nobody churned: all {len(churned)} active customers bought again within {horizon} days",
+            where=where,
+            hint="choose a shorter --horizon-days, in which some customers do not buy",
+        )
+    orders = context.profile(test).column("orders_total")
+    no_repeat_buyers = not (orders > 1).any()
+    raise DataError(
+        f"everybody churned: none of the {len(churned)} active customers bought again within {horizon} days",
+        where=where,
+        got="no customer has ever ordered twice" if no_repeat_buyers else None,
+        hint="a longer --horizon-days does not help: churn needs customers who come back"
+        if no_repeat_buyers
+        else "choose a longer --horizon-days, in which some customers buy again",
     )
 
 

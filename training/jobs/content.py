@@ -226,7 +226,7 @@ def _shuffled(context: TrainingContext, train: ContentSet) -> ContentSet:
         return train
     data = train.interactions
     mixed = Interactions(data.users, context.shuffled(data.items), data.age_days, data.weights, data.shape, data.orders)
-    return replace(train, interactions=mixed)
+    return replace(train, interactions=mixed, returned=None)
 
 
 JOB = Job(

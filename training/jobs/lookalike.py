@@ -122,6 +122,7 @@ def _segments(context: TrainingContext, start: datetime, one_ids: NDArray[np.str
     def add(name: str, members: list[str]) -> None:
         rows = people.rows(members)
         rows = np.unique(rows[rows >= 0])
+        rows = rows[~context.is_shared(one_ids[rows])]
         if len(rows) >= MIN_SEGMENT and SEGMENT_SHARES[0] <= len(rows) / len(one_ids) <= SEGMENT_SHARES[1]:
             found[name] = rows
 

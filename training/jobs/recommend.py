@@ -17,6 +17,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from features.interactions import Interactions, TrainingSet
+from features.purchases import not_merchandise
 from models.bundle import ModelBundle
 from models.parallel import run_parallel
 from models.ranked import Ranked
@@ -122,7 +123,13 @@ def run(context: TrainingContext) -> EvaluatedModel:
         full.item_ids,
         full.item_attributes,
         config,
-        context.facts("recommend", horizon_days=horizon, interactions=full.source, scenes_left_out=left_out),
+        context.facts(
+            "recommend",
+            horizon_days=horizon,
+            interactions=full.source,
+            scenes_left_out=left_out,
+            not_merchandise=not_merchandise(context.builder),
+        ),
     )
     rules = [GateRule(f"ndcg@{K}:popular"), GateRule(f"ndcg@{K}:own purchase counts", require_improvement=False)]
     flat = {f"{name}.{key}": str(value)[:250] for name, given in parameters.items() for key, value in given.items()}

@@ -50,6 +50,7 @@ def examples(train: TrainingSet, holdout: Interactions, seed: int) -> Evaluation
         item_ids=train.item_ids[order],
         item_attributes=attributes,
         interactions=replace(left, items=place[left.items]),
+        returned=None,
     )
     known = np.bincount(left.users, minlength=train.n_users) > 0
     users = np.flatnonzero(known & (np.diff(new.indptr) > 0))

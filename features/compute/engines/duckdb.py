@@ -24,6 +24,7 @@ from features.compute.algebra import Feature
 from features.compute.compile_ibis import compile_profiles
 from features.compute.views import VIEW_TABLES, PreparedTables, Views
 from features.data.lake import Lake, literal, quote
+from qianmian.paths import exact_pattern
 from qianmian.schema import TABLES
 from qianmian.workspace import explain_os_errors
 
@@ -166,7 +167,7 @@ class DuckDBEngine:
             files = sorted((scratch / name / f"bucket={bucket}").glob("*.parquet")) if name in self.states else []
             kept = self._columns(name, features) if name in self.states else []
             if files:
-                paths = ", ".join(literal(file) for file in files)
+                paths = ", ".join(literal(exact_pattern(file)) for file in files)
                 described = self.connection.execute(f"DESCRIBE {name}").fetchall()
                 left_out = [row[0] for row in described if row[0] not in kept]
                 source = f"read_parquet([{paths}], hive_partitioning=false)"

@@ -218,7 +218,7 @@ class SparkEngine:
                 raise DataError(
                     "no customer is known before this date",
                     where=f"--as-of {as_of.date()}",
-                    hint=f"name a later date; the data ends at {self.lake.last}",
+                    hint=f"name a later date; the data ends at {self.lake.typical_end}",
                 )
             written = sorted(parts.glob(f"part-*{ending}"))
             if not written:

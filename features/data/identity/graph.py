@@ -36,6 +36,7 @@ from features.data.identity.periods import periods
 from features.data.identity.tables import PROBABILISTIC, RECORD_COLUMNS, links_path, register, row_count, timestamps
 from features.data.lake import literal
 from qianmian.errors import DataError
+from qianmian.paths import exact_pattern
 from qianmian.settings import IdType, Settings
 from qianmian.times import MICROSECONDS_PER_DAY
 from qianmian.workspace import Workspace
@@ -186,7 +187,7 @@ class GraphResolver:
         connection.executemany("INSERT INTO identity_rules VALUES (?, ?, ?, ?)", rules)
         file = links_path(self.workspace)
         source = (
-            f"read_parquet({literal(file)})"
+            f"read_parquet({literal(exact_pattern(file))}, hive_partitioning=false)"
             if file.exists()
             else f"(SELECT {', '.join(f'NULL AS {n}' for n in LINK_COLUMNS)} WHERE false)"
         )

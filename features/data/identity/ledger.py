@@ -18,6 +18,7 @@ import duckdb
 
 from features.data.lake import literal
 from qianmian.errors import DataError
+from qianmian.paths import exact_pattern
 from qianmian.workspace import Workspace, atomic_path
 
 LEDGER_COLUMNS = {
@@ -88,9 +89,9 @@ class Ledger:
 
     def relation(self) -> str:
         """SELECT of all entries."""
-        files = ", ".join(literal(path) for path in self.files())
+        files = ", ".join(literal(exact_pattern(path)) for path in self.files())
         if files:
-            return f"SELECT {', '.join(LEDGER_COLUMNS)} FROM read_parquet([{files}])"
+            return f"SELECT {', '.join(LEDGER_COLUMNS)} FROM read_parquet([{files}], hive_partitioning=false)"
         return f"SELECT {', '.join(f'NULL::{kind} AS {name}' for name, kind in LEDGER_COLUMNS.items())} WHERE false"
 
     def active_decisions(self) -> str:

@@ -103,6 +103,7 @@ def commit(
     queries: Mapping[str, str],
     resolver: Resolver,
     changed: str | None = None,
+    watermarks: Mapping[str, Mapping[str, Any]] | None = None,
 ) -> dict[str, TableState]:
     """Write new table contents and the resulting customers in one commit.
 
@@ -117,6 +118,8 @@ def commit(
         Resolver of the records.
     changed : str, optional
         SELECT (source, source_user_id) of the records with new identifiers: only connected records are resolved again.
+    watermarks : mapping, optional
+        As for `Lake.commit`.
     """
     if isinstance(resolver, GraphResolver):
         known = None
@@ -128,7 +131,7 @@ def commit(
             resolver.ledger.append(connection, plan.entries)
     else:
         plan = resolver.plan(connection)
-    states = lake.commit(connection, {**queries, "customers": plan.customers})
+    states = lake.commit(connection, {**queries, "customers": plan.customers}, watermarks)
     if isinstance(resolver, GraphResolver):
         _save_resolved_state(lake, resolver)
     return states

@@ -51,8 +51,8 @@ class StagedTable:
         order of the rows of `typed` is undefined.
     columns : mapping of str to str
         Column name → SQL type, canonical columns first, then attributes.
-    mapped : frozenset of str
-        Columns that the source maps.
+    expressions : mapping of str to str
+        Column that the source maps → SQL expression over the raw columns.
     read : int
         Number of raw rows.
     files : tuple of str
@@ -67,11 +67,16 @@ class StagedTable:
     raw: str
     typed: str
     columns: Mapping[str, str]
-    mapped: frozenset[str]
+    expressions: Mapping[str, str]
     read: int
     files: tuple[str, ...]
     personal: tuple[str, ...] = ()
     findings: CellFindings = field(default_factory=CellFindings)
+
+    @property
+    def mapped(self) -> frozenset[str]:
+        """Columns that the source maps."""
+        return frozenset(self.expressions)
 
 
 def stage(
@@ -150,14 +155,13 @@ def stage(
     query = _canonical_query(table, columns, casts, checked, source, hashes)
     connection.execute(f"CREATE OR REPLACE TEMP TABLE {typed} AS {query}")
     read = int((connection.execute(f"SELECT count(*) FROM {raw}").fetchone() or (0,))[0])
-    mapped = frozenset(raw_table.columns)
     findings = replace(
         observe(connection, raw_table, rows, typed, types, dtypes),
         decimals=decimals,
         decimal_declared=raw_table.values.decimal is not None,
         currencies=unused_currency_column(connection, raw_table, raw),
     )
-    return StagedTable(table, raw, typed, columns, mapped, read, raw_table.files, tuple(secret), findings)
+    return StagedTable(table, raw, typed, columns, raw_table.columns, read, raw_table.files, tuple(secret), findings)
 
 
 def _cell(name: str, dtype: DType, sql_type: str) -> str:

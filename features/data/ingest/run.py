@@ -26,6 +26,7 @@ from features.data.lake import Lake, literal
 from features.data.locking import exclusive_writer
 from features.data.privacy import PersonalDataHasher, save_key_fingerprint
 from features.data.sources.base import RawTable, Source
+from features.data.sources.watermarks import Watermark
 from qianmian.errors import DataError
 from qianmian.schema import TABLES
 from qianmian.settings import Settings
@@ -96,6 +97,8 @@ def ingest(
     scratch = workspace.root / f".ingest-{uuid.uuid4().hex[:8]}"
     with _connection(workspace, source, scratch) as connection, exclusive_writer(workspace):
         lake.attach(connection, "lake_")
+        known = lake.watermarks()
+        source.watermarks = {name: Watermark.of(mark) for name, mark in known.get(source.name, {}).items()}
         personal = PersonalDataHasher.of(workspace, settings)
         personal.set_key_variables(connection)
         outcomes = [
@@ -107,6 +110,8 @@ def ingest(
         queries = {found.staged.table.name: found.merged.query for found in outcomes if found.report.kept}
         if any(found.staged.personal for found in outcomes if found.report.kept):
             save_key_fingerprint(workspace, personal.key)
+        marks = {name: mark.as_dict() for name, mark in source.reached.items()}
+        known = {**known, source.name: {**known.get(source.name, {}), **marks}} if marks else known
         if queries or "customers" not in lake.states():
             report_progress("resolving customers and writing the lake")
             # views of the lake after this ingest: rows and customers change in one commit
@@ -119,7 +124,9 @@ def ingest(
                 f"SELECT source, source_user_id FROM ({rows})"
                 for rows in new or ["SELECT * FROM lake_identities WHERE false"]
             )
-            commit(lake, connection, queries, GraphResolver(workspace, settings, now), changed)
+            commit(lake, connection, queries, GraphResolver(workspace, settings, now), changed, known)
+        elif known != lake.watermarks():
+            lake.commit(connection, {}, known)
     tables = {found.staged.table.name: found.report for found in outcomes}
     return IngestReport(source.name, tables, time.perf_counter() - begun, lake.digest, warnings)
 
@@ -161,6 +168,8 @@ def preview(
     warnings: tuple[IngestWarning, ...] = ()
     with _connection(workspace, source, scratch) as connection:
         lake.attach(connection, "lake_")
+        source.limit = rows
+        source.watermarks = {name: Watermark.of(mark) for name, mark in lake.watermarks().get(source.name, {}).items()}
         personal = PersonalDataHasher.for_preview(workspace, settings)
         personal.set_key_variables(connection)
         for raw in source.tables(connection):

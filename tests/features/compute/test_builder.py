@@ -413,7 +413,7 @@ def test_a_lake_without_customers_is_refused(lake_of):
 # ---- a lake larger than memory ---------------------------------------------------------------------------------------------
 
 
-def test_buckets_of_customers_give_what_one_pass_gives(lake_of, monkeypatch):
+def test_buckets_of_customers_give_what_one_pass_gives(write_lake, tmp_path, monkeypatch):
     """A large lake is built bucket by bucket; here "large" is ten rows."""
     monkeypatch.setattr(engine_module, "BUCKET_ROWS", 10)
     monkeypatch.setattr(engine_module, "MIN_FEATURES_TO_BUCKET", 0)
@@ -440,7 +440,8 @@ def test_buckets_of_customers_give_what_one_pass_gives(lake_of, monkeypatch):
         for k, user in enumerate(users)
     ]
     profiles = [{"source": "s", "source_user_id": user, "age_band": "65+", "shoe_size": 40.0} for user in users]
-    lake = lake_of({"transactions": lines, "events": events, "profiles": profiles, **catalogue()})
+    tables = {"transactions": lines, "events": events, "profiles": profiles, **catalogue()}
+    lake = write_lake(tmp_path / "shop[ab] * source_user_id=1", tables)
     as_of = BEGIN + timedelta(days=3)
     whole = Builder(lake, FEATURES).build(as_of)
     monkeypatch.setattr(PreparedTables, "MAX_CACHED_ROWS", 10)

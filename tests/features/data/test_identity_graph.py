@@ -371,6 +371,21 @@ def test_unmerge_splits_for_all_moments_and_can_be_undone(lake_of):
     assert [entry.action for entry in ledger.entries()] == ["merge", "unmerge", "withdraw", "remerge", "merge"]
 
 
+def test_neither_ledger_nor_links_of_a_neighbour_are_read(tmp_path, write_lake):
+    """DuckDB takes ``shop[ab]`` for ``shopa`` or ``shopb``, and the folder ``source=q`` for the column `source`."""
+    rows = {"identities": [held(*of) for of in (("a", "email", "x"), ("b", "email", "x"), ("c", "login", "1"))]}
+    mine, neighbour = (write_lake(tmp_path / "source=q" / name, rows) for name in ("shop[ab]", "shopa"))
+    assert {entry.source for entry in Ledger(mine.workspace).entries()} == {"deterministic"}
+    Ledger(mine.workspace).unmerge(("s", "a"), ("s", "b"), "two people", None, None)
+    write_links(mine, [("b", "c", 0.99, "mine")])
+    write_links(neighbour, [("a", "c", 0.99, "theirs")])
+    for lake in (mine, neighbour):
+        resolve(lake, Settings())
+    assert groups(mine) == people("a", "bc")
+    assert groups(neighbour) == people("abc")
+    assert actions(neighbour) == ["merge", "merge"]
+
+
 def test_what_a_person_decided_outlives_the_lake(lake_of, write_lake):
     rows = {"identities": [held(user, "email", "x", DAY[2]) for user in "ab"]}
     lake = lake_of(rows)

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import json
-from datetime import date, datetime, timedelta
+from datetime import datetime
 
 import duckdb
 import ibis.expr.datatypes as dt
 import pyarrow.parquet as pq
 import pytest
 
-from features.data.lake import CUSTOMERS, Lake, TableState, typical_time_range
+from features.data.lake import CUSTOMERS, Lake, TableState
 from qianmian.errors import ArtifactError, DataError
 from qianmian.schema import TABLES
 from qianmian.workspace import Workspace
@@ -299,40 +299,6 @@ def test_a_broken_parquet_file_is_an_artifact_error_with_a_hint(lake, share):
 
 
 # ---- time ------------------------------------------------------------------------------------------------------------
-
-
-def test_typical_span_of_nothing():
-    assert typical_time_range([]) == (None, None)
-
-
-def test_typical_span_of_one_day():
-    assert typical_time_range([(date(2024, 2, 28), 1)]) == (datetime(2024, 2, 28), datetime(2024, 2, 29))
-
-
-def test_typical_span_leaves_out_strays_at_both_ends():
-    days = [
-        (date(1970, 1, 1), 2),
-        (date(2001, 1, 1), 1),
-        *((date(2024, 1, day), 500) for day in range(1, 31)),
-        (date(2037, 1, 1), 3),
-        (date(2099, 1, 1), 1),
-    ]
-    assert typical_time_range(days) == (datetime(2024, 1, 1), datetime(2024, 1, 31))
-
-
-def test_typical_span_keeps_ends_that_hold_more_than_a_thousandth():
-    days = [(date(2001, 1, 1), 2), (date(2024, 1, 1), 1000), (date(2037, 1, 1), 2)]
-    assert typical_time_range(days) == (datetime(2001, 1, 1), datetime(2037, 1, 2))
-
-
-@pytest.mark.parametrize(("silent_days", "kept"), [(1, True), (30, True), (31, False)])
-def test_typical_span_loses_a_thin_last_day_only_after_a_gap(silent_days, kept):
-    dense, thin = date(2024, 1, 1), date(2024, 1, 1) + timedelta(days=silent_days)
-    end = (thin if kept else dense) + timedelta(days=1)
-    assert typical_time_range([(dense, 5000), (thin, 1)]) == (
-        datetime(2024, 1, 1),
-        datetime(end.year, end.month, end.day),
-    )
 
 
 def test_default_as_of_is_the_midnight_after_the_last_row_of_either_table(lake):

@@ -96,6 +96,32 @@ def test_a_glob_over_csv_files_with_other_orders_and_delimiters(shop: Shop) -> N
     ]
 
 
+@pytest.mark.parametrize("ending", ["csv", "parquet"])
+def test_names_of_folders_and_files_are_no_patterns_and_no_columns(tmp_path: Path, ending: str) -> None:
+    """DuckDB takes ``[ab]`` for one letter of the two, and the folder ``StockCode=5`` for a column."""
+    (tmp_path / "StockCode=5").mkdir()
+    shop = Shop(tmp_path / "StockCode=5")
+    shop.root = shop.root.with_name("exports[ab]? #1 100%")
+    for folder in (shop.root, shop.root.with_name("exportsaX #1 100%")):
+        folder.mkdir()
+        for number in ("1", "2", "[12]"):
+            order = number if folder == shop.root else "neighbour"
+            line = f"{order},007,u1,2017-07-01 12:00,1,1.50"
+            if ending == "csv":
+                (folder / f"orders {number}.csv").write_text(f"{HEAD}{line}\n")
+            else:
+                values = ", ".join(
+                    f"'{value}' AS \"{name}\""
+                    for name, value in zip(HEAD.strip().split(","), line.split(","), strict=True)
+                )
+                duckdb.sql(f"COPY (SELECT {values}) TO {literal(folder / f'orders {number}.parquet')} (FORMAT parquet)")
+    yaml = SHOP if ending == "csv" else SHOP.replace("Quantity * UnitPrice", "Quantity::INT * UnitPrice::DOUBLE")
+    assert shop.ingest(yaml.replace("orders*.csv", f'"orders [12].{ending}"')).tables["transactions"].kept == 1
+    assert shop.query("SELECT order_id, item_id FROM transactions") == [("[12]", "007")]
+    shop.ingest(yaml.replace("orders*.csv", f'"orders *.{ending}"'))
+    assert sorted(shop.query("SELECT order_id, item_id FROM transactions")) == [(n, "007") for n in ("1", "2", "[12]")]
+
+
 def test_every_line_of_a_messy_csv_is_accounted_for(shop: Shop) -> None:
     lines = [
         b"A1,1,u1,2017-01-01,2,1.50",

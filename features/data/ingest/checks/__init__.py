@@ -7,8 +7,11 @@ the commit; it returns warnings, or raises `DataError` where the rows must not e
 from __future__ import annotations
 
 from features.data.ingest.checks.base import Check, CheckInput, IngestWarning
+from features.data.ingest.checks.dominating import customer_with_many_rows, item_in_most_orders
 from features.data.ingest.checks.identifiers import phones_without_country, strong_values_of_many
+from features.data.ingest.checks.spelling import ids_spelled_differently, ids_without_description
 from features.data.ingest.checks.time_zone import missing_time_zone
+from features.data.ingest.checks.units import quantities_in_other_units
 from features.data.ingest.checks.values import (
     decimal_comma,
     null_words,
@@ -16,6 +19,7 @@ from features.data.ingest.checks.values import (
     several_currencies,
     wrapped_ids,
 )
+from features.data.ingest.checks.wrong_clock import rows_far_from_the_others
 from qianmian.registry import Registry
 
 CHECKS: Registry[Check] = Registry(
@@ -29,6 +33,12 @@ CHECKS: Registry[Check] = Registry(
         "several_currencies": several_currencies,
         "strong_values_of_many": strong_values_of_many,
         "phones_without_country": phones_without_country,
+        "ids_spelled_differently": ids_spelled_differently,
+        "ids_without_description": ids_without_description,
+        "customer_with_many_rows": customer_with_many_rows,
+        "item_in_most_orders": item_in_most_orders,
+        "quantities_in_other_units": quantities_in_other_units,
+        "rows_far_from_the_others": rows_far_from_the_others,
     },
 )
 

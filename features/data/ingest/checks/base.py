@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import duckdb
@@ -59,6 +59,8 @@ class CheckInput:
         Table name → cast and checked rows of this ingest, those that are rejected included.
     merged : mapping of str to MergedTable
         Table name → `new`, the rows that are kept, and `query`, the complete table after this ingest.
+    prepared : set of str
+        Names of the temporary tables that several checks share.
     """
 
     connection: duckdb.DuckDBPyConnection
@@ -66,6 +68,7 @@ class CheckInput:
     settings: Settings
     staged: Mapping[str, StagedTable]
     merged: Mapping[str, MergedTable]
+    prepared: set[str] = field(default_factory=set)
 
     def new(self, table: str) -> str | None:
         """SELECT of the rows of `table` that this ingest adds; None if it reads no such table."""

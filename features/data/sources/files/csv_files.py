@@ -14,6 +14,7 @@ from features.data.lake import literal
 from features.data.personal_values import EMAIL_PATTERN, PHONE_PATTERN
 from features.data.sources.files.input_files import InputFiles, name_clash
 from features.data.sources.files.settings import TableSettings
+from qianmian.paths import exact_pattern
 
 CSV_ENDINGS = (".csv", ".tsv", ".txt", ".csv.gz", ".tsv.gz", ".txt.gz")
 CONTACT_PATTERN = re.compile(f"{EMAIL_PATTERN}|{PHONE_PATTERN}")
@@ -74,11 +75,13 @@ def csv_relation(
 ) -> str:
     """SELECT over CSV files with the same columns, every value as text; malformed lines go to the table `rejects`."""
     named = ", ".join(f"{literal(name)}: 'VARCHAR'" for name in columns)
-    listed = ", ".join(literal(file) for file in files)
+    listed = ", ".join(literal(exact_pattern(file)) for file in files)
     # no type detection: its result depends on the first rows of the file, and ids would lose their leading zeros
     return (
         f"SELECT * FROM read_csv([{listed}], columns={{{named}}}, auto_detect=false, header={str(header).lower()}, "
         f"delim={literal(delimiter)}, quote='\"', escape='\"', encoding={literal(encoding)}, filename='_file', "
+        # a folder such as `item_id=5` in the path would replace a column of the file
+        "hive_partitioning=false, "
         f"store_rejects=true, rejects_limit=0, rejects_table={literal(rejects)}, "
         f"rejects_scan={literal(rejects + '_scan')})"
     )

@@ -9,12 +9,13 @@ import duckdb
 
 from features.data.lake import literal
 from features.data.sources.files.input_files import InputFiles, name_clash
+from qianmian.paths import exact_pattern
 
 PARQUET_ENDINGS = (".parquet", ".pq")
 
 
 def read_parquet_files(files: Sequence[Path]) -> InputFiles | str:
-    listed = ", ".join(literal(file) for file in files)
+    listed = ", ".join(literal(exact_pattern(file)) for file in files)
     relation = f"SELECT * FROM read_parquet([{listed}], union_by_name=true, hive_partitioning=false, filename='_file')"
     try:
         with duckdb.connect() as connection:

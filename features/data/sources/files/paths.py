@@ -23,7 +23,8 @@ def expand_paths(folder: Path, path: str | list[str]) -> tuple[list[Path], list[
     problems = []
     for pattern in [path] if isinstance(path, str) else path:
         absolute = folder / Path(pattern).expanduser()
-        matches = [Path(match) for match in sorted(glob.glob(str(absolute), recursive=True))]
+        searched = Path(glob.escape(str(folder))) / Path(pattern).expanduser()  # the folder is no pattern
+        matches = [Path(match) for match in sorted(glob.glob(str(searched), recursive=True))]
         if absolute.exists():  # a file name may contain brackets, which are no pattern then
             matches = [absolute]
         if not matches:

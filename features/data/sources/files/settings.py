@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from qianmian.settings import Section
 
+FILE_KEYS = ("delimiter", "encoding", "header")  # keys that say how a file is read
 Share = Annotated[float, Field(ge=0, le=1)]
 
 
@@ -24,7 +25,14 @@ class CurrencySettings(Section):
 class TableSettings(Section):
     """One entry of `tables` in a `sources.yaml`."""
 
-    path: str | list[str] = Field(description="file, glob or a list of them, relative to the YAML file")
+    path: str | list[str] | None = Field(None, description="file, glob or a list of them, relative to the YAML file")
+    url: str | None = Field(None, description="database instead of files: SQLAlchemy URL; ${NAME} is a variable")
+    table: str | None = Field(None, description="database: table or schema.table")
+    query: str | None = Field(None, description="database: SELECT instead of a table")
+    watermark: str | None = Field(None, description="database: column that grows with every change; reads what is new")
+    overlap: float | None = Field(
+        None, ge=0, description="database: seconds or numbers before the last watermark that are read again"
+    )
     columns: dict[str, str | int | float | bool] = Field(
         min_length=1, description="canonical column → column of the file, or expression over its columns"
     )
@@ -46,10 +54,24 @@ class TableSettings(Section):
     hashed: bool = Field(False, description="identities: the source already hashed the personal identifiers")
     max_rejected: Share = Field(0.5, description="ingest fails if a larger share of the rows is rejected")
 
+    @model_validator(mode="after")
+    def _one_input(self) -> Self:
+        if (self.path is None) == (self.url is None):
+            raise ValueError("give either path (files) or url (a database)")
+        if self.url is not None and (self.table is None) == (self.query is None):
+            raise ValueError("url needs either table or query")
+        foreign = ("table", "query", "watermark", "overlap") if self.url is None else FILE_KEYS
+        given = [name for name in foreign if name in self.model_fields_set]
+        if given:
+            raise ValueError(f"{given[0]} belongs to {'url' if self.url is None else 'path'}")
+        return self
+
 
 class FilesSettings(Section):
     """A `sources.yaml`; `tables` is validated entry by entry, so that all problems are reported at once."""
 
     source: str = Field(pattern=r"^\w[\w.\-]{0,63}$", description="name of the system; also a folder of the quarantine")
     timezone: str = "UTC"
+    no_customer: list[str] = Field([], description="customer ids of walk-in, guest and test accounts: no customer")
+    not_merchandise: list[str] = Field([], description="item ids of bags, deposits and shipping: never recommended")
     tables: dict[str, Any] = Field(min_length=1)

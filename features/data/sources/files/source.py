@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tempfile
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, cast
@@ -9,10 +10,13 @@ from typing import Any, cast
 import duckdb
 from pydantic import ValidationError
 
+from features.data.lake import literal
 from features.data.sources.base import RawTable, Source, ValueRules
 from features.data.sources.casting import DTYPE_NOUNS, attribute_dtype, missing_columns
 from features.data.sources.casting import cast as cast_sql
 from features.data.sources.currencies import CurrencyRule, code_of
+from features.data.sources.databases import DatabaseQuery, column_types, copy_rows, shown_url, url_problem
+from features.data.sources.declared import without_customers, without_merchandise
 from features.data.sources.expressions import Expression, ExpressionChecker
 from features.data.sources.files.csv_files import read_csv_files
 from features.data.sources.files.input_files import InputFiles
@@ -21,6 +25,7 @@ from features.data.sources.files.paths import expand_paths
 from features.data.sources.files.settings import CurrencySettings, FilesSettings, TableSettings
 from qianmian.errors import ConfigError, DataError, did_you_mean
 from qianmian.packs import Pack
+from qianmian.paths import exact_pattern
 from qianmian.schema import TABLES, Table
 from qianmian.settings import Section, problems_of, read_yaml
 
@@ -50,12 +55,13 @@ class FileSource(Source):
                 ["the file is missing"], where=str(self.config_path), hint="write one; docs/data.md shows how"
             )
         loaded = read_yaml(self.config_path)
-        _, problems = _validated(FilesSettings, loaded if loaded is not None else {}, "")
+        declared, problems = _validated(FilesSettings, loaded if loaded is not None else {}, "")
         given: dict[str, Any] = loaded if isinstance(loaded, dict) else {}
         self.name, self.timezone = str(given.get("source")), str(given.get("timezone", "UTC"))
         self.declares_timezone = "timezone" in given
         self._tables: list[RawTable] = []
         self._empty: dict[str, str] = {}
+        self._databases: dict[str, tuple[str, DatabaseQuery]] = {}
         problems += _timezone_problems(self.timezone)
         # The entries are checked even if another key is invalid, so that one run reports all problems.
         tables = given.get("tables")
@@ -63,6 +69,8 @@ class FileSource(Source):
             problems += self._add(str(name), entry)
         if problems:
             raise ConfigError(problems, where=str(self.config_path))
+        self._tables = without_customers(self._tables, declared.no_customer)
+        self._tables = without_merchandise(self._tables, declared.not_merchandise)
 
     def tables(self, connection: duckdb.DuckDBPyConnection) -> Sequence[RawTable]:
         """Return the tables of the configuration.
@@ -79,6 +87,7 @@ class FileSource(Source):
                 got=f"no data for {table}",
                 hint=f"export it again, or leave {table} out of {self.config_path.name}; the lake is unchanged",
             )
+        self._read_databases(connection)
         return self._tables
 
     def _add(self, name: str, entry: Any) -> list[str]:
@@ -94,7 +103,9 @@ class FileSource(Source):
         if settings is None:
             return problems
         problems += _name_problems(table, settings.columns, where)
-        files, missing = expand_paths(self.config_path.parent, settings.path)
+        if settings.url is not None:
+            return problems + self._add_database(table, settings, where)
+        files, missing = expand_paths(self.config_path.parent, settings.path or [])
         problems += [f"{where}.path: {problem}" for problem in missing]
         filled = [file for file in files if file.stat().st_size]
         if files and not filled:
@@ -108,6 +119,40 @@ class FileSource(Source):
             else:
                 problems += self._map(table, settings, input_files, [str(file) for file in filled], where)
         return problems
+
+    def _add_database(self, table: Table, settings: TableSettings, where: str) -> list[str]:
+        """Check one table of a database and add its raw table; it is read when the ingest begins."""
+        rows = DatabaseQuery(str(settings.url), settings.table, settings.query, settings.watermark, settings.overlap)
+        problem = url_problem(rows.url)
+        if problem:
+            return [f"{where}.url: {problem}"]
+        try:
+            columns = column_types(rows)
+        except DataError as error:
+            return [f"{where}.url: {error}"]
+        problems = []
+        if rows.watermark is not None and rows.watermark not in columns:
+            problems.append(
+                f"{where}.watermark: unknown column {rows.watermark}{did_you_mean(rows.watermark, columns)}; "
+                f"the columns are {', '.join(columns)}"
+            )
+        name = f"{shown_url(rows.url)} {rows.table or 'query'}"
+        view = f"database_{table.name}"
+        self._databases[table.name] = (view, rows)
+        input_files = InputFiles(f"SELECT *, {literal(name)} AS _file FROM {view}", columns, None)
+        return problems + self._map(table, settings, input_files, [name], where)
+
+    def _read_databases(self, connection: duckdb.DuckDBPyConnection) -> None:
+        """Copy the new rows of each database table to the scratch folder, and make views of them."""
+        reached = {}
+        for table, (view, rows) in self._databases.items():
+            target = (self.scratch or Path(tempfile.mkdtemp())) / f"{view}.parquet"
+            mark = copy_rows(rows, target, self.watermarks.get(table), self.limit)
+            parquet = f"read_parquet({literal(exact_pattern(target))}, hive_partitioning=false)"
+            connection.execute(f"CREATE OR REPLACE TEMP VIEW {view} AS SELECT * FROM {parquet}")
+            if mark is not None:
+                reached[table] = mark
+        self.reached = reached
 
     def _map(
         self, table: Table, settings: TableSettings, input_files: InputFiles, files: list[str], where: str

@@ -1,0 +1,175 @@
+"""Ids that differ only in spelling, within one table and between the tables that use and that describe them.
+
+Ids are stored as they are written. `00412` and `412`, `SKU1` and `sku1 `, `7` and `7.0` are therefore different items,
+and the check says so with the expression that makes them equal.
+"""
+
+from __future__ import annotations
+
+import unicodedata
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from features.data.ingest.checks.base import CheckInput, IngestWarning
+from features.data.lake import literal, quote
+
+MAX_SHOWN = 2
+MIN_MATCHED_SHARE = 0.5  # fewer known ids than this, and more under another spelling, is a mistake in the mapping
+MIN_IDS = 3  # with fewer ids, a table without a common id may be a coincidence
+
+
+@dataclass(frozen=True)
+class Spelling:
+    """One way in which equal ids are written differently.
+
+    Attributes
+    ----------
+    what : str
+        How the ids differ, for the message.
+    equal : str
+        SQL of an id `i` without this difference.
+    fix : str
+        Expression for `sources.yaml`; `COLUMN` stands for the mapped expression.
+    """
+
+    what: str
+    equal: str
+    fix: str
+
+
+INVISIBLE = r"[\s\x{00A0}\x{200B}-\x{200D}\x{2060}\x{3000}\x{FEFF}]+"
+BLANKS = Spelling(
+    "blanks or invisible characters",
+    f"regexp_replace(i, {literal(INVISIBLE)}, '', 'g')",
+    f"regexp_replace(COLUMN, '{INVISIBLE}', '', 'g')",
+)
+SPELLINGS = (
+    BLANKS,
+    Spelling("the case of letters", "lower(i)", "upper(COLUMN)"),
+    Spelling("a trailing .0", r"regexp_replace(i, '^(\d+)\.0+$', '\1')", r"regexp_replace(COLUMN, '\.0+$', '')"),
+    Spelling("leading zeros", "coalesce(nullif(ltrim(i, '0'), ''), '0')", "ltrim(COLUMN, '0')"),
+    Spelling("decomposed or full-width characters", "coalesce(n, i)", "nfc_normalize(COLUMN)"),
+)
+
+
+@dataclass(frozen=True)
+class IdColumn:
+    """A column of ids in one table, and how its ids are called."""
+
+    table: str
+    column: str
+    plural: str
+
+
+CUSTOMER_TABLES = ("transactions", "events", "profiles", "identities", "touches")
+ID_COLUMNS = (
+    *(IdColumn(table, "source_user_id", "customers") for table in CUSTOMER_TABLES),
+    IdColumn("transactions", "item_id", "items"),
+    IdColumn("events", "item_id", "items"),
+    IdColumn("items", "item_id", "items"),
+    IdColumn("events", "content_id", "contents"),
+    IdColumn("contents", "content_id", "contents"),
+)
+# (table that uses the ids, table that describes them); customers are compared in both directions
+PAIRS = (
+    ("transactions", "items", "item_id"),
+    ("events", "items", "item_id"),
+    ("events", "contents", "content_id"),
+    ("profiles", "transactions", "source_user_id"),
+    ("identities", "transactions", "source_user_id"),
+    ("events", "transactions", "source_user_id"),
+    ("touches", "transactions", "source_user_id"),
+)
+
+
+def ids_spelled_differently(found: CheckInput) -> Iterator[IngestWarning]:
+    """Warn of ids of one table that are equal but for their spelling."""
+    for place in ID_COLUMNS:
+        if place.table not in found.merged or place.column not in found.staged[place.table].mapped:
+            continue
+        ids = _distinct_ids(found, place.table, place.column)
+        for spelling in SPELLINGS:
+            groups = (
+                f"SELECT count(*) AS spelled, list(i ORDER BY i)[1:4] AS example FROM {ids} GROUP BY {spelling.equal}"
+            )
+            row = found.rows(
+                f"SELECT count(*), sum(spelled), list(example ORDER BY example)[1:{MAX_SHOWN}] FROM ({groups}) "
+                "WHERE spelled > 1"
+            )[0]
+            if row[0]:
+                yield IngestWarning(
+                    place.table,
+                    "ids_spelled_differently",
+                    f"{row[1]:,} {place.plural} would be {row[0]:,} without {spelling.what}: "
+                    + "; ".join(", ".join(map(ascii, example)) for example in row[2]),
+                    f"if they are the same, write `{place.column}: {_fix(found, place.table, place.column, spelling)}`",
+                    int(row[1]),
+                )
+
+
+def ids_without_description(found: CheckInput) -> Iterator[IngestWarning]:
+    """Warn if the ids of one table are not those of the table that describes them."""
+    for user, describer, column in PAIRS:
+        if user not in found.merged and describer not in found.merged:
+            continue
+        used, described = _distinct_ids(found, user, column), _distinct_ids(found, describer, column)
+        total, known, listed = found.rows(
+            f"SELECT count(*), count(*) FILTER (i IN (SELECT i FROM {described})), (SELECT count(*) FROM {described}) "
+            f"FROM {used}"
+        )[0]
+        if not total or not listed or known >= MIN_MATCHED_SHARE * total:
+            continue
+        matches = {
+            spelling: int(
+                found.rows(
+                    f"SELECT count(*) FROM {used} WHERE {spelling.equal} IN (SELECT {spelling.equal} FROM {described})"
+                )[0][0]
+            )
+            for spelling in SPELLINGS
+        }
+        spelling = max(matches, key=lambda name: matches[name])
+        most = matches[spelling]
+        plural = next(place.plural for place in ID_COLUMNS if place.column == column)
+        counted = f"none of the {total:,}" if not known else f"only {known:,} of the {total:,}"
+        if most > max(known, MIN_MATCHED_SHARE * total):
+            side = user if user in found.merged else describer
+            yield IngestWarning(
+                user,
+                "ids_without_description",
+                f"{counted} {plural} of {user} {'is' if not known else 'are'} in {describer}, "
+                f"but {'all' if most == total else f'{most:,}'} are without {spelling.what}",
+                f"write the ids alike in both tables, for example `{column}: {_fix(found, side, column, spelling)}`",
+                int(total - known),
+            )
+        elif not known and min(total, listed) >= MIN_IDS:
+            yield IngestWarning(
+                user,
+                "ids_without_description",
+                f"none of the {total:,} {plural} of {user} is among the {listed:,} of {describer}",
+                f"check that `{column}` is mapped to the same numbers in both tables",
+                int(total),
+            )
+
+
+def _distinct_ids(found: CheckInput, table: str, column: str) -> str:
+    """Temp table of the distinct ids `i` of one table after the ingest, with their NFKC form `n` where it differs."""
+    name = f"ids_{table}_{column}"
+    if name in found.prepared:
+        return name
+    mine = f"AND source = {literal(found.source.name)}" if column == "source_user_id" else ""
+    found.connection.execute(
+        f"CREATE OR REPLACE TEMP TABLE {name} AS SELECT DISTINCT {quote(column)} AS i, NULL::VARCHAR AS n "
+        f"FROM ({found.after(table)}) WHERE {quote(column)} IS NOT NULL {mine}"
+    )
+    foreign = found.rows(f"SELECT i FROM {name} WHERE regexp_matches(i, '[^\\x00-\\x7F]')")
+    normalized = [(i, form) for (i,) in foreign if (form := unicodedata.normalize("NFKC", i)) != i]
+    if normalized:
+        found.connection.execute("CREATE OR REPLACE TEMP TABLE normalized (i VARCHAR, n VARCHAR)")
+        found.connection.executemany("INSERT INTO normalized VALUES (?, ?)", normalized)
+        found.connection.execute(f"UPDATE {name} SET n = normalized.n FROM normalized WHERE normalized.i = {name}.i")
+    found.prepared.add(name)
+    return name
+
+
+def _fix(found: CheckInput, table: str, column: str, spelling: Spelling) -> str:
+    return spelling.fix.replace("COLUMN", found.staged[table].expressions.get(column, column))
