@@ -83,6 +83,7 @@ class RecordFiles(FileSource):
             )
         self._tables: list[RawTable] = []
         self._empty: dict[str, str] = {}
+        self._databases = {}
         self.sources: list[str] = []
         loaded = read_yaml(self.config_path)
         entries = loaded.get("records") if isinstance(loaded, dict) else None
