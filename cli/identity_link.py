@@ -117,6 +117,7 @@ def link(
             "skipped": found.skipped,
             "compared": links.compared,
             "crowded": links.oversized_blocks,
+            "placeholders": links.placeholders,
             "links": links.pairs.num_rows,
             "new_links": new,
             "review": links.review.num_rows,
@@ -209,6 +210,8 @@ def _print_summary(output: Output, links: LinkageResult, skipped: dict[str, int]
         f"{links.compared:,} pairs compared, {links.pairs.num_rows:,} linked"
     )
     output.say(f"{new:,} link(s) {would}new; {links.review.num_rows:,} pair(s) for review")
+    for field, count in links.placeholders.items():
+        output.say(f"{count:,} record(s) have a placeholder in {field}, which is not compared")
     if links.oversized_blocks:
         output.say(
             f"{links.oversized_blocks:,} value(s) are not used for blocking, because too many records share them "

@@ -192,6 +192,10 @@ def show_report(output: Output, report: IngestReport) -> None:
             output.say(f"  {name}: the rejected rows are in {table.quarantine_file}")
         for flag, count in table.flags.items():
             output.say(f"  {name}: {count:,} flagged: {flag.replace('_', ' ')}")
+        if table.hashed or table.readable:
+            readable = ", ".join(table.readable) or "none"
+            output.say(f"  {name}: own attributes stored as they are: {readable}. If one is personal data, add it to")
+            output.say(f"  {name}: `private: [COLUMN]`. Stored as hashes: {', '.join(table.hashed) or 'none'}")
     for warning in report.warnings:
         output.say(f"warning: {warning.table}: {warning.message}. Fix: {warning.fix}")
 

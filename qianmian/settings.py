@@ -92,13 +92,13 @@ class IdType(Section):
 
 
 ID_TYPES: tuple[IdType, ...] = (
-    IdType(type="login", priority=10, max_customers=None, strong=True, pii=True),
-    IdType(type="unionid", priority=20, max_customers=None, strong=True),
-    IdType(type="phone_verified", priority=30, max_customers=None, strong=True, pii=True, counts_as="phone"),
+    IdType(type="login", priority=10, max_customers=10, strong=True, pii=True),
+    IdType(type="unionid", priority=20, max_customers=10, strong=True),
+    IdType(type="phone_verified", priority=30, max_customers=10, strong=True, pii=True, counts_as="phone"),
     IdType(type="card", priority=40, max_customers=3, pii=True),
     IdType(type="openid", priority=50, max_customers=3),
     IdType(type="email", priority=60, max_customers=3, expires_days=1095, pii=True),
-    IdType(type="phone", priority=70, max_customers=3, expires_days=730, pii=True),
+    IdType(type="phone", priority=70, max_customers=5, expires_days=730, pii=True),
     IdType(type="device", priority=80, max_customers=3, expires_days=180),
     IdType(type="cookie", priority=90, max_customers=3, expires_days=90),
 )
@@ -116,6 +116,12 @@ class IdentitySettings(Section):
 
     id_types: tuple[IdType, ...] = Field(
         ID_TYPES, description="one entry per type; an entry changes or adds a type, the other types keep their defaults"
+    )
+    phone_country: str | None = Field(
+        None,
+        pattern=r"^[1-9][0-9]{0,3}$",
+        coerce_numbers_to_str=True,
+        description="calling code of telephone numbers without one, such as 86; null: they match no number with one",
     )
 
     @model_validator(mode="before")

@@ -13,7 +13,8 @@ from features.compute.engines import DuckDBEngine, Engine
 from features.compute.spec import FeatureSpec, UserFeatures
 from features.compute.views import CLOCK_TIME, DATED_TABLES, Views, is_supported, timestamp
 from features.data.lake import Lake, TableState
-from features.data.privacy import personal_data_type
+from features.data.personal_names import personal_data_type
+from features.data.privacy import HASH_PREFIX
 from qianmian.errors import DataError
 from qianmian.schema import TABLES
 from qianmian.timezones import UTC_ZONE
@@ -155,13 +156,15 @@ class Builder:
         if filled is None:
             return ()
         schema = self.backend.table("profiles").schema()
+        own = [name for name in filled.filled if TABLES["profiles"].column(name) is None and schema[name].is_string()]
+        hashed = self._hashed_attributes(own)
         found = []
         for name in filled.filled:
             column = TABLES["profiles"].column(name)
             if name in ID_COLUMNS or not (schema[name].is_string() or schema[name].is_numeric()):
                 continue
             # a hash of personal data has another value for every customer
-            if column is None and personal_data_type(name) is not None:
+            if column is None and (name in hashed or personal_data_type(name) is not None):
                 continue
             text = schema[name].is_string()
             found.append(
@@ -176,6 +179,15 @@ class Builder:
                 )
             )
         return tuple(found)
+
+    def _hashed_attributes(self, names: Sequence[str]) -> set[str]:
+        """Those text columns of `profiles` that contain hashes of personal data, whatever their names are."""
+        if not names:
+            return set()
+        profiles = self.backend.table("profiles")
+        hashes = [profiles[name].startswith(HASH_PREFIX).any().name(name) for name in names]
+        row = profiles.aggregate(hashes).to_pyarrow().to_pylist()[0]
+        return {name for name in names if row[name]}
 
     def supported(
         self, features: Sequence[Feature] | None = None, as_of: datetime | None = None

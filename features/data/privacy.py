@@ -15,15 +15,16 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import re
 import secrets
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
 import duckdb
 
 from features.data.lake import literal
+from features.data.personal_values import EMAIL_PATTERN, PHONE_PATTERN
+from features.data.phones import normalized_phone
 from qianmian.errors import UsageError, WorkspaceError
 from qianmian.settings import IdType, Settings
 from qianmian.workspace import Workspace, atomic_path, write_json
@@ -34,108 +35,7 @@ HASH_PREFIX = "h1:"
 HASH_PATTERN = r"^h1:[0-9a-f]{32}$"
 # hashes accepted from a source with `hashed: true`: no blank and no @, so that no name or e-mail address passes
 SOURCE_HASH_PATTERN = r"^[0-9A-Za-z+/=_:.-]{16,128}$"
-EMAIL_PATTERN = r"[^@\s\"\\,;:<>]+@[^@\s\"\\,;:<>]+\.[A-Za-z]{2,}"
-PHONE_PATTERN = r"\+[0-9][0-9 ().-]{7,18}"
 QUARANTINE_DOMAIN = "quarantine"  # hash domain of values in quarantined rows, so that they match nothing in the lake
-
-_PERSONAL_WORDS: Mapping[str, frozenset[str]] = {
-    "phone": frozenset(
-        {"phone", "telephone", "mobile", "tel", "msisdn", "cellphone", "phonenumber", "whatsapp", "fax"}
-    ),
-    "email": frozenset({"email", "mail", "emailaddress"}),
-    "address": frozenset({"address", "street", "addr", "streetname", "housenumber"}),
-    "name": frozenset(
-        {"surname", "forename", "firstname", "lastname", "fullname", "givenname", "familyname", "nickname", "maiden"}
-    ),
-    "document": frozenset({"ssn", "passport", "iban", "nationalid", "idcard", "socsecid", "taxid"}),
-}
-_PERSONAL_PHRASES: Mapping[str, str] = {
-    "name": "name",
-    "first name": "name",
-    "last name": "name",
-    "given name": "name",
-    "family name": "name",
-    "full name": "name",
-    "middle name": "name",
-    "customer name": "name",
-    "contact name": "name",
-    "user name": "login",
-    "username": "login",
-    "login": "login",
-    "card": "card",
-    "card number": "card",
-    "card no": "card",
-    "credit card": "card",
-    "loyalty card": "card",
-    "member card": "card",
-    "soc sec id": "document",
-    "id card": "document",
-    "national id": "document",
-    "tax id": "document",
-    "house number": "address",
-}
-_PERSONAL_CHINESE_WORDS = {
-    "手机": "phone",
-    "电话": "phone",
-    "邮箱": "email",
-    "邮件": "email",
-    "姓名": "name",
-    "地址": "address",
-    "身份证": "document",
-}
-# A column such as "email_opt_in" or "phone_model" does not identify a person.
-_IMPERSONAL_WORDS = frozenset(
-    {
-        "opt",
-        "in",
-        "consent",
-        "domain",
-        "verified",
-        "model",
-        "type",
-        "count",
-        "has",
-        "is",
-        "os",
-        "brand",
-        "status",
-        "valid",
-        "bounced",
-        "subscribed",
-        "at",
-        "date",
-        "time",
-        "language",
-        "channel",
-        "open",
-        "opened",
-        "click",
-        "clicked",
-        "rate",
-        "days",
-        "device",
-    }
-)
-
-
-def personal_data_type(name: str) -> str | None:
-    """Type of personal data that a column name indicates; None if it indicates none.
-
-    Examples
-    --------
-    >>> [personal_data_type(name) for name in ("Mobile Phone", "e_mail", "givenName", "consent_email", "city")]
-    ['phone', 'email', 'name', None, None]
-    """
-    for word, kind in _PERSONAL_CHINESE_WORDS.items():
-        if word in name:
-            return kind
-    spaced = re.sub(r"(?<=[a-z])(?=[A-Z])", " ", name).lower().replace("e-mail", "email").replace("e_mail", "email")
-    words = re.findall(r"[a-z]+", spaced)
-    if _IMPERSONAL_WORDS.intersection(words):
-        return None
-    if (phrase := _PERSONAL_PHRASES.get(" ".join(words))) is not None:
-        return phrase
-    return next((kind for kind, known in _PERSONAL_WORDS.items() if known.intersection(words)), None)
 
 
 @dataclass(frozen=True)
@@ -232,22 +132,24 @@ class PersonalDataHasher:
         Key of the workspace.
     id_types : iterable of IdType
         Declared id types.
+    phone_country : str, optional
+        Calling code of telephone numbers without one, such as ``86``.
     """
 
-    def __init__(self, key: PiiKey, id_types: Iterable[IdType]) -> None:
-        self.key = key
+    def __init__(self, key: PiiKey, id_types: Iterable[IdType], phone_country: str | None = None) -> None:
+        self.key, self.phone_country = key, phone_country
         self.id_types = {kind.type: kind for kind in id_types}
 
     @classmethod
     def of(cls, workspace: Workspace, settings: Settings) -> PersonalDataHasher:
-        return cls(load_key(workspace), settings.identity.id_types)
+        return cls(load_key(workspace), settings.identity.id_types, settings.identity.phone_country)
 
     @classmethod
     def for_preview(cls, workspace: Workspace, settings: Settings) -> PersonalDataHasher:
         """The hasher of the workspace if it has a key, else one with a key that is used once and stored nowhere."""
         known = key_file(workspace).exists() or _fingerprint_file(workspace).exists() or KEY_VARIABLE in os.environ
         key = load_key(workspace) if known else PiiKey.of(secrets.token_hex(32))
-        return cls(key, settings.identity.id_types)
+        return cls(key, settings.identity.id_types, settings.identity.phone_country)
 
     def set_key_variables(self, connection: duckdb.DuckDBPyConnection) -> None:
         """Set the key as variables of `connection`; the expressions of this class need them."""
@@ -293,14 +195,24 @@ class PersonalDataHasher:
         keep = f"NOT ({self.is_personal(id_type)}) OR regexp_matches({value}, {literal(HASH_PATTERN)})" + (
             " OR true" if hashed else ""
         )
-        return f"CASE WHEN {keep} THEN {value} ELSE {self._hash(domain, normalized_value(domain, value))} END"
+        return f"CASE WHEN {keep} THEN {value} ELSE {self._hash(domain, self.normalized(domain, value))} END"
 
     def attribute(self, kind: str, value: str) -> str:
         """SQL of the stored form of a personal attribute of a profile; `kind` is its `personal_data_type`."""
         domain = literal(kind)
         return (
             f"CASE WHEN regexp_matches({value}, {literal(HASH_PATTERN)}) THEN {value} "
-            f"WHEN {value} IS NOT NULL THEN {self._hash(domain, normalized_value(domain, value))} END"
+            f"WHEN {value} IS NOT NULL THEN {self._hash(domain, self.normalized(domain, value))} END"
+        )
+
+    def normalized(self, domain: str, value: str) -> str:
+        """SQL of the normalised `value`, equal for different spellings of one value; '' if nothing is left."""
+        lettered = f"regexp_matches({value}, '[[:alpha:]]')"
+        return (
+            f"CASE WHEN {domain} = 'phone' AND NOT {lettered} THEN {normalized_phone(value, self.phone_country)} "
+            f"WHEN {domain} = 'card' THEN upper(regexp_replace({value}, '[^0-9A-Za-z]', '', 'g')) "
+            f"WHEN {domain} IN ('email', 'phone', 'name', 'address') OR contains({value}, '@') "
+            f"THEN lower(regexp_replace(trim({value}), '\\s+', ' ', 'g')) ELSE trim({value}) END"
         )
 
     def masked(self, value: str) -> str:
@@ -317,19 +229,6 @@ class PersonalDataHasher:
     def _hash(domain: str, value: str) -> str:
         inner = f"sha256(getvariable('pii_inner') || {domain} || chr(31) || {value})"
         return f"{literal(HASH_PREFIX)} || substr(sha256(getvariable('pii_outer') || {inner}), 1, 32)"
-
-
-def normalized_value(domain: str, value: str) -> str:
-    """SQL of the normalised `value`, equal for different spellings of one value; '' if nothing is left."""
-    digits = f"regexp_replace(replace({value}, '(0)', ''), '[^0-9]', '', 'g')"
-    number = f"CASE WHEN regexp_matches(trim({value}), '^(\\+|00)') THEN '+' || ltrim({digits}, '0') ELSE {digits} END"
-    lettered = f"regexp_matches({value}, '[[:alpha:]]')"
-    return (
-        f"CASE WHEN {domain} = 'phone' AND NOT {lettered} THEN CASE WHEN {digits} = '' THEN '' ELSE {number} END "
-        f"WHEN {domain} = 'card' THEN upper(regexp_replace({value}, '[^0-9A-Za-z]', '', 'g')) "
-        f"WHEN {domain} IN ('email', 'phone', 'name', 'address') OR contains({value}, '@') "
-        f"THEN lower(regexp_replace(trim({value}), '\\s+', ' ', 'g')) ELSE trim({value}) END"
-    )
 
 
 def hash_value(workspace: Workspace, settings: Settings, id_type: str, raw: str) -> str:

@@ -80,6 +80,8 @@ class LinkageResult:
         Settings and learnt parameters, in Splink's format.
     chart : str
         Chart of the match weights as an HTML page that needs no network. Empty if no pairs were compared.
+    placeholders : dict of str to int
+        Field → number of records whose value stands for "not known" and is not compared.
     """
 
     pairs: pa.Table
@@ -91,6 +93,7 @@ class LinkageResult:
     untrained: tuple[str, ...]
     model: dict[str, Any]
     chart: str
+    placeholders: dict[str, int]
 
 
 def link(
@@ -166,6 +169,7 @@ def link(
                 (),
                 {},
                 "",
+                prepared.placeholders,
             )
         specs = comparisons(prepared.filled)
         kind = "dedupe_only" if len(sources) == 1 else "link_only" if between_sources else "link_and_dedupe"
@@ -207,6 +211,7 @@ def link(
         tuple(untrained),
         trained_model,
         chart,
+        prepared.placeholders,
     )
 
 

@@ -15,7 +15,9 @@ import duckdb
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from features.data.identity.placeholder_fields import remove_placeholders
 from features.data.lake import literal, quote
+from features.data.placeholders import is_scientific
 from features.data.sources.base import RawTable
 from features.data.sources.casting import cast
 from features.data.sources.files import FileSource
@@ -259,7 +261,9 @@ def _normalized_columns() -> dict[str, str]:
     )
     surname = f"CASE WHEN {comma} THEN {before} WHEN {ideographs} THEN left(full_name, 1) ELSE {last} END"
     unsplit = "given_name IS NULL AND surname IS NULL"
-    digits = "regexp_replace(phone, '[^0-9]', '', 'g')"
+    # "13800138000.0" is how a data frame writes a number; in scientific notation the digits are lost
+    written = f"CASE WHEN {is_scientific('phone')} THEN NULL ELSE regexp_replace(trim(phone), '\\.0+$', '') END"
+    digits = f"regexp_replace({written}, '[^0-9]', '', 'g')"
     # Formats of one number differ in country code and leading zero, not in the last digits. A text of one repeated
     # digit is a placeholder.
     is_number = f"length({digits}) >= 6 AND length(replace({digits}, left({digits}, 1), '')) > 0"
@@ -293,12 +297,15 @@ class PreparedRecords:
         Upper bound of the number of pairs to compare.
     oversized_blocks : int
         Number of keys that are not used because too many records share them.
+    placeholders : dict of str to int
+        Field → number of records whose value stands for "not known" and is not compared.
     """
 
     table: pa.Table
     filled: frozenset[str]
     pairs: int
     oversized_blocks: int
+    placeholders: dict[str, int]
 
 
 def prepare_records(
@@ -323,6 +330,7 @@ def prepare_records(
         CREATE OR REPLACE TABLE cleaned AS
         SELECT row_number() OVER (ORDER BY source, source_user_id) AS rid, source, source_user_id, {cleaned}
         FROM checked_records""")
+    placeholders = remove_placeholders(connection, "cleaned")
     connection.execute(f"""
         CREATE OR REPLACE TABLE sounding AS
         SELECT *, {soundex("given_name")} AS given_sound, {soundex("surname")} AS surname_sound FROM cleaned""")
@@ -347,4 +355,4 @@ def prepare_records(
             GROUP BY rid) USING (rid) ORDER BY rid""")
     table = connection.execute("SELECT * FROM comparable ORDER BY rid").to_arrow_table()
     filled = frozenset(name for name in _normalized_columns() if table[name].null_count < table.num_rows)
-    return PreparedRecords(table, filled, int(pairs), int(oversized_blocks))
+    return PreparedRecords(table, filled, int(pairs), int(oversized_blocks), placeholders)

@@ -3,34 +3,29 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from typing import Literal
 
 import duckdb
 
 from features.data.ingest.columns import content_columns
+from features.data.ingest.currency_columns import converted, row_currencies, unused_currency_column
+from features.data.ingest.ids import ID_COLUMNS, id_cast, id_reasons, id_text
+from features.data.ingest.number_columns import decimal_separators
+from features.data.ingest.observed import CellFindings, observe
 from features.data.ingest.own_items import ITEM_COLUMNS, prefixed
-from features.data.ingest.row_times import (
-    RowTimes,
-    row_times,
-    session_timezone,
-)
+from features.data.ingest.personal_columns import identity_cases, personal_columns, personal_id_cases
+from features.data.ingest.row_times import RowTimes, row_times, session_timezone
 from features.data.ingest.unread_times import UnreadTimes, unread_times
 from features.data.lake import SQL_TYPES, literal, quote
-from features.data.privacy import (
-    EMAIL_PATTERN,
-    HASH_PATTERN,
-    PHONE_PATTERN,
-    SOURCE_HASH_PATTERN,
-    PersonalDataHasher,
-    normalized_value,
-    personal_data_type,
-)
+from features.data.placeholders import is_empty_identifier
+from features.data.privacy import PersonalDataHasher
 from features.data.sources.base import InputWarning, RawTable
 from features.data.sources.casting import DTYPE_NOUNS, ColumnCast, attribute_dtype, cast, missing_columns
+from features.data.sources.cells import value_text
 from qianmian.errors import DataError
-from qianmian.schema import TABLES, Column, Table
+from qianmian.schema import TABLES, Column, DType, Table
 
 NON_NEGATIVE = {
     ("transactions", "discount"),
@@ -43,9 +38,6 @@ FIRST_TIME, LAST_TIME = "1900-01-01", "2262-01-01"
 DEFAULTS = {("transactions", "status"): "paid"}
 
 OPTIONAL_KEYS = {("identities", "observed_at")}  # a sighting without a time is always valid
-CONTACT_AS_ID_REASON = (
-    "source_user_id is an e-mail address or a telephone number: map the customer number of your system, or a hash of it"
-)
 
 _PAID = "coalesce(lower(trim(status)), 'paid') = 'paid'"
 
@@ -84,6 +76,8 @@ class StagedTable:
         Counts of the rows by what their `ts` is; None if the source maps no `ts`.
     unread_times : tuple of UnreadTimes
         Times that could not be read and have a known format.
+    findings : CellFindings
+        What the raw cells show.
     """
 
     table: Table
@@ -100,6 +94,7 @@ class StagedTable:
     warnings: tuple[InputWarning, ...] = ()
     times: RowTimes | None = None
     unread_times: tuple[UnreadTimes, ...] = ()
+    findings: CellFindings = field(default_factory=CellFindings)
 
     @property
     def mapped(self) -> frozenset[str]:
@@ -150,12 +145,25 @@ def stage(
     connection.execute(f"CREATE OR REPLACE TEMP TABLE {raw} AS {raw_table.relation}{limited}")
     # The rowid of a temp table that one statement filled is the row order.
     picked = ", ".join(f"({expression}) AS {quote(name)}" for name, expression in raw_table.columns.items())
+    rows = f"SELECT {picked} FROM {raw}"
+    types = {row[0]: str(row[1]) for row in connection.execute(f"DESCRIBE {rows}").fetchall()}
+    secret = personal_columns(connection, table, raw_table, rows, types)
+    dtypes = _dtypes(table, types, secret, where)
+    numbers = {
+        name: raw_table.columns[name]
+        for name, dtype in dtypes.items()
+        if dtype in ("float64", "int64") and types[name] == "VARCHAR"
+    }
+    decimals = decimal_separators(connection, raw_table, raw, numbers, where)
+    currencies = row_currencies(connection, raw_table, raw, numbers, where)
+    casts, columns = _plan_casts(table, raw_table, types, dtypes, decimals, currencies, timezone, where)
     fault = _first_matching_case([(condition, reason) for condition, reason in raw_table.error_conditions])
     several = raw_table.file_column and len(raw_table.files) > 1
     file = f"hash({quote(raw_table.file_column)})" if raw_table.file_column and several else "0::UTINYINT"
-    loose = f"SELECT rowid AS _row, {file} AS _file, {fault} AS _fault, {picked} FROM {raw}"
-    types = {row[0]: str(row[1]) for row in connection.execute(f"DESCRIBE {loose}").fetchall()}
-    casts, columns = _plan_casts(table, raw_table.columns, types, timezone, where)
+    extra = "".join(f", {currency} AS {quote('$' + name)}" for name, currency in currencies.items())
+    loose = f"SELECT rowid AS _row, {file} AS _file, {fault} AS _fault, {picked}{extra} FROM {raw}"
+    cells = ", ".join(f"{_cell(name, dtypes[name], types[name])} AS {quote(name)}" for name in types)
+    kept = "".join(f", {quote('$' + name)}" for name in currencies)
     values = ", ".join(
         f"{casts[name].value if name in casts else _derived(name, kind, casts)} AS {quote(name)}"
         for name, kind in columns.items()
@@ -166,11 +174,12 @@ def stage(
         for name, column_cast in casts.items()
         if column_cast.failed
     )
-    cast_rows = f"SELECT _row, _file, _fault, {values}{failed} FROM ({loose})"
-    reason = _rejection_reason(table, casts, columns, personal, raw_table.hashed, now)
+    cleaned = f"SELECT _row, _file, _fault, {cells}{kept} FROM ({loose})"
+    cast_rows = f"SELECT _row, _file, _fault, {values}{failed} FROM ({cleaned})"
+    id_cases = personal_id_cases(connection, raw_table, rows, types)
+    reason = _rejection_reason(table, casts, columns, id_cases, personal, raw_table.hashed, now)
     checked = f"SELECT *, {reason} AS _reason FROM ({cast_rows})"
-    secret = _personal_columns(table, casts, types)
-    changed = {name: _hashed(name, personal, raw_table.hashed) for name in secret}
+    changed = {name: _hashed(name, kind, personal, raw_table.hashed) for name, kind in secret.items()}
     changed |= {
         name: prefixed(name, f"c.{quote(name)}", raw_table.item_prefix) for name in casts if name in ITEM_COLUMNS
     }
@@ -180,6 +189,12 @@ def stage(
         times = row_times(connection, raw_table, raw, typed, table, casts, timezone)
         unread = unread_times(connection, table.name, raw, typed, raw_table.columns)
     read = int((connection.execute(f"SELECT count(*) FROM {raw}").fetchone() or (0,))[0])
+    findings = replace(
+        observe(connection, raw_table, rows, typed, types, dtypes),
+        decimals=decimals,
+        decimal_declared=raw_table.values.decimal is not None,
+        currencies=unused_currency_column(connection, raw_table, raw),
+    )
     return StagedTable(
         table,
         raw,
@@ -188,13 +203,14 @@ def stage(
         raw_table.columns,
         read,
         raw_table.files,
-        secret,
+        tuple(secret),
         raw_table.fixed,
         raw_table.absent,
         raw_table.file_column,
         raw_table.warnings,
         times,
         unread,
+        findings,
     )
 
 
@@ -208,52 +224,64 @@ def _fault(table: Table, name: str, column_cast: ColumnCast) -> str:
     column = table.column(name)
     noun = DTYPE_NOUNS.get(column.dtype if column else "string", "a value")
     known = [(condition, f"{name} {what}") for condition, what in column_cast.faults]
-    return _first_matching_case([*known, ("true", f"{name} is not {noun}")])
+    return _first_matching_case([*known, ("true", column_cast.failed_reason or f"{name} is not {noun}")])
 
 
-def _personal_columns(table: Table, casts: Mapping[str, ColumnCast], types: Mapping[str, str]) -> tuple[str, ...]:
-    """Columns stored as hashes: identifiers, and profile attributes whose names indicate personal data."""
-    if table.name == "identities":
-        return ("id_value",)
-    return tuple(name for name in casts if _is_personal_column(table, name, types[name]))
+def _cell(name: str, dtype: DType, sql_type: str) -> str:
+    """SQL of the text that is cast: ids without Excel's wrappings, numbers and times without blanks and null words."""
+    if sql_type != "VARCHAR" or (dtype in ("string", "json") and name not in ID_COLUMNS):
+        return quote(name)
+    return id_text(name) if name in ID_COLUMNS else value_text(quote(name))
 
 
-def _is_personal_column(table: Table, name: str, sql_type: str) -> bool:
-    return (
-        table.name == "profiles"
-        and table.column(name) is None
-        and sql_type != "BOOLEAN"
-        and personal_data_type(name) is not None
-    )
+def _hashed(name: str, kind: str, personal: PersonalDataHasher, hashed: bool) -> str:
+    if name != "id_value":
+        return personal.attribute(kind, f"c.{quote(name)}")
+    id_type = "lower(trim(c.id_type))"
+    value = personal.identifier(id_type, "c.id_value", hashed)
+    return f"CASE WHEN {is_empty_identifier(id_type, 'c.id_value')} THEN NULL ELSE {value} END"
 
 
-def _hashed(name: str, personal: PersonalDataHasher, hashed: bool) -> str:
-    if name == "id_value":
-        return personal.identifier("lower(trim(c.id_type))", "c.id_value", hashed)
-    return personal.attribute(personal_data_type(name) or name, f"c.{quote(name)}")
-
-
-def _plan_casts(
-    table: Table, mapped: Mapping[str, str], types: Mapping[str, str], timezone: str, where: str
-) -> tuple[dict[str, ColumnCast], dict[str, str]]:
-    columns = {column.name: SQL_TYPES[column.dtype] for column in table.columns}
-    casts: dict[str, ColumnCast] = {}
-    for name in mapped:
+def _dtypes(table: Table, types: Mapping[str, str], secret: Mapping[str, str], where: str) -> dict[str, DType]:
+    """Dtype of each mapped column; attributes keep the type of the file."""
+    dtypes: dict[str, DType] = {}
+    for name, sql_type in types.items():
         column = table.column(name)
         if column is None and not table.keeps_extra_columns:
             raise DataError(f"{table.name} has no such column", where=where, got=name, allowed=", ".join(table.names))
-        if column:
-            dtype = column.dtype
+        if column is not None:
+            dtypes[name] = column.dtype
         else:
-            dtype = "string" if _is_personal_column(table, name, types[name]) else attribute_dtype(types[name])
-        casts[name] = cast(dtype, types[name], quote(name), timezone)
-        if casts[name].unsupported_reason:
+            dtypes[name] = "string" if name in secret else attribute_dtype(sql_type)
+    return dtypes
+
+
+def _plan_casts(
+    table: Table,
+    raw_table: RawTable,
+    types: Mapping[str, str],
+    dtypes: Mapping[str, DType],
+    decimals: Mapping[str, str],
+    currencies: Mapping[str, str],
+    timezone: str,
+    where: str,
+) -> tuple[dict[str, ColumnCast], dict[str, str]]:
+    columns = {column.name: SQL_TYPES[column.dtype] for column in table.columns}
+    casts: dict[str, ColumnCast] = {}
+    for name, dtype in dtypes.items():
+        planned = cast(dtype, types[name], quote(name), timezone, decimals.get(name, "."))
+        if planned.unsupported_reason:
             raise DataError(
                 f"{table.name}.{name} cannot be cast to {DTYPE_NOUNS[dtype]}",
                 where=where,
-                got=f"{mapped[name]} of type {types[name]}",
-                hint=casts[name].unsupported_reason,
+                got=f"{raw_table.columns[name]} of type {types[name]}",
+                hint=planned.unsupported_reason,
             )
+        if name in ID_COLUMNS:
+            planned = id_cast(table, name, planned)
+        if name in currencies and raw_table.values.currency is not None:
+            planned = converted(planned, raw_table.values.currency, name)
+        casts[name] = planned
         columns.setdefault(name, SQL_TYPES[dtype])
     return casts, columns
 
@@ -273,13 +301,18 @@ def _rejection_reason(
     table: Table,
     casts: Mapping[str, ColumnCast],
     columns: Mapping[str, str],
+    id_cases: list[tuple[str, str]],
     personal: PersonalDataHasher,
     hashed: bool,
     now: datetime | None,
 ) -> str:
     """SQL of the reason to reject a row, null for a valid row; the first check that fails gives the reason."""
     cases = [("_fault", "")]
-    cases += [(quote("!" + name), "") for name, column_cast in casts.items() if column_cast.failed]
+    for name, column_cast in casts.items():
+        if column_cast.failed:
+            cases.append((quote("!" + name), ""))
+        if name in ID_COLUMNS and name != "id_value":
+            cases.extend(id_reasons(name))
     for name in casts:
         column = table.column(name)
         # A source may have no timestamps or keys at all, but if it maps the column, every row needs a value.
@@ -295,15 +328,9 @@ def _rejection_reason(
             reason = f"{name} has a year before 1000: a year of two digits is %y in strptime, not %Y"
             cases.append((f"{quote(name)} < {columns[name]} '1000-01-01'", reason))
         cases.extend(_range(table, column, now) if column else [])
-    if "source_user_id" in casts:
-        cases.append(
-            (
-                f"regexp_full_match(trim(source_user_id), {literal(f'{EMAIL_PATTERN}|{PHONE_PATTERN}')})",
-                CONTACT_AS_ID_REASON,
-            )
-        )
+    cases += id_cases
     if table.name == "identities":
-        cases += _identity_cases(personal, hashed)
+        cases += identity_cases(personal, hashed)
     if table.name == "transactions":
         cases.append(
             (
@@ -312,30 +339,6 @@ def _rejection_reason(
             )
         )
     return _first_matching_case(cases)
-
-
-def _identity_cases(personal: PersonalDataHasher, hashed: bool) -> list[tuple[str, str]]:
-    # A reason contains neither type nor value: if the two columns were swapped, the type is a telephone number.
-    id_type = "lower(trim(id_type))"
-    cases = [
-        (
-            f"NOT ({personal.is_declared(id_type)})",
-            f"id_type is not one that identity.id_types declares ({personal.declared})",
-        )
-    ]
-    secret = f"{personal.is_personal(id_type)} AND NOT regexp_matches(id_value, {literal(HASH_PATTERN)})"
-    if hashed:
-        cases.append(
-            (
-                f"{secret} AND NOT regexp_matches(id_value, {literal(SOURCE_HASH_PATTERN)})",
-                "id_value is not a hash, although the source sets hashed: true",
-            )
-        )
-    else:
-        cases.append(
-            (f"{secret} AND {normalized_value(id_type, 'id_value')} = ''", "id_value is empty after normalisation")
-        )
-    return cases
 
 
 def _range(table: Table, column: Column, now: datetime | None) -> list[tuple[str, str]]:

@@ -33,6 +33,8 @@ def flag_queries(staged: StagedTable, merged: MergedTable) -> dict[str, str]:
     }
     if table.name in ("transactions", "events"):
         flags["no_customer"] = "count(*) FILTER (source_user_id IS NULL)"
+    if table.name == "identities":
+        flags["no_identifier"] = "count(*) FILTER (id_value IS NULL)"
     queries = {name: f"SELECT {count} FROM {new}" for name, count in flags.items()}
     if table.name == "transactions":
         queries["refund_by_sign"] = (

@@ -14,7 +14,9 @@ import duckdb
 from features.data.ingest.contract import StagedTable
 from features.data.ingest.merge import CONFLICT_REASON, MergedTable
 from features.data.lake import literal, quote
-from features.data.privacy import EMAIL_PATTERN, PHONE_PATTERN, PersonalDataHasher, personal_data_type
+from features.data.personal_names import personal_data_type
+from features.data.personal_values import EMAIL_PATTERN, PHONE_PATTERN
+from features.data.privacy import PersonalDataHasher
 from features.data.sources.base import RawTable, Source
 from qianmian.errors import DataError, WorkspaceError
 from qianmian.workspace import Workspace, atomic_path, explain_os_errors

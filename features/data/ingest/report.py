@@ -38,6 +38,8 @@ class TableReport:
         Quarantined rows by reason.
     quarantine_file : str or None
         File with the quarantined rows.
+    hashed, readable : tuple of str
+        Attributes that the source adds to a profile: stored as hashes, and as they are.
     """
 
     read: int
@@ -48,6 +50,8 @@ class TableReport:
     flags: Mapping[str, int] = field(default_factory=dict)
     reasons: Mapping[str, int] = field(default_factory=dict)
     quarantine_file: str | None = None
+    hashed: tuple[str, ...] = ()
+    readable: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         if (

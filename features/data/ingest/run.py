@@ -278,6 +278,7 @@ def _ingest_table(
         "back": catalogue.back,
     }
     unreadable = _count(connection, f"SELECT count(*) FROM {rejected} WHERE position IS NULL")
+    attributes = [name for name in staged.mapped if staged.table.name == "profiles" and not staged.table.column(name)]
     report = TableReport(
         read=staged.read + unreadable,
         kept=merged.kept,
@@ -287,6 +288,8 @@ def _ingest_table(
         flags={name: count for name, count in flags.items() if count},
         reasons=reasons,
         quarantine_file=str(file) if file else None,
+        hashed=tuple(sorted(set(attributes) & set(staged.personal))),
+        readable=tuple(sorted(set(attributes) - set(staged.personal))),
     )
     report_progress(
         f"{raw.table}: read {report.read:,} = kept {report.kept:,} + duplicates {report.duplicates:,} "

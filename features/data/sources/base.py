@@ -11,6 +11,7 @@ from typing import Literal
 
 import duckdb
 
+from features.data.sources.currencies import CurrencyRule
 from features.data.sources.watermarks import Watermark
 
 
@@ -32,6 +33,32 @@ class InputWarning:
     message: str
     fix: str
     rows: int = 0
+
+
+@dataclass(frozen=True)
+class ValueRules:
+    """How the values of one raw table are read, beyond what their columns say.
+
+    Attributes
+    ----------
+    decimal : str or None
+        Decimal separator of numbers in text, ``.`` or ``,``. None: the values of each column tell it.
+    number_columns : tuple of str
+        Text columns of the relation that expressions cast to numbers.
+    edited_columns : mapping of str to tuple of str
+        Canonical column → text columns of the relation whose characters its expression replaces.
+    currency : CurrencyRule or None
+        Currency of the amounts.
+    private, readable : tuple of str
+        Attributes that are stored as hashes, or as they are, whatever their names and values look like.
+    """
+
+    decimal: str | None = None
+    number_columns: tuple[str, ...] = ()
+    edited_columns: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    currency: CurrencyRule | None = None
+    private: tuple[str, ...] = ()
+    readable: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -77,6 +104,8 @@ class RawTable:
         `items`: ingest fails if a complete catalogue lacks a larger share of the items of this source.
     item_prefix : str
         What ingest puts before the item ids, so that they do not meet those of another source.
+    values : ValueRules
+        How its values are read.
     """
 
     table: str
@@ -96,6 +125,7 @@ class RawTable:
     complete: bool | None = None
     max_vanished: float = 0.5
     item_prefix: str = ""
+    values: ValueRules = field(default_factory=ValueRules)
 
 
 class Source(ABC):

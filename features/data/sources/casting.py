@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from features.data.lake import SQL_TYPES
+from features.data.lake import SQL_TYPES, literal
 from features.data.sources.casting_times import (
     date_of_text,
     date_of_utc,
@@ -16,6 +16,7 @@ from features.data.sources.casting_times import (
     utc_of_naive,
     utc_of_text,
 )
+from features.data.sources.numbers import number
 from qianmian.schema import DType, Table
 
 _WHOLE = {
@@ -59,6 +60,8 @@ class ColumnCast:
         Times only. SQL condition: the value has no offset, and is read in the time zone of the source.
     date_only : str
         Times only. SQL condition: the value is a date without a clock time.
+    failed_reason : str or None
+        Reason to reject a row whose cast failed. None: "… is not a number", by the dtype.
     """
 
     value: str
@@ -67,6 +70,7 @@ class ColumnCast:
     faults: tuple[tuple[str, str], ...] = ()
     naive: str = "false"
     date_only: str = "false"
+    failed_reason: str | None = None
 
 
 def missing_columns(table: Table, mapped: Mapping[str, str]) -> list[str]:
@@ -87,10 +91,11 @@ def attribute_dtype(sql_type: str) -> DType:
     return dtypes.get(family, "string")
 
 
-def cast(dtype: DType, sql_type: str, raw: str, timezone: str) -> ColumnCast:
+def cast(dtype: DType, sql_type: str, raw: str, timezone: str, decimal: str = ".") -> ColumnCast:
     """Cast the expression `raw` of SQL type `sql_type` to `dtype`.
 
     Timestamps without an offset are read in `timezone`; results are UTC. A date is the local date of `timezone`.
+    `decimal` is the decimal separator of text.
 
     Examples
     --------
@@ -106,7 +111,10 @@ def cast(dtype: DType, sql_type: str, raw: str, timezone: str) -> ColumnCast:
     elif family == "text" and sql_type != "VARCHAR":
         raw = f"{raw}::VARCHAR"
     text = f"nullif(trim({raw}), '')" if family == "text" else raw
-    builder = {"string": _string, "float64": _float, "int64": _int, "bool": _bool, "json": _json}.get(dtype)
+    if dtype in ("float64", "int64"):
+        as_number = number(text, literal(decimal)) if family == "text" else f"TRY_CAST({raw} AS DOUBLE)"
+        return (_float if dtype == "float64" else _int)(family, text, raw, as_number)
+    builder = {"string": _string, "bool": _bool, "json": _json}.get(dtype)
     if builder is not None:
         return builder(family, text, raw)
     return _time(dtype, family, text, raw, sql_type, timezone)
@@ -123,25 +131,26 @@ def _string(family: str, text: str, raw: str) -> ColumnCast:
     return ColumnCast(f"{raw}::VARCHAR", None)
 
 
-def _float(family: str, text: str, raw: str) -> ColumnCast:
+def _float(family: str, text: str, raw: str, as_number: str) -> ColumnCast:
     if family in ("whole", "bool"):
         return ColumnCast(f"{raw}::DOUBLE", None)
     if family not in ("text", "real"):
         return ColumnCast("NULL::DOUBLE", f"{raw} IS NOT NULL", "values of this type cannot be cast to a number")
-    number = f"TRY_CAST({text} AS DOUBLE)"
-    return ColumnCast(f"CASE WHEN isfinite({number}) THEN {number} END", f"{text} IS NOT NULL")
+    return ColumnCast(f"CASE WHEN isfinite({as_number}) THEN {as_number} END", f"{text} IS NOT NULL")
 
 
-def _int(family: str, text: str, raw: str) -> ColumnCast:
+def _int(family: str, text: str, raw: str, as_number: str) -> ColumnCast:
     if family in ("whole", "bool"):
         return ColumnCast(f"TRY_CAST({raw} AS BIGINT)", f"{raw} IS NOT NULL")
     if family not in ("text", "real"):
         reason = "values of this type cannot be cast to a whole number"
         return ColumnCast("NULL::BIGINT", f"{raw} IS NOT NULL", reason)
-    number = f"TRY_CAST({text} AS DOUBLE)"
     # DuckDB rounds '1.5' to 2, but a fractional line number is an error
+    exact = (
+        f"CASE WHEN abs({as_number}) < 9007199254740992 THEN {as_number}::BIGINT ELSE TRY_CAST({text} AS BIGINT) END"
+    )
     return ColumnCast(
-        f"CASE WHEN isfinite({number}) AND {number} = floor({number}) THEN TRY_CAST({text} AS BIGINT) END",
+        f"CASE WHEN isfinite({as_number}) AND {as_number} = floor({as_number}) THEN {exact} END",
         f"{text} IS NOT NULL",
     )
 

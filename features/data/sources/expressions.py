@@ -15,7 +15,9 @@ import duckdb
 
 from features.data.lake import quote
 from features.data.sources.casting_times import bound
+from features.data.sources.cells import value_text
 from features.data.sources.expression_times import TimeRewriter
+from features.data.sources.numbers import number_cell
 from qianmian.errors import did_you_mean
 from qianmian.schema import DType
 
@@ -33,6 +35,8 @@ _FORBIDDEN_NODES = {
 }
 # DuckDB declares these consistent, but they do not depend on the row
 _FORBIDDEN_FUNCTIONS = {"getvariable", "current_setting", "getenv"}
+# functions that remove or change separators, so that their result may be 100 times the number in the file
+_EDITING_FUNCTIONS = {"replace", "regexp_replace", "translate"}
 
 
 @dataclass(frozen=True)
@@ -49,12 +53,18 @@ class Expression:
         (SQL condition, reason) of rows whose value cannot be computed.
     naive_conditions : tuple of str
         SQL conditions of rows whose times have no offset and are read in the time zone of the source.
+    number_columns : tuple of str
+        Text columns that are cast to numbers.
+    edited_columns : tuple of str
+        Text columns whose characters the expression replaces.
     """
 
     value: str
     sql_type: str
     error_conditions: tuple[tuple[str, str], ...] = ()
     naive_conditions: tuple[str, ...] = ()
+    number_columns: tuple[str, ...] = ()
+    edited_columns: tuple[str, ...] = ()
 
 
 class ExpressionChecker:
@@ -130,7 +140,7 @@ class ExpressionChecker:
             except duckdb.Error as error:
                 failure = failure or error
                 continue
-            return self._expression(text, sql, sql_type, numbers, rewriter)
+            return self._expression(text, sql, sql_type, numbers, rewriter, _edited_columns(tree, used))
         raise ValueError(self._explain(tree, failure))
 
     def _parse(self, text: str) -> dict[str, Any]:
@@ -226,11 +236,17 @@ class ExpressionChecker:
         return str(described[0][1])
 
     def _expression(
-        self, text: str, sql: str, sql_type: str, text_casts: Mapping[str, str], rewriter: TimeRewriter
+        self,
+        text: str,
+        sql: str,
+        sql_type: str,
+        text_casts: Mapping[str, str],
+        rewriter: TimeRewriter,
+        edited: tuple[str, ...],
     ) -> Expression:
         error_conditions = [
             (
-                f"nullif(trim({quote(name)}), '') IS NOT NULL AND {_try_cast(name, kind)} IS NULL",
+                f"{value_text(quote(name))} IS NOT NULL AND {_try_cast(name, kind)} IS NULL",
                 f"{name} is not {_CAST_NOUNS[kind]} (in {text})",
             )
             for name, kind in text_casts.items()
@@ -241,7 +257,12 @@ class ExpressionChecker:
         failures = [*rewriter.failure_conditions, ("true", f"{text} cannot be computed")]
         error_conditions += [(f"{attempt} IS NULL AND {condition}", reason) for condition, reason in failures]
         return Expression(
-            f"struct_extract({attempt}, 'v')", sql_type, tuple(error_conditions), tuple(rewriter.naive_conditions)
+            f"struct_extract({attempt}, 'v')",
+            sql_type,
+            tuple(error_conditions),
+            tuple(rewriter.naive_conditions),
+            tuple(name for name, kind in text_casts.items() if kind == "DOUBLE"),
+            edited,
         )
 
     def _explain(self, tree: dict[str, Any], failure: duckdb.Error | None) -> str:
@@ -256,7 +277,9 @@ class ExpressionChecker:
 
 
 def _try_cast(name: str, sql_type: str) -> str:
-    return f"TRY_CAST(nullif(trim({quote(name)}), '') AS {sql_type})"
+    if sql_type == "DOUBLE":
+        return number_cell(name)
+    return f"TRY_CAST({value_text(quote(name))} AS {sql_type})"
 
 
 def _text_cast_candidates(names: list[str]) -> Iterator[dict[str, str]]:
@@ -275,6 +298,12 @@ def _nodes(tree: Any) -> Iterator[dict[str, Any]]:
     elif isinstance(tree, list):
         for value in tree:
             yield from _nodes(value)
+
+
+def _edited_columns(tree: Any, columns: list[str]) -> tuple[str, ...]:
+    """Those of `columns` that are arguments of an editing function."""
+    calls = [node for node in _nodes(tree) if str(node.get("function_name", "")).lower() in _EDITING_FUNCTIONS]
+    return tuple(sorted({name for call in calls for name in _column_names(call) if name in columns}))
 
 
 def _column_names(tree: Any) -> list[str]:

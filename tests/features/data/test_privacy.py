@@ -13,6 +13,7 @@ from cli.main import run
 from features.data.ingest import ingest
 from features.data.ingest.rejected import redact_values
 from features.data.lake import Lake
+from features.data.personal_names import personal_data_type
 from features.data.privacy import (
     HASH_PATTERN,
     KEY_VARIABLE,
@@ -20,7 +21,6 @@ from features.data.privacy import (
     PiiKey,
     hash_value,
     load_key,
-    personal_data_type,
     save_key_fingerprint,
 )
 from features.data.sources.files import FileSource

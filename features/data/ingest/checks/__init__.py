@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from features.data.ingest.checks.base import Check, CheckInput, IngestWarning
 from features.data.ingest.checks.dominating import customer_with_many_rows, item_in_most_orders
+from features.data.ingest.checks.identifiers import phones_without_country, strong_values_of_many
 from features.data.ingest.checks.input_files import odd_input
 from features.data.ingest.checks.items import items_of_another_source, vanished_items
 from features.data.ingest.checks.order_lines import further_lines, renumbered_lines
@@ -21,6 +22,13 @@ from features.data.ingest.checks.times import (
     unread_time_formats,
 )
 from features.data.ingest.checks.units import quantities_in_other_units
+from features.data.ingest.checks.values import (
+    decimal_comma,
+    null_words,
+    placeholder_ids,
+    several_currencies,
+    wrapped_ids,
+)
 from features.data.ingest.checks.wrong_clock import rows_far_from_the_others
 from qianmian.registry import Registry
 
@@ -38,6 +46,13 @@ CHECKS: Registry[Check] = Registry(
         "order_numbers": order_numbers,
         "items_of_another_source": items_of_another_source,
         "vanished_items": vanished_items,
+        "placeholder_ids": placeholder_ids,
+        "wrapped_ids": wrapped_ids,
+        "null_words": null_words,
+        "decimal_comma": decimal_comma,
+        "several_currencies": several_currencies,
+        "strong_values_of_many": strong_values_of_many,
+        "phones_without_country": phones_without_country,
         "ids_spelled_differently": ids_spelled_differently,
         "ids_without_description": ids_without_description,
         "customer_with_many_rows": customer_with_many_rows,

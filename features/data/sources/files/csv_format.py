@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, cast
 
-from features.data.privacy import EMAIL_PATTERN, PHONE_PATTERN
+from features.data.personal_values import EMAIL_PATTERN, PHONE_PATTERN
 from features.data.sources.files.settings import TableSettings
 from features.data.sources.files.text_encodings import bom_of, codec_name, guess_encoding
 

@@ -7,16 +7,17 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from features.data.lake import literal
-from features.data.sources.base import InputWarning, RawTable
+from features.data.sources.base import InputWarning, RawTable, ValueRules
 from features.data.sources.casting import DTYPE_NOUNS, attribute_dtype
 from features.data.sources.casting import cast as cast_sql
 from features.data.sources.dated_rows import file_date_sql, fixed_attributes
-from features.data.sources.expressions import ExpressionChecker
+from features.data.sources.expressions import Expression, ExpressionChecker
 from features.data.sources.files.column_use import ColumnUse, missing_columns_text
 from features.data.sources.files.csv_files import CsvInput
 from features.data.sources.files.fill_down import fill_down_problems, filled_relation, first_line_columns
 from features.data.sources.files.input_files import ReadRequest, TableInput
 from features.data.sources.files.settings import TableSettings
+from features.data.sources.files.value_rules import currency_rule, value_rules
 from features.data.sources.watermarks import Watermark
 from qianmian.packs import Pack
 from qianmian.schema import Table
@@ -40,7 +41,7 @@ class TableEntry:
         Columns that `order_id` reads.
     shown : mapping of str to str
         Local copy → address that it was copied from.
-    naive_conditions : mapping of str to str
+    naive_conditions, values
         As in `RawTable`.
     """
 
@@ -54,6 +55,7 @@ class TableEntry:
     warnings: list[InputWarning] = field(default_factory=list)
     shown: Mapping[str, str] = field(default_factory=dict)
     naive_conditions: Mapping[str, str] = field(default_factory=dict)
+    values: ValueRules = field(default_factory=ValueRules)
 
     def raw_table(self, request: ReadRequest) -> tuple[RawTable, Watermark | None]:
         """Prepare the input for reading; the second value is the last watermark that was read."""
@@ -81,6 +83,7 @@ class TableEntry:
             shared=self.settings.shared,
             complete=False if self.settings.watermark else self.settings.complete,  # only new rows are read
             max_vanished=self.settings.max_vanished,
+            values=self.values,
             fixed=fixed_attributes(self.settings.fixed),
             absent={self.shown.get(file, file): names for file, names in self.absent.items()},
             warnings=(*self.warnings, *found.warnings),
@@ -116,6 +119,8 @@ def map_columns(
     columns: dict[str, str] = {}
     error_conditions: dict[tuple[str, str], None] = {}
     naive: dict[str, str] = {}
+    expressions: dict[str, Expression] = {}
+    currency = None
     checker = ExpressionChecker(found.columns, timezone)
     try:
         for name, text in mapped.items():
@@ -138,15 +143,19 @@ def map_columns(
                     f"columns.{name}: {text!r} is {expression.sql_type}, not {DTYPE_NOUNS[dtype]}: {unsupported_reason}"
                 )
             columns[name] = expression.value
+            expressions[name] = expression
             if pack is not None and (table.name, name) == ("events", "event_type"):
                 columns[name] = pack.event_type(expression.value)
             error_conditions.update(dict.fromkeys(expression.error_conditions))
+        currency, faults = currency_rule(settings.currency, checker)
+        problems += faults
     finally:
         checker.close()
     if settings.file_date is not None:
         columns["valid_from"] = file_date_sql(settings.file_date)
     order = tuple(use.names(use.resolved(mapped["order_id"]))) if "order_id" in mapped else ()
     entry = TableEntry(table, settings, found, columns, tuple(error_conditions), order, naive_conditions=naive)
+    entry.values = value_rules(table, settings, expressions, currency)
     return entry, problems + _fill_down(entry, mapped, use)
 
 

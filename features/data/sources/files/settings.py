@@ -17,6 +17,16 @@ RESERVED_SOURCES = {
 }
 
 
+class CurrencySettings(Section):
+    """`currency` of a table: the currency of its amounts, and rates if they are in several."""
+
+    column: str | None = Field(None, description="column or expression; default: the sign or code inside the amounts")
+    to: str = Field(min_length=1, max_length=8, description="currency in which amounts are stored")
+    rates: dict[str, Annotated[float, Field(gt=0)]] = Field(
+        default_factory=dict, description="currency → what one unit of it is worth in `to`"
+    )
+
+
 class TableSettings(Section):
     """One entry of `tables` in a `sources.yaml`."""
 
@@ -40,6 +50,16 @@ class TableSettings(Section):
     header: list[str] | None = Field(None, min_length=1, description="CSV without a header line: column names")
     fill_down: list[str] | None = Field(
         None, description="columns whose cells are filled only in the first line of an order; []: leave them empty"
+    )
+    decimal: Literal[".", ","] | None = Field(
+        None, description="decimal separator of numbers in text; default: told by the values of each column"
+    )
+    currency: str | CurrencySettings | None = Field(
+        None, description="currency of the amounts, such as EUR; or column, to and rates if there are several"
+    )
+    private: list[str] = Field(default_factory=list, description="profiles: attributes to store as hashes")
+    readable: list[str] = Field(
+        default_factory=list, description="profiles: attributes to store as they are although they look personal"
     )
     hashed: bool = Field(False, description="identities: the source already hashed the personal identifiers")
     file_date: str | None = Field(

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
-from features.data.privacy import EMAIL_PATTERN
+from features.data.personal_values import EMAIL_PATTERN
 
 SHARE = 0.9  # of the values that must have the form
 # (pattern, strptime format); the ISO forms that ingest reads by itself have no format

@@ -1,0 +1,179 @@
+"""SQL that recognises personal data by its values: e-mail addresses, telephone numbers, documents, cards, addresses."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+
+import duckdb
+
+from features.data.lake import literal, quote
+from features.data.personal_names import personal_data_type
+
+EMAIL_PATTERN = r"[^@\s\"\\,;:<>]+@[^@\s\"\\,;:<>]+\.[A-Za-z]{2,}"
+PHONE_PATTERN = r"\+[0-9][0-9 ().-]{7,18}"
+# Mobile numbers in the national form of their country; blanks, dashes and slashes are removed first.
+_NATIONAL_MOBILES = (
+    *(
+        r"1[3-9][0-9]{9}",
+        r"01[567][0-9]{8,9}",
+        r"07[0-9]{9}",
+        r"0[67][0-9]{8}",
+        r"0[789]0[0-9]{8}",
+        r"01[016789][0-9]{7,8}",
+    ),
+    *(r"04[0-9]{8}", r"(00)?861[3-9][0-9]{9}"),
+)
+NATIONAL_MOBILE_PATTERN = "|".join(_NATIONAL_MOBILES)
+_STREET_WORDS = (
+    "stra(ß|ss)e|str\\.|gasse|allee|platz|weg|street|st\\.?|avenue|ave\\.?|road|rd\\.?|lane|drive|rue|boulevard|"
+    "calle|avenida|via|viale|piazza|rua|straat|laan|ulica|ul\\."
+)
+ADDRESS_PATTERN = (
+    rf"(?i).*({_STREET_WORDS})[ ,]+.*[0-9].*|[0-9]+[a-z]?,? .*\b({_STREET_WORDS})( .*|,.*)?|"
+    r".*[\p{Han}](路|街|道|巷|弄|小区|大厦|花园|村|镇).*[0-9]+.*(号|室|栋|幢|楼|单元|弄).*"
+)
+SHARE = 0.5  # of the values of a column; a note that holds one address does not make the column personal
+ID_SHARE = 0.8  # customer numbers of eleven digits may look like a few mobile numbers
+SAMPLE_ROWS = 20_000
+_CHINESE_ID = r"[1-9][0-9]{5}(19|20)[0-9]{2}(0[1-9]|1[0-2])(0[1-9]|[12][0-9]|3[01])[0-9]{3}[0-9Xx]"
+_CARD_PREFIXES = "4[0-9]{15}|5[1-5][0-9]{14}|2[2-7][0-9]{14}|3[47][0-9]{13}|62[0-9]{14,17}"
+_ID_WEIGHTS = (7, 9, 10, 5, 8, 4, 2, 1, 6, 3, 7, 9, 10, 5, 8, 4, 2)
+
+
+def _compact(text: str) -> str:
+    return rf"regexp_replace({text}, '[ ()./-]', '', 'g')"
+
+
+def is_phone(text: str) -> str:
+    """SQL condition: a telephone number, international or a mobile number in a national form.
+
+    Examples
+    --------
+    >>> import duckdb
+    >>> texts = ("13800138000", "0171 2345678", "+44 7700 900123", "10001", "2024-01-05")
+    >>> [duckdb.execute(f"SELECT {is_phone('v')} FROM (SELECT ? AS v)", [text]).fetchone()[0] for text in texts]
+    [True, True, True, False, False]
+    """
+    return (
+        f"regexp_full_match(trim({text}), {literal(PHONE_PATTERN)}) "
+        f"OR regexp_full_match({_compact(text)}, {literal(NATIONAL_MOBILE_PATTERN)})"
+    )
+
+
+def is_chinese_id(text: str) -> str:
+    """SQL condition: a Chinese identity number with its check digit (GB 11643, ISO 7064 mod 11-2)."""
+    weights = ", ".join(str(weight) for weight in _ID_WEIGHTS)
+    total = f"list_sum(list_transform(range(1, 18), lambda i: substr({text}, i, 1)::INTEGER * [{weights}][i]))"
+    check = f"substr('10X98765432', (({total}) % 11 + 1)::INTEGER, 1) = upper(right({text}, 1))"
+    return f"CASE WHEN regexp_full_match({text}, {literal(_CHINESE_ID)}) THEN {check} ELSE false END"
+
+
+def is_card_number(text: str) -> str:
+    """SQL condition: a payment card number of 15 to 19 digits with its check digit (Luhn)."""
+    digits = f"reverse({_compact(text)})"
+    doubled = "(d * 2) // 10 + (d * 2) % 10"
+    digit = f"substr({digits}, i, 1)::INTEGER"
+    total = (
+        f"list_sum(list_transform(range(1, length({digits}) + 1), "
+        f"lambda i: list_transform([{digit}], lambda d: CASE WHEN i % 2 = 0 THEN {doubled} ELSE d END)[1]))"
+    )
+    return (
+        f"CASE WHEN regexp_full_match({_compact(text)}, {literal(_CARD_PREFIXES)}) THEN {total} % 10 = 0 ELSE false END"
+    )
+
+
+def is_iban(text: str) -> str:
+    """SQL condition: an IBAN with its check digits (ISO 13616)."""
+    bare = f"upper(replace({text}, ' ', ''))"
+    moved = f"substr({bare}, 5) || left({bare}, 4)"
+    digits = (
+        f"list_aggregate(list_transform(string_split({moved}, ''), lambda c: "
+        "CASE WHEN c BETWEEN 'A' AND 'Z' THEN (ascii(c) - 55)::VARCHAR ELSE c END), 'string_agg', '')"
+    )
+    # the remainder digit by digit, because the number has up to 64 digits
+    remainder = (
+        f"list_reduce(list_transform(string_split({digits}, ''), lambda c: c::INTEGER), lambda a, d: (a * 10 + d) % 97)"
+    )
+    return (
+        f"CASE WHEN regexp_full_match({bare}, '[A-Z]{{2}}[0-9]{{2}}[A-Z0-9]{{11,30}}') THEN {remainder} = 1 "
+        "ELSE false END"
+    )
+
+
+RECOGNISERS: Mapping[str, tuple[str, ...]] = {
+    "email": (f"regexp_full_match(trim(v), {literal(EMAIL_PATTERN)})",),
+    "phone": (is_phone("v"),),
+    "document": (is_chinese_id("v"), is_iban("v")),
+    "card": (is_card_number("v"),),
+    "address": (f"regexp_full_match(trim(v), {literal(ADDRESS_PATTERN)})",),
+}
+
+
+def types_by_value(
+    connection: duckdb.DuckDBPyConnection, rows: str, columns: list[str], share: float = SHARE
+) -> dict[str, str]:
+    """Type of personal data of each column of which at least `share` of the values are such data.
+
+    Parameters
+    ----------
+    rows : str
+        SELECT with the columns, as text.
+
+    Returns
+    -------
+    dict of str to str
+        Column → type; columns that hold no personal data are left out.
+    """
+    found = {}
+    for name in columns:
+        counts = ", ".join(f"count(*) FILTER ({' OR '.join(conditions)})" for conditions in RECOGNISERS.values())
+        sample = f"SELECT trim({quote(name)}) AS v FROM ({rows}) WHERE trim({quote(name)}) <> '' LIMIT {SAMPLE_ROWS}"
+        row = connection.execute(f"SELECT count(*), {counts} FROM ({sample})").fetchone() or (0,)
+        for kind, count in zip(RECOGNISERS, row[1:], strict=False):
+            if row[0] and count >= share * row[0]:
+                found[name] = kind
+                break
+    return found
+
+
+def customer_ids_are_personal(connection: duckdb.DuckDBPyConnection, rows: str, mapped: str) -> str | None:
+    """SQL condition of the customer ids that are personal data in a national form; None if the ids are no such data.
+
+    Numbers of customers may look like telephone numbers, so the whole column decides: nearly all ids look like mobile
+    numbers and are spread as such, or many do and the column of the file is called like one.
+
+    Parameters
+    ----------
+    rows : str
+        SELECT with the column ``source_user_id``, as text.
+    mapped : str
+        SQL of the expression that the source maps to it; its columns are quoted.
+    """
+    digits = "regexp_replace(v, '[^0-9]', '', 'g')"
+    sample = (
+        f"SELECT DISTINCT trim(source_user_id) AS v FROM ({rows}) WHERE trim(source_user_id) <> '' LIMIT {SAMPLE_ROWS}"
+    )
+    phone, document = is_phone("v"), f"{is_chinese_id('v')} OR {is_iban('v')} OR {is_card_number('v')}"
+    like_number = f"regexp_full_match({_compact('v')}, '[+]?[0-9]{{8,15}}')"
+    row = connection.execute(
+        f"SELECT count(*), count(*) FILTER ({phone}), count(*) FILTER ({document}), count(*) FILTER ({like_number}), "
+        f"max(TRY_CAST({digits} AS HUGEINT)) - min(TRY_CAST({digits} AS HUGEINT)) FROM ({sample})"
+    ).fetchone()
+    total, phones, documents, numbers, spread = row or (0, 0, 0, 0, 0)
+    if not total:
+        return None
+    named = next((kind for name in re.findall('"([^"]+)"', mapped) if (kind := personal_data_type(name))), None)
+    if named == "phone" and numbers >= SHARE * total:
+        return _over("source_user_id", like_number)
+    if (named == "document" and documents >= SHARE * total) or documents >= ID_SHARE * total:
+        return _over("source_user_id", document)
+    # numbers that were given out one after the other lie close together
+    if phones >= ID_SHARE * total and total > 1 and spread > 100 * total:
+        return _over("source_user_id", phone)
+    return None
+
+
+def _over(column: str, condition: str) -> str:
+    """A condition over ``v`` as one over the trimmed text of a column."""
+    return f"coalesce(list_transform([trim({quote(column)})], lambda v: {condition})[1], false)"
