@@ -137,17 +137,20 @@ class PreparedTables:
         end = data_end(self.states)
         return end is not None and as_of < end
 
-    def known_profiles(self, as_of: datetime, cutoff: ir.TimestampScalar) -> ir.Table:
+    def known_profiles(
+        self, as_of: datetime, cutoff: ir.TimestampScalar, later_registrations: bool = False
+    ) -> ir.Table:
         """The profiles known at `as_of`, one row per record, with the columns of `profiles`.
 
         From the end of the data on these are the current rows: a workspace in use ingests today what it scores today.
-        Before it they are those of the profile history.
+        Before it they are those of the profile history. With `later_registrations` also registrations at or after
+        `as_of` are kept, for a state that is read at later moments.
         """
         current = self.customer_table("profiles")
         if self.is_past(as_of):
             history = self.customer_table("profile_history")
             current = past_profiles(current, history, cutoff, self.allow_undated)
-        return without_later_registrations(current, cutoff)
+        return current if later_registrations else without_later_registrations(current, cutoff)
 
     @cached_property
     def schema_key(self) -> tuple[Any, ...]:
@@ -220,6 +223,7 @@ class Views:
 
     def __init__(self, rows: PreparedTables, as_of: datetime, cutoff: ir.TimestampScalar | None = None) -> None:
         self.rows, self.as_of = rows, as_of
+        self.later_registrations = False  # whether registrations at or after the cutoff are kept
         self._variable = cutoff is not None
         self.cutoff = timestamp(as_of) if cutoff is None else cutoff
         self._cache: dict[str, ir.Table] = {}
@@ -294,7 +298,7 @@ class Views:
         return self._before_cutoff("touches")
 
     def _profiles(self) -> ir.Table:
-        known = self.rows.known_profiles(self.as_of, self.cutoff)
+        known = self.rows.known_profiles(self.as_of, self.cutoff, self.later_registrations)
         return known.inner_join(self.customers, ["source", "source_user_id"])
 
 

@@ -246,7 +246,7 @@ def test_event_names_of_the_trade_are_read_and_unknown_ones_refused(tmp_path):
         encoding="utf-8",
     )
     (tmp_path / "sources.yaml").write_text(
-        "source: app\ntables:\n  events:\n    path: events.csv\n    columns: {source_user_id: user, ts: ts, event_type: what}\n",
+        "source: app\ntables:\n  events:\n    path: events.csv\n    max_rejected: 1\n    columns: {source_user_id: user, ts: ts, event_type: what}\n",
         encoding="utf-8",
     )
     for name, kept in (("beauty", ["cart", "favourite", "view"]), (None, ["view"])):

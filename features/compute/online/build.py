@@ -67,6 +67,7 @@ def build_state(builder: Builder, as_of: datetime, features: Sequence[Feature] |
     plan = OnlinePlan.of(kept)
     tail_start = as_of - timedelta(days=plan.tail_days)
     views = builder.views(as_of)
+    views.later_registrations = True  # a value at a later moment knows them
     people = views.customers.select("one_id").distinct().order_by("one_id").to_pyarrow()
     one_ids = np.asarray(people["one_id"].to_pylist(), dtype=np.str_)
     codes = _Codes()

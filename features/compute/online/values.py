@@ -143,7 +143,9 @@ def _attribute(customer: CustomerState, feature: Feature, now: datetime) -> Valu
     value = customer.attributes[feature.name]
     if isinstance(value, str) or feature.aggregate == "attribute" or value == feature.default or customer.row < 0:
         return value
-    return value + elapsed_days(microseconds(customer.state.as_of), microseconds(now))
+    days = value + elapsed_days(microseconds(customer.state.as_of), microseconds(now))
+    # nobody knows of a registration before it happens
+    return feature.default if feature.column == "registered_at" and days <= 0 else days
 
 
 FEATURE_READERS: dict[str, FeatureReader] = {

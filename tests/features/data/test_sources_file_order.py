@@ -76,7 +76,8 @@ def test_a_file_whose_header_lacks_the_key_stops_the_ingest(shop: Shop) -> None:
         in problems[0]
     )
     report = shop.ingest(SHOP.replace("ORDER", '"coalesce(InvoiceNo, Invoice)"'))
-    assert (report.kept, report.warnings) == (3, ())
+    assert report.kept == 3
+    assert "file_without_column" not in {found.code for found in report.warnings}
 
 
 @pytest.mark.parametrize("column", ["cust", "sku", "date", "paid"])

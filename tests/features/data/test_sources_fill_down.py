@@ -94,9 +94,8 @@ def test_a_customer_in_the_first_line_only_is_a_warning(shop: Shop) -> None:  # 
     text = ORDERS.replace("o1,c1,s2", "o1,,s2").replace("o2,c2,s3", "o2,,s3").replace("o3,c3,s2", "o3,,s2")
     shop.write("orders.csv", text)
     report = shop.ingest(yaml("").replace(", status: state", ""))
-    assert [(found.code, found.fix.split("`")[1]) for found in report.warnings] == [
-        ("first_line_cells", 'fill_down: ["cust"]')
-    ]
+    fixes = {found.code: found.fix for found in report.warnings}
+    assert fixes["first_line_cells"].split("`")[1] == 'fill_down: ["cust"]'
 
 
 @pytest.mark.parametrize(
@@ -110,7 +109,7 @@ def test_a_customer_in_the_first_line_only_is_a_warning(shop: Shop) -> None:  # 
 )
 def test_other_blanks_are_left_alone(text: str, shop: Shop) -> None:  # noqa: F811
     shop.write("orders.csv", text)
-    assert shop.ingest(yaml("")).warnings == ()
+    assert "first_line_cells" not in {found.code for found in shop.ingest(yaml("")).warnings}
 
 
 def test_mistakes_in_fill_down(shop: Shop) -> None:  # noqa: F811

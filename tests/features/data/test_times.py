@@ -441,7 +441,7 @@ def test_dates_of_one_type_of_event(shop: Shop) -> None:
     marked = shop.query("SELECT event_type, bool_and(date_only), bool_or(date_only) FROM events GROUP BY 1 ORDER BY 1")
     assert marked == [("coupon_redeem", True, True), ("view", False, False)]
     assert codes(report)["dates_without_clock_times"].message == (
-        "events: coupon_redeem has dates without clock times: no hours, ordered by day"
+        "the times of coupon_redeem are dates without a clock time: no hours, ordered by day"
     )
     again = shop.ingest("events", columns, ["kind,t", *rows, "view,2024-05-01 09:00"])
     assert (again.kept, again.duplicates, codes(again)) == (0, 4, {})
@@ -512,7 +512,7 @@ def test_times_of_the_cases(tmp_path: Path, name: str, config: str, expected: li
     assert [times[order] for order in sorted(times)] == expected
 
 
-@pytest.mark.parametrize("config", ["sources.yaml", "strptime.yaml"])
+@pytest.mark.parametrize("config", ["sources-filled.yaml", "strptime-filled.yaml"])
 def test_times_of_a_shopify_export(tmp_path: Path, config: str) -> None:
     _, times = case(tmp_path, "11-shopify-orders-export", config)
     assert times == {"#1001": "2025-10-07 07:50:26", "#1002": "2025-10-08 21:30:00"}

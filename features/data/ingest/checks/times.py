@@ -28,7 +28,7 @@ def dates_without_clock_times(found: CheckInput) -> Iterator[IngestWarning]:
             yield IngestWarning(
                 table,
                 "dates_without_clock_times",
-                f"{table}: {', '.join(shares)} has dates without clock times: no hours, ordered by day",
+                f"the times of {', '.join(shares)} are dates without a clock time: no hours, ordered by day",
                 "export the clock times as well, if the system has them; dates alone need no time zone",
                 sum(dates for _, dates, _ in rows),
             )
