@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from datetime import datetime, timedelta
+from datetime import datetime
 from typing import Literal
 
 import duckdb
@@ -16,6 +16,7 @@ from features.data.ingest.number_columns import decimal_separators
 from features.data.ingest.observed import CellFindings, observe
 from features.data.ingest.own_items import ITEM_COLUMNS, prefixed
 from features.data.ingest.personal_columns import identity_cases, personal_columns, personal_id_cases
+from features.data.ingest.ranges import PAID, range_cases
 from features.data.ingest.row_times import RowTimes, row_times, session_timezone
 from features.data.ingest.unread_times import UnreadTimes, unread_times
 from features.data.lake import SQL_TYPES, literal, quote
@@ -25,21 +26,11 @@ from features.data.sources.base import InputWarning, RawTable
 from features.data.sources.casting import DTYPE_NOUNS, ColumnCast, attribute_dtype, cast, missing_columns
 from features.data.sources.cells import value_text
 from qianmian.errors import DataError
-from qianmian.schema import TABLES, Column, DType, Table
+from qianmian.schema import TABLES, DType, Table
 
-NON_NEGATIVE = {
-    ("transactions", "discount"),
-    ("transactions", "coupon_discount"),
-    ("items", "price"),
-    ("events", "duration_seconds"),
-}
-# times outside this range are placeholders, and do not fit into nanoseconds
-FIRST_TIME, LAST_TIME = "1900-01-01", "2262-01-01"
 DEFAULTS = {("transactions", "status"): "paid"}
 
 OPTIONAL_KEYS = {("identities", "observed_at")}  # a sighting without a time is always valid
-
-_PAID = "coalesce(lower(trim(status)), 'paid') = 'paid'"
 
 
 @dataclass(frozen=True)
@@ -327,45 +318,18 @@ def _rejection_reason(
         if columns[name] in ("TIMESTAMP", "DATE"):
             reason = f"{name} has a year before 1000: a year of two digits is %y in strptime, not %Y"
             cases.append((f"{quote(name)} < {columns[name]} '1000-01-01'", reason))
-        cases.extend(_range(table, column, now) if column else [])
+        cases.extend(range_cases(table, column, now) if column else [])
     cases += id_cases
     if table.name == "identities":
         cases += identity_cases(personal, hashed)
     if table.name == "transactions":
         cases.append(
             (
-                f"{_PAID} AND quantity * amount < 0",
+                f"{PAID} AND quantity * amount < 0",
                 "quantity and amount have opposite signs, and status is not refunded",
             )
         )
     return _first_matching_case(cases)
-
-
-def _range(table: Table, column: Column, now: datetime | None) -> list[tuple[str, str]]:
-    name = quote(column.name)
-    if (table.name, column.name) in NON_NEGATIVE:
-        condition = f"{name} < 0"
-        if table.name == "transactions":  # in a refund every sign may be reversed
-            condition += f" AND coalesce(quantity, 0) >= 0 AND coalesce(amount, 0) >= 0 AND {_PAID}"
-        return [(condition, f"{column.name} is negative")]
-    if column.unit == "0..1":
-        return [(f"NOT {name} BETWEEN 0 AND 1", f"{column.name} is not between 0 and 1")]
-    if column.name == "birth_date":
-        cases = [(f"{name} < DATE '{FIRST_TIME}'", f"birth_date is before {FIRST_TIME}")]
-        if now is not None:
-            latest = (now + timedelta(days=1)).date().isoformat()
-            reason = "birth_date is in the future: strptime reads the years 00 to 68 of %y as 2000 to 2068"
-            cases.append((f"{name} > DATE '{latest}'", reason))
-        return cases
-    if column.name in ("ts", "observed_at") or column.dates_row:
-        outside = f"{name} < TIMESTAMP '{FIRST_TIME}' OR {name} >= TIMESTAMP '{LAST_TIME}'"
-        cases = [(outside, f"{column.name} is not between {FIRST_TIME} and {LAST_TIME}")]
-        if now is not None:  # one day of tolerance for a wrong time zone
-            latest = (now + timedelta(days=1)).isoformat(sep=" ")
-            reason = f"{column.name} is in the future: check the clock of the source"
-            cases.append((f"{name} > TIMESTAMP {literal(latest)}", reason))
-        return cases
-    return []
 
 
 def _canonical_query(
