@@ -10,7 +10,6 @@ import duckdb
 
 from features.data.ingest.checks import IngestWarning
 from features.data.ingest.contract import StagedTable
-from features.data.ingest.merge import MergedTable
 from features.data.lake import quote
 
 EXAMPLES = 3  # values of each column that a preview shows
@@ -133,13 +132,13 @@ class IngestReport:
         }
 
 
-def mapped_examples(
-    connection: duckdb.DuckDBPyConnection, staged: StagedTable, merged: MergedTable
-) -> dict[str, list[str]]:
+def mapped_examples(connection: duckdb.DuckDBPyConnection, staged: StagedTable) -> dict[str, list[str]]:
     """Up to `EXAMPLES` different values of each mapped column in the order of the rows, as they would be stored."""
     names = [name for name in staged.columns if name in staged.mapped]
     picked = ", ".join(f"{quote(name)}::VARCHAR" for name in names)
-    rows = connection.execute(f"SELECT {picked} FROM ({merged.new}) LIMIT {EXAMPLE_ROWS}").fetchall()
+    rows = connection.execute(
+        f"SELECT {picked} FROM {staged.typed} WHERE _reason IS NULL ORDER BY _row LIMIT {EXAMPLE_ROWS}"
+    ).fetchall()
     values = zip(*rows, strict=True) if rows else ((),) * len(names)
     return {
         name: list(dict.fromkeys(value for value in column if value is not None))[:EXAMPLES]
