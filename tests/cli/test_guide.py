@@ -10,6 +10,9 @@ from pathlib import Path
 
 import pytest
 
+from features.data.lake import Lake
+from qianmian.workspace import Workspace
+
 ROOT = Path(__file__).resolve().parents[2]
 EXPORTS = ROOT / "tests" / "data" / "exports"
 GUIDE = (ROOT / "docs" / "data.md").read_text(encoding="utf-8")
@@ -17,6 +20,12 @@ SECTIONS = dict(
     re.findall(r"^### ([^\n]+)\n(.*?)(?=^##)", GUIDE[GUIDE.index("## Four exports") :], re.DOTALL | re.MULTILINE)
 )
 MAX_EDITS = 2
+ENCODINGS = {
+    "orders_export.csv": "utf-8",
+    "online_retail.csv": "utf-8",
+    "ExportOrderList.csv": "gb18030",
+    **dict.fromkeys(("bestellungen.csv", "kunden.csv", "artikel.csv"), "windows-1252"),
+}
 
 
 def blocks(section):
@@ -73,15 +82,7 @@ def test_an_export_goes_from_file_to_profile_as_the_guide_shows(section, qianmia
 
 @pytest.mark.parametrize("section", SECTIONS)
 def test_the_rows_that_the_guide_shows_are_the_first_of_an_export(section):
-    files = {
-        file.name: file.read_text(encoding=encoding)
-        for encoding, names in (
-            ("utf-8", ["orders_export.csv", "online_retail.csv"]),
-            ("gb18030", ["ExportOrderList.csv"]),
-            ("windows-1252", ["bestellungen.csv", "kunden.csv", "artikel.csv"]),
-        )
-        for file in (EXPORTS / name for name in names)
-    }
+    files = [(EXPORTS / name).read_text(encoding=encoding) for name, encoding in ENCODINGS.items()]
     tables = [table for language, body in blocks(section) if language == "csv" for table in body.split("\n\n")]
     assert tables
     for body in tables:
@@ -89,8 +90,39 @@ def test_the_rows_that_the_guide_shows_are_the_first_of_an_export(section):
         header, *rows = csv.reader(body.splitlines(), delimiter=delimiter)
         (columns, *exported) = next(
             read
-            for read in (list(csv.reader(text.splitlines(), delimiter=delimiter)) for text in files.values())
+            for read in (list(csv.reader(text.splitlines(), delimiter=delimiter)) for text in files)
             if set(header) <= set(read[0])
         )
         places = [columns.index(name) for name in header]
         assert [[row[place] for place in places] for row in exported[: len(rows)]] == rows
+
+
+@pytest.mark.parametrize(
+    ("section", "old", "new", "order", "status"),
+    [
+        ("Shopify: orders", ",pending,", ",paid,", "#1012", "paid"),
+        ("A German shop: orders, customers and items", "31.03.2024 02:30", "31.03.2024 03:30", "B2012", "paid"),
+    ],
+)
+def test_a_corrected_export_is_ingested_again_as_the_guide_says(
+    section, old, new, order, status, qianmian, tmp_path, monkeypatch
+):
+    monkeypatch.chdir(tmp_path)
+    (proposal,) = re.findall(r"^\$ qianmian ingest init (.*)$", SECTIONS[section], re.MULTILINE)
+    names = proposal.split()
+    for name in names:
+        shutil.copy(EXPORTS / name, tmp_path)
+    assert qianmian("ingest", "init", *names).code == 0
+    edit(
+        tmp_path / "sources.yaml",
+        [line for lang, body in blocks(section) if lang == "yaml" for line in body.splitlines()],
+    )
+    again = ("ingest", "files", "--config", "sources.yaml", "--json")
+    first = qianmian(*again).json["tables"]["transactions"]
+    text = (tmp_path / names[0]).read_text(encoding=ENCODINGS[names[0]])
+    assert old in text
+    (tmp_path / names[0]).write_text(text.replace(old, new), encoding=ENCODINGS[names[0]])
+    second = qianmian(*again).json["tables"]["transactions"]
+    assert (second["kept"], second["duplicates"]) == (1, first["read"] - 1)
+    rows = Lake(Workspace(tmp_path / "workspace")).connect().con
+    assert rows.execute("SELECT status FROM transactions WHERE order_id = ?", [order]).fetchall() == [(status,)]
