@@ -52,7 +52,7 @@ def changed_clocks(found: CheckInput) -> Iterator[IngestWarning]:
         yield IngestWarning(
             table,
             "changed_clocks",
-            f"{table}: {'; '.join(parts)}",
+            "; ".join(parts),
             "export times with an offset from UTC; if the clocks of the source never change, `timezone` is another one",
             times.repeated + times.skipped,
         )
@@ -65,7 +65,7 @@ def unread_time_formats(found: CheckInput) -> Iterator[IngestWarning]:
             yield IngestWarning(
                 table,
                 "unread_time_formats",
-                f"{table}: {times.rows:,} rows are rejected, because {times.column} looks like {times.looks_like}",
+                f"{times.rows:,} rows are rejected, because {times.column} looks like {times.looks_like}",
                 times.fix,
                 times.rows,
             )
@@ -85,7 +85,7 @@ def times_of_1970(found: CheckInput) -> Iterator[IngestWarning]:
             yield IngestWarning(
                 table,
                 "times_of_1970",
-                f"{table}: {rows:,} of {all_rows:,} rows are dated January or February 1970",
+                f"{rows:,} of {all_rows:,} rows are dated January or February 1970",
                 "the numbers are seconds since 1970 already: write to_timestamp(column) without a division",
                 rows,
             )

@@ -42,7 +42,7 @@ def wrapped_ids(found: CheckInput) -> Iterator[IngestWarning]:
                 table,
                 "wrapped_ids",
                 f'ids are wrapped for Excel (="…", a leading \' or a tab) and were read without it: {columns}',
-                "export them as plain text; the wrapping is removed in every table, so that the ids agree",
+                "nothing: the wrapping is removed in every table, so the ids agree; or export them as plain text",
                 max(wrapped.values()),
             )
 

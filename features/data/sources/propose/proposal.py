@@ -10,7 +10,13 @@ from pathlib import Path
 from features.data.lake import literal, quote
 from features.data.sources.propose.names import BEHAVIOURS, NAMES, STATUSES, canonical_of, plain, rank_of
 from features.data.sources.propose.sample import Sample
-from features.data.sources.propose.values import has_decimal_comma, is_email, is_number, time_form
+from features.data.sources.propose.values import (
+    has_clock_without_offset,
+    has_decimal_comma,
+    is_email,
+    is_number,
+    time_form,
+)
 
 # canonical table → its columns in order; the table of a file is the one with most of the columns that tell it apart
 TABLE_COLUMNS: dict[str, tuple[str, ...]] = {
@@ -54,6 +60,7 @@ class TableProposal:
     columns: dict[str, str] = field(default_factory=dict)
     questions: dict[str, str] = field(default_factory=dict)  # column or key → question
     unused: list[str] = field(default_factory=list)
+    needs_zone: bool = False
 
 
 def propose(samples: Sequence[Sample], folder: Path, source: str = "shop") -> tuple[str, int]:
@@ -81,7 +88,7 @@ def propose(samples: Sequence[Sample], folder: Path, source: str = "shop") -> tu
         "#   qianmian ingest files --config sources.yaml --check",
         "",
         f"source: {source}                # the name of the system these files come from",
-        *_zone_lines(samples),
+        _zone_line(list(proposals.values())),
         "tables:",
     ]
     for found in proposals.values():
@@ -157,6 +164,9 @@ def _map_column(found: TableProposal, column: str, best: dict[str, str]) -> set[
     sample = found.sample
     if column == "source_user_id" and column not in best and "email" in best:
         best = {**best, column: best["email"]}
+    if column == "item_id" and column not in best and "item_title" in best:
+        best = {**best, column: best["item_title"]}
+        found.questions[column] = "titles of the items; does the system export item numbers as well?"
     if column == "amount" and "unit_price" in best and "quantity" in best and _is_per_unit(best):
         price, quantity = best["unit_price"], best["quantity"]
         found.columns[column] = f"{_in_expression(quantity)} * {_in_expression(price)}"
@@ -170,6 +180,7 @@ def _map_column(found: TableProposal, column: str, best: dict[str, str]) -> set[
     values = sample.values(name)
     if column in ("ts", "registered_at", "birth_date"):
         form = time_form(values)
+        found.needs_zone |= has_clock_without_offset(values)
         found.columns[column] = form.expression.format(_in_expression(name)) if form else name
         if form and form.expression == "{}":
             found.columns[column] = name
@@ -183,7 +194,7 @@ def _map_column(found: TableProposal, column: str, best: dict[str, str]) -> set[
         found.columns[column] = _cases(name, values, words)
         unknown = [value for value in dict.fromkeys(values) if canonical_of(value, words) is None]
         if unknown:
-            found.questions[column] = f"what means {', '.join(unknown[:3])}: {', '.join(words)}?"
+            found.questions[column] = f"what does {', '.join(unknown[:3])} mean: {', '.join(words)}?"
     else:
         found.columns[column] = name
     return {name}
@@ -251,12 +262,15 @@ def _add_file_keys(found: TableProposal, numbers: Sequence[str]) -> None:
             )
 
 
-def _zone_lines(samples: Sequence[Sample]) -> list[str]:
-    names = "".join(name for sample in samples for name in sample.names)
-    for pattern, zone in ZONES.items():
-        if re.search(pattern, names):
-            return [f"timezone: {zone}    {QUESTION} are the clocks of this system in {zone}?"]
-    return [f"timezone: UTC    {QUESTION} in which zone are the clocks, e.g. Europe/London or America/New_York?"]
+def _zone_line(proposals: Sequence[TableProposal]) -> str:
+    """The time zone that the column names suggest, and the question whether it is right, if any time needs one."""
+    names = "".join(name for found in proposals for name in found.sample.names)
+    zone = next((zone for pattern, zone in ZONES.items() if re.search(pattern, names)), None)
+    if not any(found.needs_zone for found in proposals):
+        return f"timezone: {zone or 'UTC'}    # no time needs it: each has an offset from UTC, or no clock time"
+    if zone:
+        return f"timezone: {zone}    {QUESTION} are the clocks of this system in {zone}?"
+    return f"timezone: UTC    {QUESTION} in which zone are the clocks, e.g. Europe/London or America/New_York?"
 
 
 def _table_lines(found: TableProposal, folder: Path) -> list[str]:

@@ -14,6 +14,7 @@ import duckdb
 
 from features.data.lake import literal
 from features.data.sources.files.parquet_files import is_parquet
+from features.data.sources.files.text_encodings import bom_of, guess_encoding
 from qianmian.errors import DataError
 from qianmian.paths import exact_pattern
 
@@ -68,8 +69,9 @@ def read_sample(file: Path) -> Sample:
     opener = gzip.open if file.name.lower().endswith(".gz") else open
     with opener(file, "rb") as handle:
         head = handle.read(SAMPLE_BYTES)
-    encoding = _encoding(head)
-    text = head.decode(encoding, "replace").removeprefix("\ufeff").replace("\r\n", "\n").replace("\r", "\n")
+    mark, named = bom_of(head)
+    encoding = named or _encoding(head)
+    text = head.removeprefix(mark).decode(encoding, "replace").replace("\r\n", "\n").replace("\r", "\n")
     if len(head) == SAMPLE_BYTES:
         text = text.rpartition("\n")[0]
     if not text.strip():
@@ -92,7 +94,7 @@ def read_sample(file: Path) -> Sample:
         file,
         names,
         columns,
-        None if encoding in ("utf-8", "utf-8-sig") else encoding,
+        None if named or encoding == "utf-8" else encoding,
         None if declared or found == delimiter or skip else delimiter,
         skip,
         has_header,
@@ -113,34 +115,27 @@ def _parquet_sample(file: Path) -> Sample:
 
 
 def _encoding(head: bytes) -> str:
-    """The encoding of a file from its first bytes: UTF-8, UTF-16 by its mark, else GB18030 or Windows-1252."""
-    if head[:2] in (b"\xff\xfe", b"\xfe\xff"):
-        return "utf-16"
+    """Encoding of a file without a byte order mark, from its first bytes."""
     whole = head[: head.rfind(b"\n") + 1] or head  # the last line of the sample may be cut within a character
     try:
         whole.decode("utf-8")
         return "utf-8"
     except UnicodeDecodeError:
-        pass
-    try:
-        text = whole.decode("gb18030")
-    except UnicodeDecodeError:
-        return "windows-1252"
-    foreign = [letter for letter in text if ord(letter) > 127]
-    chinese = sum("\u4e00" <= letter <= "\u9fff" for letter in foreign)
-    # accented letters of Western text also form pairs that GB18030 can read, but few of those are common characters
-    return "gb18030" if chinese >= 0.6 * len(foreign) and len(foreign) >= 2 else "windows-1252"
+        return guess_encoding(whole) or "windows-1252"
 
 
 def _shape(lines: Sequence[str]) -> tuple[str, int]:
     """Separator of a CSV file and the number of lines before its header: the first line as wide as those below it."""
-    best = (",", 0, 0)
+    best = (",", 0, 1)
     for delimiter in (",", ";", "\t", "|"):
-        widths = [line.count(delimiter) for line in lines[: MAX_PREFACE + 50] if line.strip()]
-        body = Counter(widths).most_common(1)[0][0] if widths else 0
+        # a separator within quotes is none
+        widths = [
+            len(next(csv.reader([line], delimiter=delimiter), [])) if line.strip() else 0
+            for line in lines[: MAX_PREFACE + 50]
+        ]
+        body = Counter(width for width in widths if width).most_common(1)[0][0] if any(widths) else 1
         if body > best[2]:
-            skip = next((at for at, line in enumerate(lines[:MAX_PREFACE]) if line.count(delimiter) >= body), 0)
-            best = (delimiter, skip, body)
+            best = (delimiter, next(at for at, width in enumerate(widths) if width >= body), body)
     return best[0], best[1]
 
 

@@ -9,6 +9,8 @@ from datetime import datetime
 
 from features.data.personal_values import EMAIL_PATTERN
 
+CLOCK = r".*\d:\d{2}"
+CLOCK_WITH_OFFSET = CLOCK + r"(\.\d+)? ?(Z|UTC|GMT|[+-]\d{2}(:?\d{2})?)"
 SHARE = 0.9  # of the values that must have the form
 # (pattern, strptime format); the ISO forms that ingest reads by itself have no format
 TIME_FORMS: tuple[tuple[str, str | None], ...] = (
@@ -74,6 +76,17 @@ def time_form(values: Sequence[str]) -> TimeForm | None:
         return None
     question = None if len(fitting) == 1 else "is the first number the day (%d/%m) or the month (%m/%d)?"
     return TimeForm(f"strptime({{}}, '{fitting[0]}')", question)
+
+
+def has_clock_without_offset(values: Sequence[str]) -> bool:
+    """Whether a time has hours and minutes and no offset from UTC, so that its moment depends on a time zone.
+
+    Examples
+    --------
+    >>> has_clock_without_offset(["2024-01-05 10:00"]), has_clock_without_offset(["2024-01-05 10:00 +0100"])
+    (True, False)
+    """
+    return any(re.match(CLOCK, value) and not re.fullmatch(CLOCK_WITH_OFFSET, value.strip()) for value in values)
 
 
 def has_decimal_comma(values: Sequence[str]) -> bool:
