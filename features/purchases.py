@@ -9,6 +9,7 @@ import ibis.expr.types as ir
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
+from ibis import _
 from numpy.typing import NDArray
 
 from features.compute.builder import Builder
@@ -20,15 +21,6 @@ from qianmian.times import SECONDS_PER_DAY
 PURCHASE_COLUMNS = ("one_id", "item_id", "age_days", "weight", "basket", "quantity", "amount")
 SEPARATOR = "\x1f"  # between the source and the order number in a basket
 PAIR = ["one_id", "item_id"]
-
-
-def only_merchandise(builder: Builder, rows: ir.Table) -> ir.Table:
-    """Rows that name an item, without those of items that are declared to be no merchandise (bags, deposits)."""
-    rows = rows.filter(rows.item_id.notnull())
-    if not not_merchandise(builder):
-        return rows
-    items = builder.backend.table("items")
-    return rows.anti_join(items.filter(~items.merchandise).select("item_id"), "item_id")
 
 
 def not_merchandise(builder: Builder) -> list[str]:
@@ -52,8 +44,8 @@ def purchase_rows(builder: Builder, as_of: datetime, start: datetime | None = No
     """
     views = builder.views(as_of)
     timed = "ts" in builder.states["transactions"].filled
-    lines = only_merchandise(builder, views["lines"])
-    refunds = _read(only_merchandise(builder, views["refunds"]))
+    lines = views["lines"].filter(_.item_id.notnull())
+    refunds = _read(views["refunds"].filter(_.item_id.notnull()))
     lines = lines.mutate(
         weight=ibis.literal(1.0),
         age_days=days_before(views.cutoff, lines.ts) if timed else ibis.literal(0.0),

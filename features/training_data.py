@@ -16,7 +16,7 @@ from features.compute.builder import Builder
 from features.compute.views import days_before
 from features.id_map import IdMap
 from features.interactions import EVENT_WEIGHTS, Interactions, TrainingSet, sorted_interactions
-from features.purchases import PURCHASE_COLUMNS, only_merchandise, purchase_rows
+from features.purchases import PURCHASE_COLUMNS, purchase_rows
 from qianmian.errors import DataError
 from qianmian.schema import TABLES
 
@@ -86,7 +86,7 @@ def _rows_with_returns(builder: Builder, as_of: datetime, start: datetime | None
     if source == "transactions":
         return purchase_rows(builder, as_of, start), source
     views, unknown = builder.views(as_of), ibis.null("float64")
-    rows = only_merchandise(builder, views[source])
+    rows = views[source].filter(_.item_id.notnull())
     rows = rows.mutate(
         weight=rows.event_type.cases(*EVENT_WEIGHTS.items(), else_=0.0).cast("float64"),
         age_days=days_before(views.cutoff, rows.ts) if timed else ibis.literal(0.0),

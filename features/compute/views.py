@@ -171,6 +171,7 @@ class PreparedTables:
             self._prefix,
             self.local_time.timezone,
             self.one_ids_static,
+            self.tells_merchandise,
             self.allow_undated,
             facts,
             tuple(tuple(table.schema().items()) for table in tables),
@@ -182,6 +183,11 @@ class PreparedTables:
         records = self.backend.table("customers").group_by(["source", "source_user_id"]).aggregate(periods=_.count())
         return not records.filter(records.periods > 1).limit(1).count().execute()
 
+    @property
+    def tells_merchandise(self) -> bool:
+        """Whether some item says that it is merchandise, or that it is not."""
+        return "items" in self.states and "merchandise" in self.states["items"].filled
+
     def _with_one_id(self, table: str) -> ir.Table:
         rows = self.customer_table(table)
         if not self.one_ids_static:
@@ -190,10 +196,24 @@ class PreparedTables:
         return rows.inner_join(customers, ["source", "source_user_id"])
 
     def _with_items(self, t: ir.Table, own_category: bool = False) -> ir.Table:
-        items = self.backend.table("items").select("item_id", item_category=_.category, brand=_.brand)
-        joined = t.left_join(items, "item_id").drop("item_id_right")
+        """The rows with the category and brand of their item.
+
+        A row of an item that is no merchandise (a bag, a deposit) names no item: its money counts, but nobody chose it.
+        """
+        items = self.backend.table("items")
+        attributes = items.select("item_id", item_category=_.category, brand=_.brand)
+        joined = t.left_join(attributes, "item_id").drop("item_id_right")
         category = ibis.coalesce(joined.category, joined.item_category) if own_category else joined.item_category
-        return joined.mutate(category=category, category_top=first_part(category, "/"))
+        joined = joined.mutate(category=category, category_top=first_part(category, "/"))
+        if not self.tells_merchandise:
+            return joined
+        others = items.filter(~items.merchandise).select(other="item_id")
+        marked = joined.left_join(others, joined.item_id == others.other)
+        named = {
+            name: ibis.ifelse(marked.other.isnull(), marked[name], ibis.null(marked[name].type()))
+            for name in ("item_id", "category", "category_top", "brand")
+        }
+        return marked.mutate(**named).drop("other")
 
     def _transactions(self) -> ir.Table:
         return self.local_time.with_calendar(self._with_items(self._with_one_id("transactions")))

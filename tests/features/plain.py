@@ -20,9 +20,10 @@ ZONES = ("UTC", "America/New_York", "Asia/Kolkata", "Australia/Lord_Howe")
 
 # ---- made-up histories ---------------------------------------------------------------------------------------------------
 
-SOURCES, USERS, ITEMS = ("app", "shop 2"), ("1", "2", "张三"), ("i1", "i2", "i3", "i9")
-CATEGORIES = {"i1": "food/milk", "i2": "food/bread", "i3": "home"}  # i9 is in no list
-BRANDS = {"i1": "b", "i2": "a"}
+SOURCES, USERS, ITEMS = ("app", "shop 2"), ("1", "2", "张三"), ("i1", "i2", "i3", "bag", "i9")
+CATEGORIES = {"i1": "food/milk", "i2": "food/bread", "i3": "home", "bag": "food/bags"}  # i9 is in no list
+BRANDS = {"i1": "b", "i2": "a", "bag": "a"}
+MERCHANDISE = {"i1": True, "bag": False}
 TOPICS = {"c1": "milk|bread", "c2": "bread"}  # c3 is in no list
 # few distinct moments, so that many rows share one; midnights, window edges and seconds beside them
 TIMES = st.builds(
@@ -152,7 +153,8 @@ def catalogue():
     """What is known of items and contents, whenever."""
     return {
         "items": [
-            {"item_id": item, "category": category, "brand": BRANDS.get(item)} for item, category in CATEGORIES.items()
+            {"item_id": item, "category": category, "brand": BRANDS.get(item), "merchandise": MERCHANDISE.get(item)}
+            for item, category in CATEGORIES.items()
         ],
         "contents": [{"content_id": content, "topics": topics} for content, topics in TOPICS.items()],
     }
@@ -187,6 +189,8 @@ def rows_of(tables, view, key, as_of, zone):
         return [{**row, "registered_at": at if (at := row["registered_at"]) and at < as_of else None} for row in rows]
     rows = [with_calendar(row, zone) for row in rows if row["ts"] < as_of]
     for row in rows:
+        if MERCHANDISE.get(row.get("item_id")) is False:  # nobody chose it
+            row.update(item_id=None, category=None)
         category = (row.get("category") if table == "events" else None) or CATEGORIES.get(row.get("item_id"))
         row.update(
             category=category,

@@ -237,6 +237,12 @@ def test_nothing_is_learned_from_a_bag(bags):
     assert train.user_features.column("amount_total").sum() == 120.0, "a bag is still paid for"
 
 
+def test_a_bag_is_no_favourite_item(bags):
+    features = [feature for feature in FEATURES if feature.name in ("top_item", "items_distinct_91d", "amount_total")]
+    rows = {row["user_id"]: row for row in bags.build(AS_OF, features).table.to_pylist()}
+    assert (rows["u1"]["top_item"], rows["u1"]["items_distinct_91d"], rows["u1"]["amount_total"]) == ("i1", 1.0, 20.0)
+
+
 def test_where_an_item_comes_from_is_no_attribute_of_it(bags):
     attributes = training_set(bags, AS_OF, min_item_customers=1, with_features=False).item_attributes
     assert set(attributes) == {"category", "brand", "price", "colour"}

@@ -24,7 +24,16 @@ from features.compute.algebra import (
 from features.compute.builder import Builder
 from features.compute.compile_ibis import all_of, compile_features, row_filter
 from features.compute.online.plan import NULL_TEXT, OnlinePlan
-from features.compute.online.state import DATE_ONLY, MISSING, OLD_SESSIONS, Array, OnlineState, Ragged, microseconds
+from features.compute.online.state import (
+    DATE_ONLY,
+    MISSING,
+    OLD_SESSIONS,
+    Array,
+    ItemAttributes,
+    OnlineState,
+    Ragged,
+    microseconds,
+)
 from features.compute.views import Views, first_part, timestamp
 from features.id_map import IdMap
 from qianmian.times import MICROSECONDS_PER_SECOND, SECONDS_PER_DAY
@@ -244,15 +253,17 @@ def _moments(values: pa.ChunkedArray) -> NDArray[np.int64]:
     return np.asarray(values.cast(pa.timestamp("us")).cast(pa.int64()).to_numpy(), dtype=np.int64)
 
 
-def _item_attributes(builder: Builder) -> tuple[Mapping[str, tuple[str | None, str | None]], Mapping[str, str | None]]:
-    items = builder.backend.table("items").select("item_id", "category", "brand").to_pyarrow().to_pydict()
+def _item_attributes(builder: Builder) -> tuple[Mapping[str, ItemAttributes | None], Mapping[str, str | None]]:
+    items = builder.backend.table("items")
+    columns = items.select("item_id", "category", "brand", "merchandise").to_pyarrow().to_pydict()
     contents = (
         builder.backend.table("contents").select("content_id", topic=first_part(_.topics, "|")).to_pyarrow().to_pydict()
     )
+    attributes = zip(columns["category"], columns["brand"], columns["merchandise"], strict=True)
     return (
         {
-            item: (category, brand)
-            for item, category, brand in zip(items["item_id"], items["category"], items["brand"], strict=True)
+            item: None if merchandise is False else (category, brand)
+            for item, (category, brand, merchandise) in zip(columns["item_id"], attributes, strict=True)
         },
         dict(zip(contents["content_id"], contents["topic"], strict=True)),
     )

@@ -116,7 +116,10 @@ def current_rows(customer: CustomerState, now: int, new_rows: NewRows) -> dict[s
 
 
 def _add_item_attributes(state: OnlineState, view: str, row: dict[str, Any]) -> None:
-    category, brand = state.items.get(row.get("item_id") or "", (None, None))
+    attributes = state.items.get(row.get("item_id") or "", (None, None))
+    if attributes is None:  # no merchandise
+        row.update(item_id=None, category=None)
+    category, brand = attributes or (None, None)
     category = (row.get("category") if view == "events" else None) or category
     row.update(category=category, category_top=category.split("/")[0] if category else None, brand=brand)
     if view == "events":

@@ -34,6 +34,7 @@ MISSING = -1  # code of a null text
 OLD_SESSIONS = "old_sessions"  # beside the views: the sessions before the tail that a newer row may belong to
 EPOCH = datetime(1970, 1, 1)
 Array = NDArray[Any]
+ItemAttributes = tuple[str | None, str | None]  # category and brand
 
 
 def microseconds(moment: datetime) -> int:
@@ -119,7 +120,7 @@ class OnlineState:
     vocabularies : dict of str to pyarrow.Array
         Column → texts of its codes. `session_id` has codes only.
     items, contents : dict
-        item_id → (category, brand), and content_id → topic, to complete new rows.
+        item_id → (category, brand), None if the item is no merchandise, and content_id → topic, to complete new rows.
     timezone : str
         Time zone of days and hours.
     """
@@ -134,7 +135,7 @@ class OnlineState:
     attributes: Mapping[str, Array]
     last_order: NDArray[np.int64]
     vocabularies: Mapping[str, pa.Array]
-    items: Mapping[str, tuple[str | None, str | None]]
+    items: Mapping[str, ItemAttributes | None]
     contents: Mapping[str, str | None]
     timezone: str = UTC_ZONE
 
@@ -226,7 +227,7 @@ class OnlineState:
             "as_of": self.as_of.isoformat(),
             "tail_start": self.tail_start.isoformat(),
             "features": spec.as_dict(),
-            "items": {item: list(attributes) for item, attributes in self.items.items()},
+            "items": {item: attributes and list(attributes) for item, attributes in self.items.items()},
             "contents": dict(self.contents),
         }
         write_json(folder / "state.json", manifest)
@@ -275,7 +276,7 @@ class OnlineState:
                     file.stem.removeprefix("vocabulary_"): pq.read_table(file)["text"].combine_chunks()
                     for file in folder.glob("vocabulary_*.parquet")
                 },
-                {item: (category, brand) for item, (category, brand) in manifest["items"].items()},
+                {item: attributes and (attributes[0], attributes[1]) for item, attributes in manifest["items"].items()},
                 manifest["contents"],
                 spec.timezone,
             )

@@ -112,7 +112,7 @@ def shop(seed, days=50, n=400):
             "line_no": number,
             "ts": moment(),
             "date_only": pick([None, False, False, True]),
-            "item_id": pick(["i1", "i2", "i3", "i9", None]),
+            "item_id": pick(["i1", "i2", "i3", "bag", "i9", None]),
             "quantity": pick([None, 0.0, 1.0, 3.0]),
             "amount": pick([None, 0.0, 1.0, 99.5]),
             "discount": pick([None, 0.0, 1.0]),
@@ -131,7 +131,7 @@ def shop(seed, days=50, n=400):
             "event_type": pick(["view", "cart", "search"]),
             "ts": moment(),
             "date_only": pick([None, False, False, True]),
-            "item_id": pick(["i1", "i2", None]),
+            "item_id": pick(["i1", "i2", "bag", None]),
             "category": pick([None, "own/category"]),
             "session_id": pick(["x", None, None]),
             "duration_seconds": pick([None, 1.0, 5.0]),
@@ -168,6 +168,7 @@ def shop(seed, days=50, n=400):
             "items": [
                 {"item_id": "i1", "category": "food/milk", "brand": "b"},
                 {"item_id": "i2", "category": "food", "brand": None},
+                {"item_id": "bag", "category": "bags", "brand": "b", "merchandise": False},
             ],
             "contents": [{"content_id": "c1", "topics": "milk|bread"}, {"content_id": "c2", "topics": None}],
         }
