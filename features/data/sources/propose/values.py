@@ -42,8 +42,8 @@ def time_reading(values: Sequence[str], name: str) -> TimeReading | None:
 
     Examples
     --------
-    >>> time_reading(["31/12/2023 10:00", "01/02/2024 11:00"], "Paid at").expression
-    'strptime("Paid at", \'%d/%m/%Y %H:%M\')'
+    >>> print(time_reading(["31/12/2023 10:00", "01/02/2024 11:00"], "Paid at").expression)
+    strptime("Paid at", '%d/%m/%Y %H:%M')
     >>> time_reading(["1433221332117"], "ts").expression
     'to_timestamp(ts / 1000)'
     >>> time_reading(["2024-01-31T10:00Z"], "Paid at")
