@@ -79,7 +79,7 @@ def find_shared_accounts(
         return []
     most = np.quantile(lines, 0.95, method="lower")  # of a real customer, also where 5 % are a fraction of one
     large = (lines > min_share * lines.sum()) & (lines >= TIMES_P95 * most)
-    counts = {customers[at]: lines[at] for at in np.flatnonzero(large)}
+    counts = {customers[at]: lines[at] for at in np.flatnonzero(large).tolist()}
     rates = orders_per_day(list(counts)) if counts and orders_per_day is not None else {}
     found = [
         SharedAccount(customer, customer, int(count), float(count / lines.sum()), rates.get(customer))

@@ -29,7 +29,7 @@ def shared_accounts(found: CheckInput, table: str) -> Iterator[Finding]:
     counted = found.connection.execute(
         f"SELECT {account}, lines FROM (SELECT source, source_user_id, count(*)::DOUBLE AS lines FROM ({rows}) "
         "GROUP BY ALL) ORDER BY 1"
-    ).fetchnumpy()
+    ).fetch_arrow_table()
 
     def orders_per_day(accounts: Sequence[str]) -> Mapping[str, float]:
         zone = literal(found.settings.calendar_timezone)
@@ -43,8 +43,8 @@ def shared_accounts(found: CheckInput, table: str) -> Iterator[Finding]:
 
     dated = table == "transactions" and "ts" in found.staged[table].mapped
     accounts = find_shared_accounts(
-        counted["account"].tolist(),
-        counted["lines"],
+        counted["account"].to_pylist(),
+        counted["lines"].to_numpy(),
         found.settings.identity.shared_account_share,
         orders_per_day if dated else None,
     )

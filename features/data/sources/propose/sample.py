@@ -97,7 +97,7 @@ def _csv_sample(file: Path) -> Sample:
     delimiter, preface = _shape(head.lines[start:], delimiter)
     first, _ = split_record(head.lines[start + preface :], delimiter, QUOTE)
     has_header = not any(cell.strip()[:1].isdigit() for cell in first)
-    keys = {
+    keys: dict[str, Any] = {
         "encoding": encoding,
         "skip": start + preface if preface else 0,
         "header": None if has_header else [f"column{place + 1}" for place in range(len(first))],
