@@ -13,6 +13,7 @@ from features.data.ingest.checks.input_files import odd_input
 from features.data.ingest.checks.items import items_of_another_source, vanished_items
 from features.data.ingest.checks.order_lines import further_lines, renumbered_lines
 from features.data.ingest.checks.order_numbers import order_numbers
+from features.data.ingest.checks.refunds import unclear_refunds
 from features.data.ingest.checks.spelling import ids_spelled_differently, ids_without_description
 from features.data.ingest.checks.time_zone import missing_time_zone
 from features.data.ingest.checks.times import (
@@ -44,6 +45,7 @@ CHECKS: Registry[Check] = Registry(
         "further_lines": further_lines,
         "renumbered_lines": renumbered_lines,
         "order_numbers": order_numbers,
+        "unclear_refunds": unclear_refunds,
         "items_of_another_source": items_of_another_source,
         "vanished_items": vanished_items,
         "placeholder_ids": placeholder_ids,

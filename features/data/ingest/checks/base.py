@@ -94,7 +94,7 @@ class CheckInput:
 Check = Callable[[CheckInput], Iterable[IngestWarning]]
 
 
-class Finding(NamedTuple):
+class TableFinding(NamedTuple):
     """What is odd in one table: the parts of a warning that its check has to say."""
 
     message: str
@@ -102,7 +102,7 @@ class Finding(NamedTuple):
     rows: int = 0
 
 
-def per_table(*tables: str) -> Callable[[Callable[[CheckInput, str], Iterable[Finding]]], Check]:
+def per_table(*tables: str) -> Callable[[Callable[[CheckInput, str], Iterable[TableFinding]]], Check]:
     """Make a check of a function that looks at one table: its name is the code of the warnings.
 
     Parameters
@@ -111,7 +111,7 @@ def per_table(*tables: str) -> Callable[[Callable[[CheckInput, str], Iterable[Fi
         Tables that are looked at, if this ingest reads them; none: all that it reads.
     """
 
-    def decorate(look: Callable[[CheckInput, str], Iterable[Finding]]) -> Check:
+    def decorate(look: Callable[[CheckInput, str], Iterable[TableFinding]]) -> Check:
         @wraps(look)
         def check(found: CheckInput) -> Iterable[IngestWarning]:
             for table in tables or found.staged:

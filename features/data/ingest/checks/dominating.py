@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 
-from features.data.ingest.checks.base import CheckInput, Finding, per_table
+from features.data.ingest.checks.base import CheckInput, TableFinding, per_table
 from features.data.lake import literal
 from features.data.shared_accounts import find_shared_accounts
 
@@ -15,7 +15,7 @@ MIN_ORDERS, MIN_ITEMS = 30, 5  # in a smaller shop, an item of every order says 
 
 
 @per_table("transactions", "events")
-def shared_accounts(found: CheckInput, table: str) -> Iterator[Finding]:
+def shared_accounts(found: CheckInput, table: str) -> Iterator[TableFinding]:
     """Name the accounts that no one person can have: those that churn and lookalike leave out, and others like them.
 
     Accounts of all sources are compared, as the later steps do; those of the source that is read are named. If records
@@ -63,7 +63,7 @@ def shared_accounts(found: CheckInput, table: str) -> Iterator[Finding]:
             if dated
             else "it is kept as one customer everywhere"
         )
-        yield Finding(
+        yield TableFinding(
             f"no one person can have so many rows: {listed}; {left_out}",
             f"if it is a walk-in, guest or test account, add the line `no_customer: [{ids}]` to sources.yaml",
             sum(account.lines for _, account in own),
@@ -71,7 +71,7 @@ def shared_accounts(found: CheckInput, table: str) -> Iterator[Finding]:
 
 
 @per_table("transactions")
-def item_in_most_orders(found: CheckInput, table: str) -> Iterator[Finding]:
+def item_in_most_orders(found: CheckInput, table: str) -> Iterator[TableFinding]:
     """Name items of most orders: bags, deposits, shipping. A recommender would offer them to everyone."""
     if "item_id" not in found.staged[table].mapped:
         return
@@ -94,7 +94,7 @@ def item_in_most_orders(found: CheckInput, table: str) -> Iterator[Finding]:
     if rows:
         listed = "; ".join(f"{item_id} in {orders:,} ({share:.0%})" for item_id, orders, share in rows)
         ids = ", ".join(_quoted(str(row[0])) for row in rows)
-        yield Finding(
+        yield TableFinding(
             f"one item is in most of the orders with several items: {listed}",
             "if customers do not choose it (bag, deposit, shipping), add the line "
             f"`not_merchandise: [{ids}]` to sources.yaml",

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from features.data.ingest.checks.base import CheckInput, Finding, per_table
+from features.data.ingest.checks.base import CheckInput, TableFinding, per_table
 from features.data.lake import literal
 
 
 @per_table("identities")
-def strong_values_of_many(found: CheckInput, table: str) -> Iterator[Finding]:
+def strong_values_of_many(found: CheckInput, table: str) -> Iterator[TableFinding]:
     """Warn about values of strong types that more records hold than the type allows customers."""
     for kind in found.settings.identity.id_types:
         if not kind.strong or kind.max_customers is None:
@@ -21,7 +21,7 @@ def strong_values_of_many(found: CheckInput, table: str) -> Iterator[Finding]:
         )
         if values:
             most = int(values[0][1])
-            yield Finding(
+            yield TableFinding(
                 f"{len(values):,} value(s) of {kind.type} are held by more than {kind.max_customers} records (up to "
                 f"{most:,}); such a value is a placeholder, or a person with many records",
                 f"if it is no placeholder, raise `max_customers` of {kind.type} under identity.id_types in "
@@ -31,11 +31,11 @@ def strong_values_of_many(found: CheckInput, table: str) -> Iterator[Finding]:
 
 
 @per_table("identities")
-def phones_without_country(found: CheckInput, table: str) -> Iterator[Finding]:
+def phones_without_country(found: CheckInput, table: str) -> Iterator[TableFinding]:
     """Warn about telephone numbers without a calling code if no default country is set."""
     count = found.staged[table].findings.national_phones
     if count and found.settings.identity.phone_country is None:
-        yield Finding(
+        yield TableFinding(
             f"{count:,} telephone numbers have no calling code, so they do not match the same number with one",
             'set `identity: {phone_country: "86"}` (your country) in qianmian.yaml, before the first ingest',
             count,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from features.data.ingest.checks.base import CheckInput, Finding, per_table
+from features.data.ingest.checks.base import CheckInput, TableFinding, per_table
 from features.data.lake import literal
 
 FEW_LINES = 0.02  # this share of the lines …
@@ -14,7 +14,7 @@ MIN_LINES = 100
 
 
 @per_table("transactions")
-def quantities_in_other_units(found: CheckInput, table: str) -> Iterator[Finding]:
+def quantities_in_other_units(found: CheckInput, table: str) -> Iterator[TableFinding]:
     """Warn if few lines hold most units. Units and prices per unit say nothing about a customer then."""
     if "quantity" not in found.staged[table].mapped:
         return
@@ -33,7 +33,7 @@ def quantities_in_other_units(found: CheckInput, table: str) -> Iterator[Finding
         return
     count, units, share, total, usual, item_id, quantity = row
     if total >= MIN_LINES and share <= FEW_LINES and units >= MOST_UNITS:
-        yield Finding(
+        yield TableFinding(
             f"{count:,} of {total:,} lines ({share:.1%}) hold {units:.0%} of all units: {quantity:,.0f} a line, "
             f"most of them item {item_id}, where {usual:g} is usual",
             "if these are booked in another unit (weight, volume, thousandths), convert them in the mapping, "

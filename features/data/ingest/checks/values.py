@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 
-from features.data.ingest.checks.base import CheckInput, Finding, per_table
+from features.data.ingest.checks.base import CheckInput, TableFinding, per_table
 from features.data.placeholders import CUSTOMER_WORDS
 
 SHOWN_WORDS = 6
 
 
 @per_table()
-def placeholder_ids(found: CheckInput, table: str) -> Iterator[Finding]:
+def placeholder_ids(found: CheckInput, table: str) -> Iterator[TableFinding]:
     """Warn about ids that are words for "no value", with the words and their counts."""
     for column, words in found.staged[table].findings.placeholders.items():
         rows = sum(words.values())
@@ -25,14 +25,14 @@ def placeholder_ids(found: CheckInput, table: str) -> Iterator[Finding]:
             fix += "; if 0 is a real customer of yours, map `source_user_id: \"'u' || column\"` in every table"
         shown = ", ".join(f"{count:,} × {word}" for word, count in list(words.items())[:SHOWN_WORDS])
         shown += " …" if len(words) > SHOWN_WORDS else ""
-        yield Finding(f"{column} is a placeholder in {rows:,} rows ({shown}), which is {means}", fix, rows)
+        yield TableFinding(f"{column} is a placeholder in {rows:,} rows ({shown}), which is {means}", fix, rows)
 
 
 @per_table()
-def wrapped_ids(found: CheckInput, table: str) -> Iterator[Finding]:
+def wrapped_ids(found: CheckInput, table: str) -> Iterator[TableFinding]:
     """Warn about ids whose Excel wrapping was removed."""
     if wrapped := found.staged[table].findings.wrapped:
-        yield Finding(
+        yield TableFinding(
             'ids are wrapped for Excel (="…", a leading \' or a tab) and were read without it: ' + _counted(wrapped),
             "export them as plain text; the wrapping is removed in every table, so that the ids agree",
             max(wrapped.values()),
@@ -40,10 +40,10 @@ def wrapped_ids(found: CheckInput, table: str) -> Iterator[Finding]:
 
 
 @per_table()
-def null_words(found: CheckInput, table: str) -> Iterator[Finding]:
+def null_words(found: CheckInput, table: str) -> Iterator[TableFinding]:
     """Warn about words such as NULL in columns of numbers and times, which count as missing."""
     if words := found.staged[table].findings.null_words:
-        yield Finding(
+        yield TableFinding(
             f"cells such as NULL, NaN or #N/A count as missing values: {_counted(words)}",
             "leave the cell empty in the export",
             sum(words.values()),
@@ -51,25 +51,25 @@ def null_words(found: CheckInput, table: str) -> Iterator[Finding]:
 
 
 @per_table()
-def decimal_comma(found: CheckInput, table: str) -> Iterator[Finding]:
+def decimal_comma(found: CheckInput, table: str) -> Iterator[TableFinding]:
     """Say which columns were read with a decimal comma that no key declares."""
     findings = found.staged[table].findings
     told = [column for column, decimal in findings.decimals.items() if decimal == ","]
     if told and not findings.decimal_declared:
-        yield Finding(
+        yield TableFinding(
             f"the numbers of {', '.join(told)} are read with a decimal comma, as their values tell",
             'add `decimal: ","` beside `path`, so that a file without such values is read in the same way',
         )
 
 
 @per_table()
-def several_currencies(found: CheckInput, table: str) -> Iterator[Finding]:
+def several_currencies(found: CheckInput, table: str) -> Iterator[TableFinding]:
     """Warn about a column of the file that names several currencies, while the amounts are added up as one."""
     if (named := found.staged[table].findings.currencies) is not None:
         column, values = named
         shown = ", ".join(values[:5]) + (" …" if len(values) > 5 else "")
         rates = ", ".join(f"{value}: …" for value in values[1:3])
-        yield Finding(
+        yield TableFinding(
             f"the column {column} names several currencies ({shown}), but the amounts are added up as one",
             f"add beside `path`: `currency: {{column: {column}, to: {values[0]}, rates: {{{rates}}}}}` "
             f"(what one unit is worth in {values[0]}), or `currency: {values[0]}` if all amounts are in it",
