@@ -78,9 +78,9 @@ class CheckInput:
     catalogue: CatalogueChange = field(default_factory=CatalogueChange)
     prepared: set[str] = field(default_factory=set)
 
-    def new(self, table: str) -> str | None:
-        """SELECT of the rows of `table` that this ingest adds; None if it reads no such table."""
-        return self.merged[table].new if table in self.merged else None
+    def new(self, table: str) -> str:
+        """SELECT of the rows of `table`, which this ingest reads, that it adds."""
+        return self.merged[table].new
 
     def after(self, table: str) -> str:
         """SELECT of the complete content of `table` after this ingest."""
