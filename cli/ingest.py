@@ -213,7 +213,8 @@ def show_preview(output: Output, workspace: Workspace, report: IngestReport) -> 
     )
     for name, columns in report.examples.items():
         shown: list[list[object]] = [[column, ", ".join(values)] for column, values in columns.items()]
-        output.table(f"{name}: first values, as they would be stored", ["column", "values"], shown)
+        output.say(f"{name}: first values, as they would be stored (times in UTC)")
+        output.table("", ["column", "values"], shown)
     show_report(output, report)
     if report.errors:
         raise DataError(

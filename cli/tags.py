@@ -1,4 +1,4 @@
-"""`qianmian tags`: lists the tags, audits them, and ranks them by information gain."""
+"""`qianmian tags`: lists the tags, shows those of a customer, audits them, and ranks them by information gain."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import typer
 from cli.console import Output
 from cli.options import AsOfOption, JsonOption, WorkspaceOption
 from cli.times import as_of_or_default, note_missing_timezone, parse_as_of, utc_now
-from qianmian.errors import UsageError
+from qianmian.errors import DataError, UsageError
 from qianmian.schema import TAG_CATEGORIES
 from qianmian.workspace import Workspace
 
@@ -21,7 +21,8 @@ if TYPE_CHECKING:
 STRICT_EXIT = 3
 NAMES_SHOWN = 6
 tags = typer.Typer(
-    help="List the tags, audit them, and rank them by information gain about a target.", no_args_is_help=True
+    help="List the tags, show those of a customer, audit them, and rank them by information gain about a target.",
+    no_args_is_help=True,
 )
 
 
@@ -79,6 +80,46 @@ def list_(
         output.say(f"{len(absent)} more tags are absent, because their inputs are missing:")
         for entry in absent:
             output.say(f"  {entry.name}: {join_names(entry.lacks)}")
+
+
+@tags.command("show")
+def show_(
+    user_id: Annotated[str, typer.Argument(metavar="USER_ID", help="Customer id of your system.")],
+    user_source: Annotated[
+        str | None,
+        typer.Option("--user-source", metavar="NAME", help="Source of the id, if several sources use it."),
+    ] = None,
+    as_of: AsOfOption = None,
+    workspace: WorkspaceOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Show the tags of one customer, as /v1/profile returns them."""
+    output, located = Output(as_json), Workspace.locate(workspace).require()
+    snapshot = load_profiles(output, located, as_of)
+    row = snapshot.user_map.row(snapshot.resolve(user_id, user_source))
+    if row < 0:
+        raise DataError(
+            "no customer has this user id",
+            where="USER_ID",
+            got=user_id if user_source is None else f"{user_id} of {user_source}",
+            hint="use the id that `source_user_id` has after the mapping, or build the profiles again with "
+            "`qianmian features` after an ingest",
+        )
+    facts = snapshot.facts_of(row, utc_now())
+    output.result(
+        {"workspace": located.root, "user_id": user_id, "one_id": snapshot.one_ids[row], "tags": facts},
+    )
+    known = [
+        [category, name, entry["value"], entry["source"]]
+        for category in TAG_CATEGORIES
+        for name, entry in facts.get(category, {}).items()
+        if entry["value"] is not None
+    ]
+    title = f"customer {snapshot.one_ids[row]} as of {snapshot.as_of}"
+    output.table(title, ["category", "tag", "value", "computed from"], known)
+    unknown = [name for entries in facts.values() for name, entry in entries.items() if entry["value"] is None]
+    if unknown:
+        output.say(f"unknown for this customer: {', '.join(unknown)}")
 
 
 @tags.command("audit")

@@ -248,7 +248,10 @@ def test_issue_forms_have_what_a_form_needs(name):
 # ---- documentation ---------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("name", ["README.md", "README.zh.md", "SECURITY.md", "docs/data.md", "docs/http.md"])
+@pytest.mark.parametrize(
+    "name",
+    ["README.md", "README.zh.md", "SECURITY.md", "docs/data.md", "docs/data-reference.md", "docs/http.md"],
+)
 def test_documentation_names_only_commands_that_exist(name):
     code = "\n".join(re.findall(r"```.*?```|`[^`\n]+`", text(name), re.DOTALL))
     verbs = set(re.findall(r"(?<![\w/.-])qianmian ([a-z]+)\b", code))

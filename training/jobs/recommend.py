@@ -309,7 +309,8 @@ def _report(
         for name, lists in ranked.items()
     }
     figures = {"recall_by_k.png": plots.curves(RECALL_KS, curves, "k", "recall", f"Recall by k, {period}")}
-    baselines = {name: found for name, found in compared.models.items() if name != SHIPPED_MODEL}
+    # the winner is no baseline of itself
+    baselines = {name: found for name, found in compared.models.items() if name not in (SHIPPED_MODEL, home.winner)}
     return EvalReport(compared.models[SHIPPED_MODEL], baselines, compared.differences, slices), figures
 
 

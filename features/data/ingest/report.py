@@ -10,10 +10,10 @@ import duckdb
 
 from features.data.ingest.checks import IngestWarning
 from features.data.ingest.contract import StagedTable
-from features.data.ingest.merge import MergedTable
 from features.data.lake import quote
 
 EXAMPLES = 3  # values of each column that a preview shows
+EXAMPLE_ROWS = 1000
 
 
 @dataclass(frozen=True)
@@ -132,13 +132,15 @@ class IngestReport:
         }
 
 
-def mapped_examples(
-    connection: duckdb.DuckDBPyConnection, staged: StagedTable, merged: MergedTable
-) -> dict[str, list[str]]:
-    """Up to `EXAMPLES` different values of each mapped column, as they would be stored."""
+def mapped_examples(connection: duckdb.DuckDBPyConnection, staged: StagedTable) -> dict[str, list[str]]:
+    """Up to `EXAMPLES` different values of each mapped column in the order of the rows, as they would be stored."""
     names = [name for name in staged.columns if name in staged.mapped]
-    picked = ", ".join(
-        f"list_slice(list_distinct(list({quote(name)}::VARCHAR)), 1, {EXAMPLES}) AS {quote(name)}" for name in names
-    )
-    row = connection.execute(f"SELECT {picked} FROM (SELECT * FROM ({merged.new}) LIMIT 1000)").fetchone()
-    return dict(zip(names, (list(values or ()) for values in row or ()), strict=False))
+    picked = ", ".join(f"{quote(name)}::VARCHAR" for name in names)
+    rows = connection.execute(
+        f"SELECT {picked} FROM {staged.typed} WHERE _reason IS NULL ORDER BY _row LIMIT {EXAMPLE_ROWS}"
+    ).fetchall()
+    values = zip(*rows, strict=True) if rows else ((),) * len(names)
+    return {
+        name: list(dict.fromkeys(value for value in column if value is not None))[:EXAMPLES]
+        for name, column in zip(names, values, strict=True)
+    }

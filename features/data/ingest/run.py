@@ -197,7 +197,7 @@ def preview(
             try:
                 found = _ingest_table(connection, source, raw, personal, now, report_progress, rows, None)
                 outcomes.append(found)
-                examples[raw.table] = mapped_examples(connection, found.staged, found.merged)
+                examples[raw.table] = mapped_examples(connection, found.staged)
                 _refuse_rejected_tables([found])
             except DataError as error:
                 errors.append(f"{raw.table}: {error}")

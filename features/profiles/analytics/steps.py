@@ -149,7 +149,7 @@ def raise_no_events(views: Views, window_days: int | None = None) -> NoReturn:
     raise DataError(
         "no behaviour event of a known customer was found",
         where=f"events{reach} {views.as_of}",
-        hint="map `events` in sources.yaml (docs/data.md) and ingest, "
+        hint="map `events` in sources.yaml (docs/data-reference.md) and ingest, "
         "or choose another --as-of or a longer --window-days",
     )
 

@@ -141,3 +141,23 @@ def test_no_table_is_an_error(tmp_path: Path, text: str) -> None:
     (tmp_path / "a.csv").write_text(text)
     with pytest.raises(DataError, match="empty"):
         read_sample(tmp_path / "a.csv")
+
+
+def test_a_separator_within_quotes_is_no_separator_and_an_order_without_address_has_no_customer(tmp_path: Path) -> None:
+    (tmp_path / "orders.csv").write_text(
+        "order,e-mail,sku,date,qty,amount\n"
+        + "".join(f'o{n},a{n}@example.org,"Tea, {n}00 g",2024-01-0{n} 10:00 +0100,1,9\n' for n in range(1, 5))
+        + "o5,,Mug,2024-01-05 10:00 +0100,1,9\n"
+    )
+    text = proposed(tmp_path, tmp_path / "orders.csv")
+    assert "skip" not in text
+    assert "timezone: UTC    # no time needs it" in text
+    found = rows(tmp_path, "item_id, source_user_id IS NULL, ts::VARCHAR")
+    assert found[0] == ("Mug", True, "2024-01-05 09:00:00")
+    assert found[1:] == [(f"Tea, {n}00 g", False, f"2024-01-0{n} 09:00:00") for n in range(1, 5)]
+
+
+def test_umlauts_before_letters_are_no_chinese(tmp_path: Path) -> None:
+    (tmp_path / "kunden.csv").write_bytes("Kundennr;Straße;Ort\nk1;Am Markt;München\nk2;Weg 1;Köln\n".encode("cp1252"))
+    text = proposed(tmp_path, tmp_path / "kunden.csv")
+    assert ("encoding: windows-1252" in text, "Asia" in text) == (True, False)

@@ -367,7 +367,7 @@ def test_headers_that_cannot_be_told_apart_are_refused(shop: Shop, header: str, 
 
 
 def test_the_examples_of_the_guide_work(shop: Shop) -> None:
-    guide = (Path(__file__).parents[3] / "docs" / "data.md").read_text(encoding="utf-8")
+    guide = (Path(__file__).parents[3] / "docs" / "data-reference.md").read_text(encoding="utf-8")
     examples = [part.split("```", 1)[0] for part in guide.split("```yaml\n")[1:] if "url: " not in part.split("```")[0]]
     shop.write("data/online_retail_1.csv", HEAD + "A1,1,u1,2017-01-01,2,1\n")
     rows = {

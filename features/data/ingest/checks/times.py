@@ -46,7 +46,7 @@ def changed_clocks(found: CheckInput, table: str) -> Iterator[TableFinding]:
     if times.skipped:
         parts.append(f"{times.skipped:,} rows are rejected, because the clocks of {zone} skip their hour")
     yield TableFinding(
-        f"{table}: {'; '.join(parts)}",
+        "; ".join(parts),
         "export times with an offset from UTC; if the clocks of the source never change, `timezone` is another one",
         times.repeated + times.skipped,
     )
@@ -57,7 +57,7 @@ def unread_time_formats(found: CheckInput, table: str) -> Iterator[TableFinding]
     """Say which format rejected times have, and how it is read."""
     for times in found.staged[table].unread_times:
         yield TableFinding(
-            f"{table}: {times.rows:,} rows are rejected, because {times.column} looks like {times.looks_like}",
+            f"{times.rows:,} rows are rejected, because {times.column} looks like {times.looks_like}",
             times.fix,
             times.rows,
         )
@@ -74,7 +74,7 @@ def times_of_1970(found: CheckInput, table: str) -> Iterator[TableFinding]:
     )
     if rows * 2 > all_rows:
         yield TableFinding(
-            f"{table}: {rows:,} of {all_rows:,} rows are dated January or February 1970",
+            f"{rows:,} of {all_rows:,} rows are dated January or February 1970",
             "the numbers are seconds since 1970 already: write to_timestamp(column) without a division",
             rows,
         )

@@ -34,7 +34,7 @@ def wrapped_ids(found: CheckInput, table: str) -> Iterator[TableFinding]:
     if wrapped := found.staged[table].findings.wrapped:
         yield TableFinding(
             'ids are wrapped for Excel (="…", a leading \' or a tab) and were read without it: ' + _counted(wrapped),
-            "export them as plain text; the wrapping is removed in every table, so that the ids agree",
+            "nothing: the wrapping is removed in every table, so the ids agree; or export them as plain text",
             max(wrapped.values()),
         )
 

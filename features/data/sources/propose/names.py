@@ -30,6 +30,10 @@ NAMES: dict[str, str] = {
         "artikel, produit, producto, articulo, 宝贝编码, 商品编码, 商品编号, 商品id, 商品, 货号, "
         "商家编码, 宝贝id, 条码"
     ),
+    "item_title": (
+        "lineitemname, itemname, itemtitle, productname, producttitle, description, bezeichnung, "
+        "artikelbezeichnung, 宝贝标题, 商品标题, 商品名称"
+    ),
     "ts": (
         "timestamp, ts, createdat, orderdate, ordertime, orderedat, purchasedate, invoicedate, "
         "transactiondate, eventtime, transactiontimestamp, datetime, date, time, paidat, bestelldatum, "
@@ -75,10 +79,11 @@ NAMES: dict[str, str] = {
 # canonical status or event type → values that mean it
 STATUSES: dict[str, str] = {
     "refunded": "refunded, refund, returned, erstattet, retourniert, 已退款, 退款成功, 退货",
-    "cancelled": "cancelled, canceled, voided, void, expired, storniert, 交易关闭, 已取消, 已关闭",
+    "cancelled": "cancelled, canceled, voided, void, expired, storniert, 交易关闭, 交易取消, 已取消, 已关闭",
     "paid": (
         "paid, completed, complete, shipped, delivered, authorized, processing, partially_refunded, "
-        "bezahlt, versendet, 交易成功, 已付款, 已发货, 已完成"
+        "bezahlt, versendet, 交易成功, 已付款, 已发货, 已完成, 买家已付款，等待卖家发货, 卖家部分发货, "
+        "卖家已发货，等待买家确认"
     ),
 }
 BEHAVIOURS: dict[str, str] = {

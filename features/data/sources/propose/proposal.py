@@ -13,6 +13,7 @@ from features.data.sources.propose.names import BEHAVIOURS, NAMES, STATUSES, can
 from features.data.sources.propose.sample import Sample
 from features.data.sources.propose.values import (
     TimeReading,
+    has_clock_without_offset,
     has_decimal_comma,
     is_email,
     is_number,
@@ -61,6 +62,7 @@ class TableProposal:
     columns: dict[str, str] = field(default_factory=dict)
     questions: dict[str, str] = field(default_factory=dict)  # column or key → question
     unused: list[str] = field(default_factory=list)
+    needs_zone: bool = False
 
 
 def propose(samples: Sequence[Sample], folder: Path, source: str = "shop") -> tuple[str, int]:
@@ -88,7 +90,7 @@ def propose(samples: Sequence[Sample], folder: Path, source: str = "shop") -> tu
         "#   qianmian ingest files --config sources.yaml --check",
         "",
         f"source: {source}                # the name of the system these files come from",
-        *_zone_lines(samples),
+        _zone_line(list(proposals.values())),
         "tables:",
     ]
     for found in proposals.values():
@@ -164,6 +166,9 @@ def _map_column(found: TableProposal, column: str, best: dict[str, str]) -> set[
     sample = found.sample
     if column == "source_user_id" and column not in best and "email" in best:
         best = {**best, column: best["email"]}
+    if column == "item_id" and column not in best and "item_title" in best:
+        best = {**best, column: best["item_title"]}
+        found.questions[column] = "titles of the items; does the system export item numbers as well?"
     if column == "amount" and "unit_price" in best and "quantity" in best and _is_per_unit(best):
         price, quantity = best["unit_price"], best["quantity"]
         found.columns[column] = f"{in_expression(quantity)} * {in_expression(price)}"
@@ -176,6 +181,7 @@ def _map_column(found: TableProposal, column: str, best: dict[str, str]) -> set[
         return set()
     values = sample.values(name)
     if column in ("ts", "registered_at", "birth_date"):
+        found.needs_zone |= has_clock_without_offset(values)
         times = time_reading(values, name) or TimeReading(name, f"which format have {_examples(values)}?")
         found.columns[column] = times.expression
         if times.question:
@@ -188,7 +194,7 @@ def _map_column(found: TableProposal, column: str, best: dict[str, str]) -> set[
         found.columns[column] = _cases(name, values, words)
         unknown = [value for value in dict.fromkeys(values) if canonical_of(value, words) is None]
         if unknown:
-            found.questions[column] = f"what means {', '.join(unknown[:3])}: {', '.join(words)}?"
+            found.questions[column] = f"what does {', '.join(unknown[:3])} mean: {', '.join(words)}?"
     else:
         found.columns[column] = name
     return {name}
@@ -256,12 +262,15 @@ def _add_file_keys(found: TableProposal, numbers: Sequence[str]) -> None:
             )
 
 
-def _zone_lines(samples: Sequence[Sample]) -> list[str]:
-    names = "".join(name for sample in samples for name in sample.names)
-    for pattern, zone in ZONES.items():
-        if re.search(pattern, names):
-            return [f"timezone: {zone}    {QUESTION} are the clocks of this system in {zone}?"]
-    return [f"timezone: UTC    {QUESTION} in which zone are the clocks, e.g. Europe/London or America/New_York?"]
+def _zone_line(proposals: Sequence[TableProposal]) -> str:
+    """The time zone that the column names suggest, and the question whether it is right, if any time needs one."""
+    names = "".join(name for found in proposals for name in found.sample.names)
+    zone = next((zone for pattern, zone in ZONES.items() if re.search(pattern, names)), None)
+    if not any(found.needs_zone for found in proposals):
+        return f"timezone: {zone or 'UTC'}    # no time needs it: each has an offset from UTC, or no clock time"
+    if zone:
+        return f"timezone: {zone}    {QUESTION} are the clocks of this system in {zone}?"
+    return f"timezone: UTC    {QUESTION} in which zone are the clocks, e.g. Europe/London or America/New_York?"
 
 
 def _table_lines(found: TableProposal, folder: Path) -> list[str]:

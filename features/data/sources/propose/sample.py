@@ -146,11 +146,14 @@ def _encoding_key(file: Path) -> str | None:
 
 def _shape(lines: Sequence[str], declared: str | None) -> tuple[str, int]:
     """Separator of a CSV file and the number of lines before its header: the first line as wide as those below it."""
-    best = (declared or DELIMITERS[0], 0, 0)
+    best = (declared or DELIMITERS[0], 0, 1)
     for delimiter in (declared,) if declared else DELIMITERS:
-        widths = [line.count(delimiter) for line in lines[: MAX_PREFACE + 50] if line.strip()]
-        body = Counter(widths).most_common(1)[0][0]
+        # a separator within quotes is none
+        widths = [
+            len(next(csv.reader([line], delimiter=delimiter, quotechar=QUOTE), [])) if line.strip() else 0
+            for line in lines[: MAX_PREFACE + 50]
+        ]
+        body = Counter(width for width in widths if width).most_common(1)[0][0]
         if body > best[2]:
-            skip = next((at for at, line in enumerate(lines[:MAX_PREFACE]) if line.count(delimiter) >= body), 0)
-            best = (delimiter, skip, body)
+            best = (delimiter, next(at for at, width in enumerate(widths) if width >= body), body)
     return best[0], best[1]

@@ -15,6 +15,8 @@ from features.data.sources.casting_times import utc_of_text
 from features.data.sources.expressions import ExpressionChecker, in_expression
 from features.data.sources.time_formats import guess
 
+CLOCK = r".*\d:\d{2}"
+CLOCK_WITH_OFFSET = CLOCK + r"(\.\d+)? ?(Z|UTC|GMT|[+-]\d{2}(:?\d{2})?)"
 SHARE = 0.9  # of the values that must have the form
 DAY_OR_MONTH = "is the first number the day (%d) or the month (%m)?"
 # numbers are taken for times only if they are a day (20240131) or an instant since 2001 in (milli)seconds
@@ -81,6 +83,17 @@ def _share_read(texts: Sequence[str], name: str, value: str) -> float:
         connection.register("texts", pa.table({name: texts}))
         row = connection.execute(f"SELECT count(TRY({value})) / count(*) FROM texts").fetchone()
     return float(row[0]) if row else 0.0
+
+
+def has_clock_without_offset(values: Sequence[str]) -> bool:
+    """Whether a time has hours and minutes and no offset from UTC, so that its moment depends on a time zone.
+
+    Examples
+    --------
+    >>> has_clock_without_offset(["2024-01-05 10:00"]), has_clock_without_offset(["2024-01-05 10:00 +0100"])
+    (True, False)
+    """
+    return any(re.match(CLOCK, value) and not re.fullmatch(CLOCK_WITH_OFFSET, value.strip()) for value in values)
 
 
 def has_decimal_comma(values: Sequence[str]) -> bool:
