@@ -24,6 +24,7 @@ from pathlib import Path
 from typing import Any
 
 import common
+import recommenders_data
 import recommenders_figures
 import recommenders_page
 
@@ -45,7 +46,7 @@ def skip_reason(name: str, data: Path | None) -> str | None:
     if folder is None or (data is not None and (data / folder).is_dir()):
         return None
     problem = f"{data} has no folder {folder}" if data is not None else "--data is missing"
-    return f"{problem}. {recommenders_page.DATA[name].how_to_get}"
+    return f"{problem}. {recommenders_data.DATA[name].how_to_get}"
 
 
 def child(name: str, data: Path | None, quick: bool, models: list[str], out: Path) -> None:

@@ -6,10 +6,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from recommenders_data import DATA, DataSet
 from recommenders_page import (
-    DATA,
     OURS,
-    DataSet,
     MetricValue,
     ModelResults,
     cost_columns,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from datetime import datetime
 
 import ibis
@@ -58,7 +59,8 @@ def purchase_rows(builder: Builder, as_of: datetime, start: datetime | None = No
     pairs = views["refunds"].select(*PAIR).distinct()
     untouched = inside.anti_join(pairs, PAIR).select(*PURCHASE_COLUMNS).to_pyarrow()
     # of the other pairs, older sales are read too: a refund may name one
-    touched = _net(lines, _read(lines.semi_join(pairs, PAIR), PURCHASE_COLUMNS), refunds, as_of)
+    declared = builder.lake.notes()["refunds"]
+    touched = _net(lines, _read(lines.semi_join(pairs, PAIR), PURCHASE_COLUMNS), refunds, as_of, declared)
     if start is not None:
         touched = touched.filter(pc.greater_equal(touched["ts"], pa.scalar(start, touched["ts"].type)))
     untouched = untouched.append_column("returned_days", pa.nulls(untouched.num_rows, pa.float64()))
@@ -72,14 +74,15 @@ def _read(rows: ir.Table, more: tuple[str, ...] = ()) -> pa.Table:
     return rows.select(*names).to_pyarrow().sort_by([(name, "ascending") for name in keys])
 
 
-def _net(lines: ir.Table, sold: pa.Table, refunded: pa.Table, as_of: datetime) -> pa.Table:
+def _net(lines: ir.Table, sold: pa.Table, refunded: pa.Table, as_of: datetime, declared: Mapping[str, str]) -> pa.Table:
     """The sales of customers and items with refunds: what was kept of each, and when the rest went back."""
     pairs, orders = _codes([sold, refunded], PAIR), _codes([sold, refunded], ["source", "order_id"])
     sales, refunds = (
         Lines(pairs[at], orders[at], _times(table), _numbers(table["quantity"]))
         for at, table in enumerate((sold, refunded))
     )
-    kept, return_times = settle(sales, refunds.where(_are_taken_back(lines, sales, refunds, refunded["source"])))
+    taken_back = _are_taken_back(lines, sales, refunds, refunded["source"], declared)
+    kept, return_times = settle(sales, refunds.where(taken_back))
     whole = kept == 0.0
     cutoff = int(np.datetime64(as_of, "us").astype(np.int64))
     days = np.where(
@@ -92,14 +95,25 @@ def _net(lines: ir.Table, sold: pa.Table, refunded: pa.Table, as_of: datetime) -
     return sold.append_column("returned_days", pa.array(days, mask=~whole))
 
 
-def _are_taken_back(lines: ir.Table, sales: Lines, refunds: Lines, sources: pa.ChunkedArray) -> NDArray[np.bool_]:
-    """Mask of the refunds that take something back, (r,): not those of sources that mark orders as refunded."""
+def _are_taken_back(
+    lines: ir.Table, sales: Lines, refunds: Lines, sources: pa.ChunkedArray, declared: Mapping[str, str]
+) -> NDArray[np.bool_]:
+    """Mask of the refunds that take something back, (r,): not those of sources that mark orders as refunded.
+
+    Parameters
+    ----------
+    declared : mapping of str to str
+        Source → ``in_place`` or ``separate``, for the sources that say how they record refunds.
+    """
     own = np.array([bool(rows) for rows in own_sales(sales, refunds)], dtype=bool)
     earlier = has_earlier_sale(sales, refunds)
     counts = np.ones(len(own), dtype=bool)
     of = np.asarray(sources.to_pylist())
     for source in np.unique(of[~own]).tolist():
         alone = (of == source) & ~own
+        if source in declared:
+            counts[alone] = declared[source] == "separate"
+            continue
         matched, total = int(earlier[alone].sum()), int(alone.sum())
         share = _repeat_share(lines, source) if total >= MIN_REFUNDS else 0.0
         counts[alone] = are_credit_notes(matched, total, share)

@@ -5,7 +5,8 @@ order; if its order has none (a credit note has a number of its own), from the l
 same customer. It never takes more than was bought.
 
 A shop may also mark the order itself as refunded. Such a row is the sale, and takes back nothing else. The rows look
-like those of credit notes, so `are_credit_notes` decides by how often an earlier sale exists.
+like those of credit notes. The source declares which they are (`refunds: in_place` or `separate`); where it does not,
+`are_credit_notes` decides by how often an earlier sale exists, and ingest warns if `is_unclear`.
 """
 
 from __future__ import annotations
@@ -17,6 +18,8 @@ from numpy.typing import NDArray
 
 MIN_REFUNDS = 20  # below this number the refunds of a source are always taken for credit notes
 CLEAR_SHARE = 0.9  # so are they if at least this share of them has an earlier sale
+UNCLEAR_MARGIN = 0.25  # of the way from the share of orders marked as refunded to that of credit notes
+MIN_APART = 0.2  # the least difference between the two shares that tells anything
 DAY = 86_400_000_000  # in microseconds
 UNDATED = np.iinfo(np.int64).min
 TOLERANCE = 1e-9  # of quantities, relative; goods may be sold by weight
@@ -70,6 +73,22 @@ def are_credit_notes(matched: int, refunds: int, repeat_share: float) -> bool:
     (True, False, True)
     """
     return refunds < MIN_REFUNDS or matched / refunds > min((1.0 + repeat_share) / 2.0, CLEAR_SHARE)
+
+
+def is_unclear(matched: int, refunds: int, repeat_share: float) -> bool:
+    """Whether the share of refunds with an earlier sale lies between those of the two kinds, so that it tells neither.
+
+    It also does if customers buy the same items so often that the two kinds have nearly the same share.
+
+    Examples
+    --------
+    >>> is_unclear(90, 100, 0.2), is_unclear(25, 100, 0.2), is_unclear(60, 100, 0.2), is_unclear(85, 100, 0.85)
+    (False, False, True, True)
+    """
+    if refunds < MIN_REFUNDS:
+        return False
+    share = matched / refunds
+    return repeat_share + UNCLEAR_MARGIN * (1.0 - repeat_share) < share < CLEAR_SHARE or repeat_share > 1.0 - MIN_APART
 
 
 def has_earlier_sale(sales: Lines, refunds: Lines) -> NDArray[np.bool_]:

@@ -108,7 +108,7 @@ class IdentitySettings(Section):
     """Settings of `qianmian identity`: the identifier types, and which records each may link."""
 
     shared_account_share: float = Field(
-        0.05,
+        0.02,
         gt=0,
         le=1,
         description="a customer with more of all order lines may be a shared account, such as a till's; 1: never",

@@ -16,6 +16,7 @@ HELPERS = {
     "common",
     "features_online",
     "recommenders",
+    "recommenders_data",
     "recommenders_page",
     "recommenders_figures",
 }  # run or used by others

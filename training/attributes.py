@@ -6,7 +6,7 @@ customer stopped buying. Such an attribute predicts about as well as the whole m
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from datetime import datetime
 
 import numpy as np
@@ -21,6 +21,7 @@ MAX_CODES = 20  # a number with more distinct values is divided into as many gro
 PRIOR_ROWS = 5.0  # rows of the overall rates that each value of an attribute is given
 MAX_AUC_BEHIND = 0.2  # an attribute further behind the model is not within noise, whatever the number of customers
 SMALLEST = 1e-6
+CodedAttribute = tuple[str, NDArray[np.int64], NDArray[np.int64]]
 
 
 def unknown_attributes(builder: Builder, past: datetime) -> tuple[str, ...]:
@@ -46,10 +47,8 @@ def left_out_notes(unknown: Sequence[str], past: datetime) -> tuple[str, ...]:
 
 
 def sufficient_for_labels(
-    spec: FeatureSpec,
-    X: NDArray[np.float32],
+    coded: Iterable[CodedAttribute],
     y: NDArray[np.int64],
-    test_X: NDArray[np.float32],
     test_y: NDArray[np.int64],
     p: NDArray[np.float64],
     seed: int = 0,
@@ -58,8 +57,8 @@ def sufficient_for_labels(
 
     Parameters
     ----------
-    X, test_X : float32 array, shape (n, f) and (m, f)
-        Features of the training and the test customers, with the columns of `spec`.
+    coded : iterable of (str, int64 array, int64 array)
+        `coded_attributes` of the training and the test customers.
     y, test_y : int64 array, shape (n,) and (m,)
         Labels 0 and 1.
     p : float64 array, shape (m,)
@@ -67,7 +66,7 @@ def sufficient_for_labels(
     """
     auc, notes = CLASSIFICATION["auc"], []
     of_model = auc(test_y, p)
-    for name, codes, test_codes in _attribute_codes(spec, X, test_X):
+    for name, codes, test_codes in coded:
         alone = smoothed_rates(codes, y[:, None].astype(np.float64))[test_codes, 0]
         value = auc(test_y, alone)
         if not value > max(0.5, of_model - MAX_AUC_BEHIND):
@@ -79,10 +78,8 @@ def sufficient_for_labels(
 
 
 def sufficient_for_classes(
-    spec: FeatureSpec,
-    X: NDArray[np.float32],
+    coded: Iterable[CodedAttribute],
     places: NDArray[np.int64],
-    test_X: NDArray[np.float32],
     test_places: NDArray[np.int64],
     losses: NDArray[np.float64],
     n_classes: int,
@@ -91,6 +88,8 @@ def sufficient_for_classes(
 
     Parameters
     ----------
+    coded : iterable of (str, int64 array, int64 array)
+        `coded_attributes` of the training and the test customers.
     places, test_places : int64 array, shape (n,) and (m,)
         Position of each customer's class; −1 for a class that the model does not know.
     losses : float64 array, shape (m,)
@@ -103,7 +102,7 @@ def sufficient_for_classes(
         return np.asarray(-np.log(np.maximum(found, SMALLEST)))
 
     overall = losses_of(np.tile(targets.mean(axis=0), (len(test_places), 1)))
-    for name, codes, test_codes in _attribute_codes(spec, X, test_X):
+    for name, codes, test_codes in coded:
         alone = losses_of(smoothed_rates(codes, targets)[test_codes])
         if mean_metric(alone - losses).low <= 0 and mean_metric(overall - alone).low > 0:
             notes.append(_note(name, f"log loss {alone.mean():.3f}, the model {losses.mean():.3f}"))
@@ -173,9 +172,16 @@ def smoothed_rates(codes: NDArray[np.int64], targets: NDArray[np.float64]) -> ND
     return np.asarray((sums + PRIOR_ROWS * overall) / (counts + PRIOR_ROWS), dtype=np.float64)
 
 
-def _attribute_codes(
+def coded_attributes(
     spec: FeatureSpec, X: NDArray[np.float32], test_X: NDArray[np.float32]
-) -> Iterator[tuple[str, NDArray[np.int64], NDArray[np.int64]]]:
+) -> Iterator[CodedAttribute]:
+    """Each attribute of `spec` with the group of its value (`group_codes`) for each training and each test customer.
+
+    Parameters
+    ----------
+    X, test_X : float32 array, shape (n, f) and (m, f)
+        Features of the training and the test customers, with the columns of `spec`.
+    """
     for name, at in attribute_columns(spec).items():
         codes, test_codes = group_codes(X[:, at], test_X[:, at])
         yield name, codes, test_codes

@@ -39,6 +39,7 @@ SQL_TYPES = {
     "json": "VARCHAR",
 }
 FORMAT = 2  # of the manifest
+NOTES = ("watermarks", "refunds")
 TIME_FIELDS = ("first", "last", "begin", "end")
 PARTITION_ROWS = 20_000_000  # a table with a `ts` and more rows than this is Hive-partitioned by day
 
@@ -176,19 +177,22 @@ class Lake:
             )
         return states[name]
 
-    def watermarks(self) -> dict[str, dict[str, Any]]:
-        """Source name → table → last value read from a database, as `Watermark.as_dict` gives it."""
-        if not self._manifest_file.exists():
-            return {}
-        saved: dict[str, dict[str, Any]] = json.loads(self._manifest_file.read_text(encoding="utf-8")).get(
-            "watermarks", {}
-        )
-        return saved
+    def notes(self) -> dict[str, dict[str, Any]]:
+        """What ingest remembers of the sources beside their rows, by the name of the source.
+
+        `watermarks`: table → last value read from a database, as `Watermark.as_dict` gives it. `refunds`: how the
+        source records refunds, if it says so (`RawTable.refunds`).
+        """
+        exists = self._manifest_file.exists()
+        saved = json.loads(self._manifest_file.read_text(encoding="utf-8")) if exists else {}
+        return {name: saved.get(name, {}) for name in NOTES}
 
     @property
     def digest(self) -> str:
-        """Digest of the contents of all tables; equal data give an equal digest."""
-        joined = "\n".join(f"{name}={state.digest}" for name, state in sorted(self.states().items()))
+        """Digest of the contents of all tables, and of how their refunds are read; equal data give an equal digest."""
+        digests = {name: state.digest for name, state in self.states().items()}
+        refunds = {f"refunds of {source}": kind for source, kind in self.notes()["refunds"].items()}
+        joined = "\n".join(f"{name}={digest}" for name, digest in sorted({**digests, **refunds}.items()))
         return hashlib.sha256(joined.encode()).hexdigest()[:16]
 
     @property
@@ -306,7 +310,7 @@ class Lake:
         self,
         connection: duckdb.DuckDBPyConnection,
         queries: Mapping[str, str],
-        watermarks: Mapping[str, Mapping[str, Any]] | None = None,
+        notes: Mapping[str, Mapping[str, Any]] | None = None,
     ) -> dict[str, TableState]:
         """Write the result of each query as the new content of its table; all tables change or none does.
 
@@ -316,8 +320,8 @@ class Lake:
             Connection that runs the queries.
         queries : mapping of str to str
             Table name → SELECT with the table's columns; its row order is kept.
-        watermarks : mapping, optional
-            As `watermarks` returns them; default: those of the last commit.
+        notes : mapping, optional
+            As `notes` returns them; default: those of the last commit.
 
         Returns
         -------
@@ -333,8 +337,8 @@ class Lake:
                     written.append(path)
                 before = {state.path for state in self.states().values()}
                 tables = [state.as_dict() for state in states.values()]
-                marks = self.watermarks() if watermarks is None else watermarks
-                write_json(self._manifest_file, {"format": FORMAT, "tables": tables, "watermarks": marks})
+                notes = self.notes() if notes is None else notes
+                write_json(self._manifest_file, {"format": FORMAT, "tables": tables, **notes})
         except BaseException:
             for path in written:
                 shutil.rmtree(path, ignore_errors=True)

@@ -18,6 +18,7 @@ from features.definitions import FEATURES
 from qianmian.settings import Settings
 from qianmian.workspace import Workspace
 from training.attributes import (
+    coded_attributes,
     left_out_notes,
     smoothed_rates,
     sufficient_for_classes,
@@ -127,12 +128,12 @@ def customers(seed: int, n: int = 400) -> tuple[np.ndarray, np.ndarray]:
 def test_an_attribute_within_noise_of_the_model_is_named() -> None:
     (y, X), (test_y, test_X) = customers(1), customers(2)
     model = test_X[:, 0].astype(np.float64)  # the orders: AUC about .76
-    assert sufficient_for_labels(SPEC, X, y, test_X, test_y, model) == ()
+    assert sufficient_for_labels(coded_attributes(SPEC, X, test_X), y, test_y, model) == ()
     for column, name in ((1, "tier"), (2, "points")):
         told, test_told = X.copy(), test_X.copy()
         told[:, column] = y + (np.random.default_rng(3).random(len(y)) if name == "points" else 0)
         test_told[:, column] = test_y + (np.random.default_rng(4).random(len(y)) if name == "points" else 0)
-        (note,) = sufficient_for_labels(SPEC, told, y, test_told, test_y, model)
+        (note,) = sufficient_for_labels(coded_attributes(SPEC, told, test_told), y, test_y, model)
         assert f"attribute {name} alone" in note
 
 
@@ -140,18 +141,18 @@ def test_a_model_that_knows_nothing_makes_no_attribute_suspicious() -> None:
     (y, X), (test_y, test_X) = customers(1), customers(2)
     noise = np.random.default_rng(5)
     X[:, 1:], test_X[:, 1:] = noise.integers(0, 2, (400, 2)), noise.integers(0, 2, (400, 2))
-    assert sufficient_for_labels(SPEC, X, y, test_X, test_y, noise.random(400)) == ()
+    assert sufficient_for_labels(coded_attributes(SPEC, X, test_X), y, test_y, noise.random(400)) == ()
 
 
 def test_classes_are_compared_by_log_loss() -> None:
     (y, X), (test_y, test_X) = customers(1), customers(2)
     losses = np.full(len(test_y), 0.45)
-    assert sufficient_for_classes(SPEC, X, y, test_X, test_y, losses, 2) == ()
+    assert sufficient_for_classes(coded_attributes(SPEC, X, test_X), y, test_y, losses, 2) == ()
     X[:, 1], test_X[:, 1] = y, test_y
-    (note,) = sufficient_for_classes(SPEC, X, y, test_X, test_y, losses, 2)
+    (note,) = sufficient_for_classes(coded_attributes(SPEC, X, test_X), y, test_y, losses, 2)
     assert "attribute tier alone" in note
     unknown_class = np.full(len(test_y), -1)
-    assert sufficient_for_classes(SPEC, X, y, test_X, unknown_class, losses, 2) == ()
+    assert sufficient_for_classes(coded_attributes(SPEC, X, test_X), y, unknown_class, losses, 2) == ()
 
 
 def test_rankings_are_compared_by_average_precision() -> None:

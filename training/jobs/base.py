@@ -14,10 +14,11 @@ from numpy.typing import NDArray
 from features.compute.builder import Builder, ProfileBuild
 from features.compute.spec import FeatureSpec, UserFeatures
 from features.data.lake import Lake
+from features.data.shared_accounts import SharedAccount
 from features.definitions.pack_features import make_builder
 from features.interactions import TrainingSet
 from features.profiles.tags.declare import TagValue
-from features.shared_accounts import SharedAccount, shared_accounts
+from features.shared_accounts import shared_accounts
 from features.training_data import training_set
 from models.bundle import ModelBundle
 from qianmian.errors import DataError

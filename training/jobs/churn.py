@@ -16,7 +16,7 @@ from models.bundle import ModelBundle
 from models.classify.churn import ChurnClassifier, risk_bands
 from qianmian.errors import DataError
 from training import plots
-from training.attributes import left_out_notes, sufficient_for_labels
+from training.attributes import coded_attributes, left_out_notes, sufficient_for_labels
 from training.bootstrap import CLASSIFICATION, paired_difference, statistic_metric
 from training.gate import GateRule
 from training.jobs.base import EvaluatedModel, Job, TrainingContext, snapshot_dates
@@ -103,7 +103,7 @@ def run(context: TrainingContext) -> EvaluatedModel:
     p = test_model.predict_proba(test_X)[:, 1]
     notes = (
         *left_out_notes(context.unknown_attributes(train_dates[-1]), train_dates[-1]),
-        *sufficient_for_labels(spec, X, y, test_X, test_y, p, context.settings.seed),
+        *sufficient_for_labels(coded_attributes(spec, X, test_X), y, test_y, p, context.settings.seed),
     )
     report = replace(_report(context, test, active_days, test_y, p, float(y.mean())), notes=notes)
     context.progress("churn: fitting on all snapshot dates")

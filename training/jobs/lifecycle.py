@@ -15,7 +15,7 @@ from models.classify.lifecycle import NextStageClassifier
 from qianmian.errors import DataError
 from qianmian.schema import LIFECYCLE_STAGES
 from training import plots
-from training.attributes import left_out_notes, sufficient_for_classes
+from training.attributes import coded_attributes, left_out_notes, sufficient_for_classes
 from training.bootstrap import mean_metric
 from training.gate import GateRule
 from training.jobs.base import EvaluatedModel, Job, TrainingContext, snapshot_dates
@@ -115,7 +115,11 @@ def run(context: TrainingContext) -> EvaluatedModel:
         notes=(
             *left_out_notes(context.unknown_attributes(as_of_dates[-2]), as_of_dates[-2]),
             *sufficient_for_classes(
-                spec, X, _places(test_model.classes_, after), test_X, at, loss, len(test_model.classes_)
+                coded_attributes(spec, X, test_X),
+                _places(test_model.classes_, after),
+                at,
+                loss,
+                len(test_model.classes_),
             ),
         ),
     )

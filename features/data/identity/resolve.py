@@ -103,7 +103,7 @@ def commit(
     queries: Mapping[str, str],
     resolver: Resolver,
     changed: str | None = None,
-    watermarks: Mapping[str, Mapping[str, Any]] | None = None,
+    notes: Mapping[str, Mapping[str, Any]] | None = None,
 ) -> dict[str, TableState]:
     """Write new table contents and the resulting customers in one commit.
 
@@ -118,7 +118,7 @@ def commit(
         Resolver of the records.
     changed : str, optional
         SELECT (source, source_user_id) of the records with new identifiers: only connected records are resolved again.
-    watermarks : mapping, optional
+    notes : mapping, optional
         As for `Lake.commit`.
     """
     if isinstance(resolver, GraphResolver):
@@ -131,7 +131,7 @@ def commit(
             resolver.ledger.append(connection, plan.entries)
     else:
         plan = resolver.plan(connection)
-    states = lake.commit(connection, {**queries, "customers": plan.customers}, watermarks)
+    states = lake.commit(connection, {**queries, "customers": plan.customers}, notes)
     if isinstance(resolver, GraphResolver):
         _save_resolved_state(lake, resolver)
     return states

@@ -8,10 +8,11 @@ from datetime import datetime
 
 import duckdb
 
-from features.data.ingest.columns import cast_columns, common_columns
+from features.data.ingest.columns import column_list
 from features.data.ingest.contract import StagedTable
 from features.data.ingest.merge_dimensions import merge_dimension
 from features.data.ingest.merge_facts import MergedFacts, changed_rows, merge_fact
+from features.data.ingest.merge_rows import MergeRows
 from features.data.lake import quote
 
 # In a dimension the newer row replaces the older one with the same key; a fact is never overwritten.
@@ -71,15 +72,13 @@ def merge(
     now : datetime, optional
         Moment of the ingest, naive UTC: the date of rows of a dimension that have none.
     """
-    table, verdicts = staged.table, f"verdicts_{staged.table.name}"
-    columns = common_columns(staged.columns, lake_columns)
-    good = f"SELECT _row, {cast_columns(columns, staged.columns)} FROM {staged.typed} WHERE _reason IS NULL"
-    known = f"SELECT {cast_columns(columns, lake_columns)} FROM lake_{table.name}"
+    rows = MergeRows.of(staged, lake_columns)
+    table, good, known, verdicts = rows.table, rows.good, rows.known, rows.verdicts
     facts = MergedFacts()
     if table.name in DIMENSIONS:
-        updated = merge_dimension(connection, table, columns, staged, good, known, verdicts, now)
+        updated = merge_dimension(connection, rows, now)
     else:
-        facts = merge_fact(connection, table, columns, staged, good, known, verdicts)
+        facts = merge_fact(connection, rows)
         updated = facts.status.updated
     counts = {
         str(verdict): int(count)
@@ -88,7 +87,7 @@ def merge(
     total = int(
         (connection.execute(f"SELECT count(*) FROM {staged.typed} WHERE _reason IS NULL").fetchone() or (0,))[0]
     )
-    names = ", ".join(quote(name) for name in columns)
+    names = column_list(rows.columns)
     if table.name in DIMENSIONS:
         new = f"SELECT _row, {names} FROM final_{table.name} WHERE NOT _same"
         written = f"SELECT _row, {names} FROM final_{table.name} WHERE _written"
@@ -98,7 +97,7 @@ def merge(
         changed = bool((connection.execute(f"SELECT count(*) FROM ({written})").fetchone() or (0,))[0])
     else:
         if facts.status.changed:
-            good, known = changed_rows(columns, good, known)
+            good, known = changed_rows(rows)
         new = f"SELECT * FROM ({good})" + (f" WHERE _row NOT IN (SELECT _row FROM {verdicts})" if counts else "")
         old, written = f"SELECT {names} FROM ({known})", new
         changed = total > sum(counts.values())

@@ -7,39 +7,30 @@ cell holds; it tells a consent only if the cell is filled, so that silence neith
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from datetime import datetime
 
 import duckdb
 
 from features.data.ingest.columns import column_list, content_columns
 from features.data.ingest.contract import StagedTable
+from features.data.ingest.merge_rows import MergeRows
 from features.data.lake import literal, quote
-from qianmian.schema import Table
 
 CONSENT_PREFIX = "consent_"
 SAME_KEY = "IS NOT DISTINCT FROM"  # the key of a sighting without a time contains a null
 
 
-def merge_dimension(
-    connection: duckdb.DuckDBPyConnection,
-    table: Table,
-    columns: Mapping[str, str],
-    staged: StagedTable,
-    good: str,
-    known: str,
-    verdicts: str,
-    now: datetime | None,
-) -> int:
+def merge_dimension(connection: duckdb.DuckDBPyConnection, rows: MergeRows, now: datetime | None) -> int:
     """Create the temp tables `verdicts` and ``final_<table>``, and return the number of keys whose row is replaced.
 
     ``final_<table>`` has one row per key of the input: the columns of the table after the merge, `_row` (the newest row
     of the input), `_known` (the lake had the key), `_same` (the content is that of the lake) and `_written` (the row
     differs from that of the lake, maybe only in its date).
     """
+    table, staged, good, known = rows.table, rows.staged, rows.good, rows.known
     dated = next((column.name for column in table.columns if column.dates_row), None)
     # a column that the input does not map keeps its value
-    content = [name for name in content_columns(table, columns) if name in staged.mapped and name not in table.key]
+    content = [name for name in content_columns(table, rows.columns) if name in staged.mapped and name not in table.key]
     derived = [column.name for column in table.columns if column.derived]
     keys, observed, final = column_list(table.key), f"observed_{table.name}", f"final_{table.name}"
     date = quote(dated) if dated else "NULL::TIMESTAMP"
@@ -50,7 +41,7 @@ def merge_dimension(
             f"CREATE OR REPLACE TEMP TABLE {files_table(staged)} AS "
             f"SELECT rowid AS _row, {quote(staged.file_column)}::VARCHAR AS _file FROM {staged.raw}"
         )
-    of_lake = lake_observations(table, columns, content, known, good, date, in_history)
+    of_lake = lake_observations(rows, content, date, in_history)
     told = "".join(f", {box(name, condition)} AS {quote(name)}" for name, condition in told_columns(staged, content))
     carried = "".join(f", {quote(name)}" for name in derived)
     connection.execute(
@@ -68,7 +59,7 @@ def merge_dimension(
     )
     joined = " AND ".join(f"n.{quote(key)} {SAME_KEY} l.{quote(key)}" for key in table.key)
     of_input = {*table.key, *content, *derived}
-    values = {name: f"{'n' if name in of_input else 'l'}.{quote(name)}" for name in columns}
+    values = {name: f"{'n' if name in of_input else 'l'}.{quote(name)}" for name in rows.columns}
     for name in content:
         if name.startswith(CONSENT_PREFIX):
             # a dated row does not give back the consent that was withdrawn at an unknown date
@@ -92,7 +83,7 @@ def merge_dimension(
         [f"(o.{quote(name)} IS NULL OR (o.{quote(name)}).v {SAME_KEY} f.{quote(name)})" for name in content] or ["true"]
     )
     connection.execute(
-        f"CREATE OR REPLACE TEMP TABLE {verdicts} AS "
+        f"CREATE OR REPLACE TEMP TABLE {rows.verdicts} AS "
         f"SELECT o._row, CASE WHEN {agrees} THEN 'duplicate' ELSE 'superseded' END AS verdict "
         f"FROM {observed} AS o JOIN {final} AS f ON {of_final} WHERE o._row >= 0 AND (f._same OR o._row <> f._row)"
     )
@@ -137,15 +128,7 @@ def moment_of_rows(date: str, now: datetime | None) -> str:
     return f"coalesce({date}, {ingest})"
 
 
-def lake_observations(
-    table: Table,
-    columns: Mapping[str, str],
-    content: list[str],
-    known: str,
-    good: str,
-    date: str,
-    in_history: list[str],
-) -> str:
+def lake_observations(rows: MergeRows, content: list[str], date: str, in_history: list[str]) -> str:
     """SELECT of the lake's rows with a key of the input, as observations before those of the same moment.
 
     A null of the lake tells that there is no value only if the lake has the column at all for that source; else an
@@ -157,11 +140,12 @@ def lake_observations(
     in_history : list of str
         Consents that the profile history has.
     """
+    table = rows.table
     keys = column_list(table.key)
     source = ", source" if "source" in table.key else ""
     same_source = f"ON k.source {SAME_KEY} t.source" if source else "ON true"
     counts = "".join(f", count({quote(name)}) > 0 AS {quote(name)}" for name in content)
-    told = f"SELECT true AS _any{source}{counts} FROM ({known}) GROUP BY ALL"
+    told = f"SELECT true AS _any{source}{counts} FROM ({rows.known}) GROUP BY ALL"
     row_date = f"k.{date}" if date.startswith('"') else date
     moment, history = f"coalesce({row_date}, '-infinity'::TIMESTAMP)", ""
     if table.name == "profiles":
@@ -171,13 +155,13 @@ def lake_observations(
             f" LEFT JOIN ({_changes(in_history)}) AS h ON k.source = h.source AND k.source_user_id = h.source_user_id"
         )
     same_key = " AND ".join(f"k.{quote(key)} {SAME_KEY} n.{quote(key)}" for key in table.key)
-    rows = (
-        f"FROM ({known}) AS k LEFT JOIN ({told}) AS t {same_source}{history} "
-        f"WHERE EXISTS (SELECT 1 FROM (SELECT {keys} FROM ({good})) AS n WHERE {same_key})"
+    related = (
+        f"FROM ({rows.known}) AS k LEFT JOIN ({told}) AS t {same_source}{history} "
+        f"WHERE EXISTS (SELECT 1 FROM (SELECT {keys} FROM ({rows.good})) AS n WHERE {same_key})"
     )
     shown_keys = ", ".join(f"k.{quote(key)}" for key in table.key)
     carried = [f"k.{quote(column.name)}" for column in table.columns if column.derived]
-    never = {name: f"NULL::STRUCT(v {columns[name]})" for name in content}
+    never = {name: f"NULL::STRUCT(v {rows.columns[name]})" for name in content}
     boxes = {
         name: f"CASE WHEN k.{quote(name)} IS NOT NULL OR t.{quote(name)} THEN struct_pack(v := k.{quote(name)}) END"
         for name in content
@@ -190,7 +174,7 @@ def lake_observations(
         parts.append(
             ", ".join(["SELECT -2", shown_keys, row_date, changed_at, *carried, *{**never, name: value}.values()])
         )
-    return " UNION ALL ".join(f"{part} {rows}" for part in parts)
+    return " UNION ALL ".join(f"{part} {related}" for part in parts)
 
 
 def _changes(consents: list[str]) -> str:

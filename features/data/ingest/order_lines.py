@@ -9,7 +9,7 @@ second row as a duplicate. A line without a counterpart is a further line, numbe
 from __future__ import annotations
 
 from collections import defaultdict, deque
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import groupby
 from operator import itemgetter
@@ -18,8 +18,9 @@ from typing import Any
 import duckdb
 import pyarrow as pa
 
-from features.data.ingest.columns import column_list, told_columns
+from features.data.ingest.columns import column_list
 from features.data.ingest.contract import StagedTable
+from features.data.ingest.merge_rows import MergeRows
 
 MONEY = ("quantity", "amount", "discount", "coupon_discount")
 EMPTIED = "coalesce(quantity, 0) = 0 AND coalesce(amount, 0) = 0"
@@ -50,28 +51,21 @@ def skeleton(names: Sequence[str]) -> list[str]:
     return [name for name in names if name not in ("line_no", "status", *MONEY)]
 
 
-def number_lines(
-    connection: duckdb.DuckDBPyConnection,
-    columns: Mapping[str, str],
-    staged: StagedTable,
-    good: str,
-    known: str,
-) -> SharedOrders | None:
+def number_lines(connection: duckdb.DuckDBPyConnection, rows: MergeRows) -> SharedOrders | None:
     """Number the lines of orders that occur in several inputs; None if there is no such order.
 
     Changes `line_no` in the staged rows.
 
     Parameters
     ----------
-    columns : mapping of str to str
-        Columns of both relations: name → SQL type.
-    good, known : str
-        SELECT of the valid staged rows, with `_row`, `_file` and `_negative`, and of the lake's rows.
+    rows : MergeRows
+        `good` has `_file` and `_negative` too.
     """
+    staged, good, known = rows.staged, rows.good, rows.known
     in_lake = connection.execute(f"SELECT 1 FROM ({known}) LIMIT 1").fetchone() is not None
     if len(staged.files) < 2 and not in_lake:
         return None
-    told = [name for name in told_columns(staged.table, columns, staged.mapped) if name != "line_no"]
+    told = [name for name in rows.told if name != "line_no"]
     # The lake is the first input (side 0), then each file in the order in which it was read.
     connection.execute(
         "CREATE OR REPLACE TEMP TABLE line_files AS SELECT _file, row_number() OVER (ORDER BY min(_row)) AS _side "

@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
+from typing import Any
 
 import duckdb
 
@@ -109,8 +110,7 @@ def ingest(
     scratch = workspace.root / f".ingest-{uuid.uuid4().hex[:8]}"
     with _connection(workspace, source, scratch) as connection, exclusive_writer(workspace):
         lake.attach(connection, "lake_")
-        known = lake.watermarks()
-        source.watermarks = {name: Watermark.of(mark) for name, mark in known.get(source.name, {}).items()}
+        source.watermarks = _last_watermarks(lake, source)
         personal = PersonalDataHasher.of(workspace, settings)
         personal.set_key_variables(connection)
         outcomes = [
@@ -127,8 +127,7 @@ def ingest(
                 queries[PROFILE_HISTORY.name] = history
         if any(found.staged.personal for found in outcomes if found.report.kept):
             save_key_fingerprint(workspace, personal.key)
-        marks = {name: mark.as_dict() for name, mark in source.reached.items()}
-        known = {**known, source.name: {**known.get(source.name, {}), **marks}} if marks else known
+        notes = _notes(lake, source, outcomes)
         if queries or "customers" not in lake.states():
             report_progress("resolving customers and writing the lake")
             # views of the lake after this ingest: rows and customers change in one commit
@@ -141,9 +140,9 @@ def ingest(
                 f"SELECT source, source_user_id FROM ({rows})"
                 for rows in new or ["SELECT * FROM lake_identities WHERE false"]
             )
-            commit(lake, connection, queries, GraphResolver(workspace, settings, now), changed, known)
-        elif known != lake.watermarks():
-            lake.commit(connection, {}, known)
+            commit(lake, connection, queries, GraphResolver(workspace, settings, now), changed, notes)
+        elif notes != lake.notes():
+            lake.commit(connection, {}, notes)
     tables = {found.staged.table.name: found.report for found in outcomes}
     return IngestReport(source.name, tables, time.perf_counter() - begun, lake.digest, warnings)
 
@@ -186,7 +185,7 @@ def preview(
     with _connection(workspace, source, scratch) as connection:
         lake.attach(connection, "lake_")
         source.limit = rows
-        source.watermarks = {name: Watermark.of(mark) for name, mark in lake.watermarks().get(source.name, {}).items()}
+        source.watermarks = _last_watermarks(lake, source)
         personal = PersonalDataHasher.for_preview(workspace, settings)
         personal.set_key_variables(connection)
         try:
@@ -228,6 +227,24 @@ def _connection(workspace: Workspace, source: Source, scratch: Path) -> Iterator
     finally:
         connection.close()
         shutil.rmtree(scratch, ignore_errors=True)
+
+
+def _last_watermarks(lake: Lake, source: Source) -> dict[str, Watermark]:
+    saved = lake.notes()["watermarks"].get(source.name, {})
+    return {name: Watermark.of(mark) for name, mark in saved.items()}
+
+
+def _notes(lake: Lake, source: Source, outcomes: list[_Outcome]) -> dict[str, dict[str, Any]]:
+    """What the lake remembers of its sources after this ingest."""
+    notes = lake.notes()
+    if source.reached:
+        marks = {name: mark.as_dict() for name, mark in source.reached.items()}
+        notes["watermarks"][source.name] = {**notes["watermarks"].get(source.name, {}), **marks}
+    for raw in (found.raw for found in outcomes if found.raw.table == "transactions"):
+        notes["refunds"].pop(source.name, None)
+        if raw.refunds is not None:
+            notes["refunds"][source.name] = raw.refunds
+    return notes
 
 
 def _check_input(

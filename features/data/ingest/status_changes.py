@@ -15,10 +15,9 @@ from typing import Any
 import duckdb
 import pyarrow as pa
 
-from features.data.ingest.columns import column_list, told_columns
-from features.data.ingest.contract import StagedTable
+from features.data.ingest.columns import column_list
+from features.data.ingest.merge_rows import MergeRows
 from features.data.ingest.order_lines import MONEY, skeleton
-from qianmian.schema import Table
 
 TOLERANCE = 1e-6  # of quantities and amounts, absolute
 IN_LAKE = -1  # `row` of a line of the lake
@@ -132,15 +131,7 @@ def _with_amount(row: Line, line: Line) -> Line:
     return replace(row, money=(quantity, amount, *row.money[2:]))
 
 
-def settle_status(
-    connection: duckdb.DuckDBPyConnection,
-    table: Table,
-    columns: Sequence[str],
-    staged: StagedTable,
-    good: str,
-    known: str,
-    verdicts: str,
-) -> StatusChanges:
+def settle_status(connection: duckdb.DuckDBPyConnection, rows: MergeRows) -> StatusChanges:
     """Find status changes among the conflicting rows, and correct the verdicts of the rows of their keys.
 
     Creates the temp tables `TURNED` (_row, line_no, `MONEY`) of the kept rows, and `REPLACED` (source, order_id,
@@ -148,24 +139,24 @@ def settle_status(
 
     Parameters
     ----------
-    good, known : str
-        SELECT of the valid staged rows, with `_row` and `_negative`, and of the lake's rows.
-    verdicts : str
-        Temp table (_row, verdict) in which all rows with the key of another row and different content are conflicts.
+    rows : MergeRows
+        `good` has `_negative` too; in `verdicts`, all rows with the key of another row and different content are
+        conflicts.
     """
+    good, known, verdicts = rows.good, rows.known, rows.verdicts
     numbers = ", ".join(f"{name} DOUBLE" for name in MONEY)
     connection.execute(f"CREATE OR REPLACE TEMP TABLE {TURNED} (_row BIGINT, line_no BIGINT, {numbers})")
     connection.execute(f"CREATE OR REPLACE TEMP TABLE {REPLACED} (source VARCHAR, order_id VARCHAR, line_no BIGINT)")
-    keys = column_list(table.key)
+    keys = column_list(rows.table.key)
     connection.execute(
         f"CREATE OR REPLACE TEMP TABLE conflict_keys AS SELECT DISTINCT {keys} FROM ({good}) "
         f"WHERE _row IN (SELECT _row FROM {verdicts} WHERE verdict = 'conflict')"
     )
-    stays = column_list(skeleton(told_columns(table, columns, staged.mapped)))
-    status = "status" if "status" in staged.mapped else "CASE WHEN _negative THEN status ELSE '' END"
+    stays = column_list(skeleton(rows.told))
+    status = "status" if "status" in rows.staged.mapped else "CASE WHEN _negative THEN status ELSE '' END"
     money = column_list(MONEY)
     parts = f"SELECT source, order_id, {part_number('line_no')} AS line_no FROM conflict_keys"
-    rows = connection.execute(
+    found = connection.execute(
         f"SELECT {keys}, false AS is_part, _row, {status} AS status, _negative, hash({stays}) AS skeleton, {money} "
         f"FROM ({good}) SEMI JOIN conflict_keys USING ({keys}) UNION ALL "
         f"SELECT {keys}, false, {IN_LAKE}, status, false, hash({stays}), {money} "
@@ -173,13 +164,13 @@ def settle_status(
         f"SELECT source, order_id, {part_number('line_no')}, true, {IN_LAKE}, status, false, hash({stays}), {money} "
         f"FROM ({known}) SEMI JOIN ({parts}) USING ({keys}) ORDER BY {keys}, _row, is_part"
     )
-    found = _Settled()
-    for key, members in groupby(_stream(rows), key=lambda row: row[:3]):
+    settled = _Settled()
+    for key, members in groupby(_stream(found), key=lambda row: row[:3]):
         lines = list(members)
         if any(row[5] not in ("paid", "") for row in lines):
-            found.settle(key, lines)
-    found.store(connection, verdicts)
-    return StatusChanges(found.changed, found.updated)
+            settled.settle(key, lines)
+    settled.store(connection, verdicts)
+    return StatusChanges(settled.changed, settled.updated)
 
 
 def _stream(result: duckdb.DuckDBPyConnection) -> Iterator[tuple[Any, ...]]:

@@ -9,28 +9,13 @@ from dataclasses import dataclass
 import duckdb
 
 from features.data.lake import literal, quote
+from features.data.sources.expressions import in_expression
 from features.data.sources.time_formats import TimeFormat, guess, too_late
 
 SAMPLE = 1000  # rejected values that are looked at
 OUT_OF_RANGE = "is not between"
 UNREADABLE = ("is not a time", "is not a date", "has a year before 1000")
 _IN = " (in "  # follows the name of a column of the file inside an expression
-# names that need quotes in an expression
-_RESERVED = {
-    "all",
-    "case",
-    "column",
-    "default",
-    "end",
-    "for",
-    "from",
-    "group",
-    "order",
-    "select",
-    "table",
-    "to",
-    "user",
-}
 
 
 @dataclass(frozen=True)
@@ -120,5 +105,4 @@ def _shown(sql: str) -> str:
     bare = sql.strip("()")
     if not re.fullmatch(r'"(?:[^"]|"")+"', bare):
         return "column"
-    name = bare[1:-1]
-    return name if re.fullmatch(r"[A-Za-z_][A-Za-z_0-9]*", name) and name.lower() not in _RESERVED else bare
+    return in_expression(bare[1:-1].replace('""', '"'))

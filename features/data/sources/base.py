@@ -14,6 +14,8 @@ import duckdb
 from features.data.sources.currencies import CurrencyRule
 from features.data.sources.watermarks import Watermark
 
+Refunds = Literal["in_place", "separate"]
+
 
 @dataclass(frozen=True)
 class InputWarning:
@@ -104,6 +106,9 @@ class RawTable:
         `items`: ingest fails if a complete catalogue lacks a larger share of the items of this source.
     item_prefix : str
         What ingest puts before the item ids, so that they do not meet those of another source.
+    refunds : "in_place", "separate" or None
+        `transactions`: whether a refund is the row of its sale, which was marked as refunded, or a row beside the sale.
+        None: the rows tell it (`features.returns.are_credit_notes`).
     values : ValueRules
         How its values are read.
     """
@@ -125,6 +130,7 @@ class RawTable:
     complete: bool | None = None
     max_vanished: float = 0.5
     item_prefix: str = ""
+    refunds: Refunds | None = None
     values: ValueRules = field(default_factory=ValueRules)
 
 

@@ -7,8 +7,10 @@ from __future__ import annotations
 
 import itertools
 import json
+import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from functools import cache
 from typing import Any
 
 import duckdb
@@ -274,6 +276,27 @@ class ExpressionChecker:
 
     def _listing(self) -> str:
         return "the columns are " + ", ".join(self.columns)
+
+
+def in_expression(name: str) -> str:
+    """A column name as one writes it inside an expression: in double quotes where it is no plain word.
+
+    Examples
+    --------
+    >>> in_expression("price"), in_expression("Unit Price"), in_expression("order")
+    ('price', '"Unit Price"', '"order"')
+    """
+    return name if re.fullmatch(r"[A-Za-z_]\w*", name) and name.lower() not in _reserved_words() else quote(name)
+
+
+@cache
+def _reserved_words() -> frozenset[str]:
+    """The words that SQL does not take for a column name."""
+    with duckdb.connect() as connection:
+        words = connection.execute(
+            "SELECT keyword_name FROM duckdb_keywords() WHERE keyword_category IN ('reserved', 'type_function')"
+        ).fetchall()
+    return frozenset({"user", *(str(word) for (word,) in words)})  # `user` is read as the function
 
 
 def _try_cast(name: str, sql_type: str) -> str:

@@ -22,22 +22,9 @@ STEPS = (*(kind for kind in EVENT_TYPES if kind != "purchase"), BUY)
 EVENT, PURCHASE = 0, 1
 # at equal times an event comes before a purchase; the last two columns only break ties
 SORT_COLUMNS = ("placed", "kind", "row_id", "source")
-COLUMNS = (
-    "one_id",
-    "source",
-    "ts",
-    "day",
-    "date_only",
-    "placed",
-    "kind",
-    "row_id",
-    "step",
-    "item_id",
-    "category",
-    "category_top",
-    "page",
-    "session_id",
-)
+PLACED_COLUMNS = ("one_id", "source", "ts", "day", "date_only", "placed")  # of rows of either kind
+ITEM_COLUMNS = ("item_id", "category", "category_top")
+COLUMNS = (*PLACED_COLUMNS, "kind", "row_id", "step", *ITEM_COLUMNS, "page", "session_id")
 DAY_VISIT = SESSION_SEPARATOR  # before the day, in the `session_id` of a visit of rows that are only dates
 Purchases = Literal["orders", "lines"]
 
@@ -80,15 +67,8 @@ def event_rows(views: Views) -> ir.Table:
     """Events as rows of `steps`, with the additional columns `referrer` and `channel`; `session_id` is a session."""
     t = _placed(views, views["events"], as_late=False)
     return t.select(
-        "one_id",
-        "source",
-        "ts",
-        "day",
-        "date_only",
-        "placed",
-        "item_id",
-        "category",
-        "category_top",
+        *PLACED_COLUMNS,
+        *ITEM_COLUMNS,
         "page",
         "session_id",
         "referrer",
@@ -110,18 +90,11 @@ def purchase_rows(views: Views, purchases: Purchases = "orders", with_visits: bo
     text, lines = ibis.null("string"), purchases == "lines"
     t = _placed(views, t.filter(t.ts.notnull()), as_late=True)
     t = t.select(
-        "one_id",
-        "source",
-        "ts",
-        "day",
-        "date_only",
-        "placed",
+        *PLACED_COLUMNS,
         kind=ibis.literal(PURCHASE, "int8"),
         row_id=t.order_id + "\x1f" + t.line_no.cast("string") if lines else t.order_id,
         step=ibis.literal(BUY),
-        item_id=t.item_id if lines else text,
-        category=t.category if lines else text,
-        category_top=t.category_top if lines else text,
+        **{name: t[name] if lines else text for name in ITEM_COLUMNS},
         page=text,
     )
     if not with_visits:

@@ -113,7 +113,7 @@ REFUSALS: list[tuple[str, list[str], str]] = [
 WARNINGS: list[tuple[str, list[str], str, str]] = [
     ("14-excel-wrapped-ids", ["sources"], "wrapped_ids", "plain text"),
     ("20-utf16-and-gbk", ["body"], "", "encoding: gb18030"),
-    ("21-walk-in-account", ["sources"], "customer_with_many_rows", "no_customer: [WALKIN]"),
+    ("21-walk-in-account", ["sources"], "shared_accounts", "no_customer: [WALKIN]"),
     ("21-walk-in-account", ["sources"], "item_in_most_orders", "not_merchandise: [BAG]"),
     ("26-one-wrong-clock", ["sources"], "rows_far_from_the_others", "clock"),
     ("27-receipt-numbers-restart-daily", ["sources"], "order_numbers", "concat(date"),

@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from features.compute.builder import Builder
 from features.data.ingest import IngestWarning, ingest, preview
 from features.data.lake import Lake
 from features.data.sources.files import FileSource
+from features.definitions import FEATURES
+from features.shared_accounts import shared_accounts
 from qianmian.errors import DataError
 from qianmian.settings import Settings
 from qianmian.workspace import Workspace
+from tests.features.data.exports import Export, warned
 
 ORDERS = "    columns: {order_id: order, source_user_id: cust, item_id: sku, ts: date, quantity: qty, amount: paid}\n"
 HEAD = "order,cust,sku,date,qty,paid\n"
@@ -66,7 +71,7 @@ def test_an_ordinary_shop_has_no_warnings(shop: Shop) -> None:
         ("c1 ", "blanks or invisible characters", "regexp_replace"),
         ("c1\u200b", "blanks or invisible characters", "regexp_replace"),
         ("C1", "the case of letters", "upper"),
-        ("ｃ1", "full-width", "nfc_normalize"),
+        ("ｃ1", "full-width", "translate(\"cust\", 'ｃ', 'c')"),
     ],
 )
 def test_ids_that_differ_only_in_spelling_are_named(shop: Shop, spelled: str, what: str, fix: str) -> None:
@@ -75,6 +80,30 @@ def test_ids_that_differ_only_in_spelling_are_named(shop: Shop, spelled: str, wh
     assert what in found.message
     assert f"source_user_id: {fix}" in found.fix
     assert shop.query("SELECT count(DISTINCT source_user_id) FROM transactions") == [(21,)]  # the text stays as it is
+
+
+def test_an_id_counts_in_one_warning(shop: Shop) -> None:
+    same = ["ab cd", "ab\u3000cd", "ab\xa0cd", "abcd", "ABCD"]  # NFKC makes blanks of the second and the third
+    rows = [*orders(40), *((f"x{i}", name, "s1", "2024-01-01 10:30", 1, 10) for i, name in enumerate(same))]
+    report = ingest(shop.workspace, shop.source(rows), Settings())
+    messages = [found.message for found in report.warnings if found.code == "ids_spelled_differently"]
+    assert [message.split(": ")[0] for message in messages] == [
+        "4 customers would be 1 without blanks or invisible characters",
+        "2 customers would be 1 without the case of letters",
+    ]
+
+
+def test_the_fix_of_other_characters_gives_the_plain_ones(shop: Shop) -> None:
+    same = {"ｼﾞ１": "ジ1", "1㎏": "1kg", "e\u0301": "é"}  # half-width, one character for two, and a combining accent
+    rows = [(f"x{i}", name, "s1", "2024-01-01 10:30", 1, 10) for i, name in enumerate([*same, *same.values()])]
+    source = shop.source([*orders(40), *rows])
+    (fix,) = (found.fix for found in preview(shop.workspace, source, Settings()).warnings)
+    yaml = (shop.root / "sources.yaml").read_text(encoding="utf-8")
+    expression = fix.split("`")[1].removeprefix("source_user_id: ").replace("'", "''")
+    (shop.root / "sources.yaml").write_text(yaml.replace("id: cust", f"id: '{expression}'"), encoding="utf-8")
+    assert ingest(shop.workspace, FileSource(shop.root / "sources.yaml"), Settings()).warnings == ()
+    customers = shop.query("SELECT DISTINCT source_user_id FROM transactions WHERE order_id LIKE 'x%' ORDER BY 1")
+    assert [name for (name,) in customers] == sorted(same.values())
 
 
 @pytest.mark.parametrize(
@@ -111,14 +140,37 @@ def test_the_proposed_expression_makes_the_ids_equal(shop: Shop) -> None:
 
 def test_a_walk_in_account_is_named_and_can_be_declared(shop: Shop) -> None:
     rows = [*orders(200), *((f"w{i}", "WALKIN", f"s{i % 10}", "2024-01-05 11:00", 1, 5) for i in range(300))]
-    found = shop.warnings(rows)["customer_with_many_rows"]
-    assert "WALKIN has 300 rows (60%)" in found.message
+    found = shop.warnings(rows)["shared_accounts"]
+    assert "WALKIN has 300 order lines (60%), 300.0 orders a day; it gets no churn score" in found.message
     assert "`no_customer: [WALKIN]`" in found.fix
     again = Shop(shop.root / "again")
     again.root.mkdir()
     assert again.warnings(rows, keys="no_customer: [WALKIN]\n") == {}
     assert again.query("SELECT count(*) FROM transactions WHERE source_user_id IS NULL") == [(300,)]
     assert again.query("SELECT count(*) FROM customers") == [(20,)]
+
+
+def test_ingest_names_the_accounts_that_training_leaves_out(shop: Shop) -> None:
+    till = [(f"w{i}", "TILL", f"s{i % 10}", f"2024-01-{i // 10 + 1:02d} 11:00", 1, 5) for i in range(200)]
+    # as many lines in one order a day: a large customer, whom training keeps
+    large = [(f"r{i // 10}", "cafe", f"s{i % 10}", f"2024-01-{i // 10 + 1:02d} 11:00", 1, 5) for i in range(200)]
+    found = shop.warnings([*orders(200), *till, *large])["shared_accounts"]
+    assert "TILL has 200 order lines (33%), 10.0 orders a day" in found.message
+    assert "cafe" not in found.message
+    builder = Builder(Lake(shop.workspace), FEATURES)
+    left_out = shared_accounts(builder, datetime(2024, 3, 1), Settings().identity.shared_account_share)
+    assert [(account.user_id, account.lines, account.orders_per_day) for account in left_out] == [("TILL", 200, 10.0)]
+
+
+def test_an_account_of_many_events_is_named_as_one_that_is_kept(tmp_path: Path) -> None:
+    lines = [f"v{i % 30},view,2024-01-{i % 28 + 1:02d}T10:00" for i in range(60)] + [
+        "robot,view,2024-01-02T10:00"
+    ] * 100
+    report = Export(tmp_path).ingest(
+        "\n".join(("who,what,at", *lines)), "{source_user_id: who, event_type: what, ts: at}", "events"
+    )
+    (message,) = warned(report, "shared_accounts")
+    assert "robot has 100 events (62%); it is kept as one customer everywhere" in message
 
 
 def test_a_bag_in_every_basket_is_named_and_can_be_declared(shop: Shop) -> None:

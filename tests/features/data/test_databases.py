@@ -128,7 +128,7 @@ def test_only_new_rows_are_read_and_each_arrives_once(shop: Shop, postgres: sqla
         ),
     )
     assert shop.ingest(keys).read == 30
-    assert Lake(shop.workspace).watermarks()["shop"]["transactions"]["value"] == "2024-05-01T10:29:00+00:00"
+    assert Lake(shop.workspace).notes()["watermarks"]["shop"]["transactions"]["value"] == "2024-05-01T10:29:00+00:00"
     # one row is new, one became visible a minute late, and one has the very time of the last row
     insert(postgres, "(100, 1, 1, 's', '2024-05-01 11:00+00', 1, 5, '2024-05-01 11:00+00', NULL)")
     insert(postgres, "(101, 1, 1, 's', '2024-05-01 10:28+00', 1, 5, '2024-05-01 10:28:30+00', NULL)")
@@ -145,7 +145,7 @@ def test_a_failed_ingest_does_not_move_the_watermark(
     keys = "table: lines\n    watermark: changed"
     insert(postgres, "(1, 1, 1, 's', '2024-05-01 10:00+00', 1, 5, '2024-05-01 10:00+00', NULL)")
     shop.ingest(keys)
-    before = Lake(shop.workspace).watermarks()
+    before = Lake(shop.workspace).notes()["watermarks"]
     insert(postgres, "(2, 1, 1, 's', '2024-05-02 10:00+00', 1, 5, '2024-05-02 10:00+00', NULL)")
 
     def full_disk(*args: object, **more: object) -> None:
@@ -155,7 +155,7 @@ def test_a_failed_ingest_does_not_move_the_watermark(
         patched.setattr("features.data.lake.write_json", full_disk)
         with pytest.raises(Exception, match="space|disk"):
             shop.ingest(keys)
-    assert Lake(shop.workspace).watermarks() == before
+    assert Lake(shop.workspace).notes()["watermarks"] == before
     assert shop.ingest(keys).kept == 1
 
 

@@ -114,6 +114,28 @@ def test_what_the_file_leaves_open_is_asked(tmp_path: Path) -> None:
     assert "strptime(Geburtsdatum, '%d.%m.%Y')" in text
 
 
+@pytest.mark.parametrize(
+    ("time", "expected"),
+    [
+        ("45292.5", "2024-01-01 12:00:00"),  # Excel's days
+        ("1/31/24 8:26 PM", "2024-01-31 20:26:00"),
+        ("2024年1月2日", "2024-01-02 00:00:00"),
+        ("2024/1/2 8:26", "2024-01-02 08:26:00"),  # ingest reads it without an expression
+    ],
+)
+def test_a_format_that_ingest_would_name_is_proposed(tmp_path: Path, time: str, expected: str) -> None:
+    (tmp_path / "orders.csv").write_text(f"order;customer;sku;order date;qty;paid\no1;c1;mug;{time};1;9.50\n")
+    proposed(tmp_path, tmp_path / "orders.csv")
+    assert rows(tmp_path, "ts::VARCHAR, amount") == [(expected, 9.5)]
+
+
+def test_lines_before_the_header_are_counted_as_reading_counts_them(tmp_path: Path) -> None:
+    text = "sep=;\nOrders of January\n\norder;customer;sku;date;qty;paid\no1;c1;mug;2024-01-02;1;9,50\n"
+    (tmp_path / "orders.csv").write_text(text, encoding="utf-16-le")  # without a byte order mark
+    proposed(tmp_path, tmp_path / "orders.csv")
+    assert rows(tmp_path, "order_id, item_id, amount") == [("o1", "mug", 9.5)]
+
+
 @pytest.mark.parametrize("text", ["", "\n\n"])
 def test_no_table_is_an_error(tmp_path: Path, text: str) -> None:
     (tmp_path / "a.csv").write_text(text)

@@ -7,12 +7,13 @@ the commit; it returns warnings, or raises `DataError` where the rows must not e
 from __future__ import annotations
 
 from features.data.ingest.checks.base import Check, CheckInput, IngestWarning
-from features.data.ingest.checks.dominating import customer_with_many_rows, item_in_most_orders
+from features.data.ingest.checks.dominating import item_in_most_orders, shared_accounts
 from features.data.ingest.checks.identifiers import phones_without_country, strong_values_of_many
 from features.data.ingest.checks.input_files import odd_input
 from features.data.ingest.checks.items import items_of_another_source, vanished_items
 from features.data.ingest.checks.order_lines import further_lines, renumbered_lines
 from features.data.ingest.checks.order_numbers import order_numbers
+from features.data.ingest.checks.refunds import unclear_refunds
 from features.data.ingest.checks.spelling import ids_spelled_differently, ids_without_description
 from features.data.ingest.checks.time_zone import missing_time_zone
 from features.data.ingest.checks.times import (
@@ -44,6 +45,7 @@ CHECKS: Registry[Check] = Registry(
         "further_lines": further_lines,
         "renumbered_lines": renumbered_lines,
         "order_numbers": order_numbers,
+        "unclear_refunds": unclear_refunds,
         "items_of_another_source": items_of_another_source,
         "vanished_items": vanished_items,
         "placeholder_ids": placeholder_ids,
@@ -55,7 +57,7 @@ CHECKS: Registry[Check] = Registry(
         "phones_without_country": phones_without_country,
         "ids_spelled_differently": ids_spelled_differently,
         "ids_without_description": ids_without_description,
-        "customer_with_many_rows": customer_with_many_rows,
+        "shared_accounts": shared_accounts,
         "item_in_most_orders": item_in_most_orders,
         "quantities_in_other_units": quantities_in_other_units,
         "rows_far_from_the_others": rows_far_from_the_others,

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from functools import wraps
+from typing import Any, NamedTuple
 
 import duckdb
 
@@ -77,9 +78,9 @@ class CheckInput:
     catalogue: CatalogueChange = field(default_factory=CatalogueChange)
     prepared: set[str] = field(default_factory=set)
 
-    def new(self, table: str) -> str | None:
-        """SELECT of the rows of `table` that this ingest adds; None if it reads no such table."""
-        return self.merged[table].new if table in self.merged else None
+    def new(self, table: str) -> str:
+        """SELECT of the rows of `table`, which this ingest reads, that it adds."""
+        return self.merged[table].new
 
     def after(self, table: str) -> str:
         """SELECT of the complete content of `table` after this ingest."""
@@ -91,3 +92,33 @@ class CheckInput:
 
 
 Check = Callable[[CheckInput], Iterable[IngestWarning]]
+
+
+class TableFinding(NamedTuple):
+    """What is odd in one table: the parts of a warning that its check has to say."""
+
+    message: str
+    fix: str
+    rows: int = 0
+
+
+def per_table(*tables: str) -> Callable[[Callable[[CheckInput, str], Iterable[TableFinding]]], Check]:
+    """Make a check of a function that looks at one table: its name is the code of the warnings.
+
+    Parameters
+    ----------
+    tables : str
+        Tables that are looked at, if this ingest reads them; none: all that it reads.
+    """
+
+    def decorate(look: Callable[[CheckInput, str], Iterable[TableFinding]]) -> Check:
+        @wraps(look)
+        def check(found: CheckInput) -> Iterable[IngestWarning]:
+            for table in tables or found.staged:
+                if table in found.staged:
+                    for finding in look(found, table):
+                        yield IngestWarning(table, look.__name__, *finding)
+
+        return check
+
+    return decorate

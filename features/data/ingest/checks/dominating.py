@@ -2,50 +2,82 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 
-from features.data.ingest.checks.base import CheckInput, IngestWarning
+from features.data.ingest.checks.base import CheckInput, TableFinding, per_table
 from features.data.lake import literal
+from features.data.shared_accounts import find_shared_accounts
 
-MIN_ROW_SHARE = 0.02  # of all rows with a customer
-MIN_TIMES_MEDIAN = 20  # times the rows of the median customer
+MAX_SHOWN = 5
+
 MIN_ORDER_SHARE = 0.5  # of the orders with several items
 MIN_ORDERS, MIN_ITEMS = 30, 5  # in a smaller shop, an item of every order says nothing
 
 
-def customer_with_many_rows(found: CheckInput) -> Iterator[IngestWarning]:
-    """Name customers that hold a large share of all rows: walk-in, guest and test accounts."""
-    for table in ("transactions", "events"):
-        if table not in found.merged:
-            continue
-        name = literal(found.source.name)
-        rows = found.rows(
-            "WITH counted AS (SELECT source_user_id, count(*) AS rows "
-            f"FROM ({found.after(table)}) WHERE source_user_id IS NOT NULL AND source = {name} GROUP BY 1) "
-            "SELECT source_user_id, rows, rows / (SELECT sum(rows) FROM counted) AS share FROM counted "
-            f"WHERE rows >= {MIN_TIMES_MEDIAN} * (SELECT median(rows) FROM counted) "
-            f"AND rows >= {MIN_ROW_SHARE} * (SELECT sum(rows) FROM counted) ORDER BY rows DESC, 1 LIMIT 5"
+@per_table("transactions", "events")
+def shared_accounts(found: CheckInput, table: str) -> Iterator[TableFinding]:
+    """Name the accounts that no one person can have: those that churn and lookalike leave out, and others like them.
+
+    Accounts of all sources are compared, as the later steps do; those of the source that is read are named. If records
+    are linked later, a customer may have more rows than its records.
+    """
+    account = "source || chr(31) || source_user_id AS account"
+    rows = (
+        f"SELECT * FROM ({found.after(table)}) "
+        f"WHERE source_user_id IS NOT NULL{' AND status = $$paid$$' if table == 'transactions' else ''}"
+    )
+    counted = found.connection.execute(
+        f"SELECT {account}, lines FROM (SELECT source, source_user_id, count(*)::DOUBLE AS lines FROM ({rows}) "
+        "GROUP BY ALL) ORDER BY 1"
+    ).fetch_arrow_table()
+
+    def orders_per_day(accounts: Sequence[str]) -> Mapping[str, float]:
+        zone = literal(found.settings.calendar_timezone)
+        daily = found.connection.execute(
+            "SELECT account, count(*) / count(DISTINCT day) FROM ("
+            f"SELECT {account}, ((min(ts) AT TIME ZONE 'UTC') AT TIME ZONE {zone})::DATE AS day FROM ({rows}) "
+            "WHERE list_contains($1, account) GROUP BY account, order_id) GROUP BY 1",
+            [list(accounts)],
         )
-        if rows:
-            ids = [str(row[0]) for row in rows]
-            listed = "; ".join(f"{user_id} has {count:,} rows ({share:.0%})" for user_id, count, share in rows)
-            yield IngestWarning(
-                table,
-                "customer_with_many_rows",
-                f"one customer id holds many rows: {listed}",
-                "if it is a walk-in, guest or test account, add the line "
-                f"`no_customer: [{', '.join(map(_quoted, ids))}]` to sources.yaml",
-                sum(int(row[1]) for row in rows),
-            )
+        return dict(daily.fetchall())
+
+    dated = table == "transactions" and "ts" in found.staged[table].mapped
+    accounts = find_shared_accounts(
+        counted["account"].to_pylist(),
+        counted["lines"].to_numpy(),
+        found.settings.identity.shared_account_share,
+        orders_per_day if dated else None,
+    )
+    source = f"{found.source.name}\x1f"
+    own = [(account.one_id.removeprefix(source), account) for account in accounts if account.one_id.startswith(source)]
+    if own:
+        what = "order lines" if table == "transactions" else "events"
+        listed = "; ".join(
+            f"{name} has {account.lines:,} {what} ({account.share:.0%})"
+            + (f", {account.orders_per_day:.1f} orders a day" if account.orders_per_day else "")
+            for name, account in own[:MAX_SHOWN]
+        )
+        ids = ", ".join(_quoted(name) for name, _ in own[:MAX_SHOWN])
+        left_out = (
+            "it gets no churn score and is in no lookalike audience; models learn from its orders"
+            if dated
+            else "it is kept as one customer everywhere"
+        )
+        yield TableFinding(
+            f"no one person can have so many rows: {listed}; {left_out}",
+            f"if it is a walk-in, guest or test account, add the line `no_customer: [{ids}]` to sources.yaml",
+            sum(account.lines for _, account in own),
+        )
 
 
-def item_in_most_orders(found: CheckInput) -> Iterator[IngestWarning]:
+@per_table("transactions")
+def item_in_most_orders(found: CheckInput, table: str) -> Iterator[TableFinding]:
     """Name items of most orders: bags, deposits, shipping. A recommender would offer them to everyone."""
-    if "transactions" not in found.merged or "item_id" not in found.staged["transactions"].mapped:
+    if "item_id" not in found.staged[table].mapped:
         return
     declared = f"SELECT item_id FROM ({found.after('items')}) WHERE merchandise = false"
     lines = (
-        f"SELECT order_id, item_id FROM ({found.after('transactions')}) "
+        f"SELECT order_id, item_id FROM ({found.after(table)}) "
         f"WHERE status = 'paid' AND source = {literal(found.source.name)}"
     )
     rows = found.rows(
@@ -62,9 +94,7 @@ def item_in_most_orders(found: CheckInput) -> Iterator[IngestWarning]:
     if rows:
         listed = "; ".join(f"{item_id} in {orders:,} ({share:.0%})" for item_id, orders, share in rows)
         ids = ", ".join(_quoted(str(row[0])) for row in rows)
-        yield IngestWarning(
-            "transactions",
-            "item_in_most_orders",
+        yield TableFinding(
             f"one item is in most of the orders with several items: {listed}",
             "if customers do not choose it (bag, deposit, shipping), add the line "
             f"`not_merchandise: [{ids}]` to sources.yaml",

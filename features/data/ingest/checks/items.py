@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from features.data.ingest.catalogue import LACKING
-from features.data.ingest.checks.base import CheckInput, IngestWarning
+from features.data.ingest.checks.base import CheckInput, TableFinding, per_table
 from features.data.ingest.columns import content_columns
 from features.data.lake import literal, quote
 from qianmian.errors import DataError
@@ -13,7 +13,8 @@ from qianmian.errors import DataError
 MIN_LISTED_SHARE = 0.5  # a file that lists fewer of the known items is no catalogue but a list of changes
 
 
-def items_of_another_source(found: CheckInput) -> Iterator[IngestWarning]:
+@per_table("items")
+def items_of_another_source(found: CheckInput, table: str) -> Iterator[TableFinding]:
     """Warn if a source changes items that another source described, and refuse it unless both say that they share them.
 
     Raises
@@ -21,14 +22,10 @@ def items_of_another_source(found: CheckInput) -> Iterator[IngestWarning]:
     DataError
         If ``shared: true`` is missing. The same number may be other goods there.
     """
-    staged, raw = found.staged.get("items"), found.raw.get("items")
-    if staged is None or raw is None or not found.merged["items"].kept:
+    if not found.merged[table].kept:
         return
-    source = found.source.name
-    joined = (
-        f"FROM ({found.merged['items'].new}) AS n JOIN lake_items AS l USING (item_id) "
-        f"WHERE l.source <> {literal(source)}"
-    )
+    staged, source = found.staged[table], found.source.name
+    joined = f"FROM ({found.new(table)}) AS n JOIN lake_items AS l USING (item_id) WHERE l.source <> {literal(source)}"
     known = {row[0] for row in found.rows("DESCRIBE lake_items")}
     compared = [
         name
@@ -51,7 +48,7 @@ def items_of_another_source(found: CheckInput) -> Iterator[IngestWarning]:
             item, owner, new, old = row[0]
             example = f"item {item}: {name} is {old} in {owner} and {new} in {source}"
             break
-    if not raw.shared:
+    if not found.raw[table].shared:
         raise DataError(
             f"{changed:,} item ids of {source} are those of other items",
             where=f"items of source {source}, described before by {owners}",
@@ -60,16 +57,15 @@ def items_of_another_source(found: CheckInput) -> Iterator[IngestWarning]:
             f"`{source}:…`), or `shared: true` if the sources share one catalogue (the newer row then replaces the "
             "older); the lake is unchanged",
         )
-    yield IngestWarning(
-        "items",
-        "items_of_another_source",
+    yield TableFinding(
         f"{changed:,} items that {owners} described were changed by {source} ({example})",
         "nothing, if the sources share one catalogue; `shared: false` under tables.items if the goods are other ones",
         changed,
     )
 
 
-def vanished_items(found: CheckInput) -> Iterator[IngestWarning]:
+@per_table("items")
+def vanished_items(found: CheckInput, table: str) -> Iterator[TableFinding]:
     """Warn of items that a catalogue no longer lists although nothing says whether it is complete.
 
     Raises
@@ -77,8 +73,8 @@ def vanished_items(found: CheckInput) -> Iterator[IngestWarning]:
     DataError
         If a complete catalogue lacks more of the known items than is allowed.
     """
-    raw, catalogue = found.raw.get("items"), found.catalogue
-    if raw is None or not catalogue.lacking:
+    raw, catalogue = found.raw[table], found.catalogue
+    if not catalogue.lacking:
         return
     example = found.rows(f"SELECT min(item_id) FROM {LACKING}")[0][0]
     message = (
@@ -94,9 +90,7 @@ def vanished_items(found: CheckInput) -> Iterator[IngestWarning]:
             "`complete: true`; the lake is unchanged",
         )
     if raw.complete is None and catalogue.known - catalogue.lacking >= MIN_LISTED_SHARE * catalogue.known:
-        yield IngestWarning(
-            "items",
-            "vanished_items",
+        yield TableFinding(
             f"{message}; they stay on offer",
             "under tables.items write `complete: true` if the file is the full catalogue (items that it lacks are then "
             "no longer offered), `complete: false` if it is a part of it",

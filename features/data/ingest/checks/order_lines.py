@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from features.data.ingest.checks.base import CheckInput, IngestWarning
+from features.data.ingest.checks.base import CheckInput, TableFinding, per_table
 from features.data.ingest.columns import told_columns
 from features.data.ingest.order_lines import FURTHER, PLACED
 from features.data.lake import quote
@@ -14,7 +14,8 @@ MIN_CHANGED = 20  # so few lines that may be changed ones are kept with a warnin
 MAX_CHANGED_SHARE = 0.5
 
 
-def renumbered_lines(found: CheckInput) -> Iterator[IngestWarning]:
+@per_table("transactions")
+def renumbered_lines(found: CheckInput, table: str) -> Iterator[TableFinding]:
     """Warn of lines of known orders that are new by their mapped number only; refuse an input of such lines.
 
     Raises
@@ -22,15 +23,15 @@ def renumbered_lines(found: CheckInput) -> Iterator[IngestWarning]:
     DataError
         If most of the new lines of known orders are so: the lake holds them under numbers that ingest gave.
     """
-    staged = found.staged.get("transactions")
-    if staged is None or "line_no" not in staged.mapped or not found.merged["transactions"].kept:
+    staged = found.staged[table]
+    if "line_no" not in staged.mapped or not found.merged[table].kept:
         return
     content = ", ".join(
         quote(name) for name in told_columns(staged.table, staged.columns, staged.mapped) if name != "line_no"
     )
     compared, equal = found.rows(
         f"WITH added AS (SELECT source, order_id, line_no, hash({content}) AS content "
-        f"FROM ({found.new('transactions')}) "
+        f"FROM ({found.new(table)}) "
         "ANTI JOIN lake_transactions USING (source, order_id, line_no) "
         "SEMI JOIN lake_transactions USING (source, order_id)), "
         f"known AS (SELECT source, order_id, hash({content}) AS content FROM lake_transactions "
@@ -48,16 +49,15 @@ def renumbered_lines(found: CheckInput) -> Iterator[IngestWarning]:
             hint="leave `line_no` as it was mapped before, or ingest all files into a new workspace; "
             "the lake is unchanged",
         )
-    yield IngestWarning(
-        "transactions",
-        "renumbered_lines",
+    yield TableFinding(
         message,
         "map `line_no` to a column that does not change from export to export",
         equal,
     )
 
 
-def further_lines(found: CheckInput) -> Iterator[IngestWarning]:
+@per_table("transactions")
+def further_lines(found: CheckInput, table: str) -> Iterator[TableFinding]:
     """Warn of lines that another file or ingest of the same order lacks; refuse an input whose lines were changed.
 
     Raises
@@ -66,13 +66,13 @@ def further_lines(found: CheckInput) -> Iterator[IngestWarning]:
         If most lines of the orders that are known are other ones although item, or time and amount, are the same. The
         mapping has changed then, or the values were corrected, and the orders would count twice.
     """
-    if "transactions" not in found.merged or not found.merged["transactions"].further_lines:
+    if not found.merged[table].further_lines:
         return
     lines, orders, changed = found.rows(
         f"SELECT count(*), count(DISTINCT (source, order_id)), count(*) FILTER (may_be_changed) FROM {FURTHER}"
     )[0]
     ((order, count, total),) = found.rows(
-        f"SELECT order_id, count(*), (SELECT count(*) FROM ({found.after('transactions')}) AS t "
+        f"SELECT order_id, count(*), (SELECT count(*) FROM ({found.after(table)}) AS t "
         f"WHERE t.source = f.source AND t.order_id = f.order_id) FROM {FURTHER} AS f GROUP BY source, order_id "
         "ORDER BY count(*) DESC, order_id LIMIT 1"
     )
@@ -88,9 +88,7 @@ def further_lines(found: CheckInput) -> Iterator[IngestWarning]:
                 "`line_no`, so that a changed line is told from a further one; the lake is unchanged",
             )
     doubtful = f"; {changed:,} of them look like changed lines: same item, or same time and amount" if changed else ""
-    yield IngestWarning(
-        "transactions",
-        "further_lines",
+    yield TableFinding(
         f"{lines:,} lines were added to {orders:,} orders that another file or an earlier ingest holds without them "
         f"({example}){doubtful}",
         "nothing, if exports split orders; if they repeat orders with corrected values, map `line_no`",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from features.data.ingest.checks.base import CheckInput, IngestWarning
+from features.data.ingest.checks.base import CheckInput, TableFinding, per_table
 
 # A shop that is open past midnight has orders over two dates; the same number a day later is about 24 hours later.
 SAME_ORDER_HOURS = 20
@@ -14,20 +14,21 @@ MAX_SHARE_OVER_CUSTOMERS = 0.01
 MIN_ORDERS = 3  # fewer are noise, unless they are at least half of all
 
 
-def order_numbers(found: CheckInput) -> Iterator[IngestWarning]:
+@per_table("transactions")
+def order_numbers(found: CheckInput, table: str) -> Iterator[TableFinding]:
     """Warn if orders spread over several days or customers: their numbers restart, and orders are merged.
 
     Refunds are left out, because they come later under the number of their order. Only orders of this ingest are
     compared, together with what the lake holds under their numbers.
     """
-    merged, staged = found.merged.get("transactions"), found.staged.get("transactions")
-    if merged is None or staged is None or not merged.kept:
+    merged = found.merged[table]
+    if not merged.kept:
         return
     sold = "SELECT hash(source, order_id) AS number, ts, source_user_id FROM ({}) WHERE {}status = 'paid'"
-    rows = sold.format(found.after("transactions"), "")
+    rows = sold.format(found.after(table), "")
     if found.rows("SELECT 1 FROM lake_transactions LIMIT 1"):
         touched = f"SELECT hash(source, order_id) FROM ({merged.new})"
-        rows = sold.format(found.after("transactions"), f"hash(source, order_id) IN ({touched}) AND ")
+        rows = sold.format(found.after(table), f"hash(source, order_id) IN ({touched}) AND ")
     customer = "CASE WHEN source_user_id IS NOT NULL THEN hash(source_user_id) END"
     found.connection.execute(
         "CREATE OR REPLACE TEMP TABLE order_spread AS SELECT number, count(*) AS lines, "
@@ -47,7 +48,7 @@ def order_numbers(found: CheckInput) -> Iterator[IngestWarning]:
     spread = found.rows(
         "WITH worst AS (SELECT number FROM order_spread WHERE "
         f"{chosen} ORDER BY lines DESC, number LIMIT 1) SELECT any_value(order_id), count(*), "
-        f"count(DISTINCT ts::DATE), count(DISTINCT source_user_id) FROM ({found.after('transactions')}) "
+        f"count(DISTINCT ts::DATE), count(DISTINCT source_user_id) FROM ({found.after(table)}) "
         "WHERE status = 'paid' AND hash(source, order_id) = (SELECT number FROM worst)"
     )[0]
     kinds = [f"{days:,} over more than one day"] if days else []
@@ -55,9 +56,7 @@ def order_numbers(found: CheckInput) -> Iterator[IngestWarning]:
     dates = f"{spread[2]:,} days" if spread[2] else "no day"
     fixes = ["the date: `order_id: concat(date, '-', receipt)`"] if restarts else []
     fixes += ["the till or the store: `order_id: concat(store, '-', receipt)`"] if shared else []
-    yield IngestWarning(
-        "transactions",
-        "order_numbers",
+    yield TableFinding(
         f"of {orders:,} order numbers {' and '.join(kinds)}, for example {spread[0]} with {spread[1]:,} lines "
         f"of {dates} and {spread[3]:,} customers; all lines under one number count as one order",
         f"put into the number what makes it unique, with the columns of your file: {' and '.join(fixes)}; "

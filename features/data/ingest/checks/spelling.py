@@ -48,7 +48,7 @@ SPELLINGS = (
     Spelling("the case of letters", "lower(i)", "upper(COLUMN)"),
     Spelling("a trailing .0", r"regexp_replace(i, '^(\d+)\.0+$', '\1')", r"regexp_replace(COLUMN, '\.0+$', '')"),
     Spelling("leading zeros", "coalesce(nullif(ltrim(i, '0'), ''), '0')", "ltrim(COLUMN, '0')"),
-    Spelling("decomposed or full-width characters", "coalesce(n, i)", "nfc_normalize(COLUMN)"),
+    Spelling("decomposed or full-width characters", "coalesce(n, i)", ""),  # the fix depends on the characters
 )
 
 
@@ -83,11 +83,15 @@ PAIRS = (
 
 
 def ids_spelled_differently(found: CheckInput) -> Iterator[IngestWarning]:
-    """Warn of ids of one table that are equal but for their spelling."""
+    """Warn of ids of one table that are equal but for their spelling.
+
+    Of ids that are equal without one difference, only one is compared without the next difference: full-width blanks
+    are blanks, and are not counted again as full-width characters.
+    """
     for place in ID_COLUMNS:
         if place.table not in found.merged or place.column not in found.staged[place.table].mapped:
             continue
-        ids = _distinct_ids(found, place.table, place.column)
+        all_ids = ids = _distinct_ids(found, place.table, place.column)
         for spelling in SPELLINGS:
             groups = (
                 f"SELECT count(*) AS spelled, list(i ORDER BY i)[1:4] AS example FROM {ids} GROUP BY {spelling.equal}"
@@ -102,9 +106,10 @@ def ids_spelled_differently(found: CheckInput) -> Iterator[IngestWarning]:
                     "ids_spelled_differently",
                     f"{row[1]:,} {place.plural} would be {row[0]:,} without {spelling.what}: "
                     + "; ".join(", ".join(map(ascii, example)) for example in row[2]),
-                    f"if they are the same, write `{place.column}: {_fix(found, place.table, place.column, spelling)}`",
+                    f"if they are the same, write `{place.column}: {_fix(found, place, spelling, all_ids)}`",
                     int(row[1]),
                 )
+                ids = f"(SELECT DISTINCT ON ({spelling.equal}) i, n FROM {ids} ORDER BY i <> {spelling.equal}, i)"
 
 
 def ids_without_description(found: CheckInput) -> Iterator[IngestWarning]:
@@ -132,13 +137,14 @@ def ids_without_description(found: CheckInput) -> Iterator[IngestWarning]:
         plural = next(place.plural for place in ID_COLUMNS if place.column == column)
         counted = f"none of the {total:,}" if not known else f"only {known:,} of the {total:,}"
         if most > max(known, MIN_MATCHED_SHARE * total):
-            side = user if user in found.merged else describer
+            side, ids = (user, used) if user in found.merged else (describer, described)
+            place = next(place for place in ID_COLUMNS if (place.table, place.column) == (side, column))
             yield IngestWarning(
                 user,
                 "ids_without_description",
                 f"{counted} {plural} of {user} {'is' if not known else 'are'} in {describer}, "
                 f"but {'all' if most == total else f'{most:,}'} are without {spelling.what}",
-                f"write the ids alike in both tables, for example `{column}: {_fix(found, side, column, spelling)}`",
+                f"write the ids alike in both tables, for example `{column}: {_fix(found, place, spelling, ids)}`",
                 int(total - known),
             )
         elif not known and min(total, listed) >= MIN_IDS:
@@ -171,5 +177,20 @@ def _distinct_ids(found: CheckInput, table: str, column: str) -> str:
     return name
 
 
-def _fix(found: CheckInput, table: str, column: str, spelling: Spelling) -> str:
-    return spelling.fix.replace("COLUMN", found.staged[table].expressions.get(column, column))
+def _fix(found: CheckInput, place: IdColumn, spelling: Spelling, ids: str) -> str:
+    """The right side of the mapping that writes the ids of a column without the difference."""
+    mapped = found.staged[place.table].expressions.get(place.column, place.column)
+    if spelling.fix:
+        return spelling.fix.replace("COLUMN", mapped)
+    forms = found.rows(f"SELECT i, n FROM {ids} WHERE n IS NOT NULL")
+    plain = {letter: unicodedata.normalize("NFKC", letter) for text, _ in forms for letter in text}
+    changed = {letter: form for letter, form in sorted(plain.items()) if form != letter}
+    one_to_one = {letter: form for letter, form in changed.items() if len(form) == 1}
+    expression = mapped
+    if one_to_one:
+        wide, narrow = literal("".join(one_to_one)), literal("".join(one_to_one.values()))
+        expression = f"translate({expression}, {wide}, {narrow})"
+    for letter in changed.keys() - one_to_one.keys():
+        expression = f"replace({expression}, {literal(letter)}, {literal(changed[letter])})"
+    composes = any("".join(plain[letter] for letter in text) != form for text, form in forms)
+    return f"nfc_normalize({expression})" if composes else expression

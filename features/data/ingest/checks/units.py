@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from features.data.ingest.checks.base import CheckInput, IngestWarning
+from features.data.ingest.checks.base import CheckInput, TableFinding, per_table
 from features.data.lake import literal
 
 FEW_LINES = 0.02  # this share of the lines …
@@ -13,12 +13,13 @@ MIN_TIMES_MEDIAN = 50  # … and each has at least so many times the median quan
 MIN_LINES = 100
 
 
-def quantities_in_other_units(found: CheckInput) -> Iterator[IngestWarning]:
+@per_table("transactions")
+def quantities_in_other_units(found: CheckInput, table: str) -> Iterator[TableFinding]:
     """Warn if few lines hold most units. Units and prices per unit say nothing about a customer then."""
-    if "transactions" not in found.merged or "quantity" not in found.staged["transactions"].mapped:
+    if "quantity" not in found.staged[table].mapped:
         return
     lines = (
-        f"SELECT item_id, quantity FROM ({found.after('transactions')}) WHERE status = 'paid' AND quantity > 0 "
+        f"SELECT item_id, quantity FROM ({found.after(table)}) WHERE status = 'paid' AND quantity > 0 "
         f"AND source = {literal(found.source.name)}"
     )
     row = found.rows(
@@ -32,9 +33,7 @@ def quantities_in_other_units(found: CheckInput) -> Iterator[IngestWarning]:
         return
     count, units, share, total, usual, item_id, quantity = row
     if total >= MIN_LINES and share <= FEW_LINES and units >= MOST_UNITS:
-        yield IngestWarning(
-            "transactions",
-            "quantities_in_other_units",
+        yield TableFinding(
             f"{count:,} of {total:,} lines ({share:.1%}) hold {units:.0%} of all units: {quantity:,.0f} a line, "
             f"most of them item {item_id}, where {usual:g} is usual",
             "if these are booked in another unit (weight, volume, thousandths), convert them in the mapping, "

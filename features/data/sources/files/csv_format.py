@@ -99,8 +99,15 @@ def open_binary(file: Path) -> IO[bytes]:
     return cast(IO[bytes], gzip.open(file, "rb")) if file.name.lower().endswith(".gz") else file.open("rb")
 
 
-def read_head(file: Path, declared: str | None) -> CsvHead:
+def read_head(file: Path, declared: str | None, size: int = HEAD_BYTES) -> CsvHead:
     """Read the first lines of a file.
+
+    Parameters
+    ----------
+    declared : str or None
+        Encoding that the YAML file declares.
+    size : int
+        Number of bytes that are read.
 
     Raises
     ------
@@ -109,10 +116,10 @@ def read_head(file: Path, declared: str | None) -> CsvHead:
     """
     try:
         with open_binary(file) as handle:
-            raw = handle.read(HEAD_BYTES)
+            raw = handle.read(size)
     except (OSError, EOFError) as error:
         raise UnreadableFile(f"the first line cannot be read: {error}") from error
-    complete = len(raw) < HEAD_BYTES
+    complete = len(raw) < size
     bom, named = bom_of(raw)
     raw = raw[len(bom) :]
     if named is None and declared is None and raw.count(b"\0") > len(raw) // 4:
@@ -124,6 +131,28 @@ def read_head(file: Path, declared: str | None) -> CsvHead:
     if not complete and len(lines) > 1:
         lines.pop()  # the last line may be cut
     return CsvHead(lines, raw, bom, encoding, only_cr)
+
+
+def lines_before_header(lines: Sequence[str], skip: int = 0) -> tuple[int, str | None]:
+    """Number of lines before the header that reading passes over, and the delimiter that a `sep=` line declares.
+
+    Parameters
+    ----------
+    skip : int
+        Number of lines that the YAML file tells to skip.
+
+    Examples
+    --------
+    >>> lines_before_header(["sep=;", "", "order;item"]), lines_before_header(["order,item"])
+    ((2, ';'), (0, None))
+    """
+    separator = _SEP_LINE.fullmatch(lines[0]) if lines else None
+    skipped = max(skip, 1) if separator else skip
+    while skipped < len(lines) and not lines[skipped].strip():
+        skipped += 1
+    if separator is None:
+        return skipped, None
+    return skipped, "\t" if separator[1] == "\\t" else separator[1]
 
 
 def describe_csv(file: Path, settings: TableSettings, wanted: Wanted) -> CsvFormat:
@@ -140,13 +169,8 @@ def describe_csv(file: Path, settings: TableSettings, wanted: Wanted) -> CsvForm
         The header cannot be decoded, is missing, or consists of personal data.
     """
     head = read_head(file, settings.encoding)
-    skipped, delimiter = settings.skip, settings.delimiter
-    separator = _SEP_LINE.fullmatch(head.lines[0]) if head.lines else None
-    if separator:
-        skipped = max(skipped, 1)
-        delimiter = delimiter or ("\t" if separator[1] == "\\t" else separator[1])
-    while skipped < len(head.lines) and not head.lines[skipped].strip():
-        skipped += 1
+    skipped, declared = lines_before_header(head.lines, settings.skip)
+    delimiter = settings.delimiter or declared
     if skipped >= len(head.lines):
         raise UnreadableFile(f"there is no header line after {skipped} lines" if skipped else "there is no header line")
     lines = head.lines[skipped:]

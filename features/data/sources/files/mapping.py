@@ -83,6 +83,7 @@ class TableEntry:
             shared=self.settings.shared,
             complete=False if self.settings.watermark else self.settings.complete,  # only new rows are read
             max_vanished=self.settings.max_vanished,
+            refunds=self.settings.refunds,
             values=self.values,
             fixed=fixed_attributes(self.settings.fixed),
             absent={self.shown.get(file, file): names for file, names in self.absent.items()},

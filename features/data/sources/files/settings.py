@@ -6,10 +6,12 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, field_validator, model_validator
 
+from features.data.sources.base import Refunds
 from features.data.sources.files.text_encodings import codec_name
 from qianmian.settings import Section
 
 FILE_KEYS = ("delimiter", "encoding", "header", "quote", "skip", "file_date")  # keys that say how a file is read
+OWN_KEYS = {"items": ("shared", "complete", "max_vanished"), "transactions": ("refunds",)}  # of one table only
 Share = Annotated[float, Field(ge=0, le=1)]
 RESERVED_SOURCES = {
     "init": "`qianmian ingest init` proposes a sources.yaml",
@@ -74,6 +76,12 @@ class TableSettings(Section):
         None, description="items: true if the files are the full catalogue; items that it lacks are no longer offered"
     )
     max_vanished: Share = Field(0.5, description="items: ingest fails if a complete catalogue lacks a larger share")
+
+    refunds: Refunds | None = Field(
+        None,
+        description="transactions: in_place if a refund is the row of its sale with another status, separate if it is "
+        "a row beside the sale; default: told by the rows",
+    )
 
     @field_validator("encoding")
     @classmethod

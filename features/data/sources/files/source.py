@@ -26,7 +26,7 @@ from features.data.sources.files.mapping import TableEntry, check_files, map_col
 from features.data.sources.files.parquet_files import ParquetInput, is_parquet
 from features.data.sources.files.paths import equal_files, expand_paths
 from features.data.sources.files.remote_files import can_fetch, fetch, is_address, missing_extension
-from features.data.sources.files.settings import FilesSettings, TableSettings
+from features.data.sources.files.settings import OWN_KEYS, FilesSettings, TableSettings
 from qianmian.errors import ConfigError, DataError, did_you_mean
 from qianmian.packs import Pack
 from qianmian.schema import TABLES, Table
@@ -133,9 +133,12 @@ class FileSource(Source):
             return problems
         problems += _name_problems(table, settings.columns, where)
         problems += [f"{where}.{problem}" for problem in fixed_problems(settings.fixed, table, settings.columns)]
-        if table.name != "items":
-            only = [key for key in ("shared", "complete", "max_vanished") if key in settings.model_fields_set]
-            problems += [f"{where}.{key}: only tables.items has this key" for key in only]
+        problems += [
+            f"{where}.{key}: only tables.{owner} has this key"
+            for owner, own_keys in OWN_KEYS.items()
+            for key in own_keys
+            if owner != table.name and key in settings.model_fields_set
+        ]
         if settings.complete and settings.watermark:
             problems.append(f"{where}.complete: with `watermark` only new rows are read; remove one of the two keys")
         if settings.url is not None:

@@ -7,15 +7,18 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from features.data.lake import literal, quote
+from features.data.lake import literal
+from features.data.sources.expressions import in_expression
 from features.data.sources.propose.names import BEHAVIOURS, NAMES, STATUSES, canonical_of, plain, rank_of
 from features.data.sources.propose.sample import Sample
 from features.data.sources.propose.values import (
+    TimeReading,
     has_clock_without_offset,
     has_decimal_comma,
     is_email,
     is_number,
-    time_form,
+    is_time,
+    time_reading,
 )
 
 # canonical table → its columns in order; the table of a file is the one with most of the columns that tell it apart
@@ -45,7 +48,6 @@ TABLE_COLUMNS: dict[str, tuple[str, ...]] = {
     ),
 }
 ZONES = {r"[\u4e00-\u9fff]": "Asia/Shanghai", "Bestell|Kunde|Betrag|Menge": "Europe/Berlin"}  # column names → a guess
-RESERVED = ("order", "date", "time", "user", "group", "table", "end", "desc")  # need quotes in an expression
 VALUE_WORDS = {"status": STATUSES, "event_type": BEHAVIOURS}
 QUESTION = "# QUESTION:"
 
@@ -137,7 +139,7 @@ def _by_content(sample: Sample) -> dict[str, str]:
         values = sample.values(name)
         if values and all(canonical_of(value, BEHAVIOURS) for value in values):
             best.setdefault("event_type", name)
-        elif time_form(values) is not None:
+        elif is_time(values):
             best.setdefault("ts", name)
         else:
             rest.append(name)
@@ -169,7 +171,7 @@ def _map_column(found: TableProposal, column: str, best: dict[str, str]) -> set[
         found.questions[column] = "titles of the items; does the system export item numbers as well?"
     if column == "amount" and "unit_price" in best and "quantity" in best and _is_per_unit(best):
         price, quantity = best["unit_price"], best["quantity"]
-        found.columns[column] = f"{_in_expression(quantity)} * {_in_expression(price)}"
+        found.columns[column] = f"{in_expression(quantity)} * {in_expression(price)}"
         return {price, quantity}
     name = best.get("unit_price") or best.get("amount") if column == "price" else best.get(column)
     if name is None:
@@ -179,15 +181,13 @@ def _map_column(found: TableProposal, column: str, best: dict[str, str]) -> set[
         return set()
     values = sample.values(name)
     if column in ("ts", "registered_at", "birth_date"):
-        form = time_form(values)
         found.needs_zone |= has_clock_without_offset(values)
-        found.columns[column] = form.expression.format(_in_expression(name)) if form else name
-        if form and form.expression == "{}":
-            found.columns[column] = name
-        if form is None or form.question:
-            found.questions[column] = (form.question if form else None) or f"which format have {_examples(values)}?"
+        times = time_reading(values, name) or TimeReading(name, f"which format have {_examples(values)}?")
+        found.columns[column] = times.expression
+        if times.question:
+            found.questions[column] = times.question
     elif column == "source_user_id" and is_email(values):
-        found.columns[column] = f"sha256('{found.table} of our shop' || lower(trim({_in_expression(name)})))"
+        found.columns[column] = f"sha256('{found.table} of our shop' || lower(trim({in_expression(name)})))"
         found.questions[column] = "e-mail addresses: put a secret of your own in place of the first text"
     elif column in VALUE_WORDS:
         words = VALUE_WORDS[column]
@@ -212,7 +212,7 @@ def _cases(name: str, values: Sequence[str], words: Mapping[str, str]) -> str:
         canonical = canonical_of(value, words)
         if canonical is not None and value != canonical:
             groups.setdefault(canonical, []).append(value)
-    column = _in_expression(name)
+    column = in_expression(name)
     whens = " ".join(
         f"WHEN {column} IN ({', '.join(literal(value) for value in known)}) THEN '{canonical}'"
         for canonical, known in groups.items()
@@ -289,14 +289,6 @@ def _table_lines(found: TableProposal, folder: Path) -> list[str]:
 
 def _commented(line: str, question: str | None) -> str:
     return f"{line}    {QUESTION} {question}" if question else line
-
-
-def _in_expression(name: str) -> str:
-    return (
-        name
-        if re.fullmatch(r"[A-Za-z_]\w*", name) and name.lower() not in ("order", "date", "time", "user")
-        else quote(name)
-    )
 
 
 def _yaml_text(text: str) -> str:

@@ -3,21 +3,36 @@
 from __future__ import annotations
 
 import csv
-import gzip
 import io
+import itertools
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import duckdb
 
 from features.data.lake import literal
+from features.data.sources.files.csv_blocks import is_utf8
+from features.data.sources.files.csv_format import (
+    DELIMITERS,
+    CsvFormat,
+    UnreadableFile,
+    Wanted,
+    describe_csv,
+    lines_before_header,
+    open_binary,
+    read_head,
+    split_record,
+)
 from features.data.sources.files.parquet_files import is_parquet
+from features.data.sources.files.settings import TableSettings
 from features.data.sources.files.text_encodings import bom_of, guess_encoding
 from qianmian.errors import DataError
 from qianmian.paths import exact_pattern
 
+QUOTE = TableSettings.model_fields["quote"].default
 SAMPLE_BYTES = 1_000_000
 SAMPLE_ROWS = 1_000
 MAX_PREFACE = 30  # lines before the header
@@ -66,39 +81,43 @@ def read_sample(file: Path) -> Sample:
         raise DataError("there is no such file", where=str(file), hint="name CSV or Parquet files")
     if is_parquet(file):
         return _parquet_sample(file)
-    opener = gzip.open if file.name.lower().endswith(".gz") else open
-    with opener(file, "rb") as handle:
-        head = handle.read(SAMPLE_BYTES)
-    mark, named = bom_of(head)
-    encoding = named or _encoding(head)
-    text = head.removeprefix(mark).decode(encoding, "replace").replace("\r\n", "\n").replace("\r", "\n")
-    if len(head) == SAMPLE_BYTES:
-        text = text.rpartition("\n")[0]
-    if not text.strip():
+    try:
+        return _csv_sample(file)
+    except UnreadableFile as error:
+        raise DataError(str(error), where=str(file), hint="export the file again") from error
+
+
+def _csv_sample(file: Path) -> Sample:
+    """Find the keys that the file needs, and read its first rows as ingest reads them with these keys."""
+    encoding = _encoding_key(file)
+    head = read_head(file, encoding, SAMPLE_BYTES)
+    start, delimiter = lines_before_header(head.lines)
+    if start == len(head.lines):
         raise DataError("the file is empty", where=str(file), hint="export it again")
-    declared = text.startswith("sep=")
-    body = text.partition("\n")[2] if declared else text
-    delimiter, skip = _shape(body.split("\n"))
-    rows = list(csv.reader(io.StringIO("\n".join(body.split("\n")[skip:])), delimiter=delimiter))
-    rows = [row for row in rows if any(cell.strip() for cell in row)][: SAMPLE_ROWS + 1]
-    has_header = _is_header(rows)
-    width = len(rows[0])
-    names = tuple(
-        " ".join(cell.split()) if has_header and cell.strip() else f"column{place + 1}"
-        for place, cell in enumerate(rows[0])
-    )
-    data = [row for row in rows[1 if has_header else 0 :] if len(row) == width]
-    columns = tuple(zip(*data, strict=True)) if data else ((),) * width
-    found = max((",", ";", "\t", "|"), key=body.split("\n")[0].count)
-    return Sample(
-        file,
-        names,
-        columns,
-        None if named or encoding == "utf-8" else encoding,
-        None if declared or found == delimiter or skip else delimiter,
-        skip,
-        has_header,
-    )
+    delimiter, preface = _shape(head.lines[start:], delimiter)
+    first, _ = split_record(head.lines[start + preface :], delimiter, QUOTE)
+    has_header = not any(cell.strip()[:1].isdigit() for cell in first)
+    keys: dict[str, Any] = {
+        "encoding": encoding,
+        "skip": start + preface if preface else 0,
+        "header": None if has_header else [f"column{place + 1}" for place in range(len(first))],
+    }
+    wanted = [(cell, (cell,)) for cell in first] if has_header else []
+    found = _describe(file, keys, wanted)
+    if found.delimiter != delimiter:
+        keys["delimiter"] = delimiter
+        found = _describe(file, keys, wanted)
+    body = "\n".join(head.lines[found.skipped + found.header_lines :])
+    reader = csv.reader(io.StringIO(body, newline=""), delimiter=found.delimiter, quotechar=found.quote)
+    rows = list(itertools.islice((row for row in reader if len(row) == len(found.names)), SAMPLE_ROWS))
+    names = tuple(" ".join(name.split()) for name in found.names)
+    columns = tuple(zip(*rows, strict=True)) if rows else ((),) * len(names)
+    return Sample(file, names, columns, encoding, keys.get("delimiter"), keys["skip"], has_header)
+
+
+def _describe(file: Path, keys: Mapping[str, Any], wanted: Wanted) -> CsvFormat:
+    """The format that ingest finds with these keys and a mapping of the wanted columns."""
+    return describe_csv(file, TableSettings(path=str(file), columns={"order_id": "?"}, **keys), wanted)
 
 
 def _parquet_sample(file: Path) -> Sample:
@@ -114,31 +133,27 @@ def _parquet_sample(file: Path) -> Sample:
     return Sample(file, names, tuple(zip(*texts, strict=True)) if texts else ((),) * len(names))
 
 
-def _encoding(head: bytes) -> str:
-    """Encoding of a file without a byte order mark, from its first bytes."""
-    whole = head[: head.rfind(b"\n") + 1] or head  # the last line of the sample may be cut within a character
-    try:
-        whole.decode("utf-8")
-        return "utf-8"
-    except UnicodeDecodeError:
-        return guess_encoding(whole) or "windows-1252"
+def _encoding_key(file: Path) -> str | None:
+    """The key `encoding` of a file whose text is not UTF-8 and that has no byte order mark."""
+    with open_binary(file) as handle:
+        data = handle.read(SAMPLE_BYTES)
+    mark, _ = bom_of(data)
+    whole = data[: data.rfind(b"\n") + 1] or data  # the last line of the sample may be cut within a character
+    if mark or (is_utf8(whole) and b"\0" not in whole):
+        return None
+    return guess_encoding(whole) or "windows-1252"
 
 
-def _shape(lines: Sequence[str]) -> tuple[str, int]:
+def _shape(lines: Sequence[str], declared: str | None) -> tuple[str, int]:
     """Separator of a CSV file and the number of lines before its header: the first line as wide as those below it."""
-    best = (",", 0, 1)
-    for delimiter in (",", ";", "\t", "|"):
+    best = (declared or DELIMITERS[0], 0, 1)
+    for delimiter in (declared,) if declared else DELIMITERS:
         # a separator within quotes is none
         widths = [
-            len(next(csv.reader([line], delimiter=delimiter), [])) if line.strip() else 0
+            len(next(csv.reader([line], delimiter=delimiter, quotechar=QUOTE), [])) if line.strip() else 0
             for line in lines[: MAX_PREFACE + 50]
         ]
-        body = Counter(width for width in widths if width).most_common(1)[0][0] if any(widths) else 1
+        body = Counter(width for width in widths if width).most_common(1)[0][0]
         if body > best[2]:
             best = (delimiter, next(at for at, width in enumerate(widths) if width >= body), body)
     return best[0], best[1]
-
-
-def _is_header(rows: Sequence[Sequence[str]]) -> bool:
-    """Whether the first row holds names: no cell is a number, a date or empty throughout."""
-    return bool(rows) and not any(cell.strip()[:1].isdigit() for cell in rows[0])

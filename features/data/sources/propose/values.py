@@ -5,38 +5,32 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import datetime
 
+import duckdb
+import pyarrow as pa
+
+from features.data.lake import quote
 from features.data.personal_values import EMAIL_PATTERN
+from features.data.sources.casting_times import utc_of_text
+from features.data.sources.expressions import ExpressionChecker, in_expression
+from features.data.sources.time_formats import guess
 
 CLOCK = r".*\d:\d{2}"
 CLOCK_WITH_OFFSET = CLOCK + r"(\.\d+)? ?(Z|UTC|GMT|[+-]\d{2}(:?\d{2})?)"
 SHARE = 0.9  # of the values that must have the form
-# (pattern, strptime format); the ISO forms that ingest reads by itself have no format
-TIME_FORMS: tuple[tuple[str, str | None], ...] = (
-    (r"\d{4}-\d{2}-\d{2}([ T]\d{1,2}:\d{2}(:\d{2}(\.\d+)?)?)? ?(Z|UTC|[+-]\d{2}:?\d{2})?", None),
-    (r"\d{4}/\d{1,2}/\d{1,2} \d{1,2}:\d{2}:\d{2}", "%Y/%m/%d %H:%M:%S"),
-    (r"\d{4}/\d{1,2}/\d{1,2} \d{1,2}:\d{2}", "%Y/%m/%d %H:%M"),
-    (r"\d{4}/\d{1,2}/\d{1,2}", "%Y/%m/%d"),
-    (r"\d{8}", "%Y%m%d"),
-    (r"\d{1,2}\.\d{1,2}\.\d{4} \d{1,2}:\d{2}:\d{2}", "%d.%m.%Y %H:%M:%S"),
-    (r"\d{1,2}\.\d{1,2}\.\d{4} \d{1,2}:\d{2}", "%d.%m.%Y %H:%M"),
-    (r"\d{1,2}\.\d{1,2}\.\d{4}", "%d.%m.%Y"),
-    (r"\d{1,2}/\d{1,2}/\d{4} \d{1,2}:\d{2}", "%d/%m/%Y %H:%M"),
-    (r"\d{1,2}/\d{1,2}/\d{4}", "%d/%m/%Y"),
-    (r"\d{1,2}/\d{1,2}/\d{2} \d{1,2}:\d{2}", "%d/%m/%y %H:%M"),
-    (r"\d{1,2}/\d{1,2}/\d{2}", "%d/%m/%y"),
-)
+DAY_OR_MONTH = "is the first number the day (%d) or the month (%m)?"
+# numbers are taken for times only if they are a day (20240131) or an instant since 2001 in (milli)seconds
+_IS_NUMBER, _NUMBER_AS_TIME = r"\d+(\.\d+)?", r"(19|20)\d{6}|1\d{9}(\d{3})?"
 
 
 @dataclass(frozen=True)
-class TimeForm:
+class TimeReading:
     """How the times of a column are read.
 
     Attributes
     ----------
     expression : str
-        Template over ``{}``, the quoted column.
+        Right side of the mapping: the column, or an expression over it.
     question : str or None
         What the values leave open.
     """
@@ -45,37 +39,50 @@ class TimeForm:
     question: str | None = None
 
 
-def time_form(values: Sequence[str]) -> TimeForm | None:
-    """The form of the times of a column, None if its values are no times.
+def time_reading(values: Sequence[str], name: str) -> TimeReading | None:
+    """How ingest reads the times of the column `name`; None if most of its values are no times.
 
     Examples
     --------
-    >>> time_form(["31/12/2023 10:00", "01/02/2024 11:00"]).expression
-    "strptime({}, '%d/%m/%Y %H:%M')"
-    >>> time_form(["1433221332117"]).expression
-    'to_timestamp({} / 1000)'
+    >>> print(time_reading(["31/12/2023 10:00", "01/02/2024 11:00"], "Paid at").expression)
+    strptime("Paid at", '%d/%m/%Y %H:%M')
+    >>> time_reading(["1433221332117"], "ts").expression
+    'to_timestamp(ts / 1000)'
+    >>> time_reading(["2024-01-31T10:00Z"], "Paid at")
+    TimeReading(expression='Paid at', question=None)
     """
-    values = [value.strip() for value in values if value.strip()]
-    if not values:
+    texts = [value.strip() for value in values if value.strip()]
+    column = in_expression(name)
+    if _share_read(texts, name, utc_of_text(quote(name), "UTC")) >= SHARE:  # by ingest itself
+        return TimeReading(name)
+    found = guess(texts, column)
+    if found is None:
         return None
-    if _mostly(values, r"1\d{12}"):
-        return TimeForm("to_timestamp({} / 1000)")
-    if _mostly(values, r"1\d{9}"):
-        return TimeForm("to_timestamp({})")
-    matching = [form for pattern, form in TIME_FORMS if _mostly(values, pattern)]
-    if not matching:
+    if not found.expressions:
+        return TimeReading(name, f"the times look like {found.looks_like}: export them in one format")
+    checker = ExpressionChecker({name: "VARCHAR"})
+    readable = [text for text in found.expressions if _share_read(texts, name, checker.check(text).value) >= SHARE]
+    if not readable:
         return None
-    form = matching[0]
-    if form is None:
-        return TimeForm("{}")
-    if not form.startswith("%d/"):
-        return TimeForm(f"strptime({{}}, '{form}')") if _parses(values, form) else None
-    month_first = form.replace("%d/%m", "%m/%d")
-    fitting = [name for name in (form, month_first) if _parses(values, name)]
-    if not fitting:
-        return None
-    question = None if len(fitting) == 1 else "is the first number the day (%d/%m) or the month (%m/%d)?"
-    return TimeForm(f"strptime({{}}, '{fitting[0]}')", question)
+    return TimeReading(readable[0], DAY_OR_MONTH if len(readable) > 1 else None)
+
+
+def is_time(values: Sequence[str]) -> bool:
+    """Whether the values of a column without a name are times, and no numbers that could be ids."""
+    texts = [value.strip() for value in values if value.strip()]
+    if _mostly(texts, _IS_NUMBER) and not _mostly(texts, _NUMBER_AS_TIME):
+        return False
+    return time_reading(texts, "v") is not None
+
+
+def _share_read(texts: Sequence[str], name: str, value: str) -> float:
+    """Share of the texts of a column for which the SQL `value` gives a time."""
+    if not texts:
+        return 0.0
+    with duckdb.connect() as connection:
+        connection.register("texts", pa.table({name: texts}))
+        row = connection.execute(f"SELECT count(TRY({value})) / count(*) FROM texts").fetchone()
+    return float(row[0]) if row else 0.0
 
 
 def has_clock_without_offset(values: Sequence[str]) -> bool:
@@ -115,13 +122,3 @@ def is_email(values: Sequence[str]) -> bool:
 def _mostly(values: Sequence[str], pattern: str) -> bool:
     matching = sum(re.fullmatch(pattern, value) is not None for value in values)
     return bool(values) and matching >= SHARE * len(values)
-
-
-def _parses(values: Sequence[str], form: str) -> bool:
-    failed = 0
-    for value in values:
-        try:
-            datetime.strptime(value, form)  # noqa: DTZ007 - only whether it can be parsed
-        except ValueError:
-            failed += 1
-    return failed <= (1 - SHARE) * len(values)
