@@ -106,6 +106,9 @@ class RawTable:
         What ingest puts before the item ids, so that they do not meet those of another source.
     values : ValueRules
         How its values are read.
+    common : tuple of str
+        SQL expressions over `relation` that occur, in these words, in several of `columns`, `error_conditions` and each
+        other. Ingest computes each of them once a row, so none may raise an error.
     """
 
     table: str
@@ -126,6 +129,7 @@ class RawTable:
     max_vanished: float = 0.5
     item_prefix: str = ""
     values: ValueRules = field(default_factory=ValueRules)
+    common: tuple[str, ...] = ()
 
 
 class Source(ABC):
