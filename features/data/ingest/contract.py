@@ -226,7 +226,9 @@ def _loose_rows(raw_table: RawTable, raw: str, file: str, extra: str) -> str:
     """
     rows, texts = f"SELECT *, rowid AS _row FROM {raw}", list(raw_table.common)
     picked = ", ".join(f"({expression}) AS {quote(name)}" for name, expression in raw_table.columns.items())
-    query = f"_row, {file} AS _file, {_first_matching_case(list(raw_table.error_conditions))} AS _fault, {picked}{extra}"
+    query = (
+        f"_row, {file} AS _file, {_first_matching_case(list(raw_table.error_conditions))} AS _fault, {picked}{extra}"
+    )
     for at in range(len(texts)):
         name, text = quote(f"~{at}"), texts[at]
         rows = f"SELECT *, {text} AS {name} FROM ({rows})"

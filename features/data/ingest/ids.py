@@ -34,7 +34,9 @@ def id_cast(table: Table, name: str, column_cast: ColumnCast, sql_type: str) -> 
         text = quote(name)
         # no word begins with a digit from 1 to 9; the comparison with all words is slow
         number = f"{text} >= '1' AND {text} < ':'"
-        value = f"CASE WHEN {number} THEN {text} WHEN {is_placeholder(name, text, blank=True)} THEN NULL ELSE {text} END"
+        value = (
+            f"CASE WHEN {number} THEN {text} WHEN {is_placeholder(name, text, blank=True)} THEN NULL ELSE {text} END"
+        )
     else:
         value = f"CASE WHEN {is_placeholder(name, column_cast.value)} THEN NULL ELSE {column_cast.value} END"
     column = table.column(name)

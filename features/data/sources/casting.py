@@ -181,9 +181,7 @@ def _int(family: str, text: str, raw: str, as_number: str) -> ColumnCast:
         reason = "values of this type cannot be cast to a whole number"
         return ColumnCast("NULL::BIGINT", f"{raw} IS NOT NULL", reason)
     # DuckDB rounds '1.5' to 2, but a fractional line number is an error
-    exact = (
-        f"CASE WHEN abs({as_number}) < {_EXACT} THEN {as_number}::BIGINT ELSE TRY_CAST({text} AS BIGINT) END"
-    )
+    exact = f"CASE WHEN abs({as_number}) < {_EXACT} THEN {as_number}::BIGINT ELSE TRY_CAST({text} AS BIGINT) END"
     return ColumnCast(
         f"CASE WHEN isfinite({as_number}) AND {as_number} = floor({as_number}) THEN {exact} END",
         f"{text} IS NOT NULL",

@@ -15,7 +15,9 @@ _NAIVE = rf"{_DATE}(?:(?: +|T){_CLOCK})?"
 # Z, UTC, GMT, +02, +0200, +02:00, each also after a blank; east of Greenwich is positive, as in ISO 8601
 _OFFSET = r" ?(?:[Zz]|UTC|GMT|utc|gmt|([+-])(0\d|1[0-5]):?([0-5]\d)?)"
 _ZONED = rf"({_DATE}(?: +|T){_CLOCK}){_OFFSET}"
-_ZONED_END = rf"{_CLOCK}{_OFFSET}[\s\p{{Z}}]*$"  # an offset must follow a clock time, because a date also ends like one ("-01")
+_ZONED_END = (
+    rf"{_CLOCK}{_OFFSET}[\s\p{{Z}}]*$"  # an offset must follow a clock time, because a date also ends like one ("-01")
+)
 _MIDNIGHT = r"[ T]0?0:00(:00(\.0+)?)? ?([A-Za-z+-]|$)"
 # a date and a clock time, and then the name of a zone: an abbreviation, a place, or an offset with a name before it
 _NAMED = rf"{_DATE}(?: +|T){_CLOCK}(?:{_OFFSET})? ?[\[(]?(?:[A-Za-z]+/[A-Za-z_/+-]+|[A-Za-z]{{2,5}}(?:[+-]\d.*)?)[\])]?"
@@ -45,7 +47,9 @@ def bound(value: str, name: str, body: str) -> str:
 def has_offset(text: str) -> str:
     """SQL condition: the text ends with a clock time and an offset from UTC, maybe with blanks around it."""
     # no offset has a colon at this place; the pattern costs three times as much as LIKE
-    return f"CASE WHEN {text} LIKE '____-__-_____:__:__' THEN false ELSE regexp_matches({text}, {literal(_ZONED_END)}) END"
+    return (
+        f"CASE WHEN {text} LIKE '____-__-_____:__:__' THEN false ELSE regexp_matches({text}, {literal(_ZONED_END)}) END"
+    )
 
 
 def utc_of_instant(instant: str) -> str:
@@ -109,7 +113,9 @@ def _instant_of_zoned(text: str) -> str:
 
 def _by_form(text: str, naive: str, zoned: str, other: str = "NULL") -> str:
     """SQL of `naive` for a text without an offset, `zoned` for one with an offset, and `other` for all other texts."""
-    return f"CASE WHEN {_matches(text, _NAIVE)} THEN {naive} WHEN {_matches(text, _ZONED)} THEN {zoned} ELSE {other} END"
+    return (
+        f"CASE WHEN {_matches(text, _NAIVE)} THEN {naive} WHEN {_matches(text, _ZONED)} THEN {zoned} ELSE {other} END"
+    )
 
 
 def utc_of_text(text: str, timezone: str, other: str = "NULL") -> str:

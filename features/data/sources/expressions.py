@@ -260,7 +260,9 @@ class ExpressionChecker:
         # TRY turns an error into null; with a struct around the value, an error differs from a null value
         attempt = f"TRY({bound('0', '_none', f'struct_pack(v := {sql})')})"
         failures = [*rewriter.failure_conditions, ("true", f"{text} cannot be computed")]
-        error_conditions += [(f"CASE WHEN {attempt} IS NULL THEN {condition} END", reason) for condition, reason in failures]
+        error_conditions += [
+            (f"CASE WHEN {attempt} IS NULL THEN {condition} END", reason) for condition, reason in failures
+        ]
         return Expression(
             f"struct_extract({attempt}, 'v')",
             sql_type,
