@@ -353,8 +353,9 @@ class Lake:
             view = f"_commit_{table.name}"
             connection.execute(f"CREATE OR REPLACE TEMP VIEW {view} AS {query}")
             names = [row[0] for row in connection.execute(f"DESCRIBE {view}").fetchall()]
-            rows = int(_scalar(connection, f"SELECT count(*) FROM {view}"))
-            if "ts" in names and rows > PARTITION_ROWS:
+            # the rows are counted before only where that decides on the files: a count computes the whole view
+            rows = int(_scalar(connection, f"SELECT count(*) FROM {view}")) if "ts" in names else 0
+            if rows > PARTITION_ROWS:
                 connection.execute(
                     f"COPY (SELECT *, ts::DATE AS day FROM {view}) TO {literal(folder)} "
                     "(FORMAT parquet, COMPRESSION zstd, PARTITION_BY (day), OVERWRITE_OR_IGNORE)"
@@ -362,7 +363,8 @@ class Lake:
                 pattern = "**/*.parquet"
             else:
                 target = literal(folder / "data.parquet")
-                connection.execute(f"COPY (SELECT * FROM {view}) TO {target} (FORMAT parquet, COMPRESSION zstd)")
+                copy = f"COPY (SELECT * FROM {view}) TO {target} (FORMAT parquet, COMPRESSION zstd)"
+                rows = int(_scalar(connection, copy))
                 pattern = "data.parquet"
             relative = str((folder / pattern).relative_to(self.workspace.lake))
             source = self._scan(relative)

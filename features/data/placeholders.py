@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 from features.data.lake import literal
 from features.data.sources.cells import NULL_WORDS
 
@@ -31,8 +33,8 @@ REPEATED_DIGIT_DOMAINS = ("phone", "phone_verified", "card")
 MIN_REPEATED_DIGITS = 7
 
 
-def is_placeholder(name: str, text: str) -> str:
-    """SQL condition: the id `text` of column `name` is a word for "no value".
+def is_placeholder(name: str, text: str, blank: bool = False) -> str:
+    """SQL condition: the id `text` of column `name` is a word for "no value", or with `blank` has no character.
 
     Examples
     --------
@@ -43,14 +45,16 @@ def is_placeholder(name: str, text: str) -> str:
     [True, True, True, True, False, False, False]
     """
     words = PLACEHOLDER_WORDS + (CUSTOMER_WORDS if name == "source_user_id" else ())
-    listed = ", ".join(literal(word) for word in words)
-    return f"lower(trim({text})) IN ({listed})"
+    # a pattern, because DuckDB joins the rows with a list of so many words, also where no row needs it
+    pattern = rf"(?i)\p{{Zs}}*(?:{'|'.join(map(re.escape, words))}){'?' if blank else ''}\p{{Zs}}*"
+    return f"regexp_full_match({text}, {literal(pattern)})"
 
 
 def is_scientific(text: str) -> str:
     """SQL condition: `text` is a number in scientific notation."""
+    # cheap conditions first: it begins with a blank, a sign or a digit, and has an E
     return (
-        f"CASE WHEN contains({text}, 'E') OR contains({text}, 'e') "
+        f"CASE WHEN {text} >= ':' AND {text} < '~' THEN false WHEN contains({text}, 'E') OR contains({text}, 'e') "
         f"THEN regexp_full_match(trim({text}), {literal(SCIENTIFIC_PATTERN)}) ELSE false END"
     )
 

@@ -76,5 +76,5 @@ def compare_catalogue(
     )
     # items of a lake that did not record sources yet become those of the first complete catalogue that lists them
     owner = f"CASE WHEN source IS NULL AND {listed} THEN {literal(source)} ELSE source END AS source"
-    query = f"SELECT * REPLACE ({available}, {owner}) FROM ({merged.query})"
-    return replace(merged, query=query), CatalogueChange(known, lacking, lacking, back)
+    query, rows = (f"SELECT * REPLACE ({available}, {owner}) FROM ({old})" for old in (merged.query, merged.rows))
+    return replace(merged, query=query, rows=rows), CatalogueChange(known, lacking, lacking, back)

@@ -24,7 +24,6 @@ from features.data.placeholders import is_empty_identifier
 from features.data.privacy import PersonalDataHasher
 from features.data.sources.base import InputWarning, RawTable
 from features.data.sources.casting import DTYPE_NOUNS, ColumnCast, attribute_dtype, cast, missing_columns
-from features.data.sources.cells import value_text
 from qianmian.errors import DataError
 from qianmian.schema import TABLES, DType, Table
 
@@ -148,25 +147,27 @@ def stage(
     decimals = decimal_separators(connection, raw_table, raw, numbers, where)
     currencies = row_currencies(connection, raw_table, raw, numbers, where)
     casts, columns = _plan_casts(table, raw_table, types, dtypes, decimals, currencies, timezone, where)
-    fault = _first_matching_case([(condition, reason) for condition, reason in raw_table.error_conditions])
     several = raw_table.file_column and len(raw_table.files) > 1
     file = f"hash({quote(raw_table.file_column)})" if raw_table.file_column and several else "0::UTINYINT"
     extra = "".join(f", {currency} AS {quote('$' + name)}" for name, currency in currencies.items())
-    loose = f"SELECT rowid AS _row, {file} AS _file, {fault} AS _fault, {picked}{extra} FROM {raw}"
-    cells = ", ".join(f"{_cell(name, dtypes[name], types[name])} AS {quote(name)}" for name in types)
-    kept = "".join(f", {quote('$' + name)}" for name in currencies)
+    loose = _loose_rows(raw_table, raw, file, extra)
+    ids = "".join(
+        f", {id_text(name)} AS {quote(name)}" for name in types if name in ID_COLUMNS and types[name] == "VARCHAR"
+    )
+    cleaned = f"SELECT * REPLACE ({ids.removeprefix(', ')}) FROM ({loose})" if ids else loose
+    # Each step is a query of its own, because DuckDB computes what occurs twice in one query twice.
+    read = "".join(f", {column_cast.value} AS {quote('=' + name)}" for name, column_cast in casts.items())
     values = ", ".join(
-        f"{casts[name].value if name in casts else _derived(name, kind, casts)} AS {quote(name)}"
+        f"{quote('=' + name) if name in casts else _derived(name, kind, casts)} AS {quote(name)}"
         for name, kind in columns.items()
     )
     failed = "".join(
-        f", CASE WHEN ({column_cast.failed}) AND ({column_cast.value}) IS NULL "
-        f"THEN {_fault(table, name, column_cast)} END AS {quote('!' + name)}"
+        f", CASE WHEN {quote('=' + name)} IS NULL THEN CASE WHEN {column_cast.failed} "
+        f"THEN {_fault(table, name, column_cast)} END END AS {quote('!' + name)}"
         for name, column_cast in casts.items()
         if column_cast.failed
     )
-    cleaned = f"SELECT _row, _file, _fault, {cells}{kept} FROM ({loose})"
-    cast_rows = f"SELECT _row, _file, _fault, {values}{failed} FROM ({cleaned})"
+    cast_rows = f"SELECT _row, _file, _fault, {values}{failed} FROM (SELECT *{read} FROM ({cleaned}))"
     id_cases = personal_id_cases(connection, raw_table, rows, types)
     reason = _rejection_reason(table, casts, columns, id_cases, personal, raw_table.hashed, now)
     checked = f"SELECT *, {reason} AS _reason FROM ({cast_rows})"
@@ -218,11 +219,22 @@ def _fault(table: Table, name: str, column_cast: ColumnCast) -> str:
     return _first_matching_case([*known, ("true", column_cast.failed_reason or f"{name} is not {noun}")])
 
 
-def _cell(name: str, dtype: DType, sql_type: str) -> str:
-    """SQL of the text that is cast: ids without Excel's wrappings, numbers and times without blanks and null words."""
-    if sql_type != "VARCHAR" or (dtype in ("string", "json") and name not in ID_COLUMNS):
-        return quote(name)
-    return id_text(name) if name in ID_COLUMNS else value_text(quote(name))
+def _loose_rows(raw_table: RawTable, raw: str, file: str, extra: str) -> str:
+    """SELECT of the raw values by canonical column, with `_row`, `_file` and `_fault` (why a row cannot be computed).
+
+    What several expressions and conditions share is computed once a row, in a query below.
+    """
+    rows, texts = f"SELECT *, rowid AS _row FROM {raw}", list(raw_table.common)
+    picked = ", ".join(f"({expression}) AS {quote(name)}" for name, expression in raw_table.columns.items())
+    query = (
+        f"_row, {file} AS _file, {_first_matching_case(list(raw_table.error_conditions))} AS _fault, {picked}{extra}"
+    )
+    for at in range(len(texts)):
+        name, text = quote(f"~{at}"), texts[at]
+        rows = f"SELECT *, {text} AS {name} FROM ({rows})"
+        texts = [other.replace(text, name) for other in texts]
+        query = query.replace(text, name)
+    return f"SELECT {query} FROM ({rows})"
 
 
 def _hashed(name: str, kind: str, personal: PersonalDataHasher, hashed: bool) -> str:
@@ -269,7 +281,7 @@ def _plan_casts(
                 hint=planned.unsupported_reason,
             )
         if name in ID_COLUMNS:
-            planned = id_cast(table, name, planned)
+            planned = id_cast(table, name, planned, types[name])
         if name in currencies and raw_table.values.currency is not None:
             planned = converted(planned, raw_table.values.currency, name)
         casts[name] = planned

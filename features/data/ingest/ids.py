@@ -22,7 +22,7 @@ SCIENTIFIC_REASON = (
 PLACEHOLDER_REASON = "{} is a placeholder such as NULL or N/A, not an id"
 
 
-def id_cast(table: Table, name: str, column_cast: ColumnCast) -> ColumnCast:
+def id_cast(table: Table, name: str, column_cast: ColumnCast, sql_type: str) -> ColumnCast:
     """The cast of an id column: a placeholder becomes null.
 
     A placeholder customer leaves the row without a customer; where the table requires the id, the row is rejected. An
@@ -30,7 +30,15 @@ def id_cast(table: Table, name: str, column_cast: ColumnCast) -> ColumnCast:
     """
     if name == "id_value":
         return column_cast
-    value = f"CASE WHEN {is_placeholder(name, column_cast.value)} THEN NULL ELSE {column_cast.value} END"
+    if sql_type == "VARCHAR":
+        text = quote(name)
+        # no word begins with a digit from 1 to 9; the comparison with all words is slow
+        number = f"{text} >= '1' AND {text} < ':'"
+        value = (
+            f"CASE WHEN {number} THEN {text} WHEN {is_placeholder(name, text, blank=True)} THEN NULL ELSE {text} END"
+        )
+    else:
+        value = f"CASE WHEN {is_placeholder(name, column_cast.value)} THEN NULL ELSE {column_cast.value} END"
     column = table.column(name)
     if column and (column.required or name in table.key):
         return ColumnCast(value, f"({column_cast.value}) IS NOT NULL", failed_reason=PLACEHOLDER_REASON.format(name))

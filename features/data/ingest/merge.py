@@ -27,7 +27,9 @@ class MergedTable:
     Attributes
     ----------
     query : str
-        SELECT of the complete new content of the table.
+        SELECT of the complete new content of the table, new rows in the order of the input.
+    rows : str
+        The same in no order, for counts: DuckDB sorts a subquery even if nothing depends on its order.
     new : str
         SELECT of the kept rows.
     verdicts : str
@@ -45,6 +47,7 @@ class MergedTable:
     """
 
     query: str
+    rows: str
     new: str
     verdicts: str
     kept: int
@@ -101,9 +104,9 @@ def merge(
         new = f"SELECT * FROM ({good})" + (f" WHERE _row NOT IN (SELECT _row FROM {verdicts})" if counts else "")
         old, written = f"SELECT {names} FROM ({known})", new
         changed = total > sum(counts.values())
-    query = f"{old} UNION ALL (SELECT {names} FROM ({written}) ORDER BY _row)"
     return MergedTable(
-        query,
+        f"{old} UNION ALL (SELECT {names} FROM ({written}) ORDER BY _row)",
+        f"{old} UNION ALL SELECT {names} FROM ({written})",
         new,
         verdicts,
         kept=total - sum(counts.values()),

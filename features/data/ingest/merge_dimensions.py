@@ -3,35 +3,76 @@
 All that is known of a key is put in order: the row of the lake and the rows of the input, by their date, then by their
 order. The value of a column is the last one that a row told. A row tells a column if its file has it, whatever the
 cell holds; it tells a consent only if the cell is filled, so that silence neither gives nor withdraws one.
+
+Rows with a new key, and rows that the lake has already, need none of this (`features.data.ingest.compared_rows`).
 """
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import datetime
 
 import duckdb
 
 from features.data.ingest.columns import column_list, content_columns
+from features.data.ingest.compared_rows import (
+    CONSENT_PREFIX,
+    NEW,
+    OTHER,
+    REPEATED,
+    SAME_KEY,
+    compare_rows,
+    of_kind,
+    rows_table,
+)
 from features.data.ingest.contract import StagedTable
 from features.data.ingest.merge_rows import MergeRows
 from features.data.lake import literal, quote
-
-CONSENT_PREFIX = "consent_"
-SAME_KEY = "IS NOT DISTINCT FROM"  # the key of a sighting without a time contains a null
 
 
 def merge_dimension(connection: duckdb.DuckDBPyConnection, rows: MergeRows, now: datetime | None) -> int:
     """Create the temp tables `verdicts` and ``final_<table>``, and return the number of keys whose row is replaced.
 
-    ``final_<table>`` has one row per key of the input: the columns of the table after the merge, `_row` (the newest row
-    of the input), `_known` (the lake had the key), `_same` (the content is that of the lake) and `_written` (the row
-    differs from that of the lake, maybe only in its date).
+    ``final_<table>`` has one row per key of the input, without the keys of repeated rows: the columns of the table after
+    the merge, `_row` (the newest row of the input), `_known` (the lake had the key), `_same` (the content is that of the
+    lake) and `_written` (the row differs from that of the lake, maybe only in its date).
     """
     table, staged, good, known = rows.table, rows.staged, rows.good, rows.known
     dated = next((column.name for column in table.columns if column.dates_row), None)
     # a column that the input does not map keeps its value
     content = [name for name in content_columns(table, rows.columns) if name in staged.mapped and name not in table.key]
     derived = [column.name for column in table.columns if column.derived]
+    final = f"final_{table.name}"
+    counts = compare_rows(connection, table, staged, content, dated, good, known)
+    of_input = {*table.key, *content, *derived, *([dated] if dated else [])}
+    values = ", ".join(
+        f"{quote(name) if name in of_input else f'NULL::{kind}'} AS {quote(name)}"
+        for name, kind in rows.columns.items()
+    )
+    connection.execute(
+        f"CREATE OR REPLACE TEMP TABLE {final} AS SELECT _row, {values}, false AS _known, false AS _same, "
+        f"true AS _written FROM ({of_kind(table, good, NEW, counts)})"
+    )
+    connection.execute(
+        f"CREATE OR REPLACE TEMP TABLE {rows.verdicts} AS "
+        f"SELECT _row, 'duplicate' AS verdict FROM {rows_table(table)} WHERE kind = '{REPEATED}'"
+    )
+    if not counts[OTHER]:
+        return 0
+    others = replace(rows, good=of_kind(table, good, OTHER, counts))
+    return _merge_columns(connection, others, now, content, derived, dated)
+
+
+def _merge_columns(
+    connection: duckdb.DuckDBPyConnection,
+    rows: MergeRows,
+    now: datetime | None,
+    content: list[str],
+    derived: list[str],
+    dated: str | None,
+) -> int:
+    """Merge the rows `good` column by column into ``final_<table>`` and `verdicts`; see `merge_dimension`."""
+    table, staged, good, known = rows.table, rows.staged, rows.good, rows.known
     keys, observed, final = column_list(table.key), f"observed_{table.name}", f"final_{table.name}"
     date = quote(dated) if dated else "NULL::TIMESTAMP"
     history = connection.execute("DESCRIBE lake_profile_history").fetchall() if table.name == "profiles" else []
@@ -74,7 +115,7 @@ def merge_dimension(connection: duckdb.DuckDBPyConnection, rows: MergeRows, now:
     )
     still = f" AND n._date {SAME_KEY} l.{quote(dated)}" if dated else ""
     connection.execute(
-        f"CREATE OR REPLACE TEMP TABLE {final} AS SELECT n._row, {made}, l._moment IS NOT NULL AS _known, "
+        f"INSERT INTO {final} SELECT n._row, {made}, l._moment IS NOT NULL AS _known, "
         f"l._moment IS NOT NULL AND {same} AS _same, NOT (l._moment IS NOT NULL AND {same}{still}) AS _written "
         f"FROM ({newest}) AS n LEFT JOIN ({lake_row}) AS l ON {joined}"
     )
@@ -83,7 +124,7 @@ def merge_dimension(connection: duckdb.DuckDBPyConnection, rows: MergeRows, now:
         [f"(o.{quote(name)} IS NULL OR (o.{quote(name)}).v {SAME_KEY} f.{quote(name)})" for name in content] or ["true"]
     )
     connection.execute(
-        f"CREATE OR REPLACE TEMP TABLE {rows.verdicts} AS "
+        f"INSERT INTO {rows.verdicts} "
         f"SELECT o._row, CASE WHEN {agrees} THEN 'duplicate' ELSE 'superseded' END AS verdict "
         f"FROM {observed} AS o JOIN {final} AS f ON {of_final} WHERE o._row >= 0 AND (f._same OR o._row <> f._row)"
     )

@@ -82,6 +82,7 @@ def personal_id_cases(
     if "source_user_id" not in types:
         return []
     contact = f"regexp_full_match(trim(source_user_id), {literal(f'{EMAIL_PATTERN}|{PHONE_PATTERN}')})"
+    contact = f"CASE WHEN contains(source_user_id, '@') OR contains(source_user_id, '+') THEN {contact} ELSE false END"
     cases = [(contact, CONTACT_AS_ID_REASON)]
     ids = f"SELECT source_user_id::VARCHAR AS source_user_id FROM ({rows})"
     national = customer_ids_are_personal(connection, ids, raw_table.columns["source_user_id"])

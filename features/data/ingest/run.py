@@ -20,7 +20,7 @@ from features.data.identity.resolve import commit
 from features.data.ingest.catalogue import CatalogueChange, compare_catalogue
 from features.data.ingest.checks import CheckInput, IngestWarning, run_checks
 from features.data.ingest.contract import StagedTable, stage
-from features.data.ingest.flags import flag_queries
+from features.data.ingest.flags import flags as count_flags
 from features.data.ingest.merge import MergedTable, merge
 from features.data.ingest.own_items import with_own_items
 from features.data.ingest.profile_history import history_query
@@ -284,9 +284,7 @@ def _ingest_table(
     }
     quarantined = sum(reasons.values())
     file = quarantine(connection, workspace, source, raw.table, rejected) if quarantined and workspace else None
-    flags = (
-        {name: _count(connection, query) for name, query in flag_queries(staged, merged).items()} if merged.kept else {}
-    )
+    flags = count_flags(connection, staged, merged) if merged.kept else {}
     flags |= {
         "superseded": merged.superseded,
         "status_changed": merged.status_changed,

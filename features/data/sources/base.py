@@ -111,6 +111,9 @@ class RawTable:
         None: the rows tell it (`features.returns.are_credit_notes`).
     values : ValueRules
         How its values are read.
+    common : tuple of str
+        SQL expressions over `relation` that occur, in these words, in several of `columns`, `error_conditions` and each
+        other. Ingest computes each of them once a row, so none may raise an error.
     """
 
     table: str
@@ -132,6 +135,7 @@ class RawTable:
     item_prefix: str = ""
     refunds: Refunds | None = None
     values: ValueRules = field(default_factory=ValueRules)
+    common: tuple[str, ...] = ()
 
 
 class Source(ABC):

@@ -7,15 +7,18 @@ from dataclasses import dataclass
 
 from features.data.lake import SQL_TYPES, literal
 from features.data.sources.casting_times import (
+    bound,
     date_of_text,
     date_of_utc,
     has_offset,
     skipped,
     skipped_reason,
     text_faults,
+    utc_of_instant,
     utc_of_naive,
     utc_of_text,
 )
+from features.data.sources.cells import value_text
 from features.data.sources.numbers import number
 from qianmian.schema import DType, Table
 
@@ -32,6 +35,7 @@ _WHOLE = {
     "UHUGEINT",
 }
 _NAIVE = {"TIMESTAMP", "TIMESTAMP_S", "TIMESTAMP_MS", "TIMESTAMP_NS", "DATE"}
+_EXACT = 2**53  # all smaller whole numbers are exact as DOUBLE
 DTYPE_NOUNS = {
     "float64": "a finite number",
     "int64": "a whole number",
@@ -95,7 +99,9 @@ def cast(dtype: DType, sql_type: str, raw: str, timezone: str, decimal: str = ".
     """Cast the expression `raw` of SQL type `sql_type` to `dtype`.
 
     Timestamps without an offset are read in `timezone`; results are UTC. A date is the local date of `timezone`.
-    `decimal` is the decimal separator of text.
+    `decimal` is the decimal separator of text. A cell (VARCHAR) is cleaned by `value_text` first, unless the result is
+    text. Nearly all cells need no cleaning, which costs more than the cast: the usual forms are read as they are, and
+    only the other cells are cleaned.
 
     Examples
     --------
@@ -111,6 +117,8 @@ def cast(dtype: DType, sql_type: str, raw: str, timezone: str, decimal: str = ".
     elif family == "text" and sql_type != "VARCHAR":
         raw = f"{raw}::VARCHAR"
     text = f"nullif(trim({raw}), '')" if family == "text" else raw
+    if sql_type == "VARCHAR" and dtype not in ("string", "json"):
+        return _cell(dtype, raw, timezone, decimal)
     if dtype in ("float64", "int64"):
         as_number = number(text, literal(decimal)) if family == "text" else f"TRY_CAST({raw} AS DOUBLE)"
         return (_float if dtype == "float64" else _int)(family, text, raw, as_number)
@@ -120,11 +128,38 @@ def cast(dtype: DType, sql_type: str, raw: str, timezone: str, decimal: str = ".
     return _time(dtype, family, text, raw, sql_type, timezone)
 
 
+def _cell(dtype: DType, raw: str, timezone: str, decimal: str) -> ColumnCast:
+    """Cast of a number, time or truth value in a cell: the usual forms as they are, else the cleaned text."""
+    text, as_double = value_text(raw), f"TRY_CAST({raw} AS DOUBLE)"
+    failed, faults, naive, date_only = f"{text} IS NOT NULL", (), "false", "false"
+    if dtype in ("float64", "int64"):
+        usual = f"isfinite({as_double})" + (f" AND NOT contains({raw}, '.')" if decimal == "," else "")
+        slow = (_float if dtype == "float64" else _int)("text", "_cell", "_cell", "_number")
+        other = bound(text, "_cell", bound(number("_cell", literal(decimal)), "_number", slow.value))
+        if dtype == "float64":
+            value = f"CASE WHEN {usual} THEN {as_double} ELSE {other} END"
+        else:
+            usual += f" AND {as_double} = floor({as_double}) AND abs({as_double}) < {_EXACT}"
+            value = f"CASE WHEN {usual} THEN {as_double}::BIGINT ELSE {other} END"
+    elif dtype == "bool":
+        other = bound(text, "_cell", _bool("text", "_cell", "_cell").value)
+        value = f"CASE WHEN {raw} IN ('true', '1') THEN true WHEN {raw} IN ('false', '0') THEN false ELSE {other} END"
+    else:
+        read = date_of_text if dtype == "date" else utc_of_text
+        value = read(raw, timezone, bound(text, "_cell", read("_cell", timezone)))
+        faults = tuple((bound(text, "_cell", fault), what) for fault, what in text_faults("_cell", timezone))
+        naive = f"NOT {has_offset(raw)}"
+        date_only = f"CASE WHEN contains({raw}, ':') THEN false ELSE NOT contains({text}, ':') END"
+    return ColumnCast(f"CASE WHEN {raw} IS NOT NULL THEN {value} END", failed, None, faults, naive, date_only)
+
+
 def _string(family: str, text: str, raw: str) -> ColumnCast:
     if family == "text":  # the text is kept unchanged with its blanks, but text of blanks only is null
-        return ColumnCast(f"CASE WHEN {text} IS NOT NULL THEN {raw} END", None)
+        # trimming is slow; a text that begins with a visible character of ASCII needs none
+        visible = f"{raw} >= '!' AND {raw} < '~'"
+        return ColumnCast(f"CASE WHEN {visible} THEN {raw} WHEN {text} IS NOT NULL THEN {raw} END", None)
     if family == "real":  # integer ids become floats when their column has missing values
-        whole = f"isfinite({raw}::DOUBLE) AND {raw} = floor({raw}) AND abs({raw}) < 9007199254740992"
+        whole = f"isfinite({raw}::DOUBLE) AND {raw} = floor({raw}) AND abs({raw}) < {_EXACT}"
         return ColumnCast(
             f"CASE WHEN {whole} THEN {raw}::BIGINT::VARCHAR WHEN NOT isnan({raw}::DOUBLE) THEN {raw}::VARCHAR END", None
         )
@@ -146,9 +181,7 @@ def _int(family: str, text: str, raw: str, as_number: str) -> ColumnCast:
         reason = "values of this type cannot be cast to a whole number"
         return ColumnCast("NULL::BIGINT", f"{raw} IS NOT NULL", reason)
     # DuckDB rounds '1.5' to 2, but a fractional line number is an error
-    exact = (
-        f"CASE WHEN abs({as_number}) < 9007199254740992 THEN {as_number}::BIGINT ELSE TRY_CAST({text} AS BIGINT) END"
-    )
+    exact = f"CASE WHEN abs({as_number}) < {_EXACT} THEN {as_number}::BIGINT ELSE TRY_CAST({text} AS BIGINT) END"
     return ColumnCast(
         f"CASE WHEN isfinite({as_number}) AND {as_number} = floor({as_number}) THEN {exact} END",
         f"{text} IS NOT NULL",
@@ -193,9 +226,8 @@ def _time(dtype: DType, family: str, text: str, raw: str, sql_type: str, timezon
             read(text, timezone), failed, None, text_faults(text, timezone), naive, f"NOT contains({text}, ':')"
         )
     if family == "zoned":
-        utc = f"{raw} AT TIME ZONE 'UTC'"
-        value = date_of_utc(utc, timezone) if dtype == "date" else utc
-        return ColumnCast(f"CASE WHEN isfinite({value}) THEN {value} END", failed)
+        utc = utc_of_instant(raw)
+        return ColumnCast(date_of_utc(utc, timezone) if dtype == "date" else utc, failed)
     is_date = "true" if sql_type == "DATE" else "false"
     if dtype == "date":
         return ColumnCast(f"CASE WHEN isfinite({raw}) THEN {raw}::DATE END", failed, naive="true", date_only=is_date)

@@ -59,6 +59,8 @@ class Expression:
         Text columns that are cast to numbers.
     edited_columns : tuple of str
         Text columns whose characters the expression replaces.
+    common : tuple of str
+        Parts that occur in several of the above: see `RawTable`.
     """
 
     value: str
@@ -67,6 +69,7 @@ class Expression:
     naive_conditions: tuple[str, ...] = ()
     number_columns: tuple[str, ...] = ()
     edited_columns: tuple[str, ...] = ()
+    common: tuple[str, ...] = ()
 
 
 class ExpressionChecker:
@@ -246,18 +249,22 @@ class ExpressionChecker:
         rewriter: TimeRewriter,
         edited: tuple[str, ...],
     ) -> Expression:
+        cast_columns = {name: self._sql(self._node(_try_cast(name, kind))) for name, kind in text_casts.items()}
+        # CASE, because both sides of AND are computed for all rows
         error_conditions = [
             (
-                f"{value_text(quote(name))} IS NOT NULL AND {_try_cast(name, kind)} IS NULL",
-                f"{name} is not {_CAST_NOUNS[kind]} (in {text})",
+                f"CASE WHEN {as_kind} IS NULL THEN {value_text(quote(name))} IS NOT NULL END",
+                f"{name} is not {_CAST_NOUNS[text_casts[name]]} (in {text})",
             )
-            for name, kind in text_casts.items()
+            for name, as_kind in cast_columns.items()
         ]
         error_conditions += rewriter.conditions
         # TRY turns an error into null; with a struct around the value, an error differs from a null value
         attempt = f"TRY({bound('0', '_none', f'struct_pack(v := {sql})')})"
         failures = [*rewriter.failure_conditions, ("true", f"{text} cannot be computed")]
-        error_conditions += [(f"{attempt} IS NULL AND {condition}", reason) for condition, reason in failures]
+        error_conditions += [
+            (f"CASE WHEN {attempt} IS NULL THEN {condition} END", reason) for condition, reason in failures
+        ]
         return Expression(
             f"struct_extract({attempt}, 'v')",
             sql_type,
@@ -265,6 +272,7 @@ class ExpressionChecker:
             tuple(rewriter.naive_conditions),
             tuple(name for name, kind in text_casts.items() if kind == "DOUBLE"),
             edited,
+            tuple(dict.fromkeys([*cast_columns.values(), *rewriter.read_columns, attempt])),
         )
 
     def _explain(self, tree: dict[str, Any], failure: duckdb.Error | None) -> str:

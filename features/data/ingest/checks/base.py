@@ -60,7 +60,7 @@ class CheckInput:
     staged : mapping of str to StagedTable
         Table name → cast and checked rows of this ingest, those that are rejected included.
     merged : mapping of str to MergedTable
-        Table name → `new`, the rows that are kept, and `query`, the complete table after this ingest.
+        Table name → `new`, the rows that are kept, and `rows`, the complete table after this ingest.
     raw : mapping of str to RawTable
         Table name → how the source declares the table.
     catalogue : CatalogueChange
@@ -83,8 +83,8 @@ class CheckInput:
         return self.merged[table].new
 
     def after(self, table: str) -> str:
-        """SELECT of the complete content of `table` after this ingest."""
-        return self.merged[table].query if table in self.merged else f"SELECT * FROM lake_{table}"
+        """SELECT of the complete content of `table` after this ingest, in no order."""
+        return self.merged[table].rows if table in self.merged else f"SELECT * FROM lake_{table}"
 
     def rows(self, query: str) -> list[tuple[Any, ...]]:
         """All rows of a query."""

@@ -30,11 +30,15 @@ class Spelling:
         SQL of an id `i` without this difference.
     fix : str
         Expression for `sources.yaml`; `COLUMN` stands for the mapped expression.
+    may : str
+        Cheap SQL condition of the ids that `equal` may change. Of two ids that are equal without the difference, it
+        changes one at least.
     """
 
     what: str
     equal: str
     fix: str
+    may: str
 
 
 INVISIBLE = r"[\s\x{00A0}\x{200B}-\x{200D}\x{2060}\x{3000}\x{FEFF}]+"
@@ -42,13 +46,21 @@ BLANKS = Spelling(
     "blanks or invisible characters",
     f"regexp_replace(i, {literal(INVISIBLE)}, '', 'g')",
     f"regexp_replace(COLUMN, '{INVISIBLE}', '', 'g')",
+    f"regexp_matches(i, {literal(INVISIBLE)})",
 )
 SPELLINGS = (
     BLANKS,
-    Spelling("the case of letters", "lower(i)", "upper(COLUMN)"),
-    Spelling("a trailing .0", r"regexp_replace(i, '^(\d+)\.0+$', '\1')", r"regexp_replace(COLUMN, '\.0+$', '')"),
-    Spelling("leading zeros", "coalesce(nullif(ltrim(i, '0'), ''), '0')", "ltrim(COLUMN, '0')"),
-    Spelling("decomposed or full-width characters", "coalesce(n, i)", ""),  # the fix depends on the characters
+    Spelling("the case of letters", "lower(i)", "upper(COLUMN)", "lower(i) <> i"),
+    Spelling(
+        "a trailing .0",
+        r"regexp_replace(i, '^(\d+)\.0+$', '\1')",
+        r"regexp_replace(COLUMN, '\.0+$', '')",
+        "contains(i, '.0')",
+    ),
+    Spelling("leading zeros", "coalesce(nullif(ltrim(i, '0'), ''), '0')", "ltrim(COLUMN, '0')", "starts_with(i, '0')"),
+    Spelling(
+        "decomposed or full-width characters", "coalesce(n, i)", "", "n IS NOT NULL"
+    ),  # the fix depends on the characters
 )
 
 
@@ -91,8 +103,9 @@ def ids_spelled_differently(found: CheckInput) -> Iterator[IngestWarning]:
     for place in ID_COLUMNS:
         if place.table not in found.merged or place.column not in found.staged[place.table].mapped:
             continue
-        all_ids = ids = _distinct_ids(found, place.table, place.column)
-        for spelling in SPELLINGS:
+        all_ids = ids = distinct_ids(found, place.table, place.column)
+        changed = found.rows(f"SELECT {', '.join(f'bool_or({spelling.may})' for spelling in SPELLINGS)} FROM {ids}")[0]
+        for spelling in (spelling for spelling, may in zip(SPELLINGS, changed, strict=True) if may):
             groups = (
                 f"SELECT count(*) AS spelled, list(i ORDER BY i)[1:4] AS example FROM {ids} GROUP BY {spelling.equal}"
             )
@@ -117,7 +130,7 @@ def ids_without_description(found: CheckInput) -> Iterator[IngestWarning]:
     for user, describer, column in PAIRS:
         if user not in found.merged and describer not in found.merged:
             continue
-        used, described = _distinct_ids(found, user, column), _distinct_ids(found, describer, column)
+        used, described = distinct_ids(found, user, column), distinct_ids(found, describer, column)
         total, known, listed = found.rows(
             f"SELECT count(*), count(*) FILTER (i IN (SELECT i FROM {described})), (SELECT count(*) FROM {described}) "
             f"FROM {used}"
@@ -157,17 +170,20 @@ def ids_without_description(found: CheckInput) -> Iterator[IngestWarning]:
             )
 
 
-def _distinct_ids(found: CheckInput, table: str, column: str) -> str:
-    """Temp table of the distinct ids `i` of one table after the ingest, with their NFKC form `n` where it differs."""
+def distinct_ids(found: CheckInput, table: str, column: str) -> str:
+    """Temp table of the distinct ids `i` of one table after the ingest, with their NFKC form `n` where it differs.
+
+    `rows` is the number of rows of each id. Customers are those of this source only, items those of all sources.
+    """
     name = f"ids_{table}_{column}"
     if name in found.prepared:
         return name
     mine = f"AND source = {literal(found.source.name)}" if column == "source_user_id" else ""
     found.connection.execute(
-        f"CREATE OR REPLACE TEMP TABLE {name} AS SELECT DISTINCT {quote(column)} AS i, NULL::VARCHAR AS n "
-        f"FROM ({found.after(table)}) WHERE {quote(column)} IS NOT NULL {mine}"
+        f"CREATE OR REPLACE TEMP TABLE {name} AS SELECT {quote(column)} AS i, NULL::VARCHAR AS n, count(*) AS rows "
+        f"FROM ({found.after(table)}) WHERE {quote(column)} IS NOT NULL {mine} GROUP BY i"
     )
-    foreign = found.rows(f"SELECT i FROM {name} WHERE regexp_matches(i, '[^\\x00-\\x7F]')")
+    foreign = found.rows(f"SELECT i FROM {name} WHERE strlen(i) <> length(i)")
     normalized = [(i, form) for (i,) in foreign if (form := unicodedata.normalize("NFKC", i)) != i]
     if normalized:
         found.connection.execute("CREATE OR REPLACE TEMP TABLE normalized (i VARCHAR, n VARCHAR)")

@@ -22,6 +22,10 @@ def quantities_in_other_units(found: CheckInput, table: str) -> Iterator[TableFi
         f"SELECT item_id, quantity FROM ({found.after(table)}) WHERE status = 'paid' AND quantity > 0 "
         f"AND source = {literal(found.source.name)}"
     )
+    # the median costs ten times as much, and in most shops no line can be so far above it
+    lowest, highest = found.rows(f"SELECT min(quantity), max(quantity) FROM ({lines})")[0]
+    if lowest is None or highest < MIN_TIMES_MEDIAN * lowest:
+        return
     row = found.rows(
         f"WITH lines AS MATERIALIZED ({lines}), "
         "typical AS (SELECT median(quantity) AS q, count(*) AS n, sum(quantity) AS u FROM lines) "

@@ -41,7 +41,7 @@ class TableEntry:
         Columns that `order_id` reads.
     shown : mapping of str to str
         Local copy → address that it was copied from.
-    naive_conditions, values
+    naive_conditions, values, common
         As in `RawTable`.
     """
 
@@ -56,6 +56,7 @@ class TableEntry:
     shown: Mapping[str, str] = field(default_factory=dict)
     naive_conditions: Mapping[str, str] = field(default_factory=dict)
     values: ValueRules = field(default_factory=ValueRules)
+    common: tuple[str, ...] = ()
 
     def raw_table(self, request: ReadRequest) -> tuple[RawTable, Watermark | None]:
         """Prepare the input for reading; the second value is the last watermark that was read."""
@@ -88,6 +89,7 @@ class TableEntry:
             fixed=fixed_attributes(self.settings.fixed),
             absent={self.shown.get(file, file): names for file, names in self.absent.items()},
             warnings=(*self.warnings, *found.warnings),
+            common=self.common,
         )
         return raw, found.reached
 
@@ -157,6 +159,7 @@ def map_columns(
     order = tuple(use.names(use.resolved(mapped["order_id"]))) if "order_id" in mapped else ()
     entry = TableEntry(table, settings, found, columns, tuple(error_conditions), order, naive_conditions=naive)
     entry.values = value_rules(table, settings, expressions, currency)
+    entry.common = tuple(dict.fromkeys(text for expression in expressions.values() for text in expression.common))
     return entry, problems + _fill_down(entry, mapped, use)
 
 
