@@ -52,8 +52,8 @@ class StagedTable:
         Number of raw rows.
     files : tuple of str
         Input files.
-    personal : tuple of str
-        Columns that are stored as hashes.
+    personal : mapping of str to str
+        Column that is stored as hashes → type of personal data.
     fixed : frozenset of str or "all"
         Attributes of `profiles` that never change.
     absent : mapping of str to frozenset of str
@@ -77,7 +77,7 @@ class StagedTable:
     expressions: Mapping[str, str]
     read: int
     files: tuple[str, ...]
-    personal: tuple[str, ...] = ()
+    personal: Mapping[str, str] = field(default_factory=dict)
     fixed: frozenset[str] | Literal["all"] = frozenset()
     absent: Mapping[str, frozenset[str]] = field(default_factory=dict)
     file_column: str | None = None
@@ -137,7 +137,7 @@ def stage(
     picked = ", ".join(f"({expression}) AS {quote(name)}" for name, expression in raw_table.columns.items())
     rows = f"SELECT {picked} FROM {raw}"
     types = {row[0]: str(row[1]) for row in connection.execute(f"DESCRIBE {rows}").fetchall()}
-    secret = personal_columns(connection, table, raw_table, rows, types)
+    secret = personal_columns(connection, table, raw_table, rows, types, personal.attribute_types)
     dtypes = _dtypes(table, types, secret, where)
     numbers = {
         name: raw_table.columns[name]
@@ -195,7 +195,7 @@ def stage(
         raw_table.columns,
         read,
         raw_table.files,
-        tuple(secret),
+        secret,
         raw_table.fixed,
         raw_table.absent,
         raw_table.file_column,

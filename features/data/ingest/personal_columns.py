@@ -7,10 +7,10 @@ from collections.abc import Mapping
 import duckdb
 
 from features.data.lake import literal, quote
-from features.data.personal_names import personal_data_type
+from features.data.personal_names import personal_data_type, type_of_columns
 from features.data.personal_values import EMAIL_PATTERN, PHONE_PATTERN, customer_ids_are_personal, types_by_value
 from features.data.placeholders import is_empty_identifier
-from features.data.privacy import HASH_PATTERN, SOURCE_HASH_PATTERN, PersonalDataHasher
+from features.data.privacy import HASH_PATTERN, HASH_PREFIX, SOURCE_HASH_PATTERN, PersonalDataHasher
 from features.data.sources.base import RawTable
 from qianmian.errors import DataError
 from qianmian.schema import Table
@@ -25,12 +25,18 @@ PERSONAL_AS_ID_REASON = (
 
 
 def personal_columns(
-    connection: duckdb.DuckDBPyConnection, table: Table, raw_table: RawTable, rows: str, types: Mapping[str, str]
+    connection: duckdb.DuckDBPyConnection,
+    table: Table,
+    raw_table: RawTable,
+    rows: str,
+    types: Mapping[str, str],
+    stored: Mapping[str, str],
 ) -> dict[str, str]:
     """Columns that are stored as hashes, with the type of personal data that is the hash domain.
 
-    Identifiers are; attributes of a profile are if they are declared private, or their name or most of their values
-    indicate personal data, or the lake already has hashes of the attribute.
+    Identifiers are; attributes of a profile are if they are declared private, or their name, the name of their column
+    in the file or most of their values indicate personal data, or the lake already has hashes of the attribute. The
+    type of these hashes stays, so that equal values have equal hashes whatever a later file looks like.
 
     Parameters
     ----------
@@ -38,6 +44,8 @@ def personal_columns(
         SELECT of the raw values by canonical column.
     types : mapping of str to str
         SQL type of each of them.
+    stored : mapping of str to str
+        Attribute that the lake stores as hashes → type of personal data.
 
     Raises
     ------
@@ -59,20 +67,27 @@ def personal_columns(
                 hint="attributes are the columns that Qianmian does not define itself",
             )
     own = [name for name in types if table.column(name) is None and name not in rules.readable]
-    found = {name: personal_data_type(name) or name for name in own if name in rules.private}
+    found: dict[str, str] = {}
+    unknown = []
     for name in own:
-        kind = personal_data_type(name)
-        if kind is not None and types[name] != "BOOLEAN":
-            found.setdefault(name, kind)
-    unknown = [name for name in own if name not in found and types[name] == "VARCHAR"]
-    stored = {str(row[0]) for row in connection.execute("DESCRIBE lake_profiles").fetchall()}
-    for name in unknown:
-        if name in stored:
-            hashed = f"SELECT 1 FROM lake_profiles WHERE starts_with({quote(name)}::VARCHAR, 'h1:') LIMIT 1"
-            if connection.execute(hashed).fetchone():
-                found[name] = name
-    by_value = types_by_value(connection, rows, [name for name in unknown if name not in found])
-    return {**found, **by_value}
+        kind = personal_data_type(name) or type_of_columns(raw_table.columns[name])
+        if name in rules.private or (types[name] != "BOOLEAN" and (kind or name in stored)):
+            found[name] = stored.get(name) or kind or name
+        elif types[name] == "VARCHAR":
+            unknown.append(name)
+    found |= types_by_value(connection, rows, unknown)
+    return found | {name: name for name in _hashed_in_lake(connection, unknown) if name not in found}
+
+
+def _hashed_in_lake(connection: duckdb.DuckDBPyConnection, names: list[str]) -> list[str]:
+    """Those attributes of which the lake has hashes; one that an earlier version wrote does not know their types."""
+    known = {str(row[0]) for row in connection.execute("DESCRIBE lake_profiles").fetchall()}
+    names = [name for name in names if name in known]
+    if not names:
+        return []
+    counts = ", ".join(f"bool_or(starts_with({quote(name)}::VARCHAR, {literal(HASH_PREFIX)}))" for name in names)
+    found = connection.execute(f"SELECT {counts} FROM lake_profiles").fetchone() or ()
+    return [name for name, hashed in zip(names, found, strict=True) if hashed]
 
 
 def personal_id_cases(
