@@ -5,10 +5,12 @@ from __future__ import annotations
 import duckdb
 import pytest
 
+from features.data.ingest import ingest
 from features.data.placeholders import is_empty_identifier, is_placeholder, is_scientific
 from features.data.sources.cells import unwrapped
 from qianmian.errors import DataError
-from tests.features.data.exports import Export, warned
+from qianmian.settings import Settings
+from tests.features.data.exports import TRANSACTIONS, Export, warned
 
 
 @pytest.fixture
@@ -54,8 +56,12 @@ def test_a_real_identifier_still_links(export):
             (word, True)
             for word in ("null", "NULL", " nan ", "None", "\\N", "#N/A", "n/a", "nil", "undefined", "-", "--")
         ),
-        *((word, True) for word in ("Unknown", "无", "空", "未知", "暂无", "0", "")),
-        *((word, False) for word in ("1", "11", "2222", "00000000000", "123.0", "nancy", "N1", "00", "c0", "Nullmann")),
+        *((word, True) for word in ("Unknown", "无", "空", "未知", "暂无", "0", "", "not set", "(not set)")),
+        *((word, True) for word in ("00", "00000000000", "-0", "0.00", "-1.0", "-999", "s/n", "xxx", "N.N.")),
+        *((word, True) for word in ("[null]", "{NULL}", "<none>", '""', "null null", "None, None", "nan\u200e")),
+        *((word, True) for word in ("#NAME?", "#DIV/0!", "#NUM!", "#SPILL!", "#ÜBERLAUF!", "#¡VALOR!", "#N/D", "####")),
+        *((word, False) for word in ("1", "11", "2222", "123.0", "nancy", "N1", "c0", "Nullmann", "007", "0x1", "-12")),
+        *((word, False) for word in ("#1001", "#A17", "null island", "[c1]", "#1", "1000000", "9999", "guest")),
     ],
 )
 def test_which_texts_are_no_customer(word, placeholder):
@@ -70,12 +76,26 @@ def test_which_texts_are_no_customer(word, placeholder):
             for value in ("none@none.com", "test@test.com", "no@email.com", "NoReply@shop.example")
         ),
         *(("email", value, True) for value in ("noemail@gmail.com", "null@null", "x@shop.invalid", "test@example.com")),
+        *(("email", value, True) for value in ("guest@guest.com", "keine@keine.de", "123@123.com", "1@1.com")),
+        *(
+            ("email", value, True)
+            for value in ("Test1@test.de", "test@shop.example", "invalid@shop.com", "guest@a.shop")
+        ),
+        *(("email", value, True) for value in ("sansemail@client.fr", "noemail+1@shop.com", "no-mail2@shop.com")),
+        *(
+            ("email", value, False)
+            for value in ("guesthouse@shop.com", "ann@ann-shop.de", "7@shop.com", "testa@web.de")
+        ),
         *(
             ("email", value, False)
             for value in ("ann@shop.example", "test.user@gmail.com", "no@company.no", "nan@mail.cn")
         ),
         *(("phone", value, True) for value in ("00000000000", "1111111", "+0 000 000", "99999999")),
-        *(("phone", value, False) for value in ("111111", "13800138000", "0171 1111112")),
+        *(("phone", value, True) for value in ("+49 0000000", "13800000000", "+86 138 0000 0000", "049-0000000")),
+        *(("phone", value, True) for value in ("1234567890", "0123456789", "12345678", "+49 123456789", "987654321")),
+        *(("phone", value, False) for value in ("111111", "13800138000", "0171 1111112", "13812345678.0", "123456")),
+        *(("phone", value, False) for value in ("+49 171 1234567", "+44 20 7946 0000", "6500000", "+1 415 555 0000")),
+        *(("card", value, flag) for value, flag in (("1234567890123", True), ("10000000", False))),
         *(("card", value, flag) for value, flag in (("0000-0000-0000-0000", True), ("1111", False))),
         *((kind, "11111111", False) for kind in ("login", "cookie")),
         *((kind, "1.38001E+10", True) for kind in ("phone", "login", "cookie")),
@@ -182,3 +202,44 @@ def test_a_strong_value_of_many_customers_links_nobody_and_is_named(export):
     other.configure("identity: {id_types: [{type: login, max_customers: null}]}\n")
     other.ingest("u,v\n" + "\n".join(rows) + "\n", columns, "identities")
     assert other.query("SELECT count(DISTINCT one_id) FROM customers") == [(2,)]
+
+
+def test_made_up_identifiers_link_nobody_and_are_not_shown(export):
+    kinds = (
+        ("email", "schmidt@schmidt.de"),
+        ("email", "guest@a.shop"),
+        ("phone", "13800000000"),
+        ("phone", "+49 123456789"),
+        ("phone", "#NAME?"),
+    )
+    rows = [f"{who}{n},{kind},{value}" for n, (kind, value) in enumerate(kinds) for who in "ab"]
+    report = export.ingest("\n".join(("u,t,v", *rows)), "{source_user_id: u, id_type: t, id_value: v}", "identities")
+    assert export.query("SELECT count(DISTINCT one_id) FROM customers") == [(10,)]
+    (message,) = warned(report, "placeholder_ids")
+    assert "4 × a made-up number, 4 × a made-up e-mail address, 2 × #NAME?" in message
+    assert "schmidt" not in message
+
+
+def test_guests_are_named_with_the_line_that_declares_them(export):
+    guests = ("guest", "Gast", "GUEST", "invité", "Walk-in customer", "散客", "비회원", "ゲスト")
+    rows = [
+        f"o{n},{cust},s1,2024-01-01,1,10" for n, cust in enumerate((*guests, "Gaston", "guest7", "#NUM!", "{null}"))
+    ]
+    report = export.orders(*rows)
+    (warning,) = [warning for warning in report.warnings if warning.code == "guest_ids"]
+    assert warning.rows == len(guests)
+    # they are customers until they are declared; error values and null words never are
+    assert export.query("SELECT count(DISTINCT source_user_id) FROM transactions") == [(len(guests) + 2,)]
+    line = warning.fix.split("`")[1]
+    other = Export(export.folder / "other")
+    other.folder.mkdir()
+    source = other.source("\n".join(("order,cust,sku,date,qty,paid", *rows)), TRANSACTIONS)
+    yaml = other.folder / "sources.yaml"
+    yaml.write_text(f"{line}\n{yaml.read_text(encoding='utf-8')}", encoding="utf-8")
+    report = ingest(other.workspace, type(source)(yaml), Settings())
+    assert report.tables["transactions"].flags["no_customer"] == len(guests) + 2
+    assert warned(report, "guest_ids") == []
+    assert other.query("SELECT source_user_id FROM transactions WHERE source_user_id IS NOT NULL ORDER BY 1") == [
+        ("Gaston",),
+        ("guest7",),
+    ]

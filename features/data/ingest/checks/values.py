@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import re
+from collections import Counter
 from collections.abc import Iterator, Mapping
 
 from features.data.ingest.checks.base import CheckInput, TableFinding, per_table
-from features.data.placeholders import CUSTOMER_WORDS
 
 SHOWN_WORDS = 6
 
@@ -21,8 +22,13 @@ def placeholder_ids(found: CheckInput, table: str) -> Iterator[TableFinding]:
             "item_id": "no item",
         }.get(column, "no id")
         fix = "leave the cell empty in the export"
-        if column == "source_user_id" and set(CUSTOMER_WORDS) & set(words):
-            fix += "; if 0 is a real customer of yours, map `source_user_id: \"'u' || column\"` in every table"
+        zeros = [word for word in words if re.fullmatch(r"[-+]?[0-9.,]+", word)]
+        if column == "source_user_id" and zeros:
+            fix += (
+                f"; if {zeros[0]} is a real customer of yours, map `source_user_id: \"'u' || column\"` in every table"
+            )
+        if column == "id_value":
+            words = _without_values(words)
         shown = ", ".join(f"{count:,} × {word}" for word, count in list(words.items())[:SHOWN_WORDS])
         shown += " …" if len(words) > SHOWN_WORDS else ""
         yield TableFinding(f"{column} is a placeholder in {rows:,} rows ({shown}), which is {means}", fix, rows)
@@ -75,6 +81,15 @@ def several_currencies(found: CheckInput, table: str) -> Iterator[TableFinding]:
             f"(what one unit is worth in {values[0]}), or `currency: {values[0]}` if all amounts are in it",
             found.staged[table].read,
         )
+
+
+def _without_values(words: Mapping[str, int]) -> dict[str, int]:
+    """The words with their counts; e-mail addresses and numbers count as one, as some of them may be a person's."""
+    counted: Counter[str] = Counter()
+    for word, count in words.items():
+        digits = sum(sign.isdigit() for sign in word)
+        counted["a made-up e-mail address" if "@" in word else "a made-up number" if digits > 4 else word] += count
+    return dict(counted.most_common())
 
 
 def _counted(rows: Mapping[str, int]) -> str:
