@@ -39,8 +39,8 @@ EMAIL_PLACEHOLDER_PATTERN = (
     rf"{_NO_MAILBOX}@.*|{_MADE_UP}@{_NO_DOMAIN}(\.[a-z.]+)?|.*@(none|noe?mail|no-email|null|invalid|localhost)(\.[a-z]+)?"
     r"|.*@(.*\.)?(invalid|test|localhost)"
 )
-# Customer ids that tills and shop systems give to all who do not say who they are: "Guest", "walk-in customer", "ゲスト".
-# They are written in lower case without accents, as the texts are that are compared with them.
+# Customer ids that tills and shop systems give to all who do not say who they are: "Guest", "walk-in customer".
+# They are in lower case and without accents, as the texts are that are compared with them ("ゲスト").
 _GUESTS = (
     *("guest", "gast", "gaest", "gjest", "vieras", "invite", "invitado", "ospite", "convidado", "misafir", "gosc"),
     *("vendeg", "visitor", "visitante", "visiteur", "besucher", "passant", "anonymous", "anonym", "anonyme", "anonimo"),
