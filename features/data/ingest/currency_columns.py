@@ -67,7 +67,7 @@ def row_currencies(
     if rule is not None and rule.rates:
         return currencies
     if len(found & {"CNY", "JPY"}) == 1:
-        found.discard("¥")  # it stands for the other one's sign only beside none or both of them
+        found.discard("¥")  # beside one of them, it is its sign
     if len(found) > 1:
         raise DataError(
             f"the amounts of {raw_table.table} are in several currencies", where=where, got=listed(found), hint=HINT

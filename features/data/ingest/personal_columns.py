@@ -8,7 +8,7 @@ import duckdb
 
 from features.data.lake import literal, quote
 from features.data.personal_names import personal_data_type, type_of_columns
-from features.data.personal_values import EMAIL_PATTERN, PHONE_PATTERN, customer_ids_are_personal, types_by_value
+from features.data.personal_values import EMAIL_PATTERN, NAMED_PHONE_PATTERN, customer_ids_are_personal, types_by_value
 from features.data.placeholders import is_empty_identifier
 from features.data.privacy import HASH_PATTERN, HASH_PREFIX, SOURCE_HASH_PATTERN, PersonalDataHasher
 from features.data.sources.base import RawTable
@@ -19,8 +19,8 @@ CONTACT_AS_ID_REASON = (
     "source_user_id is an e-mail address or a telephone number: map the customer number of your system, or a hash of it"
 )
 PERSONAL_AS_ID_REASON = (
-    "source_user_id is personal data (a telephone, identity or card number): map the customer number of your system, "
-    "or a hash of it"
+    "source_user_id is personal data (a name, an address, a telephone, identity or card number): map the customer "
+    "number of your system, or a hash of it"
 )
 
 
@@ -96,8 +96,11 @@ def personal_id_cases(
     """(SQL condition, reason) of rows whose customer id is personal data."""
     if "source_user_id" not in types:
         return []
-    contact = f"regexp_full_match(trim(source_user_id), {literal(f'{EMAIL_PATTERN}|{PHONE_PATTERN}')})"
-    contact = f"CASE WHEN contains(source_user_id, '@') OR contains(source_user_id, '+') THEN {contact} ELSE false END"
+    contact = (
+        f"CASE WHEN contains(source_user_id, '@') THEN regexp_matches(source_user_id, {literal(EMAIL_PATTERN)}) "
+        "WHEN contains(source_user_id, '+') "
+        f"THEN regexp_full_match(trim(source_user_id), {literal(NAMED_PHONE_PATTERN)}) ELSE false END"
+    )
     cases = [(contact, CONTACT_AS_ID_REASON)]
     ids = f"SELECT source_user_id::VARCHAR AS source_user_id FROM ({rows})"
     national = customer_ids_are_personal(connection, ids, raw_table.columns["source_user_id"])
