@@ -47,10 +47,13 @@ def rejected_rows(
     )
     described = [str(row[0]) for row in connection.execute(f"DESCRIBE {staged.raw}").fetchall()]
     secret = _personal_columns(raw, staged, described)
-    ids = ", ".join(map(literal, (CONTACT_AS_ID_REASON, PERSONAL_AS_ID_REASON)))
-    if connection.execute(f"SELECT 1 FROM bad_{raw.table} WHERE _reason IN ({ids}) LIMIT 1").fetchone():
-        secret |= _used_in([raw.columns["source_user_id"]], described)
     shown = {column: personal.masked(quote(column)) if column in secret else quote(column) for column in described}
+    reasons = ", ".join(map(literal, (CONTACT_AS_ID_REASON, PERSONAL_AS_ID_REASON)))
+    personal_ids = f"SELECT _row FROM bad_{raw.table} WHERE _reason IN ({reasons})"
+    if connection.execute(f"{personal_ids} LIMIT 1").fetchone():
+        for column in _used_in([raw.columns["source_user_id"]], described) - secret:
+            text = f"{quote(column)}::VARCHAR"
+            shown[column] = f"CASE WHEN rowid IN ({personal_ids}) THEN {personal.masked(text)} ELSE {text} END"
     fields = ", ".join(f"{literal(column)}: {value}" for column, value in shown.items() if column != raw.file_column)
     row = personal.redacted(f"to_json({{{fields}}})::VARCHAR")
     file = f"{quote(raw.file_column)}::VARCHAR" if raw.file_column else literal(raw.files[0])
