@@ -13,7 +13,7 @@ from features.data.ingest.columns import content_columns
 from features.data.ingest.currency_columns import converted, row_currencies, unused_currency_column
 from features.data.ingest.ids import ID_COLUMNS, id_cast, id_reasons, id_text
 from features.data.ingest.number_columns import decimal_separators
-from features.data.ingest.observed import CellFindings, observe
+from features.data.ingest.observed import CellFindings, has_null_words, observe
 from features.data.ingest.own_items import ITEM_COLUMNS, prefixed
 from features.data.ingest.personal_columns import identity_cases, personal_columns, personal_id_cases
 from features.data.ingest.ranges import PAID, range_cases
@@ -24,6 +24,7 @@ from features.data.placeholders import is_empty_identifier
 from features.data.privacy import PersonalDataHasher
 from features.data.sources.base import InputWarning, RawTable
 from features.data.sources.casting import DTYPE_NOUNS, ColumnCast, attribute_dtype, cast, missing_columns
+from features.data.sources.cells import is_null_word
 from qianmian.errors import DataError
 from qianmian.schema import TABLES, DType, Table
 
@@ -282,6 +283,8 @@ def _plan_casts(
             )
         if name in ID_COLUMNS:
             planned = id_cast(table, name, planned, types[name])
+        elif dtype == "string" and has_null_words(table, name, types[name], dtype):
+            planned = ColumnCast(f"CASE WHEN NOT {is_null_word(quote(name))} THEN {planned.value} END", planned.failed)
         if name in currencies and raw_table.values.currency is not None:
             planned = converted(planned, raw_table.values.currency, name)
         casts[name] = planned

@@ -12,6 +12,7 @@ from features.data.personal_values import EMAIL_PATTERN, NAMED_PHONE_PATTERN, cu
 from features.data.placeholders import is_empty_identifier
 from features.data.privacy import HASH_PATTERN, HASH_PREFIX, SOURCE_HASH_PATTERN, PersonalDataHasher
 from features.data.sources.base import RawTable
+from features.data.sources.cells import is_null_word
 from qianmian.errors import DataError
 from qianmian.schema import Table
 
@@ -75,7 +76,10 @@ def personal_columns(
             found[name] = stored.get(name) or kind or name
         elif types[name] == "VARCHAR":
             unknown.append(name)
-    found |= types_by_value(connection, rows, unknown)
+    told = ", ".join(
+        f"CASE WHEN NOT {is_null_word(quote(name))} THEN {quote(name)} END AS {quote(name)}" for name in unknown
+    )
+    found |= types_by_value(connection, f"SELECT {told} FROM ({rows})", unknown)
     return found | {name: name for name in _hashed_in_lake(connection, unknown) if name not in found}
 
 

@@ -83,4 +83,4 @@ def value_text(text: str) -> str:
 
 def is_null_word(text: str) -> str:
     """SQL condition: `text` is a word or an error value that means "no value" (`NULL_PATTERN`), with outer blanks."""
-    return f"regexp_full_match({trimmed(text)}, {literal(NULL_PATTERN)})"
+    return f"regexp_full_match({text}, {literal(f'{INVISIBLE}*{NULL_PATTERN}{INVISIBLE}*')})"

@@ -139,14 +139,12 @@ def test_a_row_whose_id_is_lost_is_quarantined(export, row, reason):
 
 def test_placeholders_in_other_tables(export):
     report = export.ingest(
-        "id,town\nu1,None\nNULL,Bonn\n,Bern\nu2,NaN\n", "{source_user_id: id, city: town}", "profiles"
+        "id,town\nu1,Ulm\nNULL,Bonn\n,Bern\nu2,Rome\n", "{source_user_id: id, city: town}", "profiles"
     )
     assert dict(report.tables["profiles"].reasons) == {
         "source_user_id is a placeholder such as NULL or N/A, not an id": 1,
         "source_user_id is missing": 1,
     }
-    # the words mean nothing outside of ids
-    assert export.query("SELECT source_user_id, city FROM profiles ORDER BY 1") == [("u1", "None"), ("u2", "NaN")]
     export.orders("o1,u1,None,2024-01-01,1,10", "o2,u1,s1,2024-01-02,1,10")
     assert export.query("SELECT order_id, item_id FROM transactions ORDER BY 1") == [("o1", None), ("o2", "s1")]
 
@@ -169,6 +167,39 @@ def test_null_words_in_numbers_and_times_are_missing_values(export):
     assert warned(report, "null_words") == [
         "cells such as NULL, NaN or #N/A count as missing values: ts (1), quantity (2), amount (1)"
     ]
+
+
+def test_null_words_in_attributes_are_missing_values(export):
+    text = (
+        "id,tier,town,mail,note\n1,NULL,#N/A,n/a,[null]\n2,gold,Rome,ann@shop.example,-\n3,nan,None,NULL,Nullarbor\n"
+        "4,silver, \\N ,null,unknown\n"
+    )
+    columns = "{source_user_id: id, member_tier: tier, city: town, extra: mail, note: note}"
+    report = export.ingest(text, columns, "profiles")
+    found = export.query("SELECT source_user_id, member_tier, city, note FROM profiles ORDER BY 1")
+    assert found == [
+        ("1", None, None, None),
+        ("2", "gold", "Rome", "-"),
+        ("3", None, None, "Nullarbor"),
+        ("4", "silver", None, "unknown"),
+    ]
+    assert warned(report, "null_words") == [
+        "cells such as NULL, NaN or #N/A count as missing values: member_tier (2), city (3), extra (3), note (1)"
+    ]
+    # they are no values of a personal column either, which one address of one value makes it
+    assert report.tables["profiles"].hashed == ("extra",)
+    assert export.query("SELECT count(extra) FROM profiles") == [(1,)]
+    fix = next(warning.fix for warning in report.warnings if warning.code == "null_words")
+    case = fix.split("`")[1].replace("column", "town").replace("NA", "None").replace("Namibia", "Nonesuch")
+    export.ingest(text, columns.replace("city: town", f'city: "{case}"'), "profiles")
+    assert export.query("SELECT city FROM profiles WHERE source_user_id = '3'") == [("Nonesuch",)]
+
+
+def test_a_word_in_the_text_of_an_order_stays(export):
+    columns = TRANSACTIONS.replace("}", ", channel: shop, store_id: shop}")
+    report = export.ingest("order,cust,sku,date,qty,paid,shop\no1,u1,s1,2024-01-01,1,10,None\n", columns)
+    assert export.query("SELECT channel, store_id FROM transactions") == [("None", "None")]
+    assert warned(report, "null_words") == []
 
 
 def test_excels_wrappings_are_removed_from_ids_times_and_numbers(export):

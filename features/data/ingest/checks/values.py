@@ -47,11 +47,12 @@ def wrapped_ids(found: CheckInput, table: str) -> Iterator[TableFinding]:
 
 @per_table()
 def null_words(found: CheckInput, table: str) -> Iterator[TableFinding]:
-    """Warn about words such as NULL in columns of numbers and times, which count as missing."""
+    """Warn about words such as NULL in columns of numbers, times and attributes, which count as missing."""
     if words := found.staged[table].findings.null_words:
         yield TableFinding(
             f"cells such as NULL, NaN or #N/A count as missing values: {_counted(words)}",
-            "leave the cell empty in the export",
+            "leave the cell empty in the export; a word that is a value of yours is kept if the mapping writes it "
+            "otherwise: `CASE column WHEN 'NA' THEN 'Namibia' ELSE column END`",
             sum(words.values()),
         )
 
