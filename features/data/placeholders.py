@@ -26,6 +26,7 @@ _NO_MAILBOX = (
     r"(none|null|invalid|test|dummy|fake|guest|gast|nobody|noone|unknown|undefined|anonymous|n/a|keine|nein|"
     r"no[-_.]?reply|do[-_.]?not[-_.]?reply|"
     r"(no|not|kein|keine|ohne|sin|sans|senza|sem|geen|bez|without)[-_.]?(e[-_.]?)?(mail|correo|courriel))[0-9]*"
+    r"([+][^@]*)?"
 )
 _MADE_UP = (
     r"(test|tester|e?mail|e-mail|user|name|your[-_.]?(name|e?mail)|customer|sample|demo|foo|example|abcd?|xx+|aa+|asdf?|"
@@ -53,9 +54,7 @@ _GUESTS = (
 _KINDS = "customer|client|cliente|kunde|user|account|konto|member|buyer|checkout|shopper|order|用户|顾客|客户"
 GUEST_PATTERN = rf"((web|online|pos|shop|store|default)[ ]?)?({'|'.join(_GUESTS)})[ ]?({_KINDS})?|({_KINDS})[ ]?guest"
 REPEATED_DIGIT_DOMAINS = ("phone", "phone_verified", "card")
-MIN_REPEATED_DIGITS = 7
-# A telephone number that ends with so many equal digits is nobody's, also after a calling code: "+49 0000000".
-_REPEATED_END = "|".join(f"[0-9]{{0,3}}{digit}{{7,}}|[0-9]*{digit}{{8,}}" for digit in "0123456789")
+MIN_FILLER_DIGITS = 7
 _RUNS = ("012345678901234567890", "987654321098765432109")
 
 
@@ -118,21 +117,28 @@ def is_empty_identifier(id_type: str, text: str) -> str:
 
 def _is_nobodys_mailbox(text: str) -> str:
     """SQL condition: an e-mail address of nobody; ``1@1.com`` and ``guest2@guest.de`` repeat their name as domain."""
-    bare = f"regexp_replace(lower({trimmed(text)}), '[+][^@]*@', '@')"
-    mailbox, domain = "split_part(m, '@', 1)", "split_part(split_part(m, '@', 2), '.', 1)"
-    repeats = f"{mailbox} = {domain} OR regexp_replace({mailbox}, '[0-9]+$', '') = {domain}"
-    condition = f"regexp_full_match(m, {literal(EMAIL_PLACEHOLDER_PATTERN)}) OR {repeats}"
-    return f"list_transform([{bare}], lambda m: {condition})[1]"
+    # regular expressions are outside of the lambda, which would compile them for every chunk of rows
+    words = f"regexp_full_match(lower(trim({text})), {literal(EMAIL_PLACEHOLDER_PATTERN)})"
+    label = "split_part(split_part(m, '@', 2), '.', 1)"
+    names = "(split_part(m, '@', 1), rtrim(split_part(split_part(m, '@', 1), '+', 1), '0123456789'))"
+    # the first comparison is cheap and nearly always false
+    repeats = f"CASE WHEN substr(m, strpos(m, '@') + 1, 1) = left(m, 1) THEN {label} IN {names} ELSE false END"
+    return f"{words} OR list_transform([lower(trim({text}))], lambda m: {repeats})[1]"
 
 
 def _is_filler_number(id_type: str, text: str) -> str:
     """SQL condition: a telephone or card number of equal or consecutive digits, as people type to fill a field."""
-    equal = f"length(d) >= {MIN_REPEATED_DIGITS} AND replace(d, left(d, 1), '') = ''"
-    end = f"{id_type} <> 'card' AND regexp_full_match(d, {literal(_REPEATED_END)})"
+    # a card number is equal digits; a telephone number ends with them, also after a calling code: "+49 0000000"
+    end = f"{id_type} <> 'card' AND (length(d) <= 10 OR replace(right(d, 8), right(d, 1), '') = '')"
+    equal = f"replace(d, left(d, 1), '') = '' OR {end}"
     # with a calling code of up to three digits, the number is what follows it
     starts = f"[1, 2, 3, 4][1:CASE WHEN starts_with(ltrim({text}), '+') THEN 4 ELSE 1 END]"
-    counted = " OR ".join(f"contains({literal(run)}, substr(d, s))" for run in _RUNS)
-    run = (
-        f"list_bool_or(list_transform({starts}, lambda s: length(d) - s >= {MIN_REPEATED_DIGITS - 1} AND ({counted})))"
+    consecutive = " OR ".join(f"contains({literal(run)}, substr(d, s))" for run in _RUNS)
+    long = f"length(d) - s >= {MIN_FILLER_DIGITS - 1}"
+    run = f"list_bool_or(list_transform({starts}, lambda s: {long} AND ({consecutive})))"
+    last = f"right(d, {MIN_FILLER_DIGITS})"
+    condition = (
+        f"CASE WHEN length(d) < {MIN_FILLER_DIGITS} THEN false WHEN replace({last}, right(d, 1), '') = '' THEN {equal} "
+        f"WHEN {' OR '.join(f'contains({literal(run)}, {last})' for run in _RUNS)} THEN {run} ELSE false END"
     )
-    return f"list_transform([regexp_replace({text}, '[^0-9]', '', 'g')], lambda d: {equal} OR {end} OR {run})[1]"
+    return f"list_transform([regexp_replace({text}, '[^0-9]', '', 'g')], lambda d: {condition})[1]"

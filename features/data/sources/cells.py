@@ -69,15 +69,16 @@ def value_text(text: str) -> str:
     ['2024-01-06', '12.50', '3', None, None, 'nope']
     """
     bare = (
-        f"CASE WHEN b = '' OR regexp_full_match(b, {literal(NULL_PATTERN)}) THEN NULL "
-        "WHEN starts_with(b, '=\"') AND ends_with(b, '\"') AND length(b) > 3 "
-        f"THEN {trimmed('substr(b, 3, length(b) - 3)')} "
+        "CASE WHEN b = '' OR n THEN NULL "
+        "WHEN starts_with(b, '=\"') AND ends_with(b, '\"') AND length(b) > 3 THEN trim(substr(b, 3, length(b) - 3)) "
         "WHEN starts_with(b, '''') AND length(b) > 1 THEN substr(b, 2) ELSE b END"
     )
-    # the first case holds for nearly all numbers and times and is cheap
+    # The first case holds for nearly all numbers and times and is cheap. The regular expressions are outside of the
+    # lambda, which would compile them for every chunk of rows.
     return (
         f"CASE WHEN regexp_matches({text}, '^[0-9](.*[0-9])?$') THEN {text} "
-        f"ELSE list_transform([{trimmed(text)}], lambda b: {bare})[1] END"
+        f"ELSE list_transform([{trimmed(text)}], lambda b: list_transform([{is_null_word(text)}], "
+        f"lambda n: {bare})[1])[1] END"
     )
 
 
