@@ -12,7 +12,7 @@ import duckdb
 from features.data.ingest.columns import content_columns
 from features.data.ingest.currency_columns import converted, row_currencies, unused_currency_column
 from features.data.ingest.ids import ID_COLUMNS, id_cast, id_reasons, id_text
-from features.data.ingest.number_columns import decimal_separators
+from features.data.ingest.number_columns import DecimalSeparator, decimal_separators
 from features.data.ingest.observed import CellFindings, observe
 from features.data.ingest.own_items import ITEM_COLUMNS, prefixed
 from features.data.ingest.personal_columns import identity_cases, personal_columns, personal_id_cases
@@ -264,7 +264,7 @@ def _plan_casts(
     raw_table: RawTable,
     types: Mapping[str, str],
     dtypes: Mapping[str, DType],
-    decimals: Mapping[str, str],
+    decimals: Mapping[str, DecimalSeparator],
     currencies: Mapping[str, str],
     timezone: str,
     where: str,
@@ -272,7 +272,7 @@ def _plan_casts(
     columns = {column.name: SQL_TYPES[column.dtype] for column in table.columns}
     casts: dict[str, ColumnCast] = {}
     for name, dtype in dtypes.items():
-        planned = cast(dtype, types[name], quote(name), timezone, decimals.get(name, "."))
+        planned = (decimals[name].cast if name in decimals else cast)(dtype, types[name], quote(name), timezone)
         if planned.unsupported_reason:
             raise DataError(
                 f"{table.name}.{name} cannot be cast to {DTYPE_NOUNS[dtype]}",

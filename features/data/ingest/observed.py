@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 import duckdb
 
 from features.data.ingest.ids import ID_COLUMNS, id_text
+from features.data.ingest.number_columns import DecimalSeparator
 from features.data.lake import quote
 from features.data.placeholders import is_empty_identifier, is_placeholder
 from features.data.sources.base import RawTable
@@ -32,7 +33,7 @@ class CellFindings:
         Id column → ids in one of Excel's wrappings.
     null_words : mapping of str to int
         Column of numbers, times or truth values → cells with a word such as NULL.
-    decimals : mapping of str to str
+    decimals : mapping of str to DecimalSeparator
         Number column → its decimal separator.
     decimal_declared : bool
         Whether the source declares the decimal separator.
@@ -45,7 +46,7 @@ class CellFindings:
     placeholders: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
     wrapped: Mapping[str, int] = field(default_factory=dict)
     null_words: Mapping[str, int] = field(default_factory=dict)
-    decimals: Mapping[str, str] = field(default_factory=dict)
+    decimals: Mapping[str, DecimalSeparator] = field(default_factory=dict)
     decimal_declared: bool = False
     national_phones: int = 0
     currencies: tuple[str, tuple[str, ...]] | None = None
