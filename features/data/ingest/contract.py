@@ -19,6 +19,7 @@ from features.data.ingest.personal_columns import identity_cases, personal_colum
 from features.data.ingest.ranges import PAID, range_cases
 from features.data.ingest.row_times import RowTimes, row_times, session_timezone
 from features.data.ingest.unread_times import UnreadTimes, unread_times
+from features.data.ingest.unused_columns import unused_columns, unused_status
 from features.data.lake import SQL_TYPES, literal, quote
 from features.data.placeholders import is_empty_identifier
 from features.data.privacy import PersonalDataHasher
@@ -186,6 +187,8 @@ def stage(
         decimals=decimals,
         decimal_declared=raw_table.values.decimal is not None,
         currencies=unused_currency_column(connection, raw_table, raw),
+        unused=unused_columns(connection, raw_table, raw),
+        status=unused_status(connection, raw_table, raw, typed),
     )
     return StagedTable(
         table,

@@ -9,6 +9,7 @@ import duckdb
 
 from features.data.ingest.ids import ID_COLUMNS, id_text
 from features.data.ingest.number_columns import DecimalSeparator
+from features.data.ingest.unused_columns import UnusedStatus
 from features.data.lake import quote
 from features.data.placeholders import is_empty_identifier, is_placeholder
 from features.data.sources.base import RawTable
@@ -41,6 +42,10 @@ class CellFindings:
         Telephone numbers without a calling code.
     currencies : (str, tuple of str) or None
         A column of the file that names several currencies and is not used, and its values.
+    unused : tuple of str
+        Columns of the file that the mapping does not use.
+    status : UnusedStatus or None
+        One of them that says which orders were refunded or cancelled, although every row counts as paid.
     """
 
     placeholders: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
@@ -50,6 +55,8 @@ class CellFindings:
     decimal_declared: bool = False
     national_phones: int = 0
     currencies: tuple[str, tuple[str, ...]] | None = None
+    unused: tuple[str, ...] = ()
+    status: UnusedStatus | None = None
 
 
 def observe(

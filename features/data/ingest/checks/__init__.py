@@ -13,6 +13,7 @@ from features.data.ingest.checks.input_files import odd_input
 from features.data.ingest.checks.items import items_of_another_source, vanished_items
 from features.data.ingest.checks.order_lines import further_lines, renumbered_lines
 from features.data.ingest.checks.order_numbers import order_numbers
+from features.data.ingest.checks.order_totals import order_totals
 from features.data.ingest.checks.refunds import unclear_refunds
 from features.data.ingest.checks.spelling import ids_spelled_differently, ids_without_description
 from features.data.ingest.checks.time_zone import missing_time_zone
@@ -23,6 +24,7 @@ from features.data.ingest.checks.times import (
     unread_time_formats,
 )
 from features.data.ingest.checks.units import quantities_in_other_units
+from features.data.ingest.checks.unused_status import unused_status
 from features.data.ingest.checks.values import (
     decimal_comma,
     null_words,
@@ -45,6 +47,8 @@ CHECKS: Registry[Check] = Registry(
         "further_lines": further_lines,
         "renumbered_lines": renumbered_lines,
         "order_numbers": order_numbers,
+        "order_totals": order_totals,
+        "unused_status": unused_status,
         "unclear_refunds": unclear_refunds,
         "items_of_another_source": items_of_another_source,
         "vanished_items": vanished_items,
