@@ -16,7 +16,7 @@ from features.data.ingest.number_columns import DecimalSeparator, decimal_separa
 from features.data.ingest.observed import CellFindings, observe
 from features.data.ingest.own_items import ITEM_COLUMNS, prefixed
 from features.data.ingest.personal_columns import identity_cases, personal_columns, personal_id_cases
-from features.data.ingest.ranges import PAID, range_cases
+from features.data.ingest.ranges import order_cases, range_cases
 from features.data.ingest.row_times import RowTimes, row_times, session_timezone
 from features.data.ingest.unread_times import UnreadTimes, unread_times
 from features.data.ingest.unused_columns import unused_columns, unused_status
@@ -338,12 +338,7 @@ def _rejection_reason(
     if table.name == "identities":
         cases += identity_cases(personal, hashed)
     if table.name == "transactions":
-        cases.append(
-            (
-                f"{PAID} AND quantity * amount < 0",
-                "quantity and amount have opposite signs, and status is not refunded",
-            )
-        )
+        cases += order_cases()
     return _first_matching_case(cases)
 
 

@@ -96,3 +96,16 @@ def test_refunds_that_their_sign_tells_need_no_status(export):
     orders = [order(1, [10], "Sale"), order(2, [-10], "Return")]
     orders[1] = [line.replace(",1,-10,", ",-1,-10,") for line in orders[1]]
     assert not warned(read(export, orders), "unused_status")
+
+
+def test_lines_of_sums_are_no_orders(export):
+    columns = TRANSACTIONS.replace("ts: date, ", "")
+    totals = ["Total,,,,3,30", "Grand Total,,,,,30", "Summe:,,,,3,30", "合计,,,,3,30", "小计：,,,,3,30"]
+    orders = ["o1,a,x,,1,10", "Total,b,x,,1,20", "totalus,,,,1,5"]
+    report = export.ingest("\n".join(["order,cust,sku,date,qty,paid", *orders, *totals]) + "\n", columns)
+    assert report.tables["transactions"].quarantined == 5
+    assert export.query("SELECT order_id, amount FROM transactions ORDER BY amount") == [
+        ("totalus", 5.0),
+        ("o1", 10.0),
+        ("Total", 20.0),
+    ]
