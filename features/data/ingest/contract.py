@@ -19,6 +19,7 @@ from features.data.ingest.personal_columns import identity_cases, personal_colum
 from features.data.ingest.ranges import order_cases, range_cases
 from features.data.ingest.row_times import RowTimes, row_times, session_timezone
 from features.data.ingest.unread_times import UnreadTimes, unread_times
+from features.data.ingest.unread_values import UnreadValues, unread_values
 from features.data.ingest.unused_columns import unused_columns, unused_status
 from features.data.lake import SQL_TYPES, literal, quote
 from features.data.placeholders import is_empty_identifier
@@ -67,6 +68,8 @@ class StagedTable:
         Counts of the rows by what their `ts` is; None if the source maps no `ts`.
     unread_times : tuple of UnreadTimes
         Times that could not be read and have a known format.
+    unread_values : tuple of UnreadValues
+        Truth values and discounts that could not be read.
     findings : CellFindings
         What the raw cells show.
     """
@@ -85,6 +88,7 @@ class StagedTable:
     warnings: tuple[InputWarning, ...] = ()
     times: RowTimes | None = None
     unread_times: tuple[UnreadTimes, ...] = ()
+    unread_values: tuple[UnreadValues, ...] = ()
     findings: CellFindings = field(default_factory=CellFindings)
 
     @property
@@ -205,6 +209,7 @@ def stage(
         raw_table.warnings,
         times,
         unread,
+        unread_values(connection, raw, typed, raw_table.columns, dtypes),
         findings,
     )
 

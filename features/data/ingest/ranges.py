@@ -1,4 +1,4 @@
-"""Values that cannot be: negative amounts, times before 1900 or in the future, impossible birth dates, lines of sums."""
+"""Values that cannot be: negative amounts, impossible times and birth dates, lines of sums."""
 
 from __future__ import annotations
 

@@ -85,7 +85,10 @@ def test_the_values_of_a_column_tell_its_separator(export, texts, values):
 
 
 def test_negative_amounts_of_accounting_are_refunds(export):
-    export.ingest(lines("(12.50)", "12.50-", "-12.50", "−12.50", "-$12.50", "$-12.50", quantity="-1"), COLUMNS)
+    export.ingest(
+        lines("(12.50)", "12.50-", "-12.50", "−12.50", "-$12.50", "$-12.50", "△12.50", "▲ 12.50", quantity="-1"),
+        COLUMNS,
+    )
     assert export.query("SELECT DISTINCT quantity, amount, status FROM transactions") == [(1.0, 12.5, "refunded")]
 
 

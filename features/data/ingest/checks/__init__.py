@@ -30,6 +30,7 @@ from features.data.ingest.checks.values import (
     null_words,
     placeholder_ids,
     several_currencies,
+    unread_words,
     wrapped_ids,
 )
 from features.data.ingest.checks.wrong_clock import rows_far_from_the_others
@@ -55,6 +56,7 @@ CHECKS: Registry[Check] = Registry(
         "placeholder_ids": placeholder_ids,
         "wrapped_ids": wrapped_ids,
         "null_words": null_words,
+        "unread_words": unread_words,
         "decimal_comma": decimal_comma,
         "several_currencies": several_currencies,
         "strong_values_of_many": strong_values_of_many,

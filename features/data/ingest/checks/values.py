@@ -52,6 +52,13 @@ def null_words(found: CheckInput, table: str) -> Iterator[TableFinding]:
 
 
 @per_table()
+def unread_words(found: CheckInput, table: str) -> Iterator[TableFinding]:
+    """Say which truth values and discounts were rejected, and how they are read."""
+    for values in found.staged[table].unread_values:
+        yield TableFinding(values.message, values.fix, values.rows)
+
+
+@per_table()
 def decimal_comma(found: CheckInput, table: str) -> Iterator[TableFinding]:
     """Say which columns were read with a decimal comma that no key declares."""
     findings = found.staged[table].findings
