@@ -259,7 +259,7 @@ class _Settled:
 
     def settle(self, key: tuple[Any, ...], members: Sequence[tuple[Any, ...]]) -> None:
         source, order_id, line_no = key
-        lines = [(row[3], Line(*row[4:9], money=tuple(row[9:]))) for row in members]
+        lines = [(row[3], Line(row[4], row[5], row[6], row[7], row[8], tuple(row[9:]))) for row in members]
         of_order = self.refunds.get((source, order_id), {})
         known = State(
             next((line for is_part, line in lines if line.row == IN_LAKE and not is_part), None),
