@@ -14,8 +14,8 @@ What the cost is made of, from profiles of each statement (`PRAGMA enable_profil
   row needs it. `features.data.ingest.contract` therefore reads, casts and checks in nested queries, and asks why a cast
   failed only where its result is null.
 - The two sides of AND and OR are computed for all rows; only CASE and coalesce stop early. Trimming a text takes
-  longer than casting it to a number (106 against 17 ns), a pattern (75 ns) four times as long as LIKE, a lambda compiles
-  its patterns for every 2,048 rows, and a list of more than some words in IN becomes a join.
+  longer than casting it to a number (106 against 17 ns) and a pattern (75 ns) four times as long as LIKE. A lambda
+  compiles its patterns for every 2,048 rows, and IN with a list of many words becomes a join.
 - The calendar of a time zone takes 145 ns a row, also that of UTC: `make_timestamp(epoch_us(…))` takes 10.
 - A subquery with ORDER BY is sorted even where the order is of no use (`MergedTable.rows` has none).
 - Rows of a dimension are compared by one hash (`features.data.ingest.compared_rows`).

@@ -16,8 +16,8 @@ from datetime import datetime
 import duckdb
 
 from features.data.ingest.columns import cast_columns, column_list, common_columns, content_columns
-from features.data.ingest.contract import StagedTable
 from features.data.ingest.compared_rows import CONSENT_PREFIX, OTHER, REPEATED, rows_table
+from features.data.ingest.contract import StagedTable
 from features.data.ingest.merge_dimensions import box, moment_of_rows, told_columns, with_files
 from features.data.lake import Lake, quote
 from features.data.tables import FIXED_BY_NATURE, PROFILE_HISTORY
@@ -239,7 +239,7 @@ def _dated_rows(
     known: str,
     now: datetime | None,
 ) -> str:
-    """One row of the history per change of a record that is remade: all values of the changing attributes from that moment on."""
+    """One row per change of a record that is remade: all values of the changing attributes from that moment on."""
     if not changing:
         return f"SELECT * FROM ({known}) WHERE false"
     good = f"SELECT _row, {cast_columns(columns, {**staged.columns, 'valid_from': 'TIMESTAMP'})}"
