@@ -3,9 +3,9 @@
     python benchmarks/ingest.py [--quick] [--json FILE]
 
 The bare copy reads the CSV file as text, casts the mapped columns and writes zstd Parquet: no checks, no quarantine, no
-merge with the lake; it is run three times and the cheapest run counts. The inputs are generated and always the same: one
-million order lines; 1.47 million order lines whose time is an expression; one million customer profiles, ingested twice,
-so that the second ingest reads only rows that the lake has. Musts: CPU seconds relative to the copy, and peak memory.
+merge with the lake; it is run three times and the cheapest run counts. The inputs are generated and always the same:
+one million order lines; 1.47 million order lines whose time is an expression; one million customer profiles, ingested
+twice, so that the second ingest reads only rows that the lake has. Musts: CPU seconds relative to the copy, and memory.
 `--quick` reads a tenth of the rows, where the start of Python dominates, and checks only the memory.
 
 What the cost is made of, from profiles of each statement (`PRAGMA enable_profiling`), and what to keep in mind:
