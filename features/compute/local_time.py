@@ -19,26 +19,6 @@ def local_time_of(timezone, moment):  # type: ignore[no-untyped-def]
     """The DuckDB function `timezone` of a moment: its local time."""
 
 
-@ibis.udf.scalar.builtin(name="epoch_us", signature=(("timestamp",), "int64"))
-def microseconds_of_utc(utc):  # type: ignore[no-untyped-def]
-    """The DuckDB function `epoch_us`: microseconds since 1970 of a naive UTC time."""
-
-
-@ibis.udf.scalar.builtin(name="epoch_us", signature=(("timestamp('UTC')",), "int64"))
-def microseconds_of_moment(moment):  # type: ignore[no-untyped-def]
-    """The DuckDB function `epoch_us`: microseconds since 1970 of a moment."""
-
-
-@ibis.udf.scalar.builtin(name="make_timestamptz", signature=(("int64",), "timestamp('UTC')"))
-def moment_of(microseconds):  # type: ignore[no-untyped-def]
-    """The DuckDB function `make_timestamptz`: the moment so many microseconds after 1970."""
-
-
-@ibis.udf.scalar.builtin(name="make_timestamp", signature=(("int64",), "timestamp"))
-def utc_of(microseconds):  # type: ignore[no-untyped-def]
-    """The DuckDB function `make_timestamp`: the naive UTC time so many microseconds after 1970."""
-
-
 @ibis.udf.scalar.builtin(signature=((str, str, "timestamp"), "timestamp"))
 def convert_timezone(source, target, local):  # type: ignore[no-untyped-def]
     """The Spark function `convert_timezone`."""
@@ -92,9 +72,7 @@ class LocalTime:
         return ts if source == target else self._in_zone(ts, source, target)
 
     def _in_zone(self, ts: ir.TimestampValue, source: str, target: str) -> ir.TimestampValue:
-        # `timezone('UTC', …)` asks the calendar of a zone, which takes ten times as long as the arithmetic
-        moment = moment_of(microseconds_of_utc(ts)) if source == UTC_ZONE else zoned_moment(source, ts)
-        return utc_of(microseconds_of_moment(moment)) if target == UTC_ZONE else local_time_of(target, moment)
+        return local_time_of(target, zoned_moment(source, ts))
 
 
 class SparkLocalTime(LocalTime):
