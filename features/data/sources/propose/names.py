@@ -78,11 +78,11 @@ NAMES: dict[str, str] = {
 }
 # canonical status or event type → values that mean it
 STATUSES: dict[str, str] = {
-    "refunded": "refunded, refund, returned, return, erstattet, retourniert, 已退款, 退款成功, 退货",
+    "refunded": "refunded, refund, returned, erstattet, retourniert, 已退款, 退款成功, 退货",
     "cancelled": "cancelled, canceled, voided, void, expired, storniert, 交易关闭, 交易取消, 已取消, 已关闭",
     "paid": (
-        "paid, sale, sold, completed, complete, fulfilled, shipped, delivered, authorized, processing, "
-        "partially_refunded, bezahlt, versendet, 交易成功, 已付款, 已发货, 已完成, 买家已付款，等待卖家发货, 卖家部分发货, "
+        "paid, completed, complete, shipped, delivered, authorized, processing, partially_refunded, "
+        "bezahlt, versendet, 交易成功, 已付款, 已发货, 已完成, 买家已付款，等待卖家发货, 卖家部分发货, "
         "卖家已发货，等待买家确认"
     ),
 }
