@@ -12,6 +12,8 @@ BOMS = (
     (codecs.BOM_UTF16_LE, "utf-16-le"),
     (codecs.BOM_UTF16_BE, "utf-16-be"),
 )
+# Programs that take the mark for text write it again: doubled, cut, or as the characters ï»¿.
+_REPEATED_BOM = re.compile(rb"(?:\xbb\xbf)?(?:\xef\xbb\xbf|\xc3\xaf\xc2\xbb\xc2\xbf)+")
 # Programs write the larger encoding and name the smaller one.
 _LARGER = {"gb2312": "gb18030", "gbk": "gb18030", "shift_jis": "cp932", "euc_kr": "cp949", "ascii": "utf-8"}
 _PLAIN = "\n\r\"',;|\t azAZ09"
@@ -44,7 +46,16 @@ def codec_name(name: str) -> str:
 
 
 def bom_of(head: bytes) -> tuple[bytes, str | None]:
-    """The byte order mark at the beginning of a file and the encoding it names; (b"", None) without one."""
+    """The byte order mark at the beginning of a file and the encoding it names; (b"", None) without one.
+
+    Examples
+    --------
+    >>> bom_of("\ufeff\ufefforder".encode()), bom_of(b"order")
+    ((b'\xef\xbb\xbf\xef\xbb\xbf', 'utf-8'), (b'', None))
+    """
+    repeated = _REPEATED_BOM.match(head)
+    if repeated:
+        return repeated[0], "utf-8"
     return next(((mark, name) for mark, name in BOMS if head.startswith(mark)), (b"", None))
 
 

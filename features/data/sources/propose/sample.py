@@ -26,6 +26,7 @@ from features.data.sources.files.csv_format import (
     read_head,
     split_record,
 )
+from features.data.sources.files.file_kinds import other_kind
 from features.data.sources.files.parquet_files import is_parquet
 from features.data.sources.files.settings import TableSettings
 from features.data.sources.files.text_encodings import bom_of, guess_encoding
@@ -138,6 +139,9 @@ def _encoding_key(file: Path) -> str | None:
     with open_binary(file) as handle:
         data = handle.read(SAMPLE_BYTES)
     mark, _ = bom_of(data)
+    kind = other_kind(data[len(mark) :])
+    if kind:
+        raise UnreadableFile(kind)
     whole = data[: data.rfind(b"\n") + 1] or data  # the last line of the sample may be cut within a character
     if mark or (is_utf8(whole) and b"\0" not in whole):
         return None
