@@ -15,7 +15,7 @@ from typing import IO, cast
 from features.data.personal_values import EMAIL_PATTERN, PHONE_PATTERN
 from features.data.sources.files.file_kinds import other_kind
 from features.data.sources.files.settings import TableSettings
-from features.data.sources.files.text_encodings import bom_of, codec_name, guess_encoding
+from features.data.sources.files.text_encodings import bom_of, codec_name, guess_encoding, likely_encodings
 
 HEAD_BYTES = 1 << 16
 DELIMITERS = (",", ";", "\t", "|")
@@ -194,15 +194,15 @@ def describe_csv(file: Path, settings: TableSettings, wanted: Wanted) -> CsvForm
 
 def _check_header(names: Sequence[str], head: CsvHead, skipped: int, settings: TableSettings) -> None:
     if any("\ufffd" in name for name in names):
-        guess = guess_encoding(head.raw)
-        reading = ""
-        if guess:
-            line = head.raw.decode(codec_name(guess), errors="replace").splitlines()[skipped]
-            reading = f"; as {guess} it is {shortened(line)}"
+        likely = likely_encodings(head.raw)
+        reading = "".join(
+            f"; as {name} it is {shortened(head.raw.decode(codec_name(name), errors='replace').splitlines()[skipped])}"
+            for name in likely
+        )
         raise UnreadableFile(
             f"the header (line {skipped + 1}) is not valid {head.encoding}{reading}: "
-            f"add `encoding: {guess or 'NAME'}` beside `path`"
-            + ("" if guess else ", for example windows-1252, windows-1251, gb18030 or shift_jis")
+            f"add `encoding: {' or '.join(likely) or 'NAME'}` beside `path`"
+            + ("" if likely else ", for example windows-1252, windows-1251, gb18030 or shift_jis")
         )
     # checked here, so that no message about missing columns quotes personal data
     if any(_CONTACT.search(name) for name in names):

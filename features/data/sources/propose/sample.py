@@ -29,7 +29,7 @@ from features.data.sources.files.csv_format import (
 from features.data.sources.files.file_kinds import other_kind
 from features.data.sources.files.parquet_files import is_parquet
 from features.data.sources.files.settings import TableSettings
-from features.data.sources.files.text_encodings import bom_of, guess_encoding
+from features.data.sources.files.text_encodings import bom_of, likely_encodings
 from qianmian.errors import DataError
 from qianmian.paths import exact_pattern
 
@@ -52,6 +52,8 @@ class Sample:
         Up to `SAMPLE_ROWS` values of each column, as text.
     encoding, delimiter : str or None
         Keys of `sources.yaml` where they differ from what ingest finds by itself.
+    other_encodings : tuple of str
+        Encodings in which the text would be one of another language.
     skip : int
         Number of lines before the header.
     has_header : bool
@@ -64,6 +66,7 @@ class Sample:
     delimiter: str | None = None
     skip: int = 0
     has_header: bool = True
+    other_encodings: tuple[str, ...] = ()
 
     def values(self, name: str) -> tuple[str, ...]:
         """The values of one column that are not blank."""
@@ -90,7 +93,8 @@ def read_sample(file: Path) -> Sample:
 
 def _csv_sample(file: Path) -> Sample:
     """Find the keys that the file needs, and read its first rows as ingest reads them with these keys."""
-    encoding = _encoding_key(file)
+    encodings = _likely_encodings(file)
+    encoding = next(iter(encodings), None)
     head = read_head(file, encoding, SAMPLE_BYTES)
     start, delimiter = lines_before_header(head.lines)
     if start == len(head.lines):
@@ -113,7 +117,7 @@ def _csv_sample(file: Path) -> Sample:
     rows = list(itertools.islice((row for row in reader if len(row) == len(found.names)), SAMPLE_ROWS))
     names = tuple(" ".join(name.split()) for name in found.names)
     columns = tuple(zip(*rows, strict=True)) if rows else ((),) * len(names)
-    return Sample(file, names, columns, encoding, keys.get("delimiter"), keys["skip"], has_header)
+    return Sample(file, names, columns, encoding, keys.get("delimiter"), keys["skip"], has_header, tuple(encodings[1:]))
 
 
 def _describe(file: Path, keys: Mapping[str, Any], wanted: Wanted) -> CsvFormat:
@@ -134,8 +138,8 @@ def _parquet_sample(file: Path) -> Sample:
     return Sample(file, names, tuple(zip(*texts, strict=True)) if texts else ((),) * len(names))
 
 
-def _encoding_key(file: Path) -> str | None:
-    """The key `encoding` of a file whose text is not UTF-8 and that has no byte order mark."""
+def _likely_encodings(file: Path) -> list[str]:
+    """Encodings that the key `encoding` may name; none for UTF-8 and for a file with a byte order mark."""
     with open_binary(file) as handle:
         data = handle.read(SAMPLE_BYTES)
     mark, _ = bom_of(data)
@@ -144,8 +148,8 @@ def _encoding_key(file: Path) -> str | None:
         raise UnreadableFile(kind)
     whole = data[: data.rfind(b"\n") + 1] or data  # the last line of the sample may be cut within a character
     if mark or (is_utf8(whole) and b"\0" not in whole):
-        return None
-    return guess_encoding(whole) or "windows-1252"
+        return []
+    return likely_encodings(whole) or ["windows-1252"]
 
 
 def _shape(lines: Sequence[str], declared: str | None) -> tuple[str, int]:
