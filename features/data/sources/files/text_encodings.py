@@ -20,16 +20,16 @@ _PLAIN = "\n\r\"',;|\t azAZ09"
 _HIGH_RUN = re.compile(rb"[\x80-\xff]+")
 # first bytes of the frequent characters; on a tie the first counts, as Korean text is a subset of the Chinese range
 _FREQUENT_LEADS = {"euc_kr": (0xB0, 0xC8), "gb18030": (0xB0, 0xD7), "big5": (0xA4, 0xC6), "shift_jis": (0x81, 0x98)}
-_FREQUENT_SYLLABLES = "이다는가의을를에서고하지한로인기도사자리시대일수나주문번호회원상품코드량결제금액명날짜구매고객주소"
+_FREQUENT_SYLLABLES = (
+    "이다는가의을를에서고하지한로인기도사자리시대일수나주문번호회원상품코드량결제금액명날짜구매고객주소"
+)
 _ASCII_TRAILS = ("big5", "shift_jis")  # the second byte of a pair may be ASCII
 # encoding → the letters beyond ASCII of each language that is written in it
 _ALPHABETS: dict[str, tuple[str, ...]] = {
     "windows-1252": (
         *("äöüß", "àâæçéèêëîïôœùûüÿ", "áéíñóúüç", "ãõáâàçéêíóôúü", "àèéìíòóù", "åäöæøéü", "éèëïóöüáíê", "áðéíóúýþæö"),
     ),
-    "windows-1250": (
-        *("ąćęłńóśźż", "áčďéěíňóřšťúůýž", "áäčďéíľňóôšťúýž", "áéíóöőúüű", "ăâîşţșț", "čćđšž", "äöüßéèà"),
-    ),
+    "windows-1250": (*("ąćęłńóśźż", "áčďéěíňóřšťúůýž", "áäčďéíľňóôšťúýž", "áéíóöőúüű", "ăâîşţșț", "čćđšž", "äöüßéèà"),),
     "windows-1251": ("абвгдеёжзийклмнопрстуфхцчшщъыьэюя", "абвгґдеєжзиіїйклмнопрстуфхцчшщьюя"),
 }
 _LETTER = r"[^\W\d_]"

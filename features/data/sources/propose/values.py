@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -61,10 +62,15 @@ def time_reading(values: Sequence[str], name: str) -> TimeReading | None:
     if not found.expressions:
         return TimeReading(name, f"the times look like {found.looks_like}: export them in one format")
     checker = ExpressionChecker({name: "VARCHAR"})
-    readable = [text for text in found.expressions if _share_read(texts, name, checker.check(text).value) >= SHARE]
+    readable = []
+    for text in found.expressions:
+        with contextlib.suppress(ValueError):
+            if _share_read(texts, name, checker.check(text).value) >= SHARE:
+                readable.append(text)
     if not readable:
         return None
-    return TimeReading(readable[0], DAY_OR_MONTH if len(readable) > 1 else None)
+    question = DAY_OR_MONTH if len(readable) > 1 else f"is it right that {found.assumes}?" if found.assumes else None
+    return TimeReading(readable[0], question)
 
 
 def is_time(values: Sequence[str]) -> bool:
