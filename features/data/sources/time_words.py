@@ -7,7 +7,10 @@ from collections.abc import Iterable
 
 from features.data.lake import literal
 
-_ENGLISH = "january february march april may june july august september october november december".split()
+_ENGLISH = (
+    *("january", "february", "march", "april", "may", "june", "july", "august", "september", "october", "november"),
+    "december",
+)
 # the months in other languages, as dates write them (genitive in Polish and Russian); abbreviations begin like them
 _MONTHS: tuple[tuple[str, ...], ...] = tuple(
     tuple(months.split())

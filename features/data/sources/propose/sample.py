@@ -30,6 +30,7 @@ from features.data.sources.files.file_kinds import other_kind
 from features.data.sources.files.parquet_files import is_parquet
 from features.data.sources.files.settings import TableSettings
 from features.data.sources.files.text_encodings import bom_of, likely_encodings
+from features.data.sources.propose.names import is_known
 from qianmian.errors import DataError
 from qianmian.paths import exact_pattern
 
@@ -101,7 +102,7 @@ def _csv_sample(file: Path) -> Sample:
         raise DataError("the file is empty", where=str(file), hint="export it again")
     delimiter, preface = _shape(head.lines[start:], delimiter)
     first, _ = split_record(head.lines[start + preface :], delimiter, QUOTE)
-    has_header = not any(cell.strip()[:1].isdigit() for cell in first)
+    has_header = _known_names(first) > 1 or not any(cell.strip()[:1].isdigit() for cell in first)
     keys: dict[str, Any] = {
         "encoding": encoding,
         "skip": start + preface if preface else 0,
@@ -153,15 +154,31 @@ def _likely_encodings(file: Path) -> list[str]:
 
 
 def _shape(lines: Sequence[str], declared: str | None) -> tuple[str, int]:
-    """Separator of a CSV file and the number of lines before its header: the first line as wide as those below it."""
-    best = (declared or DELIMITERS[0], 0, 1)
+    """Separator of a CSV file and the number of lines before its header.
+
+    The header is the first line that is as wide as those below it and has more than one filled cell, or a line near
+    the top with more names of known columns.
+    """
+    best, found = (-1, 0), (declared or DELIMITERS[0], 0)
     for delimiter in (declared,) if declared else DELIMITERS:
         # a separator within quotes is none
-        widths = [
-            len(next(csv.reader([line], delimiter=delimiter, quotechar=QUOTE), [])) if line.strip() else 0
+        rows = [
+            next(csv.reader([line], delimiter=delimiter, quotechar=QUOTE), []) if line.strip() else []
             for line in lines[: MAX_PREFACE + 50]
         ]
-        body = Counter(width for width in widths if width).most_common(1)[0][0]
-        if body > best[2]:
-            best = (delimiter, next(at for at, width in enumerate(widths) if width >= body), body)
-    return best[0], best[1]
+        body = Counter(len(row) for row in rows if row).most_common(1)[0][0]
+        header = next(
+            (at for at, row in enumerate(rows) if len(row) >= body and (body < 3 or sum(map(bool, row)) > 1)), 0
+        )
+        named = [_known_names(row) for row in rows[:MAX_PREFACE]]
+        if max(named) > max(1, named[header] if header < len(named) else 0):
+            header = named.index(max(named))
+        rank = (_known_names(rows[header]), body)
+        if rank > best:
+            best, found = rank, (delimiter, header)
+    return found
+
+
+def _known_names(cells: Sequence[str]) -> int:
+    """Number of cells that are names of known columns."""
+    return sum(is_known(cell.strip()) for cell in cells)
