@@ -156,7 +156,7 @@ def stage(
     )
     cleaned = f"SELECT * REPLACE ({ids.removeprefix(', ')}) FROM ({loose})" if ids else loose
     # Each step is a query of its own, because DuckDB computes what occurs twice in one query twice.
-    read = "".join(f", {column_cast.value} AS {quote('=' + name)}" for name, column_cast in casts.items())
+    results = "".join(f", {column_cast.value} AS {quote('=' + name)}" for name, column_cast in casts.items())
     values = ", ".join(
         f"{quote('=' + name) if name in casts else _derived(name, kind, casts)} AS {quote(name)}"
         for name, kind in columns.items()
@@ -167,7 +167,7 @@ def stage(
         for name, column_cast in casts.items()
         if column_cast.failed
     )
-    cast_rows = f"SELECT _row, _file, _fault, {values}{failed} FROM (SELECT *{read} FROM ({cleaned}))"
+    cast_rows = f"SELECT _row, _file, _fault, {values}{failed} FROM (SELECT *{results} FROM ({cleaned}))"
     id_cases = personal_id_cases(connection, raw_table, rows, types)
     reason = _rejection_reason(table, casts, columns, id_cases, personal, raw_table.hashed, now)
     checked = f"SELECT *, {reason} AS _reason FROM ({cast_rows})"

@@ -31,7 +31,7 @@ from qianmian.errors import ConfigError, DataError, did_you_mean
 from qianmian.packs import Pack
 from qianmian.schema import TABLES, Table
 from qianmian.settings import Section, problems_of
-from qianmian.timezones import timezone_problem
+from qianmian.timezones import UTC_ZONE, timezone_problem
 from qianmian.yaml_files import YamlFile, missing_blank
 
 
@@ -66,6 +66,8 @@ class FileSource(Source):
         if zone_problem:
             problems.append(f"timezone: {zone_problem}")
             self.timezone = "UTC"  # only to check the rest
+        elif self.timezone != UTC_ZONE:
+            self.customers_timezone = self.timezone  # the customers of a shop live by its clocks, unless told otherwise
         # The entries are checked even if another key is invalid, so that one run reports all problems.
         tables = given.get("tables")
         for name, entry in tables.items() if isinstance(tables, dict) else ():
