@@ -51,6 +51,7 @@ NOUNS = {
     "amount": "amount that was paid for the line",
     "event_type": "kind of event",
 }
+IDS = ("order_id", "source_user_id", "item_id")
 QUESTION = "# QUESTION:"
 
 
@@ -151,7 +152,8 @@ def _map_column(found: TableProposal, column: str, best: dict[str, str]) -> set[
     elif column in VALUE_WORDS:
         _map_words(found, column, name)
     else:
-        found.columns[column] = name
+        padded = column in IDS and any(value != value.strip(" ") for value in values)
+        found.columns[column] = f"trim({in_expression(name)})" if padded else name
         if column == "order_id" and plain(name) == "id":
             found.questions[column] = "is this the number of the order?"
         if column == "amount":
