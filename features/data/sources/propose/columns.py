@@ -51,6 +51,10 @@ def best_columns(sample: Sample) -> dict[str, str]:
     event = best.get("event_type")
     if event is not None and "order_id" in best and states(sample, event, BOOKINGS):
         del best["event_type"]  # the kinds of bookings of a till: payment, refund
+    if "event_type" not in best and not {"order_id", "amount", "quantity"} & best.keys():
+        kind = next((name for name in sample.names if name not in best.values() and _behaviours(sample, name)), None)
+        if kind is not None:
+            best["event_type"] = kind
     if "status" not in best and "event_type" not in best:
         state = next(
             (name for name in sample.names if name not in best.values() and states(sample, name, BOOKINGS)), None
@@ -126,6 +130,13 @@ def states(sample: Sample, name: str, words: Mapping[str, str]) -> bool:
         and 2 * sum(canonical is not None for canonical in known) >= len(values)
         and bool({"refunded", "cancelled"} & set(known))
     )
+
+
+def _behaviours(sample: Sample, name: str) -> bool:
+    """Whether a column holds kinds of events: few values, and most of them known."""
+    values = {value.strip() for value in sample.values(name)}
+    known = sum(canonical_of(value, BEHAVIOURS) is not None for value in values)
+    return bool(values) and len(values) <= MAX_STATES and 2 * known > len(values)
 
 
 def clock_column(sample: Sample, day: str) -> str | None:

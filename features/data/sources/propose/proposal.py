@@ -33,6 +33,7 @@ from features.data.sources.propose.values import (
     is_email,
     number_reading,
     time_reading,
+    unread_times,
 )
 from features.data.sources.propose.words import BEHAVIOURS, BOOKINGS, CONSENTS, STATUSES, ZONES
 
@@ -152,13 +153,19 @@ def _map_column(found: TableProposal, column: str, best: dict[str, str]) -> set[
     elif column in VALUE_WORDS:
         _map_words(found, column, name)
     else:
-        padded = column in IDS and any(value != value.strip(" ") for value in values)
-        found.columns[column] = f"trim({in_expression(name)})" if padded else name
+        found.columns[column] = _id_expression(name, values) if column in IDS else name
         if column == "order_id" and plain(name) == "id":
             found.questions[column] = "is this the number of the order?"
         if column == "amount":
             found.questions.update(_amount_questions(sample, best))
     return {name}
+
+
+def _id_expression(name: str, values: Sequence[str]) -> str:
+    """The ids of a column without what a program added: blanks that fill a cell, and the `.0` of a number."""
+    if values and all(re.fullmatch(r"\d+\.0", value.strip()) for value in values):
+        return rf"regexp_replace({in_expression(name)}, '\.0$', '')"
+    return f"trim({in_expression(name)})" if any(value != value.strip(" ") for value in values) else name
 
 
 def _map_time(found: TableProposal, column: str, name: str) -> set[str]:
@@ -175,7 +182,7 @@ def _map_time(found: TableProposal, column: str, name: str) -> set[str]:
         found.columns[column] = expression
         return used
     times = time_reading(values, name, expression) or TimeReading(
-        expression, f"which format have {_examples(values)}? Ingest cannot read it"
+        expression, f"which format have {_examples(unread_times(values))}? Ingest cannot read them"
     )
     found.columns[column] = times.expression
     found.needs_zone |= has_clock_without_offset(values) and not re.search(r"\b(UTC|GMT)\b", name)

@@ -87,6 +87,15 @@ def is_time(values: Sequence[str]) -> bool:
     return time_reading(texts, "v") is not None
 
 
+def unread_times(values: Sequence[str]) -> list[str]:
+    """The values that ingest does not read as times without an expression."""
+    texts = list(dict.fromkeys(value.strip() for value in values if value.strip()))
+    with duckdb.connect() as connection:
+        connection.register("texts", pa.table({"v": texts}))
+        rows = connection.execute(f"SELECT v FROM texts WHERE TRY({utc_of_text('v', 'UTC')}) IS NULL").fetchall()
+    return [str(text) for (text,) in rows]
+
+
 def _share_read(texts: Sequence[str], value: str) -> float:
     """Share of the texts for which the SQL `value` over their column `v` gives a time."""
     if not texts:
