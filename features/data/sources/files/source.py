@@ -24,7 +24,7 @@ from features.data.sources.files.database_input import DatabaseInput
 from features.data.sources.files.input_files import ReadRequest, TableInput
 from features.data.sources.files.mapping import TableEntry, check_files, map_columns
 from features.data.sources.files.parquet_files import ParquetInput, is_parquet
-from features.data.sources.files.paths import equal_files, expand_paths
+from features.data.sources.files.paths import equal_files, expand_paths, is_blank
 from features.data.sources.files.remote_files import can_fetch, fetch, is_address, missing_extension
 from features.data.sources.files.settings import OWN_KEYS, FilesSettings, TableSettings
 from qianmian.errors import ConfigError, DataError, did_you_mean
@@ -97,7 +97,7 @@ class FileSource(Source):
         """
         for table, path in self._empty.items():
             raise DataError(
-                "the file is empty (0 bytes)" if Path(path).is_file() else "all files are empty (0 bytes)",
+                "the file is empty" if Path(path).is_file() else "all files are empty",
                 where=path,
                 got=f"no data for {table}",
                 hint=f"export it again, or leave {table} out of {self.config_path.name}; the lake is unchanged",
@@ -151,7 +151,7 @@ class FileSource(Source):
         local, shown, missing = self._local_paths(settings.path or [])
         files, unknown = expand_paths(self.config_path.parent, local)
         problems += [f"{where}.path: {problem}" for problem in missing + unknown]
-        filled = [file for file in files if file.stat().st_size]
+        filled = [file for file in files if not is_blank(file)]
         if files and not filled:
             self._empty[table.name] = str(files[0]) if len(files) == 1 else str(settings.path)
         if not filled:
