@@ -10,21 +10,12 @@ import duckdb
 
 from features.data.ingest.unread_times import shown
 from features.data.lake import literal, quote
+from features.data.sources.propose.names import canonical_of
+from features.data.sources.propose.words import CONSENTS
 from qianmian.schema import DType
 
 MAX_WORDS = 20  # a column with more values holds no truth values
-# Words of consents and of yes and no. They are proposed, and never read unasked: a consent must not be wrong.
-_TRUE = (
-    *("true", "t", "yes", "y", "1", "1.0", "on", "ja", "j", "oui", "si", "sí", "sì", "sim", "да", "tak", "ano", "igen"),
-    *("evet", "kyllä", "はい", "예", "네", "是", "同意", "已同意", "已订阅", "subscribed", "granted", "accepted"),
-    *("opted_in", "opted in", "opted-in", "opt_in", "opt-in", "optin", "checked", "active", "enabled"),
-)
-_FALSE = (
-    *("false", "f", "no", "n", "0", "0.0", "off", "nein", "non", "não", "nao", "нет", "nie", "ne", "nem", "hayır"),
-    *("ei", "nej", "nee", "いいえ", "아니요", "아니오", "否", "不同意", "未同意", "未订阅", "unsubscribed"),
-    *("never_subscribed", "not_subscribed", "not subscribed", "denied", "declined", "rejected", "revoked", "withdrawn"),
-    *("opted_out", "opted out", "opted-out", "opt_out", "opt-out", "optout", "unchecked", "inactive", "disabled"),
-)
+READ = ("true", "t", "yes", "y", "1", "1.0", "false", "f", "no", "n", "0", "0.0")  # what the cast understands
 _PLAIN_WORD = re.compile(r"[^\d@]{1,24}|\d{1,2}(\.\d)?")  # other text may be personal data
 
 
@@ -92,11 +83,11 @@ def _truth_values(connection: duckdb.DuckDBPyConnection, raw: str, name: str, sq
     ]
     if len(words) > MAX_WORDS:
         words = []
-    known = [
-        f"WHEN {literal(word)} THEN {str(word in _TRUE).lower()}" for word in words if word in _TRUE or word in _FALSE
-    ]
-    unknown = [word if _PLAIN_WORD.fullmatch(word) else "…" for word in words if word not in _TRUE + _FALSE]
-    unread = unknown + [word for word in words if word in (*_TRUE[6:], *_FALSE[6:])]
+    # a meaning is proposed, and never read unasked: a consent must not be wrong
+    meanings = {word: canonical_of(word, CONSENTS) for word in words}
+    known = [f"WHEN {literal(word)} THEN {meaning}" for word, meaning in meanings.items() if meaning]
+    unread = [word if _PLAIN_WORD.fullmatch(word) else "…" for word in words if word not in READ]
+    unknown = [word if _PLAIN_WORD.fullmatch(word) else "…" for word, meaning in meanings.items() if not meaning]
     example = f", such as {', '.join(dict.fromkeys(unread[:4]))}" if unread else ""
     cases = " ".join(known or ["WHEN 'granted' THEN true WHEN 'denied' THEN false"])
     fix = f"check and write `{name}: CASE lower(trim({shown(sql)})) {cases} END`"

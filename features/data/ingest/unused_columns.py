@@ -10,7 +10,8 @@ import duckdb
 
 from features.data.lake import literal, quote
 from features.data.sources.base import RawTable
-from features.data.sources.propose.names import STATUSES, canonical_of
+from features.data.sources.propose.names import canonical_of
+from features.data.sources.propose.words import STATUSES
 
 MIN_KNOWN_SHARE = 0.95  # of the distinct values of a column with statuses
 MAX_WORDS = 40  # a column with more values holds something else
