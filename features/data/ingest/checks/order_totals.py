@@ -12,6 +12,7 @@ from qianmian.yaml_files import quoted
 
 MIN_ORDERS = 20  # orders with several items; in fewer, equal amounts may be a coincidence
 MIN_EQUAL_SHARE = 0.95
+FIRST_LINES, MIN_FIRST_SHARE = 50_000, 0.5  # in most shops the first lines show that the amounts are those of lines
 MIN_VARYING_SHARE = 0.5  # of the items in several orders: an item with one price everywhere has amounts of its own
 
 
@@ -25,11 +26,16 @@ def order_totals(found: CheckInput, table: str) -> Iterator[TableFinding]:
         f"SELECT hash(order_id) AS number, order_id, hash(item_id) AS item, amount FROM ({found.after(table)}) "
         f"WHERE status = 'paid' AND amount > 0 AND item_id IS NOT NULL AND source = {literal(found.source.name)}"
     )
-    found.connection.execute(
-        "CREATE OR REPLACE TEMP TABLE amounts_of_orders AS SELECT number, any_value(order_id) AS order_id, "
-        f"count(*) AS lines, min(amount) AS lowest, max(amount) AS highest FROM ({lines}) "
-        "GROUP BY number HAVING min(item) <> max(item)"
+    of_orders = (
+        "SELECT number, any_value(order_id) AS order_id, count(*) AS lines, min(amount) AS lowest, "
+        "max(amount) AS highest FROM ({}) GROUP BY number HAVING min(item) <> max(item)"
     )
+    first_orders, first_equal = found.rows(
+        f"SELECT count(*), count(*) FILTER (lowest = highest) FROM ({of_orders.format(f'{lines} LIMIT {FIRST_LINES}')})"
+    )[0]
+    if first_orders >= MIN_ORDERS and first_equal < MIN_FIRST_SHARE * first_orders:
+        return
+    found.connection.execute(f"CREATE OR REPLACE TEMP TABLE amounts_of_orders AS {of_orders.format(lines)}")
     orders, equal, lowest, highest, extra = found.rows(
         "SELECT count(*), count(*) FILTER (lowest = highest), min(lowest), max(highest), "
         "sum(lines - 1) FILTER (lowest = highest) FROM amounts_of_orders"
