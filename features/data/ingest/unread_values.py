@@ -10,6 +10,7 @@ import duckdb
 
 from features.data.ingest.unread_times import shown
 from features.data.lake import literal, quote
+from features.data.sources.cells import is_null_word
 from features.data.sources.propose.names import canonical_of
 from features.data.sources.propose.words import CONSENTS
 from qianmian.schema import DType
@@ -77,14 +78,14 @@ def _truth_values(connection: duckdb.DuckDBPyConnection, raw: str, name: str, sq
     words = [
         str(row[0])
         for row in connection.execute(
-            f"SELECT DISTINCT lower(trim(({sql})::VARCHAR)) AS word FROM {raw} WHERE word <> '' ORDER BY word "
-            f"LIMIT {MAX_WORDS + 1}"
+            f"SELECT DISTINCT lower(trim(({sql})::VARCHAR)) AS word FROM {raw} WHERE word <> '' "
+            f"AND NOT {is_null_word('word')} ORDER BY word LIMIT {MAX_WORDS + 1}"
         ).fetchall()
     ]
     if len(words) > MAX_WORDS:
         words = []
     # a meaning is proposed, and never read unasked: a consent must not be wrong
-    meanings = {word: canonical_of(word, CONSENTS) for word in words}
+    meanings = {word: canonical_of(word.removesuffix(".0"), CONSENTS) for word in words}
     known = [f"WHEN {literal(word)} THEN {meaning}" for word, meaning in meanings.items() if meaning]
     unread = [word if _PLAIN_WORD.fullmatch(word) else "…" for word in words if word not in READ]
     unknown = [word if _PLAIN_WORD.fullmatch(word) else "…" for word, meaning in meanings.items() if not meaning]

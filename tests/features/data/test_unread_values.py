@@ -52,11 +52,14 @@ def test_words_of_consent_are_named_and_the_proposed_line_reads_them(export):
 
 def test_unknown_words_are_asked_for_and_personal_data_are_not_shown(export):
     (warning,) = warned(
-        export.ingest(people("1,ja,", "2,vielleicht,", "3,ann@ann.org,", "4,yes,", "5,1,"), PEOPLE, "profiles"),
+        export.ingest(
+            people("1,ja,", "2,vielleicht,", "3,ann@ann.org,", "4,yes,", "5,1,", "6,NULL,"), PEOPLE, "profiles"
+        ),
         "unread_words",
     )
     assert "vielleicht" in warning
     assert "ann" not in warning
+    assert "null" not in warning
     assert proposed(warning, "consent_email")["consent_email"].count("WHEN") == 3
 
 
