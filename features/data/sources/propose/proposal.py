@@ -229,9 +229,9 @@ def _ask_of_states(found: TableProposal, used: set[str], status: str | None) -> 
             if canonical_of(cell, STATUSES) in given_back and canonical_of(state, STATUSES) not in given_back
         ]
         if name not in used and told:
-            asked = found.questions.get("status")
+            earlier = found.questions.get("status")
             also = f"{name} says {_examples(told)}; should it count?"
-            found.questions["status"] = f"{asked} And {also}" if asked else also
+            found.questions["status"] = f"{earlier} And {also}" if earlier else also
             found.columns.setdefault("status", UNANSWERED)
             return
 

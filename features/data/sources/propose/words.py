@@ -1,4 +1,4 @@
-"""Words of exports in fifteen languages: names of columns, states of orders, behaviours and consents.
+"""Words of exports in twelve languages: names of columns, states of orders, behaviours and consents.
 
 Names are written as people write them; they are compared without case, accents, blanks and punctuation.
 """
