@@ -71,7 +71,7 @@ def rank_of(column: str, name: str) -> int | None:
     --------
     >>> rank_of("order_id", "Order ID"), rank_of("order_id", "Colour"), rank_of("amount", "Shipping Amount")
     (0, None, None)
-    >>> rank_of("ts", "Data da venda") < rank_of("ts", "Data do envio") < rank_of("ts", "Reporting Date")
+    >>> rank_of("ts", "Data da venda") < rank_of("ts", "Data de emissão") < rank_of("ts", "Reporting Date")
     True
     """
     known, parts = _known(column), words(name)
