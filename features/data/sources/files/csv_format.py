@@ -229,12 +229,17 @@ def split_record(lines: Sequence[str], delimiter: str, quote: str) -> tuple[list
     return cells, max(reader.line_num, 1)
 
 
+def name_key(name: str) -> str:
+    """A column name as names are compared: white space counts as one blank, and case is ignored."""
+    return " ".join(name.split()).lower()
+
+
 def matches(cells: Collection[str], wanted: Wanted) -> int:
     """Number of right sides whose columns are all among the cells; case and kind of white space are ignored."""
-    present = {" ".join(cell.split()).lower() for cell in cells}
+    present = set(map(name_key, cells))
 
     def has(name: str) -> bool:
-        return " ".join(name.split()).lower() in present
+        return name_key(name) in present
 
     return sum(has(text) or (bool(names) and all(map(has, names))) for text, names in wanted)
 
