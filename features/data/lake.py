@@ -39,7 +39,7 @@ SQL_TYPES = {
     "json": "VARCHAR",
 }
 FORMAT = 2  # of the manifest
-NOTES = ("watermarks", "refunds")
+NOTES = ("watermarks", "refunds", "hash_types")
 TIME_FIELDS = ("first", "last", "begin", "end")
 PARTITION_ROWS = 20_000_000  # a table with a `ts` and more rows than this is Hive-partitioned by day
 
@@ -178,10 +178,11 @@ class Lake:
         return states[name]
 
     def notes(self) -> dict[str, dict[str, Any]]:
-        """What ingest remembers of the sources beside their rows, by the name of the source.
+        """What ingest remembers of its input beside the rows.
 
-        `watermarks`: table → last value read from a database, as `Watermark.as_dict` gives it. `refunds`: how the
-        source records refunds, if it says so (`RawTable.refunds`).
+        `watermarks`: source → table → last value read from a database, as `Watermark.as_dict` gives it. `refunds`:
+        source → how it records refunds, if it says so (`RawTable.refunds`). `hash_types`: attribute of profiles that is
+        stored as hashes → type of personal data, which is the domain of its hashes.
         """
         exists = self._manifest_file.exists()
         saved = json.loads(self._manifest_file.read_text(encoding="utf-8")) if exists else {}

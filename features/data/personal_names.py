@@ -49,7 +49,16 @@ _PHRASES: Mapping[str, tuple[str, ...]] = {
         *("carte de credit", "numero tarjeta", "numero de tarjeta"),
     ),
     "document": (
-        *("soc sec id", "id card", "national id", "tax id", "passport no", "passport number", "codice fiscale"),
+        *(
+            "soc sec id",
+            "steuer id",
+            "id card",
+            "national id",
+            "tax id",
+            "passport no",
+            "passport number",
+            "codice fiscale",
+        ),
         *("numero documento", "numero de documento", "dni", "nie", "securite sociale"),
     ),
     "address": ("house number", "via", "adresse ligne", "street number", "shipping address", "billing address"),
@@ -79,6 +88,14 @@ _IMPERSONAL_CHARACTERS = (
     *("时间", "日期", "验证", "运营商", "许可", "有无", "机型", "系统", "ブランド", "機種", "有無", "許可"),
     *("同意", "日時", "согласие", "модель", "동의", "기종", "여부"),
 )
+# Functions that leave a name or an address readable (others may cut, count or hash it); the last four enclose every
+# expression. Where one of the keywords occurs, a text is compared.
+_KEEPING_FUNCTIONS = frozenset(
+    {"trim", "ltrim", "rtrim", "lower", "upper", "concat", "concat_ws", "coalesce", "nullif", "replace", "translate"}
+    | {"regexp_replace", "strip_accents", "nfc_normalize", "cast", "struct_extract", "try", "list_transform"}
+    | {"struct_pack"}
+)
+_OTHER_KEYWORDS = frozenset({"is", "not", "and", "or", "case", "like", "ilike", "in", "between"})
 _GERMAN = str.maketrans({"ß": "ss", "ø": "o", "æ": "ae", "ł": "l", "đ": "d", "ı": "i"})
 
 
@@ -123,6 +140,33 @@ def personal_data_type(name: str) -> str | None:
         if any(stem in word for stem in stems for word in words):
             return kind
     return None
+
+
+def type_of_columns(expression: str) -> str | None:
+    """Type of personal data that the columns of a mapped expression indicate; None if it does not keep their text.
+
+    Parameters
+    ----------
+    expression : str
+        SQL that a source maps.
+
+    Examples
+    --------
+    >>> [type_of_columns(sql) for sql in ('"住所"', 'trim("Billing Name")', 'sha256("Email")', 'Phone IS NULL')]
+    ['address', 'name', None, None]
+    """
+    bare = re.sub(r"'(?:[^']|'')*'", "", expression)
+    tokens = re.findall(r'"((?:[^"]|"")+)"(\s*\()?|(\w+)(\s*\()?|(:=|[<>=*/%+~])', bare)
+    names = []
+    for quoted, called, word, calls, sign in tokens:
+        name = quoted or word
+        if (called or calls) and name.lower() not in _KEEPING_FUNCTIONS:
+            return None
+        if (word and word.lower() in _OTHER_KEYWORDS) or sign not in ("", ":="):
+            return None
+        if not (called or calls):
+            names.append(name)
+    return next((kind for name in names if (kind := personal_data_type(name))), None)
 
 
 _PHRASE_TYPES = {phrase: kind for kind, phrases in _PHRASES.items() for phrase in phrases}

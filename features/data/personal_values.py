@@ -8,7 +8,7 @@ from collections.abc import Mapping
 import duckdb
 
 from features.data.lake import literal, quote
-from features.data.personal_names import personal_data_type
+from features.data.personal_names import type_of_columns
 
 EMAIL_PATTERN = r"[^@\s\"\\,;:<>]+@[^@\s\"\\,;:<>]+\.[A-Za-z]{2,}"
 PHONE_PATTERN = r"\+[0-9][0-9 ().-]{7,18}"
@@ -25,6 +25,19 @@ _NATIONAL_MOBILES = (
     *(r"04[0-9]{8}", r"(00)?861[3-9][0-9]{9}"),
 )
 NATIONAL_MOBILE_PATTERN = "|".join(_NATIONAL_MOBILES)
+# Forms that only telephone numbers are written in: an area code in brackets, the groups of North America.
+WRITTEN_PHONE_PATTERN = (
+    r"([0-9]{1,3} ?)?\(0?[0-9]{2,4}\)[ -]?[0-9]{3,5}([ -]?[0-9]{2,5}){0,3}|"
+    r"(1[-. ])?[2-9][0-9]{2}[-.][2-9][0-9]{2}[-.][0-9]{4}"
+)
+# A number with a plus, also behind a word such as "tel:"
+NAMED_PHONE_PATTERN = rf"(?i)((tel|phone|mobile|whatsapp|sms|fax)[:. ]*)?{PHONE_PATTERN}"
+# Identity numbers that are known by their form: the Brazilian CPF and the American SSN as they are written, the Italian
+# codice fiscale with the letter of its month.
+WRITTEN_DOCUMENT_PATTERN = (
+    r"[0-9]{3}\.[0-9]{3}\.[0-9]{3}-[0-9]{2}|(00[1-9]|0[1-9][0-9]|[1-57-9][0-9]{2}|6[0-57-9][0-9]|66[0-57-9])-[0-9]{2}-[0-9]{4}|"
+    r"(?i:[A-Z]{6}[0-9LMNPQRSTUV]{2}[A-EHLMPRST][0-9LMNPQRSTUV]{2}[A-Z][0-9LMNPQRSTUV]{3}[A-Z])"
+)
 _STREET_WORDS = (
     "stra(ß|ss)e|str\\.|gasse|allee|platz|weg|street|st\\.?|avenue|ave\\.?|road|rd\\.?|lane|drive|rue|boulevard|"
     "calle|avenida|via|viale|piazza|rua|straat|laan|ulica|ul\\."
@@ -56,7 +69,7 @@ def is_phone(text: str) -> str:
     [True, True, True, False, False]
     """
     return (
-        f"regexp_full_match(trim({text}), {literal(PHONE_PATTERN)}) "
+        f"regexp_full_match(trim({text}), {literal(f'{NAMED_PHONE_PATTERN}|{WRITTEN_PHONE_PATTERN}')}) "
         f"OR regexp_full_match({_compact(text)}, {literal(NATIONAL_MOBILE_PATTERN)})"
     )
 
@@ -83,6 +96,32 @@ def is_card_number(text: str) -> str:
     )
 
 
+def is_cpf(text: str) -> str:
+    """SQL condition: a Brazilian CPF of eleven digits with its two check digits (mod 11)."""
+    digit = f"substr({text}, i, 1)::INTEGER"
+    checks = " AND ".join(
+        f"(10 * list_sum(list_transform(range(1, {at}), lambda i: {digit} * ({at} + 1 - i)))) % 11 % 10 "
+        f"= substr({text}, {at}, 1)::INTEGER"
+        for at in (10, 11)
+    )
+    repeated = f"replace({text}, left({text}, 1), '') = ''"
+    return f"CASE WHEN regexp_full_match({text}, '[0-9]{{11}}') THEN NOT {repeated} AND {checks} ELSE false END"
+
+
+def is_document(text: str) -> str:
+    """SQL condition: an identity or account number, known by its check digits or by a form that nothing else has.
+
+    Examples
+    --------
+    >>> import duckdb
+    >>> texts = ("529.982.247-25", "52998224725", "52998224726", "RSSMRA85T10A562S", "078-05-1120", "000-12-3456")
+    >>> [duckdb.execute(f"SELECT {is_document('v')} FROM (SELECT ? AS v)", [text]).fetchone()[0] for text in texts]
+    [True, True, False, True, True, False]
+    """
+    written = f"regexp_full_match({text}, {literal(WRITTEN_DOCUMENT_PATTERN)})"
+    return f"{written} OR {is_chinese_id(text)} OR {is_cpf(text)} OR {is_iban(text)}"
+
+
 def is_iban(text: str) -> str:
     """SQL condition: an IBAN with its check digits (ISO 13616)."""
     bare = f"upper(replace({text}, ' ', ''))"
@@ -102,9 +141,9 @@ def is_iban(text: str) -> str:
 
 
 RECOGNISERS: Mapping[str, tuple[str, ...]] = {
-    "email": (f"regexp_full_match(trim(v), {literal(EMAIL_PATTERN)})",),
+    "email": (f"regexp_matches(v, {literal(EMAIL_PATTERN)})",),
     "phone": (is_phone("v"),),
-    "document": (is_chinese_id("v"), is_iban("v")),
+    "document": (is_document("v"),),
     "card": (is_card_number("v"),),
     "address": (f"regexp_full_match(trim(v), {literal(ADDRESS_PATTERN)})",),
 }
@@ -137,18 +176,31 @@ def types_by_value(
     return found
 
 
+# What an id in a column looks like whose name says that it holds personal data; other ids of the column are numbers or
+# codes. An e-mail address is refused wherever it stands, and a loyalty card or a login is a good customer id.
+_IDEOGRAPHS = r"[\p{Han}\p{Hiragana}\p{Katakana}\p{Hangul}]{2}"
+_NAMED_FORMS: Mapping[str, str] = {
+    "phone": f"regexp_full_match({_compact('v')}, '[+]?[0-9]{{7,15}}')",
+    "document": "regexp_full_match(v, '[0-9A-Za-z ./-]{6,24}') AND regexp_matches(v, '([0-9][^0-9]*){5}')",
+    "name": rf"regexp_matches(v, '\p{{L}}[ .,''-]+\p{{L}}|^[^0-9]*\p{{L}}[^0-9]*$|{_IDEOGRAPHS}')",
+    "address": rf"regexp_matches(v, '\p{{L}}.*[ ,].*[0-9]|[0-9].*[ ,].*\p{{L}}|{_IDEOGRAPHS}')",
+}
+_NICKNAMES = "(?i)nick|昵称|暱稱|旺旺|wangwang"  # logins, as shops call them
+
+
 def customer_ids_are_personal(connection: duckdb.DuckDBPyConnection, rows: str, mapped: str) -> str | None:
-    """SQL condition of the customer ids that are personal data in a national form; None if the ids are no such data.
+    """SQL condition of the customer ids that are personal data other than e-mail addresses; None if there are none.
 
     Numbers of customers may look like telephone numbers, so the whole column decides: nearly all ids look like mobile
-    numbers and are spread as such, or many do and the column of the file is called like one.
+    numbers and are spread as such, or are in a form that only telephone or identity numbers have; or many look like
+    the personal data that the column of the file is called after.
 
     Parameters
     ----------
     rows : str
         SELECT with the column ``source_user_id``, as text.
     mapped : str
-        SQL of the expression that the source maps to it; its columns are quoted.
+        SQL of the expression that the source maps to it.
     """
     digits = "regexp_replace(v, '[^0-9]', '', 'g')"
     sample = (
@@ -156,22 +208,26 @@ def customer_ids_are_personal(connection: duckdb.DuckDBPyConnection, rows: str, 
         f"SELECT DISTINCT trim(v) AS v FROM (SELECT DISTINCT source_user_id AS v FROM ({rows})) WHERE trim(v) <> '' "
         f"LIMIT {SAMPLE_ROWS}"
     )
-    phone, document = is_phone("v"), f"{is_chinese_id('v')} OR {is_iban('v')} OR {is_card_number('v')}"
-    like_number = f"regexp_full_match({_compact('v')}, '[+]?[0-9]{{8,15}}')"
+    kind = None if re.search(_NICKNAMES, mapped) else type_of_columns(mapped)
+    named = _NAMED_FORMS.get(kind or "", "false")
+    phone, document = is_phone("v"), f"{is_document('v')} OR {is_card_number('v')}"
+    # no customer number is written with blanks, brackets or dashes as a telephone number is
+    written = f"({phone}) AND regexp_matches(v, '[ ()./-]')"
     row = connection.execute(
-        f"SELECT count(*), count(*) FILTER ({phone}), count(*) FILTER ({document}), count(*) FILTER ({like_number}), "
-        f"max(TRY_CAST({digits} AS HUGEINT)) - min(TRY_CAST({digits} AS HUGEINT)) FROM ({sample})"
+        f"SELECT count(*), count(*) FILTER ({named}), count(*) FILTER ({document}), count(*) FILTER ({written}), "
+        f"count(*) FILTER ({phone}), max(TRY_CAST({digits} AS HUGEINT)) - min(TRY_CAST({digits} AS HUGEINT)) "
+        f"FROM ({sample})"
     ).fetchone()
-    total, phones, documents, numbers, spread = row or (0, 0, 0, 0, 0)
+    total, like_name, documents, written_phones, phones, spread = row or (0, 0, 0, 0, 0, 0)
     if not total:
         return None
-    named = next((kind for name in re.findall('"([^"]+)"', mapped) if (kind := personal_data_type(name))), None)
-    if named == "phone" and numbers >= SHARE * total:
-        return _over("source_user_id", like_number)
-    if (named == "document" and documents >= SHARE * total) or documents >= ID_SHARE * total:
+    if like_name >= SHARE * total:
+        return _over("source_user_id", named)
+    if documents >= ID_SHARE * total:
         return _over("source_user_id", document)
     # numbers that were given out one after the other lie close together
-    if phones >= ID_SHARE * total and total > 1 and spread > 100 * total:
+    spread_out = phones >= ID_SHARE * total and total > 1 and spread > 100 * total
+    if spread_out or written_phones >= ID_SHARE * total:
         return _over("source_user_id", phone)
     return None
 

@@ -16,13 +16,14 @@ import hashlib
 import json
 import os
 import secrets
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 
 import duckdb
 
-from features.data.lake import literal
+from features.data.lake import Lake, literal
 from features.data.personal_values import EMAIL_PATTERN, PHONE_PATTERN
 from features.data.phones import normalized_phone
 from qianmian.errors import UsageError, WorkspaceError
@@ -134,22 +135,35 @@ class PersonalDataHasher:
         Declared id types.
     phone_country : str, optional
         Calling code of telephone numbers without one, such as ``86``.
+    attribute_types : mapping of str to str
+        Attribute of profiles that the lake stores as hashes → the type of personal data of these hashes.
     """
 
-    def __init__(self, key: PiiKey, id_types: Iterable[IdType], phone_country: str | None = None) -> None:
-        self.key, self.phone_country = key, phone_country
+    def __init__(
+        self,
+        key: PiiKey,
+        id_types: Iterable[IdType],
+        phone_country: str | None = None,
+        attribute_types: Mapping[str, str] = MappingProxyType({}),
+    ) -> None:
+        self.key, self.phone_country, self.attribute_types = key, phone_country, attribute_types
         self.id_types = {kind.type: kind for kind in id_types}
 
     @classmethod
     def of(cls, workspace: Workspace, settings: Settings) -> PersonalDataHasher:
-        return cls(load_key(workspace), settings.identity.id_types, settings.identity.phone_country)
+        return cls._of(load_key(workspace), workspace, settings)
 
     @classmethod
     def for_preview(cls, workspace: Workspace, settings: Settings) -> PersonalDataHasher:
         """The hasher of the workspace if it has a key, else one with a key that is used once and stored nowhere."""
         known = key_file(workspace).exists() or _fingerprint_file(workspace).exists() or KEY_VARIABLE in os.environ
         key = load_key(workspace) if known else PiiKey.of(secrets.token_hex(32))
-        return cls(key, settings.identity.id_types, settings.identity.phone_country)
+        return cls._of(key, workspace, settings)
+
+    @classmethod
+    def _of(cls, key: PiiKey, workspace: Workspace, settings: Settings) -> PersonalDataHasher:
+        identity = settings.identity
+        return cls(key, identity.id_types, identity.phone_country, Lake(workspace).notes()["hash_types"])
 
     def set_key_variables(self, connection: duckdb.DuckDBPyConnection) -> None:
         """Set the key as variables of `connection`; the expressions of this class need them."""

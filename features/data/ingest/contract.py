@@ -13,7 +13,7 @@ from features.data.ingest.columns import content_columns
 from features.data.ingest.currency_columns import converted, row_currencies, unused_currency_column
 from features.data.ingest.ids import ID_COLUMNS, id_cast, id_reasons, id_text
 from features.data.ingest.number_columns import DecimalSeparator, decimal_separators
-from features.data.ingest.observed import CellFindings, observe
+from features.data.ingest.observed import CellFindings, has_null_words, observe
 from features.data.ingest.own_items import ITEM_COLUMNS, prefixed
 from features.data.ingest.personal_columns import identity_cases, personal_columns, personal_id_cases
 from features.data.ingest.ranges import order_cases, range_cases
@@ -26,6 +26,7 @@ from features.data.placeholders import is_empty_identifier
 from features.data.privacy import PersonalDataHasher
 from features.data.sources.base import InputWarning, RawTable
 from features.data.sources.casting import DTYPE_NOUNS, ColumnCast, attribute_dtype, cast, missing_columns
+from features.data.sources.cells import is_null_word
 from qianmian.errors import DataError
 from qianmian.schema import TABLES, DType, Table
 
@@ -54,8 +55,8 @@ class StagedTable:
         Number of raw rows.
     files : tuple of str
         Input files.
-    personal : tuple of str
-        Columns that are stored as hashes.
+    personal : mapping of str to str
+        Column that is stored as hashes → type of personal data.
     fixed : frozenset of str or "all"
         Attributes of `profiles` that never change.
     absent : mapping of str to frozenset of str
@@ -81,7 +82,7 @@ class StagedTable:
     expressions: Mapping[str, str]
     read: int
     files: tuple[str, ...]
-    personal: tuple[str, ...] = ()
+    personal: Mapping[str, str] = field(default_factory=dict)
     fixed: frozenset[str] | Literal["all"] = frozenset()
     absent: Mapping[str, frozenset[str]] = field(default_factory=dict)
     file_column: str | None = None
@@ -142,7 +143,7 @@ def stage(
     picked = ", ".join(f"({expression}) AS {quote(name)}" for name, expression in raw_table.columns.items())
     rows = f"SELECT {picked} FROM {raw}"
     types = {row[0]: str(row[1]) for row in connection.execute(f"DESCRIBE {rows}").fetchall()}
-    secret = personal_columns(connection, table, raw_table, rows, types)
+    secret = personal_columns(connection, table, raw_table, rows, types, personal.attribute_types)
     dtypes = _dtypes(table, types, secret, where)
     numbers = {
         name: raw_table.columns[name]
@@ -202,7 +203,7 @@ def stage(
         raw_table.columns,
         read,
         raw_table.files,
-        tuple(secret),
+        secret,
         raw_table.fixed,
         raw_table.absent,
         raw_table.file_column,
@@ -290,6 +291,8 @@ def _plan_casts(
             )
         if name in ID_COLUMNS:
             planned = id_cast(table, name, planned, types[name])
+        elif dtype == "string" and has_null_words(table, name, types[name], dtype):
+            planned = ColumnCast(f"CASE WHEN NOT {is_null_word(quote(name))} THEN {planned.value} END", planned.failed)
         if name in currencies and raw_table.values.currency is not None:
             planned = converted(planned, raw_table.values.currency, name)
         casts[name] = planned

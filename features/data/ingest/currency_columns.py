@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 
 import duckdb
@@ -16,11 +17,14 @@ from features.data.sources.currencies import (
     CurrencyRule,
     currency_code,
     currency_in_amount,
+    is_currency,
     listed,
 )
 from qianmian.errors import DataError
 
 MAX_CURRENCIES = 200  # a column with more values holds something else
+MIN_SHARE = 0.9  # of the values of a column whose name does not say that it holds currencies
+SAMPLE_ROWS = 20_000
 HINT = (
     "give a rate for each, beside `path`: `currency: {column: YOUR_COLUMN, to: EUR, rates: {USD: 0.92, JPY: 0.0061}}` "
     "(what one unit is worth in `to`), or read each currency as a source of its own; the lake is unchanged"
@@ -62,6 +66,8 @@ def row_currencies(
         found = _distinct(connection, raw, list(currencies.values()))
     if rule is not None and rule.rates:
         return currencies
+    if len(found & {"CNY", "JPY"}) == 1:
+        found.discard("¥")  # beside one of them, it is its sign
     if len(found) > 1:
         raise DataError(
             f"the amounts of {raw_table.table} are in several currencies", where=where, got=listed(found), hint=HINT
@@ -96,10 +102,20 @@ def unused_currency_column(
     if not set(MONEY_COLUMNS[raw_table.table]) & set(raw_table.columns):
         return None
     mapped = " ".join(raw_table.columns.values())
-    for row in connection.execute(f"DESCRIBE {raw}").fetchall():
-        column = str(row[0])
-        if spelled(column) in CURRENCY_COLUMNS and quote(column) not in mapped:
-            values = _distinct(connection, raw, [currency_code(f"{quote(column)}::VARCHAR")])
+    described = connection.execute(f"DESCRIBE {raw}").fetchall()
+    texts = [str(row[0]) for row in described if row[1] == "VARCHAR" and str(row[0]) != raw_table.file_column]
+    unused = [name for name in texts if not re.search(rf"(?<!\w){re.escape(name)}(?!\w)", mapped)]
+    if not unused:
+        return None
+    counts = ", ".join(
+        f"count(*) FILTER ({is_currency(quote(name))}) >= {MIN_SHARE} * count(nullif(trim({quote(name)}), ''))"
+        for name in unused
+    )
+    sample = f"SELECT * FROM {raw} LIMIT {SAMPLE_ROWS}"
+    by_value = connection.execute(f"SELECT {counts} FROM ({sample})").fetchone() or ()
+    for column, holds in zip(unused, by_value, strict=True):
+        if holds or spelled(column) in CURRENCY_COLUMNS:
+            values = _distinct(connection, raw, [currency_code(quote(column))])
             if 1 < len(values) <= MAX_CURRENCIES:
                 return column, tuple(sorted(values))
     return None

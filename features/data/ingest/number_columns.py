@@ -18,6 +18,7 @@ from features.data.lake import literal, quote
 from features.data.sources.base import RawTable
 from features.data.sources.casting import ColumnCast, cast
 from features.data.sources.cells import value_text
+from features.data.sources.currencies import COMMA_GROUPS, NO_DECIMALS
 from features.data.sources.numbers import COMMA_ONLY, EITHER, POINT_ONLY, decimal_variable, number, plain_number
 from qianmian.errors import DataError
 from qianmian.schema import DType
@@ -135,16 +136,19 @@ def _count_forms(
     """Column of `texts` → file → its values; `file` is the SQL of the file of a row."""
     if not texts:
         return {}
+    grouped = f"regexp_matches(t, '{NO_DECIMALS}') OR (regexp_matches(t, '{COMMA_GROUPS}') AND contains(n, ','))"
     shape = (
         f"CASE WHEN regexp_full_match(n, {literal(COMMA_ONLY)}) THEN 'comma' "
         f"WHEN regexp_full_match(n, {literal(POINT_ONLY)}) THEN 'point' "
-        f"WHEN regexp_full_match(n, {literal(EITHER)}) THEN 'either' END"
+        f"WHEN regexp_full_match(n, {literal(EITHER)}) THEN CASE WHEN NOT ({grouped}) THEN 'either' "
+        "WHEN contains(n, ',') THEN 'point' ELSE 'comma' END END"
     )
     # whole numbers and usual fractions first: they are cheap to tell, and nearly all there is
     picked = ", ".join(
         f"CASE WHEN regexp_matches(t{at}, '^-?[0-9]*$') THEN NULL "
         rf"WHEN regexp_matches(t{at}, '^-?[0-9]+\.([0-9]{{1,2}}|[0-9]{{4,}})$') THEN 'point' "
-        f"ELSE list_transform([{plain_number(value_text(f't{at}'))}], lambda n: {shape})[1] END AS f{at}, t{at}"
+        f"ELSE list_transform([{plain_number(value_text(f't{at}'))}], lambda n: "
+        f"list_transform([t{at}], lambda t: {shape})[1])[1] END AS f{at}, t{at}"
         for at in range(len(texts))
     )
     source = ", ".join(f"({sql})::VARCHAR AS t{at}" for at, sql in enumerate(texts.values()))

@@ -14,8 +14,10 @@ from features.data.lake import quote
 from features.data.placeholders import is_empty_identifier, is_placeholder
 from features.data.sources.base import RawTable
 from features.data.sources.cells import is_null_word, may_be_wrapped
-from qianmian.schema import DType
+from qianmian.schema import TABLES, DType, Table
 
+# Tables whose rows describe something. In the other ones text stays as it is: other text would make another event.
+DESCRIBING = ("profiles", "items", "contents", "campaigns")
 _NATIONAL_PHONES = (
     "SELECT count(*) FROM ({rows}) WHERE lower(trim(id_type::VARCHAR)) IN ('phone', 'phone_verified') "
     "AND regexp_full_match(id_value::VARCHAR, '[0-9 ().-]{{7,20}}') AND NOT regexp_matches(id_value::VARCHAR, '^ *00')"
@@ -33,7 +35,7 @@ class CellFindings:
     wrapped : mapping of str to int
         Id column → ids in one of Excel's wrappings.
     null_words : mapping of str to int
-        Column of numbers, times or truth values → cells with a word such as NULL.
+        Column of numbers, times, truth values or attributes → cells with a word such as NULL.
     decimals : mapping of str to DecimalSeparator
         Number column → its decimal separator.
     decimal_declared : bool
@@ -57,6 +59,14 @@ class CellFindings:
     currencies: tuple[str, tuple[str, ...]] | None = None
     unused: tuple[str, ...] = ()
     status: UnusedStatus | None = None
+
+
+def has_null_words(table: Table, name: str, sql_type: str, dtype: DType) -> bool:
+    """Whether cells such as NULL are missing values in this column: numbers, times, truth values, text attributes."""
+    if sql_type != "VARCHAR" or dtype == "json" or name in ID_COLUMNS:
+        return False
+    column = table.column(name)
+    return dtype != "string" or (table.name in DESCRIBING and not (column and (column.required or column.allowed)))
 
 
 def observe(
@@ -90,7 +100,7 @@ def observe(
             if text:
                 changed = f"{id_text(name)} IS DISTINCT FROM {quote(name)}"
                 conditions["wrapped", name] = f"CASE WHEN {may_be_wrapped(quote(name))} THEN {changed} END"
-        elif text and nulls and dtypes[name] not in ("string", "json"):
+        elif nulls and has_null_words(TABLES[raw_table.table], name, types[name], dtypes[name]):
             conditions["null word", name] = is_null_word(quote(name))
     counted: dict[tuple[str, str], int] = {}
     if conditions:

@@ -7,11 +7,12 @@ from collections.abc import Mapping
 import duckdb
 
 from features.data.lake import literal, quote
-from features.data.personal_names import personal_data_type
-from features.data.personal_values import EMAIL_PATTERN, PHONE_PATTERN, customer_ids_are_personal, types_by_value
+from features.data.personal_names import personal_data_type, type_of_columns
+from features.data.personal_values import EMAIL_PATTERN, NAMED_PHONE_PATTERN, customer_ids_are_personal, types_by_value
 from features.data.placeholders import is_empty_identifier
-from features.data.privacy import HASH_PATTERN, SOURCE_HASH_PATTERN, PersonalDataHasher
+from features.data.privacy import HASH_PATTERN, HASH_PREFIX, SOURCE_HASH_PATTERN, PersonalDataHasher
 from features.data.sources.base import RawTable
+from features.data.sources.cells import is_null_word
 from qianmian.errors import DataError
 from qianmian.schema import Table
 
@@ -19,18 +20,24 @@ CONTACT_AS_ID_REASON = (
     "source_user_id is an e-mail address or a telephone number: map the customer number of your system, or a hash of it"
 )
 PERSONAL_AS_ID_REASON = (
-    "source_user_id is personal data (a telephone, identity or card number): map the customer number of your system, "
-    "or a hash of it"
+    "source_user_id is personal data (a name, an address, a telephone, identity or card number): map the customer "
+    "number of your system, or a hash of it"
 )
 
 
 def personal_columns(
-    connection: duckdb.DuckDBPyConnection, table: Table, raw_table: RawTable, rows: str, types: Mapping[str, str]
+    connection: duckdb.DuckDBPyConnection,
+    table: Table,
+    raw_table: RawTable,
+    rows: str,
+    types: Mapping[str, str],
+    stored: Mapping[str, str],
 ) -> dict[str, str]:
     """Columns that are stored as hashes, with the type of personal data that is the hash domain.
 
-    Identifiers are; attributes of a profile are if they are declared private, or their name or most of their values
-    indicate personal data, or the lake already has hashes of the attribute.
+    Identifiers are; attributes of a profile are if they are declared private, or their name, the name of their column
+    in the file or most of their values indicate personal data, or the lake already has hashes of the attribute. The
+    type of these hashes stays, so that equal values have equal hashes whatever a later file looks like.
 
     Parameters
     ----------
@@ -38,6 +45,8 @@ def personal_columns(
         SELECT of the raw values by canonical column.
     types : mapping of str to str
         SQL type of each of them.
+    stored : mapping of str to str
+        Attribute that the lake stores as hashes → type of personal data.
 
     Raises
     ------
@@ -59,20 +68,30 @@ def personal_columns(
                 hint="attributes are the columns that Qianmian does not define itself",
             )
     own = [name for name in types if table.column(name) is None and name not in rules.readable]
-    found = {name: personal_data_type(name) or name for name in own if name in rules.private}
+    found: dict[str, str] = {}
+    unknown = []
     for name in own:
-        kind = personal_data_type(name)
-        if kind is not None and types[name] != "BOOLEAN":
-            found.setdefault(name, kind)
-    unknown = [name for name in own if name not in found and types[name] == "VARCHAR"]
-    stored = {str(row[0]) for row in connection.execute("DESCRIBE lake_profiles").fetchall()}
-    for name in unknown:
-        if name in stored:
-            hashed = f"SELECT 1 FROM lake_profiles WHERE starts_with({quote(name)}::VARCHAR, 'h1:') LIMIT 1"
-            if connection.execute(hashed).fetchone():
-                found[name] = name
-    by_value = types_by_value(connection, rows, [name for name in unknown if name not in found])
-    return {**found, **by_value}
+        kind = personal_data_type(name) or type_of_columns(raw_table.columns[name])
+        if name in rules.private or (types[name] != "BOOLEAN" and (kind or name in stored)):
+            found[name] = stored.get(name) or kind or name
+        elif types[name] == "VARCHAR":
+            unknown.append(name)
+    told = ", ".join(
+        f"CASE WHEN NOT {is_null_word(quote(name))} THEN {quote(name)} END AS {quote(name)}" for name in unknown
+    )
+    found |= types_by_value(connection, f"SELECT {told} FROM ({rows})", unknown)
+    return found | {name: name for name in _hashed_in_lake(connection, unknown) if name not in found}
+
+
+def _hashed_in_lake(connection: duckdb.DuckDBPyConnection, names: list[str]) -> list[str]:
+    """Those attributes of which the lake has hashes; one that an earlier version wrote does not know their types."""
+    known = {str(row[0]) for row in connection.execute("DESCRIBE lake_profiles").fetchall()}
+    names = [name for name in names if name in known]
+    if not names:
+        return []
+    counts = ", ".join(f"bool_or(starts_with({quote(name)}::VARCHAR, {literal(HASH_PREFIX)}))" for name in names)
+    found = connection.execute(f"SELECT {counts} FROM lake_profiles").fetchone() or ()
+    return [name for name, hashed in zip(names, found, strict=True) if hashed]
 
 
 def personal_id_cases(
@@ -81,8 +100,11 @@ def personal_id_cases(
     """(SQL condition, reason) of rows whose customer id is personal data."""
     if "source_user_id" not in types:
         return []
-    contact = f"regexp_full_match(trim(source_user_id), {literal(f'{EMAIL_PATTERN}|{PHONE_PATTERN}')})"
-    contact = f"CASE WHEN contains(source_user_id, '@') OR contains(source_user_id, '+') THEN {contact} ELSE false END"
+    contact = (
+        f"CASE WHEN contains(source_user_id, '@') THEN regexp_matches(source_user_id, {literal(EMAIL_PATTERN)}) "
+        "WHEN contains(source_user_id, '+') "
+        f"THEN regexp_full_match(trim(source_user_id), {literal(NAMED_PHONE_PATTERN)}) ELSE false END"
+    )
     cases = [(contact, CONTACT_AS_ID_REASON)]
     ids = f"SELECT source_user_id::VARCHAR AS source_user_id FROM ({rows})"
     national = customer_ids_are_personal(connection, ids, raw_table.columns["source_user_id"])

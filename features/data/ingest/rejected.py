@@ -13,6 +13,7 @@ import duckdb
 
 from features.data.ingest.contract import StagedTable
 from features.data.ingest.merge import CONFLICT_REASON, MergedTable
+from features.data.ingest.personal_columns import CONTACT_AS_ID_REASON, PERSONAL_AS_ID_REASON
 from features.data.lake import literal, quote
 from features.data.personal_names import personal_data_type
 from features.data.personal_values import EMAIL_PATTERN, PHONE_PATTERN
@@ -39,13 +40,23 @@ def rejected_rows(
     in other columns are replaced.
     """
     name = f"rejected_{raw.table}"
+    conflicts = f" UNION ALL SELECT _row, {literal(CONFLICT_REASON)} FROM {merged.verdicts} WHERE verdict = 'conflict'"
+    connection.execute(
+        f"CREATE OR REPLACE TEMP TABLE bad_{raw.table} AS "
+        f"SELECT _row, _reason FROM {staged.typed} WHERE _reason IS NOT NULL{conflicts}"
+    )
     described = [str(row[0]) for row in connection.execute(f"DESCRIBE {staged.raw}").fetchall()]
     secret = _personal_columns(raw, staged, described)
     shown = {column: personal.masked(quote(column)) if column in secret else quote(column) for column in described}
+    reasons = ", ".join(map(literal, (CONTACT_AS_ID_REASON, PERSONAL_AS_ID_REASON)))
+    personal_ids = f"SELECT _row FROM bad_{raw.table} WHERE _reason IN ({reasons})"
+    if connection.execute(f"{personal_ids} LIMIT 1").fetchone():
+        for column in _used_in([raw.columns["source_user_id"]], described) - secret:
+            text = f"{quote(column)}::VARCHAR"
+            shown[column] = f"CASE WHEN rowid IN ({personal_ids}) THEN {personal.masked(text)} ELSE {text} END"
     fields = ", ".join(f"{literal(column)}: {value}" for column, value in shown.items() if column != raw.file_column)
     row = personal.redacted(f"to_json({{{fields}}})::VARCHAR")
     file = f"{quote(raw.file_column)}::VARCHAR" if raw.file_column else literal(raw.files[0])
-    conflicts = f" UNION ALL SELECT _row, {literal(CONFLICT_REASON)} FROM {merged.verdicts} WHERE verdict = 'conflict'"
     unreadable = ""
     if raw.rejects:
         kept = personal.redacted("row")
@@ -54,10 +65,6 @@ def rejected_rows(
             text = personal.masked("json_extract_string(row, '$.text')")
             kept = f"json_object('line', json_extract(row, '$.line'), 'text', {text})::VARCHAR"
         unreadable = f" UNION ALL SELECT file, NULL, reason, {kept} FROM ({raw.rejects})"
-    connection.execute(
-        f"CREATE OR REPLACE TEMP TABLE bad_{raw.table} AS "
-        f"SELECT _row, _reason FROM {staged.typed} WHERE _reason IS NOT NULL{conflicts}"
-    )
     connection.execute(
         f"CREATE OR REPLACE TEMP TABLE {name} AS "
         # only the rejected rows are converted to JSON, which is slow
@@ -72,11 +79,15 @@ def rejected_rows(
 
 
 def _personal_columns(raw: RawTable, staged: StagedTable, columns: list[str]) -> set[str]:
-    expressions = [raw.columns[name].lower() for name in staged.personal]
+    expressions = [raw.columns[name] for name in staged.personal]
     if raw.table == "identities":  # type and value are easily swapped, so the type may hold the value
-        expressions.append(raw.columns["id_type"].lower())
+        expressions.append(raw.columns["id_type"])
     by_name = {column for column in columns if raw.table not in NON_PERSONAL_TABLES and personal_data_type(column)}
-    return by_name | {column for column in columns if any(column.lower() in expression for expression in expressions)}
+    return by_name | _used_in(expressions, columns)
+
+
+def _used_in(expressions: list[str], columns: list[str]) -> set[str]:
+    return {column for column in columns if any(column.lower() in expression.lower() for expression in expressions)}
 
 
 def quarantine(

@@ -244,6 +244,8 @@ def _notes(lake: Lake, source: Source, outcomes: list[_Outcome]) -> dict[str, di
         notes["refunds"].pop(source.name, None)
         if raw.refunds is not None:
             notes["refunds"][source.name] = raw.refunds
+    for staged in (found.staged for found in outcomes if found.raw.table == "profiles"):
+        notes["hash_types"] = {**notes["hash_types"], **staged.personal}
     return notes
 
 

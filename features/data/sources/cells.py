@@ -2,15 +2,32 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Iterable
+
 from features.data.lake import literal
 
-# blanks, tabs, line breaks, no-break and zero-width spaces, byte order mark
-EDGES = " \t\r\n\u00a0\u2007\u2009\u200b\u200c\u200d\u202f\u2060\u3000\ufeff"
-# What databases, spreadsheets and data frames write for a missing number, time or truth value.
-NULL_WORDS = (
-    *("null", "(null)", "<null>", "\\n", "nan", "nat", "<na>", "none", "nil", "na", "n/a", "#n/a", "#na", "#nv"),
-    *("#value!", "#wert!", "#ref!", "#bezug!", "#null!"),
-)
+# One character that is not seen: white space, control and format characters (also those of right-to-left text), blanks
+# that count as letters. A class of DuckDB's regular expressions.
+INVISIBLE = r"[\p{Z}\p{Cc}\p{Cf}\x{034F}\x{115F}\x{1160}\x{180E}\x{2800}\x{3164}\x{FE00}-\x{FE0F}\x{FFA0}]"
+# What databases, spreadsheets and data frames write for a missing value; in any case, also in brackets or quotes.
+NULL_WORDS = ("null", "\\n", "nan", "nat", "none", "nil", "na", "n/a")
+# What a spreadsheet shows where a formula failed or a column is too narrow: "#N/A", "#NV", "#NAME?", "#¡VALOR!", "###"
+ERROR_PATTERN = r"#n/?[adv]|#n/\p{L}+|#[¡¿]?[\p{L}/0]+[!?]|#{2,}"
+_OPENING, _CLOSING = r"[\[({<\"'`]*", r"[\])}>\"'`]*"
+
+
+def enclosed(words: Iterable[str]) -> str:
+    """Regular expression of one of `words`, also in brackets or quotes."""
+    return f"{_OPENING}(?:{'|'.join(map(re.escape, words))}){_CLOSING}"
+
+
+NULL_PATTERN = rf"(?i)(?:{enclosed(NULL_WORDS)}|{ERROR_PATTERN})"
+
+
+def trimmed(text: str) -> str:
+    """SQL of `text` without invisible characters at its ends."""
+    return f"regexp_replace({text}, {literal(f'^{INVISIBLE}+|{INVISIBLE}+$')}, '', 'g')"
 
 
 def unwrapped(text: str) -> str:
@@ -43,31 +60,28 @@ def may_be_wrapped(text: str) -> str:
 
 
 def value_text(text: str) -> str:
-    """SQL of the text of a number, time or truth value: without wrappings and outer blanks, null for a `NULL_WORDS`.
+    """SQL of the text of a number, time or truth value: without wrappings and outer blanks, null for `NULL_PATTERN`.
 
     Examples
     --------
     >>> import duckdb
-    >>> cells = ("2024-01-06\\t", '="12.50"', " 3 ", "#N/A", "NULL", "nope")
+    >>> cells = ("2024-01-06\\t", '="12.50"', " 3 ", "#N/A", "[NULL]", "nope")
     >>> [duckdb.execute(f"SELECT {value_text('v')} FROM (SELECT ? AS v)", [cell]).fetchone()[0] for cell in cells]
     ['2024-01-06', '12.50', '3', None, None, 'nope']
     """
-    words = ", ".join(literal(word) for word in NULL_WORDS)
-    edges = literal(EDGES)
     bare = (
-        f"CASE WHEN lower(b) IN ('', {words}) THEN NULL "
-        f"WHEN starts_with(b, '=\"') AND ends_with(b, '\"') AND length(b) > 3 "
-        f"THEN trim(substr(b, 3, length(b) - 3), {edges}) "
+        f"CASE WHEN b = '' OR regexp_full_match(b, {literal(NULL_PATTERN)}) THEN NULL "
+        "WHEN starts_with(b, '=\"') AND ends_with(b, '\"') AND length(b) > 3 "
+        f"THEN {trimmed('substr(b, 3, length(b) - 3)')} "
         "WHEN starts_with(b, '''') AND length(b) > 1 THEN substr(b, 2) ELSE b END"
     )
     # the first case holds for nearly all numbers and times and is cheap
     return (
         f"CASE WHEN regexp_matches({text}, '^[0-9](.*[0-9])?$') THEN {text} "
-        f"ELSE list_transform([trim({text}, {edges})], lambda b: {bare})[1] END"
+        f"ELSE list_transform([{trimmed(text)}], lambda b: {bare})[1] END"
     )
 
 
 def is_null_word(text: str) -> str:
-    """SQL condition: `text` is one of `NULL_WORDS`, in any case and with outer blanks."""
-    words = ", ".join(literal(word) for word in NULL_WORDS)
-    return f"lower(trim({text})) IN ({words})"
+    """SQL condition: `text` is a word or an error value that means "no value" (`NULL_PATTERN`), with outer blanks."""
+    return f"regexp_full_match({text}, {literal(f'{INVISIBLE}*{NULL_PATTERN}{INVISIBLE}*')})"

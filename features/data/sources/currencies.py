@@ -22,13 +22,40 @@ _OTHER_NAMES = r"元|円|圆|圓|원|zł|Kč|руб\.?|р\.?"  # `\b` of RE2 kno
 CURRENCY_TOKEN = (
     rf"({'|'.join(CURRENCY_CODES)}|(US|AU|CA|NZ|HK|NT|R|A|C|S|CN|JP)?\p{{Sc}}|({_NAMES})\b\.?|{_OTHER_NAMES})"
 )
-SIGN_CODES: Mapping[str, str] = {
-    **{"€": "EUR", "£": "GBP", "₹": "INR", "₽": "RUB", "₩": "KRW", "원": "KRW", "₪": "ILS", "₫": "VND", "₺": "TRY"},
-    **{"US$": "USD", "A$": "AUD", "AU$": "AUD", "C$": "CAD", "CA$": "CAD", "NZ$": "NZD", "HK$": "HKD", "NT$": "TWD"},
-    **{"R$": "BRL", "S$": "SGD", "CN¥": "CNY", "JP¥": "JPY", "RMB": "CNY", "CNH": "CNY", "円": "JPY", "元": "CNY"},
-    **{"zł": "PLN", "Kč": "CZK", "￥": "¥"},
+_SIGNS: Mapping[str, str] = {
+    **{
+        "EUR": "€ euro euros 欧元 歐元 ユーロ 유로 евро",
+        "GBP": "£ sterling 英镑 英鎊 ポンド 파운드",
+        "INR": "₹ rupee 卢比",
+    },
+    **{
+        "RUB": "₽ р руб рубль 卢布 盧布 ルーブル",
+        "KRW": "₩ 원 won 韩元 韓元 ウォン",
+        "ILS": "₪ shekel",
+        "VND": "₫ đ 越南盾",
+    },
+    **{
+        "TRY": "₺ tl lira",
+        "USD": "$ us$ dollar dollars доллар 美元 美金 ドル 米ドル 달러",
+        "AUD": "a$ au$ 澳元",
+        "PLN": "zł",
+    },
+    **{"CAD": "c$ ca$ 加元", "NZD": "nz$ 新西兰元", "HKD": "hk$ 港币 港幣 港元", "TWD": "nt$ 新台币 新臺幣 台币 臺幣"},
+    **{
+        "BRL": "r$ real",
+        "SGD": "s$ 新加坡元 新币",
+        "JPY": "jp¥ 円 yen 日元 日圆 日圓 엔",
+        "CZK": "kč",
+        "HUF": "ft forint",
+    },
+    **{"CNY": "cn¥ 元 圆 rmb cnh yuan renminbi 人民币 人民幣 人民元 위안 юань", "CHF": "fr sfr franken 瑞士法郎"},
+    **{"THB": "฿ baht 泰铢 泰銖 バーツ", "¥": "￥"},
 }
-# Columns of a file that hold the currency of its amounts, in the form that `features.data.personal_names.words` gives.
+# What stands for a currency, in capital letters → its code. "¥" is yen or yuan, and "kr" a krone of several countries.
+CODES: Mapping[str, str] = {sign.upper(): code for code, signs in _SIGNS.items() for sign in signs.split()} | {
+    f"{country} DOLLAR": code for country, code in {"US": "USD", "AUSTRALIAN": "AUD", "CANADIAN": "CAD"}.items()
+}
+# Columns of a file that hold the currency of its amounts, as `features.data.personal_names.spelled` writes them.
 CURRENCY_COLUMNS = frozenset(
     {
         *("currency", "currency code", "currencycode", "order currency", "presentment currency", "cur", "ccy"),
@@ -36,6 +63,8 @@ CURRENCY_COLUMNS = frozenset(
         *("moeda", "valuuta", "waluta", "mena", "valute", "币种", "货币", "幣種", "货币单位", "通貨", "통화", "валюта"),
     }
 )
+# In the first ones, three digits after a separator are always thousands; in the others they are after a comma.
+NO_DECIMALS, COMMA_GROUPS = "JPY|KRW|VND|₩|원|円|₫", "[¥￥元圆]|CNY|RMB"
 MONEY_COLUMNS: Mapping[str, tuple[str, ...]] = {
     "transactions": ("amount", "discount", "coupon_discount"),
     "items": ("price",),
@@ -75,17 +104,23 @@ def code_of(text: str) -> str:
 
     Examples
     --------
-    >>> [code_of(text) for text in ("eur", "€", "￥", "US$", "RMB")]
-    ['EUR', 'EUR', '¥', 'USD', 'CNY']
+    >>> [code_of(text) for text in ("eur", "€", "￥", "US$", "$", "RMB", "Fr.", "日元", "XOF")]
+    ['EUR', 'EUR', '¥', 'USD', 'USD', 'CNY', 'CHF', 'JPY', 'XOF']
     """
-    text = text.strip().rstrip(".")
-    return SIGN_CODES.get(text) or SIGN_CODES.get(text.upper()) or text.upper()
+    text = text.strip().rstrip(".").upper()
+    return CODES.get(text, text)
 
 
 def currency_code(text: str) -> str:
     """SQL of `code_of` of the text of a cell; null for an empty cell."""
-    cases = " ".join(f"WHEN {literal(sign)} THEN {literal(code)}" for sign, code in SIGN_CODES.items())
-    return f"list_transform([rtrim(trim({text}), '.')], lambda c: nullif(CASE c {cases} ELSE upper(c) END, ''))[1]"
+    cases = " ".join(f"WHEN {literal(sign)} THEN {literal(code)}" for sign, code in CODES.items())
+    return f"list_transform([upper(rtrim(trim({text}), '.'))], lambda c: nullif(CASE c {cases} ELSE c END, ''))[1]"
+
+
+def is_currency(text: str) -> str:
+    """SQL condition: `text` is a known code, sign or name of a currency."""
+    known = ", ".join(literal(text) for text in sorted({*CURRENCY_CODES, *CODES.values(), *CODES}))
+    return f"upper(rtrim(trim({text}), '.')) IN ({known})"
 
 
 def currency_in_amount(text: str) -> str:

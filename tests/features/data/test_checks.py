@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -82,6 +83,22 @@ def test_ids_that_differ_only_in_spelling_are_named(shop: Shop, spelled: str, wh
     assert shop.query("SELECT count(DISTINCT source_user_id) FROM transactions") == [(21,)]  # the text stays as it is
 
 
+def test_invisible_characters_are_named_and_the_fix_removes_them(shop: Shop) -> None:
+    marks = "\u200e\u200f\u202a\u2066\u2069\xad\u180e\ufeff\u2800\u3164\u034f\x07"
+    rows = [(f"x{i}", f"c{mark}1", f"s1{mark}", "2024-01-01 10:30", 1, 10) for i, mark in enumerate(marks)]
+    source = shop.source([*orders(40), *rows])
+    yaml = (shop.root / "sources.yaml").read_text(encoding="utf-8")
+    for found in preview(shop.workspace, source, Settings()).warnings:
+        assert f"{len(marks) + 1} " in found.message
+        column, expression = found.fix.split("`")[1].split(": ", 1)
+        mapped = {"source_user_id": "cust", "item_id": "sku"}[column]
+        yaml = yaml.replace(f"{column}: {mapped}", f"{column}: '{expression.replace(chr(39), chr(39) * 2)}'")
+    (shop.root / "sources.yaml").write_text(yaml, encoding="utf-8")
+    assert ingest(shop.workspace, FileSource(shop.root / "sources.yaml"), Settings()).warnings == ()
+    found = shop.query("SELECT DISTINCT source_user_id, item_id FROM transactions WHERE order_id LIKE 'x%'")
+    assert found == [("c1", "s1")]
+
+
 def test_an_id_counts_in_one_warning(shop: Shop) -> None:
     same = ["ab cd", "ab\u3000cd", "ab\xa0cd", "abcd", "ABCD"]  # NFKC makes blanks of the second and the third
     rows = [*orders(40), *((f"x{i}", name, "s1", "2024-01-01 10:30", 1, 10) for i, name in enumerate(same))]
@@ -120,20 +137,38 @@ def test_the_fix_of_other_characters_gives_the_plain_ones(shop: Shop) -> None:
 
 
 @pytest.mark.parametrize(
-    ("in_orders", "in_items", "what"),
+    ("in_orders", "in_items", "what", "sides"),
     [
-        ("412", "00412", "leading zeros"),
-        ("412.0", "412", "a trailing .0"),
-        ("sku-412", "SKU-412", "the case of letters"),
-        ("412 ", "412", "blanks or invisible characters"),
+        ("412", "00412", "leading zeros", ["items"]),
+        ("00412", "412", "leading zeros", ["transactions"]),
+        ("0412", "00412", "leading zeros", ["transactions", "items"]),
+        ("412.0", "412", "a trailing .0", ["transactions"]),
+        ("412", "412.0", "a trailing .0", ["items"]),
+        ("sku-412", "SKU-412", "the case of letters", ["transactions"]),
+        ("SKU-412", "sku-412", "the case of letters", ["items"]),
+        ("412 ", "412", "blanks or invisible characters", ["transactions"]),
     ],
 )
-def test_items_bought_that_the_catalogue_spells_otherwise(shop: Shop, in_orders: str, in_items: str, what: str) -> None:
+def test_items_bought_that_the_catalogue_spells_otherwise(
+    shop: Shop, in_orders: str, in_items: str, what: str, sides: list[str]
+) -> None:
     rows = [(f"o{i}", f"c{i}", in_orders.replace("4", str(i)), "2024-01-01 10:30", 1, 10) for i in range(1, 6)]
     found = shop.warnings(rows, [in_items.replace("4", str(i)) for i in range(1, 6)])["ids_without_description"]
     assert found.message.startswith("none of the 5 items of transactions is in items, but all are without")
     assert what in found.message
-    assert "item_id:" in found.fix
+    lines = {table: line for line, table in re.findall(r"`item_id: ([^`]+)` in (\w+)", found.fix)}
+    assert list(lines) == sides
+    yaml = (shop.root / "sources.yaml").read_text().replace("item_id: sku, ts", "item_id: TRANSACTIONS, ts")
+    yaml = yaml.replace("item_id: sku, category", "item_id: ITEMS, category")
+    for table in ("transactions", "items"):
+        expression = lines.get(table, "sku").replace("'", "''")
+        yaml = yaml.replace(table.upper(), f"'{expression}'")
+    (shop.root / "sources.yaml").write_text(yaml)
+    again = Workspace(shop.root / "again")
+    assert ingest(again, FileSource(shop.root / "sources.yaml"), Settings()).warnings == ()
+    assert Lake(again).connect().con.execute(
+        "SELECT count(*) FROM transactions JOIN items USING (item_id)"
+    ).fetchone() == (5,)
 
 
 def test_the_proposed_expression_makes_the_ids_equal(shop: Shop) -> None:

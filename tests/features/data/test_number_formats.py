@@ -68,17 +68,18 @@ def test_an_expression_that_drops_the_decimal_point_is_refused_also_with_a_cast(
         (("1 250,00", "1\u00a0250,50", "1\u202f250", "0,125"), [1250.0, 1250.5, 1250.0, 0.125]),
         (("1'250.00", "1’250.50", "12.50", "0.125"), [1250.0, 1250.5, 12.5, 0.125]),
         (("€ 12,50", "12,50 €", "12,50 EUR", "EUR 3"), [12.5, 12.5, 12.5, 3.0]),
-        (("￥12.50", "¥1,250.00", "１２．５０", "8元"), None),
+        (("￥12.50", "¥1,250.00", "１２．５０", "8元"), [12.5, 1250.0, 12.5, 8.0]),
+        (("¥1,250", "¥12,500", "¥980"), [1250.0, 12500.0, 980.0]),
+        (("1,250원", "₩12,500", "980"), [1250.0, 12500.0, 980.0]),
+        (("1.250 JPY", "12.500 JPY", "980 JPY"), [1250.0, 12500.0, 980.0]),
+        (("CHF 12.50", "Fr. 1'000.50", "Fr 3"), [12.5, 1000.5, 3.0]),
+        (("$12.50", "12.50 USD", "US$3"), [12.5, 12.5, 3.0]),
         (("$1,250.00", "$.50", "$1,250", "$7"), [1250.0, 0.5, 1250.0, 7.0]),
         (("1,00,000.00", "12,34,567.5", "5", "6."), [100000.0, 1234567.5, 5.0, 6.0]),
         (("1e3", "1E-2", "+2.5", "007"), [1000.0, 0.01, 2.5, 7.0]),
     ],
 )
 def test_the_values_of_a_column_tell_its_separator(export, texts, values):
-    if values is None:  # two signs for one currency
-        export.ingest(lines(*texts[:3]), COLUMNS)
-        assert amounts(export) == [12.5, 1250.0, 12.5]
-        return
     report = export.ingest(lines(*texts), COLUMNS)
     assert amounts(export) == values
     assert report.quarantined == 0
@@ -153,6 +154,38 @@ def test_a_column_with_two_currencies_is_named(export):
     assert "currency names several currencies (EUR, JPY)" in message
     (fix,) = (warning.fix for warning in report.warnings if warning.code == "several_currencies")
     assert "currency: {column: currency, to: EUR, rates: {JPY: …}}" in fix
+
+
+@pytest.mark.parametrize(
+    ("column", "values", "found"),
+    [
+        ("Order Currency Code", ("JPY", "EUR"), "EUR, JPY"),
+        ("Bestellwährung", ("eur", "CHF"), "CHF, EUR"),
+        ("交易币种", ("美元", "人民币"), "CNY, USD"),
+        ("unit", ("€", "US$"), "EUR, USD"),
+        ("currency", ("XOF", "points"), "POINTS, XOF"),
+    ],
+)
+def test_a_column_of_currencies_is_known_by_its_values(export, column, values, found):
+    rows = [f"o{n},c{n},s1,2024-01-0{n},1,10,{values[n % 2]}" for n in range(1, 9)]
+    head = f"order,cust,sku,date,qty,paid,{column}"
+    (warning,) = (
+        warning for warning in export.orders(*rows, head=head).warnings if warning.code == "several_currencies"
+    )
+    assert f"{column} names several currencies ({found})" in warning.message
+    # the line it gives, with a rate, converts the amounts
+    line = warning.fix.split("`")[3].replace("…", "0.5")
+    other = Export(export.folder / "other")
+    other.folder.mkdir()
+    report = other.orders(*rows, head=head, keys=f"    {line}\n")
+    assert warned(report, "several_currencies") == []
+    assert sorted(amounts(other)) == [5.0] * 4 + [10.0] * 4
+
+
+@pytest.mark.parametrize("values", [("EUR", "EUR"), ("EUR", "gift"), ("CZ", "AT"), ("12", "15")])
+def test_other_columns_are_no_currencies(export, values):
+    rows = [f"o{n},c{n},s1,2024-01-0{n},1,10,{values[n % 2]}" for n in range(1, 9)]
+    assert warned(export.orders(*rows, head="order,cust,sku,date,qty,paid,kind"), "several_currencies") == []
 
 
 MONEY = "order,cust,sku,date,qty,paid,currency"

@@ -86,6 +86,7 @@ def test_a_glob_over_csv_files_with_other_orders_and_delimiters(shop: Shop) -> N
         "UnitPrice;Quantity;InvoiceDate;Customer ID;StockCode;InvoiceNo;Note\n3;1;2017-01-02;u2;8;A2;new\n",
     )
     shop.write("orders_3.csv", "")  # an empty day
+    shop.write("orders_4.csv", " \n\n")
     (shop.root / "orders_4.csv").write_bytes((HEAD + 'A3,"9,1",u3,2017-01-03,1,5\n').encode())
     report = shop.ingest().tables["transactions"]
     assert (report.read, report.kept) == (3, 3)

@@ -7,7 +7,7 @@ the commit; it returns warnings, or raises `DataError` where the rows must not e
 from __future__ import annotations
 
 from features.data.ingest.checks.base import Check, CheckInput, IngestWarning
-from features.data.ingest.checks.dominating import item_in_most_orders, shared_accounts
+from features.data.ingest.checks.dominating import guest_ids, item_in_most_orders, shared_accounts
 from features.data.ingest.checks.identifiers import phones_without_country, strong_values_of_many
 from features.data.ingest.checks.input_files import odd_input
 from features.data.ingest.checks.items import items_of_another_source, vanished_items
@@ -64,6 +64,7 @@ CHECKS: Registry[Check] = Registry(
         "ids_spelled_differently": ids_spelled_differently,
         "ids_without_description": ids_without_description,
         "shared_accounts": shared_accounts,
+        "guest_ids": guest_ids,
         "item_in_most_orders": item_in_most_orders,
         "quantities_in_other_units": quantities_in_other_units,
         "rows_far_from_the_others": rows_far_from_the_others,

@@ -8,6 +8,7 @@ from features.data.ingest.checks.base import CheckInput, TableFinding, per_table
 from features.data.ingest.checks.order_numbers import ORDERS
 from features.data.ingest.checks.spelling import distinct_ids
 from features.data.lake import literal
+from features.data.placeholders import is_guest
 from features.data.shared_accounts import find_shared_accounts
 
 MAX_SHOWN = 5
@@ -69,6 +70,31 @@ def shared_accounts(found: CheckInput, table: str) -> Iterator[TableFinding]:
             f"no one person can have so many rows: {listed}; {left_out}",
             f"if it is a walk-in, guest or test account, add the line `no_customer: [{ids}]` to sources.yaml",
             sum(account.lines for _, account in own),
+        )
+
+
+@per_table("transactions", "events", "profiles", "touches")
+def guest_ids(found: CheckInput, table: str) -> Iterator[TableFinding]:
+    """Name customer ids that say that they are nobody's (`is_guest`), however few rows they have."""
+    if "source_user_id" not in found.staged[table].mapped:
+        return
+    distinct = distinct_ids(found, table, "source_user_id")
+    known = [str(row[0]) for row in found.rows(f"SELECT i FROM {distinct} WHERE {is_guest('i')} ORDER BY rows DESC, i")]
+    if not known:
+        return
+    # only ids that this input has: what is declared now may be in the lake from an earlier ingest
+    ids = ", ".join(map(literal, known))
+    read = found.rows(
+        f"SELECT source_user_id, count(*) FROM {found.staged[table].typed} "
+        f"WHERE _reason IS NULL AND source_user_id IN ({ids}) GROUP BY 1 ORDER BY 2 DESC, 1"
+    )
+    if read:
+        listed = ", ".join(f"{name} ({count:,} rows)" for name, count in read[:MAX_SHOWN])
+        listed += " …" if len(read) > MAX_SHOWN else ""
+        yield TableFinding(
+            f"customer ids say that they are guests, and each counts as one customer: {listed}",
+            f"add the line `no_customer: [{', '.join(_quoted(str(name)) for name, _ in read)}]` to sources.yaml",
+            sum(int(row[1]) for row in read),
         )
 
 

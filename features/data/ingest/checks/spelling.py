@@ -12,6 +12,7 @@ from dataclasses import dataclass
 
 from features.data.ingest.checks.base import CheckInput, IngestWarning
 from features.data.lake import literal, quote
+from features.data.sources.cells import INVISIBLE
 
 MAX_SHOWN = 2
 MIN_MATCHED_SHARE = 0.5  # fewer known ids than this, and more under another spelling, is a mistake in the mapping
@@ -41,16 +42,15 @@ class Spelling:
     may: str
 
 
-INVISIBLE = r"[\s\x{00A0}\x{200B}-\x{200D}\x{2060}\x{3000}\x{FEFF}]+"
 BLANKS = Spelling(
     "blanks or invisible characters",
     f"regexp_replace(i, {literal(INVISIBLE)}, '', 'g')",
-    f"regexp_replace(COLUMN, '{INVISIBLE}', '', 'g')",
+    f"regexp_replace(COLUMN, {literal(INVISIBLE)}, '', 'g')",
     f"regexp_matches(i, {literal(INVISIBLE)})",
 )
 SPELLINGS = (
     BLANKS,
-    Spelling("the case of letters", "lower(i)", "upper(COLUMN)", "lower(i) <> i"),
+    Spelling("the case of letters", "upper(i)", "upper(COLUMN)", "upper(i) <> i"),
     Spelling(
         "a trailing .0",
         r"regexp_replace(i, '^(\d+)\.0+$', '\1')",
@@ -160,14 +160,17 @@ def ids_without_description(found: CheckInput) -> Iterator[IngestWarning]:
         plural = next(place.plural for place in ID_COLUMNS if place.column == column)
         counted = f"none of the {total:,}" if not known else f"only {known:,} of the {total:,}"
         if most > max(known, MIN_MATCHED_SHARE * total):
-            side, ids = (user, used) if user in found.merged else (describer, described)
-            place = next(place for place in ID_COLUMNS if (place.table, place.column) == (side, column))
+            sides = [
+                f"`{column}: {_fix(found, IdColumn(table, column, plural), spelling, ids)}` in {table}"
+                for table, ids, others in ((user, used, described), (describer, described, used))
+                if _changed(found, spelling, ids, others)
+            ]
             yield IngestWarning(
                 user,
                 "ids_without_description",
                 f"{counted} {plural} of {user} {'is' if not known else 'are'} in {describer}, "
                 f"but {'all' if most == total else f'{most:,}'} are without {spelling.what}",
-                f"write the ids alike in both tables, for example `{column}: {_fix(found, place, spelling, ids)}`",
+                f"write the ids alike in both tables: {' and '.join(sides)}",
                 int(total - known),
             )
         elif not known and min(total, listed) >= MIN_IDS:
@@ -178,6 +181,12 @@ def ids_without_description(found: CheckInput) -> Iterator[IngestWarning]:
                 f"check that `{column}` is mapped to the same numbers in both tables",
                 int(total),
             )
+
+
+def _changed(found: CheckInput, spelling: Spelling, ids: str, others: str) -> bool:
+    """Whether `ids` of one table become some of the `others` only without the difference, which is on their side."""
+    matched = f"{spelling.equal} IN (SELECT {spelling.equal} FROM {others})"
+    return bool(found.rows(f"SELECT 1 FROM {ids} WHERE {spelling.may} AND {spelling.equal} <> i AND {matched} LIMIT 1"))
 
 
 def distinct_ids(found: CheckInput, table: str, column: str) -> str:
@@ -227,7 +236,8 @@ def _add_normalized(found: CheckInput, name: str) -> None:
 
 def _fix(found: CheckInput, place: IdColumn, spelling: Spelling, ids: str) -> str:
     """The right side of the mapping that writes the ids of a column without the difference."""
-    mapped = found.staged[place.table].expressions.get(place.column, place.column)
+    staged = found.staged.get(place.table)  # None: only an earlier ingest read the table
+    mapped = staged.expressions.get(place.column, place.column) if staged else "column"
     if spelling.fix:
         return spelling.fix.replace("COLUMN", mapped)
     forms = found.rows(f"SELECT i, n FROM {ids} WHERE n IS NOT NULL")

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import re
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from features.data.ingest.checks.base import CheckInput, TableFinding, per_table
-from features.data.placeholders import CUSTOMER_WORDS
 
 SHOWN_WORDS = 6
 
@@ -22,8 +23,13 @@ def placeholder_ids(found: CheckInput, table: str) -> Iterator[TableFinding]:
             "item_id": "no item",
         }.get(column, "no id")
         fix = "leave the cell empty in the export"
-        if column == "source_user_id" and set(CUSTOMER_WORDS) & set(words):
-            fix += "; if 0 is a real customer of yours, map `source_user_id: \"'u' || column\"` in every table"
+        zeros = [word for word in words if re.fullmatch(r"[-+]?[0-9.,]+", word)]
+        if column == "source_user_id" and zeros:
+            fix += (
+                f"; if {zeros[0]} is a real customer of yours, map `source_user_id: \"'u' || column\"` in every table"
+            )
+        if column == "id_value":
+            words = _without_values(words)
         shown = ", ".join(f"{count:,} × {word}" for word, count in list(words.items())[:SHOWN_WORDS])
         shown += " …" if len(words) > SHOWN_WORDS else ""
         yield TableFinding(f"{column} is a placeholder in {rows:,} rows ({shown}), which is {means}", fix, rows)
@@ -42,11 +48,12 @@ def wrapped_ids(found: CheckInput, table: str) -> Iterator[TableFinding]:
 
 @per_table()
 def null_words(found: CheckInput, table: str) -> Iterator[TableFinding]:
-    """Warn about words such as NULL in columns of numbers and times, which count as missing."""
+    """Warn about words such as NULL in columns of numbers, times and attributes, which count as missing."""
     if words := found.staged[table].findings.null_words:
         yield TableFinding(
             f"cells such as NULL, NaN or #N/A count as missing values: {_counted(words)}",
-            "leave the cell empty in the export",
+            "leave the cell empty in the export; a word that is a value of yours is kept if the mapping writes it "
+            "otherwise: `CASE column WHEN 'NA' THEN 'Namibia' ELSE column END`",
             sum(words.values()),
         )
 
@@ -91,6 +98,15 @@ def several_currencies(found: CheckInput, table: str) -> Iterator[TableFinding]:
             f"(what one unit is worth in {values[0]}), or `currency: {values[0]}` if all amounts are in it",
             found.staged[table].read,
         )
+
+
+def _without_values(words: Mapping[str, int]) -> dict[str, int]:
+    """The words with their counts; e-mail addresses and numbers count as one, as some of them may be a person's."""
+    counted: Counter[str] = Counter()
+    for word, count in words.items():
+        digits = sum(sign.isdigit() for sign in word)
+        counted["a made-up e-mail address" if "@" in word else "a made-up number" if digits > 4 else word] += count
+    return dict(counted.most_common())
 
 
 def _counted(rows: Mapping[str, int]) -> str:

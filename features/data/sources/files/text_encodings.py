@@ -132,7 +132,10 @@ def likely_encodings(data: bytes) -> list[str]:
         text = data.decode(codec_name(best), errors="replace")
         syllables = sum(char in _FREQUENT_SYLLABLES for char in text)
         pairs = sum(ord(char) > 127 for char in text)
-        return ["euc_kr"] if syllables > 0.3 * pairs else ["gb18030", "euc_kr"] if pairs < 20 else ["euc_kr", "gb18030"]
+        if syllables > 0.3 * pairs:
+            return ["euc_kr"]
+        # twenty Chinese characters in a row are hardly all in the smaller range
+        return ["euc_kr", "gb18030"] if pairs >= 20 else ["gb18030", "euc_kr"] if syllables else ["gb18030"]
     return [best]
 
 

@@ -22,12 +22,12 @@ _OF = frozenset({"de", "da", "do", "di", "del", "du", "des", "d", "of", "per", "
 _HEAD, _LAST = 1_000, 2_000
 
 
-def folded(text: str) -> str:
+def simplified(text: str) -> str:
     """A text without case, accents and full-width forms; Japanese and Korean characters keep their marks.
 
     Examples
     --------
-    >>> folded("Quantité"), folded("ＳＫＵ"), folded("Ilość"), folded("주문")
+    >>> simplified("Quantité"), simplified("ＳＫＵ"), simplified("Ilość"), simplified("주문")
     ('quantite', 'sku', 'ilosc', '주문')
     """
     decomposed = unicodedata.normalize("NFD", unicodedata.normalize("NFKC", text).casefold().translate(_LETTERS))
@@ -44,7 +44,7 @@ def words(name: str) -> list[str]:
     """
     name = unicodedata.normalize("NFKC", name)
     name = _BRACKETS.sub(" ", name).strip() or name
-    found = [word for word in re.split(r"[\W_]+", folded(_CAMEL.sub(" ", name))) if word]
+    found = [word for word in re.split(r"[\W_]+", simplified(_CAMEL.sub(" ", name))) if word]
     while len(found) > 1 and found[-1] in _UNITS:
         found.pop()
     return found
@@ -71,7 +71,7 @@ def rank_of(column: str, name: str) -> int | None:
     --------
     >>> rank_of("order_id", "Order ID"), rank_of("order_id", "Colour"), rank_of("amount", "Shipping Amount")
     (0, None, None)
-    >>> rank_of("ts", "Data da venda") < rank_of("ts", "Data do envio") < rank_of("ts", "Reporting Date")
+    >>> rank_of("ts", "Data da venda") < rank_of("ts", "Data de emissão") < rank_of("ts", "Reporting Date")
     True
     """
     known, parts = _known(column), words(name)
@@ -118,7 +118,7 @@ def _known(column: str) -> dict[str, int]:
 
 @functools.cache
 def _other_words(column: str) -> frozenset[str]:
-    return frozenset(folded(word) for word in OTHER_WORDS.get(column, "").split(", ") if word)
+    return frozenset(simplified(word) for word in OTHER_WORDS.get(column, "").split(", ") if word)
 
 
 @functools.cache
@@ -141,7 +141,7 @@ def canonical_of(value: str, known: Mapping[str, str]) -> str | None:
 
 def _letters(value: str) -> str:
     """A value without case, accents, blanks and punctuation, with text in brackets: `(deleted) paid` is not `paid`."""
-    return re.sub(r"[\W_]+", "", folded(value))
+    return re.sub(r"[\W_]+", "", simplified(value))
 
 
 @functools.cache

@@ -229,9 +229,9 @@ def _ask_of_states(found: TableProposal, used: set[str], status: str | None) -> 
             if canonical_of(cell, STATUSES) in given_back and canonical_of(state, STATUSES) not in given_back
         ]
         if name not in used and told:
-            asked = found.questions.get("status")
+            earlier = found.questions.get("status")
             also = f"{name} says {_examples(told)}; should it count?"
-            found.questions["status"] = f"{asked} And {also}" if asked else also
+            found.questions["status"] = f"{earlier} And {also}" if earlier else also
             found.columns.setdefault("status", UNANSWERED)
             return
 
@@ -268,7 +268,7 @@ def _add_file_keys(found: TableProposal, numbers: Sequence[str]) -> None:
         found.keys["encoding"] = sample.encoding
         if sample.other_encodings:
             found.questions["encoding"] = (
-                f"are {_foreign(sample)} right? Otherwise {' or '.join(sample.other_encodings)}"
+                f"are {_foreign(found)} right? Otherwise {' or '.join(sample.other_encodings)}"
             )
     if sample.delimiter:
         found.keys["delimiter"] = '"\\t"' if sample.delimiter == "\t" else f'"{sample.delimiter}"'
@@ -293,10 +293,13 @@ def _add_file_keys(found: TableProposal, numbers: Sequence[str]) -> None:
         found.questions["path"] = f"several columns are named {', '.join(twice)}: rename all but one in the file"
 
 
-def _foreign(sample: Sample) -> str:
-    """Examples of cells with characters beyond ASCII, which show whether the encoding is right."""
-    cells = itertools.chain(sample.names, *sample.columns)
-    return ", ".join(list(dict.fromkeys(cell.strip() for cell in cells if not cell.isascii()))[:3])
+def _foreign(found: TableProposal) -> str:
+    """Column names and cells with characters beyond ASCII, which show whether the encoding is right; no customers."""
+    sample = found.sample
+    shown = [name for column, name in found.columns.items() if column != "source_user_id" and name in sample.names]
+    cells = itertools.chain(sample.names, *(sample.values(name) for name in shown))
+    foreign = list(dict.fromkeys(cell.strip() for cell in cells if not cell.isascii()))
+    return ", ".join(foreign[:3]) or "the names in the file"
 
 
 def _zone_line(proposals: Sequence[TableProposal]) -> str:

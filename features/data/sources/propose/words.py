@@ -1,4 +1,4 @@
-"""Words of exports in fifteen languages: names of columns, states of orders, behaviours and consents.
+"""Words of exports in twelve languages: names of columns, states of orders, behaviours and consents.
 
 Names are written as people write them; they are compared without case, accents, blanks and punctuation.
 """
@@ -75,7 +75,7 @@ NAMES: dict[str, str] = {
         "razem, importo, totale, bedrag, totaal, сумма, итого, стоимость, 买家实际支付金额, 用户实付金额, "
         "实际支付金额, 实付金额, 商品实际成交金额, 支付金额, 成交金额, 实收金额, 应付金额, 订单金额, 总金额, "
         "商品总价, 金额, 小计, 實付金額, 合計金額, 購入金額, 小計, 金額, 결제금액, 실결제금액, 주문금액, 금액, "
-        "Netto, Nettobetrag"
+        "Netto, Nettobetrag, total price, order total, grand total"
     ),
     "unit_price": (
         "unit price, lineitem price, price each, price, item cost, Einzelpreis, Preis, Stueckpreis, Stückpreis, "
@@ -135,6 +135,7 @@ ONLY_WHOLE = (
 )
 # canonical column → words that say that a longer name is about something else: `Shipping Amount`, `Birth Date`
 OTHER_WORDS: dict[str, str] = {
+    "order_id": "refund, tracking, shipment, line, item, 物流, 快递, 运单, 退款, 配送",
     "amount": (
         "discount, tax, vat, shipping, refund, refunded, fee, coupon, gift, tip, subtotal, voucher, commission, "
         "balance, credit, converted, count, 优惠, 折扣, 运费, 退款, 税, 积分, 红包, 立减, 余额, 送料, 手数料, 할인, "
@@ -143,12 +144,13 @@ OTHER_WORDS: dict[str, str] = {
     "unit_price": "total, compare, shipping, list, original, old, cost, net, 市场, 原, 운송",
     "ts": (
         "updated, update, modified, delivery, delivered, ship, shipped, shipping, due, birth, expiry, expires, "
-        "last, first, cancelled, refund, received, 发货, 收货, 更新, 退款, 生日, 到期, 完成, 発送, 배송"
+        "last, first, cancelled, refund, received, shipment, entrega, envío, envio, consegna, spedizione, "
+        "livraison, levering, dostawy, доставки, 发货, 收货, 更新, 退款, 生日, 到期, 完成, 発送, 배송"
     ),
     "quantity": "refund, refunded, returned, stock, shipped, cancelled, 库存, 退, 在庫, 재고, 취소",
     "status": "marital, tax, employment, item, shipping, fulfillment, 退款, 售后",
     "item_id": "order, payment, transaction",
-    "source_user_id": "group, type",
+    "source_user_id": "group, type, name, nome, nombre, nom, naam, nazwa, имя, 姓名, 名称",
 }
 # canonical status or event type → values that mean it
 STATUSES: dict[str, str] = {
