@@ -78,14 +78,14 @@ class State:
     part: Line | None = None
     refunds: Mapping[datetime, Line] = field(default_factory=dict)
 
-    def numbered(self, line_no: int) -> dict[int, Line]:
+    def by_number(self, line_no: int) -> dict[int, Line]:
         """The rows by the line numbers under which the lake holds them."""
         rows = {line_no: self.line, -1 - line_no: self.part}
         rows |= {refund_number(line_no, ts): refund for ts, refund in self.refunds.items()}
         return {number: row for number, row in rows.items() if row is not None}
 
     def equals(self, other: State) -> bool:
-        mine, others = self.numbered(0), other.numbered(0)
+        mine, others = self.by_number(0), other.by_number(0)
         return mine.keys() == others.keys() and all(row.equals(others[number]) for number, row in mine.items())
 
 
@@ -281,7 +281,7 @@ class _Settled:
             state = known
         elif known.line is not None and state.line is not None and state.line.equals(known.line):
             state = replace(state, line=known.line)
-        before, now = known.numbered(line_no), state.numbered(line_no)
+        before, now = known.by_number(line_no), state.by_number(line_no)
         kept = {line.row for line in now.values() if line.row != IN_LAKE}
         for line, after in applied:
             stays = after.equals(state) or any(line.equals(other) for other in now.values())
