@@ -94,7 +94,7 @@ def ingest(
     show_report(output, report)
     if rows.customers_timezone and settings.timezone is None:
         output.say(
-            f"{source}: the shop's days and hours are those of {rows.customers_timezone}; "
+            f"{rows.name}: days and hours of the customers are those of {rows.customers_timezone}; "
             f"add the line `timezone: {rows.customers_timezone}` to {located.config_file}"
         )
     output.say(

@@ -12,6 +12,11 @@ def column_list(names: Iterable[str]) -> str:
     return ", ".join(quote(name) for name in names)
 
 
+def content_hash(names: Iterable[str]) -> str:
+    """SQL of the hash of some columns; a constant if there are none, because rows that tell nothing are alike."""
+    return f"hash({column_list(names) or '0'})"
+
+
 def common_columns(new: Mapping[str, str], known: Mapping[str, str]) -> dict[str, str]:
     """Columns of either side with their SQL types; an attribute whose type changed becomes text."""
     return {

@@ -12,13 +12,15 @@ import duckdb
 from features.data.ingest.columns import content_columns
 from features.data.ingest.currency_columns import converted, row_currencies, unused_currency_column
 from features.data.ingest.ids import ID_COLUMNS, id_cast, id_reasons, id_text
-from features.data.ingest.number_columns import decimal_separators
+from features.data.ingest.number_columns import DecimalSeparator, decimal_separators
 from features.data.ingest.observed import CellFindings, has_null_words, observe
 from features.data.ingest.own_items import ITEM_COLUMNS, prefixed
 from features.data.ingest.personal_columns import identity_cases, personal_columns, personal_id_cases
-from features.data.ingest.ranges import PAID, range_cases
+from features.data.ingest.ranges import order_cases, range_cases
 from features.data.ingest.row_times import RowTimes, row_times, session_timezone
 from features.data.ingest.unread_times import UnreadTimes, unread_times
+from features.data.ingest.unread_values import UnreadValues, unread_values
+from features.data.ingest.unused_columns import unused_columns, unused_status
 from features.data.lake import SQL_TYPES, literal, quote
 from features.data.placeholders import is_empty_identifier
 from features.data.privacy import PersonalDataHasher
@@ -67,6 +69,8 @@ class StagedTable:
         Counts of the rows by what their `ts` is; None if the source maps no `ts`.
     unread_times : tuple of UnreadTimes
         Times that could not be read and have a known format.
+    unread_values : tuple of UnreadValues
+        Truth values and discounts that could not be read.
     findings : CellFindings
         What the raw cells show.
     """
@@ -85,6 +89,7 @@ class StagedTable:
     warnings: tuple[InputWarning, ...] = ()
     times: RowTimes | None = None
     unread_times: tuple[UnreadTimes, ...] = ()
+    unread_values: tuple[UnreadValues, ...] = ()
     findings: CellFindings = field(default_factory=CellFindings)
 
     @property
@@ -157,7 +162,7 @@ def stage(
     )
     cleaned = f"SELECT * REPLACE ({ids.removeprefix(', ')}) FROM ({loose})" if ids else loose
     # Each step is a query of its own, because DuckDB computes what occurs twice in one query twice.
-    read = "".join(f", {column_cast.value} AS {quote('=' + name)}" for name, column_cast in casts.items())
+    results = "".join(f", {column_cast.value} AS {quote('=' + name)}" for name, column_cast in casts.items())
     values = ", ".join(
         f"{quote('=' + name) if name in casts else _derived(name, kind, casts)} AS {quote(name)}"
         for name, kind in columns.items()
@@ -168,7 +173,7 @@ def stage(
         for name, column_cast in casts.items()
         if column_cast.failed
     )
-    cast_rows = f"SELECT _row, _file, _fault, {values}{failed} FROM (SELECT *{read} FROM ({cleaned}))"
+    cast_rows = f"SELECT _row, _file, _fault, {values}{failed} FROM (SELECT *{results} FROM ({cleaned}))"
     id_cases = personal_id_cases(connection, raw_table, rows, types)
     reason = _rejection_reason(table, casts, columns, id_cases, personal, raw_table.hashed, now)
     checked = f"SELECT *, {reason} AS _reason FROM ({cast_rows})"
@@ -187,6 +192,8 @@ def stage(
         decimals=decimals,
         decimal_declared=raw_table.values.decimal is not None,
         currencies=unused_currency_column(connection, raw_table, raw),
+        unused=unused_columns(connection, raw_table, raw),
+        status=unused_status(connection, raw_table, raw, typed),
     )
     return StagedTable(
         table,
@@ -203,6 +210,7 @@ def stage(
         raw_table.warnings,
         times,
         unread,
+        unread_values(connection, raw, typed, raw_table.columns, dtypes),
         findings,
     )
 
@@ -265,7 +273,7 @@ def _plan_casts(
     raw_table: RawTable,
     types: Mapping[str, str],
     dtypes: Mapping[str, DType],
-    decimals: Mapping[str, str],
+    decimals: Mapping[str, DecimalSeparator],
     currencies: Mapping[str, str],
     timezone: str,
     where: str,
@@ -273,7 +281,7 @@ def _plan_casts(
     columns = {column.name: SQL_TYPES[column.dtype] for column in table.columns}
     casts: dict[str, ColumnCast] = {}
     for name, dtype in dtypes.items():
-        planned = cast(dtype, types[name], quote(name), timezone, decimals.get(name, "."))
+        planned = (decimals[name].cast if name in decimals else cast)(dtype, types[name], quote(name), timezone)
         if planned.unsupported_reason:
             raise DataError(
                 f"{table.name}.{name} cannot be cast to {DTYPE_NOUNS[dtype]}",
@@ -338,12 +346,7 @@ def _rejection_reason(
     if table.name == "identities":
         cases += identity_cases(personal, hashed)
     if table.name == "transactions":
-        cases.append(
-            (
-                f"{PAID} AND quantity * amount < 0",
-                "quantity and amount have opposite signs, and status is not refunded",
-            )
-        )
+        cases += order_cases()
     return _first_matching_case(cases)
 
 

@@ -38,12 +38,12 @@ def flags(connection: duckdb.DuckDBPyConnection, staged: StagedTable, merged: Me
     if table.name == "identities":
         counts["no_identifier"] = "count(*) FILTER (id_value IS NULL)"
     if table.name == "transactions":
-        counts["refund_without_sale"] = "count(*) FILTER (status = 'refunded')"  # at most so many
+        counts["refunds"] = "count(*) FILTER (status = 'refunded')"
     found: dict[str, int] = {}
     if counts:
         row = connection.execute(f"SELECT {', '.join(counts.values())} FROM {new}").fetchone() or ()
         found = {name: int(count) for name, count in zip(counts, row, strict=True)}
-    if found.get("refund_without_sale"):
+    if found.pop("refunds", 0):
         by_sign = f"SELECT count(*) FROM {staged.typed} WHERE _signed AND _row IN (SELECT _row FROM {new})"
         for name, query in (("refund_by_sign", by_sign), ("refund_without_sale", _refunds_without_sale(merged))):
             found[name] = int((connection.execute(query).fetchone() or (0,))[0])

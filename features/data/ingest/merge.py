@@ -99,7 +99,7 @@ def merge(
         old = f"SELECT {names} FROM ({known}) AS l WHERE NOT EXISTS (SELECT 1 FROM ({written}) AS n WHERE {keys})"
         changed = bool((connection.execute(f"SELECT count(*) FROM ({written})").fetchone() or (0,))[0])
     else:
-        if facts.status.changed:
+        if facts.status.applied:
             good, known = changed_rows(rows)
         new = f"SELECT * FROM ({good})" + (f" WHERE _row NOT IN (SELECT _row FROM {verdicts})" if counts else "")
         old, written = f"SELECT {names} FROM ({known})", new

@@ -33,9 +33,9 @@ from features.data.lake import literal, quote
 def merge_dimension(connection: duckdb.DuckDBPyConnection, rows: MergeRows, now: datetime | None) -> int:
     """Create the temp tables `verdicts` and ``final_<table>``, and return the number of keys whose row is replaced.
 
-    ``final_<table>`` has one row per key of the input, without the keys of repeated rows: the columns of the table after
-    the merge, `_row` (the newest row of the input), `_known` (the lake had the key), `_same` (the content is that of the
-    lake) and `_written` (the row differs from that of the lake, maybe only in its date).
+    ``final_<table>`` has one row per key of the input, without the keys of repeated rows: the columns of the table
+    after the merge, `_row` (the newest row of the input), `_known` (the lake had the key), `_same` (the content is that
+    of the lake) and `_written` (the row differs from that of the lake, maybe only in its date).
     """
     table, staged, good, known = rows.table, rows.staged, rows.good, rows.known
     dated = next((column.name for column in table.columns if column.dates_row), None)

@@ -1,6 +1,6 @@
 """Merge of a fact table (transactions, events, touches): a known row is a duplicate, and a fact is not overwritten.
 
-Only the status of an order line may change; the newer row replaces the known line then.
+Only the status of an order line may change; the newer row replaces the known line then, or is a refund beside it.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import duckdb
 from features.data.ingest.columns import cast_columns, column_list
 from features.data.ingest.merge_rows import MergeRows
 from features.data.ingest.order_lines import MONEY, number_lines
-from features.data.ingest.status_changes import REPLACED, TURNED, StatusChanges, settle_status
+from features.data.ingest.status_changes import MOVED, REPLACED, TURNED, StatusChanges, settle_status
 from features.data.lake import quote
 
 
@@ -94,7 +94,12 @@ def changed_rows(rows: MergeRows) -> tuple[str, str]:
         else f"g.{quote(name)}"
         for name in rows.columns
     )
+    known = ", ".join(
+        f"coalesce(m.number, k.{quote(name)}) AS {quote(name)}" if name == "line_no" else f"k.{quote(name)}"
+        for name in rows.columns
+    )
     return (
         f"SELECT g._row, {values} FROM ({rows.good}) AS g LEFT JOIN {TURNED} AS t USING (_row)",
-        f"SELECT * FROM ({rows.known}) ANTI JOIN {REPLACED} USING (source, order_id, line_no)",
+        f"SELECT {known} FROM (SELECT * FROM ({rows.known}) ANTI JOIN {REPLACED} USING (source, order_id, line_no)) "
+        f"AS k LEFT JOIN {MOVED} AS m USING (source, order_id, line_no)",
     )

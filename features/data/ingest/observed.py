@@ -8,6 +8,8 @@ from dataclasses import dataclass, field
 import duckdb
 
 from features.data.ingest.ids import ID_COLUMNS, id_text
+from features.data.ingest.number_columns import DecimalSeparator
+from features.data.ingest.unused_columns import UnusedStatus
 from features.data.lake import quote
 from features.data.placeholders import is_empty_identifier, is_placeholder
 from features.data.sources.base import RawTable
@@ -34,7 +36,7 @@ class CellFindings:
         Id column → ids in one of Excel's wrappings.
     null_words : mapping of str to int
         Column of numbers, times, truth values or attributes → cells with a word such as NULL.
-    decimals : mapping of str to str
+    decimals : mapping of str to DecimalSeparator
         Number column → its decimal separator.
     decimal_declared : bool
         Whether the source declares the decimal separator.
@@ -42,15 +44,21 @@ class CellFindings:
         Telephone numbers without a calling code.
     currencies : (str, tuple of str) or None
         A column of the file that names several currencies and is not used, and its values.
+    unused : tuple of str
+        Columns of the file that the mapping does not use.
+    status : UnusedStatus or None
+        One of them that says which orders were refunded or cancelled, although every row counts as paid.
     """
 
     placeholders: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
     wrapped: Mapping[str, int] = field(default_factory=dict)
     null_words: Mapping[str, int] = field(default_factory=dict)
-    decimals: Mapping[str, str] = field(default_factory=dict)
+    decimals: Mapping[str, DecimalSeparator] = field(default_factory=dict)
     decimal_declared: bool = False
     national_phones: int = 0
     currencies: tuple[str, tuple[str, ...]] | None = None
+    unused: tuple[str, ...] = ()
+    status: UnusedStatus | None = None
 
 
 def has_null_words(table: Table, name: str, sql_type: str, dtype: DType) -> bool:

@@ -18,7 +18,7 @@ from typing import Any
 import duckdb
 import pyarrow as pa
 
-from features.data.ingest.columns import column_list
+from features.data.ingest.columns import content_hash
 from features.data.ingest.contract import StagedTable
 from features.data.ingest.merge_rows import MergeRows
 
@@ -73,7 +73,7 @@ def number_lines(connection: duckdb.DuckDBPyConnection, rows: MergeRows) -> Shar
     )
     new = f"SELECT g.*, f._side FROM ({good}) AS g JOIN line_files AS f USING (_file)"
     old = f"SELECT *, 0 AS _side FROM ({known}) AS k SEMI JOIN ({good}) AS g USING (source, order_id)"
-    whole = f"SELECT source, order_id, _side, hash({column_list(told)}) AS content"
+    whole = f"SELECT source, order_id, _side, {content_hash(told)} AS content"
     connection.execute(
         "CREATE OR REPLACE TEMP TABLE shared_orders AS "
         "SELECT source, order_id, min(_side) AS first_side, min(lines) <> max(lines) OR min(content) <> max(content) "
@@ -99,10 +99,10 @@ def _number_differing(
     """Pair the lines of the orders that differ, number them, and return how many further lines there are."""
     bare = [name for name in told if name != "status"]
     picked = (
-        f"source, order_id, line_no, status, hash({column_list(bare)}) AS bare, "
-        f"hash({column_list(skeleton(told))}) AS skeleton, {EMPTIED} AS emptied, "
+        f"source, order_id, line_no, status, {content_hash(bare)} AS bare, "
+        f"{content_hash(skeleton(told))} AS skeleton, {EMPTIED} AS emptied, "
         f"{'hash(item_id)' if 'item_id' in staged.mapped else 'NULL::UBIGINT'} AS item, "
-        f"hash({column_list(name for name in told if name in ('ts', 'quantity', 'amount'))}) AS moment"
+        f"{content_hash(name for name in told if name in ('ts', 'quantity', 'amount'))} AS moment"
     )
     of_side = "PARTITION BY source, order_id, bare, _side ORDER BY _row, line_no"
     differing = "SEMI JOIN differing_orders USING (source, order_id)"

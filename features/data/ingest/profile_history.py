@@ -239,7 +239,7 @@ def _dated_rows(
     known: str,
     now: datetime | None,
 ) -> str:
-    """One row of the history per change of a record that is remade: all values of the changing attributes from that moment on."""
+    """One row per change of a record that is remade: all values of the changing attributes from that moment on."""
     if not changing:
         return f"SELECT * FROM ({known}) WHERE false"
     good = f"SELECT _row, {cast_columns(columns, {**staged.columns, 'valid_from': 'TIMESTAMP'})}"

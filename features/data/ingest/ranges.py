@@ -1,7 +1,8 @@
-"""Values that cannot be: negative amounts, times before 1900 or in the future, impossible birth dates."""
+"""Values that cannot be: negative amounts, impossible times and birth dates, lines of sums."""
 
 from __future__ import annotations
 
+import re
 from datetime import datetime, timedelta
 
 from features.data.lake import literal, quote
@@ -15,6 +16,15 @@ NON_NEGATIVE = {
 }
 # times outside this range are placeholders, and do not fit into nanoseconds
 FIRST_TIME, LAST_TIME = "1900-01-01", "2262-01-01"
+# what reports write before the sum of the lines above
+TOTAL_WORDS = (
+    *("total", "totals", "grand total", "sub total", "sub-total", "subtotal", "sum", "sums", "overall"),
+    *("summe", "gesamt", "gesamtsumme", "zwischensumme", "endsumme", "insgesamt", "total général", "sous-total"),
+    *("total general", "suma", "totale", "totaal", "subtotaal", "razem", "celkem", "összesen", "totalt", "yhteensä"),
+    *("итого", "всего", "toplam", "genel toplam", "合计", "合計", "总计", "總計", "小计", "小計", "总和", "汇总"),
+    *("総計", "총계", "합계", "소계"),
+)
+_TOTAL_LINE = rf"(?i)[\s*=#-]*(?:{'|'.join(map(re.escape, TOTAL_WORDS))})[\s:：*=#-]*"
 PAID = "coalesce(lower(trim(status)), 'paid') = 'paid'"
 
 
@@ -44,3 +54,15 @@ def range_cases(table: Table, column: Column, now: datetime | None) -> list[tupl
             cases.append((f"{name} > TIMESTAMP {literal(latest)}", reason))
         return cases
     return []
+
+
+def order_cases() -> list[tuple[str, str]]:
+    """(SQL condition, reason) of the order lines that cannot be."""
+    return [
+        (
+            "CASE WHEN source_user_id IS NULL AND item_id IS NULL "
+            f"THEN regexp_full_match(order_id, {literal(_TOTAL_LINE)}) END",
+            "order_id is a word for a total, and the row has neither customer nor item: the sum of a report, no order",
+        ),
+        (f"{PAID} AND quantity * amount < 0", "quantity and amount have opposite signs, and status is not refunded"),
+    ]

@@ -337,8 +337,10 @@ def _refuse_rejected_tables(outcomes: list[_Outcome]) -> None:
     if rejected:
         fix = f"read the rejected rows in {rejected[0]}, correct the mapping or the file"
     unread = [times for found in refused for times in found.staged.unread_times]
-    if unread:
-        fix += "; " + "; ".join(f"{times.column} looks like {times.looks_like}: {times.fix}" for times in unread)
+    known = [f"{times.column} looks like {times.looks_like}: {times.fix}" for times in unread]
+    known += [f"{values.message}: {values.fix}" for found in refused for values in found.staged.unread_values]
+    if known:
+        fix += "; " + "; ".join(known)
     elif any("not a time" in reason for found in refused for reason in found.report.reasons):
         fix += " (times are parsed as ISO 8601; for other formats use e.g. strptime(column, '%d/%m/%Y %H:%M'))"
     partly = any(found.report.kept + found.report.duplicates for found in refused)

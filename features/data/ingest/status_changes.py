@@ -1,14 +1,16 @@
 """Order lines whose status changed: a known line that is refunded or cancelled later is replaced by its newer row.
 
 The row with the key of a known line, of the same customer, item and time, and with another status is newer, and takes
-its place. A refund of a part is a row of its own beside the sale, as a credit note is. A row whose quantity and amount
-the export emptied keeps the known ones.
+its place. A refund of a part is a row of its own beside the sale, as a credit note is; so is a refund with a time of
+its own, of which a line may have several. A row whose quantity and amount the export emptied keeps the known ones.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+import hashlib
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from datetime import datetime, timedelta
 from itertools import groupby
 from typing import Any
 
@@ -21,7 +23,10 @@ from features.data.ingest.order_lines import MONEY, skeleton
 
 TOLERANCE = 1e-6  # of quantities and amounts, absolute
 IN_LAKE = -1  # `row` of a line of the lake
-TURNED, REPLACED = "turned_lines", "replaced_lines"
+SAME_DAY = timedelta(days=1)  # a refund that is dated without a clock time may seem to lie before its sale
+SALE = ("paid", "")  # a row without a status is a sale, unless its numbers are negative
+TURNED, REPLACED, MOVED = "turned_lines", "replaced_lines", "moved_lines"
+FIRST_REFUND = -(1 << 60)  # the line numbers of refunds with a time of their own lie below it
 
 
 @dataclass(frozen=True)
@@ -37,7 +42,9 @@ class Line:
     negative : bool
         Quantity or amount was negative, so the row is a credit note.
     skeleton : int
-        Hash of all that a change of the status leaves: customer, item, time …
+        Hash of all but the time that a change of the status leaves: customer, item …
+    ts : datetime or None
+        Its time; None if the source has none.
     money : tuple of float or None
         The columns `MONEY`.
     """
@@ -46,6 +53,7 @@ class Line:
     status: str
     negative: bool
     skeleton: int
+    ts: datetime | None
     money: tuple[float | None, ...]
 
     @property
@@ -55,27 +63,42 @@ class Line:
 
     def equals(self, other: Line) -> bool:
         """Whether the rows have the same content; a row without a status says nothing about it."""
-        return self.money == other.money and (self.status == other.status or not self.status)
+        same_status = self.status == other.status or not self.status
+        return self.ts == other.ts and self.money == other.money and same_status
 
 
 @dataclass(frozen=True)
 class State:
-    """An order line, and the refund of a part of it; either may be missing."""
+    """An order line, the refund of a part of it, and its refunds with another time; each may be missing.
+
+    Without a sale, the earliest refund is the line.
+    """
 
     line: Line | None = None
     part: Line | None = None
+    refunds: Mapping[datetime, Line] = field(default_factory=dict)
+
+    def by_number(self, line_no: int) -> dict[int, Line]:
+        """The rows by the line numbers under which the lake holds them."""
+        rows = {line_no: self.line, -1 - line_no: self.part}
+        rows |= {refund_number(line_no, ts): refund for ts, refund in self.refunds.items()}
+        return {number: row for number, row in rows.items() if row is not None}
 
     def equals(self, other: State) -> bool:
-        pairs = ((self.line, other.line), (self.part, other.part))
-        return all(a is b or (a is not None and b is not None and a.equals(b)) for a, b in pairs)
+        mine, others = self.by_number(0), other.by_number(0)
+        return mine.keys() == others.keys() and all(row.equals(others[number]) for number, row in mine.items())
 
 
 @dataclass(frozen=True)
 class StatusChanges:
-    """Number of lines whose status changed, and of lake rows that kept rows replace."""
+    """Number of lines whose status changed, and of lake rows that kept rows replace.
+
+    `applied` says whether rows were turned, replaced or moved: `changed_rows` then differs from the rows as they came.
+    """
 
     changed: int = 0
     updated: int = 0
+    applied: bool = False
 
 
 def part_number(line_no: str) -> str:
@@ -83,15 +106,21 @@ def part_number(line_no: str) -> str:
     return f"(-1 - {line_no})"
 
 
+def refund_number(line_no: int, ts: datetime) -> int:
+    """The line number of a refund with a time of its own: the same for the same line and time in every ingest."""
+    digest = hashlib.blake2b(f"{line_no} {ts.isoformat()}".encode(), digest_size=7).digest()
+    return FIRST_REFUND - int.from_bytes(digest, "big")
+
+
 def follow(state: State, row: Line) -> State | None:
     """The state after a newer row with the same key; None if the row conflicts with it.
 
     Examples
     --------
-    >>> sale = State(Line(IN_LAKE, "paid", False, 7, (3.0, 300.0, None, None)))
-    >>> follow(sale, Line(0, "refunded", False, 7, (3.0, 300.0, None, None))).line.status
+    >>> sale = State(Line(IN_LAKE, "paid", False, 7, None, (3.0, 300.0, None, None)))
+    >>> follow(sale, Line(0, "refunded", False, 7, None, (3.0, 300.0, None, None))).line.status
     'refunded'
-    >>> after = follow(sale, Line(0, "refunded", False, 7, (1.0, 100.0, None, None)))
+    >>> after = follow(sale, Line(0, "refunded", False, 7, None, (1.0, 100.0, None, None)))
     >>> after.line.money[:2], after.part.money[:2]
     ((3.0, 300.0), (1.0, 100.0))
     """
@@ -100,17 +129,40 @@ def follow(state: State, row: Line) -> State | None:
         return State(row)
     if row.skeleton != line.skeleton:
         return None
+    if row.ts != line.ts:
+        return _beside(state, line, row)
     if row.equals(line) or (state.part is not None and row.equals(state.part)):
         return state
     if row.status in (line.status, ""):
         return state if row.emptied else None
     if row.status == "paid":  # sold after all, or the sale that belongs to a credit note
-        return State(row, line if line.negative else None)
+        return replace(state, line=row, part=line if line.negative else None)
     if row.negative or (row.status == "refunded" and line.status == "paid" and _is_part(row, line)):
-        return State(line, _with_amount(row, line))
+        return replace(state, part=_with_amount(row, line))
     if not row.emptied and any(_exceeds(*pair) for pair in zip(row.money[:2], line.money[:2], strict=True)):
         return None
-    return State(replace(row, money=line.money) if row.emptied else row)
+    return replace(state, line=replace(row, money=line.money) if row.emptied else row, part=None)
+
+
+def _beside(state: State, line: Line, row: Line) -> State | None:
+    """The state after a row with another time than the known line: a refund of it, or the sale of known refunds."""
+    if row.ts is None or line.ts is None or row.emptied or line.emptied:
+        return None
+    known = state.refunds.get(row.ts)
+    if known is not None:
+        return state if row.equals(known) else None
+    if row.status == "refunded" and line.status == "refunded":
+        first, second = (row, line) if row.ts < line.ts else (line, row)
+        return replace(state, line=first, refunds={**state.refunds, **_by_time(second)})
+    if row.status == "refunded" and line.status in SALE and row.ts > line.ts - SAME_DAY:
+        return replace(state, refunds={**state.refunds, **_by_time(row)})
+    if row.status in SALE and line.status == "refunded" and line.ts > row.ts - SAME_DAY:
+        return replace(state, line=row, refunds={**state.refunds, **_by_time(line)})
+    return None
+
+
+def _by_time(refund: Line) -> dict[datetime, Line]:
+    return {refund.ts: refund} if refund.ts is not None else {}
 
 
 def _exceeds(new: float | None, known: float | None) -> bool:
@@ -134,8 +186,8 @@ def _with_amount(row: Line, line: Line) -> Line:
 def settle_status(connection: duckdb.DuckDBPyConnection, rows: MergeRows) -> StatusChanges:
     """Find status changes among the conflicting rows, and correct the verdicts of the rows of their keys.
 
-    Creates the temp tables `TURNED` (_row, line_no, `MONEY`) of the kept rows, and `REPLACED` (source, order_id,
-    line_no) of the lake's rows that they replace.
+    Creates the temp tables `TURNED` (_row, line_no, `MONEY`) of the kept rows, `REPLACED` (source, order_id, line_no)
+    of the lake's rows that they replace, and `MOVED` (the same, and `number`) of those that get another line number.
 
     Parameters
     ----------
@@ -147,30 +199,41 @@ def settle_status(connection: duckdb.DuckDBPyConnection, rows: MergeRows) -> Sta
     numbers = ", ".join(f"{name} DOUBLE" for name in MONEY)
     connection.execute(f"CREATE OR REPLACE TEMP TABLE {TURNED} (_row BIGINT, line_no BIGINT, {numbers})")
     connection.execute(f"CREATE OR REPLACE TEMP TABLE {REPLACED} (source VARCHAR, order_id VARCHAR, line_no BIGINT)")
+    connection.execute(
+        f"CREATE OR REPLACE TEMP TABLE {MOVED} (source VARCHAR, order_id VARCHAR, line_no BIGINT, number BIGINT)"
+    )
     keys = column_list(rows.table.key)
     connection.execute(
         f"CREATE OR REPLACE TEMP TABLE conflict_keys AS SELECT DISTINCT {keys} FROM ({good}) "
         f"WHERE _row IN (SELECT _row FROM {verdicts} WHERE verdict = 'conflict')"
     )
-    stays = column_list(skeleton(rows.told))
+    stays = column_list(name for name in skeleton(rows.told) if name != "ts")
+    ts = "ts" if "ts" in rows.told else "NULL::TIMESTAMP AS ts"
+    rest = f"hash({stays}) AS skeleton, {ts}, {column_list(MONEY)}"
     status = "status" if "status" in rows.staged.mapped else "CASE WHEN _negative THEN status ELSE '' END"
-    money = column_list(MONEY)
     parts = f"SELECT source, order_id, {part_number('line_no')} AS line_no FROM conflict_keys"
+    refunds: dict[tuple[str, str, int], Line] = {}
+    if ts == "ts":
+        own = connection.execute(
+            f"SELECT {keys}, status, {rest} FROM ({known}) SEMI JOIN conflict_keys "
+            f"USING (source, order_id) WHERE line_no < {FIRST_REFUND}"
+        ).fetchall()
+        refunds = {row[:3]: Line(IN_LAKE, row[3], False, row[4], row[5], row[6:]) for row in own}
     found = connection.execute(
-        f"SELECT {keys}, false AS is_part, _row, {status} AS status, _negative, hash({stays}) AS skeleton, {money} "
+        f"SELECT {keys}, false AS is_part, _row, {status} AS status, _negative, {rest} "
         f"FROM ({good}) SEMI JOIN conflict_keys USING ({keys}) UNION ALL "
-        f"SELECT {keys}, false, {IN_LAKE}, status, false, hash({stays}), {money} "
+        f"SELECT {keys}, false, {IN_LAKE}, status, false, {rest} "
         f"FROM ({known}) SEMI JOIN conflict_keys USING ({keys}) UNION ALL "
-        f"SELECT source, order_id, {part_number('line_no')}, true, {IN_LAKE}, status, false, hash({stays}), {money} "
+        f"SELECT source, order_id, {part_number('line_no')}, true, {IN_LAKE}, status, false, {rest} "
         f"FROM ({known}) SEMI JOIN ({parts}) USING ({keys}) ORDER BY {keys}, _row, is_part"
     )
-    settled = _Settled()
+    settled = _Settled(refunds)
     for key, members in groupby(_stream(found), key=lambda row: row[:3]):
         lines = list(members)
         if any(row[5] not in ("paid", "") for row in lines):
             settled.settle(key, lines)
     settled.store(connection, verdicts)
-    return StatusChanges(settled.changed, settled.updated)
+    return StatusChanges(settled.changed, settled.updated, bool(settled.turned or settled.replaced or settled.moved))
 
 
 def _stream(result: duckdb.DuckDBPyConnection) -> Iterator[tuple[Any, ...]]:
@@ -179,19 +242,29 @@ def _stream(result: duckdb.DuckDBPyConnection) -> Iterator[tuple[Any, ...]]:
 
 
 class _Settled:
-    """The verdicts of the rows of all keys with a changed status."""
+    """The verdicts of the rows of all keys with a changed status.
 
-    def __init__(self) -> None:
+    `refunds` are the rows of the lake with a time of their own, by source, order and line number.
+    """
+
+    def __init__(self, refunds: Mapping[tuple[str, str, int], Line]) -> None:
+        self.refunds: dict[tuple[str, str], dict[int, Line]] = {}
+        for (source, order_id, number), refund in refunds.items():
+            self.refunds.setdefault((source, order_id), {})[number] = refund
         self.verdicts: list[tuple[int, str | None]] = []
         self.turned: list[tuple[Any, ...]] = []
         self.replaced: list[tuple[Any, ...]] = []
+        self.moved: list[tuple[Any, ...]] = []
         self.changed = self.updated = 0
 
     def settle(self, key: tuple[Any, ...], members: Sequence[tuple[Any, ...]]) -> None:
-        lines = [(row[3], Line(row[4], row[5], row[6], row[7], tuple(row[8:]))) for row in members]
+        source, order_id, line_no = key
+        lines = [(row[3], Line(row[4], row[5], row[6], row[7], row[8], tuple(row[9:]))) for row in members]
+        of_order = self.refunds.get((source, order_id), {})
         known = State(
             next((line for is_part, line in lines if line.row == IN_LAKE and not is_part), None),
             next((line for is_part, line in lines if is_part), None),
+            {row.ts: row for number, row in of_order.items() if row.ts and refund_number(line_no, row.ts) == number},
         )
         state = known
         applied: list[tuple[Line, State]] = []
@@ -207,23 +280,26 @@ class _Settled:
         if known.line is not None and state.equals(known):
             state = known
         elif known.line is not None and state.line is not None and state.line.equals(known.line):
-            state = State(known.line, state.part)
-        kept = {line.row for line in (state.line, state.part) if line is not None and line.row != IN_LAKE}
+            state = replace(state, line=known.line)
+        before, now = known.by_number(line_no), state.by_number(line_no)
+        kept = {line.row for line in now.values() if line.row != IN_LAKE}
         for line, after in applied:
-            stays = after.equals(state) or any(part and line.equals(part) for part in (state.line, state.part))
+            stays = after.equals(state) or any(line.equals(other) for other in now.values())
             verdict = "duplicate" if stays else "superseded"
             self.verdicts.append((line.row, None if line.row in kept else verdict))
-        source, order_id, line_no = key
-        for before, after_line, number in (
-            (known.line, state.line, line_no),
-            (known.part, state.part, -1 - line_no),
-        ):
-            if before is not None and before is not after_line:
+        for number, line in before.items():
+            if now.get(number) is line:
+                continue
+            moved = next((other for other, row in now.items() if row is line), None)
+            if moved is None:
                 self.replaced.append((source, order_id, number))
-                self.updated += after_line is not None
-            if after_line is not None and after_line.row != IN_LAKE:
-                self.turned.append((after_line.row, number, *after_line.money))
-        self.changed += bool(kept) and len({line.status for _, line in lines}) > 1
+                self.updated += number in now
+            else:
+                self.moved.append((source, order_id, number, moved))
+        self.turned += [(line.row, number, *line.money) for number, line in now.items() if line.row != IN_LAKE]
+        at = state.line.ts if state.line else None
+        changes = kept & {line.row for line in (state.line, state.part) if line is not None}
+        self.changed += bool(changes) and len({line.status for _, line in lines if line.ts == at}) > 1
 
     def store(self, connection: duckdb.DuckDBPyConnection, verdicts: str) -> None:
         """Replace the verdicts of the settled rows, and store which rows are turned and replaced."""
@@ -235,6 +311,9 @@ class _Settled:
         if self.turned:
             types = {"_row": pa.int64(), "line_no": pa.int64(), **dict.fromkeys(MONEY, pa.float64())}
             _insert(connection, TURNED, self.turned, types)
+        if self.moved:
+            types = {"source": pa.string(), "order_id": pa.string(), "line_no": pa.int64(), "number": pa.int64()}
+            _insert(connection, MOVED, self.moved, types)
         if self.replaced:
             types = {"source": pa.string(), "order_id": pa.string(), "line_no": pa.int64()}
             _insert(connection, REPLACED, self.replaced, types)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import duckdb
@@ -82,7 +82,16 @@ def _unread(connection: duckdb.DuckDBPyConnection, values: str, sql: str) -> Tim
         rows = connection.execute(f"SELECT DISTINCT v::VARCHAR FROM ({values}) WHERE v IS NOT NULL").fetchall()
     except duckdb.BinderException:  # the reason is about an expression, and not about a column of the file
         return None
-    return guess((str(value) for (value,) in rows), _shown(sql))
+    texts = [str(value) for (value,) in rows]
+    return guess(texts, shown(sql)) or _zero_dates(texts, shown(sql))
+
+
+def _zero_dates(texts: Sequence[str], column: str) -> TimeFormat | None:
+    """MySQL's date without a value, if one of the texts is it."""
+    zeros = sorted({text for text in texts if text.startswith("0000-00-00")})
+    if not zeros:
+        return None
+    return TimeFormat("0000-00-00, which MySQL writes for no date", (f"nullif({column}, {literal(zeros[0])})",))
 
 
 def _late(connection: duckdb.DuckDBPyConnection, values: str) -> TimeFormat | None:
@@ -100,7 +109,7 @@ def _fix(found: TimeFormat, column: str) -> str:
     return f"write in sources.yaml: {f'{column}: ' if column else ''}{lines}"
 
 
-def _shown(sql: str) -> str:
+def shown(sql: str) -> str:
     """A column as it is written in an expression; the word "column" for what is computed."""
     bare = sql.strip("()")
     if not re.fullmatch(r'"(?:[^"]|"")+"', bare):

@@ -131,7 +131,8 @@ def cast(dtype: DType, sql_type: str, raw: str, timezone: str, decimal: str = ".
 def _cell(dtype: DType, raw: str, timezone: str, decimal: str) -> ColumnCast:
     """Cast of a number, time or truth value in a cell: the usual forms as they are, else the cleaned text."""
     text, as_double = value_text(raw), f"TRY_CAST({raw} AS DOUBLE)"
-    failed, faults, naive, date_only = f"{text} IS NOT NULL", (), "false", "false"
+    failed, naive, date_only = f"{text} IS NOT NULL", "false", "false"
+    faults: tuple[tuple[str, str], ...] = ()
     if dtype in ("float64", "int64"):
         usual = f"isfinite({as_double})" + (f" AND NOT contains({raw}, '.')" if decimal == "," else "")
         slow = (_float if dtype == "float64" else _int)("text", "_cell", "_cell", "_number")

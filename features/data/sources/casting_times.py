@@ -142,8 +142,8 @@ def instant_of_text(text: str, timezone: str, other: str = "NULL") -> str:
 def instant_of_column(column: str, timezone: str) -> str:
     """SQL of the instant of a text column, with blanks around it or not; null where it is not a time.
 
-    Nearly all cells have no blanks. Only the others are trimmed, in a lambda, which compiles its patterns anew for every
-    2,048 rows and is slow for that.
+    Nearly all cells have no blanks. Only the others are trimmed, in a lambda, which is slow because it compiles its
+    patterns for every 2,048 rows.
     """
     return instant_of_text(column, timezone, bound(trimmed(column), "_text", instant_of_text("_text", timezone)))
 

@@ -55,7 +55,8 @@ def unwrapped(text: str) -> str:
 
 def may_be_wrapped(text: str) -> str:
     """SQL condition: `text` has a character of a wrapping at one of its ends; cheap."""
-    return f"(starts_with({text}, '=') OR starts_with({text}, '''') OR contains({text}, '\t'))"
+    ends = " OR ".join(f"starts_with({text}, {literal(one)})" for one in ("=", "'", "\t"))
+    return f"({ends} OR ends_with({text}, '\t'))"
 
 
 def value_text(text: str) -> str:

@@ -17,9 +17,10 @@ CURRENCY_CODES = (
     *("NGN", "NOK", "NZD", "PEN", "PHP", "PKR", "PLN", "QAR", "RMB", "RON", "RSD", "RUB", "SAR", "SEK", "SGD", "THB"),
     *("TRY", "TWD", "UAH", "USD", "VND", "ZAR"),
 )
-_NAMES = "元|円|圆|圓|원|zł|Kč|kr|Ft|Fr|руб|р"
+_NAMES = "kr|Ft|Fr"
+_OTHER_NAMES = r"元|円|圆|圓|원|zł|Kč|руб\.?|р\.?"  # `\b` of RE2 knows only ASCII letters
 CURRENCY_TOKEN = (
-    rf"({'|'.join(CURRENCY_CODES)}|(US|AU|CA|NZ|HK|NT|R|A|C|S|CN|JP)?\p{{Sc}}|({_NAMES})\b\.?|元|円|圆|圓|원)"
+    rf"({'|'.join(CURRENCY_CODES)}|(US|AU|CA|NZ|HK|NT|R|A|C|S|CN|JP)?\p{{Sc}}|({_NAMES})\b\.?|{_OTHER_NAMES})"
 )
 _SIGNS: Mapping[str, str] = {
     **{

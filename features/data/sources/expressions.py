@@ -85,9 +85,9 @@ class ExpressionChecker:
     Examples
     --------
     >>> checker = ExpressionChecker({"Quantity": "VARCHAR", "Unit Price": "VARCHAR"})
-    >>> checker.check("Unit Price").value
+    >>> checker.check("unit price").value
     '"Unit Price"'
-    >>> checker.check('Quantity * "Unit Price"').sql_type
+    >>> checker.check('QUANTITY * "Unit Price"').sql_type
     'DOUBLE'
     >>> checker.check("Quantty * 2")
     Traceback (most recent call last):
@@ -97,6 +97,7 @@ class ExpressionChecker:
 
     def __init__(self, columns: Mapping[str, str], timezone: str = "UTC") -> None:
         self.columns, self.timezone = dict(columns), timezone
+        self._by_lower = {name.lower(): name for name in columns}
         self._connection = duckdb.connect(config={"enable_external_access": "false"})
         listed = ", ".join(f"{quote(name)} {sql_type}" for name, sql_type in columns.items())
         self._connection.execute(f"SET TimeZone='UTC'; CREATE TABLE _probe (_probe_row INTEGER, {listed})")
@@ -119,9 +120,13 @@ class ExpressionChecker:
         ValueError
             With the problem, if the expression is invalid.
         """
-        if text in self.columns:  # a column name may contain blanks and special characters
-            return Expression(quote(text), self.columns[text])
+        name = self._spelled(text)
+        if name in self.columns:  # a column name may contain blanks and special characters
+            return Expression(quote(name), self.columns[name])
         tree = self._parse(text)
+        for node in _nodes(tree):
+            if node.get("class") == "COLUMN_REF":
+                node["column_names"][-1] = self._spelled(node["column_names"][-1])
         self._check_allowed(tree, text)
         used = sorted({name for name in _column_names(tree) if self.columns.get(name) == "VARCHAR"})
         failure: duckdb.Error | None = None
@@ -147,6 +152,10 @@ class ExpressionChecker:
                 continue
             return self._expression(text, sql, sql_type, numbers, rewriter, _edited_columns(tree, used))
         raise ValueError(self._explain(tree, failure))
+
+    def _spelled(self, name: str) -> str:
+        """The column that is meant, as the input spells it; case is ignored, as in DuckDB."""
+        return name if name in self.columns else self._by_lower.get(name.lower(), name)
 
     def _parse(self, text: str) -> dict[str, Any]:
         parsed = self._serialized(f"SELECT {text}")

@@ -110,6 +110,19 @@ def test_an_id_counts_in_one_warning(shop: Shop) -> None:
     ]
 
 
+def test_orders_of_one_customer_and_day_that_differ_only_in_spelling_are_named(shop: Shop) -> None:
+    def numbered(*numbers: str) -> list[tuple[Any, ...]]:
+        return [(n, f"c{int(n) % 7}", "s1", f"2024-01-{int(n) % 28 + 1:02d} 10:30", 1, 10) for n in numbers]
+
+    # the till of another store has the numbers 7 and 8 too, for other customers or on other days
+    tills = [("7", "c3", "s1", "2024-01-08 10:30", 1, 10), ("8", "c1", "s1", "2024-01-10 10:30", 1, 10)]
+    assert "ids_spelled_differently" not in shop.warnings([*numbered(*(f"{n:04}" for n in range(1, 31))), *tills])
+    found = shop.warnings(numbered(*map(str, range(20, 41))))["ids_spelled_differently"]
+    assert found.rows == 22  # 20 to 30, each in two spellings
+    assert found.message.startswith("22 orders would be 11 without leading zeros: '0020', '20'; '0021', '21'")
+    assert "order_id: ltrim(\"order\", '0')` and ingest all files into a new workspace" in found.fix
+
+
 def test_the_fix_of_other_characters_gives_the_plain_ones(shop: Shop) -> None:
     same = {"ｼﾞ１": "ジ1", "1㎏": "1kg", "e\u0301": "é"}  # half-width, one character for two, and a combining accent
     rows = [(f"x{i}", name, "s1", "2024-01-01 10:30", 1, 10) for i, name in enumerate([*same, *same.values()])]

@@ -11,6 +11,7 @@ from features.data.sources.numbers import number
 from qianmian.errors import DataError
 from qianmian.settings import Settings
 from tests.features.data.exports import CASES, Export, warned
+from tests.features.data.test_order_lines import Shop
 
 HEAD = "order,cust,sku,date,qty,paid"
 
@@ -85,7 +86,10 @@ def test_the_values_of_a_column_tell_its_separator(export, texts, values):
 
 
 def test_negative_amounts_of_accounting_are_refunds(export):
-    export.ingest(lines("(12.50)", "12.50-", "-12.50", "−12.50", "-$12.50", "$-12.50", quantity="-1"), COLUMNS)
+    export.ingest(
+        lines("(12.50)", "12.50-", "-12.50", "−12.50", "-$12.50", "$-12.50", "△12.50", "▲ 12.50", quantity="-1"),
+        COLUMNS,
+    )
     assert export.query("SELECT DISTINCT quantity, amount, status FROM transactions") == [(1.0, 12.5, "refunded")]
 
 
@@ -229,3 +233,37 @@ def test_prices_and_event_values_are_money_too(export):
         keys,
     )
     assert export.query("SELECT price FROM items") == export.query("SELECT value FROM events") == [(2.0,)]
+
+
+def paid(order, *amounts):
+    return [f'{order},c{n},x,2024-01-01,1,"{amount}"' for n, amount in enumerate(amounts)]
+
+
+def test_files_of_one_glob_with_other_separators_are_read_each_by_its_own_values(tmp_path):
+    shop = Shop(tmp_path)
+    german = paid("b", "1.250", "12,50", "7")
+    report = shop.read(paid("a", *["12.50"] * 300, "1,250"), german, paid("c", "3"))
+    query = "SELECT order_id, sum(amount), count(*) FROM transactions GROUP BY ALL ORDER BY ALL"
+    assert shop.rows(query) == [("a", 300 * 12.5 + 1250, 301), ("b", 1250 + 12.5 + 7, 3), ("c", 3.0, 1)]
+    assert "decimal comma in 001.csv, and a decimal point in the other files" in warned(report, "decimal_comma")[0]
+    again = shop.read(german).tables["transactions"]  # alone it is read in the same way
+    assert (again.kept, again.duplicates) == (0, 3)
+
+
+@pytest.mark.parametrize(
+    "german",
+    [
+        pytest.param([paid("b", "1.250", "12,50", "12.50")], id="a file with both"),
+        pytest.param([paid("b", "12,50"), paid("c", "1.250")], id="a file that tells nothing"),
+    ],
+)
+def test_a_glob_whose_files_differ_is_refused_if_one_is_not_clear(tmp_path, german):
+    with pytest.raises(DataError, match=r"decimal comma and numbers with a decimal point.*the comma is in 001\.csv"):
+        Shop(tmp_path).read(paid("a", *["12.50"] * 300), *german)
+
+
+@pytest.mark.parametrize("amount", ["qty * paid", "replace(paid, '.', '')"])
+def test_files_with_other_separators_are_refused_inside_an_expression(tmp_path, amount):
+    columns = COLUMNS.strip("{}").replace("amount: paid", f'amount: "{amount}"')
+    with pytest.raises(DataError, match="decimal comma and numbers with a decimal point"):
+        Shop(tmp_path).read(paid("a", "12.50"), paid("b", "12,50"), columns=columns)

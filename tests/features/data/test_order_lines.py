@@ -201,3 +201,17 @@ def test_any_split_of_an_export_gives_the_same_lines(
         assert {line: count for (line,), count in found.items()} == dict(expected), number
         assert shop.rows("SELECT count(*) - count(DISTINCT (order_id, line_no)) FROM transactions") == [(0,)]
     assert Lake(apart.workspace).digest == Lake(one.workspace).digest
+
+
+def test_orders_of_items_only_are_read_again_and_extended(shop: Shop) -> None:
+    header, columns = "order,cust,sku", "order_id: order, source_user_id: cust, item_id: sku"
+
+    def read(*lines: str) -> tuple[int, int]:
+        report = shop.read(lines, header=header, columns=columns).tables["transactions"]
+        return report.kept, report.duplicates
+
+    assert read("o1,a,x", "o1,a,y", "o2,b,x") == (3, 0)
+    assert read("o1,a,x", "o1,a,y", "o2,b,x") == (0, 3)
+    assert read("o1,a,x", "o1,a,y", "o1,a,z") == (1, 2)
+    query = "SELECT order_id, line_no, item_id FROM transactions ORDER BY ALL"
+    assert shop.rows(query) == [("o1", 1, "x"), ("o1", 2, "y"), ("o1", 3, "z"), ("o2", 1, "x")]

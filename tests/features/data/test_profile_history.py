@@ -275,6 +275,43 @@ def test_other_records_and_other_attributes_stay_as_they_were(workspace: Workspa
     ]
 
 
+def test_new_repeated_and_changed_records_of_one_input(workspace: Workspace) -> None:
+    """The merge looks at the columns of the last two kinds only; all have the right rows and counts."""
+
+    def row(name: str, tier: str, **more: str | None) -> Row:
+        return {"source_user_id": name, "member_tier": tier, "city": "Oslo", "consent_email": None, **more}
+
+    give(workspace, [row("same", "gold"), row("silent", "gold", consent_email="no"), row("other", "gold")], now=JUNE)
+    rows = [row("same", "gold"), row("silent", "gold"), row("other", "silver"), row("new", "gold")]
+    report = give(workspace, [*rows, row("twice", "gold"), row("twice", "silver")], now=JULY).tables["profiles"]
+    assert (report.read, report.kept, report.duplicates, report.updated) == (6, 3, 3, 1)
+    assert read(workspace, "SELECT source_user_id, member_tier, consent_email FROM profiles ORDER BY 1") == [
+        ("new", "gold", None),
+        ("other", "silver", None),
+        ("same", "gold", None),
+        ("silent", "gold", False),
+        ("twice", "silver", None),
+    ]
+    assert history(workspace, "source_user_id, member_tier, consent_email") == [
+        ("2024-07-01 12:00:00", "new", "gold", None),
+        ("2024-06-01 12:00:00", "other", "gold", None),
+        ("2024-07-01 12:00:00", "other", "silver", None),
+        ("2024-06-01 12:00:00", "same", "gold", None),
+        ("2024-06-01 12:00:00", "silent", "gold", False),
+        ("2024-07-01 12:00:00", "twice", "silver", None),
+    ]
+
+
+def test_a_repeated_row_extends_the_time_in_which_its_values_were_seen(workspace: Workspace) -> None:
+    give(workspace, [user("gold", valid_from="2024-01-01")])
+    give(workspace, [user("gold", valid_from="2024-03-01")])
+    give(workspace, [user("gold", valid_from="2024-02-01")])
+    assert history(workspace, "last_seen::VARCHAR") == [("2024-01-01 00:00:00", "2024-03-01 00:00:00")]
+    # between two moments at which the same was seen
+    give(workspace, [user("silver", valid_from="2024-02-15")])
+    assert [tier for _, tier in history(workspace)] == ["gold", "silver", "gold"]
+
+
 def test_without_the_moment_of_ingest_there_is_no_date(workspace: Workspace) -> None:
     give(workspace, [user("gold", gender="f")], now=None)
     assert history(workspace, "member_tier, gender") == [(None, None, "f")]

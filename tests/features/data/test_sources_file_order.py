@@ -8,7 +8,7 @@ from pathlib import Path
 import duckdb
 import pytest
 
-from features.data.lake import literal
+from features.data.lake import literal, quote
 from features.data.sources.files import FileSource
 from features.data.sources.files.paths import natural_key
 from features.data.sources.files.remote_files import copy_files
@@ -149,3 +149,20 @@ def test_files_at_an_address_are_copied_and_keep_their_address(shop: Shop, monke
     assert set(raw.files) == files
     assert all("/there/" in file for file in [*files, *refused])
     assert [Path(file).parent.name for file in refused] == ["9"]
+
+
+@pytest.mark.parametrize("header", ["ORDER,CUST,SKU,DATE,QTY,PAID", "Order , cust ,Sku,Date,Qty ,  Paid"])
+def test_headers_of_one_glob_may_differ_in_case_and_blanks(header: str, shop: Shop) -> None:  # noqa: F811
+    shop.write("orders_1.csv", "order,cust,sku,date,qty,paid\no1,a,x,2024-01-05,1,10\n")
+    shop.write("orders_2.csv", header + "\no2,b,x,2024-01-06,2,20\n")
+    shop.ingest(SHOP.replace("amount: paid", "amount: 'PAID * 2'"))
+    query = "SELECT order_id, source_user_id, ts::DATE::VARCHAR, quantity, amount FROM transactions ORDER BY 1"
+    assert shop.query(query) == [("o1", "a", "2024-01-05", 1.0, 20.0), ("o2", "b", "2024-01-06", 2.0, 40.0)]
+
+
+def test_columns_of_parquet_files_may_differ_in_case(shop: Shop) -> None:  # noqa: F811
+    for number, name in enumerate(("order", "ORDER")):
+        rows = f"SELECT 'o{number}' AS {quote(name)}, 'a' AS cust, 'x' AS sku, DATE '2024-01-05' AS date, 1 AS qty, 5 AS paid"
+        duckdb.execute(f"COPY ({rows}) TO {literal(str(shop.root / f'orders_{number}.parquet'))}")
+    shop.ingest(SHOP.replace("orders*.csv", "orders*.parquet"))
+    assert shop.query("SELECT order_id, amount FROM transactions ORDER BY 1") == [("o0", 5.0), ("o1", 5.0)]

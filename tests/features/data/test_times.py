@@ -262,7 +262,7 @@ def test_what_is_no_certain_time_is_refused(shop: Shop, ts: str, text: str, reas
         (["31/12/2010", "12/31/2010"], [], 2010),
         (["5.4.2024 10:00:30"], ["strptime(t, '%d.%m.%Y %H:%M:%S')"], 2024),
         (["2024.05.01"], ["strptime(t, '%Y.%m.%d')"], 2024),
-        (["2024年1月2日", "2024年1月2日 9:05"], ["strptime(t, '%Y年%m月%d日 %H:%M')"], 2024),
+        (["2024年1月2日", "2024年1月2日 9:05"], ["strptime(t, ['%Y年%m月%d日', '%Y年%m月%d日 %H:%M'])"], 2024),
         (["2024年1月2日"], ["strptime(t, '%Y年%m月%d日')"], 2024),
         (["5/31/2024 8:26 PM"], ["strptime(t, '%m/%d/%Y %I:%M %p')"], 2024),
         (["01-May-24"], ["strptime(t, '%d-%b-%y')"], 2024),
@@ -527,3 +527,36 @@ def test_two_digit_years_of_a_crm(tmp_path: Path) -> None:
             now=NOW,
         )
     assert "2 rejected: 2 × birth_date is not a date" in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("texts", "utc"),
+    [
+        (["05-JAN-24 03.04.05.000000 PM"], "2024-01-05 07:04:05"),
+        (["Jan 5, 2024, 3:04:05 PM", "Feb 15, 2024, 3:04:05 AM"], "2024-01-05 07:04:05"),
+        (["Fri, 05 Jan 2024 15:04:05 GMT", "Sat, 06 Jan 2024 15:04:05 +0800"], "2024-01-05 15:04:05"),
+        (["Jan 1, 2024 12:03:04 AM PST", "Jul 3, 2024 1:03:04 PM PDT"], "2024-01-01 08:03:04"),
+        (["2024/1/5 下午3:04:05", "2024/1/6 上午12:04:05"], "2024-01-05 07:04:05"),
+        (["2024. 1. 5. 오후 3:04:05"], "2024-01-05 07:04:05"),
+        (["2024-01-05 15:04:05,123"], "2024-01-05 07:04:05.123"),
+        (["05 janv. 2024 15:04", "05 févr. 2024 15:04"], "2024-01-05 07:04:00"),
+        (["5 de março de 2024 15:04 hs.", "1 de maio de 2024 15:04 hs."], "2024-03-05 07:04:00"),
+        (["2024.01.05 15:04:05", "2024.01.05 15:04"], "2024-01-05 07:04:05"),
+    ],
+)
+def test_times_with_words_are_read_as_proposed(shop: Shop, texts: list[str], utc: str) -> None:
+    found = guess(texts, "t")
+    assert found is not None
+    assert shop.times(found.expressions[0], ["t", *(f'"{text}"' for text in texts)])[0] == utc
+
+
+def test_an_expression_that_does_not_read_the_values_is_not_proposed() -> None:
+    assert guess(["05 foo 2024", "06 bar 2024"], "t") is None
+    assert guess(["31 Feb 2024"], "t") is None
+
+
+def test_a_month_in_another_language_than_the_sample_is_refused(shop: Shop) -> None:
+    found = guess(["05 janv. 2024"], "t")
+    assert found is not None
+    assert shop.times(found.expressions[0], ["t", "05 janv. 2024", "05 Dez. 2024"])[1] is None
+    assert "cannot be computed" in shop.reasons()[0]

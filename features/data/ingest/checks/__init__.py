@@ -13,6 +13,7 @@ from features.data.ingest.checks.input_files import odd_input
 from features.data.ingest.checks.items import items_of_another_source, vanished_items
 from features.data.ingest.checks.order_lines import further_lines, renumbered_lines
 from features.data.ingest.checks.order_numbers import order_numbers
+from features.data.ingest.checks.order_totals import order_totals
 from features.data.ingest.checks.refunds import unclear_refunds
 from features.data.ingest.checks.spelling import ids_spelled_differently, ids_without_description
 from features.data.ingest.checks.time_zone import missing_time_zone
@@ -23,11 +24,13 @@ from features.data.ingest.checks.times import (
     unread_time_formats,
 )
 from features.data.ingest.checks.units import quantities_in_other_units
+from features.data.ingest.checks.unused_status import unused_status
 from features.data.ingest.checks.values import (
     decimal_comma,
     null_words,
     placeholder_ids,
     several_currencies,
+    unread_words,
     wrapped_ids,
 )
 from features.data.ingest.checks.wrong_clock import rows_far_from_the_others
@@ -45,12 +48,15 @@ CHECKS: Registry[Check] = Registry(
         "further_lines": further_lines,
         "renumbered_lines": renumbered_lines,
         "order_numbers": order_numbers,
+        "order_totals": order_totals,
+        "unused_status": unused_status,
         "unclear_refunds": unclear_refunds,
         "items_of_another_source": items_of_another_source,
         "vanished_items": vanished_items,
         "placeholder_ids": placeholder_ids,
         "wrapped_ids": wrapped_ids,
         "null_words": null_words,
+        "unread_words": unread_words,
         "decimal_comma": decimal_comma,
         "several_currencies": several_currencies,
         "strong_values_of_many": strong_values_of_many,

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 
 from features.data.ingest.checks.base import CheckInput, TableFinding, per_table
+from features.data.ingest.checks.order_numbers import ORDERS
 from features.data.ingest.checks.spelling import distinct_ids
 from features.data.lake import literal
 from features.data.placeholders import is_guest
@@ -137,10 +138,12 @@ def _may_be_in_most_orders(found: CheckInput, lines: str) -> bool:
     items, most = found.rows(f"SELECT count(*), max(rows) FROM {counted}")[0]
     if items < MIN_ITEMS:
         return False
-    several = (
-        f"SELECT 1 FROM (SELECT hash(order_id) AS number, hash(item_id) AS item FROM ({lines}) "
-        "WHERE item_id IS NOT NULL) GROUP BY number HAVING min(item) <> max(item)"
-    )
+    several = f"SELECT 1 FROM {ORDERS} WHERE several_items"
+    if ORDERS not in found.prepared:
+        several = (
+            f"SELECT 1 FROM (SELECT hash(order_id) AS number, hash(item_id) AS item FROM ({lines}) "
+            "WHERE item_id IS NOT NULL) GROUP BY number HAVING min(item) <> max(item)"
+        )
     orders = int(found.rows(f"SELECT count(*) FROM ({several})")[0][0])
     return orders >= MIN_ORDERS and most >= MIN_ORDER_SHARE * orders
 

@@ -66,16 +66,22 @@ SPELLINGS = (
 
 @dataclass(frozen=True)
 class IdColumn:
-    """A column of ids in one table, and how its ids are called."""
+    """A column of ids in one table, and how its ids are called.
+
+    `within` are the columns that two spellings of one id share: two orders `00020` and `20` are one only if customer
+    and day are the same.
+    """
 
     table: str
     column: str
     plural: str
+    within: tuple[str, ...] = ()
 
 
 CUSTOMER_TABLES = ("transactions", "events", "profiles", "identities", "touches")
 ID_COLUMNS = (
     *(IdColumn(table, "source_user_id", "customers") for table in CUSTOMER_TABLES),
+    IdColumn("transactions", "order_id", "orders", ("source_user_id", "day")),
     IdColumn("transactions", "item_id", "items"),
     IdColumn("events", "item_id", "items"),
     IdColumn("items", "item_id", "items"),
@@ -103,11 +109,13 @@ def ids_spelled_differently(found: CheckInput) -> Iterator[IngestWarning]:
     for place in ID_COLUMNS:
         if place.table not in found.merged or place.column not in found.staged[place.table].mapped:
             continue
-        all_ids = ids = distinct_ids(found, place.table, place.column)
+        all_ids = ids = _orders_of_one_day(found) if place.within else distinct_ids(found, place.table, place.column)
+        within = "".join(f", {column}" for column in place.within)
         changed = found.rows(f"SELECT {', '.join(f'bool_or({spelling.may})' for spelling in SPELLINGS)} FROM {ids}")[0]
         for spelling in (spelling for spelling, may in zip(SPELLINGS, changed, strict=True) if may):
             groups = (
-                f"SELECT count(*) AS spelled, list(i ORDER BY i)[1:4] AS example FROM {ids} GROUP BY {spelling.equal}"
+                f"SELECT count(*) AS spelled, list(i ORDER BY i)[1:4] AS example FROM {ids} "
+                f"GROUP BY {spelling.equal}{within}"
             )
             row = found.rows(
                 f"SELECT count(*), sum(spelled), list(example ORDER BY example)[1:{MAX_SHOWN}] FROM ({groups}) "
@@ -119,10 +127,12 @@ def ids_spelled_differently(found: CheckInput) -> Iterator[IngestWarning]:
                     "ids_spelled_differently",
                     f"{row[1]:,} {place.plural} would be {row[0]:,} without {spelling.what}: "
                     + "; ".join(", ".join(map(ascii, example)) for example in row[2]),
-                    f"if they are the same, write `{place.column}: {_fix(found, place, spelling, all_ids)}`",
+                    f"if they are the same, write `{place.column}: {_fix(found, place, spelling, all_ids)}`"
+                    + (" and ingest all files into a new workspace" if place.within else ""),
                     int(row[1]),
                 )
-                ids = f"(SELECT DISTINCT ON ({spelling.equal}) i, n FROM {ids} ORDER BY i <> {spelling.equal}, i)"
+                plain = f"SELECT DISTINCT ON ({spelling.equal}{within}) i, n{within} FROM {ids}"
+                ids = f"({plain} ORDER BY i <> {spelling.equal}, i)"
 
 
 def ids_without_description(found: CheckInput) -> Iterator[IngestWarning]:
@@ -192,14 +202,36 @@ def distinct_ids(found: CheckInput, table: str, column: str) -> str:
         f"CREATE OR REPLACE TEMP TABLE {name} AS SELECT {quote(column)} AS i, NULL::VARCHAR AS n, count(*) AS rows "
         f"FROM ({found.after(table)}) WHERE {quote(column)} IS NOT NULL {mine} GROUP BY i"
     )
+    _add_normalized(found, name)
+    found.prepared.add(name)
+    return name
+
+
+def _orders_of_one_day(found: CheckInput) -> str:
+    """Temp table of the orders of customers who have several on one day: `i`, `n`, customer and day."""
+    name = "orders_of_one_day"
+    orders = (
+        "SELECT order_id AS i, source_user_id, ts::DATE AS day, hash(source_user_id, ts::DATE) AS of_day "
+        f"FROM ({found.after('transactions')}) WHERE source_user_id IS NOT NULL "
+        f"AND source = {literal(found.source.name)}"
+    )
+    found.connection.execute(
+        f"CREATE OR REPLACE TEMP TABLE {name} AS SELECT DISTINCT i, NULL::VARCHAR AS n, source_user_id, day "
+        f"FROM ({orders}) WHERE of_day IN "
+        f"(SELECT of_day FROM ({orders}) GROUP BY of_day HAVING min(hash(i)) <> max(hash(i)))"
+    )
+    _add_normalized(found, name)
+    return name
+
+
+def _add_normalized(found: CheckInput, name: str) -> None:
+    """Fill in `n`, the NFKC form of the ids that differ from it."""
     foreign = found.rows(f"SELECT i FROM {name} WHERE strlen(i) <> length(i)")
     normalized = [(i, form) for (i,) in foreign if (form := unicodedata.normalize("NFKC", i)) != i]
     if normalized:
         found.connection.execute("CREATE OR REPLACE TEMP TABLE normalized (i VARCHAR, n VARCHAR)")
         found.connection.executemany("INSERT INTO normalized VALUES (?, ?)", normalized)
         found.connection.execute(f"UPDATE {name} SET n = normalized.n FROM normalized WHERE normalized.i = {name}.i")
-    found.prepared.add(name)
-    return name
 
 
 def _fix(found: CheckInput, place: IdColumn, spelling: Spelling, ids: str) -> str:

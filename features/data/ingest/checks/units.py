@@ -30,7 +30,7 @@ def quantities_in_other_units(found: CheckInput, table: str) -> Iterator[TableFi
         f"WITH lines AS MATERIALIZED ({lines}), "
         "typical AS (SELECT median(quantity) AS q, count(*) AS n, sum(quantity) AS u FROM lines) "
         "SELECT count(*), sum(l.quantity) / any_value(t.u), count(*) / any_value(t.n), any_value(t.n), "
-        "any_value(t.q), mode(l.item_id), median(l.quantity) "
+        "any_value(t.q), mode(l.item_id ORDER BY l.item_id), median(l.quantity) "
         f"FROM lines AS l, typical AS t WHERE l.quantity >= {MIN_TIMES_MEDIAN} * t.q"
     )[0]
     if not row[0]:

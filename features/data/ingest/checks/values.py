@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Iterator, Mapping
+from pathlib import Path
 
 from features.data.ingest.checks.base import CheckInput, TableFinding, per_table
 
@@ -58,10 +59,25 @@ def null_words(found: CheckInput, table: str) -> Iterator[TableFinding]:
 
 
 @per_table()
+def unread_words(found: CheckInput, table: str) -> Iterator[TableFinding]:
+    """Say which truth values and discounts were rejected, and how they are read."""
+    for values in found.staged[table].unread_values:
+        yield TableFinding(values.message, values.fix, values.rows)
+
+
+@per_table()
 def decimal_comma(found: CheckInput, table: str) -> Iterator[TableFinding]:
     """Say which columns were read with a decimal comma that no key declares."""
     findings = found.staged[table].findings
-    told = [column for column, decimal in findings.decimals.items() if decimal == ","]
+    told = [column for column, separator in findings.decimals.items() if separator.decimal == ","]
+    for column, separator in findings.decimals.items():
+        if separator.comma_files:
+            files = ", ".join(Path(file).name for file in separator.comma_files)
+            yield TableFinding(
+                f"the numbers of {column} have a decimal comma in {files}, and a decimal point in the other files; "
+                "each file is read as its values tell",
+                "export the files with one number format: a file without such values would be refused",
+            )
     if told and not findings.decimal_declared:
         yield TableFinding(
             f"the numbers of {', '.join(told)} are read with a decimal comma, as their values tell",

@@ -10,6 +10,7 @@ from typing import Any
 
 import duckdb
 
+from features.data.sources.files.csv_format import name_key
 from qianmian.errors import did_you_mean
 
 _IDENTIFIER = re.compile(r'"((?:[^"]|"")*)"')
@@ -45,32 +46,32 @@ class ColumnUse:
 
     def missing(self, text: str, present: Collection[str]) -> tuple[str, ...]:
         """Columns without which the right side is null in a file with the columns `present`."""
-        lower = {name.lower() for name in present}
+        keys = set(map(name_key, present))
         if text in self.columns:
-            return () if text in present else (text,)
+            return () if name_key(text) in keys else (text,)
         tree = self._tree(text)
-        return tuple(dict.fromkeys(_missing(tree, lower))) if tree is not None else ()
+        return tuple(dict.fromkeys(_missing(tree, keys))) if tree is not None else ()
 
     def resolved(self, text: str) -> str:
-        """The right side with each column name as the header has it: white space counts as one blank.
+        """The right side with each column name as the header has it: white space counts as one blank, without case.
 
         Examples
         --------
-        >>> ColumnUse(["Order\\nNo"]).resolved("Order No")
+        >>> ColumnUse(["Order\\nNo"]).resolved("order No")
         'Order\\nNo'
         """
         if text in self.columns:
             return text
         by_name: dict[str, list[str]] = {}
         for name in self.columns:
-            by_name.setdefault(_single_blanks(name), []).append(name)
-        found = by_name.get(_single_blanks(text), [])
+            by_name.setdefault(name_key(name), []).append(name)
+        found = by_name.get(name_key(text), [])
         if len(found) == 1:
             return found[0]
 
         def exact(match: re.Match[str]) -> str:
             name = match[1].replace('""', '"')
-            names = by_name.get(_single_blanks(name), [])
+            names = by_name.get(name_key(name), [])
             return match[0] if name in self.columns or len(names) != 1 else '"' + names[0].replace('"', '""') + '"'
 
         return _IDENTIFIER.sub(exact, text)
@@ -94,10 +95,6 @@ def missing_columns_text(missing: Iterable[str], present: Collection[str]) -> st
     return ", ".join(f"the column {name!r}{did_you_mean(name, present)}" for name in missing)
 
 
-def _single_blanks(name: str) -> str:
-    return " ".join(name.split())
-
-
 def _references(tree: Any) -> Iterator[str]:
     if isinstance(tree, dict):
         if tree.get("class") == "COLUMN_REF":
@@ -116,7 +113,7 @@ def _missing(tree: Any, present: set[str]) -> list[str]:
         return []
     if tree.get("class") == "COLUMN_REF":
         name = str(tree["column_names"][-1])
-        return [] if name.lower() in present else [name]
+        return [] if name_key(name) in present else [name]
     if tree.get("type") == "OPERATOR_COALESCE" or str(tree.get("function_name", "")).lower() in _TOLERANT:
         parts = [(_missing(child, present), list(_references(child))) for child in tree.get("children", [])]
         if any(names and not missing for missing, names in parts):  # one argument comes from this file

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import itertools
+from collections import Counter
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from features.data.lake import literal, quote
@@ -17,6 +18,7 @@ from features.data.sources.files.csv_format import (
     Wanted,
     describe_csv,
     header_hint,
+    name_key,
     open_binary,
     read_head,
     shortened,
@@ -67,15 +69,17 @@ class CsvInput(TableInput):
         self.settings, self.table = settings, table
         self.files = tuple(str(file) for file in files)
         self.formats: dict[str, CsvFormat] = {}
+        spellings: dict[str, str] = {}
         for file in files:
             try:
                 found = describe_csv(file, settings, wanted)
             except UnreadableFile as error:
                 raise UnreadableFile(f"{file.name}: {error}") from error
-            clash = name_clash(found.names)
+            names = _spelled_alike(found.names, spellings)
+            clash = name_clash(found.names) or name_clash(names)
             if clash:
                 raise UnreadableFile(f"{file.name}: {clash}")
-            self.formats[str(file)] = found
+            self.formats[str(file)] = replace(found, names=names)
         self.columns = {name: "VARCHAR" for found in self.formats.values() for name in found.names}
         self.columns_of_file = {file: frozenset(found.names) for file, found in self.formats.items()}
 
@@ -123,6 +127,23 @@ class CsvInput(TableInput):
             ) from error
         except EOFError as error:
             raise DataError(f"the file is not complete: {error}", where=file, hint="export or copy it again") from error
+
+
+def _spelled_alike(names: Sequence[str], spellings: dict[str, str]) -> tuple[str, ...]:
+    """The column names of a file, spelled as in the files before it; adds the new ones to `spellings`.
+
+    Examples
+    --------
+    >>> _spelled_alike(("ORDER", "Order  Date"), {"order": "Order", "order date": "Order Date"})
+    ('Order', 'Order Date')
+    """
+    keys = Counter(map(name_key, names))
+    spelled = []
+    for name in names:
+        # names of one file that differ in their blanks only are told apart by them
+        key = name_key(name) if keys[name_key(name)] == 1 else name.lower()
+        spelled.append(spellings.setdefault(key, name))
+    return tuple(spelled)
 
 
 def _runs(parts: Sequence[_Part]) -> Iterator[list[_Part]]:

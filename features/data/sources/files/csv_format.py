@@ -13,8 +13,9 @@ from pathlib import Path
 from typing import IO, cast
 
 from features.data.personal_values import EMAIL_PATTERN, PHONE_PATTERN
+from features.data.sources.files.file_kinds import other_kind
 from features.data.sources.files.settings import TableSettings
-from features.data.sources.files.text_encodings import bom_of, codec_name, guess_encoding
+from features.data.sources.files.text_encodings import bom_of, codec_name, guess_encoding, likely_encodings
 
 HEAD_BYTES = 1 << 16
 DELIMITERS = (",", ";", "\t", "|")
@@ -71,6 +72,7 @@ class CsvFormat:
             self.encoding == "utf-8"
             and self.skipped == 0
             and not self.only_cr
+            and self.bom in (b"", codecs.BOM_UTF8)
             and (self.header_lines == 1 or (self.header_lines == 0 and not self.bom))
         )
 
@@ -112,7 +114,7 @@ def read_head(file: Path, declared: str | None, size: int = HEAD_BYTES) -> CsvHe
     Raises
     ------
     UnreadableFile
-        The bytes are UTF-16 without a byte order mark, and no encoding is declared.
+        The file is no text, or UTF-16 without a byte order mark while no encoding is declared.
     """
     try:
         with open_binary(file) as handle:
@@ -122,6 +124,9 @@ def read_head(file: Path, declared: str | None, size: int = HEAD_BYTES) -> CsvHe
     complete = len(raw) < size
     bom, named = bom_of(raw)
     raw = raw[len(bom) :]
+    kind = other_kind(raw)
+    if kind:
+        raise UnreadableFile(kind)
     if named is None and declared is None and raw.count(b"\0") > len(raw) // 4:
         raise UnreadableFile(f"the text is not UTF-8 but UTF-16: add `encoding: {guess_encoding(raw)}` beside `path`")
     encoding = named or (codec_name(declared) if declared else "utf-8")
@@ -189,15 +194,15 @@ def describe_csv(file: Path, settings: TableSettings, wanted: Wanted) -> CsvForm
 
 def _check_header(names: Sequence[str], head: CsvHead, skipped: int, settings: TableSettings) -> None:
     if any("\ufffd" in name for name in names):
-        guess = guess_encoding(head.raw)
-        reading = ""
-        if guess:
-            line = head.raw.decode(codec_name(guess), errors="replace").splitlines()[skipped]
-            reading = f"; as {guess} it is {shortened(line)}"
+        likely = likely_encodings(head.raw)
+        reading = "".join(
+            f"; as {name} it is {shortened(head.raw.decode(codec_name(name), errors='replace').splitlines()[skipped])}"
+            for name in likely
+        )
         raise UnreadableFile(
             f"the header (line {skipped + 1}) is not valid {head.encoding}{reading}: "
-            f"add `encoding: {guess or 'NAME'}` beside `path`"
-            + ("" if guess else ", for example windows-1252, windows-1251, gb18030 or shift_jis")
+            f"add `encoding: {' or '.join(likely) or 'NAME'}` beside `path`"
+            + ("" if likely else ", for example windows-1252, windows-1251, gb18030 or shift_jis")
         )
     # checked here, so that no message about missing columns quotes personal data
     if any(_CONTACT.search(name) for name in names):
@@ -224,12 +229,17 @@ def split_record(lines: Sequence[str], delimiter: str, quote: str) -> tuple[list
     return cells, max(reader.line_num, 1)
 
 
+def name_key(name: str) -> str:
+    """A column name as names are compared: white space counts as one blank, and case is ignored."""
+    return " ".join(name.split()).lower()
+
+
 def matches(cells: Collection[str], wanted: Wanted) -> int:
     """Number of right sides whose columns are all among the cells; case and kind of white space are ignored."""
-    present = {" ".join(cell.split()).lower() for cell in cells}
+    present = set(map(name_key, cells))
 
     def has(name: str) -> bool:
-        return " ".join(name.split()).lower() in present
+        return name_key(name) in present
 
     return sum(has(text) or (bool(names) and all(map(has, names))) for text, names in wanted)
 

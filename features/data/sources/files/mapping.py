@@ -23,6 +23,7 @@ from qianmian.packs import Pack
 from qianmian.schema import Table
 from qianmian.yaml_files import quoted
 
+UNANSWERED = "?"  # right side of a column that `qianmian ingest init` could not find
 # a file without one of these would lose its rows, or its sales
 _ESSENTIAL = ("ts", "item_id", "source_user_id", "amount")
 
@@ -131,6 +132,9 @@ def map_columns(
             if cut:
                 problems.append(f"columns.{name}: the value is cut at ' #': write it in quotes: {name}: {quoted(cut)}")
                 continue
+            if text.strip() == UNANSWERED:
+                problems.append(f"columns.{name}: {_unanswered(name, mapped, use)}")
+                continue
             column = table.column(name)
             try:
                 expression = checker.check(use.resolved(text), column.dtype if column else None)
@@ -161,6 +165,16 @@ def map_columns(
     entry.values = value_rules(table, settings, expressions, currency)
     entry.common = tuple(dict.fromkeys(text for expression in expressions.values() for text in expression.common))
     return entry, problems + _fill_down(entry, mapped, use)
+
+
+def _unanswered(name: str, mapped: Mapping[str, str], use: ColumnUse) -> str:
+    """The question that a proposed mapping leaves to its author, with the columns that are not mapped yet."""
+    used = {part for text in mapped.values() for part in use.names(use.resolved(text))}
+    candidates = [column for column in use.columns if column not in used]
+    return (
+        f"this question is not answered: which column is the {name}? Not mapped yet: "
+        f"{', '.join(map(quoted, candidates)) or 'none'}; write one of them, or remove the line if the file has none"
+    )
 
 
 def _cut_at_comment(text: str, after: str, columns: Mapping[str, str]) -> str | None:

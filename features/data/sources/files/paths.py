@@ -9,9 +9,13 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from features.data.sources.files.csv_files import CSV_ENDINGS
+from features.data.sources.files.csv_format import HEAD_BYTES
+from features.data.sources.files.file_kinds import other_kind
 from features.data.sources.files.parquet_files import PARQUET_ENDINGS, is_parquet
+from features.data.sources.files.text_encodings import bom_of
 
 _ENDINGS = (*PARQUET_ENDINGS, *CSV_ENDINGS)
+_ALLOWED = ", ".join(_ENDINGS)
 
 
 def natural_key(path: Path) -> tuple[list[list[tuple[int, int]]], str]:
@@ -68,7 +72,9 @@ def expand_paths(folder: Path, path: str | list[str]) -> tuple[list[Path], list[
         if folders:
             problems.append(f"{folders[0]} is a folder: use {pattern.rstrip('/')}/*.parquet or /*.csv")
         if unknown:
-            problems.append(f"{unknown[0].name}: unknown file type; allowed: {', '.join(_ENDINGS)}")
+            with unknown[0].open("rb") as handle:
+                kind = other_kind(handle.read(HEAD_BYTES))
+            problems.append(f"{unknown[0].name}: {kind or f'unknown file type; allowed: {_ALLOWED}'}")
         files += [match for match in matches if match not in folders and match not in unknown and match not in files]
     if len({is_parquet(file) for file in files}) > 1:
         return [], [
@@ -76,6 +82,14 @@ def expand_paths(folder: Path, path: str | list[str]) -> tuple[list[Path], list[
             "CSV and Parquet files cannot be mixed in one table: use two YAML files, one per file type",
         ]
     return files, problems
+
+
+def is_blank(file: Path) -> bool:
+    """Whether a file has no bytes but blanks, line ends and a byte order mark: an export without rows or header."""
+    if file.stat().st_size > HEAD_BYTES:
+        return False
+    data = file.read_bytes()
+    return not data[len(bom_of(data)[0]) :].replace(b"\0", b"").strip()
 
 
 def equal_files(files: Sequence[Path]) -> list[tuple[Path, Path]]:

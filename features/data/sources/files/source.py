@@ -24,14 +24,14 @@ from features.data.sources.files.database_input import DatabaseInput
 from features.data.sources.files.input_files import ReadRequest, TableInput
 from features.data.sources.files.mapping import TableEntry, check_files, map_columns
 from features.data.sources.files.parquet_files import ParquetInput, is_parquet
-from features.data.sources.files.paths import equal_files, expand_paths
+from features.data.sources.files.paths import equal_files, expand_paths, is_blank
 from features.data.sources.files.remote_files import can_fetch, fetch, is_address, missing_extension
 from features.data.sources.files.settings import OWN_KEYS, FilesSettings, TableSettings
 from qianmian.errors import ConfigError, DataError, did_you_mean
 from qianmian.packs import Pack
 from qianmian.schema import TABLES, Table
 from qianmian.settings import Section, problems_of
-from qianmian.timezones import timezone_problem
+from qianmian.timezones import UTC_ZONE, timezone_problem
 from qianmian.yaml_files import YamlFile, missing_blank
 
 
@@ -66,6 +66,8 @@ class FileSource(Source):
         if zone_problem:
             problems.append(f"timezone: {zone_problem}")
             self.timezone = "UTC"  # only to check the rest
+        elif self.timezone != UTC_ZONE:
+            self.customers_timezone = self.timezone  # the customers of a shop live by its clocks, unless told otherwise
         # The entries are checked even if another key is invalid, so that one run reports all problems.
         tables = given.get("tables")
         for name, entry in tables.items() if isinstance(tables, dict) else ():
@@ -95,7 +97,7 @@ class FileSource(Source):
         """
         for table, path in self._empty.items():
             raise DataError(
-                "the file is empty (0 bytes)" if Path(path).is_file() else "all files are empty (0 bytes)",
+                "the file is empty" if Path(path).is_file() else "all files are empty",
                 where=path,
                 got=f"no data for {table}",
                 hint=f"export it again, or leave {table} out of {self.config_path.name}; the lake is unchanged",
@@ -149,7 +151,7 @@ class FileSource(Source):
         local, shown, missing = self._local_paths(settings.path or [])
         files, unknown = expand_paths(self.config_path.parent, local)
         problems += [f"{where}.path: {problem}" for problem in missing + unknown]
-        filled = [file for file in files if file.stat().st_size]
+        filled = [file for file in files if not is_blank(file)]
         if files and not filled:
             self._empty[table.name] = str(files[0]) if len(files) == 1 else str(settings.path)
         if not filled:

@@ -1,128 +1,149 @@
-"""Names that exports give to the canonical columns, in English, German, French, Spanish and Chinese.
-
-A name is compared without case, blanks and punctuation: `Order ID`, `order_id` and `orderId` are `orderid`.
-"""
+"""Which canonical column the name of a column means, and which canonical value a value means."""
 
 from __future__ import annotations
 
+import functools
 import re
+import unicodedata
 from collections.abc import Mapping
 
-# canonical column → names of it, the most certain first
-NAMES: dict[str, str] = {
-    "order_id": (
-        "orderid, orderno, ordernumber, ordernr, order, invoiceno, invoiceid, invoicenumber, invoice, "
-        "amazonorderid, receiptno, receiptid, receipt, basketid, basket, transactionid, bestellnummer, "
-        "bestellnr, bestellung, auftragsnummer, auftragsnr, rechnungsnummer, rechnungsnr, belegnummer, "
-        "belegnr, bonnummer, commande, numerodecommande, pedido, numerodepedido, 订单编号, 订单号, "
-        "订单id, 订单, 主订单编号, 小票号, 单号"
-    ),
-    "source_user_id": (
-        "customerid, customerno, customernumber, customer, custid, cust, userid, user, uid, memberid, "
-        "memberno, member, buyerid, buyer, clientid, visitorid, householdid, kundennummer, kundennr, "
-        "kundenid, kunde, clienteid, cliente, client, 客户编号, 客户号, 客户id, 客户, 用户id, 用户编号, "
-        "用户, 会员号, 会员id, 会员编号, 会员, 买家会员名, 买家昵称, 买家id, 买家, id"
-    ),
-    "email": "email, emailaddress, buyeremail, customeremail, mail, correo, courriel, 邮箱, 电子邮箱",
-    "item_id": (
-        "sku, lineitemsku, skuid, itemid, itemno, itemnumber, item, productid, productcode, product, "
-        "stockcode, articleid, articleno, article, asin, ean, barcode, artikelnummer, artikelnr, "
-        "artikel, produit, producto, articulo, 宝贝编码, 商品编码, 商品编号, 商品id, 商品, 货号, "
-        "商家编码, 宝贝id, 条码"
-    ),
-    "item_title": (
-        "lineitemname, itemname, itemtitle, productname, producttitle, description, bezeichnung, "
-        "artikelbezeichnung, 宝贝标题, 商品标题, 商品名称"
-    ),
-    "ts": (
-        "timestamp, ts, createdat, orderdate, ordertime, orderedat, purchasedate, invoicedate, "
-        "transactiondate, eventtime, transactiontimestamp, datetime, date, time, paidat, bestelldatum, "
-        "auftragsdatum, rechnungsdatum, datum, fecha, 创建时间, 订单创建时间, 下单时间, 订单付款时间, "
-        "付款时间, 成交时间, 行为时间, 日期, 时间, 下单日期"
-    ),
-    "quantity": (
-        "quantity, lineitemquantity, qty, units, count, menge, anzahl, stueck, stück, quantite, "
-        "quantité, cantidad, 数量, 购买数量, 宝贝总数量, 件数"
-    ),
-    "amount": (
-        "amount, linetotal, lineamount, total, paid, netamount, salesvalue, sales, revenue, itemprice, "
-        "betrag, summe, umsatz, gesamtpreis, montant, importe, 实付金额, 买家实际支付金额, 实际支付金额, "
-        "支付金额, 金额, 总金额, 成交金额"
-    ),
-    "unit_price": (
-        "unitprice, lineitemprice, price, einzelpreis, preis, stueckpreis, stückpreis, prix, precio, "
-        "单价, 价格, 商品单价"
-    ),
-    "status": "status, state, orderstatus, financialstatus, bestellstatus, 订单状态, 交易状态, 状态",
-    "store_id": "storeid, store, shopid, branch, filiale, tienda, magasin, 门店编号, 门店, 店铺",
-    "channel": "channel, saleschannel, kanal, 渠道",
-    "event_type": (
-        "eventtype, event, behaviour, behavior, behaviortype, behaviourtype, action, 行为类型, 行为, 事件类型, 事件"
-    ),
-    "session_id": "sessionid, session, 会话id, 会话",
-    "category": (
-        "categoryid, category, cat, producttype, kategorie, warengruppe, categorie, categoria, "
-        "类目, 品类, 商品类目, 分类"
-    ),
-    "brand": "brand, vendor, marke, hersteller, marque, marca, 品牌",
-    "available": "available, instock, published, verfuegbar, verfügbar, 在售, 上架",
-    "gender": "gender, sex, geschlecht, sexe, genero, 性别",
-    "birth_date": "birthdate, birthday, dateofbirth, dob, born, geburtsdatum, geburtstag, 生日, 出生日期",
-    "city": "city, town, stadt, ort, ville, ciudad, 城市, 所在城市",
-    "region": "region, state, province, bundesland, 省份, 省",
-    "registered_at": (
-        "registeredat, registrationdate, signupdate, joined, customersince, anmeldedatum, 注册时间, 注册日期"
-    ),
-    "member_tier": "tier, membertier, level, membershiplevel, 会员等级, 等级",
-    "consent_email": "consentemail, emailoptin, acceptsmarketing, newsletter",
-}
-# canonical status or event type → values that mean it
-STATUSES: dict[str, str] = {
-    "refunded": "refunded, refund, returned, erstattet, retourniert, 已退款, 退款成功, 退货",
-    "cancelled": "cancelled, canceled, voided, void, expired, storniert, 交易关闭, 交易取消, 已取消, 已关闭",
-    "paid": (
-        "paid, completed, complete, shipped, delivered, authorized, processing, partially_refunded, "
-        "bezahlt, versendet, 交易成功, 已付款, 已发货, 已完成, 买家已付款，等待卖家发货, 卖家部分发货, "
-        "卖家已发货，等待买家确认"
-    ),
-}
-BEHAVIOURS: dict[str, str] = {
-    "view": "pv, view, click, visit, pageview, 浏览, 点击",
-    "cart": "cart, addtocart, add_to_cart, 加购, 加购物车",
-    "favourite": "fav, favourite, favorite, wishlist, 收藏",
-    "purchase": "buy, purchase, transaction, order, 购买, 下单",
-}
+from features.data.sources.currencies import CURRENCY_CODES
+from features.data.sources.propose.words import NAMES, ONLY_WHOLE, OTHER_WORDS
+
+_BRACKETS = re.compile(r"\([^()]*\)|\[[^\[\]]*\]|\{[^{}]*\}|【[^】]*】")
+_CAMEL = re.compile(r"(?<=[a-z])(?=[A-Z])")
+_UNSPACED = re.compile(r"[\u3040-\u30ff\u3400-\u9fff\uac00-\ud7af]")  # languages that write no blanks between words
+_LETTERS = str.maketrans({"ł": "l", "ø": "o", "đ": "d", "ı": "i"})
+_UNITS = frozenset(
+    {*(code.lower() for code in CURRENCY_CODES), "in", "pcs", "kg", "utc", "gmt", "元", "円", "원", "件"}
+)
+_OF = frozenset({"de", "da", "do", "di", "del", "du", "des", "d", "of", "per", "por", "pro", "par", "за"})
+# a name that matches as a whole is more certain than its first words, and these more than its last ones
+_HEAD, _LAST = 1_000, 2_000
+
+
+def simplified(text: str) -> str:
+    """A text without case, accents and full-width forms; Japanese and Korean characters keep their marks.
+
+    Examples
+    --------
+    >>> simplified("Quantité"), simplified("ＳＫＵ"), simplified("Ilość"), simplified("주문")
+    ('quantite', 'sku', 'ilosc', '주문')
+    """
+    decomposed = unicodedata.normalize("NFD", unicodedata.normalize("NFKC", text).casefold().translate(_LETTERS))
+    return unicodedata.normalize("NFC", re.sub("[\u0300-\u036f]", "", decomposed))
+
+
+def words(name: str) -> list[str]:
+    """The words of a column name without text in brackets and without units at its end.
+
+    Examples
+    --------
+    >>> words("Quantity (- Refund)"), words("orderId"), words("event_value_in_usd"), words("金额(元)")
+    (['quantity'], ['order', 'id'], ['event', 'value'], ['金额'])
+    """
+    name = unicodedata.normalize("NFKC", name)
+    name = _BRACKETS.sub(" ", name).strip() or name
+    found = [word for word in re.split(r"[\W_]+", simplified(_CAMEL.sub(" ", name))) if word]
+    while len(found) > 1 and found[-1] in _UNITS:
+        found.pop()
+    return found
 
 
 def plain(name: str) -> str:
-    """A column name without case, blanks and punctuation.
+    """A column name without case, accents, blanks, punctuation, text in brackets and units.
 
     Examples
     --------
     >>> plain("Order-ID "), plain("订单 编号")
     ('orderid', '订单编号')
     """
-    return re.sub(r"[\W_]+", "", name.lower())
+    return "".join(words(name))
 
 
 def rank_of(column: str, name: str) -> int | None:
     """Place of a name among those of a canonical column, 0 for the most certain; None if it is none of them.
 
+    A name is compared as a whole, then without what follows `of`, then by its last words. Its last words do not count
+    if another word says that the column is about something else.
+
     Examples
     --------
-    >>> rank_of("order_id", "Order ID"), rank_of("order_id", "Colour")
-    (0, None)
+    >>> rank_of("order_id", "Order ID"), rank_of("order_id", "Colour"), rank_of("amount", "Shipping Amount")
+    (0, None, None)
+    >>> rank_of("ts", "Data da venda") < rank_of("ts", "Data de emissão") < rank_of("ts", "Reporting Date")
+    True
     """
-    names = NAMES[column].split(", ")
-    return names.index(plain(name)) if plain(name) in names else None
+    known, parts = _known(column), words(name)
+    if "".join(parts) in known:
+        return known["".join(parts)]
+    other = _other_words(column)
+    if any(word in other for word in parts) or (
+        _UNSPACED.search(name) and any(word in "".join(parts) for word in other if _UNSPACED.match(word))
+    ):
+        return None
+    head = next((parts[:at] for at, word in enumerate(parts) if word in _OF), [])
+    if "".join(head) in known:
+        return _HEAD + known["".join(head)]
+    for start in range(max(len(parts) - 3, 1), len(parts)):
+        last = "".join(parts[start:])
+        if last in known and last not in _only_whole():
+            return _LAST + known[last]
+    if parts and _UNSPACED.search(parts[-1]):
+        ends = [
+            place
+            for known_name, place in known.items()
+            if len(known_name) > 1 and _UNSPACED.match(known_name) and parts[-1].endswith(known_name)
+        ]
+        return _LAST + min(ends) if ends else None
+    return None
 
 
-def canonical_of(value: str, words: Mapping[str, str]) -> str | None:
+def has_no_blanks(name: str) -> bool:
+    """Whether a name is in Chinese, Japanese or Korean."""
+    return bool(_UNSPACED.search(name))
+
+
+@functools.lru_cache(maxsize=10_000)
+def is_known(name: str) -> bool:
+    """Whether a text is a name of a canonical column."""
+    return any(rank_of(column, name) is not None for column in NAMES)
+
+
+@functools.cache
+def _known(column: str) -> dict[str, int]:
+    """Plain name → its place among the names of a column."""
+    return {plain(name): place for place, name in reversed(list(enumerate(NAMES[column].split(", "))))}
+
+
+@functools.cache
+def _other_words(column: str) -> frozenset[str]:
+    return frozenset(simplified(word) for word in OTHER_WORDS.get(column, "").split(", ") if word)
+
+
+@functools.cache
+def _only_whole() -> frozenset[str]:
+    return frozenset(plain(name) for name in ONLY_WHOLE.split(", "))
+
+
+def canonical_of(value: str, known: Mapping[str, str]) -> str | None:
     """The canonical value that a value of the file means, None if it is not known.
 
     Examples
     --------
-    >>> canonical_of("交易关闭", STATUSES), canonical_of("PV", BEHAVIOURS)
-    ('cancelled', 'view')
+    >>> from features.data.sources.propose.words import BEHAVIOURS, STATUSES
+    >>> canonical_of("交易关闭", STATUSES), canonical_of("PV", BEHAVIOURS), canonical_of("Partially-Refunded", STATUSES)
+    ('cancelled', 'view', 'paid')
     """
-    return next((canonical for canonical, known in words.items() if value.strip().lower() in known.split(", ")), None)
+    wanted = _letters(value)
+    return next((canonical for canonical, listed in known.items() if wanted in _value_words(listed)), None)
+
+
+def _letters(value: str) -> str:
+    """A value without case, accents, blanks and punctuation, with text in brackets: `(deleted) paid` is not `paid`."""
+    return re.sub(r"[\W_]+", "", simplified(value))
+
+
+@functools.cache
+def _value_words(listed: str) -> frozenset[str]:
+    return frozenset(_letters(word) for word in listed.split(", "))

@@ -26,9 +26,11 @@ from features.data.sources.files.csv_format import (
     read_head,
     split_record,
 )
+from features.data.sources.files.file_kinds import other_kind
 from features.data.sources.files.parquet_files import is_parquet
 from features.data.sources.files.settings import TableSettings
-from features.data.sources.files.text_encodings import bom_of, guess_encoding
+from features.data.sources.files.text_encodings import bom_of, likely_encodings
+from features.data.sources.propose.names import is_known
 from qianmian.errors import DataError
 from qianmian.paths import exact_pattern
 
@@ -51,6 +53,8 @@ class Sample:
         Up to `SAMPLE_ROWS` values of each column, as text.
     encoding, delimiter : str or None
         Keys of `sources.yaml` where they differ from what ingest finds by itself.
+    other_encodings : tuple of str
+        Encodings in which the text would be one of another language.
     skip : int
         Number of lines before the header.
     has_header : bool
@@ -63,6 +67,7 @@ class Sample:
     delimiter: str | None = None
     skip: int = 0
     has_header: bool = True
+    other_encodings: tuple[str, ...] = ()
 
     def values(self, name: str) -> tuple[str, ...]:
         """The values of one column that are not blank."""
@@ -89,14 +94,15 @@ def read_sample(file: Path) -> Sample:
 
 def _csv_sample(file: Path) -> Sample:
     """Find the keys that the file needs, and read its first rows as ingest reads them with these keys."""
-    encoding = _encoding_key(file)
+    encodings = _likely_encodings(file)
+    encoding = next(iter(encodings), None)
     head = read_head(file, encoding, SAMPLE_BYTES)
     start, delimiter = lines_before_header(head.lines)
     if start == len(head.lines):
         raise DataError("the file is empty", where=str(file), hint="export it again")
     delimiter, preface = _shape(head.lines[start:], delimiter)
     first, _ = split_record(head.lines[start + preface :], delimiter, QUOTE)
-    has_header = not any(cell.strip()[:1].isdigit() for cell in first)
+    has_header = _known_names(first) > 1 or not any(cell.strip()[:1].isdigit() for cell in first)
     keys: dict[str, Any] = {
         "encoding": encoding,
         "skip": start + preface if preface else 0,
@@ -112,7 +118,7 @@ def _csv_sample(file: Path) -> Sample:
     rows = list(itertools.islice((row for row in reader if len(row) == len(found.names)), SAMPLE_ROWS))
     names = tuple(" ".join(name.split()) for name in found.names)
     columns = tuple(zip(*rows, strict=True)) if rows else ((),) * len(names)
-    return Sample(file, names, columns, encoding, keys.get("delimiter"), keys["skip"], has_header)
+    return Sample(file, names, columns, encoding, keys.get("delimiter"), keys["skip"], has_header, tuple(encodings[1:]))
 
 
 def _describe(file: Path, keys: Mapping[str, Any], wanted: Wanted) -> CsvFormat:
@@ -133,27 +139,46 @@ def _parquet_sample(file: Path) -> Sample:
     return Sample(file, names, tuple(zip(*texts, strict=True)) if texts else ((),) * len(names))
 
 
-def _encoding_key(file: Path) -> str | None:
-    """The key `encoding` of a file whose text is not UTF-8 and that has no byte order mark."""
+def _likely_encodings(file: Path) -> list[str]:
+    """Encodings that the key `encoding` may name; none for UTF-8 and for a file with a byte order mark."""
     with open_binary(file) as handle:
         data = handle.read(SAMPLE_BYTES)
     mark, _ = bom_of(data)
+    kind = other_kind(data[len(mark) :])
+    if kind:
+        raise UnreadableFile(kind)
     whole = data[: data.rfind(b"\n") + 1] or data  # the last line of the sample may be cut within a character
     if mark or (is_utf8(whole) and b"\0" not in whole):
-        return None
-    return guess_encoding(whole) or "windows-1252"
+        return []
+    return likely_encodings(whole) or ["windows-1252"]
 
 
 def _shape(lines: Sequence[str], declared: str | None) -> tuple[str, int]:
-    """Separator of a CSV file and the number of lines before its header: the first line as wide as those below it."""
-    best = (declared or DELIMITERS[0], 0, 1)
+    """Separator of a CSV file and the number of lines before its header.
+
+    The header is the first line that is as wide as those below it and has more than one filled cell, or a line near
+    the top with more names of known columns.
+    """
+    best, found = (-1, 0), (declared or DELIMITERS[0], 0)
     for delimiter in (declared,) if declared else DELIMITERS:
         # a separator within quotes is none
-        widths = [
-            len(next(csv.reader([line], delimiter=delimiter, quotechar=QUOTE), [])) if line.strip() else 0
+        rows = [
+            next(csv.reader([line], delimiter=delimiter, quotechar=QUOTE), []) if line.strip() else []
             for line in lines[: MAX_PREFACE + 50]
         ]
-        body = Counter(width for width in widths if width).most_common(1)[0][0]
-        if body > best[2]:
-            best = (delimiter, next(at for at, width in enumerate(widths) if width >= body), body)
-    return best[0], best[1]
+        body = Counter(len(row) for row in rows if row).most_common(1)[0][0]
+        header = next(
+            (at for at, row in enumerate(rows) if len(row) >= body and (body < 3 or sum(map(bool, row)) > 1)), 0
+        )
+        named = [_known_names(row) for row in rows[:MAX_PREFACE]]
+        if max(named) > max(1, named[header] if header < len(named) else 0):
+            header = named.index(max(named))
+        rank = (_known_names(rows[header]), body)
+        if rank > best:
+            best, found = rank, (delimiter, header)
+    return found
+
+
+def _known_names(cells: Sequence[str]) -> int:
+    """Number of cells that are names of known columns."""
+    return sum(is_known(cell.strip()) for cell in cells)

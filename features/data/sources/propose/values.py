@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -9,10 +10,11 @@ from dataclasses import dataclass
 import duckdb
 import pyarrow as pa
 
-from features.data.lake import quote
+from features.data.lake import literal
 from features.data.personal_values import EMAIL_PATTERN
 from features.data.sources.casting_times import utc_of_text
 from features.data.sources.expressions import ExpressionChecker, in_expression
+from features.data.sources.numbers import COMMA_ONLY, EITHER, POINT_ONLY, number, plain_number
 from features.data.sources.time_formats import guess
 
 CLOCK = r".*\d:\d{2}"
@@ -39,8 +41,13 @@ class TimeReading:
     question: str | None = None
 
 
-def time_reading(values: Sequence[str], name: str) -> TimeReading | None:
+def time_reading(values: Sequence[str], name: str, expression: str | None = None) -> TimeReading | None:
     """How ingest reads the times of the column `name`; None if most of its values are no times.
+
+    Parameters
+    ----------
+    expression : str, optional
+        Expression that gives the values, if the column alone does not.
 
     Examples
     --------
@@ -52,19 +59,24 @@ def time_reading(values: Sequence[str], name: str) -> TimeReading | None:
     TimeReading(expression='Paid at', question=None)
     """
     texts = [value.strip() for value in values if value.strip()]
-    column = in_expression(name)
-    if _share_read(texts, name, utc_of_text(quote(name), "UTC")) >= SHARE:  # by ingest itself
-        return TimeReading(name)
-    found = guess(texts, column)
+    if _share_read(texts, utc_of_text("v", "UTC")) >= SHARE:  # by ingest itself
+        return TimeReading(expression or name)
+    found = guess(texts, f"({expression})" if expression and expression != name else in_expression(name))
     if found is None:
         return None
     if not found.expressions:
-        return TimeReading(name, f"the times look like {found.looks_like}: export them in one format")
-    checker = ExpressionChecker({name: "VARCHAR"})
-    readable = [text for text in found.expressions if _share_read(texts, name, checker.check(text).value) >= SHARE]
+        return TimeReading(expression or name, f"the times look like {found.looks_like}: export them in one format")
+    checker = ExpressionChecker({"v": "VARCHAR"})
+    tried = guess(texts, "v")
+    readable = []
+    for text, probe in zip(found.expressions, tried.expressions if tried else (), strict=True):
+        with contextlib.suppress(ValueError):  # an expression that ingest refuses
+            if _share_read(texts, checker.check(probe).value) >= SHARE:
+                readable.append(text)
     if not readable:
         return None
-    return TimeReading(readable[0], DAY_OR_MONTH if len(readable) > 1 else None)
+    question = DAY_OR_MONTH if len(readable) > 1 else f"is it right that {found.assumes}?" if found.assumes else None
+    return TimeReading(readable[0], question)
 
 
 def is_time(values: Sequence[str]) -> bool:
@@ -75,14 +87,28 @@ def is_time(values: Sequence[str]) -> bool:
     return time_reading(texts, "v") is not None
 
 
-def _share_read(texts: Sequence[str], name: str, value: str) -> float:
-    """Share of the texts of a column for which the SQL `value` gives a time."""
+def unread_times(values: Sequence[str]) -> list[str]:
+    """The values that ingest does not read as times without an expression."""
+    texts = list(dict.fromkeys(value.strip() for value in values if value.strip()))
+    with duckdb.connect() as connection:
+        connection.register("texts", pa.table({"v": texts}))
+        rows = connection.execute(f"SELECT v FROM texts WHERE TRY({utc_of_text('v', 'UTC')}) IS NULL").fetchall()
+    return [str(text) for (text,) in rows]
+
+
+def _share_read(texts: Sequence[str], value: str) -> float:
+    """Share of the texts for which the SQL `value` over their column `v` gives a time."""
     if not texts:
         return 0.0
     with duckdb.connect() as connection:
-        connection.register("texts", pa.table({name: texts}))
+        connection.register("texts", pa.table({"v": texts}))
         row = connection.execute(f"SELECT count(TRY({value})) / count(*) FROM texts").fetchone()
     return float(row[0]) if row else 0.0
+
+
+def is_clock_time(values: Sequence[str]) -> bool:
+    """Whether the values are clock times without a day."""
+    return _mostly([value.strip() for value in values], r"\d{1,2}:\d{2}(:\d{2})?( ?[AaPp][Mm])?")
 
 
 def has_clock_without_offset(values: Sequence[str]) -> bool:
@@ -96,22 +122,73 @@ def has_clock_without_offset(values: Sequence[str]) -> bool:
     return any(re.match(CLOCK, value) and not re.fullmatch(CLOCK_WITH_OFFSET, value.strip()) for value in values)
 
 
-def has_decimal_comma(values: Sequence[str]) -> bool:
-    """Whether a column of numbers uses a comma before the decimals: 12,50 or 1.250,00.
+@dataclass(frozen=True)
+class NumberReading:
+    """What ingest can read of a column of numbers.
+
+    Attributes
+    ----------
+    unread : tuple of str
+        Values that are no number with either decimal separator.
+    separators : frozenset of str
+        Decimal separators of the values that can be read with one only: `.`, `,` or both.
+    thousands : str or None
+        The sign between three digits and the rest of the values that both separators read: the comma of 1,250.
+    whole_units : bool
+        Whether a sign of a currency without decimals (yen, won) stands in the values.
+    """
+
+    unread: tuple[str, ...]
+    separators: frozenset[str]
+    thousands: str | None
+    whole_units: bool
+
+
+def number_reading(values: Sequence[str]) -> NumberReading:
+    """How ingest reads the numbers of a column.
 
     Examples
     --------
-    >>> has_decimal_comma(["12,50", "1.250,00", "25"]), has_decimal_comma(["1,250.00"])
-    (True, False)
+    >>> number_reading(["12,50 €", "1.250,00", "x"])
+    NumberReading(unread=('x',), separators=frozenset({','}), thousands=None, whole_units=False)
+    >>> number_reading(["¥1,250"])
+    NumberReading(unread=(), separators=frozenset(), thousands=',', whole_units=True)
     """
-    values = [value.strip() for value in values if value.strip()]
-    number = r"-?(\d{1,3}(\.\d{3})+|\d+)(,\d+)?"
-    return bool(values) and _mostly(values, number) and any(re.fullmatch(r".*,\d{1,2}", value) for value in values)
+    texts = list(dict.fromkeys(value.strip() for value in values if value.strip()))
+    certain = {".": POINT_ONLY, ",": COMMA_ONLY}
+    with duckdb.connect() as connection:
+        rows = connection.execute(
+            f"SELECT t, coalesce({', '.join(number('t', literal(sign)) for sign in certain)}) IS NULL, "
+            f"{plain_number('t')} FROM (SELECT unnest(?::VARCHAR[]) AS t)",
+            [texts],
+        ).fetchall()
+    plain = [text for _, unread, text in rows if not unread]
+    either = next((text for text in plain if re.fullmatch(EITHER, text)), None)
+    return NumberReading(
+        tuple(text for text, unread, _ in rows if unread),
+        frozenset(sign for sign, form in certain.items() if any(re.fullmatch(form, text) for text in plain)),
+        ("," if "," in either else ".") if either else None,
+        any(re.search("[¥￥₩円원]", text) for text in texts),
+    )
 
 
-def is_number(values: Sequence[str]) -> bool:
-    """Whether the values are numbers, with a point or a comma before the decimals."""
-    return _mostly([value.strip() for value in values if value.strip()], r"[-+]?[\d.,' ]*\d[\d.,' ]*")
+def decimal_key(readings: Sequence[NumberReading]) -> tuple[str | None, bool]:
+    """The key `decimal` that the number columns of one table need, and whether it is only a guess.
+
+    Examples
+    --------
+    >>> decimal_key([number_reading(["12,50"])]), decimal_key([number_reading(["1,250"])])
+    ((',', False), ('.', True))
+    """
+    separators = {sign for reading in readings for sign in reading.separators}
+    if separators == {","}:
+        return ",", False
+    thousands = next((reading.thousands for reading in readings if reading.thousands and not reading.separators), None)
+    if thousands is None or len(separators) > 1:
+        return None, False
+    if separators or any(reading.whole_units for reading in readings):
+        return ".", False
+    return "." if thousands == "," else ",", True
 
 
 def is_email(values: Sequence[str]) -> bool:
