@@ -7,7 +7,7 @@ from datetime import date, datetime
 import duckdb
 import pytest
 
-from features.data.placeholders import CUSTOMER_WORDS, PLACEHOLDER_WORDS
+from features.data.placeholders import PLACEHOLDER_WORDS, is_placeholder
 from features.data.sources.casting import cast
 from features.data.sources.casting_times import has_offset
 
@@ -91,4 +91,7 @@ def test_the_quick_look_for_an_offset_agrees_with_the_pattern() -> None:
 
 def test_no_placeholder_begins_like_a_number() -> None:
     """An id that begins with a digit from 1 to 9 is not compared with the words."""
-    assert [word for word in (*PLACEHOLDER_WORDS, *CUSTOMER_WORDS) if "1" <= word[0] <= "9"] == []
+    assert [word for word in PLACEHOLDER_WORDS if "1" <= word[0] <= "9"] == []
+    ids = [f"{digit}{rest}" for digit in range(1, 10) for rest in ("", "0", "000", "99", ".0", "xxx", " null")]
+    condition = is_placeholder("source_user_id", "i")
+    assert duckdb.execute(f"SELECT count(*) FROM (SELECT unnest(?) AS i) WHERE {condition}", [ids]).fetchone() == (0,)
