@@ -26,7 +26,17 @@ from features.data.ingest.compared_rows import (
     rows_table,
 )
 from features.data.ingest.contract import StagedTable
-from features.data.lake import literal, quote
+from features.data.ingest.observations import (
+    KNOWN_HISTORY,
+    box,
+    fixed_attributes,
+    moment_of_rows,
+    observations_of_lake,
+    repeated_undated,
+    store_known_history,
+    told_columns,
+)
+from features.data.lake import quote
 from qianmian.schema import Table
 
 
@@ -51,6 +61,8 @@ def merge_dimension(
     content = [name for name in content_columns(table, columns) if name in staged.mapped and name not in table.key]
     derived = [column.name for column in table.columns if column.derived]
     final = f"final_{table.name}"
+    if table.name == "profiles":
+        store_known_history(connection)
     counts = compare_rows(connection, table, staged, content, dated, good, known)
     of_input = {*table.key, *content, *derived, *([dated] if dated else [])}
     values = ", ".join(
@@ -86,23 +98,42 @@ def _merge_columns(
     """Merge the rows `good` column by column into ``final_<table>`` and `verdicts`; see `merge_dimension`."""
     keys, observed, final = column_list(table.key), f"observed_{table.name}", f"final_{table.name}"
     date = quote(dated) if dated else "NULL::TIMESTAMP"
-    history = connection.execute("DESCRIBE lake_profile_history").fetchall() if table.name == "profiles" else []
-    in_history = [name for name, *_ in history if name in content and name.startswith(CONSENT_PREFIX)]
     if staged.absent and staged.file_column is not None:
         connection.execute(
             f"CREATE OR REPLACE TEMP TABLE {files_table(staged)} AS "
             f"SELECT rowid AS _row, {quote(staged.file_column)}::VARCHAR AS _file FROM {staged.raw}"
         )
-    of_lake = lake_observations(table, columns, content, known, good, date, in_history)
+    of_lake = lake_observations(connection, table, columns, content, known, good, date)
     told = "".join(f", {box(name, condition)} AS {quote(name)}" for name, condition in told_columns(staged, content))
     carried = "".join(f", {quote(name)}" for name in derived)
     connection.execute(
         f"CREATE OR REPLACE TEMP TABLE {observed} AS "
-        f"SELECT *, row_number() OVER (PARTITION BY {keys} ORDER BY _moment, _row) AS _place FROM ("
         f"SELECT _row, {keys}, {date} AS _date, {moment_of_rows(date, now)} AS _moment{carried}{told} "
-        f"FROM ({with_files(staged, good)}) UNION ALL {of_lake})"
+        f"FROM ({with_files(staged, good)}) UNION ALL {of_lake}"
     )
-    last = "".join(f", (arg_max({quote(name)}, _place)).v AS {quote(name)}" for name in content)
+    fixed = fixed_attributes(staged) if table.name == "profiles" else set()
+    if table.name == "profiles":
+        changing = [name for name in content if name not in fixed]
+        undated = f"SELECT *, _date IS NULL AS _undated FROM {observed} WHERE _row"
+        again = repeated_undated(f"{undated} >= 0", f"{undated} = -2", changing)
+        connection.execute(
+            f"UPDATE {observed} SET _moment = '-infinity' WHERE _row >= 0 AND _date IS NULL AND ({keys}) IN ({again})"
+        )
+    # a fixed attribute has no moment without a date: a dated row is newer
+    of_fixed = "CASE WHEN _row <> -1 AND _date IS NULL THEN '-infinity' ELSE _moment END"
+    connection.execute(
+        f"CREATE OR REPLACE TEMP TABLE {observed} AS SELECT *, "
+        f"row_number() OVER (PARTITION BY {keys} ORDER BY _moment, _row) AS _place, "
+        f"row_number() OVER (PARTITION BY {keys} ORDER BY {of_fixed}, _row) AS _fixed_place FROM {observed}"
+    )
+    last = "".join(
+        f", (arg_max({quote(name)}, {'_fixed_place' if name in fixed else '_place'})).v AS {quote(name)}"
+        for name in content
+    )
+    consents = [name for name in content if name.startswith(CONSENT_PREFIX)]
+    last += "".join(
+        f", max(_moment) FILTER (_row < 0 AND {quote(name)} IS NOT NULL) AS {quote('_at_' + name)}" for name in consents
+    )
     # the first source that described a row stays its source
     first = "".join(f", arg_min({quote(name)}, _row) AS {quote(name)}" for name in derived)
     newest = (
@@ -112,11 +143,10 @@ def _merge_columns(
     joined = " AND ".join(f"n.{quote(key)} {SAME_KEY} l.{quote(key)}" for key in table.key)
     of_input = {*table.key, *content, *derived}
     values = {name: f"{'n' if name in of_input else 'l'}.{quote(name)}" for name in columns}
-    for name in content:
-        if name.startswith(CONSENT_PREFIX):
-            # a dated row does not give back the consent that was withdrawn at an unknown date
-            unknown = f"l._moment = '-infinity' AND n._dated AND l.{quote(name)} = false"
-            values[name] = f"CASE WHEN {unknown} THEN false ELSE n.{quote(name)} END"
+    for name in consents:
+        # a dated row does not give back the consent that was withdrawn at an unknown date
+        unknown = f"n.{quote('_at_' + name)} = '-infinity' AND n._dated AND l.{quote(name)} = false"
+        values[name] = f"CASE WHEN {unknown} THEN false ELSE n.{quote(name)} END"
     if dated:
         values[dated] = "n._date"
     same = " AND ".join([f"{values[name]} {SAME_KEY} l.{quote(name)}" for name in content] or ["true"])
@@ -143,25 +173,6 @@ def _merge_columns(
     return int((connection.execute(updated).fetchone() or (0,))[0])
 
 
-def box(name: str, told: str) -> str:
-    """SQL of a value in a struct, null where the row does not tell the column: it tells a null from no value."""
-    return f"CASE WHEN {told} THEN struct_pack(v := {quote(name)}) END"
-
-
-def told_columns(staged: StagedTable, content: list[str]) -> list[tuple[str, str]]:
-    """Each column with the SQL condition of the input rows that tell it."""
-    conditions = []
-    for name in content:
-        condition = "true" if name in staged.mapped else "false"
-        without = [file for file, absent in staged.absent.items() if name in absent]
-        if without and name in staged.mapped:
-            condition = f"coalesce(_file NOT IN ({', '.join(literal(file) for file in without)}), true)"
-        if name.startswith(CONSENT_PREFIX):
-            condition += f" AND {quote(name)} IS NOT NULL"
-        conditions.append((name, condition))
-    return conditions
-
-
 def with_files(staged: StagedTable, good: str) -> str:
     """SELECT of the valid rows with the file of each in `_file`, if some files lack a column."""
     if not staged.absent or staged.file_column is None:
@@ -174,77 +185,53 @@ def files_table(staged: StagedTable) -> str:
     return f"files_{staged.table.name}"
 
 
-def moment_of_rows(date: str, now: datetime | None) -> str:
-    """SQL of the moment of an input row: its own date, else that of the ingest, after all others if unknown."""
-    ingest = f"TIMESTAMP {literal(now.isoformat(sep=' '))}" if now else "'infinity'::TIMESTAMP"
-    return f"coalesce({date}, {ingest})"
-
-
 def lake_observations(
+    connection: duckdb.DuckDBPyConnection,
     table: Table,
     columns: Mapping[str, str],
     content: list[str],
     known: str,
     good: str,
     date: str,
-    in_history: list[str],
 ) -> str:
     """SELECT of the lake's rows with a key of the input, as observations before those of the same moment.
 
     A null of the lake tells that there is no value only if the lake has the column at all for that source; else an
-    older file that comes in later would lose what only it tells. The consents of a profile are observations of their
-    own, at the moment of their last change: rows that were silent about them came later.
-
-    Parameters
-    ----------
-    in_history : list of str
-        Consents that the profile history has.
+    older file that comes in later would lose what only it tells. What the profile history says of a record comes with
+    the moments at which it was told; the profile then has no moment of its own.
     """
     keys = column_list(table.key)
     source = ", source" if "source" in table.key else ""
     same_source = f"ON k.source {SAME_KEY} t.source" if source else "ON true"
-    counts = "".join(f", count({quote(name)}) > 0 AS {quote(name)}" for name in content)
+    counts = "".join(
+        f", count({quote(name)}) > 0 AS {quote(name)}" for name in content if not name.startswith(CONSENT_PREFIX)
+    )
     told = f"SELECT true AS _any{source}{counts} FROM ({known}) GROUP BY ALL"
     row_date = f"k.{date}" if date.startswith('"') else date
-    moment, history = f"coalesce({row_date}, '-infinity'::TIMESTAMP)", ""
+    moment, history, more = f"coalesce({row_date}, '-infinity'::TIMESTAMP)", "", ""
+    shown_keys = ", ".join(f"k.{quote(key)}" for key in table.key)
+    derived = [column.name for column in table.columns if column.derived]
     if table.name == "profiles":
-        # a profile without a date is as old as the last change of its history
-        moment = f"coalesce(greatest({row_date}, h._seen), '-infinity'::TIMESTAMP)"
+        has = [row[0] for row in connection.execute(f"DESCRIBE {KNOWN_HISTORY}").fetchall()]
+        told_before = observations_of_lake(columns, dict.fromkeys(content, "true"), has, f"SELECT {keys} FROM ({good})")
+        moment = f"CASE WHEN h._any IS NULL THEN {moment} ELSE '-infinity' END"
         history = (
-            f" LEFT JOIN ({_changes(in_history)}) AS h ON k.source = h.source AND k.source_user_id = h.source_user_id"
+            f" LEFT JOIN (SELECT DISTINCT {keys}, true AS _any FROM ({told_before})) AS h "
+            "ON k.source = h.source AND k.source_user_id = h.source_user_id"
+        )
+        more = (
+            f" UNION ALL SELECT -2, {keys}, CASE WHEN NOT _undated THEN _moment END, _moment"
+            f"{''.join(f', {quote(name)}' for name in content)} FROM ({told_before})"
         )
     same_key = " AND ".join(f"k.{quote(key)} {SAME_KEY} n.{quote(key)}" for key in table.key)
     rows = (
         f"FROM ({known}) AS k LEFT JOIN ({told}) AS t {same_source}{history} "
         f"WHERE EXISTS (SELECT 1 FROM (SELECT {keys} FROM ({good})) AS n WHERE {same_key})"
     )
-    shown_keys = ", ".join(f"k.{quote(key)}" for key in table.key)
-    carried = [f"k.{quote(column.name)}" for column in table.columns if column.derived]
-    never = {name: f"NULL::STRUCT(v {columns[name]})" for name in content}
-    boxes = {
-        name: f"CASE WHEN k.{quote(name)} IS NOT NULL OR t.{quote(name)} THEN struct_pack(v := k.{quote(name)}) END"
+    boxes = [
+        f"CASE WHEN k.{quote(name)} IS NOT NULL{'' if name.startswith(CONSENT_PREFIX) else f' OR t.{quote(name)}'} "
+        f"THEN struct_pack(v := k.{quote(name)}) END"
         for name in content
-        if name not in in_history
-    }
-    parts = [", ".join(["SELECT -1", shown_keys, row_date, moment, *carried, *{**never, **boxes}.values()])]
-    for name in in_history:
-        value = f"CASE WHEN k.{quote(name)} IS NOT NULL THEN struct_pack(v := k.{quote(name)}) END"
-        changed_at = f"coalesce(h.{quote(name)}, {moment})"
-        parts.append(
-            ", ".join(["SELECT -2", shown_keys, row_date, changed_at, *carried, *{**never, name: value}.values()])
-        )
-    return " UNION ALL ".join(f"{part} {rows}" for part in parts)
-
-
-def _changes(consents: list[str]) -> str:
-    """SELECT of each record's last moment in the profile history, and of the last change of each consent."""
-    before = "".join(f", lag({quote(name)}) OVER in_order AS {quote('_' + name)}" for name in consents)
-    changed_at = "".join(
-        f", max(valid_from) FILTER ({quote(name)} IS DISTINCT FROM {quote('_' + name)}) AS {quote(name)}"
-        for name in consents
-    )
-    rows = (
-        f"SELECT *{before} FROM lake_profile_history WHERE valid_from IS NOT NULL "
-        "WINDOW in_order AS (PARTITION BY source, source_user_id ORDER BY valid_from)"
-    )
-    return f"SELECT source, source_user_id, max(last_seen) AS _seen{changed_at} FROM ({rows}) GROUP BY ALL"
+    ]
+    carried = [f"k.{quote(name)}" for name in derived]
+    return f"SELECT {', '.join(['-1', shown_keys, row_date, moment, *carried, *boxes])} {rows}{more}"
