@@ -32,6 +32,7 @@ from features.data.ingest.observations import (
     fixed_attributes,
     moment_of_rows,
     observations_of_lake,
+    place,
     repeated_undated,
     store_known_history,
     told_columns,
@@ -120,12 +121,7 @@ def _merge_columns(
             f"UPDATE {observed} SET _moment = '-infinity' WHERE _row >= 0 AND _date IS NULL AND ({keys}) IN ({again})"
         )
     # a fixed attribute has no moment without a date: a dated row is newer
-    of_fixed = "CASE WHEN _row <> -1 AND _date IS NULL THEN '-infinity' ELSE _moment END"
-    connection.execute(
-        f"CREATE OR REPLACE TEMP TABLE {observed} AS SELECT *, "
-        f"row_number() OVER (PARTITION BY {keys} ORDER BY _moment, _row) AS _place, "
-        f"row_number() OVER (PARTITION BY {keys} ORDER BY {of_fixed}, _row) AS _fixed_place FROM {observed}"
-    )
+    of_fixed = "CASE WHEN _row <> -1 AND _date IS NULL THEN '-infinity'::TIMESTAMP ELSE _moment END"
     last = "".join(
         f", (arg_max({quote(name)}, {'_fixed_place' if name in fixed else '_place'})).v AS {quote(name)}"
         for name in content
@@ -138,7 +134,8 @@ def _merge_columns(
     first = "".join(f", arg_min({quote(name)}, _row) AS {quote(name)}" for name in derived)
     newest = (
         f"SELECT {keys}, arg_max(_row, _place) FILTER (_row >= 0) AS _row, max(_date) AS _date, "
-        f"arg_max(_date IS NOT NULL, _place) FILTER (_row >= 0) AS _dated{last}{first} FROM {observed} GROUP BY ALL"
+        f"arg_max(_date IS NOT NULL, _place) FILTER (_row >= 0) AS _dated{last}{first} "
+        f"FROM (SELECT *, {place('_moment')} AS _place, {place(of_fixed)} AS _fixed_place FROM {observed}) GROUP BY ALL"
     )
     joined = " AND ".join(f"n.{quote(key)} {SAME_KEY} l.{quote(key)}" for key in table.key)
     of_input = {*table.key, *content, *derived}

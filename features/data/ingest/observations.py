@@ -150,6 +150,12 @@ def observations_of_lake(
     return f"SELECT {KEY}, _moment, _undated{boxes} FROM ({parts})"
 
 
+def place(moment: str) -> str:
+    """SQL of a number that orders observations by their moment, then by `_row`; faster than a window over them."""
+    finite = f"CASE WHEN {moment} > TIMESTAMP '2000-01-01' THEN 1 ELSE -1 END * 4611686018427387904"
+    return f"coalesce(epoch_us({moment}), {finite})::HUGEINT * 1099511627776 + _row"
+
+
 def repeated_undated(rows: str, of_lake: str, names: list[str]) -> str:
     """SELECT of the records of which the undated rows of this input say only what undated rows said last before it.
 
@@ -174,74 +180,6 @@ def repeated_undated(rows: str, of_lake: str, names: list[str]) -> str:
         f"SELECT n.source, n.source_user_id FROM ({last('_row', rows)}) AS n JOIN ({last('_moment', of_lake)}) AS l "
         f"ON n.source = l.source AND n.source_user_id = l.source_user_id WHERE {same or 'true'}"
     )
-
-
-def rows_that_tell_more(
-    staged: StagedTable, good: str, columns: Mapping[str, str], fixed: Collection[str], changing: Collection[str]
-) -> str:
-    """SELECT of the key of each row that tells more than the history has; rows are compared by hashes.
-
-    Parameters
-    ----------
-    good : str
-        SELECT of input rows with the types of the history and, if some files lack a column, `_file`.
-    """
-    parts = []
-    for names, always in ((changing, False), (fixed, True)):
-        conditions = told_columns(staged, sorted(name for name in names if name in staged.mapped and name in columns))
-        if not conditions:
-            continue
-        told = told_names(conditions)
-        partly = {name for name, condition in conditions if condition != "true"}
-        of_row = "".join(
-            f", CASE WHEN {condition} THEN {quote(name)} END" if name in partly else f", {quote(name)}"
-            for name, condition in conditions
-        )
-        of_line = "".join(
-            f", CASE WHEN contains(_names, {literal(f',{name},')}) THEN {quote(name)} END"
-            if name in partly
-            else f", {quote(name)}"
-            for name, _ in conditions
-        )
-        side = f"valid_from IS {'' if always else 'NOT '}NULL"
-        lines = (
-            f"SELECT *, split_part(_line, '|', 1)::TIMESTAMP AS _moment, split_part(_line, '|', 3) <> '' AS _undated, "
-            f"',' || split_part(_line, '|', 2) || ',' AS _names FROM (SELECT *, unnest(string_split({TOLD}, "
-            f"{NEW_LINE})) AS _line FROM {KNOWN_HISTORY} WHERE {side} AND {TOLD} <> '')"
-        )
-        content = f"hash({KEY}, ',' || {told} || ','{of_row})"
-        rows = f"SELECT {KEY}, valid_from, {content} AS _content FROM ({good}) WHERE {told} <> ''"
-        known = f"SELECT hash({KEY}, _names{of_line}) AS _content, _moment, _undated FROM ({lines})"
-        if always:
-            # a dated row says nothing new if these values were told at its moment or later
-            later = f"SELECT _content, max(_moment) AS _moment FROM ({known}) GROUP BY ALL"
-            values = f"hash({KEY}{''.join(f', {quote(name)}' for name, _ in conditions)})"
-            dated = (
-                f"SELECT {KEY} FROM ({rows}) LEFT JOIN ({later}) USING (_content) "
-                "WHERE valid_from IS NOT NULL AND coalesce(_moment < valid_from, true)"
-            )
-            some = " OR ".join(f"{quote(name)} IS NOT NULL" for name, _ in conditions)
-            # without any value it says nothing new of a record without fixed attributes
-            undated = (
-                f"SELECT {KEY} FROM (SELECT {KEY}, hash({KEY}) AS _key, {values} AS _values, {some} AS _some "
-                f"FROM ({good}) WHERE valid_from IS NULL AND {told} <> '') AS r LEFT JOIN (SELECT hash({KEY}) AS _key, "
-                f"{values} AS _values FROM {KNOWN_HISTORY} WHERE {side}) AS h USING (_key) "
-                "WHERE CASE WHEN h._values IS NULL THEN r._some ELSE h._values <> r._values END"
-            )
-        else:
-            seen = f"SELECT hash(_content, _moment) AS _seen FROM ({known})"
-            dated = (
-                f"SELECT {KEY} FROM (SELECT *, hash(_content, valid_from) AS _seen FROM ({rows}) "
-                f"WHERE valid_from IS NOT NULL) ANTI JOIN ({seen}) USING (_seen)"
-            )
-            last = (
-                f"SELECT arg_max(_content, _moment) AS _content FROM (SELECT hash({KEY}) AS _key, _content, _moment "
-                f"FROM (SELECT {KEY}, hash({KEY}, _names{of_line}) AS _content, _moment, _undated FROM ({lines})) "
-                "WHERE _undated) GROUP BY _key"
-            )
-            undated = f"SELECT {KEY} FROM ({rows}) ANTI JOIN ({last}) USING (_content) WHERE valid_from IS NULL"
-        parts += [dated, undated]
-    return " UNION ".join(parts) or f"SELECT {KEY} FROM ({good}) WHERE false"
 
 
 def last_told(observed: str, names: list[str]) -> str:

@@ -20,6 +20,7 @@ import duckdb
 from features.data.ingest.columns import cast_columns, column_list, common_columns, content_columns
 from features.data.ingest.compared_rows import CONSENT_PREFIX, NEW, rows_table
 from features.data.ingest.contract import StagedTable
+from features.data.ingest.known_rows import store_rows_that_tell_more
 from features.data.ingest.merge_dimensions import with_files
 from features.data.ingest.observations import (
     KEY,
@@ -31,7 +32,6 @@ from features.data.ingest.observations import (
     moment_of_rows,
     observations_of_lake,
     repeated_undated,
-    rows_that_tell_more,
     told_columns,
     told_line,
     told_names,
@@ -127,7 +127,7 @@ def _store_remade(
     kinds = rows_table(staged.table)
     rows = _rows(made, staged, f"_row IN (SELECT _row FROM {kinds} WHERE kind <> '{NEW}')")
     if has_history:
-        rows = rows_that_tell_more(staged, rows, made.columns, made.fixed, made.changing)
+        rows = store_rows_that_tell_more(connection, staged, rows, made.columns, made.fixed, made.changing)
     # the history may hold a record that the profiles lack
     connection.execute(
         f"CREATE OR REPLACE TEMP TABLE {REMADE} AS SELECT DISTINCT {KEY} FROM ({rows}) UNION "
