@@ -113,7 +113,8 @@ def _merge_columns(
         f"FROM ({with_files(staged, good)}) UNION ALL {of_lake}"
     )
     fixed = fixed_attributes(staged) if table.name == "profiles" else set()
-    if table.name == "profiles":
+    given = f"SELECT count(*) FROM {observed} WHERE _row >= 0 AND _date IS NULL"
+    if table.name == "profiles" and (connection.execute(given).fetchone() or (0,))[0]:
         changing = [name for name in content if name not in fixed]
         undated = f"SELECT *, _date IS NULL AS _undated FROM {observed} WHERE _row"
         again = repeated_undated(f"{undated} >= 0", f"{undated} = -2", changing)

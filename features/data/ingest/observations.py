@@ -19,6 +19,7 @@ from itertools import groupby
 
 import duckdb
 
+from features.data.ingest.columns import column_list
 from features.data.ingest.compared_rows import CONSENT_PREFIX
 from features.data.ingest.contract import StagedTable
 from features.data.lake import literal, quote
@@ -186,15 +187,9 @@ def last_told(observed: str, names: list[str]) -> str:
     """SELECT (key, `_told`) of the row with the fixed attributes: when dated rows told them last."""
     if not names:
         return f"SELECT {KEY}, NULL::VARCHAR AS {TOLD} FROM ({observed}) WHERE false"
-    moments = ", ".join(
-        f"struct_pack(name := {literal(name)}, at := max(_moment) FILTER ({quote(name)} IS NOT NULL))"
-        for name in sorted(names, key=lambda name: (name.startswith(CONSENT_PREFIX), name))
-    )
-    each = f"SELECT {KEY}, unnest([{moments}]) AS _last FROM ({observed}) WHERE NOT _undated GROUP BY {KEY}"
-    order = f"(_last.name LIKE {literal(CONSENT_PREFIX + '%')}), _last.name"
-    lines = (
-        f"SELECT {KEY}, _last.at AS _moment, string_agg(_last.name, ',' ORDER BY {order}) AS _names "
-        f"FROM ({each}) WHERE _last.at IS NOT NULL GROUP BY ALL"
-    )
-    line = told_line("_moment", "_names", "false")
-    return f"SELECT {KEY}, string_agg({line}, {NEW_LINE} ORDER BY _moment DESC) AS {TOLD} FROM ({lines}) GROUP BY ALL"
+    moments = "".join(f", max(_moment) FILTER ({quote(name)} IS NOT NULL) AS {quote('_at_' + name)}" for name in names)
+    each = f"SELECT {KEY}{moments} FROM ({observed}) WHERE NOT _undated GROUP BY {KEY}"
+    at = column_list(f"_at_{name}" for name in names)
+    line = told_line("m", told_names((name, f"{quote('_at_' + name)} = m") for name in names), "false")
+    lines = f"list_transform(list_sort(list_distinct([{at}])), lambda m: {line})"
+    return f"SELECT {KEY}, array_to_string({lines}, {NEW_LINE}) AS {TOLD} FROM ({each})"

@@ -57,6 +57,8 @@ class _Attributes:
         Those that never change.
     changing : list of str
         Those that have a value in any row and are not fixed.
+    filled : set of str
+        Columns with a value in any row of the history of the lake.
     known : str
         SELECT of the history of the lake with these columns.
     in_lake : mapping of str to str
@@ -67,6 +69,7 @@ class _Attributes:
     names: list[str]
     fixed: set[str]
     changing: list[str]
+    filled: set[str]
     known: str
     in_lake: Mapping[str, str]
 
@@ -95,7 +98,7 @@ def history_query(
     # the other columns have no value in any row
     changing = [name for name in names if name not in fixed and (name in staged.mapped or name in filled)]
     known = f"SELECT {cast_columns(columns, in_lake)} FROM {KNOWN_HISTORY}"
-    made = _Attributes(columns, names, fixed, changing, known, in_lake)
+    made = _Attributes(columns, names, fixed, changing, filled, known, in_lake)
     remade = _store_remade(connection, made, staged, state is not None)
     connection.execute(f"CREATE OR REPLACE TEMP TABLE {MADE} AS {_new_records(made, staged, merged, now)}")
     if remade:
@@ -133,7 +136,7 @@ def _store_remade(
         f"CREATE OR REPLACE TEMP TABLE {REMADE} AS SELECT DISTINCT {KEY} FROM ({rows}) UNION "
         f"SELECT {KEY} FROM final_profiles SEMI JOIN {KNOWN_HISTORY} USING ({KEY}) WHERE NOT _known"
     )
-    return int((connection.execute(f"SELECT count(*) FROM {REMADE}").fetchone() or (0,))[0])
+    return _count(connection, f"SELECT * FROM {REMADE}")
 
 
 def _new_records(made: _Attributes, staged: StagedTable, merged: Mapping[str, str], now: datetime | None) -> str:
@@ -176,9 +179,9 @@ def _content(connection: duckdb.DuckDBPyConnection, relation: str, names: str) -
 def _store_observations(
     connection: duckdb.DuckDBPyConnection, made: _Attributes, staged: StagedTable, now: datetime | None
 ) -> None:
-    """Store what was told of the records that are made again: one row per record and moment, with a box per column.
+    """Store what was told of the records that are made again, with a box per column.
 
-    Columns with a fixed attribute have its observations; `_some` says that any changing attribute was told.
+    Observations of changing attributes have one row per record and moment.
     """
     records = f"SELECT {KEY} FROM {REMADE}"
     # the declaration of an attribute may have changed; one that this input does not map stays as it was
@@ -195,18 +198,27 @@ def _store_observations(
         f"FROM ({_rows(made, staged, f'({KEY}) IN ({records})')})"
     )
     of_lake = observations_of_lake(made.columns, tells, made.in_lake, records)
-    again = repeated_undated(given, of_lake, made.changing)
-    each = (
-        f"SELECT * FROM ({given}) WHERE NOT (_undated AND ({KEY}) IN ({again})) "
-        f"UNION ALL SELECT -1 AS _row, * FROM ({of_lake})"
-    )
-    last = "".join(f", arg_max({quote(name)}, _row) AS {quote(name)}" for name in tells)
-    some = " OR ".join(f"{quote(name)} IS NOT NULL" for name in made.changing) or "false"
     connection.execute(
-        f"CREATE OR REPLACE TEMP TABLE {OBSERVED} AS SELECT *, {some} AS _some FROM ("
-        f"SELECT {KEY}, _moment, bool_and(_undated) AS _undated{last} FROM ({each}) WHERE isfinite(_moment) "
-        f"GROUP BY {KEY}, _moment)"
+        f"CREATE OR REPLACE TEMP TABLE {OBSERVED} AS SELECT * FROM ({given} UNION ALL SELECT -1 AS _row, * "
+        f"FROM ({of_lake})) WHERE isfinite(_moment)"
     )
+    rows = f"SELECT * FROM {OBSERVED} WHERE _undated AND _row"
+    if _count(connection, f"{rows} >= 0"):
+        again = repeated_undated(f"{rows} >= 0", f"{rows} = -1", made.changing)
+        connection.execute(f"DELETE FROM {OBSERVED} WHERE _undated AND _row >= 0 AND ({KEY}) IN ({again})")
+    if _count(
+        connection, f"SELECT 1 FROM {OBSERVED} WHERE {_some(made)} GROUP BY hash({KEY}, _moment) HAVING count(*) > 1"
+    ):
+        last = "".join(f", arg_max({quote(name)}, _row) AS {quote(name)}" for name in tells)
+        connection.execute(
+            f"CREATE OR REPLACE TEMP TABLE {OBSERVED} AS SELECT {KEY}, _moment, bool_and(_undated) AS _undated{last} "
+            f"FROM {OBSERVED} GROUP BY {KEY}, _moment"
+        )
+
+
+def _some(made: _Attributes) -> str:
+    """SQL condition of the observations that told any changing attribute."""
+    return " OR ".join(f"{quote(name)} IS NOT NULL" for name in made.changing) or "false"
 
 
 def _fixed_rows(made: _Attributes, staged: StagedTable, merged: Mapping[str, str]) -> str:
@@ -217,14 +229,15 @@ def _fixed_rows(made: _Attributes, staged: StagedTable, merged: Mapping[str, str
         as_before = f"NULL::{made.columns[name]}" if name in staged.mapped else f"h.{quote(name)}"
         values.append(f"{of_profile if name in made.fixed else as_before} AS {quote(name)}")
     fixed = [name for name in made.names if name in made.fixed]
-    others = [name for name in made.names if name not in made.fixed and name not in staged.mapped]
-    of_lake = observations_of_lake(
-        made.columns, dict.fromkeys(others, "_always"), made.in_lake, f"SELECT {KEY} FROM {REMADE}"
-    )
-    observed = (
-        f"SELECT {', '.join([KEY, '_moment', '_undated', *map(quote, fixed)])} FROM {OBSERVED} "
-        f"UNION ALL BY NAME {of_lake}"
-    )
+    others = [
+        name for name in made.names if name in made.filled and name not in made.fixed and name not in staged.mapped
+    ]
+    observed = f"SELECT {', '.join([KEY, '_moment', '_undated', *map(quote, fixed)])} FROM {OBSERVED}"
+    if others:
+        of_lake = observations_of_lake(
+            made.columns, dict.fromkeys(others, "_always"), made.in_lake, f"SELECT {KEY} FROM {REMADE}"
+        )
+        observed += f" UNION ALL BY NAME {of_lake}"
     profiles = (
         f"SELECT * FROM (SELECT * EXCLUDE (_row, _known, _same, _written) FROM final_profiles UNION ALL BY NAME "
         f"SELECT * FROM lake_profiles ANTI JOIN final_profiles USING ({KEY})) SEMI JOIN {REMADE} USING ({KEY})"
@@ -248,7 +261,7 @@ def _dated_rows(made: _Attributes) -> str:
     )
     line = told_line("_moment", told_names((name, f"{quote(name)} IS NOT NULL") for name in made.changing), "_undated")
     states = (
-        f"SELECT {KEY}, _moment, {line} AS _line, {carried} FROM {OBSERVED} WHERE _some "
+        f"SELECT {KEY}, _moment, {line} AS _line, {carried} FROM {OBSERVED} WHERE {_some(made)} "
         f"WINDOW so_far AS ({record} ROWS BETWEEN UNBOUNDED PRECEDING AND CURRENT ROW)"
     )
     hashed = f"SELECT *, hash({column_list(made.changing)}) AS _hash FROM ({states})"
@@ -259,9 +272,13 @@ def _dated_rows(made: _Attributes) -> str:
         for name in made.names
     )
     return (
-        f"SELECT {KEY}, min(_moment) AS valid_from, string_agg(_line, {NEW_LINE} ORDER BY _moment) AS {TOLD}, {values} "
+        f"SELECT {KEY}, min(_moment) AS valid_from, array_to_string(list_sort(list(_line)), {NEW_LINE}) AS {TOLD}, {values} "
         f"FROM ({runs}) GROUP BY {KEY}, _run"
     )
+
+
+def _count(connection: duckdb.DuckDBPyConnection, query: str) -> int:
+    return int((connection.execute(f"SELECT count(*) FROM ({query})").fetchone() or (0,))[0])
 
 
 def _filled(connection: duckdb.DuckDBPyConnection, names: list[str]) -> set[str]:
