@@ -12,7 +12,7 @@ again (`REMADE`). A new record with one row needs no order; nearly all records a
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 
 import duckdb
@@ -36,7 +36,7 @@ from features.data.ingest.observations import (
     told_line,
     told_names,
 )
-from features.data.lake import Lake, quote
+from features.data.lake import Lake, literal, quote
 from features.data.tables import PROFILE_HISTORY, TOLD
 from qianmian.schema import TABLES
 
@@ -95,13 +95,14 @@ def history_query(
     names, fixed = list(types), fixed_attributes(staged)
     state = lake.states().get(PROFILE_HISTORY.name)
     filled = set(state.filled) if state else _filled(connection, [name for name in names if name in in_lake])
-    # the other columns have no value in any row
+    # nothing is to be carried of the other columns
     changing = [name for name in names if name not in fixed and (name in staged.mapped or name in filled)]
     known = f"SELECT {cast_columns(columns, in_lake)} FROM {KNOWN_HISTORY}"
     made = _Attributes(columns, names, fixed, changing, filled, known, in_lake)
     remade = _store_remade(connection, made, staged, state is not None)
     connection.execute(f"CREATE OR REPLACE TEMP TABLE {MADE} AS {_new_records(made, staged, merged, now)}")
     if remade:
+        made = _with_all_told(connection, made, staged)
         _store_observations(connection, made, staged, now)
         always = _fixed_rows(made, staged, merged)
         connection.execute(f"INSERT INTO {MADE} BY NAME {always} UNION ALL BY NAME {_dated_rows(made)}")
@@ -112,6 +113,16 @@ def history_query(
     order = "source, source_user_id, valid_from NULLS FIRST"
     others = f"SELECT {shown} FROM ({known})" + (f" ANTI JOIN {REMADE} USING ({KEY})" if remade else "")
     return f"{others} UNION ALL (SELECT {shown} FROM {MADE} ORDER BY {order})"
+
+
+def _with_all_told(connection: duckdb.DuckDBPyConnection, made: _Attributes, staged: StagedTable) -> _Attributes:
+    """With those attributes of which rows told that there is no value, and no row told one."""
+    empty = [name for name in made.names if name not in made.filled and name not in staged.mapped]
+    told = ", ".join(f"bool_or(contains({TOLD}, {literal(name)}))" for name in empty) or "true"
+    row = connection.execute(f"SELECT {told} FROM {KNOWN_HISTORY}").fetchone() or ()
+    more = {name for name, any_row in zip(empty, row, strict=False) if any_row}
+    changing = [name for name in made.names if name in made.changing or name in more - made.fixed]
+    return replace(made, changing=changing, filled=made.filled | more)
 
 
 def _rows(made: _Attributes, staged: StagedTable, condition: str) -> str:
@@ -272,8 +283,8 @@ def _dated_rows(made: _Attributes) -> str:
         for name in made.names
     )
     return (
-        f"SELECT {KEY}, min(_moment) AS valid_from, array_to_string(list_sort(list(_line)), {NEW_LINE}) AS {TOLD}, {values} "
-        f"FROM ({runs}) GROUP BY {KEY}, _run"
+        f"SELECT {KEY}, min(_moment) AS valid_from, array_to_string(list_sort(list(_line)), {NEW_LINE}) AS {TOLD}, "
+        f"{values} FROM ({runs}) GROUP BY {KEY}, _run"
     )
 
 
