@@ -9,10 +9,12 @@ from datetime import datetime
 import duckdb
 
 from features.data.ingest.columns import cast_columns, common_columns
+from features.data.ingest.compared_rows import TELLING
 from features.data.ingest.contract import StagedTable
 from features.data.ingest.merge_dimensions import merge_dimension
 from features.data.ingest.merge_facts import MergedFacts, changed_rows, merge_fact
 from features.data.lake import quote
+from features.data.tables import TOLD
 
 # In a dimension the newer row replaces the older one with the same key; a fact is never overwritten.
 DIMENSIONS = frozenset({"profiles", "identities", "items", "contents", "campaigns"})
@@ -76,6 +78,8 @@ def merge(
     """
     table, verdicts = staged.table, f"verdicts_{staged.table.name}"
     columns = common_columns(staged.columns, lake_columns)
+    if table.name in TELLING:
+        columns[TOLD] = "VARCHAR"
     good = f"SELECT _row, {cast_columns(columns, staged.columns)} FROM {staged.typed} WHERE _reason IS NULL"
     known = f"SELECT {cast_columns(columns, lake_columns)} FROM lake_{table.name}"
     facts = MergedFacts()

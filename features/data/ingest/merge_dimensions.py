@@ -21,15 +21,19 @@ from features.data.ingest.compared_rows import (
     OTHER,
     REPEATED,
     SAME_KEY,
+    TELLING,
     compare_rows,
     of_kind,
     rows_table,
+    told_text,
 )
 from features.data.ingest.contract import StagedTable
 from features.data.ingest.observations import (
     KNOWN_HISTORY,
+    NEW_LINE,
     box,
     fixed_attributes,
+    lines_of_moments,
     moment_of_rows,
     observations_of_lake,
     place,
@@ -37,7 +41,8 @@ from features.data.ingest.observations import (
     store_known_history,
     told_columns,
 )
-from features.data.lake import quote
+from features.data.lake import literal, quote
+from features.data.tables import TOLD
 from qianmian.schema import Table
 
 
@@ -53,9 +58,9 @@ def merge_dimension(
 ) -> int:
     """Create the temp tables `verdicts` and ``final_<table>``, and return the number of keys whose row is replaced.
 
-    ``final_<table>`` has one row per key of the input, without the keys of repeated rows: the columns of the table after
-    the merge, `_row` (the newest row of the input), `_known` (the lake had the key), `_same` (the content is that of the
-    lake) and `_written` (the row differs from that of the lake, maybe only in its date).
+    ``final_<table>`` has one row per key of the input, without the keys of repeated rows: the columns of the table
+    after the merge, `_row` (the newest row of the input), `_known` (the lake had the key), `_same` (the content is that
+    of the lake) and `_written` (the row differs from that of the lake, maybe only in its date).
     """
     dated = next((column.name for column in table.columns if column.dates_row), None)
     # a column that the input does not map keeps its value
@@ -66,9 +71,10 @@ def merge_dimension(
         store_known_history(connection)
     counts = compare_rows(connection, table, staged, content, dated, good, known)
     of_input = {*table.key, *content, *derived, *([dated] if dated else [])}
-    values = ", ".join(
-        f"{quote(name) if name in of_input else f'NULL::{kind}'} AS {quote(name)}" for name, kind in columns.items()
-    )
+    made = {name: quote(name) if name in of_input else f"NULL::{kind}" for name, kind in columns.items()}
+    if table.name in TELLING:
+        made[TOLD] = f"coalesce({quote(dated or '')}::VARCHAR, '') || {literal(f'|{told_text(content)}|')}"
+    values = ", ".join(f"{value} AS {quote(name)}" for name, value in made.items())
     connection.execute(
         f"CREATE OR REPLACE TEMP TABLE {final} AS SELECT _row, {values}, false AS _known, false AS _same, "
         f"true AS _written FROM ({of_kind(table, good, NEW, counts)})"
@@ -104,6 +110,9 @@ def _merge_columns(
             f"CREATE OR REPLACE TEMP TABLE {files_table(staged)} AS "
             f"SELECT rowid AS _row, {quote(staged.file_column)}::VARCHAR AS _file FROM {staged.raw}"
         )
+    mapped = content
+    if table.name in TELLING:  # what other inputs told stays told
+        content = [name for name in content_columns(table, columns) if name not in (*table.key, TOLD)]
     of_lake = lake_observations(connection, table, columns, content, known, good, date)
     told = "".join(f", {box(name, condition)} AS {quote(name)}" for name, condition in told_columns(staged, content))
     carried = "".join(f", {quote(name)}" for name in derived)
@@ -131,6 +140,12 @@ def _merge_columns(
     last += "".join(
         f", max(_moment) FILTER (_row < 0 AND {quote(name)} IS NOT NULL) AS {quote('_at_' + name)}" for name in consents
     )
+    if table.name in TELLING:
+        # the clock of the ingest counts only against the date of another row
+        for name in content:
+            at = f"max(_moment) FILTER ({quote(name)} IS NOT NULL)"
+            unknown = f"{at} IS NOT NULL AND (max(_date) IS NULL OR NOT isfinite({at}))"
+            last += f", CASE WHEN {unknown} THEN '-infinity'::TIMESTAMP ELSE {at} END AS {quote('_at_' + name)}"
     # the first source that described a row stays its source
     first = "".join(f", arg_min({quote(name)}, _row) AS {quote(name)}" for name in derived)
     newest = (
@@ -139,7 +154,7 @@ def _merge_columns(
         f"FROM (SELECT *, {place('_moment')} AS _place, {place(of_fixed)} AS _fixed_place FROM {observed}) GROUP BY ALL"
     )
     joined = " AND ".join(f"n.{quote(key)} {SAME_KEY} l.{quote(key)}" for key in table.key)
-    of_input = {*table.key, *content, *derived}
+    of_input = {*table.key, *mapped, *derived, *([TOLD] if table.name in TELLING else [])}
     values = {name: f"{'n' if name in of_input else 'l'}.{quote(name)}" for name in columns}
     for name in consents:
         # a dated row does not give back the consent that was withdrawn at an unknown date
@@ -153,6 +168,10 @@ def _merge_columns(
         f"k.{quote(key)} {SAME_KEY} o.{quote(key)}" for key in table.key
     )
     still = f" AND n._date {SAME_KEY} l.{quote(dated)}" if dated else ""
+    if table.name in TELLING:
+        newest = f"SELECT *, {lines_of_moments(content)} AS {TOLD} FROM ({newest})"
+        # rows without a date that say what is known say it at no new moment
+        still += f" AND (NOT n._dated OR n.{TOLD} {SAME_KEY} l.{TOLD})"
     connection.execute(
         f"INSERT INTO {final} SELECT n._row, {made}, l._moment IS NOT NULL AS _known, "
         f"l._moment IS NOT NULL AND {same} AS _same, NOT (l._moment IS NOT NULL AND {same}{still}) AS _written "
@@ -222,12 +241,30 @@ def lake_observations(
             f"{''.join(f', {quote(name)}' for name in content)} FROM ({told_before})"
         )
     same_key = " AND ".join(f"k.{quote(key)} {SAME_KEY} n.{quote(key)}" for key in table.key)
+    unless_told = ""
+    if table.name in TELLING:
+        unless_told = f"k.{TOLD} IS NULL AND "
+        lines = (
+            f"SELECT *, coalesce(nullif(split_part(_line, '|', 1), '')::TIMESTAMP, '-infinity') AS _moment, "
+            f"string_split(split_part(_line, '|', 2), ',') AS _names "
+            f"FROM (SELECT *, unnest(string_split({TOLD}, {NEW_LINE})) AS _line FROM ({known}))"
+        )
+        boxes_of_line = "".join(
+            f", CASE WHEN list_contains(k._names, {literal(name)}) THEN struct_pack(v := k.{quote(name)}) END"
+            for name in content
+        )
+        more = (
+            f" UNION ALL SELECT -2, {shown_keys}, NULL::TIMESTAMP, k._moment"
+            f"{''.join(f', k.{quote(name)}' for name in derived)}{boxes_of_line} FROM ({lines}) AS k "
+            f"WHERE EXISTS (SELECT 1 FROM (SELECT {keys} FROM ({good})) AS n WHERE {same_key})"
+        )
     rows = (
         f"FROM ({known}) AS k LEFT JOIN ({told}) AS t {same_source}{history} "
         f"WHERE EXISTS (SELECT 1 FROM (SELECT {keys} FROM ({good})) AS n WHERE {same_key})"
     )
     boxes = [
-        f"CASE WHEN k.{quote(name)} IS NOT NULL{'' if name.startswith(CONSENT_PREFIX) else f' OR t.{quote(name)}'} "
+        f"CASE WHEN {unless_told}(k.{quote(name)} IS NOT NULL"
+        f"{'' if name.startswith(CONSENT_PREFIX) else f' OR t.{quote(name)}'}) "
         f"THEN struct_pack(v := k.{quote(name)}) END"
         for name in content
     ]

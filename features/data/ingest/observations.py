@@ -189,7 +189,12 @@ def last_told(observed: str, names: list[str]) -> str:
         return f"SELECT {KEY}, NULL::VARCHAR AS {TOLD} FROM ({observed}) WHERE false"
     moments = "".join(f", max(_moment) FILTER ({quote(name)} IS NOT NULL) AS {quote('_at_' + name)}" for name in names)
     each = f"SELECT {KEY}{moments} FROM ({observed}) WHERE NOT _undated GROUP BY {KEY}"
+    return f"SELECT {KEY}, {lines_of_moments(names)} AS {TOLD} FROM ({each})"
+
+
+def lines_of_moments(names: list[str]) -> str:
+    """SQL of `_told` from the moments at which the columns were told last, in the columns `_at_<name>`."""
     at = column_list(f"_at_{name}" for name in names)
-    line = told_line("m", told_names((name, f"{quote('_at_' + name)} = m") for name in names), "false")
-    lines = f"list_transform(list_sort(list_distinct([{at}])), lambda m: {line})"
-    return f"SELECT {KEY}, array_to_string({lines}, {NEW_LINE}) AS {TOLD} FROM ({each})"
+    told = told_names((name, f"{quote('_at_' + name)} = m") for name in names)
+    line = f"CASE WHEN isfinite(m) THEN m::VARCHAR ELSE '' END || '|' || {told} || '|'"
+    return f"array_to_string(list_transform(list_sort(list_distinct([{at}])), lambda m: {line}), {NEW_LINE})"
