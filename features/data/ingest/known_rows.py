@@ -50,9 +50,9 @@ def store_rows_that_tell_more(
         names = told_names(conditions)
         dated = undated = "true"
         if conditions and any_dated:
-            row = f"hash({KEY}, valid_from::VARCHAR || '|' || {names} || '|'{_of_row(conditions)})"
+            of_row = f"hash({KEY}, valid_from::VARCHAR || '|' || {names} || '|'{_of_row(conditions)})"
             seen = f"SELECT hash({KEY}, _line{_of_line(conditions)}) FROM ({_lines(always)})"
-            dated = f"{row} IN ({seen})"
+            dated = f"{of_row} IN ({seen})"
         if conditions and any_undated and always:
             some = " OR ".join(f"{quote(name)} IS NOT NULL" for name, _ in conditions)
             values = f"hash({KEY}{''.join(f', {quote(name)}' for name, _ in conditions)})"
@@ -62,13 +62,13 @@ def store_rows_that_tell_more(
                 f"OR NOT ({some}) AND hash({KEY}) NOT IN (SELECT hash({KEY}) {records}))"
             )
         elif conditions and any_undated:
-            row = f"hash({KEY}, {names}{_of_row(conditions)})"
+            of_row = f"hash({KEY}, {names}{_of_row(conditions)})"
             lines = (
                 f"SELECT hash({KEY}) AS _key, split_part(_line, '|', 1) AS _moment, "
                 f"hash({KEY}, split_part(_line, '|', 2){_of_line(conditions)}) AS _told_last "
                 f"FROM ({_lines(always)}) WHERE suffix(_line, '|ingest')"
             )
-            undated = f"{row} IN (SELECT arg_max(_told_last, _moment) FROM ({lines}) GROUP BY _key)"
+            undated = f"{of_row} IN (SELECT arg_max(_told_last, _moment) FROM ({lines}) GROUP BY _key)"
         by_date = f"CASE WHEN valid_from IS NULL THEN {undated} ELSE {dated} END"
         one = by_date if any_dated and any_undated else undated if any_undated else dated
         known.append(f"({names} = '' OR {one})" if conditions else "true")

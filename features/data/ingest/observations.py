@@ -97,7 +97,9 @@ def store_known_history(connection: duckdb.DuckDBPyConnection) -> None:
     attributes = [name for name in types if name not in (*NOT_ATTRIBUTES, LAST_SEEN)]
     consents = [name for name in attributes if name.startswith(CONSENT_PREFIX)]
     before = "".join(f", lag({quote(name)}) OVER in_order AS {quote('_' + name)}" for name in consents)
-    has = "".join(f", count({quote(name)}) > 0 AS {quote('_has_' + name)}" for name in attributes)
+    has = "".join(
+        f", count({quote(name)}) FILTER (valid_from IS NOT NULL) > 0 AS {quote('_has_' + name)}" for name in attributes
+    )
     filled = {name: f"{quote(name)} IS NOT NULL" for name in attributes}
     told = {name: f"({condition} OR {quote('_has_' + name)})" for name, condition in filled.items()}
     first = {name: f"{filled[name]} AND {quote(name)} IS DISTINCT FROM {quote('_' + name)}" for name in consents}

@@ -100,7 +100,7 @@ def history_query(
     known = f"SELECT {cast_columns(columns, in_lake)} FROM {KNOWN_HISTORY}"
     made = _Attributes(columns, names, fixed, changing, filled, known, in_lake)
     remade = _store_remade(connection, made, staged, state is not None)
-    connection.execute(f"CREATE OR REPLACE TEMP TABLE {MADE} AS {_new_records(made, staged, merged, now)}")
+    connection.execute(f"CREATE OR REPLACE TEMP TABLE {MADE} AS {_new_records(made, staged, merged, now, remade)}")
     if remade:
         made = _with_all_told(connection, made, staged)
         _store_observations(connection, made, staged, now)
@@ -139,7 +139,8 @@ def _store_remade(
 ) -> int:
     """Store the records whose history may change, new records with one row left out, and return their number."""
     kinds = rows_table(staged.table)
-    rows = _rows(made, staged, f"_row IN (SELECT _row FROM {kinds} WHERE kind <> '{NEW}')")
+    new = _count(connection, f"SELECT 1 FROM {kinds} WHERE kind = '{NEW}'")
+    rows = _rows(made, staged, f"_row IN (SELECT _row FROM {kinds} WHERE kind <> '{NEW}')" if new else "true")
     if has_history:
         rows = store_rows_that_tell_more(connection, staged, rows, made.columns, made.fixed, made.changing)
     # the history may hold a record that the profiles lack
@@ -150,11 +151,13 @@ def _store_remade(
     return _count(connection, f"SELECT * FROM {REMADE}")
 
 
-def _new_records(made: _Attributes, staged: StagedTable, merged: Mapping[str, str], now: datetime | None) -> str:
+def _new_records(
+    made: _Attributes, staged: StagedTable, merged: Mapping[str, str], now: datetime | None, remade: int
+) -> str:
     """The rows of new records, each of which has one row in the input: its fixed values, and the changing ones."""
     rows = (
         f"SELECT *, {moment_of_rows('valid_from', now)} AS _moment FROM final_profiles "
-        f"ANTI JOIN {REMADE} USING ({KEY}) WHERE NOT _known"
+        f"{f'ANTI JOIN {REMADE} USING ({KEY}) ' if remade else ''}WHERE NOT _known"
     )
     parts = []
     for wanted, moment in ((made.fixed, "NULL::TIMESTAMP"), (made.changing, "_moment")):
