@@ -17,6 +17,7 @@ CUSTOMERS = Table(
         Column("ledger_id", "string", "merge decision that made the row"),
     ),
 )
+TOLD = "_told"
 _KEY = ("source", "source_user_id", "valid_from")
 # A row with `valid_from` holds the changing attributes from then to the next row of the record; a row without it holds
 # the fixed ones, which are always valid.
@@ -27,7 +28,7 @@ PROFILE_HISTORY = Table(
         Column("source", "string", "source system"),
         Column("source_user_id", "string", "user id in the source system", required=True),
         Column("valid_from", "timestamp", "the values hold from then on; null: always", unit="UTC"),
-        Column("last_seen", "timestamp", "last dated row of the input that gave the same values", unit="UTC"),
+        Column(TOLD, "string", "the cells that rows of the input told, and when (features.data.ingest.observations)"),
         *(column for column in TABLES["profiles"].columns if column.name not in _KEY),
     ),
     keeps_extra_columns=True,
@@ -36,7 +37,9 @@ LAKE_TABLES: dict[str, Table] = {**TABLES, CUSTOMERS.name: CUSTOMERS, PROFILE_HI
 FIXED_BY_NATURE = ("birth_date", "gender", "registered_at")  # a registration date is not known before that date
 
 
-def undated_history(columns: Mapping[str, str], profiles: str, timestamp: str = "TIMESTAMP") -> str:
+def undated_history(
+    columns: Mapping[str, str], profiles: str, timestamp: str = "TIMESTAMP", text: str = "VARCHAR"
+) -> str:
     """SELECT of the profile history of a lake without that table: what is fixed by nature, and nothing else.
 
     Parameters
@@ -45,20 +48,19 @@ def undated_history(columns: Mapping[str, str], profiles: str, timestamp: str = 
         Columns of `profiles`, with their quoted names.
     profiles : str
         Name of the relation with the current profiles.
-    timestamp : str
-        Name of the type of a timestamp without zone.
+    timestamp, text : str
+        Names of the types of a timestamp without zone, and of a text.
 
     Examples
     --------
-    >>> undated_history({"gender": "gender", "city": "city"}, "profiles").split("last_seen, ")[1]
+    >>> undated_history({"gender": "gender", "city": "city"}, "profiles").split("_told, ")[1]
     'gender, CASE WHEN false THEN city END AS city FROM profiles WHERE gender IS NOT NULL'
     """
     attributes = [name for name in columns if name not in _KEY]
-    never = f"CAST(NULL AS {timestamp})"
     chosen = [
         columns[name] if name in FIXED_BY_NATURE else f"CASE WHEN false THEN {columns[name]} END AS {columns[name]}"
         for name in attributes
     ]
     known = " OR ".join(f"{name} IS NOT NULL" for name in FIXED_BY_NATURE if name in columns)
-    moments = f"{never} AS valid_from, {never} AS last_seen"
+    moments = f"CAST(NULL AS {timestamp}) AS valid_from, CAST(NULL AS {text}) AS {TOLD}"
     return f"SELECT {', '.join(['source, source_user_id', moments, *chosen])} FROM {profiles} WHERE {known or 'false'}"

@@ -136,7 +136,8 @@ class SparkEngine:
         state = self.states.get(table.name)
         if state is None and table is PROFILE_HISTORY and "profiles" in self.states:
             quoted = {name: f"`{name}`" for name in self._session.table("profiles").columns}
-            return self._session.sql(undated_history(quoted, "profiles", SPARK_TYPES["timestamp"]))
+            rows = undated_history(quoted, "profiles", SPARK_TYPES["timestamp"], SPARK_TYPES["string"])
+            return self._session.sql(rows)
         if state is None:
             return self._session.createDataFrame(
                 [], ", ".join(f"`{column.name}` {SPARK_TYPES[column.dtype]}" for column in table.columns)

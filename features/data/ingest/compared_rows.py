@@ -13,12 +13,20 @@ import duckdb
 
 from features.data.ingest.columns import column_list
 from features.data.ingest.contract import StagedTable
-from features.data.lake import quote
+from features.data.lake import literal, quote
+from features.data.tables import TOLD
 from qianmian.schema import Table
 
 NEW, REPEATED, OTHER = "new", "repeated", "other"
 CONSENT_PREFIX = "consent_"
 SAME_KEY = "IS NOT DISTINCT FROM"  # the key of a sighting without a time contains a null
+
+TELLING = frozenset({"items", "contents", "campaigns"})  # their rows say in `_told` when each column was told last
+
+
+def told_text(content: Collection[str]) -> str:
+    """The names of columns as a line of `_told` has them."""
+    return ",".join(sorted(content))
 
 
 def rows_table(table: Table) -> str:
@@ -56,11 +64,15 @@ def compare_rows(
     else:
         several = f"SELECT hash({keys}) AS k FROM ({good}) GROUP BY k HAVING count(*) > 1"
         new = f"SELECT _row, {keys}, hash({keys}) AS _key, hash({plain}) AS _content{told} FROM ({good})"
-        old = f"SELECT {keys}, hash({plain}) AS _content{told} FROM ({known})"
+        cells = f", {TOLD}" if table.name in TELLING else ""
+        old = f"SELECT {keys}, hash({plain}) AS _content{told}{cells} FROM ({known})"
         same = ["n._content = l._content"]
         same += [
             f"(n.{quote(column)} IS NULL OR n.{quote(column)} {SAME_KEY} l.{quote(column)})" for column in consents
         ]
+        if table.name in TELLING:  # a row that only carried some of its cells, or told others, is merged
+            told_all = f"coalesce(l.{quote(dated or '')}::VARCHAR, '') || {literal(f'|{told_text(content)}|')}"
+            same.append(f"coalesce(l.{TOLD} = {told_all}, true)")
         if dated:
             same.append(f"(n.{quote(dated)} IS NULL OR coalesce(n.{quote(dated)} <= l.{quote(dated)}, false))")
         joined = " AND ".join(f"n.{quote(key)} {SAME_KEY} l.{quote(key)}" for key in table.key)

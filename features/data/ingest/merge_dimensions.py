@@ -21,13 +21,29 @@ from features.data.ingest.compared_rows import (
     OTHER,
     REPEATED,
     SAME_KEY,
+    TELLING,
     compare_rows,
     of_kind,
     rows_table,
+    told_text,
 )
 from features.data.ingest.contract import StagedTable
 from features.data.ingest.merge_rows import MergeRows
+from features.data.ingest.observations import (
+    KNOWN_HISTORY,
+    NEW_LINE,
+    box,
+    fixed_attributes,
+    lines_of_moments,
+    moment_of_rows,
+    observations_of_lake,
+    place,
+    repeated_undated,
+    store_known_history,
+    told_columns,
+)
 from features.data.lake import literal, quote
+from features.data.tables import TOLD
 
 
 def merge_dimension(connection: duckdb.DuckDBPyConnection, rows: MergeRows, now: datetime | None) -> int:
@@ -37,18 +53,20 @@ def merge_dimension(connection: duckdb.DuckDBPyConnection, rows: MergeRows, now:
     after the merge, `_row` (the newest row of the input), `_known` (the lake had the key), `_same` (the content is that
     of the lake) and `_written` (the row differs from that of the lake, maybe only in its date).
     """
-    table, staged, good, known = rows.table, rows.staged, rows.good, rows.known
+    table, columns, staged, good = rows.table, rows.columns, rows.staged, rows.good
     dated = next((column.name for column in table.columns if column.dates_row), None)
     # a column that the input does not map keeps its value
-    content = [name for name in content_columns(table, rows.columns) if name in staged.mapped and name not in table.key]
+    content = [name for name in content_columns(table, columns) if name in staged.mapped and name not in table.key]
     derived = [column.name for column in table.columns if column.derived]
     final = f"final_{table.name}"
-    counts = compare_rows(connection, table, staged, content, dated, good, known)
+    if table.name == "profiles":
+        store_known_history(connection)
+    counts = compare_rows(connection, table, staged, content, dated, good, rows.known)
     of_input = {*table.key, *content, *derived, *([dated] if dated else [])}
-    values = ", ".join(
-        f"{quote(name) if name in of_input else f'NULL::{kind}'} AS {quote(name)}"
-        for name, kind in rows.columns.items()
-    )
+    made = {name: quote(name) if name in of_input else f"NULL::{kind}" for name, kind in columns.items()}
+    if table.name in TELLING:
+        made[TOLD] = f"coalesce({quote(dated or '')}::VARCHAR, '') || {literal(f'|{told_text(content)}|')}"
+    values = ", ".join(f"{value} AS {quote(name)}" for name, value in made.items())
     connection.execute(
         f"CREATE OR REPLACE TEMP TABLE {final} AS SELECT _row, {values}, false AS _known, false AS _same, "
         f"true AS _written FROM ({of_kind(table, good, NEW, counts)})"
@@ -72,40 +90,64 @@ def _merge_columns(
     dated: str | None,
 ) -> int:
     """Merge the rows `good` column by column into ``final_<table>`` and `verdicts`; see `merge_dimension`."""
-    table, staged, good, known = rows.table, rows.staged, rows.good, rows.known
+    table, columns, staged, good, known = rows.table, rows.columns, rows.staged, rows.good, rows.known
     keys, observed, final = column_list(table.key), f"observed_{table.name}", f"final_{table.name}"
     date = quote(dated) if dated else "NULL::TIMESTAMP"
-    history = connection.execute("DESCRIBE lake_profile_history").fetchall() if table.name == "profiles" else []
-    in_history = [name for name, *_ in history if name in content and name.startswith(CONSENT_PREFIX)]
     if staged.absent and staged.file_column is not None:
         connection.execute(
             f"CREATE OR REPLACE TEMP TABLE {files_table(staged)} AS "
             f"SELECT rowid AS _row, {quote(staged.file_column)}::VARCHAR AS _file FROM {staged.raw}"
         )
-    of_lake = lake_observations(rows, content, date, in_history)
+    mapped = content
+    if table.name in TELLING:  # what other inputs told stays told
+        content = [name for name in content_columns(table, columns) if name not in (*table.key, TOLD)]
+    of_lake = lake_observations(connection, rows, content, date)
     told = "".join(f", {box(name, condition)} AS {quote(name)}" for name, condition in told_columns(staged, content))
     carried = "".join(f", {quote(name)}" for name in derived)
     connection.execute(
         f"CREATE OR REPLACE TEMP TABLE {observed} AS "
-        f"SELECT *, row_number() OVER (PARTITION BY {keys} ORDER BY _moment, _row) AS _place FROM ("
         f"SELECT _row, {keys}, {date} AS _date, {moment_of_rows(date, now)} AS _moment{carried}{told} "
-        f"FROM ({with_files(staged, good)}) UNION ALL {of_lake})"
+        f"FROM ({with_files(staged, good)}) UNION ALL {of_lake}"
     )
-    last = "".join(f", (arg_max({quote(name)}, _place)).v AS {quote(name)}" for name in content)
+    fixed = fixed_attributes(staged) if table.name == "profiles" else set()
+    given = f"SELECT count(*) FROM {observed} WHERE _row >= 0 AND _date IS NULL"
+    if table.name == "profiles" and (connection.execute(given).fetchone() or (0,))[0]:
+        changing = [name for name in content if name not in fixed]
+        undated = f"SELECT *, _date IS NULL AS _undated FROM {observed} WHERE _row"
+        again = repeated_undated(f"{undated} >= 0", f"{undated} = -2", changing)
+        connection.execute(
+            f"UPDATE {observed} SET _moment = '-infinity' WHERE _row >= 0 AND _date IS NULL AND ({keys}) IN ({again})"
+        )
+    # a fixed attribute has no moment without a date: a dated row is newer
+    of_fixed = "CASE WHEN _row <> -1 AND _date IS NULL THEN '-infinity'::TIMESTAMP ELSE _moment END"
+    last = "".join(
+        f", (arg_max({quote(name)}, {'_fixed_place' if name in fixed else '_place'})).v AS {quote(name)}"
+        for name in content
+    )
+    consents = [name for name in content if name.startswith(CONSENT_PREFIX)]
+    last += "".join(
+        f", max(_moment) FILTER (_row < 0 AND {quote(name)} IS NOT NULL) AS {quote('_at_' + name)}" for name in consents
+    )
+    if table.name in TELLING:
+        # the clock of the ingest counts only against the date of another row
+        for name in content:
+            at = f"max(_moment) FILTER ({quote(name)} IS NOT NULL)"
+            unknown = f"{at} IS NOT NULL AND (max(_date) IS NULL OR NOT isfinite({at}))"
+            last += f", CASE WHEN {unknown} THEN '-infinity'::TIMESTAMP ELSE {at} END AS {quote('_at_' + name)}"
     # the first source that described a row stays its source
     first = "".join(f", arg_min({quote(name)}, _row) AS {quote(name)}" for name in derived)
     newest = (
         f"SELECT {keys}, arg_max(_row, _place) FILTER (_row >= 0) AS _row, max(_date) AS _date, "
-        f"arg_max(_date IS NOT NULL, _place) FILTER (_row >= 0) AS _dated{last}{first} FROM {observed} GROUP BY ALL"
+        f"arg_max(_date IS NOT NULL, _place) FILTER (_row >= 0) AS _dated{last}{first} "
+        f"FROM (SELECT *, {place('_moment')} AS _place, {place(of_fixed)} AS _fixed_place FROM {observed}) GROUP BY ALL"
     )
     joined = " AND ".join(f"n.{quote(key)} {SAME_KEY} l.{quote(key)}" for key in table.key)
-    of_input = {*table.key, *content, *derived}
-    values = {name: f"{'n' if name in of_input else 'l'}.{quote(name)}" for name in rows.columns}
-    for name in content:
-        if name.startswith(CONSENT_PREFIX):
-            # a dated row does not give back the consent that was withdrawn at an unknown date
-            unknown = f"l._moment = '-infinity' AND n._dated AND l.{quote(name)} = false"
-            values[name] = f"CASE WHEN {unknown} THEN false ELSE n.{quote(name)} END"
+    of_input = {*table.key, *mapped, *derived, *([TOLD] if table.name in TELLING else [])}
+    values = {name: f"{'n' if name in of_input else 'l'}.{quote(name)}" for name in columns}
+    for name in consents:
+        # a dated row does not give back the consent that was withdrawn at an unknown date
+        unknown = f"n.{quote('_at_' + name)} = '-infinity' AND n._dated AND l.{quote(name)} = false"
+        values[name] = f"CASE WHEN {unknown} THEN false ELSE n.{quote(name)} END"
     if dated:
         values[dated] = "n._date"
     same = " AND ".join([f"{values[name]} {SAME_KEY} l.{quote(name)}" for name in content] or ["true"])
@@ -114,6 +156,10 @@ def _merge_columns(
         f"k.{quote(key)} {SAME_KEY} o.{quote(key)}" for key in table.key
     )
     still = f" AND n._date {SAME_KEY} l.{quote(dated)}" if dated else ""
+    if table.name in TELLING:
+        newest = f"SELECT *, {lines_of_moments(content)} AS {TOLD} FROM ({newest})"
+        # rows without a date that say what is known say it at no new moment
+        still += f" AND (NOT n._dated OR n.{TOLD} {SAME_KEY} l.{TOLD})"
     connection.execute(
         f"INSERT INTO {final} SELECT n._row, {made}, l._moment IS NOT NULL AS _known, "
         f"l._moment IS NOT NULL AND {same} AS _same, NOT (l._moment IS NOT NULL AND {same}{still}) AS _written "
@@ -132,25 +178,6 @@ def _merge_columns(
     return int((connection.execute(updated).fetchone() or (0,))[0])
 
 
-def box(name: str, told: str) -> str:
-    """SQL of a value in a struct, null where the row does not tell the column: it tells a null from no value."""
-    return f"CASE WHEN {told} THEN struct_pack(v := {quote(name)}) END"
-
-
-def told_columns(staged: StagedTable, content: list[str]) -> list[tuple[str, str]]:
-    """Each column with the SQL condition of the input rows that tell it."""
-    conditions = []
-    for name in content:
-        condition = "true" if name in staged.mapped else "false"
-        without = [file for file, absent in staged.absent.items() if name in absent]
-        if without and name in staged.mapped:
-            condition = f"coalesce(_file NOT IN ({', '.join(literal(file) for file in without)}), true)"
-        if name.startswith(CONSENT_PREFIX):
-            condition += f" AND {quote(name)} IS NOT NULL"
-        conditions.append((name, condition))
-    return conditions
-
-
 def with_files(staged: StagedTable, good: str) -> str:
     """SELECT of the valid rows with the file of each in `_file`, if some files lack a column."""
     if not staged.absent or staged.file_column is None:
@@ -163,70 +190,64 @@ def files_table(staged: StagedTable) -> str:
     return f"files_{staged.table.name}"
 
 
-def moment_of_rows(date: str, now: datetime | None) -> str:
-    """SQL of the moment of an input row: its own date, else that of the ingest, after all others if unknown."""
-    ingest = f"TIMESTAMP {literal(now.isoformat(sep=' '))}" if now else "'infinity'::TIMESTAMP"
-    return f"coalesce({date}, {ingest})"
-
-
-def lake_observations(rows: MergeRows, content: list[str], date: str, in_history: list[str]) -> str:
+def lake_observations(connection: duckdb.DuckDBPyConnection, rows: MergeRows, content: list[str], date: str) -> str:
     """SELECT of the lake's rows with a key of the input, as observations before those of the same moment.
 
     A null of the lake tells that there is no value only if the lake has the column at all for that source; else an
-    older file that comes in later would lose what only it tells. The consents of a profile are observations of their
-    own, at the moment of their last change: rows that were silent about them came later.
-
-    Parameters
-    ----------
-    in_history : list of str
-        Consents that the profile history has.
+    older file that comes in later would lose what only it tells. What the profile history says of a record comes with
+    the moments at which it was told; the profile then has no moment of its own.
     """
-    table = rows.table
+    table, columns, known, good = rows.table, rows.columns, rows.known, rows.good
     keys = column_list(table.key)
     source = ", source" if "source" in table.key else ""
     same_source = f"ON k.source {SAME_KEY} t.source" if source else "ON true"
-    counts = "".join(f", count({quote(name)}) > 0 AS {quote(name)}" for name in content)
-    told = f"SELECT true AS _any{source}{counts} FROM ({rows.known}) GROUP BY ALL"
+    counts = "".join(
+        f", count({quote(name)}) > 0 AS {quote(name)}" for name in content if not name.startswith(CONSENT_PREFIX)
+    )
+    told = f"SELECT true AS _any{source}{counts} FROM ({known}) GROUP BY ALL"
     row_date = f"k.{date}" if date.startswith('"') else date
-    moment, history = f"coalesce({row_date}, '-infinity'::TIMESTAMP)", ""
+    moment, history, more = f"coalesce({row_date}, '-infinity'::TIMESTAMP)", "", ""
+    shown_keys = ", ".join(f"k.{quote(key)}" for key in table.key)
+    derived = [column.name for column in table.columns if column.derived]
     if table.name == "profiles":
-        # a profile without a date is as old as the last change of its history
-        moment = f"coalesce(greatest({row_date}, h._seen), '-infinity'::TIMESTAMP)"
+        has = [row[0] for row in connection.execute(f"DESCRIBE {KNOWN_HISTORY}").fetchall()]
+        told_before = observations_of_lake(columns, dict.fromkeys(content, "true"), has, f"SELECT {keys} FROM ({good})")
+        moment = f"CASE WHEN h._any IS NULL THEN {moment} ELSE '-infinity' END"
         history = (
-            f" LEFT JOIN ({_changes(in_history)}) AS h ON k.source = h.source AND k.source_user_id = h.source_user_id"
+            f" LEFT JOIN (SELECT DISTINCT {keys}, true AS _any FROM ({told_before})) AS h "
+            "ON k.source = h.source AND k.source_user_id = h.source_user_id"
+        )
+        more = (
+            f" UNION ALL SELECT -2, {keys}, CASE WHEN NOT _undated THEN _moment END, _moment"
+            f"{''.join(f', {quote(name)}' for name in content)} FROM ({told_before})"
         )
     same_key = " AND ".join(f"k.{quote(key)} {SAME_KEY} n.{quote(key)}" for key in table.key)
-    related = (
-        f"FROM ({rows.known}) AS k LEFT JOIN ({told}) AS t {same_source}{history} "
-        f"WHERE EXISTS (SELECT 1 FROM (SELECT {keys} FROM ({rows.good})) AS n WHERE {same_key})"
-    )
-    shown_keys = ", ".join(f"k.{quote(key)}" for key in table.key)
-    carried = [f"k.{quote(column.name)}" for column in table.columns if column.derived]
-    never = {name: f"NULL::STRUCT(v {rows.columns[name]})" for name in content}
-    boxes = {
-        name: f"CASE WHEN k.{quote(name)} IS NOT NULL OR t.{quote(name)} THEN struct_pack(v := k.{quote(name)}) END"
-        for name in content
-        if name not in in_history
-    }
-    parts = [", ".join(["SELECT -1", shown_keys, row_date, moment, *carried, *{**never, **boxes}.values()])]
-    for name in in_history:
-        value = f"CASE WHEN k.{quote(name)} IS NOT NULL THEN struct_pack(v := k.{quote(name)}) END"
-        changed_at = f"coalesce(h.{quote(name)}, {moment})"
-        parts.append(
-            ", ".join(["SELECT -2", shown_keys, row_date, changed_at, *carried, *{**never, name: value}.values()])
+    unless_told = ""
+    if table.name in TELLING:
+        unless_told = f"k.{TOLD} IS NULL AND "
+        lines = (
+            f"SELECT *, coalesce(nullif(split_part(_line, '|', 1), '')::TIMESTAMP, '-infinity') AS _moment, "
+            f"string_split(split_part(_line, '|', 2), ',') AS _names "
+            f"FROM (SELECT *, unnest(string_split({TOLD}, {NEW_LINE})) AS _line FROM ({known}))"
         )
-    return " UNION ALL ".join(f"{part} {related}" for part in parts)
-
-
-def _changes(consents: list[str]) -> str:
-    """SELECT of each record's last moment in the profile history, and of the last change of each consent."""
-    before = "".join(f", lag({quote(name)}) OVER in_order AS {quote('_' + name)}" for name in consents)
-    changed_at = "".join(
-        f", max(valid_from) FILTER ({quote(name)} IS DISTINCT FROM {quote('_' + name)}) AS {quote(name)}"
-        for name in consents
+        boxes_of_line = "".join(
+            f", CASE WHEN list_contains(k._names, {literal(name)}) THEN struct_pack(v := k.{quote(name)}) END"
+            for name in content
+        )
+        more = (
+            f" UNION ALL SELECT -2, {shown_keys}, NULL::TIMESTAMP, k._moment"
+            f"{''.join(f', k.{quote(name)}' for name in derived)}{boxes_of_line} FROM ({lines}) AS k "
+            f"WHERE EXISTS (SELECT 1 FROM (SELECT {keys} FROM ({good})) AS n WHERE {same_key})"
+        )
+    related = (
+        f"FROM ({known}) AS k LEFT JOIN ({told}) AS t {same_source}{history} "
+        f"WHERE EXISTS (SELECT 1 FROM (SELECT {keys} FROM ({good})) AS n WHERE {same_key})"
     )
-    rows = (
-        f"SELECT *{before} FROM lake_profile_history WHERE valid_from IS NOT NULL "
-        "WINDOW in_order AS (PARTITION BY source, source_user_id ORDER BY valid_from)"
-    )
-    return f"SELECT source, source_user_id, max(last_seen) AS _seen{changed_at} FROM ({rows}) GROUP BY ALL"
+    boxes = [
+        f"CASE WHEN {unless_told}(k.{quote(name)} IS NOT NULL"
+        f"{'' if name.startswith(CONSENT_PREFIX) else f' OR t.{quote(name)}'}) "
+        f"THEN struct_pack(v := k.{quote(name)}) END"
+        for name in content
+    ]
+    carried = [f"k.{quote(name)}" for name in derived]
+    return f"SELECT {', '.join(['-1', shown_keys, row_date, moment, *carried, *boxes])} {related}{more}"

@@ -6,7 +6,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from features.data.ingest.columns import cast_columns, common_columns, told_columns
+from features.data.ingest.compared_rows import TELLING
 from features.data.ingest.contract import StagedTable
+from features.data.tables import TOLD
 from qianmian.schema import Table
 
 
@@ -36,6 +38,8 @@ class MergeRows:
     def of(cls, staged: StagedTable, lake_columns: Mapping[str, str]) -> MergeRows:
         """The valid rows of `staged`, and those of the view ``lake_<table>`` with these columns."""
         columns = common_columns(staged.columns, lake_columns)
+        if staged.table.name in TELLING:
+            columns[TOLD] = "VARCHAR"
         return cls(
             staged,
             columns,
