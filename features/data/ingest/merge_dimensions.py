@@ -195,15 +195,13 @@ def lake_observations(connection: duckdb.DuckDBPyConnection, rows: MergeRows, co
 
     A null of the lake tells that there is no value only if the lake has the column at all for that source; else an
     older file that comes in later would lose what only it tells. What the profile history says of a record comes with
-    the moments at which it was told; the profile then has no moment of its own.
+    the moments at which it was told, nulls too; the profile then has no moment of its own.
     """
     table, columns, known, good = rows.table, rows.columns, rows.known, rows.good
     keys = column_list(table.key)
     source = ", source" if "source" in table.key else ""
     same_source = f"ON k.source {SAME_KEY} t.source" if source else "ON true"
-    counts = "".join(
-        f", count({quote(name)}) > 0 AS {quote(name)}" for name in content if not name.startswith(CONSENT_PREFIX)
-    )
+    counts = "".join(f", count({quote(name)}) > 0 AS {quote(name)}" for name in content)
     told = f"SELECT true AS _any{source}{counts} FROM ({known}) GROUP BY ALL"
     row_date = f"k.{date}" if date.startswith('"') else date
     moment, history, more = f"coalesce({row_date}, '-infinity'::TIMESTAMP)", "", ""
@@ -245,7 +243,7 @@ def lake_observations(connection: duckdb.DuckDBPyConnection, rows: MergeRows, co
     )
     boxes = [
         f"CASE WHEN {unless_told}(k.{quote(name)} IS NOT NULL"
-        f"{'' if name.startswith(CONSENT_PREFIX) else f' OR t.{quote(name)}'}) "
+        f"{'' if table.name == 'profiles' else f' OR t.{quote(name)}'}) "
         f"THEN struct_pack(v := k.{quote(name)}) END"
         for name in content
     ]
