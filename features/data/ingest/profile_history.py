@@ -158,6 +158,8 @@ def _new_records(
     rows = (
         f"SELECT *, {moment_of_rows('valid_from', now)} AS _moment FROM final_profiles "
         f"{f'ANTI JOIN {REMADE} USING ({KEY}) ' if remade else ''}WHERE NOT _known"
+        # where files lack columns no row is of this kind; a record that is not made again was told nothing
+        f"{' AND false' if staged.absent else ''}"
     )
     parts = []
     for wanted, moment in ((made.fixed, "NULL::TIMESTAMP"), (made.changing, "_moment")):
@@ -165,7 +167,6 @@ def _new_records(
         values = "".join(
             f", {quote(name) if name in told else 'NULL'}::{made.columns[name]} AS {quote(name)}" for name in made.names
         )
-        # each file has all columns, else no row is of this kind
         names = told_names(
             (name, f"{quote(name)} IS NOT NULL" if name.startswith(CONSENT_PREFIX) else "true") for name in told
         )
