@@ -74,7 +74,13 @@ class YamlFile:
             raise ConfigError(
                 [f"the file is not UTF-8 ({error.reason} at byte {error.start}): save it as UTF-8"], where=str(path)
             ) from error
-        loader = yaml.SafeLoader(self.text)
+        try:
+            loader = yaml.SafeLoader(self.text)
+        except yaml.reader.ReaderError as error:
+            line = self.text.count("\n", 0, error.position) + 1
+            raise ConfigError(
+                [f"line {line} has the control character {error.character:#04x}: remove it"], where=str(path)
+            ) from error
         try:
             self._root = loader.get_single_node()
             problems = list(dict.fromkeys(_node_problems(self._root, self.text)))

@@ -61,6 +61,13 @@ def test_a_file_that_is_not_utf8_says_so(tmp_path: Path) -> None:
         read_yaml(tmp_path / "b.yaml")
 
 
+def test_a_control_character_is_named_with_its_line(tmp_path: Path) -> None:
+    file = tmp_path / "sources.yaml"
+    file.write_text('source: shop\ntables: {items: {path: "a\x01.csv"}}\n', encoding="utf-8")
+    with pytest.raises(ConfigError, match="line 2 has the control character 0x01: remove it"):
+        YamlFile(file)
+
+
 def test_the_content_is_that_of_yaml(tmp_path: Path) -> None:
     file = tmp_path / "a.yaml"
     file.write_text(
