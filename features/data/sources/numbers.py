@@ -11,7 +11,7 @@ from features.data.sources.cells import value_text
 from features.data.sources.currencies import CURRENCY_TOKEN
 
 # full-width digits and signs, other minus signs (triangles in Japan), typographic apostrophes, and what they become
-_FROM, _TO = "０１２３４５６７８９．，＋－−–△▲（）’＇", "0123456789.,+-----()''"
+_FROM, _TO = "０１２３４５６７８９．，＋－−–—△▲（）’＇", "0123456789.,+------()''"
 _BLANK = r"[\s\x{00A0}\x{2007}\x{2009}\x{202F}\x{3000}]"
 _GROUP_MARK = f"'|{_BLANK}"
 _GROUPED_BY_BLANK = rf"[+-]?[0-9]{{1,3}}(({_GROUP_MARK})[0-9]{{3}})+([.,][0-9]*)?"
@@ -45,12 +45,13 @@ def plain_number(text: str) -> str:
     Examples
     --------
     >>> import duckdb
-    >>> cells = ("€ 12,50", "1 250,00", "(12.50)", "△1,250", "12.50-", "￥１２", "12.50 EUR", "1'250.00", "12 pieces")
+    >>> cells = ("€ 12,50", "1 250,00", "(12.50)", "△1,250", "12.50-", "12,-", "￥１２", "1'250.–", "12 pieces")
     >>> [duckdb.execute(f"SELECT {plain_number('v')} FROM (SELECT ? AS v)", [cell]).fetchone()[0] for cell in cells]
-    ['12,50', '1250,00', '-12.50', '-1,250', '-12.50', '12', '12.50', '1250.00', '12 pieces']
+    ['12,50', '1250,00', '-12.50', '-1,250', '-12.50', '12,00', '12', '1250.00', '12 pieces']
     """
     plain = f"translate({text}, {literal(_FROM)}, {literal(_TO)})"
     plain = f"regexp_replace({plain}, {literal(f'{_BLANK}*{CURRENCY_TOKEN}{_BLANK}*')}, '')"
+    plain = rf"regexp_replace({plain}, '([0-9][.,])-{{1,2}}$', '\100')"  # "12,-" and "9.--" are prices without cents
     plain = rf"regexp_replace({plain}, '^\((.*)\)$', '-\1')"
     plain = rf"regexp_replace({plain}, {literal(f'^(.*[0-9.,]){_BLANK}*-$')}, '-\1')"
     plain = rf"regexp_replace({plain}, {literal(f'^([+-]){_BLANK}+')}, '\1')"
