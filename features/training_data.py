@@ -14,17 +14,20 @@ from numpy.typing import NDArray
 
 from features.compute.builder import Builder
 from features.compute.views import days_before
+from features.data.tables import TOLD
 from features.id_map import IdMap
 from features.interactions import EVENT_WEIGHTS, Interactions, TrainingSet, sorted_interactions
 from features.purchases import PURCHASE_COLUMNS, purchase_rows
 from qianmian.errors import DataError
 from qianmian.schema import TABLES
 
-# columns of `items` that describe no item of a model: the source, that it is merchandise, the date of the row
+# columns of `items` that describe no item of a model: the source, that it is merchandise, the date of the row, when its
+# columns were told
 NOT_ATTRIBUTES = frozenset(
     {
         "item_id",
         "merchandise",
+        TOLD,
         *(column.name for column in TABLES["items"].columns if column.derived or column.dates_row),
     }
 )

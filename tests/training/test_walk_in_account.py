@@ -85,6 +85,11 @@ def shop(tmp_path_factory) -> Workspace:
     return workspace
 
 
+def test_what_ingest_notes_of_an_item_is_no_attribute_of_it(shop):
+    data = training_set(Builder(Lake(shop), FEATURES), END, with_features=False)
+    assert set(data.item_attributes) == {"category", "brand", "price"}
+
+
 @pytest.fixture(scope="module")
 def trained(shop):
     """The lines that `train churn` printed, and its model."""
