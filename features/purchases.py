@@ -26,8 +26,6 @@ PAIR = ["one_id", "item_id"]
 
 def not_merchandise(builder: Builder) -> list[str]:
     """Ids of the items that are declared to be no merchandise, sorted."""
-    if "items" not in builder.states or "merchandise" not in builder.states["items"].filled:
-        return []
     items = builder.backend.table("items")
     found = items.filter(~items.merchandise).select("item_id").to_pyarrow()
     return sorted(found["item_id"].to_pylist())

@@ -54,7 +54,7 @@ def past_profiles(
 
 
 def without_later_registrations(profiles: ir.Table, cutoff: ir.TimestampScalar) -> ir.Table:
-    """The profiles without the registration dates at or after `cutoff`, which nobody knew before."""
+    """The profiles without the registration dates at or after `cutoff`, which were not known before."""
     at = profiles.registered_at
     return profiles.mutate(registered_at=ibis.ifelse(at < cutoff, at, ibis.null("timestamp")))
 

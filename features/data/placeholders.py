@@ -21,7 +21,7 @@ _NO_VALUE = (
 CUSTOMER_PATTERN = r"[-+]?0+(?:[.,]0+)?|-1(?:[.,]0+)?|-9{2,}|x{3,}"
 # "1.38001E+10", "1,38001E+10", "1.38E10"; not "12E5" or "6E10", which may be article numbers
 SCIENTIFIC_PATTERN = r"[+-]?[0-9]+([.,][0-9]+)?[eE]\+[0-9]{1,3}|[+-]?[0-9][.,][0-9]+[eE][0-9]{1,3}"
-# E-mail addresses of nobody: a mailbox that says so, or a name and a domain that are both made up.
+# E-mail addresses that belong to no person: a mailbox that says so, or a name and a domain that are both made up.
 _NO_MAILBOX = (
     r"(none|null|invalid|test|dummy|fake|guest|gast|nobody|noone|unknown|undefined|anonymous|n/a|keine|nein|"
     r"no[-_.]?reply|do[-_.]?not[-_.]?reply|"
@@ -109,14 +109,14 @@ def is_empty_identifier(id_type: str, text: str) -> str:
     domains = ", ".join(literal(domain) for domain in REPEATED_DIGIT_DOMAINS)
     return (
         f"{is_placeholder('id_value', text)} OR {is_scientific(text)} OR "
-        f"CASE WHEN contains({text}, '@') THEN {_is_nobodys_mailbox(text)} "
+        f"CASE WHEN contains({text}, '@') THEN {_is_placeholder_mailbox(text)} "
         f"WHEN {id_type} IN ({domains}) AND NOT regexp_matches({text}, '[[:alpha:]]') "
         f"THEN {_is_filler_number(id_type, text)} ELSE false END"
     )
 
 
-def _is_nobodys_mailbox(text: str) -> str:
-    """SQL condition: an e-mail address of nobody; ``1@1.com`` and ``guest2@guest.de`` repeat their name as domain."""
+def _is_placeholder_mailbox(text: str) -> str:
+    """SQL condition: an e-mail address of no person; ``1@1.com`` and ``guest2@guest.de`` repeat their name as domain."""
     # regular expressions are outside of the lambda, which would compile them for every chunk of rows
     words = f"regexp_full_match(lower(trim({text})), {literal(EMAIL_PLACEHOLDER_PATTERN)})"
     label = "split_part(split_part(m, '@', 2), '.', 1)"

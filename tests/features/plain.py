@@ -185,11 +185,11 @@ def rows_of(tables, view, key, as_of, zone):
     """Rows of one customer before `as_of`, as the view says."""
     table = {"orders": "transactions", "lines": "transactions", "refunds": "transactions"}.get(view, view)
     rows = [row for row in tables.get(table, ()) if (row["source"], row["source_user_id"]) == key]
-    if view == "profiles":  # their attributes are fixed, but nobody knows of a registration before it happens
+    if view == "profiles":  # their attributes are fixed, but a registration is not known before it happens
         return [{**row, "registered_at": at if (at := row["registered_at"]) and at < as_of else None} for row in rows]
     rows = [with_calendar(row, zone) for row in rows if row["ts"] < as_of]
     for row in rows:
-        if MERCHANDISE.get(row.get("item_id")) is False:  # nobody chose it
+        if MERCHANDISE.get(row.get("item_id")) is False:  # no customer chose it
             row.update(item_id=None, category=None)
         category = (row.get("category") if table == "events" else None) or CATEGORIES.get(row.get("item_id"))
         row.update(

@@ -144,7 +144,7 @@ def _attribute(customer: CustomerState, feature: Feature, now: datetime) -> Valu
     if isinstance(value, str) or feature.aggregate == "attribute" or value == feature.default or customer.row < 0:
         return value
     days = value + elapsed_days(microseconds(customer.state.as_of), microseconds(now))
-    # nobody knows of a registration before it happens
+    # a registration is not known before it happens
     return feature.default if feature.column == "registered_at" and days <= 0 else days
 
 

@@ -8,7 +8,7 @@ from features.data.sources.casting import ColumnCast
 from features.data.sources.cells import unwrapped
 from qianmian.schema import Table
 
-# The words mean "no value" in an id only: a city or a brand may be called None.
+# More words mean "no value" in an id than in another text, where "-" or "unknown" is a value.
 ID_COLUMNS = frozenset(
     {
         *("source_user_id", "id_value", "order_id", "item_id", "session_id", "event_id", "content_id", "campaign_id"),

@@ -75,7 +75,7 @@ def shared_accounts(found: CheckInput, table: str) -> Iterator[TableFinding]:
 
 @per_table("transactions", "events", "profiles", "touches")
 def guest_ids(found: CheckInput, table: str) -> Iterator[TableFinding]:
-    """Name customer ids that say that they are nobody's (`is_guest`), however few rows they have."""
+    """Name customer ids that say that the customer is unknown (`is_guest`), however few rows they have."""
     if "source_user_id" not in found.staged[table].mapped:
         return
     distinct = distinct_ids(found, table, "source_user_id")
