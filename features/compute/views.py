@@ -198,7 +198,8 @@ class PreparedTables:
     def _with_items(self, t: ir.Table, own_category: bool = False) -> ir.Table:
         """The rows with the category and brand of their item.
 
-        A row of an item that is no merchandise (a bag, a deposit) names no item: its money counts, but it was not chosen.
+        A row of an item that is no merchandise (a bag, a deposit) names no item, because the customer did not choose
+        it; its money counts.
         """
         items = self.backend.table("items")
         attributes = items.select("item_id", item_category=_.category, brand=_.brand)

@@ -116,7 +116,7 @@ def is_empty_identifier(id_type: str, text: str) -> str:
 
 
 def _is_placeholder_mailbox(text: str) -> str:
-    """SQL condition: an e-mail address of no person; ``1@1.com`` and ``guest2@guest.de`` repeat their name as domain."""
+    """SQL condition: an e-mail address of no person; ``1@1.com`` and ``guest2@guest.de`` repeat the name as domain."""
     # regular expressions are outside of the lambda, which would compile them for every chunk of rows
     words = f"regexp_full_match(lower(trim({text})), {literal(EMAIL_PLACEHOLDER_PATTERN)})"
     label = "split_part(split_part(m, '@', 2), '.', 1)"
