@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from features.compute.algebra import Feature
+from features.compute.algebra import Condition, Feature
+from features.compute.price_levels import PRICE_LEVEL
+
+PRICED = (Condition(PRICE_LEVEL, "known", True),)  # lines whose item has a price level
 
 # fmt: off
 FEATURES = (
@@ -24,6 +27,15 @@ FEATURES = (
     Feature("unit_price_mean_28d", "lines", "ratio", "amount", over="quantity", window_days=28, unit="currency", description="mean price paid a unit in the last 28 days"),
     Feature("unit_price_mean_182d", "lines", "ratio", "amount", over="quantity", window_days=182, unit="currency", description="mean price paid a unit in the last 182 days"),
     Feature("price_drift", "", "quotient", "unit_price_mean_28d", over="unit_price_mean_182d", unit="ratio", description="price paid a unit in the last 28 days ÷ that of the last 182"),
+    *(
+        Feature(f"price_level_mean_{days}d", "lines", "mean", PRICE_LEVEL, window_days=days, unit="log ratio", description=f"mean price level of the lines of the last {days} days: 0.1 is 10 % dearer than usual in the categories")
+        for days in (28, 91, 182)
+    ),
+    Feature("price_level_std_182d", "lines", "std", PRICE_LEVEL, window_days=182, unit="log ratio", description="spread of the price levels of the lines of the last 182 days"),
+    *(
+        Feature(f"price_level_lines_{days}d", "lines", "count", where=PRICED, window_days=days, unit="lines", description=f"order lines of the last {days} days that have a price level")
+        for days in (28, 182)
+    ),
     Feature("line_amount_max_182d", "lines", "max", "amount", window_days=182, unit="currency", description="dearest line of the last 182 days"),
     Feature("refund_rate", "", "quotient", "refunded_amount_91d", over="amount_91d", unit="ratio", description="refunded ÷ paid, last 91 days"),
 )

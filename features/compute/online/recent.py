@@ -28,6 +28,7 @@ from features.compute.online.state import (
     OnlineState,
     microseconds,
 )
+from features.compute.price_levels import PRICE_LEVEL
 from qianmian.times import MICROSECONDS_PER_SECOND, SECONDS_PER_DAY
 
 FIRST_NEW_SESSION = 2**30  # codes of new sessions are larger than all codes of the state
@@ -122,6 +123,8 @@ def _add_item_attributes(state: OnlineState, view: str, row: dict[str, Any]) -> 
     category, brand = attributes or (None, None)
     category = (row.get("category") if view == "events" else None) or category
     row.update(category=category, category_top=category.split("/")[0] if category else None, brand=brand)
+    if view == "lines":
+        row[PRICE_LEVEL] = state.price_levels.get(row.get("item_id") or "")
     if view == "events":
         row["topic"] = state.contents.get(row.get("content_id") or "")
 
