@@ -1,9 +1,9 @@
 """The price level of an item: how dear it is among the items of its category.
 
-Quantities have the units of their goods (pieces, grams, thousandths of a gallon), so amount ÷ quantity compares nothing.
-The price of an item is therefore what a usual line of it costs before discounts: the median over its lines, which stays
-when the units of the item are others, or when a few lines are very large. The level is the logarithm of this price ÷
-the usual price in the category, and lies between −ln 4 and ln 4: 0.1 is 10 % dearer, −0.1 is 10 % cheaper. An item has
+Quantities have the units of their goods (pieces, grams, thousandths of a gallon), so amount ÷ quantity compares
+nothing. The price of an item is therefore what a usual line of it costs before discounts: the median over its lines,
+which stays when the item is sold in other units, or when a few lines are very large. The level is the logarithm of this
+price ÷ the usual price in the category, between −ln 4 and ln 4: 0.1 is 10 % dearer, −0.1 is 10 % cheaper. An item has
 none without a category, if it is no merchandise, and in a category with too few sold items to choose from.
 """
 
@@ -14,7 +14,8 @@ import math
 import ibis.expr.types as ir
 from ibis import _
 
-PRICE_LEVEL = "price_level"  # column of the view `lines`
+from features.compute.algebra import PRICE_LEVEL
+
 PRICED_DAYS = 365  # older lines tell old prices
 MIN_ITEMS = 5  # sold items of a category; from fewer there is hardly a choice between cheap and dear
 MAX_LEVEL = math.log(4)  # an item further from its category is of another kind, or booked by other amounts

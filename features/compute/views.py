@@ -18,6 +18,7 @@ from ibis import _
 
 from features.compute.algebra import (
     CLOCK_COLUMNS,
+    PRICE_LEVEL,
     SESSION_GAP_SECONDS,
     SESSION_SEPARATOR,
     SORT_KEYS,
@@ -28,7 +29,7 @@ from features.compute.algebra import (
 )
 from features.compute.local_time import LocalTime
 from features.compute.past_profiles import past_profiles, without_later_registrations
-from features.compute.price_levels import PRICE_LEVEL, PRICED_DAYS, item_price_levels, with_price_levels
+from features.compute.price_levels import PRICED_DAYS, item_price_levels, with_price_levels
 from features.data.lake import TableState, data_end
 from qianmian.times import SECONDS_PER_DAY
 

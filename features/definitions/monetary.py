@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from features.compute.algebra import Condition, Feature
-from features.compute.price_levels import PRICE_LEVEL
+from features.compute.algebra import PRICE_LEVEL, Condition, Feature
 
 PRICED = (Condition(PRICE_LEVEL, "known", True),)  # lines whose item has a price level
 

@@ -20,10 +20,9 @@ import ibis
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from features.compute.algebra import Feature
+from features.compute.algebra import PRICE_LEVEL, Feature
 from features.compute.compile_ibis import compile_profiles
 from features.compute.local_time import LocalTime
-from features.compute.price_levels import PRICE_LEVEL
 from features.compute.views import VIEW_TABLES, PreparedTables, Views
 from features.data.lake import Lake, literal, quote
 from features.data.tables import LAKE_TABLES

@@ -23,11 +23,11 @@ import ibis
 import ibis.expr.types as ir
 import pyarrow as pa
 
-from features.compute.algebra import SORT_KEYS, Feature
+from features.compute.algebra import PRICE_LEVEL, SORT_KEYS, Feature
 from features.compute.compile_ibis import compile_profiles
 from features.compute.engines.spark_session import LOCAL_MASTER, explain_spark_errors, start_session
 from features.compute.local_time import SparkLocalTime
-from features.compute.price_levels import PRICE_LEVEL, with_price_levels
+from features.compute.price_levels import with_price_levels
 from features.compute.views import VIEW_TABLES, PreparedTables, Views
 from features.data.lake import Lake
 from features.data.tables import LAKE_TABLES, PROFILE_HISTORY, undated_history

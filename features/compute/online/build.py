@@ -14,6 +14,7 @@ from ibis import _
 from numpy.typing import NDArray
 
 from features.compute.algebra import (
+    PRICE_LEVEL,
     SESSION_GAP_SECONDS,
     SESSION_SEPARATOR,
     SORT_KEYS,
@@ -34,7 +35,6 @@ from features.compute.online.state import (
     Ragged,
     microseconds,
 )
-from features.compute.price_levels import PRICE_LEVEL
 from features.compute.views import Views, first_part, timestamp, view_with
 from features.id_map import IdMap
 from qianmian.times import MICROSECONDS_PER_SECOND, SECONDS_PER_DAY

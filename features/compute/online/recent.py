@@ -17,7 +17,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from features.compute.algebra import SESSION_GAP_SECONDS, SESSION_SEPARATOR, SORT_KEYS, TIME_COLUMNS
+from features.compute.algebra import PRICE_LEVEL, SESSION_GAP_SECONDS, SESSION_SEPARATOR, SORT_KEYS, TIME_COLUMNS
 from features.compute.online.local_time import local_seconds
 from features.compute.online.state import (
     DATE_ONLY,
@@ -28,7 +28,6 @@ from features.compute.online.state import (
     OnlineState,
     microseconds,
 )
-from features.compute.price_levels import PRICE_LEVEL
 from qianmian.times import MICROSECONDS_PER_SECOND, SECONDS_PER_DAY
 
 FIRST_NEW_SESSION = 2**30  # codes of new sessions are larger than all codes of the state
