@@ -27,6 +27,7 @@ from tests.features.plain import (
     FEATURE_POOL,
     ITEMS,
     LINE,
+    MILKS,
     MOMENTS,
     PROFILE,
     SOURCES,
@@ -428,7 +429,7 @@ def test_buckets_of_customers_give_what_one_pass_gives(write_lake, tmp_path, mon
             "order_id": f"o{n}",
             "line_no": 1,
             "ts": BEGIN + timedelta(days=n, hours=k),
-            "item_id": f"i{k % 3}",
+            "item_id": ("i1", "i2", *MILKS)[k % 6],
             "quantity": 1.0,
             "amount": 2.0 + k,
             "discount": k / 2,
@@ -453,6 +454,7 @@ def test_buckets_of_customers_give_what_one_pass_gives(write_lake, tmp_path, mon
         built = parts.build(moment)
     assert built.unsupported == whole.unsupported
     same_tables(built.table, whole.table)
+    assert len(set(whole.table["price_level_mean_28d"].to_pylist())) > 5  # of the lines of all buckets
     assert not list(lake.workspace.root.glob(".build-*"))
 
 
