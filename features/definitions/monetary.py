@@ -24,7 +24,7 @@ FEATURES = (
     Feature("order_value_mean_28d", "orders", "mean", "amount", window_days=28, unit="currency", description="mean order of the last 28 days"),
     *(
         Feature(f"price_level_mean_{days}d", "lines", "mean", PRICE_LEVEL, window_days=days, unit="log ratio", description=f"mean price level of the lines of the last {days} days: 0.1 is 10 % dearer than usual in the categories")
-        for days in (28, 91, 182)
+        for days in (28, 182)
     ),
     Feature("price_level_std_182d", "lines", "std", PRICE_LEVEL, window_days=182, unit="log ratio", description="spread of the price levels of the lines of the last 182 days"),
     *(
