@@ -7,7 +7,8 @@ At each moment, from rows before it:
 - agreement: the lines of each customer are divided in two halves at random, once by order and once by line. Each half
   gets its own band, with the edges of everybody; Cohen's kappa compares those that are known in both. The placebo
   exchanges the price levels of the lines of each category.
-- stability: the tags are made again without the lines of more than 100 units (fuel in thousandths of a gallon).
+- stability: the tags are made again without the lines of more than 100 units (fuel in thousandths of a gallon, where
+  the source does not convert it).
 - trading: mean price level of the next 28 days minus that of the customer before the last 28, of `up` minus `down`.
   The placebo exchanges each customer's lines between the two windows. The levels are those known at the moment.
 
