@@ -38,6 +38,7 @@ Aggregate = Literal[
     "entropy",
     "quotient",
     "attribute",
+    "missing",
     "days_since",
 ]
 VALUE_COUNT_AGGREGATES = ("distinct", "top", "top_share", "entropy")  # functions of the count or weight of each value
@@ -57,7 +58,7 @@ COLUMN_AGGREGATES = (
     "days_since",
     *VALUE_COUNT_AGGREGATES,
 )
-WINDOWLESS_AGGREGATES = ("attribute", "days_since", "quotient")
+WINDOWLESS_AGGREGATES = ("attribute", "missing", "days_since", "quotient")
 ZERO_DEFAULT_AGGREGATES = ("count", "distinct")
 # Aggregates that move with the number of rows or days they read. Over all rows since the start of the data they drift
 # with `as_of`: totals, ages and maxima grow, the entropy of few rows is too low and the share of their top value too
@@ -65,6 +66,7 @@ ZERO_DEFAULT_AGGREGATES = ("count", "distinct")
 CALENDAR_AGGREGATES = ("count", "sum", "distinct", "age", "min", "max", "top_share", "entropy", "days_since")
 LONG_WINDOW_DAYS = 365  # of a window this long, the history before most cutoffs fills only a part
 PROFILE_PREFIX = "profile_"  # prefix of the features that are profile attributes
+NO_RECORD_PREFIX = "no_record_"  # prefix of the missing indicators, before the name of a source
 VIEWS = ("lines", "orders", "refunds", "events", "touches", "profiles")
 
 # Definitions that all executions share
@@ -137,8 +139,9 @@ class Feature:
         - ``distinct``: number of values of `column`; ``top``: the most frequent value (count descending, value
           ascending), ``top_share``: its share, ``entropy``: Shannon entropy in nats. With `over`, each row has that
           column as weight
-        - ``quotient``: feature `column` ÷ feature `over`; ``attribute``: a column of the profile; ``days_since``: days
-          from a date column of the profile to `as_of`, negative for a later date
+        - ``quotient``: feature `column` ÷ feature `over`; ``attribute``: a column of the profile; ``missing``: 1 if all
+          records of the customer pass `where`, or there is none, else 0; ``days_since``: days from a date column of
+          the profile to `as_of`, negative for a later date
     window_days : int or None
         Length of the window ``[as_of - window_days, as_of)``; None for all rows before `as_of`.
     default : float or str
@@ -244,6 +247,8 @@ def _declaration_problems(feature: Feature, seen: Mapping[str, Feature]) -> Iter
         yield f"aggregate '{aggregate}' cannot be used with the view '{feature.view}'"
     if aggregate in COLUMN_AGGREGATES and not feature.column:
         yield f"aggregate '{aggregate}' needs a column"
+    if aggregate == "missing" and not feature.where:
+        yield "aggregate 'missing' needs `where`: the columns that are not known"
     if aggregate == "ratio" and not feature.over:
         yield "aggregate 'ratio' needs `over`"
     if feature.over and aggregate not in ("ratio", "quotient", "top", "top_share", "entropy"):
@@ -263,7 +268,7 @@ def _declaration_problems(feature: Feature, seen: Mapping[str, Feature]) -> Iter
     reason = _may_grow(feature, seen)
     if feature.grows_with_calendar is None and reason:
         yield (
-            f"does not say whether it grows with the calendar ({reason}): set `grows_with_calendar` to true if the value "
-            "drifts with the date whatever the customer does (models that learn from several dates then leave it "
-            "out), to false if it does not"
+            f"does not say whether it grows with the calendar ({reason}): set `grows_with_calendar` to true if the "
+            "value drifts with the date whatever the customer does (models that learn from several dates then leave "
+            "it out), to false if it does not"
         )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from datetime import datetime, timedelta
 
 import numpy as np
@@ -15,15 +16,17 @@ from models.classify.lifecycle import NextStageClassifier
 from qianmian.errors import DataError
 from qianmian.schema import LIFECYCLE_STAGES
 from training import plots
+from training.attribute_choice import Gain, choose_attributes
 from training.attributes import coded_attributes, left_out_notes, sufficient_for_classes
 from training.bootstrap import mean_metric
 from training.gate import GateRule
 from training.jobs.base import EvaluatedModel, Job, TrainingContext, snapshot_dates
-from training.report import EvalReport
+from training.report import EvalReport, Metric
 
 MAX_SNAPSHOTS = 8
 MIN_CUSTOMERS = 100
 MIN_PROBABILITY = 1e-6
+Examples = tuple[NDArray[np.float32], NDArray[np.str_], NDArray[np.str_]]
 
 
 def labelled_examples(
@@ -71,9 +74,14 @@ def run(context: TrainingContext) -> EvaluatedModel:
             allowed=f"at least {4 * horizon} days for a horizon of {horizon}",
             hint="choose a shorter --horizon-days or ingest a longer history",
         )
-    spec = context.stationary_spec(as_of_dates[-2])
+    candidates = context.stationary_spec(as_of_dates[-2])
     context.progress(f"lifecycle: {len(as_of_dates)} transitions of {horizon} days, evaluated on the last")
-    parts = [labelled_examples(context, as_of, horizon, spec) for as_of in as_of_dates]
+    parts = [labelled_examples(context, as_of, horizon, candidates) for as_of in as_of_dates]
+    spec, attribute_notes = choose_attributes(
+        context.settings.profiles.in_models, candidates, _log_loss_gain(context, parts[:-1]), "reduction of log loss"
+    )
+    kept = [candidates.names.index(name) for name in spec.names]
+    parts = [(values[:, kept], today, then) for values, today, then in parts]
     X, before, after = (np.concatenate([part[i] for part in parts[:-1]]) for i in range(3))
     test_X, test_before, test_after = parts[-1]
     if len(test_after) < MIN_CUSTOMERS:
@@ -87,10 +95,7 @@ def run(context: TrainingContext) -> EvaluatedModel:
     at = _places(test_model.classes_, test_after)
     p = test_model.predict_proba(test_X, test_before)
     q = np.array([transition_baseline[stage] for stage in test_before.tolist()])
-    rows = np.arange(len(at))
-    loss, counted_loss = (
-        -np.log(np.where(at >= 0, values[rows, at], MIN_PROBABILITY).clip(MIN_PROBABILITY)) for values in (p, q)
-    )
+    loss, counted_loss = _losses(p, at), _losses(q, at)
     right = test_model.classes_[p.argmax(axis=1)] == test_after
     stays, majority = test_before == test_after, test_after == _majority(after)
     report = EvalReport(
@@ -114,6 +119,7 @@ def run(context: TrainingContext) -> EvaluatedModel:
         },
         notes=(
             *left_out_notes(context.unknown_attributes(as_of_dates[-2]), as_of_dates[-2]),
+            *attribute_notes,
             *sufficient_for_classes(
                 coded_attributes(spec, X, test_X),
                 _places(test_model.classes_, after),
@@ -154,6 +160,35 @@ def run(context: TrainingContext) -> EvaluatedModel:
         .slice(0, 5)
     )
     return EvaluatedModel(bundle, report, rules, parameters, figures, example)
+
+
+def _log_loss_gain(context: TrainingContext, parts: Sequence[Examples]) -> Gain | None:
+    """By how much more columns reduce the log loss of the last transition, fitted on those before it.
+
+    None if there is no transition before it, or all customers end in one stage.
+    """
+    if len(parts) < 2:
+        return None
+    X, before, after = (np.concatenate([part[i] for part in parts[:-1]]) for i in range(3))
+    later_X, later_before, later_after = parts[-1]
+    if len(later_after) < MIN_CUSTOMERS or len(np.unique(after)) < 2:
+        return None
+
+    def losses(columns: Sequence[int]) -> NDArray[np.float64]:
+        model = NextStageClassifier(seed=context.settings.seed)
+        model.fit(X[:, columns], before, context.shuffled(after))
+        return _losses(model.predict_proba(later_X[:, columns], later_before), _places(model.classes_, later_after))
+
+    def gain(more: Sequence[int], fewer: Sequence[int]) -> Metric:
+        return mean_metric(losses(fewer) - losses(more), context.settings.seed)
+
+    return gain
+
+
+def _losses(probabilities: NDArray[np.float64], places: NDArray[np.int64]) -> NDArray[np.float64]:
+    """Log loss of each customer, shape (n,): that of `MIN_PROBABILITY` where the class is unknown to the model."""
+    known = np.where(places >= 0, probabilities[np.arange(len(places)), places], MIN_PROBABILITY)
+    return np.asarray(-np.log(known.clip(MIN_PROBABILITY)))
 
 
 def _places(classes: NDArray[np.str_], stages: NDArray[np.str_]) -> NDArray[np.int64]:

@@ -56,7 +56,12 @@ def with_quotient(features):
 
 def test_the_pool_has_every_aggregate_and_window():
     declared_kinds = set(get_args(Aggregate)) - {"quotient"}  # made of two others, see with_quotient
-    windowless = {"attribute": {None}, "days_since": {None}, **dict.fromkeys(TWO_WINDOW_AGGREGATES, {7, 28})}
+    windowless = {
+        "attribute": {None},
+        "missing": {None},
+        "days_since": {None},
+        **dict.fromkeys(TWO_WINDOW_AGGREGATES, {7, 28}),
+    }
     for kind in declared_kinds:
         assert {feature.window_days for feature in FEATURE_POOL if feature.aggregate == kind} == windowless.get(
             kind, set(WINDOWS)

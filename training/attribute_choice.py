@@ -1,0 +1,74 @@
+"""Which profile attributes a model learns from: those that make it better beyond noise, unless the settings decide.
+
+Attributes have many values and few customers each, so that a model finds patterns in them that are chance. Whether they
+help is validated on a period before the test period. What a missing record means is validated apart from what the
+values mean: a model may keep the missing indicators and leave the values out.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+from features.compute.spec import FeatureSpec
+from qianmian.settings import AttributeUse
+from training.report import Metric
+
+# metric of a model with the first columns of a spec minus that of one with the second; higher is better
+Gain = Callable[[Sequence[int], Sequence[int]], Metric]
+
+
+def choose_attributes(
+    use: AttributeUse, spec: FeatureSpec, gain: Gain | None, metric: str
+) -> tuple[FeatureSpec, tuple[str, ...]]:
+    """The spec with the profile attributes and missing indicators that a model keeps, and notes for its report.
+
+    Parameters
+    ----------
+    use : {"auto", "always", "never"}
+        `settings.profiles.in_models`; with ``auto``, the values of the attributes are kept if they add to the missing
+        indicators beyond noise, and otherwise the indicators if they add to the other features.
+    spec : FeatureSpec
+        Columns to choose from.
+    gain : callable or None
+        Paired difference on the validation period; None if the history is too short for one.
+    metric : str
+        Name of the metric of `gain` in the note.
+
+    Examples
+    --------
+    >>> from features.compute.algebra import Feature
+    >>> spec = FeatureSpec((Feature("profile_age", "profiles", "attribute", "age"),), ((),))
+    >>> kept, notes = choose_attributes("auto", spec, lambda more, fewer: Metric(0.01, -0.02, 0.04, 99), "AUC")
+    >>> kept.names, notes
+    ((), ('left out: the profile attributes age add nothing beyond noise: AUC +0.0100 [-0.0200, 0.0400]',))
+    """
+    kinds = [feature.aggregate for feature in spec.features]
+    values = [at for at, kind in enumerate(kinds) if kind == "attribute"]
+    if (not values and "missing" not in kinds) or use == "always":
+        return spec, ()
+    indicated = [at for at, kind in enumerate(kinds) if kind != "attribute"]
+    others = [at for at, kind in enumerate(kinds) if kind not in ("attribute", "missing")]
+    left_out = f"left out: the profile attributes {', '.join(spec.features[at].column for at in values)}"
+
+    def selected(columns: Sequence[int]) -> FeatureSpec:
+        return spec.select([spec.names[at] for at in columns])
+
+    if use == "never":
+        return selected(others), (f"{left_out}, as profiles.in_models says",)
+    if gain is None:
+        reason = "the history is too short to validate what they add. To keep them: `profiles: {in_models: always}`"
+        return selected(others), (f"{left_out}; {reason}",)
+    of_values = gain(range(len(kinds)), indicated) if values else None
+    if of_values is not None and of_values.low > 0:
+        return spec, ()
+    notes = (f"{left_out} add nothing beyond noise: {metric} {_text(of_values)}",) if of_values is not None else ()
+    if len(indicated) > len(others):
+        of_records = gain(indicated, others)
+        if of_records.low > 0:
+            kept = f"; whether a customer has a record is kept: {metric} {_text(of_records)}"
+            return selected(indicated), tuple(note + kept for note in notes)
+    return selected(others), notes
+
+
+def _text(difference: Metric) -> str:
+    return f"{difference.value:+.4f} [{difference.low:.4f}, {difference.high:.4f}]"
