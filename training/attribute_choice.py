@@ -9,6 +9,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
+import numpy as np
+from numpy.typing import NDArray
+
 from features.compute.spec import FeatureSpec
 from qianmian.settings import AttributeUse
 from training.report import Metric
@@ -44,8 +47,6 @@ def choose_attributes(
     """
     kinds = [feature.aggregate for feature in spec.features]
     values = [at for at, kind in enumerate(kinds) if kind == "attribute"]
-    if (not values and "missing" not in kinds) or use == "always":
-        return spec, ()
     indicated = [at for at, kind in enumerate(kinds) if kind != "attribute"]
     others = [at for at, kind in enumerate(kinds) if kind not in ("attribute", "missing")]
     left_out = f"left out: the profile attributes {', '.join(spec.features[at].column for at in values)}"
@@ -53,21 +54,41 @@ def choose_attributes(
     def selected(columns: Sequence[int]) -> FeatureSpec:
         return spec.select([spec.names[at] for at in columns])
 
+    if not values:
+        return selected(others), ()
+    if use == "always":
+        return spec, ()
     if use == "never":
         return selected(others), (f"{left_out}, as profiles.in_models says",)
     if gain is None:
-        reason = "the history is too short to validate what they add. To keep them: `profiles: {in_models: always}`"
+        reason = "there are too few data to validate what they add. To keep them: `profiles: {in_models: always}`"
         return selected(others), (f"{left_out}; {reason}",)
-    of_values = gain(range(len(kinds)), indicated) if values else None
-    if of_values is not None and of_values.low > 0:
+    of_values = gain(range(len(kinds)), indicated)
+    if of_values.low > 0:
         return spec, ()
-    notes = (f"{left_out} add nothing beyond noise: {metric} {_text(of_values)}",) if of_values is not None else ()
+    note = f"{left_out} add nothing beyond noise: {metric} {_text(of_values)}"
     if len(indicated) > len(others):
         of_records = gain(indicated, others)
         if of_records.low > 0:
             kept = f"; whether a customer has a record is kept: {metric} {_text(of_records)}"
-            return selected(indicated), tuple(note + kept for note in notes)
-    return selected(others), notes
+            return selected(indicated), (note + kept,)
+    return selected(others), (note,)
+
+
+def without_neutral_values(spec: FeatureSpec, X: NDArray[np.float32], seed: int) -> NDArray[np.float32]:
+    """Rows to fit trees on: an unknown attribute has the value of a customer drawn from those who have one, (n, f).
+
+    Trees can tell the neutral value from the others, and would learn from it, attribute by attribute, what a missing
+    record means. The drawn values are distributed like the known ones, so that only the missing indicators tell it.
+    """
+    missing = spec.missing(X)
+    if not missing.any():
+        return X
+    rng, result = np.random.default_rng(seed), X.copy()
+    for j in np.flatnonzero(missing.any(axis=0) & ~missing.all(axis=0)).tolist():
+        unknown = missing[:, j]
+        result[unknown, j] = rng.choice(X[~unknown, j], int(unknown.sum()))
+    return result
 
 
 def _text(difference: Metric) -> str:

@@ -139,8 +139,15 @@ class TrainingContext:
 
         An unknown profile attribute has a neutral value; `training.attribute_choice` decides which attributes stay.
         """
-        spec = self.profile(as_of).neutral_spec()
-        kept = [feature for feature in spec.features if not (feature.grows_with_calendar or feature.is_identifier)]
+        features = self.profile(as_of)
+        spec = features.neutral_spec()
+        kept = [
+            feature
+            for feature, values in zip(spec.features, features.values.T, strict=True)
+            if not (feature.grows_with_calendar or feature.is_identifier)
+            # an indicator that is the same for everybody tells nothing
+            and not (feature.aggregate == "missing" and (values == values[0]).all())
+        ]
         return spec.select([feature.name for feature in kept])
 
     def unknown_attributes(self, past: datetime) -> tuple[str, ...]:

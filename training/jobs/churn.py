@@ -18,7 +18,7 @@ from models.bundle import ModelBundle
 from models.classify.churn import ChurnClassifier, risk_bands
 from qianmian.errors import DataError
 from training import plots
-from training.attribute_choice import Gain, choose_attributes
+from training.attribute_choice import Gain, choose_attributes, without_neutral_values
 from training.attributes import coded_attributes, left_out_notes, sufficient_for_labels
 from training.bootstrap import CLASSIFICATION, paired_difference, statistic_metric
 from training.gate import GateRule
@@ -71,7 +71,7 @@ def _stacked(parts: Sequence[Examples]) -> Examples:
     return np.concatenate(ids), np.concatenate(X), np.concatenate(y)
 
 
-def _auc_gain(context: TrainingContext, parts: Sequence[Examples]) -> Gain | None:
+def _auc_gain(context: TrainingContext, spec: FeatureSpec, parts: Sequence[Examples]) -> Gain | None:
     """The difference in AUC between models with two sets of columns, on the last of the snapshot dates.
 
     The models are fitted on the dates before it, whose labels were known then. None if there are no such dates or too
@@ -79,20 +79,21 @@ def _auc_gain(context: TrainingContext, parts: Sequence[Examples]) -> Gain | Non
     """
     if len(parts) < 2:
         return None
-    (ids, X, y), (_, later_X, later_y) = _stacked(parts[:-1]), parts[-1]
+    (ids, X, y), (_, later_X, later_y), seed = _stacked(parts[:-1]), parts[-1], context.settings.seed
     if min(int(part.sum()) for labels in (y, later_y) for part in (labels, 1 - labels)) < MIN_OUTCOMES:
         return None
+    shown = without_neutral_values(spec, X, seed)
 
     @cache
     def predicted(columns: tuple[int, ...]) -> NDArray[np.float64]:
         # the order of the customers does not depend on the calibration, so the fewest folds suffice
-        model = ChurnClassifier(folds=2, seed=context.settings.seed)
-        fitted = model.fit(X[:, columns], context.shuffled(y), groups=ids)
+        model = ChurnClassifier(folds=2, seed=seed)
+        fitted = model.fit(shown[:, columns], context.shuffled(y), groups=ids)
         return fitted.predict_proba(later_X[:, columns])[:, 1]
 
     def gain(more: Sequence[int], fewer: Sequence[int]) -> Metric:
         p, q = predicted(tuple(more)), predicted(tuple(fewer))
-        return paired_difference(CLASSIFICATION["auc"], later_y, p, q, context.settings.seed)
+        return paired_difference(CLASSIFICATION["auc"], later_y, p, q, seed)
 
     return gain
 
@@ -121,7 +122,7 @@ def run(context: TrainingContext) -> EvaluatedModel:
     context.progress(f"churn: {len(train_dates)} snapshot dates from {period}, evaluated at {test:%Y-%m-%d}")
     parts = [labelled_examples(context, as_of, horizon, active_days, candidates) for as_of in [*train_dates, test]]
     spec, attribute_notes = choose_attributes(
-        context.settings.profiles.in_models, candidates, _auc_gain(context, parts[:-1]), "AUC"
+        context.settings.profiles.in_models, candidates, _auc_gain(context, candidates, parts[:-1]), "AUC"
     )
     kept = [candidates.names.index(name) for name in spec.names]
     parts = [(one_ids, values[:, kept], churned) for one_ids, values, churned in parts]
@@ -136,17 +137,20 @@ def run(context: TrainingContext) -> EvaluatedModel:
             allowed=f"at least {MIN_CUSTOMERS} active customers, 10 of each class",
             hint="choose another --horizon-days or --active-days, or ingest more customers",
         )
-    test_model = ChurnClassifier(seed=context.settings.seed).fit(X, context.shuffled(y), groups=ids)
+    seed = context.settings.seed
+    shown = without_neutral_values(spec, X, seed)
+    test_model = ChurnClassifier(seed=seed).fit(shown, context.shuffled(y), groups=ids)
     p = test_model.predict_proba(test_X)[:, 1]
     notes = (
         *left_out_notes(context.unknown_attributes(train_dates[-1]), train_dates[-1]),
         *attribute_notes,
-        *sufficient_for_labels(coded_attributes(spec, X, test_X), y, test_y, p, context.settings.seed),
+        *sufficient_for_labels(coded_attributes(spec, X, test_X), y, test_y, p, seed),
     )
     report = replace(_report(context, test, active_days, test_y, p, float(y.mean())), notes=notes)
     context.progress("churn: fitting on all snapshot dates")
     all_ids, all_X, all_y = _stacked(parts)
-    model = ChurnClassifier(seed=context.settings.seed).fit(all_X, context.shuffled(all_y), groups=all_ids)
+    shown = without_neutral_values(spec, all_X, seed)
+    model = ChurnClassifier(seed=seed).fit(shown, context.shuffled(all_y), groups=all_ids)
     importance = np.abs(test_model.explain(test_X)).mean(axis=0)
     figures = {
         "calibration.png": plots.calibration_curve(test_y, p, "Churn: calibration"),

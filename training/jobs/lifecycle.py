@@ -16,7 +16,7 @@ from models.classify.lifecycle import NextStageClassifier
 from qianmian.errors import DataError
 from qianmian.schema import LIFECYCLE_STAGES
 from training import plots
-from training.attribute_choice import Gain, choose_attributes
+from training.attribute_choice import Gain, choose_attributes, without_neutral_values
 from training.attributes import coded_attributes, left_out_notes, sufficient_for_classes
 from training.bootstrap import mean_metric
 from training.gate import GateRule
@@ -78,7 +78,10 @@ def run(context: TrainingContext) -> EvaluatedModel:
     context.progress(f"lifecycle: {len(as_of_dates)} transitions of {horizon} days, evaluated on the last")
     parts = [labelled_examples(context, as_of, horizon, candidates) for as_of in as_of_dates]
     spec, attribute_notes = choose_attributes(
-        context.settings.profiles.in_models, candidates, _log_loss_gain(context, parts[:-1]), "reduction of log loss"
+        context.settings.profiles.in_models,
+        candidates,
+        _log_loss_gain(context, candidates, parts[:-1]),
+        "reduction of log loss",
     )
     kept = [candidates.names.index(name) for name in spec.names]
     parts = [(values[:, kept], today, then) for values, today, then in parts]
@@ -90,7 +93,9 @@ def run(context: TrainingContext) -> EvaluatedModel:
             got=len(test_after),
             allowed=f"at least {MIN_CUSTOMERS}",
         )
-    test_model = NextStageClassifier(seed=context.settings.seed).fit(X, before, context.shuffled(after))
+    seed = context.settings.seed
+    shown = without_neutral_values(spec, X, seed)
+    test_model = NextStageClassifier(seed=seed).fit(shown, before, context.shuffled(after))
     transition_baseline = transition_probabilities(before, after, test_model.classes_)
     at = _places(test_model.classes_, test_after)
     p = test_model.predict_proba(test_X, test_before)
@@ -131,7 +136,8 @@ def run(context: TrainingContext) -> EvaluatedModel:
     )
     context.progress("lifecycle: fitting on all transitions")
     every_X, every_before, every_after = (np.concatenate([part[i] for part in parts]) for i in range(3))
-    model = NextStageClassifier(seed=context.settings.seed).fit(every_X, every_before, context.shuffled(every_after))
+    shown = without_neutral_values(spec, every_X, seed)
+    model = NextStageClassifier(seed=seed).fit(shown, every_before, context.shuffled(every_after))
     bundle = ModelBundle(
         "lifecycle",
         model,
@@ -162,7 +168,7 @@ def run(context: TrainingContext) -> EvaluatedModel:
     return EvaluatedModel(bundle, report, rules, parameters, figures, example)
 
 
-def _log_loss_gain(context: TrainingContext, parts: Sequence[Examples]) -> Gain | None:
+def _log_loss_gain(context: TrainingContext, spec: FeatureSpec, parts: Sequence[Examples]) -> Gain | None:
     """By how much more columns reduce the log loss of the last transition, fitted on those before it.
 
     None if there is no transition before it, or all customers end in one stage.
@@ -170,13 +176,14 @@ def _log_loss_gain(context: TrainingContext, parts: Sequence[Examples]) -> Gain 
     if len(parts) < 2:
         return None
     X, before, after = (np.concatenate([part[i] for part in parts[:-1]]) for i in range(3))
+    shown = without_neutral_values(spec, X, context.settings.seed)
     later_X, later_before, later_after = parts[-1]
     if len(later_after) < MIN_CUSTOMERS or len(np.unique(after)) < 2:
         return None
 
     def losses(columns: Sequence[int]) -> NDArray[np.float64]:
         model = NextStageClassifier(seed=context.settings.seed)
-        model.fit(X[:, columns], before, context.shuffled(after))
+        model.fit(shown[:, columns], before, context.shuffled(after))
         return _losses(model.predict_proba(later_X[:, columns], later_before), _places(model.classes_, later_after))
 
     def gain(more: Sequence[int], fewer: Sequence[int]) -> Metric:

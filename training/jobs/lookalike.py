@@ -7,7 +7,7 @@ do not contain the purchases that define the segment.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import Any
@@ -27,6 +27,7 @@ from models.bundle import ModelBundle
 from models.lookalike import LookalikeExpander
 from qianmian.errors import DataError
 from training import plots
+from training.attribute_choice import Gain, choose_attributes
 from training.attributes import (
     attribute_columns,
     group_codes,
@@ -56,7 +57,7 @@ def run(context: TrainingContext) -> EvaluatedModel:
     start = context.as_of - timedelta(days=horizon)
     profile = context.profile(start)
     numeric = [feature.name for feature in profile.spec.features if not feature.categorical]
-    spec = profile.spec.select(numeric)
+    candidates = profile.neutral_spec().select(numeric)
     if len(profile.one_ids) < 10 * MIN_SEGMENT:
         raise DataError(
             "there are too few customers to find lookalikes among",
@@ -72,11 +73,15 @@ def run(context: TrainingContext) -> EvaluatedModel:
             allowed=f"{size}, who bought one category, redeemed a coupon, or spent the most",
             hint="ingest items with categories, or more customers",
         )
+    gain = _precision_gain(replace(context, as_of=start), start - timedelta(days=horizon), candidates)
+    spec, attribute_notes = choose_attributes(
+        context.settings.profiles.in_models, candidates, gain, "average precision"
+    )
     context.progress(f"lookalike: evaluating on {len(segments)} segments: {', '.join(segments)}")
     model = _fit(context, start, spec)
     at_start = context.profile(start, spec)
     report, curves = _evaluate(context, model, at_start, _rfm(context, start), segments)
-    notes = left_out_notes(context.unknown_attributes(start), start)
+    notes = (*left_out_notes(context.unknown_attributes(start), start), *attribute_notes)
     report = replace(report, notes=(*notes, *report.notes))
     context.progress("lookalike: fitting on all data before as_of")
     final = _fit(context, context.as_of, spec)
@@ -99,6 +104,33 @@ def run(context: TrainingContext) -> EvaluatedModel:
     ]
     parameters = {"horizon_days": horizon, "segments": len(segments), **final.get_params()}
     return EvaluatedModel(bundle, report, rules, parameters, figures, pa.table({"one_id": now.one_ids[:25].tolist()}))
+
+
+def _precision_gain(context: TrainingContext, start: datetime, spec: FeatureSpec) -> Gain | None:
+    """The difference in average precision on the segments of the period before the one of the evaluation.
+
+    None if there are no numeric attributes or the period has no segments.
+    """
+    if not attribute_columns(spec) or context.settings.profiles.in_models != "auto":
+        return None
+    if start <= context.history_start("transactions", "events"):
+        return None
+    one_ids = context.profile(start, spec).one_ids
+    segments = _segments(context, start, one_ids)
+    if not segments:
+        return None
+
+    def precision(columns: Sequence[int]) -> NDArray[np.float64]:
+        rng = np.random.default_rng(context.settings.seed)
+        model, found = _fit(context, start, spec.select([spec.names[at] for at in columns])), []
+        for members in segments.values():
+            for _ in range(N_REPEATS):
+                given, hidden = np.array_split(rng.permutation(members), 2)
+                rest = np.setdiff1d(np.arange(len(one_ids)), given)
+                found.append(average_precision_score(np.isin(rest, hidden), model.score(given)[rest]))
+        return np.array(found)
+
+    return lambda more, fewer: mean_metric(precision(more) - precision(fewer), context.settings.seed)
 
 
 def _fit(context: TrainingContext, as_of: datetime, spec: FeatureSpec) -> LookalikeExpander:
