@@ -199,7 +199,9 @@ class UserFeatures:
                 matrix[:, j] = table[feature.name].to_numpy(zero_copy_only=False)
         if spec.neutral:
             neutral = np.array([np.nan if value is None else value for value in spec.neutral], dtype=np.float32)
-            matrix = np.where(spec.missing(matrix) & np.isfinite(neutral), neutral, matrix)
+            defaults = [MISSING_CODE if feature.categorical else feature.default for feature in spec.features]
+            unknown = spec.missing(matrix) & (matrix == np.array(defaults, dtype=np.float32))
+            matrix = np.where(unknown & np.isfinite(neutral), neutral, matrix)
         return cls(np.asarray(table["one_id"].to_pylist(), dtype=np.str_), matrix, as_of, spec)
 
     def column(self, name: str) -> NDArray[np.float32]:
@@ -224,7 +226,7 @@ class UserFeatures:
         for j, feature in enumerate(self.spec.features):
             known = self.values[~unknown[:, j], j] if feature.aggregate == "attribute" else self.values[:0, j]
             middle = float(np.median(known)) if len(known) else None
-            neutral.append(np.floor(middle) + 0.5 if middle is not None and feature.categorical else middle)
+            neutral.append(float(np.floor(middle)) + 0.5 if middle is not None and feature.categorical else middle)
         return replace(self.spec, neutral=tuple(neutral) if any(one is not None for one in neutral) else ())
 
     def rows_of(self, one_ids: NDArray[np.str_] | Sequence[str]) -> NDArray[np.int64]:
