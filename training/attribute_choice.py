@@ -1,8 +1,10 @@
 """Which profile attributes a model learns from: those that make it better beyond noise, unless the settings decide.
 
 Attributes have many values and few customers each, so that a model finds patterns in them that are chance. Whether they
-help is validated on a period before the test period. What a missing record means is validated apart from what the
-values mean: a model may keep the missing indicators and leave the values out.
+help is validated on a period before the test period, against the same attributes shuffled between customers: a model
+with more columns is another model even if they tell nothing (trees that draw their columns overfit the others less).
+What a missing record means is validated apart from what the values mean: a model may keep the missing indicators and
+leave the values out.
 """
 
 from __future__ import annotations
@@ -16,7 +18,8 @@ from features.compute.spec import FeatureSpec
 from qianmian.settings import AttributeUse
 from training.report import Metric
 
-# metric of a model with the first columns of a spec minus that of one with the second; higher is better
+FITS = 2  # models whose mean prediction is compared, because one fit differs from the next by chance
+# (columns of a spec, fewer of them) → the metric that the former reach minus that of the latter; higher is better
 Gain = Callable[[Sequence[int], Sequence[int]], Metric]
 
 
@@ -73,6 +76,48 @@ def choose_attributes(
             kept = f"; whether a customer has a record is kept: {metric} {_text(of_records)}"
             return selected(indicated), (note + kept,)
     return selected(others), (note,)
+
+
+def gain_over_shuffled(
+    predict: Callable[[NDArray[np.float32], NDArray[np.float32], int], NDArray[np.float64]],
+    difference: Callable[[NDArray[np.float64], NDArray[np.float64]], Metric],
+    X: NDArray[np.float32],
+    later_X: NDArray[np.float32],
+    seed: int,
+) -> Gain:
+    """What columns add to a model, compared with the same columns shuffled between customers.
+
+    Parameters
+    ----------
+    predict : callable
+        (rows to fit on, later rows, seed) → predictions for the later rows.
+    difference : callable
+        Metric of the first predictions minus that of the second, paired.
+    X, later_X : float32 array, shape (n, f) and (m, f)
+        Rows to fit on, and rows of the validation period.
+    """
+
+    def mean_prediction(columns: Sequence[int], shuffled: Sequence[int]) -> NDArray[np.float64]:
+        made = []
+        for number in range(FITS):
+            rng = np.random.default_rng((seed, number))
+            fitted_rows, later_rows = (_shuffled(rows, shuffled, rng)[:, columns] for rows in (X, later_X))
+            made.append(predict(fitted_rows, later_rows, seed + number))
+        return np.asarray(np.mean(made, axis=0))
+
+    def gain(more: Sequence[int], fewer: Sequence[int]) -> Metric:
+        added = [at for at in more if at not in fewer]
+        return difference(mean_prediction(more, ()), mean_prediction(more, added))
+
+    return gain
+
+
+def _shuffled(rows: NDArray[np.float32], columns: Sequence[int], rng: np.random.Generator) -> NDArray[np.float32]:
+    """A copy in which each customer has the values that another has in `columns`."""
+    result = rows.copy()
+    if columns:
+        result[:, columns] = rows[rng.permutation(len(rows))][:, columns]
+    return result
 
 
 def without_neutral_values(spec: FeatureSpec, X: NDArray[np.float32], seed: int) -> NDArray[np.float32]:

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 from datetime import datetime, timedelta
-from functools import cache
 from typing import Any
 
 import ibis
@@ -18,7 +17,7 @@ from models.bundle import ModelBundle
 from models.classify.churn import ChurnClassifier, risk_bands
 from qianmian.errors import DataError
 from training import plots
-from training.attribute_choice import Gain, choose_attributes, without_neutral_values
+from training.attribute_choice import Gain, choose_attributes, gain_over_shuffled, without_neutral_values
 from training.attributes import coded_attributes, left_out_notes, sufficient_for_labels
 from training.bootstrap import CLASSIFICATION, paired_difference, statistic_metric
 from training.gate import GateRule
@@ -72,7 +71,7 @@ def _stacked(parts: Sequence[Examples]) -> Examples:
 
 
 def _auc_gain(context: TrainingContext, spec: FeatureSpec, parts: Sequence[Examples]) -> Gain | None:
-    """The difference in AUC between models with two sets of columns, on the last of the snapshot dates.
+    """The difference in AUC that columns make, on the last of the snapshot dates.
 
     The models are fitted on the dates before it, whose labels were known then. None if there are no such dates or too
     few customers of each outcome.
@@ -82,20 +81,16 @@ def _auc_gain(context: TrainingContext, spec: FeatureSpec, parts: Sequence[Examp
     (ids, X, y), (_, later_X, later_y), seed = _stacked(parts[:-1]), parts[-1], context.settings.seed
     if min(int(part.sum()) for labels in (y, later_y) for part in (labels, 1 - labels)) < MIN_OUTCOMES:
         return None
-    shown = without_neutral_values(spec, X, seed)
 
-    @cache
-    def predicted(columns: tuple[int, ...]) -> NDArray[np.float64]:
+    def predict(rows: NDArray[np.float32], later_rows: NDArray[np.float32], fit_seed: int) -> NDArray[np.float64]:
         # the order of the customers does not depend on the calibration, so the fewest folds suffice
-        model = ChurnClassifier(folds=2, seed=seed)
-        fitted = model.fit(shown[:, columns], context.shuffled(y), groups=ids)
-        return fitted.predict_proba(later_X[:, columns])[:, 1]
+        model = ChurnClassifier(folds=2, seed=fit_seed).fit(rows, context.shuffled(y), groups=ids)
+        return model.predict_proba(later_rows)[:, 1]
 
-    def gain(more: Sequence[int], fewer: Sequence[int]) -> Metric:
-        p, q = predicted(tuple(more)), predicted(tuple(fewer))
+    def difference(p: NDArray[np.float64], q: NDArray[np.float64]) -> Metric:
         return paired_difference(CLASSIFICATION["auc"], later_y, p, q, seed)
 
-    return gain
+    return gain_over_shuffled(predict, difference, without_neutral_values(spec, X, seed), later_X, seed)
 
 
 def run(context: TrainingContext) -> EvaluatedModel:

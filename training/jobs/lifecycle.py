@@ -16,7 +16,7 @@ from models.classify.lifecycle import NextStageClassifier
 from qianmian.errors import DataError
 from qianmian.schema import LIFECYCLE_STAGES
 from training import plots
-from training.attribute_choice import Gain, choose_attributes, without_neutral_values
+from training.attribute_choice import Gain, choose_attributes, gain_over_shuffled, without_neutral_values
 from training.attributes import coded_attributes, left_out_notes, sufficient_for_classes
 from training.bootstrap import mean_metric
 from training.gate import GateRule
@@ -169,27 +169,28 @@ def run(context: TrainingContext) -> EvaluatedModel:
 
 
 def _log_loss_gain(context: TrainingContext, spec: FeatureSpec, parts: Sequence[Examples]) -> Gain | None:
-    """By how much more columns reduce the log loss of the last transition, fitted on those before it.
+    """By how much columns reduce the log loss of the last transition, fitted on those before it.
 
     None if there is no transition before it, or all customers end in one stage.
     """
     if len(parts) < 2:
         return None
     X, before, after = (np.concatenate([part[i] for part in parts[:-1]]) for i in range(3))
-    shown = without_neutral_values(spec, X, context.settings.seed)
     later_X, later_before, later_after = parts[-1]
     if len(later_after) < MIN_CUSTOMERS or len(np.unique(after)) < 2:
         return None
 
-    def losses(columns: Sequence[int]) -> NDArray[np.float64]:
-        model = NextStageClassifier(seed=context.settings.seed)
-        model.fit(shown[:, columns], before, context.shuffled(after))
-        return _losses(model.predict_proba(later_X[:, columns], later_before), _places(model.classes_, later_after))
+    classes, seed = np.unique(after), context.settings.seed
+    places = _places(classes, later_after)
 
-    def gain(more: Sequence[int], fewer: Sequence[int]) -> Metric:
-        return mean_metric(losses(fewer) - losses(more), context.settings.seed)
+    def predict(rows: NDArray[np.float32], later_rows: NDArray[np.float32], fit_seed: int) -> NDArray[np.float64]:
+        model = NextStageClassifier(seed=fit_seed).fit(rows, before, context.shuffled(after))
+        return model.predict_proba(later_rows, later_before)
 
-    return gain
+    def difference(p: NDArray[np.float64], q: NDArray[np.float64]) -> Metric:
+        return mean_metric(_losses(q, places) - _losses(p, places), seed)
+
+    return gain_over_shuffled(predict, difference, without_neutral_values(spec, X, seed), later_X, seed)
 
 
 def _losses(probabilities: NDArray[np.float64], places: NDArray[np.int64]) -> NDArray[np.float64]:

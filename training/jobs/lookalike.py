@@ -7,7 +7,7 @@ do not contain the purchases that define the segment.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import Any
@@ -27,7 +27,7 @@ from models.bundle import ModelBundle
 from models.lookalike import LookalikeExpander
 from qianmian.errors import DataError
 from training import plots
-from training.attribute_choice import Gain, choose_attributes
+from training.attribute_choice import Gain, choose_attributes, gain_over_shuffled
 from training.attributes import (
     attribute_columns,
     group_codes,
@@ -107,7 +107,7 @@ def run(context: TrainingContext) -> EvaluatedModel:
 
 
 def _precision_gain(context: TrainingContext, start: datetime, spec: FeatureSpec) -> Gain | None:
-    """The difference in average precision on the segments of the period before the one of the evaluation.
+    """The difference in average precision that columns make, on the segments of the period before the evaluation.
 
     None if there are no numeric attributes or the period has no segments.
     """
@@ -120,32 +120,41 @@ def _precision_gain(context: TrainingContext, start: datetime, spec: FeatureSpec
     if not segments:
         return None
 
-    def precision(columns: Sequence[int]) -> NDArray[np.float64]:
-        rng = np.random.default_rng(context.settings.seed)
-        model, found = _fit(context, start, spec.select([spec.names[at] for at in columns])), []
+    values, matrix = context.profile(start, spec).values, _interactions(context, start, one_ids)
+
+    def precision(rows: NDArray[np.float32], _: NDArray[np.float32], seed: int) -> NDArray[np.float64]:
+        rng = np.random.default_rng(seed)
+        model, found = _expander(context).fit(rows, matrix), []
         for members in segments.values():
-            for _ in range(N_REPEATS):
+            for _repeat in range(N_REPEATS):
                 given, hidden = np.array_split(rng.permutation(members), 2)
                 rest = np.setdiff1d(np.arange(len(one_ids)), given)
                 found.append(average_precision_score(np.isin(rest, hidden), model.score(given)[rest]))
         return np.array(found)
 
-    return lambda more, fewer: mean_metric(precision(more) - precision(fewer), context.settings.seed)
+    seed = context.settings.seed
+    return gain_over_shuffled(precision, lambda p, q: mean_metric(p - q, seed), values, values, seed)
 
 
 def _fit(context: TrainingContext, as_of: datetime, spec: FeatureSpec) -> LookalikeExpander:
     profile = context.profile(as_of, spec)
-    matrix: sparse.csr_matrix | None = None
+    return _expander(context).fit(profile.values, _interactions(context, as_of, profile.one_ids))
+
+
+def _expander(context: TrainingContext) -> LookalikeExpander:
+    return LookalikeExpander(factors=context.settings.lookalike.factors, seed=context.settings.seed)
+
+
+def _interactions(context: TrainingContext, as_of: datetime, one_ids: NDArray[np.str_]) -> sparse.csr_matrix | None:
+    """Purchase counts of the customers by item before `as_of`; None if there are too few to learn from."""
     try:
         data = context.training_set(
             as_of, min_item_customers=context.settings.recommend.min_item_customers, with_features=False
         )
-        matrix = data.interactions.matrix()[data.user_rows(profile.one_ids)]
     except DataError as error:
         context.progress(f"lookalike: interactions are not used, only profiles ({error.message})")
-    return LookalikeExpander(factors=context.settings.lookalike.factors, seed=context.settings.seed).fit(
-        profile.values, matrix
-    )
+        return None
+    return data.interactions.matrix()[data.user_rows(one_ids)]
 
 
 def _rfm(context: TrainingContext, as_of: datetime) -> NDArray[np.float64] | None:
