@@ -10,11 +10,13 @@ leave the values out.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import partial
 
 import numpy as np
 from numpy.typing import NDArray
 
 from features.compute.spec import FeatureSpec
+from models.parallel import run_parallel
 from qianmian.settings import AttributeUse
 from training.report import Metric
 
@@ -97,17 +99,16 @@ def gain_over_shuffled(
         Rows to fit on, and rows of the validation period.
     """
 
-    def mean_prediction(columns: Sequence[int], shuffled: Sequence[int]) -> NDArray[np.float64]:
-        made = []
-        for number in range(FITS):
-            rng = np.random.default_rng((seed, number))
-            fitted_rows, later_rows = (_shuffled(rows, shuffled, rng)[:, columns] for rows in (X, later_X))
-            made.append(predict(fitted_rows, later_rows, seed + number))
-        return np.asarray(np.mean(made, axis=0))
+    def prediction(columns: Sequence[int], shuffled: Sequence[int], number: int) -> NDArray[np.float64]:
+        rng = np.random.default_rng((seed, number))
+        fitted_rows, later_rows = (_shuffled(rows, shuffled, rng)[:, columns] for rows in (X, later_X))
+        return predict(fitted_rows, later_rows, seed + number)
 
     def gain(more: Sequence[int], fewer: Sequence[int]) -> Metric:
         added = [at for at in more if at not in fewer]
-        return difference(mean_prediction(more, ()), mean_prediction(more, added))
+        fits = [partial(prediction, more, shuffled, number) for shuffled in ((), added) for number in range(FITS)]
+        predictions = run_parallel(fits)
+        return difference(np.mean(predictions[:FITS], axis=0), np.mean(predictions[FITS:], axis=0))
 
     return gain
 

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from features.compute.spec import FeatureSpec
 from models.bundle import ModelBundle
+from models.classify.boosting import to_dmatrix
 from models.classify.churn import ChurnClassifier, risk_bands
 from qianmian.errors import DataError
 from training import plots
@@ -78,14 +79,14 @@ def _auc_gain(context: TrainingContext, spec: FeatureSpec, parts: Sequence[Examp
     """
     if len(parts) < 2:
         return None
-    (ids, X, y), (_, later_X, later_y), seed = _stacked(parts[:-1]), parts[-1], context.settings.seed
+    (_, X, y), (_, later_X, later_y), seed = _stacked(parts[:-1]), parts[-1], context.settings.seed
     if min(int(part.sum()) for labels in (y, later_y) for part in (labels, 1 - labels)) < MIN_OUTCOMES:
         return None
 
     def predict(rows: NDArray[np.float32], later_rows: NDArray[np.float32], fit_seed: int) -> NDArray[np.float64]:
-        # the order of the customers does not depend on the calibration, so the fewest folds suffice
-        model = ChurnClassifier(folds=2, seed=fit_seed).fit(rows, context.shuffled(y), groups=ids)
-        return model.predict_proba(later_rows)[:, 1]
+        # the order of the customers does not depend on the calibration
+        trees = ChurnClassifier(seed=fit_seed).fit_trees(rows, context.shuffled(y))
+        return np.asarray(trees.predict(to_dmatrix(later_rows), output_margin=True), dtype=np.float64)
 
     def difference(p: NDArray[np.float64], q: NDArray[np.float64]) -> Metric:
         return paired_difference(CLASSIFICATION["auc"], later_y, p, q, seed)
