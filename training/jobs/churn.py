@@ -28,7 +28,7 @@ from training.report import EvalReport, Metric
 MAX_SNAPSHOTS = 9  # steps of half a horizon double the rows without a gain (validated at 2017-10-04: AUC .867 for both)
 MIN_CUSTOMERS = 100
 MIN_OUTCOMES = 20  # customers per outcome in the validation period of the profile attributes
-Examples = tuple[NDArray[np.str_], NDArray[np.float32], NDArray[np.int64]]
+LabelledRows = tuple[NDArray[np.str_], NDArray[np.float32], NDArray[np.int64]]
 REQUIRED_FEATURES = "orders_total", "days_since_last_order"
 
 
@@ -65,13 +65,13 @@ def labelled_examples(
     return profile.one_ids, profile.values, churned
 
 
-def _stacked(parts: Sequence[Examples]) -> Examples:
+def _stacked(parts: Sequence[LabelledRows]) -> LabelledRows:
     """The examples of several snapshot dates, one below the other."""
     ids, X, y = zip(*parts, strict=True)
     return np.concatenate(ids), np.concatenate(X), np.concatenate(y)
 
 
-def _auc_gain(context: TrainingContext, spec: FeatureSpec, parts: Sequence[Examples]) -> Gain | None:
+def _auc_gain(context: TrainingContext, spec: FeatureSpec, parts: Sequence[LabelledRows]) -> Gain | None:
     """The difference in AUC that columns make, on the last of the snapshot dates.
 
     The models are fitted on the dates before it, whose labels were known then. None if there are no such dates or too

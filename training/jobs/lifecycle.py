@@ -26,7 +26,7 @@ from training.report import EvalReport, Metric
 MAX_SNAPSHOTS = 8
 MIN_CUSTOMERS = 100
 MIN_PROBABILITY = 1e-6
-Examples = tuple[NDArray[np.float32], NDArray[np.str_], NDArray[np.str_]]
+LabelledRows = tuple[NDArray[np.float32], NDArray[np.str_], NDArray[np.str_]]
 
 
 def labelled_examples(
@@ -168,7 +168,7 @@ def run(context: TrainingContext) -> EvaluatedModel:
     return EvaluatedModel(bundle, report, rules, parameters, figures, example)
 
 
-def _log_loss_gain(context: TrainingContext, spec: FeatureSpec, parts: Sequence[Examples]) -> Gain | None:
+def _log_loss_gain(context: TrainingContext, spec: FeatureSpec, parts: Sequence[LabelledRows]) -> Gain | None:
     """By how much columns reduce the log loss of the last transition, fitted on those before it.
 
     None if there is no transition before it, or all customers end in one stage.
