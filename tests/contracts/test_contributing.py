@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import subprocess
 import sys
 from pathlib import Path
+
+from models.recommend.scene import SCENES
+from qianmian.schema import TABLES
+from serving.endpoints import ENDPOINTS
 
 ROOT = Path(__file__).resolve().parents[2]
 COPIED = ("qianmian", "features", "models", "training", "serving", "cli", "packs", "docs", "tests")
@@ -111,3 +116,27 @@ def test_the_steps_of_contributing_suffice(tmp_path):
     assert done.returncode == 0, done.stdout[-4_000:]
     for name in NAMES:
         assert f"[{name}" in done.stdout, f"no check ran for {name}"
+
+
+# ---- rows of the documents that CONTRIBUTING asks for ----------------------------------------------------------------
+
+
+def page(name: str) -> str:
+    return (ROOT / "docs" / name).read_text(encoding="utf-8")
+
+
+def test_every_column_is_in_the_row_of_its_table():
+    section = page("data-reference.md").split("\n## The tables\n")[1].split("\n## ")[0]
+    rows = dict(re.findall(r"^\| `(\w+)` \| (.*)$", section, re.MULTILINE))
+    for name, table in TABLES.items():
+        named = set(re.findall(r"\w+", rows[name]))
+        missing = [column.name for column in table.columns if not column.derived and column.name not in named]
+        assert set(missing) <= {"source"}, (
+            f"add {missing} to the row `{name}` under 'The tables' in docs/data-reference.md"
+        )
+
+
+def test_every_endpoint_and_scene_has_a_row():
+    text = page("http.md")
+    for row in (*(f"| `/v1{route}` |" for route in ENDPOINTS), *(f"| `{scene}` |" for scene in SCENES)):
+        assert row in text, f"docs/http.md needs a row that begins with {row}"
