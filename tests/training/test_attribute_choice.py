@@ -101,12 +101,13 @@ def trained(folder: Path, told: bool, job: str = "churn") -> EvaluatedModel:
         if rng.random() < (0.85, 0.6)[kind[customer]]
     ]
     (folder / "orders.csv").write_text("\n".join(["order,customer,item,date,paid", *orders]) + "\n")
-    records = [f"{customer},{'ab'[word[customer]]}" for customer in range(600)]
+    column, names = ("points_balance", (3, 8)) if job == "lookalike" else ("hobby", "ab")  # lookalike reads numbers
+    records = [f"{customer},{names[word[customer]]}" for customer in range(600)]
     (folder / "crm.csv").write_text("\n".join(["id,hobby", *records]) + "\n")
     (folder / "sources.yaml").write_text(
         "source: shop\ntables:\n  transactions:\n    path: orders.csv\n"
         "    columns: {order_id: order, source_user_id: customer, item_id: item, ts: date, amount: paid}\n"
-        "  profiles:\n    path: crm.csv\n    columns: {source_user_id: id, hobby: hobby}\n    fixed: [hobby]\n"
+        f"  profiles:\n    path: crm.csv\n    columns: {{source_user_id: id, {column}: hobby}}\n    fixed: [{column}]\n"
     )
     workspace, settings = Workspace(folder / "workspace"), Settings()
     ingest(workspace, FileSource(folder / "sources.yaml"), settings, now=datetime(2025, 1, 1))
@@ -132,6 +133,13 @@ def test_lifecycle_decides_in_the_same_way(tmp_path):
         spec = trained(tmp_path / str(told), told, "lifecycle").bundle.spec
         assert spec is not None
         assert ("profile_hobby" in spec.names) == told
+
+
+def test_lookalike_decides_about_numbers(tmp_path):
+    noise = trained(tmp_path / "shop", False, "lookalike")
+    assert noise.bundle.spec is not None
+    assert "profile_points_balance" not in noise.bundle.spec.names
+    assert any("points_balance add nothing beyond noise: average precision" in note for note in noise.report.notes)
 
 
 # ---- explanations ----------------------------------------------------------------------------------------------------
