@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, fields, replace
 from datetime import datetime
 from typing import Any
@@ -85,8 +85,7 @@ class FeatureSpec:
             )
             features.append(Feature(**fields))
         vocabularies = tuple(tuple(column["vocabulary"]) for column in value["columns"])
-        neutral = tuple(column.get("neutral") for column in value["columns"])
-        neutral = neutral if any(one is not None for one in neutral) else ()
+        neutral = _neutral(column.get("neutral") for column in value["columns"])
         return cls(tuple(features), vocabularies, value.get("timezone", UTC_ZONE), neutral)
 
     def select(self, names: Sequence[str]) -> FeatureSpec:
@@ -96,7 +95,7 @@ class FeatureSpec:
             self,
             features=tuple(self.features[i] for i in at),
             vocabularies=tuple(self.vocabularies[i] for i in at),
-            neutral=tuple(self.neutral[i] for i in at) if self.neutral else (),
+            neutral=_neutral(self.neutral[i] for i in at) if self.neutral else (),
         )
 
     def indicators(self, j: int) -> list[int]:
@@ -227,7 +226,7 @@ class UserFeatures:
             known = self.values[~unknown[:, j], j] if feature.aggregate == "attribute" else self.values[:0, j]
             middle = float(np.median(known)) if len(known) else None
             neutral.append(float(np.floor(middle)) + 0.5 if middle is not None and feature.categorical else middle)
-        return replace(self.spec, neutral=tuple(neutral) if any(one is not None for one in neutral) else ())
+        return replace(self.spec, neutral=_neutral(neutral))
 
     def rows_of(self, one_ids: NDArray[np.str_] | Sequence[str]) -> NDArray[np.int64]:
         """Row of each id, −1 if unknown; int64 array, shape (len(one_ids),)."""
@@ -236,3 +235,9 @@ class UserFeatures:
     def take(self, rows: NDArray[np.int64]) -> UserFeatures:
         """A copy with the customers of these rows only."""
         return replace(self, one_ids=self.one_ids[rows].copy(), values=self.values[rows].copy())
+
+
+def _neutral(values: Iterable[float | None]) -> tuple[float | None, ...]:
+    """The neutral values of the columns of a spec; empty if no column has one."""
+    found = tuple(values)
+    return found if any(value is not None for value in found) else ()

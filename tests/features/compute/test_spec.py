@@ -150,6 +150,7 @@ def test_neutral_values_survive_json_and_are_part_of_the_meaning():
     assert again == spec
     assert again.hash == spec.hash != replace(spec, neutral=()).hash
     assert spec.select(("profile_points",)).neutral == (7.0,)
+    assert spec.select(("no_record_crm",)).neutral == ()
 
 
 def test_rows_of_and_take():
