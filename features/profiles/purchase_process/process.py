@@ -108,14 +108,14 @@ class PurchaseProcess:
         }
 
     @classmethod
-    def of(cls, fitted: Mapping[str, Sequence[float]]) -> PurchaseProcess:
+    def of(cls, parameters: Mapping[str, Sequence[float]]) -> PurchaseProcess:
         """The inverse of `as_fitted`."""
         return cls(
-            fitted["typical_gap_days"][0],
-            tuple(fitted["location"]),
-            fitted["sigma"][0],
-            (fitted["longest_silence"][0], fitted["longest_silence"][1]),
-            fitted["as_of_day"][0],
+            parameters["typical_gap_days"][0],
+            tuple(parameters["location"]),
+            parameters["sigma"][0],
+            (parameters["longest_silence"][0], parameters["longest_silence"][1]),
+            parameters["as_of_day"][0],
         )
 
 
@@ -140,8 +140,8 @@ def pooled_gap_days(columns: Columns, typical_gap_days: float) -> Floats:
 def silence_terms(columns: Columns, typical_gap_days: float) -> Floats:
     """Logarithm of the silence in typical gaps and in gaps of the customer, shape (n, 2)."""
     silence = np.log(columns["days_since_last_order"] / typical_gap_days + SILENCE_OFFSET)
-    own_gap = pooled_gap_days(columns, typical_gap_days) / typical_gap_days
-    return np.column_stack([silence, silence - np.log(own_gap)]).astype(np.float64)
+    relative_gap = pooled_gap_days(columns, typical_gap_days) / typical_gap_days
+    return np.column_stack([silence, silence - np.log(relative_gap)]).astype(np.float64)
 
 
 def location_terms(columns: Columns, typical_gap_days: float, silence: Floats) -> Floats:
