@@ -151,7 +151,7 @@ def validate(
 
 def compare(moments: Sequence[Moment], tags: Sequence[Tag], end: datetime, horizon_days: int, customers: int) -> Validation:
     """Compare the claims of tags with what followed at moments whose tags are there."""
-    clusters = _clusters(moments)
+    clusters = number_customers(moments)
     here = [tag for tag in tags if tag.how == "model" or any(tag.name in moment.tags for moment in moments)]
     for moment in moments:
         moment.prepare(one for tag in here if tag.claim for one in measures(tag.claim, horizon_days))
@@ -167,7 +167,7 @@ def compare(moments: Sequence[Moment], tags: Sequence[Tag], end: datetime, horiz
     )
 
 
-def _clusters(moments: Sequence[Moment]) -> list[Cluster]:
+def number_customers(moments: Sequence[Moment]) -> list[Cluster]:
     """Number of the customer of each row, the same at every moment."""
     whole = pa.chunked_array([moment.one_ids for moment in moments]).combine_chunks().dictionary_encode()
     codes = np.asarray(whole.indices.to_numpy(), dtype=np.int64)
