@@ -165,7 +165,7 @@ def tags_at(
 
 
 def _features(builder: Builder, as_of: datetime, tags: Sequence[Tag]) -> list[Feature] | None:
-    """The features of these tags and the parts of quotients; None for all if a tag reads a column that is no feature."""
+    """The features of these tags and the parts of quotients; None (all) if a tag reads a column that is no feature."""
     needed = {name for tag in tags for name in tag.inputs}
     known = [*builder.declared, *builder.attributes(builder.states_at(as_of))]
     if not needed <= {feature.name for feature in known}:

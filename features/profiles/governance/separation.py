@@ -135,7 +135,9 @@ class Shares:
         self._cluster: list[Ints] = []
         self._moments: list[tuple[csr_array, Floats, Ints, Ints]] = []
 
-    def add(self, cluster: Ints, named: Ints, names: Sequence[object], rows: Ints, values: Ints, counts: Floats) -> None:
+    def add(
+        self, cluster: Ints, named: Ints, names: Sequence[object], rows: Ints, values: Ints, counts: Floats
+    ) -> None:
         """Add one moment.
 
         Parameters

@@ -59,7 +59,9 @@ class TagCheck:
 
     def as_dict(self) -> dict[str, Any]:
         """The check as JSON-compatible data; a number that does not exist is None."""
-        found = {name: value for name, value in asdict(self.evidence).items() if name in ("values", "contrasts", "figures")}
+        found = {
+            name: value for name, value in asdict(self.evidence).items() if name in ("values", "contrasts", "figures")
+        }
         head = {name: getattr(self, name) for name in ("tag", "claim", "verdict", "reason", "p_value")}
         result: dict[str, Any] = _finite({**head, **found})
         return result
@@ -149,7 +151,9 @@ def validate(
     return compare(rebuilt, chosen, end, horizon_days, int(customers))
 
 
-def compare(moments: Sequence[Moment], tags: Sequence[Tag], end: datetime, horizon_days: int, customers: int) -> Validation:
+def compare(
+    moments: Sequence[Moment], tags: Sequence[Tag], end: datetime, horizon_days: int, customers: int
+) -> Validation:
     """Compare the claims of tags with what followed at moments whose tags are there."""
     clusters = number_customers(moments)
     here = [tag for tag in tags if tag.how == "model" or any(tag.name in moment.tags for moment in moments)]

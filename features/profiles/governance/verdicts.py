@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -157,7 +158,7 @@ def _ordering(
             if len(kept) < 2:
                 missing.append(f"fewer than two of {', '.join(map(str, chain))} have {MIN_CUSTOMERS} customers")
                 continue
-            pairs = list(zip(kept, kept[1:], strict=False))
+            pairs = list(pairwise(kept))
             pairs += [(kept[0], kept[-1])] if len(kept) > 2 else []
             for upper, lower in pairs:
                 difference, error = means.difference(enough[upper], enough[lower])
@@ -182,14 +183,13 @@ def _means(
             found = _named_share(moment, claim, days)
         else:
             found = moment.measure(claim.later, days)
-        known = np.not_equal(level, None) & ~np.isnan(found)
+        known = known_values(level) & ~np.isnan(found)
         levels.append(level[known])
         outcome.append(found[known])
         cluster.append(ids[known])
     level, y = np.concatenate(levels), np.concatenate(outcome)
-    order = [*([] if isinstance(claim, Rising) else tag.values), *QUARTERS]
-    for chain in () if isinstance(claim, Rising) else claim.chains:
-        order += chain
+    chains = (claim.chain[::-1],) if isinstance(claim, Rising) else claim.chains
+    order: list[Any] = [*tag.values, *(value for chain in chains for value in chain)]
     present = set(level.tolist())
     values = sorted(present, key=lambda value: order.index(value) if value in order else len(order))
     codes = {value: code for code, value in enumerate(values)}
@@ -200,7 +200,7 @@ def _means(
 
 def _quarters(numbers: NDArray[np.object_]) -> NDArray[np.object_]:
     """Quarter of each number among the known ones, None if unknown."""
-    known = np.not_equal(numbers, None)
+    known = known_values(numbers)
     result = np.full(len(numbers), None, dtype=object)
     if known.any():
         x = numbers[known].astype(np.float64)
@@ -218,8 +218,13 @@ def _named_share(moment: Moment, claim: Ordering, days: int) -> NDArray[np.float
     named = value_numbers(moment.tags[claim.named], names)
     totals = np.bincount(rows, counts, minlength=n)
     own = np.bincount(rows, counts * (codes == named[rows]), minlength=n)
-    known = np.not_equal(moment.tags[claim.named], None) & (totals > 0)
+    known = known_values(moment.tags[claim.named]) & (totals > 0)
     return np.where(known, own / np.maximum(totals, 1), np.nan)
+
+
+def known_values(values: NDArray[np.object_]) -> NDArray[np.bool_]:
+    """Whether each value is known."""
+    return np.array([value is not None for value in values.tolist()], dtype=bool)
 
 
 def value_numbers(values: NDArray[np.object_], names: Sequence[Any]) -> NDArray[np.int64]:
@@ -231,13 +236,13 @@ def value_numbers(values: NDArray[np.object_], names: Sequence[Any]) -> NDArray[
 # ---- named values ----------------------------------------------------------------------------------------------------
 
 
-def _preference(
-    tag: Tag, claim: Preference, having: Sequence[tuple[Moment, Cluster]], horizon_days: int
-) -> Evidence:
+def _preference(tag: Tag, claim: Preference, having: Sequence[tuple[Moment, Cluster]], horizon_days: int) -> Evidence:
     shares = preference_shares(tag.name, claim, having, horizon_days)
     together = shares.lift()
     named = shares.named.tolist()
-    different = sorted(set(named), key=lambda value: (-named.count(value), str(value))) if len(set(named)) < 50 else None
+    different = (
+        sorted(set(named), key=lambda value: (-named.count(value), str(value))) if len(set(named)) < 50 else None
+    )
     if different is None:
         found, sizes = np.unique(np.asarray(named, dtype=str), return_counts=True)
         different = [str(found[place]) for place in np.argsort(-sizes, kind="stable")]
@@ -299,7 +304,10 @@ def _next_order(tag: Tag, claim: NextOrder, having: Sequence[tuple[Moment, Clust
     cut = waits.within(horizon)
     ranks = rank_correlation(predicted, cut.days, cut.cluster)
     c = concordance(predicted, waits)
-    figures = {f"rank correlation, waits cut at {horizon:g} days": ranks, "concordance": Estimate(c, np.nan, np.nan, np.nan)}
+    figures = {
+        f"rank correlation, waits cut at {horizon:g} days": ranks,
+        "concordance": Estimate(c, np.nan, np.nan, np.nan),
+    }
     objection = ""
     known = np.isfinite(low) & np.isfinite(high)
     if claim.low and len(np.unique(waits.cluster[known])) >= MIN_CUSTOMERS:

@@ -128,7 +128,9 @@ def position(days: Floats, low: Floats, high: Floats) -> Floats:
     width = np.maximum(high - low, SAME_INSTANT)
     inside = 1 + np.clip((days - low) / width, 0, 1)
     return np.where(
-        days < low, days / np.maximum(low, SAME_INSTANT), np.where(days <= high, inside, 1 + days / np.maximum(high, SAME_INSTANT))
+        days < low,
+        days / np.maximum(low, SAME_INSTANT),
+        np.where(days <= high, inside, 1 + days / np.maximum(high, SAME_INSTANT)),
     )
 
 
