@@ -72,11 +72,13 @@ def group_means(group: Ints, cluster: Ints, outcome: Floats, groups: int, share:
         influence = (outcome - means[group]) / n[group]
         clusters = int(codes.max()) + 1 if len(codes) else 0
         sums = csr_array((influence, (codes, group)), shape=(clusters, groups))
-        covariance = np.asarray((sums.T @ sums).todense()) * clusters / max(clusters - 1, 1)
+        covariance = np.asarray((sums.T @ sums).todense())
         members = csr_array((np.ones(len(group)), (codes, group)), shape=(clusters, groups))
         customers = np.bincount(members.tocoo().col, minlength=groups)
         if share:
             return _shares(n, customers, means, covariance)
+        few = np.sqrt(customers / np.maximum(customers - 1, 1))
+        covariance = covariance * np.outer(few, few)
         half = Z95 * np.sqrt(np.diag(covariance))
     return GroupMeans(n, customers, means, means - half, means + half, means, covariance)
 

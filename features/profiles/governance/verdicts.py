@@ -312,10 +312,16 @@ def _next_order(tag: Tag, claim: NextOrder, having: Sequence[tuple[Moment, Clust
     known = np.isfinite(low) & np.isfinite(high)
     if claim.low and len(np.unique(waits.cluster[known])) >= MIN_CUSTOMERS:
         inside, before, after = coverage(waits.take(known), low[known], high[known])
-        figures |= {f"next orders in the {claim.coverage:.0%} interval": inside, "before it": before, "after it": after}
+        figures |= {
+            f"share of the next orders in the interval for {100 * claim.coverage:.0f} %": inside,
+            "before it": before,
+            "after it": after,
+        }
         off = max(claim.coverage - COVERAGE_TOLERANCE - inside.high, inside.low - claim.coverage - COVERAGE_TOLERANCE)
         if off > 0:
-            objection = f"the {claim.coverage:.0%} interval contains {inside.value:.0%} of the next orders"
+            objection = (
+                f"the interval for {100 * claim.coverage:.0f} % contains {100 * inside.value:.0f} % of the next orders"
+            )
     return Evidence(
         one_sided(ranks.value, ranks.error), one_sided(-ranks.value, ranks.error), objection=objection, figures=figures
     )

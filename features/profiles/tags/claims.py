@@ -135,7 +135,7 @@ def claim_text(claim: Claim) -> str:
         return f"{claim.later.what} {'falls' if claim.falls else 'rises'} with the number"
     if isinstance(claim, Preference):
         return f"share of the value in the later {claim.view} above its share among everybody"
-    interval = f", and {claim.coverage:.0%} of the next orders within the interval" if claim.low else ""
+    interval = f", and {100 * claim.coverage:.0f} % of the next orders within the interval" if claim.low else ""
     return f"days to the next order, in the right order{interval}"
 
 
