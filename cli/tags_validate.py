@@ -29,7 +29,7 @@ def validate_(
             "--horizon-days",
             min=1,
             max=365,
-            help="Number of days after a moment in which claims without their own number of days are measured.",
+            help="Number of days after a moment in which claims without their own number of days are evaluated.",
         ),
     ] = 28,
     tag: Annotated[
@@ -148,8 +148,8 @@ def print_check(output: Output, check: TagCheck) -> None:
         for one in shown
     ]
     if rows:
-        measured = "lift" if check.claim.startswith("share of the value") else "mean"
-        columns = ["value", "days", "customers", measured, "95 % interval", "everybody", ""]
+        label = "lift" if check.claim.startswith("share of the value") else "mean"
+        columns = ["value", "days", "customers", label, "95 % interval", "everybody", ""]
         noted = any(row[-1] for row in rows)
         output.table(
             "", columns if noted else columns[:-1], rows if noted else [row[:-1] for row in rows], columns[1:6]

@@ -24,7 +24,7 @@ import pyarrow as pa
 from features.compute.builder import Builder
 from features.profiles.governance.moments import MAX_CUSTOMERS, Moment, needed_names, tags_at
 from features.profiles.governance.separation import holm
-from features.profiles.governance.verdicts import Cluster, Evidence, evidence, measures
+from features.profiles.governance.verdicts import ClaimEvidence, Cluster, evidence, measures
 from features.profiles.tags.claims import claim_text
 from features.profiles.tags.declare import Tag
 from qianmian.errors import UsageError, did_you_mean
@@ -55,7 +55,7 @@ class TagCheck:
     verdict: str
     reason: str
     p_value: float | None
-    evidence: Evidence
+    evidence: ClaimEvidence
 
     def as_dict(self) -> dict[str, Any]:
         """The check as JSON-compatible data; a number that does not exist is None."""
@@ -178,7 +178,7 @@ def number_customers(moments: Sequence[Moment]) -> list[Cluster]:
     return np.split(codes, np.cumsum([len(moment.one_ids) for moment in moments])[:-1])
 
 
-def _judge(tags: Sequence[Tag], found: Sequence[Evidence]) -> list[TagCheck]:
+def _judge(tags: Sequence[Tag], found: Sequence[ClaimEvidence]) -> list[TagCheck]:
     tested = [number for number, one in enumerate(found) if not one.too_few]
     adjusted = holm([p for number in tested for p in (found[number].right, found[number].wrong)])
     p_values = {number: adjusted[2 * place : 2 * place + 2] for place, number in enumerate(tested)}

@@ -71,7 +71,7 @@ class Contrast:
 
 
 @dataclass(frozen=True)
-class Evidence:
+class ClaimEvidence:
     """What speaks for and against a claim.
 
     Attributes
@@ -107,12 +107,12 @@ def measures(claim: Claim, horizon_days: int) -> list[tuple[Later, int]]:
     return []
 
 
-def evidence(tag: Tag, moments: Sequence[Moment], clusters: Sequence[Cluster], horizon_days: int) -> Evidence:
+def evidence(tag: Tag, moments: Sequence[Moment], clusters: Sequence[Cluster], horizon_days: int) -> ClaimEvidence:
     """Compare the claim of a tag with what followed at the moments that have the tag."""
     having = [(moment, cluster) for moment, cluster in zip(moments, clusters, strict=True) if tag.name in moment.tags]
     if not having:
         reason = "no model published values before the moments" if tag.how == "model" else "the tag is absent"
-        return Evidence(too_few=reason)
+        return ClaimEvidence(too_few=reason)
     if isinstance(tag.claim, Preference):
         return _preference(tag, tag.claim, having, horizon_days)
     if isinstance(tag.claim, NextOrder):
@@ -126,7 +126,7 @@ def evidence(tag: Tag, moments: Sequence[Moment], clusters: Sequence[Cluster], h
 
 def _ordering(
     tag: Tag, claim: Ordering | Rising, having: Sequence[tuple[Moment, Cluster]], horizon_days: int
-) -> Evidence:
+) -> ClaimEvidence:
     chains: tuple[tuple[Any, ...], ...] = (claim.chain,) if isinstance(claim, Rising) else claim.chains
     outcomes: list[ValueOutcome] = []
     contrasts: list[Contrast] = []
@@ -167,8 +167,8 @@ def _ordering(
                 wrong, tests = min(wrong, one_sided(-difference, error)), tests + 1
             right = max(right, one_sided(difference, error))  # of the first and the last value
     if not tests:
-        return Evidence(too_few="; ".join(dict.fromkeys(missing)), values=tuple(outcomes))
-    return Evidence(right, min(wrong * tests, 1.0), values=tuple(outcomes), contrasts=tuple(contrasts))
+        return ClaimEvidence(too_few="; ".join(dict.fromkeys(missing)), values=tuple(outcomes))
+    return ClaimEvidence(right, min(wrong * tests, 1.0), values=tuple(outcomes), contrasts=tuple(contrasts))
 
 
 def _means(
@@ -236,7 +236,9 @@ def value_numbers(values: NDArray[np.object_], names: Sequence[Any]) -> NDArray[
 # ---- named values ----------------------------------------------------------------------------------------------------
 
 
-def _preference(tag: Tag, claim: Preference, having: Sequence[tuple[Moment, Cluster]], horizon_days: int) -> Evidence:
+def _preference(
+    tag: Tag, claim: Preference, having: Sequence[tuple[Moment, Cluster]], horizon_days: int
+) -> ClaimEvidence:
     shares = preference_shares(tag.name, claim, having, horizon_days)
     together = shares.lift()
     named = shares.named.tolist()
@@ -264,11 +266,11 @@ def _preference(tag: Tag, claim: Preference, having: Sequence[tuple[Moment, Clus
         )
     if together.customers < MIN_CUSTOMERS:
         reason = f"{together.customers} customers have the tag and later {claim.view} with {claim.column}"
-        return Evidence(too_few=reason, values=tuple(outcomes))
+        return ClaimEvidence(too_few=reason, values=tuple(outcomes))
     if len(different) < 2:
-        return Evidence(too_few="all customers have the same value", values=tuple(outcomes))
+        return ClaimEvidence(too_few="all customers have the same value", values=tuple(outcomes))
     right = one_sided(together.log_lift, together.error)
-    return Evidence(right, one_sided(-together.log_lift, together.error), values=tuple(outcomes))
+    return ClaimEvidence(right, one_sided(-together.log_lift, together.error), values=tuple(outcomes))
 
 
 def preference_shares(
@@ -295,11 +297,11 @@ def preference_shares(
 # ---- the next order --------------------------------------------------------------------------------------------------
 
 
-def _next_order(tag: Tag, claim: NextOrder, having: Sequence[tuple[Moment, Cluster]]) -> Evidence:
+def _next_order(tag: Tag, claim: NextOrder, having: Sequence[tuple[Moment, Cluster]]) -> ClaimEvidence:
     predicted, low, high, waits = pooled_waits(tag.name, claim, having)
     customers = len(np.unique(waits.cluster))
     if customers < MIN_CUSTOMERS:
-        return Evidence(too_few=f"{customers} customers have the tag")
+        return ClaimEvidence(too_few=f"{customers} customers have the tag")
     horizon = min(moment.seen_days for moment, _ in having)
     cut = waits.within(horizon)
     ranks = rank_correlation(predicted, cut.days, cut.cluster)
@@ -322,7 +324,7 @@ def _next_order(tag: Tag, claim: NextOrder, having: Sequence[tuple[Moment, Clust
             objection = (
                 f"the interval for {100 * claim.coverage:.0f} % contains {100 * inside.value:.0f} % of the next orders"
             )
-    return Evidence(
+    return ClaimEvidence(
         one_sided(ranks.value, ranks.error), one_sided(-ranks.value, ranks.error), objection=objection, figures=figures
     )
 
