@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from datetime import datetime, timedelta
 from itertools import pairwise
 from typing import Any
 
@@ -336,7 +337,7 @@ def pooled_waits(
     parts: list[tuple[Any, ...]] = []
     for moment, cluster in having:
         numbers = [
-            moment.tags[one].astype(np.float64) if one in moment.tags else np.full(len(cluster), np.nan)
+            days_from(moment.as_of, moment.tags[one]) if one in moment.tags else np.full(len(cluster), np.nan)
             for one in (name, claim.low, claim.high)
         ]
         known = np.isfinite(numbers[0])
@@ -344,3 +345,17 @@ def pooled_waits(
         parts.append((*(number[known] for number in numbers), moment.days_to_order[known], seen[known], cluster[known]))
     predicted, low, high, days, seen, cluster = (np.concatenate(column) for column in zip(*parts, strict=True))
     return predicted, low, high, Waits.of(days, seen, cluster)
+
+
+def days_from(as_of: datetime, values: NDArray[np.object_]) -> NDArray[np.float64]:
+    """Numbers as they are, and dates as days from `as_of` to their midnight; NaN if unknown.
+
+    Examples
+    --------
+    >>> days_from(datetime(2024, 3, 1, 12), np.array(["2024-03-03", None, 4.0], dtype=object)).tolist()
+    [1.5, nan, 4.0]
+    """
+    found = [
+        (datetime.fromisoformat(one) - as_of) / timedelta(days=1) if isinstance(one, str) else one for one in values
+    ]
+    return np.array(found, dtype=np.float64)

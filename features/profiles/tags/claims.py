@@ -106,7 +106,7 @@ class NextOrder:
     Attributes
     ----------
     low, high : str
-        Tags with the bounds of the interval, in days; empty without an interval.
+        Tags with the bounds of the interval, as dates or in days; empty without an interval.
     coverage : float
         Share of the waits that the interval promises to contain.
     """
