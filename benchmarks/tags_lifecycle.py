@@ -64,26 +64,24 @@ def next_order(builder: Any, tags: Sequence[Any], having: Sequence[Any]) -> tupl
 
     name = "days_to_next_order"
     claim = next(tag.claim for tag in tags if tag.name == name)
-    rivals = []
+    rivals, same = [], []
     for moment, cluster in having:
-        gaps = columns_at(builder, moment, ["gap_days_mean"])["gap_days_mean"].astype(object)
-        unknown = ~known_values(moment.tags[name])
-        gaps[unknown] = None
-        rivals.append((replace(moment, tags={**moment.tags, name: gaps}), cluster))
-    figures: dict[str, dict[str, Any]] = {"qianmian": {}, "own mean gap": {}}
+        columns = columns_at(builder, moment, ["gap_days_mean", "orders_total"])
+        comparable = known_values(moment.tags[name]) & (columns["orders_total"] > 1)
+        for pairs, values in ((rivals, columns["gap_days_mean"].astype(object)), (same, moment.tags[name].copy())):
+            values[~comparable] = None
+            pairs.append((replace(moment, tags={**moment.tags, name: values}), cluster))
+    models = {"qianmian": having, "qianmian from two orders on": same, "own mean gap": rivals}
+    figures: dict[str, dict[str, Any]] = {model: {} for model in models}
     for horizon in (HORIZON, LONG_HORIZON):
-        both = {}
-        for model, pairs in (("qianmian", having), ("own mean gap", rivals)):
+        for model, pairs in models.items():
             seen = [(moment, cluster) for moment, cluster in pairs if moment.seen_days >= horizon]
             if not seen:
                 continue
             predicted, low, high, waits = pooled_waits(name, claim, seen)
             cut = waits.within(horizon)
-            both[model] = (
-                rank_correlation(predicted, cut.days, cut.cluster),
-                mean_absolute_error(predicted, waits, horizon),
-            )
-            ranks, error = both[model]
+            ranks = rank_correlation(predicted, cut.days, cut.cluster)
+            error = mean_absolute_error(predicted, waits, horizon)
             c = concordance(predicted, waits)
             figures[model] |= {
                 f"spearman_{horizon}d": estimate(ranks, len(cut.days)),
@@ -102,7 +100,8 @@ def next_order(builder: Any, tags: Sequence[Any], having: Sequence[Any]) -> tupl
                 print(f"  {moment.as_of:%Y-%m-%d}: rank correlation {text(r)}")
     values: dict[str, float] = {
         RANKS: figures["qianmian"][f"spearman_{HORIZON}d"]["value"],
-        ERROR: figures["qianmian"][f"mae_{HORIZON}d"]["value"] / figures["own mean gap"][f"mae_{HORIZON}d"]["value"],
+        ERROR: figures["qianmian from two orders on"][f"mae_{HORIZON}d"]["value"]
+        / figures["own mean gap"][f"mae_{HORIZON}d"]["value"],
     }
     predicted, low, high, waits = pooled_waits(name, claim, having)
     known = np.isfinite(low) & np.isfinite(high)

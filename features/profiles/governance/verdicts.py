@@ -23,7 +23,7 @@ from features.profiles.tags.declare import Tag
 
 MIN_CUSTOMERS = 30  # a value with fewer customers is reported and not compared
 VALUES_SHOWN = 12
-ALL_VALUES = "all values"
+ALL_VALUES, OTHER_VALUES = "all values", "other values"
 COVERAGE_TOLERANCE = 0.05
 Cluster = NDArray[np.int64]
 
@@ -285,8 +285,8 @@ def preference_shares(
         rows, codes, names, counts = moment.value_counts(claim.view, claim.column, horizon_days)
         if claim.names:
             of_column = {value: number for number, (_, values) in enumerate(claim.names) for value in values}
-            codes = np.array([of_column[value] for value in names], dtype=np.int64)[codes]
-            names = [name for name, _ in claim.names]
+            codes = np.array([of_column.get(value, len(claim.names)) for value in names], dtype=np.int64)[codes]
+            names = [*(name for name, _ in claim.names), OTHER_VALUES]
         known = moment.tags[name]
         # a value that no later row has is a value with a share of 0
         extra = sorted({value for value in known.tolist() if value is not None}.difference(names), key=str)

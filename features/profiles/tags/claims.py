@@ -91,7 +91,7 @@ class Preference:
     view, column : str
         Column of the later rows that has the value.
     names : tuple of (str, tuple)
-        Value of the tag → values of the column, if they differ (a weekday → its number).
+        Value of the tag → values of the column, if they differ (a weekday → its number); all others count as another.
     """
 
     view: str

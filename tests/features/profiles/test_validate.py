@@ -16,8 +16,9 @@ from features.definitions.pack_features import make_builder
 from features.profiles.governance.later import LaterRows
 from features.profiles.governance.moments import choose_moments, needed_names, tags_at
 from features.profiles.governance.validate import claiming_tags, compare, validate
+from features.profiles.governance.verdicts import days_from
 from features.profiles.tags import TAGS, published
-from features.profiles.tags.claims import Later, NextOrder, Ordering
+from features.profiles.tags.claims import Later, NextOrder, Ordering, Preference
 from features.profiles.tags.tagging import declared_tags
 from qianmian.errors import DataError, UsageError
 from qianmian.settings import Settings
@@ -332,3 +333,27 @@ def test_the_built_in_tags_of_the_synthetic_shop_are_borne_out(tmp_path):
     assert {name: verdicts[name] for name in RANDOM if verdicts[name] == "borne_out"} == {}
     told = {name for name, one in verdicts.items() if one == "not_borne_out"} - set(RANDOM)
     assert told == set()
+
+
+def test_values_of_a_column_that_no_value_of_the_tag_stands_for_count_as_another(lake_of):
+    rows = [order(f"a{n}", day, item="tea") for n in range(40) for day in (1, 12)]
+    rows += [order(f"b{n}", day, item="milk") for n in range(40) for day in (1, 12)]
+    rows += [order(f"a{n}", 13, item="bread") for n in range(40)]
+    lake = lake_of({"transactions": rows})
+    builder = builder_of(lake)
+    at, end = BEGIN + timedelta(days=10), BEGIN + timedelta(days=40)
+    tag = replace(
+        TAGS["favourite_item"], claim=Preference("lines", "item_id", (("hot", ("tea",)), ("cold", ("milk",))))
+    )
+    moment = tags_at(builder, at, end, [tag], SETTINGS)
+    named = np.array(["hot" if value == "tea" else "cold" for value in moment.tags[tag.name]], dtype=object)
+    found = compare([replace(moment, tags={tag.name: named})], [tag], end, 28, 80).checks[0]
+    assert found.verdict == "borne_out"
+    hot = next(one for one in found.evidence.values if one.value == "hot")
+    assert (hot.customers, hot.everybody) == (40, 0.25)  # half of the rows of half of the customers
+    assert hot.mean == pytest.approx(2.0)  # half of their own rows are bread
+
+
+def test_the_bounds_of_the_next_order_may_be_dates():
+    values = np.array(["2024-03-03", None, 4.0], dtype=object)
+    assert days_from(datetime(2024, 3, 1, 12), values).tolist() == [1.5, pytest.approx(np.nan, nan_ok=True), 4.0]
