@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import uuid
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -61,10 +62,21 @@ class LaterRows:
     def _views(self) -> LaterViews:
         return LaterViews(self.builder.rows, self.as_of, self.end)
 
+    @cached_property
+    def _tables(self) -> dict[str, ir.Table]:
+        return {}
+
     def _rows(self, view: str) -> ir.Table:
-        """The rows of a view with `place`, the row of the customer in `one_ids`."""
-        people = ibis.memtable(pa.table({"one_id": self.one_ids, "place": pa.array(range(len(self.one_ids)))}))
-        return self._views[view].inner_join(people, "one_id")
+        """The rows of a view with `place`, the row of the customer in `one_ids`.
+
+        They are written to a temporary table once, because a large lake would be read again for each measure.
+        """
+        if view not in self._tables:
+            people = ibis.memtable(pa.table({"one_id": self.one_ids, "place": pa.array(range(len(self.one_ids)))}))
+            rows = self._views[view].inner_join(people, "one_id")
+            name = f"later_{view}_{uuid.uuid4().hex}"
+            self._tables[view] = self.builder.backend.create_table(name, rows, temp=True)
+        return self._tables[view]
 
     def measures(self, wanted: Sequence[Later]) -> list[Floats]:
         """Values of each measure except ``named_share``, shape (n,); NaN for a customer without one."""

@@ -62,7 +62,10 @@ class Moment:
         return {}
 
     def _rows(self, days: int) -> LaterRows:
-        return LaterRows(self.builder, self.as_of, self.as_of + timedelta(days=days), self.one_ids)
+        key = ("rows", days)
+        if key not in self._cache:
+            self._cache[key] = LaterRows(self.builder, self.as_of, self.as_of + timedelta(days=days), self.one_ids)
+        return self._cache[key]  # type: ignore[no-any-return]
 
     def prepare(self, wanted: Iterable[tuple[Later, int]]) -> None:
         """Compute measures together, those of one horizon and view in one query."""

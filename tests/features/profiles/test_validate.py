@@ -350,7 +350,7 @@ def test_values_of_a_column_that_no_value_of_the_tag_stands_for_count_as_another
     found = compare([replace(moment, tags={tag.name: named})], [tag], end, 28, 80).checks[0]
     assert found.verdict == "borne_out"
     hot = next(one for one in found.evidence.values if one.value == "hot")
-    assert (hot.customers, hot.everybody) == (40, 0.25)  # half of the rows of half of the customers
+    assert (hot.customers, hot.everybody) == (40, pytest.approx(0.25))  # half of the rows of half of the customers
     assert hot.mean == pytest.approx(2.0)  # half of their own rows are bread
 
 
