@@ -64,6 +64,7 @@ CLAIMS: dict[str, Claim] = {
     "lifecycle_stage": Ordering(ORDERED, (("loyal", "active", "at_risk", "asleep", "lost"),), days=(28, 84)),
     "buyer_stage": Ordering(ORDERED, (("loyal", "repeat", "first_time"),)),
     "days_to_next_order": NextOrder("next_order_earliest", "next_order_latest"),
+    "next_order_date": NextOrder("next_order_earliest", "next_order_latest"),
     "replenishment": Ordering(ORDERED, (("due", "not_yet"), ("due", "missed")), days=(7,)),
     "spending_trend": Ordering(AMOUNT, (("rising", "falling"),)),
     "engagement_trend": Ordering(Later("events", "events", "count"), (("rising", "falling"),)),
