@@ -15,8 +15,8 @@ customer. A wait that did not end by the end of the data is censored, not left o
   the intervals of the first and the last at least .2 apart;
 - favourite category and brand, hour, weekday and channel: the lower end of the interval of the lift is above 1.
 
-`tags_price.py` has the musts of the price tags. Neither data set records a channel, and the synthetic shop draws
-weekdays at random; these are not measured there.
+The price tags of Complete Journey and their musts are those of `tags_price.py`. Neither data set records a channel, and
+the synthetic shop draws weekdays at random; these are not measured there.
 """
 
 from __future__ import annotations
@@ -30,6 +30,7 @@ from pathlib import Path
 from typing import Any
 
 import common
+import tags_price
 from common import Check, Must
 from tags_lifecycle import HORIZON, churn_probabilities, columns_at, lifecycle, next_order, replenishment
 
@@ -166,6 +167,12 @@ def main() -> None:
             print(f"\n{data}")
             results[data], found = measure(workspace, moments, skip)
             checks += [replace(one, name=f"{data}, {one.name}") for one in found]
+        print("\nprice tags of completejourney")
+        prices = tags_price.price_figures(journey, progress=print)
+        checks += tags_price.price_checks(prices)
+        results["completejourney"]["prices"] = {
+            f"{moment} {name}": common.value(number) for moment, part in prices.items() for name, number in part.items()
+        }
     common.finish(results, checks, arguments.json)
 
 

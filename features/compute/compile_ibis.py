@@ -17,7 +17,7 @@ import ibis
 import ibis.expr.types as ir
 
 from features.compute.algebra import COMPARISONS, SORT_KEYS, VALUE_COUNT_AGGREGATES, WEIGHT_DIGITS, Condition, Feature
-from features.compute.views import Views, days_before, epoch_seconds, first_part
+from features.compute.views import Views, days_before, epoch_seconds, first_part, view_with
 from qianmian.times import SECONDS_PER_DAY
 
 COLUMN_OPERATORS: dict[str, Callable[[Any, Any], Any]] = {
@@ -214,13 +214,18 @@ def _subqueries(features: Sequence[Feature], views: Views) -> Iterable[ir.Table]
         if feature.aggregate in VALUE_COUNT_AGGREGATES:
             by_value[feature.view, feature.column].append(feature)
         elif feature.aggregate in ORDERED_AGGREGATES:
-            yield _ordered_aggregate(views[feature.view], feature, views)
+            yield _ordered_aggregate(_rows(views, feature.view, [feature]), feature, views)
         elif feature.aggregate != "quotient":
             plain[feature.view].append(feature)
     for view, group in plain.items():
-        t = views[view]
+        t = _rows(views, view, group)
         yield t.group_by("one_id").aggregate(
             **{feature.name: _simple_aggregate(t, feature, views) for feature in group}
         )
     for (view, column), group in by_value.items():
-        yield _value_count_aggregates(views[view], column, views, group)
+        yield _value_count_aggregates(_rows(views, view, group), column, views, group)
+
+
+def _rows(views: Views, view: str, features: Sequence[Feature]) -> ir.Table:
+    """The rows of a view with the columns that these features read."""
+    return views[view_with(view, frozenset().union(*(feature.columns for feature in features)))]

@@ -7,7 +7,7 @@ everyone.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from datetime import datetime, timedelta
 from functools import cached_property
 from typing import Any
@@ -18,6 +18,7 @@ from ibis import _
 
 from features.compute.algebra import (
     CLOCK_COLUMNS,
+    PRICE_LEVEL,
     SESSION_GAP_SECONDS,
     SESSION_SEPARATOR,
     SORT_KEYS,
@@ -28,6 +29,7 @@ from features.compute.algebra import (
 )
 from features.compute.local_time import LocalTime
 from features.compute.past_profiles import past_profiles, without_later_registrations
+from features.compute.price_levels import PRICED_DAYS, item_price_levels, with_price_levels
 from features.data.lake import TableState, data_end
 from qianmian.times import SECONDS_PER_DAY
 
@@ -53,6 +55,7 @@ COLUMN_SOURCES: dict[str, tuple[tuple[str, str], ...]] = {
     "events.topic": (("contents", "topics"),),
 }  # one filled pair is enough; a column not listed is the canonical column of the same name
 DATED_TABLES = ("transactions", "events", "touches")
+PRICE_SOURCES = frozenset({"item_id", "category", "amount"})  # columns of lines that a price level needs
 SHARED_TABLES = ("items", "contents")  # tables without customers
 
 
@@ -66,6 +69,11 @@ def days_before(cutoff: ir.TimestampScalar, ts: ir.TimestampValue) -> ir.Floatin
     return (epoch_seconds(cutoff) - epoch_seconds(ts)) / SECONDS_PER_DAY
 
 
+def view_with(view: str, columns: Collection[str]) -> str:
+    """Name of the view that has these columns: the lines are joined with price levels only for those who read them."""
+    return "priced_lines" if view == "lines" and PRICE_LEVEL in columns else view
+
+
 def is_supported(feature: Feature, states: Mapping[str, TableState]) -> bool:
     """Whether the lake has data in all columns the feature reads; True for a quotient, which depends on its parts."""
     if feature.aggregate == "quotient":
@@ -77,6 +85,8 @@ def is_supported(feature: Feature, states: Mapping[str, TableState]) -> bool:
     columns = feature.columns
     if columns.intersection(CLOCK_COLUMNS):
         columns = columns.difference(CLOCK_COLUMNS) | {CLOCK_TIME}
+    if PRICE_LEVEL in columns:
+        columns = columns.difference({PRICE_LEVEL}) | PRICE_SOURCES
     if timed or columns.intersection(TIME_COLUMNS):
         columns = columns.difference(TIME_COLUMNS) | {"ts"}
     return all(
@@ -116,7 +126,12 @@ class PreparedTables:
         return self._cache[name]
 
     def _is_cached(self, name: str) -> bool:
-        return bool(self._prefix) or (name in self.states and self.states[name].rows <= self.MAX_CACHED_ROWS)
+        return self.is_part or (name in self.states and self.states[name].rows <= self.MAX_CACHED_ROWS)
+
+    @property
+    def is_part(self) -> bool:
+        """Whether these are the rows of some of the customers only."""
+        return bool(self._prefix)
 
     def cached_table_name(self, name: str) -> str:
         """Name of the temporary table that caches the rows of `name`."""
@@ -274,6 +289,17 @@ class Views:
             t = t.filter(t.place == 0)
         return t.select("one_id", "source", "source_user_id")
 
+    @cached_property
+    def price_levels(self) -> ir.Table:
+        """The price levels of the items at the cutoff, from the lines of all customers: item_id, price_level."""
+        if self.rows.is_part:  # the engine has made the table from all rows
+            return self.rows.customer_table("price_levels")
+        t, states = self.rows.backend.table("transactions"), self.rows.states
+        t = t.filter(t.status == "paid")
+        if "transactions" in states and "ts" in states["transactions"].filled:
+            t = t.filter(t.ts < self.cutoff, t.ts >= self.before(PRICED_DAYS))
+        return item_price_levels(t, self.rows.backend.table("items"))
+
     def _before_cutoff(self, table: str) -> ir.Table:
         t = self.rows[table]
         states = self.rows.states
@@ -284,6 +310,10 @@ class Views:
     def _lines(self) -> ir.Table:
         t = self._before_cutoff("transactions")
         return t.filter(t.status == "paid")
+
+    def _priced_lines(self) -> ir.Table:
+        lines = self["lines"]
+        return lines if PRICE_LEVEL in lines.columns else with_price_levels(lines, self.price_levels)
 
     def _refunds(self) -> ir.Table:
         t = self._before_cutoff("transactions")

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from features.compute.algebra import Feature
+from features.compute.algebra import PRICE_LEVEL, Condition, Feature
+
+PRICED = (Condition(PRICE_LEVEL, "known", True),)  # lines whose item has a price level
 
 # fmt: off
 FEATURES = (
@@ -16,14 +18,19 @@ FEATURES = (
     Feature("order_value_mean", "orders", "mean", "amount", unit="currency", description="mean order ever"),
     Feature("order_value_max", "orders", "max", "amount", unit="currency", description="largest order ever"),
     Feature("order_value_std", "orders", "std", "amount", unit="currency", description="spread of the order values"),
-    Feature("unit_price_mean_91d", "lines", "ratio", "amount", over="quantity", window_days=91, unit="currency", description="mean price paid a unit in the last 91 days"),
     Feature("refunded_amount_91d", "refunds", "sum", "amount", window_days=91, unit="currency", description="refunded in the last 91 days"),
     Feature("amount_slope_28d", "orders", "slope", "amount", window_days=28, unit="currency/day", description="change of the amount from the 28 days before to the last 28, a day"),
     Feature("amount_slope_91d", "orders", "slope", "amount", window_days=91, unit="currency/day", description="change of the amount from the 91 days before to the last 91, a day"),
     Feature("order_value_mean_28d", "orders", "mean", "amount", window_days=28, unit="currency", description="mean order of the last 28 days"),
-    Feature("unit_price_mean_28d", "lines", "ratio", "amount", over="quantity", window_days=28, unit="currency", description="mean price paid a unit in the last 28 days"),
-    Feature("unit_price_mean_182d", "lines", "ratio", "amount", over="quantity", window_days=182, unit="currency", description="mean price paid a unit in the last 182 days"),
-    Feature("price_drift", "", "quotient", "unit_price_mean_28d", over="unit_price_mean_182d", unit="ratio", description="price paid a unit in the last 28 days ÷ that of the last 182"),
+    *(
+        Feature(f"price_level_mean_{days}d", "lines", "mean", PRICE_LEVEL, window_days=days, unit="log ratio", description=f"mean price level of the lines of the last {days} days: 0.1 is 10 % dearer than usual in the categories")
+        for days in (28, 91, 182)
+    ),
+    Feature("price_level_std_182d", "lines", "std", PRICE_LEVEL, window_days=182, unit="log ratio", description="spread of the price levels of the lines of the last 182 days"),
+    *(
+        Feature(f"price_level_lines_{days}d", "lines", "count", where=PRICED, window_days=days, unit="lines", description=f"order lines of the last {days} days that have a price level")
+        for days in (28, 182)
+    ),
     Feature("line_amount_max_182d", "lines", "max", "amount", window_days=182, unit="currency", description="dearest line of the last 182 days"),
     Feature("refund_rate", "", "quotient", "refunded_amount_91d", over="amount_91d", unit="ratio", description="refunded ÷ paid, last 91 days"),
 )

@@ -20,8 +20,16 @@ ZONES = ("UTC", "America/New_York", "Asia/Kolkata", "Australia/Lord_Howe")
 
 # ---- made-up histories ---------------------------------------------------------------------------------------------------
 
-SOURCES, USERS, ITEMS = ("app", "shop 2"), ("1", "2", "张三"), ("i1", "i2", "i3", "bag", "i9")
-CATEGORIES = {"i1": "food/milk", "i2": "food/bread", "i3": "home", "bag": "food/bags"}  # i9 is in no list
+MILKS = ("m1", "m2", "m3", "m4")  # with i1 just enough items in one category for price levels
+SOURCES, USERS, ITEMS = ("app", "shop 2"), ("1", "2", "张三"), ("i1", "i2", "i3", "bag", "i9", *MILKS)
+# i9 is in no list
+CATEGORIES = {
+    "i1": "food/milk",
+    "i2": "food/bread",
+    "i3": "home",
+    "bag": "food/bags",
+    **dict.fromkeys(MILKS, "food/milk"),
+}
 BRANDS = {"i1": "b", "i2": "a", "bag": "a"}
 MERCHANDISE = {"i1": True, "bag": False}
 TOPICS = {"c1": "milk|bread", "c2": "bread"}  # c3 is in no list
@@ -124,6 +132,7 @@ def histories(draw):
         "channel": "web",
         "status": "paid",
     }
+    milks = [{**first, "item_id": item, "amount": amount} for item, amount in zip(MILKS, (3.0, 7, 11, 99), strict=True)]
     seen = {
         "source": "app",
         "source_user_id": "1",
@@ -139,7 +148,7 @@ def histories(draw):
     touch = {"source": "app", "source_user_id": "1", "campaign_id": "m1", "ts": BEGIN, "opened": True}
     person = {"source": "app", "source_user_id": "1", "age_band": "65+", "points_balance": 1.0, "registered_at": BEGIN}
     return {
-        "transactions": numbered([first, *draw(st.lists(LINE, max_size=30))]),
+        "transactions": numbered([first, *milks, *draw(st.lists(LINE, max_size=30))]),
         "events": [{**event, "event_id": f"e{number}"} for number, event in enumerate([seen, *events])],
         "touches": [
             {**row, "touch_id": f"t{number}"} for number, row in enumerate([touch, *draw(st.lists(TOUCH, max_size=8))])
@@ -181,6 +190,25 @@ def with_calendar(row, zone):
     }
 
 
+def price_levels(tables, as_of):
+    """Item → ln(its usual price ÷ that of its category), of the paid lines of a year, if five items are sold there."""
+    amounts = {}
+    for line in tables.get("transactions", ()):
+        full = None if line["amount"] is None else line["amount"] + (line.get("discount") or 0.0)
+        full = None if full is None else full + (line.get("coupon_discount") or 0.0)
+        item, recent = line["item_id"], as_of - timedelta(days=365) <= line["ts"] < as_of
+        if recent and line["status"] == "paid" and full and MERCHANDISE.get(item) is not False:
+            amounts.setdefault(CATEGORIES.get(item), {}).setdefault(item, []).append(full)
+    levels = {}
+    for category, items in amounts.items():
+        if category is None or len(items) < 5:
+            continue
+        price = {item: math.log(statistics.median(paid)) for item, paid in items.items()}
+        usual = statistics.fmean([price[item] for item, paid in items.items() for _ in paid])
+        levels |= {item: min(max(price[item] - usual, -math.log(4)), math.log(4)) for item in items}
+    return levels
+
+
 def rows_of(tables, view, key, as_of, zone):
     """Rows of one customer before `as_of`, as the view says."""
     table = {"orders": "transactions", "lines": "transactions", "refunds": "transactions"}.get(view, view)
@@ -197,6 +225,10 @@ def rows_of(tables, view, key, as_of, zone):
             category_top=category.split("/")[0] if category else None,
             brand=BRANDS.get(row.get("item_id")),
         )
+    if view == "lines":
+        levels = price_levels(tables, as_of)
+        for row in rows:
+            row["price_level"] = levels.get(row["item_id"])
     if table == "events":
         for row in rows:
             row["topic"] = TOPICS[row["content_id"]].split("|")[0] if row["content_id"] in TOPICS else None
@@ -389,6 +421,7 @@ def known(tables, as_of):
 CART = (Condition("event_type", "in", ("cart", "search")),)
 DISCOUNTED = (Condition("discount", ">", 0.5), Condition("channel", "!=", "app"))
 EARLY = (Condition("hour", "<", 12),)
+DEAR = (Condition("price_level", ">", 0.0),)
 
 
 def declared():
@@ -405,6 +438,11 @@ def declared():
             ("orders", "mean", "amount", (), "", -1.0, days),
             ("orders", "mean", "gap_days", (), "", 365.0, days),
             ("events", "mean", "duration_seconds", CART, "", 0.0, days),
+            ("lines", "mean", "price_level", (), "", 0.0, days),
+            ("lines", "std", "price_level", (), "", -9.0, days),
+            ("lines", "count", "", DEAR, "", 0.0, days),
+            ("lines", "last", "price_level", (), "", -9.0, days),
+            ("lines", "top", "brand", DEAR, "", "none", days),
             ("lines", "min", "amount", (), "", -1.0, days),
             ("orders", "max", "lines", (), "", 0.0, days),
             ("orders", "max", "gap_days", (), "", 365.0, days),

@@ -20,7 +20,7 @@ import ibis
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from features.compute.algebra import Feature
+from features.compute.algebra import PRICE_LEVEL, Feature
 from features.compute.compile_ibis import compile_profiles
 from features.compute.local_time import LocalTime
 from features.compute.views import VIEW_TABLES, PreparedTables, Views
@@ -135,6 +135,9 @@ class DuckDBEngine:
 
     def _bucket_tables(self, features: Sequence[Feature], as_of: datetime, scratch: Path) -> Iterator[pa.Table]:
         count = self._write_buckets(features, as_of, scratch)
+        if any(PRICE_LEVEL in feature.columns for feature in features):
+            levels = ibis.to_sql(Views(self.rows, as_of, getvariable(VARIABLE)).price_levels, dialect="duckdb")
+            self.connection.execute(f"CREATE OR REPLACE TEMP TABLE bucket_price_levels AS {levels}")
         for bucket in range(count):
             self._open_bucket(features, bucket, scratch)
             rows = PreparedTables(self.backend, self.states, self.rows.local_time, "bucket_", self.rows.allow_undated)

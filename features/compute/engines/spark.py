@@ -23,10 +23,11 @@ import ibis
 import ibis.expr.types as ir
 import pyarrow as pa
 
-from features.compute.algebra import SORT_KEYS, Feature
+from features.compute.algebra import PRICE_LEVEL, SORT_KEYS, Feature
 from features.compute.compile_ibis import compile_profiles
 from features.compute.engines.spark_session import LOCAL_MASTER, explain_spark_errors, start_session
 from features.compute.local_time import SparkLocalTime
+from features.compute.price_levels import with_price_levels
 from features.compute.views import VIEW_TABLES, PreparedTables, Views
 from features.data.lake import Lake
 from features.data.tables import LAKE_TABLES, PROFILE_HISTORY, undated_history
@@ -296,6 +297,8 @@ class CachedViews(Views):
             rows = super()._before_cutoff(table)
             mine = (feature for feature in self._features if feature.view and VIEW_TABLES[feature.view] == table)
             named = {column for feature in mine for column in feature.columns}
+            if PRICE_LEVEL in named:
+                rows = with_price_levels(rows, self.price_levels)
             columns = [column for column in rows.columns if column in named or column in REQUIRED_COLUMNS[table]]
             self._partitioned[table] = self._engine.cache_by_customer(rows.select(columns), table)
         return self._partitioned[table]

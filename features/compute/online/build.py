@@ -14,6 +14,7 @@ from ibis import _
 from numpy.typing import NDArray
 
 from features.compute.algebra import (
+    PRICE_LEVEL,
     SESSION_GAP_SECONDS,
     SESSION_SEPARATOR,
     SORT_KEYS,
@@ -34,7 +35,7 @@ from features.compute.online.state import (
     Ragged,
     microseconds,
 )
-from features.compute.views import Views, first_part, timestamp
+from features.compute.views import Views, first_part, timestamp, view_with
 from features.id_map import IdMap
 from qianmian.times import MICROSECONDS_PER_SECOND, SECONDS_PER_DAY
 
@@ -111,6 +112,7 @@ def build_state(builder: Builder, as_of: datetime, features: Sequence[Feature] |
         items,
         contents,
         builder.timezone,
+        _price_levels(views) if PRICE_LEVEL in plan.columns("lines") else {},
     )
 
 
@@ -174,7 +176,7 @@ def _base_summaries(
 
 
 def _value_counts(old: ViewsBeforeTail, partial: Any, one_ids: NDArray[np.str_], codes: _Codes) -> Ragged:
-    t = old[partial.view]
+    t = old[view_with(partial.view, partial.columns)]
     t = t.filter(all_of(row_filter(t, partial.where), t[partial.column].notnull()))
     weight = t[partial.over].sum().fill_null(0.0).round(WEIGHT_DIGITS) if partial.over else t.count()
     counted = t.group_by(one_id=t.one_id, value=t[partial.column]).aggregate(weight=weight)
@@ -187,7 +189,7 @@ def _value_counts(old: ViewsBeforeTail, partial: Any, one_ids: NDArray[np.str_],
 def _tail_rows(
     plan: OnlinePlan, views: Views, view: str, tail_start: datetime, one_ids: NDArray[np.str_], codes: _Codes
 ) -> Ragged:
-    t = views[view]
+    t = views[view_with(view, plan.columns(view))]
     t = t.filter(t.ts >= timestamp(tail_start))
     named = set(ORDER_COLUMNS if view == "orders" else plan.columns(view))
     if DATE_ONLY in t.columns and named.intersection(TIME_COLUMNS):
@@ -251,6 +253,11 @@ def _values(values: pa.ChunkedArray) -> Array:
 
 def _moments(values: pa.ChunkedArray) -> NDArray[np.int64]:
     return np.asarray(values.cast(pa.timestamp("us")).cast(pa.int64()).to_numpy(), dtype=np.int64)
+
+
+def _price_levels(views: Views) -> dict[str, float]:
+    rows = views.price_levels.order_by("item_id").to_pyarrow()
+    return dict(zip(rows["item_id"].to_pylist(), rows[PRICE_LEVEL].to_pylist(), strict=True))
 
 
 def _item_attributes(builder: Builder) -> tuple[Mapping[str, ItemAttributes | None], Mapping[str, str | None]]:

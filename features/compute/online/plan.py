@@ -78,6 +78,11 @@ class PartialAggregate:
     text: bool = False
 
     @property
+    def columns(self) -> frozenset[str]:
+        """The columns of the view that the summary reads."""
+        return frozenset({self.column, self.over, *(condition.column for condition in self.where)} - {""})
+
+    @property
     def covers_old_rows(self) -> bool:
         """Whether rows before the tail are included."""
         return self.days is None
@@ -167,13 +172,7 @@ class OnlinePlan:
 
     def columns(self, view: str) -> tuple[str, ...]:
         """The columns of a view that any partial aggregate reads, sorted."""
-        partials = [partial for partial in self.partials if partial.view == view]
-        named = {
-            name
-            for partial in partials
-            for name in (partial.column, partial.over, *(condition.column for condition in partial.where))
-        }
-        return tuple(sorted(named - {""}))
+        return tuple(sorted({name for partial in self.partials if partial.view == view for name in partial.columns}))
 
     @property
     def views(self) -> tuple[str, ...]:

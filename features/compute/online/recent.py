@@ -17,7 +17,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from features.compute.algebra import SESSION_GAP_SECONDS, SESSION_SEPARATOR, SORT_KEYS, TIME_COLUMNS
+from features.compute.algebra import PRICE_LEVEL, SESSION_GAP_SECONDS, SESSION_SEPARATOR, SORT_KEYS, TIME_COLUMNS
 from features.compute.online.local_time import local_seconds
 from features.compute.online.state import (
     DATE_ONLY,
@@ -122,6 +122,8 @@ def _add_item_attributes(state: OnlineState, view: str, row: dict[str, Any]) -> 
     category, brand = attributes or (None, None)
     category = (row.get("category") if view == "events" else None) or category
     row.update(category=category, category_top=category.split("/")[0] if category else None, brand=brand)
+    if view == "lines":
+        row[PRICE_LEVEL] = state.price_levels.get(row.get("item_id") or "")
     if view == "events":
         row["topic"] = state.contents.get(row.get("content_id") or "")
 

@@ -123,6 +123,8 @@ class OnlineState:
         item_id → (category, brand), None if the item is no merchandise, and content_id → topic, to complete new rows.
     timezone : str
         Time zone of days and hours.
+    price_levels : dict of str to float
+        item_id → price level at the build, for new lines; empty if no feature reads it.
     """
 
     plan: OnlinePlan
@@ -138,6 +140,7 @@ class OnlineState:
     items: Mapping[str, ItemAttributes | None]
     contents: Mapping[str, str | None]
     timezone: str = UTC_ZONE
+    price_levels: Mapping[str, float] = field(default_factory=dict)
 
     @cached_property
     def _codes(self) -> dict[str, dict[str, int]]:
@@ -229,6 +232,7 @@ class OnlineState:
             "features": spec.as_dict(),
             "items": {item: attributes and list(attributes) for item, attributes in self.items.items()},
             "contents": dict(self.contents),
+            "price_levels": dict(self.price_levels),
         }
         write_json(folder / "state.json", manifest)
 
@@ -279,6 +283,7 @@ class OnlineState:
                 {item: attributes and (attributes[0], attributes[1]) for item, attributes in manifest["items"].items()},
                 manifest["contents"],
                 spec.timezone,
+                manifest.get("price_levels", {}),  # a state of an earlier version has none
             )
         except (OSError, ValueError, KeyError, TypeError, pa.ArrowException) as error:
             raise ArtifactError(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from features.compute.algebra import Condition
+from features.compute.price_levels import PRICE_LEVEL
 from features.definitions.timing import PARTS_OF_DAY
 from features.profiles.tags.claims import Claim, Later, NextOrder, Ordering, Preference, Rising
 from qianmian.schema import RISK_BANDS
@@ -13,6 +14,7 @@ YES_NO = ((True, False),)
 ORDERED = Later("share of customers with an order", "orders", "any")
 AMOUNT = Later("amount paid", "orders", "sum", "amount")
 DISCOUNTED = Later("share of lines with a discount", "lines", "share", where=(Condition("discount", ">", 0),))
+PRICES = Later("price level of the lines", "priced_lines", "mean", PRICE_LEVEL)
 CONTENT = (Condition("content_id", "known", True),)
 DELIVERED = (Condition("delivered", "==", True),)
 CATEGORY = Later("share of lines in the favourite category", "lines", "named_share", "category_top")
@@ -38,6 +40,8 @@ CLAIMS: dict[str, Claim] = {
     "value_tier": Ordering(AMOUNT, (("high", "middle", "low"),)),
     "rfm_tier": Ordering(AMOUNT, (("top", "high", "middle", "low", "bottom"),)),
     "rfm_segment": Ordering(ORDERED, (("important_value", "important_win_back"), ("general_value", "general_win_back"))),
+    "price_band": Ordering(PRICES, (("premium", "middle", "budget"),)),
+    "trading": Ordering(PRICES, (("up", "down"),)),
     "basket_size": Ordering(Later("lines an order", "orders", "mean", "lines"), (("large", "middle", "small"),)),
     "demand_type": Ordering(DISCOUNTED, (("price_driven", "balanced"), ("price_driven", "quality_driven"))),
     "discount_seeker": Ordering(DISCOUNTED, YES_NO),

@@ -38,8 +38,14 @@ RFM_SEGMENTS = (
 DEMAND_BINS = 20  # quantile bins of a demand driver, 5 % each
 DEMAND_THRESHOLD = 2 / 3
 DEMAND_FEATURES = dict(
-    zip(DEMAND_TYPES, ("discounted_line_share_182d", "unit_price_mean_182d", "content_event_share_91d"), strict=False)
+    zip(DEMAND_TYPES, ("discounted_line_share_182d", "price_level_mean_182d", "content_event_share_91d"), strict=False)
 )
+PRICE_LEVELS = ("price_level_mean_182d", "price_level_std_182d", "price_level_lines_182d")
+PRICE_BANDS = ("budget", "middle", "premium")
+MIN_PRICED_LINES = 20  # with a price level, in the last 182 days; fewer say little about a customer
+EDGE_ERRORS = 0.5  # a mean within so many standard errors of an edge may as well belong to the next band
+MIN_RECENT_LINES = 10
+CHANGE_ERRORS = 1.64  # one in ten customers without any change is beyond
 
 
 def fit_rfm(quantiles: int) -> Any:
@@ -74,10 +80,37 @@ def rfm_segment(columns: Columns, context: TagContext) -> NDArray[Any]:
     return np.where(columns["orders_365d"] > 0, segments, "")
 
 
+def has_price_level(columns: Columns) -> NDArray[np.bool_]:
+    """Whether the customer has enough lines with a price level."""
+    return np.asarray(columns["price_level_lines_182d"] >= MIN_PRICED_LINES)
+
+
+def price_level_edges(columns: Columns, parts: int) -> list[float]:
+    """Inner quantile edges of the mean price level; empty if no customer has enough lines."""
+    levels = columns["price_level_mean_182d"][has_price_level(columns)]
+    return [float(edge) for edge in np.quantile(levels, np.linspace(0, 1, parts + 1)[1:-1])] if len(levels) else []
+
+
+def fit_price_band(columns: Columns, _: TagContext) -> Fitted:
+    """Fit the edges of the thirds of the mean price level."""
+    return {"edges": price_level_edges(columns, len(PRICE_BANDS))}
+
+
+def price_band(columns: Columns, context: TagContext) -> NDArray[Any]:
+    """Third of the mean price level; unknown if chance could have moved the customer over the nearest edge."""
+    level, edges = columns["price_level_mean_182d"], np.asarray(context.fitted["edges"])
+    error = columns["price_level_std_182d"] / np.sqrt(np.maximum(columns["price_level_lines_182d"], 1.0))
+    distance = np.abs(level[:, None] - edges).min(axis=1, initial=np.inf)
+    names = np.asarray(PRICE_BANDS)[np.searchsorted(edges, level, side="right")]
+    return np.where(has_price_level(columns) & (distance >= EDGE_ERRORS * error), names, "")
+
+
 def fit_demand(columns: Columns, _: TagContext) -> Fitted:
-    """Fit the quantile edges of each demand driver among the customers with values above zero."""
+    """Fit the quantile edges of each demand driver: of the price level, and of the other values above zero."""
     return {
-        driver: quantile_edges(columns[name], DEMAND_BINS)
+        driver: price_level_edges(columns, DEMAND_BINS)
+        if name in PRICE_LEVELS
+        else quantile_edges(columns[name], DEMAND_BINS)
         for driver, name in DEMAND_FEATURES.items()
         if name in columns
     }
@@ -86,15 +119,23 @@ def fit_demand(columns: Columns, _: TagContext) -> Fitted:
 def demand_type(columns: Columns, context: TagContext) -> NDArray[Any]:
     """The demand driver in which the customer ranks highest, if this is in the upper third of all customers.
 
-    The measure is the rank among all customers, not a fixed number, because price levels and discounts differ between
+    The measure is the rank among all customers, not a fixed number, because assortments and discounts differ between
     shops.
     """
-    bought = columns["unit_price_mean_182d"] > 0
     drivers = [driver for driver in DEMAND_FEATURES if driver in context.fitted and DEMAND_FEATURES[driver] in columns]
-    bins = [quantile_bin(columns[DEMAND_FEATURES[driver]], context.fitted[driver]) for driver in drivers]
+    bins = [
+        np.searchsorted(context.fitted[driver], columns[name], side="right")
+        if (name := DEMAND_FEATURES[driver]) in PRICE_LEVELS
+        else quantile_bin(columns[name], context.fitted[driver])
+        for driver in drivers
+    ]
     ranks = (np.array(bins) + 1) / DEMAND_BINS
     leading_driver = np.asarray(drivers)[ranks.argmax(axis=0)]
-    return np.select([~bought, ranks.max(axis=0) > DEMAND_THRESHOLD], ["", leading_driver], default=DEMAND_TYPES[-1])
+    return np.select(
+        [~has_price_level(columns), ranks.max(axis=0) > DEMAND_THRESHOLD],
+        ["", leading_driver],
+        default=DEMAND_TYPES[-1],
+    )
 
 
 def purchase_cycle(columns: Columns, _: TagContext) -> NDArray[Any]:
@@ -123,11 +164,15 @@ def coupon_user(columns: Columns, _: TagContext) -> NDArray[Any]:
 
 
 def trading(columns: Columns, _: TagContext) -> NDArray[Any]:
-    """Direction of the price paid per unit, last 28 days against the last 182."""
-    drift = columns["price_drift"]
-    return np.select(
-        [(columns["orders_28d"] <= 0) | (drift <= 0), drift > 1.15, drift < 0.87], ["", "up", "down"], default="steady"
-    )
+    """Direction of the mean price level, last 28 days against the days before; steady if chance could explain it."""
+    recent, whole = columns["price_level_lines_28d"], columns["price_level_lines_182d"]
+    before = whole - recent
+    known = (recent >= MIN_RECENT_LINES) & (before >= MIN_PRICED_LINES)
+    n, m = np.where(known, recent, 1.0), np.where(known, before, 1.0)
+    level_before = (whole * columns["price_level_mean_182d"] - recent * columns["price_level_mean_28d"]) / m
+    change = columns["price_level_mean_28d"] - level_before
+    limit = CHANGE_ERRORS * columns["price_level_std_182d"] * np.sqrt(1 / n + 1 / m)
+    return np.select([~known, change > limit, change < -limit], ["", "up", "down"], default="steady")
 
 
 def store_loyalty(columns: Columns, _: TagContext) -> NDArray[Any]:
@@ -143,13 +188,13 @@ TAGS = (
     quantile_tag("value_tier", "transaction", "thirds by amount paid in the last 365 days", "amount_365d", ("low", "middle", "high")),
     Tag("rfm_tier", "transaction", "fifths of recency, frequency and money of the last 365 days, summed", RFM, rfm_tier, how="statistic", fit=fit_rfm(5), values=RFM_TIERS),
     Tag("rfm_segment", "transaction", "recency, frequency and money each above or below the median buyer: eight classes", RFM, rfm_segment, how="statistic", fit=fit_rfm(2), values=RFM_SEGMENTS),
-    quantile_tag("price_band", "transaction", "thirds by mean price paid a unit in the last 91 days", "unit_price_mean_91d", ("budget", "middle", "premium")),
+    Tag("price_band", "transaction", "thirds by mean price level of the last 182 days: how dear the chosen goods are within their categories; from 20 lines on, unknown close to an edge", PRICE_LEVELS, price_band, how="statistic", fit=fit_price_band, values=PRICE_BANDS),
     quantile_tag("basket_size", "transaction", "thirds by mean lines an order", "basket_lines_mean", ("small", "middle", "large")),
-    Tag("demand_type", "transaction", "what moves the customer most, against all customers: price (discounted lines), quality (price paid a unit) or content (events with content)",
-        ("discounted_line_share_182d", "unit_price_mean_182d"), demand_type, optional_features=("content_event_share_91d",), how="statistic", fit=fit_demand, values=DEMAND_TYPES),
+    Tag("demand_type", "transaction", "what moves the customer most, against all customers: price (discounted lines), quality (price level) or content (events with content); from 20 lines on",
+        ("discounted_line_share_182d", "price_level_mean_182d", "price_level_lines_182d"), demand_type, optional_features=("content_event_share_91d",), how="statistic", fit=fit_demand, values=DEMAND_TYPES),
     Tag("discount_seeker", "transaction", "more than 60 % of the lines of the last 91 days were discounted", ("discounted_line_share_91d", "lines_91d"), lambda c, _: yes_no(c["discounted_line_share_91d"] > 0.6, c["lines_91d"] > 0)),
     Tag("coupon_user", "transaction", "orders of the last 91 days with a coupon: never, sometimes, mostly (half and more)", ("coupon_order_share_91d", "orders_91d"), coupon_user, values=("never", "sometimes", "mostly")),
-    Tag("trading", "transaction", "price paid a unit in the last 28 days against the last 182: up (15 % more), steady, down", ("price_drift", "orders_28d"), trading, values=("up", "steady", "down")),
+    Tag("trading", "transaction", "mean price level of the last 28 days against the days before, up to 182: up, steady, down; a change that chance explains is steady", ("price_level_mean_28d", "price_level_lines_28d", *PRICE_LEVELS), trading, values=("up", "steady", "down")),
     Tag("purchase_cycle_days", "transaction", "mean gap between orders", ("gap_days_mean", "orders_total"), lambda c, _: np.where(c["orders_total"] > 1, c["gap_days_mean"], np.nan)),
     Tag("purchase_cycle", "transaction", "mean gap between orders in words: weekly (10 days), fortnightly (20), monthly (45), quarterly (120), rarely", ("gap_days_mean", "orders_total"), purchase_cycle, values=("weekly", "fortnightly", "monthly", "quarterly", "rarely")),
     Tag("purchase_regularity", "transaction", "spread of the gaps ÷ their mean: regular (under 0.5), uneven (under 1), bursts; from four orders on", ("gap_variation", "orders_total"), purchase_regularity, values=("regular", "uneven", "bursts")),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import subprocess
 import sys
 from datetime import datetime, timedelta
@@ -11,7 +12,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from features.compute.algebra import Feature
+from features.compute.algebra import PRICE_LEVEL, Feature
 from features.compute.builder import Builder
 from features.compute.online import OnlinePlan, OnlineState, values
 from features.compute.online.build import build_state
@@ -23,8 +24,11 @@ QUICK = settings(
     deadline=None, max_examples=15, suppress_health_check=[HealthCheck.too_slow, HealthCheck.function_scoped_fixture]
 )
 DATED = ("transactions", "events", "touches")
+LN2 = math.log(2)
+# price levels are those of the build until the next one, so that the values of a later build are others
+PRICED = tuple(feature for feature in FEATURE_POOL if PRICE_LEVEL in feature.columns)
 # with a longest window of 7 days (14 for a trend) most of a history of 50 days lies before the tail
-SHORT = tuple(feature for feature in FEATURE_POOL if feature.window_days in (None, 7))
+SHORT = tuple(feature for feature in FEATURE_POOL if feature.window_days in (None, 7) and feature not in PRICED)
 FOREVER = tuple(feature for feature in SHORT if feature.window_days is None)  # without a window there is no tail
 SOME = st.one_of(
     st.lists(st.sampled_from(SHORT), min_size=15, max_size=25, unique=True),
@@ -92,6 +96,45 @@ def check(lake, tables, stored_at, now, features, zone="UTC"):
 def test_the_online_value_is_what_a_build_would_give(lake_of, tables, split, after, second, features, zone):
     stored_at, tables = BEGIN + timedelta(days=split), short_orders(tables)
     check(lake_of(tables), tables, stored_at, stored_at + timedelta(days=after, seconds=second), features, zone)
+
+
+@QUICK
+@given(tables=histories(), split=st.integers(1, 54), zone=st.sampled_from(ZONES))
+def test_price_levels_are_those_of_the_build(lake_of, tables, split, zone):
+    stored_at, tables = BEGIN + timedelta(days=split), short_orders(tables)
+    check(lake_of(tables), tables, stored_at, stored_at, PRICED, zone)
+
+
+def test_a_newer_line_has_the_price_level_that_its_item_had_at_the_build(lake_of, tmp_path):
+    """Five items of one category; a newer, dearer line of an item changes its level with the next build only."""
+    prices = {"a": 1.0, "b": 1.0, "c": 2.0, "d": 4.0, "e": 4.0}
+    lines = [bought(f"o{item}", 10, item, price) for item, price in prices.items()]
+    items = [{"item_id": item, "category": "food"} for item in (*prices, "new")]
+    builder = Builder(lake_of({"transactions": lines, "items": items}), FEATURES)
+    wanted = [feature for feature in FEATURES if feature.name in ("price_level_mean_28d", "price_level_lines_28d")]
+    stored_at = BEGIN + timedelta(days=20)
+    build_state(builder, stored_at, wanted).save(tmp_path / "state")
+    state = OnlineState.load(tmp_path / "state")
+    assert state.price_levels == pytest.approx({"a": -LN2, "b": -LN2, "c": 0.0, "d": LN2, "e": LN2})
+    customer = state.customer(str(state.one_ids[0]))
+    assert values(customer, stored_at) == pytest.approx({"price_level_mean_28d": 0.0, "price_level_lines_28d": 5.0})
+    newer = [bought("o9", 21, "e", 400.0), bought("o9", 21, "new", 3.0)]
+    found = values(customer, stored_at + timedelta(days=2), {"transactions": newer})
+    assert found == pytest.approx({"price_level_mean_28d": LN2 / 6, "price_level_lines_28d": 6.0})
+
+
+def bought(order, day, item, amount):
+    """A paid line."""
+    return {
+        "source": "app",
+        "source_user_id": "1",
+        "order_id": order,
+        "line_no": 1,
+        "ts": BEGIN + timedelta(days=day),
+        "item_id": item,
+        "amount": amount,
+        "status": "paid",
+    }
 
 
 def shop(seed, days=50, n=400):

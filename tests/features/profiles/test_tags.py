@@ -167,13 +167,23 @@ KNOWN = [
         },
         ["important_value", "general_develop", "important_keep", "general_win_back", None],
     ),
-    ("price_band", {"unit_price_mean_91d": [0.0, 0.5, 20.0, 300.0]}, [None, "budget", "middle", "premium"]),
+    # the sixth is uncertain, and the last has too few lines: the edges, at -1/15 and 11/150, are those of the others
+    (
+        "price_band",
+        {
+            "price_level_mean_182d": [-0.3, 0.0, 0.2, -0.2, 0.3, 0.01, 0.5],
+            "price_level_std_182d": [0.1, 0.1, 0.1, 0.1, 0.0, 2.0, 0.1],
+            "price_level_lines_182d": [20.0, 99.0, 50.0, 20.0, 20.0, 99.0, 19.0],
+        },
+        ["budget", "middle", "premium", "budget", "premium", None, None],
+    ),
     ("basket_size", {"basket_lines_mean": [1.0, 0.0, 3.5, 12.0]}, ["small", None, "middle", "large"]),
     (
         "demand_type",
         {
             "discounted_line_share_182d": [0.9, 0.1, 0.2, 0.15, 0.0],
-            "unit_price_mean_182d": [1.0, 9.0, 2.0, 1.5, 0.0],
+            "price_level_mean_182d": [-0.2, 0.3, -0.1, -0.15, 0.9],
+            "price_level_lines_182d": [20.0, 99.0, 50.0, 50.0, 19.0],
             "content_event_share_91d": [0.1, 0.2, 0.9, 0.15, 0.0],
         },
         ["price_driven", "quality_driven", "content_driven", "balanced", None],
@@ -190,8 +200,14 @@ KNOWN = [
     ),
     (
         "trading",
-        {"price_drift": [0.0, 1.16, 1.0, 0.8], "orders_28d": [0.0, 2.0, 2.0, 2.0]},
-        [None, "up", "steady", "down"],
+        {  # before: 20 lines of level 0; from 0.064 on, a change is beyond 1.64 standard errors
+            "price_level_mean_28d": [0.07, -0.07, 0.06, 0.9, 0.9, 0.0],
+            "price_level_lines_28d": [10.0, 10.0, 10.0, 9.0, 10.0, 0.0],
+            "price_level_mean_182d": [0.07 / 3, -0.07 / 3, 0.02, 0.3, 0.3, 0.1],
+            "price_level_std_182d": [0.1] * 6,
+            "price_level_lines_182d": [30.0, 30.0, 30.0, 29.0, 29.0, 50.0],
+        },
+        ["up", "down", "steady", None, None, None],
     ),
     (
         "purchase_cycle_days",
