@@ -1,4 +1,4 @@
-"""`qianmian tags`: lists the tags, shows those of a customer, audits them, and ranks them by information gain."""
+"""`qianmian tags`: lists the tags, shows those of a customer, audits, validates and ranks them."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import typer
 
 from cli.console import Output
 from cli.options import AsOfOption, JsonOption, WorkspaceOption
+from cli.tags_validate import validate_
 from cli.times import as_of_or_default, note_missing_timezone, parse_as_of, utc_now
 from qianmian.errors import DataError, UsageError
 from qianmian.schema import TAG_CATEGORIES
@@ -21,9 +22,10 @@ if TYPE_CHECKING:
 STRICT_EXIT = 3
 NAMES_SHOWN = 6
 tags = typer.Typer(
-    help="List the tags, show those of a customer, audit them, and rank them by information gain about a target.",
+    help="List the tags, show those of a customer, audit them, check them against what followed, and rank them.",
     no_args_is_help=True,
 )
+tags.command("validate")(validate_)
 
 
 @tags.command("list")
@@ -52,10 +54,22 @@ def list_(
             "workspace": located.root,
             "as_of": snapshot.as_of,
             "customers": len(snapshot.one_ids),
-            "tags": [entry.as_dict() for entry in entries],
+            "tags": [{**entry.as_dict(), "checked": snapshot.checked.get(entry.name)} for entry in entries],
         }
     )
-    columns = ["tag", "category", "kind", "how", "owner", "ttl", "coverage", "values", "top value", "computed from"]
+    columns = [
+        "tag",
+        "category",
+        "kind",
+        "how",
+        "owner",
+        "ttl",
+        "coverage",
+        "values",
+        "top value",
+        "computed from",
+        "checked",
+    ]
     rows = [
         [
             entry.name,
@@ -68,6 +82,7 @@ def list_(
             entry.values,
             entry.top_value,
             join_names(entry.needs),
+            snapshot.checked.get(entry.name),
         ]
         for entry in entries
         if entry.coverage is not None
@@ -75,6 +90,8 @@ def list_(
     output.table(
         f"{len(rows)} tags of {len(snapshot.one_ids):,} customers as of {snapshot.as_of}", columns, rows, columns[5:8]
     )
+    if not snapshot.checked:
+        output.say("no tag is checked against what followed yet: `qianmian tags validate`")
     absent = [entry for entry in entries if entry.coverage is None]
     if absent:
         output.say(f"{len(absent)} more tags are absent, because their inputs are missing:")
@@ -110,13 +127,13 @@ def show_(
         {"workspace": located.root, "user_id": user_id, "one_id": snapshot.one_ids[row], "tags": facts},
     )
     known = [
-        [category, name, entry["value"], entry["source"]]
+        [category, name, entry["value"], entry["source"], entry["checked"]]
         for category in TAG_CATEGORIES
         for name, entry in facts.get(category, {}).items()
         if entry["value"] is not None
     ]
     title = f"customer {snapshot.one_ids[row]} as of {snapshot.as_of}"
-    output.table(title, ["category", "tag", "value", "computed from"], known)
+    output.table(title, ["category", "tag", "value", "computed from", "checked"], known)
     unknown = [name for entries in facts.values() for name, entry in entries.items() if entry["value"] is None]
     if unknown:
         output.say(f"unknown for this customer: {', '.join(unknown)}")

@@ -12,7 +12,7 @@ import logging
 import shutil
 import uuid
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from functools import cached_property
 from pathlib import Path
@@ -27,10 +27,12 @@ from features.compute.spec import FeatureSpec, UserFeatures
 from features.data.lake import Lake
 from features.definitions.pack_features import make_builder
 from features.id_map import IdMap
+from features.profiles.tags.checked import read_verdicts
 from features.profiles.tags.declare import TagValue
 from features.profiles.tags.facts import TagFacts
-from features.profiles.tags.tagging import make_tags, tags_digest
-from qianmian.errors import ArtifactError, InvalidRequest, WorkspaceError
+from features.profiles.tags.tagging import declared_tags, make_tags, tags_digest
+from qianmian.config import load_settings
+from qianmian.errors import ArtifactError, ConfigError, InvalidRequest, WorkspaceError
 from qianmian.settings import Settings
 from qianmian.times import is_stale
 from qianmian.workspace import Workspace, atomic_path, write_json
@@ -65,6 +67,8 @@ class Snapshot:
         Digest of the tag declarations, settings and published tags (`features.profiles.tags.tagging.tags_digest`).
     tag_facts : dict of str to TagFacts
         Tag name → category, as_of, time to live, source, and the fitted parameters of a statistic.
+    checked : dict of str to str
+        Tag name → verdict of `qianmian tags validate`, for tags whose declaration has not changed since.
     """
 
     table: pa.Table
@@ -76,6 +80,7 @@ class Snapshot:
     unsupported: tuple[str, ...] = ()
     tags_digest: str = ""
     tag_facts: dict[str, TagFacts] = field(default_factory=dict)
+    checked: dict[str, str] = field(default_factory=dict)
 
     @cached_property
     def features(self) -> UserFeatures:
@@ -133,7 +138,7 @@ class Snapshot:
         return matches[0][1] if matches else None
 
     def facts_of(self, row: int, now: datetime) -> dict[str, dict[str, dict[str, Any]]]:
-        """Tags of one customer: category → tag → value, as_of, stale, source.
+        """Tags of one customer: category → tag → value, as_of, stale, source, checked.
 
         A tag whose required features are unsupported is absent; an unknown value is None.
 
@@ -153,6 +158,7 @@ class Snapshot:
                     "as_of": facts.as_of,
                     "stale": is_stale(facts.as_of, now, facts.ttl_days),
                     "source": facts.source,
+                    "checked": self.checked.get(name),
                 }
         return found
 
@@ -174,6 +180,7 @@ class Snapshot:
             "off": list(self.unsupported),
             "tags_digest": self.tags_digest,
             "tag_facts": {name: facts.as_dict() for name, facts in self.tag_facts.items()},
+            "checked": self.checked,
         }
         write_json(folder / "snapshot.json", facts)
 
@@ -208,6 +215,7 @@ class Snapshot:
                 tuple(facts["off"]),
                 facts["tags_digest"],
                 {name: TagFacts.of(value) for name, value in facts["tag_facts"].items()},
+                dict(facts.get("checked", {})),
             )
         except (OSError, ValueError, KeyError, TypeError, pa.ArrowException) as error:
             raise ArtifactError(
@@ -224,9 +232,29 @@ def build_snapshot(builder: Builder, as_of: datetime, settings: Settings) -> Sna
     customers = builder.views(as_of).customers.order_by(["source", "source_user_id"]).to_pyarrow()
     tags, facts = make_tags(builder, built, settings)
     digest = tags_digest(settings, builder.lake.workspace)
+    checked = _verdicts(builder.lake.workspace, settings)
     return Snapshot(
-        built.table, tags, customers, as_of, built.matrix().spec, builder.lake.digest, built.unsupported, digest, facts
+        built.table,
+        tags,
+        customers,
+        as_of,
+        built.matrix().spec,
+        builder.lake.digest,
+        built.unsupported,
+        digest,
+        facts,
+        checked,
     )
+
+
+def _verdicts(workspace: Workspace, settings: Settings | None = None) -> dict[str, str]:
+    """The verdicts on the declared tags; none if they cannot be read, because profiles do not depend on them."""
+    try:
+        settings = settings or load_settings(workspace.config_file)
+        return read_verdicts(workspace, declared_tags(settings), settings)
+    except (ArtifactError, ConfigError) as error:
+        logger.warning("tag_checks=ignored reason=%s", error)
+        return {}
 
 
 def publish(workspace: Workspace, snapshot: Snapshot) -> Path:
@@ -272,7 +300,8 @@ def load_current(workspace: Workspace) -> Snapshot:
         raise WorkspaceError(
             "no profiles have been built yet", where=str(workspace.online), hint="run `qianmian features`"
         )
-    return Snapshot.load(workspace.online / name)
+    snapshot = Snapshot.load(workspace.online / name)
+    return replace(snapshot, checked=_verdicts(workspace))
 
 
 def published_as_of(workspace: Workspace) -> datetime | None:

@@ -25,6 +25,10 @@ class TagEntry(BaseModel):
     as_of: str = Field(description="UTC; no data from this moment or later was used")
     stale: bool = Field(description="whether as_of is longer ago than the validity of this tag")
     source: str = Field(description="the tables that the value is computed from, joined by +, or model:NAME")
+    checked: str | None = Field(
+        description="verdict of `qianmian tags validate` on what the tag says about the future: borne_out, "
+        "not_borne_out, contradicted or too_few; null without a check"
+    )
 
 
 class ProfileResponse(Response):

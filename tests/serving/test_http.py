@@ -707,7 +707,7 @@ def test_profile(serve, buyers):
     )
     for tags in body["tags"].values():
         for tag in tags.values():
-            assert set(tag) == {"value", "as_of", "stale", "source"}
+            assert set(tag) == {"value", "as_of", "stale", "source", "checked"}
             assert tag["source"]
     assert body["tags"]["transaction"]["value_tier"]["value"] in ("low", "middle", "high")
     assert any(tag["value"] is None for tags in body["tags"].values() for tag in tags.values()), (

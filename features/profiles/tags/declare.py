@@ -19,6 +19,7 @@ from features.compute.algebra import PROFILE_PREFIX, Feature
 from features.definitions import FEATURES
 from features.profiles.purchase_process import PurchaseProcess
 from features.profiles.rules import mask, parse, referenced_names, rule_problems, text_features
+from features.profiles.tags.claims import Claim
 from qianmian.errors import ConfigError, did_you_mean
 from qianmian.schema import TAG_CATEGORIES
 from qianmian.settings import Settings
@@ -79,6 +80,8 @@ class Tag:
         Allowed values; empty for numbers, booleans and open text.
     ttl_days : int
         Age in days above which a value is stale.
+    claim : Claim or None
+        What the value says about the time after it; `qianmian tags validate` compares it with what followed.
     """
 
     name: str
@@ -94,6 +97,7 @@ class Tag:
     values: tuple[str, ...] = ()
     owner: str = "profile"
     ttl_days: int = 35
+    claim: Claim | None = None
 
     @property
     def inputs(self) -> tuple[str, ...]:

@@ -12,6 +12,8 @@ from numpy.typing import NDArray
 from features.compute.algebra import Feature
 from features.definitions.pack_features import declared_features, pack_of
 from features.profiles.tags import TAGS
+from features.profiles.tags.built_in_claims import ORDERED
+from features.profiles.tags.claims import Ordering, Preference
 from features.profiles.tags.declare import Columns, Fitted, Tag, TagContext, tag_from_rule
 from qianmian.errors import ConfigError
 from qianmian.packs import PackTag, ReplenishmentCycle
@@ -101,6 +103,7 @@ def _cycle_tags(cycles: Mapping[str, ReplenishmentCycle]) -> list[Tag]:
             how="statistic",
             fit=fit,
             values=tuple(cycles),
+            claim=_due_claim(cycles),
         ),
         Tag(
             "replenishment_state",
@@ -111,8 +114,16 @@ def _cycle_tags(cycles: Mapping[str, ReplenishmentCycle]) -> list[Tag]:
             how="statistic",
             fit=fit,
             values=REPLENISHMENT_STATES,
+            claim=Ordering(ORDERED, (("due", "lapsed"),)),
         ),
     ]
+
+
+def _due_claim(cycles: Mapping[str, ReplenishmentCycle]) -> Preference | None:
+    """What is due is bought more often than by others; None if categories of different depths would have to be compared."""
+    names = tuple((name, tuple(cycle.categories or [name])) for name, cycle in cycles.items())
+    depths = {"category" if "/" in category else "category_top" for _, categories in names for category in categories}
+    return Preference("lines", depths.pop(), names) if len(depths) == 1 else None
 
 
 def customer_cycle_days(columns: Columns, name: str) -> NDArray[np.float64]:

@@ -262,8 +262,15 @@ def test_every_value_says_as_of_stale_and_source(shop):
         "as_of": as_of - timedelta(days=3),
         "stale": True,
         "source": "model:qianmian-churn",
+        "checked": None,
     }
-    assert said["lifecycle"]["buyer_stage"] == {"value": "repeat", "as_of": as_of, "stale": False, "source": "orders"}
+    assert said["lifecycle"]["buyer_stage"] == {
+        "value": "repeat",
+        "as_of": as_of,
+        "stale": False,
+        "source": "orders",
+        "checked": None,
+    }
     assert said["transaction"]["refund_prone"]["source"] == "orders+refunds"
     # a time to live ends after its last moment
     assert not snapshot.facts_of(0, as_of + timedelta(days=35))["lifecycle"]["buyer_stage"]["stale"]
