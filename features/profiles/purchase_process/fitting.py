@@ -11,8 +11,10 @@ from features.profiles.purchase_process.order_times import OrderTimes, read_orde
 from features.profiles.purchase_process.process import (
     LIMIT,
     PRIOR_LOCATION,
+    PROBABILITIES,
     PROCESS_FEATURES,
     RETURN_GAPS,
+    WEIBULL_QUANTILES,
     PurchaseProcess,
     location_terms,
     silence_terms,
@@ -26,6 +28,8 @@ HISTORY_SHARE = 0.7  # part of the history in which the moments lie; the orders 
 SHORTEST_WAIT = 0.05  # typical gaps; a date without a clock time is known no better
 PRIOR_PRECISION = float(MOMENTS)  # of each coefficient; a wait counts once for each moment that lies in it
 MAX_ITERATIONS = 300
+SMALLEST_STEP = 1e-6  # between two quantiles, which must ascend
+MIN_RESIDUALS = 500  # waits that ended; from fewer, the quantiles are no better than those of the Weibull model
 Floats = NDArray[np.float64]
 
 
@@ -59,9 +63,10 @@ def fit_process(orders: OrderTimes, settings: LifecycleSettings | None = None) -
     """
     typical = typical_gap_days(orders.mean_gaps(), settings or LifecycleSettings())
     X, log_waits, ordered, longest = _examples(orders, typical)
-    coefficients = _fit(X, log_waits, ordered).tolist()
-    sigma = float(np.exp(coefficients[-1]))
-    return PurchaseProcess(typical, tuple(coefficients[:-1]), sigma, longest, orders.as_of_day)
+    coefficients = _fit(X, log_waits, ordered)
+    location, sigma = coefficients[:-1], float(np.exp(coefficients[-1]))
+    quantiles = residual_quantiles((log_waits - X @ location) / sigma, ordered)
+    return PurchaseProcess(typical, tuple(location.tolist()), sigma, quantiles, longest, orders.as_of_day)
 
 
 def _examples(orders: OrderTimes, typical: float) -> tuple[Floats, Floats, NDArray[np.bool_], tuple[float, float]]:
@@ -108,3 +113,28 @@ def _fit(X: Floats, log_waits: Floats, ordered: NDArray[np.bool_]) -> Floats:
 
     found = minimize(loss, prior, jac=True, method="L-BFGS-B", options={"maxiter": MAX_ITERATIONS})
     return np.asarray(found.x, dtype=np.float64)
+
+
+def residual_quantiles(residuals: Floats, ordered: NDArray[np.bool_]) -> tuple[float, ...]:
+    """Kaplan–Meier quantiles of the residuals at `PROBABILITIES`; beyond their reach, the steps of a Weibull model.
+
+    Parameters
+    ----------
+    residuals : ndarray of float64, shape (n,)
+        ε of each example; a lower bound where the wait has not ended.
+    ordered : ndarray of bool, shape (n,)
+        Whether the wait has ended.
+    """
+    if ordered.sum() < MIN_RESIDUALS:
+        return WEIBULL_QUANTILES
+    order = np.lexsort((~ordered, residuals))  # of equal residuals, those that ended come first
+    residuals, ended = residuals[order], ordered[order]
+    passed = 1.0 - np.cumprod(np.where(ended, 1.0 - 1.0 / np.arange(len(ended), 0, -1), 1.0))
+    found: list[float] = []
+    for probability, weibull, before in zip(
+        PROBABILITIES, WEIBULL_QUANTILES, (np.nan, *WEIBULL_QUANTILES), strict=False
+    ):
+        at = int(np.searchsorted(passed, probability))
+        reached = float(residuals[at]) if at < len(passed) else found[-1] + weibull - before if found else weibull
+        found.append(max(reached, found[-1] + SMALLEST_STEP) if found else reached)
+    return tuple(found)

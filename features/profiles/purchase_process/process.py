@@ -1,13 +1,16 @@
-"""The distribution of the time to a customer's next order: an accelerated failure time model with Weibull errors.
+"""The distribution of the time to a customer's next order: an accelerated failure time model.
 
 The time to the next order, measured from `as_of` and not from the last order, has the logarithm
 
-    log t = x·β + σ·ε,    P(ε > e) = exp(−exp(e))
+    log t = x·β + σ·ε
 
 (Kalbfleisch and Prentice, *The Statistical Analysis of Failure Time Data*, 2002, chapter 2). x describes the
 rhythm of the orders and the silence since the last one. All times are measured in typical gaps of the shop, so that the
 same prior holds for a grocer and for a seller of furniture. Without data, β and σ are those of a customer who orders at
 random at the pooled mean gap: a short history is pooled towards the shop.
+
+β and σ are fitted as if ε had the distribution of a Weibull model, P(ε > e) = exp(−exp(e)). The distribution that is
+used is that of the residuals of the examples (Kaplan and Meier 1958), as far as they reach.
 """
 
 from __future__ import annotations
@@ -31,6 +34,9 @@ PROCESS_FEATURES = (
 RETURN_GAPS = 4.0  # typical gaps in which an order counts as a return
 SILENCE_OFFSET = 0.25  # typical gaps, added to the silence before its logarithm
 LIMIT = 30.0  # of logarithms of times in typical gaps
+# P(ε ≤ e) at which the distribution of the residuals is stored; between them it is that of a Weibull model, shifted
+PROBABILITIES = (0.02, 0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 0.98)
+WEIBULL_QUANTILES = tuple(np.log(-np.log1p(-np.array(PROBABILITIES))).tolist())
 # a customer who orders at random at the pooled mean gap: log t = log gap + ε
 PRIOR_LOCATION = (0.0, 1.0, *[0.0] * 8)
 Columns = Mapping[str, NDArray[Any]]
@@ -51,6 +57,8 @@ class PurchaseProcess:
         β, the coefficients of `location_terms`; by default those of the prior.
     sigma : float
         σ; 1 for orders at random, less for regular ones.
+    residual_quantiles : tuple of float
+        Values of ε at `PROBABILITIES`, ascending; by default those of a Weibull model.
     longest_silence : tuple of float
         Largest values of `silence_terms` in the examples. A longer silence counts as this one, because the squares of
         the terms say nothing beyond the examples.
@@ -68,6 +76,7 @@ class PurchaseProcess:
     typical_gap_days: float
     location: tuple[float, ...] = PRIOR_LOCATION
     sigma: float = 1.0
+    residual_quantiles: tuple[float, ...] = WEIBULL_QUANTILES
     longest_silence: tuple[float, float] = (LIMIT, LIMIT)
     as_of_day: float = 0.0
 
@@ -78,13 +87,15 @@ class PurchaseProcess:
 
     def days_to_order(self, columns: Columns, probability: float = 0.5) -> Floats:
         """Days from `as_of` until the next order has come with this probability, shape (n,); by default the median."""
-        log_time = self._location(columns) + self.sigma * np.log(-np.log1p(-probability))
+        e = _interpolate(np.log(-np.log1p(-probability)), WEIBULL_QUANTILES, self.residual_quantiles)
+        log_time = self._location(columns) + self.sigma * e
         return np.asarray(self.typical_gap_days * np.exp(np.clip(log_time, -LIMIT, LIMIT)))
 
     def order_probability(self, columns: Columns, days: float) -> Floats:
         """Probability of an order in the next `days` days, shape (n,)."""
         e = (np.log(days / self.typical_gap_days) - self._location(columns)) / self.sigma
-        return np.asarray(-np.expm1(-np.exp(np.clip(e, -LIMIT, LIMIT))))
+        weibull = _interpolate(e, self.residual_quantiles, WEIBULL_QUANTILES)
+        return np.asarray(-np.expm1(-np.exp(np.clip(weibull, -LIMIT, LIMIT))))
 
     def own_gap_days(self, columns: Columns) -> Floats:
         """Mean gap between the customer's orders, pooled with one typical gap, in days, shape (n,)."""
@@ -103,6 +114,7 @@ class PurchaseProcess:
             "typical_gap_days": [self.typical_gap_days],
             "location": list(self.location),
             "sigma": [self.sigma],
+            "residual_quantiles": list(self.residual_quantiles),
             "longest_silence": list(self.longest_silence),
             "as_of_day": [self.as_of_day],
         }
@@ -114,9 +126,15 @@ class PurchaseProcess:
             parameters["typical_gap_days"][0],
             tuple(parameters["location"]),
             parameters["sigma"][0],
+            tuple(parameters["residual_quantiles"]),
             (parameters["longest_silence"][0], parameters["longest_silence"][1]),
             parameters["as_of_day"][0],
         )
+
+
+def _interpolate(x: Any, of: Sequence[float], to: Sequence[float]) -> Any:
+    """Piecewise linear function through the points (of, to), with slope 1 beyond the first and the last."""
+    return np.interp(x, of, to) + np.minimum(x - of[0], 0.0) + np.maximum(x - of[-1], 0.0)
 
 
 def typical_gap_days(mean_gaps: Floats, settings: LifecycleSettings) -> float:

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from features.compute.algebra import Condition
-from features.compute.price_levels import PRICE_LEVEL
+from features.compute.algebra import PRICE_LEVEL, Condition
 from features.definitions.timing import PARTS_OF_DAY
 from features.profiles.tags.claims import Claim, Later, NextOrder, Ordering, Preference, Rising
 from qianmian.schema import RISK_BANDS

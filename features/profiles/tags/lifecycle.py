@@ -44,14 +44,18 @@ def days_to_next_order(columns: Columns, context: TagContext) -> NDArray[Any]:
     return np.where(columns["orders_total"] > 0, process_of(context).days_to_order(columns), np.nan)
 
 
-def next_order_date(probability: float) -> Callable[[Columns, TagContext], NDArray[Any]]:
-    """The date by which the next order has come with this probability; unknown without orders or beyond two years."""
+def next_order_date(probability: float = 0.5) -> Callable[[Columns, TagContext], NDArray[Any]]:
+    """The date at which the next order has come with this probability; unknown without orders or beyond two years.
+
+    The median falls on the date; a bound of the interval is the begin of the date, to the nearest day.
+    """
+    offset = 0.0 if probability == 0.5 else 0.5
 
     def rule(columns: Columns, context: TagContext) -> NDArray[Any]:
         process = process_of(context)
         days = process.days_to_order(columns, probability)
         known = (columns["orders_total"] > 0) & (days <= LATEST_DAYS)
-        dates = np.floor(process.as_of_day + np.where(known, days, 0.0)).astype("datetime64[D]")
+        dates = np.floor(process.as_of_day + np.where(known, days, 0.0) + offset).astype("datetime64[D]")
         return np.where(known, dates.astype(str), "")
 
     return rule
@@ -115,9 +119,9 @@ TAGS = (
     Tag("buyer_stage", "lifecycle", "prospect, first-time, repeat or loyal buyer by the number of orders", BUYER_STAGE_FEATURES, lambda c, context: buyer_stage(c, context.settings.lifecycle), values=BUYER_STAGES),
     Tag("days_since_last_order", "lifecycle", "time since the last order", ("days_since_last_order", "orders_total"), lambda c, _: np.where(c["orders_total"] > 0, c["days_since_last_order"], np.nan)),
     process_tag("days_to_next_order", "expected time to the next order (median), given the own rhythm and the silence so far", days_to_next_order, ttl_days=7),
-    process_tag("next_order_date", "date of the next order (median)", next_order_date(0.5), ttl_days=7),
-    process_tag("next_order_earliest", "date before which the next order comes with a probability of 10 %", next_order_date(EARLIEST), ttl_days=7),
-    process_tag("next_order_latest", "date before which the next order comes with a probability of 90 %", next_order_date(LATEST), ttl_days=7),
+    process_tag("next_order_date", "date of the next order (median)", next_order_date(), ttl_days=7),
+    process_tag("next_order_earliest", "day before which the next order comes with a probability of 10 %", next_order_date(EARLIEST), ttl_days=7),
+    process_tag("next_order_latest", "day before which the next order comes with a probability of 90 %", next_order_date(LATEST), ttl_days=7),
     process_tag("replenishment", "the next order is due (expected within one typical gap of the shop), not_yet, overdue (expected later, and silent for more than two own gaps) or missed (unlikely within the return time)",
         lambda c, context: replenishment(c, process_of(context), context.settings.lifecycle), values=("not_yet", "due", "overdue", "missed"), ttl_days=7),
     process_tag("reactivated", "ordered lately after a silence of four own gaps", reactivated, ("last_gap_days",)),

@@ -17,6 +17,8 @@ from features.profiles.purchase_process import (
     process_of,
     read_order_times,
 )
+from features.profiles.purchase_process.fitting import residual_quantiles
+from features.profiles.purchase_process.process import PROBABILITIES, WEIBULL_QUANTILES
 from qianmian.settings import LifecycleSettings
 
 BEGIN = datetime(2024, 1, 1)
@@ -75,7 +77,9 @@ def test_the_time_and_its_probability_are_inverse(probability):
 
 
 def test_stored_parameters_give_the_same_process():
-    process = PurchaseProcess(8.0, tuple(np.linspace(-0.2, 0.9, 10)), 0.8, (2.5, 1.5), 19_000.5)
+    process = PurchaseProcess(
+        8.0, tuple(np.linspace(-0.2, 0.9, 10)), 0.8, longest_silence=(2.5, 1.5), as_of_day=19_000.5
+    )
     assert PurchaseProcess.of(process.as_fitted()) == process
 
 
@@ -194,3 +198,20 @@ def test_without_order_times_there_is_no_process(lake_of):
     builder = Builder(lake_of({"transactions": rows}), FEATURES)
     as_of = BEGIN + timedelta(days=10)
     assert process_of(builder.views(as_of), builder.build(as_of).table) is None
+
+
+def test_residual_quantiles_are_those_of_the_waits_and_ascend():
+    rng = np.random.default_rng(6)
+    residuals = rng.normal(0.0, 0.5, 4_000)
+    censored = rng.normal(0.2, 0.5, 4_000)
+    ordered = residuals <= censored
+    found = residual_quantiles(np.minimum(residuals, censored), ordered)
+    for probability, quantile in zip(PROBABILITIES, found, strict=True):
+        if probability <= 0.9:
+            assert quantile == pytest.approx(np.quantile(residuals, probability), abs=0.08)
+    assert (np.diff(found) > 0).all()
+    # where most waits have not ended, the upper quantiles continue as those of a Weibull model
+    early = residual_quantiles(np.minimum(residuals, -0.2), residuals <= -0.2)
+    reached = np.searchsorted(PROBABILITIES, (residuals <= -0.2).mean())
+    np.testing.assert_allclose(np.diff(early[reached:]), np.diff(WEIBULL_QUANTILES[reached:]))
+    assert residual_quantiles(residuals[:400], np.ones(400, bool)) == WEIBULL_QUANTILES  # too few
