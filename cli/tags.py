@@ -1,4 +1,4 @@
-"""`qianmian tags`: lists the tags, shows those of a customer, audits them, and ranks them by information gain."""
+"""`qianmian tags`: lists the tags, audits them, and ranks them by information gain."""
 
 from __future__ import annotations
 
@@ -9,19 +9,19 @@ import typer
 
 from cli.console import Output
 from cli.options import AsOfOption, JsonOption, WorkspaceOption
-from cli.times import as_of_or_default, note_missing_timezone, parse_as_of, utc_now
-from qianmian.errors import DataError, UsageError
+from cli.profiles import load_profiles
+from cli.times import as_of_or_default, parse_as_of, utc_now
+from qianmian.errors import UsageError
 from qianmian.schema import TAG_CATEGORIES
 from qianmian.workspace import Workspace
 
 if TYPE_CHECKING:
     from features.profiles.governance.value import InformationGain
-    from features.profiles.snapshot import Snapshot
 
 STRICT_EXIT = 3
 NAMES_SHOWN = 6
 tags = typer.Typer(
-    help="List the tags, show those of a customer, audit them, and rank them by information gain about a target.",
+    help="List the tags, audit them, and rank them by what they tell about a target.",
     no_args_is_help=True,
 )
 
@@ -80,46 +80,6 @@ def list_(
         output.say(f"{len(absent)} more tags are absent, because their inputs are missing:")
         for entry in absent:
             output.say(f"  {entry.name}: {join_names(entry.lacks)}")
-
-
-@tags.command("show")
-def show_(
-    user_id: Annotated[str, typer.Argument(metavar="USER_ID", help="Customer id of your system.")],
-    user_source: Annotated[
-        str | None,
-        typer.Option("--user-source", metavar="NAME", help="Source of the id, if several sources use it."),
-    ] = None,
-    as_of: AsOfOption = None,
-    workspace: WorkspaceOption = None,
-    as_json: JsonOption = False,
-) -> None:
-    """Show the tags of one customer, as /v1/profile returns them."""
-    output, located = Output(as_json), Workspace.locate(workspace).require()
-    snapshot = load_profiles(output, located, as_of)
-    row = snapshot.user_map.row(snapshot.resolve(user_id, user_source))
-    if row < 0:
-        raise DataError(
-            "no customer has this user id",
-            where="USER_ID",
-            got=user_id if user_source is None else f"{user_id} of {user_source}",
-            hint="use the id that `source_user_id` has after the mapping, or build the profiles again with "
-            "`qianmian features` after an ingest",
-        )
-    facts = snapshot.facts_of(row, utc_now())
-    output.result(
-        {"workspace": located.root, "user_id": user_id, "one_id": snapshot.one_ids[row], "tags": facts},
-    )
-    known = [
-        [category, name, entry["value"], entry["source"]]
-        for category in TAG_CATEGORIES
-        for name, entry in facts.get(category, {}).items()
-        if entry["value"] is not None
-    ]
-    title = f"customer {snapshot.one_ids[row]} as of {snapshot.as_of}"
-    output.table(title, ["category", "tag", "value", "computed from"], known)
-    unknown = [name for entries in facts.values() for name, entry in entries.items() if entry["value"] is None]
-    if unknown:
-        output.say(f"unknown for this customer: {', '.join(unknown)}")
 
 
 @tags.command("audit")
@@ -261,24 +221,6 @@ def print_tag_ranking(output: Output, found: InformationGain, title: str, counts
         output.say(f"keep: {', '.join(found.picked)}; together they provide {gain}")
     else:
         output.say("keep: none, because no tag is significantly better than chance")
-
-
-def load_profiles(output: Output, located: Workspace, as_of: str | None) -> Snapshot:
-    """Load the served profiles, or build those of another date without publishing them."""
-    from features.data.lake import Lake
-    from features.definitions.pack_features import make_builder
-    from features.profiles.snapshot import current_snapshot_name, load_current, snapshot_at
-    from qianmian.config import load_settings
-
-    if as_of is None and current_snapshot_name(located) is not None:
-        return load_current(located)
-    settings = load_settings(located.config_file)
-    builder = make_builder(Lake(located), settings)
-    moment = as_of_or_default(builder.lake, as_of)
-    note_missing_timezone(output, builder.lake, settings)
-    with output.working():
-        output.step(f"building profiles as of {moment:%Y-%m-%d %H:%M}")
-        return snapshot_at(builder, moment, settings)
 
 
 def format_percent(share: float | None) -> str:

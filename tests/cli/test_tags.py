@@ -36,21 +36,6 @@ def test_list(qianmian, built):
     assert "first_visit_source: first_referrer, first_visit_channel" in shown.out
 
 
-def test_show(qianmian, built):
-    users = qianmian("features", "--workspace", built, "--out", built.parent / "profiles.csv", "--json")
-    assert users.code == 0
-    _, user, source = (built.parent / "profiles.csv").read_text().splitlines()[1].replace('"', "").split(",")[:3]
-    done = qianmian("tags", "show", user, "--workspace", built, "--json").json
-    assert done["tags"]["basic"]["gender"]["value"] in ("female", "male", "unknown")
-    shown = qianmian("tags", "show", user, "--user-source", source, "--workspace", built)
-    assert done["one_id"] in shown.out
-    assert "lifecycle_stage" in shown.out
-    past = qianmian("tags", "show", user, "--as-of", "2023-01-01", "--workspace", built)
-    assert (past.code, "no customer" in past.err) == (3, True)
-    unknown = qianmian("tags", "show", user, "--user-source", "till", "--workspace", built)
-    assert (unknown.code, f"{user} of till" in unknown.err) == (3, True)
-
-
 def test_profiles_of_an_earlier_date_are_not_published(qianmian, built):
     done = qianmian("tags", "list", "--as-of", "2024-02-01", "--workspace", built, "--json")
     assert (done.code, done.json["as_of"]) == (0, "2024-02-01T00:00:00")

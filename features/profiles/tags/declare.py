@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from features.compute.algebra import PROFILE_PREFIX, Feature
 from features.definitions import FEATURES
 from features.profiles.rules import mask, parse, referenced_names, rule_problems, text_features
+from features.profiles.tags.chinese import ChineseTag
 from qianmian.errors import ConfigError, did_you_mean
 from qianmian.schema import TAG_CATEGORIES
 from qianmian.settings import Settings
@@ -73,6 +74,8 @@ class Tag:
         Allowed values; empty for numbers, booleans and open text.
     ttl_days : int
         Age in days above which a value is stale.
+    chinese : ChineseTag or None
+        Its Chinese words; those of the built-in tags are in `features.profiles.tags.chinese`.
     """
 
     name: str
@@ -87,6 +90,7 @@ class Tag:
     values: tuple[str, ...] = ()
     owner: str = "profile"
     ttl_days: int = 35
+    chinese: ChineseTag | None = None
 
     @property
     def inputs(self) -> tuple[str, ...]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ from numpy.typing import NDArray
 from features.compute.algebra import Feature
 from features.definitions.pack_features import declared_features, pack_of
 from features.profiles.tags import TAGS
+from features.profiles.tags.chinese import ChineseTag
 from features.profiles.tags.declare import Columns, Fitted, Tag, TagContext, tag_from_rule
 from qianmian.errors import ConfigError
 from qianmian.packs import PackTag, ReplenishmentCycle
@@ -60,7 +62,8 @@ def tags_for(settings: Settings) -> list[Tag]:
 
 
 def _tag(pack_tag: PackTag, declared: tuple[Feature, ...]) -> Tag:
-    return tag_from_rule(
+    zh = pack_tag.zh
+    tag = tag_from_rule(
         pack_tag.name,
         pack_tag.category,
         pack_tag.description,
@@ -71,6 +74,7 @@ def _tag(pack_tag: PackTag, declared: tuple[Feature, ...]) -> Tag:
         default=pack_tag.default,
         features=declared,
     )
+    return replace(tag, chinese=ChineseTag(zh.name, zh.description, zh.values) if zh is not None else None)
 
 
 # ---- replenishment ---------------------------------------------------------------------------------------------------
@@ -101,6 +105,11 @@ def _cycle_tags(cycles: Mapping[str, ReplenishmentCycle]) -> list[Tag]:
             how="statistic",
             fit=fit,
             values=tuple(cycles),
+            chinese=ChineseTag(
+                "该补货的品类",
+                "现在该补货的品类，依次按客户自己的周期、本店的周期、行业的周期判断",
+                {name: cycle.zh for name, cycle in cycles.items() if cycle.zh},
+            ),
         ),
         Tag(
             "replenishment_state",
@@ -111,6 +120,11 @@ def _cycle_tags(cycles: Mapping[str, ReplenishmentCycle]) -> list[Tag]:
             how="statistic",
             fit=fit,
             values=REPLENISHMENT_STATES,
+            chinese=ChineseTag(
+                "补货状态",
+                "最接近用完的品类处于什么状态：该补货、已逾期、尚充足、已中断（三个周期没有购买）",
+                dict(zip(REPLENISHMENT_STATES, ("该补货", "已逾期", "尚充足", "已中断"), strict=True)),
+            ),
         ),
     ]
 
