@@ -70,7 +70,7 @@ def customer(
     snapshot = load_profiles(output, located, as_of)
     row = find_customer(snapshot, user_id, user_source)
     declared = {tag.name: tag for tag in declared_tags(load_settings(located.config_file))}
-    ids = ids_of(snapshot, snapshot.one_ids[row])
+    ids = source_ids(snapshot, snapshot.one_ids[row])
     facts = key_facts(snapshot, row)
     tags = {
         category: {name: {**entry, **words_of(declared.get(name), entry["value"])} for name, entry in entries.items()}
@@ -126,7 +126,7 @@ def find_customer(snapshot: Snapshot, user_id: str, user_source: str | None) -> 
     return row
 
 
-def ids_of(snapshot: Snapshot, one_id: str) -> list[tuple[str, str]]:
+def source_ids(snapshot: Snapshot, one_id: str) -> list[tuple[str, str]]:
     """All (source, user id) of a customer, sorted."""
     columns = (snapshot.customers[name].to_pylist() for name in ("one_id", "source", "source_user_id"))
     return sorted((source, user) for owner, source, user in zip(*columns, strict=True) if owner == one_id)

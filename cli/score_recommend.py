@@ -143,13 +143,18 @@ def recommend(
         load = load_from_workspace if not popular_only else partial(popularity_champions, as_of=at)
         champions = load(located, settings)
         output.step("scoring recommend")
-        options = {"num_results": num_results, "scene": scene, "candidates": candidate_ids, "options": list_options}
-        fitted = champions.require(JOB).bundle.as_of
+        options: dict[str, Any] = {
+            "num_results": num_results,
+            "scene": scene,
+            "candidates": candidate_ids,
+            "options": list_options,
+        }
+        model_as_of = champions.require(JOB).bundle.as_of
         table = score_recommend(
             champions,
             as_of=moment,
             # reads the interactions after the fit of the champion
-            builder=make_builder(lake, settings) if moment not in (None, fitted) else None,
+            builder=make_builder(lake, settings) if moment not in (None, model_as_of) else None,
             unavailable=unavailable_items(lake),
             **{key: value for key, value in options.items() if value is not None},
         )

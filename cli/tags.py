@@ -95,7 +95,7 @@ def audit_(
     workspace: WorkspaceOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Find duplicate, nearly equal, empty, constant, unused, expired, ownerless and badly named tags."""
+    """Find duplicate, nearly equal, empty, constant, one-sided, unused, expired, ownerless and badly named tags."""
     from features.profiles.governance.audit import audit
     from features.profiles.governance.usage import tag_usage
     from features.profiles.tags import INPUTS

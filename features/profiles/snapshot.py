@@ -29,7 +29,7 @@ from features.definitions.pack_features import make_builder
 from features.id_map import IdMap
 from features.profiles.tags.declare import TagValue
 from features.profiles.tags.facts import TagFacts
-from features.profiles.tags.tagging import make_tags, tags_digest
+from features.profiles.tags.tagging import make_tags, missing_rows, tags_digest
 from qianmian.errors import ArtifactError, InvalidRequest, WorkspaceError
 from qianmian.settings import Settings
 from qianmian.times import is_stale
@@ -65,6 +65,8 @@ class Snapshot:
         Digest of the tag declarations, settings and published tags (`features.profiles.tags.tagging.tags_digest`).
     tag_facts : dict of str to TagFacts
         Tag name → category, as_of, time to live, source, and the fitted parameters of a statistic.
+    unrecorded : dict of str to tuple of str
+        Tag that is absent because rows of the kind it reads were never recorded → these kinds, in words.
     """
 
     table: pa.Table
@@ -76,6 +78,7 @@ class Snapshot:
     unsupported: tuple[str, ...] = ()
     tags_digest: str = ""
     tag_facts: dict[str, TagFacts] = field(default_factory=dict)
+    unrecorded: dict[str, tuple[str, ...]] = field(default_factory=dict)
 
     @cached_property
     def features(self) -> UserFeatures:
@@ -174,6 +177,7 @@ class Snapshot:
             "off": list(self.unsupported),
             "tags_digest": self.tags_digest,
             "tag_facts": {name: facts.as_dict() for name, facts in self.tag_facts.items()},
+            "unrecorded": self.unrecorded,
         }
         write_json(folder / "snapshot.json", facts)
 
@@ -208,6 +212,8 @@ class Snapshot:
                 tuple(facts["off"]),
                 facts["tags_digest"],
                 {name: TagFacts.of(value) for name, value in facts["tag_facts"].items()},
+                # snapshots of earlier versions do not name them
+                {name: tuple(kinds) for name, kinds in facts.get("unrecorded", {}).items()},
             )
         except (OSError, ValueError, KeyError, TypeError, pa.ArrowException) as error:
             raise ArtifactError(
@@ -222,10 +228,19 @@ def build_snapshot(builder: Builder, as_of: datetime, settings: Settings) -> Sna
     """Build profiles and tags at `as_of` in memory, without writing them."""
     built: ProfileBuild = builder.build(as_of)
     customers = builder.views(as_of).customers.order_by(["source", "source_user_id"]).to_pyarrow()
-    tags, facts = make_tags(builder, built, settings)
-    digest = tags_digest(settings, builder.lake.workspace)
+    unrecorded = missing_rows(builder, built, settings)
+    tags, facts = make_tags(builder, built, settings, unrecorded)
     return Snapshot(
-        built.table, tags, customers, as_of, built.matrix().spec, builder.lake.digest, built.unsupported, digest, facts
+        built.table,
+        tags,
+        customers,
+        as_of,
+        built.matrix().spec,
+        builder.lake.digest,
+        built.unsupported,
+        tags_digest(settings, builder.lake.workspace),
+        facts,
+        unrecorded,
     )
 
 

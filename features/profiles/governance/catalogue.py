@@ -25,7 +25,8 @@ class CatalogueEntry:
     top_value : str, float, bool or None
         Most frequent value (count descending, then text ascending).
     lacks : tuple of str
-        Reasons why the tag is absent: unsupported features, or a note that no model has published it.
+        Reasons why the tag is absent: unsupported features, kinds of rows that were never recorded, or a note that no
+        model has published it.
     """
 
     name: str
@@ -53,7 +54,9 @@ def catalogue(tags: Sequence[Tag], snapshot: Snapshot) -> list[CatalogueEntry]:
     for tag in tags:
         about = (tag.name, tag.category, tag.kind, tag.how, tag.owner, tag.ttl_days, tag.inputs, tag.description)
         if tag.name not in snapshot.tags:
-            lacks = ("not published by a model yet",) if tag.how == "model" else missing_features(tag, present)
+            lacks = snapshot.unrecorded.get(tag.name) or missing_features(tag, present)
+            if tag.how == "model":
+                lacks = ("not published by a model yet",)
             entries.append(CatalogueEntry(*about, lacks=lacks))
             continue
         known = [value for value in snapshot.tags[tag.name] if value is not None]

@@ -74,6 +74,10 @@ class Tag:
         Allowed values; empty for numbers, booleans and open text.
     ttl_days : int
         Age in days above which a value is stale.
+    requires_recorded : tuple of tuple of str
+        Groups of event types (or ``order``): the tag is absent if no row of a group was recorded before the cutoff.
+    any_kind : bool
+        Whether one recorded kind of row is enough, of those that the features count (`features.profiles.tags.recorded`).
     chinese : ChineseTag or None
         Its Chinese words; those of the built-in tags are in `features.profiles.tags.chinese`.
     """
@@ -90,6 +94,8 @@ class Tag:
     values: tuple[str, ...] = ()
     owner: str = "profile"
     ttl_days: int = 35
+    requires_recorded: tuple[tuple[str, ...], ...] = ()
+    any_kind: bool = False
     chinese: ChineseTag | None = None
 
     @property
@@ -368,9 +374,8 @@ def tag_from_rule(
         return result
 
     texts = tuple(dict.fromkeys(value for value in (*values, default) if isinstance(value, str)))
-    tag = Tag(
-        name, category, description, inputs, first_passed, kind=kind, values=texts, owner=owner, ttl_days=ttl_days
-    )
+    about: dict[str, Any] = {"kind": kind, "values": texts, "owner": owner, "ttl_days": ttl_days, "any_kind": True}
+    tag = Tag(name, category, description, inputs, first_passed, **about)
     if not problems:
         return check([tag], known, f"the tag '{name}'")[0]
     problems += [

@@ -16,6 +16,7 @@ from features.profiles.lifecycle import (
     falling_asleep_reason,
     lifecycle_stage,
 )
+from features.profiles.tags.behaviour import VISIT_EVENTS
 from features.profiles.tags.declare import Columns, Tag, TagContext, yes_no
 from features.profiles.tags.inactivity import INACTIVITY_CONTACTS, INACTIVITY_RESPONSES, INACTIVITY_VISITS
 from qianmian.schema import BUYER_STAGES, INACTIVITY_REASONS, LIFECYCLE_STAGES, RISK_BANDS
@@ -73,7 +74,7 @@ TAGS = (
     Tag("replenishment", "lifecycle", "time since the last order in own mean gaps: not_yet, due (0.8), overdue (1.3), missed (at risk); from three orders on", ("gap_days_mean", "days_since_last_order", "orders_total"), replenishment, values=("not_yet", "due", "overdue", "missed"), ttl_days=7),
     Tag("reactivated", "lifecycle", "ordered lately after a silence of four own gaps", ("last_gap_days", "gap_days_mean", "days_since_last_order", "orders_total"), reactivated),
     Tag("spending_trend", "lifecycle", "amount of the last 28 days against the 28 before, by a fifth", ("amount_trend_28d", "orders_56d"), trend("amount_trend_28d", "orders_56d", TREND_LEVELS), values=TREND_LEVELS),
-    Tag("engagement_trend", "lifecycle", "events of the last 7 days against the 7 before, by a fifth", ("events_trend_7d", "events_28d"), trend("events_trend_7d", "events_28d", TREND_LEVELS), values=TREND_LEVELS, ttl_days=7),
+    Tag("engagement_trend", "lifecycle", "events of the last 7 days against the 7 before, by a fifth", ("events_trend_7d", "events_28d"), trend("events_trend_7d", "events_28d", TREND_LEVELS), values=TREND_LEVELS, ttl_days=7, requires_recorded=((*VISIT_EVENTS, "message_open", "message_click"),)),
     Tag("points_expiring", "lifecycle", "holds points that lapse within 30 days", ("days_since_points_expired",), points_expiring, optional_features=("profile_points_balance",), ttl_days=7),
     Tag("falling_asleep_reason", "lifecycle", "why a sleeper fell asleep, from what happened between the last order and then: no offer, irrelevant pushes, no interest", (*LIFECYCLE_FEATURES, INACTIVITY_CONTACTS), lambda c, context: falling_asleep_reason(c, context.settings.lifecycle), optional_features=(INACTIVITY_RESPONSES, INACTIVITY_VISITS), values=INACTIVITY_REASONS),
     Tag("churn_risk", "lifecycle", "risk band of the churn model, of the customers it asks about", how="model", values=RISK_BANDS),
