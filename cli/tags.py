@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from datetime import timedelta
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from cli.console import Output
-from cli.options import AsOfOption, JsonOption, WorkspaceOption
+from cli.options import AsOfOption, JsonOption, Lang, LangOption, WorkspaceOption
 from cli.profiles import load_profiles
 from cli.times import as_of_or_default, parse_as_of, utc_now
 from qianmian.errors import UsageError
@@ -16,9 +17,24 @@ from qianmian.schema import TAG_CATEGORIES
 from qianmian.workspace import Workspace
 
 if TYPE_CHECKING:
+    from features.profiles.governance.catalogue import CatalogueEntry
     from features.profiles.governance.value import InformationGain
+    from features.profiles.snapshot import Snapshot
 
 STRICT_EXIT = 3
+HOW_ZH = {"rule": "规则", "statistic": "统计", "model": "模型"}
+CATALOGUE_WORDS = {
+    Lang.EN: {
+        "title": "{} tags of {} customers as of {}",
+        "columns": "tag|category|meaning|how|coverage|values|top value",
+        "absent": "{} more tags are absent, because their inputs are missing:",
+    },
+    Lang.ZH: {
+        "title": "{} 个标签，{} 位客户，截至 {}",
+        "columns": "标签|名称|类别|含义|方式|覆盖率|取值数|最常见取值",
+        "absent": "另有 {} 个标签缺少所需数据，因而不提供：",
+    },
+}
 NAMES_SHOWN = 6
 tags = typer.Typer(
     help="List the tags, audit them, and rank them by what they tell about a target.",
@@ -31,11 +47,12 @@ def list_(
     category: Annotated[
         str | None, typer.Option("--category", metavar="|".join(TAG_CATEGORIES), help="List only this category.")
     ] = None,
+    lang: LangOption = Lang.EN,
     as_of: AsOfOption = None,
     workspace: WorkspaceOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """List all declared tags: how each is computed, its owner, and its coverage."""
+    """List all declared tags: what each means, how it is computed, and its coverage; --json has the inputs too."""
     from qianmian.config import load_settings
 
     if category is not None and category not in TAG_CATEGORIES:
@@ -55,29 +72,36 @@ def list_(
             "tags": [entry.as_dict() for entry in entries],
         }
     )
-    columns = ["tag", "category", "kind", "how", "owner", "ttl", "coverage", "values", "top value", "computed from"]
-    rows = [
-        [
-            entry.name,
-            entry.category,
-            entry.kind,
-            entry.how,
-            entry.owner,
-            entry.ttl_days,
-            format_percent(entry.coverage),
-            entry.values,
-            entry.top_value,
-            join_names(entry.needs),
-        ]
-        for entry in entries
-        if entry.coverage is not None
-    ]
-    output.table(
-        f"{len(rows)} tags of {len(snapshot.one_ids):,} customers as of {snapshot.as_of}", columns, rows, columns[5:8]
-    )
+    print_catalogue(output, snapshot, entries, lang)
+
+
+def print_catalogue(output: Output, snapshot: Snapshot, entries: Sequence[CatalogueEntry], lang: Lang) -> None:
+    """Print the present tags as a table, and the absent ones with their reasons."""
+    from features.profiles.tags.chinese import CATEGORIES_ZH
+
+    words = CATALOGUE_WORDS[lang]
+    rows = []
+    for entry in entries:
+        if entry.coverage is None:
+            continue
+        meaning: list[object] = [entry.category, entry.description, entry.how]
+        top: object = entry.top_value
+        if lang is Lang.ZH:
+            chinese = entry.chinese
+            meaning = [
+                chinese.name if chinese is not None else None,
+                CATEGORIES_ZH[entry.category],
+                chinese.description if chinese is not None else entry.description,
+                HOW_ZH[entry.how],
+            ]
+            top = (chinese.value(top) if chinese is not None and top is not None else None) or top
+        rows.append([entry.name, *meaning, format_percent(entry.coverage), entry.values, top])
+    title = words["title"].format(len(rows), f"{len(snapshot.one_ids):,}", snapshot.as_of)
+    columns = words["columns"].split("|")
+    output.table(title, columns, rows, columns[-3:-1])
     absent = [entry for entry in entries if entry.coverage is None]
     if absent:
-        output.say(f"{len(absent)} more tags are absent, because their inputs are missing:")
+        output.say(words["absent"].format(len(absent)))
         for entry in absent:
             output.say(f"  {entry.name}: {join_names(entry.lacks)}")
 

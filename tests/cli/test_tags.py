@@ -36,6 +36,18 @@ def test_list(qianmian, built):
     assert "first_visit_source: first_referrer, first_visit_channel" in shown.out
 
 
+def test_list_in_chinese(qianmian, built):
+    entries = {entry["name"]: entry for entry in qianmian("tags", "list", "--workspace", built, "--json").json["tags"]}
+    segment = entries["rfm_segment"]
+    assert (segment["name_zh"], segment["values_zh"]["important_value"]) == ("RFM 分群", "重要价值客户")
+    assert segment["description"] == TAGS["rfm_segment"].description
+    shown = qianmian("tags", "list", "--lang", "zh", "--category", "transaction", "--workspace", built)
+    assert shown.code == 0
+    for text in ("rfm_segment", "RFM 分群", "交易", "覆盖率", "按近 365 天消费金额把客户三等分"):
+        assert text in shown.out
+    assert TAGS["value_tier"].description in qianmian("tags", "list", "--workspace", built).out
+
+
 def test_profiles_of_an_earlier_date_are_not_published(qianmian, built):
     done = qianmian("tags", "list", "--as-of", "2024-02-01", "--workspace", built, "--json")
     assert (done.code, done.json["as_of"]) == (0, "2024-02-01T00:00:00")
