@@ -1,9 +1,8 @@
-"""`qianmian tags`: lists the tags, audits them, and ranks them by information gain."""
+"""`qianmian tags`: lists the tags, audits them, and says what they tell about a target (`cli.tags_value`)."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from datetime import timedelta
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -11,14 +10,14 @@ import typer
 from cli.console import Output
 from cli.options import AsOfOption, JsonOption, Lang, LangOption, WorkspaceOption
 from cli.profiles import load_profiles
-from cli.times import as_of_or_default, parse_as_of, utc_now
+from cli.tags_value import value_
+from cli.times import utc_now
 from qianmian.errors import UsageError
 from qianmian.schema import TAG_CATEGORIES
 from qianmian.workspace import Workspace
 
 if TYPE_CHECKING:
     from features.profiles.governance.catalogue import CatalogueEntry
-    from features.profiles.governance.value import InformationGain
     from features.profiles.snapshot import Snapshot
 
 STRICT_EXIT = 3
@@ -153,98 +152,7 @@ def audit_(
         raise typer.Exit(STRICT_EXIT)
 
 
-@tags.command("value")
-def value_(
-    target: Annotated[str, typer.Option("--target", metavar="churn|purchase|clv", help="Target to predict.")] = "churn",
-    as_of: AsOfOption = None,
-    horizon_days: Annotated[
-        int,
-        typer.Option(
-            "--horizon-days", min=1, max=365, help="Number of days after the tags in which the outcome is measured."
-        ),
-    ] = 28,
-    top: Annotated[int, typer.Option("--top", min=1, help="Number of tags to print; --json lists all.")] = 15,
-    workspace: WorkspaceOption = None,
-    as_json: JsonOption = False,
-) -> None:
-    """Rank the tags by information gain about a target, alone and on top of each other.
-
-    The tags are those of --as-of (default: one horizon before the end of the data); the outcome is measured after it.
-    """
-    from features.data.lake import Lake
-    from features.definitions.pack_features import make_builder
-    from features.profiles.governance.outcome import TARGETS, horizon_end, target_labels
-    from features.profiles.governance.value import information_gain
-    from features.profiles.snapshot import snapshot_at
-    from qianmian.config import load_settings
-
-    TARGETS[target]
-    output, located = Output(as_json), Workspace.locate(workspace).require()
-    settings = load_settings(located.config_file)
-    lake = Lake(located)
-    moment = parse_as_of(as_of) or as_of_or_default(lake, None) - timedelta(days=horizon_days)
-    horizon_end(lake, moment, horizon_days)
-    builder = make_builder(lake, settings)
-    with output.working():
-        output.step(f"computing the tags as of {moment:%Y-%m-%d}")
-        snapshot = snapshot_at(builder, moment, settings)
-        output.step(f"computing the outcome in the {horizon_days} days after it")
-        outcome = target_labels(
-            builder, snapshot.table, moment, target, horizon_days, settings.churn.active_days or 2 * horizon_days
-        )
-        output.step(f"computing the information gain of {len(snapshot.tags)} tags")
-        found = information_gain(
-            {name: [values[row] for row in outcome.rows] for name, values in snapshot.tags.items()},
-            outcome.codes,
-            settings.seed,
-        )
-    counts = {label: int((outcome.codes == code).sum()) for code, label in enumerate(outcome.labels)}
-    output.result(
-        {
-            "workspace": located.root,
-            "target": target,
-            "as_of": moment,
-            "horizon_days": horizon_days,
-            "customers": found.n,
-            "outcome": counts,
-            "entropy_bits": found.entropy_bits,
-            "told_bits": found.information_bits,
-            "keep": list(found.picked),
-            "tags": [tag.as_dict() for tag in found.tags],
-        }
-    )
-    title = f"{target} in the {horizon_days} days from {moment:%Y-%m-%d}: {found.n:,} customers"
-    print_tag_ranking(output, found, title, counts, top)
-
-
-def print_tag_ranking(output: Output, found: InformationGain, title: str, counts: dict[str, int], top: int) -> None:
-    """Print the ranking and the tags to keep."""
-    classes = ", ".join(f"{label} {count:,}" for label, count in counts.items())
-    output.say(f"{title} ({classes}); {found.entropy_bits:.3f} bits of entropy")
-    columns = ["tag", "bits", "95 % interval", "chance", "of all", "values", "pick", "adds", "95 % interval "]
-    rows = [
-        [
-            tag.name,
-            bits(tag.bits),
-            f"{bits(tag.low)} – {bits(tag.high)}",
-            bits(tag.chance),
-            f"{tag.share:.1%}",
-            tag.values,
-            tag.picked,
-            bits(tag.adds),
-            f"{bits(tag.adds_low)} – {bits(tag.adds_high)}",
-        ]
-        for position, tag in enumerate(found.tags)
-        if position < top or tag.picked is not None
-    ]
-    output.table("", columns, rows, columns[1:])
-    output.say("bits: information of the tag alone; chance: 95th percentile of the bits of an unrelated tag")
-    output.say("adds: cross-validated information on top of the picks before it; on top of all picks for other tags")
-    if found.picked:
-        gain = f"{found.information_bits:.3f} of {found.entropy_bits:.3f} bits"
-        output.say(f"keep: {', '.join(found.picked)}; together they provide {gain}")
-    else:
-        output.say("keep: none, because no tag is significantly better than chance")
+tags.command("value")(value_)
 
 
 def format_percent(share: float | None) -> str:
@@ -256,17 +164,6 @@ def format_percent(share: float | None) -> str:
     '45.7%'
     """
     return "" if share is None else f"{share:.1%}"
-
-
-def bits(value: float) -> str:
-    """Format an amount of information.
-
-    Examples
-    --------
-    >>> bits(0.12345), bits(-0.00004)
-    ('0.123', '0.000')
-    """
-    return f"{value if abs(value) >= 0.0005 else 0.0:.3f}"
 
 
 def join_names(names: Any) -> str:

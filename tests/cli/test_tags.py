@@ -94,9 +94,14 @@ def test_value(qianmian, tmp_path):
         tag["name"] for tag in sorted((tag for tag in tags if tag["picked"]), key=lambda tag: tag["picked"])
     ]
     assert done.json["keep"]
+    best = tags[0]["customers"]
+    assert best["most"]["mean"] > done.json["overall"] > best["least"]["mean"]
+    assert best["lift"] == pytest.approx(best["most"]["mean"] / done.json["overall"])
     shown = qianmian("tags", "value", "--target", target, "--horizon-days", "14", "--top", "3", "--workspace", place)
     assert shown.code == 0
     assert f"keep: {', '.join(done.json['keep'])}" in shown.out
+    assert f"for example {tags[0]['name']}: the 10 % of the customers" in shown.out
+    assert f"overall paid {done.json['overall']:,.2f} on average" in shown.out
 
 
 @pytest.mark.parametrize(

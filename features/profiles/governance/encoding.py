@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -79,7 +80,8 @@ def _bin_numbers(values: Sequence[TagValue]) -> tuple[NDArray[np.int64], tuple[s
     known = ~np.isnan(numbers)
     edges = np.unique(np.quantile(numbers[known], np.linspace(0, 1, BINS + 1)[1:-1]))
     codes = np.where(known, np.searchsorted(edges, numbers, side="right") + 1, 0)
-    names = [UNKNOWN, *(f"under {edge:g}" for edge in edges[:1]), *(f"from {edge:g}" for edge in edges)]
+    between = [f"{low:.4g} to {high:.4g}" for low, high in itertools.pairwise(edges)]
+    names = [UNKNOWN, f"under {edges[0]:.4g}", *between, f"from {edges[-1]:.4g}"]
     present, codes = np.unique(codes, return_inverse=True)
     return codes.astype(np.int64), tuple(names[code] for code in present)
 
