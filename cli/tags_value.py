@@ -108,17 +108,17 @@ def print_lifts(output: Output, names: Sequence[str], lifts: Mapping[str, TagLif
     verb, overall = outcome.verb, float(outcome.numbers.mean())
     text = format_money if verb == "paid" else format_share
 
-    def outcome_of(end: TagEnd) -> str:
+    def end_text(end: TagEnd) -> str:
         return f"{text(end.mean)} ({text(end.low)} – {text(end.high)})"
 
     rows = [
         [
             name,
             join_values(lifts[name].most.values),
-            outcome_of(lifts[name].most),
+            end_text(lifts[name].most),
             None if lifts[name].lift is None else f"{lifts[name].lift:.2f}",
             join_values(lifts[name].least.values),
-            outcome_of(lifts[name].least),
+            end_text(lifts[name].least),
         ]
         for name in names
         if name in lifts

@@ -97,9 +97,9 @@ def clv(inputs: TargetInputs) -> TargetLabels:
 
 
 def _yes_or_no(
-    rows: NDArray[np.int64], happened: NDArray[np.bool_], labels: tuple[str, str], verb: str
+    rows: NDArray[np.int64], is_true: NDArray[np.bool_], labels: tuple[str, str], verb: str
 ) -> TargetLabels:
-    return TargetLabels(rows, happened.astype(np.int64), labels, happened.astype(np.float64), verb)
+    return TargetLabels(rows, is_true.astype(np.int64), labels, is_true.astype(np.float64), verb)
 
 
 TARGETS: Registry[Callable[[TargetInputs], TargetLabels]] = Registry(
