@@ -96,9 +96,7 @@ def clv(inputs: TargetInputs) -> TargetLabels:
     return TargetLabels(np.arange(len(codes)), codes.astype(np.int64), labels, inputs.amount, "paid")
 
 
-def _yes_or_no(
-    rows: NDArray[np.int64], is_true: NDArray[np.bool_], labels: tuple[str, str], verb: str
-) -> TargetLabels:
+def _yes_or_no(rows: NDArray[np.int64], is_true: NDArray[np.bool_], labels: tuple[str, str], verb: str) -> TargetLabels:
     return TargetLabels(rows, is_true.astype(np.int64), labels, is_true.astype(np.float64), verb)
 
 
