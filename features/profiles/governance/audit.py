@@ -1,8 +1,8 @@
 """Tag audit: duplicate, empty, constant, one-sided, unused, expired, ownerless and badly named tags, with fixes.
 
-Two tags are compared among the customers for whom at least one of them is known. Customers for whom both are unknown
-say nothing about the values, and would make tags that miss the same customers look alike. A customer for whom only one
-is known tells them apart, so unknown counts as a value there.
+Two tags are compared among the customers for whom both are known. Customers for whom both are unknown say nothing about
+the values, and would make tags that miss the same customers look alike. Where only one is known the tags differ, so the
+result is multiplied by the share of the customers with both values among those with at least one.
 """
 
 from __future__ import annotations
@@ -165,20 +165,23 @@ def _duplicates(values: Mapping[str, Sequence[TagValue]], threshold: float) -> I
 def normalised_information(encoded: EncodedTags) -> np.ndarray[Any, np.dtype[np.float64]]:
     """Mutual information of each pair of tags ÷ the larger entropy, shape (t, t); 1 if they determine each other.
 
-    Each pair is compared among the customers for whom at least one of the two is known.
+    Each pair is compared among the customers for whom both are known, and the result is multiplied by their share of the
+    customers for whom at least one of the two is known.
     """
     Z = encoded.one_hot()
     joint_counts = np.asarray((Z.T @ Z).todense(), dtype=np.float64)
     starts, sizes = encoded.starts, encoded.sizes
-    unknown = [labels.index(UNKNOWN) if UNKNOWN in labels else None for labels in encoded.labels]
+    unknown = [[code for code, label in enumerate(labels) if label == UNKNOWN] for labels in encoded.labels]
     shared = np.eye(len(encoded.names))
     for i in range(len(encoded.names)):
         for j in range(i + 1, len(encoded.names)):
-            counts = joint_counts[starts[i] : starts[i] + sizes[i], starts[j] : starts[j] + sizes[j]].copy()
-            if unknown[i] is not None and unknown[j] is not None:
-                counts[unknown[i], unknown[j]] = 0.0
-            most = max(float(entropy_bits(counts.sum(axis=axis))) for axis in (0, 1))
-            shared[i, j] = shared[j, i] = float(mutual_information(counts)) / most if most > 0 else 0.0
+            counts = joint_counts[starts[i] : starts[i] + sizes[i], starts[j] : starts[j] + sizes[j]]
+            both = np.delete(np.delete(counts, unknown[i], axis=0), unknown[j], axis=1)
+            neither = counts[np.ix_(unknown[i], unknown[j])].sum()
+            most = max(float(entropy_bits(both.sum(axis=axis))) for axis in (0, 1))
+            if most > 0:
+                overlap = both.sum() / (counts.sum() - neither)
+                shared[i, j] = shared[j, i] = overlap * float(mutual_information(both)) / most
     return shared
 
 

@@ -115,6 +115,9 @@ def test_customers_who_are_unknown_in_both_do_not_make_tags_alike():
     assert "of the 60 customers for whom one is known" in findings[0].what
     # unknown in only one of them tells the two apart
     assert found({"left": left + left, "right": left + [None] * 60}) == []
+    # a tag that is known where another one has its usual value says nothing of that value
+    usual = ["buys"] * 100 + ["looks"] * 9
+    assert [one.rule for one in found({"step": usual, "seeker": [False] * 100 + [None] * 9})] == ["constant"]
 
 
 def test_nearly_equal_begins_where_it_is_said_to():
