@@ -165,8 +165,8 @@ def _duplicates(values: Mapping[str, Sequence[TagValue]], threshold: float) -> I
 def normalised_information(encoded: EncodedTags) -> np.ndarray[Any, np.dtype[np.float64]]:
     """Mutual information of each pair of tags ÷ the larger entropy, shape (t, t); 1 if they determine each other.
 
-    Each pair is compared among the customers for whom both are known, and the result is multiplied by their share of the
-    customers for whom at least one of the two is known.
+    Each pair is compared among the customers for whom both are known, and the result is multiplied by their share of
+    the customers for whom at least one of the two is known.
     """
     Z = encoded.one_hot()
     joint_counts = np.asarray((Z.T @ Z).todense(), dtype=np.float64)
