@@ -48,16 +48,28 @@ class ChurnSettings(Section):
 
 
 class LifecycleSettings(Section):
-    """Thresholds of the lifecycle stages, in units of each customer's mean gap between orders."""
+    """Lifecycle stages: thresholds of the probability that a customer orders again within the return time."""
 
     horizon_days: int = Field(28, ge=1, le=365)
     new_days: int = Field(30, ge=1, description="new: the first order is at most this many days ago")
     loyal_orders: int = Field(10, ge=2, description="loyal: active, with at least this many orders in the last year")
-    at_risk_gaps: float = Field(2.0, gt=0, description="at risk: no order for this many mean gaps")
-    asleep_gaps: float = Field(4.0, gt=0, description="asleep: no order for this many mean gaps")
-    lost_gaps: float = Field(8.0, gt=0, description="lost: no order for this many mean gaps")
-    min_gap_days: float = Field(7.0, gt=0, description="lower bound of the mean gap")
-    max_gap_days: float = Field(60.0, gt=0, description="upper bound of the mean gap, and its value if unknown")
+    at_risk_below: float = Field(0.6, gt=0, lt=1, description="at risk: an order is less likely than this")
+    asleep_below: float = Field(0.4, gt=0, lt=1, description="asleep: an order is less likely than this")
+    lost_below: float = Field(0.25, gt=0, lt=1, description="lost: an order is less likely than this")
+    return_days: float | None = Field(
+        None, gt=0, description="time in which an order counts as a return; default: four typical gaps of the shop"
+    )
+    min_gap_days: float = Field(7.0, gt=0, description="lower bound of the typical gap, the median of the mean gaps")
+    max_gap_days: float = Field(60.0, gt=0, description="upper bound of the typical gap, and its value if unknown")
+
+    @model_validator(mode="after")
+    def _descending(self) -> LifecycleSettings:
+        if not self.at_risk_below > self.asleep_below > self.lost_below:
+            raise ValueError(
+                "at_risk_below, asleep_below and lost_below must descend; "
+                f"got {self.at_risk_below}, {self.asleep_below}, {self.lost_below}"
+            )
+        return self
 
 
 class LookalikeSettings(Section):

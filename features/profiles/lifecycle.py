@@ -1,9 +1,8 @@
-"""Lifecycle stages by rule, relative to each customer's mean gap between orders.
+"""Lifecycle stages and the state of the next order, by the purchase process of the shop.
 
-The time since the last order, in units of the customer's mean gap between orders (bounded by `min_gap_days` and
-`max_gap_days`), decides between active, at risk, asleep and lost. A customer without orders is a prospect; a customer
-whose first order is recent is new. The buyer stage depends only on the number of orders. For dormant customers,
-`falling_asleep_reason` states why they became inactive.
+The stage of a buyer follows from the probability of an order within the return time (`return_days`, by default four
+typical gaps of the shop), given the customer's own rhythm and the silence so far. The buyer stage depends only on the
+number of orders. For dormant customers, `falling_asleep_reason` states why they became inactive.
 """
 
 from __future__ import annotations
@@ -12,30 +11,41 @@ from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 from numpy.typing import NDArray
 
-from features.compute.spec import UserFeatures
+from features.compute.views import Views
+from features.profiles.purchase_process import PROCESS_FEATURES, PurchaseProcess, process_of
 from qianmian.errors import DataError
 from qianmian.settings import LifecycleSettings
 
-LIFECYCLE_FEATURES = ("orders_total", "days_since_last_order", "days_since_first_order", "gap_days_mean", "orders_365d")
+LIFECYCLE_FEATURES = PROCESS_FEATURES
 BUYER_STAGE_FEATURES = ("orders_total", "orders_365d")
 DORMANT_STAGES = ("asleep", "lost")
+USUAL_GAPS = 2.0  # a silence of more own gaps is longer than usual; of random gaps, 14 % are
+LONG_GAPS = 4.0  # a silence of more own gaps is that of a customer who is asleep
+Columns = Mapping[str, NDArray[Any]]
 
 
-def bounded_gap_days(gap_days: NDArray[Any], rules: LifecycleSettings) -> NDArray[Any]:
-    """Mean gap between orders in days, bounded by `min_gap_days` and `max_gap_days`, shape (n,)."""
-    bounded: NDArray[Any] = np.clip(gap_days, rules.min_gap_days, rules.max_gap_days)
-    return bounded
+def return_probability(
+    columns: Columns, process: PurchaseProcess, settings: LifecycleSettings | None = None
+) -> NDArray[np.float64]:
+    """Probability of an order within the return time, shape (n,); without meaning for customers without orders."""
+    days = (settings or LifecycleSettings()).return_days or process.return_days
+    return process.order_probability(columns, days)
 
 
-def lifecycle_stage(columns: Mapping[str, NDArray[Any]], settings: LifecycleSettings | None = None) -> NDArray[np.str_]:
+def lifecycle_stage(
+    columns: Columns, process: PurchaseProcess, settings: LifecycleSettings | None = None
+) -> NDArray[np.str_]:
     """Lifecycle stage of each customer.
 
     Parameters
     ----------
     columns : mapping of str to ndarray, each of shape (n,)
         Features named in `LIFECYCLE_FEATURES`.
+    process : PurchaseProcess
+        Purchase process of the shop at the cutoff of the features.
     settings : LifecycleSettings, optional
         Thresholds of the stages.
 
@@ -46,26 +56,46 @@ def lifecycle_stage(columns: Mapping[str, NDArray[Any]], settings: LifecycleSett
 
     Examples
     --------
-    >>> silent = dict(zip(LIFECYCLE_FEATURES, np.array([[12.0], [40.0], [300.0], [20.0], [12.0]]), strict=True))
-    >>> never = dict(zip(LIFECYCLE_FEATURES, np.array([[0.0], [9999.0], [0.0], [365.0], [0.0]]), strict=True))
-    >>> str(lifecycle_stage(silent)[0]), str(lifecycle_stage(never)[0])
-    ('at_risk', 'prospect')
+    >>> process = PurchaseProcess(10.0)
+    >>> weekly, silent, never = [40, 3, 280, 4, 13, 40], [9, 150, 300, 0, 0, 9], [0, 9999, 0, 0, 0, 0]
+    >>> table = np.array([weekly, silent, never], dtype=float).T
+    >>> lifecycle_stage(dict(zip(LIFECYCLE_FEATURES, table, strict=True)), process).tolist()
+    ['loyal', 'active', 'prospect']
     """
     rules = settings or LifecycleSettings()
-    silent = columns["days_since_last_order"] / bounded_gap_days(columns["gap_days_mean"], rules)
+    returns = return_probability(columns, process, rules)
     stages = np.select(
         [
             columns["orders_total"] <= 0,
-            silent >= rules.lost_gaps,
-            silent >= rules.asleep_gaps,
-            silent >= rules.at_risk_gaps,
             columns["days_since_first_order"] <= rules.new_days,
+            returns < rules.lost_below,
+            returns < rules.asleep_below,
+            returns < rules.at_risk_below,
             columns["orders_365d"] >= rules.loyal_orders,
         ],
-        ["prospect", "lost", "asleep", "at_risk", "new", "loyal"],
+        ["prospect", "new", "lost", "asleep", "at_risk", "loyal"],
         default="active",
     )
     return stages.astype(np.str_)
+
+
+def replenishment(
+    columns: Columns, process: PurchaseProcess, settings: LifecycleSettings | None = None
+) -> NDArray[np.str_]:
+    """State of the next order of each customer, shape (n,); an empty string without orders.
+
+    *Missed*: an order within the return time is less likely than `at_risk_below`. *Due*: the next order is expected
+    (median) within one typical gap. *Overdue*: it is expected later, and the silence is longer than `USUAL_GAPS` own
+    gaps. *Not yet*: the silence is not longer than usual. Parameters are those of `lifecycle_stage`.
+    """
+    rules = settings or LifecycleSettings()
+    conditions = [
+        columns["orders_total"] <= 0,
+        return_probability(columns, process, rules) < rules.at_risk_below,
+        process.days_to_order(columns) <= process.typical_gap_days,
+        columns["days_since_last_order"] > USUAL_GAPS * process.own_gap_days(columns),
+    ]
+    return np.select(conditions, ["", "missed", "due", "overdue"], default="not_yet").astype(np.str_)
 
 
 def buyer_stage(columns: Mapping[str, NDArray[Any]], settings: LifecycleSettings | None = None) -> NDArray[np.str_]:
@@ -99,29 +129,29 @@ def buyer_stage(columns: Mapping[str, NDArray[Any]], settings: LifecycleSettings
 
 
 def falling_asleep_reason(
-    columns: Mapping[str, NDArray[Any]], settings: LifecycleSettings | None = None
+    columns: Columns, process: PurchaseProcess, settings: LifecycleSettings | None = None
 ) -> NDArray[np.str_]:
     """Reason why each dormant customer became inactive.
 
-    The reason depends on the inactivity window, from the last order to the time the customer counted as at risk
-    (`features.profiles.tags.inactivity`). No contact was delivered: *no offer*. The customer opened no contact but
-    visited without one: *irrelevant pushes*. The customer opened a contact without buying, or neither opened one nor
-    visited: *no interest*. If opens or visits are not recorded, only reasons that do not depend on them are given.
+    The reason depends on the inactivity window, from the last order to the time when the silence became longer than
+    usual (`features.profiles.tags.inactivity`). No contact was delivered: *no offer*. The customer opened no contact
+    but visited without one: *irrelevant pushes*. The customer opened a contact without buying, or neither opened one
+    nor visited: *no interest*. If opens or visits are not recorded, only reasons that do not depend on them are given.
 
     Parameters
     ----------
     columns : mapping of str to ndarray, each of shape (n,)
         `LIFECYCLE_FEATURES` and ``silence_contacts``; ``silence_responses`` and ``silence_visits`` if they are
         recorded.
-    settings : LifecycleSettings, optional
-        Thresholds of the stages.
+    process, settings
+        As in `lifecycle_stage`.
 
     Returns
     -------
     ndarray of str, shape (n,)
         Values of `qianmian.schema.INACTIVITY_REASONS`; an empty string for other customers and if the data are missing.
     """
-    asleep = np.isin(lifecycle_stage(columns, settings), DORMANT_STAGES)
+    asleep = np.isin(lifecycle_stage(columns, process, settings), DORMANT_STAGES)
     unknown = np.full(len(asleep), np.nan)
     contacts, responses, visits = (
         columns.get(f"silence_{name}", unknown) for name in ("contacts", "responses", "visits")
@@ -132,19 +162,29 @@ def falling_asleep_reason(
     return reasons.astype(np.str_)
 
 
-def stages_from_features(features: UserFeatures, settings: LifecycleSettings | None = None) -> NDArray[np.str_]:
-    """Lifecycle stage of every row of a feature matrix, shape (n,).
+def stages_of_build(views: Views, table: pa.Table, settings: LifecycleSettings | None = None) -> NDArray[np.str_]:
+    """Lifecycle stage of every row of a profile build, shape (n,), by the purchase process at its cutoff.
+
+    Parameters
+    ----------
+    views : Views
+        Rows before the cutoff of the build.
+    table : pyarrow.Table
+        Table of the build, n rows.
+    settings : LifecycleSettings, optional
+        Thresholds of the stages.
 
     Raises
     ------
     DataError
-        The matrix lacks features that need orders with times.
+        The build lacks features that need orders with times.
     """
-    missing = [name for name in LIFECYCLE_FEATURES if name not in features.spec.names]
-    if missing:
+    process = process_of(views, table, settings)
+    if process is None:
+        missing = [name for name in LIFECYCLE_FEATURES if name not in table.column_names]
         raise DataError(
             "lifecycle stages require orders with times",
             got=f"no {', '.join(missing)}",
             hint="map the column `ts` of transactions in sources.yaml",
         )
-    return lifecycle_stage({name: features.column(name) for name in LIFECYCLE_FEATURES}, settings)
+    return lifecycle_stage({name: table[name].to_numpy() for name in LIFECYCLE_FEATURES}, process, settings)

@@ -26,7 +26,7 @@ class Prediction(BaseModel):
     user_id: str
     user_source: str | None
     one_id: str | None
-    lifecycle_stage: str | None = Field(description="current stage, assigned by rule; null for an unknown user")
+    lifecycle_stage: str | None = Field(description="current stage: the tag of the profile; null for an unknown user")
     next_stage: dict[str, float] | None = Field(
         description="stage → probability of this stage horizon_days after as_of"
     )

@@ -11,13 +11,14 @@ from numpy.typing import NDArray
 
 from features.compute.builder import Builder
 from features.compute.spec import UserFeatures
-from features.profiles.lifecycle import stages_from_features
+from qianmian.errors import DataError
 from qianmian.schema import LIFECYCLE_STAGES
 from serving.champions import Champions
 from serving.responses import rounded
 from serving.scoring.tables import IDENTITY_COLUMNS, PROVENANCE, at_moment, blocks, with_identity
 
 JOB = "lifecycle"
+STAGE_TAG = "lifecycle_stage"
 PROSPECT = LIFECYCLE_STAGES[0]
 
 
@@ -25,7 +26,7 @@ def predict_rows(champions: Champions, encoded: UserFeatures, rows: NDArray[np.i
     """Predict rows of the profiles, −1 for an unknown customer; a dict per row as in `/v1/predictions`."""
     known = np.flatnonzero(rows >= 0)
     profiles = champions.customers.features.take(rows[known])
-    stages = stages_from_features(profiles, champions.settings.lifecycle)
+    stages = _stages(champions)[rows[known]]
     predictions: list[dict[str, Any]] = [_unknown_customer() for _ in rows]
     orders = profiles.column("orders_total")
     gaps, values = profiles.column("gap_days_mean"), _column(profiles, "order_value_mean")
@@ -86,6 +87,23 @@ def score_predictions(
             for identity_columns, rows in blocks(champions_at)
         ]
     )
+
+
+def _stages(champions: Champions) -> NDArray[np.str_]:
+    """Lifecycle stage of every row of the profiles: the value of the tag.
+
+    Raises
+    ------
+    DataError
+        The profiles have no such tag, because orders have no times.
+    """
+    if STAGE_TAG not in champions.customers.tags:
+        raise DataError(
+            "lifecycle stages require orders with times",
+            got=f"profiles without the tag {STAGE_TAG}",
+            hint="map the column `ts` of transactions in sources.yaml, then ingest and run `qianmian features`",
+        )
+    return np.asarray(champions.customers.tags[STAGE_TAG], dtype=np.str_)
 
 
 def _column(profiles: UserFeatures, name: str) -> NDArray[np.float32] | None:

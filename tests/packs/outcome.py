@@ -22,6 +22,7 @@ from features.data.sources import SOURCES
 from features.data.sources.synthetic import Synthetic
 from features.definitions.pack_features import declared_features
 from features.profiles.analytics import funnel
+from features.profiles.purchase_process import process_of
 from features.profiles.tags import TAGS, tag_values
 from features.profiles.tags.declare import fit_tags
 from features.profiles.tags.pack_tags import tags_for
@@ -66,13 +67,13 @@ def outcome(name: str, folder: Path) -> dict[str, Any]:
     asked = {feature for tag in tags for feature in tag.inputs}
     builder = Builder(lake, declared_features(settings))
     built = builder.build(as_of, [feature for feature in declared_features(settings) if feature.name in asked])
-    values = tag_values(built.table, tags, settings)
+    views = builder.views(as_of)
+    fitted = fit_tags(built.table, tags, settings, process_of(views, built.table, settings.lifecycle))
+    values = tag_values(built.table, tags, settings, fitted)
     users = built.table["user_id"].to_pylist()
     chosen = sorted(range(len(users)), key=lambda row: users[row])[:: max(len(users) // CUSTOMERS_SHOWN, 1)][
         :CUSTOMERS_SHOWN
     ]
-    fitted = fit_tags(built.table, tags, settings)
-    views = builder.views(as_of)
     return {
         "as_of": as_of.date().isoformat(),
         "accounts": len(users),

@@ -64,11 +64,11 @@ def test_the_users_own_keys_win(tmp_path):
 
 def test_a_pack_of_ones_own_lies_beside_the_settings(tmp_path, monkeypatch):
     file = write(
-        tmp_path, "pack: ./mine\n", {"lifecycle": {"lost_gaps": {"value": 5, "because": "we have seen it so"}}}
+        tmp_path, "pack: ./mine\n", {"lifecycle": {"lost_below": {"value": 0.2, "because": "we have seen it so"}}}
     )
     monkeypatch.chdir("/")  # relative to the file that names it, not to where the command runs
     settings = load_settings(file)
-    assert settings.lifecycle.lost_gaps == 5
+    assert settings.lifecycle.lost_below == 0.2
     assert tags_for(settings) == tags_for(Settings())
 
 

@@ -14,7 +14,7 @@ import numpy as np
 from features.compute.builder import Builder
 from features.data.lake import Lake
 from features.definitions import FEATURES
-from features.profiles.lifecycle import stages_from_features
+from features.profiles.lifecycle import stages_of_build
 from features.profiles.snapshot import build_snapshot, publish
 from features.training_data import training_set
 from models.bundle import ModelBundle
@@ -48,14 +48,16 @@ def fit_bundles(
         {**stages, "affinity": AffinityRecommender().fit(train)}, {"home": list(stages), "discover": list(stages)}
     )
     start = as_of - timedelta(days=horizon)
-    before, now = builder.build(start).matrix(), builder.build(as_of).matrix()
+    builds = {moment: builder.build(moment) for moment in (start, as_of)}
+    before, now = (built.matrix() for built in builds.values())
     rows = now.rows_of(before.one_ids)
     active = np.flatnonzero(
         (before.column("orders_total") > 0) & (before.column("days_since_last_order") <= 2 * horizon)
     )
     churned = (now.column("days_since_last_order")[rows[active]] > horizon).astype(int)
     churn = ChurnClassifier(n_estimators=30, folds=3, min_child_weight=1.0).fit(before.values[active], churned)
-    today, then = stages_from_features(before), stages_from_features(now)[rows]
+    today, then = (stages_of_build(builder.views(moment), built.table) for moment, built in builds.items())
+    then = then[rows]
     lifecycle = NextStageClassifier(n_estimators=10).fit(before.values, today, then)
     expander = LookalikeExpander(factors=8, bags=3).fit(
         now.values, train.interactions.matrix()[train.user_rows(now.one_ids)]

@@ -18,7 +18,7 @@ from features.compute.builder import Builder
 from features.data.lake import Lake
 from features.definitions import FEATURES
 from features.profiles import snapshot
-from features.profiles.lifecycle import stages_from_features
+from features.profiles.lifecycle import stages_of_build
 from features.profiles.tags import published
 from models.bundle import ModelBundle
 from models.persist import load_arrays
@@ -187,7 +187,7 @@ def test_pyfunc_predicts_the_same_as_the_bundle(store, profiles, bundle_folder, 
         got = model.predict(frame[["one_id", *bundle.spec.names]])
         np.testing.assert_array_equal(got["churn_probability"], bundle.model.predict_proba(X)[:, 1])
     else:
-        today = stages_from_features(profiles.matrix())[:40]
+        today = stages_of_build(Builder(Lake(store), FEATURES).views(END), profiles.table)[:40]
         got = model.predict(frame[["one_id", *bundle.spec.names]].assign(lifecycle_stage=today))
         np.testing.assert_array_equal(
             got[bundle.model.classes_.tolist()].to_numpy(), bundle.model.predict_proba(X, today)

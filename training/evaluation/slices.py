@@ -6,7 +6,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from features.interactions import Interactions
-from features.profiles.lifecycle import bounded_gap_days
+from features.profiles.lifecycle import LONG_GAPS
+from features.profiles.purchase_process.process import typical_gap_days
 from qianmian.settings import LifecycleSettings
 
 Mask = NDArray[np.bool_]
@@ -18,8 +19,8 @@ def activity_slices(
     """Split customers into slices by number and recency of orders. Each customer is in the first slice that applies:
 
     - **new**: at most one order, or the first order at most `new_days` before the cutoff.
-    - **asleep**: the last order is at least `asleep_gaps` mean gaps between orders ago; the mean gap of a customer is
-      bounded by `min_gap_days` and `max_gap_days` (the rule of the lifecycle stages asleep and lost).
+    - **asleep**: the last order is at least `LONG_GAPS` own gaps ago; the own gap is the mean gap between the orders,
+      pooled with one typical gap of the shop (`features.profiles.purchase_process`).
     - **light**, **heavy**: the other customers, with at most, or more than, their median number of orders.
 
     Without timestamps no customer is asleep. Without order ids, the interactions of a customer at one time are one
@@ -53,9 +54,11 @@ def activity_slices(
     asleep = np.zeros(len(users), dtype=bool)
     if history.age_days.any():
         oldest, youngest = np.append(first, 0.0)[users], np.append(last, 0.0)[users]
-        gaps = np.divide(oldest - youngest, count - 1, out=np.full(len(users), rules.max_gap_days), where=count > 1)
+        several = orders > 1
+        typical = typical_gap_days((first - last)[several] / (orders[several] - 1), rules)
+        own = (typical + oldest - youngest) / np.maximum(count, 1)
         new |= oldest <= rules.new_days
-        asleep = ~new & (youngest / bounded_gap_days(gaps, rules) >= rules.asleep_gaps)
+        asleep = ~new & (youngest >= LONG_GAPS * own)
     rest = ~new & ~asleep
     heavy = rest & (count > (np.median(count[rest]) if rest.any() else 0))
     return {"new": new, "asleep": asleep, "light": rest & ~heavy, "heavy": heavy}

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from features.compute.algebra import PROFILE_PREFIX, Feature
 from features.definitions import FEATURES
+from features.profiles.purchase_process import PurchaseProcess
 from features.profiles.rules import mask, parse, referenced_names, rule_problems, text_features
 from features.profiles.tags.chinese import ChineseTag
 from qianmian.errors import ConfigError, did_you_mean
@@ -42,10 +43,13 @@ class TagContext:
         Settings of the workspace.
     fitted : dict of str to list of float
         Parameters that `Tag.fit` fitted on all customers; empty for a rule.
+    process : PurchaseProcess or None
+        For a `Tag.fit` with `Tag.needs_process`: the purchase process fitted on the orders before the cutoff.
     """
 
     settings: Settings = field(default_factory=Settings)
     fitted: Fitted = field(default_factory=dict)
+    process: PurchaseProcess | None = None
 
 
 @dataclass(frozen=True)
@@ -70,6 +74,8 @@ class Tag:
     fit : callable or None
         For a statistic: function of the columns of all customers that returns `TagContext.fitted` for `rule`, so that a
         single customer gets the same value.
+    needs_process : bool
+        Whether `fit` reads `TagContext.process`; without one the tag is left out.
     values : tuple of str
         Allowed values; empty for numbers, booleans and open text.
     ttl_days : int
@@ -91,6 +97,7 @@ class Tag:
     kind: Kind = "dynamic"
     how: How = "rule"
     fit: Callable[[Columns, TagContext], Fitted] | None = None
+    needs_process: bool = False
     values: tuple[str, ...] = ()
     owner: str = "profile"
     ttl_days: int = 35
@@ -208,14 +215,16 @@ def tag_values(
     return values
 
 
-def fit_tags(table: pa.Table, tags: Sequence[Tag], settings: Settings | None = None) -> dict[str, Fitted]:
+def fit_tags(
+    table: pa.Table, tags: Sequence[Tag], settings: Settings | None = None, process: PurchaseProcess | None = None
+) -> dict[str, Fitted]:
     """Parameters of each statistic, fitted on the customers of `table`, JSON-compatible."""
     columns = TagColumns(table)
-    context = TagContext(settings or Settings())
+    context = TagContext(settings or Settings(), process=process)
     return {
         tag.name: tag.fit(columns.of(tag), context)
         for tag in tags
-        if tag.fit is not None and tag.supported(table.column_names)
+        if tag.fit is not None and tag.supported(table.column_names) and (process is not None or not tag.needs_process)
     }
 
 

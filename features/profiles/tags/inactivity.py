@@ -1,8 +1,8 @@
 """Counts in the inactivity window of each customer: the columns that `falling_asleep_reason` reads.
 
 A window of the feature algebra ends at `as_of` for all customers. The inactivity window depends on the customer: it
-begins at the last order and ends when the customer counts as at risk, after `at_risk_gaps` mean gaps. Later messages,
-which try to reactivate the customer, are therefore not counted.
+begins at the last order and ends when the silence becomes longer than usual, after `USUAL_GAPS` own gaps. Later
+messages, which try to reactivate the customer, are therefore not counted.
 """
 
 from __future__ import annotations
@@ -17,8 +17,8 @@ from ibis import _
 
 from features.compute.views import Views
 from features.data.lake import TableState
-from features.profiles.lifecycle import LIFECYCLE_FEATURES, bounded_gap_days
-from qianmian.settings import Settings
+from features.profiles.lifecycle import USUAL_GAPS
+from features.profiles.purchase_process import PROCESS_FEATURES, PurchaseProcess
 from qianmian.times import SECONDS_PER_DAY
 
 INACTIVITY_CONTACTS, INACTIVITY_RESPONSES, INACTIVITY_VISITS = "silence_contacts", "silence_responses", "silence_visits"
@@ -28,7 +28,7 @@ NON_VISIT_EVENTS = ("message_open", "message_click", "purchase", "service")
 
 
 def inactivity_columns(
-    views: Views, table: pa.Table, states: Mapping[str, TableState], settings: Settings
+    views: Views, table: pa.Table, states: Mapping[str, TableState], process: PurchaseProcess | None
 ) -> dict[str, pa.Array]:
     """Delivered contacts, opened or clicked contacts, and visits in the inactivity window of each row of `table`.
 
@@ -40,8 +40,8 @@ def inactivity_columns(
         Table of the profile build, n rows.
     states : mapping of str to TableState
         State of the canonical tables at the cutoff.
-    settings : Settings
-        Thresholds of the lifecycle stages.
+    process : PurchaseProcess or None
+        Purchase process of the shop; None without orders with times.
 
     Returns
     -------
@@ -53,11 +53,11 @@ def inactivity_columns(
         name: set(states[name].filled) if name in states and states[name].rows else set()
         for name in ("touches", "events")
     }
-    if not set(LIFECYCLE_FEATURES) <= set(table.column_names) or "ts" not in filled["touches"] | filled["events"]:
+    if process is None or "ts" not in filled["touches"] | filled["events"]:
         return {}
-    days, gaps = (table[name].to_numpy() for name in ("days_since_last_order", "gap_days_mean"))
-    buyers = table["orders_total"].to_numpy() > 0
-    span = np.minimum(bounded_gap_days(gaps, settings.lifecycle) * settings.lifecycle.at_risk_gaps, days)
+    columns = {name: table[name].to_numpy() for name in PROCESS_FEATURES}
+    days, buyers = columns["days_since_last_order"], columns["orders_total"] > 0
+    span = np.minimum(process.own_gap_days(columns) * USUAL_GAPS, days)
     begin = [
         views.as_of - timedelta(seconds=round(float(day) * SECONDS_PER_DAY)) if buyer else None
         for day, buyer in zip(days, buyers, strict=True)

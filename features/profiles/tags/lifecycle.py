@@ -1,7 +1,8 @@
-"""Lifecycle tags: stages, next order, trends and churn risk, relative to each customer's mean gap between orders."""
+"""Lifecycle tags: stages, next order, trends and churn risk, by the purchase process of the shop."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -11,41 +12,59 @@ from features.definitions.recency import NEVER
 from features.profiles.lifecycle import (
     BUYER_STAGE_FEATURES,
     LIFECYCLE_FEATURES,
-    bounded_gap_days,
+    LONG_GAPS,
     buyer_stage,
     falling_asleep_reason,
     lifecycle_stage,
+    replenishment,
 )
+from features.profiles.purchase_process import PurchaseProcess
 from features.profiles.tags.behaviour import VISIT_EVENTS
-from features.profiles.tags.declare import Columns, Tag, TagContext, yes_no
+from features.profiles.tags.declare import Columns, Fitted, Tag, TagContext, yes_no
 from features.profiles.tags.inactivity import INACTIVITY_CONTACTS, INACTIVITY_RESPONSES, INACTIVITY_VISITS
 from qianmian.schema import BUYER_STAGES, INACTIVITY_REASONS, LIFECYCLE_STAGES, RISK_BANDS
 
 POINTS_DAYS = 30.0
-MIN_ORDERS = 3  # minimum orders for a mean gap
+MIN_ORDERS = 3  # minimum orders for a gap before the last one
+LATEST_DAYS = 730.0  # a date later than that is not given
+EARLIEST, LATEST = 0.1, 0.9  # probabilities of the bounds of the next order
 
 
-def days_to_next_order(columns: Columns, _: TagContext) -> NDArray[Any]:
-    """Mean gap between orders minus the days since the last order; NaN below `MIN_ORDERS` orders."""
-    return np.where(
-        columns["orders_total"] < MIN_ORDERS, np.nan, columns["gap_days_mean"] - columns["days_since_last_order"]
-    )
+def store_process(_: Columns, context: TagContext) -> Fitted:
+    """The parameters of the purchase process, stored with each tag that uses it."""
+    return context.process.as_fitted() if context.process is not None else {}
 
 
-def replenishment(columns: Columns, context: TagContext) -> NDArray[Any]:
-    """State of the next order, by the days since the last order in units of the mean gap."""
-    rules = context.settings.lifecycle
-    recency = columns["days_since_last_order"] / np.maximum(columns["gap_days_mean"], 1.0)
-    conditions = [columns["orders_total"] < MIN_ORDERS, recency < 0.8, recency < 1.3, recency < rules.at_risk_gaps]
-    return np.select(conditions, ["", "not_yet", "due", "overdue"], default="missed")
+def process_of(context: TagContext) -> PurchaseProcess:
+    """The purchase process whose parameters are stored with the tag."""
+    return PurchaseProcess.of(context.fitted)
+
+
+def days_to_next_order(columns: Columns, context: TagContext) -> NDArray[Any]:
+    """Median of the time to the next order, in days; NaN without orders."""
+    return np.where(columns["orders_total"] > 0, process_of(context).days_to_order(columns), np.nan)
+
+
+def next_order_date(probability: float) -> Callable[[Columns, TagContext], NDArray[Any]]:
+    """The date by which the next order has come with this probability; unknown without orders or beyond two years."""
+
+    def rule(columns: Columns, context: TagContext) -> NDArray[Any]:
+        process = process_of(context)
+        days = process.days_to_order(columns, probability)
+        known = (columns["orders_total"] > 0) & (days <= LATEST_DAYS)
+        dates = np.floor(process.as_of_day + np.where(known, days, 0.0)).astype("datetime64[D]")
+        return np.where(known, dates.astype(str), "")
+
+    return rule
 
 
 def reactivated(columns: Columns, context: TagContext) -> NDArray[Any]:
-    """Whether a recent order ended a gap in which the customer was asleep, by the mean of the earlier gaps."""
-    rules, orders = context.settings.lifecycle, columns["orders_total"]
-    before = (columns["gap_days_mean"] * (orders - 1) - columns["last_gap_days"]) / np.maximum(orders - 2, 1)
-    woke = columns["last_gap_days"] >= rules.asleep_gaps * bounded_gap_days(before, rules)
-    return yes_no(woke & (columns["days_since_last_order"] <= rules.new_days), orders >= MIN_ORDERS)
+    """Whether a recent order ended a silence of `LONG_GAPS` own gaps, by the mean of the gaps before it."""
+    process, orders = process_of(context), columns["orders_total"]
+    earlier = columns["days_since_first_order"] - columns["days_since_last_order"] - columns["last_gap_days"]
+    before = (process.typical_gap_days + earlier) / np.maximum(orders - 1, 1)
+    recent = columns["days_since_last_order"] <= context.settings.lifecycle.new_days
+    return yes_no((columns["last_gap_days"] >= LONG_GAPS * before) & recent, orders >= MIN_ORDERS)
 
 
 def points_expiring(columns: Columns, _: TagContext) -> NDArray[Any]:
@@ -64,19 +83,50 @@ def trend(change: str, rows: str, names: tuple[str, str, str]) -> Any:
     )
 
 
+def process_tag(
+    name: str,
+    description: str,
+    rule: Callable[[Columns, TagContext], NDArray[Any]],
+    more: tuple[str, ...] = (),
+    optional: tuple[str, ...] = (),
+    values: tuple[str, ...] = (),
+    ttl_days: int = 35,
+) -> Tag:
+    """A lifecycle tag by the purchase process; `more` and `optional` are features beside `LIFECYCLE_FEATURES`."""
+    return Tag(
+        name,
+        "lifecycle",
+        description,
+        (*LIFECYCLE_FEATURES, *more),
+        rule,
+        optional,
+        how="statistic",
+        fit=store_process,
+        needs_process=True,
+        values=values,
+        ttl_days=ttl_days,
+    )
+
+
 TREND_LEVELS = ("rising", "steady", "falling")
 # fmt: off
 TAGS = (
-    Tag("lifecycle_stage", "lifecycle", "prospect, new, active, loyal, at_risk, asleep or lost by the customer's own rhythm", LIFECYCLE_FEATURES, lambda c, context: lifecycle_stage(c, context.settings.lifecycle), values=LIFECYCLE_STAGES),
+    process_tag("lifecycle_stage", "prospect, new (first order in the last 30 days), then by the probability of an order within the return time (four typical gaps of the shop): loyal (10 orders in a year) and active from 60 %, at_risk from 40 %, asleep from 25 %, lost",
+        lambda c, context: lifecycle_stage(c, process_of(context), context.settings.lifecycle), values=LIFECYCLE_STAGES),
     Tag("buyer_stage", "lifecycle", "prospect, first-time, repeat or loyal buyer by the number of orders", BUYER_STAGE_FEATURES, lambda c, context: buyer_stage(c, context.settings.lifecycle), values=BUYER_STAGES),
     Tag("days_since_last_order", "lifecycle", "time since the last order", ("days_since_last_order", "orders_total"), lambda c, _: np.where(c["orders_total"] > 0, c["days_since_last_order"], np.nan)),
-    Tag("days_to_next_order", "lifecycle", "own mean gap less the time since the last order; negative: overdue; from three orders on", ("gap_days_mean", "days_since_last_order", "orders_total"), days_to_next_order),
-    Tag("replenishment", "lifecycle", "time since the last order in own mean gaps: not_yet, due (0.8), overdue (1.3), missed (at risk); from three orders on", ("gap_days_mean", "days_since_last_order", "orders_total"), replenishment, values=("not_yet", "due", "overdue", "missed"), ttl_days=7),
-    Tag("reactivated", "lifecycle", "ordered lately after a silence of four own gaps", ("last_gap_days", "gap_days_mean", "days_since_last_order", "orders_total"), reactivated),
+    process_tag("days_to_next_order", "expected time to the next order (median), given the own rhythm and the silence so far", days_to_next_order, ttl_days=7),
+    process_tag("next_order_date", "date of the next order (median)", next_order_date(0.5), ttl_days=7),
+    process_tag("next_order_earliest", "date before which the next order comes with a probability of 10 %", next_order_date(EARLIEST), ttl_days=7),
+    process_tag("next_order_latest", "date before which the next order comes with a probability of 90 %", next_order_date(LATEST), ttl_days=7),
+    process_tag("replenishment", "the next order is due (expected within one typical gap of the shop), not_yet, overdue (expected later, and silent for more than two own gaps) or missed (unlikely within the return time)",
+        lambda c, context: replenishment(c, process_of(context), context.settings.lifecycle), values=("not_yet", "due", "overdue", "missed"), ttl_days=7),
+    process_tag("reactivated", "ordered lately after a silence of four own gaps", reactivated, ("last_gap_days",)),
     Tag("spending_trend", "lifecycle", "amount of the last 28 days against the 28 before, by a fifth", ("amount_trend_28d", "orders_56d"), trend("amount_trend_28d", "orders_56d", TREND_LEVELS), values=TREND_LEVELS),
     Tag("engagement_trend", "lifecycle", "events of the last 7 days against the 7 before, by a fifth", ("events_trend_7d", "events_28d"), trend("events_trend_7d", "events_28d", TREND_LEVELS), values=TREND_LEVELS, ttl_days=7, requires_recorded=((*VISIT_EVENTS, "message_open", "message_click"),)),
     Tag("points_expiring", "lifecycle", "holds points that lapse within 30 days", ("days_since_points_expired",), points_expiring, optional_features=("profile_points_balance",), ttl_days=7),
-    Tag("falling_asleep_reason", "lifecycle", "why a sleeper fell asleep, from what happened between the last order and then: no offer, irrelevant pushes, no interest", (*LIFECYCLE_FEATURES, INACTIVITY_CONTACTS), lambda c, context: falling_asleep_reason(c, context.settings.lifecycle), optional_features=(INACTIVITY_RESPONSES, INACTIVITY_VISITS), values=INACTIVITY_REASONS),
+    process_tag("falling_asleep_reason", "why a sleeper fell asleep, from what happened between the last order and then: no offer, irrelevant pushes, no interest",
+        lambda c, context: falling_asleep_reason(c, process_of(context), context.settings.lifecycle), (INACTIVITY_CONTACTS,), (INACTIVITY_RESPONSES, INACTIVITY_VISITS), values=INACTIVITY_REASONS),
     Tag("churn_risk", "lifecycle", "risk band of the churn model, of the customers it asks about", how="model", values=RISK_BANDS),
 )
 # fmt: on

@@ -9,6 +9,7 @@ from datetime import datetime
 from typing import Any
 
 from features.compute.builder import Builder, ProfileBuild
+from features.profiles.purchase_process import process_of
 from features.profiles.tags import published
 from features.profiles.tags.declare import Fitted, Tag, TagValue, fit_tags, tag_values
 from features.profiles.tags.facts import TagFacts
@@ -39,9 +40,10 @@ def make_tags(
     tags = [tag for tag in declared_tags(settings) if tag.name not in left_out]
     table = built.table
     views, states = builder.views(built.as_of), builder.states_at(built.as_of)
-    for name, column in inactivity_columns(views, table, states, settings).items():
+    process = process_of(views, table, settings.lifecycle)
+    for name, column in inactivity_columns(views, table, states, process).items():
         table = table.append_column(name, column)
-    fitted = fit_tags(table, tags, settings)
+    fitted = fit_tags(table, tags, settings, process)
     values = tag_values(table, tags, settings, fitted)
     sources = {name: tables for name, tables in _sources(built).items() if name in table.column_names}
     facts = {

@@ -2,51 +2,60 @@
 
 from __future__ import annotations
 
-from datetime import datetime
+from datetime import datetime, timedelta
 
 import numpy as np
-import pyarrow as pa
 import pytest
+from pydantic import ValidationError
 
-from features.compute.spec import UserFeatures
+from features.compute.builder import Builder
 from features.definitions import FEATURES
-from features.profiles.lifecycle import LIFECYCLE_FEATURES, lifecycle_stage, stages_from_features
+from features.profiles.lifecycle import (
+    LIFECYCLE_FEATURES,
+    lifecycle_stage,
+    replenishment,
+    return_probability,
+    stages_of_build,
+)
+from features.profiles.purchase_process import PurchaseProcess
 from qianmian.errors import DataError
 from qianmian.schema import LIFECYCLE_STAGES
 from qianmian.settings import LifecycleSettings
 
+# without data: orders at random at the pooled gap m = (10 + days since the first order) / orders, so that the
+# probability of an order within the return time of 40 days is 1 − exp(−40 / m)
+PROCESS = PurchaseProcess(10.0)
 REGULAR = {
     "orders_total": 9.0,
     "days_since_last_order": 5.0,
     "days_since_first_order": 300.0,
-    "gap_days_mean": 10.0,
+    "orders_28d": 0.0,
+    "orders_91d": 2.0,
     "orders_365d": 9.0,
 }
+NEVER = {"orders_total": 0.0, "days_since_last_order": 9999.0, "days_since_first_order": 0.0, "orders_365d": 0.0}
 STAGES = {
-    "prospect": {
-        "orders_total": 0.0,
-        "days_since_last_order": 9999.0,
-        "days_since_first_order": 0.0,
-        "gap_days_mean": 365.0,
-        "orders_365d": 0.0,
-    },
+    "prospect": NEVER,
     "new": {"days_since_first_order": 12.0},
     "active": {},
     "loyal": {"orders_total": 40.0, "orders_365d": 30.0},
-    "at_risk": {"days_since_last_order": 25.0},
-    "asleep": {"days_since_last_order": 50.0},
-    "lost": {"days_since_last_order": 200.0},
+    "at_risk": {"days_since_first_order": 400.0},
+    "asleep": {"days_since_first_order": 800.0},
+    "lost": {"days_since_first_order": 1300.0},
 }
 
 
+def rows(people):
+    return {name: np.array([{**REGULAR, **person}[name] for person in people]) for name in LIFECYCLE_FEATURES}
+
+
 def stage(settings=None, **changed):
-    found = lifecycle_stage({name: np.array([number]) for name, number in {**REGULAR, **changed}.items()}, settings)
-    assert found.shape == (1,)
-    return str(found[0])
+    return str(lifecycle_stage(rows([changed]), PROCESS, settings)[0])
 
 
-def below(number):
-    return float(np.nextafter(number, 0.0))
+def first_order_at(probability, days=40.0):
+    """Days since the first order with which a customer of nine orders returns with this probability."""
+    return 9 * days / -np.log1p(-probability) - 10
 
 
 @pytest.mark.parametrize("name", LIFECYCLE_STAGES)
@@ -55,18 +64,19 @@ def test_every_stage_can_be_reached(name):
 
 
 def test_all_at_once_is_each_alone():
-    people = [{**REGULAR, **STAGES[name]} for name in LIFECYCLE_STAGES]
-    found = lifecycle_stage({need: np.array([person[need] for person in people]) for need in LIFECYCLE_FEATURES})
-    assert found.tolist() == list(LIFECYCLE_STAGES)
-    assert lifecycle_stage({need: np.empty(0) for need in LIFECYCLE_FEATURES}).tolist() == []
+    assert lifecycle_stage(rows(STAGES.values()), PROCESS).tolist() == list(STAGES)
+    assert lifecycle_stage(rows([]), PROCESS).tolist() == []
 
 
 @pytest.mark.parametrize(
-    ("days", "before", "after"), [(20.0, "active", "at_risk"), (40.0, "at_risk", "asleep"), (80.0, "asleep", "lost")]
+    ("probability", "above", "below"),
+    [(0.6, "active", "at_risk"), (0.4, "at_risk", "asleep"), (0.25, "asleep", "lost")],
 )
-def test_silence_counts_from_exactly_so_many_own_gaps(days, before, after):
-    assert stage(days_since_last_order=below(days)) == before
-    assert stage(days_since_last_order=days) == after
+def test_a_stage_begins_at_its_probability_of_a_return(probability, above, below):
+    at = first_order_at(probability)
+    assert return_probability(rows([{"days_since_first_order": at}]), PROCESS) == pytest.approx(probability)
+    assert stage(days_since_first_order=at - 0.001) == above
+    assert stage(days_since_first_order=at + 0.001) == below
 
 
 def test_loyal_from_exactly_ten_orders_a_year():
@@ -75,74 +85,83 @@ def test_loyal_from_exactly_ten_orders_a_year():
 
 
 def test_new_ends_at_thirty_days():
-    assert stage(days_since_first_order=below(30.0)) == "new"
+    assert stage(days_since_first_order=30.0) == "new"
     assert stage(days_since_first_order=30.001) == "active"
+    assert stage(orders_total=1.0, days_since_first_order=30.0, days_since_last_order=30.0) == "new"
 
 
 def test_one_order_makes_a_customer():
-    assert stage(orders_total=1.0) == "active"
+    assert stage(orders_total=1.0, days_since_first_order=31.0) == "active"
     assert stage(orders_total=0.0) == "prospect"
 
 
-@pytest.mark.parametrize(
-    ("gap", "at_risk_from"),
-    [(0.0, 14.0), (1.0, 14.0), (7.0, 14.0), (7.5, 15.0), (60.0, 120.0), (61.0, 120.0), (365.0, 120.0)],
-)
-def test_a_gap_counts_as_at_least_seven_and_at_most_sixty_days(gap, at_risk_from):
-    assert stage(gap_days_mean=gap, days_since_last_order=below(at_risk_from)) == "active"
-    assert stage(gap_days_mean=gap, days_since_last_order=at_risk_from) == "at_risk"
-
-
-def test_silence_outweighs_being_new_or_loyal():
-    assert stage(days_since_first_order=29.0, days_since_last_order=29.0) == "at_risk"
-    assert stage(orders_365d=50.0, days_since_last_order=100.0) == "lost"
-    assert stage(days_since_first_order=20.0, orders_365d=50.0) == "new"
+def test_an_unlikely_return_outweighs_many_orders_last_year():
+    assert stage(orders_365d=50.0, days_since_first_order=1300.0) == "lost"
 
 
 @pytest.mark.parametrize(
     ("changed", "person", "usual", "then"),
     [
-        ({"at_risk_gaps": 3.0}, {"days_since_last_order": 25.0}, "at_risk", "active"),
-        ({"asleep_gaps": 6.0}, {"days_since_last_order": 50.0}, "asleep", "at_risk"),
-        ({"lost_gaps": 30.0}, {"days_since_last_order": 200.0}, "lost", "asleep"),
+        ({"at_risk_below": 0.5}, {"days_since_first_order": 400.0}, "at_risk", "active"),
+        ({"asleep_below": 0.3}, {"days_since_first_order": 800.0}, "asleep", "at_risk"),
+        ({"lost_below": 0.1}, {"days_since_first_order": 1300.0}, "lost", "asleep"),
+        ({"return_days": 400.0}, {"days_since_first_order": 800.0}, "asleep", "active"),
         ({"new_days": 10}, {"days_since_first_order": 12.0}, "new", "active"),
         ({"loyal_orders": 5}, {}, "active", "loyal"),
-        ({"min_gap_days": 20.0}, {"days_since_last_order": 25.0}, "at_risk", "active"),
-        ({"max_gap_days": 4.0}, {"days_since_last_order": 8.0, "gap_days_mean": 7.0}, "active", "at_risk"),
     ],
     ids=lambda value: next(iter(value)) if isinstance(value, dict) and value else "",
 )
 def test_settings_are_respected(changed, person, usual, then):
-    settings = LifecycleSettings(**{**({"min_gap_days": 1.0} if "max_gap_days" in changed else {}), **changed})
     assert stage(**person) == stage(LifecycleSettings(), **person) == usual
-    assert stage(settings, **person) == then
+    assert stage(LifecycleSettings(**changed), **person) == then
 
 
-def features_with(names):
-    declared = [feature for feature in FEATURES if feature.name in names]
-    people = [{**REGULAR, **STAGES[name]} for name in LIFECYCLE_STAGES]
-    table = pa.table(
+def test_the_thresholds_must_descend():
+    with pytest.raises(ValidationError, match="must descend; got 0.6, 0.7, 0.25"):
+        LifecycleSettings(asleep_below=0.7)
+
+
+def test_states_of_the_next_order():
+    people = [
+        NEVER,
+        {"orders_total": 30.0},  # own gap 10: median 7.2 days
+        {"days_since_first_order": 180.0},  # gap 21: median 14.6 days, silent for 5
+        {"days_since_first_order": 180.0, "days_since_last_order": 100.0},  # own gap 10, silent for 100
+        {"days_since_first_order": 400.0},  # returns with a probability below 60 %
+    ]
+    assert replenishment(rows(people), PROCESS).tolist() == ["", "due", "not_yet", "overdue", "missed"]
+
+
+def test_stages_of_a_build(lake_of):
+    rng = np.random.default_rng(0)
+    lines = [
         {
-            "one_id": [f"u{n}" for n in range(len(people))],
-            **{f.name: [person[f.name] for person in people] for f in declared},
+            "source": "s",
+            "source_user_id": user,
+            "order_id": f"{user}{day}",
+            "line_no": 1,
+            "item_id": "i",
+            "quantity": 1.0,
         }
+        | {"amount": 2.0, "status": "paid", "ts": datetime(2024, 1, 1) + timedelta(days=float(day))}
+        for number, user in enumerate([f"u{n:02}" for n in range(60)])
+        for day in np.arange(rng.uniform(0, 7), 100.0 if number < 20 else 300.0, 7.0)
+    ]
+    builder = Builder(lake_of({"transactions": lines}), FEATURES)
+    as_of = datetime(2024, 1, 1) + timedelta(days=300)
+    built = builder.build(as_of)
+    stages = dict(
+        zip(built.table["user_id"].to_pylist(), stages_of_build(builder.views(as_of), built.table), strict=True)
     )
-    return UserFeatures.from_table(table, declared, datetime(2024, 1, 1))
+    assert {stages[f"u{n:02}"] for n in range(20)} == {"lost"}
+    assert {stages[f"u{n:02}"] for n in range(20, 60)} == {"loyal"}
 
 
-def test_stages_of_a_profile_matrix():
-    assert stages_from_features(features_with(LIFECYCLE_FEATURES)).tolist() == list(LIFECYCLE_STAGES)
-    assert (
-        stages_from_features(features_with(LIFECYCLE_FEATURES), LifecycleSettings(loyal_orders=5))[
-            LIFECYCLE_STAGES.index("active")
-        ]
-        == "loyal"
-    )
-
-
-def test_stages_without_dated_orders_say_what_is_missing():
+def test_stages_without_dated_orders_say_what_is_missing(lake_of):
+    line = {"source": "s", "source_user_id": "a", "order_id": "o", "line_no": 1, "item_id": "i", "quantity": 1.0}
+    builder = Builder(lake_of({"transactions": [{**line, "amount": 2.0, "status": "paid", "ts": None}]}), FEATURES)
+    as_of = datetime(2024, 1, 1)
     with pytest.raises(
-        DataError,
-        match="lifecycle stages require orders with times.*no days_since_last_order, gap_days_mean.*map the column `ts`",
+        DataError, match="lifecycle stages require orders with times.*no days_since_last_order.*map the column `ts`"
     ):
-        stages_from_features(features_with(["orders_total", "days_since_first_order", "orders_365d"]))
+        stages_of_build(builder.views(as_of), builder.build(as_of).table)

@@ -11,9 +11,10 @@ import pytest
 from features.compute.builder import Builder
 from features.definitions import FEATURES
 from features.profiles.lifecycle import LIFECYCLE_FEATURES
+from features.profiles.purchase_process import PurchaseProcess
 from features.profiles.snapshot import build_snapshot
 from features.profiles.tags import TAGS, basic, tag_values
-from features.profiles.tags.declare import quantile_bin, quantile_edges
+from features.profiles.tags.declare import fit_tags, quantile_bin, quantile_edges
 from qianmian.settings import Settings
 
 nan = float("nan")
@@ -23,21 +24,25 @@ PARTS = ("night_order_share", "morning_order_share", "afternoon_order_share", "e
 def value(name, **columns):
     """The values of one tag, over a table that holds what is given and nothing else."""
     table = pa.table({"one_id": [f"u{row}" for row in range(len(next(iter(columns.values()))))], **columns})
-    return tag_values(table, [TAGS[name]])[name]
+    fitted = fit_tags(table, [TAGS[name]], process=PROCESS)
+    return tag_values(table, [TAGS[name]], fitted=fitted)[name]
 
 
 # every tag's name, its columns and what must come out
 EVENT_PARTS = tuple(f"{part}_event_share_91d" for part in ("night", "morning", "afternoon", "evening"))
+# a shop without data: orders at random at the pooled gap (10 + days since the first order) / orders
+PROCESS = PurchaseProcess(10.0, as_of_day=19_723.0)  # 2024-01-01
 STAGE = dict(
     zip(
         LIFECYCLE_FEATURES,
-        [
-            [0.0, 3.0, 9.0, 9.0, 9.0, 9.0, 9.0],
-            [9999.0, 1.0, 50.0, 50.0, 90.0, 50.0, 50.0],
-            [0.0, 10.0, *[300.0] * 5],
-            [365.0, 7.0, *[10.0] * 5],
-            [0.0, 3.0, *[9.0] * 5],
-        ],
+        np.array(
+            [
+                [0.0, 9999.0, 0.0, 0.0, 0.0, 0.0],
+                [3.0, 1.0, 10.0, 3.0, 3.0, 3.0],
+                [9.0, 50.0, 80.0, 0.0, 9.0, 9.0],
+                [1.0, 700.0, 700.0, 0.0, 0.0, 0.0],
+            ]
+        ).T.tolist(),
         strict=True,
     )
 )
@@ -250,39 +255,30 @@ KNOWN = [
     ),
     ("topic_dwell_seconds", {"topic_seconds_91d": [0.0, 90.0], "top_topic_share_91d": [0.0, 0.5]}, [None, 45.0]),
     ("content_reader", {"content_events_28d": [0.0, 1.0, 4.0, 20.0]}, ["none", "light", "regular", "heavy"]),
-    ("lifecycle_stage", {name: values[:2] for name, values in STAGE.items()}, ["prospect", "new"]),
+    ("lifecycle_stage", STAGE, ["prospect", "new", "active", "lost"]),
     (
         "buyer_stage",
         {"orders_total": [0.0, 1.0, 2.0, 12.0], "orders_365d": [0.0, 1.0, 0.0, 10.0]},
         ["prospect", "first_time", "repeat", "loyal"],
     ),
     ("days_since_last_order", {"days_since_last_order": [9999.0, 0.5], "orders_total": [0.0, 1.0]}, [None, 0.5]),
-    (
-        "days_to_next_order",
-        {
-            "gap_days_mean": [10.0, 10.0, 10.0],
-            "days_since_last_order": [1.0, 4.0, 15.0],
-            "orders_total": [2.0, 3.0, 3.0],
-        },
-        [None, 6.0, -5.0],
-    ),
-    (
-        "replenishment",
-        {
-            "gap_days_mean": [10.0] * 5,
-            "days_since_last_order": [1.0, 7.9, 8.0, 13.0, 20.0],
-            "orders_total": [2.0, 3.0, 3.0, 3.0, 3.0],
-        },
-        [None, "not_yet", "due", "overdue", "missed"],
-    ),
-    # gaps of ten days and a last one of sixty: (10 + 10 + 60) / 3
+    # medians of exponential times with means 20 / 3, 10 and 710 days
+    ("days_to_next_order", STAGE, [None, 4.621, 6.9315, 492.1345]),
+    ("next_order_date", STAGE, [None, "2024-01-05", "2024-01-07", "2025-05-07"]),
+    ("next_order_earliest", STAGE, [None, "2024-01-01", "2024-01-02", "2024-03-15"]),
+    ("next_order_latest", STAGE, [None, "2024-01-16", "2024-01-24", None]),
+    ("replenishment", STAGE, [None, "due", "due", "missed"]),
+    # gaps of ten days and a last one of sixty; the last customer has two orders
     (
         "reactivated",
         {
             "last_gap_days": [60.0, 60.0, 12.0, 60.0],
-            "gap_days_mean": [80 / 3, 80 / 3, 32 / 3, 60.0],
             "days_since_last_order": [2.0, 31.0, 2.0, 2.0],
+            "days_since_first_order": [82.0, 111.0, 34.0, 62.0],
             "orders_total": [4.0, 4.0, 4.0, 2.0],
+            "orders_28d": [1.0, 0.0, 2.0, 1.0],
+            "orders_91d": [4.0, 2.0, 4.0, 2.0],
+            "orders_365d": [4.0, 4.0, 4.0, 2.0],
         },
         [True, False, False, None],
     ),
@@ -309,12 +305,12 @@ KNOWN = [
     (
         "falling_asleep_reason",
         {
-            **STAGE,
-            "silence_contacts": [0.0, 0.0, 0.0, 2.0, 2.0, 2.0, 0.0],
-            "silence_responses": [0.0, 0.0, 0.0, 1.0, 0.0, 0.0, 0.0],
-            "silence_visits": [0.0, 0.0, 5.0, 0.0, 3.0, 0.0, 0.0],
+            **{name: [values[0], values[2], *[values[3]] * 4] for name, values in STAGE.items()},
+            "silence_contacts": [0.0, 0.0, 0.0, 2.0, 2.0, 2.0],
+            "silence_responses": [0.0, 0.0, 0.0, 1.0, 0.0, 0.0],
+            "silence_visits": [0.0, 0.0, 5.0, 0.0, 3.0, 0.0],
         },
-        [None, None, "no_offer", "no_interest", "irrelevant_pushes", "no_interest", "no_offer"],
+        [None, None, "no_offer", "no_interest", "irrelevant_pushes", "no_interest"],
     ),
 ]
 
@@ -370,7 +366,8 @@ def test_tags_whose_features_are_off_are_absent():
 
 def test_tags_of_nobody_are_empty_columns():
     columns = {need: pa.array([], kind_of(need)) for tag in TAGS.values() for need in tag.inputs}
-    assert tag_values(pa.table(columns), list(TAGS.values())) == {
+    table, tags = pa.table(columns), list(TAGS.values())
+    assert tag_values(table, tags, fitted=fit_tags(table, tags, process=PROCESS)) == {
         name: [] for name, tag in TAGS.items() if tag.how != "model"
     }
 

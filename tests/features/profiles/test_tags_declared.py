@@ -11,6 +11,7 @@ import pytest
 
 from features.compute.builder import Builder
 from features.definitions import FEATURES
+from features.profiles.purchase_process import PurchaseProcess
 from features.profiles.snapshot import Snapshot, build_snapshot, ensure_snapshot, load_current
 from features.profiles.tags import INPUTS, TAGS, published
 from features.profiles.tags.declare import Tag, check, fit_tags, tag_from_rule, tag_values
@@ -147,9 +148,8 @@ def test_one_customer_alone_gets_the_value_they_have_among_all():
     statistics = [tag for tag in TAGS.values() if tag.how == "statistic"]
     names = sorted({name for tag in statistics for name in tag.inputs})
     table = pa.table({name: [float((row * (7 + place)) % 41) for row in range(60)] for place, name in enumerate(names)})
-    fitted = fit_tags(table, statistics)
+    fitted = fit_tags(table, statistics, process=PurchaseProcess(9.0))
     together = tag_values(table, statistics, fitted=fitted)
-    assert together == tag_values(table, statistics)
     assert set(together) == set(fitted) == {tag.name for tag in statistics}
     # as they come back from a file
     stored = json.loads(json.dumps(fitted))
@@ -278,9 +278,12 @@ def test_every_value_says_as_of_stale_and_source(shop):
 
 
 def test_only_what_came_before_the_sleep_is_its_reason(lake_of):
-    """Orders every ten days up to day 20, so the sleep begins on day 40; it is day 90."""
+    """Orders every ten days up to day 20, so the silence is unusual from day 40 on; it is day 90."""
     users = ("nothing", "too late", "ignored", "opened", "away", "undelivered", "awake")
-    lines = [line(user, day) for user in users for day in (0, 10, 20)] + [line("awake", 85)]
+    lines = [line(user, day) for user in users for day in (0, 10, 20)] + [
+        line("awake", day) for day in (60, 70, 78, 85)
+    ]
+    lines += [line(f"regular {n}", day) for n in range(40) for day in range(n % 10, 90, 10)]
     touches = [
         ("too late", 41, True, True),
         ("ignored", 25, True, False),
@@ -331,7 +334,8 @@ def test_only_what_came_before_the_sleep_is_its_reason(lake_of):
 
     def reasons(settings=None):
         values, _ = make_tags(builder, built, settings or Settings())
-        return dict(zip(names, values["falling_asleep_reason"], strict=True))
+        reasons = dict(zip(names, values["falling_asleep_reason"], strict=True))
+        return {user: reasons[user] for user in users}
 
     expected = {
         "nothing": "no_offer",
@@ -343,8 +347,8 @@ def test_only_what_came_before_the_sleep_is_its_reason(lake_of):
         "awake": None,
     }
     assert reasons() == expected
-    # a slower rhythm: the sleep begins on day 60, so the offer of day 41 came before it
-    later = Settings(lifecycle=LifecycleSettings(min_gap_days=20.0, asleep_gaps=2.5))
+    # a slower rhythm of the shop: the silence is unusual from day 60 on, so the offer of day 41 came before that
+    later = Settings(lifecycle=LifecycleSettings(min_gap_days=40.0, return_days=40.0))
     assert reasons(later) == {**expected, "too late": "no_interest"}
 
 
@@ -371,4 +375,4 @@ def test_no_contacts_recorded_means_no_reason_known(lake_of):
     builder = Builder(lake_of({"transactions": [line("a", day) for day in (0, 10, 20)]}), FEATURES)
     values, _ = make_tags(builder, builder.build(BEGIN + timedelta(days=90)), Settings())
     assert "falling_asleep_reason" not in values
-    assert values["lifecycle_stage"] == ["asleep"]
+    assert values["lifecycle_stage"] == ["lost"]
