@@ -219,6 +219,14 @@ def test_numbers_are_cut_and_rare_texts_are_one():
     assert len(np.unique(codes)) == len(labels)
 
 
+def test_dates_are_cut_like_numbers():
+    days = [f"2024-{month:02}-{day:02}" for month in (1, 2) for day in range(1, 29)]
+    codes, labels = encode([None, *days])
+    assert labels[:2] == (UNKNOWN, "under 2024-01-08")
+    assert (np.diff(codes) >= 0).all()
+    assert np.bincount(codes)[1:].tolist() == [7] * 8
+
+
 def test_one_hot_counts_what_happened():
     encoded = encode_tags({"a": ["x", "y", "x", None], "b": [True, True, False, False]})
     counts = (encoded.one_hot().T @ encoded.one_hot()).todense()
