@@ -87,6 +87,9 @@ class PackFeature(Section):
     default: float | str = 0.0
     unit: str = ""
     description: str = Field(min_length=1)
+    grows_with_calendar: bool | None = Field(
+        None, description="whether the value drifts with the date whatever the customer does; required where it may"
+    )
 
 
 class PackTagValue(Section):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Self
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
@@ -162,6 +162,9 @@ class IdentitySettings(Section):
         return self
 
 
+AttributeUse = Literal["auto", "always", "never"]
+
+
 class ProfilesSettings(Section):
     """Settings of profile attributes."""
 
@@ -169,6 +172,11 @@ class ProfilesSettings(Section):
         (),
         description="attributes that models learn from although their past values are unknown: the first known value "
         "is taken for every earlier date",
+    )
+    in_models: AttributeUse = Field(
+        "auto",
+        description="whether churn, lifecycle and lookalike learn from profile attributes; auto: where they make the "
+        "model better beyond noise on a validation period",
     )
 
 

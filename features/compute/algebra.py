@@ -38,6 +38,7 @@ Aggregate = Literal[
     "entropy",
     "quotient",
     "attribute",
+    "missing",
     "days_since",
 ]
 VALUE_COUNT_AGGREGATES = ("distinct", "top", "top_share", "entropy")  # functions of the count or weight of each value
@@ -57,9 +58,15 @@ COLUMN_AGGREGATES = (
     "days_since",
     *VALUE_COUNT_AGGREGATES,
 )
-WINDOWLESS_AGGREGATES = ("attribute", "days_since", "quotient")
+WINDOWLESS_AGGREGATES = ("attribute", "missing", "days_since", "quotient")
 ZERO_DEFAULT_AGGREGATES = ("count", "distinct")
+# Aggregates that move with the number of rows or days they read. Over all rows since the start of the data they drift
+# with `as_of`: totals, ages and maxima grow, the entropy of few rows is too low and the share of their top value too
+# high. A mean, share, ratio, spread or recency has the same expectation for a short history as for a long one.
+CALENDAR_AGGREGATES = ("count", "sum", "distinct", "age", "min", "max", "top_share", "entropy", "days_since")
+LONG_WINDOW_DAYS = 365  # of a window this long, the history before most cutoffs fills only a part
 PROFILE_PREFIX = "profile_"  # prefix of the features that are profile attributes
+NO_RECORD_PREFIX = "no_record_"  # prefix of the missing indicators, before the name of a source
 VIEWS = ("lines", "orders", "refunds", "events", "touches", "profiles")
 
 # Definitions that all executions share
@@ -132,17 +139,19 @@ class Feature:
         - ``distinct``: number of values of `column`; ``top``: the most frequent value (count descending, value
           ascending), ``top_share``: its share, ``entropy``: Shannon entropy in nats. With `over`, each row has that
           column as weight
-        - ``quotient``: feature `column` ÷ feature `over`; ``attribute``: a column of the profile; ``days_since``: days
-          from a date column of the profile to `as_of`, negative for a later date
+        - ``quotient``: feature `column` ÷ feature `over`; ``attribute``: a column of the profile; ``missing``: 1 if all
+          records of the customer pass `where`, or there is none, else 0; ``days_since``: days from a date column of
+          the profile to `as_of`, negative for a later date
     window_days : int or None
         Length of the window ``[as_of - window_days, as_of)``; None for all rows before `as_of`.
     default : float or str
         Value of customers without such rows.
     ttl_days : int
         Age in days above which an online value is stale.
-    grows_with_calendar : bool
-        Whether the value grows with `as_of` whatever the customer does: a total or an age since the start of the data,
-        or of a window as long as most histories. Models trained on several cutoffs do not use such features.
+    grows_with_calendar : bool or None
+        Whether the value drifts with `as_of` whatever the customer does, because more of the history is read: a total
+        or an age since the start of the data, or of a window as long as most histories. Models trained on several
+        cutoffs do not use such features. None (not said) is refused by `check` where the value could drift.
     is_identifier : bool
         Whether the values are ids: too many distinct values to learn from, and new ones every month.
     """
@@ -160,7 +169,7 @@ class Feature:
     owner: str = "profile"
     ttl_days: int = 35
     # flags about the use of a feature do not change its value: they are not compared, hashed or saved with a spec
-    grows_with_calendar: bool = field(default=False, compare=False)
+    grows_with_calendar: bool | None = field(default=None, compare=False)
     is_identifier: bool = field(default=False, compare=False)
 
     @property
@@ -190,18 +199,37 @@ def check(features: tuple[Feature, ...]) -> tuple[Feature, ...]:
     ------
     ConfigError
         All mistakes together: duplicate names, unknown views and aggregates, missing columns, quotients of features
-        that are not declared.
+        that are not declared, features that may grow with the calendar and do not say so.
     """
-    problems, seen = [], set[str]()
+    problems = []
+    seen: dict[str, Feature] = {}
     for feature in features:
         problems += [f"{feature.name}: {problem}" for problem in _declaration_problems(feature, seen)]
-        seen.add(feature.name)
+        seen[feature.name] = feature
     if problems:
         raise ConfigError(problems, where="the feature declarations")
     return features
 
 
-def _declaration_problems(feature: Feature, seen: set[str]) -> Iterator[str]:
+def _may_grow(feature: Feature, seen: Mapping[str, Feature]) -> str:
+    """Why the value of a feature may drift with `as_of` whatever the customer does; empty if it cannot."""
+    if feature.aggregate == "quotient":
+        growing = [name for name in (feature.column, feature.over) if name in seen and seen[name].grows_with_calendar]
+        return f"its part {growing[0]} does" if growing else ""
+    since_start = feature.window_days is None and feature.aggregate in CALENDAR_AGGREGATES
+    if feature.aggregate == "days_since":
+        return "a `days_since` grows by one every day"
+    if since_start:
+        return f"a `{feature.aggregate}` over all rows since the start of the data may"
+    if (feature.window_days or 0) >= LONG_WINDOW_DAYS and feature.aggregate in (
+        *CALENDAR_AGGREGATES,
+        *TWO_WINDOW_AGGREGATES,
+    ):
+        return f"a `{feature.aggregate}` over a window of {LONG_WINDOW_DAYS} days or more may"
+    return ""
+
+
+def _declaration_problems(feature: Feature, seen: Mapping[str, Feature]) -> Iterator[str]:
     aggregate = feature.aggregate
     if feature.name in seen:
         yield "is declared twice"
@@ -219,6 +247,8 @@ def _declaration_problems(feature: Feature, seen: set[str]) -> Iterator[str]:
         yield f"aggregate '{aggregate}' cannot be used with the view '{feature.view}'"
     if aggregate in COLUMN_AGGREGATES and not feature.column:
         yield f"aggregate '{aggregate}' needs a column"
+    if aggregate == "missing" and not feature.where:
+        yield "aggregate 'missing' needs `where`: the columns that are not known"
     if aggregate == "ratio" and not feature.over:
         yield "aggregate 'ratio' needs `over`"
     if feature.over and aggregate not in ("ratio", "quotient", "top", "top_share", "entropy"):
@@ -235,3 +265,10 @@ def _declaration_problems(feature: Feature, seen: set[str]) -> Iterator[str]:
         yield "an identifier must be text"
     if not feature.description or not feature.owner:
         yield "description and owner are required"
+    reason = _may_grow(feature, seen)
+    if feature.grows_with_calendar is None and reason:
+        yield (
+            f"does not say whether it grows with the calendar ({reason}): set `grows_with_calendar` to true if the "
+            "value drifts with the date whatever the customer does (models that learn from several dates then leave "
+            "it out), to false if it does not"
+        )

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 
 import pyarrow as pa
 
-from features.compute.algebra import PROFILE_PREFIX, Feature
+from features.compute.algebra import NO_RECORD_PREFIX, PROFILE_PREFIX, Condition, Feature
 from features.compute.engines import DuckDBEngine, Engine
 from features.compute.spec import FeatureSpec, UserFeatures
 from features.compute.views import CLOCK_TIME, DATED_TABLES, Views, is_supported, timestamp
@@ -151,7 +151,11 @@ class Builder:
         return states
 
     def attributes(self, states: Mapping[str, TableState] | None = None) -> tuple[Feature, ...]:
-        """One feature per filled text or number column of `profiles`, the additional columns of a source included."""
+        """One feature per filled text or number column of `profiles`, and one missing indicator per source of them.
+
+        The additional columns of a source are included. An indicator is 1 for a customer of whom none of the attributes
+        that the source records is known: what is missing there is a record, and no value of an attribute.
+        """
         filled = (states or self.states).get("profiles")
         if filled is None:
             return ()
@@ -178,7 +182,28 @@ class Builder:
                     description=column.description if column else f"the source's own attribute '{name}'",
                 )
             )
-        return tuple(found)
+        return (*found, *self._missing_indicators([feature.column for feature in found]))
+
+    def _missing_indicators(self, columns: Sequence[str]) -> Iterator[Feature]:
+        """One feature per source that fills some of the columns; one for sources that fill the same ones."""
+        if not columns:
+            return
+        profiles = self.backend.table("profiles")
+        counts = profiles.group_by("source").aggregate(**{name: profiles[name].count() for name in columns})
+        seen = set[tuple[str, ...]]()
+        for row in counts.order_by("source").to_pyarrow().to_pylist():
+            recorded = tuple(name for name in columns if row[name])
+            if recorded and recorded not in seen:
+                seen.add(recorded)
+                yield Feature(
+                    f"{NO_RECORD_PREFIX}{row['source']}",
+                    "profiles",
+                    "missing",
+                    where=tuple(Condition(name, "known", False) for name in recorded),
+                    default=1.0,
+                    unit="0/1",
+                    description=f"whether the source {row['source']} has no record of {', '.join(recorded)}",
+                )
 
     def _hashed_attributes(self, names: Sequence[str]) -> set[str]:
         """Those text columns of `profiles` that contain hashes of personal data, whatever their names are."""

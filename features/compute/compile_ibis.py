@@ -92,6 +92,9 @@ def _simple_aggregate(t: ir.Table, feature: Feature, views: Views) -> ir.Scalar:
         return (now - then).cast("float64") / float(feature.window_days or 1)
     if name == "attribute":
         return t[feature.column].min(where=where)
+    if name == "missing":
+        assert condition is not None  # `check` refuses it without `where`
+        return condition.cast("int8").min()
     if name == "days_since":
         return days_before(views.cutoff, t[feature.column].min(where=where))
     raise AssertionError(name)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, fields, replace
 from datetime import datetime
 from typing import Any
@@ -33,6 +33,9 @@ class FeatureSpec:
         Values of the codes 0, 1, … of each column; empty for a number. Any other value has code −1.
     timezone : str
         Time zone of the days and hours that the columns read.
+    neutral : tuple of float or None
+        Value that stands for an unknown profile attribute, in the middle of the known ones; None for columns that have
+        none, empty if no column has one. Of codes it is between two codes, so that it is no value of the attribute.
 
     Examples
     --------
@@ -44,6 +47,7 @@ class FeatureSpec:
     features: tuple[Feature, ...]
     vocabularies: tuple[tuple[str, ...], ...]
     timezone: str = UTC_ZONE
+    neutral: tuple[float | None, ...] = ()
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -62,6 +66,9 @@ class FeatureSpec:
             column["where"] = [list(condition.__dict__.values()) for condition in feature.where]
             column |= {"dtype": "category" if feature.categorical else "float32", "vocabulary": list(vocabulary)}
             columns.append(column)
+        for column, value in zip(columns, self.neutral, strict=bool(self.neutral)):
+            if value is not None:  # the hash of a spec without neutral values stays
+                column["neutral"] = value
         # UTC is not named, so that the hash of a spec of earlier versions stays
         return {"columns": columns, **({"timezone": self.timezone} if self.timezone != UTC_ZONE else {})}
 
@@ -72,13 +79,14 @@ class FeatureSpec:
 
         features = []
         for column in value["columns"]:
-            fields = {k: v for k, v in column.items() if k not in ("dtype", "vocabulary")}
+            fields = {k: v for k, v in column.items() if k not in ("dtype", "vocabulary", "neutral")}
             fields["where"] = tuple(
                 Condition(c, o, tuple(v) if isinstance(v, list) else v) for c, o, v in fields["where"]
             )
             features.append(Feature(**fields))
         vocabularies = tuple(tuple(column["vocabulary"]) for column in value["columns"])
-        return cls(tuple(features), vocabularies, value.get("timezone", UTC_ZONE))
+        neutral = _neutral(column.get("neutral") for column in value["columns"])
+        return cls(tuple(features), vocabularies, value.get("timezone", UTC_ZONE), neutral)
 
     def select(self, names: Sequence[str]) -> FeatureSpec:
         """The spec of the named columns, in the order of `names`."""
@@ -87,7 +95,31 @@ class FeatureSpec:
             self,
             features=tuple(self.features[i] for i in at),
             vocabularies=tuple(self.vocabularies[i] for i in at),
+            neutral=_neutral(self.neutral[i] for i in at) if self.neutral else (),
         )
+
+    def indicators(self, j: int) -> list[int]:
+        """Columns of the missing indicators that are about the attribute in column `j`."""
+        column = self.features[j].column
+        return [
+            i for i, feature in enumerate(self.features) if feature.aggregate == "missing" and column in feature.columns
+        ]
+
+    def missing(self, values: NDArray[np.float32]) -> NDArray[np.bool_]:
+        """Which values of a matrix with these columns are those of unknown profile attributes, shape (n, f).
+
+        A number is unknown where the missing indicators say so, because its default may also be a value.
+        """
+        unknown = np.zeros(values.shape, dtype=bool)
+        for j, feature in enumerate(self.features):
+            if feature.aggregate != "attribute":
+                continue
+            if feature.categorical:
+                unknown[:, j] = values[:, j] != np.round(values[:, j])
+                unknown[:, j] |= values[:, j] == MISSING_CODE
+            elif found := self.indicators(j):
+                unknown[:, j] = (values[:, found] == 1).all(axis=1)
+        return unknown
 
     def check_timezone(self, timezone: str) -> None:
         """Check that values of another build mean the same days and hours as the columns of this spec.
@@ -164,6 +196,11 @@ class UserFeatures:
                 matrix[:, j] = [codes.get(value, MISSING_CODE) for value in table[feature.name].to_pylist()]
             else:
                 matrix[:, j] = table[feature.name].to_numpy(zero_copy_only=False)
+        if spec.neutral:
+            neutral = np.array([np.nan if value is None else value for value in spec.neutral], dtype=np.float32)
+            defaults = [MISSING_CODE if feature.categorical else feature.default for feature in spec.features]
+            unknown = spec.missing(matrix) & (matrix == np.array(defaults, dtype=np.float32))
+            matrix = np.where(unknown & np.isfinite(neutral), neutral, matrix)
         return cls(np.asarray(table["one_id"].to_pylist(), dtype=np.str_), matrix, as_of, spec)
 
     def column(self, name: str) -> NDArray[np.float32]:
@@ -174,8 +211,22 @@ class UserFeatures:
 
     def text(self, name: str) -> list[str]:
         """One categorical column as text; an empty string if unknown."""
-        vocabulary = (*self.spec.vocabularies[self.spec.names.index(name)], "")
-        return [vocabulary[int(code)] for code in self.column(name)]
+        vocabulary = dict(enumerate(self.spec.vocabularies[self.spec.names.index(name)]))
+        return [vocabulary.get(code, "") for code in self.column(name).tolist()]
+
+    def neutral_spec(self) -> FeatureSpec:
+        """The spec of these features, with a neutral value for each profile attribute that some customers have.
+
+        Models learn from the neutral value and the missing indicator in place of a code −1 or a default that is at one
+        end of the values, so that what a missing record means is not learnt as the effect of a low value.
+        """
+        unknown = self.spec.missing(self.values)
+        neutral: list[float | None] = []
+        for j, feature in enumerate(self.spec.features):
+            known = self.values[~unknown[:, j], j] if feature.aggregate == "attribute" else self.values[:0, j]
+            middle = float(np.median(known)) if len(known) else None
+            neutral.append(float(np.floor(middle)) + 0.5 if middle is not None and feature.categorical else middle)
+        return replace(self.spec, neutral=_neutral(neutral))
 
     def rows_of(self, one_ids: NDArray[np.str_] | Sequence[str]) -> NDArray[np.int64]:
         """Row of each id, −1 if unknown; int64 array, shape (len(one_ids),)."""
@@ -184,3 +235,9 @@ class UserFeatures:
     def take(self, rows: NDArray[np.int64]) -> UserFeatures:
         """A copy with the customers of these rows only."""
         return replace(self, one_ids=self.one_ids[rows].copy(), values=self.values[rows].copy())
+
+
+def _neutral(values: Iterable[float | None]) -> tuple[float | None, ...]:
+    """The neutral values of the columns of a spec; empty if no column has one."""
+    found = tuple(values)
+    return found if any(value is not None for value in found) else ()

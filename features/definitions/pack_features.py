@@ -105,7 +105,14 @@ def _cycle_features(name: str, cycle: ReplenishmentCycle) -> Iterator[Feature]:
     categories = tuple(cycle.categories or [name])
     where = (Condition("category" if "/" in categories[0] else "category_top", "in", categories),)
     yield Feature(
-        f"{name}_orders", "lines", "distinct", "order_id", where, unit="orders", description=f"orders with {name}, ever"
+        f"{name}_orders",
+        "lines",
+        "distinct",
+        "order_id",
+        where,
+        unit="orders",
+        description=f"orders with {name}, ever",
+        grows_with_calendar=True,
     )
     yield Feature(
         f"days_since_first_{name}",
@@ -114,6 +121,7 @@ def _cycle_features(name: str, cycle: ReplenishmentCycle) -> Iterator[Feature]:
         where=where,
         unit="days",
         description=f"time since the first order with {name}",
+        grows_with_calendar=True,
     )
     yield Feature(
         f"days_since_{name}",

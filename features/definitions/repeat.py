@@ -10,7 +10,7 @@ FEATURES = (
     Feature("last_category", "lines", "last", "category_top", default="", description="broadest category of the last line bought"),
     Feature("last_item", "lines", "last", "item_id", default="", description="the item bought last", is_identifier=True),
     Feature("top_item", "lines", "top", "item_id", default="", description="the item bought most often", is_identifier=True),
-    Feature("top_item_share", "lines", "top_share", "item_id", unit="0..1", description="share of lines of that item"),
+    Feature("top_item_share", "lines", "top_share", "item_id", unit="0..1", description="share of lines of that item", grows_with_calendar=True),
     Feature("item_entropy_182d", "lines", "entropy", "item_id", window_days=182, unit="nats", description="spread of the lines of the last 182 days over the items"),
     Feature("lines_91d", "lines", "count", window_days=91, unit="lines", description="order lines in the last 91 days"),
     Feature("recent_lines_per_item", "", "quotient", "lines_91d", over="items_distinct_91d", unit="lines", description="lines an item, last 91 days"),

@@ -60,7 +60,8 @@ class ChurnClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         self.min_child_weight, self.subsample, self.colsample_bytree = min_child_weight, subsample, colsample_bytree
         self.reg_lambda, self.folds, self.seed = reg_lambda, folds, seed
 
-    def _boost(self, X: NDArray[np.float32], y: NDArray[np.int64]) -> xgb.Booster:
+    def fit_trees(self, X: NDArray[np.float32], y: NDArray[np.int64]) -> xgb.Booster:
+        """Fit trees alone, without the calibration: enough to order customers by their margins."""
         parameters = {
             "objective": "binary:logistic",
             "max_depth": self.max_depth,
@@ -109,9 +110,9 @@ class ChurnClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         if folds < 2:
             raise DataError("the churn model needs more than one customer", hint="ingest more customers")
         parts = list(GroupKFold(folds).split(X, labels, owners))
-        whole = partial(self._boost, X, labels)
+        whole = partial(self.fit_trees, X, labels)
         self.booster_, *boosters = run_parallel(
-            [whole, *(partial(self._boost, X[train], labels[train]) for train, _ in parts)]
+            [whole, *(partial(self.fit_trees, X[train], labels[train]) for train, _ in parts)]
         )
         for booster, (_, held_out) in zip(boosters, parts, strict=True):
             margins[held_out] = booster.predict(to_dmatrix(X[held_out]), output_margin=True)

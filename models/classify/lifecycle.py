@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from sklearn.base import BaseEstimator, ClassifierMixin
 
 from models.classify.boosting import load_booster, save_booster, to_dmatrix
+from models.parallel import thread_budget
 from models.persist import load_json
 from qianmian.errors import DataError
 from qianmian.schema import LIFECYCLE_STAGES
@@ -80,6 +81,7 @@ class NextStageClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
             "subsample": self.subsample,
             "colsample_bytree": self.colsample_bytree,
             "tree_method": "hist",
+            "nthread": thread_budget(),
         }
         self.booster_ = xgb.train(
             parameters, to_dmatrix(_with_stage(X, current_stages), codes), num_boost_round=self.n_estimators

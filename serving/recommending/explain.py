@@ -276,6 +276,7 @@ def score_reasons(
     list of list of dict
         Per score: feature, description, value, effect (``raises`` or ``lowers``), largest contribution first.
     """
+    contributions = _without_missing_values(spec, values, contributions)
     best = np.argsort(-np.abs(contributions), axis=1, kind="stable")[:, :top]
     return [
         [
@@ -287,11 +288,29 @@ def score_reasons(
     ]
 
 
+def _without_missing_values(
+    spec: FeatureSpec, values: NDArray[np.float32], contributions: NDArray[np.float32]
+) -> NDArray[np.float32]:
+    """Contributions in which an unknown profile attribute has none, shape (n, f).
+
+    What the model makes of the neutral value of an attribute without a record is an effect of the missing record, and
+    is added to the missing indicator.
+    """
+    result = contributions.copy()
+    missing = spec.missing(values)
+    result[missing] = 0.0
+    for j in np.flatnonzero(missing.any(axis=0)).tolist():
+        for i in spec.indicators(j)[:1]:
+            rows = missing[:, j] & (values[:, i] == 1)
+            result[rows, i] += contributions[rows, j]
+    return result
+
+
 def _reason(spec: FeatureSpec, j: int, value: float, contribution: float) -> dict[str, Any]:
     feature, vocabulary = spec.features[j], spec.vocabularies[j]
     shown: float | str | None = round(value, 4)
     if feature.categorical:
-        shown = vocabulary[int(value)] if 0 <= int(value) < len(vocabulary) else None
+        shown = vocabulary[int(value)] if value in range(len(vocabulary)) else None
     return {
         "feature": feature.name,
         "description": feature.description,

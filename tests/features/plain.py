@@ -277,12 +277,15 @@ COMPARE = {
 }
 
 
+def passes(row, condition):
+    value = row[condition.column]
+    if condition.operator == "known":
+        return (value is not None) == condition.value
+    return value is not None and COMPARE[condition.operator](value, condition.value)
+
+
 def passing(rows, feature):
-    return [
-        row
-        for row in rows
-        if all(row[c.column] is not None and COMPARE[c.operator](row[c.column], c.value) for c in feature.where)
-    ]
+    return [row for row in rows if all(passes(row, condition) for condition in feature.where)]
 
 
 def within(rows, days, as_of, back=0):
@@ -334,6 +337,8 @@ def reference_value(feature, tables, key, as_of, others, zone="UTC"):
             return statistics.fmean(values) if values else None
         case "min" | "attribute":
             return min(values, default=None)
+        case "missing":
+            return float(len(rows) == len(everything)) if everything else None
         case "max":
             return max(values, default=None)
         case "std":
@@ -460,6 +465,12 @@ def declared():
     yield from (
         ("profiles", "attribute", "age_band", (), "", "", None),
         ("profiles", "attribute", "points_balance", (), "", -1.0, None),
+        ("profiles", "missing", "", (Condition("age_band", "known", False),), "", 1.0, None),
+        (
+            *("profiles", "missing", ""),
+            (Condition("age_band", "known", False), Condition("points_balance", "known", False)),
+            *("", 1.0, None),
+        ),
         ("profiles", "days_since", "registered_at", (), "", -9_999.0, None),
     )
 

@@ -13,6 +13,7 @@ import yaml
 from features.definitions.pack_features import declared_features, features_for, replenishment_cycles
 from features.profiles.tags import TAGS, tag_values
 from features.profiles.tags.pack_tags import LAPSED_CYCLES, MIN_CYCLE_ORDERS, tags_for
+from qianmian.errors import ConfigError
 from qianmian.packs import builtin_packs, load_pack
 from qianmian.settings import LifecycleSettings, Settings
 from tests.packs.outcome import BEGIN, make_lake, outcome, shop_of
@@ -68,6 +69,28 @@ def test_a_pack_is_worth_its_place(name):
     assert pack.synthetic is not None
     assert {"view", "cart"} <= set(pack.synthetic.event_names)
     assert pack.settings["lifecycle"] != {key: getattr(LifecycleSettings(), key) for key in pack.settings["lifecycle"]}
+
+
+def test_a_feature_of_a_pack_says_whether_it_grows_with_the_calendar(tmp_path):
+    text = """
+title: Wine
+description: Bottles.
+features:
+  - {name: bottles_bought, view: lines, aggregate: count, description: bottles ever}
+"""
+    (tmp_path / "pack.yaml").write_text(text)
+    with pytest.raises(ConfigError, match="bottles_bought: does not say whether it grows with the calendar"):
+        features_for(Settings(pack=str(tmp_path)))
+    (tmp_path / "pack.yaml").write_text(text.replace("count,", "count, grows_with_calendar: true,"))
+    (feature,) = features_for(Settings(pack=str(tmp_path)))
+    assert feature.grows_with_calendar
+
+
+@pytest.mark.parametrize("name", PACKS)
+def test_what_was_bought_ever_grows_with_the_calendar(name):
+    said = {one.name: one.grows_with_calendar for one in features_for(Settings(pack=name)) if not one.window_days}
+    growing = {name for name, grows in said.items() if grows}
+    assert growing == {name for name in said if name.endswith("_orders") or name.startswith("days_since_first_")}
 
 
 @pytest.mark.parametrize("name", PACKS)

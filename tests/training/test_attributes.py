@@ -34,9 +34,11 @@ CASE = Path(__file__).parents[1] / "data" / "cases" / "30-profile-of-today-in-ye
 FEW = {"orders_total", "days_since_last_order", "orders_28d", "orders_91d", "gap_days_mean", "days_since_first_order"}
 
 
-def context_of(folder: Path, config: Path, allow_undated: tuple[str, ...] = ()) -> TrainingContext:
+def context_of(
+    folder: Path, config: Path, allow_undated: tuple[str, ...] = (), in_models: str = "auto"
+) -> TrainingContext:
     """A context with few features, so that a training takes a second."""
-    workspace, settings = Workspace(folder), Settings()
+    workspace, settings = Workspace(folder), Settings(profiles={"in_models": in_models})
     ingest(workspace, FileSource(config), settings, now=datetime(2025, 1, 1))
     lake = Lake(workspace)
     builder = Builder(lake, [one for one in FEATURES if one.name in FEW], allow_undated=allow_undated)
@@ -86,7 +88,7 @@ def test_an_attribute_with_dates_is_learnt_from(tmp_path: Path) -> None:
     config = tmp_path / "sources.yaml"
     text = (CASE / "sources.yaml").read_text()
     config.write_text(text.replace("member_tier: tier", "member_tier: tier, valid_from: since"))
-    context = context_of(tmp_path / "workspace", config)
+    context = context_of(tmp_path / "workspace", config, in_models="always")
     trained = JOBS["churn"].run(context)
     assert trained.bundle.spec is not None
     assert "profile_member_tier" in trained.bundle.spec.names

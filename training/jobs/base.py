@@ -135,9 +135,19 @@ class TrainingContext:
         return self.build_profiles(as_of).matrix(spec)
 
     def stationary_spec(self, as_of: datetime) -> FeatureSpec:
-        """Profile columns for models over several snapshot dates: without identifiers and non-stationary features."""
-        spec = self.profile(as_of).spec
-        kept = [feature for feature in spec.features if not (feature.grows_with_calendar or feature.is_identifier)]
+        """Profile columns for models over several snapshot dates: without identifiers and non-stationary features.
+
+        An unknown profile attribute has a neutral value; `training.attribute_choice` decides which attributes stay.
+        """
+        features = self.profile(as_of)
+        spec = features.neutral_spec()
+        kept = [
+            feature
+            for feature, values in zip(spec.features, features.values.T, strict=True)
+            if not (feature.grows_with_calendar or feature.is_identifier)
+            # an indicator that is the same for everybody tells nothing
+            and not (feature.aggregate == "missing" and (values == values[0]).all())
+        ]
         return spec.select([feature.name for feature in kept])
 
     def unknown_attributes(self, past: datetime) -> tuple[str, ...]:
@@ -147,10 +157,17 @@ class TrainingContext:
         return self._unknown[past]
 
     def profile_known_at(self, as_of: datetime, evaluated_at: datetime | None) -> UserFeatures:
-        """Profiles at a cutoff without the attributes that were unknown at an earlier cutoff, if there is one."""
+        """Profiles at a cutoff without the attributes that were unknown at an earlier cutoff, if there is one.
+
+        The missing indicators are left out: recommenders read the attributes one by one.
+        """
         features = self.profile(as_of)
         unknown = self.unknown_attributes(evaluated_at) if evaluated_at is not None else ()
-        kept = [one.name for one in features.spec.features if one.view != "profiles" or one.column not in unknown]
+        kept = [
+            one.name
+            for one in features.spec.features
+            if one.aggregate != "missing" and (one.view != "profiles" or one.column not in unknown)
+        ]
         return features if len(kept) == len(features.spec.names) else self.profile(as_of, features.spec.select(kept))
 
     def require_order_features(self, features: Sequence[str], message: str) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import Any
@@ -13,17 +14,21 @@ from numpy.typing import NDArray
 
 from features.compute.spec import FeatureSpec
 from models.bundle import ModelBundle
+from models.classify.boosting import to_dmatrix
 from models.classify.churn import ChurnClassifier, risk_bands
 from qianmian.errors import DataError
 from training import plots
+from training.attribute_choice import Gain, choose_attributes, gain_over_shuffled, without_neutral_values
 from training.attributes import coded_attributes, left_out_notes, sufficient_for_labels
 from training.bootstrap import CLASSIFICATION, paired_difference, statistic_metric
 from training.gate import GateRule
 from training.jobs.base import EvaluatedModel, Job, TrainingContext, snapshot_dates
-from training.report import EvalReport
+from training.report import EvalReport, Metric
 
 MAX_SNAPSHOTS = 9  # steps of half a horizon double the rows without a gain (validated at 2017-10-04: AUC .867 for both)
 MIN_CUSTOMERS = 100
+MIN_OUTCOMES = 20  # customers per outcome in the validation period of the profile attributes
+LabelledRows = tuple[NDArray[np.str_], NDArray[np.float32], NDArray[np.int64]]
 REQUIRED_FEATURES = "orders_total", "days_since_last_order"
 
 
@@ -60,6 +65,35 @@ def labelled_examples(
     return profile.one_ids, profile.values, churned
 
 
+def _stacked(parts: Sequence[LabelledRows]) -> LabelledRows:
+    """The examples of several snapshot dates, one below the other."""
+    ids, X, y = zip(*parts, strict=True)
+    return np.concatenate(ids), np.concatenate(X), np.concatenate(y)
+
+
+def _auc_gain(context: TrainingContext, spec: FeatureSpec, parts: Sequence[LabelledRows]) -> Gain | None:
+    """The difference in AUC that columns make, on the last of the snapshot dates.
+
+    The models are fitted on the dates before it, whose labels were known then. None if there are no such dates or too
+    few customers of each outcome.
+    """
+    if len(parts) < 2:
+        return None
+    (_, X, y), (_, later_X, later_y), seed = _stacked(parts[:-1]), parts[-1], context.settings.seed
+    if min(int(part.sum()) for labels in (y, later_y) for part in (labels, 1 - labels)) < MIN_OUTCOMES:
+        return None
+
+    def predict(rows: NDArray[np.float32], later_rows: NDArray[np.float32], fit_seed: int) -> NDArray[np.float64]:
+        # the order of the customers does not depend on the calibration
+        trees = ChurnClassifier(seed=fit_seed).fit_trees(rows, context.shuffled(y))
+        return np.asarray(trees.predict(to_dmatrix(later_rows), output_margin=True), dtype=np.float64)
+
+    def difference(p: NDArray[np.float64], q: NDArray[np.float64]) -> Metric:
+        return paired_difference(CLASSIFICATION["auc"], later_y, p, q, seed)
+
+    return gain_over_shuffled(predict, difference, without_neutral_values(spec, X, seed), later_X, seed)
+
+
 def run(context: TrainingContext) -> EvaluatedModel:
     """Fit on earlier snapshot dates, evaluate on the last one with known labels, and ship a fit on all of them."""
     horizon = context.horizon_days or context.settings.churn.horizon_days
@@ -79,17 +113,17 @@ def run(context: TrainingContext) -> EvaluatedModel:
             allowed=f"at least {active_days + 2 * horizon} days for a horizon of {horizon}",
             hint=_shorter_horizon(context) + "ingest a longer history",
         )
-    spec = context.stationary_spec(train_dates[-1])
-
-    def stacked(dates: list[datetime]) -> tuple[NDArray[np.str_], NDArray[np.float32], NDArray[np.int64]]:
-        parts = [labelled_examples(context, as_of, horizon, active_days, spec) for as_of in dates]
-        ids, X, y = zip(*parts, strict=True)
-        return np.concatenate(ids), np.concatenate(X), np.concatenate(y)
-
+    candidates = context.stationary_spec(train_dates[-1])
     period = f"{train_dates[0]:%Y-%m-%d} to {train_dates[-1]:%Y-%m-%d}"
     context.progress(f"churn: {len(train_dates)} snapshot dates from {period}, evaluated at {test:%Y-%m-%d}")
-    ids, X, y = stacked(train_dates)
-    _, test_X, test_y = labelled_examples(context, test, horizon, active_days, spec)
+    parts = [labelled_examples(context, as_of, horizon, active_days, candidates) for as_of in [*train_dates, test]]
+    spec, attribute_notes = choose_attributes(
+        context.settings.profiles.in_models, candidates, _auc_gain(context, candidates, parts[:-1]), "AUC"
+    )
+    kept = [candidates.names.index(name) for name in spec.names]
+    parts = [(one_ids, values[:, kept], churned) for one_ids, values, churned in parts]
+    ids, X, y = _stacked(parts[:-1])
+    _, test_X, test_y = parts[-1]
     _require_both_outcomes(context, test, horizon, test_y)
     least = int(min(test_y.sum(), (1 - test_y).sum()))
     if len(test_y) < MIN_CUSTOMERS or least < 10:
@@ -99,16 +133,20 @@ def run(context: TrainingContext) -> EvaluatedModel:
             allowed=f"at least {MIN_CUSTOMERS} active customers, 10 of each class",
             hint="choose another --horizon-days or --active-days, or ingest more customers",
         )
-    test_model = ChurnClassifier(seed=context.settings.seed).fit(X, context.shuffled(y), groups=ids)
+    seed = context.settings.seed
+    shown = without_neutral_values(spec, X, seed)
+    test_model = ChurnClassifier(seed=seed).fit(shown, context.shuffled(y), groups=ids)
     p = test_model.predict_proba(test_X)[:, 1]
     notes = (
         *left_out_notes(context.unknown_attributes(train_dates[-1]), train_dates[-1]),
-        *sufficient_for_labels(coded_attributes(spec, X, test_X), y, test_y, p, context.settings.seed),
+        *attribute_notes,
+        *sufficient_for_labels(coded_attributes(spec, X, test_X), y, test_y, p, seed),
     )
     report = replace(_report(context, test, active_days, test_y, p, float(y.mean())), notes=notes)
     context.progress("churn: fitting on all snapshot dates")
-    all_ids, all_X, all_y = stacked([*train_dates, test])
-    model = ChurnClassifier(seed=context.settings.seed).fit(all_X, context.shuffled(all_y), groups=all_ids)
+    all_ids, all_X, all_y = _stacked(parts)
+    shown = without_neutral_values(spec, all_X, seed)
+    model = ChurnClassifier(seed=seed).fit(shown, context.shuffled(all_y), groups=all_ids)
     importance = np.abs(test_model.explain(test_X)).mean(axis=0)
     figures = {
         "calibration.png": plots.calibration_curve(test_y, p, "Churn: calibration"),

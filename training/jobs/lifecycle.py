@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from datetime import datetime, timedelta
 
 import numpy as np
@@ -15,15 +16,17 @@ from models.classify.lifecycle import NextStageClassifier
 from qianmian.errors import DataError
 from qianmian.schema import LIFECYCLE_STAGES
 from training import plots
+from training.attribute_choice import Gain, choose_attributes, gain_over_shuffled, without_neutral_values
 from training.attributes import coded_attributes, left_out_notes, sufficient_for_classes
 from training.bootstrap import mean_metric
 from training.gate import GateRule
 from training.jobs.base import EvaluatedModel, Job, TrainingContext, snapshot_dates
-from training.report import EvalReport
+from training.report import EvalReport, Metric
 
 MAX_SNAPSHOTS = 8
 MIN_CUSTOMERS = 100
 MIN_PROBABILITY = 1e-6
+LabelledRows = tuple[NDArray[np.float32], NDArray[np.str_], NDArray[np.str_]]
 
 
 def stages_at(context: TrainingContext, as_of: datetime) -> NDArray[np.str_]:
@@ -77,9 +80,17 @@ def run(context: TrainingContext) -> EvaluatedModel:
             allowed=f"at least {4 * horizon} days for a horizon of {horizon}",
             hint="choose a shorter --horizon-days or ingest a longer history",
         )
-    spec = context.stationary_spec(as_of_dates[-2])
+    candidates = context.stationary_spec(as_of_dates[-2])
     context.progress(f"lifecycle: {len(as_of_dates)} transitions of {horizon} days, evaluated on the last")
-    parts = [labelled_examples(context, as_of, horizon, spec) for as_of in as_of_dates]
+    parts = [labelled_examples(context, as_of, horizon, candidates) for as_of in as_of_dates]
+    spec, attribute_notes = choose_attributes(
+        context.settings.profiles.in_models,
+        candidates,
+        _log_loss_gain(context, candidates, parts[:-1]),
+        "reduction of log loss",
+    )
+    kept = [candidates.names.index(name) for name in spec.names]
+    parts = [(values[:, kept], today, then) for values, today, then in parts]
     X, before, after = (np.concatenate([part[i] for part in parts[:-1]]) for i in range(3))
     test_X, test_before, test_after = parts[-1]
     if len(test_after) < MIN_CUSTOMERS:
@@ -88,15 +99,14 @@ def run(context: TrainingContext) -> EvaluatedModel:
             got=len(test_after),
             allowed=f"at least {MIN_CUSTOMERS}",
         )
-    test_model = NextStageClassifier(seed=context.settings.seed).fit(X, before, context.shuffled(after))
+    seed = context.settings.seed
+    shown = without_neutral_values(spec, X, seed)
+    test_model = NextStageClassifier(seed=seed).fit(shown, before, context.shuffled(after))
     transition_baseline = transition_probabilities(before, after, test_model.classes_)
     at = _places(test_model.classes_, test_after)
     p = test_model.predict_proba(test_X, test_before)
     q = np.array([transition_baseline[stage] for stage in test_before.tolist()])
-    rows = np.arange(len(at))
-    loss, counted_loss = (
-        -np.log(np.where(at >= 0, values[rows, at], MIN_PROBABILITY).clip(MIN_PROBABILITY)) for values in (p, q)
-    )
+    loss, counted_loss = _losses(p, at), _losses(q, at)
     right = test_model.classes_[p.argmax(axis=1)] == test_after
     stays, majority = test_before == test_after, test_after == _majority(after)
     report = EvalReport(
@@ -120,6 +130,7 @@ def run(context: TrainingContext) -> EvaluatedModel:
         },
         notes=(
             *left_out_notes(context.unknown_attributes(as_of_dates[-2]), as_of_dates[-2]),
+            *attribute_notes,
             *sufficient_for_classes(
                 coded_attributes(spec, X, test_X),
                 _places(test_model.classes_, after),
@@ -131,7 +142,8 @@ def run(context: TrainingContext) -> EvaluatedModel:
     )
     context.progress("lifecycle: fitting on all transitions")
     every_X, every_before, every_after = (np.concatenate([part[i] for part in parts]) for i in range(3))
-    model = NextStageClassifier(seed=context.settings.seed).fit(every_X, every_before, context.shuffled(every_after))
+    shown = without_neutral_values(spec, every_X, seed)
+    model = NextStageClassifier(seed=seed).fit(shown, every_before, context.shuffled(every_after))
     bundle = ModelBundle(
         "lifecycle",
         model,
@@ -160,6 +172,37 @@ def run(context: TrainingContext) -> EvaluatedModel:
         .slice(0, 5)
     )
     return EvaluatedModel(bundle, report, rules, parameters, figures, example)
+
+
+def _log_loss_gain(context: TrainingContext, spec: FeatureSpec, parts: Sequence[LabelledRows]) -> Gain | None:
+    """By how much columns reduce the log loss of the last transition, fitted on those before it.
+
+    None if there is no transition before it, or all customers end in one stage.
+    """
+    if len(parts) < 2:
+        return None
+    X, before, after = (np.concatenate([part[i] for part in parts[:-1]]) for i in range(3))
+    later_X, later_before, later_after = parts[-1]
+    if len(later_after) < MIN_CUSTOMERS or len(np.unique(after)) < 2:
+        return None
+
+    classes, seed = np.unique(after), context.settings.seed
+    places = _places(classes, later_after)
+
+    def predict(rows: NDArray[np.float32], later_rows: NDArray[np.float32], fit_seed: int) -> NDArray[np.float64]:
+        model = NextStageClassifier(seed=fit_seed).fit(rows, before, context.shuffled(after))
+        return model.predict_proba(later_rows, later_before)
+
+    def difference(p: NDArray[np.float64], q: NDArray[np.float64]) -> Metric:
+        return mean_metric(_losses(q, places) - _losses(p, places), seed)
+
+    return gain_over_shuffled(predict, difference, without_neutral_values(spec, X, seed), later_X, seed)
+
+
+def _losses(probabilities: NDArray[np.float64], places: NDArray[np.int64]) -> NDArray[np.float64]:
+    """Log loss of each customer, shape (n,): that of `MIN_PROBABILITY` where the class is unknown to the model."""
+    known = np.where(places >= 0, probabilities[np.arange(len(places)), places], MIN_PROBABILITY)
+    return np.asarray(-np.log(known.clip(MIN_PROBABILITY)))
 
 
 def _places(classes: NDArray[np.str_], stages: NDArray[np.str_]) -> NDArray[np.int64]:

@@ -27,6 +27,7 @@ from models.bundle import ModelBundle
 from models.lookalike import LookalikeExpander
 from qianmian.errors import DataError
 from training import plots
+from training.attribute_choice import Gain, choose_attributes, gain_over_shuffled
 from training.attributes import (
     attribute_columns,
     group_codes,
@@ -56,7 +57,7 @@ def run(context: TrainingContext) -> EvaluatedModel:
     start = context.as_of - timedelta(days=horizon)
     profile = context.profile(start)
     numeric = [feature.name for feature in profile.spec.features if not feature.categorical]
-    spec = profile.spec.select(numeric)
+    candidates = profile.neutral_spec().select(numeric)
     if len(profile.one_ids) < 10 * MIN_SEGMENT:
         raise DataError(
             "there are too few customers to find lookalikes among",
@@ -72,11 +73,15 @@ def run(context: TrainingContext) -> EvaluatedModel:
             allowed=f"{size}, who bought one category, redeemed a coupon, or spent the most",
             hint="ingest items with categories, or more customers",
         )
+    gain = _precision_gain(replace(context, as_of=start), start - timedelta(days=horizon), candidates)
+    spec, attribute_notes = choose_attributes(
+        context.settings.profiles.in_models, candidates, gain, "average precision"
+    )
     context.progress(f"lookalike: evaluating on {len(segments)} segments: {', '.join(segments)}")
     model = _fit(context, start, spec)
     at_start = context.profile(start, spec)
     report, curves = _evaluate(context, model, at_start, _rfm(context, start), segments)
-    notes = left_out_notes(context.unknown_attributes(start), start)
+    notes = (*left_out_notes(context.unknown_attributes(start), start), *attribute_notes)
     report = replace(report, notes=(*notes, *report.notes))
     context.progress("lookalike: fitting on all data before as_of")
     final = _fit(context, context.as_of, spec)
@@ -101,19 +106,55 @@ def run(context: TrainingContext) -> EvaluatedModel:
     return EvaluatedModel(bundle, report, rules, parameters, figures, pa.table({"one_id": now.one_ids[:25].tolist()}))
 
 
+def _precision_gain(context: TrainingContext, start: datetime, spec: FeatureSpec) -> Gain | None:
+    """The difference in average precision that columns make, on the segments of the period before the evaluation.
+
+    None if there are no numeric attributes or the period has no segments.
+    """
+    if not attribute_columns(spec) or context.settings.profiles.in_models != "auto":
+        return None
+    if start <= context.history_start("transactions", "events"):
+        return None
+    one_ids = context.profile(start, spec).one_ids
+    segments = _segments(context, start, one_ids)
+    if not segments:
+        return None
+
+    values, matrix = context.profile(start, spec).values, _interactions(context, start, one_ids)
+
+    def precision(rows: NDArray[np.float32], _: NDArray[np.float32], seed: int) -> NDArray[np.float64]:
+        rng = np.random.default_rng(seed)
+        model, found = _expander(context).fit(rows, matrix), []
+        for members in segments.values():
+            for _repeat in range(N_REPEATS):
+                given, hidden = np.array_split(rng.permutation(members), 2)
+                rest = np.setdiff1d(np.arange(len(one_ids)), given)
+                found.append(average_precision_score(np.isin(rest, hidden), model.score(given)[rest]))
+        return np.array(found)
+
+    seed = context.settings.seed
+    return gain_over_shuffled(precision, lambda p, q: mean_metric(p - q, seed), values, values, seed)
+
+
 def _fit(context: TrainingContext, as_of: datetime, spec: FeatureSpec) -> LookalikeExpander:
     profile = context.profile(as_of, spec)
-    matrix: sparse.csr_matrix | None = None
+    return _expander(context).fit(profile.values, _interactions(context, as_of, profile.one_ids))
+
+
+def _expander(context: TrainingContext) -> LookalikeExpander:
+    return LookalikeExpander(factors=context.settings.lookalike.factors, seed=context.settings.seed)
+
+
+def _interactions(context: TrainingContext, as_of: datetime, one_ids: NDArray[np.str_]) -> sparse.csr_matrix | None:
+    """Purchase counts of the customers by item before `as_of`; None if there are too few to learn from."""
     try:
         data = context.training_set(
             as_of, min_item_customers=context.settings.recommend.min_item_customers, with_features=False
         )
-        matrix = data.interactions.matrix()[data.user_rows(profile.one_ids)]
     except DataError as error:
         context.progress(f"lookalike: interactions are not used, only profiles ({error.message})")
-    return LookalikeExpander(factors=context.settings.lookalike.factors, seed=context.settings.seed).fit(
-        profile.values, matrix
-    )
+        return None
+    return data.interactions.matrix()[data.user_rows(one_ids)]
 
 
 def _rfm(context: TrainingContext, as_of: datetime) -> NDArray[np.float64] | None:

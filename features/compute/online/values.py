@@ -141,7 +141,7 @@ def _entropy(_f: Feature, partials: Sequence[Summary | None], _a: ReadContext) -
 
 def _attribute(customer: CustomerState, feature: Feature, now: datetime) -> Value:
     value = customer.attributes[feature.name]
-    if isinstance(value, str) or feature.aggregate == "attribute" or value == feature.default or customer.row < 0:
+    if isinstance(value, str) or feature.aggregate != "days_since" or value == feature.default or customer.row < 0:
         return value
     days = value + elapsed_days(microseconds(customer.state.as_of), microseconds(now))
     # a registration is not known before it happens

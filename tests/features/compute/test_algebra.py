@@ -67,8 +67,52 @@ def test_declarations_cannot_be_changed():
     assert check(FEATURES) is FEATURES
 
 
+TOTAL = Feature("total", "orders", "count", description="d", grows_with_calendar=True)
+
+
+@pytest.mark.parametrize(
+    "feature",
+    [
+        Feature("f", "orders", "count", description="d"),
+        Feature("f", "orders", "sum", "amount", description="d"),
+        Feature("f", "lines", "distinct", "item_id", description="d"),
+        Feature("f", "orders", "age", description="d"),
+        Feature("f", "orders", "max", "amount", description="d"),
+        Feature("f", "orders", "min", "amount", description="d"),
+        Feature("f", "lines", "entropy", "brand", description="d"),
+        Feature("f", "lines", "top_share", "brand", description="d"),
+        Feature("f", "orders", "count", window_days=365, description="d"),
+        Feature("f", "orders", "trend", window_days=400, description="d"),
+        Feature("f", "profiles", "days_since", "registered_at", description="d"),
+        Feature("f", "", "quotient", "total", over="recent", description="d"),
+        Feature("f", "", "quotient", "recent", over="total", description="d"),
+    ],
+    ids=lambda feature: f"{feature.aggregate} {feature.window_days or ''}",
+)
+def test_what_may_grow_with_the_calendar_says_whether_it_does(feature):
+    before = (TOTAL, replace(GOOD, name="recent"))
+    with pytest.raises(ConfigError, match="set `grows_with_calendar` to true") as caught:
+        check((*before, feature))
+    assert len(caught.value.problems) == 1
+    for said in (True, False):
+        check((*before, replace(feature, grows_with_calendar=said)))
+
+
+def test_what_cannot_grow_with_the_calendar_need_not_say_so():
+    check(
+        (
+            Feature("a", "orders", "mean", "amount", description="d"),
+            Feature("b", "orders", "share", where=(Condition("weekday", ">=", 5),), description="d"),
+            Feature("c", "orders", "ratio", "discount", over="full_amount", description="d"),
+            Feature("d", "orders", "recency", description="d"),
+            Feature("e", "orders", "max", "amount", window_days=182, description="d"),
+            Feature("f", "", "quotient", "a", over="d", description="d"),
+        )
+    )
+
+
 def test_what_grows_with_the_calendar_and_what_is_an_id_is_declared():
-    """Models in production were trained without these."""
+    """A model that learns from several dates does without these: a list by hand, beside what `check` can tell."""
     assert {feature.name for feature in FEATURES if feature.grows_with_calendar} == {
         "amount_total",
         "orders_total",
@@ -80,6 +124,19 @@ def test_what_grows_with_the_calendar_and_what_is_an_id_is_declared():
         "items_distinct",
         "days_since_first_event",
         "days_since_registered",
+        "order_value_max",
+        "basket_lines_max",
+        "lines_per_item",
+        "stores_distinct",
+        "top_store_share",
+        "top_category_share",
+        "category_entropy",
+        "top_brand_share",
+        "top_item_share",
+        "weekday_entropy",
+        "order_hour_entropy",
+        "gap_days_max",
+        "gaps_silent_max",
     }
     assert {feature.name for feature in FEATURES if feature.is_identifier} == {
         "first_store",

@@ -56,7 +56,12 @@ def with_quotient(features):
 
 def test_the_pool_has_every_aggregate_and_window():
     declared_kinds = set(get_args(Aggregate)) - {"quotient"}  # made of two others, see with_quotient
-    windowless = {"attribute": {None}, "days_since": {None}, **dict.fromkeys(TWO_WINDOW_AGGREGATES, {7, 28})}
+    windowless = {
+        "attribute": {None},
+        "missing": {None},
+        "days_since": {None},
+        **dict.fromkeys(TWO_WINDOW_AGGREGATES, {7, 28}),
+    }
     for kind in declared_kinds:
         assert {feature.window_days for feature in FEATURE_POOL if feature.aggregate == kind} == windowless.get(
             kind, set(WINDOWS)
@@ -400,6 +405,24 @@ def test_attributes_are_features_of_their_own(lake_of):
     assert "profile_city" not in found["a"]
     matrix = built.matrix()
     assert matrix.spec.vocabularies[matrix.spec.names.index("profile_age_band")] == ("18-24",)
+
+
+def test_a_customer_without_a_record_is_told_from_one_whose_values_are_low(lake_of):
+    """One indicator per source, about what that source records; a record without any value is none."""
+    people = [{"source": source, "source_user_id": user} for source in ("crm", "forum") for user in "abc"]
+    people[0] |= {"points_balance": 0.0, "city": None}
+    people[1] |= {"points_balance": None, "city": "Lyon"}
+    people[3] |= {"shoe size": 43.5}
+    orders = [{**lines()[0], "source": "crm", "source_user_id": user, "order_id": f"o{user}"} for user in "abcd"]
+    lake = lake_of({"transactions": orders, "profiles": people})
+    built = Builder(lake, FEATURES).build(BEGIN + timedelta(days=9))
+    found = {(row["user_source"], row["user_id"]): row for row in built.table.to_pylist()}
+    assert {
+        user: (row["profile_points_balance"], row["no_record_crm"], row["no_record_forum"])
+        for (source, user), row in found.items()
+        if source == "crm"
+    } == {"a": (0.0, 0.0, 1.0), "b": (0.0, 0.0, 1.0), "c": (0.0, 1.0, 1.0), "d": (0.0, 1.0, 1.0)}
+    assert (found["forum", "a"]["no_record_crm"], found["forum", "a"]["no_record_forum"]) == (1.0, 0.0)
 
 
 def test_nobody_known_yet(lake_of):

@@ -104,6 +104,55 @@ def test_a_table_is_encoded_as_a_model_expects_it():
     )
 
 
+TIER = Feature("profile_tier", "profiles", "attribute", "tier", default="", description="d")
+POINTS = Feature("profile_points", "profiles", "attribute", "points", description="d")
+NO_RECORD = Feature(
+    "no_record_crm",
+    "profiles",
+    "missing",
+    where=(Condition("tier", "known", False), Condition("points", "known", False)),
+    default=1.0,
+    description="d",
+)
+PEOPLE = pa.table(
+    {
+        "one_id": list("abcde"),
+        "profile_tier": ["gold", "iron", "", "wood", ""],
+        "profile_points": [0.0, 6.0, 40.0, 8.0, 0.0],
+        "no_record_crm": [0.0, 0.0, 0.0, 0.0, 1.0],
+    }
+)
+
+
+def test_an_unknown_attribute_has_a_value_between_the_known_ones():
+    declared = (TIER, POINTS, NO_RECORD)
+    spec = UserFeatures.from_table(PEOPLE, declared, AS_OF).neutral_spec()
+    assert spec.neutral == (1.5, 7.0, None)
+    made = UserFeatures.from_table(PEOPLE, declared, AS_OF, spec)
+    assert made.column("profile_tier").tolist() == [0, 1, 1.5, 2, 1.5]
+    assert made.column("profile_points").tolist() == [0, 6, 40, 8, 7]  # the 0 of a customer with a record is a value
+    assert made.text("profile_tier") == ["gold", "iron", "", "wood", ""]
+    assert spec.missing(made.values).tolist() == [
+        *([[False] * 3] * 2),
+        [True, False, False],
+        [False] * 3,
+        [True, True, False],
+    ]
+    # profiles of an earlier version have no indicator: what is known stays, what is not is neutral
+    older = UserFeatures.from_table(PEOPLE.drop_columns(["no_record_crm"]), declared[:2], AS_OF, spec)
+    assert older.column("profile_tier").tolist() == [0, 1, 1.5, 2, 1.5]
+    assert older.column("profile_points").tolist() == [7, 6, 40, 8, 7]
+
+
+def test_neutral_values_survive_json_and_are_part_of_the_meaning():
+    spec = UserFeatures.from_table(PEOPLE, (TIER, POINTS, NO_RECORD), AS_OF).neutral_spec()
+    again = FeatureSpec.of(json.loads(json.dumps(spec.as_dict())))
+    assert again == spec
+    assert again.hash == spec.hash != replace(spec, neutral=()).hash
+    assert spec.select(("profile_points",)).neutral == (7.0,)
+    assert spec.select(("no_record_crm",)).neutral == ()
+
+
 def test_rows_of_and_take():
     made = UserFeatures.from_table(TABLE, SPEC.features, AS_OF)
     rows = made.rows_of(["c", "x", "a", "", "zz"])
