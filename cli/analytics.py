@@ -112,9 +112,15 @@ def sessions(
 @analytics.command("funnel")
 def funnel(
     steps: Annotated[
-        str,
-        typer.Option("--steps", metavar="A,B,…", help="Event types in order; 'buy' is a paid order or purchase event."),
-    ] = "view,cart,buy",
+        str | None,
+        typer.Option(
+            "--steps",
+            metavar="A,B,…",
+            help="Event types in order; 'buy' is a paid order or purchase event. Default: those of view,cart,buy that "
+            "are recorded, or all recorded ones if these are fewer than two.",
+            show_default=False,
+        ),
+    ] = None,
     per: Annotated[
         str,
         typer.Option(
@@ -134,15 +140,20 @@ def funnel(
 ) -> None:
     """Print conversion, time and drop-off from step to step; --by TAG compares groups of customers."""
     check_suffix(out, SUFFIXES)
+    from features.profiles.analytics import choose_steps
     from features.profiles.analytics import funnel as compute
 
     output, builder, settings, moment = _open_lake(workspace, as_of, as_json)
+    views = builder.views(moment)
     with output.working():
+        if steps is None:
+            names = list(choose_steps(views, per, window_days))  # type: ignore[arg-type] # `compute` checks the unit
+        else:
+            names = [name.strip() for name in steps.split(",") if name.strip()]
         tags = _tag_values(output, builder, settings, moment, by)
-        output.step(f"computing the funnel {steps} by {per}")
-        names = [name.strip() for name in steps.split(",") if name.strip()]
+        output.step(f"computing the funnel {' → '.join(names)} by {per}")
         found = compute(
-            builder.views(moment),
+            views,
             names,
             window_days=window_days,
             within_days=within_days,
@@ -190,6 +201,8 @@ def funnel(
             right=columns,
         )
         _note_truncation(output, len(found.groups))
+    if steps is None:
+        output.say(f"steps that the data have: {' → '.join(names)}; --steps selects others")
     if not found.steps[0].reached:
         output.say(
             f"no {per} reached '{found.steps[0].step}': the data may contain no such event; "

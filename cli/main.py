@@ -15,6 +15,7 @@ import typer
 from typer.core import TyperGroup
 
 from cli.analytics import analytics
+from cli.customer import customer
 from cli.demo import demo
 from cli.doctor import doctor
 from cli.features import features
@@ -37,6 +38,7 @@ VERBS: Registry[Callable[..., Any] | typer.Typer] = Registry(
         "features": features,
         "identity": identity,
         "tags": tags,
+        "customer": customer,
         "analytics": analytics,
         "train": train,
         "models": models,

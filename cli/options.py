@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
 
@@ -27,3 +28,13 @@ AsOfOption = Annotated[
         show_default=False,
     ),
 ]
+
+
+class Lang(StrEnum):
+    """Language of printed words."""
+
+    EN = "en"
+    ZH = "zh"
+
+
+LangOption = Annotated[Lang, typer.Option("--lang", help="Language of names and meanings.")]

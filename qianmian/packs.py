@@ -54,6 +54,7 @@ class ReplenishmentCycle(Section):
         description="item categories, in full as in the lake; default: the name of the cycle",
     )
     source: str = Field(min_length=10, description="source of the number")
+    zh: str = Field("", description="Chinese name of what is replenished")
 
     @model_validator(mode="after")
     def _plausible(self) -> ReplenishmentCycle:
@@ -98,6 +99,14 @@ class PackTagValue(Section):
     when: dict[str, Any]
 
 
+class PackTagInChinese(Section):
+    """The Chinese words of a tag: its name, what it means, and its values."""
+
+    name: str = Field(min_length=1)
+    description: str = Field(min_length=1)
+    values: dict[str, str] = Field(default_factory=dict, description="value → its Chinese name")
+
+
 class PackTag(Section):
     """A tag of the industry: its value is that of the first rule the customer passes."""
 
@@ -108,6 +117,7 @@ class PackTag(Section):
     default: Scalar | None = Field(None, description="value of customers who pass no rule; null: unknown")
     owner: str = "profile"
     ttl_days: int = Field(35, ge=1)
+    zh: PackTagInChinese | None = None
 
 
 class SyntheticCategory(Section):

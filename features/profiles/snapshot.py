@@ -30,7 +30,7 @@ from features.id_map import IdMap
 from features.profiles.tags.checked import read_verdicts
 from features.profiles.tags.declare import TagValue
 from features.profiles.tags.facts import TagFacts
-from features.profiles.tags.tagging import declared_tags, make_tags, tags_digest
+from features.profiles.tags.tagging import declared_tags, make_tags, missing_rows, tags_digest
 from qianmian.config import load_settings
 from qianmian.errors import ArtifactError, ConfigError, InvalidRequest, WorkspaceError
 from qianmian.settings import Settings
@@ -69,6 +69,8 @@ class Snapshot:
         Tag name → category, as_of, time to live, source, and the fitted parameters of a statistic.
     checked : dict of str to str
         Tag name → verdict of `qianmian tags validate`, for tags whose declaration has not changed since.
+    unrecorded : dict of str to tuple of str
+        Tag that is absent because rows of the kind it reads were never recorded → these kinds, in words.
     """
 
     table: pa.Table
@@ -81,6 +83,7 @@ class Snapshot:
     tags_digest: str = ""
     tag_facts: dict[str, TagFacts] = field(default_factory=dict)
     checked: dict[str, str] = field(default_factory=dict)
+    unrecorded: dict[str, tuple[str, ...]] = field(default_factory=dict)
 
     @cached_property
     def features(self) -> UserFeatures:
@@ -181,6 +184,7 @@ class Snapshot:
             "tags_digest": self.tags_digest,
             "tag_facts": {name: facts.as_dict() for name, facts in self.tag_facts.items()},
             "checked": self.checked,
+            "unrecorded": self.unrecorded,
         }
         write_json(folder / "snapshot.json", facts)
 
@@ -216,6 +220,8 @@ class Snapshot:
                 facts["tags_digest"],
                 {name: TagFacts.of(value) for name, value in facts["tag_facts"].items()},
                 dict(facts.get("checked", {})),
+                # snapshots of earlier versions do not name them
+                {name: tuple(kinds) for name, kinds in facts.get("unrecorded", {}).items()},
             )
         except (OSError, ValueError, KeyError, TypeError, pa.ArrowException) as error:
             raise ArtifactError(
@@ -230,7 +236,8 @@ def build_snapshot(builder: Builder, as_of: datetime, settings: Settings) -> Sna
     """Build profiles and tags at `as_of` in memory, without writing them."""
     built: ProfileBuild = builder.build(as_of)
     customers = builder.views(as_of).customers.order_by(["source", "source_user_id"]).to_pyarrow()
-    tags, facts = make_tags(builder, built, settings)
+    unrecorded = missing_rows(builder, built, settings)
+    tags, facts = make_tags(builder, built, settings, unrecorded)
     digest = tags_digest(settings, builder.lake.workspace)
     checked = _verdicts(builder.lake.workspace, settings)
     return Snapshot(
@@ -244,6 +251,7 @@ def build_snapshot(builder: Builder, as_of: datetime, settings: Settings) -> Sna
         digest,
         facts,
         checked,
+        unrecorded,
     )
 
 

@@ -2,26 +2,18 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from datetime import datetime
 from typing import Self
 
-import numpy as np
-from numpy.typing import NDArray
 from pydantic import BaseModel, Field, model_validator
 
-from features.profiles.snapshot import user_ids_of
-from models.lookalike import SeedEvaluation
-from qianmian.errors import InvalidRequest
 from serving.champions import Champions
 from serving.endpoints.base import Endpoint
 from serving.requests import MAX_IDS, Identifier, Request
-from serving.responses import Response, ResponseBody, model_metadata, rounded
-from serving.users import resolve_users
+from serving.responses import Response, ResponseBody, model_metadata
+from serving.scoring.lookalike import JOB, SourcedId, evidence_entry, find_audience, known_seeds
 
-JOB = "lookalike"
 MAX_SIZE = 100_000
-EVIDENCE_SPLITS = 5  # each split fits the expander again
 
 
 class LookalikeRequest(Request):
@@ -87,14 +79,6 @@ class LookalikeResponse(Response):
     short_reason: str | None = Field(description="why there are fewer customers than requested, else null")
 
 
-@dataclass(frozen=True)
-class _Rows:
-    """Rows of the customers in the model, and the ids that are not in it."""
-
-    rows: NDArray[np.int64]
-    unknown: list[str]
-
-
 def handle(champions: Champions, request: LookalikeRequest, now: datetime) -> ResponseBody:
     """Return the audience and its evidence.
 
@@ -103,78 +87,26 @@ def handle(champions: Champions, request: LookalikeRequest, now: datetime) -> Re
     InvalidRequest
         If fewer seeds are known than `lookalike.minimum_seed`.
     """
-    champion = champions.require(JOB)
-    user_ids = champion.bundle.user_ids
-    seeds = known_seeds(champions, request)
-    left_out = _rows(champions, request.exclude, request.user_source)
-    size = request.size if request.size is not None else max(1, round((request.ratio or 0.0) * len(user_ids)))
-    # customers that are not in the profiles have no id that the caller could use
-    without_id = np.flatnonzero(champions.customers.user_map.rows(user_ids) < 0)
-    shared = champion.bundle.user_map.rows(list(champion.bundle.facts.get("shared_accounts", {})))
-    excluded = np.concatenate([left_out.rows, without_id, shared[shared >= 0]])
-    rows, scores = champion.bundle.model.expand(seeds.rows, size, exclude=np.unique(excluded))
-    evidence = (
-        champion.bundle.model.evidence(seeds.rows, size, splits=EVIDENCE_SPLITS) if request.with_evidence else None
+    audience = find_audience(
+        champions,
+        _sourced(request.seed_user_ids, request),
+        size=request.size,
+        ratio=request.ratio,
+        exclude=_sourced(request.exclude, request),
+        with_evidence=request.with_evidence,
     )
-    one_ids = user_ids[rows].tolist()
-    users = [
-        {"user_id": user_id, "user_source": source, "one_id": one_id, "score": rounded(score)}
-        for (user_id, source), one_id, score in zip(
-            user_ids_of(champions.customers, one_ids), one_ids, scores.tolist(), strict=True
-        )
-    ]
-    short = f"all {len(users)} other customers are in the list" if len(users) < size else None
     return {
-        "users": users,
-        "known_seeds": len(seeds.rows),
-        "evidence": evidence_entry(evidence) if evidence is not None else None,
-        "unknown": list(dict.fromkeys([*seeds.unknown, *left_out.unknown])),
-        "short_reason": short,
+        "users": audience.users,
+        "known_seeds": audience.known_seeds,
+        "evidence": evidence_entry(audience.evidence) if audience.evidence is not None else None,
+        "unknown": list(audience.unknown),
+        "short_reason": audience.short_reason,
         **model_metadata(JOB)(champions, now),
     }
 
 
-def known_seeds(champions: Champions, request: LookalikeRequest) -> _Rows:
-    """Return the seed customers.
-
-    Raises
-    ------
-    InvalidRequest
-        If fewer of them are known than `lookalike.minimum_seed`.
-    """
-    seeds = _rows(champions, request.seed_user_ids, request.user_source)
-    minimum = champions.settings.lookalike.minimum_seed
-    if len(seeds.rows) < minimum:
-        raise InvalidRequest(
-            "too few known seed customers",
-            got=f"{len(seeds.rows)} known of {len(request.seed_user_ids)} ids",
-            allowed=f"at least {minimum}",
-            field="seed_user_ids",
-            hint="add customers, or name the source of the ids in user_source",
-        )
-    return seeds
-
-
-def evidence_entry(evidence: SeedEvaluation) -> ResponseBody:
-    """Return the evidence as in `EvidenceEntry`."""
-    intervals = {name: getattr(evidence, name) for name in ("auc", "recall_at_size", "lift_at_size")}
-    return {
-        **{
-            name: {"value": rounded(value, 4), "low": rounded(low, 4), "high": rounded(high, 4)}
-            for name, (value, low, high) in intervals.items()
-        },
-        "reach": [{"share": point["share"], "found": rounded(point["found"], 4)} for point in evidence.reach],
-        "splits": evidence.splits,
-    }
-
-
-def _rows(champions: Champions, user_ids: list[str], user_source: str | None) -> _Rows:
-    users = resolve_users(champions, user_ids, user_source)
-    known = [user for user in users if user.one_id is not None]
-    rows = champions.require(JOB).bundle.user_map.rows([str(user.one_id) for user in known])
-    unknown = [user.user_id for user in users if user.one_id is None]
-    unknown += [user.user_id for user, row in zip(known, rows.tolist(), strict=True) if row < 0]
-    return _Rows(np.unique(rows[rows >= 0]), unknown)
+def _sourced(user_ids: list[str], request: LookalikeRequest) -> list[SourcedId]:
+    return [(user_id, request.user_source) for user_id in user_ids]
 
 
 ENDPOINT = Endpoint(
@@ -184,6 +116,6 @@ ENDPOINT = Endpoint(
     LookalikeResponse,
     handle,
     model_metadata(JOB),
-    check=known_seeds,
+    check=lambda champions, request: known_seeds(champions, _sourced(request.seed_user_ids, request)),
     runs_in_thread=lambda _: True,
 )

@@ -98,3 +98,56 @@ def test_a_funnel_without_entries_is_reported(qianmian, shop):
     done = qianmian("analytics", "funnel", "--steps", "service,buy", "--workspace", shop)
     assert done.code == 0
     assert "no customer reached 'service'" in done.out
+
+
+def orders_and_events(tmp_path, qianmian, events):
+    """A shop of three customers with one order each, and these events (customer, type, day) without items."""
+    (tmp_path / "orders.csv").write_text(
+        "user,number,ts,item,amount\n" + "".join(f"{u},{u}1,2024-03-05 10:00:00,tea,5\n" for u in "abc")
+    )
+    rows = "".join(f"{u},{kind},2024-03-0{day} 09:00:00\n" for u, kind, day in events)
+    (tmp_path / "events.csv").write_text(f"user,kind,ts\n{rows}")
+    (tmp_path / "sources.yaml").write_text(
+        "source: till\ntables:\n"
+        "  transactions:\n    path: orders.csv\n"
+        "    columns: {source_user_id: user, order_id: number, ts: ts, item_id: item, amount: amount}\n"
+        + (
+            "  events:\n    path: events.csv\n    columns: {source_user_id: user, event_type: kind, ts: ts}\n"
+            if events
+            else ""
+        )
+    )
+    place = tmp_path / "workspace"
+    done = qianmian("ingest", "files", "--config", tmp_path / "sources.yaml", "--workspace", place)
+    assert done.code == 0, done.err
+    return place
+
+
+@pytest.mark.parametrize(
+    ("events", "steps", "reached"),
+    [
+        ([("a", "view", 1), ("b", "view", 1), ("a", "login", 1)], ["view", "buy"], [2, 2]),
+        (
+            [("a", "coupon_redeem", 1), ("b", "login", 1), ("a", "login", 1)],
+            ["login", "coupon_redeem", "buy"],
+            [2, 1, 1],
+        ),
+        ([("a", "view", 1), ("b", "cart", 2), ("a", "purchase", 3)], ["view", "cart", "buy"], [1, 0, 0]),
+    ],
+)
+def test_a_funnel_without_steps_takes_those_that_are_recorded(qianmian, tmp_path, events, steps, reached):
+    place = orders_and_events(tmp_path, qianmian, events)
+    done = qianmian("analytics", "funnel", "--workspace", place, "--json")
+    assert done.code == 0, done.err
+    assert [(step["step"], step["reached"]) for step in done.json["steps"]] == list(zip(steps, reached, strict=True))
+    assert f"steps that the data have: {' → '.join(steps)}" in qianmian("analytics", "funnel", "--workspace", place).out
+
+
+def test_a_funnel_of_one_recorded_step_is_refused_and_names_it(qianmian, tmp_path):
+    place = orders_and_events(tmp_path, qianmian, [("a", "view", 6)])
+    early = qianmian("analytics", "funnel", "--as-of", "2024-03-06", "--workspace", place)
+    assert (early.code, "buy (3 rows)" in early.err) == (3, True), early.err
+    # the view names no item
+    items = qianmian("analytics", "funnel", "--per", "item", "--workspace", place)
+    assert (items.code, "recorded with an item" in items.err, "buy (3 rows)" in items.err) == (3, True, True)
+    assert qianmian("analytics", "funnel", "--workspace", place).code == 0

@@ -77,7 +77,7 @@ def test_an_export_goes_from_file_to_profile_as_the_guide_shows(section, qianmia
     assert [text for is_shown, text in shown.values() if not is_shown] == []
     assert len(edits) <= MAX_EDITS
     verbs = [command.split()[1] for command in shown]
-    assert (verbs[:3], verbs[-2:]) == (["ingest", "ingest", "ingest"], ["features", "tags"])
+    assert (verbs[:3], verbs[-2:]) == (["ingest", "ingest", "ingest"], ["features", "customer"])
 
 
 @pytest.mark.parametrize("section", SECTIONS)

@@ -1,27 +1,40 @@
-"""`qianmian score`: options are checked before any work; candidates are read from text, CSV and Parquet."""
+"""`qianmian score`: options are checked before any work; ids are read from text, CSV and Parquet; tags, lookalikes."""
 
 from __future__ import annotations
 
+from datetime import datetime
+
 import pyarrow as pa
+import pyarrow.csv as pa_csv
 import pyarrow.parquet as pq
 import pytest
 
-from cli.score import read_candidates, read_json, read_limits
+from cli.score_recommend import read_json, read_limits
+from cli.scoring import read_ids
+from features.data.lake import Lake
+from features.definitions.pack_features import make_builder
+from features.profiles.snapshot import build_snapshot, load_current
 from qianmian.errors import UsageError
+from qianmian.settings import Settings
+from qianmian.workspace import Workspace
+from serving.scoring.tags import tags_table
 
 
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["weather", "--out", "x.csv"], "recommend, churn, predictions"),
+        (["weather", "--out", "x.csv"], "weather"),
         (["churn", "--out", "x.txt"], ".parquet"),
         (["churn"], "--out"),
-        (["churn", "--out", "x.csv", "--num-results", "3"], "does not accept --num-results"),
-        (["churn", "--out", "x.csv", "--scene", "home"], "does not accept --scene"),
+        (["churn", "--out", "x.csv", "--num-results", "3"], "No such option: --num-results"),
+        (["churn", "--out", "x.csv", "--scene", "home"], "No such option: --scene"),
         (["churn", "--out", "x.csv", "--as-of", "x"], "YYYY-MM-DD"),
         (["recommend", "--out", "x.csv", "--candidates", "nowhere.txt"], "nowhere.txt"),
-        (["churn", "--out", "x.csv", "--filters", "{}"], "does not accept --filters"),
-        (["churn", "--out", "x.csv", "--max-per", "brand=1", "--mmr", "0.5"], "does not accept --max-per, --mmr"),
+        (["tags", "--out", "x.txt"], ".parquet"),
+        (["lookalike", "--out", "x.csv"], "--seed"),
+        (["lookalike", "--out", "x.csv", "--seed", "nowhere.txt"], "--seed; got 'nowhere.txt'"),
+        (["lookalike", "--out", "x.csv", "--seed", "x", "--size", "3", "--ratio", "0.1"], "--size and --ratio"),
+        (["lookalike", "--out", "x.csv", "--seed", "x", "--ratio", "2"], "above 0, at most 1"),
         (["recommend", "--out", "x.csv", "--filters", "{category: x}"], "invalid JSON"),
         (["recommend", "--out", "x.csv", "--filters", "@nowhere.json"], "nowhere.json"),
         (["recommend", "--out", "x.csv", "--filters", "[]"], "filters"),
@@ -50,28 +63,68 @@ def test_usage_is_exit_2(qianmian, shop, arguments, message):
     assert message in done.err
 
 
-def test_candidates_from_text(tmp_path):
-    (tmp_path / "items.txt").write_text("007\n\n  42 \n")
-    assert read_candidates(tmp_path / "items.txt") == ["007", "42"]
+def ids_of(path, column="user_id"):
+    return read_ids(path, "--seed", column, "user_source")
 
 
-def test_candidates_from_csv_stay_text(tmp_path):
+def test_ids_from_text(tmp_path):
+    (tmp_path / "ids.txt").write_text("\ufeff007\n\n  42 \n", encoding="utf-8")
+    assert ids_of(tmp_path / "ids.txt") == [("007", None), ("42", None)]
+
+
+def test_ids_from_csv_stay_text_and_may_name_their_source(tmp_path):
     (tmp_path / "items.csv").write_text("name,item_id\npear,007\n")
-    assert read_candidates(tmp_path / "items.csv") == ["007"]
+    assert ids_of(tmp_path / "items.csv", "item_id") == [("007", None)]
+    (tmp_path / "seed.csv").write_text("user_id,user_source\n007,shop\n8,\n")
+    assert ids_of(tmp_path / "seed.csv") == [("007", "shop"), ("8", None)]
 
 
-def test_candidates_from_parquet(tmp_path):
-    pq.write_table(pa.table({"item_id": [7, 42]}), tmp_path / "items.parquet")
-    assert read_candidates(tmp_path / "items.parquet") == ["7", "42"]
+def test_ids_from_parquet(tmp_path):
+    pq.write_table(pa.table({"user_id": [7, 42, None]}), tmp_path / "ids.parquet")
+    assert ids_of(tmp_path / "ids.parquet") == [("7", None), ("42", None)]
 
 
 @pytest.mark.parametrize(
-    ("name", "text"), [("items.txt", "\n"), ("items.csv", "name\npear\n"), ("items.parquet", "no parquet")]
+    ("name", "text"), [("ids.txt", "\n"), ("ids.csv", "name\npear\n"), ("ids.parquet", "no parquet")]
 )
-def test_candidates_that_cannot_be_read_are_rejected(tmp_path, name, text):
+def test_ids_that_cannot_be_read_are_rejected(tmp_path, name, text):
     (tmp_path / name).write_text(text)
     with pytest.raises(UsageError):
-        read_candidates(tmp_path / name)
+        ids_of(tmp_path / name)
+
+
+def test_tags_of_all_customers_are_one_row_each(qianmian, fresh_shop, tmp_path):
+    out = tmp_path / "tags.parquet"
+    done = qianmian("score", "tags", "--out", out, "--workspace", fresh_shop, "--json")
+    assert done.code == 0, done.err
+    table = pq.read_table(out)
+    snapshot = load_current(Workspace(fresh_shop))
+    assert table.column_names == ["user_id", "user_source", "one_id", *snapshot.tags, "as_of"]
+    assert table["one_id"].to_pylist() == snapshot.one_ids
+    assert all(table[name].to_pylist() == values for name, values in snapshot.tags.items())
+    assert set(table["as_of"].to_pylist()) == {snapshot.as_of}
+    assert done.json["rows"] == len(snapshot.one_ids)
+    # another date is built and not published; CSV holds the same
+    early = tmp_path / "early.csv"
+    assert (
+        qianmian("score", "tags", "--out", early, "--as-of", "2024-02-01", "--workspace", fresh_shop, "--json").code
+        == 0
+    )
+    read = pa_csv.read_csv(early)
+    assert set(map(str, read["as_of"].to_pylist())) == {"2024-02-01 00:00:00"}
+    assert load_current(Workspace(fresh_shop)).as_of == snapshot.as_of
+
+
+def test_the_date_of_a_model_tag_stands_beside_its_values(fresh_shop):
+    from dataclasses import replace
+
+    lake = Lake(Workspace(fresh_shop))
+    snapshot = build_snapshot(make_builder(lake, Settings()), lake.default_as_of, Settings())
+    before = datetime(2024, 3, 1)
+    facts = replace(snapshot.tag_facts["lifecycle_stage"], how="model", as_of=before)
+    table = tags_table(replace(snapshot, tag_facts={**snapshot.tag_facts, "lifecycle_stage": facts}))
+    assert set(table["lifecycle_stage_as_of"].to_pylist()) == {before}
+    assert set(table["as_of"].to_pylist()) == {snapshot.as_of}
 
 
 def test_a_champion_that_is_missing_and_cannot_be_trained_is_exit_3(qianmian, fresh_shop, tmp_path):

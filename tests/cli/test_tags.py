@@ -36,19 +36,16 @@ def test_list(qianmian, built):
     assert "first_visit_source: first_referrer, first_visit_channel" in shown.out
 
 
-def test_show(qianmian, built):
-    users = qianmian("features", "--workspace", built, "--out", built.parent / "profiles.csv", "--json")
-    assert users.code == 0
-    _, user, source = (built.parent / "profiles.csv").read_text().splitlines()[1].replace('"', "").split(",")[:3]
-    done = qianmian("tags", "show", user, "--workspace", built, "--json").json
-    assert done["tags"]["basic"]["gender"]["value"] in ("female", "male", "unknown")
-    shown = qianmian("tags", "show", user, "--user-source", source, "--workspace", built)
-    assert done["one_id"] in shown.out
-    assert "lifecycle_stage" in shown.out
-    past = qianmian("tags", "show", user, "--as-of", "2023-01-01", "--workspace", built)
-    assert (past.code, "no customer" in past.err) == (3, True)
-    unknown = qianmian("tags", "show", user, "--user-source", "till", "--workspace", built)
-    assert (unknown.code, f"{user} of till" in unknown.err) == (3, True)
+def test_list_in_chinese(qianmian, built):
+    entries = {entry["name"]: entry for entry in qianmian("tags", "list", "--workspace", built, "--json").json["tags"]}
+    segment = entries["rfm_segment"]
+    assert (segment["name_zh"], segment["values_zh"]["important_value"]) == ("RFM 分群", "重要价值客户")
+    assert segment["description"] == TAGS["rfm_segment"].description
+    shown = qianmian("tags", "list", "--lang", "zh", "--category", "transaction", "--workspace", built)
+    assert shown.code == 0
+    for text in ("rfm_segment", "RFM 分群", "交易", "覆盖率", "按近 365 天消费金额把客户三等分"):
+        assert text in shown.out
+    assert TAGS["value_tier"].description in qianmian("tags", "list", "--workspace", built).out
 
 
 def test_profiles_of_an_earlier_date_are_not_published(qianmian, built):
@@ -97,9 +94,14 @@ def test_value(qianmian, tmp_path):
         tag["name"] for tag in sorted((tag for tag in tags if tag["picked"]), key=lambda tag: tag["picked"])
     ]
     assert done.json["keep"]
+    best = tags[0]["customers"]
+    assert best["most"]["mean"] > done.json["overall"] > best["least"]["mean"]
+    assert best["lift"] == pytest.approx(best["most"]["mean"] / done.json["overall"])
     shown = qianmian("tags", "value", "--target", target, "--horizon-days", "14", "--top", "3", "--workspace", place)
     assert shown.code == 0
     assert f"keep: {', '.join(done.json['keep'])}" in shown.out
+    assert f"for example {tags[0]['name']}: the 10 % of the customers" in shown.out
+    assert f"overall paid {done.json['overall']:,.2f} on average" in shown.out
 
 
 @pytest.mark.parametrize(

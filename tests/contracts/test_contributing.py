@@ -64,6 +64,8 @@ FEATURE = """
     Feature("refunded_lines_56d", "refunds", "count", window_days=56, unit="lines", description="of the last 56 days"),"""
 TAG = """
     Tag("first_shop", "basic", "store of the first order", ("first_store",), lambda c, _: c["first_store"]),"""
+CHINESE = """
+    "first_shop": ChineseTag("首单门店", "首单所在的门店"),"""
 TAG_ROW = "| `first_shop` | store of the first order | dynamic | rule |  | 35 |\n"
 KNOWN = """
     ("first_shop", {"first_store": ["s1", ""]}, ["s1", None]),"""
@@ -72,6 +74,7 @@ CHECKS = (
     "tests/contracts/test_registries.py",
     "tests/models/recommend/test_contract.py",
     "tests/features/profiles/test_tags.py",
+    "tests/features/profiles/test_tags_chinese.py",
     "tests/features/profiles/test_tags_documented.py",
     "tests/cli/test_main.py",
 )
@@ -99,13 +102,14 @@ def test_the_steps_of_contributing_suffice(tmp_path):
     insert(tmp_path / "cli" / "main.py", '"verb",\n    {', '\n        "hello": hello,')
     insert(tmp_path / "features" / "definitions" / "recency.py", "FEATURES = (", FEATURE)
     insert(tmp_path / "features" / "profiles" / "tags" / "basic.py", "\nTAGS = (", TAG)
+    insert(tmp_path / "features" / "profiles" / "tags" / "chinese.py", "ChineseTag] = {", CHINESE)
     insert(
         tmp_path / "docs" / "tags.md",
         "### Basic\n\n| tag | meaning | kind | how | values | ttl |\n|---|---|---|---|---|---|\n",
         TAG_ROW,
     )
     insert(tmp_path / "tests" / "features" / "profiles" / "test_tags.py", "\nKNOWN = [", KNOWN)
-    chosen = " or ".join((*NAMES, "documented", "every_tag_but"))
+    chosen = " or ".join((*NAMES, "documented", "chinese", "every_tag_but"))
     done = subprocess.run(
         [sys.executable, "-m", "pytest", "-n", "0", "-v", "-p", "no:cacheprovider", *CHECKS, "-k", chosen],
         cwd=tmp_path,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from features.profiles.analytics.funnels import DEFAULT_STEPS, Funnel, funnel
+from features.profiles.analytics.funnels import DEFAULT_STEPS, Funnel, choose_steps, funnel
 from features.profiles.analytics.paths import PATH_STATES, PathAnalysis, paths
 from features.profiles.analytics.rates import Rate, rate
 from features.profiles.analytics.sessions import SessionSummary, sessions, summary
@@ -17,6 +17,7 @@ __all__ = [
     "PathAnalysis",
     "Rate",
     "SessionSummary",
+    "choose_steps",
     "funnel",
     "paths",
     "rate",

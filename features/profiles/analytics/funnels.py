@@ -21,11 +21,12 @@ from features.profiles.analytics.steps import (
     in_window,
     materialized,
     raise_no_events,
+    recorded_steps,
     seconds_between,
     steps,
 )
 from features.profiles.analytics.tagged import UNTAGGED
-from qianmian.errors import UsageError
+from qianmian.errors import DataError, UsageError
 from qianmian.times import SECONDS_PER_DAY
 
 DEFAULT_STEPS = ("view", "cart", "buy")
@@ -142,6 +143,43 @@ def _rate_columns(name: str, found: Rate | None) -> dict[str, float | None]:
         f"{name}_low": found.low if found else None,
         f"{name}_high": found.high if found else None,
     }
+
+
+def choose_steps(views: Views, per: Per = "customer", window_days: int | None = None) -> tuple[str, ...]:
+    """The steps of a funnel that the data have: those of `DEFAULT_STEPS`, or all recorded ones if these are too few.
+
+    Parameters
+    ----------
+    views : Views
+        Rows before the cutoff.
+    per : {"customer", "session", "item"}
+        Unit that is counted; pairs of customer and item need rows that name an item.
+    window_days : int, optional
+        Look only at rows in ``[as_of - window_days, as_of)``.
+
+    Returns
+    -------
+    tuple of str
+        At least two steps, in the order of `FUNNEL_ORDER`.
+
+    Raises
+    ------
+    DataError
+        Fewer than two steps are recorded; the error names those that are.
+    """
+    recorded = recorded_steps(views, window_days, with_items=per == "item")
+    usual = tuple(step for step in DEFAULT_STEPS if step in recorded)
+    chosen = usual if len(usual) > 1 else tuple(recorded)
+    if len(chosen) < 2:
+        raise DataError(
+            f"a funnel needs two steps, and fewer are recorded{' with an item' if per == 'item' else ''}",
+            where=f"events and orders before {views.as_of}",
+            got=", ".join(f"{step} ({count:,} rows)" for step, count in recorded.items()) or "no step",
+            allowed=", ".join(STEPS),
+            hint="map `events` in sources.yaml (docs/data-reference.md) and ingest, or choose another --as-of, --per "
+            "or --window-days",
+        )
+    return chosen
 
 
 def funnel(

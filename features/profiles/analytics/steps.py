@@ -19,6 +19,11 @@ from qianmian.schema import EVENT_TYPES
 
 BUY = "buy"
 STEPS = (*(kind for kind in EVENT_TYPES if kind != "purchase"), BUY)
+# the steps in the order in which customers usually take them
+FUNNEL_ORDER = (
+    *("message_open", "message_click", "register", "login", "lead", "service"),
+    *("search", "view", "favourite", "share", "cart", "coupon_redeem", BUY),
+)
 EVENT, PURCHASE = 0, 1
 # at equal times an event comes before a purchase; the last two columns only break ties
 SORT_COLUMNS = ("placed", "kind", "row_id", "source")
@@ -61,6 +66,25 @@ def steps(views: Views, purchases: Purchases = "orders", with_visits: bool = Tru
         bought = bought.left_join(days, ["one_id", "day"]).drop("one_id_right", "day_right")
         bought = bought.mutate(session_id=bought.session_id.coalesce(bought.visit))
     return events.mutate(session_id=in_day).select(*COLUMNS).union(bought.select(*COLUMNS))
+
+
+def recorded_steps(views: Views, window_days: int | None = None, with_items: bool = False) -> dict[str, int]:
+    """Number of rows of each step that is recorded, in the order of `FUNNEL_ORDER`.
+
+    Parameters
+    ----------
+    views : Views
+        Rows before the cutoff.
+    window_days : int, optional
+        Count only rows in ``[as_of - window_days, as_of)``.
+    with_items : bool
+        Count only rows that name an item.
+    """
+    rows = in_window(steps(views, "lines" if with_items else "orders", with_visits=False), "ts", views, window_days)
+    if with_items:
+        rows = rows.filter(rows.item_id.notnull())
+    counts = {row["step"]: row["rows"] for row in fetch_rows(rows.group_by("step").aggregate(rows=rows.count()))}
+    return {step: counts[step] for step in FUNNEL_ORDER if counts.get(step)}
 
 
 def event_rows(views: Views) -> ir.Table:

@@ -1,10 +1,15 @@
-"""Tag audit: duplicate, empty, constant, unused, expired, ownerless and badly named tags, each with a fix."""
+"""Tag audit: duplicate, empty, constant, one-sided, unused, expired, ownerless and badly named tags, with fixes.
+
+Two tags are compared among the customers for whom both are known. Customers for whom both are unknown say nothing about
+the values, and would make tags that miss the same customers look alike. Where only one is known the tags differ, so the
+result is multiplied by the share of the customers with both values among those with at least one.
+"""
 
 from __future__ import annotations
 
 import hashlib
 import re
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -12,7 +17,7 @@ from typing import Any
 
 import numpy as np
 
-from features.profiles.governance.encoding import EncodedTags, encode_tags, entropy_bits, mutual_information
+from features.profiles.governance.encoding import UNKNOWN, EncodedTags, encode_tags, entropy_bits, mutual_information
 from features.profiles.tags.declare import Tag, TagValue
 from features.profiles.tags.facts import TagFacts
 from qianmian.schema import REGISTERED_PREFIX
@@ -21,7 +26,12 @@ from qianmian.times import is_stale
 NAME_PATTERN = re.compile(r"[a-z][a-z0-9]*(_[a-z0-9]+)*")
 MAX_NAME_LENGTH = 40
 NEARLY_EQUAL_THRESHOLD = 0.9
-AUDIT_RULES = ("duplicate", "nearly_equal", "empty", "constant", "never_used", "expired", "ownerless", "naming")
+DOMINANT_SHARE = 0.95  # a value of more than this share of the customers with a known value
+MIN_KNOWN = 20  # customers with a known value from which such a share is no accident of a small number
+AUDIT_RULES = (
+    *("duplicate", "nearly_equal", "empty", "constant", "dominant"),
+    *("never_used", "expired", "ownerless", "naming"),
+)
 
 
 @dataclass(frozen=True)
@@ -78,7 +88,7 @@ def audit(
         Minimum normalised mutual information (I ÷ the larger entropy) of nearly equal tags.
     """
     found = [
-        *_empty_or_constant(values),
+        *_one_sided(values),
         *_duplicates(values, threshold),
         *_unused(tags, usage),
         *_expired(facts, now),
@@ -87,24 +97,38 @@ def audit(
     return sorted(found, key=lambda finding: (AUDIT_RULES.index(finding.rule), finding.tags))
 
 
-def _empty_or_constant(values: Mapping[str, Sequence[TagValue]]) -> Iterator[AuditFinding]:
+def _one_sided(values: Mapping[str, Sequence[TagValue]]) -> Iterator[AuditFinding]:
+    """Tags without a known value, with one, and with one that nearly all customers have."""
     for name, column in values.items():
-        different = set(column)
-        if len(column) and different == {None}:
-            yield AuditFinding(
-                "empty",
-                (name,),
-                f"unknown for all {len(column):,} customers",
-                "the tag takes up space in every list without information",
-                "ingest the data the tag needs (see `qianmian tags list`), or remove the tag",
-            )
-        elif len(column) > 1 and len(different) == 1:
+        counts = Counter(value for value in column if value is not None)
+        known = counts.total()
+        if not known:
+            if column:
+                yield AuditFinding(
+                    "empty",
+                    (name,),
+                    f"unknown for all {len(column):,} customers",
+                    "the tag takes up space in every list without information",
+                    "ingest the data the tag needs (see `qianmian tags list`), or remove the tag",
+                )
+            continue
+        top, most = max(counts.items(), key=lambda item: (item[1], str(item[0])))
+        unknown = f", unknown for the other {len(column) - known:,}" if known < len(column) else ""
+        if len(counts) == 1 and known > 1:
             yield AuditFinding(
                 "constant",
                 (name,),
-                f"{_text(column[0])} for all {len(column):,} customers",
+                f"{_text(top)} for all {known:,} customers with a known value{unknown}",
                 "the tag does not distinguish any customers",
                 "change its threshold, ingest the data it needs, or remove the tag",
+            )
+        elif known >= MIN_KNOWN and most > DOMINANT_SHARE * known:
+            yield AuditFinding(
+                "dominant",
+                (name,),
+                f"{_text(top)} for {most / known:.1%} of {known:,} customers with a known value{unknown}",
+                f"the tag distinguishes only {known - most:,} customers",
+                "change its threshold or remove the tag, unless it exists to find these few",
             )
 
 
@@ -139,24 +163,31 @@ def _duplicates(values: Mapping[str, Sequence[TagValue]], threshold: float) -> I
 
 
 def normalised_information(encoded: EncodedTags) -> np.ndarray[Any, np.dtype[np.float64]]:
-    """Mutual information of each pair of tags ÷ the larger entropy, shape (t, t); 1 if they determine each other."""
+    """Mutual information of each pair of tags ÷ the larger entropy, shape (t, t); 1 if they determine each other.
+
+    Each pair is compared among the customers for whom both are known, and the result is multiplied by their share of
+    the customers for whom at least one of the two is known.
+    """
     Z = encoded.one_hot()
     joint_counts = np.asarray((Z.T @ Z).todense(), dtype=np.float64)
     starts, sizes = encoded.starts, encoded.sizes
-    entropies = [
-        float(entropy_bits(np.bincount(encoded.codes[:, tag]).astype(np.float64))) for tag in range(len(encoded.names))
-    ]
+    unknown = [[code for code, label in enumerate(labels) if label == UNKNOWN] for labels in encoded.labels]
     shared = np.eye(len(encoded.names))
     for i in range(len(encoded.names)):
         for j in range(i + 1, len(encoded.names)):
             counts = joint_counts[starts[i] : starts[i] + sizes[i], starts[j] : starts[j] + sizes[j]]
-            most = max(entropies[i], entropies[j])
-            shared[i, j] = shared[j, i] = float(mutual_information(counts)) / most if most > 0 else 0.0
+            both = np.delete(np.delete(counts, unknown[i], axis=0), unknown[j], axis=1)
+            neither = counts[np.ix_(unknown[i], unknown[j])].sum()
+            most = max(float(entropy_bits(both.sum(axis=axis))) for axis in (0, 1))
+            if most > 0:
+                overlap = both.sum() / (counts.sum() - neither)
+                shared[i, j] = shared[j, i] = overlap * float(mutual_information(both)) / most
     return shared
 
 
 def _agreement(left: Sequence[TagValue], right: Sequence[TagValue]) -> str:
-    return f"the same value for {np.mean([a == b for a, b in zip(left, right, strict=True)]):.0%} of the customers"
+    same = [a == b for a, b in zip(left, right, strict=True) if a is not None or b is not None]
+    return f"the same value for {np.mean(same):.0%} of the {len(same):,} customers for whom one is known"
 
 
 def _unused(tags: Sequence[Tag], usage: Mapping[str, Sequence[str]] | None) -> Iterator[AuditFinding]:

@@ -1,4 +1,4 @@
-"""The tag catalogue: how each tag is made, its owner, and its coverage in a snapshot."""
+"""The tag catalogue: what each tag means, how it is made, its owner, and its coverage in a snapshot."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from features.profiles.snapshot import Snapshot
+from features.profiles.tags.chinese import ChineseTag
 from features.profiles.tags.declare import Tag, TagValue
 from features.profiles.tags.tagging import missing_features
 
@@ -25,7 +26,8 @@ class CatalogueEntry:
     top_value : str, float, bool or None
         Most frequent value (count descending, then text ascending).
     lacks : tuple of str
-        Reasons why the tag is absent: unsupported features, or a note that no model has published it.
+        Reasons why the tag is absent: unsupported features, kinds of rows that were never recorded, or a note that no
+        model has published it.
     """
 
     name: str
@@ -36,14 +38,24 @@ class CatalogueEntry:
     ttl_days: int
     needs: tuple[str, ...]
     description: str
+    chinese: ChineseTag | None = None
     coverage: float | None = None
     values: int | None = None
     top_value: TagValue = None
     lacks: tuple[str, ...] = ()
 
     def as_dict(self) -> dict[str, Any]:
-        """The entry as JSON-compatible data."""
-        return {**self.__dict__, "needs": list(self.needs), "lacks": list(self.lacks)}
+        """The entry as JSON-compatible data; `name_zh`, `description_zh` and `values_zh` are its Chinese words."""
+        words = {name: value for name, value in self.__dict__.items() if name != "chinese"}
+        chinese = self.chinese
+        return {
+            **words,
+            "needs": list(self.needs),
+            "lacks": list(self.lacks),
+            "name_zh": chinese.name if chinese is not None else None,
+            "description_zh": chinese.description if chinese is not None else None,
+            "values_zh": dict(chinese.values) if chinese is not None else {},
+        }
 
 
 def catalogue(tags: Sequence[Tag], snapshot: Snapshot) -> list[CatalogueEntry]:
@@ -51,9 +63,12 @@ def catalogue(tags: Sequence[Tag], snapshot: Snapshot) -> list[CatalogueEntry]:
     present = set(snapshot.table.column_names)
     entries = []
     for tag in tags:
-        about = (tag.name, tag.category, tag.kind, tag.how, tag.owner, tag.ttl_days, tag.inputs, tag.description)
+        made = (tag.name, tag.category, tag.kind, tag.how, tag.owner, tag.ttl_days)
+        about = (*made, tag.inputs, tag.description, tag.chinese)
         if tag.name not in snapshot.tags:
-            lacks = ("not published by a model yet",) if tag.how == "model" else missing_features(tag, present)
+            lacks = snapshot.unrecorded.get(tag.name) or missing_features(tag, present)
+            if tag.how == "model":
+                lacks = ("not published by a model yet",)
             entries.append(CatalogueEntry(*about, lacks=lacks))
             continue
         known = [value for value in snapshot.tags[tag.name] if value is not None]

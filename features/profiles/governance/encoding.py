@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import itertools
+import re
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import date
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,6 +17,7 @@ from features.profiles.tags.declare import TagValue
 
 BINS = 8  # quantile bins of a number
 MAX_VALUES = 30  # the rarest values of a text share one code, because very small counts carry no information
+DATE = re.compile(r"\d{4}-\d{2}-\d{2}")
 UNKNOWN, OTHER = "(unknown)", "(other)"
 
 
@@ -53,7 +57,7 @@ class EncodedTags:
 
 
 def encode(values: Sequence[TagValue]) -> tuple[NDArray[np.int64], tuple[str, ...]]:
-    """Codes of one tag, shape (n,), and their labels; numbers are binned, and unknown has its own code.
+    """Codes of one tag, shape (n,), and their labels; numbers and dates are binned, and unknown has its own code.
 
     Examples
     --------
@@ -63,7 +67,10 @@ def encode(values: Sequence[TagValue]) -> tuple[NDArray[np.int64], tuple[str, ..
     """
     kinds = {type(value) for value in values if value is not None}
     if kinds <= {float, int} and kinds and len(set(values)) > BINS:
-        return _bin_numbers(values)
+        return _bin_numbers(values, lambda edge: f"{edge:.4g}")
+    if kinds == {str} and len(set(values)) > BINS and all(DATE.fullmatch(str(value)) for value in values if value):
+        days = [date.fromisoformat(str(value)).toordinal() if value else None for value in values]
+        return _bin_numbers(days, lambda edge: date.fromordinal(round(edge)).isoformat())
     texts = [UNKNOWN if value is None else str(value) for value in values]
     counted = sorted(Counter(texts).items(), key=lambda item: (-item[1], item[0]))
     limit = MAX_VALUES if len(counted) <= MAX_VALUES else MAX_VALUES - 1
@@ -74,12 +81,13 @@ def encode(values: Sequence[TagValue]) -> tuple[NDArray[np.int64], tuple[str, ..
     return np.array([code_of[text] for text in shown], dtype=np.int64), labels
 
 
-def _bin_numbers(values: Sequence[TagValue]) -> tuple[NDArray[np.int64], tuple[str, ...]]:
+def _bin_numbers(values: Sequence[TagValue], text: Callable[[float], str]) -> tuple[NDArray[np.int64], tuple[str, ...]]:
     numbers = np.array([np.nan if value is None else float(value) for value in values])
     known = ~np.isnan(numbers)
     edges = np.unique(np.quantile(numbers[known], np.linspace(0, 1, BINS + 1)[1:-1]))
     codes = np.where(known, np.searchsorted(edges, numbers, side="right") + 1, 0)
-    names = [UNKNOWN, *(f"under {edge:g}" for edge in edges[:1]), *(f"from {edge:g}" for edge in edges)]
+    between = [f"{text(low)} to {text(high)}" for low, high in itertools.pairwise(edges)]
+    names = [UNKNOWN, f"under {text(edges[0])}", *between, f"from {text(edges[-1])}"]
     present, codes = np.unique(codes, return_inverse=True)
     return codes.astype(np.int64), tuple(names[code] for code in present)
 

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from features.compute.builder import Builder
 from features.data.lake import Lake
-from qianmian.errors import DataError
+from qianmian.errors import DataError, UsageError
 from qianmian.registry import Registry
 
 MIN_CUSTOMERS, MIN_CUSTOMERS_PER_LABEL = 100, 10
@@ -32,11 +32,17 @@ class TargetLabels:
         Class of each of these rows.
     labels : tuple of str
         Names of the classes.
+    numbers : ndarray of float64, shape (n,)
+        The outcome of each of these rows as a number: 1 if it happened and else 0, or the amount paid.
+    verb : str
+        What it says of a customer, such as ``left``.
     """
 
     rows: NDArray[np.int64]
     codes: NDArray[np.int64]
     labels: tuple[str, ...]
+    numbers: NDArray[np.float64]
+    verb: str
 
 
 @dataclass(frozen=True)
@@ -49,6 +55,8 @@ class TargetInputs:
         Number of orders before `as_of`, and days since the last one.
     orders, amount : ndarray of float64, shape (n,)
         Number of orders in the horizon, and their amount in currency.
+    bought : ndarray of float64, shape (n,)
+        Number of lines in the horizon of what a propensity target names; 0 for other targets.
     active_days : float
         Customers who bought in this many days before `as_of` are active.
     """
@@ -57,18 +65,24 @@ class TargetInputs:
     recency_days: NDArray[np.float64]
     orders: NDArray[np.float64]
     amount: NDArray[np.float64]
+    bought: NDArray[np.float64]
     active_days: float
 
 
 def churn(inputs: TargetInputs) -> TargetLabels:
     """Customers who bought within `active_days`: no order in the horizon, or at least one."""
     rows = np.flatnonzero((inputs.orders_before > 0) & (inputs.recency_days <= inputs.active_days))
-    return TargetLabels(rows, (inputs.orders[rows] <= 0).astype(np.int64), ("stayed", "churned"))
+    return _yes_or_no(rows, inputs.orders[rows] <= 0, ("stayed", "churned"), "left")
 
 
 def purchase(inputs: TargetInputs) -> TargetLabels:
     """All customers: at least one order in the horizon, or none."""
-    return TargetLabels(np.arange(len(inputs.orders)), (inputs.orders > 0).astype(np.int64), ("no order", "ordered"))
+    return _yes_or_no(np.arange(len(inputs.orders)), inputs.orders > 0, ("no order", "ordered"), "ordered")
+
+
+def propensity(inputs: TargetInputs) -> TargetLabels:
+    """All customers: bought the item, category or brand in the horizon, or did not."""
+    return _yes_or_no(np.arange(len(inputs.bought)), inputs.bought > 0, ("did not buy it", "bought it"), "bought it")
 
 
 def clv(inputs: TargetInputs) -> TargetLabels:
@@ -79,12 +93,42 @@ def clv(inputs: TargetInputs) -> TargetLabels:
     codes = np.where(paid, np.searchsorted(edges, inputs.amount, side="right") + 1, 0)
     names = ["nothing", *(f"up to {edge:,.2f}" for edge in edges), *(f"{edge:,.2f} and more" for edge in edges[-1:])]
     labels = tuple(names) if len(edges) else ("nothing", "something")
-    return TargetLabels(np.arange(len(codes)), codes.astype(np.int64), labels)
+    return TargetLabels(np.arange(len(codes)), codes.astype(np.int64), labels, inputs.amount, "paid")
+
+
+def _yes_or_no(rows: NDArray[np.int64], is_true: NDArray[np.bool_], labels: tuple[str, str], verb: str) -> TargetLabels:
+    return TargetLabels(rows, is_true.astype(np.int64), labels, is_true.astype(np.float64), verb)
 
 
 TARGETS: Registry[Callable[[TargetInputs], TargetLabels]] = Registry(
     "target", {"churn": churn, "purchase": purchase, "clv": clv}
 )
+# column of the order lines that a propensity target such as ``brand:NAME`` names
+PROPENSITY_COLUMNS = {"item": "item_id", "category": "category", "brand": "brand"}
+
+
+def find_target(target: str) -> Callable[[TargetInputs], TargetLabels]:
+    """The function of a target: a name in `TARGETS`, or ``item:ID``, ``category:NAME`` or ``brand:NAME``.
+
+    Raises
+    ------
+    UsageError
+        The target is unknown.
+
+    Examples
+    --------
+    >>> find_target("category:GROCERY/CAT FOOD") is propensity
+    True
+    """
+    kind, _, name = target.partition(":")
+    if kind in PROPENSITY_COLUMNS and name:
+        return propensity
+    if target not in TARGETS:
+        allowed = ", ".join((*TARGETS, "item:ID", "category:NAME", "brand:NAME"))
+        raise UsageError(
+            "unknown target", where="--target", got=target, allowed=allowed, hint="see `qianmian tags value --help`"
+        )
+    return TARGETS[target]
 
 
 def horizon_end(lake: Lake, as_of: datetime, horizon_days: int) -> datetime:
@@ -120,7 +164,8 @@ def target_labels(
     as_of : datetime
         Begin of the horizon, naive UTC.
     target : str
-        Name in `TARGETS`.
+        Name in `TARGETS`, or ``item:ID``, ``category:NAME`` or ``brand:NAME``: bought it in the horizon. A category
+        includes those below it.
     horizon_days : int
         Length of the horizon in days.
     active_days : int
@@ -131,9 +176,10 @@ def target_labels(
     UsageError
         The target is unknown.
     DataError
-        The data ends before the end of the horizon, orders have no times, or a class has too few customers.
+        The data ends before the end of the horizon, orders have no times, a class has too few customers, or no line
+        is of the item, category or brand.
     """
-    compute_target = TARGETS[target]
+    compute_target = find_target(target)
     end = horizon_end(builder.lake, as_of, horizon_days)
     needs = ["orders_total", "days_since_last_order", *(["amount_28d"] if target == "clv" else [])]
     if missing := [name for name in needs if name not in table.column_names]:
@@ -148,10 +194,12 @@ def target_labels(
     amount = orders.amount.sum().cast("float64").fill_null(0.0)
     sums = orders.group_by("one_id").aggregate(orders=orders.count(), amount=amount).to_pyarrow().to_pydict()
     by_customer = dict(zip(sums["one_id"], zip(sums["orders"], sums["amount"], strict=True), strict=True))
-    rows = [by_customer.get(one_id, (0, 0.0)) for one_id in table["one_id"].to_pylist()]
-    totals = np.array(rows, dtype=np.float64).reshape(-1, 2)
+    one_ids = table["one_id"].to_pylist()
+    totals = np.array([by_customer.get(one_id, (0, 0.0)) for one_id in one_ids], dtype=np.float64).reshape(-1, 2)
+    lines = _lines_of(builder, target, as_of, end) if compute_target is propensity else {}
+    bought = np.array([lines.get(one_id, 0) for one_id in one_ids], dtype=np.float64)
     before, recency = (table[name].to_numpy() for name in needs[:2])
-    outcome = compute_target(TargetInputs(before, recency, totals[:, 0], totals[:, 1], float(active_days)))
+    outcome = compute_target(TargetInputs(before, recency, totals[:, 0], totals[:, 1], bought, float(active_days)))
     kinds = np.bincount(outcome.codes, minlength=2)
     if len(outcome.rows) < MIN_CUSTOMERS or (kinds > 0).sum() < 2 or kinds[kinds > 0].min() < MIN_CUSTOMERS_PER_LABEL:
         counts = ", ".join(f"{label}: {count}" for label, count in zip(outcome.labels, kinds.tolist(), strict=False))
@@ -162,3 +210,21 @@ def target_labels(
             hint="choose another --horizon-days or --as-of, or ingest more customers",
         )
     return outcome
+
+
+def _lines_of(builder: Builder, target: str, as_of: datetime, end: datetime) -> dict[str, int]:
+    """Number of lines of each customer in ``[as_of, end)`` of the item, category or brand that the target names."""
+    kind, _, name = target.partition(":")
+    lines = builder.views(end)["lines"]
+    column = lines[PROPENSITY_COLUMNS[kind]]
+    named = lines.filter((column == name) | (column.startswith(f"{name}/")) if kind == "category" else column == name)
+    if not named.limit(1).count().execute():
+        raise DataError(
+            f"no order line is of this {kind}",
+            where="--target",
+            got=name,
+            hint=f"write the {kind} as the column `{column.get_name()}` of the lake has it",
+        )
+    inside = named.filter(named.ts >= ibis.timestamp(as_of.isoformat(sep=" ")))
+    counts = inside.group_by("one_id").aggregate(lines=inside.count()).to_pyarrow().to_pydict()
+    return dict(zip(counts["one_id"], counts["lines"], strict=True))

@@ -7,6 +7,7 @@ from dataclasses import replace
 from features.definitions import FEATURES
 from features.profiles.tags import basic, behaviour, interest, lifecycle, transaction
 from features.profiles.tags.built_in_claims import CLAIMS
+from features.profiles.tags.chinese import CHINESE
 from features.profiles.tags.declare import Tag, TagValue, check, tag_values
 from features.profiles.tags.facts import TagFacts
 from features.profiles.tags.inactivity import SOURCES as INACTIVITY_SOURCES
@@ -17,7 +18,7 @@ INPUTS: tuple[str, ...] = (*(feature.name for feature in FEATURES), *INACTIVITY_
 TAGS: Registry[Tag] = Registry(
     "tag",
     {
-        tag.name: replace(tag, claim=CLAIMS.get(tag.name, tag.claim))
+        tag.name: replace(tag, claim=CLAIMS.get(tag.name, tag.claim), chinese=CHINESE.get(tag.name))
         for tag in check(
             [tag for module in (basic, behaviour, transaction, interest, lifecycle) for tag in module.TAGS], INPUTS
         )

@@ -12,6 +12,9 @@ from features.profiles.tags.declare import Columns, Tag, TagContext, yes_no
 
 DAY_PARTS = ("night", "morning", "afternoon", "evening")
 WEEKDAYS = ("monday", "tuesday", "wednesday", "thursday", "friday", "saturday", "sunday")
+# events of a customer who looks around, and of one who visits at all; a coupon may be redeemed at a till
+BROWSING_EVENTS = ("view", "cart", "favourite", "search", "share")
+VISIT_EVENTS = (*BROWSING_EVENTS, "register", "login", "lead")
 ABANDONED_DAYS = 14.0  # an older cart does not count as abandoned
 
 
@@ -44,8 +47,8 @@ def abandoned_cart(columns: Columns, _: TagContext) -> NDArray[Any]:
 
 def funnel_stop(columns: Columns, _: TagContext) -> NDArray[Any]:
     """The furthest step of the last 91 days: viewing, filling the cart, buying."""
-    bought = columns["purchase_events_91d"] + columns.get("orders_91d", np.zeros(len(columns["purchase_events_91d"])))
-    reached = [bought > 0, columns["cart_events_91d"] > 0, columns["view_events_91d"] > 0]
+    bought = np.any([columns[name] > 0 for name in ("purchase_events_91d", "orders_91d") if name in columns], axis=0)
+    reached = [bought, columns["cart_events_91d"] > 0, columns["view_events_91d"] > 0]
     return np.select(reached, ["buys", "fills_cart", "looks"], default="")
 
 
@@ -61,17 +64,17 @@ def message_response(columns: Columns, _: TagContext) -> NDArray[Any]:
 # fmt: off
 TAGS = (
     Tag("active_hours", "behaviour", "part of the day with most orders, in the time zone of the workspace", tuple(f"{part}_order_share" for part in DAY_PARTS), busiest_day_part("{}_order_share"), values=DAY_PARTS),
-    Tag("browsing_hours", "behaviour", "part of the day with most events of the last 91 days, in the time zone of the workspace", tuple(f"{part}_event_share_91d" for part in DAY_PARTS), busiest_day_part("{}_event_share_91d"), values=DAY_PARTS),
+    Tag("browsing_hours", "behaviour", "part of the day with most events of the last 91 days, in the time zone of the workspace", tuple(f"{part}_event_share_91d" for part in DAY_PARTS), busiest_day_part("{}_event_share_91d"), values=DAY_PARTS, requires_recorded=(VISIT_EVENTS,)),
     Tag("favourite_weekday", "behaviour", "weekday with most orders", ("top_weekday",), weekday, values=WEEKDAYS),
     Tag("weekend_shopper", "behaviour", "at least half of the orders fall on a weekend", ("weekend_order_share", "orders_total"), lambda c, _: yes_no(c["weekend_order_share"] >= 0.5, c["orders_total"] > 0)),
     Tag("preferred_channel", "behaviour", "most used order channel", ("top_channel",), lambda c, _: c["top_channel"]),
-    Tag("preferred_visit_channel", "behaviour", "channel of most events of the last 28 days", ("top_visit_channel_28d",), lambda c, _: c["top_visit_channel_28d"]),
-    Tag("preferred_device", "behaviour", "device of most events of the last 28 days", ("top_device_28d",), lambda c, _: c["top_device_28d"]),
-    Tag("browsing", "behaviour", "behaviour events in the last 28 days: none, light (1–4), regular (5–49), heavy", ("events_28d",), lambda c, _: np.select([c["events_28d"] >= 50, c["events_28d"] >= 5, c["events_28d"] > 0], ["heavy", "regular", "light"], default="none"), values=("none", "light", "regular", "heavy")),
-    Tag("visit_frequency", "behaviour", "days with an event in the last 28: none, seldom (1–3), weekly (4–19), daily (20 and more)", ("event_days_28d",), lambda c, _: np.select([c["event_days_28d"] >= 20, c["event_days_28d"] >= 4, c["event_days_28d"] > 0], ["daily", "weekly", "seldom"], default="none"), values=("none", "seldom", "weekly", "daily")),
-    Tag("session_depth", "behaviour", "events a session, last 91 days: glance (under 3), browse (under 10), deep", ("events_per_session",), lambda c, _: np.select([c["events_per_session"] <= 0, c["events_per_session"] < 3, c["events_per_session"] < 10], ["", "glance", "browse"], default="deep"), values=("glance", "browse", "deep")),
+    Tag("preferred_visit_channel", "behaviour", "channel of most events of the last 28 days", ("top_visit_channel_28d",), lambda c, _: c["top_visit_channel_28d"], requires_recorded=(VISIT_EVENTS,)),
+    Tag("preferred_device", "behaviour", "device of most events of the last 28 days", ("top_device_28d",), lambda c, _: c["top_device_28d"], requires_recorded=(VISIT_EVENTS,)),
+    Tag("browsing", "behaviour", "behaviour events in the last 28 days: none, light (1–4), regular (5–49), heavy", ("events_28d",), lambda c, _: np.select([c["events_28d"] >= 50, c["events_28d"] >= 5, c["events_28d"] > 0], ["heavy", "regular", "light"], default="none"), values=("none", "light", "regular", "heavy"), requires_recorded=(BROWSING_EVENTS,)),
+    Tag("visit_frequency", "behaviour", "days with an event in the last 28: none, seldom (1–3), weekly (4–19), daily (20 and more)", ("event_days_28d",), lambda c, _: np.select([c["event_days_28d"] >= 20, c["event_days_28d"] >= 4, c["event_days_28d"] > 0], ["daily", "weekly", "seldom"], default="none"), values=("none", "seldom", "weekly", "daily"), requires_recorded=(VISIT_EVENTS,)),
+    Tag("session_depth", "behaviour", "events a session, last 91 days: glance (under 3), browse (under 10), deep", ("events_per_session",), lambda c, _: np.select([c["events_per_session"] <= 0, c["events_per_session"] < 3, c["events_per_session"] < 10], ["", "glance", "browse"], default="deep"), values=("glance", "browse", "deep"), requires_recorded=(VISIT_EVENTS,)),
     Tag("abandoned_cart", "behaviour", "filled a cart in the last 14 days and bought nothing since", ("days_since_last_cart",), abandoned_cart, optional_features=("days_since_last_order", "days_since_last_purchase"), ttl_days=7),
-    Tag("funnel_stop", "behaviour", "how far the last 91 days went: looks, fills the cart, buys", ("view_events_91d", "cart_events_91d", "purchase_events_91d"), funnel_stop, optional_features=("orders_91d",), values=("looks", "fills_cart", "buys")),
+    Tag("funnel_stop", "behaviour", "how far the last 91 days went: looks, fills the cart, buys", ("view_events_91d", "cart_events_91d"), funnel_stop, optional_features=("purchase_events_91d", "orders_91d"), values=("looks", "fills_cart", "buys"), requires_recorded=(("purchase", "order"),)),
     Tag("coupon_redeemer", "behaviour", "redeemed a coupon in the last 91 days", ("coupon_redeem_events_91d",), lambda c, _: yes_no(c["coupon_redeem_events_91d"] > 0)),
     Tag("message_response", "behaviour", "clicks, opens or ignores the contacts of the last 91 days that arrived", ("touches_delivered_91d", "touches_opened_91d"), message_response, optional_features=("touches_clicked_91d",), values=("clicks", "opens", "ignores")),
     Tag("contact_pressure", "behaviour", "campaign contacts in the last 28 days: none, light (1–2), normal (3–8), heavy", ("touches_28d",), lambda c, _: np.select([c["touches_28d"] > 8, c["touches_28d"] > 2, c["touches_28d"] > 0], ["heavy", "normal", "light"], default="none"), values=("none", "light", "normal", "heavy")),

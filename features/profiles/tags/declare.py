@@ -19,6 +19,7 @@ from features.compute.algebra import PROFILE_PREFIX, Feature
 from features.definitions import FEATURES
 from features.profiles.purchase_process import PurchaseProcess
 from features.profiles.rules import mask, parse, referenced_names, rule_problems, text_features
+from features.profiles.tags.chinese import ChineseTag
 from features.profiles.tags.claims import Claim
 from qianmian.errors import ConfigError, did_you_mean
 from qianmian.schema import TAG_CATEGORIES
@@ -82,6 +83,12 @@ class Tag:
         Age in days above which a value is stale.
     claim : Claim or None
         What the value says about the time after it; `qianmian tags validate` compares it with what followed.
+    requires_recorded : tuple of tuple of str
+        Groups of event types (or ``order``): the tag is absent if no row of a group was recorded before the cutoff.
+    any_kind : bool
+        Whether one recorded kind of row is enough, of those that the features count (`features.profiles.tags.recorded`).
+    chinese : ChineseTag or None
+        Its Chinese words; those of the built-in tags are in `features.profiles.tags.chinese`.
     """
 
     name: str
@@ -98,6 +105,9 @@ class Tag:
     owner: str = "profile"
     ttl_days: int = 35
     claim: Claim | None = None
+    requires_recorded: tuple[tuple[str, ...], ...] = ()
+    any_kind: bool = False
+    chinese: ChineseTag | None = None
 
     @property
     def inputs(self) -> tuple[str, ...]:
@@ -377,9 +387,8 @@ def tag_from_rule(
         return result
 
     texts = tuple(dict.fromkeys(value for value in (*values, default) if isinstance(value, str)))
-    tag = Tag(
-        name, category, description, inputs, first_passed, kind=kind, values=texts, owner=owner, ttl_days=ttl_days
-    )
+    about: dict[str, Any] = {"kind": kind, "values": texts, "owner": owner, "ttl_days": ttl_days, "any_kind": True}
+    tag = Tag(name, category, description, inputs, first_passed, **about)
     if not problems:
         return check([tag], known, f"the tag '{name}'")[0]
     problems += [

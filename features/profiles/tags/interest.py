@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from features.profiles.tags.behaviour import VISIT_EVENTS
 from features.profiles.tags.declare import Columns, Tag, TagContext
 
 MIN_LINES = 5  # minimum lines to state a preference
@@ -59,7 +60,7 @@ TAGS = (
     Tag("repertoire", "interest", "lines an item: explores (under 1.3), mixes, repeats (2.5 and more)", ("lines_per_item", "lines_total"), repertoire, values=("explores", "mixes", "repeats")),
     Tag("variety", "interest", "spread of purchases over categories", ("category_entropy", "orders_total"),
         lambda c, _: np.select([c["orders_total"] <= 0, c["category_entropy"] < 0.7, c["category_entropy"] < 1.4], ["", "focused", "mixed"], default="wide"), values=("focused", "mixed", "wide")),
-    Tag("browsed_category", "interest", "broadest category of the last 28 days' events", ("top_viewed_category_28d",), lambda c, _: c["top_viewed_category_28d"]),
+    Tag("browsed_category", "interest", "broadest category of the last 28 days' events", ("top_viewed_category_28d",), lambda c, _: c["top_viewed_category_28d"], requires_recorded=(VISIT_EVENTS,)),
     Tag("favourite_topic", "interest", "topic of the longest dwell time in the last 91 days, else of most events", (), first_known("top_topic_91d", "top_read_topic_91d"), optional_features=("top_topic_91d", "top_read_topic_91d")),
     Tag("topic_dwell_seconds", "interest", "time spent on that topic in the last 91 days", ("topic_seconds_91d", "top_topic_share_91d"),
         lambda c, _: np.where(c["topic_seconds_91d"] > 0, c["topic_seconds_91d"] * c["top_topic_share_91d"], np.nan)),

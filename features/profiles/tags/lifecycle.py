@@ -19,6 +19,7 @@ from features.profiles.lifecycle import (
     replenishment,
 )
 from features.profiles.purchase_process import PurchaseProcess
+from features.profiles.tags.behaviour import VISIT_EVENTS
 from features.profiles.tags.declare import Columns, Fitted, Tag, TagContext, yes_no
 from features.profiles.tags.inactivity import INACTIVITY_CONTACTS, INACTIVITY_RESPONSES, INACTIVITY_VISITS
 from qianmian.schema import BUYER_STAGES, INACTIVITY_REASONS, LIFECYCLE_STAGES, RISK_BANDS
@@ -126,7 +127,7 @@ TAGS = (
         lambda c, context: replenishment(c, process_of(context), context.settings.lifecycle), values=("not_yet", "due", "overdue", "missed"), ttl_days=7),
     process_tag("reactivated", "ordered lately after a silence of four own gaps", reactivated, ("last_gap_days",)),
     Tag("spending_trend", "lifecycle", "amount of the last 28 days against the 28 before, by a fifth", ("amount_trend_28d", "orders_56d"), trend("amount_trend_28d", "orders_56d", TREND_LEVELS), values=TREND_LEVELS),
-    Tag("engagement_trend", "lifecycle", "events of the last 7 days against the 7 before, by a fifth", ("events_trend_7d", "events_28d"), trend("events_trend_7d", "events_28d", TREND_LEVELS), values=TREND_LEVELS, ttl_days=7),
+    Tag("engagement_trend", "lifecycle", "events of the last 7 days against the 7 before, by a fifth", ("events_trend_7d", "events_28d"), trend("events_trend_7d", "events_28d", TREND_LEVELS), values=TREND_LEVELS, ttl_days=7, requires_recorded=((*VISIT_EVENTS, "message_open", "message_click"),)),
     Tag("points_expiring", "lifecycle", "holds points that lapse within 30 days", ("days_since_points_expired",), points_expiring, optional_features=("profile_points_balance",), ttl_days=7),
     process_tag("falling_asleep_reason", "why a sleeper fell asleep, from what happened between the last order and then: no offer, irrelevant pushes, no interest",
         lambda c, context: falling_asleep_reason(c, process_of(context), context.settings.lifecycle), (INACTIVITY_CONTACTS,), (INACTIVITY_RESPONSES, INACTIVITY_VISITS), values=INACTIVITY_REASONS),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ from features.compute.algebra import Feature
 from features.definitions.pack_features import declared_features, pack_of
 from features.profiles.tags import TAGS
 from features.profiles.tags.built_in_claims import ORDERED
+from features.profiles.tags.chinese import ChineseTag
 from features.profiles.tags.claims import Ordering, Preference
 from features.profiles.tags.declare import Columns, Fitted, Tag, TagContext, tag_from_rule
 from qianmian.errors import ConfigError
@@ -62,7 +64,8 @@ def tags_for(settings: Settings) -> list[Tag]:
 
 
 def _tag(pack_tag: PackTag, declared: tuple[Feature, ...]) -> Tag:
-    return tag_from_rule(
+    zh = pack_tag.zh
+    tag = tag_from_rule(
         pack_tag.name,
         pack_tag.category,
         pack_tag.description,
@@ -73,6 +76,7 @@ def _tag(pack_tag: PackTag, declared: tuple[Feature, ...]) -> Tag:
         default=pack_tag.default,
         features=declared,
     )
+    return replace(tag, chinese=ChineseTag(zh.name, zh.description, zh.values) if zh is not None else None)
 
 
 # ---- replenishment ---------------------------------------------------------------------------------------------------
@@ -104,6 +108,11 @@ def _cycle_tags(cycles: Mapping[str, ReplenishmentCycle]) -> list[Tag]:
             fit=fit,
             values=tuple(cycles),
             claim=_due_claim(cycles),
+            chinese=ChineseTag(
+                "该补货的品类",
+                "现在该补货的品类，依次按客户自己的周期、本店的周期、行业的周期判断",
+                {name: cycle.zh for name, cycle in cycles.items() if cycle.zh},
+            ),
         ),
         Tag(
             "replenishment_state",
@@ -115,6 +124,11 @@ def _cycle_tags(cycles: Mapping[str, ReplenishmentCycle]) -> list[Tag]:
             fit=fit,
             values=REPLENISHMENT_STATES,
             claim=Ordering(ORDERED, (("due", "lapsed"),)),
+            chinese=ChineseTag(
+                "补货状态",
+                "最接近用完的品类处于什么状态：该补货、已逾期、尚充足、已中断（三个周期没有购买）",
+                dict(zip(REPLENISHMENT_STATES, ("该补货", "已逾期", "尚充足", "已中断"), strict=True)),
+            ),
         ),
     ]
 

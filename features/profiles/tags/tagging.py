@@ -15,6 +15,7 @@ from features.profiles.tags.declare import Fitted, Tag, TagValue, fit_tags, tag_
 from features.profiles.tags.facts import TagFacts
 from features.profiles.tags.inactivity import SOURCES, inactivity_columns
 from features.profiles.tags.pack_tags import tags_for
+from features.profiles.tags.recorded import unrecorded_tags
 from qianmian.packs import pack_digest
 from qianmian.settings import Settings
 from qianmian.workspace import Workspace
@@ -27,12 +28,16 @@ def declared_tags(settings: Settings) -> list[Tag]:
     return tags_for(settings)
 
 
-def make_tags(builder: Builder, built: ProfileBuild, settings: Settings) -> tuple[TagValuesByName, dict[str, TagFacts]]:
+def make_tags(
+    builder: Builder, built: ProfileBuild, settings: Settings, unrecorded: Collection[str] | None = None
+) -> tuple[TagValuesByName, dict[str, TagFacts]]:
     """Values of every tag the build supports, in the order of its rows, and the metadata of each tag.
 
-    A model tag is included if a model has published it from data before ``built.as_of``.
+    A model tag is included if a model has published it from data before ``built.as_of``. The tags `unrecorded` are left
+    out (default: those of `missing_rows`).
     """
-    tags = declared_tags(settings)
+    left_out = missing_rows(builder, built, settings) if unrecorded is None else unrecorded
+    tags = [tag for tag in declared_tags(settings) if tag.name not in left_out]
     table = built.table
     views, states = builder.views(built.as_of), builder.states_at(built.as_of)
     process = process_of(views, table, settings.lifecycle)
@@ -62,6 +67,11 @@ def make_tags(builder: Builder, built: ProfileBuild, settings: Settings) -> tupl
             )
     order = [tag.name for tag in tags if tag.name in values]
     return {name: values[name] for name in order}, {name: facts[name] for name in order}
+
+
+def missing_rows(builder: Builder, built: ProfileBuild, settings: Settings) -> dict[str, tuple[str, ...]]:
+    """Tags that are absent because the rows they read were never recorded; see `unrecorded_tags`."""
+    return unrecorded_tags(builder.views(built.as_of), built.features, declared_tags(settings))
 
 
 def _sources(built: ProfileBuild) -> dict[str, frozenset[str]]:
@@ -94,6 +104,8 @@ def tags_digest(settings: Settings, workspace: Workspace) -> str:
             tag.required_features,
             tag.optional_features,
             tag.values,
+            tag.requires_recorded,
+            tag.any_kind,
         ]
         for tag in tags
     ]

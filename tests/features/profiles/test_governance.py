@@ -72,7 +72,7 @@ def test_nothing_is_wrong_with_what_is_sound():
             {"yes": [True, False] * 4, "word": ["ja", "nein"] * 4},
             "nearly_equal",
             ("yes", "word"),
-            "1.000, the same value for 0%",
+            "1.000, the same value for 0% of the 8 customers",
         ),
         (
             {"yes": [True, False] * 4, "number": [1.0, 0.0] * 4},
@@ -81,7 +81,9 @@ def test_nothing_is_wrong_with_what_is_sound():
             "1.000, the same value for 100%",
         ),
         ({"nothing": [None] * 4}, "empty", ("nothing",), "unknown for all 4"),
-        ({"always": [False] * 4}, "constant", ("always",), "false for all 4"),
+        ({"always": [False] * 4}, "constant", ("always",), "false for all 4 customers with a known value"),
+        ({"always": [None, "buys", "buys"]}, "constant", ("always",), "buys for all 2 customers with a known value"),
+        ({"rare": [False] * 96 + [True] * 4 + [None] * 9}, "dominant", ("rare",), "false for 96.0% of 100 customers"),
         ({"always": ["a"] * 4}, "constant", ("always",), "a for all 4"),
     ],
 )
@@ -93,8 +95,29 @@ def test_values_that_tell_too_little(values, rule, tags, said):
     assert findings[0].mend
 
 
-def test_a_value_beside_unknown_is_neither_empty_nor_constant():
+def test_one_known_customer_makes_no_constant_and_few_make_no_dominant_value():
     assert found({"seldom": [None, None, "x"]}) == []
+    assert found({"few": ["a"] * 18 + ["b"]}) == []
+    assert found({"even": ["a"] * 95 + ["b"] * 5}) == [], "95 % is not more than 95 %"
+
+
+def test_customers_who_are_unknown_in_both_do_not_make_tags_alike():
+    rng = np.random.default_rng(1)
+    left, right = (rng.choice(["a", "b"], 60).tolist() for _ in range(2))
+    gap = [None] * 600
+    shared = normalised_information(encode_tags({"left": left + gap, "right": right + gap}))[0, 1]
+    assert shared == pytest.approx(normalised_information(encode_tags({"left": left, "right": right}))[0, 1])
+    assert shared < 0.1
+    # two tags that are known for the same few customers, with equal values: nearly equal, and said of those
+    names = {"a": "x", "b": "y"}
+    findings = found({"left": left + gap, "right": [names[value] for value in left] + gap})
+    assert [one.rule for one in findings] == ["nearly_equal"]
+    assert "of the 60 customers for whom one is known" in findings[0].what
+    # unknown in only one of them tells the two apart
+    assert found({"left": left + left, "right": left + [None] * 60}) == []
+    # a tag that is known where another one has its usual value says nothing of that value
+    usual = ["buys"] * 100 + ["looks"] * 9
+    assert [one.rule for one in found({"step": usual, "seeker": [False] * 100 + [None] * 9})] == ["constant"]
 
 
 def test_nearly_equal_begins_where_it_is_said_to():
@@ -194,6 +217,14 @@ def test_numbers_are_cut_and_rare_texts_are_one():
     assert OTHER in labels
     assert "often" not in labels  # ten of each of the others
     assert len(np.unique(codes)) == len(labels)
+
+
+def test_dates_are_cut_like_numbers():
+    days = [f"2024-{month:02}-{day:02}" for month in (1, 2) for day in range(1, 29)]
+    codes, labels = encode([None, *days])
+    assert labels[:2] == (UNKNOWN, "under 2024-01-08")
+    assert (np.diff(codes) >= 0).all()
+    assert np.bincount(codes)[1:].tolist() == [7] * 8
 
 
 def test_one_hot_counts_what_happened():

@@ -9,6 +9,7 @@ import pytest
 
 from features.compute.builder import Builder
 from features.definitions import FEATURES
+from features.profiles.governance.lift import tag_lifts
 from features.profiles.governance.outcome import TARGETS, target_labels
 from features.profiles.governance.value import bias, information_gain, mutual_information
 from features.profiles.snapshot import build_snapshot
@@ -202,6 +203,99 @@ def test_what_cannot_be_measured_is_refused(builder, days, target, horizon, said
     as_of = BEGIN + timedelta(days=days)
     with pytest.raises(DataError, match=said):
         target_labels(builder, builder.build(as_of).table, as_of, target, horizon, 56)
+
+
+def test_the_numbers_of_an_outcome_say_who_left_and_what_was_paid(builder):
+    as_of = BEGIN + timedelta(days=30)
+    table = builder.build(as_of).table
+    users = table["user_id"].to_pylist()
+    churn = target_labels(builder, table, as_of, "churn", 25, 56)
+    assert churn.verb == "left"
+    left = {users[row] for row, number in zip(churn.rows, churn.numbers, strict=True) if number}
+    assert left == {user for user in users if int(user) >= 100}
+    paid = target_labels(builder, table, as_of, "clv", 25, 56)
+    assert paid.numbers.tolist() == [1.0 + int(user) if int(user) < 100 else 0.0 for user in users]
+
+
+def test_a_propensity_target_is_who_bought_the_thing_in_the_horizon(lake_of):
+    """120 customers buy bread first; then 40 buy cat food, 30 tea, and 20 nothing of a category."""
+    items = [
+        {"item_id": "bread", "category": "food/bread", "brand": "mill"},
+        {"item_id": "cat", "category": "pet/cat", "brand": "paw"},
+        {"item_id": "tea", "category": "food/tea", "brand": "leaf"},
+    ]
+    bought = [(user, 1, "bread") for user in range(120)] + [
+        (user, 40, "cat" if user < 40 else "tea" if user < 70 else "odd") for user in range(90)
+    ]
+    lines = [
+        {
+            **{"source": "s", "source_user_id": f"{user:03}", "order_id": f"{user}-{day}", "line_no": 1},
+            **{"ts": BEGIN + timedelta(days=day), "item_id": item, "quantity": 1.0, "amount": 2.0, "status": "paid"},
+        }
+        for user, day, item in bought
+    ]
+    builder = Builder(lake_of({"transactions": lines, "items": items}), FEATURES)
+    as_of = BEGIN + timedelta(days=20)
+    table = builder.build(as_of).table
+
+    users = table["user_id"].to_pylist()
+
+    def buyers(target):
+        found = target_labels(builder, table, as_of, target, 21, 56)
+        assert (found.verb, len(found.rows)) == ("bought it", 120)
+        return sorted(int(users[row]) for row in np.flatnonzero(found.numbers))
+
+    assert buyers("item:cat") == buyers("brand:paw") == buyers("category:pet") == buyers("category:pet/cat")
+    assert buyers("item:cat") == list(range(40))
+    assert buyers("category:food") == list(range(40, 70)), "bread was bought before the horizon"
+    with pytest.raises(DataError, match="no order line is of this brand"):
+        buyers("brand:nobody")
+    with pytest.raises(UsageError, match="item:ID"):
+        buyers("item:")
+
+
+# ---- customers and lift -------------------------------------------------------------------------------------------------
+
+
+def test_the_ends_of_a_tag_are_the_customers_with_its_most_and_least_telling_values():
+    """Of 1,000 customers, 20 % have `a` and half of them bought; 30 % have `b` and none of them; the rest a quarter."""
+    values = ["a"] * 200 + ["b"] * 300 + ["c"] * 500
+    outcome = np.concatenate([np.tile([1.0, 0.0], 100), np.zeros(300), np.tile([1.0, 0, 0, 0], 125)])
+    (tag,) = tag_lifts({"tag": values}, outcome).values()
+    assert (tag.most.values, tag.least.values) == (("a",), ("b",))
+    assert tag.most.mean == pytest.approx(0.5, abs=0.02)
+    assert tag.least.mean == 0.0
+    assert tag.lift == pytest.approx(tag.most.mean / outcome.mean())
+    assert tag.most.low < 0.5 < tag.most.high
+    # the 100 customers of the end share what is known of all 200 with the value
+    assert tag.most.high - tag.most.low == pytest.approx(2 * 1.96 * 0.5 / np.sqrt(200), abs=0.01)
+    assert tag.least.low == pytest.approx(0.0, abs=1e-12)
+    assert 0 < tag.least.high < 0.02
+
+
+def test_an_end_goes_on_with_the_next_value_where_one_has_too_few_customers():
+    values = ["rare"] * 50 + ["next"] * 50 + ["rest"] * 900
+    outcome = np.concatenate([np.ones(50), np.tile([1.0, 0.0], 25), np.zeros(900)])
+    tag = tag_lifts({"tag": values}, outcome)["tag"]
+    assert tag.most.values == ("rare", "next")
+    assert tag.most.mean == pytest.approx(0.75, abs=0.03)
+
+
+def test_noise_with_many_values_shows_no_lift():
+    """Its values are ordered on other customers; on the same ones the upper end would have a lift of about 1.5."""
+    rng = np.random.default_rng(4)
+    outcome = (rng.random(2000) < 0.2).astype(float)
+    lifts = tag_lifts({f"noise{n}": rng.integers(0, 25, 2000).astype(str).tolist() for n in range(30)}, outcome)
+    assert np.mean([tag.lift for tag in lifts.values()]) == pytest.approx(1.0, abs=0.06)
+
+
+def test_amounts_and_tags_without_two_values():
+    paid = np.arange(400.0)
+    lifts = tag_lifts({"amount": paid.tolist(), "same": ["x"] * 400, "unknown": [None] * 400}, paid)
+    assert list(lifts) == ["amount"]
+    assert lifts["amount"].most.mean == pytest.approx(375, abs=5)  # of the upper eighth
+    assert lifts["amount"].least.mean == pytest.approx(25, abs=5)
+    assert tag_lifts({"half": ["a", "b"] * 200}, np.zeros(400))["half"].lift is None
 
 
 def test_targets_are_named(builder):

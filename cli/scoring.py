@@ -1,0 +1,161 @@
+"""What the commands of `qianmian score` share: champions and profiles built first, files of ids, the result."""
+
+from __future__ import annotations
+
+import time
+from datetime import datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from cli.console import Output
+from cli.times import as_of_or_default, utc_now
+from cli.train import show_result
+from qianmian.errors import GateRefused, UsageError
+from qianmian.workspace import Workspace
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+    from qianmian.settings import Settings
+
+SUFFIXES = (".parquet", ".csv")
+OutOption = Annotated[Path, typer.Option("--out", metavar="FILE", help="Output file: .parquet or .csv.")]
+
+
+def read_ids(path: Path, option: str, column: str, source_column: str | None = None) -> list[tuple[str, str | None]]:
+    """Read ids from a file: one per line, or a column of a CSV or Parquet file.
+
+    Parameters
+    ----------
+    path : Path
+        The file.
+    option : str
+        Option that names the file, for the error messages.
+    column : str
+        Column of the ids.
+    source_column : str, optional
+        Column of their sources, which a table may have.
+
+    Returns
+    -------
+    list of (str, str or None)
+        Each id, and its source if the table names it.
+
+    Raises
+    ------
+    UsageError
+        The file is missing, cannot be read, has no such column, or is empty.
+    """
+    import pyarrow as pa
+    import pyarrow.csv
+    import pyarrow.parquet
+
+    if not path.is_file():
+        hint = f"name a text file with one id per line, or a .csv or .parquet file with a column {column}"
+        raise UsageError("the file is missing", where=option, got=str(path), hint=hint)
+    try:
+        if path.suffix in SUFFIXES:
+            as_text = pyarrow.csv.ConvertOptions(
+                column_types=dict.fromkeys((column, source_column or column), pa.string())
+            )
+            table = (
+                pyarrow.parquet.read_table(path)
+                if path.suffix == ".parquet"
+                else pyarrow.csv.read_csv(path, convert_options=as_text)
+            )
+            if column not in table.column_names:
+                raise UsageError(
+                    f"the file has no column {column}",
+                    where=f"{option} {path}",
+                    got=", ".join(table.column_names),
+                    hint=f"rename the column with the ids to {column}",
+                )
+            ids = table[column].to_pylist()
+            has_sources = source_column is not None and source_column in table.column_names
+            sources = table[source_column].to_pylist() if has_sources else [None] * len(ids)
+            found = [
+                (str(value), None if source in (None, "") else str(source))
+                for value, source in zip(ids, sources, strict=True)
+                if value not in (None, "")
+            ]
+        else:
+            lines = path.read_text(encoding="utf-8-sig").splitlines()
+            found = [(line.strip(), None) for line in lines if line.strip()]
+    except (pa.ArrowException, UnicodeDecodeError) as error:
+        raise UsageError(
+            "the file of ids cannot be read",
+            where=f"{option} {path}",
+            got=str(error).splitlines()[0],
+            hint="use a text file in UTF-8 with one id per line",
+        ) from error
+    if not found:
+        raise UsageError("the file contains no id", where=f"{option} {path}", hint="write one id per line")
+    return found
+
+
+def ensure_champion(output: Output, located: Workspace, settings: Settings, job: str, moment: datetime | None) -> bool:
+    """Train the champion of a job if it is missing.
+
+    Returns
+    -------
+    bool
+        Whether the champion was trained.
+
+    Raises
+    ------
+    GateRefused
+        The gate refused the trained model.
+    """
+    from features.data.lake import Lake
+    from serving.model_registry import version_of
+
+    if version_of(located, job) is not None:
+        return False
+    from training import train
+
+    output.step(f"no {job} champion exists yet: training it first")
+    moment = moment or as_of_or_default(Lake(located), None)
+    for result in train(located, [job], clock=utc_now, as_of=moment, settings=settings, progress=output.step):
+        show_result(output, result)
+        if result.status == "refused":
+            raise GateRefused(
+                f"the gate refused {job}, so no model can score",
+                got=result.reason,
+                hint="inspect the run in MLflow",
+            )
+    return True
+
+
+def ensure_profiles(output: Output, located: Workspace, settings: Settings) -> None:
+    """Build the profiles if they are missing or the lake has changed since they were built."""
+    from features.data.lake import Lake
+    from features.profiles.snapshot import current_snapshot_name, ensure_snapshot, load_current
+
+    lake = Lake(located)
+    if current_snapshot_name(located) is None or load_current(located).data_digest != lake.digest:
+        moment = as_of_or_default(lake, None)
+        output.step(f"the profiles are missing or outdated: building them as of {moment:%Y-%m-%d}")
+        ensure_snapshot(located, moment, settings)
+
+
+def report(
+    output: Output, located: Workspace, out: Path, table: pa.Table, begun: float, made_by: str, **more: Any
+) -> None:
+    """Say what was written; `more` are further fields of the JSON."""
+    seconds = time.perf_counter() - begun
+    customers = len(set(table["one_id"].to_pylist()))
+    output.result(
+        {
+            "workspace": located.root,
+            "out": out,
+            "rows": table.num_rows,
+            "customers": customers,
+            "columns": table.column_names,
+            "as_of": table["as_of"][0].as_py() if table.num_rows else None,
+            **more,
+            "seconds": round(seconds, 3),
+        }
+    )
+    output.say(f"{out}: {table.num_rows:,} rows of {customers:,} customers, {made_by}, {seconds:.1f} s")
