@@ -62,6 +62,19 @@ class LifecycleSettings(Section):
     min_gap_days: float = Field(7.0, gt=0, description="lower bound of the typical gap, the median of the mean gaps")
     max_gap_days: float = Field(60.0, gt=0, description="upper bound of the typical gap, and its value if unknown")
 
+    @model_validator(mode="before")
+    @classmethod
+    def _name_successors(cls, raw: Any) -> Any:
+        """Say what replaces the thresholds in mean gaps, which earlier settings files may have."""
+        found = [name for name in ("at_risk_gaps", "asleep_gaps", "lost_gaps") if isinstance(raw, dict) and name in raw]
+        if found:
+            successors = ", ".join(name.replace("_gaps", "_below") for name in found)
+            raise ValueError(
+                f"{', '.join(found)}: the stages are no longer thresholds in mean gaps between orders, but of the "
+                f"probability of an order; remove the line, or set {successors} to a probability"
+            )
+        return raw
+
     @model_validator(mode="after")
     def _descending(self) -> LifecycleSettings:
         if not self.at_risk_below > self.asleep_below > self.lost_below:

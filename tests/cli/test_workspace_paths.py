@@ -14,7 +14,6 @@ from qianmian.config import load_settings
 from qianmian.workspace import Workspace
 from serving.champions import load_from_workspace
 
-CASE = Path(__file__).parents[1] / "data" / "cases" / "21-walk-in-account" / "sources.yaml"
 NAME = "shop?x #1 50%25 [a]* & 店"
 
 
@@ -42,7 +41,7 @@ def trained(tmp_path_factory):
         folder = tmp_path_factory.mktemp("shops")
         patch.chdir(folder)
         root = folder / NAME
-        call(root, "ingest", "files", "--config", CASE)
+        call(root, "ingest", "synthetic", "--customers", 150, "--days", 250)
         call(root, "features")
         call(root, "train", "churn")
         yield root
@@ -58,7 +57,7 @@ def test_everything_is_inside_and_is_scored_and_served(trained, tmp_path):
     assert (trained / "mlflow.db").is_file()
     assert list(trained.glob("mlartifacts/models/*/artifacts/artifacts/bundle/manifest.json"))
     rows = scores(trained, tmp_path / "scores.parquet")
-    assert len(rows) == 164
+    assert len(rows) == 166
     assert sum(row["churn_probability"] is not None for row in rows) > 100
     workspace = Workspace(trained)
     champions = load_from_workspace(workspace, load_settings(workspace.config_file))

@@ -117,7 +117,7 @@ def test_all_mistakes_of_a_pack_come_together(tmp_path):
             "events": {"Add": "crat"},
             "lifecycle": {
                 "new_day": {"value": 1, "because": "long enough"},
-                "lost_gaps": {"value": -1, "because": "long enough"},
+                "lost_below": {"value": -1, "because": "long enough"},
             },
             "replenishment": {
                 "soap": {"days": 0, "spread": 1, "source": "long enough"},
@@ -132,7 +132,7 @@ def test_all_mistakes_of_a_pack_come_together(tmp_path):
     for said in (
         "events.Add: 'crat' is not a valid event type (did you mean cart?); allowed: view, cart,",
         "lifecycle.new_day: 'new_day' is not a valid lifecycle setting",
-        "lifecycle.lost_gaps.value",
+        "lifecycle.lost_below.value",
         "replenishment.soap.days",
         "replenishment.tea: the spread (9 days) must be below the cycle (9 days)",
         "tags.0.name",

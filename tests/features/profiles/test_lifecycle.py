@@ -121,6 +121,13 @@ def test_the_thresholds_must_descend():
         LifecycleSettings(asleep_below=0.7)
 
 
+def test_thresholds_of_earlier_settings_files_are_named_with_their_successors():
+    with pytest.raises(
+        ValidationError, match="asleep_gaps, lost_gaps: .* set asleep_below, lost_below to a probability"
+    ):
+        LifecycleSettings(asleep_gaps=4.0, lost_gaps=8.0)
+
+
 def test_states_of_the_next_order():
     people = [
         NEVER,

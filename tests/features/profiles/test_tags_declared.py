@@ -271,7 +271,6 @@ def test_every_value_says_as_of_stale_and_source(shop):
         "source": "orders",
         "checked": None,
     }
-    assert said["transaction"]["refund_prone"]["source"] == "orders+refunds"
     # a time to live ends after its last moment
     assert not snapshot.facts_of(0, as_of + timedelta(days=35))["lifecycle"]["buyer_stage"]["stale"]
     assert snapshot.facts_of(0, as_of + timedelta(days=35, seconds=1))["lifecycle"]["buyer_stage"]["stale"]

@@ -57,7 +57,6 @@ def tags_of(lake_of, as_of=AS_OF, **tables):
         ("funnel_stop", {"events": [CART]}, {"events": [*VIEWS, CART]}),
         ("coupon_redeemer", {"events": VIEWS}, {"events": [event("coupon_redeem")]}),
         ("discount_seeker", {}, {"transactions": [*LINES, line("a", 20, discount=1.0)]}),
-        ("demand_type", {}, {"transactions": [*LINES, line("a", 20, discount=1.0)]}),
         ("coupon_user", {}, {"transactions": [*LINES, line("a", 20, coupon_discount=1.0)]}),
         ("browsing", {"events": [event("coupon_redeem")]}, {"events": VIEWS}),
         ("visit_frequency", {"events": [event("purchase")]}, {"events": [event("login")]}),
