@@ -22,15 +22,11 @@ FEATURES = (
     Feature("amount_slope_28d", "orders", "slope", "amount", window_days=28, unit="currency/day", description="change of the amount from the 28 days before to the last 28, a day"),
     Feature("amount_slope_91d", "orders", "slope", "amount", window_days=91, unit="currency/day", description="change of the amount from the 91 days before to the last 91, a day"),
     Feature("order_value_mean_28d", "orders", "mean", "amount", window_days=28, unit="currency", description="mean order of the last 28 days"),
-    *(
-        Feature(f"price_level_mean_{days}d", "lines", "mean", PRICE_LEVEL, window_days=days, unit="log ratio", description=f"mean price level of the lines of the last {days} days: 0.1 is 10 % dearer than usual in the categories")
-        for days in (28, 182)
-    ),
-    Feature("price_level_std_182d", "lines", "std", PRICE_LEVEL, window_days=182, unit="log ratio", description="spread of the price levels of the lines of the last 182 days"),
-    *(
-        Feature(f"price_level_lines_{days}d", "lines", "count", where=PRICED, window_days=days, unit="lines", description=f"order lines of the last {days} days that have a price level")
-        for days in (28, 182)
-    ),
+    Feature("price_level_mean_56d", "lines", "mean", PRICE_LEVEL, window_days=56, unit="log ratio", description="mean price level of the lines of the last 56 days: 0.1 is 10 % dearer than usual in the categories"),
+    Feature("price_level_mean", "lines", "mean", PRICE_LEVEL, unit="log ratio", description="mean price level of all lines"),
+    Feature("price_level_std", "lines", "std", PRICE_LEVEL, unit="log ratio", description="spread of the price levels of all lines"),
+    Feature("price_level_lines_56d", "lines", "count", where=PRICED, window_days=56, unit="lines", description="order lines of the last 56 days that have a price level"),
+    Feature("price_level_lines", "lines", "count", where=PRICED, unit="lines", description="order lines that have a price level", grows_with_calendar=True),
     Feature("line_amount_max_182d", "lines", "max", "amount", window_days=182, unit="currency", description="dearest line of the last 182 days"),
     Feature("refund_rate", "", "quotient", "refunded_amount_91d", over="amount_91d", unit="ratio", description="refunded ÷ paid, last 91 days"),
 )

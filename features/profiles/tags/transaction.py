@@ -38,13 +38,13 @@ RFM_SEGMENTS = (
 DEMAND_BINS = 20  # quantile bins of a demand driver, 5 % each
 DEMAND_THRESHOLD = 2 / 3
 DEMAND_FEATURES = dict(
-    zip(DEMAND_TYPES, ("discounted_line_share_182d", "price_level_mean_182d", "content_event_share_91d"), strict=False)
+    zip(DEMAND_TYPES, ("discounted_line_share_182d", "price_level_mean", "content_event_share_91d"), strict=False)
 )
-PRICE_LEVELS = ("price_level_mean_182d", "price_level_std_182d", "price_level_lines_182d")
+PRICE_LEVELS = ("price_level_mean", "price_level_std", "price_level_lines")
 PRICE_BANDS = ("budget", "middle", "premium")
-MIN_PRICED_LINES = 20  # with a price level, in the last 182 days; fewer say little about a customer
+MIN_PRICED_LINES = 20  # with a price level; fewer say little about a customer
 EDGE_ERRORS = 0.5  # a mean within so many standard errors of an edge may as well belong to the next band
-MIN_RECENT_LINES = 10
+MIN_RECENT_LINES = 5  # in the last 56 days
 CHANGE_ERRORS = 1.64  # one in ten customers without any change is beyond
 
 
@@ -82,12 +82,12 @@ def rfm_segment(columns: Columns, context: TagContext) -> NDArray[Any]:
 
 def has_price_level(columns: Columns) -> NDArray[np.bool_]:
     """Whether the customer has enough lines with a price level."""
-    return np.asarray(columns["price_level_lines_182d"] >= MIN_PRICED_LINES)
+    return np.asarray(columns["price_level_lines"] >= MIN_PRICED_LINES)
 
 
 def price_level_edges(columns: Columns, parts: int) -> list[float]:
     """Inner quantile edges of the mean price level; empty if no customer has enough lines."""
-    levels = columns["price_level_mean_182d"][has_price_level(columns)]
+    levels = columns["price_level_mean"][has_price_level(columns)]
     return [float(edge) for edge in np.quantile(levels, np.linspace(0, 1, parts + 1)[1:-1])] if len(levels) else []
 
 
@@ -98,8 +98,8 @@ def fit_price_band(columns: Columns, _: TagContext) -> Fitted:
 
 def price_band(columns: Columns, context: TagContext) -> NDArray[Any]:
     """Third of the mean price level; unknown if chance could have moved the customer over the nearest edge."""
-    level, edges = columns["price_level_mean_182d"], np.asarray(context.fitted["edges"])
-    error = columns["price_level_std_182d"] / np.sqrt(np.maximum(columns["price_level_lines_182d"], 1.0))
+    level, edges = columns["price_level_mean"], np.asarray(context.fitted["edges"])
+    error = columns["price_level_std"] / np.sqrt(np.maximum(columns["price_level_lines"], 1.0))
     distance = np.abs(level[:, None] - edges).min(axis=1, initial=np.inf)
     names = np.asarray(PRICE_BANDS)[np.searchsorted(edges, level, side="right")]
     return np.where(has_price_level(columns) & (distance >= EDGE_ERRORS * error), names, "")
@@ -164,14 +164,14 @@ def coupon_user(columns: Columns, _: TagContext) -> NDArray[Any]:
 
 
 def trading(columns: Columns, _: TagContext) -> NDArray[Any]:
-    """Direction of the mean price level, last 28 days against the days before; steady if chance could explain it."""
-    recent, whole = columns["price_level_lines_28d"], columns["price_level_lines_182d"]
+    """Direction of the mean price level, last 56 days against the days before; steady if chance could explain it."""
+    recent, whole = columns["price_level_lines_56d"], columns["price_level_lines"]
     before = whole - recent
     known = (recent >= MIN_RECENT_LINES) & (before >= MIN_PRICED_LINES)
     n, m = np.where(known, recent, 1.0), np.where(known, before, 1.0)
-    level_before = (whole * columns["price_level_mean_182d"] - recent * columns["price_level_mean_28d"]) / m
-    change = columns["price_level_mean_28d"] - level_before
-    limit = CHANGE_ERRORS * columns["price_level_std_182d"] * np.sqrt(1 / n + 1 / m)
+    level_before = (whole * columns["price_level_mean"] - recent * columns["price_level_mean_56d"]) / m
+    change = columns["price_level_mean_56d"] - level_before
+    limit = CHANGE_ERRORS * columns["price_level_std"] * np.sqrt(1 / n + 1 / m)
     return np.select([~known, change > limit, change < -limit], ["", "up", "down"], default="steady")
 
 
@@ -188,13 +188,13 @@ TAGS = (
     quantile_tag("value_tier", "transaction", "thirds by amount paid in the last 365 days", "amount_365d", ("low", "middle", "high")),
     Tag("rfm_tier", "transaction", "fifths of recency, frequency and money of the last 365 days, summed", RFM, rfm_tier, how="statistic", fit=fit_rfm(5), values=RFM_TIERS),
     Tag("rfm_segment", "transaction", "recency, frequency and money each above or below the median buyer: eight classes", RFM, rfm_segment, how="statistic", fit=fit_rfm(2), values=RFM_SEGMENTS),
-    Tag("price_band", "transaction", "thirds by mean price level of the last 182 days: how dear the chosen goods are within their categories; from 20 lines on, unknown close to an edge", PRICE_LEVELS, price_band, how="statistic", fit=fit_price_band, values=PRICE_BANDS),
+    Tag("price_band", "transaction", "thirds by mean price level of all lines: how dear the chosen goods are within their categories; from 20 lines on, unknown close to an edge", PRICE_LEVELS, price_band, how="statistic", fit=fit_price_band, values=PRICE_BANDS),
     quantile_tag("basket_size", "transaction", "thirds by mean lines an order", "basket_lines_mean", ("small", "middle", "large")),
     Tag("demand_type", "transaction", "what moves the customer most, against all customers: price (discounted lines), quality (price level) or content (events with content); from 20 lines on",
-        ("discounted_line_share_182d", "price_level_mean_182d", "price_level_lines_182d"), demand_type, optional_features=("content_event_share_91d",), how="statistic", fit=fit_demand, values=DEMAND_TYPES),
+        ("discounted_line_share_182d", "price_level_mean", "price_level_lines"), demand_type, optional_features=("content_event_share_91d",), how="statistic", fit=fit_demand, values=DEMAND_TYPES),
     Tag("discount_seeker", "transaction", "more than 60 % of the lines of the last 91 days were discounted", ("discounted_line_share_91d", "lines_91d"), lambda c, _: yes_no(c["discounted_line_share_91d"] > 0.6, c["lines_91d"] > 0)),
     Tag("coupon_user", "transaction", "orders of the last 91 days with a coupon: never, sometimes, mostly (half and more)", ("coupon_order_share_91d", "orders_91d"), coupon_user, values=("never", "sometimes", "mostly")),
-    Tag("trading", "transaction", "mean price level of the last 28 days against the days before, up to 182: up, steady, down; a change that chance explains is steady", ("price_level_mean_28d", "price_level_lines_28d", *PRICE_LEVELS), trading, values=("up", "steady", "down")),
+    Tag("trading", "transaction", "mean price level of the last 56 days against all lines before: up, steady, down; a change that chance explains is steady", ("price_level_mean_56d", "price_level_lines_56d", *PRICE_LEVELS), trading, values=("up", "steady", "down")),
     Tag("purchase_cycle_days", "transaction", "mean gap between orders", ("gap_days_mean", "orders_total"), lambda c, _: np.where(c["orders_total"] > 1, c["gap_days_mean"], np.nan)),
     Tag("purchase_cycle", "transaction", "mean gap between orders in words: weekly (10 days), fortnightly (20), monthly (45), quarterly (120), rarely", ("gap_days_mean", "orders_total"), purchase_cycle, values=("weekly", "fortnightly", "monthly", "quarterly", "rarely")),
     Tag("purchase_regularity", "transaction", "spread of the gaps ÷ their mean: regular (under 0.5), uneven (under 1), bursts; from four orders on", ("gap_variation", "orders_total"), purchase_regularity, values=("regular", "uneven", "bursts")),

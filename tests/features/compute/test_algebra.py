@@ -124,6 +124,7 @@ def test_what_grows_with_the_calendar_and_what_is_an_id_is_declared():
         "items_distinct",
         "days_since_first_event",
         "days_since_registered",
+        "price_level_lines",
         "order_value_max",
         "basket_lines_max",
         "lines_per_item",

@@ -111,16 +111,16 @@ def test_a_newer_line_has_the_price_level_that_its_item_had_at_the_build(lake_of
     lines = [bought(f"o{item}", 10, item, price) for item, price in prices.items()]
     items = [{"item_id": item, "category": "food"} for item in (*prices, "new")]
     builder = Builder(lake_of({"transactions": lines, "items": items}), FEATURES)
-    wanted = [feature for feature in FEATURES if feature.name in ("price_level_mean_28d", "price_level_lines_28d")]
+    wanted = [feature for feature in FEATURES if feature.name in ("price_level_mean_56d", "price_level_lines_56d")]
     stored_at = BEGIN + timedelta(days=20)
     build_state(builder, stored_at, wanted).save(tmp_path / "state")
     state = OnlineState.load(tmp_path / "state")
     assert state.price_levels == pytest.approx({"a": -LN2, "b": -LN2, "c": 0.0, "d": LN2, "e": LN2})
     customer = state.customer(str(state.one_ids[0]))
-    assert values(customer, stored_at) == pytest.approx({"price_level_mean_28d": 0.0, "price_level_lines_28d": 5.0})
+    assert values(customer, stored_at) == pytest.approx({"price_level_mean_56d": 0.0, "price_level_lines_56d": 5.0})
     newer = [bought("o9", 21, "e", 400.0), bought("o9", 21, "new", 3.0)]
     found = values(customer, stored_at + timedelta(days=2), {"transactions": newer})
-    assert found == pytest.approx({"price_level_mean_28d": LN2 / 6, "price_level_lines_28d": 6.0})
+    assert found == pytest.approx({"price_level_mean_56d": LN2 / 6, "price_level_lines_56d": 6.0})
 
 
 def bought(order, day, item, amount):

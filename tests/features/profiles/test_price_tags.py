@@ -177,7 +177,7 @@ def test_who_buys_dearer_goods_than_before_trades_up(lake_of, tasteful):
     for one in tasteful:
         days = (AS_OF - one["ts"]).days
         category = one["item_id"].rsplit("-", 1)[0]
-        up = one["source_user_id"] == "-1:00" and days <= 28
+        up = one["source_user_id"] == "-1:00" and days <= 56
         item = dear[category] if up else None
         lines.append({**one, "item_id": item["item_id"], "amount": item["price"]} if item else one)
     more = [

@@ -171,9 +171,9 @@ KNOWN = [
     (
         "price_band",
         {
-            "price_level_mean_182d": [-0.3, 0.0, 0.2, -0.2, 0.3, 0.01, 0.5],
-            "price_level_std_182d": [0.1, 0.1, 0.1, 0.1, 0.0, 2.0, 0.1],
-            "price_level_lines_182d": [20.0, 99.0, 50.0, 20.0, 20.0, 99.0, 19.0],
+            "price_level_mean": [-0.3, 0.0, 0.2, -0.2, 0.3, 0.01, 0.5],
+            "price_level_std": [0.1, 0.1, 0.1, 0.1, 0.0, 2.0, 0.1],
+            "price_level_lines": [20.0, 99.0, 50.0, 20.0, 20.0, 99.0, 19.0],
         },
         ["budget", "middle", "premium", "budget", "premium", None, None],
     ),
@@ -182,8 +182,8 @@ KNOWN = [
         "demand_type",
         {
             "discounted_line_share_182d": [0.9, 0.1, 0.2, 0.15, 0.0],
-            "price_level_mean_182d": [-0.2, 0.3, -0.1, -0.15, 0.9],
-            "price_level_lines_182d": [20.0, 99.0, 50.0, 50.0, 19.0],
+            "price_level_mean": [-0.2, 0.3, -0.1, -0.15, 0.9],
+            "price_level_lines": [20.0, 99.0, 50.0, 50.0, 19.0],
             "content_event_share_91d": [0.1, 0.2, 0.9, 0.15, 0.0],
         },
         ["price_driven", "quality_driven", "content_driven", "balanced", None],
@@ -201,11 +201,11 @@ KNOWN = [
     (
         "trading",
         {  # before: 20 lines of level 0; from 0.064 on, a change is beyond 1.64 standard errors
-            "price_level_mean_28d": [0.07, -0.07, 0.06, 0.9, 0.9, 0.0],
-            "price_level_lines_28d": [10.0, 10.0, 10.0, 9.0, 10.0, 0.0],
-            "price_level_mean_182d": [0.07 / 3, -0.07 / 3, 0.02, 0.3, 0.3, 0.1],
-            "price_level_std_182d": [0.1] * 6,
-            "price_level_lines_182d": [30.0, 30.0, 30.0, 29.0, 29.0, 50.0],
+            "price_level_mean_56d": [0.07, -0.07, 0.06, 0.9, 0.9, 0.0],
+            "price_level_lines_56d": [10.0, 10.0, 10.0, 4.0, 10.0, 0.0],
+            "price_level_mean": [0.07 / 3, -0.07 / 3, 0.02, 0.3, 0.3, 0.1],
+            "price_level_std": [0.1] * 6,
+            "price_level_lines": [30.0, 30.0, 30.0, 24.0, 29.0, 50.0],
         },
         ["up", "down", "steady", None, None, None],
     ),
