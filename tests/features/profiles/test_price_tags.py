@@ -184,4 +184,9 @@ def test_who_buys_dearer_goods_than_before_trades_up(lake_of, tasteful):
         line(f"more-{number}", dear["home"]["item_id"], dear["home"]["price"], days=3, user="-1:00")
         for number in range(6)
     ]
-    assert tags_of(lake_of, [*lines, *more])["-1:00"]["trading"] == "up"
+    cheap = next(item for item in SHELF if item["category"] == "home")
+    older = [
+        line(f"older-{number}", cheap["item_id"], cheap["price"], days=160 + number, user="-1:00")
+        for number in range(4)
+    ]
+    assert tags_of(lake_of, [*lines, *more, *older])["-1:00"]["trading"] == "up"
