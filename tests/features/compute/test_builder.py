@@ -477,7 +477,7 @@ def test_buckets_of_customers_give_what_one_pass_gives(write_lake, tmp_path, mon
         built = parts.build(moment)
     assert built.unsupported == whole.unsupported
     same_tables(built.table, whole.table)
-    assert len(set(whole.table["price_level_mean_28d"].to_pylist())) > 5  # of the lines of all buckets
+    assert len(set(whole.table["price_level_mean_56d"].to_pylist())) > 5  # of the lines of all buckets
     assert not list(lake.workspace.root.glob(".build-*"))
 
 
