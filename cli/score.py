@@ -64,7 +64,7 @@ def tags(
     begun = time.perf_counter()
     with output.working():
         if moment is None:
-            ensure_profiles(output, located, settings)
+            ensure_profiles(output, located, settings, with_tags=True)
             snapshot = load_current(located)
         else:
             output.step(f"building profiles as of {moment:%Y-%m-%d %H:%M}")

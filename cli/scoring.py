@@ -56,13 +56,13 @@ def read_ids(path: Path, option: str, column: str, source_column: str | None = N
         hint = f"name a text file with one id per line, or a .csv or .parquet file with a column {column}"
         raise UsageError("the file is missing", where=option, got=str(path), hint=hint)
     try:
-        if path.suffix in SUFFIXES:
+        if path.suffix.lower() in SUFFIXES:
             as_text = pyarrow.csv.ConvertOptions(
                 column_types=dict.fromkeys((column, source_column or column), pa.string())
             )
             table = (
                 pyarrow.parquet.read_table(path)
-                if path.suffix == ".parquet"
+                if path.suffix.lower() == ".parquet"
                 else pyarrow.csv.read_csv(path, convert_options=as_text)
             )
             if column not in table.column_names:
@@ -128,13 +128,19 @@ def ensure_champion(output: Output, located: Workspace, settings: Settings, job:
     return True
 
 
-def ensure_profiles(output: Output, located: Workspace, settings: Settings) -> None:
-    """Build the profiles if they are missing or the lake has changed since they were built."""
+def ensure_profiles(output: Output, located: Workspace, settings: Settings, *, with_tags: bool = False) -> None:
+    """Build the profiles if they are missing or the lake has changed since they were built.
+
+    With `with_tags` also if the declarations or settings of the tags have changed, or a model has published one.
+    """
     from features.data.lake import Lake
     from features.profiles.snapshot import current_snapshot_name, ensure_snapshot, load_current
+    from features.profiles.tags.tagging import tags_digest
 
     lake = Lake(located)
-    if current_snapshot_name(located) is None or load_current(located).data_digest != lake.digest:
+    snapshot = load_current(located) if current_snapshot_name(located) is not None else None
+    outdated = snapshot is None or snapshot.data_digest != lake.digest
+    if outdated or (with_tags and snapshot is not None and snapshot.tags_digest != tags_digest(settings, located)):
         moment = as_of_or_default(lake, None)
         output.step(f"the profiles are missing or outdated: building them as of {moment:%Y-%m-%d}")
         ensure_snapshot(located, moment, settings)

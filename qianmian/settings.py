@@ -59,8 +59,10 @@ class LifecycleSettings(Section):
     return_days: float | None = Field(
         None, gt=0, description="time in which an order counts as a return; default: four typical gaps of the shop"
     )
-    min_gap_days: float = Field(7.0, gt=0, description="lower bound of the typical gap, the median of the mean gaps")
-    max_gap_days: float = Field(60.0, gt=0, description="upper bound of the typical gap, and its value if unknown")
+    min_gap_days: float = Field(
+        7.0, gt=0, description="least typical gap of the shop, which is the median of the mean gaps"
+    )
+    max_gap_days: float = Field(60.0, gt=0, description="typical gap of a shop without repeat buyers")
 
     @model_validator(mode="before")
     @classmethod

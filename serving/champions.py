@@ -203,6 +203,7 @@ def load_from_workspace(
     else:
         problems += snapshot_errors
         _refuse_other_timezones(models, snapshot, failures)
+        _warn_of_retired_features(models, snapshot)
     return _require_models(Champions(models, snapshot, settings, failures, tuple(problems)), str(workspace.root))
 
 
@@ -233,6 +234,7 @@ def load_from_folder(folder: Path) -> Champions:
             failures["profiles"] = error
         else:
             _refuse_other_timezones(models, snapshot, failures)
+            _warn_of_retired_features(models, snapshot)
     return _require_models(Champions(models, snapshot, index["settings"], failures), str(folder))
 
 
@@ -280,6 +282,19 @@ def _refuse_other_timezones(
             logger.warning("champion=other_timezone model=%s reason=%s", models[job].name, error)
             failures[job] = error
             del models[job]
+
+
+def _warn_of_retired_features(models: Mapping[str, Champion], snapshot: Snapshot) -> None:
+    """Log the models that learnt from features which are no longer computed; they get the defaults of these."""
+    known = {*snapshot.spec.names, *snapshot.unsupported}
+    for job in PROFILE_JOBS:
+        spec = models[job].bundle.spec if job in models else None
+        features = spec.features if spec is not None else ()
+        retired = [feature.name for feature in features if feature.name not in known and feature.view != "profiles"]
+        if retired:
+            logger.warning(
+                "champion=retired_features model=%s features=%s fix=train it again", models[job].name, ",".join(retired)
+            )
 
 
 def _candidate_versions(workspace: Workspace, job: str) -> Iterator[tuple[str, AbstractContextManager[Path]]]:

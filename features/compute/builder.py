@@ -185,16 +185,17 @@ class Builder:
         return (*found, *self._missing_indicators([feature.column for feature in found]))
 
     def _missing_indicators(self, columns: Sequence[str]) -> Iterator[Feature]:
-        """One feature per source that fills some of the columns; one for sources that fill the same ones."""
+        """One feature per source that fills some of the columns.
+
+        Sources that fill the same columns have one each, so that the names do not change when a source is added.
+        """
         if not columns:
             return
         profiles = self.backend.table("profiles")
         counts = profiles.group_by("source").aggregate(**{name: profiles[name].count() for name in columns})
-        seen = set[tuple[str, ...]]()
         for row in counts.order_by("source").to_pyarrow().to_pylist():
             recorded = tuple(name for name in columns if row[name])
-            if recorded and recorded not in seen:
-                seen.add(recorded)
+            if recorded:
                 yield Feature(
                     f"{NO_RECORD_PREFIX}{row['source']}",
                     "profiles",

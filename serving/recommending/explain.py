@@ -310,7 +310,7 @@ def _reason(spec: FeatureSpec, j: int, value: float, contribution: float) -> dic
     feature, vocabulary = spec.features[j], spec.vocabularies[j]
     shown: float | str | None = round(value, 4)
     if feature.categorical:
-        shown = vocabulary[int(value)] if value in range(len(vocabulary)) else None
+        shown = vocabulary[int(value)] if value == int(value) and 0 <= value < len(vocabulary) else None
     return {
         "feature": feature.name,
         "description": feature.description,

@@ -34,6 +34,9 @@ def test_verdicts_are_printed_stored_and_shown(qianmian, year):
     assert "favourite_weekday: not_borne_out" in shown.out
     assert "all values" in shown.out
     assert qianmian(*command, "--strict").code == 3
+    assert done.json["written"] is None  # verdicts that are adjusted for two claims are not stored
+    assert "qianmian tags validate" in qianmian("tags", "list", "--workspace", year).out
+    assert qianmian("tags", "validate", "--workspace", year).code == 0
     entries = {
         tag["name"]: tag["checked"] for tag in qianmian("tags", "list", "--workspace", year, "--json").json["tags"]
     }

@@ -44,6 +44,7 @@ HORIZON_DAYS = 28  # or a quarter of a shorter history
 MAX_SEGMENTS = 6
 SEGMENT_SHARES = (0.03, 0.25)  # least and greatest share of all customers in a segment
 MIN_SEGMENT = 50
+MIN_SEGMENTS = 8  # a mean over fewer says little about another segment
 N_REPEATS = 3
 RFM = ("days_since_last_order", "orders_91d", "amount_91d")
 
@@ -109,7 +110,7 @@ def run(context: TrainingContext) -> EvaluatedModel:
 def _precision_gain(context: TrainingContext, start: datetime, spec: FeatureSpec) -> Gain | None:
     """The difference in average precision that columns make, on the segments of the period before the evaluation.
 
-    None if there are no numeric attributes or the period has no segments.
+    None if there are no numeric attributes or the period has fewer than `MIN_SEGMENTS` segments.
     """
     if not attribute_columns(spec) or context.settings.profiles.in_models != "auto":
         return None
@@ -117,7 +118,7 @@ def _precision_gain(context: TrainingContext, start: datetime, spec: FeatureSpec
         return None
     one_ids = context.profile(start, spec).one_ids
     segments = _segments(context, start, one_ids)
-    if not segments:
+    if len(segments) < MIN_SEGMENTS:
         return None
 
     values, matrix = context.profile(start, spec).values, _interactions(context, start, one_ids)
@@ -126,10 +127,12 @@ def _precision_gain(context: TrainingContext, start: datetime, spec: FeatureSpec
         rng = np.random.default_rng(seed)
         model, found = _expander(context).fit(rows, matrix), []
         for members in segments.values():
+            repeats = []
             for _repeat in range(N_REPEATS):
                 given, hidden = np.array_split(rng.permutation(members), 2)
                 rest = np.setdiff1d(np.arange(len(one_ids)), given)
-                found.append(average_precision_score(np.isin(rest, hidden), model.score(given)[rest]))
+                repeats.append(average_precision_score(np.isin(rest, hidden), model.score(given)[rest]))
+            found.append(np.mean(repeats))  # repeats of one segment are not independent
         return np.array(found)
 
     seed = context.settings.seed

@@ -5,9 +5,10 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from functools import cached_property
 from typing import Any
+from zoneinfo import ZoneInfo
 
 import numpy as np
 import pyarrow as pa
@@ -51,6 +52,12 @@ class Moment:
     tags: dict[str, NDArray[np.object_]]
     builder: Builder
     end: datetime
+
+    @property
+    def local_as_of(self) -> datetime:
+        """The moment in the time zone of the workspace, in which tags give dates."""
+        zone = ZoneInfo(self.builder.timezone)
+        return self.as_of.replace(tzinfo=UTC).astimezone(zone).replace(tzinfo=None)
 
     @property
     def seen_days(self) -> float:

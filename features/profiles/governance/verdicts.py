@@ -337,7 +337,7 @@ def pooled_waits(
     parts: list[tuple[Any, ...]] = []
     for moment, cluster in having:
         numbers = [
-            days_from(moment.as_of, moment.tags[one]) if one in moment.tags else np.full(len(cluster), np.nan)
+            days_from(moment.local_as_of, moment.tags[one]) if one in moment.tags else np.full(len(cluster), np.nan)
             for one in (name, claim.low, claim.high)
         ]
         known = np.isfinite(numbers[0])

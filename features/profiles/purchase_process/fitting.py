@@ -59,7 +59,7 @@ def fit_process(orders: OrderTimes, settings: LifecycleSettings | None = None) -
     orders : OrderTimes
         Order times before the cutoff.
     settings : LifecycleSettings, optional
-        `min_gap_days` and `max_gap_days` bound the typical gap; `max_gap_days` is its value without repeat buyers.
+        `min_gap_days` is the least typical gap; `max_gap_days` is its value without repeat buyers.
     """
     typical = typical_gap_days(orders.mean_gaps(), settings or LifecycleSettings())
     X, log_waits, ordered, longest = _examples(orders, typical)

@@ -77,23 +77,26 @@ class OrderTimes:
         return np.asarray((last - first) / (orders[several] - 1), dtype=np.float64)
 
 
-def read_order_times(
-    views: Views, buyers: Sequence[str], max_customers: int = MAX_CUSTOMERS, seed: int = 0
-) -> OrderTimes:
-    """Read the order times of `buyers`, or of a random sample of them if there are more than `max_customers`.
+def read_order_times(views: Views, buyers: Sequence[str], max_customers: int = MAX_CUSTOMERS) -> OrderTimes:
+    """Read the order times of `buyers`, or of a sample of them if there are more than `max_customers`.
+
+    The sample is drawn by a hash of the `one_id`, so that it hardly changes from one build to the next.
 
     Parameters
     ----------
     views : Views
         Rows before the cutoff.
     buyers : sequence of str
-        one_ids with an order before the cutoff, in an order that does not change.
-    max_customers, seed : int
-        Size of the sample and its random seed.
+        one_ids with an order before the cutoff.
+    max_customers : int
+        Size of the sample.
     """
     lines = views["lines"].filter(ibis._.ts.notnull())
     if len(buyers) > max_customers:
-        rows = np.sort(np.random.default_rng(seed).choice(len(buyers), max_customers, replace=False))
+        from pandas.util import hash_array
+
+        hashes = hash_array(np.asarray(buyers, dtype=object))
+        rows = np.argpartition(hashes, max_customers)[:max_customers]
         sample = ibis.memtable(pa.table({"one_id": [buyers[row] for row in rows.tolist()]}))
         lines = lines.semi_join(sample, "one_id")  # before the orders are made, which a large lake makes anew
     orders = lines.group_by(["one_id", "source", "order_id"]).aggregate(ts=lines.ts.min())

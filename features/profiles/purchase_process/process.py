@@ -138,10 +138,10 @@ def _interpolate(x: Any, of: Sequence[float], to: Sequence[float]) -> Any:
 
 
 def typical_gap_days(mean_gaps: Floats, settings: LifecycleSettings) -> float:
-    """Median of the customers' mean gaps in days, bounded by the settings; the upper bound without repeat buyers."""
+    """Median of the customers' mean gaps in days, at least `min_gap_days`; `max_gap_days` without repeat buyers."""
     if not len(mean_gaps):
         return settings.max_gap_days
-    return float(np.clip(np.median(mean_gaps), settings.min_gap_days, settings.max_gap_days))
+    return max(float(np.median(mean_gaps)), settings.min_gap_days)
 
 
 def pooled_gap_days(columns: Columns, typical_gap_days: float) -> Floats:

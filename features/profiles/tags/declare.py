@@ -359,6 +359,9 @@ def tag_from_rule(
     problems = []
     if not rules or len(rules) != len(values):
         problems.append(f"has {len(rules)} rules and {len(values)} values; one value per rule is required")
+    kinds = {"text" if isinstance(v, str) else type(v).__name__ for v in (*values, default) if v is not None}
+    if len(kinds - {"int"}) > 1:
+        problems.append(f"its values and default are of several kinds ({', '.join(sorted(kinds))}); one is required")
     parsed = []
     for number, data in enumerate(rules):
         try:

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
 from typing import Any
+from zoneinfo import ZoneInfo
 
 import numpy as np
 from numpy.typing import NDArray
@@ -31,18 +34,23 @@ EARLIEST, LATEST = 0.1, 0.9  # probabilities of the bounds of the next order
 
 
 def store_process(_: Columns, context: TagContext) -> Fitted:
-    """The parameters of the purchase process, stored with each tag that uses it."""
-    return context.process.as_fitted() if context.process is not None else {}
+    """The parameters of the purchase process, stored with each tag that uses it; its day is that of the workspace."""
+    if context.process is None:
+        return {}
+    as_of = datetime(1970, 1, 1, tzinfo=UTC) + timedelta(days=context.process.as_of_day)
+    offset = as_of.astimezone(ZoneInfo(context.settings.calendar_timezone)).utcoffset() or timedelta()
+    return replace(context.process, as_of_day=context.process.as_of_day + offset / timedelta(days=1)).as_fitted()
 
 
-def process_of(context: TagContext) -> PurchaseProcess:
+def stored_process(context: TagContext) -> PurchaseProcess:
     """The purchase process whose parameters are stored with the tag."""
     return PurchaseProcess.of(context.fitted)
 
 
 def days_to_next_order(columns: Columns, context: TagContext) -> NDArray[Any]:
-    """Median of the time to the next order, in days; NaN without orders."""
-    return np.where(columns["orders_total"] > 0, process_of(context).days_to_order(columns), np.nan)
+    """Median of the time to the next order, in days; NaN without orders, and beyond two years."""
+    days = stored_process(context).days_to_order(columns)
+    return np.where((columns["orders_total"] > 0) & (days <= LATEST_DAYS), days, np.nan)
 
 
 def next_order_date(probability: float = 0.5) -> Callable[[Columns, TagContext], NDArray[Any]]:
@@ -53,7 +61,7 @@ def next_order_date(probability: float = 0.5) -> Callable[[Columns, TagContext],
     offset = 0.0 if probability == 0.5 else 0.5
 
     def rule(columns: Columns, context: TagContext) -> NDArray[Any]:
-        process = process_of(context)
+        process = stored_process(context)
         days = process.days_to_order(columns, probability)
         known = (columns["orders_total"] > 0) & (days <= LATEST_DAYS)
         dates = np.floor(process.as_of_day + np.where(known, days, 0.0) + offset).astype("datetime64[D]")
@@ -64,7 +72,7 @@ def next_order_date(probability: float = 0.5) -> Callable[[Columns, TagContext],
 
 def reactivated(columns: Columns, context: TagContext) -> NDArray[Any]:
     """Whether a recent order ended a silence of `LONG_GAPS` own gaps, by the mean of the gaps before it."""
-    process, orders = process_of(context), columns["orders_total"]
+    process, orders = stored_process(context), columns["orders_total"]
     earlier = columns["days_since_first_order"] - columns["days_since_last_order"] - columns["last_gap_days"]
     before = (process.typical_gap_days + earlier) / np.maximum(orders - 1, 1)
     recent = columns["days_since_last_order"] <= context.settings.lifecycle.new_days
@@ -116,7 +124,7 @@ TREND_LEVELS = ("rising", "steady", "falling")
 # fmt: off
 TAGS = (
     process_tag("lifecycle_stage", "prospect, new (first order in the last 30 days), then by the probability of an order within the return time (four typical gaps of the shop): loyal (10 orders in a year) and active from 60 %, at_risk from 40 %, asleep from 25 %, lost",
-        lambda c, context: lifecycle_stage(c, process_of(context), context.settings.lifecycle), values=LIFECYCLE_STAGES),
+        lambda c, context: lifecycle_stage(c, stored_process(context), context.settings.lifecycle), values=LIFECYCLE_STAGES),
     Tag("buyer_stage", "lifecycle", "prospect, first-time, repeat or loyal buyer by the number of orders", BUYER_STAGE_FEATURES, lambda c, context: buyer_stage(c, context.settings.lifecycle), values=BUYER_STAGES),
     Tag("days_since_last_order", "lifecycle", "time since the last order", ("days_since_last_order", "orders_total"), lambda c, _: np.where(c["orders_total"] > 0, c["days_since_last_order"], np.nan)),
     process_tag("days_to_next_order", "expected time to the next order (median), given the own rhythm and the silence so far", days_to_next_order, ttl_days=7),
@@ -124,13 +132,13 @@ TAGS = (
     process_tag("next_order_earliest", "day before which the next order comes with a probability of 10 %", next_order_date(EARLIEST), ttl_days=7),
     process_tag("next_order_latest", "day before which the next order comes with a probability of 90 %", next_order_date(LATEST), ttl_days=7),
     process_tag("replenishment", "the next order is due (expected within one typical gap of the shop), not_yet, overdue (expected later, and silent for more than two own gaps) or missed (unlikely within the return time)",
-        lambda c, context: replenishment(c, process_of(context), context.settings.lifecycle), values=("not_yet", "due", "overdue", "missed"), ttl_days=7),
+        lambda c, context: replenishment(c, stored_process(context), context.settings.lifecycle), values=("not_yet", "due", "overdue", "missed"), ttl_days=7),
     process_tag("reactivated", "ordered lately after a silence of four own gaps", reactivated, ("last_gap_days",)),
     Tag("spending_trend", "lifecycle", "amount of the last 28 days against the 28 before, by a fifth", ("amount_trend_28d", "orders_56d"), trend("amount_trend_28d", "orders_56d", TREND_LEVELS), values=TREND_LEVELS),
     Tag("engagement_trend", "lifecycle", "events of the last 7 days against the 7 before, by a fifth", ("events_trend_7d", "events_28d"), trend("events_trend_7d", "events_28d", TREND_LEVELS), values=TREND_LEVELS, ttl_days=7, requires_recorded=((*VISIT_EVENTS, "message_open", "message_click"),)),
     Tag("points_expiring", "lifecycle", "holds points that lapse within 30 days", ("days_since_points_expired",), points_expiring, optional_features=("profile_points_balance",), ttl_days=7),
     process_tag("falling_asleep_reason", "why a sleeper fell asleep, from what happened between the last order and then: no offer, irrelevant pushes, no interest",
-        lambda c, context: falling_asleep_reason(c, process_of(context), context.settings.lifecycle), (INACTIVITY_CONTACTS,), (INACTIVITY_RESPONSES, INACTIVITY_VISITS), values=INACTIVITY_REASONS),
+        lambda c, context: falling_asleep_reason(c, stored_process(context), context.settings.lifecycle), (INACTIVITY_CONTACTS,), (INACTIVITY_RESPONSES, INACTIVITY_VISITS), values=INACTIVITY_REASONS),
     Tag("churn_risk", "lifecycle", "risk band of the churn model, of the customers it asks about", how="model", values=RISK_BANDS),
 )
 # fmt: on

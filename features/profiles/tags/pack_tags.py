@@ -21,6 +21,7 @@ from qianmian.errors import ConfigError
 from qianmian.packs import PackTag, ReplenishmentCycle
 from qianmian.settings import Settings
 
+RESERVED_NAMES = ("one_id", "user_id", "user_source", "as_of")  # columns of `qianmian score tags`
 MIN_CYCLE_ORDERS = 3  # minimum orders of a customer to estimate their own cycle
 MIN_CYCLE_CUSTOMERS = 30  # minimum customers with a cycle to estimate that of the shop
 LAPSED_CYCLES = 3.0  # not bought for this many cycles: bought elsewhere, or no longer needed
@@ -55,6 +56,8 @@ def tags_for(settings: Settings) -> list[Tag]:
             problems += [f"tags.{problem}" for problem in error.problems]
     names = [tag.name for tag in builtin_tags]
     for tag_ in made:
+        if tag_.name in RESERVED_NAMES:
+            problems.append(f"tags.{tag_.name}: is the name of a column of the files with tags")
         if tag_.name in names:
             problems.append(f"tags.{tag_.name}: is the name of a built-in tag or another tag of the pack")
         names.append(tag_.name)

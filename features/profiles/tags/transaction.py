@@ -86,9 +86,10 @@ def has_price_level(columns: Columns) -> NDArray[np.bool_]:
 
 
 def price_level_edges(columns: Columns, parts: int) -> list[float]:
-    """Inner quantile edges of the mean price level; empty if no customer has enough lines."""
+    """Inner quantile edges of the mean price level; empty if the customers with enough lines do not differ."""
     levels = columns["price_level_mean"][has_price_level(columns)]
-    return [float(edge) for edge in np.quantile(levels, np.linspace(0, 1, parts + 1)[1:-1])] if len(levels) else []
+    edges = np.quantile(levels, np.linspace(0, 1, parts + 1)[1:-1]).tolist() if len(levels) else []
+    return edges if edges and edges[0] < edges[-1] else []
 
 
 def fit_price_band(columns: Columns, _: TagContext) -> Fitted:
@@ -99,6 +100,8 @@ def fit_price_band(columns: Columns, _: TagContext) -> Fitted:
 def price_band(columns: Columns, context: TagContext) -> NDArray[Any]:
     """Third of the mean price level; unknown if chance could have moved the customer over the nearest edge."""
     level, edges = columns["price_level_mean"], np.asarray(context.fitted["edges"])
+    if not len(edges):
+        return np.full(len(level), "")
     error = columns["price_level_std"] / np.sqrt(np.maximum(columns["price_level_lines"], 1.0))
     distance = np.abs(level[:, None] - edges).min(axis=1, initial=np.inf)
     names = np.asarray(PRICE_BANDS)[np.searchsorted(edges, level, side="right")]
@@ -122,7 +125,11 @@ def demand_type(columns: Columns, context: TagContext) -> NDArray[Any]:
     The measure is the rank among all customers, not a fixed number, because assortments and discounts differ between
     shops.
     """
-    drivers = [driver for driver in DEMAND_FEATURES if driver in context.fitted and DEMAND_FEATURES[driver] in columns]
+    drivers = [
+        driver for driver in DEMAND_FEATURES if context.fitted.get(driver) and DEMAND_FEATURES[driver] in columns
+    ]
+    if not drivers:
+        return np.where(has_price_level(columns), DEMAND_TYPES[-1], "")
     bins = [
         np.searchsorted(context.fitted[driver], columns[name], side="right")
         if (name := DEMAND_FEATURES[driver]) in PRICE_LEVELS

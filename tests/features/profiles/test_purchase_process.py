@@ -9,6 +9,7 @@ import pytest
 
 from features.compute.builder import Builder
 from features.definitions import FEATURES
+from features.profiles.lifecycle import lifecycle_stage
 from features.profiles.purchase_process import (
     PROCESS_FEATURES,
     OrderTimes,
@@ -167,7 +168,21 @@ def test_the_settings_bound_the_typical_gap():
     history = OrderTimes(np.array([0, 3]), np.array([-20.0, -19.0, -18.0]))
     assert fit_process(history).typical_gap_days == 7.0
     assert fit_process(history, LifecycleSettings(min_gap_days=0.5)).typical_gap_days == 1.0
-    assert fit_process(history, LifecycleSettings(min_gap_days=0.1, max_gap_days=0.5)).typical_gap_days == 0.5
+    yearly = OrderTimes(np.array([0, 3]), np.array([-900.0, -535.0, -170.0]))
+    assert fit_process(yearly).typical_gap_days == 365.0
+    once = OrderTimes(np.array([0, 1]), np.array([-20.0]))
+    assert fit_process(once, LifecycleSettings(max_gap_days=90.0)).typical_gap_days == 90.0
+
+
+def test_a_yearly_buyer_is_no_lost_customer_after_a_month():
+    rng = np.random.default_rng(7)
+    days = [np.arange(-1900.0 + offset, 0.0, 365.0) + rng.normal(0, 15) for offset in rng.uniform(0, 365, 300)]
+    history = OrderTimes(
+        np.concatenate([[0], np.cumsum([len(own) for own in days])]), np.minimum(np.concatenate(days), -1)
+    )
+    process, (known, _, _) = fit_process(history), history.before(0.0)
+    stages = lifecycle_stage(known, process)
+    assert set(stages[known["days_since_last_order"] < 60]) == {"active"}
 
 
 def test_orders_after_the_cutoff_change_nothing(lake_of):
