@@ -277,3 +277,19 @@ def test_a_snapshot_holds_the_tags_of_its_pack_and_is_made_again_when_another_is
     assert "skin_or_makeup" not in second.tags
     assert "serum_orders" not in second.spec.names
     assert Builder(Lake(workspace), FEATURES).supported(as_of=as_of)[0] == second.spec.features
+
+
+@pytest.mark.parametrize(
+    ("name", "default", "said"),
+    [
+        ("user_id", None, "tags.user_id: is the name of a column of the files with tags"),
+        ("mixed", "no", "its values and default are of several kinds (bool, text); one is required"),
+    ],
+)
+def test_a_tag_that_no_file_can_hold_is_refused(tmp_path, name, default, said):
+    when = {"feature": "amount_total", "operator": ">", "value": 9}
+    tag = {"name": name, "category": "basic", "description": "d", "values": [{"value": True, "when": when}]}
+    file = write(tmp_path, "pack: ./mine\n", {"tags": [tag | ({"default": default} if default else {})]})
+    with pytest.raises(ConfigError) as caught:
+        tags_for(load_settings(file))
+    assert any(said in problem for problem in caught.value.problems)

@@ -7,6 +7,7 @@ from collections import Counter
 from datetime import datetime, timedelta
 
 import numpy as np
+import pyarrow as pa
 import pytest
 
 from features.compute.builder import Builder
@@ -190,3 +191,13 @@ def test_who_buys_dearer_goods_than_before_trades_up(lake_of, tasteful):
         for number in range(4)
     ]
     assert tags_of(lake_of, [*lines, *more, *older])["-1:00"]["trading"] == "up"
+
+
+def test_customers_who_all_buy_at_one_level_have_no_band():
+    table = pa.table(
+        {"one_id": list("abc"), "price_level_mean": [0.0] * 3, "price_level_std": [0.0] * 3}
+    ).append_column("price_level_lines", pa.array([30.0] * 3))
+    assert tag_values(table, [TAGS["price_band"]]) == {"price_band": [None] * 3}
+    with_discounts = table.append_column("discounted_line_share_182d", pa.array([0.0, 0.1, 0.9]))
+    assert tag_values(with_discounts, [TAGS["demand_type"]])["demand_type"][2] == "price_driven"
+    assert "quality_driven" not in tag_values(with_discounts, [TAGS["demand_type"]])["demand_type"]

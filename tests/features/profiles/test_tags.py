@@ -425,3 +425,27 @@ def test_a_shop_without_times_and_amounts_has_the_tags_that_need_neither(lake_of
     }
     by_user = dict(zip(snapshot.table["user_id"].to_pylist(), snapshot.tags["favourite_category"], strict=True))
     assert by_user == {"1": "food", "2": "home"}
+
+
+def test_the_date_of_the_next_order_is_one_of_the_workspace():
+    """The as_of 2024-01-01 00:00 UTC is eight o'clock in Shanghai and the evening before in New York."""
+    table = pa.table({"one_id": ["a"], **{name: [values[1]] for name, values in STAGE.items()}})
+    dates = {}
+    for zone in (None, "Asia/Shanghai", "America/New_York"):
+        settings = Settings(timezone=zone)
+        fitted = fit_tags(table, [TAGS["next_order_date"]], settings, PurchaseProcess(10.0, as_of_day=19_723.0))
+        dates[zone] = tag_values(table, [TAGS["next_order_date"]], settings, fitted)["next_order_date"][0]
+    # 4.62 days later
+    assert dates == {None: "2024-01-05", "Asia/Shanghai": "2024-01-05", "America/New_York": "2024-01-05"}
+    late = fit_tags(
+        table, [TAGS["next_order_date"]], Settings(timezone="Asia/Shanghai"), PurchaseProcess(10.0, as_of_day=19_723.5)
+    )
+    assert tag_values(table, [TAGS["next_order_date"]], fitted=late)["next_order_date"] == ["2024-01-06"]
+
+
+def test_an_order_beyond_two_years_is_not_dated():
+    never_again = PurchaseProcess(10.0, location=(9.0, 1.0, *[0.0] * 8))
+    table = pa.table({"one_id": list("abcd"), **STAGE})
+    tags = [TAGS[name] for name in ("days_to_next_order", "next_order_date")]
+    fitted = fit_tags(table, tags, process=never_again)
+    assert tag_values(table, tags, fitted=fitted) == {tag.name: [None] * 4 for tag in tags}
