@@ -16,7 +16,8 @@ from features.profiles.tags import TAGS
 from features.profiles.tags.built_in_claims import ORDERED
 from features.profiles.tags.chinese import ChineseTag
 from features.profiles.tags.claims import Ordering, Preference
-from features.profiles.tags.declare import Columns, Fitted, Tag, TagContext, tag_from_rule
+from features.profiles.tags.declare import Columns, Fitted, Tag, TagContext
+from features.profiles.tags.rule_tags import tag_from_rule
 from qianmian.errors import ConfigError
 from qianmian.packs import PackTag, ReplenishmentCycle
 from qianmian.settings import Settings

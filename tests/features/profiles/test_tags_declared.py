@@ -14,7 +14,8 @@ from features.definitions import FEATURES
 from features.profiles.purchase_process import PurchaseProcess
 from features.profiles.snapshot import Snapshot, build_snapshot, ensure_snapshot, load_current
 from features.profiles.tags import INPUTS, TAGS, published
-from features.profiles.tags.declare import Tag, check, fit_tags, tag_from_rule, tag_values
+from features.profiles.tags.declare import Tag, check, fit_tags, tag_values
+from features.profiles.tags.rule_tags import tag_from_rule
 from features.profiles.tags.tagging import make_tags
 from qianmian.errors import ArtifactError, ConfigError, DataError
 from qianmian.settings import LifecycleSettings, Settings
