@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 # fact of the card → the feature it comes from; for the days, the moment is so many days before `as_of`
 COUNTED_FACTS = {"orders": "orders_total", "amount": "amount_total", "average_order_value": "order_value_mean"}
 DATED_FACTS = {"first_order": "days_since_first_order", "last_order": "days_since_last_order"}
+HOUR_FEATURE = "order_hour_entropy"  # supported if some order has a clock time
 WORDS: dict[str, dict[Lang, str]] = {
     "customer": {Lang.EN: "customer {} as of {}", Lang.ZH: "客户 {}，截至 {}"},
     "ids": {Lang.EN: "ids", Lang.ZH: "各来源 ID"},
@@ -41,8 +42,8 @@ WORDS: dict[str, dict[Lang, str]] = {
     "stale": {Lang.EN: "{} (stale)", Lang.ZH: "{}（已过期）"},
     "unknown": {Lang.EN: "{} tags are unknown for this customer: {}", Lang.ZH: "该客户有 {} 个标签未知：{}"},
     "absent": {
-        Lang.EN: "{} tags are absent, because their data are not recorded (`qianmian tags list`): {}",
-        Lang.ZH: "有 {} 个标签缺少数据，因而不提供（见 `qianmian tags list`）：{}",
+        Lang.EN: "{} tags are absent (`qianmian tags list` says why): {}",
+        Lang.ZH: "另有 {} 个标签不提供（原因见 `qianmian tags list`）：{}",
     },
     "none": {Lang.EN: "none", Lang.ZH: "无"},
     "line": {Lang.EN: "{}: {}", Lang.ZH: "{}：{}"},
@@ -194,7 +195,11 @@ def _name(tag: Tag | None, name: str, lang: Lang) -> str:
 
 
 def _fact_text(snapshot: Snapshot, value: object) -> str:
-    """A fact as text; a moment as the date in the time zone of the workspace."""
+    """A fact as text; a moment as the date in the time zone of the workspace, or as the date in the file."""
+    from features.compute.algebra import DATE_SHIFT_SECONDS
+
+    if isinstance(value, datetime) and HOUR_FEATURE not in snapshot.spec.names:  # the orders are dates without a time
+        return (value + timedelta(seconds=DATE_SHIFT_SECONDS)).date().isoformat()
     if isinstance(value, datetime):
         return value.replace(tzinfo=UTC).astimezone(ZoneInfo(snapshot.spec.timezone)).date().isoformat()
     return f"{value:,.2f}" if isinstance(value, float) else format_cell(value)

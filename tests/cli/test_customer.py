@@ -94,3 +94,18 @@ def test_the_dates_of_the_card_are_those_of_the_time_zone(qianmian, tmp_path):
 def test_an_id_without_a_customer_is_refused(qianmian, built, arguments, code, message):
     done = qianmian("customer", *arguments, "--workspace", built)
     assert (done.code, message in done.err) == (code, True), done.err
+
+
+@pytest.mark.parametrize("zone", [None, "America/New_York"])
+def test_the_date_of_an_order_without_a_clock_time_is_that_of_the_file(qianmian, tmp_path, zone):
+    (tmp_path / "orders.csv").write_text("id,order,day\n1,o1,2023-01-01\n1,o2,2023-02-01\n")
+    (tmp_path / "sources.yaml").write_text(
+        "source: shop\ntimezone: Asia/Shanghai\ntables:\n  transactions:\n    path: orders.csv\n"
+        "    columns: {source_user_id: id, order_id: order, ts: day}\n"
+    )
+    place = tmp_path / "workspace"
+    assert qianmian("ingest", "files", "--config", tmp_path / "sources.yaml", "--workspace", place).code == 0
+    (place / "qianmian.yaml").write_text(f"timezone: {zone}\n" if zone else "")
+    shown = qianmian("customer", "1", "--workspace", place).out
+    assert "first order: 2023-01-01" in shown
+    assert "last order: 2023-02-01" in shown
