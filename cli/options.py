@@ -8,6 +8,7 @@ from typing import Annotated
 
 import typer
 
+STRICT_EXIT = 3  # of a check with --strict that found something
 WorkspaceOption = Annotated[
     Path | None,
     typer.Option(

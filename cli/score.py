@@ -9,11 +9,11 @@ from typing import Any
 import typer
 
 from cli.console import Output
-from cli.features import check_suffix
+from cli.features import SUFFIXES, check_suffix
 from cli.options import AsOfOption, JsonOption, WorkspaceOption
 from cli.score_lookalike import lookalike
 from cli.score_recommend import recommend
-from cli.scoring import SUFFIXES, OutOption, ensure_champion, ensure_profiles, report
+from cli.scoring import OutOption, ensure_champion, ensure_profiles, report
 from cli.times import parse_as_of
 from qianmian.errors import DataError
 from qianmian.workspace import Workspace

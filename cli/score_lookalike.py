@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from cli.console import Output
-from cli.features import check_suffix
+from cli.features import SUFFIXES, check_suffix
 from cli.options import JsonOption, WorkspaceOption
-from cli.scoring import SUFFIXES, OutOption, ensure_champion, ensure_profiles, read_ids, report
+from cli.scoring import OutOption, ensure_champion, ensure_profiles, read_ids, report
 from qianmian.errors import UsageError
 from qianmian.workspace import Workspace
 

@@ -12,9 +12,9 @@ from typing import Annotated, Any
 import typer
 
 from cli.console import Output
-from cli.features import check_suffix
+from cli.features import SUFFIXES, check_suffix
 from cli.options import AsOfOption, JsonOption, WorkspaceOption
-from cli.scoring import SUFFIXES, OutOption, ensure_champion, ensure_profiles, read_ids, report
+from cli.scoring import OutOption, ensure_champion, ensure_profiles, read_ids, report
 from cli.times import as_of_or_default, parse_as_of
 from qianmian.errors import DataError, UsageError
 from qianmian.workspace import Workspace

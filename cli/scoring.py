@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from cli.console import Output
+from cli.features import SUFFIXES
 from cli.times import as_of_or_default, utc_now
 from cli.train import show_result
 from qianmian.errors import GateRefused, UsageError
@@ -20,7 +21,6 @@ if TYPE_CHECKING:
 
     from qianmian.settings import Settings
 
-SUFFIXES = (".parquet", ".csv")
 OutOption = Annotated[Path, typer.Option("--out", metavar="FILE", help="Output file: .parquet or .csv.")]
 
 

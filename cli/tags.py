@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from cli.console import Output
-from cli.options import AsOfOption, JsonOption, Lang, LangOption, WorkspaceOption
+from cli.options import STRICT_EXIT, AsOfOption, JsonOption, Lang, LangOption, WorkspaceOption
 from cli.profiles import load_profiles
 from cli.tags_validate import validate_
 from cli.tags_value import value_
@@ -21,7 +21,6 @@ if TYPE_CHECKING:
     from features.profiles.governance.catalogue import CatalogueEntry
     from features.profiles.snapshot import Snapshot
 
-STRICT_EXIT = 3
 HOW_ZH = {"rule": "规则", "statistic": "统计", "model": "模型"}
 CATALOGUE_WORDS = {
     Lang.EN: {

@@ -7,14 +7,13 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from cli.console import Output
-from cli.options import AsOfOption, JsonOption, WorkspaceOption
+from cli.options import STRICT_EXIT, AsOfOption, JsonOption, WorkspaceOption
 from cli.times import as_of_or_default, utc_now
 from qianmian.workspace import Workspace
 
 if TYPE_CHECKING:
     from features.profiles.governance.validate import TagCheck, Validation
 
-STRICT_EXIT = 3
 VALUES_PRINTED = 8
 
 

@@ -17,6 +17,7 @@ from features.data.lake import Lake
 from features.data.shared_accounts import SharedAccount
 from features.definitions.pack_features import make_builder
 from features.interactions import TrainingSet
+from features.profiles.lifecycle import stages_of_build
 from features.profiles.tags.declare import TagValue
 from features.shared_accounts import shared_accounts
 from features.training_data import training_set
@@ -97,6 +98,7 @@ class TrainingContext:
     tune: bool = False
     _profiles: dict[datetime, ProfileBuild] = field(default_factory=dict)
     _builder: Builder | None = None
+    _stages: dict[datetime, NDArray[np.str_]] = field(default_factory=dict)
     _unknown: dict[datetime, tuple[str, ...]] = field(default_factory=dict)
     _shared: list[SharedAccount] | None = None
 
@@ -133,6 +135,13 @@ class TrainingContext:
     def profile(self, as_of: datetime, spec: FeatureSpec | None = None) -> UserFeatures:
         """Profiles at a cutoff as a feature matrix."""
         return self.build_profiles(as_of).matrix(spec)
+
+    def lifecycle_stages(self, as_of: datetime) -> NDArray[np.str_]:
+        """Lifecycle stage of every customer of the profiles at a cutoff, computed once and kept."""
+        if as_of not in self._stages:
+            table = self.build_profiles(as_of).table
+            self._stages[as_of] = stages_of_build(self.builder.views(as_of), table, self.settings.lifecycle)
+        return self._stages[as_of]
 
     def stationary_spec(self, as_of: datetime) -> FeatureSpec:
         """Profile columns for models over several snapshot dates: without identifiers and non-stationary features.

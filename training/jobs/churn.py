@@ -56,7 +56,7 @@ def active_customer_rows(context: TrainingContext, as_of: datetime, active_days:
 
 def labelled_examples(
     context: TrainingContext, as_of: datetime, horizon: int, active_days: int, spec: FeatureSpec
-) -> tuple[NDArray[np.str_], NDArray[np.float32], NDArray[np.int64]]:
+) -> LabelledRows:
     """one_ids, features and churn labels of the active customers at `as_of`; 1 for no order within `horizon` days."""
     rows = active_customer_rows(context, as_of, active_days)
     profile = context.profile(as_of, spec).take(rows)

@@ -10,7 +10,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from features.compute.spec import FeatureSpec
-from features.profiles.lifecycle import LIFECYCLE_FEATURES, stages_of_build
+from features.profiles.lifecycle import LIFECYCLE_FEATURES
 from models.bundle import ModelBundle
 from models.classify.lifecycle import NextStageClassifier
 from qianmian.errors import DataError
@@ -29,20 +29,12 @@ MIN_PROBABILITY = 1e-6
 LabelledRows = tuple[NDArray[np.float32], NDArray[np.str_], NDArray[np.str_]]
 
 
-def stages_at(context: TrainingContext, as_of: datetime) -> NDArray[np.str_]:
-    """Lifecycle stage of every customer of the profiles at `as_of`."""
-    table = context.build_profiles(as_of).table
-    return stages_of_build(context.builder.views(as_of), table, context.settings.lifecycle)
-
-
-def labelled_examples(
-    context: TrainingContext, as_of: datetime, horizon: int, spec: FeatureSpec
-) -> tuple[NDArray[np.float32], NDArray[np.str_], NDArray[np.str_]]:
+def labelled_examples(context: TrainingContext, as_of: datetime, horizon: int, spec: FeatureSpec) -> LabelledRows:
     """Features, stage at `as_of` and stage `horizon` days later of the customers with an order before `as_of`."""
     now, later = context.profile(as_of), context.profile(as_of + timedelta(days=horizon))
-    today = stages_at(context, as_of)
+    today = context.lifecycle_stages(as_of)
     buyers = np.flatnonzero(today != "prospect")
-    then = stages_at(context, as_of + timedelta(days=horizon))[later.rows_of(now.one_ids[buyers])]
+    then = context.lifecycle_stages(as_of + timedelta(days=horizon))[later.rows_of(now.one_ids[buyers])]
     return context.profile(as_of, spec).values[buyers], today[buyers], then
 
 
@@ -164,7 +156,7 @@ def run(context: TrainingContext) -> EvaluatedModel:
         "rows": len(every_after),
         **model.get_params(),
     }
-    today = stages_at(context, context.as_of)
+    today = context.lifecycle_stages(context.as_of)
     example = (
         context.build_profiles(context.as_of)
         .table.select(["one_id", *spec.names])

@@ -13,13 +13,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from features.profiles.analytics.rates import Z_95, rate
 from features.profiles.governance.encoding import encode
 from features.profiles.tags.declare import TagValue
 
 END_SHARE = 0.1  # share of the customers at either end
 FOLDS = 5
 PRIOR = 10.0  # customers with the mean outcome that are added to each value, so that rare values are not extreme
-Z = 1.96
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
 
@@ -132,10 +132,10 @@ def _end(outcome: Floats, weights: Floats, ranked: Sequence[str], shares: Floats
     mean = float(np.average(outcome, weights=weights))
     effective = float(weights.sum() ** 2 / (weights**2).sum())
     if np.isin(outcome, (0.0, 1.0)).all():  # the interval of a share is never empty, even at 0 or 1 (Wilson 1927)
-        spread = Z * np.sqrt(mean * (1 - mean) / effective + Z**2 / (4 * effective**2)) / (1 + Z**2 / effective)
-        middle = (mean + Z**2 / (2 * effective)) / (1 + Z**2 / effective)
+        share = rate(mean * effective, effective)
+        low, high = share.low, share.high
     else:
-        spread = Z * np.sqrt(float(np.average((outcome - mean) ** 2, weights=weights)) / effective)
-        middle = mean
+        half = Z_95 * np.sqrt(float(np.average((outcome - mean) ** 2, weights=weights)) / effective)
+        low, high = mean - half, mean + half
     reached = int(np.searchsorted(np.cumsum(shares), END_SHARE - 1e-9)) + 1
-    return TagEnd(tuple(ranked[:reached]), mean, float(middle - spread), float(middle + spread))
+    return TagEnd(tuple(ranked[:reached]), mean, float(low), float(high))
