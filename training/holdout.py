@@ -124,9 +124,7 @@ class HoldoutSplitter:
         pairs = after.group_by(["one_id", "item_id"]).aggregate([])
         found = fitting_min_item_customers(customers[ids.rows(pairs["item_id"])])
         if found != MIN_ITEM_CUSTOMERS[0]:
-            context.progress(
-                f"recommend: items need {found} customers; with more, too many purchases would be left out"
-            )
+            context.progress(f"recommend: items need {found} customers; more would leave out too many purchases")
         return found
 
     def _full_training_set(self) -> TrainingSet:

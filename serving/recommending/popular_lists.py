@@ -29,7 +29,9 @@ def popularity_champions(workspace: Workspace, settings: Settings, as_of: dateti
         If the lake has no items with enough customers.
     """
     builder = make_builder(Lake(workspace), settings)
-    train = training_set(builder, as_of, min_item_customers=settings.recommend.min_item_customers, with_features=False)
+    train = training_set(
+        builder, as_of, min_item_customers=settings.recommend.usual_min_item_customers, with_features=False
+    )
     model = PopularRecommender().fit(train)
     bundle = ModelBundle(
         "scenes",

@@ -162,7 +162,7 @@ def _evaluate_on_test(
 def _winner(selection: Selection | None, measured: Evaluation) -> str:
     """The candidate of a task that ships: the chosen one, or the simplest of those that could be fitted."""
     chosen = selection.choice.winner if selection is not None else None
-    return chosen if chosen in measured.values else list(measured.values)[-1]
+    return chosen if chosen is not None and chosen in measured.values else list(measured.values)[-1]
 
 
 def _unfitted(

@@ -163,10 +163,9 @@ def _evaluate_window(
                     "so its simplest baseline ships"
                 )
             return None
+        plain = replace(task, extra_metrics=None)
         length = max(task.k, LIST_LENGTH) if _is_scene(name) else task.k
-        found = evaluate_candidates(
-            replace(task, extra_metrics=None), wanted[name], examples, window.holdout, length, progress
-        )
+        found = evaluate_candidates(plain, wanted[name], examples, window.holdout, length, progress)
         return found if found.values else None
 
     found = run_named({name: partial(evaluate, name) for name in wanted})

@@ -111,16 +111,16 @@ class Fusion:
         return (hit @ (1.0 / np.log2(np.arange(2, k + 2)))) / self.ideal
 
     def select(self) -> BlendWeights:
-        """Weights by forward selection with replacement (Caruana et al. 2004): each round adds the model that helps most.
+        """Weights by forward selection with replacement (Caruana et al. 2004).
 
-        A model may be added again, which raises its weight.
+        Each round adds the model that helps most; a model that is added again has more weight.
         """
         best, best_value = BlendWeights({self.names[0]: 1.0}, RANK_OFFSETS[0]), -1.0
         for offset in RANK_OFFSETS:
             gains = np.float32(1.0) / (np.float32(offset) + self.ranks)
             counts, total = np.zeros(len(self.names), dtype=np.int64), np.zeros(self.ids.shape, dtype=np.float32)
             for _ in range(ROUNDS):
-                allowed = range(len(self.names))
+                allowed = list(range(len(self.names)))
                 if np.count_nonzero(counts) >= MAX_COMPONENTS:
                     allowed = np.flatnonzero(counts).tolist()
                 tried = {place: float(np.nanmean(self._values(total + gains[:, :, place]))) for place in allowed}
