@@ -29,7 +29,7 @@ T = TypeVar("T")
 BLEND = "blend"
 LIST_LENGTH = 50  # of the lists that are fused
 MAX_WINDOWS = 3
-ENOUGH_CUSTOMERS = 1_000  # with fewer, earlier windows are added until the choice is beyond noise
+ENOUGH_CUSTOMERS = 300  # with fewer, earlier windows are added until the choice is beyond noise
 
 
 @dataclass(frozen=True)
@@ -46,6 +46,8 @@ class Selection:
         Distinct customers on whom the choice was made.
     windows : int
         Validation windows that were pooled.
+    compared : int
+        Candidates that were compared on the last of them.
     """
 
     task: Task
@@ -53,6 +55,7 @@ class Selection:
     choice: Choice
     customers: int
     windows: int
+    compared: int
 
     @property
     def runner_up(self) -> str:
@@ -122,7 +125,9 @@ def select_candidates(
             if found.windows < back:
                 continue
             choice, customers = found.choice(seed)
-            selected[name] = Selection(TASKS[name], found.models[choice.winner], choice, customers, found.windows)
+            selected[name] = Selection(
+                TASKS[name], found.models[choice.winner], choice, customers, found.windows, len(found.values)
+            )
             contenders = {one for one, behind in choice.behind.items() if behind.low <= 0}
             if customers < ENOUGH_CUSTOMERS and len(contenders) > 1:
                 wanted[name] = {one: found.models[one] for one in choice.values if one in contenders}
@@ -178,9 +183,7 @@ def _is_scene(name: str) -> bool:
 
 def _with_blend(found: _Pooled, evaluation: Evaluation, seed: int) -> dict[str, NDArray[np.float64]]:
     """Values of the blend of the candidates' lists, whose model is added to `found`; {} where no blend is better."""
-    lists = {
-        name: ranked.ids for name, ranked in evaluation.ranked.items() if evaluation.models[name].name in COMPONENTS
-    }
+    lists = {name: ranked for name, ranked in evaluation.ranked.items() if evaluation.models[name].name in COMPONENTS}
     if len(lists) < 2:
         return {}
     task, examples = evaluation.task, evaluation.examples
@@ -198,6 +201,6 @@ def _said(selection: Selection) -> str:
     choice = selection.choice
     windows = f" in {selection.windows} windows" if selection.windows > 1 else ""
     return (
-        f"{choice.winner} is {choice.reason} of {len(choice.values)} candidates "
+        f"{choice.winner} is {choice.reason} of {selection.compared} candidates "
         f"on {selection.customers:,} customers{windows}"
     )

@@ -39,8 +39,8 @@ class Choice:
     def reason(self) -> str:
         """Why the winner ships, as a part of a sentence."""
         if self.winner == self.best:
-            return "the best beyond noise" if self._is_alone else "the simplest of those within noise of the best"
-        return f"the simplest within noise of {self.best} ({self.behind[self.winner]} behind)"
+            return "the best beyond noise" if self._is_alone else "the best, and simpler than those within noise of it"
+        return f"the simplest within noise of {self.best}"
 
     @property
     def _is_alone(self) -> bool:

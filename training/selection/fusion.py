@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy import sparse
 
+from models.ranked import Ranked
 from models.recommend.base import entry_positions
 
 MAX_COMPONENTS = 4  # each is fitted, stored and asked at every request
@@ -18,7 +18,7 @@ RANK_OFFSETS = (5.0, 20.0, 60.0)
 FOLDS = 2
 Ids = NDArray[np.int64]
 Values = NDArray[np.float64]
-Lists = Mapping[str, NDArray[np.integer[Any]]]
+Lists = Mapping[str, Ranked]
 
 
 @dataclass(frozen=True)
@@ -61,12 +61,12 @@ class Fusion:
 
     @classmethod
     def of(cls, lists: Lists, truth: sparse.csr_matrix, k: int, metric: str = "ndcg") -> Fusion:
-        """Align the lists of each model, int arrays of shape (n, depth) with −1 past the end."""
+        """Align the lists of each model; items of equal score have the rank of the first of them, as in a blend."""
         names, n = tuple(lists), truth.shape[0]
-        rows = np.concatenate([np.repeat(np.arange(n), found.shape[1]) for found in lists.values()])
-        items = np.concatenate([found.astype(np.int64).ravel() for found in lists.values()])
-        rank = np.concatenate([np.tile(np.arange(1, found.shape[1] + 1), n) for found in lists.values()])
-        model = np.concatenate([np.full(found.size, place) for place, found in enumerate(lists.values())])
+        rows = np.concatenate([np.repeat(np.arange(n), found.ids.shape[1]) for found in lists.values()])
+        items = np.concatenate([found.ids.astype(np.int64).ravel() for found in lists.values()])
+        rank = np.concatenate([_ranks(found.scores).ravel() for found in lists.values()])
+        model = np.concatenate([np.full(found.ids.size, place) for place, found in enumerate(lists.values())])
         kept = items >= 0
         rows, items, rank, model = rows[kept], items[kept], rank[kept], model[kept]
         keys, of = np.unique(rows * np.int64(truth.shape[1]) + items, return_inverse=True)
@@ -134,6 +134,22 @@ class Fusion:
         return best
 
 
+def _ranks(scores: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Ranks from 1 of descending scores, (n, depth).
+
+    Examples
+    --------
+    >>> _ranks(np.array([[3.0, 2.0, 2.0, 1.0]])).tolist()
+    [[1.0, 2.0, 2.0, 4.0]]
+    """
+    place = np.tile(np.arange(scores.shape[1]), (len(scores), 1))
+    known = np.where(np.isfinite(scores), scores, -1e30)
+    # scores of a search and a look-up may differ by rounding, as in `stage_features`
+    falls = known[:, 1:] + 1e-5 * np.abs(known[:, 1:]) < known[:, :-1]
+    place[:, 1:][~falls] = 0
+    return np.maximum.accumulate(place, axis=1).astype(np.float32) + 1.0
+
+
 def cross_fitted_blend(
     lists: Lists, truth: sparse.csr_matrix, k: int, metric: str, groups: Sequence[int] | Ids, seed: int
 ) -> tuple[BlendWeights, Values]:
@@ -143,8 +159,8 @@ def cross_fitted_blend(
 
     Parameters
     ----------
-    lists : mapping of str to int array, (n, depth)
-        Lists of each model; −1 past the end.
+    lists : mapping of str to Ranked
+        Lists of each model, n rows.
     truth : csr_matrix, (n, n_items)
         Relevant items.
     k : int
