@@ -19,6 +19,7 @@ from models.recommend.base import (
     Range,
     fold_in,
 )
+from models.recommend.sampling import learning_sample
 from models.recommend.sparse_scores import SparseScoresRecommender
 from qianmian.errors import UsageError
 
@@ -54,12 +55,14 @@ class ItemLinksRecommender(SparseScoresRecommender):
 
     @abstractmethod
     def _compute_links(self, interacted: sparse.csr_matrix) -> tuple[sparse.csr_matrix, Floats]:
-        """Compute `links_` and `popularity_factor_` from weights > 0, (n_users, n_items)."""
+        """Compute `links_` and `popularity_factor_` from weights > 0 of the `learning_sample`, (n_users, n_items)."""
 
     def _fit(self, train: TrainingSet) -> None:
         counts = train.interactions.matrix(self.half_life_days)
         self.weights_ = counts.data
-        links, self.popularity_factor_ = self._compute_links(self._apply_count_power(counts))
+        sample = learning_sample(train)
+        known = counts if sample is train else sample.interactions.matrix(self.half_life_days)
+        links, self.popularity_factor_ = self._compute_links(self._apply_count_power(known))
         links.sort_indices()
         self.links_ = links
 
@@ -77,9 +80,7 @@ class ItemLinksRecommender(SparseScoresRecommender):
         counts = sparse.csr_matrix(
             (self.weights_, self.history_.indices, self.history_.indptr), shape=self.history_.shape
         )
-        found = (self._apply_count_power(fold_in(counts, query, self.half_life_days)) @ self.links_).tocsr()
-        found.sort_indices()
-        return found
+        return (self._apply_count_power(fold_in(counts, query, self.half_life_days)) @ self.links_).tocsr()
 
     def _similarity(self, item: int) -> Floats:
         """Return the links of the item without the popularity factor, scaled to a maximum of 1; −inf without a link."""
