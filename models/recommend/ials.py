@@ -15,6 +15,7 @@ from models.parallel import thread_budget
 from models.persist import Arrays
 from models.recommend.base import Choice, Query, Range, fold_in
 from models.recommend.matrix_factorization import FactorRecommender, check_finite
+from models.recommend.sampling import learning_sample
 from qianmian.errors import DataError
 
 GATHERED = 1 << 22  # item factors copied per batch when users are solved: 16 MB
@@ -25,7 +26,8 @@ class ImplicitALSRecommender(FactorRecommender):
 
     As in `implicit`, the confidence is ``alpha × weight`` for an interaction and 1 elsewhere. A user without history
     has no factors and gets no list. Interactions after the fit are folded in by one exact half-step: the factors of the
-    user are solved for, those of the items stay.
+    user are solved for, those of the items stay. The item factors of a large shop are those of the `learning_sample`,
+    and all customers are folded in.
 
     Parameters
     ----------
@@ -78,8 +80,9 @@ class ImplicitALSRecommender(FactorRecommender):
         from implicit.recommender_base import ModelFitError
         from threadpoolctl import threadpool_limits
 
-        weights = train.interactions.matrix(self.half_life_days)
-        self.ridge_ = self.regularization * noise_level(weights)
+        weights, sample = train.interactions.matrix(self.half_life_days), learning_sample(train)
+        learnt = weights if sample is train else sample.interactions.matrix(self.half_life_days)
+        self.ridge_ = self.regularization * noise_level(learnt)
         try:
             with threadpool_limits(1, "blas"):
                 model = AlternatingLeastSquares(
@@ -89,7 +92,7 @@ class ImplicitALSRecommender(FactorRecommender):
                     random_state=self.seed,
                     num_threads=thread_budget(),
                 )  # every row is solved on its own, so the factors do not depend on the number of threads
-                model.fit(self._confidence(weights), show_progress=False)
+                model.fit(self._confidence(learnt), show_progress=False)
         except ModelFitError as error:
             raise DataError(
                 "the factors are not finite", where="ials", hint="fit with more regularization or fewer factors"
@@ -97,6 +100,8 @@ class ImplicitALSRecommender(FactorRecommender):
         self.user_factors_ = np.array(model.user_factors)
         self.weights_ = weights.data
         self._set_items(np.array(model.item_factors))
+        if sample is not train:  # the item factors are those of the sample; every customer is solved for
+            self.user_factors_ = self.solve(weights)
 
     def _set_items(self, item_factors: NDArray[np.float32]) -> None:
         self.index_ = FactorIndex(item_factors)

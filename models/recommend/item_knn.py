@@ -19,6 +19,7 @@ from models.recommend.base import (
     Range,
     fold_in,
 )
+from models.recommend.sampling import learning_sample
 from models.recommend.sparse_scores import SparseScoresRecommender
 from qianmian.errors import UsageError
 
@@ -33,7 +34,9 @@ class ItemLinksRecommender(SparseScoresRecommender):
     frequent purchases of an item do not raise its own score, and an item that no link reaches is not a candidate. The
     scores need only the row of the user, so interactions after the fit change the list, also of a user without history.
 
-    Subclasses set the parameters `half_life_days` and `count_power` and implement `_compute_links`.
+    Subclasses set the parameters `half_life_days` and `count_power` and implement `_compute_links`. A subclass whose
+    cost grows with the square of the items or faster has a parameter `max_items`: only links between so many items, the
+    most popular ones, are computed, and the model ranks no other items.
 
     Attributes
     ----------
@@ -49,19 +52,39 @@ class ItemLinksRecommender(SparseScoresRecommender):
 
     half_life_days: float | None
     count_power: float
+    max_items: int | None = None
     links_: sparse.csr_matrix
     popularity_factor_: Floats
 
     @abstractmethod
     def _compute_links(self, interacted: sparse.csr_matrix) -> tuple[sparse.csr_matrix, Floats]:
-        """Compute `links_` and `popularity_factor_` from weights > 0, (n_users, n_items)."""
+        """Compute `links_` and `popularity_factor_` from weights > 0 of the `learning_sample`, (n_users, n_items)."""
 
     def _fit(self, train: TrainingSet) -> None:
         counts = train.interactions.matrix(self.half_life_days)
         self.weights_ = counts.data
-        links, self.popularity_factor_ = self._compute_links(self._apply_count_power(counts))
+        sample = learning_sample(train)
+        known = counts if sample is train else sample.interactions.matrix(self.half_life_days)
+        interacted = self._apply_count_power(known)
+        if self.max_items is None or self.max_items >= train.n_items:
+            links, self.popularity_factor_ = self._compute_links(interacted)
+        else:
+            links, self.popularity_factor_ = self._links_of_popular(interacted, self.max_items)
         links.sort_indices()
         self.links_ = links
+
+    def _links_of_popular(self, interacted: sparse.csr_matrix, most: int) -> tuple[sparse.csr_matrix, Floats]:
+        """Compute the links between the `most` items with the most customers."""
+        n_items = interacted.shape[1]
+        customers = np.bincount(interacted.indices, minlength=n_items)
+        popular = np.sort(np.argsort(-customers, kind="stable")[:most])
+        links, shown = self._compute_links(interacted[:, popular].tocsr())
+        ends = np.zeros(n_items + 1, dtype=np.int64)
+        ends[popular + 1] = np.diff(links.indptr)
+        factor = np.ones(n_items, dtype=np.float32)
+        factor[popular] = shown
+        columns = popular[links.indices].astype(np.int32)
+        return sparse.csr_matrix((links.data, columns, np.cumsum(ends)), shape=2 * (n_items,)), factor
 
     def _apply_count_power(self, counts: sparse.csr_matrix) -> sparse.csr_matrix:
         weights = np.maximum(counts.data, np.float32(0.0))
@@ -77,9 +100,7 @@ class ItemLinksRecommender(SparseScoresRecommender):
         counts = sparse.csr_matrix(
             (self.weights_, self.history_.indices, self.history_.indptr), shape=self.history_.shape
         )
-        found = (self._apply_count_power(fold_in(counts, query, self.half_life_days)) @ self.links_).tocsr()
-        found.sort_indices()
-        return found
+        return (self._apply_count_power(fold_in(counts, query, self.half_life_days)) @ self.links_).tocsr()
 
     def _similarity(self, item: int) -> Floats:
         """Return the links of the item without the popularity factor, scaled to a maximum of 1; −inf without a link."""

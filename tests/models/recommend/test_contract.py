@@ -24,7 +24,7 @@ SMALL = {
         ]
     },
     "two_stage": {
-        "rounds": 20,
+        "rounds": 40,
         "stages": [("repeat", {}, 25), ("popular", {}, 10), ("ials", {"factors": 8, "iterations": 3}, 25)],
     },
     "blend": {"components": [("repeat", {}, 0.6), ("ials", {"factors": 8, "iterations": 3}, 0.4)]},
