@@ -17,23 +17,23 @@ from models.recommend.base import (
     Choice,
     Query,
     Range,
-    fold_in,
 )
 from models.recommend.sparse_scores import SparseScoresRecommender
+from models.recommend.type_weighted import TypeWeightedRecommender, TypeWeights
 from qianmian.errors import UsageError
 
 BLOCK_ENTRIES = 5_000_000  # pairs of items held in memory at a time while counting
 Floats = NDArray[np.float32]
 
 
-class ItemLinksRecommender(SparseScoresRecommender):
+class ItemLinksRecommender(TypeWeightedRecommender, SparseScoresRecommender):
     """Scores item j by ``Σ_i x_i B_ij`` over the user's items i.
 
     x are the decayed counts to the power `count_power`, B is the sparse matrix `links_`. B has a zero diagonal, so
     frequent purchases of an item do not raise its own score, and an item that no link reaches is not a candidate. The
     scores need only the row of the user, so interactions after the fit change the list, also of a user without history.
 
-    Subclasses set the parameters `half_life_days` and `count_power` and implement `_compute_links`.
+    Subclasses set the parameters `half_life_days`, `count_power` and `type_weights` and implement `_compute_links`.
 
     Attributes
     ----------
@@ -47,7 +47,6 @@ class ItemLinksRecommender(SparseScoresRecommender):
     supports_similar: ClassVar[bool] = True
     returns_partial_lists: ClassVar[bool] = True
 
-    half_life_days: float | None
     count_power: float
     links_: sparse.csr_matrix
     popularity_factor_: Floats
@@ -57,9 +56,7 @@ class ItemLinksRecommender(SparseScoresRecommender):
         """Compute `links_` and `popularity_factor_` from weights > 0, (n_users, n_items)."""
 
     def _fit(self, train: TrainingSet) -> None:
-        counts = train.interactions.matrix(self.half_life_days)
-        self.weights_ = counts.data
-        links, self.popularity_factor_ = self._compute_links(self._apply_count_power(counts))
+        links, self.popularity_factor_ = self._compute_links(self._apply_count_power(self._count(train)))
         links.sort_indices()
         self.links_ = links
 
@@ -74,10 +71,7 @@ class ItemLinksRecommender(SparseScoresRecommender):
         return interacted
 
     def _score_candidates(self, query: Query) -> sparse.csr_matrix:
-        counts = sparse.csr_matrix(
-            (self.weights_, self.history_.indices, self.history_.indptr), shape=self.history_.shape
-        )
-        found = (self._apply_count_power(fold_in(counts, query, self.half_life_days)) @ self.links_).tocsr()
+        found = (self._apply_count_power(self._counts_now(query)) @ self.links_).tocsr()
         found.sort_indices()
         return found
 
@@ -92,11 +86,12 @@ class ItemLinksRecommender(SparseScoresRecommender):
         return scores
 
     def _state(self) -> Arrays:
-        return {**pack_csr("links", self.links_), "shown": self.popularity_factor_, "weights": self.weights_}
+        return {**pack_csr("links", self.links_), "shown": self.popularity_factor_, **self._counts_state()}
 
     def _restore(self, state: Arrays) -> None:
         self.links_ = unpack_csr("links", state)
-        self.popularity_factor_, self.weights_ = state["shown"], state["weights"]
+        self.popularity_factor_ = state["shown"]
+        self._restore_counts(state)
 
 
 class ItemKNNRecommender(ItemLinksRecommender):
@@ -126,6 +121,8 @@ class ItemKNNRecommender(ItemLinksRecommender):
     count_power : float
         Power of a decayed count: 0 uses only whether the item was bought (age then has no effect), 1 uses the count.
         0 was best on first purchases of Complete Journey in October.
+    type_weights : mapping of str to float, optional
+        Weight of an interaction of each type (`INTERACTION_TYPES`); None: the target alone.
 
     Examples
     --------
@@ -154,10 +151,12 @@ class ItemKNNRecommender(ItemLinksRecommender):
         popularity_power: float = 0.3,
         half_life_days: float | None = None,
         count_power: float = 0.0,
+        type_weights: TypeWeights | None = None,
     ) -> None:
         self.neighbours, self.weighting, self.shrinkage = neighbours, weighting, shrinkage
         self.normalise, self.popularity_power = normalise, popularity_power
         self.half_life_days, self.count_power = half_life_days, count_power
+        self.type_weights = type_weights
 
     def _compute_links(self, interacted: sparse.csr_matrix) -> tuple[sparse.csr_matrix, Floats]:
         popularity = np.asarray(interacted.sum(axis=0), dtype=np.float32).ravel()

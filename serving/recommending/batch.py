@@ -222,7 +222,7 @@ def _recent_interactions(
         return found if len(found) else None
 
     start, target = champion.bundle.as_of, target_of(champion.bundle.facts)
-    reads_others = any(model.auxiliary_types for model in champion.catalogue.models)
+    reads_others = any(model.supports_fold_in and model.auxiliary_types for model in champion.catalogue.models)
     return (
         arrays(interaction_rows(builder, as_of, start, target=target)),
         arrays(auxiliary_rows(builder, as_of, start, target=target)) if reads_others else None,

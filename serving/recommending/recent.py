@@ -112,7 +112,7 @@ def recent_activity(
     unknown: dict[str, None] = {}
     rows: list[EventRow] = []
     auxiliary: list[EventRow] = []
-    of_target, besides = type_names(target), {name for model in catalogue.models for name in model.auxiliary_types}
+    of_target, besides = type_names(target), _folded_types(catalogue)
     for index, (event, time) in enumerate(zip(events, times, strict=True)):
         column, kind = catalogue.item_column(event.item_id), event.event_type
         if event.event_type not in EVENT_TYPES:
@@ -137,6 +137,11 @@ def recent_activity(
             (rows if kind in of_target else auxiliary).append(row)
     made, other = (_interactions(found, len(catalogue.item_ids)) if found else None for found in (rows, auxiliary))
     return RecentActivity(made, other, days_between(as_of, moment), ignored, list(unknown))
+
+
+def _folded_types(catalogue: Catalogue) -> set[str]:
+    """The types beside the target whose events change the lists of a model."""
+    return {name for model in catalogue.models if model.supports_fold_in for name in model.auxiliary_types}
 
 
 def _interactions(rows: Sequence[EventRow], n_items: int) -> Interactions:

@@ -14,11 +14,12 @@ from training.tasks.base import Task, make_recommender
 
 
 def candidates(settings: RecommendSettings, seed: int) -> Mapping[str, Recommender]:
-    """Candidates: the two-stage ranker; repeat models; collaborative filtering; own purchase counts; popularity."""
+    """Candidates: the two-stage ranker; repeat models and own events; collaborative filtering; counts; popularity."""
     return {
         "ranker": make_recommender("two_stage", settings, seed, target="any"),
         "next_basket": make_recommender("next_basket", settings, seed),
         "repeat": make_recommender("repeat", settings, seed),
+        "own events": make_recommender("own_events", settings, seed),
         "spectral": make_recommender("spectral", settings, seed),
         "ials": make_recommender("ials", settings, seed),
         "own purchase counts": make_recommender("repeat", settings, seed, half_life_days=None),
