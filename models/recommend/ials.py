@@ -82,7 +82,8 @@ class ImplicitALSRecommender(TypeWeightedRecommender, FactorRecommender):
         from implicit.recommender_base import ModelFitError
         from threadpoolctl import threadpool_limits
 
-        weights = self._count(train)
+        self._count(train)
+        weights = self.counts_
         self.ridge_ = self.regularization * noise_level(weights)
         try:
             with threadpool_limits(1, "blas"):

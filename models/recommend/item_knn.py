@@ -53,10 +53,11 @@ class ItemLinksRecommender(TypeWeightedRecommender, SparseScoresRecommender):
 
     @abstractmethod
     def _compute_links(self, interacted: sparse.csr_matrix) -> tuple[sparse.csr_matrix, Floats]:
-        """Compute `links_` and `popularity_factor_` from weights > 0, (n_users, n_items)."""
+        """Compute `links_` and `popularity_factor_` from weights > 0 of the `learning_sample`, (n_users, n_items)."""
 
     def _fit(self, train: TrainingSet) -> None:
-        links, self.popularity_factor_ = self._compute_links(self._apply_count_power(self._count(train)))
+        self._count(train)
+        links, self.popularity_factor_ = self._compute_links(self._apply_count_power(self._learnt_counts(train)))
         links.sort_indices()
         self.links_ = links
 
@@ -71,9 +72,7 @@ class ItemLinksRecommender(TypeWeightedRecommender, SparseScoresRecommender):
         return interacted
 
     def _score_candidates(self, query: Query) -> sparse.csr_matrix:
-        found = (self._apply_count_power(self._counts_now(query)) @ self.links_).tocsr()
-        found.sort_indices()
-        return found
+        return (self._apply_count_power(self._counts_now(query)) @ self.links_).tocsr()
 
     def _similarity(self, item: int) -> Floats:
         """Return the links of the item without the popularity factor, scaled to a maximum of 1; −inf without a link."""

@@ -11,6 +11,7 @@ from scipy import sparse
 from features.interactions import TrainingSet
 from models.persist import Arrays, pack_csr, unpack_csr
 from models.recommend.base import Query, Recommender, fold_in
+from models.recommend.sampling import learning_sample
 
 TypeWeights = Mapping[str, float]
 ALL_TYPES: TypeWeights = {
@@ -44,11 +45,15 @@ class TypeWeightedRecommender(Recommender):
     def auxiliary_types(self) -> tuple[str, ...]:
         return tuple(name for name, weight in (self.type_weights or {}).items() if weight > 0)
 
-    def _count(self, train: TrainingSet) -> sparse.csr_matrix:
-        """Set and return `counts_`."""
+    def _count(self, train: TrainingSet) -> None:
+        """Set `counts_`."""
         counts = train.matrix(self.half_life_days, self.type_weights)
         self.counts_ = self._sharing_history(counts.data) if self.type_weights is None else counts
-        return self.counts_
+
+    def _learnt_counts(self, train: TrainingSet) -> sparse.csr_matrix:
+        """Return the counts of the `learning_sample`, after `_count`."""
+        sample = learning_sample(train)
+        return self.counts_ if sample is train else sample.matrix(self.half_life_days, self.type_weights)
 
     def _counts_now(self, query: Query) -> sparse.csr_matrix:
         """Return the counts of each user until now, (n, n_items)."""

@@ -217,6 +217,8 @@ class NextBasketRecommender(SparseScoresRecommender):
                 self.customer_rate_[orders.owners[target_orders]],
             )
             near = self._bought_next(self._states_before(target_orders), is_last)
+            own.sort_indices()
+            near.sort_indices()  # the sum of sorted matrices is sorted
             wanted = orders.baskets[target_orders]
             attainable = np.minimum(np.diff(wanted.indptr), LIST_LENGTH)
             for place, weight in enumerate(WEIGHT_GRID):
@@ -326,6 +328,4 @@ class NextBasketRecommender(SparseScoresRecommender):
 
 
 def _sum(own: sparse.csr_matrix, near: sparse.csr_matrix, weight: float) -> sparse.csr_matrix:
-    total = (own + near * np.float32(weight)).tocsr().astype(np.float32) if weight else own.copy()
-    total.sort_indices()
-    return total
+    return (own + near * np.float32(weight)).tocsr().astype(np.float32) if weight else own.copy()

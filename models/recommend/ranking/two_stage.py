@@ -19,8 +19,8 @@ from models.recommend.base import Choice, Indices, ItemFilter, Query, Range, Rec
 from models.recommend.ranking.candidates import Candidates, merge_candidates, stage_features, stage_lists
 from models.recommend.ranking.examples import ExampleSampler
 from models.recommend.ranking.features import FEATURES, features
-from models.recommend.ranking.histories import GROUPS, Histories, lines_now
-from models.recommend.ranking.item_statistics import ItemStatistics, item_groups, item_prices
+from models.recommend.ranking.histories import Histories, lines_now, lines_of
+from models.recommend.ranking.item_statistics import ItemStatistics, item_statistics
 from models.recommend.repeat import RepeatPurchaseRecommender
 from models.recommend.single_stage import SINGLE_STAGE
 from qianmian.errors import DataError, UsageError
@@ -139,15 +139,8 @@ class TwoStageRecommender(Recommender):
             )
         by_list = self.objective.startswith("rank:")
         threads = thread_budget() if self.n_jobs is None else self.n_jobs
-        matrix = xgb.QuantileDMatrix(
-            examples.features,
-            label=examples.labels,
-            weight=None if by_list else examples.weights,
-            qid=examples.groups if by_list else None,
-            max_bin=self.bins,
-            feature_names=self._feature_names(),
-            nthread=threads,
-        )
+        matrix = examples.matrix(self._feature_names(), bins=self.bins, by_list=by_list, threads=threads)
+        del examples
         self.booster_ = xgb.train(
             {
                 "objective": self.objective,
@@ -165,9 +158,8 @@ class TwoStageRecommender(Recommender):
             self.rounds,
         )
         self.models_ = self._fitted_stages(train)
-        self.lines_, self.codes_ = train.interactions, item_groups(train.item_attributes)
-        self.price_ = item_prices(train)
-        self._set_tables(train.memoize("histories", lambda: Histories.of(self.lines_, self.codes_)))
+        self.lines_, self.statistics_ = train.interactions, item_statistics(train)
+        self._set_starts()
 
     def _check_parameters(self) -> None:
         if self.target not in DEFAULT_STAGES:
@@ -213,9 +205,7 @@ class TwoStageRecommender(Recommender):
             ),
         ]
 
-    def _set_tables(self, histories: Histories) -> None:
-        self.histories_ = histories
-        self.statistics_ = ItemStatistics.of(self.histories_, self.n_items_, self.codes_, self.price_)
+    def _set_starts(self) -> None:
         self.user_starts_ = np.searchsorted(self.lines_.users, np.arange(self.n_users_ + 1))
 
     # ---- ranking -------------------------------------------------------------------------------------------------
@@ -282,18 +272,22 @@ class TwoStageRecommender(Recommender):
         return scores
 
     def _features(self, query: Query, rows: NDArray[np.int64], ids: NDArray[np.int64]) -> NDArray[np.float32]:
+        def of_lines(lines: Interactions, row: NDArray[np.int64], items: NDArray[np.int64]) -> NDArray[np.float32]:
+            return features(Histories.of(lines, self.statistics_.codes), self.statistics_, row, items)
+
         recent_interactions = query.recent_interactions
         if recent_interactions is None or not len(recent_interactions.users):
-            return features(self.histories_, self.statistics_, query.users[rows], ids)
+            return of_lines(lines_of(self.lines_, self.user_starts_, query.users), rows, ids)
         changed = np.unique(recent_interactions.users).astype(np.int64)
         place = np.full(len(query), -1, dtype=np.int64)
         place[changed] = np.arange(len(changed))
         is_changed = place[rows] >= 0
         table = np.empty((len(rows), len(FEATURES)), dtype=np.float32)
-        unchanged_users = query.users[rows[~is_changed]]
-        table[~is_changed] = features(self.histories_, self.statistics_, unchanged_users, ids[~is_changed])
-        now = Histories.of(lines_now(self.lines_, self.user_starts_, query, changed), self.codes_)
-        table[is_changed] = features(now, self.statistics_, place[rows[is_changed]], ids[is_changed])
+        if not is_changed.all():
+            unchanged = lines_of(self.lines_, self.user_starts_, query.users)
+            table[~is_changed] = of_lines(unchanged, rows[~is_changed], ids[~is_changed])
+        now = lines_now(self.lines_, self.user_starts_, query, changed)
+        table[is_changed] = of_lines(now, place[rows[is_changed]], ids[is_changed])
         return table
 
     # ---- persistence ---------------------------------------------------------------------------------------------
@@ -334,13 +328,11 @@ class TwoStageRecommender(Recommender):
         lines = {name: getattr(self.lines_, name) for name in INTERACTION_FIELDS}
         return {
             **{f"lines_{name}": column for name, column in lines.items() if column is not None},
-            **{f"codes_{name}": self.codes_[name] for name in GROUPS},
-            "price": self.price_,
+            **self.statistics_.state(),
         }
 
     def _restore(self, state: Arrays) -> None:
         columns = {name: state[f"lines_{name}"] for name in INTERACTION_FIELDS if f"lines_{name}" in state}
         self.lines_ = Interactions(**columns, shape=(self.n_users_, self.n_items_))
-        self.codes_ = {name: state[f"codes_{name}"] for name in GROUPS}
-        self.price_ = state["price"]
-        self._set_tables(Histories.of(self.lines_, self.codes_))
+        self._set_starts()
+        self.statistics_ = ItemStatistics.restored(state, self.lines_)

@@ -12,7 +12,7 @@ from scipy import sparse
 from features.interactions import TrainingSet
 from models.persist import Arrays, pack_csr, unpack_csr
 from models.ranked import NOT_A_CANDIDATE, Ranked, top_k
-from models.recommend.base import Choice, Evidence, ItemFilter, Query, Range, Recommender
+from models.recommend.base import Choice, Evidence, ItemFilter, Query, Range, Recommender, fit_cached
 from models.recommend.baskets import last_orders, resolve_query_items
 from models.recommend.choice_models import fit_multinomial_logit
 from models.recommend.popular import recent_customers
@@ -141,7 +141,7 @@ class SimilarRecommender(Recommender):
         if self.behaviour == "ials":
             from models.recommend.ials import ImplicitALSRecommender
 
-            vectors = ImplicitALSRecommender(seed=self.seed).fit(train).item_vectors()
+            vectors = fit_cached(ImplicitALSRecommender(seed=self.seed), train).item_vectors()
         else:
             vectors = customer_vectors(train.interactions.matrix(), self.factors, self.seed)
         norms = np.linalg.norm(vectors, axis=1, keepdims=True)
