@@ -211,6 +211,12 @@ class TrainingSet:
             return self.item_customers
         return distinct_customers(self.interactions, self.auxiliary)
 
+    @property
+    def history_days(self) -> float:
+        """Days from the oldest interaction of any type to `as_of`; 0 for undated data."""
+        parts = [self.interactions] if self.auxiliary is None else [self.interactions, self.auxiliary]
+        return max(float(part.age_days.max(initial=0.0)) for part in parts)
+
     @cached_property
     def has_interactions(self) -> NDArray[np.bool_]:
         """Whether each user has interactions of any type, bool array, shape (n_users,)."""
