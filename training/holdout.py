@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 
@@ -9,8 +10,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from features.id_map import IdMap
+from features.interaction_types import ANY
 from features.interactions import Interactions, TrainingSet
-from features.training_data import interaction_rows, interaction_source, interactions_from_rows
+from features.training_data import interaction_rows, interactions_from_rows, target_tables
 from qianmian.errors import DataError
 from training.evaluation.protocols import hold_out, sort_items_by_popularity
 from training.jobs.base import TrainingContext
@@ -68,9 +70,10 @@ class HoldoutSplitter:
 
     def __init__(self, context: TrainingContext) -> None:
         self._context = context
-        self._source = source = interaction_source(context.builder, context.as_of)
-        self.horizon_days = _horizon_days(context, source) if context.builder.states[source].begin is not None else None
-        self._history = "" if self.horizon_days is None else _history_text(context, source)
+        self._tables = tables = target_tables(context.builder, context.as_of, context.target.name)
+        dated = any(context.builder.states[table].begin is not None for table in tables)
+        self.horizon_days = _horizon_days(context, tables) if dated else None
+        self._history = "" if self.horizon_days is None else _history_text(context, tables)
         self.min_item_customers = context.settings.recommend.min_item_customers or self._fitting_min_item_customers()
         self._made: dict[int, HoldoutSplit] = {}
 
@@ -91,7 +94,7 @@ class HoldoutSplitter:
         """Number of validation splits before the test split that leave two horizons of training data, at least one."""
         if self.horizon_days is None:
             return 1
-        span = (self._context.as_of - self._context.history_start(self._source)).days
+        span = (self._context.as_of - self._context.history_start(*self._tables)).days
         return max(1, span // self.horizon_days - 3)
 
     def validation(self, back: int = 1) -> HoldoutSplit:
@@ -116,8 +119,10 @@ class HoldoutSplitter:
         if self.horizon_days is None:
             return MIN_ITEM_CUSTOMERS[0]
         context, horizon = self._context, timedelta(days=self.horizon_days)
-        before, _ = interaction_rows(context.builder, context.as_of - 2 * horizon)
-        after, _ = interaction_rows(context.builder, context.as_of - horizon, context.as_of - 2 * horizon)
+        start, target = context.as_of - 2 * horizon, context.target.name
+        # an item is known by interactions of any type
+        before = interaction_rows(context.builder, start, target=ANY)
+        after = interaction_rows(context.builder, start + horizon, start, target=target)
         per_item = before.group_by("item_id").aggregate([("one_id", "count_distinct")])
         ids = IdMap(per_item["item_id"].to_pylist())
         customers = np.append(per_item["one_id_count_distinct"].to_numpy(), 0)
@@ -169,21 +174,25 @@ def fitting_min_item_customers(customers: NDArray[np.int64]) -> int:
 
 
 def interactions_between(context: TrainingContext, train: TrainingSet, start: datetime, end: datetime) -> Interactions:
-    """Interactions of a training set's customers with its items in ``[start, end)``; ages count back from `end`."""
-    rows, _ = interaction_rows(context.builder, end, start)
+    """Interactions of the target by a training set's customers with its items in ``[start, end)``.
+
+    Ages count back from `end`.
+    """
+    rows = interaction_rows(context.builder, end, start, target=train.target)
     users, items = IdMap(train.user_ids).rows(rows["one_id"]), IdMap(train.item_ids).rows(rows["item_id"])
-    return interactions_from_rows(rows, users, items, (train.n_users, train.n_items))
+    held = interactions_from_rows(rows, users, items, (train.n_users, train.n_items))
+    return held if train.target == ANY else replace(held, types=None)
 
 
-def _horizon_days(context: TrainingContext, source: str) -> int:
+def _horizon_days(context: TrainingContext, tables: Sequence[str]) -> int:
     wanted = context.horizon_days or context.settings.recommend.horizon_days
-    span = (context.as_of - context.history_start(source)).days
+    span = (context.as_of - context.history_start(*tables)).days
     # a short history gets shorter periods, so that at least half of it is training data
     horizon = min(wanted, span // 4)
     if horizon < 1:
         raise DataError(
             "the history is too short to hold out a validation and a test period",
-            where=source,
+            where=" and ".join(tables),
             got=f"{span} days",
             allowed="at least 4 days",
             hint=f"ingest a longer history; periods of {wanted} days take {4 * wanted} days",
@@ -191,10 +200,10 @@ def _horizon_days(context: TrainingContext, source: str) -> int:
     return horizon
 
 
-def _history_text(context: TrainingContext, source: str) -> str:
+def _history_text(context: TrainingContext, tables: Sequence[str]) -> str:
     """How long the history is, and how long it has to be for periods of the full length; for an error message."""
     wanted = context.horizon_days or context.settings.recommend.horizon_days
-    span = (context.as_of - context.history_start(source)).days
+    span = (context.as_of - context.history_start(*tables)).days
     return f"; the history has {span} days, and periods of {wanted} days take {4 * wanted}"
 
 
@@ -212,11 +221,14 @@ def _random_split(data: TrainingSet, seed: int) -> HoldoutSplit:
 
 
 def _require_enough_customers(held: HoldoutSplit, history: str = "") -> HoldoutSplit:
-    both = np.intersect1d(held.train.interactions.users, held.holdout.users)
+    train = held.train
+    both = np.unique(held.holdout.users[train.has_interactions[held.holdout.users]])
     if len(both) < MIN_EXAMPLES:
+        kind = "interactions" if train.target == ANY else f"interactions of the target ({train.target})"
         raise DataError(
-            f"only {len(both)} customers have both a history and interactions in {held.period}",
+            f"only {len(both)} customers have both a history and {kind} in {held.period}",
             allowed=f"at least {MIN_EXAMPLES}{history}",
-            hint="bring more customers, a longer history, or lower recommend.min_item_customers",
+            hint="bring more customers, a longer history, lower recommend.min_item_customers, or set recommend.target "
+            "to any",
         )
     return held

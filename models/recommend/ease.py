@@ -11,6 +11,7 @@ from scipy.linalg import lapack
 
 from models.recommend.base import Choice, Range
 from models.recommend.item_knn import Floats, ItemLinksRecommender, cooccurrence_blocks
+from models.recommend.type_weighted import TypeWeights
 from models.topk import top_k
 from qianmian.errors import DataError
 
@@ -38,6 +39,8 @@ class EASERecommender(ItemLinksRecommender):
     count_power : float
         Power of a decayed count: 0 uses only whether the item was bought (age then has no effect), 1 uses the count.
         0 was best on first purchases of Complete Journey in October.
+    type_weights : mapping of str to float, optional
+        Weight of an interaction of each type (`INTERACTION_TYPES`); None: the target alone.
 
     Raises
     ------
@@ -59,9 +62,11 @@ class EASERecommender(ItemLinksRecommender):
         max_items: int | None = 15_000,
         half_life_days: float | None = None,
         count_power: float = 0.0,
+        type_weights: TypeWeights | None = None,
     ) -> None:
         self.regularization, self.neighbours, self.max_items = regularization, neighbours, max_items
         self.half_life_days, self.count_power = half_life_days, count_power
+        self.type_weights = type_weights
 
     def _compute_links(self, interacted: sparse.csr_matrix) -> tuple[sparse.csr_matrix, Floats]:
         n_items = interacted.shape[1]

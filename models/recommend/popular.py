@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy import sparse
 
+from features.interaction_types import checked_type_weights
 from features.interactions import TrainingSet
 from models.persist import Arrays
 from models.ranked import top_k
 from models.recommend.base import Indices, ItemFilter, Query, Recommender
+from models.recommend.type_weighted import TypeWeights
 
 
 class _NonPersonalizedRecommender(Recommender):
@@ -58,15 +61,36 @@ class PopularRecommender(_NonPersonalizedRecommender):
     ----------
     window_days : float or None
         Length of the window in days. All interactions count if it is None or if the window has no interactions.
+    type_weights : mapping of str to float, optional
+        Weight of a customer who met the item in each way (`INTERACTION_TYPES`); None: the target alone.
     """
 
     name: ClassVar[str] = "popular"
 
-    def __init__(self, window_days: float | None = None) -> None:
-        self.window_days = window_days
+    def __init__(self, window_days: float | None = None, type_weights: TypeWeights | None = None) -> None:
+        self.window_days, self.type_weights = window_days, type_weights
+
+    @property
+    def auxiliary_types(self) -> tuple[str, ...]:
+        return tuple(name for name, weight in (self.type_weights or {}).items() if weight > 0)
 
     def _fit(self, train: TrainingSet) -> None:
-        self.item_scores_ = recent_customers(train, self.window_days)
+        if self.type_weights is None:
+            self.item_scores_ = recent_customers(train, self.window_days)
+            return
+        weights = checked_type_weights(self.type_weights)
+        scores = np.zeros(train.n_items, dtype=np.float32)
+        for data in (train.interactions, train.auxiliary):
+            if data is None:
+                continue
+            if data.types is None:  # all of the target
+                scores += np.float32(weights.get(train.target, 1.0)) * recent_customers(train, self.window_days)
+                continue
+            for name in data.type_counts():
+                if weight := weights.get(name, 0.0 if data is train.auxiliary else 1.0):
+                    of_type = replace(train, interactions=data.of_types([name]), auxiliary=None)
+                    scores += np.float32(weight) * recent_customers(of_type, self.window_days)
+        self.item_scores_ = scores
 
 
 class TrendingRecommender(_NonPersonalizedRecommender):

@@ -23,7 +23,7 @@ def learning_sample(train: TrainingSet, lines: int = LEARNING_LINES) -> Training
     Parameters
     ----------
     lines : int
-        Largest number of interactions of the sample.
+        Largest number of interactions of the sample, auxiliary ones included.
 
     Examples
     --------
@@ -35,7 +35,7 @@ def learning_sample(train: TrainingSet, lines: int = LEARNING_LINES) -> Training
     >>> learning_sample(train, 300) is train
     True
     """
-    if len(train.interactions.users) <= lines:
+    if len(train.interactions) + (0 if train.auxiliary is None else len(train.auxiliary)) <= lines:
         return train
     return train.memoize(("learning sample", lines), lambda: _sampled(train, lines))
 
@@ -43,6 +43,8 @@ def learning_sample(train: TrainingSet, lines: int = LEARNING_LINES) -> Training
 def _sampled(train: TrainingSet, lines: int) -> TrainingSet:
     data = train.interactions
     counts = np.bincount(data.users, minlength=train.n_users)
+    if train.auxiliary is not None:
+        counts += np.bincount(train.auxiliary.users, minlength=train.n_users)
     order = np.random.default_rng(0).permutation(train.n_users)
     kept = np.zeros(train.n_users, dtype=bool)
     kept[order[np.cumsum(counts[order]) <= lines]] = True
@@ -54,4 +56,5 @@ def _sampled(train: TrainingSet, lines: int) -> TrainingSet:
         return interactions.where(mask)
 
     returned = None if train.returned is None else of_sampled(train.returned)
-    return replace(train, interactions=of_sampled(data), returned=returned)
+    auxiliary = None if train.auxiliary is None else of_sampled(train.auxiliary)
+    return replace(train, interactions=of_sampled(data), returned=returned, auxiliary=auxiliary)

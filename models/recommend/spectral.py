@@ -10,6 +10,7 @@ from scipy import sparse
 
 from models.recommend.base import Choice, Range
 from models.recommend.item_knn import Floats, ItemLinksRecommender, positive_power
+from models.recommend.type_weighted import TypeWeights
 from models.topk import top_k
 
 BLOCK_CELLS = 8_000_000  # dense links computed at a time, before the strongest are selected: 32 MB
@@ -59,6 +60,8 @@ class SpectralRecommender(ItemLinksRecommender):
         0 was best on first purchases of Complete Journey in October.
     seed : int
         Seed of the randomised decomposition (Halko, Martinsson & Tropp 2011).
+    type_weights : mapping of str to float, optional
+        Weight of an interaction of each type (`INTERACTION_TYPES`); None: the target alone.
     """
 
     name: ClassVar[str] = "spectral"
@@ -86,11 +89,13 @@ class SpectralRecommender(ItemLinksRecommender):
         half_life_days: float | None = None,
         count_power: float = 0.0,
         seed: int = 0,
+        type_weights: TypeWeights | None = None,
     ) -> None:
         self.components, self.smoothing, self.beyond = components, smoothing, beyond
         self.user_power, self.seen_power, self.shown_power = user_power, seen_power, shown_power
         self.neighbours, self.max_items = neighbours, max_items
         self.half_life_days, self.count_power, self.seed = half_life_days, count_power, seed
+        self.type_weights = type_weights
 
     def _compute_links(self, interacted: sparse.csr_matrix) -> tuple[sparse.csr_matrix, Floats]:
         n_items = interacted.shape[1]

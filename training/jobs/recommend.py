@@ -92,6 +92,7 @@ def run(context: TrainingContext) -> EvaluatedModel:
             horizon_days=horizon,
             interactions=full.source,
             min_item_customers=splitter.min_item_customers,
+            target=full.target,
             scenes_left_out=left_out,
             not_merchandise=not_merchandise(context.builder),
         ),

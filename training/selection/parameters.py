@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from features.interactions import TrainingSet
+from features.interactions import Interactions
 from models.recommend.base import Recommender
 from qianmian.errors import DataError
 from qianmian.settings import RecommendSettings
@@ -124,11 +124,17 @@ def _values(model: Recommender, examples: EvaluationSplit) -> NDArray[np.float64
 
 def _without_other_customers(examples: EvaluationSplit) -> EvaluationSplit:
     """The examples with the training data of their own customers only."""
-    data = examples.train.interactions
-    kept = np.zeros(examples.train.n_users, dtype=bool)
+    train = examples.train
+    kept = np.zeros(train.n_users, dtype=bool)
     kept[examples.users] = True
-    train: TrainingSet = examples.train.with_interactions(data.where(kept[data.users]))
-    return replace(examples, train=train)
+
+    def of_sampled(data: Interactions) -> Interactions:
+        mask: NDArray[np.bool_] = kept[data.users]
+        return data.where(mask)
+
+    auxiliary = None if train.auxiliary is None else of_sampled(train.auxiliary)
+    sample = replace(train, interactions=of_sampled(train.interactions), returned=None, auxiliary=auxiliary)
+    return replace(examples, train=sample)
 
 
 def best_half_life(

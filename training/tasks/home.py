@@ -14,11 +14,12 @@ from training.tasks.base import Task, base_models, make_ranker, make_recommender
 
 
 def candidates(settings: RecommendSettings, seed: int) -> Mapping[str, Recommender]:
-    """Candidates: the two-stage ranker; all base models; own purchases with and without decay; popularity."""
+    """Candidates: the two-stage ranker; all base models; own purchases and events, with and without decay; popularity."""
     return {
         "ranker": make_ranker(settings, seed, "any"),
         **base_models(settings, seed),
         "repeat": make_recommender("repeat", settings, seed),
+        "own events": make_recommender("own_events", settings, seed),
         "own purchase counts": make_recommender("repeat", settings, seed, half_life_days=None),
         "popular": make_recommender("popular", settings, seed, window_days=None),
     }
@@ -31,8 +32,7 @@ def examples(train: TrainingSet, holdout: Interactions, seed: int) -> Evaluation
     then leave out what the customer has.
     """
     truth = interaction_matrix(holdout.users, holdout.items, holdout.shape)
-    known = np.bincount(train.interactions.users, minlength=train.n_users) > 0
-    users = np.flatnonzero(known & (np.diff(truth.indptr) > 0))
+    users = np.flatnonzero(train.has_interactions & (np.diff(truth.indptr) > 0))
     is_dated = bool(train.interactions.age_days.any())
     return EvaluationSplit(train, users, truth[users], exclude_purchased=not is_dated)
 
