@@ -1,6 +1,6 @@
-"""`train recommend`: choose a model for every scene on validation windows, evaluate it, and ship it.
+"""`train recommend`: choose a model for every scene on validation periods, evaluate it, and ship it.
 
-Parameters and candidates are chosen on the windows before the test period (`training.selection`; `training.holdout`
+Parameters and candidates are chosen on the periods before the test period (`training.selection`; `training.holdout`
 describes the split of undated data). The test period measures the chosen models and their baselines, once. The models
 that ship are fitted on all data before `as_of`.
 """
@@ -36,7 +36,7 @@ SEARCH_SHARE = 0.1  # of the budget, for the short search of parameters
 
 
 def run(context: TrainingContext) -> EvaluatedModel:
-    """Choose on the validation windows, evaluate on the test period, and ship a fit on all data before `as_of`."""
+    """Choose on the validation periods, evaluate on the test period, and ship a fit on all data before `as_of`."""
     settings, seed = context.settings.recommend, context.settings.seed
     check_models(settings)
     splitter = HoldoutSplitter(context)
@@ -55,7 +55,7 @@ def run(context: TrainingContext) -> EvaluatedModel:
             got=test.period,
             hint="ingest more customers or a longer history",
         )
-    # the test period may refuse a winner that the validation window accepted; then the runner-up ships, if it can
+    # the test period may refuse a winner that the validation period accepted; then the runner-up ships, if it can
     winners = {name: _winner(selected.get(name), found) for name, found in measured.items()}
     report, figures = report_of(measured, winners, selected, test)
     evaluated_at = None if test.start == NO_START else test.start
@@ -106,7 +106,7 @@ def run(context: TrainingContext) -> EvaluatedModel:
 def _select_parameters(
     context: TrainingContext, settings: RecommendSettings, splitter: HoldoutSplitter, test: HoldoutSplit
 ) -> tuple[RecommendSettings, dict[int | None, float]]:
-    """Settings with the parameters chosen on the validation window, and the NDCG there of each half-life.
+    """Settings with the parameters chosen on the validation period, and the NDCG there of each half-life.
 
     With `--tune` all parameters are searched. Without it, parameters saved by an earlier tuning are used; those that it
     does not contain are chosen by the short search.
@@ -121,7 +121,7 @@ def _select_parameters(
             tune(context.workspace, settings, seed, validation.train, validation.holdout, window_end, context.progress),
         ), {}
     settings = with_parameters(settings, load_tuned_parameters(context.workspace, test.start, context.progress))
-    context.progress("recommend: choosing parameters on the validation window")
+    context.progress("recommend: choosing parameters on the validation period")
     validation, budget = splitter.validation(), SEARCH_SHARE * settings.budget_cpu_seconds
     settings = with_parameters(settings, short_search(settings, seed, validation, budget, context.progress))
     if "half_life_days" in settings.models.get("repeat", {}):
@@ -149,7 +149,7 @@ def _evaluate_on_test(
             return None
         wanted = {one: candidates[one] for one in candidates if one in (*task.baselines, simplest)}
         if (found := selected.get(name)) is not None:
-            # those of the settings of this run: a selection has the models of the validation window
+            # those of the settings of this run: a selection has the models of the validation period
             chosen = {found.choice.winner: found.model, found.runner_up: candidates.get(found.runner_up)}
             wanted = {**{one: model for one, model in chosen.items() if model is not None}, **wanted}
         length = max(task.k, *RECALL_KS)

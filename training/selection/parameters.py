@@ -1,4 +1,4 @@
-"""The short search: parameters that depend on the data, chosen on a sample of customers of the validation window."""
+"""The short search: parameters that depend on the data, chosen on a sample of customers of the validation period."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def short_search(
     """Parameters that are better than the default beyond noise, for each model of `SHORT_SEARCH`.
 
     One parameter is searched after the other. A model is fitted on a sample of customers and measured on the same
-    customers in the validation window, on the task `home`. Parameters of the settings stay, and so do the defaults of a
+    customers in the validation period, on the task `home`. Parameters of the settings stay, and so do the defaults of a
     model whose search is estimated to cost more than its share of the budget.
 
     Parameters
@@ -81,7 +81,7 @@ def short_search(
             found[name] = better
     if found:
         said = ", ".join(f"{name}.{key} {value}" for name, given in found.items() for key, value in given.items())
-        progress(f"recommend: better than the defaults on the validation window: {said}")
+        progress(f"recommend: better than the defaults on the validation period: {said}")
     return found
 
 
