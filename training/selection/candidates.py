@@ -18,7 +18,7 @@ from qianmian.settings import RecommendSettings
 from training.holdout import HoldoutSplit, HoldoutSplitter
 from training.jobs.base import Progress
 from training.selection.budget import Candidates, within_budget
-from training.selection.choice import Choice, choose
+from training.selection.choice import CandidateChoice, choose
 from training.selection.evaluation import Evaluation, evaluate_candidates, sampled
 from training.selection.fusion import cross_fitted_blend
 from training.tasks import TASKS
@@ -33,7 +33,7 @@ ENOUGH_CUSTOMERS = 300  # with fewer, earlier periods are added until the choice
 
 
 @dataclass(frozen=True)
-class Selection:
+class TaskSelection:
     """The candidate of a task that ships.
 
     Attributes
@@ -41,7 +41,7 @@ class Selection:
     task : Task
     model : Recommender
         The unfitted winner.
-    choice : Choice
+    choice : CandidateChoice
     customers : int
         Distinct customers on whom the choice was made.
     periods : int
@@ -52,7 +52,7 @@ class Selection:
 
     task: Task
     model: Recommender
-    choice: Choice
+    choice: CandidateChoice
     customers: int
     periods: int
     compared: int
@@ -83,7 +83,7 @@ class _Pooled:
             self.periods_of[name] = self.periods_of.get(name, 0) + 1
         self.periods += 1
 
-    def choice(self, seed: int) -> tuple[Choice, int]:
+    def choice(self, seed: int) -> tuple[CandidateChoice, int]:
         """The choice among the candidates of all periods, and the number of distinct customers."""
         full = {name: found for name, found in self.values.items() if self.periods_of[name] == self.periods}
         columns = {name: np.array([np.mean(found[one]) for one in sorted(found)]) for name, found in full.items()}
@@ -92,7 +92,7 @@ class _Pooled:
 
 def select_candidates(
     settings: RecommendSettings, seed: int, splitter: HoldoutSplitter, progress: Progress
-) -> tuple[dict[str, Selection], dict[str, float]]:
+) -> tuple[dict[str, TaskSelection], dict[str, float]]:
     """Choose the candidate of each task: the simplest that is not behind the best beyond noise.
 
     All candidates are fitted on the data before the validation period and measured on it. The blend of their lists is
@@ -101,13 +101,13 @@ def select_candidates(
 
     Returns
     -------
-    dict of str to Selection
+    dict of str to TaskSelection
         Task → its selection; a task with too few examples, or without a candidate that can be fitted, has none.
     dict of str to float
         Models left out by `recommend.budget_cpu_seconds`, with their estimated CPU seconds.
     """
     pooled: dict[str, _Pooled] = {}
-    selected: dict[str, Selection] = {}
+    selected: dict[str, TaskSelection] = {}
     left_out: dict[str, float] = {}
     wanted: Candidates = {name: task.candidates(settings, seed) for name, task in TASKS.items()}
     for back in range(1, 1 + min(MAX_PERIODS, splitter.validation_periods)):
@@ -125,7 +125,7 @@ def select_candidates(
             if found.periods < back:
                 continue
             choice, customers = found.choice(seed)
-            selected[name] = Selection(
+            selected[name] = TaskSelection(
                 TASKS[name], found.models[choice.winner], choice, customers, found.periods, len(found.values)
             )
             contenders = {one for one, behind in choice.behind.items() if behind.low <= 0}
@@ -197,7 +197,7 @@ def _with_blend(found: _Pooled, evaluation: Evaluation, seed: int) -> dict[str, 
     return {BLEND: values}
 
 
-def _said(selection: Selection) -> str:
+def _said(selection: TaskSelection) -> str:
     choice = selection.choice
     periods = f" in {selection.periods} periods" if selection.periods > 1 else ""
     return (
