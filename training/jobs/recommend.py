@@ -27,7 +27,7 @@ from training.selection.candidates import TaskSelection, run_named, select_candi
 from training.selection.evaluation import Evaluation, evaluate_candidates, sampled
 from training.selection.parameters import best_half_life, short_search
 from training.selection.report import HOME, RECALL_KS, K, report_of
-from training.selection.shipping import fit_scenes
+from training.selection.final_fit import fit_scenes
 from training.tasks import TASKS
 from training.tasks.base import MIN_EXAMPLES, check_models, with_parameters
 from training.tuning import load_tuned_parameters, tune
