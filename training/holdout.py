@@ -68,6 +68,9 @@ class HoldoutSplitter:
         dated = any(context.builder.states[table].begin is not None for table in tables)
         self.horizon_days = _horizon_days(context, tables) if dated else None
         self._history = "" if self.horizon_days is None else _history_text(context, tables)
+        found = context.target.counts[context.target.name].evaluable
+        if found >= MIN_EXAMPLES and (context.settings.recommend.min_item_customers or 1) > 1:
+            self._history += f"; with items of any number of customers, {found:,} could be evaluated"
 
     def test(self) -> HoldoutSplit:
         """The test split.
@@ -168,7 +171,7 @@ def _require_enough_customers(held: HoldoutSplit, history: str = "") -> HoldoutS
         raise DataError(
             f"only {len(both)} customers have both a history and {kind} in {held.period}",
             allowed=f"at least {MIN_EXAMPLES}{history}",
-            hint="bring more customers, a longer history, lower recommend.min_item_customers, or set recommend.target "
+            hint="lower recommend.min_item_customers, bring more customers or a longer history, or set recommend.target "
             "to any",
         )
     return held
