@@ -15,6 +15,7 @@ from models.parallel import thread_budget
 from models.persist import Arrays
 from models.recommend.base import Choice, Query, Range
 from models.recommend.matrix_factorization import FactorRecommender, check_finite
+from models.recommend.sampling import learning_sample
 from models.recommend.type_weighted import TypeWeightedRecommender, TypeWeights
 from qianmian.errors import DataError
 
@@ -26,7 +27,8 @@ class ImplicitALSRecommender(TypeWeightedRecommender, FactorRecommender):
 
     As in `implicit`, the confidence is ``alpha × weight`` for an interaction and 1 elsewhere. A user without history
     has no factors and gets no list. Interactions after the fit are folded in by one exact half-step: the factors of the
-    user are solved for, those of the items stay.
+    user are solved for, those of the items stay. The item factors of a large shop are those of the `learning_sample`,
+    and all customers are folded in.
 
     Parameters
     ----------
@@ -83,8 +85,9 @@ class ImplicitALSRecommender(TypeWeightedRecommender, FactorRecommender):
         from threadpoolctl import threadpool_limits
 
         self._count(train)
-        weights = self.counts_
-        self.ridge_ = self.regularization * noise_level(weights)
+        weights, sample = self.counts_, learning_sample(train)
+        learnt = self._learnt_counts(train)
+        self.ridge_ = self.regularization * noise_level(learnt)
         try:
             with threadpool_limits(1, "blas"):
                 model = AlternatingLeastSquares(
@@ -94,13 +97,15 @@ class ImplicitALSRecommender(TypeWeightedRecommender, FactorRecommender):
                     random_state=self.seed,
                     num_threads=thread_budget(),
                 )  # every row is solved on its own, so the factors do not depend on the number of threads
-                model.fit(self._confidence(weights), show_progress=False)
+                model.fit(self._confidence(learnt), show_progress=False)
         except ModelFitError as error:
             raise DataError(
                 "the factors are not finite", where="ials", hint="fit with more regularization or fewer factors"
             ) from error
         self.user_factors_ = np.array(model.user_factors)
         self._set_items(np.array(model.item_factors))
+        if sample is not train:  # the item factors are those of the sample; every customer is solved for
+            self.user_factors_ = self.solve(weights)
 
     def _set_items(self, item_factors: NDArray[np.float32]) -> None:
         self.index_ = FactorIndex(item_factors)

@@ -33,7 +33,9 @@ class ItemLinksRecommender(TypeWeightedRecommender, SparseScoresRecommender):
     frequent purchases of an item do not raise its own score, and an item that no link reaches is not a candidate. The
     scores need only the row of the user, so interactions after the fit change the list, also of a user without history.
 
-    Subclasses set the parameters `half_life_days`, `count_power` and `type_weights` and implement `_compute_links`.
+    Subclasses set the parameters `half_life_days`, `count_power` and `type_weights` and implement `_compute_links`. A
+    subclass whose cost grows with the square of the items or faster has a parameter `max_items`: only links between so
+    many items, the most popular ones, are computed, and the model ranks no other items.
 
     Attributes
     ----------
@@ -48,6 +50,7 @@ class ItemLinksRecommender(TypeWeightedRecommender, SparseScoresRecommender):
     returns_partial_lists: ClassVar[bool] = True
 
     count_power: float
+    max_items: int | None = None
     links_: sparse.csr_matrix
     popularity_factor_: Floats
 
@@ -57,9 +60,26 @@ class ItemLinksRecommender(TypeWeightedRecommender, SparseScoresRecommender):
 
     def _fit(self, train: TrainingSet) -> None:
         self._count(train)
-        links, self.popularity_factor_ = self._compute_links(self._apply_count_power(self._learnt_counts(train)))
+        interacted = self._apply_count_power(self._learnt_counts(train))
+        if self.max_items is None or self.max_items >= train.n_items:
+            links, self.popularity_factor_ = self._compute_links(interacted)
+        else:
+            links, self.popularity_factor_ = self._links_of_popular(interacted, self.max_items)
         links.sort_indices()
         self.links_ = links
+
+    def _links_of_popular(self, interacted: sparse.csr_matrix, most: int) -> tuple[sparse.csr_matrix, Floats]:
+        """Compute the links between the `most` items with the most customers."""
+        n_items = interacted.shape[1]
+        customers = np.bincount(interacted.indices, minlength=n_items)
+        popular = np.sort(np.argsort(-customers, kind="stable")[:most])
+        links, shown = self._compute_links(interacted[:, popular].tocsr())
+        ends = np.zeros(n_items + 1, dtype=np.int64)
+        ends[popular + 1] = np.diff(links.indptr)
+        factor = np.ones(n_items, dtype=np.float32)
+        factor[popular] = shown
+        columns = popular[links.indices].astype(np.int32)
+        return sparse.csr_matrix((links.data, columns, np.cumsum(ends)), shape=2 * (n_items,)), factor
 
     def _apply_count_power(self, counts: sparse.csr_matrix) -> sparse.csr_matrix:
         weights = np.maximum(counts.data, np.float32(0.0))

@@ -15,10 +15,10 @@ LEARNING_LINES = 2_000_000  # Complete Journey, 2,500 customers of a year, has 1
 def learning_sample(train: TrainingSet, lines: int = LEARNING_LINES) -> TrainingSet:
     """Return the training set, or one with the interactions of sampled customers if it has more than `lines`.
 
-    Customers and items keep their indices; a customer who is not sampled has no interactions. What is learnt about items
-    (links, factors, weights of features) varies with the customers it is learnt from, but hardly with their number once
-    there are thousands; what is looked up for a customer needs all interactions. The sample is computed once
-    (`TrainingSet.memoize`), so that the models that learn from it share its earlier cutoffs as well.
+    Customers and items keep their indices; a customer who is not sampled has no interactions. What is learnt about
+    items (links, factors, weights of features) hardly changes with the number of customers once there are thousands;
+    what is looked up for a customer needs all interactions. The sample is computed once (`TrainingSet.memoize`), so
+    that the models that learn from it share its earlier cutoffs as well.
 
     Parameters
     ----------

@@ -12,7 +12,6 @@ from models.recommend.base import Choice, Range
 from models.recommend.item_knn import Floats, ItemLinksRecommender, positive_power
 from models.recommend.type_weighted import TypeWeights
 from models.topk import top_k
-from qianmian.errors import DataError
 
 BLOCK_CELLS = 8_000_000  # dense links computed at a time, before the strongest are selected: 32 MB
 MIN_ROWS_PER_COMPONENT = 8  # a rank above an eighth of the customers or items would overfit
@@ -52,8 +51,8 @@ class SpectralRecommender(ItemLinksRecommender):
         Powers of the popularity of the items in the history and of the recommended items.
     neighbours : int
         Number of links kept per item.
-    max_items : int
-        Largest catalogue that is fitted.
+    max_items : int or None
+        Number of items that are linked, the most popular ones; other items are not ranked.
     half_life_days : float or None
         Half-life of a count in days; None for no decay.
     count_power : float
@@ -63,11 +62,6 @@ class SpectralRecommender(ItemLinksRecommender):
         Seed of the randomised decomposition (Halko, Martinsson & Tropp 2011).
     type_weights : mapping of str to float, optional
         Weight of an interaction of each type (`INTERACTION_TYPES`); None: the target alone.
-
-    Raises
-    ------
-    DataError
-        `fit` raises it if there are more than `max_items` items.
     """
 
     name: ClassVar[str] = "spectral"
@@ -91,7 +85,7 @@ class SpectralRecommender(ItemLinksRecommender):
         seen_power: float = 0.3,
         shown_power: float = 0.4,
         neighbours: int = 200,
-        max_items: int = 100_000,
+        max_items: int | None = 30_000,
         half_life_days: float | None = None,
         count_power: float = 0.0,
         seed: int = 0,
@@ -105,16 +99,6 @@ class SpectralRecommender(ItemLinksRecommender):
 
     def _compute_links(self, interacted: sparse.csr_matrix) -> tuple[sparse.csr_matrix, Floats]:
         n_items = interacted.shape[1]
-        if n_items > self.max_items:
-            raise DataError(
-                "the catalogue is too large for the spectral model",
-                got=f"{n_items:,} items",
-                allowed=f"at most {self.max_items:,} (max_items)",
-                hint="raise recommend.min_item_customers, use `ials`, or fit with a larger max_items; "
-                f"{self.components} eigenvectors of these customers and items need about "
-                f"{12 * sum(interacted.shape) * self.components / 1e9:.1f} GB, "
-                "and the time grows with the square of the number of items",
-            )
         by_user, by_item = (np.asarray(interacted.sum(axis=axis), dtype=np.float32).ravel() for axis in (1, 0))
         user_scale = sparse.diags(positive_power(by_user, -self.user_power / 2))
         item_scale = sparse.diags(positive_power(by_item, -0.5))

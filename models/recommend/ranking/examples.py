@@ -194,7 +194,7 @@ class ExampleSampler:
         return RankingExamples([spooled], np.concatenate(labels)[kept], np.concatenate(groups)[kept], weights)
 
     def _wanted(self, train: TrainingSet, past: TrainingSet, days: float) -> tuple[NDArray[np.bool_], Ints]:
-        """Return the catalogue at a cutoff, bool, (n_items,), and the purchases after it as ``user × n_items + item``."""
+        """Return the catalogue at a cutoff, bool, (n_items,), and the later purchases, ``user × n_items + item``."""
         ages = train.interactions.age_days
         future = train.interactions.where((ages <= days) & (ages > days - self.horizon_days))
         # an item with too few customers before the cutoff would not have been in the catalogue

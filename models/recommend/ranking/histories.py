@@ -167,7 +167,9 @@ def lines_now(lines: Interactions, starts: Ints, query: Query, changed: Ints) ->
         np.concatenate([old.weights, recent_interactions.weights]),
         (len(changed), lines.shape[1]),
         np.concatenate([before, after + shift]).astype(np.int32),
-        quantities=_joined(old.quantities, recent_interactions.quantities, len(old.users), len(recent_interactions.users)),
+        quantities=_joined(
+            old.quantities, recent_interactions.quantities, len(old.users), len(recent_interactions.users)
+        ),
         amounts=_joined(old.amounts, recent_interactions.amounts, len(old.users), len(recent_interactions.users)),
     )
 

@@ -81,9 +81,7 @@ class ItemStatistics:
                 price,
             ]
         )
-        trends = tuple(
-            ((recent[:, 0] + 1) / (recent[:, 1] + 1)).astype(np.float32) for recent in sums.group_recent
-        )
+        trends = tuple(((recent[:, 0] + 1) / (recent[:, 1] + 1)).astype(np.float32) for recent in sums.group_recent)
         return cls(table.astype(np.float32), codes, trends)
 
     def state(self) -> Arrays:

@@ -68,7 +68,7 @@ class ItemSums:
         total = cls(
             zeros(), zeros(), within, zeros(), zeros(), zeros(), zeros(), zeros(), zeros(), newest, oldest, recent
         )
-        for block in customer_blocks(lines.users):
+        for block in customer_blocks(lines.users, BLOCK_LINES):
             total._add(lines.where(block), codes)
         return total
 
@@ -121,7 +121,7 @@ class ItemSums:
             total[:, column] += np.bincount(distinct[kept] % width, minlength=len(total))[: len(total)]
 
 
-def customer_blocks(users: NDArray[np.int32], most: int = BLOCK_LINES) -> Iterator[slice]:
+def customer_blocks(users: NDArray[np.int32], most: int) -> Iterator[slice]:
     """Divide interactions, sorted by user, into runs of whole users of about `most` interactions.
 
     Examples

@@ -27,7 +27,7 @@ class SpooledRows:
 
     def __init__(self, width: int) -> None:
         self.width = width
-        self._file = tempfile.TemporaryFile(prefix="qianmian-")
+        self._file = tempfile.TemporaryFile(prefix="qianmian-")  # noqa: SIM115  read as long as the object lives
         self._lengths: list[int] = []
 
     def __len__(self) -> int:
