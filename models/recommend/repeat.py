@@ -38,7 +38,7 @@ class RepeatPurchaseRecommender(TypeWeightedRecommender):
     half_life_days : float or None
         Half-life of a purchase in days; None weights every purchase 1.
     type_weights : mapping of str to float, optional
-        Weight of an interaction of each type (`INTERACTION_TYPES`); None: the target alone.
+        Weights of the types of interaction, as in `TrainingSet.matrix`; None: the target alone.
     """
 
     name: ClassVar[str] = "repeat"
@@ -113,7 +113,7 @@ class OwnEventsRecommender(RepeatPurchaseRecommender):
     half_life_days : float or None
         Half-life of an interaction in days.
     type_weights : mapping of str to float, optional
-        Weight of an interaction of each type.
+        Weights of the types of interaction, as in `TrainingSet.matrix`.
     """
 
     name: ClassVar[str] = "own_events"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 
 import numpy as np
@@ -139,6 +139,8 @@ def recent_activity(
             (rows if kind in of_target else auxiliary).append(row)
     n_items = len(catalogue.item_ids)
     made = _interactions(rows, n_items, visits=target != PURCHASE) if rows else None
+    if made is not None and target != ANY:
+        made = replace(made, types=None)
     other = _interactions(auxiliary, n_items, visits=True) if auxiliary else None
     return RecentActivity(made, other, days_between(as_of, moment), ignored, list(unknown))
 
