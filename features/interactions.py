@@ -236,8 +236,9 @@ class TrainingSet:
         half_life_days : float, optional
             As in `Interactions.matrix`.
         type_weights : mapping of str to float, optional
-            Weight of an interaction of each type. An auxiliary type that is not named does not count; a type of the
-            target that is not named keeps its weight. None: the target alone.
+            Weight of an interaction of each auxiliary type, beside one of the target, which counts 1; a type that is
+            not named does not count. Where the target is ``any``, the weights replace those of the named types. None:
+            the target alone.
 
         Returns
         -------

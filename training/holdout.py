@@ -76,6 +76,9 @@ class HoldoutSplitter:
         self._history = "" if self.horizon_days is None else _history_text(context, tables)
         self.min_item_customers = context.settings.recommend.min_item_customers or self._fitting_min_item_customers()
         self._made: dict[int, HoldoutSplit] = {}
+        found = context.target.counts[context.target.name].evaluable
+        if found >= MIN_EXAMPLES and self.min_item_customers > 1:
+            self._history += f"; with items of any number of customers, {found:,} could be evaluated"
 
     def test(self) -> HoldoutSplit:
         """The test split.
@@ -228,7 +231,7 @@ def _require_enough_customers(held: HoldoutSplit, history: str = "") -> HoldoutS
         raise DataError(
             f"only {len(both)} customers have both a history and {kind} in {held.period}",
             allowed=f"at least {MIN_EXAMPLES}{history}",
-            hint="bring more customers, a longer history, lower recommend.min_item_customers, or set recommend.target "
-            "to any",
+            hint="lower recommend.min_item_customers, bring more customers or a longer history, "
+            "or set recommend.target to any",
         )
     return held

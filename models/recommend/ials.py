@@ -45,7 +45,7 @@ class ImplicitALSRecommender(TypeWeightedRecommender, FactorRecommender):
     seed : int
         Seed of the initial factors.
     type_weights : mapping of str to float, optional
-        Weight of an interaction of each type (`INTERACTION_TYPES`); None: the target alone.
+        Weights of the types of interaction, as in `TrainingSet.matrix`; None: the target alone.
 
     Notes
     -----

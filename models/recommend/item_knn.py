@@ -141,7 +141,7 @@ class ItemKNNRecommender(ItemLinksRecommender):
         Power of a decayed count: 0 uses only whether the item was bought (age then has no effect), 1 uses the count.
         0 was best on first purchases of Complete Journey in October.
     type_weights : mapping of str to float, optional
-        Weight of an interaction of each type (`INTERACTION_TYPES`); None: the target alone.
+        Weights of the types of interaction, as in `TrainingSet.matrix`; None: the target alone.
 
     Examples
     --------

@@ -62,7 +62,8 @@ class PopularRecommender(_NonPersonalizedRecommender):
     window_days : float or None
         Length of the window in days. All interactions count if it is None or if the window has no interactions.
     type_weights : mapping of str to float, optional
-        Weight of a customer who met the item in each way (`INTERACTION_TYPES`); None: the target alone.
+        Weight of a customer who met the item in each way, beside one of the target, who counts 1; None: the target
+        alone.
     """
 
     name: ClassVar[str] = "popular"
@@ -78,19 +79,19 @@ class PopularRecommender(_NonPersonalizedRecommender):
         if self.type_weights is None:
             self.item_scores_ = recent_customers(train, self.window_days)
             return
-        weights = checked_type_weights(self.type_weights)
-        scores = np.zeros(train.n_items, dtype=np.float32)
-        for data in (train.interactions, train.auxiliary):
-            if data is None:
-                continue
-            if data.types is None:  # all of the target
-                scores += np.float32(weights.get(train.target, 1.0)) * recent_customers(train, self.window_days)
-                continue
-            for name in data.type_counts():
-                if weight := weights.get(name, 0.0 if data is train.auxiliary else 1.0):
-                    of_type = replace(train, interactions=data.of_types([name]), auxiliary=None)
-                    scores += np.float32(weight) * recent_customers(of_type, self.window_days)
-        self.item_scores_ = scores
+        weights, of_target = checked_type_weights(self.type_weights), train.interactions
+        parts = [(1.0, of_target)]
+        if of_target.types is not None:
+            parts = [(weights.get(name, 1.0), of_target.of_types([name])) for name in of_target.type_counts()]
+        if train.auxiliary is not None:
+            parts += [
+                (weights.get(name, 0.0), train.auxiliary.of_types([name])) for name in train.auxiliary.type_counts()
+            ]
+        self.item_scores_ = np.zeros(train.n_items, dtype=np.float32)
+        for weight, part in parts:
+            if weight > 0:
+                customers = recent_customers(replace(train, interactions=part), self.window_days)
+                self.item_scores_ += np.float32(weight) * customers
 
 
 class TrendingRecommender(_NonPersonalizedRecommender):

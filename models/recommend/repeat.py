@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import sparse
 
+from features.interaction_types import EVENT_WEIGHTS
 from features.interactions import TrainingSet
 from models.persist import Arrays, pack_csr, unpack_csr
 from models.ranked import NOT_A_CANDIDATE
@@ -23,7 +24,7 @@ from models.recommend.base import (
     values_at,
 )
 from models.recommend.evidence import times_and_last
-from models.recommend.type_weighted import ALL_TYPES, TypeWeightedRecommender, TypeWeights
+from models.recommend.type_weighted import TypeWeightedRecommender, TypeWeights
 
 
 class RepeatPurchaseRecommender(TypeWeightedRecommender):
@@ -37,7 +38,7 @@ class RepeatPurchaseRecommender(TypeWeightedRecommender):
     half_life_days : float or None
         Half-life of a purchase in days; None weights every purchase 1.
     type_weights : mapping of str to float, optional
-        Weight of an interaction of each type (`INTERACTION_TYPES`); None: the target alone.
+        Weights of the types of interaction, as in `TrainingSet.matrix`; None: the target alone.
     """
 
     name: ClassVar[str] = "repeat"
@@ -103,18 +104,20 @@ class RepeatPurchaseRecommender(TypeWeightedRecommender):
 class OwnEventsRecommender(RepeatPurchaseRecommender):
     """Scores an item by the user's interactions of all types with it, which are soon forgotten.
 
-    On behaviour data with views this simple list is hard to beat: customers return to what they just looked at.
+    On behaviour data this simple list is hard to beat, because customers return to what they just looked at. NDCG@10 of
+    the next day on the Taobao sample, three days pooled: next purchases .305 (all types of weight 1: .247; half-life of
+    one day: .334; purchases alone: .063), next actions .237 (.208).
 
     Parameters
     ----------
     half_life_days : float or None
         Half-life of an interaction in days.
     type_weights : mapping of str to float, optional
-        Weight of an interaction of each type; by default all are 1.
+        Weights of the types of interaction, as in `TrainingSet.matrix`.
     """
 
     name: ClassVar[str] = "own_events"
     search_space: ClassVar[Mapping[str, Range | Choice]] = {"half_life_days": Range(0.25, 60.0, log=True)}
 
-    def __init__(self, half_life_days: float | None = 7.0, type_weights: TypeWeights | None = ALL_TYPES) -> None:
+    def __init__(self, half_life_days: float | None = 7.0, type_weights: TypeWeights | None = EVENT_WEIGHTS) -> None:
         super().__init__(half_life_days, type_weights)

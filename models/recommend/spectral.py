@@ -61,7 +61,7 @@ class SpectralRecommender(ItemLinksRecommender):
     seed : int
         Seed of the randomised decomposition (Halko, Martinsson & Tropp 2011).
     type_weights : mapping of str to float, optional
-        Weight of an interaction of each type (`INTERACTION_TYPES`); None: the target alone.
+        Weights of the types of interaction, as in `TrainingSet.matrix`; None: the target alone.
     """
 
     name: ClassVar[str] = "spectral"

@@ -14,15 +14,6 @@ from models.recommend.base import Query, Recommender, fold_in
 from models.recommend.sampling import learning_sample
 
 TypeWeights = Mapping[str, float]
-ALL_TYPES: TypeWeights = {
-    "purchase": 1.0,
-    "view": 1.0,
-    "cart": 1.0,
-    "favourite": 1.0,
-    "search": 1.0,
-    "share": 1.0,
-    "message_click": 1.0,
-}
 
 
 class TypeWeightedRecommender(Recommender):

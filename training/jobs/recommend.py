@@ -59,7 +59,7 @@ def run(context: TrainingContext) -> EvaluatedModel:
     winners = {name: _winner(selected.get(name), found) for name, found in evaluations.items()}
     report, figures = report_of(evaluations, winners, selected, test)
     evaluated_at = None if test.start == NO_START else test.start
-    notes = _budget_notes(too_expensive, settings)
+    notes = (*context.target.notes, *_budget_notes(too_expensive, settings))
     if evaluated_at is not None:
         notes = (*left_out_notes(context.unknown_attributes(evaluated_at), evaluated_at), *notes)
     report = replace(report, notes=notes)

@@ -10,7 +10,7 @@ import numpy as np
 import xgboost as xgb
 from numpy.typing import NDArray
 
-from features.interaction_types import PURCHASE
+from features.interaction_types import EVENT_WEIGHTS, PURCHASE
 from features.interactions import INTERACTION_FIELDS, INTERACTION_TYPES, Interactions, TrainingSet
 from models.classify.boosting import load_booster, save_booster
 from models.parallel import thread_budget
@@ -25,7 +25,6 @@ from models.recommend.ranking.item_statistics import ItemStatistics, item_statis
 from models.recommend.ranking.type_features import TypedInteractions, type_columns, type_feature_names
 from models.recommend.repeat import OwnEventsRecommender, RepeatPurchaseRecommender
 from models.recommend.single_stage import SINGLE_STAGE
-from models.recommend.type_weighted import ALL_TYPES
 from qianmian.errors import DataError, UsageError
 
 Stages = Sequence[tuple[str, Mapping[str, Any], int]]
@@ -35,8 +34,8 @@ DEFAULT_STAGES: Mapping[str, Stages] = {
 }
 # of training sets with several types of interaction, after those of the target
 TYPED_STAGES: Stages = (
-    ("own_events", {}, 60),
-    ("item_knn", {"half_life_days": 3.0, "count_power": 1.0, "type_weights": dict(ALL_TYPES)}, 30),
+    ("own_events", {"half_life_days": 2.0}, 60),
+    ("item_knn", {"half_life_days": 7.0, "count_power": 1.0, "type_weights": EVENT_WEIGHTS}, 30),
 )
 OBJECTIVES = ("binary:logistic", "rank:ndcg", "rank:pairwise")
 MIN_POSITIVES = 20
