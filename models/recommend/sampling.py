@@ -1,7 +1,8 @@
-"""Samples of whole customers, so that what a model learns costs the same for a shop of any size."""
+"""Samples and blocks of whole customers, so that fits need the same memory for a shop of any size."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import replace
 
 import numpy as np
@@ -38,6 +39,25 @@ def learning_sample(train: TrainingSet, lines: int = LEARNING_LINES) -> Training
     if len(train.interactions.users) <= lines:
         return train
     return train.memoize(("learning sample", lines), lambda: _sampled(train, lines))
+
+
+def customer_blocks(users: NDArray[np.int32], most: int) -> Iterator[slice]:
+    """Divide interactions, sorted by user, into runs of whole users of about `most` interactions.
+
+    Examples
+    --------
+    >>> list(customer_blocks(np.array([0, 0, 1, 2, 2, 2], np.int32), 3))
+    [slice(0, 3, None), slice(3, 6, None)]
+    """
+    start = 0
+    while start < len(users):
+        stop = min(start + most, len(users))
+        # back to where the last user begins, or on to where a user with many interactions ends
+        stop = stop if stop == len(users) else int(np.searchsorted(users, users[stop]))
+        if stop <= start:
+            stop = int(np.searchsorted(users, users[start], side="right"))
+        yield slice(start, stop)
+        start = stop
 
 
 def _sampled(train: TrainingSet, lines: int) -> TrainingSet:
