@@ -14,8 +14,9 @@ from models.inner_product_search import FactorIndex
 from models.parallel import thread_budget
 from models.persist import Arrays
 from models.recommend.base import Choice, Query, Range, fold_in
+from models.recommend.cost import n_learnt_lines, n_lines
 from models.recommend.matrix_factorization import FactorRecommender, check_finite
-from models.recommend.sampling import learning_sample
+from models.recommend.sampling import LEARNING_LINES, learning_sample
 from qianmian.errors import DataError
 
 GATHERED = 1 << 22  # item factors copied per batch when users are solved: 16 MB
@@ -74,6 +75,14 @@ class ImplicitALSRecommender(FactorRecommender):
     ) -> None:
         self.factors, self.iterations, self.regularization, self.alpha = factors, iterations, regularization, alpha
         self.half_life_days, self.seed = half_life_days, seed
+
+    def estimated_cpu_seconds(self, train: TrainingSet) -> float:
+        alternations = 2.2e-9 * n_learnt_lines(train) * self.factors * self.iterations
+        solved = 0.0 if n_lines(train) <= LEARNING_LINES else 4e-10 * n_lines(train) * self.factors**2
+        return alternations + solved
+
+    def estimated_peak_bytes(self, train: TrainingSet) -> int:
+        return 60 * n_lines(train) + 8 * self.factors * (train.n_users + train.n_items)
 
     def _fit(self, train: TrainingSet) -> None:
         from implicit.cpu.als import AlternatingLeastSquares

@@ -33,6 +33,7 @@ from qianmian.errors import DataError
 
 MAX_CALIBRATION_NEGATIVES = 60_000  # pairs without a purchase per snapshot that the calibration is fitted on
 BLOCK_LINES = 500_000  # interactions whose pairs are computed at a time: 0.3 GB
+LEARNING_LINES = 1_000_000  # interactions that priors and calibration are estimated from: 0.5 GB
 # saved name → attribute
 STATE_KEYS = {
     "group": "group_",
@@ -94,6 +95,9 @@ class ReplenishRecommender(Recommender):
     """
 
     name: ClassVar[str] = "replenish"
+    cpu_seconds_per_line: ClassVar[float] = 1.1e-6
+    cpu_seconds_per_learnt_line: ClassVar[float] = 1.1e-6
+    bytes_per_learnt_line: ClassVar[float] = 450.0
     supports_fold_in: ClassVar[bool] = True
     returns_partial_lists: ClassVar[bool] = True
     supports_evidence: ClassVar[bool] = True
@@ -118,7 +122,7 @@ class ReplenishRecommender(Recommender):
             )
         _, group = np.unique(train.item_attributes["category"], return_inverse=True)
         self.group_ = group.astype(np.int64)
-        self._learn(learning_sample(train))
+        self._learn(learning_sample(train, LEARNING_LINES))
         blocks = [self._pairs_of(data.where(block)) for block in customer_blocks(data.users, BLOCK_LINES)]
         blocks = blocks or [self._pairs_of(data)]
         columns = {name: np.concatenate([block[name] for block in blocks]) for name in blocks[0]}
