@@ -38,7 +38,7 @@ from training.holdout import NO_START, HoldoutSplitter
 from training.jobs.base import EvaluatedModel, Job, Progress, TrainingContext
 from training.report import EvalReport
 from training.tasks import TASKS
-from training.tasks.base import MIN_EXAMPLES, Task, check_models, make_recommender, with_parameters
+from training.tasks.base import MAX_EXAMPLES, MIN_EXAMPLES, Task, check_models, make_recommender, with_parameters
 from training.tuning import load_tuned_parameters, tune
 
 T = TypeVar("T")
@@ -154,6 +154,9 @@ def evaluate_task(
         count = f"{len(examples)} examples, and {MIN_EXAMPLES} are needed"
         progress(f"recommend: {task.name} is not evaluated ({count}), so its simplest baseline ships")
         return None
+    if len(examples) > MAX_EXAMPLES:
+        sampled = np.random.default_rng(seed).choice(len(examples), MAX_EXAMPLES, replace=False)
+        examples = examples.take(np.sort(sampled))
     models, values, ranked = {}, {}, {}
     for name, model in task.candidates(settings, seed).items():
         try:

@@ -18,6 +18,7 @@ from qianmian.settings import RecommendSettings
 from training.evaluation.split import EvaluationSplit
 
 MIN_EXAMPLES = 30
+MAX_EXAMPLES = 5_000  # more are sampled: the interval of a metric is then narrower than any difference that matters
 
 
 ExtraMetrics = Callable[[Recommender, EvaluationSplit, Interactions], Mapping[str, NDArray[np.float64]]]
