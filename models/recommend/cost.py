@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import ClassVar
 
 from features.interactions import TrainingSet
-from models.recommend.sampling import LEARNING_LINES
+from models.recommend import sampling
 
 
 class FitCost:
@@ -47,4 +47,4 @@ def n_lines(train: TrainingSet) -> int:
 
 def n_learnt_lines(train: TrainingSet) -> int:
     """Return the number of interactions of the `learning_sample` of a training set."""
-    return min(n_lines(train), LEARNING_LINES)
+    return min(n_lines(train), sampling.LEARNING_LINES)

@@ -16,7 +16,7 @@ from models.persist import Arrays
 from models.recommend.base import Choice, Query, Range, fold_in
 from models.recommend.cost import n_learnt_lines, n_lines
 from models.recommend.matrix_factorization import FactorRecommender, check_finite
-from models.recommend.sampling import LEARNING_LINES, learning_sample
+from models.recommend.sampling import learning_sample
 from qianmian.errors import DataError
 
 GATHERED = 1 << 22  # item factors copied per batch when users are solved: 16 MB
@@ -78,7 +78,8 @@ class ImplicitALSRecommender(FactorRecommender):
 
     def estimated_cpu_seconds(self, train: TrainingSet) -> float:
         alternations = 2.2e-9 * n_learnt_lines(train) * self.factors * self.iterations
-        solved = 0.0 if n_lines(train) <= LEARNING_LINES else 4e-10 * n_lines(train) * self.factors**2
+        sampled = n_learnt_lines(train) < n_lines(train)
+        solved = 4e-10 * n_lines(train) * self.factors**2 if sampled else 0.0
         return alternations + solved
 
     def estimated_peak_bytes(self, train: TrainingSet) -> int:

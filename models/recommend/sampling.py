@@ -13,7 +13,7 @@ from features.interactions import Interactions, TrainingSet
 LEARNING_LINES = 2_000_000  # Complete Journey, 2,500 customers of a year, has 1.3 million
 
 
-def learning_sample(train: TrainingSet, lines: int = LEARNING_LINES) -> TrainingSet:
+def learning_sample(train: TrainingSet, lines: int | None = None) -> TrainingSet:
     """Return the training set, or one with the interactions of sampled customers if it has more than `lines`.
 
     Customers and items keep their indices; a customer who is not sampled has no interactions. What is learnt about
@@ -23,8 +23,8 @@ def learning_sample(train: TrainingSet, lines: int = LEARNING_LINES) -> Training
 
     Parameters
     ----------
-    lines : int
-        Largest number of interactions of the sample.
+    lines : int, optional
+        Largest number of interactions of the sample; `LEARNING_LINES` by default.
 
     Examples
     --------
@@ -36,9 +36,10 @@ def learning_sample(train: TrainingSet, lines: int = LEARNING_LINES) -> Training
     >>> learning_sample(train, 300) is train
     True
     """
-    if len(train.interactions.users) <= lines:
+    most = LEARNING_LINES if lines is None else lines
+    if len(train.interactions.users) <= most:
         return train
-    return train.memoize(("learning sample", lines), lambda: _sampled(train, lines))
+    return train.memoize(("learning sample", most), lambda: _sampled(train, most))
 
 
 def customer_blocks(users: NDArray[np.int32], most: int) -> Iterator[slice]:
