@@ -25,9 +25,9 @@ from training.holdout import NO_START, HoldoutSplit, HoldoutSplitter
 from training.jobs.base import EvaluatedModel, Job, TrainingContext
 from training.selection.candidates import TaskSelection, run_named, select_candidates
 from training.selection.evaluation import Evaluation, evaluate_candidates, sampled
+from training.selection.final_fit import fit_scenes
 from training.selection.parameters import best_half_life, short_search
 from training.selection.report import HOME, RECALL_KS, K, report_of
-from training.selection.final_fit import fit_scenes
 from training.tasks import TASKS
 from training.tasks.base import MIN_EXAMPLES, check_models, with_parameters
 from training.tuning import load_tuned_parameters, tune
