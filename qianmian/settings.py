@@ -40,7 +40,7 @@ class RecommendSettings(Section):
         default_factory=dict, description="parameters of models, by model name, that differ from the defaults"
     )
     budget_cpu_seconds: float = Field(
-        300.0,
+        100.0,
         gt=0,
         description="the most expensive models are no candidates, until fitting the others once is estimated to cost "
         "at most this",

@@ -32,7 +32,7 @@ from training.tasks import TASKS
 from training.tasks.base import MIN_EXAMPLES, check_models, with_parameters
 from training.tuning import load_tuned_parameters, tune
 
-SEARCH_SHARE = 0.1  # of the budget, for the short search of parameters
+SEARCH_SHARE = 0.1  # of the budget, for the short search of the parameters of one model
 
 
 def run(context: TrainingContext) -> EvaluatedModel:

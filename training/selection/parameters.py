@@ -43,7 +43,7 @@ def short_search(
 
     One parameter is searched after the other. A model is fitted on a sample of customers and measured on the same
     customers in the validation period, on the task `home`. Parameters of the settings stay, and so do the defaults of a
-    model whose search is estimated to cost more than its share of the budget.
+    model whose search is estimated to cost more than that.
 
     Parameters
     ----------
@@ -51,7 +51,7 @@ def short_search(
     seed : int
     validation : HoldoutSplit
     budget_cpu_seconds : float
-        For all models together.
+        For each model.
     progress : callable
 
     Returns
@@ -74,7 +74,7 @@ def short_search(
         }
         fits = 1 + sum(len(values) for values in wanted.values())
         model = make_recommender(name, settings, seed)
-        if not wanted or fits * model.estimated_cpu_seconds(examples.train) > budget_cpu_seconds / len(SHORT_SEARCH):
+        if not wanted or fits * model.estimated_cpu_seconds(examples.train) > budget_cpu_seconds:
             continue
         better = _search(name, model, wanted, settings, seed, examples)
         if better:

@@ -137,7 +137,8 @@ class TwoStageRecommender(Recommender):
 
     def estimated_cpu_seconds(self, train: TrainingSet) -> float:
         lists = self.cuts * min(self.users_per_cut, train.n_users)
-        stages = sum(SINGLE_STAGE[name](**params).estimated_cpu_seconds(train) for name, params, _ in self._stages)
+        wanted = DEFAULT_STAGES[self.target] if self.stages is None else self.stages
+        stages = sum(SINGLE_STAGE[name](**params).estimated_cpu_seconds(train) for name, params, _ in wanted)
         # trees and bins of the candidates of a list, and the statistics of all interactions at each cutoff
         return 3e-3 * lists * self.rounds / 150 + (self.cuts + 1) * (stages + 3e-7 * n_lines(train))
 
