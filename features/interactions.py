@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Hashable, Mapping
+from collections.abc import Callable, Collection, Hashable, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from functools import cached_property
@@ -45,6 +45,25 @@ class _Memo:
         with self._lock:
             self._value = self._value or (factory(),)
         return self._value[0]
+
+
+@dataclass(frozen=True)
+class EarlierCutoff:
+    """A training set as of an earlier cutoff that was built by itself, and what followed it.
+
+    Attributes
+    ----------
+    days : float
+        Days from its cutoff to that of the later training set.
+    train : TrainingSet
+        The data before it, with customers and items of its own.
+    later : Interactions
+        Interactions of the target in those days, by its customers with its items.
+    """
+
+    days: float
+    train: TrainingSet
+    later: Interactions
 
 
 @dataclass(frozen=True)
@@ -116,6 +135,33 @@ class TrainingSet:
         """
         value: T = self._memo.setdefault(key, _Memo()).of(factory)
         return value
+
+    def remember_earlier(self, earlier: EarlierCutoff) -> None:
+        """Let models that learn from earlier cutoffs use one that exists, and share what was computed for it.
+
+        It belongs to this training set only: a copy with other interactions does not have it.
+        """
+        self._memo.setdefault("earlier cutoff", _Memo()).of(lambda: earlier)
+
+    @property
+    def earlier(self) -> EarlierCutoff | None:
+        """The earlier cutoff of `remember_earlier`, if there is one."""
+        memo = self._memo.get("earlier cutoff")
+        found: EarlierCutoff | None = None if memo is None else memo.of(lambda: None)
+        return found
+
+    def forget(self, kept: Collection[str]) -> None:
+        """Free cached values, also those of earlier cutoffs, except those whose key begins with a name in `kept`.
+
+        The key of a fitted model is ``("model", name, …)``; it is kept by its name.
+        """
+        for key in list(self._memo):
+            names = key[:2] if isinstance(key, tuple) else (key,)
+            value = self._memo[key].of(lambda: None)
+            if isinstance(value, TrainingSet):
+                value.forget(kept)
+            elif not any(name in kept for name in names):
+                del self._memo[key]
 
     @classmethod
     def from_arrays(

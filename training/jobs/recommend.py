@@ -13,10 +13,11 @@ from functools import partial
 
 import pyarrow as pa
 
-from features.interactions import Interactions, TrainingSet
+from features.interactions import EarlierCutoff, Interactions, TrainingSet
 from features.purchases import not_merchandise
 from models.bundle import ModelBundle
 from models.recommend.base import Recommender
+from models.recommend.ranking.two_stage import SHARED_BY_RANKERS
 from qianmian.errors import DataError
 from qianmian.settings import RecommendSettings
 from training.attributes import left_out_notes
@@ -44,9 +45,14 @@ def run(context: TrainingContext) -> EvaluatedModel:
     if horizon is not None:
         settings = with_parameters(settings, {"two_stage": {"horizon_days": float(horizon)}})
     test = splitter.test()
+    if horizon is not None:  # rankers share their earlier cutoffs
+        validation = splitter.validation()
+        test.train.remember_earlier(EarlierCutoff(horizon, validation.train, validation.holdout))
+        del validation
     settings, validation_ndcg = _select_parameters(context, settings, splitter, test)
     selected, too_expensive = select_candidates(settings, seed, splitter, context.progress)
     splitter.forget()
+    _free(test.train)
     evaluations = _evaluate_on_test(context, settings, selected, test)
     if HOME not in evaluations:
         raise DataError(
@@ -65,12 +71,16 @@ def run(context: TrainingContext) -> EvaluatedModel:
     report = replace(report, notes=notes)
     unfitted = {name: _unfitted(selected.get(name), winners[name], settings, seed, name) for name in evaluations}
     # frees the evaluated models, which are as large as those that ship
-    del evaluations, test
+    del evaluations
+    _free(test.train)
     context.progress("recommend: fitting on all data before as_of")
     full = _shuffled(
         context,
         context.training_set(context.as_of, min_item_customers=splitter.min_item_customers, evaluated_at=evaluated_at),
     )
+    if horizon is not None:
+        full.remember_earlier(EarlierCutoff(horizon, test.train, test.holdout))
+    del test
     scenes, shipped, left_out = fit_scenes(unfitted, winners, settings, seed, full, context.progress)
     parameters = {name: model.get_params() for name, model in (scenes.models or {}).items()}
     config = {
@@ -172,6 +182,13 @@ def _unfitted(
     if selection is not None and winner == selection.choice.winner:
         return type(selection.model)(**selection.model.get_params())
     return TASKS[name].candidates(settings, seed)[winner]
+
+
+def _free(train: TrainingSet) -> None:
+    """Free the models fitted on a training set and on its earlier cutoffs, except what rankers read of them."""
+    train.forget(SHARED_BY_RANKERS)
+    if train.earlier is not None:
+        train.earlier.train.forget(SHARED_BY_RANKERS)
 
 
 def _budget_notes(too_expensive: Mapping[str, float], settings: RecommendSettings) -> tuple[str, ...]:

@@ -59,8 +59,8 @@ class TaskSelection:
 
     @property
     def runner_up(self) -> str:
-        """The best of the other candidates; the winner itself if there is no other."""
-        others = [name for name in self.choice.values if name != self.choice.winner]
+        """The best of the other candidates, blends aside; the winner itself if there is no other."""
+        others = [name for name in self.choice.values if name not in (self.choice.winner, BLEND)]
         return max(others, key=lambda name: self.choice.values[name].value, default=self.choice.winner)
 
 

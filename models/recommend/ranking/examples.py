@@ -9,7 +9,7 @@ import numpy as np
 import xgboost as xgb
 from numpy.typing import NDArray
 
-from features.interactions import TrainingSet
+from features.interactions import Interactions, TrainingSet
 from models.recommend import base
 from models.recommend.base import ItemFilter, Query, Recommender
 from models.recommend.ranking.candidates import StageLists, merge_candidates, stage_features, stage_lists
@@ -106,6 +106,8 @@ class ExampleSampler:
         Whether each stage ranks only items that the customer has bought.
     types : tuple of int
         The types of interaction that have features (`type_features`); empty if there is only one.
+    stages : str
+        Names and parameters of the stages; examples of the same stages are made once for a cutoff.
     """
 
     target: str
@@ -118,6 +120,7 @@ class ExampleSampler:
     widths: Sequence[int]
     from_history: Sequence[bool]
     types: tuple[int, ...] = ()
+    stages: str = ""
 
     def sample(self, train: TrainingSet) -> RankingExamples:
         """Return the examples of all cutoffs.
@@ -149,11 +152,41 @@ class ExampleSampler:
     def at_cut(self, train: TrainingSet, days: float) -> RankingExamples:
         """Return the labelled candidates at the cutoff `days` before the end of the history, as sampled.
 
+        They are made once for a cutoff (`TrainingSet.memoize`): the rankers of a validation period, of the test period
+        after it and of all data share cutoffs.
+        """
+        past, later, known = self._cutoff(train, days)
+        given = (self.target, self.users_per_cut, self.negatives_per_positive, self.seed, self.types, self.stages)
+        key = ("ranking examples", self.horizon_days, *given, tuple(self.widths))
+        return past.memoize(key, lambda: self._examples(past, later, known))
+
+    def _cutoff(self, train: TrainingSet, days: float) -> tuple[TrainingSet, Interactions, NDArray[np.bool_]]:
+        """Return the data before a cutoff, the interactions of the target in the horizon after it, and the catalogue.
+
+        The catalogue is a bool array of shape (n_items,).
+        """
+        earlier = train.earlier
+        if earlier is not None and earlier.days == self.horizon_days:
+            if days == earlier.days:
+                return earlier.train, earlier.later, earlier.train.item_customers_of_any_type > 0
+            if days > earlier.days:
+                return self._cutoff(earlier.train, days - earlier.days)
+        ages, past = train.interactions.age_days, train.with_earlier_cutoff(days)
+        later = train.interactions.where((ages <= days) & (ages > days - self.horizon_days))
+        # an item with too few customers before the cutoff would not have been in the catalogue
+        customers = train.item_customers_of_any_type
+        least = min(MIN_ITEM_CUSTOMERS, int(customers[customers > 0].min()))
+        return past, later, past.item_customers_of_any_type >= least
+
+    def _examples(self, past: TrainingSet, later: Interactions, known: NDArray[np.bool_]) -> RankingExamples:
+        """Return the examples at a cutoff, given the data before it and the interactions after it.
+
         Candidates and labels of all sampled customers come first, because the number of negatives depends on that of
         positives; then the features of the candidates that are kept.
         """
-        past, n_items = train.with_earlier_cutoff(days), train.n_items
-        known, wanted = self._wanted(train, past, days)
+        n_items = past.n_items
+        wanted = np.unique(later.users.astype(np.int64) * n_items + later.items)
+        wanted = wanted[known[wanted % n_items]]
         asked = self._asked(past, wanted)
         starts = np.searchsorted(past.interactions.users, np.arange(past.n_users + 1))
         lines, users, own = lines_of(past.interactions, starts, asked), asked, None
@@ -192,16 +225,6 @@ class ExampleSampler:
             by_type = type_columns(typed, each.query, past.target, codes, rows, ids)
             spooled.append(np.concatenate([features(histories, statistics, row, ids), by_type, columns], axis=1))
         return RankingExamples([spooled], np.concatenate(labels)[kept], np.concatenate(groups)[kept], weights)
-
-    def _wanted(self, train: TrainingSet, past: TrainingSet, days: float) -> tuple[NDArray[np.bool_], Ints]:
-        """Return the catalogue at a cutoff, bool, (n_items,), and the later purchases, ``user × n_items + item``."""
-        ages = train.interactions.age_days
-        future = train.interactions.where((ages <= days) & (ages > days - self.horizon_days))
-        # an item with too few customers before the cutoff would not have been in the catalogue
-        customers = train.item_customers_of_any_type
-        known = past.item_customers_of_any_type >= min(MIN_ITEM_CUSTOMERS, int(customers[customers > 0].min()))
-        wanted = np.unique(future.users.astype(np.int64) * train.n_items + future.items)
-        return known, wanted[known[wanted % train.n_items]]
 
     def _asked(self, past: TrainingSet, wanted: Ints) -> Ints:
         """Sample customers with a history before a cutoff and a purchase after it."""

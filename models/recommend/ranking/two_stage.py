@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar, Self
@@ -37,6 +38,11 @@ DEFAULT_STAGES: Mapping[str, Stages] = {
 TYPED_STAGES: Stages = (
     ("own_events", {"half_life_days": 2.0}, 60),
     ("item_knn", {"half_life_days": 7.0, "count_power": 1.0, "type_weights": EVENT_WEIGHTS}, 30),
+)
+# the values cached with a training set (`TrainingSet.memoize`) that rankers of a later cutoff read
+SHARED_BY_RANKERS = frozenset(
+    {"earlier cutoff", "ranking examples", "item statistics", "typed interactions", "histories"}
+    | {name for stages in (*DEFAULT_STAGES.values(), TYPED_STAGES) for name, _, _ in stages}
 )
 OBJECTIVES = ("binary:logistic", "rank:ndcg", "rank:pairwise")
 MIN_POSITIVES = 20
@@ -94,6 +100,8 @@ class TwoStageRecommender(Recommender):
     models_ : tuple of Recommender
         The fitted stages.
     """
+
+    typed_: TypedInteractions | None = None
 
     name: ClassVar[str] = "two_stage"
     supports_fold_in: ClassVar[bool] = True
@@ -201,6 +209,7 @@ class TwoStageRecommender(Recommender):
             widths=self._widths,
             from_history=self._from_history,
             types=self._types,
+            stages=json.dumps(self._stages, sort_keys=True, default=str),
         )
 
     def _fitted_stages(self, train: TrainingSet) -> tuple[Recommender, ...]:

@@ -8,19 +8,20 @@ import numpy as np
 import pytest
 import xgboost as xgb
 
-from features.interactions import Interactions, TrainingSet
+from features.interactions import EarlierCutoff, Interactions, TrainingSet
 from models.recommend import base
-from models.recommend.base import ItemFilter, Query
+from models.recommend.base import ItemFilter, Query, fit_cached
+from models.recommend.bpr import BPRRecommender
 from models.recommend.ials import ImplicitALSRecommender
 from models.recommend.popular import PopularRecommender
 from models.recommend.ranking import item_sums
 from models.recommend.ranking.candidates import merge_candidates, stage_features, stage_lists
-from models.recommend.ranking.examples import RankingExamples, sampled_negatives
+from models.recommend.ranking.examples import ExampleSampler, RankingExamples, sampled_negatives
 from models.recommend.ranking.features import FEATURES, features
 from models.recommend.ranking.histories import GROUP_FEATURES, GROUPS, PAIR_FEATURES, USER_FEATURES, Histories
 from models.recommend.ranking.item_statistics import ITEM_FEATURES, ItemStatistics, item_groups, item_statistics
 from models.recommend.ranking.item_sums import ItemSums
-from models.recommend.ranking.two_stage import TwoStageRecommender
+from models.recommend.ranking.two_stage import SHARED_BY_RANKERS, TwoStageRecommender
 from models.recommend.repeat import RepeatPurchaseRecommender
 from qianmian.errors import ArtifactError, DataError, UsageError
 from training.evaluation.metrics import ranking_metrics
@@ -443,3 +444,49 @@ def test_no_past_no_second_stage(shop_and_truth):
 def test_parameters_are_checked(shop_and_truth, wrong):
     with pytest.raises(UsageError, match="unknown"):
         TwoStageRecommender(**wrong).fit(shop_and_truth[0])
+
+
+def test_rankers_share_an_earlier_cutoff_that_exists(monkeypatch, shop_and_truth):
+    """A ranker of today reads the examples that the ranker of the period before has made."""
+    made = []
+    examples = ExampleSampler._examples
+    monkeypatch.setattr(
+        ExampleSampler,
+        "_examples",
+        lambda self, past, later, known: made.append(past.as_of) or examples(self, past, later, known),
+    )
+    train, _ = shop_and_truth
+    ages = train.interactions.age_days
+    past = replace(train.with_earlier_cutoff(28.0))  # built by itself: it shares nothing yet
+    later = train.interactions.where(ages <= 28.0)
+    ranker = TwoStageRecommender(stages=STAGES, cuts=2, **QUICK)
+    ranker.fit(past)
+    assert len(made) == 2, "the cutoffs 28 and 56 days before the earlier one"
+    now = replace(train)
+    now.remember_earlier(EarlierCutoff(28.0, past, later))
+    shared = TwoStageRecommender(stages=STAGES, cuts=2, **QUICK).fit(now)
+    assert len(made) == 3, "only the data between the two cutoffs give new examples"
+    alone = TwoStageRecommender(stages=STAGES, cuts=2, **QUICK).fit(replace(train))
+    users = np.arange(train.n_users)
+    np.testing.assert_array_equal(shared.recommend(users, 10).ids, alone.recommend(users, 10).ids)
+
+
+def test_a_copy_with_other_interactions_has_no_earlier_cutoff(shop_and_truth):
+    """Else a task that hides interactions would learn from them."""
+    train = replace(shop_and_truth[0])
+    train.remember_earlier(EarlierCutoff(28.0, train.with_earlier_cutoff(28.0), train.interactions))
+    assert train.earlier is not None
+    assert train.with_interactions(train.interactions).earlier is None
+    assert replace(train, item_ids=train.item_ids).earlier is None
+
+
+def test_forgetting_frees_models_and_keeps_what_rankers_read(shop_and_truth):
+    train = replace(shop_and_truth[0])
+    TwoStageRecommender(stages=STAGES, **QUICK).fit(train)
+    fit_cached(BPRRecommender(factors=4, iterations=1), train)
+    train.forget(SHARED_BY_RANKERS)
+    held = {key[:2] if isinstance(key, tuple) else key for key in train._memo}
+    assert ("model", "bpr") not in held
+    assert ("model", "ials") in held
+    past = train.with_earlier_cutoff(28.0)
+    assert any(key[0] == "ranking examples" for key in past._memo if isinstance(key, tuple))
