@@ -105,6 +105,8 @@ class TwoStageRecommender(Recommender):
         "objective": Choice(OBJECTIVES),
     }
 
+    typed_: TypedInteractions | None = None
+
     def __init__(
         self,
         target: str = "any",
