@@ -20,7 +20,7 @@ class Section(BaseModel):
 class RecommendSettings(Section):
     """Settings of `train recommend`."""
 
-    horizon_days: int = Field(28, ge=1, le=365, description="length of the validation and test windows")
+    horizon_days: int = Field(28, ge=1, le=365, description="length of the validation and test periods")
     target: Literal["auto", "any", "purchase", "view", "cart", "favourite", "search", "share", "message_click"] = Field(
         "auto",
         description="what is predicted: a type of interaction, any for all types, or auto for purchases where enough "
@@ -30,11 +30,11 @@ class RecommendSettings(Section):
         None,
         ge=1,
         description="items with fewer customers are not recommended; null or auto: the largest of 5, 3, 2 and 1 that "
-        "leaves out at most a tenth of the interactions of the validation window",
+        "leaves out at most a tenth of the interactions of the validation period",
     )
     max_items: int = Field(200_000, ge=1, description="only so many items, the most popular, are recommended")
     half_life_days: tuple[int, ...] = Field(
-        (30, 60, 90, 120, 180, 365), min_length=1, description="half-lives compared on the validation window"
+        (30, 60, 90, 120, 180, 365), min_length=1, description="half-lives compared on the validation period"
     )
     models: dict[str, dict[str, Any]] = Field(
         default_factory=dict, description="parameters of models, by model name, that differ from the defaults"

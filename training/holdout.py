@@ -93,7 +93,7 @@ class HoldoutSplitter:
         return self._window_split(1, with_features=True)
 
     @property
-    def validation_windows(self) -> int:
+    def validation_periods(self) -> int:
         """Number of validation splits before the test split that leave two horizons of training data, at least one."""
         if self.horizon_days is None:
             return 1

@@ -12,6 +12,7 @@ from features.interactions import TrainingSet
 from models.inner_product_search import FactorIndex
 from models.persist import Arrays
 from models.recommend.base import Choice, Query, Range
+from models.recommend.cost import n_lines
 from models.recommend.matrix_factorization import FactorRecommender, check_finite
 from qianmian.errors import DataError
 
@@ -60,6 +61,9 @@ class BPRRecommender(FactorRecommender):
         self.factors, self.iterations = factors, iterations
         self.learning_rate, self.regularization = learning_rate, regularization
         self.popularity_power, self.seed = popularity_power, seed
+
+    def estimated_cpu_seconds(self, train: TrainingSet) -> float:
+        return 3.6e-9 * n_lines(train) * self.factors * self.iterations
 
     def _fit(self, train: TrainingSet) -> None:
         from implicit.cpu.bpr import BayesianPersonalizedRanking

@@ -103,6 +103,10 @@ class ComplementRecommender(Recommender):
     """
 
     name: ClassVar[str] = "complement"
+    cpu_seconds_per_line: ClassVar[float] = 5e-7
+    bytes_per_line: ClassVar[float] = 60.0
+    cpu_seconds_per_learnt_line: ClassVar[float] = 6e-7
+    bytes_per_learnt_line: ClassVar[float] = 170.0
     supports_fold_in: ClassVar[bool] = True
     returns_partial_lists: ClassVar[bool] = True
     supports_evidence: ClassVar[bool] = True

@@ -9,7 +9,9 @@ import numpy as np
 from scipy import sparse
 from scipy.linalg import lapack
 
+from features.interactions import TrainingSet
 from models.recommend.base import Choice, Range
+from models.recommend.cost import n_lines
 from models.recommend.item_knn import Floats, ItemLinksRecommender, cooccurrence_blocks
 from models.recommend.type_weighted import TypeWeights
 from models.topk import top_k
@@ -67,6 +69,12 @@ class EASERecommender(ItemLinksRecommender):
         self.regularization, self.neighbours, self.max_items = regularization, neighbours, max_items
         self.half_life_days, self.count_power = half_life_days, count_power
         self.type_weights = type_weights
+
+    def estimated_cpu_seconds(self, train: TrainingSet) -> float:
+        return 2.2e-11 * self._linked_items(train) ** 3 + 5e-7 * n_lines(train)
+
+    def estimated_peak_bytes(self, train: TrainingSet) -> int:
+        return 5 * self._linked_items(train) ** 2 + 60 * n_lines(train)
 
     def _compute_links(self, interacted: sparse.csr_matrix) -> tuple[sparse.csr_matrix, Floats]:
         n_items = interacted.shape[1]

@@ -14,6 +14,7 @@ from features.interactions import TrainingSet
 from models.inner_product_search import FactorIndex
 from models.persist import Arrays, pack_csr, unpack_csr
 from models.recommend.base import Query, Range, UserAttributes
+from models.recommend.cost import n_lines
 from models.recommend.matrix_factorization import FactorRecommender, check_finite
 from models.recommend.popular import recent_customers
 from qianmian.errors import DataError
@@ -89,6 +90,9 @@ class HybridRecommender(FactorRecommender):
         self.prior_days, self.personal_weight = prior_days, personal_weight
         self.item_alpha, self.user_alpha = item_alpha, user_alpha
         self.max_pairs, self.seed = max_pairs, seed
+
+    def estimated_cpu_seconds(self, train: TrainingSet) -> float:
+        return 7e-8 * min(n_lines(train), self.max_pairs) * self.factors * self.epochs + 3e-7 * n_lines(train)
 
     def _fit(self, train: TrainingSet) -> None:
         from lightfm import LightFM

@@ -14,6 +14,7 @@ from models.inner_product_search import FactorIndex
 from models.parallel import thread_budget
 from models.persist import Arrays
 from models.recommend.base import Choice, Query, Range
+from models.recommend.cost import n_learnt_lines, n_lines
 from models.recommend.matrix_factorization import FactorRecommender, check_finite
 from models.recommend.sampling import learning_sample
 from models.recommend.type_weighted import TypeWeightedRecommender, TypeWeights
@@ -78,6 +79,15 @@ class ImplicitALSRecommender(TypeWeightedRecommender, FactorRecommender):
     ) -> None:
         self.factors, self.iterations, self.regularization, self.alpha = factors, iterations, regularization, alpha
         self.half_life_days, self.seed, self.type_weights = half_life_days, seed, type_weights
+
+    def estimated_cpu_seconds(self, train: TrainingSet) -> float:
+        alternations = 2.2e-9 * n_learnt_lines(train) * self.factors * self.iterations
+        sampled = n_learnt_lines(train) < n_lines(train)
+        solved = 4e-10 * n_lines(train) * self.factors**2 if sampled else 0.0
+        return alternations + solved
+
+    def estimated_peak_bytes(self, train: TrainingSet) -> int:
+        return 60 * n_lines(train) + 8 * self.factors * (train.n_users + train.n_items)
 
     def _fit(self, train: TrainingSet) -> None:
         from implicit.cpu.als import AlternatingLeastSquares

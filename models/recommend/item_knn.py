@@ -18,6 +18,7 @@ from models.recommend.base import (
     Query,
     Range,
 )
+from models.recommend.cost import n_learnt_lines, n_lines
 from models.recommend.sparse_scores import SparseScoresRecommender
 from models.recommend.type_weighted import TypeWeightedRecommender, TypeWeights
 from qianmian.errors import UsageError
@@ -67,6 +68,9 @@ class ItemLinksRecommender(TypeWeightedRecommender, SparseScoresRecommender):
             links, self.popularity_factor_ = self._links_of_popular(interacted, self.max_items)
         links.sort_indices()
         self.links_ = links
+
+    def _linked_items(self, train: TrainingSet) -> int:
+        return train.n_items if self.max_items is None else min(self.max_items, train.n_items)
 
     def _links_of_popular(self, interacted: sparse.csr_matrix, most: int) -> tuple[sparse.csr_matrix, Floats]:
         """Compute the links between the `most` items with the most customers."""
@@ -176,6 +180,11 @@ class ItemKNNRecommender(ItemLinksRecommender):
         self.normalise, self.popularity_power = normalise, popularity_power
         self.half_life_days, self.count_power = half_life_days, count_power
         self.type_weights = type_weights
+
+    def estimated_cpu_seconds(self, train: TrainingSet) -> float:
+        lines, counts = n_lines(train), np.bincount(train.interactions.users).astype(np.float64)
+        pairs = float((counts**2).sum()) * n_learnt_lines(train) / max(lines, 1)  # two items of one user
+        return 3.4e-9 * pairs + 2e-7 * lines
 
     def _compute_links(self, interacted: sparse.csr_matrix) -> tuple[sparse.csr_matrix, Floats]:
         popularity = np.asarray(interacted.sum(axis=0), dtype=np.float32).ravel()

@@ -1,7 +1,8 @@
-"""Samples of whole customers, so that what a model learns costs the same for a shop of any size."""
+"""Samples and blocks of whole customers, so that fits need the same memory for a shop of any size."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import replace
 
 import numpy as np
@@ -12,7 +13,7 @@ from features.interactions import Interactions, TrainingSet
 LEARNING_LINES = 2_000_000  # Complete Journey, 2,500 customers of a year, has 1.3 million
 
 
-def learning_sample(train: TrainingSet, lines: int = LEARNING_LINES) -> TrainingSet:
+def learning_sample(train: TrainingSet, lines: int | None = None) -> TrainingSet:
     """Return the training set, or one with the interactions of sampled customers if it has more than `lines`.
 
     Customers and items keep their indices; a customer who is not sampled has no interactions. What is learnt about
@@ -22,8 +23,8 @@ def learning_sample(train: TrainingSet, lines: int = LEARNING_LINES) -> Training
 
     Parameters
     ----------
-    lines : int
-        Largest number of interactions of the sample, auxiliary ones included.
+    lines : int, optional
+        Largest number of interactions of the sample, auxiliary ones included; `LEARNING_LINES` by default.
 
     Examples
     --------
@@ -35,9 +36,29 @@ def learning_sample(train: TrainingSet, lines: int = LEARNING_LINES) -> Training
     >>> learning_sample(train, 300) is train
     True
     """
-    if len(train.interactions) + (0 if train.auxiliary is None else len(train.auxiliary)) <= lines:
+    most = LEARNING_LINES if lines is None else lines
+    if len(train.interactions) + (0 if train.auxiliary is None else len(train.auxiliary)) <= most:
         return train
-    return train.memoize(("learning sample", lines), lambda: _sampled(train, lines))
+    return train.memoize(("learning sample", most), lambda: _sampled(train, most))
+
+
+def customer_blocks(users: NDArray[np.int32], most: int) -> Iterator[slice]:
+    """Divide interactions, sorted by user, into runs of whole users of about `most` interactions.
+
+    Examples
+    --------
+    >>> list(customer_blocks(np.array([0, 0, 1, 2, 2, 2], np.int32), 3))
+    [slice(0, 3, None), slice(3, 6, None)]
+    """
+    start = 0
+    while start < len(users):
+        stop = min(start + most, len(users))
+        # back to where the last user begins, or on to where a user with many interactions ends
+        stop = stop if stop == len(users) else int(np.searchsorted(users, users[stop]))
+        if stop <= start:
+            stop = int(np.searchsorted(users, users[start], side="right"))
+        yield slice(start, stop)
+        start = stop
 
 
 def _sampled(train: TrainingSet, lines: int) -> TrainingSet:

@@ -8,7 +8,9 @@ from typing import ClassVar
 import numpy as np
 from scipy import sparse
 
+from features.interactions import TrainingSet
 from models.recommend.base import Choice, Range
+from models.recommend.cost import n_learnt_lines, n_lines
 from models.recommend.item_knn import Floats, ItemLinksRecommender, positive_power
 from models.recommend.type_weighted import TypeWeights
 from models.topk import top_k
@@ -96,6 +98,13 @@ class SpectralRecommender(ItemLinksRecommender):
         self.neighbours, self.max_items = neighbours, max_items
         self.half_life_days, self.count_power, self.seed = half_life_days, count_power, seed
         self.type_weights = type_weights
+
+    def estimated_cpu_seconds(self, train: TrainingSet) -> float:
+        items, rank = self._linked_items(train), min(self.components, train.n_users // MIN_ROWS_PER_COMPONENT)
+        return 2.5e-11 * items**2 * rank + 3.5e-6 * n_learnt_lines(train)
+
+    def estimated_peak_bytes(self, train: TrainingSet) -> int:
+        return 12 * (train.n_users + self._linked_items(train)) * self.components + 60 * n_lines(train)
 
     def _compute_links(self, interacted: sparse.csr_matrix) -> tuple[sparse.csr_matrix, Floats]:
         n_items = interacted.shape[1]

@@ -42,7 +42,7 @@ def test_test_follows_validation_with_timestamps(shop, settings):
     test, validation = splitter.test(), splitter.validation()
     assert (test.start, validation.start) == (END - timedelta(days=28), END - timedelta(days=56))
     assert test.train.as_of == test.start
-    assert validation.train.user_features is None
+    assert validation.train.user_features is not None
     for held in (test, validation):
         assert held.holdout.shape == (held.train.n_users, held.train.n_items)
         assert 0 < held.holdout.age_days.min() <= held.holdout.age_days.max() <= 28

@@ -1,6 +1,6 @@
-"""`train recommend`: choose a model for every scene on validation windows, evaluate it, and ship it.
+"""`train recommend`: choose a model for every scene on validation periods, evaluate it, and ship it.
 
-Parameters and candidates are chosen on the windows before the test period (`training.selection`; `training.holdout`
+Parameters and candidates are chosen on the periods before the test period (`training.selection`; `training.holdout`
 describes the split of undated data). The test period measures the chosen models and their baselines, once. The models
 that ship are fitted on all data before `as_of`.
 """
@@ -23,11 +23,11 @@ from training.attributes import left_out_notes
 from training.gate import GateRule
 from training.holdout import NO_START, HoldoutSplit, HoldoutSplitter
 from training.jobs.base import EvaluatedModel, Job, TrainingContext
-from training.selection.candidates import Selection, run_named, select_candidates
+from training.selection.candidates import TaskSelection, run_named, select_candidates
 from training.selection.evaluation import Evaluation, evaluate_candidates, sampled
+from training.selection.final_fit import fit_scenes
 from training.selection.parameters import best_half_life, short_search
 from training.selection.report import HOME, RECALL_KS, K, report_of
-from training.selection.shipping import fit_scenes
 from training.tasks import TASKS
 from training.tasks.base import MIN_EXAMPLES, check_models, with_parameters
 from training.tuning import load_tuned_parameters, tune
@@ -36,7 +36,7 @@ SEARCH_SHARE = 0.1  # of the budget, for the short search of parameters
 
 
 def run(context: TrainingContext) -> EvaluatedModel:
-    """Choose on the validation windows, evaluate on the test period, and ship a fit on all data before `as_of`."""
+    """Choose on the validation periods, evaluate on the test period, and ship a fit on all data before `as_of`."""
     settings, seed = context.settings.recommend, context.settings.seed
     check_models(settings)
     splitter = HoldoutSplitter(context)
@@ -47,31 +47,31 @@ def run(context: TrainingContext) -> EvaluatedModel:
     settings, validation_ndcg = _select_parameters(context, settings, splitter, test)
     selected, too_expensive = select_candidates(settings, seed, splitter, context.progress)
     splitter.forget()
-    measured = _evaluate_on_test(context, settings, selected, test)
-    if HOME not in measured:
+    evaluations = _evaluate_on_test(context, settings, selected, test)
+    if HOME not in evaluations:
         raise DataError(
             "no model of `home` can be evaluated",
             where=test.train.source,
             got=test.period,
             hint="ingest more customers or a longer history",
         )
-    # the test period may refuse a winner that the validation window accepted; then the runner-up ships, if it can
-    winners = {name: _winner(selected.get(name), found) for name, found in measured.items()}
-    report, figures = report_of(measured, winners, selected, test)
+    # the test period may refuse a winner that the validation period accepted; then the runner-up ships, if it can
+    winners = {name: _winner(selected.get(name), found) for name, found in evaluations.items()}
+    report, figures = report_of(evaluations, winners, selected, test)
     evaluated_at = None if test.start == NO_START else test.start
     notes = (*context.target.notes, *_budget_notes(too_expensive, settings))
     if evaluated_at is not None:
         notes = (*left_out_notes(context.unknown_attributes(evaluated_at), evaluated_at), *notes)
     report = replace(report, notes=notes)
-    shipping = {name: _unfitted(selected.get(name), winners[name], settings, seed, name) for name in measured}
+    unfitted = {name: _unfitted(selected.get(name), winners[name], settings, seed, name) for name in evaluations}
     # frees the evaluated models, which are as large as those that ship
-    del measured, test
+    del evaluations, test
     context.progress("recommend: fitting on all data before as_of")
     full = _shuffled(
         context,
         context.training_set(context.as_of, min_item_customers=splitter.min_item_customers, evaluated_at=evaluated_at),
     )
-    scenes, shipped, left_out = fit_scenes(shipping, winners, settings, seed, full, context.progress)
+    scenes, shipped, left_out = fit_scenes(unfitted, winners, settings, seed, full, context.progress)
     parameters = {name: model.get_params() for name, model in (scenes.models or {}).items()}
     config = {
         "models": parameters,
@@ -106,7 +106,7 @@ def run(context: TrainingContext) -> EvaluatedModel:
 def _select_parameters(
     context: TrainingContext, settings: RecommendSettings, splitter: HoldoutSplitter, test: HoldoutSplit
 ) -> tuple[RecommendSettings, dict[int | None, float]]:
-    """Settings with the parameters chosen on the validation window, and the NDCG there of each half-life.
+    """Settings with the parameters chosen on the validation period, and the NDCG there of each half-life.
 
     With `--tune` all parameters are searched. Without it, parameters saved by an earlier tuning are used; those that it
     does not contain are chosen by the short search.
@@ -121,7 +121,7 @@ def _select_parameters(
             tune(context.workspace, settings, seed, validation.train, validation.holdout, window_end, context.progress),
         ), {}
     settings = with_parameters(settings, load_tuned_parameters(context.workspace, test.start, context.progress))
-    context.progress("recommend: choosing parameters on the validation window")
+    context.progress("recommend: choosing parameters on the validation period")
     validation, budget = splitter.validation(), SEARCH_SHARE * settings.budget_cpu_seconds
     settings = with_parameters(settings, short_search(settings, seed, validation, budget, context.progress))
     if "half_life_days" in settings.models.get("repeat", {}):
@@ -132,7 +132,7 @@ def _select_parameters(
 
 
 def _evaluate_on_test(
-    context: TrainingContext, settings: RecommendSettings, selected: Mapping[str, Selection], test: HoldoutSplit
+    context: TrainingContext, settings: RecommendSettings, selected: Mapping[str, TaskSelection], test: HoldoutSplit
 ) -> dict[str, Evaluation]:
     """The winner of each task and its baselines, measured on the test period."""
     train, seed = _shuffled(context, test.train), context.settings.seed
@@ -149,7 +149,7 @@ def _evaluate_on_test(
             return None
         wanted = {one: candidates[one] for one in candidates if one in (*task.baselines, simplest)}
         if (found := selected.get(name)) is not None:
-            # those of the settings of this run: a selection has the models of the validation window
+            # those of the settings of this run: a selection has the models of the validation period
             chosen = {found.choice.winner: found.model, found.runner_up: candidates.get(found.runner_up)}
             wanted = {**{one: model for one, model in chosen.items() if model is not None}, **wanted}
         length = max(task.k, *RECALL_KS)
@@ -160,14 +160,14 @@ def _evaluate_on_test(
     return {name: each for name, each in found.items() if each is not None}
 
 
-def _winner(selection: Selection | None, measured: Evaluation) -> str:
+def _winner(selection: TaskSelection | None, evaluation: Evaluation) -> str:
     """The candidate of a task that ships: the chosen one, or the simplest of those that could be fitted."""
     chosen = selection.choice.winner if selection is not None else None
-    return chosen if chosen is not None and chosen in measured.values else list(measured.values)[-1]
+    return chosen if chosen is not None and chosen in evaluation.values else list(evaluation.values)[-1]
 
 
 def _unfitted(
-    selection: Selection | None, winner: str, settings: RecommendSettings, seed: int, name: str
+    selection: TaskSelection | None, winner: str, settings: RecommendSettings, seed: int, name: str
 ) -> Recommender:
     if selection is not None and winner == selection.choice.winner:
         return type(selection.model)(**selection.model.get_params())

@@ -1,4 +1,4 @@
-"""Choose the candidate of each task on the validation windows."""
+"""Choose the candidate of each task on the validation periods."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from qianmian.settings import RecommendSettings
 from training.holdout import HoldoutSplit, HoldoutSplitter
 from training.jobs.base import Progress
 from training.selection.budget import Candidates, within_budget
-from training.selection.choice import Choice, choose
+from training.selection.choice import CandidateChoice, choose
 from training.selection.evaluation import Evaluation, evaluate_candidates, sampled
 from training.selection.fusion import cross_fitted_blend
 from training.tasks import TASKS
@@ -28,12 +28,12 @@ T = TypeVar("T")
 
 BLEND = "blend"
 LIST_LENGTH = 50  # of the lists that are fused
-MAX_WINDOWS = 3
-ENOUGH_CUSTOMERS = 300  # with fewer, earlier windows are added until the choice is beyond noise
+MAX_PERIODS = 3
+ENOUGH_CUSTOMERS = 300  # with fewer, earlier periods are added until the choice is beyond noise
 
 
 @dataclass(frozen=True)
-class Selection:
+class TaskSelection:
     """The candidate of a task that ships.
 
     Attributes
@@ -41,20 +41,20 @@ class Selection:
     task : Task
     model : Recommender
         The unfitted winner.
-    choice : Choice
+    choice : CandidateChoice
     customers : int
         Distinct customers on whom the choice was made.
-    windows : int
-        Validation windows that were pooled.
+    periods : int
+        Validation periods that were pooled.
     compared : int
         Candidates that were compared on the last of them.
     """
 
     task: Task
     model: Recommender
-    choice: Choice
+    choice: CandidateChoice
     customers: int
-    windows: int
+    periods: int
     compared: int
 
     @property
@@ -66,12 +66,12 @@ class Selection:
 
 @dataclass
 class _Pooled:
-    """Values of the candidates of a task by customer, over several windows."""
+    """Values of the candidates of a task by customer, over several periods."""
 
     models: dict[str, Recommender]
     values: dict[str, dict[str, list[float]]] = field(default_factory=dict)
-    windows_of: dict[str, int] = field(default_factory=dict)
-    windows: int = 0
+    periods_of: dict[str, int] = field(default_factory=dict)
+    periods: int = 0
 
     def add(self, evaluation: Evaluation, more: Mapping[str, NDArray[np.float64]]) -> None:
         customers = evaluation.examples.train.user_ids[evaluation.examples.users].tolist()
@@ -80,41 +80,41 @@ class _Pooled:
             per_customer = self.values.setdefault(name, {})
             for customer, value in zip(customers, np.nan_to_num(found).tolist(), strict=True):
                 per_customer.setdefault(customer, []).append(value)
-            self.windows_of[name] = self.windows_of.get(name, 0) + 1
-        self.windows += 1
+            self.periods_of[name] = self.periods_of.get(name, 0) + 1
+        self.periods += 1
 
-    def choice(self, seed: int) -> tuple[Choice, int]:
-        """The choice among the candidates of all windows, and the number of distinct customers."""
-        full = {name: found for name, found in self.values.items() if self.windows_of[name] == self.windows}
+    def choice(self, seed: int) -> tuple[CandidateChoice, int]:
+        """The choice among the candidates of all periods, and the number of distinct customers."""
+        full = {name: found for name, found in self.values.items() if self.periods_of[name] == self.periods}
         columns = {name: np.array([np.mean(found[one]) for one in sorted(found)]) for name, found in full.items()}
         return choose(columns, seed=seed), len(next(iter(columns.values())))
 
 
 def select_candidates(
     settings: RecommendSettings, seed: int, splitter: HoldoutSplitter, progress: Progress
-) -> tuple[dict[str, Selection], dict[str, float]]:
+) -> tuple[dict[str, TaskSelection], dict[str, float]]:
     """Choose the candidate of each task: the simplest that is not behind the best beyond noise.
 
-    All candidates are fitted on the data before the validation window and measured on it. The blend of their lists is
+    All candidates are fitted on the data before the validation period and measured on it. The blend of their lists is
     one more candidate, with cross-fitted weights. Where few customers decide, the contenders are also measured on
-    earlier windows, and a customer counts once, with the mean of the windows.
+    earlier periods, and a customer counts once, with the mean of the periods.
 
     Returns
     -------
-    dict of str to Selection
+    dict of str to TaskSelection
         Task → its selection; a task with too few examples, or without a candidate that can be fitted, has none.
     dict of str to float
         Models left out by `recommend.budget_cpu_seconds`, with their estimated CPU seconds.
     """
     pooled: dict[str, _Pooled] = {}
-    selected: dict[str, Selection] = {}
+    selected: dict[str, TaskSelection] = {}
     left_out: dict[str, float] = {}
     wanted: Candidates = {name: task.candidates(settings, seed) for name, task in TASKS.items()}
-    for back in range(1, 1 + min(MAX_WINDOWS, splitter.validation_windows)):
-        window = splitter.validation(back)
+    for back in range(1, 1 + min(MAX_PERIODS, splitter.validation_periods)):
+        split = splitter.validation(back)
         if back == 1:
-            wanted, left_out = within_budget(wanted, window.train, settings.budget_cpu_seconds)
-        for name, evaluation in _evaluate_window(window, wanted, seed, progress, first=back == 1).items():
+            wanted, left_out = within_budget(wanted, split.train, settings.budget_cpu_seconds)
+        for name, evaluation in _evaluate_split(split, wanted, seed, progress, first=back == 1).items():
             found = pooled.setdefault(name, _Pooled(dict(wanted[name])))
             if back == 1:
                 found.add(evaluation, _with_blend(found, evaluation, seed) if _is_scene(name) else {})
@@ -122,16 +122,16 @@ def select_candidates(
                 found.add(evaluation, {})
         wanted = {}
         for name, found in pooled.items():
-            if found.windows < back:
+            if found.periods < back:
                 continue
             choice, customers = found.choice(seed)
-            selected[name] = Selection(
-                TASKS[name], found.models[choice.winner], choice, customers, found.windows, len(found.values)
+            selected[name] = TaskSelection(
+                TASKS[name], found.models[choice.winner], choice, customers, found.periods, len(found.values)
             )
             contenders = {one for one, behind in choice.behind.items() if behind.low <= 0}
             if customers < ENOUGH_CUSTOMERS and len(contenders) > 1:
                 wanted[name] = {one: found.models[one] for one in choice.values if one in contenders}
-        del window
+        del split
         if not wanted:
             break
     for name, found_selection in selected.items():
@@ -153,14 +153,14 @@ def run_named(work: Mapping[str, Callable[[], T]]) -> dict[str, T]:
     return {name: found[name] for name in work}
 
 
-def _evaluate_window(
-    window: HoldoutSplit, wanted: Candidates, seed: int, progress: Progress, *, first: bool
+def _evaluate_split(
+    split: HoldoutSplit, wanted: Candidates, seed: int, progress: Progress, *, first: bool
 ) -> dict[str, Evaluation]:
-    progress(f"recommend: comparing the candidates of {', '.join(wanted)} on {window.period}")
+    progress(f"recommend: comparing the candidates of {', '.join(wanted)} on {split.period}")
 
     def evaluate(name: str) -> Evaluation | None:
         task = TASKS[name]
-        examples = sampled(task.examples(window.train, window.holdout, seed), seed)
+        examples = sampled(task.examples(split.train, split.holdout, seed), seed)
         if len(examples) < (MIN_EXAMPLES if first else 1):
             if first:
                 progress(
@@ -170,7 +170,7 @@ def _evaluate_window(
             return None
         plain = replace(task, extra_metrics=None)
         length = max(task.k, LIST_LENGTH) if _is_scene(name) else task.k
-        found = evaluate_candidates(plain, wanted[name], examples, window.holdout, length, progress)
+        found = evaluate_candidates(plain, wanted[name], examples, split.holdout, length, progress)
         return found if found.values else None
 
     found = run_named({name: partial(evaluate, name) for name in wanted})
@@ -197,10 +197,10 @@ def _with_blend(found: _Pooled, evaluation: Evaluation, seed: int) -> dict[str, 
     return {BLEND: values}
 
 
-def _said(selection: Selection) -> str:
+def _said(selection: TaskSelection) -> str:
     choice = selection.choice
-    windows = f" in {selection.windows} windows" if selection.windows > 1 else ""
+    periods = f" in {selection.periods} periods" if selection.periods > 1 else ""
     return (
         f"{choice.winner} is {choice.reason} of {selection.compared} candidates "
-        f"on {selection.customers:,} customers{windows}"
+        f"on {selection.customers:,} customers{periods}"
     )

@@ -15,7 +15,7 @@ Values = NDArray[np.float64]
 
 
 @dataclass(frozen=True)
-class Choice:
+class CandidateChoice:
     """The result of `choose`.
 
     Attributes
@@ -47,7 +47,7 @@ class Choice:
         return all(found.low > 0 for name, found in self.behind.items() if name != self.best)
 
 
-def choose(values: Mapping[str, Values], simplest_first: Sequence[str] | None = None, seed: int = 0) -> Choice:
+def choose(values: Mapping[str, Values], simplest_first: Sequence[str] | None = None, seed: int = 0) -> CandidateChoice:
     """Choose the simplest candidate whose paired difference to the best one has an interval that includes zero.
 
     The rule is that of one standard error (Breiman et al. 1984, §3.4.3) with a paired 95 % interval: a model that is
@@ -77,7 +77,7 @@ def choose(values: Mapping[str, Values], simplest_first: Sequence[str] | None = 
     means = mean_metrics(stacked, resampled)
     behind = mean_metrics(stacked[:, [best]] - stacked, resampled[:, [best]] - resampled)
     winner = next(place for place in range(len(order)) if behind[place].low <= 0)
-    return Choice(
+    return CandidateChoice(
         order[winner],
         order[best],
         dict(zip(order, means, strict=True)),

@@ -1,4 +1,4 @@
-"""The short search: parameters that depend on the data, chosen on a sample of customers of the validation window."""
+"""The short search: parameters that depend on the data, chosen on a sample of customers of the validation period."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def short_search(
     """Parameters that are better than the default beyond noise, for each model of `SHORT_SEARCH`.
 
     One parameter is searched after the other. A model is fitted on a sample of customers and measured on the same
-    customers in the validation window, on the task `home`. Parameters of the settings stay, and so do the defaults of a
+    customers in the validation period, on the task `home`. Parameters of the settings stay, and so do the defaults of a
     model whose search is estimated to cost more than its share of the budget.
 
     Parameters
@@ -81,7 +81,7 @@ def short_search(
             found[name] = better
     if found:
         said = ", ".join(f"{name}.{key} {value}" for name, given in found.items() for key, value in given.items())
-        progress(f"recommend: better than the defaults on the validation window: {said}")
+        progress(f"recommend: better than the defaults on the validation period: {said}")
     return found
 
 
@@ -99,12 +99,12 @@ def _search(
         return {}
     for key, values in wanted.items():
         current = default.get_params()[key]
-        measured = {
+        values_of = {
             value: _values(make_recommender(name, settings, seed, **{**chosen, key: value}), examples)
             for value in values
             if value != current
         }
-        able = {value: found for value, found in measured.items() if found is not None}
+        able = {value: found for value, found in values_of.items() if found is not None}
         if not able:
             continue
         value = max(able, key=lambda one: float(able[one].mean()))
@@ -116,10 +116,10 @@ def _search(
 def _values(model: Recommender, examples: EvaluationSplit) -> NDArray[np.float64] | None:
     """NDCG of each example, or None if the model cannot be fitted."""
     try:
-        fitted = model.fit(examples.train)
+        model.fit(examples.train)
     except DataError:
         return None
-    return ranking_metrics(examples.recommend_with(fitted, K).ids, examples.truth, K, ("ndcg",))["ndcg"]
+    return ranking_metrics(examples.recommend_with(model, K).ids, examples.truth, K, ("ndcg",))["ndcg"]
 
 
 def _without_other_customers(examples: EvaluationSplit) -> EvaluationSplit:
@@ -143,10 +143,10 @@ def best_half_life(
     """Settings with the half-life of own purchases that is best on `home`, and the NDCG of each half-life."""
     task: Task = TASKS["home"]
     examples = sampled(task.examples(validation.train, validation.holdout, seed), seed)
-    measured: dict[int | None, float] = {}
+    ndcg: dict[int | None, float] = {}
     for half_life in (*settings.half_life_days, None):
         model = make_recommender("repeat", settings, seed, half_life_days=half_life)
         values = _values(model, examples)
-        measured[half_life] = float(values.mean()) if values is not None else 0.0
-    best = max(measured, key=lambda key: measured[key])
-    return with_parameters(settings, {"repeat": {"half_life_days": best}}), measured
+        ndcg[half_life] = float(values.mean()) if values is not None else 0.0
+    best = max(ndcg, key=lambda key: ndcg[key])
+    return with_parameters(settings, {"repeat": {"half_life_days": best}}), ndcg

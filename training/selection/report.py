@@ -18,7 +18,7 @@ from training.evaluation.metrics import STANDARD, ranking_metrics
 from training.evaluation.slices import activity_slices
 from training.holdout import HoldoutSplit
 from training.report import EvalReport, TaskSummary
-from training.selection.candidates import Selection
+from training.selection.candidates import TaskSelection
 from training.selection.choice import is_ahead
 from training.selection.evaluation import Evaluation
 
@@ -29,24 +29,24 @@ RECALL_KS = (1, 2, 3, 5, 10, 15, 20)
 
 
 def report_of(
-    measured: Mapping[str, Evaluation],
+    evaluations: Mapping[str, Evaluation],
     winners: Mapping[str, str],
-    selected: Mapping[str, Selection],
+    selected: Mapping[str, TaskSelection],
     test: HoldoutSplit,
 ) -> tuple[EvalReport, dict[str, Any]]:
     """The report on the test period, and its figures.
 
     Parameters
     ----------
-    measured : mapping of str to Evaluation
+    evaluations : mapping of str to Evaluation
         Task → its winner and baselines in the test period.
     winners : mapping of str to str
         Task → the candidate that ships.
-    selected : mapping of str to Selection
+    selected : mapping of str to TaskSelection
         Task → how the winner was chosen.
     test : HoldoutSplit
     """
-    home, winner, train = measured[HOME], winners[HOME], test.train
+    home, winner, train = evaluations[HOME], winners[HOME], test.train
     fallbacks = [model for name in ("popular",) if (model := home.models.get(name)) is not None and name != winner]
     chain = FallbackChain.of([home.models[winner], *fallbacks])
     ranked: dict[str, Ranked] = {
@@ -66,7 +66,7 @@ def report_of(
         reference=SHIPPED_MODEL,
     )
     slices = {name: {f"ndcg@{K}": found[SHIPPED_MODEL][f"ndcg@{K}"]} for name, found in compared.slices.items()}
-    for task, found in measured.items():
+    for task, found in evaluations.items():
         last = list(found.values)[-1]
         best, simple = found.values[winners[task]], found.values[last]
         columns = {f"{task}: {name}": values for name, values in found.values.items()}
@@ -82,11 +82,11 @@ def report_of(
     figures = {"recall_by_k.png": plots.curves(RECALL_KS, curves, "k", "recall", f"Recall by k, {test.period}")}
     # the winner is no baseline of itself
     baselines = {name: found for name, found in compared.models.items() if name not in (SHIPPED_MODEL, winner)}
-    tasks = tuple(_summary(found, winners[task], selected.get(task)) for task, found in measured.items())
+    tasks = tuple(_summary(found, winners[task], selected.get(task)) for task, found in evaluations.items())
     return EvalReport(compared.models[SHIPPED_MODEL], baselines, compared.differences, slices, tasks=tasks), figures
 
 
-def _summary(found: Evaluation, winner: str, selection: Selection | None) -> TaskSummary:
+def _summary(found: Evaluation, winner: str, selection: TaskSelection | None) -> TaskSummary:
     """One line on a task: the winner beside the best and the simplest of the others measured in the test period."""
     task, others = found.task, [name for name in found.values if name != winner]
     other = max(others, key=lambda name: float(np.nan_to_num(found.chosen_by(name)).mean()), default=winner)

@@ -19,6 +19,7 @@ from qianmian.settings import RecommendSettings
 from training.evaluation.split import EvaluationSplit
 
 MIN_EXAMPLES = 30
+MAX_EXAMPLES = 5_000  # of a task; the half-width of the interval of NDCG@10 is then about .006
 
 
 ExtraMetrics = Callable[[Recommender, EvaluationSplit, Interactions], Mapping[str, NDArray[np.float64]]]

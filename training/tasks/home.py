@@ -14,7 +14,7 @@ from training.tasks.base import Task, base_models, make_ranker, make_recommender
 
 
 def candidates(settings: RecommendSettings, seed: int) -> Mapping[str, Recommender]:
-    """Candidates: the two-stage ranker; all base models; own purchases, own events; popularity."""
+    """Candidates: the two-stage ranker; all base models; own purchases, own events and own counts; popularity."""
     return {
         "ranker": make_ranker(settings, seed, "any"),
         **base_models(settings, seed),

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
 from features.interactions import Interactions
+from models.recommend.sampling import customer_blocks
 
 Ints = NDArray[np.int64]
 Doubles = NDArray[np.float64]
@@ -119,25 +120,6 @@ class ItemSums:
         for column, low in enumerate((0, RECENT_DAYS)):
             kept = (age > low) & (age <= low + RECENT_DAYS)
             total[:, column] += np.bincount(distinct[kept] % width, minlength=len(total))[: len(total)]
-
-
-def customer_blocks(users: NDArray[np.int32], most: int) -> Iterator[slice]:
-    """Divide interactions, sorted by user, into runs of whole users of about `most` interactions.
-
-    Examples
-    --------
-    >>> list(customer_blocks(np.array([0, 0, 1, 2, 2, 2], np.int32), 3))
-    [slice(0, 3, None), slice(3, 6, None)]
-    """
-    start = 0
-    while start < len(users):
-        stop = min(start + most, len(users))
-        # back to where the last user begins, or on to where a user with many interactions ends
-        stop = stop if stop == len(users) else int(np.searchsorted(users, users[stop]))
-        if stop <= start:
-            stop = int(np.searchsorted(users, users[start], side="right"))
-        yield slice(start, stop)
-        start = stop
 
 
 def _orders(lines: Interactions) -> tuple[Ints, Ints, Doubles]:

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy import sparse
 
-from features.interactions import TrainingSet
+from features.interactions import Interactions, TrainingSet
 from models.persist import Arrays, pack_csr, unpack_csr
 from models.ranked import NOT_A_CANDIDATE
 from models.recommend.base import (
@@ -28,9 +28,12 @@ from models.recommend.base import (
 from models.recommend.replenish.calibration import calibrate, fit_calibration
 from models.recommend.replenish.history import Floats, PurchaseDays, PurchaseHistory, PurchaseIntervals
 from models.recommend.replenish.repurchase import PopulationPriors, RepurchaseModel
+from models.recommend.sampling import customer_blocks, learning_sample
 from qianmian.errors import DataError
 
 MAX_CALIBRATION_NEGATIVES = 60_000  # pairs without a purchase per snapshot that the calibration is fitted on
+BLOCK_LINES = 500_000  # interactions whose pairs are computed at a time: 0.3 GB
+LEARNING_LINES = 1_000_000  # interactions that priors and calibration are estimated from: 0.5 GB
 # saved name → attribute
 STATE_KEYS = {
     "group": "group_",
@@ -92,6 +95,9 @@ class ReplenishRecommender(Recommender):
     """
 
     name: ClassVar[str] = "replenish"
+    cpu_seconds_per_line: ClassVar[float] = 1.1e-6
+    cpu_seconds_per_learnt_line: ClassVar[float] = 1.1e-6
+    bytes_per_learnt_line: ClassVar[float] = 450.0
     supports_fold_in: ClassVar[bool] = True
     returns_partial_lists: ClassVar[bool] = True
     supports_evidence: ClassVar[bool] = True
@@ -114,26 +120,55 @@ class ReplenishRecommender(Recommender):
             raise DataError(
                 "the replenishment model needs purchase times", where=train.source, hint="map `ts` in sources.yaml"
             )
-        self.days_ = PurchaseDays.of(data)
-        self.bounds_ = np.searchsorted(self.days_.users, np.arange(train.n_users + 1))
         _, group = np.unique(train.item_attributes["category"], return_inverse=True)
         self.group_ = group.astype(np.int64)
-        by_group = self.days_.by_item_group(self.group_)
-        history = PurchaseHistory.at(0.0, self.days_, by_group, self.gap_decay)
-        self.population_priors_ = self._population(history)
-        self.calibration_ = self._fit_calibration(by_group)
+        self._learn(learning_sample(train, LEARNING_LINES))
+        blocks = [self._pairs_of(data.where(block)) for block in customer_blocks(data.users, BLOCK_LINES)]
+        blocks = blocks or [self._pairs_of(data)]
+        columns = {name: np.concatenate([block[name] for block in blocks]) for name in blocks[0]}
+        self.days_ = PurchaseDays(*(columns[name] for name in ("day_users", "day_items", "days", "units")))
+        self.bounds_ = np.searchsorted(self.days_.users, np.arange(train.n_users + 1))
+        ends = np.searchsorted(columns["users"], np.arange(train.n_users + 1))
+        self.purchase_probabilities_ = sparse.csr_matrix(
+            (columns["probabilities"], columns["items"], ends), shape=(train.n_users, train.n_items)
+        )
+        self.times_, self.recency_days_ = columns["times"], columns["recency_days"]
+        self.cycle_, self.spread_, self.own_ = (columns[name] for name in ("cycle", "spread", "own"))
+        self.last_days_ = columns["last_days"]
+
+    def _learn(self, sample: TrainingSet) -> None:
+        """Estimate the priors and the calibration, which hold for all customers, from the `learning_sample`."""
+        days = PurchaseDays.of(sample.interactions)
+        by_group = days.by_item_group(self.group_)
+        self.population_priors_ = self._population(PurchaseHistory.at(0.0, days, by_group, self.gap_decay))
+        self.calibration_ = self._fit_calibration(days, by_group)
+
+    def _pairs_of(self, data: Interactions) -> dict[str, NDArray[Any]]:
+        """Return the purchase days of some customers and the statistics of their pairs, by name."""
+        days = PurchaseDays.of(data)
+        history = PurchaseHistory.at(0.0, days, days.by_item_group(self.group_), self.gap_decay)
         repurchase_model, probabilities = self._purchase_probabilities(history)
-        intervals = history.intervals
-        self.purchase_probabilities_ = _rows_of(intervals, probabilities, (train.n_users, train.n_items))
-        self.times_, self.recency_days_ = intervals.times.astype(np.int32), intervals.recency_days.astype(np.float32)
-        self.cycle_, self.spread_, self.own_ = (
-            part.astype(np.float32) for part in (repurchase_model.cycle, repurchase_model.spread, repurchase_model.own)
-        )
+        intervals, n_items = history.intervals, data.shape[1]
         pairs = np.searchsorted(
-            intervals.users * train.n_items + intervals.items, data.users.astype(np.int64) * train.n_items + data.items
+            intervals.users * n_items + intervals.items, data.users.astype(np.int64) * n_items + data.items
         )
-        self.last_days_ = np.full(len(intervals.users), np.inf, dtype=np.float32)
-        np.minimum.at(self.last_days_, pairs, data.age_days)
+        last_days = np.full(len(intervals.users), np.inf, dtype=np.float32)
+        np.minimum.at(last_days, pairs, data.age_days)
+        return {
+            "day_users": days.users.astype(np.int32),
+            "day_items": days.items.astype(np.int32),
+            "days": days.days.astype(np.int32),
+            "units": days.units,
+            "users": intervals.users.astype(np.int32),
+            "items": intervals.items.astype(np.int32),
+            "probabilities": probabilities.astype(np.float32),
+            "times": intervals.times.astype(np.int32),
+            "recency_days": intervals.recency_days.astype(np.float32),
+            "cycle": repurchase_model.cycle.astype(np.float32),
+            "spread": repurchase_model.spread.astype(np.float32),
+            "own": repurchase_model.own.astype(np.float32),
+            "last_days": last_days,
+        }
 
     def _evidence(self, query: Query, item: int) -> Evidence | None:
         """Return evidence of a customer's purchases of an item before the fit, or None if there are none.
@@ -202,16 +237,16 @@ class ReplenishRecommender(Recommender):
         repurchase_model, columns = self.population_priors_.calibration_inputs(history, self.group_, self.horizon_days)
         return repurchase_model, calibrate(columns, self.calibration_)
 
-    def _fit_calibration(self, by_group: PurchaseDays) -> Floats:
+    def _fit_calibration(self, days: PurchaseDays, by_group: PurchaseDays) -> Floats:
         """Fit the calibration on the purchases after earlier cutoffs; see `fit_calibration`."""
         columns, bought, weights = [], [], []
         width = np.int64(len(self.group_))
         for back in range(1, self.snapshots + 1):
             moment = -back * self.horizon_days
-            past = self.days_.where(self.days_.days < moment)
+            past = days.where(days.days < moment)
             if not len(past.users) or moment - past.days.min() < self.horizon_days:
                 break
-            next_ = self.days_.where((self.days_.days >= moment) & (self.days_.days < moment + self.horizon_days))
+            next_ = days.where((days.days >= moment) & (days.days < moment + self.horizon_days))
             history = PurchaseHistory.at(moment, past, by_group.where(by_group.days < moment), self.gap_decay)
             _, found = self._population(history).calibration_inputs(history, self.group_, self.horizon_days)
             intervals = history.intervals
@@ -237,7 +272,8 @@ class ReplenishRecommender(Recommender):
         lengths = self.bounds_[users + 1] - self.bounds_[users]
         places = np.repeat(self.bounds_[users] - np.cumsum(lengths) + lengths, lengths) + np.arange(lengths.sum())
         days = self.days_.where(places)
-        days = PurchaseDays(np.repeat(np.flatnonzero(known), lengths), days.items, days.days, days.units)
+        ids, when = days.items.astype(np.int64), days.days.astype(np.int64)
+        days = PurchaseDays(np.repeat(np.flatnonzero(known), lengths), ids, when, days.units)
         if recent_interactions is not None:
             days = days.joined(PurchaseDays.of(recent_interactions, query.elapsed_days))
         history = PurchaseHistory.at(query.elapsed_days, days, days.by_item_group(self.group_), self.gap_decay)
@@ -261,18 +297,17 @@ class ReplenishRecommender(Recommender):
             **pack_csr("chances", self.purchase_probabilities_),
             **self.population_priors_.state(),
             **{key: getattr(self, name) for key, name in STATE_KEYS.items()},
-            "day_users": days.users.astype(np.int32),
-            "day_items": days.items.astype(np.int32),
-            "days": days.days.astype(np.int32),
+            "day_users": days.users,
+            "day_items": days.items,
+            "days": days.days,
             "units": days.units,
         }
 
     def _restore(self, state: Arrays) -> None:
         self.purchase_probabilities_ = unpack_csr("chances", state)
         self.population_priors_ = PopulationPriors.restored(state)
-        users, items, days = (state[name].astype(np.int64) for name in ("day_users", "day_items", "days"))
-        self.days_ = PurchaseDays(users, items, days, state["units"])
-        self.bounds_ = np.searchsorted(users, np.arange(self.n_users_ + 1))
+        self.days_ = PurchaseDays(*(state[name] for name in ("day_users", "day_items", "days", "units")))
+        self.bounds_ = np.searchsorted(self.days_.users, np.arange(self.n_users_ + 1))
         for key, name in STATE_KEYS.items():
             setattr(self, name, state[key])
 

@@ -83,6 +83,8 @@ class SimilarRecommender(Recommender):
     """
 
     name: ClassVar[str] = "similar"
+    cpu_seconds_per_learnt_line: ClassVar[float] = 1.6e-6
+    bytes_per_learnt_line: ClassVar[float] = 200.0
     supports_similar: ClassVar[bool] = True
     supports_fold_in: ClassVar[bool] = True
     returns_partial_lists: ClassVar[bool] = True

@@ -18,7 +18,7 @@ from training.tasks.base import make_recommender
 
 
 def fit_scenes(
-    shipping: Mapping[str, Recommender],
+    unfitted: Mapping[str, Recommender],
     winners: Mapping[str, str],
     settings: RecommendSettings,
     seed: int,
@@ -39,7 +39,7 @@ def fit_scenes(
     """
     candidates = {name: task.candidates(settings, seed) for name, task in TASKS.items()}
     chosen = {name: winners.get(name, list(models)[-1]) for name, models in candidates.items()}
-    models_of = {name: shipping[name] if name in shipping else candidates[name][chosen[name]] for name in TASKS}
+    models_of = {name: unfitted[name] if name in unfitted else candidates[name][chosen[name]] for name in TASKS}
     scenes = {
         scene.name: (scene.task, *TASKS[scene.task].fallbacks) for scene in SCENES.values() if scene.task is not None
     }
