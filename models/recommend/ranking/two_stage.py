@@ -93,6 +93,8 @@ class TwoStageRecommender(Recommender):
         The ranker.
     models_ : tuple of Recommender
         The fitted stages.
+    typed_ : TypedInteractions or None
+        Interactions of all types, for the features by type; None if there is only one type.
     """
 
     name: ClassVar[str] = "two_stage"
