@@ -131,7 +131,8 @@ def recent_activity(
             unknown[event.item_id] = None
             ignored.append({"index": index, "reason": "the model does not know the item"})
         elif kind not in of_target and kind not in besides:
-            learnt = ", ".join(name for name in INTERACTION_TYPES if name in of_target or name in besides)
+            names = [name for name in INTERACTION_TYPES if name in of_target or name in besides]
+            learnt = "transactions" if names == [PURCHASE] else ", ".join(names)
             ignored.append({"index": index, "reason": f"the model learns from {learnt}: {kind} does not count"})
         else:
             weight = EVENT_WEIGHTS[kind] if target == ANY else 1.0

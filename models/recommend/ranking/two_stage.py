@@ -99,6 +99,8 @@ class TwoStageRecommender(Recommender):
         The ranker.
     models_ : tuple of Recommender
         The fitted stages.
+    typed_ : TypedInteractions or None
+        Interactions of all types, for the features by type; None if there is only one type.
     """
 
     typed_: TypedInteractions | None = None
@@ -114,6 +116,8 @@ class TwoStageRecommender(Recommender):
         "cuts": Range(1, 5),
         "objective": Choice(OBJECTIVES),
     }
+
+    typed_: TypedInteractions | None = None
 
     def __init__(
         self,
