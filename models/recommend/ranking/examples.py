@@ -187,14 +187,14 @@ class ExampleSampler:
         n_items = past.n_items
         wanted = np.unique(later.users.astype(np.int64) * n_items + later.items)
         wanted = wanted[known[wanted % n_items]]
-        asked = self._asked(past, wanted)
+        sampled = self._asked(past, wanted)
         starts = np.searchsorted(past.interactions.users, np.arange(past.n_users + 1))
-        lines, users, own = lines_of(past.interactions, starts, asked), asked, None
+        lines, users, own = lines_of(past.interactions, starts, sampled), sampled, None
         if self.target == "new":
             own = lines.matrix()
-            owned = np.repeat(asked, np.diff(own.indptr)) * n_items + own.indices
+            owned = np.repeat(sampled, np.diff(own.indptr)) * n_items + own.indices
             wanted = np.setdiff1d(wanted, owned, assume_unique=True)
-            users = np.intersect1d(asked, wanted // n_items)
+            users = np.intersect1d(sampled, wanted // n_items)
         width = len(FEATURES) + type_width(self.types) + 2 * len(self.widths)
         if not len(users):
             return RankingExamples.none(width)
@@ -202,7 +202,7 @@ class ExampleSampler:
         block = max(1, base.BLOCK_CELLS // n_items)
         for start in range(0, len(users), block):
             query = Query(users[start : start + block])
-            item_filter = ItemFilter(known, None if own is None else own[np.searchsorted(asked, query.users)])
+            item_filter = ItemFilter(known, None if own is None else own[np.searchsorted(sampled, query.users)])
             lists = stage_lists(models, self.widths, query, item_filter)
             ids = merge_candidates(lists, self.from_history).ids
             rows, places = np.nonzero(ids >= 0)
@@ -220,7 +220,7 @@ class ExampleSampler:
             start += len(each.rows)
             rows, places = each.rows[chosen], each.places[chosen]
             columns = stage_features(models, self.widths, each.query, each.ids, each.lists)[rows, places]
-            row = np.searchsorted(asked, each.query.users[rows])
+            row = np.searchsorted(sampled, each.query.users[rows])
             ids = each.ids[rows, places]
             by_type = type_columns(typed, each.query, past.target, codes, rows, ids)
             spooled.append(np.concatenate([features(histories, statistics, row, ids), by_type, columns], axis=1))

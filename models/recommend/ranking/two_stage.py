@@ -103,8 +103,6 @@ class TwoStageRecommender(Recommender):
         Interactions of all types, for the features by type; None if there is only one type.
     """
 
-    typed_: TypedInteractions | None = None
-
     name: ClassVar[str] = "two_stage"
     supports_fold_in: ClassVar[bool] = True
     returns_partial_lists: ClassVar[bool] = True
