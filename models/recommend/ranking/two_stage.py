@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from features.interaction_types import EVENT_WEIGHTS, PURCHASE
 from features.interactions import INTERACTION_FIELDS, INTERACTION_TYPES, Interactions, TrainingSet
-from models.classify.boosting import load_booster, save_booster
+from models.classify.boosting import RETRAIN, load_booster, save_booster
 from models.parallel import thread_budget
 from models.persist import Arrays
 from models.ranked import NOT_A_CANDIDATE, top_k
@@ -26,7 +26,7 @@ from models.recommend.ranking.item_statistics import ItemStatistics, item_statis
 from models.recommend.ranking.type_features import TypedInteractions, type_columns, type_feature_names
 from models.recommend.repeat import OwnEventsRecommender, RepeatPurchaseRecommender
 from models.recommend.single_stage import SINGLE_STAGE
-from qianmian.errors import DataError, UsageError
+from qianmian.errors import ArtifactError, DataError, UsageError
 
 Stages = Sequence[tuple[str, Mapping[str, Any], int]]
 DEFAULT_STAGES: Mapping[str, Stages] = {
@@ -361,8 +361,13 @@ class TwoStageRecommender(Recommender):
 
     @classmethod
     def load(cls, folder: Path) -> Self:
+        booster = load_booster(folder / "booster.ubj")
+        if (booster.feature_names or [])[: len(FEATURES)] != list(FEATURES):
+            raise ArtifactError(
+                "the ranker reads other features than this version computes", where=str(folder), hint=RETRAIN
+            )
         model = super().load(folder)
-        model.booster_ = load_booster(folder / "booster.ubj")
+        model.booster_ = booster
         # None leaves the choice to OpenMP: one thread in a server, where waking a pool per request would cost more
         if model.n_jobs is not None:
             model.booster_.set_param({"nthread": model.n_jobs})
@@ -386,4 +391,4 @@ class TwoStageRecommender(Recommender):
         self._set_starts()
         self.typed_ = TypedInteractions.restored(state, self.n_users_)
         self.data_target_ = str(state.get("data_target", PURCHASE))
-        self.statistics_ = ItemStatistics.restored(state, self.lines_)
+        self.statistics_ = ItemStatistics.restored(state)
