@@ -66,7 +66,7 @@ USER_FEATURES = (
     *PRICE_USER_FEATURES,
 )
 GROUPS = ("category", "category_above", "brand")
-GROUP_RHYTHM_FEATURES = ("orders_112d", "orders", "decayed_20d", "decayed_120d", "days_since_last", "mean_gap", "due")
+GROUP_RHYTHM_FEATURES = ("decayed_120d", "days_since_last", "mean_gap", "due")
 GROUP_FEATURES = (*GROUP_RHYTHM_FEATURES, "items")
 GROUP_COLUMNS = [RHYTHM_FEATURES.index(name) for name in GROUP_RHYTHM_FEATURES]
 

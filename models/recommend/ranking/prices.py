@@ -6,6 +6,7 @@ where the lines have no amounts, and discounts are NaN where they have none.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,12 +14,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from features.interactions import Interactions, TrainingSet
+from models.recommend.ranking.item_sums import BLOCK_LINES, RECENT_DAYS, customer_blocks
 
 Floats = NDArray[np.float32]
 Doubles = NDArray[np.float64]
 Ints = NDArray[np.int64]
 
-RECENT_DAYS, LATEST_DAYS = 28, 7
+LATEST_DAYS = 7
 PRICE_PAIR_FEATURES = ("unit_price", "discount", "last_discount")
 PRICE_USER_FEATURES = ("user_discount",)
 PRICE_ITEM_FEATURES = (
@@ -67,8 +69,22 @@ class Payments:
     def by(self, keys: NDArray[np.integer[Any]], n: int, kept: NDArray[np.bool_] | None = None) -> Payments:
         """Sum the kept payments of each key in 0 … n − 1."""
         where = slice(None) if kept is None else kept
-        columns = (self.paid, self.units, self.off, self.full)
-        return Payments(*(np.bincount(keys[where], column[where], minlength=n) for column in columns))
+        return self._map(lambda column: np.bincount(keys[where], column[where], minlength=n))
+
+    def runs(self, starts: Ints) -> Payments:
+        """Sum runs of payments that begin at `starts`."""
+        return self._map(lambda column: np.add.reduceat(column, starts))
+
+    def take(self, places: Ints) -> Payments:
+        """Select payments."""
+        return self._map(lambda column: column[places])
+
+    def plus(self, other: Payments) -> Payments:
+        """Add the payments of the same keys."""
+        return Payments(self.paid + other.paid, self.units + other.units, self.off + other.off, self.full + other.full)
+
+    def _map(self, change: Callable[[Doubles], Doubles]) -> Payments:
+        return Payments(change(self.paid), change(self.units), change(self.off), change(self.full))
 
     @property
     def unit_price(self) -> Doubles:
@@ -94,10 +110,8 @@ def pair_prices(payments: Payments, runs: tuple[Ints, Ints], first: Ints) -> lis
     if not len(first):
         return [np.empty(0)] * len(PRICE_PAIR_FEATURES)
     by, starts = runs
-    columns = (payments.paid, payments.units, payments.off, payments.full)
-    orders = Payments(*(np.add.reduceat(column[by], starts) for column in columns))
-    columns = (orders.paid, orders.units, orders.off, orders.full)
-    pairs = Payments(*(np.add.reduceat(column, first) for column in columns))
+    orders = payments.take(by).runs(starts)
+    pairs = orders.runs(first)
     return [pairs.unit_price, pairs.discount, orders.discount[first]]
 
 
@@ -114,9 +128,14 @@ def item_prices(train: TrainingSet) -> Floats:
     """
     lines, n = train.interactions, train.n_items
     given = train.item_attributes.get("price")
-    payments = Payments.of(lines)
-    ever = payments.by(lines.items, n)
-    recent, latest = (payments.by(lines.items, n, lines.age_days <= days) for days in (RECENT_DAYS, LATEST_DAYS))
+    nothing = np.zeros(n)
+    ever = recent = latest = Payments(nothing, nothing, nothing, nothing)
+    for customers in customer_blocks(lines.users, BLOCK_LINES):
+        block = lines.where(customers)
+        payments = Payments.of(block)
+        ever = ever.plus(payments.by(block.items, n))
+        recent = recent.plus(payments.by(block.items, n, block.age_days <= RECENT_DAYS))
+        latest = latest.plus(payments.by(block.items, n, block.age_days <= LATEST_DAYS))
     table = [
         np.full(n, np.nan) if given is None else given,
         recent.unit_price,

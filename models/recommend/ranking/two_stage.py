@@ -101,7 +101,7 @@ class TwoStageRecommender(Recommender):
     supports_fold_in: ClassVar[bool] = True
     returns_partial_lists: ClassVar[bool] = True
     search_space: ClassVar[Mapping[str, Range | Choice]] = {
-        "rounds": Range(100, 400),
+        "rounds": Range(50, 300),
         "learning_rate": Range(0.03, 0.15, log=True),
         "depth": Range(4, 8),
         "min_child_weight": Range(5.0, 100.0, log=True),
@@ -117,10 +117,10 @@ class TwoStageRecommender(Recommender):
         horizon_days: float = 28.0,
         cuts: int = 2,
         users_per_cut: int = 4_000,
-        negatives_per_positive: float = 10.0,
+        negatives_per_positive: float = 5.0,
         objectives: Sequence[str] = DEFAULT_OBJECTIVES,
-        rounds: int = 150,
-        learning_rate: float = 0.08,
+        rounds: int = 100,
+        learning_rate: float = 0.12,
         depth: int = 6,
         min_child_weight: float = 20.0,
         subsample: float = 0.6,
@@ -142,7 +142,7 @@ class TwoStageRecommender(Recommender):
         lists = self.cuts * min(self.users_per_cut, train.n_users)
         stages = sum(SINGLE_STAGE[name](**params).estimated_cpu_seconds(train) for name, params, _ in self._stages)
         # trees and bins of the candidates of a list, and the statistics of all interactions at each cutoff
-        return 3e-3 * lists * self.rounds / 150 + (self.cuts + 1) * (stages + 3e-7 * n_lines(train))
+        return 3e-3 * lists * self.rounds * len(self.objectives) / 150 + (self.cuts + 1) * (stages + 3e-7 * n_lines(train))
 
     def estimated_peak_bytes(self, train: TrainingSet) -> int:
         lists = self.cuts * min(self.users_per_cut, train.n_users)
