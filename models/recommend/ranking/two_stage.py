@@ -142,7 +142,9 @@ class TwoStageRecommender(Recommender):
         lists = self.cuts * min(self.users_per_cut, train.n_users)
         stages = sum(SINGLE_STAGE[name](**params).estimated_cpu_seconds(train) for name, params, _ in self._stages)
         # trees and bins of the candidates of a list, and the statistics of all interactions at each cutoff
-        return 3e-3 * lists * self.rounds * len(self.objectives) / 150 + (self.cuts + 1) * (stages + 3e-7 * n_lines(train))
+        return 3e-3 * lists * self.rounds * len(self.objectives) / 150 + (self.cuts + 1) * (
+            stages + 3e-7 * n_lines(train)
+        )
 
     def estimated_peak_bytes(self, train: TrainingSet) -> int:
         lists = self.cuts * min(self.users_per_cut, train.n_users)
