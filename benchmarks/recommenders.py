@@ -188,7 +188,7 @@ def main() -> None:
             for name, result in found.items()
         }
     completed = {name: result for name, result in found.items() if result["models"]}
-    more = {name: models for result in completed.values() for name, models in result.pop("more", {}).items()}
+    more = {name: models for result in completed.values() for name, models in result.get("more", {}).items()}
     docs = arguments.docs or (None if arguments.quick else ROOT / "docs")
     if docs is not None and completed:
         publish(docs, completed)
